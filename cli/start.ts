@@ -1,0 +1,133 @@
+// posthorn start: one API and one worker as children, restarted when they crash.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { type Config, readConfig } from '../src/config.ts'
+import { VERSION } from '../src/version.ts'
+
+const ENV_FILE = '.env'
+const FIRST_RESTART_MS = 500
+const MAX_RESTART_MS = 30_000
+/** A child that lived this long has not crashed for the reason it was started for. */
+const STEADY_MS = 60_000
+
+interface Child {
+  /**
+   * Resolves with what the child says once it is up; rejects with its exit code if it ends
+   * before.
+   */
+  up: Promise<Record<string, string>>
+  stop(signal: NodeJS.Signals): void
+  /** Resolves when it has ended for good. */
+  ended: Promise<void>
+}
+
+/** Runs until it is asked to stop or can not start; ends the process with the right exit code. */
+export async function start(): Promise<void> {
+  if (existsSync(ENV_FILE)) process.loadEnvFile(ENV_FILE)
+  const config = readConfig(process.env)
+  const children: Child[] = []
+  let isStopping = false
+  const stopAll = (signal: NodeJS.Signals) => {
+    isStopping = true
+    for (const child of children) child.stop(signal)
+  }
+  const onSignal = () => stopAll(isStopping ? 'SIGKILL' : 'SIGTERM')
+  process.on('SIGINT', onSignal)
+  process.on('SIGTERM', onSignal)
+
+  const begin = (command: string) => {
+    const child = keepRunning(command)
+    children.push(child)
+    return child.up
+  }
+  try {
+    const { url } = await begin('api')
+    if (!isStopping) await begin('worker')
+    if (!isStopping) process.stderr.write(welcome(config, url as string))
+  } catch (exitCode) {
+    stopAll('SIGTERM')
+    await Promise.all(children.map((child) => child.ended))
+    process.exit(isStopping && exitCode === 0 ? 0 : (exitCode as number))
+  }
+  await Promise.all(children.map((child) => child.ended))
+  process.exit(0)
+}
+
+function keepRunning(command: string): Child {
+  let current: ChildProcess
+  let isStopping = false
+  let restartMs = FIRST_RESTART_MS
+  let restartTimer: NodeJS.Timeout | undefined
+  const up = Promise.withResolvers<Record<string, string>>()
+  const ended = Promise.withResolvers<void>()
+  let wasUp = false
+
+  function run(): void {
+    const startedAtMs = performance.now()
+    current = spawnChild(command)
+    current.once('message', (message) => {
+      wasUp = true
+      up.resolve(message as Record<string, string>)
+    })
+    current.once('exit', (code, signal) => {
+      if (isStopping || !wasUp) {
+        up.reject(code ?? 1)
+        ended.resolve()
+        return
+      }
+      if (performance.now() - startedAtMs > STEADY_MS) restartMs = FIRST_RESTART_MS
+      process.stderr.write(
+        `posthorn ${command} ended (${signal ?? `exit code ${code}`}); starting it again in ${restartMs} ms\n`,
+      )
+      restartTimer = setTimeout(run, restartMs)
+      restartMs = Math.min(restartMs * 2, MAX_RESTART_MS)
+    })
+  }
+
+  run()
+  return {
+    up: up.promise,
+    ended: ended.promise,
+    stop(signal) {
+      isStopping = true
+      clearTimeout(restartTimer)
+      if (current.exitCode === null && current.signalCode === null) current.kill(signal)
+      else ended.resolve()
+    },
+  }
+}
+
+/** In a group of its own: a Ctrl-C must reach it once, through us, not twice. */
+function spawnChild(command: string): ChildProcess {
+  const script = fileURLToPath(new URL(import.meta.url.replace(/start\.(\w+)$/, 'posthorn.$1')))
+  return spawn(process.execPath, [script, command], {
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    detached: true,
+  })
+}
+
+function welcome(config: Config, url: string): string {
+  const access =
+    config.API_KEYS === null
+      ? 'local mode: no key is needed, only this machine can ask, and endpoints may be on it'
+      : 'an API key is needed'
+  const json = "-H 'content-type: application/json'"
+  return `
+Posthorn ${VERSION}
+
+  API     ${url}
+          ${access}
+  Store   ${withoutPassword(config.STORE_URL)}
+
+Next, in another terminal, with something of yours that listens on port 3000:
+
+  curl -X PUT ${url}/endpoints/hello ${json} -d '{"url":"http://127.0.0.1:3000/"}'
+  curl ${url}/jobs ${json} -d '{"endpoint":"hello","payload":{"name":"World"}}'
+
+`
+}
+
+function withoutPassword(storeUrl: string): string {
+  return storeUrl.replace(/\/\/[^@/]*@/, '//***@')
+}

@@ -1,0 +1,74 @@
+// Who may ask: API keys, and in local mode the guard that keeps web pages out.
+import { createHash } from 'node:crypto'
+import type { FastifyRequest } from 'fastify'
+import { AppError } from '../src/errors.ts'
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Answers without a key. */
+    open?: boolean
+  }
+}
+
+/** The check that runs before every request. Without keys the API is in local mode. */
+export function createAccessCheck(apiKeys: string[]): (request: FastifyRequest) => void {
+  const knownHashes = new Set(apiKeys.map(hashOf))
+  const localMode = apiKeys.length === 0
+  return (request) => {
+    if (localMode) refuseWebPages(request)
+    if (request.routeOptions.config.open) return
+    const { authorization } = request.headers
+    if (authorization === undefined) {
+      if (localMode) return
+      throw unauthorized('send Authorization: Bearer <key>')
+    }
+    const [, key] = /^Bearer +(\S+)$/i.exec(authorization) ?? []
+    if (key === undefined || !knownHashes.has(hashOf(key)))
+      throw unauthorized('the key is not known')
+  }
+}
+
+/** Whether a name or address, as in HOST or a Host header, can only be this machine. */
+export function isLoopbackName(host: string): boolean {
+  const name = host.toLowerCase()
+  return name === 'localhost' || name === '::1' || name === '[::1]' || isLoopbackV4(name)
+}
+
+function isLoopbackV4(name: string): boolean {
+  return /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(name)
+}
+
+/**
+ * Local mode needs no key, so a page in the user's browser must not reach it: neither by a name
+ * that was rebound to 127.0.0.1 (Host), nor across sites (Origin; Fetch Metadata,
+ * w3.org/TR/fetch-metadata).
+ */
+function refuseWebPages(request: FastifyRequest): void {
+  const host = request.headers.host ?? ''
+  if (!isLoopbackName(host.replace(/:\d*$/, ''))) {
+    throw forbidden(
+      'in local mode the Host must be localhost, 127.0.0.0/8 or [::1]; set API_KEYS to listen elsewhere',
+    )
+  }
+  const { origin } = request.headers
+  if (origin !== undefined && origin !== `http://${host}`) {
+    throw forbidden('in local mode the Origin must be that of the API itself')
+  }
+  const site = request.headers['sec-fetch-site']
+  if (site === 'cross-site' || site === 'same-site') {
+    throw forbidden('in local mode no other site may send requests')
+  }
+}
+
+// Keys are compared by hash: a lookup's time then tells nothing about a key.
+function hashOf(key: string): string {
+  return createHash('sha256').update(key).digest('base64')
+}
+
+function unauthorized(detail: string): AppError {
+  return new AppError('unauthorized', detail, { headers: { 'www-authenticate': 'Bearer' } })
+}
+
+function forbidden(detail: string): AppError {
+  return new AppError('forbidden', detail)
+}

@@ -1,0 +1,84 @@
+// Errors on the wire: application/problem+json (RFC 9457) for everything, malformed HTTP included.
+import { STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import { AppError, ERRORS, type ErrorCode } from '../src/errors.ts'
+import { StoreUnavailable } from '../src/store/store.ts'
+
+export const PROBLEM_TYPE = 'application/problem+json'
+
+/** What Retry-After says when the store does not answer. */
+const RETRY_AFTER_SECONDS = '1'
+
+export function sendProblem(request: FastifyRequest, reply: FastifyReply, error: unknown): void {
+  const known = asAppError(error)
+  if (known.code === 'internal_error' || known.code === 'store_unavailable') {
+    request.log.error({ err: error, requestId: request.id }, 'request.failed')
+  }
+  reply
+    .code(known.status)
+    .headers({ 'x-request-id': request.id, ...known.headers })
+    .type(PROBLEM_TYPE)
+    .send(problemJson(known, request.id))
+}
+
+function problemJson(error: AppError, requestId: string): string {
+  return JSON.stringify({
+    type: `urn:posthorn:error:${error.code}`,
+    title: ERRORS[error.code].title,
+    status: error.status,
+    code: error.code,
+    detail: error.message,
+    requestId,
+    errors: error.errors,
+  })
+}
+
+/** Fastify's own refusals in our words; whatever is not known stays inside. */
+function asAppError(error: unknown): AppError {
+  if (error instanceof AppError) return error
+  if (error instanceof StoreUnavailable) {
+    return new AppError(
+      'store_unavailable',
+      'the store did not answer in time; if this was a write, it may have happened: repeat it with the same Idempotency-Key',
+      { headers: { 'retry-after': RETRY_AFTER_SECONDS } },
+    )
+  }
+  switch ((error as FastifyError).code) {
+    case 'FST_ERR_CTP_BODY_TOO_LARGE':
+      return new AppError('payload_too_large', 'the body is larger than MAX_BODY_BYTES allows')
+    case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
+      return new AppError('unsupported_media_type', 'content-type must be application/json')
+    case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
+      return new AppError('invalid_request', 'the body is not as long as content-length says')
+    case 'FST_ERR_BAD_URL':
+    case 'FST_ERR_ASYNC_CONSTRAINT':
+      return new AppError('invalid_request', 'the path is not a valid URL path')
+    default:
+      return new AppError('internal_error', 'the request failed in Posthorn; its log has the cause')
+  }
+}
+
+/** What Node's parser refuses before there is a request, by its error codes. */
+const CLIENT_ERRORS: Record<string, [ErrorCode, string]> = {
+  HPE_HEADER_OVERFLOW: ['headers_too_large', 'the header fields are larger than 16 KiB'],
+  ERR_HTTP_REQUEST_TIMEOUT: ['request_timeout', 'the request did not arrive in time'],
+}
+
+/** Answers what is not HTTP at all, and closes. */
+export function sendClientError(error: Error & { code?: string }, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  const [code, detail] = CLIENT_ERRORS[error.code ?? ''] ?? [
+    'invalid_request',
+    'what came is not an HTTP request',
+  ]
+  const known = new AppError(code, detail)
+  const body = problemJson(known, 'none')
+  socket.end(
+    `HTTP/1.1 ${known.status} ${STATUS_CODES[known.status]}\r\nContent-Type: ${PROBLEM_TYPE}\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  )
+}

@@ -1,0 +1,46 @@
+// Which extra request headers a caller may give an endpoint or a job (docs: delivery, "The
+// request").
+
+export const MAX_EXTRA_HEADERS = 20
+export const MAX_HEADER_VALUE_BYTES = 4_096
+const MAX_HEADER_NAME_LENGTH = 256
+
+/** Ours to set, hop by hop, or trusted by others because a client can not set them. */
+const FORBIDDEN_NAMES = new Set([
+  'host',
+  'connection',
+  'content-length',
+  'transfer-encoding',
+  'te',
+  'trailer',
+  'upgrade',
+  'expect',
+  'keep-alive',
+  'forwarded',
+  'x-real-ip',
+  'idempotency-key',
+  'metadata-flavor',
+  'metadata',
+])
+const FORBIDDEN_PREFIXES = ['proxy-', 'webhook-', 'posthorn-', 'x-forwarded-', 'x-aws-']
+
+/** A token of RFC 9110, section 5.6.2. */
+const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+/** Field values of RFC 9110, section 5.5, kept to what HTTP/1.1 libraries send unchanged. */
+const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
+
+/** Why this header may not be sent, as a sentence, or null when it may. */
+export function extraHeaderProblem(name: string, value: string): string | null {
+  const lower = name.toLowerCase()
+  if (!TOKEN.test(name) || name.length > MAX_HEADER_NAME_LENGTH) {
+    return 'the name is not an HTTP header name'
+  }
+  if (FORBIDDEN_NAMES.has(lower) || FORBIDDEN_PREFIXES.some((prefix) => lower.startsWith(prefix))) {
+    return 'Posthorn or the connection sets this header; it can not be given'
+  }
+  if (!VALUE.test(value)) return 'the value holds a character that no HTTP header may hold'
+  if (Buffer.byteLength(value, 'latin1') > MAX_HEADER_VALUE_BYTES) {
+    return `the value is longer than ${MAX_HEADER_VALUE_BYTES} bytes`
+  }
+  return null
+}

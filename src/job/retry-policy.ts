@@ -1,0 +1,155 @@
+// What follows an attempt: succeed, again later, or dead. Pure; the clock and the dice are
+// arguments.
+import type { ClaimedJob, Failure, Outcome } from './job.ts'
+
+export type Backoff =
+  | {
+      type: 'exponential' | 'linear' | 'fixed'
+      delayMs: number
+      factor: number
+      maxDelayMs: number
+      jitter: number
+    }
+  | { type: 'schedule'; delaysMs: number[]; jitter: number }
+
+export interface RetryPolicy {
+  maxAttempts: number
+  backoff: Backoff
+  /** No attempt is due later than this after the first due time; null: no such limit. */
+  maxAgeMs: number | null
+}
+
+/** What a job gives itself: parts override the endpoint's parts, `backoff` as a whole. */
+export type RetryOverride = Partial<RetryPolicy>
+
+export const DEFAULT_BACKOFF = {
+  type: 'exponential',
+  delayMs: 5_000,
+  factor: 3,
+  maxDelayMs: 12 * 3_600_000,
+  jitter: 0.2,
+} as const satisfies Backoff
+
+export const DEFAULT_RETRY: RetryPolicy = {
+  maxAttempts: 10,
+  backoff: DEFAULT_BACKOFF,
+  maxAgeMs: null,
+}
+
+/** Throttled and interrupted attempts that cost nothing; the next one costs. */
+export const MAX_FREE_ATTEMPTS = 100
+
+/** What a Retry-After may ask for at most. */
+export const MAX_RETRY_AFTER_MS = 24 * 3_600_000
+
+const FIRST_THROTTLE_MS = 1_000
+const MAX_THROTTLE_MS = 60_000
+
+/** How an attempt ended, as far as the policy cares. */
+export interface Ending {
+  outcome: Outcome
+  /** What Retry-After named, in milliseconds from now; null: it named nothing usable. */
+  retryAfterMs: number | null
+  /** One sentence for the failure, should this be the end. */
+  message: string
+}
+
+export type Decision =
+  | { event: 'succeed' }
+  | { event: 'reschedule' | 'postpone'; runAt: number }
+  | { event: 'bury'; failure: Failure }
+
+type Budget = Pick<
+  ClaimedJob,
+  'attemptsLeft' | 'maxAttempts' | 'freeAttempts' | 'firstRunAt' | 'expiresAt'
+>
+
+/**
+ * Decides what an ended attempt leads to.
+ *
+ * @param now epoch milliseconds by the store's clock
+ * @param random a number in [0, 1)
+ */
+export function decide(
+  job: Budget,
+  policy: RetryPolicy,
+  ending: Ending,
+  now: number,
+  random: number,
+): Decision {
+  if (ending.outcome === 'succeeded') return { event: 'succeed' }
+  if (ending.outcome === 'rejected' || ending.outcome === 'blocked') {
+    return bury('rejected', ending.message)
+  }
+  const free = isFree(ending.outcome) && job.freeAttempts < MAX_FREE_ATTEMPTS
+  if (!free && job.attemptsLeft === 0) {
+    return bury(
+      'attempts_exhausted',
+      `${job.maxAttempts} of ${job.maxAttempts} attempts failed; the last: ${ending.message}`,
+    )
+  }
+  const runAt =
+    now + (free ? freeDelayMs(job, ending) : costingDelayMs(job, policy, ending, random))
+  if (job.expiresAt !== null && runAt > job.expiresAt) {
+    return bury(
+      'expired',
+      `the next attempt would be due after the job expires; the last: ${ending.message}`,
+    )
+  }
+  if (policy.maxAgeMs !== null && runAt > job.firstRunAt + policy.maxAgeMs) {
+    return bury(
+      'max_age',
+      `the next attempt would be due after maxAge; the last: ${ending.message}`,
+    )
+  }
+  return { event: free ? 'postpone' : 'reschedule', runAt }
+}
+
+/** The endpoint's policy with the job's own parts laid over it. */
+export function effectivePolicy(endpoint: RetryPolicy, job: RetryOverride | null): RetryPolicy {
+  return job === null ? endpoint : { ...endpoint, ...job }
+}
+
+/**
+ * The wait before the next attempt, by the policy alone.
+ *
+ * @param n how many attempts have cost, from 1
+ */
+export function backoffMs(backoff: Backoff, n: number, random: number): number {
+  const spread = 1 - backoff.jitter + 2 * backoff.jitter * random
+  return Math.round(plainDelayMs(backoff, n) * spread)
+}
+
+function plainDelayMs(backoff: Backoff, n: number): number {
+  switch (backoff.type) {
+    case 'exponential':
+      return Math.min(backoff.delayMs * backoff.factor ** (n - 1), backoff.maxDelayMs)
+    case 'linear':
+      return Math.min(backoff.delayMs * n, backoff.maxDelayMs)
+    case 'fixed':
+      return Math.min(backoff.delayMs, backoff.maxDelayMs)
+    case 'schedule':
+      return backoff.delaysMs[Math.min(n, backoff.delaysMs.length) - 1] ?? 0
+    default:
+      throw new Error(`unknown backoff ${(backoff satisfies never as Backoff).type}`)
+  }
+}
+
+function isFree(outcome: Outcome): boolean {
+  return outcome === 'throttled' || outcome === 'interrupted'
+}
+
+function freeDelayMs(job: Budget, ending: Ending): number {
+  if (ending.outcome === 'interrupted') return 0
+  if (ending.retryAfterMs !== null) return Math.min(ending.retryAfterMs, MAX_RETRY_AFTER_MS)
+  return Math.min(FIRST_THROTTLE_MS * 2 ** job.freeAttempts, MAX_THROTTLE_MS)
+}
+
+function costingDelayMs(job: Budget, policy: RetryPolicy, ending: Ending, random: number): number {
+  const computedMs = backoffMs(policy.backoff, job.maxAttempts - job.attemptsLeft, random)
+  return Math.max(computedMs, Math.min(ending.retryAfterMs ?? 0, MAX_RETRY_AFTER_MS))
+}
+
+function bury(reason: Failure['reason'], message: string): Decision {
+  return { event: 'bury', failure: { reason, message } }
+}

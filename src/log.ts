@@ -1,0 +1,28 @@
+// The log: JSON lines on stdout, pretty on a terminal. No payload, no secret, no response body.
+import pino, { type Logger } from 'pino'
+import pretty from 'pino-pretty'
+
+/** What must never be printed, should a careless line ever hold it. */
+const REDACTED_PATHS = ['secret', 'secrets', 'headers', 'payload', 'key', 'authorization']
+
+/** @param name which process speaks: `api`, `worker` or `posthorn` */
+export function createLogger(name: string, level: string): Logger {
+  return pino(
+    {
+      name,
+      level,
+      base: { process: name },
+      redact: REDACTED_PATHS,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+    },
+    process.stdout.isTTY
+      ? pretty({
+          translateTime: 'HH:MM:ss.l',
+          ignore: 'process,name',
+          messageFormat: '{process} {msg}',
+        })
+      : // A write that waits for the reader would stop every delivery.
+        pino.destination({ dest: 1, sync: false }),
+  )
+}

@@ -1,0 +1,14 @@
+// From STORE_URL to a store. The drivers are loaded only when they are used.
+import type { Store, StoreSettings } from './store.ts'
+
+const SQLITE_SCHEME = 'sqlite:'
+
+/** Opens the store that the URL names, making its file or its indexes where they are missing. */
+export async function openStore(url: string, settings: StoreSettings): Promise<Store> {
+  if (url.startsWith(SQLITE_SCHEME)) {
+    const { openSqliteStore } = await import('./sqlite/sqlite-store.ts')
+    return openSqliteStore(url.slice(SQLITE_SCHEME.length), settings)
+  }
+  const { openMongoStore } = await import('./mongo/mongo-store.ts')
+  return openMongoStore(url, settings)
+}

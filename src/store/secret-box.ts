@@ -1,0 +1,62 @@
+// Secrets at rest: AES-256-GCM with a key id, bound to the name they belong to (NIST SP 800-38D).
+import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto'
+import { StoreUnusable } from './store.ts'
+
+const ALGORITHM = 'aes-256-gcm'
+const VERSION = 'v1'
+const IV_BYTES = 12
+const TAG_BYTES = 16
+
+export interface SecretBox {
+  /** `owner` (an endpoint's name) must be given again to open: a sealed text can not be moved. */
+  seal(plain: string, owner: string): string
+  /** Throws StoreUnusable when no key fits or the text was changed. */
+  open(sealed: string, owner: string): string
+}
+
+/** A box that seals with the first key and opens with any. Keys are 32 bytes. */
+export function createSecretBox(keys: Buffer[]): SecretBox {
+  const [first] = keys
+  if (first === undefined) throw new StoreUnusable('no encryption key is set')
+  const keysById = new Map(keys.map((key) => [keyId(key), key]))
+  return {
+    seal(plain, owner) {
+      const iv = randomBytes(IV_BYTES)
+      const cipher = createCipheriv(ALGORITHM, first, iv, { authTagLength: TAG_BYTES })
+      cipher.setAAD(Buffer.from(owner))
+      const parts = [iv, cipher.update(plain, 'utf8'), cipher.final(), cipher.getAuthTag()]
+      const sealed = Buffer.concat(parts)
+      return `${VERSION}.${keyId(first)}.${sealed.toString('base64')}`
+    },
+    open(text, owner) {
+      const [version, id, base64] = text.split('.')
+      const key = keysById.get(id ?? '')
+      if (version !== VERSION || key === undefined || base64 === undefined) {
+        throw new StoreUnusable(
+          'a stored secret was encrypted with a key that ENCRYPTION_KEY does not hold',
+        )
+      }
+      const sealed = Buffer.from(base64, 'base64')
+      const decipher = createDecipheriv(ALGORITHM, key, sealed.subarray(0, IV_BYTES), {
+        authTagLength: TAG_BYTES,
+      })
+      decipher.setAAD(Buffer.from(owner))
+      decipher.setAuthTag(sealed.subarray(-TAG_BYTES))
+      try {
+        return Buffer.concat([
+          decipher.update(sealed.subarray(IV_BYTES, -TAG_BYTES)),
+          decipher.final(),
+        ]).toString('utf8')
+      } catch {
+        throw new StoreUnusable(
+          `the stored secret of ${owner} was changed or belongs to another endpoint`,
+        )
+      }
+    },
+  }
+}
+
+/** Tells keys apart without telling anything about them. */
+function keyId(key: Buffer): string {
+  return createHash('sha256').update('posthorn key id').update(key).digest('hex').slice(0, 8)
+}

@@ -1,0 +1,57 @@
+// The attempts of a job as JSON lines, oldest first. Each line also names the lease and the event
+// that wrote it, which tell a settlement that was already applied; they are never shown.
+import type { Attempt, Lease } from '../../job/job.ts'
+import { MAX_ATTEMPTS_KEPT } from '../../job/job.ts'
+import type { EventName } from '../../job/lifecycle.ts'
+
+export interface AttemptLine extends Attempt {
+  fence: number
+  leaseId: string
+  event: EventName
+}
+
+/**
+ * The new value of `attempts`; its one parameter is the line. Every attempt that was counted wrote
+ * one, so from the 21st on the oldest line goes.
+ */
+export const WITH_ATTEMPT = `coalesce(
+  substr(attempts, iif(attempt_count > ${MAX_ATTEMPTS_KEPT}, instr(attempts, char(10)) + 1, 1))
+  || char(10), '') || ?`
+
+export function attemptLine(
+  attempt: Attempt,
+  lease: Omit<Lease, 'jobId'>,
+  event: EventName,
+): string {
+  const { fence, leaseId } = lease
+  return JSON.stringify({ ...attempt, fence, leaseId, event } satisfies AttemptLine)
+}
+
+export function readAttemptLines(lines: string | null): AttemptLine[] {
+  return lines === null ? [] : lines.split('\n').map((line) => JSON.parse(line))
+}
+
+export function readAttempts(lines: string | null): Attempt[] {
+  return readAttemptLines(lines).map(({ fence, leaseId, event, ...attempt }) => attempt)
+}
+
+/** What the store itself writes about an attempt whose worker told no end. */
+export function attemptEndedByStore(
+  row: { attempt_count: number; claimed_at: number; worker_id: string },
+  outcome: 'lost' | 'cancelled',
+  now: number,
+  message: string,
+): Attempt {
+  return {
+    number: row.attempt_count,
+    startedAt: row.claimed_at,
+    finishedAt: now,
+    durationMs: Math.max(0, now - row.claimed_at),
+    outcome,
+    statusCode: null,
+    errorCode: null,
+    message,
+    responseBody: null,
+    workerId: row.worker_id,
+  }
+}

@@ -1,0 +1,16 @@
+// What every verb of the SQLite store works with.
+import type { StoreSettings } from '../store.ts'
+import type { SqliteClock } from './clock.ts'
+import type { Connection } from './connection.ts'
+import type { KeyRing } from './key-file.ts'
+import type { Watch } from './watch.ts'
+
+export interface Database {
+  connection: Connection
+  clock: SqliteClock
+  keys: KeyRing
+  watch: Watch
+  settings: StoreSettings
+  /** How far the look for jobs of missing endpoints has come on its way round the names. */
+  burial: { lookedUpTo: string }
+}

@@ -1,0 +1,123 @@
+// The jobs of endpoints that are gone or being deleted: the queued ones are abandoned, the running
+// ones evicted, and an endpoint being deleted goes when none is left.
+import type { SweepCounts } from '../store.ts'
+import { attemptEndedByStore, attemptLine, WITH_ATTEMPT } from './attempt-log.ts'
+import type { Database } from './database.ts'
+import { guardOf } from './guards.ts'
+import { DROP_LEASE, FINISH } from './settle.ts'
+
+/**
+ * Jobs whose endpoint has no row at all can not come about by our own writes, only by a hand in the
+ * file, so they are looked for a few names at a time, going round.
+ */
+const NAMES_PER_SWEEP = 100
+
+export const DELETING_ENDPOINTS = 'select name from endpoints where deleting = 1 limit ?'
+
+/** The next name after this one that has unfinished jobs: two seeks. */
+export const NEXT_BUSY_NAME = `
+select min(name) as name from (
+  select min(endpoint) as name from jobs where state = 'queued' and endpoint > ?
+  union all
+  select min(endpoint) from jobs where state = 'running' and endpoint > ?)`
+
+export const ENDPOINT_IS_THERE = 'select 1 from endpoints where name = ?'
+
+export const QUEUED_OF = `
+select seq from jobs where state = 'queued' and endpoint = ? limit ?`
+export const RUNNING_OF = `
+select seq, fence, lease_id, worker_id, claimed_at, attempt_count from jobs
+where state = 'running' and endpoint = ? limit ?`
+
+export const ABANDON = `
+update jobs set state = 'dead', ${FINISH}, failure_reason = 'endpoint_gone', failure_message = ?,
+  version = version + 1
+where seq = ? and ${guardOf('abandon')}`
+export const EVICT = `
+update jobs set state = 'dead', attempts = ${WITH_ATTEMPT}, ${FINISH},
+  failure_reason = 'endpoint_gone', failure_message = ?, ${DROP_LEASE}
+where seq = ? and ${guardOf('evict')}`
+
+export const REMOVE_ENDPOINT = `
+delete from endpoints where name = ? and deleting = 1
+  and not exists (select 1 from jobs where state = 'queued' and jobs.endpoint = endpoints.name)
+  and not exists (select 1 from jobs where state = 'running' and jobs.endpoint = endpoints.name)`
+
+const GONE = 'its endpoint was deleted'
+
+type BurialCounts = Pick<SweepCounts, 'abandoned' | 'evicted'>
+
+export async function buryJobsOfGoneEndpoints(
+  database: Database,
+  limit: number,
+): Promise<BurialCounts> {
+  const { connection } = database
+  const counts = { abandoned: 0, evicted: 0 }
+  const { deleting, missing } = await connection.read(() => ({
+    deleting: connection.statement(DELETING_ENDPOINTS).all(limit).map(nameOf),
+    missing: findMissing(database),
+  }))
+  for (const name of [...deleting, ...missing]) {
+    const buried = await connection.write('normal', () =>
+      buryJobsOf(database, name, limit - counts.abandoned, limit - counts.evicted),
+    )
+    counts.abandoned += buried.abandoned
+    counts.evicted += buried.evicted
+    if (counts.abandoned >= limit || counts.evicted >= limit) break
+  }
+  return counts
+}
+
+function buryJobsOf(
+  database: Database,
+  name: string,
+  abandonLimit: number,
+  evictLimit: number,
+): BurialCounts {
+  const { connection, clock, settings } = database
+  const now = clock.now()
+  const purgeAt = now + settings.retentionDeadMs
+  let abandoned = 0
+  for (const { seq } of connection.statement(QUEUED_OF).all(name, abandonLimit)) {
+    const { changes } = connection.statement(ABANDON).run(now, purgeAt, GONE, seq as number)
+    abandoned += Number(changes)
+  }
+  let evicted = 0
+  const running = connection.statement(RUNNING_OF).all(name, evictLimit) as unknown as RunningRow[]
+  for (const row of running) {
+    const lease = { fence: row.fence, leaseId: row.lease_id }
+    const line = attemptLine(attemptEndedByStore(row, 'cancelled', now, GONE), lease, 'evict')
+    evicted += Number(connection.statement(EVICT).run(line, now, purgeAt, GONE, row.seq).changes)
+  }
+  connection.statement(REMOVE_ENDPOINT).run(name)
+  return { abandoned, evicted }
+}
+
+interface RunningRow {
+  seq: number
+  fence: number
+  lease_id: string
+  worker_id: string
+  claimed_at: number
+  attempt_count: number
+}
+
+/** Names that jobs still wait for and no endpoint has. */
+function findMissing({ connection, burial }: Database): string[] {
+  const missing: string[] = []
+  for (let looked = 0; looked < NAMES_PER_SWEEP; looked++) {
+    const after = burial.lookedUpTo
+    const name = connection.statement(NEXT_BUSY_NAME).get(after, after)?.name
+    if (typeof name !== 'string') {
+      burial.lookedUpTo = ''
+      break
+    }
+    burial.lookedUpTo = name
+    if (connection.statement(ENDPOINT_IS_THERE).get(name) === undefined) missing.push(name)
+  }
+  return missing
+}
+
+function nameOf(row: Record<string, unknown>): string {
+  return row.name as string
+}

@@ -1,0 +1,199 @@
+// Reading jobs: one by id, its payload, lists newest first, and which of many are final.
+import { firstIdAt, isFinal, type Job, type JobState, type JobSummary } from '../../job/job.ts'
+import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
+import type { Database } from './database.ts'
+import { JOB_OF_ID } from './enqueue.ts'
+import { inStates, UNSUCCESSFUL } from './guards.ts'
+import { type JobRow, SUMMARY_COLUMNS, type SummaryRow, toJob, toSummary } from './rows.ts'
+
+export const PAYLOAD_OF = 'select payload from jobs where id = ?'
+export const STATE_OF_JOB = 'select state from jobs where id = ?'
+
+/** With more lists than this a share of a page's entries is too small: then walking is better. */
+const MAX_LISTS = 100
+
+/** Greater than every id. */
+const ABOVE_ALL = '~'
+
+export function getJob({ connection, keys }: Database, id: string): Promise<Job | null> {
+  return connection.read(() => {
+    const row = connection.statement(JOB_OF_ID).get(id) as JobRow | undefined
+    return row === undefined ? null : toJob(row, keys)
+  })
+}
+
+export function getPayload({ connection }: Database, id: string): Promise<Uint8Array | null> {
+  return connection.read(() => {
+    const row = connection.statement(PAYLOAD_OF).get(id)
+    return row === undefined ? null : (row.payload as Uint8Array)
+  })
+}
+
+export function finalAmong({ connection }: Database, ids: string[]): Promise<string[]> {
+  return connection.read(() => {
+    const statement = connection.statement(STATE_OF_JOB)
+    return ids.filter((id) => {
+      const row = statement.get(id)
+      return row === undefined || isFinal(row.state as JobState)
+    })
+  })
+}
+
+/** A stretch of ids, newest first: below `below`, not under `from`. */
+interface Stretch {
+  below: string
+  from: string
+}
+
+export function listJobs(database: Database, query: JobQuery): Promise<Page<JobSummary>> {
+  const stretch = stretchOf(query)
+  return database.connection.read(() => {
+    const lists = query.states?.every(isIndexed)
+      ? listsOf(database, query.states, query.endpoint)
+      : null
+    return lists === null || lists.length > MAX_LISTS
+      ? pageByWalking(database, query, stretch)
+      : pageOfLists(database, query, lists, stretch)
+  })
+}
+
+function stretchOf({ after, createdAfter, createdBefore }: JobQuery): Stretch {
+  const before = createdBefore === undefined ? ABOVE_ALL : firstIdAt(createdBefore)
+  return {
+    below: after !== undefined && after < before ? after : before,
+    from: createdAfter === undefined ? '' : firstIdAt(createdAfter),
+  }
+}
+
+/**
+ * The text of a walk; exported for the test of its plan. What it filters by is read first, so that
+ * the rest is read of the jobs that fit; `cross join` keeps the order of the walk.
+ */
+export function walkSql(query: Pick<JobQuery, 'endpoint' | 'states' | 'tag'>): string {
+  const filters = [
+    query.states === undefined ? 'true' : inStates(query.states).replace('state', 'found_state'),
+    query.tag === undefined
+      ? 'true'
+      : 'exists (select 1 from json_each(found_tags) where value = ?)',
+  ]
+  return `select ${SUMMARY_COLUMNS} from (
+      select seq as found, state as found_state, tags as found_tags from jobs
+      where ${rangeSql(query)} order by id desc limit ${MAX_ENTRIES_PER_PAGE})
+    cross join jobs on seq = found
+    where ${filters.join(' and ')} limit ?`
+}
+
+/** The id of the last entry that a walk looks at, if it looks at so many. */
+export function lastLookedAtSql(query: Pick<JobQuery, 'endpoint'>): string {
+  return `select id from jobs where ${rangeSql(query)}
+    order by id desc limit 1 offset ${MAX_ENTRIES_PER_PAGE - 1}`
+}
+
+function rangeSql({ endpoint }: Pick<JobQuery, 'endpoint'>): string {
+  return `${endpoint === undefined ? '' : 'endpoint = ? and '}id < ? and id >= ?`
+}
+
+/** Looks at jobs of all states from the newest on, and stops at its limit of entries. */
+function pageByWalking(database: Database, query: JobQuery, stretch: Stretch): Page<JobSummary> {
+  const { connection, keys } = database
+  const range = [...given(query.endpoint), stretch.below, stretch.from]
+  const rows = connection
+    .statement(walkSql(query))
+    .all(...range, ...given(query.tag), query.limit + 1) as unknown as SummaryRow[]
+  const items = rows.slice(0, query.limit).map((row) => toSummary(row, keys))
+  if (rows.length > query.limit) return { items, next: items.at(-1)?.id ?? null }
+  const last = connection.statement(lastLookedAtSql(query)).get(...range)
+  return { items, next: last === undefined ? null : (last.id as string) }
+}
+
+/** Parameters: endpoint, the stretch, limit. */
+export const IDS_IN_STATE = {
+  running: idsSql("state = 'running'"),
+  dead: idsSql(`${UNSUCCESSFUL} and state = 'dead'`),
+  cancelled: idsSql(`${UNSUCCESSFUL} and state = 'cancelled'`),
+}
+type IndexedState = keyof typeof IDS_IN_STATE
+
+function idsSql(condition: string): string {
+  return `select id from jobs where ${condition} and endpoint = ? and id < ? and id >= ?
+    order by id desc limit ?`
+}
+
+/** The next endpoint with running jobs, and with unsuccessful ones: one seek each. */
+export const NEXT_NAME_RUNNING = `
+select min(endpoint) as name from jobs where state = 'running' and endpoint > ?`
+export const NEXT_NAME_UNSUCCESSFUL = `
+select min(endpoint) as name from jobs where ${UNSUCCESSFUL} and endpoint > ?`
+
+export const SUMMARY_OF = `select ${SUMMARY_COLUMNS} from jobs where id = ?`
+
+/** One endpoint's jobs in one state, which an index holds in order of id. */
+interface List {
+  endpoint: string
+  state: IndexedState
+}
+
+function isIndexed(state: JobState): state is IndexedState {
+  return state in IDS_IN_STATE
+}
+
+function listsOf({ connection }: Database, states: IndexedState[], endpoint?: string): List[] {
+  return [...new Set(states)].flatMap((state) => {
+    const names = endpoint === undefined ? namesWith(state) : [endpoint]
+    return names.map((name) => ({ endpoint: name, state }))
+  })
+
+  function namesWith(state: IndexedState): string[] {
+    const next = connection.statement(
+      state === 'running' ? NEXT_NAME_RUNNING : NEXT_NAME_UNSUCCESSFUL,
+    )
+    const names: string[] = []
+    let name = next.get('')?.name
+    while (typeof name === 'string' && names.length <= MAX_LISTS) {
+      names.push(name)
+      name = next.get(name)?.name
+    }
+    return names
+  }
+}
+
+/**
+ * Merges lists. Each gives its newest part; what it holds beyond is older than that part's end, so
+ * the merged page is complete down to the newest of these ends, and stops there.
+ */
+function pageOfLists(
+  database: Database,
+  query: JobQuery,
+  lists: List[],
+  { below, from }: Stretch,
+): Page<JobSummary> {
+  const { connection, keys } = database
+  const part = partSize(query, lists.length)
+  const ids: string[] = []
+  let end = ''
+  for (const { endpoint, state } of lists) {
+    const found = connection.statement(IDS_IN_STATE[state]).all(endpoint, below, from, part)
+    for (const { id } of found) ids.push(id as string)
+    const last = found.at(-1)?.id as string | undefined
+    if (last !== undefined && found.length === part && last > end) end = last
+  }
+  const items: JobSummary[] = []
+  for (const id of ids.sort().reverse()) {
+    if (id < end) break
+    const item = toSummary(connection.statement(SUMMARY_OF).get(id) as unknown as SummaryRow, keys)
+    if (query.tag !== undefined && !item.tags.includes(query.tag)) continue
+    if (items.length === query.limit) return { items, next: items.at(-1)?.id ?? null }
+    items.push(item)
+  }
+  return { items, next: end === '' ? null : end }
+}
+
+/** An equal share of what a page may look at; without a tag every entry fits and a page is enough. */
+function partSize({ limit, tag }: JobQuery, listCount: number): number {
+  const share = Math.floor(MAX_ENTRIES_PER_PAGE / Math.max(1, listCount))
+  return tag === undefined ? Math.min(limit + 1, share) : share
+}
+
+function given(value: string | undefined): string[] {
+  return value === undefined ? [] : [value]
+}

@@ -1,0 +1,103 @@
+// The encryption keys: those that were set, or the key file beside the database, made when the
+// first secret is to be stored.
+import { randomBytes } from 'node:crypto'
+import { closeSync, fsyncSync, linkSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { createSecretBox, type SecretBox } from '../secret-box.ts'
+import { StoreUnusable } from '../store.ts'
+
+const KEY_BYTES = 32
+const OWNER_ONLY = 0o600
+
+export interface KeyRing {
+  seal(plain: string, owner: string): string
+  open(sealed: string, owner: string): string
+}
+
+/** @param given the keys that were set, or null for the key file */
+export function createKeyRing(databasePath: string, given: Buffer[] | null): KeyRing {
+  const path = `${databasePath}.key`
+  let box: SecretBox | null = given === null ? null : createSecretBox(given)
+  return {
+    seal(plain, owner) {
+      box ??= createSecretBox([readKeyFile(path) ?? makeKeyFile(path)])
+      return box.seal(plain, owner)
+    },
+    open(sealed, owner) {
+      if (box === null) {
+        const key = readKeyFile(path)
+        if (key === null) {
+          throw new StoreUnusable(`the key file ${path} is missing: the stored secrets need it`)
+        }
+        box = createSecretBox([key])
+      }
+      return box.open(sealed, owner)
+    },
+  }
+}
+
+function readKeyFile(path: string): Buffer | null {
+  const text = readIfThere(path)
+  if (text === null) return null
+  const key = Buffer.from(text.trim(), 'base64')
+  if (key.length !== KEY_BYTES || key.toString('base64') !== text.trim()) {
+    throw new StoreUnusable(`the key file ${path} does not hold ${KEY_BYTES} bytes in base64`)
+  }
+  return key
+}
+
+function readIfThere(path: string): string | null {
+  try {
+    return readFileSync(path, 'latin1')
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return null
+    throw new StoreUnusable(`the key file ${path} can not be read`, { cause: error })
+  }
+}
+
+/**
+ * Written under another name, flushed, then linked to its own: whoever finds the file finds all of
+ * it, and of several processes one wins and the others read the winner's.
+ */
+function makeKeyFile(path: string): Buffer {
+  const draft = `${path}.${randomBytes(6).toString('hex')}`
+  try {
+    writeDurably(draft, `${randomBytes(KEY_BYTES).toString('base64')}\n`)
+    try {
+      linkSync(draft, path)
+      flushFolder(dirname(path))
+    } catch (error) {
+      if (codeOf(error) !== 'EEXIST') throw error
+    }
+  } catch (error) {
+    throw new StoreUnusable(`the key file ${path} can not be made`, { cause: error })
+  } finally {
+    rmSync(draft, { force: true })
+  }
+  return readKeyFile(path) as Buffer
+}
+
+function writeDurably(path: string, text: string): void {
+  const file = openSync(path, 'wx', OWNER_ONLY)
+  try {
+    writeSync(file, text)
+    fsyncSync(file)
+  } finally {
+    closeSync(file)
+  }
+}
+
+/** Makes the new name itself survive power loss; some systems can not open a folder for it. */
+function flushFolder(path: string): void {
+  if (process.platform === 'win32') return
+  const folder = openSync(path, 'r')
+  try {
+    fsyncSync(folder)
+  } finally {
+    closeSync(folder)
+  }
+}
+
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && 'code' in error ? error.code : null
+}

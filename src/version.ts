@@ -1,0 +1,7 @@
+// The version of this package, from the one place that says it.
+import { readFileSync } from 'node:fs'
+import { findPackageJSON } from 'node:module'
+
+const path = findPackageJSON(import.meta.url) as string
+
+export const VERSION: string = JSON.parse(readFileSync(path, 'utf8')).version

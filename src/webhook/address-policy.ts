@@ -1,0 +1,202 @@
+// Which targets a delivery may reach (docs: delivery, "Address policy"). Pure: no DNS, no sockets.
+import { isIP } from 'node:net'
+import ipaddr from 'ipaddr.js'
+import {
+  LOCALHOST_NAMES,
+  LOOPBACK_RANGES,
+  METADATA_ADDRESSES,
+  METADATA_NAMES,
+  REFUSED_IPV4,
+  REFUSED_IPV6,
+  REFUSED_PORTS,
+} from './address-ranges.ts'
+
+/** `reason` is one sentence: the address, its range, and the setting that would allow it. */
+export type Verdict = { allowed: true } | { allowed: false; reason: string }
+
+export interface AddressPolicy {
+  /** At registration: scheme, userinfo, port, names and literal addresses in every spelling. */
+  judgeUrl(url: string): Verdict
+  /**
+   * At connect time, of the very address that is dialled.
+   *
+   * @param hostname the name it was resolved from
+   */
+  judgeAddress(ip: string, port: number, hostname?: string): Verdict
+}
+
+export interface PolicySettings {
+  /** CIDRs or host:port. */
+  allowedTargets: readonly string[]
+  /** Local mode: 127.0.0.0/8, ::1 and the names of this host are allowed. */
+  allowLoopback: boolean
+}
+
+type Address = ipaddr.IPv4 | ipaddr.IPv6
+type Range = [Address, number]
+
+interface Opened {
+  ranges: Range[]
+  /** `host:port`, the host in canonical form. */
+  targets: Set<string>
+}
+
+/** @throws Error, one sentence, on an allowed target that is neither CIDR nor host:port */
+export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
+  const opened = parseTargets(settings.allowedTargets)
+  const loopback = settings.allowLoopback ? LOOPBACK_RANGES.map(rangeOf) : []
+
+  function judgeAddress(ip: string, port: number, hostname?: string): Verdict {
+    const name = hostname === undefined ? undefined : canonicalHost(hostname)
+    const address = parseAddress(ip)
+    if (address === null) return refused(`"${ip}" is not an IP address that can be judged`)
+    if (isNamed(opened, name, port) || isNamed(opened, address.toString(), port)) return ALLOWED
+    if (name !== undefined && isMetadataName(name)) return refusedName(name, port, 'a cloud metadata name')
+    if (REFUSED_PORTS.has(port)) return refusedPort(name ?? address.toString(), port)
+    return judgeRange(address, name)
+  }
+
+  function judgeRange(address: Address, name: string | undefined): Verdict {
+    if (METADATA.has(address.toString())) {
+      // A range that happens to hold it is not meant for it: it must be named by itself.
+      const isAlone = opened.ranges.some((range) => isWhole(range) && contains(range, address))
+      return isAlone ? ALLOWED : refusedAddress(address, name, 'a cloud metadata', null)
+    }
+    if (opened.ranges.some((range) => contains(range, address))) return ALLOWED
+    if (loopback.some((range) => contains(range, address))) return ALLOWED
+    const found = REFUSED.find(({ range }) => contains(range, address))
+    return found === undefined ? ALLOWED : refusedAddress(address, name, found.name, found.cidr)
+  }
+
+  function judgeUrl(text: string): Verdict {
+    const url = URL.parse(text)
+    if (url === null) return refused('it is not an absolute URL')
+    if (url.protocol !== 'http:' && url.protocol !== 'https:') {
+      return refused(`the scheme "${url.protocol.slice(0, -1)}" is neither http nor https`)
+    }
+    if (url.username !== '' || url.password !== '') {
+      return refused('a URL must not hold a user name or a password; a header can carry them')
+    }
+    const port = portOf(url)
+    const host = canonicalHost(url.hostname)
+    if (ipaddr.isValid(host)) return judgeAddress(host, port)
+    if (isNamed(opened, host, port)) return ALLOWED
+    if (isMetadataName(host)) return refusedName(host, port, 'a cloud metadata name')
+    if (isLocalhostName(host) && !judgeRange(LOCALHOST, host).allowed) {
+      return refusedName(host, port, 'a name of the loopback address')
+    }
+    return REFUSED_PORTS.has(port) ? refusedPort(host, port) : ALLOWED
+  }
+
+  return { judgeUrl, judgeAddress }
+}
+
+/** The port a URL leads to. */
+export function portOf(url: URL): number {
+  if (url.port !== '') return Number(url.port)
+  return url.protocol === 'https:' ? 443 : 80
+}
+
+const ALLOWED: Verdict = { allowed: true }
+
+/** Longest host name of DNS; anything longer in a setting is a mistake. */
+const MAX_HOST_LENGTH = 253
+const MAX_PORT = 65_535
+
+const LOCALHOST = ipaddr.parse('127.0.0.1')
+
+const METADATA = new Set(METADATA_ADDRESSES.map((text) => ipaddr.parse(text).toString()))
+
+const REFUSED = [...REFUSED_IPV4, ...REFUSED_IPV6].map(([name, cidr]) => ({
+  name,
+  cidr,
+  range: rangeOf(cidr),
+}))
+
+function rangeOf(cidr: string): Range {
+  return ipaddr.parseCIDR(cidr)
+}
+
+function contains([base, bits]: Range, address: Address): boolean {
+  return base.kind() === address.kind() && address.match(base, bits)
+}
+
+function isWhole([base, bits]: Range): boolean {
+  return bits === base.toByteArray().length * 8
+}
+
+/** The address without its zone; the IPv4 one inside an IPv4-mapped form, which is where that leads. */
+function parseAddress(text: string): Address | null {
+  const bare = text.replace(/%.*$/, '')
+  return ipaddr.isValid(bare) ? ipaddr.process(bare) : null
+}
+
+/** Lower case, without brackets and trailing dots: `LOCALHOST.` is localhost. */
+function canonicalHost(host: string): string {
+  const bare = host.replace(/^\[(.*)\]$/, '$1').replace(/\.+$/, '')
+  return bare.toLowerCase()
+}
+
+function isNamed(opened: Opened, host: string | undefined, port: number): boolean {
+  return host !== undefined && opened.targets.has(`${host}:${port}`)
+}
+
+function isMetadataName(host: string): boolean {
+  return (METADATA_NAMES as readonly string[]).includes(host)
+}
+
+function isLocalhostName(host: string): boolean {
+  return (LOCALHOST_NAMES as readonly string[]).includes(host) || host.endsWith('.localhost')
+}
+
+function parseTargets(texts: readonly string[]): Opened {
+  const opened: Opened = { ranges: [], targets: new Set() }
+  for (const text of texts) {
+    // Only full spellings: 10.1/8 would be read as 10.0.0.1/8, which nobody means.
+    const [base = '', bits = ''] = text.split('/')
+    const isCidr = isIP(base) !== 0 && /^\d+$/.test(bits) && ipaddr.isValidCIDR(text)
+    if (isCidr) opened.ranges.push(rangeOf(text))
+    else opened.targets.add(parseHostAndPort(text))
+  }
+  return opened
+}
+
+function parseHostAndPort(text: string): string {
+  const [, hostText = '', portText = ''] = /^(\[[0-9a-f:.]+\]|[^:/?#@[\]\s]+):(\d+)$/i.exec(text) ?? []
+  const port = Number(portText)
+  const host = canonicalHost(URL.parse(`http://${hostText}/`)?.hostname ?? '')
+  if (host === '' || host.length > MAX_HOST_LENGTH || port < 1 || port > MAX_PORT) {
+    throw new Error(
+      `ALLOWED_TARGETS holds "${text}"; expected a CIDR such as 10.0.0.0/8 or 10.1.2.3/32, or a host:port such as internal.example.com:8080`,
+    )
+  }
+  return `${parseAddress(host)?.toString() ?? host}:${port}`
+}
+
+function refused(reason: string): Verdict {
+  return { allowed: false, reason }
+}
+
+function refusedAddress(
+  address: Address,
+  name: string | undefined,
+  kind: string,
+  cidr: string | null,
+): Verdict {
+  const ip = address.toString()
+  const leads = name === undefined || name === ip ? `${ip} is` : `${name} resolves to ${ip},`
+  const range = cidr === null ? '' : ` (${cidr})`
+  const whole = `${ip}/${address.kind() === 'ipv4' ? 32 : 128}`
+  return refused(`${leads} ${kind} address${range}; ALLOWED_TARGETS=${whole} would allow it`)
+}
+
+function refusedName(host: string, port: number, kind: string): Verdict {
+  return refused(`${host} is ${kind}; ALLOWED_TARGETS=${host}:${port} would allow it`)
+}
+
+function refusedPort(host: string, port: number): Verdict {
+  const shownHost = host.includes(':') ? `[${host}]` : host
+  return refused(
+    `port ${port} belongs to another protocol and is blocked; ALLOWED_TARGETS=${shownHost}:${port} would allow it`,
+  )
+}

@@ -1,0 +1,92 @@
+// Which addresses, names and ports no delivery may reach unless a setting names them. Data only.
+
+/**
+ * IPv4 that is not global unicast (IANA special-purpose registry, RFC 6890). The most telling name
+ * stands first: the first range that holds an address names it in the refusal.
+ */
+export const REFUSED_IPV4: readonly (readonly [name: string, cidr: string])[] = [
+  ['an unspecified', '0.0.0.0/8'],
+  ['a private', '10.0.0.0/8'],
+  ['a carrier-grade NAT', '100.64.0.0/10'],
+  ['a loopback', '127.0.0.0/8'],
+  ['a link-local', '169.254.0.0/16'],
+  ['a private', '172.16.0.0/12'],
+  ['a protocol-assignment', '192.0.0.0/24'],
+  ['a documentation', '192.0.2.0/24'],
+  ['a 6to4 relay', '192.88.99.0/24'],
+  ['a private', '192.168.0.0/16'],
+  ['a benchmarking', '198.18.0.0/15'],
+  ['a documentation', '198.51.100.0/24'],
+  ['a documentation', '203.0.113.0/24'],
+  ['a multicast', '224.0.0.0/4'],
+  ['a broadcast', '255.255.255.255/32'],
+  ['a reserved', '240.0.0.0/4'],
+]
+
+/** IPv6 that is not global unicast, the forms that carry an IPv4 address included. */
+export const REFUSED_IPV6: readonly (readonly [name: string, cidr: string])[] = [
+  ['an unspecified', '::/128'],
+  ['a loopback', '::1/128'],
+  ['an IPv4-compatible', '::/96'],
+  ['an IPv4-translated', '::ffff:0:0:0/96'],
+  ['a NAT64', '64:ff9b::/96'],
+  ['a NAT64', '64:ff9b:1::/48'],
+  ['a discard', '100::/64'],
+  ['a Teredo', '2001::/32'],
+  ['a benchmarking', '2001:2::/48'],
+  ['a protocol-assignment', '2001::/23'],
+  ['a documentation', '2001:db8::/32'],
+  ['a 6to4', '2002::/16'],
+  ['a documentation', '3fff::/20'],
+  ['a unique-local', 'fc00::/7'],
+  ['a link-local', 'fe80::/10'],
+  ['a site-local', 'fec0::/10'],
+  ['a multicast', 'ff00::/8'],
+  // Only 2000::/3 is handed out as global unicast; these are the seven eighths around it.
+  ['a reserved', '::/3'],
+  ['a reserved', '4000::/2'],
+  ['a reserved', '8000::/1'],
+]
+
+export const LOOPBACK_RANGES = ['127.0.0.0/8', '::1/128'] as const
+
+/** Where clouds hand out credentials to whoever asks from inside; some are public addresses. */
+export const METADATA_ADDRESSES = [
+  '169.254.169.254',
+  '169.254.170.2',
+  '169.254.0.23',
+  '100.100.100.200',
+  '168.63.129.16',
+  '192.0.0.192',
+  'fd00:ec2::254',
+  'fd00:ec2::23',
+  'fd20:ce::254',
+] as const
+
+export const METADATA_NAMES = [
+  'metadata',
+  'metadata.google.internal',
+  'metadata.goog',
+  'metadata.tencentyun.com',
+  'instance-data',
+  'instance-data.ec2.internal',
+] as const
+
+/** Beside every name under `.localhost`. */
+export const LOCALHOST_NAMES = [
+  'localhost',
+  'localhost.localdomain',
+  'localhost4',
+  'localhost6',
+  'ip6-localhost',
+  'ip6-loopback',
+] as const
+
+/** The "bad ports" of the WHATWG fetch standard: other protocols that HTTP could be made to speak. */
+export const REFUSED_PORTS = new Set([
+  0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102,
+  103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465,
+  512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993,
+  995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668,
+  6669, 6679, 6697, 10080,
+])

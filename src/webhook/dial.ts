@@ -1,0 +1,179 @@
+// Opens a connection, but only to an address that the policy allows: undici's own connector resolves
+// names without asking. The name is resolved once, every answer is judged, and what was judged is
+// what is dialled.
+import { type LookupAddress, lookup } from 'node:dns'
+import { connect as connectTcp, isIP, type LookupFunction, type Socket } from 'node:net'
+import {
+  connect as connectTls,
+  createSecureContext,
+  getCACertificates,
+  type SecureContext,
+} from 'node:tls'
+import type { AddressPolicy } from './address-policy.ts'
+import { AddressRefused, HandshakeFailed } from './outcome.ts'
+
+export interface Target {
+  /** As a URL spells it, IPv6 without brackets. */
+  hostname: string
+  port: number
+  isTls: boolean
+}
+
+export type Dialled = (error: Error | null, socket: Socket | null) => void
+
+/**
+ * Starts to connect and returns the socket at once, so that it can be destroyed meanwhile. `done` is
+ * called once, when the connection stands (over TLS: is verified) or has failed; never when the
+ * socket was destroyed by the caller.
+ */
+export type Dial = (target: Target, done: Dialled) => Socket
+
+/** A handler that works for minutes stays silent: this keeps a NAT on the way from forgetting it. */
+const TCP_KEEP_ALIVE_MS = 60_000
+
+/** Sessions kept for a shorter handshake, the last of each target. */
+const MAX_TLS_SESSIONS = 1_000
+
+/** @param secureContext with further roots, or undefined for the default ones */
+export function createDial(
+  policy: () => AddressPolicy,
+  secureContext: SecureContext | undefined,
+): Dial {
+  const resolve = createResolver()
+  const sessions = new Map<string, Buffer>()
+
+  return (target, done) => {
+    const { hostname, port, isTls } = target
+    const judge = policy().judgeAddress
+    const lookup = guardedLookup(resolve, (ip) => judge(ip, port, hostname))
+    const address = { host: hostname, port, lookup, noDelay: true }
+    const key = `${hostname}:${port}`
+    const socket = isTls
+      ? connectTls({
+          ...address,
+          ...tlsOptions(hostname, secureContext, sessions.get(key)),
+        })
+      : connectTcp(address)
+    socket.setKeepAlive(true, TCP_KEEP_ALIVE_MS)
+    if (isTls) socket.on('session', (session: Buffer) => remember(sessions, key, session))
+    awaitConnection(socket, target, judge, done)
+    return socket
+  }
+}
+
+/** @throws Error when the text holds no certificate */
+export function secureContextWith(extraCaCerts: string): SecureContext {
+  try {
+    return createSecureContext({ ca: [...getCACertificates('default'), extraCaCerts] })
+  } catch (error) {
+    throw new Error(
+      `EXTRA_CA_CERTS holds no certificate in PEM form (${(error as Error).message})`,
+      { cause: error },
+    )
+  }
+}
+
+function awaitConnection(
+  socket: Socket,
+  target: Target,
+  judge: AddressPolicy['judgeAddress'],
+  done: Dialled,
+): void {
+  const { hostname, port, isTls } = target
+  let isConnected = false
+  let isDone = false
+
+  function end(error: Error | null): void {
+    if (isDone) return
+    isDone = true
+    if (error !== null) socket.destroy()
+    done(error, error === null ? socket : null)
+  }
+
+  // undici asks no lookup for an address written as such, nor does Node.
+  if (isIP(hostname) !== 0) {
+    const verdict = judge(hostname, port, hostname)
+    if (!verdict.allowed) {
+      // Before the next turn nothing is sent; `done` must not be called before `dial` returned.
+      socket.destroy()
+      queueMicrotask(() => end(new AddressRefused(verdict.reason)))
+    }
+  }
+  socket.once('connect', () => {
+    isConnected = true
+    const verdict = judge(socket.remoteAddress ?? '', port, hostname)
+    if (!verdict.allowed) end(new AddressRefused(verdict.reason))
+    else if (!isTls) end(null)
+  })
+  if (isTls) socket.once('secureConnect', () => end(null))
+  socket.on('error', (error) => {
+    const isHandshake = isTls && isConnected && !isReset(error)
+    end(isHandshake ? new HandshakeFailed(error) : error)
+  })
+}
+
+function isReset(error: NodeJS.ErrnoException): boolean {
+  return error.code === 'ECONNRESET' || error.code === 'EPIPE'
+}
+
+function tlsOptions(
+  hostname: string,
+  secureContext: SecureContext | undefined,
+  session: Buffer | undefined,
+) {
+  return {
+    ALPNProtocols: ['http/1.1'],
+    rejectUnauthorized: true,
+    // RFC 6066: a name without its trailing dot, and no name at all for an address.
+    ...(isIP(hostname) === 0 ? { servername: hostname.replace(/\.$/, '') } : {}),
+    ...(secureContext === undefined ? {} : { secureContext }),
+    ...(session === undefined ? {} : { session }),
+  }
+}
+
+function remember(sessions: Map<string, Buffer>, key: string, session: Buffer): void {
+  if (sessions.size >= MAX_TLS_SESSIONS && !sessions.has(key)) sessions.clear()
+  sessions.set(key, session)
+}
+
+type Resolve = (hostname: string, done: (error: Error | null, all: LookupAddress[]) => void) => void
+
+/**
+ * One question at a time for each name: the system resolver has four threads for the whole process,
+ * and a name that hangs must not take them all.
+ */
+function createResolver(): Resolve {
+  const asking = new Map<string, Parameters<Resolve>[1][]>()
+  return (hostname, done) => {
+    const waiting = asking.get(hostname)
+    if (waiting !== undefined) {
+      waiting.push(done)
+      return
+    }
+    const all = [done]
+    asking.set(hostname, all)
+    lookup(hostname, { all: true }, (error, addresses) => {
+      asking.delete(hostname)
+      for (const tell of all) tell(error, addresses)
+    })
+  }
+}
+
+/** One refused answer refuses all: a name must not be tried until a good one happens to be first. */
+function guardedLookup(
+  resolve: Resolve,
+  judge: (ip: string) => ReturnType<AddressPolicy['judgeAddress']>,
+): LookupFunction {
+  return (hostname, options, done) => {
+    resolve(hostname, (error, addresses) => {
+      if (error !== null) return done(error, [])
+      for (const { address } of addresses) {
+        const verdict = judge(address)
+        if (!verdict.allowed) return done(new AddressRefused(verdict.reason), [])
+      }
+      const [first] = addresses
+      if (options.all || first === undefined) return done(null, addresses)
+      return done(null, first.address, first.family)
+    })
+  }
+}

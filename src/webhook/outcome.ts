@@ -1,0 +1,166 @@
+// What an answer, or the lack of one, means (docs: delivery, "What the answer means"). Pure.
+import type { Outcome } from '../job/job.ts'
+import { MAX_RETRY_AFTER_MS } from '../job/retry-policy.ts'
+
+export interface AnswerMeaning {
+  outcome: Extract<Outcome, 'succeeded' | 'rejected' | 'throttled' | 'http_error'>
+  /** What Retry-After named, in milliseconds from now; null: it named nothing usable. */
+  retryAfterMs: number | null
+  /** One sentence for people. */
+  message: string
+}
+
+export interface ErrorMeaning {
+  outcome: Extract<
+    Outcome,
+    'connect_error' | 'dns_error' | 'tls_error' | 'protocol_error' | 'blocked'
+  >
+  errorCode: string
+  /** One sentence for people. */
+  message: string
+}
+
+/** Header names in lower case; a name that came more than once has a list. */
+export type AnswerHeaders = Record<string, string | string[] | undefined>
+
+/**
+ * The one list of statuses that decide by themselves; every other status outside 2xx is retried.
+ * 503 throttles only with a Retry-After.
+ */
+export const STATUS_MEANINGS = {
+  rejected: [400, 410, 413, 414, 415, 422],
+  throttled: [429, 503],
+} as const
+
+/** The address policy refused what was about to be dialled. */
+export class AddressRefused extends Error {
+  override readonly name = 'AddressRefused'
+  readonly code = 'ADDRESS_REFUSED'
+}
+
+/** The connection stood, but TLS on it did not come about. */
+export class HandshakeFailed extends Error {
+  override readonly name = 'HandshakeFailed'
+  readonly code: string
+
+  constructor(cause: Error) {
+    super(cause.message, { cause })
+    this.code = codeOf(cause)
+  }
+}
+
+/** @param now epoch milliseconds, to read a Retry-After that is a date */
+export function outcomeOfAnswer(
+  status: number,
+  headers: AnswerHeaders,
+  now: number,
+): AnswerMeaning {
+  const answered = `the endpoint answered ${status}`
+  if (status >= 200 && status < 300) {
+    return { outcome: 'succeeded', retryAfterMs: null, message: answered }
+  }
+  if (status >= 300 && first(headers['posthorn-no-retry'])?.trim().toLowerCase() === 'true') {
+    const message = `${answered} with posthorn-no-retry`
+    return { outcome: 'rejected', retryAfterMs: null, message }
+  }
+  if (isOneOf(STATUS_MEANINGS.rejected, status)) {
+    return { outcome: 'rejected', retryAfterMs: null, message: answered }
+  }
+  const retryAfter = first(headers['retry-after'])
+  const retryAfterMs = retryAfter === undefined ? null : retryAfterIn(retryAfter, now)
+  const isThrottled =
+    isOneOf(STATUS_MEANINGS.throttled, status) && (status !== 503 || retryAfter !== undefined)
+  return { outcome: isThrottled ? 'throttled' : 'http_error', retryAfterMs, message: answered }
+}
+
+/** Says why no answer came. Every error has a meaning: what is unknown is a failed connection. */
+export function outcomeOfError(error: Error): ErrorMeaning {
+  const errorCode = codeOf(error)
+  if (error instanceof AddressRefused) {
+    return { outcome: 'blocked', errorCode, message: error.message }
+  }
+  if (isDnsError(error, errorCode)) {
+    const message = `the host name of the endpoint does not resolve (${errorCode})`
+    return { outcome: 'dns_error', errorCode, message }
+  }
+  if (error instanceof HandshakeFailed || TLS_CODE.test(errorCode)) {
+    const message = `no TLS connection could be made: ${shortened(error.message)}`
+    return { outcome: 'tls_error', errorCode, message }
+  }
+  if (isProtocolError(error, errorCode)) {
+    const message = `the answer is not HTTP/1.1 as it should be: ${shortened(error.message)}`
+    return { outcome: 'protocol_error', errorCode, message }
+  }
+  return { outcome: 'connect_error', errorCode, message: connectMessage(errorCode, error) }
+}
+
+/** Certificate texts are the receiver's: what is kept of them is bounded. */
+const MAX_DETAIL_LENGTH = 300
+
+/** OpenSSL's and Node's names for TLS failures outside the handshake (TLS 1.3 alerts come late). */
+const TLS_CODE = /^(ERR_TLS_|ERR_SSL_|EPROTO$)/
+
+const PROTOCOL_CODE = /^(HPE_|UND_ERR_HEADERS_OVERFLOW$|UND_ERR_RES_)/
+/** undici knows these two only by their text: an unasked 100 and an unasked upgrade. */
+const PROTOCOL_TEXT = /^bad (response|upgrade)$/
+
+const CONNECT_MESSAGES: Record<string, string> = {
+  ECONNREFUSED: 'the endpoint refused the connection',
+  ECONNRESET: 'the endpoint closed the connection before it answered',
+  EPIPE: 'the endpoint closed the connection before it answered',
+  UND_ERR_SOCKET: 'the endpoint closed the connection before it answered',
+  ETIMEDOUT: 'the endpoint did not accept the connection in time',
+  EHOSTUNREACH: 'the endpoint can not be reached',
+  ENETUNREACH: 'the endpoint can not be reached',
+}
+
+function connectMessage(errorCode: string, error: Error): string {
+  const known = CONNECT_MESSAGES[errorCode] ?? `the connection failed: ${shortened(error.message)}`
+  return `${known} (${errorCode})`
+}
+
+function isDnsError(error: Error, code: string): boolean {
+  const { syscall } = error as NodeJS.ErrnoException
+  return syscall === 'getaddrinfo' || code.startsWith('EAI_') || code === 'ENOTFOUND'
+}
+
+function isProtocolError(error: Error, code: string): boolean {
+  return PROTOCOL_CODE.test(code) || (code === 'UND_ERR_SOCKET' && PROTOCOL_TEXT.test(error.message))
+}
+
+function codeOf(error: Error): string {
+  const { code } = error as NodeJS.ErrnoException
+  if (typeof code === 'string' && code !== '') return code
+  // Several addresses, each failed: the first says as much as any.
+  const [inner] = error instanceof AggregateError ? error.errors : []
+  return inner instanceof Error ? codeOf(inner) : 'UNKNOWN'
+}
+
+function shortened(text: string): string {
+  return text.length <= MAX_DETAIL_LENGTH ? text : `${text.slice(0, MAX_DETAIL_LENGTH)}…`
+}
+
+function first(value: string | string[] | undefined): string | undefined {
+  return Array.isArray(value) ? value[0] : value
+}
+
+function isOneOf(statuses: readonly number[], status: number): boolean {
+  return statuses.includes(status)
+}
+
+/** The three forms of an HTTP date (RFC 9110, section 5.6.7); Date.parse alone would take more. */
+const HTTP_DATES = [
+  /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/,
+  /^(Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day, \d{2}-[A-Z][a-z]{2}-\d{2} \d{2}:\d{2}:\d{2} GMT$/,
+  /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ \d]\d \d{2}:\d{2}:\d{2} \d{4}$/,
+]
+
+/** Milliseconds from now, from 0 to MAX_RETRY_AFTER_MS; null when the text is of neither form. */
+function retryAfterIn(value: string, now: number): number | null {
+  const text = value.trim()
+  if (/^\d+$/.test(text)) return Math.min(Number(text) * 1_000, MAX_RETRY_AFTER_MS)
+  if (!HTTP_DATES.some((shape) => shape.test(text))) return null
+  const instant = Date.parse(text.endsWith('GMT') ? text : `${text} GMT`)
+  if (Number.isNaN(instant)) return null
+  return Math.min(Math.max(0, instant - now), MAX_RETRY_AFTER_MS)
+}

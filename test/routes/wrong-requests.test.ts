@@ -1,0 +1,194 @@
+import { createConnection } from 'node:net'
+import { text } from 'node:stream/consumers'
+import type { FastifyInstance } from 'fastify'
+import request from 'supertest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { ERRORS, type ErrorCode } from '../../src/errors.ts'
+import { type ServedApp, serveApp } from '../support/served-app.ts'
+
+let served: ServedApp
+let app: FastifyInstance
+const send = (method: string, path: string) =>
+  request(app.server)[method.toLowerCase() as 'get'](path)
+
+beforeAll(async () => {
+  served = await serveApp({ maxBodyBytes: 4_096 })
+  app = served.app
+  await send('PUT', '/endpoints/known').send({ url: 'https://example.com/hook' }).expect(201)
+})
+afterAll(() => served.close())
+
+const job = { endpoint: 'known', payload: {} }
+const NO_JOB = 'job_00000000000000000000000000'
+
+/** Fields laid over a good job, each with the path that the error names. */
+const WRONG_FIELDS: [what: string, fields: object, at: string][] = [
+  ['no payload', { payload: undefined }, '/payload'],
+  ['no endpoint', { endpoint: undefined }, '/endpoint'],
+  ['an unknown field', { colour: 'red' }, '/colour'],
+  ['an unknown field in retry', { retry: { max: 1 } }, '/retry/max'],
+  ['a number as text', { priority: '5' }, '/priority'],
+  ['a priority out of range', { priority: 10 }, '/priority'],
+  ['an operator for a name', { endpoint: { $gt: '' } }, '/endpoint'],
+  ['a wrong name', { endpoint: 'No Such' }, '/endpoint'],
+  ['a duration in words', { delay: 'soon' }, '/delay'],
+  ['a fraction of a second', { timeout: '1.5s' }, '/timeout'],
+  ['an instant without zone', { runAt: '2026-11-24T08:30:00' }, '/runAt'],
+  ['an instant years ahead', { runAt: '2099-01-01T00:00:00Z' }, '/runAt'],
+  ['runAt and delay', { runAt: '2026-11-24T08:30:00Z', delay: '1s' }, '/delay'],
+  ['eleven tags', { tags: Array(11).fill('t') }, '/tags'],
+  ['NUL in a tag', { tags: ['a\0'] }, '/tags/0'],
+  ['half a surrogate in metadata', { metadata: { a: '\ud800' } }, '/metadata/a'],
+  ['a header of ours', { headers: { 'Posthorn-Fence': '1' } }, '/headers/Posthorn-Fence'],
+  ['a line break in a header', { headers: { a: 'b\r\nc: d' } }, '/headers/a'],
+]
+
+/** Settings laid over a good endpoint. */
+const WRONG_SETTINGS: typeof WRONG_FIELDS = [
+  ['no url', { url: undefined }, '/url'],
+  ['a URL that is none', { url: 'example' }, '/url'],
+  ['another scheme', { url: 'ftp://example.com' }, '/url'],
+  ['a private address', { url: 'http://10.0.0.1/' }, '/url'],
+  ['a secret that is none', { secret: 'x' }, '/secret'],
+  ['a backoff of no kind', { retry: { backoff: { type: 'slow' } } }, '/retry/backoff/type'],
+]
+
+/** Bodies of POST /jobs, as text. */
+const WRONG_BODIES: [what: string, body: string, code: ErrorCode, at?: string][] = [
+  ['no JSON', '{', 'invalid_json'],
+  ['a duplicate key', '{"endpoint":"a","endpoint":"b"}', 'invalid_json'],
+  ['nested too deep', `{"payload":${'['.repeat(200)}`, 'invalid_json'],
+  ['nothing', '', 'invalid_request'],
+  ['an array', '[{}]', 'invalid_request'],
+  ['too much', `{"payload":"${'x'.repeat(4_096)}"}`, 'payload_too_large'],
+  [
+    'a prototype',
+    '{"endpoint":"known","payload":1,"__proto__":{}}',
+    'invalid_request',
+    '/__proto__',
+  ],
+  ['a huge number', '{"priority":1e400}', 'invalid_request', '/priority'],
+]
+
+/** GET of a path. */
+const WRONG_PATHS: [what: string, path: string, code: ErrorCode, at?: string][] = [
+  ['an id that is none', '/jobs/42', 'job_not_found'],
+  ['an id of no job', `/jobs/${NO_JOB}`, 'job_not_found'],
+  ['the payload of no job', `/jobs/${NO_JOB}/payload`, 'job_not_found'],
+  ['a wait too long', `/jobs/${NO_JOB}?wait=2m`, 'invalid_request', 'query/wait'],
+  ['a limit of 0', '/jobs?limit=0', 'invalid_request', 'query/limit'],
+  ['a limit twice', '/jobs?limit=1&limit=2', 'invalid_request', 'query/limit'],
+  ['a cursor of somebody else', '/jobs?cursor=abc', 'invalid_request', 'query/cursor'],
+  ['an unknown state', '/jobs?state=waiting', 'invalid_request', 'query/state/0'],
+  ['an operator', '/jobs?endpoint[$ne]=1', 'invalid_request', 'query/endpoint[$ne]'],
+  ['an endpoint that is not there', '/endpoints/nowhere', 'endpoint_not_found'],
+  ['a name that is none', '/endpoints/No', 'invalid_request', 'path/name'],
+  ['a path that is not there', '/job', 'not_found'],
+  ['a path that is no path', '/jobs/%zz', 'invalid_request'],
+]
+
+interface Expected {
+  code: ErrorCode
+  status?: number
+  at?: string | undefined
+}
+
+/** Sends it with a request id of its own and checks everything that a problem must hold. */
+async function expectProblem(sending: request.Test, { code, status, at }: Expected) {
+  const answer = await sending.set('x-request-id', 'asked-by-a-test')
+  expect(answer.status).toBe(status ?? ERRORS[code].status)
+  expect(answer.type).toBe('application/problem+json')
+  expect(answer.headers['x-request-id']).toBe('asked-by-a-test')
+  expect(answer.body).toMatchObject({
+    type: `urn:posthorn:error:${code}`,
+    title: ERRORS[code].title,
+    status: answer.status,
+    code,
+    requestId: 'asked-by-a-test',
+  })
+  expect(answer.body.detail.length).toBeGreaterThan(10)
+  if (at === undefined) return answer
+  expect(answer.body.errors.map((one: { path: string }) => one.path)).toContain(at)
+  return answer
+}
+
+const post = (path = '/jobs') => send('POST', path).type('application/json')
+
+describe('a wrong request', () => {
+  it.each(WRONG_FIELDS)('a job with %s is refused', async (_, fields, at) => {
+    await expectProblem(post().send({ ...job, ...fields }), { code: 'invalid_request', at })
+  })
+
+  it.each(WRONG_SETTINGS)('an endpoint with %s is refused', async (_, settings, at) => {
+    const body = { url: 'https://example.com', ...settings }
+    await expectProblem(send('PUT', '/endpoints/x').send(body), { code: 'invalid_request', at })
+  })
+
+  it.each(WRONG_BODIES)('a body that is %s is refused', async (_, body, code, at) => {
+    await expectProblem(post().send(body), { code, at })
+  })
+
+  it.each(WRONG_PATHS)('a read of %s is refused', async (_, path, code, at) => {
+    await expectProblem(send('GET', path), { code, at })
+  })
+
+  it.each(['text/plain', 'application/json; charset=utf-16', 'application/xml'])(
+    'a body that says it is %s is refused',
+    async (type) => {
+      await expectProblem(post().type(type).send('{}'), { code: 'unsupported_media_type' })
+    },
+  )
+
+  it('an unknown endpoint is refused, and the answer says how to register it', async () => {
+    const sending = post().send({ ...job, endpoint: 'unknown' })
+    const answer = await expectProblem(sending, { code: 'endpoint_not_found', status: 422 })
+    expect(answer.body.detail).toContain('PUT /endpoints/unknown')
+  })
+
+  it('an empty idempotency key is refused', async () => {
+    const sending = post().set('idempotency-key', '""').send(job)
+    await expectProblem(sending, { code: 'invalid_request', at: 'header/idempotency-key' })
+  })
+
+  it('a query on an enqueue is refused', async () => {
+    const sending = post('/jobs?wait=1s').send(job)
+    await expectProblem(sending, { code: 'invalid_request', at: 'query/wait' })
+  })
+
+  it('a command on no job, and one with a field, is refused', async () => {
+    await expectProblem(send('POST', `/jobs/${NO_JOB}/cancel`), { code: 'job_not_found' })
+    const sending = post(`/jobs/${NO_JOB}/retry`).send({ now: true })
+    await expectProblem(sending, { code: 'invalid_request', at: '/now' })
+  })
+
+  it('an old ETag is refused', async () => {
+    const put = send('PUT', '/endpoints/known').send({ url: 'https://example.com' })
+    await expectProblem(put.set('if-match', '"99"'), { code: 'precondition_failed' })
+    const remove = send('DELETE', '/endpoints/known').set('if-match', '"99"')
+    await expectProblem(remove, { code: 'precondition_failed' })
+  })
+
+  it('an unknown method is refused, and the answer says which are known', async () => {
+    const answer = await expectProblem(send('DELETE', '/jobs'), { code: 'method_not_allowed' })
+    expect(answer.headers.allow).toBe('GET, HEAD, POST')
+  })
+})
+
+describe('what is not even HTTP', () => {
+  it.each([
+    ['garbage', 'hello\r\n\r\n', 400],
+    [
+      'headers without end',
+      `GET / HTTP/1.1\r\nHost: localhost\r\n${'a: b\r\n'.repeat(4_000)}\r\n`,
+      431,
+    ],
+    ['a wrong length', 'POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n', 400],
+  ])('%s is answered with a problem', async (_, bytes, status) => {
+    const socket = createConnection((app.server.address() as { port: number }).port, '127.0.0.1')
+    socket.write(bytes)
+    const answer = await text(socket)
+    expect(answer).toMatch(new RegExp(`^HTTP/1.1 ${status} `))
+    expect(answer).toContain('application/problem+json')
+    expect(JSON.parse(answer.slice(answer.indexOf('\r\n\r\n')))).toMatchObject({ status })
+  })
+})

@@ -1,0 +1,169 @@
+// Posthorn as it runs for real: an API process and workers on a store of their own, for one test.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { inject } from 'vitest'
+import { until } from './until.ts'
+
+export const ENGINES = ['sqlite', 'mongo'] as const
+export type Engine = (typeof ENGINES)[number]
+
+const CLI = join(import.meta.dirname, '../../cli/posthorn.ts')
+const START_DEADLINE_MS = 15_000
+const STOP_DEADLINE_MS = 35_000
+
+export interface LogLine {
+  msg: string
+  [field: string]: unknown
+}
+
+/** One process of Posthorn with what it has logged so far. */
+export interface Process {
+  child: ChildProcess
+  log: LogLine[]
+  stderr: () => string
+  /** The first line logged with this msg; waits for it. */
+  logged(msg: string): Promise<LogLine>
+  kill(signal: NodeJS.Signals): void
+  /** Asks it to stop, or kills it; resolves with its exit code. */
+  stop(signal?: NodeJS.Signals): Promise<number | null>
+}
+
+export function runPosthorn(words: string[], env: Record<string, string>, cwd?: string): Process {
+  const child = spawn(process.execPath, [CLI, ...words], {
+    env: { PATH: process.env.PATH as string, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    ...(cwd === undefined ? {} : { cwd }),
+  })
+  const log: LogLine[] = []
+  let stderr = ''
+  createInterface({ input: child.stdout as NodeJS.ReadableStream }).on('line', (line) => {
+    log.push(JSON.parse(line) as LogLine)
+  })
+  child.stderr?.on('data', (chunk: Buffer) => {
+    stderr += chunk.toString()
+  })
+  const exited = once(child, 'exit')
+  return {
+    child,
+    log,
+    stderr: () => stderr,
+    async logged(msg) {
+      await until(() => {
+        if (child.exitCode !== null && !log.some((line) => line.msg === msg)) {
+          throw new Error(`posthorn ${words.join(' ')} ended with ${child.exitCode}: ${stderr}`)
+        }
+        return log.some((line) => line.msg === msg)
+      }, START_DEADLINE_MS)
+      return log.find((line) => line.msg === msg) as LogLine
+    },
+    kill(signal) {
+      child.kill(signal)
+    },
+    async stop(signal = 'SIGTERM') {
+      if (child.exitCode === null && child.signalCode === null) {
+        child.kill(signal)
+        const timer = setTimeout(() => child.kill('SIGKILL'), STOP_DEADLINE_MS)
+        await exited
+        clearTimeout(timer)
+      }
+      return child.exitCode
+    },
+  }
+}
+
+export interface Answer {
+  status: number
+  headers: Headers
+  // biome-ignore lint/suspicious/noExplicitAny: a test reads any field of an answer
+  body: any
+}
+
+export interface Deployment {
+  env: Record<string, string>
+  url: () => string
+  startApi(env?: Record<string, string>): Promise<Process>
+  startWorker(env?: Record<string, string>): Promise<Process>
+  request(method: string, path: string, body?: unknown, headers?: object): Promise<Answer>
+  /** Registers an endpoint; the answer holds its secret. */
+  endpoint(name: string, url: string, settings?: object): Promise<Answer>
+  /** The job once it is in one of these states. */
+  job(id: string, ...states: string[]): Promise<Answer['body']>
+  /** Ends every process and removes the store's file. */
+  close(): Promise<void>
+}
+
+/** A store and nothing else yet: start what the test needs. */
+export function deploy(engine: Engine, settings: Record<string, string> = {}): Deployment {
+  const directory = mkdtempSync(join(tmpdir(), 'posthorn-test-'))
+  const env = {
+    STORE_URL: engine === 'sqlite' ? `sqlite:${directory}/posthorn.db` : mongoDatabaseUrl(),
+    ENCRYPTION_KEY: randomBytes(32).toString('base64'),
+    PORT: '0',
+    ...settings,
+  }
+  const processes: Process[] = []
+  let url = ''
+
+  async function start(command: string, ready: string, more: Record<string, string>) {
+    const one = runPosthorn([command], { ...env, ...more })
+    processes.push(one)
+    return { one, line: await one.logged(ready) }
+  }
+
+  async function request(method: string, path: string, body?: unknown, headers: object = {}) {
+    const isText = typeof body === 'string'
+    const answer = await fetch(url + path, {
+      method,
+      headers: {
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        ...headers,
+      },
+      ...(body === undefined ? {} : { body: isText ? body : JSON.stringify(body) }),
+    })
+    const text = await answer.text()
+    const isJson = /json/.test(answer.headers.get('content-type') ?? '')
+    return {
+      status: answer.status,
+      headers: answer.headers,
+      body: isJson && text !== '' ? JSON.parse(text) : text,
+    }
+  }
+
+  return {
+    env,
+    url: () => url,
+    async startApi(more = {}) {
+      const { one, line } = await start('api', 'api.listening', more)
+      url = line.url as string
+      return one
+    },
+    startWorker: async (more = {}) => (await start('worker', 'worker.started', more)).one,
+    request,
+    endpoint: (name, target, more = {}) =>
+      request('PUT', `/endpoints/${name}`, { url: target, ...more }),
+    async job(id, ...states) {
+      let found: Answer | undefined
+      await until(async () => {
+        found = await request('GET', `/jobs/${id}`)
+        return states.includes(found.body.state)
+      })
+      return found?.body
+    },
+    async close() {
+      await Promise.all(processes.map((one) => one.stop('SIGKILL')))
+      rmSync(directory, { recursive: true, force: true })
+    },
+  }
+}
+
+/** A database of its own on the server that the whole test run shares. */
+function mongoDatabaseUrl(): string {
+  const url = new URL(inject('mongoUrl'))
+  url.pathname = `/test-${randomBytes(6).toString('hex')}`
+  return url.href
+}

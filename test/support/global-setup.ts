@@ -1,0 +1,17 @@
+// Starts one MongoDB for the whole test run and hands its URL to every test file.
+import type { TestProject } from 'vitest/node'
+import { type MongoEngine, startMongo } from './mongo.ts'
+
+declare module 'vitest' {
+  export interface ProvidedContext {
+    mongoUrl: string
+    mongoEngine: MongoEngine
+  }
+}
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const running = await startMongo()
+  project.provide('mongoUrl', running.url)
+  project.provide('mongoEngine', running.engine)
+  return running.stop
+}

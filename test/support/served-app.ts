@@ -1,0 +1,49 @@
+// The API inside the test process, on a real store and a real port: for what needs no other process.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { FastifyInstance } from 'fastify'
+import { pino } from 'pino'
+import { buildApp } from '../../routes/app.ts'
+import { openStore } from '../../src/store/open-store.ts'
+import type { Store } from '../../src/store/store.ts'
+import { createAddressPolicy } from '../../src/webhook/address-policy.ts'
+
+export interface ServedApp {
+  app: FastifyInstance
+  store: Store
+  url: string
+  close(): Promise<void>
+}
+
+const DAY_MS = 86_400_000
+
+export async function serveApp(
+  options: { apiKeys?: string[]; maxBodyBytes?: number } = {},
+): Promise<ServedApp> {
+  const directory = mkdtempSync(join(tmpdir(), 'posthorn-test-'))
+  const store = await openStore(`sqlite:${directory}/posthorn.db`, {
+    retentionMs: DAY_MS,
+    retentionDeadMs: DAY_MS,
+    encryptionKeys: null,
+  })
+  const app = await buildApp({
+    store,
+    policy: createAddressPolicy({ allowedTargets: [], allowLoopback: true }),
+    log: pino({ level: 'silent' }),
+    apiKeys: options.apiKeys ?? [],
+    maxBodyBytes: options.maxBodyBytes ?? 1_048_576,
+    version: 'test',
+  })
+  const url = await app.listen({ host: '127.0.0.1', port: 0 })
+  return {
+    app,
+    store,
+    url,
+    async close() {
+      await app.close()
+      await store.close()
+      rmSync(directory, { recursive: true })
+    },
+  }
+}

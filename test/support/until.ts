@@ -1,0 +1,19 @@
+// Waiting for a condition, with a deadline: the only way a test may let time pass.
+import { setTimeout as sleep } from 'node:timers/promises'
+
+const LOOK_INTERVAL_MS = 5
+const DEFAULT_DEADLINE_MS = 15_000
+
+/** Resolves once the condition holds; throws when it does not within the deadline. */
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  deadlineMs = DEFAULT_DEADLINE_MS,
+): Promise<void> {
+  const untilMs = performance.now() + deadlineMs
+  while (!(await condition())) {
+    if (performance.now() > untilMs) {
+      throw new Error(`not within ${deadlineMs} ms: ${condition}`)
+    }
+    await sleep(LOOK_INTERVAL_MS)
+  }
+}

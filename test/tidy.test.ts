@@ -1,0 +1,106 @@
+// The house rules that can be counted: sizes, names, and which room may import what.
+
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { basename, dirname, join, normalize } from 'node:path'
+import { describe, expect, it } from 'vitest'
+
+const MAX_FILE_LINES = 300
+const MAX_FUNCTION_LINES = 70
+const MAX_COLUMNS = 100
+
+const ROOT = join(import.meta.dirname, '..')
+const files = execFileSync('git', ['ls-files', '-co', '--exclude-standard', '*.ts'], { cwd: ROOT })
+  .toString()
+  .split('\n')
+  .filter((file) => file !== '')
+const product = files.filter((file) => /^(src|routes|workers|cli|openapi)\//.test(file))
+
+const linesOf = (file: string) => readFileSync(join(ROOT, file), 'utf8').trimEnd().split('\n')
+
+describe.each(files)('%s', (file) => {
+  const lines = linesOf(file)
+
+  it('is short, narrow, and says in its first line what it is for', () => {
+    expect(lines.length).toBeLessThanOrEqual(MAX_FILE_LINES)
+    expect(lines.filter((line) => line.length > MAX_COLUMNS && !holdsLongText(line))).toEqual([])
+    if (product.includes(file))
+      expect(lines.find((line) => !line.startsWith('#!'))).toMatch(/^\/\/ /)
+  })
+
+  it('has no long function', () => {
+    const tooLong = functionLengths(lines).filter(({ length }) => length > MAX_FUNCTION_LINES)
+    // A test file's describe() is a table of contents, not a function that somebody must follow.
+    if (!file.startsWith('test/')) expect(tooLong).toEqual([])
+  })
+
+  it('has a name that says what is in it', () => {
+    expect(basename(file)).toMatch(/^[a-z0-9]+([.-][a-z0-9]+)*\.ts$/)
+    expect(basename(file)).not.toMatch(
+      /\b(utils?|helpers?|common|types|manager|services|handler)\b/,
+    )
+  })
+})
+
+/** The room table of the architecture: what each room may import, beside node: and itself. */
+const MAY_IMPORT: Record<string, string[]> = {
+  'src/job': [],
+  'src/endpoint': ['src/job'],
+  'src/webhook': ['src/job', 'src/endpoint', 'undici', 'ipaddr.js'],
+  'src/store': ['src/job', 'src/endpoint'],
+  'src/store/sqlite': ['src/job', 'src/endpoint', 'src/store'],
+  'src/store/mongo': ['src/job', 'src/endpoint', 'src/store', 'mongodb'],
+  src: ['src/job', 'pino', 'pino-pretty'],
+  routes: ['src', 'src/*', 'fastify', '@fastify/swagger', 'zod', 'pino', 'close-with-grace'],
+  workers: ['src', 'src/*', 'pino', 'close-with-grace'],
+  cli: ['src', 'src/*', 'routes', 'workers'],
+  openapi: ['src', 'src/*', 'routes'],
+}
+const ROOMS_BEHIND_THE_PORT = ['src/store/sqlite', 'src/store/mongo']
+const NODE_SQLITE_ROOM = 'src/store/sqlite'
+
+const roomOf = (file: string) =>
+  Object.keys(MAY_IMPORT)
+    .filter((room) => dirname(file) === room || dirname(file).startsWith(`${room}/`))
+    .sort((a, b) => b.length - a.length)[0] as string
+
+describe('rooms', () => {
+  it.each(product)('%s imports only what its room may', (file) => {
+    const room = roomOf(file)
+    const wrong = importsOf(file).filter((target) => !isAllowed(room, target, file))
+    expect(wrong).toEqual([])
+  })
+})
+
+function importsOf(file: string): string[] {
+  const text = readFileSync(join(ROOT, file), 'utf8')
+  return [...text.matchAll(/(?:from|import\()\s*'([^']+)'/g)].map((match) => match[1] as string)
+}
+
+function isAllowed(room: string, target: string, file: string): boolean {
+  if (target === 'node:sqlite') return room === NODE_SQLITE_ROOM
+  if (target.startsWith('node:')) return true
+  const may = MAY_IMPORT[room] as string[]
+  if (!target.startsWith('.')) return may.includes(target)
+  const targetRoom = roomOf(normalize(join(dirname(file), target)))
+  if (targetRoom === room) return true
+  if (ROOMS_BEHIND_THE_PORT.includes(targetRoom)) return file === 'src/store/open-store.ts'
+  return may.includes(targetRoom) || (may.includes('src/*') && targetRoom.startsWith('src/'))
+}
+
+/** A sentence or a pattern that would read worse broken. */
+function holdsLongText(line: string): boolean {
+  return /['"`/].{50,}['"`/]/.test(line) || /^\s*['"`].*['"`],?$/.test(line)
+}
+
+/** Functions as the formatter lays them out: they end at a closing brace of the same indent. */
+function functionLengths(lines: string[]): { at: number; length: number }[] {
+  const opens =
+    /^(\s*)(?!.*\b(?:if|for|while|switch)\b \().*(?:\bfunction\b.*|=> |\)(?:: [^=]+)? )\{$/
+  return lines.flatMap((line, i) => {
+    const match = opens.exec(line)
+    if (match === null) return []
+    const end = lines.findIndex((other, j) => j > i && other.startsWith(`${match[1]}}`))
+    return [{ at: i + 1, length: end - i + 1 }]
+  })
+}

@@ -1,0 +1,68 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { fairShares } from '../../workers/fair-shares.ts'
+
+/** What lanes that all hang end up holding, asked again and again until nothing more is dealt. */
+function heldInTheEnd(laneCount: number, slots: number): number[] {
+  const lanes = Array.from({ length: laneCount }, (_, i) => ({
+    endpoint: `e${i}`,
+    inFlightCount: 0,
+  }))
+  for (;;) {
+    const free = slots - lanes.reduce((sum, lane) => sum + lane.inFlightCount, 0)
+    const shares = fairShares(lanes, free)
+    if (shares.length === 0) return lanes.map((lane) => lane.inFlightCount)
+    for (const { endpoint, limit } of shares) {
+      const lane = lanes.find((one) => one.endpoint === endpoint)
+      if (lane) lane.inFlightCount += limit
+    }
+  }
+}
+
+describe('sharing slots', () => {
+  it('one endpoint that hangs holds 80 of 100, two hold 89', () => {
+    expect(heldInTheEnd(1, 100)).toEqual([80])
+    expect(heldInTheEnd(2, 100)).toEqual([45, 44])
+  })
+
+  it('one slot is enough to work', () => {
+    expect(heldInTheEnd(1, 1)).toEqual([1])
+  })
+
+  it('deals in turns: with fewer slots than endpoints each gets one at most', () => {
+    const lanes = Array.from({ length: 50 }, (_, i) => ({ endpoint: `e${i}`, inFlightCount: 0 }))
+    expect(fairShares(lanes, 20)).toEqual(
+      lanes.slice(0, 20).map(({ endpoint }) => ({ endpoint, limit: 1 })),
+    )
+  })
+
+  it('endpoints that hang at the head of the line do not keep out the next', () => {
+    const hanging = Array.from({ length: 4 }, (_, i) => ({ endpoint: `h${i}`, inFlightCount: 24 }))
+    expect(fairShares([...hanging, { endpoint: 'quick', inFlightCount: 0 }], 4)).toEqual([
+      { endpoint: 'quick', limit: 4 },
+    ])
+  })
+
+  it('never deals more than is free, and leaves a slot to the others when lanes hang', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.nat({ max: 200 }), { maxLength: 30 }),
+        fc.integer({ min: 0, max: 200 }),
+        (inFlightCounts, freeSlots) => {
+          const lanes = inFlightCounts.map((inFlightCount, i) => ({
+            endpoint: `e${i}`,
+            inFlightCount,
+          }))
+          const shares = fairShares(lanes, freeSlots)
+          const dealt = shares.reduce((sum, { limit }) => sum + limit, 0)
+          expect(dealt).toBeLessThanOrEqual(freeSlots)
+          for (const { endpoint, limit } of shares) {
+            const before = lanes.find((lane) => lane.endpoint === endpoint)?.inFlightCount ?? 0
+            // Its last attempt started while more than a quarter of its others were free slots.
+            expect(before + limit - 1).toBeLessThan(4 * freeSlots)
+          }
+        },
+      ),
+    )
+  })
+})

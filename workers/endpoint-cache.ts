@@ -1,0 +1,53 @@
+// Endpoints as this worker knows them: never older than a change may take to reach every worker
+// (1 s).
+import type { Endpoint } from '../src/endpoint/endpoint.ts'
+import type { ApiMode, Store } from '../src/store/store.ts'
+
+const MAX_AGE_MS = 800
+/** As many as a worker may meet within that age; older ones are dropped first. */
+const MAX_ENTRIES = 20_000
+
+export interface EndpointCache {
+  /** Those of the names that are registered and not being deleted. */
+  current(names: string[]): Promise<Map<string, Endpoint>>
+}
+
+/**
+ * @param onMode told what the API wrote of itself, at every look. It is read after the endpoints:
+ *   one that only local mode allows was registered after that mode was written.
+ */
+export function createEndpointCache(
+  store: Pick<Store, 'endpointsNamed' | 'readApiMode'>,
+  onMode: (mode: ApiMode | null) => void,
+): EndpointCache {
+  const known = new Map<string, { endpoint: Endpoint | null; readAtMs: number }>()
+
+  async function read(names: string[]): Promise<void> {
+    const readAtMs = performance.now()
+    const found = await store.endpointsNamed(names)
+    onMode(await store.readApiMode())
+    const byName = new Map(found.map((endpoint) => [endpoint.name, endpoint]))
+    for (const name of names) {
+      known.delete(name)
+      known.set(name, { endpoint: byName.get(name) ?? null, readAtMs })
+    }
+    for (const name of known.keys()) {
+      if (known.size <= MAX_ENTRIES) break
+      known.delete(name)
+    }
+  }
+
+  return {
+    async current(names) {
+      const oldestAtMs = performance.now() - MAX_AGE_MS
+      const stale = names.filter((name) => (known.get(name)?.readAtMs ?? 0) < oldestAtMs)
+      if (stale.length > 0) await read(stale)
+      const usable = new Map<string, Endpoint>()
+      for (const name of names) {
+        const endpoint = known.get(name)?.endpoint
+        if (endpoint && !endpoint.deleting) usable.set(name, endpoint)
+      }
+      return usable
+    },
+  }
+}

@@ -2,7 +2,7 @@
 import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
-import { type Config, ConfigError } from '../src/config.ts'
+import { type Config, ConfigError, fromSetting } from '../src/config.ts'
 import { createLogger } from '../src/log.ts'
 import { openStore } from '../src/store/open-store.ts'
 import { VERSION } from '../src/version.ts'
@@ -18,10 +18,10 @@ export async function startApi(config: Config): Promise<string> {
   const log = createLogger('api', config.LOG_LEVEL)
   const localMode = config.API_KEYS === null
   refuseOpenDoor(config.HOST, localMode)
-  const policy = createAddressPolicy({
-    allowedTargets: config.ALLOWED_TARGETS ?? [],
-    allowLoopback: localMode,
-  })
+  const allowedTargets = config.ALLOWED_TARGETS ?? []
+  const policy = fromSetting('ALLOWED_TARGETS', () =>
+    createAddressPolicy({ allowedTargets, allowLoopback: localMode }),
+  )
   const store = await openStore(config.STORE_URL, {
     retentionMs: config.RETENTION,
     retentionDeadMs: config.RETENTION_DEAD,
@@ -31,13 +31,14 @@ export async function startApi(config: Config): Promise<string> {
   const app = await buildApp({
     store,
     policy,
-    log,
+    // Fastify's own lines at info say nothing that ours do not say better.
+    log: log.child({}, { level: log.isLevelEnabled('warn') ? 'warn' : log.level }),
     apiKeys: config.API_KEYS ?? [],
     maxBodyBytes: config.MAX_BODY_BYTES,
     version: VERSION,
   })
   const url = await app.listen({ host: config.HOST, port: config.PORT })
-  log.info({ url, localMode, allowedTargets: config.ALLOWED_TARGETS ?? [] }, 'api.listening')
+  log.info({ url, localMode, allowedTargets }, 'api.listening')
 
   closeWithGrace({ delay: CLOSE_DEADLINE_MS * 2 }, async ({ err, signal }) => {
     if (err) log.fatal({ err }, 'api.crashed')

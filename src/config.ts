@@ -112,6 +112,15 @@ export function newWorkerId(): string {
   return `${hostname()}-${process.pid}-${randomBytes(3).toString('hex')}`
 }
 
+/** Makes what a setting describes; what that throws is told as a wrong setting. */
+export function fromSetting<T>(name: SettingName, make: () => T): T {
+  try {
+    return make()
+  } catch (error) {
+    throw new ConfigError(`${name} can not be used: ${(error as Error).message}.`)
+  }
+}
+
 const SECRET_SETTINGS = new Set(['API_KEYS', 'ENCRYPTION_KEY', 'STORE_URL'])
 
 /** A secret must not be printed, not even a wrong one. */

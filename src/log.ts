@@ -9,7 +9,6 @@ const REDACTED_PATHS = ['secret', 'secrets', 'headers', 'payload', 'key', 'autho
 export function createLogger(name: string, level: string): Logger {
   return pino(
     {
-      name,
       level,
       base: { process: name },
       redact: REDACTED_PATHS,
@@ -19,7 +18,7 @@ export function createLogger(name: string, level: string): Logger {
     process.stdout.isTTY
       ? pretty({
           translateTime: 'HH:MM:ss.l',
-          ignore: 'process,name',
+          ignore: 'process',
           messageFormat: '{process} {msg}',
         })
       : // A write that waits for the reader would stop every delivery.

@@ -54,7 +54,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   routes: ['src', 'src/*', 'fastify', '@fastify/swagger', 'zod', 'pino', 'close-with-grace'],
   workers: ['src', 'src/*', 'pino', 'close-with-grace'],
   cli: ['src', 'src/*', 'routes', 'workers'],
-  openapi: ['src', 'src/*', 'routes'],
+  openapi: ['src', 'src/*', 'routes', 'pino'],
 }
 const ROOMS_BEHIND_THE_PORT = ['src/store/sqlite', 'src/store/mongo']
 const NODE_SQLITE_ROOM = 'src/store/sqlite'

@@ -4,6 +4,7 @@ import type { Endpoint } from '../src/endpoint/endpoint.ts'
 import type { Attempt, ClaimedJob, Outcome } from '../src/job/job.ts'
 import { decide, effectivePolicy } from '../src/job/retry-policy.ts'
 import type { Settlement, SettleResult, StoreClock } from '../src/store/store.ts'
+import { VERSION } from '../src/version.ts'
 import { webhookRequest } from '../src/webhook/request.ts'
 import type { AttemptEnd, Sender } from '../src/webhook/send.ts'
 import type { LeaseKeeper } from './lease-renewal.ts'
@@ -18,27 +19,37 @@ export interface DeliveryParts {
   log: Logger
 }
 
+const USER_AGENT = `Posthorn/${VERSION}`
+
 /**
  * Sends the job once and settles what became of it. Never throws: a bad endpoint is an outcome.
  * When the lease was lost on the way nothing is written; whoever has the job now does that.
  *
  * @param claimedAtMs the worker's monotonic time just before the claim
+ * @param onEnded called when the request is over; its outcome may still have to be stored
  */
 export async function deliverJob(
   parts: DeliveryParts,
   job: ClaimedJob,
   endpoint: Endpoint,
   claimedAtMs: number,
+  onEnded: () => void,
 ): Promise<void> {
-  const startedAt = parts.clock.now()
   const timeoutMs = job.timeoutMs ?? endpoint.timeoutMs
-  const request = webhookRequest({ job, endpoint, now: startedAt, timeoutMs })
+  const request = webhookRequest({
+    job,
+    endpoint,
+    now: parts.clock.now(),
+    timeoutMs,
+    userAgent: USER_AGENT,
+  })
   const sending = parts.sender.send(request, timeoutMs)
   const dropLease = parts.leases.keep(job, claimedAtMs, (outcome) => sending.abort(outcome))
   try {
     const end = await sending.ended
+    onEnded()
     if (end.outcome !== 'lost') {
-      const result = await parts.settle(settlementOf(parts, job, endpoint, startedAt, end))
+      const result = await parts.settle(settlementOf(parts, job, endpoint, end))
       if (result === 'lease_lost') logStale(parts.log, job, end.outcome)
     }
     logAttempt(parts.log, job, end)
@@ -51,7 +62,6 @@ function settlementOf(
   parts: DeliveryParts,
   job: ClaimedJob,
   endpoint: Endpoint,
-  startedAt: number,
   end: AttemptEnd,
 ): Settlement {
   const finishedAt = parts.clock.now()
@@ -60,9 +70,9 @@ function settlementOf(
   const { jobId, fence, leaseId } = job
   const attempt: Attempt = {
     number: job.attemptNumber,
-    startedAt,
+    startedAt: job.claimedAt,
     finishedAt,
-    durationMs: end.durationMs,
+    durationMs: Math.round(end.durationMs),
     outcome: end.outcome,
     statusCode: end.statusCode,
     errorCode: end.errorCode,

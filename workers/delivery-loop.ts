@@ -1,4 +1,5 @@
 // The loop of a worker: looks for due jobs, claims as many as it has free slots, delivers each.
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Endpoint } from '../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../src/job/job.ts'
@@ -11,8 +12,13 @@ import { createWarmLanes, type WarmLanes } from './warm-lanes.ts'
 export interface LoopParts {
   store: Store
   endpoints: EndpointCache
-  /** Delivers one job; resolves when its outcome is stored. `claimedAtMs` is monotonic. */
-  deliver: (job: ClaimedJob, endpoint: Endpoint, claimedAtMs: number) => Promise<void>
+  /** One attempt (deliver-job.ts); resolves when its outcome is stored. */
+  deliver: (
+    job: ClaimedJob,
+    endpoint: Endpoint,
+    claimedAtMs: number,
+    onEnded: () => void,
+  ) => Promise<void>
   workerId: string
   concurrency: number
   leaseMs: number
@@ -33,6 +39,7 @@ export class DeliveryLoop {
   readonly #lanes: WarmLanes
   readonly #inFlightByEndpoint = new Map<string, number>()
   #inFlightCount = 0
+  #unsettledCount = 0
   #isStopping = false
   #isHinted = true
   #lastLookAtMs = Number.NEGATIVE_INFINITY
@@ -61,8 +68,9 @@ export class DeliveryLoop {
     await this.#running
   }
 
-  get inFlightCount(): number {
-    return this.#inFlightCount
+  /** Attempts that are under way or whose outcome is not stored yet. */
+  get unsettledCount(): number {
+    return this.#unsettledCount
   }
 
   async #run(): Promise<void> {
@@ -79,6 +87,8 @@ export class DeliveryLoop {
   }
 
   async #turn(): Promise<void> {
+    // What ended in one turn of the event loop frees slots together: one claim serves them all.
+    await nextTurn()
     const freeSlots = this.#parts.concurrency - this.#inFlightCount
     if (freeSlots === 0) return this.#sleep(this.#parts.pollIntervalMs)
     if (this.#isLookDue()) await this.#look()
@@ -144,11 +154,16 @@ export class DeliveryLoop {
     }
   }
 
+  /** A slot is free once the request is over: while outcomes are stored, others are sent. */
   #start(job: ClaimedJob, endpoint: Endpoint, claimedAtMs: number): void {
     this.#count(endpoint.name, 1)
-    void this.#parts.deliver(job, endpoint, claimedAtMs).finally(() => {
+    this.#unsettledCount++
+    const onEnded = () => {
       this.#count(endpoint.name, -1)
       this.#wake?.()
+    }
+    void this.#parts.deliver(job, endpoint, claimedAtMs, onEnded).finally(() => {
+      this.#unsettledCount--
     })
   }
 

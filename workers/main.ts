@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import closeWithGrace from 'close-with-grace'
-import { type Config, ConfigError, newWorkerId } from '../src/config.ts'
+import { type Config, fromSetting, newWorkerId } from '../src/config.ts'
 import { createLogger } from '../src/log.ts'
 import { openStore } from '../src/store/open-store.ts'
 import { VERSION } from '../src/version.ts'
@@ -23,19 +23,23 @@ const STOP_CHECK_MS = 20
 export async function startWorker(config: Config): Promise<string> {
   const workerId = config.WORKER_ID ?? newWorkerId()
   const log = createLogger('worker', config.LOG_LEVEL)
+  const allowedTargets = config.ALLOWED_TARGETS ?? []
   const policyFor = (allowLoopback: boolean) =>
-    createAddressPolicy({ allowedTargets: config.ALLOWED_TARGETS ?? [], allowLoopback })
+    fromSetting('ALLOWED_TARGETS', () => createAddressPolicy({ allowedTargets, allowLoopback }))
   const policies = { local: policyFor(true), other: policyFor(false) }
   let policy = policies.other
+  const certificatesPath = config.EXTRA_CA_CERTS
+  const sender = fromSetting('EXTRA_CA_CERTS', () =>
+    createSender({
+      connections: config.WORKER_CONCURRENCY,
+      policy: () => policy,
+      extraCaCerts: certificatesPath === null ? null : readFileSync(certificatesPath, 'utf8'),
+    }),
+  )
   const store = await openStore(config.STORE_URL, {
     retentionMs: config.RETENTION,
     retentionDeadMs: config.RETENTION_DEAD,
     encryptionKeys: config.ENCRYPTION_KEY,
-  })
-  const sender = createSender({
-    connections: config.WORKER_CONCURRENCY,
-    policy: () => policy,
-    extraCaCerts: readCertificates(config.EXTRA_CA_CERTS),
   })
   const endpoints = createEndpointCache(store, (mode) => {
     policy = mode?.localMode ? policies.local : policies.other
@@ -46,7 +50,7 @@ export async function startWorker(config: Config): Promise<string> {
   const loop = new DeliveryLoop({
     store,
     endpoints,
-    deliver: (job, endpoint, claimedAtMs) => deliverJob(parts, job, endpoint, claimedAtMs),
+    deliver: (...attempt) => deliverJob(parts, ...attempt),
     workerId,
     concurrency: config.WORKER_CONCURRENCY,
     leaseMs: config.LEASE_DURATION,
@@ -61,21 +65,14 @@ export async function startWorker(config: Config): Promise<string> {
   leases.start()
   loop.start()
   sweeper.start()
-  log.info(
-    { workerId, version: VERSION, allowedTargets: config.ALLOWED_TARGETS ?? [] },
-    'worker.started',
-  )
+  log.info({ workerId, version: VERSION, allowedTargets }, 'worker.started')
 
   const delay = config.SHUTDOWN_GRACE + 2 * SETTLE_DEADLINE_MS
   closeWithGrace({ delay }, async ({ err, signal }) => {
     if (err) log.fatal({ err }, 'worker.crashed')
-    else log.info({ signal, inFlight: loop.inFlightCount }, 'worker.stopping')
-    await loop.stop()
-    await untilIdle(loop, config.SHUTDOWN_GRACE)
-    leases.abortAll('interrupted')
-    await untilIdle(loop, SETTLE_DEADLINE_MS)
+    else log.info({ signal, inFlight: loop.unsettledCount }, 'worker.stopping')
+    await stopDelivering(loop, leases, config.SHUTDOWN_GRACE)
     await sweeper.stop()
-    leases.stop()
     log.info({ storeCommands: store.commandCount }, 'worker.stopped')
     await sender.close()
     await store.close()
@@ -83,18 +80,20 @@ export async function startWorker(config: Config): Promise<string> {
   return workerId
 }
 
-async function untilIdle(loop: DeliveryLoop, deadlineMs: number): Promise<void> {
-  const untilMs = performance.now() + deadlineMs
-  while (loop.inFlightCount > 0 && performance.now() < untilMs) await sleep(STOP_CHECK_MS)
+/** No claim any more; what is in flight may finish within the grace, the rest is given back. */
+async function stopDelivering(
+  loop: DeliveryLoop,
+  leases: LeaseRenewal,
+  graceMs: number,
+): Promise<void> {
+  await loop.stop()
+  await untilIdle(loop, graceMs)
+  leases.abortAll('interrupted')
+  await untilIdle(loop, SETTLE_DEADLINE_MS)
+  leases.stop()
 }
 
-function readCertificates(path: string | null): string | null {
-  if (path === null) return null
-  try {
-    return readFileSync(path, 'utf8')
-  } catch (error) {
-    throw new ConfigError(
-      `EXTRA_CA_CERTS is "${path}", which can not be read (${(error as NodeJS.ErrnoException).code}); expected a PEM file.`,
-    )
-  }
+async function untilIdle(loop: DeliveryLoop, deadlineMs: number): Promise<void> {
+  const untilMs = performance.now() + deadlineMs
+  while (loop.unsettledCount > 0 && performance.now() < untilMs) await sleep(STOP_CHECK_MS)
 }

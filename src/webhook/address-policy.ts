@@ -1,5 +1,5 @@
 // Which targets a delivery may reach (docs: delivery, "Address policy"). Pure: no DNS, no sockets.
-import { isIP } from 'node:net'
+import { isIP, isIPv6 } from 'node:net'
 import ipaddr from 'ipaddr.js'
 import {
   LOCALHOST_NAMES,
@@ -51,7 +51,8 @@ export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
     const address = parseAddress(ip)
     if (address === null) return refused(`"${ip}" is not an IP address that can be judged`)
     if (isNamed(opened, name, port) || isNamed(opened, address.toString(), port)) return ALLOWED
-    if (name !== undefined && isMetadataName(name)) return refusedName(name, port, 'a cloud metadata name')
+    if (name !== undefined && isMetadataName(name))
+      return refusedName(name, port, 'a cloud metadata name')
     if (REFUSED_PORTS.has(port)) return refusedPort(name ?? address.toString(), port)
     return judgeRange(address, name)
   }
@@ -128,7 +129,9 @@ function isWhole([base, bits]: Range): boolean {
 /** The address without its zone; the IPv4 one inside an IPv4-mapped form, which is where that leads. */
 function parseAddress(text: string): Address | null {
   const bare = text.replace(/%.*$/, '')
-  return ipaddr.isValid(bare) ? ipaddr.process(bare) : null
+  // ipaddr.js takes ::1.2.3.4 for the mapped ::ffff:1.2.3.4; the URL parser reads it as it is.
+  const plain = isIPv6(bare) ? canonicalHost(new URL(`http://[${bare}]`).hostname) : bare
+  return ipaddr.isValid(plain) ? ipaddr.process(plain) : null
 }
 
 /** Lower case, without brackets and trailing dots: `LOCALHOST.` is localhost. */
@@ -154,7 +157,8 @@ function parseTargets(texts: readonly string[]): Opened {
   for (const text of texts) {
     // Only full spellings: 10.1/8 would be read as 10.0.0.1/8, which nobody means.
     const [base = '', bits = ''] = text.split('/')
-    const isCidr = isIP(base) !== 0 && /^\d+$/.test(bits) && ipaddr.isValidCIDR(text)
+    const isCidr =
+      isIP(base) !== 0 && !base.includes('%') && /^\d+$/.test(bits) && ipaddr.isValidCIDR(text)
     if (isCidr) opened.ranges.push(rangeOf(text))
     else opened.targets.add(parseHostAndPort(text))
   }
@@ -162,7 +166,8 @@ function parseTargets(texts: readonly string[]): Opened {
 }
 
 function parseHostAndPort(text: string): string {
-  const [, hostText = '', portText = ''] = /^(\[[0-9a-f:.]+\]|[^:/?#@[\]\s]+):(\d+)$/i.exec(text) ?? []
+  const [, hostText = '', portText = ''] =
+    /^(\[[0-9a-f:.]+\]|[^:/?#@[\]\s]+):(\d+)$/i.exec(text) ?? []
   const port = Number(portText)
   const host = canonicalHost(URL.parse(`http://${hostText}/`)?.hostname ?? '')
   if (host === '' || host.length > MAX_HOST_LENGTH || port < 1 || port > MAX_PORT) {

@@ -1,8 +1,9 @@
 // Opens a connection, but only to an address that the policy allows: undici's own connector resolves
 // names without asking. The name is resolved once, every answer is judged, and what was judged is
 // what is dialled.
+import { X509Certificate } from 'node:crypto'
 import { type LookupAddress, lookup } from 'node:dns'
-import { connect as connectTcp, isIP, type LookupFunction, type Socket } from 'node:net'
+import { connect as connectTcp, isIP, type LookupFunction, Socket } from 'node:net'
 import {
   connect as connectTls,
   createSecureContext,
@@ -45,6 +46,9 @@ export function createDial(
   return (target, done) => {
     const { hostname, port, isTls } = target
     const judge = policy().judgeAddress
+    // Neither undici nor Node asks a lookup for an address written as such.
+    const verdict = isIP(hostname) === 0 ? null : judge(hostname, port, hostname)
+    if (verdict?.allowed === false) return refuse(verdict.reason, done)
     const lookup = guardedLookup(resolve, (ip) => judge(ip, port, hostname))
     const address = { host: hostname, port, lookup, noDelay: true }
     const key = `${hostname}:${port}`
@@ -61,16 +65,30 @@ export function createDial(
   }
 }
 
-/** @throws Error when the text holds no certificate */
+/** @throws Error, one sentence, when the text holds no certificate or a broken one */
 export function secureContextWith(extraCaCerts: string): SecureContext {
-  try {
-    return createSecureContext({ ca: [...getCACertificates('default'), extraCaCerts] })
-  } catch (error) {
-    throw new Error(
-      `EXTRA_CA_CERTS holds no certificate in PEM form (${(error as Error).message})`,
-      { cause: error },
-    )
+  // Node takes a text without any certificate for none, and says nothing.
+  const certificates = extraCaCerts.match(PEM_CERTIFICATE) ?? []
+  if (certificates.length === 0 || !certificates.every(isCertificate)) {
+    throw new Error('EXTRA_CA_CERTS must hold certificates in PEM form, and each must be whole')
   }
+  return createSecureContext({ ca: [...getCACertificates('default'), ...certificates] })
+}
+
+const PEM_CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g
+
+function isCertificate(pem: string): boolean {
+  try {
+    return new X509Certificate(pem).raw.length > 0
+  } catch {
+    return false
+  }
+}
+
+/** A socket that never connects; `done` is told after `dial` has returned it. */
+function refuse(reason: string, done: Dialled): Socket {
+  queueMicrotask(() => done(new AddressRefused(reason), null))
+  return new Socket().destroy()
 }
 
 function awaitConnection(
@@ -90,15 +108,6 @@ function awaitConnection(
     done(error, error === null ? socket : null)
   }
 
-  // undici asks no lookup for an address written as such, nor does Node.
-  if (isIP(hostname) !== 0) {
-    const verdict = judge(hostname, port, hostname)
-    if (!verdict.allowed) {
-      // Before the next turn nothing is sent; `done` must not be called before `dial` returned.
-      socket.destroy()
-      queueMicrotask(() => end(new AddressRefused(verdict.reason)))
-    }
-  }
   socket.once('connect', () => {
     isConnected = true
     const verdict = judge(socket.remoteAddress ?? '', port, hostname)

@@ -88,7 +88,7 @@ export function outcomeOfError(error: Error): ErrorMeaning {
     return { outcome: 'tls_error', errorCode, message }
   }
   if (isProtocolError(error, errorCode)) {
-    const message = `the answer is not HTTP/1.1 as it should be: ${shortened(error.message)}`
+    const message = `the answer is not HTTP as it should be: ${shortened(error.message)}`
     return { outcome: 'protocol_error', errorCode, message }
   }
   return { outcome: 'connect_error', errorCode, message: connectMessage(errorCode, error) }
@@ -100,7 +100,8 @@ const MAX_DETAIL_LENGTH = 300
 /** OpenSSL's and Node's names for TLS failures outside the handshake (TLS 1.3 alerts come late). */
 const TLS_CODE = /^(ERR_TLS_|ERR_SSL_|EPROTO$)/
 
-const PROTOCOL_CODE = /^(HPE_|UND_ERR_HEADERS_OVERFLOW$|UND_ERR_RES_)/
+/** undici's own names; it gives the error of its parser no code at all. */
+const PROTOCOL_CODE = /^(HTTP_PARSER_ERROR|UND_ERR_HEADERS_OVERFLOW|UND_ERR_RES_\w+)$/
 /** undici knows these two only by their text: an unasked 100 and an unasked upgrade. */
 const PROTOCOL_TEXT = /^bad (response|upgrade)$/
 
@@ -125,12 +126,15 @@ function isDnsError(error: Error, code: string): boolean {
 }
 
 function isProtocolError(error: Error, code: string): boolean {
-  return PROTOCOL_CODE.test(code) || (code === 'UND_ERR_SOCKET' && PROTOCOL_TEXT.test(error.message))
+  return (
+    PROTOCOL_CODE.test(code) || (code === 'UND_ERR_SOCKET' && PROTOCOL_TEXT.test(error.message))
+  )
 }
 
 function codeOf(error: Error): string {
   const { code } = error as NodeJS.ErrnoException
   if (typeof code === 'string' && code !== '') return code
+  if (error.name === 'HTTPParserError') return 'HTTP_PARSER_ERROR'
   // Several addresses, each failed: the first says as much as any.
   const [inner] = error instanceof AggregateError ? error.errors : []
   return inner instanceof Error ? codeOf(inner) : 'UNKNOWN'

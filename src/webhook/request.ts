@@ -1,7 +1,6 @@
 // The HTTP request of one attempt: its headers, its signature, its bytes (docs: delivery, "The request").
 import type { Endpoint } from '../endpoint/endpoint.ts'
 import type { ClaimedJob } from '../job/job.ts'
-import { VERSION } from '../version.ts'
 import { signatureHeader } from './signature.ts'
 
 /** What is sent, always by POST. */
@@ -21,10 +20,10 @@ export interface RequestParts {
   /** Epoch milliseconds by the store's clock. */
   now: number
   timeoutMs: number
-  userAgent?: string
+  /** `Posthorn/<version>` */
+  userAgent: string
 }
 
-const USER_AGENT = `Posthorn/${VERSION}`
 const CONTENT_TYPE = 'application/json'
 
 /** Ours whatever a caller gives: the answer is read as it comes, so it must not be compressed. */
@@ -32,7 +31,7 @@ const FIXED_NAMES = new Set(['accept-encoding', 'user-agent'])
 
 /** The signed request of this attempt. */
 export function webhookRequest(parts: RequestParts): WebhookRequest {
-  const { job, endpoint, now, timeoutMs, userAgent = USER_AGENT } = parts
+  const { job, endpoint, now, timeoutMs, userAgent } = parts
   const timestampSeconds = Math.floor(now / 1_000)
   const headers = [
     'accept-encoding',

@@ -3,7 +3,7 @@
 import { constants } from 'node:fs'
 import { access } from 'node:fs/promises'
 import { delimiter, join } from 'node:path'
-import { DryMongoBinary, MongoMemoryReplSet } from 'mongodb-memory-server-core'
+import { DryMongoBinary, MongoMemoryReplSet, MongoMemoryServer } from 'mongodb-memory-server-core'
 import { startSecantus } from './secantus.ts'
 
 /** Only `mongod` explains its queries truthfully; see the tests of query plans. */
@@ -23,17 +23,26 @@ const REACH_DEADLINE_MS = 3_000
 export async function startMongo(): Promise<RunningMongo> {
   const given = process.env.MONGODB_URL
   if (given) return named('the one that MONGODB_URL names', keepRunning(given))
+  return startOwn({ standalone: false })
+}
+
+/** One that runs alone, outside of any replica set. Whatever MONGODB_URL names is left in peace. */
+export function startStandaloneMongo(): Promise<RunningMongo> {
+  return startOwn({ standalone: true })
+}
+
+async function startOwn(options: { standalone: boolean }): Promise<RunningMongo> {
   const onPath = await findOnPath('mongod')
-  if (onPath !== null) return named(`mongod (${onPath})`, await startMongod(onPath))
+  if (onPath !== null) return named(`mongod (${onPath})`, await startMongod(onPath, options))
   const problems: string[] = []
   try {
-    if (await canDownload()) return named('mongod (downloaded)', await startMongod(null))
+    if (await canDownload()) return named('mongod (downloaded)', await startMongod(null, options))
     problems.push(`mongod can not be downloaded: ${DOWNLOAD_HOST} is not reached`)
   } catch (error) {
     problems.push(`mongod can not be downloaded: ${messageOf(error)}`)
   }
   try {
-    const server = await startSecantus()
+    const server = await startSecantus(options)
     const running = { url: server.url, engine: 'secantusd-rs', stop: server.stop } as const
     return named('secantusd-rs, a stand-in for mongod', running)
   } catch (error) {
@@ -61,16 +70,20 @@ function keepRunning(url: string): RunningMongo {
 }
 
 /** A replica set of one in a temporary folder; null: the program is downloaded when missing. */
-async function startMongod(systemBinary: string | null): Promise<RunningMongo> {
-  const set = await MongoMemoryReplSet.create({
-    replSet: { count: 1, storageEngine: 'wiredTiger' },
-    ...(systemBinary === null ? {} : { binary: { systemBinary } }),
-  })
+async function startMongod(
+  systemBinary: string | null,
+  { standalone }: { standalone: boolean },
+): Promise<RunningMongo> {
+  const binary = systemBinary === null ? {} : { binary: { systemBinary } }
+  const storageEngine = 'wiredTiger'
+  const server = standalone
+    ? await MongoMemoryServer.create({ ...binary, instance: { storageEngine } })
+    : await MongoMemoryReplSet.create({ ...binary, replSet: { count: 1, storageEngine } })
   return {
-    url: set.getUri(),
+    url: server.getUri(),
     engine: 'mongod',
     stop: async () => {
-      await set.stop({ doCleanup: true, force: true })
+      await server.stop({ doCleanup: true, force: true })
     },
   }
 }

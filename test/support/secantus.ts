@@ -33,19 +33,21 @@ export interface Secantus {
 
 /** Starts the server on a free port and an empty folder, or on those given. */
 export async function startSecantus(
-  options: { port?: number; dataDir?: string } = {},
+  options: { port?: number; dataDir?: string; standalone?: boolean } = {},
 ): Promise<Secantus> {
   const binary = await secantusBinary()
   const dataDir = options.dataDir ?? (await mkdtemp(join(tmpdir(), 'posthorn-mongo-')))
-  let { child, port } = await spawnOnFreePort(binary, dataDir, options.port)
+  const flags = [...['--storage-path', dataDir], ...(options.standalone ? ['--standalone'] : [])]
+  let { child, port } = await spawnOnFreePort(binary, flags, options.port)
+  const query = options.standalone ? '' : '?replicaSet=secantus'
   return {
-    url: `mongodb://127.0.0.1:${port}/?directConnection=true`,
+    url: `mongodb://127.0.0.1:${port}/${query}`,
     port,
     dataDir,
     kill: () => end(child, 'SIGKILL'),
     async restart() {
       await end(child, 'SIGKILL')
-      child = await spawnServer(binary, dataDir, port)
+      child = await spawnServer(binary, flags, port)
     },
     async stop() {
       await end(child, 'SIGTERM')
@@ -73,22 +75,22 @@ async function isFree(port: number): Promise<boolean> {
   return free
 }
 
-async function spawnOnFreePort(binary: string, dataDir: string, wanted: number | undefined) {
+async function spawnOnFreePort(binary: string, flags: string[], wanted: number | undefined) {
   for (let tries = 1; ; tries++) {
     const port = wanted ?? (await freePort())
     try {
-      return { child: await spawnServer(binary, dataDir, port), port }
+      return { child: await spawnServer(binary, flags, port), port }
     } catch (error) {
       if (wanted !== undefined || tries === MAX_PORT_TRIES) throw error
     }
   }
 }
 
-async function spawnServer(binary: string, dataDir: string, port: number): Promise<ChildProcess> {
+async function spawnServer(binary: string, flags: string[], port: number): Promise<ChildProcess> {
   const child = spawn(
     binary,
     // Without --sync-on-commit an acknowledged write dies with the process.
-    ['--port', `${port}`, '--storage-path', dataDir, '--sync-on-commit', '--log-level', 'ERROR']
+    ['--port', `${port}`, ...flags, '--sync-on-commit', '--log-level', 'ERROR']
       // The defaults take 4 GB of memory and 128 MB of disk for an empty store.
       .concat(['--cache-size', '256M', '--log-file-max', '16MB']),
     // In its own folder: a secantusd.toml found in ours would overrule the flags.

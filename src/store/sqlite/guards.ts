@@ -41,11 +41,11 @@ export function guardOf(event: Exclude<EventName, 'enqueue'>): string {
   return [inStates(from), ...proofs].join(' and ')
 }
 
-export function inStates(states: readonly JobState[]): string {
+export function inStates(states: readonly JobState[], column = 'state'): string {
   const [first, ...others] = states
   // An equation, where it can be one, is what the planner finds partial indexes by.
-  if (others.length === 0) return `state = '${first}'`
-  return `state in (${states.map((state) => `'${state}'`).join(', ')})`
+  if (others.length === 0) return `${column} = '${first}'`
+  return `${column} in (${states.map((state) => `'${state}'`).join(', ')})`
 }
 
 /** Finds the index jobs_unsuccessful, whose words these are. */

@@ -71,7 +71,7 @@ function stretchOf({ after, createdAfter, createdBefore }: JobQuery): Stretch {
  */
 export function walkSql(query: Pick<JobQuery, 'endpoint' | 'states' | 'tag'>): string {
   const filters = [
-    query.states === undefined ? 'true' : inStates(query.states).replace('state', 'found_state'),
+    query.states === undefined ? 'true' : inStates(query.states, 'found_state'),
     query.tag === undefined
       ? 'true'
       : 'exists (select 1 from json_each(found_tags) where value = ?)',

@@ -5,7 +5,7 @@ import { type Store, type StoreSettings, StoreUnusable } from '../store.ts'
 import { claim } from './claim.ts'
 import { createClock } from './clock.ts'
 import { cancel, retry } from './commands.ts'
-import { openConnection } from './connection.ts'
+import { createConnection } from './connection.ts'
 import type { Database } from './database.ts'
 import { due } from './due.ts'
 import {
@@ -21,6 +21,7 @@ import {
 import { enqueue } from './enqueue.ts'
 import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
 import { createKeyRing } from './key-file.ts'
+import { openFile } from './open-file.ts'
 import { release, renew, settle } from './settle.ts'
 import { sweep } from './sweep.ts'
 import { createWatch } from './watch.ts'
@@ -30,7 +31,7 @@ export async function openSqliteStore(path: string, settings: StoreSettings): Pr
   if (path === '') throw new StoreUnusable('STORE_URL names no file: sqlite:PATH is expected')
   // Resolved, so that no path is taken for one of SQLite's special names.
   const file = resolve(path)
-  const connection = await openConnection(file)
+  const connection = createConnection(await openFile(file), file)
   const database: Database = {
     connection,
     clock: createClock(),

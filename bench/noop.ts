@@ -1,0 +1,31 @@
+// A Fastify that stores nothing: the same route, the same schema, an answer as long as a job's.
+import Fastify from 'fastify'
+import { parseEnvelope, type RawJson } from '../routes/json-body.ts'
+import { jobBody } from '../routes/schemas.ts'
+import { validatorCompiler } from '../routes/zod-bridge.ts'
+import { newJobId } from '../src/job/job.ts'
+
+const app = Fastify({ logger: false })
+app.removeAllContentTypeParsers()
+app.addContentTypeParser<Buffer>(
+  'application/json',
+  { parseAs: 'buffer' },
+  async (_: unknown, body: Buffer) => parseEnvelope(body),
+)
+app.setValidatorCompiler(validatorCompiler as never)
+app.post<{ Body: { payload: RawJson } }>(
+  '/jobs',
+  { schema: { body: jobBody } },
+  async (request, reply) => {
+    const now = new Date().toISOString()
+    reply.code(201).type('application/json')
+    const head = JSON.stringify({
+      id: newJobId(Date.now()),
+      createdAt: now,
+      filler: 'x'.repeat(500),
+    })
+    return `${head.slice(0, -1)},"payload":${request.body.payload.bytes.toString()}}`
+  },
+)
+process.send?.({ url: await app.listen({ host: '127.0.0.1', port: 0 }) })
+process.once('disconnect', () => process.exit(0))

@@ -1,0 +1,52 @@
+// What the events of a job's life change, as update operators shared by those who write them.
+import { randomBytes } from 'node:crypto'
+import { type Failure, type JobState, MAX_ATTEMPTS_KEPT } from '../../job/job.ts'
+import type { StoreSettings } from '../store.ts'
+import type { AttemptDocument } from './documents.ts'
+
+export type FinalState = Extract<JobState, 'succeeded' | 'dead' | 'cancelled'>
+
+const WITHOUT_LEASE = {
+  phase: null,
+  leaseId: null,
+  leaseWorkerId: null,
+  leaseExpiresAt: null,
+  claimedAt: null,
+} as const
+
+/** Random enough to tell two writes of one job apart, and a lease from any other. */
+export function randomId(): string {
+  return randomBytes(12).toString('base64url')
+}
+
+/** Back to queued, without a lease. */
+export function toQueued(runAt: Date | null, counts: { attemptsLeft?: 1; freeAttempts?: 1 } = {}) {
+  return {
+    $set: { state: 'queued' as const, ...WITHOUT_LEASE, ...(runAt === null ? {} : { runAt }) },
+    $inc: { version: 1, ...counts },
+  }
+}
+
+/** To a final state; `fields` are set with it. */
+export function toFinal<T extends object>(
+  state: FinalState,
+  finishedAt: Date,
+  settings: StoreSettings,
+  fields: T,
+) {
+  const keptMs = state === 'dead' ? settings.retentionDeadMs : settings.retentionMs
+  return {
+    $set: { state, finishedAt, ...WITHOUT_LEASE, ...fields },
+    // The later of this and the end of its key's least life, which is there since it was enqueued.
+    $max: { purgeAt: new Date(finishedAt.getTime() + keptMs) },
+    $inc: { version: 1 },
+  }
+}
+
+export function failureFields(failure: Failure) {
+  return { failureReason: failure.reason, failureMessage: failure.message }
+}
+
+export function pushAttempt(attempt: AttemptDocument) {
+  return { $push: { attempts: { $each: [attempt], $slice: -MAX_ATTEMPTS_KEPT } } }
+}

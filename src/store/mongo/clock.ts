@@ -1,0 +1,71 @@
+// The store's clock: the server's time, estimated from `hello`, and carried on by the monotonic
+// clock of this process. The wall clock of this machine is never asked.
+import type { MongoClient } from 'mongodb'
+import type { StoreClock } from '../store.ts'
+import { run, startDeadline } from './run-command.ts'
+
+/** The one with the shortest round trip of these is the nearest to the truth. */
+const SAMPLES = 3
+/** Two quartz clocks part by 50 µs a second: half a millisecond until the next look. */
+const REFRESH_MS = 10_000
+/** hello tells whole milliseconds. */
+const RESOLUTION_MS = 1
+
+export interface MongoClock extends StoreClock {
+  stop(): void
+}
+
+interface Estimate {
+  /** Server's epoch milliseconds minus performance.now(). */
+  offsetMs: number
+  /** It may be wrong by this much. */
+  errorMs: number
+}
+
+/** Throws StoreUnavailable when the server does not tell its time. */
+export async function startClock(client: MongoClient): Promise<MongoClock> {
+  let estimate = await sample(client)
+  let refreshing = false
+  const refresh = async () => {
+    if (refreshing) return
+    refreshing = true
+    try {
+      const fresh = await sample(client)
+      const changeMs = Math.abs(fresh.offsetMs - estimate.offsetMs)
+      // Within what both may be wrong by, the old one is as good, and time does not step.
+      if (changeMs > fresh.errorMs + estimate.errorMs) estimate = fresh
+    } catch {
+      // The store is away: the monotonic clock carries on, and the next look comes.
+    } finally {
+      refreshing = false
+    }
+  }
+  const timer = setInterval(refresh, REFRESH_MS)
+  timer.unref()
+  // Another primary has another clock.
+  client.on('topologyDescriptionChanged', refresh)
+  return {
+    now: () => Math.floor(performance.now() + estimate.offsetMs),
+    stop() {
+      clearInterval(timer)
+      client.off('topologyDescriptionChanged', refresh)
+    },
+  }
+}
+
+async function sample(client: MongoClient): Promise<Estimate> {
+  const deadline = startDeadline()
+  let best: Estimate = { offsetMs: 0, errorMs: Number.POSITIVE_INFINITY }
+  for (let i = 0; i < SAMPLES; i++) {
+    const sentAt = performance.now()
+    const hello = await run(deadline, () => client.db('admin').command({ hello: 1 }))
+    const halfTripMs = (performance.now() - sentAt) / 2
+    if (halfTripMs + RESOLUTION_MS >= best.errorMs) continue
+    const serverTime = (hello.localTime as Date).getTime()
+    best = {
+      offsetMs: serverTime - sentAt - halfTripMs,
+      errorMs: halfTripMs + RESOLUTION_MS,
+    }
+  }
+  return best
+}

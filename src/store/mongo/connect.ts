@@ -1,0 +1,118 @@
+// From a URL to a database that can keep a promise: a replica set or a sharded cluster, majority
+// writes, deadlines everywhere.
+import { type Db, MongoClient, MongoError, MongoServerError } from 'mongodb'
+import { StoreUnavailable, StoreUnusable } from '../store.ts'
+import { createIndexes, missingIndexes } from './indexes.ts'
+import { VERB_DEADLINE_MS } from './run-command.ts'
+
+const DEFAULT_DATABASE = 'posthorn'
+/** Longer than any command's own deadline; it ends those of a connection that has gone silent. */
+const SOCKET_DEADLINE_MS = 6_000
+/** An index on a collection of many millions takes minutes, once. */
+const INDEX_DEADLINE_MS = 15 * 60_000
+/** What the server says when name or password are wrong, or the user may not do this. */
+const NOT_ALLOWED_CODES: unknown[] = [13, 18]
+
+export interface Connection {
+  client: MongoClient
+  db: Db
+}
+
+/** Connects and makes missing indexes. Throws StoreUnusable or StoreUnavailable. */
+export async function connect(url: string): Promise<Connection> {
+  const first = await open(url, { retryWrites: true })
+  try {
+    const alone = await isStandalone(first)
+    if (alone && !/[?&]directConnection=true(&|$)/i.test(url)) {
+      throw new StoreUnusable(
+        'The MongoDB server runs alone, not in a replica set: it has no majority to keep a ' +
+          'write, and can not repeat one safely. Start it with --replSet and run rs.initiate() ' +
+          'once, or, for trying things out, add directConnection=true to STORE_URL.',
+      )
+    }
+    await makeIndexes(url, first)
+    if (!alone) return first
+  } catch (error) {
+    await first.client.close()
+    throw asSentence(error)
+  }
+  // Retryable writes need a replica set: a server alone refuses them.
+  await first.client.close()
+  return open(url, { retryWrites: false })
+}
+
+async function open(
+  url: string,
+  options: { retryWrites: boolean; socketTimeoutMS?: number },
+): Promise<Connection> {
+  let client: MongoClient
+  try {
+    client = new MongoClient(url, {
+      appName: 'posthorn',
+      serverSelectionTimeoutMS: VERB_DEADLINE_MS,
+      connectTimeoutMS: VERB_DEADLINE_MS,
+      waitQueueTimeoutMS: VERB_DEADLINE_MS,
+      socketTimeoutMS: SOCKET_DEADLINE_MS,
+      readPreference: 'primary',
+      readConcern: { level: 'majority' },
+      writeConcern: { w: 'majority', journal: true, wtimeoutMS: VERB_DEADLINE_MS },
+      // Bytes as they are, without a wrapper around each.
+      promoteBuffers: true,
+      // For the count of commands.
+      monitorCommands: true,
+      ...options,
+    })
+  } catch (error) {
+    throw new StoreUnusable(`STORE_URL can not be read as a MongoDB URL: ${messageOf(error)}`)
+  }
+  try {
+    await client.connect()
+  } catch (error) {
+    await client.close()
+    throw asSentence(error)
+  }
+  return { client, db: client.db(databaseName(url)) }
+}
+
+/** The name in the path of the URL, which may list several hosts: URL can not parse it. */
+export function databaseName(url: string): string {
+  const [, name = ''] = /^mongodb(?:\+srv)?:\/\/[^/?]*\/([^?]*)/.exec(url) ?? []
+  return name === '' ? DEFAULT_DATABASE : decodeURIComponent(name)
+}
+
+async function isStandalone({ client }: Connection): Promise<boolean> {
+  const hello = await client.db('admin').command({ hello: 1 })
+  const isBehindRouter = hello.msg === 'isdbgrid' || hello.serviceId !== undefined
+  return hello.setName === undefined && !isBehindRouter
+}
+
+async function makeIndexes(url: string, { db }: Connection): Promise<void> {
+  const missing = await missingIndexes(db)
+  if (missing.jobs.length + missing.endpoints.length === 0) return
+  // Of its own client, whose commands may take their time.
+  const patient = await open(url, { retryWrites: false, socketTimeoutMS: INDEX_DEADLINE_MS })
+  try {
+    await createIndexes(patient.db, missing)
+  } finally {
+    await patient.client.close()
+  }
+}
+
+function asSentence(error: unknown): unknown {
+  if (error instanceof MongoServerError && NOT_ALLOWED_CODES.includes(error.code)) {
+    return new StoreUnusable(
+      'MongoDB does not let this user in: see user and password in STORE_URL',
+      {
+        cause: error,
+      },
+    )
+  }
+  if (error instanceof MongoError) {
+    return new StoreUnavailable('MongoDB is not reached, or has no primary', { cause: error })
+  }
+  return error
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

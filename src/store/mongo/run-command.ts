@@ -1,0 +1,72 @@
+// One way to every MongoDB command: with a deadline, and with the driver's errors put into ours.
+// The driver's own timeoutMS does nothing since its version 7.6, so the deadline is kept here.
+import { MongoBulkWriteError, MongoError, MongoServerError } from 'mongodb'
+import { StoreUnavailable } from '../store.ts'
+
+/** All commands of one verb together: a client is to hear 503 in 3 s rather than hang. */
+export const VERB_DEADLINE_MS = 3_000
+
+const DUPLICATE_KEY = 11_000
+
+export interface Deadline {
+  leftMs(): number
+}
+
+/** What every command is given, so that the server gives up no later than we do. */
+export interface CommandLimit {
+  maxTimeMS: number
+}
+
+export function startDeadline(durationMs = VERB_DEADLINE_MS): Deadline {
+  const endsAt = performance.now() + durationMs
+  return { leftMs: () => endsAt - performance.now() }
+}
+
+/**
+ * Runs one command. Throws StoreUnavailable when it fails or the deadline comes first: a write may
+ * have happened, or may still happen. Duplicate keys are thrown as the driver throws them.
+ */
+export async function run<T>(
+  deadline: Deadline,
+  command: (limit: CommandLimit) => Promise<T>,
+): Promise<T> {
+  const leftMs = deadline.leftMs()
+  if (leftMs <= 0) throw new StoreUnavailable('MongoDB did not answer in time')
+  let timer: NodeJS.Timeout | undefined
+  const overdue = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new StoreUnavailable('MongoDB did not answer in time')), leftMs)
+  })
+  try {
+    // The loser of the race may reject later; Promise.race has its handler on it already.
+    return await Promise.race([command({ maxTimeMS: Math.ceil(leftMs) }), overdue])
+  } catch (error) {
+    throw asOurs(error)
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** Whether a single write broke a unique index. */
+export function isDuplicateKey(error: unknown): error is MongoServerError {
+  return error instanceof MongoServerError && error.code === DUPLICATE_KEY
+}
+
+/** Whether nothing but duplicate keys went wrong with a batch. */
+export function isOnlyDuplicateKeys(error: unknown): error is MongoBulkWriteError {
+  if (!(error instanceof MongoBulkWriteError)) return false
+  if (error.result.getWriteConcernError() !== undefined) return false
+  const writeErrors = [error.writeErrors].flat()
+  return writeErrors.length > 0 && writeErrors.every(({ code }) => code === DUPLICATE_KEY)
+}
+
+function asOurs(error: unknown): unknown {
+  if (error instanceof MongoBulkWriteError) {
+    return isOnlyDuplicateKeys(error) ? error : unavailable(error)
+  }
+  if (isDuplicateKey(error)) return error
+  return error instanceof MongoError ? unavailable(error) : error
+}
+
+function unavailable(cause: Error): StoreUnavailable {
+  return new StoreUnavailable('MongoDB did not carry out a command', { cause })
+}

@@ -1,0 +1,231 @@
+// Sends one attempt over HTTP and says how it ended. A bad receiver is an outcome, never an error.
+import type { Dispatcher } from 'undici'
+import { formatDuration } from '../job/duration.ts'
+import type { Outcome } from '../job/job.ts'
+import type { AddressPolicy } from './address-policy.ts'
+import {
+  type AnswerBody,
+  isTooLong,
+  NO_RESULT,
+  resultOf,
+  shownText,
+  withChunk,
+} from './answer-body.ts'
+import { createDial, secureContextWith } from './dial.ts'
+import { createLines, type Line, type Lines } from './lines.ts'
+import { type AnswerMeaning, outcomeOfAnswer, outcomeOfError } from './outcome.ts'
+import type { WebhookRequest } from './request.ts'
+
+/** How an attempt ended. */
+export interface AttemptEnd {
+  outcome: Outcome
+  /** null: no answer came. */
+  statusCode: number | null
+  /** What exactly went wrong when no answer came, like ECONNREFUSED. */
+  errorCode: string | null
+  /** One sentence. */
+  message: string
+  /** The first 4 KiB as text, what is not UTF-8 replaced. */
+  responseBody: string | null
+  /** Of a succeeded attempt: JSON text exactly as answered, else `{"text": …}`. */
+  result: string | null
+  /** The result was over 64 KiB and is not kept. */
+  resultTruncated: boolean
+  /** What Retry-After named, in milliseconds from the answer; null: nothing usable. */
+  retryAfterMs: number | null
+  /** Monotonic. */
+  durationMs: number
+}
+
+/** Why an attempt is ended from within. */
+export type AbortOutcome = Extract<Outcome, 'interrupted' | 'cancelled' | 'lost'>
+
+export interface Sending {
+  /** Never rejects. */
+  ended: Promise<AttemptEnd>
+  /**
+   * Ends the attempt now. An answer whose status has come still counts when the worker is merely
+   * stopping; it is discarded when the job was cancelled or lost.
+   */
+  abort(outcome: AbortOutcome): void
+}
+
+export interface Sender {
+  /** @param timeoutMs the total deadline: name lookup, connection, TLS, headers and body together */
+  send(request: WebhookRequest, timeoutMs: number): Sending
+  /** Ends what is in flight as interrupted; resolves when all connections are closed. */
+  close(): Promise<void>
+}
+
+export interface SenderParts {
+  /** As many connections are kept for reuse; in flight there are as many as the caller sends. */
+  connections: number
+  /** Asked at each connect and each reuse: it may change, and a connection ends with its permission. */
+  policy: () => AddressPolicy
+  /** PEM: roots beside the default ones. */
+  extraCaCerts: string | null
+  /** Epoch milliseconds, for a Retry-After that is a date. */
+  now?: () => number
+}
+
+/** @throws Error when `extraCaCerts` holds no certificate */
+export function createSender(parts: SenderParts): Sender {
+  const { connections, policy, extraCaCerts, now = Date.now } = parts
+  const secureContext = extraCaCerts === null ? undefined : secureContextWith(extraCaCerts)
+  const lines = createLines(createDial(policy, secureContext), policy, connections)
+  const inFlight = new Set<AttemptInFlight>()
+
+  function send(request: WebhookRequest, timeoutMs: number): Sending {
+    return new AttemptInFlight({ lines, inFlight, now }, request, timeoutMs)
+  }
+
+  async function close(): Promise<void> {
+    for (const attempt of inFlight) attempt.abort('interrupted')
+    await lines.close()
+  }
+
+  return { send, close }
+}
+
+const ABORT_MESSAGES: Record<AbortOutcome, string> = {
+  interrupted: 'the worker was stopped before the endpoint had answered',
+  cancelled: 'the job was cancelled before the endpoint had answered',
+  lost: 'the lease was lost before the endpoint had answered',
+}
+
+/** What all attempts of a sender share. */
+interface Shared {
+  lines: Lines
+  inFlight: Set<AttemptInFlight>
+  now: () => number
+}
+
+/** From its start to its one end, whichever comes first: answer, error, deadline, abort. */
+class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
+  readonly ended: Promise<AttemptEnd>
+  readonly #shared: Shared
+  readonly #timeoutMs: number
+  readonly #startedAtMs = performance.now()
+  #origin = ''
+  #line: Line | null = null
+  #isSent = false
+  #statusCode: number | null = null
+  #meaning: AnswerMeaning | null = null
+  #body: AnswerBody | null = null
+  #deadline: NodeJS.Timeout | undefined
+  #resolve: ((end: AttemptEnd) => void) | null = null
+
+  constructor(shared: Shared, request: WebhookRequest, timeoutMs: number) {
+    this.#shared = shared
+    this.#timeoutMs = timeoutMs
+    this.ended = new Promise((resolve) => {
+      this.#resolve = resolve
+    })
+    shared.inFlight.add(this)
+    this.#start(request)
+  }
+
+  #start({ url, headers, body }: WebhookRequest): void {
+    const target = URL.parse(url)
+    if (target === null) {
+      this.#endWithoutAnswer('blocked', 'ERR_INVALID_URL', 'the URL of the endpoint is not a URL')
+      return
+    }
+    this.#deadline = setTimeout(passDeadline, this.#timeoutMs, this)
+    this.#origin = target.origin
+    this.#line = this.#shared.lines.take(target.origin)
+    const path = target.pathname + target.search
+    this.#line.client.dispatch({ path, method: 'POST', headers, body, blocking: false }, this)
+  }
+
+  abort(outcome: AbortOutcome): void {
+    if (outcome === 'interrupted' && this.#meaning !== null) this.#endByAnswer(false)
+    else this.#endWithoutAnswer(outcome, null, ABORT_MESSAGES[outcome])
+  }
+
+  passDeadline(): void {
+    if (this.#meaning !== null) {
+      this.#endByAnswer(false)
+      return
+    }
+    const missing = this.#isSent ? 'answer' : 'connection'
+    this.#endWithoutAnswer(
+      'timeout',
+      null,
+      `no ${missing} within ${formatDuration(this.#timeoutMs)}`,
+    )
+  }
+
+  onRequestStart(): void {
+    this.#isSent = true
+  }
+
+  onResponseStart(
+    _controller: Dispatcher.DispatchController,
+    statusCode: number,
+    headers: Record<string, string | string[] | undefined>,
+  ): void {
+    // Interim answers say nothing yet, and however many come, the deadline stands.
+    if (statusCode < 200) return
+    this.#statusCode = statusCode
+    this.#meaning = outcomeOfAnswer(statusCode, headers, this.#shared.now())
+  }
+
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.#body = withChunk(this.#body, chunk)
+    if (isTooLong(this.#body)) this.#endByAnswer(false)
+  }
+
+  onResponseEnd(): void {
+    this.#endByAnswer(true)
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
+    // Once the status has come the answer stands, whatever becomes of its body: a retry of what
+    // succeeded would apply it twice.
+    if (this.#meaning !== null) {
+      this.#endByAnswer(false)
+      return
+    }
+    const { outcome, errorCode, message } = outcomeOfError(error)
+    this.#endWithoutAnswer(outcome, errorCode, message)
+  }
+
+  #endByAnswer(isWhole: boolean): void {
+    const meaning = this.#meaning as AnswerMeaning
+    const body = this.#body
+    const isKept =
+      meaning.outcome === 'succeeded' && (isWhole || (body !== null && isTooLong(body)))
+    this.#end(
+      {
+        ...meaning,
+        statusCode: this.#statusCode,
+        errorCode: null,
+        responseBody: shownText(body),
+        ...(isKept ? resultOf(body) : NO_RESULT),
+      },
+      isWhole,
+    )
+  }
+
+  #endWithoutAnswer(outcome: Outcome, errorCode: string | null, message: string): void {
+    const nothing = { statusCode: null, responseBody: null, retryAfterMs: null, ...NO_RESULT }
+    this.#end({ outcome, errorCode, message, ...nothing }, false)
+  }
+
+  #end(end: Omit<AttemptEnd, 'durationMs'>, isLineUsable: boolean): void {
+    const resolve = this.#resolve
+    if (resolve === null) return
+    this.#resolve = null
+    clearTimeout(this.#deadline)
+    this.#shared.inFlight.delete(this)
+    const line = this.#line
+    if (line !== null && isLineUsable) this.#shared.lines.giveBack(this.#origin, line)
+    else if (line !== null) this.#shared.lines.cut(line)
+    resolve({ ...end, durationMs: performance.now() - this.#startedAtMs })
+  }
+}
+
+function passDeadline(attempt: AttemptInFlight): void {
+  attempt.passDeadline()
+}

@@ -1,0 +1,205 @@
+// Jobs, endpoints and attempts for the contract suite, with what a test does not say filled in.
+import type { EndpointSettings } from '../../src/endpoint/endpoint.ts'
+import { newSecret } from '../../src/endpoint/endpoint.ts'
+import {
+  type Attempt,
+  type ClaimedJob,
+  type Job,
+  type JobState,
+  type NewJob,
+  newJobId,
+} from '../../src/job/job.ts'
+import { DEFAULT_RETRY } from '../../src/job/retry-policy.ts'
+import type { Settlement, Store, SweepCounts } from '../../src/store/store.ts'
+import { until } from '../support/until.ts'
+
+/** No lease of this length ends within a test run. */
+export const LONG_LEASE_MS = 3_600_000
+/** More than the clocks of two stores on one machine differ. */
+const CLOCK_MARGIN_MS = 50
+
+let endpointCount = 0
+
+/** A name that no other test of this file uses. */
+export function freshName(): string {
+  endpointCount++
+  return `endpoint-${endpointCount}`
+}
+
+export async function addEndpoint(
+  store: Store,
+  settings: Partial<EndpointSettings> = {},
+): Promise<string> {
+  const complete: EndpointSettings = {
+    name: freshName(),
+    url: 'https://receiver.example/hook',
+    description: '',
+    headers: {},
+    timeoutMs: 15_000,
+    retry: DEFAULT_RETRY,
+    ...settings,
+  }
+  const { kind } = await store.putEndpoint(complete, { given: null, fresh: newSecret() }, null)
+  if (kind !== 'created') throw new Error(`endpoint ${complete.name}: ${kind}`)
+  return complete.name
+}
+
+export function newJob(store: Store, endpoint: string, fields: Partial<NewJob> = {}): NewJob {
+  const createdAt = fields.createdAt ?? store.clock.now()
+  return {
+    id: newJobId(createdAt),
+    endpoint,
+    payload: Buffer.from('{"n":1}'),
+    createdAt,
+    runAt: createdAt,
+    priority: 5,
+    maxAttempts: null,
+    timeoutMs: null,
+    retry: null,
+    expiresAt: null,
+    tags: [],
+    metadata: {},
+    headers: {},
+    idempotency: null,
+    ...fields,
+  }
+}
+
+export async function enqueueOne(
+  store: Store,
+  endpoint: string,
+  fields: Partial<NewJob> = {},
+): Promise<Job> {
+  const [result] = await store.enqueue([newJob(store, endpoint, fields)])
+  if (result?.kind !== 'inserted') throw new Error(`enqueue: ${result?.kind}`)
+  return result.job
+}
+
+/** In order, as many as wanted. */
+export async function enqueueMany(
+  store: Store,
+  endpoint: string,
+  count: number,
+  fields: Partial<NewJob> = {},
+): Promise<string[]> {
+  const jobs = Array.from({ length: count }, () => newJob(store, endpoint, fields))
+  const results = await store.enqueue(jobs)
+  if (results.some(({ kind }) => kind !== 'inserted')) throw new Error('not all were inserted')
+  return jobs.map(({ id }) => id)
+}
+
+export function claimFrom(
+  store: Store,
+  endpoint: string,
+  limit: number,
+  leaseMs = LONG_LEASE_MS,
+): Promise<ClaimedJob[]> {
+  return store.claim([{ endpoint, limit }], limit, { workerId: 'worker-1', leaseMs })
+}
+
+export async function claimOne(
+  store: Store,
+  endpoint: string,
+  leaseMs = LONG_LEASE_MS,
+): Promise<ClaimedJob> {
+  const [claimed] = await claimFrom(store, endpoint, 1, leaseMs)
+  if (claimed === undefined) throw new Error(`nothing to claim at ${endpoint}`)
+  return claimed
+}
+
+export async function jobOf(store: Store, id: string): Promise<Job> {
+  const job = await store.getJob(id)
+  if (job === null) throw new Error(`${id} is gone`)
+  return job
+}
+
+export function attemptOf(
+  store: Store,
+  claimed: ClaimedJob,
+  fields: Partial<Attempt> = {},
+): Attempt {
+  return {
+    number: claimed.attemptNumber,
+    startedAt: claimed.claimedAt,
+    finishedAt: store.clock.now(),
+    durationMs: 12,
+    outcome: 'http_error',
+    statusCode: 500,
+    errorCode: null,
+    message: 'HTTP 500',
+    responseBody: 'oops',
+    workerId: 'worker-1',
+    ...fields,
+  }
+}
+
+type Ending<E> = Extract<Settlement, { event: E }>
+
+export function success(store: Store, claimed: ClaimedJob): Ending<'succeed'> {
+  const attempt = attemptOf(store, claimed, { outcome: 'succeeded', statusCode: 200 })
+  return {
+    ...leaseOf(claimed),
+    attempt,
+    event: 'succeed',
+    result: '{"ok":1}',
+    resultTruncated: false,
+  }
+}
+
+export function laterAgain(
+  store: Store,
+  claimed: ClaimedJob,
+  runAt = claimed.claimedAt,
+): Ending<'reschedule' | 'postpone'> {
+  return { ...leaseOf(claimed), attempt: attemptOf(store, claimed), event: 'reschedule', runAt }
+}
+
+export function postponement(store: Store, claimed: ClaimedJob): Ending<'reschedule' | 'postpone'> {
+  const attempt = attemptOf(store, claimed, { outcome: 'interrupted' })
+  return { ...leaseOf(claimed), attempt, event: 'postpone', runAt: claimed.claimedAt }
+}
+
+export function burial(store: Store, claimed: ClaimedJob): Ending<'bury'> {
+  const failure = { reason: 'rejected', message: 'HTTP 422' } as const
+  return { ...leaseOf(claimed), attempt: attemptOf(store, claimed), event: 'bury', failure }
+}
+
+export function leaseOf({ jobId, fence, leaseId }: ClaimedJob) {
+  return { jobId, fence, leaseId }
+}
+
+/** Brings a claimed job into a state. */
+export async function bringTo(
+  store: Store,
+  claimed: ClaimedJob,
+  state: JobState,
+): Promise<unknown> {
+  switch (state) {
+    case 'queued':
+      return store.release([leaseOf(claimed)])
+    case 'running':
+      return null
+    case 'succeeded':
+      return store.settle([success(store, claimed)])
+    case 'dead':
+      return store.settle([burial(store, claimed)])
+    case 'cancelled':
+      return store.cancel([claimed.jobId])
+    default:
+      throw new Error(`unknown state ${state satisfies never}`)
+  }
+}
+
+/** Waits until an instant has passed by the store's clock, and by another process's view of it. */
+export function passed(store: Store, instant: number): Promise<void> {
+  return until(() => store.clock.now() > instant + CLOCK_MARGIN_MS)
+}
+
+export function sweep(store: Store): Promise<SweepCounts> {
+  return store.sweep({ limit: 1_000, reclaim: true })
+}
+
+/** Sweeps until nothing is left to find. */
+export function sweepClean(store: Store): Promise<void> {
+  return until(async () => Object.values(await sweep(store)).every((count) => count === 0))
+}

@@ -1,0 +1,98 @@
+// The promise of the lease: a dead worker's job is done by another, a frozen one's result changes nothing.
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { until } from '../support/until.ts'
+
+const LEASE_MS = 1_500
+const SWEEP_MS = 200
+/** lifecycle: lease + sweep interval + 1 s; and what a machine at full load may add. */
+const TAKEN_AGAIN_MS = LEASE_MS + SWEEP_MS + 1_000
+const NOISE_MS = 1_000
+
+const SETTINGS = { LEASE_DURATION: `${LEASE_MS}ms`, SWEEP_INTERVAL: `${SWEEP_MS}ms` }
+
+describe.each(ENGINES)('on %s', (engine) => {
+  let posthorn: Deployment
+  let receiver: Receiver
+  beforeEach(async () => {
+    posthorn = deploy(engine, SETTINGS)
+    receiver = await startReceiver()
+    await posthorn.startApi()
+    await posthorn.endpoint('work', receiver.url, { timeout: '1m' })
+  })
+  afterEach(async () => {
+    await posthorn.close()
+    await receiver.close()
+  })
+
+  async function postJob() {
+    const { body } = await posthorn.request('POST', '/jobs', { endpoint: 'work', payload: {} })
+    await receiver.waitFor((requests) => requests.length === 1)
+    return body.id as string
+  }
+
+  it('killed with the request in flight: another attempt, fence + 1, in time', async () => {
+    receiver.answerWith(['hang', 200])
+    const first = await posthorn.startWorker()
+    const id = await postJob()
+    await posthorn.startWorker({ WORKER_ID: 'second' })
+    const killedAtMs = performance.now()
+    first.kill('SIGKILL')
+    await receiver.waitFor((requests) => requests.length === 2, 2 * TAKEN_AGAIN_MS)
+    const takenMs = (receiver.requests[1]?.atMs ?? 0) - killedAtMs
+    expect(takenMs).toBeLessThan(TAKEN_AGAIN_MS + NOISE_MS)
+
+    const job = await posthorn.job(id, 'succeeded')
+    expect(job).toMatchObject({ attemptCount: 2, fence: 2 })
+    expect(job.attempts).toMatchObject([
+      { number: 1, outcome: 'lost', statusCode: null },
+      { number: 2, outcome: 'succeeded', workerId: 'second' },
+    ])
+    const fences = receiver.requests.map(({ headers }) => headers['posthorn-fence'])
+    expect(fences).toEqual(['1', '2'])
+  })
+
+  it('frozen with an answer on its way: the other’s result stays, the late one is refused', async () => {
+    const held = Promise.withResolvers<number>()
+    receiver.answerWith((_, index) => (index === 0 ? held.promise : { body: '"second"' }))
+    const frozen = await posthorn.startWorker()
+    const id = await postJob()
+    frozen.kill('SIGSTOP')
+    await posthorn.startWorker({ WORKER_ID: 'second' })
+    const done = await posthorn.job(id, 'succeeded')
+    expect(done).toMatchObject({ fence: 2, result: 'second' })
+    held.resolve(500)
+    frozen.kill('SIGCONT')
+    await until(() =>
+      frozen.log.some(({ msg, jobId }) => msg === 'attempt.finished' && jobId === id),
+    )
+    const later = await posthorn.request('GET', `/jobs/${id}`)
+    expect(later.body).toEqual(done)
+    expect(receiver.requests).toHaveLength(2)
+  })
+
+  it('a lease is renewed for as long as the request takes', async () => {
+    receiver.answerWith({ delayMs: 3 * LEASE_MS })
+    await posthorn.startWorker()
+    await posthorn.startWorker()
+    const id = await postJob()
+    const job = await posthorn.job(id, 'succeeded')
+    expect(job).toMatchObject({ attemptCount: 1, fence: 1 })
+    expect(receiver.requests).toHaveLength(1)
+  })
+
+  it('a job that was cancelled meanwhile stays cancelled, and its request is broken off', async () => {
+    receiver.answerWith('hang')
+    const worker = await posthorn.startWorker()
+    const id = await postJob()
+    const cancelled = await posthorn.request('POST', `/jobs/${id}/cancel`)
+    expect(cancelled.body).toMatchObject({
+      state: 'cancelled',
+      attempts: [{ outcome: 'cancelled' }],
+    })
+    await until(() => worker.log.some(({ msg }) => msg === 'attempt.finished'), 2 * LEASE_MS)
+    const later = await posthorn.request('GET', `/jobs/${id}`)
+    expect(later.body).toEqual(cancelled.body)
+  })
+})

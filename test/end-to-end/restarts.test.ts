@@ -1,0 +1,88 @@
+// The promise of durability: whatever stops and starts, jobs wait, and are done in time.
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { until } from '../support/until.ts'
+
+const JOBS = 50
+const DELAY_MS = 2_500
+const LATE_MS = 2_000
+
+describe.each(ENGINES)('on %s', (engine) => {
+  let posthorn: Deployment
+  let receiver: Receiver
+  beforeEach(async () => {
+    posthorn = deploy(engine, { SHUTDOWN_GRACE: '2s' })
+    receiver = await startReceiver()
+  })
+  afterEach(async () => {
+    await posthorn.close()
+    await receiver.close()
+  })
+  const post = (fields: object = {}) =>
+    posthorn.request('POST', '/jobs', { endpoint: 'work', payload: 1, ...fields })
+
+  it('API and worker stopped and started again: nothing is lost, delayed jobs are on time', async () => {
+    const api = await posthorn.startApi()
+    await posthorn.endpoint('work', receiver.url)
+    const waiting = await Promise.all(Array.from({ length: JOBS }, () => post()))
+    const delayed = await Promise.all(
+      Array.from({ length: JOBS }, () => post({ delay: `${DELAY_MS}ms` })),
+    )
+    expect(await api.stop()).toBe(0)
+    await posthorn.startApi()
+    const worker = await posthorn.startWorker()
+    await receiver.waitFor((requests) => requests.length >= JOBS)
+    expect(await worker.stop()).toBe(0)
+    await posthorn.startWorker()
+
+    const ids = [...waiting, ...delayed].map(({ body }) => body.id as string)
+    const jobs = await Promise.all(ids.map((id) => posthorn.job(id, 'succeeded')))
+    const delivered = receiver.requests.map(({ headers }) => headers['webhook-id'])
+    expect([...delivered].sort()).toEqual([...ids].sort())
+    for (const job of jobs.slice(JOBS)) {
+      const lateMs = Date.parse(job.startedAt) - Date.parse(job.runAt)
+      expect(lateMs).toBeGreaterThanOrEqual(0)
+      expect(lateMs).toBeLessThan(LATE_MS)
+    }
+  })
+
+  it('a worker asked to stop lets its attempts finish, claims no more, and exits 0', async () => {
+    await posthorn.startApi()
+    await posthorn.endpoint('work', receiver.url)
+    receiver.answerWith({ delayMs: 700 })
+    const worker = await posthorn.startWorker()
+    const { body: first } = await post()
+    await receiver.waitFor((requests) => requests.length === 1)
+    const stopped = worker.stop()
+    await worker.logged('worker.stopping')
+    const { body: second } = await post()
+    expect(await stopped).toBe(0)
+    expect((await posthorn.request('GET', `/jobs/${first.id}`)).body.state).toBe('succeeded')
+    expect((await posthorn.request('GET', `/jobs/${second.id}`)).body.state).toBe('queued')
+  })
+
+  it('what does not finish within the grace is given back, and costs no attempt', async () => {
+    await posthorn.startApi()
+    await posthorn.endpoint('work', receiver.url, { retry: { maxAttempts: 1 } })
+    receiver.answerWith(['hang', 200])
+    const worker = await posthorn.startWorker({ SHUTDOWN_GRACE: '100ms' })
+    const { body: posted } = await post()
+    await receiver.waitFor((requests) => requests.length === 1)
+    expect(await worker.stop()).toBe(0)
+    const given = (await posthorn.request('GET', `/jobs/${posted.id}`)).body
+    expect(given).toMatchObject({ state: 'queued', attempts: [{ outcome: 'interrupted' }] })
+    await posthorn.startWorker()
+    expect(await posthorn.job(posted.id, 'succeeded')).toMatchObject({ attemptCount: 2, fence: 2 })
+  })
+
+  it('a waiting client is answered when the API stops', async () => {
+    const api = await posthorn.startApi()
+    await posthorn.endpoint('work', receiver.url)
+    const { body: posted } = await post({ delay: '1h' })
+    const waiting = posthorn.request('GET', `/jobs/${posted.id}?wait=60s`)
+    await until(async () => (await posthorn.request('GET', '/health/live')).status === 200)
+    expect(await api.stop()).toBe(0)
+    expect((await waiting).body.state).toBe('queued')
+  })
+})

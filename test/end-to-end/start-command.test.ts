@@ -1,0 +1,145 @@
+// The promise of one command: posthorn start runs both processes, and says clearly when it can not.
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { type Process, runPosthorn } from '../support/deployment.ts'
+import { until } from '../support/until.ts'
+
+let directory: string
+const started: Process[] = []
+const start = (words: string[], env: Record<string, string> = {}) => {
+  const one = runPosthorn(words, { PORT: '0', ...env }, directory)
+  started.push(one)
+  return one
+}
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'posthorn-test-'))
+})
+afterEach(async () => {
+  await Promise.all(started.splice(0).map((one) => one.stop()))
+  rmSync(directory, { recursive: true, force: true })
+})
+
+const childrenOf = (one: Process) =>
+  execFileSync('pgrep', ['-P', String(one.child.pid)])
+    .toString()
+    .trim()
+    .split('\n')
+    .map(Number)
+
+const isAlive = (pid: number) => {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch {
+    return false
+  }
+}
+
+describe('posthorn start', () => {
+  it('says where it listens, where it stores, who may ask, and what to type next', async () => {
+    const one = start(['start'])
+    const { url } = await one.logged('api.listening')
+    await until(() => one.stderr().includes('curl'))
+    expect(one.stderr()).toContain(`API     ${url}`)
+    expect(one.stderr()).toContain('Store   sqlite:./data/posthorn.db')
+    expect(one.stderr()).toContain('local mode')
+    expect(one.stderr()).not.toMatch(/warning/i)
+    const ready = await fetch(`${url}/health/ready`)
+    expect(await ready.json()).toEqual({ status: 'ok', checks: { store: 'ok' } })
+    expect(statSync(join(directory, 'data/posthorn.db')).mode & 0o777).toBe(0o600)
+  })
+
+  it('starts a crashed process again, and ends both when asked to stop', async () => {
+    const one = start(['start'])
+    await until(() => one.stderr().includes('curl'))
+    const before = childrenOf(one)
+    for (const pid of before) process.kill(pid, 'SIGKILL')
+    const count = (msg: string) => one.log.filter((line) => line.msg === msg).length
+    await until(() => count('api.listening') === 2 && count('worker.started') === 2)
+    expect(one.stderr()).toContain('posthorn worker ended (SIGKILL); starting it again')
+    const after = childrenOf(one)
+    expect(await one.stop()).toBe(0)
+    expect(after.filter(isAlive)).toEqual([])
+    expect(one.log.map(({ msg }) => msg)).toEqual(
+      expect.arrayContaining(['api.stopped', 'worker.stopped']),
+    )
+  })
+
+  it('killed itself, leaves nobody behind', async () => {
+    const one = start(['start'])
+    await until(() => one.stderr().includes('curl'))
+    const children = childrenOf(one)
+    await one.stop('SIGKILL')
+    await until(() => !children.some(isAlive))
+  })
+
+  it('reads .env', async () => {
+    writeFileSync(join(directory, '.env'), 'STORE_URL=sqlite:./elsewhere.db\n')
+    const one = start(['start'])
+    await until(() => one.stderr().includes('Store   sqlite:./elsewhere.db'))
+  })
+})
+
+describe('what can not start says why, and exits', () => {
+  async function expectFailure(
+    words: string[],
+    env: Record<string, string>,
+    code: number,
+    says: RegExp,
+  ) {
+    const one = start(words, env)
+    await until(() => one.child.exitCode !== null)
+    expect(one.child.exitCode).toBe(code)
+    expect(one.stderr()).toMatch(says)
+    expect(one.stderr()).not.toMatch(/\n\s+at /)
+  }
+
+  it.each([
+    ['a wrong setting', { POLL_INTERVAL: 'soon' }, /POLL_INTERVAL is "soon"; expected a duration/],
+    ['an open door without a key', { HOST: '0.0.0.0' }, /HOST is "0.0.0.0".*API_KEYS/s],
+    ['a wrong target', { ALLOWED_TARGETS: '10.0.0.0/99' }, /ALLOWED_TARGETS.*10\.0\.0\.0\/99/s],
+  ])('%s: 2', async (_, env, says) => {
+    await expectFailure(['api'], env, 2, says)
+    await expectFailure(['start'], env, 2, says)
+  })
+
+  it('a certificate file that is not there, or none: 2', async () => {
+    await expectFailure(['worker'], { EXTRA_CA_CERTS: './no.pem' }, 2, /EXTRA_CA_CERTS.*ENOENT/)
+    writeFileSync(join(directory, 'empty.pem'), 'hello')
+    await expectFailure(['worker'], { EXTRA_CA_CERTS: './empty.pem' }, 2, /EXTRA_CA_CERTS/)
+  })
+
+  it('an unknown command: 2', async () => {
+    await expectFailure(['fly'], {}, 2, /does not know "fly"/)
+  })
+
+  it('a port in use: 1', async () => {
+    const server = createServer().listen(0, '127.0.0.1')
+    await until(() => server.listening)
+    const { port } = server.address() as { port: number }
+    await expectFailure(['start'], { PORT: String(port) }, 1, /can not listen.*PORT/)
+    server.close()
+  })
+
+  it('a store that is not one: 1', async () => {
+    writeFileSync(
+      join(directory, 'text.db'),
+      'this is no database, whatever its name may say '.repeat(99),
+    )
+    await expectFailure(['api'], { STORE_URL: 'sqlite:./text.db' }, 1, /text\.db/)
+    mkdirSync(join(directory, 'folder.db'))
+    await expectFailure(['api'], { STORE_URL: 'sqlite:./folder.db' }, 1, /folder\.db/)
+  })
+
+  it('a MongoDB without a key for secrets, or that does not answer: 1', async () => {
+    const url = 'mongodb://127.0.0.1:9/posthorn?directConnection=true'
+    await expectFailure(['api'], { STORE_URL: url }, 1, /ENCRYPTION_KEY/)
+    const key = Buffer.alloc(32, 7).toString('base64')
+    await expectFailure(['worker'], { STORE_URL: url, ENCRYPTION_KEY: key }, 1, /can not start/)
+  })
+})

@@ -1,0 +1,116 @@
+// The promise of an outage: while the store is away clients get a clear 503, and nothing is lost.
+import { DatabaseSync } from 'node:sqlite'
+import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest'
+import { type Deployment, deploy, ENGINES, type Engine } from '../support/deployment.ts'
+import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.ts'
+import { until } from '../support/until.ts'
+
+/** store: every operation has a deadline of 3 s; and what a machine at full load may add. */
+const ANSWERED_MS = 3_000
+const NOISE_MS = 1_500
+const JOBS = 20
+
+/** How a store of this engine is taken away and given back. */
+interface Outage {
+  storeUrl: string | null
+  begin(deployment: Deployment): void
+  end(): void
+  close(): Promise<void>
+}
+
+/** Another program holds the write lock of the file. */
+function lockedFile(): Outage {
+  let writer: DatabaseSync | null = null
+  return {
+    storeUrl: null,
+    begin({ env }) {
+      writer = new DatabaseSync((env.STORE_URL as string).replace('sqlite:', ''))
+      writer.exec('begin immediate')
+    },
+    end() {
+      writer?.close()
+      writer = null
+    },
+    close: async () => undefined,
+  }
+}
+
+/** The network to the server is cut. */
+async function cutNetwork(): Promise<Outage> {
+  const url = new URL(inject('mongoUrl'))
+  const proxy: TcpProxy = await startTcpProxy(Number(url.port || 27_017))
+  const database = `test-${Date.now().toString(36)}`
+  return {
+    storeUrl: `mongodb://127.0.0.1:${proxy.port}/${database}?directConnection=true`,
+    begin: () => proxy.cut(),
+    end: () => proxy.mend(),
+    close: () => proxy.close(),
+  }
+}
+
+const OUTAGES: Record<Engine, () => Outage | Promise<Outage>> = {
+  sqlite: lockedFile,
+  mongo: cutNetwork,
+}
+
+describe.each(ENGINES)('on %s', (engine) => {
+  let outage: Outage
+  let posthorn: Deployment
+  let receiver: Receiver
+  beforeEach(async () => {
+    outage = await OUTAGES[engine]()
+    posthorn = deploy(engine, outage.storeUrl === null ? {} : { STORE_URL: outage.storeUrl })
+    receiver = await startReceiver()
+    await posthorn.startApi()
+    await posthorn.endpoint('work', receiver.url)
+  })
+  afterEach(async () => {
+    outage.end()
+    await posthorn.close()
+    await outage.close()
+    await receiver.close()
+  })
+  const post = (key: string) =>
+    posthorn.request(
+      'POST',
+      '/jobs',
+      { endpoint: 'work', payload: key },
+      { 'idempotency-key': key },
+    )
+
+  it('a write is answered 503 in time, and repeated with its key it happens once', async () => {
+    outage.begin(posthorn)
+    const askedAtMs = performance.now()
+    const refused = await post('k')
+    expect(performance.now() - askedAtMs).toBeLessThan(ANSWERED_MS + NOISE_MS)
+    expect(refused.status).toBe(503)
+    expect(refused.body).toMatchObject({ code: 'store_unavailable' })
+    expect(refused.headers.get('retry-after')).toBe('1')
+    expect(JSON.stringify(refused.body)).not.toMatch(/sqlite|mongo|\.db/i)
+    outage.end()
+    let accepted = refused
+    await until(async () => {
+      accepted = await post('k')
+      return accepted.status < 300
+    })
+    const again = await post('k')
+    expect(again.body.id).toBe(accepted.body.id)
+    const { body } = await posthorn.request('GET', '/jobs?endpoint=work')
+    expect(body.items).toHaveLength(1)
+  })
+
+  it('results in hand are kept, and stored once the store is back', async () => {
+    await posthorn.startWorker()
+    const held = Promise.withResolvers<number>()
+    receiver.answerWith(() => held.promise)
+    const posted = await Promise.all(Array.from({ length: JOBS }, (_, i) => post(`k${i}`)))
+    await receiver.waitFor((requests) => requests.length === JOBS)
+    outage.begin(posthorn)
+    held.resolve(200)
+    expect((await post('away')).status).toBe(503)
+    outage.end()
+    const jobs = await Promise.all(posted.map(({ body }) => posthorn.job(body.id, 'succeeded')))
+    expect(jobs.map((job) => job.attemptCount)).toEqual(Array(JOBS).fill(1))
+  })
+})

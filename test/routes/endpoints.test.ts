@@ -1,0 +1,107 @@
+import request from 'supertest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type ServedApp, serveApp } from '../support/served-app.ts'
+
+let served: ServedApp
+const send = (method: 'get' | 'post' | 'put' | 'delete', path: string) =>
+  request(served.app.server)[method](path)
+const put = (name: string, fields: object = {}) =>
+  send('put', `/endpoints/${name}`).send({ url: 'https://example.com/hook', ...fields })
+
+beforeAll(async () => {
+  served = await serveApp()
+})
+afterAll(() => served.close())
+
+describe('an endpoint', () => {
+  it('is made with defaults and a secret, which is shown this once', async () => {
+    const made = await put('mail').expect(201)
+    expect(made.body).toMatchObject({
+      name: 'mail',
+      url: 'https://example.com/hook',
+      description: '',
+      headers: {},
+      timeout: '15s',
+      retry: {
+        maxAttempts: 10,
+        backoff: { type: 'exponential', delay: '5s', factor: 3, maxDelay: '12h', jitter: 0.2 },
+        maxAge: null,
+      },
+      state: 'active',
+      counts: { queued: 0, running: 0 },
+      version: 1,
+    })
+    expect(made.body.secret).toMatch(/^whsec_/)
+    expect(made.body.secretHint).toBe(made.body.secret.slice(-4))
+    const read = await send('get', '/endpoints/mail').expect(200)
+    const { secret, ...shown } = made.body
+    expect(read.body).toEqual(shown)
+    expect(read.headers.etag).toBe('"1"')
+  })
+
+  it('is replaced as a whole, but keeps its secret unless a new one is given', async () => {
+    const first = await put('sms', { description: 'old', retry: { maxAttempts: 3 } }).expect(201)
+    const second = await put('sms', { timeout: '1m' }).expect(200)
+    expect(second.body).toMatchObject({ description: '', timeout: '1m', version: 2 })
+    expect(second.body.retry.maxAttempts).toBe(10)
+    expect(second.body.secretHint).toBe(first.body.secretHint)
+    expect(second.body).not.toHaveProperty('secret')
+    const secret = `whsec_${Buffer.alloc(24, 7).toString('base64')}`
+    const third = await put('sms', { secret }).expect(200)
+    expect(third.body.secret).toBe(secret)
+  })
+
+  it('masks the values of its headers', async () => {
+    const made = await put('crm', { headers: { 'x-api-key': 'very-secret-9876' } }).expect(201)
+    expect(made.body.headers).toEqual({ 'x-api-key': '***9876' })
+  })
+
+  it('is only written over the version that If-Match names', async () => {
+    const made = await put('erp').expect(201)
+    await put('erp')
+      .set('if-match', made.headers.etag as string)
+      .expect(200)
+    await put('erp')
+      .set('if-match', made.headers.etag as string)
+      .expect(412)
+    await put('nowhere').set('if-match', '"1"').expect(412)
+    await send('get', '/endpoints/nowhere').expect(404)
+  })
+
+  it('is listed by name, page by page', async () => {
+    for (const name of ['z.1', 'z.2', 'z.3']) await put(name)
+    const names: string[] = []
+    let cursor: string | null = null
+    do {
+      const query: string = cursor === null ? '' : `&cursor=${cursor}`
+      const page = (await send('get', `/endpoints?limit=2${query}`).expect(200)).body
+      names.push(...page.items.map((one: { name: string }) => one.name))
+      cursor = page.nextCursor
+    } while (cursor !== null)
+    expect(names).toEqual([...names].sort())
+    expect(names).toEqual(expect.arrayContaining(['z.1', 'z.2', 'z.3']))
+    expect(new Set(names).size).toBe(names.length)
+  })
+
+  it('in use is not removed, unless by force: then its jobs are buried', async () => {
+    await put('old').expect(201)
+    const { id } = (await send('post', '/jobs').send({ endpoint: 'old', payload: 1 })).body
+    const refused = await send('delete', '/endpoints/old').expect(409)
+    expect(refused.body).toMatchObject({ code: 'endpoint_in_use' })
+    expect(refused.body.detail).toContain('1 queued')
+    await send('delete', '/endpoints/old?force=true').expect(202)
+    const late = await send('post', '/jobs').send({ endpoint: 'old', payload: 1 }).expect(422)
+    expect(late.body).toMatchObject({ code: 'endpoint_not_found' })
+    await served.store.sweep({ limit: 100, reclaim: true })
+    const buried = (await send('get', `/jobs/${id}`)).body
+    expect(buried).toMatchObject({ state: 'dead', failure: { reason: 'endpoint_gone' } })
+    const gone = await send('post', `/jobs/${id}/retry`).expect(422)
+    expect(gone.body).toMatchObject({ code: 'endpoint_not_found' })
+  })
+
+  it('without jobs is removed at once', async () => {
+    await put('idle').expect(201)
+    await send('delete', '/endpoints/idle').expect(204)
+    await send('get', '/endpoints/idle').expect(404)
+  })
+})

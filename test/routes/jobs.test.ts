@@ -1,0 +1,217 @@
+import request from 'supertest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type ServedApp, serveApp } from '../support/served-app.ts'
+
+let served: ServedApp
+const send = (method: 'get' | 'post' | 'put' | 'delete', path: string) =>
+  request(served.app.server)[method](path)
+const enqueue = (fields: object = {}) =>
+  send('post', '/jobs').send({ endpoint: 'pdf', payload: { a: 1 }, ...fields })
+
+beforeAll(async () => {
+  served = await serveApp()
+  const body = { url: 'https://example.com/pdf', retry: { maxAttempts: 4 } }
+  await send('put', '/endpoints/pdf').send(body).expect(201)
+})
+afterAll(() => served.close())
+
+describe('a job that was enqueued', () => {
+  it('is answered with 201, where it is, and all of it', async () => {
+    const before = Date.now()
+    const answer = await enqueue({ delay: '1h', tags: ['x'], metadata: { order: '7' } }).expect(201)
+    const { id } = answer.body
+    expect(id).toMatch(/^job_[0-9a-z]{26}$/)
+    expect(answer.headers.location).toBe(`/jobs/${id}`)
+    expect(answer.body).toMatchObject({
+      endpoint: 'pdf',
+      state: 'queued',
+      phase: null,
+      priority: 5,
+      startedAt: null,
+      finishedAt: null,
+      expiresAt: null,
+      attemptCount: 0,
+      maxAttempts: 4,
+      fence: 0,
+      lease: null,
+      progress: null,
+      result: null,
+      failure: null,
+      attempts: [],
+      payload: { a: 1 },
+      payloadBytes: 7,
+      tags: ['x'],
+      metadata: { order: '7' },
+      dedupeKey: null,
+      orderingKey: null,
+      scheduleName: null,
+      dependsOn: [],
+      timeout: null,
+      retry: null,
+      headers: {},
+      onFinish: null,
+      idempotencyKey: null,
+      resultTruncated: false,
+      version: 1,
+    })
+    const delayMs = Date.parse(answer.body.runAt) - Date.parse(answer.body.createdAt)
+    expect(delayMs).toBe(3_600_000)
+    expect(Date.parse(answer.body.createdAt)).toBeGreaterThanOrEqual(before)
+    const read = await send('get', `/jobs/${id}`).expect(200)
+    expect(read.body).toEqual(answer.body)
+  })
+
+  it('shows its own policy in canonical form, and masks its headers', async () => {
+    const answer = await enqueue({
+      delay: '1h',
+      timeout: '90s',
+      retry: {
+        maxAttempts: 2,
+        backoff: { type: 'schedule', delays: ['60s', '24h'] },
+        maxAge: '48h',
+      },
+      headers: { 'X-Token': 'very-secret-1234', 'X-Short': 'abc' },
+      expiresIn: '120m',
+    }).expect(201)
+    expect(answer.body).toMatchObject({
+      maxAttempts: 2,
+      timeout: '1m30s',
+      retry: {
+        maxAttempts: 2,
+        backoff: { type: 'schedule', delays: ['1m', '1d'], jitter: 0.2 },
+        maxAge: '2d',
+      },
+      headers: { 'X-Token': '***1234', 'X-Short': '***' },
+    })
+    expect(Date.parse(answer.body.expiresAt) - Date.parse(answer.body.runAt)).toBe(7_200_000)
+  })
+
+  it('with a runAt in the past is due now; an offset is understood', async () => {
+    const past = await enqueue({ runAt: '2020-01-01T00:00:00Z' }).expect(201)
+    expect(past.body.runAt).toBe(past.body.createdAt)
+    const tomorrow = new Date(Date.now() + 86_400_000).toISOString().slice(0, 10)
+    const ahead = await enqueue({ runAt: `${tomorrow}T12:00:00+05:30` }).expect(201)
+    expect(ahead.body.runAt).toBe(`${tomorrow}T06:30:00.000Z`)
+  })
+
+  it.each([
+    '12345678901234567890.10',
+    '{"b":1.0,"a":1,"b":2}',
+    '"\\u0000\\ud800🐎"',
+    ' [ 1 , -0 ] ',
+    '1e400',
+  ])('has its payload %s byte for byte', async (payload) => {
+    const answer = await send('post', '/jobs')
+      .type('json')
+      .send(`{"endpoint":"pdf","delay":"1h","payload":${payload}}`)
+      .expect(201)
+    const bytes = payload.trim()
+    expect(answer.text).toContain(`"payload":${bytes}}`)
+    const read = await send('get', `/jobs/${answer.body.id}/payload`)
+      .buffer(true)
+      .parse((stream, done) => {
+        const chunks: Buffer[] = []
+        stream.on('data', (chunk) => chunks.push(chunk))
+        stream.on('end', () => done(null, Buffer.concat(chunks)))
+      })
+    expect(read.body.toString()).toBe(bytes)
+    expect(answer.body.payloadBytes).toBe(Buffer.byteLength(bytes))
+  })
+})
+
+describe('an idempotency key', () => {
+  const enqueueWith = (key: string, fields: object = {}) =>
+    enqueue({ delay: '1h', ...fields }).set('idempotency-key', key)
+
+  it('finds the same job again, plain or quoted, whatever the order of the fields', async () => {
+    const first = await enqueueWith('order-1', { metadata: { a: '1', b: '2' } }).expect(201)
+    const again = await enqueueWith('"order-1"', { metadata: { b: '2', a: '1' } }).expect(200)
+    expect(again.body).toEqual({ ...first.body, deduplicated: true })
+    expect(first.body).toMatchObject({ idempotencyKey: 'order-1' })
+    expect(first.body).not.toHaveProperty('deduplicated')
+  })
+
+  it('is refused with another payload or another field', async () => {
+    const first = await enqueueWith('order-2').expect(201)
+    for (const fields of [{ payload: { a: 2 } }, { priority: 6 }, { delay: '60m1s' }]) {
+      const answer = await enqueueWith('order-2', fields).expect(422)
+      expect(answer.body).toMatchObject({ code: 'idempotency_key_reused' })
+      expect(answer.body.detail).toContain(first.body.id)
+    }
+  })
+
+  it('sent 50 times at once makes one job', async () => {
+    const answers = await Promise.all(Array.from({ length: 50 }, () => enqueueWith('order-3')))
+    expect(new Set(answers.map(({ body }) => body.id)).size).toBe(1)
+    expect(answers.filter(({ status }) => status === 201)).toHaveLength(1)
+  })
+})
+
+describe('commands', () => {
+  it('cancel ends a queued job, and again is the same answer; retry queues it anew', async () => {
+    const { id } = (await enqueue({ delay: '1h' })).body
+    const cancelled = await send('post', `/jobs/${id}/cancel`).expect(200)
+    expect(cancelled.body).toMatchObject({ id, state: 'cancelled', attempts: [] })
+    expect(cancelled.body.finishedAt).not.toBeNull()
+    const again = await send('post', `/jobs/${id}/cancel`).send({}).expect(200)
+    expect(again.body).toEqual(cancelled.body)
+    const retried = await send('post', `/jobs/${id}/retry`).expect(200)
+    expect(retried.body).toMatchObject({ state: 'queued', finishedAt: null, attemptCount: 0 })
+    const conflict = await send('post', `/jobs/${id}/retry`).expect(409)
+    expect(conflict.body).toMatchObject({ code: 'job_state_conflict' })
+    expect(conflict.body.detail).toContain('queued')
+  })
+})
+
+describe('a list', () => {
+  it('goes through all jobs once, newest first, while new ones come', async () => {
+    const ids: string[] = []
+    for (let i = 0; i < 7; i++) {
+      ids.push((await enqueue({ delay: '1h', tags: ['paged'] })).body.id)
+    }
+    const seen: string[] = []
+    let cursor: string | null = ''
+    while (cursor !== null) {
+      const query: string = `limit=2&tag=paged${cursor === '' ? '' : `&cursor=${cursor}`}`
+      const page: { items: { id: string }[]; nextCursor: string | null } = (
+        await send('get', `/jobs?${query}`).expect(200)
+      ).body
+      expect(page.items.length).toBeLessThanOrEqual(2)
+      seen.push(...page.items.map((one: { id: string }) => one.id))
+      cursor = page.nextCursor
+      await enqueue({ delay: '1h', tags: ['paged'] })
+    }
+    expect(seen.slice().sort()).toEqual(ids.slice().sort())
+    expect(seen).toEqual(seen.slice().sort().reverse())
+  })
+
+  it('shows no payload, result or attempts, and filters by state', async () => {
+    const { id } = (await enqueue({ delay: '1h', tags: ['one'] })).body
+    await send('post', `/jobs/${id}/cancel`)
+    const path = '/jobs?tag=one&state=cancelled&state=dead&endpoint=pdf'
+    const { items } = (await send('get', path).expect(200)).body
+    expect(items).toHaveLength(1)
+    expect(items[0]).toMatchObject({ id, state: 'cancelled', payloadBytes: 7 })
+    for (const field of ['payload', 'result', 'attempts'])
+      expect(items[0]).not.toHaveProperty(field)
+    const none = (await send('get', '/jobs?tag=one&state=queued').expect(200)).body
+    expect(none).toEqual({ items: [], nextCursor: null })
+  })
+})
+
+describe('a wait', () => {
+  it('ends as soon as the job is final', async () => {
+    const { id } = (await enqueue({ delay: '1h' })).body
+    const waiting = send('get', `/jobs/${id}?wait=30s`).then((answer) => answer)
+    await send('post', `/jobs/${id}/cancel`)
+    const startedAtMs = performance.now()
+    expect((await waiting).body.state).toBe('cancelled')
+    expect(performance.now() - startedAtMs).toBeLessThan(10_000)
+  })
+
+  it('ends with the job as it stands when the time is over', async () => {
+    const { id } = (await enqueue({ delay: '1h' })).body
+    const answer = await send('get', `/jobs/${id}?wait=50ms`).expect(200)
+    expect(answer.body.state).toBe('queued')
+  })
+})

@@ -1,0 +1,37 @@
+// A thread of test/store/sqlite-processes.test.ts: a process of its own, as far as SQLite can see.
+import { parentPort, workerData } from 'node:worker_threads'
+import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
+import type { SettleResult } from '../../src/store/store.ts'
+import { success } from '../contract/fixtures.ts'
+import { until } from '../support/until.ts'
+
+const DAY_MS = 86_400_000
+
+export interface Claimed {
+  jobIds: string[]
+  results: SettleResult[]
+}
+
+const { path, endpoint, workerId } = workerData as Record<string, string>
+
+/** Claims and settles until nothing of the endpoint is left. */
+async function work(): Promise<Claimed> {
+  const store = await openSqliteStore(path as string, {
+    retentionMs: DAY_MS,
+    retentionDeadMs: DAY_MS,
+    encryptionKeys: null,
+  })
+  const all: Claimed = { jobIds: [], results: [] }
+  const lane = { endpoint: endpoint as string, limit: 10 }
+  await until(async () => {
+    const holder = { workerId: workerId as string, leaseMs: DAY_MS }
+    const claimed = await store.claim([lane], 10, holder)
+    all.jobIds.push(...claimed.map(({ jobId }) => jobId))
+    all.results.push(...(await store.settle(claimed.map((job) => success(store, job)))))
+    return claimed.length === 0
+  })
+  await store.close()
+  return all
+}
+
+parentPort?.postMessage(await work())

@@ -1,0 +1,81 @@
+// What the MongoDB store may cost: commands for a batch, whatever its size.
+import { expect, it } from 'vitest'
+import { addEndpoint, enqueueMany, newJob, success } from '../contract/fixtures.ts'
+import { useStore } from '../support/stores.ts'
+
+const BATCH = 100
+
+const place = useStore('mongo')
+
+async function commandsOf<T>(work: () => Promise<T>): Promise<{ result: T; count: number }> {
+  const before = place.store.commandCount
+  const result = await work()
+  return { result, count: place.store.commandCount - before }
+}
+
+it('an enqueue of 100 jobs costs at most 2 commands', async () => {
+  const { store } = place
+  const endpoint = await addEndpoint(store)
+  const jobs = Array.from({ length: BATCH }, () => newJob(store, endpoint))
+
+  const { result, count } = await commandsOf(() => store.enqueue(jobs))
+
+  expect(result.filter(({ kind }) => kind === 'inserted')).toHaveLength(BATCH)
+  expect(count).toBeGreaterThan(0)
+  expect(count).toBeLessThanOrEqual(2)
+})
+
+it('a repeated enqueue of 100 keys costs one command more', async () => {
+  const { store } = place
+  const endpoint = await addEndpoint(store)
+  const batch = () =>
+    Array.from({ length: BATCH }, (_, i) =>
+      newJob(store, endpoint, { idempotency: { key: `key-${i}`, requestHash: 'same' } }),
+    )
+  await store.enqueue(batch())
+
+  const { result, count } = await commandsOf(() => store.enqueue(batch()))
+
+  expect(result.filter(({ kind }) => kind === 'existing')).toHaveLength(BATCH)
+  expect(count).toBeLessThanOrEqual(3)
+})
+
+it('a claim of 100 jobs costs at most 4 commands, and their settlement 1', async () => {
+  const { store } = place
+  const endpoint = await addEndpoint(store)
+  await enqueueMany(store, endpoint, BATCH)
+  const lanes = [{ endpoint, limit: BATCH }]
+  const holder = { workerId: 'worker-1', leaseMs: 30_000 }
+
+  const claim = await commandsOf(() => store.claim(lanes, BATCH, holder))
+  expect(claim.result).toHaveLength(BATCH)
+  expect(claim.count).toBeLessThanOrEqual(4)
+
+  const leases = claim.result.map(({ jobId, fence, leaseId }) => ({ jobId, fence, leaseId }))
+  const renewal = await commandsOf(() => store.renew(leases, 30_000))
+  expect(new Set(renewal.result)).toEqual(new Set(['applied']))
+  expect(renewal.count).toBe(1)
+
+  const settlements = claim.result.map((claimed) => success(store, claimed))
+  const settlement = await commandsOf(() => store.settle(settlements))
+  expect(new Set(settlement.result)).toEqual(new Set(['applied']))
+  expect(settlement.count).toBe(1)
+})
+
+it('a claim from 100 lanes with a job each costs no more than 8 commands', async () => {
+  const { store } = place
+  const names = await Promise.all(Array.from({ length: BATCH }, () => addEndpoint(store)))
+  await store.enqueue(names.map((endpoint) => newJob(store, endpoint)))
+  const lanes = names.map((endpoint) => ({ endpoint, limit: 10 }))
+  const holder = { workerId: 'worker-1', leaseMs: 30_000 }
+
+  const { result, count } = await commandsOf(() => store.claim(lanes, BATCH, holder))
+
+  expect(result.map(({ endpoint }) => endpoint)).toEqual(names)
+  expect(count).toBeLessThanOrEqual(8)
+})
+
+it('an idle look for work costs 2 commands, whatever is stored', async () => {
+  const { count } = await commandsOf(() => place.store.due(place.store.clock.now() - 5_000))
+  expect(count).toBe(2)
+})

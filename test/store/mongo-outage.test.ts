@@ -1,0 +1,138 @@
+// The MongoDB store when the server is slow, cut off, or takes a write and its answer is lost.
+import { randomBytes } from 'node:crypto'
+import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest'
+import { openMongoStore } from '../../src/store/mongo/mongo-store.ts'
+import { type Store, type StoreSettings, StoreUnavailable } from '../../src/store/store.ts'
+import {
+  addEndpoint,
+  claimFrom,
+  claimOne,
+  enqueueOne,
+  jobOf,
+  newJob,
+} from '../contract/fixtures.ts'
+import { databaseUrl } from '../support/mongo.ts'
+import { type MongoProxy, startMongoProxy } from '../support/mongo-proxy.ts'
+import { useStore } from '../support/stores.ts'
+import { until } from '../support/until.ts'
+
+/** The deadline of a verb, and what a busy machine may add. */
+const DEADLINE_MS = 3_000 + 1_000
+const LEASE_MS = 60_000
+
+const encryptionKeys = [randomBytes(32)]
+const SETTINGS: StoreSettings = { retentionMs: 1_000, retentionDeadMs: 1_000, encryptionKeys }
+
+describe('a store whose server can be cut off', () => {
+  const place = useStore('mongo', { encryptionKeys })
+  let proxy: MongoProxy
+  /** Behind the proxy; place.store is not. */
+  let store: Store
+
+  beforeAll(async () => {
+    proxy = await startMongoProxy(place.url)
+    store = await openMongoStore(proxy.url, SETTINGS)
+  })
+  afterEach(async () => {
+    proxy.mend()
+    await until(() => answers(store))
+  })
+  afterAll(async () => {
+    await store.close()
+    await proxy.stop()
+  })
+
+  it('says unavailable in time when it is cut off, and works again when it is back', async () => {
+    const endpoint = await addEndpoint(place.store)
+    proxy.cut()
+    const startedAt = performance.now()
+    await expect(enqueueOne(store, endpoint)).rejects.toThrow(StoreUnavailable)
+    await expect(store.ready()).rejects.toThrow(StoreUnavailable)
+    expect(performance.now() - startedAt).toBeLessThan(2 * DEADLINE_MS)
+
+    proxy.mend()
+    await until(() => answers(store))
+    expect(await enqueueOne(store, endpoint)).toMatchObject({ state: 'queued' })
+  })
+
+  it('says unavailable in time when the server takes everything and answers nothing', async () => {
+    const endpoint = await addEndpoint(place.store)
+    proxy.stall()
+    const startedAt = performance.now()
+    const verbs = [
+      enqueueOne(store, endpoint),
+      claimFrom(store, endpoint, 1),
+      store.getJob('job_none'),
+      store.listJobs({ limit: 1 }),
+      store.due(null),
+    ]
+    const results = await Promise.allSettled(verbs)
+    expect(performance.now() - startedAt).toBeLessThan(DEADLINE_MS)
+    for (const result of results) {
+      expect(result).toMatchObject({ status: 'rejected', reason: { name: 'StoreUnavailable' } })
+    }
+  })
+
+  it('a job whose insert was not answered is stored once, and told as inserted', async () => {
+    const endpoint = await addEndpoint(place.store)
+    const job = newJob(store, endpoint, { payload: Buffer.from('"lost-answer"') })
+    const lostBefore = proxy.lostAnswers()
+    proxy.loseAnswerTo('lost-answer')
+
+    expect(await store.enqueue([job])).toMatchObject([{ kind: 'inserted', job: { id: job.id } }])
+
+    expect(proxy.lostAnswers()).toBe(lostBefore + 1)
+    const { items } = await place.store.listJobs({ endpoint, limit: 10 })
+    expect(items.map(({ id }) => id)).toEqual([job.id])
+  })
+
+  it('a job whose claim was not answered comes back long before its lease would end', async () => {
+    const endpoint = await addEndpoint(place.store)
+    const { id } = await enqueueOne(place.store, endpoint)
+    const lostBefore = proxy.lostAnswers()
+    proxy.loseAnswerTo('leaseWorkerId')
+
+    await expect(claimFrom(store, endpoint, 1, LEASE_MS)).rejects.toThrow(StoreUnavailable)
+
+    expect(proxy.lostAnswers()).toBe(lostBefore + 1)
+    await until(async () => (await jobOf(place.store, id)).state === 'queued')
+    const returned = await jobOf(place.store, id)
+    expect(returned).toMatchObject({
+      attemptCount: 0,
+      attemptsLeft: 10,
+      startedAt: null,
+      lease: null,
+    })
+    expect(returned.attempts).toEqual([])
+    // The claim did happen: its fence is used up, so that no two attempts ever share one.
+    expect(returned.fence).toBe(1)
+    expect(await claimOne(place.store, endpoint)).toMatchObject({ jobId: id, fence: 2 })
+  })
+})
+
+it('another process hears of an enqueue long before its next poll', async () => {
+  const url = databaseUrl(inject('mongoUrl'), `test-${randomBytes(6).toString('hex')}`)
+  const [api, worker] = await Promise.all([
+    openMongoStore(url, SETTINGS),
+    openMongoStore(url, SETTINGS),
+  ])
+  let hints = 0
+  const stop = worker.onWork(() => {
+    hints += 1
+  })
+  const endpoint = await addEndpoint(api)
+  // The stream may still be opening: an insert before it is open is not seen.
+  await until(async () => {
+    await enqueueOne(api, endpoint)
+    return hints > 0
+  })
+  stop()
+  await Promise.all([api.close(), worker.close()])
+})
+
+async function answers(store: Store): Promise<boolean> {
+  return store.ready().then(
+    () => true,
+    () => false,
+  )
+}

@@ -1,0 +1,275 @@
+// Each command that the MongoDB store sends is served by an index. A mongod is asked how it would
+// carry the command out; a stand-in explains nothing that could be believed, so that there only the
+// index is looked for that would serve it.
+import { randomBytes } from 'node:crypto'
+import type { Db, Document } from 'mongodb'
+import { afterAll, beforeAll, expect, inject, it } from 'vitest'
+import { connect } from '../../src/store/mongo/connect.ts'
+import { storeOn } from '../../src/store/mongo/mongo-store.ts'
+import type { Store } from '../../src/store/store.ts'
+import { addEndpoint, burial, claimFrom, enqueueMany, success } from '../contract/fixtures.ts'
+import { databaseUrl } from '../support/mongo.ts'
+import { until } from '../support/until.ts'
+
+const DAY_MS = 86_400_000
+
+let db: Db
+let store: Store
+let isStandIn: boolean
+/** By collection and shape: the commands that the store sent. */
+const sent: Document[] = []
+
+beforeAll(async () => {
+  const url = databaseUrl(inject('mongoUrl'), `test-${randomBytes(6).toString('hex')}`)
+  const connection = await connect(url)
+  db = connection.db
+  connection.client.on('commandStarted', ({ command }) => sent.push(command))
+  isStandIn = 'secantusVersion' in (await db.admin().command({ buildInfo: 1 }))
+  store = await storeOn(connection, {
+    retentionMs: 0,
+    retentionDeadMs: DAY_MS,
+    encryptionKeys: [randomBytes(32)],
+  })
+  await useEveryVerb()
+})
+
+afterAll(async () => {
+  await db.dropDatabase()
+  await store.close()
+})
+
+it('every verb of the store has been tried, so that no query is left out', () => {
+  const names = new Set(sent.map((command) => Object.keys(command)[0]))
+  for (const name of ['find', 'aggregate', 'distinct', 'update', 'delete', 'insert']) {
+    expect(names).toContain(name)
+  }
+})
+
+const PLANS = 'no query walks a collection or sorts in memory'
+
+it(
+  inject('mongoEngine') === 'secantusd-rs'
+    ? `NOT SHOWN, the engine is a stand-in: ${PLANS}`
+    : PLANS,
+  async () => {
+    if (isStandIn) return expect(isStandIn).toBe(true)
+    const bad: string[] = []
+    for (const query of queriesOf(sent)) {
+      const plan = await db.command({ explain: explainable(query), verbosity: 'queryPlanner' })
+      const stages = stagesOf(plan)
+      expect(stages.length).toBeGreaterThan(0)
+      if (stages.includes('COLLSCAN') || stages.includes('SORT')) bad.push(JSON.stringify(query))
+    }
+    expect(bad).toEqual([])
+  },
+)
+
+it('each query has an index that begins with what it asks and sorts as it wants', async () => {
+  const unserved: string[] = []
+  const indexes: Record<string, Document[]> = {}
+  for (const name of ['jobs', 'endpoints', 'meta']) {
+    const there = await db.listCollections({ name }).toArray()
+    indexes[name] = there.length === 0 ? [] : await db.collection(name).indexes()
+  }
+  const accesses = queriesOf(sent).flatMap(accessesOf)
+  expect(accesses.length).toBeGreaterThan(20)
+  for (const access of accesses) {
+    const own = indexes[access.collection] ?? []
+    if (!own.some((index) => serves(index, access))) unserved.push(JSON.stringify(access))
+  }
+  expect(unserved).toEqual([])
+})
+
+async function useEveryVerb(): Promise<void> {
+  const now = store.clock.now()
+  const endpoint = await addEndpoint(store)
+  const other = await addEndpoint(store)
+  const doomed = await addEndpoint(store)
+  await enqueueMany(store, endpoint, 4, { tags: ['a'], expiresAt: now + DAY_MS })
+  const key = { idempotency: { key: 'k', requestHash: 'h' } }
+  const [keyed = ''] = await enqueueMany(store, other, 1, key)
+  await store.enqueue([{ ...(await newLike(keyed)), ...key }])
+  await enqueueMany(store, other, 1, { expiresAt: now })
+  await enqueueMany(store, doomed, 2)
+  await claimFrom(store, doomed, 1)
+  await store.claim(
+    [endpoint, other].map((name) => ({ endpoint: name, limit: 1 })),
+    2,
+    {
+      workerId: 'worker-1',
+      leaseMs: 1,
+    },
+  )
+  const [first, second] = await claimFrom(store, endpoint, 2)
+  if (first === undefined || second === undefined) throw new Error('nothing was claimed')
+  await store.renew([first, { ...second, fence: 99 }], 60_000)
+  await store.settle([success(store, first), burial(store, { ...second, fence: 99 })])
+  await store.release([second, first])
+  await store.cancel([second.jobId])
+  await store.retry([second.jobId])
+  await store.deleteEndpoint(doomed, { force: true, ifVersion: null })
+  await store.deleteEndpoint(endpoint, { force: false, ifVersion: null })
+  const createdAt = now - 2 * DAY_MS
+  const [old = ''] = await enqueueMany(store, other, 1, { createdAt })
+  await store.cancel([old])
+  const unused = await addEndpoint(store)
+  await store.deleteEndpoint(unused, { force: false, ifVersion: null })
+  await until(async () => {
+    await store.sweep({ limit: 100, reclaim: true })
+    return (await store.endpointsNamed([doomed])).length === 0
+  })
+  expect(await store.getJob(old)).toBeNull()
+  await readAll(endpoint, first.jobId, now)
+}
+
+async function newLike(id: string) {
+  const job = await store.getJob(id)
+  if (job === null) throw new Error('the job is gone')
+  const { createdAt, runAt, priority, payload } = job
+  const plain = { tags: [], metadata: {}, headers: {}, timeoutMs: null, retry: null }
+  const rest = { maxAttempts: null, expiresAt: null, idempotency: null }
+  const like = { endpoint: job.endpoint, createdAt, runAt, priority, payload }
+  return { ...plain, ...rest, ...like, id: `${id.slice(0, -4)}zzzz` }
+}
+
+async function readAll(endpoint: string, jobId: string, now: number): Promise<void> {
+  await store.getJob(jobId)
+  await store.getPayload(jobId)
+  await store.finalAmong([jobId])
+  await store.due(null)
+  await store.due(now - 5_000)
+  await store.countJobs([endpoint, 'nobody'])
+  await store.endpointsNamed([endpoint])
+  await store.listEndpoints('a', 10)
+  await store.writeApiMode({ localMode: true })
+  await store.readApiMode()
+  for (const query of [
+    {},
+    { createdAfter: now - 1_000, createdBefore: now + 1_000 },
+    { endpoint },
+    { endpoint, states: ['dead' as const, 'queued' as const], after: jobId },
+    { states: ['dead' as const] },
+    { tag: 'a' },
+    { tag: 'a', endpoint, createdAfter: now - 1_000 },
+  ]) {
+    await store.listJobs({ ...query, limit: 10 })
+  }
+}
+
+/** One of each update of a batch, for only one at a time can be explained. */
+function queriesOf(commands: Document[]): Document[] {
+  const queries = commands.flatMap((command) => {
+    const { find, aggregate, distinct, update, delete: deletion } = command
+    if (update !== undefined) {
+      return (command.updates as Document[]).map((one) => ({ ...command, updates: [one] }))
+    }
+    return (find ?? aggregate ?? distinct ?? deletion) === undefined ? [] : [command]
+  })
+  return [...new Map(queries.map((query) => [shapeOf(query), query])).values()]
+}
+
+function shapeOf(query: Document): string {
+  return JSON.stringify(explainable(query), (_, value) =>
+    typeof value === 'string' && value.length > 12 ? '…' : plain(value),
+  )
+}
+
+function explainable(query: Document): Document {
+  const { lsid, $db, $clusterTime, txnNumber, maxTimeMS, readConcern, writeConcern, ...rest } =
+    query
+  return rest
+}
+
+function stagesOf(plan: unknown): string[] {
+  if (typeof plan !== 'object' || plan === null) return []
+  const own = 'stage' in plan && typeof plan.stage === 'string' ? [plan.stage] : []
+  // Plans that lost do not count.
+  const rest = Object.entries(plan).filter(([key]) => key !== 'rejectedPlans')
+  return own.concat(rest.flatMap(([, part]) => stagesOf(part)))
+}
+
+interface Access {
+  collection: string
+  filter: Document
+  sort: Document
+}
+
+function accessesOf(query: Document): Access[] {
+  const { find, aggregate, distinct, update, delete: deletion } = query
+  const collection = find ?? aggregate ?? distinct ?? update ?? deletion
+  if (aggregate !== undefined) return pipelinesOf(query.pipeline).map(accessOfPipeline(collection))
+  const [change] = query.updates ?? query.deletes ?? []
+  const filter = flat(query.filter ?? query.query ?? change?.q ?? {})
+  // A collection of endpoints is read by name; alternatives are looked at one by one.
+  const alternatives: Document[] = filter.$or ?? [filter]
+  const sort = plain(query.sort ?? {})
+  return alternatives.map((one) => ({ collection, filter: one, sort }))
+}
+
+function pipelinesOf(pipeline: Document[]): Document[][] {
+  const unions = pipeline.flatMap((stage) => (stage.$unionWith ? [stage.$unionWith.pipeline] : []))
+  return [pipeline, ...unions]
+}
+
+function accessOfPipeline(collection: string) {
+  return (pipeline: Document[]): Access => ({
+    collection,
+    filter: flat(pipeline[0]?.$match ?? {}),
+    sort: pipeline[1]?.$sort ?? {},
+  })
+}
+
+/** The driver keeps the order of a sort in a Map. */
+function plain(sort: Document | Map<string, unknown>): Document {
+  return sort instanceof Map ? Object.fromEntries(sort) : sort
+}
+
+function flat(filter: Document): Document {
+  const { $and = [], ...rest } = filter
+  return Object.assign(rest, ...$and)
+}
+
+/** Whether this index holds all that the filter can match, begins with it, and sorts as asked. */
+function serves(index: Document, { filter, sort }: Access): boolean {
+  const partial = Object.entries(index.partialFilterExpression ?? {})
+  if (!partial.every(([field, condition]) => implies(filter[field], condition))) return false
+  const keys = Object.entries(index.key as Record<string, number>)
+  const [firstField = ''] = keys[0] ?? []
+  const wantsOrder = Object.entries(sort)
+  if (!(firstField in filter)) {
+    // Without any condition, an index in the order asked is walked only as far as is read; and the
+    // names of all endpoints with queued jobs are skipped through in the index of claims.
+    return (wantsOrder[0]?.[0] ?? '') === firstField || partial.some(([field]) => field in filter)
+  }
+  const equal = keys.findIndex(([field]) => !isEquality(filter[field]))
+  const ordered = keys.slice(
+    Math.max(
+      0,
+      keys.findIndex(([field]) => field === wantsOrder[0]?.[0]),
+    ),
+  )
+  if (wantsOrder.length === 0) return true
+  const start = keys.length - ordered.length
+  return (
+    ordered[0]?.[0] === wantsOrder[0]?.[0] &&
+    (equal === -1 || start <= equal) &&
+    wantsOrder.every(([field, way], i) => {
+      const [key, keyWay = 0] = ordered[i] ?? []
+      return key === field && keyWay * way === (ordered[0]?.[1] ?? 0) * (wantsOrder[0]?.[1] ?? 0)
+    })
+  )
+}
+
+function isEquality(condition: unknown): boolean {
+  if (condition === undefined) return false
+  const isOperator =
+    typeof condition === 'object' && condition !== null && !(condition instanceof Date)
+  return !isOperator || '$in' in condition || '$eq' in condition
+}
+
+function implies(condition: unknown, asked: unknown): boolean {
+  if (condition === undefined) return false
+  if (typeof asked !== 'object' || asked === null) return condition === asked
+  if ('$exists' in asked) return true
+  return typeof condition === 'object' && condition !== null && '$gt' in condition
+}

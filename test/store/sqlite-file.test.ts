@@ -1,0 +1,201 @@
+// The SQLite store and its file: who may read it, what it keeps, and what is refused at the start
+// with which sentence.
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { asStoreError } from '../../src/store/sqlite/sqlite-errors.ts'
+import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
+import { type Store, StoreUnavailable, StoreUnusable } from '../../src/store/store.ts'
+import { addEndpoint, enqueueOne, jobOf } from '../contract/fixtures.ts'
+
+const SETTINGS = { retentionMs: 60_000, retentionDeadMs: 60_000, encryptionKeys: null }
+
+let folder = ''
+let path = ''
+const opened: Store[] = []
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'posthorn-file-'))
+  path = join(folder, 'posthorn.db')
+})
+afterEach(async () => {
+  await Promise.all(opened.splice(0).map((store) => store.close()))
+  rmSync(folder, { recursive: true, force: true })
+})
+
+async function open(where = path, encryptionKeys: Buffer[] | null = null): Promise<Store> {
+  const store = await openSqliteStore(where, { ...SETTINGS, encryptionKeys })
+  opened.push(store)
+  return store
+}
+
+describe('the file', () => {
+  test('is made with its folder, and only its owner may read it, its log and its key', async () => {
+    const deep = join(folder, 'a', 'b', 'posthorn.db')
+    const store = await open(deep)
+    await addEndpoint(store)
+    for (const name of [deep, `${deep}-wal`, `${deep}-shm`, `${deep}.key`]) {
+      expect([name, statSync(name).mode & 0o777]).toEqual([name, 0o600])
+    }
+  })
+
+  test('keeps its jobs when it is closed and opened again', async () => {
+    const first = await open()
+    const endpoint = await addEndpoint(first)
+    const { id } = await enqueueOne(first, endpoint)
+    await first.close()
+    const second = await open()
+    expect((await jobOf(second, id)).state).toBe('queued')
+    expect((await second.endpointsNamed([endpoint]))[0]?.secrets).toHaveLength(1)
+  })
+
+  test('named like a special name of SQLite is a file all the same', async () => {
+    const before = process.cwd()
+    // Forks have a working directory each.
+    process.chdir(folder)
+    try {
+      await open(':memory:')
+    } finally {
+      process.chdir(before)
+    }
+    expect(existsSync(join(folder, ':memory:'))).toBe(true)
+  })
+})
+
+describe('a start is refused, with a sentence,', () => {
+  test('when the path is empty', async () => {
+    await expect(open('')).rejects.toThrow(
+      new StoreUnusable('STORE_URL names no file: sqlite:PATH is expected'),
+    )
+  })
+
+  test('when the file is not a database', async () => {
+    writeFileSync(path, 'not a database, but long enough to be looked at as one '.repeat(20))
+    await expectRefusal(/is not an SQLite database$/)
+  })
+
+  test('when the file is a database of another program', async () => {
+    const db = new DatabaseSync(path)
+    db.exec('create table other (a)')
+    db.close()
+    await expectRefusal(/is a database of another program/)
+    const after = new DatabaseSync(path)
+    expect(after.prepare('select name from sqlite_schema').all()).toEqual([{ name: 'other' }])
+    after.close()
+  })
+
+  test('when a newer Posthorn has written the file', async () => {
+    await (await open()).close()
+    const db = new DatabaseSync(path)
+    db.exec('pragma user_version = 999')
+    db.close()
+    await expectRefusal(/was written by a newer Posthorn \(schema 999; this one knows up to \d+\)/)
+  })
+
+  test('when the folder can not be made', async () => {
+    writeFileSync(join(folder, 'file'), '')
+    await expect(open(join(folder, 'file', 'posthorn.db'))).rejects.toThrow(StoreUnusable)
+    await expect(open(join(folder, 'file', 'a', 'posthorn.db'))).rejects.toThrow(
+      /^the folder .* can not be made: /,
+    )
+  })
+
+  test('when the path is a folder', async () => {
+    await expect(open(folder)).rejects.toThrow(StoreUnusable)
+  })
+
+  test.runIf(process.getuid?.() !== 0)('when the file may not be written', async () => {
+    await (await open()).close()
+    chmodSync(path, 0o400)
+    await expectRefusal(/can not be written/)
+  })
+
+  test('when the key file is gone while secrets are stored', async () => {
+    const store = await open()
+    await addEndpoint(store)
+    await store.close()
+    rmSync(`${path}.key`)
+    await expectRefusal(/the key file .* is missing/)
+  })
+
+  test('when the key file holds no key', async () => {
+    const store = await open()
+    await addEndpoint(store)
+    await store.close()
+    writeFileSync(`${path}.key`, 'c2hvcnQ=\n')
+    await expectRefusal(/does not hold 32 bytes in base64/)
+  })
+
+  test('when a stored secret was encrypted with a key that is not set', async () => {
+    const key = Buffer.alloc(32, 1)
+    const store = await open(path, [key])
+    await addEndpoint(store)
+    await store.close()
+    await expect(open(path, [Buffer.alloc(32, 2)])).rejects.toThrow(StoreUnusable)
+    await open(path, [Buffer.alloc(32, 2), key])
+  })
+
+  async function expectRefusal(sentence: RegExp): Promise<void> {
+    const refusal = await open().catch((error: unknown) => error)
+    expect(refusal).toBeInstanceOf(StoreUnusable)
+    expect((refusal as Error).message).toMatch(sentence)
+  }
+})
+
+describe('the key file', () => {
+  test('is not made before a secret is stored, and is never changed', async () => {
+    const store = await open()
+    expect(existsSync(`${path}.key`)).toBe(false)
+    await addEndpoint(store)
+    const key = readFileSync(`${path}.key`, 'latin1')
+    expect(Buffer.from(key.trim(), 'base64')).toHaveLength(32)
+    await addEndpoint(store)
+    expect(readFileSync(`${path}.key`, 'latin1')).toBe(key)
+  })
+
+  test('made by one process is used by those that were open before', async () => {
+    const [first, second] = [await open(), await open()]
+    const one = await addEndpoint(first)
+    const two = await addEndpoint(second)
+    for (const store of [first, second]) {
+      expect(await store.endpointsNamed([one, two])).toHaveLength(2)
+    }
+  })
+})
+
+describe('a closed store', () => {
+  test('is unavailable, says so, and can be closed again', async () => {
+    const store = await open()
+    await store.close()
+    await expect(store.ready()).rejects.toThrow(StoreUnavailable)
+    await expect(store.ready()).rejects.toThrow(/is closed$/)
+    await expect(store.writeApiMode({ localMode: true })).rejects.toThrow(StoreUnavailable)
+    await store.close()
+  })
+})
+
+describe('a full disk', () => {
+  test('is told as such', () => {
+    const db = new DatabaseSync(path)
+    db.exec('create table t (a); pragma max_page_count = 2')
+    const fill = () => db.exec('insert into t values (zeroblob(100000))')
+    expect(() => {
+      try {
+        fill()
+      } catch (error) {
+        throw asStoreError('posthorn.db', error)
+      }
+    }).toThrow(new StoreUnavailable('the store posthorn.db can not grow: the disk is full'))
+    db.close()
+  })
+})

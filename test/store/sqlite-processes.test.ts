@@ -1,0 +1,37 @@
+// Several writers on one SQLite file at the same moment, which one thread alone can not show.
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
+import { expect, test } from 'vitest'
+import { addEndpoint, enqueueMany } from '../contract/fixtures.ts'
+import { useStore } from '../support/stores.ts'
+import { until } from '../support/until.ts'
+import type { Claimed } from './claimer.ts'
+
+const WORKER_COUNT = 4
+const JOB_COUNT = 2_000
+const CLAIMER = join(import.meta.dirname, 'claimer.ts')
+
+const place = useStore('sqlite', { encryptionKeys: null })
+
+test('four workers and an API share one file: each job is claimed once and settled once', async () => {
+  const { store } = place
+  const endpoint = await addEndpoint(store)
+  await enqueueMany(store, endpoint, 1_000)
+  const path = place.url.slice('sqlite:'.length)
+  const workers = Array.from({ length: WORKER_COUNT }, (_, i) => {
+    return new Worker(CLAIMER, { workerData: { path, endpoint, workerId: `worker-${i}` } })
+  })
+  const ends = workers.map((worker) => once(worker, 'message'))
+  for (let count = 1_000; count < JOB_COUNT; count += 50) await enqueueMany(store, endpoint, 50)
+  const claimed = (await Promise.all(ends)).map(([told]) => told as Claimed)
+
+  const jobIds = claimed.flatMap((one) => one.jobIds)
+  expect(new Set(jobIds).size).toBe(jobIds.length)
+  expect(claimed.flatMap(({ results }) => results).every((one) => one === 'applied')).toBe(true)
+  // A worker ends when it finds nothing, which may be before the last job was enqueued.
+  expect(jobIds.length).toBeGreaterThanOrEqual(1_000)
+  const [counts] = await store.countJobs([endpoint])
+  expect(counts).toEqual({ queued: JOB_COUNT - jobIds.length, running: 0, more: false })
+  await until(() => workers.every((worker) => worker.threadId === -1))
+})

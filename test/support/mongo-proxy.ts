@@ -1,0 +1,95 @@
+// A TCP proxy before MongoDB that cuts, stalls, or loses a single answer: faults a server never has
+// at the right moment by itself.
+import { once } from 'node:events'
+import { connect, createServer, type Socket } from 'node:net'
+import { databaseUrl } from './mongo.ts'
+import { freePort } from './secantus.ts'
+
+export interface MongoProxy {
+  /** The URL of the same database, through the proxy. */
+  url: string
+  /** Ends all connections and takes no new ones. */
+  cut(): void
+  /** Takes everything and answers nothing. */
+  stall(): void
+  /** Lets everything through again; what was stalled stays lost. */
+  mend(): void
+  /** The next request that holds this text reaches the server, and its connection then ends. */
+  loseAnswerTo(text: string): void
+  /** How many answers were lost so. */
+  lostAnswers(): number
+  stop(): Promise<void>
+}
+
+type Mode = 'open' | 'cut' | 'stalled'
+
+export async function startMongoProxy(targetUrl: string): Promise<MongoProxy> {
+  const target = firstHostOf(targetUrl)
+  const sockets = new Set<Socket>()
+  let mode: Mode = 'open'
+  let loseNext: string | null = null
+  let lostAnswers = 0
+
+  const server = createServer((client) => {
+    if (mode === 'cut') return client.destroy()
+    const upstream = connect(target)
+    let isLosing = false
+    for (const socket of [client, upstream]) {
+      sockets.add(socket)
+      socket.setNoDelay(true)
+      // Either end may go at any time: that is what this is for.
+      socket.on('error', () => {})
+      socket.on('close', () => {
+        sockets.delete(socket)
+        client.destroy()
+        upstream.destroy()
+      })
+    }
+    client.on('data', (chunk) => {
+      if (mode === 'stalled') return
+      if (loseNext !== null && chunk.includes(loseNext)) {
+        loseNext = null
+        isLosing = true
+      }
+      upstream.write(chunk)
+    })
+    upstream.on('data', (chunk) => {
+      if (mode === 'stalled') return
+      if (!isLosing) return void client.write(chunk)
+      lostAnswers += 1
+      client.destroy()
+    })
+  })
+  server.listen(await freePort(), '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  const database = /^[^/]+\/\/[^/]+\/([^?]*)/.exec(targetUrl)?.[1] ?? ''
+  return {
+    url: `${databaseUrl(`mongodb://127.0.0.1:${port}`, database)}?directConnection=true`,
+    cut() {
+      mode = 'cut'
+      for (const socket of sockets) socket.destroy()
+    },
+    stall() {
+      mode = 'stalled'
+    },
+    mend() {
+      mode = 'open'
+    },
+    loseAnswerTo(text) {
+      loseNext = text
+    },
+    lostAnswers: () => lostAnswers,
+    async stop() {
+      for (const socket of sockets) socket.destroy()
+      server.close()
+      await once(server, 'close')
+    },
+  }
+}
+
+function firstHostOf(url: string): { host: string; port: number } {
+  const [, host, port = '27017'] = /^mongodb:\/\/(?:[^@/]*@)?([^:/,]+)(?::(\d+))?/.exec(url) ?? []
+  if (host === undefined) throw new Error('the proxy needs a mongodb:// URL with a host')
+  return { host, port: Number(port) }
+}

@@ -1,0 +1,106 @@
+// The stores that the contract suite is run on: each test file gets an empty one of its own.
+import { randomBytes } from 'node:crypto'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { MongoClient } from 'mongodb'
+import { afterAll, beforeAll, inject } from 'vitest'
+import { openStore } from '../../src/store/open-store.ts'
+import type { Store, StoreSettings } from '../../src/store/store.ts'
+import { databaseUrl } from './mongo.ts'
+
+export const ENGINES = ['sqlite', 'mongo'] as const
+export type Engine = (typeof ENGINES)[number]
+
+const DAY_MS = 86_400_000
+
+/** What a test may do with the place where its jobs are kept. */
+export interface Place {
+  readonly url: string
+  /** The store that most tests need no other than. */
+  readonly store: Store
+  /** One more, as another process would open it; closed at the end. */
+  open(settings?: Partial<StoreSettings>): Promise<Store>
+  /** All that is stored, as whoever steals the disk would read it. */
+  rawText(): Promise<string>
+}
+
+/** Opens an empty store before the tests of this block and removes it after them. */
+export function useStore(engine: Engine, settings: Partial<StoreSettings> = {}): Place {
+  const complete: StoreSettings = {
+    retentionMs: 7 * DAY_MS,
+    retentionDeadMs: 30 * DAY_MS,
+    encryptionKeys: [randomBytes(32)],
+    ...settings,
+  }
+  const ground = GROUNDS[engine]()
+  const opened: Store[] = []
+
+  async function open(changes: Partial<StoreSettings> = {}): Promise<Store> {
+    const store = await openStore(ground.url(), { ...complete, ...changes })
+    opened.push(store)
+    return store
+  }
+
+  beforeAll(async () => {
+    await open()
+  })
+  afterAll(async () => {
+    await Promise.all(opened.map((store) => store.close()))
+    await ground.remove()
+  })
+
+  return {
+    get url() {
+      return ground.url()
+    },
+    get store() {
+      return opened[0] as Store
+    },
+    open,
+    rawText: ground.rawText,
+  }
+}
+
+interface Ground {
+  url(): string
+  rawText(): Promise<string>
+  remove(): Promise<void>
+}
+
+const GROUNDS: Record<Engine, () => Ground> = {
+  sqlite() {
+    const folder = mkdtempSync(join(tmpdir(), 'posthorn-store-'))
+    return {
+      url: () => `sqlite:${join(folder, 'posthorn.db')}`,
+      rawText: async () =>
+        readdirSync(folder)
+          .map((name) => readFileSync(join(folder, name), 'latin1'))
+          .join('\n'),
+      remove: async () => rmSync(folder, { recursive: true, force: true }),
+    }
+  },
+  mongo() {
+    const url = databaseUrl(inject('mongoUrl'), `test-${randomBytes(6).toString('hex')}`)
+    return {
+      url: () => url,
+      rawText: () => withClient(url, readAll),
+      remove: async () => void (await withClient(url, (client) => client.db().dropDatabase())),
+    }
+  },
+}
+
+async function withClient<T>(url: string, work: (client: MongoClient) => Promise<T>): Promise<T> {
+  const client = new MongoClient(url)
+  try {
+    return await work(client)
+  } finally {
+    await client.close()
+  }
+}
+
+async function readAll(client: MongoClient): Promise<string> {
+  const collections = await client.db().collections()
+  const documents = await Promise.all(collections.map((one) => one.find().toArray()))
+  return JSON.stringify(documents)
+}

@@ -1,0 +1,158 @@
+// What each answer and each error means, row by row of the delivery contract.
+import { describe, expect, it } from 'vitest'
+import {
+  AddressRefused,
+  HandshakeFailed,
+  outcomeOfAnswer,
+  outcomeOfError,
+} from '../../src/webhook/outcome.ts'
+
+const NOW = Date.UTC(2026, 10, 24, 8, 30, 0)
+const DAY_MS = 86_400_000
+
+const NO_RETRY = { 'posthorn-no-retry': 'true' }
+const AFTER_2 = { 'retry-after': '2' }
+
+describe('outcomeOfAnswer', () => {
+  it.each([
+    [200, {}, 'succeeded'],
+    [201, {}, 'succeeded'],
+    [202, {}, 'succeeded'],
+    [204, {}, 'succeeded'],
+    [299, {}, 'succeeded'],
+    [200, NO_RETRY, 'succeeded'],
+    [200, AFTER_2, 'succeeded'],
+    [301, {}, 'http_error'],
+    [304, {}, 'http_error'],
+    [307, { location: 'http://127.0.0.1/' }, 'http_error'],
+    [302, NO_RETRY, 'rejected'],
+    [400, {}, 'rejected'],
+    [413, {}, 'rejected'],
+    [414, {}, 'rejected'],
+    [415, {}, 'rejected'],
+    [422, {}, 'rejected'],
+    [410, {}, 'rejected'],
+    [410, NO_RETRY, 'rejected'],
+    [429, {}, 'throttled'],
+    [429, AFTER_2, 'throttled'],
+    [429, { ...NO_RETRY, ...AFTER_2 }, 'rejected'],
+    [503, AFTER_2, 'throttled'],
+    [503, {}, 'http_error'],
+    [503, { ...NO_RETRY, ...AFTER_2 }, 'rejected'],
+    [401, {}, 'http_error'],
+    [403, {}, 'http_error'],
+    [404, {}, 'http_error'],
+    [405, {}, 'http_error'],
+    [408, {}, 'http_error'],
+    [409, {}, 'http_error'],
+    [418, {}, 'http_error'],
+    [500, {}, 'http_error'],
+    [500, NO_RETRY, 'rejected'],
+    [500, { 'posthorn-no-retry': 'TRUE ' }, 'rejected'],
+    [500, { 'posthorn-no-retry': 'false' }, 'http_error'],
+    [500, { 'posthorn-no-retry': ['true', 'true'] }, 'rejected'],
+    [502, {}, 'http_error'],
+    [599, {}, 'http_error'],
+    [999, {}, 'http_error'],
+  ])('%i with %j is %s', (status, headers, outcome) => {
+    const meaning = outcomeOfAnswer(status, headers, NOW)
+    expect(meaning.outcome).toBe(outcome)
+    expect(meaning.message).toContain(String(status))
+  })
+
+  it.each([
+    ['0', 0],
+    ['120', 120_000],
+    [' 7 ', 7_000],
+    ['315360000', DAY_MS],
+    ['99999999999999999999999999', DAY_MS],
+    ['Tue, 24 Nov 2026 08:31:30 GMT', 90_000],
+    ['Tuesday, 24-Nov-26 08:31:30 GMT', 90_000],
+    ['Tue Nov 24 08:31:30 2026', 90_000],
+    ['Tue, 24 Nov 2026 08:00:00 GMT', 0],
+    ['Fri, 31 Dec 1999 23:59:59 GMT', 0],
+    ['Tue, 24 Nov 2036 08:30:00 GMT', DAY_MS],
+    ['', null],
+    ['-5', null],
+    ['1.5', null],
+    ['1e3', null],
+    ['soon', null],
+    ['2026-11-25', null],
+    ['tomorrow 5', null],
+    ['Tue, 99 Foo 2026 08:31:30 GMT', null],
+  ])('Retry-After "%s" means %s ms', (value, expected) => {
+    for (const status of [429, 503, 500]) {
+      const { retryAfterMs } = outcomeOfAnswer(status, { 'retry-after': value }, NOW)
+      expect(retryAfterMs).toBe(expected)
+    }
+  })
+
+  it('takes the first of several Retry-After, and none from an answer that ends the job', () => {
+    expect(outcomeOfAnswer(429, { 'retry-after': ['3', '9'] }, NOW).retryAfterMs).toBe(3_000)
+    expect(outcomeOfAnswer(422, AFTER_2, NOW).retryAfterMs).toBeNull()
+    expect(outcomeOfAnswer(200, AFTER_2, NOW).retryAfterMs).toBeNull()
+  })
+})
+
+describe('outcomeOfError', () => {
+  it.each([
+    [error('ECONNREFUSED'), 'connect_error'],
+    [error('ECONNRESET'), 'connect_error'],
+    [error('EPIPE'), 'connect_error'],
+    [error('EHOSTUNREACH'), 'connect_error'],
+    [error('ENETUNREACH'), 'connect_error'],
+    [error('ETIMEDOUT'), 'connect_error'],
+    [error('UND_ERR_SOCKET', 'other side closed'), 'connect_error'],
+    [error('SOMETHING_NEW'), 'connect_error'],
+    [error('ENOTFOUND'), 'dns_error'],
+    [error('EAI_AGAIN'), 'dns_error'],
+    [Object.assign(error('EBUSY'), { syscall: 'getaddrinfo' }), 'dns_error'],
+    [new HandshakeFailed(error('CERT_HAS_EXPIRED')), 'tls_error'],
+    [new HandshakeFailed(error('DEPTH_ZERO_SELF_SIGNED_CERT')), 'tls_error'],
+    [error('ERR_TLS_CERT_ALTNAME_INVALID'), 'tls_error'],
+    [error('ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED'), 'tls_error'],
+    [error('EPROTO'), 'tls_error'],
+    [error('UND_ERR_HEADERS_OVERFLOW'), 'protocol_error'],
+    [error('UND_ERR_RES_CONTENT_LENGTH_MISMATCH'), 'protocol_error'],
+    [error('UND_ERR_SOCKET', 'bad upgrade'), 'protocol_error'],
+  ])('%s is %s', (given, outcome) => {
+    const meaning = outcomeOfError(given)
+    expect(meaning.outcome).toBe(outcome)
+    expect(meaning.errorCode).toBe((given as NodeJS.ErrnoException).code)
+    expect(meaning.message).not.toBe('')
+  })
+
+  it('gives the policy’s own sentence when it refused the address', () => {
+    expect(outcomeOfError(new AddressRefused('10.0.0.1 is a private address'))).toEqual({
+      outcome: 'blocked',
+      errorCode: 'ADDRESS_REFUSED',
+      message: '10.0.0.1 is a private address',
+    })
+  })
+
+  it('takes the code of the first address when all of several failed', () => {
+    const all = new AggregateError([error('EHOSTUNREACH'), error('ECONNREFUSED')])
+    expect(outcomeOfError(all)).toMatchObject({
+      outcome: 'connect_error',
+      errorCode: 'EHOSTUNREACH',
+    })
+  })
+
+  it('knows the parser’s error, which comes without a code', () => {
+    const parserError = Object.assign(new Error('Expected HTTP/'), { name: 'HTTPParserError' })
+    expect(outcomeOfError(parserError)).toEqual({
+      outcome: 'protocol_error',
+      errorCode: 'HTTP_PARSER_ERROR',
+      message: 'the answer is not HTTP as it should be: Expected HTTP/',
+    })
+  })
+
+  it('keeps a long text of the receiver’s short', () => {
+    const { message } = outcomeOfError(new HandshakeFailed(error('X', 'DNS:a, '.repeat(10_000))))
+    expect(message.length).toBeLessThan(400)
+  })
+})
+
+function error(code: string, message = `it failed: ${code}`): Error {
+  return Object.assign(new Error(message), { code })
+}

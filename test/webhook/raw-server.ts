@@ -1,0 +1,55 @@
+// A TCP server that behaves as badly as a test wants; what speaks HTTP properly is receiver.ts.
+
+import type { AddressInfo } from 'node:net'
+import { createServer, type Server, type Socket } from 'node:net'
+
+export interface RawServer {
+  port: number
+  url: string
+  connectionCount(): number
+  /** Connections that are open now. */
+  openCount(): number
+  /** All bytes that came, over all connections, as latin1. */
+  received(): string
+  close(): Promise<void>
+}
+
+/** @param behave is called once for each connection, when its first bytes have come */
+export async function startRawServer(behave: (socket: Socket) => void): Promise<RawServer> {
+  const sockets = new Set<Socket>()
+  let connectionCount = 0
+  let received = ''
+  const server: Server = createServer((socket) => {
+    connectionCount += 1
+    sockets.add(socket)
+    socket.on('close', () => sockets.delete(socket))
+    // The other side breaking off is what many tests are about.
+    socket.on('error', () => {})
+    socket.once('data', () => behave(socket))
+    socket.on('data', (chunk) => {
+      received += chunk.toString('latin1')
+    })
+  })
+  await new Promise<void>((resolve) => {
+    server.listen(0, '127.0.0.1', resolve)
+  })
+  const { port } = server.address() as AddressInfo
+  return {
+    port,
+    url: `http://127.0.0.1:${port}/`,
+    connectionCount: () => connectionCount,
+    openCount: () => sockets.size,
+    received: () => received,
+    async close() {
+      const closed = new Promise((resolve) => server.close(resolve))
+      for (const socket of sockets) socket.destroy()
+      await closed
+    },
+  }
+}
+
+/** Writes this again and again until the connection is gone. */
+export function writeForEver(socket: Socket, text: string, everyMs: number): void {
+  const timer = setInterval(() => socket.write(text), everyMs)
+  socket.on('close', () => clearInterval(timer))
+}

@@ -1,0 +1,96 @@
+// The request of an attempt: the header table of the delivery contract, and whose value wins.
+import { describe, expect, it } from 'vitest'
+import { newSecret } from '../../src/endpoint/endpoint.ts'
+import { type RequestParts, webhookRequest } from '../../src/webhook/request.ts'
+import { signatureHeader } from '../../src/webhook/signature.ts'
+
+const NOW = Date.UTC(2026, 10, 24, 8, 30, 0, 123)
+const PAYLOAD = Buffer.from('{"b":1,"a":1.0}')
+
+function parts(ofEndpoint = {}, ofJob = {}): RequestParts {
+  return {
+    job: {
+      jobId: 'job_01jd2y8x7k0000000000000000',
+      fence: 7,
+      attemptNumber: 3,
+      attemptsLeft: 2,
+      runAt: NOW - 1_500,
+      payload: PAYLOAD,
+      headers: ofJob,
+    },
+    endpoint: {
+      name: 'invoice-pdf',
+      url: 'https://example.com/hook?x=1',
+      secrets: [newSecret(), newSecret()],
+      headers: ofEndpoint,
+    },
+    now: NOW,
+    timeoutMs: 15_000,
+    userAgent: 'Posthorn/1.2.3',
+  }
+}
+
+function asRecord(headers: string[]): Record<string, string> {
+  const record: Record<string, string> = {}
+  for (let i = 0; i < headers.length; i += 2)
+    record[headers[i] as string] = headers[i + 1] as string
+  return record
+}
+
+const headersOf = (given: RequestParts) => asRecord(webhookRequest(given).headers)
+
+describe('webhookRequest', () => {
+  it('sends every header of the contract, and no other', () => {
+    const given = parts()
+    const { jobId } = given.job
+    expect(headersOf(given)).toEqual({
+      'webhook-id': jobId,
+      'webhook-timestamp': '1795509000',
+      'webhook-signature': signatureHeader(given.endpoint.secrets, jobId, 1_795_509_000, PAYLOAD),
+      'idempotency-key': jobId,
+      'posthorn-endpoint': 'invoice-pdf',
+      'posthorn-attempt': '3',
+      'posthorn-attempts-left': '2',
+      'posthorn-fence': '7',
+      'posthorn-scheduled-for': '2026-11-24T08:29:58.623Z',
+      'posthorn-deadline': '2026-11-24T08:30:15.123Z',
+      'user-agent': 'Posthorn/1.2.3',
+      'accept-encoding': 'identity',
+      'content-type': 'application/json',
+    })
+  })
+
+  it('passes on the very bytes and the URL of the endpoint', () => {
+    const request = webhookRequest(parts())
+    expect(request.body).toBe(PAYLOAD)
+    expect(request.url).toBe('https://example.com/hook?x=1')
+  })
+
+  it('adds the endpoint’s headers, then the job’s over them, whatever their case', () => {
+    const headers = headersOf(
+      parts({ Authorization: 'Bearer e', 'X-Tenant': 'e', 'x-only': 'e' }, { 'x-tenant': 'j' }),
+    )
+    expect(headers).toMatchObject({ authorization: 'Bearer e', 'x-tenant': 'j', 'x-only': 'e' })
+  })
+
+  it('lets the caller say another content type, but sends only one', () => {
+    const { headers } = webhookRequest(parts({ 'Content-Type': 'application/cloudevents+json' }))
+    expect(asRecord(headers)['content-type']).toBe('application/cloudevents+json')
+    expect(headers.filter((text) => text.toLowerCase() === 'content-type')).toHaveLength(1)
+  })
+
+  it('keeps accept-encoding and user-agent its own', () => {
+    const headers = headersOf(parts({ 'Accept-Encoding': 'gzip' }, { 'User-Agent': 'curl' }))
+    expect(headers).toMatchObject({
+      'accept-encoding': 'identity',
+      'user-agent': 'Posthorn/1.2.3',
+    })
+  })
+
+  it('takes names that mean something to JavaScript as plain names', () => {
+    const ofJob = JSON.parse('{"__proto__":"p","constructor":"c"}')
+    const { headers } = webhookRequest(parts({}, ofJob))
+    expect(headers[headers.indexOf('__proto__') + 1]).toBe('p')
+    expect(headers[headers.indexOf('constructor') + 1]).toBe('c')
+  })
+})

@@ -21,6 +21,7 @@ export function createJobWaits(store: Pick<Store, 'finalAmong'>): JobWaits {
   const endsById = new Map<string, Set<() => void>>()
   let waitCount = 0
   let timer: NodeJS.Timeout | null = null
+  let isStopped = false
 
   async function look(): Promise<void> {
     const ids = [...endsById.keys()]
@@ -34,7 +35,7 @@ export function createJobWaits(store: Pick<Store, 'finalAmong'>): JobWaits {
 
   return {
     untilFinal(id, waitMs, asker) {
-      if (waitCount >= MAX_WAITS || waitMs === 0) return Promise.resolve()
+      if (isStopped || waitCount >= MAX_WAITS || waitMs === 0) return Promise.resolve()
       return new Promise((resolve) => {
         const ends = endsById.get(id) ?? new Set()
         const end = () => {
@@ -54,6 +55,7 @@ export function createJobWaits(store: Pick<Store, 'finalAmong'>): JobWaits {
       })
     },
     stop() {
+      isStopped = true
       if (timer !== null) clearTimeout(timer)
       for (const ends of [...endsById.values()]) for (const end of [...ends]) end()
     },

@@ -12,6 +12,8 @@ import { buildApp } from './app.ts'
 
 /** How long a stopping API lets requests finish before it closes their connections. */
 const CLOSE_DEADLINE_MS = 5_000
+/** A connection whose last answer was sent while closing stays open until somebody looks. */
+const IDLE_CHECK_MS = 50
 
 /** Starts the API; resolves with its URL once it listens. Throws when it can not start. */
 export async function startApi(config: Config): Promise<string> {
@@ -57,12 +59,14 @@ function refuseOpenDoor(host: string, localMode: boolean): void {
   )
 }
 
-/** Closes listeners and waits at once, connections after the deadline. */
+/** Closes listeners and waits at once, connections as they fall idle, all of them at the deadline. */
 async function closeApp(app: FastifyInstance, log: Logger): Promise<void> {
-  const timer = setTimeout(() => {
+  const idleTimer = setInterval(() => app.server.closeIdleConnections(), IDLE_CHECK_MS)
+  const deadlineTimer = setTimeout(() => {
     log.warn('api.closing_connections')
     app.server.closeAllConnections()
   }, CLOSE_DEADLINE_MS)
   await app.close()
-  clearTimeout(timer)
+  clearInterval(idleTimer)
+  clearTimeout(deadlineTimer)
 }

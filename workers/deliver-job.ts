@@ -104,8 +104,7 @@ function logAttempt(log: Logger, job: ClaimedJob, end: AttemptEnd): void {
 }
 
 function logStale(log: Logger, job: ClaimedJob, outcome: Outcome): void {
-  log.warn(
-    { jobId: job.jobId, endpoint: job.endpoint, attempt: job.attemptNumber, outcome },
-    'attempt.stale: the job was cancelled or taken by another; this result is not applied',
-  )
+  const { jobId, endpoint, attemptNumber: attempt } = job
+  const detail = 'the job was cancelled or taken by another; this result is not applied'
+  log.warn({ jobId, endpoint, attempt, outcome, detail }, 'attempt.stale')
 }

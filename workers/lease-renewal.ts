@@ -100,10 +100,8 @@ export class LeaseRenewal implements LeaseKeeper {
     const nowMs = performance.now()
     for (const { lease, abort, abortAtMs } of this.#kept.values()) {
       if (nowMs < abortAtMs) continue
-      this.#log.warn(
-        { jobId: lease.jobId },
-        'lease.lapsing: it could not be renewed; the request is aborted',
-      )
+      const detail = 'it could not be renewed; its request is broken off before it lapses'
+      this.#log.warn({ jobId: lease.jobId, detail }, 'lease.lapsing')
       abort('lost')
     }
   }

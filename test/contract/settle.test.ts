@@ -14,6 +14,7 @@ import {
   LONG_LEASE_MS,
   laterAgain,
   leaseOf,
+  passed,
   postponement,
   success,
   sweep,
@@ -139,6 +140,10 @@ describe.each(ENGINES)('on %s', (engine) => {
     const other = success(store, claimed)
     const attempt = { ...other.attempt, outcome: 'http_error' as const }
     expect(await store.settle([{ ...other, attempt }])).toEqual(['lease_lost'])
+    const failed = await claimNew()
+    await store.settle([laterAgain(store, failed)])
+    // The same outcome, and yet the job was not buried.
+    expect(await store.settle([burial(store, failed)])).toEqual(['lease_lost'])
   })
 
   test('a job remembers its last twenty attempts, in order', async () => {
@@ -182,7 +187,9 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   test('a lease that ran out leaves a lost attempt, and another worker takes the job', async () => {
     const { store } = place
-    const lapsed = await claimNew(1)
+    const endpoint = await addEndpoint(store)
+    await enqueueOne(store, endpoint, { runAt: store.clock.now() - HOUR_MS })
+    const lapsed = await claimOne(store, endpoint, 1)
     await until(async () => (await sweep(store)).reclaimed === 1)
     const job = await jobOf(store, lapsed.jobId)
     expect(job).toMatchObject({ state: 'queued', attemptsLeft: lapsed.attemptsLeft, lease: null })
@@ -218,7 +225,9 @@ describe.each(ENGINES)('on %s', (engine) => {
   test('renewal extends a lease and never shortens it', async () => {
     const { store } = place
     const claimed = await claimNew(HOUR_MS)
-    expect(await store.renew([leaseOf(claimed)], 1_000)).toEqual(['applied'])
+    expect(await store.renew([leaseOf(claimed)], 1)).toEqual(['applied'])
+    await passed(store, store.clock.now())
+    expect((await sweep(store)).reclaimed).toBe(0)
     const kept = await jobOf(store, claimed.jobId)
     expect(kept.lease?.expiresAt).toBe(claimed.claimedAt + HOUR_MS)
     expect(await store.renew([leaseOf(claimed)], 2 * HOUR_MS)).toEqual(['applied'])

@@ -84,5 +84,6 @@ describe.each(ENGINES)('on %s', (engine) => {
     await until(async () => (await posthorn.request('GET', '/health/live')).status === 200)
     expect(await api.stop()).toBe(0)
     expect((await waiting).body.state).toBe('queued')
+    expect(api.log.map(({ msg }) => msg)).not.toContain('api.closing_connections')
   })
 })

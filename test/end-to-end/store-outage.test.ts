@@ -10,6 +10,7 @@ import { until } from '../support/until.ts'
 const ANSWERED_MS = 3_000
 const NOISE_MS = 1_500
 const JOBS = 20
+const LEASE_MS = 1_500
 
 /** How a store of this engine is taken away and given back. */
 interface Outage {
@@ -112,5 +113,17 @@ describe.each(ENGINES)('on %s', (engine) => {
     outage.end()
     const jobs = await Promise.all(posted.map(({ body }) => posthorn.job(body.id, 'succeeded')))
     expect(jobs.map((job) => job.attemptCount)).toEqual(Array(JOBS).fill(1))
+  })
+
+  it('a worker that can not renew breaks its requests off before the leases lapse', async () => {
+    const worker = await posthorn.startWorker({ LEASE_DURATION: `${LEASE_MS}ms` })
+    receiver.answerWith(['hang', 200])
+    const { body } = await post('k')
+    await receiver.waitFor((requests) => requests.length === 1)
+    outage.begin(posthorn)
+    await worker.logged('lease.lapsing')
+    outage.end()
+    const job = await posthorn.job(body.id, 'succeeded')
+    expect(job.attempts).toMatchObject([{ outcome: 'lost' }, { outcome: 'succeeded' }])
   })
 })

@@ -11,6 +11,7 @@ import { type MongoContext, nowOf } from './context.ts'
 import type { Disowner } from './disown.ts'
 import { AS_TAKEN, claimedJobOf, type TakenDocument } from './documents.ts'
 import { guardOf } from './guards.ts'
+import { BY_ID } from './indexes.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
 
 /** Ids are lost to other claimers: try again, but not for ever. */
@@ -116,7 +117,7 @@ async function take(
           // Sets it once: a smaller one stays.
           $min: { startedAt: now },
         },
-        limit,
+        { ...BY_ID, ...limit },
       ),
     )
     if (matchedCount === 0) return new Map()
@@ -124,7 +125,13 @@ async function take(
       context.jobs
         .find<TakenDocument>(
           { _id: { $in: ids }, state: 'running', leaseId },
-          { projection: AS_TAKEN, batchSize: ids.length + 1, readConcern: 'majority', ...limit },
+          {
+            projection: AS_TAKEN,
+            batchSize: ids.length + 1,
+            readConcern: 'majority',
+            ...BY_ID,
+            ...limit,
+          },
         )
         .toArray(),
     )

@@ -4,6 +4,7 @@ import type { Failure } from '../../job/job.ts'
 import { failureFields, pushAttempt, randomId, toFinal } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import { guardOf } from './guards.ts'
+import { BY_ID } from './indexes.ts'
 import { EVERY_NAME } from './jobs.ts'
 import { leaseOf, lostAttempt, SEEN_LEASE, type SeenLease } from './lost-attempts.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
@@ -60,9 +61,12 @@ export function watchGoneEndpoints(
           for (const endpoint of deleting) await remove(context, endpoint, forget, deadline)
         }
       }
-      if (performance.now() - orphansLookedForAt >= LOOK_FOR_ORPHANS_MS) {
-        orphansLookedForAt = performance.now()
-        abandoned += await abandonOrphans(context, limit)
+      const room = limit - abandoned
+      if (room > 0 && performance.now() - orphansLookedForAt >= LOOK_FOR_ORPHANS_MS) {
+        const orphans = await abandonOrphans(context, room)
+        // As many as it might look at: there may be more, and the next sweep is to see.
+        if (orphans < room) orphansLookedForAt = performance.now()
+        abandoned += orphans
       }
       return { abandoned, evicted }
     },
@@ -120,7 +124,7 @@ async function evict(
     const change = toFinal('dead', now, context.settings, failureFields(ENDPOINT_GONE))
     const { fence, leaseId } = leaseOf(job)
     const filter = { _id: job._id, fence, leaseId, ...guardOf('evict', { now }) }
-    return { updateOne: { filter, update: { ...change, ...pushAttempt(attempt) } } }
+    return { updateOne: { filter, update: { ...change, ...pushAttempt(attempt) }, ...BY_ID } }
   })
   const { modifiedCount } = await run(deadline, (commandLimit) =>
     context.jobs.bulkWrite(updates, { ordered: false, ...commandLimit }),

@@ -7,6 +7,9 @@ export interface NamedIndex {
   options: Pick<CreateIndexesOptions, 'unique' | 'expireAfterSeconds' | 'partialFilterExpression'>
 }
 
+/** For writes that name their jobs: a planner with a choice of indexes can choose wrongly. */
+export const BY_ID = { hint: { _id: 1 } } as const
+
 /** By name. A name that exists is taken to be ours: a changed index needs a new name. */
 export const JOB_INDEXES = {
   /** claim: a lane's due jobs by priority, then runAt; and `due(null)`, from name to name. */

@@ -6,6 +6,7 @@ import { randomId, toQueued } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import type { JobDocument } from './documents.ts'
 import { guardOf } from './guards.ts'
+import { BY_ID } from './indexes.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
 
 export async function renew(
@@ -21,6 +22,7 @@ export async function renew(
     updateMany: {
       filter: { _id: { $in: ids }, ...guardOf('renew', { now, lease }) },
       update: { $max: { leaseExpiresAt: until } },
+      ...BY_ID,
     },
   }))
   const { matchedCount } = await run(deadline, (limit) =>
@@ -61,11 +63,12 @@ export function releasesOf(
   const { $set, $inc } = toQueued(null, { attemptsLeft: 1 })
   const update = { $set: { ...$set, releaseId }, $inc: { ...$inc, attemptCount: -1 } }
   return [
-    { updateMany: { filter: { ...filter, attemptCount: { $gt: 1 } }, update } },
+    { updateMany: { filter: { ...filter, attemptCount: { $gt: 1 } }, update, ...BY_ID } },
     {
       updateMany: {
         filter: { ...filter, attemptCount: 1 },
         update: { ...update, $unset: { startedAt: '' as const } },
+        ...BY_ID,
       },
     },
   ]

@@ -1,5 +1,5 @@
 // One way to every MongoDB command: with a deadline, and with the driver's errors put into ours.
-// The driver's own timeoutMS does nothing since its version 7.6, so the deadline is kept here.
+// The driver has made its own timeoutMS a word without effect, so the deadline is kept here.
 import { MongoBulkWriteError, MongoError, MongoServerError } from 'mongodb'
 import { StoreUnavailable } from '../store.ts'
 

@@ -6,6 +6,7 @@ import { failureFields, pushAttempt, randomId, toFinal, toQueued } from './chang
 import { type MongoContext, nowOf } from './context.ts'
 import { attemptDocument, type JobDocument } from './documents.ts'
 import { guardOf } from './guards.ts'
+import { BY_ID } from './indexes.ts'
 import { run, startDeadline } from './run-command.ts'
 
 export async function settle(
@@ -20,6 +21,7 @@ export async function settle(
     updateOne: {
       filter: { _id: settlement.jobId, ...guardOf(settlement.event, { now, lease: settlement }) },
       update: changeOf(settlement, writeId, context.settings),
+      ...BY_ID,
     },
   }))
   const { matchedCount } = await run(deadline, (limit) =>

@@ -6,6 +6,7 @@ import { failureFields, pushAttempt, randomId, toFinal, toQueued } from './chang
 import { type MongoContext, nowOf } from './context.ts'
 import type { GoneEndpoints } from './gone-endpoints.ts'
 import { guardOf } from './guards.ts'
+import { BY_ID } from './indexes.ts'
 import { leaseOf, lostAttempt, SEEN_LEASE, type SeenLease } from './lost-attempts.ts'
 import { run, startDeadline } from './run-command.ts'
 
@@ -62,7 +63,7 @@ async function takeLapsed(context: MongoContext, limit: number) {
           ? toQueued(now)
           : toFinal('dead', now, context.settings, failureFields(LEASE_LOST))
       const filter = { _id: job._id, ...guardOf(event, { now, lease: leaseOf(job) }) }
-      return { updateOne: { filter, update: { ...change, ...pushAttempt(attempt) } } }
+      return { updateOne: { filter, update: { ...change, ...pushAttempt(attempt) }, ...BY_ID } }
     })
     const { modifiedCount } = await run(deadline, (commandLimit) =>
       context.jobs.bulkWrite(updates, { ordered: false, ...commandLimit }),

@@ -1,0 +1,89 @@
+// How a claim chooses among what its lanes hold, without a database.
+import { expect, it } from 'vitest'
+import { createPicker, MAX_CLAIM_BYTES, type Picker } from '../../src/store/mongo/candidates.ts'
+
+/** What each lane holds, in order, and the size of each of its jobs. */
+type Held = Record<string, { count: number; bytes?: number }>
+
+/** Lets the picker ask until its round is complete; returns how often it asked. */
+function runRound(picker: Picker, held: Held): number {
+  let askedTimes = 0
+  picker.startRound()
+  for (let lanes = picker.nextLanes(); lanes.length > 0; lanes = picker.nextLanes()) {
+    askedTimes += 1
+    picker.add(
+      lanes.map(({ endpoint, left }) => {
+        const { count = 0, bytes = 10 } = held[endpoint] ?? {}
+        const length = Math.min(count, left)
+        return Array.from({ length }, (_, i) => {
+          return { _id: `${endpoint}-${i}`, endpoint, payloadBytes: bytes }
+        })
+      }),
+    )
+  }
+  return askedTimes
+}
+
+/** Books all that was picked as taken. */
+function takeAll(picker: Picker): string[] {
+  const picked = picker.picked()
+  const payloads = picked.map(({ payloadBytes, endpoint }) => {
+    return { endpoint, payload: { byteLength: payloadBytes } as Uint8Array }
+  })
+  picker.count(payloads)
+  return picked.map(({ _id }) => _id)
+}
+
+it('lanes are served in their order, each up to its own limit', () => {
+  const lanes = [
+    { endpoint: 'a', limit: 2 },
+    { endpoint: 'b', limit: 10 },
+  ]
+  const picker = createPicker(lanes, 4)
+  runRound(picker, { a: { count: 5 }, b: { count: 5 } })
+  expect(takeAll(picker)).toEqual(['a-0', 'a-1', 'b-0', 'b-1'])
+  expect(picker.wantsMore()).toBe(false)
+})
+
+it('a claim stops at its bytes, and does not go on with a smaller job of a later lane', () => {
+  const lanes = [
+    { endpoint: 'big', limit: 10 },
+    { endpoint: 'small', limit: 10 },
+  ]
+  const picker = createPicker(lanes, 10)
+  runRound(picker, { big: { count: 5, bytes: MAX_CLAIM_BYTES / 2 }, small: { count: 5 } })
+  expect(takeAll(picker)).toEqual(['big-0', 'big-1'])
+  expect(picker.wantsMore()).toBe(false)
+})
+
+it('a job larger than a whole claim may hold is taken alone', () => {
+  const picker = createPicker([{ endpoint: 'a', limit: 5 }], 5)
+  runRound(picker, { a: { count: 2, bytes: MAX_CLAIM_BYTES + 1 } })
+  expect(takeAll(picker)).toEqual(['a-0'])
+})
+
+it('ids that others took are tried for again, but not at a lane that gave all it had', () => {
+  const lanes = [
+    { endpoint: 'short', limit: 3 },
+    { endpoint: 'long', limit: 3 },
+  ]
+  const picker = createPicker(lanes, 4)
+  runRound(picker, { short: { count: 1 }, long: { count: 3 } })
+  picker.count([])
+  expect(picker.wantsMore()).toBe(true)
+  picker.startRound()
+  expect(picker.nextLanes().map(({ endpoint }) => endpoint)).toEqual(['long'])
+})
+
+it('a thousand empty lanes cost few commands', () => {
+  const lanes = Array.from({ length: 1_000 }, (_, i) => ({ endpoint: `lane-${i}`, limit: 100 }))
+  const picker = createPicker(lanes, 100)
+  expect(runRound(picker, {})).toBeLessThanOrEqual(20)
+  takeAll(picker)
+  expect(picker.wantsMore()).toBe(false)
+})
+
+it('nothing is asked of a lane whose limit is none', () => {
+  const picker = createPicker([{ endpoint: 'a', limit: 0 }], 10)
+  expect(picker.wantsMore()).toBe(false)
+})

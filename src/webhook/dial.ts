@@ -39,8 +39,8 @@ const MAX_TLS_SESSIONS = 1_000
 export function createDial(
   policy: () => AddressPolicy,
   secureContext: SecureContext | undefined,
+  resolve: Resolve,
 ): Dial {
-  const resolve = createResolver()
   const sessions = new Map<string, Buffer>()
 
   return (target, done) => {
@@ -63,6 +63,37 @@ export function createDial(
     awaitConnection(socket, target, judge, done)
     return socket
   }
+}
+
+/** All addresses of a name. */
+export type Resolve = (
+  hostname: string,
+  done: (error: Error | null, addresses: LookupAddress[]) => void,
+) => void
+
+/**
+ * One question at a time for each name: the system resolver has four threads for the whole process,
+ * and a name that hangs must not take them all.
+ */
+export function createResolver(ask: Resolve = askSystem): Resolve {
+  const waitingByName = new Map<string, Parameters<Resolve>[1][]>()
+  return (hostname, done) => {
+    const waiting = waitingByName.get(hostname)
+    if (waiting !== undefined) {
+      waiting.push(done)
+      return
+    }
+    const all = [done]
+    waitingByName.set(hostname, all)
+    ask(hostname, (error, addresses) => {
+      waitingByName.delete(hostname)
+      for (const tell of all) tell(error, addresses)
+    })
+  }
+}
+
+function askSystem(hostname: string, done: Parameters<Resolve>[1]): void {
+  lookup(hostname, { all: true }, done)
 }
 
 /** @throws Error, one sentence, when the text holds no certificate or a broken one */
@@ -143,29 +174,6 @@ function tlsOptions(
 function remember(sessions: Map<string, Buffer>, key: string, session: Buffer): void {
   if (sessions.size >= MAX_TLS_SESSIONS && !sessions.has(key)) sessions.clear()
   sessions.set(key, session)
-}
-
-type Resolve = (hostname: string, done: (error: Error | null, all: LookupAddress[]) => void) => void
-
-/**
- * One question at a time for each name: the system resolver has four threads for the whole process,
- * and a name that hangs must not take them all.
- */
-function createResolver(): Resolve {
-  const asking = new Map<string, Parameters<Resolve>[1][]>()
-  return (hostname, done) => {
-    const waiting = asking.get(hostname)
-    if (waiting !== undefined) {
-      waiting.push(done)
-      return
-    }
-    const all = [done]
-    asking.set(hostname, all)
-    lookup(hostname, { all: true }, (error, addresses) => {
-      asking.delete(hostname)
-      for (const tell of all) tell(error, addresses)
-    })
-  }
 }
 
 /** One refused answer refuses all: a name must not be tried until a good one happens to be first. */

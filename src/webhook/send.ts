@@ -11,7 +11,7 @@ import {
   shownText,
   withChunk,
 } from './answer-body.ts'
-import { createDial, secureContextWith } from './dial.ts'
+import { createDial, createResolver, secureContextWith } from './dial.ts'
 import { createLines, type Line, type Lines } from './lines.ts'
 import { type AnswerMeaning, outcomeOfAnswer, outcomeOfError } from './outcome.ts'
 import type { WebhookRequest } from './request.ts'
@@ -72,11 +72,13 @@ export interface SenderParts {
 export function createSender(parts: SenderParts): Sender {
   const { connections, policy, extraCaCerts, now = Date.now } = parts
   const secureContext = extraCaCerts === null ? undefined : secureContextWith(extraCaCerts)
-  const lines = createLines(createDial(policy, secureContext), policy, connections)
+  const dial = createDial(policy, secureContext, createResolver())
+  const lines = createLines(dial, policy, connections)
   const inFlight = new Set<AttemptInFlight>()
+  const shared: Shared = { lines, inFlight, split: createUrlSplitter(), now }
 
   function send(request: WebhookRequest, timeoutMs: number): Sending {
-    return new AttemptInFlight({ lines, inFlight, now }, request, timeoutMs)
+    return new AttemptInFlight(shared, request, timeoutMs)
   }
 
   async function close(): Promise<void> {
@@ -93,9 +95,34 @@ const ABORT_MESSAGES: Record<AbortOutcome, string> = {
   lost: 'the lease was lost before the endpoint had answered',
 }
 
+interface SplitUrl {
+  origin: string
+  /** With the query. */
+  path: string
+}
+
+/** URLs kept split; splitting one costs a tenth of a whole attempt. */
+const MAX_SPLIT_URLS = 1_000
+
+/** null: it is no absolute URL. */
+function createUrlSplitter(): (url: string) => SplitUrl | null {
+  const known = new Map<string, SplitUrl>()
+  return (text) => {
+    const split = known.get(text)
+    if (split !== undefined) return split
+    const url = URL.parse(text)
+    if (url === null) return null
+    if (known.size >= MAX_SPLIT_URLS) known.clear()
+    const fresh = { origin: url.origin, path: url.pathname + url.search }
+    known.set(text, fresh)
+    return fresh
+  }
+}
+
 /** What all attempts of a sender share. */
 interface Shared {
   lines: Lines
+  split: (url: string) => SplitUrl | null
   inFlight: Set<AttemptInFlight>
   now: () => number
 }
@@ -126,7 +153,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   }
 
   #start({ url, headers, body }: WebhookRequest): void {
-    const target = URL.parse(url)
+    const target = this.#shared.split(url)
     if (target === null) {
       this.#endWithoutAnswer('blocked', 'ERR_INVALID_URL', 'the URL of the endpoint is not a URL')
       return
@@ -134,7 +161,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     this.#deadline = setTimeout(passDeadline, this.#timeoutMs, this)
     this.#origin = target.origin
     this.#line = this.#shared.lines.take(target.origin)
-    const path = target.pathname + target.search
+    const { path } = target
     this.#line.client.dispatch({ path, method: 'POST', headers, body, blocking: false }, this)
   }
 

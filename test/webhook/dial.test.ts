@@ -1,0 +1,114 @@
+// What is judged is what is dialled: names with several addresses, and names that change their mind.
+import type { LookupAddress } from 'node:dns'
+import { once } from 'node:events'
+import type { Socket } from 'node:net'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { createAddressPolicy } from '../../src/webhook/address-policy.ts'
+import { createDial, createResolver, type Resolve } from '../../src/webhook/dial.ts'
+import { type RawServer, startRawServer } from './raw-server.ts'
+
+const LOCAL = createAddressPolicy({ allowedTargets: [], allowLoopback: true })
+const NAME = 'hooks.example.com'
+
+let server: RawServer
+let socket: Socket | null
+
+beforeEach(async () => {
+  socket = null
+  server = await startRawServer(() => {})
+})
+afterEach(async () => {
+  socket?.destroy()
+  await server.close()
+})
+
+/** A name service that gives these answers, one list for each question. */
+function nameService(...answers: string[][]): { resolve: Resolve; questions: string[] } {
+  const questions: string[] = []
+  const resolve: Resolve = (hostname, done) => {
+    const addresses = answers[Math.min(questions.length, answers.length - 1)] ?? []
+    questions.push(hostname)
+    const all: LookupAddress[] = addresses.map((address) => ({
+      address,
+      family: address.includes(':') ? 6 : 4,
+    }))
+    setImmediate(done, null, all)
+  }
+  return { resolve, questions }
+}
+
+/** The error, or null when the connection stands. */
+function dial(resolve: Resolve, hostname = NAME): Promise<Error | null> {
+  const connect = createDial(() => LOCAL, undefined, resolve)
+  return new Promise((done) => {
+    socket = connect({ hostname, port: server.port, isTls: false }, done)
+  })
+}
+
+describe('a name', () => {
+  it('is dialled at the address that was judged, asked for only once', async () => {
+    const { resolve, questions } = nameService(['127.0.0.1'], ['10.0.0.1'])
+    expect(await dial(resolve)).toBeNull()
+    expect(socket?.remoteAddress).toBe('127.0.0.1')
+    expect(questions).toEqual([NAME])
+  })
+
+  it.each([
+    [['127.0.0.1', '10.0.0.1']],
+    [['10.0.0.1', '127.0.0.1']],
+    [['127.0.0.1', '127.0.0.2', '169.254.169.254']],
+    [['127.0.0.1', '::ffff:10.0.0.1']],
+    [['127.0.0.1', 'fd00:ec2::254']],
+  ])('with one refused address among %j is not dialled at all', async (addresses) => {
+    const error = await dial(nameService(addresses).resolve)
+    expect(error).toMatchObject({ code: 'ADDRESS_REFUSED' })
+    expect(error?.message).toMatch(/^hooks\.example\.com resolves to /)
+    expect(server.connectionCount()).toBe(0)
+  })
+
+  it('falls back to its next address when one does not answer', async () => {
+    expect(await dial(nameService(['::1', '127.0.0.1']).resolve)).toBeNull()
+    expect(socket?.remoteAddress).toBe('127.0.0.1')
+  })
+
+  it('that has no address is an error, not a wait', async () => {
+    expect(await dial(nameService([]).resolve)).toBeInstanceOf(Error)
+  })
+})
+
+describe('a literal address', () => {
+  it('is judged without a question, and refused without a connection', async () => {
+    const { resolve, questions } = nameService(['127.0.0.1'])
+    expect(await dial(resolve, '10.0.0.1')).toMatchObject({ code: 'ADDRESS_REFUSED' })
+    expect(questions).toEqual([])
+  })
+})
+
+describe('a socket destroyed while it connects', () => {
+  it('never calls back', async () => {
+    const calls: (Error | null)[] = []
+    const connect = createDial(() => LOCAL, undefined, nameService(['127.0.0.1']).resolve)
+    socket = connect({ hostname: NAME, port: server.port, isTls: false }, (error) => {
+      calls.push(error)
+    })
+    socket.destroy()
+    await once(socket, 'close')
+    expect(await dial(nameService(['127.0.0.1']).resolve)).toBeNull()
+    expect(calls).toEqual([])
+  })
+})
+
+describe('the resolver', () => {
+  it('asks once for all that want the same name at the same time, and anew afterwards', async () => {
+    const { resolve, questions } = nameService(['127.0.0.1'], ['127.0.0.2'])
+    const shared = createResolver(resolve)
+    const ask = (name: string) =>
+      new Promise<string | undefined>((done) => {
+        shared(name, (_error, addresses) => done(addresses[0]?.address))
+      })
+    const first = await Promise.all([ask('a'), ask('a'), ask('a')])
+    expect(first).toEqual(['127.0.0.1', '127.0.0.1', '127.0.0.1'])
+    expect(await ask('a')).toBe('127.0.0.2')
+    expect(questions).toEqual(['a', 'a'])
+  })
+})

@@ -2,7 +2,7 @@
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
-import { AppError, ERRORS, type ErrorCode } from '../src/errors.ts'
+import { AppError, ERRORS } from '../src/errors.ts'
 import { StoreUnavailable } from '../src/store/store.ts'
 
 export const PROBLEM_TYPE = 'application/problem+json'
@@ -60,9 +60,9 @@ function asAppError(error: unknown): AppError {
 }
 
 /** What Node's parser refuses before there is a request, by its error codes. */
-const CLIENT_ERRORS: Record<string, [ErrorCode, string]> = {
-  HPE_HEADER_OVERFLOW: ['headers_too_large', 'the header fields are larger than 16 KiB'],
-  ERR_HTTP_REQUEST_TIMEOUT: ['request_timeout', 'the request did not arrive in time'],
+const CLIENT_ERRORS: Record<string, [status: number, detail: string]> = {
+  HPE_HEADER_OVERFLOW: [431, 'the header fields are larger than 16 KiB'],
+  ERR_HTTP_REQUEST_TIMEOUT: [408, 'the request did not arrive in time'],
 }
 
 /** Answers what is not HTTP at all, and closes. */
@@ -71,11 +71,11 @@ export function sendClientError(error: Error & { code?: string }, socket: Socket
     socket.destroy()
     return
   }
-  const [code, detail] = CLIENT_ERRORS[error.code ?? ''] ?? [
-    'invalid_request',
+  const [status, detail] = CLIENT_ERRORS[error.code ?? ''] ?? [
+    400,
     'what came is not an HTTP request',
   ]
-  const known = new AppError(code, detail)
+  const known = new AppError('invalid_request', detail, { status })
   const body = problemJson(known, 'none')
   socket.end(
     `HTTP/1.1 ${known.status} ${STATUS_CODES[known.status]}\r\nContent-Type: ${PROBLEM_TYPE}\r\n` +

@@ -15,8 +15,6 @@ export const ERRORS = {
   payload_too_large: { status: 413, title: 'The body is too large' },
   unsupported_media_type: { status: 415, title: 'The body must be application/json' },
   idempotency_key_reused: { status: 422, title: 'The idempotency key belongs to another request' },
-  headers_too_large: { status: 431, title: 'The header fields are too large' },
-  request_timeout: { status: 408, title: 'The request did not arrive in time' },
   internal_error: { status: 500, title: 'Something went wrong in Posthorn' },
   store_unavailable: { status: 503, title: 'The store does not answer' },
   overloaded: { status: 503, title: 'Too much is waiting to be stored' },

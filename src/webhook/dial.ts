@@ -1,6 +1,6 @@
-// Opens a connection, but only to an address that the policy allows: undici's own connector resolves
-// names without asking. The name is resolved once, every answer is judged, and what was judged is
-// what is dialled.
+// Opens a connection, but only to an address that the policy allows: undici's own connector
+// resolves names without asking. The name is resolved once, every answer is judged, and what was
+// judged is what is dialled.
 import { X509Certificate } from 'node:crypto'
 import { type LookupAddress, lookup } from 'node:dns'
 import { connect as connectTcp, isIP, type LookupFunction, Socket } from 'node:net'
@@ -189,8 +189,14 @@ function guardedLookup(
         if (!verdict.allowed) return done(new AddressRefused(verdict.reason), [])
       }
       const [first] = addresses
-      if (options.all || first === undefined) return done(null, addresses)
+      // Node would throw on an empty list, outside of anything that could catch it.
+      if (first === undefined) return done(noAddress(hostname), [])
+      if (options.all) return done(null, addresses)
       return done(null, first.address, first.family)
     })
   }
+}
+
+function noAddress(hostname: string): Error {
+  return Object.assign(new Error(`${hostname} has no address`), { code: 'ENOTFOUND' })
 }

@@ -1,6 +1,6 @@
-// The connections to endpoints: one line for each attempt in flight, kept for a moment for the next.
-// undici's Pool is not used: it queues, scans, and gives no way to end a request that still waits for
-// its connection. A line of its own for each attempt can be cut at any moment.
+// The connections to endpoints: one line for each attempt in flight, kept a moment for the next.
+// undici's Pool is not used: it queues, scans, and gives no way to end a request that still waits
+// for its connection. A line of its own for each attempt can be cut at any moment.
 import type { Socket } from 'node:net'
 import { Client } from 'undici'
 import type { AddressPolicy } from './address-policy.ts'
@@ -8,19 +8,19 @@ import type { Dial, Target } from './dial.ts'
 
 export interface Line {
   client: Client
+  origin: string
   target: Target
   /** Connecting or connected; null before the first request. */
   socket: Socket | null
   /** The policy that allowed the connection. */
   policy: AddressPolicy | null
-  isIdle: boolean
 }
 
 export interface Lines {
   /** A line to this origin (`http://host:port`), an idle one if there is one. */
   take(origin: string): Line
   /** After an answer that was read to its end. */
-  giveBack(origin: string, line: Line): void
+  giveBack(line: Line): void
   /** Ends the line at once, whatever it does. */
   cut(line: Line): void
   close(): Promise<void>
@@ -34,110 +34,126 @@ const MAX_ANSWER_HEADER_BYTES = 16 * 1_024
 
 /** @param maxIdle how many lines wait for their next request, over all origins */
 export function createLines(dial: Dial, policy: () => AddressPolicy, maxIdle: number): Lines {
-  const idleByOrigin = new Map<string, Line[]>()
+  const idle = createIdleLines()
   const open = new Set<Line>()
-  let idleCount = 0
 
   function take(origin: string): Line {
-    let line = takeIdle(origin)
+    let line = idle.take(origin)
     // A connection opened under a wider policy ends here, before anything more is sent on it.
-    while (line !== undefined && !isStillAllowed(line)) {
+    while (line !== undefined && !isStillAllowed(line, policy())) {
       cut(line)
-      line = takeIdle(origin)
+      line = idle.take(origin)
     }
     return line ?? openLine(origin)
   }
 
-  /** The one used last: its connection is the least likely to be closed by the receiver. */
-  function takeIdle(origin: string): Line | undefined {
-    const idle = idleByOrigin.get(origin)
-    const line = idle?.pop()
-    if (line === undefined) return undefined
-    if (idle?.length === 0) idleByOrigin.delete(origin)
-    idleCount -= 1
-    line.isIdle = false
-    return line
-  }
-
-  function isStillAllowed(line: Line): boolean {
-    const now = policy()
-    if (line.policy === now) return true
-    const ip = line.socket?.remoteAddress
-    if (ip === undefined) return false
-    if (!now.judgeAddress(ip, line.target.port, line.target.hostname).allowed) return false
-    line.policy = now
-    return true
-  }
-
   function openLine(origin: string): Line {
-    const target = targetOf(origin)
-    const client = new Client(origin, {
-      pipelining: 1,
-      allowH2: false,
-      // The total deadline rules; undici's own would each start anew.
-      headersTimeout: 0,
-      bodyTimeout: 0,
-      keepAliveTimeout: IDLE_MS,
-      keepAliveMaxTimeout: IDLE_MS,
-      keepAliveTimeoutThreshold: IDLE_MARGIN_MS,
-      maxHeaderSize: MAX_ANSWER_HEADER_BYTES,
-      connect: (_options, done) => {
-        line.policy = policy()
-        line.socket = dial(target, (error, socket) => {
-          if (error === null) done(null, socket as Socket)
-          else done(error, null)
-        })
-      },
-    })
-    const line: Line = { client, target, socket: null, policy: null, isIdle: false }
-    client.on('disconnect', () => {
-      if (line.isIdle) forget(origin, line)
+    const line = newLine(origin, dial, policy)
+    // The receiver closed it, or its time was over. In use it would connect anew by itself.
+    line.client.on('disconnect', () => {
+      if (idle.remove(line)) cut(line)
     })
     open.add(line)
     return line
   }
 
-  /** The receiver closed it, or its time was over. */
-  function forget(origin: string, line: Line): void {
-    const idle = idleByOrigin.get(origin) ?? []
-    const at = idle.indexOf(line)
-    if (at >= 0) {
-      idle.splice(at, 1)
-      idleCount -= 1
-    }
-    if (idle.length === 0) idleByOrigin.delete(origin)
-    cut(line)
-  }
-
-  function giveBack(origin: string, line: Line): void {
+  function giveBack(line: Line): void {
     const isUsable = line.socket !== null && !line.socket.destroyed
-    if (!isUsable || idleCount >= maxIdle) {
-      cut(line)
-      return
-    }
-    line.isIdle = true
-    idleCount += 1
-    const idle = idleByOrigin.get(origin)
-    if (idle === undefined) idleByOrigin.set(origin, [line])
-    else idle.push(line)
+    if (isUsable && idle.count() < maxIdle) idle.add(line)
+    else cut(line)
   }
 
   function cut(line: Line): void {
     open.delete(line)
-    line.isIdle = false
     line.socket?.destroy()
     void line.client.destroy()
   }
 
   async function close(): Promise<void> {
     const closed = [...open].map(({ socket }) => untilClosed(socket))
-    for (const line of open) cut(line)
-    idleByOrigin.clear()
-    idleCount = 0
+    for (const line of open) {
+      idle.remove(line)
+      cut(line)
+    }
     await Promise.all(closed)
   }
 
   return { take, giveBack, cut, close }
+}
+
+function newLine(origin: string, dial: Dial, policy: () => AddressPolicy): Line {
+  const target = targetOf(origin)
+  const client = new Client(origin, {
+    pipelining: 1,
+    allowH2: false,
+    // The total deadline rules; undici's own would each start anew.
+    headersTimeout: 0,
+    bodyTimeout: 0,
+    keepAliveTimeout: IDLE_MS,
+    keepAliveMaxTimeout: IDLE_MS,
+    keepAliveTimeoutThreshold: IDLE_MARGIN_MS,
+    maxHeaderSize: MAX_ANSWER_HEADER_BYTES,
+    connect: (_options, done) => {
+      line.policy = policy()
+      line.socket = dial(target, (error, socket) => {
+        if (error === null) done(null, socket as Socket)
+        else done(error, null)
+      })
+    },
+  })
+  const line: Line = { client, origin, target, socket: null, policy: null }
+  return line
+}
+
+function isStillAllowed(line: Line, policy: AddressPolicy): boolean {
+  if (line.policy === policy) return true
+  const ip = line.socket?.remoteAddress
+  if (ip === undefined) return false
+  if (!policy.judgeAddress(ip, line.target.port, line.target.hostname).allowed) return false
+  line.policy = policy
+  return true
+}
+
+interface IdleLines {
+  /** The one used last: its connection is the least likely to be closed by the receiver. */
+  take(origin: string): Line | undefined
+  add(line: Line): void
+  /** false: it was not idle. */
+  remove(line: Line): boolean
+  count(): number
+}
+
+function createIdleLines(): IdleLines {
+  const byOrigin = new Map<string, Line[]>()
+  let count = 0
+
+  function take(origin: string): Line | undefined {
+    const lines = byOrigin.get(origin)
+    const line = lines?.pop()
+    if (line === undefined) return undefined
+    if (lines?.length === 0) byOrigin.delete(origin)
+    count -= 1
+    return line
+  }
+
+  function add(line: Line): void {
+    const lines = byOrigin.get(line.origin)
+    if (lines === undefined) byOrigin.set(line.origin, [line])
+    else lines.push(line)
+    count += 1
+  }
+
+  function remove(line: Line): boolean {
+    const lines = byOrigin.get(line.origin) ?? []
+    const at = lines.indexOf(line)
+    if (at < 0) return false
+    lines.splice(at, 1)
+    if (lines.length === 0) byOrigin.delete(line.origin)
+    count -= 1
+    return true
+  }
+
+  return { take, add, remove, count: () => count }
 }
 
 function targetOf(origin: string): Target {

@@ -133,7 +133,6 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   readonly #shared: Shared
   readonly #timeoutMs: number
   readonly #startedAtMs = performance.now()
-  #origin = ''
   #line: Line | null = null
   #isSent = false
   #statusCode: number | null = null
@@ -159,7 +158,6 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
       return
     }
     this.#deadline = setTimeout(passDeadline, this.#timeoutMs, this)
-    this.#origin = target.origin
     this.#line = this.#shared.lines.take(target.origin)
     const { path } = target
     this.#line.client.dispatch({ path, method: 'POST', headers, body, blocking: false }, this)
@@ -247,7 +245,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     clearTimeout(this.#deadline)
     this.#shared.inFlight.delete(this)
     const line = this.#line
-    if (line !== null && isLineUsable) this.#shared.lines.giveBack(this.#origin, line)
+    if (line !== null && isLineUsable) this.#shared.lines.giveBack(line)
     else if (line !== null) this.#shared.lines.cut(line)
     resolve({ ...end, durationMs: performance.now() - this.#startedAtMs })
   }

@@ -110,6 +110,12 @@ describe('a start is refused, with a sentence,', () => {
     )
   })
 
+  test.runIf(existsSync('/proc/self'))('when the folder is where none can be', async () => {
+    await expect(open('/proc/none/here/posthorn.db')).rejects.toThrow(
+      /^the folder \/proc\/none\/here can not be made: /,
+    )
+  })
+
   test('when the path is a folder', async () => {
     await expect(open(folder)).rejects.toThrow(StoreUnusable)
   })

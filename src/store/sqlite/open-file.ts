@@ -1,6 +1,6 @@
 // Opens the database file: made where it is missing, readable to its owner only, migrated, and
 // proved to be ours and writable before anything is accepted.
-import { closeSync, mkdirSync, openSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { StoreUnavailable, StoreUnusable } from '../store.ts'
@@ -50,7 +50,7 @@ export async function openFile(path: string): Promise<DatabaseSync> {
 function createFile(path: string): void {
   const folder = dirname(path)
   try {
-    mkdirSync(folder, { recursive: true })
+    makeFolder(folder)
   } catch (error) {
     throw new StoreUnusable(`the folder ${folder} can not be made: ${reasonOf(error)}`, {
       cause: error,
@@ -64,6 +64,18 @@ function createFile(path: string): void {
     throw new StoreUnusable(`the store ${path} can not be made: ${reasonOf(error)}`, {
       cause: error,
     })
+  }
+}
+
+/** Not mkdir's own `recursive`, which never returns for a folder under /proc. */
+function makeFolder(folder: string): void {
+  if (existsSync(folder)) return
+  makeFolder(dirname(folder))
+  try {
+    mkdirSync(folder)
+  } catch (error) {
+    // Another process may have made it meanwhile.
+    if (!existsSync(folder)) throw error
   }
 }
 

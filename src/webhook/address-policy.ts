@@ -126,7 +126,7 @@ function isWhole([base, bits]: Range): boolean {
   return bits === base.toByteArray().length * 8
 }
 
-/** The address without its zone; the IPv4 one inside an IPv4-mapped form, which is where that leads. */
+/** The address without its zone; of an IPv4-mapped form the IPv4 inside, where it leads. */
 function parseAddress(text: string): Address | null {
   const bare = text.replace(/%.*$/, '')
   // ipaddr.js takes ::1.2.3.4 for the mapped ::ffff:1.2.3.4; the URL parser reads it as it is.

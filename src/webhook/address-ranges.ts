@@ -82,7 +82,7 @@ export const LOCALHOST_NAMES = [
   'ip6-loopback',
 ] as const
 
-/** The "bad ports" of the WHATWG fetch standard: other protocols that HTTP could be made to speak. */
+/** The "bad ports" of the WHATWG fetch standard: HTTP could be made to speak their protocols. */
 export const REFUSED_PORTS = new Set([
   0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102,
   103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465,

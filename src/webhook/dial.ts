@@ -23,13 +23,13 @@ export interface Target {
 export type Dialled = (error: Error | null, socket: Socket | null) => void
 
 /**
- * Starts to connect and returns the socket at once, so that it can be destroyed meanwhile. `done` is
- * called once, when the connection stands (over TLS: is verified) or has failed; never when the
+ * Starts to connect and returns the socket at once, so that it can be destroyed meanwhile. `done`
+ * is called once, when the connection stands (over TLS: is verified) or has failed; never when the
  * socket was destroyed by the caller.
  */
 export type Dial = (target: Target, done: Dialled) => Socket
 
-/** A handler that works for minutes stays silent: this keeps a NAT on the way from forgetting it. */
+/** A handler may work silently for minutes: this keeps a NAT on the way from forgetting it. */
 const TCP_KEEP_ALIVE_MS = 60_000
 
 /** Sessions kept for a shorter handshake, the last of each target. */
@@ -176,7 +176,7 @@ function remember(sessions: Map<string, Buffer>, key: string, session: Buffer): 
   sessions.set(key, session)
 }
 
-/** One refused answer refuses all: a name must not be tried until a good one happens to be first. */
+/** One refused answer refuses all: a name must not be tried until it shows its good side. */
 function guardedLookup(
   resolve: Resolve,
   judge: (ip: string) => ReturnType<AddressPolicy['judgeAddress']>,

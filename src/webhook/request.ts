@@ -1,4 +1,4 @@
-// The HTTP request of one attempt: its headers, its signature, its bytes (docs: delivery, "The request").
+// The HTTP request of one attempt: headers, signature, bytes (docs: delivery, "The request").
 import type { Endpoint } from '../endpoint/endpoint.ts'
 import type { ClaimedJob } from '../job/job.ts'
 import { signatureHeader } from './signature.ts'

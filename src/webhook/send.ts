@@ -51,7 +51,7 @@ export interface Sending {
 }
 
 export interface Sender {
-  /** @param timeoutMs the total deadline: name lookup, connection, TLS, headers and body together */
+  /** @param timeoutMs the total deadline: name lookup, connection, TLS, headers, body together */
   send(request: WebhookRequest, timeoutMs: number): Sending
   /** Ends what is in flight as interrupted; resolves when all connections are closed. */
   close(): Promise<void>
@@ -60,7 +60,7 @@ export interface Sender {
 export interface SenderParts {
   /** As many connections are kept for reuse; in flight there are as many as the caller sends. */
   connections: number
-  /** Asked at each connect and each reuse: it may change, and a connection ends with its permission. */
+  /** Asked at each connect and each reuse: it may change, and ends what it no longer allows. */
   policy: () => AddressPolicy
   /** PEM: roots beside the default ones. */
   extraCaCerts: string | null

@@ -1,4 +1,4 @@
-// The signature of a delivery, by Standard Webhooks 1.0.0 (standardwebhooks.com, "Signature scheme").
+// The signature of a delivery, by Standard Webhooks 1.0.0 ("Signature scheme").
 import { createHmac, createSecretKey, type KeyObject } from 'node:crypto'
 import { secretKey } from '../endpoint/endpoint.ts'
 

@@ -1,5 +1,5 @@
-// How to try each event of the lifecycle, and how to break each of its guards alone; for the grid in
-// lifecycle-grid.test.ts. A new event or guard without a case here does not compile.
+// How to try each event of the lifecycle, and how to break each of its guards alone, for the grid
+// in lifecycle-grid.test.ts. A new event or guard without a case here does not compile.
 import { expect } from 'vitest'
 import type { ClaimedJob, Job, NewJob } from '../../src/job/job.ts'
 import type { EventName, LIFECYCLE } from '../../src/job/lifecycle.ts'

@@ -1,5 +1,5 @@
-// Lists of the SQLite store where there are more jobs than a page may look at: pages may be short or
-// empty, but together they hold each job once.
+// Lists of the SQLite store where there are more jobs than a page may look at: pages may be short
+// or empty, but together they hold each job once.
 import { DatabaseSync } from 'node:sqlite'
 import { expect, test } from 'vitest'
 import type { JobState, NewJob } from '../../src/job/job.ts'

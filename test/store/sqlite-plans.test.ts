@@ -1,4 +1,4 @@
-// Query plans of the SQLite store: no statement walks the jobs or sorts them, however many there are.
+// Query plans of the SQLite store: no statement walks the jobs or sorts them.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

@@ -1,5 +1,5 @@
-// The SQLite store among other processes: waiting for their writes, leases of an earlier start of the
-// machine, rows that somebody else has taken away, and what a batch costs.
+// The SQLite store among other processes: waiting for their writes, leases of an earlier start of
+// the machine, rows that somebody else has taken away, and what a batch costs.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

@@ -33,7 +33,7 @@ export function useStore(engine: Engine, settings: Partial<StoreSettings> = {}):
     encryptionKeys: [randomBytes(32)],
     ...settings,
   }
-  const ground = GROUNDS[engine]()
+  let ground: Ground
   const opened: Store[] = []
 
   async function open(changes: Partial<StoreSettings> = {}): Promise<Store> {
@@ -43,6 +43,7 @@ export function useStore(engine: Engine, settings: Partial<StoreSettings> = {}):
   }
 
   beforeAll(async () => {
+    ground = GROUNDS[engine]()
     await open()
   })
   afterAll(async () => {
@@ -58,7 +59,7 @@ export function useStore(engine: Engine, settings: Partial<StoreSettings> = {}):
       return opened[0] as Store
     },
     open,
-    rawText: ground.rawText,
+    rawText: () => ground.rawText(),
   }
 }
 

@@ -1,4 +1,4 @@
-// What is judged is what is dialled: names with several addresses, and names that change their mind.
+// What is judged is what is dialled: names with several addresses, names that change their mind.
 import type { LookupAddress } from 'node:dns'
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
@@ -99,7 +99,7 @@ describe('a socket destroyed while it connects', () => {
 })
 
 describe('the resolver', () => {
-  it('asks once for all that want the same name at the same time, and anew afterwards', async () => {
+  it('asks once for all that want a name at the same time, and anew afterwards', async () => {
     const { resolve, questions } = nameService(['127.0.0.1'], ['127.0.0.2'])
     const shared = createResolver(resolve)
     const ask = (name: string) =>

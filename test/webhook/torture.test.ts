@@ -1,4 +1,4 @@
-// Receivers as bad as they come, on raw sockets: each is an outcome, in time, and leaves nothing open.
+// Receivers as bad as they come, on raw sockets: each is an outcome, in time, nothing left open.
 import type { Socket } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -251,7 +251,7 @@ describe('an odd answer is still an answer', () => {
     expect(await ended).toMatchObject({ outcome: 'rejected', statusCode: 413 })
   })
 
-  it('when a second one follows that nobody asked for: it is never taken for another’s', async () => {
+  it('when a second one follows unasked: it is never taken for another’s', async () => {
     const answer = (text: string) => `HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n${text}`
     expect((await attempt((socket) => socket.write(answer('1') + answer('2')))).result).toBe('1')
     expect((await attempt(() => {})).result).toBe('1')

@@ -12,7 +12,7 @@ export function createLogger(name: string, level: string): Logger {
       level,
       base: { process: name },
       redact: REDACTED_PATHS,
-      timestamp: pino.stdTimeFunctions.isoTime,
+      timestamp: isoTime,
       formatters: { level: (label) => ({ level: label }) },
     },
     process.stdout.isTTY
@@ -24,4 +24,17 @@ export function createLogger(name: string, level: string): Logger {
       : // A write that waits for the reader would stop every delivery.
         pino.destination({ dest: 1, sync: false }),
   )
+}
+
+// Many lines share a millisecond under load; its text is made once.
+let lastMs = 0
+let lastText = ''
+
+function isoTime(): string {
+  const nowMs = Date.now()
+  if (nowMs !== lastMs) {
+    lastMs = nowMs
+    lastText = `,"time":"${new Date(nowMs).toISOString()}"`
+  }
+  return lastText
 }

@@ -1,18 +1,16 @@
 // The one connection of a process: statements prepared once, transactions one after another, and
 // how durable each commit is. Nothing is awaited inside a transaction, so none can interleave.
 import type { DatabaseSync, StatementSync } from 'node:sqlite'
-import { createWriteQueue, retryWhileBusy } from './busy-wait.ts'
+import { retryWhileBusy } from './busy-wait.ts'
 import { isBusy, sentenceFor } from './sqlite-errors.ts'
-
-/** `full`: survives power loss. `normal`: survives the death of any process. */
-export type Durability = 'full' | 'normal'
+import { createWriteQueue, type Durability } from './write-queue.ts'
 
 export interface Connection {
   readonly commandCount: number
   /** The prepared statement of this text, prepared once. */
   statement(sql: string): StatementSync
   read<T>(body: () => T): Promise<T>
-  /** One transaction: all of `body` or nothing; tried again while the file is busy. */
+  /** All of `body` or nothing, committed; tried again while the file is busy. */
   write<T>(durability: Durability, body: () => T): Promise<T>
   /** Changes when another connection has written; null when the store can not be asked just now. */
   peekVersion(): number | null
@@ -21,7 +19,7 @@ export interface Connection {
 
 export function createConnection(db: DatabaseSync, path: string): Connection {
   const statements = new Map<string, StatementSync>()
-  const writes = createWriteQueue(path)
+  const writes = createWriteQueue(path, transaction)
   let commandCount = 0
   /** As openFile left it. */
   let durability: Durability = 'full'
@@ -34,7 +32,7 @@ export function createConnection(db: DatabaseSync, path: string): Connection {
     return prepared
   }
 
-  function transaction<T>(wanted: Durability, body: () => T): T {
+  function transaction(wanted: Durability, body: () => void): void {
     // The pragma acts when it is compiled, and not inside a transaction: it can not be prepared.
     if (durability !== wanted) {
       db.exec(`pragma synchronous = ${wanted}`)
@@ -43,9 +41,8 @@ export function createConnection(db: DatabaseSync, path: string): Connection {
     statement('begin immediate').run()
     commandCount++
     try {
-      const value = body()
+      body()
       statement('commit').run()
-      return value
     } finally {
       if (db.isTransaction) db.exec('rollback')
     }
@@ -63,7 +60,7 @@ export function createConnection(db: DatabaseSync, path: string): Connection {
       })
     },
     write(wanted, body) {
-      return writes.add(() => transaction(wanted, body))
+      return writes.add(wanted, body)
     },
     peekVersion() {
       try {

@@ -1,25 +1,35 @@
 // Child processes of the benchmark: started with a channel, asked by messages, measured by their CPU.
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 const CLOCK_TICKS_PER_SECOND = 100
+
+export interface Child {
+  process: ChildProcess
+  /** Where its log goes: a pipe would cost the benchmark what it is to measure. */
+  logPath: string
+}
 
 /** A script of this folder, or a command of posthorn. */
 export function startChild(
   script: string,
   words: string[],
-  env: NodeJS.ProcessEnv = {},
-): ChildProcess {
-  return fork(join(import.meta.dirname, script), words, {
+  { env = {}, logPath = '/dev/null' }: { env?: NodeJS.ProcessEnv; logPath?: string } = {},
+): Child {
+  const log = openSync(logPath, 'a')
+  const child = fork(join(import.meta.dirname, script), words, {
     env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
+    stdio: ['ignore', log, 'inherit', 'ipc'],
   })
+  closeSync(log)
+  child.setMaxListeners(0)
+  return { process: child, logPath }
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: each child says something else
-export async function nextMessage(child: ChildProcess): Promise<any> {
+export async function nextMessage({ process: child }: Child): Promise<any> {
   const [message] = await Promise.race([
     once(child, 'message'),
     once(child, 'exit').then(([code]) => {
@@ -29,26 +39,19 @@ export async function nextMessage(child: ChildProcess): Promise<any> {
   return message
 }
 
-/** Asks it to stop; resolves with what it logged on stopping. */
-export async function stopChild(
-  child: ChildProcess,
-  stoppedLine: string,
-): Promise<Record<string, number>> {
-  const lines: string[] = []
-  let rest = ''
-  child.stdout?.on('data', (chunk: Buffer) => {
-    const parts = (rest + chunk.toString()).split('\n')
-    rest = parts.pop() as string
-    lines.push(...parts.filter((line) => line.includes(stoppedLine)))
-  })
+/** Asks it to stop; resolves with the last line of its log. */
+export async function stopChild({
+  process: child,
+  logPath,
+}: Child): Promise<Record<string, number>> {
   const exited = once(child, 'exit')
   child.kill('SIGTERM')
   await exited
-  return JSON.parse(lines.at(-1) ?? '{}')
+  return JSON.parse(readFileSync(logPath, 'utf8').trimEnd().split('\n').at(-1) ?? '{}')
 }
 
 /** CPU of a process so far, in microseconds (Linux; elsewhere 0). */
-export function cpuUsOf(child: ChildProcess): number {
+export function cpuUsOf({ process: child }: Child): number {
   try {
     const fields = readFileSync(`/proc/${child.pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
     return (Number(fields[11]) + Number(fields[12])) * (1_000_000 / CLOCK_TICKS_PER_SECOND)

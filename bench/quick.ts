@@ -3,16 +3,14 @@
 //   signed deliveries by one worker against a loop that signs and sends with no queue (50 connections)
 //   store commands per job at saturation
 // Pairs are interleaved (ABBA), the first is dropped; medians of the per-pair ratios with min–max.
-import type { ChildProcess } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import autocannon from 'autocannon'
-import { ENDPOINT, JOB_BODY, POSTING_CONNECTIONS } from './load.ts'
-import { cpuUsOf, nextMessage, startChild, stopChild } from './processes.ts'
+import { ENDPOINT } from './load.ts'
+import { type Child, cpuUsOf, nextMessage, startChild, stopChild } from './processes.ts'
 
 const PAIRS = 6
-const POST_SECONDS = 4
+const POSTS = 40_000
 const BACKLOG = 20_000
 const CLI = '../cli/posthorn.ts'
 
@@ -22,7 +20,7 @@ interface Sample {
 }
 
 const directory = mkdtempSync(join(tmpdir(), 'posthorn-bench-'))
-const settings = {
+const env = {
   STORE_URL: `sqlite:${directory}/posthorn.db`,
   PORT: '0',
   LOG_LEVEL: 'info',
@@ -32,8 +30,7 @@ const settings = {
 const sink = startChild('sink.ts', [])
 const sinkPort: number = (await nextMessage(sink)).port
 
-const api = startChild(CLI, ['api'], settings)
-api.stdout?.resume()
+const api = startChild(CLI, ['api'], { env, logPath: join(directory, 'api.log') })
 const apiUrl: string = (await nextMessage(api)).url
 await fetch(`${apiUrl}/endpoints/${ENDPOINT}`, {
   method: 'PUT',
@@ -45,15 +42,11 @@ const noopUrl: string = (await nextMessage(noop)).url
 
 let postedCount = 0
 const posting = await pairs(
-  async () => {
-    const sample = await post(api, apiUrl)
-    postedCount += sample.count
-    return sample
-  },
-  () => post(noop, noopUrl),
+  () => enqueue(POSTS),
+  () => post(noop, noopUrl, POSTS),
 )
 print('POST /jobs, durable (synchronous=FULL)', 'Fastify no-op', posting)
-noop.disconnect()
+noop.process.disconnect()
 
 // What was posted so far is the warm-up of the worker, and is checked like everything else.
 let deliveredCount = 0
@@ -66,7 +59,7 @@ const delivering = await pairs(async () => {
 }, bareLoop)
 print('signed deliveries by one worker', 'sign and send, no queue', delivering)
 
-const { storeCommands: apiCommands = 0 } = await stopChild(api, 'api.stopped')
+const { storeCommands: apiCommands = 0 } = await stopChild(api)
 const jobs = deliveredCount
 console.log(
   `store commands per job: ${((apiCommands + workerCommands) / jobs).toFixed(3)} ` +
@@ -76,7 +69,7 @@ console.log(`jobs accepted ${postedCount}, delivered ${deliveredCount}, delivere
 console.log(
   `${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${cpus()[0]?.model}, Node ${process.version}`,
 )
-sink.kill()
+sink.process.kill()
 rmSync(directory, { recursive: true })
 if (deliveredCount !== postedCount || doubles > 0) process.exitCode = 1
 
@@ -95,55 +88,36 @@ async function pairs(a: () => Promise<Sample>, b: () => Promise<Sample>) {
   return samples.slice(1)
 }
 
-async function post(child: ChildProcess, url: string): Promise<Sample & { count: number }> {
+async function post(child: Child, url: string, amount: number): Promise<Sample> {
   const cpuBeforeUs = cpuUsOf(child)
-  const result = await autocannon({
-    url: `${url}/jobs`,
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JOB_BODY,
-    connections: POSTING_CONNECTIONS,
-    duration: POST_SECONDS,
-    workers: 1,
-  })
-  const count = result['2xx']
-  return {
-    count,
-    perSecond: count / result.duration,
-    cpuUs: (cpuUsOf(child) - cpuBeforeUs) / count,
-  }
+  const poster = startChild('poster.ts', [url, String(amount)])
+  const { seconds, refused } = await nextMessage(poster)
+  if (refused > 0) throw new Error(`${refused} of ${amount} were refused`)
+  return { perSecond: amount / seconds, cpuUs: (cpuUsOf(child) - cpuBeforeUs) / amount }
 }
 
-/** Exactly so many jobs, as fast as they are taken. */
-async function enqueue(count: number): Promise<void> {
-  const result = await autocannon({
-    url: `${apiUrl}/jobs`,
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JOB_BODY,
-    connections: POSTING_CONNECTIONS,
-    amount: count,
-    workers: 1,
-  })
-  postedCount += result['2xx']
+/** Jobs through the API: their count is checked at the end. */
+async function enqueue(count: number): Promise<Sample> {
+  postedCount += count
+  return post(api, apiUrl, count)
 }
 
 /** A worker that starts with this backlog, until the sink has seen each job. */
 async function deliver(count: number): Promise<Sample> {
-  sink.send({ expect: count })
+  sink.process.send({ expect: count })
   const arrived = nextMessage(sink)
-  const worker = startChild(CLI, ['worker'], settings)
-  worker.stdout?.resume()
+  const logPath = join(directory, `worker-${deliveredCount}.log`)
+  const worker = startChild(CLI, ['worker'], { env, logPath })
   const { seconds, distinct, doubles: doubled } = await arrived
   const cpuUs = cpuUsOf(worker) / count
   deliveredCount += distinct
   doubles += doubled
-  workerCommands += (await stopChild(worker, 'worker.stopped')).storeCommands ?? 0
+  workerCommands += (await stopChild(worker)).storeCommands ?? 0
   return { perSecond: count / seconds, cpuUs }
 }
 
 async function bareLoop(): Promise<Sample> {
-  sink.send({ expect: BACKLOG })
+  sink.process.send({ expect: BACKLOG })
   const arrived = nextMessage(sink)
   const loop = startChild('bare-loop.ts', [String(sinkPort), String(BACKLOG)])
   const { cpuUs } = await nextMessage(loop)

@@ -28,19 +28,20 @@ export async function startWorker(config: Config): Promise<string> {
     fromSetting('ALLOWED_TARGETS', () => createAddressPolicy({ allowedTargets, allowLoopback }))
   const policies = { local: policyFor(true), other: policyFor(false) }
   let policy = policies.other
+  const store = await openStore(config.STORE_URL, {
+    retentionMs: config.RETENTION,
+    retentionDeadMs: config.RETENTION_DEAD,
+    encryptionKeys: config.ENCRYPTION_KEY,
+  })
   const certificatesPath = config.EXTRA_CA_CERTS
   const sender = fromSetting('EXTRA_CA_CERTS', () =>
     createSender({
       connections: config.WORKER_CONCURRENCY,
       policy: () => policy,
       extraCaCerts: certificatesPath === null ? null : readFileSync(certificatesPath, 'utf8'),
+      now: () => store.clock.now(),
     }),
   )
-  const store = await openStore(config.STORE_URL, {
-    retentionMs: config.RETENTION,
-    retentionDeadMs: config.RETENTION_DEAD,
-    encryptionKeys: config.ENCRYPTION_KEY,
-  })
   const endpoints = createEndpointCache(store, (mode) => {
     policy = mode?.localMode ? policies.local : policies.other
   })

@@ -20,10 +20,12 @@ where state = 'queued' and endpoint = ? and priority < ?`
 
 /** Parameters: now (due), now (unexpired), endpoint, priority, limit. */
 export const CLAIMABLE = `
-select seq, id, fence, payload, attempt_count, attempts_left, max_attempts, free_attempts, run_at,
+select seq, id, fence, payload_bytes, attempt_count, attempts_left, max_attempts, free_attempts, run_at,
   first_run_at, expires_at, timeout_ms, retry, headers from jobs
 where ${guardOf('claim')} and endpoint = ? and priority = ?
 order by run_at limit ?`
+
+export const PAYLOAD = 'select bytes from payloads where seq = ?'
 
 /** What it may change was proved by CLAIMABLE in the same transaction. */
 export const CLAIM = `
@@ -37,7 +39,7 @@ interface ClaimableRow {
   seq: number
   id: string
   fence: number
-  payload: Uint8Array
+  payload_bytes: number
   attempt_count: number
   attempts_left: number
   max_attempts: number
@@ -108,9 +110,10 @@ function claimLane(
         full - claimed.length,
       ) as unknown as ClaimableRow[]
     const update = connection.statement(CLAIM)
+    const payload = connection.statement(PAYLOAD)
     for (const row of rows) {
       if (bytesLeft <= 0) break
-      bytesLeft -= row.payload.byteLength
+      bytesLeft -= row.payload_bytes
       update.run(
         grant.leaseId,
         grant.holder.workerId,
@@ -127,7 +130,7 @@ function claimLane(
         fence: row.fence + 1,
         leaseId: grant.leaseId,
         endpoint,
-        payload: row.payload,
+        payload: payload.get(row.seq)?.bytes as Uint8Array,
         attemptNumber: row.attempt_count + 1,
         attemptsLeft: row.attempts_left - 1,
         maxAttempts: row.max_attempts,

@@ -8,9 +8,11 @@ import { JOB_COLUMNS, type JobRow, mapText, sealHeaders, toJob } from './rows.ts
 export const INSERT_JOB = `
 insert into jobs (id, endpoint, priority, run_at, first_run_at, created_at, expires_at,
   attempts_left, max_attempts, timeout_ms, retry, headers, tags, metadata, idempotency_key,
-  request_hash, payload)
+  request_hash, payload_bytes)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 on conflict do nothing`
+
+export const INSERT_PAYLOAD = 'insert into payloads (seq, bytes) values (?, ?)'
 
 export const ACCEPTING_ENDPOINT = `
 select max_attempts from endpoints where name = ? and deleting = 0`
@@ -45,10 +47,10 @@ function enqueueOne(
   }
   if (budget === null) return { kind: 'unknown_endpoint' }
   const maxAttempts = job.maxAttempts ?? budget
-  const { changes } = insert(database, job, maxAttempts)
-  return changes === 1
-    ? { kind: 'inserted', job: newlyQueued(job, maxAttempts) }
-    : answerRepeat(database, job)
+  const { changes, lastInsertRowid } = insert(database, job, maxAttempts)
+  if (changes === 0) return answerRepeat(database, job)
+  database.connection.statement(INSERT_PAYLOAD).run(lastInsertRowid, job.payload)
+  return { kind: 'inserted', job: newlyQueued(job, maxAttempts) }
 }
 
 /** The endpoint's maxAttempts, or null when it takes no jobs. */
@@ -77,7 +79,7 @@ function insert({ connection, keys }: Database, job: NewJob, maxAttempts: number
       mapText(job.metadata),
       job.idempotency?.key ?? null,
       job.idempotency?.requestHash ?? null,
-      job.payload,
+      job.payload.byteLength,
     )
 }
 

@@ -6,7 +6,8 @@ import { JOB_OF_ID } from './enqueue.ts'
 import { inStates, UNSUCCESSFUL } from './guards.ts'
 import { type JobRow, SUMMARY_COLUMNS, type SummaryRow, toJob, toSummary } from './rows.ts'
 
-export const PAYLOAD_OF = 'select payload from jobs where id = ?'
+export const PAYLOAD_OF = `
+select bytes from payloads where seq = (select seq from jobs where id = ?)`
 export const STATE_OF_JOB = 'select state from jobs where id = ?'
 
 /** With more lists than this a share of a page's entries is too small: then walking is better. */
@@ -25,7 +26,7 @@ export function getJob({ connection, keys }: Database, id: string): Promise<Job 
 export function getPayload({ connection }: Database, id: string): Promise<Uint8Array | null> {
   return connection.read(() => {
     const row = connection.statement(PAYLOAD_OF).get(id)
-    return row === undefined ? null : (row.payload as Uint8Array)
+    return row === undefined ? null : (row.bytes as Uint8Array)
   })
 }
 

@@ -4,13 +4,13 @@ import type { FailureReason, Job, JobState, JobSummary } from '../../job/job.ts'
 import { readAttempts } from './attempt-log.ts'
 import type { KeyRing } from './key-file.ts'
 
-/** The columns of a list; a payload's length is read without reading the payload. */
 export const SUMMARY_COLUMNS = `id, endpoint, state, priority, run_at, created_at, started_at,
   finished_at, expires_at, attempt_count, attempts_left, max_attempts, free_attempts, fence,
-  worker_id, lease_wall, failure_reason, failure_message, length(payload) as payload_bytes,
+  worker_id, lease_wall, failure_reason, failure_message, payload_bytes,
   timeout_ms, retry, headers, tags, metadata, idempotency_key, version`
 
-export const JOB_COLUMNS = `${SUMMARY_COLUMNS}, result, result_truncated, attempts, payload`
+export const JOB_COLUMNS = `${SUMMARY_COLUMNS}, result, result_truncated, attempts,
+  (select bytes from payloads where payloads.seq = jobs.seq) as payload`
 
 export interface SummaryRow {
   id: string

@@ -9,7 +9,8 @@ const APPLICATION_ID = 0x506f7374
 // waiting jobs are partial: jobs that are final, however many, cost a claim nothing.
 //
 // jobs.attempts holds JSON lines, oldest first: a line is added and the oldest dropped without
-// parsing any. The payload comes last, so that reading the rest does not walk its pages.
+// parsing any. Payloads stand apart: claim and settle rewrite the row of a job, and what they rewrite
+// is a few hundred bytes whatever the payload is.
 const FIRST_SCHEMA = `
 create table jobs (
   seq integer primary key,
@@ -49,8 +50,14 @@ create table jobs (
   result_truncated integer not null default 0,
   result text,
   attempts text,
-  payload blob not null
+  payload_bytes integer not null
 ) strict;
+
+create table payloads (seq integer primary key, bytes blob not null) strict;
+
+create trigger jobs_deleted after delete on jobs begin
+  delete from payloads where seq = old.seq;
+end;
 
 -- claim, countJobs: of one endpoint, a priority at a time, in order of run_at
 create index jobs_claimable on jobs (endpoint, priority, run_at) where state = 'queued';

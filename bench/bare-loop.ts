@@ -1,4 +1,5 @@
-// What delivery costs with no queue at all: sign and send, 50 connections. Argument: the sink's port.
+// What delivery costs with no queue at all: sign and send, 50 connections. Argument: the sink's
+// port.
 import { Agent, request } from 'undici'
 import { newSecret } from '../src/endpoint/endpoint.ts'
 import { newJobId } from '../src/job/job.ts'

@@ -1,4 +1,5 @@
-// Child processes of the benchmark: started with a channel, asked by messages, measured by their CPU.
+// Child processes of the benchmark: started with a channel, asked by messages, measured by their
+// CPU.
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync, readFileSync } from 'node:fs'

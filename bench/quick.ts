@@ -1,8 +1,8 @@
 // npm run bench:quick: two ratios and a count, on SQLite, in a few minutes.
-//   POST /jobs, durable, against a Fastify that stores nothing (64 connections)
-//   signed deliveries by one worker against a loop that signs and sends with no queue (50 connections)
-//   store commands per job at saturation
-// Pairs are interleaved (ABBA), the first is dropped; medians of the per-pair ratios with min–max.
+//
+// POST /jobs, durable, against a Fastify that stores nothing (64 connections); signed deliveries by
+// one worker against a loop that signs and sends with no queue (50 connections); store commands per
+// job. Pairs are interleaved (ABBA), the first is dropped: medians of their ratios with min–max.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'

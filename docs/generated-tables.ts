@@ -1,4 +1,5 @@
-// The tables of the docs that the code knows better: `npm run docs` writes them between their marks.
+// The tables of the docs that the code knows better: `npm run docs` writes them between their
+// marks.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { SETTINGS } from '../src/config.ts'

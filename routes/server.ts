@@ -59,7 +59,9 @@ function refuseOpenDoor(host: string, localMode: boolean): void {
   )
 }
 
-/** Closes listeners and waits at once, connections as they fall idle, all of them at the deadline. */
+/**
+ * Closes listeners and waits at once, connections as they fall idle, all of them at the deadline.
+ */
 async function closeApp(app: FastifyInstance, log: Logger): Promise<void> {
   const idleTimer = setInterval(() => app.server.closeIdleConnections(), IDLE_CHECK_MS)
   const deadlineTimer = setTimeout(() => {

@@ -1,4 +1,5 @@
-// The promise of the lease: a dead worker's job is done by another, a frozen one's result changes nothing.
+// The promise of the lease: a dead worker's job is done by another, a frozen one's result changes
+// nothing.
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'

@@ -1,4 +1,5 @@
-// The promise of retries: each attempt is recorded, waits are as the policy says, and some ends are final.
+// The promise of retries: each attempt is recorded, waits are as the policy says, and some ends
+// are final.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
 import { type Receiver, type Script, startReceiver } from '../support/receiver.ts'
@@ -19,7 +20,10 @@ describe.each(ENGINES)('on %s', (engine) => {
     for (const receiver of receivers) await receiver.close()
   })
 
-  /** Posts a job to an endpoint of its own that answers by this script; resolves with the job's end. */
+  /**
+   * Posts a job to an endpoint of its own that answers by this script; resolves with the job's
+   * end.
+   */
   async function deliver(name: string, script: Script, retry: object, more: object = {}) {
     const receiver = await startReceiver(script)
     receivers.push(receiver)

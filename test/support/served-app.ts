@@ -1,4 +1,5 @@
-// The API inside the test process, on a real store and a real port: for what needs no other process.
+// The API inside the test process, on a real store and a real port: for what needs no other
+// process.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

@@ -20,8 +20,8 @@ where state = 'queued' and endpoint = ? and priority < ?`
 
 /** Parameters: now (due), now (unexpired), endpoint, priority, limit. */
 export const CLAIMABLE = `
-select seq, id, fence, payload_bytes, attempt_count, attempts_left, max_attempts, free_attempts, run_at,
-  first_run_at, expires_at, timeout_ms, retry, headers from jobs
+select seq, id, fence, payload_bytes, attempt_count, attempts_left, max_attempts, free_attempts,
+  run_at, first_run_at, expires_at, timeout_ms, retry, headers from jobs
 where ${guardOf('claim')} and endpoint = ? and priority = ?
 order by run_at limit ?`
 

@@ -6,7 +6,10 @@ import type { StoreClock } from '../store.ts'
 const BOOT_ID_FILE = '/proc/sys/kernel/random/boot_id'
 /** 48 bits: a whole number that a double holds exactly, and short in an index. */
 const BOOT_ID_HEX_DIGITS = 12
-/** Where the system tells no boot id; see `lease_lapsed` in guards.ts for the rule that replaces it. */
+/**
+ * Where the system tells no boot id; see `lease_lapsed` in guards.ts for the rule that replaces
+ * it.
+ */
 export const UNKNOWN_BOOT = 0
 
 export interface SqliteClock extends StoreClock {

@@ -34,7 +34,9 @@ const GUARD_SQL = {
   purge_due: 'purge_at is not null and purge_at <= ?',
 } satisfies Record<Guard, string>
 
-/** The condition of an event: where it starts and all that its write proves, in LIFECYCLE's order. */
+/**
+ * The condition of an event: where it starts and all that its write proves, in LIFECYCLE's order.
+ */
 export function guardOf(event: Exclude<EventName, 'enqueue'>): string {
   const { from, guards } = LIFECYCLE[event]
   const proofs = (guards as readonly Guard[]).map((guard) => GUARD_SQL[guard])

@@ -189,7 +189,9 @@ function pageOfLists(
   return { items, next: end === '' ? null : end }
 }
 
-/** An equal share of what a page may look at; without a tag every entry fits and a page is enough. */
+/**
+ * An equal share of what a page may look at; without a tag every entry fits and a page is enough.
+ */
 function partSize({ limit, tag }: JobQuery, listCount: number): number {
   const share = Math.floor(MAX_ENTRIES_PER_PAGE / Math.max(1, listCount))
   return tag === undefined ? Math.min(limit + 1, share) : share

@@ -9,8 +9,8 @@ const APPLICATION_ID = 0x506f7374
 // waiting jobs are partial: jobs that are final, however many, cost a claim nothing.
 //
 // jobs.attempts holds JSON lines, oldest first: a line is added and the oldest dropped without
-// parsing any. Payloads stand apart: claim and settle rewrite the row of a job, and what they rewrite
-// is a few hundred bytes whatever the payload is.
+// parsing any. Payloads stand apart: claim and settle rewrite the row of a job, and what they
+// rewrite is a few hundred bytes whatever the payload is.
 const FIRST_SCHEMA = `
 create table jobs (
   seq integer primary key,

@@ -33,7 +33,9 @@ export function isBusy(error: unknown): boolean {
   return code === CODES.busy || code === CODES.locked
 }
 
-/** The sentence for an error of SQLite, or null when the error is not one a caller can live with. */
+/**
+ * The sentence for an error of SQLite, or null when the error is not one a caller can live with.
+ */
 export function sentenceFor(path: string, error: unknown): string | null {
   if (isClosed(error)) return `the store ${path} is closed`
   const code = primaryCode(error)

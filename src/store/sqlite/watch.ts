@@ -2,7 +2,9 @@
 // processes by a look at `data_version` (sqlite.org/pragma.html), which costs a few microseconds.
 import type { Connection } from './connection.ts'
 
-/** Half of it is what an idle worker's pick-up waits on average; a look costs far less than that. */
+/**
+ * Half of it is what an idle worker's pick-up waits on average; a look costs far less than that.
+ */
 const LOOK_EVERY_MS = 3
 
 export interface Watch {

@@ -33,8 +33,8 @@ interface Write {
 }
 
 /**
- * Two turns: whoever was answered by the last transaction has then asked for the next write. It also
- * lets answers and timers through between two transactions.
+ * Two turns: whoever was answered by the last transaction has then asked for the next write. It
+ * also lets answers and timers through between two transactions.
  */
 async function gather(): Promise<void> {
   await nextTurn()

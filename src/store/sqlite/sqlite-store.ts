@@ -36,7 +36,7 @@ export async function openSqliteStore(path: string, settings: StoreSettings): Pr
     connection,
     clock: createClock(),
     keys: createKeyRing(file, settings.encryptionKeys),
-    watch: createWatch(connection),
+    watch: createWatch(connection, file),
     settings,
     burial: { lookedUpTo: '' },
   }

@@ -1,11 +1,15 @@
 // Tells listeners that something may be due: this process's own writes at once, those of other
-// processes by a look at `data_version` (sqlite.org/pragma.html), which costs a few microseconds.
+// processes by `data_version` (sqlite.org/pragma.html). It is looked at closely for a moment
+// after the system says that the write-ahead log was written, and now and then in case it says
+// nothing.
+import { type FSWatcher, watch as watchFile } from 'node:fs'
 import type { Connection } from './connection.ts'
 
-/**
- * Half of it is what an idle worker's pick-up waits on average; a look costs far less than that.
- */
-const LOOK_EVERY_MS = 3
+/** For file systems that tell nothing. A look costs some microseconds, waking up for it more. */
+const LOOK_EVERY_MS = 25
+/** The log is written before its commit shows, and flushed in between. */
+const LOOK_CLOSELY_EVERY_MS = 1
+const LOOK_CLOSELY_FOR_MS = 30
 
 export interface Watch {
   onWork(listener: () => void): () => void
@@ -14,11 +18,15 @@ export interface Watch {
   stop(): void
 }
 
-export function createWatch(connection: Connection): Watch {
+/** @param path the database, open and in WAL mode: its log stays while it is open */
+export function createWatch(connection: Connection, path: string): Watch {
   const listeners = new Set<() => void>()
   let seenVersion: unknown = null
   let timer: NodeJS.Timeout | null = null
+  let log: FSWatcher | null = null
   let stirred = false
+  let closeTimer: NodeJS.Timeout | null = null
+  let closelyUntilMs = 0
 
   function tell(): void {
     stirred = false
@@ -33,9 +41,32 @@ export function createWatch(connection: Connection): Watch {
     tell()
   }
 
+  function lookClosely(): void {
+    closelyUntilMs = performance.now() + LOOK_CLOSELY_FOR_MS
+    closeTimer ??= setInterval(() => {
+      look()
+      if (performance.now() > closelyUntilMs) stopLookingClosely()
+    }, LOOK_CLOSELY_EVERY_MS).unref()
+  }
+
+  function stopLookingClosely(): void {
+    if (closeTimer !== null) clearInterval(closeTimer)
+    closeTimer = null
+  }
+
+  function start(): void {
+    seenVersion = connection.peekVersion()
+    timer = setInterval(look, LOOK_EVERY_MS)
+    timer.unref()
+    log = watchLog(path, lookClosely)
+  }
+
   function stop(): void {
     if (timer !== null) clearInterval(timer)
     timer = null
+    stopLookingClosely()
+    log?.close()
+    log = null
     listeners.clear()
   }
 
@@ -44,11 +75,7 @@ export function createWatch(connection: Connection): Watch {
       // Wrapped, so that the same function given twice is two listeners.
       const own = () => listener()
       listeners.add(own)
-      if (timer === null) {
-        seenVersion = connection.peekVersion()
-        timer = setInterval(look, LOOK_EVERY_MS)
-        timer.unref()
-      }
+      if (timer === null) start()
       return () => {
         listeners.delete(own)
         if (listeners.size === 0) stop()
@@ -60,5 +87,17 @@ export function createWatch(connection: Connection): Watch {
       setImmediate(tell)
     },
     stop,
+  }
+}
+
+/** null where the system has no watch to give, as when its limit of them is reached. */
+function watchLog(path: string, onWritten: () => void): FSWatcher | null {
+  try {
+    const watcher = watchFile(`${path}-wal`, { persistent: false }, onWritten)
+    // Hints may be missed: the timer goes on.
+    watcher.on('error', () => watcher.close())
+    return watcher
+  } catch {
+    return null
   }
 }

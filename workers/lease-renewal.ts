@@ -35,7 +35,7 @@ export class LeaseRenewal implements LeaseKeeper {
   readonly #store: Pick<Store, 'renew'>
   readonly #leaseMs: number
   readonly #log: Logger
-  readonly #kept = new Map<string, Kept>()
+  readonly #kept = new Set<Kept>()
   #renewTimer: NodeJS.Timeout | null = null
   #abortTimer: NodeJS.Timeout | null = null
   #isRenewing = false
@@ -59,20 +59,20 @@ export class LeaseRenewal implements LeaseKeeper {
 
   keep(lease: Lease, claimedAtMs: number, abort: Abort): () => void {
     const kept = { lease, abort, abortAtMs: this.#abortAtMs(claimedAtMs) }
-    this.#kept.set(lease.jobId, kept)
+    this.#kept.add(kept)
     return () => {
-      if (this.#kept.get(lease.jobId) === kept) this.#kept.delete(lease.jobId)
+      this.#kept.delete(kept)
     }
   }
 
   abortAll(outcome: 'interrupted'): void {
-    for (const { abort } of this.#kept.values()) abort(outcome)
+    for (const { abort } of this.#kept) abort(outcome)
   }
 
   async #renewAll(): Promise<void> {
     if (this.#isRenewing) return
     this.#isRenewing = true
-    const all = [...this.#kept.values()]
+    const all = [...this.#kept]
     for (let i = 0; i < all.length; i += MAX_RENEW_BATCH) {
       await this.#renew(all.slice(i, i + MAX_RENEW_BATCH))
     }
@@ -98,11 +98,13 @@ export class LeaseRenewal implements LeaseKeeper {
 
   #abortLapsing(): void {
     const nowMs = performance.now()
-    for (const { lease, abort, abortAtMs } of this.#kept.values()) {
-      if (nowMs < abortAtMs) continue
+    for (const kept of this.#kept) {
+      if (nowMs < kept.abortAtMs) continue
       const detail = 'it could not be renewed; its request is broken off before it lapses'
-      this.#log.warn({ jobId: lease.jobId, detail }, 'lease.lapsing')
-      abort('lost')
+      this.#log.warn({ jobId: kept.lease.jobId, detail }, 'lease.lapsing')
+      kept.abort('lost')
+      // Said once: an outcome in hand stays here until the store takes it.
+      kept.abortAtMs = Number.POSITIVE_INFINITY
     }
   }
 

@@ -10,6 +10,7 @@ const FIRST_RESTART_MS = 500
 const MAX_RESTART_MS = 30_000
 /** A child that lived this long has not crashed for the reason it was started for. */
 const STEADY_MS = 60_000
+const PARENT_CHECK_MS = 500
 
 interface Child {
   /**
@@ -35,6 +36,7 @@ export async function start(): Promise<void> {
   const onSignal = () => stopAll(isStopping ? 'SIGKILL' : 'SIGTERM')
   process.on('SIGINT', onSignal)
   process.on('SIGTERM', onSignal)
+  whenNpmIsGone(() => stopAll('SIGTERM'))
 
   const begin = (command: string) => {
     const child = keepRunning(command)
@@ -52,6 +54,21 @@ export async function start(): Promise<void> {
   }
   await Promise.all(children.map((child) => child.ended))
   process.exit(0)
+}
+
+/**
+ * `npm start` runs a shell that runs this, and a signal to npm ends the shell, not this: it would
+ * go on with nobody knowing, and hold the port.
+ */
+function whenNpmIsGone(stop: () => void): void {
+  if (process.env.npm_lifecycle_event === undefined) return
+  const parent = process.ppid
+  const timer = setInterval(() => {
+    if (process.ppid === parent) return
+    clearInterval(timer)
+    stop()
+  }, PARENT_CHECK_MS)
+  timer.unref()
 }
 
 function keepRunning(command: string): Child {

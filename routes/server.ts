@@ -3,7 +3,7 @@ import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { type Config, ConfigError, fromSetting } from '../src/config.ts'
-import { createLogger } from '../src/log.ts'
+import { createLogger, flushLog } from '../src/log.ts'
 import { openStore } from '../src/store/open-store.ts'
 import { VERSION } from '../src/version.ts'
 import { createAddressPolicy } from '../src/webhook/address-policy.ts'
@@ -47,6 +47,7 @@ export async function startApi(config: Config): Promise<string> {
     await closeApp(app, log)
     log.info({ signal, storeCommands: store.commandCount }, 'api.stopped')
     await store.close()
+    await flushLog(log)
   })
   return url
 }

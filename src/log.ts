@@ -1,11 +1,16 @@
 // The log: JSON lines on stdout, pretty on a terminal. No payload, no secret, no response body.
-import pino, { type Logger } from 'pino'
+import { setTimeout as sleep } from 'node:timers/promises'
+import pino, { type DestinationStream, type Logger } from 'pino'
 import pretty from 'pino-pretty'
 
 /** What must never be printed, should a careless line ever hold it. */
 const REDACTED_PATHS = ['secret', 'secrets', 'headers', 'payload', 'key', 'authorization']
 
-/** @param name which process speaks: `api`, `worker` or `posthorn` */
+/** What waits for a reader that does not read; beyond it lines are dropped. */
+const MAX_WAITING_BYTES = 8 * 1_048_576
+const FLUSH_DEADLINE_MS = 1_000
+
+/** @param name which process speaks: `api` or `worker` */
 export function createLogger(name: string, level: string): Logger {
   return pino(
     {
@@ -21,9 +26,28 @@ export function createLogger(name: string, level: string): Logger {
           ignore: 'process',
           messageFormat: '{process} {msg}',
         })
-      : // A write that waits for the reader would stop every delivery.
-        pino.destination({ dest: 1, sync: false }),
+      : lines(),
   )
+}
+
+/** To be awaited before the process exits; gives up on a reader that does not read. */
+export async function flushLog(log: Logger): Promise<void> {
+  const flushed = new Promise<void>((resolve) => log.flush(() => resolve()))
+  await Promise.race([flushed, sleep(FLUSH_DEADLINE_MS)])
+}
+
+/** Written aside: a write that waits for the reader would stop every delivery. */
+function lines(): DestinationStream {
+  const destination = pino.destination({
+    dest: 1,
+    sync: false,
+    // Not 0, with which a flush would not wait for anything.
+    minLength: 1,
+    maxLength: MAX_WAITING_BYTES,
+  })
+  // At exit pino would write what is left, and with a reader that is gone would try for ever.
+  process.prependOnceListener('exit', () => destination.destroy())
+  return destination
 }
 
 // Many lines share a millisecond under load; its text is made once.

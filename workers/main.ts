@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import closeWithGrace from 'close-with-grace'
 import { type Config, fromSetting, newWorkerId } from '../src/config.ts'
-import { createLogger } from '../src/log.ts'
+import { createLogger, flushLog } from '../src/log.ts'
 import { openStore } from '../src/store/open-store.ts'
 import { VERSION } from '../src/version.ts'
 import { createAddressPolicy } from '../src/webhook/address-policy.ts'
@@ -77,6 +77,7 @@ export async function startWorker(config: Config): Promise<string> {
     log.info({ storeCommands: store.commandCount }, 'worker.stopped')
     await sender.close()
     await store.close()
+    await flushLog(log)
   })
   return workerId
 }

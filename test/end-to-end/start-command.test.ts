@@ -1,5 +1,5 @@
 // The promise of one command: posthorn start runs both processes, and says clearly when it can not.
-import { execFileSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -7,6 +7,8 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type Process, runPosthorn } from '../support/deployment.ts'
 import { until } from '../support/until.ts'
+
+const ROOT = join(import.meta.dirname, '../..')
 
 let directory: string
 const started: Process[] = []
@@ -24,12 +26,15 @@ afterEach(async () => {
   rmSync(directory, { recursive: true, force: true })
 })
 
-const childrenOf = (one: Process) =>
-  execFileSync('pgrep', ['-P', String(one.child.pid)])
-    .toString()
-    .trim()
-    .split('\n')
-    .map(Number)
+const childrenOf = (one: Process) => childrenOfPid(one.child.pid as number)
+
+function childrenOfPid(pid: number): number[] {
+  const { stdout } = spawnSync('pgrep', ['-P', String(pid)])
+  return stdout.toString().split('\n').filter(Boolean).map(Number)
+}
+
+const descendantsOf = (pid: number): number[] =>
+  childrenOfPid(pid).flatMap((child) => [child, ...descendantsOf(child)])
 
 const isAlive = (pid: number) => {
   try {
@@ -76,6 +81,29 @@ describe('posthorn start', () => {
     const children = childrenOf(one)
     await one.stop('SIGKILL')
     await until(() => !children.some(isAlive))
+  })
+
+  it('under npm, ends when npm is ended', async () => {
+    const npm = spawn('npm', ['start', '--prefix', ROOT], {
+      env: { ...process.env, PORT: '0', STORE_URL: `sqlite:${directory}/posthorn.db` },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    let stderr = ''
+    npm.stderr.on('data', (chunk) => {
+      stderr += chunk
+    })
+    await until(() => stderr.includes('curl'))
+    const family = descendantsOf(npm.pid as number)
+    expect(family.length).toBeGreaterThanOrEqual(3)
+    npm.kill('SIGTERM')
+    await until(() => !family.some(isAlive))
+  })
+
+  it.each(['api', 'worker'])('%s ends also when nobody reads its log any more', async (command) => {
+    const one = start([command])
+    await one.logged(command === 'api' ? 'api.listening' : 'worker.started')
+    one.child.stdout?.destroy()
+    expect(await one.stop()).toBe(0)
   })
 
   it('reads .env', async () => {

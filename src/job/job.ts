@@ -5,8 +5,6 @@ import type { RetryOverride } from './retry-policy.ts'
 export const JOB_STATES = ['queued', 'running', 'succeeded', 'dead', 'cancelled'] as const
 export type JobState = (typeof JOB_STATES)[number]
 
-export const FINAL_STATES = ['succeeded', 'dead', 'cancelled'] as const satisfies JobState[]
-
 export function isFinal(state: JobState): boolean {
   return state !== 'queued' && state !== 'running'
 }

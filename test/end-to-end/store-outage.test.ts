@@ -2,8 +2,9 @@
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest'
 import { type Deployment, deploy, ENGINES, type Engine } from '../support/deployment.ts'
+import { databaseUrl } from '../support/mongo.ts'
+import { startMongoProxy } from '../support/mongo-proxy.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
-import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.ts'
 import { until } from '../support/until.ts'
 
 /** store: every operation has a deadline of 3 s; and what a machine at full load may add. */
@@ -37,16 +38,15 @@ function lockedFile(): Outage {
   }
 }
 
-/** The network to the server is cut. */
+/** The network to the server takes everything and brings nothing. */
 async function cutNetwork(): Promise<Outage> {
-  const url = new URL(inject('mongoUrl'))
-  const proxy: TcpProxy = await startTcpProxy(Number(url.port || 27_017))
   const database = `test-${Date.now().toString(36)}`
+  const proxy = await startMongoProxy(databaseUrl(inject('mongoUrl'), database))
   return {
-    storeUrl: `mongodb://127.0.0.1:${proxy.port}/${database}?directConnection=true`,
-    begin: () => proxy.cut(),
+    storeUrl: proxy.url,
+    begin: () => proxy.stall(),
     end: () => proxy.mend(),
-    close: () => proxy.close(),
+    close: () => proxy.stop(),
   }
 }
 

@@ -1,5 +1,6 @@
 // What an endpoint is: a registered receiver, known by name. No I/O.
 import { randomBytes } from 'node:crypto'
+import type { OnFinish } from '../job/job.ts'
 import type { RetryPolicy } from '../job/retry-policy.ts'
 
 export const ENDPOINT_NAME_SHAPE = /^[a-z0-9][a-z0-9._-]{0,63}$/
@@ -9,26 +10,81 @@ export const DEFAULT_TIMEOUT_MS = 15_000
 export const MIN_TIMEOUT_MS = 100
 export const MAX_TIMEOUT_MS = 15 * 60_000
 
+export const DEFAULT_COMPLETION_TIMEOUT_MS = 15 * 60_000
+export const DEFAULT_CIRCUIT_BREAKER: CircuitBreaker = { failures: 20, cooldownMs: 30_000 }
+
+/** Attempts started over all workers: a bucket of `count`, refilled evenly within `perMs`. */
+export interface RateLimit {
+  count: number
+  perMs: number
+}
+
+/** After so many failed attempts in a row the endpoint rests; then one probe decides. */
+export interface CircuitBreaker {
+  failures: number
+  cooldownMs: number
+}
+
 /** What a caller decides about an endpoint. */
 export interface EndpointSettings {
   name: string
-  url: string
+  /** null: its jobs are pulled, not sent. */
+  url: string | null
   description: string
   headers: Record<string, string>
   timeoutMs: number
   retry: RetryPolicy
+  /** Attempts in flight over all workers; null: no limit. */
+  concurrency: number | null
+  rateLimit: RateLimit | null
+  /** `async`: a 202 means that the handler reports later. */
+  completion: 'sync' | 'async'
+  /** With async: how long after the 202, or the last heartbeat. */
+  completionTimeoutMs: number
+  /** What its jobs take as theirs when they are enqueued. */
+  onFinish: OnFinish | null
+  circuitBreaker: CircuitBreaker | null
 }
 
 /** An endpoint as stored. Instants are epoch milliseconds by the store's clock. */
 export interface Endpoint extends EndpointSettings {
   /** Being deleted: takes no job, its jobs are buried, then it is gone. */
   deleting: boolean
-  /** `whsec_` + base64; every delivery is signed with each of them, newest first. */
+  /** Nothing is claimed until it is resumed; enqueueing goes on. */
+  paused: boolean
+  /** Like paused, and enqueueing is refused. null: it is not disabled. */
+  disabledReason: 'gone' | null
+  /** Nothing is claimed before this instant; null: it does not rest. It may be past. */
+  restingUntil: number | null
+  /** Failed attempts in a row, as the circuit breaker counts them. */
+  failureCount: number
+  /** When its rate limit lets the next attempt start; null: now, or it has none. */
+  rateFreeAt: number | null
+  /**
+   * `whsec_` + base64; every delivery is signed with each of them, newest first. An older one is
+   * here only until the overlap of its rotation ends.
+   */
   secrets: string[]
   createdAt: number
   updatedAt: number
-  /** Raised by every change. */
+  /** Raised by what people change and by disabling; not by rests and counts. */
   version: number
+}
+
+export type EndpointState = 'active' | 'paused' | 'disabled' | 'resting' | 'deleting'
+
+/** The state that is shown: of several that hold the one that takes most to end. */
+export function endpointState(endpoint: Endpoint, now: number): EndpointState {
+  if (endpoint.deleting) return 'deleting'
+  if (endpoint.disabledReason !== null) return 'disabled'
+  if (endpoint.paused) return 'paused'
+  return endpoint.restingUntil !== null && endpoint.restingUntil > now ? 'resting' : 'active'
+}
+
+/** Whether the breaker has tripped: after the rest one attempt at a time is let through. */
+export function isTripped(endpoint: Pick<Endpoint, 'circuitBreaker' | 'failureCount'>): boolean {
+  const { circuitBreaker, failureCount } = endpoint
+  return circuitBreaker !== null && failureCount >= circuitBreaker.failures
 }
 
 const SECRET_PREFIX = 'whsec_'

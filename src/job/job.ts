@@ -1,5 +1,4 @@
 // What a job is: its states, its record, and the words for what became of each attempt. No I/O.
-import { randomBytes } from 'node:crypto'
 import type { RetryOverride } from './retry-policy.ts'
 
 export const JOB_STATES = ['queued', 'running', 'succeeded', 'dead', 'cancelled'] as const
@@ -12,6 +11,7 @@ export function isFinal(state: JobState): boolean {
 /** What became of one attempt (docs/LIFECYCLE.md says what each leads to). */
 export const OUTCOMES = [
   'succeeded',
+  'accepted',
   'http_error',
   'rejected',
   'throttled',
@@ -24,6 +24,7 @@ export const OUTCOMES = [
   'lost',
   'interrupted',
   'cancelled',
+  'failed',
 ] as const
 export type Outcome = (typeof OUTCOMES)[number]
 
@@ -35,6 +36,8 @@ export const FAILURE_REASONS = [
   'expired',
   'lease_lost',
   'endpoint_gone',
+  'dependency_failed',
+  'failed_by_handler',
 ] as const
 export type FailureReason = (typeof FAILURE_REASONS)[number]
 
@@ -42,6 +45,30 @@ export interface Failure {
   reason: FailureReason
   message: string
 }
+
+/** Who is told, by a job of its own, each time a job becomes final. */
+export interface OnFinish {
+  endpoint: string
+  /** Of the final states, those that are told. */
+  states: JobState[]
+}
+
+/** What a handler last said of its work. */
+export interface Progress {
+  /** 0 to 100. */
+  value: number | null
+  message: string | null
+  at: number
+}
+
+/** The W3C trace context of the request that enqueued a job (w3.org/TR/trace-context). */
+export interface TraceContext {
+  traceparent: string
+  tracestate: string | null
+}
+
+/** `sending`: with its endpoint, or pulled; `awaiting_completion`: answered by 202. */
+export type Phase = 'sending' | 'awaiting_completion'
 
 /** How many attempts a job remembers: the last ones. */
 export const MAX_ATTEMPTS_KEPT = 20
@@ -75,10 +102,12 @@ export interface JobSummary {
   id: string
   endpoint: string
   state: JobState
-  phase: 'sending' | null
+  phase: Phase | null
   priority: number
   /** When it is or was due; of a queued job, when its next attempt is due. */
   runAt: number
+  /** From here maxAge counts: the first due time, anew after a retry by hand. */
+  firstRunAt: number
   createdAt: number
   /** Start of its first attempt. */
   startedAt: number | null
@@ -92,16 +121,29 @@ export interface JobSummary {
   /** Attempts that cost nothing (throttled, interrupted) since enqueue or retry. */
   freeAttempts: number
   fence: number
-  lease: { workerId: string; expiresAt: number } | null
+  /** `claimedAt`: when the attempt under way began. */
+  lease: { workerId: string; expiresAt: number; claimedAt: number } | null
+  progress: Progress | null
   failure: Failure | null
   payloadBytes: number
   /** What the job itself gave; null: its endpoint's, as it stands at each attempt. */
   timeoutMs: number | null
   retry: RetryOverride | null
-  headers: Record<string, string>
+  /** null: sealed with a key that is no longer configured. */
+  headers: Record<string, string> | null
   tags: string[]
   metadata: Record<string, string>
+  /** The key of the request that made it; later ones are known, not shown. */
   idempotencyKey: string | null
+  dedupeKey: string | null
+  orderingKey: string | null
+  scheduleName: string | null
+  dependsOn: string[]
+  /** Of those the ones that have not succeeded yet, as far as the store knows. */
+  waitingFor: string[]
+  /** Queued, but kept from being claimed: dependencies are not met, or it is not its turn. */
+  isHeld: boolean
+  onFinish: OnFinish | null
   /** Raised by every event but renew. */
   version: number
 }
@@ -134,7 +176,24 @@ export interface NewJob {
   headers: Record<string, string>
   /** The key belongs to the endpoint; the hash tells a repeat from another request. */
   idempotency: { key: string; requestHash: string } | null
+  /** Looked at after the idempotency key, among the endpoint's queued and running jobs. */
+  dedupe: { key: string; mode: DedupeMode } | null
+  orderingKey: string | null
+  /** Ids of stored jobs, each once. */
+  dependsOn: string[]
+  /** null: the endpoint's, read in the write that stores the job. */
+  onFinish: OnFinish | null
+  scheduleName: string | null
+  /**
+   * What the job was made for, once: a tick of a schedule, a notice of a finish. Unique within the
+   * endpoint; one that is known is answered with the job that has it. null: made by a client.
+   */
+  originKey: string | null
+  trace: TraceContext | null
 }
+
+/** What becomes of a request whose dedupe key a queued or running job has. */
+export type DedupeMode = 'keep' | 'replace' | 'reject'
 
 /** A job that a worker holds, with what it needs to deliver it. */
 export interface ClaimedJob extends Lease {
@@ -151,16 +210,50 @@ export interface ClaimedJob extends Lease {
   expiresAt: number | null
   timeoutMs: number | null
   retry: RetryOverride | null
-  headers: Record<string, string>
+  /** null: sealed with a key that is no longer configured; it can not be sent. */
+  headers: Record<string, string> | null
+  scheduleName: string | null
+  trace: TraceContext | null
   /** When it was claimed, by the store's clock. */
   claimedAt: number
 }
 
-/** The job that a stored NewJob has become. */
-export function newlyQueued(job: NewJob, maxAttempts: number): Job {
-  const { idempotency, ...rest } = job
+/**
+ * The job that a stored NewJob has become.
+ *
+ * @param maxAttempts its own or the endpoint's
+ * @param onFinish its own or the endpoint's
+ * @param held what keeps it from being claimed
+ */
+export function newlyQueued(
+  job: NewJob,
+  maxAttempts: number,
+  onFinish: OnFinish | null,
+  held: Pick<Job, 'isHeld' | 'waitingFor'> = { isHeld: false, waitingFor: [] },
+): Job {
+  // Field by field: a spread of so many costs more than the insert of a plain job.
   return {
-    ...rest,
+    id: job.id,
+    endpoint: job.endpoint,
+    payload: job.payload,
+    createdAt: job.createdAt,
+    runAt: job.runAt,
+    firstRunAt: job.runAt,
+    priority: job.priority,
+    timeoutMs: job.timeoutMs,
+    retry: job.retry,
+    expiresAt: job.expiresAt,
+    tags: job.tags,
+    metadata: job.metadata,
+    headers: job.headers,
+    orderingKey: job.orderingKey,
+    dependsOn: job.dependsOn,
+    scheduleName: job.scheduleName,
+    isHeld: held.isHeld,
+    waitingFor: held.waitingFor,
+    onFinish,
+    dedupeKey: job.dedupe?.key ?? null,
+    progress: null,
     state: 'queued',
     phase: null,
     startedAt: null,
@@ -173,57 +266,10 @@ export function newlyQueued(job: NewJob, maxAttempts: number): Job {
     lease: null,
     failure: null,
     payloadBytes: job.payload.byteLength,
-    idempotencyKey: idempotency?.key ?? null,
+    idempotencyKey: job.idempotency?.key ?? null,
     version: 1,
     result: null,
     resultTruncated: false,
     attempts: [],
   }
-}
-
-const ID_PREFIX = 'job_'
-const BASE32 = '0123456789abcdefghjkmnpqrstvwxyz'
-/** 48 bits of time in 10 characters, then 80 random bits in 16: a ULID, lower case. */
-const ID_SHAPE = /^job_[0-9a-hjkmnp-tv-z]{26}$/
-
-export function isJobId(text: string): boolean {
-  return ID_SHAPE.test(text)
-}
-
-// Random bytes are drawn in bulk: one call to the system per job would cost more than the rest.
-let pool = Buffer.alloc(0)
-let poolAt = 0
-
-function randomCharacters(count: number): string {
-  if (poolAt + count > pool.length) {
-    pool = randomBytes(4096)
-    poolAt = 0
-  }
-  let text = ''
-  for (let i = 0; i < count; i++) text += BASE32[(pool[poolAt + i] as number) & 31]
-  poolAt += count
-  return text
-}
-
-function timeCharacters(instant: number): string {
-  let text = ''
-  let rest = instant
-  for (let i = 0; i < 10; i++) {
-    text = BASE32[rest % 32] + text
-    rest = Math.floor(rest / 32)
-  }
-  return text
-}
-
-/**
- * A new id, sorted by `createdAt` (ULID, github.com/ulid/spec): newest-first lists need no other
- * key.
- */
-export function newJobId(createdAt: number): string {
-  return ID_PREFIX + timeCharacters(createdAt) + randomCharacters(16)
-}
-
-/** The smallest id that a job created at this instant can have: bounds of a list by time. */
-export function firstIdAt(instant: number): string {
-  return `${ID_PREFIX}${timeCharacters(Math.max(0, instant))}${'0'.repeat(16)}`
 }

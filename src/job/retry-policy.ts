@@ -52,14 +52,18 @@ export interface Ending {
   retryAfterMs: number | null
   /** One sentence for the failure, should this be the end. */
   message: string
+  /** Of `failed`: the handler said that no further attempt would help. */
+  isFinal?: boolean
 }
 
 export type Decision =
   | { event: 'succeed' }
+  | { event: 'await' }
   | { event: 'reschedule' | 'postpone'; runAt: number }
   | { event: 'bury'; failure: Failure }
 
-type Budget = Pick<
+/** What decides about a job beside the policy. */
+export type Budget = Pick<
   ClaimedJob,
   'attemptsLeft' | 'maxAttempts' | 'freeAttempts' | 'firstRunAt' | 'expiresAt'
 >
@@ -78,6 +82,8 @@ export function decide(
   random: number,
 ): Decision {
   if (ending.outcome === 'succeeded') return { event: 'succeed' }
+  if (ending.outcome === 'accepted') return { event: 'await' }
+  if (ending.isFinal) return bury('failed_by_handler', ending.message)
   if (ending.outcome === 'rejected' || ending.outcome === 'blocked') {
     return bury('rejected', ending.message)
   }

@@ -12,6 +12,8 @@ export interface SecretBox {
   seal(plain: string, owner: string): string
   /** Throws StoreUnusable when no key fits or the text was changed. */
   open(sealed: string, owner: string): string
+  /** Sealed with the first key: the others are not needed for it. */
+  isCurrent(sealed: string): boolean
 }
 
 /** A box that seals with the first key and opens with any. Keys are 32 bytes. */
@@ -28,6 +30,7 @@ export function createSecretBox(keys: Buffer[]): SecretBox {
       const sealed = Buffer.concat(parts)
       return `${VERSION}.${keyId(first)}.${sealed.toString('base64')}`
     },
+    isCurrent: (text) => text.split('.')[1] === keyId(first),
     open(text, owner) {
       const [version, id, base64] = text.split('.')
       const key = keysById.get(id ?? '')

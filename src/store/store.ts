@@ -6,56 +6,109 @@
 // StoreUnavailable, after which the outcome of a write is unknown until it is read back.
 import type { Endpoint, EndpointSettings } from '../endpoint/endpoint.ts'
 import type {
-  Attempt,
   ClaimedJob,
-  Failure,
+  FailureReason,
   Job,
   JobState,
   JobSummary,
   Lease,
   NewJob,
 } from '../job/job.ts'
-import type { SettlingEvent } from '../job/lifecycle.ts'
+import type {
+  DeleteEndpointResult,
+  EndpointCounts,
+  HealthReport,
+  PutEndpointResult,
+} from './endpoint-results.ts'
+import type { CommandResult, EditResult, JobChange } from './job-commands.ts'
+import type {
+  ApiMode,
+  DeleteScheduleResult,
+  EndpointStats,
+  MinuteFigures,
+  PutScheduleResult,
+  Schedule,
+  ScheduleChange,
+  ScheduleMove,
+  StoredKey,
+  WorkerRecord,
+  WorkerReport,
+} from './records.ts'
+import type {
+  Heartbeat,
+  HeartbeatResult,
+  OverdueEnd,
+  OverdueJob,
+  RenewResult,
+  Settlement,
+  SettleResult,
+} from './settlement.ts'
 
 export interface Store {
   /** Decides due times and leases: never the clock of the process that asks. */
   readonly clock: StoreClock
   /** Transactions (SQLite) or commands (MongoDB) since the store was opened, reads included. */
   readonly commandCount: number
+  /** Proves to a handler's call which attempt it speaks for. */
+  readonly attemptTokens: AttemptTokens
 
-  /** Durable on return. At most MAX_ENQUEUE_BATCH jobs. */
+  // The life of a job.
+
+  /** Durable on return. At most MAX_ENQUEUE_BATCH jobs, as if each came by itself, in order. */
   enqueue(jobs: NewJob[]): Promise<EnqueueResult[]>
   /** Which endpoints may have work; see Due. */
   due(since: number | null): Promise<Due>
   /**
    * Takes due jobs, at most `limit`, at most `lane.limit` of a lane, lanes in their order; within a
-   * lane by priority, then runAt. All jobs of one call may share one lease id.
+   * lane by priority, then runAt. All jobs of one call may share one lease id. Limits and the probe
+   * of an endpoint hold over all holders, exactly.
    */
-  claim(lanes: Lane[], limit: number, holder: Holder): Promise<ClaimedJob[]>
-  settle(settlements: Settlement[]): Promise<SettleResult[]>
-  /** Extends leases to now + leaseMs; never shortens one. */
+  claim(lanes: Lane[], limit: number, holder: Holder): Promise<Claim>
+  /** `durable`: survives power loss, for an HTTP answer reports it. */
+  settle(settlements: Settlement[], durable?: boolean): Promise<SettleResult[]>
+  /** To now + leaseMs; never shortens one. */
   renew(leases: Lease[], leaseMs: number): Promise<RenewResult[]>
+  heartbeat(lease: Lease, beat: Heartbeat): Promise<HeartbeatResult>
   /** Gives back jobs of which nothing was sent. */
   release(leases: Lease[]): Promise<RenewResult[]>
   sweep(options: SweepOptions): Promise<SweepCounts>
+  /** Jobs whose completion is overdue; the retry policy of their endpoint decides what follows. */
+  overdue(limit: number): Promise<OverdueJob[]>
+  endOverdue(ends: OverdueEnd[]): Promise<SettleResult[]>
 
   cancel(ids: string[]): Promise<CommandResult[]>
   retry(ids: string[]): Promise<CommandResult[]>
+  /** With `ifVersion` nothing is written unless it is the stored version. */
+  edit(id: string, change: JobChange, ifVersion: number | null): Promise<EditResult>
+  deleteJob(id: string): Promise<CommandResult>
   getJob(id: string): Promise<Job | null>
   getPayload(id: string): Promise<Uint8Array | null>
   listJobs(query: JobQuery): Promise<Page<JobSummary>>
   /** Which of these are final or gone: one look-up for all who wait. */
   finalAmong(ids: string[]): Promise<string[]>
+  /** Of the jobs of this ordering key that are not final the earliest, or null. */
+  headOfOrderingKey(endpoint: string, orderingKey: string): Promise<string | null>
+
+  // Endpoints.
 
   /**
    * Creates or replaces. `secret` null keeps the stored one or, for a new endpoint, takes
-   * `freshSecret`. With `ifVersion` nothing is written unless it is the stored version.
+   * `freshSecret`. With `ifVersion` nothing is written unless it is the stored version. What was
+   * paused, disabled or rests stays so; a breaker that is taken away lets go at once.
    */
   putEndpoint(
     settings: EndpointSettings,
     secrets: { given: string | null; fresh: string },
     ifVersion: number | null,
   ): Promise<PutEndpointResult>
+  /** null: there is none. Of one that is being deleted nothing is changed. */
+  pauseEndpoint(name: string): Promise<Endpoint | null>
+  /** Ends pause, disabling, rest and what the breaker counted. */
+  resumeEndpoint(name: string): Promise<Endpoint | null>
+  /** Those before stay valid for `overlapMs`: at most MAX_SECRETS in all, the oldest go. */
+  rotateSecret(name: string, secret: string, overlapMs: number): Promise<Endpoint | null>
+  /** What attempts tell about the health of their endpoints; at most one report of each name. */
+  reportHealth(reports: HealthReport[]): Promise<void>
   /** Those of the names that are stored, in no order. */
   endpointsNamed(names: string[]): Promise<Endpoint[]>
   /** By name, from the one after `after`. */
@@ -63,12 +116,45 @@ export interface Store {
   /** Per name, in order; each figure is exact up to MAX_COUNT and then MAX_COUNT with `more`. */
   countJobs(names: string[]): Promise<EndpointCounts[]>
   /**
-   * Without force: gone at once, or in use. With force: marked, and the sweeper buries its jobs.
+   * Without force: gone at once, or in use by jobs or a schedule. With force: marked, and the
+   * sweeper buries its jobs.
    */
   deleteEndpoint(
     name: string,
     options: { force: boolean; ifVersion: number | null },
   ): Promise<DeleteEndpointResult>
+
+  // Schedules.
+
+  /** Creates or replaces, as the record says; with `ifVersion` only that version. */
+  putSchedule(change: ScheduleChange, ifVersion: number | null): Promise<PutScheduleResult>
+  getSchedule(name: string): Promise<Schedule | null>
+  listSchedules(after: string | null, limit: number): Promise<Page<Schedule>>
+  deleteSchedule(name: string, ifVersion: number | null): Promise<DeleteScheduleResult>
+  /** Those whose next tick has come and that are not paused, the earliest first. */
+  dueSchedules(limit: number): Promise<Schedule[]>
+  /** Each moves on only from the version and tick that were read. */
+  advanceSchedules(moves: ScheduleMove[]): Promise<void>
+
+  // Keys, workers, figures.
+
+  /** `full`: there are MAX_KEYS already. */
+  addKey(key: StoredKey): Promise<'added' | 'full'>
+  /** Oldest first. */
+  listKeys(): Promise<StoredKey[]>
+  /** Whether there was one. */
+  removeKey(id: string): Promise<boolean>
+  /** Written anew every few seconds by each worker; `seenAt` is the store's. */
+  reportWorker(report: WorkerReport): Promise<void>
+  removeWorker(id: string): Promise<void>
+  /** Those seen within WORKER_KEPT_MS, by id; at most MAX_WORKERS. */
+  listWorkers(): Promise<WorkerRecord[]>
+  /** Adds to the figures of each minute and endpoint. */
+  addFigures(figures: MinuteFigures[]): Promise<void>
+  /** Of all endpoints, from the minute that holds this instant, oldest first. */
+  figuresSince(instant: number): Promise<MinuteFigures[]>
+  /** Per name, in order; each figure is exact up to MAX_COUNT and then MAX_COUNT with `more`. */
+  statsOf(names: string[]): Promise<EndpointStats[]>
 
   /** What the API tells the workers about itself. */
   writeApiMode(mode: ApiMode): Promise<void>
@@ -85,6 +171,7 @@ export const MAX_ENQUEUE_BATCH = 1_000
 export const MAX_COUNT = 10_000
 /** A page of a list looks at no more index entries than this, and may be short or empty for it. */
 export const MAX_ENTRIES_PER_PAGE = 10_000
+export const MAX_SECRETS = 5
 /** A job's key outlives the job's creation by at least this, whatever the retention. */
 export const MIN_KEY_LIFE_MS = 24 * 3_600_000
 
@@ -100,15 +187,30 @@ export interface StoreSettings {
   retentionDeadMs: number
   /** AES-256 keys for secrets at rest: the first encrypts, all decrypt. null: SQLite's key file. */
   encryptionKeys: Buffer[] | null
+  /** Tells what happened that no caller asked for, like a notice whose endpoint is gone. */
+  warn: (fields: Record<string, unknown>, message: string) => void
+}
+
+/** Bound to a job, its fence and its lease id by a MAC under the encryption key. */
+export interface AttemptTokens {
+  mint(lease: Lease): string
+  /** The lease that the token was minted for; null: it was never minted for this job. */
+  read(jobId: string, token: string): Lease | null
 }
 
 export type EnqueueResult =
   | { kind: 'inserted'; job: Job }
-  /** The idempotency key is known, and so is the request. */
+  /** Its idempotency key, dedupe key or origin was known: the job that has it, as it is now. */
   | { kind: 'existing'; job: Job }
   /** The idempotency key is known, with another request. */
   | { kind: 'key_reused'; jobId: string }
+  /** The dedupe key is held, and the request asked to be refused then. */
+  | { kind: 'dedupe_conflict'; jobId: string }
   | { kind: 'unknown_endpoint' }
+  | { kind: 'endpoint_disabled' }
+  /** `endpoint`: of its onFinish. */
+  | { kind: 'unknown_notice_endpoint'; endpoint: string }
+  | { kind: 'unknown_dependency'; jobId: string }
 
 /** The jobs of one endpoint, as a worker asks for them. */
 export interface Lane {
@@ -119,6 +221,20 @@ export interface Lane {
 export interface Holder {
   workerId: string
   leaseMs: number
+  /** Its jobs are worked on where they were pulled to: a heartbeat extends their leases. */
+  pulls: boolean
+}
+
+export interface Claim {
+  jobs: ClaimedJob[]
+  /** Lanes that may have gone on, had a limit of their endpoint let them. */
+  limited: LimitedLane[]
+}
+
+export interface LimitedLane {
+  endpoint: string
+  /** When to ask again, by the store's clock; an attempt that ends may free it earlier. */
+  againAt: number
 }
 
 /**
@@ -130,17 +246,6 @@ export interface Due {
   /** The earliest runAt still to come, or null. */
   nextAt: number | null
 }
-
-/** How a holder tells the end of its attempt. Instants by the store's clock. */
-export type Settlement = Lease & { attempt: Attempt } & (
-    | { event: Extract<SettlingEvent, 'succeed'>; result: string | null; resultTruncated: boolean }
-    | { event: Extract<SettlingEvent, 'reschedule' | 'postpone'>; runAt: number }
-    | { event: Extract<SettlingEvent, 'bury'>; failure: Failure }
-  )
-
-/** `already_applied`: this very settlement was stored before, and its answer was lost. */
-export type SettleResult = 'applied' | 'already_applied' | 'lease_lost'
-export type RenewResult = 'applied' | 'lease_lost'
 
 export interface SweepOptions {
   /** At most so many jobs for each kind of finding. */
@@ -155,20 +260,20 @@ export interface SweepCounts {
   expired: number
   abandoned: number
   evicted: number
+  /** Held jobs that became claimable, or dead by their dependencies. */
+  promoted: number
+  dependentsFailed: number
+  /** Final jobs whose aftermath was left undone, and is done now. */
+  aftermaths: number
   purged: number
 }
-
-export type CommandResult =
-  | { kind: 'applied' }
-  | { kind: 'refused'; state: JobState }
-  | { kind: 'not_found' }
-  /** Of retry: the endpoint is gone or being deleted. */
-  | { kind: 'unknown_endpoint' }
 
 export interface JobQuery {
   endpoint?: string
   states?: JobState[]
   tag?: string
+  dedupeKey?: string
+  failureReason?: FailureReason
   createdAfter?: number
   createdBefore?: number
   /** The id after which the page begins. */
@@ -180,28 +285,6 @@ export interface JobQuery {
 export interface Page<T> {
   items: T[]
   next: string | null
-}
-
-export interface EndpointCounts {
-  queued: number
-  running: number
-  more: boolean
-}
-
-export type PutEndpointResult =
-  | { kind: 'created' | 'replaced'; endpoint: Endpoint }
-  /** null: `ifVersion` was given and there is no such endpoint. */
-  | { kind: 'stale'; version: number | null }
-  | { kind: 'being_deleted' }
-
-export type DeleteEndpointResult =
-  | { kind: 'deleted' | 'deleting' | 'not_found' }
-  | { kind: 'in_use'; counts: EndpointCounts }
-  | { kind: 'stale'; version: number }
-
-export interface ApiMode {
-  /** No API key is set: loopback targets are allowed. */
-  localMode: boolean
 }
 
 /** The store did not answer in time, or not at all. A write may have happened. */

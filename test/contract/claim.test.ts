@@ -10,6 +10,7 @@ import {
   enqueueMany,
   enqueueOne,
   freshName,
+  holderOf,
   jobOf,
   LONG_LEASE_MS,
   laterAgain,
@@ -18,7 +19,8 @@ import {
 } from './fixtures.ts'
 
 const HOUR_MS = 3_600_000
-const HOLDER = { workerId: 'worker-1', leaseMs: LONG_LEASE_MS }
+const HOLDER = holderOf()
+const NOTHING = { jobs: [], limited: [] }
 
 describe.each(ENGINES)('claim on %s', (engine) => {
   const place = useStore(engine)
@@ -64,8 +66,8 @@ describe.each(ENGINES)('claim on %s', (engine) => {
       { endpoint: first, limit: 3 },
       { endpoint: third, limit: 10 },
     ]
-    const claimed = await store.claim(lanes, 9, HOLDER)
-    expect(claimed.map(({ endpoint }) => endpoint)).toEqual([
+    const { jobs } = await store.claim(lanes, 9, HOLDER)
+    expect(jobs.map(({ endpoint }) => endpoint)).toEqual([
       ...Array(4).fill(second),
       ...Array(3).fill(first),
       ...Array(2).fill(third),
@@ -76,9 +78,9 @@ describe.each(ENGINES)('claim on %s', (engine) => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     await enqueueOne(store, endpoint)
-    expect(await store.claim([], 10, HOLDER)).toEqual([])
-    expect(await store.claim([{ endpoint, limit: 0 }], 10, HOLDER)).toEqual([])
-    expect(await store.claim([{ endpoint, limit: 10 }], 0, HOLDER)).toEqual([])
+    expect(await store.claim([], 10, HOLDER)).toEqual(NOTHING)
+    expect(await store.claim([{ endpoint, limit: 0 }], 10, HOLDER)).toEqual(NOTHING)
+    expect(await store.claim([{ endpoint, limit: 10 }], 0, HOLDER)).toEqual(NOTHING)
   })
 
   test('future and expired jobs, and lanes of unknown or deleted endpoints, are not claimed', async () => {
@@ -90,7 +92,7 @@ describe.each(ENGINES)('claim on %s', (engine) => {
     await enqueueOne(store, deleting)
     await store.deleteEndpoint(deleting, { force: true, ifVersion: null })
     const lanes = [open, deleting, freshName()].map((endpoint) => ({ endpoint, limit: 10 }))
-    expect(await store.claim(lanes, 30, HOLDER)).toEqual([])
+    expect(await store.claim(lanes, 30, HOLDER)).toEqual(NOTHING)
   })
 
   test('a claimed job carries what its delivery needs', async () => {
@@ -168,7 +170,8 @@ describe.each(ENGINES)('claim on %s', (engine) => {
       const asked = order.map((endpoint) => ({ endpoint, limit: 25 }))
       // Another claimer may have taken what this one saw: nothing got is not nothing left.
       await until(async () => {
-        claimed.push(...(await own.claim(asked, 25, { ...HOLDER, workerId: `worker-${i}` })))
+        const holder = holderOf({ workerId: `worker-${i}` })
+        claimed.push(...(await own.claim(asked, 25, holder)).jobs)
         return claimed.length >= 2_000
       }, 50_000)
     }

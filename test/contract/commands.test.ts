@@ -1,6 +1,6 @@
 // What cancel, retry and the sweeper promise about jobs that nobody holds.
 import { describe, expect, test } from 'vitest'
-import { newJobId } from '../../src/job/job.ts'
+import { newJobId } from '../../src/job/job-id.ts'
 import { MIN_KEY_LIFE_MS } from '../../src/store/store.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'

@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import { type EndpointSettings, newSecret } from '../../src/endpoint/endpoint.ts'
 import { DEFAULT_RETRY } from '../../src/job/retry-policy.ts'
-import type { PutEndpointResult } from '../../src/store/store.ts'
+import type { PutEndpointResult } from '../../src/store/endpoint-results.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import {
@@ -15,6 +15,7 @@ import {
   jobOf,
   leaseOf,
   newJob,
+  settingsOf,
   success,
   sweep,
 } from './fixtures.ts'
@@ -25,16 +26,13 @@ const FORCE = { force: true, ifVersion: null }
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
 
-  function settingsOf(changes: Partial<EndpointSettings> = {}): EndpointSettings {
-    return {
-      name: freshName(),
-      url: 'https://receiver.example/hook',
+  function described(changes: Partial<EndpointSettings> = {}): EndpointSettings {
+    return settingsOf({
       description: 'makes “PDFs”',
       headers: { authorization: 'Bearer 1234' },
-      timeoutMs: 15_000,
       retry: { ...DEFAULT_RETRY, backoff: { type: 'schedule', delaysMs: [1, 2], jitter: 0 } },
       ...changes,
-    }
+    })
   }
 
   function put(
@@ -47,7 +45,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   }
 
   test('a new endpoint takes the fresh secret and is read back as it was answered', async () => {
-    const settings = settingsOf()
+    const settings = described()
     const fresh = newSecret()
     const result = await put(settings, { fresh })
     expect(result).toMatchObject({
@@ -59,7 +57,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   test('a replaced endpoint keeps its secret unless a new one is given', async () => {
-    const settings = settingsOf()
+    const settings = described()
     const [first, second] = [newSecret(), newSecret()]
     const created = await put(settings, { given: first })
     expect(created).toMatchObject({ kind: 'created', endpoint: { secrets: [first] } })
@@ -77,7 +75,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   test('with a version given, nothing is written unless it is the stored one', async () => {
-    const settings = settingsOf()
+    const settings = described()
     expect(await put(settings, {}, 1)).toEqual({ kind: 'stale', version: null })
     expect(await place.store.endpointsNamed([settings.name])).toEqual([])
     await put(settings)
@@ -94,7 +92,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   test('of ten changes of one version at once, one is made', async () => {
-    const settings = settingsOf()
+    const settings = described()
     await put(settings)
     const others = [place.store, await place.open()]
     const results = await Promise.all(
@@ -111,7 +109,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   test('one endpoint put ten times at once is created once', async () => {
-    const settings = settingsOf()
+    const settings = described()
     const others = [place.store, await place.open()]
     const results = await Promise.all(
       Array.from({ length: 10 }, (_, i) =>
@@ -134,7 +132,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   test('endpoints are listed by name, page by page', async () => {
     const prefix = `${freshName()}-`
     const names = ['a', 'b', 'b.c', 'b_c', 'z'].map((end) => prefix + end)
-    for (const name of names.toReversed()) await put(settingsOf({ name }))
+    for (const name of names.toReversed()) await put(described({ name }))
     const first = await place.store.listEndpoints(prefix, 2)
     expect(first.items.map(({ name }) => name)).toEqual(names.slice(0, 2))
     expect(first.next).toBe(names[1])
@@ -148,7 +146,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   test('secrets and header values are stored encrypted only', async () => {
     const { store } = place
     const secret = newSecret()
-    const settings = settingsOf({ headers: { authorization: 'Bearer planted-in-endpoint' } })
+    const settings = described({ headers: { authorization: 'Bearer planted-in-endpoint' } })
     await put(settings, { given: secret })
     await enqueueOne(store, settings.name, { headers: { 'x-token': 'planted-in-job' } })
     expect((await claimOne(store, settings.name)).headers).toEqual({ 'x-token': 'planted-in-job' })
@@ -180,6 +178,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await store.deleteEndpoint(name, NO_CONDITION)).toEqual({
       kind: 'in_use',
       counts: { queued: 2, running: 1, more: false },
+      scheduleName: null,
     })
     expect(await store.endpointsNamed([name])).toMatchObject([{ deleting: false, version: 1 }])
   })
@@ -208,7 +207,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const [running] = await claimFrom(store, name, 1)
     expect(await store.deleteEndpoint(name, FORCE)).toEqual({ kind: 'deleting' })
     expect(await store.endpointsNamed([name])).toMatchObject([{ deleting: true }])
-    expect(await put(settingsOf({ name }))).toEqual({ kind: 'being_deleted' })
+    expect(await put(described({ name }))).toEqual({ kind: 'being_deleted' })
     const [refused] = await store.enqueue([newJob(store, name)])
     expect(refused?.kind).toBe('unknown_endpoint')
     expect(await claimFrom(store, name, 1)).toEqual([])
@@ -240,7 +239,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     await store.deleteEndpoint(name, FORCE)
     await until(async () => {
       await sweep(store)
-      return (await put(settingsOf({ name }))).kind === 'created'
+      return (await put(described({ name }))).kind === 'created'
     })
     expect((await store.enqueue([newJob(store, name)]))[0]?.kind).toBe('inserted')
   })
@@ -271,9 +270,10 @@ describe.each(ENGINES)('on %s', (engine) => {
   test('what the API says of itself is read by others as it was last written', async () => {
     const other = await place.open()
     expect(await other.readApiMode()).toBeNull()
-    await place.store.writeApiMode({ localMode: true })
-    expect(await other.readApiMode()).toEqual({ localMode: true })
-    const open = { localMode: false }
+    const local = { localMode: true, publicUrl: 'http://127.0.0.1:8080' }
+    await place.store.writeApiMode(local)
+    expect(await other.readApiMode()).toEqual(local)
+    const open = { localMode: false, publicUrl: null }
     await place.store.writeApiMode(open)
     expect(await other.readApiMode()).toEqual(open)
   })

@@ -1,16 +1,11 @@
 // Jobs, endpoints and attempts for the contract suite, with what a test does not say filled in.
-import type { EndpointSettings } from '../../src/endpoint/endpoint.ts'
-import { newSecret } from '../../src/endpoint/endpoint.ts'
-import {
-  type Attempt,
-  type ClaimedJob,
-  type Job,
-  type JobState,
-  type NewJob,
-  newJobId,
-} from '../../src/job/job.ts'
+import { type Endpoint, type EndpointSettings, newSecret } from '../../src/endpoint/endpoint.ts'
+import type { Attempt, ClaimedJob, Job, JobState, Lease, NewJob } from '../../src/job/job.ts'
+import { newJobId } from '../../src/job/job-id.ts'
 import { DEFAULT_RETRY } from '../../src/job/retry-policy.ts'
-import type { Settlement, Store, SweepCounts } from '../../src/store/store.ts'
+import type { HealthReport } from '../../src/store/endpoint-results.ts'
+import type { Settlement } from '../../src/store/settlement.ts'
+import type { Holder, Store, SweepCounts } from '../../src/store/store.ts'
 import { until } from '../support/until.ts'
 
 /** No lease of this length ends within a test run. */
@@ -26,22 +21,49 @@ export function freshName(): string {
   return `endpoint-${endpointCount}`
 }
 
-export async function addEndpoint(
-  store: Store,
-  settings: Partial<EndpointSettings> = {},
-): Promise<string> {
-  const complete: EndpointSettings = {
-    name: freshName(),
+/** What an endpoint is when nobody says anything: no limits, no circuit breaker. */
+export function settingsOf(fields: Partial<EndpointSettings> = {}): EndpointSettings {
+  return {
+    name: fields.name ?? freshName(),
     url: 'https://receiver.example/hook',
     description: '',
     headers: {},
     timeoutMs: 15_000,
     retry: DEFAULT_RETRY,
-    ...settings,
+    concurrency: null,
+    rateLimit: null,
+    completion: 'sync',
+    completionTimeoutMs: 900_000,
+    onFinish: null,
+    circuitBreaker: null,
+    ...fields,
   }
+}
+
+export async function addEndpoint(
+  store: Store,
+  settings: Partial<EndpointSettings> = {},
+): Promise<string> {
+  const complete = settingsOf(settings)
   const { kind } = await store.putEndpoint(complete, { given: null, fresh: newSecret() }, null)
   if (kind !== 'created') throw new Error(`endpoint ${complete.name}: ${kind}`)
   return complete.name
+}
+
+export async function endpointOf(store: Store, name: string): Promise<Endpoint> {
+  const [endpoint] = await store.endpointsNamed([name])
+  if (endpoint === undefined) throw new Error(`${name} is gone`)
+  return endpoint
+}
+
+/** Tells the store what attempts have told of the endpoint. */
+export function report(
+  store: Store,
+  endpoint: string,
+  fields: Partial<HealthReport>,
+): Promise<void> {
+  const none = { reset: false, failures: 0, throttle: null, goneAtVersion: null }
+  return store.reportHealth([{ ...none, ...fields, endpoint }])
 }
 
 export function newJob(store: Store, endpoint: string, fields: Partial<NewJob> = {}): NewJob {
@@ -61,6 +83,13 @@ export function newJob(store: Store, endpoint: string, fields: Partial<NewJob> =
     metadata: {},
     headers: {},
     idempotency: null,
+    dedupe: null,
+    orderingKey: null,
+    dependsOn: [],
+    onFinish: null,
+    scheduleName: null,
+    originKey: null,
+    trace: null,
     ...fields,
   }
 }
@@ -88,13 +117,19 @@ export async function enqueueMany(
   return jobs.map(({ id }) => id)
 }
 
-export function claimFrom(
+/** A worker that pushes, unless a test says otherwise. */
+export function holderOf(fields: Partial<Holder> = {}): Holder {
+  return { workerId: 'worker-1', leaseMs: LONG_LEASE_MS, pulls: false, ...fields }
+}
+
+export async function claimFrom(
   store: Store,
   endpoint: string,
   limit: number,
   leaseMs = LONG_LEASE_MS,
 ): Promise<ClaimedJob[]> {
-  return store.claim([{ endpoint, limit }], limit, { workerId: 'worker-1', leaseMs })
+  const { jobs } = await store.claim([{ endpoint, limit }], limit, holderOf({ leaseMs }))
+  return jobs
 }
 
 export async function claimOne(
@@ -105,6 +140,17 @@ export async function claimOne(
   const [claimed] = await claimFrom(store, endpoint, 1, leaseMs)
   if (claimed === undefined) throw new Error(`nothing to claim at ${endpoint}`)
   return claimed
+}
+
+/** A job of its own endpoint, in a worker's hands. */
+export async function enqueueAndClaim(
+  store: Store,
+  fields: Partial<NewJob> = {},
+  leaseMs = LONG_LEASE_MS,
+): Promise<ClaimedJob> {
+  const endpoint = await addEndpoint(store)
+  await enqueueOne(store, endpoint, fields)
+  return claimOne(store, endpoint, leaseMs)
 }
 
 export async function jobOf(store: Store, id: string): Promise<Job> {
@@ -164,7 +210,12 @@ export function burial(store: Store, claimed: ClaimedJob): Ending<'bury'> {
   return { ...leaseOf(claimed), attempt: attemptOf(store, claimed), event: 'bury', failure }
 }
 
-export function leaseOf({ jobId, fence, leaseId }: ClaimedJob) {
+/** The answer 202: the handler reports later. */
+export function acceptance(claimed: ClaimedJob, leaseExpiresAt: number): Ending<'await'> {
+  return { ...leaseOf(claimed), event: 'await', leaseExpiresAt }
+}
+
+export function leaseOf({ jobId, fence, leaseId }: Lease): Lease {
   return { jobId, fence, leaseId }
 }
 

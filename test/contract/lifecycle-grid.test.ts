@@ -1,54 +1,53 @@
 // Every event from every state, and every guard broken one by one, on both stores. The table in
 // src/job/lifecycle.ts says what must happen.
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { isFinal, JOB_STATES, type Job } from '../../src/job/job.ts'
 import { type EventName, LIFECYCLE, type LifecycleEvent } from '../../src/job/lifecycle.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
-import { bringTo, jobOf, sweepClean } from './fixtures.ts'
-import {
-  BROKEN_GUARDS,
-  type BrokenGuard,
-  CASES,
-  enqueueAndClaim,
-  ripen,
-} from './lifecycle-cases.ts'
+import { jobOf, sweepClean } from './fixtures.ts'
+import { CASES } from './lifecycle-cases/all-cases.ts'
+import type { BrokenGuard, NotAlone, Told } from './lifecycle-cases/event-case.ts'
 
 const EVENTS = Object.keys(LIFECYCLE) as EventName[]
+const ROOT = join(import.meta.dirname, '../..')
 
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine, { retentionMs: 0, retentionDeadMs: 0 })
 
   describe.each(EVENTS)('%s', (name) => {
     const event: LifecycleEvent = LIFECYCLE[name]
+    const { arrange, fire, broken } = CASES[name]
 
     test.each(JOB_STATES)('of a job that is %s does what the table says', async (state) => {
       const { store } = place
       await sweepClean(store)
-      const { fields, leaseMs, endpointIsDeleted = false, fire } = CASES[name]
-      const claimed = await enqueueAndClaim(store, fields?.(store) ?? {}, leaseMs)
-      await bringTo(store, claimed, state)
-      await ripen(store, claimed, { endpointIsDeleted, leaseMs })
+      const claimed = await arrange(store, state)
       const before = await jobOf(store, claimed.jobId)
       expect(before.state).toBe(state)
 
-      const tellings = await fire(store, claimed)
+      const told = await fire(store, claimed)
 
-      expect(tellings.applied).toBe(event.from.includes(state))
-      const after = await store.getJob(claimed.jobId)
-      expectJust(tellings.applied ? name : tellings.instead, before, after)
+      expect(told.event === name).toBe(event.from.includes(state))
+      expectJust(told, before, await store.getJob(claimed.jobId))
     })
 
-    const guards = Object.entries(BROKEN_GUARDS[name]) as [string, BrokenGuard][]
+    const guards = Object.entries(broken) as [string, BrokenGuard | NotAlone][]
     if (guards.length > 0) {
       test.each(guards)('changes nothing when the guard %s does not hold', async (_, prepare) => {
+        if ('triedIn' in prepare) {
+          expect(existsSync(join(ROOT, prepare.triedIn))).toBe(true)
+          return
+        }
         const { store } = place
         await sweepClean(store)
         const { id, tries } = await prepare(store)
-        for (const attempt of tries) {
+        for (const { fire: attempt, instead } of tries) {
           const before = await jobOf(store, id)
-          const { applied, instead } = await attempt()
-          expect(applied).toBe(false)
-          expectJust(instead, before, await store.getJob(id))
+          const told = await attempt()
+          expect(told.event).toBe(instead)
+          expectJust(told, before, await store.getJob(id))
         }
       })
     }
@@ -56,7 +55,7 @@ describe.each(ENGINES)('on %s', (engine) => {
 })
 
 /** The record is what this event makes of it, or untouched when there was none. */
-function expectJust(name: EventName | null, before: Job, after: Job | null): void {
+function expectJust({ event: name, pushedCount }: Told, before: Job, after: Job | null): void {
   if (name === null) {
     expect(after).toEqual(before)
     return
@@ -70,9 +69,8 @@ function expectJust(name: EventName | null, before: Job, after: Job | null): voi
   expect(after?.state).toBe(event.to)
   expect(after?.version).toBe(name === 'renew' ? before.version : before.version + 1)
   expect(after?.fence).toBe(name === 'claim' ? before.fence + 1 : before.fence)
-  const pushes = event.from.includes('running') && !['renew', 'release'].includes(name)
-  const pushed = pushes && before.state === 'running' ? 1 : 0
-  expect(after?.attempts.length).toBe(before.attempts.length + pushed)
+  const pushes = event.also.includes('adds the attempt') && before.state === 'running'
+  expect(after?.attempts.length).toBe(before.attempts.length + (pushedCount ?? (pushes ? 1 : 0)))
   if (after !== null) expectInvariants(after)
 }
 
@@ -82,4 +80,6 @@ function expectInvariants(job: Job): void {
   expect(job.finishedAt !== null).toBe(isFinal(job.state))
   expect(job.failure !== null).toBe(job.state === 'dead')
   if (job.state === 'queued') expect(job.attemptsLeft).toBeGreaterThan(0)
+  if (job.isHeld) expect(job.state).toBe('queued')
+  if (job.waitingFor.length > 0) expect(job.isHeld || isFinal(job.state)).toBe(true)
 }

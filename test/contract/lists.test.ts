@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { JOB_STATES, type JobState, type JobSummary, type NewJob } from '../../src/job/job.ts'
 import type { JobQuery, Store } from '../../src/store/store.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
-import { addEndpoint, bringTo, claimOne, enqueueOne, jobOf, success } from './fixtures.ts'
+import { addEndpoint, bringTo, claimOne, enqueueOne, jobOf, success, sweep } from './fixtures.ts'
 
 const START = Date.UTC(2026, 0, 1)
 const MAX_PAGES = 1_000
@@ -116,6 +116,55 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect((await store.listJobs({ tag: 'red', limit: 9 })).items).toHaveLength(1)
     const dead = { states: ['dead'] as JobState[], tag: 'red', limit: 9 }
     expect((await store.listJobs(dead)).items).toEqual([])
+  })
+
+  test('jobs are listed by dedupe key, final ones and those of other endpoints too', async () => {
+    const { store } = place
+    const [endpoint, other] = [await addEndpoint(store), await addEndpoint(store)]
+    const dedupe = { key: `report-${endpoint}`, mode: 'keep' } as const
+    const ids = []
+    for (let i = 0; i < 5; i++) {
+      const { id } = await enqueueOne(store, i < 4 ? endpoint : other, { dedupe })
+      if (i < 3) await store.cancel([id])
+      ids.push(id)
+    }
+    await enqueueOne(store, endpoint, { dedupe: { ...dedupe, key: 'another' } })
+    await enqueueOne(store, endpoint)
+    const query = { dedupeKey: dedupe.key, limit: 2 }
+    const all = await pagesOf(store, query)
+    expect(idsOf(all.flat())).toEqual(ids.toReversed())
+    expect(all.map((page) => page.length)).toEqual([2, 2, 1])
+    const here = await pagesOf(store, { ...query, endpoint })
+    expect(idsOf(here.flat())).toEqual(ids.slice(0, 4).toReversed())
+    const queued = await pagesOf(store, { ...query, endpoint, states: ['queued'] })
+    expect(idsOf(queued.flat())).toEqual([ids[3]])
+    const none = await store.listJobs({ dedupeKey: 'unknown', limit: 2 })
+    expect(none).toEqual({ items: [], next: null })
+  })
+
+  test('dead jobs are listed by the reason of their failure', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const tags = [`of-${endpoint}`]
+    const rejected = []
+    for (let i = 0; i < 3; i++) {
+      await enqueueOne(store, endpoint, { tags })
+      const claimed = await claimOne(store, endpoint)
+      await bringTo(store, claimed, 'dead')
+      rejected.push(claimed.jobId)
+      await enqueueOne(store, endpoint, { tags, expiresAt: store.clock.now() - 1 })
+      await sweep(store)
+    }
+    await enqueueOne(store, endpoint, { tags })
+    const query = { failureReason: 'rejected', limit: 2 } as const
+    for (const scope of [{ endpoint }, { tag: tags[0] as string }]) {
+      const pages = await pagesOf(store, { ...query, ...scope })
+      expect(idsOf(pages.flat())).toEqual(rejected.toReversed())
+      const dead = await pagesOf(store, { ...query, ...scope, states: ['dead', 'queued'] })
+      expect(idsOf(dead.flat())).toEqual(rejected.toReversed())
+    }
+    const lost = await pagesOf(store, { endpoint, failureReason: 'lease_lost', limit: 2 })
+    expect(lost.flat()).toEqual([])
   })
 
   test('jobs are listed by when they were made: from the one instant, before the other', async () => {

@@ -7,6 +7,7 @@ import { ENGINES, useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import {
   addEndpoint,
+  claimFrom,
   claimOne,
   enqueueMany,
   enqueueOne,
@@ -107,9 +108,8 @@ async function cancelInParts(store: Store, ids: string[]) {
 
 async function claimInParts(store: Store, endpoint: string): Promise<ClaimedJob[]> {
   const claimed: ClaimedJob[] = []
-  const holder = { workerId: 'worker-1', leaseMs: LONG_LEASE_MS }
   await until(async () => {
-    const part = await store.claim([{ endpoint, limit: 5 }], 5, holder)
+    const part = await claimFrom(store, endpoint, 5)
     claimed.push(...part)
     const [counts] = await store.countJobs([endpoint])
     return part.length === 0 && counts?.queued === 0

@@ -1,7 +1,7 @@
 // What a holder's writes promise: recorded once, by the holder only, whoever races.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob } from '../../src/job/job.ts'
-import type { Settlement } from '../../src/store/store.ts'
+import type { Settlement } from '../../src/store/settlement.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import {

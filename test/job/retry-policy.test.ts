@@ -37,6 +37,32 @@ describe('what follows an attempt', () => {
     expect(decide(budget, policy, ending('succeeded'), NOW, MIDDLE)).toEqual({ event: 'succeed' })
   })
 
+  it('an answer that the work goes on elsewhere lets the job await completion', () => {
+    expect(decide(budget, policy, ending('accepted'), NOW, MIDDLE)).toEqual({ event: 'await' })
+    const last = { ...budget, attemptsLeft: 0 }
+    expect(decide(last, policy, ending('accepted'), NOW, MIDDLE)).toEqual({ event: 'await' })
+  })
+
+  it('a failure that the handler reports is tried again, when it asks to be', () => {
+    const reported = ending('failed', 9_000)
+    expect(decide(budget, policy, reported, NOW, MIDDLE)).toEqual({
+      event: 'reschedule',
+      runAt: NOW + 9_000,
+    })
+    const last = decide({ ...budget, attemptsLeft: 0 }, policy, reported, NOW, MIDDLE)
+    expect(last).toMatchObject({ event: 'bury', failure: { reason: 'attempts_exhausted' } })
+  })
+
+  it('a failure that the handler calls final buries the job, whatever is left', () => {
+    const final = { ...ending('failed'), isFinal: true }
+    expect(decide(budget, policy, final, NOW, MIDDLE)).toEqual({
+      event: 'bury',
+      failure: { reason: 'failed_by_handler', message: 'it said so' },
+    })
+    const notFinal = { ...ending('failed'), isFinal: false }
+    expect(decide(budget, policy, notFinal, NOW, MIDDLE).event).toBe('reschedule')
+  })
+
   it.each([
     'http_error',
     'connect_error',

@@ -1,7 +1,7 @@
 // A thread of test/store/sqlite-processes.test.ts: a process of its own, as far as SQLite can see.
 import { parentPort, workerData } from 'node:worker_threads'
+import type { SettleResult } from '../../src/store/settlement.ts'
 import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
-import type { SettleResult } from '../../src/store/store.ts'
 import { success } from '../contract/fixtures.ts'
 import { until } from '../support/until.ts'
 
@@ -20,15 +20,16 @@ async function work(): Promise<Claimed> {
     retentionMs: DAY_MS,
     retentionDeadMs: DAY_MS,
     encryptionKeys: null,
+    warn: () => {},
   })
   const all: Claimed = { jobIds: [], results: [] }
   const lane = { endpoint: endpoint as string, limit: 10 }
   await until(async () => {
-    const holder = { workerId: workerId as string, leaseMs: DAY_MS }
-    const claimed = await store.claim([lane], 10, holder)
-    all.jobIds.push(...claimed.map(({ jobId }) => jobId))
-    all.results.push(...(await store.settle(claimed.map((job) => success(store, job)))))
-    return claimed.length === 0
+    const holder = { workerId: workerId as string, leaseMs: DAY_MS, pulls: false }
+    const { jobs } = await store.claim([lane], 10, holder)
+    all.jobIds.push(...jobs.map(({ jobId }) => jobId))
+    all.results.push(...(await store.settle(jobs.map((job) => success(store, job)))))
+    return jobs.length === 0
   })
   await store.close()
   return all

@@ -1,6 +1,6 @@
 // What the MongoDB store may cost: commands for a batch, whatever its size.
 import { expect, it } from 'vitest'
-import { addEndpoint, enqueueMany, newJob, success } from '../contract/fixtures.ts'
+import { addEndpoint, enqueueMany, holderOf, newJob, success } from '../contract/fixtures.ts'
 import { useStore } from '../support/stores.ts'
 
 const BATCH = 100
@@ -45,21 +45,51 @@ it('a claim of 100 jobs costs at most 4 commands, and their settlement 1', async
   const endpoint = await addEndpoint(store)
   await enqueueMany(store, endpoint, BATCH)
   const lanes = [{ endpoint, limit: BATCH }]
-  const holder = { workerId: 'worker-1', leaseMs: 30_000 }
+  const holder = holderOf({ leaseMs: 30_000 })
 
   const claim = await commandsOf(() => store.claim(lanes, BATCH, holder))
-  expect(claim.result).toHaveLength(BATCH)
+  expect(claim.result.jobs).toHaveLength(BATCH)
   expect(claim.count).toBeLessThanOrEqual(4)
 
-  const leases = claim.result.map(({ jobId, fence, leaseId }) => ({ jobId, fence, leaseId }))
+  const leases = claim.result.jobs.map(({ jobId, fence, leaseId }) => ({ jobId, fence, leaseId }))
   const renewal = await commandsOf(() => store.renew(leases, 30_000))
   expect(new Set(renewal.result)).toEqual(new Set(['applied']))
   expect(renewal.count).toBe(1)
 
-  const settlements = claim.result.map((claimed) => success(store, claimed))
+  const settlements = claim.result.jobs.map((claimed) => success(store, claimed))
   const settlement = await commandsOf(() => store.settle(settlements))
   expect(new Set(settlement.result)).toEqual(new Set(['applied']))
   expect(settlement.count).toBe(1)
+})
+
+it('a claim of 100 jobs within a limit costs 6 commands', async () => {
+  const { store } = place
+  const rateLimit = { count: 10 * BATCH, perMs: 60_000 }
+  const endpoint = await addEndpoint(store, { concurrency: 10 * BATCH, rateLimit })
+  await enqueueMany(store, endpoint, BATCH + 1)
+  const lanes = [{ endpoint, limit: BATCH }]
+  const holder = holderOf({ leaseMs: 30_000 })
+  // What the endpoint is like is looked up by the first claim, and remembered for a moment.
+  await store.claim([{ endpoint, limit: 1 }], 1, holder)
+
+  const { result, count } = await commandsOf(() => store.claim(lanes, BATCH, holder))
+
+  expect(result.jobs).toHaveLength(BATCH)
+  expect(count).toBe(6)
+})
+
+it('a claim from 40 lanes with limits costs few commands more than from one', async () => {
+  const { store } = place
+  const names = await Promise.all(
+    Array.from({ length: 40 }, () => addEndpoint(store, { concurrency: 1 })),
+  )
+  await store.enqueue(names.map((endpoint) => newJob(store, endpoint)))
+  const lanes = names.map((endpoint) => ({ endpoint, limit: 10 }))
+
+  const { result, count } = await commandsOf(() => store.claim(lanes, BATCH, holderOf()))
+
+  expect(new Set(result.jobs.map(({ endpoint }) => endpoint))).toEqual(new Set(names))
+  expect(count).toBeLessThanOrEqual(24)
 })
 
 it('a claim from 100 lanes with a job each costs no more than 8 commands', async () => {
@@ -67,11 +97,11 @@ it('a claim from 100 lanes with a job each costs no more than 8 commands', async
   const names = await Promise.all(Array.from({ length: BATCH }, () => addEndpoint(store)))
   await store.enqueue(names.map((endpoint) => newJob(store, endpoint)))
   const lanes = names.map((endpoint) => ({ endpoint, limit: 10 }))
-  const holder = { workerId: 'worker-1', leaseMs: 30_000 }
+  const holder = holderOf({ leaseMs: 30_000 })
 
   const { result, count } = await commandsOf(() => store.claim(lanes, BATCH, holder))
 
-  expect(result.map(({ endpoint }) => endpoint)).toEqual(names)
+  expect(result.jobs.map(({ endpoint }) => endpoint)).toEqual(names)
   expect(count).toBeLessThanOrEqual(8)
 })
 

@@ -12,6 +12,7 @@ const SETTINGS: StoreSettings = {
   retentionMs: 1_000,
   retentionDeadMs: 1_000,
   encryptionKeys: [randomBytes(32)],
+  warn: () => {},
 }
 
 let alone: RunningMongo

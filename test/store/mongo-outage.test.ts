@@ -21,7 +21,12 @@ const DEADLINE_MS = 3_000 + 1_000
 const LEASE_MS = 60_000
 
 const encryptionKeys = [randomBytes(32)]
-const SETTINGS: StoreSettings = { retentionMs: 1_000, retentionDeadMs: 1_000, encryptionKeys }
+const SETTINGS: StoreSettings = {
+  retentionMs: 1_000,
+  retentionDeadMs: 1_000,
+  encryptionKeys,
+  warn: () => {},
+}
 
 describe('a store whose server can be cut off', () => {
   const place = useStore('mongo', { encryptionKeys })

@@ -7,9 +7,19 @@ import { afterAll, beforeAll, expect, inject, it } from 'vitest'
 import { connect } from '../../src/store/mongo/connect.ts'
 import { storeOn } from '../../src/store/mongo/mongo-store.ts'
 import type { Store } from '../../src/store/store.ts'
-import { addEndpoint, burial, claimFrom, enqueueMany, success } from '../contract/fixtures.ts'
+import {
+  addEndpoint,
+  burial,
+  claimFrom,
+  enqueueMany,
+  holderOf,
+  newJob,
+  success,
+} from '../contract/fixtures.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { until } from '../support/until.ts'
+import { useWaitingVerbs } from './mongo-plan-verbs.ts'
+import { useRecordVerbs } from './record-verbs.ts'
 
 const DAY_MS = 86_400_000
 
@@ -29,6 +39,7 @@ beforeAll(async () => {
     retentionMs: 0,
     retentionDeadMs: DAY_MS,
     encryptionKeys: [randomBytes(32)],
+    warn: () => {},
   })
   await useEveryVerb()
 })
@@ -67,9 +78,8 @@ it(
 it('each query has an index that begins with what it asks and sorts as it wants', async () => {
   const unserved: string[] = []
   const indexes: Record<string, Document[]> = {}
-  for (const name of ['jobs', 'endpoints', 'meta']) {
-    const there = await db.listCollections({ name }).toArray()
-    indexes[name] = there.length === 0 ? [] : await db.collection(name).indexes()
+  for (const { name } of await db.listCollections().toArray()) {
+    indexes[name] = await db.collection(name).indexes()
   }
   const accesses = queriesOf(sent).flatMap(accessesOf)
   expect(accesses.length).toBeGreaterThan(20)
@@ -87,18 +97,15 @@ async function useEveryVerb(): Promise<void> {
   const doomed = await addEndpoint(store)
   await enqueueMany(store, endpoint, 4, { tags: ['a'], expiresAt: now + DAY_MS })
   const key = { idempotency: { key: 'k', requestHash: 'h' } }
-  const [keyed = ''] = await enqueueMany(store, other, 1, key)
-  await store.enqueue([{ ...(await newLike(keyed)), ...key }])
+  await enqueueMany(store, other, 1, key)
+  await store.enqueue([newJob(store, other, key)])
   await enqueueMany(store, other, 1, { expiresAt: now })
   await enqueueMany(store, doomed, 2)
   await claimFrom(store, doomed, 1)
   await store.claim(
     [endpoint, other].map((name) => ({ endpoint: name, limit: 1 })),
     2,
-    {
-      workerId: 'worker-1',
-      leaseMs: 1,
-    },
+    holderOf({ leaseMs: 1 }),
   )
   const [first, second] = await claimFrom(store, endpoint, 2)
   if (first === undefined || second === undefined) throw new Error('nothing was claimed')
@@ -119,17 +126,9 @@ async function useEveryVerb(): Promise<void> {
     return (await store.endpointsNamed([doomed])).length === 0
   })
   expect(await store.getJob(old)).toBeNull()
+  await useWaitingVerbs(store)
   await readAll(endpoint, first.jobId, now)
-}
-
-async function newLike(id: string) {
-  const job = await store.getJob(id)
-  if (job === null) throw new Error('the job is gone')
-  const { createdAt, runAt, priority, payload } = job
-  const plain = { tags: [], metadata: {}, headers: {}, timeoutMs: null, retry: null }
-  const rest = { maxAttempts: null, expiresAt: null, idempotency: null }
-  const like = { endpoint: job.endpoint, createdAt, runAt, priority, payload }
-  return { ...plain, ...rest, ...like, id: `${id.slice(0, -4)}zzzz` }
+  await useRecordVerbs(store, other)
 }
 
 async function readAll(endpoint: string, jobId: string, now: number): Promise<void> {
@@ -141,7 +140,7 @@ async function readAll(endpoint: string, jobId: string, now: number): Promise<vo
   await store.countJobs([endpoint, 'nobody'])
   await store.endpointsNamed([endpoint])
   await store.listEndpoints('a', 10)
-  await store.writeApiMode({ localMode: true })
+  await store.writeApiMode({ localMode: true, publicUrl: null })
   await store.readApiMode()
   for (const query of [
     {},
@@ -150,6 +149,10 @@ async function readAll(endpoint: string, jobId: string, now: number): Promise<vo
     { endpoint, states: ['dead' as const, 'queued' as const], after: jobId },
     { states: ['dead' as const] },
     { tag: 'a' },
+    { dedupeKey: 'd' },
+    { dedupeKey: 'd', endpoint },
+    { failureReason: 'expired' as const },
+    { endpoint, failureReason: 'expired' as const },
     { tag: 'a', endpoint, createdAfter: now - 1_000 },
   ]) {
     await store.listJobs({ ...query, limit: 10 })
@@ -158,7 +161,7 @@ async function readAll(endpoint: string, jobId: string, now: number): Promise<vo
 
 /** One of each update of a batch, for only one at a time can be explained. */
 function queriesOf(commands: Document[]): Document[] {
-  const queries = commands.flatMap((command) => {
+  const queries = commands.map(asFind).flatMap((command) => {
     const { find, aggregate, distinct, update, delete: deletion } = command
     if (update !== undefined) {
       return (command.updates as Document[]).map((one) => ({ ...command, updates: [one] }))
@@ -166,6 +169,12 @@ function queriesOf(commands: Document[]): Document[] {
     return (find ?? aggregate ?? distinct ?? deletion) === undefined ? [] : [command]
   })
   return [...new Map(queries.map((query) => [shapeOf(query), query])).values()]
+}
+
+/** A findAndModify reaches its document as a find does. */
+function asFind(command: Document): Document {
+  const { findAndModify, query } = command
+  return findAndModify === undefined ? command : { find: findAndModify, filter: query }
 }
 
 function shapeOf(query: Document): string {

@@ -15,10 +15,20 @@ import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { asStoreError } from '../../src/store/sqlite/sqlite-errors.ts'
 import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
-import { type Store, StoreUnavailable, StoreUnusable } from '../../src/store/store.ts'
-import { addEndpoint, enqueueOne, jobOf } from '../contract/fixtures.ts'
+import {
+  type Store,
+  type StoreSettings,
+  StoreUnavailable,
+  StoreUnusable,
+} from '../../src/store/store.ts'
+import { addEndpoint, claimOne, enqueueOne, jobOf } from '../contract/fixtures.ts'
 
-const SETTINGS = { retentionMs: 60_000, retentionDeadMs: 60_000, encryptionKeys: null }
+const SETTINGS: StoreSettings = {
+  retentionMs: 60_000,
+  retentionDeadMs: 60_000,
+  encryptionKeys: null,
+  warn: () => {},
+}
 
 let folder = ''
 let path = ''
@@ -179,13 +189,49 @@ describe('the key file', () => {
   })
 })
 
+describe('keys that change', () => {
+  const [old, current] = [Buffer.alloc(32, 1), Buffer.alloc(32, 2)]
+
+  test('endpoints are sealed anew with the first key at the start, so that the old one can go', async () => {
+    const before = await open(path, [old])
+    const name = await addEndpoint(before, { headers: { 'x-token': 'secret' } })
+    const [endpoint] = await before.endpointsNamed([name])
+    await before.close()
+    await (await open(path, [current, old])).close()
+    const after = await open(path, [current])
+    expect(await after.endpointsNamed([name])).toEqual([endpoint])
+  })
+
+  test('a job whose headers no key opens is shown and claimed without them', async () => {
+    const before = await open(path, [old])
+    const name = await addEndpoint(before)
+    const { id } = await enqueueOne(before, name, { headers: { 'x-token': 'secret' } })
+    await before.close()
+    await (await open(path, [current, old])).close()
+    const after = await open(path, [current])
+    expect((await jobOf(after, id)).headers).toBeNull()
+    expect((await after.listJobs({ limit: 1 })).items[0]?.headers).toBeNull()
+    expect((await claimOne(after, name)).headers).toBeNull()
+  })
+
+  test('tokens of attempts need no endpoint to be stored before, and outlive the process', async () => {
+    const lease = { jobId: 'job_1', fence: 3, leaseId: 'lease' }
+    const first = await open()
+    const token = first.attemptTokens.mint(lease)
+    await first.close()
+    expect((await open()).attemptTokens.read('job_1', token)).toEqual(lease)
+  })
+})
+
 describe('a closed store', () => {
   test('is unavailable, says so, and can be closed again', async () => {
     const store = await open()
     await store.close()
     await expect(store.ready()).rejects.toThrow(StoreUnavailable)
     await expect(store.ready()).rejects.toThrow(/is closed$/)
-    await expect(store.writeApiMode({ localMode: true })).rejects.toThrow(StoreUnavailable)
+    await expect(store.writeApiMode({ localMode: true, publicUrl: null })).rejects.toThrow(
+      StoreUnavailable,
+    )
     await store.close()
   })
 })

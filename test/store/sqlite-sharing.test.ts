@@ -7,7 +7,7 @@ import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { ClaimedJob } from '../../src/job/job.ts'
 import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
-import { type Store, StoreUnavailable } from '../../src/store/store.ts'
+import { type Store, type StoreSettings, StoreUnavailable } from '../../src/store/store.ts'
 import {
   addEndpoint,
   claimFrom,
@@ -21,7 +21,12 @@ import {
 } from '../contract/fixtures.ts'
 import { until } from '../support/until.ts'
 
-const SETTINGS = { retentionMs: 60_000, retentionDeadMs: 60_000, encryptionKeys: null }
+const SETTINGS: StoreSettings = {
+  retentionMs: 60_000,
+  retentionDeadMs: 60_000,
+  encryptionKeys: null,
+  warn: () => {},
+}
 
 let folder = ''
 let path = ''

@@ -16,6 +16,8 @@ export interface MongoProxy {
   mend(): void
   /** The next request that holds this text reaches the server, and its connection then ends. */
   loseAnswerTo(text: string): void
+  /** The next request that holds this text reaches the server, and nothing after it does. */
+  cutAfter(text: string): void
   /** How many answers were lost so. */
   lostAnswers(): number
   stop(): Promise<void>
@@ -28,8 +30,13 @@ export async function startMongoProxy(targetUrl: string): Promise<MongoProxy> {
   const sockets = new Set<Socket>()
   let mode: Mode = 'open'
   let loseNext: string | null = null
+  let cutsAfterNext = false
   let lostAnswers = 0
 
+  const cut = () => {
+    mode = 'cut'
+    for (const socket of sockets) socket.destroy()
+  }
   const server = createServer((client) => {
     if (mode === 'cut') return client.destroy()
     const upstream = connect(target)
@@ -57,7 +64,8 @@ export async function startMongoProxy(targetUrl: string): Promise<MongoProxy> {
       if (mode === 'stalled') return
       if (!isLosing) return void client.write(chunk)
       lostAnswers += 1
-      client.destroy()
+      if (cutsAfterNext) cut()
+      else client.destroy()
     })
   })
   server.listen(await freePort(), '127.0.0.1')
@@ -66,10 +74,7 @@ export async function startMongoProxy(targetUrl: string): Promise<MongoProxy> {
   const database = /^[^/]+\/\/[^/]+\/([^?]*)/.exec(targetUrl)?.[1] ?? ''
   return {
     url: `${databaseUrl(`mongodb://127.0.0.1:${port}`, database)}?directConnection=true`,
-    cut() {
-      mode = 'cut'
-      for (const socket of sockets) socket.destroy()
-    },
+    cut,
     stall() {
       mode = 'stalled'
     },
@@ -78,6 +83,11 @@ export async function startMongoProxy(targetUrl: string): Promise<MongoProxy> {
     },
     loseAnswerTo(text) {
       loseNext = text
+      cutsAfterNext = false
+    },
+    cutAfter(text) {
+      loseNext = text
+      cutsAfterNext = true
     },
     lostAnswers: () => lostAnswers,
     async stop() {

@@ -21,16 +21,28 @@ export interface Place {
   readonly store: Store
   /** One more, as another process would open it; closed at the end. */
   open(settings?: Partial<StoreSettings>): Promise<Store>
+  /** The one that is used unless settings say otherwise. */
+  readonly encryptionKey: Buffer
+  /** What the stores opened here have warned of, oldest first. */
+  readonly warnings: Warning[]
   /** All that is stored, as whoever steals the disk would read it. */
   rawText(): Promise<string>
 }
 
+export interface Warning {
+  fields: Record<string, unknown>
+  message: string
+}
+
 /** Opens an empty store before the tests of this block and removes it after them. */
 export function useStore(engine: Engine, settings: Partial<StoreSettings> = {}): Place {
+  const warnings: Warning[] = []
+  const encryptionKey = randomBytes(32)
   const complete: StoreSettings = {
     retentionMs: 7 * DAY_MS,
     retentionDeadMs: 30 * DAY_MS,
-    encryptionKeys: [randomBytes(32)],
+    encryptionKeys: [encryptionKey],
+    warn: (fields, message) => void warnings.push({ fields, message }),
     ...settings,
   }
   let ground: Ground
@@ -59,6 +71,8 @@ export function useStore(engine: Engine, settings: Partial<StoreSettings> = {}):
       return opened[0] as Store
     },
     open,
+    encryptionKey,
+    warnings,
     rawText: () => ground.rawText(),
   }
 }

@@ -1,75 +1,104 @@
 // Cancel and retry: what people do to jobs. Each reads the jobs, then writes what may be written,
 // under guards that name what was read; those that moved meanwhile are read again.
 import type { UpdateFilter } from 'mongodb'
-import { isFinal } from '../../job/job.ts'
 import { LIFECYCLE } from '../../job/lifecycle.ts'
-import { type CommandResult, MIN_KEY_LIFE_MS, StoreUnavailable } from '../store.ts'
+import type { CommandResult } from '../job-commands.ts'
+import { StoreUnavailable } from '../store.ts'
+import { afterFinish, doAftermath } from './aftermath.ts'
 import { pushAttempt, randomId, toFinal } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
-import type { JobDocument } from './documents.ts'
+import { isFinalState, type JobDocument, NEVER, stateOf } from './documents.ts'
 import { guardOf } from './guards.ts'
-import { lostAttempt, SEEN_LEASE, type SeenLease } from './lost-attempts.ts'
-import { type Deadline, run, startDeadline } from './run-command.ts'
+import { lostAttempt, SEEN_LEASE } from './lost-attempts.ts'
+import { type Deadline, isDuplicateKey, run, startDeadline } from './run-command.ts'
+import { type OrderedLane, promoteHeads } from './turns.ts'
 
 /** A job that changes under our hands this often in 3 s is being worked on by a storm. */
 const MAX_ROUNDS = 10
 
-type Seen = SeenLease &
-  Pick<JobDocument, 'state' | 'endpoint' | 'createdAt' | 'maxAttempts' | 'version'>
 const SEEN = {
   ...SEEN_LEASE,
   state: 1,
   endpoint: 1,
-  createdAt: 1,
   maxAttempts: 1,
   version: 1,
+  dedupeKey: 1,
+  orderingKey: 1,
+  owes: 1,
 } as const
+type Seen = Pick<JobDocument, '_id' | keyof typeof SEEN>
 
 /** A result, or the change to write. */
-type Verdict = CommandResult | { kind: 'change'; update: UpdateFilter<JobDocument> }
+type Verdict =
+  | CommandResult
+  | { kind: 'change'; update: UpdateFilter<JobDocument> }
+  /** Something had to be done first: look again. */
+  | { kind: 'look_again' }
 
-export function cancel(context: MongoContext, ids: string[]): Promise<CommandResult[]> {
-  return byHand(context, ids, 'cancel', async (seen) => {
-    if (isFinal(seen.state)) return { kind: 'refused', state: seen.state }
+export async function cancel(context: MongoContext, ids: string[]): Promise<CommandResult[]> {
+  const results = await byHand(context, ids, 'cancel', async (seen) => {
+    if (isFinalState(seen.state)) return { kind: 'refused', state: stateOf(seen.state) }
     const now = nowOf(context)
     const change = toFinal('cancelled', now, context.settings, {})
-    if (seen.state === 'queued') return { kind: 'change', update: change }
+    if (seen.state !== 'running') return { kind: 'change', update: change }
     const attempt = lostAttempt(seen, now, 'cancelled', { event: 'cancel', writeId: randomId() })
     return { kind: 'change', update: { ...change, ...pushAttempt(attempt) } }
   })
+  await afterFinish(
+    context,
+    ids.filter((_, i) => results[i]?.kind === 'applied'),
+  )
+  return results
 }
 
 export async function retry(context: MongoContext, ids: string[]): Promise<CommandResult[]> {
+  const lanes: OrderedLane[] = []
   const results = await byHand(context, ids, 'retry', async (seen, deadline) => {
     if (seen.state !== 'dead' && seen.state !== 'cancelled') {
-      return { kind: 'refused', state: seen.state }
+      return { kind: 'refused', state: stateOf(seen.state) }
+    }
+    if (seen.owes) {
+      // What its finish leads to must not be lost by there being another one.
+      await doAftermath(context, [seen._id])
+      return { kind: 'look_again' }
     }
     const accepts = await run(deadline, (limit) =>
       context.endpoints.countDocuments({ _id: seen.endpoint, deleting: false }, { ...limit }),
     )
     if (accepts === 0) return { kind: 'unknown_endpoint' }
+    const { endpoint, orderingKey } = seen
+    if (orderingKey !== undefined) lanes.push({ endpoint, orderingKey })
     return { kind: 'change', update: freshStart(seen, nowOf(context)) }
   })
-  if (results.some(({ kind }) => kind === 'applied')) context.hint()
+  if (results.some(({ kind }) => kind === 'applied')) {
+    await promoteHeads(context, lanes, startDeadline())
+    context.hint()
+  }
   return results
 }
 
 function freshStart(seen: Seen, now: Date): UpdateFilter<JobDocument> {
+  const { dedupeKey, orderingKey, maxAttempts } = seen
   return {
     $set: {
-      state: 'queued',
+      state: orderingKey === undefined ? 'queued' : 'held',
+      ...(orderingKey === undefined ? {} : { checkedAt: new Date(0) }),
+      ...(dedupeKey === undefined ? {} : { dedupeHolder: dedupeKey }),
       runAt: now,
       firstRunAt: now,
-      attemptsLeft: seen.maxAttempts,
+      attemptsLeft: maxAttempts,
       freeAttempts: 0,
       failureReason: null,
       failureMessage: null,
       result: null,
       resultTruncated: false,
+      progress: null,
       expiresAt: null,
-      purgeAt: new Date(seen.createdAt.getTime() + MIN_KEY_LIFE_MS),
+      // Another job may have come to depend on it while it was final, and was not marked for it.
+      owes: true,
+      purgeAt: NEVER,
     },
-    $unset: { finishedAt: '' },
+    $unset: { finishedAt: '', superseded: '', waitingFor: '' },
     $inc: { version: 1 },
   }
 }
@@ -91,10 +120,12 @@ async function byHand(
     for (const id of open) {
       const document = seen.get(id)
       const verdict = document ? await judge(document, deadline) : ({ kind: 'not_found' } as const)
-      if (verdict.kind !== 'change') results.set(id, verdict)
-      else if (document && (await write(context, document, event, verdict.update, deadline))) {
-        results.set(id, { kind: 'applied' })
-      } else moved.push(id)
+      const result =
+        verdict.kind === 'change' && document
+          ? await write(context, document, event, verdict.update, deadline)
+          : verdict
+      if (result.kind === 'look_again' || result.kind === 'change') moved.push(id)
+      else results.set(id, result)
     }
     open = moved
   }
@@ -128,14 +159,37 @@ async function write(
   event: 'cancel' | 'retry',
   update: UpdateFilter<JobDocument>,
   deadline: Deadline,
-): Promise<boolean> {
+): Promise<CommandResult | { kind: 'look_again' }> {
   const guard = guardOf(event, { now: nowOf(context) })
-  const { matchedCount } = await run(deadline, (limit) =>
-    context.jobs.updateOne(
-      { $and: [{ _id: seen._id, version: seen.version }, guard] },
-      update,
-      limit,
+  // A retry takes up the mark of an aftermath: one that was put there meanwhile has to be done.
+  const settled = event === 'retry' ? { owes: { $ne: true as const } } : {}
+  try {
+    const { matchedCount } = await run(deadline, (limit) =>
+      context.jobs.updateOne(
+        { $and: [{ _id: seen._id, version: seen.version, ...settled }, guard] },
+        update,
+        limit,
+      ),
+    )
+    return { kind: matchedCount === 1 ? 'applied' : 'look_again' }
+  } catch (error) {
+    if (!isDuplicateKey(error)) throw error
+    return keyHolder(context, seen, deadline)
+  }
+}
+
+/** Who has its dedupe key by now; if nobody has any more, it is tried again. */
+async function keyHolder(
+  context: MongoContext,
+  { endpoint, dedupeKey }: Seen,
+  deadline: Deadline,
+): Promise<CommandResult | { kind: 'look_again' }> {
+  if (dedupeKey === undefined) return { kind: 'look_again' }
+  const holder = await run(deadline, (limit) =>
+    context.jobs.findOne(
+      { endpoint, dedupeHolder: { $eq: dedupeKey, $exists: true } },
+      { projection: { _id: 1 }, ...limit },
     ),
   )
-  return matchedCount === 1
+  return holder === null ? { kind: 'look_again' } : { kind: 'dedupe_conflict', jobId: holder._id }
 }

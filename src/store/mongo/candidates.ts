@@ -32,6 +32,10 @@ export interface Picker {
   /** What those lanes gave. One that gave all it had is not asked again. */
   add(found: Candidate[][]): void
   picked(): Candidate[]
+  /** Nothing more is to be taken of this lane. */
+  close(endpoint: string): void
+  /** What it gave in this round was not tried for: it is to be asked again. */
+  reopen(endpoint: string): void
   /** Books what was really taken. */
   count(taken: Pick<ClaimedJob, 'payload' | 'endpoint'>[]): void
 }
@@ -87,6 +91,12 @@ export function createPicker(lanes: Lane[], limit: number): Picker {
       })
     },
     picked: () => picked,
+    close(endpoint) {
+      exhausted.add(endpoint)
+    },
+    reopen(endpoint) {
+      exhausted.delete(endpoint)
+    },
     count(taken) {
       if (isFull && picked.length < wanted) bytesLeft = 0
       for (const { payload, endpoint } of taken) {

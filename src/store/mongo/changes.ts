@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { type Failure, type JobState, MAX_ATTEMPTS_KEPT } from '../../job/job.ts'
 import type { StoreSettings } from '../store.ts'
-import type { AttemptDocument } from './documents.ts'
+import type { AttemptDocument } from './attempt-documents.ts'
 
 export type FinalState = Extract<JobState, 'succeeded' | 'dead' | 'cancelled'>
 
@@ -12,6 +12,7 @@ const WITHOUT_LEASE = {
   leaseWorkerId: null,
   leaseExpiresAt: null,
   claimedAt: null,
+  pulledLeaseMs: null,
 } as const
 
 /** Random enough to tell two writes of one job apart, and a lease from any other. */
@@ -19,7 +20,7 @@ export function randomId(): string {
   return randomBytes(12).toString('base64url')
 }
 
-/** Back to queued, without a lease. */
+/** Back to queued, without a lease; a turn that it has, it keeps. */
 export function toQueued(runAt: Date | null, counts: { attemptsLeft?: 1; freeAttempts?: 1 } = {}) {
   return {
     $set: { state: 'queued' as const, ...WITHOUT_LEASE, ...(runAt === null ? {} : { runAt }) },
@@ -27,20 +28,25 @@ export function toQueued(runAt: Date | null, counts: { attemptsLeft?: 1; freeAtt
   }
 }
 
-/** To a final state; `fields` are set with it. */
+/** To a final state; `fields` are set with it. Others may have its dedupe key and turn from here. */
 export function toFinal<T extends object>(
   state: FinalState,
   finishedAt: Date,
   settings: StoreSettings,
   fields: T,
 ) {
-  const keptMs = state === 'dead' ? settings.retentionDeadMs : settings.retentionMs
   return {
     $set: { state, finishedAt, ...WITHOUT_LEASE, ...fields },
-    // The later of this and the end of its key's least life, which is there since it was enqueued.
-    $max: { purgeAt: new Date(finishedAt.getTime() + keptMs) },
-    $inc: { version: 1 },
+    // The later of this and the end of its key's least life, which is there since it was enqueued;
+    // of one that owes an aftermath that is NEVER, until the aftermath has been done.
+    $max: { purgeAt: new Date(finishedAt.getTime() + keptMs(state, settings)) },
+    $unset: { dedupeHolder: '' as const, turn: '' as const },
+    $inc: { version: 1, finishes: 1 },
   }
+}
+
+export function keptMs(state: FinalState, settings: StoreSettings): number {
+  return state === 'dead' ? settings.retentionDeadMs : settings.retentionMs
 }
 
 export function failureFields(failure: Failure) {

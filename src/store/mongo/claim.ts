@@ -1,15 +1,17 @@
 // Claim, in three commands whatever the batch, exact by construction: find ids of due jobs; update
 // those that are still queued and due, with one fresh random lease id; find by ids and lease id.
 // What the last one returns is ours, whatever raced. Were the update's outcome unknown, what it
-// took is given back (disown.ts) and never sent.
+// took is given back (disown.ts) and never sent. Jobs of endpoints with limits are taken within
+// their gates (gate.ts): two commands before the update, and one at the end.
 import type { ClaimedJob } from '../../job/job.ts'
-import { type Holder, type Lane, StoreUnavailable } from '../store.ts'
-import type { AcceptingEndpoints } from './accepting-endpoints.ts'
+import { type Claim, type Holder, type Lane, type LimitedLane, StoreUnavailable } from '../store.ts'
 import { type Candidate, createPicker, findCandidates, type Picker } from './candidates.ts'
 import { randomId } from './changes.ts'
+import { AS_TAKEN, claimedJobOf, type TakenDocument } from './claimed-documents.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import type { Disowner } from './disown.ts'
-import { AS_TAKEN, claimedJobOf, type TakenDocument } from './documents.ts'
+import type { EligibleEndpoints } from './eligible-endpoints.ts'
+import { ASK_AGAIN_MS, type Gates, giveBackGates, MAX_GATES, takeGates } from './gate.ts'
 import { guardOf } from './guards.ts'
 import { BY_ID } from './indexes.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
@@ -22,12 +24,24 @@ const SPREAD_FACTOR = 4
 const CALM_AFTER = 20
 
 export interface Claimer {
-  claim(lanes: Lane[], limit: number, holder: Holder): Promise<ClaimedJob[]>
+  claim(lanes: Lane[], limit: number, holder: Holder): Promise<Claim>
+}
+
+/** What one call of claim works with. */
+interface ClaimUnderWay {
+  context: MongoContext
+  disowner: Disowner
+  holder: Holder
+  picker: Picker
+  /** Names of endpoints whose jobs are taken within their gates only. */
+  gated: Set<string>
+  limited: Map<string, LimitedLane>
+  deadline: Deadline
 }
 
 export function createClaimer(
   context: MongoContext,
-  accepting: AcceptingEndpoints,
+  eligibleEndpoints: EligibleEndpoints,
   disowner: Disowner,
 ): Claimer {
   // Several claimers that aim at the head of one lane take most ids from under each other. So a
@@ -38,89 +52,117 @@ export function createClaimer(
     async claim(lanes, limit, holder) {
       const deadline = startDeadline()
       const names = lanes.map(({ endpoint }) => endpoint)
-      const accepted = await accepting.among(names, deadline)
-      const picker = createPicker(
-        lanes.filter(({ endpoint }) => accepted.has(endpoint)),
-        limit,
-      )
+      const eligible = await eligibleEndpoints.among(names, context.clock.now(), deadline)
+      const gated = new Set(names.filter((name) => eligible.get(name)?.gated))
+      const open = lanes.filter(({ endpoint }) => eligible.has(endpoint))
+      const picker = createPicker(open, limit)
+      const limited = new Map<string, LimitedLane>()
+      const underWay = { context, disowner, holder, picker, gated, limited, deadline }
       const claimed: ClaimedJob[] = []
       for (let round = 0; round < MAX_ROUNDS && picker.wantsMore(); round++) {
         const spread = calmClaims < CALM_AFTER ? SPREAD_FACTOR : 1
         try {
-          const { taken, lostCount } = await claimRound(
-            context,
-            picker,
-            spread,
-            holder,
-            disowner,
-            deadline,
-          )
+          const { taken, lostCount } = await claimRound(underWay, spread)
           claimed.push(...taken)
           calmClaims = lostCount > 0 ? 0 : Math.min(calmClaims + 1, CALM_AFTER)
         } catch (error) {
           // What earlier rounds took is surely ours and can be delivered.
-          if (claimed.length > 0 && error instanceof StoreUnavailable) return claimed
-          throw error
+          if (claimed.length === 0 || !(error instanceof StoreUnavailable)) throw error
+          break
         }
       }
-      return claimed
+      return { jobs: claimed, limited: [...limited.values()] }
     },
   }
 }
 
 async function claimRound(
-  context: MongoContext,
-  picker: Picker,
+  underWay: ClaimUnderWay,
   spread: number,
-  holder: Holder,
-  disowner: Disowner,
-  deadline: Deadline,
 ): Promise<{ taken: ClaimedJob[]; lostCount: number }> {
+  const { context, picker, gated, deadline } = underWay
   picker.startRound()
   for (let lanes = picker.nextLanes(); lanes.length > 0; lanes = picker.nextLanes()) {
     picker.add(await findCandidates(context, lanes, spread, deadline))
   }
-  const candidates = picker.picked()
-  const jobs = await take(context, candidates, holder, disowner, deadline)
-  const taken = candidates.flatMap(({ _id }) => jobs.get(_id) ?? [])
+  const picked = picker.picked()
+  const names = [...new Set(picked.map(({ endpoint }) => endpoint))].filter((name) =>
+    gated.has(name),
+  )
+  const { taken, triedCount } =
+    names.length === 0
+      ? { taken: await take(underWay, picked), triedCount: picked.length }
+      : await takeWithinGates(underWay, picked, names.slice(0, MAX_GATES))
   picker.count(taken)
-  return { taken, lostCount: candidates.length - taken.length }
+  return { taken, lostCount: triedCount - taken.length }
 }
 
-/** Makes them ours, those that still can be, and reads them with their payloads. */
-async function take(
-  context: MongoContext,
-  candidates: Candidate[],
-  holder: Holder,
-  disowner: Disowner,
-  deadline: Deadline,
-): Promise<Map<string, ClaimedJob>> {
-  if (candidates.length === 0) return new Map()
+/** Lanes whose gate was not had, or whose limit leaves no more room, are closed for this claim. */
+async function takeWithinGates(
+  underWay: ClaimUnderWay,
+  picked: Candidate[],
+  names: string[],
+): Promise<{ taken: ClaimedJob[]; triedCount: number }> {
+  const { context, disowner, holder, picker, gated, deadline } = underWay
+  const gates = await takeGates(context, names, deadline)
+  const leftOver = new Set([...gated].filter((name) => !names.includes(name)))
+  const { candidates, cut } = withinRooms(picked, gates, gated)
+  const taken = await take(underWay, candidates)
+  const within = taken.filter(({ endpoint }) => gated.has(endpoint))
+  const sendable = await giveBackGates(context, gates, within, deadline).catch((error) => {
+    // Nobody knows whether it was given back: what was claimed through it may not be sent.
+    if (error instanceof StoreUnavailable) return false
+    throw error
+  })
+  const now = context.clock.now()
+  for (const name of names) underWay.limited.delete(name)
+  for (const name of cut) {
+    // A gate that was not even tried for, since there were too many, may have its turn next round.
+    const isLeftOver = leftOver.has(name)
+    const notHadAgainAt = isLeftOver ? now : now + ASK_AGAIN_MS
+    const againAt = gates.rooms.get(name)?.againAt ?? notHadAgainAt
+    underWay.limited.set(name, { endpoint: name, againAt })
+    if (isLeftOver) picker.reopen(name)
+    else picker.close(name)
+  }
+  if (sendable) return { taken, triedCount: candidates.length }
+  for (const [leaseId, jobs] of Map.groupBy(within, (job) => job.leaseId)) {
+    disowner.disown(
+      jobs.map(({ jobId }) => jobId),
+      leaseId,
+      holder.leaseMs,
+    )
+  }
+  for (const name of gates.rooms.keys()) {
+    underWay.limited.set(name, { endpoint: name, againAt: now + ASK_AGAIN_MS })
+    picker.close(name)
+  }
+  const free = taken.filter(({ endpoint }) => !gated.has(endpoint))
+  return { taken: free, triedCount: candidates.length - within.length }
+}
+
+/** The candidates that there is room for, and the endpoints where there was not for all. */
+function withinRooms(picked: Candidate[], gates: Gates, gated: Set<string>) {
+  const left = new Map([...gates.rooms].map(([name, { places }]) => [name, places]))
+  const cut = new Set<string>()
+  const candidates = picked.filter(({ endpoint }) => {
+    if (!gated.has(endpoint)) return true
+    const places = left.get(endpoint) ?? 0
+    left.set(endpoint, places - 1)
+    if (places <= 0) cut.add(endpoint)
+    return places > 0
+  })
+  return { candidates, cut }
+}
+
+/** Makes them ours, those that still can be, and reads them with their payloads, in order. */
+async function take(underWay: ClaimUnderWay, candidates: Candidate[]): Promise<ClaimedJob[]> {
+  const { context, holder, disowner, deadline } = underWay
+  if (candidates.length === 0) return []
   const ids = candidates.map(({ _id }) => _id)
   const leaseId = randomId()
-  const now = nowOf(context)
-  const leaseExpiresAt = new Date(now.getTime() + holder.leaseMs)
   try {
-    const { matchedCount } = await run(deadline, (limit) =>
-      context.jobs.updateMany(
-        { _id: { $in: ids }, ...guardOf('claim', { now }) },
-        {
-          $set: {
-            state: 'running',
-            phase: 'sending',
-            leaseId,
-            leaseWorkerId: holder.workerId,
-            leaseExpiresAt,
-            claimedAt: now,
-          },
-          $inc: { fence: 1, attemptCount: 1, attemptsLeft: -1, version: 1 },
-          // Sets it once: a smaller one stays.
-          $min: { startedAt: now },
-        },
-        { ...BY_ID, ...limit },
-      ),
-    )
-    if (matchedCount === 0) return new Map()
+    if (!(await mark(context, ids, leaseId, holder, deadline))) return []
     const documents = await run(deadline, (limit) =>
       context.jobs
         .find<TakenDocument>(
@@ -135,11 +177,46 @@ async function take(
         )
         .toArray(),
     )
-    return new Map(
+    context.debts.noteClaimed(documents)
+    const byId = new Map(
       documents.map((document) => [document._id, claimedJobOf(document, leaseId, context.box)]),
     )
+    return ids.flatMap((id) => byId.get(id) ?? [])
   } catch (error) {
     disowner.disown(ids, leaseId, holder.leaseMs)
     throw error
   }
+}
+
+/** Whether any was still to be had. */
+async function mark(
+  context: MongoContext,
+  ids: string[],
+  leaseId: string,
+  holder: Holder,
+  deadline: Deadline,
+): Promise<boolean> {
+  const now = nowOf(context)
+  const { matchedCount } = await run(deadline, (limit) =>
+    context.jobs.updateMany(
+      { _id: { $in: ids }, ...guardOf('claim', { now }) },
+      {
+        $set: {
+          state: 'running',
+          phase: 'sending',
+          leaseId,
+          leaseWorkerId: holder.workerId,
+          leaseExpiresAt: new Date(now.getTime() + holder.leaseMs),
+          pulledLeaseMs: holder.pulls ? holder.leaseMs : null,
+          claimedAt: now,
+          progress: null,
+        },
+        $inc: { fence: 1, attemptCount: 1, attemptsLeft: -1, version: 1 },
+        // Sets it once: a smaller one stays.
+        $min: { startedAt: now },
+      },
+      { ...BY_ID, ...limit },
+    ),
+  )
+  return matchedCount > 0
 }

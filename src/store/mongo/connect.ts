@@ -88,7 +88,7 @@ async function isStandalone({ client }: Connection): Promise<boolean> {
 
 async function makeIndexes(url: string, { db }: Connection): Promise<void> {
   const missing = await missingIndexes(db)
-  if (missing.jobs.length + missing.endpoints.length === 0) return
+  if (missing.size === 0) return
   // Of its own client, whose commands may take their time.
   const patient = await open(url, { retryWrites: false, socketTimeoutMS: INDEX_DEADLINE_MS })
   try {

@@ -2,15 +2,21 @@
 import type { Collection } from 'mongodb'
 import type { SecretBox } from '../secret-box.ts'
 import type { StoreClock, StoreSettings } from '../store.ts'
-import type { EndpointDocument, JobDocument, MetaDocument } from './documents.ts'
+import type { UnreadableSchedules } from '../unreadable-schedules.ts'
+import type { KnownDebts } from './debts.ts'
+import type { JobDocument, MetaDocument } from './documents.ts'
+import type { EndpointDocument } from './endpoint-documents.ts'
+import type { RecordCollections } from './record-documents.ts'
 
-export interface MongoContext {
+export interface MongoContext extends RecordCollections {
   jobs: Collection<JobDocument>
   endpoints: Collection<EndpointDocument>
   meta: Collection<MetaDocument>
   clock: StoreClock
   box: SecretBox
   settings: StoreSettings
+  unreadable: UnreadableSchedules
+  debts: KnownDebts
   /** Tells listeners that something may be due. */
   hint(): void
 }

@@ -2,8 +2,8 @@
 // still arrive. So it is looked for by its lease id, again and again, until its lease has ended.
 
 import { randomId } from './changes.ts'
-import type { MongoContext } from './context.ts'
-import { releasesOf } from './leases.ts'
+import { type MongoContext, nowOf } from './context.ts'
+import { releasesOf, unsentChange } from './leases.ts'
 import { run, startDeadline } from './run-command.ts'
 
 const FIRST_WAIT_MS = 100
@@ -51,7 +51,18 @@ export function createDisowner(context: MongoContext): Disowner {
 async function giveBack(context: MongoContext, ids: string[], leaseId: string): Promise<void> {
   try {
     // The lease id is random and of this claim alone: with it the guard needs no fence.
-    const updates = releasesOf({ _id: { $in: ids }, state: 'running', leaseId }, randomId())
+    const ours = { _id: { $in: ids }, state: 'running' as const, leaseId }
+    const now = nowOf(context)
+    const updates = [
+      ...releasesOf(
+        { ...ours, superseded: { $ne: true } },
+        unsentChange(context, 'release', randomId(), now),
+      ),
+      ...releasesOf(
+        { ...ours, superseded: true },
+        unsentChange(context, 'withdraw', randomId(), now),
+      ),
+    ]
     const { matchedCount } = await run(startDeadline(), (limit) =>
       context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
     )

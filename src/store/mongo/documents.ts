@@ -1,25 +1,35 @@
 // How jobs and endpoints lie in MongoDB: flat documents with plain names, for people look into
 // their database. Nothing of a caller's becomes a BSON object: such keys would break it.
-import type { Endpoint } from '../../endpoint/endpoint.ts'
-import type {
-  Attempt,
-  ClaimedJob,
-  FailureReason,
-  Job,
-  JobState,
-  JobSummary,
-  NewJob,
+import {
+  type FailureReason,
+  isFinal,
+  type Job,
+  type JobState,
+  type JobSummary,
+  type OnFinish,
+  type Phase,
+  type Progress,
+  type TraceContext,
 } from '../../job/job.ts'
-import type { EventName } from '../../job/lifecycle.ts'
-import type { RetryOverride, RetryPolicy } from '../../job/retry-policy.ts'
+import type { RetryOverride } from '../../job/retry-policy.ts'
+import type { ApiMode } from '../records.ts'
 import type { SecretBox } from '../secret-box.ts'
-import { type ApiMode, MIN_KEY_LIFE_MS } from '../store.ts'
+import { StoreUnusable } from '../store.ts'
+import { type AttemptDocument, attemptOf } from './attempt-documents.ts'
+
+/** `held` is a queued job that is kept from being claimed: so it stands outside those indexes. */
+export type StoredState = JobState | 'held'
+export const QUEUED_STATES = ['queued', 'held'] as const satisfies StoredState[]
+export const FINAL_STATES = ['succeeded', 'dead', 'cancelled'] as const satisfies StoredState[]
+
+/** The purge date of a job while its finish is owed an aftermath. */
+export const NEVER = new Date('9999-12-31T00:00:00Z')
 
 export interface JobDocument {
   _id: string
   endpoint: string
-  state: JobState
-  phase: 'sending' | null
+  state: StoredState
+  phase: Phase | null
   priority: number
   runAt: Date
   firstRunAt: Date
@@ -28,8 +38,10 @@ export interface JobDocument {
   startedAt?: Date
   /** Absent until it is final: the TTL index looks at those that have it. */
   finishedAt?: Date
-  /** Kept until then, once it is final. At first the end of its key's least life. */
+  /** Kept until then, once it is final. At first the end of its key's least life, or NEVER. */
   purgeAt: Date
+  /** The end of the least life of the key that it took last, if it took any later than its own. */
+  keptUntil?: Date
   expiresAt: Date | null
   attemptCount: number
   attemptsLeft: number
@@ -40,8 +52,11 @@ export interface JobDocument {
   leaseWorkerId: string | null
   leaseExpiresAt: Date | null
   claimedAt: Date | null
-  /** Of the write that last gave it back unsent: tells that write from any other. */
+  /** Of one that was pulled: how long its lease is to be; a heartbeat extends by that. */
+  pulledLeaseMs?: number | null
+  /** Of the write that last gave it back unsent, or let it wait: tells that write from any other. */
   releaseId: string | null
+  progress?: (Omit<Progress, 'at'> & { at: Date }) | null
   failureReason: FailureReason | null
   failureMessage: string | null
   payload: Uint8Array
@@ -54,100 +69,68 @@ export interface JobDocument {
   tags?: string[]
   /** JSON. */
   metadata: string
-  /** Absent when none was given: the unique index holds only jobs that have one. */
+  // From here to `onFinish`, what was not given is absent: the indexes hold only jobs that have it.
+  /** Of the request that made it. */
   idempotencyKey?: string
   requestHash?: string
+  /** All its idempotency keys. The version before wrote none. */
+  keys?: { key: string; hash: string }[]
+  dedupeKey?: string
+  /** Its dedupe key, as long as no other job may have that one. */
+  dedupeHolder?: string
+  superseded?: true
+  /** Its payload is no longer the one that it was made with. */
+  payloadChanged?: true
+  orderingKey?: string
+  /** Its ordering key, while it is its turn. */
+  turn?: string
+  dependsOn?: string[]
+  /** Of those, the ones that have not succeeded yet. */
+  waitingFor?: string[]
+  /** When it was last let go or given back: from then on it counts as due, if its runAt is past. */
+  freedAt?: Date
+  /** Of a held one: when it was last looked at. */
+  checkedAt?: Date
+  hasDependents?: true
+  originKey?: string
+  scheduleName?: string
+  onFinish?: OnFinish
+  trace?: TraceContext
+  /** Its finish leads to more: once it is final, this mark says that it has not been done yet. */
+  owes?: true
+  /** How often it has become final. */
+  finishes?: number
   result: string | null
   resultTruncated: boolean
   attempts: AttemptDocument[]
   version: number
 }
 
-/** An attempt, and what tells who wrote it: Job.attempts does not show the second part. */
-export interface AttemptDocument extends Omit<Attempt, 'startedAt' | 'finishedAt'> {
-  startedAt: Date
-  finishedAt: Date
-  fence: number
-  leaseId: string
-  event: EventName
-  /** Random for each write: tells a write from its repetition. */
-  writeId: string
-}
-
-export interface EndpointDocument {
-  /** Its name. */
-  _id: string
-  url: string
-  description: string
-  /** JSON, sealed. */
-  headers: string
-  timeoutMs: number
-  retry: RetryPolicy
-  deleting: boolean
-  deletingSince: Date | null
-  /** Sealed, newest first. */
-  secrets: string[]
-  createdAt: Date
-  updatedAt: Date
-  version: number
-}
-
 export type MetaDocument = { _id: 'api_mode' } & ApiMode
 
-/** What a list shows needs neither of these, and they are the bulk of a document. */
-export const WITHOUT_BULK = { payload: 0, result: 0, attempts: 0 } as const
+/** What a list shows needs none of these, and they are the bulk of a document. */
+export const WITHOUT_BULK = { payload: 0, result: 0, attempts: 0, keys: 0 } as const
 
-export function newJobDocument(job: NewJob, maxAttempts: number, box: SecretBox): JobDocument {
-  const runAt = new Date(job.runAt)
-  return {
-    _id: job.id,
-    endpoint: job.endpoint,
-    state: 'queued',
-    phase: null,
-    priority: job.priority,
-    runAt,
-    firstRunAt: runAt,
-    createdAt: new Date(job.createdAt),
-    purgeAt: new Date(job.createdAt + MIN_KEY_LIFE_MS),
-    expiresAt: dateOrNull(job.expiresAt),
-    attemptCount: 0,
-    attemptsLeft: maxAttempts,
-    maxAttempts,
-    freeAttempts: 0,
-    fence: 0,
-    leaseId: null,
-    leaseWorkerId: null,
-    leaseExpiresAt: null,
-    claimedAt: null,
-    releaseId: null,
-    failureReason: null,
-    failureMessage: null,
-    payload: job.payload,
-    payloadBytes: job.payload.byteLength,
-    timeoutMs: job.timeoutMs,
-    retry: job.retry,
-    headers: sealHeaders(job.headers, job.id, box),
-    ...(job.tags.length > 0 ? { tags: job.tags } : {}),
-    metadata: JSON.stringify(job.metadata),
-    ...(job.idempotency === null
-      ? {}
-      : { idempotencyKey: job.idempotency.key, requestHash: job.idempotency.requestHash }),
-    result: null,
-    resultTruncated: false,
-    attempts: [],
-    version: 1,
-  }
+export function stateOf(stored: StoredState): JobState {
+  return stored === 'held' ? 'queued' : stored
 }
 
-export function summaryOf(document: Omit<JobDocument, keyof typeof WITHOUT_BULK>, box: SecretBox) {
-  const { leaseWorkerId, leaseExpiresAt, failureReason, failureMessage } = document
+export function isFinalState(stored: StoredState): boolean {
+  return isFinal(stateOf(stored))
+}
+
+export function summaryOf(
+  document: Omit<JobDocument, keyof typeof WITHOUT_BULK>,
+  box: SecretBox,
+): JobSummary {
   return {
     id: document._id,
     endpoint: document.endpoint,
-    state: document.state,
+    state: stateOf(document.state),
     phase: document.phase,
     priority: document.priority,
     runAt: document.runAt.getTime(),
+    firstRunAt: document.firstRunAt.getTime(),
     createdAt: document.createdAt.getTime(),
     startedAt: document.startedAt?.getTime() ?? null,
     finishedAt: document.finishedAt?.getTime() ?? null,
@@ -157,12 +140,11 @@ export function summaryOf(document: Omit<JobDocument, keyof typeof WITHOUT_BULK>
     maxAttempts: document.maxAttempts,
     freeAttempts: document.freeAttempts,
     fence: document.fence,
-    lease:
-      leaseWorkerId === null || leaseExpiresAt === null
-        ? null
-        : { workerId: leaseWorkerId, expiresAt: leaseExpiresAt.getTime() },
-    failure:
-      failureReason === null ? null : { reason: failureReason, message: failureMessage ?? '' },
+    lease: shownLease(document),
+    progress: document.progress
+      ? { ...document.progress, at: document.progress.at.getTime() }
+      : null,
+    failure: failureOf(document),
     payloadBytes: document.payloadBytes,
     timeoutMs: document.timeoutMs,
     retry: document.retry,
@@ -170,8 +152,32 @@ export function summaryOf(document: Omit<JobDocument, keyof typeof WITHOUT_BULK>
     tags: document.tags ?? [],
     metadata: JSON.parse(document.metadata) as Record<string, string>,
     idempotencyKey: document.idempotencyKey ?? null,
+    dedupeKey: document.dedupeKey ?? null,
+    orderingKey: document.orderingKey ?? null,
+    scheduleName: document.scheduleName ?? null,
+    dependsOn: document.dependsOn ?? [],
+    waitingFor: document.waitingFor ?? [],
+    isHeld: document.state === 'held',
+    onFinish: document.onFinish ?? null,
     version: document.version,
-  } satisfies JobSummary
+  }
+}
+
+function shownLease(
+  document: Pick<JobDocument, 'leaseWorkerId' | 'leaseExpiresAt' | 'claimedAt' | 'runAt'>,
+): JobSummary['lease'] {
+  const { leaseWorkerId, leaseExpiresAt, claimedAt, runAt } = document
+  if (leaseWorkerId === null || leaseExpiresAt === null) return null
+  return {
+    workerId: leaseWorkerId,
+    expiresAt: leaseExpiresAt.getTime(),
+    claimedAt: (claimedAt ?? runAt).getTime(),
+  }
+}
+
+export function failureOf(document: Pick<JobDocument, 'failureReason' | 'failureMessage'>) {
+  const { failureReason, failureMessage } = document
+  return failureReason === null ? null : { reason: failureReason, message: failureMessage ?? '' }
 }
 
 export function jobOf(document: JobDocument, box: SecretBox): Job {
@@ -184,92 +190,30 @@ export function jobOf(document: JobDocument, box: SecretBox): Job {
   }
 }
 
-/** What a claim reads of the jobs that it took. */
-export type TakenDocument = Omit<JobDocument, 'attempts' | 'result' | 'metadata' | 'tags'>
-export const AS_TAKEN = { attempts: 0, result: 0, metadata: 0, tags: 0 } as const
-
-export function claimedJobOf(document: TakenDocument, leaseId: string, box: SecretBox): ClaimedJob {
-  return {
-    jobId: document._id,
-    fence: document.fence,
-    leaseId,
-    endpoint: document.endpoint,
-    payload: ownBytes(document.payload),
-    attemptNumber: document.attemptCount,
-    attemptsLeft: document.attemptsLeft,
-    maxAttempts: document.maxAttempts,
-    freeAttempts: document.freeAttempts,
-    runAt: document.runAt.getTime(),
-    firstRunAt: document.firstRunAt.getTime(),
-    expiresAt: document.expiresAt?.getTime() ?? null,
-    timeoutMs: document.timeoutMs,
-    retry: document.retry,
-    headers: openHeaders(document.headers, document._id, box),
-    claimedAt: document.claimedAt?.getTime() ?? document.runAt.getTime(),
-  }
-}
-
-export function attemptDocument(
-  attempt: Attempt,
-  writer: Pick<AttemptDocument, 'fence' | 'leaseId' | 'event' | 'writeId'>,
-): AttemptDocument {
-  return {
-    number: attempt.number,
-    startedAt: new Date(attempt.startedAt),
-    finishedAt: new Date(attempt.finishedAt),
-    durationMs: attempt.durationMs,
-    outcome: attempt.outcome,
-    statusCode: attempt.statusCode,
-    errorCode: attempt.errorCode,
-    message: attempt.message,
-    responseBody: attempt.responseBody,
-    workerId: attempt.workerId,
-    fence: writer.fence,
-    leaseId: writer.leaseId,
-    event: writer.event,
-    writeId: writer.writeId,
-  }
-}
-
-function attemptOf(document: AttemptDocument): Attempt {
-  const { fence, leaseId, event, writeId, ...attempt } = document
-  return {
-    ...attempt,
-    startedAt: document.startedAt.getTime(),
-    finishedAt: document.finishedAt.getTime(),
-  }
-}
-
-export function endpointOf(document: EndpointDocument, box: SecretBox): Endpoint {
-  const name = document._id
-  return {
-    name,
-    url: document.url,
-    description: document.description,
-    headers: JSON.parse(box.open(document.headers, name)) as Record<string, string>,
-    timeoutMs: document.timeoutMs,
-    retry: document.retry,
-    deleting: document.deleting,
-    secrets: document.secrets.map((sealed) => box.open(sealed, name)),
-    createdAt: document.createdAt.getTime(),
-    updatedAt: document.updatedAt.getTime(),
-    version: document.version,
-  }
-}
-
 /** The driver's bytes are a window on its whole reply, which they would keep alive. */
 export function ownBytes(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(bytes)
 }
 
-function sealHeaders(headers: Record<string, string>, jobId: string, box: SecretBox) {
+export function sealHeaders(headers: Record<string, string>, jobId: string, box: SecretBox) {
   return Object.keys(headers).length === 0 ? null : box.seal(JSON.stringify(headers), jobId)
 }
 
-function openHeaders(sealed: string | null, jobId: string, box: SecretBox): Record<string, string> {
-  return sealed === null ? {} : JSON.parse(box.open(sealed, jobId))
+/** null: sealed with a key that is no longer configured. The job can still be seen and ended. */
+export function openHeaders(
+  sealed: string | null,
+  jobId: string,
+  box: SecretBox,
+): Record<string, string> | null {
+  if (sealed === null) return {}
+  try {
+    return JSON.parse(box.open(sealed, jobId))
+  } catch (error) {
+    if (error instanceof StoreUnusable) return null
+    throw error
+  }
 }
 
-function dateOrNull(instant: number | null): Date | null {
+export function dateOrNull(instant: number | null): Date | null {
   return instant === null ? null : new Date(instant)
 }

@@ -1,19 +1,23 @@
 // Endpoints as stored: headers and secrets are sealed; every write names the version it replaces.
 import type { Filter } from 'mongodb'
 import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
-import {
-  type DeleteEndpointResult,
-  type Page,
-  type PutEndpointResult,
-  StoreUnavailable,
-} from '../store.ts'
+import type { DeleteEndpointResult, PutEndpointResult } from '../endpoint-results.ts'
+import { type Page, StoreUnavailable } from '../store.ts'
+import { randomId } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
-import { type EndpointDocument, endpointOf } from './documents.ts'
+import {
+  type EndpointDocument,
+  endpointOf,
+  type SealedSecret,
+  settingsFields,
+  validSecrets,
+} from './endpoint-documents.ts'
 import { countJobs } from './jobs.ts'
+import { underNewLimit } from './rate-bucket.ts'
 import { type Deadline, isDuplicateKey, run, startDeadline } from './run-command.ts'
 
 /** An endpoint that is replaced this often within 3 s is fought over by two deployments. */
-const MAX_ROUNDS = 10
+export const MAX_ROUNDS = 10
 
 type Secrets = { given: string | null; fresh: string }
 
@@ -25,19 +29,18 @@ export async function putEndpoint(
 ): Promise<PutEndpointResult> {
   const deadline = startDeadline()
   for (let round = 0; round < MAX_ROUNDS; round++) {
-    const stored = await find(context, settings.name, deadline)
+    const stored = await findEndpoint(context, settings.name, deadline)
     if (stored === null && ifVersion !== null) return { kind: 'stale', version: null }
     if (stored?.deleting) return { kind: 'being_deleted' }
     if (stored !== null && ifVersion !== null && stored.version !== ifVersion) {
       return { kind: 'stale', version: stored.version }
     }
-    const document = documentOf(context, settings, secrets, stored)
     const written =
       stored === null
-        ? await insert(context, document, deadline)
-        : await replace(context, document, stored.version, deadline)
-    if (!written) continue
-    const endpoint = endpointOf(document, context.box)
+        ? await insert(context, settings, secrets, deadline)
+        : await replace(context, settings, secrets, stored, deadline)
+    if (written === null) continue
+    const endpoint = endpointOf(written, context.box, context.clock.now())
     return { kind: stored === null ? 'created' : 'replaced', endpoint }
   }
   throw new StoreUnavailable('the endpoint changed as often as it was read')
@@ -50,7 +53,8 @@ export async function endpointsNamed(context: MongoContext, names: string[]): Pr
       .find({ _id: { $in: names } }, { batchSize: names.length + 1, ...limit })
       .toArray(),
   )
-  return found.map((document) => endpointOf(document, context.box))
+  const now = context.clock.now()
+  return found.map((document) => endpointOf(document, context.box, now))
 }
 
 export async function listEndpoints(
@@ -68,7 +72,8 @@ export async function listEndpoints(
       })
       .toArray(),
   )
-  const items = found.slice(0, limit).map((document) => endpointOf(document, context.box))
+  const now = context.clock.now()
+  const items = found.slice(0, limit).map((document) => endpointOf(document, context.box, now))
   return { items, next: found.length > limit ? (items.at(-1)?.name ?? null) : null }
 }
 
@@ -79,7 +84,7 @@ export async function deleteEndpoint(
 ): Promise<DeleteEndpointResult> {
   const deadline = startDeadline()
   for (let round = 0; round < MAX_ROUNDS; round++) {
-    const stored = await find(context, name, deadline)
+    const stored = await findEndpoint(context, name, deadline)
     if (stored === null) return { kind: 'not_found' }
     if (options.ifVersion !== null && stored.version !== options.ifVersion) {
       return { kind: 'stale', version: stored.version }
@@ -90,9 +95,8 @@ export async function deleteEndpoint(
       if (await mark(context, asRead, deadline)) return { kind: 'deleting' }
       continue
     }
-    const [counts] = await countJobs(context, [name])
-    if (counts !== undefined && counts.queued + counts.running > 0)
-      return { kind: 'in_use', counts }
+    const use = await useOf(context, name, deadline)
+    if (use !== null) return use
     // A job that is enqueued between the count and this is abandoned by the sweeper.
     const { deletedCount } = await run(deadline, (limit) =>
       context.endpoints.deleteOne(asRead, limit),
@@ -100,6 +104,20 @@ export async function deleteEndpoint(
     if (deletedCount === 1) return { kind: 'deleted' }
   }
   throw new StoreUnavailable('the endpoint changed as often as it was read')
+}
+
+/** What stands in the way of deleting it; null: nothing. */
+async function useOf(
+  context: MongoContext,
+  name: string,
+  deadline: Deadline,
+): Promise<Extract<DeleteEndpointResult, { kind: 'in_use' }> | null> {
+  const [counts = { queued: 0, running: 0, more: false }] = await countJobs(context, [name])
+  const schedule = await run(deadline, (limit) =>
+    context.schedules.findOne({ endpoint: name }, { projection: { _id: 1 }, ...limit }),
+  )
+  if (counts.queued + counts.running === 0 && schedule === null) return null
+  return { kind: 'in_use', counts, scheduleName: schedule?._id ?? null }
 }
 
 /** From here it takes no job; the sweeper does the rest. */
@@ -119,7 +137,7 @@ async function mark(
   return matchedCount === 1
 }
 
-function find(
+export function findEndpoint(
   context: MongoContext,
   name: string,
   deadline: Deadline,
@@ -127,55 +145,85 @@ function find(
   return run(deadline, (limit) => context.endpoints.findOne({ _id: name }, { ...limit }))
 }
 
-function documentOf(
+/** null: there is one by now. */
+async function insert(
   context: MongoContext,
   settings: EndpointSettings,
   secrets: Secrets,
-  stored: EndpointDocument | null,
-): EndpointDocument {
-  const { box } = context
-  const { name } = settings
+  deadline: Deadline,
+): Promise<EndpointDocument | null> {
   const now = nowOf(context)
-  const keptSecrets = stored === null || secrets.given !== null ? null : stored.secrets
-  return {
-    _id: name,
-    url: settings.url,
-    description: settings.description,
-    headers: box.seal(JSON.stringify(settings.headers), name),
-    timeoutMs: settings.timeoutMs,
-    retry: settings.retry,
+  const document: EndpointDocument = {
+    _id: settings.name,
+    ...settingsFields(settings, context.box),
     deleting: false,
     deletingSince: null,
-    secrets: keptSecrets ?? [box.seal(secrets.given ?? secrets.fresh, name)],
-    createdAt: stored?.createdAt ?? now,
+    secrets: [newest(context, settings.name, secrets.given ?? secrets.fresh)],
+    createdAt: now,
     updatedAt: now,
-    version: (stored?.version ?? 0) + 1,
+    version: 1,
   }
-}
-
-async function insert(
-  context: MongoContext,
-  document: EndpointDocument,
-  deadline: Deadline,
-): Promise<boolean> {
   try {
     await run(deadline, (limit) => context.endpoints.insertOne(document, { ...limit }))
-    return true
+    return document
   } catch (error) {
-    if (isDuplicateKey(error)) return false
+    if (isDuplicateKey(error)) return null
     throw error
   }
 }
 
+/** null: it is no longer what was read. What paused, disabled or rests it stays. */
 async function replace(
   context: MongoContext,
-  document: EndpointDocument,
-  version: number,
+  settings: EndpointSettings,
+  secrets: Secrets,
+  stored: EndpointDocument,
   deadline: Deadline,
-): Promise<boolean> {
-  const { _id, ...fields } = document
-  const { matchedCount } = await run(deadline, (limit) =>
-    context.endpoints.updateOne({ _id, version, deleting: false }, { $set: fields }, limit),
+): Promise<EndpointDocument | null> {
+  const now = nowOf(context)
+  const { _id, version, rateFullAt } = stored
+  const fields: Partial<EndpointDocument> = {
+    ...settingsFields(settings, context.box),
+    secrets:
+      secrets.given === null
+        ? validSecrets(stored, now.getTime())
+        : [newest(context, _id, secrets.given)],
+    updatedAt: now,
+    ...(settings.circuitBreaker === null ? withoutBreaker(stored) : {}),
+    ...bucketUnder(settings, stored, now.getTime()),
+  }
+  // Tokens that a claim takes meanwhile are not to be written over.
+  const asRead = 'rateFullAt' in fields ? { rateFullAt: rateFullAt ?? null } : {}
+  return run(deadline, (limit) =>
+    context.endpoints.findOneAndUpdate(
+      { _id, version, deleting: false, ...asRead },
+      { $set: fields, $inc: { version: 1 } },
+      { returnDocument: 'after', ...limit },
+    ),
   )
-  return matchedCount === 1
+}
+
+function withoutBreaker({ restCause }: EndpointDocument): Partial<EndpointDocument> {
+  return {
+    failureCount: 0,
+    probe: null,
+    healthId: randomId(),
+    ...(restCause === 'breaker' ? { restingUntil: null, restCause: null } : {}),
+  }
+}
+
+function bucketUnder(
+  settings: EndpointSettings,
+  stored: EndpointDocument,
+  now: number,
+): Partial<EndpointDocument> {
+  const { rateLimit: after } = settings
+  const { rateLimit: before = null, rateFullAt = null } = stored
+  if (after?.count === before?.count && after?.perMs === before?.perMs) return {}
+  if (after === null || before === null) return { rateFullAt: null }
+  return { rateFullAt: underNewLimit(before, after, rateFullAt, now) }
+}
+
+export function newest(context: MongoContext, name: string, secret: string): SealedSecret {
+  return { sealed: context.box.seal(secret, name), until: null }
 }

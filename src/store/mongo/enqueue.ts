@@ -1,187 +1,203 @@
 // Enqueue: one look at the endpoints, one insert for the whole batch. A key that is taken comes
-// back as a duplicate-key error and is told apart by reading its holder.
-import type { WriteError } from 'mongodb'
+// back as a duplicate-key error and is told apart by reading who has it. A job that depends on
+// others or has an ordering key is inserted held, and promoted before this returns.
 import { type NewJob, newlyQueued } from '../../job/job.ts'
 import { type EnqueueResult, MAX_ENQUEUE_BATCH, StoreUnavailable } from '../store.ts'
 import type { MongoContext } from './context.ts'
-import { type JobDocument, jobOf, newJobDocument } from './documents.ts'
 import {
-  type Deadline,
-  isOnlyDuplicateKeys,
-  run,
-  startDeadline,
-  VERB_DEADLINE_MS,
-} from './run-command.ts'
+  findHolders,
+  keyReused,
+  knownBy,
+  type Resolved,
+  readExisting,
+  resolve,
+} from './enqueue-conflicts.ts'
+import { judge, lookForGrounds } from './enqueue-grounds.ts'
+import { type Item, insert, insertKeyless } from './enqueue-insert.ts'
+import { checkHeld, markDependedOn } from './held.ts'
+import { newJobDocument } from './new-job-document.ts'
+import { type Deadline, startDeadline } from './run-command.ts'
 
-/** Kept back from the insert, to find out what became of one that was not answered. */
-const READ_BACK_MS = 500
 /** A key's holder can be purged between the insert and the look: then the key is free again. */
-const MAX_ROUNDS = 3
+const MAX_ROUNDS_WITHOUT_PROGRESS = 5
 
-interface Item {
-  index: number
-  job: NewJob
-  document: JobDocument
+export interface Enqueued {
+  results: EnqueueResult[]
+  /** Ids of jobs that became final, for others have their dedupe keys now. */
+  finished: string[]
 }
 
-type Holder = Omit<JobDocument, 'payload'>
+/** One call at work. */
+interface Batch {
+  context: MongoContext
+  results: EnqueueResult[]
+  existing: { index: number; jobId: string }[]
+  finished: string[]
+  held: Item[]
+  deadline: Deadline
+}
 
-export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<EnqueueResult[]> {
+export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<Enqueued> {
   if (jobs.length > MAX_ENQUEUE_BATCH) {
     throw new Error(`a batch holds at most ${MAX_ENQUEUE_BATCH} jobs, not ${jobs.length}`)
   }
-  if (jobs.length === 0) return []
-  const deadline = startDeadline()
-  const maxAttempts = await acceptingEndpoints(context, jobs, deadline)
   const results: EnqueueResult[] = jobs.map(() => ({ kind: 'unknown_endpoint' }))
-  let open: Item[] = []
-  jobs.forEach((job, index) => {
-    const endpointMaxAttempts = maxAttempts.get(job.endpoint)
-    if (endpointMaxAttempts === undefined) return
-    const budget = job.maxAttempts ?? endpointMaxAttempts
-    open.push({ index, job, document: newJobDocument(job, budget, context.box) })
+  if (jobs.length === 0) return { results, finished: [] }
+  const deadline = startDeadline()
+  const batch: Batch = { context, results, existing: [], finished: [], held: [], deadline }
+  const looked = await lookForGrounds(context, jobs, deadline)
+  const inserted = new Set<string>()
+  const refused: { index: number; job: NewJob }[] = []
+  for (const wave of wavesOf(jobs)) {
+    const items: Item[] = []
+    for (const index of wave) {
+      const job = jobs[index] as NewJob
+      const judged = judge(job, looked, inserted)
+      if (judged.kind === 'accepted') {
+        items.push({ index, job, document: newJobDocument(job, judged.grounds, context.box) })
+        if (!mayBeKnown(job)) inserted.add(job.id)
+      } else {
+        results[index] = judged.result
+        if (!judged.isFinal && mayBeKnown(job)) refused.push({ index, job })
+      }
+    }
+    await store(batch, items)
+    for (const { index, job } of items)
+      if (results[index]?.kind === 'inserted') inserted.add(job.id)
+  }
+  await answerKnown(batch, refused)
+  const isChanged = await promoteHeld(batch)
+  await fillIn({ ...batch, held: isChanged ? batch.held : [] })
+  if (results.some(({ kind }) => kind === 'inserted')) context.hint()
+  return { results, finished: batch.finished }
+}
+
+/**
+ * The batch in parts, by index, each to be stored when those before have been: a job that depends
+ * on an earlier one of the batch waits for it, if that one may turn out to be known already.
+ */
+function wavesOf(jobs: NewJob[]): number[][] {
+  if (jobs.every(({ dependsOn }) => dependsOn.length === 0)) return [[...jobs.keys()]]
+  const indexById = new Map(jobs.map(({ id }, index) => [id, index]))
+  const waveOf: number[] = []
+  jobs.forEach(({ dependsOn }, index) => {
+    const earliest = dependsOn.map((id) => {
+      const other = indexById.get(id) ?? index
+      const job = jobs[other]
+      if (other >= index || job === undefined) return 0
+      return (waveOf[other] ?? 0) + (mayBeKnown(job) ? 1 : 0)
+    })
+    waveOf.push(Math.max(0, ...earliest))
   })
-  for (let round = 1; open.length > 0; round++) {
-    if (round > MAX_ROUNDS)
-      throw new StoreUnavailable('keys were freed as often as they were tried')
-    const taken = await insert(context, open, deadline)
+  const waves = Map.groupBy([...jobs.keys()], (index) => waveOf[index] ?? 0)
+  return [...waves].sort(([a], [b]) => a - b).map(([, indices]) => indices)
+}
+
+function mayBeKnown({ idempotency, dedupe, originKey }: NewJob): boolean {
+  return idempotency !== null || dedupe !== null || originKey !== null
+}
+
+async function store(batch: Batch, items: Item[]): Promise<void> {
+  const { context, results, deadline } = batch
+  let open = items
+  let fruitless = 0
+  while (open.length > 0) {
+    const taken = await tryToInsert(context, open, fruitless, deadline)
     for (const item of open) {
       if (taken.has(item)) continue
-      results[item.index] = inserted(item)
+      results[item.index] = insertedAs(item)
+      if (item.document.state === 'held') batch.held.push(item)
     }
-    open = await tellApart(context, [...taken], results, deadline)
-  }
-  if (results.some(({ kind }) => kind === 'inserted')) context.hint()
-  return results
-}
-
-/** The budget of each endpoint that takes jobs. */
-async function acceptingEndpoints(
-  context: MongoContext,
-  jobs: NewJob[],
-  deadline: Deadline,
-): Promise<Map<string, number>> {
-  const names = [...new Set(jobs.map(({ endpoint }) => endpoint))]
-  const found = await run(deadline, (limit) =>
-    context.endpoints
-      .find(
-        { _id: { $in: names }, deleting: false },
-        { projection: { 'retry.maxAttempts': 1 }, batchSize: names.length + 1, ...limit },
-      )
-      .toArray(),
-  )
-  return new Map(found.map(({ _id, retry }) => [_id, retry.maxAttempts]))
-}
-
-/** Inserts; returns those whose key was taken. */
-async function insert(
-  context: MongoContext,
-  items: Item[],
-  deadline: Deadline,
-): Promise<Set<Item>> {
-  const ownMs = Math.min(VERB_DEADLINE_MS, deadline.leftMs()) - READ_BACK_MS
-  try {
-    await run(startDeadline(ownMs), (limit) =>
-      context.jobs.insertMany(
-        items.map(({ document }) => document),
-        { ordered: false, ...limit },
-      ),
-    )
-    return new Set()
-  } catch (error) {
-    if (isOnlyDuplicateKeys(error)) return itemsWithTakenKeys(items, [error.writeErrors].flat())
-    if (!(error instanceof StoreUnavailable)) throw error
-    await readBack(context, items, deadline, error)
-    return new Set()
+    const resolved = await resolveAll(context, [...taken], results, deadline)
+    for (const item of resolved.own) {
+      results[item.index] = insertedAs(item)
+      if (item.document.state === 'held') batch.held.push(item)
+    }
+    batch.existing.push(...resolved.existing)
+    batch.finished.push(...resolved.finished)
+    fruitless = resolved.open.length < open.length ? 0 : fruitless + 1
+    if (fruitless > MAX_ROUNDS_WITHOUT_PROGRESS) {
+      throw new StoreUnavailable('keys were freed as often as they were tried')
+    }
+    open = resolved.open
   }
 }
 
-function itemsWithTakenKeys(items: Item[], errors: WriteError[]): Set<Item> {
-  const taken = new Set<Item>()
-  for (const { index, errmsg, err } of errors) {
-    const pattern: object | undefined = (err as { keyPattern?: object }).keyPattern
-    const ownId = pattern === undefined ? errmsg?.includes('index: _id_') : '_id' in pattern
-    // Its own id is there already: an insert whose answer was lost, and which was sent again.
-    if (ownId === true) continue
-    const item = items[index]
-    if (item !== undefined) taken.add(item)
-  }
-  return taken
-}
-
-/** Was it stored after all? Only if every job of it is found; else nobody can tell yet. */
-async function readBack(
-  context: MongoContext,
-  items: Item[],
-  deadline: Deadline,
-  cause: StoreUnavailable,
-): Promise<void> {
-  const ids = items.map(({ job }) => job.id)
-  const found = await run(deadline, (limit) =>
-    context.jobs.countDocuments({ _id: { $in: ids } }, { ...limit }),
-  )
-  if (found < ids.length) throw cause
-}
-
-/** Settles those whose key is held by another job; returns those whose key is free again. */
-async function tellApart(
+/** Whose job changed under the hands of others at once is looked for again: no insert is needed. */
+async function resolveAll(
   context: MongoContext,
   items: Item[],
   results: EnqueueResult[],
   deadline: Deadline,
-): Promise<Item[]> {
-  if (items.length === 0) return []
-  const holders = await findHolders(context, items, deadline)
-  const open: Item[] = []
-  for (const item of items) {
-    const { job, index } = item
-    const holder = holders.get(keyOf(job.endpoint, job.idempotency?.key ?? ''))
-    if (holder === undefined) open.push(item)
-    else if (holder._id === job.id) results[index] = inserted(item)
-    else if (holder.requestHash !== job.idempotency?.requestHash) {
-      results[index] = { kind: 'key_reused', jobId: holder._id }
-    } else {
-      // The hash covers the payload: its bytes are those at hand and need not travel.
-      const document = { ...holder, payload: job.payload }
-      results[index] = { kind: 'existing', job: jobOf(document, context.box) }
-    }
+): Promise<Resolved> {
+  const all: Resolved = { open: [], raced: [], existing: [], own: [], finished: [] }
+  for (let left = items; left.length > 0; left = all.raced.splice(0)) {
+    const some = await resolve(context, left, results, deadline)
+    for (const kind of ['open', 'raced', 'own'] as const) all[kind].push(...some[kind])
+    all.existing.push(...some.existing)
+    all.finished.push(...some.finished)
   }
-  return open
+  return all
 }
 
-async function findHolders(
+async function tryToInsert(
   context: MongoContext,
   items: Item[],
+  fruitless: number,
   deadline: Deadline,
-): Promise<Map<string, Holder>> {
-  const keys = new Map<string, string[]>()
-  for (const { job } of items) {
-    const known = keys.get(job.endpoint) ?? []
-    known.push(job.idempotency?.key ?? '')
-    keys.set(job.endpoint, known)
+): Promise<Set<Item>> {
+  const isKeyless = ({ document }: Item) => fruitless > 0 && document.dedupeHolder !== undefined
+  const keyless = items.filter(isKeyless)
+  const others = items.filter((item) => !isKeyless(item))
+  const taken = others.length === 0 ? new Set<Item>() : await insert(context, others, deadline)
+  if (keyless.length === 0) return taken
+  return new Set([...taken, ...(await insertKeyless(context, keyless, deadline))])
+}
+
+/** A request that would be refused now, but was answered before, is answered as it was. */
+async function answerKnown(batch: Batch, refused: { index: number; job: NewJob }[]): Promise<void> {
+  if (refused.length === 0) return
+  const jobs = refused.map(({ job }) => ({ ...job, dedupe: null }))
+  const holders = await findHolders(batch.context, jobs, batch.deadline)
+  for (const { index, job } of refused) {
+    const known = knownBy(job, holders)
+    if (known === null) continue
+    if (known.kind === 'key_reused') batch.results[index] = keyReused(known.holder)
+    else batch.existing.push({ index, jobId: known.holder._id })
   }
-  const alternatives = [...keys].map(([endpoint, some]) => ({
-    endpoint,
-    idempotencyKey: { $in: some, $exists: true },
-  }))
-  const found = await run(deadline, (limit) =>
-    context.jobs
-      .find(
-        { $or: alternatives },
-        { projection: { payload: 0 }, batchSize: items.length + 1, ...limit },
-      )
-      .toArray(),
-  )
-  return new Map(
-    found.map((holder) => [keyOf(holder.endpoint, holder.idempotencyKey ?? ''), holder]),
-  )
 }
 
-function inserted({ job, document }: Item): EnqueueResult {
-  return { kind: 'inserted', job: newlyQueued(job, document.maxAttempts) }
+/** First the marks, then the look: a dependency that finishes in between is not overlooked. */
+async function promoteHeld({ context, held, deadline }: Batch): Promise<boolean> {
+  if (held.length === 0) return false
+  const waitedFor = held.flatMap(({ document }) => document.waitingFor ?? [])
+  await markDependedOn(context, [...new Set(waitedFor)], deadline)
+  const { isChanged } = await checkHeld(
+    context,
+    held.map(({ document }) => document),
+    { fails: false },
+    deadline,
+  )
+  return isChanged
 }
 
-/** A name holds no space, so that two pairs never look the same. */
-function keyOf(endpoint: string, key: string): string {
-  return `${endpoint} ${key}`
+/** Jobs as they are in the end: those that were there, and those that were promoted. */
+async function fillIn({ context, results, existing, held, deadline }: Batch): Promise<void> {
+  const ids = [...existing.map(({ jobId }) => jobId), ...held.map(({ job }) => job.id)]
+  const found = await readExisting(context, ids, deadline)
+  for (const { index, jobId } of existing) {
+    const result = found.get(jobId)
+    if (result === undefined) throw new StoreUnavailable('the job that has the key was purged')
+    results[index] = result
+  }
+  for (const { index, job } of held) {
+    const result = found.get(job.id)
+    if (result?.kind === 'existing') results[index] = { kind: 'inserted', job: result.job }
+  }
+}
+
+function insertedAs({ job, document }: Item): EnqueueResult {
+  const { maxAttempts, onFinish = null, waitingFor = [] } = document
+  const held = { isHeld: document.state === 'held', waitingFor }
+  return { kind: 'inserted', job: newlyQueued(job, maxAttempts, onFinish, held) }
 }

@@ -1,8 +1,10 @@
 // Jobs whose endpoint is gone or being deleted: they are buried in batches, and an endpoint being
 // deleted is removed when none is left.
 import type { Failure } from '../../job/job.ts'
+import { afterFinish } from './aftermath.ts'
 import { failureFields, pushAttempt, randomId, toFinal } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
+import { QUEUED_STATES } from './documents.ts'
 import { guardOf } from './guards.ts'
 import { BY_ID } from './indexes.ts'
 import { EVERY_NAME } from './jobs.ts'
@@ -82,7 +84,7 @@ async function queuedOf(
   const found = await run(deadline, (commandLimit) =>
     context.jobs
       .find(
-        { endpoint: { $in: names }, state: 'queued' },
+        { endpoint: { $in: names }, state: { $in: [...QUEUED_STATES] } },
         { projection: { _id: 1 }, limit, batchSize: limit, ...commandLimit },
       )
       .toArray(),
@@ -100,6 +102,7 @@ async function abandon(context: MongoContext, ids: string[], deadline: Deadline)
       limit,
     ),
   )
+  if (modifiedCount > 0) await afterFinish(context, ids)
   return modifiedCount
 }
 
@@ -129,6 +132,12 @@ async function evict(
   const { modifiedCount } = await run(deadline, (commandLimit) =>
     context.jobs.bulkWrite(updates, { ordered: false, ...commandLimit }),
   )
+  if (modifiedCount > 0) {
+    await afterFinish(
+      context,
+      seen.map(({ _id }) => _id),
+    )
+  }
   return modifiedCount
 }
 
@@ -144,7 +153,7 @@ async function remove(
   // Read after the wait: what was found before it may have been too early.
   const left = await run(deadline, (limit) =>
     context.jobs.countDocuments(
-      { endpoint: endpoint._id, state: { $in: ['queued', 'running'] } },
+      { endpoint: endpoint._id, state: { $in: [...QUEUED_STATES, 'running'] } },
       { limit: 1, ...limit },
     ),
   )
@@ -164,15 +173,20 @@ async function remove(
  */
 async function abandonOrphans(context: MongoContext, limit: number): Promise<number> {
   const deadline = startDeadline()
-  const names = await run(deadline, (commandLimit) =>
-    context.jobs.distinct('endpoint', { ...EVERY_NAME, state: 'queued' }, commandLimit),
-  )
+  const names: string[] = []
+  // One by one, for each state has its own place in the indexes.
+  for (const state of QUEUED_STATES) {
+    const some = await run(deadline, (commandLimit) =>
+      context.jobs.distinct('endpoint', { ...EVERY_NAME, state }, commandLimit),
+    )
+    names.push(...some.filter((name) => !names.includes(name)))
+  }
   const suspects = await notStored(context, names, deadline)
   if (suspects.length === 0) return 0
   const orphans = await run(deadline, (commandLimit) =>
     context.jobs
       .find(
-        { endpoint: { $in: suspects }, state: 'queued' },
+        { endpoint: { $in: suspects }, state: { $in: [...QUEUED_STATES] } },
         { projection: { endpoint: 1 }, limit, batchSize: limit, ...commandLimit },
       )
       .toArray(),

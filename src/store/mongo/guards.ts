@@ -2,15 +2,19 @@
 import type { Filter } from 'mongodb'
 import { type EventName, type Guard, LIFECYCLE, type LifecycleEvent } from '../../job/lifecycle.ts'
 import { MAX_FREE_ATTEMPTS } from '../../job/retry-policy.ts'
-import type { JobDocument } from './documents.ts'
+import { type JobDocument, QUEUED_STATES, type StoredState } from './documents.ts'
 
 /** What the writer knows, by which a guard is proved. */
 export interface Proof {
   now: Date
   lease?: { fence: number; leaseId: string; leaseExpiresAt?: Date }
+  version?: number
 }
 
 type JobFilter = Filter<JobDocument>
+
+/** What the document before these fields lacks is false. */
+const FALSE = { $ne: true } as const
 
 const FILTERS = {
   holder: ({ lease }) => ({
@@ -22,6 +26,15 @@ const FILTERS = {
   unexpired: ({ now }) => ({ expiresAt: { $not: { $lte: now } } }),
   // The lower bound is what the partial index asks for.
   expired: ({ now }) => ({ expiresAt: { $gt: new Date(0), $lte: now } }),
+  // Held is a state of its own here: the indexes of claims hold none of them.
+  claimable: () => ({ state: 'queued' }),
+  held: () => ({ state: 'held' }),
+  dependencies_met: () => ({ 'waitingFor.0': { $exists: false } }),
+  sending: () => ({ phase: 'sending' }),
+  awaiting: () => ({ phase: 'awaiting_completion' }),
+  superseded: () => ({ superseded: true }),
+  not_superseded: () => ({ superseded: FALSE }),
+  sent_before: () => ({ attemptCount: { $gt: 0 } }),
   attempts_left: () => ({ attemptsLeft: { $gt: 0 } }),
   no_attempts_left: () => ({ attemptsLeft: 0 }),
   free_attempts_left: () => ({ freeAttempts: { $lt: MAX_FREE_ATTEMPTS } }),
@@ -30,19 +43,28 @@ const FILTERS = {
     leaseId: lease?.leaseId ?? missing(),
     leaseExpiresAt: { $eq: lease?.leaseExpiresAt ?? missing(), $lte: now },
   }),
+  version_read: ({ version }) => ({ version: version ?? missing() }),
+  aftermath_done: () => ({ owes: FALSE }),
   purge_due: ({ now }) => ({ finishedAt: { $exists: true }, purgeAt: { $lte: now } }),
-  // Three that are not of this document: a unique index keeps the first; for the others the
-  // writer looks at the endpoint first, and what slips in between is found by the sweeper.
+  // Those that are not of this document. Unique indexes keep the first three; for the others the
+  // writer looks first, and what slips in between is found by the gate or the sweeper.
   key_unused: () => ({}),
+  dedupe_unused: () => ({}),
+  turn_free: () => ({}),
+  dependency_failed: () => ({}),
   endpoint_accepts: () => ({}),
+  endpoint_eligible: () => ({}),
   endpoint_gone: () => ({}),
 } satisfies Record<Guard, (proof: Proof) => JobFilter>
 
 /** The filter that a write of this event must carry, beside the job's id. */
 export function guardOf(event: EventName, proof: Proof): JobFilter {
   const { from, guards }: LifecycleEvent = LIFECYCLE[event]
+  const states = from.flatMap((state): StoredState[] =>
+    state === 'queued' ? [...QUEUED_STATES] : [state],
+  )
   const filter: JobFilter = {
-    state: from.length === 1 ? (from[0] as JobDocument['state']) : { $in: [...from] },
+    state: states.length === 1 ? (states[0] as StoredState) : { $in: states },
   }
   for (const guard of guards) Object.assign(filter, FILTERS[guard](proof))
   return filter
@@ -50,5 +72,5 @@ export function guardOf(event: EventName, proof: Proof): JobFilter {
 
 /** A guard without its proof would match anything: better no write at all. */
 function missing(): never {
-  throw new Error('a guard needs a lease that its writer did not give')
+  throw new Error('a guard needs a proof that its writer did not give')
 }

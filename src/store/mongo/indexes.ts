@@ -1,6 +1,7 @@
 // The indexes, each beside the query that it serves. Made when missing, never dropped by us.
 // docs/scaling: every unique index begins with the endpoint, the shard key.
 import type { CreateIndexesOptions, Db, IndexSpecification } from 'mongodb'
+import { RECORD_INDEXES } from './record-indexes.ts'
 
 export interface NamedIndex {
   key: Record<string, 1 | -1>
@@ -22,6 +23,11 @@ export const JOB_INDEXES = {
     key: { state: 1, runAt: 1, endpoint: 1 },
     options: { partialFilterExpression: { state: 'queued' } },
   },
+  /** due(since): what was let go or given back lately, whose runAt may be long past. */
+  freed: {
+    key: { state: 1, freedAt: 1, runAt: 1, endpoint: 1 },
+    options: { partialFilterExpression: { state: 'queued', freedAt: { $exists: true } } },
+  },
   /** sweep: lapsed leases. */
   lease: {
     key: { state: 1, leaseExpiresAt: 1 },
@@ -38,6 +44,56 @@ export const JOB_INDEXES = {
   idempotency: {
     key: { endpoint: 1, idempotencyKey: 1 },
     options: { unique: true, partialFilterExpression: { idempotencyKey: { $exists: true } } },
+  },
+  /** enqueue: the same over all keys of a job; the version before wrote none of these. */
+  keys: {
+    key: { endpoint: 1, 'keys.key': 1 },
+    options: { unique: true, partialFilterExpression: { 'keys.key': { $exists: true } } },
+  },
+  /** enqueue: one job for each tick of a schedule, and for each finish that is told. */
+  origin: {
+    key: { endpoint: 1, originKey: 1 },
+    options: { unique: true, partialFilterExpression: { originKey: { $exists: true } } },
+  },
+  /** enqueue, retry: one queued or running job for each dedupe key of an endpoint. */
+  dedupe: {
+    key: { endpoint: 1, dedupeHolder: 1 },
+    options: { unique: true, partialFilterExpression: { dedupeHolder: { $exists: true } } },
+  },
+  /** promote: one job at a time for each ordering key of an endpoint. */
+  turn: {
+    key: { endpoint: 1, turn: 1 },
+    options: { unique: true, partialFilterExpression: { turn: { $exists: true } } },
+  },
+  /** promote: the earliest job of an ordering key that is not final. */
+  ordering: {
+    key: { endpoint: 1, orderingKey: 1, state: 1, _id: 1 },
+    options: { partialFilterExpression: { orderingKey: { $exists: true } } },
+  },
+  /** After a finish: the jobs that depend on it. */
+  waiting: {
+    key: { waitingFor: 1, state: 1 },
+    options: { partialFilterExpression: { waitingFor: { $exists: true } } },
+  },
+  /** sweep: held jobs, least recently checked first. */
+  held: {
+    key: { state: 1, checkedAt: 1 },
+    options: { partialFilterExpression: { state: 'held' } },
+  },
+  /** sweep: held jobs that expired. */
+  held_expiry: {
+    key: { expiresAt: 1, state: 1 },
+    options: { partialFilterExpression: { state: 'held', expiresAt: { $gt: new Date(0) } } },
+  },
+  /** sweep: final jobs whose aftermath was left undone. */
+  owing: {
+    key: { owes: 1, state: 1 },
+    options: { partialFilterExpression: { owes: true } },
+  },
+  /** lists by dedupe key. */
+  by_dedupe_key: {
+    key: { dedupeKey: 1, _id: -1 },
+    options: { partialFilterExpression: { dedupeKey: { $exists: true } } },
   },
   /** lists and counts of an endpoint; abandon and evict. */
   by_endpoint: { key: { endpoint: 1, state: 1, _id: -1 }, options: {} },
@@ -66,31 +122,39 @@ export const ENDPOINT_INDEXES = {
   },
 } as const satisfies Record<string, NamedIndex>
 
-/** The names of those that this database lacks, by collection. */
-export async function missingIndexes(db: Db): Promise<{ jobs: string[]; endpoints: string[] }> {
-  return {
-    jobs: await missingOf(db, 'jobs', Object.keys(JOB_INDEXES)),
-    endpoints: await missingOf(db, 'endpoints', Object.keys(ENDPOINT_INDEXES)),
+const INDEXES: Record<string, Record<string, NamedIndex>> = {
+  jobs: JOB_INDEXES,
+  endpoints: ENDPOINT_INDEXES,
+  ...RECORD_INDEXES,
+}
+
+/** Names of indexes, by collection. */
+export type IndexNames = Map<string, string[]>
+
+/** Those that this database lacks: empty when it has all. */
+export async function missingIndexes(db: Db): Promise<IndexNames> {
+  const there = await db.listCollections({}, { nameOnly: true }).toArray()
+  const collections = new Set(there.map(({ name }) => name))
+  const missing: IndexNames = new Map()
+  for (const [collection, indexes] of Object.entries(INDEXES)) {
+    // A collection that is not there yet answers with an error: it has no index either.
+    const known = collections.has(collection) ? await indexNamesOf(db, collection) : new Set()
+    const names = Object.keys(indexes).filter((name) => !known.has(name))
+    if (names.length > 0) missing.set(collection, names)
   }
+  return missing
 }
 
 /** Makes them. On a large collection this takes its time; an index that is there costs nothing. */
-export async function createIndexes(
-  db: Db,
-  missing: { jobs: string[]; endpoints: string[] },
-): Promise<void> {
-  await createSome(db, 'jobs', JOB_INDEXES, missing.jobs)
-  await createSome(db, 'endpoints', ENDPOINT_INDEXES, missing.endpoints)
+export async function createIndexes(db: Db, missing: IndexNames): Promise<void> {
+  for (const [collection, names] of missing) {
+    await createSome(db, collection, INDEXES[collection] ?? {}, names)
+  }
 }
 
-async function missingOf(db: Db, collection: string, names: string[]): Promise<string[]> {
-  const known = new Set<string | undefined>()
-  // A collection that is not there yet answers with an error: it has no index either.
-  const there = await db.listCollections({ name: collection }, { nameOnly: true }).toArray()
-  if (there.length > 0) {
-    for (const { name } of await db.collection(collection).listIndexes().toArray()) known.add(name)
-  }
-  return names.filter((name) => !known.has(name))
+async function indexNamesOf(db: Db, collection: string): Promise<Set<string | undefined>> {
+  const indexes = await db.collection(collection).listIndexes().toArray()
+  return new Set(indexes.map(({ name }) => name))
 }
 
 async function createSome(

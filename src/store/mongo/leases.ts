@@ -1,8 +1,9 @@
 // Renew and release: what a holder does with its leases before an attempt has ended.
-import type { AnyBulkWriteOperation, Filter } from 'mongodb'
+import type { AnyBulkWriteOperation, Filter, UpdateFilter } from 'mongodb'
 import type { Lease } from '../../job/job.ts'
-import type { RenewResult } from '../store.ts'
-import { randomId, toQueued } from './changes.ts'
+import type { RenewResult } from '../settlement.ts'
+import { afterFinish } from './aftermath.ts'
+import { randomId, toFinal, toQueued } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import type { JobDocument } from './documents.ts'
 import { guardOf } from './guards.ts'
@@ -30,9 +31,9 @@ export async function renew(
   )
   if (matchedCount === leases.length) return leases.map(() => 'applied')
   const found = await readBack(context, leases, deadline)
-  return leases.map(({ jobId, fence, leaseId }) => {
-    const job = found.get(jobId)
-    return job?.fence === fence && job.leaseId === leaseId ? 'applied' : 'lease_lost'
+  return leases.map((lease) => {
+    const job = found.get(lease.jobId)
+    return holds(job, lease) && job?.phase === 'sending' ? 'applied' : 'lease_lost'
   })
 }
 
@@ -41,37 +42,76 @@ export async function release(context: MongoContext, leases: Lease[]): Promise<R
   const deadline = startDeadline()
   const now = nowOf(context)
   const releaseId = randomId()
-  const updates = leases.flatMap((lease) =>
-    releasesOf({ _id: lease.jobId, ...guardOf('release', { now, lease }) }, releaseId),
-  )
-  const { matchedCount } = await run(deadline, (limit) =>
-    context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
-  )
+  const write = async (event: 'release' | 'withdraw', some: Lease[]) => {
+    const updates = some.flatMap((lease) => {
+      const filter = { _id: lease.jobId, ...guardOf(event, { now, lease }) }
+      return releasesOf(filter, unsentChange(context, event, releaseId, now))
+    })
+    const { matchedCount } = await run(deadline, (limit) =>
+      context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
+    )
+    return matchedCount
+  }
+  const matchedCount = await write('release', leases)
   context.hint()
   if (matchedCount === leases.length) return leases.map(() => 'applied')
-  const found = await readBack(context, leases, deadline)
+  let found = await readBack(context, leases, deadline)
+  const superseded = leases.filter((lease) => {
+    const job = found.get(lease.jobId)
+    return holds(job, lease) && job?.superseded === true
+  })
+  if (superseded.length > 0) {
+    await write('withdraw', superseded)
+    found = await readBack(context, leases, deadline)
+    await afterFinish(
+      context,
+      superseded.map(({ jobId }) => jobId),
+    )
+  }
   return leases.map(({ jobId }) =>
     found.get(jobId)?.releaseId === releaseId ? 'applied' : 'lease_lost',
   )
 }
 
+/** Of an attempt of which nothing was sent. */
+export function unsentChange(
+  { settings }: MongoContext,
+  event: 'release' | 'withdraw',
+  releaseId: string,
+  now: Date,
+) {
+  const { $set, $inc, ...rest } =
+    event === 'release' ? toQueued(null) : toFinal('cancelled', now, settings, {})
+  return {
+    ...rest,
+    $set: { ...$set, releaseId, ...(event === 'release' ? { freedAt: now } : {}) },
+    $inc: { ...$inc, attemptCount: -1, attemptsLeft: 1 },
+  }
+}
+
 /** Two updates of which one fits: a job of which nothing was ever sent has not started. */
 export function releasesOf(
   filter: Filter<JobDocument>,
-  releaseId: string,
+  update: UpdateFilter<JobDocument>,
 ): AnyBulkWriteOperation<JobDocument>[] {
-  const { $set, $inc } = toQueued(null, { attemptsLeft: 1 })
-  const update = { $set: { ...$set, releaseId }, $inc: { ...$inc, attemptCount: -1 } }
+  const $unset = { ...update.$unset, startedAt: '' as const }
   return [
     { updateMany: { filter: { ...filter, attemptCount: { $gt: 1 } }, update, ...BY_ID } },
     {
       updateMany: {
         filter: { ...filter, attemptCount: 1 },
-        update: { ...update, $unset: { startedAt: '' as const } },
+        update: { ...update, $unset },
         ...BY_ID,
       },
     },
   ]
+}
+
+function holds(
+  job: Pick<JobDocument, 'state' | 'fence' | 'leaseId'> | undefined,
+  { fence, leaseId }: Lease,
+): boolean {
+  return job?.state === 'running' && job.fence === fence && job.leaseId === leaseId
 }
 
 /** Jobs of one claim mostly share fence and lease id: one update serves many of them. */
@@ -93,7 +133,7 @@ async function readBack(context: MongoContext, leases: Lease[], deadline: Deadli
       .find(
         { _id: { $in: ids } },
         {
-          projection: { fence: 1, leaseId: 1, releaseId: 1 },
+          projection: { state: 1, phase: 1, fence: 1, leaseId: 1, releaseId: 1, superseded: 1 },
           batchSize: ids.length + 1,
           ...limit,
         },

@@ -1,6 +1,7 @@
 // The record of an attempt that somebody else than its holder ends: a sweeper, or who cancels.
 import type { Outcome } from '../../job/job.ts'
-import type { AttemptDocument, JobDocument } from './documents.ts'
+import type { AttemptDocument } from './attempt-documents.ts'
+import type { JobDocument } from './documents.ts'
 
 /** What must have been seen of a running job to take it from its holder. */
 export type SeenLease = Pick<

@@ -1,27 +1,41 @@
 // The MongoDB store: the port of src/store/store.ts, each verb in a file of its own.
 // Every write carries its whole guard (guards.ts) and is kept by a majority before it is answered.
+
+import { createAttemptTokens } from '../attempt-token.ts'
 import { createSecretBox, type SecretBox } from '../secret-box.ts'
-import { type ApiMode, type Store, type StoreSettings, StoreUnusable } from '../store.ts'
-import { rememberAcceptingEndpoints } from './accepting-endpoints.ts'
+import { type Store, type StoreSettings, StoreUnusable } from '../store.ts'
+import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
+import { afterFinish } from './aftermath.ts'
 import { cancel, retry } from './by-hand.ts'
 import { createClaimer } from './claim.ts'
 import { type MongoClock, startClock } from './clock.ts'
 import { type Connection, connect } from './connect.ts'
 import type { MongoContext } from './context.ts'
-import { createDisowner } from './disown.ts'
-import type { EndpointDocument, JobDocument, MetaDocument } from './documents.ts'
+import { rememberDebts } from './debts.ts'
+import { createDisowner, type Disowner } from './disown.ts'
+import type { JobDocument, MetaDocument } from './documents.ts'
+import { deleteJob, edit } from './edit.ts'
+import { type EligibleEndpoints, rememberEligibleEndpoints } from './eligible-endpoints.ts'
+import type { EndpointDocument } from './endpoint-documents.ts'
+import { reportHealth } from './endpoint-health.ts'
+import { pauseEndpoint, resumeEndpoint, rotateSecret } from './endpoint-verbs.ts'
 import { deleteEndpoint, endpointsNamed, listEndpoints, putEndpoint } from './endpoints.ts'
 import { enqueue } from './enqueue.ts'
 import { watchGoneEndpoints } from './gone-endpoints.ts'
+import { heartbeat } from './heartbeat.ts'
 import { Hints } from './hints.ts'
-import { countJobs, due, finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
+import { listJobs } from './job-lists.ts'
+import { countJobs, due, finalAmong, getJob, getPayload } from './jobs.ts'
 import { release, renew } from './leases.ts'
+import { endOverdue, overdue } from './overdue.ts'
+import { recordCollections } from './record-documents.ts'
+import { recordVerbs } from './record-verbs.ts'
+import { resealSchedules } from './reseal-schedules.ts'
 import { run, startDeadline } from './run-command.ts'
+import { sealAnew } from './seal-anew.ts'
 import { settle } from './settle.ts'
 import { sweep } from './sweep.ts'
-
-/** Endpoints whose secrets are tried at the start: a wrong key is to show then, not later. */
-const ENDPOINTS_TRIED = 100
+import { headOfOrderingKey } from './turns.ts'
 
 /**
  * Opens the store, making its indexes where they are missing.
@@ -53,12 +67,16 @@ export async function storeOn(
       jobs,
       endpoints: db.collection<EndpointDocument>('endpoints'),
       meta: db.collection<MetaDocument>('meta'),
+      ...recordCollections(db),
       clock,
       box,
       settings,
+      unreadable: rememberUnreadableSchedules(settings.warn),
+      debts: rememberDebts(),
       hint: () => hints.announce(),
     }
-    await listEndpoints(context, null, ENDPOINTS_TRIED)
+    await sealAnew(context)
+    await resealSchedules(context)
     const ownClock = clock
     return assemble(context, hints, {
       commandCount: () => commandCount,
@@ -78,8 +96,12 @@ export async function storeOn(
   }
 }
 
-function secretBoxOf({ encryptionKeys }: StoreSettings): SecretBox {
-  if (encryptionKeys !== null) return createSecretBox(encryptionKeys)
+function secretBoxOf(settings: StoreSettings): SecretBox {
+  return createSecretBox(keysOf(settings))
+}
+
+function keysOf({ encryptionKeys }: StoreSettings): Buffer[] {
+  if (encryptionKeys !== null) return encryptionKeys
   throw new StoreUnusable(
     'With MongoDB, ENCRYPTION_KEY must be set: 32 random bytes in base64, the same for every ' +
       'process (openssl rand -base64 32). It encrypts the secrets of endpoints.',
@@ -98,46 +120,16 @@ function assemble(
   { commandCount, ready, close }: Process,
 ): Store {
   const disowner = createDisowner(context)
-  const accepting = rememberAcceptingEndpoints(context.endpoints)
-  const claimer = createClaimer(context, accepting, disowner)
-  const goneEndpoints = watchGoneEndpoints(context, accepting.forget)
+  const eligible = rememberEligibleEndpoints(context.endpoints)
   return {
     clock: context.clock,
     get commandCount() {
       return commandCount()
     },
-    enqueue: (jobs) => enqueue(context, jobs),
-    due: (since) => due(context, since),
-    claim: claimer.claim,
-    settle: (settlements) => settle(context, settlements),
-    renew: (leases, leaseMs) => renew(context, leases, leaseMs),
-    release: (leases) => release(context, leases),
-    sweep: (options) => sweep(context, goneEndpoints, options),
-
-    cancel: (ids) => cancel(context, ids),
-    retry: (ids) => retry(context, ids),
-    getJob: (id) => getJob(context, id),
-    getPayload: (id) => getPayload(context, id),
-    listJobs: (query) => listJobs(context, query),
-    finalAmong: (ids) => finalAmong(context, ids),
-
-    async putEndpoint(settings, secrets, ifVersion) {
-      const result = await putEndpoint(context, settings, secrets, ifVersion)
-      accepting.forget(settings.name)
-      return result
-    },
-    endpointsNamed: (names) => endpointsNamed(context, names),
-    listEndpoints: (after, limit) => listEndpoints(context, after, limit),
-    countJobs: (names) => countJobs(context, names),
-    async deleteEndpoint(name, options) {
-      const result = await deleteEndpoint(context, name, options)
-      accepting.forget(name)
-      return result
-    },
-
-    writeApiMode: (mode) => writeApiMode(context, mode),
-    readApiMode: () => readApiMode(context),
-
+    attemptTokens: createAttemptTokens(keysOf(context.settings)),
+    ...jobVerbs(context, eligible, disowner),
+    ...endpointVerbs(context, eligible),
+    ...recordVerbs(context),
     onWork: (listener) => hints.onWork(listener),
     ready,
     async close() {
@@ -147,14 +139,59 @@ function assemble(
   }
 }
 
-async function writeApiMode(context: MongoContext, mode: ApiMode): Promise<void> {
-  await run(startDeadline(), (limit) =>
-    context.meta.updateOne({ _id: 'api_mode' }, { $set: mode }, { upsert: true, ...limit }),
-  )
+function jobVerbs(context: MongoContext, eligible: EligibleEndpoints, disowner: Disowner) {
+  const goneEndpoints = watchGoneEndpoints(context, eligible.forget)
+  return {
+    async enqueue(jobs) {
+      const { results, finished } = await enqueue(context, jobs)
+      if (finished.length > 0) await afterFinish(context, finished)
+      return results
+    },
+    due: (since) => due(context, since),
+    claim: createClaimer(context, eligible, disowner).claim,
+    settle: (settlements) => settle(context, settlements),
+    renew: (leases, leaseMs) => renew(context, leases, leaseMs),
+    heartbeat: (lease, beat) => heartbeat(context, lease, beat),
+    release: (leases) => release(context, leases),
+    sweep: (options) => sweep(context, goneEndpoints, options),
+    overdue: (limit) => overdue(context, limit),
+    endOverdue: (ends) => endOverdue(context, ends),
+    cancel: (ids) => cancel(context, ids),
+    retry: (ids) => retry(context, ids),
+    edit: (id, change, ifVersion) => edit(context, id, change, ifVersion),
+    deleteJob: (id) => deleteJob(context, id),
+    getJob: (id) => getJob(context, id),
+    getPayload: (id) => getPayload(context, id),
+    listJobs: (query) => listJobs(context, query),
+    finalAmong: (ids) => finalAmong(context, ids),
+    headOfOrderingKey: (endpoint, orderingKey) =>
+      headOfOrderingKey(context, { endpoint, orderingKey }, startDeadline()),
+    countJobs: (names) => countJobs(context, names),
+  } satisfies Partial<Store>
 }
 
-async function readApiMode(context: MongoContext): Promise<ApiMode | null> {
-  return run(startDeadline(), (limit) =>
-    context.meta.findOne<ApiMode>({ _id: 'api_mode' }, { projection: { _id: 0 }, ...limit }),
-  )
+/** Each change is forgotten about at once by the claims of this process; by others within 1 s. */
+function endpointVerbs(context: MongoContext, eligible: EligibleEndpoints) {
+  async function changing<T>(names: string[], work: Promise<T>): Promise<T> {
+    try {
+      return await work
+    } finally {
+      names.forEach(eligible.forget)
+    }
+  }
+  return {
+    putEndpoint: (settings, secrets, ifVersion) =>
+      changing([settings.name], putEndpoint(context, settings, secrets, ifVersion)),
+    pauseEndpoint: (name) => changing([name], pauseEndpoint(context, name)),
+    resumeEndpoint: (name) => changing([name], resumeEndpoint(context, name)),
+    rotateSecret: (name, secret, overlapMs) => rotateSecret(context, name, secret, overlapMs),
+    reportHealth: (reports) =>
+      changing(
+        reports.map(({ endpoint }) => endpoint),
+        reportHealth(context, reports),
+      ),
+    endpointsNamed: (names) => endpointsNamed(context, names),
+    listEndpoints: (after, limit) => listEndpoints(context, after, limit),
+    deleteEndpoint: (name, options) => changing([name], deleteEndpoint(context, name, options)),
+  } satisfies Partial<Store>
 }

@@ -59,6 +59,13 @@ export function isOnlyDuplicateKeys(error: unknown): error is MongoBulkWriteErro
   return writeErrors.length > 0 && writeErrors.every(({ code }) => code === DUPLICATE_KEY)
 }
 
+/** Whether a batch broke a unique index, and the server told no more than that. */
+export function isBareDuplicateKey(error: unknown): boolean {
+  if (!(error instanceof MongoBulkWriteError) || !isDuplicateKey(error)) return false
+  const isKept = error.result.getWriteConcernError() === undefined
+  return isKept && [error.writeErrors].flat().length === 0
+}
+
 function asOurs(error: unknown): unknown {
   if (error instanceof MongoBulkWriteError) {
     return isOnlyDuplicateKeys(error) ? error : unavailable(error)

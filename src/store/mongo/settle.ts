@@ -1,83 +1,71 @@
 // Settle: how a holder's attempts ended, as one batch of guarded updates. What did not match is
 // read back, since a batch tells only how many did.
 import type { UpdateFilter } from 'mongodb'
-import type { Settlement, SettleResult, StoreSettings } from '../store.ts'
+import type { Settlement, SettleResult } from '../settlement.ts'
+import type { StoreSettings } from '../store.ts'
+import { afterFinish } from './aftermath.ts'
+import { attemptDocument } from './attempt-documents.ts'
 import { failureFields, pushAttempt, randomId, toFinal, toQueued } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
-import { attemptDocument, type JobDocument } from './documents.ts'
-import { guardOf } from './guards.ts'
-import { BY_ID } from './indexes.ts'
-import { run, startDeadline } from './run-command.ts'
+import type { JobDocument } from './documents.ts'
+import { type Ending, writeEndings } from './endings.ts'
 
 export async function settle(
   context: MongoContext,
   settlements: Settlement[],
 ): Promise<SettleResult[]> {
   if (settlements.length === 0) return []
-  const deadline = startDeadline()
-  const writeId = randomId()
   const now = nowOf(context)
-  const updates = settlements.map((settlement) => ({
-    updateOne: {
-      filter: { _id: settlement.jobId, ...guardOf(settlement.event, { now, lease: settlement }) },
-      update: changeOf(settlement, writeId, context.settings),
-      ...BY_ID,
-    },
-  }))
-  const { matchedCount } = await run(deadline, (limit) =>
-    context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
-  )
+  const writeId = randomId()
+  const endings = settlements.map((settlement) => endingOf(context, settlement, writeId))
+  const { results, finished } = await writeEndings(context, endings, writeId, now)
   if (settlements.some(({ event }) => event === 'reschedule' || event === 'postpone')) {
     context.hint()
   }
-  if (matchedCount === settlements.length) return settlements.map(() => 'applied')
-  const ids = settlements.map(({ jobId }) => jobId)
-  const found = await run(deadline, (limit) =>
-    context.jobs
-      .find({ _id: { $in: ids } }, { projection: WRITERS, batchSize: ids.length + 1, ...limit })
-      .toArray(),
-  )
-  const attempts = new Map(found.map((document) => [document._id, document.attempts]))
-  return settlements.map((settlement) =>
-    resultOf(settlement, attempts.get(settlement.jobId) ?? [], writeId),
-  )
+  await afterFinish(context, context.debts.takeOwing(finished))
+  return results
 }
 
-/** Of each attempt only what tells who wrote it. */
-const WRITERS = {
-  'attempts.fence': 1,
-  'attempts.leaseId': 1,
-  'attempts.event': 1,
-  'attempts.outcome': 1,
-  'attempts.writeId': 1,
-} as const
-
-type Writer = Pick<
-  JobDocument['attempts'][number],
-  'fence' | 'leaseId' | 'event' | 'outcome' | 'writeId'
->
-
-/** The sweeper may have written this very attempt as lost: only the same event is a repetition. */
-function resultOf(settlement: Settlement, attempts: Writer[], writeId: string): SettleResult {
-  const own = attempts.find(
-    ({ fence, leaseId }) => fence === settlement.fence && leaseId === settlement.leaseId,
-  )
-  if (own === undefined) return 'lease_lost'
-  if (own.writeId === writeId) return 'applied'
-  const same = own.event === settlement.event && own.outcome === settlement.attempt.outcome
-  return same ? 'already_applied' : 'lease_lost'
+function endingOf(context: MongoContext, settlement: Settlement, writeId: string): Ending {
+  const { jobId, fence, leaseId, event } = settlement
+  const lease = { jobId, fence, leaseId }
+  if (settlement.event === 'await') {
+    const update = toAwaiting(new Date(settlement.leaseExpiresAt), writeId)
+    return { ...lease, event, outcome: null, update, instead: null }
+  }
+  const attempt = attemptDocument(settlement.attempt, { ...settlement, writeId })
+  const withdrawn = { ...attempt, event: 'withdraw' as const }
+  const finishedAt = new Date(settlement.attempt.finishedAt)
+  const isKept = settlement.event === 'reschedule' || settlement.event === 'postpone'
+  return {
+    ...lease,
+    event,
+    outcome: settlement.attempt.outcome,
+    update: { ...stateChangeOf(settlement, context.settings), ...pushAttempt(attempt) },
+    instead: isKept
+      ? {
+          event: 'withdraw',
+          update: {
+            ...toFinal('cancelled', finishedAt, context.settings, {}),
+            ...pushAttempt(withdrawn),
+          },
+        }
+      : null,
+  }
 }
 
-function changeOf(
-  settlement: Settlement,
-  writeId: string,
+function toAwaiting(until: Date, writeId: string): UpdateFilter<JobDocument> {
+  return {
+    $set: { phase: 'awaiting_completion', releaseId: writeId },
+    $max: { leaseExpiresAt: until },
+    $inc: { version: 1 },
+  }
+}
+
+function stateChangeOf(
+  settlement: Exclude<Settlement, { event: 'await' }>,
   settings: StoreSettings,
 ): UpdateFilter<JobDocument> {
-  const attempt = attemptDocument(settlement.attempt, { ...settlement, writeId })
-  return { ...stateChangeOf(settlement, settings), ...pushAttempt(attempt) }
-}
-
-function stateChangeOf(settlement: Settlement, settings: StoreSettings): UpdateFilter<JobDocument> {
   const finishedAt = new Date(settlement.attempt.finishedAt)
   switch (settlement.event) {
     case 'succeed': {

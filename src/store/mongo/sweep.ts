@@ -2,10 +2,13 @@
 // gone, final jobs kept long enough. Several sweepers at once do no harm: each write is guarded.
 import type { Failure } from '../../job/job.ts'
 import type { SweepCounts, SweepOptions } from '../store.ts'
+import { afterFinish, doLeftAftermaths } from './aftermath.ts'
 import { failureFields, pushAttempt, randomId, toFinal, toQueued } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
+import type { JobDocument } from './documents.ts'
 import type { GoneEndpoints } from './gone-endpoints.ts'
 import { guardOf } from './guards.ts'
+import { checkSomeHeld } from './held.ts'
 import { BY_ID } from './indexes.ts'
 import { leaseOf, lostAttempt, SEEN_LEASE, type SeenLease } from './lost-attempts.ts'
 import { run, startDeadline } from './run-command.ts'
@@ -28,24 +31,37 @@ export async function sweep(
   const lapsed = options.reclaim
     ? await takeLapsed(context, limit)
     : { reclaimed: 0, buriedLapsed: 0 }
-  const expired = await buryExpired(context, limit)
+  const expired =
+    (await buryExpired(context, 'queued', limit)) + (await buryExpired(context, 'held', limit))
   const gone = await goneEndpoints.bury(limit)
+  const held = await checkSomeHeld(context, limit)
+  await afterFinish(context, held.failed)
+  const left = await doLeftAftermaths(context, limit)
   const purged = await purge(context, limit)
   if (lapsed.reclaimed > 0) context.hint()
-  return { ...lapsed, expired, ...gone, purged }
+  return {
+    ...lapsed,
+    expired,
+    ...gone,
+    promoted: held.promotedCount + left.promotedCount,
+    dependentsFailed: held.failed.length + left.failedCount,
+    aftermaths: left.doneCount,
+    purged,
+  }
 }
 
-type Lapsed = SeenLease & { attemptsLeft: number }
+type Lapsed = SeenLease & Pick<JobDocument, 'attemptsLeft' | 'superseded'>
+type LapsedEvent = 'reclaim' | 'bury_lapsed' | 'withdraw_lapsed'
 
+/** Of those that are sent or pulled: what awaits completion is overdue.ts's. */
 async function takeLapsed(context: MongoContext, limit: number) {
-  const deadline = startDeadline()
   const now = nowOf(context)
-  const seen = await run(deadline, (commandLimit) =>
+  const seen = await run(startDeadline(), (commandLimit) =>
     context.jobs
       .find<Lapsed>(
-        { state: 'running', leaseExpiresAt: { $lte: now } },
+        { state: 'running', leaseExpiresAt: { $lte: now }, phase: 'sending' },
         {
-          projection: { ...SEEN_LEASE, attemptsLeft: 1 },
+          projection: { ...SEEN_LEASE, attemptsLeft: 1, superseded: 1 },
           sort: { leaseExpiresAt: 1 },
           limit,
           batchSize: limit,
@@ -54,38 +70,66 @@ async function takeLapsed(context: MongoContext, limit: number) {
       )
       .toArray(),
   )
-  const write = async (event: 'reclaim' | 'bury_lapsed', jobs: Lapsed[]) => {
-    if (jobs.length === 0) return 0
-    const updates = jobs.map((job) => {
-      const attempt = lostAttempt(job, now, 'lost', { event, writeId: randomId() })
-      const change =
-        event === 'reclaim'
-          ? toQueued(now)
-          : toFinal('dead', now, context.settings, failureFields(LEASE_LOST))
-      const filter = { _id: job._id, ...guardOf(event, { now, lease: leaseOf(job) }) }
-      return { updateOne: { filter, update: { ...change, ...pushAttempt(attempt) }, ...BY_ID } }
-    })
-    const { modifiedCount } = await run(deadline, (commandLimit) =>
-      context.jobs.bulkWrite(updates, { ordered: false, ...commandLimit }),
+  const byEvent = Map.groupBy(seen, eventOf)
+  const write = (event: LapsedEvent) => writeLapsed(context, event, byEvent.get(event) ?? [], now)
+  const reclaimed = await write('reclaim')
+  const buried = await write('bury_lapsed')
+  const withdrawn = await write('withdraw_lapsed')
+  return { reclaimed, buriedLapsed: buried + withdrawn }
+}
+
+function eventOf({ superseded, attemptsLeft }: Lapsed): LapsedEvent {
+  if (superseded === true) return 'withdraw_lapsed'
+  return attemptsLeft > 0 ? 'reclaim' : 'bury_lapsed'
+}
+
+async function writeLapsed(
+  context: MongoContext,
+  event: LapsedEvent,
+  jobs: Lapsed[],
+  now: Date,
+): Promise<number> {
+  if (jobs.length === 0) return 0
+  const updates = jobs.map((job) => {
+    const attempt = lostAttempt(job, now, 'lost', { event, writeId: randomId() })
+    const filter = { _id: job._id, ...guardOf(event, { now, lease: leaseOf(job) }) }
+    const update = { ...lapsedChange(context, event, now), ...pushAttempt(attempt) }
+    return { updateOne: { filter, update, ...BY_ID } }
+  })
+  const { modifiedCount } = await run(startDeadline(), (commandLimit) =>
+    context.jobs.bulkWrite(updates, { ordered: false, ...commandLimit }),
+  )
+  if (event !== 'reclaim' && modifiedCount > 0) {
+    await afterFinish(
+      context,
+      jobs.map(({ _id }) => _id),
     )
-    return modifiedCount
   }
-  return {
-    reclaimed: await write(
-      'reclaim',
-      seen.filter(({ attemptsLeft }) => attemptsLeft > 0),
-    ),
-    buriedLapsed: await write(
-      'bury_lapsed',
-      seen.filter(({ attemptsLeft }) => attemptsLeft === 0),
-    ),
+  return modifiedCount
+}
+
+function lapsedChange({ settings }: MongoContext, event: LapsedEvent, now: Date) {
+  switch (event) {
+    case 'reclaim':
+      return toQueued(now)
+    case 'bury_lapsed':
+      return toFinal('dead', now, settings, failureFields(LEASE_LOST))
+    case 'withdraw_lapsed':
+      return toFinal('cancelled', now, settings, {})
+    default:
+      throw new Error(`unknown event ${event satisfies never}`)
   }
 }
 
-async function buryExpired(context: MongoContext, limit: number): Promise<number> {
+/** One state at a time, for each has an index of its own. */
+async function buryExpired(
+  context: MongoContext,
+  state: 'queued' | 'held',
+  limit: number,
+): Promise<number> {
   const deadline = startDeadline()
   const now = nowOf(context)
-  const guard = guardOf('expire', { now })
+  const guard = { ...guardOf('expire', { now }), state }
   const found = await run(deadline, (commandLimit) =>
     context.jobs
       .find(guard, {
@@ -98,13 +142,15 @@ async function buryExpired(context: MongoContext, limit: number): Promise<number
       .toArray(),
   )
   if (found.length === 0) return 0
+  const ids = found.map(({ _id }) => _id)
   const { modifiedCount } = await run(deadline, (commandLimit) =>
     context.jobs.updateMany(
-      { $and: [{ _id: { $in: found.map(({ _id }) => _id) } }, guard] },
+      { $and: [{ _id: { $in: ids } }, guard] },
       toFinal('dead', now, context.settings, failureFields(EXPIRED)),
       commandLimit,
     ),
   )
+  if (modifiedCount > 0) await afterFinish(context, ids)
   return modifiedCount
 }
 

@@ -2,26 +2,27 @@
 // anything is sent. Jobs in the future, final or of other endpoints are never looked at.
 import { randomBytes } from 'node:crypto'
 import type { ClaimedJob } from '../../job/job.ts'
-import type { Holder, Lane } from '../store.ts'
+import type { Claim, Holder, Lane } from '../store.ts'
 import type { Database } from './database.ts'
+import { closeGate, eligible, roomAt } from './gate.ts'
 import { guardOf } from './guards.ts'
-import { openHeaders } from './rows.ts'
+import { openJobHeaders, parsed } from './rows.ts'
 
 /** Payloads of one claim are held in memory together; a claim stops short once it has so many. */
 const MAX_CLAIM_BYTES = 64 * 1024 * 1024
 const LEASE_ID_BYTES = 12
 /** Above every priority, where the way down begins. */
-const ABOVE_ALL = 1_000
+export const ABOVE_ALL = 1_000
 
 /** The next lower priority that has queued jobs: one seek, however many wait. */
 export const NEXT_PRIORITY = `
 select max(priority) as priority from jobs
-where state = 'queued' and endpoint = ? and priority < ?`
+where state = 'queued' and held = 0 and endpoint = ? and priority < ?`
 
 /** Parameters: now (due), now (unexpired), endpoint, priority, limit. */
 export const CLAIMABLE = `
 select seq, id, fence, payload_bytes, attempt_count, attempts_left, max_attempts, free_attempts,
-  run_at, first_run_at, expires_at, timeout_ms, retry, headers from jobs
+  run_at, first_run_at, expires_at, timeout_ms, retry, headers, schedule_name, trace from jobs
 where ${guardOf('claim')} and endpoint = ? and priority = ?
 order by run_at limit ?`
 
@@ -30,7 +31,8 @@ export const PAYLOAD = 'select bytes from payloads where seq = ?'
 /** What it may change was proved by CLAIMABLE in the same transaction. */
 export const CLAIM = `
 update jobs set state = 'running', lease_id = ?, worker_id = ?, claimed_at = ?, lease_boot = ?,
-  lease_mono = ?, lease_ms = ?, lease_wall = ?, started_at = coalesce(started_at, ?),
+  lease_mono = ?, lease_ms = ?, lease_wall = ?, pulled_ms = ?,
+  progress = null, started_at = coalesce(started_at, ?),
   fence = fence + 1, attempt_count = attempt_count + 1, attempts_left = attempts_left - 1,
   version = version + 1
 where seq = ?`
@@ -50,6 +52,8 @@ interface ClaimableRow {
   timeout_ms: number | null
   retry: string | null
   headers: string | null
+  schedule_name: string | null
+  trace: string | null
 }
 
 /** What all jobs of one claim share. */
@@ -65,7 +69,7 @@ export function claim(
   lanes: Lane[],
   limit: number,
   holder: Holder,
-): Promise<ClaimedJob[]> {
+): Promise<Claim> {
   return database.connection.write('full', () => {
     const { clock } = database
     const grant = {
@@ -74,15 +78,36 @@ export function claim(
       now: clock.now(),
       monotonic: clock.monotonic(),
     }
-    const claimed: ClaimedJob[] = []
+    const claim: Claim = { jobs: [], limited: [] }
     let bytesLeft = MAX_CLAIM_BYTES
     for (const lane of lanes) {
-      const room = Math.min(lane.limit, limit - claimed.length)
-      if (room <= 0 || bytesLeft <= 0) continue
-      bytesLeft = claimLane(database, { ...lane, limit: room }, grant, bytesLeft, claimed)
+      const asked = Math.min(lane.limit, limit - claim.jobs.length)
+      if (asked <= 0 || bytesLeft <= 0) continue
+      bytesLeft = claimThroughGate(database, { ...lane, limit: asked }, grant, bytesLeft, claim)
     }
-    return claimed
+    return claim
   })
+}
+
+/** Adds to `claim`; returns how many payload bytes may still be taken. */
+function claimThroughGate(
+  database: Database,
+  { endpoint, limit }: Lane,
+  grant: Grant,
+  bytes: number,
+  claim: Claim,
+): number {
+  const gate = eligible(database, endpoint, grant.now)
+  if (gate === null) return bytes
+  const isLimited = gate.concurrency !== null || gate.rate_count !== null || gate.failure_count > 0
+  if (!isLimited) return claimLane(database, { endpoint, limit }, grant, bytes, claim.jobs)
+  const room = roomAt(database, endpoint, gate, limit, grant.now)
+  const before = claim.jobs.length
+  const bytesLeft = claimLane(database, { endpoint, limit: room }, grant, bytes, claim.jobs)
+  const claimed = claim.jobs.slice(before)
+  const againAt = closeGate(database, endpoint, gate, claimed, grant.now)
+  if (room < limit && claimed.length === room) claim.limited.push({ endpoint, againAt })
+  return bytesLeft
 }
 
 /** Adds to `claimed`; returns how many payload bytes may still be taken. */
@@ -94,6 +119,9 @@ function claimLane(
   claimed: ClaimedJob[],
 ): number {
   const full = claimed.length + limit
+  const { holder, leaseId, monotonic, now } = grant
+  const update = connection.statement(CLAIM)
+  const payload = connection.statement(PAYLOAD)
   let bytesLeft = bytes
   let priority = ABOVE_ALL
   while (claimed.length < full && bytesLeft > 0) {
@@ -102,33 +130,26 @@ function claimLane(
     priority = next
     const rows = connection
       .statement(CLAIMABLE)
-      .all(
-        grant.now,
-        grant.now,
-        endpoint,
-        priority,
-        full - claimed.length,
-      ) as unknown as ClaimableRow[]
-    const update = connection.statement(CLAIM)
-    const payload = connection.statement(PAYLOAD)
+      .all(now, now, endpoint, priority, full - claimed.length) as unknown as ClaimableRow[]
     for (const row of rows) {
       if (bytesLeft <= 0) break
       bytesLeft -= row.payload_bytes
       update.run(
-        grant.leaseId,
-        grant.holder.workerId,
-        grant.now,
+        leaseId,
+        holder.workerId,
+        now,
         clock.boot,
-        grant.monotonic + grant.holder.leaseMs,
-        grant.holder.leaseMs,
-        grant.now + grant.holder.leaseMs,
-        grant.now,
+        monotonic + holder.leaseMs,
+        holder.leaseMs,
+        now + holder.leaseMs,
+        holder.pulls ? holder.leaseMs : null,
+        now,
         row.seq,
       )
       claimed.push({
         jobId: row.id,
         fence: row.fence + 1,
-        leaseId: grant.leaseId,
+        leaseId,
         endpoint,
         payload: payload.get(row.seq)?.bytes as Uint8Array,
         attemptNumber: row.attempt_count + 1,
@@ -139,9 +160,11 @@ function claimLane(
         firstRunAt: row.first_run_at,
         expiresAt: row.expires_at,
         timeoutMs: row.timeout_ms,
-        retry: row.retry === null ? null : JSON.parse(row.retry),
-        headers: openHeaders(row.headers, endpoint, keys),
-        claimedAt: grant.now,
+        retry: parsed(row.retry, null),
+        headers: openJobHeaders(row.headers, endpoint, keys),
+        scheduleName: row.schedule_name,
+        trace: parsed(row.trace, null),
+        claimedAt: now,
       })
     }
   }

@@ -1,43 +1,62 @@
-// cancel and retry: what people ask of a job by its id. Durable, for an HTTP answer reports them.
-
-import type { JobState } from '../../job/job.ts'
-import type { CommandResult } from '../store.ts'
+// cancel, retry and delete: what people ask of a job by its id. Durable, for an HTTP answer reports
+// them.
+import { isFinal, type JobState } from '../../job/job.ts'
+import type { CommandResult } from '../job-commands.ts'
+import { runAftermath, runAftermathOf } from './aftermath.ts'
 import { attemptEndedByStore, attemptLine, WITH_ATTEMPT } from './attempt-log.ts'
 import type { Database } from './database.ts'
+import { DEDUPE_HOLDER } from './dedupe.ts'
+import { DROP_LEASE, finishAs, finishQueuedAs } from './finish.ts'
 import { guardOf, inStates } from './guards.ts'
-import { DROP_LEASE, FINISH } from './settle.ts'
+import { passTurn } from './held.ts'
 
 export const STATE_OF = `
-select seq, state, fence, lease_id, worker_id, claimed_at, attempt_count from jobs where id = ?`
+select seq, state, endpoint, dedupe_key, ordering_key, fence, lease_id, worker_id, claimed_at,
+  attempt_count, aftermath
+from jobs where id = ?`
 
+/** Parameters: now, purge at, seq. */
 export const CANCEL_QUEUED = `
-update jobs set state = 'cancelled', ${FINISH}, version = version + 1
+update jobs set ${finishQueuedAs('cancelled')}
 where seq = ? and ${guardOf('cancel')} and ${inStates(['queued'])}`
+/** Parameters: line, now, purge at, seq. */
 export const CANCEL_RUNNING = `
-update jobs set state = 'cancelled', attempts = ${WITH_ATTEMPT}, ${FINISH}, ${DROP_LEASE}
+update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
 where seq = ? and ${guardOf('cancel')} and ${inStates(['running'])}`
 
-/** Parameters: now (twice), seq. */
+/** Parameters: now (thrice), seq. */
 export const RETRY = `
-update jobs set state = 'queued', attempts_left = max_attempts, free_attempts = 0, run_at = ?,
-  first_run_at = ?, finished_at = null, purge_at = null, failure_reason = null,
-  failure_message = null, result = null, result_truncated = 0, expires_at = null,
-  version = version + 1
+update jobs set state = 'queued', held = (ordering_key is not null), waiting_for = null,
+  attempts_left = max_attempts, free_attempts = 0, run_at = ?, due_at = ?,
+  first_run_at = ?,
+  superseded = 0, aftermath = 0, finished_at = null, purge_at = null, failure_reason = null,
+  failure_message = null, result = null, result_truncated = 0, progress = null,
+  expires_at = null, version = version + 1
 where seq = ? and ${guardOf('retry')}`
+
+export const DELETE = `delete from jobs where seq = ? and ${guardOf('delete')}`
 
 interface FoundRow {
   seq: number
   state: JobState
+  endpoint: string
+  dedupe_key: string | null
+  ordering_key: string | null
   fence: number
   lease_id: string
   worker_id: string
   claimed_at: number
   attempt_count: number
+  aftermath: number
 }
 
 export async function cancel(database: Database, ids: string[]): Promise<CommandResult[]> {
   if (ids.length === 0) return []
-  return database.connection.write('full', () => ids.map((id) => cancelOne(database, id)))
+  return database.connection.write('full', () => {
+    const results = ids.map((id) => cancelOne(database, id))
+    runAftermath(database)
+    return results
+  })
 }
 
 function cancelOne(database: Database, id: string): CommandResult {
@@ -60,9 +79,12 @@ function cancelledLine(row: FoundRow, now: number): string {
 
 export async function retry(database: Database, ids: string[]): Promise<CommandResult[]> {
   if (ids.length === 0) return []
-  const results = await database.connection.write('full', () =>
-    ids.map((id) => retryOne(database, id)),
-  )
+  const results = await database.connection.write('full', () => {
+    const told = ids.map((id) => retryOne(database, id))
+    // Dependents that died with it may have dependents of their own.
+    runAftermath(database)
+    return told
+  })
   if (results.some(({ kind }) => kind === 'applied')) database.watch.stir()
   return results
 }
@@ -70,11 +92,39 @@ export async function retry(database: Database, ids: string[]): Promise<CommandR
 function retryOne(database: Database, id: string): CommandResult {
   const row = find(database, id)
   if (row === null) return { kind: 'not_found' }
+  // Its end is followed to the end before it begins anew: a retry revives no dependent.
+  if (row.aftermath === 1 && !runAftermathOf(database, row.seq)) {
+    return { kind: 'refused', state: row.state }
+  }
   const now = database.clock.now()
-  const { changes } = database.connection.statement(RETRY).run(now, now, row.seq)
-  if (changes === 1) return { kind: 'applied' }
-  if (row.state === 'dead' || row.state === 'cancelled') return { kind: 'unknown_endpoint' }
-  return { kind: 'refused', state: row.state }
+  const { changes } = database.connection.statement(RETRY).run(now, now, now, row.seq)
+  if (changes === 0) return whyNotRetried(database, row)
+  if (row.ordering_key !== null) passTurn(database, row.endpoint, row.ordering_key)
+  return { kind: 'applied' }
+}
+
+function whyNotRetried({ connection }: Database, row: FoundRow): CommandResult {
+  if (row.state !== 'dead' && row.state !== 'cancelled') {
+    return { kind: 'refused', state: row.state }
+  }
+  const holder = connection.statement(DEDUPE_HOLDER).get(row.endpoint, row.dedupe_key)
+  const endpoint = connection.statement(ENDPOINT_ACCEPTS).get(row.endpoint)
+  return holder === undefined || endpoint === undefined
+    ? { kind: 'unknown_endpoint' }
+    : { kind: 'dedupe_conflict', jobId: holder.id as string }
+}
+
+export const ENDPOINT_ACCEPTS = 'select 1 from endpoints where name = ? and deleting = 0'
+
+export function deleteJob(database: Database, id: string): Promise<CommandResult> {
+  return database.connection.write('full', () => {
+    const row = find(database, id)
+    if (row === null) return { kind: 'not_found' }
+    if (isFinal(row.state)) runAftermathOf(database, row.seq)
+    const { changes } = database.connection.statement(DELETE).run(row.seq)
+    runAftermath(database)
+    return changes === 1 ? { kind: 'applied' } : { kind: 'refused', state: row.state }
+  })
 }
 
 function find({ connection }: Database, id: string): FoundRow | null {

@@ -1,5 +1,6 @@
 // What every verb of the SQLite store works with.
 import type { StoreSettings } from '../store.ts'
+import type { UnreadableSchedules } from '../unreadable-schedules.ts'
 import type { SqliteClock } from './clock.ts'
 import type { Connection } from './connection.ts'
 import type { KeyRing } from './key-file.ts'
@@ -11,6 +12,9 @@ export interface Database {
   keys: KeyRing
   watch: Watch
   settings: StoreSettings
+  unreadable: UnreadableSchedules
   /** How far the look for jobs of missing endpoints has come on its way round the names. */
   burial: { lookedUpTo: string }
+  /** And the one for held jobs that somebody forgot. */
+  rechecks: { endpoint: string; seq: number }
 }

@@ -10,26 +10,28 @@ const MAX_ENTRIES = 1_000
 
 /** Parameters: since, now, limit. */
 export const DUE_BETWEEN = `
-select endpoint from jobs where state = 'queued' and run_at > ? and run_at <= ?
-order by run_at limit ?`
+select endpoint from jobs where state = 'queued' and held = 0 and due_at > ? and due_at <= ?
+order by due_at limit ?`
 
 /** Each step is one seek in the index, past all jobs of one endpoint. */
 export const ALL_QUEUED = `
 with recursive lane (endpoint) as (
-  select min(endpoint) from jobs where state = 'queued'
+  select min(endpoint) from jobs where state = 'queued' and held = 0
   union all
-  select (select min(endpoint) from jobs where state = 'queued' and endpoint > lane.endpoint)
+  select (select min(endpoint) from jobs
+    where state = 'queued' and held = 0 and endpoint > lane.endpoint)
   from lane where lane.endpoint is not null)
 select endpoint from lane where endpoint is not null`
 
 export const NEXT_DUE = `
-select min(run_at) as next_at from jobs where state = 'queued' and run_at > ?`
+select due_at as next_at from jobs where state = 'queued' and held = 0 and due_at > ?
+order by due_at limit 1`
 
 export function due({ connection, clock }: Database, since: number | null): Promise<Due> {
   return connection.read(() => {
     const now = clock.now()
     const recent = since === null ? null : becameDue(since, now)
-    const nextAt = connection.statement(NEXT_DUE).get(now)?.next_at as number | null
+    const nextAt = (connection.statement(NEXT_DUE).get(now)?.next_at as number | undefined) ?? null
     return { endpoints: recent ?? allQueued(), nextAt }
   })
 

@@ -1,10 +1,11 @@
 // The jobs of endpoints that are gone or being deleted: the queued ones are abandoned, the running
 // ones evicted, and an endpoint being deleted goes when none is left.
 import type { SweepCounts } from '../store.ts'
+import { runAftermath } from './aftermath.ts'
 import { attemptEndedByStore, attemptLine, WITH_ATTEMPT } from './attempt-log.ts'
 import type { Database } from './database.ts'
+import { DROP_LEASE, finishAs, finishQueuedAs } from './finish.ts'
 import { guardOf } from './guards.ts'
-import { DROP_LEASE, FINISH } from './settle.ts'
 
 /**
  * Jobs whose endpoint has no row at all can not come about by our own writes, only by a hand in the
@@ -14,33 +15,39 @@ const NAMES_PER_SWEEP = 100
 
 export const DELETING_ENDPOINTS = 'select name from endpoints where deleting = 1 limit ?'
 
-/** The next name after this one that has unfinished jobs: two seeks. */
+/** The next name after this one that has unfinished jobs: three seeks. */
 export const NEXT_BUSY_NAME = `
 select min(name) as name from (
-  select min(endpoint) as name from jobs where state = 'queued' and endpoint > ?
+  select min(endpoint) as name from jobs where state = 'queued' and held = 0 and endpoint > ?
+  union all
+  select min(endpoint) from jobs where held = 1 and endpoint > ?
   union all
   select min(endpoint) from jobs where state = 'running' and endpoint > ?)`
 
 export const ENDPOINT_IS_THERE = 'select 1 from endpoints where name = ?'
 
-export const QUEUED_OF = `
-select seq from jobs where state = 'queued' and endpoint = ? limit ?`
+export const CLAIMABLE_OF = `
+select seq from jobs where state = 'queued' and held = 0 and endpoint = ? limit ?`
+export const HELD_OF = 'select seq from jobs where held = 1 and endpoint = ? limit ?'
 export const RUNNING_OF = `
 select seq, fence, lease_id, worker_id, claimed_at, attempt_count from jobs
 where state = 'running' and endpoint = ? limit ?`
 
+/** Parameters: now, purge at, message, seq. */
 export const ABANDON = `
-update jobs set state = 'dead', ${FINISH}, failure_reason = 'endpoint_gone', failure_message = ?,
-  version = version + 1
+update jobs set ${finishQueuedAs('dead')}, failure_reason = 'endpoint_gone', failure_message = ?
 where seq = ? and ${guardOf('abandon')}`
+/** Parameters: line, now, purge at, message, seq. */
 export const EVICT = `
-update jobs set state = 'dead', attempts = ${WITH_ATTEMPT}, ${FINISH},
+update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')},
   failure_reason = 'endpoint_gone', failure_message = ?, ${DROP_LEASE}
 where seq = ? and ${guardOf('evict')}`
 
 export const REMOVE_ENDPOINT = `
 delete from endpoints where name = ? and deleting = 1
-  and not exists (select 1 from jobs where state = 'queued' and jobs.endpoint = endpoints.name)
+  and not exists (select 1 from jobs
+    where state = 'queued' and held = 0 and jobs.endpoint = endpoints.name)
+  and not exists (select 1 from jobs where held = 1 and jobs.endpoint = endpoints.name)
   and not exists (select 1 from jobs where state = 'running' and jobs.endpoint = endpoints.name)`
 
 const GONE = 'its endpoint was deleted'
@@ -78,7 +85,9 @@ function buryJobsOf(
   const now = clock.now()
   const purgeAt = now + settings.retentionDeadMs
   let abandoned = 0
-  for (const { seq } of connection.statement(QUEUED_OF).all(name, abandonLimit)) {
+  const queued = connection.statement(CLAIMABLE_OF).all(name, abandonLimit)
+  const held = connection.statement(HELD_OF).all(name, abandonLimit - queued.length)
+  for (const { seq } of [...queued, ...held]) {
     const { changes } = connection.statement(ABANDON).run(now, purgeAt, GONE, seq as number)
     abandoned += Number(changes)
   }
@@ -89,6 +98,7 @@ function buryJobsOf(
     const line = attemptLine(attemptEndedByStore(row, 'cancelled', now, GONE), lease, 'evict')
     evicted += Number(connection.statement(EVICT).run(line, now, purgeAt, GONE, row.seq).changes)
   }
+  runAftermath(database)
   connection.statement(REMOVE_ENDPOINT).run(name)
   return { abandoned, evicted }
 }
@@ -107,7 +117,7 @@ function findMissing({ connection, burial }: Database): string[] {
   const missing: string[] = []
   for (let looked = 0; looked < NAMES_PER_SWEEP; looked++) {
     const after = burial.lookedUpTo
-    const name = connection.statement(NEXT_BUSY_NAME).get(after, after)?.name
+    const name = connection.statement(NEXT_BUSY_NAME).get(after, after, after)?.name
     if (typeof name !== 'string') {
       burial.lookedUpTo = ''
       break

@@ -1,42 +1,67 @@
 // Endpoints: stored with their secrets sealed. Durable, for an HTTP answer reports each write.
 import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
-import {
-  type ApiMode,
-  type DeleteEndpointResult,
-  type EndpointCounts,
-  MAX_COUNT,
-  type Page,
-  type PutEndpointResult,
-} from '../store.ts'
+import type {
+  DeleteEndpointResult,
+  EndpointCounts,
+  PutEndpointResult,
+} from '../endpoint-results.ts'
+import { MAX_COUNT, type Page } from '../store.ts'
+import { underLimit } from './bucket.ts'
 import type { Database } from './database.ts'
-import { type EndpointRow, sealHeaders, toEndpoint } from './rows.ts'
-
-const ENDPOINT_COLUMNS = `name, url, description, headers, timeout_ms, retry, secrets, deleting,
-  created_at, updated_at, version`
+import {
+  ENDPOINT_COLUMNS,
+  type EndpointRow,
+  sealSecrets,
+  toEndpoint,
+  validSecrets,
+} from './endpoint-rows.ts'
+import { sealHeaders } from './rows.ts'
 
 export const ENDPOINT_NAMED = `select ${ENDPOINT_COLUMNS} from endpoints where name = ?`
 export const ENDPOINTS_AFTER = `
 select ${ENDPOINT_COLUMNS} from endpoints where name > ? order by name limit ?`
 
-const PUT_ENDPOINT = `
-insert or replace into endpoints (name, url, description, headers, timeout_ms, retry, max_attempts,
-  secrets, created_at, updated_at, version)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+/** What is not named here stays: pause, disabling, rest, counts, probe. */
+export const PUT_ENDPOINT = `
+insert into endpoints (name, bucket_full_at, concurrency, rate_count, rate_per_ms,
+  breaker_failures, breaker_cooldown_ms, max_attempts, timeout_ms, completion,
+  completion_timeout_ms, created_at, updated_at, version, on_finish, url, description, headers,
+  retry, secrets)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?)
+on conflict (name) do update set bucket_full_at = excluded.bucket_full_at,
+  concurrency = excluded.concurrency, rate_count = excluded.rate_count,
+  rate_per_ms = excluded.rate_per_ms, breaker_failures = excluded.breaker_failures,
+  breaker_cooldown_ms = excluded.breaker_cooldown_ms, max_attempts = excluded.max_attempts,
+  timeout_ms = excluded.timeout_ms, completion = excluded.completion,
+  completion_timeout_ms = excluded.completion_timeout_ms, updated_at = excluded.updated_at,
+  version = version + 1, on_finish = excluded.on_finish, url = excluded.url,
+  description = excluded.description, headers = excluded.headers, retry = excluded.retry,
+  secrets = excluded.secrets`
+/** A breaker that is taken away lets go at once. */
+export const FORGET_BREAKER = `
+update endpoints set failure_count = 0, probe_id = null, probe_fence = null,
+  resting_until = iif(rest_by_breaker = 1, null, resting_until), rest_by_breaker = 0
+where name = ?`
+
 const DELETE_ENDPOINT = 'delete from endpoints where name = ?'
 const MARK_DELETING = `
 update endpoints set deleting = 1, updated_at = ?, version = version + 1
 where name = ? and deleting = 0`
+export const SCHEDULE_OF_ENDPOINT = `
+select name from schedules where endpoint = ? order by name limit 1`
+const SEALED = 'select name, headers, secrets from endpoints'
+/** Nobody has put it anew meanwhile. */
+const RESEAL = 'update endpoints set headers = ?, secrets = ? where name = ? and secrets = ?'
 
-export const COUNT_QUEUED = `
+export const COUNT_CLAIMABLE = `
 select count(*) as count from (
-  select 1 from jobs where state = 'queued' and endpoint = ? limit ${MAX_COUNT + 1})`
+  select 1 from jobs where state = 'queued' and held = 0 and endpoint = ? limit ${MAX_COUNT + 1})`
+export const COUNT_HELD = `
+select count(*) as count from (
+  select 1 from jobs where held = 1 and endpoint = ? limit ${MAX_COUNT + 1})`
 export const COUNT_RUNNING = `
 select count(*) as count from (
   select 1 from jobs where state = 'running' and endpoint = ? limit ${MAX_COUNT + 1})`
-
-const API_MODE = 'api_mode'
-const WRITE_META = 'insert or replace into meta (key, value) values (?, ?)'
-const READ_META = 'select value from meta where key = ?'
 
 export function putEndpoint(
   database: Database,
@@ -45,43 +70,63 @@ export function putEndpoint(
   ifVersion: number | null,
 ): Promise<PutEndpointResult> {
   return database.connection.write('full', () => {
-    const stored = find(database, settings.name)
-    if (stored?.deleting) return { kind: 'being_deleted' }
-    if (ifVersion !== null && stored?.version !== ifVersion) {
-      return { kind: 'stale', version: stored?.version ?? null }
+    const row = findRow(database, settings.name)
+    if (row?.deleting === 1) return { kind: 'being_deleted' }
+    if (ifVersion !== null && row?.version !== ifVersion) {
+      return { kind: 'stale', version: row?.version ?? null }
     }
-    const now = database.clock.now()
-    const kept = secrets.given === null ? stored?.secrets : [secrets.given]
-    const endpoint: Endpoint = {
-      ...settings,
-      deleting: false,
-      secrets: kept ?? [secrets.fresh],
-      createdAt: stored?.createdAt ?? now,
-      updatedAt: now,
-      version: (stored?.version ?? 0) + 1,
-    }
-    write(database, endpoint)
-    return { kind: stored === null ? 'created' : 'replaced', endpoint }
+    write(database, settings, secrets, row)
+    const endpoint = find(database, settings.name) as Endpoint
+    return { kind: row === null ? 'created' : 'replaced', endpoint }
   })
 }
 
-function write({ connection, keys }: Database, endpoint: Endpoint): void {
-  const { name } = endpoint
+function write(
+  { connection, clock, keys }: Database,
+  settings: EndpointSettings,
+  { given, fresh }: { given: string | null; fresh: string },
+  row: EndpointRow | null,
+): void {
+  const { name, rateLimit, circuitBreaker } = settings
+  const now = clock.now()
+  const kept =
+    given === null && row !== null
+      ? validSecrets(row, keys, now)
+      : [{ secret: given ?? fresh, until: null }]
   connection
     .statement(PUT_ENDPOINT)
     .run(
       name,
-      endpoint.url,
-      endpoint.description,
-      sealHeaders(endpoint.headers, name, keys),
-      endpoint.timeoutMs,
-      JSON.stringify(endpoint.retry),
-      endpoint.retry.maxAttempts,
-      keys.seal(JSON.stringify(endpoint.secrets), name),
-      endpoint.createdAt,
-      endpoint.updatedAt,
-      endpoint.version,
+      bucketUnder(settings, row, now),
+      settings.concurrency,
+      rateLimit?.count ?? null,
+      rateLimit?.perMs ?? null,
+      circuitBreaker?.failures ?? null,
+      circuitBreaker?.cooldownMs ?? null,
+      settings.retry.maxAttempts,
+      settings.timeoutMs,
+      settings.completion,
+      settings.completionTimeoutMs,
+      now,
+      now,
+      settings.onFinish === null ? null : JSON.stringify(settings.onFinish),
+      settings.url,
+      settings.description,
+      sealHeaders(settings.headers, name, keys),
+      JSON.stringify(settings.retry),
+      sealSecrets(kept, name, keys),
     )
+  if (circuitBreaker === null) connection.statement(FORGET_BREAKER).run(name)
+}
+
+function bucketUnder(
+  { rateLimit }: EndpointSettings,
+  row: EndpointRow | null,
+  now: number,
+): number | null {
+  if (rateLimit === null || row?.rate_count == null || row.rate_per_ms === null) return null
+  const before = { count: row.rate_count, perMs: row.rate_per_ms }
+  return underLimit(row.bucket_full_at, before, rateLimit, now)
 }
 
 export function endpointsNamed(database: Database, names: string[]): Promise<Endpoint[]> {
@@ -91,15 +136,16 @@ export function endpointsNamed(database: Database, names: string[]): Promise<End
 }
 
 export function listEndpoints(
-  { connection, keys }: Database,
+  { connection, clock, keys }: Database,
   after: string | null,
   limit: number,
 ): Promise<Page<Endpoint>> {
   return connection.read(() => {
+    const now = clock.now()
     const rows = connection.statement(ENDPOINTS_AFTER).all(after ?? '', limit + 1)
     const items = (rows as unknown as EndpointRow[])
       .slice(0, limit)
-      .map((row) => toEndpoint(row, keys))
+      .map((row) => toEndpoint(row, keys, now))
     return { items, next: rows.length > limit ? (items.at(-1)?.name ?? null) : null }
   })
 }
@@ -111,29 +157,50 @@ export function deleteEndpoint(
 ): Promise<DeleteEndpointResult> {
   const { connection, clock } = database
   return connection.write('full', () => {
-    const stored = find(database, name)
+    const stored = findRow(database, name)
     if (stored === null) return { kind: 'not_found' }
     if (options.ifVersion !== null && stored.version !== options.ifVersion) {
       return { kind: 'stale', version: stored.version }
     }
-    if (stored.deleting) return { kind: 'deleting' }
+    if (stored.deleting === 1) return { kind: 'deleting' }
     if (options.force) {
       connection.statement(MARK_DELETING).run(clock.now(), name)
       return { kind: 'deleting' }
     }
     const counts = countOne(database, name)
-    if (counts.queued > 0 || counts.running > 0) return { kind: 'in_use', counts }
+    const schedule = connection.statement(SCHEDULE_OF_ENDPOINT).get(name)?.name as
+      | string
+      | undefined
+    if (counts.queued > 0 || counts.running > 0 || schedule !== undefined) {
+      return { kind: 'in_use', counts, scheduleName: schedule ?? null }
+    }
     connection.statement(DELETE_ENDPOINT).run(name)
     return { kind: 'deleted' }
   })
 }
 
-/** Opens every stored secret once: a wrong key ends the start instead of each delivery. */
-export function proveKeys({ connection, keys }: Database): Promise<void> {
-  return connection.read(() => {
-    for (const row of connection.statement('select name, secrets from endpoints').iterate()) {
-      keys.open(row.secrets as string, row.name as string)
+/**
+ * Opens every stored secret once: a wrong key ends the start instead of each delivery. What was
+ * sealed with another than the first key is sealed with that one now, so that the old can go.
+ */
+export async function proveKeys({ connection, keys }: Database): Promise<void> {
+  const resealed = await connection.read(() => {
+    const found: [string | null, string, string, string][] = []
+    for (const row of connection.statement(SEALED).iterate()) {
+      const { name, headers, secrets } = row as Record<'name' | 'secrets', string> & {
+        headers: string | null
+      }
+      const plain = keys.open(secrets, name)
+      const plainHeaders = headers === null ? null : keys.open(headers, name)
+      if (keys.isCurrent(secrets) && (headers === null || keys.isCurrent(headers))) continue
+      const newHeaders = plainHeaders === null ? null : keys.seal(plainHeaders, name)
+      found.push([newHeaders, keys.seal(plain, name), name, secrets])
     }
+    return found
+  })
+  if (resealed.length === 0) return
+  await connection.write('full', () => {
+    for (const values of resealed) connection.statement(RESEAL).run(...values)
   })
 }
 
@@ -142,8 +209,9 @@ export function countJobs(database: Database, names: string[]): Promise<Endpoint
 }
 
 function countOne({ connection }: Database, name: string): EndpointCounts {
-  const queued = connection.statement(COUNT_QUEUED).get(name)?.count as number
-  const running = connection.statement(COUNT_RUNNING).get(name)?.count as number
+  const count = (sql: string) => connection.statement(sql).get(name)?.count as number
+  const queued = count(COUNT_CLAIMABLE) + count(COUNT_HELD)
+  const running = count(COUNT_RUNNING)
   return {
     queued: Math.min(queued, MAX_COUNT),
     running: Math.min(running, MAX_COUNT),
@@ -151,20 +219,11 @@ function countOne({ connection }: Database, name: string): EndpointCounts {
   }
 }
 
-function find({ connection, keys }: Database, name: string): Endpoint | null {
-  const row = connection.statement(ENDPOINT_NAMED).get(name) as EndpointRow | undefined
-  return row === undefined ? null : toEndpoint(row, keys)
+export function findRow({ connection }: Database, name: string): EndpointRow | null {
+  return (connection.statement(ENDPOINT_NAMED).get(name) as EndpointRow | undefined) ?? null
 }
 
-export function writeApiMode({ connection }: Database, mode: ApiMode): Promise<void> {
-  return connection.write('full', () => {
-    connection.statement(WRITE_META).run(API_MODE, JSON.stringify(mode))
-  })
-}
-
-export function readApiMode({ connection }: Database): Promise<ApiMode | null> {
-  return connection.read(() => {
-    const row = connection.statement(READ_META).get(API_MODE)
-    return row === undefined ? null : JSON.parse(row.value as string)
-  })
+export function find(database: Database, name: string): Endpoint | null {
+  const row = findRow(database, name)
+  return row === null ? null : toEndpoint(row, database.keys, database.clock.now())
 }

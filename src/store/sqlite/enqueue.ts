@@ -1,26 +1,35 @@
-// enqueue: a batch becomes durable in one transaction, and each job gets its own answer.
-import { type NewJob, newlyQueued } from '../../job/job.ts'
+// enqueue: a batch becomes durable in one transaction, and each job gets its own answer. A plain
+// job costs its insert and its payload's; what it may ask for beside is read only where it asks.
+import { type Job, type NewJob, newlyQueued, type OnFinish } from '../../job/job.ts'
 import { type EnqueueResult, MAX_ENQUEUE_BATCH } from '../store.ts'
+import { runAftermath } from './aftermath.ts'
 import type { Database } from './database.ts'
-import { JOB_COLUMNS, type JobRow, mapText, sealHeaders, toJob } from './rows.ts'
+import { applyDedupe } from './dedupe.ts'
+import { HELD_BY_SEQ, type HeldRow, resolveHeld, stateOf } from './held.ts'
+import { insertJob, mayBeHeld, type Placement } from './insert-job.ts'
+import { findByAddedKey, findByKey, findByOrigin, jobOfId } from './known-jobs.ts'
+import { parsed } from './rows.ts'
 
-/** `on conflict do nothing`: a used key or a known id is told by the count of changes. */
-export const INSERT_JOB = `
-insert into jobs (id, endpoint, priority, run_at, first_run_at, created_at, expires_at,
-  attempts_left, max_attempts, timeout_ms, retry, headers, tags, metadata, idempotency_key,
-  request_hash, payload_bytes)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-on conflict do nothing`
-
-export const INSERT_PAYLOAD = 'insert into payloads (seq, bytes) values (?, ?)'
-
+/** Being deleted means gone. */
 export const ACCEPTING_ENDPOINT = `
-select max_attempts from endpoints where name = ? and deleting = 0`
+select max_attempts, on_finish, disabled_reason from endpoints where name = ? and deleting = 0`
 
-export const JOB_OF_KEY = `
-select ${JOB_COLUMNS}, request_hash from jobs where endpoint = ? and idempotency_key = ?`
+export const ADD_DEPENDENCY = `
+insert into dependencies (dependency, dependent) values (?, ?) on conflict do nothing`
+export const MARK_DEPENDED_ON = `
+update jobs set has_dependents = 1 where id = ? and has_dependents = 0`
 
-export const JOB_OF_ID = `select ${JOB_COLUMNS} from jobs where id = ?`
+/** Notices are jobs of this origin; they tell of jobs, and none tells of them. */
+const NOTICE_ORIGIN = 'finish:'
+
+interface AcceptingRow {
+  max_attempts: number
+  on_finish: string | null
+  disabled_reason: string | null
+}
+
+/** Endpoints as the batch's transaction has read them; null: it takes no jobs. */
+type Endpoints = Map<string, AcceptingRow | null>
 
 export async function enqueue(database: Database, jobs: NewJob[]): Promise<EnqueueResult[]> {
   if (jobs.length > MAX_ENQUEUE_BATCH) {
@@ -28,70 +37,106 @@ export async function enqueue(database: Database, jobs: NewJob[]): Promise<Enque
   }
   if (jobs.length === 0) return []
   const results = await database.connection.write('full', () => {
-    const budgets = new Map<string, number | null>()
-    return jobs.map((job) => enqueueOne(database, job, budgets))
+    const endpoints: Endpoints = new Map()
+    const told = jobs.map((job) => enqueueOne(database, job, endpoints))
+    // Only a job that was displaced by another has an aftermath here.
+    if (jobs.some(({ dedupe }) => dedupe?.mode === 'replace')) runAftermath(database)
+    return told
   })
-  if (results.some((result) => result.kind === 'inserted')) database.watch.stir()
+  if (results.some(({ kind }) => kind === 'inserted' || kind === 'existing')) database.watch.stir()
   return results
 }
 
-function enqueueOne(
+function enqueueOne(database: Database, job: NewJob, endpoints: Endpoints): EnqueueResult {
+  const endpoint = accepting(database, job.endpoint, endpoints)
+  if (endpoint === null) return { kind: 'unknown_endpoint' }
+  if (endpoint.disabled_reason !== null && !isNotice(job)) {
+    return { kind: 'endpoint_disabled' }
+  }
+  const onFinish = onFinishOf(job, endpoint)
+  const asksForMore = onFinish !== null || job.dependsOn.length > 0 || job.dedupe !== null
+  // Before all else: a repeat is answered with what it made, whatever has changed since.
+  const known = asksForMore ? findKnown(database, job) : findByAddedKey(database, job)
+  if (known !== null) return known
+  if (onFinish !== null && accepting(database, onFinish.endpoint, endpoints) === null) {
+    return { kind: 'unknown_notice_endpoint', endpoint: onFinish.endpoint }
+  }
+  const dependencies = readDependencies(database, job)
+  if (typeof dependencies === 'string') return { kind: 'unknown_dependency', jobId: dependencies }
+  const found = job.dedupe === null ? null : applyDedupe(database, job)
+  if (found !== null) return found
+
+  const maxAttempts = job.maxAttempts ?? endpoint.max_attempts
+  const placement = { maxAttempts, onFinish, ...dependencies }
+  const seq = insertJob(database, job, placement)
+  if (seq === null) {
+    const repeated = findKnown(database, job)
+    if (repeated !== null) return repeated
+    throw new Error(`job ${job.id} was neither inserted nor known`)
+  }
+  return { kind: 'inserted', job: becomeOf(database, job, placement, seq) }
+}
+
+function accepting({ connection }: Database, name: string, endpoints: Endpoints) {
+  const known = endpoints.get(name)
+  if (known !== undefined) return known
+  const row = connection.statement(ACCEPTING_ENDPOINT).get(name) as AcceptingRow | undefined
+  endpoints.set(name, row ?? null)
+  return row ?? null
+}
+
+function onFinishOf(job: NewJob, { on_finish }: AcceptingRow): OnFinish | null {
+  if (job.onFinish !== null || on_finish === null) return job.onFinish
+  return isNotice(job) ? null : parsed(on_finish, null)
+}
+
+function isNotice({ originKey }: NewJob): boolean {
+  return originKey?.startsWith(NOTICE_ORIGIN) ?? false
+}
+
+/** This very job, whose answer was lost; or that of its idempotency key, or of its origin. */
+function findKnown(database: Database, job: NewJob): EnqueueResult | null {
+  const own = jobOfId(database, job.id)
+  if (own !== null) return { kind: 'inserted', job: own }
+  return findByKey(database, job) ?? findByOrigin(database, job)
+}
+
+/** What it waits for, or the id that is not stored. */
+function readDependencies(
+  database: Database,
+  { dependsOn }: NewJob,
+): Pick<Placement, 'waitingFor' | 'isDoomed'> | string {
+  const waitingFor: string[] = []
+  let isDoomed = false
+  for (const id of dependsOn) {
+    const state = stateOf(database, id)
+    if (state === null) return id
+    if (state === 'succeeded') continue
+    waitingFor.push(id)
+    if (state === 'dead' || state === 'cancelled') isDoomed = true
+  }
+  return { waitingFor, isDoomed }
+}
+
+/** The stored job. One that is held may be promoted before this returns. */
+function becomeOf(
   database: Database,
   job: NewJob,
-  budgets: Map<string, number | null>,
-): EnqueueResult {
-  let budget = budgets.get(job.endpoint)
-  if (budget === undefined) {
-    budget = readBudget(database, job.endpoint)
-    budgets.set(job.endpoint, budget)
+  placement: Placement,
+  seq: number | bigint,
+): Job {
+  const { maxAttempts, onFinish, waitingFor } = placement
+  if (!mayBeHeld(job)) return newlyQueued(job, maxAttempts, onFinish)
+  const { connection } = database
+  // What fails already is left to the sweep, so that this answer shows a queued job.
+  if (waitingFor.length === 0) {
+    const held = connection.statement(HELD_BY_SEQ).get(seq) as unknown as HeldRow
+    if (resolveHeld(database, held) === 'ready') return jobOfId(database, job.id) as Job
   }
-  if (budget === null) return { kind: 'unknown_endpoint' }
-  const maxAttempts = job.maxAttempts ?? budget
-  const { changes, lastInsertRowid } = insert(database, job, maxAttempts)
-  if (changes === 0) return answerRepeat(database, job)
-  database.connection.statement(INSERT_PAYLOAD).run(lastInsertRowid, job.payload)
-  return { kind: 'inserted', job: newlyQueued(job, maxAttempts) }
-}
-
-/** The endpoint's maxAttempts, or null when it takes no jobs. */
-function readBudget({ connection }: Database, endpoint: string): number | null {
-  const row = connection.statement(ACCEPTING_ENDPOINT).get(endpoint)
-  return row === undefined ? null : (row.max_attempts as number)
-}
-
-function insert({ connection, keys }: Database, job: NewJob, maxAttempts: number) {
-  return connection
-    .statement(INSERT_JOB)
-    .run(
-      job.id,
-      job.endpoint,
-      job.priority,
-      job.runAt,
-      job.runAt,
-      job.createdAt,
-      job.expiresAt,
-      maxAttempts,
-      maxAttempts,
-      job.timeoutMs,
-      job.retry === null ? null : JSON.stringify(job.retry),
-      sealHeaders(job.headers, job.endpoint, keys),
-      job.tags.length === 0 ? null : JSON.stringify(job.tags),
-      mapText(job.metadata),
-      job.idempotency?.key ?? null,
-      job.idempotency?.requestHash ?? null,
-      job.payload.byteLength,
-    )
-}
-
-/** The key is used, or this very job was stored before and the answer was lost. */
-function answerRepeat(database: Database, job: NewJob): EnqueueResult {
-  const { connection, keys } = database
-  const own = connection.statement(JOB_OF_ID).get(job.id) as JobRow | undefined
-  if (own !== undefined) return { kind: 'inserted', job: toJob(own, keys) }
-  const row = connection
-    .statement(JOB_OF_KEY)
-    .get(job.endpoint, job.idempotency?.key ?? null) as unknown as JobRow & { request_hash: string }
-  if (row.request_hash !== job.idempotency?.requestHash)
-    return { kind: 'key_reused', jobId: row.id }
-  return { kind: 'existing', job: toJob(row, keys) }
+  for (const id of waitingFor) {
+    connection.statement(ADD_DEPENDENCY).run(id, job.id)
+    // In the transaction that read its state: its finish comes after, and sees the mark.
+    connection.statement(MARK_DEPENDED_ON).run(id)
+  }
+  return newlyQueued(job, maxAttempts, onFinish, { isHeld: true, waitingFor })
 }

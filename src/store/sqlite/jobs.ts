@@ -1,10 +1,11 @@
 // Reading jobs: one by id, its payload, lists newest first, and which of many are final.
-import { firstIdAt, isFinal, type Job, type JobState, type JobSummary } from '../../job/job.ts'
+import { isFinal, type Job, type JobState, type JobSummary } from '../../job/job.ts'
+import { firstIdAt } from '../../job/job-id.ts'
 import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
 import type { Database } from './database.ts'
-import { JOB_OF_ID } from './enqueue.ts'
 import { inStates, UNSUCCESSFUL } from './guards.ts'
-import { type JobRow, SUMMARY_COLUMNS, type SummaryRow, toJob, toSummary } from './rows.ts'
+import { jobOfId } from './known-jobs.ts'
+import { SUMMARY_COLUMNS, type SummaryRow, toSummary } from './rows.ts'
 
 export const PAYLOAD_OF = `
 select bytes from payloads where seq = (select seq from jobs where id = ?)`
@@ -16,11 +17,8 @@ const MAX_LISTS = 100
 /** Greater than every id. */
 const ABOVE_ALL = '~'
 
-export function getJob({ connection, keys }: Database, id: string): Promise<Job | null> {
-  return connection.read(() => {
-    const row = connection.statement(JOB_OF_ID).get(id) as JobRow | undefined
-    return row === undefined ? null : toJob(row, keys)
-  })
+export function getJob(database: Database, id: string): Promise<Job | null> {
+  return database.connection.read(() => jobOfId(database, id))
 }
 
 export function getPayload({ connection }: Database, id: string): Promise<Uint8Array | null> {
@@ -49,9 +47,11 @@ interface Stretch {
 export function listJobs(database: Database, query: JobQuery): Promise<Page<JobSummary>> {
   const stretch = stretchOf(query)
   return database.connection.read(() => {
-    const lists = query.states?.every(isIndexed)
-      ? listsOf(database, query.states, query.endpoint)
-      : null
+    // Few jobs have one dedupe key: their index is the shortest way.
+    const lists =
+      query.dedupeKey === undefined && query.states?.every(isIndexed)
+        ? listsOf(database, query.states, query.endpoint)
+        : null
     return lists === null || lists.length > MAX_LISTS
       ? pageByWalking(database, query, stretch)
       : pageOfLists(database, query, lists, stretch)
@@ -66,41 +66,56 @@ function stretchOf({ after, createdAfter, createdBefore }: JobQuery): Stretch {
   }
 }
 
+/** Which filters a query has; their values are parameters. */
+type Filters = Pick<JobQuery, 'endpoint' | 'states' | 'tag' | 'dedupeKey' | 'failureReason'>
+
 /**
  * The text of a walk; exported for the test of its plan. What it filters by is read first, so that
  * the rest is read of the jobs that fit; `cross join` keeps the order of the walk.
  */
-export function walkSql(query: Pick<JobQuery, 'endpoint' | 'states' | 'tag'>): string {
+export function walkSql(query: Filters): string {
   const filters = [
     query.states === undefined ? 'true' : inStates(query.states, 'found_state'),
+    query.dedupeKey === undefined || query.endpoint === undefined ? 'true' : 'found_endpoint = ?',
+    query.failureReason === undefined ? 'true' : 'found_reason = ?',
     query.tag === undefined
       ? 'true'
       : 'exists (select 1 from json_each(found_tags) where value = ?)',
   ]
+  const found = `seq as found, state as found_state, endpoint as found_endpoint,
+      failure_reason as found_reason, tags as found_tags`
   return `select ${SUMMARY_COLUMNS} from (
-      select seq as found, state as found_state, tags as found_tags from jobs
+      select ${found} from jobs
       where ${rangeSql(query)} order by id desc limit ${MAX_ENTRIES_PER_PAGE})
     cross join jobs on seq = found
     where ${filters.join(' and ')} limit ?`
 }
 
 /** The id of the last entry that a walk looks at, if it looks at so many. */
-export function lastLookedAtSql(query: Pick<JobQuery, 'endpoint'>): string {
+export function lastLookedAtSql(query: Filters): string {
   return `select id from jobs where ${rangeSql(query)}
     order by id desc limit 1 offset ${MAX_ENTRIES_PER_PAGE - 1}`
 }
 
-function rangeSql({ endpoint }: Pick<JobQuery, 'endpoint'>): string {
-  return `${endpoint === undefined ? '' : 'endpoint = ? and '}id < ? and id >= ?`
+function rangeSql({ endpoint, dedupeKey }: Filters): string {
+  const stretch = 'id < ? and id >= ?'
+  if (dedupeKey !== undefined) return `dedupe_key = ? and ${stretch}`
+  return endpoint === undefined ? stretch : `endpoint = ? and ${stretch}`
 }
 
 /** Looks at jobs of all states from the newest on, and stops at its limit of entries. */
 function pageByWalking(database: Database, query: JobQuery, stretch: Stretch): Page<JobSummary> {
   const { connection, keys } = database
-  const range = [...given(query.endpoint), stretch.below, stretch.from]
+  const { endpoint, dedupeKey } = query
+  const range = [...given(dedupeKey ?? endpoint), stretch.below, stretch.from]
+  const filters = [
+    ...(dedupeKey === undefined ? [] : given(endpoint)),
+    ...given(query.failureReason),
+    ...given(query.tag),
+  ]
   const rows = connection
     .statement(walkSql(query))
-    .all(...range, ...given(query.tag), query.limit + 1) as unknown as SummaryRow[]
+    .all(...range, ...filters, query.limit + 1) as unknown as SummaryRow[]
   const items = rows.slice(0, query.limit).map((row) => toSummary(row, keys))
   if (rows.length > query.limit) return { items, next: items.at(-1)?.id ?? null }
   const last = connection.statement(lastLookedAtSql(query)).get(...range)
@@ -182,19 +197,25 @@ function pageOfLists(
   for (const id of ids.sort().reverse()) {
     if (id < end) break
     const item = toSummary(connection.statement(SUMMARY_OF).get(id) as unknown as SummaryRow, keys)
-    if (query.tag !== undefined && !item.tags.includes(query.tag)) continue
+    if (!fits(item, query)) continue
     if (items.length === query.limit) return { items, next: items.at(-1)?.id ?? null }
     items.push(item)
   }
   return { items, next: end === '' ? null : end }
 }
 
+function fits({ tags, failure }: JobSummary, { tag, failureReason }: JobQuery): boolean {
+  if (tag !== undefined && !tags.includes(tag)) return false
+  return failureReason === undefined || failure?.reason === failureReason
+}
+
 /**
- * An equal share of what a page may look at; without a tag every entry fits and a page is enough.
+ * An equal share of what a page may look at; where every entry fits, a page is enough.
  */
-function partSize({ limit, tag }: JobQuery, listCount: number): number {
+function partSize({ limit, tag, failureReason }: JobQuery, listCount: number): number {
   const share = Math.floor(MAX_ENTRIES_PER_PAGE / Math.max(1, listCount))
-  return tag === undefined ? Math.min(limit + 1, share) : share
+  const isFiltered = tag !== undefined || failureReason !== undefined
+  return isFiltered ? share : Math.min(limit + 1, share)
 }
 
 function given(value: string | undefined): string[] {

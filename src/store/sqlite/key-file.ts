@@ -12,27 +12,53 @@ const OWNER_ONLY = 0o600
 export interface KeyRing {
   seal(plain: string, owner: string): string
   open(sealed: string, owner: string): string
+  /** null: sealed with a key that is not at hand any more, or changed since. */
+  openIfPossible(sealed: string, owner: string): string | null
+  /** Sealed with the key that seals now. */
+  isCurrent(sealed: string): boolean
+  /** The key file is made where it is missing. */
+  all(): Buffer[]
 }
 
 /** @param given the keys that were set, or null for the key file */
 export function createKeyRing(databasePath: string, given: Buffer[] | null): KeyRing {
   const path = `${databasePath}.key`
+  let keys = given
   let box: SecretBox | null = given === null ? null : createSecretBox(given)
+
+  function boxOf(found: Buffer[]): SecretBox {
+    keys ??= found
+    box ??= createSecretBox(keys)
+    return box
+  }
+
+  function all(): Buffer[] {
+    keys ??= [readKeyFile(path) ?? makeKeyFile(path)]
+    return keys
+  }
+
+  function opener(): SecretBox {
+    if (box !== null) return box
+    const key = keys?.[0] ?? readKeyFile(path)
+    if (key === null) {
+      throw new StoreUnusable(`the key file ${path} is missing: the stored secrets need it`)
+    }
+    return boxOf([key])
+  }
+
   return {
-    seal(plain, owner) {
-      box ??= createSecretBox([readKeyFile(path) ?? makeKeyFile(path)])
-      return box.seal(plain, owner)
-    },
-    open(sealed, owner) {
-      if (box === null) {
-        const key = readKeyFile(path)
-        if (key === null) {
-          throw new StoreUnusable(`the key file ${path} is missing: the stored secrets need it`)
-        }
-        box = createSecretBox([key])
+    seal: (plain, owner) => boxOf(all()).seal(plain, owner),
+    open: (sealed, owner) => opener().open(sealed, owner),
+    openIfPossible(sealed, owner) {
+      try {
+        return opener().open(sealed, owner)
+      } catch (error) {
+        if (error instanceof StoreUnusable) return null
+        throw error
       }
-      return box.open(sealed, owner)
     },
+    isCurrent: (sealed) => opener().isCurrent(sealed),
+    all,
   }
 }
 

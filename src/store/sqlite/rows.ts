@@ -1,13 +1,14 @@
-// Between rows and the domain's records. Only what a caller may see leaves this file.
-import type { Endpoint } from '../../endpoint/endpoint.ts'
+// Between rows of jobs and the domain's records. Only what a caller may see leaves this file.
 import type { FailureReason, Job, JobState, JobSummary } from '../../job/job.ts'
 import { readAttempts } from './attempt-log.ts'
 import type { KeyRing } from './key-file.ts'
 
-export const SUMMARY_COLUMNS = `id, endpoint, state, priority, run_at, created_at, started_at,
-  finished_at, expires_at, attempt_count, attempts_left, max_attempts, free_attempts, fence,
-  worker_id, lease_wall, failure_reason, failure_message, payload_bytes,
-  timeout_ms, retry, headers, tags, metadata, idempotency_key, version`
+export const SUMMARY_COLUMNS = `id, endpoint, state, held, priority, run_at, first_run_at,
+  created_at, started_at, finished_at, expires_at, attempt_count, attempts_left, max_attempts,
+  free_attempts, fence, version, worker_id, claimed_at, lease_wall, awaiting, timeout_ms,
+  payload_bytes, idempotency_key, dedupe_key, ordering_key, schedule_name, notice_endpoint,
+  notice_states, retry, headers, tags, metadata, depends_on, waiting_for, progress,
+  failure_reason, failure_message`
 
 export const JOB_COLUMNS = `${SUMMARY_COLUMNS}, result, result_truncated, attempts,
   (select bytes from payloads where payloads.seq = jobs.seq) as payload`
@@ -16,8 +17,10 @@ export interface SummaryRow {
   id: string
   endpoint: string
   state: JobState
+  held: number
   priority: number
   run_at: number
+  first_run_at: number
   created_at: number
   started_at: number | null
   finished_at: number | null
@@ -27,18 +30,28 @@ export interface SummaryRow {
   max_attempts: number
   free_attempts: number
   fence: number
+  version: number
   worker_id: string | null
+  claimed_at: number | null
   lease_wall: number | null
-  failure_reason: FailureReason | null
-  failure_message: string | null
-  payload_bytes: number
+  awaiting: number
   timeout_ms: number | null
+  payload_bytes: number
+  idempotency_key: string | null
+  dedupe_key: string | null
+  ordering_key: string | null
+  schedule_name: string | null
+  notice_endpoint: string | null
+  notice_states: string | null
   retry: string | null
   headers: string | null
   tags: string | null
   metadata: string | null
-  idempotency_key: string | null
-  version: number
+  depends_on: string | null
+  waiting_for: string | null
+  progress: string | null
+  failure_reason: FailureReason | null
+  failure_message: string | null
 }
 
 export interface JobRow extends SummaryRow {
@@ -53,9 +66,10 @@ export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {
     id: row.id,
     endpoint: row.endpoint,
     state: row.state,
-    phase: row.state === 'running' ? 'sending' : null,
+    phase: phaseOf(row),
     priority: row.priority,
     runAt: row.run_at,
+    firstRunAt: row.first_run_at,
     createdAt: row.created_at,
     startedAt: row.started_at,
     finishedAt: row.finished_at,
@@ -65,21 +79,29 @@ export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {
     maxAttempts: row.max_attempts,
     freeAttempts: row.free_attempts,
     fence: row.fence,
-    lease:
-      row.worker_id === null || row.lease_wall === null
-        ? null
-        : { workerId: row.worker_id, expiresAt: row.lease_wall },
+    lease: leaseOf(row),
+    progress: parsed(row.progress, null),
     failure:
       row.failure_reason === null
         ? null
         : { reason: row.failure_reason, message: row.failure_message ?? '' },
     payloadBytes: row.payload_bytes,
     timeoutMs: row.timeout_ms,
-    retry: row.retry === null ? null : JSON.parse(row.retry),
-    headers: openHeaders(row.headers, row.endpoint, keys),
-    tags: row.tags === null ? [] : JSON.parse(row.tags),
-    metadata: row.metadata === null ? {} : JSON.parse(row.metadata),
+    retry: parsed(row.retry, null),
+    headers: openJobHeaders(row.headers, row.endpoint, keys),
+    tags: parsed(row.tags, []),
+    metadata: parsed(row.metadata, {}),
     idempotencyKey: row.idempotency_key,
+    dedupeKey: row.dedupe_key,
+    orderingKey: row.ordering_key,
+    scheduleName: row.schedule_name,
+    dependsOn: parsed(row.depends_on, []),
+    waitingFor: parsed(row.waiting_for, []),
+    isHeld: row.held === 1,
+    onFinish:
+      row.notice_endpoint === null
+        ? null
+        : { endpoint: row.notice_endpoint, states: parsed(row.notice_states, []) },
     version: row.version,
   }
 }
@@ -94,6 +116,20 @@ export function toJob(row: JobRow, keys: KeyRing): Job {
   }
 }
 
+function phaseOf({ state, awaiting }: SummaryRow): JobSummary['phase'] {
+  if (state !== 'running') return null
+  return awaiting === 1 ? 'awaiting_completion' : 'sending'
+}
+
+function leaseOf({ worker_id, lease_wall, claimed_at }: SummaryRow): JobSummary['lease'] {
+  if (worker_id === null || lease_wall === null || claimed_at === null) return null
+  return { workerId: worker_id, expiresAt: lease_wall, claimedAt: claimed_at }
+}
+
+export function parsed<T>(text: string | null, absent: T): T {
+  return text === null ? absent : JSON.parse(text)
+}
+
 /** Sealed when there are any: header values often carry credentials. */
 export function sealHeaders(
   headers: Record<string, string>,
@@ -104,6 +140,7 @@ export function sealHeaders(
   return null
 }
 
+/** An endpoint's: its keys were proved at the start. */
 export function openHeaders(
   sealed: string | null,
   endpoint: string,
@@ -112,38 +149,23 @@ export function openHeaders(
   return sealed === null ? {} : JSON.parse(keys.open(sealed, endpoint))
 }
 
+/** A job's: null when the key they were sealed with is gone. */
+export function openJobHeaders(
+  sealed: string | null,
+  endpoint: string,
+  keys: KeyRing,
+): Record<string, string> | null {
+  if (sealed === null) return {}
+  return parsed(keys.openIfPossible(sealed, endpoint), null)
+}
+
 /** Null for the usual empty map, so that it costs no JSON work. */
 export function mapText(map: Record<string, string>): string | null {
   for (const _ in map) return JSON.stringify(map)
   return null
 }
 
-export interface EndpointRow {
-  name: string
-  url: string
-  description: string
-  headers: string | null
-  timeout_ms: number
-  retry: string
-  secrets: string
-  deleting: number
-  created_at: number
-  updated_at: number
-  version: number
-}
-
-export function toEndpoint(row: EndpointRow, keys: KeyRing): Endpoint {
-  return {
-    name: row.name,
-    url: row.url,
-    description: row.description,
-    headers: openHeaders(row.headers, row.name, keys),
-    timeoutMs: row.timeout_ms,
-    retry: JSON.parse(row.retry),
-    deleting: row.deleting === 1,
-    secrets: JSON.parse(keys.open(row.secrets, row.name)),
-    createdAt: row.created_at,
-    updatedAt: row.updated_at,
-    version: row.version,
-  }
+/** The same for lists. */
+export function listText(list: string[]): string | null {
+  return list.length === 0 ? null : JSON.stringify(list)
 }

@@ -1,9 +1,10 @@
 // The tables and indexes, as migrations in order. `user_version` says how many a file has seen.
 import type { DatabaseSync } from 'node:sqlite'
 import { StoreUnusable } from '../store.ts'
+import { SECOND_SCHEMA } from './second-schema.ts'
 
 /** "Post": marks a file as ours, so that another program's database is never written to. */
-const APPLICATION_ID = 0x506f7374
+export const APPLICATION_ID = 0x506f7374
 
 // Each index costs every write about a microsecond, so each serves a query that is named. Those of
 // waiting jobs are partial: jobs that are final, however many, cost a claim nothing.
@@ -11,7 +12,7 @@ const APPLICATION_ID = 0x506f7374
 // jobs.attempts holds JSON lines, oldest first: a line is added and the oldest dropped without
 // parsing any. Payloads stand apart: claim and settle rewrite the row of a job, and what they
 // rewrite is a few hundred bytes whatever the payload is.
-const FIRST_SCHEMA = `
+export const FIRST_SCHEMA = `
 create table jobs (
   seq integer primary key,
   id text not null unique,
@@ -101,7 +102,7 @@ create index endpoints_deleting on endpoints (name) where deleting = 1;
 create table meta (key text primary key, value text not null) strict, without rowid;
 `
 
-const MIGRATIONS = [FIRST_SCHEMA]
+const MIGRATIONS = [FIRST_SCHEMA, SECOND_SCHEMA]
 
 /** Brings the file up to this version of the schema. Throws StoreUnusable for a file not ours. */
 export function migrate(db: DatabaseSync, path: string): void {

@@ -1,63 +1,51 @@
-// settle, renew, release: what a holder writes. Each update proves fence and lease id, so whoever
+// settle: what a holder tells of its attempt. Each update proves fence and lease id, so whoever
 // lost the lease changes nothing. On the usual path nothing is read.
 import type { Failure, Lease } from '../../job/job.ts'
 import type { SettlingEvent } from '../../job/lifecycle.ts'
-import { MIN_KEY_LIFE_MS, type RenewResult, type Settlement, type SettleResult } from '../store.ts'
+import type { Settlement, SettleResult } from '../settlement.ts'
+import { runAftermath } from './aftermath.ts'
 import { attemptLine, readAttemptLines, WITH_ATTEMPT } from './attempt-log.ts'
 import type { Database } from './database.ts'
+import { DROP_LEASE, finishAs } from './finish.ts'
 import { guardOf } from './guards.ts'
-
-export const DROP_LEASE = `lease_id = null, worker_id = null, claimed_at = null, lease_boot = null,
-  lease_mono = null, lease_ms = null, lease_wall = null, version = version + 1`
-
-/** Two parameters: when it ended, and from when retention alone would let it go. */
-export const FINISH = `finished_at = ?, purge_at = max(?, created_at + ${MIN_KEY_LIFE_MS})`
 
 /** Of each, the last three parameters are the job's id, fence and lease id. */
 export const SETTLE = {
-  succeed: `update jobs set state = 'succeeded', attempts = ${WITH_ATTEMPT}, ${FINISH},
+  await: `update jobs set awaiting = 1, lease_wall = max(lease_wall, ?), lease_boot = null,
+    lease_mono = null, version = version + 1
+    where id = ? and ${guardOf('await')}`,
+  succeed: `update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('succeeded')},
     result = ?, result_truncated = ?, ${DROP_LEASE}
     where id = ? and ${guardOf('succeed')}`,
-  reschedule: `update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = ?,
+  reschedule: `update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = ?, due_at = ?,
     ${DROP_LEASE}
     where id = ? and ${guardOf('reschedule')}`,
-  postpone: `update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = ?,
+  postpone: `update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = ?, due_at = ?,
     attempts_left = attempts_left + 1, free_attempts = free_attempts + 1, ${DROP_LEASE}
     where id = ? and ${guardOf('postpone')}`,
-  bury: `update jobs set state = 'dead', attempts = ${WITH_ATTEMPT}, ${FINISH},
+  bury: `update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')},
     failure_reason = ?, failure_message = ?, ${DROP_LEASE}
     where id = ? and ${guardOf('bury')}`,
 } as const satisfies Record<SettlingEvent, string>
 
-export const ATTEMPTS_OF = 'select attempts from jobs where id = ?'
+/** Parameters: line, finished at, purge at; id, fence, lease id. */
+export const WITHDRAW = `
+update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
+where id = ? and ${guardOf('withdraw')}`
 
-/**
- * Parameters: boot, expiry (thrice), lease length, wall-clock expiry; id, fence, lease id. A lease
- * is never shortened; one of an earlier start of the machine can not be compared and is replaced.
- */
-export const RENEW = `
-update jobs set
-  lease_ms = iif(lease_boot <> ? or lease_mono < ?, ?, lease_ms),
-  lease_mono = iif(lease_boot <> ?, ?, max(lease_mono, ?)),
-  lease_wall = max(lease_wall, ?),
-  lease_boot = ?
-where id = ? and ${guardOf('renew')}`
-
-/** Nothing was sent: as if it had not been claimed, but for the fence. */
-export const RELEASE = `
-update jobs set state = 'queued', attempt_count = attempt_count - 1,
-  attempts_left = attempts_left + 1, started_at = iif(attempt_count = 1, null, started_at),
-  ${DROP_LEASE}
-where id = ? and ${guardOf('release')}`
+export const ATTEMPTS_OF = 'select attempts, awaiting, fence, lease_id from jobs where id = ?'
 
 export async function settle(
   database: Database,
   settlements: Settlement[],
+  durable = false,
 ): Promise<SettleResult[]> {
   if (settlements.length === 0) return []
-  const results = await database.connection.write('normal', () =>
-    settlements.map((settlement) => settleOne(database, settlement)),
-  )
+  const results = await database.connection.write(durable ? 'full' : 'normal', () => {
+    const told = settlements.map((settlement) => settleOne(database, settlement))
+    runAftermath(database)
+    return told
+  })
   if (settlements.some(({ event }) => event === 'reschedule' || event === 'postpone')) {
     database.watch.stir()
   }
@@ -65,20 +53,26 @@ export async function settle(
 }
 
 function settleOne(database: Database, settlement: Settlement): SettleResult {
-  const { attempt, event } = settlement
-  const statement = database.connection.statement(SETTLE[event])
-  const line = attemptLine(attempt, settlement, event)
-  const { jobId, fence, leaseId } = settlement
-  const { changes } = statement.run(line, ...valuesOf(database, settlement), jobId, fence, leaseId)
-  return changes === 1 ? 'applied' : lookBack(database, settlement)
+  const { jobId, fence, leaseId, event } = settlement
+  const { changes } = database.connection
+    .statement(SETTLE[event])
+    .run(...valuesOf(database, settlement), jobId, fence, leaseId)
+  if (changes === 1) return 'applied'
+  if ((event === 'reschedule' || event === 'postpone') && withdraw(database, settlement)) {
+    return 'applied'
+  }
+  return lookBack(database, settlement)
 }
 
-/** What the statement of this event takes after the attempt's line. */
+/** What the statement of this event takes before the job's id. */
 function valuesOf({ settings }: Database, settlement: Settlement): (string | number | null)[] {
+  if (settlement.event === 'await') return [settlement.leaseExpiresAt]
+  const line = attemptLine(settlement.attempt, settlement, settlement.event)
   const { finishedAt } = settlement.attempt
   switch (settlement.event) {
     case 'succeed':
       return [
+        line,
         finishedAt,
         finishedAt + settings.retentionMs,
         settlement.result,
@@ -86,9 +80,10 @@ function valuesOf({ settings }: Database, settlement: Settlement): (string | num
       ]
     case 'reschedule':
     case 'postpone':
-      return [settlement.runAt]
+      return [line, settlement.runAt, settlement.runAt]
     case 'bury':
       return [
+        line,
         finishedAt,
         finishedAt + settings.retentionDeadMs,
         ...failureValues(settlement.failure),
@@ -98,53 +93,54 @@ function valuesOf({ settings }: Database, settlement: Settlement): (string | num
   }
 }
 
+/** Of a superseded job the end of a failed attempt is its end. */
+function withdraw(
+  { connection, settings }: Database,
+  settlement: Extract<Settlement, { event: 'reschedule' | 'postpone' }>,
+): boolean {
+  const { jobId, fence, leaseId, attempt, event } = settlement
+  // The line names what was asked for, by which a repeat is known.
+  const line = attemptLine(attempt, settlement, event)
+  const { changes } = connection
+    .statement(WITHDRAW)
+    .run(line, attempt.finishedAt, attempt.finishedAt + settings.retentionMs, jobId, fence, leaseId)
+  return changes === 1
+}
+
 export function failureValues({ reason, message }: Failure): [string, string] {
   return [reason, message]
 }
 
-/** Applied before means: this lease wrote a line, by the same event, with the same outcome. */
-function lookBack({ connection }: Database, settlement: Settlement): SettleResult {
-  const row = connection.statement(ATTEMPTS_OF).get(settlement.jobId)
+/** An attempt as it was told of by whoever held this lease. */
+type Told = Lease & { event: string; attempt: { outcome: string } }
+
+function lookBack(database: Database, settlement: Settlement): SettleResult {
+  if (settlement.event !== 'await') return wasToldBefore(database, settlement)
+  const row = database.connection.statement(ATTEMPTS_OF).get(settlement.jobId)
+  const awaits =
+    row?.awaiting === 1 && row.fence === settlement.fence && row.lease_id === settlement.leaseId
+  return awaits ? 'already_applied' : 'lease_lost'
+}
+
+/**
+ * Applied before means: this lease wrote a line, by the same event, with the same outcome. Of a
+ * handler's own report, told twice, the retry policy may have decided otherwise the second time.
+ */
+export function wasToldBefore({ connection }: Database, told: Told): SettleResult {
+  const row = connection.statement(ATTEMPTS_OF).get(told.jobId)
   const lines = readAttemptLines((row?.attempts as string | null | undefined) ?? null)
+  const { outcome } = told.attempt
   const known = lines.some(
     (line) =>
-      line.fence === settlement.fence &&
-      line.leaseId === settlement.leaseId &&
-      line.event === settlement.event &&
-      line.outcome === settlement.attempt.outcome,
+      line.fence === told.fence &&
+      line.leaseId === told.leaseId &&
+      line.outcome === outcome &&
+      (line.event === told.event ||
+        (outcome === 'failed' && isVerdict(line.event) && isVerdict(told.event))),
   )
   return known ? 'already_applied' : 'lease_lost'
 }
 
-export async function renew(
-  { connection, clock }: Database,
-  leases: Lease[],
-  leaseMs: number,
-): Promise<RenewResult[]> {
-  if (leases.length === 0) return []
-  return connection.write('normal', () => {
-    const until = clock.monotonic() + leaseMs
-    const untilWall = clock.now() + leaseMs
-    const statement = connection.statement(RENEW)
-    return leases.map(({ jobId, fence, leaseId }) => {
-      const { boot } = clock
-      const { changes } = statement.run(
-        ...[boot, until, leaseMs, boot, until, until, untilWall, boot],
-        ...[jobId, fence, leaseId],
-      )
-      return changes === 1 ? 'applied' : 'lease_lost'
-    })
-  })
-}
-
-export async function release(database: Database, leases: Lease[]): Promise<RenewResult[]> {
-  if (leases.length === 0) return []
-  const results = await database.connection.write('normal', () => {
-    const statement = database.connection.statement(RELEASE)
-    return leases.map(({ jobId, fence, leaseId }): RenewResult => {
-      return statement.run(jobId, fence, leaseId).changes === 1 ? 'applied' : 'lease_lost'
-    })
-  })
-  if (results.includes('applied')) database.watch.stir()
-  return results
+function isVerdict(event: string): boolean {
+  return event === 'reschedule' || event === 'bury'
 }

@@ -1,13 +1,17 @@
 // The store on one SQLite file, shared by all processes of one machine. This is its table of
 // contents: each verb is in the file named after it.
 import { resolve } from 'node:path'
-import { type Store, type StoreSettings, StoreUnusable } from '../store.ts'
+import { createAttemptTokens } from '../attempt-token.ts'
+import { type AttemptTokens, type Store, type StoreSettings, StoreUnusable } from '../store.ts'
+import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
 import { claim } from './claim.ts'
 import { createClock } from './clock.ts'
-import { cancel, retry } from './commands.ts'
+import { cancel, deleteJob, retry } from './commands.ts'
 import { createConnection } from './connection.ts'
 import type { Database } from './database.ts'
 import { due } from './due.ts'
+import { edit } from './edit.ts'
+import { pauseEndpoint, resumeEndpoint, rotateSecret } from './endpoint-switches.ts'
 import {
   countJobs,
   deleteEndpoint,
@@ -15,14 +19,18 @@ import {
   listEndpoints,
   proveKeys,
   putEndpoint,
-  readApiMode,
-  writeApiMode,
 } from './endpoints.ts'
 import { enqueue } from './enqueue.ts'
+import { reportHealth } from './health.ts'
+import { headOfOrderingKey } from './held.ts'
 import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
 import { createKeyRing } from './key-file.ts'
+import { heartbeat, release, renew } from './leases.ts'
 import { openFile } from './open-file.ts'
-import { release, renew, settle } from './settle.ts'
+import { endOverdue, overdue } from './overdue.ts'
+import { recordVerbs } from './record-verbs.ts'
+import { resealSchedules } from './reseal-schedules.ts'
+import { settle } from './settle.ts'
 import { sweep } from './sweep.ts'
 import { createWatch } from './watch.ts'
 
@@ -38,10 +46,13 @@ export async function openSqliteStore(path: string, settings: StoreSettings): Pr
     keys: createKeyRing(file, settings.encryptionKeys),
     watch: createWatch(connection, file),
     settings,
+    unreadable: rememberUnreadableSchedules(settings.warn),
     burial: { lookedUpTo: '' },
+    rechecks: { endpoint: '', seq: 0 },
   }
   try {
     await proveKeys(database)
+    await resealSchedules(database)
   } catch (error) {
     await connection.close()
     throw error
@@ -53,30 +64,40 @@ function createStore(database: Database): Store {
   const { clock, connection, watch } = database
   return {
     clock,
+    attemptTokens: lazyAttemptTokens(() => database.keys.all()),
     get commandCount() {
       return connection.commandCount
     },
     enqueue: (jobs) => enqueue(database, jobs),
     due: (since) => due(database, since),
     claim: (lanes, limit, holder) => claim(database, lanes, limit, holder),
-    settle: (settlements) => settle(database, settlements),
+    settle: (settlements, durable) => settle(database, settlements, durable),
     renew: (leases, leaseMs) => renew(database, leases, leaseMs),
+    heartbeat: (lease, beat) => heartbeat(database, lease, beat),
     release: (leases) => release(database, leases),
     sweep: (options) => sweep(database, options),
+    overdue: (limit) => overdue(database, limit),
+    endOverdue: (ends) => endOverdue(database, ends),
     cancel: (ids) => cancel(database, ids),
     retry: (ids) => retry(database, ids),
+    edit: (id, change, ifVersion) => edit(database, id, change, ifVersion),
+    deleteJob: (id) => deleteJob(database, id),
     getJob: (id) => getJob(database, id),
     getPayload: (id) => getPayload(database, id),
     listJobs: (query) => listJobs(database, query),
     finalAmong: (ids) => finalAmong(database, ids),
+    headOfOrderingKey: (endpoint, key) => headOfOrderingKey(database, endpoint, key),
     putEndpoint: (settings, secrets, ifVersion) =>
       putEndpoint(database, settings, secrets, ifVersion),
+    pauseEndpoint: (name) => pauseEndpoint(database, name),
+    resumeEndpoint: (name) => resumeEndpoint(database, name),
+    rotateSecret: (name, secret, overlapMs) => rotateSecret(database, name, secret, overlapMs),
+    reportHealth: (reports) => reportHealth(database, reports),
     endpointsNamed: (names) => endpointsNamed(database, names),
     listEndpoints: (after, limit) => listEndpoints(database, after, limit),
     countJobs: (names) => countJobs(database, names),
     deleteEndpoint: (name, options) => deleteEndpoint(database, name, options),
-    writeApiMode: (mode) => writeApiMode(database, mode),
-    readApiMode: () => readApiMode(database),
+    ...recordVerbs(database),
     onWork: (listener) => watch.onWork(listener),
     ready: () =>
       connection.read(() => void connection.statement('select 1 from meta limit 1').get()),
@@ -84,5 +105,18 @@ function createStore(database: Database): Store {
       watch.stop()
       await connection.close()
     },
+  }
+}
+
+/** The key file is made when the first token is. */
+function lazyAttemptTokens(keys: () => Buffer[]): AttemptTokens {
+  let tokens: AttemptTokens | null = null
+  function made(): AttemptTokens {
+    tokens ??= createAttemptTokens(keys())
+    return tokens
+  }
+  return {
+    mint: (lease) => made().mint(lease),
+    read: (jobId, token) => made().read(jobId, token),
   }
 }

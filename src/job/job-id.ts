@@ -1,0 +1,65 @@
+// Ids of jobs: made in order, so that the id alone sorts lists and ordering keys.
+import { randomBytes } from 'node:crypto'
+
+const ID_PREFIX = 'job_'
+const RANDOM_LENGTH = 16
+const BASE32 = '0123456789abcdefghjkmnpqrstvwxyz'
+/** 48 bits of time in 10 characters, then 80 random bits in 16: a ULID, lower case. */
+const ID_SHAPE = /^job_[0-9a-hjkmnp-tv-z]{26}$/
+
+export function isJobId(text: string): boolean {
+  return ID_SHAPE.test(text)
+}
+
+// Random bytes are drawn in bulk: one call to the system per job would cost more than the rest.
+let pool = Buffer.alloc(0)
+let poolAt = 0
+
+function randomCharacters(count: number): string {
+  if (poolAt + count > pool.length) {
+    pool = randomBytes(4096)
+    poolAt = 0
+  }
+  let text = ''
+  for (let i = 0; i < count; i++) text += BASE32[(pool[poolAt + i] as number) & 31]
+  poolAt += count
+  return text
+}
+
+function timeCharacters(instant: number): string {
+  let text = ''
+  let rest = instant
+  for (let i = 0; i < 10; i++) {
+    text = BASE32[rest % 32] + text
+    rest = Math.floor(rest / 32)
+  }
+  return text
+}
+
+let lastCreatedAt = 0
+let lastRandom = ''
+
+/**
+ * A new id, sorted by `createdAt` and, within a millisecond of this process, by the order of the
+ * calls (ULID, github.com/ulid/spec, "Monotonicity"): lists and ordering keys need no other key.
+ */
+export function newJobId(createdAt: number): string {
+  const next = createdAt === lastCreatedAt ? successor(lastRandom) : null
+  lastCreatedAt = createdAt
+  lastRandom = next ?? randomCharacters(RANDOM_LENGTH)
+  return ID_PREFIX + timeCharacters(createdAt) + lastRandom
+}
+
+/** The next text of the same length, or null after the last one. */
+function successor(text: string): string | null {
+  for (let i = text.length - 1; i >= 0; i--) {
+    const digit = BASE32.indexOf(text[i] as string)
+    if (digit < 31) return text.slice(0, i) + BASE32[digit + 1] + '0'.repeat(text.length - 1 - i)
+  }
+  return null
+}
+
+/** The smallest id that a job created at this instant can have: bounds of a list by time. */
+export function firstIdAt(instant: number): string {
+  return `${ID_PREFIX}${timeCharacters(Math.max(0, instant))}${'0'.repeat(RANDOM_LENGTH)}`
+}

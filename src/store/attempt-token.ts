@@ -1,0 +1,36 @@
+// The token by which a handler speaks for its attempt: fence, lease id, and a MAC that binds both
+// to the job. With the MAC no record of issued tokens is needed to tell an old one from a forged
+// one.
+import { createHmac, timingSafeEqual } from 'node:crypto'
+import type { AttemptTokens } from './store.ts'
+
+/** 128 bits, as RFC 2104, section 5 allows: half of the digest. */
+const MAC_BYTES = 16
+const TOKEN_SHAPE = /^(\d{1,10})\.([A-Za-z0-9_-]{1,64})\.([A-Za-z0-9_-]{22})$/
+
+/** @param keys the encryption keys: the first mints, all are tried by read. */
+export function createAttemptTokens(keys: Buffer[]): AttemptTokens {
+  const [first] = keys
+  if (first === undefined) throw new Error('attempt tokens need a key')
+  return {
+    mint({ jobId, fence, leaseId }) {
+      const mac = macOf(first, jobId, fence, leaseId).toString('base64url')
+      return `${fence}.${leaseId}.${mac}`
+    },
+    read(jobId, token) {
+      const [, fenceText, leaseId, macText] = TOKEN_SHAPE.exec(token) ?? []
+      if (fenceText === undefined || leaseId === undefined || macText === undefined) return null
+      const fence = Number(fenceText)
+      const mac = Buffer.from(macText, 'base64url')
+      const isOurs = keys.some((key) => timingSafeEqual(macOf(key, jobId, fence, leaseId), mac))
+      return isOurs ? { jobId, fence, leaseId } : null
+    },
+  }
+}
+
+function macOf(key: Buffer, jobId: string, fence: number, leaseId: string): Buffer {
+  return createHmac('sha256', key)
+    .update(`posthorn attempt token\n${jobId}\n${fence}\n${leaseId}`)
+    .digest()
+    .subarray(0, MAC_BYTES)
+}

@@ -1,0 +1,27 @@
+// How figures are read out of either store: the newest ones, and whole minutes only.
+import type { MinuteFigures } from './records.ts'
+
+const MINUTE_MS = 60_000
+/**
+ * Every minute of 48 h at 34 busy endpoints. With more of them the oldest minutes are left out, so
+ * that what is told of a minute is always all of it.
+ */
+export const MAX_FIGURES_READ = 100_000
+
+export function minuteOf(instant: number): number {
+  return Math.floor(instant / MINUTE_MS) * MINUTE_MS
+}
+
+/**
+ * Oldest first.
+ *
+ * @param newestFirst up to `limit` + 1 of them: one more tells that the oldest minute is in pieces
+ */
+export function wholeMinutes(
+  newestFirst: MinuteFigures[],
+  limit = MAX_FIGURES_READ,
+): MinuteFigures[] {
+  const oldest = newestFirst.at(-1)?.minute
+  const isCut = newestFirst.length > limit
+  return newestFirst.filter(({ minute }) => !isCut || minute !== oldest).reverse()
+}

@@ -1,0 +1,169 @@
+// What a finish leads to: a notice (onFinish), the jobs that depend on it, the next of its ordering
+// key. The write to the final state leaves a mark, `owes`, that was put on the job before; each step
+// here may be done twice without harm; the last one takes the mark away and lets the job be purged.
+// Whoever finishes a job does this right after, and any sweeper does what was left.
+import { isToldOf, noticeOf } from '../../job/notice.ts'
+import { MIN_KEY_LIFE_MS, StoreUnavailable } from '../store.ts'
+import { type FinalState, keptMs } from './changes.ts'
+import type { MongoContext } from './context.ts'
+import { FINAL_STATES, failureOf, type JobDocument } from './documents.ts'
+import { enqueue } from './enqueue.ts'
+import { checkHeld, waitingForAny } from './held.ts'
+import { BY_ID } from './indexes.ts'
+import { type Deadline, run, startDeadline } from './run-command.ts'
+import { type OrderedLane, promoteHeads } from './turns.ts'
+
+/** Jobs whose results are in memory at once, up to 64 KiB each. */
+const JOBS_AT_ONCE = 100
+/** Jobs that one finish may bring down with it before the rest is left to the sweeper. */
+const MAX_JOBS = 1_000
+const DEPENDENTS_AT_ONCE = 200
+/** Beyond, the rest of its dependents is left to the sweeper. */
+const MAX_TURNS_OF_DEPENDENTS = 5
+
+const OWING = { payload: 0, attempts: 0, keys: 0 } as const
+type Owing = Omit<JobDocument, keyof typeof OWING> & { state: FinalState; finishedAt: Date }
+
+export interface Aftermath {
+  doneCount: number
+  promotedCount: number
+  failedCount: number
+}
+
+/**
+ * For jobs that have just become final; those that owe nothing are passed over. That a store is
+ * away now takes nothing from what was written before: the sweeper finds the marks.
+ */
+export async function afterFinish(context: MongoContext, ids: string[]): Promise<void> {
+  try {
+    await doAftermath(context, ids)
+  } catch (error) {
+    if (!(error instanceof StoreUnavailable)) throw error
+  }
+}
+
+/** Jobs whose aftermath was left undone. */
+export async function doLeftAftermaths(context: MongoContext, limit: number): Promise<Aftermath> {
+  const found = await run(startDeadline(), (commandLimit) =>
+    context.jobs
+      .find(
+        { owes: true, state: { $in: [...FINAL_STATES] } },
+        { projection: { _id: 1 }, limit, batchSize: limit, ...commandLimit },
+      )
+      .toArray(),
+  )
+  return doAftermath(
+    context,
+    found.map(({ _id }) => _id),
+  )
+}
+
+export async function doAftermath(context: MongoContext, ids: string[]): Promise<Aftermath> {
+  const total: Aftermath = { doneCount: 0, promotedCount: 0, failedCount: 0 }
+  const queue = [...ids]
+  for (let at = 0; at < Math.min(queue.length, MAX_JOBS); at += JOBS_AT_ONCE) {
+    const { failed, ...counts } = await doSome(context, queue.slice(at, at + JOBS_AT_ONCE))
+    total.doneCount += counts.doneCount
+    total.promotedCount += counts.promotedCount
+    total.failedCount += failed.length
+    // Those that died of it may be waited for in their turn.
+    queue.push(...failed)
+  }
+  return total
+}
+
+async function doSome(context: MongoContext, ids: string[]) {
+  const owing = await run(startDeadline(), (limit) =>
+    context.jobs
+      .find<Owing>(
+        { _id: { $in: ids }, owes: true, state: { $in: [...FINAL_STATES] } },
+        { projection: OWING, batchSize: ids.length + 1, ...BY_ID, ...limit },
+      )
+      .toArray(),
+  )
+  if (owing.length === 0) return { doneCount: 0, promotedCount: 0, failed: [] }
+  await tell(context, owing)
+  const dependents = await releaseDependents(context, owing)
+  const lanes = owing.flatMap(({ endpoint, orderingKey }): OrderedLane[] =>
+    orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
+  )
+  const deadline = startDeadline()
+  const nextCount = await promoteHeads(context, lanes, deadline)
+  if (nextCount > 0) context.hint()
+  const done = owing.filter(({ hasDependents }) => dependents.isComplete || !hasDependents)
+  const doneCount = await clear(context, done, deadline)
+  const promotedCount = dependents.promotedCount + nextCount
+  return { doneCount, promotedCount, failed: dependents.failed }
+}
+
+/** The notice's key holds the count of finishes: there is one for each, whoever makes it. */
+async function tell(context: MongoContext, owing: Owing[]): Promise<void> {
+  const now = context.clock.now()
+  const told = owing.flatMap((job) => {
+    const onFinish = job.onFinish ?? null
+    if (!isToldOf(onFinish, job.state)) return []
+    const finished = {
+      id: job._id,
+      endpoint: job.endpoint,
+      state: job.state,
+      result: job.result,
+      failure: failureOf(job),
+      metadata: JSON.parse(job.metadata) as Record<string, string>,
+    }
+    const notice = noticeOf(finished, job.finishes ?? 1, onFinish.endpoint, now)
+    return [{ jobId: job._id, notice }]
+  })
+  if (told.length === 0) return
+  const { results } = await enqueue(
+    context,
+    told.map(({ notice }) => notice),
+  )
+  results.forEach(({ kind }, i) => {
+    if (kind !== 'unknown_endpoint') return
+    const { jobId, notice } = told[i] ?? {}
+    context.settings.warn({ jobId, endpoint: notice?.endpoint }, 'notice.dropped')
+  })
+}
+
+async function releaseDependents(context: MongoContext, owing: Owing[]) {
+  const ids = owing.flatMap(({ _id, hasDependents }) => (hasDependents ? [_id] : []))
+  const failed: string[] = []
+  let promotedCount = 0
+  for (let turn = 0; ids.length > 0; turn++) {
+    if (turn === MAX_TURNS_OF_DEPENDENTS) return { promotedCount, failed, isComplete: false }
+    const deadline = startDeadline()
+    const held = await waitingForAny(context, ids, DEPENDENTS_AT_ONCE, deadline)
+    if (held.length === 0) break
+    const checked = await checkHeld(context, held, { fails: true }, deadline)
+    promotedCount += checked.promotedCount
+    failed.push(...checked.failed)
+    if (held.length < DEPENDENTS_AT_ONCE) break
+  }
+  return { promotedCount, failed, isComplete: true }
+}
+
+/** Only for the finish that was seen: a job may have been retried and be final once more. */
+async function clear(context: MongoContext, done: Owing[], deadline: Deadline): Promise<number> {
+  if (done.length === 0) return 0
+  const updates = done.map((job) => ({
+    updateOne: {
+      filter: { _id: job._id, state: job.state, owes: true as const, finishes: job.finishes ?? 1 },
+      update: { $unset: { owes: '' as const }, $set: { purgeAt: purgeAtOf(context, job) } },
+      ...BY_ID,
+    },
+  }))
+  const { modifiedCount } = await run(deadline, (limit) =>
+    context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
+  )
+  return modifiedCount
+}
+
+function purgeAtOf({ settings }: MongoContext, job: Owing): Date {
+  return new Date(
+    Math.max(
+      job.createdAt.getTime() + MIN_KEY_LIFE_MS,
+      job.keptUntil?.getTime() ?? 0,
+      job.finishedAt.getTime() + keptMs(job.state, settings),
+    ),
+  )
+}

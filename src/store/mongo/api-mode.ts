@@ -1,0 +1,18 @@
+// What the API tells the workers about itself, as one document that they read.
+import type { ApiMode } from '../records.ts'
+import type { MongoContext } from './context.ts'
+import { run, startDeadline } from './run-command.ts'
+
+export async function writeApiMode(context: MongoContext, mode: ApiMode): Promise<void> {
+  await run(startDeadline(), (limit) =>
+    context.meta.updateOne({ _id: 'api_mode' }, { $set: mode }, { upsert: true, ...limit }),
+  )
+}
+
+export async function readApiMode(context: MongoContext): Promise<ApiMode | null> {
+  const found = await run(startDeadline(), (limit) =>
+    context.meta.findOne({ _id: 'api_mode' }, { ...limit }),
+  )
+  // An API of the version before wrote no URL.
+  return found === null ? null : { localMode: found.localMode, publicUrl: found.publicUrl ?? null }
+}

@@ -1,0 +1,146 @@
+// Writes how attempts ended, as one batch of guarded updates, for holders and for those that end
+// what awaited completion for too long. A batch tells only how many matched: if not all did, what
+// became of each is read back. One that another job has taken over is withdrawn then.
+import type { UpdateFilter } from 'mongodb'
+import type { Lease, Outcome } from '../../job/job.ts'
+import type { EventName } from '../../job/lifecycle.ts'
+import type { SettleResult } from '../settlement.ts'
+import type { MongoContext } from './context.ts'
+import { isFinalState, type JobDocument } from './documents.ts'
+import { guardOf } from './guards.ts'
+import { BY_ID } from './indexes.ts'
+import { type Deadline, run, startDeadline } from './run-command.ts'
+
+export interface Ending extends Lease {
+  event: EventName
+  /** null: the attempt goes on elsewhere. */
+  outcome: Outcome | null
+  update: UpdateFilter<JobDocument>
+  /** The expiry that was seen, where that is to be proved. */
+  leaseExpiresAt?: Date
+  /** What is written in its place if the job was superseded. */
+  instead: { event: EventName; update: UpdateFilter<JobDocument> } | null
+}
+
+export interface Written {
+  results: SettleResult[]
+  /** Ids of those that may be final by this write. */
+  finished: string[]
+}
+
+/** @param writeId stands in all these updates, and in no others */
+export async function writeEndings(
+  context: MongoContext,
+  endings: Ending[],
+  writeId: string,
+  now: Date,
+): Promise<Written> {
+  const deadline = startDeadline()
+  const finishing = endings.filter(({ event }) => FINISHING.has(event)).map(({ jobId }) => jobId)
+  const matchedCount = await write(context, endings, now, deadline)
+  if (matchedCount === endings.length) {
+    return { results: endings.map(() => 'applied'), finished: finishing }
+  }
+  let seen = await readBack(context, endings, deadline)
+  const superseded = endings.flatMap((ending): Ending[] => {
+    const job = seen.get(ending.jobId)
+    if (ending.instead === null || job?.superseded !== true || !holds(job, ending)) return []
+    return [{ ...ending, ...ending.instead }]
+  })
+  if (superseded.length > 0) {
+    await write(context, superseded, now, deadline)
+    seen = await readBack(context, endings, deadline)
+  }
+  const results = endings.map((ending) => resultOf(ending, seen.get(ending.jobId), writeId))
+  const withdrawn = superseded.map(({ jobId }) => jobId)
+  const finished = [...finishing, ...withdrawn].filter((id) => {
+    const job = seen.get(id)
+    return job !== undefined && isFinalState(job.state)
+  })
+  return { results, finished: [...new Set(finished)] }
+}
+
+const FINISHING: ReadonlySet<EventName> = new Set(['succeed', 'bury', 'bury_timed_out'])
+
+async function write(
+  context: MongoContext,
+  endings: Ending[],
+  now: Date,
+  deadline: Deadline,
+): Promise<number> {
+  const updates = endings.map(({ jobId, fence, leaseId, leaseExpiresAt, event, update }) => {
+    const lease = { fence, leaseId, ...(leaseExpiresAt === undefined ? {} : { leaseExpiresAt }) }
+    return {
+      updateOne: { filter: { _id: jobId, ...guardOf(event, { now, lease }) }, update, ...BY_ID },
+    }
+  })
+  const { matchedCount } = await run(deadline, (limit) =>
+    context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
+  )
+  return matchedCount
+}
+
+/** Of each attempt only what tells who wrote it. */
+const SEEN = {
+  state: 1,
+  phase: 1,
+  fence: 1,
+  leaseId: 1,
+  releaseId: 1,
+  superseded: 1,
+  'attempts.fence': 1,
+  'attempts.leaseId': 1,
+  'attempts.event': 1,
+  'attempts.outcome': 1,
+  'attempts.writeId': 1,
+} as const
+
+type Writer = Pick<
+  JobDocument['attempts'][number],
+  'fence' | 'leaseId' | 'event' | 'outcome' | 'writeId'
+>
+type Seen = Pick<
+  JobDocument,
+  '_id' | 'state' | 'phase' | 'fence' | 'leaseId' | 'releaseId' | 'superseded'
+> & { attempts: Writer[] }
+
+async function readBack(
+  context: MongoContext,
+  endings: Ending[],
+  deadline: Deadline,
+): Promise<Map<string, Seen>> {
+  const ids = endings.map(({ jobId }) => jobId)
+  const found = await run(deadline, (limit) =>
+    context.jobs
+      .find<Seen>({ _id: { $in: ids } }, { projection: SEEN, batchSize: ids.length + 1, ...limit })
+      .toArray(),
+  )
+  return new Map(found.map((document) => [document._id, document]))
+}
+
+function holds({ state, fence, leaseId }: Seen, lease: Lease): boolean {
+  return state === 'running' && fence === lease.fence && leaseId === lease.leaseId
+}
+
+function resultOf(ending: Ending, job: Seen | undefined, writeId: string): SettleResult {
+  if (job === undefined) return 'lease_lost'
+  if (ending.outcome === null) {
+    if (!holds(job, ending) || job.phase !== 'awaiting_completion') return 'lease_lost'
+    return job.releaseId === writeId ? 'applied' : 'already_applied'
+  }
+  const own = job.attempts.find(
+    ({ fence, leaseId }) => fence === ending.fence && leaseId === ending.leaseId,
+  )
+  if (own === undefined) return 'lease_lost'
+  if (own.writeId === writeId) return 'applied'
+  return isRepetition(ending, own) ? 'already_applied' : 'lease_lost'
+}
+
+/** The sweeper may have written this very attempt as lost: only the same event is a repetition. */
+function isRepetition({ event, outcome, instead }: Ending, own: Writer): boolean {
+  if (own.outcome !== outcome) return false
+  if (own.event === event || own.event === instead?.event) return true
+  // What a handler said failed may have led to either, by the budget that was left.
+  const BY_HANDLER: EventName[] = ['reschedule', 'bury', 'withdraw']
+  return outcome === 'failed' && BY_HANDLER.includes(event) && BY_HANDLER.includes(own.event)
+}

@@ -1,0 +1,125 @@
+// How endpoints lie in MongoDB: settings as they were given, secrets sealed, and beside them what
+// the endpoint's jobs have brought about. Those of the version before lack most of the latter.
+import {
+  DEFAULT_COMPLETION_TIMEOUT_MS,
+  type Endpoint,
+  type EndpointSettings,
+  isTripped,
+} from '../../endpoint/endpoint.ts'
+import type { SecretBox } from '../secret-box.ts'
+import { MAX_SECRETS } from '../store.ts'
+import { freeAt } from './rate-bucket.ts'
+
+type Settings = Omit<EndpointSettings, 'name' | 'headers'>
+type LaterSettings =
+  | 'concurrency'
+  | 'rateLimit'
+  | 'completion'
+  | 'completionTimeoutMs'
+  | 'onFinish'
+  | 'circuitBreaker'
+
+export interface EndpointDocument
+  extends Omit<Settings, LaterSettings>,
+    Partial<Pick<Settings, LaterSettings>> {
+  /** Its name. */
+  _id: string
+  /** JSON, sealed. */
+  headers: string
+  deleting: boolean
+  deletingSince: Date | null
+  paused?: boolean
+  disabledReason?: 'gone' | null
+  restingUntil?: Date | null
+  /** Who began the rest: one that the breaker began ends with the breaker. */
+  restCause?: 'breaker' | 'throttle' | null
+  /** Rests by throttling in a row: each is twice as long as the one before. */
+  throttleStreak?: number
+  failureCount?: number
+  /** The attempt that decides whether a tripped breaker closes. */
+  probe?: Probe | null
+  /** Random at each write of the five before: the guard of the next. */
+  healthId?: string
+  /** When the bucket of its rate limit is full again: epoch milliseconds, with fractions. */
+  rateFullAt?: number | null
+  /** Who claims within its limits just now (gate.ts); null: nobody. */
+  gateHolder?: string | null
+  gateUntil?: Date | null
+  /** Sealed, newest first. A text alone: by the version before. */
+  secrets: (SealedSecret | string)[]
+  createdAt: Date
+  updatedAt: Date
+  version: number
+}
+
+export interface Probe {
+  jobId: string
+  fence: number
+}
+
+export interface SealedSecret {
+  sealed: string
+  /** Valid until then; null: it is the newest. */
+  until: Date | null
+}
+
+/** What decides whether the endpoint hands out jobs, and through a gate or not. */
+export const ELIGIBILITY = {
+  deleting: 1,
+  paused: 1,
+  disabledReason: 1,
+  restingUntil: 1,
+  concurrency: 1,
+  rateLimit: 1,
+  circuitBreaker: 1,
+  failureCount: 1,
+  probe: 1,
+  rateFullAt: 1,
+} as const
+export type Eligibility = Pick<EndpointDocument, '_id' | keyof typeof ELIGIBILITY>
+
+export function endpointOf(document: EndpointDocument, box: SecretBox, now: number): Endpoint {
+  const name = document._id
+  const rateLimit = document.rateLimit ?? null
+  return {
+    name,
+    url: document.url,
+    description: document.description,
+    headers: JSON.parse(box.open(document.headers, name)) as Record<string, string>,
+    timeoutMs: document.timeoutMs,
+    retry: document.retry,
+    concurrency: document.concurrency ?? null,
+    rateLimit,
+    completion: document.completion ?? 'sync',
+    completionTimeoutMs: document.completionTimeoutMs ?? DEFAULT_COMPLETION_TIMEOUT_MS,
+    onFinish: document.onFinish ?? null,
+    circuitBreaker: document.circuitBreaker ?? null,
+    deleting: document.deleting,
+    paused: document.paused ?? false,
+    disabledReason: document.disabledReason ?? null,
+    restingUntil: document.restingUntil?.getTime() ?? null,
+    failureCount: document.failureCount ?? 0,
+    rateFreeAt: rateLimit === null ? null : freeAt(rateLimit, document.rateFullAt, now),
+    secrets: validSecrets(document, now).map(({ sealed }) => box.open(sealed, name)),
+    createdAt: document.createdAt.getTime(),
+    updatedAt: document.updatedAt.getTime(),
+    version: document.version,
+  }
+}
+
+export function settingsFields(settings: EndpointSettings, box: SecretBox) {
+  const { name, headers, ...rest } = settings
+  return { ...rest, headers: box.seal(JSON.stringify(headers), name) }
+}
+
+/** Those whose overlap has not ended, newest first. */
+export function validSecrets({ secrets }: EndpointDocument, now: number): SealedSecret[] {
+  return secrets
+    .map((one) => (typeof one === 'string' ? { sealed: one, until: null } : one))
+    .filter(({ until }) => until === null || until.getTime() > now)
+    .slice(0, MAX_SECRETS)
+}
+
+export function hasTripped({ circuitBreaker = null, failureCount = 0 }: Eligibility): boolean {
+  return isTripped({ circuitBreaker, failureCount })
+}

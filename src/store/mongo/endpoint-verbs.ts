@@ -1,0 +1,81 @@
+// What people do to an endpoint apart from its settings: pause, resume, rotate its secret.
+import type { UpdateFilter } from 'mongodb'
+import type { Endpoint } from '../../endpoint/endpoint.ts'
+import { MAX_SECRETS, StoreUnavailable } from '../store.ts'
+import { randomId } from './changes.ts'
+import { type MongoContext, nowOf } from './context.ts'
+import { type EndpointDocument, endpointOf, validSecrets } from './endpoint-documents.ts'
+import { findEndpoint, MAX_ROUNDS, newest } from './endpoints.ts'
+import { run, startDeadline } from './run-command.ts'
+
+export function pauseEndpoint(context: MongoContext, name: string): Promise<Endpoint | null> {
+  return change(context, name, { paused: true })
+}
+
+export function resumeEndpoint(context: MongoContext, name: string): Promise<Endpoint | null> {
+  return change(context, name, {
+    paused: false,
+    disabledReason: null,
+    restingUntil: null,
+    restCause: null,
+    throttleStreak: 0,
+    failureCount: 0,
+    probe: null,
+    // A report that was reckoned from what was before is reckoned anew.
+    healthId: randomId(),
+  })
+}
+
+export async function rotateSecret(
+  context: MongoContext,
+  name: string,
+  secret: string,
+  overlapMs: number,
+): Promise<Endpoint | null> {
+  const deadline = startDeadline()
+  for (let round = 0; round < MAX_ROUNDS; round++) {
+    const stored = await findEndpoint(context, name, deadline)
+    if (stored === null || stored.deleting) return shown(context, stored)
+    const now = context.clock.now()
+    const endsAt = now + overlapMs
+    const kept = validSecrets(stored, now).map(({ sealed, until }) => ({
+      sealed,
+      until: new Date(Math.min(until?.getTime() ?? endsAt, endsAt)),
+    }))
+    const still = kept.filter(({ until }) => until.getTime() > now)
+    const secrets = [newest(context, name, secret), ...still].slice(0, MAX_SECRETS)
+    const written = await run(deadline, (limit) =>
+      context.endpoints.findOneAndUpdate(
+        { _id: name, version: stored.version, deleting: false },
+        { $set: { secrets, updatedAt: new Date(now) }, $inc: { version: 1 } },
+        { returnDocument: 'after', ...limit },
+      ),
+    )
+    if (written !== null) return shown(context, written)
+  }
+  throw new StoreUnavailable('the endpoint changed as often as it was read')
+}
+
+async function change(
+  context: MongoContext,
+  name: string,
+  fields: Partial<EndpointDocument>,
+): Promise<Endpoint | null> {
+  const deadline = startDeadline()
+  const update: UpdateFilter<EndpointDocument> = {
+    $set: { ...fields, updatedAt: nowOf(context) },
+    $inc: { version: 1 },
+  }
+  const written = await run(deadline, (limit) =>
+    context.endpoints.findOneAndUpdate({ _id: name, deleting: false }, update, {
+      returnDocument: 'after',
+      ...limit,
+    }),
+  )
+  // Of one that is being deleted nothing is changed.
+  return shown(context, written ?? (await findEndpoint(context, name, deadline)))
+}
+
+function shown(context: MongoContext, document: EndpointDocument | null): Endpoint | null {
+  return document === null ? null : endpointOf(document, context.box, context.clock.now())
+}

@@ -1,0 +1,186 @@
+// Jobs of which a key is taken: who has it, and what follows. The idempotency key is looked at
+// first, then what the job was made for (its origin), then the dedupe key.
+import type { Filter } from 'mongodb'
+import type { NewJob } from '../../job/job.ts'
+import type { EnqueueResult } from '../store.ts'
+import type { MongoContext } from './context.ts'
+import { type JobDocument, jobOf } from './documents.ts'
+import type { Item } from './enqueue-insert.ts'
+import { type Deadline, run } from './run-command.ts'
+import { takeOver } from './take-over.ts'
+
+const WITHOUT_PAYLOAD = { payload: 0 } as const
+export type Holder = Omit<JobDocument, keyof typeof WITHOUT_PAYLOAD>
+
+interface Holders {
+  byKey: Map<string, Holder>
+  byOrigin: Map<string, Holder>
+  byDedupe: Map<string, Holder>
+}
+
+export interface Resolved {
+  /** Those whose key is free again or by now: they are to be tried once more. */
+  open: Item[]
+  /** Those whose key's holder changed meanwhile, or by an earlier one of these. */
+  raced: Item[]
+  /** To be answered with the job of this id, as it is in the end. */
+  existing: { index: number; jobId: string }[]
+  /** Those that are stored already: by an insert that was sent twice, for its answer was lost. */
+  own: Item[]
+  /** Ids of jobs that became final. */
+  finished: string[]
+}
+
+/** What is settled here stands in `results`, or in `existing`. */
+export async function resolve(
+  context: MongoContext,
+  items: Item[],
+  results: EnqueueResult[],
+  deadline: Deadline,
+): Promise<Resolved> {
+  const existingAs = (holder: Holder, { payload }: NewJob): EnqueueResult => ({
+    kind: 'existing',
+    job: jobOf({ ...holder, payload }, context.box),
+  })
+  const resolved: Resolved = { open: [], raced: [], existing: [], own: [], finished: [] }
+  if (items.length === 0) return resolved
+  const holders = await findHolders(
+    context,
+    items.map(({ job }) => job),
+    deadline,
+  )
+  // A holder that was changed here is read again before the next item of its key.
+  const touched = new Set<string>()
+  for (const item of items) {
+    const { job, index } = item
+    const known = knownBy(job, holders)
+    if (known !== null) {
+      if (known.holder._id === job.id) resolved.own.push(item)
+      else if (known.kind === 'key_reused') results[index] = keyReused(known.holder)
+      else if (hasPayloadOf(known.holder, job)) results[index] = existingAs(known.holder, job)
+      else resolved.existing.push({ index, jobId: known.holder._id })
+      continue
+    }
+    const text = textOf(job.endpoint, job.dedupe?.key)
+    const holder = holders.byDedupe.get(text)
+    if (holder === undefined || touched.has(text)) {
+      ;(holder === undefined ? resolved.open : resolved.raced).push(item)
+      continue
+    }
+    if (holder._id === job.id) {
+      resolved.own.push(item)
+      continue
+    }
+    const taken = await takeOver(context, job, holder, deadline)
+    if (taken.kind !== 'unchanged') touched.add(text)
+    if (taken.kind === 'dedupe_conflict') results[index] = taken
+    else if (taken.kind === 'raced') resolved.raced.push(item)
+    else if (taken.kind === 'given_up') resolved.open.push(item)
+    else resolved.existing.push({ index, jobId: holder._id })
+    if (taken.kind === 'given_up' && taken.isFinal) resolved.finished.push(holder._id)
+  }
+  return resolved
+}
+
+/** What the idempotency key or the origin says; null: neither is known. */
+export function knownBy(
+  job: NewJob,
+  { byKey, byOrigin }: Pick<Holders, 'byKey' | 'byOrigin'>,
+): { kind: 'existing' | 'key_reused'; holder: Holder } | null {
+  const { endpoint, idempotency, originKey } = job
+  const holder = byKey.get(textOf(endpoint, idempotency?.key))
+  if (holder !== undefined) {
+    const isSame = hashOf(holder, idempotency?.key ?? '') === idempotency?.requestHash
+    return { kind: isSame ? 'existing' : 'key_reused', holder }
+  }
+  const original = byOrigin.get(textOf(endpoint, originKey ?? undefined))
+  return original === undefined ? null : { kind: 'existing', holder: original }
+}
+
+export function keyReused({ _id }: Holder): EnqueueResult {
+  return { kind: 'key_reused', jobId: _id }
+}
+
+/** The hash covers the payload: where the key made the job, its bytes need not travel. */
+function hasPayloadOf({ idempotencyKey, payloadChanged }: Holder, { idempotency }: NewJob) {
+  return idempotency !== null && idempotencyKey === idempotency.key && payloadChanged !== true
+}
+
+function hashOf({ keys = [], idempotencyKey, requestHash }: Holder, key: string) {
+  const own = keys.find((one) => one.key === key)
+  return own?.hash ?? (idempotencyKey === key ? requestHash : undefined)
+}
+
+export async function findHolders(
+  context: MongoContext,
+  jobs: NewJob[],
+  deadline: Deadline,
+): Promise<Holders> {
+  const byKey = new Map<string, Holder>()
+  const byOrigin = new Map<string, Holder>()
+  const byDedupe = new Map<string, Holder>()
+  const alternatives = [...Map.groupBy(jobs, ({ endpoint }) => endpoint)].flatMap(
+    ([endpoint, own]) => alternativesOf(endpoint, own),
+  )
+  if (alternatives.length === 0) return { byKey, byOrigin, byDedupe }
+  const found = await run(deadline, (limit) =>
+    context.jobs
+      .find<Holder>(
+        { $or: alternatives },
+        { projection: WITHOUT_PAYLOAD, batchSize: 3 * jobs.length + 1, ...limit },
+      )
+      .toArray(),
+  )
+  for (const holder of found) {
+    const { endpoint, keys = [], idempotencyKey, originKey, dedupeHolder } = holder
+    for (const key of [idempotencyKey, ...keys.map((one) => one.key)]) {
+      if (key !== undefined) byKey.set(textOf(endpoint, key), holder)
+    }
+    if (originKey !== undefined) byOrigin.set(textOf(endpoint, originKey), holder)
+    if (dedupeHolder !== undefined) byDedupe.set(textOf(endpoint, dedupeHolder), holder)
+  }
+  return { byKey, byOrigin, byDedupe }
+}
+
+/** One for each index: `$exists` is what the partial indexes ask for. */
+function alternativesOf(endpoint: string, jobs: NewJob[]): Filter<JobDocument>[] {
+  const keys = jobs.flatMap(({ idempotency }) => idempotency?.key ?? [])
+  const origins = jobs.flatMap(({ originKey }) => originKey ?? [])
+  const dedupes = jobs.flatMap(({ dedupe }) => dedupe?.key ?? [])
+  return [
+    ...(keys.length === 0
+      ? []
+      : [
+          { endpoint, 'keys.key': { $in: keys, $exists: true } },
+          { endpoint, idempotencyKey: { $in: keys, $exists: true } },
+        ]),
+    ...(origins.length === 0 ? [] : [{ endpoint, originKey: { $in: origins, $exists: true } }]),
+    ...(dedupes.length === 0 ? [] : [{ endpoint, dedupeHolder: { $in: dedupes, $exists: true } }]),
+  ]
+}
+
+/** The jobs of these ids as they are now. */
+export async function readExisting(
+  context: MongoContext,
+  ids: string[],
+  deadline: Deadline,
+): Promise<Map<string, EnqueueResult>> {
+  if (ids.length === 0) return new Map()
+  const unique = [...new Set(ids)]
+  const found = await run(deadline, (limit) =>
+    context.jobs
+      .find({ _id: { $in: unique } }, { batchSize: unique.length + 1, ...limit })
+      .toArray(),
+  )
+  return new Map(
+    found.map((document) => [
+      document._id,
+      { kind: 'existing', job: jobOf(document, context.box) },
+    ]),
+  )
+}
+
+/** A name holds no space, so that two pairs never look the same. No key: a text that none has. */
+function textOf(endpoint: string, key: string | undefined): string {
+  return key === undefined ? '' : `${endpoint} ${key}`
+}

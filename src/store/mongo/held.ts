@@ -1,0 +1,230 @@
+// Held jobs: those that wait for others to succeed, or for the turn of their ordering key. Whoever
+// finishes a job looks at those that wait for it; the sweeper looks at all, again and again.
+import type { Failure } from '../../job/job.ts'
+import { failureFields, toFinal } from './changes.ts'
+import { type MongoContext, nowOf } from './context.ts'
+import { isFinalState, type JobDocument, NEVER, QUEUED_STATES } from './documents.ts'
+import { guardOf } from './guards.ts'
+import { BY_ID } from './indexes.ts'
+import { type Deadline, run, startDeadline } from './run-command.ts'
+import { type OrderedLane, promoteHeads } from './turns.ts'
+
+/** Held jobs that one sweep looks at: each has up to 50 dependencies to be read. */
+const MAX_CHECKED = 200
+
+const HELD = { endpoint: 1, orderingKey: 1, waitingFor: 1 } as const
+export type HeldJob = Pick<JobDocument, '_id' | keyof typeof HELD>
+
+export interface Checked {
+  promotedCount: number
+  /** Whether any of them is no longer what it was. */
+  isChanged: boolean
+  /** Ids of those that are dead now. */
+  failed: string[]
+}
+
+/**
+ * The jobs that these depend on are marked, so that their finish leads to these. To be called
+ * before their states are read: one that finishes after the mark finds it, one that finished
+ * before is found finished.
+ */
+export async function markDependedOn(
+  context: MongoContext,
+  ids: string[],
+  deadline: Deadline,
+): Promise<void> {
+  if (ids.length === 0) return
+  context.debts.noteOwing(ids)
+  await run(deadline, (limit) =>
+    context.jobs.updateMany(
+      { _id: { $in: ids }, state: { $in: [...QUEUED_STATES, 'running'] } },
+      { $set: { hasDependents: true, owes: true, purgeAt: NEVER } },
+      { ...BY_ID, ...limit },
+    ),
+  )
+}
+
+/** Held jobs that wait for one of these, not more than `limit`. */
+export function waitingForAny(
+  context: MongoContext,
+  ids: string[],
+  limit: number,
+  deadline: Deadline,
+): Promise<HeldJob[]> {
+  return run(deadline, (commandLimit) =>
+    context.jobs
+      .find<HeldJob>(
+        { waitingFor: { $in: ids, $exists: true }, state: 'held' },
+        { projection: HELD, limit, batchSize: limit, ...commandLimit },
+      )
+      .toArray(),
+  )
+}
+
+/** Those looked at least recently. */
+export async function checkSomeHeld(context: MongoContext, limit: number): Promise<Checked> {
+  const deadline = startDeadline()
+  const most = Math.min(limit, MAX_CHECKED)
+  const held = await run(deadline, (commandLimit) =>
+    context.jobs
+      .find<HeldJob>(
+        { state: 'held', checkedAt: { $lte: nowOf(context) } },
+        {
+          projection: HELD,
+          sort: { checkedAt: 1 },
+          limit: most,
+          batchSize: most,
+          ...commandLimit,
+        },
+      )
+      .toArray(),
+  )
+  if (held.length === 0) return { promotedCount: 0, isChanged: false, failed: [] }
+  await run(deadline, (commandLimit) =>
+    context.jobs.updateMany(
+      { _id: { $in: held.map(({ _id }) => _id) } },
+      { $set: { checkedAt: nowOf(context) } },
+      { ...BY_ID, ...commandLimit },
+    ),
+  )
+  return checkHeld(context, held, { fails: true }, deadline)
+}
+
+/**
+ * Takes from each what it no longer waits for, and promotes it when that was all.
+ *
+ * @param fails those that wait for a job that is dead, cancelled or gone become dead
+ */
+export async function checkHeld(
+  context: MongoContext,
+  held: HeldJob[],
+  { fails }: { fails: boolean },
+  deadline: Deadline,
+): Promise<Checked> {
+  const states = await statesOf(
+    context,
+    held.flatMap(({ waitingFor = [] }) => waitingFor),
+    deadline,
+  )
+  const isMet = (id: string) => states.get(id) === 'succeeded'
+  const isFailed = (id: string) => {
+    const state = states.get(id)
+    return state === undefined || (isFinalState(state) && state !== 'succeeded')
+  }
+  const lost = held.flatMap(({ _id, waitingFor = [] }) => {
+    const dependency = waitingFor.find(isFailed)
+    return dependency === undefined ? [] : [{ _id, dependency }]
+  })
+  const lostIds = new Set(lost.map(({ _id }) => _id))
+  const isTaken = await takeMet(
+    context,
+    held.map(({ _id, waitingFor = [] }) => ({ _id, met: waitingFor.filter(isMet) })),
+    deadline,
+  )
+  const ready = held.filter(
+    ({ _id, waitingFor = [] }) => !lostIds.has(_id) && waitingFor.every(isMet),
+  )
+  const failed = fails ? await failDependents(context, lost, deadline) : []
+  const promotedCount = await promote(context, ready, deadline)
+  return { promotedCount, isChanged: isTaken || promotedCount + failed.length > 0, failed }
+}
+
+async function statesOf(context: MongoContext, ids: string[], deadline: Deadline) {
+  const unique = [...new Set(ids)]
+  if (unique.length === 0) return new Map<string, JobDocument['state']>()
+  const found = await run(deadline, (limit) =>
+    context.jobs
+      .find(
+        { _id: { $in: unique } },
+        { projection: { state: 1 }, batchSize: unique.length + 1, ...limit },
+      )
+      .toArray(),
+  )
+  return new Map(found.map(({ _id, state }) => [_id, state]))
+}
+
+/** One update for all that wait for the same. Returns whether there were any. */
+async function takeMet(
+  context: MongoContext,
+  jobs: { _id: string; met: string[] }[],
+  deadline: Deadline,
+): Promise<boolean> {
+  const pairs = jobs.flatMap(({ _id, met }) => met.map((dependency) => ({ _id, dependency })))
+  const updates = idsByDependency(pairs).map(([dependency, ids]) => ({
+    updateMany: {
+      filter: { _id: { $in: ids }, state: 'held' as const },
+      update: { $pull: { waitingFor: dependency } },
+      ...BY_ID,
+    },
+  }))
+  if (updates.length === 0) return false
+  await run(deadline, (limit) => context.jobs.bulkWrite(updates, { ordered: false, ...limit }))
+  return true
+}
+
+async function failDependents(
+  context: MongoContext,
+  lost: Pair[],
+  deadline: Deadline,
+): Promise<string[]> {
+  if (lost.length === 0) return []
+  const now = nowOf(context)
+  const updates = idsByDependency(lost).map(([dependency, ids]) => {
+    const failure: Failure = {
+      reason: 'dependency_failed',
+      message: `${dependency}, which it depends on, is dead, cancelled or no longer there`,
+    }
+    return {
+      updateMany: {
+        // One that was retried by hand meanwhile waits for it no longer.
+        filter: {
+          _id: { $in: ids },
+          ...guardOf('fail_dependent', { now }),
+          waitingFor: dependency,
+        },
+        update: toFinal('dead', now, context.settings, failureFields(failure)),
+        ...BY_ID,
+      },
+    }
+  })
+  const { modifiedCount } = await run(deadline, (limit) =>
+    context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
+  )
+  return modifiedCount === 0 ? [] : lost.map(({ _id }) => _id)
+}
+
+/** A job, and one that it waits for. */
+interface Pair {
+  _id: string
+  dependency: string
+}
+
+function idsByDependency(pairs: Pair[]): [string, string[]][] {
+  const grouped = Map.groupBy(pairs, ({ dependency }) => dependency)
+  return [...grouped].map(([dependency, own]) => [dependency, own.map(({ _id }) => _id)])
+}
+
+async function promote(
+  context: MongoContext,
+  ready: HeldJob[],
+  deadline: Deadline,
+): Promise<number> {
+  const ids = ready.flatMap(({ _id, orderingKey }) => (orderingKey === undefined ? [_id] : []))
+  const lanes = ready.flatMap(({ endpoint, orderingKey }): OrderedLane[] =>
+    orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
+  )
+  const now = nowOf(context)
+  let promotedCount = await promoteHeads(context, lanes, deadline)
+  if (ids.length > 0) {
+    const { modifiedCount } = await run(deadline, (limit) =>
+      context.jobs.updateMany(
+        { _id: { $in: ids }, ...guardOf('promote', { now }) },
+        { $set: { state: 'queued', freedAt: now }, $inc: { version: 1 } },
+        { ...BY_ID, ...limit },
+      ),
+    )
+    promotedCount += modifiedCount
+  }
+  if (promotedCount > 0) context.hint()
+  return promotedCount
+}

@@ -1,0 +1,112 @@
+// Pages of jobs, newest first. Ids sort by creation, so that they bound and order everything.
+import type { Document, Filter } from 'mongodb'
+import type { JobState, JobSummary } from '../../job/job.ts'
+import { firstIdAt } from '../../job/job-id.ts'
+import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
+import type { MongoContext } from './context.ts'
+import {
+  FINAL_STATES,
+  type JobDocument,
+  QUEUED_STATES,
+  type StoredState,
+  summaryOf,
+  WITHOUT_BULK,
+} from './documents.ts'
+import { type Deadline, run, startDeadline } from './run-command.ts'
+
+const ALL_STATES: StoredState[] = [...QUEUED_STATES, 'running', ...FINAL_STATES]
+
+export async function listJobs(context: MongoContext, query: JobQuery): Promise<Page<JobSummary>> {
+  const deadline = startDeadline()
+  const range = idRangeOf(query)
+  const { walked, sifted } = sieveOf(query)
+  // What is sifted out of an index may lie far apart in it: so not too far.
+  const boundary = sifted === null ? null : await lastEntryOfPage(context, walked, range, deadline)
+  const filter: Filter<JobDocument> = { ...walked, ...sifted }
+  const bounded = boundary === null ? range : { ...range, $gte: boundary }
+  if (Object.keys(bounded).length > 0) filter._id = bounded
+  const found = await run(deadline, (limit) =>
+    context.jobs
+      .find<Omit<JobDocument, keyof typeof WITHOUT_BULK>>(filter, {
+        projection: WITHOUT_BULK,
+        sort: { _id: -1 },
+        limit: query.limit + 1,
+        batchSize: query.limit + 1,
+        ...limit,
+      })
+      .toArray(),
+  )
+  const items = found.slice(0, query.limit).map((document) => summaryOf(document, context.box))
+  const isFull = found.length > query.limit
+  return { items, next: isFull ? (items.at(-1)?.id ?? null) : boundary }
+}
+
+/** Ids sort by creation, so that bounds in time are bounds of ids. */
+function idRangeOf({ createdAfter, createdBefore, after }: JobQuery) {
+  const lowest = createdAfter === undefined ? undefined : firstIdAt(createdAfter)
+  const uppers = [createdBefore === undefined ? undefined : firstIdAt(createdBefore), after]
+  const upper = uppers.filter((id) => id !== undefined).sort()[0]
+  return {
+    ...(lowest === undefined ? {} : { $gte: lowest }),
+    ...(upper === undefined ? {} : { $lt: upper }),
+  }
+}
+
+/** What an index is walked by, and what is sifted out of it; null: it holds just what is asked. */
+function sieveOf(query: JobQuery): {
+  walked: Filter<JobDocument>
+  sifted: Filter<JobDocument> | null
+} {
+  const { endpoint, states = [], tag, dedupeKey, failureReason } = query
+  const placed: Filter<JobDocument> = {
+    ...(endpoint === undefined ? {} : { endpoint }),
+    ...(states.length > 0 ? { state: { $in: storedStates(states) } } : {}),
+  }
+  const failed = failureReason === undefined ? {} : { failureReason }
+  if (dedupeKey !== undefined) {
+    const rest = { ...placed, ...failed, ...(tag === undefined ? {} : { tags: tag }) }
+    return { walked: { dedupeKey }, sifted: orNull(rest) }
+  }
+  if (tag !== undefined) return { walked: { tags: tag }, sifted: orNull({ ...placed, ...failed }) }
+  const walked =
+    // With all states named, the index of an endpoint gives its jobs in order of their ids.
+    endpoint !== undefined && states.length === 0
+      ? { ...placed, state: { $in: ALL_STATES } }
+      : failureReason !== undefined && states.length === 0
+        ? { ...placed, state: { $in: [...FINAL_STATES] } }
+        : placed
+  return { walked, sifted: orNull(failed) }
+}
+
+function orNull(filter: Filter<JobDocument>): Filter<JobDocument> | null {
+  return Object.keys(filter).length === 0 ? null : filter
+}
+
+function storedStates(states: JobState[]): StoredState[] {
+  return states.flatMap((state): StoredState[] =>
+    state === 'queued' ? [...QUEUED_STATES] : [state],
+  )
+}
+
+/** The id of the last index entry that a page may look at; null: it may look at all. */
+async function lastEntryOfPage(
+  context: MongoContext,
+  walked: Filter<JobDocument>,
+  range: Document,
+  deadline: Deadline,
+): Promise<string | null> {
+  const filter: Filter<JobDocument> = { ...walked }
+  if (Object.keys(range).length > 0) filter._id = range
+  const [last] = await run(deadline, (limit) =>
+    context.jobs
+      .find(filter, {
+        projection: { _id: 1 },
+        sort: { _id: -1 },
+        skip: MAX_ENTRIES_PER_PAGE - 1,
+        limit: 1,
+        ...limit,
+      })
+      .toArray(),
+  )
+  return last?._id ?? null
+}

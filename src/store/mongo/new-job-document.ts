@@ -1,0 +1,77 @@
+// The document of a job that is enqueued.
+import type { NewJob, OnFinish } from '../../job/job.ts'
+import type { SecretBox } from '../secret-box.ts'
+import { MIN_KEY_LIFE_MS } from '../store.ts'
+import { dateOrNull, type JobDocument, NEVER, sealHeaders } from './documents.ts'
+
+/** What the endpoint, and what was found of its dependencies, add to a job that is enqueued. */
+export interface Grounds {
+  maxAttempts: number
+  onFinish: OnFinish | null
+  /** Of its dependencies those that have not succeeded. */
+  waitingFor: string[]
+}
+
+export function newJobDocument(job: NewJob, grounds: Grounds, box: SecretBox): JobDocument {
+  const runAt = new Date(job.runAt)
+  const { maxAttempts, onFinish, waitingFor } = grounds
+  const owes = onFinish !== null || job.orderingKey !== null
+  const isHeld = waitingFor.length > 0 || job.orderingKey !== null
+  return {
+    _id: job.id,
+    endpoint: job.endpoint,
+    state: isHeld ? 'held' : 'queued',
+    phase: null,
+    priority: job.priority,
+    runAt,
+    firstRunAt: runAt,
+    createdAt: new Date(job.createdAt),
+    purgeAt: owes ? NEVER : new Date(job.createdAt + MIN_KEY_LIFE_MS),
+    expiresAt: dateOrNull(job.expiresAt),
+    attemptCount: 0,
+    attemptsLeft: maxAttempts,
+    maxAttempts,
+    freeAttempts: 0,
+    fence: 0,
+    leaseId: null,
+    leaseWorkerId: null,
+    leaseExpiresAt: null,
+    claimedAt: null,
+    releaseId: null,
+    failureReason: null,
+    failureMessage: null,
+    payload: job.payload,
+    payloadBytes: job.payload.byteLength,
+    timeoutMs: job.timeoutMs,
+    retry: job.retry,
+    headers: sealHeaders(job.headers, job.id, box),
+    metadata: JSON.stringify(job.metadata),
+    ...keyFields(job),
+    ...(job.tags.length > 0 ? { tags: job.tags } : {}),
+    ...(job.dependsOn.length > 0 ? { dependsOn: job.dependsOn, waitingFor } : {}),
+    ...(isHeld ? { checkedAt: new Date(0) } : {}),
+    ...(job.scheduleName === null ? {} : { scheduleName: job.scheduleName }),
+    ...(onFinish === null ? {} : { onFinish }),
+    ...(job.trace === null ? {} : { trace: job.trace }),
+    ...(owes ? { owes } : {}),
+    result: null,
+    resultTruncated: false,
+    attempts: [],
+    version: 1,
+  }
+}
+
+function keyFields({ idempotency, dedupe, orderingKey, originKey }: NewJob): Partial<JobDocument> {
+  return {
+    ...(idempotency === null
+      ? {}
+      : {
+          idempotencyKey: idempotency.key,
+          requestHash: idempotency.requestHash,
+          keys: [{ key: idempotency.key, hash: idempotency.requestHash }],
+        }),
+    ...(dedupe === null ? {} : { dedupeKey: dedupe.key, dedupeHolder: dedupe.key }),
+    ...(orderingKey === null ? {} : { orderingKey }),
+    ...(originKey === null ? {} : { originKey }),
+  }
+}

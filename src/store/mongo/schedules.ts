@@ -1,0 +1,214 @@
+// Schedules: stored with their settings sealed, and moved on from tick to tick by compare-and-set.
+import type { Filter } from 'mongodb'
+import type {
+  DeleteScheduleResult,
+  PutScheduleResult,
+  Schedule,
+  ScheduleChange,
+  ScheduleMove,
+} from '../records.ts'
+import { type Page, StoreUnavailable } from '../store.ts'
+import { type MongoContext, nowOf } from './context.ts'
+import { type ScheduleDocument, scheduleOf } from './record-documents.ts'
+import { type Deadline, isDuplicateKey, run, startDeadline } from './run-command.ts'
+
+/** A schedule that is replaced this often within 3 s is fought over by two deployments. */
+const MAX_ROUNDS = 10
+/** A server that flushes for each of them is to be done with these within the deadline. */
+const MOVED_PER_COMMAND = 200
+/** Payloads of one answer are held in memory together; it stops short once it has so many. */
+const MAX_ANSWER_BYTES = 16 * 1024 * 1024
+
+/** Never opens what was stored before: one sealed with a lost key can be replaced. */
+export async function putSchedule(
+  context: MongoContext,
+  change: ScheduleChange,
+  ifVersion: number | null,
+): Promise<PutScheduleResult> {
+  const deadline = startDeadline()
+  for (let round = 0; round < MAX_ROUNDS; round++) {
+    const version = await versionOf(context, change.name, deadline)
+    if (ifVersion !== null && version !== ifVersion) return { kind: 'stale', version }
+    if (!(await accepts(context, change.endpoint, deadline))) return { kind: 'unknown_endpoint' }
+    const written =
+      version === null
+        ? await insert(context, change, deadline)
+        : await replace(context, change, version, deadline)
+    if (written === null) continue
+    const schedule = scheduleOf(written, change.settings)
+    return { kind: version === null ? 'created' : 'replaced', schedule }
+  }
+  throw new StoreUnavailable('the schedule changed as often as it was read')
+}
+
+/** Throws StoreUnusable when no key opens the settings of this one. */
+export async function getSchedule(context: MongoContext, name: string): Promise<Schedule | null> {
+  const found = await run(startDeadline(), (limit) =>
+    context.schedules.findOne({ _id: name }, { ...limit }),
+  )
+  if (found === null) return null
+  return scheduleOf(found, context.box.open(found.settings, name))
+}
+
+export async function listSchedules(
+  context: MongoContext,
+  after: string | null,
+  limit: number,
+): Promise<Page<Schedule>> {
+  const filter = after === null ? {} : { _id: { $gt: after } }
+  const { documents, isAll } = await take(context, filter, { _id: 1 }, limit)
+  const next = isAll ? null : (documents.at(-1)?._id ?? null)
+  return { items: readable(context, documents), next }
+}
+
+export async function deleteSchedule(
+  context: MongoContext,
+  name: string,
+  ifVersion: number | null,
+): Promise<DeleteScheduleResult> {
+  const deadline = startDeadline()
+  const { deletedCount } = await run(deadline, (limit) =>
+    context.schedules.deleteOne(
+      { _id: name, ...(ifVersion === null ? {} : { version: ifVersion }) },
+      limit,
+    ),
+  )
+  if (deletedCount === 1) return { kind: 'deleted' }
+  const version = ifVersion === null ? null : await versionOf(context, name, deadline)
+  return version === null ? { kind: 'not_found' } : { kind: 'stale', version }
+}
+
+export async function dueSchedules(context: MongoContext, limit: number): Promise<Schedule[]> {
+  const passedOver = context.unreadable.names()
+  const due = { paused: false, nextRunAt: { $lte: nowOf(context) } }
+  const filter = passedOver.length === 0 ? due : { ...due, _id: { $nin: passedOver } }
+  const { documents } = await take(context, filter, { nextRunAt: 1 }, limit)
+  return readable(context, documents)
+}
+
+export async function advanceSchedules(
+  context: MongoContext,
+  moves: ScheduleMove[],
+): Promise<void> {
+  const operations = moves.map(({ name, version, tickAt, nextRunAt, lastJobId, lastError }) => ({
+    updateOne: {
+      filter: { _id: name, version, nextRunAt: new Date(tickAt) },
+      update: {
+        $set: {
+          nextRunAt: nextRunAt === null ? null : new Date(nextRunAt),
+          lastError,
+          ...(lastJobId === undefined ? {} : { lastJobId }),
+        },
+      },
+    },
+  }))
+  for (let i = 0; i < operations.length; i += MOVED_PER_COMMAND) {
+    const some = operations.slice(i, i + MOVED_PER_COMMAND)
+    await run(startDeadline(), (limit) =>
+      context.schedules.bulkWrite(some, { ordered: false, ...limit }),
+    )
+  }
+}
+
+/** The first documents, and whether there are no more. The server sends at most 16 MiB at once. */
+function take(
+  context: MongoContext,
+  filter: Filter<ScheduleDocument>,
+  sort: Record<string, 1>,
+  limit: number,
+): Promise<{ documents: ScheduleDocument[]; isAll: boolean }> {
+  return run(startDeadline(), async (commandLimit) => {
+    const documents: ScheduleDocument[] = []
+    let bytes = 0
+    const most = { limit: limit + 1, batchSize: limit + 2 }
+    for await (const document of context.schedules.find(filter, {
+      sort,
+      ...most,
+      ...commandLimit,
+    })) {
+      if (documents.length === limit || bytes > MAX_ANSWER_BYTES) return { documents, isAll: false }
+      bytes += document.payload.byteLength
+      documents.push(document)
+    }
+    return { documents, isAll: true }
+  })
+}
+
+function readable({ box, unreadable }: MongoContext, documents: ScheduleDocument[]): Schedule[] {
+  return documents.flatMap((document) => {
+    const { _id, settings } = document
+    const opened = unreadable.openOrNote(_id, () => box.open(settings, _id))
+    return opened === null ? [] : [scheduleOf(document, opened)]
+  })
+}
+
+async function versionOf(
+  context: MongoContext,
+  name: string,
+  deadline: Deadline,
+): Promise<number | null> {
+  const found = await run(deadline, (limit) =>
+    context.schedules.findOne({ _id: name }, { projection: { version: 1 }, ...limit }),
+  )
+  return found?.version ?? null
+}
+
+async function accepts(context: MongoContext, name: string, deadline: Deadline): Promise<boolean> {
+  const found = await run(deadline, (limit) =>
+    context.endpoints.findOne({ _id: name, deleting: false }, { projection: { _id: 1 }, ...limit }),
+  )
+  return found !== null
+}
+
+/** null: there is one by now. */
+async function insert(
+  context: MongoContext,
+  change: ScheduleChange,
+  deadline: Deadline,
+): Promise<ScheduleDocument | null> {
+  const fields = fieldsOf(context, change)
+  const document: ScheduleDocument = {
+    _id: change.name,
+    ...fields,
+    lastJobId: null,
+    lastError: null,
+    createdAt: fields.updatedAt,
+    version: 1,
+  }
+  try {
+    await run(deadline, (limit) => context.schedules.insertOne(document, { ...limit }))
+    return document
+  } catch (error) {
+    if (isDuplicateKey(error)) return null
+    throw error
+  }
+}
+
+/** null: it is no longer this version. What the last tick came to stays. */
+async function replace(
+  context: MongoContext,
+  change: ScheduleChange,
+  version: number,
+  deadline: Deadline,
+): Promise<ScheduleDocument | null> {
+  const fields = fieldsOf(context, change)
+  const stored = await run(deadline, (limit) =>
+    context.schedules.findOneAndUpdate(
+      { _id: change.name, version },
+      { $set: fields, $inc: { version: 1 } },
+      { returnDocument: 'after', projection: { payload: 0 }, ...limit },
+    ),
+  )
+  return stored === null ? null : { ...stored, payload: fields.payload }
+}
+
+function fieldsOf(context: MongoContext, change: ScheduleChange) {
+  return {
+    endpoint: change.endpoint,
+    paused: change.paused,
+    settings: context.box.seal(change.settings, change.name),
+    payload: change.payload,
+    nextRunAt: change.nextRunAt === null ? null : new Date(change.nextRunAt),
+    updatedAt: nowOf(context),
+  }
+}

@@ -1,0 +1,91 @@
+// statsOf: what waits, runs and died at endpoints. Each figure looks at no more index entries than
+// can be told of, and at no document itself.
+import type { Document } from 'mongodb'
+import type { EndpointStats } from '../records.ts'
+import { MAX_COUNT } from '../store.ts'
+import { type MongoContext, nowOf } from './context.ts'
+import { QUEUED_STATES } from './documents.ts'
+import { run, startDeadline } from './run-command.ts'
+
+/** Names in one call, as in the other store. */
+const MAX_NAMES = 100
+/** Names in one command: five pipelines each. */
+const NAMES_PER_COMMAND = 12
+/** Said one by one, so that the index of claims gives the due ones of each in order of runAt. */
+const PRIORITIES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+type Figure = 'queued' | 'due' | 'running' | 'dead'
+
+interface Found {
+  endpoint: string
+  figure: Figure | 'oldest'
+  count?: number
+  runAt?: Date
+}
+
+export async function statsOf(context: MongoContext, names: string[]): Promise<EndpointStats[]> {
+  if (names.length > MAX_NAMES) {
+    throw new RangeError(`${names.length} names in a call of at most ${MAX_NAMES}`)
+  }
+  const found: Found[] = []
+  for (let i = 0; i < names.length; i += NAMES_PER_COMMAND) {
+    found.push(...(await ask(context, names.slice(i, i + NAMES_PER_COMMAND))))
+  }
+  return names.map((name) => statsOfOne(found.filter(({ endpoint }) => endpoint === name)))
+}
+
+function ask(context: MongoContext, names: string[]): Promise<Found[]> {
+  const now = nowOf(context)
+  const [first = [], ...others] = names.flatMap((name) => pipelinesOf(name, now))
+  const unions = others.map((pipeline) => ({ $unionWith: { coll: 'jobs', pipeline } }))
+  return run(startDeadline(), (limit) =>
+    context.jobs
+      .aggregate<Found>([...first, ...unions], { batchSize: others.length + 2, ...limit })
+      .toArray(),
+  )
+}
+
+function pipelinesOf(endpoint: string, now: Date): Document[][] {
+  const due = { endpoint, state: 'queued', priority: { $in: PRIORITIES }, runAt: { $lte: now } }
+  return [
+    countOf(endpoint, 'queued', { endpoint, state: { $in: [...QUEUED_STATES] } }),
+    countOf(endpoint, 'running', { endpoint, state: 'running' }),
+    countOf(endpoint, 'dead', { endpoint, state: 'dead' }),
+    countOf(endpoint, 'due', due),
+    [
+      { $match: due },
+      { $sort: { runAt: 1 } },
+      { $limit: 1 },
+      { $project: { _id: 0, endpoint: 1, figure: { $literal: 'oldest' }, runAt: 1 } },
+    ],
+  ]
+}
+
+/** Counts in the index alone, and one beyond what is told. */
+function countOf(endpoint: string, figure: Figure, filter: Document): Document[] {
+  return [
+    { $match: filter },
+    { $limit: MAX_COUNT + 1 },
+    { $group: { _id: { endpoint, figure }, count: { $sum: 1 } } },
+    { $project: { _id: 0, endpoint: '$_id.endpoint', figure: '$_id.figure', count: 1 } },
+  ]
+}
+
+function statsOfOne(found: Found[]): EndpointStats {
+  const of = (wanted: Found['figure']) => found.find(({ figure }) => figure === wanted)
+  const countedOf = (figure: Figure) => of(figure)?.count ?? 0
+  const figures = {
+    queued: countedOf('queued'),
+    due: countedOf('due'),
+    running: countedOf('running'),
+    dead: countedOf('dead'),
+  }
+  return {
+    queued: Math.min(figures.queued, MAX_COUNT),
+    due: Math.min(figures.due, MAX_COUNT),
+    running: Math.min(figures.running, MAX_COUNT),
+    dead: Math.min(figures.dead, MAX_COUNT),
+    oldestDueAt: of('oldest')?.runAt?.getTime() ?? null,
+    more: Object.values(figures).some((figure) => figure > MAX_COUNT),
+  }
+}

@@ -1,0 +1,39 @@
+// The worker processes that were lately seen, as each reports itself every few seconds. Those not
+// seen for long go by the TTL index.
+import { MAX_WORKERS, WORKER_KEPT_MS, type WorkerRecord, type WorkerReport } from '../records.ts'
+import { type MongoContext, nowOf } from './context.ts'
+import { workerFields, workerOf } from './record-documents.ts'
+import { run, startDeadline } from './run-command.ts'
+
+export async function reportWorker(context: MongoContext, report: WorkerReport): Promise<void> {
+  await run(startDeadline(), (limit) =>
+    context.workers.updateOne(
+      { _id: report.id },
+      { $set: workerFields(report, nowOf(context)) },
+      { upsert: true, ...limit },
+    ),
+  )
+}
+
+export async function removeWorker(context: MongoContext, id: string): Promise<void> {
+  await run(startDeadline(), (limit) => context.workers.deleteOne({ _id: id }, limit))
+}
+
+/** Of more than fit those seen last: the living are not crowded out by the dead. */
+export async function listWorkers(context: MongoContext): Promise<WorkerRecord[]> {
+  const since = new Date(context.clock.now() - WORKER_KEPT_MS)
+  const found = await run(startDeadline(), (limit) =>
+    context.workers
+      .find(
+        { seenAt: { $gt: since } },
+        {
+          sort: { seenAt: -1 },
+          limit: MAX_WORKERS,
+          batchSize: MAX_WORKERS + 1,
+          ...limit,
+        },
+      )
+      .toArray(),
+  )
+  return found.map(workerOf).sort((a, b) => (a.id < b.id ? -1 : 1))
+}

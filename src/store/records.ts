@@ -1,0 +1,117 @@
+// What a store keeps beside jobs and endpoints: schedules, keys, workers and figures.
+
+export const MAX_KEYS = 1_000
+export const MAX_WORKERS = 1_000
+export const WORKER_KEPT_MS = 3_600_000
+/** How long the figures of a minute are kept. */
+export const FIGURES_KEPT_MS = 48 * 3_600_000
+
+/** A schedule as stored: what it means is src/schedule's. */
+export interface ScheduleChange {
+  name: string
+  /** Where its jobs go. */
+  endpoint: string
+  paused: boolean
+  /** JSON text, sealed at rest: timing, options and the template of its jobs. */
+  settings: string
+  payload: Uint8Array
+  /** null: no tick is to come. */
+  nextRunAt: number | null
+}
+
+export interface Schedule extends ScheduleChange {
+  lastJobId: string | null
+  /** Why the last tick made no job; null: it made one. */
+  lastError: string | null
+  createdAt: number
+  updatedAt: number
+  /** Raised by what people change, not by ticks. */
+  version: number
+}
+
+export interface ScheduleMove {
+  name: string
+  /** Guards: as read. */
+  version: number
+  tickAt: number
+  nextRunAt: number | null
+  /** undefined: it stays. */
+  lastJobId?: string
+  lastError: string | null
+}
+
+export type PutScheduleResult =
+  | { kind: 'created' | 'replaced'; schedule: Schedule }
+  /** null: `ifVersion` was given and there is no such schedule. */
+  | { kind: 'stale'; version: number | null }
+  | { kind: 'unknown_endpoint' }
+
+export type DeleteScheduleResult =
+  | { kind: 'deleted' | 'not_found' }
+  | { kind: 'stale'; version: number }
+
+export const KEY_SCOPES = ['enqueue', 'work', 'admin'] as const
+export type KeyScope = (typeof KEY_SCOPES)[number]
+
+/** An API key: never itself, only its SHA-256. */
+export interface StoredKey {
+  id: string
+  name: string
+  scope: KeyScope
+  /** Base64. */
+  hash: string
+  createdAt: number
+}
+
+export interface WorkerReport {
+  id: string
+  version: string
+  startedAt: number
+  concurrency: number
+  inFlight: number
+}
+
+export interface WorkerRecord extends WorkerReport {
+  seenAt: number
+}
+
+/** A worker reports every 5 s: one that missed two reports is taken for dead. */
+const WORKER_LIVE_MS = 15_000
+
+/** @param now by the store's clock */
+export function isLive(worker: WorkerRecord, now: number): boolean {
+  return now - worker.seenAt < WORKER_LIVE_MS
+}
+
+/** Upper bounds of the histogram of durations in MinuteFigures, in ms; one more bucket is above. */
+export const DURATION_BOUNDS_MS = [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000]
+
+/** What ended at one endpoint within one minute. */
+export interface MinuteFigures {
+  /** Its first instant. */
+  minute: number
+  endpoint: string
+  succeeded: number
+  failed: number
+  /** Attempts by duration: one count for each of DURATION_BOUNDS_MS, and one above. */
+  durations: number[]
+}
+
+export interface EndpointStats {
+  /** Due ones included. */
+  queued: number
+  due: number
+  running: number
+  dead: number
+  /** The runAt of the queued job that is due longest and not held; null: none is due. */
+  oldestDueAt: number | null
+  /** A figure is MAX_COUNT, and the true one larger. */
+  more: boolean
+}
+
+export interface ApiMode {
+  /** No API key is set: loopback targets are allowed. */
+  localMode: boolean
+  /** Base of the URLs that handlers are given; null: none is known. */
+  publicUrl: string | null
+}

@@ -1,0 +1,93 @@
+// Between rows of endpoints and the domain's record. Secrets and header values are sealed.
+import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
+import { rateFreeAt } from './bucket.ts'
+import type { KeyRing } from './key-file.ts'
+import { openHeaders } from './rows.ts'
+
+export const ENDPOINT_COLUMNS = `name, deleting, paused, disabled_reason, resting_until,
+  failure_count, bucket_full_at, concurrency, rate_count, rate_per_ms, breaker_failures,
+  breaker_cooldown_ms, timeout_ms, completion, completion_timeout_ms, created_at, updated_at,
+  version, on_finish, url, description, headers, retry, secrets`
+
+export interface EndpointRow {
+  name: string
+  deleting: number
+  paused: number
+  disabled_reason: 'gone' | null
+  resting_until: number | null
+  failure_count: number
+  bucket_full_at: number | null
+  concurrency: number | null
+  rate_count: number | null
+  rate_per_ms: number | null
+  breaker_failures: number | null
+  breaker_cooldown_ms: number | null
+  timeout_ms: number
+  completion: EndpointSettings['completion']
+  completion_timeout_ms: number
+  created_at: number
+  updated_at: number
+  version: number
+  on_finish: string | null
+  url: string | null
+  description: string
+  headers: string | null
+  retry: string
+  secrets: string
+}
+
+/** @param now by the store's clock: secrets whose overlap has ended by then are left out */
+export function toEndpoint(row: EndpointRow, keys: KeyRing, now: number): Endpoint {
+  const { rate_count, rate_per_ms, breaker_failures, breaker_cooldown_ms } = row
+  const rateLimit =
+    rate_count === null || rate_per_ms === null ? null : { count: rate_count, perMs: rate_per_ms }
+  return {
+    name: row.name,
+    url: row.url,
+    description: row.description,
+    headers: openHeaders(row.headers, row.name, keys),
+    timeoutMs: row.timeout_ms,
+    retry: JSON.parse(row.retry),
+    concurrency: row.concurrency,
+    rateLimit,
+    completion: row.completion,
+    completionTimeoutMs: row.completion_timeout_ms,
+    onFinish: row.on_finish === null ? null : JSON.parse(row.on_finish),
+    circuitBreaker:
+      breaker_failures === null || breaker_cooldown_ms === null
+        ? null
+        : { failures: breaker_failures, cooldownMs: breaker_cooldown_ms },
+    deleting: row.deleting === 1,
+    paused: row.paused === 1,
+    disabledReason: row.disabled_reason,
+    restingUntil: row.resting_until,
+    failureCount: row.failure_count,
+    rateFreeAt: rateLimit === null ? null : rateFreeAt(row.bucket_full_at, rateLimit, now),
+    secrets: validSecrets(row, keys, now).map(({ secret }) => secret),
+    createdAt: row.created_at,
+    updatedAt: row.updated_at,
+    version: row.version,
+  }
+}
+
+/** `until` null: not rotated out. Newest first. */
+export interface StoredSecret {
+  secret: string
+  until: number | null
+}
+
+export function validSecrets(
+  row: Pick<EndpointRow, 'name' | 'secrets'>,
+  keys: KeyRing,
+  now: number,
+): StoredSecret[] {
+  // The first schema wrote plain texts.
+  const stored: (StoredSecret | string)[] = JSON.parse(keys.open(row.secrets, row.name))
+  return stored
+    .map((one) => (typeof one === 'string' ? { secret: one, until: null } : one))
+    .filter(({ until }) => until === null || until > now)
+}
+
+export function sealSecrets(secrets: StoredSecret[], name: string, keys: KeyRing): string {
+  return keys.seal(JSON.stringify(secrets), name)
+}

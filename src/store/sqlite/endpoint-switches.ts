@@ -1,0 +1,60 @@
+// pause, resume and the rotation of secrets: what people change about an endpoint beside its
+// settings. Durable, for an HTTP answer reports them.
+import type { Endpoint } from '../../endpoint/endpoint.ts'
+import { MAX_SECRETS } from '../store.ts'
+import type { Database } from './database.ts'
+import { sealSecrets, validSecrets } from './endpoint-rows.ts'
+import { find, findRow } from './endpoints.ts'
+
+/** Parameters: now, name. */
+export const PAUSE = `
+update endpoints set paused = 1, updated_at = ?, version = version + 1
+where name = ? and deleting = 0`
+export const RESUME = `
+update endpoints set paused = 0, disabled_reason = null, resting_until = null,
+  rest_by_breaker = 0, throttle_streak = 0, failure_count = 0, probe_id = null,
+  probe_fence = null, updated_at = ?, version = version + 1
+where name = ? and deleting = 0`
+/** Parameters: secrets, now, name. */
+export const ROTATE = `
+update endpoints set secrets = ?, updated_at = ?, version = version + 1
+where name = ? and deleting = 0`
+
+export function pauseEndpoint(database: Database, name: string): Promise<Endpoint | null> {
+  const { connection, clock } = database
+  return connection.write('full', () => {
+    connection.statement(PAUSE).run(clock.now(), name)
+    return find(database, name)
+  })
+}
+
+export async function resumeEndpoint(database: Database, name: string): Promise<Endpoint | null> {
+  const { connection, clock, watch } = database
+  const endpoint = await connection.write('full', () => {
+    connection.statement(RESUME).run(clock.now(), name)
+    return find(database, name)
+  })
+  watch.stir()
+  return endpoint
+}
+
+export function rotateSecret(
+  database: Database,
+  name: string,
+  secret: string,
+  overlapMs: number,
+): Promise<Endpoint | null> {
+  const { connection, clock, keys } = database
+  return connection.write('full', () => {
+    const row = findRow(database, name)
+    if (row === null) return null
+    const now = clock.now()
+    const overlapEnds = now + overlapMs
+    const older = validSecrets(row, keys, now)
+      .map((one) => ({ ...one, until: Math.min(one.until ?? overlapEnds, overlapEnds) }))
+      .filter(({ until }) => until > now)
+    const secrets = [{ secret, until: null }, ...older].slice(0, MAX_SECRETS)
+    connection.statement(ROTATE).run(sealSecrets(secrets, name, keys), now, name)
+    return find(database, name)
+  })
+}

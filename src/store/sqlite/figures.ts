@@ -1,0 +1,68 @@
+// Figures: what ended at each endpoint within each minute, added up by all workers.
+import { MAX_FIGURES_READ, minuteOf, wholeMinutes } from '../minute-figures.ts'
+import { FIGURES_KEPT_MS, type MinuteFigures } from '../records.ts'
+import type { Database } from './database.ts'
+
+/** In one transaction: it holds the file, and others must not wait long for it. */
+const ADDED_PER_TRANSACTION = 500
+/** More than an add can make, so that the table shrinks again after a burst. */
+const FORGOTTEN_PER_ADD = 1_000
+
+export const FIGURES_OF = `
+select succeeded, failed, durations from figures where minute = ? and endpoint = ?`
+export const WRITE_FIGURES = `
+insert or replace into figures (minute, endpoint, succeeded, failed, durations)
+values (?, ?, ?, ?, ?)`
+/** Parameters: the first minute that is kept, limit. */
+export const FORGET_FIGURES = `
+delete from figures where (minute, endpoint) in (
+  select minute, endpoint from figures where minute < ? limit ?)`
+/** Parameters: the first minute, limit. */
+export const FIGURES_SINCE = `
+select minute, endpoint, succeeded, failed, durations from figures
+where minute >= ? order by minute desc, endpoint desc limit ?`
+
+interface FiguresRow {
+  minute: number
+  endpoint: string
+  succeeded: number
+  failed: number
+  /** JSON. */
+  durations: string
+}
+
+export async function addFigures(database: Database, figures: MinuteFigures[]): Promise<void> {
+  const { connection, clock } = database
+  for (let i = 0; i < figures.length; i += ADDED_PER_TRANSACTION) {
+    await connection.write('normal', () => {
+      for (const one of figures.slice(i, i + ADDED_PER_TRANSACTION)) add(database, one)
+      const firstKept = clock.now() - FIGURES_KEPT_MS
+      connection.statement(FORGET_FIGURES).run(firstKept, FORGOTTEN_PER_ADD)
+    })
+  }
+}
+
+function add({ connection }: Database, figures: MinuteFigures): void {
+  const { minute, endpoint } = figures
+  const stored = connection.statement(FIGURES_OF).get(minute, endpoint) as FiguresRow | undefined
+  const before: number[] = stored === undefined ? [] : JSON.parse(stored.durations)
+  const durations = figures.durations.map((count, i) => count + (before[i] ?? 0))
+  connection
+    .statement(WRITE_FIGURES)
+    .run(
+      minute,
+      endpoint,
+      figures.succeeded + (stored?.succeeded ?? 0),
+      figures.failed + (stored?.failed ?? 0),
+      JSON.stringify(durations),
+    )
+}
+
+export function figuresSince({ connection }: Database, instant: number): Promise<MinuteFigures[]> {
+  return connection.read(() => {
+    const rows = connection
+      .statement(FIGURES_SINCE)
+      .all(minuteOf(instant), MAX_FIGURES_READ + 1) as unknown as FiguresRow[]
+    return wholeMinutes(rows.map((row) => ({ ...row, durations: JSON.parse(row.durations) })))
+  })
+}

@@ -1,0 +1,99 @@
+// The gate of an endpoint: how many jobs a claim may take of it. The claiming transaction is the
+// only one that writes, so what is counted here holds until it commits.
+import { isTripped, type RateLimit } from '../../endpoint/endpoint.ts'
+import { afterTaking, rateFreeAt, wholeTokens } from './bucket.ts'
+import type { Database } from './database.ts'
+
+/** Proves the guard endpoint_eligible but for limits. Parameters: name, now. */
+export const ELIGIBLE = `
+select concurrency, rate_count, rate_per_ms, bucket_full_at, failure_count, breaker_failures,
+  probe_id, probe_fence
+from endpoints
+where name = ? and deleting = 0 and paused = 0 and disabled_reason is null
+  and (resting_until is null or resting_until <= ?)`
+
+/** All of them: those that await completion, and those whose lease has lapsed, too. */
+export const RUNNING_UP_TO = `
+select count(*) as count from (
+  select 1 from jobs where state = 'running' and endpoint = ? limit ?)`
+
+export const PROBE_RUNS = `select 1 from jobs where id = ? and state = 'running' and fence = ?`
+
+export const TAKE_TOKENS = 'update endpoints set bucket_full_at = ? where name = ?'
+export const RECORD_PROBE = 'update endpoints set probe_id = ?, probe_fence = ? where name = ?'
+
+/** How soon to ask again where nothing tells when an attempt will end. */
+const ASK_AGAIN_MS = 250
+
+export interface GateRow {
+  concurrency: number | null
+  rate_count: number | null
+  rate_per_ms: number | null
+  bucket_full_at: number | null
+  failure_count: number
+  breaker_failures: number | null
+  probe_id: string | null
+  probe_fence: number | null
+}
+
+/** null: nothing may be claimed of it now. */
+export function eligible({ connection }: Database, endpoint: string, now: number): GateRow | null {
+  return (connection.statement(ELIGIBLE).get(endpoint, now) as GateRow | undefined) ?? null
+}
+
+/** How many jobs the limits leave room for, of those that are asked for. */
+export function roomAt(
+  { connection }: Database,
+  endpoint: string,
+  gate: GateRow,
+  asked: number,
+  now: number,
+): number {
+  let room = asked
+  const rateLimit = rateLimitOf(gate)
+  if (rateLimit !== null) room = Math.min(room, wholeTokens(gate.bucket_full_at, rateLimit, now))
+  if (gate.concurrency !== null && room > 0) {
+    const running = connection.statement(RUNNING_UP_TO).get(endpoint, gate.concurrency)?.count
+    room = Math.min(room, gate.concurrency - (running as number))
+  }
+  if (room > 0 && isProbing(gate)) {
+    const { probe_id, probe_fence } = gate
+    const probe = connection.statement(PROBE_RUNS).get(probe_id, probe_fence)
+    room = probe === undefined ? 1 : 0
+  }
+  return room
+}
+
+/** Writes what the claim took; answers when to ask again. */
+export function closeGate(
+  { connection }: Database,
+  endpoint: string,
+  gate: GateRow,
+  claimed: { jobId: string; fence: number }[],
+  now: number,
+): number {
+  const rateLimit = rateLimitOf(gate)
+  let fullAt = gate.bucket_full_at
+  if (rateLimit !== null && claimed.length > 0) {
+    fullAt = afterTaking(fullAt, rateLimit, now, claimed.length)
+    connection.statement(TAKE_TOKENS).run(fullAt, endpoint)
+  }
+  const [probe] = claimed
+  if (probe !== undefined && isProbing(gate)) {
+    connection.statement(RECORD_PROBE).run(probe.jobId, probe.fence, endpoint)
+  }
+  const freeAt = rateLimit === null ? null : rateFreeAt(fullAt, rateLimit, now)
+  return freeAt ?? now + ASK_AGAIN_MS
+}
+
+function isProbing({ breaker_failures, failure_count }: GateRow): boolean {
+  const circuitBreaker =
+    breaker_failures === null ? null : { failures: breaker_failures, cooldownMs: 0 }
+  return isTripped({ circuitBreaker, failureCount: failure_count })
+}
+
+function rateLimitOf({ rate_count, rate_per_ms }: GateRow): RateLimit | null {
+  return rate_count === null || rate_per_ms === null
+    ? null
+    : { count: rate_count, perMs: rate_per_ms }
+}

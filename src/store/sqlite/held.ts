@@ -1,0 +1,143 @@
+// Held jobs: those that wait for other jobs or for the turn of their ordering key. A job is judged
+// by reading alone; what the judgement leads to is written under the guards of its event.
+import type { JobState } from '../../job/job.ts'
+import type { Database } from './database.ts'
+import { finishQueuedAs } from './finish.ts'
+import { guardOf, IN_ORDER } from './guards.ts'
+import { listText, parsed } from './rows.ts'
+
+export const HELD_COLUMNS = 'seq, id, endpoint, ordering_key, waiting_for'
+
+export const HELD_BY_SEQ = `select ${HELD_COLUMNS} from jobs where seq = ? and held = 1`
+export const HELD_BY_ID = `select ${HELD_COLUMNS} from jobs where id = ? and held = 1`
+
+export const STATE_OF_DEPENDENCY = 'select state from jobs where id = ?'
+
+/** The earliest of its ordering key that is not final. */
+export const HEAD_OF_KEY = `
+select ${HELD_COLUMNS}, held from jobs
+where ${IN_ORDER} and endpoint = ? and ordering_key = ? order by seq limit 1`
+export const TURN_OF_KEY = `
+select seq, state from jobs where turn is not null and endpoint = ? and turn = ?`
+
+/** Parameters: now, seq. */
+export const PROMOTE = `
+update jobs set held = 0, recheck = 0, turn = ordering_key, due_at = max(run_at, ?),
+  version = version + 1
+where seq = ? and ${guardOf('promote')}`
+/** A later one of the key, when an earlier is queued again: it was not begun, or waits to be. */
+export const HOLD_AGAIN = `
+update jobs set held = 1, turn = null, version = version + 1
+where seq = ? and state = 'queued' and turn is not null`
+/** Parameters: finished at, purge at, message, seq. */
+export const FAIL_DEPENDENT = `
+update jobs set ${finishQueuedAs('dead')}, failure_reason = 'dependency_failed',
+  failure_message = ?
+where seq = ? and ${guardOf('fail_dependent')}`
+export const WAIT_FOR = `
+update jobs set waiting_for = ?, recheck = 0 where seq = ? and held = 1`
+
+export interface HeldRow {
+  seq: number
+  id: string
+  endpoint: string
+  ordering_key: string | null
+  waiting_for: string | null
+}
+
+export type Judgement =
+  | { kind: 'waits' }
+  /** Of what it waited for some is done, not all. */
+  | { kind: 'waits_for_less'; left: string[] }
+  | { kind: 'fails'; dependency: string }
+  | { kind: 'ready'; left: string[] }
+
+export function judge(database: Database, row: HeldRow): Judgement {
+  const waitingFor = parsed<string[]>(row.waiting_for, [])
+  const left: string[] = []
+  for (const id of waitingFor) {
+    const state = stateOf(database, id)
+    if (state === null || state === 'dead' || state === 'cancelled') {
+      return { kind: 'fails', dependency: id }
+    }
+    if (state !== 'succeeded') left.push(id)
+  }
+  if (left.length > 0) {
+    return left.length < waitingFor.length ? { kind: 'waits_for_less', left } : { kind: 'waits' }
+  }
+  if (row.ordering_key === null || turnIsFree(database, row)) return { kind: 'ready', left }
+  return waitingFor.length > 0 ? { kind: 'waits_for_less', left } : { kind: 'waits' }
+}
+
+function turnIsFree({ connection }: Database, { seq, endpoint, ordering_key }: HeldRow): boolean {
+  const head = connection.statement(HEAD_OF_KEY).get(endpoint, ordering_key)
+  if (head?.seq !== seq) return false
+  return connection.statement(TURN_OF_KEY).get(endpoint, ordering_key)?.state !== 'running'
+}
+
+/** Judges and writes. Whoever calls it is in a transaction, and sees to the aftermath. */
+export function resolveHeld(database: Database, row: HeldRow): Judgement['kind'] {
+  const judgement = judge(database, row)
+  switch (judgement.kind) {
+    case 'waits':
+      return judgement.kind
+    case 'waits_for_less':
+      waitFor(database, row, judgement.left)
+      return judgement.kind
+    case 'fails':
+      return failDependent(database, row, judgement.dependency) ? judgement.kind : 'waits'
+    case 'ready':
+      waitFor(database, row, [])
+      return promote(database, row) ? judgement.kind : 'waits'
+    default:
+      throw new Error(`unknown judgement ${(judgement satisfies never as Judgement).kind}`)
+  }
+}
+
+/** Gives the turn of the key to whom it is due; answers whether that changed anything. */
+export function passTurn(database: Database, endpoint: string, orderingKey: string): boolean {
+  const head = database.connection.statement(HEAD_OF_KEY).get(endpoint, orderingKey)
+  if (head === undefined || head.held === 0) return false
+  return resolveHeld(database, head as unknown as HeldRow) === 'ready'
+}
+
+function promote(database: Database, { seq, endpoint, ordering_key }: HeldRow): boolean {
+  const { connection, clock, watch } = database
+  if (ordering_key !== null) {
+    const holder = connection.statement(TURN_OF_KEY).get(endpoint, ordering_key)
+    if (holder !== undefined) connection.statement(HOLD_AGAIN).run(holder.seq as number)
+  }
+  const { changes } = connection.statement(PROMOTE).run(clock.now(), seq)
+  if (changes === 1) watch.stir()
+  return changes === 1
+}
+
+function waitFor({ connection }: Database, row: HeldRow, left: string[]): void {
+  const text = listText(left)
+  if (text !== row.waiting_for) connection.statement(WAIT_FOR).run(text, row.seq)
+}
+
+function failDependent({ connection, clock, settings }: Database, row: HeldRow, id: string) {
+  const now = clock.now()
+  const message = `it depends on ${id}, which did not succeed`
+  const { changes } = connection
+    .statement(FAIL_DEPENDENT)
+    .run(now, now + settings.retentionDeadMs, message, row.seq)
+  return changes === 1
+}
+
+export function stateOf({ connection }: Database, id: string): JobState | null {
+  const row = connection.statement(STATE_OF_DEPENDENCY).get(id)
+  return row === undefined ? null : (row.state as JobState)
+}
+
+export function headOfOrderingKey(
+  { connection }: Database,
+  endpoint: string,
+  orderingKey: string,
+): Promise<string | null> {
+  return connection.read(() => {
+    const row = connection.statement(HEAD_OF_KEY).get(endpoint, orderingKey)
+    return row === undefined ? null : (row.id as string)
+  })
+}

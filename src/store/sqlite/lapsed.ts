@@ -1,0 +1,131 @@
+// Leases of senders that ran out: their jobs are queued again, or buried.
+import type { SweepCounts } from '../store.ts'
+import { runAftermath } from './aftermath.ts'
+import { attemptEndedByStore, attemptLine, WITH_ATTEMPT } from './attempt-log.ts'
+import { UNKNOWN_BOOT } from './clock.ts'
+import type { Database } from './database.ts'
+import { DROP_LEASE, finishAs } from './finish.ts'
+import { guardOf } from './guards.ts'
+
+const LAPSED_COLUMNS = `seq, fence, lease_id, lease_boot, lease_mono, worker_id, claimed_at,
+  attempt_count, attempts_left, superseded`
+
+/** Of an earlier start of the machine; parameters: boot, limit. Twice, to seek on either side. */
+export const LAPSED_BEFORE_BOOT = `
+select ${LAPSED_COLUMNS} from jobs where state = 'running' and lease_boot < ? limit ?`
+export const LAPSED_AFTER_BOOT = `
+select ${LAPSED_COLUMNS} from jobs where state = 'running' and lease_boot > ? limit ?`
+/** Parameters: boot, monotonic now, limit. */
+export const LAPSED = `
+select ${LAPSED_COLUMNS} from jobs
+where state = 'running' and lease_boot = ? and lease_mono <= ?
+order by lease_mono limit ?`
+/** Only where no boot id is known: walks all leases. Parameters: boot, now, now, limit. */
+export const LAPSED_BY_RESTART = `
+select ${LAPSED_COLUMNS} from jobs
+where state = 'running' and lease_boot = ? and lease_mono > ? and lease_mono - lease_ms > ?
+limit ?`
+
+/** After `seq` come the parameters of the guard lease_lapsed. Parameters: line, now (twice), … */
+export const RECLAIM = `
+update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = ?, due_at = ?, ${DROP_LEASE}
+where seq = ? and ${guardOf('reclaim')}`
+/** Parameters: line, now, purge at, message, … */
+export const BURY_LAPSED = `
+update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')},
+  failure_reason = 'lease_lost', failure_message = ?, ${DROP_LEASE}
+where seq = ? and ${guardOf('bury_lapsed')}`
+/** Parameters: line, now, purge at, … */
+export const WITHDRAW_LAPSED = `
+update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
+where seq = ? and awaiting = 0 and ${guardOf('withdraw_lapsed')}`
+
+const LOST = 'the lease ran out: its worker ended, hung, or lost the store'
+const LOST_LAST = 'the lease of the last attempt ran out: its worker ended, hung, or lost the store'
+
+interface LapsedRow {
+  seq: number
+  fence: number
+  lease_id: string
+  lease_boot: number
+  lease_mono: number
+  worker_id: string
+  claimed_at: number
+  attempt_count: number
+  attempts_left: number
+  superseded: number
+}
+
+type LapseCounts = Pick<SweepCounts, 'reclaimed' | 'buriedLapsed'>
+
+export async function endLapsedLeases(database: Database, limit: number): Promise<LapseCounts> {
+  const rows = await findLapsed(database, limit)
+  if (rows.length === 0) return { reclaimed: 0, buriedLapsed: 0 }
+  return database.connection.write('normal', () => {
+    const counts = { reclaimed: 0, buriedLapsed: 0 }
+    for (const row of rows) {
+      if (row.superseded === 1) counts.buriedLapsed += withdrawLapsed(database, row)
+      else if (row.attempts_left > 0) counts.reclaimed += reclaim(database, row)
+      else counts.buriedLapsed += buryLapsed(database, row)
+    }
+    runAftermath(database)
+    return counts
+  })
+}
+
+function findLapsed({ connection, clock }: Database, limit: number): Promise<LapsedRow[]> {
+  return connection.read(() => {
+    const { boot } = clock
+    const now = clock.monotonic()
+    const rows = connection.statement(LAPSED).all(boot, now, limit)
+    rows.push(...connection.statement(LAPSED_BEFORE_BOOT).all(boot, limit))
+    rows.push(...connection.statement(LAPSED_AFTER_BOOT).all(boot, limit))
+    if (boot === UNKNOWN_BOOT) {
+      rows.push(...connection.statement(LAPSED_BY_RESTART).all(boot, now, now, limit))
+    }
+    return rows.slice(0, limit) as unknown as LapsedRow[]
+  })
+}
+
+function reclaim(database: Database, row: LapsedRow): number {
+  const now = database.clock.now()
+  const { changes } = database.connection
+    .statement(RECLAIM)
+    .run(lostLine(row, 'reclaim', now), now, now, row.seq, ...lapseProof(database, row))
+  return Number(changes)
+}
+
+function buryLapsed(database: Database, row: LapsedRow): number {
+  const now = database.clock.now()
+  const line = lostLine(row, 'bury_lapsed', now)
+  const purgeAt = now + database.settings.retentionDeadMs
+  const { changes } = database.connection
+    .statement(BURY_LAPSED)
+    .run(line, now, purgeAt, LOST_LAST, row.seq, ...lapseProof(database, row))
+  return Number(changes)
+}
+
+function withdrawLapsed(database: Database, row: LapsedRow): number {
+  const now = database.clock.now()
+  const line = lostLine(row, 'withdraw_lapsed', now)
+  const purgeAt = now + database.settings.retentionMs
+  const { changes } = database.connection
+    .statement(WITHDRAW_LAPSED)
+    .run(line, now, purgeAt, row.seq, ...lapseProof(database, row))
+  return Number(changes)
+}
+
+function lostLine(
+  row: LapsedRow,
+  event: 'reclaim' | 'bury_lapsed' | 'withdraw_lapsed',
+  now: number,
+): string {
+  const lease = { fence: row.fence, leaseId: row.lease_id }
+  return attemptLine(attemptEndedByStore(row, 'lost', now, LOST), lease, event)
+}
+
+/** The parameters of the guard lease_lapsed. */
+function lapseProof({ clock }: Database, row: LapsedRow): (number | string)[] {
+  const now = clock.monotonic()
+  return [row.fence, row.lease_id, row.lease_boot, row.lease_mono, clock.boot, now, now]
+}

@@ -1,0 +1,145 @@
+// renew, release and heartbeat: what a holder writes while its attempt goes on, or was not begun.
+import type { Lease } from '../../job/job.ts'
+import type { Heartbeat, HeartbeatResult, RenewResult } from '../settlement.ts'
+import { runAftermath } from './aftermath.ts'
+import { readAttemptLines } from './attempt-log.ts'
+import type { Database } from './database.ts'
+import { DROP_LEASE, finishAs } from './finish.ts'
+import { guardOf } from './guards.ts'
+
+/**
+ * Parameters: boot, expiry, lease length, boot, expiry (twice), wall-clock expiry, boot. A lease is
+ * never shortened; one of an earlier start of the machine can not be compared and is replaced.
+ */
+const EXTEND_LEASE = `
+  lease_ms = iif(lease_boot <> ? or lease_mono < ?, ?, lease_ms),
+  lease_mono = iif(lease_boot <> ?, ?, max(lease_mono, ?)),
+  lease_wall = max(lease_wall, ?),
+  lease_boot = ?`
+
+/** Then: id, fence, lease id. */
+export const RENEW = `update jobs set ${EXTEND_LEASE} where id = ? and ${guardOf('renew')}`
+
+/** Nothing was sent: as if it had not been claimed, but for the fence. */
+const UNSENT = `attempt_count = attempt_count - 1, attempts_left = attempts_left + 1,
+  started_at = iif(attempt_count = 1, null, started_at)`
+
+/** Parameters: now; id, fence, lease id. */
+export const RELEASE = `
+update jobs set state = 'queued', due_at = max(run_at, ?), ${UNSENT}, ${DROP_LEASE}
+where id = ? and ${guardOf('release')}`
+/** Parameters: now, purge at; id, fence, lease id. */
+export const WITHDRAW_UNSENT = `
+update jobs set ${finishAs('cancelled')}, ${UNSENT}, ${DROP_LEASE}
+where id = ? and ${guardOf('withdraw')}`
+
+export const HELD_LEASE = `
+select state, fence, lease_id, awaiting, pulled_ms, lease_wall, attempts from jobs where id = ?`
+
+/** Each of a kind of holder; the last parameters: progress, id, fence, lease id. */
+export const HEARTBEAT = {
+  pushed: heartbeatSql('lease_wall = lease_wall'),
+  /** Parameter: wall-clock expiry. */
+  awaiting: heartbeatSql('lease_wall = max(lease_wall, ?)'),
+  /** Parameters: as of RENEW. */
+  pulled: heartbeatSql(EXTEND_LEASE),
+} as const
+
+function heartbeatSql(extension: string): string {
+  return `update jobs set ${extension}, progress = coalesce(?, progress), version = version + 1
+    where id = ? and ${guardOf('heartbeat')}`
+}
+
+interface LeaseRow {
+  state: string
+  fence: number
+  lease_id: string | null
+  awaiting: number
+  pulled_ms: number | null
+  lease_wall: number | null
+  attempts: string | null
+}
+
+export async function renew(
+  database: Database,
+  leases: Lease[],
+  leaseMs: number,
+): Promise<RenewResult[]> {
+  if (leases.length === 0) return []
+  return database.connection.write('normal', () => {
+    const values = extension(database, leaseMs)
+    const statement = database.connection.statement(RENEW)
+    return leases.map(({ jobId, fence, leaseId }) => {
+      const { changes } = statement.run(...values, jobId, fence, leaseId)
+      return changes === 1 ? 'applied' : 'lease_lost'
+    })
+  })
+}
+
+/** The parameters of EXTEND_LEASE. */
+function extension({ clock }: Database, ms: number): number[] {
+  const { boot } = clock
+  const until = clock.monotonic() + ms
+  return [boot, until, ms, boot, until, until, clock.now() + ms, boot]
+}
+
+export async function release(database: Database, leases: Lease[]): Promise<RenewResult[]> {
+  if (leases.length === 0) return []
+  const results = await database.connection.write('normal', () => {
+    const told = leases.map((lease) => releaseOne(database, lease))
+    runAftermath(database)
+    return told
+  })
+  if (results.includes('applied')) database.watch.stir()
+  return results
+}
+
+function releaseOne(database: Database, { jobId, fence, leaseId }: Lease): RenewResult {
+  const { connection, clock, settings } = database
+  const now = clock.now()
+  if (connection.statement(RELEASE).run(now, jobId, fence, leaseId).changes === 1) return 'applied'
+  const { changes } = connection
+    .statement(WITHDRAW_UNSENT)
+    .run(now, now + settings.retentionMs, jobId, fence, leaseId)
+  return changes === 1 ? 'applied' : 'lease_lost'
+}
+
+export function heartbeat(
+  database: Database,
+  lease: Lease,
+  beat: Heartbeat,
+): Promise<HeartbeatResult> {
+  const { connection } = database
+  const { jobId, fence, leaseId } = lease
+  return connection.write('full', () => {
+    const row = connection.statement(HELD_LEASE).get(jobId) as LeaseRow | undefined
+    if (row === undefined) return { kind: 'lease_lost' }
+    const [kind, values] = extensionBy(database, row, beat)
+    const progress =
+      beat.progress === null ? null : JSON.stringify({ ...beat.progress, at: database.clock.now() })
+    const { changes } = connection
+      .statement(HEARTBEAT[kind])
+      .run(...values, progress, jobId, fence, leaseId)
+    if (changes === 0) return { kind: wasCancelled(row, lease) ? 'cancelled' : 'lease_lost' }
+    const after = connection.statement(HELD_LEASE).get(jobId) as unknown as LeaseRow
+    return { kind: 'applied', leaseExpiresAt: after.lease_wall as number }
+  })
+}
+
+function extensionBy(
+  database: Database,
+  { awaiting, pulled_ms }: LeaseRow,
+  { extendMs, completionTimeoutMs }: Heartbeat,
+): [keyof typeof HEARTBEAT, number[]] {
+  if (awaiting === 1) {
+    return ['awaiting', [database.clock.now() + (extendMs ?? completionTimeoutMs)]]
+  }
+  return pulled_ms === null
+    ? ['pushed', []]
+    : ['pulled', extension(database, extendMs ?? pulled_ms)]
+}
+
+function wasCancelled({ attempts }: LeaseRow, { fence, leaseId }: Lease): boolean {
+  const last = readAttemptLines(attempts).at(-1)
+  return last?.outcome === 'cancelled' && last.fence === fence && last.leaseId === leaseId
+}

@@ -1,0 +1,75 @@
+// statsOf: what waits, runs and died at endpoints. Each figure looks at no more index entries than
+// can be told of, and at no job itself.
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { EndpointStats } from '../records.ts'
+import { MAX_COUNT } from '../store.ts'
+import { ABOVE_ALL, NEXT_PRIORITY } from './claim.ts'
+import type { Database } from './database.ts'
+import { COUNT_CLAIMABLE, COUNT_HELD, COUNT_RUNNING } from './endpoints.ts'
+import { UNSUCCESSFUL } from './guards.ts'
+
+/** Names in one call: each may cost 50,000 index entries, a few milliseconds. */
+export const MAX_NAMES = 100
+
+export const COUNT_DEAD = `
+select count(*) as count from (
+  select 1 from jobs where ${UNSUCCESSFUL} and state = 'dead' and endpoint = ?
+  limit ${MAX_COUNT + 1})`
+/** In order, so that the first entry is the oldest. Parameters: endpoint, priority, now, limit. */
+export const COUNT_DUE = `
+select count(*) as count, min(run_at) as oldest from (
+  select run_at from jobs
+  where state = 'queued' and held = 0 and endpoint = ? and priority = ? and run_at <= ?
+  order by run_at limit ?)`
+
+export async function statsOf(database: Database, names: string[]): Promise<EndpointStats[]> {
+  if (names.length > MAX_NAMES) {
+    throw new RangeError(`${names.length} names in a call of at most ${MAX_NAMES}`)
+  }
+  const stats: EndpointStats[] = []
+  for (const name of names) {
+    stats.push(await database.connection.read(() => statsOfOne(database, name)))
+    // Others are let through: all names together may take longer than a claim should wait.
+    await nextTurn()
+  }
+  return stats
+}
+
+function statsOfOne(database: Database, name: string): EndpointStats {
+  const count = (sql: string) => database.connection.statement(sql).get(name)?.count as number
+  const { due, oldestDueAt } = dueOf(database, name)
+  const figures = {
+    queued: count(COUNT_CLAIMABLE) + count(COUNT_HELD),
+    due,
+    running: count(COUNT_RUNNING),
+    dead: count(COUNT_DEAD),
+  }
+  return {
+    queued: Math.min(figures.queued, MAX_COUNT),
+    due: Math.min(figures.due, MAX_COUNT),
+    running: Math.min(figures.running, MAX_COUNT),
+    dead: Math.min(figures.dead, MAX_COUNT),
+    oldestDueAt,
+    more: Object.values(figures).some((figure) => figure > MAX_COUNT),
+  }
+}
+
+/** Of each priority at least the oldest is looked at, for only one of them is the oldest of all. */
+function dueOf(
+  { connection, clock }: Database,
+  name: string,
+): { due: number; oldestDueAt: number | null } {
+  const now = clock.now()
+  let due = 0
+  let oldestDueAt: number | null = null
+  let priority = connection.statement(NEXT_PRIORITY).get(name, ABOVE_ALL)?.priority
+  while (typeof priority === 'number') {
+    const room = Math.max(1, MAX_COUNT + 1 - due)
+    const found = connection.statement(COUNT_DUE).get(name, priority, now, room)
+    due += found?.count as number
+    const oldest = found?.oldest
+    if (typeof oldest === 'number') oldestDueAt = Math.min(oldest, oldestDueAt ?? oldest)
+    priority = connection.statement(NEXT_PRIORITY).get(name, priority)?.priority
+  }
+  return { due, oldestDueAt }
+}

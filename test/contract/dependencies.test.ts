@@ -1,0 +1,293 @@
+// What dependencies promise: a job starts when all it depends on have succeeded, dies with the
+// first that does not, and is never forgotten, whatever happens at the same moment.
+import { describe, expect, test } from 'vitest'
+import type { ClaimedJob, Job } from '../../src/job/job.ts'
+import { newJobId } from '../../src/job/job-id.ts'
+import type { Store } from '../../src/store/store.ts'
+import { ENGINES, useStore } from '../support/stores.ts'
+import { until } from '../support/until.ts'
+import {
+  addEndpoint,
+  bringTo,
+  claimFrom,
+  claimOne,
+  enqueueMany,
+  enqueueOne,
+  jobOf,
+  newJob,
+  passed,
+  success,
+  sweep,
+} from './fixtures.ts'
+
+const HOUR_MS = 3_600_000
+
+describe.each(ENGINES)('on %s', (engine) => {
+  const place = useStore(engine)
+
+  /** A job of an endpoint of its own, so that it can be claimed alone. */
+  async function alone(dependsOn: string[] = []): Promise<Job> {
+    const endpoint = await addEndpoint(place.store)
+    return enqueueOne(place.store, endpoint, { dependsOn })
+  }
+
+  async function finish(job: Job, state: 'succeeded' | 'dead' | 'cancelled'): Promise<void> {
+    await bringTo(place.store, await claimOne(place.store, job.endpoint), state)
+  }
+
+  async function stateOf({ id }: Job): Promise<string> {
+    const { state, isHeld, failure } = await jobOf(place.store, id)
+    return isHeld ? 'held' : (failure?.reason ?? state)
+  }
+
+  test('a job waits until all it depends on have succeeded', async () => {
+    const { store } = place
+    const [first, second] = [await alone(), await alone()]
+    const last = await enqueueOne(store, await addEndpoint(store), {
+      dependsOn: [first.id, second.id],
+      runAt: store.clock.now() - HOUR_MS,
+    })
+    expect(last).toMatchObject({ isHeld: true, state: 'queued' })
+    expect(last.waitingFor.toSorted()).toEqual([first.id, second.id].toSorted())
+    expect((await store.due(null)).endpoints).not.toContain(last.endpoint)
+    await finish(first, 'succeeded')
+    expect(await jobOf(store, last.id)).toMatchObject({ isHeld: true, waitingFor: [second.id] })
+    expect(await claimFrom(store, last.endpoint, 1)).toEqual([])
+    const since = store.clock.now() - 1
+    await finish(second, 'succeeded')
+    expect(await jobOf(store, last.id)).toMatchObject({
+      isHeld: false,
+      waitingFor: [],
+      dependsOn: [first.id, second.id],
+    })
+    // It counts as due from now on, though its runAt is long past.
+    expect((await store.due(since)).endpoints).toContain(last.endpoint)
+    expect((await store.due(null)).endpoints).toContain(last.endpoint)
+    expect((await claimOne(store, last.endpoint)).jobId).toBe(last.id)
+  })
+
+  test('a chain and a diamond run from their beginning to their end', async () => {
+    const top = await alone()
+    const [left, right] = [await alone([top.id]), await alone([top.id])]
+    const bottom = await alone([left.id, right.id])
+    const states = () => Promise.all([top, left, right, bottom].map(stateOf))
+    expect(await states()).toEqual(['queued', 'held', 'held', 'held'])
+    await finish(top, 'succeeded')
+    expect(await states()).toEqual(['succeeded', 'queued', 'queued', 'held'])
+    await finish(left, 'succeeded')
+    expect(await stateOf(bottom)).toBe('held')
+    await finish(right, 'succeeded')
+    expect(await stateOf(bottom)).toBe('queued')
+  })
+
+  test.each(['dead', 'cancelled'] as const)(
+    'with one that is %s all die that depend on it, and those on them',
+    async (state) => {
+      const top = await alone()
+      const other = await alone()
+      const left = await alone([top.id, other.id])
+      const right = await alone([top.id])
+      const bottom = await alone([left.id, right.id])
+      await finish(top, state)
+      await until(async () => {
+        await sweep(place.store)
+        return (await stateOf(bottom)) !== 'held'
+      })
+      const states = await Promise.all([left, right, bottom, other].map(stateOf))
+      expect(states).toEqual([...Array(3).fill('dependency_failed'), 'queued'])
+      expect((await jobOf(place.store, left.id)).attempts).toEqual([])
+    },
+  )
+
+  test('a retry of the one that died does not revive the others, their own retry does', async () => {
+    const { store } = place
+    const first = await alone()
+    const second = await alone([first.id])
+    await finish(first, 'dead')
+    await sweep(store)
+    await store.retry([first.id])
+    await finish(first, 'succeeded')
+    await sweep(store)
+    expect(await stateOf(second)).toBe('dependency_failed')
+    await store.retry([second.id])
+    expect(await jobOf(store, second.id)).toMatchObject({
+      state: 'queued',
+      isHeld: false,
+      waitingFor: [],
+      dependsOn: [first.id],
+    })
+    expect(await claimFrom(store, second.endpoint, 1)).toHaveLength(1)
+  })
+
+  test('one that has succeeded already is met, one that is dead already is the end', async () => {
+    const { store } = place
+    const [good, bad] = [await alone(), await alone()]
+    await finish(good, 'succeeded')
+    await finish(bad, 'dead')
+    const ready = await alone([good.id])
+    expect(ready).toMatchObject({ isHeld: false, waitingFor: [], dependsOn: [good.id] })
+    const late = await alone([good.id, bad.id])
+    expect((await jobOf(store, late.id)).state).toBe('queued')
+    expect(await claimFrom(store, late.endpoint, 1)).toEqual([])
+    await sweep(store)
+    expect(await stateOf(late)).toBe('dependency_failed')
+  })
+
+  test('one that is not stored is refused, and nothing of the request is stored', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const [known, gone, unknown] = [await alone(), await alone(), newJobId(store.clock.now())]
+    await finish(gone, 'succeeded')
+    expect(await store.deleteJob(gone.id)).toEqual({ kind: 'applied' })
+    for (const missing of [unknown, gone.id]) {
+      const job = newJob(store, endpoint, { dependsOn: [known.id, missing] })
+      const [result, other] = await store.enqueue([job, newJob(store, endpoint)])
+      expect(result).toEqual({ kind: 'unknown_dependency', jobId: missing })
+      expect(other?.kind).toBe('inserted')
+      expect(await store.getJob(job.id)).toBeNull()
+    }
+  })
+
+  test('in a batch a job may depend on an earlier one, not on a later one', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const first = newJob(store, endpoint)
+    const second = newJob(store, endpoint, { dependsOn: [first.id] })
+    const third = newJob(store, endpoint, { dependsOn: [second.id] })
+    const never = newJob(store, endpoint).id
+    const jobs = [first, second, third, newJob(store, endpoint, { dependsOn: [never] })]
+    const results = await store.enqueue(jobs)
+    expect(results.map(({ kind }) => kind)).toEqual([
+      'inserted',
+      'inserted',
+      'inserted',
+      'unknown_dependency',
+    ])
+    for (const job of jobs.slice(0, 3)) {
+      const claimed = await claimFrom(store, endpoint, 5)
+      expect(claimed.map(({ jobId }) => jobId)).toEqual([job.id])
+      await store.settle(claimed.map((one) => success(store, one)))
+    }
+    const self = newJob(store, endpoint)
+    const [ownEnd] = await store.enqueue([{ ...self, dependsOn: [self.id] }])
+    expect(ownEnd).toEqual({ kind: 'unknown_dependency', jobId: self.id })
+    const [later, earlier] = [newJob(store, endpoint), newJob(store, endpoint)]
+    const turned = await store.enqueue([{ ...earlier, dependsOn: [later.id] }, later])
+    expect(turned.map(({ kind }) => kind)).toEqual(['unknown_dependency', 'inserted'])
+  })
+
+  test('once met it stays met, though it is deleted or retried afterwards', async () => {
+    const { store } = place
+    const [met, open] = [await alone(), await alone()]
+    const last = await alone([met.id, open.id])
+    await finish(met, 'succeeded')
+    expect(await store.deleteJob(met.id)).toEqual({ kind: 'applied' })
+    await sweep(store)
+    expect(await stateOf(last)).toBe('held')
+    await finish(open, 'succeeded')
+    expect(await stateOf(last)).toBe('queued')
+  })
+
+  test('a job that waits can be cancelled, and can expire', async () => {
+    const { store } = place
+    const first = await alone()
+    const cancelled = await alone([first.id])
+    expect(await store.cancel([cancelled.id])).toEqual([{ kind: 'applied' }])
+    const endpoint = await addEndpoint(store)
+    const expiresAt = store.clock.now() + 300
+    const brief = await enqueueOne(store, endpoint, { dependsOn: [first.id], expiresAt })
+    await passed(store, expiresAt)
+    await sweep(store)
+    expect(await stateOf(brief)).toBe('expired')
+    await finish(first, 'succeeded')
+    expect(await stateOf(cancelled)).toBe('cancelled')
+  })
+
+  test('one that expires, lapses or loses its endpoint takes its dependents along', async () => {
+    const { store } = place
+    const expiresAt = store.clock.now() + 300
+    const brief = await enqueueOne(store, await addEndpoint(store), { expiresAt })
+    const lapsing = await enqueueOne(store, await addEndpoint(store), { maxAttempts: 1 })
+    const homeless = await alone()
+    await claimOne(store, lapsing.endpoint, 1)
+    const dependents: Job[] = []
+    for (const job of [brief, lapsing, homeless]) dependents.push(await alone([job.id]))
+    await store.deleteEndpoint(homeless.endpoint, { force: true, ifVersion: null })
+    await passed(store, expiresAt)
+    await until(async () => {
+      await sweep(store)
+      const states = await Promise.all(dependents.map(stateOf))
+      return states.every((state) => state === 'dependency_failed')
+    })
+  })
+
+  test('an enqueue while the one it depends on ends leaves nobody behind for ever', async () => {
+    const { store } = place
+    const other = await place.open()
+    for (let round = 0; round < 20; round++) {
+      const state = round % 2 === 0 ? 'succeeded' : 'dead'
+      const first = await alone()
+      const endpoint = await addEndpoint(store)
+      const claimed = await claimOne(store, first.endpoint)
+      const [, last] = await Promise.all([
+        bringTo(store, claimed, state),
+        enqueueOne(other, endpoint, { dependsOn: [first.id] }),
+      ])
+      await until(async () => {
+        await sweep(store)
+        return (await stateOf(last)) !== 'held'
+      })
+      expect(await stateOf(last)).toBe(state === 'succeeded' ? 'queued' : 'dependency_failed')
+    }
+  })
+
+  test('two ends of what one job waits for, at once, let it go', async () => {
+    const { store } = place
+    const other = await place.open()
+    for (let round = 0; round < 20; round++) {
+      const [first, second] = [await alone(), await alone()]
+      const last = await alone([first.id, second.id])
+      const [one, two] = [
+        await claimOne(store, first.endpoint),
+        await claimOne(store, second.endpoint),
+      ]
+      await Promise.all([settleBy(store, one), settleBy(other, two)])
+      await until(async () => {
+        await sweep(store)
+        return (await stateOf(last)) === 'queued'
+      })
+      expect((await jobOf(store, last.id)).waitingFor).toEqual([])
+    }
+  })
+})
+
+describe.each(ENGINES)('many that wait for one job on %s', (engine) => {
+  const place = useStore(engine)
+
+  // More than a store tells in one go: until all are told the mark keeps the job.
+  test.each(['succeeded', 'cancelled'] as const)(
+    'are all told that it has %s, though it is deleted at once',
+    { timeout: 60_000 },
+    async (state) => {
+      const { store } = place
+      const [first, endpoint] = [await addEndpoint(store), await addEndpoint(store)]
+      const { id } = await enqueueOne(store, first)
+      const ids: string[] = []
+      for (let batch = 0; batch < 3; batch++) {
+        ids.push(...(await enqueueMany(store, endpoint, 150, { dependsOn: [id] })))
+      }
+      await bringTo(store, await claimOne(store, first), state)
+      await store.deleteJob(id)
+      await until(async () => {
+        await sweep(store)
+        const { items } = await store.listJobs({ endpoint, states: ['queued'], limit: 500 })
+        return items.every(({ isHeld }) => !isHeld)
+      }, 50_000)
+      expect((await store.finalAmong(ids)).length).toBe(state === 'succeeded' ? 0 : 450)
+    },
+  )
+})
+
+async function settleBy(store: Store, claimed: ClaimedJob): Promise<void> {
+  expect(await store.settle([success(store, claimed)])).toEqual(['applied'])
+}

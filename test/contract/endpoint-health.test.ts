@@ -1,0 +1,282 @@
+// What the store promises about endpoints that do not take deliveries as they come: paused,
+// resting, disabled, and what ends each of these.
+import { describe, expect, test } from 'vitest'
+import { newSecret } from '../../src/endpoint/endpoint.ts'
+import { MAX_SECRETS } from '../../src/store/store.ts'
+import { ENGINES, useStore } from '../support/stores.ts'
+import { until } from '../support/until.ts'
+import {
+  addEndpoint,
+  claimFrom,
+  claimOne,
+  endpointOf,
+  enqueueMany,
+  enqueueOne,
+  freshName,
+  jobOf,
+  leaseOf,
+  newJob,
+  passed,
+  report,
+  settingsOf,
+  success,
+  sweep,
+} from './fixtures.ts'
+
+const HOUR_MS = 3_600_000
+const DAY_MS = 24 * HOUR_MS
+/** More than a report takes on a busy machine. */
+const SLACK_MS = 5_000
+
+describe.each(ENGINES)('a pause on %s', (engine) => {
+  const place = useStore(engine)
+
+  test('holds back jobs, not enqueues, until it is resumed', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    await enqueueOne(store, name)
+    expect(await store.pauseEndpoint(name)).toMatchObject({ paused: true, version: 2 })
+    await enqueueOne(store, name)
+    expect(await claimFrom(store, name, 5)).toEqual([])
+    expect(await store.resumeEndpoint(name)).toMatchObject({ paused: false, version: 3 })
+    expect(await claimFrom(store, name, 5)).toHaveLength(2)
+  })
+
+  test('leaves attempts under way to their holders', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    await enqueueOne(store, name)
+    const claimed = await claimOne(store, name)
+    await store.pauseEndpoint(name)
+    expect(await store.renew([leaseOf(claimed)], 2 * HOUR_MS)).toEqual(['applied'])
+    expect(await store.settle([success(store, claimed)])).toEqual(['applied'])
+  })
+
+  test('reaches every process within a second, and so does its end', async () => {
+    const other = await place.open()
+    const name = await addEndpoint(place.store)
+    await enqueueMany(place.store, name, 500)
+    expect(await claimFrom(other, name, 1)).toHaveLength(1)
+    await place.store.pauseEndpoint(name)
+    expect(await claimFrom(place.store, name, 1)).toEqual([])
+    await until(async () => (await claimFrom(other, name, 1)).length === 0, 1_000)
+    await other.resumeEndpoint(name)
+    expect(await claimFrom(other, name, 1)).toHaveLength(1)
+    await until(async () => (await claimFrom(place.store, name, 1)).length === 1, 1_000)
+  })
+
+  test('of an unknown endpoint is none, and of one being deleted changes nothing', async () => {
+    const { store } = place
+    const unknown = freshName()
+    expect(await store.pauseEndpoint(unknown)).toBeNull()
+    expect(await store.resumeEndpoint(unknown)).toBeNull()
+    expect(await store.rotateSecret(unknown, newSecret(), 0)).toBeNull()
+    const name = await addEndpoint(store)
+    await enqueueOne(store, name)
+    await store.deleteEndpoint(name, { force: true, ifVersion: null })
+    const before = await endpointOf(store, name)
+    expect(await store.pauseEndpoint(name)).toEqual(before)
+    expect(await store.resumeEndpoint(name)).toEqual(before)
+    expect(await store.rotateSecret(name, newSecret(), 0)).toEqual(before)
+    expect(await endpointOf(store, name)).toEqual(before)
+  })
+
+  test('outlives the replacing of the endpoint, as rest, count and disabling do', async () => {
+    const { store } = place
+    const circuitBreaker = { failures: 5, cooldownMs: HOUR_MS }
+    const name = await addEndpoint(store, { circuitBreaker })
+    await store.pauseEndpoint(name)
+    const restsUntil = store.clock.now() + HOUR_MS
+    await report(store, name, { failures: 3, throttle: { until: restsUntil } })
+    await report(store, name, { goneAtVersion: 2 })
+    const settings = settingsOf({ name, circuitBreaker, description: 'replaced' })
+    await store.putEndpoint(settings, { given: null, fresh: newSecret() }, null)
+    expect(await endpointOf(store, name)).toMatchObject({
+      description: 'replaced',
+      paused: true,
+      disabledReason: 'gone',
+      restingUntil: restsUntil,
+      failureCount: 3,
+      version: 4,
+    })
+  })
+})
+
+describe.each(ENGINES)('a rest on %s', (engine) => {
+  const place = useStore(engine)
+
+  test('lasts until the instant that the answer named, for all its jobs', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    await enqueueMany(store, name, 2)
+    const restsUntil = store.clock.now() + 700
+    await report(store, name, { throttle: { until: restsUntil } })
+    expect(await endpointOf(store, name)).toMatchObject({ restingUntil: restsUntil, version: 1 })
+    expect(await claimFrom(store, name, 2)).toEqual([])
+    await passed(store, restsUntil)
+    expect(await claimFrom(store, name, 2)).toHaveLength(2)
+  })
+
+  test('is never shortened by a later answer, and lasts no longer than a day', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    const now = store.clock.now()
+    await report(store, name, { throttle: { until: now + HOUR_MS } })
+    await report(store, name, { throttle: { until: now + 1_000 } })
+    await report(store, name, { throttle: { until: null } })
+    expect((await endpointOf(store, name)).restingUntil).toBe(now + HOUR_MS)
+    await report(store, name, { throttle: { until: now + 30 * DAY_MS } })
+    expectAbout((await endpointOf(store, name)).restingUntil, now + DAY_MS)
+  })
+
+  test('without a named instant doubles from throttle to throttle, not while it lasts', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    await report(store, name, { throttle: { until: null } })
+    const first = (await endpointOf(store, name)).restingUntil as number
+    expect(first).toBeLessThanOrEqual(store.clock.now() + 1_050)
+    await report(store, name, { throttle: { until: null } })
+    const again = (await endpointOf(store, name)).restingUntil as number
+    expect(again).toBeLessThanOrEqual(store.clock.now() + 1_050)
+    await passed(store, again)
+    const now = store.clock.now()
+    await report(store, name, { throttle: { until: null } })
+    const second = (await endpointOf(store, name)).restingUntil as number
+    expect(second).toBeGreaterThan(now + 1_900)
+    expect(second).toBeLessThanOrEqual(store.clock.now() + 2_050)
+    // A success between: the next throttle is the first again.
+    await report(store, name, { reset: true, throttle: { until: null } })
+    const fresh = (await endpointOf(store, name)).restingUntil as number
+    expect(fresh).toBeLessThanOrEqual(store.clock.now() + 1_050)
+  })
+
+  test('ends with a success, and with a resume', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    await enqueueMany(store, name, 2)
+    const throttle = { until: store.clock.now() + HOUR_MS }
+    await report(store, name, { throttle })
+    await report(store, name, { reset: true })
+    expect(await claimFrom(store, name, 1)).toHaveLength(1)
+    await report(store, name, { throttle })
+    expect(await claimFrom(store, name, 1)).toEqual([])
+    expect(await store.resumeEndpoint(name)).toMatchObject({ restingUntil: null })
+    expect(await claimFrom(store, name, 1)).toHaveLength(1)
+  })
+
+  test('of an unknown endpoint is told to nobody', async () => {
+    await report(place.store, freshName(), { reset: true, failures: 1, throttle: { until: null } })
+    await place.store.reportHealth([])
+  })
+})
+
+describe.each(ENGINES)('an endpoint that answered 410 on %s', (engine) => {
+  const place = useStore(engine)
+
+  test('is disabled if it is still the version that answered', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    await store.pauseEndpoint(name)
+    await store.resumeEndpoint(name)
+    await report(store, name, { goneAtVersion: 1 })
+    expect(await endpointOf(store, name)).toMatchObject({ disabledReason: null, version: 3 })
+    await report(store, name, { goneAtVersion: 3 })
+    expect(await endpointOf(store, name)).toMatchObject({ disabledReason: 'gone', version: 4 })
+  })
+
+  test('keeps its jobs and refuses new ones until it is resumed', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    await enqueueOne(store, name)
+    await report(store, name, { goneAtVersion: 1 })
+    const [refused, notice] = await store.enqueue([
+      newJob(store, name),
+      newJob(store, name, { originKey: 'finish:job_x:1' }),
+    ])
+    expect(refused).toEqual({ kind: 'endpoint_disabled' })
+    expect(notice?.kind).toBe('inserted')
+    expect(await claimFrom(store, name, 5)).toEqual([])
+    expect(await store.resumeEndpoint(name)).toMatchObject({ disabledReason: null, version: 3 })
+    expect(await claimFrom(store, name, 5)).toHaveLength(2)
+  })
+})
+
+describe.each(ENGINES)('a rotated secret on %s', (engine) => {
+  const place = useStore(engine)
+
+  test('comes first, and the one before stays until the overlap ends', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    const [before] = (await endpointOf(store, name)).secrets
+    const secret = newSecret()
+    const overlapEnd = store.clock.now() + 500
+    const rotated = await store.rotateSecret(name, secret, 500)
+    expect(rotated).toMatchObject({ secrets: [secret, before], version: 2 })
+    await passed(store, overlapEnd + SLACK_MS / 10)
+    expect((await endpointOf(store, name)).secrets).toEqual([secret])
+    const last = newSecret()
+    expect(await store.rotateSecret(name, last, 0)).toMatchObject({ secrets: [last] })
+  })
+
+  test('is one of five at most: the oldest go', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    const secrets = Array.from({ length: MAX_SECRETS + 2 }, newSecret)
+    for (const secret of secrets) await store.rotateSecret(name, secret, HOUR_MS)
+    const wanted = secrets.toReversed().slice(0, MAX_SECRETS)
+    expect((await endpointOf(store, name)).secrets).toEqual(wanted)
+  })
+
+  test('stays with its overlap when the endpoint is replaced', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    await store.rotateSecret(name, newSecret(), HOUR_MS)
+    const { secrets } = await endpointOf(store, name)
+    const settings = settingsOf({ name, description: 'replaced' })
+    await store.putEndpoint(settings, { given: null, fresh: newSecret() }, null)
+    expect((await endpointOf(store, name)).secrets).toEqual(secrets)
+  })
+
+  test('rotated by four requests at once is lost for none of them', async () => {
+    const { store } = place
+    const stores = [store, await place.open()]
+    const name = await addEndpoint(store)
+    const answers = await Promise.all(
+      Array.from({ length: 4 }, (_, i) => {
+        const secret = newSecret()
+        const own = stores[i % 2] as typeof store
+        return own.rotateSecret(name, secret, HOUR_MS).then((endpoint) => ({ secret, endpoint }))
+      }),
+    )
+    const { secrets, version } = await endpointOf(store, name)
+    expect(version).toBe(5)
+    for (const { secret, endpoint } of answers) {
+      expect(endpoint?.secrets[0]).toBe(secret)
+      expect(secrets).toContain(secret)
+    }
+  })
+
+  test('and headers outlive a change of the encryption key, while the old one is there', async () => {
+    const { store } = place
+    const name = await addEndpoint(store, { headers: { 'x-tenant': 'blue' } })
+    const { id } = await enqueueOne(store, name, { headers: { 'x-token': 'green' } })
+    const before = await endpointOf(store, name)
+    const first = place.encryptionKey
+    const second = Buffer.alloc(32, 7)
+    const both = await place.open({ encryptionKeys: [second, first] })
+    expect(await endpointOf(both, name)).toEqual(before)
+    expect((await jobOf(both, id)).headers).toEqual({ 'x-token': 'green' })
+    const { id: later } = await enqueueOne(both, name, { headers: { 'x-token': 'red' } })
+    // Who has not got the new key reads on: what it can not open is null, never an error.
+    expect((await jobOf(store, later)).headers).toBeNull()
+    const { items } = await store.listJobs({ endpoint: name, limit: 2 })
+    expect(items.map(({ headers }) => headers)).toEqual([null, { 'x-token': 'green' }])
+    const claimed = await claimFrom(store, name, 2)
+    expect(claimed.map(({ headers }) => headers)).toEqual([{ 'x-token': 'green' }, null])
+    await sweep(store)
+  })
+})
+
+function expectAbout(instant: number | null, wanted: number): void {
+  expect(Math.abs((instant ?? 0) - wanted)).toBeLessThan(SLACK_MS)
+}

@@ -1,0 +1,252 @@
+// Cases of how a job becomes claimable and is claimed.
+import type { ClaimedJob, JobState, NewJob } from '../../../src/job/job.ts'
+import { newJobId } from '../../../src/job/job-id.ts'
+import type { Store } from '../../../src/store/store.ts'
+import {
+  addEndpoint,
+  bringTo,
+  burial,
+  claimOne,
+  enqueueAndClaim,
+  enqueueOne,
+  holderOf,
+  laterAgain,
+  newJob,
+  passed,
+  report,
+  success,
+} from '../fixtures.ts'
+import {
+  brokenBy,
+  type CasesOf,
+  caseOf,
+  DEDUPE,
+  deleteByForce,
+  type EventCase,
+  HOUR_MS,
+  IDEMPOTENCY,
+  toldBy,
+  toldByJob,
+  twoOfOneKey,
+} from './event-case.ts'
+import { sweeping } from './sweeper-cases.ts'
+
+const enqueue: EventCase['fire'] = (store, { endpoint }) =>
+  enqueueAgain(store, endpoint, { idempotency: IDEMPOTENCY })
+
+const claim: EventCase['fire'] = async (store, { jobId, endpoint }) => {
+  const holder = holderOf({ workerId: 'worker-2' })
+  const { jobs } = await store.claim([{ endpoint, limit: 5 }], 5, holder)
+  return toldBy(
+    'claim',
+    jobs.some((job) => job.jobId === jobId),
+  )
+}
+
+export const CLAIM_CASES: CasesOf<'enqueue' | 'promote' | 'fail_dependent' | 'claim'> = {
+  enqueue: {
+    ...caseOf({ fields: () => ({ idempotency: IDEMPOTENCY }) }, enqueue),
+    broken: {
+      key_unused: brokenBy(
+        { state: 'running', fields: () => ({ idempotency: IDEMPOTENCY }) },
+        enqueue,
+      ),
+      dedupe_unused: brokenBy(
+        { state: 'running', fields: () => ({ dedupe: DEDUPE }) },
+        (store, { endpoint }) =>
+          enqueueAgain(store, endpoint, { dedupe: { ...DEDUPE, mode: 'reject' } }),
+      ),
+      endpoint_accepts: brokenBy({ state: 'running', endpointIsDeleted: true }, enqueue),
+    },
+  },
+  promote: {
+    arrange: arrangeBehindRetried,
+    fire: async (store, { jobId, endpoint }) => {
+      const head = await store.headOfOrderingKey(endpoint, KEY.orderingKey)
+      return toldByJob(store, jobId, async () => {
+        await store.cancel([head ?? newJobId(0)])
+        await store.sweep({ limit: 100, reclaim: true })
+      })
+    },
+    broken: {
+      held: brokenBy({ state: 'queued', fields: () => KEY }, sweeping),
+      dependencies_met: async (store) => {
+        const endpoint = await addEndpoint(store)
+        const first = await enqueueOne(store, endpoint)
+        return sweepOf(store, (await enqueueOne(store, endpoint, { dependsOn: [first.id] })).id)
+      },
+      turn_free: async (store) => {
+        const { head, behind } = await twoOfOneKey(store)
+        await store.settle([burial(store, head)])
+        await claimOne(store, head.endpoint)
+        const last = await enqueueOne(store, head.endpoint, KEY)
+        // The earlier one is back, and the one that has the turn is running.
+        await store.retry([head.jobId])
+        const tries = await Promise.all(
+          [head.jobId, behind, last.id].map((id) => sweepOf(store, id)),
+        )
+        return { id: head.jobId, tries: tries.flatMap((one) => one.tries) }
+      },
+    },
+  },
+  fail_dependent: {
+    arrange: arrangeDependent,
+    fire: (store, { jobId }) =>
+      toldByJob(store, jobId, async () => {
+        const job = await store.getJob(jobId)
+        await store.cancel(job?.dependsOn ?? [])
+        await store.sweep({ limit: 100, reclaim: true })
+      }),
+    broken: {
+      // It was retried by hand, which waives its dependencies.
+      held: async (store) => {
+        const { first, second } = await twoDependent(store)
+        await store.cancel([first])
+        await store.sweep({ limit: 100, reclaim: true })
+        await store.retry([second])
+        return sweepOf(store, second)
+      },
+      dependency_failed: async (store) => {
+        const { endpoint, second } = await twoDependent(store)
+        const settlement = success(store, await claimOne(store, endpoint))
+        const fire = () => toldByJob(store, second, () => settleAndSweep(store, settlement))
+        return { id: second, tries: [{ fire, instead: 'promote' }] }
+      },
+    },
+  },
+  claim: {
+    ...caseOf({}, claim),
+    broken: {
+      due: async (store) => {
+        const claimed = await enqueueAndClaim(store)
+        await store.settle([laterAgain(store, claimed, store.clock.now() + HOUR_MS)])
+        return claimOf(store, claimed.jobId, claimed.endpoint)
+      },
+      unexpired: async (store) => {
+        const endpoint = await addEndpoint(store)
+        const { id } = await enqueueOne(store, endpoint, { expiresAt: store.clock.now() - 1 })
+        return claimOf(store, id, endpoint)
+      },
+      claimable: async (store) => {
+        const { head, behind } = await twoOfOneKey(store)
+        // One that may go, so that the lane is looked into.
+        await enqueueOne(store, head.endpoint)
+        return claimOf(store, behind, head.endpoint)
+      },
+      endpoint_eligible: byNoEligibleEndpoint,
+    },
+  },
+}
+
+const KEY = { orderingKey: 'customer-7' }
+
+/** A job of an ordering key, after an earlier one of the key was retried by hand. */
+async function arrangeBehindRetried(store: Store, state: JobState): Promise<ClaimedJob> {
+  const { head, behind } = await twoOfOneKey(store)
+  await store.settle([burial(store, head)])
+  const claimed = await claimOne(store, head.endpoint)
+  if (claimed.jobId !== behind) throw new Error('the turn did not pass on')
+  await bringTo(store, claimed, state)
+  await store.retry([head.jobId])
+  return claimed
+}
+
+async function twoDependent(store: Store) {
+  const endpoint = await addEndpoint(store)
+  const { id: first } = await enqueueOne(store, endpoint)
+  const { id: second } = await enqueueOne(store, endpoint, { dependsOn: [first] })
+  return { endpoint, first, second }
+}
+
+/** A job that waits for another, or has come to its state after that one was waived. */
+async function arrangeDependent(store: Store, state: JobState): Promise<ClaimedJob> {
+  const { endpoint, first, second } = await twoDependent(store)
+  if (state === 'queued') {
+    const claimed = await claimOne(store, endpoint)
+    return { ...claimed, jobId: second }
+  }
+  await store.cancel([first])
+  await store.sweep({ limit: 100, reclaim: true })
+  await store.retry([second])
+  const claimed = await claimOne(store, endpoint)
+  await bringTo(store, claimed, state)
+  await store.retry([first])
+  return claimed
+}
+
+async function enqueueAgain(store: Store, endpoint: string, fields: Partial<NewJob>) {
+  const [result] = await store.enqueue([newJob(store, endpoint, fields)])
+  return toldBy('enqueue', result?.kind === 'inserted')
+}
+
+async function settleAndSweep(store: Store, settlement: ReturnType<typeof success>) {
+  await store.settle([settlement])
+  await store.sweep({ limit: 100, reclaim: true })
+}
+
+async function sweepOf(store: Store, id: string) {
+  const job = await store.getJob(id)
+  if (job === null) throw new Error(`${id} is gone`)
+  const tried = { jobId: id, endpoint: job.endpoint } as ClaimedJob
+  return { id, tries: [{ fire: () => sweeping(store, tried), instead: null }] }
+}
+
+function claimOf(store: Store, jobId: string, endpoint: string) {
+  const tried = { jobId, endpoint } as ClaimedJob
+  return { id: jobId, tries: [{ fire: () => claim(store, tried), instead: null }] }
+}
+
+/** Each of what makes an endpoint hand out nothing, one after the other. */
+async function byNoEligibleEndpoint(store: Store) {
+  const endpoint = await addEndpoint(store, {
+    concurrency: 1,
+    rateLimit: { count: 3, perMs: 30 * 24 * HOUR_MS },
+    circuitBreaker: { failures: 1, cooldownMs: 1 },
+  })
+  await enqueueOne(store, endpoint)
+  let running = await claimOne(store, endpoint)
+  const { id } = await enqueueOne(store, endpoint)
+
+  /** Ends the attempt under way and lets another job take its place. */
+  async function claimUrgentOne() {
+    await store.settle([success(store, running)])
+    await enqueueOne(store, endpoint, { priority: 9 })
+    running = await claimOne(store, endpoint)
+  }
+  const changes = {
+    'its concurrency is used up': async () => {},
+    'it is paused': async () => {
+      await store.settle([success(store, running)])
+      await store.pauseEndpoint(endpoint)
+    },
+    'it rests': async () => {
+      await store.resumeEndpoint(endpoint)
+      await report(store, endpoint, { throttle: { until: null } })
+    },
+    'it is disabled': async () => {
+      const resumed = await store.resumeEndpoint(endpoint)
+      await report(store, endpoint, { goneAtVersion: resumed?.version ?? 0 })
+    },
+    'its probe is under way': async () => {
+      await store.resumeEndpoint(endpoint)
+      await report(store, endpoint, { failures: 1 })
+      await passed(store, store.clock.now() + 1)
+      await claimUrgentOne()
+    },
+    'its rate is used up': async () => {
+      await report(store, endpoint, { reset: true })
+      await claimUrgentOne()
+      await store.settle([success(store, running)])
+    },
+    'it is being deleted': () => deleteByForce(store, endpoint),
+  }
+  const tried = { jobId: id, endpoint } as ClaimedJob
+  const tries = Object.values(changes).map((change) => ({
+    instead: null,
+    fire: async () => {
+      await change()
+      return claim(store, tried)
+    },
+  }))
+  return { id, tries }
+}

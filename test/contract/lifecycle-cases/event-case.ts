@@ -1,0 +1,187 @@
+// What a case of the lifecycle grid is made of: a job brought to a state, and an event tried on it.
+import { expect } from 'vitest'
+import type { ClaimedJob, JobState, NewJob } from '../../../src/job/job.ts'
+import type { EventName, LIFECYCLE } from '../../../src/job/lifecycle.ts'
+import type { Store } from '../../../src/store/store.ts'
+import {
+  acceptance,
+  addEndpoint,
+  bringTo,
+  claimOne,
+  enqueueAndClaim,
+  enqueueOne,
+  jobOf,
+  LONG_LEASE_MS,
+  laterAgain,
+  newJob,
+  passed,
+} from '../fixtures.ts'
+
+export const HOUR_MS = 3_600_000
+/** Longer than enqueue and claim take on a busy machine. */
+export const SHORT_LIFE_MS = 1_000
+export const SHORT_LEASE_MS = 1
+export const IDEMPOTENCY = { key: 'order-7', requestHash: 'hash-1' }
+export const DEDUPE = { key: 'report-7', mode: 'replace' } as const
+
+/** What the try of an event has done to the job; null: nothing. */
+export interface Told {
+  event: EventName | null
+  /** Attempts added, where the event alone does not say it. */
+  pushedCount?: number
+}
+
+/** How to make all guards of an event hold, and how to try it. */
+export interface EventCase {
+  /** Brings a job to the state, by way of a claim, so that the guards would hold. */
+  arrange(store: Store, state: JobState): Promise<ClaimedJob>
+  fire(store: Store, claimed: ClaimedJob): Promise<Told>
+}
+
+/** Brings a job about; each of the tries must do no more than it says. */
+export type BrokenGuard = (store: Store) => Promise<{ id: string; tries: Try[] }>
+export interface Try {
+  fire(): Promise<Told>
+  /** The event that the table allows in its place. */
+  instead: EventName | null
+}
+
+/** A guard that no verb of the port can break alone; it says where it is tried. */
+export interface NotAlone {
+  triedIn: string
+}
+
+/** One of each guard of an event: it alone does not hold. */
+export type BrokenGuardsOf<E extends EventName> = {
+  [G in (typeof LIFECYCLE)[E]['guards'][number]]: BrokenGuard | NotAlone
+}
+export type CasesOf<E extends EventName> = {
+  [Name in E]: EventCase & { broken: BrokenGuardsOf<Name> }
+}
+
+/** How a job comes to its state, and what has come over it since. */
+export interface Arrangement {
+  fields?: (store: Store) => Partial<NewJob>
+  leaseMs?: number
+  /** Its attempt was answered by 202, with a deadline that is as long as the lease. */
+  awaits?: boolean
+  /** Where it is queued, it is so by a failed attempt and not by a release. */
+  wasSent?: boolean
+  /** Another request with its dedupe key has come. */
+  isReplaced?: boolean
+  endpointIsDeleted?: boolean
+}
+
+export async function arrange(
+  store: Store,
+  state: JobState,
+  how: Arrangement = {},
+): Promise<ClaimedJob> {
+  const { fields, leaseMs = LONG_LEASE_MS, awaits = false, wasSent = awaits } = how
+  const claimed = await enqueueAndClaim(store, fields?.(store), leaseMs)
+  if (awaits) await store.settle([acceptance(claimed, claimed.claimedAt + leaseMs)])
+  if (state === 'queued' && wasSent) await store.settle([laterAgain(store, claimed)])
+  else await bringTo(store, claimed, state)
+  if (how.isReplaced) {
+    await store.enqueue([newJob(store, claimed.endpoint, { dedupe: DEDUPE })])
+  }
+  if (how.endpointIsDeleted) await deleteByForce(store, claimed.endpoint)
+  if (how.leaseMs !== undefined) await passed(store, claimed.claimedAt + leaseMs)
+  if (claimed.expiresAt !== null) await passed(store, claimed.expiresAt)
+  return claimed
+}
+
+export async function deleteByForce(store: Store, endpoint: string): Promise<void> {
+  const options = { force: true, ifVersion: null }
+  expect(await store.deleteEndpoint(endpoint, options)).toEqual({ kind: 'deleting' })
+}
+
+/** An event whose guards an arrangement makes hold. */
+export function caseOf(how: Arrangement, fire: EventCase['fire']): EventCase {
+  return { arrange: (store, state) => arrange(store, state, how), fire }
+}
+
+/** An event tried on a job of which one thing is not as it should be. */
+export function brokenBy(
+  how: Arrangement & { state: JobState },
+  fire: EventCase['fire'],
+  instead: EventName | null = null,
+): BrokenGuard {
+  return async (store) => {
+    const claimed = await arrange(store, how.state, how)
+    return { id: claimed.jobId, tries: [{ fire: () => fire(store, claimed), instead }] }
+  }
+}
+
+/** Who has another fence or lease id than the one that holds the job. */
+export function byNoHolder(fire: EventCase['fire'], how: Arrangement = {}): BrokenGuard {
+  return async (store) => {
+    const claimed = await arrange(store, 'running', how)
+    const impostors = [
+      { ...claimed, fence: claimed.fence + 1 },
+      { ...claimed, fence: claimed.fence - 1 },
+      { ...claimed, leaseId: `${claimed.leaseId}x` },
+    ]
+    const tries = impostors.map((impostor) => ({
+      fire: () => fire(store, impostor),
+      instead: null,
+    }))
+    return { id: claimed.jobId, tries }
+  }
+}
+
+/** By what the store has answered. */
+export function toldBy(name: EventName, isApplied: boolean): Told {
+  return { event: isApplied ? name : null }
+}
+
+/** By what has become of the job, for verbs that do whatever the table allows. */
+export async function toldByJob(
+  store: Store,
+  id: string,
+  work: () => Promise<unknown>,
+): Promise<Told> {
+  const before = await jobOf(store, id)
+  await work()
+  const after = await store.getJob(id)
+  if (after === null) return { event: 'purge' }
+  if (after.version === before.version) return { event: null }
+  const change = `${before.state} to ${after.state}`
+  const pushedCount = after.attempts.length - before.attempts.length
+  switch (change) {
+    case 'queued to queued':
+      return { event: before.isHeld && !after.isHeld ? 'promote' : 'replace' }
+    case 'queued to cancelled':
+      return { event: 'displace' }
+    case 'queued to dead':
+      return { event: DEATHS[after.failure?.reason ?? ''] ?? null }
+    case 'running to running':
+      return { event: 'supersede' }
+    case 'running to queued':
+      return { event: before.phase === 'sending' ? 'reclaim' : 'time_out' }
+    case 'running to dead':
+      return { event: DEATHS_IN_FLIGHT[after.failure?.reason ?? ''] ?? 'bury_timed_out' }
+    case 'running to cancelled':
+      return { event: 'withdraw_lapsed', pushedCount }
+    default:
+      throw new Error(`no event leads from ${change}`)
+  }
+}
+
+const DEATHS: Record<string, EventName> = {
+  expired: 'expire',
+  endpoint_gone: 'abandon',
+  dependency_failed: 'fail_dependent',
+}
+const DEATHS_IN_FLIGHT: Record<string, EventName> = {
+  lease_lost: 'bury_lapsed',
+  endpoint_gone: 'evict',
+}
+
+/** A job that waits behind another of its ordering key, and that other one. */
+export async function twoOfOneKey(store: Store): Promise<{ head: ClaimedJob; behind: string }> {
+  const endpoint = await addEndpoint(store)
+  await enqueueOne(store, endpoint, { orderingKey: 'customer-7' })
+  const { id: behind } = await enqueueOne(store, endpoint, { orderingKey: 'customer-7' })
+  return { head: await claimOne(store, endpoint), behind }
+}

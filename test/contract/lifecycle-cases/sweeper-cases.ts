@@ -1,0 +1,170 @@
+// Cases of the events that a sweeper brings about.
+import { expect } from 'vitest'
+import type { ClaimedJob } from '../../../src/job/job.ts'
+import type { EventName } from '../../../src/job/lifecycle.ts'
+import { MIN_KEY_LIFE_MS, type Store, type SweepCounts } from '../../../src/store/store.ts'
+import { attemptOf, leaseOf, sweep } from '../fixtures.ts'
+import {
+  type Arrangement,
+  brokenBy,
+  byNoHolder,
+  type CasesOf,
+  caseOf,
+  DEDUPE,
+  type EventCase,
+  HOUR_MS,
+  SHORT_LEASE_MS,
+  SHORT_LIFE_MS,
+  toldByJob,
+} from './event-case.ts'
+
+type SweeperEvent =
+  | 'reclaim'
+  | 'bury_lapsed'
+  | 'withdraw_lapsed'
+  | 'time_out'
+  | 'bury_timed_out'
+  | 'expire'
+  | 'abandon'
+  | 'evict'
+  | 'purge'
+
+const COUNTED_AS: Partial<Record<EventName, keyof SweepCounts>> = {
+  reclaim: 'reclaimed',
+  bury_lapsed: 'buriedLapsed',
+  expire: 'expired',
+  abandon: 'abandoned',
+  evict: 'evicted',
+  promote: 'promoted',
+  fail_dependent: 'dependentsFailed',
+  purge: 'purged',
+}
+
+/** A sweep, which does whatever the table allows and counts it. */
+export const sweeping: EventCase['fire'] = async (store, { jobId }) => {
+  let counts: SweepCounts | null = null
+  const told = await toldByJob(store, jobId, async () => {
+    counts = await sweep(store)
+  })
+  const counted = told.event === null ? undefined : COUNTED_AS[told.event]
+  if (counted !== undefined) expect(counts).toMatchObject({ [counted]: 1 })
+  return told
+}
+
+const timeOut: EventCase['fire'] = async (store, claimed) => {
+  const end = { ...(await seenOverdue(store, claimed)), event: 'time_out', runAt: 7 } as const
+  return toldByJob(store, claimed.jobId, () => store.endOverdue([end]))
+}
+
+const buryTimedOut: EventCase['fire'] = async (store, claimed) => {
+  const failure = { reason: 'attempts_exhausted', message: 'no report in time' } as const
+  const seen = await seenOverdue(store, claimed)
+  const end = { ...seen, event: 'bury_timed_out', failure } as const
+  return toldByJob(store, claimed.jobId, () => store.endOverdue([end]))
+}
+
+const running = (how: Arrangement = {}) => ({ ...how, state: 'running' as const })
+const oneAttempt = () => ({ maxAttempts: 1 })
+const withKey = () => ({ dedupe: DEDUPE })
+
+const LAPSED: Arrangement = { leaseMs: SHORT_LEASE_MS }
+const LAST_LAPSED: Arrangement = { ...LAPSED, fields: oneAttempt }
+const OVERDUE: Arrangement = { ...LAPSED, awaits: true }
+const SUPERSEDED: Arrangement = { fields: withKey, isReplaced: true }
+const OLD: Arrangement = {
+  fields: (store) => ({ createdAt: store.clock.now() - MIN_KEY_LIFE_MS - HOUR_MS }),
+}
+
+export const SWEEPER_CASES: CasesOf<SweeperEvent> = {
+  reclaim: {
+    ...caseOf(LAPSED, sweeping),
+    broken: {
+      sending: brokenBy(running(OVERDUE), sweeping),
+      lease_lapsed: brokenBy(running(), sweeping),
+      attempts_left: brokenBy(running(LAST_LAPSED), sweeping, 'bury_lapsed'),
+      not_superseded: brokenBy(running({ ...LAPSED, ...SUPERSEDED }), sweeping, 'withdraw_lapsed'),
+    },
+  },
+  bury_lapsed: {
+    ...caseOf(LAST_LAPSED, sweeping),
+    broken: {
+      sending: brokenBy(running({ ...LAST_LAPSED, awaits: true }), sweeping),
+      lease_lapsed: brokenBy(running({ fields: oneAttempt }), sweeping),
+      no_attempts_left: brokenBy(running(LAPSED), sweeping, 'reclaim'),
+      not_superseded: brokenBy(
+        running({
+          ...LAPSED,
+          fields: () => ({ ...oneAttempt(), ...withKey() }),
+          isReplaced: true,
+        }),
+        sweeping,
+        'withdraw_lapsed',
+      ),
+    },
+  },
+  withdraw_lapsed: {
+    ...caseOf({ ...LAPSED, ...SUPERSEDED }, sweeping),
+    broken: {
+      lease_lapsed: brokenBy(running(SUPERSEDED), sweeping),
+      superseded: brokenBy(running(LAPSED), sweeping, 'reclaim'),
+    },
+  },
+  time_out: {
+    ...caseOf(OVERDUE, timeOut),
+    broken: {
+      awaiting: brokenBy(running(LAPSED), timeOut),
+      lease_lapsed: lapsedOtherwise(timeOut),
+      attempts_left: brokenBy(running({ ...OVERDUE, fields: oneAttempt }), timeOut),
+      not_superseded: brokenBy(running({ ...OVERDUE, ...SUPERSEDED }), timeOut, 'withdraw_lapsed'),
+    },
+  },
+  bury_timed_out: {
+    ...caseOf(OVERDUE, buryTimedOut),
+    broken: {
+      awaiting: brokenBy(running(LAPSED), buryTimedOut),
+      lease_lapsed: lapsedOtherwise(buryTimedOut),
+      not_superseded: brokenBy(
+        running({ ...OVERDUE, ...SUPERSEDED }),
+        buryTimedOut,
+        'withdraw_lapsed',
+      ),
+    },
+  },
+  expire: {
+    ...caseOf({ fields: (store) => ({ expiresAt: store.clock.now() + SHORT_LIFE_MS }) }, sweeping),
+    broken: { expired: brokenBy({ state: 'queued' }, sweeping) },
+  },
+  abandon: {
+    ...caseOf({ endpointIsDeleted: true }, sweeping),
+    broken: { endpoint_gone: brokenBy({ state: 'queued' }, sweeping) },
+  },
+  evict: {
+    ...caseOf({ endpointIsDeleted: true }, sweeping),
+    broken: { endpoint_gone: brokenBy(running(), sweeping) },
+  },
+  purge: {
+    ...caseOf(OLD, sweeping),
+    broken: {
+      purge_due: brokenBy({ state: 'succeeded' }, sweeping),
+      aftermath_done: { triedIn: 'test/contract/dependencies.test.ts' },
+    },
+  },
+}
+
+/** As overdue() would have told it, had the job been there. */
+async function seenOverdue(store: Store, claimed: ClaimedJob) {
+  const job = await store.getJob(claimed.jobId)
+  const attempt = attemptOf(store, claimed, { outcome: 'timeout', statusCode: 202 })
+  const leaseExpiresAt = job?.lease?.expiresAt ?? claimed.claimedAt
+  return { ...leaseOf(claimed), leaseExpiresAt, attempt }
+}
+
+/** Its fence, its lease id or its deadline is another one, or has not come. */
+function lapsedOtherwise(fire: EventCase['fire']) {
+  return async (store: Store) => {
+    const impostors = await byNoHolder(fire, OVERDUE)(store)
+    const [early] = (await brokenBy(running({ awaits: true }), fire)(store)).tries
+    if (early === undefined) throw new Error('nothing to try')
+    return { id: impostors.id, tries: [...impostors.tries, early] }
+  }
+}

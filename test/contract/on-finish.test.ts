@@ -1,0 +1,256 @@
+// What onFinish promises: each time a job becomes final a notice is enqueued, once, whoever wrote
+// the end and however often it is looked at.
+import { describe, expect, test } from 'vitest'
+import { newSecret } from '../../src/endpoint/endpoint.ts'
+import type { Job, JobState, NewJob } from '../../src/job/job.ts'
+import { ENGINES, useStore } from '../support/stores.ts'
+import { until } from '../support/until.ts'
+import {
+  addEndpoint,
+  bringTo,
+  burial,
+  claimOne,
+  endpointOf,
+  enqueueOne,
+  freshName,
+  jobOf,
+  laterAgain,
+  newJob,
+  passed,
+  report,
+  settingsOf,
+  success,
+  sweep,
+} from './fixtures.ts'
+
+const ALL_STATES: JobState[] = ['succeeded', 'dead', 'cancelled']
+
+describe.each(ENGINES)('on %s', (engine) => {
+  const place = useStore(engine)
+
+  /** A job that is told of, in a worker's hands, and where it is told. */
+  async function claimTold(fields: Partial<NewJob> = {}, states = ALL_STATES, leaseMs?: number) {
+    const { store } = place
+    const told = await addEndpoint(store)
+    const endpoint = await addEndpoint(store)
+    const onFinish = { endpoint: told, states }
+    const job = await enqueueOne(store, endpoint, { onFinish, ...fields })
+    return { told, job, claimed: await claimOne(store, endpoint, leaseMs) }
+  }
+
+  async function noticesAt(endpoint: string): Promise<Job[]> {
+    const { items } = await place.store.listJobs({ endpoint, limit: 100 })
+    return Promise.all(items.toReversed().map(({ id }) => jobOf(place.store, id)))
+  }
+
+  async function textsAt(endpoint: string): Promise<string[]> {
+    return (await noticesAt(endpoint)).map(({ payload }) => Buffer.from(payload).toString())
+  }
+
+  test('a success is told with its result as it came, and the metadata', async () => {
+    const { store } = place
+    const { told, claimed } = await claimTold({ metadata: { customer: '7' } })
+    const result = '{"id":12345678901234567890}'
+    await store.settle([{ ...success(store, claimed), result }])
+    const { jobId, endpoint } = claimed
+    expect(await textsAt(told)).toEqual([
+      `{"jobId":"${jobId}","endpoint":"${endpoint}","state":"succeeded",` +
+        `"metadata":{"customer":"7"},"result":${result}}`,
+    ])
+    expect(await noticesAt(told)).toMatchObject([
+      { state: 'queued', onFinish: null, isHeld: false, idempotencyKey: null, tags: [] },
+    ])
+    expect((await store.due(claimed.claimedAt - 1)).endpoints).toContain(told)
+  })
+
+  test('a death is told with its failure, a cancel without', async () => {
+    const { store } = place
+    const dead = await claimTold()
+    await store.settle([burial(store, dead.claimed)])
+    const [death] = await textsAt(dead.told)
+    expect(JSON.parse(death as string)).toEqual({
+      jobId: dead.job.id,
+      endpoint: dead.job.endpoint,
+      state: 'dead',
+      metadata: {},
+      failure: { reason: 'rejected', message: 'HTTP 422' },
+    })
+    const cancelled = await claimTold()
+    await store.cancel([cancelled.job.id])
+    const [cancel] = await textsAt(cancelled.told)
+    expect(JSON.parse(cancel as string)).toMatchObject({ state: 'cancelled', failure: null })
+  })
+
+  test.each(ALL_STATES)('of the ends only those are told that it names: %s', async (state) => {
+    const { store } = place
+    const named = await claimTold({}, [state])
+    await bringTo(store, named.claimed, state)
+    expect(await noticesAt(named.told)).toHaveLength(1)
+    const others = ALL_STATES.filter((other) => other !== state)
+    const unnamed = await claimTold({}, others)
+    await bringTo(store, unnamed.claimed, state)
+    await sweep(store)
+    expect(await noticesAt(unnamed.told)).toEqual([])
+  })
+
+  test('an attempt that is no end is not told', async () => {
+    const { store } = place
+    const { told, claimed } = await claimTold()
+    await store.settle([laterAgain(store, claimed)])
+    await sweep(store)
+    expect(await noticesAt(told)).toEqual([])
+  })
+
+  test('a job that becomes final twice is told of twice', async () => {
+    const { store } = place
+    const { told, job, claimed } = await claimTold()
+    await store.settle([burial(store, claimed)])
+    await store.retry([job.id])
+    await store.settle([success(store, await claimOne(store, job.endpoint))])
+    await sweep(store)
+    const states = (await textsAt(told)).map((text) => JSON.parse(text).state)
+    expect(states).toEqual(['dead', 'succeeded'])
+  })
+
+  test('an end that is written again and swept over by three is told of once', async () => {
+    const stores = [place.store, await place.open(), await place.open()]
+    for (let round = 0; round < 10; round++) {
+      const { told, claimed } = await claimTold()
+      await Promise.all(
+        stores.map(async (store) => {
+          await store.settle([success(store, claimed)])
+          await sweep(store)
+        }),
+      )
+      await until(async () => {
+        await sweep(place.store)
+        return (await noticesAt(told)).length > 0
+      })
+      expect(await noticesAt(told)).toHaveLength(1)
+    }
+  })
+
+  test('ends that a sweeper writes are told too', async () => {
+    const { store } = place
+    const expiresAt = store.clock.now() + 800
+    const expiring = await claimTold({ expiresAt })
+    await store.settle([laterAgain(store, expiring.claimed)])
+    const lapsing = await claimTold({ maxAttempts: 1 }, ALL_STATES, 1)
+    const homeless = await claimTold()
+    await store.deleteEndpoint(homeless.job.endpoint, { force: true, ifVersion: null })
+    await passed(store, expiresAt)
+    const reasons = ['expired', 'lease_lost', 'endpoint_gone']
+    const tolds = [expiring.told, lapsing.told, homeless.told]
+    await until(async () => {
+      await sweep(store)
+      const texts = (await Promise.all(tolds.map(textsAt))).flat()
+      return texts.length === 3
+    })
+    const texts = (await Promise.all(tolds.map(textsAt))).flat()
+    expect(texts.map((text) => JSON.parse(text).failure.reason)).toEqual(reasons)
+  })
+
+  test('a job takes what its endpoint says when it is enqueued, unless it says so itself', async () => {
+    const { store } = place
+    const [told, other] = [await addEndpoint(store), await addEndpoint(store)]
+    const onFinish = { endpoint: told, states: ALL_STATES }
+    const name = await addEndpoint(store, { onFinish })
+    const taken = await enqueueOne(store, name)
+    expect(taken.onFinish).toEqual(onFinish)
+    const own = { endpoint: other, states: ['dead'] as JobState[] }
+    expect((await enqueueOne(store, name, { onFinish: own })).onFinish).toEqual(own)
+    const settings = settingsOf({ name, onFinish: null })
+    await store.putEndpoint(settings, { given: null, fresh: newSecret() }, null)
+    expect((await enqueueOne(store, name)).onFinish).toBeNull()
+    expect((await jobOf(store, taken.id)).onFinish).toEqual(onFinish)
+  })
+
+  test('a notice is not told of, though its endpoint is told of itself', async () => {
+    const { store } = place
+    const told = freshName()
+    await addEndpoint(store, { name: told, onFinish: { endpoint: told, states: ALL_STATES } })
+    const endpoint = await addEndpoint(store)
+    const onFinish = { endpoint: told, states: ALL_STATES }
+    await enqueueOne(store, endpoint, { onFinish })
+    await store.settle([success(store, await claimOne(store, endpoint))])
+    const [notice] = await noticesAt(told)
+    expect(notice?.onFinish).toBeNull()
+    await store.settle([success(store, await claimOne(store, told))])
+    await sweep(store)
+    expect(await noticesAt(told)).toHaveLength(1)
+    const other = await enqueueOne(store, told, { originKey: 'finish:job_of_before:1' })
+    expect(other.onFinish).toBeNull()
+  })
+
+  test('an endpoint that is unknown or being deleted is refused at enqueue', async () => {
+    const { store } = place
+    const deleting = await addEndpoint(store)
+    await enqueueOne(store, deleting)
+    await store.deleteEndpoint(deleting, { force: true, ifVersion: null })
+    const endpoint = await addEndpoint(store)
+    for (const name of [freshName(), deleting]) {
+      const onFinish = { endpoint: name, states: ALL_STATES }
+      const [result] = await store.enqueue([newJob(store, endpoint, { onFinish })])
+      expect(result).toEqual({ kind: 'unknown_notice_endpoint', endpoint: name })
+    }
+    expect((await store.countJobs([endpoint]))[0]).toMatchObject({ queued: 0 })
+  })
+
+  test('a notice whose endpoint is gone by then is dropped with a warning', async () => {
+    const { store } = place
+    const { told, job, claimed } = await claimTold()
+    await store.deleteEndpoint(told, { force: false, ifVersion: null })
+    expect(await store.endpointsNamed([told])).toEqual([])
+    expect(await store.settle([success(store, claimed)])).toEqual(['applied'])
+    const dropped = {
+      fields: { jobId: job.id, endpoint: told },
+      message: 'notice.dropped',
+    }
+    await until(async () => {
+      await sweep(store)
+      return place.warnings.some(({ fields }) => fields.jobId === job.id)
+    })
+    expect(place.warnings.filter(({ fields }) => fields.jobId === job.id)).toEqual([dropped])
+    expect(await store.deleteJob(job.id)).toEqual({ kind: 'applied' })
+  })
+
+  test('a notice to an endpoint that is being deleted is dropped too', async () => {
+    const { store } = place
+    const { told, job, claimed } = await claimTold()
+    await enqueueOne(store, told)
+    await store.deleteEndpoint(told, { force: true, ifVersion: null })
+    await store.settle([success(store, claimed)])
+    await until(async () => {
+      await sweep(store)
+      return place.warnings.some(({ fields }) => fields.jobId === job.id)
+    })
+    expect(await noticesAt(told)).toHaveLength(1)
+  })
+
+  test('a disabled endpoint takes notices, which wait until it is resumed', async () => {
+    const { store } = place
+    const { told, claimed } = await claimTold()
+    await report(store, told, { goneAtVersion: 1 })
+    expect((await endpointOf(store, told)).disabledReason).toBe('gone')
+    await store.settle([success(store, claimed)])
+    expect(await noticesAt(told)).toHaveLength(1)
+    await store.resumeEndpoint(told)
+    expect((await claimOne(store, told)).endpoint).toBe(told)
+  })
+
+  test('a request of one origin that is known is answered with the job it made', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const originKey = 'tick:nightly:1800000000000'
+    const first = await enqueueOne(store, endpoint, { originKey })
+    const again = newJob(store, endpoint, { originKey })
+    expect(
+      await store.enqueue([again, { ...again, id: newJob(store, endpoint).id }]),
+    ).toMatchObject([
+      { kind: 'existing', job: { id: first.id } },
+      { kind: 'existing', job: { id: first.id } },
+    ])
+    const elsewhere = await enqueueOne(store, await addEndpoint(store), { originKey })
+    expect(elsewhere.id).not.toBe(first.id)
+  })
+})

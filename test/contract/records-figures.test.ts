@@ -1,0 +1,123 @@
+// Figures by the minute and counts by endpoint, on both stores.
+import { describe, expect, test } from 'vitest'
+import { DURATION_BOUNDS_MS, type MinuteFigures } from '../../src/store/records.ts'
+import { ENGINES, useStore } from '../support/stores.ts'
+import {
+  addEndpoint,
+  burial,
+  claimFrom,
+  claimOne,
+  enqueueMany,
+  enqueueOne,
+  freshName,
+} from './fixtures.ts'
+
+const MINUTE_MS = 60_000
+const NONE = { queued: 0, due: 0, running: 0, dead: 0, oldestDueAt: null, more: false }
+
+describe.each(ENGINES)('figures on %s', (engine) => {
+  const place = useStore(engine)
+  const thisMinute = () => Math.floor(place.store.clock.now() / MINUTE_MS) * MINUTE_MS
+
+  /** `ended` counts in the first bucket, one in the last. */
+  function figuresOf(endpoint: string, minute: number, ended = 1): MinuteFigures {
+    const durations = Array<number>(DURATION_BOUNDS_MS.length + 1).fill(0)
+    durations[0] = ended
+    durations[DURATION_BOUNDS_MS.length] = 1
+    return { minute, endpoint, succeeded: ended, failed: 1, durations }
+  }
+
+  const sinceOf = async (endpoint: string, instant: number) =>
+    (await place.store.figuresSince(instant)).filter((one) => one.endpoint === endpoint)
+
+  test('figures of one minute and endpoint add up, whoever adds', async () => {
+    const [name, another] = [freshName(), freshName()]
+    const minute = thisMinute()
+    const stores = [place.store, await place.open(), await place.open()]
+    await Promise.all(
+      Array.from({ length: 12 }, (_, i) =>
+        stores[i % 3]?.addFigures([figuresOf(name, minute, 2), figuresOf(another, minute)]),
+      ),
+    )
+    const [sum, ...others] = await sinceOf(name, minute)
+    const { durations } = figuresOf(name, minute)
+    durations[0] = 24
+    durations[DURATION_BOUNDS_MS.length] = 12
+    expect(sum).toEqual({ minute, endpoint: name, succeeded: 24, failed: 12, durations })
+    expect(others).toEqual([])
+    expect(await sinceOf(another, minute)).toMatchObject([{ succeeded: 12, failed: 12 }])
+  })
+
+  test('figures are read from the minute that holds the instant on, oldest first', async () => {
+    const name = freshName()
+    const minutes = [3, 1, 2, 0].map((ago) => thisMinute() - ago * MINUTE_MS)
+    await place.store.addFigures(minutes.map((minute) => figuresOf(name, minute)))
+    const [oldest = 0, ...later] = minutes.toSorted()
+    const all = await sinceOf(name, oldest + MINUTE_MS - 1)
+    expect(all.map(({ minute }) => minute)).toEqual([oldest, ...later])
+    expect((await sinceOf(name, oldest + MINUTE_MS)).map(({ minute }) => minute)).toEqual(later)
+    await place.store.addFigures([])
+  })
+
+  test('a large report is added as a whole', async () => {
+    const minute = thisMinute()
+    const names = Array.from({ length: 1_200 }, (_, i) => `many-${i}`)
+    await place.store.addFigures(names.map((name) => figuresOf(name, minute)))
+    const found = (await place.store.figuresSince(minute)).map(({ endpoint }) => endpoint)
+    expect(found.filter((name) => name.startsWith('many-'))).toHaveLength(names.length)
+  })
+})
+
+describe.each(ENGINES)('statistics on %s', (engine) => {
+  const place = useStore(engine)
+
+  test('jobs are counted by endpoint and state, in order of the names', async () => {
+    const { store } = place
+    const [busy, idle] = [await addEndpoint(store), await addEndpoint(store)]
+    const now = store.clock.now()
+    await enqueueMany(store, busy, 2, { runAt: now - 1_000, priority: 9 })
+    await enqueueMany(store, busy, 1, { runAt: now - 9_000, priority: 0 })
+    await enqueueMany(store, busy, 3, { runAt: now + 3_600_000 })
+    const dying = await addEndpoint(store)
+    await enqueueMany(store, dying, 3)
+    const claimed = await claimFrom(store, dying, 2)
+    await store.settle(claimed.slice(1).map((one) => burial(store, one)))
+    const [deadToo] = await enqueueMany(store, dying, 1, { runAt: now + 3_600_000 })
+    await store.cancel([deadToo ?? ''])
+
+    const found = await store.statsOf([idle, busy, freshName(), dying])
+    const oldest = found[3]?.oldestDueAt
+    expect(found).toEqual([
+      NONE,
+      { ...NONE, queued: 6, due: 3, oldestDueAt: now - 9_000 },
+      NONE,
+      { ...NONE, queued: 1, due: 1, running: 1, dead: 1, oldestDueAt: oldest },
+    ])
+    expect(oldest).toBeGreaterThanOrEqual(now)
+    expect(await store.statsOf([])).toEqual([])
+  })
+
+  test('a held job counts as queued, and not as due', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    const runAt = store.clock.now() - 5_000
+    await enqueueOne(store, name, { orderingKey: 'one', runAt })
+    await enqueueMany(store, name, 2, { orderingKey: 'one', runAt: runAt - 5_000 })
+    expect(await store.statsOf([name])).toEqual([
+      { ...NONE, queued: 3, due: 1, oldestDueAt: runAt },
+    ])
+    await claimOne(store, name)
+    expect(await store.statsOf([name])).toEqual([{ ...NONE, queued: 2, running: 1 }])
+  })
+
+  test('a hundred names are told of in one call, and no more are taken', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    await enqueueMany(store, name, 2)
+    const names = Array.from({ length: 99 }, (_, i) => `nobody-${i}`)
+    const found = await store.statsOf([...names, name])
+    expect(found.at(-1)).toMatchObject({ queued: 2, due: 2 })
+    expect(found.slice(0, -1)).toEqual(names.map(() => NONE))
+    await expect(store.statsOf([...names, name, 'one-more'])).rejects.toThrow(RangeError)
+  })
+})

@@ -1,0 +1,120 @@
+// API keys, workers, and what the API says of itself, on both stores.
+import { randomBytes } from 'node:crypto'
+import { describe, expect, test } from 'vitest'
+import { MAX_KEYS, type StoredKey, type WorkerReport } from '../../src/store/records.ts'
+import { ENGINES, useStore } from '../support/stores.ts'
+import { passed } from './fixtures.ts'
+
+let keyCount = 0
+
+function newKey(fields: Partial<StoredKey> = {}): StoredKey {
+  keyCount++
+  return {
+    id: `key_${String(keyCount).padStart(6, '0')}`,
+    name: 'deploy',
+    scope: 'enqueue',
+    hash: randomBytes(32).toString('base64'),
+    createdAt: 1_700_000_000_000 + keyCount,
+    ...fields,
+  }
+}
+
+describe.each(ENGINES)('API keys on %s', (engine) => {
+  const place = useStore(engine)
+
+  test('keys are listed oldest first, as they were added, by any process', async () => {
+    const { store } = place
+    const [young, old] = [
+      newKey({ createdAt: 2_000, scope: 'admin' }),
+      newKey({ createdAt: 1_000 }),
+    ]
+    expect(await store.addKey(young)).toBe('added')
+    expect(await store.addKey(old)).toBe('added')
+    const other = await place.open()
+    expect(await other.listKeys()).toEqual([old, young])
+    await store.removeKey(young.id)
+    await store.removeKey(old.id)
+  })
+
+  test('a removed key is gone for all, and is removed once', async () => {
+    const { store } = place
+    const key = newKey()
+    await store.addKey(key)
+    const other = await place.open()
+    expect(await other.removeKey(key.id)).toBe(true)
+    expect(await store.listKeys()).toEqual([])
+    expect(await store.removeKey(key.id)).toBe(false)
+  })
+
+  test('two keys never have one hash', async () => {
+    const { store } = place
+    const key = newKey()
+    await store.addKey(key)
+    await expect(store.addKey(newKey({ hash: key.hash }))).rejects.toThrow()
+    expect(await store.listKeys()).toEqual([key])
+    await store.removeKey(key.id)
+  })
+
+  test('there are only so many keys, and room again once one is removed', async () => {
+    const { store } = place
+    const keys = Array.from({ length: MAX_KEYS }, () => newKey())
+    for (let i = 0; i < keys.length; i += 100) {
+      const added = await Promise.all(keys.slice(i, i + 100).map((key) => store.addKey(key)))
+      expect(new Set(added)).toEqual(new Set(['added']))
+    }
+    expect(await store.addKey(newKey())).toBe('full')
+    expect(await store.listKeys()).toEqual(keys)
+    await store.removeKey(keys[7]?.id ?? '')
+    expect(await store.addKey(newKey())).toBe('added')
+  }, 60_000)
+})
+
+describe.each(ENGINES)('workers on %s', (engine) => {
+  const place = useStore(engine)
+
+  function reportOf(id: string, fields: Partial<WorkerReport> = {}): WorkerReport {
+    return { id, version: '1.2.3', startedAt: 1_000, concurrency: 100, inFlight: 0, ...fields }
+  }
+
+  test('workers are listed by id as they last reported, each once', async () => {
+    const { store } = place
+    const other = await place.open()
+    const before = store.clock.now()
+    await store.reportWorker(reportOf('worker-b'))
+    await other.reportWorker(reportOf('worker-a', { inFlight: 3 }))
+    const [a, b, ...rest] = await store.listWorkers()
+    expect(rest).toEqual([])
+    expect(a).toEqual({ ...reportOf('worker-a', { inFlight: 3 }), seenAt: a?.seenAt })
+    expect(b).toEqual({ ...reportOf('worker-b'), seenAt: b?.seenAt })
+    expect(b?.seenAt).toBeGreaterThanOrEqual(before - 50)
+
+    await passed(store, b?.seenAt ?? 0)
+    await store.reportWorker(reportOf('worker-b', { inFlight: 7 }))
+    const again = (await other.listWorkers())[1]
+    expect(again).toMatchObject({ id: 'worker-b', inFlight: 7 })
+    expect(again?.seenAt).toBeGreaterThan(b?.seenAt ?? 0)
+  })
+
+  test('a worker that ends is gone at once', async () => {
+    const { store } = place
+    await store.reportWorker(reportOf('worker-c'))
+    await store.removeWorker('worker-c')
+    await store.removeWorker('worker-c')
+    expect((await store.listWorkers()).map(({ id }) => id)).not.toContain('worker-c')
+  })
+})
+
+describe.each(ENGINES)('the mode of the API on %s', (engine) => {
+  const place = useStore(engine)
+
+  test('what the API says of itself is read by others as it was last written', async () => {
+    const other = await place.open()
+    expect(await other.readApiMode()).toBeNull()
+    const local = { localMode: true, publicUrl: 'http://127.0.0.1:8080' }
+    await place.store.writeApiMode(local)
+    expect(await other.readApiMode()).toEqual(local)
+    const unknown = { localMode: false, publicUrl: null }
+    await place.store.writeApiMode(unknown)
+    expect(await other.readApiMode()).toEqual(unknown)
+  })
+})

@@ -1,0 +1,69 @@
+// What the notice of a finish says, and which finishes are told.
+import { describe, expect, it } from 'vitest'
+import { isJobId } from '../../src/job/job-id.ts'
+import { isToldOf, noticeOf } from '../../src/job/notice.ts'
+
+const NOW = 1_800_000_000_000
+const finished = {
+  id: 'job_1',
+  endpoint: 'invoice-pdf',
+  state: 'succeeded',
+  result: '{"id":12345678901234567890,"b":1,"a":2}',
+  failure: null,
+  metadata: { customer: '7' },
+} as const
+
+function textOf(...job: Parameters<typeof noticeOf>): string {
+  return Buffer.from(noticeOf(...job).payload).toString()
+}
+
+describe('a notice', () => {
+  it('carries the result as the text it came in', () => {
+    expect(textOf(finished, 1, 'told', NOW)).toBe(
+      '{"jobId":"job_1","endpoint":"invoice-pdf","state":"succeeded",' +
+        '"metadata":{"customer":"7"},"result":{"id":12345678901234567890,"b":1,"a":2}}',
+    )
+    expect(textOf({ ...finished, result: null }, 1, 'told', NOW)).toMatch(/,"result":null\}$/)
+  })
+
+  it('carries the failure of a death, and of a cancel that there was none', () => {
+    const failure = { reason: 'rejected', message: 'said "no"\n' } as const
+    const dead = textOf({ ...finished, state: 'dead', result: null, failure }, 1, 'told', NOW)
+    expect(JSON.parse(dead)).toEqual({
+      jobId: 'job_1',
+      endpoint: 'invoice-pdf',
+      state: 'dead',
+      metadata: { customer: '7' },
+      failure,
+    })
+    const cancelled = textOf({ ...finished, state: 'cancelled', result: null }, 1, 'told', NOW)
+    expect(JSON.parse(cancelled)).toMatchObject({ state: 'cancelled', failure: null })
+  })
+
+  it('is a plain job, due now, known by the job and how often that was final', () => {
+    const notice = noticeOf(finished, 3, 'told', NOW)
+    expect(isJobId(notice.id)).toBe(true)
+    expect(notice).toMatchObject({
+      endpoint: 'told',
+      runAt: NOW,
+      createdAt: NOW,
+      originKey: 'finish:job_1:3',
+      onFinish: null,
+      dependsOn: [],
+      orderingKey: null,
+      dedupe: null,
+      idempotency: null,
+    })
+    expect(noticeOf(finished, 4, 'told', NOW).originKey).not.toBe(notice.originKey)
+  })
+})
+
+describe('a finish', () => {
+  it('is told in the states that were named', () => {
+    const onFinish = { endpoint: 'told', states: ['dead', 'cancelled'] as const }
+    const named = { ...onFinish, states: [...onFinish.states] }
+    expect(isToldOf(named, 'dead')).toBe(true)
+    expect(isToldOf(named, 'succeeded')).toBe(false)
+    expect(isToldOf(null, 'dead')).toBe(false)
+  })
+})

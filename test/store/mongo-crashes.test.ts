@@ -1,0 +1,149 @@
+// A process that ends between two writes of what a finish leads to: whatever the last write was
+// that reached the server, another process brings the rest about, once.
+import { randomBytes } from 'node:crypto'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { openMongoStore } from '../../src/store/mongo/mongo-store.ts'
+import type { Store } from '../../src/store/store.ts'
+import {
+  addEndpoint,
+  burial,
+  claimFrom,
+  claimOne,
+  enqueueMany,
+  enqueueOne,
+  jobOf,
+  newJob,
+  success,
+  sweep,
+  sweepClean,
+} from '../contract/fixtures.ts'
+import { type MongoProxy, startMongoProxy } from '../support/mongo-proxy.ts'
+import { useStore } from '../support/stores.ts'
+import { until } from '../support/until.ts'
+
+const DAY_MS = 86_400_000
+const encryptionKeys = [randomBytes(32)]
+
+const ORDERING_KEY = 'a key that nothing else has'
+
+/** Texts of the requests, in the order in which a finish sends them. */
+const WRITES = {
+  'the final state': 'finishes',
+  'the notice': 'originKey',
+  'what is no longer waited for': '$pull',
+  'that the dependent may go on': 'waitingFor.0',
+  'nothing more, and had only looked for the next': ORDERING_KEY,
+}
+
+describe('a process that ends right after it wrote', () => {
+  const place = useStore('mongo', { encryptionKeys })
+  let proxy: MongoProxy
+  /** Behind the proxy; place.store is not. */
+  let store: Store
+
+  beforeAll(async () => {
+    proxy = await startMongoProxy(place.url)
+    const settings = { retentionMs: DAY_MS, retentionDeadMs: DAY_MS, encryptionKeys }
+    store = await openMongoStore(proxy.url, { ...settings, warn: () => {} })
+  })
+  afterEach(async () => {
+    proxy.mend()
+    await until(() =>
+      store.ready().then(
+        () => true,
+        () => false,
+      ),
+    )
+  })
+  afterAll(async () => {
+    await store.close()
+    await proxy.stop()
+  })
+
+  /** One that is told of, depended on, and first of its key, in the hands of the doomed process. */
+  async function arrange() {
+    const told = await addEndpoint(place.store)
+    const endpoint = await addEndpoint(place.store)
+    const onFinish = { endpoint: told, states: ['succeeded' as const, 'dead' as const] }
+    await enqueueOne(place.store, endpoint, { orderingKey: ORDERING_KEY, onFinish })
+    const next = await enqueueOne(place.store, endpoint, { orderingKey: ORDERING_KEY })
+    const claimed = await claimOne(store, endpoint)
+    const waiting = await addEndpoint(place.store)
+    const dependent = await enqueueOne(place.store, waiting, { dependsOn: [claimed.jobId] })
+    // The doomed process is told nothing of the dependent: that is the harder case.
+    return { told, claimed, next, dependent }
+  }
+
+  it.each(Object.entries(WRITES))(
+    '%s leaves nothing undone and does nothing twice',
+    async (_, text) => {
+      const { told, claimed, next, dependent } = await arrange()
+      const lostBefore = proxy.lostAnswers()
+      proxy.cutAfter(text)
+      await store.settle([success(store, claimed)]).catch(() => {})
+      expect(proxy.lostAnswers()).toBe(lostBefore + 1)
+      expect(await jobOf(place.store, claimed.jobId)).toMatchObject({ state: 'succeeded' })
+
+      await sweepClean(place.store)
+
+      const { items } = await place.store.listJobs({ endpoint: told, limit: 10 })
+      expect(items).toHaveLength(1)
+      expect(await jobOf(place.store, dependent.id)).toMatchObject({
+        isHeld: false,
+        waitingFor: [],
+      })
+      expect((await claimFrom(place.store, next.endpoint, 5)).map(({ jobId }) => jobId)).toEqual([
+        next.id,
+      ])
+      expect(await place.store.deleteJob(claimed.jobId)).toEqual({ kind: 'applied' })
+    },
+  )
+
+  it('a death brings down what depends on it, and so on, though its writer ends', async () => {
+    const { told, claimed, dependent } = await arrange()
+    const last = await enqueueOne(place.store, dependent.endpoint, { dependsOn: [dependent.id] })
+    proxy.cutAfter('dependency_failed')
+    await store.settle([burial(store, claimed)]).catch(() => {})
+    await sweepClean(place.store)
+    for (const id of [dependent.id, last.id]) {
+      expect(await jobOf(place.store, id)).toMatchObject({
+        state: 'dead',
+        failure: { reason: 'dependency_failed' },
+      })
+    }
+    expect((await place.store.listJobs({ endpoint: told, limit: 10 })).items).toHaveLength(1)
+  })
+
+  it('an enqueue leaves none held that could go on', async () => {
+    const endpoint = await addEndpoint(place.store)
+    const [first = ''] = await enqueueMany(place.store, endpoint, 1)
+    const waiting = await addEndpoint(place.store)
+    const job = newJob(store, waiting, { dependsOn: [first], orderingKey: 'k' })
+    proxy.cutAfter('waitingFor')
+    await store.enqueue([job]).catch(() => {})
+    await place.store.settle([success(place.store, await claimOne(place.store, endpoint))])
+    await until(async () => {
+      await sweep(place.store)
+      return !(await jobOf(place.store, job.id)).isHeld
+    })
+    expect((await claimOne(place.store, waiting)).jobId).toBe(job.id)
+  })
+
+  it('a claim within a limit keeps the gate for seconds, and what it took comes back', async () => {
+    const endpoint = await addEndpoint(place.store, { concurrency: 2 })
+    const ids = await enqueueMany(place.store, endpoint, 3)
+    proxy.cutAfter('leaseWorkerId')
+    await expect(claimFrom(store, endpoint, 2, 1_000)).rejects.toThrow()
+    const running = await place.store.countJobs([endpoint])
+    expect(running).toMatchObject([{ running: 2 }])
+    const seen = new Set<string>()
+    await until(async () => {
+      await sweep(place.store)
+      const claimed = await claimFrom(place.store, endpoint, 2)
+      for (const { jobId } of claimed) seen.add(jobId)
+      expect(seen.size).toBeLessThanOrEqual(2)
+      return seen.size === 2
+    })
+    expect(ids).toEqual(expect.arrayContaining([...seen]))
+  })
+})

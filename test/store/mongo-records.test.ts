@@ -1,0 +1,103 @@
+// What the MongoDB store keeps beside jobs: each query has its index, and old records go.
+import { randomBytes } from 'node:crypto'
+import type { Db, Document } from 'mongodb'
+import { afterAll, beforeAll, expect, inject, test } from 'vitest'
+import { connect } from '../../src/store/mongo/connect.ts'
+import { storeOn } from '../../src/store/mongo/mongo-store.ts'
+import { FIGURES_KEPT_MS, WORKER_KEPT_MS } from '../../src/store/records.ts'
+import { MAX_COUNT, type Store } from '../../src/store/store.ts'
+import { addEndpoint, enqueueMany } from '../contract/fixtures.ts'
+import { databaseUrl } from '../support/mongo.ts'
+
+let db: Db
+let store: Store
+const sent: Document[] = []
+
+beforeAll(async () => {
+  const url = databaseUrl(inject('mongoUrl'), `test-${randomBytes(6).toString('hex')}`)
+  const connection = await connect(url)
+  db = connection.db
+  store = await storeOn(connection, {
+    retentionMs: 0,
+    retentionDeadMs: 0,
+    encryptionKeys: [randomBytes(32)],
+    warn: () => {},
+  })
+  connection.client.on('commandStarted', ({ command }) => sent.push(command))
+})
+
+afterAll(async () => {
+  await db.dropDatabase()
+  await store.close()
+})
+
+async function sentBy(work: () => Promise<unknown>): Promise<Document[]> {
+  sent.length = 0
+  await work()
+  return [...sent]
+}
+
+async function indexOf(collection: string, name: string): Promise<Document | undefined> {
+  const indexes = await db.collection(collection).indexes()
+  return indexes.find((index) => index.name === name)
+}
+
+test('old figures and workers are removed by MongoDB itself', async () => {
+  expect(await indexOf('figures', 'by_minute')).toMatchObject({
+    key: { minute: 1 },
+    expireAfterSeconds: FIGURES_KEPT_MS / 1_000,
+  })
+  expect(await indexOf('workers', 'seen')).toMatchObject({
+    key: { seenAt: 1 },
+    expireAfterSeconds: WORKER_KEPT_MS / 1_000,
+  })
+})
+
+test('an idle look for due schedules is one command, in the order of its index', async () => {
+  const [command, ...others] = await sentBy(() => store.dueSchedules(500))
+  expect(others).toEqual([])
+  expect(command).toMatchObject({ find: 'schedules', filter: { paused: false } })
+  expect(Object.keys(command?.filter ?? {})).toEqual(['paused', 'nextRunAt'])
+  expect([...(command?.sort ?? [])]).toEqual([['nextRunAt', 1]])
+  expect(await indexOf('schedules', 'due')).toMatchObject({ key: { paused: 1, nextRunAt: 1 } })
+})
+
+test('moves of many schedules are few commands', async () => {
+  const endpoint = await addEndpoint(store)
+  const change = { endpoint, paused: false, settings: '{}', payload: Buffer.from('1') }
+  const names = Array.from({ length: 20 }, (_, i) => `schedule-${i}`)
+  for (const name of names) await store.putSchedule({ ...change, name, nextRunAt: 1_000 }, null)
+  const due = await store.dueSchedules(100)
+  expect(due.map(({ name }) => name).sort()).toEqual(names.sort())
+  const moves = due.map(({ name, version }) => ({
+    name,
+    version,
+    tickAt: 1_000,
+    nextRunAt: null,
+    lastError: null,
+  }))
+  const commands = await sentBy(() => store.advanceSchedules(moves))
+  expect(commands).toHaveLength(1)
+  expect(await store.dueSchedules(100)).toEqual([])
+})
+
+test('statistics count no further than is told, a few names to a command', async () => {
+  const name = await addEndpoint(store)
+  await enqueueMany(store, name, 3)
+  const names = Array.from({ length: 100 }, (_, i) => (i === 50 ? name : `nobody-${i}`))
+  const commands = await sentBy(() => store.statsOf(names))
+  expect(commands).toHaveLength(9)
+  const stages = commands.flatMap(({ pipeline }): Document[] => pipeline).flatMap(stagesOf)
+  const limits = stages.flatMap(({ $limit }) => ($limit === undefined ? [] : [$limit]))
+  expect(limits).toHaveLength(500)
+  expect(new Set(limits)).toEqual(new Set([MAX_COUNT + 1, 1]))
+  const matches = stages.flatMap(({ $match }) => ($match === undefined ? [] : [$match]))
+  expect(matches).toHaveLength(500)
+  for (const match of matches) expect(Object.keys(match)).toEqual(expect.arrayContaining(SCOPE))
+})
+
+const SCOPE = ['endpoint', 'state']
+
+function stagesOf(stage: Document): Document[] {
+  return stage.$unionWith === undefined ? [stage] : stage.$unionWith.pipeline
+}

@@ -1,0 +1,35 @@
+// Every verb of schedules, keys, workers and figures once, for those who watch what a store sends.
+import type { Store } from '../../src/store/store.ts'
+
+/** @param endpoint one that is stored */
+export async function useRecordVerbs(store: Store, endpoint: string): Promise<void> {
+  const tickAt = store.clock.now() - 1_000
+  const change = { name: 'a-schedule', endpoint, paused: false, settings: '{}' }
+  const full = { ...change, payload: Buffer.from('{}'), nextRunAt: tickAt }
+  await store.putSchedule(full, null)
+  await store.putSchedule(full, 1)
+  await store.getSchedule(change.name)
+  await store.listSchedules(null, 10)
+  await store.listSchedules('a', 10)
+  await store.dueSchedules(10)
+  await store.advanceSchedules([
+    { name: change.name, version: 2, tickAt, nextRunAt: null, lastError: null },
+  ])
+  await store.deleteSchedule(change.name, 2)
+  await store.deleteSchedule(change.name, null)
+
+  const hash = 'aGFzaA=='
+  await store.addKey({ id: 'key_1', name: 'a key', scope: 'work', hash, createdAt: tickAt })
+  await store.listKeys()
+  await store.removeKey('key_1')
+
+  const report = { id: 'worker-1', version: '1', startedAt: tickAt, concurrency: 1, inFlight: 0 }
+  await store.reportWorker(report)
+  await store.listWorkers()
+  await store.removeWorker(report.id)
+
+  const minute = Math.floor(tickAt / 60_000) * 60_000
+  await store.addFigures([{ minute, endpoint, succeeded: 1, failed: 0, durations: [1] }])
+  await store.figuresSince(tickAt)
+  await store.statsOf([endpoint, 'nobody'])
+}

@@ -1,0 +1,82 @@
+// The token bucket as one number: whatever is asked of it and when, the rate holds.
+import { array, assert, integer, property, record } from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import {
+  afterTaking,
+  rateFreeAt,
+  tokensAt,
+  underLimit,
+  wholeTokens,
+} from '../../src/store/sqlite/bucket.ts'
+
+const START = 1_760_000_000_000
+/** Two thousandths of a millisecond: doubles hold no finer instants. */
+const ROUNDING_MS = 0.002
+
+const limits = record({
+  count: integer({ min: 1, max: 1_000 }),
+  perMs: integer({ min: 100, max: 86_400_000 }),
+})
+/** How long after the one before, in thousandths of perMs, and how much is asked for. */
+const demands = array(
+  record({ pause: integer({ min: 0, max: 1_500 }), asked: integer({ min: 1, max: 2_000 }) }),
+  { minLength: 1, maxLength: 60 },
+)
+
+describe('the bucket of a rate limit', () => {
+  test('gives in any stretch L at most count × (1 + L / per)', () => {
+    assert(
+      property(limits, demands, (limit, asked) => {
+        const starts: { at: number; count: number }[] = []
+        let now = START
+        let fullAt: number | null = null
+        for (const demand of asked) {
+          now += Math.floor((demand.pause * limit.perMs) / 1_000)
+          const taken = Math.min(demand.asked, wholeTokens(fullAt, limit, now))
+          if (taken > 0) fullAt = afterTaking(fullAt, limit, now, taken)
+          starts.push({ at: now, count: taken })
+        }
+        for (const [i, first] of starts.entries()) {
+          let sum = 0
+          for (const { at, count } of starts.slice(i)) {
+            sum += count
+            const stretchMs = at - first.at + ROUNDING_MS
+            expect(sum).toBeLessThanOrEqual(limit.count * (1 + stretchMs / limit.perMs))
+          }
+        }
+      }),
+    )
+  })
+
+  test('tells the first millisecond at which a token is there', () => {
+    assert(
+      property(limits, (limit) => {
+        const empty = afterTaking(null, limit, START, limit.count)
+        const freeAt = rateFreeAt(empty, limit, START) as number
+        expect(wholeTokens(empty, limit, freeAt)).toBeGreaterThanOrEqual(1)
+        const before = freeAt - 1
+        if (before > START) expect(wholeTokens(empty, limit, before)).toBe(0)
+        expect(rateFreeAt(null, limit, START)).toBeNull()
+      }),
+    )
+  })
+
+  test('is under a changed limit no fuller than it was, and than it can be', () => {
+    assert(
+      property(limits, limits, integer({ min: 0, max: 1_000 }), (before, limit, taken) => {
+        const fullAt = afterTaking(null, before, START, Math.min(taken, before.count))
+        const changed = underLimit(fullAt, before, limit, START)
+        const tokens = tokensAt(changed, limit, START)
+        expect(tokens).toBeLessThanOrEqual(tokensAt(fullAt, before, START) + 1e-3)
+        expect(tokens).toBeLessThanOrEqual(limit.count)
+      }),
+    )
+  })
+
+  test('is full within perMs though the clock was set back a year', () => {
+    const limit = { count: 5, perMs: 60_000 }
+    const fullAt = afterTaking(null, limit, START, 5)
+    const past = START - 365 * 86_400_000
+    expect(rateFreeAt(fullAt, limit, past)).toBe(past + 12_000)
+  })
+})

@@ -1,0 +1,120 @@
+// What the SQLite store keeps beside jobs: old records go, counts stop at what is told, and each
+// statement is served by its index.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { DURATION_BOUNDS_MS, FIGURES_KEPT_MS, WORKER_KEPT_MS } from '../../src/store/records.ts'
+import * as figures from '../../src/store/sqlite/figures.ts'
+import * as keys from '../../src/store/sqlite/keys.ts'
+import * as reseal from '../../src/store/sqlite/reseal-schedules.ts'
+import * as schedules from '../../src/store/sqlite/schedules.ts'
+import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
+import * as stats from '../../src/store/sqlite/stats.ts'
+import * as workers from '../../src/store/sqlite/workers.ts'
+import { MAX_COUNT, type Store } from '../../src/store/store.ts'
+import { addEndpoint, enqueueMany } from '../contract/fixtures.ts'
+
+const MODULES = { figures, keys, reseal, schedules, stats, workers }
+const STATEMENTS = Object.values(MODULES).flatMap((module) =>
+  Object.entries(module).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
+)
+
+/** Of at most MAX_KEYS rows. */
+const WALKED = ['COUNT_KEYS', 'LIST_KEYS']
+
+const EXPECTED_INDEX: [string, string, string][] = [
+  ['due schedules', schedules.DUE_SCHEDULES, 'schedules_due (next_run_at>? AND next_run_at<?)'],
+  ['schedules', schedules.SCHEDULES_AFTER, 'sqlite_autoindex_schedules_1 (name>?)'],
+  ['keys', keys.LIST_KEYS, 'api_keys_by_age'],
+  ['workers', workers.WORKERS_SEEN, 'workers_seen (seen_at>?)'],
+  ['old workers', workers.FORGET_WORKERS, 'COVERING INDEX workers_seen (seen_at<?)'],
+  ['figures', figures.FIGURES_SINCE, 'PRIMARY KEY (minute>?)'],
+  ['old figures', figures.FORGET_FIGURES, 'PRIMARY KEY (minute<?)'],
+  ['dead of', stats.COUNT_DEAD, 'COVERING INDEX jobs_unsuccessful (endpoint=? AND state=?)'],
+  [
+    'due of',
+    stats.COUNT_DUE,
+    'COVERING INDEX jobs_claimable (endpoint=? AND priority=? AND run_at<?)',
+  ],
+]
+
+describe('records of the SQLite store', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'posthorn-records-'))
+  const path = join(folder, 'posthorn.db')
+  let store: Store
+  /** Another program's look at the file. */
+  let db: DatabaseSync
+
+  beforeAll(async () => {
+    const settings = { retentionMs: 0, retentionDeadMs: 0, encryptionKeys: null, warn: () => {} }
+    store = await openSqliteStore(path, settings)
+    db = new DatabaseSync(path)
+  })
+  afterAll(async () => {
+    db.close()
+    await store.close()
+    rmSync(folder, { recursive: true, force: true })
+  })
+
+  const planOf = (sql: string) =>
+    db
+      .prepare(`explain query plan ${sql}`)
+      .all()
+      .map((row) => row.detail as string)
+
+  test.each(STATEMENTS)('%s neither walks a table nor sorts', (name, sql) => {
+    const plan = planOf(sql).filter((step) => !step.startsWith('SCAN (subquery'))
+    const wrong = plan.filter((step) => /^SCAN|TEMP B-TREE/.test(step))
+    expect(wrong).toHaveLength(WALKED.includes(name) ? 1 : 0)
+  })
+
+  test.each(EXPECTED_INDEX)('%s: served by its index', (_, sql, index) => {
+    expect(planOf(sql).filter((step) => step.includes(index))).toHaveLength(1)
+  })
+
+  test('figures are kept for two days and go by and by', async () => {
+    const durations = Array<number>(DURATION_BOUNDS_MS.length + 1).fill(0)
+    const figuresAt = (minute: number, i: number) => ({
+      minute,
+      endpoint: `endpoint-${i}`,
+      succeeded: 1,
+      failed: 0,
+      durations,
+    })
+    const old = store.clock.now() - FIGURES_KEPT_MS - 60_000
+    const kept = store.clock.now() - FIGURES_KEPT_MS + 60_000
+    await store.addFigures(Array.from({ length: 30 }, (_, i) => figuresAt(old, i)))
+    await store.addFigures([figuresAt(kept, 1)])
+    expect((await store.figuresSince(0)).map(({ minute }) => minute)).toEqual([kept])
+  })
+
+  test('workers not seen for an hour are not listed, and go when others report', async () => {
+    const report = { version: '1', startedAt: 1, concurrency: 1, inFlight: 0 }
+    for (let i = 0; i < 15; i++) await store.reportWorker({ ...report, id: `old-${i}` })
+    db.exec(`update workers set seen_at = seen_at - ${WORKER_KEPT_MS}`)
+    expect(await store.listWorkers()).toEqual([])
+    const idsStored = () => db.prepare('select id from workers order by id').all()
+    await store.reportWorker({ ...report, id: 'new' })
+    expect(idsStored()).toHaveLength(6)
+    await store.reportWorker({ ...report, id: 'new' })
+    expect(idsStored()).toEqual([{ id: 'new' }])
+  })
+
+  test('a figure stops at what is told, and the oldest is still the oldest of all', async () => {
+    const name = await addEndpoint(store)
+    const now = store.clock.now()
+    for (let i = 0; i < MAX_COUNT; i += 1_000) {
+      await enqueueMany(store, name, 1_000, { runAt: now - 1_000, priority: 9 })
+    }
+    const exact = { queued: MAX_COUNT, due: MAX_COUNT, running: 0, dead: 0 }
+    expect(await store.statsOf([name])).toEqual([
+      { ...exact, oldestDueAt: now - 1_000, more: false },
+    ])
+    await enqueueMany(store, name, 2, { runAt: now - 7_000, priority: 0 })
+    expect(await store.statsOf([name])).toEqual([
+      { ...exact, oldestDueAt: now - 7_000, more: true },
+    ])
+  })
+})

@@ -1,0 +1,37 @@
+// A process of test/store/sqlite-crashes.test.ts: claims and settles until it is killed.
+import { once } from 'node:events'
+import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
+import { burial, success } from '../contract/fixtures.ts'
+
+const DAY_MS = 86_400_000
+/** Ends soon after the process was killed. */
+const LEASE_MS = 100
+const BATCH = 12
+
+const [path, endpoint, keptAlive] = process.argv.slice(2) as [string, string, string]
+const store = await openSqliteStore(path, {
+  retentionMs: DAY_MS,
+  retentionDeadMs: DAY_MS,
+  encryptionKeys: null,
+  warn: () => {},
+})
+const holder = { workerId: `settler-${process.pid}`, leaseMs: LEASE_MS, pulls: false }
+
+for (;;) {
+  const { jobs } = await store.claim([{ endpoint, limit: BATCH }], BATCH, holder)
+  if (jobs.length === 0) break
+  // One in some fails for good, but not the one that all wait for.
+  const settlements = jobs.map((job) =>
+    job.jobId !== keptAlive && job.jobId.charCodeAt(job.jobId.length - 1) % 5 === 0
+      ? burial(store, job)
+      : success(store, job),
+  )
+  // Told before it is written: whoever kills this process now kills it around the write. It goes no
+  // further by itself, or on a busy machine it would be done before it is killed.
+  const goOn = once(process, 'message')
+  process.send?.('settling')
+  await store.settle(settlements)
+  await goOn
+}
+await store.close()
+process.disconnect?.()

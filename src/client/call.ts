@@ -1,0 +1,170 @@
+// One call of the API: sent, repeated where a repeat does no harm, and its answer read or thrown.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { PosthornError } from './posthorn-error.ts'
+import { readBytes } from './read-bytes.ts'
+import { noAnswer, refusal, unexpected } from './refusal.ts'
+import { baseUrl } from './request-path.ts'
+
+export interface ClientOptions {
+  /** Where the API is, like `https://jobs.example.com`; a path before its routes is kept. */
+  url: string | URL
+  /** The API key; none in local mode. */
+  key?: string | undefined
+  /** For each try of a call, beside what the call itself asks the server to wait; 10 s. */
+  timeoutMs?: number | undefined
+  /** How often a call that may be repeated is sent at most; 4. */
+  maxTries?: number | undefined
+  /** Instead of the global fetch. */
+  fetch?: typeof fetch | undefined
+}
+
+export interface RequestOptions {
+  signal?: AbortSignal | undefined
+}
+
+export interface Request {
+  method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
+  /** From the first slash, its query with it. */
+  path: string
+  /** JSON text. */
+  body?: string
+  headers?: Record<string, string>
+  /** Of an attempt: sent instead of the API key. */
+  token?: string
+  /** Whether a repeat does no harm. */
+  repeatable: boolean
+  /** A 404 to a repeat means that an earlier try has done it. */
+  goneIsDone?: boolean
+  /** How long the server may wait before it answers. */
+  serverWaitMs?: number
+  /** Repeated until this instant of performance.now(), instead of maxTries times. */
+  untilMs?: number
+  signal?: AbortSignal | undefined
+}
+
+export interface Call {
+  /** @throws PosthornError, or the reason of the signal that was aborted */
+  bytes(request: Request): Promise<Uint8Array>
+  json<T>(request: Request): Promise<T>
+}
+
+const DEFAULT_TIMEOUT_MS = 10_000
+const DEFAULT_MAX_TRIES = 4
+const FIRST_PAUSE_MS = 200
+const MAX_PAUSE_MS = 5_000
+/** Whoever asks for more patience is not waited for: the caller is told instead. */
+const MAX_RETRY_AFTER_MS = 30_000
+/** A claim brings 64 MiB of payloads at most. */
+const MAX_ANSWER_BYTES = 128 * 1_048_576
+/** 503 is Posthorn's own; the others are said by what stands before it. */
+const PASSING_STATUSES = [502, 503, 504]
+/** The longest delay of a timer in Node. */
+const MAX_TIMER_MS = 2 ** 31 - 1
+
+export function createCall(options: ClientOptions): Call {
+  const base = baseUrl(options.url)
+  const timeoutMs = positive('timeoutMs', options.timeoutMs ?? DEFAULT_TIMEOUT_MS)
+  const maxTries = positive('maxTries', options.maxTries ?? DEFAULT_MAX_TRIES)
+  const send = options.fetch ?? fetch
+  const key = checkedKey(options.key)
+
+  /** One try. */
+  async function attempt(request: Request): Promise<Uint8Array | PosthornError> {
+    const deadline = AbortSignal.timeout(
+      Math.min(timeoutMs + (request.serverWaitMs ?? 0), MAX_TIMER_MS),
+    )
+    const { signal } = request
+    // Outside the try: what is wrong here is the caller's mistake, not the connection's.
+    const init: RequestInit = {
+      method: request.method,
+      headers: headersOf(request, key),
+      redirect: 'manual',
+      signal: signal === undefined ? deadline : AbortSignal.any([signal, deadline]),
+      ...(request.body === undefined ? {} : { body: request.body }),
+    }
+    try {
+      const answer = await send(base + request.path, init)
+      const body = await bodyOf(answer)
+      if (body === null) {
+        return unexpected(request, answer.status, `more than ${MAX_ANSWER_BYTES} bytes`)
+      }
+      return answer.ok ? body : refusal(request, answer, body)
+    } catch (error) {
+      signal?.throwIfAborted()
+      return noAnswer(request, error, deadline.aborted)
+    }
+  }
+
+  async function bytes(request: Request): Promise<Uint8Array> {
+    request.signal?.throwIfAborted()
+    for (let tries = 1; ; tries++) {
+      const outcome = await attempt(request)
+      if (!(outcome instanceof PosthornError)) return outcome
+      if (request.goneIsDone && tries > 1 && outcome.status === 404) return new Uint8Array()
+      if (!request.repeatable || !isPassing(outcome)) throw outcome
+      if (request.untilMs === undefined && tries >= maxTries) throw outcome
+      const pauseMs = pauseBeforeMs(tries, outcome.retryAfterMs)
+      const limitMs = request.untilMs === undefined ? Infinity : request.untilMs - performance.now()
+      if (pauseMs > limitMs || (outcome.retryAfterMs ?? 0) > MAX_RETRY_AFTER_MS) throw outcome
+      await pause(pauseMs, request.signal)
+    }
+  }
+
+  return {
+    bytes,
+    async json<T>(request: Request): Promise<T> {
+      const body = await bytes(request)
+      try {
+        return JSON.parse(new TextDecoder().decode(body)) as T
+      } catch (error) {
+        throw unexpected(request, 200, 'the answer is not JSON', error)
+      }
+    },
+  }
+}
+
+/** Lets time pass; an aborted signal ends it with its reason. */
+export async function pause(pauseMs: number, signal: AbortSignal | undefined): Promise<void> {
+  try {
+    await sleep(pauseMs, undefined, signal === undefined ? {} : { signal })
+  } catch (error) {
+    signal?.throwIfAborted()
+    throw error
+  }
+}
+
+function positive(name: string, value: number): number {
+  if (value > 0 && value <= MAX_TIMER_MS) return value
+  throw new TypeError(`${name} must be a number above 0, not ${value}`)
+}
+
+function checkedKey(key: string | undefined): string | undefined {
+  if (key === undefined || /^[\x21-\x7e]+$/.test(key)) return key
+  // The key itself is never printed.
+  throw new TypeError('key is empty, or holds a space or what is not visible ASCII')
+}
+
+function headersOf(request: Request, key: string | undefined): Headers {
+  const headers = new Headers(request.headers)
+  headers.set('accept', 'application/json')
+  if (request.body !== undefined) headers.set('content-type', 'application/json')
+  const bearer = request.token ?? key
+  if (bearer !== undefined) headers.set('authorization', `Bearer ${bearer}`)
+  return headers
+}
+
+async function bodyOf(answer: Response): Promise<Uint8Array | null> {
+  return answer.body === null ? new Uint8Array() : readBytes(answer.body, MAX_ANSWER_BYTES)
+}
+
+function isPassing(error: PosthornError): boolean {
+  if (error.status !== null) return PASSING_STATUSES.includes(error.status)
+  return error.code === 'connection_failed' || error.code === 'timeout'
+}
+
+/** Never sooner than was asked for, and spread, so that many clients do not come back at once. */
+function pauseBeforeMs(tries: number, retryAfterMs: number | null): number {
+  const backoffMs = Math.min(FIRST_PAUSE_MS * 2 ** (tries - 1), MAX_PAUSE_MS)
+  if (retryAfterMs !== null) return retryAfterMs + Math.random() * backoffMs
+  return backoffMs * (0.5 + Math.random() / 2)
+}

@@ -1,0 +1,275 @@
+// What a TypeScript program imports as `posthorn/client`: the API as methods, and verify for its
+// handlers. Nothing here needs a package beside Node.
+import { randomUUID } from 'node:crypto'
+import { type AttemptRef, type AttemptVerb, attemptCall } from './attempt-ref.ts'
+import { type Call, type ClientOptions, createCall, type RequestOptions } from './call.ts'
+import { EndpointCalls, ifMatch, type VersionOptions } from './endpoint-calls.ts'
+import type {
+  BatchItem,
+  BulkResult,
+  ClaimedJob,
+  EnqueuedJob,
+  Explanation,
+  FinalJob,
+  Job,
+  JobChange,
+  JobFilter,
+  JobQuery,
+  JobSummary,
+  NewJob,
+  Page,
+} from './job.ts'
+import { changeText, jobText } from './json-text.ts'
+import { eachItem, MAX_PAGE } from './paging.ts'
+import { queryText, segment } from './request-path.ts'
+import { ScheduleCalls } from './schedule-calls.ts'
+import { type WaitOptions, waitUntilFinal } from './wait.ts'
+
+export type { AttemptRef } from './attempt-ref.ts'
+export type { ClientOptions, RequestOptions } from './call.ts'
+export type { Endpoint, EndpointSettings, PingResult } from './endpoint.ts'
+export type * from './job.ts'
+export { PosthornError, type PosthornErrorCode } from './posthorn-error.ts'
+export type { Schedule, ScheduleSettings, ScheduleSummary } from './schedule.ts'
+export { type Delivery, type SignedRequest, VerificationError, verify } from './verify.ts'
+
+export interface ClaimOptions extends RequestOptions {
+  /** 1–100 jobs; 1 if not given. */
+  limit?: number | undefined
+  /** How long to wait for a job when there is none, at most 60 s; 0 if not given. */
+  waitMs?: number | undefined
+  /** 1 s to 1 h; 30 s if not given. A heartbeat extends it. */
+  leaseMs?: number | undefined
+}
+
+export interface BulkOptions extends RequestOptions {
+  limit?: number | undefined
+  /** Counts, and changes nothing. */
+  dryRun?: boolean | undefined
+}
+
+/**
+ * A client of one Posthorn. What it is told to do is done when a method resolves; else it throws
+ * PosthornError, or the reason of the signal that was aborted.
+ */
+export class Posthorn {
+  readonly endpoints: EndpointCalls
+  readonly schedules: ScheduleCalls
+  readonly #call: Call
+
+  constructor(options: ClientOptions) {
+    this.#call = createCall(options)
+    this.endpoints = new EndpointCalls(this.#call)
+    this.schedules = new ScheduleCalls(this.#call)
+  }
+
+  /** Resolves once the job is stored durably. Repeats are harmless: each carries the same key. */
+  async enqueue<Payload = unknown, Result = unknown>(
+    job: NewJob<Payload>,
+    { signal }: RequestOptions = {},
+  ): Promise<EnqueuedJob<Payload, Result>> {
+    const { idempotencyKey = randomUUID(), ...rest } = job
+    const stored = await this.#call.json<EnqueuedJob<Payload, Result>>({
+      method: 'POST',
+      path: '/jobs',
+      body: jobText(rest),
+      headers: { 'idempotency-key': idempotencyKey },
+      repeatable: true,
+      signal,
+    })
+    return { ...stored, deduplicated: stored.deduplicated ?? false }
+  }
+
+  /** 1–1,000 jobs; what became of each, in their order: one that is refused harms no other. */
+  async enqueueBatch<Payload = unknown>(
+    jobs: readonly NewJob<Payload>[],
+    { signal }: RequestOptions = {},
+  ): Promise<BatchItem[]> {
+    const keys = jobs.map(({ idempotencyKey }) => idempotencyKey ?? randomUUID())
+    const texts = jobs.map((job, i) => jobText({ ...job, idempotencyKey: keys[i] } as typeof job))
+    const { items } = await this.#call.json<{ items: BatchItem[] }>({
+      method: 'POST',
+      path: '/jobs/batch',
+      body: `{"jobs":[${texts.join(',')}]}`,
+      repeatable: true,
+      signal,
+    })
+    return items.map((item, i) => {
+      const idempotencyKey = keys[i] as string
+      if (item.error !== undefined) return { ...item, idempotencyKey }
+      return { ...item, deduplicated: item.deduplicated ?? false, idempotencyKey }
+    })
+  }
+
+  async get<Payload = unknown, Result = unknown>(
+    id: string,
+    { signal }: RequestOptions = {},
+  ): Promise<Job<Payload, Result>> {
+    return this.#get(`/jobs/${segment(id)}`, signal)
+  }
+
+  /** The exact bytes, where JSON.parse would change a number. */
+  async payload(id: string, { signal }: RequestOptions = {}): Promise<Uint8Array> {
+    const path = `/jobs/${segment(id)}/payload`
+    return this.#call.bytes({ method: 'GET', path, repeatable: true, signal })
+  }
+
+  /**
+   * The job once it is final, whatever its state then. Outlasts failures of the API until its time
+   * is over.
+   */
+  async wait<Payload = unknown, Result = unknown>(
+    id: string,
+    options: WaitOptions = {},
+  ): Promise<FinalJob<Payload, Result>> {
+    return waitUntilFinal(this.#call, id, options)
+  }
+
+  /** One page, newest first. */
+  async page(
+    query: JobQuery & { cursor?: string | undefined } = {},
+    { signal }: RequestOptions = {},
+  ): Promise<Page<JobSummary>> {
+    return this.#get(`/jobs${queryText({ ...query })}`, signal)
+  }
+
+  /** All that match, newest first; pages are fetched as they are needed. */
+  list(query: JobQuery = {}, options: RequestOptions = {}): AsyncGenerator<JobSummary, void> {
+    return eachItem((cursor) => this.page({ limit: MAX_PAGE, ...query, cursor }, options))
+  }
+
+  /** Why it is not running. */
+  async explain(id: string, { signal }: RequestOptions = {}): Promise<Explanation> {
+    return this.#get(`/jobs/${segment(id)}/explain`, signal)
+  }
+
+  async cancel(id: string, { signal }: RequestOptions = {}): Promise<Job> {
+    const path = `/jobs/${segment(id)}/cancel`
+    return this.#call.json({ method: 'POST', path, repeatable: true, signal })
+  }
+
+  /** Queues a dead or cancelled job again. Not repeated: the job may have run and died again. */
+  async retry(id: string, { signal }: RequestOptions = {}): Promise<Job> {
+    const path = `/jobs/${segment(id)}/retry`
+    return this.#call.json({ method: 'POST', path, repeatable: false, signal })
+  }
+
+  async cancelMany(filter: JobFilter, options: BulkOptions = {}): Promise<BulkResult> {
+    return this.#bulk('cancel', filter, options)
+  }
+
+  async retryMany(filter: JobFilter, options: BulkOptions = {}): Promise<BulkResult> {
+    return this.#bulk('retry', filter, options)
+  }
+
+  /** Changes a queued job. */
+  async edit<Payload = unknown>(
+    id: string,
+    change: JobChange<Payload>,
+    { ifVersion, signal }: VersionOptions = {},
+  ): Promise<Job<Payload>> {
+    return this.#call.json({
+      method: 'PATCH',
+      path: `/jobs/${segment(id)}`,
+      body: changeText(change),
+      headers: ifMatch(ifVersion),
+      repeatable: false,
+      signal,
+    })
+  }
+
+  /** A new job with the same payload and options, due now. */
+  async copy<Payload = unknown, Result = unknown>(
+    id: string,
+    { signal }: RequestOptions = {},
+  ): Promise<Job<Payload, Result>> {
+    const path = `/jobs/${segment(id)}/copy`
+    return this.#call.json({ method: 'POST', path, repeatable: false, signal })
+  }
+
+  /** Removes a final job. */
+  async remove(id: string, { signal }: RequestOptions = {}): Promise<void> {
+    const path = `/jobs/${segment(id)}`
+    await this.#call.bytes({ method: 'DELETE', path, repeatable: true, goneIsDone: true, signal })
+  }
+
+  /**
+   * Due jobs of an endpoint without URL, for a worker to do and report on. Not repeated: jobs of an
+   * answer that was lost come back when their lease is over.
+   */
+  async claim<Payload = unknown>(
+    endpoint: string,
+    { limit, waitMs = 0, leaseMs, signal }: ClaimOptions = {},
+  ): Promise<ClaimedJob<Payload>[]> {
+    const wait = `${waitMs}ms`
+    const lease = leaseMs === undefined ? undefined : `${leaseMs}ms`
+    const { jobs } = await this.#call.json<{ jobs: ClaimedJob<Payload>[] }>({
+      method: 'POST',
+      path: `/endpoints/${segment(endpoint)}/claim`,
+      body: JSON.stringify({ limit, wait, lease }),
+      repeatable: false,
+      serverWaitMs: waitMs,
+      signal,
+    })
+    return jobs
+  }
+
+  /** The work of an attempt is done. Lost to another attempt: PosthornError lease_lost. */
+  async complete(attempt: AttemptRef, result?: unknown, options?: RequestOptions): Promise<void> {
+    await this.#report(attempt, 'complete', { result: result ?? null }, options)
+  }
+
+  /** The work has failed; it is tried again unless `retryable` is false. */
+  async fail(
+    attempt: AttemptRef,
+    failure: { message: string; retryable?: boolean; retryAfter?: string },
+    options?: RequestOptions,
+  ): Promise<void> {
+    await this.#report(attempt, 'fail', failure, options)
+  }
+
+  /** The work goes on. `cancelRequested`: nobody waits for it any more. */
+  async heartbeat(
+    attempt: AttemptRef,
+    beat: { progress?: number; message?: string; extend?: string } = {},
+    options?: RequestOptions,
+  ): Promise<{ leaseExpiresAt: string | null; cancelRequested: boolean }> {
+    return this.#report(attempt, 'heartbeat', beat, options)
+  }
+
+  /** A repeat is answered as the first was, so all three may be repeated. */
+  async #report<T>(
+    ref: AttemptRef,
+    verb: AttemptVerb,
+    body: object,
+    options?: RequestOptions,
+  ): Promise<T> {
+    return this.#call.json({
+      method: 'POST',
+      ...attemptCall(ref, verb),
+      body: JSON.stringify(body),
+      repeatable: true,
+      signal: options?.signal,
+    })
+  }
+
+  async #bulk(
+    verb: 'cancel' | 'retry',
+    filter: JobFilter,
+    options: BulkOptions,
+  ): Promise<BulkResult> {
+    const { signal, ...rest } = options
+    const body = JSON.stringify({ filter, ...rest })
+    return this.#call.json({
+      method: 'POST',
+      path: `/jobs/${verb}`,
+      body,
+      repeatable: false,
+      signal,
+    })
+  }
+
+  async #get<T>(path: string, signal: AbortSignal | undefined): Promise<T> {
+    return this.#call.json({ method: 'GET', path, repeatable: true, signal })
+  }
+}

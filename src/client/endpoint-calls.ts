@@ -1,0 +1,136 @@
+// The calls about endpoints, as `posthorn.endpoints` has them.
+import type { Call, RequestOptions } from './call.ts'
+import type { Endpoint, EndpointSettings, PingResult } from './endpoint.ts'
+import type { Page } from './job.ts'
+import { eachItem, MAX_PAGE } from './paging.ts'
+import { queryText, segment } from './request-path.ts'
+
+export interface VersionOptions extends RequestOptions {
+  /** Only if this is the stored version still; else 412 precondition_failed. */
+  ifVersion?: number | undefined
+}
+
+export interface PageOptions extends RequestOptions {
+  limit?: number | undefined
+  cursor?: string | undefined
+}
+
+const PING_WAIT_MS = 15 * 60_000
+
+/** A class, for its methods are many and share one caller. */
+export class EndpointCalls {
+  readonly #call: Call
+
+  constructor(call: Call) {
+    this.#call = call
+  }
+
+  /**
+   * Creates or replaces: safe at every deploy. The answer that made a secret shows it, once;
+   * should it be lost on its way, rotateSecret makes another.
+   */
+  async put(
+    name: string,
+    settings: EndpointSettings,
+    { ifVersion, signal }: VersionOptions = {},
+  ): Promise<Endpoint> {
+    const body = JSON.stringify(settings)
+    return this.#call.json({
+      method: 'PUT',
+      path: pathOf(name),
+      body,
+      headers: ifMatch(ifVersion),
+      repeatable: ifVersion === undefined,
+      signal,
+    })
+  }
+
+  async get(name: string, { signal }: RequestOptions = {}): Promise<Endpoint> {
+    return this.#call.json({ method: 'GET', path: pathOf(name), repeatable: true, signal })
+  }
+
+  /** One page, by name. */
+  async page({ limit, cursor, signal }: PageOptions = {}): Promise<Page<Endpoint>> {
+    const query = queryText({ limit, cursor })
+    return this.#call.json({ method: 'GET', path: `/endpoints${query}`, repeatable: true, signal })
+  }
+
+  /** All, by name, page after page. */
+  list({ limit = MAX_PAGE, signal }: PageOptions = {}): AsyncGenerator<Endpoint, void> {
+    return eachItem((cursor) => this.page({ limit, cursor, signal }))
+  }
+
+  /** Deliveries stop, enqueueing goes on. */
+  async pause(name: string, { signal }: RequestOptions = {}): Promise<Endpoint> {
+    return this.#call.json({
+      method: 'POST',
+      path: pathOf(name, '/pause'),
+      repeatable: true,
+      signal,
+    })
+  }
+
+  /** Ends a pause, a rest and a disabling. */
+  async resume(name: string, { signal }: RequestOptions = {}): Promise<Endpoint> {
+    return this.#call.json({
+      method: 'POST',
+      path: pathOf(name, '/resume'),
+      repeatable: true,
+      signal,
+    })
+  }
+
+  /** With `force` its jobs are buried; else one in use is refused. */
+  async remove(
+    name: string,
+    { force, ifVersion, signal }: VersionOptions & { force?: boolean | undefined } = {},
+  ): Promise<void> {
+    await this.#call.bytes({
+      method: 'DELETE',
+      path: pathOf(name) + queryText({ force }),
+      headers: ifMatch(ifVersion),
+      repeatable: ifVersion === undefined,
+      goneIsDone: true,
+      signal,
+    })
+  }
+
+  /** The answer shows the new secret, once; both sign during the overlap. */
+  async rotateSecret(
+    name: string,
+    {
+      secret,
+      overlap,
+      signal,
+    }: RequestOptions & { secret?: string | undefined; overlap?: string | undefined } = {},
+  ): Promise<Endpoint & { secret: string }> {
+    const body = JSON.stringify({ secret, overlap })
+    return this.#call.json({
+      method: 'POST',
+      path: pathOf(name, '/rotate-secret'),
+      body,
+      repeatable: false,
+      signal,
+    })
+  }
+
+  /** Sends one signed ping now and tells how it went. */
+  async test(name: string, { signal }: RequestOptions = {}): Promise<PingResult> {
+    return this.#call.json({
+      method: 'POST',
+      path: pathOf(name, '/test'),
+      repeatable: false,
+      serverWaitMs: PING_WAIT_MS,
+      signal,
+    })
+  }
+}
+
+function pathOf(name: string, verb = ''): string {
+  return `/endpoints/${segment(name)}${verb}`
+}
+
+/** The header of a write that depends on a version. */
+export function ifMatch(version: number | undefined): Record<string, string> {
+  return version === undefined ? {} : { 'if-match': `"${version}"` }
+}

@@ -1,0 +1,53 @@
+// Bodies as JSON text: a raw payload is set into its envelope as it stands, never re-serialised.
+import type { RawJson } from './job.ts'
+
+interface Envelope {
+  payload?: unknown
+  rawPayload?: RawJson | undefined
+}
+
+/** @throws TypeError when there is no payload, two, or one that is not JSON */
+export function jobText(job: Envelope): string {
+  const payload = payloadText(job)
+  if (payload === undefined) {
+    throw new TypeError('a payload that JSON can express is needed, or a rawPayload')
+  }
+  return envelopeText(job, payload)
+}
+
+/** As jobText, but a payload need not be there. */
+export function changeText(change: Envelope): string {
+  return envelopeText(change, payloadText(change))
+}
+
+function envelopeText({ payload, rawPayload, ...fields }: Envelope, text?: string): string {
+  const head = JSON.stringify(fields)
+  if (text === undefined) return head
+  return `${head.slice(0, -1)}${head === '{}' ? '' : ','}"payload":${text}}`
+}
+
+function payloadText({ payload, rawPayload }: Envelope): string | undefined {
+  if (rawPayload === undefined) return JSON.stringify(payload)
+  if (payload !== undefined) throw new TypeError('payload and rawPayload can not both be given')
+  return rawText(rawPayload)
+}
+
+/** Only one whole JSON value may go in: anything else could add fields to the envelope. */
+function rawText(raw: RawJson): string {
+  const text = typeof raw === 'string' ? raw : decoded(raw)
+  if (!text.isWellFormed()) throw new TypeError('rawPayload holds a lone surrogate')
+  try {
+    JSON.parse(text)
+  } catch (error) {
+    throw new TypeError('rawPayload is not JSON text', { cause: error })
+  }
+  return text
+}
+
+function decoded(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+  } catch (error) {
+    throw new TypeError('rawPayload is not UTF-8', { cause: error })
+  }
+}

@@ -1,0 +1,83 @@
+// What the client throws when Posthorn refuses a call, or can not be reached.
+
+/** The codes of the API, as docs/ERRORS.md lists them. */
+export const API_ERROR_CODES = [
+  'invalid_json',
+  'invalid_request',
+  'unauthorized',
+  'forbidden',
+  'not_found',
+  'job_not_found',
+  'endpoint_not_found',
+  'schedule_not_found',
+  'method_not_allowed',
+  'job_state_conflict',
+  'lease_lost',
+  'endpoint_in_use',
+  'endpoint_disabled',
+  'dedupe_conflict',
+  'precondition_failed',
+  'payload_too_large',
+  'unsupported_media_type',
+  'idempotency_key_reused',
+  'internal_error',
+  'store_unavailable',
+  'overloaded',
+] as const
+
+/** What the client says itself: the API has not answered, or something else has. */
+export const CLIENT_ERROR_CODES = [
+  'connection_failed',
+  'timeout',
+  'wait_timeout',
+  'unexpected_answer',
+] as const
+
+/** Open at the end, for a server may be newer than its client. */
+export type PosthornErrorCode =
+  | (typeof API_ERROR_CODES)[number]
+  | (typeof CLIENT_ERROR_CODES)[number]
+  | (string & {})
+
+export interface FieldProblem {
+  /** A JSON Pointer into the body, or `query/limit`, `header/idempotency-key`. */
+  path: string
+  message: string
+}
+
+export class PosthornError extends Error {
+  override readonly name = 'PosthornError'
+  readonly code: PosthornErrorCode
+  /** Of the HTTP answer; null: there was none. */
+  readonly status: number | null
+  /** One sentence that says what was found and what was expected. */
+  readonly detail: string
+  /** What the server's log calls the request. */
+  readonly requestId: string | null
+  /** The fields that are wrong, where fields are. */
+  readonly errors: FieldProblem[]
+  /** How long the answer asked to wait before a repeat. */
+  readonly retryAfterMs: number | null
+
+  constructor(parts: {
+    code: PosthornErrorCode
+    status: number | null
+    detail: string
+    requestId?: string | null
+    errors?: FieldProblem[]
+    retryAfterMs?: number | null
+    cause?: unknown
+  }) {
+    const fields = (parts.errors ?? []).map(({ path, message }) => `${path}: ${message}`)
+    super(
+      [`${parts.code}: ${parts.detail}`, ...fields].join('\n  '),
+      parts.cause === undefined ? undefined : { cause: parts.cause },
+    )
+    this.code = parts.code
+    this.status = parts.status
+    this.detail = parts.detail
+    this.requestId = parts.requestId ?? null
+    this.errors = parts.errors ?? []
+    this.retryAfterMs = parts.retryAfterMs ?? null
+  }
+}

@@ -1,0 +1,17 @@
+// Reading a body of unknown length without keeping more of it than allowed.
+
+/** The whole body, or null when it is longer than `maxBytes`; the rest is then left unread. */
+export async function readBytes(
+  chunks: AsyncIterable<Uint8Array | string>,
+  maxBytes: number,
+): Promise<Buffer | null> {
+  const kept: Buffer[] = []
+  let length = 0
+  for await (const chunk of chunks) {
+    const bytes = typeof chunk === 'string' ? Buffer.from(chunk) : Buffer.from(chunk)
+    length += bytes.length
+    if (length > maxBytes) return null
+    kept.push(bytes)
+  }
+  return Buffer.concat(kept, length)
+}

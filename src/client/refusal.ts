@@ -1,0 +1,90 @@
+// From an answer that refuses, or from none, to the error that is thrown.
+import { PosthornError } from './posthorn-error.ts'
+
+/** What is shown of an answer that is not Posthorn's. */
+const MAX_QUOTE_LENGTH = 200
+
+interface Asked {
+  method: string
+  path: string
+}
+
+export function noAnswer(request: Asked, error: unknown, isLate: boolean): PosthornError {
+  const what = `${request.method} ${request.path}`
+  const why = error instanceof Error ? causeText(error) : String(error)
+  return new PosthornError({
+    code: isLate ? 'timeout' : 'connection_failed',
+    status: null,
+    detail: isLate ? `${what} was not answered in time` : `${what} could not be sent: ${why}`,
+    cause: error,
+  })
+}
+
+/** fetch says "fetch failed" and keeps the reason in its cause. */
+function causeText(error: Error): string {
+  const { cause } = error
+  if (!(cause instanceof Error)) return error.message
+  const { code } = cause as NodeJS.ErrnoException
+  return cause.message === '' ? (code ?? error.message) : cause.message
+}
+
+export function refusal(request: Asked, answer: Response, body: Uint8Array): PosthornError {
+  const text = new TextDecoder().decode(body)
+  const problem = problemIn(text)
+  const retryAfterMs = retryAfterIn(answer.headers.get('retry-after'))
+  if (problem === null) {
+    const { status } = answer
+    return unexpected(request, status, text.slice(0, MAX_QUOTE_LENGTH), undefined, retryAfterMs)
+  }
+  return new PosthornError({
+    code: problem.code,
+    status: answer.status,
+    detail: problem.detail,
+    requestId: problem.requestId ?? answer.headers.get('x-request-id'),
+    errors: problem.errors ?? [],
+    retryAfterMs,
+  })
+}
+
+interface Problem {
+  code: string
+  detail: string
+  requestId?: string
+  errors?: { path: string; message: string }[]
+}
+
+/** null: something else than Posthorn has answered. */
+function problemIn(text: string): Problem | null {
+  if (!text.startsWith('{')) return null
+  try {
+    const problem = JSON.parse(text) as Partial<Problem>
+    const isOurs = typeof problem.code === 'string' && typeof problem.detail === 'string'
+    return isOurs ? (problem as Problem) : null
+  } catch {
+    return null
+  }
+}
+
+export function unexpected(
+  request: Asked,
+  status: number,
+  found: string,
+  cause?: unknown,
+  retryAfterMs: number | null = null,
+): PosthornError {
+  return new PosthornError({
+    code: 'unexpected_answer',
+    status,
+    detail: `${request.method} ${request.path} was answered ${status} by something that is not Posthorn: ${found}`,
+    retryAfterMs,
+    cause,
+  })
+}
+
+/** RFC 9110, section 10.2.3: seconds, or a date. */
+function retryAfterIn(header: string | null): number | null {
+  if (header === null) return null
+  if (/^\d+$/.test(header)) return Number(header) * 1_000
+  const instant = Date.parse(header)
+  return Number.isNaN(instant) ? null : Math.max(0, instant - Date.now())
+}

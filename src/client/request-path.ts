@@ -1,0 +1,33 @@
+// Where a call goes: the base of its URL, its path, its query.
+
+/** A name as one segment of a path. `.` and `..` would name another path once they are resolved. */
+export function segment(name: string): string {
+  if (typeof name !== 'string' || name === '' || name === '.' || name === '..') {
+    throw new TypeError(`not an id or a name: ${JSON.stringify(name)}`)
+  }
+  return encodeURIComponent(name)
+}
+
+type QueryValue = string | number | boolean | Date | readonly string[] | undefined
+
+/** The query with its question mark, or nothing; an array becomes one parameter for each item. */
+export function queryText(query: Record<string, QueryValue>): string {
+  const parts = new URLSearchParams()
+  for (const [name, value] of Object.entries(query)) {
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (one !== undefined) parts.append(name, one instanceof Date ? one.toISOString() : `${one}`)
+    }
+  }
+  const text = parts.toString()
+  return text === '' ? '' : `?${text}`
+}
+
+/** The part of every URL before the path of a route. */
+export function baseUrl(url: string | URL): string {
+  const { protocol, username, password, origin, pathname } = new URL(url)
+  if (protocol !== 'http:' && protocol !== 'https:') {
+    throw new TypeError(`url must be http or https, not ${protocol}`)
+  }
+  if (username !== '' || password !== '') throw new TypeError('url must not hold a user; give key')
+  return origin + pathname.replace(/\/+$/, '')
+}

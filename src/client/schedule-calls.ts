@@ -1,0 +1,99 @@
+// The calls about schedules, as `posthorn.schedules` has them.
+import type { Call, RequestOptions } from './call.ts'
+import { ifMatch, type PageOptions, type VersionOptions } from './endpoint-calls.ts'
+import type { Job, Page } from './job.ts'
+import { jobText } from './json-text.ts'
+import { eachItem, MAX_PAGE } from './paging.ts'
+import { queryText, segment } from './request-path.ts'
+import type { Schedule, ScheduleSettings, ScheduleSummary } from './schedule.ts'
+
+/** A class, for its methods are many and share one caller. */
+export class ScheduleCalls {
+  readonly #call: Call
+
+  constructor(call: Call) {
+    this.#call = call
+  }
+
+  /** Creates or replaces: safe at every deploy; unchanged times keep the next tick. */
+  async put<Payload = unknown>(
+    name: string,
+    settings: ScheduleSettings<Payload>,
+    { ifVersion, signal }: VersionOptions = {},
+  ): Promise<Schedule<Payload>> {
+    return this.#call.json({
+      method: 'PUT',
+      path: pathOf(name),
+      body: jobText(settings),
+      headers: ifMatch(ifVersion),
+      repeatable: ifVersion === undefined,
+      signal,
+    })
+  }
+
+  async get<Payload = unknown>(
+    name: string,
+    { signal }: RequestOptions = {},
+  ): Promise<Schedule<Payload>> {
+    return this.#call.json({ method: 'GET', path: pathOf(name), repeatable: true, signal })
+  }
+
+  /** One page, by name. */
+  async page({ limit, cursor, signal }: PageOptions = {}): Promise<Page<ScheduleSummary>> {
+    const query = queryText({ limit, cursor })
+    return this.#call.json({ method: 'GET', path: `/schedules${query}`, repeatable: true, signal })
+  }
+
+  /** All, by name, page after page. */
+  list({ limit = MAX_PAGE, signal }: PageOptions = {}): AsyncGenerator<ScheduleSummary, void> {
+    return eachItem((cursor) => this.page({ limit, cursor, signal }))
+  }
+
+  /** No job is made at any tick until it is resumed. */
+  async pause(name: string, { signal }: RequestOptions = {}): Promise<Schedule> {
+    return this.#call.json({
+      method: 'POST',
+      path: pathOf(name, '/pause'),
+      repeatable: true,
+      signal,
+    })
+  }
+
+  async resume(name: string, { signal }: RequestOptions = {}): Promise<Schedule> {
+    return this.#call.json({
+      method: 'POST',
+      path: pathOf(name, '/resume'),
+      repeatable: true,
+      signal,
+    })
+  }
+
+  /** A job of it now, beside its ticks. Not repeated: each call makes one. */
+  async run<Payload = unknown, Result = unknown>(
+    name: string,
+    { signal }: RequestOptions = {},
+  ): Promise<Job<Payload, Result>> {
+    return this.#call.json({
+      method: 'POST',
+      path: pathOf(name, '/run'),
+      repeatable: false,
+      signal,
+    })
+  }
+
+  /** The jobs that it has made stay. */
+  async remove(name: string, { ifVersion, signal }: VersionOptions = {}): Promise<void> {
+    await this.#call.bytes({
+      method: 'DELETE',
+      path: pathOf(name),
+      headers: ifMatch(ifVersion),
+      repeatable: ifVersion === undefined,
+      goneIsDone: true,
+      signal,
+    })
+  }
+}
+
+function pathOf(name: string, verb = ''): string {
+  return `/schedules/${segment(name)}${verb}`
+}

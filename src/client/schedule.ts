@@ -1,0 +1,58 @@
+// A schedule on the wire, as a caller gives and reads it. Shapes only.
+import type { FinalState, JobTemplate, RawJson, Retry } from './job.ts'
+
+interface ScheduleOptions extends JobTemplate {
+  endpoint: string
+  /** A name of the IANA database, for cron; UTC if not given. */
+  timezone?: string | undefined
+  paused?: boolean | undefined
+  /** `skip`: no job while the one before is not final. */
+  overlap?: 'allow' | 'skip' | undefined
+  /** Of ticks that were missed: run one job now, or none. */
+  misfire?: 'once' | 'skip' | undefined
+  startAt?: string | Date | null | undefined
+  endAt?: string | Date | null | undefined
+}
+
+/** What a caller decides about a schedule: when, and the job of each tick. */
+export type ScheduleSettings<Payload = unknown> = ScheduleOptions &
+  ({ cron: string; every?: null | undefined } | { cron?: null | undefined; every: string }) &
+  ({ payload: Payload; rawPayload?: undefined } | { payload?: undefined; rawPayload: RawJson })
+
+/** A schedule as a list shows it. */
+export interface ScheduleSummary {
+  name: string
+  endpoint: string
+  cron: string | null
+  every: string | null
+  timezone: string
+  paused: boolean
+  overlap: 'allow' | 'skip'
+  misfire: 'once' | 'skip'
+  startAt: string | null
+  endAt: string | null
+  /** null: paused, or no tick is left. */
+  nextRunAt: string | null
+  lastJobId: string | null
+  /** Why the last tick made no job. */
+  lastError: string | null
+  priority: number
+  timeout: string | null
+  retry: Retry | null
+  expiresIn: string | null
+  orderingKey: string | null
+  tags: string[]
+  metadata: Record<string, string>
+  /** Values are masked. */
+  headers: Record<string, string>
+  onFinish: { endpoint: string; states: FinalState[] } | null
+  createdAt: string
+  updatedAt: string
+  version: number
+}
+
+export interface Schedule<Payload = unknown> extends ScheduleSummary {
+  /** The next five ticks. */
+  nextRuns: string[]
+  payload: Payload
+}

@@ -1,0 +1,79 @@
+// The headers and the raw bytes of a request, in whatever form a server hands it to a handler.
+import { readBytes } from './read-bytes.ts'
+import { VerificationError } from './verification-error.ts'
+
+/** As Fetch has it, or as Node has it: lists for what came more than once. */
+export type RequestHeaders =
+  | { get(name: string): string | null }
+  | Record<string, string | readonly string[] | undefined>
+
+/**
+ * A Fetch Request; a request of Node or of Express and its like; or headers and body. A body that a
+ * parser has read is taken from `rawBody`, or from `body` when that is text or bytes.
+ */
+export interface SignedRequest {
+  headers: RequestHeaders
+  body?: unknown
+  rawBody?: unknown
+}
+
+/** No payload is longer than the longest MAX_BODY_BYTES. */
+const MAX_BODY_BYTES = 8 * 1_048_576
+
+/** Reads a header by its name in lower case; null when it did not come. */
+export function signedHeaders({ headers }: SignedRequest): (name: string) => string | null {
+  const { get } = headers
+  if (typeof get === 'function') return (name) => get.call(headers, name) ?? null
+  const byName = new Map<string, string>()
+  for (const [name, value] of Object.entries(headers as Record<string, unknown>)) {
+    if (typeof value === 'string') byName.set(name.toLowerCase(), value)
+    // As Fetch joins them; no header that counts here may come twice, so it will be refused.
+    else if (Array.isArray(value)) byName.set(name.toLowerCase(), value.join(', '))
+  }
+  return (name) => byName.get(name) ?? null
+}
+
+/** @throws TypeError when the bytes are not there any more */
+export async function rawBody(request: SignedRequest): Promise<Uint8Array> {
+  const kept = bytesOf(request.rawBody) ?? bytesOf(request.body)
+  if (kept !== null) return limited(kept)
+  if (isParsed(request.body)) throw notRaw('its body was parsed')
+  const stream = streamOf(request)
+  // null is how Fetch has a request without a body.
+  if (stream === null && request.body === null) return new Uint8Array()
+  if (stream === null) throw notRaw('there is no body')
+  return limited(await readBytes(stream, MAX_BODY_BYTES))
+}
+
+function bytesOf(body: unknown): Uint8Array | null {
+  if (typeof body === 'string') return Buffer.from(body)
+  if (body instanceof Uint8Array) return body
+  return body instanceof ArrayBuffer ? new Uint8Array(body) : null
+}
+
+/** Bytes that were read into an object can not be had back: their spelling is lost. */
+function isParsed(body: unknown): boolean {
+  return body !== undefined && body !== null && !isStream(body)
+}
+
+function limited(bytes: Uint8Array | null): Uint8Array {
+  if (bytes !== null && bytes.byteLength <= MAX_BODY_BYTES) return bytes
+  throw new VerificationError('body_too_large', `the body is over ${MAX_BODY_BYTES} bytes`)
+}
+
+function streamOf(request: SignedRequest): AsyncIterable<Uint8Array> | null {
+  const { bodyUsed, readableDidRead } = request as { bodyUsed?: boolean; readableDidRead?: boolean }
+  if (bodyUsed || readableDidRead) throw notRaw('its body was read before')
+  if (isStream(request.body)) return request.body
+  return isStream(request) ? request : null
+}
+
+function isStream(value: unknown): value is AsyncIterable<Uint8Array> {
+  return typeof value === 'object' && value !== null && Symbol.asyncIterator in value
+}
+
+function notRaw(why: string): TypeError {
+  return new TypeError(
+    `verify needs the bytes of the request as they came, but ${why}: verify before a body parser, or give { headers, body } with the raw body`,
+  )
+}

@@ -1,0 +1,51 @@
+// Waiting for the end of a job: one long request after another, until it is final.
+import { type Call, pause, type RequestOptions } from './call.ts'
+import { type FinalJob, isFinal, type Job } from './job.ts'
+import { PosthornError } from './posthorn-error.ts'
+import { segment } from './request-path.ts'
+
+export interface WaitOptions extends RequestOptions {
+  /** 10 min if not given. */
+  timeoutMs?: number | undefined
+}
+
+const DEFAULT_WAIT_MS = 600_000
+/** The longest that the API waits in one request. */
+const MAX_SERVER_WAIT_MS = 60_000
+/** A server that is full, or that stops, answers at once: it is not asked more often than this. */
+const MIN_ROUND_MS = 1_000
+
+/** @throws PosthornError wait_timeout when the job is not final by then */
+export async function waitUntilFinal<Payload, Result>(
+  call: Call,
+  id: string,
+  { timeoutMs = DEFAULT_WAIT_MS, signal }: WaitOptions,
+): Promise<FinalJob<Payload, Result>> {
+  const untilMs = performance.now() + timeoutMs
+  for (;;) {
+    const beganAtMs = performance.now()
+    const leftMs = Math.max(0, untilMs - beganAtMs)
+    const serverWaitMs = Math.min(Math.ceil(leftMs), MAX_SERVER_WAIT_MS)
+    const job = await call.json<Job<Payload, Result>>({
+      method: 'GET',
+      path: `/jobs/${segment(id)}?wait=${serverWaitMs}ms`,
+      repeatable: true,
+      serverWaitMs,
+      untilMs,
+      signal,
+    })
+    if (isFinal(job.state)) return job as FinalJob<Payload, Result>
+    const nowMs = performance.now()
+    if (nowMs >= untilMs) throw notFinal(job, timeoutMs)
+    const restMs = MIN_ROUND_MS - (nowMs - beganAtMs)
+    if (restMs > 0) await pause(Math.min(restMs, untilMs - nowMs), signal)
+  }
+}
+
+function notFinal(job: Job, timeoutMs: number): PosthornError {
+  return new PosthornError({
+    code: 'wait_timeout',
+    status: null,
+    detail: `job ${job.id} is still ${job.state} after ${timeoutMs} ms`,
+  })
+}

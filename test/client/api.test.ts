@@ -1,0 +1,278 @@
+// The client against the API itself: every method does what it says.
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { Posthorn, PosthornError, verify } from '../../src/client/client.ts'
+import { type ReceivedRequest, type Receiver, startReceiver } from '../support/receiver.ts'
+import { type ServedApp, serveApp } from '../support/served-app.ts'
+
+const KEY = 'a-key-of-the-client-tests'
+const LATER = { delay: '1h' }
+
+let api: ServedApp
+let receiver: Receiver
+let posthorn: Posthorn
+let endpointCount = 0
+let endpoint: string
+beforeAll(async () => {
+  receiver = await startReceiver()
+  api = await serveApp({ apiKeys: [KEY] })
+  posthorn = new Posthorn({ url: api.url, key: KEY })
+})
+afterAll(async () => {
+  await api.close()
+  await receiver.close()
+})
+beforeEach(async () => {
+  endpoint = `endpoint-${++endpointCount}`
+  await posthorn.endpoints.put(endpoint, { url: receiver.url })
+})
+
+const codeOf = (promise: Promise<unknown>) =>
+  promise.then(
+    () => 'no error',
+    (error) => (error instanceof PosthornError ? error.code : error),
+  )
+
+describe('jobs', () => {
+  it('a job is enqueued once for its key, and read as it was given', async () => {
+    const job = {
+      endpoint,
+      payload: { invoice: 42 },
+      runAt: new Date(Date.now() + 3_600_000),
+      tags: ['monthly'],
+      metadata: { customer: 'c-7' },
+      idempotencyKey: 'invoice-42',
+    }
+    const first = await posthorn.enqueue(job)
+    const again = await posthorn.enqueue(job)
+    expect(first.deduplicated).toBe(false)
+    expect(again).toMatchObject({ id: first.id, deduplicated: true })
+    const { id, payload, ...read } = await posthorn.get<{ invoice: number }>(first.id)
+    expect(payload.invoice).toBe(42)
+    expect(read).toMatchObject({
+      state: 'queued',
+      runAt: job.runAt.toISOString(),
+      tags: ['monthly'],
+      metadata: { customer: 'c-7' },
+      idempotencyKey: 'invoice-42',
+    })
+    expect(id).toBe(first.id)
+  })
+
+  it('two jobs without a key are two', async () => {
+    const [one, other] = [
+      { endpoint, payload: 1 },
+      { endpoint, payload: 1 },
+    ]
+    expect((await posthorn.enqueue(one)).id).not.toBe((await posthorn.enqueue(other)).id)
+  })
+
+  it('a raw payload is kept to the byte', async () => {
+    const rawPayload = '{"n": 12345678901234567890, "total": 1.0, "who": "Zoë 🐎"}'
+    const { id } = await posthorn.enqueue({ endpoint, rawPayload, ...LATER })
+    expect(Buffer.from(await posthorn.payload(id)).toString()).toBe(rawPayload)
+  })
+
+  it('a batch tells of each job what became of it, and its repeat finds the same', async () => {
+    const jobs = [
+      { endpoint, payload: 1, ...LATER },
+      { endpoint, rawPayload: '{"n":1.0}', ...LATER, idempotencyKey: 'second' },
+      { endpoint: 'unheard-of', payload: 3 },
+      { endpoint, payload: 4, priority: 10 },
+      { endpoint, payload: 5, dependsOn: ['#0'] },
+    ]
+    const items = await posthorn.enqueueBatch(jobs)
+    expect(items).toMatchObject([
+      { status: 201, id: expect.any(String), deduplicated: false },
+      { status: 201, id: expect.any(String), idempotencyKey: 'second' },
+      { status: 422, error: { code: 'endpoint_not_found' } },
+      { status: 400, error: { code: 'invalid_request', errors: [{ path: expect.any(String) }] } },
+      { status: 201 },
+    ])
+    const [first] = items
+    const repeated = { ...(jobs[0] as { endpoint: string; payload: number }) }
+    const idempotencyKey = first?.idempotencyKey
+    expect(await posthorn.enqueueBatch([{ ...repeated, idempotencyKey }])).toEqual([
+      { status: 200, id: first?.id, deduplicated: true, idempotencyKey },
+    ])
+  })
+
+  it('are listed page after page, newest first', async () => {
+    const payloads = Array.from({ length: 7 }, (_, i) => ({ endpoint, payload: i, ...LATER }))
+    const items = await posthorn.enqueueBatch(payloads)
+    const listed: string[] = []
+    for await (const { id } of posthorn.list({ endpoint, state: 'queued', limit: 3 })) {
+      listed.push(id)
+    }
+    expect(listed).toEqual(items.map(({ id }) => id).reverse())
+    const page = await posthorn.page({ endpoint, limit: 2 })
+    const { items: next } = await posthorn.page({ endpoint, cursor: page.nextCursor ?? '' })
+    expect([...page.items, ...next].map(({ id }) => id)).toEqual(listed)
+  })
+
+  it('are cancelled, queued again, copied and removed', async () => {
+    const { id } = await posthorn.enqueue({ endpoint, payload: 'p', ...LATER })
+    expect((await posthorn.cancel(id)).state).toBe('cancelled')
+    expect((await posthorn.wait(id)).state).toBe('cancelled')
+    expect((await posthorn.retry(id)).state).toBe('queued')
+    expect(await codeOf(posthorn.retry(id))).toBe('job_state_conflict')
+    const copy = await posthorn.copy<string>(id)
+    expect(copy.id).not.toBe(id)
+    expect(copy.payload).toBe('p')
+    expect(await codeOf(posthorn.remove(id))).toBe('job_state_conflict')
+    await posthorn.cancel(id)
+    await posthorn.remove(id)
+    expect(await codeOf(posthorn.get(id))).toBe('job_not_found')
+  })
+
+  it('are edited while they are queued, only as they were read if asked', async () => {
+    const { id, version } = await posthorn.enqueue({ endpoint, payload: 1, ...LATER })
+    const edited = await posthorn.edit(
+      id,
+      { priority: 9, rawPayload: '2.0' },
+      { ifVersion: version },
+    )
+    expect(edited).toMatchObject({ priority: 9, payload: 2, payloadBytes: 3 })
+    expect(await codeOf(posthorn.edit(id, { priority: 1 }, { ifVersion: version }))).toBe(
+      'precondition_failed',
+    )
+    await posthorn.cancel(id)
+    expect(await codeOf(posthorn.edit(id, { priority: 1 }))).toBe('job_state_conflict')
+  })
+
+  it('tell why they do not run', async () => {
+    const { id } = await posthorn.enqueue({ endpoint, payload: 1, ...LATER })
+    expect(await posthorn.explain(id)).toMatchObject({ state: 'queued', reason: 'not_due' })
+  })
+
+  it('are cancelled and queued again by a filter, counted first', async () => {
+    await posthorn.enqueueBatch([1, 2, 3].map((payload) => ({ endpoint, payload, ...LATER })))
+    const filter = { endpoint, state: 'queued' as const }
+    expect(await posthorn.cancelMany(filter, { dryRun: true })).toMatchObject({ matched: 3 })
+    expect(await posthorn.cancelMany(filter, { limit: 2 })).toMatchObject({ affected: 2 })
+    expect(await posthorn.retryMany({ endpoint, state: 'cancelled' })).toMatchObject({
+      affected: 2,
+    })
+    expect(await codeOf(posthorn.cancelMany({}))).toBe('invalid_request')
+  })
+})
+
+describe('endpoints', () => {
+  it('are made, replaced only as they were read if asked, listed and removed', async () => {
+    const name = `${endpoint}-made`
+    const made = await posthorn.endpoints.put(name, { url: receiver.url, timeout: '90s' })
+    expect(made).toMatchObject({ name, timeout: '1m30s', state: 'active', counts: { queued: 0 } })
+    expect(made.secret).toMatch(/^whsec_/)
+    const { version } = made
+    const replaced = await posthorn.endpoints.put(
+      name,
+      { url: receiver.url },
+      { ifVersion: version },
+    )
+    expect(replaced.secret).toBeUndefined()
+    const stale = posthorn.endpoints.put(name, { url: receiver.url }, { ifVersion: version })
+    expect(await codeOf(stale)).toBe('precondition_failed')
+    const names: string[] = []
+    for await (const one of posthorn.endpoints.list({ limit: 1 })) names.push(one.name)
+    expect(names).toContain(name)
+    expect(names).toEqual([...names].sort())
+    await posthorn.endpoints.remove(name)
+    expect(await codeOf(posthorn.endpoints.get(name))).toBe('endpoint_not_found')
+  })
+
+  it('are removed with their jobs by force only', async () => {
+    await posthorn.enqueue({ endpoint, payload: 1, ...LATER })
+    expect(await codeOf(posthorn.endpoints.remove(endpoint))).toBe('endpoint_in_use')
+    await posthorn.endpoints.remove(endpoint, { force: true })
+    expect((await posthorn.endpoints.get(endpoint)).state).toBe('deleting')
+  })
+
+  it('are paused and resumed, get a new secret, and are pinged', async () => {
+    expect((await posthorn.endpoints.pause(endpoint)).state).toBe('paused')
+    expect((await posthorn.endpoints.resume(endpoint)).state).toBe('active')
+    const { secret } = await posthorn.endpoints.rotateSecret(endpoint, { overlap: '1h' })
+    expect(secret).toMatch(/^whsec_/)
+    expect(await posthorn.endpoints.test(endpoint)).toMatchObject({ outcome: 'succeeded' })
+    const ping = receiver.requests.at(-1)
+    const { isTest, payload } = await verify(ping as ReceivedRequest, secret)
+    expect({ isTest, payload }).toEqual({ isTest: true, payload: { type: 'posthorn.test' } })
+  })
+})
+
+describe('schedules', () => {
+  it('are made, replaced only as they were read if asked, listed, paused, run and removed', async () => {
+    const settings = { cron: '0 9 * * 1-5', timezone: 'Asia/Kolkata', endpoint, rawPayload: '1.0' }
+    const made = await posthorn.schedules.put(`${endpoint}-daily`, settings)
+    expect(made).toMatchObject({ cron: settings.cron, paused: false, payload: 1 })
+    expect(made.nextRuns).toHaveLength(5)
+    const { name, version } = made
+    await posthorn.schedules.put(
+      name,
+      { every: '15m', endpoint, payload: { all: true } },
+      { ifVersion: version },
+    )
+    const stale = posthorn.schedules.put(name, settings, { ifVersion: version })
+    expect(await codeOf(stale)).toBe('precondition_failed')
+    expect(await posthorn.schedules.get(name)).toMatchObject({ every: '15m', cron: null })
+    expect((await posthorn.schedules.pause(name)).paused).toBe(true)
+    expect((await posthorn.schedules.resume(name)).paused).toBe(false)
+    const job = await posthorn.schedules.run<{ all: boolean }>(name)
+    expect(job).toMatchObject({ scheduleName: name, payload: { all: true } })
+    const names: string[] = []
+    for await (const one of posthorn.schedules.list({ limit: 1 })) names.push(one.name)
+    expect(names).toContain(name)
+    await posthorn.schedules.remove(name)
+    expect(await codeOf(posthorn.schedules.get(name))).toBe('schedule_not_found')
+  })
+})
+
+describe('pull', () => {
+  let name: string
+  beforeEach(async () => {
+    name = `${endpoint}-pulled`
+    await posthorn.endpoints.put(name, { url: null })
+  })
+
+  it('a job is claimed, kept alive and completed; a repeat of the report changes nothing', async () => {
+    const { id } = await posthorn.enqueue({ endpoint: name, payload: { rows: 3 } })
+    const [job] = await posthorn.claim<{ rows: number }>(name, { waitMs: 5_000, leaseMs: 60_000 })
+    if (job === undefined) throw new Error('no job was claimed')
+    expect(job).toMatchObject({ id, state: 'running', payload: { rows: 3 }, attemptCount: 1 })
+    const beat = await posthorn.heartbeat(job, { progress: 50, message: 'half' })
+    expect(beat.cancelRequested).toBe(false)
+    expect((await posthorn.get(id)).progress).toMatchObject({ value: 50, message: 'half' })
+    await posthorn.complete(job, { done: 3 })
+    await posthorn.complete(job, { done: 3 })
+    const final = await posthorn.wait<unknown, { done: number }>(id)
+    expect(final).toMatchObject({ state: 'succeeded', result: { done: 3 } })
+    expect(await codeOf(posthorn.fail(job, { message: 'late' }))).toBe('lease_lost')
+  })
+
+  it('a job that fails for good is dead, and one that was cancelled says so', async () => {
+    const dead = await posthorn.enqueue({ endpoint: name, payload: 1 })
+    const [first] = await posthorn.claim(name)
+    if (first === undefined) throw new Error('no job was claimed')
+    await posthorn.fail(first, { message: 'no paper', retryable: false })
+    expect((await posthorn.wait(dead.id)).failure).toMatchObject({ reason: 'failed_by_handler' })
+
+    const { id } = await posthorn.enqueue({ endpoint: name, payload: 2 })
+    const [second] = await posthorn.claim(name)
+    if (second === undefined) throw new Error('no job was claimed')
+    await posthorn.cancel(id)
+    expect(await posthorn.heartbeat(second)).toEqual({
+      leaseExpiresAt: null,
+      cancelRequested: true,
+    })
+  })
+
+  it('a token that was never issued is refused', async () => {
+    const { id } = await posthorn.enqueue({ endpoint: name, payload: 1 })
+    expect(await codeOf(posthorn.complete({ jobId: id, token: '1.made.up' }))).toBe('unauthorized')
+    expect(await posthorn.claim(endpoint).catch((error) => error.code)).toBe('job_state_conflict')
+  })
+})
+
+it('without its key nothing is answered', async () => {
+  expect(await codeOf(new Posthorn({ url: api.url }).page())).toBe('unauthorized')
+  const other = new Posthorn({ url: api.url, key: 'another-key-of-24-characters' })
+  expect(await codeOf(other.page())).toBe('unauthorized')
+})

@@ -1,0 +1,94 @@
+// The wire of schedules: what a client may send, and what it is answered.
+import { z } from 'zod'
+import { cronProblem, MAX_CRON_LENGTH } from '../src/schedule/cron.ts'
+import { MISFIRES, OVERLAPS } from '../src/schedule/schedule.ts'
+import { isTimeZone } from '../src/schedule/time-zone.ts'
+import { MAX_EVERY_MS, MIN_EVERY_MS } from '../src/schedule/timing.ts'
+import {
+  duration,
+  endpointName,
+  instant,
+  pageFields,
+  payload,
+  templateFields,
+  text,
+} from './schemas.ts'
+
+const MAX_ZONE_LENGTH = 64
+
+const cron = text(1, MAX_CRON_LENGTH)
+  .superRefine((line, context) => {
+    const problem = cronProblem(line)
+    if (problem !== null) context.addIssue({ code: 'custom', message: problem })
+  })
+  .meta({ description: 'minute, hour, day of month, month, day of week; or @daily and its like' })
+
+const timezone = text(1, MAX_ZONE_LENGTH)
+  .refine(isTimeZone, 'expected a time zone of the IANA database, like Europe/Berlin')
+  .meta({ description: 'a name of the IANA database, for cron' })
+
+export const scheduleBody = z
+  .strictObject({
+    cron: cron.nullable().optional(),
+    every: duration(MIN_EVERY_MS, MAX_EVERY_MS).nullable().optional(),
+    timezone: timezone.default('UTC'),
+    endpoint: endpointName,
+    payload,
+    ...templateFields,
+    paused: z.boolean().optional().meta({ description: 'absent: as it is; of a new one false' }),
+    overlap: z.enum(OVERLAPS).default('allow'),
+    misfire: z.enum(MISFIRES).default('once'),
+    startAt: instant.nullable().optional(),
+    endAt: instant.nullable().optional(),
+  })
+  .superRefine((body, context) => {
+    const given = [body.cron, body.every].filter((value) => value != null).length
+    if (given === 1) return
+    const message = `expected one of cron and every; found ${given === 0 ? 'none' : 'both'}`
+    context.addIssue({ code: 'custom', path: [given === 0 ? 'cron' : 'every'], message })
+  })
+export type ScheduleBody = z.output<typeof scheduleBody>
+
+export const scheduleParams = z.object({ name: endpointName })
+export const schedulesQuery = z.strictObject(pageFields)
+
+const answeredInstant = z.iso.datetime()
+
+const summaryFields = {
+  name: z.string(),
+  endpoint: z.string(),
+  cron: z.string().nullable(),
+  every: z.string().nullable(),
+  timezone: z.string(),
+  paused: z.boolean(),
+  overlap: z.enum(OVERLAPS),
+  misfire: z.enum(MISFIRES),
+  startAt: answeredInstant.nullable(),
+  endAt: answeredInstant.nullable(),
+  nextRunAt: answeredInstant.nullable().meta({ description: 'null: paused, or no tick is left' }),
+  lastJobId: z.string().nullable(),
+  lastError: z.string().nullable().meta({ description: 'why the last tick made no job' }),
+  priority: z.int(),
+  timeout: z.string().nullable().meta({ description: 'null: the endpoint’s' }),
+  retry: z.record(z.string(), z.unknown()).nullable().meta({ description: 'null: the endpoint’s' }),
+  expiresIn: z.string().nullable(),
+  orderingKey: z.string().nullable(),
+  tags: z.array(z.string()),
+  metadata: z.record(z.string(), z.string()),
+  headers: z.record(z.string(), z.string()).meta({ description: 'values are masked' }),
+  onFinish: z.object({ endpoint: z.string(), states: z.array(z.string()) }).nullable(),
+  createdAt: answeredInstant,
+  updatedAt: answeredInstant,
+  version: z.int(),
+}
+
+export const scheduleAnswer = z.object({
+  ...summaryFields,
+  nextRuns: z.array(answeredInstant).meta({ description: 'the next five' }),
+  payload: z.unknown(),
+})
+
+export const scheduleListAnswer = z.object({
+  items: z.array(z.object(summaryFields)),
+  nextCursor: z.string().nullable(),
+})

@@ -1,0 +1,205 @@
+// /schedules: create or replace, read, list, remove, pause, resume, run.
+import type { FastifyInstance, FastifyReply } from 'fastify'
+import { ENDPOINT_NAME_SHAPE } from '../src/endpoint/endpoint.ts'
+import { AppError } from '../src/errors.ts'
+import { jobByHand, readSettings } from '../src/schedule/schedule.ts'
+import type { Schedule } from '../src/store/records.ts'
+import type { Store } from '../src/store/store.ts'
+import { jobAnswer } from './answers.ts'
+import { readCursor, writeCursor } from './cursor.ts'
+import { storedOrThrow } from './enqueue-answer.ts'
+import { etagOf, ifMatch, stale } from './etag.ts'
+import { jobJson } from './job-answer.ts'
+import { scheduleJson, scheduleListJson } from './schedule-answer.ts'
+import { changeSchedule, pausedOrResumed, readToReplace, scheduleFrom } from './schedule-change.ts'
+import {
+  type ScheduleBody,
+  scheduleAnswer,
+  scheduleBody,
+  scheduleListAnswer,
+  scheduleParams,
+  schedulesQuery,
+} from './schedule-schemas.ts'
+import { ifMatchHeaders, noBody, nothing } from './schemas.ts'
+
+const JSON_TYPE = 'application/json; charset=utf-8'
+
+interface ByName {
+  Params: { name: string }
+}
+
+interface ScheduleRoutes {
+  store: Store
+}
+
+export function registerScheduleRoutes(app: FastifyInstance, parts: ScheduleRoutes): void {
+  registerPut(app, parts)
+  registerList(app, parts)
+  registerGet(app, parts)
+  registerDelete(app, parts)
+  registerPause(app, parts, 'pause')
+  registerPause(app, parts, 'resume')
+  registerRun(app, parts)
+}
+
+function registerPut(app: FastifyInstance, { store }: ScheduleRoutes): void {
+  app.put<ByName & { Body: ScheduleBody }>(
+    '/schedules/:name',
+    {
+      schema: {
+        summary: 'Create or replace a schedule',
+        params: scheduleParams,
+        querystring: nothing,
+        headers: ifMatchHeaders,
+        body: scheduleBody,
+        response: { 200: scheduleAnswer, 201: scheduleAnswer },
+      },
+    },
+    async (request, reply) => {
+      const { name } = request.params
+      const put = await changeSchedule(
+        store,
+        name,
+        ifMatch(request.headers),
+        (stored, now) => scheduleFrom(name, request.body, stored, now),
+        readToReplace,
+      )
+      reply.code(put.kind === 'created' ? 201 : 200)
+      return answer(reply, put.schedule, store)
+    },
+  )
+}
+
+function registerList(app: FastifyInstance, { store }: ScheduleRoutes): void {
+  app.get<{ Querystring: { limit: number; cursor?: string } }>(
+    '/schedules',
+    {
+      schema: {
+        summary: 'List schedules by name',
+        querystring: schedulesQuery,
+        response: { 200: scheduleListAnswer },
+      },
+    },
+    async (request, reply) => {
+      const { limit, cursor } = request.query
+      const after =
+        cursor === undefined ? null : readCursor(cursor, (key) => ENDPOINT_NAME_SHAPE.test(key))
+      const page = await store.listSchedules(after, limit)
+      reply.type(JSON_TYPE)
+      return scheduleListJson(page.items, page.next === null ? null : writeCursor(page.next))
+    },
+  )
+}
+
+function registerGet(app: FastifyInstance, { store }: ScheduleRoutes): void {
+  app.get<ByName>(
+    '/schedules/:name',
+    {
+      schema: {
+        summary: 'Read a schedule, with its next five ticks',
+        params: scheduleParams,
+        querystring: nothing,
+        response: { 200: scheduleAnswer },
+      },
+    },
+    async (request, reply) => answer(reply, await readSchedule(store, request.params.name), store),
+  )
+}
+
+function registerDelete(app: FastifyInstance, { store }: ScheduleRoutes): void {
+  app.delete<ByName>(
+    '/schedules/:name',
+    {
+      schema: {
+        summary: 'Remove a schedule; the jobs it has made stay',
+        params: scheduleParams,
+        querystring: nothing,
+        headers: ifMatchHeaders,
+      },
+    },
+    async (request, reply) => {
+      const { name } = request.params
+      const result = await store.deleteSchedule(name, ifMatch(request.headers))
+      switch (result.kind) {
+        case 'deleted':
+          return reply.code(204).send()
+        case 'not_found':
+          throw notFound(name)
+        case 'stale':
+          throw stale('schedule', result.version)
+        default:
+          throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
+      }
+    },
+  )
+}
+
+function registerPause(
+  app: FastifyInstance,
+  { store }: ScheduleRoutes,
+  verb: 'pause' | 'resume',
+): void {
+  app.post<ByName>(
+    `/schedules/:name/${verb}`,
+    {
+      schema: {
+        summary:
+          verb === 'pause'
+            ? 'Make no job at any tick until it is resumed'
+            : 'Go on with the next tick to come; those of the pause stay away',
+        params: scheduleParams,
+        querystring: nothing,
+        body: noBody,
+        response: { 200: scheduleAnswer },
+      },
+    },
+    async (request, reply) => {
+      const { name } = request.params
+      const put = await changeSchedule(store, name, null, (stored, now) => {
+        if (stored === null) throw notFound(name)
+        return pausedOrResumed(stored, verb === 'pause', now)
+      })
+      return answer(reply, put.schedule, store)
+    },
+  )
+}
+
+function registerRun(app: FastifyInstance, { store }: ScheduleRoutes): void {
+  app.post<ByName>(
+    '/schedules/:name/run',
+    {
+      schema: {
+        summary: 'Enqueue a job of the schedule now; no tick is used up',
+        params: scheduleParams,
+        querystring: nothing,
+        body: noBody,
+        response: { 201: jobAnswer },
+      },
+    },
+    async (request, reply) => {
+      const schedule = await readSchedule(store, request.params.name)
+      const source = { ...schedule, settings: readSettings(schedule.settings) }
+      const job = jobByHand(source, store.clock.now())
+      const [result] = await store.enqueue([job])
+      if (result === undefined) throw new Error('an enqueue without a result')
+      const { job: stored } = storedOrThrow(result, job)
+      reply.code(201).header('location', `/jobs/${stored.id}`).type(JSON_TYPE)
+      return jobJson(stored)
+    },
+  )
+}
+
+async function readSchedule(store: Store, name: string): Promise<Schedule> {
+  const schedule = await store.getSchedule(name)
+  if (schedule === null) throw notFound(name)
+  return schedule
+}
+
+function answer(reply: FastifyReply, schedule: Schedule, store: Store): string {
+  reply.header('etag', etagOf(schedule.version)).type(JSON_TYPE)
+  return scheduleJson(schedule, store.clock.now())
+}
+
+function notFound(name: string): AppError {
+  return new AppError('schedule_not_found', `there is no schedule "${name}"`)
+}

@@ -1,0 +1,98 @@
+// What a schedule is: its timing, what it does with ticks that meet a job or were missed, and the
+// template of its jobs. No I/O: a store keeps the settings as one text.
+import type { NewJob } from '../job/job.ts'
+import { newJobId } from '../job/job-id.ts'
+import type { Timing } from './timing.ts'
+
+export const OVERLAPS = ['allow', 'skip'] as const
+/** `skip`: a tick makes no job while the job of the last tick is not final. */
+export type Overlap = (typeof OVERLAPS)[number]
+
+export const MISFIRES = ['once', 'skip'] as const
+/** Of ticks that nobody was there for: `once`: one job now for all of them, `skip`: none. */
+export type Misfire = (typeof MISFIRES)[number]
+
+/** What every job of the schedule is given. */
+export interface JobTemplate
+  extends Pick<
+    NewJob,
+    | 'priority'
+    | 'maxAttempts'
+    | 'timeoutMs'
+    | 'retry'
+    | 'orderingKey'
+    | 'tags'
+    | 'metadata'
+    | 'headers'
+    | 'onFinish'
+  > {
+  /** From the job's first due time; null: it never expires. */
+  expiresInMs: number | null
+}
+
+export interface ScheduleSettings {
+  timing: Timing
+  overlap: Overlap
+  misfire: Misfire
+  template: JobTemplate
+}
+
+/** The text that a store keeps; readSettings is its inverse. */
+export function settingsText(settings: ScheduleSettings): string {
+  return JSON.stringify(settings)
+}
+
+export function readSettings(text: string): ScheduleSettings {
+  return JSON.parse(text) as ScheduleSettings
+}
+
+/** What a job takes from its schedule. */
+export interface JobSource {
+  name: string
+  endpoint: string
+  payload: Uint8Array
+  settings: ScheduleSettings
+}
+
+/**
+ * The job of a tick. Whoever makes it, and however often, the store keeps one: the tick is its
+ * origin. With overlap `skip` it has a dedupe key too, so that the write itself, not the look
+ * before it, keeps two jobs of the schedule from being queued or running at once.
+ *
+ * @param runAt the tick, or now for a tick that was missed: expiry and maxAge count from here
+ */
+export function jobOfTick(source: JobSource, tickAt: number, runAt: number, now: number): NewJob {
+  const isAlone = source.settings.overlap === 'skip'
+  return {
+    ...jobByHand(source, now),
+    runAt,
+    expiresAt: expiryOf(source, runAt),
+    dedupe: isAlone ? { key: `schedule:${source.name}`, mode: 'keep' } : null,
+    originKey: `schedule:${source.name}:${tickAt}`,
+  }
+}
+
+/** A job of the schedule that is due now and uses up no tick. */
+export function jobByHand(source: JobSource, now: number): NewJob {
+  const { expiresInMs: _, ...template } = source.settings.template
+  return {
+    ...template,
+    id: newJobId(now),
+    endpoint: source.endpoint,
+    payload: source.payload,
+    createdAt: now,
+    runAt: now,
+    expiresAt: expiryOf(source, now),
+    idempotency: null,
+    dedupe: null,
+    dependsOn: [],
+    scheduleName: source.name,
+    originKey: null,
+    trace: null,
+  }
+}
+
+function expiryOf({ settings }: JobSource, runAt: number): number | null {
+  const { expiresInMs } = settings.template
+  return expiresInMs === null ? null : runAt + expiresInMs
+}

@@ -1,0 +1,62 @@
+// When the ticks of a schedule are. Pure: instants are epoch milliseconds by the store's clock.
+import { nextCronTick } from './cron.ts'
+
+/** What decides the ticks: one of cron and everyMs, within startAt (included) and endAt (not). */
+export interface Timing {
+  cron: string | null
+  everyMs: number | null
+  /** Of the cron line. */
+  timezone: string
+  startAt: number | null
+  endAt: number | null
+  /** When the schedule was first made: everyMs counts from here unless there is a startAt. */
+  anchorAt: number
+}
+
+export const MIN_EVERY_MS = 1_000
+export const MAX_EVERY_MS = 366 * 86_400_000
+
+/** The first tick after an instant; null: there is none any more. */
+export function nextTick(timing: Timing, after: number): number | null {
+  const { startAt, endAt } = timing
+  const tick = unendingTick(timing, startAt === null ? after : Math.max(after, startAt - 1))
+  return tick === null || (endAt !== null && tick >= endAt) ? null : tick
+}
+
+/** The first ticks after an instant, at most `count`. */
+export function nextTicks(timing: Timing, after: number, count: number): number[] {
+  const ticks: number[] = []
+  let tick = nextTick(timing, after)
+  while (tick !== null && ticks.length < count) {
+    ticks.push(tick)
+    tick = nextTick(timing, tick)
+  }
+  return ticks
+}
+
+/** Whether both have the same ticks, as far as what was given for them tells. */
+export function isSameTiming(one: Timing, other: Timing): boolean {
+  return (['cron', 'everyMs', 'timezone', 'startAt', 'endAt'] as const).every(
+    (field) => one[field] === other[field],
+  )
+}
+
+/** A field that makes no sense beside the others, or null. `path` is its name on the wire. */
+export function timingProblem(timing: Timing): { path: string; message: string } | null {
+  const { cron, startAt, endAt, anchorAt } = timing
+  if (startAt !== null && endAt !== null && endAt <= startAt) {
+    return { path: '/endAt', message: 'expected an instant after startAt' }
+  }
+  const neverFires = cron !== null && unendingTick(timing, startAt ?? anchorAt) === null
+  return neverFires ? { path: '/cron', message: `no day ever comes that "${cron}" names` } : null
+}
+
+function unendingTick(timing: Timing, after: number): number | null {
+  const { cron, everyMs, timezone, startAt, anchorAt } = timing
+  if (cron !== null) return nextCronTick(cron, timezone, after)
+  if (everyMs === null) throw new Error('a timing without cron and everyMs')
+  // The instant of creation is no tick, a startAt is the first one.
+  const first = startAt ?? anchorAt + everyMs
+  if (after < first) return first
+  return first + (Math.floor((after - first) / everyMs) + 1) * everyMs
+}

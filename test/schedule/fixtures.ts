@@ -1,0 +1,88 @@
+// Schedules for tests, with what a test does not say filled in.
+import {
+  type JobTemplate,
+  type ScheduleSettings,
+  settingsText,
+} from '../../src/schedule/schedule.ts'
+import type { Timing } from '../../src/schedule/timing.ts'
+import type { Schedule, ScheduleChange } from '../../src/store/records.ts'
+import type { Store } from '../../src/store/store.ts'
+import { until } from '../support/until.ts'
+
+export const HOUR_MS = 3_600_000
+
+const TEMPLATE: JobTemplate = {
+  priority: 5,
+  maxAttempts: null,
+  timeoutMs: null,
+  retry: null,
+  expiresInMs: null,
+  orderingKey: null,
+  tags: [],
+  metadata: {},
+  headers: {},
+  onFinish: null,
+}
+
+/** With a tick each hour from `firstTick` on, whether that is past or not. */
+export function scheduleChange(
+  name: string,
+  endpoint: string,
+  firstTick: number,
+  timing: Partial<Timing> = {},
+  fields: Partial<Omit<ScheduleSettings, 'timing'>> = {},
+): ScheduleChange {
+  const settings: ScheduleSettings = {
+    timing: {
+      cron: null,
+      everyMs: HOUR_MS,
+      timezone: 'UTC',
+      startAt: firstTick,
+      endAt: null,
+      anchorAt: firstTick,
+      ...timing,
+    },
+    overlap: 'allow',
+    misfire: 'once',
+    template: TEMPLATE,
+    ...fields,
+  }
+  return {
+    name,
+    endpoint,
+    paused: false,
+    settings: settingsText(settings),
+    payload: Buffer.from('{"n":1}'),
+    nextRunAt: firstTick,
+  }
+}
+
+let scheduleCount = 0
+
+/** Stored with a first tick that is as long ago, or still as far ahead, as is said. */
+export async function addSchedule(
+  store: Store,
+  endpoint: string,
+  firstTickInMs: number,
+  timing: Partial<Timing> = {},
+  fields: Partial<Omit<ScheduleSettings, 'timing'>> = {},
+): Promise<Schedule> {
+  const firstTick = store.clock.now() + firstTickInMs
+  const name = `schedule-${++scheduleCount}`
+  const change = scheduleChange(name, endpoint, firstTick, timing, fields)
+  const result = await store.putSchedule(change, null)
+  if (result.kind !== 'created') throw new Error(result.kind)
+  return result.schedule
+}
+
+export async function storedSchedule(store: Store, name: string): Promise<Schedule> {
+  const schedule = await store.getSchedule(name)
+  if (schedule === null) throw new Error(`${name} is gone`)
+  return schedule
+}
+
+/** The schedule once it stands at another tick. */
+export async function movedOn(store: Store, { name, nextRunAt }: Schedule): Promise<Schedule> {
+  await until(async () => (await storedSchedule(store, name)).nextRunAt !== nextRunAt)
+  return storedSchedule(store, name)
+}

@@ -1,0 +1,254 @@
+// Makes the jobs of schedules whose tick has come. Any number of schedulers may run.
+//
+// First the jobs are stored, each under the unique key of its tick, then the schedules move on, by
+// compare-and-set from the tick and version read. Who dies between the two leaves ticks that the
+// next one finds made already; who comes second finds the schedule moved on.
+import type { Logger } from 'pino'
+import type { NewJob } from '../src/job/job.ts'
+import { type DueTicks, dueTicks } from '../src/schedule/due-ticks.ts'
+import { jobOfTick, readSettings, type ScheduleSettings } from '../src/schedule/schedule.ts'
+import type { Schedule, ScheduleMove } from '../src/store/records.ts'
+import type { EnqueueResult, Store } from '../src/store/store.ts'
+import { backOff } from './back-off.ts'
+
+/** Longest time without a look; cron lines tick at whole seconds, so looks are just after them. */
+const POLL_INTERVAL_MS = 1_000
+/** So that schedulers of one machine do not all look at once, and the first spares the others. */
+const MAX_JITTER_MS = 40
+const DUE_LIMIT = 500
+/** A schedule that ticks each second and is barely not missed owes one more than this. */
+const MAX_TICKS_PER_SCHEDULE = 60
+/** Bound what one write carries: it must end well within the deadline of a store at full load. */
+const MAX_BATCH_JOBS = 250
+const MAX_BATCH_BYTES = 16 * 1_048_576
+/** Known ticks before the next poll; more would only bring the same looks. */
+const MAX_KNOWN_TICKS = 1_000
+/** Who finds the ticks of a whole batch made leaves the next ones to whoever is at it. */
+const MIN_STAND_BACK_MS = 100
+const MAX_STAND_BACK_MS = 400
+const FIRST_RETRY_MS = 100
+const MAX_RETRY_MS = 2_000
+
+type SchedulerStore = Pick<
+  Store,
+  'clock' | 'dueSchedules' | 'advanceSchedules' | 'enqueue' | 'finalAmong'
+>
+
+/** A schedule with what it owes. */
+interface Owing {
+  schedule: Schedule
+  settings: ScheduleSettings
+  due: DueTicks
+  jobs: NewJob[]
+  /** Why a tick makes no job, known before any write. */
+  error: string | null
+}
+
+/** Works from start() to stop(). */
+export class Scheduler {
+  readonly #store: SchedulerStore
+  readonly #log: Logger
+  #isStopping = false
+  #knownTicks = new Set<number>()
+  #wake: (() => void) | null = null
+  #running: Promise<void> = Promise.resolve()
+
+  constructor(store: SchedulerStore, log: Logger) {
+    this.#store = store
+    this.#log = log
+  }
+
+  start(): void {
+    this.#running = this.#run()
+  }
+
+  /** Resolves when no write is under way. */
+  async stop(): Promise<void> {
+    this.#isStopping = true
+    this.#wake?.()
+    await this.#running
+  }
+
+  async #run(): Promise<void> {
+    let failures = 0
+    while (!this.#isStopping) {
+      try {
+        const found = await this.#actOnDue()
+        failures = 0
+        if (found !== 'acted') await this.#sleep(this.#pauseMs(found))
+      } catch (error) {
+        this.#log.warn({ err: error }, 'schedules.failed')
+        await backOff(failures++, FIRST_RETRY_MS, MAX_RETRY_MS)
+      }
+    }
+  }
+
+  /** `acted`: there may be more that is due; `outrun`: another scheduler acts on the same ticks. */
+  async #actOnDue(): Promise<'nothing' | 'acted' | 'outrun'> {
+    const schedules = await this.#store.dueSchedules(DUE_LIMIT)
+    if (schedules.length === 0) return 'nothing'
+    const now = this.#store.clock.now()
+    const busy = await this.#busySchedules(schedules)
+    const owing = schedules.map((schedule) => owed(schedule, now, busy.has(schedule.name)))
+    for (const batch of batchesOf(owing)) {
+      if (this.#isStopping) return 'nothing'
+      const isOutrun = await this.#enqueueAndAdvance(batch)
+      if (isOutrun) return 'outrun'
+    }
+    return 'acted'
+  }
+
+  /** Names of those that must not overlap and whose last job is not final. */
+  async #busySchedules(schedules: Schedule[]): Promise<Set<string>> {
+    const careful = schedules.filter(
+      ({ settings, lastJobId }) => lastJobId !== null && readSettings(settings).overlap === 'skip',
+    )
+    if (careful.length === 0) return new Set()
+    const ids = careful.map(({ lastJobId }) => lastJobId as string)
+    const final = new Set(await this.#store.finalAmong(ids))
+    return new Set(
+      careful.filter((one) => !final.has(one.lastJobId as string)).map(({ name }) => name),
+    )
+  }
+
+  /** Whether all the jobs were there already. */
+  async #enqueueAndAdvance(batch: Owing[]): Promise<boolean> {
+    const jobs = batch.flatMap((one) => one.jobs)
+    const results = jobs.length === 0 ? [] : await this.#store.enqueue(jobs)
+    const moves: ScheduleMove[] = []
+    let at = 0
+    for (const one of batch) {
+      moves.push(moveOf(one, results.slice(at, at + one.jobs.length)))
+      at += one.jobs.length
+    }
+    await this.#store.advanceSchedules(moves)
+    for (const { nextRunAt } of moves) this.#remember(nextRunAt)
+    const enqueued = results.filter(({ kind }) => kind === 'inserted').length
+    const skipped = moves.filter(({ lastError }) => lastError !== null).length
+    this.#log.info({ schedules: batch.length, enqueued, skipped }, 'schedules.ticked')
+    return results.length > 0 && results.every(({ kind }) => kind === 'existing')
+  }
+
+  /** What ticks before the next poll is acted on in time. */
+  #remember(tick: number | null): void {
+    if (tick === null || this.#knownTicks.size >= MAX_KNOWN_TICKS) return
+    if (tick <= this.#store.clock.now() + 2 * POLL_INTERVAL_MS) this.#knownTicks.add(tick)
+  }
+
+  #pauseMs(found: 'nothing' | 'outrun'): number {
+    if (found === 'nothing') return this.#untilNextLookMs()
+    return MIN_STAND_BACK_MS + Math.random() * (MAX_STAND_BACK_MS - MIN_STAND_BACK_MS)
+  }
+
+  #untilNextLookMs(): number {
+    const now = this.#store.clock.now()
+    for (const tick of this.#knownTicks) if (tick <= now) this.#knownTicks.delete(tick)
+    const untilPollMs = POLL_INTERVAL_MS - (now % POLL_INTERVAL_MS) + Math.random() * MAX_JITTER_MS
+    const next = Math.min(...this.#knownTicks)
+    return Math.min(untilPollMs, next - now)
+  }
+
+  /** Sleeps until stopped, at most `ms`. */
+  #sleep(ms: number): Promise<void> {
+    if (this.#isStopping) return Promise.resolve()
+    return new Promise((resolve) => {
+      const wake = () => {
+        clearTimeout(timer)
+        this.#wake = null
+        resolve()
+      }
+      const timer = setTimeout(wake, ms)
+      this.#wake = wake
+    })
+  }
+}
+
+function owed(schedule: Schedule, now: number, isBusy: boolean): Owing {
+  const settings = readSettings(schedule.settings)
+  const tickAt = schedule.nextRunAt
+  if (tickAt === null) throw new Error(`schedule ${schedule.name} is due without a tick`)
+  // Of those that must not overlap one tick at a time: the job of the first decides on the second.
+  const limit = settings.overlap === 'skip' ? 1 : tickLimit(schedule.payload.byteLength)
+  const due = dueTicks(settings, tickAt, now, limit)
+  if (isBusy) return { schedule, settings, due, jobs: [], error: busyText(schedule.lastJobId) }
+  const source = { ...schedule, settings }
+  const jobs = due.ticks.map((tick) => jobOfTick(source, tick, due.isMissed ? now : tick, now))
+  const error = jobs.length === 0 ? missedText(tickAt, settings) : null
+  return { schedule, settings, due, jobs, error }
+}
+
+function tickLimit(payloadBytes: number): number {
+  const carried = Math.floor(MAX_BATCH_BYTES / Math.max(1, payloadBytes))
+  return Math.max(1, Math.min(MAX_TICKS_PER_SCHEDULE, carried))
+}
+
+function busyText(jobId: string | null): string {
+  return `the tick was skipped: job ${jobId} of the tick before is not final`
+}
+
+function missedText(tickAt: number, { misfire }: ScheduleSettings): string {
+  const tick = new Date(tickAt).toISOString()
+  return `the tick of ${tick} was missed, and misfire is "${misfire}"`
+}
+
+/** In order, so many at once that one write can carry their jobs. */
+function* batchesOf(owing: Owing[]): Iterable<Owing[]> {
+  let batch: Owing[] = []
+  let jobCount = 0
+  let bytes = 0
+  for (const one of owing) {
+    const itsBytes = one.jobs.length * one.schedule.payload.byteLength
+    const isFull = jobCount + one.jobs.length > MAX_BATCH_JOBS
+    if (batch.length > 0 && (isFull || bytes + itsBytes > MAX_BATCH_BYTES)) {
+      yield batch
+      batch = []
+      jobCount = 0
+      bytes = 0
+    }
+    batch.push(one)
+    jobCount += one.jobs.length
+    bytes += itsBytes
+  }
+  if (batch.length > 0) yield batch
+}
+
+/** @param results of its jobs, in order */
+function moveOf(owing: Owing, results: EnqueueResult[]): ScheduleMove {
+  const { schedule, due, error } = owing
+  const move: ScheduleMove = {
+    name: schedule.name,
+    version: schedule.version,
+    tickAt: schedule.nextRunAt as number,
+    nextRunAt: due.nextRunAt,
+    lastError: error,
+  }
+  for (const result of results) {
+    if (result.kind === 'inserted' || result.kind === 'existing') move.lastJobId = result.job.id
+    move.lastError = refusalText(owing, result)
+  }
+  return move
+}
+
+/** Why this tick has no job; null: it has one. */
+function refusalText({ schedule, settings }: Owing, result: EnqueueResult): string | null {
+  const { endpoint, lastJobId } = schedule
+  switch (result.kind) {
+    case 'inserted':
+      return null
+    case 'existing':
+      // Its own job, made by who came before; or, by the dedupe key, that of the tick before.
+      return settings.overlap === 'skip' && result.job.id === lastJobId ? busyText(lastJobId) : null
+    case 'unknown_endpoint':
+      return `there is no endpoint "${endpoint}"`
+    case 'endpoint_disabled':
+      return `endpoint "${endpoint}" is disabled`
+    case 'unknown_notice_endpoint':
+      return `there is no endpoint "${result.endpoint}", which onFinish names`
+    case 'key_reused':
+    case 'dedupe_conflict':
+    case 'unknown_dependency':
+      throw new Error(`a tick can not be refused as ${result.kind}`)
+    default:
+      throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
+  }
+}

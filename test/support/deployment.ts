@@ -6,7 +6,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { inject } from 'vitest'
+import { expect, inject } from 'vitest'
+import { type AnswerCheck, createAnswerCheck } from './recorded-answers.ts'
 import { until } from './until.ts'
 
 export const ENGINES = ['sqlite', 'mongo'] as const
@@ -108,6 +109,7 @@ export function deploy(engine: Engine, settings: Record<string, string> = {}): D
   }
   const processes: Process[] = []
   let url = ''
+  let check: AnswerCheck | null = null
 
   async function start(command: string, ready: string, more: Record<string, string>) {
     const one = runPosthorn([command], { ...env, ...more })
@@ -126,6 +128,9 @@ export function deploy(engine: Engine, settings: Record<string, string> = {}): D
       ...(body === undefined ? {} : { body: isText ? body : JSON.stringify(body) }),
     })
     const text = await answer.text()
+    const recorded = { method, path, status: answer.status, body: text }
+    const names = Object.fromEntries(answer.headers)
+    expect(check?.problemsOf({ ...recorded, headers: names }) ?? []).toEqual([])
     const isJson = /json/.test(answer.headers.get('content-type') ?? '')
     return {
       status: answer.status,
@@ -140,6 +145,8 @@ export function deploy(engine: Engine, settings: Record<string, string> = {}): D
     async startApi(more = {}) {
       const { one, line } = await start('api', 'api.listening', more)
       url = line.url as string
+      // Every answer that request() gets must be one that this API describes.
+      check ??= createAnswerCheck(await (await fetch(`${url}/openapi.json`)).json())
       return one
     },
     startWorker: async (more = {}) => (await start('worker', 'worker.started', more)).one,

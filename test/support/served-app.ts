@@ -5,10 +5,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import { pino } from 'pino'
+import { afterEach, expect } from 'vitest'
 import { buildApp } from '../../routes/app.ts'
+import { createFigureBook } from '../../src/figure-book.ts'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store } from '../../src/store/store.ts'
 import { createAddressPolicy } from '../../src/webhook/address-policy.ts'
+import { createSender } from '../../src/webhook/send.ts'
+import { createAnswerCheck, recordAnswers } from './recorded-answers.ts'
 
 export interface ServedApp {
   app: FastifyInstance
@@ -19,6 +23,10 @@ export interface ServedApp {
 
 const DAY_MS = 86_400_000
 
+/** What answers held that openapi.json does not describe: it fails the test that got them. */
+const undescribed: string[] = []
+afterEach(() => expect(undescribed.splice(0)).toEqual([]))
+
 export async function serveApp(
   options: { apiKeys?: string[]; maxBodyBytes?: number } = {},
 ): Promise<ServedApp> {
@@ -27,22 +35,32 @@ export async function serveApp(
     retentionMs: DAY_MS,
     retentionDeadMs: DAY_MS,
     encryptionKeys: null,
+    warn: () => {},
   })
+  const policy = createAddressPolicy({ allowedTargets: [], allowLoopback: true })
+  const sender = createSender({ connections: 1, policy: () => policy, extraCaCerts: null })
+  let url = ''
   const app = await buildApp({
     store,
-    policy: createAddressPolicy({ allowedTargets: [], allowLoopback: true }),
+    policy,
+    sender,
+    figures: createFigureBook(),
+    publicUrl: () => url,
     log: pino({ level: 'silent' }),
     apiKeys: options.apiKeys ?? [],
     maxBodyBytes: options.maxBodyBytes ?? 1_048_576,
     version: 'test',
   })
-  const url = await app.listen({ host: '127.0.0.1', port: 0 })
+  const check = createAnswerCheck(app.swagger())
+  recordAnswers(app.server, (answer) => undescribed.push(...check.problemsOf(answer)))
+  url = await app.listen({ host: '127.0.0.1', port: 0 })
   return {
     app,
     store,
     url,
     async close() {
       await app.close()
+      await sender.close()
       await store.close()
       rmSync(directory, { recursive: true })
     },

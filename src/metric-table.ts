@@ -1,0 +1,145 @@
+// Every metric of ours: its name, type, labels, what it says, and which process tells it.
+// docs/observability.md is compared with this table; src/metrics.ts makes the metrics from it.
+
+export interface MetricRow {
+  type: 'counter' | 'gauge' | 'histogram'
+  process: 'api' | 'worker' | 'both'
+  labels: readonly string[]
+  help: string
+  /** Of a histogram: upper bounds, in the unit of its name. */
+  buckets?: readonly number[]
+}
+
+/** From what an idle SQLite needs for one fsync to where callers have given up. */
+const SHORT_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]
+/** Up to the longest timeout of an endpoint, and the longest ?wait. */
+const LONG_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900]
+const SIZES = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000]
+
+export const METRICS = {
+  posthorn_jobs: {
+    type: 'gauge',
+    process: 'api',
+    labels: ['endpoint', 'state'],
+    help: 'Jobs that are queued (due ones included), running or dead. Exact up to 10000, which also stands for more; at most 5 s old.',
+  },
+  posthorn_due_jobs: {
+    type: 'gauge',
+    process: 'api',
+    labels: ['endpoint'],
+    help: 'Queued jobs that could start now. Exact up to 10000, which also stands for more; at most 5 s old.',
+  },
+  posthorn_oldest_due_age_seconds: {
+    type: 'gauge',
+    process: 'api',
+    labels: ['endpoint'],
+    help: 'How long the job that has been due longest has waited; 0 when none is due.',
+  },
+  posthorn_endpoints: {
+    type: 'gauge',
+    process: 'api',
+    labels: ['state'],
+    help: 'Endpoints by state; those beyond the first 1000 by name are not counted.',
+  },
+  posthorn_live_workers: {
+    type: 'gauge',
+    process: 'api',
+    labels: [],
+    help: 'Workers that have reported within the last 15 s.',
+  },
+  posthorn_store_up: {
+    type: 'gauge',
+    process: 'api',
+    labels: [],
+    help: '1 when the store answered the last time it was asked for these figures, else 0.',
+  },
+  posthorn_enqueued_jobs_total: {
+    type: 'counter',
+    process: 'api',
+    labels: ['result'],
+    help: 'Jobs that were asked to be enqueued, by result: inserted, existing (a repeat), or why not.',
+  },
+  posthorn_enqueue_duration_seconds: {
+    type: 'histogram',
+    process: 'api',
+    labels: [],
+    help: 'From a checked request to enqueue until its job was durable.',
+    buckets: SHORT_SECONDS,
+  },
+  posthorn_http_requests_total: {
+    type: 'counter',
+    process: 'api',
+    labels: ['method', 'route', 'status'],
+    help: 'Requests answered by the API; route is the pattern, like /jobs/:id, or none.',
+  },
+  posthorn_http_request_duration_seconds: {
+    type: 'histogram',
+    process: 'api',
+    labels: ['method', 'route'],
+    help: 'How long the API took to answer; ?wait is part of it.',
+    buckets: LONG_SECONDS,
+  },
+  posthorn_batch_size: {
+    type: 'histogram',
+    process: 'both',
+    labels: ['kind'],
+    help: 'Jobs in one write of the store, by kind: enqueue (api), claim and settle (worker).',
+    buckets: SIZES,
+  },
+  posthorn_store_commands_total: {
+    type: 'counter',
+    process: 'both',
+    labels: [],
+    help: 'Transactions (SQLite) or commands (MongoDB) this process has sent to the store.',
+  },
+  posthorn_start_delay_seconds: {
+    type: 'histogram',
+    process: 'worker',
+    labels: [],
+    help: 'From the instant a job was due until its attempt began.',
+    buckets: LONG_SECONDS,
+  },
+  posthorn_attempts_total: {
+    type: 'counter',
+    process: 'worker',
+    labels: ['endpoint', 'outcome'],
+    help: 'Attempts that ended, by outcome.',
+  },
+  posthorn_attempt_duration_seconds: {
+    type: 'histogram',
+    process: 'worker',
+    labels: ['endpoint'],
+    help: 'How long attempts took, from connecting to the end of the answer.',
+    buckets: LONG_SECONDS,
+  },
+  posthorn_attempts_in_flight: {
+    type: 'gauge',
+    process: 'worker',
+    labels: [],
+    help: 'Attempts under way, or whose outcome is not stored yet.',
+  },
+  posthorn_worker_concurrency: {
+    type: 'gauge',
+    process: 'worker',
+    labels: [],
+    help: 'WORKER_CONCURRENCY of this worker.',
+  },
+  posthorn_stale_results_total: {
+    type: 'counter',
+    process: 'worker',
+    labels: [],
+    help: 'Results that were not applied: the job was cancelled or taken by another meanwhile.',
+  },
+  posthorn_swept_jobs_total: {
+    type: 'counter',
+    process: 'worker',
+    labels: ['finding'],
+    help: 'Jobs the sweeper of this worker has dealt with: reclaimed, expired, purged and so on.',
+  },
+} as const satisfies Record<string, MetricRow>
+
+export type MetricName = keyof typeof METRICS
+
+/** So many endpoints have a label of their own; all further ones share OTHER_LABEL. */
+export const MAX_ENDPOINT_LABELS = 100
+export const OTHER_LABEL = 'other'

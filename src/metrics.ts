@@ -1,0 +1,218 @@
+// What Prometheus reads: the metrics of an API and of a worker. The only importer of prom-client.
+//
+// Whoever runs Posthorn can register any number of endpoints, so the label `endpoint` is bounded:
+// the first MAX_ENDPOINT_LABELS keep their names. All other labels come from lists in the code.
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { Outcome } from './job/job.ts'
+import {
+  MAX_ENDPOINT_LABELS,
+  METRICS,
+  type MetricName,
+  type MetricRow,
+  OTHER_LABEL,
+} from './metric-table.ts'
+
+/** What the store holds, as one look at it has found. Instants by the store's clock. */
+export interface QueueSnapshot {
+  asOf: number
+  /** By name. */
+  endpoints: EndpointFigures[]
+  liveWorkers: number
+}
+
+export interface EndpointFigures {
+  name: string
+  state: string
+  queued: number
+  due: number
+  running: number
+  dead: number
+  oldestDueAt: number | null
+  /** A figure is the most that is counted, and the true one larger. */
+  more: boolean
+}
+
+export interface MetricsText {
+  contentType: string
+  text: string
+}
+
+export interface ApiMetrics {
+  /** @param result the kind of the store's answer */
+  onEnqueued(result: string, durationMs: number): void
+  onBatch(size: number): void
+  /** @param route the pattern that was matched; undefined: none was */
+  onRequest(method: string, route: string | undefined, status: number, durationMs: number): void
+  /** @param snapshot null: the store did not answer */
+  text(snapshot: QueueSnapshot | null): Promise<MetricsText>
+}
+
+export interface WorkerMetrics {
+  onBatch(kind: 'claim' | 'settle', size: number): void
+  /** @param lateMs from the instant it was due until its attempt began */
+  onStarted(lateMs: number): void
+  onAttempt(endpoint: string, outcome: Outcome, durationMs: number): void
+  onStale(): void
+  /** What one sweep has found, by kind. */
+  onSwept(counts: object): void
+  text(): Promise<MetricsText>
+}
+
+/** @param commandCount of the store this process has opened */
+export function createApiMetrics(commandCount: () => number): ApiMetrics {
+  const metrics = createMetrics('api')
+  const enqueued = metrics.counter('posthorn_enqueued_jobs_total')
+  const enqueueDuration = metrics.histogram('posthorn_enqueue_duration_seconds')
+  const batchSize = metrics.histogram('posthorn_batch_size')
+  const requests = metrics.counter('posthorn_http_requests_total')
+  const requestDuration = metrics.histogram('posthorn_http_request_duration_seconds')
+  const showSnapshot = createSnapshotGauges(metrics)
+  metrics.readCounter('posthorn_store_commands_total', commandCount)
+  return {
+    onEnqueued(result, durationMs) {
+      enqueued.inc({ result })
+      enqueueDuration.observe(durationMs / 1_000)
+    },
+    onBatch(size) {
+      batchSize.observe({ kind: 'enqueue' }, size)
+    },
+    onRequest(method, pattern, status, durationMs) {
+      // A method that no route knows may be any word.
+      const [known, route] = pattern === undefined ? [OTHER_LABEL, 'none'] : [method, pattern]
+      requests.inc({ method: known, route, status })
+      requestDuration.observe({ method: known, route }, durationMs / 1_000)
+    },
+    async text(snapshot) {
+      showSnapshot(snapshot)
+      return metrics.text()
+    },
+  }
+}
+
+export function createWorkerMetrics(worker: {
+  concurrency: number
+  inFlightCount: () => number
+  /** Of the store this process has opened. */
+  commandCount: () => number
+}): WorkerMetrics {
+  const metrics = createMetrics('worker')
+  const batchSize = metrics.histogram('posthorn_batch_size')
+  const startDelay = metrics.histogram('posthorn_start_delay_seconds')
+  const attempts = metrics.counter('posthorn_attempts_total')
+  const attemptDuration = metrics.histogram('posthorn_attempt_duration_seconds')
+  const stale = metrics.counter('posthorn_stale_results_total')
+  const swept = metrics.counter('posthorn_swept_jobs_total')
+  const labelOf = createBoundedLabel(MAX_ENDPOINT_LABELS)
+  metrics.gauge('posthorn_worker_concurrency').set(worker.concurrency)
+  metrics.readGauge('posthorn_attempts_in_flight', worker.inFlightCount)
+  metrics.readCounter('posthorn_store_commands_total', worker.commandCount)
+  return {
+    onBatch: (kind, size) => batchSize.observe({ kind }, size),
+    onStarted: (lateMs) => startDelay.observe(Math.max(0, lateMs) / 1_000),
+    onAttempt(name, outcome, durationMs) {
+      const endpoint = labelOf(name)
+      attempts.inc({ endpoint, outcome })
+      attemptDuration.observe({ endpoint }, durationMs / 1_000)
+    },
+    onStale: () => stale.inc(),
+    onSwept(counts) {
+      for (const [finding, count] of Object.entries(counts)) swept.inc({ finding }, Number(count))
+    },
+    text: () => metrics.text(),
+  }
+}
+
+/** The first `max` names as they are, all later ones as `other`. */
+export function createBoundedLabel(max: number): (name: string) => string {
+  const known = new Set<string>()
+  return (name) => {
+    if (known.has(name)) return name
+    if (known.size >= max) return OTHER_LABEL
+    known.add(name)
+    return name
+  }
+}
+
+type Metrics = ReturnType<typeof createMetrics>
+
+/** The gauges of what the store holds: set anew from each snapshot, gone without one. */
+function createSnapshotGauges(metrics: Metrics): (snapshot: QueueSnapshot | null) => void {
+  const jobs = metrics.gauge('posthorn_jobs')
+  const due = metrics.gauge('posthorn_due_jobs')
+  const oldestDueAge = metrics.gauge('posthorn_oldest_due_age_seconds')
+  const endpoints = metrics.gauge('posthorn_endpoints')
+  const liveWorkers = metrics.gauge('posthorn_live_workers')
+  const storeUp = metrics.gauge('posthorn_store_up')
+  return (snapshot) => {
+    for (const gauge of [jobs, due, oldestDueAge, endpoints, liveWorkers]) gauge.reset()
+    // Without a look at the store zero live workers would be a lie, and an alert.
+    liveWorkers.remove()
+    storeUp.set(snapshot === null ? 0 : 1)
+    if (snapshot === null) return
+    liveWorkers.set(snapshot.liveWorkers)
+    const oldestDueAtByLabel = new Map<string, number | null>()
+    for (const [i, figures] of snapshot.endpoints.entries()) {
+      const endpoint = i < MAX_ENDPOINT_LABELS ? figures.name : OTHER_LABEL
+      jobs.inc({ endpoint, state: 'queued' }, figures.queued)
+      jobs.inc({ endpoint, state: 'running' }, figures.running)
+      jobs.inc({ endpoint, state: 'dead' }, figures.dead)
+      due.inc({ endpoint }, figures.due)
+      endpoints.inc({ state: figures.state })
+      const known = oldestDueAtByLabel.get(endpoint) ?? null
+      oldestDueAtByLabel.set(endpoint, earlier(known, figures.oldestDueAt))
+    }
+    for (const [endpoint, dueAt] of oldestDueAtByLabel) {
+      const ageMs = dueAt === null ? 0 : Math.max(0, snapshot.asOf - dueAt)
+      oldestDueAge.set({ endpoint }, ageMs / 1_000)
+    }
+  }
+}
+
+function earlier(a: number | null, b: number | null): number | null {
+  if (a === null || b === null) return a ?? b
+  return Math.min(a, b)
+}
+
+/** Makes metrics by their rows of the table, in a registry of their own: nothing is global. */
+function createMetrics(process: 'api' | 'worker') {
+  const registry = new Registry()
+  registry.setDefaultLabels({ process })
+  collectDefaultMetrics({ register: registry })
+
+  const rowOf = (name: MetricName) => {
+    const { help, labels, buckets }: MetricRow = METRICS[name]
+    const labelNames = [...labels]
+    return { name, help, labelNames, registers: [registry], buckets: [...(buckets ?? [])] }
+  }
+  const counter = (name: MetricName) => new Counter<string>(rowOf(name))
+  const gauge = (name: MetricName) => new Gauge<string>(rowOf(name))
+  return {
+    counter,
+    gauge,
+    histogram: (name: MetricName) => new Histogram<string>(rowOf(name)),
+    readGauge(name: MetricName, read: () => number) {
+      new Gauge({
+        ...rowOf(name),
+        collect() {
+          this.set(read())
+        },
+      })
+    },
+    /** A count that is kept elsewhere, and only grows. */
+    readCounter(name: MetricName, read: () => number) {
+      let shown = 0
+      new Counter({
+        ...rowOf(name),
+        collect() {
+          const count = read()
+          this.inc(Math.max(0, count - shown))
+          shown = Math.max(shown, count)
+        },
+      })
+    },
+    text: async (): Promise<MetricsText> => ({
+      contentType: registry.contentType,
+      text: await registry.metrics(),
+    }),
+  }
+}

@@ -1,0 +1,160 @@
+import { Ajv2020 } from 'ajv/dist/2020.js'
+import addFormats from 'ajv-formats'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { OTHER_ANSWERS } from '../../routes/openapi-answers.ts'
+import { ERRORS } from '../../src/errors.ts'
+import { type ServedApp, serveApp } from '../support/served-app.ts'
+
+// biome-ignore lint/suspicious/noExplicitAny: a document read as JSON
+type Json = any
+
+let served: ServedApp
+let document: Json
+beforeAll(async () => {
+  served = await serveApp()
+  document = await (await fetch(`${served.url}/openapi.json`)).json()
+})
+afterAll(() => served.close())
+
+interface Operation {
+  /** `GET /jobs/{id}` */
+  name: string
+  operation: Json
+}
+
+function operations(): Operation[] {
+  return Object.entries<Json>(document.paths).flatMap(([path, methods]) =>
+    Object.entries<Json>(methods).map(([method, operation]) => ({
+      name: `${method.toUpperCase()} ${path}`,
+      operation,
+    })),
+  )
+}
+
+const braced = (route: string) => route.replaceAll(/:([a-z]+)/g, '{$1}')
+
+/** The routes as the router prints them: a tree, indented by four columns a level. */
+function servedRoutes(): string[] {
+  const parents: string[] = []
+  return served.app
+    .printRoutes({ commonPrefix: false })
+    .split('\n')
+    .flatMap((line) => {
+      const [, indent, path, methods] = /^([│ ]*)[├└]── (\S*) \((.+)\)$/.exec(line) ?? []
+      if (indent === undefined || path === undefined || methods === undefined) return []
+      const level = indent.length / 4
+      parents[level] = (level === 0 ? '' : parents[level - 1]) + path
+      const url = parents[level] as string
+      return methods.split(', ').map((method) => `${method} ${url}`)
+    })
+    .filter((route) => !route.startsWith('HEAD '))
+}
+
+describe('openapi.json', () => {
+  it('describes every route that is served, and no other', () => {
+    const described = operations().map(({ name }) => name)
+    expect(described.sort()).toEqual(servedRoutes().map(braced).sort())
+    expect(described.length).toBeGreaterThan(10)
+  })
+
+  it('knows of each route what else it answers (routes/openapi-answers.ts), and of no other', () => {
+    expect(Object.keys(OTHER_ANSWERS).sort()).toEqual(servedRoutes().sort())
+  })
+
+  it('gives each operation a summary, a tag and an id of its own', () => {
+    const ids = operations().map(({ operation }) => operation.operationId)
+    expect(new Set(ids).size).toBe(ids.length)
+    for (const { name, operation } of operations()) {
+      expect([name, operation.summary]).toEqual([name, expect.stringMatching(/^[A-Z].{5,}$/)])
+      expect([name, operation.tags]).toEqual([name, [expect.stringMatching(/^[a-z]+$/)]])
+      expect([name, operation.operationId]).toEqual([
+        name,
+        expect.stringMatching(/^[a-z][A-Za-z]+$/),
+      ])
+    }
+  })
+
+  it('names for each operation a success with its body, or says that there is none', () => {
+    for (const { name, operation } of operations()) {
+      const successes = Object.keys(operation.responses).filter((status) => /^[23]/.test(status))
+      expect([name, successes.length > 0]).toEqual([name, true])
+      for (const status of successes) {
+        const { content, description } = operation.responses[status]
+        const hasNoBody = status === '204' || status === '304'
+        expect([name, status, content === undefined]).toEqual([name, status, hasNoBody])
+        expect([name, description]).not.toEqual([name, 'Default Response'])
+      }
+    }
+  })
+
+  it('gives every error as application/problem+json, with the codes it may have', () => {
+    for (const { name, operation } of operations()) {
+      for (const [status, response] of Object.entries<Json>(operation.responses)) {
+        if (!/^[45]|default/.test(status) || name === 'GET /health/ready') continue
+        expect([name, status, Object.keys(response.content)]).toEqual([
+          name,
+          status,
+          ['application/problem+json'],
+        ])
+        const codes = [...response.description.matchAll(/`([a-z_]+)`/g)].map((match) => match[1])
+        expect([name, status, codes.length > 0 || status === 'default']).toEqual([
+          name,
+          status,
+          true,
+        ])
+        for (const code of codes) expect(Object.keys(ERRORS)).toContain(code)
+      }
+    }
+  })
+
+  it('describes what a request without a key, and one that is wrong, are told', () => {
+    for (const { name, operation } of operations()) {
+      const statuses = Object.keys(operation.responses)
+      const isOpen = operation.security?.length === 0
+      expect([name, statuses]).toEqual([name, expect.arrayContaining(['400', '403', '500'])])
+      if (!isOpen) expect([name, statuses]).toEqual([name, expect.arrayContaining(['401', '503'])])
+      if (operation.requestBody !== undefined)
+        expect([name, statuses]).toEqual([name, expect.arrayContaining(['413', '415'])])
+    }
+  })
+
+  it('says of each answer which headers come with it', () => {
+    for (const { name, operation } of operations()) {
+      for (const [status, response] of Object.entries<Json>(operation.responses)) {
+        const headers = Object.keys(response.headers)
+        expect([name, headers]).toEqual([name, expect.arrayContaining(['x-request-id'])])
+        if (status === '401') expect(headers).toContain('www-authenticate')
+        if (status === '503') expect(headers).toContain('retry-after')
+        if (status === '304') expect(headers).toContain('etag')
+      }
+    }
+    expect(Object.keys(document.paths['/jobs'].post.responses['201'].headers)).toContain('location')
+  })
+
+  it('asks for a body only where one is needed', () => {
+    const needsBody = (path: string) => document.paths[path].post.requestBody.required
+    expect(needsBody('/jobs')).toBe(true)
+    expect(needsBody('/jobs/{id}/cancel')).toBe(false)
+  })
+
+  it('is OpenAPI 3.1 whose references lead somewhere and whose schemas are JSON Schema', () => {
+    expect(document.openapi).toMatch(/^3\.1\./)
+    const ajv = new Ajv2020({ strict: false })
+    addFormats.default(ajv)
+    ajv.addSchema(document, 'openapi')
+    const references = JSON.stringify(document).matchAll(/"\$ref":"#\/components\/(\w+)\/([^"]+)"/g)
+    for (const [, kind, name] of references)
+      expect(document.components[kind as string]).toHaveProperty([name as string])
+    for (const name of Object.keys(document.components.schemas))
+      ajv.compile({ $ref: `openapi#/components/schemas/${name}` })
+    for (const schema of schemasWithin(document.paths)) {
+      expect([ajv.validateSchema(schema), ajv.errorsText()]).toEqual([true, 'No errors'])
+    }
+  })
+})
+
+function schemasWithin(node: Json): Json[] {
+  if (typeof node !== 'object' || node === null) return []
+  const own = !Array.isArray(node) && 'schema' in node ? [node.schema] : []
+  return [...own, ...Object.values(node).flatMap(schemasWithin)]
+}

@@ -1,0 +1,59 @@
+import { request } from 'node:http'
+import { text } from 'node:stream/consumers'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type ServedApp, serveApp } from '../support/served-app.ts'
+
+let served: ServedApp
+beforeAll(async () => {
+  served = await serveApp()
+})
+afterAll(() => served.close())
+
+interface Answer {
+  status: number
+  allow: string | undefined
+  body: string
+}
+
+/** As it stands, for fetch would tidy it up. */
+function send(method: string, path: string): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    request(`${served.url}${path}`, { method }, async (answer) => {
+      const { statusCode: status = 0, headers } = answer
+      resolve({ status, allow: headers.allow, body: await text(answer) })
+    })
+      .on('error', reject)
+      .end()
+  })
+}
+
+const LONG = 'x'.repeat(300)
+const WIDE = encodeURIComponent('ṯ̈'.repeat(60))
+
+it('a method that no route has is told which there are, whatever it may need elsewhere', async () => {
+  expect(await send('QUERY', '/jobs')).toMatchObject({ status: 405 })
+  expect(await send('QUERY', '/nowhere')).toMatchObject({ status: 404 })
+})
+
+it('a path that could be an id is told the methods of the path', async () => {
+  const { status, allow } = await send('OPTIONS', '/jobs/batch')
+  expect([status, allow]).toEqual([405, 'POST'])
+})
+
+describe('what generated requests have found: no request is answered by 500', () => {
+  it.each([
+    ['GET', `/jobs/${LONG}`],
+    ['POST', `/jobs/${WIDE}/copy`],
+    ['PUT', `/endpoints/${LONG}`],
+    ['DELETE', `/schedules/${LONG}`],
+    ['GET', `/docs/${WIDE}`],
+    ['QUERY', '/jobs'],
+    ['QUERY', '/nowhere'],
+    ['TRACE', '/jobs'],
+  ])('%s %s', async (method, path) => {
+    const { status, body } = await send(method, path)
+    expect(status).toBeGreaterThanOrEqual(400)
+    expect(status).toBeLessThan(500)
+    expect(JSON.parse(body)).toMatchObject({ status, code: expect.stringMatching(/^[a-z_]+$/) })
+  })
+})

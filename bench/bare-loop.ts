@@ -2,7 +2,7 @@
 // port.
 import { Agent, request } from 'undici'
 import { newSecret } from '../src/endpoint/endpoint.ts'
-import { newJobId } from '../src/job/job.ts'
+import { newJobId } from '../src/job/job-id.ts'
 import { signatureHeader } from '../src/webhook/signature.ts'
 import { CONNECTIONS, PAYLOAD } from './load.ts'
 

@@ -4,9 +4,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { buildApp } from '../routes/app.ts'
+import { createFigureBook } from '../src/figure-book.ts'
 import { openStore } from '../src/store/open-store.ts'
 import { VERSION } from '../src/version.ts'
 import { createAddressPolicy } from '../src/webhook/address-policy.ts'
+import { createSender } from '../src/webhook/send.ts'
 
 export const OPENAPI_PATH = join(import.meta.dirname, 'openapi.json')
 
@@ -17,10 +19,16 @@ export async function openapiText(): Promise<string> {
     retentionMs: 0,
     retentionDeadMs: 0,
     encryptionKeys: null,
+    warn: () => {},
   })
+  const policy = createAddressPolicy({ allowedTargets: [], allowLoopback: false })
+  const sender = createSender({ connections: 1, policy: () => policy, extraCaCerts: null })
   const app = await buildApp({
     store,
-    policy: createAddressPolicy({ allowedTargets: [], allowLoopback: false }),
+    policy,
+    sender,
+    figures: createFigureBook(),
+    publicUrl: () => null,
     log: pino({ level: 'silent' }),
     apiKeys: [],
     maxBodyBytes: 1_024,
@@ -28,6 +36,7 @@ export async function openapiText(): Promise<string> {
   })
   const text = `${JSON.stringify(app.swagger(), null, 2)}\n`
   await app.close()
+  await sender.close()
   await store.close()
   rmSync(directory, { recursive: true })
   return text

@@ -1,31 +1,60 @@
-// Who may ask: API keys, and in local mode the guard that keeps web pages out.
+// Who may ask: API keys and their scopes, and in local mode the guard that keeps web pages out.
 import { createHash } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
 import { AppError } from '../src/errors.ts'
+import type { KeyScope } from '../src/store/records.ts'
+import type { StoredKeys } from './stored-keys.ts'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
     /** Answers without a key. */
     open?: boolean
+    /** The scope that is enough; every route needs `admin` unless it says less. */
+    scope?: KeyScope
   }
 }
 
-/** The check that runs before every request. Without keys the API is in local mode. */
-export function createAccessCheck(apiKeys: string[]): (request: FastifyRequest) => void {
-  const knownHashes = new Set(apiKeys.map(hashOf))
+/**
+ * The check that runs before every request. With no keys from the environment the API is in local
+ * mode, whatever keys are stored; a key that is sent is checked even there.
+ *
+ * @param storedKeys those made with POST /keys
+ */
+export function createAccessCheck(
+  apiKeys: string[],
+  storedKeys: StoredKeys,
+): (request: FastifyRequest) => Promise<void> | undefined {
+  const adminHashes = new Set(apiKeys.map(hashOf))
   const localMode = apiKeys.length === 0
   return (request) => {
     if (localMode) refuseWebPages(request)
-    if (request.routeOptions.config.open) return
+    const { open, scope: needed = 'admin' } = request.routeOptions.config
+    if (open) return
     const { authorization } = request.headers
     if (authorization === undefined) {
       if (localMode) return
       throw unauthorized('send Authorization: Bearer <key>')
     }
-    const [, key] = /^Bearer +(\S+)$/i.exec(authorization) ?? []
-    if (key === undefined || !knownHashes.has(hashOf(key)))
-      throw unauthorized('the key is not known')
+    const hash = hashOf(bearerOf(authorization) ?? '')
+    if (!adminHashes.has(hash)) return checkStored(hash, needed)
   }
+
+  async function checkStored(hash: string, needed: KeyScope): Promise<void> {
+    const scope = await storedKeys.scopeOf(hash)
+    if (scope === null) throw unauthorized('the key is not known')
+    if (scope === 'admin' || scope === needed) return
+    throw forbidden(`the key has the scope ${scope}; this needs ${needed}`)
+  }
+}
+
+/** The token in an Authorization header of the scheme Bearer (RFC 6750), or null. */
+export function bearerOf(authorization: string | undefined): string | null {
+  return /^Bearer +(\S+)$/i.exec(authorization ?? '')?.[1] ?? null
+}
+
+/** How keys are stored and compared: a lookup's time then tells nothing about a key. */
+export function hashOf(key: string): string {
+  return createHash('sha256').update(key).digest('base64')
 }
 
 /** Whether a name or address, as in HOST or a Host header, can only be this machine. */
@@ -60,12 +89,7 @@ function refuseWebPages(request: FastifyRequest): void {
   }
 }
 
-// Keys are compared by hash: a lookup's time then tells nothing about a key.
-function hashOf(key: string): string {
-  return createHash('sha256').update(key).digest('base64')
-}
-
-function unauthorized(detail: string): AppError {
+export function unauthorized(detail: string): AppError {
   return new AppError('unauthorized', detail, { headers: { 'www-authenticate': 'Bearer' } })
 }
 

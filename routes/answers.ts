@@ -2,6 +2,7 @@
 // out.
 import { z } from 'zod'
 import { FAILURE_REASONS, JOB_STATES, OUTCOMES } from '../src/job/job.ts'
+import { KEY_SCOPES } from '../src/store/records.ts'
 
 const answeredInstant = z.iso.datetime().nullable()
 const answeredJson = z.unknown()
@@ -29,11 +30,15 @@ const attemptAnswer = z.object({
   workerId: z.string(),
 })
 
+const onFinishAnswer = z
+  .object({ endpoint: z.string(), states: z.array(z.enum(JOB_STATES)) })
+  .nullable()
+
 const jobSummaryFields = {
   id: z.string(),
   endpoint: z.string(),
   state: z.enum(JOB_STATES),
-  phase: z.enum(['sending']).nullable(),
+  phase: z.enum(['sending', 'awaiting_completion']).nullable(),
   priority: z.int(),
   runAt: answeredInstant,
   createdAt: answeredInstant,
@@ -44,7 +49,9 @@ const jobSummaryFields = {
   maxAttempts: z.int(),
   fence: z.int(),
   lease: z.object({ workerId: z.string(), expiresAt: answeredInstant }).nullable(),
-  progress: z.null(),
+  progress: z
+    .object({ value: z.number().nullable(), message: z.string().nullable(), at: answeredInstant })
+    .nullable(),
   failure: z.object({ reason: z.enum(FAILURE_REASONS), message: z.string() }).nullable(),
   payloadBytes: z.int(),
   timeout: z.string().nullable().meta({ description: 'null: the endpoint’s' }),
@@ -53,11 +60,11 @@ const jobSummaryFields = {
   tags: z.array(z.string()),
   metadata: z.record(z.string(), z.string()),
   idempotencyKey: z.string().nullable(),
-  dedupeKey: z.null(),
-  orderingKey: z.null(),
-  scheduleName: z.null(),
+  dedupeKey: z.string().nullable(),
+  orderingKey: z.string().nullable(),
+  scheduleName: z.string().nullable(),
   dependsOn: z.array(z.string()),
-  onFinish: z.null(),
+  onFinish: onFinishAnswer,
   version: z.int(),
 }
 
@@ -79,12 +86,20 @@ export const jobListAnswer = z.object({
 
 export const endpointAnswer = z.object({
   name: z.string(),
-  url: z.string(),
+  url: z.string().nullable(),
   description: z.string(),
   headers: z.record(z.string(), z.string()).meta({ description: 'values are masked' }),
   timeout: z.string(),
   retry: z.record(z.string(), z.unknown()),
-  state: z.enum(['active', 'deleting']),
+  concurrency: z.int().nullable(),
+  rateLimit: z.object({ count: z.int(), per: z.string() }).nullable(),
+  completion: z.enum(['sync', 'async']),
+  completionTimeout: z.string(),
+  onFinish: onFinishAnswer,
+  circuitBreaker: z.object({ failures: z.int(), cooldown: z.string() }).nullable(),
+  state: z.enum(['active', 'paused', 'disabled', 'resting', 'deleting']),
+  disabledReason: z.string().nullable(),
+  restingUntil: answeredInstant.meta({ description: 'of one that rests' }),
   secretHint: z.string(),
   secret: z.string().optional().meta({ description: 'only in the answer that made it' }),
   counts: z.object({ queued: z.int(), running: z.int(), more: z.boolean().optional() }),
@@ -93,7 +108,100 @@ export const endpointAnswer = z.object({
   version: z.int(),
 })
 
+export const testAnswer = z.object({
+  outcome: z.enum(OUTCOMES),
+  statusCode: z.int().nullable(),
+  errorCode: z.string().nullable(),
+  message: z.string().nullable(),
+  durationMs: z.int(),
+  responseBody: z.string().nullable().meta({ description: 'the first 4 KiB' }),
+})
+
 export const endpointListAnswer = z.object({
   items: z.array(endpointAnswer),
   nextCursor: z.string().nullable(),
+})
+
+export const batchAnswer = z.object({
+  items: z.array(
+    z.union([
+      z.object({ status: z.int(), id: z.string(), deduplicated: z.literal(true).optional() }),
+      z.object({
+        status: z.int(),
+        error: z.object({
+          code: z.string(),
+          detail: z.string(),
+          errors: problemAnswer.shape.errors,
+        }),
+      }),
+    ]),
+  ),
+})
+
+export const bulkAnswer = z.object({
+  matched: z.int(),
+  affected: z.int(),
+  more: z.literal(true).optional().meta({ description: 'more match than the limit' }),
+})
+
+export const EXPLAIN_REASONS = [
+  'not_due',
+  'endpoint_paused',
+  'endpoint_disabled',
+  'endpoint_resting',
+  'concurrency_full',
+  'rate_limited',
+  'behind_ordering_key',
+  'waiting_for_dependencies',
+  'no_live_worker',
+  'next_in_line',
+  'running',
+  'final',
+] as const
+export type ExplainReason = (typeof EXPLAIN_REASONS)[number]
+
+export const explainAnswer = z.object({
+  state: z.enum(JOB_STATES),
+  reason: z.enum(EXPLAIN_REASONS),
+  detail: z.string(),
+  expectedAt: answeredInstant.meta({ description: 'when that may change; null: nobody knows' }),
+})
+
+export const appliedAnswer = z.object({ applied: z.literal(true) })
+
+export const heartbeatAnswer = z.object({
+  leaseExpiresAt: answeredInstant,
+  cancelRequested: z.boolean(),
+})
+
+export const claimAnswer = z.object({
+  jobs: z.array(
+    z.object({ ...jobAnswer.shape, token: z.string(), leaseExpiresAt: answeredInstant }),
+  ),
+})
+
+export const keyAnswer = z.object({
+  id: z.string(),
+  name: z.string(),
+  scope: z.enum(KEY_SCOPES),
+  createdAt: answeredInstant,
+})
+export const newKeyAnswer = z.object({
+  ...keyAnswer.shape,
+  key: z.string().meta({ description: 'shown only here' }),
+})
+export const keyListAnswer = z.object({ items: z.array(keyAnswer) })
+
+export const workerListAnswer = z.object({
+  items: z.array(
+    z.object({
+      id: z.string(),
+      version: z.string(),
+      startedAt: answeredInstant,
+      seenAt: answeredInstant,
+      isLive: z.boolean(),
+      concurrency: z.int(),
+      inFlight: z.int(),
+    }),
+  ),
 })

@@ -9,45 +9,74 @@ import Fastify, {
 } from 'fastify'
 import type { z } from 'zod'
 import { AppError } from '../src/errors.ts'
+import type { FigureBook } from '../src/figure-book.ts'
+import { createApiMetrics } from '../src/metrics.ts'
 import type { Store } from '../src/store/store.ts'
 import type { AddressPolicy } from '../src/webhook/address-policy.ts'
+import type { Sender } from '../src/webhook/send.ts'
 import { createAccessCheck } from './access.ts'
 import { createMethodTable } from './allowed-methods.ts'
+import { registerCompletionRoutes } from './completion.ts'
+import { registerEndpointCommands } from './endpoint-commands.ts'
 import { registerEndpointRoutes } from './endpoints.ts'
 import { createEnqueueBatcher } from './enqueue-batcher.ts'
+import { registerExplainRoute } from './explain.ts'
+import { registerBatchRoute } from './job-batch.ts'
+import { registerBulkRoutes } from './job-bulk.ts'
+import { registerJobChangeRoutes } from './job-changes.ts'
 import { createJobWaits } from './job-waits.ts'
 import { registerJobRoutes } from './jobs.ts'
 import { parseEnvelope } from './json-body.ts'
+import { registerKeyRoutes } from './keys.ts'
+import { countRequests, registerMetricsRoute } from './metrics-route.ts'
 import { openapiOptions } from './openapi.ts'
 import { sendClientError, sendProblem } from './problem.ts'
+import { registerPullRoute } from './pull.ts'
+import { SharedPullWaits } from './pull-waits.ts'
+import { createQueueSnapshot } from './queue-snapshot.ts'
+import { registerReferencePage } from './reference-page.ts'
+import { registerScheduleRoutes } from './schedules.ts'
 import { registerServiceRoutes } from './service.ts'
+import { registerStatsRoute } from './stats.ts'
+import { createStoredKeys } from './stored-keys.ts'
+import { registerWorkersRoute } from './workers-view.ts'
 import { validatorCompiler } from './zod-bridge.ts'
 
 export interface AppOptions {
   store: Store
   /** Judges the URLs of endpoints. */
   policy: AddressPolicy
+  /** For pings; jobs are delivered by workers. */
+  sender: Sender
+  /** What handlers report is added here. */
+  figures: FigureBook
   log: FastifyBaseLogger
   /** None: local mode. */
   apiKeys: string[]
+  /** Base of the URLs that async handlers are given; null: none is known (yet). */
+  publicUrl: () => string | null
   maxBodyBytes: number
   version: string
 }
 
 /** A client that sends slower than this is cut off. */
 const REQUEST_TIMEOUT_MS = 30_000
+/** As long as a request line can be: Node takes 16 KiB of header. */
+const MAX_PARAM_LENGTH = 16_384
 const KEEP_ALIVE_TIMEOUT_MS = 72_000
 const REQUEST_ID_SHAPE = /^[A-Za-z0-9._-]{1,64}$/
 const CONTENT_TYPE_SHAPE = /^application\/json\s*(;\s*charset="?utf-8"?\s*)?$/i
 
 export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
-  const { store, policy, log } = options
+  const { store, log } = options
   const app = Fastify({
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: options.maxBodyBytes,
     requestTimeout: REQUEST_TIMEOUT_MS,
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
+    // An id that is too long to be one is unknown, not malformed.
+    routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     requestIdHeader: false,
     genReqId: (request) => requestIdFrom(request.headers['x-request-id']),
     // A client's Host is judged by our own check, in our own words.
@@ -55,6 +84,10 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
     clientErrorHandler: sendClientError,
     frameworkErrors: (error, request, reply) => sendProblem(request, reply, error),
     forceCloseConnections: 'idle',
+  })
+  // Node's own answer to an expectation it does not know is no problem+json; it may be ignored.
+  app.server.on('checkExpectation', (request, response) => {
+    app.server.emit('request', request, response)
   })
   const methods = createMethodTable(app)
   app.setValidatorCompiler<z.ZodType>(validatorCompiler)
@@ -65,21 +98,43 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   })
   acceptJson(app)
 
-  const checkAccess = createAccessCheck(options.apiKeys)
+  const storedKeys = createStoredKeys(store)
+  const checkAccess = createAccessCheck(options.apiKeys, storedKeys)
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id)
-    checkAccess(request)
+    await checkAccess(request)
   })
+  const metrics = createApiMetrics(() => store.commandCount)
+  countRequests(app, metrics)
 
-  const batcher = createEnqueueBatcher(store)
+  const batcher = createEnqueueBatcher(store, metrics.onBatch)
   const waits = createJobWaits(store)
-  app.addHook('preClose', async () => waits.stop())
+  const pulls = new SharedPullWaits(store)
+  app.addHook('preClose', async () => {
+    waits.stop()
+    pulls.stop()
+  })
 
   await app.register(swagger, openapiOptions(options.version))
   await app.register(async (routes) => {
-    registerServiceRoutes(routes, { store, version: options.version })
-    registerEndpointRoutes(routes, { store, policy })
-    registerJobRoutes(routes, { store, batcher, waits })
+    const { version, maxBodyBytes } = options
+    const snapshot = createQueueSnapshot(store)
+    registerServiceRoutes(routes, { store, version })
+    registerReferencePage(routes)
+    registerEndpointRoutes(routes, options)
+    registerEndpointCommands(routes, { ...options, userAgent: `Posthorn/${version}` })
+    registerPullRoute(routes, { store, pulls })
+    registerJobRoutes(routes, { store, batcher, waits, metrics })
+    registerBatchRoute(routes, { store, maxBodyBytes, metrics })
+    registerBulkRoutes(routes, { store })
+    registerJobChangeRoutes(routes, { store, batcher })
+    registerExplainRoute(routes, { store })
+    registerCompletionRoutes(routes, options)
+    registerScheduleRoutes(routes, { store })
+    registerKeyRoutes(routes, { store, storedKeys })
+    registerStatsRoute(routes, { store, snapshot })
+    registerWorkersRoute(routes, { store })
+    registerMetricsRoute(routes, { metrics, snapshot })
   })
   await app.ready()
   return app
@@ -97,6 +152,10 @@ function acceptJson(app: FastifyInstance): void {
           'unsupported_media_type',
           'content-type must be application/json in UTF-8',
         )
+      }
+      const coding = request.headers['content-encoding'] ?? 'identity'
+      if (coding.toLowerCase() !== 'identity') {
+        throw new AppError('unsupported_media_type', 'send the body without a content-encoding')
       }
       return body.length === 0 ? undefined : parseEnvelope(body)
     },

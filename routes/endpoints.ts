@@ -1,30 +1,24 @@
-// /endpoints: register, read, list, remove.
-import type { FastifyInstance, FastifyReply } from 'fastify'
-import {
-  ENDPOINT_NAME_SHAPE,
-  type Endpoint,
-  type EndpointSettings,
-  hintOf,
-  newSecret,
-} from '../src/endpoint/endpoint.ts'
+// /endpoints: register, read, list, remove. What else is done to one stands in
+// endpoint-commands.ts.
+import type { FastifyInstance } from 'fastify'
+import { ENDPOINT_NAME_SHAPE, type EndpointSettings, newSecret } from '../src/endpoint/endpoint.ts'
 import { AppError } from '../src/errors.ts'
-import { formatDuration } from '../src/job/duration.ts'
 import { DEFAULT_RETRY, effectivePolicy } from '../src/job/retry-policy.ts'
-import type { EndpointCounts, Store } from '../src/store/store.ts'
+import type { DeleteEndpointResult, EndpointCounts } from '../src/store/endpoint-results.ts'
+import type { Store } from '../src/store/store.ts'
 import type { AddressPolicy } from '../src/webhook/address-policy.ts'
 import { endpointAnswer, endpointListAnswer } from './answers.ts'
 import { readCursor, writeCursor } from './cursor.ts'
-import { retryOverrideFrom } from './enqueue-request.ts'
-import { instantText, maskedHeaders, retryAnswer } from './job-answer.ts'
+import { endpointNotFound, endpointView, sendEndpoint } from './endpoint-answer.ts'
 import {
   deleteEndpointQuery,
   type EndpointBody,
   endpointBody,
-  endpointParams,
   endpointsQuery,
-  ifMatchHeaders,
-  nothing,
-} from './schemas.ts'
+} from './endpoint-schemas.ts'
+import { retryOverrideFrom } from './enqueue-request.ts'
+import { ifMatch, stale } from './etag.ts'
+import { endpointParams, ifMatchHeaders, nothing } from './schemas.ts'
 
 interface ByName {
   Params: { name: string }
@@ -33,6 +27,8 @@ interface ByName {
 interface EndpointRoutes {
   store: Store
   policy: AddressPolicy
+  /** Base of the URLs that async handlers are given; null: none is known. */
+  publicUrl: () => string | null
 }
 
 export function registerEndpointRoutes(app: FastifyInstance, parts: EndpointRoutes): void {
@@ -42,7 +38,7 @@ export function registerEndpointRoutes(app: FastifyInstance, parts: EndpointRout
   registerDelete(app, parts)
 }
 
-function registerPut(app: FastifyInstance, { store, policy }: EndpointRoutes): void {
+function registerPut(app: FastifyInstance, { store, policy, publicUrl }: EndpointRoutes): void {
   app.put<ByName & { Body: EndpointBody }>(
     '/endpoints/:name',
     {
@@ -58,13 +54,14 @@ function registerPut(app: FastifyInstance, { store, policy }: EndpointRoutes): v
     async (request, reply) => {
       const { name } = request.params
       refuseForbiddenUrl(request.body.url, policy)
+      refuseUnreachableCompletion(request.body, publicUrl())
       const given = request.body.secret ?? null
       const result = await store.putEndpoint(
         settingsFrom(name, request.body),
         { given, fresh: newSecret() },
         ifMatch(request.headers),
       )
-      if (result.kind === 'stale') throw stale(result.version)
+      if (result.kind === 'stale') throw stale('endpoint', result.version)
       if (result.kind === 'being_deleted') {
         throw new AppError(
           'endpoint_in_use',
@@ -73,9 +70,13 @@ function registerPut(app: FastifyInstance, { store, policy }: EndpointRoutes): v
       }
       const isNew = result.kind === 'created'
       reply.code(isNew ? 201 : 200)
-      const shown = await withCounts(store, result.endpoint)
       const [secret] = result.endpoint.secrets
-      return answer(reply, isNew || given !== null ? { ...shown, secret } : shown)
+      return sendEndpoint(
+        store,
+        reply,
+        result.endpoint,
+        isNew || given !== null ? secret : undefined,
+      )
     },
   )
 }
@@ -96,8 +97,11 @@ function registerList(app: FastifyInstance, { store }: EndpointRoutes): void {
         cursor === undefined ? null : readCursor(cursor, (key) => ENDPOINT_NAME_SHAPE.test(key))
       const page = await store.listEndpoints(after, limit)
       const counts = await store.countJobs(page.items.map((endpoint) => endpoint.name))
+      const now = store.clock.now()
       return {
-        items: page.items.map((endpoint, i) => endpointView(endpoint, counts[i] as EndpointCounts)),
+        items: page.items.map((endpoint, i) =>
+          endpointView(endpoint, counts[i] as EndpointCounts, now),
+        ),
         nextCursor: page.next === null ? null : writeCursor(page.next),
       }
     },
@@ -118,8 +122,8 @@ function registerGet(app: FastifyInstance, { store }: EndpointRoutes): void {
     async (request, reply) => {
       const { name } = request.params
       const [endpoint] = await store.endpointsNamed([name])
-      if (endpoint === undefined) throw notFound(name)
-      return answer(reply, await withCounts(store, endpoint))
+      if (endpoint === undefined) throw endpointNotFound(name)
+      return sendEndpoint(store, reply, endpoint)
     },
   )
 }
@@ -147,14 +151,11 @@ function registerDelete(app: FastifyInstance, { store }: EndpointRoutes): void {
         case 'deleting':
           return reply.code(202).send({ name, state: 'deleting' })
         case 'not_found':
-          throw notFound(name)
+          throw endpointNotFound(name)
         case 'stale':
-          throw stale(result.version)
+          throw stale('endpoint', result.version)
         case 'in_use':
-          throw new AppError(
-            'endpoint_in_use',
-            `endpoint "${name}" has ${result.counts.queued} queued and ${result.counts.running} running jobs; wait for them, or bury them with ?force=true`,
-          )
+          throw inUse(name, result)
         default:
           throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
       }
@@ -162,7 +163,22 @@ function registerDelete(app: FastifyInstance, { store }: EndpointRoutes): void {
   )
 }
 
+function inUse(
+  name: string,
+  { counts, scheduleName }: Extract<DeleteEndpointResult, { kind: 'in_use' }>,
+): AppError {
+  const schedule =
+    scheduleName === null
+      ? ''
+      : `, and schedule "${scheduleName}" names it: DELETE /schedules/${scheduleName} first`
+  return new AppError(
+    'endpoint_in_use',
+    `endpoint "${name}" has ${counts.queued} queued and ${counts.running} running jobs${schedule}; wait for the jobs, or bury them with ?force=true`,
+  )
+}
+
 function settingsFrom(name: string, body: EndpointBody): EndpointSettings {
+  const { rateLimit, circuitBreaker } = body
   return {
     name,
     url: body.url,
@@ -170,60 +186,33 @@ function settingsFrom(name: string, body: EndpointBody): EndpointSettings {
     headers: body.headers,
     timeoutMs: body.timeout,
     retry: effectivePolicy(DEFAULT_RETRY, retryOverrideFrom(body.retry)),
+    concurrency: body.concurrency,
+    rateLimit: rateLimit && { count: rateLimit.count, perMs: rateLimit.per },
+    completion: body.completion,
+    completionTimeoutMs: body.completionTimeout,
+    onFinish: body.onFinish,
+    circuitBreaker: circuitBreaker && {
+      failures: circuitBreaker.failures,
+      cooldownMs: circuitBreaker.cooldown,
+    },
   }
 }
 
-function refuseForbiddenUrl(url: string, policy: AddressPolicy): void {
+function refuseForbiddenUrl(url: string | null, policy: AddressPolicy): void {
+  if (url === null) return
   const verdict = policy.judgeUrl(url)
-  if (verdict.allowed) return
-  throw new AppError('invalid_request', `/url: ${verdict.reason}`, {
-    errors: [{ path: '/url', message: verdict.reason }],
-  })
+  if (!verdict.allowed) throw fieldError('/url', verdict.reason)
 }
 
-/** null: no precondition, `*` included, since a write never depends on mere existence here. */
-function ifMatch(headers: Record<string, unknown>): number | null {
-  const text = headers['if-match']
-  return typeof text === 'string' && text !== '*' ? Number(text.slice(1, -1)) : null
+/** A handler that may report later must be told where: only PUBLIC_URL says how it reaches us. */
+function refuseUnreachableCompletion(
+  { url, completion }: EndpointBody,
+  publicUrl: string | null,
+): void {
+  if (url === null || completion === 'sync' || publicUrl !== null) return
+  throw fieldError('/completion', 'async needs PUBLIC_URL, the base of the URLs handlers report to')
 }
 
-async function withCounts(store: Store, endpoint: Endpoint) {
-  const [counts] = await store.countJobs([endpoint.name])
-  return endpointView(endpoint, counts as EndpointCounts)
-}
-
-function endpointView(endpoint: Endpoint, counts: EndpointCounts) {
-  const { queued, running, more } = counts
-  return {
-    name: endpoint.name,
-    url: endpoint.url,
-    description: endpoint.description,
-    headers: maskedHeaders(endpoint.headers),
-    timeout: formatDuration(endpoint.timeoutMs),
-    retry: retryAnswer(endpoint.retry),
-    state: endpoint.deleting ? 'deleting' : 'active',
-    secretHint: hintOf(endpoint.secrets[0] ?? ''),
-    counts: more ? { queued, running, more } : { queued, running },
-    createdAt: instantText(endpoint.createdAt),
-    updatedAt: instantText(endpoint.updatedAt),
-    version: endpoint.version,
-  }
-}
-
-function answer(
-  reply: FastifyReply,
-  view: ReturnType<typeof endpointView> & { secret?: string | undefined },
-) {
-  reply.header('etag', `"${view.version}"`)
-  return view
-}
-
-function notFound(name: string): AppError {
-  return new AppError('endpoint_not_found', `there is no endpoint "${name}"`)
-}
-
-function stale(version: number | null): AppError {
-  const found =
-    version === null ? 'there is no such endpoint' : `the endpoint is at version ${version}`
-  return new AppError('precondition_failed', `If-Match names another version: ${found}`)
+function fieldError(path: string, message: string): AppError {
+  return new AppError('invalid_request', `${path}: ${message}`, { errors: [{ path, message }] })
 }

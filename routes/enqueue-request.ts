@@ -2,39 +2,64 @@
 // request's hash.
 import { createHash } from 'node:crypto'
 import { AppError } from '../src/errors.ts'
-import { type NewJob, newJobId } from '../src/job/job.ts'
+import type { NewJob, TraceContext } from '../src/job/job.ts'
+import { newJobId } from '../src/job/job-id.ts'
 import type { RetryOverride } from '../src/job/retry-policy.ts'
-import { type JobBody, MAX_AHEAD_MS, type RetryWire } from './schemas.ts'
+import type { JobBody } from './job-schemas.ts'
+import { MAX_AHEAD_MS, type RetryWire, type TemplateBody } from './schemas.ts'
 
 /**
  * @param now epoch milliseconds by the store's clock
  * @throws AppError invalid_request for a runAt too far ahead
  */
-export function newJobFrom(body: JobBody, idempotencyKey: string | undefined, now: number): NewJob {
-  const runAt = Math.max(now, body.runAt ?? now + (body.delay ?? 0))
-  if (runAt > now + MAX_AHEAD_MS) {
-    const message = 'expected an instant at most a year ahead'
-    throw new AppError('invalid_request', `/runAt: ${message}`, {
-      errors: [{ path: '/runAt', message }],
-    })
-  }
+export function newJobFrom(
+  body: JobBody,
+  idempotencyKey: string | undefined,
+  trace: TraceContext | null,
+  now: number,
+): NewJob {
+  const runAt = dueTimeOf(body, now)
   return {
+    ...templateFrom(body, runAt),
     id: newJobId(now),
     endpoint: body.endpoint,
     payload: body.payload.bytes,
     createdAt: now,
     runAt,
+    idempotency:
+      idempotencyKey === undefined ? null : { key: idempotencyKey, requestHash: requestHash(body) },
+    dedupe: body.dedupe ?? null,
+    dependsOn: [...new Set(body.dependsOn)],
+    scheduleName: null,
+    originKey: null,
+    trace,
+  }
+}
+
+/** When a job is due that says so by one of these. A past instant means now. */
+export function dueTimeOf({ runAt, delay }: Pick<JobBody, 'runAt' | 'delay'>, now: number): number {
+  const dueAt = Math.max(now, runAt ?? now + (delay ?? 0))
+  if (dueAt <= now + MAX_AHEAD_MS) return dueAt
+  const message = 'expected an instant at most a year ahead'
+  throw new AppError('invalid_request', `/runAt: ${message}`, {
+    errors: [{ path: '/runAt', message }],
+  })
+}
+
+/** The fields that a job takes from a client wherever it is written. */
+export function templateFrom(body: TemplateBody, runAt: number) {
+  return {
     priority: body.priority,
     maxAttempts: body.retry?.maxAttempts ?? null,
     timeoutMs: body.timeout ?? null,
     retry: body.retry === undefined ? null : retryOverrideFrom(body.retry),
-    expiresAt: body.expiresIn === undefined ? null : runAt + body.expiresIn,
+    expiresAt: body.expiresIn ? runAt + body.expiresIn : null,
+    orderingKey: body.orderingKey ?? null,
     tags: body.tags,
     metadata: body.metadata,
     headers: body.headers,
-    idempotency:
-      idempotencyKey === undefined ? null : { key: idempotencyKey, requestHash: requestHash(body) },
-  }
+    onFinish: body.onFinish ?? null,
+  } satisfies Partial<NewJob>
 }
 
 export function retryOverrideFrom(wire: RetryWire): RetryOverride {
@@ -60,7 +85,9 @@ function backoffFrom(wire: NonNullable<RetryWire['backoff']>) {
  * means.
  */
 function requestHash(body: JobBody): string {
-  const { payload, ...envelope } = body
+  const { payload, dependsOn, ...rest } = body
+  // A list that is always there would make another request of what a client of before had sent.
+  const envelope = dependsOn.length === 0 ? rest : { ...rest, dependsOn }
   return createHash('sha256')
     .update(JSON.stringify(envelope, sortKeys))
     .update('\n')

@@ -5,11 +5,11 @@ import { formatDuration } from '../src/job/duration.ts'
 import type { Attempt, Job, JobSummary } from '../src/job/job.ts'
 import type { Backoff, RetryOverride } from '../src/job/retry-policy.ts'
 
-/** The JSON text of a job. */
-export function jobJson(job: Job, deduplicated?: boolean): string {
+/** The JSON text of a job; `more` are fields that only one answer has. */
+export function jobJson(job: Job, more: object = {}): string {
   const head = JSON.stringify({
     ...summary(job),
-    deduplicated,
+    ...more,
     attempts: job.attempts.map(attempt),
     resultTruncated: job.resultTruncated,
   })
@@ -26,9 +26,9 @@ export function instantText(instant: number | null): string | null {
 }
 
 /** Header values are shown by their last characters only, and short ones not at all. */
-export function maskedHeaders(headers: Record<string, string>): Record<string, string> {
+export function maskedHeaders(headers: Record<string, string> | null): Record<string, string> {
   return Object.fromEntries(
-    Object.entries(headers).map(([name, value]) => [
+    Object.entries(headers ?? {}).map(([name, value]) => [
       name,
       `***${value.length >= 8 ? hintOf(value) : ''}`,
     ]),
@@ -74,8 +74,11 @@ function summary(job: JobSummary) {
     attemptCount: job.attemptCount,
     maxAttempts: job.maxAttempts,
     fence: job.fence,
-    lease: job.lease && { ...job.lease, expiresAt: instantText(job.lease.expiresAt) },
-    progress: null,
+    lease: job.lease && {
+      workerId: job.lease.workerId,
+      expiresAt: instantText(job.lease.expiresAt),
+    },
+    progress: job.progress && { ...job.progress, at: instantText(job.progress.at) },
     failure: job.failure,
     payloadBytes: job.payloadBytes,
     timeout: job.timeoutMs === null ? null : formatDuration(job.timeoutMs),
@@ -84,11 +87,11 @@ function summary(job: JobSummary) {
     tags: job.tags,
     metadata: job.metadata,
     idempotencyKey: job.idempotencyKey,
-    dedupeKey: null,
-    orderingKey: null,
-    scheduleName: null,
-    dependsOn: [],
-    onFinish: null,
+    dedupeKey: job.dedupeKey,
+    orderingKey: job.orderingKey,
+    scheduleName: job.scheduleName,
+    dependsOn: job.dependsOn,
+    onFinish: job.onFinish,
     version: job.version,
   }
 }

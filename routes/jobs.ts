@@ -1,46 +1,54 @@
-// /jobs: enqueue, read, wait, list, cancel, retry.
+// /jobs: enqueue, list, read, wait. What changes a job stands in job-changes.ts.
 import type { FastifyInstance } from 'fastify'
-import { AppError } from '../src/errors.ts'
-import { isFinal, isJobId, type Job } from '../src/job/job.ts'
-import type { CommandResult, JobQuery, Store } from '../src/store/store.ts'
+import { isFinal } from '../src/job/job.ts'
+import { isJobId } from '../src/job/job-id.ts'
+import type { ApiMetrics } from '../src/metrics.ts'
+import type { JobQuery, Store } from '../src/store/store.ts'
+import { traceContextOf, traceEnqueue } from '../src/tracing.ts'
 import { jobAnswer, jobListAnswer } from './answers.ts'
 import { readCursor, writeCursor } from './cursor.ts'
 import type { EnqueueBatcher } from './enqueue-batcher.ts'
 import { newJobFrom } from './enqueue-request.ts'
-import { jobJson, jobListJson } from './job-answer.ts'
-import type { JobWaits } from './job-waits.ts'
+import { etagOf, isNoneMatch } from './etag.ts'
+import { jobListJson } from './job-answer.ts'
+import { jobNotFound, readJob } from './job-lookup.ts'
+import { JSON_TYPE, sendEnqueued, sendJob } from './job-reply.ts'
 import {
   enqueueHeaders,
+  ifNoneMatchHeaders,
   type JobBody,
   type JobsQuery,
   jobBody,
   jobParams,
   jobsQuery,
-  noBody,
-  nothing,
   waitQuery,
-} from './schemas.ts'
-
-const JSON_TYPE = 'application/json; charset=utf-8'
+} from './job-schemas.ts'
+import type { JobWaits } from './job-waits.ts'
+import { nothing } from './schemas.ts'
 
 interface JobRoutes {
   store: Store
   batcher: EnqueueBatcher
   waits: JobWaits
+  metrics: ApiMetrics
+}
+
+interface ById {
+  Params: { id: string }
 }
 
 export function registerJobRoutes(app: FastifyInstance, parts: JobRoutes): void {
   registerEnqueue(app, parts)
   registerList(app, parts)
   registerRead(app, parts)
-  registerCommand(app, parts, 'cancel', 'Cancel a job that is queued or running')
-  registerCommand(app, parts, 'retry', 'Queue a dead or cancelled job again, with a fresh budget')
+  registerPayload(app, parts)
 }
 
-function registerEnqueue(app: FastifyInstance, { store, batcher }: JobRoutes): void {
+function registerEnqueue(app: FastifyInstance, { store, batcher, metrics }: JobRoutes): void {
   app.post<{ Body: JobBody }>(
     '/jobs',
     {
+      config: { scope: 'enqueue' },
       schema: {
         summary: 'Enqueue a job',
         body: jobBody,
@@ -50,29 +58,15 @@ function registerEnqueue(app: FastifyInstance, { store, batcher }: JobRoutes): v
       },
     },
     async (request, reply) => {
-      const job = newJobFrom(
-        request.body,
-        request.headers['idempotency-key'] as string | undefined,
-        store.clock.now(),
-      )
-      const result = await batcher.enqueue(job)
-      switch (result.kind) {
-        case 'inserted':
-          reply.code(201).header('location', `/jobs/${result.job.id}`).type(JSON_TYPE)
-          return jobJson(result.job)
-        case 'existing':
-          reply.code(200).header('location', `/jobs/${result.job.id}`).type(JSON_TYPE)
-          return jobJson(result.job, true)
-        case 'key_reused':
-          throw new AppError(
-            'idempotency_key_reused',
-            `this Idempotency-Key was used for job ${result.jobId} with another request`,
-          )
-        case 'unknown_endpoint':
-          throw unknownEndpoint(job.endpoint)
-        default:
-          throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
-      }
+      const key = request.headers['idempotency-key'] as string | undefined
+      const asked = { endpoint: request.body.endpoint, jobCount: 1 }
+      const startedAtMs = performance.now()
+      return traceEnqueue(traceContextOf(request.headers), asked, async (trace) => {
+        const job = newJobFrom(request.body, key, trace, store.clock.now())
+        const result = await batcher.enqueue(job)
+        metrics.onEnqueued(result.kind, performance.now() - startedAtMs)
+        return sendEnqueued(reply, result, job)
+      })
     },
   )
 }
@@ -81,6 +75,7 @@ function registerList(app: FastifyInstance, { store }: JobRoutes): void {
   app.get<{ Querystring: JobsQuery }>(
     '/jobs',
     {
+      config: { scope: 'enqueue' },
       schema: {
         summary: 'List jobs, newest first',
         querystring: jobsQuery,
@@ -96,13 +91,15 @@ function registerList(app: FastifyInstance, { store }: JobRoutes): void {
 }
 
 function registerRead(app: FastifyInstance, { store, waits }: JobRoutes): void {
-  app.get<{ Params: { id: string }; Querystring: { wait?: number } }>(
+  app.get<ById & { Querystring: { wait?: number } }>(
     '/jobs/:id',
     {
+      config: { scope: 'enqueue' },
       schema: {
         summary: 'Read a job; ?wait answers as soon as it is final',
         params: jobParams,
         querystring: waitQuery,
+        headers: ifNoneMatchHeaders,
         response: { 200: jobAnswer },
       },
     },
@@ -114,14 +111,19 @@ function registerRead(app: FastifyInstance, { store, waits }: JobRoutes): void {
         await waits.untilFinal(id, waitMs, request.raw.socket)
         job = await readJob(store, id)
       }
-      reply.type(JSON_TYPE)
-      return jobJson(job)
+      if (isNoneMatch(request.headers, job.version)) {
+        return reply.code(304).header('etag', etagOf(job.version)).send()
+      }
+      return sendJob(reply, job)
     },
   )
+}
 
-  app.get<{ Params: { id: string } }>(
+function registerPayload(app: FastifyInstance, { store }: JobRoutes): void {
+  app.get<ById>(
     '/jobs/:id/payload',
     {
+      config: { scope: 'enqueue' },
       schema: {
         summary: 'The exact bytes of the payload',
         params: jobParams,
@@ -135,77 +137,6 @@ function registerRead(app: FastifyInstance, { store, waits }: JobRoutes): void {
       reply.type('application/json')
       return Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength)
     },
-  )
-}
-
-/** A command on one job: applied and answered with the job, or refused with its state. */
-function registerCommand(
-  app: FastifyInstance,
-  { store }: JobRoutes,
-  verb: 'cancel' | 'retry',
-  summary: string,
-): void {
-  app.post<{ Params: { id: string } }>(
-    `/jobs/:id/${verb}`,
-    {
-      schema: {
-        summary,
-        params: jobParams,
-        querystring: nothing,
-        body: noBody,
-        response: { 200: jobAnswer },
-      },
-    },
-    async (request, reply) => {
-      const { id } = request.params
-      const [result] = isJobId(id) ? await store[verb]([id]) : []
-      if (!isDone(verb, result)) throw await refusal(store, verb, id, result)
-      reply.type(JSON_TYPE)
-      return jobJson(await readJob(store, id))
-    },
-  )
-}
-
-/** Applied now, or a cancel of what is cancelled already. */
-function isDone(verb: 'cancel' | 'retry', result: CommandResult | undefined): boolean {
-  if (result?.kind === 'applied') return true
-  return verb === 'cancel' && result?.kind === 'refused' && result.state === 'cancelled'
-}
-
-async function refusal(
-  store: Store,
-  verb: 'cancel' | 'retry',
-  id: string,
-  result: CommandResult | undefined,
-): Promise<AppError> {
-  switch (result?.kind) {
-    case 'refused':
-      return new AppError(
-        'job_state_conflict',
-        `the job is ${result.state}; ${verb} needs one that is ${verb === 'cancel' ? 'queued or running' : 'dead or cancelled'}`,
-      )
-    case 'unknown_endpoint':
-      return unknownEndpoint((await readJob(store, id)).endpoint)
-    default:
-      return jobNotFound(id)
-  }
-}
-
-async function readJob(store: Store, id: string): Promise<Job> {
-  const job = isJobId(id) ? await store.getJob(id) : null
-  if (job === null) throw jobNotFound(id)
-  return job
-}
-
-function jobNotFound(id: string): AppError {
-  return new AppError('job_not_found', `no job has the id ${JSON.stringify(id.slice(0, 64))}`)
-}
-
-function unknownEndpoint(name: string): AppError {
-  return new AppError(
-    'endpoint_not_found',
-    `there is no endpoint "${name}"; register it with PUT /endpoints/${name}`,
-    { status: 422 },
   )
 }
 

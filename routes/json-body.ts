@@ -1,8 +1,8 @@
-// Request bodies: parses the envelope, and keeps a payload as the bytes that came.
+// Request bodies: parses the envelope, and keeps payloads and results as the bytes that came.
 //
-// JSON.parse would change a payload (big integers, 1.0, duplicate keys), so one pass over the bytes
-// finds where it stands; it is cut out, and both halves must then be JSON on their own. The pass
-// judges nothing but depth and duplicate keys: whatever else is wrong, JSON.parse refuses.
+// JSON.parse would change them (big integers, 1.0, duplicate keys), so one pass over the bytes
+// finds where they stand; they are cut out, and all parts must then be JSON on their own. The
+// pass judges nothing but depth and duplicate keys: whatever else is wrong, JSON.parse refuses.
 import { isUtf8 } from 'node:buffer'
 import { AppError } from '../src/errors.ts'
 
@@ -27,22 +27,42 @@ const OPEN_OBJECT = 0x7b
 const CLOSE_OBJECT = 0x7d
 const SPACE = 0x20
 
+/** Where the bytes of a raw value stand: from, to. */
+type Range = [start: number, end: number]
+
 /**
- * The envelope in `body`, with a top-level `payload` as RawJson.
- * Throws AppError invalid_json.
+ * The envelope in `body`. A `payload` or `result` at the top and the `payload` of each item of a
+ * list `jobs` are RawJson. Throws AppError invalid_json.
  */
 export function parseEnvelope(body: Buffer): unknown {
   if (!isUtf8(body)) throw invalid('the body is not UTF-8')
-  const range = scan(body)
-  if (range === null) return parse(body.toString(), 'the body')
-  const [start, end] = range
-  const raw = body.subarray(start, end)
-  const envelope = parse(
-    `${body.toString('utf8', 0, start)}null${body.toString('utf8', end)}`,
-    'the body',
-  )
-  parse(raw.toString(), 'the payload')
-  return { ...(envelope as object), payload: new RawJson(raw) }
+  const ranges = scan(body)
+  // In place of each raw value stands its number: at these places nothing else can stand.
+  let text = ''
+  let end = 0
+  ranges.forEach(([from, to], i) => {
+    text += body.toString('utf8', end, from) + i
+    end = to
+  })
+  const envelope = parse(text + body.toString('utf8', end), 'the body')
+  if (ranges.length === 0) return envelope
+  const raw = ranges.map(([from, to]) => {
+    const bytes = body.subarray(from, to)
+    parse(bytes.toString(), 'the payload')
+    return new RawJson(bytes)
+  })
+  putBack(envelope, ['payload', 'result'], raw)
+  const { jobs } = envelope as { jobs?: unknown }
+  if (Array.isArray(jobs)) for (const job of jobs) putBack(job, ['payload'], raw)
+  return envelope
+}
+
+function putBack(value: unknown, keys: string[], raw: RawJson[]): void {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return
+  const holder = value as Record<string, unknown>
+  for (const key of keys) {
+    if (Object.hasOwn(holder, key)) holder[key] = raw[holder[key] as number]
+  }
 }
 
 function parse(text: string, what: string): unknown {
@@ -57,10 +77,11 @@ function invalid(detail: string): AppError {
   return new AppError('invalid_json', detail)
 }
 
-/** Finds the top-level payload; refuses depth and duplicate keys on the way. */
-function scan(body: Buffer): [number, number] | null {
+/** Finds the raw values; refuses depth and duplicate keys on the way. */
+function scan(body: Buffer): Range[] {
   const keysOpen: (Set<string> | null)[] = []
-  let payload: [number, number] | null = null
+  const ranges: Range[] = []
+  let topKey = ''
   let expectKey = false
   for (let i = 0; i < body.length; i++) {
     const byte = body[i] as number
@@ -79,17 +100,24 @@ function scan(body: Buffer): [number, number] | null {
         const key = keyText(body, i, end)
         addKey(keysOpen.at(-1), key)
         expectKey = false
+        if (keysOpen.length === 1) topKey = key
         const valueAt = skipColon(body, end)
-        if (key === 'payload' && keysOpen.length === 1 && valueAt < body.length) {
-          payload = [valueAt, valueEnd(body, valueAt)]
-          i = payload[1] - 1
+        if (isRaw(key, keysOpen, topKey) && valueAt < body.length) {
+          const valueEndsAt = valueEnd(body, valueAt)
+          ranges.push([valueAt, valueEndsAt])
+          i = valueEndsAt - 1
           continue
         }
       }
       i = end - 1
     }
   }
-  return payload
+  return ranges
+}
+
+function isRaw(key: string, open: (Set<string> | null)[], topKey: string): boolean {
+  if (open.length === 1) return key === 'payload' || key === 'result'
+  return key === 'payload' && open.length === 3 && open[1] === null && topKey === 'jobs'
 }
 
 function tooDeep(): AppError {
@@ -134,7 +162,7 @@ function valueEnd(body: Buffer, start: number): number {
       i = stringEnd(body, i) - 1
       if (depth === 0) return i + 1
     } else if (byte === OPEN_OBJECT || byte === OPEN_ARRAY) {
-      // The envelope itself is one level.
+      // The envelope itself is one level, that of an item in a batch as well.
       if (++depth >= MAX_DEPTH) throw tooDeep()
     } else if (byte === CLOSE_OBJECT || byte === CLOSE_ARRAY) {
       if (depth === 0) return i

@@ -1,4 +1,5 @@
 // Errors on the wire: application/problem+json (RFC 9457) for everything, malformed HTTP included.
+import { randomUUID } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
@@ -48,9 +49,12 @@ function asAppError(error: unknown): AppError {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
       return new AppError('payload_too_large', 'the body is larger than MAX_BODY_BYTES allows')
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
+    case 'FST_ERR_ROUTE_MISSING_CONTENT_TYPE':
       return new AppError('unsupported_media_type', 'content-type must be application/json')
     case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
       return new AppError('invalid_request', 'the body is not as long as content-length says')
+    case 'FST_ERR_MAX_PARAM_LENGTH':
+      return new AppError('invalid_request', 'a part of the path is longer than any name or id')
     case 'FST_ERR_BAD_URL':
     case 'FST_ERR_ASYNC_CONSTRAINT':
       return new AppError('invalid_request', 'the path is not a valid URL path')
@@ -76,9 +80,10 @@ export function sendClientError(error: Error & { code?: string }, socket: Socket
     'what came is not an HTTP request',
   ]
   const known = new AppError('invalid_request', detail, { status })
-  const body = problemJson(known, 'none')
+  const requestId = randomUUID()
+  const body = problemJson(known, requestId)
   socket.end(
     `HTTP/1.1 ${known.status} ${STATUS_CODES[known.status]}\r\nContent-Type: ${PROBLEM_TYPE}\r\n` +
-      `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+      `X-Request-Id: ${requestId}\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
   )
 }

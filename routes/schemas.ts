@@ -1,30 +1,24 @@
-// The wire, inbound: what a client may send, field by field. Shapes only, no behaviour.
+// The wire, inbound: the shapes that several routes share. Shapes only, no behaviour.
 import { z } from 'zod'
-import {
-  DEFAULT_TIMEOUT_MS,
-  ENDPOINT_NAME_SHAPE,
-  MAX_TIMEOUT_MS,
-  MAX_URL_LENGTH,
-  MIN_TIMEOUT_MS,
-  secretKey,
-} from '../src/endpoint/endpoint.ts'
+import { ENDPOINT_NAME_SHAPE, MAX_TIMEOUT_MS, MIN_TIMEOUT_MS } from '../src/endpoint/endpoint.ts'
 import { extraHeaderProblem, MAX_EXTRA_HEADERS } from '../src/endpoint/extra-headers.ts'
 import { formatDuration, parseDuration } from '../src/job/duration.ts'
-import { JOB_STATES } from '../src/job/job.ts'
+import type { JobState } from '../src/job/job.ts'
 import { DEFAULT_BACKOFF } from '../src/job/retry-policy.ts'
 import { RawJson } from './json-body.ts'
 
-const DAY_MS = 86_400_000
+export const DAY_MS = 86_400_000
 /** How far ahead a job may be due. */
 export const MAX_AHEAD_MS = 366 * DAY_MS
 const MAX_DELAY_MS = 7 * DAY_MS
 const MAX_BACKOFF_MS = 30 * DAY_MS
+const DEFAULT_PRIORITY = 5
 const MAX_TAGS = 10
 const MAX_METADATA = 20
 export const MAX_WAIT_MS = 60_000
 
 /** Text that every store and every log can hold: no NUL, no lone surrogate. */
-function text(min: number, max: number) {
+export function text(min: number, max: number) {
   return z
     .string()
     .min(min)
@@ -33,10 +27,14 @@ function text(min: number, max: number) {
       (value) => value.isWellFormed() && !value.includes('\0'),
       'holds NUL or a lone surrogate',
     )
+    .meta({ pattern: '^[^\\u0000]*$' })
 }
 
+/** For openapi.json; parseDuration decides, and the range is told in words. */
+const DURATION_PATTERN = '^(\\d+d)?(\\d+h)?(\\d+m)?(\\d+s)?(\\d+ms)?$'
+
 /** A duration text to milliseconds. */
-function duration(minMs: number, maxMs: number) {
+export function duration(minMs: number, maxMs: number) {
   const range = `a duration like 500ms, 15s or 1h30m, from ${formatDuration(minMs)} to ${formatDuration(maxMs)}`
   return z
     .string()
@@ -47,11 +45,11 @@ function duration(minMs: number, maxMs: number) {
       context.addIssue({ code: 'custom', message: `expected ${range}` })
       return z.NEVER
     })
-    .meta({ description: range })
+    .meta({ description: range, minLength: 2, pattern: DURATION_PATTERN })
 }
 
 /** RFC 3339 text to epoch milliseconds. */
-const instant = z.iso
+export const instant = z.iso
   .datetime({ offset: true, error: 'expected an RFC 3339 instant like 2026-11-24T08:30:00.000Z' })
   .max(64)
   .transform((value) => Date.parse(value))
@@ -60,20 +58,34 @@ export const endpointName = z
   .string()
   .regex(ENDPOINT_NAME_SHAPE, 'expected 1–64 of a-z 0-9 - _ . with a letter or digit first')
 
-const extraHeaders = z.record(text(1, 256), text(0, 4_096)).superRefine((headers, context) => {
-  const names = Object.keys(headers)
-  if (names.length > MAX_EXTRA_HEADERS) {
-    context.addIssue({ code: 'custom', message: `more than ${MAX_EXTRA_HEADERS} headers` })
-  }
-  const seen = new Set<string>()
-  for (const name of names) {
-    const problem = seen.has(name.toLowerCase())
-      ? 'the name stands twice'
-      : extraHeaderProblem(name, headers[name] as string)
-    seen.add(name.toLowerCase())
-    if (problem !== null) context.addIssue({ code: 'custom', path: [name], message: problem })
-  }
-})
+/** Zod leaves this name out without a word; whoever sends it is to know. */
+const NOT_TAKEN = '__proto__'
+
+function pairs<T extends z.ZodType>(record: T) {
+  return z.preprocess((value, context) => {
+    if (typeof value === 'object' && value !== null && Object.hasOwn(value, NOT_TAKEN)) {
+      context.addIssue({ code: 'custom', path: [NOT_TAKEN], message: 'this name is not taken' })
+    }
+    return value
+  }, record)
+}
+
+export const extraHeaders = pairs(
+  z.record(text(1, 256), text(0, 4_096)).superRefine((headers, context) => {
+    const names = Object.keys(headers)
+    if (names.length > MAX_EXTRA_HEADERS) {
+      context.addIssue({ code: 'custom', message: `more than ${MAX_EXTRA_HEADERS} headers` })
+    }
+    const seen = new Set<string>()
+    for (const name of names) {
+      const problem = seen.has(name.toLowerCase())
+        ? 'the name stands twice'
+        : extraHeaderProblem(name, headers[name] as string)
+      seen.add(name.toLowerCase())
+      if (problem !== null) context.addIssue({ code: 'custom', path: [name], message: problem })
+    }
+  }),
+)
 
 const jitter = z.number().min(0).max(1).default(DEFAULT_BACKOFF.jitter)
 
@@ -92,7 +104,7 @@ const backoff = z.discriminatedUnion('type', [
   }),
 ])
 
-const retryParts = z.strictObject({
+export const retryParts = z.strictObject({
   maxAttempts: z.int().min(1).max(100).optional(),
   backoff: backoff.optional(),
   maxAge: duration(0, 365 * DAY_MS)
@@ -101,63 +113,53 @@ const retryParts = z.strictObject({
 })
 export type RetryWire = z.output<typeof retryParts>
 
-const timeout = duration(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)
+export const timeout = duration(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)
 
-export const endpointBody = z.strictObject({
-  url: text(1, MAX_URL_LENGTH).meta({ description: 'http or https, no userinfo' }),
-  description: text(0, 500).default(''),
-  headers: extraHeaders.default({}),
-  timeout: timeout.prefault(formatDuration(DEFAULT_TIMEOUT_MS)),
-  retry: retryParts.default({}),
-  secret: z
-    .string()
-    .max(128)
-    .refine((value) => secretKey(value) !== null, 'expected whsec_ and base64 of 24–64 bytes')
-    .optional(),
-})
-export type EndpointBody = z.output<typeof endpointBody>
+/** A JSON value as the bytes that came; a schedule's and a job's alike. */
+export const payload = z
+  .instanceof(RawJson, { error: 'a payload is needed: any JSON value' })
+  .meta({ description: 'any JSON value, delivered byte for byte as it stands here' })
 
-export const jobBody = z
-  .strictObject({
+const FINAL_STATES = ['succeeded', 'dead', 'cancelled'] as const
+
+/** A name alone stands for all final states. */
+export const onFinish = z.union([
+  endpointName.transform((endpoint) => ({ endpoint, states: [...FINAL_STATES] as JobState[] })),
+  z.strictObject({
     endpoint: endpointName,
-    payload: z
-      .instanceof(RawJson, { error: 'a payload is needed: any JSON value' })
-      .meta({ description: 'any JSON value, delivered byte for byte as it stands here' }),
-    runAt: instant.optional(),
-    delay: duration(0, MAX_AHEAD_MS).optional(),
-    priority: z.int().min(0).max(9).default(5),
-    timeout: timeout.optional(),
-    retry: retryParts.optional(),
-    expiresIn: duration(1, MAX_AHEAD_MS).optional(),
-    tags: z.array(text(1, 64)).max(MAX_TAGS).default([]),
-    metadata: z
-      .record(text(1, 64), text(0, 512))
-      .refine(
-        (pairs) => Object.keys(pairs).length <= MAX_METADATA,
-        `more than ${MAX_METADATA} pairs`,
-      )
-      .default({}),
-    headers: extraHeaders.default({}),
-  })
-  .refine((job) => job.runAt === undefined || job.delay === undefined, {
-    path: ['delay'],
-    error: 'runAt and delay can not both be given',
-  })
-export type JobBody = z.output<typeof jobBody>
+    states: z
+      .array(z.enum(FINAL_STATES))
+      .min(1)
+      .max(FINAL_STATES.length)
+      .default([...FINAL_STATES])
+      .transform((states) => [...new Set(states)] as JobState[]),
+  }),
+])
 
-/** RFC draft-ietf-httpapi-idempotency-key-header: plain, or a quoted structured-field string. */
-export const enqueueHeaders = z.object({
-  'idempotency-key': z
-    .string()
-    .transform((value) =>
-      /^".*"$/.test(value) ? value.slice(1, -1).replace(/\\(["\\])/g, '$1') : value,
-    )
-    .refine(
-      (value) => /^[\x21-\x7e]{1,255}$/.test(value),
-      'expected 1–255 visible ASCII characters',
-    )
-    .optional(),
-})
+export const orderingKey = text(1, 256)
+export const priority = z.int().min(0).max(9)
+export const expiresIn = duration(1, MAX_AHEAD_MS)
+export const tags = z.array(text(1, 64)).max(MAX_TAGS)
+export const metadata = pairs(
+  z
+    .record(text(1, 64), text(0, 512))
+    .refine((all) => Object.keys(all).length <= MAX_METADATA, `more than ${MAX_METADATA} pairs`),
+)
+
+/** What a job takes from a client wherever it is written: posted, in a batch, in a schedule. */
+export const templateFields = {
+  priority: priority.default(DEFAULT_PRIORITY),
+  timeout: timeout.optional(),
+  retry: retryParts.optional(),
+  expiresIn: expiresIn.nullable().optional(),
+  orderingKey: orderingKey.nullable().optional(),
+  tags: tags.default([]),
+  metadata: metadata.default({}),
+  headers: extraHeaders.default({}),
+  onFinish: onFinish.nullable().optional(),
+}
+const template = z.object(templateFields)
+export type TemplateBody = z.output<typeof template>
 
 export const ifMatchHeaders = z.object({
   'if-match': z
@@ -166,15 +168,13 @@ export const ifMatchHeaders = z.object({
     .optional(),
 })
 
-export const jobParams = z.object({ id: z.string() })
 export const endpointParams = z.object({ name: endpointName })
 
-export const waitQuery = z.strictObject({ wait: duration(0, MAX_WAIT_MS).optional() })
 export const nothing = z.strictObject({})
 /** Of a route that needs no body: none, or an empty object. */
 export const noBody = z.strictObject({}).nullish()
 
-const pageFields = {
+export const pageFields = {
   limit: z
     .string()
     .regex(/^\d{1,3}$/, 'expected a whole number from 1 to 100')
@@ -183,27 +183,3 @@ const pageFields = {
     .prefault('25'),
   cursor: z.string().max(256).optional(),
 }
-
-export const deleteEndpointQuery = z.strictObject({
-  force: z
-    .enum(['true', 'false'])
-    .transform((value) => value === 'true')
-    .optional(),
-})
-
-export const endpointsQuery = z.strictObject(pageFields)
-
-export const jobsQuery = z.strictObject({
-  ...pageFields,
-  endpoint: endpointName.optional(),
-  state: z
-    .preprocess(
-      (value) => (typeof value === 'string' ? [value] : value),
-      z.array(z.enum(JOB_STATES)).max(JOB_STATES.length),
-    )
-    .optional(),
-  tag: text(1, 64).optional(),
-  createdAfter: instant.optional(),
-  createdBefore: instant.optional(),
-})
-export type JobsQuery = z.output<typeof jobsQuery>

@@ -1,15 +1,21 @@
 // The API process: checks, stores, answers; delivers nothing.
+import { readFileSync } from 'node:fs'
 import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { type Config, ConfigError, fromSetting } from '../src/config.ts'
+import { createFigureBook } from '../src/figure-book.ts'
+import { FigureReports } from '../src/figure-reports.ts'
 import { createLogger, flushLog } from '../src/log.ts'
 import { openStore } from '../src/store/open-store.ts'
 import { VERSION } from '../src/version.ts'
 import { createAddressPolicy } from '../src/webhook/address-policy.ts'
+import { createSender } from '../src/webhook/send.ts'
 import { isLoopbackName } from './access.ts'
 import { buildApp } from './app.ts'
 
+/** Pings are few. */
+const PING_CONNECTIONS = 10
 /** How long a stopping API lets requests finish before it closes their connections. */
 const CLOSE_DEADLINE_MS = 5_000
 /** A connection whose last answer was sent while closing stays open until somebody looks. */
@@ -28,11 +34,26 @@ export async function startApi(config: Config): Promise<string> {
     retentionMs: config.RETENTION,
     retentionDeadMs: config.RETENTION_DEAD,
     encryptionKeys: config.ENCRYPTION_KEY,
+    warn: (fields, message) => log.warn(fields, message),
   })
-  await store.writeApiMode({ localMode })
+  let publicUrl = config.PUBLIC_URL
+  await store.writeApiMode({ localMode, publicUrl })
+  const certificatesPath = config.EXTRA_CA_CERTS
+  const sender = fromSetting('EXTRA_CA_CERTS', () =>
+    createSender({
+      connections: PING_CONNECTIONS,
+      policy: () => policy,
+      extraCaCerts: certificatesPath === null ? null : readFileSync(certificatesPath, 'utf8'),
+      now: () => store.clock.now(),
+    }),
+  )
+  const figures = createFigureBook()
   const app = await buildApp({
     store,
     policy,
+    sender,
+    figures,
+    publicUrl: () => publicUrl,
     // Fastify's own lines at info say nothing that ours do not say better.
     log: log.child({}, { level: log.isLevelEnabled('warn') ? 'warn' : log.level }),
     apiKeys: config.API_KEYS ?? [],
@@ -40,11 +61,19 @@ export async function startApi(config: Config): Promise<string> {
     version: VERSION,
   })
   const url = await app.listen({ host: config.HOST, port: config.PORT })
-  log.info({ url, localMode, allowedTargets }, 'api.listening')
+  if (publicUrl === null && localMode) {
+    await store.writeApiMode({ localMode, publicUrl: url })
+    publicUrl = url
+  }
+  const reports = new FigureReports(store, figures, log)
+  reports.start()
+  log.info({ url, localMode, allowedTargets, publicUrl }, 'api.listening')
 
   closeWithGrace({ delay: CLOSE_DEADLINE_MS * 2 }, async ({ err, signal }) => {
     if (err) log.fatal({ err }, 'api.crashed')
     await closeApp(app, log)
+    await reports.stop()
+    await sender.close()
     log.info({ signal, storeCommands: store.commandCount }, 'api.stopped')
     await store.close()
     await flushLog(log)

@@ -18,6 +18,7 @@ export function registerServiceRoutes(
       description:
         'A job queue over HTTP: post a job, it calls your webhook until the work is done.',
       links: {
+        docs: '/docs',
         api: '/openapi.json',
         jobs: '/jobs',
         endpoints: '/endpoints',

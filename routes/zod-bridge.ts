@@ -21,7 +21,7 @@ export const validatorCompiler: FastifySchemaCompiler<z.ZodType> = ({ schema, ht
 }
 
 /** The 400 for what zod found: the first sentence as detail, all of them as field errors. */
-function invalidRequest(error: z.ZodError, prefix: string): AppError {
+export function invalidRequest(error: z.ZodError, prefix: string): AppError {
   const errors = error.issues
     .slice(0, MAX_FIELD_ERRORS)
     .flatMap((issue) => fieldErrors(issue, prefix))

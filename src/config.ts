@@ -33,6 +33,11 @@ export const SETTINGS = {
     'comma-separated admin keys, each of 24 characters or more; none: local mode, loopback only',
     apiKeys,
   ),
+  PUBLIC_URL: setting(
+    null,
+    'base of the URLs that async handlers report to; default: in local mode the URL the API listens on, else none, and no async endpoint can be registered',
+    publicUrl,
+  ),
   ENCRYPTION_KEY: setting(
     null,
     '32 bytes in base64: encrypts secrets at rest. A comma-separated list rotates: the first encrypts, all decrypt. Default: a key file beside the SQLite file; always needed with MongoDB',
@@ -55,6 +60,11 @@ export const SETTINGS = {
     integer(1, 10_000),
   ),
   WORKER_ID: setting(null, 'name of the worker; default: host-pid-random', workerId),
+  WORKER_PORT: setting(
+    null,
+    'when set, the worker serves `/health/live`, `/health/ready` and `/metrics` there, on `HOST`',
+    integer(0, 65_535),
+  ),
   LEASE_DURATION: setting('30s', 'renewed at a third', duration('1s', '1h')),
   POLL_INTERVAL: setting(
     '250ms',
@@ -140,6 +150,14 @@ function setting<T, D extends string | null>(
 function storeUrl(text: string): string {
   if (/^sqlite:.+/.test(text) || /^mongodb(\+srv)?:\/\/.+/.test(text)) return text
   throw new Error('sqlite:PATH, mongodb://… or mongodb+srv://…')
+}
+
+/** Kept without a slash at its end. */
+function publicUrl(text: string): string {
+  const url = URL.parse(text)
+  const isBase = url !== null && /^https?:$/.test(url.protocol) && url.search + url.hash === ''
+  if (isBase && url.username === '') return text.replace(/\/+$/, '')
+  throw new Error('an http or https URL without query, like https://jobs.example.com')
 }
 
 function nonEmpty(text: string): string {

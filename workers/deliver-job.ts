@@ -1,12 +1,17 @@
 // One attempt, from the claimed job to its recorded outcome. Read this first.
 import type { Logger } from 'pino'
 import type { Endpoint } from '../src/endpoint/endpoint.ts'
-import type { Attempt, ClaimedJob, Outcome } from '../src/job/job.ts'
+import type { FigureBook } from '../src/figure-book.ts'
+import type { Attempt, ClaimedJob, Lease, TraceContext } from '../src/job/job.ts'
 import { decide, effectivePolicy } from '../src/job/retry-policy.ts'
-import type { Settlement, SettleResult, StoreClock } from '../src/store/store.ts'
+import type { WorkerMetrics } from '../src/metrics.ts'
+import type { Settlement, SettleResult } from '../src/store/settlement.ts'
+import type { StoreClock } from '../src/store/store.ts'
+import { startAttemptSpan } from '../src/tracing.ts'
 import { VERSION } from '../src/version.ts'
 import { webhookRequest } from '../src/webhook/request.ts'
-import type { AttemptEnd, Sender } from '../src/webhook/send.ts'
+import type { AttemptEnd, Sender, Sending } from '../src/webhook/send.ts'
+import type { HealthReports } from './health-reports.ts'
 import type { LeaseKeeper } from './lease-renewal.ts'
 
 export interface DeliveryParts {
@@ -15,11 +20,32 @@ export interface DeliveryParts {
   leases: LeaseKeeper
   /** Records how the attempt ended; resolves when that is stored. */
   settle: (settlement: Settlement) => Promise<SettleResult>
+  health: Pick<HealthReports, 'add'>
+  figures: Pick<FigureBook, 'add'>
+  metrics: Pick<WorkerMetrics, 'onStarted' | 'onAttempt' | 'onStale'>
+  /** The token by which an async handler speaks for this attempt. */
+  mintToken: (lease: Lease) => string
+  /** Base of the URLs that async handlers report to; null: none is known. */
+  publicUrl: () => string | null
   workerId: string
   log: Logger
 }
 
 const USER_AGENT = `Posthorn/${VERSION}`
+
+/** Headers of a job that were sealed with a key we no longer have: to send it without is wrong. */
+const UNREADABLE_HEADERS: AttemptEnd = {
+  outcome: 'rejected',
+  statusCode: null,
+  errorCode: null,
+  message: 'its headers were encrypted with a key that ENCRYPTION_KEY does not hold any more',
+  responseBody: null,
+  result: null,
+  resultTruncated: false,
+  retryAfterMs: null,
+  isGone: false,
+  durationMs: 0,
+}
 
 /**
  * Sends the job once and settles what became of it. Never throws: a bad endpoint is an outcome.
@@ -35,27 +61,73 @@ export async function deliverJob(
   claimedAtMs: number,
   onEnded: () => void,
 ): Promise<void> {
+  parts.metrics.onStarted(job.claimedAt - job.runAt)
+  const span = startAttemptSpan(job)
+  const sending = send(parts, job, endpoint, span.trace)
+  const dropLease = parts.leases.keep(job, claimedAtMs, (outcome) => sending.abort(outcome))
+  try {
+    const end = asAccepted(endpoint, await sending.ended)
+    onEnded()
+    record(parts, job, endpoint, end)
+    if (end.outcome !== 'lost') {
+      const settlement = settlementOf(parts, job, endpoint, end)
+      const result = await parts.settle(settlement)
+      if (result === 'lease_lost' && settlement.event !== 'await') tellStale(parts, job, end)
+    }
+    logAttempt(parts.log, job, end)
+    span.end(end)
+  } finally {
+    dropLease()
+  }
+}
+
+function send(
+  parts: DeliveryParts,
+  job: ClaimedJob,
+  endpoint: Endpoint,
+  trace: TraceContext | null,
+): Sending {
+  const { headers } = job
+  if (headers === null) return { ended: Promise.resolve(UNREADABLE_HEADERS), abort() {} }
   const timeoutMs = job.timeoutMs ?? endpoint.timeoutMs
   const request = webhookRequest({
     job,
+    headers,
     endpoint,
+    // A lane without a URL is not claimed: its jobs are pulled.
+    url: endpoint.url as string,
+    completion: completionOf(parts, job, endpoint),
+    trace,
     now: parts.clock.now(),
     timeoutMs,
     userAgent: USER_AGENT,
   })
-  const sending = parts.sender.send(request, timeoutMs)
-  const dropLease = parts.leases.keep(job, claimedAtMs, (outcome) => sending.abort(outcome))
-  try {
-    const end = await sending.ended
-    onEnded()
-    if (end.outcome !== 'lost') {
-      const result = await parts.settle(settlementOf(parts, job, endpoint, end))
-      if (result === 'lease_lost') logStale(parts.log, job, end.outcome)
-    }
-    logAttempt(parts.log, job, end)
-  } finally {
-    dropLease()
-  }
+  return parts.sender.send(request, timeoutMs)
+}
+
+function completionOf(parts: DeliveryParts, job: ClaimedJob, endpoint: Endpoint) {
+  if (endpoint.completion === 'sync') return null
+  const baseUrl = parts.publicUrl()
+  return baseUrl === null ? null : { baseUrl, token: parts.mintToken(job) }
+}
+
+/** A 202 of an async endpoint is no end: its handler reports later. */
+function asAccepted(endpoint: Endpoint, end: AttemptEnd): AttemptEnd {
+  const isAccepted =
+    endpoint.completion === 'async' && end.outcome === 'succeeded' && end.statusCode === 202
+  return isAccepted ? { ...end, outcome: 'accepted' } : end
+}
+
+function record(
+  { health, figures, metrics, clock }: DeliveryParts,
+  job: ClaimedJob,
+  endpoint: Endpoint,
+  end: AttemptEnd,
+): void {
+  const now = clock.now()
+  health.add(endpoint, end, now)
+  figures.add(job.endpoint, end.outcome, end.durationMs, now)
+  metrics.onAttempt(job.endpoint, end.outcome, end.durationMs)
 }
 
 function settlementOf(
@@ -68,6 +140,11 @@ function settlementOf(
   const policy = effectivePolicy(endpoint.retry, job.retry)
   const decision = decide(job, policy, end, finishedAt, Math.random())
   const { jobId, fence, leaseId } = job
+  const lease = { jobId, fence, leaseId }
+  if (decision.event === 'await') {
+    const leaseExpiresAt = finishedAt + endpoint.completionTimeoutMs
+    return { ...lease, event: 'await', leaseExpiresAt }
+  }
   const attempt: Attempt = {
     number: job.attemptNumber,
     startedAt: job.claimedAt,
@@ -80,7 +157,7 @@ function settlementOf(
     responseBody: end.responseBody,
     workerId: parts.workerId,
   }
-  const held = { jobId, fence, leaseId, attempt }
+  const held = { ...lease, attempt }
   return decision.event === 'succeed'
     ? { ...held, event: 'succeed', result: end.result, resultTruncated: end.resultTruncated }
     : { ...held, ...decision }
@@ -103,8 +180,13 @@ function logAttempt(log: Logger, job: ClaimedJob, end: AttemptEnd): void {
   )
 }
 
-function logStale(log: Logger, job: ClaimedJob, outcome: Outcome): void {
+function tellStale(
+  { log, metrics }: DeliveryParts,
+  job: ClaimedJob,
+  { outcome }: AttemptEnd,
+): void {
   const { jobId, endpoint, attemptNumber: attempt } = job
   const detail = 'the job was cancelled or taken by another; this result is not applied'
   log.warn({ jobId, endpoint, attempt, outcome, detail }, 'attempt.stale')
+  metrics.onStale()
 }

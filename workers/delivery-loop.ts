@@ -1,12 +1,14 @@
 // The loop of a worker: looks for due jobs, claims as many as it has free slots, delivers each.
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import type { Endpoint } from '../src/endpoint/endpoint.ts'
+import { type Endpoint, endpointState } from '../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../src/job/job.ts'
-import type { Lane, Store } from '../src/store/store.ts'
+import type { Claim, Lane, Store } from '../src/store/store.ts'
+import { withSpan } from '../src/tracing.ts'
 import { backOff } from './back-off.ts'
 import type { EndpointCache } from './endpoint-cache.ts'
 import { fairShares, type WarmLane } from './fair-shares.ts'
+import { createStoppedLanes, type StoppedLanes } from './stopped-lanes.ts'
 import { createWarmLanes, type WarmLanes } from './warm-lanes.ts'
 
 export interface LoopParts {
@@ -23,6 +25,8 @@ export interface LoopParts {
   concurrency: number
   leaseMs: number
   pollIntervalMs: number
+  /** Told how many jobs each claim has brought. */
+  onClaimed: (jobCount: number) => void
   log: Logger
 }
 
@@ -37,6 +41,7 @@ const MAX_RETRY_MS = 1_000
 export class DeliveryLoop {
   readonly #parts: LoopParts
   readonly #lanes: WarmLanes
+  readonly #stopped: StoppedLanes = createStoppedLanes()
   readonly #inFlightByEndpoint = new Map<string, number>()
   #inFlightCount = 0
   #unsettledCount = 0
@@ -73,6 +78,10 @@ export class DeliveryLoop {
     return this.#unsettledCount
   }
 
+  get inFlightCount(): number {
+    return this.#inFlightCount
+  }
+
   async #run(): Promise<void> {
     let failures = 0
     while (!this.#isStopping) {
@@ -92,6 +101,7 @@ export class DeliveryLoop {
     const freeSlots = this.#parts.concurrency - this.#inFlightCount
     if (freeSlots === 0) return this.#sleep(this.#parts.pollIntervalMs)
     if (this.#isLookDue()) await this.#look()
+    for (const endpoint of this.#stopped.takeReady()) this.#lanes.warm(endpoint)
     const shares = fairShares(this.#warmLanes(), freeSlots)
     if (shares.length === 0) return this.#sleep(this.#untilNextLookMs())
     await this.#claim(shares)
@@ -120,38 +130,68 @@ export class DeliveryLoop {
 
   #untilNextLookMs(): number {
     const { pollIntervalMs, store } = this.#parts
-    const nextAt = this.#lanes.nextAt()
     if (this.#isHinted) return 0
-    return nextAt === null ? pollIntervalMs : Math.min(pollIntervalMs, nextAt - store.clock.now())
+    const nextAt = this.#lanes.nextAt()
+    const untilDueMs = nextAt === null ? pollIntervalMs : nextAt - store.clock.now()
+    return Math.min(pollIntervalMs, untilDueMs, this.#stopped.untilNextMs() ?? pollIntervalMs)
   }
 
   async #claim(shares: Lane[]): Promise<void> {
     const { store, workerId, leaseMs, concurrency } = this.#parts
     const endpoints = await this.#parts.endpoints.current(shares.map(({ endpoint }) => endpoint))
-    const lanes = shares.filter(({ endpoint }) => {
-      const isUsable = endpoints.has(endpoint)
-      if (!isUsable) this.#lanes.cool(endpoint)
-      return isUsable
-    })
+    const lanes = shares.filter(({ endpoint }) =>
+      this.#mayBeAsked(endpoints.get(endpoint), endpoint),
+    )
     if (lanes.length === 0 || this.#isStopping) return
     const claimedAtMs = performance.now()
-    const jobs = await store.claim(lanes, concurrency - this.#inFlightCount, { workerId, leaseMs })
-    this.#rank(lanes, jobs)
+    const wanted = concurrency - this.#inFlightCount
+    const claim = await withSpan('claim', { 'posthorn.lanes': lanes.length }, async (span) => {
+      const found = await store.claim(lanes, wanted, { workerId, leaseMs, pulls: false })
+      span.setAttributes({ 'messaging.batch.message_count': found.jobs.length })
+      return found
+    })
+    this.#parts.onClaimed(claim.jobs.length)
+    this.#rank(lanes, claim)
     if (this.#isStopping || performance.now() - claimedAtMs > MAX_CLAIM_AGE_MS) {
-      await this.#giveBack(jobs)
+      await this.#giveBack(claim.jobs)
       return
     }
-    for (const job of jobs) this.#start(job, endpoints.get(job.endpoint) as Endpoint, claimedAtMs)
+    for (const job of claim.jobs) {
+      this.#start(job, endpoints.get(job.endpoint) as Endpoint, claimedAtMs)
+    }
   }
 
-  /** Who gave all it was asked for may have more; who gave less has nothing more that is due. */
-  #rank(lanes: Lane[], jobs: ClaimedJob[]): void {
+  /** A lane that may not be asked now is warm no longer. */
+  #mayBeAsked(endpoint: Endpoint | undefined, name: string): boolean {
+    const now = this.#parts.store.clock.now()
+    // Jobs of an endpoint without a URL are pulled, not sent.
+    if (
+      endpoint !== undefined &&
+      endpoint.url !== null &&
+      endpointState(endpoint, now) === 'active'
+    ) {
+      return true
+    }
+    this.#lanes.cool(name)
+    const rests = endpoint !== undefined && endpointState(endpoint, now) === 'resting'
+    if (rests) this.#stopped.stop(name, (endpoint.restingUntil as number) - now)
+    else if (endpoint !== undefined && endpoint.url !== null) this.#stopped.stop(name)
+    return false
+  }
+
+  /**
+   * Who gave all it was asked for may have more; who gave less has nothing more that is due, unless
+   * a limit kept it back.
+   */
+  #rank(lanes: Lane[], { jobs, limited }: Claim): void {
     const taken = new Map<string, number>()
     for (const { endpoint } of jobs) taken.set(endpoint, (taken.get(endpoint) ?? 0) + 1)
     for (const { endpoint, limit } of lanes) {
       if ((taken.get(endpoint) ?? 0) < limit) this.#lanes.cool(endpoint)
       else this.#lanes.turn(endpoint)
     }
+    const now = this.#parts.store.clock.now()
+    for (const { endpoint, againAt } of limited) this.#stopped.stop(endpoint, againAt - now)
   }
 
   /** A slot is free once the request is over: while outcomes are stored, others are sent. */
@@ -164,6 +204,10 @@ export class DeliveryLoop {
     }
     void this.#parts.deliver(job, endpoint, claimedAtMs, onEnded).finally(() => {
       this.#unsettledCount--
+      // Its place among the attempts of a limited endpoint is free only now that this is stored.
+      if (!this.#stopped.mayGoOn(endpoint.name)) return
+      this.#lanes.warm(endpoint.name)
+      this.#wake?.()
     })
   }
 

@@ -1,15 +1,18 @@
-// Endpoints as this worker knows them: never older than a change may take to reach every worker
-// (1 s).
+// Endpoints as this worker knows them. A change is to reach every worker within 1 s, and the store
+// may remember for a moment as well: each has less than half of that.
 import type { Endpoint } from '../src/endpoint/endpoint.ts'
-import type { ApiMode, Store } from '../src/store/store.ts'
+import type { ApiMode } from '../src/store/records.ts'
+import type { Store } from '../src/store/store.ts'
 
-const MAX_AGE_MS = 800
+const MAX_AGE_MS = 400
 /** As many as a worker may meet within that age; older ones are dropped first. */
 const MAX_ENTRIES = 20_000
 
 export interface EndpointCache {
   /** Those of the names that are registered and not being deleted. */
   current(names: string[]): Promise<Map<string, Endpoint>>
+  /** Its state has changed, as this worker knows. */
+  forget(name: string): void
 }
 
 /**
@@ -48,6 +51,9 @@ export function createEndpointCache(
         if (endpoint && !endpoint.deleting) usable.set(name, endpoint)
       }
       return usable
+    },
+    forget(name) {
+      known.delete(name)
     },
   }
 }

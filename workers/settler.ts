@@ -1,11 +1,7 @@
 // Records how attempts ended, in batches: what ends while a write is in flight goes with the next.
 import type { Logger } from 'pino'
-import {
-  type Settlement,
-  type SettleResult,
-  type Store,
-  StoreUnavailable,
-} from '../src/store/store.ts'
+import type { Settlement, SettleResult } from '../src/store/settlement.ts'
+import { type Store, StoreUnavailable } from '../src/store/store.ts'
 import { backOff } from './back-off.ts'
 
 /** One write holds no more than this; what can wait is bounded by the attempts in flight. */
@@ -26,7 +22,12 @@ export interface Settler {
   settle(settlement: Settlement): Promise<SettleResult>
 }
 
-export function createSettler(store: Pick<Store, 'settle'>, log: Logger): Settler {
+/** @param onBatch told how many outcomes each write holds */
+export function createSettler(
+  store: Pick<Store, 'settle'>,
+  onBatch: (size: number) => void,
+  log: Logger,
+): Settler {
   let waiting: Waiting[] = []
   let isWriting = false
 
@@ -35,6 +36,7 @@ export function createSettler(store: Pick<Store, 'settle'>, log: Logger): Settle
     while (waiting.length > 0) {
       const batch = waiting.slice(0, MAX_SETTLE_BATCH)
       waiting = waiting.slice(MAX_SETTLE_BATCH)
+      onBatch(batch.length)
       const results = await write(batch.map(({ settlement }) => settlement))
       batch.forEach(({ resolve }, i) => {
         resolve(results[i] as SettleResult)

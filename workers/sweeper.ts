@@ -1,6 +1,8 @@
-// Finds what was left behind: lapsed leases, expired jobs, jobs of a vanished endpoint, old jobs.
+// Finds what was left behind: lapsed leases, overdue and expired jobs, jobs of a vanished endpoint,
+// aftermath left undone, old jobs.
 import type { Logger } from 'pino'
 import type { Store } from '../src/store/store.ts'
+import { endOverdueJobs } from './overdue-jobs.ts'
 
 /**
  * One write of a sweep takes no more than this of a kind; a full one is followed by another at
@@ -8,11 +10,14 @@ import type { Store } from '../src/store/store.ts'
  */
 const SWEEP_LIMIT = 500
 
+type SweptStore = Pick<Store, 'sweep' | 'clock' | 'overdue' | 'endOverdue' | 'endpointsNamed'>
+
 /** Sweeps from start() to stop(). Any number of sweepers may run; their guards keep them apart. */
 export class Sweeper {
-  readonly #store: Pick<Store, 'sweep'>
+  readonly #store: SweptStore
   readonly #intervalMs: number
   readonly #leaseMs: number
+  readonly #onSwept: (counts: object) => void
   readonly #log: Logger
   #timer: NodeJS.Timeout | null = null
   #isStopping = false
@@ -22,10 +27,12 @@ export class Sweeper {
   #isStoreLost = false
 
   constructor(
-    store: Pick<Store, 'sweep'>,
+    store: SweptStore,
     times: { intervalMs: number; leaseMs: number },
+    onSwept: (counts: object) => void,
     log: Logger,
   ) {
+    this.#onSwept = onSwept
     this.#store = store
     this.#intervalMs = times.intervalMs
     this.#leaseMs = times.leaseMs
@@ -53,7 +60,10 @@ export class Sweeper {
   async #sweepOnce(): Promise<boolean> {
     try {
       const reclaim = !this.#isStoreLost && performance.now() >= this.#reclaimFromMs
-      const counts = await this.#store.sweep({ limit: SWEEP_LIMIT, reclaim })
+      const swept = await this.#store.sweep({ limit: SWEEP_LIMIT, reclaim })
+      const overdue = await endOverdueJobs(this.#store, SWEEP_LIMIT)
+      const counts = { ...swept, overdue }
+      this.#onSwept(counts)
       if (this.#isStoreLost) this.#onStoreBack()
       const found = Object.values(counts)
       if (found.some((count) => count > 0)) this.#log.info(counts, 'sweep.found')

@@ -20,6 +20,7 @@ export interface WarmLanes {
   /** After a claim: those that gave all they were asked for go to the end of the line. */
   turn(endpoint: string): void
   cool(endpoint: string): void
+  warm(endpoint: string): void
   /** By the store's clock: when the next job is due that was not due at the last look. */
   nextAt(): number | null
 }
@@ -53,6 +54,9 @@ export function createWarmLanes(store: Pick<Store, 'due' | 'clock'>): WarmLanes 
     },
     cool(endpoint) {
       warm.delete(endpoint)
+    },
+    warm(endpoint) {
+      warm.add(endpoint)
     },
     nextAt: () => nextAt,
   }

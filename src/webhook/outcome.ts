@@ -8,6 +8,8 @@ export interface AnswerMeaning {
   retryAfterMs: number | null
   /** One sentence for people. */
   message: string
+  /** 410: the endpoint will not take anything any more. */
+  isGone: boolean
 }
 
 export interface ErrorMeaning {
@@ -32,6 +34,8 @@ export const STATUS_MEANINGS = {
   throttled: [429, 503],
 } as const
 
+const GONE = 410
+
 /** The address policy refused what was about to be dialled. */
 export class AddressRefused extends Error {
   override readonly name = 'AddressRefused'
@@ -55,22 +59,20 @@ export function outcomeOfAnswer(
   headers: AnswerHeaders,
   now: number,
 ): AnswerMeaning {
-  const answered = `the endpoint answered ${status}`
-  if (status >= 200 && status < 300) {
-    return { outcome: 'succeeded', retryAfterMs: null, message: answered }
-  }
+  const message = `the endpoint answered ${status}`
+  const plain = { retryAfterMs: null, message, isGone: false }
+  if (status >= 200 && status < 300) return { ...plain, outcome: 'succeeded' }
   if (status >= 300 && first(headers['posthorn-no-retry'])?.trim().toLowerCase() === 'true') {
-    const message = `${answered} with posthorn-no-retry`
-    return { outcome: 'rejected', retryAfterMs: null, message }
+    return { ...plain, outcome: 'rejected', message: `${message} with posthorn-no-retry` }
   }
   if (isOneOf(STATUS_MEANINGS.rejected, status)) {
-    return { outcome: 'rejected', retryAfterMs: null, message: answered }
+    return { ...plain, outcome: 'rejected', isGone: status === GONE }
   }
   const retryAfter = first(headers['retry-after'])
   const retryAfterMs = retryAfter === undefined ? null : retryAfterIn(retryAfter, now)
   const isThrottled =
     isOneOf(STATUS_MEANINGS.throttled, status) && (status !== 503 || retryAfter !== undefined)
-  return { outcome: isThrottled ? 'throttled' : 'http_error', retryAfterMs, message: answered }
+  return { ...plain, outcome: isThrottled ? 'throttled' : 'http_error', retryAfterMs }
 }
 
 /** Says why no answer came. Every error has a meaning: what is unknown is a failed connection. */

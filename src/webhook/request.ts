@@ -1,6 +1,6 @@
 // The HTTP request of one attempt: headers, signature, bytes (docs: delivery, "The request").
 import type { Endpoint } from '../endpoint/endpoint.ts'
-import type { ClaimedJob } from '../job/job.ts'
+import type { ClaimedJob, TraceContext } from '../job/job.ts'
 import { signatureHeader } from './signature.ts'
 
 /** What is sent, always by POST. */
@@ -14,9 +14,15 @@ export interface WebhookRequest {
 export interface RequestParts {
   job: Pick<
     ClaimedJob,
-    'jobId' | 'fence' | 'attemptNumber' | 'attemptsLeft' | 'runAt' | 'payload' | 'headers'
+    'jobId' | 'fence' | 'attemptNumber' | 'attemptsLeft' | 'runAt' | 'payload' | 'scheduleName'
   >
-  endpoint: Pick<Endpoint, 'name' | 'url' | 'secrets' | 'headers'>
+  /** The job's own. */
+  headers: Record<string, string>
+  endpoint: Pick<Endpoint, 'name' | 'secrets' | 'headers'>
+  url: string
+  /** Where an async handler reports: base of our API, and the attempt's token. null: a sync one. */
+  completion: { baseUrl: string; token: string } | null
+  trace: TraceContext | null
   /** Epoch milliseconds by the store's clock. */
   now: number
   timeoutMs: number
@@ -31,7 +37,7 @@ const FIXED_NAMES = new Set(['accept-encoding', 'user-agent'])
 
 /** The signed request of this attempt. */
 export function webhookRequest(parts: RequestParts): WebhookRequest {
-  const { job, endpoint, now, timeoutMs, userAgent } = parts
+  const { job, endpoint, url, now, timeoutMs, userAgent } = parts
   const timestampSeconds = Math.floor(now / 1_000)
   const headers = [
     'accept-encoding',
@@ -59,15 +65,68 @@ export function webhookRequest(parts: RequestParts): WebhookRequest {
     'posthorn-deadline',
     new Date(now + timeoutMs).toISOString(),
   ]
-  addCallersHeaders(headers, endpoint.headers, job.headers)
-  return { url: endpoint.url, headers, body: job.payload }
+  if (job.scheduleName !== null) headers.push('posthorn-schedule', job.scheduleName)
+  addCompletion(headers, job.jobId, parts.completion)
+  addCallersHeaders(headers, endpoint.headers, parts.headers, parts.trace)
+  return { url, headers, body: job.payload }
 }
 
-/** The endpoint's, then the job's over them; which names may be given was checked at the door. */
+const PING_BODY = Buffer.from('{"type":"posthorn.test"}')
+
+/** A signed request that belongs to no job, to try an endpoint. */
+export function pingRequest(parts: {
+  id: string
+  endpoint: RequestParts['endpoint']
+  url: string
+  now: number
+  timeoutMs: number
+  userAgent: string
+}): WebhookRequest {
+  const { id, endpoint, url, now, timeoutMs, userAgent } = parts
+  const timestampSeconds = Math.floor(now / 1_000)
+  const headers = [
+    'accept-encoding',
+    'identity',
+    'user-agent',
+    userAgent,
+    'webhook-id',
+    id,
+    'webhook-timestamp',
+    String(timestampSeconds),
+    'webhook-signature',
+    signatureHeader(endpoint.secrets, id, timestampSeconds, PING_BODY),
+    'posthorn-test',
+    'true',
+    'posthorn-endpoint',
+    endpoint.name,
+    'posthorn-deadline',
+    new Date(now + timeoutMs).toISOString(),
+  ]
+  addCallersHeaders(headers, endpoint.headers, {}, null)
+  return { url, headers, body: PING_BODY }
+}
+
+function addCompletion(
+  headers: string[],
+  jobId: string,
+  completion: RequestParts['completion'],
+): void {
+  if (completion === null) return
+  for (const verb of ['complete', 'fail', 'heartbeat']) {
+    const url = `${completion.baseUrl}/jobs/${jobId}/${verb}?token=${completion.token}`
+    headers.push(`posthorn-${verb}-url`, url)
+  }
+}
+
+/**
+ * The endpoint's, the job's over them, the trace over both; which names may be given was checked
+ * at the door.
+ */
 function addCallersHeaders(
   headers: string[],
   ofEndpoint: Record<string, string>,
   ofJob: Record<string, string>,
+  trace: TraceContext | null,
 ): void {
   const merged = new Map([['content-type', CONTENT_TYPE]])
   for (const given of [ofEndpoint, ofJob]) {
@@ -75,6 +134,11 @@ function addCallersHeaders(
       const lower = name.toLowerCase()
       if (!FIXED_NAMES.has(lower)) merged.set(lower, given[name] as string)
     }
+  }
+  if (trace !== null) {
+    merged.set('traceparent', trace.traceparent)
+    if (trace.tracestate === null) merged.delete('tracestate')
+    else merged.set('tracestate', trace.tracestate)
   }
   for (const [name, value] of merged) headers.push(name, value)
 }

@@ -33,6 +33,8 @@ export interface AttemptEnd {
   resultTruncated: boolean
   /** What Retry-After named, in milliseconds from the answer; null: nothing usable. */
   retryAfterMs: number | null
+  /** The endpoint answered that it will not take anything any more. */
+  isGone: boolean
   /** Monotonic. */
   durationMs: number
 }
@@ -234,7 +236,13 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   }
 
   #endWithoutAnswer(outcome: Outcome, errorCode: string | null, message: string): void {
-    const nothing = { statusCode: null, responseBody: null, retryAfterMs: null, ...NO_RESULT }
+    const nothing = {
+      statusCode: null,
+      responseBody: null,
+      retryAfterMs: null,
+      isGone: false,
+      ...NO_RESULT,
+    }
     this.#end({ outcome, errorCode, message, ...nothing }, false)
   }
 

@@ -1,7 +1,7 @@
 // The request of an attempt: the header table of the delivery contract, and whose value wins.
 import { describe, expect, it } from 'vitest'
 import { newSecret } from '../../src/endpoint/endpoint.ts'
-import { type RequestParts, webhookRequest } from '../../src/webhook/request.ts'
+import { pingRequest, type RequestParts, webhookRequest } from '../../src/webhook/request.ts'
 import { signatureHeader } from '../../src/webhook/signature.ts'
 
 const NOW = Date.UTC(2026, 10, 24, 8, 30, 0, 123)
@@ -16,14 +16,17 @@ function parts(ofEndpoint = {}, ofJob = {}): RequestParts {
       attemptsLeft: 2,
       runAt: NOW - 1_500,
       payload: PAYLOAD,
-      headers: ofJob,
+      scheduleName: null,
     },
+    headers: ofJob,
     endpoint: {
       name: 'invoice-pdf',
-      url: 'https://example.com/hook?x=1',
       secrets: [newSecret(), newSecret()],
       headers: ofEndpoint,
     },
+    url: 'https://example.com/hook?x=1',
+    completion: null,
+    trace: null,
     now: NOW,
     timeoutMs: 15_000,
     userAgent: 'Posthorn/1.2.3',
@@ -57,6 +60,43 @@ describe('webhookRequest', () => {
       'user-agent': 'Posthorn/1.2.3',
       'accept-encoding': 'identity',
       'content-type': 'application/json',
+    })
+  })
+
+  it('tells an async handler where to report, with the token of the attempt', () => {
+    const completion = { baseUrl: 'https://jobs.example.com/q', token: '7.lease.mac' }
+    const headers = headersOf({ ...parts(), completion })
+    const base = 'https://jobs.example.com/q/jobs/job_01jd2y8x7k0000000000000000'
+    expect(headers).toMatchObject({
+      'posthorn-complete-url': `${base}/complete?token=7.lease.mac`,
+      'posthorn-fail-url': `${base}/fail?token=7.lease.mac`,
+      'posthorn-heartbeat-url': `${base}/heartbeat?token=7.lease.mac`,
+    })
+  })
+
+  it('names the schedule of a job that has one', () => {
+    const given = parts()
+    const headers = headersOf({ ...given, job: { ...given.job, scheduleName: 'nightly' } })
+    expect(headers['posthorn-schedule']).toBe('nightly')
+  })
+
+  it('carries the trace on, over what the caller has set as a header', () => {
+    const trace = { traceparent: '00-1-2-01', tracestate: null }
+    const given = parts({ traceparent: 'old', tracestate: 'old' })
+    expect(headersOf(given)).toMatchObject({ traceparent: 'old', tracestate: 'old' })
+    const headers = headersOf({ ...given, trace })
+    expect(headers.traceparent).toBe('00-1-2-01')
+    expect(headers).not.toHaveProperty('tracestate')
+  })
+
+  it('signs a ping that belongs to no job', () => {
+    const { endpoint, url } = parts()
+    const timing = { now: NOW, timeoutMs: 1_000, userAgent: 'Posthorn/1.2.3' }
+    const request = pingRequest({ id: 'ping_1', endpoint, url, ...timing })
+    expect(request.body.toString()).toBe('{"type":"posthorn.test"}')
+    expect(asRecord(request.headers)).toMatchObject({
+      'posthorn-test': 'true',
+      'webhook-signature': signatureHeader(endpoint.secrets, 'ping_1', 1_795_509_000, request.body),
     })
   })
 

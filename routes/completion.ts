@@ -1,0 +1,195 @@
+// /jobs/:id/complete, fail and heartbeat: what a handler says of its attempt, by the attempt's
+// token.
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { AppError } from '../src/errors.ts'
+import type { FigureBook } from '../src/figure-book.ts'
+import type { Attempt, Job, Lease, Outcome } from '../src/job/job.ts'
+import { isJobId } from '../src/job/job-id.ts'
+import { DEFAULT_RETRY, decide, effectivePolicy } from '../src/job/retry-policy.ts'
+import type { Settlement } from '../src/store/settlement.ts'
+import type { Store } from '../src/store/store.ts'
+import { bearerOf, unauthorized } from './access.ts'
+import { appliedAnswer, heartbeatAnswer } from './answers.ts'
+import { instantText } from './job-answer.ts'
+import { readJob } from './job-lookup.ts'
+import {
+  type CompleteBody,
+  completeBody,
+  type FailBody,
+  failBody,
+  type HeartbeatBody,
+  heartbeatBody,
+  jobParams,
+  tokenQuery,
+} from './job-schemas.ts'
+
+const MAX_RESULT_BYTES = 65_536
+const NO_RESULT = 'null'
+
+interface CompletionRoutes {
+  store: Store
+  figures: FigureBook
+}
+
+interface ByToken {
+  Params: { id: string }
+  Querystring: { token?: string }
+}
+
+/** No API key: the token is the right to speak for this attempt, and for nothing else. */
+const byToken = { config: { open: true } }
+
+export function registerCompletionRoutes(app: FastifyInstance, parts: CompletionRoutes): void {
+  registerComplete(app, parts)
+  registerFail(app, parts)
+  registerHeartbeat(app, parts)
+}
+
+function registerComplete(app: FastifyInstance, parts: CompletionRoutes): void {
+  app.post<ByToken & { Body: CompleteBody }>(
+    '/jobs/:id/complete',
+    {
+      ...byToken,
+      schema: {
+        summary: 'The work of this attempt is done',
+        params: jobParams,
+        querystring: tokenQuery,
+        body: completeBody,
+        response: { 200: appliedAnswer },
+      },
+    },
+    async (request) => {
+      const lease = leaseOf(parts.store, request)
+      const job = await readJob(parts.store, lease.jobId)
+      const attempt = attemptOf(parts.store, job, 'succeeded', 'the handler reported completion')
+      const bytes = request.body.result?.bytes
+      const resultTruncated = (bytes?.byteLength ?? 0) > MAX_RESULT_BYTES
+      const result = resultTruncated ? null : (bytes?.toString() ?? NO_RESULT)
+      return settle(parts, job, { ...lease, attempt, event: 'succeed', result, resultTruncated })
+    },
+  )
+}
+
+function registerFail(app: FastifyInstance, parts: CompletionRoutes): void {
+  const { store } = parts
+  app.post<ByToken & { Body: FailBody }>(
+    '/jobs/:id/fail',
+    {
+      ...byToken,
+      schema: {
+        summary: 'The work of this attempt failed; it is tried again unless retryable is false',
+        params: jobParams,
+        querystring: tokenQuery,
+        body: failBody,
+        response: { 200: appliedAnswer },
+      },
+    },
+    async (request) => {
+      const lease = leaseOf(store, request)
+      const said = request.body
+      const job = await readJob(store, lease.jobId)
+      const [endpoint] = await store.endpointsNamed([job.endpoint])
+      const decision = decide(
+        job,
+        effectivePolicy(endpoint?.retry ?? DEFAULT_RETRY, job.retry),
+        {
+          outcome: 'failed',
+          message: said.message,
+          retryAfterMs: said.retryAfter ?? null,
+          isFinal: !said.retryable,
+        },
+        store.clock.now(),
+        Math.random(),
+      )
+      if (decision.event !== 'reschedule' && decision.event !== 'bury') {
+        throw new Error(`a failure can not lead to ${decision.event}`)
+      }
+      const attempt = attemptOf(store, job, 'failed', said.message)
+      return settle(parts, job, { ...lease, attempt, ...decision })
+    },
+  )
+}
+
+function registerHeartbeat(app: FastifyInstance, { store }: CompletionRoutes): void {
+  app.post<ByToken & { Body: HeartbeatBody }>(
+    '/jobs/:id/heartbeat',
+    {
+      ...byToken,
+      schema: {
+        summary: 'The work of this attempt goes on: keeps it from running out, tells its progress',
+        params: jobParams,
+        querystring: tokenQuery,
+        body: heartbeatBody,
+        response: { 200: heartbeatAnswer },
+      },
+    },
+    async (request) => {
+      const lease = leaseOf(store, request)
+      const { progress, message, extend } = request.body
+      const job = await readJob(store, lease.jobId)
+      const [endpoint] = await store.endpointsNamed([job.endpoint])
+      const isSaid = progress !== undefined || message !== undefined
+      const result = await store.heartbeat(lease, {
+        progress: isSaid ? { value: progress ?? null, message: message ?? null } : null,
+        extendMs: extend ?? null,
+        completionTimeoutMs: endpoint?.completionTimeoutMs ?? 0,
+      })
+      switch (result.kind) {
+        case 'applied':
+          return { leaseExpiresAt: instantText(result.leaseExpiresAt), cancelRequested: false }
+        case 'cancelled':
+          return { leaseExpiresAt: null, cancelRequested: true }
+        case 'lease_lost':
+          throw leaseLost(job)
+        default:
+          throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
+      }
+    },
+  )
+}
+
+/** The lease that the request's token was made for; 401 for any other text. */
+function leaseOf(store: Store, request: FastifyRequest<ByToken>): Lease {
+  const { id } = request.params
+  const token = request.query.token ?? bearerOf(request.headers.authorization)
+  const lease = isJobId(id) && token !== null ? store.attemptTokens.read(id, token) : null
+  if (lease !== null) return lease
+  throw unauthorized('send the token of the attempt, as ?token= or as Authorization: Bearer')
+}
+
+/** Of an attempt that is over already it is not used: the guard of the write does not match. */
+function attemptOf(store: Store, job: Job, outcome: Outcome, message: string): Attempt {
+  const finishedAt = store.clock.now()
+  const startedAt = job.lease?.claimedAt ?? finishedAt
+  return {
+    number: job.attemptCount,
+    startedAt,
+    finishedAt,
+    durationMs: Math.max(0, finishedAt - startedAt),
+    outcome,
+    statusCode: null,
+    errorCode: null,
+    message,
+    responseBody: null,
+    workerId: job.lease?.workerId ?? '',
+  }
+}
+
+async function settle(
+  { store, figures }: CompletionRoutes,
+  job: Job,
+  settlement: Exclude<Settlement, { event: 'await' }>,
+) {
+  const [result] = await store.settle([settlement], true)
+  if (result === 'lease_lost') throw leaseLost(job)
+  const { outcome, durationMs, finishedAt } = settlement.attempt
+  if (result === 'applied') figures.add(job.endpoint, outcome, durationMs, finishedAt)
+  return { applied: true as const }
+}
+
+function leaseLost(job: Job): AppError {
+  return new AppError(
+    'lease_lost',
+    `this attempt no longer holds the job, which is ${job.state} at attempt ${job.attemptCount}`,
+  )
+}

@@ -1,0 +1,122 @@
+// /endpoints/:name/pause, resume, rotate-secret and test.
+import { randomBytes } from 'node:crypto'
+import type { FastifyInstance } from 'fastify'
+import { type Endpoint, newSecret } from '../src/endpoint/endpoint.ts'
+import { AppError } from '../src/errors.ts'
+import type { Store } from '../src/store/store.ts'
+import { pingRequest } from '../src/webhook/request.ts'
+import type { Sender } from '../src/webhook/send.ts'
+import { endpointAnswer, testAnswer } from './answers.ts'
+import { endpointNotFound, sendEndpoint } from './endpoint-answer.ts'
+import { type RotateBody, rotateBody } from './endpoint-schemas.ts'
+import { endpointParams, noBody, nothing } from './schemas.ts'
+
+interface CommandRoutes {
+  store: Store
+  sender: Sender
+  userAgent: string
+}
+
+interface ByName {
+  Params: { name: string }
+}
+
+export function registerEndpointCommands(app: FastifyInstance, parts: CommandRoutes): void {
+  registerChange(app, parts, 'pause', 'Stop deliveries; enqueueing goes on')
+  registerChange(app, parts, 'resume', 'Go on; ends a pause, a rest, and being disabled')
+  registerRotate(app, parts)
+  registerTest(app, parts)
+}
+
+function registerChange(
+  app: FastifyInstance,
+  { store }: CommandRoutes,
+  verb: 'pause' | 'resume',
+  summary: string,
+): void {
+  app.post<ByName>(
+    `/endpoints/:name/${verb}`,
+    {
+      schema: {
+        summary,
+        params: endpointParams,
+        querystring: nothing,
+        body: noBody,
+        response: { 200: endpointAnswer },
+      },
+    },
+    async (request, reply) => {
+      const { name } = request.params
+      const changed =
+        verb === 'pause' ? await store.pauseEndpoint(name) : await store.resumeEndpoint(name)
+      return sendEndpoint(store, reply, changeable(name, changed))
+    },
+  )
+}
+
+function registerRotate(app: FastifyInstance, { store }: CommandRoutes): void {
+  app.post<ByName & { Body: RotateBody }>(
+    '/endpoints/:name/rotate-secret',
+    {
+      schema: {
+        summary: 'A new signing secret; the one before signs too until the overlap ends',
+        params: endpointParams,
+        querystring: nothing,
+        body: rotateBody,
+        response: { 200: endpointAnswer },
+      },
+    },
+    async (request, reply) => {
+      const { name } = request.params
+      const { secret = newSecret(), overlap } = request.body
+      const changed = await store.rotateSecret(name, secret, overlap)
+      return sendEndpoint(store, reply, changeable(name, changed), secret)
+    },
+  )
+}
+
+function changeable(name: string, endpoint: Endpoint | null): Endpoint {
+  if (endpoint === null) throw endpointNotFound(name)
+  if (endpoint.deleting) {
+    throw new AppError('endpoint_in_use', `endpoint "${name}" is being deleted`)
+  }
+  return endpoint
+}
+
+function registerTest(app: FastifyInstance, { store, sender, userAgent }: CommandRoutes): void {
+  app.post<ByName>(
+    '/endpoints/:name/test',
+    {
+      schema: {
+        summary: 'Send one signed ping now, and answer with what came back',
+        params: endpointParams,
+        querystring: nothing,
+        body: noBody,
+        response: { 200: testAnswer },
+      },
+    },
+    async (request) => {
+      const { name } = request.params
+      const [endpoint] = await store.endpointsNamed([name])
+      if (endpoint === undefined) throw endpointNotFound(name)
+      const { url, timeoutMs } = endpoint
+      if (url === null) {
+        throw new AppError(
+          'job_state_conflict',
+          `endpoint "${name}" is pulled: nothing is sent to it`,
+        )
+      }
+      const id = `ping_${randomBytes(12).toString('base64url')}`
+      const ping = pingRequest({ id, endpoint, url, now: store.clock.now(), timeoutMs, userAgent })
+      const end = await sender.send(ping, timeoutMs).ended
+      return {
+        outcome: end.outcome,
+        statusCode: end.statusCode,
+        errorCode: end.errorCode,
+        message: end.message,
+        durationMs: Math.round(end.durationMs),
+        responseBody: end.responseBody,
+      }
+    },
+  )
+}

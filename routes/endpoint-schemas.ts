@@ -1,0 +1,98 @@
+// The wire, inbound: what a client may send about endpoints.
+import { z } from 'zod'
+import {
+  DEFAULT_CIRCUIT_BREAKER,
+  DEFAULT_COMPLETION_TIMEOUT_MS,
+  DEFAULT_TIMEOUT_MS,
+  MAX_URL_LENGTH,
+  secretKey,
+} from '../src/endpoint/endpoint.ts'
+import { formatDuration } from '../src/job/duration.ts'
+import {
+  DAY_MS,
+  duration,
+  extraHeaders,
+  MAX_WAIT_MS,
+  onFinish,
+  pageFields,
+  retryParts,
+  text,
+  timeout,
+} from './schemas.ts'
+
+const MAX_CONCURRENCY = 10_000
+const MAX_RATE_COUNT = 1_000_000
+const MAX_BREAKER_FAILURES = 1_000
+const MIN_EXTENSION_MS = 1_000
+const MAX_EXTENSION_MS = 7 * DAY_MS
+const MAX_CLAIM = 100
+const MAX_CLAIM_LEASE_MS = 3_600_000
+const DEFAULT_CLAIM_LEASE_MS = 30_000
+const MAX_OVERLAP_MS = 30 * DAY_MS
+const DEFAULT_OVERLAP_MS = DAY_MS
+
+const secret = z
+  .string()
+  .max(128)
+  .refine((value) => secretKey(value) !== null, 'expected whsec_ and base64 of 24–64 bytes')
+
+/** How long after a 202 or a heartbeat a completion may come. */
+export const extension = duration(MIN_EXTENSION_MS, MAX_EXTENSION_MS)
+
+export const endpointBody = z.strictObject({
+  url: text(1, MAX_URL_LENGTH)
+    // URL parsers drop some of it silently: another URL than the one that is shown.
+    .refine((url) => !/\s/.test(url), 'holds white space')
+    .nullable()
+    .meta({ description: 'http or https, no userinfo; null: its jobs are pulled' }),
+  description: text(0, 500).default(''),
+  headers: extraHeaders.default({}),
+  timeout: timeout.prefault(formatDuration(DEFAULT_TIMEOUT_MS)),
+  retry: retryParts.default({}),
+  concurrency: z.int().min(1).max(MAX_CONCURRENCY).nullable().default(null),
+  rateLimit: z
+    .strictObject({
+      count: z.int().min(1).max(MAX_RATE_COUNT),
+      per: duration(1, MAX_EXTENSION_MS),
+    })
+    .nullable()
+    .default(null),
+  completion: z.enum(['sync', 'async']).default('sync'),
+  completionTimeout: extension.prefault(formatDuration(DEFAULT_COMPLETION_TIMEOUT_MS)),
+  secret: secret.optional(),
+  onFinish: onFinish.nullable().default(null),
+  circuitBreaker: z
+    .strictObject({
+      failures: z.int().min(1).max(MAX_BREAKER_FAILURES).default(DEFAULT_CIRCUIT_BREAKER.failures),
+      cooldown: duration(0, MAX_EXTENSION_MS).prefault(
+        formatDuration(DEFAULT_CIRCUIT_BREAKER.cooldownMs),
+      ),
+    })
+    .nullable()
+    .prefault({}),
+})
+export type EndpointBody = z.output<typeof endpointBody>
+
+const rotateFields = z.strictObject({
+  secret: secret.optional(),
+  overlap: duration(0, MAX_OVERLAP_MS).prefault(formatDuration(DEFAULT_OVERLAP_MS)),
+})
+export const rotateBody = rotateFields.nullish().transform((body) => body ?? rotateFields.parse({}))
+export type RotateBody = z.output<typeof rotateFields>
+
+const claimFields = z.strictObject({
+  limit: z.int().min(1).max(MAX_CLAIM).default(1),
+  wait: duration(0, MAX_WAIT_MS).prefault('0s'),
+  lease: duration(1_000, MAX_CLAIM_LEASE_MS).prefault(formatDuration(DEFAULT_CLAIM_LEASE_MS)),
+})
+export const claimBody = claimFields.nullish().transform((body) => body ?? claimFields.parse({}))
+export type ClaimBody = z.output<typeof claimFields>
+
+export const deleteEndpointQuery = z.strictObject({
+  force: z
+    .enum(['true', 'false'])
+    .transform((value) => value === 'true')
+    .optional(),
+})
+
+export const endpointsQuery = z.strictObject(pageFields)

@@ -1,0 +1,180 @@
+// POST /jobs/batch: many jobs in one request, each with an answer of its own.
+import type { FastifyInstance } from 'fastify'
+import { AppError } from '../src/errors.ts'
+import type { NewJob, TraceContext } from '../src/job/job.ts'
+import type { ApiMetrics } from '../src/metrics.ts'
+import type { EnqueueResult, Store } from '../src/store/store.ts'
+import { traceContextOf, traceEnqueue } from '../src/tracing.ts'
+import { batchAnswer } from './answers.ts'
+import { storedOrThrow, unknownDependency } from './enqueue-answer.ts'
+import { newJobFrom } from './enqueue-request.ts'
+import { type BatchBody, type BatchJobBody, batchBody, batchJobBody } from './job-schemas.ts'
+import { nothing } from './schemas.ts'
+import { invalidRequest } from './zod-bridge.ts'
+
+/** A batch may be so many times as large as one job's request. */
+const BATCH_SIZE_FACTOR = 16
+/** One write to the store holds no more payload than this, so that others get their turn. */
+const MAX_WRITE_BYTES = 16 * 1_048_576
+
+interface BatchRoutes {
+  store: Store
+  maxBodyBytes: number
+  metrics: ApiMetrics
+}
+
+export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): void {
+  app.post<{ Body: BatchBody }>(
+    '/jobs/batch',
+    {
+      bodyLimit: parts.maxBodyBytes * BATCH_SIZE_FACTOR,
+      config: { scope: 'enqueue' },
+      schema: {
+        summary: 'Enqueue up to 1,000 jobs; each item is answered as a single request would be',
+        body: batchBody,
+        querystring: nothing,
+        response: { 200: batchAnswer },
+      },
+    },
+    async (request) => {
+      const { jobs } = request.body
+      const asked = { endpoint: null, jobCount: jobs.length }
+      return traceEnqueue(traceContextOf(request.headers), asked, async (trace) => {
+        const items = jobs.map((body) => readItem(parts, trace, body))
+        await enqueueInOrder(parts, items)
+        return { items: items.map(answerOf) }
+      })
+    },
+  )
+}
+
+/** One item on its way from request to answer. */
+interface Item {
+  job: NewJob | null
+  /** Ids, and `#n` for earlier items, as they were given. */
+  dependsOn: string[]
+  /** Its id is known before it is stored: no key can lead to another job. */
+  isKeyless: boolean
+  answer: Answer | null
+}
+
+type Answer =
+  | { status: 200 | 201; id: string; deduplicated?: true }
+  | { status: number; error: { code: string; detail: string; errors: AppError['errors'] } }
+
+function readItem(
+  { store, maxBodyBytes }: BatchRoutes,
+  trace: TraceContext | null,
+  body: unknown,
+): Item {
+  const item: Item = { job: null, dependsOn: [], isKeyless: true, answer: null }
+  const checked = batchJobBody.safeParse(body)
+  if (!checked.success) return { ...item, answer: refusal(invalidRequest(checked.error, '')) }
+  const { idempotencyKey, dependsOn, ...rest }: BatchJobBody = checked.data
+  if (rest.payload.bytes.byteLength > maxBodyBytes) {
+    const detail = 'the payload is larger than MAX_BODY_BYTES allows'
+    return { ...item, answer: refusal(new AppError('payload_too_large', detail)) }
+  }
+  try {
+    const now = store.clock.now()
+    item.job = newJobFrom({ ...rest, dependsOn }, idempotencyKey, trace, now)
+    item.dependsOn = item.job.dependsOn
+    item.isKeyless = idempotencyKey === undefined && !rest.dedupe
+  } catch (error) {
+    item.answer = refusal(error)
+  }
+  return item
+}
+
+/**
+ * Writes in stretches, as if each item came by itself: a stretch ends before an item that refers to
+ * one of it whose id is not known yet, and where it gets too large.
+ */
+async function enqueueInOrder(parts: BatchRoutes, items: Item[]): Promise<void> {
+  let stretch: Item[] = []
+  let bytes = 0
+  const write = async () => {
+    await enqueueStretch(parts, stretch)
+    stretch = []
+    bytes = 0
+  }
+  for (const [index, item] of items.entries()) {
+    const itemBytes = item.job?.payload.byteLength ?? 0
+    if (waitsForEarlier(item, items) || bytes + itemBytes > MAX_WRITE_BYTES) await write()
+    if (item.dependsOn.length > 0) resolveReferences(item, items.slice(0, index))
+    if (item.job === null) continue
+    stretch.push(item)
+    bytes += itemBytes
+  }
+  await write()
+}
+
+function waitsForEarlier(item: Item, items: Item[]): boolean {
+  return item.dependsOn.filter(isReference).some((text) => {
+    const earlier = items[indexOf(text)]
+    return earlier !== undefined && earlier.answer === null && !earlier.isKeyless
+  })
+}
+
+/** Puts ids in place of `#n`; an item that refers to nothing is refused. */
+function resolveReferences(item: Item, earlier: Item[]): void {
+  if (item.job === null) return
+  const ids = new Set<string>()
+  for (const text of item.dependsOn) {
+    const id = isReference(text) ? idOf(earlier[indexOf(text)]) : text
+    if (id === null) {
+      item.job = null
+      item.answer = refusal(unknownDependency(`${text} is no earlier item that was stored`))
+      return
+    }
+    ids.add(id)
+  }
+  item.job.dependsOn = [...ids]
+}
+
+function idOf(item: Item | undefined): string | null {
+  if (item?.answer) return 'id' in item.answer ? item.answer.id : null
+  return item?.job?.id ?? null
+}
+
+async function enqueueStretch({ store, metrics }: BatchRoutes, stretch: Item[]): Promise<void> {
+  if (stretch.length === 0) return
+  const startedAtMs = performance.now()
+  metrics.onBatch(stretch.length)
+  const results = await store.enqueue(stretch.map(({ job }) => job as NewJob))
+  const durationMs = performance.now() - startedAtMs
+  stretch.forEach((item, i) => {
+    metrics.onEnqueued((results[i] as EnqueueResult).kind, durationMs)
+    item.answer = answerTo(results[i] as EnqueueResult, item.job as NewJob)
+  })
+}
+
+function answerTo(result: EnqueueResult, job: NewJob): Answer {
+  try {
+    const stored = storedOrThrow(result, job)
+    return stored.kind === 'inserted'
+      ? { status: 201, id: stored.job.id }
+      : { status: 200, id: stored.job.id, deduplicated: true }
+  } catch (error) {
+    return refusal(error)
+  }
+}
+
+function refusal(error: unknown): Answer {
+  if (!(error instanceof AppError)) throw error
+  const { status, code, message: detail, errors } = error
+  return { status, error: { code, detail, errors } }
+}
+
+function answerOf({ answer }: Item): Answer {
+  if (answer === null) throw new Error('an item of a batch was left without an answer')
+  return answer
+}
+
+function isReference(text: string): boolean {
+  return text.startsWith('#')
+}
+
+function indexOf(reference: string): number {
+  return Number(reference.slice(1))
+}

@@ -1,0 +1,217 @@
+// What changes one job: edit, cancel, retry, delete; and its copy.
+import type { FastifyInstance } from 'fastify'
+import { AppError } from '../src/errors.ts'
+import type { Job, NewJob } from '../src/job/job.ts'
+import { isJobId, newJobId } from '../src/job/job-id.ts'
+import type { CommandResult, EditResult } from '../src/store/job-commands.ts'
+import type { Store } from '../src/store/store.ts'
+import { jobAnswer } from './answers.ts'
+import { unknownEndpoint } from './enqueue-answer.ts'
+import type { EnqueueBatcher } from './enqueue-batcher.ts'
+import { dueTimeOf } from './enqueue-request.ts'
+import { ifMatch, stale } from './etag.ts'
+import { jobNotFound, readJob, stateConflict } from './job-lookup.ts'
+import { sendEnqueued, sendJob } from './job-reply.ts'
+import { type EditBody, editBody, jobParams } from './job-schemas.ts'
+import { ifMatchHeaders, noBody, nothing } from './schemas.ts'
+
+interface JobRoutes {
+  store: Store
+  batcher: EnqueueBatcher
+}
+
+interface ById {
+  Params: { id: string }
+}
+
+export function registerJobChangeRoutes(app: FastifyInstance, parts: JobRoutes): void {
+  registerEdit(app, parts)
+  registerCommand(app, parts, 'cancel')
+  registerCommand(app, parts, 'retry')
+  registerCopy(app, parts)
+  registerDelete(app, parts)
+}
+
+function registerEdit(app: FastifyInstance, { store }: JobRoutes): void {
+  app.patch<ById & { Body: EditBody }>(
+    '/jobs/:id',
+    {
+      config: { scope: 'enqueue' },
+      schema: {
+        summary: 'Change a job that is queued',
+        params: jobParams,
+        querystring: nothing,
+        headers: ifMatchHeaders,
+        body: editBody,
+        response: { 200: jobAnswer },
+      },
+    },
+    async (request, reply) => {
+      const { id } = request.params
+      if (!isJobId(id)) throw jobNotFound(id)
+      const change = jobChangeFrom(request.body, store.clock.now())
+      const result = await store.edit(id, change, ifMatch(request.headers))
+      if (result.kind === 'applied') return sendJob(reply, result.job)
+      throw editRefusal(id, result)
+    },
+  )
+}
+
+function jobChangeFrom(body: EditBody, now: number) {
+  const { runAt, delay, expiresIn, payload, ...rest } = body
+  return {
+    ...rest,
+    ...(runAt === undefined && delay === undefined ? {} : { runAt: dueTimeOf(body, now) }),
+    ...(expiresIn === undefined ? {} : { expiresInMs: expiresIn }),
+    ...(payload === undefined ? {} : { payload: payload.bytes }),
+  }
+}
+
+function editRefusal(id: string, result: Exclude<EditResult, { kind: 'applied' }>): AppError {
+  switch (result.kind) {
+    case 'refused':
+      return stateConflict(result.state, 'PATCH', 'one that is queued')
+    case 'already_sent':
+      return new AppError(
+        'job_state_conflict',
+        'the job is queued, but an attempt was sent with its payload: that can not be changed; copy the job instead',
+      )
+    case 'stale':
+      return stale('job', result.version)
+    case 'not_found':
+      return jobNotFound(id)
+    default:
+      throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
+  }
+}
+
+const COMMANDS = {
+  cancel: {
+    summary: 'Cancel a job that is queued or running',
+    needs: 'one that is queued or running',
+  },
+  retry: {
+    summary: 'Queue a dead or cancelled job again, with a fresh budget',
+    needs: 'one that is dead or cancelled',
+  },
+} as const
+
+/** A command on one job: applied and answered with the job, or refused with its state. */
+function registerCommand(
+  app: FastifyInstance,
+  { store }: JobRoutes,
+  verb: keyof typeof COMMANDS,
+): void {
+  app.post<ById>(
+    `/jobs/:id/${verb}`,
+    {
+      config: { scope: 'enqueue' },
+      schema: {
+        summary: COMMANDS[verb].summary,
+        params: jobParams,
+        querystring: nothing,
+        body: noBody,
+        response: { 200: jobAnswer },
+      },
+    },
+    async (request, reply) => {
+      const { id } = request.params
+      const [result] = isJobId(id) ? await store[verb]([id]) : []
+      if (!isDone(verb, result)) throw await refusal(store, verb, id, result)
+      return sendJob(reply, await readJob(store, id))
+    },
+  )
+}
+
+/** Cancelling what is cancelled already changes nothing and is no conflict. */
+function isDone(verb: keyof typeof COMMANDS, result: CommandResult | undefined): boolean {
+  if (result?.kind === 'applied') return true
+  return verb === 'cancel' && result?.kind === 'refused' && result.state === 'cancelled'
+}
+
+async function refusal(
+  store: Store,
+  verb: keyof typeof COMMANDS,
+  id: string,
+  result: CommandResult | undefined,
+): Promise<AppError> {
+  switch (result?.kind) {
+    case 'refused':
+      return stateConflict(result.state, verb, COMMANDS[verb].needs)
+    case 'unknown_endpoint':
+      return unknownEndpoint((await readJob(store, id)).endpoint)
+    case 'dedupe_conflict':
+      return new AppError('dedupe_conflict', `job ${result.jobId} has its dedupe key by now`)
+    default:
+      return jobNotFound(id)
+  }
+}
+
+function registerCopy(app: FastifyInstance, { store, batcher }: JobRoutes): void {
+  app.post<ById>(
+    '/jobs/:id/copy',
+    {
+      config: { scope: 'enqueue' },
+      schema: {
+        summary: 'Enqueue a new job with the same payload and options, due now',
+        params: jobParams,
+        querystring: nothing,
+        body: noBody,
+        response: { 201: jobAnswer },
+      },
+    },
+    async (request, reply) => {
+      const job = await readJob(store, request.params.id)
+      const copy = copyOf(job, store.clock.now())
+      return sendEnqueued(reply, await batcher.enqueue(copy), copy)
+    },
+  )
+}
+
+/** Without its keys, which tell jobs apart, and its dependencies, which were for the first one. */
+function copyOf(job: Job, now: number): NewJob {
+  return {
+    id: newJobId(now),
+    endpoint: job.endpoint,
+    payload: job.payload,
+    createdAt: now,
+    runAt: now,
+    priority: job.priority,
+    maxAttempts: job.maxAttempts,
+    timeoutMs: job.timeoutMs,
+    retry: job.retry,
+    expiresAt: job.expiresAt === null ? null : now + job.expiresAt - job.firstRunAt,
+    tags: job.tags,
+    metadata: job.metadata,
+    headers: job.headers ?? {},
+    idempotency: null,
+    dedupe: null,
+    orderingKey: job.orderingKey,
+    dependsOn: [],
+    onFinish: job.onFinish,
+    scheduleName: null,
+    originKey: null,
+    trace: null,
+  }
+}
+
+function registerDelete(app: FastifyInstance, { store }: JobRoutes): void {
+  app.delete<ById>(
+    '/jobs/:id',
+    {
+      config: { scope: 'enqueue' },
+      schema: {
+        summary: 'Delete a final job with its payload and result',
+        params: jobParams,
+        querystring: nothing,
+      },
+    },
+    async (request, reply) => {
+      const { id } = request.params
+      const result = isJobId(id) ? await store.deleteJob(id) : undefined
+      if (result?.kind === 'applied') return reply.code(204).send()
+      if (result?.kind === 'refused') throw stateConflict(result.state, 'DELETE', 'a final one')
+      throw jobNotFound(id)
+    },
+  )
+}

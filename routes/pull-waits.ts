@@ -1,0 +1,149 @@
+// Claims that wait for work: all of one process share one look at what became due, and hold no
+// connection of the store.
+import type { Socket } from 'node:net'
+import type { ClaimedJob } from '../src/job/job.ts'
+import type { Store } from '../src/store/store.ts'
+
+/** Without a hint a look comes this often while somebody waits. */
+const LOOK_INTERVAL_MS = 250
+/** With hints no more often than this. */
+const MIN_LOOK_INTERVAL_MS = 10
+/** A look goes back this far: a job is seen late when its write was slow. */
+const OVERLAP_MS = 5_000
+/** Each waiting claim is tried at least this often: a resume or a freed limit makes nothing due. */
+const TRY_ALL_INTERVAL_MS = 1_000
+/** Beyond this a claim ends at once with nothing. */
+const MAX_WAITS = 10_000
+
+type Take = () => Promise<ClaimedJob[]>
+
+export interface PullWaits {
+  /**
+   * Takes jobs, as soon as there are some; none when the time is over, the one who asked has
+   * left, or the process stops. Rejects as `take` does.
+   */
+  untilTaken(endpoint: string, take: Take, waitMs: number, asker: Socket): Promise<ClaimedJob[]>
+  stop(): void
+}
+
+interface Wait {
+  endpoint: string
+  take: Take
+  end: (jobs: ClaimedJob[]) => void
+  fail: (error: unknown) => void
+  isTaking: boolean
+  isOver: boolean
+}
+
+/** Waits from the first claim that has to until stop(). */
+export class SharedPullWaits implements PullWaits {
+  readonly #store: Pick<Store, 'due' | 'clock' | 'onWork'>
+  readonly #waits = new Set<Wait>()
+  #isStopped = false
+  #stopHints: (() => void) | null = null
+  #timer: NodeJS.Timeout | null = null
+  #isLooking = false
+  #lookedAtMs = 0
+  #triedAllAtMs = 0
+
+  constructor(store: Pick<Store, 'due' | 'clock' | 'onWork'>) {
+    this.#store = store
+  }
+
+  async untilTaken(
+    endpoint: string,
+    take: Take,
+    waitMs: number,
+    asker: Socket,
+  ): Promise<ClaimedJob[]> {
+    const jobs = await take()
+    if (jobs.length > 0 || waitMs === 0) return jobs
+    if (this.#isStopped || this.#waits.size >= MAX_WAITS) return jobs
+    const { promise, resolve, reject } = Promise.withResolvers<ClaimedJob[]>()
+    const wait = { endpoint, take, end: resolve, fail: reject, isTaking: false, isOver: false }
+    const deadline = setTimeout(giveUp, waitMs, wait)
+    const onLeft = () => giveUp(wait)
+    asker.once('close', onLeft)
+    this.#add(wait)
+    try {
+      return await promise
+    } finally {
+      clearTimeout(deadline)
+      asker.off('close', onLeft)
+      this.#remove(wait)
+    }
+  }
+
+  stop(): void {
+    this.#isStopped = true
+    this.#stopHints?.()
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    for (const wait of this.#waits) giveUp(wait)
+  }
+
+  #add(wait: Wait): void {
+    this.#waits.add(wait)
+    this.#stopHints ??= this.#store.onWork(() => this.#onHint())
+    if (this.#timer === null && !this.#isLooking) this.#planLook(MIN_LOOK_INTERVAL_MS)
+  }
+
+  #remove(wait: Wait): void {
+    this.#waits.delete(wait)
+    if (this.#waits.size > 0 || this.#timer === null) return
+    clearTimeout(this.#timer)
+    this.#timer = null
+  }
+
+  #planLook(inMs: number): void {
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => void this.#look(), inMs)
+  }
+
+  #onHint(): void {
+    if (this.#isLooking || this.#waits.size === 0) return
+    const sinceLookMs = performance.now() - this.#lookedAtMs
+    this.#planLook(Math.max(0, MIN_LOOK_INTERVAL_MS - sinceLookMs))
+  }
+
+  async #look(): Promise<void> {
+    this.#timer = null
+    this.#isLooking = true
+    this.#lookedAtMs = performance.now()
+    const names = await this.#namesToTry()
+    const tried = [...this.#waits].filter(({ endpoint }) => names?.has(endpoint) ?? true)
+    await Promise.all(tried.map(tryToTake))
+    this.#isLooking = false
+    if (this.#waits.size > 0 && !this.#isStopped) this.#planLook(LOOK_INTERVAL_MS)
+  }
+
+  /** null: all of them. */
+  async #namesToTry(): Promise<Set<string> | null> {
+    if (performance.now() - this.#triedAllAtMs > TRY_ALL_INTERVAL_MS) {
+      this.#triedAllAtMs = performance.now()
+      return null
+    }
+    // A store that does not answer ends no wait: each has its own deadline.
+    const since = this.#store.clock.now() - OVERLAP_MS
+    const found = await this.#store.due(since).catch(() => null)
+    return new Set(found?.endpoints ?? [])
+  }
+}
+
+async function tryToTake(wait: Wait): Promise<void> {
+  if (wait.isTaking || wait.isOver) return
+  wait.isTaking = true
+  try {
+    const jobs = await wait.take()
+    if (jobs.length > 0 || wait.isOver) wait.end(jobs)
+  } catch (error) {
+    wait.fail(error)
+  } finally {
+    wait.isTaking = false
+  }
+}
+
+/** What a claim that is under way brings is still handed over. */
+function giveUp(wait: Wait): void {
+  wait.isOver = true
+  if (!wait.isTaking) wait.end([])
+}

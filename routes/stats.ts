@@ -1,0 +1,108 @@
+// GET /stats: how much waits and runs at each endpoint, and what ended in each minute of late.
+import type { FastifyInstance } from 'fastify'
+import { z } from 'zod'
+import { formatDuration } from '../src/job/duration.ts'
+import type { EndpointFigures, QueueSnapshot } from '../src/metrics.ts'
+import { DURATION_BOUNDS_MS, FIGURES_KEPT_MS, type MinuteFigures } from '../src/store/records.ts'
+import type { Store } from '../src/store/store.ts'
+import { instantText } from './job-answer.ts'
+import { duration, endpointName } from './schemas.ts'
+
+const MINUTE_MS = 60_000
+
+const statsQuery = z.strictObject({
+  window: duration(MINUTE_MS, FIGURES_KEPT_MS).optional(),
+  endpoint: endpointName.optional(),
+})
+
+const statsAnswer = z.object({
+  asOf: z.iso.datetime(),
+  liveWorkers: z.int(),
+  endpoints: z.array(
+    z.object({
+      name: z.string(),
+      state: z.string(),
+      queued: z.int(),
+      due: z.int(),
+      running: z.int(),
+      dead: z.int(),
+      more: z.literal(true).optional().meta({ description: 'a figure of 10000 is larger' }),
+      oldestDueAge: z.string().nullable(),
+    }),
+  ),
+  durationBounds: z.array(z.string()).optional().meta({ description: 'upper bounds' }),
+  minutes: z
+    .array(
+      z.object({
+        minute: z.iso.datetime(),
+        succeeded: z.int(),
+        failed: z.int(),
+        durations: z.array(z.int()).meta({ description: 'one for each bound, and one above' }),
+      }),
+    )
+    .optional(),
+})
+
+interface StatsRoute {
+  store: Pick<Store, 'clock' | 'figuresSince'>
+  snapshot: () => Promise<QueueSnapshot>
+}
+
+export function registerStatsRoute(app: FastifyInstance, { store, snapshot }: StatsRoute): void {
+  app.get<{ Querystring: { window?: number; endpoint?: string } }>(
+    '/stats',
+    {
+      schema: {
+        summary: 'Jobs by endpoint and state; with ?window what ended in each minute',
+        querystring: statsQuery,
+        response: { 200: statsAnswer },
+      },
+    },
+    async (request) => {
+      const { window, endpoint } = request.query
+      const { asOf, liveWorkers, endpoints } = await snapshot()
+      const isWanted = (name: string) => endpoint === undefined || name === endpoint
+      const shown = {
+        asOf: instantText(asOf),
+        liveWorkers,
+        endpoints: endpoints
+          .filter(({ name }) => isWanted(name))
+          .map((figures) => endpointStats(figures, asOf)),
+      }
+      if (window === undefined) return shown
+      const figures = await store.figuresSince(store.clock.now() - window)
+      const wanted = figures.filter((one) => isWanted(one.endpoint))
+      const durationBounds = DURATION_BOUNDS_MS.map(formatDuration)
+      return { ...shown, durationBounds, minutes: byMinute(wanted) }
+    },
+  )
+}
+
+function endpointStats(figures: EndpointFigures, asOf: number) {
+  const { oldestDueAt, more, ...counts } = figures
+  return {
+    ...counts,
+    ...(more ? { more } : {}),
+    oldestDueAge: oldestDueAt === null ? null : formatDuration(Math.max(0, asOf - oldestDueAt)),
+  }
+}
+
+/** Of all endpoints together, oldest first. */
+function byMinute(figures: MinuteFigures[]) {
+  const minutes = new Map<number, Omit<MinuteFigures, 'endpoint'>>()
+  for (const { minute, succeeded, failed, durations } of figures) {
+    const sum = minutes.get(minute)
+    if (sum === undefined)
+      minutes.set(minute, { minute, succeeded, failed, durations: [...durations] })
+    else {
+      sum.succeeded += succeeded
+      sum.failed += failed
+      durations.forEach((count, i) => {
+        sum.durations[i] = (sum.durations[i] ?? 0) + count
+      })
+    }
+  }
+  return [...minutes.values()]
+    .sort((a, b) => a.minute - b.minute)
+    .map((sum) => ({ ...sum, minute: instantText(sum.minute) }))
+}

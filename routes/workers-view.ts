@@ -1,0 +1,35 @@
+// GET /workers: the workers that were seen lately, and which of them live.
+import type { FastifyInstance } from 'fastify'
+import { isLive } from '../src/store/records.ts'
+import type { Store } from '../src/store/store.ts'
+import { workerListAnswer } from './answers.ts'
+import { instantText } from './job-answer.ts'
+import { nothing } from './schemas.ts'
+
+export function registerWorkersRoute(app: FastifyInstance, { store }: { store: Store }): void {
+  app.get(
+    '/workers',
+    {
+      schema: {
+        summary: 'Workers seen within the last hour',
+        querystring: nothing,
+        response: { 200: workerListAnswer },
+      },
+    },
+    async () => {
+      const now = store.clock.now()
+      const workers = await store.listWorkers()
+      return {
+        items: workers.map((worker) => ({
+          id: worker.id,
+          version: worker.version,
+          startedAt: instantText(worker.startedAt),
+          seenAt: instantText(worker.seenAt),
+          isLive: isLive(worker, now),
+          concurrency: worker.concurrency,
+          inFlight: worker.inFlight,
+        })),
+      }
+    },
+  )
+}

@@ -1,0 +1,43 @@
+// Adds up what ended, by minute and endpoint, until the store takes it.
+import type { Outcome } from './job/job.ts'
+import { DURATION_BOUNDS_MS, type MinuteFigures } from './store/records.ts'
+
+const MINUTE_MS = 60_000
+/** Beyond so many minutes and endpoints together further ones are left out, not kept waiting. */
+const MAX_OPEN = 10_000
+
+export interface FigureBook {
+  /** @param now epoch milliseconds by the store's clock */
+  add(endpoint: string, outcome: Outcome, durationMs: number, now: number): void
+  /** What was added since the last time. */
+  take(): MinuteFigures[]
+}
+
+export function createFigureBook(): FigureBook {
+  let open = new Map<string, MinuteFigures>()
+  return {
+    add(endpoint, outcome, durationMs, now) {
+      // Neither an end: the one goes on elsewhere, the others say nothing about the endpoint.
+      if (outcome === 'accepted' || outcome === 'interrupted' || outcome === 'cancelled') return
+      const minute = now - (now % MINUTE_MS)
+      const key = `${minute} ${endpoint}`
+      const figures = open.get(key) ?? emptyFigures(minute, endpoint)
+      if (outcome === 'succeeded') figures.succeeded++
+      else figures.failed++
+      const bucket = DURATION_BOUNDS_MS.findIndex((boundMs) => durationMs <= boundMs)
+      const at = bucket === -1 ? DURATION_BOUNDS_MS.length : bucket
+      figures.durations[at] = (figures.durations[at] as number) + 1
+      if (open.size < MAX_OPEN) open.set(key, figures)
+    },
+    take() {
+      const taken = [...open.values()]
+      open = new Map()
+      return taken
+    },
+  }
+}
+
+function emptyFigures(minute: number, endpoint: string): MinuteFigures {
+  const durations = Array.from({ length: DURATION_BOUNDS_MS.length + 1 }, () => 0)
+  return { minute, endpoint, succeeded: 0, failed: 0, durations }
+}

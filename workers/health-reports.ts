@@ -1,0 +1,105 @@
+// What attempts tell about the health of their endpoints, gathered and handed to the store: for the
+// circuit breaker, for rests, and for endpoints that are gone. In calm times it writes nothing.
+import type { Logger } from 'pino'
+import type { Endpoint } from '../src/endpoint/endpoint.ts'
+import type { Outcome } from '../src/job/job.ts'
+import type { HealthReport } from '../src/store/endpoint-results.ts'
+import type { Store } from '../src/store/store.ts'
+import type { AttemptEnd } from '../src/webhook/send.ts'
+
+/** Failures of the endpoint; others are its caller's, ours, or say nothing. */
+const COUNTED: ReadonlySet<Outcome> = new Set([
+  'http_error',
+  'connect_error',
+  'dns_error',
+  'tls_error',
+  'timeout',
+  'protocol_error',
+])
+/** Endpoints in trouble at once; beyond it reports are dropped, and their counts come later. */
+const MAX_WAITING = 10_000
+
+export interface HealthReports {
+  /** @param now by the store's clock */
+  add(endpoint: Endpoint, end: AttemptEnd, now: number): void
+  /** Resolves when all that was added is stored or given up. */
+  drained(): Promise<void>
+}
+
+/** @param onReported told whose state may have changed */
+export function createHealthReports(
+  store: Pick<Store, 'reportHealth'>,
+  onReported: (endpoint: string) => void,
+  log: Logger,
+): HealthReports {
+  let waiting = new Map<string, HealthReport>()
+  /** Reported in trouble by us: a success is then news, whatever an older look at it says. */
+  const troubled = new Set<string>()
+  let writing: Promise<void> | null = null
+
+  async function writeAll(): Promise<void> {
+    // At the end of this turn of the event loop: what ended together goes together.
+    await new Promise((resolve) => setImmediate(resolve))
+    while (waiting.size > 0) {
+      const reports = [...waiting.values()]
+      waiting = new Map()
+      try {
+        await store.reportHealth(reports)
+      } catch (error) {
+        // A count that is lost only makes a breaker trip later.
+        log.warn({ err: error, endpoints: reports.length }, 'health.lost')
+      }
+      for (const { endpoint } of reports) onReported(endpoint)
+    }
+    writing = null
+  }
+
+  return {
+    add(endpoint, end, now) {
+      const { name } = endpoint
+      const known = waiting.get(name)
+      if (known === undefined && waiting.size >= MAX_WAITING) return
+      const isNews =
+        troubled.has(name) || endpoint.failureCount > 0 || endpoint.restingUntil !== null
+      const report = reportAfter(known ?? emptyReport(name), endpoint, end, now)
+      if (report === null || (report.reset && !isNews && isCalm(report))) return
+      if (isCalm(report)) troubled.delete(name)
+      else if (troubled.size < MAX_WAITING) troubled.add(name)
+      waiting.set(name, report)
+      writing ??= writeAll()
+    },
+    async drained() {
+      await writing
+    },
+  }
+}
+
+/** The report with one more attempt in it; null: the attempt says nothing. */
+function reportAfter(
+  report: HealthReport,
+  endpoint: Endpoint,
+  end: AttemptEnd,
+  now: number,
+): HealthReport | null {
+  const { outcome, retryAfterMs } = end
+  if (outcome === 'succeeded' || outcome === 'accepted') {
+    return { ...emptyReport(report.endpoint), reset: true, goneAtVersion: report.goneAtVersion }
+  }
+  if (COUNTED.has(outcome)) return { ...report, failures: report.failures + 1 }
+  if (outcome === 'throttled') {
+    const until = retryAfterMs === null ? null : now + retryAfterMs
+    const earlier = report.throttle?.until ?? null
+    const latest =
+      until === null || earlier === null ? (until ?? earlier) : Math.max(until, earlier)
+    return { ...report, throttle: { until: latest } }
+  }
+  return end.isGone ? { ...report, goneAtVersion: endpoint.version } : null
+}
+
+function isCalm({ failures, throttle, goneAtVersion }: HealthReport): boolean {
+  return failures === 0 && throttle === null && goneAtVersion === null
+}
+
+function emptyReport(endpoint: string): HealthReport {
+  return { endpoint, reset: false, failures: 0, throttle: null, goneAtVersion: null }
+}

@@ -1,0 +1,51 @@
+// Tells the store every few seconds that this worker lives: "no live worker" is an answer.
+import type { Logger } from 'pino'
+import type { WorkerReport } from '../src/store/records.ts'
+import type { Store } from '../src/store/store.ts'
+
+const INTERVAL_MS = 5_000
+
+/** Reports from start() to stop(). */
+export class WorkerReports {
+  readonly #store: Pick<Store, 'reportWorker' | 'removeWorker'>
+  readonly #report: () => WorkerReport
+  readonly #log: Logger
+  #timer: NodeJS.Timeout | null = null
+  #writing: Promise<void> = Promise.resolve()
+
+  constructor(
+    store: Pick<Store, 'reportWorker' | 'removeWorker'>,
+    report: () => WorkerReport,
+    log: Logger,
+  ) {
+    this.#store = store
+    this.#report = report
+    this.#log = log
+  }
+
+  start(): void {
+    this.#tell()
+    this.#timer = setInterval(() => this.#tell(), INTERVAL_MS)
+  }
+
+  /** The worker is gone from the list then. */
+  async stop(): Promise<void> {
+    if (this.#timer !== null) clearInterval(this.#timer)
+    await this.#writing
+    await this.#try(() => this.#store.removeWorker(this.#report().id))
+  }
+
+  #tell(): void {
+    this.#writing = this.#writing.then(() =>
+      this.#try(() => this.#store.reportWorker(this.#report())),
+    )
+  }
+
+  async #try(write: () => Promise<void>): Promise<void> {
+    try {
+      await write()
+    } catch (error) {
+      this.#log.warn({ err: error }, 'worker_report.failed')
+    }
+  }
+}

@@ -1,0 +1,125 @@
+// A worker, put together from its parts: what delivers, what sweeps, what ticks, what reports.
+import { readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Logger } from 'pino'
+import { type Config, fromSetting } from '../src/config.ts'
+import { createFigureBook } from '../src/figure-book.ts'
+import { FigureReports } from '../src/figure-reports.ts'
+import { createWorkerMetrics, type WorkerMetrics } from '../src/metrics.ts'
+import type { Store } from '../src/store/store.ts'
+import { VERSION } from '../src/version.ts'
+import { createAddressPolicy } from '../src/webhook/address-policy.ts'
+import { createSender } from '../src/webhook/send.ts'
+import { deliverJob } from './deliver-job.ts'
+import { DeliveryLoop } from './delivery-loop.ts'
+import { createEndpointCache } from './endpoint-cache.ts'
+import { createHealthReports } from './health-reports.ts'
+import { LeaseRenewal } from './lease-renewal.ts'
+import { Scheduler } from './scheduler.ts'
+import { createSettler } from './settler.ts'
+import { Sweeper } from './sweeper.ts'
+import { WorkerReports } from './worker-reports.ts'
+
+/** After the grace: time to store what was interrupted. */
+export const SETTLE_DEADLINE_MS = 5_000
+const STOP_CHECK_MS = 20
+
+export interface Worker {
+  metrics: WorkerMetrics
+  /** Attempts that are under way or whose outcome is not stored yet. */
+  unsettledCount(): number
+  start(): void
+  /** Lets attempts finish for the grace, gives back the rest, and tells what it has to tell. */
+  stop(): Promise<void>
+}
+
+/** @throws ConfigError for targets or certificates that can not be used */
+export function createWorker(config: Config, store: Store, workerId: string, log: Logger): Worker {
+  const surroundings = watchSurroundings(config, store)
+  const { sender, endpoints, publicUrl } = surroundings
+  const { LEASE_DURATION: leaseMs, WORKER_CONCURRENCY: concurrency } = config
+  const metrics = createWorkerMetrics({
+    concurrency,
+    inFlightCount: () => loop.inFlightCount,
+    commandCount: () => store.commandCount,
+  })
+  const figures = createFigureBook()
+  const settler = createSettler(store, (size) => metrics.onBatch('settle', size), log)
+  const leases = new LeaseRenewal(store, leaseMs, log)
+  const health = createHealthReports(store, endpoints.forget, log)
+  const delivery = {
+    ...{ clock: store.clock, sender, leases, settle: settler.settle, health, figures, metrics },
+    ...{ mintToken: store.attemptTokens.mint, publicUrl, workerId, log },
+  }
+  const loop: DeliveryLoop = new DeliveryLoop({
+    ...{ store, endpoints, workerId, concurrency, leaseMs, log },
+    deliver: (...attempt) => deliverJob(delivery, ...attempt),
+    pollIntervalMs: config.POLL_INTERVAL,
+    onClaimed: (jobCount) => metrics.onBatch('claim', jobCount),
+  })
+  const sweep = { intervalMs: config.SWEEP_INTERVAL, leaseMs }
+  const sweeper = new Sweeper(store, sweep, metrics.onSwept, log)
+  const scheduler = new Scheduler(store, log)
+  const figureReports = new FigureReports(store, figures, log)
+  const startedAt = store.clock.now()
+  const self = { id: workerId, version: VERSION, startedAt, concurrency }
+  const report = () => ({ ...self, inFlight: loop.inFlightCount })
+  const reports = new WorkerReports(store, report, log)
+  return {
+    metrics,
+    unsettledCount: () => loop.unsettledCount,
+    start() {
+      for (const part of [leases, loop, sweeper, scheduler, figureReports, reports]) part.start()
+    },
+    async stop() {
+      // At once: a scheduler may have to wait for its store, and nothing is to be claimed
+      // meanwhile.
+      await Promise.all([scheduler.stop(), stopDelivering(loop, leases, config.SHUTDOWN_GRACE)])
+      await health.drained()
+      for (const part of [sweeper, figureReports, reports]) await part.stop()
+      await sender.close()
+    },
+  }
+}
+
+/** The sender and the endpoints, with what the API says of itself: both depend on its mode. */
+function watchSurroundings(config: Config, store: Store) {
+  const allowedTargets = config.ALLOWED_TARGETS ?? []
+  const policyFor = (allowLoopback: boolean) =>
+    fromSetting('ALLOWED_TARGETS', () => createAddressPolicy({ allowedTargets, allowLoopback }))
+  const policies = { local: policyFor(true), other: policyFor(false) }
+  let policy = policies.other
+  let publicUrl = config.PUBLIC_URL
+  const certificatesPath = config.EXTRA_CA_CERTS
+  const sender = fromSetting('EXTRA_CA_CERTS', () =>
+    createSender({
+      connections: config.WORKER_CONCURRENCY,
+      policy: () => policy,
+      extraCaCerts: certificatesPath === null ? null : readFileSync(certificatesPath, 'utf8'),
+      now: () => store.clock.now(),
+    }),
+  )
+  const endpoints = createEndpointCache(store, (mode) => {
+    policy = mode?.localMode ? policies.local : policies.other
+    publicUrl = mode?.publicUrl ?? config.PUBLIC_URL
+  })
+  return { sender, endpoints, publicUrl: () => publicUrl }
+}
+
+/** No claim any more; what is in flight may finish within the grace, the rest is given back. */
+async function stopDelivering(
+  loop: DeliveryLoop,
+  leases: LeaseRenewal,
+  graceMs: number,
+): Promise<void> {
+  await loop.stop()
+  await untilIdle(loop, graceMs)
+  leases.abortAll('interrupted')
+  await untilIdle(loop, SETTLE_DEADLINE_MS)
+  leases.stop()
+}
+
+async function untilIdle(loop: DeliveryLoop, deadlineMs: number): Promise<void> {
+  const untilMs = performance.now() + deadlineMs
+  while (loop.unsettledCount > 0 && performance.now() < untilMs) await sleep(STOP_CHECK_MS)
+}

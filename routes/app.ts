@@ -10,7 +10,7 @@ import Fastify, {
 import type { z } from 'zod'
 import { AppError } from '../src/errors.ts'
 import type { FigureBook } from '../src/figure-book.ts'
-import { createApiMetrics } from '../src/metrics.ts'
+import { type ApiMetrics, createApiMetrics } from '../src/metrics.ts'
 import type { Store } from '../src/store/store.ts'
 import type { AddressPolicy } from '../src/webhook/address-policy.ts'
 import type { Sender } from '../src/webhook/send.ts'
@@ -38,7 +38,7 @@ import { registerReferencePage } from './reference-page.ts'
 import { registerScheduleRoutes } from './schedules.ts'
 import { registerServiceRoutes } from './service.ts'
 import { registerStatsRoute } from './stats.ts'
-import { createStoredKeys } from './stored-keys.ts'
+import { createStoredKeys, type StoredKeys } from './stored-keys.ts'
 import { registerWorkersRoute } from './workers-view.ts'
 import { validatorCompiler } from './zod-bridge.ts'
 
@@ -68,27 +68,8 @@ const REQUEST_ID_SHAPE = /^[A-Za-z0-9._-]{1,64}$/
 const CONTENT_TYPE_SHAPE = /^application\/json\s*(;\s*charset="?utf-8"?\s*)?$/i
 
 export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
-  const { store, log } = options
-  const app = Fastify({
-    loggerInstance: log,
-    logController: new LogController({ disableRequestLogging: true }),
-    bodyLimit: options.maxBodyBytes,
-    requestTimeout: REQUEST_TIMEOUT_MS,
-    keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
-    // An id that is too long to be one is unknown, not malformed.
-    routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
-    requestIdHeader: false,
-    genReqId: (request) => requestIdFrom(request.headers['x-request-id']),
-    // A client's Host is judged by our own check, in our own words.
-    http: { requireHostHeader: false },
-    clientErrorHandler: sendClientError,
-    frameworkErrors: (error, request, reply) => sendProblem(request, reply, error),
-    forceCloseConnections: 'idle',
-  })
-  // Node's own answer to an expectation it does not know is no problem+json; it may be ignored.
-  app.server.on('checkExpectation', (request, response) => {
-    app.server.emit('request', request, response)
-  })
+  const { store } = options
+  const app = createServer(options)
   const methods = createMethodTable(app)
   app.setValidatorCompiler<z.ZodType>(validatorCompiler)
   app.setSerializerCompiler(() => (data) => JSON.stringify(data))
@@ -107,6 +88,40 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   const metrics = createApiMetrics(() => store.commandCount)
   countRequests(app, metrics)
 
+  await app.register(swagger, openapiOptions(options.version))
+  await app.register(async (routes) => registerRoutes(routes, options, metrics, storedKeys))
+  await app.ready()
+  return app
+}
+
+function createServer({ log, maxBodyBytes }: AppOptions): FastifyInstance {
+  const app = Fastify({
+    loggerInstance: log,
+    logController: new LogController({ disableRequestLogging: true }),
+    bodyLimit: maxBodyBytes,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
+    // An id that is too long to be one is unknown, not malformed.
+    routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
+    requestIdHeader: false,
+    genReqId: (request) => requestIdFrom(request.headers['x-request-id']),
+    // A client's Host is judged by our own check, in our own words.
+    http: { requireHostHeader: false },
+    clientErrorHandler: sendClientError,
+    frameworkErrors: (error, request, reply) => sendProblem(request, reply, error),
+    forceCloseConnections: 'idle',
+  })
+  ignoreExpectations(app)
+  return app
+}
+
+function registerRoutes(
+  app: FastifyInstance,
+  options: AppOptions,
+  metrics: ApiMetrics,
+  storedKeys: StoredKeys,
+): void {
+  const { store, version, maxBodyBytes } = options
   const batcher = createEnqueueBatcher(store, metrics.onBatch)
   const waits = createJobWaits(store)
   const pulls = new SharedPullWaits(store)
@@ -114,30 +129,23 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
     waits.stop()
     pulls.stop()
   })
-
-  await app.register(swagger, openapiOptions(options.version))
-  await app.register(async (routes) => {
-    const { version, maxBodyBytes } = options
-    const snapshot = createQueueSnapshot(store)
-    registerServiceRoutes(routes, { store, version })
-    registerReferencePage(routes)
-    registerEndpointRoutes(routes, options)
-    registerEndpointCommands(routes, { ...options, userAgent: `Posthorn/${version}` })
-    registerPullRoute(routes, { store, pulls })
-    registerJobRoutes(routes, { store, batcher, waits, metrics })
-    registerBatchRoute(routes, { store, maxBodyBytes, metrics })
-    registerBulkRoutes(routes, { store })
-    registerJobChangeRoutes(routes, { store, batcher })
-    registerExplainRoute(routes, { store })
-    registerCompletionRoutes(routes, options)
-    registerScheduleRoutes(routes, { store })
-    registerKeyRoutes(routes, { store, storedKeys })
-    registerStatsRoute(routes, { store, snapshot })
-    registerWorkersRoute(routes, { store })
-    registerMetricsRoute(routes, { metrics, snapshot })
-  })
-  await app.ready()
-  return app
+  const snapshot = createQueueSnapshot(store)
+  registerServiceRoutes(app, { store, version })
+  registerReferencePage(app)
+  registerEndpointRoutes(app, options)
+  registerEndpointCommands(app, { ...options, userAgent: `Posthorn/${version}` })
+  registerPullRoute(app, { store, pulls })
+  registerJobRoutes(app, { store, batcher, waits, metrics })
+  registerBatchRoute(app, { store, maxBodyBytes, metrics })
+  registerBulkRoutes(app, { store })
+  registerJobChangeRoutes(app, { store, batcher })
+  registerExplainRoute(app, { store })
+  registerCompletionRoutes(app, options)
+  registerScheduleRoutes(app, { store })
+  registerKeyRoutes(app, { store, storedKeys })
+  registerStatsRoute(app, { store, snapshot })
+  registerWorkersRoute(app, { store })
+  registerMetricsRoute(app, { metrics, snapshot })
 }
 
 /** One parser for all: JSON in UTF-8, a payload kept as bytes, an empty body as none. */
@@ -160,6 +168,13 @@ function acceptJson(app: FastifyInstance): void {
       return body.length === 0 ? undefined : parseEnvelope(body)
     },
   )
+}
+
+/** Node would answer an Expect that it does not know by itself, and not with a problem. */
+function ignoreExpectations(app: FastifyInstance): void {
+  app.server.on('checkExpectation', (request, response) => {
+    app.server.emit('request', request, response)
+  })
 }
 
 function requestIdFrom(header: string | string[] | undefined): string {

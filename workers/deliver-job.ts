@@ -68,7 +68,7 @@ export async function deliverJob(
   try {
     const end = asAccepted(endpoint, await sending.ended)
     onEnded()
-    record(parts, job, endpoint, end)
+    await record(parts, job, endpoint, end)
     if (end.outcome !== 'lost') {
       const settlement = settlementOf(parts, job, endpoint, end)
       const result = await parts.settle(settlement)
@@ -118,16 +118,17 @@ function asAccepted(endpoint: Endpoint, end: AttemptEnd): AttemptEnd {
   return isAccepted ? { ...end, outcome: 'accepted' } : end
 }
 
+/** Resolves when the endpoint rests or is disabled, should this attempt lead to that. */
 function record(
   { health, figures, metrics, clock }: DeliveryParts,
   job: ClaimedJob,
   endpoint: Endpoint,
   end: AttemptEnd,
-): void {
+): Promise<void> {
   const now = clock.now()
-  health.add(endpoint, end, now)
   figures.add(job.endpoint, end.outcome, end.durationMs, now)
   metrics.onAttempt(job.endpoint, end.outcome, end.durationMs)
+  return health.add(endpoint, end, now)
 }
 
 function settlementOf(

@@ -20,8 +20,13 @@ const COUNTED: ReadonlySet<Outcome> = new Set([
 const MAX_WAITING = 10_000
 
 export interface HealthReports {
-  /** @param now by the store's clock */
-  add(endpoint: Endpoint, end: AttemptEnd, now: number): void
+  /**
+   * Resolves when what the attempt tells is stored or given up. An attempt is settled only then:
+   * the place that frees is not to be taken before the endpoint rests.
+   *
+   * @param now by the store's clock
+   */
+  add(endpoint: Endpoint, end: AttemptEnd, now: number): Promise<void>
   /** Resolves when all that was added is stored or given up. */
   drained(): Promise<void>
 }
@@ -33,6 +38,7 @@ export function createHealthReports(
   log: Logger,
 ): HealthReports {
   let waiting = new Map<string, HealthReport>()
+  let stored = Promise.withResolvers<void>()
   /** Reported in trouble by us: a success is then news, whatever an older look at it says. */
   const troubled = new Set<string>()
   let writing: Promise<void> | null = null
@@ -42,7 +48,9 @@ export function createHealthReports(
     await new Promise((resolve) => setImmediate(resolve))
     while (waiting.size > 0) {
       const reports = [...waiting.values()]
+      const { resolve } = stored
       waiting = new Map()
+      stored = Promise.withResolvers()
       try {
         await store.reportHealth(reports)
       } catch (error) {
@@ -50,12 +58,13 @@ export function createHealthReports(
         log.warn({ err: error, endpoints: reports.length }, 'health.lost')
       }
       for (const { endpoint } of reports) onReported(endpoint)
+      resolve()
     }
     writing = null
   }
 
   return {
-    add(endpoint, end, now) {
+    async add(endpoint, end, now) {
       const { name } = endpoint
       const known = waiting.get(name)
       if (known === undefined && waiting.size >= MAX_WAITING) return
@@ -67,6 +76,7 @@ export function createHealthReports(
       else if (troubled.size < MAX_WAITING) troubled.add(name)
       waiting.set(name, report)
       writing ??= writeAll()
+      await stored.promise
     },
     async drained() {
       await writing

@@ -1,0 +1,239 @@
+// What an endpoint's answer means: each kind of answer, its outcome, and what follows from it.
+
+import type { AddressInfo } from 'node:net'
+import { createServer } from 'node:net'
+import { createServer as createTlsServer } from 'node:tls'
+import { afterAll, describe, expect, it } from 'vitest'
+import { ENGINES } from '../support/deployment.ts'
+import { type Body, CONCURRENT, soon, useGround } from './ground.ts'
+
+const ONCE = { retry: { maxAttempts: 1 } }
+
+describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
+  const ground = useGround(engine, { LEASE_DURATION: '1500ms', SHUTDOWN_GRACE: '100ms' })
+  const closing: (() => void)[] = []
+  afterAll(() => {
+    for (const close of closing) close()
+  })
+  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
+    ground.posthorn.request(...all)
+  const read = (id: string) => ground.get(`/jobs/${id}`)
+
+  /** Dead after the one attempt it has, at an endpoint with this URL. */
+  async function deadAt(url: string, fields: object = {}): Promise<Body> {
+    const site = await ground.site()
+    const put = await ground.posthorn.endpoint(site.name, url, { ...ONCE, timeout: '2s' })
+    expect(put.status).toBe(200)
+    return ground.posthorn.job(await site.enqueue(fields), 'dead')
+  }
+
+  it('2xx: succeeded, and the body is the result', async () => {
+    for (const status of [200, 201, 202, 204, 299]) {
+      const body = status === 204 ? undefined : '{"ok":true}'
+      const site = await ground.site({ status, ...(body === undefined ? {} : { body }) })
+      const job = await ground.posthorn.job(await site.enqueue(), 'succeeded')
+      expect(job.result).toEqual(status === 204 ? null : { ok: true })
+      expect(job.attempts).toMatchObject([{ outcome: 'succeeded', statusCode: status }])
+    }
+  })
+
+  it('2xx: once its status line has come the attempt succeeded, whatever becomes of the body', async () => {
+    const server = createServer((socket) => {
+      socket.on('error', () => {})
+      socket.once('data', () => {
+        socket.write('HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"half":')
+        socket.end()
+      })
+    })
+    const url = await listening(server)
+    const site = await ground.site()
+    await ground.posthorn.endpoint(site.name, url, ONCE)
+    const job = await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    expect(job).toMatchObject({ result: null, attempts: [{ outcome: 'succeeded' }] })
+  })
+
+  it('202 on an async endpoint: accepted; running, and it awaits completion', async () => {
+    const site = await ground.site(202, { completion: 'async' })
+    const id = await site.enqueue()
+    await soon(async () =>
+      expect(await read(id)).toMatchObject({
+        state: 'running',
+        phase: 'awaiting_completion',
+        attempts: [],
+      }),
+    )
+    const { log } = ground.workers[0] as (typeof ground.workers)[number]
+    await soon(() =>
+      expect(
+        log.find((line) => line.msg === 'attempt.finished' && line.jobId === id),
+      ).toMatchObject({
+        outcome: 'accepted',
+        statusCode: 202,
+      }),
+    )
+  })
+
+  it('3xx: http_error, never followed, retried', async () => {
+    const elsewhere = await ground.receive()
+    const moved = { status: 307, headers: { location: elsewhere.url } }
+    const site = await ground.site([moved, 200])
+    const job = await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    expect(job.attempts).toMatchObject([{ outcome: 'http_error', statusCode: 307 }, {}])
+    expect(elsewhere.requests).toHaveLength(0)
+  })
+
+  it('400, 413, 414, 415, 422: rejected, dead at once', async () => {
+    for (const status of [400, 413, 414, 415, 422]) {
+      const site = await ground.site({ status, body: 'why' })
+      const job = await ground.posthorn.job(await site.enqueue(), 'dead')
+      expect(job).toMatchObject({ attemptCount: 1, failure: { reason: 'rejected' } })
+      expect(job.attempts).toMatchObject([
+        { outcome: 'rejected', statusCode: status, responseBody: 'why' },
+      ])
+    }
+  })
+
+  it('posthorn-no-retry: rejected on any status from 300, beats 410 and 429, means nothing on 2xx', async () => {
+    const headers = { 'posthorn-no-retry': 'true', 'retry-after': '60' }
+    for (const status of [302, 410, 429, 500, 503]) {
+      const site = await ground.site({ status, headers })
+      const job = await ground.posthorn.job(await site.enqueue(), 'dead')
+      expect(job).toMatchObject({ attemptCount: 1, failure: { reason: 'rejected' } })
+      expect(job.attempts).toMatchObject([{ outcome: 'rejected', statusCode: status }])
+      // Neither disabled nor at rest: the next job is sent.
+      site.receiver.answerWith(200)
+      await ground.posthorn.job(await site.enqueue(), 'succeeded')
+      expect((await site.read()).state).toBe('active')
+    }
+    const fine = await ground.site({ status: 200, headers })
+    await ground.posthorn.job(await fine.enqueue(), 'succeeded')
+    const other = { 'posthorn-no-retry': 'false' }
+    const site = await ground.site([{ status: 500, headers: other }, 200])
+    await ground.posthorn.job(await site.enqueue(), 'succeeded')
+  })
+
+  it('any other status: http_error, retried; Retry-After counts when it is longer', async () => {
+    for (const status of [401, 404, 408, 409, 500, 503]) {
+      const site = await ground.site([status, 200])
+      const job = await ground.posthorn.job(await site.enqueue(), 'succeeded')
+      expect(job.attempts).toMatchObject([{ outcome: 'http_error', statusCode: status }, {}])
+    }
+    const site = await ground.site([{ status: 500, headers: { 'retry-after': '1' } }, 200])
+    await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    const [one, two] = site.receiver.requests.map(({ atMs }) => atMs) as [number, number]
+    expect(two - one).toBeGreaterThan(950)
+    expect((await site.read()).state).toBe('active')
+  })
+
+  it('no connection: connect_error, with its code', async () => {
+    const receiver = await ground.receive()
+    await receiver.close()
+    const refused = await deadAt(receiver.url)
+    expect(refused.attempts).toMatchObject([
+      { outcome: 'connect_error', statusCode: null, errorCode: 'ECONNREFUSED' },
+    ])
+    const server = createServer((socket) => {
+      socket.on('error', () => {})
+      socket.once('data', () => socket.resetAndDestroy())
+    })
+    const reset = await deadAt(await listening(server))
+    expect(reset.attempts).toMatchObject([{ outcome: 'connect_error' }])
+  })
+
+  it('name does not resolve: dns_error', async () => {
+    const job = await deadAt('http://no-such-host.invalid/')
+    expect(job.attempts).toMatchObject([{ outcome: 'dns_error', statusCode: null }])
+  })
+
+  it('TLS: tls_error when the other side speaks it wrong or not at all', async () => {
+    const plain = await ground.receive()
+    const spoken = await deadAt(plain.url.replace('http:', 'https:'))
+    expect(spoken.attempts).toMatchObject([{ outcome: 'tls_error' }])
+    const server = createTlsServer({}, () => {})
+    server.on('tlsClientError', () => {})
+    const job = await deadAt((await listening(server)).replace('http:', 'https:'))
+    expect(job.attempts).toMatchObject([{ outcome: 'tls_error', statusCode: null }])
+  })
+
+  it('total deadline passed: timeout, also while headers drip; a body that drips is cut off', async () => {
+    const dripping = (start: string) =>
+      createServer((socket) => {
+        socket.on('error', () => {})
+        socket.once('data', () => {
+          socket.write(start)
+          const drip = setInterval(() => socket.writable && socket.write('x'), 20)
+          socket.on('close', () => clearInterval(drip))
+        })
+      })
+    const headers = await listening(dripping('HTTP/1.1 200 OK\r\nA: '))
+    const late = await deadAt(headers, { timeout: '300ms' })
+    expect(late.attempts).toMatchObject([{ outcome: 'timeout', statusCode: null }])
+    const body = await listening(dripping('HTTP/1.1 500 No\r\nContent-Length: 9999\r\n\r\n'))
+    // Of the rows that match, the first from the top decides: its status was there in time.
+    const cut = await deadAt(body, { timeout: '300ms' })
+    expect(cut.attempts).toMatchObject([{ outcome: 'http_error', statusCode: 500 }])
+    for (const { attempts } of [late, cut]) expect(attempts[0].durationMs).toBeLessThan(2_000)
+  })
+
+  it('address policy: blocked, dead at once, and the refusal names what would allow it', async () => {
+    // An API that allows more than the worker: what is dialled is judged by the worker itself.
+    await ground.posthorn.startApi({ ALLOWED_TARGETS: '10.0.0.0/8' })
+    const job = await deadAt('http://10.0.0.1/', { retry: { maxAttempts: 5 } })
+    expect(job).toMatchObject({ attemptCount: 1, failure: { reason: 'rejected' } })
+    expect(job.attempts).toMatchObject([
+      { outcome: 'blocked', message: expect.stringMatching(/10\.0\.0\.1.*ALLOWED_TARGETS/) },
+    ])
+  })
+
+  it('answer is not HTTP, or headers over 16 KiB: protocol_error', async () => {
+    const answers = [
+      'hello, who is there?\r\n\r\n',
+      `HTTP/1.1 200 OK\r\nA: ${'x'.repeat(20_000)}\r\n\r\n`,
+    ]
+    for (const answer of answers) {
+      const server = createServer((socket) => {
+        socket.on('error', () => {})
+        socket.once('data', () => socket.end(answer))
+      })
+      const job = await deadAt(await listening(server))
+      expect(job.attempts).toMatchObject([{ outcome: 'protocol_error' }])
+    }
+  })
+
+  // It ends the workers that the other tests need.
+  it('lost, interrupted, cancelled: say that nobody knows the answer, or that it is discarded', {
+    concurrent: false,
+  }, async () => {
+    const site = await ground.site('hang', { timeout: '1m' })
+    const cancelled = await site.enqueue()
+    await ground.posthorn.job(cancelled, 'running')
+    await send('POST', `/jobs/${cancelled}/cancel`)
+    expect((await read(cancelled)).attempts).toMatchObject([{ outcome: 'cancelled' }])
+
+    const interrupted = await site.enqueue()
+    await ground.posthorn.job(interrupted, 'running')
+    const [first] = ground.workers
+    const second = await ground.posthorn.startWorker()
+    expect(await first?.stop()).toBe(0)
+    await soon(async () =>
+      expect(await read(interrupted)).toMatchObject({ attempts: [{ outcome: 'interrupted' }] }),
+    )
+    await ground.posthorn.job(interrupted, 'running')
+    await second.stop('SIGKILL')
+    ground.workers = [await ground.posthorn.startWorker()]
+    await soon(async () =>
+      expect((await read(interrupted)).attempts).toMatchObject([
+        { outcome: 'interrupted' },
+        { outcome: 'lost' },
+      ]),
+    )
+  })
+
+  async function listening(server: ReturnType<typeof createServer>): Promise<string> {
+    await new Promise<void>((resolve) => {
+      server.listen(0, '127.0.0.1', resolve)
+    })
+    closing.push(() => server.close())
+    return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  }
+})

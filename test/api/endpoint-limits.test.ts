@@ -1,0 +1,97 @@
+import { describe, expect, it } from 'vitest'
+import { ENGINES } from '../support/deployment.ts'
+import { at, CONCURRENT, heldReplies, soon, useGround } from './ground.ts'
+
+const HOOK = 'http://127.0.0.1:8099/hook'
+
+describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
+  const ground = useGround(engine)
+  const put = (settings: object, name = 'probe') =>
+    ground.posthorn.request('PUT', `/endpoints/${name}`, { url: HOOK, ...settings })
+
+  /** Each is refused, and the error names the field. */
+  async function expectRefused(path: string, ...all: object[]): Promise<void> {
+    for (const settings of all) {
+      const answer = await put(settings)
+      expect([settings, answer.status]).toEqual([settings, 400])
+      expect(answer.body.code).toBe('invalid_request')
+      expect(answer.body.errors.map((error: { path: string }) => error.path)).toContain(path)
+    }
+  }
+
+  it('concurrency: attempts in flight over all workers, 1 to 10,000 or null', async () => {
+    expect((await put({})).body.concurrency).toBe(null)
+    expect((await put({ concurrency: 10_000 })).body.concurrency).toBe(10_000)
+    await expectRefused(
+      '/concurrency',
+      ...[0, 10_001, 1.5, '5'].map((concurrency) => ({ concurrency })),
+    )
+    const held = heldReplies()
+    const site = await ground.site(held.script, { concurrency: 2 })
+    const ids = await Promise.all(Array.from({ length: 5 }, () => site.enqueue()))
+    await site.receiver.waitFor((requests) => requests.length === 2)
+    expect((await site.read()).counts).toEqual({ queued: 3, running: 2 })
+    expect(site.receiver.requests).toHaveLength(2)
+    held.release(200)
+    for (const id of ids) await ground.posthorn.job(id, 'succeeded')
+  })
+
+  it('rateLimit: attempts started over all workers, {count, per} or null', async () => {
+    expect((await put({})).body.rateLimit).toBe(null)
+    const given = { count: 5, per: '60s' }
+    expect((await put({ rateLimit: given })).body.rateLimit).toEqual({ count: 5, per: '1m' })
+    await expectRefused('/rateLimit/count', { rateLimit: { count: 0, per: '1s' } })
+    await expectRefused(
+      '/rateLimit/per',
+      { rateLimit: { count: 1, per: '0s' } },
+      { rateLimit: { count: 1 } },
+    )
+    const site = await ground.site(200, { rateLimit: { count: 2, per: '400ms' } })
+    const startedAtMs = performance.now()
+    const ids = await Promise.all(Array.from({ length: 5 }, () => site.enqueue()))
+    for (const id of ids) await ground.posthorn.job(id, 'succeeded')
+    // Two at once, and three more tokens of 200 ms each.
+    expect(performance.now() - startedAtMs).toBeGreaterThanOrEqual(590)
+  })
+
+  it('completion: sync or async; with async a 202 is no end', async () => {
+    expect((await put({})).body.completion).toBe('sync')
+    await expectRefused('/completion', { completion: 'later' }, { completion: null })
+    const sync = await ground.site(202)
+    await ground.posthorn.job(await sync.enqueue(), 'succeeded')
+    const async = await ground.site(202, { completion: 'async' })
+    const id = await async.enqueue()
+    await soon(async () =>
+      expect(await ground.get(`/jobs/${id}`)).toMatchObject({ phase: 'awaiting_completion' }),
+    )
+  })
+
+  it('completionTimeout: how long after the 202, 1s to 7d, by default 15m', async () => {
+    expect((await put({})).body.completionTimeout).toBe('15m')
+    expect((await put({ completionTimeout: '168h' })).body.completionTimeout).toBe('7d')
+    await expectRefused(
+      '/completionTimeout',
+      { completionTimeout: '999ms' },
+      { completionTimeout: '7d1s' },
+    )
+    const site = await ground.site(202, { completion: 'async', completionTimeout: '5m' })
+    const id = await site.enqueue()
+    await soon(async () => {
+      const job = await ground.get(`/jobs/${id}`)
+      expect(job.phase).toBe('awaiting_completion')
+      const leftMs = at(job.lease.expiresAt) - Date.now()
+      expect(leftMs).toBeGreaterThan(4 * 60_000)
+      expect(leftMs).toBeLessThan(5 * 60_000 + 2_000)
+    })
+  })
+
+  it('circuitBreaker: {failures 1–1000, cooldown} or null, by default 20 and 30s', async () => {
+    expect((await put({})).body.circuitBreaker).toEqual({ failures: 20, cooldown: '30s' })
+    expect((await put({ circuitBreaker: null })).body.circuitBreaker).toBe(null)
+    const given = { failures: 1_000, cooldown: '60s' }
+    const answer = await put({ circuitBreaker: given })
+    expect(answer.body.circuitBreaker).toEqual({ failures: 1_000, cooldown: '1m' })
+    const failures = (count: number) => ({ circuitBreaker: { failures: count, cooldown: '1s' } })
+    await expectRefused('/circuitBreaker/failures', failures(0), failures(1_001))
+  })
+})

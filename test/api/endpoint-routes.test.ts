@@ -1,0 +1,226 @@
+// The table of endpoint routes.
+import { Webhook } from 'standardwebhooks'
+import { describe, expect, it } from 'vitest'
+import { ENGINES } from '../support/deployment.ts'
+import { at, CONCURRENT, heldReplies, soon, useGround } from './ground.ts'
+
+describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
+  const ground = useGround(engine)
+  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
+    ground.posthorn.request(...all)
+
+  it('PUT /endpoints/:name: creates with 201, replaces with 200, and keeps what is not settings', async () => {
+    const path = '/endpoints/deploy.1_a-b'
+    const first = await send('PUT', path, { url: null, description: 'one', concurrency: 3 })
+    expect(first).toMatchObject({ status: 201, body: { version: 1 } })
+    await send('POST', `${path}/pause`)
+    const second = await send('PUT', path, { url: null, description: 'two' })
+    expect(second).toMatchObject({
+      status: 200,
+      body: { description: 'two', concurrency: null, state: 'paused' },
+    })
+    expect(second.body.createdAt).toBe(first.body.createdAt)
+    expect(second.body.version).toBeGreaterThan(first.body.version)
+    for (const name of ['Upper', '-first', '.first', 'a b', 'a'.repeat(65), '%C3%A4']) {
+      expect((await send('PUT', `/endpoints/${name}`, { url: null })).status).toBe(400)
+    }
+    expect((await send('PUT', `/endpoints/${'a'.repeat(64)}`, { url: null })).status).toBe(201)
+  })
+
+  it('GET /endpoints: by name, page by page', async () => {
+    const names = ['list-a', 'list-b', 'list-c'] as const
+    for (const name of names) await send('PUT', `/endpoints/${name}`, { url: null })
+    const found: string[] = []
+    let cursor: string | null = null
+    do {
+      const page: Awaited<ReturnType<typeof ground.get>> = await ground.get(
+        `/endpoints?limit=2${cursor === null ? '' : `&cursor=${cursor}`}`,
+      )
+      expect(page.items.length).toBeLessThanOrEqual(2)
+      for (const item of page.items) {
+        expect(item).not.toHaveProperty('secret')
+        found.push(item.name)
+      }
+      cursor = page.nextCursor
+    } while (cursor !== null)
+    expect(found).toEqual([...found].sort())
+    expect(found).toEqual(expect.arrayContaining([...names]))
+    expect(new Set(found).size).toBe(found.length)
+  })
+
+  it('GET /endpoints/:name: one, with its version as ETag', async () => {
+    const site = await ground.pulled()
+    const { status, headers, body } = await send('GET', `/endpoints/${site.name}`)
+    expect({ status, name: body.name }).toEqual({ status: 200, name: site.name })
+    expect(headers.get('etag')).toBe(`"${body.version}"`)
+  })
+
+  it('DELETE /endpoints/:name: 204 when idle, 409 in use, and by force its jobs are buried and it is gone', async () => {
+    const idle = await ground.pulled()
+    expect((await send('DELETE', `/endpoints/${idle.name}`)).status).toBe(204)
+    expect((await send('GET', `/endpoints/${idle.name}`)).status).toBe(404)
+    const held = heldReplies()
+    const site = await ground.site(held.script)
+    const path = `/endpoints/${site.name}`
+    const running = await site.enqueue()
+    const queued = await site.enqueue({ delay: '1h' })
+    await ground.posthorn.job(running, 'running')
+    expect((await send('DELETE', path)).status).toBe(409)
+    expect((await send('DELETE', `${path}?force=false`)).status).toBe(409)
+    const forced = await send('DELETE', `${path}?force=true`)
+    expect(forced).toMatchObject({ status: 202, body: { name: site.name, state: 'deleting' } })
+    expect((await site.post()).status).toBe(422)
+    for (const id of [running, queued]) {
+      const job = await ground.posthorn.job(id, 'dead')
+      expect(job.failure.reason).toBe('endpoint_gone')
+    }
+    held.release(200)
+    await soon(async () => expect((await send('GET', path)).status).toBe(404))
+    expect((await ground.get(`/jobs/${running}`)).state).toBe('dead')
+    expect((await send('POST', `/jobs/${queued}/retry`)).status).toBe(422)
+    expect((await send('PUT', path, { url: null })).status).toBe(201)
+  })
+
+  it('POST /endpoints/:name/pause: deliveries stop, enqueueing goes on, a PUT does not end it', async () => {
+    const site = await ground.site()
+    const paused = await send('POST', `/endpoints/${site.name}/pause`)
+    expect(paused).toMatchObject({ status: 200, body: { state: 'paused' } })
+    expect((await send('POST', `/endpoints/${site.name}/pause`)).status).toBe(200)
+    const id = await site.enqueue()
+    await send('PUT', `/endpoints/${site.name}`, { url: site.receiver.url })
+    const other = await ground.site()
+    await ground.posthorn.job(await other.enqueue(), 'succeeded')
+    expect((await ground.get(`/jobs/${id}`)).state).toBe('queued')
+    expect(site.receiver.requests).toHaveLength(0)
+  })
+
+  it('POST /endpoints/:name/resume: deliveries go on within 1 s, also of one that was disabled', async () => {
+    const site = await ground.site(200)
+    await send('POST', `/endpoints/${site.name}/pause`)
+    const id = await site.enqueue()
+    const resumed = await send('POST', `/endpoints/${site.name}/resume`)
+    expect(resumed).toMatchObject({ status: 200, body: { state: 'active' } })
+    await ground.posthorn.job(id, 'succeeded')
+    site.receiver.answerWith(410)
+    const waiting = await site.enqueue({ delay: '1h' })
+    await ground.posthorn.job(await site.enqueue(), 'dead')
+    await soon(async () => expect((await site.read()).state).toBe('disabled'))
+    await send('PUT', `/endpoints/${site.name}`, { url: site.receiver.url })
+    expect(await site.read()).toMatchObject({ state: 'disabled', disabledReason: 'gone' })
+    site.receiver.answerWith(200)
+    const enabled = await send('POST', `/endpoints/${site.name}/resume`)
+    expect(enabled.body).toMatchObject({ state: 'active', disabledReason: null })
+    await send('PATCH', `/jobs/${waiting}`, { delay: '0s' })
+    await ground.posthorn.job(waiting, 'succeeded')
+  })
+
+  it('state: disabled is shown before paused, paused before resting', async () => {
+    const site = await ground.site({ status: 429, headers: { 'retry-after': '60' } })
+    const throttled = await site.enqueue()
+    await soon(async () => expect((await site.read()).state).toBe('resting'))
+    await send('POST', `/endpoints/${site.name}/pause`)
+    expect((await site.read()).state).toBe('paused')
+    await send('POST', `/endpoints/${site.name}/resume`)
+    expect(await site.read()).toMatchObject({ state: 'active', restingUntil: null })
+    // The pause comes while the attempt that will answer 410 is under way.
+    const held = heldReplies()
+    site.receiver.answerWith(held.script)
+    await send('PATCH', `/jobs/${throttled}`, { delay: '0s' })
+    await ground.posthorn.job(throttled, 'running')
+    held.release(410)
+    await soon(async () => expect((await site.read()).state).toBe('disabled'))
+    await send('POST', `/endpoints/${site.name}/pause`)
+    expect((await site.read()).state).toBe('disabled')
+    await send('POST', `/endpoints/${site.name}/resume`)
+    expect((await site.read()).state).toBe('active')
+  })
+
+  it('POST /endpoints/:name/rotate-secret: a new secret once, and both sign during the overlap', async () => {
+    const site = await ground.site()
+    const path = `/endpoints/${site.name}`
+    const given = `whsec_${Buffer.alloc(32, 1).toString('base64')}`
+    const { body: first } = await send('PUT', path, { url: site.receiver.url, secret: given })
+    expect(first.secret).toBe(given)
+    const rotated = await send('POST', `${path}/rotate-secret`)
+    expect(rotated.status).toBe(200)
+    expect(rotated.body.secret).toMatch(/^whsec_/)
+    expect(rotated.body.secret).not.toBe(given)
+    expect(rotated.body.secretHint).toBe(rotated.body.secret.slice(-4))
+    await soon(async () => {
+      await ground.posthorn.job(await site.enqueue(), 'succeeded')
+      expect(signers([given, rotated.body.secret])).toEqual([true, true])
+    })
+    const chosen = `whsec_${Buffer.alloc(24, 2).toString('base64')}`
+    const body = { secret: chosen, overlap: '0s' }
+    expect((await send('POST', `${path}/rotate-secret`, body)).body.secret).toBe(chosen)
+    await soon(async () => {
+      await ground.posthorn.job(await site.enqueue(), 'succeeded')
+      expect(signers([given, rotated.body.secret, chosen]).at(-1)).toBe(true)
+      expect(signers([rotated.body.secret])).toEqual([false])
+    })
+    expect(await site.read()).not.toHaveProperty('secret')
+
+    function signers(secrets: string[]): boolean[] {
+      const request = site.receiver.requests.at(-1)
+      const headers = request?.headers as Record<string, string>
+      return secrets.map((secret) => {
+        try {
+          new Webhook(secret).verify(String(request?.body), headers)
+          return true
+        } catch {
+          return false
+        }
+      })
+    }
+  })
+
+  it('POST /endpoints/:name/test: one signed ping now, answered with the attempt', async () => {
+    const body = 'r'.repeat(10_000)
+    const site = await ground.site({ status: 418, body }, { headers: { 'x-own': 'yes' } })
+    const path = `/endpoints/${site.name}`
+    const { body: put } = await send('POST', `${path}/rotate-secret`)
+    const answer = await send('POST', `${path}/test`)
+    expect(answer).toMatchObject({
+      status: 200,
+      body: { outcome: 'http_error', statusCode: 418, durationMs: expect.any(Number) },
+    })
+    expect(answer.body.responseBody).toBe(body.slice(0, 4_096))
+    const [ping] = site.receiver.requests
+    expect(ping).toMatchObject({
+      method: 'POST',
+      headers: { 'posthorn-test': 'true', 'x-own': 'yes' },
+    })
+    const headers = ping?.headers as Record<string, string>
+    expect(new Webhook(put.secret).verify(String(ping?.body), headers)).toEqual({
+      type: 'posthorn.test',
+    })
+    expect((await site.read()).counts).toEqual({ queued: 0, running: 0 })
+    await site.receiver.close()
+    const refused = await send('POST', `${path}/test`)
+    expect(refused.body).toMatchObject({ outcome: 'connect_error', errorCode: 'ECONNREFUSED' })
+    const pulled = await ground.pulled()
+    const conflict = await send('POST', `/endpoints/${pulled.name}/test`)
+    expect(conflict).toMatchObject({ status: 409, body: { code: 'job_state_conflict' } })
+  })
+
+  it('a change to an endpoint: reaches the worker within 1 s, and an attempt under way keeps what it began with', async () => {
+    const held = heldReplies()
+    const site = await ground.site(held.script)
+    const other = await ground.receive()
+    const first = await site.enqueue()
+    await ground.posthorn.job(first, 'running')
+    const { body } = await send('PUT', `/endpoints/${site.name}`, { url: other.url })
+    const changedAtMs = performance.now()
+    held.release(200)
+    await ground.posthorn.job(first, 'succeeded')
+    while (performance.now() - changedAtMs < 1_000) {
+      await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    }
+    const toOld = site.receiver.requests.length
+    const startedAtMs = performance.now()
+    await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    expect(startedAtMs - changedAtMs).toBeGreaterThanOrEqual(1_000)
+    expect(site.receiver.requests).toHaveLength(toOld)
+    expect(at(body.updatedAt)).toBeGreaterThan(0)
+  })
+})

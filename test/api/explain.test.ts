@@ -1,0 +1,163 @@
+// GET /jobs/:id/explain: every reason, brought about for real.
+import { describe, expect, it } from 'vitest'
+import { ENGINES } from '../support/deployment.ts'
+import { at, type Body, CONCURRENT, changeIsKnown, heldReplies, soon, useGround } from './ground.ts'
+
+describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
+  const ground = useGround(engine)
+  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
+    ground.posthorn.request(...all)
+  const explain = (id: string): Promise<Body> => ground.get(`/jobs/${id}/explain`)
+
+  it('not_due: and when it is', async () => {
+    const site = await ground.pulled()
+    const { body } = await site.post({ delay: '1h' })
+    expect(await explain(body.id)).toEqual({
+      state: 'queued',
+      reason: 'not_due',
+      detail: expect.stringContaining(body.runAt),
+      expectedAt: body.runAt,
+    })
+  })
+
+  it('not_due: also of one that waits for its retry', async () => {
+    const retry = { backoff: { type: 'fixed', delay: '1h', jitter: 0 } }
+    const site = await ground.site(500, { retry })
+    const id = await site.enqueue()
+    await soon(async () => expect(await explain(id)).toMatchObject({ reason: 'not_due' }))
+    expect(at((await explain(id)).expectedAt)).toBeGreaterThan(Date.now() + 3_000_000)
+  })
+
+  it('endpoint_paused: until somebody resumes it', async () => {
+    const site = await ground.site()
+    await send('POST', `/endpoints/${site.name}/pause`)
+    const id = await site.enqueue()
+    expect(await explain(id)).toMatchObject({
+      state: 'queued',
+      reason: 'endpoint_paused',
+      detail: expect.stringContaining(`POST /endpoints/${site.name}/resume`),
+      expectedAt: null,
+    })
+  })
+
+  it('endpoint_disabled: after a 410, until somebody resumes it', async () => {
+    const site = await ground.site(410)
+    const waiting = await site.enqueue({ delay: '1h' })
+    await site.enqueue()
+    await soon(async () => expect((await site.read()).state).toBe('disabled'))
+    await changeIsKnown()
+    await send('PATCH', `/jobs/${waiting}`, { delay: '0s' })
+    expect(await explain(waiting)).toMatchObject({
+      reason: 'endpoint_disabled',
+      detail: expect.stringContaining(`POST /endpoints/${site.name}/resume`),
+      expectedAt: null,
+    })
+  })
+
+  it('endpoint_resting: until the rest is over', async () => {
+    const site = await ground.site({ status: 429, headers: { 'retry-after': '60' } })
+    await site.enqueue()
+    await soon(async () => expect((await site.read()).state).toBe('resting'))
+    const id = await site.enqueue()
+    const { reason, expectedAt } = await explain(id)
+    expect(reason).toBe('endpoint_resting')
+    expect(expectedAt).toBe((await site.read()).restingUntil)
+    expect(at(expectedAt) - Date.now()).toBeGreaterThan(50_000)
+  })
+
+  it('concurrency_full: while as many attempts are in flight as may be', async () => {
+    const held = heldReplies()
+    const site = await ground.site(held.script, { concurrency: 1 })
+    const first = await site.enqueue()
+    await ground.posthorn.job(first, 'running')
+    const second = await site.enqueue()
+    expect(await explain(second)).toMatchObject({ state: 'queued', reason: 'concurrency_full' })
+    held.release(200)
+    await ground.posthorn.job(second, 'succeeded')
+  })
+
+  it('rate_limited: and when the next attempt may start', async () => {
+    const site = await ground.site(200, { rateLimit: { count: 1, per: '1h' } })
+    await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    const id = await site.enqueue()
+    const { reason, expectedAt } = await explain(id)
+    expect(reason).toBe('rate_limited')
+    const untilMs = at(expectedAt) - Date.now()
+    expect(untilMs).toBeGreaterThan(3_500_000)
+    expect(untilMs).toBeLessThanOrEqual(3_600_000)
+  })
+
+  it('behind_ordering_key: and which job is before it', async () => {
+    const site = await ground.pulled()
+    const first = await site.enqueue({ orderingKey: 'k', delay: '1h' })
+    const second = await site.enqueue({ orderingKey: 'k' })
+    const third = await site.enqueue({ orderingKey: 'k' })
+    for (const id of [second, third]) {
+      expect(await explain(id)).toMatchObject({
+        state: 'queued',
+        reason: 'behind_ordering_key',
+        detail: expect.stringContaining(first),
+      })
+    }
+    expect((await explain(first)).reason).toBe('not_due')
+    await send('POST', `/jobs/${first}/cancel`)
+    await soon(async () => expect((await explain(second)).reason).toBe('next_in_line'))
+    expect(await explain(third)).toMatchObject({ detail: expect.stringContaining(second) })
+  })
+
+  it('waiting_for_dependencies: and for which job', async () => {
+    const site = await ground.pulled()
+    const first = await site.enqueue({ delay: '1h' })
+    const id = await site.enqueue({ dependsOn: [first] })
+    expect(await explain(id)).toMatchObject({
+      state: 'queued',
+      reason: 'waiting_for_dependencies',
+      detail: expect.stringContaining(first),
+    })
+  })
+
+  it('next_in_line: due, and nothing in its way', async () => {
+    const site = await ground.pulled()
+    expect(await explain(await site.enqueue())).toMatchObject({
+      state: 'queued',
+      reason: 'next_in_line',
+      expectedAt: expect.any(String),
+    })
+  })
+
+  it('running: with the attempt under way, or its handler to report', async () => {
+    const held = heldReplies()
+    const site = await ground.site(held.script, { completion: 'async' })
+    const id = await site.enqueue()
+    await ground.posthorn.job(id, 'running')
+    expect(await explain(id)).toMatchObject({
+      state: 'running',
+      reason: 'running',
+      detail: expect.stringContaining('attempt 1'),
+    })
+    held.release(202)
+    await soon(async () => expect((await explain(id)).detail).toMatch(/report completion/))
+  })
+
+  it('final: with what became of it', async () => {
+    const site = await ground.site(422)
+    const id = await site.enqueue()
+    await ground.posthorn.job(id, 'dead')
+    expect(await explain(id)).toMatchObject({
+      state: 'dead',
+      reason: 'final',
+      detail: expect.stringContaining('422'),
+      expectedAt: null,
+    })
+  })
+
+  // It ends the workers that the other tests need.
+  it('no_live_worker: when none has been seen lately', { concurrent: false }, async () => {
+    for (const worker of ground.workers) await worker.stop()
+    const site = await ground.site()
+    const id = await site.enqueue()
+    expect(await explain(id)).toMatchObject({ state: 'queued', reason: 'no_live_worker' })
+    ground.workers.push(await ground.posthorn.startWorker())
+    await ground.posthorn.job(id, 'succeeded')
+  })
+})

@@ -1,0 +1,178 @@
+// The table of job routes, continued: those that change jobs.
+import { describe, expect, it } from 'vitest'
+import { ENGINES } from '../support/deployment.ts'
+import { at, CONCURRENT, heldReplies, soon, useGround } from './ground.ts'
+
+describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
+  const ground = useGround(engine)
+  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
+    ground.posthorn.request(...all)
+  const read = (id: string) => ground.get(`/jobs/${id}`)
+  const conflict = { status: 409, body: { code: 'job_state_conflict' } }
+
+  it('POST /jobs/:id/cancel: queued or running at once, again is 200, final is 409', async () => {
+    const held = heldReplies()
+    const site = await ground.site(held.script)
+    const queued = await site.enqueue({ delay: '1h' })
+    for (let i = 0; i < 2; i++) {
+      const answer = await send('POST', `/jobs/${queued}/cancel`)
+      expect(answer).toMatchObject({ status: 200, body: { state: 'cancelled', attempts: [] } })
+    }
+    const running = await site.enqueue()
+    await ground.posthorn.job(running, 'running')
+    const cancelled = await send('POST', `/jobs/${running}/cancel`)
+    expect(cancelled).toMatchObject({ status: 200, body: { state: 'cancelled', lease: null } })
+    held.release({ status: 200, body: '"too late"' })
+    const other = await ground.site()
+    const done = await other.enqueue()
+    await ground.posthorn.job(done, 'succeeded')
+    expect(await send('POST', `/jobs/${done}/cancel`)).toMatchObject(conflict)
+    expect(await read(running)).toMatchObject({ state: 'cancelled', result: null })
+  })
+
+  it('POST /jobs/:id/retry: dead or cancelled to queued with a fresh budget, else 409', async () => {
+    const site = await ground.site([500, 500, 200], { retry: { maxAttempts: 2, backoff: FAST } })
+    const id = await site.enqueue({ expiresIn: '1h' })
+    await ground.posthorn.job(id, 'dead')
+    const retried = await send('POST', `/jobs/${id}/retry`)
+    expect(retried).toMatchObject({
+      status: 200,
+      body: { state: 'queued', failure: null, finishedAt: null, expiresAt: null, attemptCount: 2 },
+    })
+    const done = await ground.posthorn.job(id, 'succeeded')
+    expect(done).toMatchObject({ attemptCount: 3, maxAttempts: 2, fence: 3 })
+    expect(await send('POST', `/jobs/${id}/retry`)).toMatchObject(conflict)
+    const queued = await site.enqueue({ delay: '1h' })
+    expect(await send('POST', `/jobs/${queued}/retry`)).toMatchObject(conflict)
+  })
+
+  it('POST /jobs/:id/retry: 409 dedupe_conflict when another job holds its dedupe key by now', async () => {
+    const site = await ground.pulled()
+    const dedupe = { key: 'k', mode: 'keep' }
+    const first = await site.enqueue({ dedupe })
+    await send('POST', `/jobs/${first}/cancel`)
+    const second = await site.enqueue({ dedupe })
+    const refused = await send('POST', `/jobs/${first}/retry`)
+    expect(refused).toMatchObject({ status: 409, body: { code: 'dedupe_conflict' } })
+    expect(refused.body.detail).toContain(second)
+    await send('POST', `/jobs/${second}/cancel`)
+    expect((await send('POST', `/jobs/${first}/retry`)).status).toBe(200)
+  })
+
+  it('PATCH /jobs/:id: while queued each field it names, and nothing else', async () => {
+    const site = await ground.pulled()
+    const id = await site.enqueue({ expiresIn: '1h' })
+    const change = { priority: 9, tags: ['t'], metadata: { m: '1' }, payload: { n: 2 } }
+    const edited = await send('PATCH', `/jobs/${id}`, { ...change, delay: '2h' })
+    expect(edited).toMatchObject({ status: 200, body: change })
+    // The first runAt moved, and expiresIn counts from there.
+    expect(at(edited.body.expiresAt) - at(edited.body.runAt)).toBe(3_600_000)
+    const expiring = await send('PATCH', `/jobs/${id}`, { expiresIn: '90m' })
+    expect(at(expiring.body.expiresAt) - at(expiring.body.runAt)).toBe(5_400_000)
+    const instant = new Date(Date.now() + 3_600_000).toISOString()
+    expect((await send('PATCH', `/jobs/${id}`, { runAt: instant })).body.runAt).toBe(instant)
+    const wrong = [{}, { endpoint: site.name }, { delay: '1s', runAt: instant }, { retry: {} }]
+    for (const body of wrong) expect((await send('PATCH', `/jobs/${id}`, body)).status).toBe(400)
+    expect(await read(id)).toMatchObject({ ...change, runAt: instant })
+    await send('PATCH', `/jobs/${id}`, { delay: '0s' })
+    const { body } = await send('POST', `/endpoints/${site.name}/claim`)
+    expect(body.jobs[0]).toMatchObject({ id, payload: { n: 2 } })
+    expect(await send('PATCH', `/jobs/${id}`, { priority: 1 })).toMatchObject(conflict)
+  })
+
+  it('PATCH /jobs/:id: the payload only as long as nothing was sent', async () => {
+    const retry = { maxAttempts: 2, backoff: { ...FAST, delay: '1h' } }
+    const site = await ground.site(500, { retry })
+    const id = await site.enqueue()
+    await soon(async () => expect((await read(id)).attempts).toHaveLength(1))
+    expect(await send('PATCH', `/jobs/${id}`, { payload: 2 })).toMatchObject(conflict)
+    expect((await send('PATCH', `/jobs/${id}`, { priority: 1 })).status).toBe(200)
+    expect((await read(id)).payload).toEqual({})
+  })
+
+  it('POST /jobs/cancel: all that a filter finds, up to a limit, or only their number', async () => {
+    const site = await ground.pulled()
+    for (let i = 0; i < 5; i++) await site.enqueue({ tags: i < 3 ? ['some'] : [] })
+    const cancel = (body: object) => send('POST', '/jobs/cancel', body)
+    const filter = { endpoint: site.name }
+    const dry = await cancel({ filter, dryRun: true })
+    expect(dry).toMatchObject({ status: 200, body: { matched: 5, affected: 0 } })
+    expect((await site.read()).counts.queued).toBe(5)
+    expect((await cancel({ filter: { ...filter, tag: 'some' }, limit: 2 })).body).toEqual({
+      matched: 2,
+      affected: 2,
+      more: true,
+    })
+    expect((await cancel({ filter: { ...filter, state: 'running' } })).body).toEqual({
+      matched: 0,
+      affected: 0,
+    })
+    expect((await cancel({ filter })).body).toEqual({ matched: 3, affected: 3 })
+    expect((await cancel({ filter })).body).toEqual({ matched: 0, affected: 0 })
+    const wrong = [{}, { filter: {} }, { filter, limit: 0 }, { filter, limit: 10_001 }]
+    for (const body of wrong) expect((await cancel(body)).status).toBe(400)
+    expect((await cancel({ filter: { colour: 'red' } })).status).toBe(400)
+  })
+
+  it('POST /jobs/retry: dead and cancelled ones, also by their failure reason', async () => {
+    const site = await ground.site(422)
+    const dead = await site.enqueue()
+    await ground.posthorn.job(dead, 'dead')
+    const cancelled = await site.enqueue({ delay: '1h' })
+    await send('POST', `/jobs/${cancelled}/cancel`)
+    const retry = (filter: object) =>
+      send('POST', '/jobs/retry', { filter: { endpoint: site.name, ...filter } })
+    expect((await retry({ failureReason: 'expired' })).body).toEqual({ matched: 0, affected: 0 })
+    site.receiver.answerWith(200)
+    expect((await retry({ failureReason: 'rejected' })).body).toEqual({ matched: 1, affected: 1 })
+    await ground.posthorn.job(dead, 'succeeded')
+    const before = new Date(Date.now() - 3_600_000).toISOString()
+    expect((await retry({ createdBefore: before })).body.matched).toBe(0)
+    expect((await retry({ createdAfter: before })).body).toEqual({ matched: 1, affected: 1 })
+    await ground.posthorn.job(cancelled, 'succeeded')
+  })
+
+  it('DELETE /jobs/:id: a final job is gone with payload and result, another is 409', async () => {
+    const site = await ground.site()
+    const queued = await site.enqueue({ delay: '1h' })
+    expect(await send('DELETE', `/jobs/${queued}`)).toMatchObject(conflict)
+    const key = { 'idempotency-key': 'deleted' }
+    const { body } = await site.post({}, key)
+    await ground.posthorn.job(body.id, 'succeeded')
+    const removed = await send('DELETE', `/jobs/${body.id}`)
+    expect(removed).toMatchObject({ status: 204, body: '' })
+    expect((await send('GET', `/jobs/${body.id}`)).status).toBe(404)
+    expect((await send('GET', `/jobs/${body.id}/payload`)).status).toBe(404)
+    expect((await send('DELETE', `/jobs/${body.id}`)).status).toBe(404)
+  })
+
+  it('POST /jobs/:id/copy: a new job with the same payload and options, due now', async () => {
+    const site = await ground.pulled()
+    const options = {
+      payload: { n: [1.5] },
+      priority: 7,
+      timeout: '1m',
+      tags: ['t'],
+      metadata: { a: 'b' },
+      retry: { maxAttempts: 4 },
+      onFinish: site.name,
+      orderingKey: 'o',
+    }
+    const original = await site.post(
+      { ...options, delay: '1h', dedupe: { key: 'd', mode: 'reject' } },
+      { 'idempotency-key': 'original' },
+    )
+    const copy = await send('POST', `/jobs/${original.body.id}/copy`)
+    const { body } = copy
+    expect(copy).toMatchObject({
+      status: 201,
+      body: { ...options, onFinish: original.body.onFinish, state: 'queued', attemptCount: 0 },
+    })
+    expect(body.id).not.toBe(original.body.id)
+    expect(copy.headers.get('location')).toBe(`/jobs/${body.id}`)
+    expect(body.runAt).toBe(body.createdAt)
+    expect([body.idempotencyKey, body.dedupeKey]).toEqual([null, null])
+  })
+})
+
+const FAST = { type: 'fixed', delay: '20ms', jitter: 0 }

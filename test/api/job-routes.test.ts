@@ -1,0 +1,199 @@
+// The table of job routes.
+import { describe, expect, it } from 'vitest'
+import { ENGINES } from '../support/deployment.ts'
+import { at, type Body, CONCURRENT, heldReplies, soon, useGround } from './ground.ts'
+
+describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
+  const ground = useGround(engine)
+  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
+    ground.posthorn.request(...all)
+  const read = (id: string) => ground.get(`/jobs/${id}`)
+
+  it('POST /jobs: 201 with where it is and all of it', async () => {
+    const site = await ground.pulled()
+    const { status, headers, body } = await site.post()
+    expect(status).toBe(201)
+    expect(headers.get('location')).toBe(`/jobs/${body.id}`)
+    const { id, runAt, createdAt, timeout, retry, version, ...rest } = body
+    expect(id).toMatch(/^job_/)
+    expect([timeout, retry, version]).toEqual([null, null, 1])
+    expect(at(runAt)).toBe(at(createdAt))
+    expect(rest).toEqual({
+      endpoint: site.name,
+      state: 'queued',
+      priority: 5,
+      startedAt: null,
+      finishedAt: null,
+      expiresAt: null,
+      attemptCount: 0,
+      maxAttempts: 10,
+      fence: 0,
+      phase: null,
+      lease: null,
+      progress: null,
+      result: null,
+      resultTruncated: false,
+      failure: null,
+      attempts: [],
+      payload: {},
+      payloadBytes: 2,
+      tags: [],
+      metadata: {},
+      headers: {},
+      idempotencyKey: null,
+      dedupeKey: null,
+      orderingKey: null,
+      scheduleName: null,
+      dependsOn: [],
+      onFinish: null,
+    })
+    expect(await read(id)).toEqual(body)
+  })
+
+  it('GET /jobs/:id: the job after its attempts, with lease and attempts as they are', async () => {
+    const held = heldReplies()
+    const site = await ground.site([{ status: 500, body: 'no' }, 200])
+    const id = await site.enqueue()
+    const done = await ground.posthorn.job(id, 'succeeded')
+    expect(done.attempts).toHaveLength(2)
+    expect(done.attempts[0]).toEqual({
+      number: 1,
+      startedAt: done.startedAt,
+      finishedAt: expect.any(String),
+      durationMs: expect.any(Number),
+      outcome: 'http_error',
+      statusCode: 500,
+      errorCode: null,
+      message: expect.any(String),
+      responseBody: 'no',
+      workerId: expect.any(String),
+    })
+    expect(done).toMatchObject({ fence: 2, attemptCount: 2, lease: null, result: null })
+    const slow = await ground.site(held.script)
+    const { lease, phase } = await ground.posthorn.job(await slow.enqueue(), 'running')
+    expect(phase).toBe('sending')
+    expect(Object.keys(lease).sort()).toEqual(['expiresAt', 'workerId'])
+    held.release(200)
+  })
+
+  it('GET /jobs/:id: the result is the JSON of the answer, or its text, up to 64 KiB', async () => {
+    const big = JSON.stringify('x'.repeat(65_536))
+    const cases: [body: string, shown: object][] = [
+      ['{"a":1}', { result: { a: 1 }, resultTruncated: false }],
+      ['plain', { result: { text: 'plain' }, resultTruncated: false }],
+      ['', { result: null, resultTruncated: false }],
+      [big, { result: null, resultTruncated: true }],
+    ]
+    for (const [body, shown] of cases) {
+      const site = await ground.site({ status: 200, body })
+      expect(await ground.posthorn.job(await site.enqueue(), 'succeeded')).toMatchObject(shown)
+    }
+  })
+
+  it('GET /jobs/:id: ?wait answers as soon as it is final, else at the end as it stands', async () => {
+    const held = heldReplies()
+    const site = await ground.site(held.script)
+    const id = await site.enqueue()
+    const short = await read(`${id}?wait=100ms`)
+    expect(['queued', 'running']).toContain(short.state)
+    const waiting = read(`${id}?wait=30s`)
+    await ground.posthorn.job(id, 'running')
+    const releasedAtMs = performance.now()
+    held.release(200)
+    expect((await waiting).state).toBe('succeeded')
+    expect(performance.now() - releasedAtMs).toBeLessThan(5_000)
+    expect((await read(`${id}?wait=60s`)).state).toBe('succeeded')
+    for (const wait of ['61s', 'long', '-1s']) {
+      expect((await send('GET', `/jobs/${id}?wait=${wait}`)).status).toBe(400)
+    }
+  })
+
+  it('GET /jobs/:id: ETag and If-None-Match answer 304 without a body until it changes', async () => {
+    const site = await ground.pulled()
+    const id = await site.enqueue()
+    const { headers } = await send('GET', `/jobs/${id}`)
+    const etag = headers.get('etag') as string
+    for (const tag of [etag, `W/${etag}`, `"x", ${etag}`, '*']) {
+      const same = await send('GET', `/jobs/${id}`, undefined, { 'if-none-match': tag })
+      expect(same).toMatchObject({ status: 304, body: '' })
+      expect(same.headers.get('etag')).toBe(etag)
+    }
+    await send('PATCH', `/jobs/${id}`, { priority: 9 })
+    const changed = await send('GET', `/jobs/${id}`, undefined, { 'if-none-match': etag })
+    expect(changed).toMatchObject({ status: 200, body: { priority: 9 } })
+  })
+
+  it('version: is raised by events, not by renewals of the lease', async () => {
+    const held = heldReplies()
+    const site = await ground.site(held.script)
+    const id = await site.enqueue()
+    const before = await ground.posthorn.job(id, 'running')
+    await soon(async () => {
+      const { lease } = await read(id)
+      expect(at(lease.expiresAt)).toBeGreaterThan(at(before.lease.expiresAt))
+    })
+    expect((await read(id)).version).toBe(before.version)
+    held.release(200)
+    expect((await ground.posthorn.job(id, 'succeeded')).version).toBeGreaterThan(before.version)
+  })
+
+  it('GET /jobs/:id/payload: the exact bytes', async () => {
+    const site = await ground.pulled()
+    const payload = '{"big": 12345678901234567890,  "a":[1.0]}'
+    const text = `{"endpoint":"${site.name}","payload":${payload}}`
+    const { body } = await send('POST', '/jobs', text)
+    const answer = await fetch(`${ground.posthorn.url()}/jobs/${body.id}/payload`)
+    expect(await answer.text()).toBe(payload)
+    expect(answer.headers.get('content-type')).toMatch(/^application\/json/)
+  })
+
+  it('GET /jobs: newest first, page by page, with every filter, and without what is large', async () => {
+    const site = await ground.pulled()
+    const ids: string[] = []
+    for (let i = 0; i < 6; i++) {
+      ids.push(
+        await site.enqueue({
+          payload: i,
+          tags: i % 2 === 0 ? ['even', 'all'] : ['all'],
+          dedupe: { key: `key-${i}`, mode: 'keep' },
+        }),
+      )
+    }
+    const [first, second] = ids as [string, string]
+    await send('POST', `/jobs/${first}/cancel`)
+    const of = async (query: string): Promise<string[]> => {
+      const page = await ground.get(`/jobs?endpoint=${site.name}&${query}`)
+      return page.items.map((item: Body) => item.id)
+    }
+    const newest = ids.toReversed()
+    expect(await of('')).toEqual(newest)
+    expect(await of('state=cancelled')).toEqual([first])
+    expect(await of('state=cancelled&state=queued')).toEqual(newest)
+    expect(await of('tag=even')).toEqual(newest.filter((_, i) => i % 2 === 1))
+    expect(await of('tag=none')).toEqual([])
+    expect(await of('dedupeKey=key-1')).toEqual([second])
+    expect(await of('dedupeKey=key-0')).toEqual([first])
+    const middle = (await read(ids[3] as string)).createdAt
+    const later = await of(`createdAfter=${middle}`)
+    const earlier = await of(`createdBefore=${middle}`)
+    expect(later.every((id) => ids.indexOf(id) >= 3)).toBe(true)
+    expect(earlier.every((id) => ids.indexOf(id) <= 3)).toBe(true)
+    expect(new Set([...later, ...earlier, ids[3]]).size).toBe(6)
+
+    const paged: string[] = []
+    let cursor: string | null = ''
+    while (cursor !== null) {
+      const more: string = cursor === '' ? '' : `&cursor=${cursor}`
+      const page: Body = await ground.get(`/jobs?endpoint=${site.name}&limit=4${more}`)
+      paged.push(...page.items.map((item: Body) => item.id))
+      cursor = page.nextCursor
+    }
+    expect(paged).toEqual(newest)
+    const { items } = await ground.get('/jobs?limit=1')
+    for (const field of ['payload', 'result', 'attempts'])
+      expect(items[0]).not.toHaveProperty(field)
+    for (const query of ['limit=0', 'limit=101', 'state=done', 'colour=red', 'cursor=%00']) {
+      expect((await send('GET', `/jobs?${query}`)).status).toBe(400)
+    }
+  })
+})

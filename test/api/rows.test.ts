@@ -1,0 +1,221 @@
+// Every row of the tables of the contract has a test that names it; the rows are those of the code.
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { EXPLAIN_REASONS } from '../../routes/answers.ts'
+import { endpointBody } from '../../routes/endpoint-schemas.ts'
+import { jobBody } from '../../routes/job-schemas.ts'
+import { ERRORS } from '../../src/errors.ts'
+import { type ServedApp, serveApp } from '../support/served-app.ts'
+
+/** A title begins with the name of its row, then a colon. Tables by the files that test them. */
+const TABLES = {
+  errors: {
+    files: /^errors/,
+    rows: [...Object.keys(ERRORS), 'X-Request-Id', 'malformed HTTP'],
+  },
+  'endpoint fields': {
+    files: /^endpoint-(fields|limits)/,
+    rows: [
+      'url',
+      'description',
+      'headers',
+      'timeout',
+      'retry',
+      'concurrency',
+      'rateLimit',
+      'completion',
+      'completionTimeout',
+      'secret',
+      'onFinish',
+      'circuitBreaker',
+      'read form',
+    ],
+  },
+  'endpoint routes': {
+    files: /^endpoint-routes/,
+    rows: [
+      'PUT /endpoints/:name',
+      'GET /endpoints',
+      'GET /endpoints/:name',
+      'DELETE /endpoints/:name',
+      'POST /endpoints/:name/pause',
+      'POST /endpoints/:name/resume',
+      'POST /endpoints/:name/rotate-secret',
+      'POST /endpoints/:name/test',
+      'state',
+      'a change to an endpoint',
+    ],
+  },
+  'job fields': {
+    files: /^job-(fields|keys)/,
+    rows: [
+      'endpoint',
+      'payload',
+      'runAt or delay',
+      'priority',
+      'timeout',
+      'retry',
+      'expiresIn',
+      'dedupe',
+      'orderingKey',
+      'tags',
+      'metadata',
+      'headers',
+      'onFinish',
+      'dependsOn',
+      'Idempotency-Key',
+    ],
+  },
+  batch: {
+    files: /^batch/,
+    rows: ['items', 'idempotencyKey', 'payload', 'dependsOn', '1–1,000 jobs', 'dedupe'],
+  },
+  'job routes': {
+    files: /^job-(routes|commands)/,
+    rows: [
+      'POST /jobs',
+      'GET /jobs',
+      'GET /jobs/:id',
+      'GET /jobs/:id/payload',
+      'POST /jobs/:id/cancel',
+      'POST /jobs/:id/retry',
+      'PATCH /jobs/:id',
+      'POST /jobs/cancel',
+      'POST /jobs/retry',
+      'DELETE /jobs/:id',
+      'POST /jobs/:id/copy',
+      'version',
+    ],
+  },
+  explain: { files: /^explain/, rows: [...EXPLAIN_REASONS] },
+  completion: {
+    files: /^completion/,
+    rows: ['complete', 'fail', 'heartbeat', 'token', 'completionTimeout', '202', '200'],
+  },
+  pull: {
+    files: /^pull/,
+    rows: [
+      'claim',
+      'limit',
+      'wait',
+      'lease',
+      'complete, fail and heartbeat',
+      'limits',
+      'wrong kind',
+    ],
+  },
+  authentication: {
+    files: /^keys/,
+    rows: [
+      'API_KEYS',
+      'POST /keys',
+      'GET /keys',
+      'DELETE /keys/:id',
+      'scopes',
+      'PUBLIC_URL',
+      'local mode',
+    ],
+  },
+  'the rest': {
+    files: /^rest/,
+    rows: [
+      'GET /',
+      'GET /health/live',
+      'GET /health/ready',
+      'GET /metrics',
+      'GET /stats',
+      'GET /workers',
+      'GET /openapi.json',
+      'GET /docs',
+    ],
+  },
+  'what the answer means': {
+    files: /^(endpoint-)?answers/,
+    rows: [
+      '2xx',
+      '202 on an async endpoint',
+      '3xx',
+      '400, 413, 414, 415, 422',
+      'posthorn-no-retry',
+      '410',
+      '429, or 503 with Retry-After',
+      'any other status',
+      'no connection',
+      'name does not resolve',
+      'TLS',
+      'total deadline passed',
+      'address policy',
+      'answer is not HTTP, or headers over 16 KiB',
+      'lost, interrupted, cancelled',
+      'circuit breaker',
+    ],
+  },
+}
+
+/** Routes whose tests stand under other names, by what their paths match. */
+const ELSEWHERE = [
+  /\/(complete|fail|heartbeat|explain|claim)$/,
+  /^POST \/jobs\/batch$/,
+  // test/routes/schedules.test.ts, test/routes/reference-page.test.ts
+  / \/schedules/,
+  / \/docs\//,
+]
+
+const titlesByFile = new Map(
+  readdirSync(import.meta.dirname)
+    .filter((name) => name.endsWith('.test.ts') && name !== 'rows.test.ts')
+    .map((name) => [name, titlesIn(readFileSync(join(import.meta.dirname, name), 'utf8'))]),
+)
+
+describe.each(Object.entries(TABLES))('the table of %s', (_, { files, rows }) => {
+  const titles = [...titlesByFile].filter(([name]) => files.test(name)).flatMap(([, all]) => all)
+
+  it('has a test for each row', () => {
+    expect(rows.filter((row) => !titles.some((title) => title.startsWith(`${row}: `)))).toEqual([])
+  })
+
+  it('knows the row of each test', () => {
+    expect(titles.filter((title) => !rows.some((row) => title.startsWith(`${row}: `)))).toEqual([])
+  })
+})
+
+describe('the rows are those of the code', () => {
+  let served: ServedApp
+  beforeAll(async () => {
+    served = await serveApp()
+  })
+  afterAll(() => served.close())
+
+  it('each file belongs to a table', () => {
+    const isOfTable = (name: string) => Object.values(TABLES).some(({ files }) => files.test(name))
+    expect([...titlesByFile.keys()].filter((name) => !isOfTable(name))).toEqual([])
+  })
+
+  it('each field of an endpoint and of a job has its row', () => {
+    const endpointRows: string[] = TABLES['endpoint fields'].rows
+    expect(endpointRows.slice(0, -1).sort()).toEqual(Object.keys(endpointBody.shape).sort())
+    const jobRows = TABLES['job fields'].rows.flatMap((row) => row.split(' or '))
+    expect(jobRows.slice(0, -1).sort()).toEqual(Object.keys(jobBody.shape).sort())
+  })
+
+  it('each route has its row', () => {
+    const rows = new Set<string>(Object.values(TABLES).flatMap((table) => table.rows))
+    const paths = served.app.swagger().paths as Record<string, object>
+    const routes = Object.entries(paths).flatMap(([path, operations]) =>
+      Object.keys(operations).map(
+        (method) => `${method.toUpperCase()} ${path.replaceAll(/\{(\w+)\}/g, ':$1')}`,
+      ),
+    )
+    expect(routes.length).toBeGreaterThan(40)
+    const isElsewhere = (route: string) => ELSEWHERE.some((shape) => shape.test(route))
+    expect(routes.filter((route) => !rows.has(route) && !isElsewhere(route))).toEqual([])
+  })
+})
+
+/** What it('…') and it.each(…)('…') are called with. */
+function titlesIn(source: string): string[] {
+  return [...source.matchAll(/^ {2}it(?:\.each\([^\n]*?\))?\(\s*'((?:[^'\\]|\\.)*)'/gm)].map(
+    (found) => found[1] as string,
+  )
+}

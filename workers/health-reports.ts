@@ -2,8 +2,8 @@
 // circuit breaker, for rests, and for endpoints that are gone. In calm times it writes nothing.
 import type { Logger } from 'pino'
 import type { Endpoint } from '../src/endpoint/endpoint.ts'
+import type { HealthReport } from '../src/endpoint/health.ts'
 import type { Outcome } from '../src/job/job.ts'
-import type { HealthReport } from '../src/store/endpoint-results.ts'
 import type { Store } from '../src/store/store.ts'
 import type { AttemptEnd } from '../src/webhook/send.ts'
 

@@ -5,6 +5,7 @@
 // event; a guard that does not match is a value returned, never an exception. What can be thrown is
 // StoreUnavailable, after which the outcome of a write is unknown until it is read back.
 import type { Endpoint, EndpointSettings } from '../endpoint/endpoint.ts'
+import type { HealthReport } from '../endpoint/health.ts'
 import type {
   ClaimedJob,
   FailureReason,
@@ -14,12 +15,7 @@ import type {
   Lease,
   NewJob,
 } from '../job/job.ts'
-import type {
-  DeleteEndpointResult,
-  EndpointCounts,
-  HealthReport,
-  PutEndpointResult,
-} from './endpoint-results.ts'
+import type { DeleteEndpointResult, EndpointCounts, PutEndpointResult } from './endpoint-results.ts'
 import type { CommandResult, EditResult, JobChange } from './job-commands.ts'
 import type {
   ApiMode,

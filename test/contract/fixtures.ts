@@ -1,9 +1,9 @@
 // Jobs, endpoints and attempts for the contract suite, with what a test does not say filled in.
 import { type Endpoint, type EndpointSettings, newSecret } from '../../src/endpoint/endpoint.ts'
+import type { HealthReport } from '../../src/endpoint/health.ts'
 import type { Attempt, ClaimedJob, Job, JobState, Lease, NewJob } from '../../src/job/job.ts'
 import { newJobId } from '../../src/job/job-id.ts'
 import { DEFAULT_RETRY } from '../../src/job/retry-policy.ts'
-import type { HealthReport } from '../../src/store/endpoint-results.ts'
 import type { Settlement } from '../../src/store/settlement.ts'
 import type { Holder, Store, SweepCounts } from '../../src/store/store.ts'
 import { until } from '../support/until.ts'

@@ -6,9 +6,9 @@ import {
   type EndpointSettings,
   isTripped,
 } from '../../endpoint/endpoint.ts'
+import { freeAt } from '../../endpoint/rate-bucket.ts'
 import type { SecretBox } from '../secret-box.ts'
 import { MAX_SECRETS } from '../store.ts'
-import { freeAt } from './rate-bucket.ts'
 
 type Settings = Omit<EndpointSettings, 'name' | 'headers'>
 type LaterSettings =
@@ -99,7 +99,7 @@ export function endpointOf(document: EndpointDocument, box: SecretBox, now: numb
     disabledReason: document.disabledReason ?? null,
     restingUntil: document.restingUntil?.getTime() ?? null,
     failureCount: document.failureCount ?? 0,
-    rateFreeAt: rateLimit === null ? null : freeAt(rateLimit, document.rateFullAt, now),
+    rateFreeAt: rateLimit === null ? null : freeAt(rateLimit, document.rateFullAt ?? null, now),
     secrets: validSecrets(document, now).map(({ sealed }) => box.open(sealed, name)),
     createdAt: document.createdAt.getTime(),
     updatedAt: document.updatedAt.getTime(),

@@ -1,7 +1,7 @@
 // What attempts tell about the health of their endpoints: reckoned from what was read, and written
 // under the guard that nobody else has written meanwhile.
 import type { UpdateFilter } from 'mongodb'
-import type { HealthReport } from '../endpoint-results.ts'
+import { type Health, type HealthReport, healthAfter } from '../../endpoint/health.ts'
 import { StoreUnavailable } from '../store.ts'
 import { randomId } from './changes.ts'
 import type { MongoContext } from './context.ts'
@@ -10,10 +10,6 @@ import { type Deadline, run, startDeadline } from './run-command.ts'
 
 /** Workers that report at once get past each other one by one. */
 const MAX_ROUNDS = 20
-const FIRST_THROTTLE_MS = 1_000
-const MAX_THROTTLE_MS = 60_000
-/** The longest rest that an answer can ask for. */
-const MAX_REST_MS = 24 * 3_600_000
 
 const HEALTH = {
   version: 1,
@@ -27,15 +23,6 @@ const HEALTH = {
   healthId: 1,
 } as const
 type Seen = Pick<EndpointDocument, '_id' | keyof typeof HEALTH>
-
-interface Health {
-  restingUntil: number | null
-  restCause: 'breaker' | 'throttle' | null
-  throttleStreak: number
-  failureCount: number
-  isProbing: boolean
-  isGone: boolean
-}
 
 export async function reportHealth(context: MongoContext, reports: HealthReport[]): Promise<void> {
   const deadline = startDeadline()
@@ -113,6 +100,7 @@ function changeBy(
   now: number,
 ): UpdateFilter<EndpointDocument> | null {
   const before: Health = {
+    version: seen.version,
     restingUntil: seen.restingUntil?.getTime() ?? null,
     restCause: seen.restCause ?? null,
     throttleStreak: seen.throttleStreak ?? 0,
@@ -120,7 +108,7 @@ function changeBy(
     isProbing: (seen.probe ?? null) !== null,
     isGone: false,
   }
-  const after = healthAfter(before, seen, report, now)
+  const after = healthAfter(before, report, seen.circuitBreaker ?? null, now)
   if (JSON.stringify(after) === JSON.stringify(before)) return null
   const { restingUntil, restCause, throttleStreak, failureCount, isProbing, isGone } = after
   return {
@@ -134,36 +122,4 @@ function changeBy(
     },
     ...(isGone ? { $inc: { version: 1 } } : {}),
   }
-}
-
-/** In the order in which it happened: reset, failures, throttle, gone. */
-function healthAfter(before: Health, seen: Seen, report: HealthReport, now: number): Health {
-  const health = { ...before }
-  const isResting = () => health.restingUntil !== null && health.restingUntil > now
-  if (report.reset) {
-    const well = { failureCount: 0, throttleStreak: 0, isProbing: false }
-    Object.assign(health, well, { restingUntil: null, restCause: null })
-  }
-  if (report.failures > 0) {
-    health.failureCount += report.failures
-    health.isProbing = false
-    const breaker = seen.circuitBreaker ?? null
-    if (breaker !== null && health.failureCount >= breaker.failures && !isResting()) {
-      health.restingUntil = now + breaker.cooldownMs
-      health.restCause = 'breaker'
-    }
-  }
-  if (report.throttle !== null) {
-    if (!isResting()) health.throttleStreak += 1
-    const doublings = Math.max(0, health.throttleStreak - 1)
-    const named = report.throttle.until
-    const until = named ?? now + Math.min(FIRST_THROTTLE_MS * 2 ** doublings, MAX_THROTTLE_MS)
-    const capped = Math.min(until, now + MAX_REST_MS)
-    if (capped > (health.restingUntil ?? 0)) {
-      health.restingUntil = capped
-      health.restCause = 'throttle'
-    }
-  }
-  health.isGone = report.goneAtVersion === seen.version
-  return health
 }

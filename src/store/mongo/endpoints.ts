@@ -1,6 +1,7 @@
 // Endpoints as stored: headers and secrets are sealed; every write names the version it replaces.
 import type { Filter } from 'mongodb'
 import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
+import { underNewLimit } from '../../endpoint/rate-bucket.ts'
 import type { DeleteEndpointResult, PutEndpointResult } from '../endpoint-results.ts'
 import { type Page, StoreUnavailable } from '../store.ts'
 import { randomId } from './changes.ts'
@@ -13,7 +14,6 @@ import {
   validSecrets,
 } from './endpoint-documents.ts'
 import { countJobs } from './jobs.ts'
-import { underNewLimit } from './rate-bucket.ts'
 import { type Deadline, isDuplicateKey, run, startDeadline } from './run-command.ts'
 
 /** An endpoint that is replaced this often within 3 s is fought over by two deployments. */

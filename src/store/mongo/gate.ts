@@ -4,6 +4,7 @@
 // only after that: a holder that was too slow, so that another has it by now, sends nothing. So
 // limits hold exactly, though nothing is locked; a holder that dies costs GATE_MS.
 import type { Filter, UpdateFilter } from 'mongodb'
+import { freeAt, fullAfterTaking, wholeTokens } from '../../endpoint/rate-bucket.ts'
 import type { ClaimedJob } from '../../job/job.ts'
 import { randomId } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
@@ -13,7 +14,6 @@ import {
   type EndpointDocument,
   hasTripped,
 } from './endpoint-documents.ts'
-import { freeAt, fullAfterTaking, wholeTokens } from './rate-bucket.ts'
 import { type Deadline, run } from './run-command.ts'
 
 /** More than the deadline of a claim. */
@@ -48,7 +48,7 @@ export async function takeGates(
   const probing = await probesUnderWay(context, taken.filter(hasTripped), deadline)
   const now = context.clock.now()
   const rooms = taken.map((endpoint): [string, Room] => {
-    const { _id, concurrency = null, rateLimit = null, rateFullAt } = endpoint
+    const { _id, concurrency = null, rateLimit = null, rateFullAt = null } = endpoint
     const free = concurrency === null ? Infinity : concurrency - (running.get(_id) ?? 0)
     const probes = hasTripped(endpoint) ? (probing.has(_id) ? 0 : 1) : Infinity
     const tokens = rateLimit === null ? Infinity : wholeTokens(rateLimit, rateFullAt, now)
@@ -60,7 +60,7 @@ export async function takeGates(
 
 /** When the next token comes, if it is tokens that are lacking; it is never known for the rest. */
 function askAgainAt(endpoint: Eligibility, places: number, tokens: number, now: number): number {
-  const { rateLimit = null, rateFullAt } = endpoint
+  const { rateLimit = null, rateFullAt = null } = endpoint
   if (rateLimit === null || tokens > places) return now + ASK_AGAIN_MS
   const emptied = fullAfterTaking(rateLimit, rateFullAt, now, places)
   return freeAt(rateLimit, emptied, now) ?? now + ASK_AGAIN_MS
@@ -182,7 +182,7 @@ function usedUp(
   claimed: ClaimedJob[],
   now: number,
 ): UpdateFilter<EndpointDocument> {
-  const { rateLimit = null, rateFullAt } = endpoint
+  const { rateLimit = null, rateFullAt = null } = endpoint
   const [first] = claimed
   const isProbe = hasTripped(endpoint) && first !== undefined
   const usesTokens = rateLimit !== null && claimed.length > 0

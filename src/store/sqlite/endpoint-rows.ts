@@ -1,6 +1,6 @@
 // Between rows of endpoints and the domain's record. Secrets and header values are sealed.
 import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
-import { rateFreeAt } from './bucket.ts'
+import { freeAt } from '../../endpoint/rate-bucket.ts'
 import type { KeyRing } from './key-file.ts'
 import { openHeaders } from './rows.ts'
 
@@ -62,7 +62,7 @@ export function toEndpoint(row: EndpointRow, keys: KeyRing, now: number): Endpoi
     disabledReason: row.disabled_reason,
     restingUntil: row.resting_until,
     failureCount: row.failure_count,
-    rateFreeAt: rateLimit === null ? null : rateFreeAt(row.bucket_full_at, rateLimit, now),
+    rateFreeAt: rateLimit === null ? null : freeAt(rateLimit, row.bucket_full_at, now),
     secrets: validSecrets(row, keys, now).map(({ secret }) => secret),
     createdAt: row.created_at,
     updatedAt: row.updated_at,

@@ -1,12 +1,12 @@
 // Endpoints: stored with their secrets sealed. Durable, for an HTTP answer reports each write.
 import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
+import { underNewLimit } from '../../endpoint/rate-bucket.ts'
 import type {
   DeleteEndpointResult,
   EndpointCounts,
   PutEndpointResult,
 } from '../endpoint-results.ts'
 import { MAX_COUNT, type Page } from '../store.ts'
-import { underLimit } from './bucket.ts'
 import type { Database } from './database.ts'
 import {
   ENDPOINT_COLUMNS,
@@ -126,7 +126,7 @@ function bucketUnder(
 ): number | null {
   if (rateLimit === null || row?.rate_count == null || row.rate_per_ms === null) return null
   const before = { count: row.rate_count, perMs: row.rate_per_ms }
-  return underLimit(row.bucket_full_at, before, rateLimit, now)
+  return underNewLimit(before, rateLimit, row.bucket_full_at, now)
 }
 
 export function endpointsNamed(database: Database, names: string[]): Promise<Endpoint[]> {

@@ -1,7 +1,7 @@
 // The gate of an endpoint: how many jobs a claim may take of it. The claiming transaction is the
 // only one that writes, so what is counted here holds until it commits.
 import { isTripped, type RateLimit } from '../../endpoint/endpoint.ts'
-import { afterTaking, rateFreeAt, wholeTokens } from './bucket.ts'
+import { freeAt, fullAfterTaking, wholeTokens } from '../../endpoint/rate-bucket.ts'
 import type { Database } from './database.ts'
 
 /** Proves the guard endpoint_eligible but for limits. Parameters: name, now. */
@@ -51,7 +51,7 @@ export function roomAt(
 ): number {
   let room = asked
   const rateLimit = rateLimitOf(gate)
-  if (rateLimit !== null) room = Math.min(room, wholeTokens(gate.bucket_full_at, rateLimit, now))
+  if (rateLimit !== null) room = Math.min(room, wholeTokens(rateLimit, gate.bucket_full_at, now))
   if (gate.concurrency !== null && room > 0) {
     const running = connection.statement(RUNNING_UP_TO).get(endpoint, gate.concurrency)?.count
     room = Math.min(room, gate.concurrency - (running as number))
@@ -75,15 +75,15 @@ export function closeGate(
   const rateLimit = rateLimitOf(gate)
   let fullAt = gate.bucket_full_at
   if (rateLimit !== null && claimed.length > 0) {
-    fullAt = afterTaking(fullAt, rateLimit, now, claimed.length)
+    fullAt = fullAfterTaking(rateLimit, fullAt, now, claimed.length)
     connection.statement(TAKE_TOKENS).run(fullAt, endpoint)
   }
   const [probe] = claimed
   if (probe !== undefined && isProbing(gate)) {
     connection.statement(RECORD_PROBE).run(probe.jobId, probe.fence, endpoint)
   }
-  const freeAt = rateLimit === null ? null : rateFreeAt(fullAt, rateLimit, now)
-  return freeAt ?? now + ASK_AGAIN_MS
+  const tokenAt = rateLimit === null ? null : freeAt(rateLimit, fullAt, now)
+  return tokenAt ?? now + ASK_AGAIN_MS
 }
 
 function isProbing({ breaker_failures, failure_count }: GateRow): boolean {

@@ -2,12 +2,12 @@
 import { array, assert, integer, property, record } from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
-  afterTaking,
-  rateFreeAt,
+  freeAt,
+  fullAfterTaking,
   tokensAt,
-  underLimit,
+  underNewLimit,
   wholeTokens,
-} from '../../src/store/sqlite/bucket.ts'
+} from '../../src/endpoint/rate-bucket.ts'
 
 const START = 1_760_000_000_000
 /** Two thousandths of a millisecond: doubles hold no finer instants. */
@@ -32,8 +32,8 @@ describe('the bucket of a rate limit', () => {
         let fullAt: number | null = null
         for (const demand of asked) {
           now += Math.floor((demand.pause * limit.perMs) / 1_000)
-          const taken = Math.min(demand.asked, wholeTokens(fullAt, limit, now))
-          if (taken > 0) fullAt = afterTaking(fullAt, limit, now, taken)
+          const taken = Math.min(demand.asked, wholeTokens(limit, fullAt, now))
+          if (taken > 0) fullAt = fullAfterTaking(limit, fullAt, now, taken)
           starts.push({ at: now, count: taken })
         }
         for (const [i, first] of starts.entries()) {
@@ -51,12 +51,12 @@ describe('the bucket of a rate limit', () => {
   test('tells the first millisecond at which a token is there', () => {
     assert(
       property(limits, (limit) => {
-        const empty = afterTaking(null, limit, START, limit.count)
-        const freeAt = rateFreeAt(empty, limit, START) as number
-        expect(wholeTokens(empty, limit, freeAt)).toBeGreaterThanOrEqual(1)
-        const before = freeAt - 1
-        if (before > START) expect(wholeTokens(empty, limit, before)).toBe(0)
-        expect(rateFreeAt(null, limit, START)).toBeNull()
+        const empty = fullAfterTaking(limit, null, START, limit.count)
+        const tokenAt = freeAt(limit, empty, START) as number
+        expect(wholeTokens(limit, empty, tokenAt)).toBeGreaterThanOrEqual(1)
+        const before = tokenAt - 1
+        if (before > START) expect(wholeTokens(limit, empty, before)).toBe(0)
+        expect(freeAt(limit, null, START)).toBeNull()
       }),
     )
   })
@@ -64,10 +64,10 @@ describe('the bucket of a rate limit', () => {
   test('is under a changed limit no fuller than it was, and than it can be', () => {
     assert(
       property(limits, limits, integer({ min: 0, max: 1_000 }), (before, limit, taken) => {
-        const fullAt = afterTaking(null, before, START, Math.min(taken, before.count))
-        const changed = underLimit(fullAt, before, limit, START)
-        const tokens = tokensAt(changed, limit, START)
-        expect(tokens).toBeLessThanOrEqual(tokensAt(fullAt, before, START) + 1e-3)
+        const fullAt = fullAfterTaking(before, null, START, Math.min(taken, before.count))
+        const changed = underNewLimit(before, limit, fullAt, START)
+        const tokens = tokensAt(limit, changed, START)
+        expect(tokens).toBeLessThanOrEqual(tokensAt(before, fullAt, START) + 1e-3)
         expect(tokens).toBeLessThanOrEqual(limit.count)
       }),
     )
@@ -75,8 +75,8 @@ describe('the bucket of a rate limit', () => {
 
   test('is full within perMs though the clock was set back a year', () => {
     const limit = { count: 5, perMs: 60_000 }
-    const fullAt = afterTaking(null, limit, START, 5)
+    const fullAt = fullAfterTaking(limit, null, START, 5)
     const past = START - 365 * 86_400_000
-    expect(rateFreeAt(fullAt, limit, past)).toBe(past + 12_000)
+    expect(freeAt(limit, fullAt, past)).toBe(past + 12_000)
   })
 })

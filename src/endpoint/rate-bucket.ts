@@ -1,0 +1,54 @@
+// The token bucket of a rate limit, kept as one instant: when it will be full again. Pure. A
+// bucket of `count` tokens refills evenly within `perMs`, so that one token takes perMs / count.
+import type { RateLimit } from './endpoint.ts'
+
+/** Doubles hold today's instants to a quarter of a thousandth of a millisecond. */
+const ROUNDING_MS = 1e-3
+
+/**
+ * How many attempts may start now.
+ *
+ * @param fullAt null: it is full
+ */
+export function wholeTokens(limit: RateLimit, fullAt: number | null, now: number): number {
+  const rounding = (ROUNDING_MS * limit.count) / limit.perMs
+  return Math.max(0, Math.floor(tokensAt(limit, fullAt, now) + rounding))
+}
+
+/** When the bucket is full again once so many were taken now, with fractions of milliseconds. */
+export function fullAfterTaking(
+  limit: RateLimit,
+  fullAt: number | null,
+  now: number,
+  taken: number,
+): number {
+  const missingMs = missing(limit, fullAt, now) + (taken * limit.perMs) / limit.count
+  return now + missingMs
+}
+
+/** When the next attempt may start; null: now. */
+export function freeAt(limit: RateLimit, fullAt: number | null, now: number): number | null {
+  if (wholeTokens(limit, fullAt, now) > 0) return null
+  const spareMs = ((limit.count - 1) * limit.perMs) / limit.count
+  return Math.ceil(now + missing(limit, fullAt, now) - spareMs - ROUNDING_MS)
+}
+
+/** The bucket of another limit: as full as it was, and no fuller than the new one can be. */
+export function underNewLimit(
+  before: RateLimit,
+  after: RateLimit,
+  fullAt: number | null,
+  now: number,
+): number {
+  const kept = Math.min(tokensAt(before, fullAt, now), after.count)
+  return now + ((after.count - kept) * after.perMs) / after.count
+}
+
+export function tokensAt(limit: RateLimit, fullAt: number | null, now: number): number {
+  return limit.count - (missing(limit, fullAt, now) / limit.perMs) * limit.count
+}
+
+/** How long until it is full: at most perMs, as of an empty one, though the clock was set back. */
+function missing({ perMs }: RateLimit, fullAt: number | null, now: number): number {
+  return Math.min(perMs, Math.max(0, (fullAt ?? 0) - now))
+}

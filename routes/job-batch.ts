@@ -124,7 +124,7 @@ function resolveReferences(item: Item, earlier: Item[]): void {
     const id = isReference(text) ? idOf(earlier[indexOf(text)]) : text
     if (id === null) {
       item.job = null
-      item.answer = refusal(unknownDependency(`${text} is no earlier item that was stored`))
+      item.answer = refusal(notStored([text]))
       return
     }
     ids.add(id)
@@ -145,19 +145,25 @@ async function enqueueStretch({ store, metrics }: BatchRoutes, stretch: Item[]):
   const durationMs = performance.now() - startedAtMs
   stretch.forEach((item, i) => {
     metrics.onEnqueued((results[i] as EnqueueResult).kind, durationMs)
-    item.answer = answerTo(results[i] as EnqueueResult, item.job as NewJob)
+    item.answer = answerTo(results[i] as EnqueueResult, item)
   })
 }
 
-function answerTo(result: EnqueueResult, job: NewJob): Answer {
+function answerTo(result: EnqueueResult, { job, dependsOn }: Item): Answer {
   try {
-    const stored = storedOrThrow(result, job)
+    const stored = storedOrThrow(result, job as NewJob)
     return stored.kind === 'inserted'
       ? { status: 201, id: stored.job.id }
       : { status: 200, id: stored.job.id, deduplicated: true }
   } catch (error) {
-    return refusal(error)
+    // The id of an item that was refused means nothing to who sent it.
+    const isOurs = result.kind === 'unknown_dependency' && !dependsOn.includes(result.jobId)
+    return refusal(isOurs ? notStored(dependsOn.filter(isReference)) : error)
   }
+}
+
+function notStored(references: string[]): AppError {
+  return unknownDependency(`${references.join(', ')}: expected earlier items that were stored`)
 }
 
 function refusal(error: unknown): Answer {

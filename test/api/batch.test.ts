@@ -104,6 +104,19 @@ describe.each(ENGINES)('on %s', (engine) => {
     await ground.posthorn.job(found[3].id, 'succeeded')
   })
 
+  it('dependsOn: "#0" of an item that was refused is 400, in the words of the request', async () => {
+    const site = await ground.site()
+    const refused = { endpoint: 'nobody', payload: 1 }
+    const [, second] = await items([
+      refused,
+      { endpoint: site.name, payload: 1, dependsOn: ['#0'] },
+    ])
+    expect(second).toMatchObject({
+      status: 400,
+      error: { detail: '/dependsOn: #0: expected earlier items that were stored' },
+    })
+  })
+
   it('1–1,000 jobs: the whole batch fails only for bad JSON, a wrong envelope, 0 or too many items, or its size', async () => {
     const site = await ground.pulled()
     const job = { endpoint: site.name, payload: 1 }

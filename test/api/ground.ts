@@ -1,13 +1,8 @@
 // What the tests of the HTTP contract stand on: one deployment a file, and receivers for its
 // endpoints.
 import { afterAll, beforeAll, expect } from 'vitest'
-import {
-  type Answer,
-  type Deployment,
-  deploy,
-  type Engine,
-  type Process,
-} from '../support/deployment.ts'
+import { type Answer, type Deployment, deploy, type Engine } from '../support/deployment.ts'
+import { type Process } from '../support/process.ts'
 import { type Receiver, type Reply, type Script, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
 

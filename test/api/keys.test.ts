@@ -1,7 +1,8 @@
 // Authentication: keys from the environment and stored ones, their scopes, and local mode.
 import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type Deployment, deploy, ENGINES, runPosthorn } from '../support/deployment.ts'
+import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { runPosthorn } from '../support/process.ts'
 import { NO_JOB, soon } from './ground.ts'
 
 const ADMIN_KEY = 'an-admin-key-of-enough-characters'

@@ -12,6 +12,8 @@ export interface MongoProxy {
   cut(): void
   /** Takes everything and answers nothing. */
   stall(): void
+  /** Holds every answer back for so long. */
+  slow(delayMs: number): void
   /** Lets everything through again; what was stalled stays lost. */
   mend(): void
   /** The next request that holds this text reaches the server, and its connection then ends. */
@@ -32,6 +34,7 @@ export async function startMongoProxy(targetUrl: string): Promise<MongoProxy> {
   let loseNext: string | null = null
   let cutsAfterNext = false
   let lostAnswers = 0
+  let delayMs = 0
 
   const cut = () => {
     mode = 'cut'
@@ -62,7 +65,12 @@ export async function startMongoProxy(targetUrl: string): Promise<MongoProxy> {
     })
     upstream.on('data', (chunk) => {
       if (mode === 'stalled') return
-      if (!isLosing) return void client.write(chunk)
+      if (!isLosing) {
+        // One delay for all keeps the order: timers of one length fire as they were set.
+        if (delayMs > 0) setTimeout(() => client.write(chunk), delayMs)
+        else client.write(chunk)
+        return
+      }
       lostAnswers += 1
       if (cutsAfterNext) cut()
       else client.destroy()
@@ -78,8 +86,12 @@ export async function startMongoProxy(targetUrl: string): Promise<MongoProxy> {
     stall() {
       mode = 'stalled'
     },
+    slow(forMs) {
+      delayMs = forMs
+    },
     mend() {
       mode = 'open'
+      delayMs = 0
     },
     loseAnswerTo(text) {
       loseNext = text

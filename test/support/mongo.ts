@@ -12,6 +12,8 @@ export type MongoEngine = 'mongod' | 'secantusd-rs' | 'given'
 export interface RunningMongo {
   url: string
   engine: MongoEngine
+  /** null: this one can not be killed and started again from here. */
+  crashes: { kill(): Promise<void>; restart(): Promise<void> } | null
   stop(): Promise<void>
 }
 
@@ -43,7 +45,8 @@ async function startOwn(options: { standalone: boolean }): Promise<RunningMongo>
   }
   try {
     const server = await startSecantus(options)
-    const running = { url: server.url, engine: 'secantusd-rs', stop: server.stop } as const
+    const { url, stop } = server
+    const running = { url, engine: 'secantusd-rs', crashes: server, stop } as const
     return named('secantusd-rs, a stand-in for mongod', running)
   } catch (error) {
     problems.push(messageOf(error))
@@ -66,7 +69,7 @@ function named(name: string, running: RunningMongo): RunningMongo {
 }
 
 function keepRunning(url: string): RunningMongo {
-  return { url, engine: 'given', stop: async () => {} }
+  return { url, engine: 'given', crashes: null, stop: async () => {} }
 }
 
 /** A replica set of one in a temporary folder; null: the program is downloaded when missing. */
@@ -82,6 +85,7 @@ async function startMongod(
   return {
     url: server.getUri(),
     engine: 'mongod',
+    crashes: null,
     stop: async () => {
       await server.stop({ doCleanup: true, force: true })
     },

@@ -7,6 +7,7 @@ import type { FastifyInstance } from 'fastify'
 import { pino } from 'pino'
 import { afterEach, expect } from 'vitest'
 import { buildApp } from '../../routes/app.ts'
+import type { ConnectionLimits } from '../../routes/connections.ts'
 import { createFigureBook } from '../../src/figure-book.ts'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store } from '../../src/store/store.ts'
@@ -28,7 +29,7 @@ const undescribed: string[] = []
 afterEach(() => expect(undescribed.splice(0)).toEqual([]))
 
 export async function serveApp(
-  options: { apiKeys?: string[]; maxBodyBytes?: number } = {},
+  options: { apiKeys?: string[]; maxBodyBytes?: number; limits?: Partial<ConnectionLimits> } = {},
 ): Promise<ServedApp> {
   const directory = mkdtempSync(join(tmpdir(), 'posthorn-test-'))
   const store = await openStore(`sqlite:${directory}/posthorn.db`, {
@@ -50,6 +51,7 @@ export async function serveApp(
     apiKeys: options.apiKeys ?? [],
     maxBodyBytes: options.maxBodyBytes ?? 1_048_576,
     version: 'test',
+    limits: options.limits ?? {},
   })
   const check = createAnswerCheck(app.swagger())
   recordAnswers(app.server, (answer) => undescribed.push(...check.problemsOf(answer)))

@@ -1,0 +1,73 @@
+// One process of Posthorn, started as a user would start it.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { until } from './until.ts'
+
+const CLI = join(import.meta.dirname, '../../cli/posthorn.ts')
+/** A third of a start is compiling what the start before compiled. */
+const COMPILE_CACHE = join(tmpdir(), 'posthorn-compile-cache')
+const START_DEADLINE_MS = 15_000
+const STOP_DEADLINE_MS = 35_000
+
+export interface LogLine {
+  msg: string
+  [field: string]: unknown
+}
+
+/** One process of Posthorn with what it has logged so far. */
+export interface Process {
+  child: ChildProcess
+  log: LogLine[]
+  stderr: () => string
+  /** The first line logged with this msg; waits for it. */
+  logged(msg: string): Promise<LogLine>
+  kill(signal: NodeJS.Signals): void
+  /** Asks it to stop, or kills it; resolves with its exit code. */
+  stop(signal?: NodeJS.Signals): Promise<number | null>
+}
+
+export function runPosthorn(words: string[], env: Record<string, string>, cwd?: string): Process {
+  const child = spawn(process.execPath, [CLI, ...words], {
+    env: { PATH: process.env.PATH as string, NODE_COMPILE_CACHE: COMPILE_CACHE, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    ...(cwd === undefined ? {} : { cwd }),
+  })
+  const log: LogLine[] = []
+  let stderr = ''
+  createInterface({ input: child.stdout as NodeJS.ReadableStream }).on('line', (line) => {
+    log.push(JSON.parse(line) as LogLine)
+  })
+  child.stderr?.on('data', (chunk: Buffer) => {
+    stderr += chunk.toString()
+  })
+  const exited = once(child, 'exit')
+  return {
+    child,
+    log,
+    stderr: () => stderr,
+    async logged(msg) {
+      await until(() => {
+        if (child.exitCode !== null && !log.some((line) => line.msg === msg)) {
+          throw new Error(`posthorn ${words.join(' ')} ended with ${child.exitCode}: ${stderr}`)
+        }
+        return log.some((line) => line.msg === msg)
+      }, START_DEADLINE_MS)
+      return log.find((line) => line.msg === msg) as LogLine
+    },
+    kill(signal) {
+      child.kill(signal)
+    },
+    async stop(signal = 'SIGTERM') {
+      if (child.exitCode === null && child.signalCode === null) {
+        child.kill(signal)
+        const timer = setTimeout(() => child.kill('SIGKILL'), STOP_DEADLINE_MS)
+        await exited
+        clearTimeout(timer)
+      }
+      return child.exitCode
+    },
+  }
+}

@@ -147,6 +147,9 @@ function awaitConnection(
   })
   if (isTls) socket.once('secureConnect', () => end(null))
   socket.on('error', (error) => {
+    // Over TLS 1.3 a server that wants a certificate says so only now. Such an alert does not end
+    // the socket; what does so later says less.
+    if (isDone && socket.readableLength === 0) socket.destroy(error)
     const isHandshake = isTls && isConnected && !isReset(error)
     end(isHandshake ? new HandshakeFailed(error) : error)
   })

@@ -58,7 +58,10 @@ export function createLines(dial: Dial, policy: () => AddressPolicy, maxIdle: nu
   }
 
   function giveBack(line: Line): void {
-    const isUsable = line.socket !== null && !line.socket.destroyed
+    const { socket } = line
+    // Answered before all of the request had left: the next one would wait behind the rest of it,
+    // for ever if the receiver does not mean to read that.
+    const isUsable = socket !== null && !socket.destroyed && socket.writableLength === 0
     if (isUsable && idle.count() < maxIdle) idle.add(line)
     else cut(line)
   }

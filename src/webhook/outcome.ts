@@ -86,7 +86,7 @@ export function outcomeOfError(error: Error): ErrorMeaning {
     return { outcome: 'dns_error', errorCode, message }
   }
   if (error instanceof HandshakeFailed || TLS_CODE.test(errorCode)) {
-    const message = `no TLS connection could be made: ${shortened(error.message)}`
+    const message = `no TLS connection could be made: ${shortened(tlsDetail(error))}`
     return { outcome: 'tls_error', errorCode, message }
   }
   if (isProtocolError(error, errorCode)) {
@@ -120,6 +120,16 @@ const CONNECT_MESSAGES: Record<string, string> = {
 function connectMessage(errorCode: string, error: Error): string {
   const known = CONNECT_MESSAGES[errorCode] ?? `the connection failed: ${shortened(error.message)}`
   return `${known} (${errorCode})`
+}
+
+/** Node's advice is for who starts the process by hand. */
+const NODE_HINT = /; if the root CA is installed locally.*$/
+
+/** OpenSSL's message names its thread and its source files; the reason in it is for people. */
+function tlsDetail(error: Error): string {
+  const { reason } = (error.cause ?? error) as { reason?: unknown }
+  const text = typeof reason === 'string' && reason !== '' ? reason : error.message
+  return text.replace(NODE_HINT, '; EXTRA_CA_CERTS can add its issuer')
 }
 
 function isDnsError(error: Error, code: string): boolean {

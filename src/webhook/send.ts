@@ -11,7 +11,7 @@ import {
   shownText,
   withChunk,
 } from './answer-body.ts'
-import { createDial, createResolver, secureContextWith } from './dial.ts'
+import { createDial, createResolver, type Resolve, secureContextWith } from './dial.ts'
 import { createLines, type Line, type Lines } from './lines.ts'
 import { type AnswerMeaning, outcomeOfAnswer, outcomeOfError } from './outcome.ts'
 import type { WebhookRequest } from './request.ts'
@@ -68,13 +68,15 @@ export interface SenderParts {
   extraCaCerts: string | null
   /** Epoch milliseconds, for a Retry-After that is a date. */
   now?: () => number
+  /** Asked once for each connection to a name; absent: the system. */
+  resolve?: Resolve
 }
 
 /** @throws Error when `extraCaCerts` holds no certificate */
 export function createSender(parts: SenderParts): Sender {
-  const { connections, policy, extraCaCerts, now = Date.now } = parts
+  const { connections, policy, extraCaCerts, now = Date.now, resolve = createResolver() } = parts
   const secureContext = extraCaCerts === null ? undefined : secureContextWith(extraCaCerts)
-  const dial = createDial(policy, secureContext, createResolver())
+  const dial = createDial(policy, secureContext, resolve)
   const lines = createLines(dial, policy, connections)
   const inFlight = new Set<AttemptInFlight>()
   const shared: Shared = { lines, inFlight, split: createUrlSplitter(), now }
@@ -90,6 +92,13 @@ export function createSender(parts: SenderParts): Sender {
 
   return { send, close }
 }
+
+/**
+ * Interim answers are few and small. Reading them at full speed one receiver kept the whole process
+ * busy, and an attempt elsewhere took a second. What is read at once may hold the answer too: hence
+ * twice the 64 KiB that a socket reads at most.
+ */
+const MAX_INTERIM_BYTES = 128 * 1_024
 
 const ABORT_MESSAGES: Record<AbortOutcome, string> = {
   interrupted: 'the worker was stopped before the endpoint had answered',
@@ -137,6 +146,8 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   readonly #startedAtMs = performance.now()
   #line: Line | null = null
   #isSent = false
+  /** What the connection had read before this request. */
+  #bytesReadBefore = 0
   #statusCode: number | null = null
   #meaning: AnswerMeaning | null = null
   #body: AnswerBody | null = null
@@ -185,6 +196,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
 
   onRequestStart(): void {
     this.#isSent = true
+    this.#bytesReadBefore = this.#bytesRead()
   }
 
   onResponseStart(
@@ -192,10 +204,26 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     statusCode: number,
     headers: Record<string, string | string[] | undefined>,
   ): void {
-    // Interim answers say nothing yet, and however many come, the deadline stands.
-    if (statusCode < 200) return
+    if (statusCode < 200) {
+      this.#passInterim()
+      return
+    }
     this.#statusCode = statusCode
     this.#meaning = outcomeOfAnswer(statusCode, headers, this.#shared.now())
+  }
+
+  /** An interim answer says nothing yet, and however many come, the deadline stands. */
+  #passInterim(): void {
+    if (this.#bytesRead() - this.#bytesReadBefore <= MAX_INTERIM_BYTES) return
+    this.#endWithoutAnswer(
+      'protocol_error',
+      'INTERIM_ANSWERS_OVERFLOW',
+      'interim answers of more than 128 KiB came, and no answer',
+    )
+  }
+
+  #bytesRead(): number {
+    return this.#line?.socket?.bytesRead ?? 0
   }
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {

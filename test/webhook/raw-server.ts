@@ -14,8 +14,14 @@ export interface RawServer {
   close(): Promise<void>
 }
 
-/** @param behave is called once for each connection, when its first bytes have come */
-export async function startRawServer(behave: (socket: Socket) => void): Promise<RawServer> {
+/**
+ * @param behave is called once for each connection, when its first bytes have come
+ * @param place another than a free port of 127.0.0.1
+ */
+export async function startRawServer(
+  behave: (socket: Socket) => void,
+  { host = '127.0.0.1', port: wanted = 0 } = {},
+): Promise<RawServer> {
   const sockets = new Set<Socket>()
   let connectionCount = 0
   let received = ''
@@ -31,12 +37,12 @@ export async function startRawServer(behave: (socket: Socket) => void): Promise<
     })
   })
   await new Promise<void>((resolve) => {
-    server.listen(0, '127.0.0.1', resolve)
+    server.listen(wanted, host, resolve)
   })
   const { port } = server.address() as AddressInfo
   return {
     port,
-    url: `http://127.0.0.1:${port}/`,
+    url: `http://${host}:${port}/`,
     connectionCount: () => connectionCount,
     openCount: () => sockets.size,
     received: () => received,

@@ -1,37 +1,23 @@
 // TLS is always verified: against the default roots and the ones that were added, and by name.
-import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import type { TLSSocket } from 'node:tls'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, describe, expect, it } from 'vitest'
 import { createAddressPolicy } from '../../src/webhook/address-policy.ts'
 import { createSender, type Sender } from '../../src/webhook/send.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { type Certificate, openCertificateRoom } from './certificates.ts'
 
 const POLICY = createAddressPolicy({ allowedTargets: [], allowLoopback: true })
 const TIMEOUT_MS = 5_000
 
-interface Certificate {
-  key: string
-  cert: string
-}
-
-let directory: string
-let good: Certificate
-let otherName: Certificate
-let expired: Certificate
+const room = openCertificateRoom()
+const good = room.selfSigned({ names: 'DNS:localhost,IP:127.0.0.1' })
+const otherName = room.selfSigned({ names: 'DNS:other.example' })
+const expired = room.selfSigned({ names: 'DNS:localhost', validDays: [-9, -1] })
 const toClose: (() => Promise<void>)[] = []
 
-beforeAll(() => {
-  directory = mkdtempSync(join(tmpdir(), 'posthorn-tls-'))
-  good = makeCertificate('good', 'DNS:localhost,IP:127.0.0.1')
-  otherName = makeCertificate('other', 'DNS:other.example')
-  expired = expiredCopyOf('good')
-})
-afterAll(() => rmSync(directory, { recursive: true }))
+afterAll(() => room.remove())
 afterEach(async () => {
   for (const close of toClose.splice(0)) await close()
 })
@@ -154,25 +140,4 @@ async function startTls(certificate: Certificate, headers: Record<string, string
     resumed,
     presents: (other: Certificate) => server.setSecureContext(other),
   }
-}
-
-function makeCertificate(name: string, subjectAltName: string): Certificate {
-  const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
-  const subject = ['-subj', `/CN=${name}`, '-addext', `subjectAltName=${subjectAltName}`]
-  const files = ['-keyout', pathOf(name, 'key'), '-out', pathOf(name, 'crt')]
-  openssl(['req', '-x509', ...curve, ...subject, '-days', '1', ...files])
-  return { key: read(name, 'key'), cert: read(name, 'crt') }
-}
-
-function expiredCopyOf(name: string): Certificate {
-  const from = ['-in', pathOf(name, 'crt'), '-signkey', pathOf(name, 'key')]
-  openssl(['x509', ...from, '-days', '-1', '-out', pathOf('expired', 'crt')])
-  return { key: read(name, 'key'), cert: read('expired', 'crt') }
-}
-
-const pathOf = (name: string, kind: 'key' | 'crt') => join(directory, `${name}.${kind}`)
-const read = (name: string, kind: 'key' | 'crt') => readFileSync(pathOf(name, kind), 'utf8')
-
-function openssl(args: string[]): void {
-  execFileSync('openssl', args, { stdio: 'pipe' })
 }

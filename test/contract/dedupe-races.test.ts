@@ -41,17 +41,17 @@ describe.each(ENGINES)('on %s', (engine) => {
     }
   })
 
-  test.each(MODES)('forty requests at once by %s make one job', async (mode) => {
+  test.each(MODES)('twenty requests at once by %s make one job', async (mode) => {
     const stores = [place.store, await place.open()]
     const endpoint = await addEndpoint(place.store)
     const results = await Promise.all(
-      Array.from({ length: 40 }, (_, i) =>
+      Array.from({ length: 20 }, (_, i) =>
         askWithKey(stores[i % 2] as typeof place.store, endpoint, mode),
       ),
     )
     expect(results.filter(({ kind }) => kind === 'inserted')).toHaveLength(1)
     const wanted = mode === 'reject' ? 'dedupe_conflict' : 'existing'
-    expect(results.filter(({ kind }) => kind === wanted)).toHaveLength(39)
+    expect(results.filter(({ kind }) => kind === wanted)).toHaveLength(19)
     const ids = results.map((one) => ('job' in one ? one.job.id : 'jobId' in one && one.jobId))
     expect(new Set(ids).size).toBe(1)
   })

@@ -75,8 +75,12 @@ export interface WorkerRecord extends WorkerReport {
   seenAt: number
 }
 
-/** A worker reports every 5 s: one that missed two reports is taken for dead. */
-const WORKER_LIVE_MS = 15_000
+/**
+ * A worker reports every 2 s: one that missed two reports is taken for dead. Together with the
+ * age of the figures in which that is shown (routes/queue-snapshot.ts) this is to stay below 10 s
+ * (D14).
+ */
+const WORKER_LIVE_MS = 5_000
 
 /** @param now by the store's clock */
 export function isLive(worker: WorkerRecord, now: number): boolean {

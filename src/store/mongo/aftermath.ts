@@ -61,8 +61,10 @@ export async function doLeftAftermaths(context: MongoContext, limit: number): Pr
 export async function doAftermath(context: MongoContext, ids: string[]): Promise<Aftermath> {
   const total: Aftermath = { doneCount: 0, promotedCount: 0, failedCount: 0 }
   const queue = [...ids]
-  for (let at = 0; at < Math.min(queue.length, MAX_JOBS); at += JOBS_AT_ONCE) {
-    const { failed, ...counts } = await doSome(context, queue.slice(at, at + JOBS_AT_ONCE))
+  for (let at = 0; at < Math.min(queue.length, MAX_JOBS); ) {
+    const some = queue.slice(at, at + JOBS_AT_ONCE)
+    at += some.length
+    const { failed, ...counts } = await doSome(context, some)
     total.doneCount += counts.doneCount
     total.promotedCount += counts.promotedCount
     total.failedCount += failed.length

@@ -95,6 +95,7 @@ function freshStart(seen: Seen, now: Date): UpdateFilter<JobDocument> {
       progress: null,
       expiresAt: null,
       // Another job may have come to depend on it while it was final, and was not marked for it.
+      hasDependents: true,
       owes: true,
       purgeAt: NEVER,
     },

@@ -1,5 +1,5 @@
 // Leases of senders that ran out: their jobs are queued again, or buried.
-import type { SweepCounts } from '../store.ts'
+import { StoreUnavailable, type SweepCounts } from '../store.ts'
 import { runAftermath } from './aftermath.ts'
 import { attemptEndedByStore, attemptLine, WITH_ATTEMPT } from './attempt-log.ts'
 import { UNKNOWN_BOOT } from './clock.ts'
@@ -58,10 +58,19 @@ interface LapsedRow {
 
 type LapseCounts = Pick<SweepCounts, 'reclaimed' | 'buriedLapsed'>
 
+/** Far longer than writers wait for each other: who waited so long met one that held the file. */
+const MAX_LOCK_WAIT_MS = 1_000
+
+/**
+ * Throws StoreUnavailable when it had to wait long for its turn: so had the holders of these
+ * leases, who could not renew, and whose results are to be stored first.
+ */
 export async function endLapsedLeases(database: Database, limit: number): Promise<LapseCounts> {
   const rows = await findLapsed(database, limit)
   if (rows.length === 0) return { reclaimed: 0, buriedLapsed: 0 }
-  return database.connection.write('normal', () => {
+  const askedAtMs = performance.now()
+  const ended = await database.connection.write('normal', () => {
+    if (performance.now() - askedAtMs > MAX_LOCK_WAIT_MS) return null
     const counts = { reclaimed: 0, buriedLapsed: 0 }
     for (const row of rows) {
       if (row.superseded === 1) counts.buriedLapsed += withdrawLapsed(database, row)
@@ -71,6 +80,8 @@ export async function endLapsedLeases(database: Database, limit: number): Promis
     runAftermath(database)
     return counts
   })
+  if (ended === null) throw new StoreUnavailable('the store was held by a long writer')
+  return ended
 }
 
 function findLapsed({ connection, clock }: Database, limit: number): Promise<LapsedRow[]> {

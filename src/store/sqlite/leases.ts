@@ -139,7 +139,9 @@ function extensionBy(
     : ['pulled', extension(database, extendMs ?? pulled_ms)]
 }
 
-function wasCancelled({ attempts }: LeaseRow, { fence, leaseId }: Lease): boolean {
+/** One that was retried by hand since has moved on. */
+function wasCancelled({ state, attempts }: LeaseRow, { fence, leaseId }: Lease): boolean {
+  if (state !== 'cancelled') return false
   const last = readAttemptLines(attempts).at(-1)
   return last?.outcome === 'cancelled' && last.fence === fence && last.leaseId === leaseId
 }

@@ -2,6 +2,7 @@
 // found something; every write proves again what was seen.
 import type { SweepCounts, SweepOptions } from '../store.ts'
 import { type AftermathCounts, MAX_STEPS, runAftermath } from './aftermath.ts'
+import { WRITE_META } from './api-mode.ts'
 import type { Database } from './database.ts'
 import { buryJobsOfGoneEndpoints } from './endpoint-burial.ts'
 import { finishQueuedAs } from './finish.ts'
@@ -30,6 +31,7 @@ const EXPIRED_MESSAGE = 'it expired before an attempt succeeded'
 
 export async function sweep(database: Database, options: SweepOptions): Promise<SweepCounts> {
   const { limit } = options
+  if (!options.reclaim) await proveWritable(database)
   // What others left undone, before what this sweep itself ends.
   const left = await finishAftermaths(database, limit)
   const held = await recheckHeld(database, limit)
@@ -56,6 +58,16 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
     aftermaths: left.aftermaths,
     purged,
   }
+}
+
+/**
+ * Most sweeps find nothing and only read, and that a full disk or a long writer does not hinder. To
+ * whoever sweeps in an outage the store must not seem to be back before its holders can renew.
+ */
+function proveWritable({ connection }: Database): Promise<void> {
+  return connection.write('normal', () => {
+    connection.statement(WRITE_META).run('proof_of_writing', '')
+  })
 }
 
 /** In transactions of bounded length, until none is left or as many jobs were looked at. */

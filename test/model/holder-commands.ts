@@ -1,0 +1,178 @@
+// What workers, handlers and the sweeper do in a random sequence: on the store and in the model,
+// with the same answer. Leases that are long over are used as well, on purpose.
+import { expect } from 'vitest'
+import type { Attempt, Lease } from '../../src/job/job.ts'
+import type { Settlement } from '../../src/store/settlement.ts'
+import { holderOf, LONG_LEASE_MS, leaseOf, sweepClean } from '../contract/fixtures.ts'
+import { until } from '../support/until.ts'
+import type { Ground, Pick } from './ground.ts'
+import * as endings from './job-endings.ts'
+import { claimable, jobIn, type ModelJob } from './job-model.ts'
+
+/** A lease of this length is over as soon as it was waited for. */
+const SHORT_LEASE_MS = 1
+/** More than the clock of a store may be corrected by from one look to the next. */
+const CLOCK_MARGIN_MS = 10
+const HOUR_MS = 3_600_000
+
+const OUTCOMES = {
+  succeed: ['succeeded'],
+  reschedule: ['http_error', 'failed'],
+  postpone: ['interrupted'],
+  bury: ['rejected', 'failed'],
+} as const satisfies Record<string, readonly Attempt['outcome'][]>
+
+export type Told = keyof typeof OUTCOMES
+
+export async function claim(
+  ground: Ground,
+  endpointPick: number,
+  limit: number,
+  isShort: boolean,
+): Promise<void> {
+  const { store, world, names, hands } = ground
+  const endpoint = names[endpointPick % names.length] as string
+  const all = [...world.jobs.values()]
+  const latestRunAt = Math.max(0, ...all.map(({ runAt }) => runAt).filter((at) => at < Date.now()))
+  await until(() => store.clock.now() > latestRunAt)
+  const { jobs, room } = claimable(world, endpoint, store.clock.now())
+
+  const leaseMs = isShort ? SHORT_LEASE_MS : LONG_LEASE_MS
+  const told = await store.claim([{ endpoint, limit }], limit, holderOf({ leaseMs }))
+
+  expect(told.jobs.length).toBe(Math.min(limit, room, jobs.length))
+  const taken = told.jobs.map(({ jobId }) => jobIn(world, jobId))
+  for (const job of taken) expect(jobs).toContain(job)
+  const left = jobs.filter((job) => !taken.includes(job))
+  for (const job of left) for (const other of taken) expect(comesBefore(job, other)).toBe(false)
+  for (const claimed of told.jobs) {
+    const job = jobIn(world, claimed.jobId)
+    endings.startAttempt(job, claimed, isShort)
+    expect(claimed).toMatchObject({
+      fence: job.fence,
+      attemptNumber: job.attemptCount,
+      attemptsLeft: job.attemptsLeft,
+      freeAttempts: job.freeAttempts,
+    })
+    const { attemptNumber: number, claimedAt } = claimed
+    hands.push({ ...leaseOf(claimed), number, claimedAt })
+  }
+  const endsAt = Math.max(0, ...told.jobs.map(({ claimedAt }) => claimedAt)) + SHORT_LEASE_MS
+  if (isShort) await until(() => store.clock.now() > endsAt + CLOCK_MARGIN_MS)
+}
+
+function comesBefore(one: ModelJob, other: ModelJob): boolean {
+  return one.priority === other.priority ? one.runAt < other.runAt : one.priority > other.priority
+}
+
+export async function settle(
+  ground: Ground,
+  leasePick: Pick,
+  event: Told,
+  outcomePick: number,
+  isDue: boolean,
+): Promise<void> {
+  const { store, world } = ground
+  const lease = held(ground, leasePick)
+  const outcomes = OUTCOMES[event]
+  const outcome = outcomes[outcomePick % outcomes.length] as Attempt['outcome']
+  const attempt = attemptOf(ground, lease, outcome)
+  const runAt = isDue ? ground.nextDueAt++ : store.clock.now() + HOUR_MS
+  const result = `{"n":${ground.count++}}`
+  const settlements: Record<Told, Settlement> = {
+    succeed: { ...leaseOf(lease), attempt, event: 'succeed', result, resultTruncated: false },
+    reschedule: { ...leaseOf(lease), attempt, event: 'reschedule', runAt },
+    postpone: { ...leaseOf(lease), attempt, event: 'postpone', runAt },
+    bury: {
+      ...{ ...leaseOf(lease), attempt, event: 'bury' },
+      failure: { reason: 'rejected', message: 'HTTP 422' },
+    },
+  }
+  const told = await store.settle([settlements[event]])
+  expect(told).toEqual([endings.settle(world, lease, { event, outcome, runAt, result })])
+}
+
+export async function accept(ground: Ground, leasePick: Pick, isPast: boolean): Promise<void> {
+  const { store, world } = ground
+  const lease = held(ground, leasePick)
+  const leaseExpiresAt = store.clock.now() + (isPast ? -HOUR_MS : HOUR_MS)
+  const told = await store.settle([{ ...leaseOf(lease), event: 'await', leaseExpiresAt }])
+  expect(told).toEqual([endings.settle(world, lease, { event: 'await', isPast })])
+}
+
+export async function renew(ground: Ground, leasePick: Pick): Promise<void> {
+  const lease = held(ground, leasePick)
+  const told = await ground.store.renew([leaseOf(lease)], LONG_LEASE_MS)
+  expect(told).toEqual([endings.renew(ground.world, lease)])
+}
+
+export async function heartbeat(ground: Ground, leasePick: Pick, value: number): Promise<void> {
+  const lease = held(ground, leasePick)
+  const progress = { value, message: null }
+  const beat = { progress, extendMs: null, completionTimeoutMs: HOUR_MS }
+  const told = await ground.store.heartbeat(leaseOf(lease), beat)
+  expect(told.kind).toBe(endings.heartbeat(ground.world, lease, value))
+}
+
+export async function release(ground: Ground, leasePick: Pick): Promise<void> {
+  const lease = held(ground, leasePick)
+  const told = await ground.store.release([leaseOf(lease)])
+  expect(told).toEqual([endings.release(ground.world, lease)])
+}
+
+export async function sweep({ store, world }: Ground): Promise<void> {
+  const now = store.clock.now()
+  await sweepClean(store)
+  endings.sweepClean(world, now)
+}
+
+/** What is seen now may be ended later, by endOverdue, when it is no longer so. */
+export async function lookForOverdue(ground: Ground): Promise<void> {
+  const { store, world } = ground
+  const found = await store.overdue(1_000)
+  const expected = [...world.jobs.values()].filter(
+    ({ phase, lease }) => phase === 'awaiting_completion' && lease?.hasLapsed,
+  )
+  expect(found.map(({ jobId }) => jobId).toSorted()).toEqual(
+    expected.map(({ id }) => id).toSorted(),
+  )
+  ground.overdue.push(...found)
+}
+
+export async function endOverdue(
+  ground: Ground,
+  back: number,
+  event: 'time_out' | 'bury_timed_out',
+): Promise<void> {
+  const { store, world, overdue } = ground
+  const seen = overdue.at(-1 - (back % overdue.length)) as Ground['overdue'][number]
+  const { leaseExpiresAt, attemptNumber: number, claimedAt } = seen
+  const attempt = attemptOf(ground, { ...leaseOf(seen), number, claimedAt }, 'timeout')
+  const runAt = ground.nextDueAt++
+  const failure = { reason: 'attempts_exhausted', message: 'no completion' } as const
+  const end = { ...leaseOf(seen), leaseExpiresAt, attempt }
+  const told = await store.endOverdue([
+    event === 'time_out' ? { ...end, event, runAt } : { ...end, event, failure },
+  ])
+  expect(told).toEqual([endings.endOverdue(world, seen, { event, runAt })])
+}
+
+/** One of a job that runs under it, or any that ever was. */
+function held({ hands, world }: Ground, pick: Pick): Ground['hands'][number] {
+  const holding = pick.fits
+    ? hands.filter(({ jobId, leaseId }) => jobIn(world, jobId).lease?.leaseId === leaseId)
+    : []
+  const leases = holding.length > 0 ? holding : hands
+  return leases.at(-1 - (pick.back % leases.length)) as Ground['hands'][number]
+}
+
+function attemptOf(
+  { store }: Ground,
+  { number, claimedAt }: Lease & { number: number; claimedAt: number },
+  outcome: Attempt['outcome'],
+): Attempt {
+  return {
+    ...{ number, startedAt: claimedAt, finishedAt: store.clock.now(), durationMs: 1, outcome },
+    ...{ statusCode: null, errorCode: null, message: null, responseBody: null, workerId: 'w' },
+  }
+}

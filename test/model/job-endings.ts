@@ -1,0 +1,170 @@
+// What holders of leases and the sweeper do to the jobs of the model, and what they are told.
+
+import type { Attempt, Lease } from '../../src/job/job.ts'
+import type { HeartbeatResult, RenewResult, SettleResult } from '../../src/store/settlement.ts'
+import {
+  finish,
+  jobIn,
+  lookAtHeld,
+  type ModelJob,
+  pushAttempt,
+  toQueued,
+  type World,
+} from './job-model.ts'
+
+/** Free attempts are far from their limit of 100 in the sequences that are tried. */
+export type Ending =
+  | { event: 'await'; isPast: boolean }
+  | { event: 'succeed'; outcome: Attempt['outcome']; result: string }
+  | { event: 'reschedule' | 'postpone'; outcome: Attempt['outcome']; runAt: number }
+  | { event: 'bury'; outcome: Attempt['outcome'] }
+
+export function startAttempt(job: ModelJob, lease: Lease, hasLapsed: boolean): void {
+  job.state = 'running'
+  job.phase = 'sending'
+  job.fence++
+  job.attemptCount++
+  job.attemptsLeft--
+  job.progress = null
+  job.version++
+  job.lease = { fence: lease.fence, leaseId: lease.leaseId, hasLapsed }
+}
+
+function holds({ lease }: ModelJob, { fence, leaseId }: Lease): boolean {
+  return lease?.fence === fence && lease.leaseId === leaseId
+}
+
+export function settle(world: World, lease: Lease, ending: Ending): SettleResult {
+  const job = jobIn(world, lease.jobId)
+  if (!holds(job, lease)) return wasToldBefore(job, lease, ending)
+  if (ending.event === 'await') {
+    if (job.phase !== 'sending') return 'already_applied'
+    job.phase = 'awaiting_completion'
+    if (!ending.isPast && job.lease) job.lease.hasLapsed = false
+    job.version++
+    return 'applied'
+  }
+  const { event, outcome } = ending
+  const isKept = event === 'reschedule' || event === 'postpone'
+  if (event === 'reschedule' && !job.isSuperseded && job.attemptsLeft === 0) {
+    return wasToldBefore(job, lease, ending)
+  }
+  pushAttempt(job, lease, event, outcome)
+  if (isKept && job.isSuperseded) {
+    finish(world, job, 'cancelled')
+  } else if (isKept) {
+    if (event === 'postpone') {
+      job.attemptsLeft++
+      job.freeAttempts++
+    }
+    toQueued(job, ending.runAt)
+  } else if (event === 'succeed') {
+    job.result = ending.result
+    finish(world, job, 'succeeded')
+  } else {
+    finish(world, job, 'dead', 'rejected')
+  }
+  return 'applied'
+}
+
+/** The same event with the same outcome; of a handler's report the verdict may have differed. */
+function wasToldBefore(job: ModelJob, { fence, leaseId }: Lease, ending: Ending): SettleResult {
+  if (ending.event === 'await') return 'lease_lost'
+  const isVerdict = (event: string) => event === 'reschedule' || event === 'bury'
+  const known = job.attempts.some(
+    (one) =>
+      one.fence === fence &&
+      one.leaseId === leaseId &&
+      one.outcome === ending.outcome &&
+      (one.event === ending.event ||
+        (one.outcome === 'failed' && isVerdict(one.event) && isVerdict(ending.event))),
+  )
+  return known ? 'already_applied' : 'lease_lost'
+}
+
+/** For so long that no sequence sees its end. */
+export function renew(world: World, lease: Lease): RenewResult {
+  const job = jobIn(world, lease.jobId)
+  if (!holds(job, lease) || job.phase !== 'sending' || job.lease === null) return 'lease_lost'
+  job.lease.hasLapsed = false
+  return 'applied'
+}
+
+export function heartbeat(world: World, lease: Lease, progress: number): HeartbeatResult['kind'] {
+  const job = jobIn(world, lease.jobId)
+  if (!holds(job, lease) || job.lease === null) {
+    const last = job.attempts.at(-1)
+    const isCancelled =
+      job.state === 'cancelled' &&
+      last?.outcome === 'cancelled' &&
+      last.fence === lease.fence &&
+      last.leaseId === lease.leaseId
+    return isCancelled ? 'cancelled' : 'lease_lost'
+  }
+  if (job.phase === 'awaiting_completion') job.lease.hasLapsed = false
+  job.progress = progress
+  job.version++
+  return 'applied'
+}
+
+export function release(world: World, lease: Lease): RenewResult {
+  const job = jobIn(world, lease.jobId)
+  if (!holds(job, lease)) return 'lease_lost'
+  job.attemptCount--
+  job.attemptsLeft++
+  if (job.isSuperseded) finish(world, job, 'cancelled')
+  else toQueued(job, job.runAt)
+  return 'applied'
+}
+
+export type OverdueEnding = { event: 'time_out'; runAt: number } | { event: 'bury_timed_out' }
+
+export function endOverdue(world: World, lease: Lease, ending: OverdueEnding): SettleResult {
+  const job = jobIn(world, lease.jobId)
+  const isOverdue =
+    holds(job, lease) && job.phase === 'awaiting_completion' && job.lease?.hasLapsed === true
+  const isAllowed = job.isSuperseded || ending.event === 'bury_timed_out' || job.attemptsLeft > 0
+  if (!isOverdue || !isAllowed) {
+    const known = job.attempts.some(
+      ({ event, fence, leaseId }) =>
+        event === ending.event && fence === lease.fence && leaseId === lease.leaseId,
+    )
+    return known ? 'already_applied' : 'lease_lost'
+  }
+  pushAttempt(job, lease, ending.event, 'timeout')
+  if (job.isSuperseded) finish(world, job, 'cancelled')
+  else if (ending.event === 'time_out') toQueued(job, ending.runAt)
+  else finish(world, job, 'dead', 'attempts_exhausted')
+  return 'applied'
+}
+
+/**
+ * What sweeps lead to when nothing is left for them to find.
+ *
+ * @param now the instant at which they began; the runAt of what they reclaim is a little later
+ */
+export function sweepClean(world: World, now: number): void {
+  const jobs = [...world.jobs.values()]
+  const expired = jobs.filter((job) => job.state === 'queued' && hasExpired(job, now))
+  for (const job of jobs) if (job.isHeld) lookAtHeld(world, job)
+  for (const job of jobs) {
+    if (job.phase === 'sending' && job.lease?.hasLapsed) endLapsed(world, job, now)
+  }
+  for (const job of jobs) {
+    if (job.state === 'queued' && hasExpired(job, now)) finish(world, job, 'dead', 'expired')
+  }
+  for (const job of jobs) if (job.isHeld) lookAtHeld(world, job)
+  for (const job of expired) job.hadExpired = job.state === 'dead'
+}
+
+const hasExpired = ({ expiresAt }: ModelJob, now: number) => expiresAt !== null && expiresAt <= now
+
+function endLapsed(world: World, job: ModelJob, now: number): void {
+  if (job.lease === null) return
+  pushAttempt(job, job.lease, 'lost', 'lost')
+  if (job.isSuperseded) finish(world, job, 'cancelled')
+  else if (job.attemptsLeft > 0) {
+    toQueued(job, now)
+    job.isSinceNow = true
+  } else finish(world, job, 'dead', 'lease_lost')
+}

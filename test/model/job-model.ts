@@ -1,0 +1,198 @@
+// Jobs as docs/LIFECYCLE.md has them, in plain memory: no store, no race, no clock of its own. What
+// holders, people and the sweeper do to them is in job-endings.ts and job-requests.ts.
+import {
+  type Attempt,
+  type Failure,
+  type FailureReason,
+  type Job,
+  type JobState,
+  MAX_ATTEMPTS_KEPT,
+} from '../../src/job/job.ts'
+
+export interface ModelLease {
+  fence: number
+  leaseId: string
+  hasLapsed: boolean
+}
+
+export interface ModelJob {
+  id: string
+  endpoint: string
+  state: JobState
+  phase: Job['phase']
+  payload: string
+  priority: number
+  runAt: number
+  firstRunAt: number
+  /** Its runAt is the store's now of the last event: at least what stands here, known once read. */
+  isSinceNow: boolean
+  expiresAt: number | null
+  attemptCount: number
+  attemptsLeft: number
+  maxAttempts: number
+  freeAttempts: number
+  fence: number
+  lease: ModelLease | null
+  progress: number | null
+  isHeld: boolean
+  /** It has the turn of its ordering key. */
+  hasTurn: boolean
+  orderingKey: string | null
+  waitingFor: string[]
+  dedupeKey: string | null
+  isSuperseded: boolean
+  attempts: ModelAttempt[]
+  failure: FailureReason | null
+  /** A sweep ended it when it had expired. What else ended then, and when, is the sweeper's. */
+  hadExpired: boolean
+  result: string | null
+  version: number
+}
+
+export interface ModelAttempt {
+  fence: number
+  leaseId: string
+  /** What was asked for: reschedule, even where it became withdraw. */
+  event: string
+  outcome: Attempt['outcome']
+}
+
+export interface ModelEndpoint {
+  isPaused: boolean
+  isDisabled: boolean
+  concurrency: number | null
+  version: number
+}
+
+export interface World {
+  endpoints: Map<string, ModelEndpoint>
+  /** In the order of enqueueing. */
+  jobs: Map<string, ModelJob>
+  /** By endpoint and key: what the key made. */
+  keys: Map<string, { jobId: string; requestHash: string }>
+}
+
+export function isUnfinished({ state }: ModelJob): boolean {
+  return state === 'queued' || state === 'running'
+}
+
+export function jobIn(world: World, id: string): ModelJob {
+  const job = world.jobs.get(id)
+  if (job === undefined) throw new Error(`the model has no job ${id}`)
+  return job
+}
+
+export function endpointIn(world: World, name: string): ModelEndpoint {
+  const endpoint = world.endpoints.get(name)
+  if (endpoint === undefined) throw new Error(`the model has no endpoint ${name}`)
+  return endpoint
+}
+
+/** Who else would refuse this job its dedupe key. */
+export function dedupeHolder(
+  world: World,
+  endpoint: string,
+  dedupeKey: string | null,
+): ModelJob | undefined {
+  if (dedupeKey === null) return undefined
+  return [...world.jobs.values()].find(
+    (job) =>
+      job.endpoint === endpoint &&
+      job.dedupeKey === dedupeKey &&
+      isUnfinished(job) &&
+      !job.isSuperseded,
+  )
+}
+
+export function pushAttempt(
+  job: ModelJob,
+  lease: Pick<ModelLease, 'fence' | 'leaseId'>,
+  event: string,
+  outcome: Attempt['outcome'],
+): void {
+  job.attempts.push({ fence: lease.fence, leaseId: lease.leaseId, event, outcome })
+  job.attempts = job.attempts.slice(-MAX_ATTEMPTS_KEPT)
+}
+
+export function toQueued(job: ModelJob, runAt: number): void {
+  job.state = 'queued'
+  job.runAt = runAt
+  dropLease(job)
+  job.version++
+}
+
+/** A job becomes final, and what that leads to: its dependents, the next of its ordering key. */
+export function finish(
+  world: World,
+  job: ModelJob,
+  state: 'succeeded' | 'dead' | 'cancelled',
+  reason: Failure['reason'] | null = null,
+): void {
+  job.state = state
+  job.failure = reason
+  job.hadExpired = false
+  job.isHeld = false
+  job.hasTurn = false
+  dropLease(job)
+  job.version++
+  for (const other of world.jobs.values()) {
+    if (other.isHeld && other.waitingFor.includes(job.id)) lookAtHeld(world, other)
+  }
+  if (job.orderingKey !== null) passTurn(world, job.endpoint, job.orderingKey)
+}
+
+function dropLease(job: ModelJob): void {
+  job.lease = null
+  job.phase = null
+}
+
+/** A held job dies by what it waits for, or is promoted when it waits for nothing more. */
+export function lookAtHeld(world: World, job: ModelJob): void {
+  const states = job.waitingFor.map((id) => world.jobs.get(id)?.state)
+  const isLost = states.some(
+    (state) => state === undefined || state === 'dead' || state === 'cancelled',
+  )
+  if (isLost) {
+    finish(world, job, 'dead', 'dependency_failed')
+    return
+  }
+  job.waitingFor = job.waitingFor.filter((id) => jobIn(world, id).state !== 'succeeded')
+  if (job.waitingFor.length > 0) return
+  const others = job.orderingKey === null ? [] : ofKey(world, job.endpoint, job.orderingKey)
+  const holder = others.find(({ hasTurn }) => hasTurn)
+  if (job.orderingKey !== null && (others[0] !== job || holder?.state === 'running')) return
+  if (holder !== undefined)
+    Object.assign(holder, { isHeld: true, hasTurn: false, version: holder.version + 1 })
+  job.isHeld = false
+  job.hasTurn = job.orderingKey !== null
+  job.version++
+}
+
+/** To the earliest job of the key that is not final, if it waits for nothing else. */
+export function passTurn(world: World, endpoint: string, orderingKey: string): void {
+  const [head] = ofKey(world, endpoint, orderingKey)
+  if (head?.isHeld) lookAtHeld(world, head)
+}
+
+function ofKey(world: World, endpoint: string, orderingKey: string): ModelJob[] {
+  return [...world.jobs.values()].filter(
+    (job) => job.endpoint === endpoint && job.orderingKey === orderingKey && isUnfinished(job),
+  )
+}
+
+/** What a claim of this endpoint may take now, and how many of them. */
+export function claimable(
+  world: World,
+  endpoint: string,
+  now: number,
+): { jobs: ModelJob[]; room: number } {
+  const { isPaused, isDisabled, concurrency } = endpointIn(world, endpoint)
+  const own = [...world.jobs.values()].filter((job) => job.endpoint === endpoint)
+  const running = own.filter(({ state }) => state === 'running').length
+  const jobs = own.filter(
+    ({ state, isHeld, runAt, expiresAt }) =>
+      state === 'queued' && !isHeld && runAt <= now && (expiresAt === null || expiresAt > now),
+  )
+  const room = concurrency === null ? jobs.length : Math.max(0, concurrency - running)
+  return { jobs, room: isPaused || isDisabled ? 0 : room }
+}

@@ -1,0 +1,173 @@
+// What clients and people ask of the jobs of the model, and what they are answered.
+import type { NewJob } from '../../src/job/job.ts'
+import type { CommandResult, EditResult, JobChange } from '../../src/store/job-commands.ts'
+import type { EnqueueResult } from '../../src/store/store.ts'
+import {
+  dedupeHolder,
+  endpointIn,
+  finish,
+  isUnfinished,
+  jobIn,
+  lookAtHeld,
+  type ModelJob,
+  passTurn,
+  pushAttempt,
+  type World,
+} from './job-model.ts'
+
+/** The job that the answer is about: a new one, one that was there, the one in the way. */
+export interface Enqueued {
+  kind: EnqueueResult['kind']
+  jobId: string | null
+}
+
+export function enqueue(world: World, job: NewJob): Enqueued {
+  if (endpointIn(world, job.endpoint).isDisabled) return { kind: 'endpoint_disabled', jobId: null }
+  const known = keyOwner(world, job)
+  if (known !== null) return known
+  const missing = job.dependsOn.find((id) => !world.jobs.has(id))
+  if (missing !== undefined) return { kind: 'unknown_dependency', jobId: missing }
+  const waitingFor = job.dependsOn.filter((id) => jobIn(world, id).state !== 'succeeded')
+  const holder = dedupeHolder(world, job.endpoint, job.dedupe?.key ?? null)
+  const isEnded = holder !== undefined && takeOver(job, holder)
+  if (holder !== undefined && !isEnded) {
+    if (job.dedupe?.mode === 'reject') return { kind: 'dedupe_conflict', jobId: holder.id }
+    takeKey(world, job, holder.id)
+    return { kind: 'existing', jobId: holder.id }
+  }
+  const made = modelOf(job, waitingFor)
+  world.jobs.set(job.id, made)
+  takeKey(world, job, job.id)
+  // What can not be met any more is left to the sweeper.
+  if (made.isHeld && waitingFor.length === 0) lookAtHeld(world, made)
+  if (holder !== undefined && holder.state !== 'running') finish(world, holder, 'cancelled')
+  return { kind: 'inserted', jobId: job.id }
+}
+
+function keyOwner(world: World, { endpoint, idempotency }: NewJob): Enqueued | null {
+  if (idempotency === null) return null
+  const owner = world.keys.get(`${endpoint} ${idempotency.key}`)
+  if (owner === undefined) return null
+  const isSame = owner.requestHash === idempotency.requestHash
+  return { kind: isSame ? 'existing' : 'key_reused', jobId: owner.jobId }
+}
+
+function takeKey(world: World, { endpoint, idempotency }: NewJob, jobId: string): void {
+  if (idempotency === null) return
+  world.keys.set(`${endpoint} ${idempotency.key}`, { jobId, requestHash: idempotency.requestHash })
+}
+
+/** Whether the holder of the dedupe key gives it up, so that another job is made. */
+function takeOver(job: NewJob, holder: ModelJob): boolean {
+  if (job.dedupe?.mode !== 'replace') return false
+  if (holder.state === 'running') {
+    holder.isSuperseded = true
+    holder.version++
+    return true
+  }
+  if (holder.attemptCount > 0) {
+    // It is no longer a head that the new job of its key would have to wait for.
+    holder.state = 'cancelled'
+    return true
+  }
+  holder.payload = Buffer.from(job.payload).toString()
+  holder.runAt = job.runAt
+  holder.firstRunAt = job.runAt
+  holder.priority = job.priority
+  holder.expiresAt = job.expiresAt
+  holder.version++
+  return false
+}
+
+function modelOf(job: NewJob, waitingFor: string[]): ModelJob {
+  const maxAttempts = job.maxAttempts ?? 1
+  return {
+    id: job.id,
+    endpoint: job.endpoint,
+    state: 'queued',
+    phase: null,
+    payload: Buffer.from(job.payload).toString(),
+    priority: job.priority,
+    runAt: job.runAt,
+    firstRunAt: job.runAt,
+    expiresAt: job.expiresAt,
+    attemptCount: 0,
+    attemptsLeft: maxAttempts,
+    maxAttempts,
+    freeAttempts: 0,
+    fence: 0,
+    lease: null,
+    progress: null,
+    isHeld: job.orderingKey !== null || job.dependsOn.length > 0,
+    hasTurn: false,
+    orderingKey: job.orderingKey,
+    isSinceNow: false,
+    waitingFor,
+    dedupeKey: job.dedupe?.key ?? null,
+    isSuperseded: false,
+    attempts: [],
+    failure: null,
+    hadExpired: false,
+    result: null,
+    version: 1,
+  }
+}
+
+export function cancel(world: World, id: string): CommandResult {
+  const job = jobIn(world, id)
+  if (!isUnfinished(job)) return { kind: 'refused', state: job.state }
+  if (job.lease !== null) pushAttempt(job, job.lease, 'cancel', 'cancelled')
+  finish(world, job, 'cancelled')
+  return { kind: 'applied' }
+}
+
+/** @param now its runAt, a little later */
+export function retry(world: World, id: string, now: number): CommandResult {
+  const job = jobIn(world, id)
+  if (job.state !== 'dead' && job.state !== 'cancelled') {
+    return { kind: 'refused', state: job.state }
+  }
+  const holder = dedupeHolder(world, job.endpoint, job.dedupeKey)
+  if (holder !== undefined) return { kind: 'dedupe_conflict', jobId: holder.id }
+  Object.assign(job, {
+    state: 'queued',
+    isHeld: job.orderingKey !== null,
+    waitingFor: [],
+    attemptsLeft: job.maxAttempts,
+    freeAttempts: 0,
+    runAt: now,
+    firstRunAt: now,
+    isSuperseded: false,
+    failure: null,
+    result: null,
+    progress: null,
+    expiresAt: null,
+    isSinceNow: true,
+    version: job.version + 1,
+  })
+  if (job.orderingKey !== null) passTurn(world, job.endpoint, job.orderingKey)
+  return { kind: 'applied' }
+}
+
+export function edit(
+  world: World,
+  id: string,
+  change: JobChange,
+  ifVersion: number | null,
+): EditResult['kind'] {
+  const job = jobIn(world, id)
+  if (ifVersion !== null && ifVersion !== job.version) return 'stale'
+  if (job.state !== 'queued') return 'refused'
+  if (change.payload !== undefined && job.attemptCount > 0) return 'already_sent'
+  const { runAt = job.runAt, expiresInMs } = change
+  const firstRunAt = job.attemptCount === 0 ? runAt : job.firstRunAt
+  const moved = job.expiresAt === null ? null : job.expiresAt + firstRunAt - job.firstRunAt
+  job.expiresAt =
+    expiresInMs === undefined ? moved : expiresInMs === null ? null : firstRunAt + expiresInMs
+  job.runAt = runAt
+  job.firstRunAt = firstRunAt
+  job.priority = change.priority ?? job.priority
+  if (change.payload !== undefined) job.payload = Buffer.from(change.payload).toString()
+  job.version++
+  return 'applied'
+}

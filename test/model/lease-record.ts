@@ -1,0 +1,202 @@
+// One job's record, as far as the lease protocol is about it, and its writes. Which write is let
+// through, and what it changes, is read from the table in src/job/lifecycle.ts, words included: a
+// table that says less gives a model that proves less.
+import type { JobState } from '../../src/job/job.ts'
+import {
+  type EventName,
+  GUARDS,
+  type Guard,
+  LIFECYCLE,
+  type LifecycleEvent,
+} from '../../src/job/lifecycle.ts'
+
+export const MAX_ATTEMPTS = 2
+
+/** What a guard compares with the record. */
+export type Proven = 'fence' | 'lease id' | 'expiry'
+
+/** The protocol that is tried; REAL_RULES is ours, all others are wrong on purpose. */
+export interface Rules {
+  table: Record<EventName, LifecycleEvent>
+  /** What a holder proves of itself. */
+  holder: readonly Proven[]
+  /** What the sweeper proves of the lease it has seen. */
+  lapsed: readonly Proven[]
+  /** Whether the sweeper proves that the lease has run out, too. */
+  provesLapse: boolean
+  /** Whether a worker whose renewal matched nothing lets go. */
+  heedsRenewals: boolean
+}
+
+/** A guard's sentence says first what it compares: "fence and lease id are those of …". */
+function provenBy(sentence: string): Proven[] {
+  const [compared = ''] = sentence.split(' are ')
+  return (['fence', 'lease id', 'expiry'] as const).filter((one) => compared.includes(one))
+}
+
+export const REAL_RULES: Rules = {
+  table: LIFECYCLE,
+  holder: provenBy(GUARDS.holder),
+  lapsed: provenBy(GUARDS.lease_lapsed),
+  provesLapse: GUARDS.lease_lapsed.includes('has passed'),
+  heedsRenewals: true,
+}
+
+export interface AttemptRecord {
+  fence: number
+  leaseId: number
+  event: EventName
+}
+
+/** Random lease ids are numbers here: what matters is that none is ever handed out twice. */
+export interface LeaseRecord {
+  state: JobState
+  phase: 'sending' | 'awaiting' | null
+  fence: number
+  leaseId: number | null
+  /** Which of the expiries that the lease was given, one after the other. */
+  expiry: number
+  /** That expiry has passed by the store's clock. */
+  hasLapsed: boolean
+  attemptCount: number
+  attemptsLeft: number
+  attempts: readonly AttemptRecord[]
+  /** How many of these a retry by hand has forgiven. */
+  forgiven: number
+  /** What a failover would bring back: set while a claim is the last write. */
+  beforeClaim: LeaseRecord | null
+}
+
+export const NEW_RECORD: LeaseRecord = {
+  state: 'queued',
+  phase: null,
+  fence: 0,
+  leaseId: null,
+  expiry: 0,
+  hasLapsed: false,
+  attemptCount: 0,
+  attemptsLeft: MAX_ATTEMPTS,
+  attempts: [],
+  forgiven: 0,
+  beforeClaim: null,
+}
+
+/** Of what a writer knows, that which it may have to prove. */
+export interface Writer {
+  fence: number
+  leaseId: number
+  /** Of the sweeper. */
+  expiry?: number
+  /** Of an await: its deadline is no later than the one that is stored, which then stays. */
+  isShort?: boolean
+}
+
+/** Guards about what this model has not: limits, keys, dependencies, due times. They hold. */
+const HOLDS = () => true
+
+type Proof = (record: LeaseRecord, writer: Writer, rules: Rules) => boolean
+
+const PROOFS: Record<Guard, Proof> = {
+  holder: (record, writer, { holder }) => provesAll(record, writer, holder),
+  lease_lapsed: (record, writer, { lapsed, provesLapse }) =>
+    provesAll(record, writer, lapsed) && (record.hasLapsed || !provesLapse),
+  sending: ({ phase }) => phase === 'sending',
+  awaiting: ({ phase }) => phase === 'awaiting',
+  attempts_left: ({ attemptsLeft }) => attemptsLeft > 0,
+  no_attempts_left: ({ attemptsLeft }) => attemptsLeft === 0,
+  superseded: () => false,
+  not_superseded: HOLDS,
+  due: HOLDS,
+  unexpired: HOLDS,
+  expired: HOLDS,
+  claimable: HOLDS,
+  held: HOLDS,
+  dependencies_met: HOLDS,
+  turn_free: HOLDS,
+  dependency_failed: HOLDS,
+  sent_before: HOLDS,
+  free_attempts_left: HOLDS,
+  version_read: HOLDS,
+  key_unused: HOLDS,
+  dedupe_unused: HOLDS,
+  endpoint_accepts: HOLDS,
+  endpoint_eligible: HOLDS,
+  endpoint_gone: HOLDS,
+  aftermath_done: HOLDS,
+  purge_due: HOLDS,
+}
+
+export function provesAll(
+  record: { fence: number; leaseId: number | null; expiry?: number },
+  writer: Writer,
+  proven: readonly Proven[],
+): boolean {
+  return proven.every((one) => {
+    if (one === 'fence') return record.fence === writer.fence
+    if (one === 'lease id') return record.leaseId === writer.leaseId
+    return record.expiry === writer.expiry
+  })
+}
+
+/** The record after the write of this event; null: its guard does not match. */
+export function write(
+  rules: Rules,
+  record: LeaseRecord,
+  event: EventName,
+  writer: Writer,
+): LeaseRecord | null {
+  const { from, guards, to, also } = rules.table[event]
+  if (!from.includes(record.state)) return null
+  if (!guards.every((guard) => PROOFS[guard](record, writer, rules))) return null
+  if (to === null) throw new Error(`${event} is no event of this model`)
+  const before = event === 'claim' ? { beforeClaim: { ...record, beforeClaim: null } } : {}
+  const after = { ...record, state: to, beforeClaim: null, ...before }
+  const { leaseId } = record
+  if (also.includes('adds the attempt') && leaseId !== null) {
+    // The record of the attempt is the writer's; of a cancel, that of the lease it ends.
+    const told = event === 'cancel' ? { fence: record.fence, leaseId } : writer
+    after.attempts = [...record.attempts, { fence: told.fence, leaseId: told.leaseId, event }]
+  }
+  if (also.includes('drops the lease')) Object.assign(after, NO_LEASE)
+  if (also.includes('new lease')) {
+    Object.assign(after, { leaseId: writer.leaseId, phase: 'sending', expiry: 1, hasLapsed: false })
+  }
+  if (also.includes('phase = awaiting_completion')) after.phase = 'awaiting'
+  if (also.includes('lease.expiresAt = the later') && !writer.isShort) {
+    Object.assign(after, { expiry: record.expiry + 1, hasLapsed: false })
+  }
+  if (also.includes('fence + 1')) after.fence += 1
+  after.attemptCount += changeOf(also, 'attemptCount')
+  after.attemptsLeft += changeOf(also, 'attemptsLeft')
+  if (also.includes('attemptsLeft = maxAttempts')) {
+    Object.assign(after, { attemptsLeft: MAX_ATTEMPTS, forgiven: record.attempts.length })
+  }
+  return after
+}
+
+const NO_LEASE = { leaseId: null, phase: null, expiry: 0, hasLapsed: false } as const
+
+function changeOf(also: string, counter: string): number {
+  if (also.includes(`${counter} + 1`)) return 1
+  return also.includes(`${counter} − 1`) ? -1 : 0
+}
+
+/** What must be true of a record whatever has happened; null: all of it is. */
+export function flawOf(record: LeaseRecord): string | null {
+  const { state, phase, leaseId, attempts, attemptCount, attemptsLeft, forgiven } = record
+  const running = state === 'running' ? 1 : 0
+  if ((leaseId !== null) !== (state === 'running'))
+    return 'a job is running without a lease, or has one without running'
+  if ((phase !== null) !== (state === 'running'))
+    return 'a phase without a lease, or a lease without one'
+  if (attempts.length + running !== attemptCount)
+    return 'an attempt is not counted, or counted twice'
+  const leases = new Set(attempts.map((attempt) => attempt.leaseId))
+  if (leases.size !== attempts.length) return 'one attempt has two ends'
+  const spent =
+    attempts.slice(forgiven).filter(({ event }) => event !== 'postpone').length + running
+  if (attemptsLeft !== MAX_ATTEMPTS - spent) return 'an attempt that costs was not paid for'
+  if (attemptsLeft < 0) return 'more attempts than the budget has'
+  if (state === 'queued' && attemptsLeft === 0) return 'a job is queued without an attempt left'
+  return null
+}

@@ -1,0 +1,77 @@
+// What happens around the two workers of the lease model: the sweeper, people, time, a failover.
+import { become, reach, type State, type Step, spend } from './lease-model.ts'
+import type { Rules, Writer } from './lease-record.ts'
+
+const NOBODY: Writer = { fence: 0, leaseId: 0 }
+
+export function worldSteps(rules: Rules, state: State): Step[] {
+  return [
+    ...sweeperSteps(rules, state),
+    ...byHandSteps(rules, state),
+    ...timeSteps(state),
+    ...failoverSteps(state),
+  ]
+}
+
+const ENDS_BY_SWEEPER = ['reclaim', 'bury_lapsed', 'time_out', 'bury_timed_out'] as const
+
+/**
+ * It looks first and writes later; between the two everything may change. Which of its events
+ * fits, the guards alone must know.
+ */
+function sweeperSteps(rules: Rules, state: State): Step[] {
+  const { record, seen } = state
+  if (seen !== null) {
+    const forgets = { says: 'the sweeper ends nothing', to: { ...state, seen: null } }
+    const ends = ENDS_BY_SWEEPER.flatMap((event) => {
+      const { state: after, applied, breaks } = reach(rules, state, event, seen)
+      const says = `the sweeper’s ${event} (lease ${seen.leaseId}) is applied`
+      return applied ? [{ says, to: { ...after, seen: null }, breaks }] : []
+    })
+    return [forgets, ...ends]
+  }
+  const { fence, leaseId, expiry, hasLapsed } = record
+  if (leaseId === null || !hasLapsed) return []
+  const says = `the sweeper sees that lease ${leaseId} has run out`
+  return [{ says, to: { ...state, seen: { fence, leaseId, expiry } } }]
+}
+
+function byHandSteps(rules: Rules, state: State): Step[] {
+  const tries = [
+    ['cancel', spend(state, 'cancels')],
+    ['retry', spend(state, 'retries')],
+  ] as const
+  return tries.flatMap(([event, counted]) => {
+    if (counted === null) return []
+    const reached = reach(rules, counted, event, NOBODY)
+    const says = `somebody: ${event}`
+    return reached.applied ? [{ says, to: reached.state, breaks: reached.breaks }] : []
+  })
+}
+
+/**
+ * Time passes over the end of a lease. A worker that moves has let go before; one that holds on
+ * stood still meanwhile, which is a fault, or did not heed that its lease was lost.
+ */
+function timeSteps({ record, ...others }: State): Step[] {
+  const steps: Step[] = []
+  const { leaseId } = record
+  if (leaseId !== null && !record.hasLapsed) {
+    const says = `time passes over the end of lease ${leaseId}; who holds it stood still`
+    steps.push({ says, to: { ...others, record: { ...record, hasLapsed: true } } })
+  }
+  for (const [index, worker] of others.workers.entries()) {
+    if (!worker.isDeaf || worker.isPast) continue
+    const says = `time passes over the end of lease ${worker.leaseId}, which is over anyway`
+    steps.push({ says, to: become({ record, ...others }, index, { isPast: true }) })
+  }
+  return steps
+}
+
+function failoverSteps(state: State): Step[] {
+  const { record } = state
+  const counted = spend(state, 'rollBacks')
+  if (record.beforeClaim === null || counted === null) return []
+  const says = `a failover undoes the claim under fence ${record.fence}, lease ${record.leaseId}`
+  return [{ says, to: { ...counted, record: record.beforeClaim } }]
+}

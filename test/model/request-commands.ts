@@ -1,0 +1,137 @@
+// What clients and people do in a random sequence: on the store and in the model, with the same
+// answer.
+import { expect } from 'vitest'
+import type { DedupeMode, Job } from '../../src/job/job.ts'
+import type { JobChange } from '../../src/store/job-commands.ts'
+import { newJob, report } from '../contract/fixtures.ts'
+import type { Ground, Pick } from './ground.ts'
+import { endpointIn, isUnfinished, jobIn, type ModelJob } from './job-model.ts'
+import * as requests from './job-requests.ts'
+
+const HOUR_MS = 3_600_000
+
+/** Few keys, so that they meet. */
+export interface EnqueuePlan {
+  endpoint: number
+  isDue: boolean
+  /** `over`: before it can start. */
+  expiry: 'none' | 'far' | 'over'
+  maxAttempts: number
+  priority: number
+  key: number | null
+  request: number
+  dedupe: { key: number; mode: DedupeMode } | null
+  orderingKey: number | null
+  dependsOn: number[]
+}
+
+export async function enqueue(ground: Ground, plan: EnqueuePlan): Promise<void> {
+  const { store, world } = ground
+  const runAt = plan.isDue ? ground.nextDueAt++ : store.clock.now() + HOUR_MS
+  const lives = { none: null, far: runAt + 9 * HOUR_MS, over: runAt + 1_000 }
+  const ids = [...world.jobs.keys()]
+  const dependsOn = plan.dependsOn.map((pick) => ids.at(-1 - (pick % ids.length)))
+  const job = newJob(store, nameOf(ground, plan.endpoint), {
+    payload: Buffer.from(`{"n":${ground.count++}}`),
+    runAt,
+    expiresAt: lives[plan.expiry],
+    maxAttempts: plan.maxAttempts,
+    priority: plan.priority,
+    idempotency:
+      plan.key === null ? null : { key: `k${plan.key}`, requestHash: `h${plan.request}` },
+    dedupe: plan.dedupe === null ? null : { ...plan.dedupe, key: `d${plan.dedupe.key}` },
+    orderingKey: plan.orderingKey === null ? null : `o${plan.orderingKey}`,
+    // A job can not depend on the one whose place it takes: whether it may is not settled.
+    dependsOn: plan.dedupe === null ? [...new Set(dependsOn.filter((id) => id !== undefined))] : [],
+  })
+
+  const [told] = await store.enqueue([job])
+
+  const expected = requests.enqueue(world, job)
+  expect(told?.kind).toBe(expected.kind)
+  if (told !== undefined && 'job' in told) expect(told.job.id).toBe(expected.jobId)
+  if (told?.kind === 'inserted' && hadNothingToWaitFor(told.job)) {
+    // One store holds it for the moment of the write, the other never does.
+    jobIn(world, job.id).version = told.job.version
+  }
+  if (told !== undefined && 'jobId' in told) expect(told.jobId).toBe(expected.jobId)
+}
+
+function hadNothingToWaitFor({ dependsOn, orderingKey, isHeld, version }: Job): boolean {
+  return dependsOn.length > 0 && orderingKey === null && !isHeld && version <= 2
+}
+
+export async function cancel(ground: Ground, pick: Pick): Promise<void> {
+  const id = jobId(ground, pick, isUnfinished)
+  const told = await ground.store.cancel([id])
+  expect(told).toEqual([requests.cancel(ground.world, id)])
+}
+
+export async function retry(ground: Ground, pick: Pick): Promise<void> {
+  const id = jobId(ground, pick, ({ state }) => state === 'dead' || state === 'cancelled')
+  const now = ground.store.clock.now()
+  const told = await ground.store.retry([id])
+  expect(told).toEqual([requests.retry(ground.world, id, now)])
+}
+
+export interface EditPlan {
+  runAt: 'due' | 'far' | 'stays'
+  expiresInMs: number | null | undefined
+  priority: number | undefined
+  withPayload: boolean
+  version: 'any' | 'right' | 'stale'
+}
+
+export async function edit(ground: Ground, pick: Pick, plan: EditPlan): Promise<void> {
+  const { store, world } = ground
+  const id = jobId(ground, pick, ({ state }) => state === 'queued')
+  const change: JobChange = { priority: plan.priority, expiresInMs: plan.expiresInMs }
+  if (plan.runAt !== 'stays') {
+    change.runAt = plan.runAt === 'due' ? ground.nextDueAt++ : store.clock.now() + HOUR_MS
+  }
+  if (plan.withPayload) change.payload = Buffer.from(`{"n":${ground.count++}}`)
+  const version = world.jobs.get(id)?.version ?? 0
+  const ifVersion = { any: null, right: version, stale: version - 1 }[plan.version]
+  const told = await store.edit(id, change, ifVersion)
+  expect(told.kind).toBe(requests.edit(world, id, change, ifVersion))
+}
+
+export async function switchEndpoint(
+  ground: Ground,
+  pick: number,
+  to: 'paused' | 'active' | 'disabled',
+): Promise<void> {
+  const { store, world } = ground
+  const name = nameOf(ground, pick)
+  const endpoint = endpointIn(world, name)
+  switch (to) {
+    case 'paused':
+      endpoint.isPaused = true
+      endpoint.version = (await store.pauseEndpoint(name))?.version ?? 0
+      break
+    case 'active':
+      Object.assign(endpoint, { isPaused: false, isDisabled: false })
+      endpoint.version = (await store.resumeEndpoint(name))?.version ?? 0
+      break
+    case 'disabled':
+      if (!endpoint.isDisabled) {
+        endpoint.isDisabled = true
+        await report(store, name, { goneAtVersion: endpoint.version })
+      }
+      break
+    default:
+      throw new Error(`unknown switch ${to satisfies never}`)
+  }
+}
+
+/** Mostly one to which it can be done; but for the rest the refusals would never be seen. */
+function jobId({ world }: Ground, pick: Pick, fits: (job: ModelJob) => boolean): string {
+  const all = [...world.jobs.values()]
+  const fitting = pick.fits ? all.filter(fits) : []
+  const jobs = fitting.length > 0 ? fitting : all
+  return (jobs.at(-1 - (pick.back % jobs.length)) as ModelJob).id
+}
+
+function nameOf({ names }: Ground, pick: number): string {
+  return names[pick % names.length] as string
+}

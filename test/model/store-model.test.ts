@@ -1,0 +1,158 @@
+// Random sequences of all that can be asked of a store, by clients, workers, handlers and sweepers,
+// some with leases that are long over: each is answered as the model says, and leaves each job what
+// the model makes of it. MODEL_RUNS and MODEL_SEED try more, or the same again.
+import fc from 'fast-check'
+import { describe, test } from 'vitest'
+import { ENGINES, type Engine, useStore } from '../support/stores.ts'
+import { clearAway, compare, type Ground, groundOn } from './ground.ts'
+import * as holders from './holder-commands.ts'
+import * as requests from './request-commands.ts'
+
+/** Sequences have a third of it in the mean, and any length up to it. */
+const MAX_COMMANDS = 80
+const RUNS: Record<Engine, number> = { sqlite: 150, mongo: 40 }
+const TIMEOUT_MS = 3_600_000
+
+type Step = fc.AsyncCommand<Ground, Ground>
+
+/** One command of a sequence; skipped while there is nothing to do it to. */
+function step<Plan>(
+  name: string,
+  needs: 'nothing' | 'jobs' | 'hands' | 'overdue',
+  plans: fc.Arbitrary<Plan>,
+  play: (ground: Ground, plan: Plan) => Promise<void>,
+): fc.Arbitrary<Step> {
+  const hasAny = ({ world, hands, overdue }: Ground) =>
+    ({ nothing: 1, jobs: world.jobs.size, hands: hands.length, overdue: overdue.length })[needs] > 0
+  return plans.map((plan) => ({
+    check: hasAny,
+    async run(ground) {
+      await play(ground, plan)
+      await compare(ground)
+    },
+    toString: () => `${name}(${fc.stringify(plan)})`,
+  }))
+}
+
+const oftenTrue = fc.constantFrom(true, true, true, false)
+const back = fc.nat({ max: 12 })
+const pick = fc.record({ back, fits: oftenTrue })
+/** Rarely the second: what is to meet must be few. */
+const few = fc.constantFrom(0, 0, 0, 1)
+const endpointPick = fc.constantFrom(0, 0, 1)
+/** null in three of four: most jobs are of their own. */
+const rarely = <T>(arbitrary: fc.Arbitrary<T>) =>
+  fc.oneof({ weight: 3, arbitrary: fc.constant(null) }, { weight: 1, arbitrary })
+const nothing = fc.constant(null)
+
+const enqueuePlan: fc.Arbitrary<requests.EnqueuePlan> = fc.record({
+  endpoint: endpointPick,
+  isDue: oftenTrue,
+  expiry: fc.oneof(
+    { weight: 4, arbitrary: fc.constant('none' as const) },
+    fc.constantFrom('far', 'over'),
+  ),
+  maxAttempts: fc.integer({ min: 1, max: 3 }),
+  priority: fc.constantFrom(5, 5, 9),
+  key: rarely(few),
+  request: few,
+  dedupe: rarely(
+    fc.record({ key: few, mode: fc.constantFrom('keep' as const, 'replace', 'replace', 'reject') }),
+  ),
+  orderingKey: rarely(few),
+  dependsOn: fc.array(back, { maxLength: 2 }),
+})
+
+const editPlan: fc.Arbitrary<requests.EditPlan> = fc.record({
+  runAt: fc.constantFrom('stays', 'due', 'far'),
+  expiresInMs: fc.constantFrom(undefined, null, 1_000, 36_000_000),
+  priority: fc.constantFrom(undefined, 1, 9),
+  withPayload: fc.boolean(),
+  version: fc.constantFrom('any', 'right', 'stale'),
+})
+
+const claim = step(
+  'claim',
+  'nothing',
+  fc.tuple(endpointPick, fc.integer({ min: 1, max: 3 }), fc.boolean()),
+  (ground, [endpoint, limit, isShort]) => holders.claim(ground, endpoint, limit, isShort),
+)
+const enqueue = step('enqueue', 'nothing', enqueuePlan, requests.enqueue)
+const settle = step(
+  'settle',
+  'hands',
+  fc.tuple(
+    pick,
+    fc.constantFrom<holders.Told>('succeed', 'reschedule', 'reschedule', 'postpone', 'bury'),
+    fc.nat({ max: 1 }),
+    oftenTrue,
+  ),
+  (ground, [lease, event, outcome, isDue]) => holders.settle(ground, lease, event, outcome, isDue),
+)
+
+/** Those that lead on are here more than once. */
+const STEPS = [
+  enqueue,
+  enqueue,
+  enqueue,
+  enqueue,
+  enqueue,
+  enqueue,
+  claim,
+  claim,
+  claim,
+  claim,
+  settle,
+  settle,
+  settle,
+  step('accept', 'hands', fc.tuple(pick, fc.boolean()), (ground, [lease, isPast]) =>
+    holders.accept(ground, lease, isPast),
+  ),
+  step('renew', 'hands', pick, holders.renew),
+  step('heartbeat', 'hands', fc.tuple(pick, fc.nat({ max: 100 })), (ground, [lease, value]) =>
+    holders.heartbeat(ground, lease, value),
+  ),
+  step('release', 'hands', pick, holders.release),
+  step('sweep', 'nothing', nothing, holders.sweep),
+  step('lookForOverdue', 'nothing', nothing, holders.lookForOverdue),
+  step(
+    'endOverdue',
+    'overdue',
+    fc.tuple(back, fc.constantFrom('time_out' as const, 'bury_timed_out')),
+    (ground, [seen, event]) => holders.endOverdue(ground, seen, event),
+  ),
+  step('cancel', 'jobs', pick, requests.cancel),
+  step('retry', 'jobs', pick, requests.retry),
+  step('edit', 'jobs', fc.tuple(pick, editPlan), (ground, [job, plan]) =>
+    requests.edit(ground, job, plan),
+  ),
+  step(
+    'switchEndpoint',
+    'nothing',
+    fc.tuple(endpointPick, fc.constantFrom('active' as const, 'active', 'paused', 'disabled')),
+    (ground, [endpoint, to]) => requests.switchEndpoint(ground, endpoint, to),
+  ),
+]
+
+describe.each(ENGINES)('on %s', (engine) => {
+  const place = useStore(engine)
+  const { MODEL_RUNS, MODEL_SEED } = process.env
+
+  test('a store does in any order of commands what the model does', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const sequences = fc.commands<Ground, Ground, false>(STEPS, {
+      maxCommands: MAX_COMMANDS,
+      size: 'max',
+    })
+    const property = fc.asyncProperty(sequences, async (sequence) => {
+      const ground = await groundOn(place.store)
+      await fc.asyncModelRun(() => ({ model: ground, real: ground }), sequence)
+      await clearAway(ground)
+    })
+    await fc.assert(property, {
+      numRuns: MODEL_RUNS === undefined ? RUNS[engine] : Number(MODEL_RUNS),
+      ...(MODEL_SEED === undefined ? {} : { seed: Number(MODEL_SEED) }),
+    })
+  })
+})

@@ -73,7 +73,14 @@ function isLoopbackV4(name: string): boolean {
  * w3.org/TR/fetch-metadata).
  */
 function refuseWebPages(request: FastifyRequest): void {
-  const host = request.headers.host ?? ''
+  // Of several Node would show the first; RFC 9112, section 3.2, wants none of them taken.
+  const [host = '', second] = request.raw.headersDistinct.host ?? []
+  if (second !== undefined) {
+    const message = 'stands twice'
+    throw new AppError('invalid_request', `header/host: ${message}`, {
+      errors: [{ path: 'header/host', message }],
+    })
+  }
   if (!isLoopbackName(host.replace(/:\d*$/, ''))) {
     throw forbidden(
       'in local mode the Host must be localhost, 127.0.0.0/8 or [::1]; set API_KEYS to listen elsewhere',

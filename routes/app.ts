@@ -1,5 +1,6 @@
 // The API as one object: everything is registered here by hand, in reading order.
 import { randomUUID } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
 import swagger from '@fastify/swagger'
 import Fastify, {
   type FastifyBaseLogger,
@@ -17,11 +18,18 @@ import type { Sender } from '../src/webhook/send.ts'
 import { createAccessCheck } from './access.ts'
 import { createMethodTable } from './allowed-methods.ts'
 import { registerCompletionRoutes } from './completion.ts'
+import {
+  CONNECTION_LIMITS,
+  type ConnectionLimits,
+  refuseConnection,
+  watchConnections,
+} from './connections.ts'
 import { registerEndpointCommands } from './endpoint-commands.ts'
 import { registerEndpointRoutes } from './endpoints.ts'
 import { createEnqueueBatcher } from './enqueue-batcher.ts'
 import { registerExplainRoute } from './explain.ts'
-import { registerBatchRoute } from './job-batch.ts'
+import { type BodyReader, HELD_LIMITS, type HeldLimits, limitHeld } from './held.ts'
+import { BATCH_SIZE_FACTOR, registerBatchRoute } from './job-batch.ts'
 import { registerBulkRoutes } from './job-bulk.ts'
 import { registerJobChangeRoutes } from './job-changes.ts'
 import { createJobWaits } from './job-waits.ts'
@@ -30,9 +38,10 @@ import { parseEnvelope } from './json-body.ts'
 import { registerKeyRoutes } from './keys.ts'
 import { countRequests, registerMetricsRoute } from './metrics-route.ts'
 import { openapiOptions } from './openapi.ts'
-import { sendClientError, sendProblem } from './problem.ts'
+import { sendProblem } from './problem.ts'
 import { registerPullRoute } from './pull.ts'
 import { SharedPullWaits } from './pull-waits.ts'
+import { refuseBadCoding } from './query-coding.ts'
 import { createQueueSnapshot } from './queue-snapshot.ts'
 import { registerReferencePage } from './reference-page.ts'
 import { registerScheduleRoutes } from './schedules.ts'
@@ -57,10 +66,12 @@ export interface AppOptions {
   publicUrl: () => string | null
   maxBodyBytes: number
   version: string
+  /** Of connections; those that are not given are as they should be. */
+  limits?: Partial<ConnectionLimits>
+  /** Of all clients together; as above. */
+  held?: Partial<HeldLimits>
 }
 
-/** A client that sends slower than this is cut off. */
-const REQUEST_TIMEOUT_MS = 30_000
 /** As long as a request line can be: Node takes 16 KiB of header. */
 const MAX_PARAM_LENGTH = 16_384
 const KEEP_ALIVE_TIMEOUT_MS = 72_000
@@ -77,7 +88,7 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   app.setNotFoundHandler((request) => {
     throw methods.refusal(request.method, request.url)
   })
-  acceptJson(app)
+  acceptJson(app, limitHeld(app, heldLimits(options)))
 
   const storedKeys = createStoredKeys(store)
   const checkAccess = createAccessCheck(options.apiKeys, storedKeys)
@@ -85,6 +96,7 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
     reply.header('x-request-id', request.id)
     await checkAccess(request)
   })
+  refuseBadCoding(app)
   const metrics = createApiMetrics(() => store.commandCount)
   countRequests(app, metrics)
 
@@ -94,25 +106,37 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   return app
 }
 
-function createServer({ log, maxBodyBytes }: AppOptions): FastifyInstance {
+function createServer({ log, maxBodyBytes, limits: given }: AppOptions): FastifyInstance {
+  const limits = { ...CONNECTION_LIMITS, ...given }
   const app = Fastify({
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: maxBodyBytes,
-    requestTimeout: REQUEST_TIMEOUT_MS,
+    requestTimeout: limits.requestMs,
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     // An id that is too long to be one is unknown, not malformed.
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     requestIdHeader: false,
     genReqId: (request) => requestIdFrom(request.headers['x-request-id']),
     // A client's Host is judged by our own check, in our own words.
-    http: { requireHostHeader: false },
-    clientErrorHandler: sendClientError,
+    http: { requireHostHeader: false, connectionsCheckingInterval: limits.checkMs },
+    clientErrorHandler: refuseConnection,
     frameworkErrors: (error, request, reply) => sendProblem(request, reply, error),
     forceCloseConnections: 'idle',
   })
-  ignoreExpectations(app)
+  watchConnections(app.server, limits)
   return app
+}
+
+/** However large a body may be, there is room for two. */
+function heldLimits({ maxBodyBytes, held }: AppOptions): HeldLimits {
+  const leastBytes = 2 * BATCH_SIZE_FACTOR * maxBodyBytes
+  return {
+    ...HELD_LIMITS,
+    bodyBytes: Math.max(HELD_LIMITS.bodyBytes, leastBytes),
+    answerBytes: Math.max(HELD_LIMITS.answerBytes, leastBytes),
+    ...held,
+  }
 }
 
 function registerRoutes(
@@ -149,12 +173,12 @@ function registerRoutes(
 }
 
 /** One parser for all: JSON in UTF-8, a payload kept as bytes, an empty body as none. */
-function acceptJson(app: FastifyInstance): void {
+function acceptJson(app: FastifyInstance, readBody: BodyReader): void {
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser<Buffer>(
+  app.addContentTypeParser(
     'application/json',
-    { parseAs: 'buffer' },
-    async (request: FastifyRequest, body: Buffer) => {
+    async (request: FastifyRequest, stream: IncomingMessage) => {
+      const body = await readBody(request, stream)
       if (!CONTENT_TYPE_SHAPE.test(request.headers['content-type'] ?? '')) {
         throw new AppError(
           'unsupported_media_type',
@@ -168,13 +192,6 @@ function acceptJson(app: FastifyInstance): void {
       return body.length === 0 ? undefined : parseEnvelope(body)
     },
   )
-}
-
-/** Node would answer an Expect that it does not know by itself, and not with a problem. */
-function ignoreExpectations(app: FastifyInstance): void {
-  app.server.on('checkExpectation', (request, response) => {
-    app.server.emit('request', request, response)
-  })
 }
 
 function requestIdFrom(header: string | string[] | undefined): string {

@@ -18,7 +18,7 @@ import {
 } from './endpoint-schemas.ts'
 import { retryOverrideFrom } from './enqueue-request.ts'
 import { ifMatch, stale } from './etag.ts'
-import { endpointParams, ifMatchHeaders, nothing } from './schemas.ts'
+import { endpointParams, ifMatchHeaders, noBody, nothing } from './schemas.ts'
 
 interface ByName {
   Params: { name: string }
@@ -137,6 +137,7 @@ function registerDelete(app: FastifyInstance, { store }: EndpointRoutes): void {
         params: endpointParams,
         querystring: deleteEndpointQuery,
         headers: ifMatchHeaders,
+        body: noBody,
       },
     },
     async (request, reply) => {

@@ -14,12 +14,27 @@ import {
 } from '../src/store/store.ts'
 
 const MAX_WRITES_IN_FLIGHT = 2
+/**
+ * A write is to take no longer than this, by how long the last one took for each of its jobs: of a
+ * slow store a thousand jobs may be more than it can store before its deadline.
+ */
+const MAX_WRITE_MS = 1_000
+/** Of so few most of the time is not for the jobs. */
+const SURE_BATCH = 100
 const MAX_BATCH_BYTES = 1_048_576
 /** What may wait here; beyond it a request is refused rather than kept. */
 const MAX_WAITING_JOBS = 20_000
 const MAX_WAITING_BYTES = 64 * 1_048_576
+/**
+ * Neither are further ones kept while the first of several writes has waited this long: that is a
+ * load which the store can not keep up with, and whoever is told so at once can act on it.
+ */
+const MAX_WAIT_UNDER_LOAD_MS = 1_000
 /** Who has waited this long when a write finds the store away is told so, not kept for the next. */
 const MAX_WAIT_IN_OUTAGE_MS = 2_000
+const RETRY_AFTER_SECONDS = '1'
+/** A write has as long by itself; who waited for it before is to hear 503 no later for that. */
+const MAX_ANSWER_MS = 3_000
 
 interface Waiting {
   job: NewJob
@@ -31,6 +46,8 @@ interface Waiting {
 export interface EnqueueBatcher {
   /** Resolves once the job is durable. Throws AppError overloaded when too much waits. */
   enqueue(job: NewJob): Promise<EnqueueResult>
+  /** Throws AppError overloaded as enqueue() would, before a request has cost anything. */
+  refuseIfFull(): void
 }
 
 /** @param onBatch told how many jobs each write holds */
@@ -41,6 +58,7 @@ export function createEnqueueBatcher(
   let waiting: Waiting[] = []
   let waitingBytes = 0
   let writesInFlight = 0
+  let batchLimit = MAX_ENQUEUE_BATCH
   let flushPlanned = false
 
   function planFlush(): void {
@@ -53,7 +71,7 @@ export function createEnqueueBatcher(
   }
 
   function takeBatch(): Waiting[] {
-    const count = batchLength(waiting)
+    const count = batchLength(waiting, batchLimit)
     const batch = waiting.slice(0, count)
     waiting = waiting.slice(count)
     for (const { job } of batch) waitingBytes -= job.payload.byteLength
@@ -64,18 +82,12 @@ export function createEnqueueBatcher(
     writesInFlight++
     planFlush()
     onBatch(batch.length)
-    try {
-      const results = await store.enqueue(batch.map(({ job }) => job))
-      batch.forEach(({ resolve }, i) => {
-        resolve(results[i] as EnqueueResult)
-      })
-    } catch (error) {
-      for (const { reject } of batch) reject(error)
-      if (error instanceof StoreUnavailable) rejectOld(error)
-    } finally {
-      writesInFlight--
-      planFlush()
-    }
+    const startedAtMs = performance.now()
+    const failure = await write(store, batch)
+    batchLimit = affordableBatch(batch.length, performance.now() - startedAtMs)
+    if (failure instanceof StoreUnavailable) rejectOld(failure)
+    writesInFlight--
+    planFlush()
   }
 
   function rejectOld(error: StoreUnavailable): void {
@@ -87,16 +99,21 @@ export function createEnqueueBatcher(
     }
   }
 
+  function isFull(): boolean {
+    if (waiting.length >= MAX_WAITING_JOBS || waitingBytes >= MAX_WAITING_BYTES) return true
+    if (waiting.length <= batchLimit && waitingBytes <= MAX_BATCH_BYTES) return false
+    const oldestMs = performance.now() - MAX_WAIT_UNDER_LOAD_MS
+    return (waiting[0]?.sinceMs ?? oldestMs) < oldestMs
+  }
+
+  function refuseIfFull(): void {
+    if (isFull()) throw tooMuchWaits()
+  }
+
   return {
+    refuseIfFull,
     enqueue(job) {
-      if (
-        waiting.length >= MAX_WAITING_JOBS ||
-        waitingBytes + job.payload.byteLength > MAX_WAITING_BYTES
-      ) {
-        throw new AppError('overloaded', 'too many jobs wait to be stored; send again later', {
-          headers: { 'retry-after': '1' },
-        })
-      }
+      refuseIfFull()
       return new Promise((resolve, reject) => {
         waiting.push({ job, sinceMs: performance.now(), resolve, reject })
         waitingBytes += job.payload.byteLength
@@ -106,13 +123,53 @@ export function createEnqueueBatcher(
   }
 }
 
+function tooMuchWaits(): AppError {
+  return new AppError('overloaded', 'too many jobs wait to be stored; send again later', {
+    headers: { 'retry-after': RETRY_AFTER_SECONDS },
+  })
+}
+
+/** Answers each of the batch; resolves with what went wrong, or null. */
+async function write(store: Pick<Store, 'enqueue'>, batch: Waiting[]): Promise<unknown> {
+  const stopWaiting = refuseInTime(batch)
+  try {
+    const results = await store.enqueue(batch.map(({ job }) => job))
+    batch.forEach(({ resolve }, i) => {
+      resolve(results[i] as EnqueueResult)
+    })
+    return null
+  } catch (error) {
+    for (const { reject } of batch) reject(error)
+    return error
+  } finally {
+    stopWaiting()
+  }
+}
+
+/** The first of a batch has waited longest; whether its jobs are stored is not known by then. */
+function refuseInTime(batch: Waiting[]): () => void {
+  const sinceMs = batch[0]?.sinceMs ?? performance.now()
+  const leftMs = Math.max(0, sinceMs + MAX_ANSWER_MS - performance.now())
+  const timer = setTimeout(() => {
+    const error = new StoreUnavailable(`the store did not answer within ${MAX_ANSWER_MS} ms`)
+    for (const { reject } of batch) reject(error)
+  }, leftMs)
+  return () => clearTimeout(timer)
+}
+
+/** How many jobs the next write may hold, by what the last one took. */
+function affordableBatch(count: number, tookMs: number): number {
+  const affordable = Math.floor((MAX_WRITE_MS / tookMs) * count)
+  return Math.min(MAX_ENQUEUE_BATCH, Math.max(SURE_BATCH, affordable))
+}
+
 /** How many of those that wait go into the next write: at least one, however large it is. */
-function batchLength(waiting: Waiting[]): number {
+function batchLength(waiting: Waiting[], limit: number): number {
   let count = 0
   let bytes = 0
   for (const { job } of waiting) {
     bytes += job.payload.byteLength
-    if (count > 0 && (count >= MAX_ENQUEUE_BATCH || bytes > MAX_BATCH_BYTES)) break
+    if (count > 0 && (count >= limit || bytes > MAX_BATCH_BYTES)) break
     count++
   }
   return count

@@ -13,9 +13,12 @@ import { nothing } from './schemas.ts'
 import { invalidRequest } from './zod-bridge.ts'
 
 /** A batch may be so many times as large as one job's request. */
-const BATCH_SIZE_FACTOR = 16
+export const BATCH_SIZE_FACTOR = 16
 /** One write to the store holds no more payload than this, so that others get their turn. */
 const MAX_WRITE_BYTES = 16 * 1_048_576
+/** Of all batches that are being stored at once: what comes beyond would wait for seconds. */
+const MAX_STORING_JOBS = 20_000
+const RETRY_AFTER_SECONDS = '1'
 
 interface BatchRoutes {
   store: Store
@@ -24,6 +27,7 @@ interface BatchRoutes {
 }
 
 export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): void {
+  let storingCount = 0
   app.post<{ Body: BatchBody }>(
     '/jobs/batch',
     {
@@ -40,9 +44,15 @@ export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): vo
       const { jobs } = request.body
       const asked = { endpoint: null, jobCount: jobs.length }
       return traceEnqueue(traceContextOf(request.headers), asked, async (trace) => {
-        const items = jobs.map((body) => readItem(parts, trace, body))
-        await enqueueInOrder(parts, items)
-        return { items: items.map(answerOf) }
+        if (storingCount + jobs.length > MAX_STORING_JOBS) throw tooManyBatches()
+        storingCount += jobs.length
+        try {
+          const items = jobs.map((body) => readItem(parts, trace, body))
+          await enqueueInOrder(parts, items)
+          return { items: items.map(answerOf) }
+        } finally {
+          storingCount -= jobs.length
+        }
       })
     },
   )
@@ -160,6 +170,12 @@ function answerTo(result: EnqueueResult, { job, dependsOn }: Item): Answer {
     const isOurs = result.kind === 'unknown_dependency' && !dependsOn.includes(result.jobId)
     return refusal(isOurs ? notStored(dependsOn.filter(isReference)) : error)
   }
+}
+
+function tooManyBatches(): AppError {
+  return new AppError('overloaded', 'too many batches are being stored; send again later', {
+    headers: { 'retry-after': RETRY_AFTER_SECONDS },
+  })
 }
 
 function notStored(references: string[]): AppError {

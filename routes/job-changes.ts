@@ -204,6 +204,7 @@ function registerDelete(app: FastifyInstance, { store }: JobRoutes): void {
         summary: 'Delete a final job with its payload and result',
         params: jobParams,
         querystring: nothing,
+        body: noBody,
       },
     },
     async (request, reply) => {

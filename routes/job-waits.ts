@@ -5,6 +5,10 @@ import type { Store } from '../src/store/store.ts'
 /** How often the jobs waited for are looked up while somebody waits. */
 const LOOK_INTERVAL_MS = 50
 const MAX_IDS_PER_LOOK = 1_000
+/** However many wait, looking for them takes at most a fifth of this process's time. */
+const REST_PER_LOOK = 4
+/** A store that was away is not made to look slow. */
+const MAX_LOOK_INTERVAL_MS = 1_000
 /** Beyond this a wait ends at once: the answer is then the job as it stands. */
 const MAX_WAITS = 10_000
 
@@ -24,13 +28,18 @@ export function createJobWaits(store: Pick<Store, 'finalAmong'>): JobWaits {
   let isStopped = false
 
   async function look(): Promise<void> {
+    const startedAtMs = performance.now()
     const ids = [...endsById.keys()]
     for (let i = 0; i < ids.length; i += MAX_IDS_PER_LOOK) {
       // A store that does not answer ends no wait; each has its own deadline.
       const final = await store.finalAmong(ids.slice(i, i + MAX_IDS_PER_LOOK)).catch(() => [])
       for (const id of final) endsById.get(id)?.forEach((end) => void end())
     }
-    timer = endsById.size === 0 ? null : setTimeout(() => void look(), LOOK_INTERVAL_MS)
+    const restMs = Math.min(
+      MAX_LOOK_INTERVAL_MS,
+      Math.max(LOOK_INTERVAL_MS, REST_PER_LOOK * (performance.now() - startedAtMs)),
+    )
+    timer = endsById.size === 0 ? null : setTimeout(() => void look(), restMs)
   }
 
   return {

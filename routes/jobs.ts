@@ -49,6 +49,8 @@ function registerEnqueue(app: FastifyInstance, { store, batcher, metrics }: JobR
     '/jobs',
     {
       config: { scope: 'enqueue' },
+      // Before the body is read: a refusal is to cost far less than a job.
+      onRequest: async () => batcher.refuseIfFull(),
       schema: {
         summary: 'Enqueue a job',
         body: jobBody,

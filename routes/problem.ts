@@ -1,7 +1,6 @@
 // Errors on the wire: application/problem+json (RFC 9457) for everything, malformed HTTP included.
 import { randomUUID } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
-import type { Socket } from 'node:net'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { AppError, ERRORS } from '../src/errors.ts'
 import { StoreUnavailable } from '../src/store/store.ts'
@@ -11,8 +10,11 @@ export const PROBLEM_TYPE = 'application/problem+json'
 /** What Retry-After says when the store does not answer. */
 const RETRY_AFTER_SECONDS = '1'
 
+/** The client went away, or was cut off, before its body had come: nobody will read this. */
+const CUT_OFF = new AppError('invalid_request', 'the body ended before all of it had come')
+
 export function sendProblem(request: FastifyRequest, reply: FastifyReply, error: unknown): void {
-  const known = asAppError(error)
+  const known = request.raw.errored === error ? CUT_OFF : asAppError(error)
   if (known.code === 'internal_error' || known.code === 'store_unavailable') {
     request.log.error({ err: error, requestId: request.id }, 'request.failed')
   }
@@ -69,21 +71,30 @@ const CLIENT_ERRORS: Record<string, [status: number, detail: string]> = {
   ERR_HTTP_REQUEST_TIMEOUT: [408, 'the request did not arrive in time'],
 }
 
-/** Answers what is not HTTP at all, and closes. */
-export function sendClientError(error: Error & { code?: string }, socket: Socket): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
-    socket.destroy()
-    return
-  }
-  const [status, detail] = CLIENT_ERRORS[error.code ?? ''] ?? [
-    400,
-    'what came is not an HTTP request',
-  ]
-  const known = new AppError('invalid_request', detail, { status })
-  const requestId = randomUUID()
-  const body = problemJson(known, requestId)
-  socket.end(
-    `HTTP/1.1 ${known.status} ${STATUS_CODES[known.status]}\r\nContent-Type: ${PROBLEM_TYPE}\r\n` +
-      `X-Request-Id: ${requestId}\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+/** The whole answer to what is not HTTP at all. */
+export function clientErrorBytes({ code = '' }: { code?: string }): string {
+  const [status, detail] = CLIENT_ERRORS[code] ?? [400, 'what came is not an HTTP request']
+  return wholeAnswer(new AppError('invalid_request', detail, { status }))
+}
+
+/** The whole answer to CONNECT, which Node hands over without a way to answer. */
+export function refusedConnectBytes(): string {
+  const detail = 'CONNECT is not known here: this is no proxy'
+  return wholeAnswer(
+    new AppError('method_not_allowed', detail, { headers: { allow: 'GET, HEAD, POST' } }),
   )
+}
+
+function wholeAnswer(error: AppError): string {
+  const requestId = randomUUID()
+  const body = problemJson(error, requestId)
+  const headers = {
+    ...error.headers,
+    'content-type': PROBLEM_TYPE,
+    'x-request-id': requestId,
+    'content-length': Buffer.byteLength(body),
+    connection: 'close',
+  }
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
+  return `HTTP/1.1 ${error.status} ${STATUS_CODES[error.status]}\r\n${lines.join('')}\r\n${body}`
 }

@@ -12,6 +12,8 @@ const MIN_LOOK_INTERVAL_MS = 10
 const OVERLAP_MS = 5_000
 /** Each waiting claim is tried at least this often: a resume or a freed limit makes nothing due. */
 const TRY_ALL_INTERVAL_MS = 1_000
+/** So many of one endpoint try at once: thousands of claims for one job would stop the store. */
+const TRIED_AT_ONCE = 16
 /** Beyond this a claim ends at once with nothing. */
 const MAX_WAITS = 10_000
 
@@ -111,7 +113,8 @@ export class SharedPullWaits implements PullWaits {
     this.#lookedAtMs = performance.now()
     const names = await this.#namesToTry()
     const tried = [...this.#waits].filter(({ endpoint }) => names?.has(endpoint) ?? true)
-    await Promise.all(tried.map(tryToTake))
+    const lanes = Map.groupBy(tried, ({ endpoint }) => endpoint)
+    await Promise.all([...lanes.values()].map(tryInTurn))
     this.#isLooking = false
     if (this.#waits.size > 0 && !this.#isStopped) this.#planLook(LOOK_INTERVAL_MS)
   }
@@ -129,14 +132,24 @@ export class SharedPullWaits implements PullWaits {
   }
 }
 
-async function tryToTake(wait: Wait): Promise<void> {
-  if (wait.isTaking || wait.isOver) return
+/** Who waits longest comes first. Where one finds nothing, there is nothing for those behind. */
+async function tryInTurn(waits: Wait[]): Promise<void> {
+  for (let i = 0; i < waits.length; i += TRIED_AT_ONCE) {
+    const tries = await Promise.all(waits.slice(i, i + TRIED_AT_ONCE).map(tryToTake))
+    if (tries.includes('nothing')) return
+  }
+}
+
+async function tryToTake(wait: Wait): Promise<'taken' | 'nothing' | 'not tried'> {
+  if (wait.isTaking || wait.isOver) return 'not tried'
   wait.isTaking = true
   try {
     const jobs = await wait.take()
     if (jobs.length > 0 || wait.isOver) wait.end(jobs)
+    return jobs.length > 0 ? 'taken' : 'nothing'
   } catch (error) {
     wait.fail(error)
+    return 'nothing'
   } finally {
     wait.isTaking = false
   }

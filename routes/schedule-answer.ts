@@ -4,16 +4,18 @@ import { type JobTemplate, readSettings } from '../src/schedule/schedule.ts'
 import { nextTicks } from '../src/schedule/timing.ts'
 import type { Schedule } from '../src/store/records.ts'
 import { instantText, maskedHeaders, retryAnswer } from './job-answer.ts'
+import { isWritable } from './schemas.ts'
 
 const NEXT_RUNS = 5
 
 /** @param now epoch milliseconds by the store's clock */
 export function scheduleJson(schedule: Schedule, now: number): string {
   const { timing } = readSettings(schedule.settings)
-  const hasTicks = schedule.nextRunAt !== null
+  const ticks = schedule.nextRunAt === null ? [] : nextTicks(timing, now, NEXT_RUNS)
   const head = JSON.stringify({
     ...summary(schedule),
-    nextRuns: hasTicks ? nextTicks(timing, now, NEXT_RUNS).map(instantText) : [],
+    // A startAt late in the year 9999 has ticks that RFC 3339 can not write.
+    nextRuns: ticks.filter(isWritable).map(instantText),
   })
   return `${head.slice(0, -1)},"payload":${Buffer.from(schedule.payload).toString('utf8')}}`
 }

@@ -115,6 +115,7 @@ function registerDelete(app: FastifyInstance, { store }: ScheduleRoutes): void {
         params: scheduleParams,
         querystring: nothing,
         headers: ifMatchHeaders,
+        body: noBody,
       },
     },
     async (request, reply) => {

@@ -48,11 +48,19 @@ export function duration(minMs: number, maxMs: number) {
     .meta({ description: range, minLength: 2, pattern: DURATION_PATTERN })
 }
 
+/** The years that RFC 3339 can write in UTC; an offset may lead beyond them. */
+export function isWritable(instant: number): boolean {
+  return instant >= FIRST_INSTANT && instant <= LAST_INSTANT
+}
+const FIRST_INSTANT = Date.parse('0000-01-01T00:00:00.000Z')
+const LAST_INSTANT = Date.parse('9999-12-31T23:59:59.999Z')
+
 /** RFC 3339 text to epoch milliseconds. */
 export const instant = z.iso
   .datetime({ offset: true, error: 'expected an RFC 3339 instant like 2026-11-24T08:30:00.000Z' })
   .max(64)
   .transform((value) => Date.parse(value))
+  .refine(isWritable, 'expected an instant of the years 0000 to 9999, in UTC')
 
 export const endpointName = z
   .string()

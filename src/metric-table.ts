@@ -45,7 +45,7 @@ export const METRICS = {
     type: 'gauge',
     process: 'api',
     labels: [],
-    help: 'Workers that have reported within the last 15 s.',
+    help: 'Workers that have reported within the last 5 s.',
   },
   posthorn_store_up: {
     type: 'gauge',

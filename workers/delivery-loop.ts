@@ -32,6 +32,8 @@ export interface LoopParts {
 
 /** A job claimed longer ago than this is given back unsent: much may have changed since. */
 const MAX_CLAIM_AGE_MS = 1_000
+/** After a late claim the next is so many times smaller; after each in time it may grow again. */
+const CLAIM_STEP = 2
 /** While lanes are warm, hints lead to a look this often, not each time. */
 const LOOK_INTERVAL_MS = 20
 const FIRST_RETRY_MS = 50
@@ -44,6 +46,8 @@ export class DeliveryLoop {
   readonly #stopped: StoppedLanes = createStoppedLanes()
   readonly #inFlightByEndpoint = new Map<string, number>()
   #inFlightCount = 0
+  /** A slow store that is asked for many at once gives none of them in time, again and again. */
+  #mostClaimed: number
   #unsettledCount = 0
   #isStopping = false
   #isHinted = true
@@ -55,6 +59,7 @@ export class DeliveryLoop {
   constructor(parts: LoopParts) {
     this.#parts = parts
     this.#lanes = createWarmLanes(parts.store)
+    this.#mostClaimed = parts.concurrency
   }
 
   start(): void {
@@ -102,7 +107,7 @@ export class DeliveryLoop {
     if (freeSlots === 0) return this.#sleep(this.#parts.pollIntervalMs)
     if (this.#isLookDue()) await this.#look()
     for (const endpoint of this.#stopped.takeReady()) this.#lanes.warm(endpoint)
-    const shares = fairShares(this.#warmLanes(), freeSlots)
+    const shares = fairShares(this.#warmLanes(), Math.min(freeSlots, this.#mostClaimed))
     if (shares.length === 0) return this.#sleep(this.#untilNextLookMs())
     await this.#claim(shares)
   }
@@ -152,7 +157,11 @@ export class DeliveryLoop {
     })
     this.#parts.onClaimed(claim.jobs.length)
     this.#rank(lanes, claim)
-    if (this.#isStopping || performance.now() - claimedAtMs > MAX_CLAIM_AGE_MS) {
+    const isLate = performance.now() - claimedAtMs > MAX_CLAIM_AGE_MS
+    this.#mostClaimed = isLate
+      ? Math.max(1, Math.floor(claim.jobs.length / CLAIM_STEP))
+      : Math.min(concurrency, this.#mostClaimed * CLAIM_STEP)
+    if (this.#isStopping || isLate) {
       await this.#giveBack(claim.jobs)
       return
     }

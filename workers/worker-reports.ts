@@ -3,7 +3,8 @@ import type { Logger } from 'pino'
 import type { WorkerReport } from '../src/store/records.ts'
 import type { Store } from '../src/store/store.ts'
 
-const INTERVAL_MS = 5_000
+/** Two that are missed, and who looks takes the worker for dead (src/store/records.ts). */
+const INTERVAL_MS = 2_000
 
 /** Reports from start() to stop(). */
 export class WorkerReports {
@@ -11,7 +12,7 @@ export class WorkerReports {
   readonly #report: () => WorkerReport
   readonly #log: Logger
   #timer: NodeJS.Timeout | null = null
-  #writing: Promise<void> = Promise.resolve()
+  #writing: Promise<void> | null = null
 
   constructor(
     store: Pick<Store, 'reportWorker' | 'removeWorker'>,
@@ -35,10 +36,11 @@ export class WorkerReports {
     await this.#try(() => this.#store.removeWorker(this.#report().id))
   }
 
+  /** One at a time: a store that is slow to answer is not told the same again meanwhile. */
   #tell(): void {
-    this.#writing = this.#writing.then(() =>
-      this.#try(() => this.#store.reportWorker(this.#report())),
-    )
+    this.#writing ??= this.#try(() => this.#store.reportWorker(this.#report())).finally(() => {
+      this.#writing = null
+    })
   }
 
   async #try(write: () => Promise<void>): Promise<void> {

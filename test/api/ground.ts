@@ -2,7 +2,7 @@
 // endpoints.
 import { afterAll, beforeAll, expect } from 'vitest'
 import { type Answer, type Deployment, deploy, type Engine } from '../support/deployment.ts'
-import { type Process } from '../support/process.ts'
+import type { Process } from '../support/process.ts'
 import { type Receiver, type Reply, type Script, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
 

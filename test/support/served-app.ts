@@ -8,6 +8,7 @@ import { pino } from 'pino'
 import { afterEach, expect } from 'vitest'
 import { buildApp } from '../../routes/app.ts'
 import type { ConnectionLimits } from '../../routes/connections.ts'
+import type { HeldLimits } from '../../routes/held.ts'
 import { createFigureBook } from '../../src/figure-book.ts'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store } from '../../src/store/store.ts'
@@ -18,6 +19,8 @@ import { createAnswerCheck, recordAnswers } from './recorded-answers.ts'
 export interface ServedApp {
   app: FastifyInstance
   store: Store
+  /** Of the store, to get in its way. */
+  filePath: string
   url: string
   close(): Promise<void>
 }
@@ -29,10 +32,16 @@ const undescribed: string[] = []
 afterEach(() => expect(undescribed.splice(0)).toEqual([]))
 
 export async function serveApp(
-  options: { apiKeys?: string[]; maxBodyBytes?: number; limits?: Partial<ConnectionLimits> } = {},
+  options: {
+    apiKeys?: string[]
+    maxBodyBytes?: number
+    limits?: Partial<ConnectionLimits>
+    held?: Partial<HeldLimits>
+  } = {},
 ): Promise<ServedApp> {
   const directory = mkdtempSync(join(tmpdir(), 'posthorn-test-'))
-  const store = await openStore(`sqlite:${directory}/posthorn.db`, {
+  const filePath = join(directory, 'posthorn.db')
+  const store = await openStore(`sqlite:${filePath}`, {
     retentionMs: DAY_MS,
     retentionDeadMs: DAY_MS,
     encryptionKeys: null,
@@ -52,6 +61,7 @@ export async function serveApp(
     maxBodyBytes: options.maxBodyBytes ?? 1_048_576,
     version: 'test',
     limits: options.limits ?? {},
+    held: options.held ?? {},
   })
   const check = createAnswerCheck(app.swagger())
   recordAnswers(app.server, (answer) => undescribed.push(...check.problemsOf(answer)))
@@ -59,6 +69,7 @@ export async function serveApp(
   return {
     app,
     store,
+    filePath,
     url,
     async close() {
       await app.close()

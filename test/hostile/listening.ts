@@ -1,0 +1,37 @@
+// All that a process has written, as the bytes that left it.
+import type { Process } from '../support/process.ts'
+
+/** Collects from now on: begin before the process has anything to say. */
+export function listenTo({ child, stderr }: Process): {
+  stdout: () => string
+  stderr: () => string
+} {
+  const chunks: Buffer[] = []
+  child.stdout?.on('data', (chunk: Buffer) => chunks.push(chunk))
+  return { stdout: () => Buffer.concat(chunks).toString(), stderr }
+}
+
+/** Beside line feeds: C0, DEL and C1, which terminals obey, and what ends a line elsewhere. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
+const CONTROL = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u2029]/
+
+/** What is wrong with the lines of a log: each is to be one JSON object and no more. */
+export function logProblems(stdout: string): string[] {
+  const lines = stdout.split('\n')
+  const unfinished = lines.pop()
+  return [
+    ...(unfinished === '' ? [] : [`no line end behind ${unfinished}`]),
+    ...lines.filter((line) => !isObject(line)).map((line) => `not one object: ${line}`),
+    ...lines.filter((line) => CONTROL.test(line)).map((line) => `a control character in ${line}`),
+  ]
+}
+
+function isObject(line: string): boolean {
+  try {
+    const value = JSON.parse(line)
+    return typeof value === 'object' && value !== null && !Array.isArray(value)
+  } catch (error) {
+    if (error instanceof SyntaxError) return false
+    throw error
+  }
+}

@@ -1,0 +1,112 @@
+// What clients and receivers send can not write log lines, nor command a terminal that shows them.
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { ENGINES } from '../support/deployment.ts'
+import type { Process } from '../support/process.ts'
+import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { until } from '../support/until.ts'
+import { listenTo, logProblems } from './listening.ts'
+import { exchange } from './raw-http.ts'
+import { openSite, type Site } from './site.ts'
+
+/** One that would be a line of its own, were it written as it is. */
+const FORGED = 'forged-log-line'
+const INJECTION = `a\n{"level":"fatal","msg":"${FORGED}"}\r\n\u001b[31m\u0007\u009b2J\u2028`
+/** The same where line breaks and control characters can not be sent. */
+const IN_HEADER = `a"},{"msg":"${FORGED}","x":"\t\u009b2J`
+
+describe.each(ENGINES)('on %s', (engine) => {
+  let site: Site
+  let worker: Process
+  let receiver: Receiver
+  let logs: ReturnType<typeof listenTo>[]
+  beforeAll(async () => {
+    site = await openSite(engine, { LOG_LEVEL: 'trace' })
+    worker = await site.posthorn.startWorker({ LOG_LEVEL: 'trace', SWEEP_INTERVAL: '50ms' })
+    logs = [listenTo(site.api), listenTo(worker)]
+    receiver = await startReceiver()
+  })
+  afterAll(async () => {
+    await site.posthorn.close()
+    await receiver.close()
+  })
+
+  it('fields, names, paths, queries and headers of requests stay out of the lines', async () => {
+    for (const operation of site.operations) {
+      const body = operation.body === undefined ? undefined : JSON.stringify(INJECTION)
+      const path = operation.path.replaceAll(/\{\w+\}/g, encodeURIComponent(INJECTION))
+      await site.ask(operation.method, path, body)
+      for (const name of operation.inQuery) {
+        const query = `?${name}=${encodeURIComponent(INJECTION)}`
+        await site.ask(operation.method, operation.path.replaceAll(/\{\w+\}/g, 'x') + query, body)
+      }
+    }
+    for (const name of ['user-agent', 'x-request-id', 'authorization', 'idempotency-key', 'x']) {
+      const lines = ['POST /jobs HTTP/1.1', 'Host: localhost', 'Connection: close']
+      const bytes = [...lines, `${name}: ${IN_HEADER}`, '', ''].join('\r\n')
+      await exchange(site.posthorn.url(), bytes)
+    }
+    await exchange(site.posthorn.url(), `${INJECTION}\r\n\r\n`)
+    const job = { endpoint: 'known', payload: INJECTION, tags: [INJECTION.slice(0, 60)] }
+    const more = { metadata: { [INJECTION.slice(0, 60)]: INJECTION }, orderingKey: INJECTION }
+    const answer = await site.ask('POST', '/jobs', JSON.stringify({ ...job, ...more }))
+    expect(answer.status).toBe(201)
+    const key = JSON.stringify({ name: INJECTION.slice(0, 90), scope: 'work' })
+    expect((await site.ask('POST', '/keys', key)).status).toBe(201)
+    expectCleanLogs()
+  })
+
+  it('what receivers answer, and what handlers say, stays out of the lines', async () => {
+    receiver.answerWith([
+      { status: 500, body: INJECTION, headers: { 'x-error': IN_HEADER, 'retry-after': 'x' } },
+      { status: 200, body: JSON.stringify(INJECTION) },
+    ])
+    const retry = { backoff: { type: 'fixed', delay: '0s' } }
+    await site.posthorn.endpoint('echo', receiver.url, { retry, description: INJECTION })
+    const body = JSON.stringify({ endpoint: 'echo', payload: INJECTION })
+    const { id } = JSON.parse((await site.ask('POST', '/jobs', body)).text)
+    await site.posthorn.job(id, 'succeeded')
+    const held = await site.heldJob()
+    const beat = JSON.stringify({ progress: 1, message: INJECTION })
+    const path = `/jobs/${held.id}`
+    expect((await site.ask('POST', `${path}/heartbeat?token=${held.token}`, beat)).status).toBe(200)
+    const said = JSON.stringify({ message: INJECTION })
+    expect((await site.ask('POST', `${path}/fail?token=${held.token}`, said)).status).toBe(200)
+    await until(() => worker.log.filter(({ msg }) => msg === 'attempt.finished').length === 2)
+    expectCleanLogs()
+  })
+
+  it('a receiver that does not speak HTTP can not either', async () => {
+    const { createServer } = await import('node:net')
+    const server = createServer((socket) => {
+      socket.on('error', () => {})
+      socket.end(`HTTP/1.1 200 ${INJECTION}\r\n${INJECTION}: ${INJECTION}\r\n\r\n`)
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.address() as { port: number }
+    const retry = { maxAttempts: 1 }
+    await site.posthorn.endpoint('garbled', `http://127.0.0.1:${port}/`, { retry })
+    const body = '{"endpoint":"garbled","payload":1}'
+    const { id } = JSON.parse((await site.ask('POST', '/jobs', body)).text)
+    await site.posthorn.job(id, 'dead')
+    await until(() => worker.log.filter(({ msg }) => msg === 'attempt.finished').length === 3)
+    server.close()
+    expectCleanLogs()
+  })
+
+  function expectCleanLogs(): void {
+    for (const { stdout, stderr } of logs) {
+      expect(logProblems(stdout())).toEqual([])
+      expect(stdout()).not.toContain(FORGED)
+      expect(stderr()).toBe('')
+    }
+  }
+})
+
+describe('the look at log lines', () => {
+  it('tells of a line that is none, and of control characters', () => {
+    expect(logProblems('{"a":1}\n{"b":"\\u001b"}\n')).toEqual([])
+    for (const bad of ['x\n', '{}{}\n', '1\n', '{"a":"\u009b"}\n', '{"a":"\u2028"}\n', '{}']) {
+      expect(logProblems(bad)).toHaveLength(1)
+    }
+  })
+})

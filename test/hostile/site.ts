@@ -1,0 +1,123 @@
+// One API with records that hostile requests may aim at, and a client that judges every answer.
+import { randomBytes } from 'node:crypto'
+import { expect } from 'vitest'
+import { ERRORS, type ErrorCode } from '../../src/errors.ts'
+import { type Deployment, deploy, type Engine } from '../support/deployment.ts'
+import type { Process } from '../support/process.ts'
+import { type AnswerCheck, createAnswerCheck } from '../support/recorded-answers.ts'
+import { type Json, type Operation, operationsOf, type Samples } from './operations.ts'
+
+/** Longer than anything here may take: whoever waits so long hangs. */
+const HANGING_MS = 10_000
+
+export interface Heard {
+  status: number
+  headers: Headers
+  text: string
+}
+
+export interface Site {
+  posthorn: Deployment
+  api: Process
+  operations: Operation[]
+  check: AnswerCheck
+  /** Any answer that is a 5xx, hangs, or is not described, is a failure. */
+  ask(method: string, path: string, body?: string, headers?: object): Promise<Heard>
+  /** A job of the endpoint `known`, queued. */
+  newJob(): Promise<string>
+  /** A job that a handler holds, with its token. */
+  heldJob(): Promise<{ id: string; token: string }>
+}
+
+const SAMPLES: Samples = {
+  url: 'https://example.com/hook',
+  secret: `whsec_${randomBytes(32).toString('base64')}`,
+  cron: '0 9 * * *',
+  timezone: 'Europe/Berlin',
+  runAt: '2026-11-24T08:30:00Z',
+  startAt: '2026-11-24T08:30:00Z',
+  endAt: '2999-11-24T08:30:00Z',
+  createdAfter: '2026-11-24T08:30:00Z',
+  createdBefore: '2026-11-24T08:30:00Z',
+  dependsOn: [],
+  filter: { tag: 'of no job' },
+  jobs: [{ endpoint: 'known', payload: 1 }],
+}
+
+/** @param settings of the API process */
+export async function openSite(
+  engine: Engine,
+  settings: Record<string, string> = {},
+): Promise<Site> {
+  const posthorn = deploy(engine, settings)
+  const api = await posthorn.startApi()
+  const document: Json = await (await fetch(`${posthorn.url()}/openapi.json`)).json()
+  const check = createAnswerCheck(document)
+  const key = settings.API_KEYS?.split(',', 1)[0]
+  const known = key === undefined ? {} : { authorization: `Bearer ${key}` }
+
+  async function ask(method: string, path: string, body?: string, headers: object = {}) {
+    const answer = await fetch(posthorn.url() + path, {
+      method,
+      headers: {
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        ...known,
+        ...headers,
+      },
+      ...(body === undefined ? {} : { body }),
+      signal: AbortSignal.timeout(HANGING_MS),
+      redirect: 'manual',
+    })
+    const text = await answer.text()
+    const where = `${method} ${path.slice(0, 200)} ${body?.slice(0, 300) ?? ''} → ${text}`
+    const names = Object.fromEntries(answer.headers)
+    const recorded = { method, path, status: answer.status, headers: names, body: text }
+    expect(check.problemsOf(recorded), where).toEqual([])
+    if (answer.status >= 400) expectKnownProblem(answer, text, where)
+    return { status: answer.status, headers: answer.headers, text }
+  }
+
+  async function made(method: string, path: string, body: object, status = 201): Promise<Json> {
+    const answer = await ask(method, path, JSON.stringify(body))
+    expect(answer).toMatchObject({ status })
+    return JSON.parse(answer.text)
+  }
+
+  for (const name of ['known', 'idle', 'held'])
+    await made('PUT', `/endpoints/${name}`, { url: null })
+
+  return {
+    posthorn,
+    api,
+    operations: operationsOf(document, SAMPLES),
+    check,
+    ask,
+    newJob: async () => (await made('POST', '/jobs', { endpoint: 'known', payload: 1 })).id,
+    async heldJob() {
+      await made('POST', '/jobs', { endpoint: 'held', payload: 1 })
+      const { jobs } = await made('POST', '/endpoints/held/claim', { lease: '1h' }, 200)
+      return { id: jobs[0].id, token: jobs[0].token }
+    },
+  }
+}
+
+/** A code of our table with its own status, and nothing of what is inside. */
+function expectKnownProblem(answer: Response, text: string, where: string): void {
+  expect(answer.status, where).toBeLessThan(500)
+  expect(answer.headers.get('content-type'), where).toMatch(/^application\/problem\+json/)
+  if (text === '') return
+  const problem: Json = JSON.parse(text)
+  expect(Object.keys(ERRORS), where).toContain(problem.code)
+  const usual = ERRORS[problem.code as ErrorCode].status
+  const known = problem.code === 'endpoint_not_found' ? [404, 422] : [usual]
+  expect(known, where).toContain(answer.status)
+  expect(problem.requestId, where).toBe(answer.headers.get('x-request-id'))
+  expectNothingFromInside(text, where)
+}
+
+/** No stack, no path of a file, no word of a driver. */
+export function expectNothingFromInside(text: string, where: string): void {
+  expect(text, where).not.toMatch(
+    /node_modules|\.ts:\d|\n\s+at |SQLITE|MongoServer|BSON|(Type|Range|Syntax)Error|FST_ERR/,
+  )
+}

@@ -1,0 +1,179 @@
+// What all clients together can make the API hold is bounded; what is beyond is refused and told
+// when to come again. Nobody else is harmed by it, and it is over when they let go.
+import { connect, type Socket } from 'node:net'
+import { DatabaseSync } from 'node:sqlite'
+import { afterEach, describe, expect, it } from 'vitest'
+import { HELD_LIMITS, type HeldLimits } from '../../routes/held.ts'
+import { answersIn, type RawAnswer } from '../hostile/raw-http.ts'
+import { type ServedApp, serveApp } from '../support/served-app.ts'
+import { until } from '../support/until.ts'
+
+const MEGABYTE = 1_048_576
+const HALF = MEGABYTE / 2
+const JSON_TYPE = { 'content-type': 'application/json' }
+
+const WAITING = 1_000
+/** Were each to claim for itself, eight to a transaction, it would be 125 more. */
+const MOST_COMMANDS = 70
+
+let served: ServedApp | null = null
+const sockets: Socket[] = []
+afterEach(async () => {
+  for (const socket of sockets.splice(0)) socket.destroy()
+  served?.app.server.closeAllConnections()
+  await served?.close()
+  served = null
+})
+
+async function serve(held: Partial<HeldLimits>): Promise<ServedApp> {
+  served = await serveApp({ held })
+  const registered = await send('PUT', '/endpoints/work', '{"url":null}')
+  expect(registered.status).toBe(201)
+  return served
+}
+
+/** What was not read until now, up to the end of the connection. */
+async function rest(socket: Socket): Promise<RawAnswer[]> {
+  const chunks: Buffer[] = []
+  for await (const chunk of socket) chunks.push(chunk)
+  return answersIn(Buffer.concat(chunks))
+}
+
+interface Answer {
+  status: number
+  headers: Headers
+  text: string
+}
+
+/** Its answer is read, else it would be one of those that are held. */
+async function send(method: string, path: string, body?: string): Promise<Answer> {
+  const init = { method, headers: JSON_TYPE, ...(body ? { body } : {}) }
+  const answer = await fetch(`${served?.url}${path}`, init)
+  return { status: answer.status, headers: answer.headers, text: await answer.text() }
+}
+
+function jobText(payloadBytes: number): string {
+  return JSON.stringify({ endpoint: 'work', payload: 'x'.repeat(payloadBytes) })
+}
+
+/** A connection on which this was written, and nothing is read. */
+async function open(text: string): Promise<Socket> {
+  const socket = connect(Number(new URL(served?.url ?? '').port), '127.0.0.1')
+  sockets.push(socket)
+  await new Promise<void>((resolve) => socket.pause().write(text, () => resolve()))
+  return socket
+}
+
+/** All but the end of a request. */
+const unfinished = (bytes: number) =>
+  `POST /jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n` +
+  `content-length: ${bytes + 1}\r\n\r\n${' '.repeat(bytes)}`
+
+function expectOverloaded({ status, headers, text }: Answer): void {
+  expect(status).toBe(503)
+  expect(headers.get('retry-after')).toBe('1')
+  expect(JSON.parse(text)).toMatchObject({ code: 'overloaded' })
+}
+
+describe('what the API holds for all clients together', () => {
+  it('has by default room for its waits, and for some hundred megabytes', () => {
+    expect(HELD_LIMITS).toEqual({
+      ...{ requests: 50_000, bodyBytes: 128 * MEGABYTE, answerBytes: 128 * MEGABYTE },
+    })
+  })
+
+  it('bodies that do not end keep out large ones, and nobody once they are gone', async () => {
+    await serve({ bodyBytes: 2 * MEGABYTE })
+    await until(async () => {
+      await open(unfinished(MEGABYTE - 1_000))
+      return (await send('POST', '/jobs', jobText(HALF))).status === 503
+    })
+    expectOverloaded(await send('POST', '/jobs', jobText(HALF)))
+    expect((await send('POST', '/jobs', jobText(10))).status).toBe(201)
+
+    for (const socket of sockets.splice(0)) socket.destroy()
+    await until(async () => (await send('POST', '/jobs', jobText(HALF))).status === 201)
+  })
+
+  it('large answers that nobody reads are refused in the end, small ones are not', async () => {
+    await serve({ answerBytes: 40 * MEGABYTE })
+    const made = await send('POST', '/jobs', jobText(MEGABYTE - 1_000))
+    const { id } = JSON.parse(made.text) as { id: string }
+    const count = 200
+    const last = 'GET /health/live HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n'
+    const asked = `GET /jobs/${id} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n`
+    const socket = await open(asked.repeat(count) + last)
+    expect((await send('GET', '/health/ready')).status).toBe(200)
+    expect((await send('POST', '/jobs', jobText(10))).status).toBe(201)
+
+    const answers = await rest(socket)
+    const refused = answers.filter(({ status }) => status === 503)
+    // What the kernel took at once is held no longer.
+    expect(refused.length).toBeGreaterThan(count / 2)
+    expect(answers).toHaveLength(count + 1)
+    for (const { headers, body } of refused) {
+      expect(headers['retry-after']).toBe('1')
+      expect(JSON.parse(body)).toMatchObject({ code: 'overloaded' })
+      // Of the job that is not sent.
+      expect(headers).not.toHaveProperty('etag')
+    }
+    expect((await send('GET', `/jobs/${id}`)).status).toBe(200)
+  })
+
+  it('requests that wait keep out further ones, and nobody once they have left', async () => {
+    await serve({ requests: 20 })
+    const made = await send('POST', '/jobs', jobText(10))
+    const { id } = JSON.parse(made.text) as { id: string }
+    await open(`GET /jobs/${id}?wait=60s HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n`.repeat(20))
+    await until(async () => (await send('GET', `/jobs/${id}`)).status === 503)
+    expectOverloaded(await send('GET', `/jobs/${id}`))
+
+    for (const socket of sockets.splice(0)) socket.destroy()
+    await until(async () => (await send('GET', `/jobs/${id}`)).status === 200)
+  })
+
+  it('lets go of what was answered: a connection is good for any number of requests', async () => {
+    await serve({ requests: 3, bodyBytes: 4_000, answerBytes: 8_000 })
+    for (let i = 0; i < 30; i++) {
+      expect((await send('POST', '/jobs', jobText(1_000))).status).toBe(201)
+    }
+  })
+
+  it('batches of over 20,000 jobs in all are refused while others are stored', async () => {
+    const { filePath } = await serve({})
+    const jobs = Array.from({ length: 1_000 }, () => ({ endpoint: 'work', payload: 1 }))
+    const text = JSON.stringify({ jobs })
+    const writer = new DatabaseSync(filePath)
+    writer.exec('begin immediate')
+    const answers = await Promise.all(
+      Array.from({ length: 25 }, () => send('POST', '/jobs/batch', text)),
+    )
+    writer.close()
+    const refused = answers.filter((answer) => answer.text.includes('"overloaded"'))
+    expect(refused.length).toBeGreaterThan(0)
+    for (const answer of refused) expectOverloaded(answer)
+    expect((await send('POST', '/jobs/batch', text)).status).toBe(200)
+  })
+})
+
+describe('a thousand claims that wait at one endpoint', () => {
+  it('do not all reach for one job: one gets it, and the store hardly notices', async () => {
+    const { store } = await serve({})
+    const body = '{"wait":"60s"}'
+    const claim =
+      'POST /endpoints/work/claim HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n' +
+      `content-length: ${body.length}\r\n\r\n${body}`
+    const before = store.commandCount
+    const socket = await open(claim.repeat(WAITING))
+    // Each has looked at its endpoint once, and is in line behind nobody else's claim.
+    await until(() => store.commandCount - before >= WAITING)
+    await send('POST', '/endpoints/work/claim', '{}')
+
+    const atRest = store.commandCount
+    const { id } = JSON.parse((await send('POST', '/jobs', jobText(10))).text) as { id: string }
+    await until(async () => (await store.getJob(id))?.state === 'running')
+    await send('POST', '/endpoints/work/claim', '{}')
+    expect(store.commandCount - atRest).toBeLessThan(MOST_COMMANDS)
+    socket.destroy()
+  })
+})

@@ -1,0 +1,142 @@
+// Judges a history by the invariants, and reads the figures of the promises from it. Nothing of the
+// product may be imported here or in invariants/: what judges must not share its mistakes.
+import { type History, INVARIANTS, type InvariantId, type Violation } from './history.ts'
+import { isLost, judgeAccepted } from './invariants/accepted.ts'
+import { costingAttempts, givenBackCount, judgeAttempts } from './invariants/attempts.ts'
+import { firstLatenessMs, judgeDueTimes } from './invariants/due-times.ts'
+import { judgeKeys, judgeOrigins } from './invariants/enqueued.ts'
+import { extraDeliveriesOf, judgeExtraDeliveries } from './invariants/extra-deliveries.ts'
+import { type Facts, factsOf, type Judge } from './invariants/facts.ts'
+import { doublesOf, judgeFences, lateSendsOf } from './invariants/fences.ts'
+import { judgeFinalStates } from './invariants/final-states.ts'
+import { longestOverlapMs, type Redelivery, redeliveryOf } from './invariants/redelivery.ts'
+import { judgeSameBytes } from './invariants/same-bytes.ts'
+import { judgeSecrets } from './invariants/secrets.ts'
+import { judgeSendsAfterEnd } from './invariants/sends-after-end.ts'
+
+const JUDGES: Record<InvariantId, Judge> = {
+  I1: judgeAccepted,
+  I2: judgeOrigins,
+  I3: judgeKeys,
+  I4: judgeFences,
+  I5: judgeAttempts,
+  I6: judgeFinalStates,
+  I7: judgeSendsAfterEnd,
+  I8: judgeExtraDeliveries,
+  I9: judgeSameBytes,
+  I10: judgeDueTimes,
+  I11: judgeSecrets,
+}
+
+/** Of one invariant so many are told in words, the rest as a number. */
+const MOST_TOLD = 20
+
+export function check(history: History): Violation[] {
+  const facts = factsOf(history)
+  return (Object.keys(INVARIANTS) as InvariantId[]).flatMap((id) => violationsOf(id, facts))
+}
+
+function violationsOf(invariant: InvariantId, facts: Facts): Violation[] {
+  const violations: Violation[] = []
+  let untoldCount = 0
+  JUDGES[invariant](facts, (message) => {
+    if (violations.length < MOST_TOLD) violations.push({ invariant, message })
+    else untoldCount += 1
+  })
+  if (untoldCount > 0) violations.push({ invariant, message: `and ${untoldCount} more` })
+  return violations
+}
+
+/** What the promises D1 to D11 are measured by. Times are milliseconds. */
+export interface Figures {
+  jobs: number
+  deliveries: number
+  accepted: number
+  /** D1 */
+  lost: number
+  /** D2: jobs with a second full 2xx that nothing explains. */
+  doubledUnexplained: number
+  /** D3: full 2xx after the first of a job, how many of them are explained, and by what. */
+  extraDeliveries: number
+  extraExplained: number
+  extraBy: Record<string, number>
+  /** D4 */
+  redelivery: Redelivery
+  /** The longest that two attempts of a job were under way at once with both workers going. */
+  longestOverlapMs: number
+  /** D6 */
+  fenceDoubles: number
+  mostAttempts: number
+  mostCostingAttempts: number
+  /** Claims that were given back unsent. */
+  givenBack: number
+  /** Sent by a worker that had been frozen in the act, after one with a greater fence. */
+  thawedSends: number
+  /** D7, D10: how early the earliest first delivery was; null: none, or the clock was turned. */
+  leastSlackMs: number | null
+  /** D11: how late first deliveries were. */
+  latenessMs: { p50: number; p99: number; max: number } | null
+}
+
+export function figuresOf(history: History): Figures {
+  const facts = factsOf(history)
+  const figures: Figures = {
+    ...{ jobs: history.records.length, deliveries: history.deliveries.length },
+    ...{ accepted: 0, lost: 0, doubledUnexplained: 0 },
+    ...{ extraDeliveries: 0, extraExplained: 0, extraBy: {} },
+    ...{ redelivery: redeliveryOf(facts), longestOverlapMs: longestOverlapMs(facts) },
+    ...{ fenceDoubles: 0, mostAttempts: 0, mostCostingAttempts: 0, givenBack: 0, thawedSends: 0 },
+    ...{ leastSlackMs: null, latenessMs: null },
+  }
+  const lateness: number[] = []
+  for (const job of facts.jobs.values()) {
+    if (job.isAccepted) figures.accepted += 1
+    if (isLost(job)) figures.lost += 1
+    countExtras(facts, job, figures)
+    figures.fenceDoubles += doublesOf(job).length
+    figures.thawedSends += lateSendsOf(facts, job).filter(({ isExcused }) => isExcused).length
+    if (job.record !== null) {
+      const { attemptCount } = job.record
+      figures.mostAttempts = Math.max(figures.mostAttempts, attemptCount)
+      const { count } = costingAttempts(facts, job)
+      figures.mostCostingAttempts = Math.max(figures.mostCostingAttempts, count)
+      figures.givenBack += givenBackCount(job.record)
+    }
+    const lateMs = firstLatenessMs(facts, job)
+    if (lateMs !== null) lateness.push(lateMs)
+  }
+  if (facts.isStoreClockTrue && lateness.length > 0) {
+    const ascending = Float64Array.from(lateness).sort()
+    figures.leastSlackMs = Math.floor(ascending[0] as number)
+    figures.latenessMs = {
+      ...{ p50: quantile(ascending, 0.5), p99: quantile(ascending, 0.99) },
+      max: quantile(ascending, 1),
+    }
+  }
+  return figures
+}
+
+function countExtras(
+  facts: Facts,
+  job: Parameters<typeof extraDeliveriesOf>[1],
+  figures: Figures,
+): void {
+  let isUnexplained = false
+  for (const { cause } of extraDeliveriesOf(facts, job)) {
+    figures.extraDeliveries += 1
+    if (cause === null) {
+      isUnexplained = true
+      continue
+    }
+    const kind = cause === 'retry' ? cause : cause.kind
+    figures.extraExplained += 1
+    figures.extraBy[kind] = (figures.extraBy[kind] ?? 0) + 1
+  }
+  if (isUnexplained) figures.doubledUnexplained += 1
+}
+
+/** The smallest that this share of all is not above. */
+function quantile(ascending: Float64Array, share: number): number {
+  const index = Math.max(0, Math.ceil(share * ascending.length) - 1)
+  return Math.round(ascending[index] as number)
+}

@@ -1,0 +1,248 @@
+// The ground of a fault run: real processes on a store of their own, a client, a receiver, and the
+// log of everything that is broken on purpose.
+import { randomBytes } from 'node:crypto'
+import type { RunningMongo } from '../support/mongo.ts'
+import { type Process, runPosthorn } from '../support/process.ts'
+import { freePort } from '../support/secantus.ts'
+import { until } from '../support/until.ts'
+import { createDice, type Dice } from './dice.ts'
+import {
+  type EndpointFacts,
+  type Engine,
+  type FaultKind,
+  type History,
+  nowMs,
+  type RunSettings,
+} from './history.ts'
+import { readRecords } from './records.ts'
+import { mongoGround, type StoreGround, sqliteGround } from './store-ground.ts'
+import { createWorkClient, type WorkClient } from './work-client.ts'
+import { startWorkReceiver, type WorkReceiver } from './work-receiver.ts'
+
+export interface GroundSettings extends RunSettings {
+  engine: Engine
+  seed: number
+  /** Of each process; further environment variables. */
+  env?: Record<string, string>
+  endpoint?: Partial<EndpointFacts>
+  /** SQLite only: on a small file system of its own. */
+  isSmallDisk?: boolean
+}
+
+/** A process of the run, with its name in the faults. */
+export interface Member {
+  name: string
+  process: Process
+  /** A metric of this worker, summed over its labels; 0 where it is not there. */
+  metric(name: string): Promise<number>
+}
+
+export interface Ground {
+  engine: Engine
+  dice: Dice
+  settings: RunSettings
+  store: StoreGround
+  client: WorkClient
+  receiver: WorkReceiver
+  /** The one that was started last. */
+  api(): Member
+  /** Starts it, or starts it again at the same address. */
+  startApi(env?: Record<string, string>): Promise<Member>
+  /** With a name of its own. */
+  startWorker(env?: Record<string, string>): Promise<Member>
+  /** An endpoint at the receiver, under the run's retry policy. */
+  register(name: string, settings?: object): Promise<void>
+  /** SIGKILL, logged as a fault. */
+  kill(member: Member): Promise<void>
+  /** SIGTERM, logged as a fault; its exit code. */
+  terminate(member: Member): Promise<number | null>
+  /** Logs the fault for as long as the work takes. */
+  during<T>(kind: FaultKind, target: string, work: () => Promise<T>): Promise<T>
+  /** The moment a round was after was really met; 0 counts as looked for and not met. */
+  hit(window: string, times?: number): void
+  windows: Map<string, number>
+  /** A measured figure of a promise, D1 to D14; the largest of the run stays. */
+  measure(promise: string, what: string, value: number): void
+  figures: Map<string, number>
+  /** Something of this round's own promise that did not hold. */
+  complain(message: string): void
+  complaints: string[]
+  /** Waits until no job is queued or running. */
+  drained(deadlineMs?: number): Promise<void>
+  /** Reads what is stored, and ends everything. */
+  finish(): Promise<History>
+  /** Ends everything at once. */
+  close(): Promise<void>
+}
+
+const DRAIN_DEADLINE_MS = 120_000
+/** Long enough to be found in a text, and nowhere by chance. */
+const canary = (what: string) => `canary-${what}-${randomBytes(18).toString('hex')}`
+
+export async function openGround(
+  { engine, seed, env = {}, endpoint = {}, isSmallDisk = false, ...settings }: GroundSettings,
+  mongo: RunningMongo | null,
+): Promise<Ground> {
+  const store = mongo === null ? sqliteGround(isSmallDisk) : await mongoGround(mongo)
+  const receiver = await startWorkReceiver()
+  const apiKey = canary('key')
+  const headerValue = canary('header')
+  const secrets = [apiKey, headerValue]
+  const port = await freePort()
+  const client = createWorkClient(`http://127.0.0.1:${port}`, apiKey)
+  const members: Member[] = []
+  const windows = new Map<string, number>()
+  const figures = new Map<string, number>()
+  const complaints: string[] = []
+  const encryptionKey = randomBytes(32).toString('base64')
+  secrets.push(encryptionKey)
+  const common = {
+    ENCRYPTION_KEY: encryptionKey,
+    API_KEYS: apiKey,
+    ALLOWED_TARGETS: '127.0.0.0/8',
+    LEASE_DURATION: `${settings.leaseMs}ms`,
+    SWEEP_INTERVAL: `${settings.sweepMs}ms`,
+    POLL_INTERVAL: `${settings.pollMs}ms`,
+    ...env,
+  }
+  const facts: EndpointFacts = {
+    ...{ name: 'work', maxAttempts: 20, retryDelayMs: 200, jitter: 0.2 },
+    ...endpoint,
+  }
+  const history: History = {
+    ...{ engine, seed, settings, endpoints: [], deliveries: receiver.deliveries, faults: [] },
+    ...{ calls: client.calls, sightings: client.sightings, records: [], texts: [], secrets },
+    epochOffsetMs: Date.now() - nowMs(),
+  }
+
+  async function start(name: string, command: string, ready: string, more: object) {
+    const process = runPosthorn([command], { ...common, ...more })
+    const metricsPort = (more as { WORKER_PORT?: string }).WORKER_PORT
+    const member: Member = {
+      name,
+      process,
+      metric: (metric) => readMetric(`http://127.0.0.1:${metricsPort}/metrics`, apiKey, metric),
+    }
+    members.push(member)
+    await process.logged(ready)
+    return member
+  }
+
+  async function during<T>(kind: FaultKind, target: string, work: () => Promise<T>): Promise<T> {
+    const fault = { kind, target, beganAtMs: nowMs(), endedAtMs: Number.POSITIVE_INFINITY }
+    history.faults.push(fault)
+    try {
+      return await work()
+    } finally {
+      fault.endedAtMs = nowMs()
+    }
+  }
+
+  async function drained(deadlineMs = DRAIN_DEADLINE_MS): Promise<void> {
+    await until(async () => {
+      const answers = await Promise.all(
+        history.endpoints.map(({ name }) => client.request('GET', `/endpoints/${name}`)),
+      )
+      return answers.every(
+        (answer) =>
+          answer !== null &&
+          (answer.status === 404 ||
+            (answer.status === 200 &&
+              answer.body.counts.queued + answer.body.counts.running === 0)),
+      )
+    }, deadlineMs)
+  }
+
+  const ground: Ground = {
+    ...{ engine, dice: createDice(seed), settings, store, client, receiver, during, drained },
+    ...{ windows, figures, complaints, close },
+    api: () => members.findLast(({ name }) => name === 'api') as Member,
+    startApi: (more = {}) =>
+      start('api', 'api', 'api.listening', {
+        ...{ STORE_URL: store.apiUrl, PORT: `${port}`, ...more },
+      }),
+    async startWorker(more = {}) {
+      const name = `worker-${members.filter((one) => one.name !== 'api').length + 1}`
+      const own = { WORKER_ID: name, WORKER_PORT: `${await freePort()}` }
+      return start(name, 'worker', 'worker.started', {
+        ...{ STORE_URL: store.workerUrl, ...own, ...more },
+      })
+    },
+    async register(name, more = {}) {
+      const { maxAttempts, retryDelayMs, jitter } = facts
+      const delay = `${retryDelayMs}ms`
+      const answer = await client.request('PUT', `/endpoints/${name}`, {
+        url: `${receiver.url}/${name}`,
+        retry: { maxAttempts, backoff: { type: 'fixed', delay, jitter } },
+        circuitBreaker: null,
+        headers: { authorization: headerValue },
+        ...more,
+      })
+      if (answer?.status !== 201) {
+        throw new Error(`${name} was not registered: ${JSON.stringify(answer)}`)
+      }
+      receiver.trust(name, answer.body.secret)
+      secrets.push(answer.body.secret)
+      // The one answer in which it may stand.
+      client.answers.length = 0
+      if (!history.endpoints.some((one) => one.name === name)) {
+        history.endpoints.push({ ...facts, name })
+      }
+    },
+    kill: (member) =>
+      during('kill', member.name, async () => {
+        await member.process.stop('SIGKILL')
+      }),
+    terminate: (member) => during('terminate', member.name, () => member.process.stop()),
+    hit(window, times = 1) {
+      windows.set(window, (windows.get(window) ?? 0) + times)
+    },
+    measure(promise, what, value) {
+      const name = `${promise} ${what}`
+      figures.set(name, Math.max(figures.get(name) ?? 0, value))
+    },
+    complain(message) {
+      complaints.push(message)
+    },
+    async finish() {
+      history.records = await readRecords(client)
+      const metrics = await client.request('GET', '/metrics')
+      await Promise.all(members.map(({ process }) => process.stop()))
+      history.texts = [
+        ...members.map(({ name, process }) => ({
+          from: `log of ${name}`,
+          text: process.log.map((line) => JSON.stringify(line)).join('\n') + process.stderr(),
+        })),
+        { from: 'answers', text: client.answers.join('\n') },
+        { from: 'metrics', text: String(metrics?.body) },
+        { from: 'store', text: await store.rawText() },
+      ]
+      await close()
+      return history
+    },
+  }
+
+  async function close(): Promise<void> {
+    await Promise.all(members.map(({ process }) => process.stop('SIGKILL')))
+    await client.close()
+    await receiver.close()
+    await store.remove()
+  }
+
+  try {
+    await ground.startApi()
+    await ground.register(facts.name)
+    return ground
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+async function readMetric(url: string, key: string, metric: string): Promise<number> {
+  const answer = await fetch(url, { headers: { authorization: `Bearer ${key}` } })
+  const lines = (await answer.text()).split('\n')
+  return lines
+    .filter((line) => line.startsWith(`${metric} `) || line.startsWith(`${metric}{`))
+    .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0)
+}

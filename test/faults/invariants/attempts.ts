@@ -1,0 +1,104 @@
+// I5: each attempt of the record is a claim, each delivery an attempt, and no budget is overdrawn.
+import type { JobRecord } from '../history.ts'
+import {
+  called,
+  effectOf,
+  type Facts,
+  type JobFacts,
+  monotonic,
+  type Report,
+  retriesOf,
+} from './facts.ts'
+
+/** A record remembers so many. */
+const ATTEMPTS_KEPT = 20
+/** These cost nothing (lifecycle.md), up to a hundred of them; the next one costs. */
+const FREE_OUTCOMES = new Set(['throttled', 'interrupted'])
+const MOST_FREE_ATTEMPTS = 100
+/** What a job dies of when its budget is used up. */
+const BUDGET_REASONS = new Set(['attempts_exhausted', 'lease_lost'])
+
+export function judgeAttempts(facts: Facts, report: Report): void {
+  for (const job of facts.jobs.values()) {
+    if (job.record === null) continue
+    judgeNumbers(job.record, report)
+    judgeBudget(facts, job, job.record, report)
+    judgeDeliveries(job, job.record, report)
+  }
+}
+
+/** Claims that were given back unsent: they raised the fence and no count. */
+export function givenBackCount({ fence, attemptCount }: JobRecord): number {
+  return fence - attemptCount
+}
+
+function judgeNumbers(record: JobRecord, report: Report): void {
+  const { id, fence, attemptCount, attempts } = record
+  if (attemptCount > fence) report(`${id} counts ${attemptCount} attempts in ${fence} claims`)
+  // A running job's last attempt is not written yet; that it still runs is I1's to tell.
+  const endedCount = attemptCount - (record.hasLease ? 1 : 0)
+  const keptCount = Math.min(endedCount, ATTEMPTS_KEPT)
+  const firstNumber = endedCount - keptCount + 1
+  const isComplete = attempts.every(({ number }, i) => number === firstNumber + i)
+  if (attempts.length !== keptCount || !isComplete) {
+    const listed = attempts.map(({ number }) => number).join(', ') || 'none'
+    report(`${id} counts ${attemptCount} attempts and lists ${listed}`)
+  }
+}
+
+function judgeBudget(facts: Facts, job: JobFacts, record: JobRecord, report: Report): void {
+  const { id, maxAttempts, attemptCount, failureReason } = record
+  const retryCount = retriesOf(job).length
+  const costing = costingAttempts(facts, job)
+  const budget = maxAttempts * costing.budgets
+  if (costing.count > budget) {
+    report(`${id} used ${costing.count} attempts that cost, of at most ${budget}`)
+  } else if (attemptCount > (maxAttempts + MOST_FREE_ATTEMPTS) * (1 + retryCount)) {
+    report(`${id} was attempted ${attemptCount} times, with ${maxAttempts} that may cost`)
+  }
+  const isUsedUp = record.state === 'dead' && BUDGET_REASONS.has(failureReason ?? '')
+  const isAllKnown = retryCount === 0 && attemptCount <= ATTEMPTS_KEPT
+  if (isUsedUp && isAllKnown && costing.count < maxAttempts) {
+    report(`${id} died of ${failureReason} after ${costing.count} of ${maxAttempts} attempts`)
+  }
+}
+
+/**
+ * Of the listed attempts those that cost since the last retry by hand; with a retry whose outcome
+ * or moment is not known all of them, against as many budgets as there may have been.
+ */
+export function costingAttempts(facts: Facts, job: JobFacts): { count: number; budgets: number } {
+  const costing = (job.record?.attempts ?? []).filter(({ outcome }) => !FREE_OUTCOMES.has(outcome))
+  const retries = retriesOf(job)
+  const areKnown = retries.every((call) => effectOf(call) === 'done')
+  if (!facts.isStoreClockTrue || !areKnown) {
+    return { count: costing.length, budgets: 1 + retries.length }
+  }
+  const lastMs = Math.max(...retries.map(({ endedAtMs }) => endedAtMs), Number.NEGATIVE_INFINITY)
+  const since = costing.filter(({ startedAt }) => monotonic(facts, startedAt) > lastMs)
+  return { count: since.length, budgets: 1 }
+}
+
+function judgeDeliveries({ deliveries }: JobFacts, record: JobRecord, report: Report): void {
+  let fenceCount = 0
+  let lastFence = 0
+  let lastAttempt = 0
+  for (const delivery of deliveries) {
+    const { fence, attempt } = delivery
+    if (fence > record.fence) {
+      report(`${called(delivery)} was sent, but its record knows only ${record.fence} claims`)
+    }
+    if (attempt > record.attemptCount) {
+      report(`${called(delivery)} was sent, but its record counts ${record.attemptCount} attempts`)
+    }
+    if (fence === lastFence) continue
+    // An attempt that was given back unsent leaves its number to the next: then it never came here.
+    if (attempt <= lastAttempt) report(`${called(delivery)} did not raise the attempt`)
+    fenceCount += 1
+    lastFence = fence
+    lastAttempt = attempt
+  }
+  if (fenceCount > record.attemptCount) {
+    report(`${record.id} was sent ${fenceCount} times and counts ${record.attemptCount} attempts`)
+  }
+}

@@ -1,0 +1,103 @@
+// D4, a figure and no invariant: how soon the jobs of a worker that died or froze are sent again.
+import type { AttemptRecord, Delivery, Fault } from '../history.ts'
+import { type Facts, type JobFacts, monotonic } from './facts.ts'
+
+export interface Redelivery {
+  lostCount: number
+  /** Lost though their worker was neither killed nor frozen while it had them. */
+  lostByOthersCount: number
+  /** Lost ones that were sent again, and the longest time from kill or freeze to that. */
+  sentAgainCount: number
+  longestMs: number | null
+  /** The same of those in whose time nothing else was broken: it is they whom D4 is promised. */
+  undisturbedCount: number
+  longestUndisturbedMs: number | null
+}
+
+export function redeliveryOf(facts: Facts): Redelivery {
+  const figures: Redelivery = {
+    ...{ lostCount: 0, lostByOthersCount: 0, sentAgainCount: 0, longestMs: null },
+    ...{ undisturbedCount: 0, longestUndisturbedMs: null },
+  }
+  const stopsOf = stopsByWorker(facts)
+  for (const job of facts.jobs.values()) {
+    for (const attempt of job.record?.attempts ?? []) {
+      if (attempt.outcome !== 'lost') continue
+      figures.lostCount += 1
+      const stop = stopThatLost(facts, job, attempt, stopsOf.get(attempt.workerId) ?? [])
+      if (stop === null) figures.lostByOthersCount += 1
+      else takeStop(facts, job, attempt, stop, figures)
+    }
+  }
+  return figures
+}
+
+function stopsByWorker({ history }: Facts): Map<string, Fault[]> {
+  const stops = history.faults.filter(({ kind }) => kind === 'kill' || kind === 'freeze')
+  stops.sort((a, b) => a.beganAtMs - b.beganAtMs)
+  return Map.groupBy(stops, ({ target }) => target)
+}
+
+/** The first stop of its worker after the attempt had begun, unless it was sent again before. */
+function stopThatLost(
+  facts: Facts,
+  { deliveries }: JobFacts,
+  attempt: AttemptRecord,
+  stops: Fault[],
+): Fault | null {
+  const own = deliveries.find((delivery) => delivery.attempt === attempt.number)
+  const claimedAtMs = facts.isStoreClockTrue ? monotonic(facts, attempt.startedAt) : Infinity
+  // Claimed first, but it may have been sent only after its worker was let go on.
+  const heldFromMs = Math.min(own?.beganAtMs ?? Infinity, claimedAtMs)
+  const stop = stops.find(({ endedAtMs }) => endedAtMs >= heldFromMs)
+  if (stop === undefined) return null
+  const next = nextOf(deliveries, attempt)
+  return next !== undefined && next.beganAtMs < stop.beganAtMs ? null : stop
+}
+
+/** Deliveries are in the order of their fences, and so of their attempts. */
+function nextOf(deliveries: Delivery[], attempt: AttemptRecord): Delivery | undefined {
+  return deliveries.find((delivery) => delivery.attempt > attempt.number)
+}
+
+function takeStop(
+  { history }: Facts,
+  { deliveries }: JobFacts,
+  attempt: AttemptRecord,
+  stop: Fault,
+  figures: Redelivery,
+): void {
+  const next = nextOf(deliveries, attempt)
+  if (next === undefined) return
+  const tookMs = Math.ceil(next.beganAtMs - stop.beganAtMs)
+  figures.sentAgainCount += 1
+  figures.longestMs = Math.max(figures.longestMs ?? 0, tookMs)
+  const isDisturbed = history.faults.some(
+    (other) =>
+      other !== stop && other.beganAtMs <= next.beganAtMs && other.endedAtMs >= stop.beganAtMs,
+  )
+  if (isDisturbed) return
+  figures.undisturbedCount += 1
+  figures.longestUndisturbedMs = Math.max(figures.longestUndisturbedMs ?? 0, tookMs)
+}
+
+/**
+ * How long two attempts of one job were at the receiver at once, at most, not counted what passed
+ * before the earlier one's worker was let go on: a worker that lost a lease breaks off.
+ */
+export function longestOverlapMs({ history, jobs }: Facts): number {
+  const thaws = history.faults.filter(({ kind }) => kind === 'freeze')
+  let longestMs = 0
+  for (const { deliveries } of jobs.values()) {
+    for (const [i, next] of deliveries.entries()) {
+      const before = deliveries[i - 1]
+      const endedAtMs = before && (before.answeredAtMs ?? before.brokenOffAtMs)
+      if (!before || !endedAtMs || endedAtMs <= next.beganAtMs) continue
+      const thawedAtMs = thaws
+        .filter((one) => one.beganAtMs <= endedAtMs && one.endedAtMs >= before.beganAtMs)
+        .reduce((latest, one) => Math.max(latest, one.endedAtMs), next.beganAtMs)
+      longestMs = Math.max(longestMs, Math.round(endedAtMs - thawedAtMs))
+    }
+  }
+  return longestMs
+}

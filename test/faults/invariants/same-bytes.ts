@@ -1,0 +1,34 @@
+// I9: the enqueued bytes under one id at every attempt, signed, with a fresh timestamp.
+import type { Delivery } from '../history.ts'
+import { called, type Facts, type Report } from './facts.ts'
+
+/** A timestamp is whole seconds and is taken just before the request leaves. */
+const FRESH_MS = 5_000
+
+export function judgeSameBytes(facts: Facts, report: Report): void {
+  const { history, jobs, works } = facts
+  for (const delivery of history.deliveries) {
+    const { jobId, workNumber, bodyHash, signature } = delivery
+    const ownWork = jobs.get(jobId)?.workNumber ?? null
+    if (ownWork !== null && ownWork !== workNumber) {
+      report(`${called(delivery)} brought work ${workNumber}, but was enqueued as ${ownWork}`)
+    }
+    const work = works.get(workNumber)
+    if (work?.calls.every((call) => call.bodyHash !== bodyHash)) {
+      report(`${called(delivery)} brought other bytes than were enqueued`)
+    }
+    if (signature !== 'valid') report(`${called(delivery)} had no valid signature`)
+    judgeTimestamp(facts, delivery, report)
+  }
+}
+
+function judgeTimestamp(facts: Facts, delivery: Delivery, report: Report): void {
+  if (!facts.isStoreClockTrue) return
+  const { beganAtMs, timestampSeconds } = delivery
+  const signedAtMs = timestampSeconds * 1_000 - facts.history.epochOffsetMs
+  const ageMs = beganAtMs - signedAtMs
+  if (Math.abs(ageMs) <= FRESH_MS) return
+  // A worker frozen between signing and sending can not sign anew.
+  if (ageMs > 0 && facts.faults.isHeldUp(signedAtMs, beganAtMs)) return
+  report(`${called(delivery)} had a timestamp ${Math.round(ageMs)} ms old`)
+}

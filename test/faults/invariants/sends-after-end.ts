@@ -1,0 +1,61 @@
+// I7: no send begins after the recorded success or after an acknowledged cancel.
+import {
+  called,
+  effectOf,
+  type Facts,
+  type JobFacts,
+  mayBeRetried,
+  monotonic,
+  type Report,
+} from './facts.ts'
+import { NOISE_MS } from './fault-times.ts'
+
+/** An instant of the store is a whole millisecond, read of the same clock by another process. */
+const CLOCKS_APART_MS = 50
+/** An attempt that was claimed before the cancel leaves at most this long after it. */
+const SEND_AFTER_CANCEL_MS = 1_000
+
+export function judgeSendsAfterEnd(facts: Facts, report: Report): void {
+  for (const job of facts.jobs.values()) {
+    judgeAfterSuccess(facts, job, report)
+    judgeAfterCancel(facts, job, report)
+  }
+}
+
+function judgeAfterSuccess(facts: Facts, job: JobFacts, report: Report): void {
+  const knownAtMs = successKnownAtMs(facts, job)
+  const lastFence = job.deliveries.at(-1)?.fence ?? 0
+  for (const delivery of job.deliveries) {
+    if (delivery.beganAtMs <= knownAtMs + CLOCKS_APART_MS) continue
+    // See fences.ts: only a worker that was frozen in the act, with a claim older than the last.
+    const isOldClaim = delivery.fence < (job.record?.fence ?? lastFence)
+    if (isOldClaim && facts.faults.isJustThawed(delivery.beganAtMs)) continue
+    const lateMs = Math.round(delivery.beganAtMs - knownAtMs)
+    report(`${called(delivery)} began ${lateMs} ms after the job was known to have succeeded`)
+  }
+}
+
+/** Infinity: it is not known to have succeeded. */
+function successKnownAtMs(facts: Facts, { sightings, record }: JobFacts): number {
+  let knownAtMs = Number.POSITIVE_INFINITY
+  for (const { state, endedAtMs } of sightings) {
+    if (state === 'succeeded') knownAtMs = Math.min(knownAtMs, endedAtMs)
+  }
+  if (!facts.isStoreClockTrue || record?.state !== 'succeeded' || record.finishedAt === null) {
+    return knownAtMs
+  }
+  return Math.min(knownAtMs, monotonic(facts, record.finishedAt))
+}
+
+function judgeAfterCancel({ faults }: Facts, job: JobFacts, report: Report): void {
+  for (const call of job.commands) {
+    if (call.kind !== 'cancel' || effectOf(call) !== 'done') continue
+    const limitMs = call.endedAtMs + SEND_AFTER_CANCEL_MS + NOISE_MS
+    for (const delivery of job.deliveries) {
+      if (delivery.beganAtMs <= limitMs || faults.isJustThawed(delivery.beganAtMs)) continue
+      if (mayBeRetried(job, call.sentAtMs, delivery.beganAtMs)) continue
+      const lateMs = Math.round(delivery.beganAtMs - call.endedAtMs)
+      report(`${called(delivery)} began ${lateMs} ms after its cancel was acknowledged`)
+    }
+  }
+}

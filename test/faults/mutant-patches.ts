@@ -1,0 +1,73 @@
+// The deliberate bugs in mutants/: patches whose heads say what each breaks, what must catch it,
+// and where that is played. What is not understood is an error: a bug that nobody plays proves
+// nothing.
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Engine } from './history.ts'
+
+export const MUTANTS_FOLDER = join(import.meta.dirname, 'mutants')
+export const PATCH_ENDING = '.patch'
+
+export interface Mutant {
+  name: string
+  /** Of the patch. */
+  path: string
+  /** One sentence. */
+  breaks: string
+  mustBeCaughtBy: Catcher
+  stage: Stage
+}
+
+/** An invariant, some words of the round's own complaint, or a test of the model. */
+export type Catcher =
+  | { kind: 'invariant'; id: string }
+  | { kind: 'complaint'; words: string }
+  | { kind: 'model' }
+
+export type Stage =
+  | { kind: 'round'; round: string; stores: Engine[] }
+  /** `tests`: the beginning of their names. Run once for each store, with the bug in that one. */
+  | { kind: 'model'; file: string; tests: string; stores: Engine[] }
+
+/** In the order of their names. */
+export function readMutants(): Mutant[] {
+  return readdirSync(MUTANTS_FOLDER)
+    .filter((file) => file.endsWith(PATCH_ENDING))
+    .sort()
+    .map((file) => {
+      const path = join(MUTANTS_FOLDER, file)
+      return { name: file.slice(0, -PATCH_ENDING.length), path, ...readHead(path) }
+    })
+}
+
+const FIRST_LINE =
+  /^(?:(?<invariant>I\d+)|"(?<words>[^"]+)"|(?<model>lease-model)): (?<breaks>.+\.)$/
+const ROUND_LINE = /^Played by: (?<round>[a-z-]+) on (?<stores>sqlite|mongo|sqlite and mongo)$/
+const MODEL_LINE = /^Played by: (?<file>test\/model\/\S+\.test\.ts), (?<tests>.+)$/
+
+function readHead(path: string): Pick<Mutant, 'breaks' | 'mustBeCaughtBy' | 'stage'> {
+  const [first = '', second = ''] = readFileSync(path, 'utf8').split('\n', 2)
+  const { invariant, words, model, breaks = '' } = FIRST_LINE.exec(first)?.groups ?? {}
+  const stage = readStage(second)
+  const mustBeCaughtBy = catcherOf(invariant, words, model)
+  if (mustBeCaughtBy === null || stage === null) {
+    throw new Error(`${path} does not begin with what it breaks and where that is played`)
+  }
+  return { breaks, mustBeCaughtBy, stage }
+}
+
+function catcherOf(invariant?: string, words?: string, model?: string): Catcher | null {
+  if (invariant !== undefined) return { kind: 'invariant', id: invariant }
+  if (words !== undefined) return { kind: 'complaint', words }
+  return model === undefined ? null : { kind: 'model' }
+}
+
+function readStage(line: string): Stage | null {
+  const { round, stores } = ROUND_LINE.exec(line)?.groups ?? {}
+  if (round !== undefined) {
+    return { kind: 'round', round, stores: stores?.split(' and ') as Engine[] }
+  }
+  const { file, tests } = MODEL_LINE.exec(line)?.groups ?? {}
+  if (file === undefined || tests === undefined) return null
+  return { kind: 'model', file, tests, stores: ['sqlite', 'mongo'] }
+}

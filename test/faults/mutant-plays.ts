@@ -1,0 +1,92 @@
+// Plays a round, or tests of the model, in a copy of the project, and says what failed there.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Engine } from './history.ts'
+import type { Stage } from './mutant-patches.ts'
+import type { RunReport } from './run.ts'
+
+/** The slowest round takes a minute; a bug may make it wait for what never comes. */
+const DEADLINE_MS = 300_000
+/** Of what it printed: enough to see why. */
+const KEPT_OUTPUT_CHARACTERS = 4_000
+
+export interface Played {
+  /** null: it was ended by the deadline. */
+  exitCode: number | null
+  failures: Failure[]
+  /** The end of what was printed. */
+  output: string
+}
+
+export interface Failure {
+  /** null: the round's own complaint, or a test. */
+  invariant: string | null
+  message: string
+}
+
+export async function playIn(
+  folder: string,
+  stage: Stage,
+  store: Engine,
+  seed: number,
+): Promise<Played> {
+  const answers = join(folder, 'played.json')
+  rmSync(answers, { force: true })
+  const words =
+    stage.kind === 'round'
+      ? [
+          ...['test/faults/run.ts', '--short', '--round', stage.round, '--store', store],
+          ...['--seed', String(seed), '--json', answers],
+        ]
+      : [
+          ...['node_modules/vitest/vitest.mjs', 'run', stage.file, '-t', stage.tests],
+          ...['--reporter=json', '--outputFile', answers],
+        ]
+  const { exitCode, output } = await runToEnd(folder, words)
+  const text = existsSync(answers) ? readFileSync(answers, 'utf8') : null
+  const readFailures = stage.kind === 'round' ? failuresOfRun : failuresOfTests
+  return { exitCode, output, failures: text === null ? [] : readFailures(JSON.parse(text)) }
+}
+
+function failuresOfRun({ reports }: RunReport): Failure[] {
+  return reports.flatMap(({ violations, complaints }): Failure[] => [
+    ...violations,
+    ...complaints.map((message) => ({ invariant: null, message })),
+  ])
+}
+
+interface TestsReport {
+  testResults: { assertionResults: { status: string; fullName: string }[] }[]
+}
+
+function failuresOfTests({ testResults }: TestsReport): Failure[] {
+  return testResults
+    .flatMap(({ assertionResults }) => assertionResults)
+    .filter(({ status }) => status === 'failed')
+    .map(({ fullName }) => ({ invariant: null, message: `the test: ${fullName}` }))
+}
+
+async function runToEnd(folder: string, words: string[]) {
+  const child = spawn(process.execPath, words, {
+    cwd: folder,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    // A group of its own, so that all that it started can be ended with it.
+    detached: true,
+  })
+  let output = ''
+  const keep = (chunk: Buffer) => {
+    output = (output + chunk.toString()).slice(-KEPT_OUTPUT_CHARACTERS)
+  }
+  child.stdout.on('data', keep)
+  child.stderr.on('data', keep)
+  const timer = setTimeout(() => endGroup(child), DEADLINE_MS)
+  const [exitCode] = (await once(child, 'close')) as [number | null]
+  clearTimeout(timer)
+  return { exitCode, output }
+}
+
+function endGroup({ pid }: ChildProcess): void {
+  if (pid !== undefined) process.kill(-pid, 'SIGKILL')
+}

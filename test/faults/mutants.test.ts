@@ -1,0 +1,46 @@
+// The deliberate bugs stay what they are meant to be: each still fits the code, and names what
+// catches it. Whether it is caught is for `npm run test:mutants`.
+import { execFileSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { INVARIANTS } from './history.ts'
+import { type Mutant, readMutants } from './mutant-patches.ts'
+import { ROUNDS } from './rounds.ts'
+
+const PROJECT = join(import.meta.dirname, '../..')
+/** docs: the fault suite must catch at least so many. */
+const LEAST_MUTANTS = 12
+const mutants = readMutants()
+
+test('there are at least twelve deliberate bugs', () => {
+  expect(mutants.length).toBeGreaterThanOrEqual(LEAST_MUTANTS)
+})
+
+test('every patch still fits the code', () => {
+  for (const { path } of mutants) {
+    execFileSync('git', ['apply', '--check', path], { cwd: PROJECT, stdio: 'pipe' })
+  }
+})
+
+test('almost every invariant catches one of them', () => {
+  const caught = new Set(mutants.map(({ mustBeCaughtBy: by }) => by.kind === 'invariant' && by.id))
+  // Nothing in the product makes up jobs, and what sends after an end is caught by what led to it.
+  const without = new Set(['I2', 'I7'])
+  const missed = Object.keys(INVARIANTS).filter((id) => !caught.has(id) && !without.has(id))
+  expect(missed).toEqual([])
+})
+
+describe.each(mutants)('$name', ({ mustBeCaughtBy, stage }: Mutant) => {
+  test('names what there is to catch it, and where that is played', () => {
+    if (mustBeCaughtBy.kind === 'invariant') {
+      expect(Object.keys(INVARIANTS)).toContain(mustBeCaughtBy.id)
+    }
+    expect(mustBeCaughtBy.kind === 'model').toBe(stage.kind === 'model')
+    if (stage.kind === 'model') expect(existsSync(join(PROJECT, stage.file))).toBe(true)
+    else {
+      const round = ROUNDS.find(({ name }) => name === stage.round)
+      expect(round?.engines).toEqual(expect.arrayContaining(stage.stores))
+    }
+  })
+})

@@ -1,0 +1,77 @@
+// One outage of the store, from a moment at which everything was under way until all goes on again.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { until } from '../support/until.ts'
+import type { Ground } from './ground.ts'
+import { type Delivery, type FaultKind, nowMs } from './history.ts'
+import type { SteadyLoad } from './steady-load.ts'
+import type { Mend } from './store-ground.ts'
+
+export interface Outage {
+  name: string
+  kind: FaultKind
+  /** `api`: deliveries are not touched by it, and nothing is explained. */
+  target: 'store' | 'api'
+  begin(): Promise<Mend>
+}
+
+/** What is under way lasts some hundred milliseconds; a look at fewer is enough. */
+const LOOKED_AT = 500
+const LATECOMER_AFTER_MS = 1_100
+const START_DEADLINE_MS = 60_000
+/** Far beyond what is promised: it is measured, and judged by the round. */
+const RECOVERY_DEADLINE_MS = 60_000
+
+export const whileSending = (name: string) => `${name}: began while attempts were in flight`
+export const whileEnqueueing = (name: string) => `${name}: began while enqueues were in flight`
+
+/** Resolves when a job was accepted and one was delivered after the mend. */
+export async function playOutage(
+  ground: Ground,
+  load: SteadyLoad,
+  outage: Outage,
+  holdMs: number,
+): Promise<void> {
+  const { name, kind, target } = outage
+  const { client, receiver } = ground
+  await until(
+    () => load.pendingCount() > 0 && receiver.deliveries.slice(-LOOKED_AT).some(isUnderWay),
+    START_DEADLINE_MS,
+  )
+  ground.hit(whileEnqueueing(name))
+  ground.hit(whileSending(name))
+  let latecomer: Promise<unknown> = Promise.resolve()
+  await ground.during(kind, target, async () => {
+    const mend = await outage.begin()
+    await sleep(Math.min(holdMs, LATECOMER_AFTER_MS))
+    // Who comes while others wait already must not wait for them and then as long again.
+    latecomer = client.enqueue()
+    await sleep(Math.max(0, holdMs - LATECOMER_AFTER_MS))
+    await mend()
+  })
+  const mendedAtMs = nowMs()
+  const accepted = () =>
+    client.calls.findLast(
+      ({ endedAtMs, status }) => endedAtMs >= mendedAtMs && (status === 201 || status === 200),
+    )
+  const delivered = () => receiver.deliveries.findLast(({ beganAtMs }) => beganAtMs >= mendedAtMs)
+  await Promise.all([
+    firstAfter(ground, mendedAtMs, 'accepted', () => accepted() !== undefined),
+    firstAfter(ground, mendedAtMs, 'delivered', () => delivered() !== undefined),
+    latecomer,
+  ])
+}
+
+async function firstAfter(
+  ground: Ground,
+  mendedAtMs: number,
+  what: string,
+  isThere: () => boolean,
+): Promise<void> {
+  await until(isThere, RECOVERY_DEADLINE_MS)
+  ground.measure('D9', `from the mend to the first job ${what}, ms`, sinceMs(mendedAtMs))
+}
+
+const sinceMs = (atMs: number) => Math.round(nowMs() - atMs)
+
+const isUnderWay = ({ answeredAtMs, brokenOffAtMs }: Delivery) =>
+  answeredAtMs === null && brokenOffAtMs === null

@@ -1,0 +1,9 @@
+// What share of a set of measured times is not above which of them.
+
+/** The smallest that `share` of all are not above, in whole milliseconds. */
+export function percentile(timesMs: number[], share: number): number {
+  if (timesMs.length === 0) throw new Error('nothing was measured')
+  const ascending = Float64Array.from(timesMs).sort()
+  const index = Math.max(0, Math.ceil(share * ascending.length) - 1)
+  return Math.round(ascending[index] as number)
+}

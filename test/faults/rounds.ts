@@ -1,0 +1,37 @@
+// Every round, in the order in which they are played.
+import type { Round } from './round.ts'
+import { apiKills } from './rounds/api-kills.ts'
+import { calm } from './rounds/calm.ts'
+import { clocks } from './rounds/clocks.ts'
+import { commandRaces } from './rounds/command-races.ts'
+import { deadWorkers } from './rounds/dead-workers.ts'
+import { freezes } from './rounds/freezes.ts'
+import { fullDisk } from './rounds/full-disk.ts'
+import { hangingEndpoints } from './rounds/hanging-endpoints.ts'
+import { killWindows } from './rounds/kill-windows.ts'
+import { overload } from './rounds/overload.ts'
+import { randomKills } from './rounds/random-kills.ts'
+import { restarts } from './rounds/restarts.ts'
+import { resultsInHand } from './rounds/results-in-hand.ts'
+import { sameKey } from './rounds/same-key.ts'
+import { staleWrites } from './rounds/stale-writes.ts'
+import { storeOutages } from './rounds/store-outages.ts'
+
+export const ROUNDS: readonly Round[] = [
+  killWindows,
+  randomKills,
+  freezes,
+  staleWrites,
+  resultsInHand,
+  clocks,
+  apiKills,
+  calm,
+  deadWorkers,
+  hangingEndpoints,
+  sameKey,
+  overload,
+  commandRaces,
+  restarts,
+  storeOutages,
+  fullDisk,
+]

@@ -1,0 +1,133 @@
+// Nothing is broken: no job comes twice, and at 70 % of what the workers can do each starts in
+// time.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { until } from '../../support/until.ts'
+import type { Ground } from '../ground.ts'
+import { nowMs } from '../history.ts'
+import { percentile } from '../percentile.ts'
+import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
+import type { WorkRequest } from '../work-client.ts'
+
+/** By which the rate is measured: the first third warms the processes up. */
+const RATE_JOBS = { sqlite: 1_500, mongo: 200 }
+const WARM_SHARE = 1 / 3
+const RATE_STEP = 50
+const MOST_OPEN = 200
+const SHORT_JOBS = { sqlite: 3_000, mongo: 600 }
+/** In the long form the load is what the time allows, but no more than memory does. */
+const LONG_JOBS = { sqlite: 500_000, mongo: 50_000 }
+const LOAD_SHARE = 0.7
+const TICK_MS = 10
+const POLL_MS = 100
+/** D11, on top of the poll interval. */
+const START_MS = 250
+/**
+ * From the client's call on: the request, the durable write and the delivery's way are in it as
+ * well, and the client, the receiver and whatever else runs share two cores with the three
+ * processes.
+ */
+const NOISE_MS = 5_000
+const DONE_DEADLINE_MS = 120_000
+
+const AT_70 = 'jobs offered at 70 % of the rate'
+const DELAYED = 'jobs that were due later'
+
+export const calm: Round = {
+  name: 'calm',
+  title: 'nothing at all, at 70 % load',
+  engines: BOTH,
+  settings: { pollMs: POLL_MS, leaseMs: 5_000 },
+  settingsOf: { mongo: { ...SLOW_STORE, pollMs: POLL_MS } },
+  windows: [AT_70, DELAYED],
+  async play(ground, form) {
+    for (let i = 0; i < 2; i++) await ground.startWorker()
+    const ratePerSecond = await measureRate(ground)
+    ground.measure(
+      'D11',
+      'rate of two workers, client and receiver on one machine, jobs/s',
+      ratePerSecond,
+    )
+    const before = ground.receiver.deliveries.length
+    await offer(ground, form, ratePerSecond * LOAD_SHARE)
+    await ground.drained()
+    judgeStarts(ground, before)
+    judgeDoubles(ground)
+  },
+}
+
+/** Jobs a second, by the same doors, with as many on their way as do not wait for each other. */
+async function measureRate(ground: Ground): Promise<number> {
+  const jobs = RATE_JOBS[ground.engine]
+  const { deliveries } = ground.receiver
+  for (let count = 0; count < jobs; count += RATE_STEP) {
+    await send(ground, RATE_STEP, () => ({}))
+    await until(() => count - deliveries.length < MOST_OPEN, DONE_DEADLINE_MS)
+  }
+  await until(() => deliveries.length >= jobs, DONE_DEADLINE_MS)
+  const warm = Math.floor(jobs * WARM_SHARE)
+  const from = deliveries[warm]?.beganAtMs ?? 0
+  const to = deliveries.at(-1)?.beganAtMs ?? 0
+  return Math.round(((jobs - warm) / (to - from)) * 1_000)
+}
+
+/** One by one and in batches: both doors are in use. */
+async function send(ground: Ground, count: number, workOf: () => WorkRequest): Promise<void> {
+  const { client, dice } = ground
+  if (dice.chance(0.2)) await client.enqueueMany(count, workOf)
+  else await Promise.all(Array.from({ length: count }, () => client.enqueue(workOf())))
+}
+
+/** Whether or not those before are done: what is late stays late. */
+async function offer(ground: Ground, { isLong, minutes }: Form, perSecond: number): Promise<void> {
+  const most = (isLong ? LONG_JOBS : SHORT_JOBS)[ground.engine]
+  const beganAtMs = nowMs()
+  const endsAtMs = isLong ? beganAtMs + minutes * 60_000 : Number.POSITIVE_INFINITY
+  const answered: Promise<unknown>[] = []
+  let count = 0
+  while (count < most && nowMs() < endsAtMs) {
+    const owed = Math.min(most, Math.floor(((nowMs() - beganAtMs) / 1_000) * perSecond)) - count
+    if (owed > 0) answered.push(send(ground, owed, () => workOf(ground)))
+    count += Math.max(0, owed)
+    await sleep(TICK_MS)
+  }
+  await Promise.all(answered)
+  ground.hit(AT_70, count)
+}
+
+function workOf({ dice, hit }: Ground): WorkRequest {
+  if (!dice.chance(0.2)) return {}
+  hit(DELAYED)
+  return { delayMs: Math.round(dice.between(50, 2_000)) }
+}
+
+function judgeStarts(ground: Ground, before: number): void {
+  const dueAtMs = new Map<number, number>()
+  for (const { kind, workNumber, sentAtMs, delayMs } of ground.client.calls) {
+    // The first call of each: a repeat does not make it due any later.
+    if (kind !== 'enqueue' || dueAtMs.has(workNumber)) continue
+    dueAtMs.set(workNumber, sentAtMs + delayMs)
+  }
+  const latenessMs = ground.receiver.deliveries
+    .slice(before)
+    .map(({ workNumber, beganAtMs }) => beganAtMs - (dueAtMs.get(workNumber) as number))
+  for (const [name, share] of [
+    ['p50', 0.5],
+    ['p99', 0.99],
+    ['longest', 1],
+  ] as const) {
+    ground.measure('D11', `from due to delivery, ${name}, ms`, percentile(latenessMs, share))
+  }
+  const p99Ms = percentile(latenessMs, 0.99)
+  if (p99Ms > POLL_MS + START_MS + NOISE_MS) {
+    ground.complain(`a hundredth of the jobs began ${p99Ms} ms or more after they were due`)
+  }
+}
+
+/** D2. Nothing was broken: neither is a failed attempt to be seen. */
+function judgeDoubles({ receiver, complain }: Ground): void {
+  const seen = new Set<string>()
+  for (const { jobId } of receiver.deliveries) {
+    if (seen.has(jobId)) complain(`${jobId} was delivered again`)
+    seen.add(jobId)
+  }
+}

@@ -1,0 +1,133 @@
+// Wrong and jumping clocks. MongoDB: those of the workers, which must not matter at all. SQLite:
+// the machine's, which decides when a job is due and may not end a lease.
+import { existsSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Ground, Member } from '../ground.ts'
+import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
+import { keepLoaded } from '../work-load.ts'
+
+const LIBRARIES = ['x86_64', 'aarch64'].map(
+  (machine) => `/usr/lib/${machine}-linux-gnu/faketime/libfaketime.so.1`,
+)
+const STEPS = ['+2h', '-2h', '+24h', '-24h', '+0'] as const
+const STEP_HOURS = [2, 24] as const
+const STEP_EVERY_MS = [300, 900] as const
+const SHORT_STEPS = 6
+const SHORT_JOBS = { sqlite: 600, mongo: 300 }
+const LONG_STEPS = 120
+const LONG_JOBS = { sqlite: 12_000, mongo: 3_000 }
+/** Few slots and answers that outlast sweeps: every step meets attempts, and every sweep a step. */
+const ANSWER_AFTER_MS = [150, 1_000] as const
+
+const STEPPED = 'clock stepped while attempts were in flight'
+
+export const clocks: Round = {
+  name: 'clocks',
+  title: 'clock wrong by 24 h, or jumping by 2 h',
+  engines: BOTH,
+  settings: { leaseMs: 2_000, sweepMs: 200, pollMs: 50, env: { WORKER_CONCURRENCY: '32' } },
+  settingsOf: { mongo: SLOW_STORE },
+  // Met only where the library is; the round itself looks whether it was.
+  windows: [],
+  async play(ground, form) {
+    const library = LIBRARIES.find(existsSync)
+    if (library === undefined) {
+      // CI plays the short form on whatever machine it is given.
+      if (form.isLong) ground.complain('libfaketime is missing: apt-get install libfaketime')
+      else console.log('    clocks were left alone: libfaketime is not installed')
+      return
+    }
+    const folder = mkdtempSync(join(tmpdir(), 'posthorn-clock-'))
+    try {
+      await playWith(ground, form, library, folder)
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  },
+}
+
+/** The clock of whichever process is given its environment; set by writing a file. */
+function fakeClock(library: string, folder: string, name: string) {
+  const path = join(folder, name)
+  const set = (offset: string) => {
+    // Renamed, so that no process ever reads half a line.
+    writeFileSync(`${path}.new`, `${offset}\n`)
+    renameSync(`${path}.new`, path)
+  }
+  set('+0')
+  const env = {
+    ...{ LD_PRELOAD: library, FAKETIME_TIMESTAMP_FILE: path, FAKETIME_NO_CACHE: '1' },
+    FAKETIME_DONT_FAKE_MONOTONIC: '1',
+  }
+  return { set, env }
+}
+
+/**
+ * Where the workers' clocks go next, and at last. Where they are the store's clock too, a step back
+ * makes the jobs of before wait: the next one goes as far ahead again, and a minute more.
+ */
+function stepsOf({ engine, dice }: Ground) {
+  if (engine === 'mongo') return { anywhere: () => dice.pick(STEPS), furthest: () => '+25h' }
+  let aheadMinutes = 0
+  let isBack = false
+  const furthest = () => `+${++aheadMinutes}m`
+  const anywhere = () => {
+    isBack = !isBack
+    return isBack ? `${aheadMinutes - dice.pick(STEP_HOURS) * 60}m` : furthest()
+  }
+  return { anywhere, furthest }
+}
+
+async function playWith(ground: Ground, form: Form, library: string, folder: string) {
+  const clock = (name: string) => fakeClock(library, folder, name)
+  const stepping = clock('stepping')
+  const workers: Member[] = []
+  if (ground.engine === 'mongo') {
+    const ahead = clock('ahead')
+    ahead.set('+24h')
+    const behind = clock('behind')
+    behind.set('-24h')
+    for (const { env } of [ahead, behind, stepping]) workers.push(await ground.startWorker(env))
+  } else {
+    // One machine, one clock: every process has it.
+    await ground.terminate(ground.api())
+    await ground.startApi(stepping.env)
+    for (let i = 0; i < 2; i++) workers.push(await ground.startWorker(stepping.env))
+  }
+  await ground.during('clock', ground.engine === 'mongo' ? 'workers' : 'machine', async () => {
+    let isOver = false
+    const jobs = (form.isLong ? LONG_JOBS : SHORT_JOBS)[ground.engine]
+    const load = keepLoaded(ground, {
+      jobs,
+      isOver: () => isOver,
+      workOf: () => ({ answerAfterMs: Math.round(ground.dice.between(...ANSWER_AFTER_MS)) }),
+    })
+    const { anywhere, furthest } = stepsOf(ground)
+    for (let i = 0; i < (form.isLong ? LONG_STEPS : SHORT_STEPS); i++) {
+      await sleep(ground.dice.between(...STEP_EVERY_MS))
+      const counts = await Promise.all(
+        workers.map((worker) => worker.metric('posthorn_attempts_in_flight')),
+      )
+      stepping.set(anywhere())
+      ground.hit(STEPPED, counts.some((count) => count > 0) ? 1 : 0)
+    }
+    isOver = true
+    stepping.set(furthest())
+    await load
+    await ground.drained()
+  })
+  if (!ground.windows.get(STEPPED)) ground.complain(`void: never met: ${STEPPED}`)
+  expectNoDoubles(ground)
+}
+
+/** A fault explains a second delivery to the checker; a clock must not lead to one. */
+function expectNoDoubles(ground: Ground): void {
+  const seen = new Set<string>()
+  for (const { jobId } of ground.receiver.deliveries) {
+    if (seen.has(jobId)) ground.complain(`${jobId} was delivered twice`)
+    seen.add(jobId)
+  }
+  ground.measure('D7', 'jobs delivered twice', ground.receiver.deliveries.length - seen.size)
+}

@@ -1,0 +1,76 @@
+// Workers that stand still for longer than their leases, and then go on as if nothing had been.
+import { until } from '../../support/until.ts'
+import type { Ground, Member } from '../ground.ts'
+import { BOTH, type Round } from '../round.ts'
+import type { Accepted } from '../work-client.ts'
+
+const JOBS = 20
+const LONG_REPEATS = 10
+const LEASE_MS = 1_500
+
+const WITH_REQUEST = 'frozen while the answer was on its way'
+const WITH_RESULT = 'frozen with the result in hand, not yet stored'
+
+export const freezes: Round = {
+  name: 'freezes',
+  title: 'worker SIGSTOP for 3 leases, then SIGCONT',
+  engines: BOTH,
+  settings: { leaseMs: LEASE_MS, sweepMs: 200, pollMs: 50 },
+  windows: [WITH_REQUEST, WITH_RESULT],
+  async play(ground, { isLong }) {
+    for (let i = 0; i < (isLong ? LONG_REPEATS : 1); i++) {
+      await freeze(ground, WITH_REQUEST, false)
+      await freeze(ground, WITH_RESULT, true)
+    }
+  },
+}
+
+/** @param isStored false: it gets as far as having the answer, but can not store the result */
+async function freeze(ground: Ground, window: string, cutsOff: boolean): Promise<void> {
+  const frozen = await ground.startWorker()
+  const release = Promise.withResolvers<200>()
+  let heldCount = 0
+  ground.receiver.answerWith(({ attempt }) => {
+    if (attempt > 1) return undefined
+    heldCount += 1
+    return release.promise
+  })
+  const jobs = await ground.client.enqueueMany(JOBS, () => ({}))
+  await until(() => heldCount === JOBS)
+  const other = await ground.startWorker()
+  const staleBefore = await frozen.metric('posthorn_stale_results_total')
+
+  await ground.during('freeze', frozen.name, async () => {
+    const mend = cutsOff ? await ground.store.cutOffWorkers() : null
+    if (!cutsOff) frozen.process.kill('SIGSTOP')
+    release.resolve(200)
+    await until(() => jobs.every((job) => firstDelivery(ground, job)?.answeredAtMs !== null))
+    // The answers are in its hands when it says so.
+    if (cutsOff) await until(async () => (await inFlight(frozen)) === 0)
+    if (cutsOff) frozen.process.kill('SIGSTOP')
+    await mend?.()
+    await ground.drained()
+    await until(async () => {
+      const last = await ground.client.look((jobs.at(-1) as Accepted).id)
+      return last?.body.state === 'succeeded'
+    })
+    frozen.process.kill('SIGCONT')
+    // It is awake, and through with what it had in hand, when it takes work again.
+    await other.process.stop()
+    ground.receiver.answerWith(() => undefined)
+    await ground.client.enqueueMany(1, () => ({}))
+    await ground.drained()
+  })
+  ground.hit(window, JOBS)
+  const refused = (await frozen.metric('posthorn_stale_results_total')) - staleBefore
+  ground.measure('D5', `stale results refused, of ${JOBS} ${window}`, refused)
+  if (cutsOff && refused !== JOBS) {
+    ground.complain(`${window}: ${refused} of ${JOBS} stale results were counted as refused`)
+  }
+  await ground.terminate(frozen)
+}
+
+const inFlight = (worker: Member) => worker.metric('posthorn_attempts_in_flight')
+
+const firstDelivery = (ground: Ground, { id }: Accepted) =>
+  ground.receiver.deliveries.find(({ jobId }) => jobId === id)

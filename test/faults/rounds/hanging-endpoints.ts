@@ -1,0 +1,114 @@
+// One endpoint that hangs, then two, with a backlog each: the others, idle until then, do not
+// feel it.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { until } from '../../support/until.ts'
+import type { Ground, Member } from '../ground.ts'
+import { nowMs } from '../history.ts'
+import { percentile } from '../percentile.ts'
+import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
+import type { Accepted } from '../work-client.ts'
+
+const OTHERS = Array.from({ length: 10 }, (_, i) => `other-${i}`)
+const HANGING = ['hanging-0', 'hanging-1']
+const BACKLOG = { long: { sqlite: 10_000, mongo: 2_000 }, short: { sqlite: 500, mongo: 100 } }
+const CONCURRENCY = { sqlite: 100, mongo: 16 }
+/** Short enough for slots to come free and be taken again within a phase. */
+const HANG_TIMEOUT = '1s'
+/** A job for each of the others so often. */
+const TRICKLE_EVERY_MS = { sqlite: 100, mongo: 500 }
+const PHASE_MS = { short: 2_000, long: 20_000 }
+const PHASE_DEADLINE_MS = 60_000
+
+/** D12: so much more may p99 of the others be while an endpoint hangs. */
+const MOST_MORE_MS = 500
+/**
+ * p99 of some hundred jobs is the third largest: on a machine that others use too, and on a
+ * stand-in for MongoDB whose finds walk the whole backlog, it says as much of them as of us.
+ */
+const NOISE_MS = 1_000
+
+const ONE_HANGS = 'others were busy while one endpoint hung with a backlog'
+const TWO_HANG = 'others were busy while two endpoints hung with a backlog'
+
+export const hangingEndpoints: Round = {
+  name: 'hanging-endpoints',
+  title: 'one endpoint that hangs, then two, with a backlog each',
+  engines: BOTH,
+  settings: { pollMs: 100, leaseMs: 5_000, env: { WORKER_CONCURRENCY: `${CONCURRENCY.sqlite}` } },
+  settingsOf: { mongo: SLOW_STORE },
+  windows: [ONE_HANGS, TWO_HANG],
+  async play(ground, form) {
+    for (const name of OTHERS) await ground.register(name)
+    for (const name of HANGING) await ground.register(name, { timeout: HANG_TIMEOUT })
+    const worker = await ground.startWorker()
+    let isHanging = true
+    ground.receiver.answerWith(({ endpoint }) =>
+      isHanging && HANGING.includes(endpoint) ? 'hang' : undefined,
+    )
+    // The first job of each way is slower than any after it.
+    await ground.client.enqueueMany(OTHERS.length, (i) => ({ endpoint: OTHERS[i] as string }))
+    await ground.drained()
+
+    const calmMs = await othersP99(ground, form, 'nothing hangs')
+    for (const [i, name] of HANGING.entries()) {
+      await hang(ground, worker, form, name)
+      const window = i === 0 ? ONE_HANGS : TWO_HANG
+      const p99Ms = await othersP99(ground, form, i === 0 ? 'one hangs' : 'two hang')
+      const { body } = (await ground.client.request('GET', `/endpoints/${name}`)) ?? {}
+      ground.hit(window, body.counts.queued + body.counts.running > 0 ? 1 : 0)
+      const moreMs = p99Ms - calmMs
+      ground.measure('D12', `p99 of the others, more while ${i + 1} hang, ms`, moreMs)
+      if (moreMs > MOST_MORE_MS + NOISE_MS) {
+        ground.complain(`p99 of the others was ${moreMs} ms more while ${i + 1} hung`)
+      }
+    }
+    isHanging = false
+    await ground.drained()
+  },
+}
+
+/** Resolves when it has taken whatever slots it can. */
+async function hang(ground: Ground, worker: Member, form: Form, endpoint: string): Promise<void> {
+  const count = BACKLOG[form.isLong ? 'long' : 'short'][ground.engine]
+  await ground.client.enqueueMany(count, () => ({ endpoint }))
+  const enough = CONCURRENCY[ground.engine] / 2
+  await until(
+    async () => (await worker.metric('posthorn_attempts_in_flight')) > enough,
+    PHASE_DEADLINE_MS,
+  )
+}
+
+/** A steady trickle to each of the others; how late the latest hundredth of them was. */
+async function othersP99(ground: Ground, { isLong }: Form, phase: string): Promise<number> {
+  const endsAtMs = nowMs() + (isLong ? PHASE_MS.long : PHASE_MS.short)
+  const everyMs = TRICKLE_EVERY_MS[ground.engine] / OTHERS.length
+  const sent: Promise<Accepted & { sentAtMs: number }>[] = []
+  for (let i = 0; nowMs() < endsAtMs; i++) {
+    const sentAtMs = nowMs()
+    const endpoint = OTHERS[i % OTHERS.length] as string
+    sent.push(ground.client.enqueue({ endpoint }).then((job) => ({ ...job, sentAtMs })))
+    await sleep(everyMs)
+  }
+  const jobs = await Promise.all(sent)
+  const beganAtMs = await firstDeliveries(ground, jobs)
+  const latenessMs = jobs.map(({ id, sentAtMs }) => (beganAtMs.get(id) as number) - sentAtMs)
+  const p99Ms = percentile(latenessMs, 0.99)
+  ground.measure('D12', `p99 of the others, ${phase}, ms`, p99Ms)
+  return p99Ms
+}
+
+/** Once all have begun. */
+async function firstDeliveries(ground: Ground, jobs: Accepted[]): Promise<Map<string, number>> {
+  const missing = new Set(jobs.map(({ id }) => id))
+  const found = new Map<string, number>()
+  let seen = 0
+  await until(() => {
+    const { deliveries } = ground.receiver
+    for (; seen < deliveries.length; seen++) {
+      const { jobId, beganAtMs } = deliveries[seen] as (typeof deliveries)[number]
+      if (missing.delete(jobId)) found.set(jobId, beganAtMs)
+    }
+    return missing.size === 0
+  }, PHASE_DEADLINE_MS)
+  return found
+}

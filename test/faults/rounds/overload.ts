@@ -1,0 +1,167 @@
+// Ten times the load that the API can take: the excess is refused, memory stays flat, and what was
+// accepted is delivered.
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Ground } from '../ground.ts'
+import { nowMs } from '../history.ts'
+import type { OfferOrder, OfferReport } from '../overload-offer.ts'
+import { percentile } from '../percentile.ts'
+import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
+import { hashOf, payloadText } from '../work-payload.ts'
+
+const TIMES = 10
+const LONG_OVERLOAD_MS = 60_000
+/** What the stand-in for MongoDB takes in a second, a worker on it delivers in many. */
+const SHORT_OVERLOAD_MS = { sqlite: 4_000, mongo: 1_500 }
+const CAPACITY_MS = { short: 1_500, long: 5_000 }
+const CAPACITY_CONNECTIONS = 64
+const CONNECTIONS = 500
+/**
+ * What is on its way at once is more than two writes hold, and no more than can be refused soon.
+ */
+const OPEN_ON_EACH = 8
+const PATIENCE_MS = 15_000
+/** Beyond those that the client hands out. */
+const FIRST_WORK_NUMBER = 2_000_000_000
+const WORK_NUMBERS_OF_A_RUN = 100_000_000
+const DRAIN_DEADLINE_MS = 600_000
+
+const SAMPLE_EVERY_MS = 250
+const MEGABYTE = 1_048_576
+/**
+ * Of the API, whatever comes: what it holds for all clients is bounded, and so is what V8 keeps.
+ */
+const MOST_RSS_BYTES = 600 * MEGABYTE
+const FLAT_FACTOR = 1.25
+const FLAT_SLACK_BYTES = 32 * MEGABYTE
+/** Of an accepted one; longer, and its client has given up. */
+const MOST_LATENCY_MS = 5_000
+/** Once it is over, a request is again answered this fast, within a second. */
+const NORMAL_MS = 250
+const RECOVERY_MS = 1_000
+/** Generator, API, worker and receiver share two cores. */
+const NOISE_MS = 5_000
+
+const REFUSED = 'requests refused with Retry-After'
+const ACCEPTED = 'requests accepted in the midst of it'
+
+export const overload: Round = {
+  name: 'overload',
+  title: 'ten times the load the API can take',
+  engines: BOTH,
+  settings: { pollMs: 100, leaseMs: 5_000 },
+  settingsOf: { mongo: SLOW_STORE },
+  windows: [REFUSED, ACCEPTED],
+  async play(ground, form) {
+    await ground.startWorker()
+    const perSecond = await measureCapacity(ground, form)
+    ground.measure('D13', 'capacity of the API, enqueues/s', perSecond)
+    const memory = watchMemory(ground)
+    const report = await order(ground, {
+      ...{ connections: CONNECTIONS, mostOpen: OPEN_ON_EACH, perSecond: perSecond * TIMES },
+      durationMs: form.isLong ? LONG_OVERLOAD_MS : SHORT_OVERLOAD_MS[ground.engine],
+      firstWorkNumber: FIRST_WORK_NUMBER + WORK_NUMBERS_OF_A_RUN,
+    })
+    const samples = memory.stop()
+    await judgeRecovery(ground)
+    judgeAnswers(ground, report)
+    judgeMemory(ground, samples)
+    const overAtMs = nowMs()
+    await ground.drained(DRAIN_DEADLINE_MS)
+    ground.measure('D13', 'backlog drained, ms', Math.round(nowMs() - overAtMs))
+  },
+}
+
+async function measureCapacity(ground: Ground, { isLong }: Form): Promise<number> {
+  const report = await order(ground, {
+    ...{ connections: CAPACITY_CONNECTIONS, mostOpen: 1, perSecond: null },
+    durationMs: isLong ? CAPACITY_MS.long : CAPACITY_MS.short,
+    firstWorkNumber: FIRST_WORK_NUMBER,
+  })
+  const tookMs = report.endedAtMs - report.beganAtMs
+  return Math.max(1, Math.round((report.accepted.length / tookMs) * 1_000))
+}
+
+/** In a process of its own; what it was told goes into the calls. */
+async function order(
+  { client }: Ground,
+  more: Omit<OfferOrder, 'port' | 'apiKey' | 'endpoint' | 'patienceMs'>,
+): Promise<OfferReport> {
+  const child = fork(join(import.meta.dirname, '../overload-offer.ts'), {
+    serialization: 'advanced',
+  })
+  const port = Number(new URL(client.url).port)
+  const given = { port, apiKey: client.apiKey, endpoint: 'work', patienceMs: PATIENCE_MS }
+  const told = once(child, 'message')
+  child.send({ ...given, ...more } satisfies OfferOrder)
+  const died = once(child, 'exit').then(() => null)
+  const report: OfferReport | null = await Promise.race([told.then(([first]) => first), died])
+  if (report === null) throw new Error(`the generator ended with ${child.exitCode}`)
+  const common = { kind: 'enqueue' as const, endpoint: 'work', delayMs: 0 }
+  for (const { workNumber, ...one } of [...report.accepted, ...report.unanswered]) {
+    client.calls.push({
+      ...{ ...common, jobId: null, ...one, workNumber, status: 'jobId' in one ? 201 : null },
+      idempotencyKey: `work-${workNumber}`,
+      bodyHash: hashOf(payloadText(workNumber, {})),
+    })
+  }
+  return report
+}
+
+function judgeAnswers(ground: Ground, report: OfferReport): void {
+  const { accepted, refusedCount, curtCount, otherStatuses, unanswered, unsentCount } = report
+  ground.hit(REFUSED, refusedCount - curtCount)
+  ground.hit(ACCEPTED, accepted.length)
+  ground.measure('D13', 'offered and not even read by the API', unsentCount)
+  ground.measure('D13', 'sent and not answered', unanswered.length)
+  if (curtCount > 0) ground.complain(`${curtCount} were refused without Retry-After`)
+  if (otherStatuses.length > 0) ground.complain(`answered by ${otherStatuses.join(', ')}`)
+  const latencyMs = accepted.map(({ sentAtMs, endedAtMs }) => endedAtMs - sentAtMs)
+  const p99Ms = percentile(latencyMs, 0.99)
+  ground.measure('D13', 'accepted ones answered, p50, ms', percentile(latencyMs, 0.5))
+  ground.measure('D13', 'accepted ones answered, p99, ms', p99Ms)
+  if (p99Ms > MOST_LATENCY_MS + NOISE_MS) ground.complain(`accepted ones took ${p99Ms} ms`)
+}
+
+function watchMemory(ground: Ground): { stop: () => number[] } {
+  const { pid } = ground.api().process.child
+  const samples: number[] = []
+  const timer = setInterval(() => {
+    const status = readFileSync(`/proc/${pid}/status`, 'latin1')
+    samples.push(Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) * 1_024)
+  }, SAMPLE_EVERY_MS)
+  return {
+    stop() {
+      clearInterval(timer)
+      return samples
+    },
+  }
+}
+
+function judgeMemory(ground: Ground, samples: number[]): void {
+  const third = Math.floor(samples.length / 3)
+  const middle = Math.max(...samples.slice(third, 2 * third))
+  const last = Math.max(...samples.slice(2 * third))
+  const most = Math.max(...samples)
+  ground.measure('D13', 'memory of the API at most, MB', Math.round(most / MEGABYTE))
+  const told = `${Math.round(middle / MEGABYTE)} MB, then ${Math.round(last / MEGABYTE)} MB`
+  if (last > middle * FLAT_FACTOR + FLAT_SLACK_BYTES) ground.complain(`memory grows: ${told}`)
+  if (most > MOST_RSS_BYTES) ground.complain(`the API took ${Math.round(most / MEGABYTE)} MB`)
+}
+
+/** How long until a request is answered as fast as ever. */
+async function judgeRecovery(ground: Ground): Promise<void> {
+  const overAtMs = nowMs()
+  for (;;) {
+    const sentAtMs = nowMs()
+    await ground.client.enqueue()
+    const tookMs = Math.round(nowMs() - overAtMs)
+    const isNormal = nowMs() - sentAtMs < NORMAL_MS
+    if (!isNormal && tookMs < DRAIN_DEADLINE_MS) continue
+    ground.measure('D13', 'back to normal, ms', tookMs)
+    if (tookMs > RECOVERY_MS + NOISE_MS) ground.complain(`back to normal only after ${tookMs} ms`)
+    return
+  }
+}

@@ -1,0 +1,114 @@
+// A cancel races the claim, the send and the record of its job: whoever wins, its answer is true.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { until } from '../../../support/until.ts'
+import type { Ground } from '../../ground.ts'
+import { nowMs } from '../../history.ts'
+import type { Accepted, Answer } from '../../work-client.ts'
+import type { Judge, Stage } from './stage.ts'
+
+const ENDPOINT = 'cancels'
+/** Few: a cancel that waits behind many requests is late for any race. */
+const CLIENTS = 4
+/** With it a job becomes due while its cancel is on the way. */
+const DELAY_MS = 200
+/** Around the instant at which it is due, sent or answered. */
+const AT_CLAIM_MS = [-150, 50] as const
+const AT_RECORD_MS = [-40, 10] as const
+/** Longer than it takes to retry: the cancelled attempt is still under way when the next begins. */
+const HANDLER_MS = [20, 400] as const
+const CANCEL_DEADLINE_MS = 120_000
+const AIMS = ['claim', 'send', 'record'] as const
+
+const WHILE_QUEUED = 'cancelled while queued'
+const WHILE_RUNNING = 'cancelled while running'
+const TOO_LATE = 'the cancel came too late'
+const RETRIED = 'cancelled while running and retried while that handler was at work'
+/** Met by chance only: the answer was given, the cancel stored first. */
+const BEFORE_RECORD = 'cancelled between the answer and its record'
+
+export const CANCEL_WINDOWS = [WHILE_QUEUED, WHILE_RUNNING, TOO_LATE, RETRIED]
+
+interface Cancelled {
+  job: Accepted
+  answer: Answer | null
+  endedAtMs: number
+  retry: Answer | null
+}
+
+export async function raceCancels({ ground, scripts }: Stage, jobCount: number): Promise<Judge> {
+  const { client, dice } = ground
+  const cancelled: Cancelled[] = []
+  await ground.register(ENDPOINT)
+
+  async function cancel(job: Accepted, isRetried: boolean): Promise<void> {
+    const answer = await client.command('cancel', job)
+    const endedAtMs = nowMs()
+    const retry = isRetried && answer?.status === 200 ? await client.command('retry', job) : null
+    cancelled.push({ job, answer, endedAtMs, retry })
+  }
+
+  const seen = new Set<string>()
+  scripts.set(ENDPOINT, async ({ jobId: id, workNumber }) => {
+    const aim = aimOf(workNumber)
+    if (seen.has(id) || aim === 'claim') return undefined
+    seen.add(id)
+    const job = { id, workNumber }
+    if (aim === 'send') {
+      void cancel(job, dice.chance(0.5))
+      await sleep(dice.between(...HANDLER_MS))
+      return 200
+    }
+    const cancelAfterMs = dice.between(...AT_RECORD_MS)
+    void sleep(Math.max(0, cancelAfterMs)).then(() => cancel(job, false))
+    await sleep(Math.max(0, -cancelAfterMs))
+    return 200
+  })
+
+  let leftCount = jobCount
+  async function oneClient(): Promise<void> {
+    while (leftCount-- > 0) {
+      const job = await client.enqueue({ endpoint: ENDPOINT, delayMs: DELAY_MS })
+      if (aimOf(job.workNumber) !== 'claim') continue
+      await sleep(DELAY_MS + dice.between(...AT_CLAIM_MS))
+      await cancel(job, false)
+    }
+  }
+  await Promise.all(Array.from({ length: CLIENTS }, oneClient))
+  await until(() => cancelled.length === jobCount, CANCEL_DEADLINE_MS)
+  return async () => {
+    for (const one of cancelled) await judge(ground, one)
+  }
+}
+
+const aimOf = (workNumber: number) => AIMS[workNumber % AIMS.length]
+
+async function judge(ground: Ground, { job, answer, endedAtMs, retry }: Cancelled): Promise<void> {
+  const state = (await ground.client.look(job.id))?.body.state
+  const told = `${job.id}: a cancel was answered by ${answer?.status}`
+  if (retry !== null) {
+    ground.hit(RETRIED)
+    if (retry.status !== 200 || state !== 'succeeded') {
+      ground.complain(`${told}, its retry by ${retry.status}; it is ${state}`)
+    }
+    return
+  }
+  if (answer?.status === 200) {
+    const { attemptCount } = answer.body
+    ground.hit(attemptCount === 0 ? WHILE_QUEUED : WHILE_RUNNING)
+    if (answer.body.state !== 'cancelled' || state !== 'cancelled') {
+      ground.complain(`${told} as ${answer.body.state}; it is ${state}`)
+    }
+    const isAnswered = ground.receiver.deliveries.some(
+      ({ jobId, answeredAtMs }) =>
+        jobId === job.id && answeredAtMs !== null && answeredAtMs < endedAtMs,
+    )
+    if (isAnswered) ground.hit(BEFORE_RECORD)
+  } else if (answer?.status === 409) {
+    ground.hit(TOO_LATE)
+    if (answer.body.code !== 'job_state_conflict' || state !== 'succeeded') {
+      ground.complain(`${told} (${answer.body.code}); it is ${state}`)
+    }
+  } else {
+    ground.complain(told)
+  }
+}

@@ -1,0 +1,66 @@
+// Results in hand while the store is away for longer than a write waits for it: none is dropped.
+import { until } from '../../support/until.ts'
+import type { Ground } from '../ground.ts'
+import { nowMs } from '../history.ts'
+import { BOTH, type Round } from '../round.ts'
+import type { Accepted } from '../work-client.ts'
+import type { Reply } from '../work-receiver.ts'
+
+const JOBS = 16
+const LONG_REPEATS = 8
+/**
+ * Longer than the three seconds after which a write is given up, and longer than a timestamp counts
+ * as fresh: an attempt after it that was signed as the first one is found.
+ */
+const OUTAGE_MS = 5_300
+/** Renewed at a third: what began before the outage lasts beyond it. */
+const LEASE_MS = 10_000
+
+/** Of every other job: who claims the first may not take these along. */
+const DELAY_MS = 800
+
+const IN_HAND = 'results in hand while the store was away'
+
+export const resultsInHand: Round = {
+  name: 'results-in-hand',
+  title: 'store away while answers come in',
+  engines: BOTH,
+  settings: { leaseMs: LEASE_MS, sweepMs: 250, pollMs: 50 },
+  windows: [IN_HAND],
+  async play(ground, { isLong }) {
+    const worker = await ground.startWorker()
+    for (let i = 0; i < (isLong ? LONG_REPEATS : 1); i++) {
+      const answers = new Map<string, PromiseWithResolvers<Reply>>()
+      ground.receiver.answerWith(({ jobId }) => {
+        if (answers.has(jobId)) return undefined
+        const answer = Promise.withResolvers<Reply>()
+        answers.set(jobId, answer)
+        return answer.promise
+      })
+      const jobs = await ground.client.enqueueMany(JOBS, (i) => ({ delayMs: (i % 2) * DELAY_MS }))
+      await until(() => answers.size === JOBS)
+      const [succeeding, failing] = [jobs.slice(0, JOBS / 2), jobs.slice(JOBS / 2)]
+      const kind = ground.engine === 'sqlite' ? 'store_locked' : 'store_cut'
+      await ground.during(kind, 'store', async () => {
+        const awayFromMs = nowMs()
+        const mend = await ground.store.cutOffWorkers()
+        for (const { id } of succeeding) answers.get(id)?.resolve(200)
+        for (const { id } of failing) answers.get(id)?.resolve(500)
+        await until(async () => (await worker.metric('posthorn_attempts_in_flight')) === 0)
+        ground.hit(IN_HAND, JOBS)
+        await until(() => nowMs() > awayFromMs + OUTAGE_MS)
+        await mend()
+      })
+      await ground.drained()
+      expectDeliveries(ground, succeeding, 1)
+      expectDeliveries(ground, failing, 2)
+    }
+  },
+}
+
+function expectDeliveries({ receiver, complain }: Ground, jobs: Accepted[], count: number): void {
+  for (const { id } of jobs) {
+    const { length } = receiver.deliveries.filter(({ jobId }) => jobId === id)
+    if (length !== count) complain(`${id} was delivered ${length} times and not ${count}`)
+  }
+}

@@ -1,0 +1,169 @@
+// Fifty identical enqueues at once under one key, alone and in batches, while the API may die: one
+// job, and one delivery of it.
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Ground } from '../ground.ts'
+import { nowMs } from '../history.ts'
+import { BOTH, type Round, SLOW_STORE } from '../round.ts'
+import { hashOf, payloadText } from '../work-payload.ts'
+
+const SINGLES = 30
+/** Identical ones meet within a batch, too. */
+const BATCHES = 4
+const BATCH_SIZE = 5
+const ASKED = SINGLES + BATCHES * BATCH_SIZE
+const SHORT_ROUNDS = { sqlite: 30, mongo: 10 }
+const LONG_ROUNDS = 1_000
+/** So often the API is killed in the midst of it. */
+const KILL_ONE_IN = { short: 10, long: 20 }
+/** From before the first request is read to after the last was answered. */
+const KILL_AFTER_MS = [0, 40] as const
+const REPEAT_AFTER_MS = 20
+const GIVE_UP_AFTER_MS = 60_000
+/** Beyond those that the client hands out. */
+const FIRST_WORK_NUMBER = 1_000_000_000
+
+const AT_ONCE = 'fifty sent before the first was answered'
+const API_KILLED = 'the API killed with some of them unanswered'
+const ANSWER_LOST = 'the answer that made the job was lost'
+
+export const sameKey: Round = {
+  name: 'same-key',
+  title: 'fifty identical enqueues at once, the API killed among them',
+  engines: BOTH,
+  settings: { pollMs: 50 },
+  settingsOf: { mongo: { ...SLOW_STORE, pollMs: 50 } },
+  windows: [AT_ONCE, API_KILLED],
+  async play(ground, { isLong }) {
+    await ground.startWorker()
+    const rounds = isLong ? LONG_ROUNDS : SHORT_ROUNDS[ground.engine]
+    const killOneIn = isLong ? KILL_ONE_IN.long : KILL_ONE_IN.short
+    const ids = new Map<string, number>()
+    for (let i = 0; i < rounds; i++) {
+      // At the end of each stretch, so that even the shortest run has one.
+      const id = await playOnce(ground, FIRST_WORK_NUMBER + i, i % killOneIn === killOneIn - 1)
+      ids.set(id, 0)
+    }
+    await ground.drained()
+    expectOneDelivery(ground, ids)
+    ground.measure('D10', `rounds of ${ASKED} identical enqueues`, rounds)
+  },
+}
+
+/** What came back for one of the fifty. */
+interface Told {
+  id: string
+  status: number
+  deduplicated: boolean
+}
+
+async function playOnce(ground: Ground, workNumber: number, isKilled: boolean): Promise<string> {
+  let answeredCount = 0
+  const asked = { workNumber, onAnswered: () => answeredCount++ }
+  const sent = [
+    ...Array.from({ length: SINGLES }, () => persist(ground, asked, 1, askOne)),
+    ...Array.from({ length: BATCHES }, () => persist(ground, asked, BATCH_SIZE, askBatch)),
+  ]
+  ground.hit(AT_ONCE, answeredCount === 0 ? 1 : 0)
+  if (isKilled) {
+    await sleep(ground.dice.between(...KILL_AFTER_MS))
+    await ground.kill(ground.api())
+    ground.hit(API_KILLED, answeredCount < SINGLES + BATCHES ? 1 : 0)
+    await ground.startApi()
+  }
+  const told = (await Promise.all(sent)).flat()
+  judge(ground, told, isKilled)
+  await expectRefusal(ground, workNumber)
+  return (told[0] as Told).id
+}
+
+function judge(ground: Ground, told: Told[], isKilled: boolean): void {
+  const ids = new Set(told.map(({ id }) => id))
+  if (ids.size !== 1) ground.complain(`${ids.size} ids for one key: ${[...ids].join(', ')}`)
+  const made = told.filter(({ status }) => status === 201).length
+  if (isKilled && made === 0) ground.hit(ANSWER_LOST)
+  if (made > 1 || (made === 0 && !isKilled)) ground.complain(`${made} of ${ASKED} were told 201`)
+  const odd = told.filter(
+    ({ status, deduplicated }) => ![200, 201].includes(status) || (status === 200) !== deduplicated,
+  )
+  if (odd.length > 0) ground.complain(`unexpected for a repeated key: ${JSON.stringify(odd[0])}`)
+}
+
+type Asked = { workNumber: number; onAnswered: () => void }
+type Ask = (ground: Ground, workNumber: number) => Promise<{ status: number; told: Told[] } | null>
+
+const keyOf = (workNumber: number) => `same-${workNumber}`
+const textOf = (workNumber: number, more = '') =>
+  `{"endpoint":"work"${more},"payload":${payloadText(workNumber, {})}}`
+
+const askOne: Ask = async ({ client }, workNumber) => {
+  const key = { 'idempotency-key': keyOf(workNumber) }
+  const answer = await client.request('POST', '/jobs', textOf(workNumber), key)
+  if (answer === null) return null
+  const { status, body } = answer
+  return { status, told: [{ id: body.id, status, deduplicated: body.deduplicated ?? false }] }
+}
+
+const askBatch: Ask = async ({ client }, workNumber) => {
+  const item = textOf(workNumber, `,"idempotencyKey":"${keyOf(workNumber)}"`)
+  const items = Array.from({ length: BATCH_SIZE }, () => item).join(',')
+  const answer = await client.request('POST', '/jobs/batch', `{"jobs":[${items}]}`)
+  if (answer === null) return null
+  const told = (answer.body.items ?? []).map((one: Told) => ({
+    ...{ id: one.id, status: one.status, deduplicated: one.deduplicated ?? false },
+  }))
+  return { status: answer.status, told }
+}
+
+/** Repeats until it is answered, and writes each time into the calls. */
+async function persist(
+  ground: Ground,
+  { workNumber, onAnswered }: Asked,
+  count: number,
+  ask: Ask,
+): Promise<Told[]> {
+  const giveUpAtMs = nowMs() + GIVE_UP_AFTER_MS
+  while (nowMs() < giveUpAtMs) {
+    const sentAtMs = nowMs()
+    const answer = await ask(ground, workNumber)
+    for (let i = 0; i < count; i++) {
+      const told = answer?.told[i]
+      ground.client.calls.push({
+        ...{ kind: 'enqueue', sentAtMs, endedAtMs: nowMs(), workNumber, endpoint: 'work' },
+        ...{ status: told?.status ?? answer?.status ?? null, jobId: told?.id ?? null },
+        ...{ idempotencyKey: keyOf(workNumber), delayMs: 0 },
+        bodyHash: hashOf(payloadText(workNumber, {})),
+      })
+    }
+    if (answer !== null && answer.status < 500) {
+      onAnswered()
+      return answer.told
+    }
+    await sleep(REPEAT_AFTER_MS)
+  }
+  throw new Error(`no answer within ${GIVE_UP_AFTER_MS} ms of repeating`)
+}
+
+/** The same key with other bytes: refused, whoever asks and however. */
+async function expectRefusal({ client, complain }: Ground, workNumber: number): Promise<void> {
+  const key = keyOf(workNumber)
+  const other = payloadText(workNumber, { failures: 1 })
+  const text = `{"endpoint":"work","idempotencyKey":"${key}","payload":${other}}`
+  const single = `{"endpoint":"work","payload":${other}}`
+  const [alone, batch] = await Promise.all([
+    client.request('POST', '/jobs', single, { 'idempotency-key': key }),
+    client.request('POST', '/jobs/batch', `{"jobs":[${text}]}`),
+  ])
+  if (alone?.status !== 422) complain(`another payload under the key: ${alone?.status}, not 422`)
+  const item = batch?.body.items?.[0]
+  if (item?.status !== 422) complain(`another payload, in a batch: ${item?.status}, not 422`)
+}
+
+/** The API's deaths explain no second delivery: no worker was touched. */
+function expectOneDelivery({ receiver, complain }: Ground, countById: Map<string, number>): void {
+  for (const { jobId } of receiver.deliveries) {
+    countById.set(jobId, (countById.get(jobId) ?? 0) + 1)
+  }
+  for (const [id, count] of countById) {
+    if (count !== 1) complain(`${id} was delivered ${count} times and not once`)
+  }
+}

@@ -1,0 +1,180 @@
+// A worker that stands still with writes in hand, and goes on when another has its jobs: a sweep of
+// leases that are another's by now, and results of attempts that are over.
+import { until } from '../../support/until.ts'
+import type { Ground, Member } from '../ground.ts'
+import { nowMs } from '../history.ts'
+import { BOTH, type Round } from '../round.ts'
+import type { Accepted } from '../work-client.ts'
+import type { Reply } from '../work-receiver.ts'
+
+const LONG_REPEATS = 8
+const JOBS = 8
+const CANCELLED = 4
+const LEASE_MS = 1_500
+const SWEEP_MS = 100
+/** The file is locked so long before a lease runs out: whoever finds that then waits to write. */
+const LOCK_AHEAD_MS = 200
+/** So long after it every sweeper has found it. */
+const FOUND_AFTER_MS = SWEEP_MS + 100
+/**
+ * A sweep that has waited longer is given up by the store itself; on a busy machine that happens.
+ */
+const MOST_TRIES = 5
+/**
+ * Transactions or commands by which a worker that was let go on has written what it had in hand.
+ */
+const COMMANDS_TO_CATCH_UP = 10
+/** A lost lease is seen at the next renewal; three processes share two cores with this one. */
+const BROKEN_OFF_WITHIN_MS = LEASE_MS / 3 + 2_500
+
+const STALE_SWEEP = 'a stale sweep came while the next attempt was under way'
+const STALE_RESULTS = 'a stale result came while the next attempt was under way'
+const BROKEN_OFF = 'cancelled while the request was out'
+
+export const staleWrites: Round = {
+  name: 'stale-writes',
+  title: 'worker frozen with a sweep or results in hand, thawed amid the next attempt',
+  engines: BOTH,
+  settings: { leaseMs: LEASE_MS, sweepMs: SWEEP_MS, pollMs: 50 },
+  windows: [STALE_RESULTS, BROKEN_OFF],
+  // Elsewhere nothing holds a sweeper still between its look and its write.
+  windowsOf: { sqlite: [STALE_SWEEP] },
+  async play(ground, { isLong }) {
+    const repeats = isLong ? LONG_REPEATS : 1
+    const hits = () => (ground.windows.get(STALE_SWEEP) ?? 0) / JOBS
+    if (ground.engine === 'sqlite') {
+      for (let i = 0; i < repeats * MOST_TRIES && hits() < repeats; i++) await staleSweep(ground)
+    }
+    for (let i = 0; i < repeats; i++) await staleResults(ground)
+  },
+}
+
+/** Of each job the first delivery gets the one answer, all others the next. */
+function holdAnswers(ground: Ground) {
+  const first = Promise.withResolvers<Reply>()
+  const next = Promise.withResolvers<Reply>()
+  const delivered = new Set<string>()
+  // By what came here, not by fence or attempt: a wrong number must not change the scene.
+  ground.receiver.answerWith(({ jobId }) => {
+    if (delivered.has(jobId)) return next.promise
+    delivered.add(jobId)
+    return first.promise
+  })
+  return { first, next, delivered }
+}
+
+/** One worker dies, two find its leases lapsed, one of them stands still before it writes that. */
+async function staleSweep(ground: Ground): Promise<void> {
+  const { delivered, next } = holdAnswers(ground)
+  const victim = await ground.startWorker()
+  const jobs = await ground.client.enqueueMany(JOBS, () => ({}))
+  await until(() => delivered.size === JOBS)
+  const frozen = await ground.startWorker()
+  const other = await ground.startWorker()
+  await ground.kill(victim)
+  const lapsesAtMs = await lapseOf(ground, jobs)
+  await until(() => Date.now() > lapsesAtMs - LOCK_AHEAD_MS)
+  const isInTime = Date.now() < lapsesAtMs
+  await ground.during('freeze', frozen.name, async () => {
+    await ground.during('store_locked', 'store', async () => {
+      const mend = await ground.store.cutOffAll()
+      await until(() => Date.now() > lapsesAtMs + FOUND_AFTER_MS)
+      frozen.process.kill('SIGSTOP')
+      await mend()
+    })
+    await until(() => jobs.every((job) => deliveriesOf(ground, job).length > 1))
+    frozen.process.kill('SIGCONT')
+    await catchUp(frozen)
+  })
+  const isGivenUp = frozen.process.log.some(({ msg }) => msg === 'sweep.failed')
+  ground.hit(STALE_SWEEP, isInTime && !isGivenUp ? JOBS : 0)
+  next.resolve(200)
+  await ground.drained()
+  expectTwoDeliveries(ground, jobs)
+  await ground.terminate(frozen)
+  await ground.terminate(other)
+}
+
+/** Epoch milliseconds; all jobs of one claim are renewed together. */
+async function lapseOf(ground: Ground, jobs: Accepted[]): Promise<number> {
+  const answers = await Promise.all(jobs.map(({ id }) => ground.client.look(id)))
+  return Math.max(...answers.map((answer) => Date.parse(answer?.body.lease.expiresAt)))
+}
+
+async function staleResults(ground: Ground): Promise<void> {
+  const { first, next, delivered } = holdAnswers(ground)
+  const frozen = await ground.startWorker()
+  const jobs = await ground.client.enqueueMany(JOBS, () => ({}))
+  await until(() => delivered.size === JOBS)
+  const cut = ground.engine === 'sqlite' ? 'store_locked' : 'store_cut'
+  const other = await ground.during('freeze', frozen.name, async () => {
+    await ground.during(cut, 'store', async () => {
+      const mend = await ground.store.cutOffWorkers()
+      first.resolve(200)
+      await until(() => jobs.every((job) => deliveriesOf(ground, job)[0]?.answeredAtMs))
+      // The answers are in its hands when it says so.
+      await until(async () => (await frozen.metric('posthorn_attempts_in_flight')) === 0)
+      frozen.process.kill('SIGSTOP')
+      await mend()
+    })
+    const started = await ground.startWorker()
+    await until(() => jobs.every((job) => deliveriesOf(ground, job).length > 1))
+    frozen.process.kill('SIGCONT')
+    return started
+  })
+  await expectRefused(ground, frozen, jobs)
+  await expectBrokenOff(ground, jobs.slice(0, CANCELLED))
+  next.resolve(200)
+  await ground.drained()
+  expectTwoDeliveries(ground, jobs)
+  await ground.terminate(frozen)
+  await ground.terminate(other)
+}
+
+async function catchUp(worker: Member): Promise<void> {
+  const commandCount = () => worker.metric('posthorn_store_commands_total')
+  const before = await commandCount()
+  await until(async () => (await commandCount()) >= before + COMMANDS_TO_CATCH_UP)
+}
+
+async function expectRefused(ground: Ground, frozen: Member, jobs: Accepted[]): Promise<void> {
+  const refusedCount = () => frozen.metric('posthorn_stale_results_total')
+  await catchUp(frozen)
+  await until(async () => (await refusedCount()) === JOBS || (await someEnded(ground, jobs)))
+  const refused = await refusedCount()
+  ground.hit(STALE_RESULTS, JOBS)
+  ground.measure('D5', `stale results refused, of ${JOBS} amid the next attempt`, refused)
+  if (refused !== JOBS) {
+    ground.complain(`${refused} of ${JOBS} stale results were counted as refused`)
+  }
+}
+
+async function someEnded(ground: Ground, jobs: Accepted[]): Promise<boolean> {
+  const found = await Promise.all(jobs.map(({ id }) => ground.client.look(id)))
+  return found.some((answer) => answer?.body.state !== 'running')
+}
+
+async function expectBrokenOff(ground: Ground, jobs: Accepted[]): Promise<void> {
+  for (const job of jobs) {
+    const answer = await ground.client.command('cancel', job)
+    if (answer?.status !== 200) ground.complain(`cancel of ${job.id}: ${answer?.status}, not 200`)
+  }
+  const limitMs = nowMs() + BROKEN_OFF_WITHIN_MS
+  const stillOut = () => jobs.filter((job) => deliveriesOf(ground, job)[1]?.brokenOffAtMs === null)
+  await until(() => nowMs() > limitMs || stillOut().length === 0)
+  ground.hit(BROKEN_OFF, jobs.length)
+  const { length } = stillOut()
+  if (length > 0) {
+    ground.complain(`${length} requests were still out ${BROKEN_OFF_WITHIN_MS} ms after a cancel`)
+  }
+}
+
+function expectTwoDeliveries(ground: Ground, jobs: Accepted[]): void {
+  for (const job of jobs) {
+    const { length } = deliveriesOf(ground, job)
+    if (length !== 2) ground.complain(`${job.id} was delivered ${length} times and not 2`)
+  }
+}
+
+const deliveriesOf = (ground: Ground, { id }: Accepted) =>
+  ground.receiver.deliveries.filter(({ jobId }) => jobId === id)

@@ -1,0 +1,171 @@
+// The store goes away and comes back: every request is answered meanwhile, no process ends, and the
+// work goes on by itself.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { until } from '../../support/until.ts'
+import type { Ground, Member } from '../ground.ts'
+import { nowMs } from '../history.ts'
+import { type Outage, playOutage, whileEnqueueing, whileSending } from '../outages.ts'
+import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
+import { type SteadyLoad, startSteadyLoad } from '../steady-load.ts'
+import { startStoreProbes } from '../store-probes.ts'
+import type { Accepted } from '../work-client.ts'
+
+const WORKERS = 2
+const ANSWER_AFTER_MS = [50, 400] as const
+const LONG_HOLD_MS = [1_000, 5_000] as const
+/** One of the short form lasts longer than any deadline of ours, so that 503 is to be seen. */
+const SHORT_HOLD_MS = { first: 5_600, further: 800 }
+const SLOW_MS = [100, 400] as const
+const LOST_ANSWERS = { short: 2, long: 10 }
+const LOSS_DEADLINE_MS = 30_000
+/** D9. */
+const LONGEST_ANSWER_MS = 3_000
+/** Two cores are shared by all processes of a round, and this one is among them. */
+const NOISE_MS = 1_000
+
+const LOCKED = 'a long writer holds the lock'
+const KILLED = 'killed and restarted'
+const SLOWED = 'slowed'
+const CUT_FOR_ALL = 'cut off for all'
+const CUT_FOR_API = 'cut off for the API'
+const CUT_FOR_WORKERS = 'cut off for workers'
+const REFUSED = 'requests answered by 503'
+const WORKER_ANSWER_LOST = 'the answer to a write of a worker lost'
+const API_ANSWER_LOST = 'the answer to a write of the API lost'
+
+const bothMoments = (name: string) => [whileSending(name), whileEnqueueing(name)]
+
+export const storeOutages: Round = {
+  name: 'store-outages',
+  title: 'store killed, slowed, cut off; the lock held; an answer lost',
+  engines: BOTH,
+  settings: { leaseMs: 2_000, sweepMs: 250, pollMs: 100 },
+  settingsOf: { mongo: SLOW_STORE },
+  windows: [REFUSED],
+  windowsOf: {
+    sqlite: bothMoments(LOCKED),
+    // A server that is given can not be killed: that window is the round's own to miss.
+    mongo: [
+      ...[CUT_FOR_ALL, SLOWED, CUT_FOR_API, CUT_FOR_WORKERS].flatMap(bothMoments),
+      ...[WORKER_ANSWER_LOST, API_ANSWER_LOST],
+    ],
+  },
+  async play(ground, form) {
+    await withLoad(ground, async (load) => {
+      for (const [i, outage] of outagesOf(ground).entries()) {
+        await playOutage(ground, load, outage, holdMs(ground, form, i === 0))
+      }
+      await loseAnswers(ground, form.isLong ? LOST_ANSWERS.long : LOST_ANSWERS.short)
+      const endsAtMs = nowMs() + (form.isLong ? form.minutes * 60_000 : 0)
+      while (nowMs() < endsAtMs) {
+        const outage = ground.dice.pick(outagesOf(ground))
+        await playOutage(ground, load, outage, holdMs(ground, form, false))
+      }
+    })
+  },
+}
+
+function holdMs({ dice }: Ground, { isLong }: Form, isFirst: boolean): number {
+  if (isLong) return dice.between(...LONG_HOLD_MS)
+  return isFirst ? SHORT_HOLD_MS.first : SHORT_HOLD_MS.further
+}
+
+function outagesOf({ engine, store, dice }: Ground): Outage[] {
+  const target = 'store'
+  if (engine === 'sqlite') {
+    return [{ name: LOCKED, kind: 'store_locked', target, begin: store.cutOffAll }]
+  }
+  const { slow, crash, apiProxy } = store
+  if (slow === null || apiProxy === null) throw new Error('MongoDB is reached through proxies')
+  return [
+    { name: CUT_FOR_ALL, kind: 'store_cut', target, begin: store.cutOffAll },
+    ...(crash === null
+      ? []
+      : [{ name: KILLED, kind: 'store_kill', target, begin: crash } satisfies Outage]),
+    {
+      ...{ name: SLOWED, kind: 'store_slow', target },
+      begin: () => slow(dice.between(...SLOW_MS)),
+    },
+    { name: CUT_FOR_WORKERS, kind: 'store_cut', target, begin: store.cutOffWorkers },
+    {
+      ...{ name: CUT_FOR_API, kind: 'store_cut', target: 'api' },
+      // As a network does it that refuses, not as one that swallows.
+      async begin() {
+        apiProxy.cut()
+        return async () => apiProxy.mend()
+      },
+    },
+  ]
+}
+
+/** Under a load and looks from all sides; afterwards everything must have been answered in time. */
+export async function withLoad(
+  ground: Ground,
+  work: (load: SteadyLoad) => Promise<void>,
+): Promise<void> {
+  const members = [ground.api()]
+  for (let i = 0; i < WORKERS; i++) members.push(await ground.startWorker())
+  const load = startSteadyLoad(ground, () => ({
+    answerAfterMs: Math.round(ground.dice.between(...ANSWER_AFTER_MS)),
+  }))
+  await until(() => load.accepted.length > 0)
+  const probes = await startStoreProbes(ground, (load.accepted[0] as Accepted).id)
+  try {
+    await work(load)
+  } finally {
+    await load.stop()
+    await probes.stop()
+  }
+  const beganAtMs = nowMs()
+  await ground.drained()
+  ground.measure('D9', 'from the last mend until all was done, ms', Math.round(nowMs() - beganAtMs))
+  expectAnswers(ground, probes.longestMs)
+  ground.hit(REFUSED, probes.refusedCount())
+  expectAlive(ground, members)
+}
+
+function expectAnswers(ground: Ground, longestMs: Map<string, number>): void {
+  const enqueue = 'POST /jobs'
+  for (const { sentAtMs, endedAtMs, status } of ground.client.calls) {
+    longestMs.set(enqueue, Math.max(longestMs.get(enqueue) ?? 0, endedAtMs - sentAtMs))
+    if (status === null) ground.complain(`${enqueue} was not answered`)
+    else if (status === 503) ground.hit(REFUSED)
+    else if (status !== 200 && status !== 201) {
+      ground.complain(`${enqueue} was answered by ${status}`)
+    }
+  }
+  for (const [request, waitedMs] of longestMs) {
+    ground.measure('D9', 'longest wait for an answer, ms', Math.round(waitedMs))
+    if (waitedMs > LONGEST_ANSWER_MS + NOISE_MS) {
+      ground.complain(`${request} was answered only after ${Math.round(waitedMs)} ms`)
+    }
+  }
+}
+
+function expectAlive(ground: Ground, members: Member[]): void {
+  for (const { name, process } of members) {
+    const { exitCode, signalCode } = process.child
+    if (exitCode === null && signalCode === null) continue
+    ground.complain(`${name} ended by itself: ${exitCode ?? signalCode} ${process.stderr()}`)
+  }
+}
+
+/** MongoDB: single writes are done, and whoever asked for them is never told. */
+async function loseAnswers(ground: Ground, times: number): Promise<void> {
+  const { apiProxy, workerProxy } = ground.store
+  for (let i = 0; i < times; i++) {
+    for (const [proxy, text, target, window] of [
+      [workerProxy, 'update', 'store', WORKER_ANSWER_LOST],
+      [apiProxy, 'insert', 'api', API_ANSWER_LOST],
+    ] as const) {
+      if (proxy === null) continue
+      const before = proxy.lostAnswers()
+      await ground.during('store_cut', target, async () => {
+        proxy.loseAnswerTo(text)
+        await until(() => proxy.lostAnswers() > before, LOSS_DEADLINE_MS)
+      })
+      ground.hit(window)
+      await sleep(ground.dice.between(0, 300))
+    }
+  }
+}

@@ -1,0 +1,174 @@
+// npm run test:faults: plays the rounds on both stores and has the checker judge each.
+import { writeFileSync } from 'node:fs'
+import { cpus, platform, totalmem } from 'node:os'
+import { parseArgs } from 'node:util'
+import { type MongoEngine, type RunningMongo, startMongo } from '../support/mongo.ts'
+import { check, type Figures, figuresOf } from './checker.ts'
+import { openGround } from './ground.ts'
+import { type Engine, nowMs, type Violation } from './history.ts'
+import { type Form, type Round, windowsOf } from './round.ts'
+import { ROUNDS } from './rounds.ts'
+
+const DEFAULT_SETTINGS = { leaseMs: 2_000, sweepMs: 250, pollMs: 100 }
+/** What a shared machine may add to a promise in milliseconds. */
+const NOISE_MS = 1_000
+const DEFAULT_MINUTES = 3
+const USAGE = `npm run test:faults -- [--short] [--store sqlite|mongo] [--minutes n] [--seed s]
+                       [--round name]... [--json file]
+
+  --short        what fits into every run of CI
+  --store        one store only
+  --minutes      of each round that could go on for ever (${DEFAULT_MINUTES}); not with --short
+  --seed         repeats the choices of an earlier run
+  --round        only this one: ${ROUNDS.map(({ name }) => name).join(', ')}
+  --json         writes what was measured`
+
+/** What is to be said of one round on one store. */
+export interface RoundReport {
+  round: string
+  title: string
+  engine: Engine
+  seed: number
+  seconds: number
+  windows: Record<string, number>
+  measured: Record<string, number>
+  figures: Figures | null
+  violations: Violation[]
+  /** Of the round's own promise, of windows never met, and errors of the run itself. */
+  complaints: string[]
+}
+
+/** What --json writes. */
+export interface RunReport {
+  date: string
+  machine: string
+  mongoEngine: MongoEngine | null
+  command: string
+  reports: RoundReport[]
+}
+
+async function playRound(
+  round: Round,
+  engine: Engine,
+  seed: number,
+  form: Form,
+  mongo: RunningMongo | null,
+): Promise<RoundReport> {
+  const beganAtMs = nowMs()
+  const report: RoundReport = {
+    ...{ round: round.name, title: round.title, engine, seed, seconds: 0 },
+    ...{ windows: {}, measured: {}, figures: null, violations: [], complaints: [] },
+  }
+  const settings = { ...DEFAULT_SETTINGS, ...round.settings, ...round.settingsOf?.[engine] }
+  const ground = await openGround({ ...settings, engine, seed }, engine === 'mongo' ? mongo : null)
+  try {
+    await round.play(ground, form)
+    const history = await ground.finish()
+    report.violations = check(history)
+    report.figures = figuresOf(history)
+    const { longestUndisturbedMs } = report.figures.redelivery
+    const boundMs = settings.leaseMs + settings.sweepMs + 1_000 + NOISE_MS
+    if (longestUndisturbedMs !== null && longestUndisturbedMs > boundMs) {
+      report.complaints.push(`D4: a dead worker's job waited for ${longestUndisturbedMs} ms`)
+    }
+  } catch (error) {
+    report.complaints.push(error instanceof Error ? (error.stack ?? error.message) : String(error))
+  } finally {
+    await ground.close()
+  }
+  report.complaints.push(...ground.complaints)
+  report.windows = Object.fromEntries(ground.windows)
+  report.measured = Object.fromEntries(ground.figures)
+  if (report.complaints.length === 0) {
+    for (const window of windowsOf(round, engine)) {
+      if (!ground.windows.get(window)) report.complaints.push(`void: never met: ${window}`)
+    }
+  }
+  report.seconds = Math.round((nowMs() - beganAtMs) / 1_000)
+  return report
+}
+
+function print(report: RoundReport): void {
+  const { round, engine, seed, seconds, windows, measured, figures } = report
+  const failed = isFailed(report)
+  console.log(`${failed ? '✗' : '✓'} ${round} on ${engine}, seed ${seed}, ${seconds} s`)
+  for (const [window, times] of Object.entries(windows)) console.log(`    ${times} × ${window}`)
+  for (const [what, value] of Object.entries(measured)) console.log(`    ${what}: ${value}`)
+  if (figures) {
+    const { accepted, lost, deliveries, extraDeliveries, extraExplained } = figures
+    console.log(`    ${accepted} jobs accepted, ${lost} lost; ${deliveries} deliveries,`)
+    console.log(
+      `    ${extraDeliveries} of them after a 2xx, ${extraExplained} explained by a fault`,
+    )
+  }
+  for (const { invariant, message } of report.violations)
+    console.log(`    ${invariant}: ${message}`)
+  for (const complaint of report.complaints) console.log(`    ${complaint}`)
+  if (failed) {
+    console.log(
+      `    again: npm run test:faults -- --store ${engine} --seed ${seed} --round ${round}`,
+    )
+  }
+}
+
+function machine(): string {
+  const [{ model } = { model: 'unknown' }] = cpus()
+  const memoryGb = Math.round(totalmem() / 2 ** 30)
+  return `${cpus().length} × ${model}, ${memoryGb} GB, Node ${process.versions.node}, ${platform()}`
+}
+
+const isFailed = ({ violations, complaints }: RoundReport) =>
+  violations.length + complaints.length > 0
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      short: { type: 'boolean', default: false },
+      store: { type: 'string' },
+      minutes: { type: 'string', default: String(DEFAULT_MINUTES) },
+      seed: { type: 'string', default: String(Date.now() % 1_000_000_000) },
+      round: { type: 'string', multiple: true },
+      json: { type: 'string' },
+      help: { type: 'boolean', default: false },
+    },
+  })
+  if (values.help) {
+    console.log(USAGE)
+    return 0
+  }
+  const form: Form = { isLong: !values.short, minutes: Number(values.minutes) }
+  const rounds = ROUNDS.filter(
+    ({ name }) => values.round === undefined || values.round.includes(name),
+  )
+  const engines = (['sqlite', 'mongo'] as const).filter(
+    (engine) => values.store === undefined || values.store === engine,
+  )
+  if (rounds.length === 0 || engines.length === 0 || !(form.minutes > 0)) {
+    console.error(USAGE)
+    return 2
+  }
+  const words = process.argv.slice(2).join(' ')
+  const mongo = engines.includes('mongo') ? await startMongo() : null
+  const reports: RoundReport[] = []
+  try {
+    for (const engine of engines) {
+      for (const round of rounds.filter(({ engines: on }) => on.includes(engine))) {
+        const report = await playRound(round, engine, Number(values.seed), form, mongo)
+        print(report)
+        reports.push(report)
+      }
+    }
+  } finally {
+    await mongo?.stop()
+  }
+  if (values.json) {
+    const run: RunReport = {
+      ...{ date: new Date().toISOString().slice(0, 10), machine: machine(), reports },
+      ...{ mongoEngine: mongo?.engine ?? null, command: `npm run test:faults -- ${words}` },
+    }
+    writeFileSync(values.json, `${JSON.stringify(run, null, 2)}\n`)
+  }
+  return reports.some(isFailed) ? 1 : 0
+}
+
+process.exit(await main())

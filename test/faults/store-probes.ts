@@ -1,0 +1,74 @@
+// Asks the API all kinds of things while its store is away: each must be answered, truly and soon.
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Ground } from './ground.ts'
+import { nowMs } from './history.ts'
+
+interface Probe {
+  method: string
+  path: string
+  /** Asked of the process alone: a store that is away is no excuse. */
+  isOfProcess?: boolean
+}
+
+export interface StoreProbes {
+  /** How long each kind of request waited for its answer at most; milliseconds. */
+  longestMs: Map<string, number>
+  /** How many were 503. */
+  refusedCount(): number
+  stop(): Promise<void>
+}
+
+const PAUSE_MS = [50, 250] as const
+const PROBED = 'probed'
+
+/** @param jobId of a job that is stored */
+export async function startStoreProbes(ground: Ground, jobId: string): Promise<StoreProbes> {
+  await ground.register(PROBED)
+  const probes: Probe[] = [
+    { method: 'GET', path: `/jobs/${jobId}` },
+    { method: 'GET', path: '/jobs?limit=5' },
+    { method: 'GET', path: `/endpoints/${PROBED}` },
+    { method: 'GET', path: '/stats' },
+    { method: 'GET', path: '/health/ready' },
+    { method: 'GET', path: '/health/live', isOfProcess: true },
+    // A write that changes nothing for the jobs of the round.
+    { method: 'POST', path: `/endpoints/${PROBED}/pause` },
+  ]
+  let isOver = false
+  const longestMs = new Map<string, number>()
+  let refusedCount = 0
+
+  async function ask(probe: Probe): Promise<void> {
+    const { method, path, isOfProcess = false } = probe
+    const sentAtMs = nowMs()
+    const answer = await ground.client.request(method, path)
+    const name = `${method} ${path.replace(jobId, ':id')}`
+    longestMs.set(name, Math.max(longestMs.get(name) ?? 0, nowMs() - sentAtMs))
+    if (answer === null) return ground.complain(`${method} ${path} was not answered`)
+    const { status, headers } = answer
+    if (status === 200) return
+    if (status !== 503 || isOfProcess) {
+      ground.complain(`${method} ${path} was answered by ${status}`)
+    } else if (path !== '/health/ready' && headers['retry-after'] === undefined) {
+      ground.complain(`${method} ${path} was answered by 503 without Retry-After`)
+    }
+    refusedCount += 1
+  }
+
+  const ended = Promise.all(
+    probes.map(async (probe) => {
+      while (!isOver) {
+        await ask(probe)
+        await sleep(ground.dice.between(...PAUSE_MS))
+      }
+    }),
+  )
+  return {
+    longestMs,
+    refusedCount: () => refusedCount,
+    async stop() {
+      isOver = true
+      await ended
+    },
+  }
+}

@@ -1,0 +1,195 @@
+// Single damages to a told history that break I6 to I11: what comes too late, too early, or wrong.
+import { type Damage, first, last, moveBy, seen } from './told-damages.ts'
+import { hashOf, type ToldHistory, type ToldJob } from './told-history.ts'
+
+const HOUR_MS = 3_600_000
+
+/** Each told job has a worker of its own. */
+const workerOf = ({ workNumber }: ToldJob) => `worker-${workNumber}`
+
+/** Then nothing explains what befell it. */
+function forgetFaults(history: ToldHistory, job: ToldJob): void {
+  history.faults = history.faults.filter(({ target }) => target !== workerOf(job))
+}
+
+const WHAT_IS_OVER: Damage[] = [
+  {
+    ...{ breaks: 'I6', what: 'a cancelled job is dead at the end', fate: 'cancelled_waiting' },
+    do({ record }) {
+      Object.assign(record, { state: 'dead', failureReason: 'rejected' })
+    },
+  },
+  {
+    ...{ breaks: 'I6', what: 'a job is seen running after it was seen final', fate: 'done' },
+    do(job, history) {
+      const final = last(seen(job, history))
+      const { endedAtMs } = final
+      const times = { sentAtMs: endedAtMs + 1, endedAtMs: endedAtMs + 2 }
+      history.sightings.push({ ...final, ...times, state: 'running' })
+    },
+  },
+  {
+    ...{ breaks: 'I6', what: 'a job that has succeeded is retried', fate: 'done' },
+    do(job, history) {
+      const { endedAtMs } = last(seen(job, history))
+      const times = { sentAtMs: endedAtMs + 1, endedAtMs: endedAtMs + 2 }
+      history.calls.push({ ...first(job.calls), ...times, kind: 'retry', status: 200 })
+    },
+  },
+  {
+    ...{ breaks: 'I6', what: 'a job is claimed after it was seen dead', fate: 'failed_once' },
+    do(job, history) {
+      const { beganAtMs } = last(job.deliveries)
+      const times = { sentAtMs: beganAtMs - 2, endedAtMs: beganAtMs - 1 }
+      history.sightings.push({ jobId: job.id, ...times, state: 'dead', fence: 1 })
+      for (const one of seen(job, history)) if (one.state === 'succeeded') one.state = 'dead'
+      Object.assign(job.record, { state: 'dead', failureReason: 'rejected' })
+    },
+  },
+  {
+    ...{ breaks: 'I6', what: 'a deleted job is still stored', fate: 'deleted' },
+    do({ record }, { records }) {
+      records.push(record)
+    },
+  },
+  {
+    ...{ breaks: 'I7', what: 'a send begins after a seen success', fate: 'failed_once' },
+    do(job, history) {
+      const { beganAtMs } = last(job.deliveries)
+      const sighting = last(seen(job, history))
+      Object.assign(sighting, { sentAtMs: beganAtMs - 60, endedAtMs: beganAtMs - 55 })
+    },
+  },
+  {
+    ...{ breaks: 'I7', what: 'a send begins after the recorded success', fate: 'interrupted' },
+    do({ record, deliveries }, { epochOffsetMs }) {
+      const { beganAtMs } = last(deliveries)
+      record.finishedAt = Math.floor(beganAtMs - 60) + epochOffsetMs
+    },
+  },
+  {
+    ...{ breaks: 'I7', what: 'a send begins long after a cancel', fate: 'cancelled_running' },
+    do({ deliveries }) {
+      moveBy(first(deliveries), 1_600)
+    },
+  },
+]
+
+const WHAT_IS_SENT: Damage[] = [
+  {
+    ...{ breaks: 'I8', what: 'a second 2xx has no fault', fate: 'killed_unrecorded' },
+    do(job, history) {
+      forgetFaults(history, job)
+    },
+  },
+  {
+    ...{
+      breaks: 'I8',
+      what: 'a second 2xx comes with a wrong clock only',
+      fate: 'killed_unrecorded',
+    },
+    do(job, { faults }) {
+      for (const one of faults) if (one.target === workerOf(job)) one.kind = 'clock'
+    },
+  },
+  {
+    ...{ breaks: 'I8', what: 'one fault makes two more 2xx', fate: 'killed_unrecorded' },
+    do({ record, deliveries }, history) {
+      // A claim between the two, with a 2xx of its own.
+      const [one, other] = [first(deliveries), last(deliveries)]
+      const beganAtMs = one.beganAtMs + 1_500
+      const between = { ...one, fence: 2, attempt: 2, beganAtMs, answeredAtMs: beganAtMs + 9 }
+      history.deliveries.push(between)
+      Object.assign(other, { fence: 3, attempt: 3 })
+      const [lost, done] = [first(record.attempts), last(record.attempts)]
+      record.attempts = [lost, { ...lost, number: 2 }, { ...done, number: 3 }]
+      Object.assign(record, { fence: 3, attemptCount: 3 })
+    },
+  },
+  {
+    ...{ breaks: 'I8', what: 'a fault long over makes one more 2xx', fate: 'killed_unrecorded' },
+    do(job, history) {
+      const { record, deliveries } = job
+      const fault = first(history.faults.filter(({ target }) => target === workerOf(job)))
+      history.faults.push({ ...fault, kind: 'store_cut', target: 'store' })
+      // Both faults are over before the second 2xx, which needs only one of them.
+      moveBy(last(deliveries), 2_000)
+      const third = { ...last(deliveries), fence: 3, attempt: 3 }
+      moveBy(third, 7_000)
+      history.deliveries.push(third)
+      const done = last(record.attempts)
+      record.attempts = [first(record.attempts), { ...done, outcome: 'lost' }]
+      record.attempts.push({ ...done, number: 3 })
+      const finishedAt = (record.finishedAt as number) + 9_000
+      Object.assign(record, { fence: 3, attemptCount: 3, finishedAt })
+      const sighting = last(seen(job, history))
+      Object.assign(sighting, { sentAtMs: 1e9, endedAtMs: 1e9 + 5, fence: 3 })
+    },
+  },
+  {
+    ...{ breaks: 'I9', what: 'other bytes are sent', fate: 'done' },
+    do({ deliveries }) {
+      first(deliveries).bodyHash = hashOf(999_999)
+    },
+  },
+  {
+    ...{ breaks: 'I9', what: 'the bytes of another job are sent', fate: 'failed_once' },
+    do({ deliveries, workNumber }) {
+      const other = { workNumber: workNumber + 1, bodyHash: hashOf(workNumber + 1) }
+      Object.assign(first(deliveries), other)
+    },
+  },
+  {
+    ...{ breaks: 'I9', what: 'a signature does not fit', fate: 'done' },
+    do({ deliveries }) {
+      first(deliveries).signature = 'invalid'
+    },
+  },
+  {
+    ...{ breaks: 'I9', what: 'a timestamp is old', fate: 'done' },
+    do({ deliveries }) {
+      first(deliveries).timestampSeconds -= 7
+    },
+  },
+  {
+    ...{ breaks: 'I9', what: 'a timestamp is two hours ahead', fate: 'frozen_in_the_act' },
+    do({ deliveries }) {
+      first(deliveries).timestampSeconds += (2 * HOUR_MS) / 1_000
+    },
+  },
+  {
+    ...{ breaks: 'I10', what: 'a job is sent before its delay is over', fate: 'delayed' },
+    do({ deliveries }) {
+      moveBy(first(deliveries), -100)
+    },
+  },
+  {
+    ...{ breaks: 'I10', what: 'a retry comes too early', fate: 'failed_once' },
+    do({ deliveries }) {
+      moveBy(last(deliveries), -200)
+    },
+  },
+  {
+    ...{ breaks: 'I10', what: 'a retry is forgotten for long', fate: 'failed_once' },
+    do(job, history) {
+      moveBy(last(job.deliveries), 4_000)
+      job.record.finishedAt = (job.record.finishedAt as number) + 4_000
+      Object.assign(last(seen(job, history)), { sentAtMs: 1e9, endedAtMs: 1e9 + 5 })
+    },
+  },
+  {
+    ...{ breaks: 'I11', what: 'a secret stands in a log', fate: 'done' },
+    do(_, { texts, secrets }) {
+      texts.push({ from: 'log', text: `key=${first(secrets)};` })
+    },
+  },
+  {
+    ...{ breaks: 'I11', what: 'a secret stands in base64 in the store', fate: 'done' },
+    do(_, { texts, secrets }) {
+      const text = Buffer.from(`Bearer ${first(secrets)}, and more`).toString('base64')
+      texts.push({ from: 'store', text })
+    },
+  },
+]
+
+export const DAMAGES_IN_TIME: Damage[] = [...WHAT_IS_OVER, ...WHAT_IS_SENT]

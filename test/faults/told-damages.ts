@@ -1,0 +1,252 @@
+// Single damages to a told history that break I1 to I5: what is lost, made up or miscounted.
+import type { Delivery, InvariantId, Sighting } from './history.ts'
+import { type Fate, jobWith, type ToldHistory, type ToldJob } from './told-history.ts'
+
+export interface Damage {
+  breaks: InvariantId
+  what: string
+  /** The job that is damaged is the first with this fate. */
+  fate: Fate
+  do(job: ToldJob, history: ToldHistory): void
+}
+
+export const first = <T>(items: T[]): T => items[0] as T
+export const last = <T>(items: T[]): T => items.at(-1) as T
+
+export function drop<T>(items: T[], gone: T): void {
+  items.splice(items.indexOf(gone), 1)
+}
+
+export function seen({ id }: ToldJob, { sightings }: ToldHistory): Sighting[] {
+  return sightings.filter(({ jobId }) => jobId === id)
+}
+
+export function moveBy(delivery: Delivery, ms: number): void {
+  delivery.beganAtMs += ms
+  if (delivery.answeredAtMs !== null) delivery.answeredAtMs += ms
+  delivery.timestampSeconds = Math.floor(delivery.timestampSeconds + ms / 1_000)
+}
+
+const WHAT_IS_LOST: Damage[] = [
+  {
+    ...{ breaks: 'I1', what: 'the record of an accepted job is gone', fate: 'done' },
+    do({ record }, { records }) {
+      drop(records, record)
+    },
+  },
+  {
+    ...{ breaks: 'I1', what: 'the record of a delivered job is gone', fate: 'answered_late' },
+    do({ record, calls }, { records, sightings }) {
+      drop(records, record)
+      Object.assign(last(calls), { status: null, jobId: null })
+      sightings.length = 0
+    },
+  },
+  {
+    ...{ breaks: 'I1', what: 'a job has succeeded without a delivery', fate: 'done' },
+    do({ deliveries }, history) {
+      drop(history.deliveries, first(deliveries))
+    },
+  },
+  {
+    ...{ breaks: 'I1', what: 'a job has succeeded by half an answer', fate: 'done' },
+    do({ deliveries }) {
+      Object.assign(first(deliveries), { answeredAtMs: null })
+    },
+  },
+  {
+    ...{ breaks: 'I1', what: 'a stale result ends the next attempt', fate: 'killed_unrecorded' },
+    do({ deliveries }) {
+      Object.assign(last(deliveries), { status: 500 })
+    },
+  },
+  {
+    ...{ breaks: 'I1', what: 'a success is recorded before its answer', fate: 'done' },
+    do({ deliveries }) {
+      first(deliveries).answeredAtMs = first(deliveries).beganAtMs + 5_000
+    },
+  },
+  {
+    ...{ breaks: 'I1', what: 'a job is still queued at the end', fate: 'done' },
+    do(job, history) {
+      Object.assign(job.record, { state: 'queued', finishedAt: null })
+      for (const one of seen(job, history)) one.state = 'queued'
+    },
+  },
+  {
+    ...{ breaks: 'I1', what: 'a dead job says no reason', fate: 'worn_out' },
+    do({ record }) {
+      Object.assign(record, { failureReason: null })
+    },
+  },
+  {
+    ...{ breaks: 'I1', what: 'a final job has no end', fate: 'cancelled_waiting' },
+    do({ record }) {
+      Object.assign(record, { finishedAt: null })
+    },
+  },
+  {
+    ...{ breaks: 'I1', what: 'a final job has a lease', fate: 'cancelled_waiting' },
+    do({ record }) {
+      Object.assign(record, { hasLease: true, attemptCount: 1, fence: 1 })
+    },
+  },
+  {
+    ...{ breaks: 'I1', what: 'a job is cancelled and nobody asked', fate: 'cancelled_waiting' },
+    do({ calls }, history) {
+      drop(history.calls, last(calls))
+    },
+  },
+]
+
+const WHAT_COMES_FROM_NOWHERE: Damage[] = [
+  {
+    ...{ breaks: 'I2', what: 'work is delivered that nobody enqueued', fate: 'done' },
+    do({ calls }, history) {
+      drop(history.calls, first(calls))
+    },
+  },
+  {
+    ...{ breaks: 'I2', what: 'refused work is delivered', fate: 'failed_once' },
+    do({ calls }) {
+      Object.assign(first(calls), { status: 422 })
+    },
+  },
+  {
+    ...{ breaks: 'I2', what: 'a job is delivered under an unknown id', fate: 'cancelled_running' },
+    do({ calls, deliveries, id }, history) {
+      const delivery = { ...first(deliveries), jobId: 'job_unknown' }
+      history.deliveries.push(delivery)
+      // Deleted for all we know, so that its missing record is no loss.
+      history.calls.push({ ...first(calls), kind: 'delete', status: null, jobId: 'job_unknown' })
+      drop(history.deliveries, first(history.deliveries.filter((one) => one.jobId === id)))
+    },
+  },
+  {
+    ...{ breaks: 'I2', what: 'a job goes to another endpoint', fate: 'done' },
+    do({ deliveries }) {
+      Object.assign(first(deliveries), { endpoint: 'other' })
+    },
+  },
+  {
+    ...{ breaks: 'I2', what: 'a job is stored for another endpoint', fate: 'done' },
+    do({ record }) {
+      Object.assign(record, { endpoint: 'other' })
+    },
+  },
+  {
+    ...{ breaks: 'I3', what: 'a key has two records', fate: 'answered_late' },
+    do({ record, deliveries }, history) {
+      history.records.push({ ...record, id: 'job_twin' })
+      history.deliveries.push({ ...first(deliveries), jobId: 'job_twin' })
+    },
+  },
+  {
+    ...{
+      breaks: 'I3',
+      what: 'no call was answered, and there are two jobs',
+      fate: 'answered_late',
+    },
+    do({ record, deliveries, calls }, history) {
+      Object.assign(last(calls), { status: 503, jobId: null })
+      history.records.push({ ...record, id: 'job_twin' })
+      history.deliveries.push({ ...first(deliveries), jobId: 'job_twin' })
+    },
+  },
+  {
+    ...{ breaks: 'I3', what: 'a repeat is answered with another job', fate: 'done' },
+    do({ calls }, history) {
+      const { id } = jobWith(history, 'given_back')
+      history.calls.push({ ...first(calls), status: 200, jobId: id })
+    },
+  },
+  {
+    ...{ breaks: 'I3', what: 'a job is stored twice', fate: 'done' },
+    do({ record }, { records }) {
+      records.push({ ...record })
+    },
+  },
+  {
+    ...{ breaks: 'I3', what: 'a job is stored under another key', fate: 'done' },
+    do({ record }) {
+      Object.assign(record, { idempotencyKey: 'work-x' })
+    },
+  },
+]
+
+const WHAT_IS_COUNTED: Damage[] = [
+  {
+    ...{ breaks: 'I4', what: 'a fence reaches the receiver twice', fate: 'failed_once' },
+    do({ deliveries }, history) {
+      const { beganAtMs } = first(deliveries)
+      history.deliveries.push({ ...first(deliveries), beganAtMs: beganAtMs + 3 })
+    },
+  },
+  {
+    ...{ breaks: 'I4', what: 'fences go back', fate: 'interrupted' },
+    do({ deliveries }) {
+      moveBy(first(deliveries), 60)
+    },
+  },
+  {
+    ...{ breaks: 'I4', what: 'a thaw long ago excuses nothing', fate: 'frozen_in_the_act' },
+    do({ record, deliveries }, history) {
+      // Moved with the record, so that only the order of the fences is wrong.
+      const fault = first(history.faults.filter(({ kind }) => kind === 'freeze'))
+      fault.endedAtMs = first(deliveries).beganAtMs - 1_600
+      record.finishedAt = first(deliveries).beganAtMs + history.epochOffsetMs
+      for (const one of history.sightings) if (one.jobId === record.id) one.sentAtMs += 5_000
+      for (const one of history.sightings) if (one.jobId === record.id) one.endedAtMs += 5_000
+    },
+  },
+  {
+    ...{ breaks: 'I5', what: 'an attempt is not counted', fate: 'failed_once' },
+    do({ record, deliveries }) {
+      record.attemptCount -= 1
+      record.attempts.shift()
+      first(record.attempts).number -= 1
+      last(deliveries).attempt -= 1
+    },
+  },
+  {
+    ...{ breaks: 'I5', what: 'an attempt is missing from the list', fate: 'worn_out' },
+    do({ record }) {
+      record.attempts.splice(1, 1)
+    },
+  },
+  {
+    ...{ breaks: 'I5', what: 'the last attempt is not in the list', fate: 'worn_out' },
+    do({ record }) {
+      record.attempts.pop()
+      record.failureReason = 'rejected'
+    },
+  },
+  {
+    ...{ breaks: 'I5', what: 'more attempts are counted than claims', fate: 'killed_unsent' },
+    do({ record, deliveries }) {
+      record.fence -= 1
+      last(deliveries).fence -= 1
+    },
+  },
+  {
+    ...{ breaks: 'I5', what: 'the budget is overdrawn', fate: 'retried' },
+    do({ calls }, history) {
+      drop(history.calls, last(calls))
+      history.sightings = history.sightings.filter(({ state }) => state !== 'dead')
+    },
+  },
+  {
+    ...{ breaks: 'I5', what: 'the budget is overdrawn since a retry', fate: 'retried' },
+    do({ record }) {
+      record.maxAttempts = 0
+    },
+  },
+  {
+    ...{ breaks: 'I5', what: 'a job dies before its budget is used up', fate: 'worn_out' },
+    do({ record }) {
+      record.maxAttempts += 1
+    },
+  },
+]
+
+export const DAMAGES: Damage[] = [...WHAT_IS_LOST, ...WHAT_COMES_FROM_NOWHERE, ...WHAT_IS_COUNTED]

@@ -1,0 +1,300 @@
+// A history as a run would leave it, but told and not lived: each job has one of a few fates.
+import type {
+  AttemptRecord,
+  Call,
+  CallKind,
+  Delivery,
+  EndpointFacts,
+  Fault,
+  FaultKind,
+  History,
+  JobRecord,
+} from './history.ts'
+
+/** What becomes of a job; all within the time that it has to itself. */
+export const FATES = [
+  'done',
+  'delayed',
+  'answered_late',
+  'failed_once',
+  'worn_out',
+  'throttled',
+  'killed_unsent',
+  'killed_unanswered',
+  'killed_unrecorded',
+  'frozen_in_the_act',
+  'interrupted',
+  'given_back',
+  'cancelled_waiting',
+  'cancelled_running',
+  'retried',
+  'deleted',
+] as const
+export type Fate = (typeof FATES)[number]
+
+const EPOCH_OFFSET_MS = 1_790_000_000_000
+const FIRST_JOB_AT_MS = 5_000
+const SETTINGS = { leaseMs: 2_000, sweepMs: 250, pollMs: 100 }
+const ENDPOINT: EndpointFacts = { name: 'work', maxAttempts: 3, retryDelayMs: 400, jitter: 0.2 }
+/** From a worker's end to the next delivery of what it had. */
+const RECOVERY_MS = 2_500
+/** Longer than any fate with its fault's after-effects: no fault explains another job's extras. */
+const ALONE_MS = 20_000
+
+export interface ToldJob {
+  fate: Fate
+  id: string
+  workNumber: number
+  record: JobRecord
+  deliveries: Delivery[]
+  calls: Call[]
+}
+
+export interface ToldHistory extends History {
+  told: ToldJob[]
+}
+
+/** Nothing in it breaks an invariant. */
+export function tellHistory(jobCount: number, aloneMs = ALONE_MS): ToldHistory {
+  const history: ToldHistory = {
+    ...{ engine: 'mongo', seed: 1, settings: SETTINGS, endpoints: [ENDPOINT], calls: [] },
+    ...{ sightings: [], deliveries: [], faults: [], records: [], told: [] },
+    texts: [
+      { from: 'log of worker-1', text: '{"msg":"worker.started"}' },
+      { from: 'store', text: 'sealed:v1:9f31' },
+    ],
+    secrets: ['canary-key-7d1f0a2b9c', 'whsec_Y2FuYXJ5LXNlY3JldC0wMTIz'],
+    epochOffsetMs: EPOCH_OFFSET_MS,
+  }
+  for (let i = 0; i < jobCount; i++) {
+    const story = new Story(history, i + 1, FATES[i % FATES.length] as Fate)
+    story.tell(FIRST_JOB_AT_MS + i * aloneMs)
+  }
+  return history
+}
+
+/** The first job with this fate. */
+export function jobWith({ told }: ToldHistory, fate: Fate): ToldJob {
+  const job = told.find((one) => one.fate === fate)
+  if (job === undefined) throw new Error(`no job is ${fate}`)
+  return job
+}
+
+/** One job's life, told in order: each sentence moves its time on. */
+class Story {
+  #atMs = 0
+  #claimedAtMs = 0
+  readonly #history: ToldHistory
+  readonly #job: ToldJob
+
+  constructor(history: ToldHistory, workNumber: number, fate: Fate) {
+    const id = `job_${workNumber}`
+    const record: JobRecord = {
+      ...{ id, workNumber, endpoint: ENDPOINT.name, state: 'queued', fence: 0, attemptCount: 0 },
+      ...{ maxAttempts: ENDPOINT.maxAttempts, createdAt: 0, runAt: 0, finishedAt: null },
+      ...{ failureReason: null, hasLease: false, idempotencyKey: `work-${workNumber}` },
+      attempts: [],
+    }
+    this.#history = history
+    this.#job = { fate, id, workNumber, record, deliveries: [], calls: [] }
+  }
+
+  tell(atMs: number): void {
+    this.#atMs = atMs
+    const { record, fate } = this.#job
+    if (fate === 'answered_late') this.#call('enqueue', null)
+    this.#call('enqueue', fate === 'answered_late' ? 200 : 201, this.#delayMs())
+    record.createdAt = this.#epoch()
+    this.#see()
+    this.#atMs += this.#delayMs()
+    this.#live()
+    this.#see()
+    this.#history.told.push(this.#job)
+    if (fate === 'deleted') this.#call('delete', 204)
+    else this.#history.records.push(record)
+  }
+
+  #delayMs(): number {
+    const { fate } = this.#job
+    return fate === 'delayed' || fate === 'cancelled_waiting' ? 1_500 : 0
+  }
+
+  #live(): void {
+    this.#suffer()
+    if (this.#job.record.finishedAt === null) this.#succeed()
+  }
+
+  /** All that comes before success; or instead of it. */
+  #suffer(): void {
+    const { record, fate } = this.#job
+    switch (fate) {
+      case 'failed_once':
+        this.#fail()
+        break
+      case 'worn_out':
+        this.#wearOut()
+        break
+      case 'throttled':
+        this.#fail('throttled', 429, 1_000)
+        break
+      case 'killed_unsent':
+        this.#lose('kill', () => this.#claim())
+        break
+      case 'killed_unanswered':
+        this.#lose('kill', () => Object.assign(this.#send(), { brokenOffAtMs: this.#atMs + 40 }))
+        break
+      case 'killed_unrecorded':
+        this.#lose('kill', () => this.#answer(this.#send(), 200))
+        break
+      case 'frozen_in_the_act':
+        this.#freeze()
+        break
+      case 'interrupted':
+        this.#fault('terminate', 300)
+        this.#send().brokenOffAtMs = this.#atMs + 20
+        this.#end('interrupted', null)
+        break
+      case 'given_back':
+        record.fence += 1
+        break
+      case 'cancelled_running':
+      case 'cancelled_waiting':
+        if (fate === 'cancelled_running') this.#send().brokenOffAtMs = this.#atMs + 600
+        this.#cancel()
+        break
+      case 'retried':
+        this.#wearOut()
+        this.#see()
+        this.#call('retry', 200)
+        Object.assign(record, { state: 'queued', finishedAt: null, failureReason: null })
+    }
+  }
+
+  #claim(): void {
+    const { record } = this.#job
+    this.#atMs += 30
+    this.#claimedAtMs = this.#atMs
+    record.fence += 1
+    record.attemptCount += 1
+  }
+
+  /** Claims it and sends it. */
+  #send(): Delivery {
+    this.#claim()
+    return this.#arrive(this.#job.record.fence, this.#job.record.attemptCount)
+  }
+
+  #arrive(fence: number, attempt: number): Delivery {
+    const { id, workNumber, deliveries } = this.#job
+    const delivery: Delivery = {
+      ...{ jobId: id, workNumber, endpoint: ENDPOINT.name, fence, attempt, status: null },
+      ...{ bodyHash: hashOf(workNumber), beganAtMs: this.#atMs, answeredAtMs: null },
+      timestampSeconds: Math.floor(this.#epoch() / 1_000),
+      ...{ signature: 'valid', brokenOffAtMs: null, isHostile: false },
+    }
+    deliveries.push(delivery)
+    this.#history.deliveries.push(delivery)
+    return delivery
+  }
+
+  #answer(delivery: Delivery, status: number): void {
+    this.#atMs += 12
+    Object.assign(delivery, { status, answeredAtMs: this.#atMs })
+  }
+
+  /** The attempt is written into the record. */
+  #end(outcome: string, statusCode: number | null): void {
+    const { record } = this.#job
+    this.#atMs += 8
+    const attempt: AttemptRecord = {
+      ...{ number: record.attemptCount, outcome, statusCode, workerId: this.#worker() },
+      ...{ startedAt: this.#epoch(this.#claimedAtMs), finishedAt: this.#epoch() },
+    }
+    record.attempts.push(attempt)
+  }
+
+  #finish(state: string, failureReason: string | null = null): void {
+    Object.assign(this.#job.record, { state, failureReason, finishedAt: this.#epoch() })
+  }
+
+  #succeed(): void {
+    this.#answer(this.#send(), 200)
+    this.#end('succeeded', 200)
+    this.#finish('succeeded')
+  }
+
+  /** The next one is due when this is over. */
+  #fail(outcome = 'http_error', status = 500, delayMs = ENDPOINT.retryDelayMs): void {
+    this.#answer(this.#send(), status)
+    this.#end(outcome, status)
+    this.#atMs += delayMs
+  }
+
+  #wearOut(): void {
+    for (let i = 0; i < ENDPOINT.maxAttempts; i++) this.#fail()
+    this.#finish('dead', 'attempts_exhausted')
+  }
+
+  #lose(kind: FaultKind, begin: () => unknown): void {
+    begin()
+    this.#atMs += 20
+    this.#fault(kind, 5)
+    this.#atMs += RECOVERY_MS
+    this.#end('lost', null)
+  }
+
+  /** What was claimed first leaves when the worker goes on, and another has done it by then. */
+  #freeze(): void {
+    const { record, deliveries } = this.#job
+    this.#lose('freeze', () => this.#claim())
+    this.#succeed()
+    const fault = this.#history.faults.at(-1) as Fault
+    fault.endedAtMs = this.#atMs + 500
+    this.#atMs += 510
+    this.#answer(this.#arrive(record.fence - 1, record.attemptCount - 1), 200)
+    deliveries.sort((a, b) => a.fence - b.fence)
+  }
+
+  #cancel(): void {
+    const { record } = this.#job
+    this.#call('cancel', 200)
+    if (record.attemptCount > 0) this.#end('cancelled', null)
+    this.#finish('cancelled')
+  }
+
+  #fault(kind: FaultKind, lastsMs: number): void {
+    const endedAtMs = this.#atMs + lastsMs
+    this.#history.faults.push({ kind, target: this.#worker(), beganAtMs: this.#atMs, endedAtMs })
+  }
+
+  #call(kind: CallKind, status: number | null, delayMs = 0): void {
+    const { id, workNumber, record } = this.#job
+    const sentAtMs = this.#atMs
+    this.#atMs += 15
+    const call: Call = {
+      ...{ kind, sentAtMs, endedAtMs: this.#atMs, status, endpoint: ENDPOINT.name, workNumber },
+      jobId: kind === 'enqueue' && status === null ? null : id,
+      ...{ idempotencyKey: record.idempotencyKey, bodyHash: hashOf(workNumber), delayMs },
+    }
+    this.#job.calls.push(call)
+    this.#history.calls.push(call)
+  }
+
+  #see(): void {
+    const { id, record } = this.#job
+    const sentAtMs = this.#atMs + 1
+    this.#atMs += 10
+    const { state, fence } = record
+    this.#history.sightings.push({ jobId: id, sentAtMs, endedAtMs: this.#atMs, state, fence })
+  }
+
+  #worker = () => `worker-${this.#job.workNumber}`
+
+  #epoch(atMs = this.#atMs): number {
+    return Math.floor(atMs) + EPOCH_OFFSET_MS
+  }
+}
+
+export function hashOf(workNumber: number): string {
+  return workNumber.toString(16).padStart(64, '0')
+}

@@ -1,0 +1,189 @@
+// The client of a fault run: repeats each request until it is answered, and logs every time it
+// sent.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Pool } from 'undici'
+import { type Call, type CallKind, nowMs, type Sighting } from './history.ts'
+import { hashOf, type Plan, payloadText } from './work-payload.ts'
+
+export interface WorkRequest extends Plan {
+  endpoint?: string
+  delayMs?: number
+  /** Any further field of POST /jobs. */
+  fields?: object
+}
+
+export interface Accepted {
+  id: string
+  workNumber: number
+}
+
+export interface Answer {
+  status: number
+  headers: Record<string, string | string[] | undefined>
+  // biome-ignore lint/suspicious/noExplicitAny: a round reads any field of an answer
+  body: any
+}
+
+export interface WorkClient {
+  /** For who speaks to the API by other means. */
+  url: string
+  apiKey: string
+  calls: Call[]
+  sightings: Sighting[]
+  /** Repeated with its key until it is answered by 2xx; 503, 429 and no answer are repeated. */
+  enqueue(work?: WorkRequest): Promise<Accepted>
+  /** In batches, each repeated as a whole. */
+  enqueueMany(count: number, workOf: (index: number) => WorkRequest): Promise<Accepted[]>
+  /** Once; null: no answer came. */
+  command(kind: 'cancel' | 'retry' | 'delete', job: Accepted): Promise<Answer | null>
+  /** Sees the state of a job; null: no answer came. */
+  look(id: string): Promise<Answer | null>
+  /** Any other request, once, not logged; null: no answer came. */
+  request(method: string, path: string, body?: unknown, headers?: object): Promise<Answer | null>
+  /** All answers that were kept for the search for secrets, shortened. */
+  answers: string[]
+  close(): Promise<void>
+}
+
+const CONNECTIONS = 64
+const ANSWER_DEADLINE_MS = 15_000
+const REPEAT_AFTER_MS = 20
+/** Longer than any outage of a round. */
+const GIVE_UP_AFTER_MS = 120_000
+const BATCH_SIZE = 500
+const KEPT_ANSWERS = 2_000
+
+export function createWorkClient(url: string, apiKey: string): WorkClient {
+  const pool = new Pool(url, { connections: CONNECTIONS, bodyTimeout: 0, headersTimeout: 0 })
+  const calls: Call[] = []
+  const sightings: Sighting[] = []
+  const answers: string[] = []
+  let nextWorkNumber = 1
+
+  async function request(method: string, path: string, body?: unknown, headers: object = {}) {
+    try {
+      const answer = await pool.request({
+        method: method as 'GET',
+        path,
+        headers: {
+          authorization: `Bearer ${apiKey}`,
+          ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+          ...headers,
+        },
+        body: body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body),
+        signal: AbortSignal.timeout(ANSWER_DEADLINE_MS),
+      })
+      const text = await answer.body.text()
+      if (answers.length < KEPT_ANSWERS) answers.push(text)
+      const isJson = /json/.test(String(answer.headers['content-type']))
+      const parsed = isJson && text !== '' ? JSON.parse(text) : text
+      return { status: answer.statusCode, headers: answer.headers, body: parsed }
+    } catch {
+      // Whatever broke: the client does not know what became of its request.
+      return null
+    }
+  }
+
+  /** Repeats until the answer is one; `log` writes each time into the calls. */
+  async function persist(
+    send: () => Promise<Answer | null>,
+    log: (sentAtMs: number, answer: Answer | null) => void,
+  ): Promise<Answer> {
+    const giveUpAtMs = nowMs() + GIVE_UP_AFTER_MS
+    while (nowMs() < giveUpAtMs) {
+      const sentAtMs = nowMs()
+      const answer = await send()
+      log(sentAtMs, answer)
+      if (answer !== null && answer.status < 500 && answer.status !== 429) return answer
+      await sleep(REPEAT_AFTER_MS)
+    }
+    throw new Error(`no answer within ${GIVE_UP_AFTER_MS} ms of repeating`)
+  }
+
+  function draft({ endpoint = 'work', delayMs = 0, fields = {}, ...plan }: WorkRequest) {
+    const workNumber = nextWorkNumber++
+    const payload = payloadText(workNumber, plan)
+    const idempotencyKey = `work-${workNumber}`
+    const more = { endpoint, ...(delayMs > 0 ? { delay: `${delayMs}ms` } : {}), ...fields }
+    const envelope = JSON.stringify(more).slice(1, -1)
+    return {
+      workNumber,
+      // Written by hand: the payload's bytes are what is promised.
+      text: (key: boolean) =>
+        `{${envelope}${key ? `,"idempotencyKey":"${idempotencyKey}"` : ''},"payload":${payload}}`,
+      idempotencyKey,
+      call: (sentAtMs: number, status: number | null, jobId: string | null): Call => ({
+        ...{ kind: 'enqueue' as CallKind, sentAtMs, endedAtMs: nowMs(), status, jobId, endpoint },
+        ...{ workNumber, idempotencyKey, bodyHash: hashOf(payload), delayMs },
+      }),
+    }
+  }
+
+  async function enqueueBatch(drafts: ReturnType<typeof draft>[]): Promise<Accepted[]> {
+    const text = `{"jobs":[${drafts.map((one) => one.text(true)).join(',')}]}`
+    const answer = await persist(
+      () => request('POST', '/jobs/batch', text),
+      (sentAtMs, got) => {
+        for (const [i, one] of drafts.entries()) {
+          const item = got?.status === 200 ? got.body.items[i] : null
+          const status = got === null ? null : (item?.status ?? got.status)
+          calls.push(one.call(sentAtMs, status, item?.id ?? null))
+        }
+      },
+    )
+    return drafts.map((one, i) => {
+      const item = answer.body.items?.[i]
+      if (item?.id === undefined) throw new Error(`not accepted: ${JSON.stringify(item ?? answer)}`)
+      return { id: item.id, workNumber: one.workNumber }
+    })
+  }
+
+  return {
+    url,
+    apiKey,
+    calls,
+    sightings,
+    answers,
+    request,
+    async enqueue(work = {}) {
+      const one = draft(work)
+      const headers = { 'idempotency-key': one.idempotencyKey }
+      const answer = await persist(
+        () => request('POST', '/jobs', one.text(false), headers),
+        (sentAtMs, got) =>
+          calls.push(one.call(sentAtMs, got?.status ?? null, got?.body?.id ?? null)),
+      )
+      if (answer.body.id === undefined) throw new Error(`not accepted: ${answer.status}`)
+      return { id: answer.body.id, workNumber: one.workNumber }
+    },
+    async enqueueMany(count, workOf) {
+      const accepted: Accepted[] = []
+      for (let from = 0; from < count; from += BATCH_SIZE) {
+        const size = Math.min(BATCH_SIZE, count - from)
+        const drafts = Array.from({ length: size }, (_, i) => draft(workOf(from + i)))
+        accepted.push(...(await enqueueBatch(drafts)))
+      }
+      return accepted
+    },
+    async command(kind, { id, workNumber }) {
+      const sentAtMs = nowMs()
+      const method = kind === 'delete' ? 'DELETE' : 'POST'
+      const answer = await request(method, `/jobs/${id}${kind === 'delete' ? '' : `/${kind}`}`)
+      calls.push({
+        ...{ kind, sentAtMs, endedAtMs: nowMs(), status: answer?.status ?? null, jobId: id },
+        ...{ endpoint: '', workNumber, idempotencyKey: null, bodyHash: '', delayMs: 0 },
+      })
+      return answer
+    },
+    async look(id) {
+      const sentAtMs = nowMs()
+      const answer = await request('GET', `/jobs/${id}`)
+      if (answer?.status === 200) {
+        const { state, fence } = answer.body
+        sightings.push({ jobId: id, sentAtMs, endedAtMs: nowMs(), state, fence })
+      }
+      return answer
+    },
+    close: () => pool.destroy(),
+  }
+}

@@ -1,0 +1,72 @@
+// A mixed load that never runs far ahead of the workers: quick jobs, slow ones, failing ones.
+import { until } from '../support/until.ts'
+import type { Ground } from './ground.ts'
+import type { Accepted, WorkRequest } from './work-client.ts'
+
+export interface Load {
+  /** At most so many. */
+  jobs: number
+  /** Looked at between batches. */
+  isOver(): boolean
+  /** For each job; else mixed by the dice. */
+  workOf?(index: number): WorkRequest
+}
+
+const BATCH = 100
+/** So that a fault always meets work under way, and a slow store is not buried. */
+const MOST_OPEN = 400
+const OPEN_DEADLINE_MS = 120_000
+/** Every so many-th job is looked at while it is under way. */
+const LOOK_AT_ONE_IN = 50
+
+/** Enqueues until it is over; returns what was accepted. */
+export async function keepLoaded(ground: Ground, load: Load): Promise<Accepted[]> {
+  const { client } = ground
+  const workOf = load.workOf ?? (() => mixedWork(ground))
+  const accepted: Accepted[] = []
+  const answered = countAnswered(ground)
+  const looks: Promise<unknown>[] = []
+  while (accepted.length < load.jobs && !load.isOver()) {
+    const size = Math.min(BATCH, load.jobs - accepted.length)
+    const from = accepted.length
+    // One by one and in batches: both doors are in use.
+    const some = ground.dice.chance(0.2)
+      ? await Promise.all(Array.from({ length: size }, (_, i) => client.enqueue(workOf(from + i))))
+      : await client.enqueueMany(size, (i) => workOf(from + i))
+    accepted.push(...some)
+    for (const { id } of some)
+      if (ground.dice.chance(1 / LOOK_AT_ONE_IN)) looks.push(client.look(id))
+    await until(() => accepted.length - answered() <= MOST_OPEN, OPEN_DEADLINE_MS)
+  }
+  await Promise.all(looks)
+  return accepted
+}
+
+function mixedWork({ dice }: Ground): WorkRequest {
+  return {
+    failures: dice.chance(0.1) ? 1 : 0,
+    ...(dice.chance(0.2) ? { answerAfterMs: Math.round(dice.between(10, 300)) } : {}),
+    ...(dice.chance(0.05) ? { delayMs: Math.round(dice.between(50, 1_500)) } : {}),
+  }
+}
+
+/** How many jobs have got a 2xx, told anew at each call. */
+function countAnswered(ground: Ground): () => number {
+  const ids = new Set<string>()
+  let seen = 0
+  const waiting: (typeof ground.receiver.deliveries)[number][] = []
+  return () => {
+    const { deliveries } = ground.receiver
+    for (; seen < deliveries.length; seen++) {
+      const delivery = deliveries[seen]
+      if (delivery) waiting.push(delivery)
+    }
+    for (let i = waiting.length - 1; i >= 0; i--) {
+      const delivery = waiting[i]
+      if (!delivery || (delivery.status === null && delivery.brokenOffAtMs === null)) continue
+      if (delivery.status === 200) ids.add(delivery.jobId)
+      waiting.splice(i, 1)
+    }
+    return ids.size
+  }
+}

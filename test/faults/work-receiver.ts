@@ -1,0 +1,141 @@
+// The receiver of a fault run: logs each delivery, answers by plan, and lets a round hold answers.
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Webhook } from 'standardwebhooks'
+import { type Delivery, nowMs } from './history.ts'
+import { hashOf, readPayload } from './work-payload.ts'
+
+/** A status; or what is done with the connection instead. */
+export type Reply = number | 'reset' | 'hang'
+
+export interface WorkReceiver {
+  /** With no trailing slash; the path is the endpoint's name. */
+  url: string
+  /** In the order in which their heads were there. */
+  deliveries: Delivery[]
+  /** The secret by which deliveries of this endpoint are verified; several during a rotation. */
+  trust(endpoint: string, ...secrets: string[]): void
+  /** Takes deliveries in hand: undefined leaves one to its plan; a promise holds the answer. */
+  answerWith(script: (delivery: Delivery) => Reply | undefined | Promise<Reply | undefined>): void
+  close(): Promise<void>
+}
+
+export async function startWorkReceiver(port = 0): Promise<WorkReceiver> {
+  const deliveries: Delivery[] = []
+  const sockets = new Set<Socket>()
+  const secretsOf = new Map<string, Webhook[]>()
+  let script: Parameters<WorkReceiver['answerWith']>[0] = () => undefined
+
+  const server = createServer(async (request, response) => {
+    const beganAtMs = nowMs()
+    const body = await wholeBody(request)
+    if (body === null) return
+    const endpoint = (request.url ?? '/').slice(1)
+    const plan = readPayload(body)
+    const delivery = deliveryOf(request, body, endpoint, beganAtMs)
+    delivery.workNumber = plan?.workNumber ?? -1
+    delivery.signature = isSigned(request, body, secretsOf.get(endpoint) ?? [])
+    deliveries.push(delivery)
+    watchEnd(response, delivery)
+    const taken = await script(delivery)
+    if (taken === undefined && plan?.answerAfterMs) await sleep(plan.answerAfterMs)
+    reply(response, delivery, taken ?? (delivery.attempt <= (plan?.failures ?? 0) ? 500 : 200))
+  })
+  server.on('connection', (socket) => {
+    sockets.add(socket)
+    socket.on('close', () => sockets.delete(socket))
+    // Senders that are killed are what this is for.
+    socket.on('error', () => {})
+  })
+  await new Promise<void>((resolve) => {
+    server.listen(port, '127.0.0.1', resolve)
+  })
+
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    deliveries,
+    trust(endpoint, ...secrets) {
+      secretsOf.set(
+        endpoint,
+        secrets.map((secret) => new Webhook(secret)),
+      )
+    },
+    answerWith(next) {
+      script = next
+    },
+    async close() {
+      const closed = new Promise((resolve) => server.close(resolve))
+      for (const socket of sockets) socket.destroy()
+      await closed
+    },
+  }
+}
+
+function deliveryOf(
+  request: IncomingMessage,
+  body: Buffer,
+  endpoint: string,
+  beganAtMs: number,
+): Delivery {
+  const { headers } = request
+  return {
+    jobId: String(headers['webhook-id']),
+    workNumber: -1,
+    endpoint,
+    fence: Number(headers['posthorn-fence']),
+    attempt: Number(headers['posthorn-attempt']),
+    bodyHash: hashOf(body),
+    beganAtMs,
+    timestampSeconds: Number(headers['webhook-timestamp']),
+    signature: 'invalid',
+    status: null,
+    answeredAtMs: null,
+    brokenOffAtMs: null,
+    isHostile: false,
+  }
+}
+
+/**
+ * By the library of Standard Webhooks, but without its look at the clock: the checker does that.
+ */
+function isSigned(request: IncomingMessage, body: Buffer, trusted: Webhook[]): 'valid' | 'invalid' {
+  const { headers } = request
+  const at = new Date(Number(headers['webhook-timestamp']) * 1_000)
+  const given = String(headers['webhook-signature']).split(' ')
+  const expected = trusted.map((one) =>
+    one.sign(String(headers['webhook-id']), at, body.toString()),
+  )
+  return expected.some((signature) => given.includes(signature)) ? 'valid' : 'invalid'
+}
+
+function watchEnd(response: ServerResponse, delivery: Delivery): void {
+  response.on('finish', () => {
+    delivery.answeredAtMs = nowMs()
+  })
+  response.on('close', () => {
+    if (delivery.answeredAtMs === null) delivery.brokenOffAtMs = nowMs()
+  })
+}
+
+function reply(response: ServerResponse, delivery: Delivery, given: Reply): void {
+  if (given === 'hang' || response.destroyed) return
+  if (given === 'reset') {
+    response.destroy()
+    return
+  }
+  delivery.status = given
+  response.writeHead(given)
+  response.end('"done"')
+}
+
+/** null: the sender broke off. */
+async function wholeBody(request: IncomingMessage): Promise<Buffer | null> {
+  const chunks: Buffer[] = []
+  try {
+    for await (const chunk of request) chunks.push(chunk)
+    return Buffer.concat(chunks)
+  } catch {
+    return null
+  }
+}

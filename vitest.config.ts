@@ -2,7 +2,7 @@
 // and looks at their timing has the machine alone.
 import { defineConfig } from 'vitest/config'
 
-const WITH_THE_MACHINE_ALONE = ['test/end-to-end/**/*.test.ts', 'test/hostile/**/*.test.ts']
+const WITH_THE_MACHINE_ALONE = ['test/end-to-end/**/*.test.ts', 'test/hostile/slow-clients.test.ts']
 
 export default defineConfig({
   test: {

@@ -32,7 +32,7 @@ export interface LoopParts {
 
 /** A job claimed longer ago than this is given back unsent: much may have changed since. */
 const MAX_CLAIM_AGE_MS = 1_000
-/** After a late claim the next is so many times smaller; after each in time it may grow again. */
+/** After a late claim the next is so many times smaller; after each that is quick it may grow. */
 const CLAIM_STEP = 2
 /** While lanes are warm, hints lead to a look this often, not each time. */
 const LOOK_INTERVAL_MS = 20
@@ -157,10 +157,14 @@ export class DeliveryLoop {
     })
     this.#parts.onClaimed(claim.jobs.length)
     this.#rank(lanes, claim)
-    const isLate = performance.now() - claimedAtMs > MAX_CLAIM_AGE_MS
-    this.#mostClaimed = isLate
-      ? Math.max(1, Math.floor(claim.jobs.length / CLAIM_STEP))
-      : Math.min(concurrency, this.#mostClaimed * CLAIM_STEP)
+    const tookMs = performance.now() - claimedAtMs
+    const isLate = tookMs > MAX_CLAIM_AGE_MS
+    if (isLate) {
+      const asked = lanes.reduce((sum, { limit }) => sum + limit, 0)
+      this.#mostClaimed = Math.max(1, Math.floor(asked / CLAIM_STEP))
+    } else if (tookMs < MAX_CLAIM_AGE_MS / CLAIM_STEP) {
+      this.#mostClaimed = Math.min(concurrency, this.#mostClaimed * CLAIM_STEP)
+    }
     if (this.#isStopping || isLate) {
       await this.#giveBack(claim.jobs)
       return

@@ -9,6 +9,8 @@ export interface Round {
   /** What is broken, in the words of the table in docs/reliability.md. */
   title: string
   engines: readonly Engine[]
+  /** Where the short form plays it: it has four minutes in all. Absent: on all of its engines. */
+  shortOn?: readonly Engine[]
   settings: RoundSettings
   /** What differs on one engine. */
   settingsOf?: Partial<Record<Engine, RoundSettings>>

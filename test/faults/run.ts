@@ -152,7 +152,11 @@ async function main(): Promise<number> {
   const reports: RoundReport[] = []
   try {
     for (const engine of engines) {
-      for (const round of rounds.filter(({ engines: on }) => on.includes(engine))) {
+      for (const round of rounds) {
+        // One that was asked for by name is played, short or not.
+        const isWhole = form.isLong || values.round !== undefined
+        const on = isWhole ? round.engines : (round.shortOn ?? round.engines)
+        if (!on.includes(engine)) continue
         const report = await playRound(round, engine, Number(values.seed), form, mongo)
         print(report)
         reports.push(report)

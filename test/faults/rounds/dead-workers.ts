@@ -25,6 +25,7 @@ export const deadWorkers: Round = {
   name: 'dead-workers',
   title: 'all workers killed −9: what is seen of it, and when',
   engines: BOTH,
+  shortOn: [],
   settings: { pollMs: 100 },
   windows: [ALL_KILLED],
   async play(ground, { isLong }) {

@@ -51,6 +51,7 @@ export const overload: Round = {
   name: 'overload',
   title: 'ten times the load the API can take',
   engines: BOTH,
+  shortOn: [],
   settings: { pollMs: 100, leaseMs: 5_000 },
   settingsOf: { mongo: SLOW_STORE },
   windows: [REFUSED, ACCEPTED],

@@ -8,7 +8,7 @@ import { keepLoaded } from '../work-load.ts'
 const WORKERS = 3
 const KILL_EVERY_MS = [500, 3_000] as const
 /** The stand-in for MongoDB takes some 10 ms for each write. */
-const SHORT_JOBS = { sqlite: 14_000, mongo: 2_000 }
+const SHORT_JOBS = { sqlite: 16_000, mongo: 400 }
 /** In the long form the load is what the time allows, but no more than memory does. */
 const LONG_JOBS = { sqlite: 500_000, mongo: 50_000 }
 const WORKER_KILLED = 'a worker killed with attempts in hand'

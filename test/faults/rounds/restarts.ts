@@ -39,6 +39,7 @@ export const restarts: Round = {
   name: 'restarts',
   title: 'rolling restarts; SIGTERM under load',
   engines: BOTH,
+  shortOn: ['sqlite'],
   settings: { leaseMs: 2_000, sweepMs: 250, pollMs: 100, env: { WORKER_CONCURRENCY: '32' } },
   settingsOf: { mongo: SLOW_STORE },
   windows: [UNDER_LOAD, ONLY_WORKER, API_UNDER_LOAD, GIVEN_BACK],

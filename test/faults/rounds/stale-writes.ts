@@ -35,6 +35,7 @@ export const staleWrites: Round = {
   name: 'stale-writes',
   title: 'worker frozen with a sweep or results in hand, thawed amid the next attempt',
   engines: BOTH,
+  shortOn: ['sqlite'],
   settings: { leaseMs: LEASE_MS, sweepMs: SWEEP_MS, pollMs: 50 },
   windows: [STALE_RESULTS, BROKEN_OFF],
   // Elsewhere nothing holds a sweeper still between its look and its write.

@@ -67,8 +67,6 @@ export async function startApi(config: Config): Promise<string> {
   }
   const reports = new FigureReports(store, figures, log)
   reports.start()
-  log.info({ url, localMode, allowedTargets, publicUrl }, 'api.listening')
-
   closeWithGrace({ delay: CLOSE_DEADLINE_MS * 2 }, async ({ err, signal }) => {
     if (err) log.fatal({ err }, 'api.crashed')
     await closeApp(app, log)
@@ -78,6 +76,8 @@ export async function startApi(config: Config): Promise<string> {
     await store.close()
     await flushLog(log)
   })
+  // Only now: whoever reads this may ask us to stop.
+  log.info({ url, localMode, allowedTargets, publicUrl }, 'api.listening')
   return url
 }
 

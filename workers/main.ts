@@ -32,9 +32,6 @@ export async function startWorker(config: Config): Promise<string> {
           log,
         })
   worker.start()
-  const allowedTargets = config.ALLOWED_TARGETS ?? []
-  log.info({ workerId, version: VERSION, allowedTargets, url: port?.url }, 'worker.started')
-
   const delay = config.SHUTDOWN_GRACE + 2 * SETTLE_DEADLINE_MS
   closeWithGrace({ delay }, async ({ err, signal }) => {
     isStopping = true
@@ -46,5 +43,8 @@ export async function startWorker(config: Config): Promise<string> {
     await store.close()
     await flushLog(log)
   })
+  // Only now: whoever reads this may ask us to stop.
+  const allowedTargets = config.ALLOWED_TARGETS ?? []
+  log.info({ workerId, version: VERSION, allowedTargets, url: port?.url }, 'worker.started')
   return workerId
 }

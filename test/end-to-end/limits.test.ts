@@ -10,7 +10,7 @@ import { until } from '../support/until.ts'
  * What every run has the time for: MongoDB's stand-in takes some 10 ms for each write. LIMITS_JOBS=2000
  * is what is promised.
  */
-const [SQLITE_JOBS, MONGO_JOBS] = [1_000, 200]
+const [SQLITE_JOBS, MONGO_JOBS] = [1_000, 100]
 const JOBS = {
   sqlite: Number(process.env.LIMITS_JOBS ?? SQLITE_JOBS),
   mongo: Number(process.env.LIMITS_JOBS ?? MONGO_JOBS),

@@ -22,7 +22,7 @@ const CROWD = {
   mongo: Number(process.env.SCHEDULES ?? MONGO_CROWD),
 }
 /** Schedules of one second, and workers killed meanwhile. */
-const KILLED = { sqlite: { schedules: 100, kills: 8 }, mongo: { schedules: 30, kills: 5 } }
+const KILLED = { sqlite: { schedules: 100, kills: 4 }, mongo: { schedules: 30, kills: 5 } }
 
 describe.each(ENGINES)('on %s', (engine) => {
   let posthorn: Deployment

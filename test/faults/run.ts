@@ -10,8 +10,8 @@ import { type Form, type Round, windowsOf } from './round.ts'
 import { ROUNDS } from './rounds.ts'
 
 const DEFAULT_SETTINGS = { leaseMs: 2_000, sweepMs: 250, pollMs: 100 }
-/** What a shared machine may add to a promise in milliseconds. */
-const NOISE_MS = 1_000
+/** What a shared machine, and a store that takes 10 ms for each write, may add to D4. */
+const NOISE_MS = 5_000
 const DEFAULT_MINUTES = 3
 const USAGE = `npm run test:faults -- [--short] [--store sqlite|mongo] [--minutes n] [--seed s]
                        [--round name]... [--json file]

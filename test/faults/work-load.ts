@@ -6,8 +6,8 @@ import type { Accepted, WorkRequest } from './work-client.ts'
 export interface Load {
   /** At most so many. */
   jobs: number
-  /** Looked at between batches. */
-  isOver(): boolean
+  /** Looked at between batches, with what was accepted so far. */
+  isOver(acceptedCount: number): boolean
   /** For each job; else mixed by the dice. */
   workOf?(index: number): WorkRequest
 }
@@ -26,7 +26,7 @@ export async function keepLoaded(ground: Ground, load: Load): Promise<Accepted[]
   const accepted: Accepted[] = []
   const answered = countAnswered(ground)
   const looks: Promise<unknown>[] = []
-  while (accepted.length < load.jobs && !load.isOver()) {
+  while (accepted.length < load.jobs && !load.isOver(accepted.length)) {
     const size = Math.min(BATCH, load.jobs - accepted.length)
     const from = accepted.length
     // One by one and in batches: both doors are in use.

@@ -27,6 +27,7 @@ export const clocks: Round = {
   name: 'clocks',
   title: 'clock wrong by 24 h, or jumping by 2 h',
   engines: BOTH,
+  shortOn: ['sqlite'],
   settings: { leaseMs: 2_000, sweepMs: 200, pollMs: 50, env: { WORKER_CONCURRENCY: '32' } },
   settingsOf: { mongo: SLOW_STORE },
   // Met only where the library is; the round itself looks whether it was.

@@ -25,6 +25,7 @@ export const resultsInHand: Round = {
   name: 'results-in-hand',
   title: 'store away while answers come in',
   engines: BOTH,
+  shortOn: ['sqlite'],
   settings: { leaseMs: LEASE_MS, sweepMs: 250, pollMs: 50 },
   windows: [IN_HAND],
   async play(ground, { isLong }) {

@@ -14,7 +14,7 @@ const CANONICAL = /^(0s|\d{4}-.*)$/
 const MAX_RESULT_BYTES = 65_536
 const DEADLINE_MS = 300_000
 /** A job in a batch takes all of them in every field; elsewhere one in so many must do. */
-const SHARE = { sqlite: 4, mongo: 8 }
+const SHARE = 8
 
 describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   let site: Site
@@ -108,7 +108,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
     const target = targetOf(operation)
     for (const place of operation.places) {
       const isTop = place.at.length === 0 || RAW.has(String(place.at[0]))
-      const values = someFor(place, SHARE[engine])
+      const values = someFor(place, SHARE)
       for (const [, json] of [...values, ...(isTop ? DEEP_JSON : [])]) {
         const path = await target.path()
         const answer = await site.ask(operation.method, path, bodyWith(place, json))

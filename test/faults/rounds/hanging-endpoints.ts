@@ -34,7 +34,7 @@ export const hangingEndpoints: Round = {
   name: 'hanging-endpoints',
   title: 'one endpoint that hangs, then two, with a backlog each',
   engines: BOTH,
-  shortOn: ['sqlite'],
+  shortOn: [],
   settings: { pollMs: 100, leaseMs: 5_000, env: { WORKER_CONCURRENCY: `${CONCURRENCY.sqlite}` } },
   settingsOf: { mongo: SLOW_STORE },
   windows: [ONE_HANGS, TWO_HANG],

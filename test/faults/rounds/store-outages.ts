@@ -39,6 +39,7 @@ export const storeOutages: Round = {
   name: 'store-outages',
   title: 'store killed, slowed, cut off; the lock held; an answer lost',
   engines: BOTH,
+  shortOn: ['sqlite'],
   settings: { leaseMs: 2_000, sweepMs: 250, pollMs: 100 },
   settingsOf: { mongo: SLOW_STORE },
   windows: [REFUSED],

@@ -7,8 +7,8 @@ import { type ReceivedRequest, type Receiver, startReceiver } from '../support/r
 import { until } from '../support/until.ts'
 
 /**
- * What every run has the time for: MongoDB's stand-in takes some 10 ms for each write. LIMITS_JOBS=2000
- * is what is promised.
+ * What every run has the time for: MongoDB's stand-in takes some 10 ms for each write.
+ * LIMITS_JOBS=2000 is what is promised.
  */
 const [SQLITE_JOBS, MONGO_JOBS] = [1_000, 100]
 const JOBS = {

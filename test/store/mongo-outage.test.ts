@@ -1,7 +1,18 @@
 // The MongoDB store when the server is slow, cut off, or takes a write and its answer is lost.
 import { randomBytes } from 'node:crypto'
-import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest'
+import { MongoClient } from 'mongodb'
+import {
+  afterAll,
+  afterEach,
+  beforeAll,
+  describe,
+  expect,
+  inject,
+  it,
+  onTestFinished,
+} from 'vitest'
 import { openMongoStore } from '../../src/store/mongo/mongo-store.ts'
+import { run, startDeadline } from '../../src/store/mongo/run-command.ts'
 import { type Store, type StoreSettings, StoreUnavailable } from '../../src/store/store.ts'
 import {
   addEndpoint,
@@ -19,6 +30,7 @@ import { until } from '../support/until.ts'
 /** The deadline of a verb, and what a busy machine may add. */
 const DEADLINE_MS = 3_000 + 1_000
 const LEASE_MS = 60_000
+const LONGER_THAN_SOCKET_BUFFERS = 12_000_000
 
 const encryptionKeys = [randomBytes(32)]
 const SETTINGS: StoreSettings = {
@@ -76,6 +88,18 @@ describe('a store whose server can be cut off', () => {
     for (const result of results) {
       expect(result).toMatchObject({ status: 'rejected', reason: { name: 'StoreUnavailable' } })
     }
+  })
+
+  it('says unavailable when the connection breaks amid a write', async () => {
+    const client = await MongoClient.connect(proxy.url, { retryWrites: false })
+    onTestFinished(() => client.close())
+    const collection = client.db().collection('writes')
+    await collection.insertOne({ note: 'the connection is open' })
+    proxy.stopReading()
+    const note = 'x'.repeat(LONGER_THAN_SOCKET_BUFFERS)
+    const written = run(startDeadline(), () => collection.insertOne({ note }))
+    setTimeout(proxy.cut, 500)
+    await expect(written).rejects.toThrow('MongoDB did not carry out a command')
   })
 
   it('a job whose insert was not answered is stored once, and told as inserted', async () => {

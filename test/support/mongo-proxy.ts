@@ -2,6 +2,7 @@
 // at the right moment by itself.
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { databaseUrl } from './mongo.ts'
 import { freePort } from './secantus.ts'
 
@@ -12,9 +13,11 @@ export interface MongoProxy {
   cut(): void
   /** Takes everything and answers nothing. */
   stall(): void
+  /** Reads no further byte of what is being sent. */
+  stopReading(): void
   /** Holds every answer back for so long. */
   slow(delayMs: number): void
-  /** Lets everything through again; what was stalled stays lost. */
+  /** Lets new connections through again; those that were stalled stay silent. */
   mend(): void
   /** The next request that holds this text reaches the server, and its connection then ends. */
   loseAnswerTo(text: string): void
@@ -44,6 +47,23 @@ export async function startMongoProxy(targetUrl: string): Promise<MongoProxy> {
     if (mode === 'cut') return client.destroy()
     const upstream = connect(target)
     let isLosing = false
+    let isBlackHole = false
+    let sent = Promise.resolve()
+
+    /** Whether these bytes get through; a connection that lost some carries no others any more. */
+    const getsThrough = () => {
+      if (mode === 'stalled') isBlackHole = true
+      return !isBlackHole
+    }
+    /** In the order in which they came, whatever the delay is by now. */
+    const answer = (chunk: Buffer) => {
+      const dueAtMs = performance.now() + delayMs
+      sent = sent.then(async () => {
+        const leftMs = dueAtMs - performance.now()
+        if (leftMs > 0) await sleep(leftMs)
+        client.write(chunk)
+      })
+    }
     for (const socket of [client, upstream]) {
       sockets.add(socket)
       socket.setNoDelay(true)
@@ -56,7 +76,7 @@ export async function startMongoProxy(targetUrl: string): Promise<MongoProxy> {
       })
     }
     client.on('data', (chunk) => {
-      if (mode === 'stalled') return
+      if (!getsThrough()) return
       if (loseNext !== null && chunk.includes(loseNext)) {
         loseNext = null
         isLosing = true
@@ -64,13 +84,8 @@ export async function startMongoProxy(targetUrl: string): Promise<MongoProxy> {
       upstream.write(chunk)
     })
     upstream.on('data', (chunk) => {
-      if (mode === 'stalled') return
-      if (!isLosing) {
-        // One delay for all keeps the order: timers of one length fire as they were set.
-        if (delayMs > 0) setTimeout(() => client.write(chunk), delayMs)
-        else client.write(chunk)
-        return
-      }
+      if (!getsThrough()) return
+      if (!isLosing) return answer(chunk)
       lostAnswers += 1
       if (cutsAfterNext) cut()
       else client.destroy()
@@ -85,6 +100,9 @@ export async function startMongoProxy(targetUrl: string): Promise<MongoProxy> {
     cut,
     stall() {
       mode = 'stalled'
+    },
+    stopReading() {
+      for (const socket of sockets) socket.pause()
     },
     slow(forMs) {
       delayMs = forMs

@@ -7,6 +7,8 @@ import { StoreUnavailable } from '../store.ts'
 export const VERB_DEADLINE_MS = 3_000
 
 const DUPLICATE_KEY = 11_000
+/** EPIPE, ECONNRESET and their like, and a stream that is closed already. */
+const NETWORK_CODE = /^(E(?!RR_)|ERR_STREAM_)/
 
 export interface Deadline {
   leftMs(): number
@@ -71,7 +73,12 @@ function asOurs(error: unknown): unknown {
     return isOnlyDuplicateKeys(error) ? error : unavailable(error)
   }
   if (isDuplicateKey(error)) return error
-  return error instanceof MongoError ? unavailable(error) : error
+  return error instanceof MongoError || isNetworkError(error) ? unavailable(error) : error
+}
+
+/** The driver wraps what breaks while it reads, but not what breaks while it writes. */
+function isNetworkError(error: unknown): error is Error {
+  return error instanceof Error && 'code' in error && NETWORK_CODE.test(String(error.code))
 }
 
 function unavailable(cause: Error): StoreUnavailable {

@@ -139,17 +139,21 @@ export async function openGround(
   }
 
   async function drained(deadlineMs = DRAIN_DEADLINE_MS): Promise<void> {
+    let quietLooks = 0
     await until(async () => {
       const answers = await Promise.all(
         history.endpoints.map(({ name }) => client.request('GET', `/endpoints/${name}`)),
       )
-      return answers.every(
+      const isQuiet = answers.every(
         (answer) =>
           answer !== null &&
           (answer.status === 404 ||
             (answer.status === 200 &&
               answer.body.counts.queued + answer.body.counts.running === 0)),
       )
+      quietLooks = isQuiet ? quietLooks + 1 : 0
+      // MongoDB counts the two one after the other, and a job may pass between them unseen.
+      return quietLooks === 2
     }, deadlineMs)
   }
 

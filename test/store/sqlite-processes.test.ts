@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 import { addEndpoint, enqueueMany } from '../contract/fixtures.ts'
 import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
@@ -10,7 +10,9 @@ import type { Claimed } from './claimer.ts'
 
 const WORKER_COUNT = 4
 const JOB_COUNT = 2_000
+const LOOKS = 5_000
 const CLAIMER = join(import.meta.dirname, 'claimer.ts')
+const JUGGLER = join(import.meta.dirname, 'juggler.ts')
 
 const place = useStore('sqlite', { encryptionKeys: null })
 
@@ -34,4 +36,25 @@ test('four workers and an API share one file: each job is claimed once and settl
   const [counts] = await store.countJobs([endpoint])
   expect(counts).toEqual({ queued: JOB_COUNT - jobIds.length, running: 0, more: false })
   await until(() => workers.every((worker) => worker.threadId === -1))
+})
+
+test('a job that is claimed and given back meanwhile is always in one of the counts', async () => {
+  const { store } = place
+  const endpoint = await addEndpoint(store)
+  await enqueueMany(store, endpoint, 1)
+  const path = place.url.slice('sqlite:'.length)
+  const juggler = new Worker(JUGGLER, { workerData: { path, endpoint } })
+  onTestFinished(async () => {
+    await juggler.terminate()
+  })
+  const seen = { queued: 0, running: 0 }
+  for (let look = 0; look < LOOKS; look++) {
+    const [counts] = await store.countJobs([endpoint])
+    const [stats] = await store.statsOf([endpoint])
+    expect(counts).toMatchObject({ queued: 1 - (counts?.running ?? 0) })
+    expect(stats).toMatchObject({ queued: 1 - (stats?.running ?? 0) })
+    seen.queued += counts?.queued ?? 0
+    seen.running += counts?.running ?? 0
+  }
+  expect(Math.min(seen.queued, seen.running)).toBeGreaterThan(LOOKS / 50)
 })

@@ -55,13 +55,17 @@ const RESEAL = 'update endpoints set headers = ?, secrets = ? where name = ? and
 
 export const COUNT_CLAIMABLE = `
 select count(*) as count from (
-  select 1 from jobs where state = 'queued' and held = 0 and endpoint = ? limit ${MAX_COUNT + 1})`
+  select 1 from jobs where state = 'queued' and held = 0 and endpoint = ?1 limit ${MAX_COUNT + 1})`
 export const COUNT_HELD = `
 select count(*) as count from (
-  select 1 from jobs where held = 1 and endpoint = ? limit ${MAX_COUNT + 1})`
+  select 1 from jobs where held = 1 and endpoint = ?1 limit ${MAX_COUNT + 1})`
 export const COUNT_RUNNING = `
 select count(*) as count from (
-  select 1 from jobs where state = 'running' and endpoint = ? limit ${MAX_COUNT + 1})`
+  select 1 from jobs where state = 'running' and endpoint = ?1 limit ${MAX_COUNT + 1})`
+
+/** One statement, so one moment: a job that is claimed meanwhile is in one of the counts. */
+const COUNT_JOBS = `
+select (${COUNT_CLAIMABLE}) as claimable, (${COUNT_HELD}) as held, (${COUNT_RUNNING}) as running`
 
 export function putEndpoint(
   database: Database,
@@ -208,15 +212,22 @@ export function countJobs(database: Database, names: string[]): Promise<Endpoint
   return database.connection.read(() => names.map((name) => countOne(database, name)))
 }
 
-function countOne({ connection }: Database, name: string): EndpointCounts {
-  const count = (sql: string) => connection.statement(sql).get(name)?.count as number
-  const queued = count(COUNT_CLAIMABLE) + count(COUNT_HELD)
-  const running = count(COUNT_RUNNING)
+function countOne(database: Database, name: string): EndpointCounts {
+  const { claimable, held, running } = countRow(database, name)
+  const queued = claimable + held
   return {
     queued: Math.min(queued, MAX_COUNT),
     running: Math.min(running, MAX_COUNT),
     more: queued > MAX_COUNT || running > MAX_COUNT,
   }
+}
+
+/** Of each at most MAX_COUNT + 1. */
+export function countRow({ connection }: Database, name: string) {
+  return connection.statement(COUNT_JOBS).get(name) as Record<
+    'claimable' | 'held' | 'running',
+    number
+  >
 }
 
 export function findRow({ connection }: Database, name: string): EndpointRow | null {

@@ -5,7 +5,7 @@ import type { EndpointStats } from '../records.ts'
 import { MAX_COUNT } from '../store.ts'
 import { ABOVE_ALL, NEXT_PRIORITY } from './claim.ts'
 import type { Database } from './database.ts'
-import { COUNT_CLAIMABLE, COUNT_HELD, COUNT_RUNNING } from './endpoints.ts'
+import { countRow } from './endpoints.ts'
 import { UNSUCCESSFUL } from './guards.ts'
 
 /** Names in one call: each may cost 50,000 index entries, a few milliseconds. */
@@ -36,13 +36,13 @@ export async function statsOf(database: Database, names: string[]): Promise<Endp
 }
 
 function statsOfOne(database: Database, name: string): EndpointStats {
-  const count = (sql: string) => database.connection.statement(sql).get(name)?.count as number
+  const { claimable, held, running } = countRow(database, name)
   const { due, oldestDueAt } = dueOf(database, name)
   const figures = {
-    queued: count(COUNT_CLAIMABLE) + count(COUNT_HELD),
+    queued: claimable + held,
     due,
-    running: count(COUNT_RUNNING),
-    dead: count(COUNT_DEAD),
+    running,
+    dead: database.connection.statement(COUNT_DEAD).get(name)?.count as number,
   }
   return {
     queued: Math.min(figures.queued, MAX_COUNT),

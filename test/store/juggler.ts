@@ -1,0 +1,19 @@
+// A thread of test/store/sqlite-processes.test.ts: claims the only job and gives it back, again and
+// again, until it is ended.
+import { workerData } from 'node:worker_threads'
+import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
+
+const DAY_MS = 86_400_000
+
+const { path, endpoint } = workerData as Record<'path' | 'endpoint', string>
+const store = await openSqliteStore(path, {
+  retentionMs: DAY_MS,
+  retentionDeadMs: DAY_MS,
+  encryptionKeys: null,
+  warn: () => {},
+})
+const holder = { workerId: 'juggler', leaseMs: DAY_MS, pulls: false }
+for (;;) {
+  const { jobs } = await store.claim([{ endpoint, limit: 1 }], 1, holder)
+  await store.release(jobs)
+}

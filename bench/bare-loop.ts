@@ -1,42 +1,21 @@
-// What delivery costs with no queue at all: sign and send, 50 connections. Argument: the sink's
-// port.
-import { Agent, request } from 'undici'
-import { newSecret } from '../src/endpoint/endpoint.ts'
+// What delivery costs with no queue at all: sign and send, 50 connections. Arguments: the sink's
+// URL, how many.
 import { newJobId } from '../src/job/job-id.ts'
-import { signatureHeader } from '../src/webhook/signature.ts'
+import { createSender } from './deliver.ts'
 import { CONNECTIONS, PAYLOAD } from './load.ts'
 
-const [port, count] = process.argv.slice(2).map(Number)
-const agent = new Agent({ connections: CONNECTIONS, pipelining: 1 })
-const secrets = [newSecret()]
-const body = Buffer.from(PAYLOAD)
-let left = count as number
+const [url, amount] = process.argv.slice(2) as [string, string]
+const sender = createSender(url)
+const count = Number(amount)
+let left = count
 
 async function sendUntilDone(): Promise<void> {
-  while (left-- > 0) {
-    const id = newJobId(Date.now())
-    const timestamp = Math.floor(Date.now() / 1000)
-    const { body: answer } = await request(`http://127.0.0.1:${port}/`, {
-      dispatcher: agent,
-      method: 'POST',
-      headers: {
-        'content-type': 'application/json',
-        'webhook-id': id,
-        'webhook-timestamp': String(timestamp),
-        'webhook-signature': signatureHeader(secrets, id, timestamp, body),
-      },
-      body,
-    })
-    await answer.dump()
-  }
+  while (left-- > 0) await sender.send(newJobId(Date.now()), PAYLOAD)
 }
 
+const before = process.cpuUsage()
 await Promise.all(Array.from({ length: CONNECTIONS }, sendUntilDone))
-process.send?.({ cpuUs: cpuUs() / (count as number) })
-await agent.close()
+const { user, system } = process.cpuUsage(before)
+process.send?.({ cpuUs: (user + system) / count })
+await sender.close()
 process.disconnect?.()
-
-function cpuUs(): number {
-  const { user, system } = process.cpuUsage()
-  return user + system
-}

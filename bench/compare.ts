@@ -1,0 +1,98 @@
+// Pairs of measurements in one run: what a noisy machine can be asked.
+import { type Bench, type Result, type Spread, spread } from './row.ts'
+
+export interface Sample {
+  /** In the unit of its side. */
+  value: number
+  /** CPU of each process, microseconds per job. */
+  cpuUs?: Record<string, number>
+}
+
+export interface Side {
+  /** With its version and its settings, where it has some. */
+  name: string
+  /** `every commit`, `every second` or `none`. */
+  durability: string
+  measure(): Promise<Sample>
+}
+
+export interface Sides {
+  unit: string
+  ours: SideSummary
+  theirs: SideSummary
+}
+
+export interface SideSummary {
+  name: string
+  value: Spread
+  /** Medians, microseconds per job, by process. */
+  cpuUs: Record<string, number>
+}
+
+export interface Terms {
+  row: string
+  what: string
+  /** Of both values, such as `jobs/s` or `ms`. */
+  unit: string
+  better: 'more' | 'less'
+  mustReach: number | null
+  aim: number | null
+}
+
+/** ABBA: the order changes with each pair, so that a machine that slows down favours nobody. */
+export async function compare(
+  { pairs, say }: Bench,
+  terms: Terms,
+  ours: Side,
+  theirs: Side,
+): Promise<Result> {
+  const samples: { ours: Sample; theirs: Sample }[] = []
+  for (let i = 0; i < pairs; i++) {
+    const isOursFirst = i % 2 === 0
+    const first = await (isOursFirst ? ours : theirs).measure()
+    const second = await (isOursFirst ? theirs : ours).measure()
+    const pair = isOursFirst ? { ours: first, theirs: second } : { ours: second, theirs: first }
+    samples.push(pair)
+    const { unit } = terms
+    say(
+      `  ${i + 1}/${pairs} ${terms.row}: ${ours.name} ${shown(pair.ours.value)} ${unit}, ` +
+        `${theirs.name} ${shown(pair.theirs.value)} ${unit}, ` +
+        `ratio ${(pair.ours.value / pair.theirs.value).toFixed(2)}`,
+    )
+  }
+  const kept = samples.slice(1)
+  const { unit, ...rest } = terms
+  return {
+    ...rest,
+    against: theirs.name,
+    durability: [ours.durability, theirs.durability],
+    ratio: spread(kept.map((pair) => pair.ours.value / pair.theirs.value)),
+    sides: {
+      unit,
+      ours: summaryOf(
+        ours.name,
+        kept.map((pair) => pair.ours),
+      ),
+      theirs: summaryOf(
+        theirs.name,
+        kept.map((pair) => pair.theirs),
+      ),
+    },
+    delivery: null,
+    notes: [],
+  }
+}
+
+function summaryOf(name: string, samples: Sample[]): SideSummary {
+  const processes = Object.keys(samples[0]?.cpuUs ?? {})
+  return {
+    name,
+    value: spread(samples.map(({ value }) => value)),
+    cpuUs: Object.fromEntries(
+      processes.map((one) => [one, spread(samples.map(({ cpuUs }) => cpuUs?.[one] ?? 0)).median]),
+    ),
+  }
+}
+
+export const shown = (value: number) =>
+  value >= 100 ? String(Math.round(value)) : String(Number(value.toPrecision(3)))

@@ -1,0 +1,37 @@
+// One signed POST, as every sender of the benchmark makes it: ours has its own way in src/webhook.
+import { Agent, request } from 'undici'
+import { newSecret } from '../src/endpoint/endpoint.ts'
+import { signatureHeader } from '../src/webhook/signature.ts'
+import { CONNECTIONS } from './load.ts'
+
+export interface Sender {
+  /** @param id of the job: the sink counts by it */
+  send(id: string, body: Buffer | string): Promise<void>
+  close(): Promise<void>
+}
+
+/** Throws when the answer is not 200. */
+export function createSender(url: string): Sender {
+  const agent = new Agent({ connections: CONNECTIONS, pipelining: 1 })
+  const secrets = [newSecret()]
+  return {
+    async send(id, text) {
+      const body = Buffer.from(text)
+      const timestamp = Math.floor(Date.now() / 1000)
+      const { statusCode, body: answer } = await request(url, {
+        dispatcher: agent,
+        method: 'POST',
+        headers: {
+          'content-type': 'application/json',
+          'webhook-id': id,
+          'webhook-timestamp': String(timestamp),
+          'webhook-signature': signatureHeader(secrets, id, timestamp, body),
+        },
+        body,
+      })
+      await answer.dump()
+      if (statusCode !== 200) throw new Error(`the sink answered ${statusCode}`)
+    },
+    close: () => agent.close(),
+  }
+}

@@ -1,0 +1,101 @@
+// Posthorn under measurement: processes as a user starts them, asked through the API alone.
+import { join } from 'node:path'
+import { ENDPOINT, JOB_BODY } from './load.ts'
+import { type Child, cpuUsOf, nextMessage, startChild, stopChild } from './processes.ts'
+
+const CLI = '../cli/posthorn.ts'
+const MAX_BATCH = 1_000
+/** Requests of batches under way at once: two, so that the API is never without one. */
+const BATCH_REQUESTS = 2
+
+export interface Posthorn {
+  apiUrl: string
+  api: Child
+  workers: Child[]
+  /** Another worker; resolves when it is up. */
+  startWorker(): Promise<Child>
+  /** Throws with the answer's text unless it is a 2xx. */
+  ask(method: string, path: string, body?: string): Promise<unknown>
+  /** An endpoint at the sink. */
+  register(name: string, settings: object): Promise<void>
+  /** Jobs by POST /jobs/batch, 1,000 at once. */
+  enqueue(count: number, endpoint?: string): Promise<void>
+  /** CPU so far, microseconds: of the API, and of all workers together. */
+  cpuUs(): { api: number; worker: number }
+  /** Stops all; the commands that the store was given by each side. */
+  stop(): Promise<{ api: number; worker: number }>
+}
+
+export interface PosthornSettings {
+  storeUrl: string
+  /** For logs. */
+  folder: string
+  workers?: number
+  env?: NodeJS.ProcessEnv
+}
+
+export async function startPosthorn(settings: PosthornSettings): Promise<Posthorn> {
+  const { storeUrl, folder, workers: workerCount = 1 } = settings
+  const env = {
+    ...{ STORE_URL: storeUrl, PORT: '0', LOG_LEVEL: 'info', API_KEYS: '' },
+    ...{ WORKER_CONCURRENCY: '100', ...settings.env },
+  }
+  let logs = 0
+  const start = (command: string) => {
+    logs += 1
+    const logPath = join(folder, `${command}-${Date.now()}-${logs}.log`)
+    return startChild(CLI, [command], { env, logPath })
+  }
+  const api = start('api')
+  const apiUrl: string = (await nextMessage(api)).url
+  const workers: Child[] = []
+
+  async function ask(method: string, path: string, body?: string): Promise<unknown> {
+    const answer = await fetch(`${apiUrl}${path}`, {
+      method,
+      ...(body === undefined ? {} : { body, headers: { 'content-type': 'application/json' } }),
+    })
+    const text = await answer.text()
+    if (!answer.ok) throw new Error(`${method} ${path} was answered by ${answer.status}: ${text}`)
+    return text === '' ? null : JSON.parse(text)
+  }
+
+  async function startWorker(): Promise<Child> {
+    const worker = start('worker')
+    await nextMessage(worker)
+    workers.push(worker)
+    return worker
+  }
+
+  for (let i = 0; i < workerCount; i++) await startWorker()
+  return {
+    ...{ apiUrl, api, workers, ask, startWorker },
+    async register(name, endpoint) {
+      await ask('PUT', `/endpoints/${name}`, JSON.stringify(endpoint))
+    },
+    async enqueue(count, endpoint = ENDPOINT) {
+      const job = JOB_BODY.replace(`"${ENDPOINT}"`, JSON.stringify(endpoint))
+      let left = count
+      async function postUntilDone(): Promise<void> {
+        while (left > 0) {
+          const size = Math.min(MAX_BATCH, left)
+          left -= size
+          await ask('POST', '/jobs/batch', `{"jobs":[${Array(size).fill(job).join(',')}]}`)
+        }
+      }
+      await Promise.all(Array.from({ length: BATCH_REQUESTS }, postUntilDone))
+    },
+    cpuUs: () => ({
+      api: cpuUsOf(api),
+      worker: workers.reduce((sum, worker) => sum + cpuUsOf(worker), 0),
+    }),
+    async stop() {
+      const ended = await Promise.all(workers.map(stopChild))
+      const { storeCommands = 0 } = await stopChild(api)
+      return {
+        api: storeCommands,
+        worker: ended.reduce((sum, { storeCommands: count = 0 }) => sum + count, 0),
+      }
+    },
+  }
+}

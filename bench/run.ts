@@ -1,0 +1,121 @@
+// npm run bench: plays the rows and writes what was measured.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { cpus, tmpdir, totalmem } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { shown } from './compare.ts'
+import { type Bench, isMet, type Result, type StoreEngine } from './row.ts'
+import { ROWS } from './rows.ts'
+import { stopStores } from './stores.ts'
+
+const USAGE = `npm run bench -- [row]... [--store sqlite|mongo] [--pairs n] [--scale x] [--json file]
+
+${ROWS.map(({ name, title }) => `  ${name.padEnd(12)} ${title}`).join('\n')}
+
+  --store    one store only, where a row has both
+  --pairs    of each comparison, 6 by default; the first is dropped
+  --scale    of all amounts, 1 by default: 0.05 tries a row in seconds
+  --json     adds what was measured to this file, for bench/report.ts`
+
+/** What --json writes. */
+export interface RunReport {
+  date: string
+  machine: string
+  command: string
+  results: Result[]
+}
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      store: { type: 'string' },
+      pairs: { type: 'string', default: '6' },
+      scale: { type: 'string', default: '1' },
+      json: { type: 'string' },
+      help: { type: 'boolean', default: false },
+    },
+  })
+  const rows = ROWS.filter(({ name }) => positionals.length === 0 || positionals.includes(name))
+  const unknown = positionals.filter((word) => !ROWS.some(({ name }) => name === word))
+  const stores = (['sqlite', 'mongo'] as const).filter(
+    (engine) => values.store === undefined || values.store === engine,
+  ) satisfies StoreEngine[]
+  const [pairs, scale] = [Number(values.pairs), Number(values.scale)]
+  const isWrong = unknown.length > 0 || stores.length === 0 || !(pairs >= 2) || !(scale > 0)
+  if (values.help || isWrong) {
+    console.log(USAGE)
+    return values.help ? 0 : 2
+  }
+  const folder = mkdtempSync(join(tmpdir(), 'posthorn-bench-'))
+  const bench: Bench = { pairs, scale, folder, stores, say: (line) => console.error(line) }
+  const results: Result[] = []
+  let isWhole = true
+  try {
+    for (const { name, title, play } of rows) {
+      console.error(`${name}: ${title}`)
+      try {
+        const played = await play(bench)
+        for (const result of played) print(result)
+        results.push(...played)
+      } catch (error) {
+        // A server that is missing, say: the other rows can be played all the same.
+        isWhole = false
+        console.error(`✗ ${name}: ${error instanceof Error ? error.message : error}`)
+      }
+    }
+  } finally {
+    await stopStores()
+    rmSync(folder, { recursive: true, force: true })
+  }
+  if (values.json) {
+    const words = process.argv.slice(2).join(' ')
+    const report: RunReport = {
+      ...{ date: new Date().toISOString().slice(0, 10), machine: machine() },
+      ...{ command: `npm run bench -- ${words}`.trim(), results },
+    }
+    writeFileSync(values.json, `${JSON.stringify(report, null, 2)}\n`)
+  }
+  return isWhole && results.every(({ delivery }) => isExact(delivery)) ? 0 : 1
+}
+
+/** Every job that was accepted arrived, none twice. */
+function isExact(delivery: Result['delivery']): boolean {
+  if (delivery === null) return true
+  const { accepted, delivered, doubles } = delivery
+  return delivered === accepted && doubles === 0
+}
+
+function print(result: Result): void {
+  const { row, what, against, ratio, better, mustReach, aim, sides, delivery, notes } = result
+  const { ours, theirs, unit } = sides
+  const bounds =
+    mustReach === null
+      ? ''
+      : ` (${better === 'more' ? 'at least' : 'at most'} ${mustReach}, aim ${aim})`
+  const { median, min, max } = ratio
+  console.log(
+    `${isMet(result) ? '✓' : '✗'} ${row} ${what} ÷ ${against}: ` +
+      `${shown(median)} (${shown(min)}–${shown(max)})${bounds}`,
+  )
+  for (const side of [ours, theirs]) {
+    const cpu = Object.entries(side.cpuUs).map(([name, us]) => `${name} ${shown(us)} µs`)
+    console.log(
+      `    ${side.name}: ${shown(side.value.median)} ${unit}; CPU per job: ${cpu.join(', ')}`,
+    )
+  }
+  if (delivery !== null) {
+    const { accepted, delivered, doubles } = delivery
+    console.log(`    ${accepted} accepted, ${delivered} delivered, ${doubles} twice`)
+  }
+  for (const note of notes) console.log(`    ${note}`)
+}
+
+function machine(): string {
+  const [{ model } = { model: 'unknown' }] = cpus()
+  const memoryGb = Math.round(totalmem() / 2 ** 30)
+  return `${cpus().length} × ${model}, ${memoryGb} GB, Node ${process.versions.node}`
+}
+
+// A row that failed may have left children behind; they end with this process.
+process.exit(await main())

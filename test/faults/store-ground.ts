@@ -1,13 +1,13 @@
 // The store of a fault run, and every way in which it can be taken away.
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { MongoClient } from 'mongodb'
 import { databaseUrl, type RunningMongo } from '../support/mongo.ts'
 import { type MongoProxy, startMongoProxy } from '../support/mongo-proxy.ts'
+import { dropDatabase, rawTextOf, rawTextOfDatabase } from '../support/raw-store.ts'
 
 /** Ends what it began. */
 export type Mend = () => Promise<void>
@@ -72,10 +72,7 @@ export function sqliteGround(isSmallDisk: boolean): StoreGround {
     ...{ apiUrl: url, workerUrl: url, filePath, workerProxy: null, apiProxy: null },
     ...{ cutOffWorkers: lock, cutOffAll: lock, slow: null, crash: null },
     fillDisk: isSmallDisk ? fillDisk : null,
-    rawText: async () =>
-      readdirSync(folder)
-        .map((name) => readFileSync(join(folder, name), 'latin1'))
-        .join('\n'),
+    rawText: async () => rawTextOf(folder),
     async remove() {
       if (isMounted) execFileSync('umount', ['-l', folder])
       isMounted = false
@@ -116,25 +113,10 @@ export async function mongoGround(server: RunningMongo): Promise<StoreGround> {
         return crashes.restart
       }),
     fillDisk: null,
-    rawText: () => withClient(url, readAll),
+    rawText: () => rawTextOfDatabase(url),
     async remove() {
-      await withClient(url, (client) => client.db().dropDatabase())
+      await dropDatabase(url)
       for (const proxy of both) await proxy.stop()
     },
   }
-}
-
-async function withClient<T>(url: string, work: (client: MongoClient) => Promise<T>): Promise<T> {
-  const client = new MongoClient(url)
-  try {
-    return await work(client)
-  } finally {
-    await client.close()
-  }
-}
-
-async function readAll(client: MongoClient): Promise<string> {
-  const collections = await client.db().collections()
-  const documents = await Promise.all(collections.map((one) => one.find().toArray()))
-  return JSON.stringify(documents)
 }

@@ -1,13 +1,13 @@
 // The stores that the contract suite is run on: each test file gets an empty one of its own.
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { MongoClient } from 'mongodb'
 import { afterAll, beforeAll, inject } from 'vitest'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store, StoreSettings } from '../../src/store/store.ts'
 import { databaseUrl } from './mongo.ts'
+import { dropDatabase, rawTextOf, rawTextOfDatabase } from './raw-store.ts'
 
 export const ENGINES = ['sqlite', 'mongo'] as const
 export type Engine = (typeof ENGINES)[number]
@@ -88,10 +88,7 @@ const GROUNDS: Record<Engine, () => Ground> = {
     const folder = mkdtempSync(join(tmpdir(), 'posthorn-store-'))
     return {
       url: () => `sqlite:${join(folder, 'posthorn.db')}`,
-      rawText: async () =>
-        readdirSync(folder)
-          .map((name) => readFileSync(join(folder, name), 'latin1'))
-          .join('\n'),
+      rawText: async () => rawTextOf(folder),
       remove: async () => rmSync(folder, { recursive: true, force: true }),
     }
   },
@@ -99,23 +96,8 @@ const GROUNDS: Record<Engine, () => Ground> = {
     const url = databaseUrl(inject('mongoUrl'), `test-${randomBytes(6).toString('hex')}`)
     return {
       url: () => url,
-      rawText: () => withClient(url, readAll),
-      remove: async () => void (await withClient(url, (client) => client.db().dropDatabase())),
+      rawText: () => rawTextOfDatabase(url),
+      remove: () => dropDatabase(url),
     }
   },
-}
-
-async function withClient<T>(url: string, work: (client: MongoClient) => Promise<T>): Promise<T> {
-  const client = new MongoClient(url)
-  try {
-    return await work(client)
-  } finally {
-    await client.close()
-  }
-}
-
-async function readAll(client: MongoClient): Promise<string> {
-  const collections = await client.db().collections()
-  const documents = await Promise.all(collections.map((one) => one.find().toArray()))
-  return JSON.stringify(documents)
 }

@@ -4,6 +4,7 @@ import type { Ground, Member } from '../ground.ts'
 import { BOTH, type Round } from '../round.ts'
 import { openGate } from '../tls-gate.ts'
 import type { Accepted } from '../work-client.ts'
+import type { Reply } from '../work-receiver.ts'
 
 const JOBS = 20
 const SHORT_REPEATS = 1
@@ -65,15 +66,8 @@ async function beforeAnswer(
   victim: Member,
   startWorker: StartWorker,
 ): Promise<Member> {
-  const killed = Promise.withResolvers<'hang'>()
-  let heldCount = 0
-  ground.receiver.answerWith(({ attempt }) => {
-    if (attempt > 1) return undefined
-    heldCount += 1
-    return killed.promise
-  })
-  const jobs = await ground.client.enqueueMany(JOBS, () => ({}))
-  await until(() => heldCount === JOBS)
+  const killed = Promise.withResolvers<Reply>()
+  const jobs = await enqueueAndHold(ground, killed.promise)
   const next = await startWorker()
   await ground.kill(victim)
   killed.resolve('hang')
@@ -89,15 +83,8 @@ async function beforeRecord(
   victim: Member,
   startWorker: StartWorker,
 ): Promise<Member> {
-  const cutOff = Promise.withResolvers<200>()
-  let heldCount = 0
-  ground.receiver.answerWith(({ attempt }) => {
-    if (attempt > 1) return undefined
-    heldCount += 1
-    return cutOff.promise
-  })
-  const jobs = await ground.client.enqueueMany(JOBS, () => ({}))
-  await until(() => heldCount === JOBS)
+  const cutOff = Promise.withResolvers<Reply>()
+  const jobs = await enqueueAndHold(ground, cutOff.promise)
   const next = await startWorker()
   const mend = await ground.store.cutOffWorkers()
   await ground.during('store_cut', 'store', async () => {
@@ -128,6 +115,19 @@ async function afterRecord(
   await ground.drained()
   expectDeliveries(ground, AFTER_RECORD, jobs, 1)
   return next
+}
+
+/** Resolves when the receiver has the first attempt of each, and holds its answer. */
+async function enqueueAndHold({ receiver, client }: Ground, reply: Promise<Reply>) {
+  let heldCount = 0
+  receiver.answerWith(({ attempt }) => {
+    if (attempt > 1) return undefined
+    heldCount += 1
+    return reply
+  })
+  const jobs = await client.enqueueMany(JOBS, () => ({}))
+  await until(() => heldCount === JOBS)
+  return jobs
 }
 
 const deliveriesOf = (ground: Ground, { id }: Accepted) =>

@@ -287,6 +287,11 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   }
 }
 
+/** Timers run before sockets: what came while this thread was busy is read first. */
 function passDeadline(attempt: AttemptInFlight): void {
+  setImmediate(passDeadlineNow, attempt)
+}
+
+function passDeadlineNow(attempt: AttemptInFlight): void {
   attempt.passDeadline()
 }

@@ -1,5 +1,8 @@
 // One attempt against a receiver that speaks HTTP properly: answers, reuse, deadlines, permission.
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
 import { createAddressPolicy } from '../../src/webhook/address-policy.ts'
 import type { WebhookRequest } from '../../src/webhook/request.ts'
 import { createSender, type Sender } from '../../src/webhook/send.ts'
@@ -219,6 +222,21 @@ describe('ending early', () => {
     expect(end.durationMs).toBeGreaterThan(290)
     expect(end.durationMs).toBeLessThan(300 + TOLERANCE_MS)
     await until(() => receiver.openConnectionCount() === 0)
+  })
+
+  it('does not happen to an answer that came while this thread was busy', async () => {
+    const server = createServer((_, answer) => {
+      answer.end('{}')
+      // The answer is on its way by then, and the deadline passes before it can be read.
+      setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 600))
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    onTestFinished(() => void server.close())
+    const { port } = server.address() as AddressInfo
+    const end = await send(`http://127.0.0.1:${port}/`, 300)
+    expect(end).toMatchObject({ outcome: 'succeeded', statusCode: 200 })
+    expect(end.durationMs).toBeGreaterThan(300)
   })
 
   it.each(['interrupted', 'cancelled', 'lost'] as const)('%s ends it at once', async (outcome) => {

@@ -1,5 +1,6 @@
-// Writes what runs of the fault suite measured into docs/reliability.md:
-// `node test/faults/report.ts RUN.json MUTANTS.json`, the files that --json of both commands made.
+// Writes what runs of the fault suite measured into docs/reliability.md, from the files that --json
+// of both commands made. A round that was played again, once what it found was mended, counts as it
+// went the last time.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Engine } from './history.ts'
@@ -75,15 +76,34 @@ function write(name: string, text: string): void {
   writeFileSync(PAGE, `${page.slice(0, from + begin.length)}\n${text}${page.slice(to)}`)
 }
 
-const [runFile, mutantsFile] = process.argv.slice(2)
-if (runFile === undefined || mutantsFile === undefined) {
-  console.error('usage: node test/faults/report.ts RUN.json MUTANTS.json')
+/** Each round once per store, in the order of the first run of it. */
+function latest(runs: RunReport[]): RoundReport[] {
+  const byRound = new Map<string, RoundReport>()
+  for (const { reports } of runs) {
+    for (const report of reports) byRound.set(`${report.engine} ${report.round}`, report)
+  }
+  return [...byRound.values()]
+}
+
+function commandLines(runs: RunReport[]): string {
+  return runs
+    .map(({ date, machine, command, mongoEngine }) => {
+      const engine = mongoEngine === null ? '' : ` MongoDB is ${mongoEngine}.`
+      return `- ${date}, ${machine}: \`${command}\`.${engine}\n`
+    })
+    .join('')
+}
+
+const files = process.argv.slice(2)
+const mutantsFile = files.pop()
+if (mutantsFile === undefined || files.length === 0) {
+  console.error('usage: node test/faults/report.ts RUN.json... MUTANTS.json')
   process.exit(2)
 }
-const run = JSON.parse(readFileSync(runFile, 'utf8')) as RunReport
+const runs = files.map((file) => JSON.parse(readFileSync(file, 'utf8')) as RunReport)
 const mutants = JSON.parse(readFileSync(mutantsFile, 'utf8')) as MutantReport[]
-const engine = run.mongoEngine === null ? '' : ` MongoDB is ${run.mongoEngine}.`
-write('run', `${run.date}, ${run.machine}: \`${run.command}\`.${engine}\n`)
-write('promises', promisesTable(run.reports))
-write('faults', faultsTable(run.reports))
+const reports = latest(runs)
+write('run', commandLines(runs))
+write('promises', promisesTable(reports))
+write('faults', faultsTable(reports))
 write('mutants', mutantsTable(mutants))

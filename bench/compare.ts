@@ -1,5 +1,5 @@
 // Pairs of measurements in one run: what a noisy machine can be asked.
-import { type Bench, type Result, type Spread, spread } from './row.ts'
+import { type Bench, type Measure, type Result, type Spread, spread } from './row.ts'
 
 export interface Sample {
   /** In the unit of its side. */
@@ -37,6 +37,8 @@ export interface Terms {
   better: 'more' | 'less'
   mustReach: number | null
   aim: number | null
+  /** What the bounds are of: a ratio, unless said otherwise. */
+  of?: Measure
 }
 
 /** ABBA: the order changes with each pair, so that a machine that slows down favours nobody. */
@@ -57,7 +59,7 @@ export async function compare(
     say(
       `  ${i + 1}/${pairs} ${terms.row}: ${ours.name} ${shown(pair.ours.value)} ${unit}, ` +
         `${theirs.name} ${shown(pair.theirs.value)} ${unit}, ` +
-        `ratio ${(pair.ours.value / pair.theirs.value).toFixed(2)}`,
+        `${terms.of ?? 'ratio'} ${measured(quotient(pair, terms.of), terms)}`,
     )
   }
   const kept = samples.slice(1)
@@ -66,7 +68,7 @@ export async function compare(
     ...rest,
     against: theirs.name,
     durability: [ours.durability, theirs.durability],
-    ratio: spread(kept.map((pair) => pair.ours.value / pair.theirs.value)),
+    ratio: spread(kept.map((pair) => quotient(pair, terms.of))),
     sides: {
       unit,
       ours: summaryOf(
@@ -83,6 +85,32 @@ export async function compare(
   }
 }
 
+/** Of a figure that stands by itself; the first sample is dropped, as of pairs. */
+export function figureOf(
+  { unit, ...terms }: Terms,
+  { name, durability }: Omit<Side, 'measure'>,
+  samples: Sample[],
+): Result {
+  const ours = summaryOf(name, samples.slice(1))
+  return {
+    ...terms,
+    ...{ of: 'figure', against: 'itself', durability: [durability, durability] },
+    ratio: ours.value,
+    sides: { unit, ours, theirs: { ...ours, name: 'itself', cpuUs: {} } },
+    ...{ delivery: null, notes: [] },
+  }
+}
+
+function quotient({ ours, theirs }: { ours: Sample; theirs: Sample }, of: Measure = 'ratio') {
+  return of === 'difference' ? ours.value - theirs.value : ours.value / theirs.value
+}
+
+/** As a person reads it: `0.92`, `+12 ms` or `84 µs`. */
+export function measured(value: number, { of = 'ratio', unit }: Pick<Terms, 'of' | 'unit'>) {
+  if (of === 'ratio') return shown(value)
+  return `${of === 'difference' && value >= 0 ? '+' : ''}${shown(value)} ${unit}`
+}
+
 function summaryOf(name: string, samples: Sample[]): SideSummary {
   const processes = Object.keys(samples[0]?.cpuUs ?? {})
   return {
@@ -95,4 +123,4 @@ function summaryOf(name: string, samples: Sample[]): SideSummary {
 }
 
 export const shown = (value: number) =>
-  value >= 100 ? String(Math.round(value)) : String(Number(value.toPrecision(3)))
+  Math.abs(value) >= 100 ? String(Math.round(value)) : String(Number(value.toPrecision(3)))

@@ -5,3 +5,5 @@ export const CONNECTIONS = 50
 export const POSTING_CONNECTIONS = 64
 export const ENDPOINT = 'sink'
 export const JOB_BODY = `{"endpoint":"${ENDPOINT}","payload":${PAYLOAD}}`
+/** What is delivered later than that is not delivered at once. */
+export const MAX_LAG_MS = 1_000

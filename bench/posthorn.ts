@@ -1,5 +1,7 @@
 // Posthorn under measurement: processes as a user starts them, asked through the API alone.
+import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { ENDPOINT, JOB_BODY } from './load.ts'
 import { type Child, cpuUsOf, nextMessage, startChild, stopChild } from './processes.ts'
 
@@ -7,6 +9,9 @@ const CLI = '../cli/posthorn.ts'
 const MAX_BATCH = 1_000
 /** Requests of batches under way at once: two, so that the API is never without one. */
 const BATCH_REQUESTS = 2
+const LOOK_INTERVAL_MS = 10
+/** MongoDB keeps none beside itself; one of a run, for processes of one store must share it. */
+const ENCRYPTION_KEY = randomBytes(32).toString('base64')
 
 export interface Posthorn {
   apiUrl: string
@@ -20,10 +25,16 @@ export interface Posthorn {
   register(name: string, settings: object): Promise<void>
   /** Jobs by POST /jobs/batch, 1,000 at once. */
   enqueue(count: number, endpoint?: string): Promise<void>
+  /** Resolves once no job of the endpoint is queued or running. */
+  untilDone(endpoint?: string): Promise<void>
   /** CPU so far, microseconds: of the API, and of all workers together. */
   cpuUs(): { api: number; worker: number }
   /** Stops all; the commands that the store was given by each side. */
   stop(): Promise<{ api: number; worker: number }>
+}
+
+interface Counted {
+  counts: { queued: number; running: number }
 }
 
 export interface PosthornSettings {
@@ -38,6 +49,7 @@ export async function startPosthorn(settings: PosthornSettings): Promise<Posthor
   const { storeUrl, folder, workers: workerCount = 1 } = settings
   const env = {
     ...{ STORE_URL: storeUrl, PORT: '0', LOG_LEVEL: 'info', API_KEYS: '' },
+    ...(storeUrl.startsWith('sqlite:') ? {} : { ENCRYPTION_KEY }),
     ...{ WORKER_CONCURRENCY: '100', ...settings.env },
   }
   let logs = 0
@@ -73,17 +85,13 @@ export async function startPosthorn(settings: PosthornSettings): Promise<Posthor
     async register(name, endpoint) {
       await ask('PUT', `/endpoints/${name}`, JSON.stringify(endpoint))
     },
-    async enqueue(count, endpoint = ENDPOINT) {
-      const job = JOB_BODY.replace(`"${ENDPOINT}"`, JSON.stringify(endpoint))
-      let left = count
-      async function postUntilDone(): Promise<void> {
-        while (left > 0) {
-          const size = Math.min(MAX_BATCH, left)
-          left -= size
-          await ask('POST', '/jobs/batch', `{"jobs":[${Array(size).fill(job).join(',')}]}`)
-        }
+    enqueue: (count, endpoint = ENDPOINT) => enqueue(ask, count, endpoint),
+    async untilDone(endpoint = ENDPOINT) {
+      for (;;) {
+        const { counts } = (await ask('GET', `/endpoints/${endpoint}`)) as Counted
+        if (counts.queued === 0 && counts.running === 0) return
+        await sleep(LOOK_INTERVAL_MS)
       }
-      await Promise.all(Array.from({ length: BATCH_REQUESTS }, postUntilDone))
     },
     cpuUs: () => ({
       api: cpuUsOf(api),
@@ -98,4 +106,17 @@ export async function startPosthorn(settings: PosthornSettings): Promise<Posthor
       }
     },
   }
+}
+
+async function enqueue(ask: Posthorn['ask'], count: number, endpoint: string): Promise<void> {
+  const job = JOB_BODY.replace(`"${ENDPOINT}"`, JSON.stringify(endpoint))
+  let left = count
+  async function postUntilDone(): Promise<void> {
+    while (left > 0) {
+      const size = Math.min(MAX_BATCH, left)
+      left -= size
+      await ask('POST', '/jobs/batch', `{"jobs":[${Array(size).fill(job).join(',')}]}`)
+    }
+  }
+  await Promise.all(Array.from({ length: BATCH_REQUESTS }, postUntilDone))
 }

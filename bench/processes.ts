@@ -60,3 +60,20 @@ export function cpuUsOf({ process: child }: Child): number {
     return 0
   }
 }
+
+/** CPU so far of a process and all below it, those that ended included, in microseconds (Linux;
+ * elsewhere 0). */
+export function cpuUsOfTree(pid: number): number {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
+    // Its own in user and system mode, then the same of the children that ended.
+    const ticks = fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0)
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ')
+    const below = children
+      .filter((child) => child !== '')
+      .map((child) => cpuUsOfTree(Number(child)))
+    return below.reduce((sum, us) => sum + us, ticks * (1_000_000 / CLOCK_TICKS_PER_SECOND))
+  } catch {
+    return 0
+  }
+}

@@ -30,6 +30,9 @@ export interface Spread {
   max: number
 }
 
+/** Ours ÷ theirs; ours − theirs, in their unit; or our own figure, set against nothing. */
+export type Measure = 'ratio' | 'difference' | 'figure'
+
 /** One line of the table. */
 export interface Result {
   row: string
@@ -37,15 +40,17 @@ export interface Result {
   against: string
   /** How durable our side is, then theirs: `every commit`, `every second`, `none`. */
   durability: [string, string]
-  /** Ours ÷ theirs, pair by pair. */
+  /** Ours ÷ theirs, pair by pair, or what `of` says. */
   ratio: Spread
+  /** What `ratio` holds. */
+  of?: Measure
   /** Which ratio is good: a speed is to be high, a cost is to be low. */
   better: 'more' | 'less'
   /** null: nothing is promised. */
   mustReach: number | null
   aim: number | null
   sides: Sides
-  /** Accepted, delivered and delivered twice over all samples of our side; null: nothing was sent. */
+  /** Over all samples of our side; null: nothing was sent. */
   delivery: DeliveryCheck | null
   notes: string[]
 }

@@ -3,12 +3,13 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { shown } from './compare.ts'
+import { measured, shown } from './compare.ts'
 import { type Bench, isMet, type Result, type StoreEngine } from './row.ts'
 import { ROWS } from './rows.ts'
 import { stopStores } from './stores.ts'
 
-const USAGE = `npm run bench -- [row]... [--store sqlite|mongo] [--pairs n] [--scale x] [--json file]
+const USAGE = `npm run bench -- [row]... [--store sqlite|mongo] [--pairs n] [--scale x]
+                    [--json file]
 
 ${ROWS.map(({ name, title }) => `  ${name.padEnd(12)} ${title}`).join('\n')}
 
@@ -89,20 +90,23 @@ function isExact(delivery: Result['delivery']): boolean {
 function print(result: Result): void {
   const { row, what, against, ratio, better, mustReach, aim, sides, delivery, notes } = result
   const { ours, theirs, unit } = sides
+  const { of = 'ratio' } = result
+  const text = (value: number) => measured(value, { of, unit })
+  const comparison = { ratio: ` ÷ ${against}`, difference: ` − ${against}`, figure: '' }[of]
   const bounds =
     mustReach === null
       ? ''
-      : ` (${better === 'more' ? 'at least' : 'at most'} ${mustReach}, aim ${aim})`
+      : ` (${better === 'more' ? 'at least' : 'at most'} ${mustReach}` +
+        `${aim === null ? '' : `, aim ${aim}`})`
   const { median, min, max } = ratio
   console.log(
-    `${isMet(result) ? '✓' : '✗'} ${row} ${what} ÷ ${against}: ` +
-      `${shown(median)} (${shown(min)}–${shown(max)})${bounds}`,
+    `${isMet(result) ? '✓' : '✗'} ${row} ${what}${comparison}: ` +
+      `${text(median)} (${shown(min)}–${shown(max)})${bounds}`,
   )
-  for (const side of [ours, theirs]) {
+  for (const side of of === 'figure' ? [ours] : [ours, theirs]) {
     const cpu = Object.entries(side.cpuUs).map(([name, us]) => `${name} ${shown(us)} µs`)
-    console.log(
-      `    ${side.name}: ${shown(side.value.median)} ${unit}; CPU per job: ${cpu.join(', ')}`,
-    )
+    const cpuText = cpu.length === 0 ? '' : `; CPU per job: ${cpu.join(', ')}`
+    console.log(`    ${side.name}: ${shown(side.value.median)} ${unit}${cpuText}`)
   }
   if (delivery !== null) {
     const { accepted, delivered, doubles } = delivery

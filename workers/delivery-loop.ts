@@ -34,8 +34,13 @@ export interface LoopParts {
 const MAX_CLAIM_AGE_MS = 1_000
 /** After a late claim the next is so many times smaller; after each that is quick it may grow. */
 const CLAIM_STEP = 2
-/** While lanes are warm, hints lead to a look this often, not each time. */
-const LOOK_INTERVAL_MS = 20
+/**
+ * While lanes are warm, hints lead to a look this often, not each time: every write of another
+ * process is a hint, and each process would look after each write of all others.
+ */
+const LOOK_INTERVAL_MS = { least: 20, most: 100 }
+/** A look that takes longer comes so much more seldom that looks take a twentieth of the time. */
+const LOOK_SHARE = 1 / 20
 const FIRST_RETRY_MS = 50
 const MAX_RETRY_MS = 1_000
 
@@ -52,6 +57,7 @@ export class DeliveryLoop {
   #isStopping = false
   #isHinted = true
   #lastLookAtMs = Number.NEGATIVE_INFINITY
+  #lookIntervalMs = LOOK_INTERVAL_MS.least
   #wake: (() => void) | null = null
   #stopHints: (() => void) | null = null
   #running: Promise<void> | null = null
@@ -124,13 +130,16 @@ export class DeliveryLoop {
     const { store } = this.#parts
     const nextAt = this.#lanes.nextAt()
     const isNews = this.#isHinted || (nextAt !== null && nextAt <= store.clock.now())
-    return isNews && (sinceLookMs >= LOOK_INTERVAL_MS || this.#lanes.isCold())
+    return isNews && (sinceLookMs >= this.#lookIntervalMs || this.#lanes.isCold())
   }
 
   async #look(): Promise<void> {
     this.#isHinted = false
     this.#lastLookAtMs = performance.now()
     await this.#lanes.look()
+    const affordableMs = (performance.now() - this.#lastLookAtMs) / LOOK_SHARE
+    const { least, most } = LOOK_INTERVAL_MS
+    this.#lookIntervalMs = Math.min(most, Math.max(least, affordableMs))
   }
 
   #untilNextLookMs(): number {

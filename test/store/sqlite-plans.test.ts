@@ -125,6 +125,11 @@ describe('query plans of the SQLite store', () => {
     expect(planOf(sql).filter((step) => step.includes(index))).toHaveLength(1)
   })
 
+  test.each([...STATEMENTS, ...WALKS])('%s is compiled once, whatever its limit', (_, sql) => {
+    // SQLite plans by the number in `limit ?`, and so plans anew whenever another is bound.
+    expect(sql).not.toMatch(/limit \?/)
+  })
+
   test('a statement without an index would be found out', () => {
     expect(planOf('select id from jobs where worker_id = ? order by result')).toEqual([
       'SCAN jobs',

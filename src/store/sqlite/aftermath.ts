@@ -26,7 +26,7 @@ export const NOTICE_BUDGET = 'select max_attempts from endpoints where name = ? 
 
 /** Parameters: the job's id, limit. */
 export const DEPENDENTS_OF = `
-select dependent from dependencies where dependency = ? order by dependent limit ?`
+select dependent from dependencies where dependency = ? order by dependent limit +?`
 export const DROP_DEPENDENT = 'delete from dependencies where dependency = ? and dependent = ?'
 
 export const CLEAR_AFTERMATH = 'update jobs set aftermath = 0 where seq = ? and aftermath = 1'

@@ -24,7 +24,7 @@ export const CLAIMABLE = `
 select seq, id, fence, payload_bytes, attempt_count, attempts_left, max_attempts, free_attempts,
   run_at, first_run_at, expires_at, timeout_ms, retry, headers, schedule_name, trace from jobs
 where ${guardOf('claim')} and endpoint = ? and priority = ?
-order by run_at limit ?`
+order by run_at limit +?`
 
 export const PAYLOAD = 'select bytes from payloads where seq = ?'
 

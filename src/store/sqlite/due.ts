@@ -8,10 +8,13 @@ import type { Database } from './database.ts'
  */
 const MAX_ENTRIES = 1_000
 
-/** Parameters: since, now, limit. */
+/** Parameters: since, now. */
 export const DUE_BETWEEN = `
 select endpoint from jobs where state = 'queued' and held = 0 and due_at > ? and due_at <= ?
-order by due_at limit ?`
+order by due_at limit ${MAX_ENTRIES}`
+
+/** A thousand rows cost more to hand over than to count. */
+export const COUNT_DUE_BETWEEN = `select count(*) as count from (${DUE_BETWEEN})`
 
 /** Each step is one seek in the index, past all jobs of one endpoint. */
 export const ALL_QUEUED = `
@@ -36,8 +39,9 @@ export function due({ connection, clock }: Database, since: number | null): Prom
   })
 
   function becameDue(after: number, now: number): string[] | null {
-    const rows = connection.statement(DUE_BETWEEN).all(after, now, MAX_ENTRIES)
-    return rows.length < MAX_ENTRIES ? distinct(rows) : null
+    const { count } = connection.statement(COUNT_DUE_BETWEEN).get(after, now) as { count: number }
+    if (count >= MAX_ENTRIES) return null
+    return distinct(connection.statement(DUE_BETWEEN).all(after, now))
   }
 
   function allQueued(): string[] {

@@ -13,7 +13,7 @@ import { guardOf } from './guards.ts'
  */
 const NAMES_PER_SWEEP = 100
 
-export const DELETING_ENDPOINTS = 'select name from endpoints where deleting = 1 limit ?'
+export const DELETING_ENDPOINTS = 'select name from endpoints where deleting = 1 limit +?'
 
 /** The next name after this one that has unfinished jobs: three seeks. */
 export const NEXT_BUSY_NAME = `
@@ -27,11 +27,11 @@ select min(name) as name from (
 export const ENDPOINT_IS_THERE = 'select 1 from endpoints where name = ?'
 
 export const CLAIMABLE_OF = `
-select seq from jobs where state = 'queued' and held = 0 and endpoint = ? limit ?`
-export const HELD_OF = 'select seq from jobs where held = 1 and endpoint = ? limit ?'
+select seq from jobs where state = 'queued' and held = 0 and endpoint = ? limit +?`
+export const HELD_OF = 'select seq from jobs where held = 1 and endpoint = ? limit +?'
 export const RUNNING_OF = `
 select seq, fence, lease_id, worker_id, claimed_at, attempt_count from jobs
-where state = 'running' and endpoint = ? limit ?`
+where state = 'running' and endpoint = ? limit +?`
 
 /** Parameters: now, purge at, message, seq. */
 export const ABANDON = `

@@ -19,7 +19,7 @@ import { sealHeaders } from './rows.ts'
 
 export const ENDPOINT_NAMED = `select ${ENDPOINT_COLUMNS} from endpoints where name = ?`
 export const ENDPOINTS_AFTER = `
-select ${ENDPOINT_COLUMNS} from endpoints where name > ? order by name limit ?`
+select ${ENDPOINT_COLUMNS} from endpoints where name > ? order by name limit +?`
 
 /** What is not named here stays: pause, disabling, rest, counts, probe. */
 export const PUT_ENDPOINT = `

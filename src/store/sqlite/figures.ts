@@ -16,11 +16,11 @@ values (?, ?, ?, ?, ?)`
 /** Parameters: the first minute that is kept, limit. */
 export const FORGET_FIGURES = `
 delete from figures where (minute, endpoint) in (
-  select minute, endpoint from figures where minute < ? limit ?)`
+  select minute, endpoint from figures where minute < ? limit +?)`
 /** Parameters: the first minute, limit. */
 export const FIGURES_SINCE = `
 select minute, endpoint, succeeded, failed, durations from figures
-where minute >= ? order by minute desc, endpoint desc limit ?`
+where minute >= ? order by minute desc, endpoint desc limit +?`
 
 interface FiguresRow {
   minute: number

@@ -15,7 +15,7 @@ where name = ? and deleting = 0 and paused = 0 and disabled_reason is null
 /** All of them: those that await completion, and those whose lease has lapsed, too. */
 export const RUNNING_UP_TO = `
 select count(*) as count from (
-  select 1 from jobs where state = 'running' and endpoint = ? limit ?)`
+  select 1 from jobs where state = 'running' and endpoint = ? limit +?)`
 
 export const PROBE_RUNS = `select 1 from jobs where id = ? and state = 'running' and fence = ?`
 

@@ -88,7 +88,7 @@ export function walkSql(query: Filters): string {
       select ${found} from jobs
       where ${rangeSql(query)} order by id desc limit ${MAX_ENTRIES_PER_PAGE})
     cross join jobs on seq = found
-    where ${filters.join(' and ')} limit ?`
+    where ${filters.join(' and ')} limit +?`
 }
 
 /** The id of the last entry that a walk looks at, if it looks at so many. */
@@ -132,7 +132,7 @@ type IndexedState = keyof typeof IDS_IN_STATE
 
 function idsSql(condition: string): string {
   return `select id from jobs where ${condition} and endpoint = ? and id < ? and id >= ?
-    order by id desc limit ?`
+    order by id desc limit +?`
 }
 
 /** The next endpoint with running jobs, and with unsuccessful ones: one seek each. */

@@ -7,7 +7,7 @@ export const ADD_KEY = `
 insert into api_keys (id, name, scope, hash, created_at) values (?, ?, ?, ?, ?)`
 /** Parameter: limit. */
 export const LIST_KEYS = `
-select id, name, scope, hash, created_at from api_keys order by created_at, id limit ?`
+select id, name, scope, hash, created_at from api_keys order by created_at, id limit +?`
 export const REMOVE_KEY = 'delete from api_keys where id = ?'
 
 interface KeyRow {

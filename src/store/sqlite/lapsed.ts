@@ -12,19 +12,19 @@ const LAPSED_COLUMNS = `seq, fence, lease_id, lease_boot, lease_mono, worker_id,
 
 /** Of an earlier start of the machine; parameters: boot, limit. Twice, to seek on either side. */
 export const LAPSED_BEFORE_BOOT = `
-select ${LAPSED_COLUMNS} from jobs where state = 'running' and lease_boot < ? limit ?`
+select ${LAPSED_COLUMNS} from jobs where state = 'running' and lease_boot < ? limit +?`
 export const LAPSED_AFTER_BOOT = `
-select ${LAPSED_COLUMNS} from jobs where state = 'running' and lease_boot > ? limit ?`
+select ${LAPSED_COLUMNS} from jobs where state = 'running' and lease_boot > ? limit +?`
 /** Parameters: boot, monotonic now, limit. */
 export const LAPSED = `
 select ${LAPSED_COLUMNS} from jobs
 where state = 'running' and lease_boot = ? and lease_mono <= ?
-order by lease_mono limit ?`
+order by lease_mono limit +?`
 /** Only where no boot id is known: walks all leases. Parameters: boot, now, now, limit. */
 export const LAPSED_BY_RESTART = `
 select ${LAPSED_COLUMNS} from jobs
 where state = 'running' and lease_boot = ? and lease_mono > ? and lease_mono - lease_ms > ?
-limit ?`
+limit +?`
 
 /** After `seq` come the parameters of the guard lease_lapsed. Parameters: line, now (twice), … */
 export const RECLAIM = `

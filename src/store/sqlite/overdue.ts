@@ -13,7 +13,7 @@ import { failureValues, wasToldBefore } from './settle.ts'
 export const OVERDUE = `
 select id, endpoint, fence, lease_id, lease_wall, claimed_at, worker_id, attempt_count,
   attempts_left, max_attempts, free_attempts, first_run_at, expires_at, retry
-from jobs where awaiting = 1 and lease_wall <= ? order by lease_wall limit ?`
+from jobs where awaiting = 1 and lease_wall <= ? order by lease_wall limit +?`
 
 /** Of each, the last parameters are the job's id; fence, lease id and expiry as seen; now. */
 export const TIME_OUT = `

@@ -10,13 +10,13 @@ const RECHECKS_PER_SWEEP = 200
 
 /** Those that an enqueue has marked. Parameter: limit. */
 export const MARKED = `
-select ${HELD_COLUMNS} from jobs where recheck = 1 order by seq limit ?`
+select ${HELD_COLUMNS} from jobs where recheck = 1 order by seq limit +?`
 /** From where the last look ended, in the same endpoint. Parameters: endpoint, seq, limit. */
 export const HELD_NEXT = `
-select ${HELD_COLUMNS} from jobs where held = 1 and endpoint = ? and seq > ? order by seq limit ?`
+select ${HELD_COLUMNS} from jobs where held = 1 and endpoint = ? and seq > ? order by seq limit +?`
 /** And in those beyond: two queries, for a comparison of pairs would seek by endpoint alone. */
 export const HELD_BEYOND = `
-select ${HELD_COLUMNS} from jobs where held = 1 and endpoint > ? order by endpoint, seq limit ?`
+select ${HELD_COLUMNS} from jobs where held = 1 and endpoint > ? order by endpoint, seq limit +?`
 
 export const UNMARK = 'update jobs set recheck = 0 where seq = ? and recheck = 1'
 

@@ -7,7 +7,7 @@ const SCHEDULES_AT_ONCE = 500
 
 /** Parameters: name, limit. */
 export const SEALED_SETTINGS = `
-select name, settings from schedules where name > ? order by name limit ?`
+select name, settings from schedules where name > ? order by name limit +?`
 /** The guard: what was opened is what is stored. */
 export const RESEAL_SETTINGS = 'update schedules set settings = ? where name = ? and settings = ?'
 

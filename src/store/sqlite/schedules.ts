@@ -21,12 +21,12 @@ export const SCHEDULE_NAMED = `select ${COLUMNS} from schedules where name = ?`
 export const VERSION_OF_SCHEDULE = 'select version from schedules where name = ?'
 /** Parameters: name, limit. */
 export const SCHEDULES_AFTER = `
-select ${COLUMNS} from schedules where name > ? order by name limit ?`
+select ${COLUMNS} from schedules where name > ? order by name limit +?`
 /** Parameters: now, limit. */
 export const DUE_SCHEDULES = `
 select ${COLUMNS} from schedules
 where paused = 0 and next_run_at is not null and next_run_at <= ?
-order by next_run_at limit ?`
+order by next_run_at limit +?`
 
 /** What the last tick came to stays. */
 export const PUT_SCHEDULE = `

@@ -20,7 +20,7 @@ export const COUNT_DUE = `
 select count(*) as count, min(run_at) as oldest from (
   select run_at from jobs
   where state = 'queued' and held = 0 and endpoint = ? and priority = ? and run_at <= ?
-  order by run_at limit ?)`
+  order by run_at limit +?)`
 
 export async function statsOf(database: Database, names: string[]): Promise<EndpointStats[]> {
   if (names.length > MAX_NAMES) {

@@ -13,7 +13,7 @@ import { recheckHeld } from './recheck.ts'
 /** Parameters: now, limit. */
 export const EXPIRED = `
 select seq from jobs where state = 'queued' and expires_at is not null and expires_at <= ?
-order by expires_at limit ?`
+order by expires_at limit +?`
 /** Parameters: finished at, purge at, message, seq, now. */
 export const EXPIRE = `
 update jobs set ${finishQueuedAs('dead')}, failure_reason = 'expired', failure_message = ?
@@ -22,7 +22,7 @@ where seq = ? and ${guardOf('expire')}`
 /** Parameters: now, limit. */
 export const PURGEABLE = `
 select seq from jobs where purge_at is not null and aftermath = 0 and purge_at <= ?
-order by purge_at limit ?`
+order by purge_at limit +?`
 export const PURGE = `delete from jobs where seq = ? and ${guardOf('purge')}`
 
 export const IS_AFTERMATH_LEFT = 'select 1 from jobs where aftermath = 1 limit 1'

@@ -7,6 +7,8 @@ import type { Connection } from './connection.ts'
 
 /** For file systems that tell nothing. A look costs some microseconds, waking up for it more. */
 const LOOK_EVERY_MS = 25
+/** Where the system tells: a word of it may be lost. */
+const LOOK_IN_CASE_EVERY_MS = 250
 /** The log is written before its commit shows, and flushed in between. */
 const LOOK_CLOSELY_EVERY_MS = 1
 const LOOK_CLOSELY_FOR_MS = 30
@@ -56,9 +58,9 @@ export function createWatch(connection: Connection, path: string): Watch {
 
   function start(): void {
     seenVersion = connection.peekVersion()
-    timer = setInterval(look, LOOK_EVERY_MS)
-    timer.unref()
     log = watchLog(path, lookClosely)
+    timer = setInterval(look, log === null ? LOOK_EVERY_MS : LOOK_IN_CASE_EVERY_MS)
+    timer.unref()
   }
 
   function stop(): void {

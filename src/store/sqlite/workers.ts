@@ -11,11 +11,11 @@ values (?, ?, ?, ?, ?, ?)`
 export const REMOVE_WORKER = 'delete from workers where id = ?'
 /** Parameters: until when they were seen, limit. */
 export const FORGET_WORKERS = `
-delete from workers where id in (select id from workers where seen_at <= ? limit ?)`
+delete from workers where id in (select id from workers where seen_at <= ? limit +?)`
 /** Parameters: since when they were seen, limit. */
 export const WORKERS_SEEN = `
 select id, version, started_at, concurrency, in_flight, seen_at from workers
-where seen_at > ? order by seen_at desc limit ?`
+where seen_at > ? order by seen_at desc limit +?`
 
 interface WorkerRow {
   id: string

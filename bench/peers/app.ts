@@ -1,0 +1,24 @@
+// The Fastify app that stands before a peer's queue: Fastify's own parser and schemas, the way its
+// users write it. Answers 201 with the id of the job.
+import Fastify from 'fastify'
+import { ENDPOINT } from '../load.ts'
+
+const schema = {
+  body: {
+    type: 'object',
+    required: ['endpoint', 'payload'],
+    properties: { endpoint: { const: ENDPOINT }, payload: { type: 'object' } },
+  },
+  response: { 201: { type: 'object', properties: { id: { type: 'string' } } } },
+}
+
+/** @param add stores the job; resolves to its id when it is as durable as the peer makes it */
+export async function serve(add: (payload: object) => Promise<string>): Promise<void> {
+  const app = Fastify({ logger: false })
+  app.post<{ Body: { payload: object } }>('/jobs', { schema }, async (request, reply) => {
+    reply.code(201)
+    return { id: await add(request.body.payload) }
+  })
+  process.once('disconnect', () => process.exit(0))
+  process.send?.({ url: await app.listen({ host: '127.0.0.1', port: 0 }) })
+}

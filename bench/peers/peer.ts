@@ -1,0 +1,55 @@
+// What every peer's process answers, one at a time: { enqueue: n }, { go: true }, { halt: true }.
+import { createSender, type Sender } from '../deliver.ts'
+import { PAYLOAD } from '../load.ts'
+
+export interface Peer {
+  /** Adds so many jobs in the fastest way that the peer has. */
+  enqueue(count: number): Promise<void>
+  /** Starts or resumes delivering. */
+  go(): Promise<void>
+  /** Resolves once nothing is being delivered and nothing new will be. */
+  halt(): Promise<void>
+}
+
+/** The words that a peer's process is started with. */
+export interface PeerWords {
+  /** Of its Redis, PostgreSQL or MongoDB. */
+  serverUrl: string
+  mode: string
+  sender: Sender
+}
+
+/** Jobs of one bulk request: what Posthorn's own POST /jobs/batch takes. */
+const BULK = 1_000
+
+export const QUEUE = 'sink'
+/** An object, as a user of these queues has it; each stores it in its own way. */
+export const payload: object = JSON.parse(PAYLOAD)
+
+export function peerWords(): PeerWords {
+  const [sinkUrl, serverUrl, mode] = process.argv.slice(2) as [string, string, string]
+  return { serverUrl, mode, sender: createSender(sinkUrl) }
+}
+
+/** What is to be added, in the sizes in which it is to be added. */
+export function bulks<T>(count: number, one: T): T[][] {
+  const full = Math.ceil(count / BULK)
+  return Array.from({ length: full }, (_, i) => Array(Math.min(BULK, count - i * BULK)).fill(one))
+}
+
+export function answerOrders(peer: Peer): void {
+  process.on('message', async (order: { enqueue?: number; go?: true; halt?: true }) => {
+    if (order.enqueue !== undefined) {
+      await peer.enqueue(order.enqueue)
+      process.send?.({ enqueued: order.enqueue })
+    } else if (order.go) {
+      await peer.go()
+      process.send?.({ going: true })
+    } else {
+      await peer.halt()
+      process.send?.({ halted: true })
+    }
+  })
+  process.once('disconnect', () => process.exit(0))
+  process.send?.({ ready: true })
+}

@@ -1,0 +1,153 @@
+// h and i: what a job costs from its POST to its recorded end, at saturation: commands given to the
+// store, and CPU of API and worker. Both figures come from the same runs.
+import { figureOf, shown } from '../compare.ts'
+import { ENDPOINT } from '../load.ts'
+import { type Posthorn, startPosthorn } from '../posthorn.ts'
+import { nextMessage, startChild } from '../processes.ts'
+import {
+  type Bench,
+  type DeliveryCheck,
+  type Result,
+  type Row,
+  type StoreEngine,
+  spread,
+} from '../row.ts'
+import { type Sink, startSink } from '../sink-child.ts'
+import { openStore } from '../stores.ts'
+
+const JOBS = { sqlite: 20_000, mongo: 2_000 }
+/** Before what is measured, so that code is compiled and connections are open. */
+const WARM_UP_SHARE = 0.2
+
+/** Of one deployment, per job. */
+interface Run {
+  storeName: string
+  commands: { api: number; worker: number }
+  cpuUs: { api: number; worker: number }
+}
+
+export const commandsRow: Row = {
+  name: 'h',
+  title: 'store commands, and CPU (row i), of a job from its POST to its recorded end',
+  async play(bench) {
+    const results: Result[] = []
+    const sink = await startSink()
+    try {
+      for (const engine of bench.stores) results.push(...(await playOn(bench, engine, sink)))
+    } finally {
+      sink.stop()
+    }
+    return results
+  },
+}
+
+async function playOn(bench: Bench, engine: StoreEngine, sink: Sink): Promise<Result[]> {
+  const count = Math.ceil(JOBS[engine] * bench.scale)
+  const delivery: DeliveryCheck = { accepted: 0, delivered: 0, doubles: 0 }
+  const runs: Run[] = []
+  for (let i = 0; i < bench.pairs; i++) {
+    const run = await playOnce(bench, engine, sink, count, delivery)
+    runs.push(run)
+    const { storeName, commands, cpuUs } = run
+    bench.say(
+      `  ${i + 1}/${bench.pairs} ${storeName}: ${shown(commands.api + commands.worker)} commands, ` +
+        `${shown(cpuUs.api + cpuUs.worker)} µs a job`,
+    )
+  }
+  const bareUs = await bareLoopUs(sink, count)
+  const [{ storeName }] = runs as [Run]
+  const side = { name: `Posthorn on ${storeName}`, durability: 'every commit' }
+  const shared = { better: 'less', of: 'figure' } as const
+  const what = `of a job on ${storeName}, POST to recorded end`
+  const commandsOf = (who: 'api' | 'worker') =>
+    shown(spread(runs.slice(1).map(({ commands }) => commands[who])).median)
+  // On MongoDB it depends on the engine's speed, which fills the batches: told, not bounded.
+  const cpuBounds =
+    engine === 'sqlite' ? { mustReach: 150, aim: 90 } : { mustReach: null, aim: null }
+  return [
+    {
+      ...figureOf(
+        {
+          ...{ ...shared, row: 'h', what: `store commands ${what}`, unit: 'commands' },
+          ...{ mustReach: 0.2, aim: 0.05 },
+        },
+        side,
+        runs.map(({ commands }) => ({ value: commands.api + commands.worker })),
+      ),
+      delivery,
+      notes: [`commands a job: API ${commandsOf('api')}, worker ${commandsOf('worker')}`],
+    },
+    {
+      ...figureOf(
+        { ...shared, row: 'i', what: `CPU of API and worker ${what}`, unit: 'µs', ...cpuBounds },
+        side,
+        runs.map(({ cpuUs }) => ({ value: cpuUs.api + cpuUs.worker, cpuUs })),
+      ),
+      delivery,
+      notes: [`to sign and send with no queue cost ${shown(bareUs)} µs a job in the same run`],
+    },
+  ]
+}
+
+/** A deployment of its own: what its processes told at their end are the commands of this run. */
+async function playOnce(
+  bench: Bench,
+  engine: StoreEngine,
+  sink: Sink,
+  count: number,
+  delivery: DeliveryCheck,
+): Promise<Run> {
+  const store = await openStore(bench, engine)
+  const posthorn = await startPosthorn({ storeUrl: store.url, folder: bench.folder })
+  await posthorn.register(ENDPOINT, { url: sink.url })
+  const warmUp = Math.ceil(count * WARM_UP_SHARE)
+  await postAndDeliver(posthorn, sink, warmUp, delivery)
+  const cpuUs = await postAndDeliver(posthorn, sink, count, delivery)
+  const { api, worker } = await posthorn.stop()
+  await store.close()
+  const jobs = warmUp + count
+  return {
+    storeName: store.name,
+    commands: { api: api / jobs, worker: worker / jobs },
+    cpuUs,
+  }
+}
+
+/** A yardstick of the machine's speed in this run. */
+async function bareLoopUs(sink: Sink, count: number): Promise<number> {
+  const loop = startChild('bare-loop.ts', [sink.url])
+  await nextMessage(loop)
+  let us = 0
+  for (const amount of [Math.ceil(count * WARM_UP_SHARE), count]) {
+    const arrived = sink.expect(amount)
+    loop.process.send({ send: amount })
+    us = (await nextMessage(loop)).cpuUs
+    await arrived
+  }
+  loop.process.disconnect()
+  return us
+}
+
+/** Microseconds per job, by process: from the first POST until the last outcome is stored. */
+async function postAndDeliver(
+  posthorn: Posthorn,
+  sink: Sink,
+  count: number,
+  delivery: DeliveryCheck,
+): Promise<{ api: number; worker: number }> {
+  delivery.accepted += count
+  const before = posthorn.cpuUs()
+  const arrived = sink.expect(count)
+  const poster = startChild('poster.ts', [posthorn.apiUrl, String(count)])
+  const { refused } = await nextMessage(poster)
+  if (refused > 0) throw new Error(`${refused} of ${count} were refused`)
+  const { distinct, doubles } = await arrived
+  delivery.delivered += distinct
+  delivery.doubles += doubles
+  await posthorn.untilDone()
+  const after = posthorn.cpuUs()
+  return {
+    api: (after.api - before.api) / count,
+    worker: (after.worker - before.worker) / count,
+  }
+}

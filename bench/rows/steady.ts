@@ -1,0 +1,38 @@
+// b2: jobs are posted and delivered at once, as fast as a lag under a second allows.
+import type { Row } from '../row.ts'
+import { startRedis } from '../servers.ts'
+import {
+  compareTrips,
+  startPeerSystem,
+  startPosthornSystem,
+  startTrips,
+  type TripTerms,
+} from './round-trip-sides.ts'
+
+const SECONDS = 30
+/** Posted and not yet delivered: at 2,000 jobs/s that is half a second of lag, and more would only
+ * make queues longer. */
+const MAX_OUTSTANDING = 1_000
+
+export const steadyRow: Row = {
+  name: 'b2',
+  title: 'enqueue and deliver at once, lag under a second, against BullMQ behind Fastify',
+  async play(bench) {
+    const redis = await startRedis(bench.folder)
+    const trips = await startTrips()
+    try {
+      const posthorn = await startPosthornSystem(bench, 'sqlite', trips)
+      const bullmq = await startPeerSystem('bullmq', redis, trips)
+      const terms = {
+        ...{ row: 'b2', what: 'jobs posted one by one and delivered', unit: 'jobs/s' },
+        ...{ better: 'more', mustReach: 0.7, aim: 1 },
+        order: { seconds: SECONDS * bench.scale, pace: { outstanding: MAX_OUTSTANDING } },
+        reading: ({ inTime, seconds }) => inTime / seconds,
+      } as const satisfies TripTerms
+      return [await compareTrips(bench, trips, terms, [posthorn, bullmq])]
+    } finally {
+      trips.stop()
+      await redis.stop()
+    }
+  },
+}

@@ -1,0 +1,117 @@
+// Stores filled for rows that ask what a claim costs: through the port, in this process.
+import { randomBytes } from 'node:crypto'
+import { DatabaseSync } from 'node:sqlite'
+import { newSecret } from '../src/endpoint/endpoint.ts'
+import type { NewJob } from '../src/job/job.ts'
+import { openStore } from '../src/store/open-store.ts'
+import { MAX_ENQUEUE_BATCH, type Store } from '../src/store/store.ts'
+import { holderOf, newJob, settingsOf, success } from '../test/contract/fixtures.ts'
+import { PAYLOAD } from './load.ts'
+
+const DAY_MS = 86_400_000
+const SQLITE_SCHEME = 'sqlite:'
+/** Writes that come together share a transaction. */
+const PUTS_AT_ONCE = 100
+/** The last characters of an id, which a copy is given anew. */
+const ID_END = 8
+const ID_LENGTH = 30
+const payload = Buffer.from(PAYLOAD)
+
+export function openForLoad(url: string): Promise<Store> {
+  return openStore(url, {
+    ...{ retentionMs: 7 * DAY_MS, retentionDeadMs: 30 * DAY_MS },
+    ...{ encryptionKeys: [randomBytes(32)], warn: () => {} },
+  })
+}
+
+export async function addEndpoints(store: Store, count: number): Promise<string[]> {
+  const names = Array.from({ length: count }, (_, i) => `endpoint-${i}`)
+  for (let done = 0; done < count; done += PUTS_AT_ONCE) {
+    await Promise.all(
+      names
+        .slice(done, done + PUTS_AT_ONCE)
+        .map((name) =>
+          store.putEndpoint(settingsOf({ name }), { given: null, fresh: newSecret() }, null),
+        ),
+    )
+  }
+  return names
+}
+
+/** So many jobs of 250 bytes in all, dealt out among the endpoints. */
+export async function enqueueFor(
+  store: Store,
+  endpoints: string[],
+  count: number,
+  fields: Partial<NewJob> = {},
+): Promise<void> {
+  for (let done = 0; done < count; done += MAX_ENQUEUE_BATCH) {
+    const size = Math.min(MAX_ENQUEUE_BATCH, count - done)
+    const jobs = Array.from({ length: size }, (_, i) => {
+      const endpoint = endpoints[(done + i) % endpoints.length] as string
+      return newJob(store, endpoint, { payload, ...fields })
+    })
+    const results = await store.enqueue(jobs)
+    if (results.some(({ kind }) => kind !== 'inserted')) throw new Error('not all were inserted')
+  }
+}
+
+/** Claims from these, `perLane` of each at most, and settles all as delivered; how many. */
+export async function claimAndSettle(
+  store: Store,
+  endpoints: string[],
+  perLane: number,
+  limit: number,
+): Promise<number> {
+  const lanes = endpoints.map((endpoint) => ({ endpoint, limit: perLane }))
+  const { jobs } = await store.claim(lanes, limit, holderOf())
+  const results = await store.settle(jobs.map((job) => success(store, job)))
+  if (results.some((result) => result !== 'applied')) throw new Error('not all were settled')
+  return jobs.length
+}
+
+/**
+ * So many succeeded jobs on SQLite. The first are delivered through the port; the others are copies
+ * of their rows under other ids, made by SQL, for a million deliveries take their time.
+ */
+export async function keepFinal(store: Store, url: string, count: number): Promise<void> {
+  const [endpoint] = (await addEndpoints(store, 1)) as [string]
+  const originals = Math.min(count, MAX_ENQUEUE_BATCH)
+  await enqueueFor(store, [endpoint], originals)
+  await claimAndSettle(store, [endpoint], originals, originals)
+  const db = new DatabaseSync(url.slice(SQLITE_SCHEME.length))
+  try {
+    db.exec('pragma synchronous = off')
+    const columns = columnsOf(db)
+    const values = columns.map((column) => COPIED[column] ?? column)
+    const copyJobs = db.prepare(
+      `insert into jobs (${columns}) select ${values} from jobs where seq <= :count order by seq`,
+    )
+    const copyPayloads = db.prepare(
+      `insert into payloads (seq, bytes)
+      select seq + :offset, bytes from payloads where seq <= :count order by seq`,
+    )
+    for (let offset = originals; offset < count; offset += originals) {
+      const copies = { offset, count: Math.min(originals, count - offset) }
+      db.exec('begin immediate')
+      copyJobs.run(copies)
+      copyPayloads.run(copies)
+      db.exec('commit')
+    }
+  } finally {
+    db.close()
+  }
+}
+
+/** What a copy does not take over as it is. */
+const COPIED: Record<string, string> = {
+  seq: 'seq + :offset',
+  id: `substr(id, 1, ${ID_LENGTH - ID_END}) || printf('%0${ID_END}x', seq + :offset)`,
+}
+
+function columnsOf(db: DatabaseSync): string[] {
+  return db
+    .prepare("select name from pragma_table_info('jobs')")
+    .all()
+    .map(({ name }) => name as string)
+}

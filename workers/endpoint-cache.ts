@@ -5,6 +5,7 @@ import type { ApiMode } from '../src/store/records.ts'
 import type { Store } from '../src/store/store.ts'
 
 const MAX_AGE_MS = 400
+const NEVER = Number.NEGATIVE_INFINITY
 /** As many as a worker may meet within that age; older ones are dropped first. */
 const MAX_ENTRIES = 20_000
 
@@ -18,15 +19,17 @@ export interface EndpointCache {
 /**
  * @param onMode told what the API wrote of itself, at every look. It is read after the endpoints:
  *   one that only local mode allows was registered after that mode was written.
+ * @param monotonicMs since this process began, which may be a moment ago
  */
 export function createEndpointCache(
   store: Pick<Store, 'endpointsNamed' | 'readApiMode'>,
   onMode: (mode: ApiMode | null) => void,
+  monotonicMs = () => performance.now(),
 ): EndpointCache {
   const known = new Map<string, { endpoint: Endpoint | null; readAtMs: number }>()
 
   async function read(names: string[]): Promise<void> {
-    const readAtMs = performance.now()
+    const readAtMs = monotonicMs()
     const found = await store.endpointsNamed(names)
     onMode(await store.readApiMode())
     const byName = new Map(found.map((endpoint) => [endpoint.name, endpoint]))
@@ -42,8 +45,9 @@ export function createEndpointCache(
 
   return {
     async current(names) {
-      const oldestAtMs = performance.now() - MAX_AGE_MS
-      const stale = names.filter((name) => (known.get(name)?.readAtMs ?? 0) < oldestAtMs)
+      const oldestAtMs = monotonicMs() - MAX_AGE_MS
+      const isFresh = (name: string) => (known.get(name)?.readAtMs ?? NEVER) >= oldestAtMs
+      const stale = names.filter((name) => !isFresh(name))
       if (stale.length > 0) await read(stale)
       const usable = new Map<string, Endpoint>()
       for (const name of names) {

@@ -11,13 +11,14 @@ import type { RoundReport, RunReport } from './run.ts'
 const PAGE = join(import.meta.dirname, '../../docs/reliability.md')
 const ENGINES: readonly Engine[] = ['sqlite', 'mongo']
 
-function promisesTable(reports: RoundReport[]): string {
+function promisesTable(reports: RoundReport[], all: RoundReport[]): string {
+  const of = (engine: Engine, some: RoundReport[]) => some.filter((one) => one.engine === engine)
   return table(
     ['', 'promise', ...ENGINES.map((engine) => ENGINE_NAMES[engine])],
     PROMISES.map(({ id, promise, measured }) => [
       id,
       promise,
-      ...ENGINES.map((engine) => measured(reports.filter((one) => one.engine === engine))),
+      ...ENGINES.map((engine) => measured(of(engine, reports), of(engine, all))),
     ]),
   )
 }
@@ -104,6 +105,12 @@ const runs = files.map((file) => JSON.parse(readFileSync(file, 'utf8')) as RunRe
 const mutants = JSON.parse(readFileSync(mutantsFile, 'utf8')) as MutantReport[]
 const reports = latest(runs)
 write('run', commandLines(runs))
-write('promises', promisesTable(reports))
+write(
+  'promises',
+  promisesTable(
+    reports,
+    runs.flatMap((run) => run.reports),
+  ),
+)
 write('faults', faultsTable(reports))
 write('mutants', mutantsTable(mutants))

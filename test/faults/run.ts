@@ -149,7 +149,10 @@ async function main(): Promise<number> {
   }
   const words = process.argv.slice(2).join(' ')
   const mongo = engines.includes('mongo') ? await startMongo() : null
-  const reports: RoundReport[] = []
+  const run: RunReport = {
+    ...{ date: new Date().toISOString().slice(0, 10), machine: machine(), reports: [] },
+    ...{ mongoEngine: mongo?.engine ?? null, command: `npm run test:faults -- ${words}` },
+  }
   try {
     for (const engine of engines) {
       for (const round of rounds) {
@@ -159,20 +162,15 @@ async function main(): Promise<number> {
         if (!on.includes(engine)) continue
         const report = await playRound(round, engine, Number(values.seed), form, mongo)
         print(report)
-        reports.push(report)
+        run.reports.push(report)
+        // After each: a long run that is ended early has measured something all the same.
+        if (values.json) writeFileSync(values.json, `${JSON.stringify(run, null, 2)}\n`)
       }
     }
   } finally {
     await mongo?.stop()
   }
-  if (values.json) {
-    const run: RunReport = {
-      ...{ date: new Date().toISOString().slice(0, 10), machine: machine(), reports },
-      ...{ mongoEngine: mongo?.engine ?? null, command: `npm run test:faults -- ${words}` },
-    }
-    writeFileSync(values.json, `${JSON.stringify(run, null, 2)}\n`)
-  }
-  return reports.some(isFailed) ? 1 : 0
+  return run.reports.some(isFailed) ? 1 : 0
 }
 
 process.exit(await main())

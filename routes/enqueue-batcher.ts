@@ -8,6 +8,7 @@ import { AppError } from '../src/errors.ts'
 import type { NewJob } from '../src/job/job.ts'
 import {
   type EnqueueResult,
+  MAX_ANSWER_MS,
   MAX_ENQUEUE_BATCH,
   type Store,
   StoreUnavailable,
@@ -33,8 +34,6 @@ const MAX_WAIT_UNDER_LOAD_MS = 1_000
 /** Who has waited this long when a write finds the store away is told so, not kept for the next. */
 const MAX_WAIT_IN_OUTAGE_MS = 2_000
 const RETRY_AFTER_SECONDS = '1'
-/** A write has as long by itself; who waited for it before is to hear 503 no later for that. */
-const MAX_ANSWER_MS = 3_000
 
 interface Waiting {
   job: NewJob

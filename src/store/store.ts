@@ -163,6 +163,11 @@ export interface Store {
   close(): Promise<void>
 }
 
+/**
+ * A verb that was not answered by then throws StoreUnavailable: a client is to hear 503 within 3 s
+ * rather than hang, and half a second is left for the way there and back on a busy machine.
+ */
+export const MAX_ANSWER_MS = 2_500
 export const MAX_ENQUEUE_BATCH = 1_000
 export const MAX_COUNT = 10_000
 /** A page of a list looks at no more index entries than this, and may be short or empty for it. */

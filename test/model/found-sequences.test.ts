@@ -49,4 +49,19 @@ describe.each(ENGINES)('on %s', (engine) => {
     await store.settle([success(store, await claimOne(store, endpoint))])
     expect(await jobOf(store, dependent.id)).toMatchObject({ isHeld: false, waitingFor: [] })
   })
+  test('one that depends on a dead job dies when its turn comes, and lets those behind it run', async () => {
+    const { store } = place
+    const orderingKey = 'o'
+    const endpoint = await addEndpoint(store)
+    const first = await enqueueOne(store, endpoint, { orderingKey })
+    const dead = await enqueueOne(store, endpoint)
+    await store.cancel([dead.id])
+    const dependent = await enqueueOne(store, endpoint, { orderingKey, dependsOn: [dead.id] })
+    const last = await enqueueOne(store, endpoint, { orderingKey })
+    const claimed = await claimOne(store, endpoint)
+    expect(claimed.jobId).toBe(first.id)
+    await store.settle([success(store, claimed)])
+    expect((await jobOf(store, dependent.id)).failure?.reason).toBe('dependency_failed')
+    expect((await claimOne(store, endpoint)).jobId).toBe(last.id)
+  })
 })

@@ -90,12 +90,14 @@ async function doSome(context: MongoContext, ids: string[]) {
     orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
   )
   const deadline = startDeadline()
-  const nextCount = await promoteHeads(context, lanes, deadline)
-  if (nextCount > 0) context.hint()
+  const turns = await promoteHeads(context, lanes, deadline)
+  if (turns.promotedCount > 0) context.hint()
+  // One whose dependency was dead before it came would keep the turn from those behind it.
+  const next = await checkHeld(context, turns.waiting, { fails: true }, deadline)
   const done = owing.filter(({ hasDependents }) => dependents.isComplete || !hasDependents)
   const doneCount = await clear(context, done, deadline)
-  const promotedCount = dependents.promotedCount + nextCount
-  return { doneCount, promotedCount, failed: dependents.failed }
+  const promotedCount = dependents.promotedCount + turns.promotedCount + next.promotedCount
+  return { doneCount, promotedCount, failed: [...dependents.failed, ...next.failed] }
 }
 
 /** The notice's key holds the count of finishes: there is one for each, whoever makes it. */

@@ -1,9 +1,8 @@
 // From a URL to a database that can keep a promise: a replica set or a sharded cluster, majority
 // writes, deadlines everywhere.
 import { type Db, MongoClient, MongoError, MongoServerError } from 'mongodb'
-import { StoreUnavailable, StoreUnusable } from '../store.ts'
+import { MAX_ANSWER_MS, StoreUnavailable, StoreUnusable } from '../store.ts'
 import { createIndexes, missingIndexes } from './indexes.ts'
-import { VERB_DEADLINE_MS } from './run-command.ts'
 
 const DEFAULT_DATABASE = 'posthorn'
 /** Longer than any command's own deadline; it ends those of a connection that has gone silent. */
@@ -49,13 +48,13 @@ async function open(
   try {
     client = new MongoClient(url, {
       appName: 'posthorn',
-      serverSelectionTimeoutMS: VERB_DEADLINE_MS,
-      connectTimeoutMS: VERB_DEADLINE_MS,
-      waitQueueTimeoutMS: VERB_DEADLINE_MS,
+      serverSelectionTimeoutMS: MAX_ANSWER_MS,
+      connectTimeoutMS: MAX_ANSWER_MS,
+      waitQueueTimeoutMS: MAX_ANSWER_MS,
       socketTimeoutMS: SOCKET_DEADLINE_MS,
       readPreference: 'primary',
       readConcern: { level: 'majority' },
-      writeConcern: { w: 'majority', journal: true, wtimeoutMS: VERB_DEADLINE_MS },
+      writeConcern: { w: 'majority', journal: true, wtimeoutMS: MAX_ANSWER_MS },
       // Bytes as they are, without a wrapper around each.
       promoteBuffers: true,
       // For the count of commands.

@@ -2,7 +2,7 @@
 // was not answered is read back by the ids that we gave.
 import type { WriteError } from 'mongodb'
 import type { NewJob } from '../../job/job.ts'
-import { StoreUnavailable } from '../store.ts'
+import { MAX_ANSWER_MS, StoreUnavailable } from '../store.ts'
 import type { MongoContext } from './context.ts'
 import type { JobDocument } from './documents.ts'
 import { BY_ID } from './indexes.ts'
@@ -13,7 +13,6 @@ import {
   isOnlyDuplicateKeys,
   run,
   startDeadline,
-  VERB_DEADLINE_MS,
 } from './run-command.ts'
 
 /** Kept back from the insert, to find out what became of one that was not answered. */
@@ -35,7 +34,7 @@ export async function insert(
   items: Item[],
   deadline: Deadline,
 ): Promise<Set<Item>> {
-  const ownMs = Math.min(VERB_DEADLINE_MS, deadline.leftMs()) - READ_BACK_MS
+  const ownMs = Math.min(MAX_ANSWER_MS, deadline.leftMs()) - READ_BACK_MS
   try {
     await run(startDeadline(ownMs), (limit) =>
       context.jobs.insertMany(

@@ -214,7 +214,7 @@ async function promote(
     orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
   )
   const now = nowOf(context)
-  let promotedCount = await promoteHeads(context, lanes, deadline)
+  let { promotedCount } = await promoteHeads(context, lanes, deadline)
   if (ids.length > 0) {
     const { modifiedCount } = await run(deadline, (limit) =>
       context.jobs.updateMany(

@@ -1,10 +1,7 @@
 // One way to every MongoDB command: with a deadline, and with the driver's errors put into ours.
 // The driver has made its own timeoutMS a word without effect, so the deadline is kept here.
 import { MongoBulkWriteError, MongoError, MongoServerError } from 'mongodb'
-import { StoreUnavailable } from '../store.ts'
-
-/** All commands of one verb together: a client is to hear 503 in 3 s rather than hang. */
-export const VERB_DEADLINE_MS = 3_000
+import { MAX_ANSWER_MS, StoreUnavailable } from '../store.ts'
 
 const DUPLICATE_KEY = 11_000
 /** EPIPE, ECONNRESET and their like, and a stream that is closed already. */
@@ -19,7 +16,8 @@ export interface CommandLimit {
   maxTimeMS: number
 }
 
-export function startDeadline(durationMs = VERB_DEADLINE_MS): Deadline {
+/** Of all commands of one verb together. */
+export function startDeadline(durationMs = MAX_ANSWER_MS): Deadline {
   const endsAt = performance.now() + durationMs
   return { leftMs: () => endsAt - performance.now() }
 }

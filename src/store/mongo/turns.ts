@@ -19,27 +19,32 @@ const MAX_ROUNDS = 3
 
 type Head = Pick<JobDocument, '_id' | 'endpoint' | 'state' | 'waitingFor'> & { orderingKey: string }
 
-/**
- * Gives each key's turn to its earliest job that is not final. One that still waits for its
- * dependencies gets none, and nobody behind it does. Returns how many became claimable.
- */
+export interface Turns {
+  /** How many became claimable. */
+  promotedCount: number
+  /** Heads that wait for their dependencies: they get no turn, and nobody behind them does. */
+  waiting: Head[]
+}
+
+/** Gives each key's turn to its earliest job that is not final. */
 export async function promoteHeads(
   context: MongoContext,
   lanes: OrderedLane[],
   deadline: Deadline,
-): Promise<number> {
+): Promise<Turns> {
   let open = [...new Map(lanes.map((lane) => [textOf(lane), lane])).values()]
-  let promotedCount = 0
+  const turns: Turns = { promotedCount: 0, waiting: [] }
   for (let round = 0; open.length > 0 && round < MAX_ROUNDS; round++) {
-    const heads = (await headsOf(context, open, deadline)).filter(
-      ({ state, waitingFor = [] }) => state === 'held' && waitingFor.length === 0,
-    )
-    if (heads.length === 0) break
-    const { count, refused } = await giveTurns(context, heads, deadline)
-    promotedCount += count
+    const held = (await headsOf(context, open, deadline)).filter(({ state }) => state === 'held')
+    const isFree = ({ waitingFor = [] }: Head) => waitingFor.length === 0
+    const free = held.filter(isFree)
+    turns.waiting.push(...held.filter((head) => !isFree(head)))
+    if (free.length === 0) break
+    const { count, refused } = await giveTurns(context, free, deadline)
+    turns.promotedCount += count
     open = await holdLaterOnes(context, refused, deadline)
   }
-  return promotedCount
+  return turns
 }
 
 export async function headOfOrderingKey(

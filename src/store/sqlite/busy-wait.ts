@@ -1,18 +1,16 @@
 // Waiting for other processes that write: on timers, for SQLite's own busy timeout would sleep the
 // event loop.
 import { setTimeout as delay } from 'node:timers/promises'
-import { StoreUnavailable } from '../store.ts'
+import { MAX_ANSWER_MS, StoreUnavailable } from '../store.ts'
 import { asStoreError, isBusy } from './sqlite-errors.ts'
 
-/** How long a batch waits for other processes; the API then answers 503. */
-export const MAX_WAIT_MS = 3_000
 /** Around the length of a transaction, jittered so that processes do not meet again and again. */
 const MIN_PAUSE_MS = 0.5
 const MAX_PAUSE_MS = 5
 
 /** Does it, again and again while it is refused as busy. A read waits for no write's turn. */
 export async function retryWhileBusy<T>(path: string, work: () => T): Promise<T> {
-  const deadline = performance.now() + MAX_WAIT_MS
+  const deadline = performance.now() + MAX_ANSWER_MS
   for (;;) {
     try {
       return work()
@@ -30,6 +28,6 @@ export function pause(): Promise<void> {
 
 export function stillBusy(path: string): StoreUnavailable {
   return new StoreUnavailable(
-    `the store ${path} was in use by another process for more than ${MAX_WAIT_MS} ms`,
+    `the store ${path} was in use by another process for more than ${MAX_ANSWER_MS} ms`,
   )
 }

@@ -1,8 +1,8 @@
 // Writes of this process, in the order of the calls. Those that are asked for in one turn of the
 // event loop share a transaction: a worker's settle and claim then cost one commit, not two.
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { StoreUnavailable } from '../store.ts'
-import { MAX_WAIT_MS, pause, stillBusy } from './busy-wait.ts'
+import { MAX_ANSWER_MS, StoreUnavailable } from '../store.ts'
+import { pause, stillBusy } from './busy-wait.ts'
 import { asStoreError, isBusy } from './sqlite-errors.ts'
 
 /** `full`: survives power loss. `normal`: survives the death of any process. */
@@ -93,7 +93,7 @@ export function createWriteQueue(path: string, transaction: Transaction): WriteQ
         return Promise.reject(new StoreUnavailable(detail))
       }
       return new Promise<T>((resolve, reject) => {
-        const deadline = performance.now() + MAX_WAIT_MS
+        const deadline = performance.now() + MAX_ANSWER_MS
         waiting.push({
           durability,
           body,

@@ -55,6 +55,8 @@ export interface WorkerMetrics {
   onStale(): void
   /** What one sweep has found, by kind. */
   onSwept(counts: object): void
+  /** What became of documents of the outbox. */
+  onOutbox(counts: { moved: number; setAside: number }): void
   text(): Promise<MetricsText>
 }
 
@@ -102,6 +104,7 @@ export function createWorkerMetrics(worker: {
   const attemptDuration = metrics.histogram('posthorn_attempt_duration_seconds')
   const stale = metrics.counter('posthorn_stale_results_total')
   const swept = metrics.counter('posthorn_swept_jobs_total')
+  const outboxed = metrics.counter('posthorn_outbox_documents_total')
   const labelOf = createBoundedLabel(MAX_ENDPOINT_LABELS)
   metrics.gauge('posthorn_worker_concurrency').set(worker.concurrency)
   metrics.readGauge('posthorn_attempts_in_flight', worker.inFlightCount)
@@ -117,6 +120,10 @@ export function createWorkerMetrics(worker: {
     onStale: () => stale.inc(),
     onSwept(counts) {
       for (const [finding, count] of Object.entries(counts)) swept.inc({ finding }, Number(count))
+    },
+    onOutbox({ moved, setAside }) {
+      outboxed.inc({ result: 'moved' }, moved)
+      outboxed.inc({ result: 'set_aside' }, setAside)
     },
     text: () => metrics.text(),
   }
@@ -173,11 +180,22 @@ function earlier(a: number | null, b: number | null): number | null {
   return Math.min(a, b)
 }
 
+/**
+ * prom-client looks at the event loop each 10 ms, by which an idle process wakes a hundred times a
+ * second: that was most of what it cost. It can not be told not to look.
+ */
+const LAG_LOOK_EVERY_MS = 1_000
+/** Their values hold the time between two looks. nodejs_eventloop_lag_seconds does not. */
+const SPOILT_BY_SELDOM_LOOKS = ['min', 'max', 'mean', 'stddev', 'p50', 'p90', 'p99'].map(
+  (figure) => `nodejs_eventloop_lag_${figure}_seconds`,
+)
+
 /** Makes metrics by their rows of the table, in a registry of their own: nothing is global. */
 function createMetrics(process: 'api' | 'worker') {
   const registry = new Registry()
   registry.setDefaultLabels({ process })
-  collectDefaultMetrics({ register: registry })
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: LAG_LOOK_EVERY_MS })
+  for (const name of SPOILT_BY_SELDOM_LOOKS) registry.removeSingleMetric(name)
 
   const rowOf = (name: MetricName) => {
     const { help, labels, buckets }: MetricRow = METRICS[name]

@@ -15,8 +15,10 @@ import type {
   Lease,
   NewJob,
 } from '../job/job.ts'
+import type { AttemptTokens } from './attempt-token.ts'
 import type { DeleteEndpointResult, EndpointCounts, PutEndpointResult } from './endpoint-results.ts'
 import type { CommandResult, EditResult, JobChange } from './job-commands.ts'
+import type { Outbox, OutboxName } from './outbox.ts'
 import type {
   ApiMode,
   DeleteScheduleResult,
@@ -47,6 +49,8 @@ export interface Store {
   readonly commandCount: number
   /** Proves to a handler's call which attempt it speaks for. */
   readonly attemptTokens: AttemptTokens
+  /** null: no outbox is set, and SQLite has none. */
+  readonly outbox: Outbox | null
 
   // The life of a job.
 
@@ -165,9 +169,9 @@ export interface Store {
 
 /**
  * A verb that was not answered by then throws StoreUnavailable: a client is to hear 503 within 3 s
- * rather than hang, and half a second is left for the way there and back on a busy machine.
+ * rather than hang, and the rest is for the way there and back on a busy machine.
  */
-export const MAX_ANSWER_MS = 2_500
+export const MAX_ANSWER_MS = 2_700
 export const MAX_ENQUEUE_BATCH = 1_000
 export const MAX_COUNT = 10_000
 /** A page of a list looks at no more index entries than this, and may be short or empty for it. */
@@ -188,15 +192,10 @@ export interface StoreSettings {
   retentionDeadMs: number
   /** AES-256 keys for secrets at rest: the first encrypts, all decrypt. null: SQLite's key file. */
   encryptionKeys: Buffer[] | null
+  /** Where applications enqueue in transactions of their own. MongoDB only. */
+  outbox?: OutboxName | null
   /** Tells what happened that no caller asked for, like a notice whose endpoint is gone. */
   warn: (fields: Record<string, unknown>, message: string) => void
-}
-
-/** Bound to a job, its fence and its lease id by a MAC under the encryption key. */
-export interface AttemptTokens {
-  mint(lease: Lease): string
-  /** The lease that the token was minted for; null: it was never minted for this job. */
-  read(jobId: string, token: string): Lease | null
 }
 
 export type EnqueueResult =

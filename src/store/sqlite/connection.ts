@@ -7,6 +7,8 @@ import { createWriteQueue, type Durability } from './write-queue.ts'
 
 export interface Connection {
   readonly commandCount: number
+  /** Transactions of this connection that may have written. */
+  readonly writeCount: number
   /** The prepared statement of this text, prepared once. */
   statement(sql: string): StatementSync
   read<T>(body: () => T): Promise<T>
@@ -21,6 +23,7 @@ export function createConnection(db: DatabaseSync, path: string): Connection {
   const statements = new Map<string, StatementSync>()
   const writes = createWriteQueue(path, transaction)
   let commandCount = 0
+  let writeCount = 0
   /** As openFile left it. */
   let durability: Durability = 'full'
 
@@ -43,6 +46,7 @@ export function createConnection(db: DatabaseSync, path: string): Connection {
     try {
       body()
       statement('commit').run()
+      writeCount++
     } finally {
       if (db.isTransaction) db.exec('rollback')
     }
@@ -51,6 +55,9 @@ export function createConnection(db: DatabaseSync, path: string): Connection {
   return {
     get commandCount() {
       return commandCount
+    },
+    get writeCount() {
+      return writeCount
     },
     statement,
     read(body) {

@@ -9,9 +9,12 @@ import type { Connection } from './connection.ts'
 const LOOK_EVERY_MS = 25
 /** Where the system tells: a word of it may be lost. */
 const LOOK_IN_CASE_EVERY_MS = 250
-/** The log is written before its commit shows, and flushed in between. */
-const LOOK_CLOSELY_EVERY_MS = 1
-const LOOK_CLOSELY_FOR_MS = 30
+/**
+ * The log is written before its commit shows, and flushed in between: what the system tells of is
+ * looked for at once, then ever more seldom. So often again only for another word, and after news
+ * not before a moment is over: where several workers are busy, their writes never end.
+ */
+const LOOK_CLOSELY_MS = { least: 1, growth: 1.3, most: 8, afterNews: 5, inAll: 30 }
 
 export interface Watch {
   onWork(listener: () => void): () => void
@@ -27,8 +30,7 @@ export function createWatch(connection: Connection, path: string): Watch {
   let timer: NodeJS.Timeout | null = null
   let log: FSWatcher | null = null
   let stirred = false
-  let closeTimer: NodeJS.Timeout | null = null
-  let closelyUntilMs = 0
+  const closeLooks = lookCloselyWhenTold(look, () => connection.writeCount)
 
   function tell(): void {
     stirred = false
@@ -36,29 +38,17 @@ export function createWatch(connection: Connection, path: string): Watch {
   }
 
   // Changes of this connection do not show in data_version: stir() tells of them.
-  function look(): void {
+  function look(): boolean {
     const version = connection.peekVersion()
-    if (version === seenVersion || version === null) return
+    if (version === seenVersion || version === null) return false
     seenVersion = version
     tell()
-  }
-
-  function lookClosely(): void {
-    closelyUntilMs = performance.now() + LOOK_CLOSELY_FOR_MS
-    closeTimer ??= setInterval(() => {
-      look()
-      if (performance.now() > closelyUntilMs) stopLookingClosely()
-    }, LOOK_CLOSELY_EVERY_MS).unref()
-  }
-
-  function stopLookingClosely(): void {
-    if (closeTimer !== null) clearInterval(closeTimer)
-    closeTimer = null
+    return true
   }
 
   function start(): void {
     seenVersion = connection.peekVersion()
-    log = watchLog(path, lookClosely)
+    log = watchLog(path, closeLooks.onWritten)
     timer = setInterval(look, log === null ? LOOK_EVERY_MS : LOOK_IN_CASE_EVERY_MS)
     timer.unref()
   }
@@ -66,7 +56,7 @@ export function createWatch(connection: Connection, path: string): Watch {
   function stop(): void {
     if (timer !== null) clearInterval(timer)
     timer = null
-    stopLookingClosely()
+    closeLooks.stop()
     log?.close()
     log = null
     listeners.clear()
@@ -89,6 +79,52 @@ export function createWatch(connection: Connection, path: string): Watch {
       setImmediate(tell)
     },
     stop,
+  }
+}
+
+/** @param look whether there was news */
+function lookCloselyWhenTold(look: () => boolean, writeCount: () => number) {
+  const { least, growth, most, afterNews, inAll } = LOOK_CLOSELY_MS
+  let timer: NodeJS.Timeout | null = null
+  let waitMs: number = least
+  let untilMs = 0
+  let newsAtMs = Number.NEGATIVE_INFINITY
+  let isToldAgain = false
+  let seenWrites = 0
+
+  function lookIn(ms: number): void {
+    if (timer !== null) clearTimeout(timer)
+    waitMs = ms
+    timer = setTimeout(lookNow, ms).unref()
+  }
+
+  function lookNow(): void {
+    timer = null
+    const wasToldAgain = isToldAgain
+    isToldAgain = false
+    const isNews = look()
+    const nowMs = performance.now()
+    if (isNews) newsAtMs = nowMs
+    // What the word was about has been seen, unless there was another since the last look.
+    if (nowMs > untilMs || (isNews && !wasToldAgain)) return
+    lookIn(isNews ? afterNews : Math.min(most, waitMs * growth))
+  }
+
+  return {
+    onWritten() {
+      const nowMs = performance.now()
+      untilMs = nowMs + inAll
+      isToldAgain = timer !== null
+      // A write of this process is no news, and hides none for longer than the next look takes.
+      const isOwn = writeCount() !== seenWrites
+      seenWrites = writeCount()
+      const soonestMs = Math.max(least, newsAtMs + afterNews - nowMs)
+      if (timer === null || (!isOwn && soonestMs < waitMs)) lookIn(soonestMs)
+    },
+    stop() {
+      if (timer !== null) clearTimeout(timer)
+      timer = null
+    },
   }
 }
 

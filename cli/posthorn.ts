@@ -1,78 +1,68 @@
 #!/usr/bin/env node
-// The posthorn command: which process to be, and how each failure to start is told.
-import { ConfigError, readConfig } from '../src/config.ts'
-import { StoreUnavailable, StoreUnusable } from '../src/store/store.ts'
+// The posthorn command: finds what was asked for, runs it, and tells how it ended.
 import { VERSION } from '../src/version.ts'
+import { type Action, readWords } from './command.ts'
+import { entryOf, isServer } from './command-table.ts'
+import { EXIT, told, UsageError } from './exit.ts'
+import { actionHelp, commandHelp, overview } from './help.ts'
 
-const USAGE = `posthorn ${VERSION}: a job queue over HTTP
-
-  posthorn start     one API and one worker, restarted when they crash; reads .env
-  posthorn api       the API: checks, stores, answers
-  posthorn worker    a worker: claims, delivers, settles
-
-Settings come from the environment (README has the table): STORE_URL, HOST, PORT, API_KEYS, …
-For instance: PORT=9000 posthorn start
-`
-
-const EXIT_FAILED = 1
-const EXIT_WRONG_SETTINGS = 2
-
-const commands: Record<string, () => Promise<void>> = {
-  async start() {
-    const { start } = await import('./start.ts')
-    await start()
-  },
-  async api() {
-    const { startApi } = await import('../routes/server.ts')
-    tellParent({ url: await startApi(readConfig(process.env)) })
-  },
-  async worker() {
-    const { startWorker } = await import('../workers/main.ts')
-    tellParent({ workerId: await startWorker(readConfig(process.env)) })
-  },
-}
-
-/** Under `posthorn start`: says that this process is up, and ends with its parent. */
-function tellParent(ready: Record<string, string>): void {
-  if (process.send === undefined) return
-  process.send(ready)
-  process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'))
-}
-
-async function main(words: string[]): Promise<void> {
+async function main(words: string[]): Promise<number> {
   const [word = 'help', ...rest] = words
-  const command = Object.hasOwn(commands, word) ? commands[word] : undefined
-  if (word === 'help' || word === '--help' || word === '-h') {
-    process.stdout.write(USAGE)
-  } else if (word === '--version') {
-    process.stdout.write(`${VERSION}\n`)
-  } else if (command === undefined || rest.length > 0) {
-    process.stderr.write(`posthorn does not know "${words.join(' ')}".\n\n${USAGE}`)
-    process.exit(EXIT_WRONG_SETTINGS)
-  } else {
-    await command()
+  if (word === 'help' || word === '--help' || word === '-h') return show(overview())
+  if (word === '--version') return show(`${VERSION}\n`)
+  const entry = entryOf(word)
+  if (entry === undefined) {
+    throw new UsageError(`posthorn does not know "${words.join(' ')}".\n\n${overview().trimEnd()}`)
   }
+  const { command } = await entry.load()
+  if (!('verbs' in command)) return runAction(word, command, rest)
+  const [verb, ...further] = rest
+  if (verb === undefined || isHelp(verb)) {
+    const help = commandHelp(word, entry.summary, command)
+    if (verb !== undefined) return show(help)
+    throw new UsageError(`posthorn ${word} needs a verb.\n\n${help.trimEnd()}`)
+  }
+  const action = Object.hasOwn(command.verbs, verb) ? command.verbs[verb] : undefined
+  if (action !== undefined) return runAction(`${word} ${verb}`, action, further)
+  const known = Object.keys(command.verbs).join(', ')
+  throw new UsageError(`posthorn ${word} does not know "${verb}"; it knows ${known}.`)
 }
 
-/** A sentence for what a person can mend; the whole error for what only we can. */
-function tellFailure(error: unknown): never {
-  if (error instanceof ConfigError) {
-    process.stderr.write(`posthorn can not start with these settings:\n${error.message}\n`)
-    process.exit(EXIT_WRONG_SETTINGS)
+async function runAction(name: string, action: Action, words: string[]): Promise<number> {
+  const end = words.indexOf('--')
+  if (words.slice(0, end === -1 ? undefined : end).some(isHelp)) {
+    return show(actionHelp(name, action))
   }
-  const isKnown = error instanceof StoreUnusable || error instanceof StoreUnavailable
-  const code = (error as NodeJS.ErrnoException | undefined)?.code
-  if (isKnown) process.stderr.write(`posthorn can not start: ${error.message}\n`)
-  else if (code === 'EADDRINUSE' || code === 'EACCES' || code === 'EADDRNOTAVAIL') {
-    process.stderr.write(
-      `posthorn can not listen there: ${(error as Error).message}. Set HOST and PORT to a free address.\n`,
-    )
-  } else {
-    process.stderr.write(
-      `posthorn failed to start: ${error instanceof Error ? error.stack : error}\n`,
-    )
-  }
-  process.exit(EXIT_FAILED)
+  return action.run(readWords(name, action, words))
 }
 
-main(process.argv.slice(2)).catch(tellFailure)
+function isHelp(word: string): boolean {
+  return word === '--help' || word === '-h'
+}
+
+function show(text: string): number {
+  process.stdout.write(text)
+  return EXIT.done
+}
+
+const words = process.argv.slice(2)
+
+// Whoever reads may have seen enough, as `head` has; the API and a worker go on without a log.
+if (!isServer(words[0])) {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error
+    process.exit(EXIT.done)
+  })
+}
+
+main(words).then(
+  (exitCode) => {
+    // Nothing is ended here: the API and a worker go on.
+    process.exitCode = exitCode
+  },
+  (error) => {
+    const { text, exitCode } = told(error, isServer(words[0]))
+    process.stderr.write(`${text}\n`)
+    process.exit(exitCode)
+  },
+)

@@ -48,9 +48,11 @@ export async function start(): Promise<void> {
     if (!isStopping) await begin('worker')
     if (!isStopping) process.stderr.write(welcome(config, url as string))
   } catch (exitCode) {
-    stopAll('SIGTERM')
+    // Asked to stop while it starts, it has not failed; and who is asked twice drops its work.
+    const wasAsked = isStopping
+    if (!wasAsked) stopAll('SIGTERM')
     await Promise.all(children.map((child) => child.ended))
-    process.exit(isStopping && exitCode === 0 ? 0 : (exitCode as number))
+    process.exit(wasAsked ? 0 : (exitCode as number))
   }
   await Promise.all(children.map((child) => child.ended))
   process.exit(0)

@@ -4,20 +4,30 @@ import { type Config, newWorkerId } from '../src/config.ts'
 import { createLogger, flushLog } from '../src/log.ts'
 import { openStore } from '../src/store/open-store.ts'
 import { VERSION } from '../src/version.ts'
+import type { OutboxRules } from './outbox.ts'
 import { createWorker, SETTLE_DEADLINE_MS } from './worker.ts'
 import { startWorkerPort } from './worker-port.ts'
 
-/** Starts the worker; resolves with its id once it polls. Throws when it can not start. */
-export async function startWorker(config: Config): Promise<string> {
+/**
+ * Starts the worker; resolves with its id once it polls. Throws when it can not start.
+ *
+ * @param loadRules of routes/, which this room does not import: what an outbox may hold
+ */
+export async function startWorker(
+  config: Config,
+  loadRules: () => Promise<OutboxRules>,
+): Promise<string> {
   const workerId = config.WORKER_ID ?? newWorkerId()
   const log = createLogger('worker', config.LOG_LEVEL)
   const store = await openStore(config.STORE_URL, {
     retentionMs: config.RETENTION,
     retentionDeadMs: config.RETENTION_DEAD,
     encryptionKeys: config.ENCRYPTION_KEY,
+    outbox: config.OUTBOX,
     warn: (fields, message) => log.warn(fields, message),
   })
-  const worker = createWorker(config, store, workerId, log)
+  const rules = store.outbox === null ? null : await loadRules()
+  const worker = createWorker(config, store, { workerId, rules, log })
   let isStopping = false
   const port =
     config.WORKER_PORT === null

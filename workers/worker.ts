@@ -15,6 +15,7 @@ import { DeliveryLoop } from './delivery-loop.ts'
 import { createEndpointCache } from './endpoint-cache.ts'
 import { createHealthReports } from './health-reports.ts'
 import { LeaseRenewal } from './lease-renewal.ts'
+import { OutboxMover, type OutboxRules } from './outbox.ts'
 import { Scheduler } from './scheduler.ts'
 import { createSettler } from './settler.ts'
 import { Sweeper } from './sweeper.ts'
@@ -33,8 +34,15 @@ export interface Worker {
   stop(): Promise<void>
 }
 
-/** @throws ConfigError for targets or certificates that can not be used */
-export function createWorker(config: Config, store: Store, workerId: string, log: Logger): Worker {
+/**
+ * @param rules what a document of the outbox must be; null: there is none
+ * @throws ConfigError for targets or certificates that can not be used
+ */
+export function createWorker(
+  config: Config,
+  store: Store,
+  { workerId, rules, log }: { workerId: string; rules: OutboxRules | null; log: Logger },
+): Worker {
   const surroundings = watchSurroundings(config, store)
   const { sender, endpoints, publicUrl } = surroundings
   const { LEASE_DURATION: leaseMs, WORKER_CONCURRENCY: concurrency } = config
@@ -60,6 +68,14 @@ export function createWorker(config: Config, store: Store, workerId: string, log
   const sweep = { intervalMs: config.SWEEP_INTERVAL, leaseMs }
   const sweeper = new Sweeper(store, sweep, metrics.onSwept, log)
   const scheduler = new Scheduler(store, log)
+  const { outbox } = store
+  const mover =
+    outbox === null || rules === null
+      ? null
+      : new OutboxMover({
+          ...{ store, outbox, rules, log, onMoved: metrics.onOutbox },
+          ...{ maxBodyBytes: config.MAX_BODY_BYTES, pollIntervalMs: config.POLL_INTERVAL },
+        })
   const figureReports = new FigureReports(store, figures, log)
   const startedAt = store.clock.now()
   const self = { id: workerId, version: VERSION, startedAt, concurrency }
@@ -70,11 +86,13 @@ export function createWorker(config: Config, store: Store, workerId: string, log
     unsettledCount: () => loop.unsettledCount,
     start() {
       for (const part of [leases, loop, sweeper, scheduler, figureReports, reports]) part.start()
+      mover?.start()
     },
     async stop() {
       // At once: a scheduler may have to wait for its store, and nothing is to be claimed
       // meanwhile.
-      await Promise.all([scheduler.stop(), stopDelivering(loop, leases, config.SHUTDOWN_GRACE)])
+      const delivered = stopDelivering(loop, leases, config.SHUTDOWN_GRACE)
+      await Promise.all([scheduler.stop(), mover?.stop(), delivered])
       await health.drained()
       for (const part of [sweeper, figureReports, reports]) await part.stop()
       await sender.close()

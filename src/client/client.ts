@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto'
 import { type AttemptRef, type AttemptVerb, attemptCall } from './attempt-ref.ts'
 import { type Call, type ClientOptions, createCall, type RequestOptions } from './call.ts'
 import { EndpointCalls, ifMatch, type VersionOptions } from './endpoint-calls.ts'
+import type { Stats, WorkerView } from './figures.ts'
 import type {
   BatchItem,
   BulkResult,
@@ -20,6 +21,7 @@ import type {
   Page,
 } from './job.ts'
 import { changeText, jobText } from './json-text.ts'
+import { KeyCalls } from './key-calls.ts'
 import { eachItem, MAX_PAGE } from './paging.ts'
 import { queryText, segment } from './request-path.ts'
 import { ScheduleCalls } from './schedule-calls.ts'
@@ -28,7 +30,10 @@ import { type WaitOptions, waitUntilFinal } from './wait.ts'
 export type { AttemptRef } from './attempt-ref.ts'
 export type { ClientOptions, RequestOptions } from './call.ts'
 export type { Endpoint, EndpointSettings, PingResult } from './endpoint.ts'
+export type { Stats, WorkerView } from './figures.ts'
 export type * from './job.ts'
+export type { ApiKey, KeyScope } from './key-calls.ts'
+export { type OutboxDocument, type OutboxJob, outboxDocument } from './outbox.ts'
 export { PosthornError, type PosthornErrorCode } from './posthorn-error.ts'
 export type { Schedule, ScheduleSettings, ScheduleSummary } from './schedule.ts'
 export { type Delivery, type SignedRequest, VerificationError, verify } from './verify.ts'
@@ -55,12 +60,14 @@ export interface BulkOptions extends RequestOptions {
 export class Posthorn {
   readonly endpoints: EndpointCalls
   readonly schedules: ScheduleCalls
+  readonly keys: KeyCalls
   readonly #call: Call
 
   constructor(options: ClientOptions) {
     this.#call = createCall(options)
     this.endpoints = new EndpointCalls(this.#call)
     this.schedules = new ScheduleCalls(this.#call)
+    this.keys = new KeyCalls(this.#call)
   }
 
   /** Resolves once the job is stored durably. Repeats are harmless: each carries the same key. */
@@ -235,6 +242,19 @@ export class Posthorn {
     options?: RequestOptions,
   ): Promise<{ leaseExpiresAt: string | null; cancelRequested: boolean }> {
     return this.#report(attempt, 'heartbeat', beat, options)
+  }
+
+  /** What waits and runs at each endpoint; with a window like `1h`, what ended in each minute. */
+  async stats(
+    query: { window?: string | undefined; endpoint?: string | undefined } = {},
+    { signal }: RequestOptions = {},
+  ): Promise<Stats> {
+    return this.#get(`/stats${queryText({ ...query })}`, signal)
+  }
+
+  /** Those that were seen within the last hour. */
+  async workers({ signal }: RequestOptions = {}): Promise<WorkerView[]> {
+    return (await this.#get<{ items: WorkerView[] }>('/workers', signal)).items
   }
 
   /** A repeat is answered as the first was, so all three may be repeated. */

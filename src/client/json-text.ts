@@ -8,11 +8,14 @@ interface Envelope {
 
 /** @throws TypeError when there is no payload, two, or one that is not JSON */
 export function jobText(job: Envelope): string {
+  return envelopeText(job, payloadJson(job))
+}
+
+/** The payload alone; throws as jobText does. */
+export function payloadJson(job: Envelope): string {
   const payload = payloadText(job)
-  if (payload === undefined) {
-    throw new TypeError('a payload that JSON can express is needed, or a rawPayload')
-  }
-  return envelopeText(job, payload)
+  if (payload !== undefined) return payload
+  throw new TypeError('a payload that JSON can express is needed, or a rawPayload')
 }
 
 /** As jobText, but a payload need not be there. */

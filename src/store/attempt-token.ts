@@ -2,11 +2,18 @@
 // to the job. With the MAC no record of issued tokens is needed to tell an old one from a forged
 // one.
 import { createHmac, timingSafeEqual } from 'node:crypto'
-import type { AttemptTokens } from './store.ts'
+import type { Lease } from '../job/job.ts'
 
 /** 128 bits, as RFC 2104, section 5 allows: half of the digest. */
 const MAC_BYTES = 16
 const TOKEN_SHAPE = /^(\d{1,10})\.([A-Za-z0-9_-]{1,64})\.([A-Za-z0-9_-]{22})$/
+
+/** Bound to a job, its fence and its lease id by a MAC under the encryption key. */
+export interface AttemptTokens {
+  mint(lease: Lease): string
+  /** The lease that the token was minted for; null: it was never minted for this job. */
+  read(jobId: string, token: string): Lease | null
+}
 
 /** @param keys the encryption keys: the first mints, all are tried by read. */
 export function createAttemptTokens(keys: Buffer[]): AttemptTokens {

@@ -12,3 +12,10 @@ export async function openStore(url: string, settings: StoreSettings): Promise<S
   const { openMongoStore } = await import('./mongo/mongo-store.ts')
   return openMongoStore(url, settings)
 }
+
+/** A copy of the store in a new file, and of the key file beside it; null: it is no SQLite store. */
+export async function backUpStore(url: string, target: string) {
+  if (!url.startsWith(SQLITE_SCHEME)) return null
+  const { backUpFile } = await import('./sqlite/backup.ts')
+  return backUpFile(url.slice(SQLITE_SCHEME.length), target)
+}

@@ -42,6 +42,12 @@ describe('the client knows', () => {
     expectTypeOf<keyof client.PingResult>().toEqualTypeOf<keyof Answer<'testAnswer'>>()
     expectTypeOf<keyof client.BulkResult>().toEqualTypeOf<keyof Answer<'bulkAnswer'>>()
     expectTypeOf<keyof client.Explanation>().toEqualTypeOf<keyof Answer<'explainAnswer'>>()
+    expectTypeOf<keyof client.ApiKey>().toEqualTypeOf<
+      keyof Answer<'keyListAnswer'>['items'][number]
+    >()
+    expectTypeOf<keyof client.WorkerView>().toEqualTypeOf<
+      keyof Answer<'workerListAnswer'>['items'][number]
+    >()
     expectTypeOf<Names<client.BatchItem>>().toEqualTypeOf<
       Names<Answer<'batchAnswer'>['items'][number]> | 'idempotencyKey'
     >()

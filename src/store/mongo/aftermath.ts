@@ -1,8 +1,9 @@
 // What a finish leads to: a notice (onFinish), the jobs that depend on it, the next of its ordering
-// key. The write to the final state leaves a mark, `owes`, that was put on the job before; each step
+// key; and the document of an outbox that it was made of is gone, if it was still there. The write to the final state leaves a mark, `owes`, that was put on the job before; each step
 // here may be done twice without harm; the last one takes the mark away and lets the job be purged.
 // Whoever finishes a job does this right after, and any sweeper does what was left.
 import { isToldOf, noticeOf } from '../../job/notice.ts'
+import type { OutboxName } from '../outbox.ts'
 import { MIN_KEY_LIFE_MS, StoreUnavailable } from '../store.ts'
 import { type FinalState, keptMs } from './changes.ts'
 import type { MongoContext } from './context.ts'
@@ -10,7 +11,9 @@ import { FINAL_STATES, failureOf, type JobDocument } from './documents.ts'
 import { enqueue } from './enqueue.ts'
 import { checkHeld, waitingForAny } from './held.ts'
 import { BY_ID } from './indexes.ts'
+import { documentOf, isFromOutbox } from './outbox-documents.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
+import { SWEEPABLE } from './sweep-look.ts'
 import { type OrderedLane, promoteHeads } from './turns.ts'
 
 /** Jobs whose results are in memory at once, up to 64 KiB each. */
@@ -46,10 +49,12 @@ export async function afterFinish(context: MongoContext, ids: string[]): Promise
 export async function doLeftAftermaths(context: MongoContext, limit: number): Promise<Aftermath> {
   const found = await run(startDeadline(), (commandLimit) =>
     context.jobs
-      .find(
-        { owes: true, state: { $in: [...FINAL_STATES] } },
-        { projection: { _id: 1 }, limit, batchSize: limit, ...commandLimit },
-      )
+      .find(SWEEPABLE.owing().filter, {
+        projection: { _id: 1 },
+        limit,
+        batchSize: limit,
+        ...commandLimit,
+      })
       .toArray(),
   )
   return doAftermath(
@@ -85,6 +90,7 @@ async function doSome(context: MongoContext, ids: string[]) {
   )
   if (owing.length === 0) return { doneCount: 0, promotedCount: 0, failed: [] }
   await tell(context, owing)
+  await clearOutbox(context, owing)
   const dependents = await releaseDependents(context, owing)
   const lanes = owing.flatMap(({ endpoint, orderingKey }): OrderedLane[] =>
     orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
@@ -127,6 +133,19 @@ async function tell(context: MongoContext, owing: Owing[]): Promise<void> {
     const { jobId, notice } = told[i] ?? {}
     context.settings.warn({ jobId, endpoint: notice?.endpoint }, 'notice.dropped')
   })
+}
+
+/** A job that could be removed before its document is, would be made a second time. */
+async function clearOutbox(context: MongoContext, owing: Owing[]): Promise<void> {
+  const documents = owing.flatMap(({ originKey }) =>
+    isFromOutbox(originKey) ? [documentOf(originKey)] : [],
+  )
+  const names = Map.groupBy(documents, ({ database, collection }) => `${database}.${collection}`)
+  for (const some of names.values()) {
+    const ids = some.map(({ id }) => id)
+    const outbox = context.outboxCollection(some[0] as OutboxName)
+    await run(startDeadline(), (limit) => outbox.deleteMany({ _id: { $in: ids } }, limit))
+  }
 }
 
 async function releaseDependents(context: MongoContext, owing: Owing[]) {

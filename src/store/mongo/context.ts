@@ -1,11 +1,13 @@
 // What the parts of the MongoDB store share.
 import type { Collection } from 'mongodb'
+import type { OutboxName } from '../outbox.ts'
 import type { SecretBox } from '../secret-box.ts'
 import type { StoreClock, StoreSettings } from '../store.ts'
 import type { UnreadableSchedules } from '../unreadable-schedules.ts'
 import type { KnownDebts } from './debts.ts'
 import type { JobDocument, MetaDocument } from './documents.ts'
 import type { EndpointDocument } from './endpoint-documents.ts'
+import type { OutboxCollection } from './outbox-documents.ts'
 import type { RecordCollections } from './record-documents.ts'
 
 export interface MongoContext extends RecordCollections {
@@ -17,6 +19,8 @@ export interface MongoContext extends RecordCollections {
   settings: StoreSettings
   unreadable: UnreadableSchedules
   debts: KnownDebts
+  /** Also one that is no longer set: its jobs may not be done. */
+  outboxCollection(name: OutboxName): OutboxCollection
   /** Tells listeners that something may be due. */
   hint(): void
 }

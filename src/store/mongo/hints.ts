@@ -1,7 +1,9 @@
 // Hints that something may be due: a change stream of inserts, where the server has them, and what
 // this process itself enqueues. Nothing relies on them: those who listen poll as well.
 import type { ChangeStream, Collection } from 'mongodb'
-import type { JobDocument } from './documents.ts'
+
+/** Only its inserts are looked at, whatever is inserted. */
+type Watched = Pick<Collection, 'watch'>
 
 /** An idle stream asks again after this, well before the socket's own deadline. */
 const AWAIT_MS = 1_000
@@ -11,7 +13,7 @@ const MAX_RESTART_MS = 30_000
 const NOT_SUPPORTED = 40_573
 
 export class Hints {
-  readonly #jobs: Collection<JobDocument>
+  readonly #watched: Watched
   readonly #listeners = new Set<() => void>()
   #stream: ChangeStream | null = null
   #watching = false
@@ -19,8 +21,8 @@ export class Hints {
   #closed = false
   #wake: (() => void) | null = null
 
-  constructor(jobs: Collection<JobDocument>) {
-    this.#jobs = jobs
+  constructor(watched: Watched) {
+    this.#watched = watched
   }
 
   /** The stream is opened for the first listener: a process that only enqueues needs none. */
@@ -59,7 +61,7 @@ export class Hints {
     while (!this.#closed) {
       try {
         // Only that there was one: neither its document nor its fields travel.
-        this.#stream = this.#jobs.watch(
+        this.#stream = this.#watched.watch(
           [{ $match: { operationType: 'insert' } }, { $project: { _id: 1 } }],
           { maxAwaitTimeMS: AWAIT_MS },
         )

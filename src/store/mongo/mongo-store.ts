@@ -2,6 +2,7 @@
 // Every write carries its whole guard (guards.ts) and is kept by a majority before it is answered.
 
 import { createAttemptTokens } from '../attempt-token.ts'
+import { type Outbox, REJECTED_SUFFIX } from '../outbox.ts'
 import { createSecretBox, type SecretBox } from '../secret-box.ts'
 import { type Store, type StoreSettings, StoreUnusable } from '../store.ts'
 import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
@@ -27,6 +28,8 @@ import { Hints } from './hints.ts'
 import { listJobs } from './job-lists.ts'
 import { countJobs, due, finalAmong, getJob, getPayload } from './jobs.ts'
 import { release, renew } from './leases.ts'
+import { openOutbox } from './outbox.ts'
+import { outboxCollection } from './outbox-documents.ts'
 import { endOverdue, overdue } from './overdue.ts'
 import { recordCollections } from './record-documents.ts'
 import { recordVerbs } from './record-verbs.ts'
@@ -73,18 +76,22 @@ export async function storeOn(
       settings,
       unreadable: rememberUnreadableSchedules(settings.warn),
       debts: rememberDebts(),
+      outboxCollection: (name) => outboxCollection(db, name),
       hint: () => hints.announce(),
     }
     await sealAnew(context)
     await resealSchedules(context)
     const ownClock = clock
+    const outbox = outboxOf(context)
     return assemble(context, hints, {
+      outbox,
       commandCount: () => commandCount,
       ready: async () => {
         await run(startDeadline(), () => client.db('admin').command({ ping: 1 }))
       },
       close: async () => {
         ownClock.stop()
+        await outbox?.close()
         await hints.close()
         await client.close()
       },
@@ -94,6 +101,16 @@ export async function storeOn(
     await client.close()
     throw error
   }
+}
+
+function outboxOf(context: MongoContext) {
+  const { outbox: name } = context.settings
+  if (!name) return null
+  const { database, collection } = name
+  return openOutbox(context, name, {
+    waiting: context.outboxCollection(name),
+    rejected: context.outboxCollection({ database, collection: collection + REJECTED_SUFFIX }),
+  })
 }
 
 function secretBoxOf(settings: StoreSettings): SecretBox {
@@ -109,6 +126,7 @@ function keysOf({ encryptionKeys }: StoreSettings): Buffer[] {
 }
 
 interface Process {
+  outbox: Outbox | null
   commandCount(): number
   ready(): Promise<void>
   close(): Promise<void>
@@ -117,12 +135,13 @@ interface Process {
 function assemble(
   context: MongoContext,
   hints: Hints,
-  { commandCount, ready, close }: Process,
+  { outbox, commandCount, ready, close }: Process,
 ): Store {
   const disowner = createDisowner(context)
   const eligible = rememberEligibleEndpoints(context.endpoints)
   return {
     clock: context.clock,
+    outbox,
     get commandCount() {
       return commandCount()
     },

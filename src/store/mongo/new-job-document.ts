@@ -3,6 +3,7 @@ import type { NewJob, OnFinish } from '../../job/job.ts'
 import type { SecretBox } from '../secret-box.ts'
 import { MIN_KEY_LIFE_MS } from '../store.ts'
 import { dateOrNull, type JobDocument, NEVER, sealHeaders } from './documents.ts'
+import { isFromOutbox } from './outbox-documents.ts'
 
 /** What the endpoint, and what was found of its dependencies, add to a job that is enqueued. */
 export interface Grounds {
@@ -15,7 +16,7 @@ export interface Grounds {
 export function newJobDocument(job: NewJob, grounds: Grounds, box: SecretBox): JobDocument {
   const runAt = new Date(job.runAt)
   const { maxAttempts, onFinish, waitingFor } = grounds
-  const owes = onFinish !== null || job.orderingKey !== null
+  const owes = onFinish !== null || job.orderingKey !== null || isFromOutbox(job.originKey)
   const isHeld = waitingFor.length > 0 || job.orderingKey !== null
   return {
     _id: job.id,

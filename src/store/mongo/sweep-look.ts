@@ -1,5 +1,5 @@
-// What a sweep may find in the jobs, as filters, and one look for all of them: an idle store is asked
-// one question by each sweep, not six.
+// What a sweep may find in the jobs, as filters, and one look for all of them: an idle store is
+// asked one question by each sweep, not six.
 import type { Document, Filter } from 'mongodb'
 import { type MongoContext, nowOf } from './context.ts'
 import { FINAL_STATES, type JobDocument } from './documents.ts'

@@ -1,8 +1,8 @@
 // The store on one SQLite file, shared by all processes of one machine. This is its table of
 // contents: each verb is in the file named after it.
 import { resolve } from 'node:path'
-import { createAttemptTokens } from '../attempt-token.ts'
-import { type AttemptTokens, type Store, type StoreSettings, StoreUnusable } from '../store.ts'
+import { type AttemptTokens, createAttemptTokens } from '../attempt-token.ts'
+import { type Store, type StoreSettings, StoreUnusable } from '../store.ts'
 import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
 import { claim } from './claim.ts'
 import { createClock } from './clock.ts'
@@ -64,6 +64,7 @@ function createStore(database: Database): Store {
   const { clock, connection, watch } = database
   return {
     clock,
+    outbox: null,
     attemptTokens: lazyAttemptTokens(() => database.keys.all()),
     get commandCount() {
       return connection.commandCount

@@ -1,0 +1,89 @@
+// posthorn apply: makes endpoints and schedules as a file says, and shows the difference first.
+import {
+  type EndpointSettings,
+  type Posthorn,
+  PosthornError,
+  type ScheduleSettings,
+} from '../../src/client/client.ts'
+import { isUnchanged, planOf, readItems, type Step } from '../apply/plan.ts'
+import { action } from '../command.ts'
+import { CommandFailed, EXIT } from '../exit.ts'
+import { connect } from '../server.ts'
+import { cleaned, painted, say, sayAside } from '../shown.ts'
+
+/** Of a value in the difference so much is shown. */
+const MAX_VALUE_LENGTH = 60
+
+export const command = action({
+  summary: 'Make endpoints and schedules as a file says',
+  arguments: ['FILE'],
+  options: { 'dry-run': { type: 'boolean', help: 'only show the difference' } },
+  details: `FILE is YAML or JSON: endpoints and schedules, each by its name, with the fields of
+the API. A field that is left out gets its default; what the file does not name is left alone.`,
+  examples: ['posthorn apply posthorn.yaml --dry-run'],
+  async run({ words: [file = ''], values }) {
+    const items = await readItems(file)
+    const posthorn = connect()
+    const steps = await planOf(posthorn, items)
+    for (const step of steps) sayStep(step)
+    const due = steps.filter((step) => !isUnchanged(step))
+    if (due.length === 0) {
+      say('no change')
+      return EXIT.done
+    }
+    const isDry = values['dry-run'] === true
+    if (!isDry) await applyAll(posthorn, due)
+    say(`${countText(steps)}${isDry ? '; nothing was done (--dry-run)' : ''}`)
+    return EXIT.done
+  },
+})
+
+function sayStep(step: Step): void {
+  const { kind, name, version, changes } = step
+  if (version === null) say(painted(`+ ${kind} ${name}`, 'green'))
+  else if (changes.length === 0) say(painted(`= ${kind} ${name}`, 'dim'))
+  else say(painted(`~ ${kind} ${name}`, 'yellow'))
+  for (const { field, before, after } of changes) {
+    say(`    ${field}: ${shortText(before)} → ${shortText(after)}`)
+  }
+}
+
+function shortText(value: unknown): string {
+  const text = cleaned(JSON.stringify(value) ?? 'none')
+  return text.length <= MAX_VALUE_LENGTH ? text : `${text.slice(0, MAX_VALUE_LENGTH)}…`
+}
+
+function countText(steps: Step[]): string {
+  const created = steps.filter(({ version }) => version === null).length
+  const unchanged = steps.filter(isUnchanged).length
+  const changed = steps.length - created - unchanged
+  return `${created} new, ${changed} changed, ${unchanged} as they were`
+}
+
+/** One after another; where one fails, those before it are done, and a further run goes on. */
+async function applyAll(posthorn: Posthorn, due: Step[]): Promise<void> {
+  let done = 0
+  for (const step of due) {
+    try {
+      await put(posthorn, step)
+      done++
+    } catch (error) {
+      if (!(error instanceof PosthornError)) throw error
+      sayAside(`${done} of ${due.length} done, then ${step.kind} ${step.name} failed.`)
+      if (error.code !== 'precondition_failed') throw error
+      throw new CommandFailed(
+        `${step.kind} ${step.name} was changed by somebody else meanwhile: look, and apply again.`,
+      )
+    }
+  }
+}
+
+/** Over the version that was read, and no other. */
+async function put(posthorn: Posthorn, { kind, name, given, version }: Step): Promise<void> {
+  const options = version === null ? {} : { ifVersion: version }
+  if (kind === 'endpoint') {
+    await posthorn.endpoints.put(name, given as unknown as EndpointSettings, options)
+  } else {
+    await posthorn.schedules.put(name, given as unknown as ScheduleSettings, options)
+  }
+}

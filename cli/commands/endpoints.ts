@@ -1,0 +1,174 @@
+// posthorn endpoints: read and set up who receives jobs, a verb each.
+import type { Endpoint, PingResult } from '../../src/client/client.ts'
+import { type Action, action, JSON_OPTION } from '../command.ts'
+import { endpointSettings, PUT_OPTIONS } from '../endpoint-settings.ts'
+import { EXIT } from '../exit.ts'
+import { collected, connect } from '../server.ts'
+import {
+  type Column,
+  cleaned,
+  painted,
+  record,
+  say,
+  sayAside,
+  sayJson,
+  styleOfState,
+  table,
+} from '../shown.ts'
+
+const COLUMNS: Column<Endpoint>[] = [
+  { title: 'name', value: ({ name }) => name },
+  { title: 'state', value: ({ state }) => state, style: ({ state }) => styleOfState(state) },
+  { title: 'queued', value: ({ counts }) => `${counts.queued}${counts.more ? '+' : ''}` },
+  { title: 'running', value: ({ counts }) => counts.running },
+  { title: 'timeout', value: ({ timeout }) => timeout },
+  { title: 'tries', value: ({ retry }) => retry.maxAttempts ?? null },
+  { title: 'url', value: ({ url }) => url ?? '(pulled)' },
+]
+
+const list = action({
+  summary: 'All endpoints, with their state and what waits',
+  arguments: [],
+  options: { json: JSON_OPTION },
+  examples: ['posthorn endpoints list'],
+  async run({ values }) {
+    const items = await collected(connect().endpoints.list())
+    if (values.json === true) sayJson({ items, nextCursor: null })
+    else if (items.length === 0) sayAside('There is no endpoint yet: posthorn endpoints put')
+    else say(table(items, COLUMNS))
+    return EXIT.done
+  },
+})
+
+const get = action({
+  summary: 'One endpoint with all its settings',
+  arguments: ['NAME'],
+  options: { json: JSON_OPTION },
+  examples: ['posthorn endpoints get invoice-pdf'],
+  async run({ words: [name = ''], values }) {
+    sayEndpoint(await connect().endpoints.get(name), values.json === true)
+    return EXIT.done
+  },
+})
+
+const put = action({
+  summary: 'Create or replace an endpoint; its jobs and its secret stay',
+  arguments: ['NAME'],
+  options: { ...PUT_OPTIONS, json: JSON_OPTION },
+  details: 'What is not given gets its default, also where the endpoint is there already.',
+  examples: [
+    'posthorn endpoints put invoice-pdf --url http://localhost:3000/ --timeout 30s --max-attempts 5',
+  ],
+  async run({ words: [name = ''], values }) {
+    const settings = await endpointSettings(values)
+    sayEndpoint(await connect().endpoints.put(name, settings), values.json === true)
+    return EXIT.done
+  },
+})
+
+function change(verb: 'pause' | 'resume', summary: string): Action {
+  return action({
+    summary,
+    arguments: ['NAME'],
+    options: { json: JSON_OPTION },
+    examples: [`posthorn endpoints ${verb} invoice-pdf`],
+    async run({ words: [name = ''], values }) {
+      const endpoint = await connect().endpoints[verb](name)
+      if (values.json === true) sayJson(endpoint)
+      else say(`${name} is ${painted(endpoint.state, styleOfState(endpoint.state))}`)
+      return EXIT.done
+    },
+  })
+}
+
+const test = action({
+  summary: 'Have the server send one signed ping, and show its answer',
+  arguments: ['NAME'],
+  options: { json: JSON_OPTION },
+  details: 'Exits with 1 unless the endpoint answered 2xx.',
+  examples: ['posthorn endpoints test invoice-pdf'],
+  async run({ words: [name = ''], values }) {
+    const ping = await connect().endpoints.test(name)
+    if (values.json === true) sayJson(ping)
+    else sayPing(ping)
+    return ping.outcome === 'succeeded' ? EXIT.done : EXIT.failed
+  },
+})
+
+const rotate = action({
+  summary: 'Make a new signing secret, and show it; the old one signs too for a while',
+  arguments: ['NAME'],
+  options: {
+    overlap: { type: 'string', value: 'DURATION', help: 'how long the old one signs too; 1d' },
+    json: JSON_OPTION,
+  },
+  examples: ['posthorn endpoints rotate invoice-pdf --overlap 2d'],
+  async run({ words: [name = ''], values }) {
+    const endpoint = await connect().endpoints.rotateSecret(name, { overlap: values.overlap })
+    if (values.json === true) sayJson(endpoint)
+    else say(endpoint.secret)
+    return EXIT.done
+  },
+})
+
+const remove = action({
+  summary: 'Remove an endpoint; one in use only with --force',
+  arguments: ['NAME'],
+  options: { force: { type: 'boolean', help: 'its queued and running jobs become dead' } },
+  examples: ['posthorn endpoints delete invoice-pdf --force'],
+  async run({ words: [name = ''], values }) {
+    await connect().endpoints.remove(name, { force: values.force })
+    say(values.force === true ? `${name} is being removed` : `${name} is removed`)
+    return EXIT.done
+  },
+})
+
+function sayEndpoint(endpoint: Endpoint, isJson: boolean): void {
+  if (isJson) {
+    sayJson(endpoint)
+    return
+  }
+  const { counts, rateLimit, circuitBreaker, headers, onFinish } = endpoint
+  say(
+    record([
+      ['endpoint', endpoint.name],
+      ['state', endpoint.state],
+      ['url', endpoint.url ?? '(none: its jobs are pulled)'],
+      ['description', endpoint.description === '' ? null : endpoint.description],
+      [
+        'jobs',
+        `${counts.queued} queued, ${counts.running} running${counts.more ? ', or more' : ''}`,
+      ],
+      ['timeout', endpoint.timeout],
+      ['retry', JSON.stringify(endpoint.retry)],
+      ['concurrency', endpoint.concurrency ?? 'no limit'],
+      ['rate limit', rateLimit === null ? 'none' : `${rateLimit.count} per ${rateLimit.per}`],
+      ['breaker', circuitBreaker === null ? 'none' : JSON.stringify(circuitBreaker)],
+      ['completion', endpoint.completion],
+      ['headers', Object.keys(headers).length === 0 ? null : JSON.stringify(headers)],
+      ['on finish', onFinish === null ? null : JSON.stringify(onFinish)],
+      ['secret', endpoint.secret ?? `…${endpoint.secretHint}`],
+    ]),
+  )
+  if (endpoint.secret !== undefined) sayAside('The secret is shown only now.')
+}
+
+function sayPing({ outcome, statusCode, durationMs, message, responseBody }: PingResult): void {
+  const style = outcome === 'succeeded' ? 'green' : 'red'
+  const status = statusCode === null ? '' : ` ${statusCode}`
+  say(`${painted(outcome, style)}${status} in ${durationMs} ms: ${cleaned(message ?? '')}`)
+  if (responseBody !== null && responseBody !== '') say(cleaned(responseBody))
+}
+
+export const command = {
+  verbs: {
+    list,
+    get,
+    put,
+    pause: change('pause', 'Stop deliveries; enqueueing goes on'),
+    resume: change('resume', 'Go on; ends a pause, a rest, and being disabled'),
+    test,
+    rotate,
+    delete: remove,
+  },
+}

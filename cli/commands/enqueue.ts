@@ -1,0 +1,67 @@
+// posthorn enqueue: stores a job and says its id; with --wait also how it ended.
+import type { NewJob } from '../../src/client/client.ts'
+import { action } from '../command.ts'
+import { EXIT, UsageError } from '../exit.ts'
+import { readInput, wholeNumber } from '../input.ts'
+import { endText, exitCodeOf, jobText } from '../job-view.ts'
+import { connect, connectRaw } from '../server.ts'
+import { say, sayAside } from '../shown.ts'
+import { WAIT_OPTIONS, waitOptions } from '../waiting.ts'
+
+export const command = action({
+  summary: 'Store a job, and say its id',
+  arguments: ['ENDPOINT', '[PAYLOAD]'],
+  options: {
+    file: { type: 'string', value: 'FILE', help: 'the payload is what this file holds' },
+    delay: { type: 'string', value: 'DURATION', help: 'due after this, like 15m' },
+    'run-at': { type: 'string', value: 'INSTANT', help: 'due then, like 2030-01-31T09:00:00Z' },
+    priority: { type: 'string', value: '0-9', help: 'higher first, within its endpoint; 5' },
+    'idempotency-key': { type: 'string', value: 'KEY', help: 'the same key finds the same job' },
+    'ordering-key': { type: 'string', value: 'KEY', help: 'one at a time of those with this key' },
+    tag: { type: 'string', value: 'TAG', multiple: true, help: 'may be given more than once' },
+    wait: { type: 'boolean', help: 'wait until it is final; the exit code says how it ended' },
+    ...WAIT_OPTIONS,
+    json: { type: 'boolean', help: 'the job as JSON, for scripts' },
+  },
+  details: `PAYLOAD is JSON, delivered byte for byte as it stands; - reads it from the standard
+input. A text needs its own quotes: '"hello"'.`,
+  examples: [`posthorn enqueue invoice-pdf '{"invoice": 42}' --wait`],
+  async run({ words: [endpoint = '', given], values }) {
+    const job = {
+      endpoint,
+      rawPayload: await payloadFrom(given, values.file),
+      delay: values.delay,
+      runAt: values['run-at'],
+      priority:
+        values.priority === undefined
+          ? undefined
+          : wholeNumber('--priority', values.priority, 0, 9),
+      idempotencyKey: values['idempotency-key'],
+      orderingKey: values['ordering-key'],
+      tags: values.tag,
+    } satisfies NewJob
+    const waits = waitOptions(values.timeout)
+    const posthorn = connect()
+    const { id, deduplicated } = await posthorn.enqueue(job)
+    if (deduplicated) sayAside(`The job was there already, by its idempotency key.`)
+    if (values.json !== true) say(id)
+    const end = values.wait === true ? await posthorn.wait(id, waits) : null
+    if (values.json === true) say(await jobText(connectRaw(), id))
+    else if (end !== null) sayAside(endText(end))
+    return end === null ? EXIT.done : exitCodeOf(end.state)
+  },
+})
+
+async function payloadFrom(word: string | undefined, file: string | undefined): Promise<Buffer> {
+  if ((word === undefined) === (file === undefined)) {
+    throw new UsageError('posthorn enqueue needs one payload: as a word, as - or as --file FILE.')
+  }
+  const bytes =
+    file === undefined && word !== '-' ? Buffer.from(word ?? '') : await readInput(file ?? '-')
+  try {
+    JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+  } catch (error) {
+    throw new UsageError(`The payload is not JSON: ${(error as Error).message}`)
+  }
+  return bytes
+}

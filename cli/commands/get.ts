@@ -1,0 +1,27 @@
+// posthorn get: one job with its attempts.
+import type { Job } from '../../src/client/client.ts'
+import { action, JSON_OPTION } from '../command.ts'
+import { EXIT } from '../exit.ts'
+import { jobText, sayJob } from '../job-view.ts'
+import { connect, connectRaw } from '../server.ts'
+import { say } from '../shown.ts'
+
+export const command = action({
+  summary: 'A job and its attempts',
+  arguments: ['ID'],
+  options: {
+    payload: { type: 'boolean', help: 'only the payload, byte for byte' },
+    json: JSON_OPTION,
+  },
+  examples: ['posthorn get "$id"'],
+  async run({ words: [id = ''], values }) {
+    if (values.payload === true) {
+      process.stdout.write(await connect().payload(id))
+      return EXIT.done
+    }
+    const text = await jobText(connectRaw(), id)
+    if (values.json === true) say(text)
+    else sayJob(JSON.parse(text) as Job, new TextDecoder().decode(await connect().payload(id)))
+    return EXIT.done
+  },
+})

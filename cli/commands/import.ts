@@ -1,0 +1,87 @@
+// posthorn import: carries over what another queue still has to do.
+import { type Posthorn, PosthornError } from '../../src/client/client.ts'
+import { withAgenda } from '../agenda/collection.ts'
+import { importAll, type Row } from '../agenda/import.ts'
+import { action } from '../command.ts'
+import { CommandFailed, EXIT, UsageError } from '../exit.ts'
+import { connect } from '../server.ts'
+import { say, sayAside, sayJson, table } from '../shown.ts'
+
+const agenda = action({
+  summary: 'Carry the waiting and repeating jobs of Agenda over',
+  arguments: [],
+  options: {
+    from: { type: 'string', value: 'URL', help: 'the MongoDB of Agenda, with its database' },
+    collection: { type: 'string', value: 'NAME', help: 'agendaJobs if not given' },
+    map: {
+      type: 'string',
+      value: 'NAME=ENDPOINT',
+      multiple: true,
+      help: 'jobs of this name go to that endpoint; once for each name',
+    },
+    'dry-run': { type: 'boolean', help: 'only say what would happen' },
+    json: { type: 'boolean', help: 'the rows as JSON, for scripts' },
+  },
+  details: `Nothing is changed in Agenda: stop its processes first, or both do the work.
+What is finished, locked or has no --map is left, and counted. A second run finds what the
+first has added.`,
+  examples: [
+    'posthorn import agenda --from mongodb://localhost:27017/agenda --map "send email=email" --dry-run',
+  ],
+  async run({ values }) {
+    const { from, collection = 'agendaJobs' } = values
+    if (from === undefined) throw new UsageError('posthorn import agenda needs --from URL.')
+    const endpoints = endpointsFrom(values.map ?? [])
+    const isDry = values['dry-run'] === true
+    const posthorn = connect()
+    await refuseUnknown(posthorn, endpoints)
+    const rows = await withAgenda(from, collection, (found) =>
+      importAll(found, posthorn, { endpoints, isDry }),
+    )
+    if (values.json === true) sayJson({ dryRun: isDry, rows })
+    else sayRows(rows)
+    if (isDry) sayAside('Nothing was done (--dry-run).')
+    return rows.some(({ becomes }) => becomes === 'refused') ? EXIT.failed : EXIT.done
+  },
+})
+
+export const command = { verbs: { agenda } }
+
+/** The endpoint is what stands after the last `=`: a name in Agenda may be anything. */
+function endpointsFrom(given: string[]): Map<string, string> {
+  const pairs = given.map((text): [string, string] => {
+    const at = text.lastIndexOf('=')
+    if (at < 1 || at === text.length - 1) {
+      throw new UsageError(`--map is "${text}"; expected NAME=ENDPOINT, like "send email=email".`)
+    }
+    return [text.slice(0, at), text.slice(at + 1)]
+  })
+  const names = pairs.map(([name]) => name)
+  const twice = names.find((name, i) => names.indexOf(name) < i)
+  if (twice !== undefined) throw new UsageError(`--map names "${twice}" twice.`)
+  return new Map(pairs)
+}
+
+/** Before anything is carried over. */
+async function refuseUnknown(posthorn: Posthorn, endpoints: Map<string, string>): Promise<void> {
+  for (const endpoint of new Set(endpoints.values())) {
+    try {
+      await posthorn.endpoints.get(endpoint)
+    } catch (error) {
+      if (!(error instanceof PosthornError) || error.code !== 'endpoint_not_found') throw error
+      throw new CommandFailed(
+        `There is no endpoint "${endpoint}". Register it first: posthorn endpoints put ${endpoint} --url URL`,
+      )
+    }
+  }
+}
+
+function sayRows(rows: Row[]): void {
+  const columns = [
+    { title: 'in Agenda', value: ({ name }: Row) => name },
+    { title: 'becomes', value: ({ becomes }: Row) => becomes },
+    { title: 'count', value: ({ count }: Row) => count },
+    { title: 'note', value: ({ note }: Row) => note },
+  ]
+  say(rows.length === 0 ? 'Agenda has nothing to do.' : table(rows, columns))
+}

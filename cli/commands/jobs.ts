@@ -1,0 +1,47 @@
+// posthorn jobs: lists jobs, newest first, page after page up to --limit.
+
+import type { JobSummary } from '../../src/client/client.ts'
+import { MAX_PAGE } from '../../src/client/paging.ts'
+import { action, JSON_OPTION } from '../command.ts'
+import { EXIT } from '../exit.ts'
+import { wholeNumber } from '../input.ts'
+import { FILTER_OPTIONS, filterFrom } from '../job-filter.ts'
+import { JOB_COLUMNS } from '../job-view.ts'
+import { connect } from '../server.ts'
+import { say, sayAside, sayJson, table } from '../shown.ts'
+
+const DEFAULT_LIMIT = '25'
+/** All of them are held before they are shown. */
+const MAX_LIMIT = 100_000
+
+export const command = action({
+  summary: 'List jobs, newest first',
+  arguments: [],
+  options: {
+    ...FILTER_OPTIONS,
+    'dedupe-key': { type: 'string', value: 'KEY', help: 'those with this dedupe key' },
+    limit: { type: 'string', value: 'N', help: `no more than this; ${DEFAULT_LIMIT}` },
+    json: JSON_OPTION,
+  },
+  examples: ['posthorn jobs --endpoint invoice-pdf --state dead --limit 100'],
+  async run({ values }) {
+    const limit = wholeNumber('--limit', values.limit ?? DEFAULT_LIMIT, 1, MAX_LIMIT)
+    const query = { ...filterFrom(values), dedupeKey: values['dedupe-key'] }
+    const posthorn = connect()
+    const items: JobSummary[] = []
+    let cursor: string | undefined
+    do {
+      const left = Math.min(limit - items.length, MAX_PAGE)
+      const page = await posthorn.page({ ...query, limit: left, cursor })
+      items.push(...page.items)
+      cursor = page.nextCursor ?? undefined
+    } while (cursor !== undefined && items.length < limit)
+    if (values.json === true) sayJson({ items, nextCursor: cursor ?? null })
+    else if (items.length === 0) sayAside('No job is so.')
+    else say(table(items, JOB_COLUMNS))
+    if (values.json !== true && cursor !== undefined) {
+      sayAside(`There may be more than ${limit}: --limit asks for them.`)
+    }
+    return EXIT.done
+  },
+})

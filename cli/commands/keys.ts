@@ -1,0 +1,62 @@
+// posthorn keys: API keys, a verb each. They need a key with the scope admin.
+import type { ApiKey } from '../../src/client/client.ts'
+import { action, JSON_OPTION } from '../command.ts'
+import { EXIT } from '../exit.ts'
+import { oneOf } from '../input.ts'
+import { connect } from '../server.ts'
+import { type Column, fromNow, say, sayAside, sayJson, table } from '../shown.ts'
+
+const SCOPES = ['enqueue', 'work', 'admin'] as const
+
+const COLUMNS: Column<ApiKey>[] = [
+  { title: 'id', value: ({ id }) => id },
+  { title: 'scope', value: ({ scope }) => scope },
+  { title: 'made', value: ({ createdAt }) => fromNow(createdAt) },
+  { title: 'name', value: ({ name }) => name },
+]
+
+const list = action({
+  summary: 'All keys that were made, without the keys themselves',
+  arguments: [],
+  options: { json: JSON_OPTION },
+  examples: ['posthorn keys list'],
+  async run({ values }) {
+    const items = await connect().keys.list()
+    if (values.json === true) sayJson({ items })
+    else if (items.length === 0) sayAside('No key was made yet; those of API_KEYS are not listed.')
+    else say(table(items, COLUMNS))
+    return EXIT.done
+  },
+})
+
+const create = action({
+  summary: 'Make a key, and show it, once',
+  arguments: ['NAME'],
+  options: {
+    scope: { type: 'string', value: 'SCOPE', help: 'enqueue (default), work or admin' },
+    json: JSON_OPTION,
+  },
+  examples: ['posthorn keys create web-shop --scope enqueue'],
+  async run({ words: [name = ''], values }) {
+    const scope = oneOf('--scope', values.scope ?? 'enqueue', SCOPES)
+    const made = await connect().keys.create({ name, scope })
+    if (values.json === true) sayJson(made)
+    else say(made.key)
+    sayAside(`The key is shown only now; posthorn keys delete ${made.id} ends it.`)
+    return EXIT.done
+  },
+})
+
+const remove = action({
+  summary: 'End a key: refused everywhere within 5 s',
+  arguments: ['ID'],
+  options: {},
+  examples: ['posthorn keys delete "$key_id"'],
+  async run({ words: [id = ''] }) {
+    await connect().keys.remove(id)
+    say(`${id} is ended`)
+    return EXIT.done
+  },
+})
+
+export const command = { verbs: { list, create, delete: remove } }

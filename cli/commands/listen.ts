@@ -1,0 +1,136 @@
+// posthorn listen: delivers the jobs of a pulled endpoint to a handler that no server can reach.
+import { type Posthorn, PosthornError } from '../../src/client/client.ts'
+import { DEFAULT_TIMEOUT_MS, newSecret, secretKey } from '../../src/endpoint/endpoint.ts'
+import { parseDuration } from '../../src/job/duration.ts'
+import { createAddressPolicy, portOf } from '../../src/webhook/address-policy.ts'
+import { type AttemptEnd, createSender } from '../../src/webhook/send.ts'
+import { action } from '../command.ts'
+import { CommandFailed, EXIT, UsageError } from '../exit.ts'
+import { wholeNumber } from '../input.ts'
+import type { PulledJob } from '../listen/claim-call.ts'
+import { withPatience } from '../listen/patience.ts'
+import { pullJobs } from '../listen/pull-loop.ts'
+import { connect, connectRaw } from '../server.ts'
+import { cleaned, painted, say, sayAside } from '../shown.ts'
+
+const LEASE_MS = 30_000
+const MAX_CONCURRENCY = 1_000
+
+export const command = action({
+  summary: 'Deliver the jobs of an endpoint to a handler on this machine, signed',
+  arguments: ['NAME', 'URL'],
+  options: {
+    secret: {
+      type: 'string',
+      value: 'whsec_…',
+      help: 'signs; else POSTHORN_SECRET, else a new one',
+    },
+    concurrency: { type: 'string', value: 'N', help: 'jobs at once; 1' },
+    create: { type: 'boolean', help: 'make the endpoint where it is missing' },
+  },
+  details: `The endpoint must be one without a URL: its jobs are pulled from the server, so that
+the handler may be behind a firewall. What it answers is what the job gets. Ctrl-C gives attempts
+under way 5 s.`,
+  examples: ['posthorn listen thumbnails http://localhost:3000/hook --create'],
+  async run({ words: [name = '', url = ''], values }) {
+    const concurrency = wholeNumber('--concurrency', values.concurrency ?? '1', 1, MAX_CONCURRENCY)
+    const sender = createSender({
+      connections: concurrency,
+      policy: onlyTo(url),
+      extraCaCerts: null,
+    })
+    const posthorn = connect()
+    const stopping = stopSignal()
+    const secret = secretFrom(values.secret ?? process.env.POSTHORN_SECRET)
+    try {
+      const prepare = () => readTimeout(posthorn, name, values.create === true)
+      const timeoutMs = await withPatience(prepare, sayAside, stopping)
+      if (timeoutMs === null) return EXIT.done
+      sayAside(`Jobs of ${name} go to ${url}. Ctrl-C ends this.`)
+      const call = connectRaw()
+      const attempt = { posthorn, call, sender, endpoint: name, url, secret, timeoutMs }
+      const lines = { onEnd: sayAttempt, tell: sayAside }
+      await pullJobs({ ...attempt, ...lines, leaseMs: LEASE_MS, concurrency }, stopping)
+    } catch (error) {
+      throw explained(name, error)
+    } finally {
+      await sender.close()
+    }
+    return EXIT.done
+  },
+})
+
+/** Whoever names a handler here means it, wherever it is; nothing else is dialled. */
+function onlyTo(text: string) {
+  const url = URL.parse(text)
+  if (url === null || !/^https?:$/.test(url.protocol) || url.username !== '') {
+    throw new UsageError(
+      `"${text}" is no URL of a handler; expected one like http://localhost:3000/`,
+    )
+  }
+  const target = `${url.hostname}:${portOf(url)}`
+  const policy = createAddressPolicy({ allowedTargets: [target], allowLoopback: true })
+  return () => policy
+}
+
+function secretFrom(given: string | undefined): string {
+  if (given !== undefined && given !== '') {
+    if (secretKey(given) !== null) return given
+    throw new UsageError('The secret is not whsec_ and base64 of 24–64 bytes.')
+  }
+  const secret = newSecret()
+  sayAside(`Signed with ${secret}, made for this run: give it to your handler.`)
+  return secret
+}
+
+/** Aborted by the first Ctrl-C; the second ends the process, and leases run out. */
+function stopSignal(): AbortSignal {
+  const stopping = new AbortController()
+  const onSignal = () => {
+    if (stopping.signal.aborted) process.exit(EXIT.failed)
+    stopping.abort()
+  }
+  process.on('SIGINT', onSignal)
+  process.on('SIGTERM', onSignal)
+  return stopping.signal
+}
+
+/** How long a handler has, as its endpoint says, where the key may read that. */
+async function readTimeout(posthorn: Posthorn, name: string, create: boolean): Promise<number> {
+  try {
+    const { timeout } = await posthorn.endpoints.get(name)
+    return parseDuration(timeout) ?? DEFAULT_TIMEOUT_MS
+  } catch (error) {
+    if (!(error instanceof PosthornError)) throw error
+    // A key that may only claim is enough.
+    if (error.code === 'forbidden') return DEFAULT_TIMEOUT_MS
+    if (error.code !== 'endpoint_not_found' || !create) throw error
+    await posthorn.endpoints.put(name, { url: null })
+    sayAside(`Endpoint ${name} is made.`)
+    return DEFAULT_TIMEOUT_MS
+  }
+}
+
+function sayAttempt(job: PulledJob, end: AttemptEnd, reportProblem: string | null): void {
+  const { outcome, statusCode, durationMs, message } = end
+  const time = new Date().toTimeString().slice(0, 8)
+  const style = outcome === 'succeeded' ? 'green' : 'red'
+  const status = statusCode === null ? '' : ` ${statusCode}`
+  const tries = `${job.attemptCount}/${job.maxAttempts}`
+  const why = outcome === 'succeeded' || statusCode !== null ? '' : `: ${cleaned(message)}`
+  const problem = reportProblem === null ? '' : ` (${cleaned(reportProblem)})`
+  const took = `${Math.round(durationMs)} ms`
+  say(`${time} ${job.id} ${tries} ${painted(outcome, style)}${status} ${took}${why}${problem}`)
+}
+
+/** What to do about an endpoint that gives no jobs. */
+function explained(name: string, error: unknown): unknown {
+  if (!(error instanceof PosthornError)) return error
+  if (error.code === 'endpoint_not_found') {
+    return new CommandFailed(`There is no endpoint "${name}". With --create it is made.`)
+  }
+  if (error.code !== 'job_state_conflict') return error
+  return new CommandFailed(
+    `Endpoint "${name}" has a URL: its jobs are sent there. Listen on another name with --create, or make this one pulled: posthorn endpoints put ${name} --pull`,
+  )
+}

@@ -1,0 +1,120 @@
+// posthorn schedules: read and steer what makes jobs by the clock, a verb each.
+import type { Schedule, ScheduleSummary } from '../../src/client/client.ts'
+import { type Action, action, JSON_OPTION } from '../command.ts'
+import { EXIT } from '../exit.ts'
+import { collected, connect } from '../server.ts'
+import { type Column, fromNow, record, say, sayAside, sayJson, table } from '../shown.ts'
+
+const COLUMNS: Column<ScheduleSummary>[] = [
+  { title: 'name', value: ({ name }) => name },
+  { title: 'when', value: whenText },
+  { title: 'endpoint', value: ({ endpoint }) => endpoint },
+  {
+    title: 'next',
+    value: ({ paused, nextRunAt }) => (paused ? 'paused' : fromNow(nextRunAt)),
+    style: ({ paused }) => (paused ? 'yellow' : null),
+  },
+  { title: 'last error', value: ({ lastError }) => lastError },
+]
+
+function whenText({ cron, every, timezone }: ScheduleSummary): string {
+  return cron === null ? `every ${every}` : `${cron} ${timezone}`
+}
+
+const list = action({
+  summary: 'All schedules, with their next tick',
+  arguments: [],
+  options: { json: JSON_OPTION },
+  examples: ['posthorn schedules list'],
+  async run({ values }) {
+    const items = await collected(connect().schedules.list())
+    if (values.json === true) sayJson({ items, nextCursor: null })
+    else if (items.length === 0) sayAside('There is no schedule yet: posthorn apply makes them.')
+    else say(table(items, COLUMNS))
+    return EXIT.done
+  },
+})
+
+const get = action({
+  summary: 'One schedule with its next five ticks',
+  arguments: ['NAME'],
+  options: { json: JSON_OPTION },
+  examples: ['posthorn schedules get nightly-report'],
+  async run({ words: [name = ''], values }) {
+    const schedule = await connect().schedules.get(name)
+    if (values.json === true) sayJson(schedule)
+    else saySchedule(schedule)
+    return EXIT.done
+  },
+})
+
+function saySchedule(schedule: Schedule): void {
+  say(
+    record([
+      ['schedule', schedule.name],
+      ['when', whenText(schedule)],
+      ['endpoint', schedule.endpoint],
+      ['state', schedule.paused ? 'paused' : 'active'],
+      ['overlap', schedule.overlap],
+      ['misfire', schedule.misfire],
+      ['starts', schedule.startAt],
+      ['ends', schedule.endAt],
+      ['payload', JSON.stringify(schedule.payload)],
+      ['last job', schedule.lastJobId],
+      ['last error', schedule.lastError],
+      ['next ticks', schedule.nextRuns.length === 0 ? 'none' : schedule.nextRuns.join('  ')],
+    ]),
+  )
+}
+
+function change(verb: 'pause' | 'resume', summary: string): Action {
+  return action({
+    summary,
+    arguments: ['NAME'],
+    options: { json: JSON_OPTION },
+    examples: [`posthorn schedules ${verb} nightly-report`],
+    async run({ words: [name = ''], values }) {
+      const schedule = await connect().schedules[verb](name)
+      if (values.json === true) sayJson(schedule)
+      else if (schedule.paused) say(`${name} is paused`)
+      else say(`${name} goes on; next tick ${fromNow(schedule.nextRunAt) ?? 'never'}`)
+      return EXIT.done
+    },
+  })
+}
+
+const run = action({
+  summary: 'Make a job of it now, beside its ticks, and say its id',
+  arguments: ['NAME'],
+  options: { json: JSON_OPTION },
+  examples: ['posthorn schedules run nightly-report'],
+  async run({ words: [name = ''], values }) {
+    const job = await connect().schedules.run(name)
+    if (values.json === true) sayJson(job)
+    else say(job.id)
+    return EXIT.done
+  },
+})
+
+const remove = action({
+  summary: 'Remove a schedule; the jobs it has made stay',
+  arguments: ['NAME'],
+  options: {},
+  examples: ['posthorn schedules delete nightly-report'],
+  async run({ words: [name = ''] }) {
+    await connect().schedules.remove(name)
+    say(`${name} is removed`)
+    return EXIT.done
+  },
+})
+
+export const command = {
+  verbs: {
+    list,
+    get,
+    pause: change('pause', 'No job is made at any tick until it is resumed'),
+    resume: change('resume', 'Go on with the next tick'),
+    run,
+    delete: remove,
+  },
+}

@@ -1,0 +1,55 @@
+// posthorn stats: what waits and runs at each endpoint, and what has ended of late.
+import type { Stats } from '../../src/client/client.ts'
+import { action, JSON_OPTION } from '../command.ts'
+import { EXIT } from '../exit.ts'
+import { connect } from '../server.ts'
+import { type Column, painted, say, sayAside, sayJson, styleOfState, table } from '../shown.ts'
+
+type EndpointStats = Stats['endpoints'][number]
+
+/** What the API counts up to. */
+const MAX_COUNT = 10_000
+
+const COLUMNS: Column<EndpointStats>[] = [
+  { title: 'endpoint', value: ({ name }) => name },
+  { title: 'state', value: ({ state }) => state, style: ({ state }) => styleOfState(state) },
+  ...(['queued', 'due', 'running', 'dead'] as const).map((title) => ({
+    title,
+    value: (row: EndpointStats) => countText(row, row[title]),
+  })),
+  { title: 'oldest due for', value: ({ oldestDueAge }) => oldestDueAge },
+]
+
+function countText({ more }: EndpointStats, count: number): string {
+  return more === true && count === MAX_COUNT ? `${count}+` : String(count)
+}
+
+export const command = action({
+  summary: 'What waits and runs',
+  arguments: [],
+  options: {
+    endpoint: { type: 'string', value: 'NAME', help: 'only this one' },
+    window: { type: 'string', value: 'DURATION', help: 'also what ended within this, like 1h' },
+    json: JSON_OPTION,
+  },
+  examples: ['posthorn stats --window 1h'],
+  async run({ values: { endpoint, window, json } }) {
+    const stats = await connect().stats({ endpoint, window })
+    if (json === true) {
+      sayJson(stats)
+      return EXIT.done
+    }
+    if (stats.endpoints.length > 0) say(table(stats.endpoints, COLUMNS))
+    else sayAside('There is no such endpoint yet.')
+    const workers = `${stats.liveWorkers} live worker${stats.liveWorkers === 1 ? '' : 's'}`
+    say(painted(workers, stats.liveWorkers === 0 ? 'red' : null))
+    if (stats.minutes !== undefined) say(`within ${window}: ${endedText(stats.minutes)}`)
+    return EXIT.done
+  },
+})
+
+function endedText(minutes: NonNullable<Stats['minutes']>): string {
+  const succeeded = minutes.reduce((sum, minute) => sum + minute.succeeded, 0)
+  const failed = minutes.reduce((sum, minute) => sum + minute.failed, 0)
+  return `${succeeded} attempts succeeded, ${failed} failed`
+}

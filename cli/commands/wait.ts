@@ -1,0 +1,20 @@
+// posthorn wait: waits until a job is final; the exit code says how it ended.
+import { action, JSON_OPTION } from '../command.ts'
+import { endText, exitCodeOf, jobText } from '../job-view.ts'
+import { connect, connectRaw } from '../server.ts'
+import { say } from '../shown.ts'
+import { WAIT_OPTIONS, waitOptions } from '../waiting.ts'
+
+export const command = action({
+  summary: 'Wait until a job is final; the exit code says how it ended',
+  arguments: ['ID'],
+  options: { ...WAIT_OPTIONS, json: JSON_OPTION },
+  details:
+    'Exits with 0: it succeeded, 1: it is dead, 5: it was cancelled, 4: it is not final in time.',
+  examples: ['posthorn wait "$id" --timeout 5m'],
+  async run({ words: [id = ''], values }) {
+    const job = await connect().wait(id, waitOptions(values.timeout))
+    say(values.json === true ? await jobText(connectRaw(), id) : endText(job))
+    return exitCodeOf(job.state)
+  },
+})

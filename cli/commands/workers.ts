@@ -1,0 +1,33 @@
+// posthorn workers: the worker processes that were seen within the last hour.
+import type { WorkerView } from '../../src/client/client.ts'
+import { action, JSON_OPTION } from '../command.ts'
+import { EXIT } from '../exit.ts'
+import { connect } from '../server.ts'
+import { type Column, fromNow, say, sayAside, sayJson, table } from '../shown.ts'
+
+const COLUMNS: Column<WorkerView>[] = [
+  { title: 'worker', value: ({ id }) => id },
+  {
+    title: 'state',
+    value: ({ isLive }) => (isLive ? 'live' : 'gone'),
+    style: ({ isLive }) => (isLive ? 'green' : 'dim'),
+  },
+  { title: 'in flight', value: ({ inFlight, concurrency }) => `${inFlight} of ${concurrency}` },
+  { title: 'seen', value: ({ seenAt }) => fromNow(seenAt) },
+  { title: 'started', value: ({ startedAt }) => fromNow(startedAt) },
+  { title: 'version', value: ({ version }) => version },
+]
+
+export const command = action({
+  summary: 'The workers that were seen within the last hour',
+  arguments: [],
+  options: { json: JSON_OPTION },
+  examples: ['posthorn workers'],
+  async run({ values }) {
+    const items = await connect().workers()
+    if (values.json === true) sayJson({ items })
+    else if (items.length === 0) sayAside('No worker was seen within the last hour.')
+    else say(table(items, COLUMNS))
+    return EXIT.done
+  },
+})

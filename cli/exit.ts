@@ -1,0 +1,80 @@
+// How a command ends: its exit codes, and the sentence for each failure.
+import { PosthornError } from '../src/client/posthorn-error.ts'
+import { ConfigError } from '../src/config.ts'
+import { StoreUnavailable, StoreUnusable } from '../src/store/store.ts'
+
+export const EXIT = {
+  done: 0,
+  /** The server said no, the job is dead, or the process could not start. */
+  failed: 1,
+  wrongUsage: 2,
+  unreachable: 3,
+  waitedTooLong: 4,
+  /** The job that was waited for. */
+  cancelled: 5,
+} as const
+
+/** What was typed is not a command. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError'
+}
+
+/** A sentence for whoever typed the command, and how it ends. */
+export class CommandFailed extends Error {
+  override readonly name = 'CommandFailed'
+  readonly exitCode: number
+
+  constructor(sentence: string, exitCode: number = EXIT.failed) {
+    super(sentence)
+    this.exitCode = exitCode
+  }
+}
+
+/**
+ * A sentence for what a person can mend; the whole error for what only we can.
+ *
+ * @param isServer the API or a worker was to start
+ */
+export function told(error: unknown, isServer: boolean): { text: string; exitCode: number } {
+  if (error instanceof UsageError) return { text: error.message, exitCode: EXIT.wrongUsage }
+  if (error instanceof CommandFailed) return { text: error.message, exitCode: error.exitCode }
+  if (error instanceof PosthornError) return toldByServer(error)
+  if (error instanceof ConfigError) {
+    const text = `posthorn can not start with these settings:\n${error.message}`
+    return { text, exitCode: EXIT.wrongUsage }
+  }
+  return { text: otherFailure(error, isServer), exitCode: EXIT.failed }
+}
+
+function otherFailure(error: unknown, isServer: boolean): string {
+  const isKnown = error instanceof StoreUnusable || error instanceof StoreUnavailable
+  if (isKnown) return isServer ? `posthorn can not start: ${error.message}` : error.message
+  const code = (error as NodeJS.ErrnoException | undefined)?.code
+  if (isServer && (code === 'EADDRINUSE' || code === 'EACCES' || code === 'EADDRNOTAVAIL')) {
+    return `posthorn can not listen there: ${(error as Error).message}. Set HOST and PORT to a free address.`
+  }
+  const whole = error instanceof Error ? error.stack : error
+  return `posthorn failed${isServer ? ' to start' : ''}: ${whole}`
+}
+
+/** The sentence of the answer, with what is wrong in which field. */
+function toldByServer(error: PosthornError): { text: string; exitCode: number } {
+  const fields = error.errors.map(({ path, message }) => `${path}: ${message}`)
+  // Of a single field the detail says it all.
+  const further = fields.filter((field) => !error.detail.includes(field))
+  const text = [error.detail, ...further].join('\n  ')
+  switch (error.code) {
+    case 'connection_failed':
+    case 'timeout':
+    case 'unexpected_answer':
+      return { text: `${text}\n${SERVER_HINT}`, exitCode: EXIT.unreachable }
+    case 'wait_timeout':
+      return { text, exitCode: EXIT.waitedTooLong }
+    case 'unauthorized':
+      return { text: `${text}\nSet POSTHORN_KEY to an API key.`, exitCode: EXIT.failed }
+    default:
+      return { text, exitCode: EXIT.failed }
+  }
+}
+
+const SERVER_HINT = 'POSTHORN_URL says where the server is (http://127.0.0.1:8080 if not set).'

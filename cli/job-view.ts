@@ -1,0 +1,112 @@
+// A job as people read it, and the exit code that its end means.
+import type { Call } from '../src/client/call.ts'
+import type { Attempt, Job, JobState, JobSummary } from '../src/client/client.ts'
+import { segment } from '../src/client/request-path.ts'
+import { EXIT } from './exit.ts'
+import {
+  type Column,
+  cleaned,
+  fromNow,
+  painted,
+  record,
+  say,
+  styleOfState,
+  table,
+} from './shown.ts'
+
+/** Of payloads and results so much is shown; --json has all. */
+const MAX_SHOWN_CHARACTERS = 2_000
+
+export const JOB_COLUMNS: Column<JobSummary>[] = [
+  { title: 'id', value: ({ id }) => id },
+  { title: 'endpoint', value: ({ endpoint }) => endpoint },
+  { title: 'state', value: ({ state }) => state, style: ({ state }) => styleOfState(state) },
+  { title: 'tries', value: ({ attemptCount, maxAttempts }) => `${attemptCount}/${maxAttempts}` },
+  { title: 'created', value: ({ createdAt }) => fromNow(createdAt) },
+  { title: 'what next', value: whatNext },
+]
+
+function whatNext({ state, runAt, failure, progress, finishedAt }: JobSummary): string | null {
+  if (failure !== null) return `${failure.reason}: ${failure.message}`
+  if (state === 'queued') return `due ${fromNow(runAt)}`
+  if (state === 'running') return progress === null ? null : progressText(progress)
+  return `ended ${fromNow(finishedAt)}`
+}
+
+function progressText({ value, message }: NonNullable<JobSummary['progress']>): string {
+  return [value === null ? null : `${value} %`, message].filter((one) => one !== null).join(' ')
+}
+
+const ATTEMPT_COLUMNS: Column<Attempt>[] = [
+  { title: 'try', value: ({ number }) => number },
+  { title: 'started', value: ({ startedAt }) => startedAt },
+  { title: 'took', value: ({ durationMs }) => `${durationMs} ms` },
+  {
+    title: 'outcome',
+    value: ({ outcome }) => outcome,
+    style: ({ outcome }) => (outcome === 'succeeded' ? 'green' : 'red'),
+  },
+  { title: 'what was said', value: ({ message }) => message },
+]
+
+/** The text of the API's answer, as it came. */
+export async function jobText(call: Call, id: string): Promise<string> {
+  const path = `/jobs/${segment(id)}`
+  return new TextDecoder().decode(await call.bytes({ method: 'GET', path, repeatable: true }))
+}
+
+/** @param payload the exact text */
+export function sayJob(job: Job, payload: string): void {
+  say(
+    record([
+      ['job', job.id],
+      ['endpoint', job.endpoint],
+      ['state', job.phase === 'awaiting_completion' ? `${job.state}, ${job.phase}` : job.state],
+      ['tries', `${job.attemptCount} of ${job.maxAttempts}`],
+      ['created', job.createdAt],
+      ['due', job.state === 'queued' ? `${job.runAt} (${fromNow(job.runAt)})` : null],
+      ['finished', job.finishedAt],
+      ['expires', job.expiresAt],
+      ['progress', job.progress === null ? null : progressText(job.progress)],
+      ['failure', job.failure === null ? null : `${job.failure.reason}: ${job.failure.message}`],
+      ['tags', job.tags.length === 0 ? null : job.tags.join(', ')],
+      ['metadata', pairs(job.metadata)],
+      ['ordering key', job.orderingKey],
+      ['schedule', job.scheduleName],
+      ['depends on', job.dependsOn.length === 0 ? null : job.dependsOn.join(', ')],
+      ['payload', shortened(payload)],
+      ['result', job.state === 'succeeded' ? resultText(job) : null],
+    ]),
+  )
+  if (job.attempts.length > 0) say(`\n${table(job.attempts, ATTEMPT_COLUMNS)}`)
+}
+
+function resultText({ result, resultTruncated }: Job): string {
+  return resultTruncated ? 'longer than is kept' : shortened(JSON.stringify(result))
+}
+
+function pairs(metadata: Record<string, string>): string | null {
+  const shown = Object.entries(metadata).map(([name, value]) => `${name}=${value}`)
+  return shown.length === 0 ? null : shown.join(', ')
+}
+
+function shortened(text: string): string {
+  return text.length <= MAX_SHOWN_CHARACTERS ? text : `${text.slice(0, MAX_SHOWN_CHARACTERS)}…`
+}
+
+/** One line on a job that has ended. */
+export function endText({ id, state, failure, finishedAt }: JobSummary): string {
+  const why = failure === null ? '' : `: ${cleaned(failure.message)}`
+  return `${id} ${painted(state, styleOfState(state))} ${fromNow(finishedAt) ?? ''}${why}`
+}
+
+export function exitCodeOf(state: JobState): number {
+  switch (state) {
+    case 'dead':
+      return EXIT.failed
+    case 'cancelled':
+      return EXIT.cancelled
+    default:
+      return EXIT.done
+  }
+}

@@ -1,0 +1,69 @@
+// The two calls of `posthorn listen` whose JSON must stay as it came: a claim's payloads, and the
+// result that a handler answered.
+import { parseEnvelope, type RawJson } from '../../routes/json-body.ts'
+import { attemptCall } from '../../src/client/attempt-ref.ts'
+import type { Call } from '../../src/client/call.ts'
+import type { ClaimedJob } from '../../src/client/client.ts'
+import { segment } from '../../src/client/request-path.ts'
+
+/** A pulled job with the bytes of its payload. */
+export type PulledJob = Omit<ClaimedJob, 'payload'> & { payload: Buffer }
+
+export interface ClaimOptions {
+  limit: number
+  waitMs: number
+  leaseMs: number
+  signal: AbortSignal
+}
+
+/** Not repeated: jobs of an answer that was lost come back when their lease is over. */
+export async function claim(
+  call: Call,
+  endpoint: string,
+  { limit, waitMs, leaseMs, signal }: ClaimOptions,
+): Promise<PulledJob[]> {
+  const bytes = await call.bytes({
+    method: 'POST',
+    path: `/endpoints/${segment(endpoint)}/claim`,
+    body: JSON.stringify({ limit, wait: `${waitMs}ms`, lease: `${leaseMs}ms` }),
+    repeatable: false,
+    serverWaitMs: waitMs,
+    signal,
+  })
+  const { jobs } = parseEnvelope(Buffer.from(bytes)) as {
+    jobs: (Omit<ClaimedJob, 'payload'> & { payload: RawJson })[]
+  }
+  return jobs.map((job) => ({ ...job, payload: job.payload.bytes }))
+}
+
+/** @param result JSON text, or null for none */
+export async function complete(
+  call: Call,
+  job: PulledJob,
+  result: string | null,
+  untilMs: number,
+): Promise<void> {
+  const body = `{"result":${result ?? 'null'}}`
+  await call.bytes({
+    method: 'POST',
+    ...attemptCall(job, 'complete'),
+    body,
+    repeatable: true,
+    untilMs,
+  })
+}
+
+export async function fail(
+  call: Call,
+  job: PulledJob,
+  failure: { message: string; retryable: boolean; retryAfter?: string },
+  untilMs: number,
+): Promise<void> {
+  await call.bytes({
+    method: 'POST',
+    ...attemptCall(job, 'fail'),
+    body: JSON.stringify(failure),
+    repeatable: true,
+    untilMs,
+  })
+}

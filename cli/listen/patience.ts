@@ -1,0 +1,37 @@
+// Work that outlasts a server that is away: tried again with growing pauses, saying so.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { PosthornError } from '../../src/client/client.ts'
+
+const FIRST_PAUSE_MS = 1_000
+const MAX_PAUSE_MS = 30_000
+
+/**
+ * What `work` resolves with; null when `stopping` was aborted before.
+ *
+ * @throws PosthornError when the server has answered, and would say the same next time
+ */
+export async function withPatience<T>(
+  work: () => Promise<T>,
+  tell: (sentence: string) => void,
+  stopping: AbortSignal,
+): Promise<T | null> {
+  for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, MAX_PAUSE_MS)) {
+    if (stopping.aborted) return null
+    try {
+      const result = await work()
+      if (pauseMs > FIRST_PAUSE_MS) tell('The server answers again.')
+      return result
+    } catch (error) {
+      if (stopping.aborted) return null
+      if (!(error instanceof PosthornError) || isFinal(error)) throw error
+      tell(`${error.detail}; trying again in ${pauseMs / 1_000} s.`)
+      // Aborted: the next look at the signal ends this.
+      await sleep(pauseMs, undefined, { signal: stopping }).catch(() => {})
+    }
+  }
+}
+
+/** What a proxy says while the server is away is not the server's word. */
+function isFinal({ status, code }: PosthornError): boolean {
+  return status !== null && status < 500 && code !== 'unexpected_answer'
+}

@@ -1,0 +1,78 @@
+// The loop of `posthorn listen`: claims as many jobs as there is room for, starts an attempt with
+// each, and outlasts a server that is away. Nothing is claimed that is not sent at once: what would
+// lie here could only come back by the end of its lease, at the cost of an attempt.
+import type { AttemptEnd } from '../../src/webhook/send.ts'
+import { type AttemptParts, type AttemptUnderWay, startAttempt } from './attempt.ts'
+import { claim, type PulledJob } from './claim-call.ts'
+import { withPatience } from './patience.ts'
+
+const MAX_CLAIM = 100
+const CLAIM_WAIT_MS = 20_000
+/** How long a handler may still answer once we are asked to stop. */
+const GRACE_MS = 5_000
+
+export interface PullParts extends AttemptParts {
+  concurrency: number
+  onEnd: (job: PulledJob, end: AttemptEnd, reportProblem: string | null) => void
+  /** A sentence for whoever looks on. */
+  tell: (sentence: string) => void
+}
+
+/**
+ * Runs until `stopping` is aborted; then attempts under way may end within the grace.
+ *
+ * @throws PosthornError when the server refuses to give jobs
+ */
+export async function pullJobs(parts: PullParts, stopping: AbortSignal): Promise<void> {
+  const underWay = new Set<AttemptUnderWay>()
+  try {
+    while (!stopping.aborted) {
+      const limit = Math.min(parts.concurrency - underWay.size, MAX_CLAIM)
+      if (limit === 0) await firstEnd(underWay, stopping)
+      else await claimAndStart(parts, underWay, limit, stopping)
+    }
+  } finally {
+    await endAll(parts, underWay)
+  }
+}
+
+async function claimAndStart(
+  parts: PullParts,
+  underWay: Set<AttemptUnderWay>,
+  limit: number,
+  stopping: AbortSignal,
+): Promise<void> {
+  const { call, endpoint, leaseMs, tell } = parts
+  let claimedAtMs = 0
+  const take = () => {
+    claimedAtMs = performance.now()
+    return claim(call, endpoint, { limit, waitMs: CLAIM_WAIT_MS, leaseMs, signal: stopping })
+  }
+  for (const job of (await withPatience(take, tell, stopping)) ?? []) {
+    const attempt = startAttempt(parts, job, claimedAtMs)
+    underWay.add(attempt)
+    attempt.done.then(({ end, reportProblem }) => {
+      underWay.delete(attempt)
+      parts.onEnd(job, end, reportProblem)
+    })
+  }
+}
+
+async function firstEnd(underWay: Set<AttemptUnderWay>, stopping: AbortSignal): Promise<void> {
+  const stopped = Promise.withResolvers<void>()
+  const stop = () => stopped.resolve()
+  stopping.addEventListener('abort', stop, { once: true })
+  await Promise.race([stopped.promise, ...[...underWay].map(({ done }) => done)])
+  stopping.removeEventListener('abort', stop)
+}
+
+async function endAll({ tell }: PullParts, underWay: Set<AttemptUnderWay>): Promise<void> {
+  if (underWay.size === 0) return
+  tell(`${underWay.size} under way: waiting ${GRACE_MS / 1_000} s for their handler.`)
+  const all = Promise.all([...underWay].map(({ done }) => done))
+  const giveUp = setTimeout(() => {
+    for (const attempt of underWay) attempt.interrupt()
+  }, GRACE_MS)
+  await all
+  clearTimeout(giveUp)
+}

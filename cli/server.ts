@@ -1,0 +1,39 @@
+// The server that commands talk to: POSTHORN_URL and POSTHORN_KEY, read here and nowhere else.
+import { type Call, type ClientOptions, createCall } from '../src/client/call.ts'
+import { Posthorn } from '../src/client/client.ts'
+import { UsageError } from './exit.ts'
+
+const DEFAULT_URL = 'http://127.0.0.1:8080'
+/** A command on many jobs takes its time; nobody is served later for it. */
+const TIMEOUT_MS = 60_000
+
+/** @throws UsageError when they can not be used */
+export function connect(): Posthorn {
+  return withOptions((options) => new Posthorn(options))
+}
+
+/** For answers that are shown as they came: JSON.parse would change big integers. */
+export function connectRaw(): Call {
+  return withOptions(createCall)
+}
+
+function withOptions<T>(make: (options: ClientOptions) => T): T {
+  const url = process.env.POSTHORN_URL || DEFAULT_URL
+  if (!URL.canParse(url)) {
+    throw new UsageError(`POSTHORN_URL is "${url}"; expected a URL like ${DEFAULT_URL}.`)
+  }
+  try {
+    return make({ url, key: process.env.POSTHORN_KEY || undefined, timeoutMs: TIMEOUT_MS })
+  } catch (error) {
+    // The sentences of the client name its options, which are called so here too: url, key.
+    if (!(error instanceof TypeError)) throw error
+    throw new UsageError(`POSTHORN_URL or POSTHORN_KEY can not be used: ${error.message}.`)
+  }
+}
+
+/** The items of all pages. */
+export async function collected<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = []
+  for await (const item of items) all.push(item)
+  return all
+}

@@ -1,0 +1,108 @@
+// What is shown to people: lines, tables that fit the terminal, ages, colours only on a terminal.
+import { stripVTControlCharacters, styleText } from 'node:util'
+import { formatDuration } from '../src/job/duration.ts'
+
+export type Style = 'green' | 'red' | 'yellow' | 'cyan' | 'dim'
+
+export interface Column<Row> {
+  title: string
+  value: (row: Row) => string | number | null
+  style?: (row: Row) => Style | null
+}
+
+/** Where there is no terminal to ask. */
+const DEFAULT_WIDTH = 120
+const MIN_LAST_WIDTH = 8
+const GAP = '  '
+const NOTHING = '-'
+
+export function say(line: string): void {
+  process.stdout.write(`${line}\n`)
+}
+
+/** What is no result: hints and progress, kept out of a pipe. */
+export function sayAside(line: string): void {
+  process.stderr.write(`${line}\n`)
+}
+
+export function sayJson(value: unknown): void {
+  say(JSON.stringify(value, null, 2))
+}
+
+/** What others wrote, harmless to a terminal: no control character, no line break. */
+export function cleaned(text: string): string {
+  return stripVTControlCharacters(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ')
+}
+
+export function painted(text: string, style: Style | null): string {
+  return style === null ? text : styleText(style, text, { stream: process.stdout })
+}
+
+/** Aligned columns; the last is cut where the line would be wider than the terminal. */
+export function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): string {
+  const cells = rows.map((row) => columns.map(({ value }) => cellOf(value(row))))
+  const titles = columns.map(({ title }) => title.toUpperCase())
+  const widths = titles.map((title, i) =>
+    Math.max(title.length, ...cells.map((line) => (line[i] as string).length)),
+  )
+  const last = columns.length - 1
+  const before = widths.slice(0, last).reduce((sum, width) => sum + width + GAP.length, 0)
+  const total = process.stdout.columns ?? DEFAULT_WIDTH
+  widths[last] = Math.min(widths[last] as number, Math.max(MIN_LAST_WIDTH, total - before))
+  const lineOf = (line: string[], style: (i: number) => Style | null) =>
+    line
+      .map((cell, i) => painted(padded(cell, widths[i] as number, i === last), style(i)))
+      .join(GAP)
+      .trimEnd()
+  return [
+    lineOf(titles, () => 'dim'),
+    ...cells.map((line, r) => lineOf(line, (i) => columns[i]?.style?.(rows[r] as Row) ?? null)),
+  ].join('\n')
+}
+
+function cellOf(value: string | number | null): string {
+  const text = cleaned(String(value ?? NOTHING))
+  return text === '' ? NOTHING : text
+}
+
+function padded(text: string, width: number, isLast: boolean): string {
+  if (text.length > width) return `${text.slice(0, width - 1)}…`
+  return isLast ? text : text.padEnd(width)
+}
+
+/** Names and values below each other; a value of null is left out. */
+export function record(fields: readonly (readonly [string, string | number | null])[]): string {
+  const shown = fields.filter(([, value]) => value !== null)
+  const width = Math.max(...shown.map(([name]) => name.length))
+  return shown
+    .map(([name, value]) => `${name.padEnd(width)}${GAP}${cleaned(String(value))}`)
+    .join('\n')
+}
+
+const UNITS_MS = [86_400_000, 3_600_000, 60_000, 1_000]
+
+/** An instant as people ask for it: `3m ago`, `in 2h`. */
+export function fromNow(instant: string | null): string | null {
+  if (instant === null) return null
+  const awayMs = Date.parse(instant) - Date.now()
+  const unitMs = UNITS_MS.find((unit) => Math.abs(awayMs) >= unit)
+  if (unitMs === undefined) return 'now'
+  const text = formatDuration(Math.floor(Math.abs(awayMs) / unitMs) * unitMs)
+  return awayMs < 0 ? `${text} ago` : `in ${text}`
+}
+
+const STATE_STYLES: Record<string, Style> = {
+  succeeded: 'green',
+  active: 'green',
+  running: 'cyan',
+  paused: 'yellow',
+  resting: 'yellow',
+  cancelled: 'dim',
+  dead: 'red',
+  disabled: 'red',
+  deleting: 'red',
+}
+
+export function styleOfState(state: string): Style | null {
+  return STATE_STYLES[state] ?? null
+}

@@ -1,0 +1,42 @@
+// What a document of an outbox asks for, judged as POST /jobs judges its body: the same parser, the
+// same shapes, the same limits. The worker is handed these by the command that starts it.
+import { z } from 'zod'
+import { AppError } from '../src/errors.ts'
+import type { NewJob } from '../src/job/job.ts'
+import type { EnqueueResult } from '../src/store/store.ts'
+import { storedOrThrow } from './enqueue-answer.ts'
+import { newJobFrom } from './enqueue-request.ts'
+import { DUE_ONCE, dueTimes, isDueOnce } from './job-schemas.ts'
+import { parseEnvelope } from './json-body.ts'
+import { endpointName, payload, templateFields } from './schemas.ts'
+import { invalidRequest } from './zod-bridge.ts'
+
+/** No dedupe key and no dependencies: what they mean would depend on when the document is moved. */
+const outboxBody = z
+  .strictObject({ endpoint: endpointName, payload, ...dueTimes, ...templateFields })
+  .refine(isDueOnce, DUE_ONCE)
+
+/**
+ * @param now epoch milliseconds by the store's clock
+ * @throws AppError as POST /jobs would answer
+ */
+export function jobFromOutbox(body: Buffer, maxBodyBytes: number, now: number): NewJob {
+  if (body.length > maxBodyBytes) {
+    const found = `${body.length} bytes as JSON`
+    throw new AppError('payload_too_large', `the job is ${found}, the limit is ${maxBodyBytes}`)
+  }
+  const checked = outboxBody.safeParse(parseEnvelope(body))
+  if (!checked.success) throw invalidRequest(checked.error, '')
+  return newJobFrom({ ...checked.data, dependsOn: [] }, undefined, null, now)
+}
+
+/** Why the job was not stored; null: it was, now or before. */
+export function refusalOf(result: EnqueueResult, job: NewJob): AppError | null {
+  try {
+    storedOrThrow(result, job)
+    return null
+  } catch (error) {
+    if (error instanceof AppError) return error
+    throw error
+  }
+}

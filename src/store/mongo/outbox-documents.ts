@@ -1,0 +1,56 @@
+// How documents of an outbox are named and lie there. An origin names database, collection and
+// `_id`, so that whoever finishes the job finds the document, whatever OUTBOX is by then.
+import { BSON, type Collection, type Db, type Document, ObjectId } from 'mongodb'
+import { isJobId, timeOfJobId } from '../../job/job-id.ts'
+import type { OutboxName } from '../outbox.ts'
+
+/** Origins of jobs that documents have become begin so. */
+const ORIGIN_PREFIX = 'outbox:'
+
+/** A document as this reads it: whatever an application has put there. */
+/** Of any BSON type in truth: it is only compared, and given back as it came. */
+export type DocumentId = string | ObjectId
+export type OutboxDocument = Document & { _id: DocumentId }
+export type OutboxCollection = Collection<OutboxDocument>
+
+const { EJSON } = BSON
+
+/** Numbers keep their types: an `_id` is to be found again, a payload to be written as it is. */
+export const AS_STORED = {
+  promoteValues: false,
+  promoteBuffers: false,
+  promoteLongs: false,
+  enableUtf8Validation: false,
+} as const
+
+export function outboxCollection(db: Db, { database, collection }: OutboxName): OutboxCollection {
+  // The same client, whose databases share its connections, with majority writes as all others.
+  return db.client.db(database).collection<OutboxDocument>(collection)
+}
+
+export function originOf({ database, collection }: OutboxName, id: DocumentId): string {
+  return ORIGIN_PREFIX + EJSON.stringify([database, collection, id], { relaxed: false })
+}
+
+export function isFromOutbox(originKey: string | null | undefined): originKey is string {
+  return originKey?.startsWith(ORIGIN_PREFIX) ?? false
+}
+
+/** The document that an origin names. */
+export function documentOf(originKey: string): OutboxName & { id: DocumentId } {
+  const [database, collection, id] = EJSON.parse(originKey.slice(ORIGIN_PREFIX.length), {
+    relaxed: false,
+  }) as [string, string, DocumentId]
+  return { database, collection, id }
+}
+
+export function deserialised(raw: Uint8Array): OutboxDocument {
+  const options = { ...AS_STORED, validation: { utf8: false } }
+  return BSON.deserialize(raw, options) as OutboxDocument
+}
+
+/** When a document was made, as its `_id` tells; null: it does not tell. */
+export function madeAt(id: DocumentId): number | null {
+  if (id instanceof ObjectId) return id.getTimestamp().getTime()
+  return typeof id === 'string' && isJobId(id) ? timeOfJobId(id) : null
+}

@@ -1,0 +1,50 @@
+// The outbox: documents that applications insert in transactions of their own, each of which is to
+// become one job. What moves them takes some, stores their jobs, and only then removes them; a move
+// that is broken off is begun again, and finds the jobs it had made by their origin.
+
+/** Where the documents are: any database of the cluster that the store is on. */
+export interface OutboxName {
+  database: string
+  collection: string
+}
+
+export interface Outbox {
+  /** Takes at most `limit` documents. Whoever takes one has it for OUTBOX_HOLD_MS. */
+  take(limit: number): Promise<TakenDocument[]>
+  /** Those that have become jobs. Returns how many were still there. */
+  remove(documents: TakenDocument[]): Promise<number>
+  /** Those that can not become jobs, out of the way of the others. Returns how many. */
+  setAside(refused: RefusedDocument[]): Promise<number>
+  figures(): Promise<OutboxFigures>
+  /** A hint that there is a document; may be missed, may be false. Returns how to stop it. */
+  onDocument(listener: () => void): () => void
+}
+
+export interface TakenDocument {
+  /** Names the document, and makes its job the only one (NewJob.originKey). */
+  originKey: string
+  /** Its `_id`, where that is the id of a job; else null: any id will do. */
+  jobId: string | null
+  /** What POST /jobs would be sent for it. */
+  request: { kind: 'body'; bytes: Buffer } | { kind: 'unreadable'; message: string }
+}
+
+export interface RefusedDocument {
+  document: TakenDocument
+  /** A code of src/errors.ts. */
+  reason: string
+  message: string
+}
+
+/** Each count is exact up to MAX_COUNT, which also stands for more. */
+export interface OutboxFigures {
+  waiting: number
+  setAside: number
+  /** When the first of those that wait was made, as far as its `_id` tells; null: it does not. */
+  oldestAt: number | null
+}
+
+/** A mover that died leaves its documents to others after this. */
+export const OUTBOX_HOLD_MS = 10_000
+/** What is kept beside an outbox: `<collection>_rejected`. */
+export const REJECTED_SUFFIX = '_rejected'

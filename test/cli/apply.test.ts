@@ -1,0 +1,148 @@
+// posthorn apply makes what a file says, shows the difference first, and does nothing twice.
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { startBetween } from './between.ts'
+import { openShell, type Shell } from './command-line.ts'
+
+const DEADLINE = { timeout: 60_000 }
+
+/** Every field, each written in another way than the API reads it back. */
+const FILE = `
+endpoints:
+  invoice-pdf:
+    url: http://127.0.0.1:3999/
+    description: makes PDFs
+    timeout: 90s
+    headers: {X-Api-Key: a-long-secret-1234}
+    retry: {maxAttempts: 3, backoff: {type: fixed, delay: 60s}}
+    rateLimit: {count: 100, per: 60s}
+    circuitBreaker: {failures: 5}
+    secret: whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=
+    onFinish: told
+  told:
+    url: null
+schedules:
+  nightly:
+    cron: 0 2 * * *
+    timezone: Europe/Berlin
+    endpoint: invoice-pdf
+    payload: {report: nightly, sum: 1.5, rows: [1, null, "x"]}
+    startAt: 2030-01-01T01:00:00+01:00
+    timeout: 60s
+    retry: {maxAttempts: 2}
+    tags: [report]
+    headers: {x-short: abc}
+`
+
+let posthorn: Deployment
+let shell: Shell
+beforeAll(async () => {
+  posthorn = deploy('sqlite')
+  await posthorn.startApi()
+  shell = openShell({ POSTHORN_URL: posthorn.url() })
+})
+afterAll(async () => {
+  await shell.close()
+  await posthorn.close()
+})
+
+const read = async (path: string) => (await posthorn.request('GET', path)).body
+const apply = (text: string, ...words: string[]) =>
+  shell.run(['apply', shell.write('posthorn.yaml', text), ...words])
+
+describe('apply', () => {
+  it('first only shows, then makes, then finds nothing to change', DEADLINE, async () => {
+    const lines = ['+ endpoint invoice-pdf', '+ endpoint told', '+ schedule nightly']
+    const dry = await apply(FILE, '--dry-run')
+    expect(dry.code).toBe(0)
+    expect(dry.stdout.split('\n').slice(0, 3)).toEqual(lines)
+    expect((await read('/endpoints')).items).toEqual([])
+
+    const first = await apply(FILE)
+    expect(first).toMatchObject({ code: 0, stderr: '' })
+    expect(first.stdout).toBe(`${lines.join('\n')}\n3 new, 0 changed, 0 as they were\n`)
+    expect(await read('/endpoints/invoice-pdf')).toMatchObject({ timeout: '1m30s', version: 1 })
+    expect(await read('/schedules/nightly')).toMatchObject({
+      timezone: 'Europe/Berlin',
+      payload: { report: 'nightly', sum: 1.5, rows: [1, null, 'x'] },
+    })
+
+    const again = await apply(FILE)
+    expect(again.stdout).toBe(`${lines.join('\n').replaceAll('+', '=')}\nno change\n`)
+    expect(await read('/endpoints/invoice-pdf')).toMatchObject({ version: 1 })
+    expect(await read('/schedules/nightly')).toMatchObject({ version: 1 })
+  })
+
+  it('shows what changes, from what to what, and changes only that', DEADLINE, async () => {
+    await apply(FILE)
+    await posthorn.request('POST', '/schedules/nightly/pause')
+    const changed = FILE.replace('timeout: 90s', 'timeout: 2m')
+      .replace('a-long-secret-1234', 'a-long-secret-5678')
+      .replace('rows: [1, null, "x"]', 'rows: []')
+    const { stdout } = await apply(changed)
+    expect(stdout).toContain('~ endpoint invoice-pdf\n')
+    expect(stdout).toContain('    timeout: "1m30s" → "2m"\n')
+    expect(stdout).toContain('headers: {"X-Api-Key":"***1234"} → {"X-Api-Key":"***5678"}')
+    expect(stdout).toContain('= endpoint told\n~ schedule nightly\n    payload: ')
+    expect(stdout).toContain('0 new, 2 changed, 1 as they were')
+    expect(stdout).not.toContain('a-long-secret')
+    expect(await read('/endpoints/invoice-pdf')).toMatchObject({ timeout: '2m' })
+    // The file says nothing of it: it stays paused.
+    expect(await read('/schedules/nightly')).toMatchObject({ paused: true, payload: { rows: [] } })
+    expect((await apply(changed)).stdout).toContain('no change')
+    await apply(FILE)
+  })
+
+  it('never writes over what was changed since it was read', DEADLINE, async () => {
+    await apply(FILE)
+    // Between the reading and the writing of the command somebody pauses the endpoint.
+    const between = await startBetween(posthorn.url, async (method) => {
+      if (method === 'PUT') await posthorn.request('POST', '/endpoints/told/pause')
+      return undefined
+    })
+    const file = shell.write('raced.yaml', 'endpoints: {told: {url: null, description: new}}')
+    const env = { POSTHORN_URL: between.url }
+    const { code, stderr } = await shell.run(['apply', file], { env })
+    between.close()
+    expect(code).toBe(1)
+    expect(stderr).toContain('endpoint told was changed by somebody else meanwhile')
+    expect(await read('/endpoints/told')).toMatchObject({ description: '', state: 'paused' })
+  })
+
+  it('refuses a file that is wrong before anything is done, with all that is wrong', async () => {
+    const wrong = `
+endpoint: {}
+endpoints:
+  Upper: {url: null}
+  slow: {url: null, timeout: 1d, colour: red}
+schedules:
+  never: {cron: "61 * * * *", endpoint: slow, payload: 1}
+  empty: {cron: "0 * * * *", endpoint: slow}
+`
+    const { code, stdout, stderr } = await apply(wrong)
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
+    for (const text of [
+      'endpoint: ',
+      'Upper',
+      'slow: timeout',
+      'colour',
+      'never: cron',
+      'empty: payload',
+    ]) {
+      expect(stderr).toContain(text)
+    }
+    expect((await posthorn.request('GET', '/endpoints/slow')).status).toBe(404)
+  })
+
+  it.each([
+    ['no YAML', 'endpoints: [', /can not be read/],
+    ['a name twice', 'endpoints: {a: {url: null}, a: {url: null}}', /unique/],
+    ['a list', '[1]', /no mapping/],
+    ['a number that JSON would change', 'schedules: {a: {payload: 12345678901234567890}}', /text/],
+  ])('refuses %s', async (_, text, says) => {
+    const { code, stderr } = await apply(text)
+    expect(code).toBe(2)
+    expect(stderr).toMatch(says)
+    expect(stderr).not.toMatch(/\n\s+at /)
+  })
+})

@@ -1,0 +1,92 @@
+// posthorn retry and posthorn cancel change the jobs that were named or found, and no other.
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { until } from '../support/until.ts'
+import { startBetween } from './between.ts'
+import { openShell, type Shell } from './command-line.ts'
+
+const DEADLINE = { timeout: 60_000 }
+const UNKNOWN_JOB = 'job_00000000000000000000000000'
+
+describe('retry and cancel', () => {
+  let posthorn: Deployment
+  let receiver: Receiver
+  let shell: Shell
+  let name = ''
+  let count = 0
+
+  beforeAll(async () => {
+    receiver = await startReceiver({ body: '{"pages":3}' })
+    posthorn = deploy('sqlite')
+    await posthorn.startApi()
+    await posthorn.startWorker()
+    shell = openShell({ POSTHORN_URL: posthorn.url() })
+  })
+  afterAll(async () => {
+    await shell.close()
+    await posthorn.close()
+    await receiver.close()
+  })
+  beforeEach(async () => {
+    receiver.answerWith({ body: '{"pages":3}' })
+    name = `invoice-${++count}`
+    await posthorn.endpoint(name, receiver.url)
+  })
+
+  const enqueued = async (more: object = {}) =>
+    (await posthorn.request('POST', '/jobs', { endpoint: name, payload: 1, ...more })).body.id
+
+  /** So many that are not due yet, all with one tag. */
+  async function enqueueMany(jobCount: number, tag: string): Promise<void> {
+    for (let left = jobCount; left > 0; left -= 1_000) {
+      const one = { endpoint: name, payload: 1, delay: '1h', tags: [tag] }
+      const jobs = Array.from({ length: Math.min(left, 1_000) }, () => one)
+      expect((await posthorn.request('POST', '/jobs/batch', { jobs })).status).toBe(200)
+    }
+  }
+
+  it('by ids: one that is refused does not keep the others', async () => {
+    const [first, second] = [await enqueued({ delay: '1h' }), await enqueued({ delay: '1h' })]
+    const { code, stdout, stderr } = await shell.run(['cancel', first, UNKNOWN_JOB, second])
+    expect(code).toBe(1)
+    expect(stdout.trimEnd().split('\n')).toEqual([`${first} cancelled`, `${second} cancelled`])
+    expect(stderr).toContain(UNKNOWN_JOB)
+    expect((await shell.run(['retry', first])).code).toBe(0)
+    await posthorn.job(first, 'succeeded')
+    expect(await shell.run(['retry', first])).toMatchObject({ code: 1, stdout: '' })
+  })
+
+  it('by filter: all are changed, however many, and none twice', DEADLINE, async () => {
+    await enqueueMany(1_150, 'july')
+    const filter = ['--endpoint', name, '--tag', 'july']
+    const dry = await shell.run(['cancel', ...filter, '--dry-run'])
+    expect(dry.stdout).toBe('1150 would be cancelled.\n')
+    const cancelled = await shell.run(['cancel', ...filter])
+    expect(cancelled).toEqual({ code: 0, stdout: '1150 cancelled.\n', stderr: '' })
+    // They are dead again while others are still to be retried: each is to be tried once only.
+    receiver.answerWith(400)
+    expect((await shell.run(['retry', ...filter])).stdout).toBe('1150 queued again.\n')
+    await until(async () => {
+      const left = ['jobs', '--endpoint', name, '--state', 'queued', '--state', 'running']
+      return JSON.parse((await shell.run([...left, '--json'])).stdout).items.length === 0
+    }, 30_000)
+    const { stdout } = await shell.run(['jobs', ...filter, '--limit', '2000', '--json'])
+    const items = JSON.parse(stdout).items as { state: string; attemptCount: number }[]
+    expect(items).toHaveLength(1_150)
+    expect(items.filter((one) => one.state !== 'dead' || one.attemptCount !== 1)).toEqual([])
+  })
+
+  it('by filter: goes on where a busy server broke off, and says so', DEADLINE, async () => {
+    await enqueueMany(5, 'busy')
+    let refusals = 0
+    const between = await startBetween(posthorn.url, async (method) =>
+      method === 'POST' && refusals++ < 2 ? 503 : undefined,
+    )
+    const env = { POSTHORN_URL: between.url }
+    const { code, stdout, stderr } = await shell.run(['cancel', '--tag', 'busy'], { env })
+    between.close()
+    expect({ code, stdout }).toEqual({ code: 0, stdout: 'At least 5 cancelled.\n' })
+    expect(stderr).toContain('the store is busy; going on in')
+  })
+})

@@ -1,0 +1,108 @@
+// Whatever goes wrong is one sentence and an exit code, never a stack.
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { openShell, type Shell } from './command-line.ts'
+
+const ADMIN_KEY = 'a-key-of-the-failures-tests-of-posthorn'
+const DEADLINE = { timeout: 60_000 }
+
+let posthorn: Deployment
+let shell: Shell
+beforeAll(async () => {
+  posthorn = deploy('sqlite', { API_KEYS: ADMIN_KEY })
+  await posthorn.startApi()
+  shell = openShell({ POSTHORN_URL: posthorn.url(), POSTHORN_KEY: ADMIN_KEY })
+})
+afterAll(async () => {
+  await shell.close()
+  await posthorn.close()
+})
+
+async function fails(
+  words: string[],
+  exitCode: number,
+  says: RegExp,
+  env: Record<string, string> = {},
+) {
+  const { code, stdout, stderr } = await shell.run(words, { env })
+  expect(stderr).toMatch(says)
+  expect(stderr).not.toMatch(/\n\s+at /)
+  expect({ code, stdout }).toEqual({ code: exitCode, stdout: '' })
+}
+
+describe('wrong usage is 2', () => {
+  it.each<[string[], RegExp]>([
+    [['fly'], /does not know "fly"/],
+    [['get'], /needs ID/],
+    [['get', 'a', 'b'], /"b"/],
+    [['get', '..'], /"\.\."/],
+    [['endpoints'], /needs a verb/],
+    [['endpoints', 'fly'], /does not know "fly"; it knows list/],
+    [['jobs', '--no-such-option'], /--no-such-option/],
+    [['jobs', '--state', 'gone'], /--state is "gone"; expected one of queued/],
+    [['jobs', '--limit', 'all'], /--limit is "all"; expected a whole number/],
+    [['wait', 'job_x', '--timeout', 'soon'], /--timeout is "soon"; expected a duration/],
+    [['enqueue', 'a'], /needs one payload/],
+    [['enqueue', 'a', 'hello'], /not JSON/],
+    [['cancel'], /needs ids or a filter/],
+    [['cancel', 'job_x', '--tag', 'a'], /and not both/],
+    [['cancel', 'job_x', '--dry-run'], /--dry-run/],
+    [['endpoints', 'put', 'a'], /needs --url/],
+    [['endpoints', 'put', 'a', '--pull', '--rate-limit', '5'], /--rate-limit is "5"/],
+    [['keys', 'create', 'a', '--scope', 'all'], /--scope is "all"; expected one of enqueue/],
+    [['listen', 'a', 'localhost:3000'], /no URL of a handler/],
+    [['listen', 'a', 'http://localhost:3000/', '--secret', 'x'], /whsec_/],
+  ])('%j', DEADLINE, (words, says) => fails(words, 2, says))
+
+  it('also of the environment', async () => {
+    await fails(['jobs'], 2, /POSTHORN_URL is "nowhere"/, { POSTHORN_URL: 'nowhere' })
+    await fails(['jobs'], 2, /POSTHORN_KEY can not be used/, { POSTHORN_KEY: 'with a space' })
+  })
+})
+
+describe('what the server refuses is 1', () => {
+  it('with its sentence', async () => {
+    await fails(['get', 'job_x'], 1, /job_x/)
+    await fails(['enqueue', 'nowhere', '1'], 1, /nowhere/)
+    await fails(['endpoints', 'get', 'nowhere'], 1, /there is no endpoint "nowhere"/)
+  })
+
+  it('and the fields that are wrong', async () => {
+    const words = ['endpoints', 'put', 'a', '--url', 'https://example.com', '--timeout', '1d']
+    await fails(words, 1, /\/timeout: expected a duration.* from 100ms to 15m/s)
+  })
+
+  it('as a wrong key is, or none', async () => {
+    await fails(['jobs'], 1, /POSTHORN_KEY/, { POSTHORN_KEY: 'no-key-of-this-server' })
+    await fails(['jobs'], 1, /POSTHORN_KEY/, { POSTHORN_KEY: '' })
+  })
+})
+
+describe('a server that can not be reached is 3', () => {
+  it('because it is gone, at whatever moment', DEADLINE, async () => {
+    const other = deploy('sqlite')
+    const api = await other.startApi()
+    const env = { POSTHORN_URL: other.url() }
+    await other.request('PUT', '/endpoints/a', { url: null })
+    const job = await other.request('POST', '/jobs', { endpoint: 'a', payload: 1 })
+    const typed = shell.start(['wait', job.body.id, '--timeout', '2s'], { env })
+    await api.stop('SIGKILL')
+    await fails(['jobs'], 3, /could not be sent.*POSTHORN_URL/s, env)
+    expect(await typed.ended()).toBe(3)
+    await other.close()
+  })
+
+  it('because something else answers there', async () => {
+    const site = createServer((_, answer) => answer.end('<h1>hello</h1>'))
+    await new Promise<void>((resolve) => {
+      site.listen(0, '127.0.0.1', resolve)
+    })
+    const { port } = site.address() as AddressInfo
+    const env = { POSTHORN_URL: `http://127.0.0.1:${port}` }
+    await fails(['stats'], 3, /not JSON|not Posthorn/, env)
+    site.closeAllConnections()
+    site.close()
+  })
+})

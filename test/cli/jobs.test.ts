@@ -1,0 +1,159 @@
+// The commands about jobs do what they say, and their exit codes tell how it went.
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { openShell, type Shell } from './command-line.ts'
+
+const DEADLINE = { timeout: 60_000 }
+
+let posthorn: Deployment
+let receiver: Receiver
+let shell: Shell
+let name = ''
+let count = 0
+
+beforeAll(async () => {
+  receiver = await startReceiver({ body: '{"pages":3}' })
+  posthorn = deploy('sqlite')
+  await posthorn.startApi()
+  await posthorn.startWorker()
+  shell = openShell({ POSTHORN_URL: posthorn.url() })
+})
+afterAll(async () => {
+  await shell.close()
+  await posthorn.close()
+  await receiver.close()
+})
+beforeEach(async () => {
+  receiver.answerWith({ body: '{"pages":3}' })
+  name = `invoice-${++count}`
+  await posthorn.endpoint(name, receiver.url)
+})
+
+const job = async (id: string) => (await posthorn.request('GET', `/jobs/${id}`)).body
+const enqueued = async (more: object = {}) =>
+  (await posthorn.request('POST', '/jobs', { endpoint: name, payload: 1, ...more })).body.id
+
+/** So many that are not due yet, all with one tag. */
+async function enqueueMany(jobCount: number, tag: string): Promise<void> {
+  for (let left = jobCount; left > 0; left -= 1_000) {
+    const one = { endpoint: name, payload: 1, delay: '1h', tags: [tag] }
+    const jobs = Array.from({ length: Math.min(left, 1_000) }, () => one)
+    expect((await posthorn.request('POST', '/jobs/batch', { jobs })).status).toBe(200)
+  }
+}
+
+describe('enqueue', () => {
+  const exact = '{"invoice": 12345678901234567890, "sum": 1.0 }'
+
+  it.each(['word', 'input', 'file'])('delivers a payload byte for byte: by %s', async (way) => {
+    const file = shell.write('payload.json', exact)
+    const words = { word: [exact], input: ['-'], file: ['--file', file] }[way] as string[]
+    const { code, stdout } = await shell.run(['enqueue', name, ...words], { input: exact })
+    expect(code).toBe(0)
+    const read = await shell.run(['get', stdout.trim(), '--payload'])
+    expect(read.stdout).toBe(exact)
+  })
+
+  it('finds the same job by its idempotency key', async () => {
+    const words = ['enqueue', name, '1', '--idempotency-key', 'invoice-42']
+    const first = await shell.run(words)
+    const again = await shell.run(words)
+    expect(again.stdout).toBe(first.stdout)
+    expect(again.stderr).toContain('already')
+  })
+
+  it('gives the job what its options say', async () => {
+    const words = ['--delay', '1h', '--priority', '9', '--tag', 'a', '--tag', 'b']
+    const { stdout } = await shell.run(['enqueue', name, '"x"', ...words, '--json'])
+    const made = JSON.parse(stdout)
+    expect(made).toMatchObject({ priority: 9, tags: ['a', 'b'], payload: 'x', state: 'queued' })
+    expect(Date.parse(made.runAt) - Date.parse(made.createdAt)).toBeGreaterThan(3_500_000)
+  })
+
+  it('with --wait exits as the job ends', DEADLINE, async () => {
+    const done = await shell.run(['enqueue', name, '1', '--wait'])
+    expect(done).toMatchObject({ code: 0, stderr: expect.stringContaining('succeeded') })
+    receiver.answerWith(400)
+    const dead = await shell.run(['enqueue', name, '1', '--wait'])
+    expect(dead).toMatchObject({ code: 1, stderr: expect.stringContaining('dead') })
+  })
+})
+
+describe('wait', () => {
+  it('exits with 4 when the job is not final in time', async () => {
+    const id = await enqueued({ delay: '1h' })
+    const { code, stderr } = await shell.run(['wait', id, '--timeout', '200ms'])
+    expect(code).toBe(4)
+    expect(stderr).toContain('still queued')
+  })
+
+  it('exits with 5 when it was cancelled', async () => {
+    const id = await enqueued({ delay: '1h' })
+    const typed = shell.start(['wait', id])
+    expect((await shell.run(['cancel', id])).stdout).toContain(`${id} cancelled`)
+    expect(await typed.ended()).toBe(5)
+  })
+})
+
+describe('get, jobs and explain', () => {
+  it('show a job, its attempts and its result', async () => {
+    const id = await enqueued()
+    await posthorn.job(id, 'succeeded')
+    const { stdout } = await shell.run(['get', id])
+    expect(stdout).toMatch(/state +succeeded/)
+    expect(stdout).toContain('{"pages":3}')
+    expect(stdout).toContain('the endpoint answered 200')
+    const { stdout: json } = await shell.run(['get', id, '--json'])
+    expect(JSON.parse(json)).toEqual(await job(id))
+  })
+
+  it('say why a job is not running', async () => {
+    await posthorn.request('POST', `/endpoints/${name}/pause`)
+    const { stdout } = await shell.run(['explain', await enqueued()])
+    expect(stdout).toContain('endpoint_paused')
+  })
+
+  it('let nothing that others wrote reach the terminal but text', async () => {
+    receiver.answerWith({ status: 500, body: 'x' })
+    const id = await enqueued({ payload: 'a\u009b31m', tags: ['\u001b[31mred\u0007\nnext'] })
+    for (const words of [
+      ['get', id],
+      ['jobs', '--endpoint', name],
+    ]) {
+      const { stdout } = await shell.run(words)
+      expect(stdout).toContain(id)
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
+      expect(stdout).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
+    }
+  })
+
+  it('have no colours where there is no terminal, or NO_COLOR is set', async () => {
+    await enqueued()
+    const words = ['jobs', '--endpoint', name]
+    const printed = (env: Record<string, string>) => shell.run(words, { env })
+    expect((await printed({})).stdout).not.toContain('\u001b')
+    expect((await printed({ FORCE_COLOR: '1' })).stdout).toContain('\u001b[')
+    expect((await printed({ NO_COLOR: '1' })).stdout).not.toContain('\u001b')
+  })
+
+  it('follow the pages up to the limit, in lines of 120 columns', async () => {
+    await enqueueMany(230, 'paged')
+    const { stdout } = await shell.run(['jobs', '--tag', 'paged', '--limit', '1000', '--json'])
+    const { items, nextCursor } = JSON.parse(stdout)
+    expect(new Set(items.map(({ id }: { id: string }) => id)).size).toBe(230)
+    expect(nextCursor).toBeNull()
+    const some = await shell.run(['jobs', '--tag', 'paged', '--limit', '120'])
+    const lines = some.stdout.trimEnd().split('\n')
+    expect(lines).toHaveLength(121)
+    expect(lines.filter((line) => line.length > 120)).toEqual([])
+    expect(some.stderr).toContain('more than 120')
+  })
+
+  it('end quietly when nobody reads on', async () => {
+    const typed = shell.line('posthorn jobs --limit 100 --json | head -1')
+    expect(await typed.ended()).toBe(0)
+    expect(typed.stdout()).toBe('{\n')
+    expect(typed.stderr()).not.toContain('EPIPE')
+  })
+})

@@ -1,0 +1,224 @@
+// posthorn listen: jobs of a server that needs a key reach a handler on this machine, as a worker
+// would bring them.
+import { Webhook } from 'standardwebhooks'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { newSecret } from '../../src/endpoint/endpoint.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import type { Process } from '../support/process.ts'
+import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { until } from '../support/until.ts'
+import { openShell, type Shell } from './command-line.ts'
+
+const ADMIN_KEY = 'a-key-of-the-listen-tests-of-posthorn'
+const bearer = { authorization: `Bearer ${ADMIN_KEY}` }
+const DEADLINE = { timeout: 60_000 }
+
+let posthorn: Deployment
+let api: Process
+let shell: Shell
+let handler: Receiver
+let name = ''
+let count = 0
+
+beforeAll(async () => {
+  posthorn = deploy('sqlite', { API_KEYS: ADMIN_KEY })
+  api = await posthorn.startApi()
+  shell = openShell({ POSTHORN_URL: posthorn.url(), POSTHORN_KEY: ADMIN_KEY })
+})
+afterAll(async () => {
+  await shell.close()
+  await posthorn.close()
+})
+beforeEach(async () => {
+  handler = await startReceiver()
+  name = `render-${++count}`
+  const retry = { maxAttempts: 5, backoff: { type: 'fixed', delay: '0s' } }
+  await ask('PUT', `/endpoints/${name}`, { url: null, retry })
+})
+afterEach(() => handler.close())
+
+const ask = (method: string, path: string, body?: unknown) =>
+  posthorn.request(method, path, body, bearer)
+const enqueue = async (payload: unknown = { scene: 7 }) =>
+  (await ask('POST', '/jobs', { endpoint: name, payload })).body.id as string
+
+async function jobIn(id: string, ...states: string[]) {
+  await until(async () => states.includes((await ask('GET', `/jobs/${id}`)).body.state))
+  return (await ask('GET', `/jobs/${id}`)).body
+}
+
+async function listening(words: string[] = [], env: Record<string, string> = {}) {
+  const typed = shell.start(['listen', name, `${handler.url}/hook`, ...words], { env })
+  await typed.printed('Ctrl-C ends this')
+  return typed
+}
+
+describe('a job', () => {
+  it('reaches the handler byte for byte, signed, and gets its answer', DEADLINE, async () => {
+    handler.answerWith({ body: '{"frames":240, "id": 12345678901234567890}' })
+    const secret = newSecret()
+    const typed = await listening(['--secret', secret])
+    const payload = '{"scene": 12345678901234567890, "scale": 1.0 }'
+    const text = `{"endpoint":"${name}","payload":${payload}}`
+    const { id } = (await ask('POST', '/jobs', text)).body
+    await jobIn(id, 'succeeded')
+    const [request] = handler.requests
+    expect(request?.path).toBe('/hook')
+    expect(request?.body.toString()).toBe(payload)
+    const headers = request?.headers as Record<string, string>
+    expect(() => new Webhook(secret).verify(payload, headers)).not.toThrow()
+    expect(() => new Webhook(newSecret()).verify(payload, headers)).toThrow()
+    expect(headers).toMatchObject({
+      'webhook-id': id,
+      'idempotency-key': id,
+      'posthorn-endpoint': name,
+      'posthorn-attempt': '1',
+      'posthorn-attempts-left': '4',
+      'posthorn-fence': '1',
+    })
+    const { url } = { url: `${posthorn.url()}/jobs/${id}` }
+    const read = await (await fetch(url, { headers: bearer })).text()
+    expect(read).toContain('{"frames":240, "id": 12345678901234567890}')
+    await typed.printed(new RegExp(`${id} 1/5 succeeded 200 \\d+ ms`))
+    typed.signal('SIGINT')
+    expect(await typed.ended()).toBe(0)
+  })
+
+  it('without a secret is signed with one that is shown', DEADLINE, async () => {
+    const typed = await listening()
+    const [secret = ''] = /whsec_\S+(?=,)/.exec(typed.stderr()) ?? []
+    await enqueue(1)
+    await handler.waitFor((requests) => requests.length === 1, 15_000)
+    const headers = handler.requests[0]?.headers as Record<string, string>
+    expect(() => new Webhook(secret).verify('1', headers)).not.toThrow()
+  })
+
+  it('answered 500 is tried again; answered 400 is dead at once', DEADLINE, async () => {
+    handler.answerWith([500, 200, 400])
+    const typed = await listening()
+    const first = await jobIn(await enqueue(), 'succeeded', 'dead')
+    expect(first).toMatchObject({ state: 'succeeded', attemptCount: 2 })
+    expect(first.attempts[0]).toMatchObject({
+      outcome: 'failed',
+      message: expect.stringContaining('500'),
+    })
+    const second = await jobIn(await enqueue(), 'succeeded', 'dead')
+    expect(second).toMatchObject({ state: 'dead', attemptCount: 1 })
+    expect(second.failure.message).toContain('400')
+    await typed.printed(/1\/5 http_error 500/)
+    await typed.printed(/1\/5 rejected 400/)
+  })
+
+  it('whose answer is nested deeper than a result may be is done all the same', async () => {
+    handler.answerWith({ body: `${'['.repeat(100)}${']'.repeat(100)}` })
+    const typed = await listening()
+    const id = await enqueue()
+    expect(await jobIn(id, 'succeeded')).toMatchObject({ attemptCount: 1, result: null })
+    await typed.printed('succeeded 200 .*its result is not kept')
+  })
+
+  it('whose handler is not there is tried again', DEADLINE, async () => {
+    const gone = await startReceiver()
+    await gone.close()
+    const typed = shell.start(['listen', name, gone.url])
+    const id = await enqueue()
+    await typed.printed('5/5 connect_error .*ECONNREFUSED')
+    expect(await jobIn(id, 'dead')).toMatchObject({ failure: { reason: 'attempts_exhausted' } })
+  })
+
+  it(
+    'keeps its lease while the handler works, and leaves it when cancelled',
+    DEADLINE,
+    async () => {
+      handler.answerWith('hang')
+      const ids = [await enqueue(), await enqueue()] as const
+      const typed = await listening(['--concurrency', '2'])
+      const [{ lease }] = await Promise.all(ids.map((id) => jobIn(id, 'running')))
+      await ask('POST', `/jobs/${ids[1]}/cancel`)
+      await typed.printed(`${ids[1]} 1/5 cancelled`)
+      await until(async () => {
+        const now = (await ask('GET', `/jobs/${ids[0]}`)).body.lease
+        return Date.parse(now.expiresAt) > Date.parse(lease.expiresAt)
+      })
+    },
+  )
+})
+
+describe('Ctrl-C', () => {
+  it('lets a handler answer that is nearly done', DEADLINE, async () => {
+    let answer: (reply: number) => void = () => {}
+    handler.answerWith(
+      () =>
+        new Promise((resolve) => {
+          answer = resolve
+        }),
+    )
+    const typed = await listening()
+    const id = await enqueue()
+    await handler.waitFor((requests) => requests.length === 1, 15_000)
+    typed.signal('SIGINT')
+    await typed.printed('1 under way')
+    answer(200)
+    expect(await typed.ended()).toBe(0)
+    expect((await ask('GET', `/jobs/${id}`)).body.state).toBe('succeeded')
+  })
+
+  it('gives back what the handler has not answered, and takes nothing more', DEADLINE, async () => {
+    handler.answerWith('hang')
+    const typed = await listening()
+    const [first, ...others] = [await enqueue(), await enqueue(), await enqueue()]
+    await handler.waitFor((requests) => requests.length === 1, 15_000)
+    typed.signal('SIGINT')
+    expect(await typed.ended()).toBe(0)
+    expect(handler.requests).toHaveLength(1)
+    const { state, attempts } = (await ask('GET', `/jobs/${first}`)).body
+    expect(state).toBe('queued')
+    expect(attempts).toMatchObject([
+      { outcome: 'failed', message: expect.stringContaining('was stopped before') },
+    ])
+    for (const id of others) {
+      const untouched = (await ask('GET', `/jobs/${id}`)).body
+      expect(untouched).toMatchObject({ state: 'queued', attemptCount: 0, fence: 0 })
+    }
+  })
+})
+
+describe('the server', () => {
+  it('that is away is waited for', DEADLINE, async () => {
+    const typed = await listening()
+    await api.stop('SIGKILL')
+    await typed.printed('trying again in 1 s')
+    api = await posthorn.startApi({ PORT: new URL(posthorn.url()).port })
+    const id = await enqueue()
+    expect(await jobIn(id, 'succeeded')).toMatchObject({ attemptCount: 1 })
+    await typed.printed('answers again')
+  })
+
+  it('needs no more than a key that may claim', DEADLINE, async () => {
+    const { key } = (await ask('POST', '/keys', { name: 'laptop', scope: 'work' })).body
+    await listening([], { POSTHORN_KEY: key })
+    expect(await jobIn(await enqueue(), 'succeeded')).toMatchObject({ attemptCount: 1 })
+  })
+
+  it.each([
+    ['an endpoint with a URL', [], {}, /has a URL/],
+    ['an endpoint that is not there', [], {}, /--create/],
+    ['a key that is wrong', [], { POSTHORN_KEY: 'no-key-of-this-server' }, /POSTHORN_KEY/],
+  ])('that refuses is told, and the command ends: %s', DEADLINE, async (what, words, env, says) => {
+    if (what.includes('not there')) name = 'nowhere'
+    else await ask('PUT', `/endpoints/${name}`, { url: 'https://example.com/' })
+    const typed = shell.start(['listen', name, handler.url, ...words], { env })
+    expect(await typed.ended()).toBe(1)
+    expect(typed.stderr()).toMatch(says)
+    expect(typed.stderr()).not.toMatch(/\n\s+at /)
+  })
+
+  it('makes the endpoint with --create, once', DEADLINE, async () => {
+    name = 'made-here'
+    const typed = await listening(['--create'])
+    expect(typed.stderr()).toContain('is made')
+    const again = await listening(['--create'])
+    expect(again.stderr()).not.toContain('is made')
+    expect((await ask('GET', '/endpoints/made-here')).body).toMatchObject({ url: null, version: 1 })
+  })
+})

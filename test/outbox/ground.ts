@@ -1,0 +1,72 @@
+// What the tests of the outbox stand on: a deployment with an outbox, and an application's own
+// client of the same MongoDB.
+import { randomBytes } from 'node:crypto'
+import { type Collection, type Db, MongoClient } from 'mongodb'
+import { afterAll, beforeAll, inject } from 'vitest'
+import { type Answer, type Deployment, deploy } from '../support/deployment.ts'
+import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { until } from '../support/until.ts'
+
+/** Of a machine that has much else to do. */
+export const SLOW_MS = 60_000
+
+export interface Ground {
+  posthorn: Deployment
+  receiver: Receiver
+  client: MongoClient
+  /** Of the application: its orders, and the outbox. */
+  shop: Db
+  // biome-ignore lint/suspicious/noExplicitAny: documents of any shape are inserted here
+  outbox: Collection<any>
+  /** Where the store of Posthorn is. */
+  store: Db
+  /** The job once it is in this state. */
+  job(id: string, state: string): Promise<Answer['body']>
+  /** Once there is no document left. */
+  untilMoved(): Promise<void>
+  /** How many jobs there are, by any state. */
+  jobCount(): Promise<number>
+  stats(): Promise<{ waiting: number; setAside: number; oldestAge: string | null }>
+}
+
+/** One for all tests of a file: an API and an endpoint `work`, workers as the test starts them. */
+export function useOutbox(settings: Record<string, string> = {}): Ground {
+  const ground = {} as Ground
+  beforeAll(async () => {
+    const database = `shop-${randomBytes(6).toString('hex')}`
+    const posthorn = deploy('mongo', { OUTBOX: `${database}.posthorn_outbox`, ...settings })
+    const client = await new MongoClient(inject('mongoUrl'), {
+      writeConcern: { w: 'majority' },
+    }).connect()
+    const shop = client.db(database)
+    // A collection can not be made within a transaction on every version of MongoDB.
+    await shop.createCollection('posthorn_outbox')
+    await shop.createCollection('orders')
+    const store = client.db(new URL(posthorn.env.STORE_URL as string).pathname.slice(1))
+    Object.assign(ground, {
+      ...{ posthorn, client, shop, store, outbox: shop.collection('posthorn_outbox') },
+      receiver: await startReceiver(),
+      async job(id: string, state: string) {
+        let found: Answer | undefined
+        await until(async () => {
+          found = await posthorn.request('GET', `/jobs/${id}`)
+          return found.body.state === state
+        }, SLOW_MS)
+        return found?.body
+      },
+      untilMoved: () => until(async () => (await ground.outbox.countDocuments()) === 0, SLOW_MS),
+      jobCount: () => store.collection('jobs').countDocuments(),
+      stats: async () => (await posthorn.request('GET', '/stats')).body.outbox,
+    })
+    await posthorn.startApi()
+    await posthorn.endpoint('work', ground.receiver.url)
+  })
+  afterAll(async () => {
+    await ground.posthorn.close()
+    await ground.receiver.close()
+    await ground.shop.dropDatabase()
+    await ground.store.dropDatabase()
+    await ground.client.close()
+  })
+  return ground
+}

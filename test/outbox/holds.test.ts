@@ -1,0 +1,66 @@
+// Several movers share an outbox: what one has taken, no other takes before its time is over.
+import { randomBytes } from 'node:crypto'
+import { type Collection, MongoClient } from 'mongodb'
+import { afterAll, beforeAll, describe, expect, inject, it, vi } from 'vitest'
+import { OUTBOX_HOLD_MS, type Outbox } from '../../src/store/outbox.ts'
+import { useStore } from '../support/stores.ts'
+import { until } from '../support/until.ts'
+import { SLOW_MS } from './ground.ts'
+
+vi.setConfig({ testTimeout: 2 * SLOW_MS })
+
+describe('the documents of an outbox', () => {
+  const name = { database: `shop-${randomBytes(6).toString('hex')}`, collection: 'outbox' }
+  const place = useStore('mongo', { outbox: name })
+  let client: MongoClient
+  let waiting: Collection
+  let first: Outbox
+  let second: Outbox
+  beforeAll(async () => {
+    client = await new MongoClient(inject('mongoUrl')).connect()
+    waiting = client.db(name.database).collection(name.collection)
+    first = place.store.outbox as Outbox
+    second = (await place.open()).outbox as Outbox
+  })
+  afterAll(async () => {
+    await client.db(name.database).dropDatabase()
+    await client.close()
+  })
+
+  it('are taken by one mover at a time, all of them', async () => {
+    await waiting.insertMany(Array.from({ length: 60 }, (_, n) => ({ payload: n })))
+    const shares = await Promise.all([first.take(40), second.take(40), first.take(40)])
+    const rest = [...(await second.take(100))]
+    const keys = [...shares.flat(), ...rest].map(({ originKey }) => originKey)
+    expect(new Set(keys).size).toBe(60)
+    expect(keys).toHaveLength(60)
+    expect(await first.take(100)).toEqual([])
+  })
+
+  it('are taken by another when their mover died', async () => {
+    const longAgo = new Date(Date.now() - OUTBOX_HOLD_MS - 60_000)
+    await waiting.updateMany({ payload: { $lt: 5 } }, { $set: { 'posthornMove.at': longAgo } })
+    const again = await second.take(100)
+    expect(again).toHaveLength(5)
+    expect(await second.remove(again)).toBe(5)
+    expect(await second.remove(again)).toBe(0)
+  })
+
+  it('that are as large as MongoDB lets them be are set aside whole, and stop nothing', async () => {
+    const fields = { endpoint: 'work', payload: '' }
+    const overhead = 16 * 1_048_576 - 100
+    await waiting.insertOne({ ...fields, payload: 'x'.repeat(overhead) })
+    await waiting.insertOne({ ...fields, payload: 'small' })
+    const taken = await first.take(100)
+    const [large, ...others] = taken
+    expect(large?.request).toEqual({ kind: 'unreadable', message: 'the document is too large' })
+    expect(others.map(({ request }) => request.kind)).toEqual(['body'])
+    const refused = taken.slice(0, 1).map((document) => ({ document, reason: 'r', message: 'm' }))
+    // On a slow disk so large a write may take longer than a mover waits: it tries again.
+    const setAside = () => first.setAside(refused).catch(() => 0)
+    await until(async () => (await setAside()) === 1, SLOW_MS)
+    const rejected = client.db(name.database).collection(`${name.collection}_rejected`)
+    expect((await rejected.findOne())?.payload).toHaveLength(overhead)
+    expect((await first.figures()).setAside).toBe(1)
+  })
+})

@@ -1,0 +1,82 @@
+// Documents that can not become jobs are set aside with their reason: they slow nobody, never come
+// back by themselves, and can be given another try.
+import { Double, type ObjectId } from 'mongodb'
+import { describe, expect, it, vi } from 'vitest'
+import type { Process } from '../support/process.ts'
+import { until } from '../support/until.ts'
+import { SLOW_MS, useOutbox } from './ground.ts'
+
+vi.setConfig({ testTimeout: 2 * SLOW_MS })
+
+describe('documents that can not become jobs', () => {
+  const ground = useOutbox({ MAX_BODY_BYTES: '20000' })
+  let worker: Process
+
+  it('are set aside, each with its reason', async () => {
+    const { posthorn, shop, outbox, stats, jobCount } = ground
+    worker = await posthorn.startWorker()
+    const bad = {
+      unknown: { endpoint: 'nowhere', payload: 1 },
+      field: { endpoint: 'work', payload: 1, priorty: 3 },
+      value: { endpoint: 'work', payload: 1, priority: 12 },
+      nan: { endpoint: 'work', payload: { a: [new Double(Number.NaN)] } },
+      text: { endpoint: 'work', payloadJson: '1,"priority":9' },
+      both: { endpoint: 'work', payloadJson: '1', payload: 1 },
+      none: { endpoint: 'work' },
+      large: { endpoint: 'work', payload: 'x'.repeat(20_000) },
+    }
+    const documents = Object.entries(bad).map(([_id, fields]) => ({ _id, ...fields }))
+    await outbox.insertMany(documents)
+    await until(async () => (await stats()).setAside === documents.length, SLOW_MS)
+    const found = await shop.collection('posthorn_outbox_rejected').find().toArray()
+    const reasons = found.map(({ _id, posthornError }) => [
+      String(_id),
+      `${posthornError.reason}: ${posthornError.message}`,
+    ])
+    expect(Object.fromEntries(reasons)).toEqual({
+      unknown: expect.stringMatching(/^endpoint_not_found: there is no endpoint "nowhere"/),
+      field: 'invalid_request: /priorty: this field is not known',
+      value: expect.stringMatching(/^invalid_request: \/priority: /),
+      nan: 'invalid_request: /payload/a/0 is NaN, which no JSON says',
+      text: 'invalid_request: payloadJson is not JSON text',
+      both: 'invalid_request: payload and payloadJson can not both be given',
+      none: expect.stringMatching(/^invalid_request: \/payload: a payload is needed/),
+      large: expect.stringMatching(/^payload_too_large: /),
+    })
+    expect(found.find(({ _id }) => String(_id) === 'large')?.payload).toHaveLength(20_000)
+    expect(await stats()).toEqual({ waiting: 0, setAside: documents.length, oldestAge: null })
+    expect(await jobCount()).toBe(0)
+  })
+
+  it('can be given another try as the page says', async () => {
+    const { posthorn, shop, outbox, receiver } = ground
+    await posthorn.endpoint('nowhere', receiver.url)
+    const rejected = shop.collection<{ _id: ObjectId }>('posthorn_outbox_rejected')
+    const again = await rejected.find({ endpoint: 'nowhere' }).toArray()
+    for (const document of again) {
+      await outbox.insertOne(document)
+      await rejected.deleteOne({ _id: document._id })
+    }
+    await receiver.waitFor((requests) => requests.length === 1, SLOW_MS)
+  })
+
+  it('in their thousand do not keep a good one waiting', async () => {
+    const { outbox, receiver, stats, untilMoved } = ground
+    const before = receiver.requests.length
+    const setAsideBefore = (await stats()).setAside
+    const bad = Array.from({ length: 1_000 }, (_, n) => ({ endpoint: 'nobody', payload: n }))
+    await outbox.insertMany(bad.slice(0, 500))
+    await outbox.insertOne({ endpoint: 'work', payload: 'among them' })
+    await outbox.insertMany(bad.slice(500))
+    await receiver.waitFor((requests) => requests.length > before, SLOW_MS)
+    await untilMoved()
+    expect((await stats()).setAside).toBe(setAsideBefore + 1_000)
+    // They are where no mover looks: the next one is the only one that is taken.
+    const moves = worker.log.filter(({ msg }) => msg === 'outbox.moved').length
+    await outbox.insertOne({ endpoint: 'work', payload: 'after them' })
+    await receiver.waitFor((requests) => requests.length > before + 1, SLOW_MS)
+    await until(() => worker.log.filter(({ msg }) => msg === 'outbox.moved').length > moves)
+    const last = worker.log.findLast(({ msg }) => msg === 'outbox.moved')
+    expect(last).toMatchObject({ moved: 1, setAside: 0 })
+  })
+})

@@ -1,0 +1,162 @@
+// Makes jobs of the documents of an outbox. Any number of movers may run: each holds what it takes.
+//
+// First the jobs are stored, each under the origin that its document gives it, then the documents
+// are removed. Who dies between the two leaves documents that the next one finds jobs of.
+import type { Logger } from 'pino'
+import { AppError } from '../src/errors.ts'
+import type { NewJob } from '../src/job/job.ts'
+import {
+  OUTBOX_HOLD_MS,
+  type Outbox,
+  type RefusedDocument,
+  type TakenDocument,
+} from '../src/store/outbox.ts'
+import type { EnqueueResult, Store } from '../src/store/store.ts'
+import { backOff } from './back-off.ts'
+
+const TAKE_LIMIT = 100
+/** A store may take as long again to write what it was sent in time. */
+const SURE_OF_HOLD_MS = OUTBOX_HOLD_MS / 2
+const FIRST_RETRY_MS = 100
+const MAX_RETRY_MS = 2_000
+
+/** The rules of POST /jobs, which are at home in another room. */
+export interface OutboxRules {
+  /** @throws AppError */
+  jobFromOutbox(body: Buffer, maxBodyBytes: number, now: number): NewJob
+  /** null: the job is stored. */
+  refusalOf(result: EnqueueResult, job: NewJob): AppError | null
+}
+
+interface Parts {
+  store: Pick<Store, 'clock' | 'enqueue'>
+  outbox: Outbox
+  rules: OutboxRules
+  maxBodyBytes: number
+  pollIntervalMs: number
+  onMoved: (counts: { moved: number; setAside: number }) => void
+  log: Logger
+}
+
+/** A document with the job that it is to become. */
+interface Asked {
+  document: TakenDocument
+  job: NewJob
+}
+
+interface InHand {
+  taken: TakenDocument[]
+  /** Monotonic. Who was stopped or slow for longer may no longer hold them: others see to them. */
+  sureUntilMs: number
+}
+
+/** Moves from start() to stop(). */
+export class OutboxMover {
+  readonly #parts: Parts
+  #isStopping = false
+  #wake: (() => void) | null = null
+  #isHinted = false
+  /** Documents that were taken and are not moved yet: after a failure they are tried again. */
+  #inHand: InHand = { taken: [], sureUntilMs: 0 }
+  #stopListening = () => {}
+  #running: Promise<void> = Promise.resolve()
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+  }
+
+  start(): void {
+    this.#stopListening = this.#parts.outbox.onDocument(() => {
+      this.#isHinted = true
+      this.#wake?.()
+    })
+    this.#running = this.#run()
+  }
+
+  /** Resolves when no write is under way. */
+  async stop(): Promise<void> {
+    this.#isStopping = true
+    this.#stopListening()
+    this.#wake?.()
+    await this.#running
+  }
+
+  async #run(): Promise<void> {
+    let failures = 0
+    while (!this.#isStopping) {
+      try {
+        this.#isHinted = false
+        const count = await this.#moveSome()
+        failures = 0
+        if (count === 0) await this.#sleep(this.#parts.pollIntervalMs)
+      } catch (error) {
+        this.#parts.log.warn({ err: error }, 'outbox.failed')
+        await backOff(failures++, FIRST_RETRY_MS, MAX_RETRY_MS)
+      }
+    }
+  }
+
+  /** How many documents are gone from the outbox. */
+  async #moveSome(): Promise<number> {
+    const { store, outbox, log, onMoved } = this.#parts
+    if (this.#inHand.taken.length === 0 || performance.now() > this.#inHand.sureUntilMs) {
+      const sureUntilMs = performance.now() + SURE_OF_HOLD_MS
+      this.#inHand = { taken: await outbox.take(TAKE_LIMIT), sureUntilMs }
+    }
+    const { taken, sureUntilMs } = this.#inHand
+    if (taken.length === 0) return 0
+    const { asked, refused } = this.#judge(taken)
+    if (performance.now() > sureUntilMs) return 0
+    const results = asked.length === 0 ? [] : await store.enqueue(asked.map(({ job }) => job))
+    const stored: TakenDocument[] = []
+    for (const [i, { document, job }] of asked.entries()) {
+      const refusal = this.#parts.rules.refusalOf(results[i] as EnqueueResult, job)
+      if (refusal === null) stored.push(document)
+      else refused.push({ document, reason: refusal.code, message: refusal.message })
+    }
+    const counts = {
+      moved: await outbox.remove(stored),
+      setAside: await outbox.setAside(refused),
+    }
+    this.#inHand.taken = []
+    onMoved(counts)
+    log.info(counts, 'outbox.moved')
+    return counts.moved + counts.setAside
+  }
+
+  #judge(taken: TakenDocument[]): { asked: Asked[]; refused: RefusedDocument[] } {
+    const { store, rules, maxBodyBytes } = this.#parts
+    const now = store.clock.now()
+    const asked: Asked[] = []
+    const refused: RefusedDocument[] = []
+    for (const document of taken) {
+      const { request, originKey, jobId } = document
+      if (request.kind === 'unreadable') {
+        refused.push({ document, reason: 'invalid_request', message: request.message })
+        continue
+      }
+      try {
+        const job = rules.jobFromOutbox(request.bytes, maxBodyBytes, now)
+        asked.push({ document, job: { ...job, id: jobId ?? job.id, originKey } })
+      } catch (error) {
+        if (!(error instanceof AppError)) throw error
+        refused.push({ document, reason: error.code, message: error.message })
+      }
+    }
+    return { asked, refused }
+  }
+
+  /** Sleeps until there is a hint or a stop, at most `ms`. */
+  #sleep(ms: number): Promise<void> {
+    if (this.#isStopping || this.#isHinted) return Promise.resolve()
+    return new Promise((resolve) => {
+      const wake = () => {
+        clearTimeout(timer)
+        this.#wake = null
+        resolve()
+      }
+      const timer = setTimeout(wake, ms)
+      this.#wake = wake
+    })
+  }
+}

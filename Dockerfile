@@ -8,6 +8,7 @@ COPY src src
 COPY routes routes
 COPY workers workers
 COPY cli cli
+COPY dashboard dashboard
 RUN npm run build && npm prune --omit=dev
 
 FROM node:24-slim
@@ -15,6 +16,7 @@ ENV NODE_ENV=production
 WORKDIR /app
 COPY --from=build /app/node_modules node_modules
 COPY --from=build /app/dist dist
+COPY --from=build /app/dashboard dashboard
 COPY package.json ./
 # The embedded store's default folder, should it be used.
 RUN mkdir data && chown node:node data

@@ -24,6 +24,7 @@ import {
   refuseConnection,
   watchConnections,
 } from './connections.ts'
+import { registerDashboard } from './dashboard.ts'
 import { registerEndpointCommands } from './endpoint-commands.ts'
 import { registerEndpointRoutes } from './endpoints.ts'
 import { createEnqueueBatcher } from './enqueue-batcher.ts'
@@ -156,6 +157,7 @@ function registerRoutes(
   const snapshot = createQueueSnapshot(store)
   registerServiceRoutes(app, { store, version })
   registerReferencePage(app)
+  registerDashboard(app)
   registerEndpointRoutes(app, options)
   registerEndpointCommands(app, { ...options, userAgent: `Posthorn/${version}` })
   registerPullRoute(app, { store, pulls })

@@ -178,7 +178,8 @@ function inUse(
   )
 }
 
-function settingsFrom(name: string, body: EndpointBody): EndpointSettings {
+/** What a checked request asks for. */
+export function settingsFrom(name: string, body: EndpointBody): EndpointSettings {
   const { rateLimit, circuitBreaker } = body
   return {
     name,

@@ -35,15 +35,15 @@ const idempotencyKey = z
 
 type DueTimes = { runAt?: number | undefined; delay?: number | undefined }
 
-const dueTimes = {
+export const dueTimes = {
   runAt: instant.optional(),
   delay: duration(0, MAX_AHEAD_MS).optional(),
 }
 
-function isDueOnce({ runAt, delay }: DueTimes): boolean {
+export function isDueOnce({ runAt, delay }: DueTimes): boolean {
   return runAt === undefined || delay === undefined
 }
-const DUE_ONCE = { path: ['delay'], error: 'runAt and delay can not both be given' }
+export const DUE_ONCE = { path: ['delay'], error: 'runAt and delay can not both be given' }
 
 /** `#0` in a batch: the job that an earlier item of it has become. */
 const BATCH_REFERENCE = /^#\d{1,3}$/

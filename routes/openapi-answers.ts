@@ -63,6 +63,12 @@ export const OTHER_ANSWERS: Record<string, OtherAnswers> = {
     answers: NOT_MODIFIED,
     headers: { 200: ['etag', 'cache-control'], 304: ['etag', 'cache-control'] },
   },
+  'GET /dashboard': { headers: {} },
+  'GET /dashboard/:file': {
+    errors: ['not_found'],
+    answers: NOT_MODIFIED,
+    headers: { 200: ['etag', 'cache-control'], 304: ['etag', 'cache-control'] },
+  },
   'GET /metrics': {},
   'GET /stats': {},
   'GET /workers': {},

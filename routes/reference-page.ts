@@ -3,24 +3,11 @@
 // Swagger UI out of @fastify/swagger-ui, whose copy has no install script that reports home, and
 // which works under a policy without inline script. Its files are served by name, not by the
 // plugin: that adds seven routes, a second copy of openapi.json and a page with inline styles.
-import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import type { FastifyInstance, FastifyReply } from 'fastify'
-import { z } from 'zod'
-import { AppError } from '../src/errors.ts'
-import { nothing } from './schemas.ts'
-
-/** Two headers of our own instead of @fastify/helmet: no other route answers with HTML. */
-export const PAGE_HEADERS = {
-  // data: for the icons in Swagger UI's stylesheet. No form, no frame, no other origin.
-  'content-security-policy':
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-  'x-content-type-options': 'nosniff',
-  'referrer-policy': 'no-referrer',
-}
+import type { FastifyInstance } from 'fastify'
+import { type PageFile, registerPage, SCRIPT_TYPE, STYLE_TYPE } from './page-files.ts'
 
 const PAGE = `<!doctype html>
 <html lang="en">
@@ -54,92 +41,22 @@ const START_SCRIPT = `SwaggerUIBundle({
 })
 `
 
-const ONE_HOUR = 'public, max-age=3600'
-
-interface Asset {
-  type: string
-  /** Of the package's folder `static`, or the text itself. */
-  from: { file: string } | { text: string }
-}
-
-const ASSETS: Record<string, Asset> = {
-  'swagger-ui.css': { type: 'text/css; charset=utf-8', from: { file: 'swagger-ui.css' } },
-  'swagger-ui-bundle.js': {
-    type: 'text/javascript; charset=utf-8',
-    from: { file: 'swagger-ui-bundle.js' },
-  },
-  'favicon.png': { type: 'image/png', from: { file: 'favicon-32x32.png' } },
-  'start.js': { type: 'text/javascript; charset=utf-8', from: { text: START_SCRIPT } },
-}
-
 export function registerReferencePage(app: FastifyInstance): void {
-  const open = { open: true }
-  const read = createAssetReader()
-
-  app.get(
-    '/docs',
-    {
-      config: open,
-      schema: {
-        summary: 'This API as a page to read and try',
-        querystring: nothing,
-        response: { 200: fileAnswer('the page', 'text/html') },
-      },
+  registerPage(app, {
+    path: '/docs',
+    summary: 'This API as a page to read and try',
+    html: PAGE,
+    files: {
+      'swagger-ui.css': fromPackage('swagger-ui.css', STYLE_TYPE),
+      'swagger-ui-bundle.js': fromPackage('swagger-ui-bundle.js', SCRIPT_TYPE),
+      'favicon.png': fromPackage('favicon-32x32.png', 'image/png'),
+      'start.js': { type: SCRIPT_TYPE, load: async () => START_SCRIPT },
     },
-    async (_request, reply) =>
-      reply.headers(PAGE_HEADERS).type('text/html; charset=utf-8').send(PAGE),
-  )
-
-  app.get<{ Params: { file: string } }>(
-    '/docs/:file',
-    {
-      config: open,
-      schema: {
-        summary: 'What the page is made of',
-        params: z.object({ file: z.string() }),
-        querystring: nothing,
-        response: { 200: fileAnswer('the file', '*/*') },
-      },
-    },
-    async (request, reply) => {
-      const { file } = request.params
-      const asset = Object.hasOwn(ASSETS, file) ? ASSETS[file] : undefined
-      if (asset === undefined) throw new AppError('not_found', 'the page has no such file')
-      const { bytes, etag } = await read(file, asset)
-      return sendAsset(reply, asset.type, bytes, etag, request.headers['if-none-match'])
-    },
-  )
+    cacheControl: 'public, max-age=3600',
+  })
 }
 
-function fileAnswer(description: string, type: string) {
-  return { description, content: { [type]: { schema: z.string() } } }
-}
-
-function sendAsset(
-  reply: FastifyReply,
-  type: string,
-  bytes: Buffer,
-  etag: string,
-  known: string | undefined,
-): FastifyReply {
-  reply.headers({ ...PAGE_HEADERS, etag, 'cache-control': ONE_HOUR })
-  return known === etag ? reply.code(304).send() : reply.type(type).send(bytes)
-}
-
-/** Reads each file once, when it is first asked for: most processes are never asked. */
-function createAssetReader() {
-  const known = new Map<string, Promise<{ bytes: Buffer; etag: string }>>()
+function fromPackage(name: string, type: string): PageFile {
   const folder = join(dirname(fileURLToPath(import.meta.resolve('@fastify/swagger-ui'))), 'static')
-
-  async function load({ from }: Asset) {
-    const bytes = 'text' in from ? Buffer.from(from.text) : await readFile(join(folder, from.file))
-    const hash = createHash('sha256').update(bytes).digest('base64url')
-    return { bytes, etag: `"${hash.slice(0, 22)}"` }
-  }
-
-  return (name: string, asset: Asset) => {
-    const loading = known.get(name) ?? load(asset)
-    known.set(name, loading)
-    return loading
-  }
+  return { type, load: () => readFile(join(folder, name)) }
 }

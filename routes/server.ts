@@ -34,6 +34,7 @@ export async function startApi(config: Config): Promise<string> {
     retentionMs: config.RETENTION,
     retentionDeadMs: config.RETENTION_DEAD,
     encryptionKeys: config.ENCRYPTION_KEY,
+    outbox: config.OUTBOX,
     warn: (fields, message) => log.warn(fields, message),
   })
   let publicUrl = config.PUBLIC_URL

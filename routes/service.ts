@@ -19,6 +19,7 @@ export function registerServiceRoutes(
         'A job queue over HTTP: post a job, it calls your webhook until the work is done.',
       links: {
         docs: '/docs',
+        dashboard: '/dashboard',
         api: '/openapi.json',
         jobs: '/jobs',
         endpoints: '/endpoints',

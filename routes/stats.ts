@@ -30,6 +30,14 @@ const statsAnswer = z.object({
       oldestDueAge: z.string().nullable(),
     }),
   ),
+  outbox: z
+    .object({
+      waiting: z.int(),
+      setAside: z.int(),
+      oldestAge: z.string().nullable().meta({ description: 'null: its _id does not tell' }),
+    })
+    .nullable()
+    .meta({ description: 'null: OUTBOX is not set. A figure of 10000 also stands for more' }),
   durationBounds: z.array(z.string()).optional().meta({ description: 'upper bounds' }),
   minutes: z
     .array(
@@ -44,7 +52,7 @@ const statsAnswer = z.object({
 })
 
 interface StatsRoute {
-  store: Pick<Store, 'clock' | 'figuresSince'>
+  store: Pick<Store, 'clock' | 'figuresSince' | 'outbox'>
   snapshot: () => Promise<QueueSnapshot>
 }
 
@@ -65,6 +73,7 @@ export function registerStatsRoute(app: FastifyInstance, { store, snapshot }: St
       const shown = {
         asOf: instantText(asOf),
         liveWorkers,
+        outbox: await outboxStats(store),
         endpoints: endpoints
           .filter(({ name }) => isWanted(name))
           .map((figures) => endpointStats(figures, asOf)),
@@ -85,6 +94,13 @@ function endpointStats(figures: EndpointFigures, asOf: number) {
     ...(more ? { more } : {}),
     oldestDueAge: oldestDueAt === null ? null : formatDuration(Math.max(0, asOf - oldestDueAt)),
   }
+}
+
+async function outboxStats({ outbox, clock }: StatsRoute['store']) {
+  if (outbox === null) return null
+  const { waiting, setAside, oldestAt } = await outbox.figures()
+  const oldestAge = oldestAt === null ? null : formatDuration(Math.max(0, clock.now() - oldestAt))
+  return { waiting, setAside, oldestAge }
 }
 
 /** Of all endpoints together, oldest first. */

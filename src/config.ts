@@ -87,6 +87,11 @@ export const SETTINGS = {
     duration('0s', '3650d'),
   ),
   RETENTION_DEAD: setting('30d', 'how long dead jobs are kept', duration('0s', '3650d')),
+  OUTBOX: setting(
+    null,
+    '`database.collection` of the MongoDB cluster in `STORE_URL` whose documents become jobs, for enqueueing within a transaction of your own',
+    outboxName,
+  ),
   LOG_LEVEL: setting(
     'info',
     'fatal, error, warn, info, debug, trace or silent',
@@ -112,6 +117,10 @@ export function readConfig(env: Record<string, string | undefined>): Config {
     } catch (error) {
       problems.push(`${name} is ${shown(name, text)}; expected ${(error as Error).message}.`)
     }
+  }
+  const url = values.STORE_URL
+  if (values.OUTBOX && typeof url === 'string' && url.startsWith('sqlite:')) {
+    problems.push('OUTBOX needs a store on MongoDB, but STORE_URL is SQLite; unset one of them.')
   }
   if (problems.length > 0) throw new ConfigError(problems.join('\n'))
   return values as Config
@@ -183,6 +192,15 @@ function encryptionKeys(text: string): Buffer[] {
   throw new Error(
     `${ENCRYPTION_KEY_BYTES} bytes in base64 (make one with: openssl rand -base64 ${ENCRYPTION_KEY_BYTES})`,
   )
+}
+
+/** The name of a database holds no dot, that of a collection may. */
+function outboxName(text: string): { database: string; collection: string } {
+  const [, database, collection] = /^([^.\s/\\"$]{1,63})\.([^$\0]{1,180})$/.exec(text) ?? []
+  if (database !== undefined && collection !== undefined && !collection.startsWith('system.')) {
+    return { database, collection }
+  }
+  throw new Error('the names of a database and a collection, like shop.posthorn_outbox')
 }
 
 function workerId(text: string): string {

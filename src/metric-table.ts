@@ -136,6 +136,12 @@ export const METRICS = {
     labels: ['finding'],
     help: 'Jobs the sweeper of this worker has dealt with: reclaimed, expired, purged and so on.',
   },
+  posthorn_outbox_documents_total: {
+    type: 'counter',
+    process: 'worker',
+    labels: ['result'],
+    help: 'Documents of the outbox that are gone from it, by result: moved (its job is stored) or set_aside.',
+  },
 } as const satisfies Record<string, MetricRow>
 
 export type MetricName = keyof typeof METRICS

@@ -32,12 +32,24 @@ describe('settings', () => {
     ['LEASE_DURATION', '999ms'],
     ['POLL_INTERVAL', '0.5s'],
     ['SHUTDOWN_GRACE', 'soon'],
+    ['OUTBOX', 'no-dot'],
+    ['OUTBOX', 'shop.system.users'],
     ['LOG_LEVEL', 'loud'],
   ])('%s=%s stops the start with a sentence that names it', (name, value) => {
     expect(() => readConfig({ [name]: value })).toThrow(ConfigError)
     expect(() => readConfig({ [name]: value })).toThrow(
       new RegExp(`^${name} is .+; expected .+\\.$`),
     )
+  })
+
+  it('an outbox is a collection of a MongoDB, and can not be had with SQLite', () => {
+    const STORE_URL = 'mongodb://localhost/posthorn'
+    const OUTBOX = 'shop.jobs.outbox'
+    expect(readConfig({ STORE_URL, OUTBOX }).OUTBOX).toEqual({
+      database: 'shop',
+      collection: 'jobs.outbox',
+    })
+    expect(() => readConfig({ OUTBOX })).toThrow(/OUTBOX needs a store on MongoDB.*SQLite/)
   })
 
   it('all that is wrong is told at once, and no secret is printed', () => {

@@ -36,6 +36,12 @@ function timeCharacters(instant: number): string {
   return text
 }
 
+/** The instant that an id begins with. */
+export function timeOfJobId(id: string): number {
+  const characters = id.slice(ID_PREFIX.length, -RANDOM_LENGTH)
+  return [...characters].reduce((sum, one) => sum * 32 + BASE32.indexOf(one), 0)
+}
+
 let lastCreatedAt = 0
 let lastRandom = ''
 

@@ -97,7 +97,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
         const answer = await ask(method, aimed(operation), key, undefined)
         const isAnswered = isOfAttempt(operation)
           ? answer.status === 401
-          : answer.status === 200 || operation.path === '/docs/{file}'
+          : answer.status === 200 || operation.path.endsWith('/{file}')
         expect([method, operation.path, key, isAnswered]).toEqual([
           method,
           operation.path,

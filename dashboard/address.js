@@ -1,0 +1,42 @@
+// Which page is shown: it stands behind the # of the address, so that it can be sent to others.
+import { useEffect, useState } from 'preact/hooks'
+import { queryOf } from './api.js'
+
+/** @typedef {{words: string[], query: URLSearchParams}} Address */
+
+/** @returns {Address} `#/jobs/job_1?x=y` as its words and its query */
+function readAddress() {
+  const [path = '', query = ''] = location.hash.slice(1).split(/\?(.*)/s)
+  const words = path.split('/').filter((word) => word !== '')
+  return { words: words.map(decoded), query: new URLSearchParams(query) }
+}
+
+/** @param {string} word */
+function decoded(word) {
+  try {
+    return decodeURIComponent(word)
+  } catch {
+    // Typed by hand: then it is what it is, and nothing of that name is found.
+    return word
+  }
+}
+
+/** @param {string[]} words @param {Parameters<typeof queryOf>[0]} [fields] */
+export function addressOf(words, fields = {}) {
+  return `#/${words.map(encodeURIComponent).join('/')}${queryOf(fields)}`
+}
+
+/** @param {string[]} words @param {Parameters<typeof queryOf>[0]} [fields] */
+export function goTo(words, fields) {
+  location.hash = addressOf(words, fields)
+}
+
+export function useAddress() {
+  const [address, setAddress] = useState(readAddress)
+  useEffect(() => {
+    const read = () => setAddress(readAddress())
+    addEventListener('hashchange', read)
+    return () => removeEventListener('hashchange', read)
+  }, [])
+  return address
+}

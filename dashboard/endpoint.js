@@ -1,0 +1,238 @@
+// One endpoint: how it is, what it is set to, what failed of late, and what may be done about it.
+import { html } from 'htm/preact'
+import { useState } from 'preact/hooks'
+import { addressOf } from './address.js'
+import { ask, queryOf } from './api.js'
+import { Attempt } from './attempts.js'
+import { FIGURES_EVERY_MS, readFigures, Sparkline, sumOf, within } from './figures.js'
+import { readJob } from './job-reads.js'
+import { JobTable } from './jobs.js'
+import { useLive } from './live.js'
+import { Action, copy, Dialog, Foreign, facts, State, toneOf, Waiting, When } from './parts.js'
+import { lateMs } from './problems.js'
+import { figure, plain, span, utc } from './words.js'
+
+const EVERY_MS = 3_000
+const FAILURES_SHOWN = 10
+/** Among so many queued ones those are looked for that were tried already. */
+const QUEUED_LOOKED_AT = 50
+/** The endpoint's timeout is 15 min at most. */
+const PING_DEADLINE_MS = 16 * 60_000
+
+/** @param {string} name */
+export const endpointPath = (name) => `endpoints/${encodeURIComponent(name)}`
+
+/** @param {{name?: string}} props */
+export function Endpoint({ name = '' }) {
+  const read = useLive(
+    (_, signal) => ask('GET', endpointPath(name), undefined, { signal }),
+    EVERY_MS,
+    [name],
+  )
+  if (read.data === null) {
+    return html`<h1>${name}</h1><${Waiting} error=${read.error} what="The endpoint" />`
+  }
+  const endpoint = read.data
+  return html`
+    <div class="head">
+      <h1><span class="faint">Endpoint</span> ${name}</h1>
+      <${State} state=${endpoint.state} />
+      ${endpoint.restingUntil !== null && html`<span>until ${utc(endpoint.restingUntil).slice(11)}, <${When} at=${endpoint.restingUntil} /></span>`}
+      ${endpoint.disabledReason !== null && html`<span><${Foreign} text=${endpoint.disabledReason} /></span>`}
+    </div>
+    ${endpoint.description !== '' && html`<p><${Foreign} text=${endpoint.description} /></p>`}
+    <${Commands} endpoint=${endpoint} refresh=${read.refresh} />
+    <${Load} endpoint=${endpoint} />
+    <${Failures} name=${name} />
+    <${Settings} endpoint=${endpoint} />
+  `
+}
+
+function Commands({ endpoint, refresh }) {
+  const { name, state, url } = endpoint
+  const [ping, setPing] = useState(/** @type {any} */ (null))
+  const [isRotating, setRotating] = useState(false)
+  const post = (verb, said) => async () => {
+    await ask('POST', `${endpointPath(name)}/${verb}`)
+    return said
+  }
+  const test = async () => {
+    setPing(null)
+    setPing(
+      await ask('POST', `${endpointPath(name)}/test`, undefined, { deadlineMs: PING_DEADLINE_MS }),
+    )
+  }
+  const isStopped = state !== 'active'
+  return html`<div class="actions" role="group" aria-label="This endpoint">
+      ${isStopped && html`<${Action} label="Resume" tone="main" act=${post('resume', 'Deliveries go on.')} done=${refresh} />`}
+      ${
+        (state === 'active' || state === 'resting') &&
+        html`<${Action} label="Pause" act=${post('pause', 'Deliveries stop; enqueueing goes on.')} done=${refresh} />`
+      }
+      <${Action} label="Send a test ping" act=${test} disabled=${url === null} title=${url === null ? 'it is pulled: nothing is sent to it' : undefined} />
+      <button type="button" onClick=${() => setRotating(true)}>Rotate secret …</button>
+      <a href=${addressOf(['jobs'], { endpoint: name })}>Its jobs</a>
+      ${isRotating && html`<${RotateDialog} name=${name} refresh=${refresh} close=${() => setRotating(false)} />`}
+    </div>
+    <div aria-live="polite">${ping !== null && html`<${Ping} ping=${ping} />`}</div>`
+}
+
+function Ping({ ping }) {
+  const { outcome, statusCode, errorCode, message, durationMs, responseBody } = ping
+  return html`<div class="card">
+    <p class="line">
+      <strong>Test ping</strong>
+      <${State} state=${outcome} />
+      ${statusCode !== null && html`<code>${statusCode}</code>`}
+      ${errorCode !== null && html`<code><${Foreign} text=${errorCode} /></code>`}
+      <span>took ${span(durationMs)}</span>
+    </p>
+    ${message !== null && html`<p><${Foreign} text=${message} /></p>`}
+    ${responseBody && html`<${Foreign} long text=${responseBody} label="Response to the ping" />`}
+  </div>`
+}
+
+function RotateDialog({ name, refresh, close }) {
+  const [overlap, setOverlap] = useState('24h')
+  const [secret, setSecret] = useState(/** @type {string | null} */ (null))
+  const rotate = async () => {
+    const answer = await ask('POST', `${endpointPath(name)}/rotate-secret`, { overlap })
+    setSecret(answer.secret)
+  }
+  if (secret !== null) {
+    return html`<${Dialog} title="The new secret" close=${close}>
+      <p>It is shown only here. Until the overlap ends, deliveries are signed with both.</p>
+      <${Foreign} long text=${secret} label="Secret" />
+      <div class="actions">
+        <${Action} label="Copy secret" tone="main" act=${() => copy(secret, 'The secret')} />
+        <button type="button" onClick=${close}>Close</button>
+      </div>
+    <//>`
+  }
+  return html`<${Dialog} title=${`Rotate the secret of ${name}?`} close=${close}>
+    <label>
+      How long the old secret signs too, like 30m or 24h
+      <input value=${overlap} onInput=${(event) => setOverlap(event.target.value.trim())} />
+    </label>
+    <div class="actions">
+      <${Action} label="Make a new secret" tone="danger" act=${rotate} done=${refresh} />
+      <button type="button" onClick=${close}>Leave it as it is</button>
+    </div>
+  <//>`
+}
+
+function Load({ endpoint }) {
+  const { name, counts } = endpoint
+  const { data } = useLive((_, signal) => readFigures(name, signal), FIGURES_EVERY_MS, [name])
+  const stats = /** @type {any} */ (data?.endpoints[0])
+  const linked = (state, value) =>
+    html`<a href=${addressOf(['jobs'], { endpoint: name, state })}>${figure(value, counts.more)}</a>`
+  return html`<section aria-label="Load" class="load card">
+    ${facts([
+      ['Queued', linked('queued', counts.queued)],
+      ['Due', stats ? figure(stats.due, stats.more) : '…'],
+      ['Running', linked('running', counts.running)],
+      ['Dead', stats ? linked('dead', stats.dead) : '…'],
+      ['Oldest due', stats?.oldestDueAge ? span(lateMs(stats)) : '–'],
+      ['p50', data === null ? '…' : within(data, 0.5)],
+      ['p95', data === null ? '…' : within(data, 0.95)],
+    ])}
+    ${
+      data !== null &&
+      html`<div class="hour">
+      <${Sparkline} figures=${data} tall />
+      <span class="sums">
+        <span class="faint">Last hour</span>
+        <span>${figure(sumOf(data).succeeded)} ok</span>
+        <span class=${sumOf(data).failed > 0 ? 'bad' : 'faint'}>${figure(sumOf(data).failed)} failed</span>
+      </span>
+    </div>`
+    }
+  </section>`
+}
+
+function Failures({ name }) {
+  const list = (state, limit) => (_, signal) =>
+    ask('GET', `jobs${queryOf({ endpoint: name, state, limit })}`, undefined, { signal })
+  const dead = useLive(list('dead', FAILURES_SHOWN), EVERY_MS, [name])
+  const queued = useLive(list('queued', QUEUED_LOOKED_AT), EVERY_MS, [name])
+  if (dead.data === null || queued.data === null) {
+    return html`<${Waiting} error=${dead.error ?? queued.error} what="The failures" />`
+  }
+  const retrying = queued.data.items.filter(({ attemptCount }) => attemptCount > 0)
+  const all = [...retrying.slice(0, FAILURES_SHOWN), ...dead.data.items]
+  return html`<section aria-labelledby="failures">
+    <h2 id="failures">Recent failures</h2>
+    ${
+      all.length === 0
+        ? html`<p class="faint">No job is dead, and none of the newest ${QUEUED_LOOKED_AT} queued ones waits for a retry.</p>`
+        : html`<${LastFailure} id=${all[0].id} /><${JobTable} jobs=${all} isOfOne />`
+    }
+  </section>`
+}
+
+/** What the endpoint said last when it failed: why, before which. */
+function LastFailure({ id }) {
+  const { data } = useLive((before, signal) => readJob(id, before, signal), EVERY_MS, [id])
+  const failed = data?.job.attempts.findLast(({ outcome }) => toneOf(outcome) === 'bad')
+  if (failed === undefined) return null
+  return html`<ol class="attempts"><${Attempt} one=${failed} /></ol>`
+}
+
+function Settings({ endpoint }) {
+  const { circuitBreaker: breaker, rateLimit, retry, headers, onFinish } = endpoint
+  const names = Object.keys(headers)
+  return html`<section aria-labelledby="settings">
+    <h2 id="settings">Settings</h2>
+    ${facts([
+      [
+        'URL',
+        endpoint.url === null
+          ? 'none: workers of yours pull'
+          : html`<${Foreign} text=${endpoint.url} />`,
+      ],
+      ['Timeout', endpoint.timeout],
+      ['Retry', retryText(retry)],
+      ['Concurrency', endpoint.concurrency === null ? 'no limit' : figure(endpoint.concurrency)],
+      [
+        'Rate limit',
+        rateLimit === null ? 'none' : `${figure(rateLimit.count)} per ${rateLimit.per}`,
+      ],
+      [
+        'Circuit breaker',
+        breaker === null
+          ? 'none'
+          : `after ${figure(breaker.failures)} failures in a row it rests ${breaker.cooldown}`,
+      ],
+      [
+        'Completion',
+        endpoint.completion === 'async' ? `async, within ${endpoint.completionTimeout}` : 'sync',
+      ],
+      [
+        'When a job is final',
+        onFinish === null
+          ? 'nobody is told'
+          : html`<a href=${addressOf(['endpoints', onFinish.endpoint])}>${onFinish.endpoint}</a> is told of ${onFinish.states.join(', ')}`,
+      ],
+      ['Secret', `ends in ${endpoint.secretHint}`],
+      [
+        'Headers',
+        names.length === 0
+          ? 'none'
+          : html`<${Foreign} text=${names.map((one) => `${one}: ${headers[one]}`).join(', ')} />`,
+      ],
+      ['Changed', html`<${When} at=${endpoint.updatedAt} />, version ${endpoint.version}`],
+      ['Registered', html`<${When} at=${endpoint.createdAt} />`],
+    ])}
+  </section>`
+}
+
+/** @param {any} retry */
+function retryText({ maxAttempts, backoff, maxAge }) {
+  const { type, delay, delays, factor, maxDelay } = backoff
+  const waits =
+    type === 'schedule'
+      ? `waits ${delays.join(', ')}`
+      : `${plain(type)} from ${delay}${type === 'exponential' ? ` × ${factor}` : ''}, at most ${maxDelay}`
+  return `${maxAttempts} attempts, ${waits}${maxAge ? `, none after ${maxAge}` : ''}`
+}

@@ -1,0 +1,165 @@
+// One job: what became of it, why it waits, and what may be done about it.
+import { html } from 'htm/preact'
+import { useState } from 'preact/hooks'
+import { addressOf } from './address.js'
+import { ask, now } from './api.js'
+import { Attempts } from './attempts.js'
+import { curlLine } from './curl-line.js'
+import { EditDialog } from './edit-dialog.js'
+import { jobPath, readJob } from './job-reads.js'
+import { useLive } from './live.js'
+import { Action, copy, Foreign, facts, State, Waiting, When } from './parts.js'
+import { Payload, Result } from './payload.js'
+import { Timeline } from './timeline.js'
+import { figure, plain, utc, withInstants } from './words.js'
+
+const EVERY_MS = 2_000
+
+/** @param {{id?: string}} props */
+export function Job({ id = '' }) {
+  const read = useLive((before, signal) => readJob(id, before, signal), EVERY_MS, [id])
+  if (read.data === null) {
+    return html`<h1 class="id">${id}</h1><${Waiting} error=${read.error} what="The job" />`
+  }
+  const { job } = read.data
+  const isGone = read.error !== null && 'status' in read.error && read.error.status === 404
+  return html`
+    <div class="head">
+      <h1><span class="faint">Job</span> <span class="id">${job.id}</span></h1>
+      <${State} state=${job.state} />
+      ${job.finishedAt !== null && html`<${When} at=${job.finishedAt} />`}
+      ${isGone && html`<strong class="bad">It was deleted meanwhile.</strong>`}
+    </div>
+    <${Why} job=${job} />
+    <${Commands} job=${job} refresh=${read.refresh} />
+    <section aria-labelledby="attempts">
+      <h2 id="attempts">Attempts</h2>
+      <${Timeline} job=${job} />
+      <${Attempts} job=${job} />
+    </section>
+    <${Facts} job=${job} />
+    <${Result} job=${job} />
+    <${Payload} job=${job} />
+  `
+}
+
+function Why({ job }) {
+  const isFinal = job.finishedAt !== null
+  const explained = useLive(
+    (_, signal) => ask('GET', `${jobPath(job.id)}/explain`, undefined, { signal }),
+    isFinal ? null : EVERY_MS,
+    [job.id, job.version],
+  )
+  const [kept, setKept] = useState(/** @type {any} */ (null))
+  if (explained.data !== null && explained.data !== kept) setKept(explained.data)
+  const { progress } = job
+  const told = explained.data ?? kept
+  return html`<div class="card why-card">
+    <span class="hidden" role="status">${job.state}</span>
+    ${
+      told === null
+        ? html`<p class="faint">…</p>`
+        : html`<p>
+          <strong>${plain(told.reason)}</strong>
+          <span> – <${Foreign} text=${withInstants(told.detail, now())} /></span>
+          ${
+            told.expectedAt !== null &&
+            !told.detail.includes(told.expectedAt) &&
+            html`<span class="faint"> · may change <${When} at=${told.expectedAt} /></span>`
+          }
+        </p>`
+    }
+    ${
+      progress !== null &&
+      html`<p class="progress">
+      ${
+        progress.value !== null &&
+        html`<progress max="100" value=${progress.value} aria-label="Progress"></progress> ${Math.round(progress.value)} %`
+      }
+      ${progress.message !== null && html`<${Foreign} text=${progress.message} />`}
+      <span class="faint">told <${When} at=${progress.at} /></span>
+    </p>`
+    }
+  </div>`
+}
+
+function Commands({ job, refresh }) {
+  const [isEditing, setEditing] = useState(false)
+  const isFinal = job.finishedAt !== null
+  const isQueued = job.state === 'queued'
+  const post = (verb, said) => async () => {
+    await ask('POST', `${jobPath(job.id)}/${verb}`)
+    return said
+  }
+  const runNow = async () => {
+    await ask('PATCH', jobPath(job.id), { delay: '0s' })
+    return 'It is due now.'
+  }
+  const copyCurl = async () => copy(await curlLine(job), 'A curl line that enqueues the same')
+  return html`<div class="actions" role="group" aria-label="This job">
+    ${isQueued && html`<${Action} label="Run now" tone="main" act=${runNow} done=${refresh} />`}
+    ${isQueued && html`<button type="button" onClick=${() => setEditing(true)}>Edit …</button>`}
+    ${
+      !isFinal &&
+      html`<${Action} label="Cancel" tone="danger" act=${post('cancel', 'The job is cancelled.')} done=${refresh} />`
+    }
+    ${
+      (job.state === 'dead' || job.state === 'cancelled') &&
+      html`<${Action} label="Retry" tone="main" act=${post('retry', 'The job is queued again.')} done=${refresh} />`
+    }
+    <${Action} label="Copy as curl" act=${copyCurl} />
+    ${
+      isEditing &&
+      html`<${EditDialog} job=${job} refresh=${refresh} close=${() => setEditing(false)} />`
+    }
+  </div>`
+}
+
+function Facts({ job }) {
+  const linked = (id) => html`<a class="id" key=${id} href=${addressOf(['jobs', id])}>${id}</a>`
+  /** @type {[string, unknown][]} */
+  const pairs = [
+    ['Endpoint', html`<a href=${addressOf(['endpoints', job.endpoint])}>${job.endpoint}</a>`],
+    ['Priority', job.priority],
+    ['Created', instant(job.createdAt)],
+    ['Due', instant(job.runAt)],
+    ['Started', instant(job.startedAt)],
+    ['Finished', instant(job.finishedAt)],
+    ['Attempts', `${figure(job.attemptCount)} sent, ${figure(job.maxAttempts)} allowed`],
+    ['Fence', job.fence],
+    ['Expires', job.expiresAt && instant(job.expiresAt)],
+    [
+      'Lease',
+      job.lease &&
+        html`<${Foreign} text=${job.lease.workerId} />, until ${instant(job.lease.expiresAt)}`,
+    ],
+    [
+      'Failure',
+      job.failure && html`${plain(job.failure.reason)}: <${Foreign} text=${job.failure.message} />`,
+    ],
+    [
+      'Schedule',
+      job.scheduleName &&
+        html`<a href=${addressOf(['schedules', job.scheduleName])}>${job.scheduleName}</a>`,
+    ],
+    ['Waits for', job.dependsOn.length > 0 && job.dependsOn.map(linked)],
+    ['Ordering key', job.orderingKey && html`<${Foreign} text=${job.orderingKey} />`],
+    ['Dedupe key', job.dedupeKey && html`<${Foreign} text=${job.dedupeKey} />`],
+    ['Idempotency key', job.idempotencyKey && html`<${Foreign} text=${job.idempotencyKey} />`],
+    ['Timeout of its own', job.timeout],
+    ['Tags', job.tags.length > 0 && html`<${Foreign} text=${job.tags.join(', ')} />`],
+    ...Object.entries(job.metadata).map(
+      ([name, value]) =>
+        /** @type {[string, unknown]} */ ([name, html`<${Foreign} text=${value} />`]),
+    ),
+  ]
+  return html`<section aria-labelledby="facts">
+    <h2 id="facts">The job</h2>
+    ${facts(pairs.filter(([, value]) => value !== null && value !== false))}
+  </section>`
+}
+
+function instant(at) {
+  if (at === null) return html`<span class="faint">–</span>`
+  return html`<${When} at=${at} /> <span class="faint">${utc(at)}</span>`
+}

@@ -1,0 +1,188 @@
+// Jobs, newest first: the filters stand in the address, and pages are walked by cursor.
+import { html } from 'htm/preact'
+import { addressOf, goTo } from './address.js'
+import { ask, queryOf } from './api.js'
+import { Bulk } from './bulk.js'
+import { useLive } from './live.js'
+import { Empty, Foreign, State, Waiting, When } from './parts.js'
+import { figure, plain } from './words.js'
+
+const EVERY_MS = 3_000
+const PAGE = 50
+const STATES = ['queued', 'running', 'succeeded', 'dead', 'cancelled']
+const TEXT_FILTERS = ['endpoint', 'tag', 'dedupeKey', 'createdAfter', 'createdBefore']
+
+/** @param {URLSearchParams} query @returns {Record<string, any>} */
+function filterIn(query) {
+  const texts = TEXT_FILTERS.map((name) => [name, query.get(name) ?? ''])
+  const state = query.getAll('state').filter((one) => STATES.includes(one))
+  return { ...Object.fromEntries(texts), state }
+}
+
+/** @param {{query?: any}} props */
+export function Jobs({ query }) {
+  const filter = filterIn(query)
+  const cursor = query.get('cursor')
+  // What was paged to is looked at once: it would slide away under the reader.
+  const page = useLive(
+    (_, signal) =>
+      ask('GET', `jobs${queryOf({ ...filter, limit: PAGE, cursor })}`, undefined, { signal }),
+    cursor === null ? EVERY_MS : null,
+    [filter, cursor],
+  )
+  return html`
+    <h1>Jobs</h1>
+    <${Filters} key=${JSON.stringify(filter)} filter=${filter} />
+    <${Bulk} key=${`bulk ${JSON.stringify(filter)}`} filter=${filter} done=${page.refresh} />
+    ${
+      page.data === null
+        ? html`<${Waiting} error=${page.error} what="The list of jobs" />`
+        : html`<${Page} page=${page.data} filter=${filter} cursor=${cursor} />`
+    }
+  `
+}
+
+function Filters({ filter }) {
+  function submit(event) {
+    event.preventDefault()
+    const form = new FormData(event.target)
+    const state = form.getAll('state').map(String)
+    const texts = TEXT_FILTERS.map((name) => {
+      const text = form.get(name)?.toString().trim() ?? ''
+      return [name, name.startsWith('created') ? instantOf(text) : text]
+    })
+    goTo(['jobs'], { ...Object.fromEntries(texts), state })
+  }
+  const more = filter.tag || filter.dedupeKey || filter.createdAfter || filter.createdBefore
+  return html`<form class="filters card" aria-label="Filters" onSubmit=${submit}>
+    <fieldset>
+      <legend>State</legend>
+      ${STATES.map(
+        (state) => html`<label class="tick">
+          <input type="checkbox" name="state" value=${state} checked=${filter.state.includes(state)} />
+          <${State} state=${state} />
+        </label>`,
+      )}
+    </fieldset>
+    <label>Endpoint <input name="endpoint" value=${filter.endpoint} spellcheck="false" /></label>
+    <details open=${Boolean(more)}>
+      <summary>Tag, dedupe key, time</summary>
+      <div class="fields">
+        <label>Tag <input name="tag" value=${filter.tag} /></label>
+        <label>Dedupe key <input name="dedupeKey" value=${filter.dedupeKey} /></label>
+        <label>
+          Created after
+          <input name="createdAfter" type="datetime-local" step="1" value=${localOf(filter.createdAfter)} />
+        </label>
+        <label>
+          Created before
+          <input name="createdBefore" type="datetime-local" step="1" value=${localOf(filter.createdBefore)} />
+        </label>
+      </div>
+    </details>
+    <div class="actions">
+      <button type="submit" class="main">Show</button>
+      <a href="#/jobs">All jobs</a>
+    </div>
+  </form>`
+}
+
+/** The form is in the reader's zone, the address in UTC. @param {string} local */
+export function instantOf(local) {
+  const at = new Date(local)
+  return Number.isNaN(at.getTime()) ? '' : at.toISOString()
+}
+
+/** @param {string} instant */
+export function localOf(instant) {
+  const at = new Date(instant)
+  if (Number.isNaN(at.getTime())) return ''
+  return new Date(at.getTime() - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 19)
+}
+
+function Page({ page, filter, cursor }) {
+  const { items, nextCursor } = page
+  const next = nextCursor !== null && addressOf(['jobs'], { ...filter, cursor: nextCursor })
+  return html`
+    ${items.length === 0 && html`<${NoJobs} next=${next} cursor=${cursor} filter=${filter} />`}
+    ${items.length > 0 && html`<${JobTable} jobs=${items} />`}
+    <nav class="pages" aria-label="Pages of jobs">
+      ${cursor !== null && html`<a href=${addressOf(['jobs'], filter)}>Newest</a>`}
+      ${next && html`<a href=${next}>${items.length === 0 ? 'Look further' : 'Older'}</a>`}
+    </nav>
+  `
+}
+
+function NoJobs({ next, cursor, filter }) {
+  if (next) {
+    return html`<${Empty} title="None among those that were looked at">
+      <p>A page looks at 10,000 jobs at most. Older ones may match.</p>
+    <//>`
+  }
+  if (cursor !== null) return html`<${Empty} title="No older ones"><//>`
+  const isFiltered = Object.values(filter).some((value) => value.length > 0)
+  if (isFiltered) {
+    return html`<${Empty} title="No job matches"><p><a href="#/jobs">Show all jobs</a></p><//>`
+  }
+  const url = new URL('jobs', document.baseURI)
+  const line = `curl ${url} -H 'content-type: application/json' -d '{"endpoint":"invoice-pdf","payload":{"invoice":42}}'`
+  return html`<${Empty} title="No job yet">
+    <p>Enqueue the first one, for an endpoint that is registered:</p>
+    <${Foreign} long text=${line} label="Command" />
+  <//>`
+}
+
+/** @param {{jobs?: any[], isOfOne?: boolean}} props isOfOne: all are of one endpoint */
+export function JobTable({ jobs = [], isOfOne = false }) {
+  return html`<table class="rows jobs">
+    <thead>
+      <tr>
+        <th scope="col">Job</th>
+        <th scope="col">State</th>
+        ${!isOfOne && html`<th scope="col">Endpoint</th>`}
+        <th scope="col">Created</th>
+        <th scope="col" class="num">Attempts</th>
+        <th scope="col">What happens, or happened</th>
+      </tr>
+    </thead>
+    <tbody>
+      ${jobs.map(
+        (job) => html`<tr key=${job.id}>
+          <th scope="row"><a class="id" href=${addressOf(['jobs', job.id])}>${job.id}</a></th>
+          <td data-label="State"><${State} state=${job.state} /></td>
+          ${
+            !isOfOne &&
+            html`<td data-label="Endpoint">
+            <a href=${addressOf(['endpoints', job.endpoint])}>${job.endpoint}</a>
+          </td>`
+          }
+          <td data-label="Created"><${When} at=${job.createdAt} /></td>
+          <td data-label="Attempts" class="num">
+            ${figure(job.attemptCount)} of ${figure(job.maxAttempts)}
+          </td>
+          <td class="wide"><${Happens} job=${job} /></td>
+        </tr>`,
+      )}
+    </tbody>
+  </table>`
+}
+
+function Happens({ job }) {
+  const { state, failure, runAt, attemptCount, progress, phase } = job
+  if (state === 'queued') {
+    const what = attemptCount === 0 ? 'due' : 'next attempt'
+    return html`<span class="faint">${what}</span> <${When} at=${runAt} />${tagsOf(job)}`
+  }
+  if (state === 'running') {
+    const value = progress?.value ?? null
+    return html`${value === null ? plain(phase ?? 'running') : `${Math.round(value)} %`}
+      ${progress?.message && html` <${Foreign} text=${progress.message} />`}${tagsOf(job)}`
+  }
+  return html`${failure !== null && html`<span>${plain(failure.reason)}: </span><${Foreign} text=${failure.message} /> `}
+    <span class="faint">finished</span> <${When} at=${job.finishedAt} />${tagsOf(job)}`
+}
+
+function tagsOf({ tags, scheduleName }) {
+  return html`${tags.map((tag) => html` <span class="tag"><${Foreign} text=${tag} /></span>`)}
+  ${scheduleName !== null && html` <a href=${addressOf(['schedules', scheduleName])}>by ${scheduleName}</a>`}`
+}

@@ -1,0 +1,89 @@
+// What is wrong, since when and why: the lines at the top of the overview. None when all is well.
+import { ask, now, queryOf } from './api.js'
+import { counted, durationMs, figure, span } from './words.js'
+
+/** A due job waits for a free slot now and then; this long is more than that. */
+const LATE_MS = 60_000
+/** So few failures may be chance. */
+const MIN_FAILED = 5
+const MAX_EXPLAINED = 5
+/** Of the newest queued jobs, among which one that is due is looked for. */
+const LOOKED_AT = 20
+
+/** @typedef {{name: string, state: string, queued: number, due: number, running: number, dead: number, more?: true, oldestDueAge: string | null}} Row */
+/** @typedef {{key: string, endpoint: string | null, text: string, why: string}} Problem */
+
+/** @param {Row} row */
+export function lateMs({ oldestDueAge }) {
+  return oldestDueAge === null ? 0 : durationMs(oldestDueAge)
+}
+
+/** @param {Row} row */
+export function isStuck(row) {
+  return row.due > 0 && (row.state !== 'active' || lateMs(row) >= LATE_MS)
+}
+
+/**
+ * @param {{liveWorkers: number, endpoints: Row[]}} stats
+ * @param {{seenAt: string}[]} workers
+ * @param {Map<string, {succeeded: number, failed: number}>} lastHour of those that were looked at
+ * @param {Map<string, string>} whys what the API says of a due job of the endpoint
+ * @returns {Problem[]}
+ */
+export function problemsIn(stats, workers, lastHour, whys) {
+  /** @type {Problem[]} */
+  const problems = []
+  if (stats.liveWorkers === 0) {
+    const [last] = workers
+      .map(({ seenAt }) => seenAt)
+      .sort()
+      .reverse()
+    const why = last === undefined ? 'none was seen in the last hour' : `last seen ${last}`
+    problems.push({ key: '', endpoint: null, text: 'No live worker: nothing is delivered', why })
+  }
+  // Those that have waited longest come first.
+  for (const row of stats.endpoints.toSorted((a, b) => lateMs(b) - lateMs(a))) {
+    const { name, state, due, more } = row
+    const parts = []
+    if (isStuck(row)) {
+      parts.push(`${figure(due, more)} due`)
+      if (lateMs(row) > 0) parts.push(`oldest ${span(lateMs(row))}`)
+    }
+    if (state === 'disabled' || (state !== 'active' && parts.length > 0)) parts.push(state)
+    const { succeeded = 0, failed = 0 } = lastHour.get(name) ?? {}
+    if (failed >= MIN_FAILED && failed > succeeded) {
+      parts.push(`${figure(failed)} of ${counted(failed + succeeded, 'attempt')} failed in an hour`)
+    }
+    if (parts.length === 0) continue
+    problems.push({ key: name, endpoint: name, text: parts.join(', '), why: whys.get(name) ?? '' })
+  }
+  return problems
+}
+
+/**
+ * Asks the API why the endpoints that are stuck are so, the latest first.
+ *
+ * @param {Row[]} rows @param {AbortSignal} signal
+ */
+export async function explainStuck(rows, signal) {
+  const stuck = rows
+    .filter(isStuck)
+    .sort((a, b) => lateMs(b) - lateMs(a))
+    .slice(0, MAX_EXPLAINED)
+  /** @type {Map<string, string>} */
+  const whys = new Map()
+  for (const { name } of stuck) {
+    const query = queryOf({ endpoint: name, state: 'queued', limit: LOOKED_AT })
+    const { items } = await ask('GET', `jobs${query}`, undefined, { signal })
+    const due = items.findLast(({ runAt }) => Date.parse(runAt) <= now())
+    if (due === undefined) continue
+    try {
+      const { detail } = await ask('GET', `jobs/${due.id}/explain`, undefined, { signal })
+      whys.set(name, detail)
+    } catch (error) {
+      // Gone since it was listed: then there is nothing to explain.
+      if (/** @type {{status?: number}} */ (error).status !== 404) throw error
+    }
+  }
+  return whys
+}

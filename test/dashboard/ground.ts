@@ -1,0 +1,128 @@
+// The dashboard as its reader has it: API and worker as processes, a real browser, and an eye on
+// all that the page asks for and complains about.
+import type { Browser, BrowserContext, BrowserContextOptions, Page } from 'playwright-core'
+import { afterAll, afterEach, beforeAll, expect, vi } from 'vitest'
+import { findChromium, startChromium } from '../support/chromium.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { type Receiver, startReceiver } from '../support/receiver.ts'
+
+export const CHROMIUM = findChromium()
+const ACTION_DEADLINE_MS = 20_000
+/** Of a test, which has several of them. */
+const TEST_DEADLINE_MS = 60_000
+const DESK = { width: 1280, height: 900 }
+
+export interface OpenOptions extends BrowserContextOptions {
+  /** The time of the page can be turned on. */
+  clock?: boolean
+}
+
+export interface Ground {
+  posthorn: Deployment
+  receiver: Receiver
+  /** A page at this place of the dashboard, like `/jobs?state=dead`. */
+  open(place?: string, options?: OpenOptions): Promise<Page>
+  /** Enqueues one; its id. */
+  enqueue(endpoint: string, fields?: object): Promise<string>
+}
+
+interface Template {
+  method: string
+  shape: RegExp
+}
+
+/** What the page did that it may not, told after each test. */
+const wrongs: string[] = []
+/** Asked for by a test that breaks something on purpose. */
+export const expected: { wrongs: RegExp | null } = { wrongs: null }
+
+/** For one test file; nothing is started where there is no browser. */
+export function useGround(settings: Record<string, string> = {}, worker = true): Ground {
+  vi.setConfig({ testTimeout: TEST_DEADLINE_MS, hookTimeout: TEST_DEADLINE_MS })
+  const ground = {} as Ground
+  let browser: Browser
+  let usual: BrowserContext
+  let templates: Template[] = []
+
+  beforeAll(async () => {
+    if (CHROMIUM === null) return
+    const posthorn = deploy('sqlite', { POLL_INTERVAL: '20ms', ...settings })
+    const [, receiver] = await Promise.all([
+      posthorn.startApi(),
+      startReceiver(),
+      startChromium(CHROMIUM).then((one) => {
+        browser = one
+      }),
+    ])
+    Object.assign(ground, { posthorn, receiver })
+    if (worker) await posthorn.startWorker()
+    usual = await browser.newContext({ viewport: DESK })
+    templates = await templatesOf(posthorn.url())
+  })
+  afterEach(async () => {
+    for (const context of browser?.contexts() ?? []) {
+      for (const page of context.pages()) await page.close()
+      if (context !== usual) await context.close()
+    }
+    const { wrongs: allowed } = expected
+    expected.wrongs = null
+    expect(wrongs.splice(0).filter((one) => !allowed?.test(one))).toEqual([])
+  })
+  afterAll(async () => {
+    await browser?.close()
+    await ground.posthorn?.close()
+    await ground.receiver?.close()
+  })
+
+  ground.open = async (place = '/', { clock = false, ...options } = {}) => {
+    const isUsual = Object.keys(options).length === 0
+    const context = isUsual ? usual : await browser.newContext({ viewport: DESK, ...options })
+    const page = await context.newPage()
+    page.setDefaultTimeout(ACTION_DEADLINE_MS)
+    if (clock) await page.clock.install()
+    watch(page, ground.posthorn.url(), templates)
+    await page.goto(`${ground.posthorn.url()}/dashboard#${place}`)
+    return page
+  }
+  ground.enqueue = async (endpoint, fields = {}) => {
+    const answer = await ground.posthorn.request('POST', '/jobs', {
+      endpoint,
+      payload: {},
+      ...fields,
+    })
+    expect(answer.status).toBe(201)
+    return answer.body.id
+  }
+  return ground
+}
+
+/** Every request of the page is one of the public API, or a file of the dashboard. */
+function watch(page: Page, url: string, templates: Template[]): void {
+  page.on('pageerror', (error) => wrongs.push(`error: ${error.message}`))
+  page.on('console', (line) => {
+    if (line.type() === 'error' || line.type() === 'warning') wrongs.push(`console: ${line.text()}`)
+  })
+  page.on('dialog', (dialog) => {
+    wrongs.push(`dialog: ${dialog.message()}`)
+    void dialog.dismiss()
+  })
+  page.on('request', (request) => {
+    const { origin, pathname } = new URL(request.url())
+    const isPublic = templates.some(
+      ({ method, shape }) => method === request.method() && shape.test(pathname),
+    )
+    if (origin !== url || !isPublic) wrongs.push(`request: ${request.method()} ${request.url()}`)
+  })
+}
+
+async function templatesOf(url: string): Promise<Template[]> {
+  const { paths } = (await (await fetch(`${url}/openapi.json`)).json()) as {
+    paths: Record<string, object>
+  }
+  return Object.entries(paths).flatMap(([path, methods]) =>
+    Object.keys(methods).map((method) => ({
+      method: method.toUpperCase(),
+      shape: new RegExp(`^${path.replaceAll('.', '\\.').replaceAll(/\{[a-z]+\}/g, '[^/]+')}$`),
+    })),
+  )
+}

@@ -1,0 +1,118 @@
+import { describe, expect, it } from 'vitest'
+import { until } from '../support/until.ts'
+import { CHROMIUM, expected, useGround } from './ground.ts'
+import { isSideways, PHONE } from './page-width.ts'
+
+const ground = useGround()
+
+describe.skipIf(CHROMIUM === null)('the overview', () => {
+  it('tells someone new the next step', async () => {
+    const page = await ground.open()
+    await page.getByText('No endpoint yet').waitFor()
+    const line = await page.getByRole('region', { name: 'Command' }).textContent()
+    expect(line).toContain(`curl -X PUT ${ground.posthorn.url()}/endpoints/invoice-pdf`)
+  })
+
+  it('shows each endpoint with its counts, its last hour and how long it took', async () => {
+    const { posthorn, receiver, enqueue, open } = ground
+    receiver.answerWith(({ path }) => (path === '/bad' ? 500 : 200))
+    await posthorn.endpoint('good', `${receiver.url}/good`)
+    await posthorn.endpoint('bad', `${receiver.url}/bad`, { retry: { maxAttempts: 1 } })
+    const ids = [await enqueue('good'), await enqueue('good'), await enqueue('bad')]
+    for (const id of ids) await posthorn.job(id, 'succeeded', 'dead')
+    // Workers add their figures every 5 s.
+    await until(async () => {
+      const { body } = await posthorn.request('GET', '/stats?window=1h')
+      const ended = body.minutes.map(
+        (one: { succeeded: number; failed: number }) => one.succeeded + one.failed,
+      )
+      return ended.reduce((sum: number, count: number) => sum + count, 0) === ids.length
+    })
+    const page = await open()
+    const good = page.getByRole('row', { name: /^good/ })
+    await good.getByText('2 ok', { exact: true }).waitFor()
+    await good.getByRole('img', { name: /2 attempts succeeded, none failed/ }).waitFor()
+    expect(await good.textContent()).toMatch(/active[\s\S]*≤ \d+ ms/)
+    const bad = page.getByRole('row', { name: /^bad/ })
+    await bad.getByText('1 failed', { exact: true }).waitFor()
+    await bad.getByRole('link', { name: '1' }).click()
+    await page.getByRole('heading', { name: 'Jobs' }).waitFor()
+    expect(page.url()).toContain('#/jobs?endpoint=bad&state=dead')
+  })
+
+  it('shows who works, and nothing at the top while all is well', async () => {
+    const page = await ground.open()
+    const worker = page.getByRole('row', { name: /live/ })
+    await worker.waitFor()
+    expect(await worker.textContent()).toMatch(/0 of 100/)
+    expect(await page.getByLabel('What is wrong').textContent()).toBe('')
+  })
+
+  it('says what is stuck and why, and takes it back when it is over', async () => {
+    const { posthorn, receiver, enqueue, open } = ground
+    await posthorn.endpoint('held', receiver.url)
+    await posthorn.request('POST', '/endpoints/held/pause')
+    const id = await enqueue('held')
+    const page = await open()
+    const problem = page.getByLabel('What is wrong').getByText(/^held: 1 due/)
+    await problem.waitFor()
+    expect(await problem.textContent()).toMatch(/1 due, oldest .*, paused/)
+    await page.getByText('endpoint "held" is paused').waitFor()
+    await posthorn.request('POST', '/endpoints/held/resume')
+    await posthorn.job(id, 'succeeded')
+    await problem.waitFor({ state: 'detached' })
+  })
+
+  it('is reached by keyboard: the first key leads past the bar, and each page takes the focus', async () => {
+    const page = await ground.open('/', { ...PHONE })
+    await page.getByRole('row', { name: /^good/ }).waitFor()
+    expect(await isSideways(page)).toBe(false)
+    await page.keyboard.press('Tab')
+    await page.keyboard.press('Enter')
+    await page.keyboard.press('Tab')
+    const focused = () =>
+      page.evaluate<string>('document.activeElement.closest("main, header").tagName')
+    expect(await focused()).toBe('MAIN')
+    await page.getByRole('link', { name: 'Schedules' }).focus()
+    await page.keyboard.press('Enter')
+    await page.getByRole('heading', { name: 'Schedules' }).waitFor()
+    await until(async () => (await focused()) === 'MAIN')
+  })
+
+  it('says that the API is not reachable, since when, and goes on when it is again', async () => {
+    const page = await ground.open()
+    await page.getByRole('row', { name: /^good/ }).waitFor()
+    expected.wrongs = /ERR_INTERNET_DISCONNECTED/
+    await page.context().setOffline(true)
+    const alert = page.getByText(/Not reachable since \d\d:\d\d:\d\d/)
+    await alert.waitFor()
+    expect(await page.getByRole('row', { name: /^good/ }).count()).toBe(1)
+    await page.context().setOffline(false)
+    await alert.waitFor({ state: 'detached' })
+  })
+
+  it('looks no more while nobody looks, and at once when somebody does', async () => {
+    const page = await ground.open('/', { clock: true })
+    await page.getByRole('row', { name: /^good/ }).waitFor()
+    let requestCount = 0
+    page.on('request', () => {
+      requestCount += 1
+    })
+    await page.clock.fastForward(60_000)
+    await until(() => requestCount > 0)
+    await page.waitForLoadState('networkidle')
+    await page.evaluate(hide(true))
+    const before = requestCount
+    await page.clock.fastForward(60_000)
+    await page.waitForLoadState('networkidle')
+    expect(requestCount).toBe(before)
+    await page.evaluate(hide(false))
+    await until(() => requestCount > before)
+  })
+})
+
+/** Runs in the page: as if the tab was put behind another, or in front again. */
+function hide(isHidden: boolean): string {
+  return `Object.defineProperty(document, 'hidden', { value: ${isHidden}, configurable: true })
+    document.dispatchEvent(new Event('visibilitychange'))`
+}

@@ -1,0 +1,75 @@
+// Makes the pictures of docs/images. Run it by hand and look at each:
+// node test/dashboard/screenshots.ts, or with a folder, which gets every page in every look, whole.
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Page } from 'playwright-core'
+import { findChromium, startChromium } from '../support/chromium.ts'
+import { believable } from './believable.ts'
+import { isSideways } from './page-width.ts'
+
+const DESK = { width: 1280, height: 860 }
+const PHONE = { width: 360, height: 780 }
+const ZONE = 'Europe/Berlin'
+const LOOKS = [
+  { name: 'light', colorScheme: 'light', viewport: DESK },
+  { name: 'dark', colorScheme: 'dark', viewport: DESK },
+  { name: 'phone', colorScheme: 'light', viewport: PHONE },
+] as const
+/** The pages that the documentation shows in every look; of the others light will do. */
+const SHOWN_ALL = ['overview', 'job']
+
+interface Picture {
+  name: string
+  place: string
+  /** What is there when the page is. */
+  ready: string
+  before?: (page: Page) => Promise<void>
+}
+
+const given = process.argv[2]
+const folder = given ?? join(import.meta.dirname, '../../docs/images')
+const executable = findChromium()
+if (executable === null) process.exit(1)
+mkdirSync(folder, { recursive: true })
+
+const { url, ids, close } = await believable()
+const browser = await startChromium(executable)
+try {
+  const pictures: Picture[] = [
+    { name: 'overview', place: '/', ready: 'table.endpoints svg.spark' },
+    { name: 'job', place: `/jobs/${ids.dead}`, ready: '[aria-labelledby=payload] pre' },
+    { name: 'job-running', place: `/jobs/${ids.running}`, ready: 'progress' },
+    { name: 'job-retrying', place: `/jobs/${ids.retrying}`, ready: '.timeline .now' },
+    { name: 'jobs', place: '/jobs', ready: 'table.jobs' },
+    {
+      name: 'bulk',
+      place: '/jobs?endpoint=send-email&state=queued',
+      ready: 'table.jobs',
+      before: async (page) => {
+        await page.getByRole('button', { name: 'Cancel …' }).click()
+        await page.getByRole('dialog').waitFor()
+      },
+    },
+    { name: 'endpoint', place: '/endpoints/send-email', ready: 'svg.spark' },
+    { name: 'schedules', place: '/schedules', ready: '.runs' },
+  ]
+  for (const { name: look, ...options } of LOOKS) {
+    const context = await browser.newContext({ ...options, timezoneId: ZONE })
+    for (const { name, place, ready, before } of pictures) {
+      if (given === undefined && look !== 'light' && !SHOWN_ALL.includes(name)) continue
+      const page = await context.newPage()
+      await page.goto(`${url}/dashboard#${place}`)
+      await page.locator(ready).first().waitFor()
+      await page.waitForLoadState('networkidle')
+      await before?.(page)
+      if (await isSideways(page)) console.warn(`${name} ${look} scrolls sideways`)
+      const path = join(folder, `${name}-${look}.png`)
+      await page.screenshot({ path, fullPage: given !== undefined })
+      await page.close()
+    }
+    await context.close()
+  }
+} finally {
+  await browser.close()
+  await close()
+}

@@ -1,0 +1,118 @@
+// What the pages print as commands is run as it is printed, page by page, against an API and a
+// worker on free ports. A block that can not be run here is named below, with the reason.
+import { execFile, execFileSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type Process, runPosthorn } from '../support/process.ts'
+import { type Receiver, startReceiver } from '../support/receiver.ts'
+
+const ROOT = join(import.meta.dirname, '../..')
+const PAGE_DEADLINE_MS = 60_000
+/** What a page may take for granted: the endpoint of README's first minute. */
+const ENDPOINT = 'invoice-pdf'
+
+/** By how the block begins. Those of README and of the examples have tests of their own. */
+const NOT_RUN: Record<string, Record<string, string>> = {
+  'CONTRIBUTING.md': { 'python3 -m venv': 'installs a program of others, and takes minutes' },
+  'docs/async-work.md': { 'PUBLIC_URL=': 'a setting, not a command' },
+  'docs/benchmarks.md': { 'npm --prefix bench ci': 'takes an hour; CI counts, and times nothing' },
+  'docs/client.md': { 'npm install posthorn': 'installs a package' },
+  'docs/command-line.md': { 'posthorn listen': 'runs until Ctrl-C; test/cli runs it' },
+  'docs/keys-and-secrets.md': {
+    'API_KEYS=': 'listens on every address of the machine',
+    'ENCRYPTION_KEY=': 'two settings, not commands',
+  },
+  'docs/observability.md': { 'npm install @opentelemetry': 'installs packages' },
+  'docs/reliability.md': { 'npm run test:faults': 'CI runs the short form by itself' },
+}
+const TESTED_ELSEWHERE = /^(README\.md$|examples\/)/
+
+const pages = execFileSync('git', ['ls-files', '-co', '--exclude-standard', '*.md'], { cwd: ROOT })
+  .toString()
+  .split('\n')
+  .filter((page) => page !== '' && blocksOf(page).length > 0)
+
+let directory: string
+let posthorn: Process
+let receiver: Receiver
+let apiUrl: string
+let adminKey: string
+
+beforeAll(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'posthorn-test-'))
+  receiver = await startReceiver({ body: '{"pages":3}' })
+  posthorn = runPosthorn(['start'], { PORT: '0' }, directory)
+  apiUrl = (await posthorn.logged('api.listening')).url as string
+  await posthorn.logged('worker.started')
+  await ask('PUT', `/endpoints/${ENDPOINT}`, { url: `${receiver.url}/` })
+  adminKey = (await ask('POST', '/keys', { name: 'of the pages', scope: 'admin' })).key as string
+})
+afterAll(async () => {
+  await posthorn.stop()
+  await receiver.close()
+  rmSync(directory, { recursive: true })
+})
+
+describe.each(pages)('%s', (page) => {
+  const blocks = blocksOf(page)
+  const exceptions = Object.keys(NOT_RUN[page] ?? {})
+  const isRun = (block: string) => !exceptions.some((start) => block.startsWith(start))
+
+  it('names only scripts that there are, and only exceptions that are needed', () => {
+    const { scripts } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+    const named = blocks.flatMap((block) => [...block.matchAll(/^npm run ([\w:]+)/gm)])
+    expect(named.map(([, script]) => script).filter((script) => !scripts[script ?? ''])).toEqual([])
+    const stale = exceptions.filter((start) => !blocks.some((block) => block.startsWith(start)))
+    expect(stale).toEqual([])
+  })
+
+  it.skipIf(TESTED_ELSEWHERE.test(page))('gives commands that work', async () => {
+    const script = blocks.filter(isRun).map(asReachable).join('\n')
+    const told = await runScript(script)
+    expect(told.code, told.output).toBe(0)
+  })
+})
+
+function blocksOf(page: string): string[] {
+  const text = readFileSync(join(ROOT, page), 'utf8')
+  return [...text.matchAll(/^```sh\n(.*?)^```/gms)].map(([, block]) => block as string)
+}
+
+const asReachable = (block: string) =>
+  block
+    .replaceAll(/(http:\/\/)?(localhost|127\.0\.0\.1):8080/g, apiUrl)
+    .replaceAll(/http:\/\/(localhost|127\.0\.0\.1):3000/g, receiver.url)
+
+/** Any answer but a 2xx ends it, and so does any command that fails. */
+async function runScript(script: string): Promise<{ code: number; output: string }> {
+  const cli = `${process.execPath} ${join(ROOT, 'cli/posthorn.ts')}`
+  const head = `set -eo pipefail
+curl() { command curl --fail-with-body --max-time 30 "$@"; }
+posthorn() { ${cli} "$@"; }
+set -x
+`
+  const env = {
+    PATH: process.env.PATH as string,
+    HOME: directory,
+    ADMIN_KEY: adminKey,
+    POSTHORN_URL: apiUrl,
+  }
+  const options = { cwd: directory, env, timeout: PAGE_DEADLINE_MS }
+  try {
+    const { stdout, stderr } = await promisify(execFile)('bash', ['-c', head + script], options)
+    return { code: 0, output: stdout + stderr }
+  } catch (error) {
+    const { code, stdout, stderr } = error as { code?: number; stdout?: string; stderr?: string }
+    return { code: code ?? -1, output: `${stdout}${stderr}` }
+  }
+}
+
+async function ask(method: string, path: string, body: object): Promise<Record<string, unknown>> {
+  const headers = { 'content-type': 'application/json' }
+  const answer = await fetch(apiUrl + path, { method, headers, body: JSON.stringify(body) })
+  if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${await answer.text()}`)
+  return answer.json() as Promise<Record<string, unknown>>
+}

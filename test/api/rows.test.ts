@@ -157,9 +157,10 @@ const TABLES = {
 const ELSEWHERE = [
   /\/(complete|fail|heartbeat|explain|claim)$/,
   /^POST \/jobs\/batch$/,
-  // test/routes/schedules.test.ts, test/routes/reference-page.test.ts
+  // test/routes/schedules.test.ts, test/routes/reference-page.test.ts, test/dashboard/
   / \/schedules/,
   / \/docs\//,
+  / \/dashboard/,
 ]
 
 const titlesByFile = new Map(

@@ -10,7 +10,7 @@ import * as requests from './request-commands.ts'
 
 /** Sequences have a third of it in the mean, and any length up to it. */
 const MAX_COMMANDS = 80
-const RUNS: Record<Engine, number> = { sqlite: 150, mongo: 40 }
+const RUNS: Record<Engine, number> = { sqlite: 100, mongo: 25 }
 const TIMEOUT_MS = 3_600_000
 
 type Step = fc.AsyncCommand<Ground, Ground>

@@ -13,7 +13,6 @@ import { checkHeld, waitingForAny } from './held.ts'
 import { BY_ID } from './indexes.ts'
 import { documentOf, isFromOutbox } from './outbox-documents.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
-import { SWEEPABLE } from './sweep-look.ts'
 import { type OrderedLane, promoteHeads } from './turns.ts'
 
 /** Jobs whose results are in memory at once, up to 64 KiB each. */
@@ -49,12 +48,10 @@ export async function afterFinish(context: MongoContext, ids: string[]): Promise
 export async function doLeftAftermaths(context: MongoContext, limit: number): Promise<Aftermath> {
   const found = await run(startDeadline(), (commandLimit) =>
     context.jobs
-      .find(SWEEPABLE.owing().filter, {
-        projection: { _id: 1 },
-        limit,
-        batchSize: limit,
-        ...commandLimit,
-      })
+      .find(
+        { owes: true, state: { $in: [...FINAL_STATES] } },
+        { projection: { _id: 1 }, limit, batchSize: limit, ...commandLimit },
+      )
       .toArray(),
   )
   return doAftermath(

@@ -7,7 +7,6 @@ import { isFinalState, type JobDocument, NEVER, QUEUED_STATES } from './document
 import { guardOf } from './guards.ts'
 import { BY_ID } from './indexes.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
-import { SWEEPABLE } from './sweep-look.ts'
 import { type OrderedLane, promoteHeads } from './turns.ts'
 
 /** Held jobs that one sweep looks at: each has up to 50 dependencies to be read. */
@@ -66,16 +65,18 @@ export function waitingForAny(
 export async function checkSomeHeld(context: MongoContext, limit: number): Promise<Checked> {
   const deadline = startDeadline()
   const most = Math.min(limit, MAX_CHECKED)
-  const { filter, sort } = SWEEPABLE.held(nowOf(context))
   const held = await run(deadline, (commandLimit) =>
     context.jobs
-      .find<HeldJob>(filter, {
-        projection: HELD,
-        sort,
-        limit: most,
-        batchSize: most,
-        ...commandLimit,
-      })
+      .find<HeldJob>(
+        { state: 'held', checkedAt: { $lte: nowOf(context) } },
+        {
+          projection: HELD,
+          sort: { checkedAt: 1 },
+          limit: most,
+          batchSize: most,
+          ...commandLimit,
+        },
+      )
       .toArray(),
   )
   if (held.length === 0) return { promotedCount: 0, isChanged: false, failed: [] }

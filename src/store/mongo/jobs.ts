@@ -85,51 +85,38 @@ export function countOf(endpoint: string, state: 'queued' | 'running'): Document
 export async function due(context: MongoContext, since: number | null): Promise<Due> {
   const deadline = startDeadline()
   const now = nowOf(context)
-  if (since !== null) return dueLately(context, new Date(since), now, deadline)
   const [endpoints, next] = await Promise.all([
+    since === null
+      ? run(deadline, (limit) =>
+          context.jobs.distinct('endpoint', { state: 'queued', ...EVERY_NAME }, limit),
+        )
+      : dueLately(context, new Date(since), now, deadline),
     run(deadline, (limit) =>
-      context.jobs.distinct('endpoint', { state: 'queued', ...EVERY_NAME }, limit),
+      context.jobs
+        .find(
+          { state: 'queued', runAt: { $gt: now } },
+          { projection: { _id: 0, runAt: 1 }, sort: { runAt: 1 }, limit: 1, ...limit },
+        )
+        .toArray(),
     ),
-    run(deadline, (limit) => context.jobs.aggregate<NextDue>(nextDue(now), limit).toArray()),
   ])
   return { endpoints, nextAt: next[0]?.runAt.getTime() ?? null }
 }
 
-/**
- * By what has come due, and by what was let go though it had been due before. One command: an idle
- * worker asks this again and again.
- */
+/** By what has come due, and by what was let go though it had been due before. */
 async function dueLately(
   context: MongoContext,
   since: Date,
   now: Date,
   deadline: Deadline,
-): Promise<Due> {
+): Promise<string[]> {
   const names = { $group: { _id: '$endpoint' } }
   const came = { state: 'queued', runAt: { $gt: since, $lte: now } }
   const freed = { state: 'queued', freedAt: { $gt: since }, runAt: { $lte: now } }
-  const others = [[{ $match: freed }, names], nextDue(now)]
-  const unions = others.map((pipeline) => ({ $unionWith: { coll: 'jobs', pipeline } }))
-  const stages = [{ $match: came }, names, ...unions]
+  const pipeline = [{ $match: freed }, names]
+  const stages = [{ $match: came }, names, { $unionWith: { coll: 'jobs', pipeline } }]
   const found = await run(deadline, (limit) =>
-    context.jobs
-      .aggregate<{ _id: string } | NextDue>(stages, { batchSize: MAX_NAMES, ...limit })
-      .toArray(),
+    context.jobs.aggregate<{ _id: string }>(stages, { batchSize: MAX_NAMES, ...limit }).toArray(),
   )
-  const endpoints = found.flatMap((one) => ('runAt' in one ? [] : [one._id]))
-  const next = found.find((one) => 'runAt' in one)
-  return { endpoints: [...new Set(endpoints)], nextAt: next?.runAt.getTime() ?? null }
-}
-
-interface NextDue {
-  runAt: Date
-}
-
-function nextDue(now: Date): Document[] {
-  return [
-    { $match: { state: 'queued', runAt: { $gt: now } } },
-    { $sort: { runAt: 1 } },
-    { $limit: 1 },
-    { $project: { _id: 0, runAt: 1 } },
-  ]
+  return [...new Set(found.map(({ _id }) => _id))]
 }

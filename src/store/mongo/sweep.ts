@@ -1,19 +1,17 @@
 // Sweep: what time alone brings about. Lapsed leases, expired jobs, jobs of endpoints that are
 // gone, final jobs kept long enough. Several sweepers at once do no harm: each write is guarded.
-import type { Filter } from 'mongodb'
 import type { Failure } from '../../job/job.ts'
 import type { SweepCounts, SweepOptions } from '../store.ts'
-import { type Aftermath, afterFinish, doLeftAftermaths } from './aftermath.ts'
+import { afterFinish, doLeftAftermaths } from './aftermath.ts'
 import { failureFields, pushAttempt, randomId, toFinal, toQueued } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import type { JobDocument } from './documents.ts'
 import type { GoneEndpoints } from './gone-endpoints.ts'
 import { guardOf } from './guards.ts'
-import { type Checked, checkSomeHeld } from './held.ts'
+import { checkSomeHeld } from './held.ts'
 import { BY_ID } from './indexes.ts'
 import { leaseOf, lostAttempt, SEEN_LEASE, type SeenLease } from './lost-attempts.ts'
-import { type Deadline, run, startDeadline } from './run-command.ts'
-import { lookForSweepable, SWEEPABLE } from './sweep-look.ts'
+import { run, startDeadline } from './run-command.ts'
 
 const LEASE_LOST: Failure = {
   reason: 'lease_lost',
@@ -30,20 +28,16 @@ export async function sweep(
   options: SweepOptions,
 ): Promise<SweepCounts> {
   const { limit } = options
-  const found = await lookForSweepable(context)
-  const lapsed =
-    options.reclaim && found.has('lapsed')
-      ? await takeLapsed(context, limit)
-      : { reclaimed: 0, buriedLapsed: 0 }
-  let expired = 0
-  for (const kind of ['expiredQueued', 'expiredHeld'] as const) {
-    if (found.has(kind)) expired += await buryExpired(context, kind, limit)
-  }
+  const lapsed = options.reclaim
+    ? await takeLapsed(context, limit)
+    : { reclaimed: 0, buriedLapsed: 0 }
+  const expired =
+    (await buryExpired(context, 'queued', limit)) + (await buryExpired(context, 'held', limit))
   const gone = await goneEndpoints.bury(limit)
-  const held = found.has('held') ? await checkSomeHeld(context, limit) : NOTHING_HELD
+  const held = await checkSomeHeld(context, limit)
   await afterFinish(context, held.failed)
-  const left = found.has('owing') ? await doLeftAftermaths(context, limit) : NOTHING_LEFT
-  const purged = found.has('purgeable') ? await purge(context, limit) : 0
+  const left = await doLeftAftermaths(context, limit)
+  const purged = await purge(context, limit)
   if (lapsed.reclaimed > 0) context.hint()
   return {
     ...lapsed,
@@ -56,19 +50,24 @@ export async function sweep(
   }
 }
 
-const NOTHING_HELD: Checked = { promotedCount: 0, isChanged: false, failed: [] }
-const NOTHING_LEFT: Aftermath = { doneCount: 0, promotedCount: 0, failedCount: 0 }
-
 type Lapsed = SeenLease & Pick<JobDocument, 'attemptsLeft' | 'superseded'>
 type LapsedEvent = 'reclaim' | 'bury_lapsed' | 'withdraw_lapsed'
 
+/** Of those that are sent or pulled: what awaits completion is overdue.ts's. */
 async function takeLapsed(context: MongoContext, limit: number) {
   const now = nowOf(context)
-  const { filter, sort } = SWEEPABLE.lapsed(now)
-  const projection = { ...SEEN_LEASE, attemptsLeft: 1, superseded: 1 } as const
   const seen = await run(startDeadline(), (commandLimit) =>
     context.jobs
-      .find<Lapsed>(filter, { projection, sort, limit, batchSize: limit, ...commandLimit })
+      .find<Lapsed>(
+        { state: 'running', leaseExpiresAt: { $lte: now }, phase: 'sending' },
+        {
+          projection: { ...SEEN_LEASE, attemptsLeft: 1, superseded: 1 },
+          sort: { leaseExpiresAt: 1 },
+          limit,
+          batchSize: limit,
+          ...commandLimit,
+        },
+      )
       .toArray(),
   )
   const byEvent = Map.groupBy(seen, eventOf)
@@ -122,16 +121,28 @@ function lapsedChange({ settings }: MongoContext, event: LapsedEvent, now: Date)
   }
 }
 
+/** One state at a time, for each has an index of its own. */
 async function buryExpired(
   context: MongoContext,
-  kind: 'expiredQueued' | 'expiredHeld',
+  state: 'queued' | 'held',
   limit: number,
 ): Promise<number> {
   const deadline = startDeadline()
   const now = nowOf(context)
-  const { filter: guard, sort } = SWEEPABLE[kind](now)
-  const ids = await idsOf(context, guard, sort, limit, deadline)
-  if (ids.length === 0) return 0
+  const guard = { ...guardOf('expire', { now }), state }
+  const found = await run(deadline, (commandLimit) =>
+    context.jobs
+      .find(guard, {
+        projection: { _id: 1 },
+        sort: { expiresAt: 1 },
+        limit,
+        batchSize: limit,
+        ...commandLimit,
+      })
+      .toArray(),
+  )
+  if (found.length === 0) return 0
+  const ids = found.map(({ _id }) => _id)
   const { modifiedCount } = await run(deadline, (commandLimit) =>
     context.jobs.updateMany(
       { $and: [{ _id: { $in: ids } }, guard] },
@@ -146,26 +157,22 @@ async function buryExpired(
 /** The TTL index does the same once a minute; this does it on time, and where that is off. */
 async function purge(context: MongoContext, limit: number): Promise<number> {
   const deadline = startDeadline()
-  const { filter: guard, sort } = SWEEPABLE.purgeable(nowOf(context))
-  const ids = await idsOf(context, guard, sort, limit, deadline)
-  if (ids.length === 0) return 0
+  const guard = guardOf('purge', { now: nowOf(context) })
+  const found = await run(deadline, (commandLimit) =>
+    context.jobs
+      .find(guard, {
+        projection: { _id: 1 },
+        sort: { purgeAt: 1 },
+        limit,
+        batchSize: limit,
+        ...commandLimit,
+      })
+      .toArray(),
+  )
+  if (found.length === 0) return 0
+  const ids = found.map(({ _id }) => _id)
   const { deletedCount } = await run(deadline, (commandLimit) =>
     context.jobs.deleteMany({ $and: [{ _id: { $in: ids } }, guard] }, commandLimit),
   )
   return deletedCount
-}
-
-async function idsOf(
-  context: MongoContext,
-  filter: Filter<JobDocument>,
-  sort: Record<string, 1>,
-  limit: number,
-  deadline: Deadline,
-): Promise<string[]> {
-  const found = await run(deadline, (commandLimit) =>
-    context.jobs
-      .find(filter, { projection: { _id: 1 }, sort, limit, batchSize: limit, ...commandLimit })
-      .toArray(),
-  )
-  return found.map(({ _id }) => _id)
 }

@@ -1,7 +1,8 @@
 // What a finish leads to: a notice (onFinish), the jobs that depend on it, the next of its ordering
-// key; and the document of an outbox that it was made of is gone, if it was still there. The write to the final state leaves a mark, `owes`, that was put on the job before; each step
-// here may be done twice without harm; the last one takes the mark away and lets the job be purged.
-// Whoever finishes a job does this right after, and any sweeper does what was left.
+// key; and the document of an outbox that it was made of is gone, if it was still there. The write
+// to the final state leaves a mark, `owes`, that was put on the job before; each step here may be
+// done twice without harm; the last one takes the mark away and lets the job be purged. Whoever
+// finishes a job does this right after, and any sweeper does what was left.
 import { isToldOf, noticeOf } from '../../job/notice.ts'
 import type { OutboxName } from '../outbox.ts'
 import { MIN_KEY_LIFE_MS, StoreUnavailable } from '../store.ts'

@@ -7,9 +7,9 @@ import type { OutboxName } from '../outbox.ts'
 /** Origins of jobs that documents have become begin so. */
 const ORIGIN_PREFIX = 'outbox:'
 
-/** A document as this reads it: whatever an application has put there. */
 /** Of any BSON type in truth: it is only compared, and given back as it came. */
 export type DocumentId = string | ObjectId
+/** A document as this reads it: whatever an application has put there. */
 export type OutboxDocument = Document & { _id: DocumentId }
 export type OutboxCollection = Collection<OutboxDocument>
 

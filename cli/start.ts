@@ -135,9 +135,10 @@ function welcome(config: Config, url: string): string {
   return `
 Posthorn ${VERSION}
 
-  API     ${url}
-          ${access}
-  Store   ${withoutPassword(config.STORE_URL)}
+  API        ${url}
+             ${access}
+  Dashboard  ${url}/dashboard
+  Store      ${withoutPassword(config.STORE_URL)}
 
 Next, in another terminal, with something of yours that listens on port 3000:
 

@@ -50,8 +50,8 @@ describe('posthorn start', () => {
     const one = start(['start'])
     const { url } = await one.logged('api.listening')
     await until(() => one.stderr().includes('curl'))
-    expect(one.stderr()).toContain(`API     ${url}`)
-    expect(one.stderr()).toContain('Store   sqlite:./data/posthorn.db')
+    expect(one.stderr()).toContain(`API        ${url}`)
+    expect(one.stderr()).toContain('Store      sqlite:./data/posthorn.db')
     expect(one.stderr()).toContain('local mode')
     expect(one.stderr()).not.toMatch(/warning/i)
     const ready = await fetch(`${url}/health/ready`)
@@ -109,7 +109,7 @@ describe('posthorn start', () => {
   it('reads .env', async () => {
     writeFileSync(join(directory, '.env'), 'STORE_URL=sqlite:./elsewhere.db\n')
     const one = start(['start'])
-    await until(() => one.stderr().includes('Store   sqlite:./elsewhere.db'))
+    await until(() => one.stderr().includes('Store      sqlite:./elsewhere.db'))
   })
 })
 

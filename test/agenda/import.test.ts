@@ -1,6 +1,7 @@
 // Moving in from Agenda: what Agenda itself has written is carried over, once, and delivered.
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { MongoBackend } from '@agendajs/mongo-backend'
@@ -11,7 +12,8 @@ import { type Deployment, deploy } from '../support/deployment.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 
-const CLI = join(import.meta.dirname, '../../cli/posthorn.ts')
+const ROOT = join(import.meta.dirname, '../..')
+const CLI = join(ROOT, 'cli/posthorn.ts')
 const SLOW_MS = 60_000
 const FAR = new Date(Date.now() + 30 * 86_400_000)
 
@@ -187,6 +189,24 @@ it('a second run adds nothing', async () => {
   const jobsOf = (await posthorn.request('GET', '/jobs?endpoint=email&limit=100')).body.items
   expect(jobsOf).toHaveLength(4)
   expect((await all('/schedules')).length).toBe(before.schedules.length)
+})
+
+it('its example in the help, and the lines of the guide, work as they are printed', async () => {
+  const guide = readFileSync(join(ROOT, 'docs/moving/from-agenda.md'), 'utf8')
+  const printed = [...guide.matchAll(/^\$ (posthorn import .*)$/gm)].map(
+    ([, line]) => line as string,
+  )
+  const { command } = await import('../../cli/commands/import.ts')
+  const examples = 'verbs' in command ? Object.values(command.verbs) : []
+  const lines = [...printed, ...examples.flatMap((verb) => verb.examples)]
+  expect(lines).toHaveLength(3)
+  const head = `posthorn() { ${process.execPath} ${CLI} "$@"; }\n`
+  const env = { PATH: process.env.PATH, POSTHORN_URL: posthorn.url() }
+  for (const line of lines) {
+    const script = head + line.replace('mongodb://localhost:27017/agenda', url)
+    const { stdout } = await promisify(execFile)('bash', ['-ec', script], { env, timeout: SLOW_MS })
+    expect(stdout).toMatch(/send email +job of email +4 /)
+  }
 })
 
 it.each([

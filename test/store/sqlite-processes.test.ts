@@ -11,6 +11,7 @@ import type { Claimed } from './claimer.ts'
 const WORKER_COUNT = 4
 const JOB_COUNT = 2_000
 const LOOKS = 5_000
+const SEEN_OF_EACH = 100
 const CLAIMER = join(import.meta.dirname, 'claimer.ts')
 const JUGGLER = join(import.meta.dirname, 'juggler.ts')
 
@@ -48,7 +49,8 @@ test('a job that is claimed and given back meanwhile is always in one of the cou
     await juggler.terminate()
   })
   const seen = { queued: 0, running: 0 }
-  for (let look = 0; look < LOOKS; look++) {
+  // The thread starts when the machine lets it, so what was seen decides, not how often was looked.
+  for (let look = 0; look < LOOKS || Math.min(seen.queued, seen.running) < SEEN_OF_EACH; look++) {
     const [counts] = await store.countJobs([endpoint])
     const [stats] = await store.statsOf([endpoint])
     expect(counts).toMatchObject({ queued: 1 - (counts?.running ?? 0) })
@@ -56,5 +58,4 @@ test('a job that is claimed and given back meanwhile is always in one of the cou
     seen.queued += counts?.queued ?? 0
     seen.running += counts?.running ?? 0
   }
-  expect(Math.min(seen.queued, seen.running)).toBeGreaterThan(LOOKS / 50)
 })

@@ -9,8 +9,8 @@ const SLOTS = 20
 /** Of 20 slots, an endpoint that hangs is given 16: it starts while it holds fewer than 4 × the free. */
 const HELD_SLOTS = 16
 const OTHERS = 30
-/** faults: D12 allows 500 ms; and what a machine at full load may add. */
-const LATE_MS = 2_000
+/** A sixth of what those that hang are given; the bound of D12 is measured by the fault suite. */
+const LATE_MS = 5_000
 
 describe.each(ENGINES)('on %s', (engine) => {
   let posthorn: Deployment

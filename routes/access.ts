@@ -73,9 +73,9 @@ function isLoopbackV4(name: string): boolean {
  * w3.org/TR/fetch-metadata).
  */
 function refuseWebPages(request: FastifyRequest): void {
-  // Of several Node would show the first; RFC 9112, section 3.2, wants none of them taken.
-  const [host = '', second] = request.raw.headersDistinct.host ?? []
-  if (second !== undefined) {
+  const { host = '' } = request.headers
+  // Of several Node shows the first; RFC 9112, section 3.2, wants none of them taken.
+  if (countOf('host', request.raw.rawHeaders) > 1) {
     const message = 'stands twice'
     throw new AppError('invalid_request', `header/host: ${message}`, {
       errors: [{ path: 'header/host', message }],
@@ -94,6 +94,16 @@ function refuseWebPages(request: FastifyRequest): void {
   if (site === 'cross-site' || site === 'same-site') {
     throw forbidden('in local mode no other site may send requests')
   }
+}
+
+/** @param rawHeaders names and values in turn, as they came */
+function countOf(name: string, rawHeaders: string[]): number {
+  let count = 0
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const one = rawHeaders[i] as string
+    if (one.length === name.length && one.toLowerCase() === name) count++
+  }
+  return count
 }
 
 export function unauthorized(detail: string): AppError {

@@ -93,9 +93,11 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
 
   const storedKeys = createStoredKeys(store)
   const checkAccess = createAccessCheck(options.apiKeys, storedKeys)
-  app.addHook('onRequest', async (request, reply) => {
+  app.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id)
-    await checkAccess(request)
+    const checking = checkAccess(request)
+    if (checking === undefined) done()
+    else checking.then(() => done(), done)
   })
   refuseBadCoding(app)
   const metrics = createApiMetrics(() => store.commandCount)
@@ -112,6 +114,8 @@ function createServer({ log, maxBodyBytes, limits: given }: AppOptions): Fastify
   const app = Fastify({
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }),
+    // One of its own for each request would cost it more than a hook: our lines name the request.
+    childLoggerFactory: (logger) => logger,
     bodyLimit: maxBodyBytes,
     requestTimeout: limits.requestMs,
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,

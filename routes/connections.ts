@@ -32,8 +32,15 @@ export function watchConnections(server: Server, { requestMs, answerMs }: Connec
   // default of a minute, the one for headers would be the one for bodies too.
   server.headersTimeout = requestMs
   server.on('connection', (socket) => owed.set(socket, new Set()))
-  server.on('request', (request, response) => {
-    watchAnswer(request.socket, response, answerMs)
+  const overdue = createAnswerDeadline(answerMs)
+  server.on('request', ({ socket }, response) => {
+    const answers = owed.get(socket)
+    answers?.add(response)
+    response.on('prefinish', () => overdue.begin(response))
+    response.on('close', () => {
+      overdue.end(response)
+      answers?.delete(response)
+    })
   })
   // Node would answer an Expect that it does not know by itself, and not with a problem.
   server.on('checkExpectation', (request, response) => server.emit('request', request, response))
@@ -45,18 +52,40 @@ export function watchConnections(server: Server, { requestMs, answerMs }: Connec
   })
 }
 
-/** Node has a deadline for requests, and none for those who do not read what they asked for. */
-function watchAnswer(socket: Socket, response: ServerResponse, answerMs: number): void {
-  const answers = owed.get(socket)
-  answers?.add(response)
-  let timer: NodeJS.Timeout | undefined
-  response.once('prefinish', () => {
-    timer = setTimeout(() => socket.destroy(), answerMs).unref()
-  })
-  response.once('close', () => {
-    clearTimeout(timer)
-    answers?.delete(response)
-  })
+/**
+ * Node has a deadline for requests, and none for those who do not read what they asked for. One
+ * timer serves all: the answers stand in the order in which their time is over.
+ */
+function createAnswerDeadline(answerMs: number) {
+  const untilMs = new Map<ServerResponse, number>()
+  let timer: NodeJS.Timeout | null = null
+
+  function look(): void {
+    timer = null
+    const nowMs = performance.now()
+    for (const [{ req }, endsAtMs] of untilMs) {
+      if (endsAtMs > nowMs) {
+        lookIn(endsAtMs - nowMs)
+        return
+      }
+      req.socket.destroy()
+    }
+  }
+
+  function lookIn(ms: number): void {
+    if (timer === null) timer = setTimeout(look, ms).unref()
+  }
+
+  return {
+    /** The answer is complete: its reader may take it until the deadline. */
+    begin(response: ServerResponse): void {
+      untilMs.set(response, performance.now() + answerMs)
+      lookIn(answerMs)
+    },
+    end(response: ServerResponse): void {
+      untilMs.delete(response)
+    },
+  }
 }
 
 /** For what is not HTTP: a problem, after the answers to what came before it, and the end. */

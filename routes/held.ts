@@ -7,6 +7,12 @@ import type { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { AppError } from '../src/errors.ts'
 
+declare module 'fastify' {
+  interface FastifyRequest {
+    heldShare: Share | null
+  }
+}
+
 export interface HeldLimits {
   /** Waits included, of which there are 20,000 at most (job-waits.ts, pull-waits.ts). */
   requests: number
@@ -44,18 +50,22 @@ interface Held {
 /** Must be called before the routes are registered: a hook holds for what comes after it. */
 export function limitHeld(app: FastifyInstance, limits: HeldLimits): BodyReader {
   const held = countHeld(app.server, limits)
-  const shares = new WeakMap<FastifyRequest, Share>()
-  app.addHook('onRequest', async (request, reply) => {
+  app.decorateRequest('heldShare', null)
+  app.addHook('onRequest', (request, reply, done) => {
     const share = held.begin(request.raw.socket)
-    shares.set(request, share)
-    reply.raw.once('close', () => held.end(share))
+    request.heldShare = share
+    reply.raw.on('close', () => held.end(share))
     held.take(share, 'requests', 1, 0)
+    done()
   })
-  app.addHook('onSend', async (request, reply, payload) => {
-    const share = shares.get(request)
+  app.addHook('onSend', (request, reply, payload, done) => {
+    const share = request.heldShare
     const isSized = typeof payload === 'string' || Buffer.isBuffer(payload)
     // Whoever is refused is to hear so.
-    if (share === undefined || !isSized || reply.statusCode >= 400) return payload
+    if (share === null || !isSized || reply.statusCode >= 400) {
+      done(null, payload)
+      return
+    }
     const bytes = Buffer.byteLength(payload)
     try {
       held.take(share, 'answerBytes', bytes, bytes)
@@ -64,12 +74,12 @@ export function limitHeld(app: FastifyInstance, limits: HeldLimits): BodyReader 
       for (const name of ['etag', 'location']) reply.removeHeader(name)
       throw error
     }
-    return payload
+    done(null, payload)
   })
   return (request, stream) => {
-    const share = shares.get(request)
+    const share = request.heldShare
     return readWhole(request, stream, (bytes, soFar) => {
-      if (share !== undefined) held.take(share, 'bodyBytes', bytes, soFar)
+      if (share !== null) held.take(share, 'bodyBytes', bytes, soFar)
     })
   }
 }
@@ -131,7 +141,9 @@ function readWhole(
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = []
     let length = 0
+    let isOver = false
     function onData(chunk: Buffer): void {
+      if (isOver) return
       length += chunk.length
       try {
         if (length > limitBytes) throw tooLarge()
@@ -142,20 +154,20 @@ function readWhole(
       }
     }
     function fail(error: unknown): void {
-      leave()
+      if (isOver) return
+      isOver = true
       // What still comes is let go by; the answer closes the connection.
       stream.resume()
       reject(error)
     }
     function onEnd(): void {
-      leave()
+      isOver = true
       resolve(Buffer.concat(chunks, length))
     }
     function onClose(): void {
+      // An error costs more than all the rest of this.
+      if (isOver) return
       fail(new AppError('invalid_request', 'the body ended before all of it had come'))
-    }
-    function leave(): void {
-      stream.off('data', onData).off('end', onEnd).off('error', fail).off('close', onClose)
     }
     stream.on('data', onData).on('end', onEnd).on('error', fail).on('close', onClose)
   })

@@ -50,7 +50,10 @@ function registerEnqueue(app: FastifyInstance, { store, batcher, metrics }: JobR
     {
       config: { scope: 'enqueue' },
       // Before the body is read: a refusal is to cost far less than a job.
-      onRequest: async () => batcher.refuseIfFull(),
+      onRequest: (_request, _reply, done) => {
+        batcher.refuseIfFull()
+        done()
+      },
       schema: {
         summary: 'Enqueue a job',
         body: jobBody,

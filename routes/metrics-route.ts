@@ -7,9 +7,10 @@ import { nothing } from './schemas.ts'
 
 /** Must be called before the routes are registered: a hook holds for what comes after it. */
 export function countRequests(app: FastifyInstance, metrics: ApiMetrics): void {
-  app.addHook('onResponse', async (request, reply) => {
+  app.addHook('onResponse', (request, reply, done) => {
     const { url } = request.routeOptions
     metrics.onRequest(request.method, url, reply.statusCode, reply.elapsedTime)
+    done()
   })
 }
 
@@ -36,7 +37,7 @@ export function registerMetricsRoute(
         await snapshot().catch((error) => {
           // The figures of the process itself are wanted most while the store is away.
           if (!(error instanceof StoreUnavailable)) throw error
-          request.log.warn({ err: error }, 'metrics.without_store')
+          request.log.warn({ err: error, requestId: request.id }, 'metrics.without_store')
           return null
         }),
       )

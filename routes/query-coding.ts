@@ -4,9 +4,12 @@ import { AppError } from '../src/errors.ts'
 
 /** Fastify takes a code that is none as it is written: `%ff` would look for those three letters. */
 export function refuseBadCoding(app: FastifyInstance): void {
-  app.addHook('onRequest', async ({ url }) => {
+  app.addHook('onRequest', ({ url }, _reply, done) => {
     const queryAt = url.indexOf('?')
-    if (queryAt < 0 || isCodedText(url.slice(queryAt))) return
+    if (queryAt < 0 || isCodedText(url.slice(queryAt))) {
+      done()
+      return
+    }
     const message = 'expected percent-coded UTF-8'
     throw new AppError('invalid_request', `query: ${message}`, {
       errors: [{ path: 'query', message }],

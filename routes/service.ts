@@ -42,7 +42,7 @@ export function registerServiceRoutes(
         await store.ready()
         return { status: 'ok', checks: { store: 'ok' } }
       } catch (error) {
-        request.log.warn({ err: error }, 'store.not_ready')
+        request.log.warn({ err: error, requestId: request.id }, 'store.not_ready')
         reply.code(503).header('retry-after', '1')
         return { status: 'unavailable', checks: { store: 'does not answer' } }
       }

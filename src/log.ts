@@ -9,6 +9,9 @@ const REDACTED_PATHS = ['secret', 'secrets', 'headers', 'payload', 'key', 'autho
 /** What waits for a reader that does not read; beyond it lines are dropped. */
 const MAX_WAITING_BYTES = 8 * 1_048_576
 const FLUSH_DEADLINE_MS = 1_000
+/** Lines are written together: a write to the system costs more than ten of them. */
+const GATHER_BYTES = 8_192
+const GATHER_MS = 10
 
 /** @param name which process speaks: `api` or `worker` */
 export function createLogger(name: string, level: string): Logger {
@@ -41,13 +44,28 @@ function lines(): DestinationStream {
   const destination = pino.destination({
     dest: 1,
     sync: false,
-    // Not 0, with which a flush would not wait for anything.
-    minLength: 1,
+    minLength: GATHER_BYTES,
     maxLength: MAX_WAITING_BYTES,
   })
   // At exit pino would write what is left, and with a reader that is gone would try for ever.
   process.prependOnceListener('exit', () => destination.destroy())
+  flushSoon(destination)
   return destination
+}
+
+/** pino's own periodicFlush would wake an idle process for nothing. */
+function flushSoon(destination: ReturnType<typeof pino.destination>): void {
+  const write = destination.write.bind(destination)
+  let timer: NodeJS.Timeout | null = null
+  destination.write = (line) => {
+    if (timer === null) {
+      timer = setTimeout(() => {
+        timer = null
+        destination.flush()
+      }, GATHER_MS)
+    }
+    return write(line)
+  }
 }
 
 // Many lines share a millisecond under load; its text is made once.

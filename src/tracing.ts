@@ -10,11 +10,13 @@ import {
   type Context,
   context,
   createTraceState,
+  ProxyTracerProvider,
   type Span,
   type SpanContext,
   SpanKind,
   SpanStatusCode,
   TraceFlags,
+  type Tracer,
   trace,
 } from '@opentelemetry/api'
 import type { ClaimedJob, Outcome, TraceContext } from './job/job.ts'
@@ -74,6 +76,8 @@ export async function traceEnqueue<T>(
   asked: { endpoint: string | null; jobCount: number },
   work: (trace: TraceContext | null) => Promise<T>,
 ): Promise<T> {
+  const tracer = tracerInUse()
+  if (tracer === null) return work(caller)
   // An instrumented HTTP server has made a span of the caller's already: then it is the parent.
   const active = context.active()
   const parent = trace.getSpan(active) === undefined ? contextOf(caller) : active
@@ -82,9 +86,11 @@ export async function traceEnqueue<T>(
     'messaging.operation.type': 'send',
     'messaging.batch.message_count': asked.jobCount,
   }
-  const span = tracer().startSpan('enqueue', { kind: SpanKind.SERVER, attributes }, parent)
+  const span = tracer.startSpan('enqueue', { kind: SpanKind.SERVER, attributes }, parent)
   return inside(span, parent, () => work(traceAfter(span, caller)))
 }
+
+const NO_SPAN = { setAttributes() {}, end() {} }
 
 /** A span of its own trace around some work that serves many jobs. */
 export async function withSpan<T>(
@@ -92,7 +98,9 @@ export async function withSpan<T>(
   attributes: Attributes,
   work: (span: { setAttributes(attributes: Attributes): void }) => Promise<T>,
 ): Promise<T> {
-  const span = tracer().startSpan(name, { kind: SpanKind.INTERNAL, attributes })
+  const tracer = tracerInUse()
+  if (tracer === null) return work(NO_SPAN)
+  const span = tracer.startSpan(name, { kind: SpanKind.INTERNAL, attributes })
   return inside(span, context.active(), () => work(span))
 }
 
@@ -106,6 +114,8 @@ export interface AttemptSpan {
 export function startAttemptSpan(
   job: Pick<ClaimedJob, 'jobId' | 'endpoint' | 'attemptNumber' | 'trace'>,
 ): AttemptSpan {
+  const tracer = tracerInUse()
+  if (tracer === null) return { ...NO_SPAN, trace: job.trace }
   const attributes = {
     ...messaging(job.endpoint),
     'messaging.operation.type': 'process',
@@ -113,7 +123,7 @@ export function startAttemptSpan(
     'posthorn.attempt': job.attemptNumber,
   }
   const options = { kind: SpanKind.CLIENT, attributes }
-  const span = tracer().startSpan('attempt', options, contextOf(job.trace))
+  const span = tracer.startSpan('attempt', options, contextOf(job.trace))
   return {
     trace: traceAfter(span, job.trace),
     end({ outcome, statusCode, errorCode }) {
@@ -128,9 +138,14 @@ export function startAttemptSpan(
   }
 }
 
-// Asked for anew each time: the SDK may be registered after this module was loaded.
-function tracer() {
-  return trace.getTracer('posthorn', VERSION)
+/**
+ * null: no SDK is loaded. Asked for anew each time, for one may be registered after this module was
+ * loaded.
+ */
+function tracerInUse(): Tracer | null {
+  const provider = trace.getTracerProvider()
+  if (!(provider instanceof ProxyTracerProvider)) return provider.getTracer('posthorn', VERSION)
+  return provider.getDelegateTracer('posthorn', VERSION) ?? null
 }
 
 /** Words of the semantic conventions for messaging. */

@@ -1,11 +1,11 @@
 // The loop of a worker: looks for due jobs, claims as many as it has free slots, delivers each.
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { type Endpoint, endpointState } from '../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../src/job/job.ts'
 import type { Claim, Lane, Store } from '../src/store/store.ts'
 import { withSpan } from '../src/tracing.ts'
 import { backOff } from './back-off.ts'
+import type { Beat } from './beat.ts'
 import type { EndpointCache } from './endpoint-cache.ts'
 import { fairShares, type WarmLane } from './fair-shares.ts'
 import { createStoppedLanes, type StoppedLanes } from './stopped-lanes.ts'
@@ -25,6 +25,8 @@ export interface LoopParts {
   concurrency: number
   leaseMs: number
   pollIntervalMs: number
+  /** Says when to claim again, and is told what that depends on. */
+  beat: Beat
   /** Told how many jobs each claim has brought. */
   onClaimed: (jobCount: number) => void
   log: Logger
@@ -107,8 +109,7 @@ export class DeliveryLoop {
   }
 
   async #turn(): Promise<void> {
-    // What ended in one turn of the event loop frees slots together: one claim serves them all.
-    await nextTurn()
+    await this.#parts.beat.next()
     const freeSlots = this.#parts.concurrency - this.#inFlightCount
     if (freeSlots === 0) return this.#sleep(this.#parts.pollIntervalMs)
     if (this.#isLookDue()) await this.#look()
@@ -165,11 +166,12 @@ export class DeliveryLoop {
       return found
     })
     this.#parts.onClaimed(claim.jobs.length)
+    const asked = lanes.reduce((sum, { limit }) => sum + limit, 0)
+    this.#parts.beat.isBehind = claim.jobs.length >= Math.min(asked, wanted)
     this.#rank(lanes, claim)
     const tookMs = performance.now() - claimedAtMs
     const isLate = tookMs > MAX_CLAIM_AGE_MS
     if (isLate) {
-      const asked = lanes.reduce((sum, { limit }) => sum + limit, 0)
       this.#mostClaimed = Math.max(1, Math.floor(asked / CLAIM_STEP))
     } else if (tookMs < MAX_CLAIM_AGE_MS / CLAIM_STEP) {
       this.#mostClaimed = Math.min(concurrency, this.#mostClaimed * CLAIM_STEP)
@@ -222,6 +224,7 @@ export class DeliveryLoop {
     this.#unsettledCount++
     const onEnded = () => {
       this.#count(endpoint.name, -1)
+      this.#parts.beat.count()
       this.#wake?.()
     }
     void this.#parts.deliver(job, endpoint, claimedAtMs, onEnded).finally(() => {

@@ -3,6 +3,7 @@ import type { Logger } from 'pino'
 import type { Settlement, SettleResult } from '../src/store/settlement.ts'
 import { type Store, StoreUnavailable } from '../src/store/store.ts'
 import { backOff } from './back-off.ts'
+import type { Beat } from './beat.ts'
 
 /** One write holds no more than this; what can wait is bounded by the attempts in flight. */
 const MAX_SETTLE_BATCH = 500
@@ -22,9 +23,13 @@ export interface Settler {
   settle(settlement: Settlement): Promise<SettleResult>
 }
 
-/** @param onBatch told how many outcomes each write holds */
+/**
+ * @param beat says when to write
+ * @param onBatch told how many outcomes each write holds
+ */
 export function createSettler(
   store: Pick<Store, 'settle'>,
+  beat: Pick<Beat, 'next'>,
   onBatch: (size: number) => void,
   log: Logger,
 ): Settler {
@@ -33,7 +38,7 @@ export function createSettler(
 
   async function writeAll(): Promise<void> {
     isWriting = true
-    while (waiting.length > 0) {
+    for (await beat.next(); waiting.length > 0; await beat.next()) {
       const batch = waiting.slice(0, MAX_SETTLE_BATCH)
       waiting = waiting.slice(MAX_SETTLE_BATCH)
       onBatch(batch.length)
@@ -61,10 +66,7 @@ export function createSettler(
     settle(settlement) {
       return new Promise((resolve) => {
         waiting.push({ settlement, resolve })
-        if (isWriting) return
-        isWriting = true
-        // At the end of this turn of the event loop: answers that came together go together.
-        setImmediate(() => void writeAll())
+        if (!isWriting) void writeAll()
       })
     },
   }

@@ -10,6 +10,7 @@ import type { Store } from '../src/store/store.ts'
 import { VERSION } from '../src/version.ts'
 import { createAddressPolicy } from '../src/webhook/address-policy.ts'
 import { createSender } from '../src/webhook/send.ts'
+import { createBeat } from './beat.ts'
 import { deliverJob } from './deliver-job.ts'
 import { DeliveryLoop } from './delivery-loop.ts'
 import { createEndpointCache } from './endpoint-cache.ts'
@@ -52,7 +53,8 @@ export function createWorker(
     commandCount: () => store.commandCount,
   })
   const figures = createFigureBook()
-  const settler = createSettler(store, (size) => metrics.onBatch('settle', size), log)
+  const beat = createBeat(concurrency)
+  const settler = createSettler(store, beat, (size) => metrics.onBatch('settle', size), log)
   const leases = new LeaseRenewal(store, leaseMs, log)
   const health = createHealthReports(store, endpoints.forget, log)
   const delivery = {
@@ -60,7 +62,7 @@ export function createWorker(
     ...{ mintToken: store.attemptTokens.mint, publicUrl, workerId, log },
   }
   const loop: DeliveryLoop = new DeliveryLoop({
-    ...{ store, endpoints, workerId, concurrency, leaseMs, log },
+    ...{ store, endpoints, workerId, concurrency, leaseMs, beat, log },
     deliver: (...attempt) => deliverJob(delivery, ...attempt),
     pollIntervalMs: config.POLL_INTERVAL,
     onClaimed: (jobCount) => metrics.onBatch('claim', jobCount),

@@ -7,8 +7,6 @@ import { createWriteQueue, type Durability } from './write-queue.ts'
 
 export interface Connection {
   readonly commandCount: number
-  /** Transactions of this connection that may have written. */
-  readonly writeCount: number
   /** The prepared statement of this text, prepared once. */
   statement(sql: string): StatementSync
   read<T>(body: () => T): Promise<T>
@@ -23,7 +21,6 @@ export function createConnection(db: DatabaseSync, path: string): Connection {
   const statements = new Map<string, StatementSync>()
   const writes = createWriteQueue(path, transaction)
   let commandCount = 0
-  let writeCount = 0
   /** As openFile left it. */
   let durability: Durability = 'full'
 
@@ -46,7 +43,6 @@ export function createConnection(db: DatabaseSync, path: string): Connection {
     try {
       body()
       statement('commit').run()
-      writeCount++
     } finally {
       if (db.isTransaction) db.exec('rollback')
     }
@@ -55,9 +51,6 @@ export function createConnection(db: DatabaseSync, path: string): Connection {
   return {
     get commandCount() {
       return commandCount
-    },
-    get writeCount() {
-      return writeCount
     },
     statement,
     read(body) {

@@ -5,16 +5,16 @@
 import { type FSWatcher, watch as watchFile } from 'node:fs'
 import type { Connection } from './connection.ts'
 
-/** For file systems that tell nothing. A look costs some microseconds, waking up for it more. */
-const LOOK_EVERY_MS = 25
-/** Where the system tells: a word of it may be lost. */
+/** In case a word of the system is lost, which may happen. */
 const LOOK_IN_CASE_EVERY_MS = 250
+/** Where the system tells nothing. A look costs some microseconds, waking up for it more. */
+const LOOK_UNTOLD_EVERY_MS = 25
 /**
- * The log is written before its commit shows, and flushed in between: what the system tells of is
- * looked for at once, then ever more seldom. So often again only for another word, and after news
- * not before a moment is over: where several workers are busy, their writes never end.
+ * The log is written before its commit shows, and flushed in between: a word of the system is
+ * followed by looks, ever more seldom, and so is news. Meanwhile the system is not listened to:
+ * where several workers are busy their writes never end, and each would wake all of them.
  */
-const LOOK_CLOSELY_MS = { least: 1, growth: 1.3, most: 8, afterNews: 5, inAll: 30 }
+const LOOK_CLOSELY_MS = { first: 1, growth: 1.3, most: 8, afterNews: 3, inAll: 30 }
 
 export interface Watch {
   onWork(listener: () => void): () => void
@@ -28,9 +28,8 @@ export function createWatch(connection: Connection, path: string): Watch {
   const listeners = new Set<() => void>()
   let seenVersion: unknown = null
   let timer: NodeJS.Timeout | null = null
-  let log: FSWatcher | null = null
   let stirred = false
-  const closeLooks = lookCloselyWhenTold(look, () => connection.writeCount)
+  const closeLooks = lookCloselyWhenTold(path, look)
 
   function tell(): void {
     stirred = false
@@ -48,8 +47,8 @@ export function createWatch(connection: Connection, path: string): Watch {
 
   function start(): void {
     seenVersion = connection.peekVersion()
-    log = watchLog(path, closeLooks.onWritten)
-    timer = setInterval(look, log === null ? LOOK_EVERY_MS : LOOK_IN_CASE_EVERY_MS)
+    closeLooks.start()
+    timer = setInterval(look, LOOK_IN_CASE_EVERY_MS)
     timer.unref()
   }
 
@@ -57,8 +56,6 @@ export function createWatch(connection: Connection, path: string): Watch {
     if (timer !== null) clearInterval(timer)
     timer = null
     closeLooks.stop()
-    log?.close()
-    log = null
     listeners.clear()
   }
 
@@ -83,14 +80,24 @@ export function createWatch(connection: Connection, path: string): Watch {
 }
 
 /** @param look whether there was news */
-function lookCloselyWhenTold(look: () => boolean, writeCount: () => number) {
-  const { least, growth, most, afterNews, inAll } = LOOK_CLOSELY_MS
+function lookCloselyWhenTold(path: string, look: () => boolean) {
+  const { first, growth, most, afterNews, inAll } = LOOK_CLOSELY_MS
+  let log: FSWatcher | null = null
   let timer: NodeJS.Timeout | null = null
-  let waitMs: number = least
+  let waitMs: number = first
   let untilMs = 0
-  let newsAtMs = Number.NEGATIVE_INFINITY
-  let isToldAgain = false
-  let seenWrites = 0
+
+  function listen(): void {
+    log = watchLog(path, onWritten)
+    if (log === null) lookIn(LOOK_UNTOLD_EVERY_MS)
+  }
+
+  function onWritten(): void {
+    log?.close()
+    log = null
+    untilMs = performance.now() + inAll
+    lookIn(first)
+  }
 
   function lookIn(ms: number): void {
     if (timer !== null) clearTimeout(timer)
@@ -100,30 +107,25 @@ function lookCloselyWhenTold(look: () => boolean, writeCount: () => number) {
 
   function lookNow(): void {
     timer = null
-    const wasToldAgain = isToldAgain
-    isToldAgain = false
     const isNews = look()
     const nowMs = performance.now()
-    if (isNews) newsAtMs = nowMs
-    // What the word was about has been seen, unless there was another since the last look.
-    if (nowMs > untilMs || (isNews && !wasToldAgain)) return
-    lookIn(isNews ? afterNews : Math.min(most, waitMs * growth))
+    if (isNews) untilMs = nowMs + inAll
+    if (nowMs < untilMs) {
+      lookIn(isNews ? afterNews : Math.min(most, waitMs * growth))
+    } else if (log === null) {
+      listen()
+      // What was written just before it was listened to shows by then.
+      if (log !== null) lookIn(most)
+    }
   }
 
   return {
-    onWritten() {
-      const nowMs = performance.now()
-      untilMs = nowMs + inAll
-      isToldAgain = timer !== null
-      // A write of this process is no news, and hides none for longer than the next look takes.
-      const isOwn = writeCount() !== seenWrites
-      seenWrites = writeCount()
-      const soonestMs = Math.max(least, newsAtMs + afterNews - nowMs)
-      if (timer === null || (!isOwn && soonestMs < waitMs)) lookIn(soonestMs)
-    },
+    start: listen,
     stop() {
       if (timer !== null) clearTimeout(timer)
       timer = null
+      log?.close()
+      log = null
     },
   }
 }
@@ -132,7 +134,7 @@ function lookCloselyWhenTold(look: () => boolean, writeCount: () => number) {
 function watchLog(path: string, onWritten: () => void): FSWatcher | null {
   try {
     const watcher = watchFile(`${path}-wal`, { persistent: false }, onWritten)
-    // Hints may be missed: the timer goes on.
+    // Hints may be missed: the looks in case go on.
     watcher.on('error', () => watcher.close())
     return watcher
   } catch {

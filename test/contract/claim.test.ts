@@ -162,7 +162,7 @@ describe.each(ENGINES)('claim on %s', (engine) => {
   test('eight claimers take all jobs, each job once', { timeout: 60_000 }, async () => {
     const { store } = place
     const lanes = [await addEndpoint(store), await addEndpoint(store)]
-    // The stand-in for mongod has a lock for all: of more claims at once some get no answer in time.
+    // The stand-in for mongod has one lock: of more claims some get no answer in time.
     const perLane = engine === 'sqlite' ? 1_000 : 250
     for (const endpoint of lanes) await enqueueMany(store, endpoint, perLane)
     const stores = await Promise.all(Array.from({ length: 8 }, () => place.open()))

@@ -13,6 +13,18 @@ export interface Child {
   logPath: string
 }
 
+const running = new Set<ChildProcess>()
+
+/** Ends with the run whatever it was started for, should the run be broken off. */
+export function endWithRun(child: ChildProcess): void {
+  running.add(child)
+  child.once('exit', () => running.delete(child))
+}
+
+export function endAll(): void {
+  for (const child of running) child.kill('SIGKILL')
+}
+
 /** A script of this folder, or a command of posthorn. */
 export function startChild(
   script: string,
@@ -26,6 +38,7 @@ export function startChild(
   })
   closeSync(log)
   child.setMaxListeners(0)
+  endWithRun(child)
   return { process: child, logPath }
 }
 

@@ -4,6 +4,8 @@ import { cpus, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { measured, shown } from './compare.ts'
+import { PAYLOAD_BYTES, USUAL_BYTES } from './load.ts'
+import { endAll } from './processes.ts'
 import { type Bench, isMet, type Result, type StoreEngine } from './row.ts'
 import { ROWS } from './rows.ts'
 import { stopStores } from './stores.ts'
@@ -16,7 +18,9 @@ ${ROWS.map(({ name, title }) => `  ${name.padEnd(12)} ${title}`).join('\n')}
   --store    one store only, where a row has both
   --pairs    of each comparison, 6 by default; the first is dropped
   --scale    of all amounts, 1 by default: 0.05 tries a row in seconds
-  --json     adds what was measured to this file, for bench/report.ts`
+  --json     adds what was measured to this file, for bench/report.ts
+
+PAYLOAD_BYTES in the environment: the size of a job's payload, ${USUAL_BYTES} without it`
 
 /** What --json writes. */
 export interface RunReport {
@@ -49,6 +53,13 @@ async function main(): Promise<number> {
     return values.help ? 0 : 2
   }
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-bench-'))
+  process.once('exit', () => {
+    endAll()
+    rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
+  })
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => void stopStores().then(() => process.exit(1)))
+  }
   const bench: Bench = { pairs, scale, folder, stores, say: (line) => console.error(line) }
   const results: Result[] = []
   let isWhole = true
@@ -56,7 +67,7 @@ async function main(): Promise<number> {
     for (const { name, title, play } of rows) {
       console.error(`${name}: ${title}`)
       try {
-        const played = await play(bench)
+        const played = (await play(bench)).map(withPayload)
         for (const result of played) print(result)
         results.push(...played)
       } catch (error) {
@@ -67,17 +78,23 @@ async function main(): Promise<number> {
     }
   } finally {
     await stopStores()
-    rmSync(folder, { recursive: true, force: true })
   }
   if (values.json) {
+    const size = PAYLOAD_BYTES === USUAL_BYTES ? '' : `PAYLOAD_BYTES=${PAYLOAD_BYTES} `
     const words = process.argv.slice(2).join(' ')
     const report: RunReport = {
       ...{ date: new Date().toISOString().slice(0, 10), machine: machine() },
-      ...{ command: `npm run bench -- ${words}`.trim(), results },
+      ...{ command: `${size}npm run bench -- ${words}`.trim(), results },
     }
     writeFileSync(values.json, `${JSON.stringify(report, null, 2)}\n`)
   }
   return isWhole && results.every(({ delivery }) => isExact(delivery)) ? 0 : 1
+}
+
+/** Another size of payload makes another line of the table. */
+function withPayload(result: Result): Result {
+  if (PAYLOAD_BYTES === USUAL_BYTES) return result
+  return { ...result, what: `${result.what}, ${PAYLOAD_BYTES} bytes each` }
 }
 
 /** Every job that was accepted arrived, none twice. */
@@ -121,5 +138,5 @@ function machine(): string {
   return `${cpus().length} × ${model}, ${memoryGb} GB, Node ${process.versions.node}`
 }
 
-// A row that failed may have left children behind; they end with this process.
+// A row that failed may have left children behind; they end now.
 process.exit(await main())

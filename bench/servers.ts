@@ -6,7 +6,7 @@ import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { freePort } from '../test/support/secantus.ts'
-import { cpuUsOfTree } from './processes.ts'
+import { cpuUsOfTree, endWithRun } from './processes.ts'
 
 export interface Server {
   url: string
@@ -109,6 +109,7 @@ async function startServer(
   options: SpawnOptions = {},
 ): Promise<ChildProcess> {
   const child = spawn(program, flags, { ...options, stdio: ['ignore', 'pipe', 'pipe'] })
+  endWithRun(child)
   let said = ''
   await new Promise<void>((resolve, reject) => {
     const fail = (why: string) => reject(new Error(`${program} ${why}: ${said.trim()}`))

@@ -4,7 +4,7 @@ import { cpus, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { measured, shown } from './compare.ts'
-import { PAYLOAD_BYTES, USUAL_BYTES } from './load.ts'
+import { PAYLOAD, PAYLOAD_BYTES, USUAL_BYTES } from './load.ts'
 import { endAll } from './processes.ts'
 import { type Bench, isMet, type Result, type StoreEngine } from './row.ts'
 import { ROWS } from './rows.ts'
@@ -47,7 +47,9 @@ async function main(): Promise<number> {
     (engine) => values.store === undefined || values.store === engine,
   ) satisfies StoreEngine[]
   const [pairs, scale] = [Number(values.pairs), Number(values.scale)]
-  const isWrong = unknown.length > 0 || stores.length === 0 || !(pairs >= 2) || !(scale > 0)
+  const isPayloadWrong = PAYLOAD.length !== PAYLOAD_BYTES
+  const isWrong =
+    unknown.length > 0 || stores.length === 0 || !(pairs >= 2) || !(scale > 0) || isPayloadWrong
   if (values.help || isWrong) {
     console.log(USAGE)
     return values.help ? 0 : 2

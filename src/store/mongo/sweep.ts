@@ -1,5 +1,6 @@
 // Sweep: what time alone brings about. Lapsed leases, expired jobs, jobs of endpoints that are
 // gone, final jobs kept long enough. Several sweepers at once do no harm: each write is guarded.
+import type { Filter } from 'mongodb'
 import type { Failure } from '../../job/job.ts'
 import type { SweepCounts, SweepOptions } from '../store.ts'
 import { afterFinish, doLeftAftermaths } from './aftermath.ts'
@@ -11,7 +12,7 @@ import { guardOf } from './guards.ts'
 import { checkSomeHeld } from './held.ts'
 import { BY_ID } from './indexes.ts'
 import { leaseOf, lostAttempt, SEEN_LEASE, type SeenLease } from './lost-attempts.ts'
-import { run, startDeadline } from './run-command.ts'
+import { type Deadline, run, startDeadline } from './run-command.ts'
 
 const LEASE_LOST: Failure = {
   reason: 'lease_lost',
@@ -130,19 +131,8 @@ async function buryExpired(
   const deadline = startDeadline()
   const now = nowOf(context)
   const guard = { ...guardOf('expire', { now }), state }
-  const found = await run(deadline, (commandLimit) =>
-    context.jobs
-      .find(guard, {
-        projection: { _id: 1 },
-        sort: { expiresAt: 1 },
-        limit,
-        batchSize: limit,
-        ...commandLimit,
-      })
-      .toArray(),
-  )
-  if (found.length === 0) return 0
-  const ids = found.map(({ _id }) => _id)
+  const ids = await firstBy('expiresAt', context, guard, limit, deadline)
+  if (ids.length === 0) return 0
   const { modifiedCount } = await run(deadline, (commandLimit) =>
     context.jobs.updateMany(
       { $and: [{ _id: { $in: ids } }, guard] },
@@ -158,21 +148,32 @@ async function buryExpired(
 async function purge(context: MongoContext, limit: number): Promise<number> {
   const deadline = startDeadline()
   const guard = guardOf('purge', { now: nowOf(context) })
+  const ids = await firstBy('purgeAt', context, guard, limit, deadline)
+  if (ids.length === 0) return 0
+  const { deletedCount } = await run(deadline, (commandLimit) =>
+    context.jobs.deleteMany({ $and: [{ _id: { $in: ids } }, guard] }, commandLimit),
+  )
+  return deletedCount
+}
+
+/** Ids of those that the guard lets through, the earliest first. */
+async function firstBy(
+  instant: 'expiresAt' | 'purgeAt',
+  { jobs }: MongoContext,
+  guard: Filter<JobDocument>,
+  limit: number,
+  deadline: Deadline,
+): Promise<string[]> {
   const found = await run(deadline, (commandLimit) =>
-    context.jobs
+    jobs
       .find(guard, {
         projection: { _id: 1 },
-        sort: { purgeAt: 1 },
+        sort: { [instant]: 1 },
         limit,
         batchSize: limit,
         ...commandLimit,
       })
       .toArray(),
   )
-  if (found.length === 0) return 0
-  const ids = found.map(({ _id }) => _id)
-  const { deletedCount } = await run(deadline, (commandLimit) =>
-    context.jobs.deleteMany({ $and: [{ _id: { $in: ids } }, guard] }, commandLimit),
-  )
-  return deletedCount
+  return found.map(({ _id }) => _id)
 }

@@ -9,7 +9,7 @@ const SLOTS = 20
 /** Of 20 slots, an endpoint that hangs is given 16: it starts while it holds fewer than 4 × the free. */
 const HELD_SLOTS = 16
 const OTHERS = 30
-/** A sixth of what those that hang are given; the bound of D12 is measured by the fault suite. */
+/** A third of what those that hang are given; the bound of D12 is measured by the fault suite. */
 const LATE_MS = 5_000
 
 describe.each(ENGINES)('on %s', (engine) => {

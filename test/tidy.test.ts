@@ -54,6 +54,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   'src/schedule': ['src/job', 'croner'],
   'src/client': [],
   'src/store': ['src/job', 'src/endpoint'],
+  'src/upkeep': ['src', 'src/job', 'src/endpoint', 'src/schedule', 'src/store', 'pino'],
   'src/store/sqlite': ['src/job', 'src/endpoint', 'src/store'],
   'src/store/mongo': ['src/job', 'src/endpoint', 'src/store', 'mongodb'],
   src: ['src/job', 'src/store', 'pino', 'pino-pretty', 'prom-client', '@opentelemetry/api'],

@@ -1,10 +1,10 @@
 // The loop of a worker: looks for due jobs, claims as many as it has free slots, delivers each.
 import type { Logger } from 'pino'
+import { backOff } from '../src/back-off.ts'
 import { type Endpoint, endpointState } from '../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../src/job/job.ts'
 import type { Claim, Lane, Store } from '../src/store/store.ts'
 import { withSpan } from '../src/tracing.ts'
-import { backOff } from './back-off.ts'
 import type { Beat } from './beat.ts'
 import type { EndpointCache } from './endpoint-cache.ts'
 import { fairShares, type WarmLane } from './fair-shares.ts'

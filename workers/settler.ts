@@ -1,8 +1,8 @@
 // Records how attempts ended, in batches: what ends while a write is in flight goes with the next.
 import type { Logger } from 'pino'
+import { backOff } from '../src/back-off.ts'
 import type { Settlement, SettleResult } from '../src/store/settlement.ts'
 import { type Store, StoreUnavailable } from '../src/store/store.ts'
-import { backOff } from './back-off.ts'
 import type { Beat } from './beat.ts'
 
 /** One write holds no more than this; what can wait is bounded by the attempts in flight. */

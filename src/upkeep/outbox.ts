@@ -3,16 +3,16 @@
 // First the jobs are stored, each under the origin that its document gives it, then the documents
 // are removed. Who dies between the two leaves documents that the next one finds jobs of.
 import type { Logger } from 'pino'
-import { AppError } from '../src/errors.ts'
-import type { NewJob } from '../src/job/job.ts'
+import { backOff } from '../back-off.ts'
+import { AppError } from '../errors.ts'
+import type { NewJob } from '../job/job.ts'
 import {
   OUTBOX_HOLD_MS,
   type Outbox,
   type RefusedDocument,
   type TakenDocument,
-} from '../src/store/outbox.ts'
-import type { EnqueueResult, Store } from '../src/store/store.ts'
-import { backOff } from './back-off.ts'
+} from '../store/outbox.ts'
+import type { EnqueueResult, Store } from '../store/store.ts'
 
 const TAKE_LIMIT = 100
 /** A store may take as long again to write what it was sent in time. */

@@ -4,12 +4,12 @@
 // compare-and-set from the tick and version read. Who dies between the two leaves ticks that the
 // next one finds made already; who comes second finds the schedule moved on.
 import type { Logger } from 'pino'
-import type { NewJob } from '../src/job/job.ts'
-import { type DueTicks, dueTicks } from '../src/schedule/due-ticks.ts'
-import { jobOfTick, readSettings, type ScheduleSettings } from '../src/schedule/schedule.ts'
-import type { Schedule, ScheduleMove } from '../src/store/records.ts'
-import type { EnqueueResult, Store } from '../src/store/store.ts'
-import { backOff } from './back-off.ts'
+import { backOff } from '../back-off.ts'
+import type { NewJob } from '../job/job.ts'
+import { type DueTicks, dueTicks } from '../schedule/due-ticks.ts'
+import { jobOfTick, readSettings, type ScheduleSettings } from '../schedule/schedule.ts'
+import type { Schedule, ScheduleMove } from '../store/records.ts'
+import type { EnqueueResult, Store } from '../store/store.ts'
 
 /** Longest time without a look; cron lines tick at whole seconds, so looks are just after them. */
 const POLL_INTERVAL_MS = 1_000

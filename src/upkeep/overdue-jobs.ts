@@ -1,9 +1,9 @@
 // Jobs whose handler accepted them and did not report in time: tried again, or dead, as their
 // endpoint's retry policy says.
-import type { Endpoint } from '../src/endpoint/endpoint.ts'
-import { DEFAULT_RETRY, decide, effectivePolicy } from '../src/job/retry-policy.ts'
-import type { OverdueEnd, OverdueJob } from '../src/store/settlement.ts'
-import type { Store } from '../src/store/store.ts'
+import type { Endpoint } from '../endpoint/endpoint.ts'
+import { DEFAULT_RETRY, decide, effectivePolicy } from '../job/retry-policy.ts'
+import type { OverdueEnd, OverdueJob } from '../store/settlement.ts'
+import type { Store } from '../store/store.ts'
 
 const MESSAGE = 'the handler accepted the job, but did not report in time'
 

@@ -1,7 +1,7 @@
 // Finds what was left behind: lapsed leases, overdue and expired jobs, jobs of a vanished endpoint,
 // aftermath left undone, old jobs.
 import type { Logger } from 'pino'
-import type { Store } from '../src/store/store.ts'
+import type { Store } from '../store/store.ts'
 import { endOverdueJobs } from './overdue-jobs.ts'
 
 /**

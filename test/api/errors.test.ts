@@ -5,6 +5,7 @@ import { DatabaseSync } from 'node:sqlite'
 import { text } from 'node:stream/consumers'
 import { MongoClient } from 'mongodb'
 import { beforeAll, describe, expect, it } from 'vitest'
+import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
 import { ENGINES, type Engine } from '../support/deployment.ts'
 import { expectProblem, NO_JOB, soon, useGround } from './ground.ts'
 
@@ -271,7 +272,7 @@ const BREAKS: Record<Engine, (storeUrl: string) => Promise<void>> = {
     const broken = { _id: 'key_broken' as never, name: 'b', scope: 'work', hash: 'h' }
     await client
       .db()
-      .collection('keys')
+      .collection(COLLECTIONS.keys)
       .insertOne({ ...broken, createdAt: 'never' })
     await client.close()
   },

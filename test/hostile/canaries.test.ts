@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { Binary, BSON, MongoClient } from 'mongodb'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
 import { ENGINES, type Engine } from '../support/deployment.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
@@ -275,7 +276,7 @@ const BREAKS: Record<Engine, (storeUrl: string) => Promise<void>> = {
   },
   async mongo(storeUrl) {
     const client = new MongoClient(storeUrl)
-    const jobs = client.db().collection('jobs')
+    const jobs = client.db().collection(COLLECTIONS.jobs)
     await jobs.updateOne({ endpoint: 'known' }, { $set: { priority: 3 } })
     await jobs.createIndex(
       { endpoint: 1, priority: 1 },

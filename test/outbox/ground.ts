@@ -3,6 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { type Collection, type Db, MongoClient } from 'mongodb'
 import { afterAll, beforeAll, inject } from 'vitest'
+import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
 import { type Answer, type Deployment, deploy } from '../support/deployment.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
@@ -55,7 +56,7 @@ export function useOutbox(settings: Record<string, string> = {}): Ground {
         return found?.body
       },
       untilMoved: () => until(async () => (await ground.outbox.countDocuments()) === 0, SLOW_MS),
-      jobCount: () => store.collection('jobs').countDocuments(),
+      jobCount: () => store.collection(COLLECTIONS.jobs).countDocuments(),
       stats: async () => (await posthorn.request('GET', '/stats')).body.outbox,
     })
     await posthorn.startApi()

@@ -2,6 +2,7 @@
 // becomes exactly one job, or is set aside once.
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { outboxDocument } from '../../src/client/client.ts'
+import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
 import { type MongoProxy, startMongoProxy } from '../support/mongo-proxy.ts'
 import { until } from '../support/until.ts'
 import { SLOW_MS, useOutbox } from './ground.ts'
@@ -51,7 +52,8 @@ it.each([
   await receiver.waitFor(({ length }) => length > before.requests, SLOW_MS)
   await until(
     async () =>
-      (await store.collection('jobs').countDocuments({ state: { $ne: 'succeeded' } })) === 0,
+      (await store.collection(COLLECTIONS.jobs).countDocuments({ state: { $ne: 'succeeded' } })) ===
+      0,
     SLOW_MS,
   )
   expect(await ground.jobCount()).toBe(before.jobs + 1)

@@ -1,5 +1,6 @@
 // Movers that are killed with their work half done: each document becomes exactly one job.
 import { expect, it } from 'vitest'
+import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
 import { until } from '../support/until.ts'
 import { SLOW_MS, useOutbox } from './ground.ts'
 
@@ -32,7 +33,7 @@ it(
       }
     }
     await until(async () => (await outbox.countDocuments()) === 0, DEADLINE_MS)
-    const jobs = store.collection('jobs')
+    const jobs = store.collection(COLLECTIONS.jobs)
     const stored = await jobs.find({}, { projection: { payload: 1 } }).toArray()
     const numbers = stored.map(({ payload }) => Number(Buffer.from(payload.buffer).toString()))
     expect(numbers.toSorted((a, b) => a - b)).toEqual([...Array(DOCUMENTS).keys()])

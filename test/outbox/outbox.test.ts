@@ -3,6 +3,7 @@
 import { Binary, Decimal128, Double, Int32, Long, ObjectId, UUID } from 'mongodb'
 import { describe, expect, it, vi } from 'vitest'
 import { outboxDocument } from '../../src/client/client.ts'
+import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
 import { SLOW_MS, useOutbox } from './ground.ts'
 
 vi.setConfig({ testTimeout: 2 * SLOW_MS })
@@ -130,7 +131,7 @@ describe('a job whose document is still there', () => {
     // As a worker leaves it that was killed between its two writes, while the job went on.
     await outbox.insertOne({ ...document })
     await store
-      .collection('jobs')
+      .collection(COLLECTIONS.jobs)
       .updateOne({ _id: document._id as never }, { $set: { owes: true } })
     expect((await posthorn.request('DELETE', `/jobs/${document._id}`)).status).toBe(204)
     expect(await outbox.countDocuments()).toBe(0)

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Db, Document } from 'mongodb'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
+import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
 import { connect } from '../../src/store/mongo/connect.ts'
 import { storeOn } from '../../src/store/mongo/mongo-store.ts'
 import { FIGURES_KEPT_MS, WORKER_KEPT_MS } from '../../src/store/records.ts'
@@ -43,11 +44,11 @@ async function indexOf(collection: string, name: string): Promise<Document | und
 }
 
 test('old figures and workers are removed by MongoDB itself', async () => {
-  expect(await indexOf('figures', 'by_minute')).toMatchObject({
+  expect(await indexOf(COLLECTIONS.figures, 'by_minute')).toMatchObject({
     key: { minute: 1 },
     expireAfterSeconds: FIGURES_KEPT_MS / 1_000,
   })
-  expect(await indexOf('workers', 'seen')).toMatchObject({
+  expect(await indexOf(COLLECTIONS.workers, 'seen')).toMatchObject({
     key: { seenAt: 1 },
     expireAfterSeconds: WORKER_KEPT_MS / 1_000,
   })
@@ -56,10 +57,12 @@ test('old figures and workers are removed by MongoDB itself', async () => {
 test('an idle look for due schedules is one command, in the order of its index', async () => {
   const [command, ...others] = await sentBy(() => store.dueSchedules(500))
   expect(others).toEqual([])
-  expect(command).toMatchObject({ find: 'schedules', filter: { paused: false } })
+  expect(command).toMatchObject({ find: COLLECTIONS.schedules, filter: { paused: false } })
   expect(Object.keys(command?.filter ?? {})).toEqual(['paused', 'nextRunAt'])
   expect([...(command?.sort ?? [])]).toEqual([['nextRunAt', 1]])
-  expect(await indexOf('schedules', 'due')).toMatchObject({ key: { paused: 1, nextRunAt: 1 } })
+  expect(await indexOf(COLLECTIONS.schedules, 'due')).toMatchObject({
+    key: { paused: 1, nextRunAt: 1 },
+  })
 })
 
 test('moves of many schedules are few commands', async () => {

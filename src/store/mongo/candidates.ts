@@ -2,6 +2,7 @@
 import type { Document } from 'mongodb'
 import type { ClaimedJob } from '../../job/job.ts'
 import type { Lane } from '../store.ts'
+import { COLLECTIONS } from './collections.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import type { JobDocument } from './documents.ts'
 import { guardOf } from './guards.ts'
@@ -123,7 +124,7 @@ export async function findCandidates(
   )
   const [first, ...others] = pipelines
   if (first === undefined) return []
-  const unions = others.map((pipeline) => ({ $unionWith: { coll: 'jobs', pipeline } }))
+  const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
   const batchSize = lanes.reduce((sum, { left }) => sum + left * spread, 1)
   const found = await run(deadline, (limit) =>
     context.jobs.aggregate<Candidate>([...first, ...unions], { batchSize, ...limit }).toArray(),

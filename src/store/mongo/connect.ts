@@ -2,6 +2,7 @@
 // writes, deadlines everywhere.
 import { type Db, MongoClient, MongoError, MongoServerError } from 'mongodb'
 import { MAX_ANSWER_MS, StoreUnavailable, StoreUnusable } from '../store.ts'
+import { reserveCollections } from './collections.ts'
 import { createIndexes, missingIndexes } from './indexes.ts'
 
 const DEFAULT_DATABASE = 'posthorn'
@@ -17,26 +18,42 @@ export interface Connection {
   db: Db
 }
 
-/** Connects and makes missing indexes. Throws StoreUnusable or StoreUnavailable. */
+/**
+ * Connects, makes sure that the collections are ours, and creates missing indexes.
+ *
+ * @throws StoreUnusable, StoreUnavailable
+ */
 export async function connect(url: string): Promise<Connection> {
-  const first = await open(url, { retryWrites: true })
+  const connection = await openServer(url)
   try {
-    const alone = await isStandalone(first)
-    if (alone && !/[?&]directConnection=true(&|$)/i.test(url)) {
+    // First: an index on a collection of an application could delete its documents.
+    await reserveCollections(connection.db)
+    await makeIndexes(url, connection)
+    return connection
+  } catch (error) {
+    await connection.client.close()
+    throw asSentence(error)
+  }
+}
+
+async function openServer(url: string): Promise<Connection> {
+  const connection = await open(url, { retryWrites: true })
+  try {
+    const isAlone = await isStandalone(connection)
+    if (isAlone && !/[?&]directConnection=true(&|$)/i.test(url)) {
       throw new StoreUnusable(
         'The MongoDB server runs alone, not in a replica set: it has no majority to keep a ' +
           'write, and can not repeat one safely. Start it with --replSet and run rs.initiate() ' +
           'once, or, for trying things out, add directConnection=true to STORE_URL.',
       )
     }
-    await makeIndexes(url, first)
-    if (!alone) return first
+    if (!isAlone) return connection
   } catch (error) {
-    await first.client.close()
+    await connection.client.close()
     throw asSentence(error)
   }
   // Retryable writes need a replica set: a server alone refuses them.
-  await first.client.close()
+  await connection.client.close()
   return open(url, { retryWrites: false })
 }
 

@@ -7,6 +7,7 @@ import type { Filter, UpdateFilter } from 'mongodb'
 import { freeAt, fullAfterTaking, wholeTokens } from '../../endpoint/rate-bucket.ts'
 import type { ClaimedJob } from '../../job/job.ts'
 import { randomId } from './changes.ts'
+import { COLLECTIONS } from './collections.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import {
   ELIGIBILITY,
@@ -123,7 +124,7 @@ async function countRunning(
   })
   const [first, ...others] = pipelines
   if (first === undefined) return new Map()
-  const unions = others.map((pipeline) => ({ $unionWith: { coll: 'jobs', pipeline } }))
+  const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
   const found = await run(deadline, (limit) =>
     context.jobs
       .aggregate<{ _id: string; count: number }>([...first, ...unions], {

@@ -1,6 +1,7 @@
 // The indexes, each beside the query that it serves. Made when missing, never dropped by us.
 // docs/scaling: every unique index begins with the endpoint, the shard key.
 import type { CreateIndexesOptions, Db, IndexSpecification } from 'mongodb'
+import { COLLECTIONS } from './collections.ts'
 import { RECORD_INDEXES } from './record-indexes.ts'
 
 export interface NamedIndex {
@@ -123,8 +124,8 @@ export const ENDPOINT_INDEXES = {
 } as const satisfies Record<string, NamedIndex>
 
 const INDEXES: Record<string, Record<string, NamedIndex>> = {
-  jobs: JOB_INDEXES,
-  endpoints: ENDPOINT_INDEXES,
+  [COLLECTIONS.jobs]: JOB_INDEXES,
+  [COLLECTIONS.endpoints]: ENDPOINT_INDEXES,
   ...RECORD_INDEXES,
 }
 

@@ -3,6 +3,7 @@ import type { Document } from 'mongodb'
 import type { Job } from '../../job/job.ts'
 import type { EndpointCounts } from '../endpoint-results.ts'
 import { type Due, MAX_COUNT } from '../store.ts'
+import { COLLECTIONS } from './collections.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import { jobOf, ownBytes, QUEUED_STATES } from './documents.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
@@ -50,7 +51,7 @@ export async function countJobs(context: MongoContext, names: string[]): Promise
       .slice(i, i + NAMES_PER_COUNT)
       .flatMap((name) => [countOf(name, 'queued'), countOf(name, 'running')])
     const [first = [], ...others] = pipelines
-    const unions = others.map((pipeline) => ({ $unionWith: { coll: 'jobs', pipeline } }))
+    const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
     const found = await run(deadline, (limit) =>
       context.jobs
         .aggregate<{ _id: { endpoint: string; state: string }; count: number }>(
@@ -114,7 +115,7 @@ async function dueLately(
   const came = { state: 'queued', runAt: { $gt: since, $lte: now } }
   const freed = { state: 'queued', freedAt: { $gt: since }, runAt: { $lte: now } }
   const pipeline = [{ $match: freed }, names]
-  const stages = [{ $match: came }, names, { $unionWith: { coll: 'jobs', pipeline } }]
+  const stages = [{ $match: came }, names, { $unionWith: { coll: COLLECTIONS.jobs, pipeline } }]
   const found = await run(deadline, (limit) =>
     context.jobs.aggregate<{ _id: string }>(stages, { batchSize: MAX_NAMES, ...limit }).toArray(),
   )

@@ -10,6 +10,7 @@ import { afterFinish } from './aftermath.ts'
 import { cancel, retry } from './by-hand.ts'
 import { createClaimer } from './claim.ts'
 import { type MongoClock, startClock } from './clock.ts'
+import { COLLECTIONS, isOwnCollection } from './collections.ts'
 import { type Connection, connect } from './connect.ts'
 import type { MongoContext } from './context.ts'
 import { rememberDebts } from './debts.ts'
@@ -64,12 +65,12 @@ export async function storeOn(
   let clock: MongoClock | undefined
   try {
     clock = await startClock(client)
-    const jobs = db.collection<JobDocument>('jobs')
+    const jobs = db.collection<JobDocument>(COLLECTIONS.jobs)
     const hints = new Hints(jobs)
     const context: MongoContext = {
       jobs,
-      endpoints: db.collection<EndpointDocument>('endpoints'),
-      meta: db.collection<MetaDocument>('meta'),
+      endpoints: db.collection<EndpointDocument>(COLLECTIONS.endpoints),
+      meta: db.collection<MetaDocument>(COLLECTIONS.meta),
       ...recordCollections(db),
       clock,
       box,
@@ -107,6 +108,11 @@ function outboxOf(context: MongoContext) {
   const { outbox: name } = context.settings
   if (!name) return null
   const { database, collection } = name
+  if (database === context.jobs.dbName && isOwnCollection(collection)) {
+    throw new StoreUnusable(
+      `OUTBOX names ${collection}, a collection of Posthorn itself. Name one of your application.`,
+    )
+  }
   return openOutbox(context, name, {
     waiting: context.outboxCollection(name),
     rejected: context.outboxCollection({ database, collection: collection + REJECTED_SUFFIX }),

@@ -1,6 +1,7 @@
 // How schedules, keys, workers and figures lie in MongoDB: flat documents, as jobs do.
 import type { Collection, Db } from 'mongodb'
 import type { KeyScope, Schedule, StoredKey, WorkerRecord, WorkerReport } from '../records.ts'
+import { COLLECTIONS } from './collections.ts'
 import { ownBytes } from './documents.ts'
 
 export interface ScheduleDocument {
@@ -57,10 +58,10 @@ export interface RecordCollections {
 
 export function recordCollections(db: Db): RecordCollections {
   return {
-    schedules: db.collection('schedules'),
-    keys: db.collection('keys'),
-    workers: db.collection('workers'),
-    figures: db.collection('figures'),
+    schedules: db.collection(COLLECTIONS.schedules),
+    keys: db.collection(COLLECTIONS.keys),
+    workers: db.collection(COLLECTIONS.workers),
+    figures: db.collection(COLLECTIONS.figures),
   }
 }
 

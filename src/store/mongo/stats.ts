@@ -3,6 +3,7 @@
 import type { Document } from 'mongodb'
 import type { EndpointStats } from '../records.ts'
 import { MAX_COUNT } from '../store.ts'
+import { COLLECTIONS } from './collections.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import { QUEUED_STATES } from './documents.ts'
 import { run, startDeadline } from './run-command.ts'
@@ -37,7 +38,7 @@ export async function statsOf(context: MongoContext, names: string[]): Promise<E
 function ask(context: MongoContext, names: string[]): Promise<Found[]> {
   const now = nowOf(context)
   const [first = [], ...others] = names.flatMap((name) => pipelinesOf(name, now))
-  const unions = others.map((pipeline) => ({ $unionWith: { coll: 'jobs', pipeline } }))
+  const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
   return run(startDeadline(), (limit) =>
     context.jobs
       .aggregate<Found>([...first, ...unions], { batchSize: others.length + 2, ...limit })

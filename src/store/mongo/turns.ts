@@ -1,6 +1,7 @@
 // The turn of an ordering key: the earliest job of the key that is not final has it, and a unique
 // index keeps it to one. Ids are in the order of enqueueing.
 import type { AnyBulkWriteOperation, Document } from 'mongodb'
+import { COLLECTIONS } from './collections.ts'
 import type { MongoContext } from './context.ts'
 import { type JobDocument, QUEUED_STATES } from './documents.ts'
 import { guardOf } from './guards.ts'
@@ -65,7 +66,7 @@ async function headsOf(
   for (let i = 0; i < lanes.length; i += KEYS_PER_COMMAND) {
     const pipelines = lanes.slice(i, i + KEYS_PER_COMMAND).map(headPipeline)
     const [first = [], ...others] = pipelines
-    const unions = others.map((pipeline) => ({ $unionWith: { coll: 'jobs', pipeline } }))
+    const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
     const found = await run(deadline, (limit) =>
       context.jobs
         .aggregate<Head>([...first, ...unions], { batchSize: pipelines.length + 1, ...limit })

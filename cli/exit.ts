@@ -40,8 +40,8 @@ export function told(error: unknown, isServer: boolean): { text: string; exitCod
   if (error instanceof CommandFailed) return { text: error.message, exitCode: error.exitCode }
   if (error instanceof PosthornError) return toldByServer(error)
   if (error instanceof ConfigError) {
-    const text = `posthorn can not start with these settings:\n${error.message}`
-    return { text, exitCode: EXIT.wrongUsage }
+    const start = 'posthorn can not start with these settings:\n'
+    return { text: `${isServer ? start : ''}${error.message}`, exitCode: EXIT.wrongUsage }
   }
   return { text: otherFailure(error, isServer), exitCode: EXIT.failed }
 }

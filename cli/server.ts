@@ -1,13 +1,14 @@
 // The server that commands talk to: POSTHORN_URL and POSTHORN_KEY, read here and nowhere else.
 import { type Call, type ClientOptions, createCall } from '../src/client/call.ts'
 import { Posthorn } from '../src/client/client.ts'
+import { readVariable } from '../src/config.ts'
 import { UsageError } from './exit.ts'
 
 const DEFAULT_URL = 'http://127.0.0.1:8080'
 /** A command on many jobs takes its time; nobody is served later for it. */
 const TIMEOUT_MS = 60_000
 
-/** @throws UsageError when they can not be used */
+/** @throws UsageError or ConfigError when they cannot be used */
 export function connect(): Posthorn {
   return withOptions((options) => new Posthorn(options))
 }
@@ -18,12 +19,13 @@ export function connectRaw(): Call {
 }
 
 function withOptions<T>(make: (options: ClientOptions) => T): T {
-  const url = process.env.POSTHORN_URL || DEFAULT_URL
+  const url = readVariable('POSTHORN_URL', process.env) ?? DEFAULT_URL
+  const key = readVariable('POSTHORN_KEY', process.env) ?? undefined
   if (!URL.canParse(url)) {
     throw new UsageError(`POSTHORN_URL is "${url}"; expected a URL like ${DEFAULT_URL}.`)
   }
   try {
-    return make({ url, key: process.env.POSTHORN_KEY || undefined, timeoutMs: TIMEOUT_MS })
+    return make({ url, key, timeoutMs: TIMEOUT_MS })
   } catch (error) {
     // The sentences of the client name its options, which are called so here too: url, key.
     if (!(error instanceof TypeError)) throw error

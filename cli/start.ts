@@ -1,11 +1,10 @@
 // posthorn start: one API and one worker as children, restarted when they crash.
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { type Config, readConfig } from '../src/config.ts'
 import { VERSION } from '../src/version.ts'
+import { loadEnvFile } from './env-file.ts'
 
-const ENV_FILE = '.env'
 const FIRST_RESTART_MS = 500
 const MAX_RESTART_MS = 30_000
 /** A child that lived this long has not crashed for the reason it was started for. */
@@ -25,7 +24,7 @@ interface Child {
 
 /** Runs until it is asked to stop or can not start; ends the process with the right exit code. */
 export async function start(): Promise<void> {
-  if (existsSync(ENV_FILE)) process.loadEnvFile(ENV_FILE)
+  loadEnvFile()
   const config = readConfig(process.env)
   const children: Child[] = []
   let isStopping = false

@@ -8,6 +8,7 @@ import {
   secretKey,
 } from '../src/endpoint/endpoint.ts'
 import { formatDuration } from '../src/job/duration.ts'
+import { isPlainText } from '../src/plain-text.ts'
 import {
   DAY_MS,
   duration,
@@ -41,10 +42,12 @@ export const extension = duration(MIN_EXTENSION_MS, MAX_EXTENSION_MS)
 
 export const endpointBody = z.strictObject({
   url: text(1, MAX_URL_LENGTH)
-    // URL parsers drop some of it silently: another URL than the one that is shown.
+    // URL parsers drop these silently: another URL than the one that is shown.
     .refine((url) => !/\s/.test(url), 'holds white space')
+    .refine(isPlainText, 'holds a control character or an invisible one')
+    .refine((url) => !url.includes('#'), 'holds a fragment (#…), which is never sent')
     .nullable()
-    .meta({ description: 'http or https, no userinfo; null: its jobs are pulled' }),
+    .meta({ description: 'http or https, no userinfo, no fragment; null: its jobs are pulled' }),
   description: text(0, 500).default(''),
   headers: extraHeaders.default({}),
   timeout: timeout.prefault(formatDuration(DEFAULT_TIMEOUT_MS)),

@@ -2,6 +2,8 @@
 import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { formatDuration, parseDuration } from './job/duration.ts'
+import { isPlainText } from './plain-text.ts'
+import { KEY_SHAPE, readKey } from './store/secret-box.ts'
 
 /** Wrong settings: one sentence each, exit code 2. */
 export class ConfigError extends Error {
@@ -16,9 +18,10 @@ interface Setting<T> {
   parse: (text: string) => T
 }
 
-export const MIN_KEY_LENGTH = 24
+/** What RFC 6750 allows in a Bearer token, so that every client and proxy can send it. */
+const API_KEY = /^[A-Za-z0-9._~+/=-]{24,256}$/
+const API_KEY_SHAPE = '24–256 letters, digits and - . _ ~ + / ='
 const MAX_BODY_BYTES_CEILING = 8 * 1_048_576
-const ENCRYPTION_KEY_BYTES = 32
 
 export const SETTINGS = {
   STORE_URL: setting(
@@ -26,27 +29,27 @@ export const SETTINGS = {
     'or `mongodb://…`, `mongodb+srv://…` (database name in the path, default `posthorn`)',
     storeUrl,
   ),
-  HOST: setting('127.0.0.1', 'where the API listens', nonEmpty),
+  HOST: setting('127.0.0.1', 'where the API listens', oneWord),
   PORT: setting('8080', '`0` picks a free port and logs it', integer(0, 65_535)),
-  API_KEYS: setting(
+  API_KEYS: listSetting(
     null,
-    'comma-separated admin keys, each of 24 characters or more; none: local mode, loopback only',
-    apiKeys,
+    `admin keys, each ${API_KEY_SHAPE}, separated by commas or line ends; none: local mode, loopback only`,
+    apiKey,
   ),
   PUBLIC_URL: setting(
     null,
-    'base of the URLs that async handlers report to; default: in local mode the URL the API listens on, else none, and no async endpoint can be registered',
+    'base of the URLs that async handlers report to: http or https, without user, query and fragment; default: in local mode the URL the API listens on, else none, and no async endpoint can be registered',
     publicUrl,
   ),
-  ENCRYPTION_KEY: setting(
+  ENCRYPTION_KEY: listSetting(
     null,
-    '32 bytes in base64: encrypts secrets at rest. A comma-separated list rotates: the first encrypts, all decrypt. Default: a key file beside the SQLite file; always needed with MongoDB',
-    encryptionKeys,
+    `encrypts secrets at rest: ${KEY_SHAPE}. Several, separated by commas or line ends, rotate: the first encrypts, all decrypt. Default: a key file beside the SQLite file; always needed with MongoDB`,
+    encryptionKey,
   ),
-  ALLOWED_TARGETS: setting(
+  ALLOWED_TARGETS: listSetting(
     null,
-    'comma-separated CIDRs or host:port that deliveries may reach beyond the public internet',
-    list,
+    'CIDRs or host:port that deliveries may reach beyond the public internet, separated by commas or line ends',
+    (target) => target,
   ),
   EXTRA_CA_CERTS: setting(null, 'PEM file with further roots for TLS', nonEmpty),
   MAX_BODY_BYTES: setting(
@@ -111,11 +114,11 @@ export function readConfig(env: Record<string, string | undefined>): Config {
   const problems: string[] = []
   const values: Record<string, unknown> = {}
   for (const [name, { default: fallback, parse }] of Object.entries(SETTINGS)) {
-    const text = env[name] === undefined || env[name] === '' ? fallback : env[name]
+    const text = env[name] || fallback
     try {
       values[name] = text === null ? null : parse(text)
     } catch (error) {
-      problems.push(`${name} is ${shown(name, text)}; expected ${(error as Error).message}.`)
+      problems.push(wrongVariable(name, text, error))
     }
   }
   const url = values.STORE_URL
@@ -124,6 +127,20 @@ export function readConfig(env: Record<string, string | undefined>): Config {
   }
   if (problems.length > 0) throw new ConfigError(problems.join('\n'))
   return values as Config
+}
+
+/**
+ * A variable that no server reads, as those of the command: without white space around it; null:
+ * not set. Throws ConfigError.
+ */
+export function readVariable(name: string, env: Record<string, string | undefined>): string | null {
+  const text = env[name]
+  if (text === undefined || text === '') return null
+  try {
+    return plainText(text)
+  } catch (error) {
+    throw new ConfigError(wrongVariable(name, text, error))
+  }
 }
 
 /** A worker's name when none is set: unique, and telling where to look. */
@@ -140,58 +157,110 @@ export function fromSetting<T>(name: SettingName, make: () => T): T {
   }
 }
 
-const SECRET_SETTINGS = new Set(['API_KEYS', 'ENCRYPTION_KEY', 'STORE_URL'])
+const SECRET_VARIABLES = new Set([
+  'API_KEYS',
+  'ENCRYPTION_KEY',
+  'STORE_URL',
+  'POSTHORN_KEY',
+  'POSTHORN_SECRET',
+])
+const MAX_SHOWN = 200
 
-/** A secret must not be printed, not even a wrong one. */
-function shown(name: string, text: string | null): string {
-  if (text === null) return 'not set'
-  return SECRET_SETTINGS.has(name) ? `${text.length} characters of something else` : `"${text}"`
+function wrongVariable(name: string, text: string | null, error: unknown): string {
+  return `${name} is ${shown(name, text)}; expected ${(error as Error).message}.`
 }
 
+/** A secret must not be printed, not even a wrong one; nor the password of a URL. */
+function shown(name: string, text: string | null): string {
+  if (text === null) return 'not set'
+  if (SECRET_VARIABLES.has(name)) return `set to ${text.length} characters (not shown)`
+  const bare = text.replace(/\/\/[^/@]*@/g, '//***@')
+  return JSON.stringify(bare.length > MAX_SHOWN ? `${bare.slice(0, MAX_SHOWN)}…` : bare)
+}
+
+/** White space around a value is not part of it: a file or a shell often leaves a line end. */
 function setting<T, D extends string | null>(
   fallback: D,
   meaning: string,
   parse: (text: string) => T,
 ) {
-  return { default: fallback, meaning, parse } satisfies Setting<T>
+  return {
+    default: fallback,
+    meaning,
+    parse: (text: string) => parse(plainText(text)),
+  } satisfies Setting<T>
+}
+
+/** Every list is separated alike: by commas or line ends. Empty entries are left out. */
+function listSetting<T, D extends string | null>(
+  fallback: D,
+  meaning: string,
+  parseEntry: (text: string) => T,
+) {
+  const parse = (text: string): T[] => {
+    const entries = text.split(/[,\r\n]/).filter((entry) => entry.trim() !== '')
+    if (entries.length === 0) throw new Error('at least one entry')
+    const plain = entries.map((entry, i) => atEntry(i, entries.length, () => plainText(entry)))
+    const repeated = plain.findIndex((entry, i) => plain.indexOf(entry) !== i)
+    if (repeated >= 0) throw new Error(`each entry once, but entry ${repeated + 1} is a repeat`)
+    return plain.map((entry, i) => atEntry(i, plain.length, () => parseEntry(entry)))
+  }
+  return { default: fallback, meaning, parse } satisfies Setting<T[]>
+}
+
+function atEntry<T>(index: number, count: number, parse: () => T): T {
+  try {
+    return parse()
+  } catch (error) {
+    const place = `; entry ${index + 1} of ${count} is something else`
+    throw new Error(`${(error as Error).message}${count > 1 ? place : ''}`)
+  }
+}
+
+/** The value without white space around it. */
+function plainText(text: string): string {
+  const plain = text.trim()
+  if (plain !== '' && isPlainText(plain)) return plain
+  throw new Error('text of one line, without control characters and invisible ones')
 }
 
 function storeUrl(text: string): string {
-  if (/^sqlite:.+/.test(text) || /^mongodb(\+srv)?:\/\/.+/.test(text)) return text
+  const path = /^sqlite:(.*)$/.exec(text)?.[1]?.trim()
+  if (path) return `sqlite:${path}`
+  if (/^mongodb(\+srv)?:\/\/[^ ]+$/.test(text)) return text
   throw new Error('sqlite:PATH, mongodb://… or mongodb+srv://…')
 }
 
-/** Kept without a slash at its end. */
+/** As the URL parser reads it, for handlers get it in a header; without a slash at its end. */
 function publicUrl(text: string): string {
   const url = URL.parse(text)
-  const isBase = url !== null && /^https?:$/.test(url.protocol) && url.search + url.hash === ''
-  if (isBase && url.username === '') return text.replace(/\/+$/, '')
-  throw new Error('an http or https URL without query, like https://jobs.example.com')
+  const isBase = url !== null && /^https?:$/.test(url.protocol) && !/[?#\\ ]/.test(text)
+  if (isBase && url.username + url.password === '') {
+    return url.origin + url.pathname.replace(/\/+$/, '')
+  }
+  throw new Error(
+    'an http or https URL without user, query and fragment, like https://jobs.example.com',
+  )
+}
+
+function oneWord(text: string): string {
+  if (!text.includes(' ')) return text
+  throw new Error('an address or a name without spaces')
 }
 
 function nonEmpty(text: string): string {
   return text
 }
 
-function list(text: string): string[] {
-  return text
-    .split(',')
-    .map((item) => item.trim())
-    .filter((item) => item !== '')
+function apiKey(text: string): string {
+  if (API_KEY.test(text)) return text
+  throw new Error(`keys of ${API_KEY_SHAPE}, separated by commas or line ends`)
 }
 
-function apiKeys(text: string): string[] {
-  const keys = list(text)
-  if (keys.length > 0 && keys.every((key) => key.length >= MIN_KEY_LENGTH)) return keys
-  throw new Error(`comma-separated keys of at least ${MIN_KEY_LENGTH} characters each`)
-}
-
-function encryptionKeys(text: string): Buffer[] {
-  const keys = list(text).map((item) => Buffer.from(item, 'base64'))
-  if (keys.length > 0 && keys.every((key) => key.length === ENCRYPTION_KEY_BYTES)) return keys
-  throw new Error(
-    `${ENCRYPTION_KEY_BYTES} bytes in base64 (make one with: openssl rand -base64 ${ENCRYPTION_KEY_BYTES})`,
-  )
+function encryptionKey(text: string): Buffer {
+  const key = readKey(text)
+  if (key !== null) return key
+  throw new Error(`${KEY_SHAPE}; several are separated by commas or line ends`)
 }
 
 /** The name of a database holds no dot, that of a collection may. */

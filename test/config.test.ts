@@ -1,5 +1,14 @@
+import { randomBytes } from 'node:crypto'
+import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { ConfigError, readConfig } from '../src/config.ts'
+import { ConfigError, fromSetting, readConfig } from '../src/config.ts'
+import { createAddressPolicy } from '../src/webhook/address-policy.ts'
+
+const API_KEY = 'a-key-of-twenty-four-characters'
+const [KEY, OTHER_KEY] = [7, 8].map((byte) => Buffer.alloc(32, byte).toString('base64')) as [
+  string,
+  string,
+]
 
 describe('settings', () => {
   it('have defaults that need nothing', () => {
@@ -25,7 +34,30 @@ describe('settings', () => {
     ['PORT', '65536'],
     ['API_KEYS', 'short'],
     ['API_KEYS', ','],
+    ['API_KEYS', 'a key with blanks in it, of length'],
+    ['API_KEYS', '"a-key-of-twenty-four-characters"'],
+    ['API_KEYS', 'ä-key-of-twenty-four-characters'],
+    ['API_KEYS', `${API_KEY},${API_KEY}`],
+    ['API_KEYS', `${API_KEY}\nshort`],
+    ['API_KEYS', 'k'.repeat(257)],
     ['ENCRYPTION_KEY', 'c2hvcnQ='],
+    ['ENCRYPTION_KEY', KEY.slice(0, -1)],
+    ['ENCRYPTION_KEY', `"${KEY}"`],
+    ['ENCRYPTION_KEY', `${KEY} ${OTHER_KEY}`],
+    ['ENCRYPTION_KEY', `${KEY}junk`],
+    ['ENCRYPTION_KEY', `${KEY},${KEY}`],
+    // Base64 of 32 bytes with other bits behind them than zeros: Node takes it for the same key.
+    ['ENCRYPTION_KEY', `${'A'.repeat(42)}B=`],
+    ['ENCRYPTION_KEY', 'correct horse battery staple, and so on and on'],
+    ['ENCRYPTION_KEY', Buffer.alloc(32, 255).toString('base64url')],
+    ['ALLOWED_TARGETS', ' , '],
+    ['PUBLIC_URL', 'jobs.example.com'],
+    ['PUBLIC_URL', 'ftp://jobs.example.com'],
+    ['PUBLIC_URL', 'https://jobs.example.com/?'],
+    ['PUBLIC_URL', 'https://jobs.example.com/#'],
+    ['PUBLIC_URL', 'https://user@jobs.example.com'],
+    ['PUBLIC_URL', 'https://:secret@jobs.example.com'],
+    ['HOST', '  '],
     ['MAX_BODY_BYTES', '99999999'],
     ['WORKER_CONCURRENCY', '0'],
     ['WORKER_ID', 'a b'],
@@ -50,6 +82,112 @@ describe('settings', () => {
       collection: 'jobs.outbox',
     })
     expect(() => readConfig({ OUTBOX })).toThrow(/OUTBOX needs a store on MongoDB.*SQLite/)
+  })
+
+  it('keys are separated by commas or line ends, and each is taken whole', () => {
+    const keys = fc.uniqueArray(fc.uint8Array({ minLength: 32, maxLength: 32 }), {
+      minLength: 1,
+      maxLength: 4,
+      selector: (bytes) => Buffer.from(bytes).toString('base64'),
+    })
+    const separator = fc.constantFrom(',', '\n', '\r\n', ' , ', ',\n', '\n\n')
+    fc.assert(
+      fc.property(keys, separator, fc.constantFrom('', ',', '\n', ' \r\n'), (all, between, end) => {
+        const wanted = all.map((bytes) => Buffer.from(bytes))
+        const apiKeys = wanted.map((key) => key.toString('hex'))
+        const read = readConfig({
+          ENCRYPTION_KEY: wanted.map((key) => key.toString('base64')).join(between) + end,
+          API_KEYS: apiKeys.join(between) + end,
+          ALLOWED_TARGETS: apiKeys.map((name) => `${name}:80`).join(between) + end,
+        })
+        expect(read.ENCRYPTION_KEY).toEqual(wanted)
+        expect(read.API_KEYS).toEqual(apiKeys)
+        expect(read.ALLOWED_TARGETS).toEqual(apiKeys.map((name) => `${name}:80`))
+      }),
+    )
+  })
+
+  it('PUBLIC_URL is what a handler can be sent: as the URL parser reads it', () => {
+    const read = (PUBLIC_URL: string) => readConfig({ PUBLIC_URL }).PUBLIC_URL
+    expect(read('https://Jöbs.Example/')).toBe('https://xn--jbs-sna.example')
+    expect(read('HTTPS://jobs.example.com:443/Queue//')).toBe('https://jobs.example.com/Queue')
+    expect(read('http://127.1:8080\n')).toBe('http://127.0.0.1:8080')
+  })
+
+  it('written with anything around or in it, a value is the clean one or stops the start', () => {
+    const clean: [name: string, text: string][] = [
+      ['STORE_URL', 'sqlite:./data/p.db'],
+      ['STORE_URL', 'mongodb://localhost:27017/jobs?replicaSet=rs0'],
+      ['HOST', '127.0.0.1'],
+      ['PORT', '8080'],
+      ['API_KEYS', API_KEY],
+      ['PUBLIC_URL', 'https://jobs.example.com/queue'],
+      ['ENCRYPTION_KEY', KEY],
+      ['ALLOWED_TARGETS', '10.0.0.0/8'],
+      ['EXTRA_CA_CERTS', './roots.pem'],
+      ['MAX_BODY_BYTES', '2048'],
+      ['WORKER_CONCURRENCY', '7'],
+      ['WORKER_ID', 'worker-1'],
+      ['WORKER_PORT', '9000'],
+      ['LEASE_DURATION', '20s'],
+      ['POLL_INTERVAL', '10ms'],
+      ['SWEEP_INTERVAL', '2s'],
+      ['SHUTDOWN_GRACE', '3s'],
+      ['RETENTION', '1h30m'],
+      ['RETENTION_DEAD', '2d'],
+      ['OUTBOX', 'shop.outbox'],
+      ['LOG_LEVEL', 'debug'],
+    ]
+    const read = (name: string, text: string): unknown => {
+      const store = name === 'OUTBOX' ? { STORE_URL: 'mongodb://h/d' } : {}
+      const config = readConfig({ ...store, [name]: text })
+      // As the processes do with it at their start.
+      const allowedTargets = config.ALLOWED_TARGETS ?? []
+      fromSetting('ALLOWED_TARGETS', () =>
+        createAddressPolicy({ allowedTargets, allowLoopback: false }),
+      )
+      return config[name as 'HOST']
+    }
+    /** In these a plain space is a character like others, and is seen. */
+    const isPath = (text: string) => /^(sqlite:|\.\/|shop\.)/.test(text)
+    const unseen = [' ', '\t', '\n', '\r\n', '\u00a0', '\u200b', '\ufeff', '\u2028', '\u00ad', '\0']
+    let taken = 0
+    fc.assert(
+      fc.property(
+        fc.constantFrom(...clean),
+        fc.constantFrom(...unseen),
+        fc.nat(),
+        ([name, text], junk, at) => {
+          fc.pre(junk !== ' ' || !isPath(text))
+          const place = at % (text.length + 1)
+          const decorated = text.slice(0, place) + junk + text.slice(place)
+          try {
+            expect(read(name, decorated)).toEqual(read(name, text))
+            taken++
+          } catch (error) {
+            expect(error).toBeInstanceOf(ConfigError)
+          }
+        },
+      ),
+      { numRuns: 3_000 },
+    )
+    expect(taken).toBeGreaterThan(100)
+    for (const [name, text] of clean) {
+      expect(read(name, `\t${text} \r\n`)).toEqual(read(name, text))
+    }
+  })
+
+  it('no secret is printed, wherever it is wrong, nor a password in a URL', () => {
+    const secret = randomBytes(9).toString('hex')
+    for (const name of ['API_KEYS', 'ENCRYPTION_KEY', 'STORE_URL']) {
+      for (const text of [secret, `${KEY}\n${secret}`, `${secret}\u200b`, `${secret},${secret}`]) {
+        expect(() => readConfig({ [name]: text })).toThrow(ConfigError)
+        expect(() => readConfig({ [name]: text })).not.toThrow(new RegExp(secret))
+      }
+    }
+    const url = `https://admin:${secret}@jobs.example.com`
+    expect(() => readConfig({ PUBLIC_URL: url })).toThrow(/PUBLIC_URL.*jobs\.example\.com/)
+    expect(() => readConfig({ PUBLIC_URL: url })).not.toThrow(new RegExp(secret))
   })
 
   it('all that is wrong is told at once, and no secret is printed', () => {

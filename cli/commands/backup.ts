@@ -1,13 +1,10 @@
 // posthorn backup: copies the SQLite store into a file, while the API and workers go on.
-import { existsSync } from 'node:fs'
 import { readConfig } from '../../src/config.ts'
 import { backUpStore } from '../../src/store/open-store.ts'
 import { action } from '../command.ts'
+import { loadEnvFile } from '../env-file.ts'
 import { CommandFailed, EXIT } from '../exit.ts'
 import { say } from '../shown.ts'
-
-/** The store is that of `posthorn start`, which reads it too. */
-const ENV_FILE = '.env'
 
 export const command = action({
   summary: 'Copy the SQLite store into a file, while it is in use',
@@ -17,7 +14,7 @@ export const command = action({
 file beside it is copied too, to FILE.key: who has both can use them as a store, and read it.`,
   examples: ['STORE_URL=sqlite:./data/posthorn.db posthorn backup posthorn-backup.db'],
   async run({ words: [file = ''] }) {
-    if (existsSync(ENV_FILE)) process.loadEnvFile(ENV_FILE)
+    loadEnvFile()
     const { STORE_URL, ENCRYPTION_KEY } = readConfig(process.env)
     const copy = await backUpStore(STORE_URL, file)
     if (copy === null) {

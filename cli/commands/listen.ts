@@ -1,5 +1,6 @@
 // posthorn listen: delivers the jobs of a pulled endpoint to a handler that no server can reach.
 import { type Posthorn, PosthornError } from '../../src/client/client.ts'
+import { readVariable } from '../../src/config.ts'
 import { DEFAULT_TIMEOUT_MS, newSecret, secretKey } from '../../src/endpoint/endpoint.ts'
 import { parseDuration } from '../../src/job/duration.ts'
 import { createAddressPolicy, portOf } from '../../src/webhook/address-policy.ts'
@@ -41,7 +42,7 @@ under way 5 s.`,
     })
     const posthorn = connect()
     const stopping = stopSignal()
-    const secret = secretFrom(values.secret ?? process.env.POSTHORN_SECRET)
+    const secret = secretFrom(values.secret ?? readVariable('POSTHORN_SECRET', process.env))
     try {
       const prepare = () => readTimeout(posthorn, name, values.create === true)
       const timeoutMs = await withPatience(prepare, sayAside, stopping)
@@ -63,7 +64,7 @@ under way 5 s.`,
 /** Whoever names a handler here means it, wherever it is; nothing else is dialled. */
 function onlyTo(text: string) {
   const url = URL.parse(text)
-  if (url === null || !/^https?:$/.test(url.protocol) || url.username !== '') {
+  if (url === null || !/^https?:$/.test(url.protocol) || url.username + url.password !== '') {
     throw new UsageError(
       `"${text}" is no URL of a handler; expected one like http://localhost:3000/`,
     )
@@ -73,8 +74,8 @@ function onlyTo(text: string) {
   return () => policy
 }
 
-function secretFrom(given: string | undefined): string {
-  if (given !== undefined && given !== '') {
+function secretFrom(given: string | null): string {
+  if (given !== null && given !== '') {
     if (secretKey(given) !== null) return given
     throw new UsageError('The secret is not whsec_ and base64 of 24–64 bytes.')
   }

@@ -24,10 +24,11 @@ export function queryText(query: Record<string, QueryValue>): string {
 
 /** The part of every URL before the path of a route. */
 export function baseUrl(url: string | URL): string {
-  const { protocol, username, password, origin, pathname } = new URL(url)
+  const { protocol, username, password, origin, pathname, href } = new URL(url)
   if (protocol !== 'http:' && protocol !== 'https:') {
     throw new TypeError(`url must be http or https, not ${protocol}`)
   }
+  if (/[?#]/.test(href)) throw new TypeError('url must not hold a query or a fragment')
   if (username !== '' || password !== '') throw new TypeError('url must not hold a user; give key')
   return origin + pathname.replace(/\/+$/, '')
 }

@@ -6,6 +6,23 @@ const ALGORITHM = 'aes-256-gcm'
 const VERSION = 'v1'
 const IV_BYTES = 12
 const TAG_BYTES = 16
+const KEY_BYTES = 32
+
+/** How a key is written. */
+export const KEY_SHAPE = `${KEY_BYTES} bytes in base64, 44 characters, as \`openssl rand -base64 ${KEY_BYTES}\` prints them`
+
+export function newKey(): Buffer {
+  return randomBytes(KEY_BYTES)
+}
+
+/**
+ * The bytes of a key, or null when the text is anything but the one way to write one: Node decodes
+ * base64 up to the first `=` and passes over what is none, and would make a key of a part of it.
+ */
+export function readKey(text: string): Buffer | null {
+  const key = Buffer.from(text, 'base64')
+  return key.length === KEY_BYTES && key.toString('base64') === text ? key : null
+}
 
 export interface SecretBox {
   /** `owner` (an endpoint's name) must be given again to open: a sealed text can not be moved. */

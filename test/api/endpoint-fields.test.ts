@@ -38,6 +38,10 @@ describe.each(ENGINES)('on %s', (engine) => {
       { url: '/relative' },
       { url: 'https://exam\tple.com/' },
       { url: ' https://example.com/' },
+      { url: 'https://example.com/\u200bhook' },
+      { url: 'https://exam\u00adple.com/' },
+      { url: 'https://example.com/\u0001' },
+      { url: 'https://example.com/#/hook' },
     )
   })
 

@@ -51,7 +51,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   let posthorn: Deployment
   let urls: [first: string, second: string]
   beforeAll(async () => {
-    posthorn = deploy(engine, { API_KEYS: `${ADMIN_KEY},another-${ADMIN_KEY}` })
+    posthorn = deploy(engine, { API_KEYS: `${ADMIN_KEY}\nanother-${ADMIN_KEY}\n` })
     await posthorn.startApi()
     const first = posthorn.url()
     await posthorn.startApi()

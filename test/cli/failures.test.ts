@@ -59,6 +59,10 @@ describe('wrong usage is 2', () => {
   it('also of the environment', async () => {
     await fails(['jobs'], 2, /POSTHORN_URL is "nowhere"/, { POSTHORN_URL: 'nowhere' })
     await fails(['jobs'], 2, /POSTHORN_KEY can not be used/, { POSTHORN_KEY: 'with a space' })
+    await fails(['jobs'], 2, /POSTHORN_URL is/, { POSTHORN_URL: `${posthorn.url()}/\u200b` })
+    // A line end after a value is not part of it.
+    const env = { POSTHORN_URL: `${posthorn.url()}\r\n`, POSTHORN_KEY: `${ADMIN_KEY}\n` }
+    expect((await shell.run(['jobs'], { env })).code).toBe(0)
   })
 })
 

@@ -75,6 +75,8 @@ describe('a request', () => {
       { url: 'jobs.example.com' },
       { url: 'ftp://jobs.example.com' },
       { url: 'https://user:secret@jobs.example.com' },
+      { url: 'https://jobs.example.com/?tenant=a' },
+      { url: 'https://jobs.example.com/#' },
       { key: '' },
       { key: 'secret with spaces' },
       { timeoutMs: 0 },

@@ -1,6 +1,6 @@
 // The promise of one command: posthorn start runs both processes, and says clearly when it can not.
 import { spawn, spawnSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -107,9 +107,11 @@ describe('posthorn start', () => {
   })
 
   it('reads .env', async () => {
-    writeFileSync(join(directory, '.env'), 'STORE_URL=sqlite:./elsewhere.db\n')
+    // As Windows writes it: with a byte order mark, which is no part of the first name.
+    writeFileSync(join(directory, '.env'), '\ufeffSTORE_URL="sqlite:./elsewhere.db\n"\r\n')
     const one = start(['start'])
-    await until(() => one.stderr().includes('Store      sqlite:./elsewhere.db'))
+    await until(() => one.stderr().includes('Store      sqlite:./elsewhere.db\n'))
+    expect(existsSync(join(directory, 'elsewhere.db'))).toBe(true)
   })
 })
 
@@ -134,6 +136,11 @@ describe('what can not start says why, and exits', () => {
   ])('%s: 2', async (_, env, says) => {
     await expectFailure(['api'], env, 2, says)
     await expectFailure(['start'], env, 2, says)
+  })
+
+  it('a .env that is not text: 2', async () => {
+    writeFileSync(join(directory, '.env'), 'STORE_URL=sqlite:./elsewhere.db\n', 'utf16le')
+    await expectFailure(['start'], {}, 2, /\.env is not UTF-8 text/)
   })
 
   it('a certificate file that is not there, or none: 2', async () => {

@@ -148,8 +148,14 @@ describe('a start is refused, with a sentence,', () => {
     const store = await open()
     await addEndpoint(store)
     await store.close()
-    writeFileSync(`${path}.key`, 'c2hvcnQ=\n')
-    await expectRefusal(/does not hold 32 bytes in base64/)
+    const key = readFileSync(`${path}.key`, 'latin1').trim()
+    const other = Buffer.alloc(32, 9).toString('base64')
+    for (const text of ['c2hvcnQ=\n', '', `${key}\n${other}\n`, `"${key}"`, `${key}junk`, '\0']) {
+      writeFileSync(`${path}.key`, text)
+      await expectRefusal(/does not hold one key: 32 bytes in base64/)
+    }
+    writeFileSync(`${path}.key`, `${key}\r\n\n`)
+    await open()
   })
 
   test('when a stored secret was encrypted with a key that is not set', async () => {

@@ -3,10 +3,9 @@
 import { randomBytes } from 'node:crypto'
 import { closeSync, fsyncSync, linkSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { createSecretBox, type SecretBox } from '../secret-box.ts'
+import { createSecretBox, KEY_SHAPE, newKey, readKey, type SecretBox } from '../secret-box.ts'
 import { StoreUnusable } from '../store.ts'
 
-const KEY_BYTES = 32
 const OWNER_ONLY = 0o600
 
 export interface KeyRing {
@@ -65,11 +64,9 @@ export function createKeyRing(databasePath: string, given: Buffer[] | null): Key
 function readKeyFile(path: string): Buffer | null {
   const text = readIfThere(path)
   if (text === null) return null
-  const key = Buffer.from(text.trim(), 'base64')
-  if (key.length !== KEY_BYTES || key.toString('base64') !== text.trim()) {
-    throw new StoreUnusable(`the key file ${path} does not hold ${KEY_BYTES} bytes in base64`)
-  }
-  return key
+  const key = readKey(text.trim())
+  if (key !== null) return key
+  throw new StoreUnusable(`the key file ${path} does not hold one key: ${KEY_SHAPE}`)
 }
 
 function readIfThere(path: string): string | null {
@@ -88,7 +85,7 @@ function readIfThere(path: string): string | null {
 function makeKeyFile(path: string): Buffer {
   const draft = `${path}.${randomBytes(6).toString('hex')}`
   try {
-    writeDurably(draft, `${randomBytes(KEY_BYTES).toString('base64')}\n`)
+    writeDurably(draft, `${newKey().toString('base64')}\n`)
     try {
       linkSync(draft, path)
       flushFolder(dirname(path))

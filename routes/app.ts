@@ -77,7 +77,8 @@ export interface AppOptions {
 const MAX_PARAM_LENGTH = 16_384
 const KEEP_ALIVE_TIMEOUT_MS = 72_000
 const REQUEST_ID_SHAPE = /^[A-Za-z0-9._-]{1,64}$/
-const CONTENT_TYPE_SHAPE = /^application\/json\s*(;\s*charset="?utf-8"?\s*)?$/i
+const JSON_TYPE = 'application/json'
+const JSON_TYPE_SHAPE = /^application\/json\s*(;|$)/i
 
 export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   const { store } = options
@@ -178,26 +179,49 @@ function registerRoutes(
   registerMetricsRoute(app, { metrics, snapshot })
 }
 
-/** One parser for all: JSON in UTF-8, a payload kept as bytes, an empty body as none. */
+/**
+ * Reads bodies: JSON with any parameters (RFC 8259 defines none), a payload kept as bytes. An
+ * empty body is no body, whatever content type it comes with: clients send both for a POST
+ * without data.
+ */
 function acceptJson(app: FastifyInstance, readBody: BodyReader): void {
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser(
-    'application/json',
-    async (request: FastifyRequest, stream: IncomingMessage) => {
-      const body = await readBody(request, stream)
-      if (!CONTENT_TYPE_SHAPE.test(request.headers['content-type'] ?? '')) {
-        throw new AppError(
-          'unsupported_media_type',
-          'content-type must be application/json in UTF-8',
-        )
-      }
-      const coding = request.headers['content-encoding'] ?? 'identity'
-      if (coding.toLowerCase() !== 'identity') {
-        throw new AppError('unsupported_media_type', 'send the body without a content-encoding')
-      }
-      return body.length === 0 ? undefined : parseEnvelope(body)
-    },
-  )
+  app.addHook('onRequest', (request, _reply, done) => {
+    // Fastify refuses a malformed content type before any parser sees that the body is empty.
+    const { headers } = request.raw
+    if (headers['content-type'] !== undefined) {
+      if (JSON_TYPE_SHAPE.test(headers['content-type'])) headers['content-type'] = JSON_TYPE
+      else delete headers['content-type']
+    }
+    done()
+  })
+  app.addContentTypeParser(JSON_TYPE, async (request: FastifyRequest, stream: IncomingMessage) => {
+    const body = await readBody(request, stream)
+    if (body.length === 0) return undefined
+    const coding = request.headers['content-encoding'] ?? 'identity'
+    if (coding.toLowerCase() !== 'identity') {
+      throw new AppError('unsupported_media_type', 'send the body without a content-encoding')
+    }
+    return parseEnvelope(body)
+  })
+  app.addContentTypeParser('*', async (request: FastifyRequest, stream: IncomingMessage) => {
+    if (request.is404 || (await isEmpty(request, stream))) return undefined
+    throw new AppError('unsupported_media_type', 'content-type must be application/json')
+  })
+}
+
+/** Reads no further than the first byte. */
+function isEmpty(request: FastifyRequest, stream: IncomingMessage): Promise<boolean> {
+  if (Number(request.headers['content-length']) > 0) return Promise.resolve(false)
+  return new Promise((resolve, reject) => {
+    stream.once('data', () => {
+      resolve(false)
+      // The rest is discarded; the answer closes the connection.
+      stream.resume()
+    })
+    stream.once('end', () => resolve(true))
+    stream.once('error', reject).once('close', reject)
+  })
 }
 
 function requestIdFrom(header: string | string[] | undefined): string {

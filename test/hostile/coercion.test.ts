@@ -53,23 +53,24 @@ it('a body that is no object is refused by every route that takes one', async ()
   }
 })
 
-it('a content type that is not JSON in UTF-8 is refused, however near it comes', async () => {
+it('a content type that is not JSON is refused, however near it comes; parameters are ignored', async () => {
   const job = '{"endpoint":"known","payload":1}'
   for (const [type, status] of [
     ['application/json', 201],
     ['application/json;charset=utf-8', 201],
     ['APPLICATION/JSON; CHARSET="UTF-8"', 201],
-    ['application/json; charset=utf-8; charset=utf-16', 415],
-    ['application/json; charset=utf-7', 415],
+    ['application/json; charset=utf8', 201],
+    ['application/json; charset=us-ascii', 201],
+    ['application/json; odata=verbose', 201],
+    ['application/json;', 201],
+    ['application/json\t;x', 201],
     ['application/json, text/plain', 415],
-    ['application/json; boundary=x', 415],
     ['application/jsonp', 415],
     ['application/problem+json', 415],
     ['text/json', 415],
     ['text/plain', 415],
     ['multipart/form-data; boundary=x', 415],
     ['application/x-www-form-urlencoded', 415],
-    ['application/json\t;x', 415],
     ['json', 415],
     ['', 415],
   ] as const) {

@@ -1,9 +1,11 @@
+import { request as httpRequest } from 'node:http'
 import { createConnection } from 'node:net'
 import { text } from 'node:stream/consumers'
 import type { FastifyInstance } from 'fastify'
 import request from 'supertest'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ERRORS, type ErrorCode } from '../../src/errors.ts'
+import { operationsOf } from '../hostile/operations.ts'
 import { type ServedApp, serveApp } from '../support/served-app.ts'
 
 let served: ServedApp
@@ -132,12 +134,21 @@ describe('a wrong request', () => {
     await expectProblem(send('GET', path), { code, at })
   })
 
-  it.each(['text/plain', 'application/json; charset=utf-16', 'application/xml'])(
+  it.each(['text/plain', 'application/x-www-form-urlencoded', 'application/xml'])(
     'a body that says it is %s is refused',
     async (type) => {
       await expectProblem(post().type(type).send('{}'), { code: 'unsupported_media_type' })
     },
   )
+
+  it.each(['utf-16le', 'latin1'] as const)('a body in %s is refused', async (coding) => {
+    const answer = await fetch(`${served.url}/jobs`, {
+      method: 'POST',
+      headers: { 'content-type': `application/json; charset=${coding}` },
+      body: Buffer.from('{"endpoint":"known","payload":"\u00e9"}', coding),
+    })
+    expect(await answer.json()).toMatchObject({ status: 400, code: 'invalid_json' })
+  })
 
   it('an unknown endpoint is refused, and the answer says how to register it', async () => {
     const sending = post().send({ ...job, endpoint: 'unknown' })
@@ -171,6 +182,61 @@ describe('a wrong request', () => {
   it('an unknown method is refused, and the answer says which are known', async () => {
     const answer = await expectProblem(send('DELETE', '/jobs'), { code: 'method_not_allowed' })
     expect(answer.headers.allow).toBe('GET, HEAD, POST')
+  })
+})
+
+describe('an empty body', () => {
+  const EMPTY_BODIES: [what: string, headers: Record<string, string>][] = [
+    ['a form', { 'content-length': '0', 'content-type': 'application/x-www-form-urlencoded' }],
+    ['an empty content type', { 'content-length': '0', 'content-type': '' }],
+    ['a malformed content type', { 'content-length': '0', 'content-type': 'json' }],
+    ['JSON', { 'content-length': '0', 'content-type': 'application/json; charset=utf8' }],
+    ['a form in chunks', { 'transfer-encoding': 'chunked', 'content-type': 'text/plain' }],
+    ['chunks without a type', { 'transfer-encoding': 'chunked' }],
+  ]
+
+  /** The status of a request that has no body, or an empty one. */
+  function statusOf(method: string, path: string, headers: Record<string, string>) {
+    return new Promise<number>((resolve, reject) => {
+      const sent = httpRequest(served.url + path, { method, headers }, (answer) => {
+        answer.resume().on('end', () => resolve(answer.statusCode as number))
+      })
+      sent.on('error', reject).end()
+    })
+  }
+
+  it.each(EMPTY_BODIES)('sent as %s is none, at every route', async (_, headers) => {
+    const operations = operationsOf(app.swagger(), {}).filter(({ method }) => method !== 'GET')
+    expect(operations.length).toBeGreaterThan(25)
+    for (const { method, path } of operations) {
+      const plainPath = path.replace('{id}', NO_JOB).replace('{name}', 'none')
+      const without = await statusOf(method, plainPath, {})
+      expect([method, path, await statusOf(method, plainPath, headers)]).toEqual([
+        method,
+        path,
+        without,
+      ])
+      expect(without).not.toBe(415)
+    }
+    expect(await statusOf('POST', '/endpoints/known/pause', headers)).toBe(200)
+    expect(await statusOf('POST', '/endpoints/known/resume', headers)).toBe(200)
+  })
+
+  it('of another type is none only as long as it is empty', async () => {
+    for (const [path, status] of [
+      ['/endpoints/known/resume', 415],
+      ['/unknown', 404],
+    ] as const) {
+      const body = new ReadableStream({
+        start(controller) {
+          controller.enqueue(Buffer.from('a=1'))
+          controller.close()
+        },
+      })
+      const headers = { 'content-type': 'text/plain' }
+      const init = { method: 'POST', headers, body, duplex: 'half' }
+      expect((await fetch(served.url + path, init as RequestInit)).status).toBe(status)
+    }
   })
 })
 

@@ -21,6 +21,11 @@ export function storedOrThrow(result: EnqueueResult, job: NewJob): Stored {
         'dedupe_conflict',
         `job ${result.jobId} of this endpoint has the dedupe key and is not final`,
       )
+    case 'id_taken':
+      throw new AppError(
+        'invalid_request',
+        `_id: job ${result.jobId} was not made from this document; use the id of no other job`,
+      )
     case 'unknown_endpoint':
       throw unknownEndpoint(job.endpoint)
     case 'endpoint_disabled':

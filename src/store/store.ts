@@ -206,6 +206,8 @@ export type EnqueueResult =
   | { kind: 'key_reused'; jobId: string }
   /** The dedupe key is held, and the request asked to be refused then. */
   | { kind: 'dedupe_conflict'; jobId: string }
+  /** Its id is that of a job of another origin. Only a document of an outbox brings its own id. */
+  | { kind: 'id_taken'; jobId: string }
   | { kind: 'unknown_endpoint' }
   | { kind: 'endpoint_disabled' }
   /** `endpoint`: of its onFinish. */

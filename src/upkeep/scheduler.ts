@@ -246,6 +246,7 @@ function refusalText({ schedule, settings }: Owing, result: EnqueueResult): stri
       return `there is no endpoint "${result.endpoint}", which onFinish names`
     case 'key_reused':
     case 'dedupe_conflict':
+    case 'id_taken':
     case 'unknown_dependency':
       throw new Error(`a tick can not be refused as ${result.kind}`)
     default:

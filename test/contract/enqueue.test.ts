@@ -1,10 +1,27 @@
 // What enqueue promises: durable jobs, one for each idempotency key, payloads as they came.
+import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import type { NewJob } from '../../src/job/job.ts'
 import { DEFAULT_RETRY } from '../../src/job/retry-policy.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
 import { addEndpoint, claimFrom, enqueueOne, freshName, jobOf, newJob } from './fixtures.ts'
 
 const KEY = { key: 'order-7', requestHash: 'hash-1' }
+
+/** What MongoDB and SQLite say of a unique index, in which they quote the key. */
+const MESSAGE_PARTS = [
+  'index: _id_',
+  'index: _id_ dup key: { _id: "job_01" }',
+  'E11000 duplicate key error collection: posthorn.posthorn_jobs index: ',
+  ' dup key: { : "',
+  '" }',
+  'keyPattern: { _id: 1 }',
+  'index: idempotency',
+  'index: dedupe ',
+  'UNIQUE constraint failed: jobs.id',
+  'SQLITE_CONSTRAINT_PRIMARYKEY',
+  'database is locked',
+]
 
 const MEBIBYTE = 1024 * 1024
 
@@ -92,6 +109,70 @@ describe.each(ENGINES)('on %s', (engine) => {
     const [fresh, repeated] = [results[4], results[5]]
     expect(fresh?.kind === 'inserted' && repeated?.kind === 'existing').toBe(true)
     expect(repeated).toMatchObject({ job: { id: (fresh as { job: { id: string } }).job.id } })
+  })
+
+  test('a key may hold any text that a database says of a key that is taken', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const anyKey = fc
+      .array(fc.oneof(fc.constantFrom(...MESSAGE_PARTS), fc.string({ maxLength: 12 })), {
+        minLength: 1,
+        maxLength: 6,
+      })
+      .map((parts) => parts.join(''))
+      .filter((text) => text.length > 0 && text.length <= 256)
+    await fc.assert(
+      fc.asyncProperty(anyKey, fc.nat(), async (text, nonce) => {
+        const key = `${text}${nonce}`
+        const reject = { dedupe: { key: `${key}r`, mode: 'reject' as const } }
+        const pairs: Partial<NewJob>[] = [
+          { dedupe: { key, mode: 'keep' } },
+          reject,
+          { idempotency: { key, requestHash: 'same' } },
+          { originKey: `outbox:["shop","outbox","${key}"]` },
+        ]
+        const jobs = pairs.flatMap((fields) => [
+          newJob(store, endpoint, fields),
+          newJob(store, endpoint, fields),
+        ])
+        const results = await store.enqueue(jobs)
+        expect(results.map(({ kind }) => kind)).toEqual([
+          ...['inserted', 'existing', 'inserted', 'dedupe_conflict'],
+          ...['inserted', 'existing', 'inserted', 'existing'],
+        ])
+        for (const result of results) {
+          const id = 'job' in result ? result.job.id : (result as { jobId: string }).jobId
+          expect(await store.getJob(id)).not.toBeNull()
+        }
+        const again = { idempotency: { key, requestHash: 'another' } }
+        expect(await store.enqueue([newJob(store, endpoint, again)])).toMatchObject([
+          { kind: 'key_reused' },
+        ])
+      }),
+      { numRuns: 25 },
+    )
+  })
+
+  test('a job that is stored already is answered as it is, whatever its keys are by now', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const dedupe = { key: 'index: _id_ dup key', mode: 'keep' as const }
+    const job = newJob(store, endpoint, { dedupe })
+    expect(await store.enqueue([job])).toMatchObject([{ kind: 'inserted' }])
+    // Its key is free again, and only its id says that this is the same job.
+    await store.cancel([job.id])
+    expect(await store.enqueue([job])).toMatchObject([{ kind: 'inserted', job: { id: job.id } }])
+    expect(await jobOf(store, job.id)).toMatchObject({ state: 'cancelled' })
+  })
+
+  test('a job that brings the id of another one is refused, and the other one stays', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const { id } = await enqueueOne(store, endpoint, { tags: ['first'] })
+    const late = { id, originKey: 'outbox:["shop","outbox","1"]', tags: ['second'] }
+    const results = await store.enqueue([newJob(store, endpoint, late), newJob(store, endpoint)])
+    expect(results).toMatchObject([{ kind: 'id_taken', jobId: id }, { kind: 'inserted' }])
+    expect(await jobOf(store, id)).toMatchObject({ tags: ['first'] })
   })
 
   test('an idempotency key belongs to its endpoint', async () => {

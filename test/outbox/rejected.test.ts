@@ -6,6 +6,11 @@ import type { Process } from '../support/process.ts'
 import { until } from '../support/until.ts'
 import { SLOW_MS, useOutbox } from './ground.ts'
 
+interface Rejected {
+  _id: string
+  posthornError: { reason: string; message: string }
+}
+
 vi.setConfig({ testTimeout: 2 * SLOW_MS })
 
 describe('documents that can not become jobs', () => {
@@ -46,6 +51,22 @@ describe('documents that can not become jobs', () => {
     expect(found.find(({ _id }) => String(_id) === 'large')?.payload).toHaveLength(20_000)
     expect(await stats()).toEqual({ waiting: 0, setAside: documents.length, oldestAge: null })
     expect(await jobCount()).toBe(0)
+  })
+
+  it('are set aside when their _id is the id of a job that another request made', async () => {
+    const { posthorn, shop, outbox, jobCount, untilMoved } = ground
+    const soon = { endpoint: 'work', payload: 'first', delay: '1h' }
+    const { body } = await posthorn.request('POST', '/jobs', soon)
+    const before = await jobCount()
+    await outbox.insertOne({ _id: body.id, endpoint: 'work', payload: 'second' })
+    await untilMoved()
+    const rejected = shop.collection<Rejected>('posthorn_outbox_rejected')
+    const found = await rejected.findOne({ _id: body.id })
+    expect(found?.posthornError.reason).toBe('invalid_request')
+    expect(found?.posthornError.message).toMatch(/^_id: job .* was not made from this document/)
+    expect(await jobCount()).toBe(before)
+    expect((await posthorn.request('GET', `/jobs/${body.id}/payload`)).body).toBe('first')
+    await rejected.deleteOne({ _id: body.id })
   })
 
   it('can be given another try as the page says', async () => {

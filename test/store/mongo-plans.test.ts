@@ -2,8 +2,9 @@
 // carry the command out; a stand-in explains nothing that could be believed, so that there only the
 // index is looked for that would serve it.
 import { randomBytes } from 'node:crypto'
-import type { Db, Document } from 'mongodb'
+import type { CommandStartedEvent, Db, Document } from 'mongodb'
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
+import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
 import { connect } from '../../src/store/mongo/connect.ts'
 import { storeOn } from '../../src/store/mongo/mongo-store.ts'
 import type { Store } from '../../src/store/store.ts'
@@ -33,7 +34,8 @@ beforeAll(async () => {
   const url = databaseUrl(inject('mongoUrl'), `test-${randomBytes(6).toString('hex')}`)
   const connection = await connect(url)
   db = connection.db
-  connection.client.on('commandStarted', ({ command }) => sent.push(command))
+  const record = ({ command }: CommandStartedEvent) => void sent.push(command)
+  connection.client.on('commandStarted', record)
   isStandIn = 'secantusVersion' in (await db.admin().command({ buildInfo: 1 }))
   store = await storeOn(connection, {
     retentionMs: 0,
@@ -42,6 +44,7 @@ beforeAll(async () => {
     warn: () => {},
   })
   await useEveryVerb()
+  connection.client.off('commandStarted', record)
 })
 
 afterAll(async () => {
@@ -51,12 +54,36 @@ afterAll(async () => {
 
 it('every verb of the store has been tried, so that no query is left out', () => {
   const names = new Set(sent.map((command) => Object.keys(command)[0]))
-  for (const name of ['find', 'aggregate', 'distinct', 'update', 'delete', 'insert']) {
+  for (const name of ['find', 'aggregate', 'update', 'delete', 'insert']) {
     expect(names).toContain(name)
   }
 })
 
-const PLANS = 'no query walks a collection or sorts in memory'
+it('no path of an array is asked two things, of which MongoDB would bound a scan by one', async () => {
+  const documents = await db.collection(COLLECTIONS.jobs).find().toArray()
+  const arrays = new Set(documents.flatMap((document) => namesOfArrays(document)))
+  expect([...arrays]).toEqual(expect.arrayContaining(['keys', 'tags', 'waitingFor']))
+  const conditions = sent.flatMap(conditionsIn).filter(({ path }) => arrays.has(rootOf(path)))
+  for (const path of ['keys.key', 'tags', 'waitingFor']) {
+    expect(conditions.map((condition) => condition.path)).toContain(path)
+  }
+  expect(conditions.filter(({ operators }) => operators.length > 1)).toEqual([])
+})
+
+it('endpoints with work are read from name to name by the index that begins with the name', () => {
+  const byName = sent.filter(({ pipeline }) => {
+    const [{ $match = {} } = {}, { $group = {} } = {}] = (pipeline ?? []) as Document[]
+    return $group._id === '$endpoint' && $match.endpoint?.$gt === ''
+  })
+  const hints = byName.map(({ hint, pipeline }) => [pipeline[0].$match.state, hint])
+  expect(new Set(hints.map((hint) => JSON.stringify(hint)))).toEqual(
+    new Set(['["queued","claim"]', '["held","by_endpoint"]']),
+  )
+  // It takes no hint before MongoDB 7.1.
+  expect(sent.filter(({ distinct }) => distinct !== undefined)).toEqual([])
+})
+
+const PLANS = 'no query walks a collection, all of an index that it names, or sorts in memory'
 
 it(
   inject('mongoEngine') === 'secantusd-rs'
@@ -70,6 +97,9 @@ it(
       const stages = stagesOf(plan)
       expect(stages.length).toBeGreaterThan(0)
       if (stages.includes('COLLSCAN') || stages.includes('SORT')) bad.push(JSON.stringify(query))
+      const named = new Set(conditionsIn(query).map(({ path }) => path))
+      const unbounded = unboundedFieldsOf(plan).filter((field) => named.has(field))
+      if (unbounded.length > 0) bad.push(`all of ${unbounded}: ${JSON.stringify(query)}`)
     }
     expect(bad).toEqual([])
   },
@@ -197,6 +227,58 @@ function stagesOf(plan: unknown): string[] {
   return own.concat(rest.flatMap(([, part]) => stagesOf(part)))
 }
 
+/** Fields of indexes that are walked from end to end. */
+function unboundedFieldsOf(plan: unknown): string[] {
+  if (typeof plan !== 'object' || plan === null) return []
+  const bounds = 'indexBounds' in plan ? Object.entries(plan.indexBounds as Document) : []
+  const own = bounds.flatMap(([field, intervals]) =>
+    /\[(MinKey, MaxKey|MaxKey, MinKey)\]/.test(String(intervals)) ? [field] : [],
+  )
+  const rest = Object.entries(plan).filter(([key]) => key !== 'rejectedPlans')
+  return own.concat(rest.flatMap(([, part]) => unboundedFieldsOf(part)))
+}
+
+/** Names of fields that hold an array, which makes the indexes on them multikey. */
+function namesOfArrays(document: Document): string[] {
+  return Object.keys(document).filter((name) => Array.isArray(document[name]))
+}
+
+function rootOf(path: string): string {
+  return path.split('.')[0] ?? ''
+}
+
+interface Condition {
+  path: string
+  operators: string[]
+}
+
+/** What the filters of a command ask, by path; those of an `$and` together, of an `$or` apart. */
+function conditionsIn(command: Document): Condition[] {
+  const changes: Document[] = [...(command.updates ?? []), ...(command.deletes ?? [])]
+  const matches = pipelinesOf(command.pipeline ?? []).flatMap((stages) =>
+    stages.flatMap(({ $match }) => $match ?? []),
+  )
+  const filters = [command.filter, command.query, ...changes.map(({ q }) => q), ...matches]
+  return filters.flatMap((filter) => (filter === undefined ? [] : conditionsOfFilter(filter)))
+}
+
+function conditionsOfFilter(filter: Document): Condition[] {
+  const { $or = [], $and = [], ...own } = filter
+  const all = [own, ...$and].flatMap((part: Document) => Object.entries(part))
+  const byPath = Map.groupBy(all, ([path]) => path)
+  const joined = [...byPath].map(([path, some]) => ({
+    path,
+    operators: some.flatMap(([, condition]) => operatorsOf(condition)),
+  }))
+  return [...joined, ...$or.flatMap(conditionsOfFilter)]
+}
+
+function operatorsOf(condition: unknown): string[] {
+  const isPlain = Object.getPrototypeOf(condition ?? 0) === Object.prototype
+  const names = isPlain ? Object.keys(condition as object) : []
+  return names.some((name) => name.startsWith('$')) ? names : ['$eq']
+}
+
 interface Access {
   collection: string
   filter: Document
@@ -279,6 +361,7 @@ function isEquality(condition: unknown): boolean {
 function implies(condition: unknown, asked: unknown): boolean {
   if (condition === undefined) return false
   if (typeof asked !== 'object' || asked === null) return condition === asked
+  // By any condition of ours: none of them matches null, which stands for what is not there.
   if ('$exists' in asked) return true
   return typeof condition === 'object' && condition !== null && '$gt' in condition
 }

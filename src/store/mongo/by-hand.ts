@@ -188,7 +188,7 @@ async function keyHolder(
   if (dedupeKey === undefined) return { kind: 'look_again' }
   const holder = await run(deadline, (limit) =>
     context.jobs.findOne(
-      { endpoint, dedupeHolder: { $eq: dedupeKey, $exists: true } },
+      { endpoint, dedupeHolder: dedupeKey },
       { projection: { _id: 1 }, ...limit },
     ),
   )

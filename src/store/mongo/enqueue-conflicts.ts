@@ -1,11 +1,12 @@
-// Jobs of which a key is taken: who has it, and what follows. The idempotency key is looked at
-// first, then what the job was made for (its origin), then the dedupe key.
+// Jobs that were refused because their id or a key is stored: which job has it, and what follows.
+// The id is looked at first, then the idempotency key, what the job was made for (its origin), and
+// the dedupe key.
 import type { Filter } from 'mongodb'
 import type { NewJob } from '../../job/job.ts'
 import type { EnqueueResult } from '../store.ts'
 import type { MongoContext } from './context.ts'
 import { type JobDocument, jobOf } from './documents.ts'
-import type { Item } from './enqueue-insert.ts'
+import { type Item, isSameJob } from './enqueue-insert.ts'
 import { type Deadline, run } from './run-command.ts'
 import { takeOver } from './take-over.ts'
 
@@ -13,6 +14,7 @@ const WITHOUT_PAYLOAD = { payload: 0 } as const
 export type Holder = Omit<JobDocument, keyof typeof WITHOUT_PAYLOAD>
 
 interface Holders {
+  byId: Map<string, Holder>
   byKey: Map<string, Holder>
   byOrigin: Map<string, Holder>
   byDedupe: Map<string, Holder>
@@ -53,10 +55,15 @@ export async function resolve(
   const touched = new Set<string>()
   for (const item of items) {
     const { job, index } = item
+    const stored = holders.byId.get(job.id)
+    if (stored !== undefined) {
+      if (isSameJob(job, stored)) resolved.own.push(item)
+      else results[index] = { kind: 'id_taken', jobId: job.id }
+      continue
+    }
     const known = knownBy(job, holders)
     if (known !== null) {
-      if (known.holder._id === job.id) resolved.own.push(item)
-      else if (known.kind === 'key_reused') results[index] = keyReused(known.holder)
+      if (known.kind === 'key_reused') results[index] = keyReused(known.holder)
       else if (hasPayloadOf(known.holder, job)) results[index] = existingAs(known.holder, job)
       else resolved.existing.push({ index, jobId: known.holder._id })
       continue
@@ -65,10 +72,6 @@ export async function resolve(
     const holder = holders.byDedupe.get(text)
     if (holder === undefined || touched.has(text)) {
       ;(holder === undefined ? resolved.open : resolved.raced).push(item)
-      continue
-    }
-    if (holder._id === job.id) {
-      resolved.own.push(item)
       continue
     }
     const taken = await takeOver(context, job, holder, deadline)
@@ -116,22 +119,24 @@ export async function findHolders(
   jobs: NewJob[],
   deadline: Deadline,
 ): Promise<Holders> {
+  const byId = new Map<string, Holder>()
   const byKey = new Map<string, Holder>()
   const byOrigin = new Map<string, Holder>()
   const byDedupe = new Map<string, Holder>()
-  const alternatives = [...Map.groupBy(jobs, ({ endpoint }) => endpoint)].flatMap(
-    ([endpoint, own]) => alternativesOf(endpoint, own),
+  const byEndpoint = [...Map.groupBy(jobs, ({ endpoint }) => endpoint)].flatMap(([endpoint, own]) =>
+    alternativesOf(endpoint, own),
   )
-  if (alternatives.length === 0) return { byKey, byOrigin, byDedupe }
+  const alternatives = [{ _id: { $in: jobs.map(({ id }) => id) } }, ...byEndpoint]
   const found = await run(deadline, (limit) =>
     context.jobs
       .find<Holder>(
         { $or: alternatives },
-        { projection: WITHOUT_PAYLOAD, batchSize: 3 * jobs.length + 1, ...limit },
+        { projection: WITHOUT_PAYLOAD, batchSize: 4 * jobs.length + 1, ...limit },
       )
       .toArray(),
   )
   for (const holder of found) {
+    byId.set(holder._id, holder)
     const { endpoint, keys = [], idempotencyKey, originKey, dedupeHolder } = holder
     for (const key of [idempotencyKey, ...keys.map((one) => one.key)]) {
       if (key !== undefined) byKey.set(textOf(endpoint, key), holder)
@@ -139,10 +144,14 @@ export async function findHolders(
     if (originKey !== undefined) byOrigin.set(textOf(endpoint, originKey), holder)
     if (dedupeHolder !== undefined) byDedupe.set(textOf(endpoint, dedupeHolder), holder)
   }
-  return { byKey, byOrigin, byDedupe }
+  return { byId, byKey, byOrigin, byDedupe }
 }
 
-/** One for each index: `$exists` is what the partial indexes ask for. */
+/**
+ * One for each index. A value that is not null is all that the partial indexes ask for. `$exists`
+ * beside it would be harmful: on the keys, which are an array, MongoDB bounds the scan by one
+ * condition only, and that one would let in every key of the endpoint (SERVER-12281).
+ */
 function alternativesOf(endpoint: string, jobs: NewJob[]): Filter<JobDocument>[] {
   const keys = jobs.flatMap(({ idempotency }) => idempotency?.key ?? [])
   const origins = jobs.flatMap(({ originKey }) => originKey ?? [])
@@ -151,11 +160,11 @@ function alternativesOf(endpoint: string, jobs: NewJob[]): Filter<JobDocument>[]
     ...(keys.length === 0
       ? []
       : [
-          { endpoint, 'keys.key': { $in: keys, $exists: true } },
-          { endpoint, idempotencyKey: { $in: keys, $exists: true } },
+          { endpoint, 'keys.key': { $in: keys } },
+          { endpoint, idempotencyKey: { $in: keys } },
         ]),
-    ...(origins.length === 0 ? [] : [{ endpoint, originKey: { $in: origins, $exists: true } }]),
-    ...(dedupes.length === 0 ? [] : [{ endpoint, dedupeHolder: { $in: dedupes, $exists: true } }]),
+    ...(origins.length === 0 ? [] : [{ endpoint, originKey: { $in: origins } }]),
+    ...(dedupes.length === 0 ? [] : [{ endpoint, dedupeHolder: { $in: dedupes } }]),
   ]
 }
 

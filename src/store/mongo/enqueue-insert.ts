@@ -28,7 +28,10 @@ export interface Item {
   document: JobDocument
 }
 
-/** Inserts; returns those of which a key was taken. */
+/**
+ * Inserts; returns those that were refused because a key, or their id, is stored already. Which of
+ * the two is not read from the server's message: it quotes the key, which is a caller's text.
+ */
 export async function insert(
   context: MongoContext,
   items: Item[],
@@ -44,7 +47,7 @@ export async function insert(
     )
     return new Set()
   } catch (error) {
-    if (isOnlyDuplicateKeys(error)) return itemsWithTakenKeys(items, [error.writeErrors].flat())
+    if (isOnlyDuplicateKeys(error)) return refusedItems(items, [error.writeErrors].flat())
     if (!(error instanceof StoreUnavailable)) throw error
     const missing = await notStored(context, items, deadline)
     if (missing.size === 0) return missing
@@ -70,9 +73,11 @@ export async function insertKeyless(
     document: { ...rest, state: 'held' as const, checkedAt },
   }))
   const refused = await insert(context, keyless, deadline)
+  // One that the driver sent twice, when the first answer was lost, is refused and stored.
+  const missing = refused.size === 0 ? refused : await notStored(context, [...refused], deadline)
   const taken = new Set<Item>()
   for (const [i, item] of items.entries()) {
-    const isStored = !refused.has(keyless[i] as Item)
+    const isStored = !missing.has(keyless[i] as Item)
     if (!isStored || !(await giveKey(context, item, deadline))) taken.add(item)
   }
   return taken
@@ -97,17 +102,8 @@ async function giveKey(context: MongoContext, item: Item, deadline: Deadline): P
   }
 }
 
-function itemsWithTakenKeys(items: Item[], errors: WriteError[]): Set<Item> {
-  const taken = new Set<Item>()
-  for (const { index, errmsg, err } of errors) {
-    const pattern: object | undefined = (err as { keyPattern?: object } | undefined)?.keyPattern
-    const ownId = pattern === undefined ? errmsg?.includes('index: _id_') : '_id' in pattern
-    // Its own id is there already: an insert whose answer was lost, and which was sent again.
-    if (ownId === true) continue
-    const item = items[index]
-    if (item !== undefined) taken.add(item)
-  }
-  return taken
+function refusedItems(items: Item[], errors: WriteError[]): Set<Item> {
+  return new Set(errors.flatMap(({ index }) => items[index] ?? []))
 }
 
 /** Those that were not stored, after an insert of which that was not told. */
@@ -119,9 +115,20 @@ async function notStored(
   const ids = items.map(({ job }) => job.id)
   const found = await run(deadline, (limit) =>
     context.jobs
-      .find({ _id: { $in: ids } }, { projection: { _id: 1 }, batchSize: ids.length + 1, ...limit })
+      .find(
+        { _id: { $in: ids } },
+        { projection: { originKey: 1 }, batchSize: ids.length + 1, ...limit },
+      )
       .toArray(),
   )
-  const stored = new Set(found.map(({ _id }) => _id))
-  return new Set(items.filter(({ job }) => !stored.has(job.id)))
+  const stored = new Map(found.map((document) => [document._id, document]))
+  return new Set(items.filter(({ job }) => !isSameJob(job, stored.get(job.id))))
+}
+
+/** An application can give a document of its outbox the id of a job that was made before. */
+export function isSameJob(
+  { id, originKey }: NewJob,
+  stored: Pick<JobDocument, '_id' | 'originKey'> | undefined,
+): boolean {
+  return stored !== undefined && stored._id === id && (stored.originKey ?? null) === originKey
 }

@@ -7,7 +7,7 @@ import { type MongoContext, nowOf } from './context.ts'
 import { QUEUED_STATES } from './documents.ts'
 import { guardOf } from './guards.ts'
 import { BY_ID } from './indexes.ts'
-import { EVERY_NAME } from './jobs.ts'
+import { endpointsWith } from './jobs.ts'
 import { leaseOf, lostAttempt, SEEN_LEASE, type SeenLease } from './lost-attempts.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
 
@@ -176,9 +176,7 @@ async function abandonOrphans(context: MongoContext, limit: number): Promise<num
   const names: string[] = []
   // One by one, for each state has its own place in the indexes.
   for (const state of QUEUED_STATES) {
-    const some = await run(deadline, (commandLimit) =>
-      context.jobs.distinct('endpoint', { ...EVERY_NAME, state }, commandLimit),
-    )
+    const some = await endpointsWith(context, state, deadline)
     names.push(...some.filter((name) => !names.includes(name)))
   }
   const suspects = await notStored(context, names, deadline)

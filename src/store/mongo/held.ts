@@ -54,7 +54,7 @@ export function waitingForAny(
   return run(deadline, (commandLimit) =>
     context.jobs
       .find<HeldJob>(
-        { waitingFor: { $in: ids, $exists: true }, state: 'held' },
+        { waitingFor: { $in: ids }, state: 'held' },
         { projection: HELD, limit, batchSize: limit, ...commandLimit },
       )
       .toArray(),

@@ -8,8 +8,6 @@ import { type MongoContext, nowOf } from './context.ts'
 import { jobOf, ownBytes, QUEUED_STATES } from './documents.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
 
-/** Any endpoint, said so that the index of claims is skipped through from name to name. */
-export const EVERY_NAME = { endpoint: { $gt: '' } } as const
 /** Endpoints in one answer of a look for work. More come in further answers. */
 const MAX_NAMES = 10_000
 /** Names in one command of counts: two pipelines each. */
@@ -88,9 +86,7 @@ export async function due(context: MongoContext, since: number | null): Promise<
   const now = nowOf(context)
   const [endpoints, next] = await Promise.all([
     since === null
-      ? run(deadline, (limit) =>
-          context.jobs.distinct('endpoint', { state: 'queued', ...EVERY_NAME }, limit),
-        )
+      ? endpointsWith(context, 'queued', deadline)
       : dueLately(context, new Date(since), now, deadline),
     run(deadline, (limit) =>
       context.jobs
@@ -102,6 +98,29 @@ export async function due(context: MongoContext, since: number | null): Promise<
     ),
   ])
   return { endpoints, nextAt: next[0]?.runAt.getTime() ?? null }
+}
+
+/** By state, the index that is read from name to name. */
+const NAME_INDEXES = { queued: 'claim', held: 'by_endpoint' } as const
+
+/**
+ * Endpoints that have a job in this state, read from name to name in an index that begins with the
+ * name. Not by `distinct`, which takes no hint before MongoDB 7.1, and without one any index that
+ * holds what matches: that is a walk over all such jobs.
+ */
+export async function endpointsWith(
+  context: MongoContext,
+  state: keyof typeof NAME_INDEXES,
+  deadline: Deadline,
+): Promise<string[]> {
+  const stages = [{ $match: { endpoint: { $gt: '' }, state } }, { $group: { _id: '$endpoint' } }]
+  const hint = NAME_INDEXES[state]
+  const found = await run(deadline, (limit) =>
+    context.jobs
+      .aggregate<{ _id: string }>(stages, { hint, batchSize: MAX_NAMES, ...limit })
+      .toArray(),
+  )
+  return found.map(({ _id }) => _id)
 }
 
 /** By what has come due, and by what was let go though it had been due before. */

@@ -7,7 +7,7 @@ import type { Database } from './database.ts'
 import { applyDedupe } from './dedupe.ts'
 import { HELD_BY_SEQ, type HeldRow, resolveHeld, stateOf } from './held.ts'
 import { insertJob, mayBeHeld, type Placement } from './insert-job.ts'
-import { findByAddedKey, findByKey, findByOrigin, jobOfId } from './known-jobs.ts'
+import { findByAddedKey, findById, findByKey, findByOrigin, jobOfId } from './known-jobs.ts'
 import { parsed } from './rows.ts'
 
 /** Being deleted means gone. */
@@ -94,11 +94,8 @@ function isNotice({ originKey }: NewJob): boolean {
   return originKey?.startsWith(NOTICE_ORIGIN) ?? false
 }
 
-/** This very job, whose answer was lost; or that of its idempotency key, or of its origin. */
 function findKnown(database: Database, job: NewJob): EnqueueResult | null {
-  const own = jobOfId(database, job.id)
-  if (own !== null) return { kind: 'inserted', job: own }
-  return findByKey(database, job) ?? findByOrigin(database, job)
+  return findById(database, job) ?? findByKey(database, job) ?? findByOrigin(database, job)
 }
 
 /** What it waits for, or the id that is not stored. */

@@ -5,7 +5,7 @@ import { type EnqueueResult, MIN_KEY_LIFE_MS } from '../store.ts'
 import type { Database } from './database.ts'
 import { JOB_COLUMNS, type JobRow, toJob } from './rows.ts'
 
-export const JOB_OF_ID = `select ${JOB_COLUMNS} from jobs where id = ?`
+export const JOB_OF_ID = `select ${JOB_COLUMNS}, origin_key from jobs where id = ?`
 
 export const JOB_OF_KEY = `
 select ${JOB_COLUMNS}, request_hash as known_hash from jobs
@@ -31,6 +31,19 @@ type KeyedRow = JobRow & { known_hash: string | null }
 export function jobOfId({ connection, keys }: Database, id: string): Job | null {
   const row = connection.statement(JOB_OF_ID).get(id) as JobRow | undefined
   return row === undefined ? null : toJob(row, keys)
+}
+
+/** This very job, stored by a write whose answer was lost; or one of another origin. */
+export function findById(
+  { connection, keys }: Database,
+  { id, originKey }: NewJob,
+): EnqueueResult | null {
+  const row = connection.statement(JOB_OF_ID).get(id) as
+    | (JobRow & { origin_key: string | null })
+    | undefined
+  if (row === undefined) return null
+  if (row.origin_key !== originKey) return { kind: 'id_taken', jobId: id }
+  return { kind: 'inserted', job: toJob(row, keys) }
 }
 
 /** What no unique index of jobs tells. */

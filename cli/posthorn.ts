@@ -5,6 +5,7 @@ import { type Action, readWords } from './command.ts'
 import { entryOf, isServer } from './command-table.ts'
 import { EXIT, told, UsageError } from './exit.ts'
 import { actionHelp, commandHelp, overview } from './help.ts'
+import { outliveReaders, print, printAside } from './output.ts'
 
 async function main(words: string[]): Promise<number> {
   const [word = 'help', ...rest] = words
@@ -41,28 +42,22 @@ function isHelp(word: string): boolean {
 }
 
 function show(text: string): number {
-  process.stdout.write(text)
+  print(text)
   return EXIT.done
 }
 
 const words = process.argv.slice(2)
 
-// Whoever reads may have seen enough, as `head` has; the API and a worker go on without a log.
-if (!isServer(words[0])) {
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error
-    process.exit(EXIT.done)
-  })
-}
+outliveReaders(isServer(words[0]))
 
 main(words).then(
   (exitCode) => {
     // Nothing is ended here: the API and a worker go on.
-    process.exitCode = exitCode
+    process.exitCode ||= exitCode
   },
   (error) => {
     const { text, exitCode } = told(error, isServer(words[0]))
-    process.stderr.write(`${text}\n`)
+    printAside(`${text}\n`)
     process.exit(exitCode)
   },
 )

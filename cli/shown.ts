@@ -1,6 +1,7 @@
 // What is shown to people: lines, tables that fit the terminal, ages, colours only on a terminal.
 import { stripVTControlCharacters, styleText } from 'node:util'
 import { formatDuration } from '../src/job/duration.ts'
+import { print, printAside } from './output.ts'
 
 export type Style = 'green' | 'red' | 'yellow' | 'cyan' | 'dim'
 
@@ -17,12 +18,12 @@ const GAP = '  '
 const NOTHING = '-'
 
 export function say(line: string): void {
-  process.stdout.write(`${line}\n`)
+  print(`${line}\n`)
 }
 
 /** What is no result: hints and progress, kept out of a pipe. */
 export function sayAside(line: string): void {
-  process.stderr.write(`${line}\n`)
+  printAside(`${line}\n`)
 }
 
 export function sayJson(value: unknown): void {

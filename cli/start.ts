@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { type Config, readConfig } from '../src/config.ts'
 import { VERSION } from '../src/version.ts'
 import { loadEnvFile } from './env-file.ts'
+import { printAside } from './output.ts'
 
 const FIRST_RESTART_MS = 500
 const MAX_RESTART_MS = 30_000
@@ -45,7 +46,7 @@ export async function start(): Promise<void> {
   try {
     const { url } = await begin('api')
     if (!isStopping) await begin('worker')
-    if (!isStopping) process.stderr.write(welcome(config, url as string))
+    if (!isStopping) printAside(welcome(config, url as string))
   } catch (exitCode) {
     // Asked to stop while it starts, it has not failed; and who is asked twice drops its work.
     const wasAsked = isStopping
@@ -95,7 +96,7 @@ function keepRunning(command: string): Child {
         return
       }
       if (performance.now() - startedAtMs > STEADY_MS) restartMs = FIRST_RESTART_MS
-      process.stderr.write(
+      printAside(
         `posthorn ${command} ended (${signal ?? `exit code ${code}`}); starting it again in ${restartMs} ms\n`,
       )
       restartTimer = setTimeout(run, restartMs)

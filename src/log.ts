@@ -1,7 +1,7 @@
 // The log: JSON lines on stdout, pretty on a terminal. No payload, no secret, no response body.
 import { setTimeout as sleep } from 'node:timers/promises'
 import pino, { type DestinationStream, type Logger } from 'pino'
-import pretty from 'pino-pretty'
+import { isColorSupported, prettyFactory } from 'pino-pretty'
 
 /** What must never be printed, should a careless line ever hold it. */
 const REDACTED_PATHS = ['secret', 'secrets', 'headers', 'payload', 'key', 'authorization']
@@ -23,14 +23,25 @@ export function createLogger(name: string, level: string): Logger {
       timestamp: isoTime,
       formatters: { level: (label) => ({ level: label }) },
     },
-    process.stdout.isTTY
-      ? pretty({
-          translateTime: 'HH:MM:ss.l',
-          ignore: 'process',
-          messageFormat: '{process} {msg}',
-        })
-      : lines(),
+    process.stdout.isTTY ? prettyLines() : lines(),
   )
+}
+
+type Destination = DestinationStream & { flush(done?: (error?: Error) => void): void }
+
+/** Not a stream of pino-pretty: that would wait without bound for a terminal that is stopped. */
+function prettyLines(): Destination {
+  const destination = lines()
+  const prettify = prettyFactory({
+    translateTime: 'HH:MM:ss.l',
+    ignore: 'process',
+    messageFormat: '{process} {msg}',
+    colorize: isColorSupported,
+  })
+  return {
+    write: (line) => void destination.write(prettify(line)),
+    flush: (done) => destination.flush(done),
+  }
 }
 
 /** To be awaited before the process exits; gives up on a reader that does not read. */
@@ -40,13 +51,16 @@ export async function flushLog(log: Logger): Promise<void> {
 }
 
 /** Written aside: a write that waits for the reader would stop every delivery. */
-function lines(): DestinationStream {
+function lines(): Destination {
   const destination = pino.destination({
     dest: 1,
     sync: false,
     minLength: GATHER_BYTES,
     maxLength: MAX_WAITING_BYTES,
   })
+  // No reader (EPIPE), no terminal (EIO), no room (ENOSPC): the lines wait, and are dropped beyond
+  // the bound. The process goes on.
+  destination.on('error', () => {})
   // At exit pino would write what is left, and with a reader that is gone would try for ever.
   process.prependOnceListener('exit', () => destination.destroy())
   flushSoon(destination)

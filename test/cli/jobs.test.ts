@@ -156,4 +156,22 @@ describe('get, jobs and explain', () => {
     expect(typed.stdout()).toBe('{\n')
     expect(typed.stderr()).not.toContain('EPIPE')
   })
+
+  it('do all of their work though nobody reads, and fail when the result has no room', async () => {
+    await enqueueMany(2, 'unread')
+    const { items } = (await posthorn.request('GET', '/jobs?tag=unread')).body
+    const [one, two] = items.map(({ id }: { id: string }) => id)
+    const line = `set -o pipefail; posthorn cancel ${one} ${two} 2>&1 | true`
+    expect(await shell.script(line).ended()).toBe(0)
+    for (const id of [one, two]) {
+      expect((await posthorn.request('GET', `/jobs/${id}`)).body.state).toBe('cancelled')
+    }
+    const full = shell.line(`posthorn get ${one} >/dev/full`)
+    expect(await full.ended()).toBe(1)
+    expect(full.stderr()).toMatch(/could not be written: .*ENOSPC/)
+    const mute = shell.script(`posthorn get ${one} 2>/dev/full; posthorn get job_x 2>/dev/full`)
+    expect(await mute.ended()).toBe(1)
+    expect(mute.stdout()).toContain(one)
+    expect(mute.stderr()).toBe('')
+  })
 })

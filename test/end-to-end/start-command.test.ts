@@ -1,14 +1,23 @@
 // The promise of one command: posthorn start runs both processes, and says clearly when it can not.
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type Process, runPosthorn } from '../support/process.ts'
+import { COMPILE_CACHE, type Process, runPosthorn } from '../support/process.ts'
 import { until } from '../support/until.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
+const CLI = join(ROOT, 'cli/posthorn.ts')
 
 let directory: string
 const started: Process[] = []
@@ -31,6 +40,23 @@ const childrenOf = (one: Process) => childrenOfPid(one.child.pid as number)
 function childrenOfPid(pid: number): number[] {
   const { stdout } = spawnSync('pgrep', ['-P', String(pid)])
   return stdout.toString().split('\n').filter(Boolean).map(Number)
+}
+
+/** The command line of a process; empty when it has ended. */
+function wordsOf(pid: number): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1)
+  } catch {
+    return []
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await until(() => server.listening)
+  const { port } = server.address() as { port: number }
+  await new Promise((resolve) => server.close(resolve))
+  return port
 }
 
 const descendantsOf = (pid: number): number[] =>
@@ -104,6 +130,45 @@ describe('posthorn start', () => {
     await one.logged(command === 'api' ? 'api.listening' : 'worker.started')
     one.child.stdout?.destroy()
     expect(await one.stop()).toBe(0)
+  })
+
+  it.each([
+    ['whose reader has seen enough', '"$0" "$1" start 2>&1 | head -1'],
+    ['on a full disk', 'exec "$0" "$1" start >/dev/full 2>&1'],
+    ['whose terminal is gone', `exec script -qec "setsid -w '$0' '$1' start" /dev/null`],
+  ])('%s goes on, and starts a worker that was killed again', async (_, line) => {
+    const port = String(await freePort())
+    const shell = spawn('bash', ['-c', line, process.execPath, CLI], {
+      env: {
+        ...{ PATH: process.env.PATH, NODE_COMPILE_CACHE: COMPILE_CACHE },
+        ...{ PORT: port, STORE_URL: `sqlite:${directory}/posthorn.db` },
+      },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    shell.stdout.resume()
+    const ask = async (path: string) =>
+      JSON.parse(await (await fetch(`http://127.0.0.1:${port}${path}`)).text())
+    /** Those that said that they work; one that was killed is listed for a while. */
+    const isUp = (count: number) =>
+      ask('/workers').then(
+        ({ items }) => items.length === count,
+        () => false,
+      )
+    await until(() => isUp(1))
+    const family = [shell.pid as number, ...descendantsOf(shell.pid as number)]
+    const [supervisor] = family.filter(
+      (pid) => wordsOf(pid).at(-1) === 'start' && wordsOf(pid)[1] === CLI,
+    )
+    if (line.includes('script')) process.kill(shell.pid as number, 'SIGKILL')
+    const [worker] = childrenOfPid(supervisor as number).filter(
+      (pid) => wordsOf(pid).at(-1) === 'worker',
+    )
+    process.kill(worker as number, 'SIGKILL')
+    await until(() => isUp(2))
+    expect(await ask('/health/ready')).toMatchObject({ status: 'ok' })
+    expect(isAlive(supervisor as number)).toBe(true)
+    process.kill(supervisor as number, 'SIGTERM')
+    await until(() => !family.some(isAlive))
   })
 
   it('reads .env', async () => {

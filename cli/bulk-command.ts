@@ -1,10 +1,12 @@
 // posthorn retry and posthorn cancel: by ids, or all that a filter finds, however many they are.
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
+  type Job,
   type JobFilter,
   type JobState,
   type Posthorn,
   PosthornError,
+  type RetriedJob,
 } from '../src/client/client.ts'
 import { MAX_PAGE } from '../src/client/paging.ts'
 import { type Action, action, JSON_OPTION } from './command.ts'
@@ -20,12 +22,21 @@ const PAGES_AT_ONCE = 10
 /** The most that the API counts or changes at once. */
 const MAX_AT_ONCE = 10_000
 
+/** Before every job; a request must name something. */
+const EVER = '1970-01-01T00:00:00Z'
+
 /** Of one request that the server is too busy for. */
 const MAX_TRIES = 5
 const DEFAULT_PAUSE_MS = 1_000
 const MAX_PAUSE_MS = 30_000
 
 const DONE: Record<Verb, string> = { cancel: 'cancelled', retry: 'queued again' }
+
+/** What routes/job-bulk.ts does within one request, this does with its requests. */
+const ORDER: Record<Verb, string> = {
+  cancel: 'The newest is cancelled first, so that no cancel lets another job start.',
+  retry: 'The oldest is queued first, so that ordering keys and dependencies hold.',
+}
 
 export function bulkCommand(verb: Verb, summary: string, examples: string[]): Action {
   return action({
@@ -37,7 +48,7 @@ export function bulkCommand(verb: Verb, summary: string, examples: string[]): Ac
       'dry-run': { type: 'boolean', help: 'only count what the filter finds' },
       json: JSON_OPTION,
     },
-    details: `Give ids, or a filter, which looks at ${CHANGEABLE[verb].join(' and ')} jobs.`,
+    details: `Give ids, or a filter, which looks at ${CHANGEABLE[verb].join(' and ')} jobs. ${ORDER[verb]}`,
     examples,
     async run({ words, values }) {
       const filter = filterFrom(values)
@@ -58,9 +69,14 @@ export function bulkCommand(verb: Verb, summary: string, examples: string[]): Ac
       else if (isDry)
         say(`${result.more ? 'More than ' : ''}${result.matched} would be ${DONE[verb]}.`)
       else say(`${result.more ? 'At least ' : ''}${result.affected} ${DONE[verb]}.`)
+      if (result.dependencyFailed !== undefined) sayAside(leftAside(result.dependencyFailed))
       return EXIT.done
     },
   })
+}
+
+function leftAside(count: number): string {
+  return `${count} were left as they are: a job they depend on stays dead, cancelled or gone. Retry one by its id to run it without.`
 }
 
 /** One that is refused does not keep the others from their turn. */
@@ -71,11 +87,13 @@ async function changeEach(
   isJson: boolean,
 ): Promise<number> {
   let exitCode: number = EXIT.done
-  for (const id of ids) {
+  // Ids sort by creation.
+  const ordered = verb === 'retry' ? ids.toSorted() : ids.toSorted().reverse()
+  for (const id of ordered) {
     try {
-      const job = await posthorn[verb](id)
+      const job: Job | RetriedJob = await posthorn[verb](id)
       if (isJson) sayJson(job)
-      else say(`${id} ${DONE[verb]}`)
+      else say(`${id} ${DONE[verb]}${withoutText(job)}`)
     } catch (error) {
       if (!(error instanceof PosthornError) || error.status === null) throw error
       sayAside(told(error, false).text)
@@ -83,6 +101,11 @@ async function changeEach(
     }
   }
   return exitCode
+}
+
+function withoutText(job: Job | RetriedJob): string {
+  const waived = 'dependenciesWaived' in job ? job.dependenciesWaived : []
+  return waived.length === 0 ? '' : `; it runs without ${waived.join(', ')}, on which it depends`
 }
 
 interface Work {
@@ -97,19 +120,30 @@ interface Result {
   affected: number
   /** The figures are larger. */
   more?: boolean
+  dependencyFailed?: number
 }
 
-/** The states asked for, of those that can be changed; one request each, for it takes one. */
+/** The states asked for, of those that can be changed. */
 function statesOf({ verb, filter }: Work): JobState[] {
   return CHANGEABLE[verb].filter((state) => filter.state?.includes(state) ?? true)
+}
+
+/** A request names one state, or none: then it looks at all that can be changed, in their order. */
+function requestedStates(work: Work): (JobState | undefined)[] {
+  const states = statesOf(work)
+  return states.length === CHANGEABLE[work.verb].length ? [undefined] : states
 }
 
 async function count(work: Work): Promise<Result> {
   let matched = 0
   let more = false
-  for (const state of statesOf(work)) {
+  for (const state of requestedStates(work)) {
     const options = { dryRun: true, limit: MAX_AT_ONCE }
-    const found = await bulk(work, { state }, options)
+    const found = await bulk(
+      work,
+      { state, createdAfter: work.filter.createdAfter ?? EVER },
+      options,
+    )
     matched += found.matched
     more ||= found.more === true
   }
@@ -117,38 +151,26 @@ async function count(work: Work): Promise<Result> {
 }
 
 /**
- * From the newest to the oldest, stretch of time after stretch: a job that was queued again, and is
- * dead again by now, is not found a second time.
+ * Stretch of time after stretch: a job that was queued again, and is dead again by now, is not found
+ * a second time.
  */
 async function changeAll(work: Work): Promise<Result> {
-  const { posthorn, filter } = work
-  const state = statesOf(work)
   const total: Result = { matched: 0, affected: 0 }
-  let createdBefore = filter.createdBefore
-  for (let isLast = state.length === 0; !isLast; ) {
-    const oldest = await oldestOfNext(posthorn, { ...filter, state, ...before(createdBefore) })
-    isLast = oldest === null
-    const createdAfter = oldest ?? filter.createdAfter
-    for (const one of state) {
-      const stretch = { state: one, ...before(createdBefore), ...after(createdAfter) }
-      const found = await untilAnswered(() => bulk(work, stretch, { limit: MAX_AT_ONCE }))
+  const stretches = await stretchesOf(work)
+  for (const stretch of work.verb === 'retry' ? stretches.reverse() : stretches) {
+    for (const state of requestedStates(work)) {
+      const whole = { state, ...stretch }
+      const found = await untilAnswered(() => bulk(work, whole, { limit: MAX_AT_ONCE }))
       total.matched += found.matched
       total.affected += found.affected
       if (found.more === true) total.more = true
+      if (found.dependencyFailed === undefined) continue
+      total.dependencyFailed = (total.dependencyFailed ?? 0) + found.dependencyFailed
     }
-    createdBefore = oldest ?? undefined
     if (process.stderr.isTTY) process.stderr.write(`\r${total.affected} ${DONE[work.verb]} …`)
   }
   if (process.stderr.isTTY) process.stderr.write('\r\u001b[K')
   return total
-}
-
-function before(createdBefore: string | undefined): { createdBefore?: string } {
-  return createdBefore === undefined ? {} : { createdBefore }
-}
-
-function after(createdAfter: string | undefined): { createdAfter?: string } {
-  return createdAfter === undefined ? {} : { createdAfter }
 }
 
 /**
@@ -170,23 +192,43 @@ async function untilAnswered(ask: () => Promise<Result>): Promise<Result> {
   }
 }
 
-/** When the last of the next thousand jobs or so was made; null: there are fewer. */
-async function oldestOfNext(posthorn: Posthorn, filter: Filter): Promise<string | null> {
-  let cursor: string | undefined
+interface Stretch {
+  createdAfter: string
+  createdBefore: string
+}
+
+/** Times that together hold all jobs that match now, a thousand or so each, the newest first. */
+async function stretchesOf(work: Work): Promise<Stretch[]> {
+  const { posthorn, filter } = work
+  const state = statesOf(work)
+  const stretches: Stretch[] = []
+  if (state.length === 0) return stretches
+  let createdBefore: string | undefined
   let found = 0
-  for (;;) {
-    const page = await posthorn.page({ ...filter, limit: MAX_PAGE, cursor })
+  let cursor: string | undefined
+  do {
+    const page = await posthorn.page({ ...filter, state, limit: MAX_PAGE, cursor })
+    createdBefore ??= justAfter(page.items[0]?.createdAt)
     found += page.items.length
-    if (page.nextCursor === null) return null
-    const last = page.items.at(-1)
-    if (found >= PAGES_AT_ONCE * MAX_PAGE && last !== undefined) return last.createdAt
-    cursor = page.nextCursor
-  }
+    const createdAfter = page.items.at(-1)?.createdAt
+    if (found >= PAGES_AT_ONCE * MAX_PAGE && createdBefore && createdAfter) {
+      stretches.push({ createdAfter, createdBefore })
+      createdBefore = createdAfter
+      found = 0
+    }
+    cursor = page.nextCursor ?? undefined
+  } while (cursor !== undefined)
+  const last = createdBefore && { createdAfter: filter.createdAfter ?? EVER, createdBefore }
+  return last ? [...stretches, last] : stretches
+}
+
+function justAfter(instant: string | undefined): string | undefined {
+  return instant === undefined ? undefined : new Date(Date.parse(instant) + 1).toISOString()
 }
 
 function bulk(
   { posthorn, verb, filter, failureReason }: Work,
-  further: { state: JobState; createdAfter?: string; createdBefore?: string },
+  further: { state: JobState | undefined; createdAfter: string; createdBefore?: string },
   options: { dryRun?: boolean; limit: number },
 ) {
   const whole: JobFilter = { ...filter, ...further, failureReason }

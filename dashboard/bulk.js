@@ -69,18 +69,21 @@ function Confirm({ asked, done, close }) {
   async function change() {
     // No more than were counted, whatever has come since.
     const request = { filter: body, limit: matched }
-    const { affected } = await ask('POST', `jobs/${verb}`, request, { deadlineMs: DEADLINE_MS })
+    const answer = await ask('POST', `jobs/${verb}`, request, { deadlineMs: DEADLINE_MS })
+    const { affected, dependencyFailed } = answer
     const what = verb === 'retry' ? 'queued again' : 'cancelled'
-    return `${counted(affected, 'job')} ${what}.`
+    const changed = `${counted(affected, 'job')} ${what}.`
+    if (dependencyFailed === undefined) return changed
+    return `${changed} ${figure(dependencyFailed)} left: a job they depend on is dead, cancelled or gone.`
   }
   const filters = Object.entries(body).map(([name, value]) => `${name} = ${value}`)
   return html`<${Dialog} title=${`${word} ${counted(matched, 'job')}?`} close=${close}>
     <p>Jobs with <${Foreign} text=${filters.join(', ')} />.</p>
-    ${more && html`<p>More match: these are the newest ${figure(matched)}.</p>`}
+    ${more && html`<p>More match: these are the ${verb === 'retry' ? 'oldest' : 'newest'} ${figure(matched)}.</p>`}
     <p class="faint">
       ${
         verb === 'retry'
-          ? 'Each is queued with a fresh budget and due now.'
+          ? 'Each is queued with a fresh budget and due now, oldest first. A job whose dependency stays dead is left.'
           : 'A handler that is at work may still finish; its answer is discarded.'
       }
     </p>

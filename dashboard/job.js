@@ -11,7 +11,7 @@ import { useLive } from './live.js'
 import { Action, copy, Foreign, facts, State, Waiting, When } from './parts.js'
 import { Payload, Result } from './payload.js'
 import { Timeline } from './timeline.js'
-import { figure, plain, utc, withInstants } from './words.js'
+import { counted, figure, plain, utc, withInstants } from './words.js'
 
 const EVERY_MS = 2_000
 
@@ -87,9 +87,15 @@ function Commands({ job, refresh }) {
   const [isEditing, setEditing] = useState(false)
   const isFinal = job.finishedAt !== null
   const isQueued = job.state === 'queued'
-  const post = (verb, said) => async () => {
-    await ask('POST', `${jobPath(job.id)}/${verb}`)
-    return said
+  const cancel = async () => {
+    await ask('POST', `${jobPath(job.id)}/cancel`)
+    return 'The job is cancelled.'
+  }
+  const retry = async () => {
+    const { dependenciesWaived } = await ask('POST', `${jobPath(job.id)}/retry`)
+    const without = dependenciesWaived.length
+    if (without === 0) return 'The job is queued again.'
+    return `The job is queued again. It runs without ${counted(without, 'job')} that it depends on.`
   }
   const runNow = async () => {
     await ask('PATCH', jobPath(job.id), { delay: '0s' })
@@ -99,13 +105,10 @@ function Commands({ job, refresh }) {
   return html`<div class="actions" role="group" aria-label="This job">
     ${isQueued && html`<${Action} label="Run now" tone="main" act=${runNow} done=${refresh} />`}
     ${isQueued && html`<button type="button" onClick=${() => setEditing(true)}>Edit …</button>`}
-    ${
-      !isFinal &&
-      html`<${Action} label="Cancel" tone="danger" act=${post('cancel', 'The job is cancelled.')} done=${refresh} />`
-    }
+    ${!isFinal && html`<${Action} label="Cancel" tone="danger" act=${cancel} done=${refresh} />`}
     ${
       (job.state === 'dead' || job.state === 'cancelled') &&
-      html`<${Action} label="Retry" tone="main" act=${post('retry', 'The job is queued again.')} done=${refresh} />`
+      html`<${Action} label="Retry" tone="main" act=${retry} done=${refresh} />`
     }
     <${Action} label="Copy as curl" act=${copyCurl} />
     ${

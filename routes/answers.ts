@@ -79,6 +79,14 @@ export const jobAnswer = z.object({
   payload: answeredJson,
 })
 
+export const retriedJobAnswer = z.object({
+  ...jobAnswer.shape,
+  dependenciesWaived: z.array(z.string()).meta({
+    description:
+      'ids of the dependencies that are dead, cancelled or gone: the job runs without them. Dependencies that are queued or running are waited for again',
+  }),
+})
+
 export const jobListAnswer = z.object({
   items: z.array(jobSummaryAnswer),
   nextCursor: z.string().nullable(),
@@ -141,7 +149,14 @@ export const batchAnswer = z.object({
 export const bulkAnswer = z.object({
   matched: z.int(),
   affected: z.int(),
-  more: z.literal(true).optional().meta({ description: 'more match than the limit' }),
+  more: z
+    .literal(true)
+    .optional()
+    .meta({ description: 'more match than the limit: retry takes the oldest, cancel the newest' }),
+  dependencyFailed: z.int().optional().meta({
+    description:
+      'of a retry: jobs left as they are, for a job they depend on stays dead, cancelled or gone; retry such a job by its id to run it without that one',
+  }),
 })
 
 export const EXPLAIN_REASONS = [

@@ -1,6 +1,7 @@
 // POST /jobs/cancel and /jobs/retry: a command on all jobs that a filter finds.
 import type { FastifyInstance } from 'fastify'
-import type { JobState } from '../src/job/job.ts'
+import { retryOrder } from '../src/job/dependencies.ts'
+import type { JobState, JobSummary } from '../src/job/job.ts'
 import type { Store } from '../src/store/store.ts'
 import { bulkAnswer } from './answers.ts'
 import { type BulkBody, bulkBody } from './job-schemas.ts'
@@ -17,8 +18,8 @@ const PAGE = 500
 const WRITE = 100
 
 export function registerBulkRoutes(app: FastifyInstance, { store }: { store: Store }): void {
-  registerBulk(app, store, 'cancel', 'Cancel all jobs that the filter finds')
-  registerBulk(app, store, 'retry', 'Retry all dead and cancelled jobs that the filter finds')
+  registerBulk(app, store, 'cancel', 'Cancel all jobs that the filter finds, newest first')
+  registerBulk(app, store, 'retry', 'Retry all dead and cancelled jobs found, oldest first')
 }
 
 function registerBulk(
@@ -32,42 +33,65 @@ function registerBulk(
     { schema: { summary, body: bulkBody, querystring: nothing, response: { 200: bulkAnswer } } },
     async (request) => {
       const { filter, limit, dryRun } = request.body
-      const { ids, more } = await findMatching(store, filter, STATES[verb], limit)
-      const affected = dryRun ? 0 : await applyToAll(store, verb, ids)
-      return { matched: ids.length, affected, ...(more ? { more } : {}) }
+      const { jobs, more } = await findMatching(store, verb, filter, limit)
+      const matched = { matched: jobs.length, ...(more ? { more } : {}) }
+      if (dryRun) return { ...matched, affected: 0 }
+      return { ...matched, ...(await applyToAll(store, verb, inOrder(verb, jobs))) }
     },
   )
 }
 
+type Found = Pick<JobSummary, 'id' | 'dependsOn'>
+
+/** Of more than `limit` the oldest for a retry, the newest for a cancel: see inOrder. */
 async function findMatching(
   store: Store,
+  verb: keyof typeof STATES,
   { state, ...filter }: BulkBody['filter'],
-  possible: readonly JobState[],
   limit: number,
-): Promise<{ ids: string[]; more: boolean }> {
-  const states = possible.filter((one) => state === undefined || one === state)
-  const ids: string[] = []
+): Promise<{ jobs: Found[]; more: boolean }> {
+  const states = STATES[verb].filter((one) => state === undefined || one === state)
+  const jobs: Found[] = []
   let after: string | null = null
   while (states.length > 0) {
     const page = await store.listJobs({
       ...(filter as object),
       states,
-      limit: Math.min(PAGE, limit - ids.length + 1),
+      oldestFirst: verb === 'retry',
+      limit: Math.min(PAGE, limit - jobs.length + 1),
       ...(after === null ? {} : { after }),
     })
-    ids.push(...page.items.map(({ id }) => id))
-    if (ids.length > limit) return { ids: ids.slice(0, limit), more: true }
+    jobs.push(...page.items.map(({ id, dependsOn }) => ({ id, dependsOn })))
+    if (jobs.length > limit) return { jobs: jobs.slice(0, limit), more: true }
     if (page.next === null) break
     after = page.next
   }
-  return { ids, more: false }
+  return { jobs, more: false }
 }
 
-async function applyToAll(store: Store, verb: keyof typeof STATES, ids: string[]): Promise<number> {
+/**
+ * Each part is committed by itself, and workers act on it at once. A retry begins with the first
+ * job of an ordering key and of a chain of dependencies. A cancel begins with the last one, so that
+ * it neither lets a job start nor makes it dead by cancelling the job before it.
+ */
+function inOrder(verb: keyof typeof STATES, jobs: Found[]): string[] {
+  const ids = retryOrder(jobs)
+  return verb === 'retry' ? ids : ids.reverse()
+}
+
+async function applyToAll(
+  store: Store,
+  verb: keyof typeof STATES,
+  ids: string[],
+): Promise<{ affected: number; dependencyFailed?: number }> {
   let affected = 0
+  let dependencyFailed = 0
   for (let i = 0; i < ids.length; i += WRITE) {
-    const results = await store[verb](ids.slice(i, i + WRITE))
+    const some = ids.slice(i, i + WRITE)
+    const results =
+      verb === 'retry' ? await store.retry(some, { waives: false }) : await store.cancel(some)
     affected += results.filter(({ kind }) => kind === 'applied').length
+    dependencyFailed += results.filter(({ kind }) => kind === 'dependency_failed').length
   }
-  return affected
+  return { affected, ...(dependencyFailed > 0 ? { dependencyFailed } : {}) }
 }

@@ -3,9 +3,9 @@ import type { FastifyInstance } from 'fastify'
 import { AppError } from '../src/errors.ts'
 import type { Job, NewJob } from '../src/job/job.ts'
 import { isJobId, newJobId } from '../src/job/job-id.ts'
-import type { CommandResult, EditResult } from '../src/store/job-commands.ts'
+import type { EditResult, RetryResult } from '../src/store/job-commands.ts'
 import type { Store } from '../src/store/store.ts'
-import { jobAnswer } from './answers.ts'
+import { jobAnswer, retriedJobAnswer } from './answers.ts'
 import { unknownEndpoint } from './enqueue-answer.ts'
 import type { EnqueueBatcher } from './enqueue-batcher.ts'
 import { dueTimeOf } from './enqueue-request.ts'
@@ -89,10 +89,12 @@ const COMMANDS = {
   cancel: {
     summary: 'Cancel a job that is queued or running',
     needs: 'one that is queued or running',
+    answer: jobAnswer,
   },
   retry: {
     summary: 'Queue a dead or cancelled job again, with a fresh budget',
     needs: 'one that is dead or cancelled',
+    answer: retriedJobAnswer,
   },
 } as const
 
@@ -111,29 +113,34 @@ function registerCommand(
         params: jobParams,
         querystring: nothing,
         body: noBody,
-        response: { 200: jobAnswer },
+        response: { 200: COMMANDS[verb].answer },
       },
     },
     async (request, reply) => {
       const { id } = request.params
       const [result] = isJobId(id) ? await store[verb]([id]) : []
       if (!isDone(verb, result)) throw await refusal(store, verb, id, result)
-      return sendJob(reply, await readJob(store, id))
+      const job = await readJob(store, id)
+      return sendJob(reply, job, verb === 'retry' ? { dependenciesWaived: waivedBy(result) } : {})
     },
   )
 }
 
 /** Cancelling what is cancelled already changes nothing and is no conflict. */
-function isDone(verb: keyof typeof COMMANDS, result: CommandResult | undefined): boolean {
+function isDone(verb: keyof typeof COMMANDS, result: RetryResult | undefined): boolean {
   if (result?.kind === 'applied') return true
   return verb === 'cancel' && result?.kind === 'refused' && result.state === 'cancelled'
+}
+
+function waivedBy(result: RetryResult | undefined): string[] {
+  return (result?.kind === 'applied' && 'waived' in result && result.waived) || []
 }
 
 async function refusal(
   store: Store,
   verb: keyof typeof COMMANDS,
   id: string,
-  result: CommandResult | undefined,
+  result: RetryResult | undefined,
 ): Promise<AppError> {
   switch (result?.kind) {
     case 'refused':

@@ -19,6 +19,7 @@ import type {
   JobSummary,
   NewJob,
   Page,
+  RetriedJob,
 } from './job.ts'
 import { changeText, jobText } from './json-text.ts'
 import { KeyCalls } from './key-calls.ts'
@@ -155,16 +156,22 @@ export class Posthorn {
     return this.#call.json({ method: 'POST', path, repeatable: true, signal })
   }
 
-  /** Queues a dead or cancelled job again. Not repeated: the job may have run and died again. */
-  async retry(id: string, { signal }: RequestOptions = {}): Promise<Job> {
+  /**
+   * Queues a dead or cancelled job again. It waits again for dependencies that are not final, and
+   * runs without those that are dead, cancelled or gone. Not repeated: the job may have run and
+   * died again.
+   */
+  async retry(id: string, { signal }: RequestOptions = {}): Promise<RetriedJob> {
     const path = `/jobs/${segment(id)}/retry`
     return this.#call.json({ method: 'POST', path, repeatable: false, signal })
   }
 
+  /** The newest first, so that no cancel lets another job start. */
   async cancelMany(filter: JobFilter, options: BulkOptions = {}): Promise<BulkResult> {
     return this.#bulk('cancel', filter, options)
   }
 
+  /** The oldest first, so that ordering keys hold, and each after the jobs it depends on. */
   async retryMany(filter: JobFilter, options: BulkOptions = {}): Promise<BulkResult> {
     return this.#bulk('retry', filter, options)
   }

@@ -169,6 +169,12 @@ export type EnqueuedJob<Payload = unknown, Result = unknown> = Job<Payload, Resu
   deduplicated: boolean
 }
 
+/** A job that was queued again by its id. */
+export type RetriedJob = Job & {
+  /** Dependencies that are dead, cancelled or gone: the job runs without them. */
+  dependenciesWaived: string[]
+}
+
 /** A job pulled by a worker, with the right to report on it until its lease ends. */
 export type ClaimedJob<Payload = unknown> = Job<Payload> & {
   token: string
@@ -211,7 +217,10 @@ export interface JobFilter {
 export interface BulkResult {
   matched: number
   affected: number
+  /** More match than the limit: a retry takes the oldest, a cancel the newest. */
   more?: boolean
+  /** Of a retry: jobs left as they are, for a job they depend on stays dead, cancelled or gone. */
+  dependencyFailed?: number
 }
 
 /** A page may be short, or empty, while there is a next one. */

@@ -5,10 +5,17 @@ export type CommandResult =
   | { kind: 'applied' }
   | { kind: 'refused'; state: JobState }
   | { kind: 'not_found' }
-  /** Of retry: the endpoint is gone or being deleted. */
+
+export type RetryResult =
+  | Exclude<CommandResult, { kind: 'applied' }>
+  /** `waived`: dependencies that it no longer waits for; absent when there are none. */
+  | { kind: 'applied'; waived?: string[] }
+  /** The endpoint is gone or being deleted. */
   | { kind: 'unknown_endpoint' }
-  /** Of retry: another job has its dedupe key by now. */
+  /** Another job has its dedupe key by now. */
   | { kind: 'dedupe_conflict'; jobId: string }
+  /** Of a bulk retry: it depends on these, which stay dead, cancelled or gone. */
+  | { kind: 'dependency_failed'; jobIds: string[] }
 
 /** What PATCH gives; what is undefined stays. */
 export interface JobChange {

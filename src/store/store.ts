@@ -6,6 +6,7 @@
 // StoreUnavailable, after which the outcome of a write is unknown until it is read back.
 import type { Endpoint, EndpointSettings } from '../endpoint/endpoint.ts'
 import type { HealthReport } from '../endpoint/health.ts'
+import type { RetryOptions } from '../job/dependencies.ts'
 import type {
   ClaimedJob,
   FailureReason,
@@ -17,7 +18,7 @@ import type {
 } from '../job/job.ts'
 import type { AttemptTokens } from './attempt-token.ts'
 import type { DeleteEndpointResult, EndpointCounts, PutEndpointResult } from './endpoint-results.ts'
-import type { CommandResult, EditResult, JobChange } from './job-commands.ts'
+import type { CommandResult, EditResult, JobChange, RetryResult } from './job-commands.ts'
 import type { Outbox, OutboxName } from './outbox.ts'
 import type {
   ApiMode,
@@ -77,7 +78,8 @@ export interface Store {
   endOverdue(ends: OverdueEnd[]): Promise<SettleResult[]>
 
   cancel(ids: string[]): Promise<CommandResult[]>
-  retry(ids: string[]): Promise<CommandResult[]>
+  /** In the given order (see retryOrder). Without options it waives, as a retry by id does. */
+  retry(ids: string[], options?: RetryOptions): Promise<RetryResult[]>
   /** With `ifVersion` nothing is written unless it is the stored version. */
   edit(id: string, change: JobChange, ifVersion: number | null): Promise<EditResult>
   deleteJob(id: string): Promise<CommandResult>
@@ -278,12 +280,14 @@ export interface JobQuery {
   failureReason?: FailureReason
   createdAfter?: number
   createdBefore?: number
-  /** The id after which the page begins. */
+  /** The id after which the page begins, in its order. */
   after?: string
+  /** Else newest first. */
+  oldestFirst?: boolean
   limit: number
 }
 
-/** Newest first for jobs, by name for endpoints. `next` null: there is nothing beyond. */
+/** Newest first for jobs (unless asked otherwise), by name for endpoints. `next` null: there is nothing beyond. */
 export interface Page<T> {
   items: T[]
   next: string | null

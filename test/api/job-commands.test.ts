@@ -3,6 +3,8 @@ import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
 import { at, CONCURRENT, heldReplies, soon, useGround } from './ground.ts'
 
+const LONG = { timeout: 90_000 }
+
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   const ground = useGround(engine)
   const send = (...all: Parameters<typeof ground.posthorn.request>) =>
@@ -130,6 +132,104 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect((await retry({ createdBefore: before })).body.matched).toBe(0)
     expect((await retry({ createdAfter: before })).body).toEqual({ matched: 1, affected: 1 })
     await ground.posthorn.job(cancelled, 'succeeded')
+  })
+
+  /** A busy store answers 503 in the middle; the same request goes on from there. */
+  async function untilNoneIsLeft(verb: 'cancel' | 'retry', filter: object): Promise<void> {
+    await soon(async () => {
+      expect(await send('POST', `/jobs/${verb}`, { filter })).toMatchObject({ status: 200 })
+    }, 60_000)
+  }
+
+  // More than one write of a bulk command; test/long/bulk-order.test.ts has the full size.
+  it('POST /jobs/retry: an ordering key runs again from its first job on', LONG, async () => {
+    const count = engine === 'sqlite' ? 220 : 110
+    const site = await ground.site()
+    await send('POST', `/endpoints/${site.name}/pause`)
+    const jobs = Array.from({ length: count }, (_, payload) => {
+      return { endpoint: site.name, payload, orderingKey: 'account-7' }
+    })
+    expect((await send('POST', '/jobs/batch', { jobs })).status).toBe(200)
+    const filter = { endpoint: site.name }
+    await untilNoneIsLeft('cancel', filter)
+    await send('POST', `/endpoints/${site.name}/resume`)
+    await untilNoneIsLeft('retry', filter)
+    await site.receiver.waitFor(({ length }) => length === count, 60_000)
+    const order = site.receiver.requests.map(({ body }) => Number(body))
+    expect(order).toEqual(jobs.map(({ payload }) => payload))
+  })
+
+  it(
+    'POST /jobs/cancel: of an ordering key no job starts while it is cancelled',
+    LONG,
+    async () => {
+      const held = heldReplies()
+      const site = await ground.site(held.script)
+      const job = { endpoint: site.name, payload: 1, orderingKey: 'account-7' }
+      await send('POST', '/jobs/batch', { jobs: Array(110).fill(job) })
+      await site.receiver.waitFor(({ length }) => length === 1)
+      const filter = { endpoint: site.name }
+      await untilNoneIsLeft('cancel', filter)
+      held.release(200)
+      expect((await site.read()).counts).toEqual({ queued: 0, running: 0 })
+      expect(site.receiver.requests).toHaveLength(1)
+    },
+  )
+
+  /** A chain of jobs, each of which depends on the one before; the first is rejected. */
+  async function deadChain() {
+    const delivered: string[] = []
+    const replies = { first: 422 }
+    const receiver = await ground.receive(({ body }) => {
+      const name = JSON.parse(body.toString()) as string
+      delivered.push(name)
+      return name === 'first' ? replies.first : 200
+    })
+    const site = await ground.site(() => 200)
+    await ground.posthorn.endpoint(site.name, receiver.url)
+    const chain = ['first', 'second', 'third'].map((payload, i) => {
+      return { endpoint: site.name, payload, dependsOn: i === 0 ? [] : [`#${i - 1}`] }
+    })
+    const { body } = await send('POST', '/jobs/batch', { jobs: chain })
+    const ids = body.items.map(({ id }: { id: string }) => id) as [string, string, string]
+    const dead = () => Promise.all(ids.map((id) => ground.posthorn.job(id, 'dead')))
+    await dead()
+    return { ids, delivered, replies, dead, filter: { endpoint: site.name } }
+  }
+
+  it('POST /jobs/retry: what depends on a job waits for it again, and dies with it again', async () => {
+    const { ids, delivered, replies, dead, filter } = await deadChain()
+    const all = { matched: 3, affected: 3 }
+    expect((await send('POST', '/jobs/retry', { filter })).body).toEqual(all)
+    await soon(() => expect(delivered).toEqual(['first', 'first']))
+    const failures = (await dead()).map(({ failure }) => failure.reason)
+    expect(failures).toEqual(['rejected', 'dependency_failed', 'dependency_failed'])
+    replies.first = 200
+    expect((await send('POST', '/jobs/retry', { filter })).body).toEqual(all)
+    await ground.posthorn.job(ids[2], 'succeeded')
+    expect(delivered).toEqual(['first', 'first', 'first', 'second', 'third'])
+  })
+
+  it('POST /jobs/retry: leaves a job whose dependency stays dead, and says how many', async () => {
+    const { ids, delivered, filter } = await deadChain()
+    const some = { ...filter, failureReason: 'dependency_failed' }
+    expect((await send('POST', '/jobs/retry', { filter: some })).body).toEqual({
+      matched: 2,
+      affected: 0,
+      dependencyFailed: 2,
+    })
+    expect(await read(ids[1])).toMatchObject({ state: 'dead', dependsOn: [ids[0]] })
+    expect(delivered).toEqual(['first'])
+  })
+
+  it('POST /jobs/:id/retry: waives what stays dead, and says so; waits for the rest', async () => {
+    const { ids, delivered } = await deadChain()
+    const retried = await send('POST', `/jobs/${ids[1]}/retry`)
+    expect(retried).toMatchObject({ status: 200, body: { dependenciesWaived: [ids[0]] } })
+    const last = await send('POST', `/jobs/${ids[2]}/retry`)
+    expect(last).toMatchObject({ status: 200, body: { dependenciesWaived: [] } })
+    await ground.posthorn.job(ids[2], 'succeeded')
+    expect(delivered).toEqual(['first', 'second', 'third'])
   })
 
   it('DELETE /jobs/:id: a final job is gone with payload and result, another is 409', async () => {

@@ -50,7 +50,8 @@ describe('retry and cancel', () => {
     const [first, second] = [await enqueued({ delay: '1h' }), await enqueued({ delay: '1h' })]
     const { code, stdout, stderr } = await shell.run(['cancel', first, UNKNOWN_JOB, second])
     expect(code).toBe(1)
-    expect(stdout.trimEnd().split('\n')).toEqual([`${first} cancelled`, `${second} cancelled`])
+    // The newest first: cancelling one job lets no other start.
+    expect(stdout.trimEnd().split('\n')).toEqual([`${second} cancelled`, `${first} cancelled`])
     expect(stderr).toContain(UNKNOWN_JOB)
     expect((await shell.run(['retry', first])).code).toBe(0)
     await posthorn.job(first, 'succeeded')
@@ -75,6 +76,46 @@ describe('retry and cancel', () => {
     const items = JSON.parse(stdout).items as { state: string; attemptCount: number }[]
     expect(items).toHaveLength(1_150)
     expect(items.filter((one) => one.state !== 'dead' || one.attemptCount !== 1)).toEqual([])
+  })
+
+  it('by ids: a job that depends on another is retried after it, and says what it waives', async () => {
+    receiver.answerWith(422)
+    const dead = await enqueued()
+    const second = await enqueued({ dependsOn: [dead] })
+    const third = await enqueued({ dependsOn: [second] })
+    await posthorn.job(third, 'dead')
+    receiver.answerWith({ body: '{"pages":3}' })
+    const byFilter = ['--endpoint', name, '--failure-reason', 'dependency_failed']
+    const left = await shell.run(['retry', ...byFilter])
+    expect(left).toMatchObject({ code: 0, stdout: '0 queued again.\n' })
+    expect(left.stderr).toContain('2 were left as they are')
+    const { stdout } = await shell.run(['retry', third, second])
+    expect(stdout.trimEnd().split('\n')).toEqual([
+      `${second} queued again; it runs without ${dead}, on which it depends`,
+      `${third} queued again`,
+    ])
+    await posthorn.job(third, 'succeeded')
+  })
+
+  it('by filter: an ordering key runs again from its first job on', DEADLINE, async () => {
+    await posthorn.request('POST', `/endpoints/${name}/pause`)
+    // Two stretches, of jobs that are dead and of cancelled ones.
+    for (let batch = 0; batch < 2; batch++) {
+      const jobs = Array.from({ length: 600 }, (_, i) => {
+        const expiry = i % 2 === 0 ? {} : { expiresIn: '1s' }
+        return { endpoint: name, payload: batch * 600 + i, orderingKey: 'k', ...expiry }
+      })
+      expect((await posthorn.request('POST', '/jobs/batch', { jobs })).status).toBe(200)
+    }
+    const dead = ['jobs', '--endpoint', name, '--state', 'dead', '--limit', '2000', '--json']
+    await until(async () => JSON.parse((await shell.run(dead)).stdout).items.length === 600, 30_000)
+    expect((await shell.run(['cancel', '--endpoint', name])).stdout).toBe('600 cancelled.\n')
+    await posthorn.request('POST', `/endpoints/${name}/resume`)
+    const before = receiver.requests.length
+    expect((await shell.run(['retry', '--endpoint', name])).stdout).toBe('1200 queued again.\n')
+    await receiver.waitFor(({ length }) => length === before + 1_200, 30_000)
+    const order = receiver.requests.slice(before).map(({ body }) => Number(body))
+    expect(order).toEqual(order.map((_, i) => i))
   })
 
   it('by filter: goes on where a busy server broke off, and says so', DEADLINE, async () => {

@@ -34,6 +34,9 @@ describe('the client knows', () => {
 
   it('every field of an answer', () => {
     expectTypeOf<keyof client.Job | 'deduplicated'>().toEqualTypeOf<keyof Answer<'jobAnswer'>>()
+    expectTypeOf<keyof client.RetriedJob | 'deduplicated'>().toEqualTypeOf<
+      keyof Answer<'retriedJobAnswer'>
+    >()
     expectTypeOf<keyof client.JobSummary>().toEqualTypeOf<keyof Answer<'jobSummaryAnswer'>>()
     expectTypeOf<keyof client.Attempt>().toEqualTypeOf<
       keyof Answer<'jobAnswer'>['attempts'][number]

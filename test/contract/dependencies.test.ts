@@ -18,9 +18,12 @@ import {
   passed,
   success,
   sweep,
+  sweepClean,
 } from './fixtures.ts'
 
 const HOUR_MS = 3_600_000
+/** How a bulk command retries. */
+const BY_FILTER = { waives: false }
 
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
@@ -117,6 +120,111 @@ describe.each(ENGINES)('on %s', (engine) => {
       dependsOn: [first.id],
     })
     expect(await claimFrom(store, second.endpoint, 1)).toHaveLength(1)
+  })
+
+  /** A chain of three, the first of which is dead, and the others with it. */
+  async function deadChain(): Promise<[Job, Job, Job]> {
+    const first = await alone()
+    const second = await alone([first.id])
+    const third = await alone([second.id])
+    await finish(first, 'dead')
+    await sweepClean(place.store)
+    return [first, second, third]
+  }
+
+  test('those retried together wait for one another again, and die together again', async () => {
+    const { store } = place
+    const chain = await deadChain()
+    const ids = chain.map(({ id }) => id)
+    const states = () => Promise.all(chain.map(stateOf))
+    const applied = ids.map(() => ({ kind: 'applied' }))
+    expect(await store.retry(ids, BY_FILTER)).toEqual(applied)
+    expect(await states()).toEqual(['queued', 'held', 'held'])
+    expect((await jobOf(store, chain[1].id)).waitingFor).toEqual([chain[0].id])
+    await finish(chain[0], 'dead')
+    expect(await states()).toEqual(['rejected', 'dependency_failed', 'dependency_failed'])
+    expect(await store.retry(ids, BY_FILTER)).toEqual(applied)
+    for (const job of chain) await finish(job, 'succeeded')
+    expect(await states()).toEqual(Array(3).fill('succeeded'))
+  })
+
+  test('a bulk retry leaves those whose dependency stays dead or is gone', async () => {
+    const { store } = place
+    const [first, second, third] = await deadChain()
+    const ids = [second.id, third.id]
+    const left = [
+      { kind: 'dependency_failed', jobIds: [first.id] },
+      { kind: 'dependency_failed', jobIds: [second.id] },
+    ]
+    expect(await store.retry(ids, BY_FILTER)).toEqual(left)
+    await store.deleteJob(first.id)
+    expect(await store.retry(ids, BY_FILTER)).toEqual(left)
+    const states = await Promise.all([second, third].map(stateOf))
+    expect(states).toEqual(['dependency_failed', 'dependency_failed'])
+  })
+
+  test('a retry by id waives those that stay dead, and waits for those that do not', async () => {
+    const { store } = place
+    const [first, second, third] = await deadChain()
+    const open = await alone()
+    const both = await alone([first.id, open.id])
+    await sweepClean(store)
+    expect(await store.retry([second.id])).toEqual([{ kind: 'applied', waived: [first.id] }])
+    expect(await store.retry([third.id])).toEqual([{ kind: 'applied' }])
+    expect(await store.retry([both.id])).toEqual([{ kind: 'applied', waived: [first.id] }])
+    expect(await Promise.all([second, third, both].map(stateOf))).toEqual([
+      'queued',
+      'held',
+      'held',
+    ])
+    await finish(open, 'succeeded')
+    await finish(second, 'succeeded')
+    await finish(third, 'succeeded')
+    expect(await stateOf(both)).toBe('queued')
+    // Once waived it stays so: by its own failure alone the job can be retried in bulk.
+    await finish(both, 'dead')
+    expect(await store.retry([both.id], BY_FILTER)).toEqual([{ kind: 'applied' }])
+  })
+
+  test('a dependency that was met is not asked for again, though it is gone', async () => {
+    const { store } = place
+    const first = await alone()
+    const second = await alone([first.id])
+    await finish(first, 'succeeded')
+    await finish(second, 'dead')
+    expect(await store.deleteJob(first.id)).toEqual({ kind: 'applied' })
+    expect(await store.retry([second.id], BY_FILTER)).toEqual([{ kind: 'applied' }])
+    expect(await stateOf(second)).toBe('queued')
+  })
+
+  test('one that waits again takes its old place before later jobs of its key', async () => {
+    const { store } = place
+    const ordered = { orderingKey: 'k' }
+    const first = await alone()
+    const endpoint = await addEndpoint(store)
+    const early = await enqueueOne(store, endpoint, { ...ordered, dependsOn: [first.id] })
+    const late = await enqueueOne(store, endpoint, ordered)
+    await finish(first, 'dead')
+    await sweepClean(store)
+    expect(await stateOf(late)).toBe('queued')
+    await store.retry([first.id, early.id], BY_FILTER)
+    expect(await Promise.all([early, late].map(stateOf))).toEqual(['held', 'held'])
+    await finish(first, 'succeeded')
+    expect((await claimOne(store, endpoint)).jobId).toBe(early.id)
+  })
+
+  test('a retry while the one it waits for ends leaves nobody behind for ever', async () => {
+    const { store } = place
+    const other = await place.open()
+    for (let round = 0; round < 10; round++) {
+      const state = round % 2 === 0 ? 'succeeded' : 'dead'
+      const [first, second] = await deadChain()
+      await store.retry([first.id])
+      const claimed = await claimOne(store, first.endpoint)
+      await Promise.all([bringTo(store, claimed, state), other.retry([second.id], BY_FILTER)])
+      await sweepClean(store)
+      expect(await stateOf(second)).toBe(state === 'succeeded' ? 'queued' : 'dependency_failed')
+    }
   })
 
   test('one that has succeeded already is met, one that is dead already is the end', async () => {

@@ -34,6 +34,35 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(idsOf(pages.flat())).toEqual(ids.toReversed())
   })
 
+  test.each([
+    ['all states', {}],
+    ['dead and cancelled ones', { states: ['dead', 'cancelled'] as JobState[] }],
+    ['one tag', { tag: 'even' }],
+    ['one reason', { failureReason: 'rejected' as const }],
+  ])('jobs of %s are listed oldest first where that is asked for', async (_, filter) => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const ids: string[] = []
+    for (let i = 0; i < 8; i++) {
+      const createdAt = START + i * 60_000
+      await enqueueOne(store, endpoint, { createdAt, tags: i % 2 === 0 ? ['even'] : [] })
+      const claimed = await claimOne(store, endpoint)
+      const state = (['dead', 'cancelled', 'succeeded'] as const)[i % 3] ?? 'dead'
+      await bringTo(store, claimed, state)
+      ids.push(claimed.jobId)
+    }
+    const newestFirst = await pagesOf(store, { endpoint, ...filter, limit: 9 })
+    const expected = idsOf(newestFirst.flat()).toReversed()
+    const pages = await pagesOf(store, { endpoint, ...filter, oldestFirst: true, limit: 2 })
+    expect(idsOf(pages.flat())).toEqual(expected)
+    expect(expected.length).toBeGreaterThan(2)
+    const between = { createdAfter: START + 60_000, createdBefore: START + 7 * 60_000 }
+    const some = await pagesOf(store, {
+      ...{ endpoint, ...filter, ...between, oldestFirst: true, limit: 2 },
+    })
+    expect(idsOf(some.flat())).toEqual(expected.filter((id) => ids.slice(1, 7).includes(id)))
+  })
+
   test('a page that ends with the last job has nothing beyond', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)

@@ -47,6 +47,8 @@ export async function claim(
   for (const job of left) for (const other of taken) expect(comesBefore(job, other)).toBe(false)
   for (const claimed of told.jobs) {
     const job = jobIn(world, claimed.jobId)
+    const unmet = job.dependsOn.filter((id) => jobIn(world, id).state !== 'succeeded')
+    expect(unmet.filter((id) => !job.waived.has(id))).toEqual([])
     endings.startAttempt(job, claimed, isShort)
     expect(claimed).toMatchObject({
       fence: job.fence,

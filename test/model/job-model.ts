@@ -38,7 +38,10 @@ export interface ModelJob {
   /** It has the turn of its ordering key. */
   hasTurn: boolean
   orderingKey: string | null
+  dependsOn: string[]
   waitingFor: string[]
+  /** Of dependsOn, those that a retry by its id let it run without. */
+  waived: Set<string>
   dedupeKey: string | null
   isSuperseded: boolean
   attempts: ModelAttempt[]
@@ -166,6 +169,14 @@ export function lookAtHeld(world: World, job: ModelJob): void {
   job.isHeld = false
   job.hasTurn = job.orderingKey !== null
   job.version++
+}
+
+/** A job is queued again: a later one of its key that has the turn and is not running loses it. */
+export function holdLaterOne(world: World, job: ModelJob, orderingKey: string): void {
+  const later = ofKey(world, job.endpoint, orderingKey)
+  const holder = later.slice(later.indexOf(job) + 1).find(({ hasTurn }) => hasTurn)
+  if (holder?.state !== 'queued') return
+  Object.assign(holder, { isHeld: true, hasTurn: false, version: holder.version + 1 })
 }
 
 /** To the earliest job of the key that is not final, if it waits for nothing else. */

@@ -1,11 +1,17 @@
 // What clients and people ask of the jobs of the model, and what they are answered.
 import type { NewJob } from '../../src/job/job.ts'
-import type { CommandResult, EditResult, JobChange } from '../../src/store/job-commands.ts'
+import type {
+  CommandResult,
+  EditResult,
+  JobChange,
+  RetryResult,
+} from '../../src/store/job-commands.ts'
 import type { EnqueueResult } from '../../src/store/store.ts'
 import {
   dedupeHolder,
   endpointIn,
   finish,
+  holdLaterOne,
   isUnfinished,
   jobIn,
   lookAtHeld,
@@ -102,7 +108,9 @@ function modelOf(job: NewJob, waitingFor: string[]): ModelJob {
     hasTurn: false,
     orderingKey: job.orderingKey,
     isSinceNow: false,
+    dependsOn: job.dependsOn,
     waitingFor,
+    waived: new Set(),
     dedupeKey: job.dedupe?.key ?? null,
     isSuperseded: false,
     attempts: [],
@@ -121,18 +129,26 @@ export function cancel(world: World, id: string): CommandResult {
   return { kind: 'applied' }
 }
 
-/** @param now its runAt, a little later */
-export function retry(world: World, id: string, now: number): CommandResult {
+/**
+ * @param now its runAt, a little later
+ * @param waives it is retried by its id, not by a filter
+ */
+export function retry(world: World, id: string, now: number, waives: boolean): RetryResult {
   const job = jobIn(world, id)
   if (job.state !== 'dead' && job.state !== 'cancelled') {
     return { kind: 'refused', state: job.state }
   }
+  const unmet = job.waitingFor.filter((other) => jobIn(world, other).state !== 'succeeded')
+  const waitingFor = unmet.filter((other) => isUnfinished(jobIn(world, other)))
+  const waived = unmet.filter((other) => !waitingFor.includes(other))
+  if (waived.length > 0 && !waives) return { kind: 'dependency_failed', jobIds: waived }
   const holder = dedupeHolder(world, job.endpoint, job.dedupeKey)
   if (holder !== undefined) return { kind: 'dedupe_conflict', jobId: holder.id }
+  for (const other of waived) job.waived.add(other)
   Object.assign(job, {
     state: 'queued',
-    isHeld: job.orderingKey !== null,
-    waitingFor: [],
+    isHeld: job.orderingKey !== null || waitingFor.length > 0,
+    waitingFor,
     attemptsLeft: job.maxAttempts,
     freeAttempts: 0,
     runAt: now,
@@ -145,8 +161,11 @@ export function retry(world: World, id: string, now: number): CommandResult {
     isSinceNow: true,
     version: job.version + 1,
   })
-  if (job.orderingKey !== null) passTurn(world, job.endpoint, job.orderingKey)
-  return { kind: 'applied' }
+  if (job.orderingKey !== null) {
+    holdLaterOne(world, job, job.orderingKey)
+    passTurn(world, job.endpoint, job.orderingKey)
+  }
+  return waived.length === 0 ? { kind: 'applied' } : { kind: 'applied', waived }
 }
 
 export function edit(

@@ -1,6 +1,7 @@
 // What clients and people do in a random sequence: on the store and in the model, with the same
 // answer.
 import { expect } from 'vitest'
+import { retryOrder } from '../../src/job/dependencies.ts'
 import type { DedupeMode, Job } from '../../src/job/job.ts'
 import type { JobChange } from '../../src/store/job-commands.ts'
 import { newJob, report } from '../contract/fixtures.ts'
@@ -71,7 +72,18 @@ export async function retry(ground: Ground, pick: Pick): Promise<void> {
   const id = jobId(ground, pick, ({ state }) => state === 'dead' || state === 'cancelled')
   const now = ground.store.clock.now()
   const told = await ground.store.retry([id])
-  expect(told).toEqual([requests.retry(ground.world, id, now)])
+  expect(told).toEqual([requests.retry(ground.world, id, now, true)])
+}
+
+/** Some of those that can be retried, as a bulk command does it. */
+export async function retryMany({ store, world }: Ground, every: number): Promise<void> {
+  const dead = [...world.jobs.values()].filter(
+    ({ state }, i) => (state === 'dead' || state === 'cancelled') && i % every === 0,
+  )
+  const ids = retryOrder(dead)
+  const now = store.clock.now()
+  const told = await store.retry(ids, { waives: false })
+  expect(told).toEqual(ids.map((id) => requests.retry(world, id, now, false)))
 }
 
 export interface EditPlan {

@@ -11,6 +11,7 @@ import * as requests from './request-commands.ts'
 /** Sequences have a third of it in the mean, and any length up to it. */
 const MAX_COMMANDS = 80
 const RUNS: Record<Engine, number> = { sqlite: 100, mongo: 25 }
+const FLOW_RUNS: Record<Engine, number> = { sqlite: 60, mongo: 10 }
 const TIMEOUT_MS = 3_600_000
 
 type Step = fc.AsyncCommand<Ground, Ground>
@@ -71,6 +72,11 @@ const editPlan: fc.Arbitrary<requests.EditPlan> = fc.record({
   version: fc.constantFrom('any', 'right', 'stale'),
 })
 
+const PLAIN: requests.EnqueuePlan = {
+  ...{ endpoint: 0, isDue: true, expiry: 'none', maxAttempts: 2, priority: 5, key: null },
+  ...{ request: 0, dedupe: null, orderingKey: null, dependsOn: [] },
+}
+
 const claim = step(
   'claim',
   'nothing',
@@ -123,6 +129,7 @@ const STEPS = [
   ),
   step('cancel', 'jobs', pick, requests.cancel),
   step('retry', 'jobs', pick, requests.retry),
+  step('retryMany', 'jobs', fc.integer({ min: 1, max: 3 }), requests.retryMany),
   step('edit', 'jobs', fc.tuple(pick, editPlan), (ground, [job, plan]) =>
     requests.edit(ground, job, plan),
   ),
@@ -134,14 +141,40 @@ const STEPS = [
   ),
 ]
 
+/** Flows: most jobs depend on others, many die, and what is dead is retried. */
+const FLOW_STEPS = [
+  ...[1, 2, 3].map(() =>
+    step(
+      'enqueue',
+      'nothing',
+      fc.tuple(endpointPick, rarely(few), fc.array(fc.nat({ max: 4 }), { maxLength: 3 })),
+      (ground, [endpoint, orderingKey, dependsOn]) =>
+        requests.enqueue(ground, { ...PLAIN, endpoint, orderingKey, dependsOn }),
+    ),
+  ),
+  claim,
+  claim,
+  step(
+    'settle',
+    'hands',
+    fc.tuple(pick, fc.constantFrom<holders.Told>('succeed', 'bury', 'bury', 'reschedule')),
+    (ground, [lease, event]) => holders.settle(ground, lease, event, 0, true),
+  ),
+  step('sweep', 'nothing', nothing, holders.sweep),
+  step('cancel', 'jobs', pick, requests.cancel),
+  step('retry', 'jobs', pick, requests.retry),
+  step('retryMany', 'jobs', fc.integer({ min: 1, max: 3 }), requests.retryMany),
+]
+
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
   const { MODEL_RUNS, MODEL_SEED } = process.env
 
-  test('a store does in any order of commands what the model does', {
-    timeout: TIMEOUT_MS,
-  }, async () => {
-    const sequences = fc.commands<Ground, Ground, false>(STEPS, {
+  test.each([
+    ['a store does in any order of commands what the model does', STEPS, RUNS],
+    ['no job runs before what it depends on, whatever fails and is retried', FLOW_STEPS, FLOW_RUNS],
+  ])('%s', { timeout: TIMEOUT_MS }, async (_, steps, runs) => {
+    const sequences = fc.commands<Ground, Ground, false>(steps, {
       maxCommands: MAX_COMMANDS,
       size: 'max',
     })
@@ -151,7 +184,7 @@ describe.each(ENGINES)('on %s', (engine) => {
       await clearAway(ground)
     })
     await fc.assert(property, {
-      numRuns: MODEL_RUNS === undefined ? RUNS[engine] : Number(MODEL_RUNS),
+      numRuns: MODEL_RUNS === undefined ? runs[engine] : Number(MODEL_RUNS),
       ...(MODEL_SEED === undefined ? {} : { seed: Number(MODEL_SEED) }),
     })
   })

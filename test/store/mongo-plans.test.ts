@@ -184,6 +184,8 @@ async function readAll(endpoint: string, jobId: string, now: number): Promise<vo
     { failureReason: 'expired' as const },
     { endpoint, failureReason: 'expired' as const },
     { tag: 'a', endpoint, createdAfter: now - 1_000 },
+    { endpoint, states: ['dead' as const, 'cancelled' as const], after: jobId, oldestFirst: true },
+    { endpoint, failureReason: 'expired' as const, oldestFirst: true },
   ]) {
     await store.listJobs({ ...query, limit: 10 })
   }

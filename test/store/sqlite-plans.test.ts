@@ -38,7 +38,10 @@ const STATEMENTS = MODULES.flatMap((module) =>
   Object.entries(module).flatMap(([name, value]) => textsOf(name, value)),
 )
 
-const SCOPES = [{}, { endpoint: 'a' }, { dedupeKey: 'k' }, { endpoint: 'a', dedupeKey: 'k' }]
+const SCOPES = [
+  ...[{}, { endpoint: 'a' }, { dedupeKey: 'k' }, { endpoint: 'a', dedupeKey: 'k' }],
+  ...[{ oldestFirst: true }, { endpoint: 'a', oldestFirst: true }],
+]
 const WALKS = SCOPES.flatMap((scope) => [
   ['all', jobs.walkSql(scope)] as const,
   ['by state', jobs.walkSql({ ...scope, states: ['queued', 'succeeded'] })] as const,
@@ -62,8 +65,9 @@ const EXPECTED_INDEX: [string, string, string][] = [
   ['idempotency key', known.JOB_OF_KEY, 'jobs_idempotency (endpoint=? AND idempotency_key=?)'],
   ['running of', endpoints.COUNT_RUNNING, 'COVERING INDEX jobs_running (endpoint=?)'],
   ['claimable of', endpoints.COUNT_CLAIMABLE, 'COVERING INDEX jobs_claimable (endpoint=?)'],
-  ['dead', jobs.IDS_IN_STATE.dead, 'COVERING INDEX jobs_unsuccessful (endpoint=? AND state=?'],
-  ['running', jobs.IDS_IN_STATE.running, 'COVERING INDEX jobs_running (endpoint=? AND id>?'],
+  ['dead', jobs.IDS_IN_STATE.desc.dead, 'COVERING INDEX jobs_unsuccessful (endpoint=? AND state=?'],
+  ['oldest dead', jobs.IDS_IN_STATE.asc.dead, 'COVERING INDEX jobs_unsuccessful (endpoint=? AND'],
+  ['running', jobs.IDS_IN_STATE.desc.running, 'COVERING INDEX jobs_running (endpoint=? AND id>?'],
   ['list', jobs.walkSql({}), 'sqlite_autoindex_jobs_1 (id>? AND id<?)'],
   ['list of one', jobs.walkSql({ endpoint: 'a' }), 'jobs_of_endpoint (endpoint=? AND id>?'],
   [

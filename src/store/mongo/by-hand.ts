@@ -1,17 +1,21 @@
 // Cancel and retry: what people do to jobs. Each reads the jobs, then writes what may be written,
-// under guards that name what was read; those that moved meanwhile are read again.
+// in the given order, under guards that name what was read; one that moved meanwhile is read again
+// before the next one is written.
 import type { UpdateFilter } from 'mongodb'
+import { decideRetry, type RetryOptions } from '../../job/dependencies.ts'
+import type { JobState } from '../../job/job.ts'
 import { LIFECYCLE } from '../../job/lifecycle.ts'
-import type { CommandResult } from '../job-commands.ts'
+import type { CommandResult, RetryResult } from '../job-commands.ts'
 import { StoreUnavailable } from '../store.ts'
 import { afterFinish, doAftermath } from './aftermath.ts'
 import { pushAttempt, randomId, toFinal } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import { isFinalState, type JobDocument, NEVER, stateOf } from './documents.ts'
 import { guardOf } from './guards.ts'
+import { checkHeld, type HeldJob, markDependedOn, statesOf } from './held.ts'
 import { lostAttempt, SEEN_LEASE } from './lost-attempts.ts'
 import { type Deadline, isDuplicateKey, run, startDeadline } from './run-command.ts'
-import { type OrderedLane, promoteHeads } from './turns.ts'
+import { holdLaterOnes, type OrderedLane, promoteHeads } from './turns.ts'
 
 /** A job that changes under our hands this often in 3 s is being worked on by a storm. */
 const MAX_ROUNDS = 10
@@ -25,64 +29,146 @@ const SEEN = {
   dedupeKey: 1,
   orderingKey: 1,
   owes: 1,
+  waitingFor: 1,
 } as const
 type Seen = Pick<JobDocument, '_id' | keyof typeof SEEN>
 
-/** A result, or the change to write. */
+/** A result, or the change to write and what to answer once it is written. */
 type Verdict =
-  | CommandResult
-  | { kind: 'change'; update: UpdateFilter<JobDocument> }
+  | RetryResult
+  | { kind: 'change'; update: UpdateFilter<JobDocument>; result: RetryResult }
   /** Something had to be done first: look again. */
   | { kind: 'look_again' }
 
+/** One call at work. */
+interface Command {
+  context: MongoContext
+  event: 'cancel' | 'retry'
+  seen: Map<string, Seen>
+  deadline: Deadline
+  judge(job: Seen): Verdict | Promise<Verdict>
+  /** Called after each change, before the next job is judged. */
+  onWritten?(job: Seen, update: UpdateFilter<JobDocument>): void
+}
+
 export async function cancel(context: MongoContext, ids: string[]): Promise<CommandResult[]> {
-  const results = await byHand(context, ids, 'cancel', async (seen) => {
-    if (isFinalState(seen.state)) return { kind: 'refused', state: stateOf(seen.state) }
-    const now = nowOf(context)
-    const change = toFinal('cancelled', now, context.settings, {})
-    if (seen.state !== 'running') return { kind: 'change', update: change }
-    const attempt = lostAttempt(seen, now, 'cancelled', { event: 'cancel', writeId: randomId() })
-    return { kind: 'change', update: { ...change, ...pushAttempt(attempt) } }
+  const deadline = startDeadline()
+  const results = await byHand(ids, {
+    ...{ context, event: 'cancel', deadline, seen: await look(context, ids, deadline) },
+    judge(job) {
+      if (isFinalState(job.state)) return { kind: 'refused', state: stateOf(job.state) }
+      const now = nowOf(context)
+      const result = { kind: 'applied' } as const
+      const update = toFinal('cancelled', now, context.settings, {})
+      if (job.state !== 'running') return { kind: 'change', update, result }
+      const attempt = lostAttempt(job, now, 'cancelled', { event: 'cancel', writeId: randomId() })
+      return { kind: 'change', update: { ...update, ...pushAttempt(attempt) }, result }
+    },
   })
   await afterFinish(
     context,
     ids.filter((_, i) => results[i]?.kind === 'applied'),
   )
-  return results
+  // Only a retry can break the unique index of dedupe keys or be refused for its dependencies.
+  return results as CommandResult[]
 }
 
-export async function retry(context: MongoContext, ids: string[]): Promise<CommandResult[]> {
-  const lanes: OrderedLane[] = []
-  const results = await byHand(context, ids, 'retry', async (seen, deadline) => {
-    if (seen.state !== 'dead' && seen.state !== 'cancelled') {
-      return { kind: 'refused', state: stateOf(seen.state) }
-    }
-    if (seen.owes) {
-      // What its finish leads to must not be lost by there being another one.
-      await doAftermath(context, [seen._id])
-      return { kind: 'look_again' }
-    }
-    const accepts = await run(deadline, (limit) =>
-      context.endpoints.countDocuments({ _id: seen.endpoint, deleting: false }, { ...limit }),
-    )
-    if (accepts === 0) return { kind: 'unknown_endpoint' }
-    const { endpoint, orderingKey } = seen
-    if (orderingKey !== undefined) lanes.push({ endpoint, orderingKey })
-    return { kind: 'change', update: freshStart(seen, nowOf(context)) }
+export async function retry(
+  context: MongoContext,
+  ids: string[],
+  options: RetryOptions = { waives: true },
+): Promise<RetryResult[]> {
+  const deadline = startDeadline()
+  const seen = await look(context, ids, deadline)
+  const accepting = await acceptingEndpoints(context, [...seen.values()], deadline)
+  const states = await statesOfUnmet(context, [...seen.values()], deadline)
+  const queued: HeldJob[] = []
+  const results = await byHand(ids, {
+    ...{ context, event: 'retry', deadline, seen },
+    async judge(job) {
+      if (job.state !== 'dead' && job.state !== 'cancelled') {
+        return { kind: 'refused', state: stateOf(job.state) }
+      }
+      if (job.owes) {
+        // What its finish leads to must not be lost by there being another one.
+        await doAftermath(context, [job._id])
+        return { kind: 'look_again' }
+      }
+      if (!accepting.has(job.endpoint)) return { kind: 'unknown_endpoint' }
+      const decision = decideRetry(job.waitingFor ?? [], (id) => states.get(id) ?? null, options)
+      if (decision.kind !== 'retry') return decision
+      const { waitingFor, waived } = decision
+      return {
+        kind: 'change',
+        update: freshStart(job, waitingFor, nowOf(context)),
+        result: waived.length === 0 ? { kind: 'applied' } : { kind: 'applied', waived },
+      }
+    },
+    onWritten(job, { $set }) {
+      // From here on the jobs behind it may wait for it.
+      states.set(job._id, 'queued')
+      queued.push({ ...job, waitingFor: $set?.waitingFor ?? [] })
+    },
   })
-  if (results.some(({ kind }) => kind === 'applied')) {
-    await promoteHeads(context, lanes, startDeadline())
-    context.hint()
-  }
+  if (queued.length > 0) await letGo(context, queued)
   return results
 }
 
-function freshStart(seen: Seen, now: Date): UpdateFilter<JobDocument> {
+async function acceptingEndpoints(
+  context: MongoContext,
+  seen: Seen[],
+  deadline: Deadline,
+): Promise<Set<string>> {
+  const names = [...new Set(seen.map(({ endpoint }) => endpoint))]
+  const found = await run(deadline, (limit) =>
+    context.endpoints
+      .find(
+        { _id: { $in: names }, deleting: false },
+        { projection: { _id: 1 }, batchSize: names.length + 1, ...limit },
+      )
+      .toArray(),
+  )
+  return new Set(found.map(({ _id }) => _id))
+}
+
+/** Marked before they are read: one that finishes afterwards leads to those that wait for it. */
+async function statesOfUnmet(
+  context: MongoContext,
+  seen: Seen[],
+  deadline: Deadline,
+): Promise<Map<string, JobState>> {
+  const unmet = [...new Set(seen.flatMap(({ waitingFor = [] }) => waitingFor))]
+  await markDependedOn(context, unmet, deadline)
+  const found = await statesOf(context, unmet, deadline)
+  return new Map([...found].map(([id, stored]) => [id, stateOf(stored)]))
+}
+
+/** Promotes what waits for nothing, and takes the turn from later jobs where it waits. */
+async function letGo(context: MongoContext, queued: HeldJob[]): Promise<void> {
+  const deadline = startDeadline()
+  const lanes = queued.flatMap(({ endpoint, orderingKey }): OrderedLane[] =>
+    orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
+  )
+  const waiting = queued.filter(({ waitingFor = [] }) => waitingFor.length > 0)
+  const ordered = waiting.flatMap(({ orderingKey, ...job }) =>
+    orderingKey === undefined ? [] : [{ ...job, orderingKey }],
+  )
+  await holdLaterOnes(context, ordered, deadline)
+  await promoteHeads(context, lanes, deadline)
+  // What they wait for may have succeeded since it was read; its death is the sweeper's to find.
+  if (waiting.length > 0) await checkHeld(context, waiting, { fails: false }, deadline)
+  context.hint()
+}
+
+function freshStart(seen: Seen, waitingFor: string[], now: Date): UpdateFilter<JobDocument> {
   const { dedupeKey, orderingKey, maxAttempts } = seen
+  const waits = waitingFor.length > 0
+  const isHeld = waits || orderingKey !== undefined
   return {
     $set: {
-      state: orderingKey === undefined ? 'queued' : 'held',
-      ...(orderingKey === undefined ? {} : { checkedAt: new Date(0) }),
+      state: isHeld ? 'held' : 'queued',
+      ...(isHeld ? { checkedAt: new Date(0) } : {}),
+      ...(waits ? { waitingFor } : {}),
       ...(dedupeKey === undefined ? {} : { dedupeHolder: dedupeKey }),
       runAt: now,
       firstRunAt: now,
@@ -99,45 +185,39 @@ function freshStart(seen: Seen, now: Date): UpdateFilter<JobDocument> {
       owes: true,
       purgeAt: NEVER,
     },
-    $unset: { finishedAt: '', superseded: '', waitingFor: '' },
+    $unset: { finishedAt: '', superseded: '', ...(waits ? {} : { waitingFor: '' }) },
     $inc: { version: 1 },
   }
 }
 
-async function byHand(
-  context: MongoContext,
-  ids: string[],
-  event: 'cancel' | 'retry',
-  judge: (seen: Seen, deadline: Deadline) => Promise<Verdict>,
-): Promise<CommandResult[]> {
-  const deadline = startDeadline()
-  const results = new Map<string, CommandResult>()
-  let open = [...new Set(ids)]
-  for (let round = 0; open.length > 0; round++) {
-    if (round === MAX_ROUNDS)
-      throw new StoreUnavailable('the jobs changed as often as they were read')
-    const seen = await look(context, open, deadline)
-    const moved: string[] = []
-    for (const id of open) {
-      const document = seen.get(id)
-      const verdict = document ? await judge(document, deadline) : ({ kind: 'not_found' } as const)
-      const result =
-        verdict.kind === 'change' && document
-          ? await write(context, document, event, verdict.update, deadline)
-          : verdict
-      if (result.kind === 'look_again' || result.kind === 'change') moved.push(id)
-      else results.set(id, result)
-    }
-    open = moved
-  }
+async function byHand(ids: string[], command: Command): Promise<RetryResult[]> {
+  const results: RetryResult[] = []
   const told = new Set<string>()
-  return ids.map((id) => {
-    const result = results.get(id) ?? { kind: 'not_found' }
+  for (const id of ids) {
+    const result = await changeOne(id, command)
     // An id given twice: the second finds what the first has made of it.
-    const again = told.has(id) && result.kind === 'applied'
+    const isRepeat = told.has(id) && result.kind === 'applied'
+    results.push(isRepeat ? { kind: 'refused', state: LIFECYCLE[command.event].to } : result)
     told.add(id)
-    return again ? { kind: 'refused', state: LIFECYCLE[event].to } : result
-  })
+  }
+  return results
+}
+
+async function changeOne(id: string, command: Command): Promise<RetryResult> {
+  const { context, seen, deadline, judge, onWritten } = command
+  for (let round = 0; round < MAX_ROUNDS; round++) {
+    const found = round === 0 ? seen : await look(context, [id], deadline)
+    const job = found.get(id)
+    const verdict = job === undefined ? ({ kind: 'not_found' } as const) : await judge(job)
+    if (verdict.kind === 'look_again') continue
+    if (verdict.kind !== 'change' || job === undefined) return verdict as RetryResult
+    const written = await write(job, verdict.update, command)
+    if (written.kind === 'look_again') continue
+    if (written.kind !== 'applied') return written
+    onWritten?.(job, verdict.update)
+    return verdict.result
+  }
+  throw new StoreUnavailable('the job changed as often as it was read')
 }
 
 async function look(
@@ -155,12 +235,10 @@ async function look(
 
 /** One by one, for only then each answer tells who of two callers at once was the one. */
 async function write(
-  context: MongoContext,
   seen: Seen,
-  event: 'cancel' | 'retry',
   update: UpdateFilter<JobDocument>,
-  deadline: Deadline,
-): Promise<CommandResult | { kind: 'look_again' }> {
+  { context, event, deadline }: Command,
+): Promise<RetryResult | { kind: 'look_again' }> {
   const guard = guardOf(event, { now: nowOf(context) })
   // A retry takes up the mark of an aftermath: one that was put there meanwhile has to be done.
   const settled = event === 'retry' ? { owes: { $ne: true as const } } : {}
@@ -184,7 +262,7 @@ async function keyHolder(
   context: MongoContext,
   { endpoint, dedupeKey }: Seen,
   deadline: Deadline,
-): Promise<CommandResult | { kind: 'look_again' }> {
+): Promise<RetryResult | { kind: 'look_again' }> {
   if (dedupeKey === undefined) return { kind: 'look_again' }
   const holder = await run(deadline, (limit) =>
     context.jobs.findOne(

@@ -129,7 +129,7 @@ export async function checkHeld(
   return { promotedCount, isChanged: isTaken || promotedCount + failed.length > 0, failed }
 }
 
-async function statesOf(context: MongoContext, ids: string[], deadline: Deadline) {
+export async function statesOf(context: MongoContext, ids: string[], deadline: Deadline) {
   const unique = [...new Set(ids)]
   if (unique.length === 0) return new Map<string, JobDocument['state']>()
   const found = await run(deadline, (limit) =>

@@ -1,4 +1,4 @@
-// Pages of jobs, newest first. Ids sort by creation, so that they bound and order everything.
+// Pages of jobs by age. Ids sort by creation, so that they bound and order everything.
 import type { Document, Filter } from 'mongodb'
 import type { JobState, JobSummary } from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'
@@ -19,17 +19,20 @@ const ALL_STATES: StoredState[] = [...QUEUED_STATES, 'running', ...FINAL_STATES]
 export async function listJobs(context: MongoContext, query: JobQuery): Promise<Page<JobSummary>> {
   const deadline = startDeadline()
   const range = idRangeOf(query)
+  const direction = query.oldestFirst ? 1 : -1
   const { walked, sifted } = sieveOf(query)
   // What is sifted out of an index may lie far apart in it: so not too far.
-  const boundary = sifted === null ? null : await lastEntryOfPage(context, walked, range, deadline)
+  const boundary =
+    sifted === null ? null : await lastEntryOfPage(context, walked, range, direction, deadline)
   const filter: Filter<JobDocument> = { ...walked, ...sifted }
-  const bounded = boundary === null ? range : { ...range, $gte: boundary }
+  const bounded =
+    boundary === null ? range : { ...range, [direction === 1 ? '$lte' : '$gte']: boundary }
   if (Object.keys(bounded).length > 0) filter._id = bounded
   const found = await run(deadline, (limit) =>
     context.jobs
       .find<Omit<JobDocument, keyof typeof WITHOUT_BULK>>(filter, {
         projection: WITHOUT_BULK,
-        sort: { _id: -1 },
+        sort: { _id: direction },
         limit: query.limit + 1,
         batchSize: query.limit + 1,
         ...limit,
@@ -42,13 +45,15 @@ export async function listJobs(context: MongoContext, query: JobQuery): Promise<
 }
 
 /** Ids sort by creation, so that bounds in time are bounds of ids. */
-function idRangeOf({ createdAfter, createdBefore, after }: JobQuery) {
+function idRangeOf({ createdAfter, createdBefore, after, oldestFirst }: JobQuery) {
   const lowest = createdAfter === undefined ? undefined : firstIdAt(createdAfter)
-  const uppers = [createdBefore === undefined ? undefined : firstIdAt(createdBefore), after]
+  const highest = createdBefore === undefined ? undefined : firstIdAt(createdBefore)
+  const uppers = [highest, oldestFirst ? undefined : after]
   const upper = uppers.filter((id) => id !== undefined).sort()[0]
   return {
     ...(lowest === undefined ? {} : { $gte: lowest }),
     ...(upper === undefined ? {} : { $lt: upper }),
+    ...(oldestFirst && after !== undefined ? { $gt: after } : {}),
   }
 }
 
@@ -93,6 +98,7 @@ async function lastEntryOfPage(
   context: MongoContext,
   walked: Filter<JobDocument>,
   range: Document,
+  direction: 1 | -1,
   deadline: Deadline,
 ): Promise<string | null> {
   const filter: Filter<JobDocument> = { ...walked }
@@ -101,7 +107,7 @@ async function lastEntryOfPage(
     context.jobs
       .find(filter, {
         projection: { _id: 1 },
-        sort: { _id: -1 },
+        sort: { _id: direction },
         skip: MAX_ENTRIES_PER_PAGE - 1,
         limit: 1,
         ...limit,

@@ -182,7 +182,7 @@ function jobVerbs(context: MongoContext, eligible: EligibleEndpoints, disowner: 
     overdue: (limit) => overdue(context, limit),
     endOverdue: (ends) => endOverdue(context, ends),
     cancel: (ids) => cancel(context, ids),
-    retry: (ids) => retry(context, ids),
+    retry: (ids, options) => retry(context, ids, options),
     edit: (id, change, ifVersion) => edit(context, id, change, ifVersion),
     deleteJob: (id) => deleteJob(context, id),
     getJob: (id) => getJob(context, id),

@@ -117,14 +117,14 @@ async function giveTurns(
 }
 
 /**
- * A later job that has the turn but does not run gives it up to the head. Returns the keys of which
- * one was held again; at the others it runs, or the turn has moved on by itself.
+ * A later job that has the turn but is not running gives it up to the head. Returns the heads when
+ * any was held again; else the later job runs, or the turn has moved on by itself.
  */
-async function holdLaterOnes(
+export async function holdLaterOnes<Earlier extends OrderedLane & { _id: string }>(
   context: MongoContext,
-  heads: Head[],
+  heads: Earlier[],
   deadline: Deadline,
-): Promise<OrderedLane[]> {
+): Promise<Earlier[]> {
   if (heads.length === 0) return []
   const updates = heads.map(
     ({ _id, endpoint, orderingKey }): AnyBulkWriteOperation<JobDocument> => ({

@@ -1,18 +1,21 @@
 // cancel, retry and delete: what people ask of a job by its id. Durable, for an HTTP answer reports
 // them.
+import { decideRetry, type RetryOptions } from '../../job/dependencies.ts'
 import { isFinal, type JobState } from '../../job/job.ts'
-import type { CommandResult } from '../job-commands.ts'
+import type { CommandResult, RetryResult } from '../job-commands.ts'
 import { runAftermath, runAftermathOf } from './aftermath.ts'
 import { attemptEndedByStore, attemptLine, WITH_ATTEMPT } from './attempt-log.ts'
 import type { Database } from './database.ts'
 import { DEDUPE_HOLDER } from './dedupe.ts'
+import { waitForFinishOf } from './enqueue.ts'
 import { DROP_LEASE, finishAs, finishQueuedAs } from './finish.ts'
 import { guardOf, inStates } from './guards.ts'
-import { passTurn } from './held.ts'
+import { holdLaterOne, passTurn, stateOf } from './held.ts'
+import { listText, parsed } from './rows.ts'
 
 export const STATE_OF = `
 select seq, state, endpoint, dedupe_key, ordering_key, fence, lease_id, worker_id, claimed_at,
-  attempt_count, aftermath
+  attempt_count, aftermath, waiting_for
 from jobs where id = ?`
 
 /** Parameters: now, purge at, seq. */
@@ -24,15 +27,15 @@ export const CANCEL_RUNNING = `
 update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
 where seq = ? and ${guardOf('cancel')} and ${inStates(['running'])}`
 
-/** Parameters: now (thrice), seq. */
 export const RETRY = `
-update jobs set state = 'queued', held = (ordering_key is not null), waiting_for = null,
-  attempts_left = max_attempts, free_attempts = 0, run_at = ?, due_at = ?,
-  first_run_at = ?,
+update jobs set state = 'queued', waiting_for = $waitingFor,
+  held = (ordering_key is not null or $waitingFor is not null),
+  attempts_left = max_attempts, free_attempts = 0, run_at = $now, due_at = $now,
+  first_run_at = $now,
   superseded = 0, aftermath = 0, finished_at = null, purge_at = null, failure_reason = null,
   failure_message = null, result = null, result_truncated = 0, progress = null,
   expires_at = null, version = version + 1
-where seq = ? and ${guardOf('retry')}`
+where seq = $seq and ${guardOf('retry')}`
 
 export const DELETE = `delete from jobs where seq = ? and ${guardOf('delete')}`
 
@@ -48,6 +51,7 @@ interface FoundRow {
   claimed_at: number
   attempt_count: number
   aftermath: number
+  waiting_for: string | null
 }
 
 export async function cancel(database: Database, ids: string[]): Promise<CommandResult[]> {
@@ -77,10 +81,14 @@ function cancelledLine(row: FoundRow, now: number): string {
   return attemptLine(attempt, { fence: row.fence, leaseId: row.lease_id }, 'cancel')
 }
 
-export async function retry(database: Database, ids: string[]): Promise<CommandResult[]> {
+export async function retry(
+  database: Database,
+  ids: string[],
+  options: RetryOptions = { waives: true },
+): Promise<RetryResult[]> {
   if (ids.length === 0) return []
   const results = await database.connection.write('full', () => {
-    const told = ids.map((id) => retryOne(database, id))
+    const told = ids.map((id) => retryOne(database, id, options))
     // Dependents that died with it may have dependents of their own.
     runAftermath(database)
     return told
@@ -89,24 +97,40 @@ export async function retry(database: Database, ids: string[]): Promise<CommandR
   return results
 }
 
-function retryOne(database: Database, id: string): CommandResult {
+function retryOne(database: Database, id: string, options: RetryOptions): RetryResult {
   const row = find(database, id)
   if (row === null) return { kind: 'not_found' }
   // Its end is followed to the end before it begins anew: a retry revives no dependent.
   if (row.aftermath === 1 && !runAftermathOf(database, row.seq)) {
     return { kind: 'refused', state: row.state }
   }
+  const unmet = parsed<string[]>(row.waiting_for, [])
+  const decision = decideRetry(unmet, (other) => stateOf(database, other), options)
+  if (decision.kind !== 'retry') return isRetryable(row) ? decision : refused(row)
+  const { waitingFor, waived } = decision
   const now = database.clock.now()
-  const { changes } = database.connection.statement(RETRY).run(now, now, now, row.seq)
+  const { changes } = database.connection
+    .statement(RETRY)
+    .run({ $waitingFor: listText(waitingFor), $now: now, $seq: row.seq })
   if (changes === 0) return whyNotRetried(database, row)
-  if (row.ordering_key !== null) passTurn(database, row.endpoint, row.ordering_key)
-  return { kind: 'applied' }
+  waitForFinishOf(database, waitingFor, id)
+  if (row.ordering_key !== null) {
+    holdLaterOne(database, row.seq, row.endpoint, row.ordering_key)
+    passTurn(database, row.endpoint, row.ordering_key)
+  }
+  return waived.length === 0 ? { kind: 'applied' } : { kind: 'applied', waived }
 }
 
-function whyNotRetried({ connection }: Database, row: FoundRow): CommandResult {
-  if (row.state !== 'dead' && row.state !== 'cancelled') {
-    return { kind: 'refused', state: row.state }
-  }
+function isRetryable({ state }: FoundRow): boolean {
+  return state === 'dead' || state === 'cancelled'
+}
+
+function refused({ state }: FoundRow): RetryResult {
+  return { kind: 'refused', state }
+}
+
+function whyNotRetried({ connection }: Database, row: FoundRow): RetryResult {
+  if (!isRetryable(row)) return refused(row)
   const holder = connection.statement(DEDUPE_HOLDER).get(row.endpoint, row.dedupe_key)
   const endpoint = connection.statement(ENDPOINT_ACCEPTS).get(row.endpoint)
   return holder === undefined || endpoint === undefined

@@ -130,10 +130,14 @@ function becomeOf(
     const held = connection.statement(HELD_BY_SEQ).get(seq) as unknown as HeldRow
     if (resolveHeld(database, held) === 'ready') return jobOfId(database, job.id) as Job
   }
-  for (const id of waitingFor) {
-    connection.statement(ADD_DEPENDENCY).run(id, job.id)
-    // In the transaction that read its state: its finish comes after, and sees the mark.
+  waitForFinishOf(database, waitingFor, job.id)
+  return newlyQueued(job, maxAttempts, onFinish, { isHeld: true, waitingFor })
+}
+
+/** In the transaction that read their states: their finish comes after, and finds the mark. */
+export function waitForFinishOf({ connection }: Database, ids: string[], dependent: string): void {
+  for (const id of ids) {
+    connection.statement(ADD_DEPENDENCY).run(id, dependent)
     connection.statement(MARK_DEPENDED_ON).run(id)
   }
-  return newlyQueued(job, maxAttempts, onFinish, { isHeld: true, waitingFor })
 }

@@ -101,12 +101,21 @@ export function passTurn(database: Database, endpoint: string, orderingKey: stri
   return resolveHeld(database, head as unknown as HeldRow) === 'ready'
 }
 
+/** An earlier job of the key is queued again: a later one that is not running loses its turn. */
+export function holdLaterOne(
+  { connection }: Database,
+  seq: number,
+  endpoint: string,
+  orderingKey: string,
+): void {
+  const holder = connection.statement(TURN_OF_KEY).get(endpoint, orderingKey)
+  if (holder === undefined || (holder.seq as number) <= seq) return
+  connection.statement(HOLD_AGAIN).run(holder.seq as number)
+}
+
 function promote(database: Database, { seq, endpoint, ordering_key }: HeldRow): boolean {
   const { connection, clock, watch } = database
-  if (ordering_key !== null) {
-    const holder = connection.statement(TURN_OF_KEY).get(endpoint, ordering_key)
-    if (holder !== undefined) connection.statement(HOLD_AGAIN).run(holder.seq as number)
-  }
+  if (ordering_key !== null) holdLaterOne(database, seq, endpoint, ordering_key)
   const { changes } = connection.statement(PROMOTE).run(clock.now(), seq)
   if (changes === 1) watch.stir()
   return changes === 1

@@ -1,4 +1,4 @@
-// Reading jobs: one by id, its payload, lists newest first, and which of many are final.
+// Reading jobs: one by id, its payload, lists by age, and which of many are final.
 import { isFinal, type Job, type JobState, type JobSummary } from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'
 import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
@@ -38,7 +38,7 @@ export function finalAmong({ connection }: Database, ids: string[]): Promise<str
   })
 }
 
-/** A stretch of ids, newest first: below `below`, not under `from`. */
+/** A stretch of ids: below `below`, not under `from`. */
 interface Stretch {
   below: string
   from: string
@@ -58,16 +58,24 @@ export function listJobs(database: Database, query: JobQuery): Promise<Page<JobS
   })
 }
 
-function stretchOf({ after, createdAfter, createdBefore }: JobQuery): Stretch {
-  const before = createdBefore === undefined ? ABOVE_ALL : firstIdAt(createdBefore)
-  return {
-    below: after !== undefined && after < before ? after : before,
-    from: createdAfter === undefined ? '' : firstIdAt(createdAfter),
-  }
+function stretchOf({ after, createdAfter, createdBefore, oldestFirst }: JobQuery): Stretch {
+  const below = createdBefore === undefined ? ABOVE_ALL : firstIdAt(createdBefore)
+  const from = createdAfter === undefined ? '' : firstIdAt(createdAfter)
+  if (after === undefined) return { below, from }
+  // All ids are equally long: nothing sorts between an id and the same with one more character.
+  if (oldestFirst) return { below, from: after < from ? from : `${after}!` }
+  return { below: after < below ? after : below, from }
 }
 
 /** Which filters a query has; their values are parameters. */
-type Filters = Pick<JobQuery, 'endpoint' | 'states' | 'tag' | 'dedupeKey' | 'failureReason'>
+type Filters = Pick<
+  JobQuery,
+  'endpoint' | 'states' | 'tag' | 'dedupeKey' | 'failureReason' | 'oldestFirst'
+>
+
+function directionOf({ oldestFirst }: Pick<JobQuery, 'oldestFirst'>): 'asc' | 'desc' {
+  return oldestFirst ? 'asc' : 'desc'
+}
 
 /**
  * The text of a walk; exported for the test of its plan. What it filters by is read first, so that
@@ -86,7 +94,7 @@ export function walkSql(query: Filters): string {
       failure_reason as found_reason, tags as found_tags`
   return `select ${SUMMARY_COLUMNS} from (
       select ${found} from jobs
-      where ${rangeSql(query)} order by id desc limit ${MAX_ENTRIES_PER_PAGE})
+      where ${rangeSql(query)} order by id ${directionOf(query)} limit ${MAX_ENTRIES_PER_PAGE})
     cross join jobs on seq = found
     where ${filters.join(' and ')} limit +?`
 }
@@ -94,7 +102,7 @@ export function walkSql(query: Filters): string {
 /** The id of the last entry that a walk looks at, if it looks at so many. */
 export function lastLookedAtSql(query: Filters): string {
   return `select id from jobs where ${rangeSql(query)}
-    order by id desc limit 1 offset ${MAX_ENTRIES_PER_PAGE - 1}`
+    order by id ${directionOf(query)} limit 1 offset ${MAX_ENTRIES_PER_PAGE - 1}`
 }
 
 function rangeSql({ endpoint, dedupeKey }: Filters): string {
@@ -103,7 +111,7 @@ function rangeSql({ endpoint, dedupeKey }: Filters): string {
   return endpoint === undefined ? stretch : `endpoint = ? and ${stretch}`
 }
 
-/** Looks at jobs of all states from the newest on, and stops at its limit of entries. */
+/** Looks at jobs of all states from one end on, and stops at its limit of entries. */
 function pageByWalking(database: Database, query: JobQuery, stretch: Stretch): Page<JobSummary> {
   const { connection, keys } = database
   const { endpoint, dedupeKey } = query
@@ -122,17 +130,19 @@ function pageByWalking(database: Database, query: JobQuery, stretch: Stretch): P
   return { items, next: last === undefined ? null : (last.id as string) }
 }
 
-/** Parameters: endpoint, the stretch, limit. */
-export const IDS_IN_STATE = {
-  running: idsSql("state = 'running'"),
-  dead: idsSql(`${UNSUCCESSFUL} and state = 'dead'`),
-  cancelled: idsSql(`${UNSUCCESSFUL} and state = 'cancelled'`),
-}
-type IndexedState = keyof typeof IDS_IN_STATE
+/** By direction. Parameters: endpoint, the stretch, limit. */
+export const IDS_IN_STATE = { desc: idsInState('desc'), asc: idsInState('asc') }
+type IndexedState = keyof (typeof IDS_IN_STATE)['desc']
 
-function idsSql(condition: string): string {
-  return `select id from jobs where ${condition} and endpoint = ? and id < ? and id >= ?
-    order by id desc limit +?`
+function idsInState(direction: 'asc' | 'desc') {
+  const idsSql = (condition: string) => `
+    select id from jobs where ${condition} and endpoint = ? and id < ? and id >= ?
+    order by id ${direction} limit +?`
+  return {
+    running: idsSql("state = 'running'"),
+    dead: idsSql(`${UNSUCCESSFUL} and state = 'dead'`),
+    cancelled: idsSql(`${UNSUCCESSFUL} and state = 'cancelled'`),
+  }
 }
 
 /** The next endpoint with running jobs, and with unsuccessful ones: one seek each. */
@@ -150,7 +160,7 @@ interface List {
 }
 
 function isIndexed(state: JobState): state is IndexedState {
-  return state in IDS_IN_STATE
+  return state in IDS_IN_STATE.desc
 }
 
 function listsOf({ connection }: Database, states: IndexedState[], endpoint?: string): List[] {
@@ -174,8 +184,8 @@ function listsOf({ connection }: Database, states: IndexedState[], endpoint?: st
 }
 
 /**
- * Merges lists. Each gives its newest part; what it holds beyond is older than that part's end, so
- * the merged page is complete down to the newest of these ends, and stops there.
+ * Merges lists. Each gives its first part; what it holds beyond comes after that part's end, so the
+ * merged page is complete up to the first of these ends, and stops there.
  */
 function pageOfLists(
   database: Database,
@@ -184,24 +194,29 @@ function pageOfLists(
   { below, from }: Stretch,
 ): Page<JobSummary> {
   const { connection, keys } = database
+  const direction = directionOf(query)
+  const comesAfter = (one: string, other: string) =>
+    direction === 'asc' ? one > other : one < other
   const part = partSize(query, lists.length)
   const ids: string[] = []
-  let end = ''
+  let end: string | null = null
   for (const { endpoint, state } of lists) {
-    const found = connection.statement(IDS_IN_STATE[state]).all(endpoint, below, from, part)
+    const statement = connection.statement(IDS_IN_STATE[direction][state])
+    const found = statement.all(endpoint, below, from, part)
     for (const { id } of found) ids.push(id as string)
     const last = found.at(-1)?.id as string | undefined
-    if (last !== undefined && found.length === part && last > end) end = last
+    if (last === undefined || found.length < part) continue
+    if (end === null || comesAfter(end, last)) end = last
   }
   const items: JobSummary[] = []
-  for (const id of ids.sort().reverse()) {
-    if (id < end) break
+  for (const id of ids.sort((a, b) => (comesAfter(a, b) ? 1 : -1))) {
+    if (end !== null && comesAfter(id, end)) break
     const item = toSummary(connection.statement(SUMMARY_OF).get(id) as unknown as SummaryRow, keys)
     if (!fits(item, query)) continue
     if (items.length === query.limit) return { items, next: items.at(-1)?.id ?? null }
     items.push(item)
   }
-  return { items, next: end === '' ? null : end }
+  return { items, next: end }
 }
 
 function fits({ tags, failure }: JobSummary, { tag, failureReason }: JobQuery): boolean {

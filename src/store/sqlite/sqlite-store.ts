@@ -80,7 +80,7 @@ function createStore(database: Database): Store {
     overdue: (limit) => overdue(database, limit),
     endOverdue: (ends) => endOverdue(database, ends),
     cancel: (ids) => cancel(database, ids),
-    retry: (ids) => retry(database, ids),
+    retry: (ids, options) => retry(database, ids, options),
     edit: (id, change, ifVersion) => edit(database, id, change, ifVersion),
     deleteJob: (id) => deleteJob(database, id),
     getJob: (id) => getJob(database, id),

@@ -1,0 +1,65 @@
+// What a retry makes of the dependencies of a job, and the order in which one command retries many.
+import type { JobState } from './job.ts'
+
+/** What retry writes, or why it leaves the job as it is. */
+export type RetryDecision =
+  | { kind: 'retry'; waitingFor: string[]; waived: string[] }
+  /** It depends on these, which did not succeed and are not retried. */
+  | { kind: 'dependency_failed'; jobIds: string[] }
+
+export interface RetryOptions {
+  /**
+   * Whether the job may run without the dependencies that stay dead, cancelled or gone: true of a
+   * retry by id, false of a bulk retry.
+   */
+  waives: boolean
+}
+
+/**
+ * A dependency that is queued or running is waited for again, also when the same command has just
+ * queued it. One that is dead, cancelled or gone is waived, or keeps the job from being retried.
+ *
+ * @param unmet the dependencies that had not succeeded when the job became final
+ * @param stateOf null: the job is no longer stored
+ */
+export function decideRetry(
+  unmet: readonly string[],
+  stateOf: (id: string) => JobState | null,
+  { waives }: RetryOptions,
+): RetryDecision {
+  const waitingFor: string[] = []
+  const failed: string[] = []
+  for (const id of unmet) {
+    const state = stateOf(id)
+    if (state === 'queued' || state === 'running') waitingFor.push(id)
+    else if (state !== 'succeeded') failed.push(id)
+  }
+  if (failed.length > 0 && !waives) return { kind: 'dependency_failed', jobIds: failed }
+  return { kind: 'retry', waitingFor, waived: failed }
+}
+
+/**
+ * The ids of these jobs, oldest first (ids sort by creation), except that a job always comes after
+ * the jobs it depends on. A bulk retry writes page after page, and a worker may run a job as soon
+ * as its page is written: in this order an ordering key starts with its first job, and no job is
+ * looked at before the jobs it waits for are queued again.
+ */
+export function retryOrder(
+  jobs: readonly { id: string; dependsOn: readonly string[] }[],
+): string[] {
+  const byId = new Map(jobs.map((job) => [job.id, job]))
+  const ordered = new Set<string>()
+  for (const { id: first } of jobs.toSorted((a, b) => (a.id < b.id ? -1 : 1))) {
+    // Depth first, on a stack of its own: a chain may be as long as the command.
+    const stack = [first]
+    while (stack.length > 0) {
+      const id = stack.at(-1) as string
+      const open = byId.get(id)?.dependsOn.filter((other) => byId.has(other) && !ordered.has(other))
+      if (ordered.has(id) || open === undefined || open.length === 0) {
+        ordered.add(id)
+        stack.pop()
+      } else stack.push(...open)
+    }
+  }
+  return [...ordered]
+}

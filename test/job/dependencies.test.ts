@@ -1,0 +1,62 @@
+// What a retry makes of dependencies, and the order in which one command retries many jobs.
+import { describe, expect, test } from 'vitest'
+import { decideRetry, retryOrder } from '../../src/job/dependencies.ts'
+import type { JobState } from '../../src/job/job.ts'
+
+const STATES: Record<string, JobState> = {
+  ...{ waits: 'queued', works: 'running', done: 'succeeded', dead: 'dead', off: 'cancelled' },
+}
+const stateOf = (id: string) => STATES[id] ?? null
+
+describe('a retry', () => {
+  const open = ['waits', 'works', 'done']
+  const lost = ['dead', 'off', 'gone']
+
+  test('waits for what is not final, and no more for what has succeeded', () => {
+    const expected = { kind: 'retry', waitingFor: ['waits', 'works'], waived: [] }
+    for (const waives of [true, false]) {
+      expect(decideRetry(open, stateOf, { waives })).toEqual(expected)
+      expect(decideRetry([], stateOf, { waives })).toEqual({ ...expected, waitingFor: [] })
+    }
+  })
+
+  test('by id waives what is dead, cancelled or gone; in bulk it leaves the job', () => {
+    const all = [...open, ...lost]
+    expect(decideRetry(all, stateOf, { waives: true })).toEqual({
+      kind: 'retry',
+      waitingFor: ['waits', 'works'],
+      waived: lost,
+    })
+    expect(decideRetry(all, stateOf, { waives: false })).toEqual({
+      kind: 'dependency_failed',
+      jobIds: lost,
+    })
+  })
+})
+
+describe('many are retried', () => {
+  test('oldest first, in whatever order they were found', () => {
+    const found = ['c', 'a', 'd', 'b'].map((id) => ({ id, dependsOn: ['elsewhere'] }))
+    expect(retryOrder(found)).toEqual(['a', 'b', 'c', 'd'])
+  })
+
+  test('each after those it depends on, also where clocks gave it the smaller id', () => {
+    const found = [
+      { id: 'a', dependsOn: ['d', 'c'] },
+      { id: 'b', dependsOn: [] },
+      { id: 'c', dependsOn: ['d'] },
+      { id: 'd', dependsOn: [] },
+    ]
+    const ids = retryOrder(found)
+    expect(ids.toSorted()).toEqual(['a', 'b', 'c', 'd'])
+    for (const { id, dependsOn } of found) {
+      for (const other of dependsOn) expect(ids.indexOf(other)).toBeLessThan(ids.indexOf(id))
+    }
+  })
+
+  test('a chain of 10,000 is as good as any', () => {
+    const ids = Array.from({ length: 10_000 }, (_, i) => `${10_000 + i}`)
+    const chain = ids.map((id, i) => ({ id, dependsOn: ids.slice(i + 1, i + 2) }))
+    expect(retryOrder(chain)).toEqual(ids.toReversed())
+  })
+})

@@ -151,8 +151,8 @@ async function count(work: Work): Promise<Result> {
 }
 
 /**
- * Stretch of time after stretch: a job that was queued again, and is dead again by now, is not found
- * a second time.
+ * Stretch of time after stretch: a job that was queued again, and is dead again by now, is not
+ * found a second time.
  */
 async function changeAll(work: Work): Promise<Result> {
   const total: Result = { matched: 0, affected: 0 }

@@ -1,5 +1,6 @@
 // 2,500 dead jobs of one ordering key, retried in bulk by each way there is: they are delivered in
-// their old order, though each page of a retry is committed by itself and a worker takes it at once.
+// their old order, though each page of a retry is committed by itself and a worker takes it at
+// once.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { Posthorn } from '../../src/client/client.ts'
 import { openShell, type Shell } from '../cli/command-line.ts'

@@ -1,6 +1,6 @@
-// The standard output and error of a process. The reader may be gone (EPIPE), may not read, the disk
-// behind them may be full (ENOSPC), the terminal closed (EIO): none of that ends a server, nor a
-// command in the middle of its work.
+// The standard output and error of a process. The reader may be gone (EPIPE), may not read, the
+// disk behind them may be full (ENOSPC), the terminal closed (EIO): none of that ends a server, nor
+// a command in the middle of its work.
 import { EXIT } from './exit.ts'
 
 /** What waits for a reader that does not read; beyond it text is dropped. */

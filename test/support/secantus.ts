@@ -33,11 +33,13 @@ export interface Secantus {
 
 /** Starts the server on a free port and an empty folder, or on those given. */
 export async function startSecantus(
-  options: { port?: number; dataDir?: string; standalone?: boolean } = {},
+  options: { port?: number; dataDir?: string; standalone?: boolean; auth?: boolean } = {},
 ): Promise<Secantus> {
   const binary = await secantusBinary()
   const dataDir = options.dataDir ?? (await mkdtemp(join(tmpdir(), 'posthorn-mongo-')))
-  const flags = [...['--storage-path', dataDir], ...(options.standalone ? ['--standalone'] : [])]
+  const flags = ['--storage-path', dataDir]
+  if (options.standalone) flags.push('--standalone')
+  if (options.auth) flags.push('--auth')
   let { child, port } = await spawnOnFreePort(binary, flags, options.port)
   const query = options.standalone ? '' : '?replicaSet=secantus'
   return {

@@ -1,17 +1,16 @@
 // From a URL to a database that can keep a promise: a replica set or a sharded cluster, majority
 // writes, deadlines everywhere.
-import { type Db, MongoClient, MongoError, MongoServerError } from 'mongodb'
-import { MAX_ANSWER_MS, StoreUnavailable, StoreUnusable } from '../store.ts'
+import { type Db, MongoClient } from 'mongodb'
+import { MAX_ANSWER_MS, StoreUnusable } from '../store.ts'
 import { reserveCollections } from './collections.ts'
 import { createIndexes, missingIndexes } from './indexes.ts'
+import { unreadableUrl } from './start-errors.ts'
 
 const DEFAULT_DATABASE = 'posthorn'
 /** Longer than any command's own deadline; it ends those of a connection that has gone silent. */
 const SOCKET_DEADLINE_MS = 6_000
 /** An index on a collection of many millions takes minutes, once. */
 const INDEX_DEADLINE_MS = 15 * 60_000
-/** What the server says when name or password are wrong, or the user may not do this. */
-const NOT_ALLOWED_CODES: unknown[] = [13, 18]
 
 export interface Connection {
   client: MongoClient
@@ -21,7 +20,7 @@ export interface Connection {
 /**
  * Connects, makes sure that the collections are ours, and creates missing indexes.
  *
- * @throws StoreUnusable, StoreUnavailable
+ * @throws StoreUnusable, StoreUnavailable, and errors of the driver (see start-errors.ts)
  */
 export async function connect(url: string): Promise<Connection> {
   const connection = await openServer(url)
@@ -32,7 +31,7 @@ export async function connect(url: string): Promise<Connection> {
     return connection
   } catch (error) {
     await connection.client.close()
-    throw asSentence(error)
+    throw error
   }
 }
 
@@ -50,7 +49,7 @@ async function openServer(url: string): Promise<Connection> {
     if (!isAlone) return connection
   } catch (error) {
     await connection.client.close()
-    throw asSentence(error)
+    throw error
   }
   // Retryable writes need a replica set: a server alone refuses them.
   await connection.client.close()
@@ -79,13 +78,13 @@ async function open(
       ...options,
     })
   } catch (error) {
-    throw new StoreUnusable(`STORE_URL can not be read as a MongoDB URL: ${messageOf(error)}`)
+    throw unreadableUrl(url, error)
   }
   try {
     await client.connect()
   } catch (error) {
     await client.close()
-    throw asSentence(error)
+    throw error
   }
   return { client, db: client.db(databaseName(url)) }
 }
@@ -112,23 +111,4 @@ async function makeIndexes(url: string, { db }: Connection): Promise<void> {
   } finally {
     await patient.client.close()
   }
-}
-
-function asSentence(error: unknown): unknown {
-  if (error instanceof MongoServerError && NOT_ALLOWED_CODES.includes(error.code)) {
-    return new StoreUnusable(
-      'MongoDB does not let this user in: see user and password in STORE_URL',
-      {
-        cause: error,
-      },
-    )
-  }
-  if (error instanceof MongoError) {
-    return new StoreUnavailable('MongoDB is not reached, or has no primary', { cause: error })
-  }
-  return error
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

@@ -1,6 +1,12 @@
 // The indexes, each beside the query that it serves. Made when missing, never dropped by us.
 // docs/scaling: every unique index begins with the endpoint, the shard key.
-import type { CreateIndexesOptions, Db, IndexSpecification } from 'mongodb'
+import {
+  type CreateIndexesOptions,
+  type Db,
+  type IndexSpecification,
+  MongoServerError,
+} from 'mongodb'
+import { StoreUnusable } from '../store.ts'
 import { COLLECTIONS } from './collections.ts'
 import { RECORD_INDEXES } from './record-indexes.ts'
 
@@ -168,7 +174,32 @@ async function createSome(
     .filter(([name]) => names.includes(name))
     .map(([name, { key, options }]) => ({ name, key: key as IndexSpecification, ...options }))
   if (specifications.length === 0) return
-  await db
-    .collection(collection)
-    .createIndexes(specifications as Parameters<ReturnType<Db['collection']>['createIndexes']>[0])
+  try {
+    await db
+      .collection(collection)
+      .createIndexes(specifications as Parameters<ReturnType<Db['collection']>['createIndexes']>[0])
+  } catch (error) {
+    throw asRefusal(collection, error)
+  }
+}
+
+/** What createIndexes says of an index that waiting does not make possible. */
+const REFUSALS: Record<number, (cause: MongoServerError) => string> = {
+  // IndexOptionsConflict, IndexKeySpecsConflict
+  85: conflictText,
+  86: conflictText,
+  // DuplicateKey. Its message would quote the keys.
+  11000: ({ keyPattern }) =>
+    `documents in it have the same ${Object.keys(keyPattern ?? {}).join(' and ')}.`,
+}
+
+function conflictText({ message }: MongoServerError): string {
+  return `another index has its name or its keys. Drop that one and start again. ${message}`
+}
+
+function asRefusal(collection: string, cause: unknown): unknown {
+  const refusal = cause instanceof MongoServerError ? REFUSALS[Number(cause.code)] : undefined
+  if (refusal === undefined) return cause
+  const why = refusal(cause as MongoServerError)
+  return new StoreUnusable(`An index of ${collection} cannot be created: ${why}`, { cause })
 }

@@ -38,6 +38,7 @@ import { resealSchedules } from './reseal-schedules.ts'
 import { run, startDeadline } from './run-command.ts'
 import { sealAnew } from './seal-anew.ts'
 import { settle } from './settle.ts'
+import { startError } from './start-errors.ts'
 import { sweep } from './sweep.ts'
 import { headOfOrderingKey } from './turns.ts'
 
@@ -49,7 +50,11 @@ import { headOfOrderingKey } from './turns.ts'
  */
 export async function openMongoStore(url: string, settings: StoreSettings): Promise<Store> {
   const box = secretBoxOf(settings)
-  return storeOn(await connect(url), settings, box)
+  try {
+    return await storeOn(await connect(url), settings, box)
+  } catch (error) {
+    throw startError(url, error)
+  }
 }
 
 /** The store on a connection, which it closes when it is closed, or can not be opened. */

@@ -1,0 +1,174 @@
+// From an error at the start to a sentence that says what is wrong and how to fix it. The decisions
+// are made by codes; the driver's text is shown only where there is no code, and never a password.
+import {
+  MongoError,
+  MongoServerError,
+  MongoServerSelectionError,
+  type ServerDescription,
+  type TopologyDescription,
+} from 'mongodb'
+import { StoreUnavailable, StoreUnusable } from '../store.ts'
+
+const CODES = {
+  unauthorized: 13,
+  authenticationFailed: 18,
+  /** Atlas' own, for everything that its front end refuses. */
+  atlas: 8_000,
+} as const
+
+const MAX_TEXT_LENGTH = 300
+
+/** Node's and OpenSSL's codes for certificates and handshakes (nodejs.org/api/tls.html). */
+const TLS_CODE =
+  /^(ERR_(TLS|SSL|OSSL)_|CERT_|CRL_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|INVALID_CA$|EPROTO$)/
+
+const NETWORK_REASONS: Record<string, string> = {
+  ECONNREFUSED: 'nothing listens there',
+  ENOTFOUND: 'the host name is unknown',
+  EAI_AGAIN: 'the name server does not answer',
+  ETIMEDOUT: 'it does not answer',
+  EHOSTUNREACH: 'there is no route to it',
+  ENETUNREACH: 'there is no route to it',
+}
+
+/** What the constructor of the client refuses. */
+export function unreadableUrl(url: string, cause: unknown): StoreUnusable {
+  return new StoreUnusable(
+    `STORE_URL cannot be read as a MongoDB URL: ${shown(url, messageOf(cause))}`,
+    { cause },
+  )
+}
+
+/** StoreUnusable where a setting must change, StoreUnavailable where waiting may help. */
+export function startError(url: string, error: unknown): unknown {
+  // A command that failed comes as StoreUnavailable, with the error of the driver as its cause.
+  const cause = error instanceof StoreUnavailable && error.cause !== undefined ? error.cause : error
+  if (cause instanceof MongoServerError) return refusedByServer(url, cause)
+  if (cause instanceof MongoServerSelectionError) return notSelected(url, cause)
+  if (isFailedLookup(cause)) {
+    const sentence = `DNS has no server for the host in STORE_URL: ${cause.message}`
+    return new StoreUnavailable(sentence, { cause })
+  }
+  if (cause instanceof MongoError) {
+    return new StoreUnavailable(`MongoDB cannot be used: ${shown(url, cause.message)}`, { cause })
+  }
+  return error
+}
+
+function refusedByServer(url: string, cause: MongoServerError): Error {
+  switch (cause.code) {
+    case CODES.authenticationFailed:
+      return new StoreUnusable(
+        `MongoDB does not accept the user and password in STORE_URL.${authSourceHint(url)}`,
+        { cause },
+      )
+    case CODES.unauthorized:
+      return new StoreUnusable(
+        hasUser(url)
+          ? 'The user in STORE_URL lacks a privilege: it needs the role readWrite on the database ' +
+              'of STORE_URL, and on that of OUTBOX.'
+          : 'MongoDB asks for a user and a password: add them to STORE_URL.',
+        { cause },
+      )
+    case CODES.atlas:
+      return new StoreUnusable(
+        `MongoDB Atlas refuses the user in STORE_URL, or what it asks for: ${shown(url, cause.message)}`,
+        { cause },
+      )
+    default: {
+      const name = cause.codeName ?? cause.code ?? 'no code'
+      const text = `MongoDB refuses a command (${name}): ${shown(url, cause.message)}`
+      return new StoreUnavailable(text, { cause })
+    }
+  }
+}
+
+/** Where STORE_URL names a database and no authSource, the user is looked for in that database. */
+function authSourceHint(url: string): string {
+  const [, database = ''] = /^[^/]*\/\/[^/]*\/([^?]*)/.exec(url) ?? []
+  if (database === '' || /[?&]authSource=/i.test(url)) return ''
+  return (
+    ` It looked for the user in the database ${decoded(database)}; if the user was created in ` +
+    'admin, add authSource=admin to the query of STORE_URL.'
+  )
+}
+
+function hasUser(url: string): boolean {
+  return /^[^/]*\/\/[^/?]*@/.test(url)
+}
+
+/** No server of the kind that is needed answered in time: each of them says why. */
+function notSelected(url: string, cause: MongoServerSelectionError): Error {
+  const { servers, setName, type } = cause.reason as TopologyDescription
+  const known = [...servers.values()]
+  if (setName !== null && type === 'ReplicaSetNoPrimary' && known.length === 0) {
+    return new StoreUnusable(
+      `No host in STORE_URL is a member of the replica set "${setName}", which replicaSet names: ` +
+        'the servers there run alone, or belong to a set of another name (rs.status() tells it).',
+      { cause },
+    )
+  }
+  const reasons = known.map((server) => `${server.address}: ${reasonOf(server, setName)}`)
+  const all = reasons.length === 0 ? cause.message : reasons.join('; ')
+  return new StoreUnavailable(`MongoDB cannot be reached. ${shown(url, all)}`, { cause })
+}
+
+function reasonOf({ error, type }: ServerDescription, setName: string | null): string {
+  if (error !== null) return reasonOfError(error)
+  switch (type) {
+    case 'RSSecondary':
+    case 'RSArbiter':
+    case 'RSOther':
+      return 'a member of a replica set that has no primary now'
+    case 'RSGhost':
+      return 'a replica set that was not initiated; run rs.initiate() once'
+    default:
+      return setName === null
+        ? 'it does not answer'
+        : `it does not answer, or is no member of the replica set "${setName}"`
+  }
+}
+
+function reasonOfError(error: Error): string {
+  const { code = '', message } = (error.cause ?? error) as NodeJS.ErrnoException
+  if (TLS_CODE.test(code)) return `TLS failed: ${message} (${code})`
+  const known = NETWORK_REASONS[code]
+  if (known !== undefined) return `${known} (${code})`
+  // A server that expects TLS closes a connection without it, and the other way round.
+  if (code === 'ECONNRESET' || code === '') {
+    return `${message}; does only one side use TLS (tls=true)?`
+  }
+  return `${message} (${code})`
+}
+
+/** mongodb+srv: Node's resolver throws its own errors. */
+function isFailedLookup(error: unknown): error is NodeJS.ErrnoException {
+  const { syscall } = (error ?? {}) as NodeJS.ErrnoException
+  return error instanceof Error && (syscall === 'querySrv' || syscall === 'queryTxt')
+}
+
+/** A text of the driver, cut short, without the user and password of the URL. */
+function shown(url: string, text: string): string {
+  const clean = secretsOf(url).reduce((left, secret) => left.replaceAll(secret, '***'), text)
+  return clean.length <= MAX_TEXT_LENGTH ? clean : `${clean.slice(0, MAX_TEXT_LENGTH)}…`
+}
+
+/** User and password up to the last @, as they stand there and decoded; the longest first. */
+function secretsOf(url: string): string[] {
+  const [, userinfo = ''] = /^[^/]*\/\/(.*)@/s.exec(url) ?? []
+  const password = userinfo.slice(userinfo.indexOf(':') + 1)
+  const secrets = [userinfo, password].flatMap((text) => [text, decoded(text)])
+  return [...new Set(secrets)].filter((text) => text !== '')
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

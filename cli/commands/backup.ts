@@ -4,29 +4,38 @@ import { backUpStore } from '../../src/store/open-store.ts'
 import { action } from '../command.ts'
 import { loadEnvFile } from '../env-file.ts'
 import { CommandFailed, EXIT } from '../exit.ts'
-import { say } from '../shown.ts'
+import { say, sayAside } from '../shown.ts'
 
 export const command = action({
   summary: 'Copy the SQLite store into a file, while it is in use',
   arguments: ['FILE'],
   options: {},
-  details: `The store is the one of STORE_URL, here or in .env; run it where the store is. A key
-file beside it is copied too, to FILE.key: who has both can use them as a store, and read it.`,
+  details: `The store is the one of STORE_URL, here or in .env; run it where the store is. The copy
+is checked before it gets its name. A key file beside the store is copied too, to FILE.key: who has
+both can use them as a store, and read it.`,
   examples: ['STORE_URL=sqlite:./data/posthorn.db posthorn backup posthorn-backup.db'],
   async run({ words: [file = ''] }) {
     loadEnvFile()
     const { STORE_URL, ENCRYPTION_KEY } = readConfig(process.env)
-    const copy = await backUpStore(STORE_URL, file)
+    // An exit removes what an unfinished copy has made; the death by a signal would not.
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
+      process.on(signal, () => process.exit(EXIT.failed))
+    const copy = await backUpStore(STORE_URL, file, ENCRYPTION_KEY)
     if (copy === null) {
       throw new CommandFailed(
         'This store is in MongoDB: copy it with mongodump, and keep ENCRYPTION_KEY.',
       )
     }
-    say(`${file} holds ${copy.bytes} bytes.`)
-    if (ENCRYPTION_KEY !== null)
+    say(`${file} is a checked copy of the store, ${copy.bytes} bytes.`)
+    if (copy.key.kind === 'file')
+      say(`${copy.key.path} is the key to the secrets in it: keep both.`)
+    if (copy.key.kind === 'given') {
       say('Its secrets can be read with ENCRYPTION_KEY only: keep that too.')
-    else if (copy.keyFile !== null)
-      say(`${copy.keyFile} is the key to the secrets in it: keep both.`)
+    }
+    if (copy.key.kind === 'missing') {
+      sayAside(`No key was copied: there is no key file beside the store, and ENCRYPTION_KEY is not set here.
+${file} starts only with the key that the servers of this store use: keep that too.`)
+    }
     return EXIT.done
   },
 })

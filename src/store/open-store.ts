@@ -14,8 +14,8 @@ export async function openStore(url: string, settings: StoreSettings): Promise<S
 }
 
 /** A copy of the store in a new file, and of the key file beside it; null: it is no SQLite store. */
-export async function backUpStore(url: string, target: string) {
+export async function backUpStore(url: string, target: string, encryptionKeys: Buffer[] | null) {
   if (!url.startsWith(SQLITE_SCHEME)) return null
   const { backUpFile } = await import('./sqlite/backup.ts')
-  return backUpFile(url.slice(SQLITE_SCHEME.length), target)
+  return backUpFile(url.slice(SQLITE_SCHEME.length), target, encryptionKeys)
 }

@@ -1,11 +1,32 @@
 // posthorn backup copies the store while it is in use, and the copy is a store.
-import { existsSync, statSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
 import { openShell, type Shell } from './command-line.ts'
+
+/** Found out by trying. */
+function mayMount(): boolean {
+  try {
+    execFileSync('unshare', ['-m', 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt'], { stdio: 'ignore' })
+    return true
+  } catch {
+    return false
+  }
+}
 
 const DEADLINE = { timeout: 60_000 }
 const JOB_COUNT = 300
@@ -98,6 +119,127 @@ describe('backup', () => {
     expect(text.stderr).not.toMatch(/\n\s+at /)
     expect(existsSync(join(shell.folder, 'new.db'))).toBe(false)
   })
+
+  /** A store that nobody uses, with its key file, and secrets in it. */
+  async function copyAs(name: string): Promise<string> {
+    if (!existsSync(join(shell.folder, 'quiet.db'))) {
+      await posthorn.endpoint('sealed', receiver.url)
+      expect((await shell.run(['backup', 'quiet.db'])).code).toBe(0)
+    }
+    for (const end of ['', '.key']) {
+      copyFileSync(join(shell.folder, `quiet.db${end}`), join(shell.folder, `${name}${end}`))
+    }
+    return join(shell.folder, name)
+  }
+
+  /** Reading a store makes side files of it. */
+  const listed = () =>
+    readdirSync(shell.folder).filter(
+      (name) => !/^(damaged|foreign|two|five)\.db-(wal|shm)$/.test(name),
+    )
+
+  async function fails(store: string, target: string, says: RegExp, more = {}) {
+    const before = listed()
+    const env = { STORE_URL: `sqlite:${store}`, ...more }
+    const { code, stdout, stderr } = await shell.run(['backup', target], { env })
+    expect(stderr).toMatch(says)
+    expect(stderr).not.toMatch(/\n\s+at /)
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+    expect(listed()).toEqual(before)
+  }
+
+  it('writes over nothing, and names what an interrupted run has left', async () => {
+    const store = await copyAs('one.db')
+    symlinkSync('nowhere', join(shell.folder, 'dangling.db'))
+    await fails(store, 'dangling.db', /dangling\.db is there already/)
+    shell.write('left.db-wal', 'of an older database')
+    await fails(store, 'left.db', /left\.db-wal is there already/)
+    shell.write('half.db.part', 'half of it')
+    await fails(
+      store,
+      'half.db',
+      /half\.db\.part is there already: .*interrupted.*delete that file/,
+    )
+    shell.write('other.db.key', 'another key')
+    await fails(store, 'other.db', /other\.db\.key is there already, and is not the key/)
+    // Killed after the key was copied: the next run goes on.
+    copyFileSync(`${store}.key`, join(shell.folder, 'again.db.key'))
+    const again = await shell.run(['backup', 'again.db'], { env: { STORE_URL: `sqlite:${store}` } })
+    expect(again).toMatchObject({ code: 0, stderr: '' })
+    expect(again.stdout).toContain('again.db.key is the key')
+    await fails(store, 'no/such/folder.db', /cannot be written: its folder does not exist/)
+  })
+
+  it('copies no store that is damaged or not one, nor one whose secrets its key does not open', async () => {
+    const damaged = await copyAs('damaged.db')
+    const bytes = readFileSync(damaged)
+    // A page that is no page, behind the first, which makes a file a database at all.
+    writeFileSync(damaged, bytes.fill(0xee, 4_096 * 5, 4_096 * 8))
+    await fails(damaged, 'new.db', /damaged\.db is damaged/)
+    execFileSync(
+      process.execPath,
+      [
+        ...[
+          '-e',
+          `new (require('node:sqlite').DatabaseSync)('foreign.db').exec('create table t (x)')`,
+        ],
+      ],
+      { cwd: shell.folder },
+    )
+    await fails('./foreign.db', 'new.db', /foreign\.db is no store of Posthorn/)
+    const store = await copyAs('two.db')
+    const other = Buffer.alloc(32, 1).toString('base64')
+    await fails(store, 'new.db', /a key that ENCRYPTION_KEY does not hold/, {
+      ENCRYPTION_KEY: other,
+    })
+    writeFileSync(`${store}.key`, `${other}\n`)
+    await fails(store, 'new.db', /encrypted with a key/)
+  })
+
+  it('finds the key of a store that is reached by a symbolic link, and says when there is none', async () => {
+    const store = await copyAs('three.db')
+    symlinkSync(store, join(shell.folder, 'link.db'))
+    const env = { STORE_URL: 'sqlite:./link.db' }
+    const linked = await shell.run(['backup', 'linked.db'], { env })
+    expect(linked).toMatchObject({ code: 0, stderr: '' })
+    expect(linked.stdout).toContain('linked.db.key is the key')
+    expect(readFileSync(join(shell.folder, 'linked.db.key'))).toEqual(readFileSync(`${store}.key`))
+    const key = readFileSync(`${store}.key`, 'utf8')
+    rmSync(`${store}.key`)
+    const bare = await shell.run(['backup', 'bare.db'], { env })
+    expect(bare).toMatchObject({ code: 0, stderr: expect.stringContaining('No key was copied') })
+    expect(existsSync(join(shell.folder, 'bare.db.key'))).toBe(false)
+    const given = await shell.run(['backup', 'given.db'], { env: { ...env, ENCRYPTION_KEY: key } })
+    expect(given).toMatchObject({ code: 0, stderr: '' })
+    expect(given.stdout).toContain('ENCRYPTION_KEY only')
+  })
+
+  it('asked to end, leaves a whole copy or nothing', async () => {
+    const store = await copyAs('four.db')
+    const typed = shell.start(['backup', 'ended.db'], { env: { STORE_URL: `sqlite:${store}` } })
+    const part = join(shell.folder, 'ended.db.part')
+    const target = join(shell.folder, 'ended.db')
+    await until(() => existsSync(part) || existsSync(target))
+    typed.signal('SIGTERM')
+    const code = await typed.ended()
+    const left = readdirSync(shell.folder).filter((name) => name.startsWith('ended.db'))
+    expect(left).toEqual(code === 0 ? ['ended.db', 'ended.db.key'] : [])
+  })
+
+  it.skipIf(!mayMount())(
+    'says that the target is full, and leaves nothing (needs root)',
+    async () => {
+      const small = join(shell.folder, 'small')
+      mkdirSync(small)
+      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', small])
+      try {
+        await fails(await copyAs('five.db'), 'small/copy.db', /small\/copy\.db.*: the disk is full/)
+        expect(readdirSync(small)).toEqual([])
+      } finally {
+        execFileSync('umount', [small])
+      }
+    },
+  )
 
   it('says how a store in MongoDB is copied', async () => {
     const env = { STORE_URL: 'mongodb://127.0.0.1:9/posthorn' }

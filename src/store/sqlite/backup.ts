@@ -1,4 +1,6 @@
-// A copy of the database file as of one instant, made while others read and write it.
+// A copy of the database file as of one instant, made while others read and write it. It is copied
+// under another name, checked as a start would check it, and gets its own name last: where the copy
+// stands, it is whole and can be used.
 import {
   closeSync,
   constants,
@@ -6,81 +8,256 @@ import {
   existsSync,
   fsyncSync,
   linkSync,
+  lstatSync,
   openSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
   rmSync,
 } from 'node:fs'
-import { dirname } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { backup, DatabaseSync } from 'node:sqlite'
+import { pathToFileURL } from 'node:url'
 import { StoreUnusable } from '../store.ts'
-import { sentenceFor } from './sqlite-errors.ts'
+import { SEALED } from './endpoints.ts'
+import { createKeyRing } from './key-file.ts'
+import { APPLICATION_ID } from './schema.ts'
+import { isBusy, primaryCode, RESULT_CODES, sentenceFor } from './sqlite-errors.ts'
 
 const OWNER_ONLY = 0o600
 /**
  * All pages in one step: it holds one snapshot, for which no writer waits in WAL mode. In several
- * steps it would start anew at each write of another process, and might never end.
+ * steps it would start again at each write of another process, and might never end.
  */
 const ALL_PAGES = 2 ** 31 - 1
+/** Files that SQLite would take for a part of the copy. */
+const SIDE_FILES = ['-journal', '-wal', '-shm']
+/** What link(2) says where the file system has no hard links. */
+const NO_LINKS: unknown[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK']
 
 export interface Backup {
   bytes: number
-  /** Where the copy of the key file stands; null: there is none beside the store. */
-  keyFile: string | null
+  /**
+   * What opens the secrets in it. `missing`: none of the keys is here. `none`: there are no secrets.
+   */
+  key: { kind: 'file'; path: string } | { kind: 'given' | 'missing' | 'none' }
 }
 
 /**
- * The key file is copied first and the copy linked to its name last: where the copy stands, it can
- * be used. Killed in between it leaves a file that ends in `.part`.
+ * Nothing is written over. A run that fails or ends by process.exit leaves nothing; one that is
+ * killed leaves a file that ends in `.part`, which the next run names.
  *
+ * @param given the keys that were set, or null for the key file
  * @throws StoreUnusable with a sentence
  */
-export async function backUpFile(path: string, target: string): Promise<Backup> {
-  if (!existsSync(path)) throw new StoreUnusable(`there is no store at ${path}`)
-  refuseExisting(target)
-  const keyFile = `${path}.key`
-  const part = `${target}.part`
-  try {
-    // Made before SQLite opens it, for SQLite would make it readable to others.
-    closeSync(openSync(part, 'wx', OWNER_ONLY))
-  } catch (error) {
-    throw new StoreUnusable(`${part} can not be made: ${reasonOf(error)}`, { cause: error })
+export async function backUpFile(
+  store: string,
+  target: string,
+  given: Buffer[] | null,
+): Promise<Backup> {
+  const path = resolve(store)
+  if (!existsSync(path)) throw new StoreUnusable(`there is no store at ${store}`)
+  const keyFile = given === null ? findKeyFile(path) : null
+  refuseExisting(target, keyFile)
+  const made = [`${target}.part`, ...SIDE_FILES.map((end) => `${target}.part${end}`)]
+  makePart(target)
+  const removeMade = () => {
+    for (const file of made) rmSync(file, { force: true })
   }
+  process.once('exit', removeMade)
   try {
-    const bytes = await copyDatabase(path, part)
-    flush(part)
-    // After the database: a secret in it was sealed with a key that is there by now.
-    const hasKey = existsSync(keyFile)
-    if (hasKey) copyFileSync(keyFile, `${target}.key`, constants.COPYFILE_EXCL)
-    if (hasKey) flush(`${target}.key`)
-    linkSync(part, target)
-    flush(dirname(target))
-    return { bytes, keyFile: hasKey ? `${target}.key` : null }
-  } catch (error) {
-    if (error instanceof StoreUnusable) throw error
-    const sentence = sentenceFor(path, error) ?? `the copy failed: ${reasonOf(error)}`
-    throw new StoreUnusable(sentence, { cause: error })
-  } finally {
-    for (const end of ['', '-journal', '-wal', '-shm']) rmSync(`${part}${end}`, { force: true })
-  }
-}
-
-function refuseExisting(target: string): void {
-  for (const file of [target, `${target}.key`]) {
-    if (existsSync(file)) throw new StoreUnusable(`${file} is there already; name a new file`)
-  }
-}
-
-async function copyDatabase(path: string, part: string): Promise<number> {
-  const source = new DatabaseSync(path, { readOnly: true })
-  try {
-    // Proves that it is a database before anything is said of a copy.
-    const { page_size: pageBytes } = source.prepare('pragma page_size').get() as {
-      page_size: number
+    const bytes = await copyDatabase(store, path, `${target}.part`)
+    const isSealed = checkCopy(store, `${target}.part`, given, keyFile)
+    const needsKeyFile = isSealed && keyFile !== null && !existsSync(`${target}.key`)
+    if (needsKeyFile) {
+      made.push(`${target}.key`)
+      copyKey(keyFile, `${target}.key`)
     }
+    attempt(target, () => giveName(`${target}.part`, target))
+    // Only the name `.part` is left to be removed.
+    made.length = 1
+    return { bytes, key: keyOf(isSealed, given, keyFile, `${target}.key`) }
+  } finally {
+    process.off('exit', removeMade)
+    removeMade()
+  }
+}
+
+function keyOf(
+  isSealed: boolean,
+  given: Buffer[] | null,
+  keyFile: string | null,
+  path: string,
+): Backup['key'] {
+  if (!isSealed) return { kind: 'none' }
+  if (given !== null) return { kind: 'given' }
+  return keyFile === null ? { kind: 'missing' } : { kind: 'file', path }
+}
+
+/** Beside the name the store has here; or, behind a symbolic link, beside the file itself. */
+function findKeyFile(path: string): string | null {
+  const found = [path, realpathSync(path)].map((one) => `${one}.key`)
+  return found.find((file) => existsSync(file)) ?? null
+}
+
+function refuseExisting(target: string, keyFile: string | null): void {
+  for (const file of [target, ...SIDE_FILES.map((end) => `${target}${end}`)]) {
+    if (isThere(file)) throw new StoreUnusable(`${file} is there already; name a new file`)
+  }
+  const copiedKey = `${target}.key`
+  if (!isThere(copiedKey)) return
+  // A run that was killed may have left it; the same key does no harm.
+  const isSame = keyFile !== null && readIfFile(copiedKey)?.equals(readFileSync(keyFile)) === true
+  if (isSame) return
+  throw new StoreUnusable(
+    `${copiedKey} is there already, and is not the key of this store; delete it or name a new file`,
+  )
+}
+
+/** A symbolic link that leads nowhere is there, too. */
+function isThere(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false }) !== undefined
+}
+
+function readIfFile(path: string): Buffer | null {
+  return lstatSync(path).isFile() ? readFileSync(path) : null
+}
+
+function makePart(target: string): void {
+  const part = `${target}.part`
+  if (isThere(part)) {
+    throw new StoreUnusable(
+      `${part} is there already: another backup to ${target} is under way, or was interrupted; ` +
+        'if none is, delete that file',
+    )
+  }
+  // Made before SQLite opens it, for SQLite would make it readable to others.
+  attempt(target, () => closeSync(openSync(part, 'wx', OWNER_ONLY)))
+}
+
+async function copyDatabase(store: string, path: string, part: string): Promise<number> {
+  const source = open(store, () => new DatabaseSync(path, { readOnly: true }))
+  try {
+    // Proves that it is a database before anything is copied.
+    const pageBytes = open(store, () => source.prepare('pragma page_size').get()?.page_size)
     const pages = await backup(source, part, { rate: ALL_PAGES })
-    return pages * pageBytes
+    flush(part)
+    return pages * (pageBytes as number)
+  } catch (error) {
+    throw copyFailed(store, part, error)
   } finally {
     source.close()
   }
+}
+
+/** Only the copy grows and is made: the store is read. */
+function copyFailed(store: string, part: string, error: unknown): unknown {
+  if (error instanceof StoreUnusable) return error
+  const code = primaryCode(error)
+  if (code === RESULT_CODES.full) return cannotWrite(part, 'the disk is full', error)
+  if (code === RESULT_CODES.cannotOpen) return cannotWrite(part, 'it cannot be opened', error)
+  if (code === RESULT_CODES.readOnly) return cannotWrite(part, 'it is read-only', error)
+  if (code === RESULT_CODES.ioError) {
+    const sentence = `${store} cannot be read, or ${part} cannot be written: a disk reports an error`
+    return new StoreUnusable(sentence, { cause: error })
+  }
+  return code === null ? cannotWrite(part, reasonOf(error), error) : unreadable(store, error)
+}
+
+function cannotWrite(path: string, reason: string, cause: unknown): StoreUnusable {
+  return new StoreUnusable(`the copy ${path} cannot be written: ${reason}`, { cause })
+}
+
+function unreadable(store: string, error: unknown): unknown {
+  if (isBusy(error)) {
+    return new StoreUnusable(`the store ${store} is locked by another program`, { cause: error })
+  }
+  const sentence = sentenceFor(store, error)
+  return sentence === null ? error : new StoreUnusable(sentence, { cause: error })
+}
+
+function open<T>(store: string, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    throw unreadable(store, error)
+  }
+}
+
+/** Whether there are secrets in it. All of those of endpoints must open, as at a start. */
+function checkCopy(
+  store: string,
+  part: string,
+  given: Buffer[] | null,
+  keyFile: string | null,
+): boolean {
+  // Nobody writes to it, so that neither locks nor side files are needed.
+  const copy = new DatabaseSync(new URL(`${pathToFileURL(resolve(part))}?immutable=1`), {
+    readOnly: true,
+  })
+  try {
+    return open(store, () => {
+      if (copy.prepare('pragma application_id').get()?.application_id !== APPLICATION_ID) {
+        throw new StoreUnusable(`${store} is no store of Posthorn`)
+      }
+      const found = copy.prepare('pragma quick_check(1)').get()?.quick_check
+      if (found !== 'ok') {
+        throw new StoreUnusable(`the store ${store} is damaged (${found}); nothing was copied`)
+      }
+      const sealed = copy.prepare(SEALED).all() as Record<'name' | 'secrets', string>[]
+      if (given !== null || keyFile !== null) {
+        const keys = createKeyRing(keyFile?.replace(/\.key$/, '') ?? '', given)
+        for (const { name, secrets } of sealed) keys.open(secrets, name)
+      }
+      return sealed.length > 0
+    })
+  } finally {
+    copy.close()
+  }
+}
+
+function copyKey(from: string, to: string): void {
+  attempt(to, () => {
+    copyFileSync(from, to, constants.COPYFILE_EXCL)
+    flush(to)
+  })
+}
+
+/** Never over a file that came meanwhile, where the file system can tell. */
+function giveName(part: string, target: string): void {
+  try {
+    linkSync(part, target)
+  } catch (error) {
+    if (!NO_LINKS.includes(codeOf(error)) || isThere(target)) throw error
+    renameSync(part, target)
+  }
+  flush(dirname(target))
+}
+
+function attempt(path: string, work: () => void): void {
+  try {
+    work()
+  } catch (error) {
+    throw cannotWrite(path, reasonOf(error), error)
+  }
+}
+
+const REASONS: Record<string, string> = {
+  ENOSPC: 'the disk is full',
+  EDQUOT: 'the disk quota is used up',
+  ENOENT: 'its folder does not exist',
+  ENOTDIR: 'its folder does not exist',
+  EACCES: 'permission denied',
+  EROFS: 'the disk is read-only',
+  EEXIST: 'a file of that name came meanwhile',
+}
+
+function reasonOf(error: unknown): string {
+  return REASONS[String(codeOf(error))] ?? (error as Error).message
+}
+
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && 'code' in error ? error.code : null
 }
 
 function flush(path: string): void {
@@ -90,8 +267,4 @@ function flush(path: string): void {
   } finally {
     closeSync(file)
   }
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

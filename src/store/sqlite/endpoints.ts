@@ -49,7 +49,8 @@ update endpoints set deleting = 1, updated_at = ?, version = version + 1
 where name = ? and deleting = 0`
 export const SCHEDULE_OF_ENDPOINT = `
 select name from schedules where endpoint = ? order by name limit 1`
-const SEALED = 'select name, headers, secrets from endpoints'
+/** What a start opens to prove its keys. */
+export const SEALED = 'select name, headers, secrets from endpoints'
 /** Nobody has put it anew meanwhile. */
 const RESEAL = 'update endpoints set headers = ?, secrets = ? where name = ? and secrets = ?'
 

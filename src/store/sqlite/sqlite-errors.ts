@@ -2,7 +2,7 @@
 import { StoreUnavailable } from '../store.ts'
 
 /** Primary result codes (sqlite.org/rescode.html); the low byte of an extended one. */
-const CODES = {
+export const RESULT_CODES = {
   busy: 5,
   locked: 6,
   readOnly: 8,
@@ -17,20 +17,25 @@ const CODES = {
 } as const
 
 const SENTENCES: Record<number, string> = {
-  [CODES.readOnly]: 'can not be written: the file, its folder or the disk is read-only',
-  [CODES.ioError]: 'can not be read or written: the disk reports an error',
-  [CODES.corrupt]: 'is damaged; restore it from a backup',
-  [CODES.full]: 'can not grow: the disk is full',
-  [CODES.cannotOpen]: 'can not be opened: its folder is missing or not accessible',
-  [CODES.notADatabase]: 'is not an SQLite database',
+  [RESULT_CODES.readOnly]: 'can not be written: the file, its folder or the disk is read-only',
+  [RESULT_CODES.ioError]: 'can not be read or written: the disk reports an error',
+  [RESULT_CODES.corrupt]: 'is damaged; restore it from a backup',
+  [RESULT_CODES.full]: 'can not grow: the disk is full',
+  [RESULT_CODES.cannotOpen]: 'can not be opened: its folder is missing or not accessible',
+  [RESULT_CODES.notADatabase]: 'is not an SQLite database',
 }
 
 /** Wrong SQL or a broken invariant of ours: shown as it is, for no waiting will mend it. */
-const BUGS: readonly number[] = [1, CODES.constraint, CODES.mismatch, CODES.misuse]
+const BUGS: readonly number[] = [
+  1,
+  RESULT_CODES.constraint,
+  RESULT_CODES.mismatch,
+  RESULT_CODES.misuse,
+]
 
 export function isBusy(error: unknown): boolean {
   const code = primaryCode(error)
-  return code === CODES.busy || code === CODES.locked
+  return code === RESULT_CODES.busy || code === RESULT_CODES.locked
 }
 
 /**
@@ -49,7 +54,7 @@ export function asStoreError(path: string, error: unknown): unknown {
   return sentence === null ? error : new StoreUnavailable(sentence, { cause: error })
 }
 
-function primaryCode(error: unknown): number | null {
+export function primaryCode(error: unknown): number | null {
   if (!(error instanceof Error) || !('errcode' in error)) return null
   return typeof error.errcode === 'number' ? error.errcode & 0xff : null
 }

@@ -67,6 +67,8 @@ export interface AppOptions {
   publicUrl: () => string | null
   maxBodyBytes: number
   version: string
+  /** Made here unless given. */
+  metrics?: ApiMetrics
   /** Of connections; those that are not given are as they should be. */
   limits?: Partial<ConnectionLimits>
   /** Of all clients together; as above. */
@@ -101,7 +103,7 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
     else checking.then(() => done(), done)
   })
   refuseBadCoding(app)
-  const metrics = createApiMetrics(() => store.commandCount)
+  const metrics = options.metrics ?? createApiMetrics(() => store.commandCount)
   countRequests(app, metrics)
 
   await app.register(swagger, openapiOptions(options.version))

@@ -1,5 +1,5 @@
 // What a document of an outbox asks for, judged as POST /jobs judges its body: the same parser, the
-// same shapes, the same limits. The worker is handed these by the command that starts it.
+// same shapes, the same limits. The worker gets these from the command that starts it.
 import { z } from 'zod'
 import { AppError } from '../src/errors.ts'
 import type { NewJob } from '../src/job/job.ts'

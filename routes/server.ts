@@ -1,4 +1,5 @@
 // The API process: checks, stores, answers; delivers nothing.
+import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
@@ -7,12 +8,19 @@ import { type Config, ConfigError, fromSetting } from '../src/config.ts'
 import { createFigureBook } from '../src/figure-book.ts'
 import { FigureReports } from '../src/figure-reports.ts'
 import { createLogger, flushLog } from '../src/log.ts'
+import { createApiMetrics, type UpkeepMetrics } from '../src/metrics.ts'
 import { openStore } from '../src/store/open-store.ts'
+import type { Store } from '../src/store/store.ts'
+import { OutboxMover } from '../src/upkeep/outbox.ts'
+import { Scheduler } from '../src/upkeep/scheduler.ts'
+import { StandbyUpkeep } from '../src/upkeep/standby-upkeep.ts'
+import { Sweeper } from '../src/upkeep/sweeper.ts'
 import { VERSION } from '../src/version.ts'
 import { createAddressPolicy } from '../src/webhook/address-policy.ts'
 import { createSender } from '../src/webhook/send.ts'
 import { isLoopbackName } from './access.ts'
 import { buildApp } from './app.ts'
+import { jobFromOutbox, refusalOf } from './outbox-request.ts'
 
 /** Pings are few. */
 const PING_CONNECTIONS = 10
@@ -49,6 +57,7 @@ export async function startApi(config: Config): Promise<string> {
     }),
   )
   const figures = createFigureBook()
+  const metrics = createApiMetrics(() => store.commandCount)
   const app = await buildApp({
     store,
     policy,
@@ -60,6 +69,7 @@ export async function startApi(config: Config): Promise<string> {
     apiKeys: config.API_KEYS ?? [],
     maxBodyBytes: config.MAX_BODY_BYTES,
     version: VERSION,
+    metrics,
   })
   const url = await app.listen({ host: config.HOST, port: config.PORT })
   if (publicUrl === null && localMode) {
@@ -67,10 +77,11 @@ export async function startApi(config: Config): Promise<string> {
     publicUrl = url
   }
   const reports = new FigureReports(store, figures, log)
-  reports.start()
+  const upkeep = createStandby(config, store, metrics, log)
+  for (const part of [reports, upkeep]) part.start()
   closeWithGrace({ delay: CLOSE_DEADLINE_MS * 2 }, async ({ err, signal }) => {
     if (err) log.fatal({ err }, 'api.crashed')
-    await closeApp(app, log)
+    await Promise.all([closeApp(app, log), upkeep.stop()])
     await reports.stop()
     await sender.close()
     log.info({ signal, storeCommands: store.commandCount }, 'api.stopped')
@@ -80,6 +91,38 @@ export async function startApi(config: Config): Promise<string> {
   // Only now: whoever reads this may ask us to stop.
   log.info({ url, localMode, allowedTargets, publicUrl }, 'api.listening')
   return url
+}
+
+/** What a worker does beside delivering, for endpoints that are pulled need no worker. */
+function createStandby(
+  config: Config,
+  store: Store,
+  metrics: UpkeepMetrics,
+  log: Logger,
+): StandbyUpkeep {
+  const { LEASE_DURATION: leaseMs, SWEEP_INTERVAL: intervalMs } = config
+  const { outbox } = store
+  return new StandbyUpkeep(
+    store,
+    {
+      holder: `api-${randomUUID()}`,
+      leaseMs,
+      createParts: (reclaimFromMs) => [
+        new Sweeper(store, { intervalMs, leaseMs, reclaimFromMs }, metrics.onSwept, log),
+        new Scheduler(store, log),
+        ...(outbox === null
+          ? []
+          : [
+              new OutboxMover({
+                ...{ store, outbox, rules: { jobFromOutbox, refusalOf }, log },
+                ...{ maxBodyBytes: config.MAX_BODY_BYTES, pollIntervalMs: config.POLL_INTERVAL },
+                onMoved: metrics.onOutbox,
+              }),
+            ]),
+      ],
+    },
+    log,
+  )
 }
 
 function refuseOpenDoor(host: string, localMode: boolean): void {

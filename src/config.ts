@@ -76,7 +76,7 @@ export const SETTINGS = {
   ),
   SWEEP_INTERVAL: setting(
     '1s',
-    'how often lapsed leases and expired jobs are looked for',
+    'how often a worker, or an API while no worker lives, looks for lapsed leases and expired jobs',
     duration('10ms', '1h'),
   ),
   SHUTDOWN_GRACE: setting(

@@ -132,13 +132,13 @@ export const METRICS = {
   },
   posthorn_swept_jobs_total: {
     type: 'counter',
-    process: 'worker',
+    process: 'both',
     labels: ['finding'],
-    help: 'Jobs the sweeper of this worker has dealt with: reclaimed, expired, purged and so on.',
+    help: 'Jobs the sweeper of this process has dealt with: reclaimed, expired, purged and so on. An API sweeps while no worker lives.',
   },
   posthorn_outbox_documents_total: {
     type: 'counter',
-    process: 'worker',
+    process: 'both',
     labels: ['result'],
     help: 'Documents of the outbox that are gone from it, by result: moved (its job is stored) or set_aside.',
   },

@@ -37,7 +37,15 @@ export interface MetricsText {
   text: string
 }
 
-export interface ApiMetrics {
+/** Of a worker; of an API while no worker lives. */
+export interface UpkeepMetrics {
+  /** What one sweep has found, by kind. */
+  onSwept(counts: object): void
+  /** What became of documents of the outbox. */
+  onOutbox(counts: { moved: number; setAside: number }): void
+}
+
+export interface ApiMetrics extends UpkeepMetrics {
   /** @param result the kind of the store's answer */
   onEnqueued(result: string, durationMs: number): void
   onBatch(size: number): void
@@ -47,16 +55,12 @@ export interface ApiMetrics {
   text(snapshot: QueueSnapshot | null): Promise<MetricsText>
 }
 
-export interface WorkerMetrics {
+export interface WorkerMetrics extends UpkeepMetrics {
   onBatch(kind: 'claim' | 'settle', size: number): void
   /** @param lateMs from the instant it was due until its attempt began */
   onStarted(lateMs: number): void
   onAttempt(endpoint: string, outcome: Outcome, durationMs: number): void
   onStale(): void
-  /** What one sweep has found, by kind. */
-  onSwept(counts: object): void
-  /** What became of documents of the outbox. */
-  onOutbox(counts: { moved: number; setAside: number }): void
   text(): Promise<MetricsText>
 }
 
@@ -71,6 +75,7 @@ export function createApiMetrics(commandCount: () => number): ApiMetrics {
   const showSnapshot = createSnapshotGauges(metrics)
   metrics.readCounter('posthorn_store_commands_total', commandCount)
   return {
+    ...upkeepMetrics(metrics),
     onEnqueued(result, durationMs) {
       enqueued.inc({ result })
       enqueueDuration.observe(durationMs / 1_000)
@@ -103,13 +108,12 @@ export function createWorkerMetrics(worker: {
   const attempts = metrics.counter('posthorn_attempts_total')
   const attemptDuration = metrics.histogram('posthorn_attempt_duration_seconds')
   const stale = metrics.counter('posthorn_stale_results_total')
-  const swept = metrics.counter('posthorn_swept_jobs_total')
-  const outboxed = metrics.counter('posthorn_outbox_documents_total')
   const labelOf = createBoundedLabel(MAX_ENDPOINT_LABELS)
   metrics.gauge('posthorn_worker_concurrency').set(worker.concurrency)
   metrics.readGauge('posthorn_attempts_in_flight', worker.inFlightCount)
   metrics.readCounter('posthorn_store_commands_total', worker.commandCount)
   return {
+    ...upkeepMetrics(metrics),
     onBatch: (kind, size) => batchSize.observe({ kind }, size),
     onStarted: (lateMs) => startDelay.observe(Math.max(0, lateMs) / 1_000),
     onAttempt(name, outcome, durationMs) {
@@ -118,6 +122,14 @@ export function createWorkerMetrics(worker: {
       attemptDuration.observe({ endpoint }, durationMs / 1_000)
     },
     onStale: () => stale.inc(),
+    text: () => metrics.text(),
+  }
+}
+
+function upkeepMetrics(metrics: Metrics): UpkeepMetrics {
+  const swept = metrics.counter('posthorn_swept_jobs_total')
+  const outboxed = metrics.counter('posthorn_outbox_documents_total')
+  return {
     onSwept(counts) {
       for (const [finding, count] of Object.entries(counts)) swept.inc({ finding }, Number(count))
     },
@@ -125,7 +137,6 @@ export function createWorkerMetrics(worker: {
       outboxed.inc({ result: 'moved' }, moved)
       outboxed.inc({ result: 'set_aside' }, setAside)
     },
-    text: () => metrics.text(),
   }
 }
 

@@ -113,6 +113,13 @@ export interface EndpointStats {
   more: boolean
 }
 
+/** The right to do the upkeep for all processes, until `leaseMs` from now. */
+export interface UpkeepLease {
+  /** The process. */
+  holder: string
+  leaseMs: number
+}
+
 export interface ApiMode {
   /** No API key is set: loopback targets are allowed. */
   localMode: boolean

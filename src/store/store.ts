@@ -30,6 +30,7 @@ import type {
   ScheduleChange,
   ScheduleMove,
   StoredKey,
+  UpkeepLease,
   WorkerRecord,
   WorkerReport,
 } from './records.ts'
@@ -157,6 +158,11 @@ export interface Store {
   figuresSince(instant: number): Promise<MinuteFigures[]>
   /** Per name, in order; each figure is exact up to MAX_COUNT and then MAX_COUNT with `more`. */
   statsOf(names: string[]): Promise<EndpointStats[]>
+
+  /** Takes or extends the lease of the upkeep; answers whether the holder has it. */
+  takeUpkeep(lease: UpkeepLease): Promise<boolean>
+  /** Nothing happens when another process has it. */
+  releaseUpkeep(holder: string): Promise<void>
 
   /** What the API tells the workers about itself. */
   writeApiMode(mode: ApiMode): Promise<void>

@@ -23,12 +23,12 @@ export class Sweeper {
   #isStopping = false
   #sweeping: Promise<void> = Promise.resolve()
   /** Monotonic: until then nobody may have been able to renew, so no lease is taken for lapsed. */
-  #reclaimFromMs = 0
+  #reclaimFromMs: number
   #isStoreLost = false
 
   constructor(
     store: SweptStore,
-    times: { intervalMs: number; leaseMs: number },
+    times: { intervalMs: number; leaseMs: number; reclaimFromMs?: number },
     onSwept: (counts: object) => void,
     log: Logger,
   ) {
@@ -36,6 +36,7 @@ export class Sweeper {
     this.#store = store
     this.#intervalMs = times.intervalMs
     this.#leaseMs = times.leaseMs
+    this.#reclaimFromMs = times.reclaimFromMs ?? 0
     this.#log = log
   }
 

@@ -118,3 +118,38 @@ describe.each(ENGINES)('the mode of the API on %s', (engine) => {
     expect(await other.readApiMode()).toEqual(unknown)
   })
 })
+
+describe.each(ENGINES)('the lease of the upkeep on %s', (engine) => {
+  const place = useStore(engine)
+  const LEASE_MS = 400
+
+  test('one process has it, extends it, and gives it back', async () => {
+    const { store } = place
+    const other = await place.open()
+    const mine = { holder: 'api-1', leaseMs: 60_000 }
+    const yours = { holder: 'api-2', leaseMs: 60_000 }
+    expect(await store.takeUpkeep(mine)).toBe(true)
+    expect(await other.takeUpkeep(yours)).toBe(false)
+    expect(await store.takeUpkeep(mine)).toBe(true)
+    await other.releaseUpkeep(yours.holder)
+    expect(await other.takeUpkeep(yours)).toBe(false)
+    await store.releaseUpkeep(mine.holder)
+    expect(await other.takeUpkeep(yours)).toBe(true)
+    expect(await store.takeUpkeep(mine)).toBe(false)
+    await other.releaseUpkeep(yours.holder)
+  })
+
+  test('of many that ask at once one gets it, and another only when it has ended', async () => {
+    const stores = [place.store, await place.open(), await place.open()]
+    const askAll = async () => {
+      const asked = stores.map((store, i) =>
+        store.takeUpkeep({ holder: `api-${i}`, leaseMs: LEASE_MS }),
+      )
+      return (await Promise.all(asked)).filter((got) => got)
+    }
+    const startedAt = place.store.clock.now()
+    expect(await askAll()).toEqual([true])
+    await passed(place.store, startedAt + 2 * LEASE_MS)
+    expect(await place.store.takeUpkeep({ holder: 'api-9', leaseMs: LEASE_MS })).toBe(true)
+  })
+})

@@ -71,7 +71,7 @@ describe('the metrics of an API', () => {
     const metrics = apiMetrics()
     await metrics.text({ asOf: 0, liveWorkers: 1, endpoints: [figures('gone', { queued: 1 })] })
     const { text } = await metrics.text({ asOf: 0, liveWorkers: 1, endpoints: [] })
-    expect(text).not.toContain('gone')
+    expect(text).not.toContain('"gone"')
   })
 
   it('say that the store is away, and then nothing of what it holds', async () => {

@@ -143,3 +143,16 @@ describe('a job whose document is still there', () => {
     expect(receiver.requests.map(({ body }) => String(body))).toEqual(['1', '2'])
   })
 })
+
+describe('a document while no worker lives', () => {
+  const ground = useOutbox()
+
+  it('is made a job by the API, which delivers nothing', async () => {
+    const { outbox, receiver } = ground
+    const document = outboxDocument({ endpoint: 'work', payload: 1 })
+    await outbox.insertOne({ ...document })
+    await ground.job(document._id, 'queued')
+    await ground.untilMoved()
+    expect(receiver.requests).toEqual([])
+  })
+})

@@ -5,7 +5,7 @@ import type { SecretBox } from '../secret-box.ts'
 import type { StoreClock, StoreSettings } from '../store.ts'
 import type { UnreadableSchedules } from '../unreadable-schedules.ts'
 import type { KnownDebts } from './debts.ts'
-import type { JobDocument, MetaDocument } from './documents.ts'
+import type { JobDocument, MetaDocument, UpkeepDocument } from './documents.ts'
 import type { EndpointDocument } from './endpoint-documents.ts'
 import type { OutboxCollection } from './outbox-documents.ts'
 import type { RecordCollections } from './record-documents.ts'
@@ -14,6 +14,8 @@ export interface MongoContext extends RecordCollections {
   jobs: Collection<JobDocument>
   endpoints: Collection<EndpointDocument>
   meta: Collection<MetaDocument>
+  /** In the same collection. */
+  upkeep: Collection<UpkeepDocument>
   clock: StoreClock
   box: SecretBox
   settings: StoreSettings

@@ -108,6 +108,12 @@ export interface JobDocument {
 
 export type MetaDocument = { _id: 'api_mode' } & ApiMode
 
+export interface UpkeepDocument {
+  _id: 'upkeep'
+  holder: string
+  expiresAt: Date
+}
+
 /** What a list shows needs none of these, and they are the bulk of a document. */
 export const WITHOUT_BULK = { payload: 0, result: 0, attempts: 0, keys: 0 } as const
 

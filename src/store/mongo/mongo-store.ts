@@ -15,7 +15,7 @@ import { type Connection, connect } from './connect.ts'
 import type { MongoContext } from './context.ts'
 import { rememberDebts } from './debts.ts'
 import { createDisowner, type Disowner } from './disown.ts'
-import type { JobDocument, MetaDocument } from './documents.ts'
+import type { JobDocument, MetaDocument, UpkeepDocument } from './documents.ts'
 import { deleteJob, edit } from './edit.ts'
 import { type EligibleEndpoints, rememberEligibleEndpoints } from './eligible-endpoints.ts'
 import type { EndpointDocument } from './endpoint-documents.ts'
@@ -76,6 +76,7 @@ export async function storeOn(
       jobs,
       endpoints: db.collection<EndpointDocument>(COLLECTIONS.endpoints),
       meta: db.collection<MetaDocument>(COLLECTIONS.meta),
+      upkeep: db.collection<UpkeepDocument>(COLLECTIONS.meta),
       ...recordCollections(db),
       clock,
       box,

@@ -13,6 +13,7 @@ import {
   putSchedule,
 } from './schedules.ts'
 import { statsOf } from './stats.ts'
+import { releaseUpkeep, takeUpkeep } from './upkeep-lease.ts'
 import { listWorkers, removeWorker, reportWorker } from './workers.ts'
 
 type RecordVerb =
@@ -31,6 +32,8 @@ type RecordVerb =
   | 'addFigures'
   | 'figuresSince'
   | 'statsOf'
+  | 'takeUpkeep'
+  | 'releaseUpkeep'
   | 'writeApiMode'
   | 'readApiMode'
 
@@ -51,6 +54,8 @@ export function recordVerbs(context: MongoContext): Pick<Store, RecordVerb> {
     addFigures: (figures) => addFigures(context, figures),
     figuresSince: (instant) => figuresSince(context, instant),
     statsOf: (names) => statsOf(context, names),
+    takeUpkeep: (lease) => takeUpkeep(context, lease),
+    releaseUpkeep: (holder) => releaseUpkeep(context, holder),
     writeApiMode: (mode) => writeApiMode(context, mode),
     readApiMode: () => readApiMode(context),
   }

@@ -13,6 +13,7 @@ import {
   putSchedule,
 } from './schedules.ts'
 import { statsOf } from './stats.ts'
+import { releaseUpkeep, takeUpkeep } from './upkeep-lease.ts'
 import { listWorkers, removeWorker, reportWorker } from './workers.ts'
 
 type RecordVerb =
@@ -31,6 +32,8 @@ type RecordVerb =
   | 'addFigures'
   | 'figuresSince'
   | 'statsOf'
+  | 'takeUpkeep'
+  | 'releaseUpkeep'
   | 'writeApiMode'
   | 'readApiMode'
 
@@ -51,6 +54,8 @@ export function recordVerbs(database: Database): Pick<Store, RecordVerb> {
     addFigures: (figures) => addFigures(database, figures),
     figuresSince: (instant) => figuresSince(database, instant),
     statsOf: (names) => statsOf(database, names),
+    takeUpkeep: (lease) => takeUpkeep(database, lease),
+    releaseUpkeep: (holder) => releaseUpkeep(database, holder),
     writeApiMode: (mode) => writeApiMode(database, mode),
     readApiMode: () => readApiMode(database),
   }

@@ -1,0 +1,34 @@
+// Which process does the upkeep while no worker lives: one document, held by a lease.
+import type { UpkeepLease } from '../records.ts'
+import { type MongoContext, nowOf } from './context.ts'
+import { isDuplicateKey, run, startDeadline } from './run-command.ts'
+
+const UPKEEP = 'upkeep' as const
+
+export async function takeUpkeep(
+  context: MongoContext,
+  { holder, leaseMs }: UpkeepLease,
+): Promise<boolean> {
+  const now = nowOf(context)
+  const expiresAt = new Date(now.getTime() + leaseMs)
+  // One that ends later than any can was written before the clock was set back.
+  const isFree = [{ holder }, { expiresAt: { $lte: now } }, { expiresAt: { $gt: expiresAt } }]
+  try {
+    await run(startDeadline(), (limit) =>
+      context.upkeep.updateOne(
+        { _id: UPKEEP, $or: isFree },
+        { $set: { holder, expiresAt } },
+        { upsert: true, ...limit },
+      ),
+    )
+    return true
+  } catch (error) {
+    // It is there, and the filter did not find it: another process has it.
+    if (isDuplicateKey(error)) return false
+    throw error
+  }
+}
+
+export async function releaseUpkeep(context: MongoContext, holder: string): Promise<void> {
+  await run(startDeadline(), (limit) => context.upkeep.deleteOne({ _id: UPKEEP, holder }, limit))
+}

@@ -1,0 +1,119 @@
+// Upkeep (sweeping, schedules, the outbox) by a process that is no worker: done while no worker
+// lives, by one such process at a time. Each of its writes is guarded, so that it does no harm that
+// two processes do it for the moment in which a worker starts.
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Logger } from 'pino'
+import { isLive } from '../store/records.ts'
+import type { Store } from '../store/store.ts'
+
+const LOOK_INTERVAL_MS = 1_500
+/** So many looks in a row must find no live worker: one that slept with this process reports. */
+const LOOKS_BEFORE_DUTY = 2
+/** A process that died leaves the duty to another after this. */
+const LEASE_MS = 3 * LOOK_INTERVAL_MS
+
+interface Part {
+  start(): void
+  stop(): Promise<void>
+}
+
+type StandbyStore = Pick<Store, 'clock' | 'listWorkers' | 'takeUpkeep' | 'releaseUpkeep'>
+
+/** Looks from start() to stop(). */
+export class StandbyUpkeep {
+  readonly #store: StandbyStore
+  readonly #holder: string
+  readonly #createParts: (reclaimFromMs: number) => Part[]
+  readonly #graceMs: number
+  readonly #log: Logger
+  readonly #stopping = new AbortController()
+  #parts: Part[] = []
+  #workerlessLooks = 0
+  /** Monotonic: before this no lease is taken for lapsed, for its holder could not renew it. */
+  #reclaimFromMs = 0
+  #running: Promise<void> = Promise.resolve()
+
+  /**
+   * @param holder names this process
+   * @param createParts what does the upkeep, new each time
+   * @param leaseMs of the leases of jobs: after an outage their holders have a third of it
+   */
+  constructor(
+    store: StandbyStore,
+    {
+      holder,
+      leaseMs,
+      createParts,
+    }: { holder: string; leaseMs: number; createParts: (reclaimFromMs: number) => Part[] },
+    log: Logger,
+  ) {
+    this.#store = store
+    this.#holder = holder
+    this.#createParts = createParts
+    this.#graceMs = leaseMs / 3 + 1_000
+    this.#log = log
+  }
+
+  start(): void {
+    this.#running = this.#run()
+  }
+
+  /** Resolves when no write is under way. */
+  async stop(): Promise<void> {
+    this.#stopping.abort()
+    await this.#running
+    if (this.#parts.length > 0) await this.#endDuty()
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stopping
+    while (!signal.aborted) {
+      await sleep(LOOK_INTERVAL_MS, undefined, { signal }).catch(() => {})
+      if (!signal.aborted) await this.#look()
+    }
+  }
+
+  async #look(): Promise<void> {
+    try {
+      const isWanted = (await this.#isWorkerless()) && (await this.#takeLease())
+      if (isWanted && this.#parts.length === 0) this.#beginDuty()
+      if (!isWanted && this.#parts.length > 0) await this.#endDuty()
+    } catch (error) {
+      // Its parts see to themselves meanwhile: each waits for the store.
+      this.#workerlessLooks = 0
+      this.#reclaimFromMs = performance.now() + LOOK_INTERVAL_MS + this.#graceMs
+      this.#log.warn({ err: error }, 'upkeep.look_failed')
+    }
+  }
+
+  async #isWorkerless(): Promise<boolean> {
+    const workers = await this.#store.listWorkers()
+    const now = this.#store.clock.now()
+    if (workers.some((worker) => isLive(worker, now))) this.#workerlessLooks = 0
+    else this.#workerlessLooks++
+    return this.#parts.length > 0
+      ? this.#workerlessLooks > 0
+      : this.#workerlessLooks >= LOOKS_BEFORE_DUTY
+  }
+
+  #takeLease(): Promise<boolean> {
+    return this.#store.takeUpkeep({ holder: this.#holder, leaseMs: LEASE_MS })
+  }
+
+  #beginDuty(): void {
+    this.#log.info('upkeep.begun')
+    this.#parts = this.#createParts(this.#reclaimFromMs)
+    for (const part of this.#parts) part.start()
+  }
+
+  async #endDuty(): Promise<void> {
+    await Promise.all(this.#parts.splice(0).map((part) => part.stop()))
+    this.#log.info('upkeep.ended')
+    try {
+      await this.#store.releaseUpkeep(this.#holder)
+    } catch (error) {
+      // Another takes over when the lease has ended.
+      this.#log.warn({ err: error }, 'upkeep.release_failed')
+    }
+  }
+}

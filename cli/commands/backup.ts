@@ -33,8 +33,10 @@ both can use them as a store, and read it.`,
       say('Its secrets can be read with ENCRYPTION_KEY only: keep that too.')
     }
     if (copy.key.kind === 'missing') {
-      sayAside(`No key was copied: there is no key file beside the store, and ENCRYPTION_KEY is not set here.
-${file} starts only with the key that the servers of this store use: keep that too.`)
+      sayAside(
+        'No key was copied: there is no key file beside the store, and ENCRYPTION_KEY is not set here.\n' +
+          `${file} starts only with the key that the servers of this store use: keep that too.`,
+      )
     }
     return EXIT.done
   },

@@ -38,7 +38,8 @@ const NO_LINKS: unknown[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK
 export interface Backup {
   bytes: number
   /**
-   * What opens the secrets in it. `missing`: none of the keys is here. `none`: there are no secrets.
+   * What opens the secrets in it. `missing`: none of the keys is here. `none`: there are no
+   * secrets.
    */
   key: { kind: 'file'; path: string } | { kind: 'given' | 'missing' | 'none' }
 }

@@ -27,7 +27,7 @@ const EVER = '1970-01-01T00:00:00Z'
 
 /** Of one request that the server is too busy for. */
 const MAX_TRIES = 5
-const DEFAULT_PAUSE_MS = 1_000
+const LEAST_PAUSE_MS = 1_000
 const MAX_PAUSE_MS = 30_000
 
 const DONE: Record<Verb, string> = { cancel: 'cancelled', retry: 'queued again' }
@@ -185,7 +185,7 @@ async function untilAnswered(ask: () => Promise<Result>): Promise<Result> {
     } catch (error) {
       const isPassing = error instanceof PosthornError && error.status === 503
       if (!isPassing || tries === MAX_TRIES) throw error
-      const pauseMs = error.retryAfterMs ?? DEFAULT_PAUSE_MS
+      const pauseMs = Math.max(LEAST_PAUSE_MS, error.retryAfterMs ?? 0)
       sayAside(`${error.detail}; going on in ${pauseMs / 1_000} s.`)
       await sleep(Math.min(pauseMs, MAX_PAUSE_MS))
     }

@@ -1,6 +1,7 @@
 // GET /jobs/:id/explain: why a job is not running, and when that may change.
 import type { FastifyInstance } from 'fastify'
 import { type Endpoint, endpointState, isTripped } from '../src/endpoint/endpoint.ts'
+import { placesAfterRest } from '../src/endpoint/health.ts'
 import { isFinal, type Job } from '../src/job/job.ts'
 import { isLive } from '../src/store/records.ts'
 import type { Store } from '../src/store/store.ts'
@@ -122,8 +123,9 @@ async function whyLimited(
   now: number,
 ): Promise<Explanation | null> {
   const { name, concurrency, rateFreeAt } = endpoint
-  if (isTripped(endpoint)) {
-    const detail = `endpoint "${name}" failed ${endpoint.failureCount} times in a row; one attempt at a time tries it`
+  const back = placesAfterRest(endpoint, now)
+  if (back !== null) {
+    const detail = `endpoint "${name}" rested, and takes ${back.places} at a time until more of them succeed`
     return because('endpoint_resting', detail)
   }
   const [counts] = concurrency === null ? [] : await store.countJobs([name])

@@ -128,7 +128,7 @@ function record(
   const now = clock.now()
   figures.add(job.endpoint, end.outcome, end.durationMs, now)
   metrics.onAttempt(job.endpoint, end.outcome, end.durationMs)
-  return health.add(endpoint, end, now)
+  return health.add(endpoint, end, job.claimedAt, now)
 }
 
 function settlementOf(

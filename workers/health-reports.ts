@@ -24,9 +24,9 @@ export interface HealthReports {
    * Resolves when what the attempt tells is stored or given up. An attempt is settled only then:
    * the place that frees is not to be taken before the endpoint rests.
    *
-   * @param now by the store's clock
+   * @param claimedAt of the attempt, by the store's clock as `now` is
    */
-  add(endpoint: Endpoint, end: AttemptEnd, now: number): Promise<void>
+  add(endpoint: Endpoint, end: AttemptEnd, claimedAt: number, now: number): Promise<void>
   /** Resolves when all that was added is stored or given up. */
   drained(): Promise<void>
 }
@@ -64,14 +64,14 @@ export function createHealthReports(
   }
 
   return {
-    async add(endpoint, end, now) {
+    async add(endpoint, end, claimedAt, now) {
       const { name } = endpoint
       const known = waiting.get(name)
       if (known === undefined && waiting.size >= MAX_WAITING) return
       const isNews =
         troubled.has(name) || endpoint.failureCount > 0 || endpoint.restingUntil !== null
-      const report = reportAfter(known ?? emptyReport(name), endpoint, end, now)
-      if (report === null || (report.reset && !isNews && isCalm(report))) return
+      const report = reportAfter(known ?? emptyReport(name), endpoint, end, claimedAt, now)
+      if (report === null || (isCalm(report) && !isNews)) return
       if (isCalm(report)) troubled.delete(name)
       else if (troubled.size < MAX_WAITING) troubled.add(name)
       waiting.set(name, report)
@@ -89,11 +89,12 @@ function reportAfter(
   report: HealthReport,
   endpoint: Endpoint,
   end: AttemptEnd,
+  claimedAt: number,
   now: number,
 ): HealthReport | null {
   const { outcome, retryAfterMs } = end
   if (outcome === 'succeeded' || outcome === 'accepted') {
-    return { ...emptyReport(report.endpoint), reset: true, goneAtVersion: report.goneAtVersion }
+    return { ...report, succeeded: [...report.succeeded, claimedAt], failures: 0 }
   }
   if (COUNTED.has(outcome)) return { ...report, failures: report.failures + 1 }
   if (outcome === 'throttled') {
@@ -111,5 +112,5 @@ function isCalm({ failures, throttle, goneAtVersion }: HealthReport): boolean {
 }
 
 function emptyReport(endpoint: string): HealthReport {
-  return { endpoint, reset: false, failures: 0, throttle: null, goneAtVersion: null }
+  return { endpoint, succeeded: [], failures: 0, throttle: null, goneAtVersion: null }
 }

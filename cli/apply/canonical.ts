@@ -65,6 +65,7 @@ export function canonicalEndpoint(name: string, given: unknown): Canonical {
       paused: false,
       disabledReason: null,
       restingUntil: null,
+      ramp: null,
       failureCount: 0,
       rateFreeAt: null,
       createdAt: 0,

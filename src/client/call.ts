@@ -162,9 +162,13 @@ function isPassing(error: PosthornError): boolean {
   return error.code === 'connection_failed' || error.code === 'timeout'
 }
 
-/** Never sooner than was asked for, and spread, so that many clients do not come back at once. */
+/**
+ * The longer of our own pause and the one that was asked for, spread at random, so that clients
+ * that failed together do not come back together.
+ */
 function pauseBeforeMs(tries: number, retryAfterMs: number | null): number {
   const backoffMs = Math.min(FIRST_PAUSE_MS * 2 ** (tries - 1), MAX_PAUSE_MS)
-  if (retryAfterMs !== null) return retryAfterMs + Math.random() * backoffMs
-  return backoffMs * (0.5 + Math.random() / 2)
+  const spread = Math.random()
+  const ownMs = backoffMs * (0.5 + spread / 2)
+  return retryAfterMs === null ? ownMs : Math.max(ownMs, retryAfterMs + spread * backoffMs)
 }

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import type { OnFinish } from '../job/job.ts'
 import type { RetryPolicy } from '../job/retry-policy.ts'
+import type { Ramp } from './health.ts'
 
 export const ENDPOINT_NAME_SHAPE = /^[a-z0-9][a-z0-9._-]{0,63}$/
 
@@ -19,7 +20,7 @@ export interface RateLimit {
   perMs: number
 }
 
-/** After so many failed attempts in a row the endpoint rests; then one probe decides. */
+/** After so many failed attempts in a row the endpoint rests; then one attempt tries it. */
 export interface CircuitBreaker {
   failures: number
   cooldownMs: number
@@ -54,8 +55,10 @@ export interface Endpoint extends EndpointSettings {
   paused: boolean
   /** Like paused, and enqueueing is refused. null: it is not disabled. */
   disabledReason: 'gone' | null
-  /** Nothing is claimed before this instant; null: it does not rest. It may be past. */
+  /** Nothing is claimed before this instant. In the past: it comes back from a rest. */
   restingUntil: number | null
+  /** How far it has come back; null: no attempt has succeeded since its rest. */
+  ramp: Ramp | null
   /** Failed attempts in a row, as the circuit breaker counts them. */
   failureCount: number
   /** When its rate limit lets the next attempt start; null: now, or it has none. */
@@ -81,7 +84,7 @@ export function endpointState(endpoint: Endpoint, now: number): EndpointState {
   return endpoint.restingUntil !== null && endpoint.restingUntil > now ? 'resting' : 'active'
 }
 
-/** Whether the breaker has tripped: after the rest one attempt at a time is let through. */
+/** Whether the breaker has tripped, and no attempt has succeeded since. */
 export function isTripped(endpoint: Pick<Endpoint, 'circuitBreaker' | 'failureCount'>): boolean {
   const { circuitBreaker, failureCount } = endpoint
   return circuitBreaker !== null && failureCount >= circuitBreaker.failures

@@ -147,13 +147,18 @@ function isFree(outcome: Outcome): boolean {
 
 function freeDelayMs(job: Budget, ending: Ending): number {
   if (ending.outcome === 'interrupted') return 0
-  if (ending.retryAfterMs !== null) return Math.min(ending.retryAfterMs, MAX_RETRY_AFTER_MS)
-  return Math.min(FIRST_THROTTLE_MS * 2 ** job.freeAttempts, MAX_THROTTLE_MS)
+  const ownMs = Math.min(FIRST_THROTTLE_MS * 2 ** job.freeAttempts, MAX_THROTTLE_MS)
+  return Math.max(ownMs, namedMs(ending))
 }
 
 function costingDelayMs(job: Budget, policy: RetryPolicy, ending: Ending, random: number): number {
   const computedMs = backoffMs(policy.backoff, job.maxAttempts - job.attemptsLeft, random)
-  return Math.max(computedMs, Math.min(ending.retryAfterMs ?? 0, MAX_RETRY_AFTER_MS))
+  return Math.max(computedMs, namedMs(ending))
+}
+
+/** A hint can only make the wait longer. */
+function namedMs({ retryAfterMs }: Ending): number {
+  return Math.min(retryAfterMs ?? 0, MAX_RETRY_AFTER_MS)
 }
 
 function bury(reason: Failure['reason'], message: string): Decision {

@@ -4,7 +4,7 @@ import { MAX_RETRY_AFTER_MS } from '../job/retry-policy.ts'
 
 export interface AnswerMeaning {
   outcome: Extract<Outcome, 'succeeded' | 'rejected' | 'throttled' | 'http_error'>
-  /** What Retry-After named, in milliseconds from now; null: it named nothing usable. */
+  /** What Retry-After named, in milliseconds from now; null: nothing usable, or no time to come. */
   retryAfterMs: number | null
   /** One sentence for people. */
   message: string
@@ -27,7 +27,8 @@ export type AnswerHeaders = Record<string, string | string[] | undefined>
 
 /**
  * The one list of statuses that decide by themselves; every other status outside 2xx is retried.
- * 503 throttles only with a Retry-After.
+ * 503 throttles only with a Retry-After, whatever time it names: the header says that the endpoint
+ * is away for a while, and a clock that is behind must not cost its jobs their attempts.
  */
 export const STATUS_MEANINGS = {
   rejected: [400, 410, 413, 414, 415, 422],
@@ -171,12 +172,14 @@ const HTTP_DATES = [
   /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ \d]\d \d{2}:\d{2}:\d{2} \d{4}$/,
 ]
 
-/** Milliseconds from now, from 0 to MAX_RETRY_AFTER_MS; null when the text is of neither form. */
+/** Milliseconds from now, up to MAX_RETRY_AFTER_MS; null for 0, a past date, or another text. */
 function retryAfterIn(value: string, now: number): number | null {
   const text = value.trim()
-  if (/^\d+$/.test(text)) return Math.min(Number(text) * 1_000, MAX_RETRY_AFTER_MS)
+  if (/^\d+$/.test(text)) return waitOf(Number(text) * 1_000)
   if (!HTTP_DATES.some((shape) => shape.test(text))) return null
-  const instant = Date.parse(text.endsWith('GMT') ? text : `${text} GMT`)
-  if (Number.isNaN(instant)) return null
-  return Math.min(Math.max(0, instant - now), MAX_RETRY_AFTER_MS)
+  return waitOf(Date.parse(text.endsWith('GMT') ? text : `${text} GMT`) - now)
+}
+
+function waitOf(ms: number): number | null {
+  return ms > 0 ? Math.min(ms, MAX_RETRY_AFTER_MS) : null
 }

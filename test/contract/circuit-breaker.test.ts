@@ -59,7 +59,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const { store } = place
     const name = await addEndpoint(store, { circuitBreaker: BREAKER })
     await report(store, name, { failures: 2 })
-    await report(store, name, { reset: true, failures: 2 })
+    await report(store, name, { succeeded: [store.clock.now()], failures: 2 })
     expect(await endpointOf(store, name)).toMatchObject({ failureCount: 2, restingUntil: null })
   })
 
@@ -102,14 +102,29 @@ describe.each(ENGINES)('on %s', (engine) => {
     }
   })
 
-  test('a probe that succeeds lets all through again', async () => {
+  test('a probe that succeeds closes it, and then two attempts go, and four', async () => {
     const { store } = place
     const name = await trip()
-    const probe = await claimOne(store, name)
-    await store.settle([success(store, probe)])
-    await report(store, name, { reset: true })
-    expect(await endpointOf(store, name)).toMatchObject({ failureCount: 0, restingUntil: null })
-    expect(await claimFrom(store, name, 9)).toHaveLength(9)
+    for (const places of [1, 2, 4]) {
+      const claimed = await claimFrom(store, name, 9)
+      expect(claimed).toHaveLength(places)
+      expect(await claimFrom(store, name, 9)).toEqual([])
+      await store.settle(claimed.map((one) => success(store, one)))
+      await report(store, name, { succeeded: claimed.map(({ claimedAt }) => claimedAt) })
+      expect((await endpointOf(store, name)).failureCount).toBe(0)
+    }
+  })
+
+  test('any success closes it, though its attempt began before the rest', async () => {
+    const { store } = place
+    const name = await addEndpoint(store, { circuitBreaker: { failures: 1, cooldownMs: HOUR_MS } })
+    await enqueueMany(store, name, 5)
+    const before = await claimOne(store, name)
+    await report(store, name, { failures: 1 })
+    expect(await claimFrom(store, name, 5)).toEqual([])
+    await store.settle([success(store, before)])
+    await report(store, name, { succeeded: [before.claimedAt] })
+    expect(await claimFrom(store, name, 5)).toHaveLength(2)
   })
 
   test('a probe that fails makes it rest again, and then another one is let through', async () => {

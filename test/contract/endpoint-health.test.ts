@@ -2,7 +2,8 @@
 // resting, disabled, and what ends each of these.
 import { describe, expect, test } from 'vitest'
 import { newSecret } from '../../src/endpoint/endpoint.ts'
-import { MAX_SECRETS } from '../../src/store/store.ts'
+import type { ClaimedJob } from '../../src/job/job.ts'
+import { MAX_SECRETS, type Store } from '../../src/store/store.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import {
@@ -14,6 +15,7 @@ import {
   enqueueOne,
   freshName,
   jobOf,
+  laterAgain,
   leaseOf,
   newJob,
   passed,
@@ -109,12 +111,12 @@ describe.each(ENGINES)('a rest on %s', (engine) => {
     const { store } = place
     const name = await addEndpoint(store)
     await enqueueMany(store, name, 2)
-    const restsUntil = store.clock.now() + 700
+    const restsUntil = store.clock.now() + 1_300
     await report(store, name, { throttle: { until: restsUntil } })
     expect(await endpointOf(store, name)).toMatchObject({ restingUntil: restsUntil, version: 1 })
     expect(await claimFrom(store, name, 2)).toEqual([])
     await passed(store, restsUntil)
-    expect(await claimFrom(store, name, 2)).toHaveLength(2)
+    expect(await claimFrom(store, name, 2)).toHaveLength(1)
   })
 
   test('is never shortened by a later answer, and lasts no longer than a day', async () => {
@@ -145,27 +147,100 @@ describe.each(ENGINES)('a rest on %s', (engine) => {
     expect(second).toBeGreaterThan(now + 1_900)
     expect(second).toBeLessThanOrEqual(store.clock.now() + 2_050)
     // A success between: the next throttle is the first again.
-    await report(store, name, { reset: true, throttle: { until: null } })
+    await passed(store, second)
+    await report(store, name, { succeeded: [store.clock.now()], throttle: { until: null } })
     const fresh = (await endpointOf(store, name)).restingUntil as number
     expect(fresh).toBeLessThanOrEqual(store.clock.now() + 1_050)
   })
 
-  test('ends with a success, and with a resume', async () => {
+  test('lasts no shorter than our own back-off, whatever instant was named', async () => {
     const { store } = place
     const name = await addEndpoint(store)
-    await enqueueMany(store, name, 2)
-    const throttle = { until: store.clock.now() + HOUR_MS }
-    await report(store, name, { throttle })
-    await report(store, name, { reset: true })
-    expect(await claimFrom(store, name, 1)).toHaveLength(1)
-    await report(store, name, { throttle })
-    expect(await claimFrom(store, name, 1)).toEqual([])
-    expect(await store.resumeEndpoint(name)).toMatchObject({ restingUntil: null })
-    expect(await claimFrom(store, name, 1)).toHaveLength(1)
+    for (const ownMs of [1_000, 2_000]) {
+      const now = store.clock.now()
+      await report(store, name, { throttle: { until: now - HOUR_MS } })
+      const { restingUntil } = await endpointOf(store, name)
+      expect(restingUntil).toBeGreaterThanOrEqual(now + ownMs)
+      await passed(store, restingUntil as number)
+    }
+  })
+
+  test('ends with a resume, not with a success that began before it', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    await enqueueMany(store, name, 3)
+    const before = await claimOne(store, name)
+    await report(store, name, { throttle: { until: store.clock.now() + HOUR_MS } })
+    await report(store, name, { succeeded: [before.claimedAt] })
+    expect(await claimFrom(store, name, 5)).toEqual([])
+    expect(await store.resumeEndpoint(name)).toMatchObject({ restingUntil: null, ramp: null })
+    expect(await claimFrom(store, name, 5)).toHaveLength(2)
+  })
+
+  test('is followed by one attempt, then two, four, … over all processes, then by all', async () => {
+    const stores = [place.store, await place.open(), await place.open()]
+    const [store] = stores as [Store]
+    const name = await addEndpoint(store)
+    await enqueueMany(store, name, 200)
+    // What began before the rest and is still under way takes no place.
+    const before = await claimFrom(store, name, 3)
+    await report(store, name, { throttle: { until: null } })
+    await passed(store, (await endpointOf(store, name)).restingUntil as number)
+    for (let places = 1; places <= 32; places *= 2) {
+      const claimed: ClaimedJob[] = []
+      await until(async () => {
+        const answers = await Promise.all(stores.map((one) => claimFrom(one, name, 40)))
+        claimed.push(...answers.flat())
+        return claimed.length >= places
+      })
+      expect(claimed).toHaveLength(places)
+      for (const one of stores) expect(await claimFrom(one, name, 40)).toEqual([])
+      await store.settle(claimed.map((one) => success(store, one)))
+      const succeeded = [...before, ...claimed].map(({ claimedAt }) => claimedAt)
+      await report(store, name, { succeeded })
+    }
+    await report(store, name, { succeeded: [store.clock.now()] })
+    expect(await endpointOf(store, name)).toMatchObject({ restingUntil: null, ramp: null })
+    expect(await claimFrom(store, name, 100)).toHaveLength(100)
+  })
+
+  test('that follows a throttle on the way back begins the way back again', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    await enqueueMany(store, name, 20)
+    await report(store, name, { throttle: { until: null } })
+    await passed(store, (await endpointOf(store, name)).restingUntil as number)
+    const probe = await claimOne(store, name)
+    await store.settle([success(store, probe)])
+    await report(store, name, { succeeded: [probe.claimedAt] })
+    const two = await claimFrom(store, name, 5)
+    await store.settle(two.map((one) => laterAgain(store, one)))
+    await report(store, name, { throttle: { until: null } })
+    const { restingUntil } = await endpointOf(store, name)
+    expect(await claimFrom(store, name, 5)).toEqual([])
+    await passed(store, restingUntil as number)
+    expect(await claimFrom(store, name, 5)).toHaveLength(1)
+  })
+
+  test('is forgotten when the endpoint is replaced by one that is pulled', async () => {
+    const { store } = place
+    const circuitBreaker = { failures: 1, cooldownMs: HOUR_MS }
+    const name = await addEndpoint(store, { circuitBreaker })
+    await enqueueMany(store, name, 3)
+    await report(store, name, { failures: 1, throttle: { until: null } })
+    const settings = settingsOf({ name, url: null, circuitBreaker })
+    await store.putEndpoint(settings, { given: null, fresh: newSecret() }, null)
+    const none = { restingUntil: null, ramp: null, failureCount: 0 }
+    expect(await endpointOf(store, name)).toMatchObject(none)
+    expect(await claimFrom(store, name, 3)).toHaveLength(3)
   })
 
   test('of an unknown endpoint is told to nobody', async () => {
-    await report(place.store, freshName(), { reset: true, failures: 1, throttle: { until: null } })
+    await report(place.store, freshName(), {
+      succeeded: [1],
+      failures: 1,
+      throttle: { until: null },
+    })
     await place.store.reportHealth([])
   })
 })

@@ -62,7 +62,7 @@ export function report(
   endpoint: string,
   fields: Partial<HealthReport>,
 ): Promise<void> {
-  const none = { reset: false, failures: 0, throttle: null, goneAtVersion: null }
+  const none = { succeeded: [], failures: 0, throttle: null, goneAtVersion: null }
   return store.reportHealth([{ ...none, ...fields, endpoint }])
 }
 

@@ -178,7 +178,8 @@ describe('with many slots', () => {
     ['ten years', '315360000', DAY_MS, 0],
     ['a date in ten years', 'Sun, 24 Nov 2137 08:30:00 GMT', DAY_MS, 0],
     ['garbage', `soon ${CANARY}`, 1_000, 0],
-    ['a date that is past', 'Fri, 31 Dec 1999 23:59:59 GMT', 0, 0],
+    ['no time', '0', 1_000, 0],
+    ['a date that is past', 'Fri, 31 Dec 1999 23:59:59 GMT', 1_000, 0],
   ])('one that throttles for %s is left alone so long', async (what, named, waitMs, coarseMs) => {
     const name = `throttles-${what.replaceAll(' ', '-')}`
     const receiver = await startReceiver((_request, index) => {

@@ -102,6 +102,16 @@ describe('what follows an attempt', () => {
     expect(waits).toEqual([1_000, 2_000, 4_000, 32_000, 60_000, 60_000])
   })
 
+  it('throttled with a time waits the longer of that and its own, up to a day', () => {
+    const waitMs = (freeAttempts: number, retryAfterMs: number) => {
+      const throttled = ending('throttled', retryAfterMs)
+      const next = decide({ ...budget, freeAttempts }, policy, throttled, NOW, MIDDLE)
+      return 'runAt' in next ? next.runAt - NOW : null
+    }
+    expect([waitMs(0, 0), waitMs(3, 0), waitMs(3, 1_000)]).toEqual([1_000, 8_000, 8_000])
+    expect([waitMs(0, 5_000), waitMs(0, 1e12)]).toEqual([5_000, MAX_RETRY_AFTER_MS])
+  })
+
   it('interrupted costs nothing and is due now', () => {
     const next = decide({ ...budget, attemptsLeft: 0 }, policy, ending('interrupted'), NOW, MIDDLE)
     expect(next).toEqual({ event: 'postpone', runAt: NOW })

@@ -28,7 +28,7 @@ async function useLimitsAndHealth(store: Store): Promise<void> {
   const first = await addEndpoint(store, limits)
   const second = await addEndpoint(store, { ...limits, ...breaker })
   for (const name of [first, second]) await enqueueMany(store, name, 2)
-  const none = { reset: false, failures: 0, throttle: null, goneAtVersion: null }
+  const none = { succeeded: [], failures: 0, throttle: null, goneAtVersion: null }
   await store.reportHealth([{ ...none, endpoint: second, failures: 1 }])
   for (let i = 0; i < 2; i++) {
     const lanes = [first, second].map((endpoint) => ({ endpoint, limit: 1 }))

@@ -61,7 +61,7 @@ describe('outcomeOfAnswer', () => {
   })
 
   it.each([
-    ['0', 0],
+    ['0', null],
     ['120', 120_000],
     [' 7 ', 7_000],
     ['315360000', DAY_MS],
@@ -69,8 +69,9 @@ describe('outcomeOfAnswer', () => {
     ['Tue, 24 Nov 2026 08:31:30 GMT', 90_000],
     ['Tuesday, 24-Nov-26 08:31:30 GMT', 90_000],
     ['Tue Nov 24 08:31:30 2026', 90_000],
-    ['Tue, 24 Nov 2026 08:00:00 GMT', 0],
-    ['Fri, 31 Dec 1999 23:59:59 GMT', 0],
+    ['Tue, 24 Nov 2026 08:00:00 GMT', null],
+    ['Fri, 31 Dec 1999 23:59:59 GMT', null],
+    ['00', null],
     ['Tue, 24 Nov 2036 08:30:00 GMT', DAY_MS],
     ['', null],
     ['-5', null],

@@ -1,7 +1,7 @@
 // Which endpoints hand out jobs, remembered for a moment: a claim is not to ask each time. Those
 // with limits are asked again at their gate (gate.ts), where nothing is remembered.
 import type { MongoContext } from './context.ts'
-import { ELIGIBILITY, type Eligibility, hasTripped } from './endpoint-documents.ts'
+import { ELIGIBILITY, type Eligibility } from './endpoint-documents.ts'
 import { type Deadline, run } from './run-command.ts'
 
 /** A change is to reach every worker within 1 s; a worker remembers for a moment as well. */
@@ -61,6 +61,6 @@ function handsOut(endpoint: Eligibility, now: number): boolean {
 }
 
 function isGated(endpoint: Eligibility): boolean {
-  const { concurrency = null, rateLimit = null } = endpoint
-  return concurrency !== null || rateLimit !== null || hasTripped(endpoint)
+  const { concurrency = null, rateLimit = null, restingUntil = null } = endpoint
+  return concurrency !== null || rateLimit !== null || restingUntil !== null
 }

@@ -4,8 +4,8 @@ import {
   DEFAULT_COMPLETION_TIMEOUT_MS,
   type Endpoint,
   type EndpointSettings,
-  isTripped,
 } from '../../endpoint/endpoint.ts'
+import type { Ramp } from '../../endpoint/health.ts'
 import { freeAt } from '../../endpoint/rate-bucket.ts'
 import type { SecretBox } from '../secret-box.ts'
 import { MAX_SECRETS } from '../store.ts'
@@ -36,8 +36,8 @@ export interface EndpointDocument
   /** Rests by throttling in a row: each is twice as long as the one before. */
   throttleStreak?: number
   failureCount?: number
-  /** The attempt that decides whether a tripped breaker closes. */
-  probe?: Probe | null
+  /** How far it has come back from its rest; null: no attempt has succeeded since. */
+  ramp?: RampDocument | null
   /** Random at each write of the five before: the guard of the next. */
   healthId?: string
   /** When the bucket of its rate limit is full again: epoch milliseconds, with fractions. */
@@ -52,10 +52,7 @@ export interface EndpointDocument
   version: number
 }
 
-export interface Probe {
-  jobId: string
-  fence: number
-}
+type RampDocument = Omit<Ramp, 'endsAt'> & { endsAt: Date }
 
 export interface SealedSecret {
   sealed: string
@@ -71,9 +68,7 @@ export const ELIGIBILITY = {
   restingUntil: 1,
   concurrency: 1,
   rateLimit: 1,
-  circuitBreaker: 1,
-  failureCount: 1,
-  probe: 1,
+  ramp: 1,
   rateFullAt: 1,
 } as const
 export type Eligibility = Pick<EndpointDocument, '_id' | keyof typeof ELIGIBILITY>
@@ -97,7 +92,7 @@ export function endpointOf(document: EndpointDocument, box: SecretBox, now: numb
     deleting: document.deleting,
     paused: document.paused ?? false,
     disabledReason: document.disabledReason ?? null,
-    restingUntil: document.restingUntil?.getTime() ?? null,
+    ...restOf(document),
     failureCount: document.failureCount ?? 0,
     rateFreeAt: rateLimit === null ? null : freeAt(rateLimit, document.rateFullAt ?? null, now),
     secrets: validSecrets(document, now).map(({ sealed }) => box.open(sealed, name)),
@@ -120,6 +115,12 @@ export function validSecrets({ secrets }: EndpointDocument, now: number): Sealed
     .slice(0, MAX_SECRETS)
 }
 
-export function hasTripped({ circuitBreaker = null, failureCount = 0 }: Eligibility): boolean {
-  return isTripped({ circuitBreaker, failureCount })
+export function restOf({
+  restingUntil = null,
+  ramp = null,
+}: Pick<EndpointDocument, 'restingUntil' | 'ramp'>): Pick<Endpoint, 'restingUntil' | 'ramp'> {
+  return {
+    restingUntil: restingUntil?.getTime() ?? null,
+    ramp: ramp && { places: ramp.places, endsAt: ramp.endsAt.getTime() },
+  }
 }

@@ -5,7 +5,7 @@ import { type Health, type HealthReport, healthAfter } from '../../endpoint/heal
 import { StoreUnavailable } from '../store.ts'
 import { randomId } from './changes.ts'
 import type { MongoContext } from './context.ts'
-import type { EndpointDocument } from './endpoint-documents.ts'
+import { type EndpointDocument, restOf } from './endpoint-documents.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
 
 /** Workers that report at once get past each other one by one. */
@@ -19,7 +19,7 @@ const HEALTH = {
   restCause: 1,
   throttleStreak: 1,
   failureCount: 1,
-  probe: 1,
+  ramp: 1,
   healthId: 1,
 } as const
 type Seen = Pick<EndpointDocument, '_id' | keyof typeof HEALTH>
@@ -101,23 +101,22 @@ function changeBy(
 ): UpdateFilter<EndpointDocument> | null {
   const before: Health = {
     version: seen.version,
-    restingUntil: seen.restingUntil?.getTime() ?? null,
+    ...restOf(seen),
     restCause: seen.restCause ?? null,
     throttleStreak: seen.throttleStreak ?? 0,
     failureCount: seen.failureCount ?? 0,
-    isProbing: (seen.probe ?? null) !== null,
     isGone: false,
   }
   const after = healthAfter(before, report, seen.circuitBreaker ?? null, now)
   if (JSON.stringify(after) === JSON.stringify(before)) return null
-  const { restingUntil, restCause, throttleStreak, failureCount, isProbing, isGone } = after
+  const { restingUntil, restCause, throttleStreak, failureCount, ramp, isGone } = after
   return {
     $set: {
       restingUntil: restingUntil === null ? null : new Date(restingUntil),
       restCause,
       throttleStreak,
       failureCount,
-      ...(isProbing ? {} : { probe: null }),
+      ramp: ramp && { ...ramp, endsAt: new Date(ramp.endsAt) },
       ...(isGone ? { disabledReason: 'gone' as const, updatedAt: new Date(now) } : {}),
     },
     ...(isGone ? { $inc: { version: 1 } } : {}),

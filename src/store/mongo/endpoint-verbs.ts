@@ -20,7 +20,7 @@ export function resumeEndpoint(context: MongoContext, name: string): Promise<End
     restCause: null,
     throttleStreak: 0,
     failureCount: 0,
-    probe: null,
+    ramp: null,
     // A report that was reckoned from what was before is reckoned anew.
     healthId: randomId(),
   })

@@ -189,7 +189,7 @@ async function replace(
         ? validSecrets(stored, now.getTime())
         : [newest(context, _id, secrets.given)],
     updatedAt: now,
-    ...(settings.circuitBreaker === null ? withoutBreaker(stored) : {}),
+    ...healthKept(settings, stored),
     ...bucketUnder(settings, stored, now.getTime()),
   }
   // Tokens that a claim takes meanwhile are not to be written over.
@@ -203,12 +203,20 @@ async function replace(
   )
 }
 
-function withoutBreaker({ restCause }: EndpointDocument): Partial<EndpointDocument> {
+const NO_REST = { restingUntil: null, restCause: null, ramp: null }
+
+/** Nothing is sent to one that is pulled, so nothing would end its rest. */
+function healthKept(
+  { url, circuitBreaker }: EndpointSettings,
+  { restCause }: EndpointDocument,
+): Partial<EndpointDocument> {
+  if (url !== null && circuitBreaker !== null) return {}
+  const isOver = url === null || restCause === 'breaker'
   return {
     failureCount: 0,
-    probe: null,
     healthId: randomId(),
-    ...(restCause === 'breaker' ? { restingUntil: null, restCause: null } : {}),
+    ...(url === null ? { throttleStreak: 0 } : {}),
+    ...(isOver ? NO_REST : {}),
   }
 }
 

@@ -4,16 +4,18 @@
 // only after that: a holder that was too slow, so that another has it by now, sends nothing. So
 // limits hold exactly, though nothing is locked; a holder that dies costs GATE_MS.
 import type { Filter, UpdateFilter } from 'mongodb'
+import { placesAfterRest } from '../../endpoint/health.ts'
 import { freeAt, fullAfterTaking, wholeTokens } from '../../endpoint/rate-bucket.ts'
 import type { ClaimedJob } from '../../job/job.ts'
 import { randomId } from './changes.ts'
 import { COLLECTIONS } from './collections.ts'
 import { type MongoContext, nowOf } from './context.ts'
+import type { JobDocument } from './documents.ts'
 import {
   ELIGIBILITY,
   type Eligibility,
   type EndpointDocument,
-  hasTripped,
+  restOf,
 } from './endpoint-documents.ts'
 import { type Deadline, run } from './run-command.ts'
 
@@ -45,15 +47,17 @@ export async function takeGates(
 ): Promise<Gates> {
   const holderId = randomId()
   const taken = await take(context, names, holderId, deadline)
-  const running = await countRunning(context, taken, deadline)
-  const probing = await probesUnderWay(context, taken.filter(hasTripped), deadline)
   const now = context.clock.now()
+  const running = await countRunning(context, taken, deadline)
+  const back = new Map(taken.map((one) => [one._id, placesAfterRest(restOf(one), now)]))
+  const sending = await countSendingSince(context, back, deadline)
   const rooms = taken.map((endpoint): [string, Room] => {
     const { _id, concurrency = null, rateLimit = null, rateFullAt = null } = endpoint
     const free = concurrency === null ? Infinity : concurrency - (running.get(_id) ?? 0)
-    const probes = hasTripped(endpoint) ? (probing.has(_id) ? 0 : 1) : Infinity
+    const limit = back.get(_id) ?? null
+    const afterRest = limit === null ? Infinity : limit.places - (sending.get(_id) ?? 0)
     const tokens = rateLimit === null ? Infinity : wholeTokens(rateLimit, rateFullAt, now)
-    const places = Math.max(0, Math.min(free, probes, tokens))
+    const places = Math.max(0, Math.min(free, afterRest, tokens))
     return [_id, { endpoint, places, againAt: askAgainAt(endpoint, places, tokens, now) }]
   })
   return { holderId, rooms: new Map(rooms) }
@@ -116,12 +120,35 @@ async function countRunning(
   endpoints: Eligibility[],
   deadline: Deadline,
 ): Promise<Map<string, number>> {
-  const pipelines = endpoints.flatMap(({ _id, concurrency = null }) => {
+  const counts = endpoints.flatMap(({ _id, concurrency = null }) => {
     if (concurrency === null) return []
-    const match = { $match: { endpoint: _id, state: 'running' } }
-    const group = { $group: { _id: '$endpoint', count: { $sum: 1 } } }
-    return [[match, { $limit: concurrency }, group]]
+    return [{ match: { endpoint: _id, state: 'running' as const }, most: concurrency }]
   })
+  return countEach(context, counts, deadline)
+}
+
+/** The attempts under way that began after the rest of their endpoint, up to its places. */
+async function countSendingSince(
+  context: MongoContext,
+  back: Map<string, ReturnType<typeof placesAfterRest>>,
+  deadline: Deadline,
+): Promise<Map<string, number>> {
+  const counts = [...back].flatMap(([endpoint, limit]) => {
+    if (limit === null) return []
+    const claimedAt = { $gte: new Date(limit.since) }
+    const match = { endpoint, state: 'running' as const, phase: 'sending' as const, claimedAt }
+    return [{ match, most: limit.places }]
+  })
+  return countEach(context, counts, deadline)
+}
+
+async function countEach(
+  context: MongoContext,
+  counts: { match: Filter<JobDocument>; most: number }[],
+  deadline: Deadline,
+): Promise<Map<string, number>> {
+  const group = { $group: { _id: '$endpoint', count: { $sum: 1 } } }
+  const pipelines = counts.map(({ match, most }) => [{ $match: match }, { $limit: most }, group])
   const [first, ...others] = pipelines
   if (first === undefined) return new Map()
   const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
@@ -136,27 +163,6 @@ async function countRunning(
   return new Map(found.map(({ _id, count }) => [_id, count]))
 }
 
-/** The endpoints whose probe still runs with the fence that it was claimed with. */
-async function probesUnderWay(
-  context: MongoContext,
-  endpoints: Eligibility[],
-  deadline: Deadline,
-): Promise<Set<string>> {
-  const jobIds = endpoints.flatMap(({ probe }) => (probe ? [probe.jobId] : []))
-  if (jobIds.length === 0) return new Set()
-  const found = await run(deadline, (limit) =>
-    context.jobs
-      .find(
-        { _id: { $in: jobIds }, state: 'running' },
-        { projection: { fence: 1 }, batchSize: jobIds.length + 1, ...limit },
-      )
-      .toArray(),
-  )
-  const fences = new Map(found.map(({ _id, fence }) => [_id, fence]))
-  const probing = endpoints.filter(({ probe }) => probe && fences.get(probe.jobId) === probe.fence)
-  return new Set(probing.map(({ _id }) => _id))
-}
-
 /** false: not all were still ours, so that what was claimed through them may not be sent. */
 export async function giveBackGates(
   context: MongoContext,
@@ -169,7 +175,7 @@ export async function giveBackGates(
   const updates = [...rooms].map(([name, { endpoint }]) => ({
     updateOne: {
       filter: { _id: name, gateHolder: holderId },
-      update: usedUp(endpoint, byEndpoint.get(name) ?? [], now),
+      update: usedUp(endpoint, byEndpoint.get(name)?.length ?? 0, now),
     },
   }))
   const { matchedCount } = await run(deadline, (limit) =>
@@ -180,20 +186,17 @@ export async function giveBackGates(
 
 function usedUp(
   endpoint: Eligibility,
-  claimed: ClaimedJob[],
+  claimedCount: number,
   now: number,
 ): UpdateFilter<EndpointDocument> {
   const { rateLimit = null, rateFullAt = null } = endpoint
-  const [first] = claimed
-  const isProbe = hasTripped(endpoint) && first !== undefined
-  const usesTokens = rateLimit !== null && claimed.length > 0
+  const usesTokens = rateLimit !== null && claimedCount > 0
   return {
     $set: {
       gateHolder: null,
       gateUntil: null,
-      ...(isProbe ? { probe: { jobId: first.jobId, fence: first.fence } } : {}),
       ...(usesTokens
-        ? { rateFullAt: fullAfterTaking(rateLimit, rateFullAt, now, claimed.length) }
+        ? { rateFullAt: fullAfterTaking(rateLimit, rateFullAt, now, claimedCount) }
         : {}),
     },
   }

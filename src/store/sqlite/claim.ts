@@ -99,13 +99,14 @@ function claimThroughGate(
 ): number {
   const gate = eligible(database, endpoint, grant.now)
   if (gate === null) return bytes
-  const isLimited = gate.concurrency !== null || gate.rate_count !== null || gate.failure_count > 0
+  const { concurrency, rate_count, resting_until } = gate
+  const isLimited = concurrency !== null || rate_count !== null || resting_until !== null
   if (!isLimited) return claimLane(database, { endpoint, limit }, grant, bytes, claim.jobs)
   const room = roomAt(database, endpoint, gate, limit, grant.now)
   const before = claim.jobs.length
   const bytesLeft = claimLane(database, { endpoint, limit: room }, grant, bytes, claim.jobs)
   const claimed = claim.jobs.slice(before)
-  const againAt = closeGate(database, endpoint, gate, claimed, grant.now)
+  const againAt = closeGate(database, endpoint, gate, claimed.length, grant.now)
   if (room < limit && claimed.length === room) claim.limited.push({ endpoint, againAt })
   return bytesLeft
 }

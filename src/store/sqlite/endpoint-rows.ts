@@ -1,13 +1,14 @@
 // Between rows of endpoints and the domain's record. Secrets and header values are sealed.
 import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
+import type { Ramp } from '../../endpoint/health.ts'
 import { freeAt } from '../../endpoint/rate-bucket.ts'
 import type { KeyRing } from './key-file.ts'
 import { openHeaders } from './rows.ts'
 
 export const ENDPOINT_COLUMNS = `name, deleting, paused, disabled_reason, resting_until,
-  failure_count, bucket_full_at, concurrency, rate_count, rate_per_ms, breaker_failures,
-  breaker_cooldown_ms, timeout_ms, completion, completion_timeout_ms, created_at, updated_at,
-  version, on_finish, url, description, headers, retry, secrets`
+  ramp_places, ramp_ends_at, failure_count, bucket_full_at, concurrency, rate_count, rate_per_ms,
+  breaker_failures, breaker_cooldown_ms, timeout_ms, completion, completion_timeout_ms, created_at,
+  updated_at, version, on_finish, url, description, headers, retry, secrets`
 
 export interface EndpointRow {
   name: string
@@ -15,6 +16,8 @@ export interface EndpointRow {
   paused: number
   disabled_reason: 'gone' | null
   resting_until: number | null
+  ramp_places: number | null
+  ramp_ends_at: number | null
   failure_count: number
   bucket_full_at: number | null
   concurrency: number | null
@@ -61,6 +64,7 @@ export function toEndpoint(row: EndpointRow, keys: KeyRing, now: number): Endpoi
     paused: row.paused === 1,
     disabledReason: row.disabled_reason,
     restingUntil: row.resting_until,
+    ramp: rampOf(row),
     failureCount: row.failure_count,
     rateFreeAt: rateLimit === null ? null : freeAt(rateLimit, row.bucket_full_at, now),
     secrets: validSecrets(row, keys, now).map(({ secret }) => secret),
@@ -68,6 +72,13 @@ export function toEndpoint(row: EndpointRow, keys: KeyRing, now: number): Endpoi
     updatedAt: row.updated_at,
     version: row.version,
   }
+}
+
+export function rampOf({
+  ramp_places: places,
+  ramp_ends_at: endsAt,
+}: Pick<EndpointRow, 'ramp_places' | 'ramp_ends_at'>): Ramp | null {
+  return places === null || endsAt === null ? null : { places, endsAt }
 }
 
 /** `until` null: not rotated out. Newest first. */

@@ -12,8 +12,8 @@ update endpoints set paused = 1, updated_at = ?, version = version + 1
 where name = ? and deleting = 0`
 export const RESUME = `
 update endpoints set paused = 0, disabled_reason = null, resting_until = null,
-  rest_by_breaker = 0, throttle_streak = 0, failure_count = 0, probe_id = null,
-  probe_fence = null, updated_at = ?, version = version + 1
+  rest_by_breaker = 0, throttle_streak = 0, failure_count = 0, ramp_places = null,
+  ramp_ends_at = null, updated_at = ?, version = version + 1
 where name = ? and deleting = 0`
 /** Parameters: secrets, now, name. */
 export const ROTATE = `

@@ -21,7 +21,7 @@ export const ENDPOINT_NAMED = `select ${ENDPOINT_COLUMNS} from endpoints where n
 export const ENDPOINTS_AFTER = `
 select ${ENDPOINT_COLUMNS} from endpoints where name > ? order by name limit +?`
 
-/** What is not named here stays: pause, disabling, rest, counts, probe. */
+/** What is not named here stays: pause, disabling, rest, counts. */
 export const PUT_ENDPOINT = `
 insert into endpoints (name, bucket_full_at, concurrency, rate_count, rate_per_ms,
   breaker_failures, breaker_cooldown_ms, max_attempts, timeout_ms, completion,
@@ -39,8 +39,14 @@ on conflict (name) do update set bucket_full_at = excluded.bucket_full_at,
   secrets = excluded.secrets`
 /** A breaker that is taken away lets go at once. */
 export const FORGET_BREAKER = `
-update endpoints set failure_count = 0, probe_id = null, probe_fence = null,
+update endpoints set failure_count = 0, ramp_places = iif(rest_by_breaker = 1, null, ramp_places),
+  ramp_ends_at = iif(rest_by_breaker = 1, null, ramp_ends_at),
   resting_until = iif(rest_by_breaker = 1, null, resting_until), rest_by_breaker = 0
+where name = ?`
+/** Nothing is sent to one that is pulled, so nothing would end its rest. */
+export const FORGET_HEALTH = `
+update endpoints set resting_until = null, rest_by_breaker = 0, throttle_streak = 0,
+  failure_count = 0, ramp_places = null, ramp_ends_at = null
 where name = ?`
 
 const DELETE_ENDPOINT = 'delete from endpoints where name = ?'
@@ -121,7 +127,8 @@ function write(
       JSON.stringify(settings.retry),
       sealSecrets(kept, name, keys),
     )
-  if (circuitBreaker === null) connection.statement(FORGET_BREAKER).run(name)
+  if (settings.url === null) connection.statement(FORGET_HEALTH).run(name)
+  else if (circuitBreaker === null) connection.statement(FORGET_BREAKER).run(name)
 }
 
 function bucketUnder(

@@ -1,13 +1,15 @@
 // The gate of an endpoint: how many jobs a claim may take of it. The claiming transaction is the
 // only one that writes, so what is counted here holds until it commits.
-import { isTripped, type RateLimit } from '../../endpoint/endpoint.ts'
+import type { RateLimit } from '../../endpoint/endpoint.ts'
+import { placesAfterRest } from '../../endpoint/health.ts'
 import { freeAt, fullAfterTaking, wholeTokens } from '../../endpoint/rate-bucket.ts'
 import type { Database } from './database.ts'
+import { rampOf } from './endpoint-rows.ts'
 
 /** Proves the guard endpoint_eligible but for limits. Parameters: name, now. */
 export const ELIGIBLE = `
-select concurrency, rate_count, rate_per_ms, bucket_full_at, failure_count, breaker_failures,
-  probe_id, probe_fence
+select concurrency, rate_count, rate_per_ms, bucket_full_at, resting_until, ramp_places,
+  ramp_ends_at
 from endpoints
 where name = ? and deleting = 0 and paused = 0 and disabled_reason is null
   and (resting_until is null or resting_until <= ?)`
@@ -17,10 +19,13 @@ export const RUNNING_UP_TO = `
 select count(*) as count from (
   select 1 from jobs where state = 'running' and endpoint = ? limit +?)`
 
-export const PROBE_RUNS = `select 1 from jobs where id = ? and state = 'running' and fence = ?`
+/** Attempts under way that began after the rest. Parameters: endpoint, since, limit. */
+export const SENDING_SINCE = `
+select count(*) as count from (
+  select 1 from jobs
+  where state = 'running' and endpoint = ? and awaiting = 0 and claimed_at >= ? limit +?)`
 
 export const TAKE_TOKENS = 'update endpoints set bucket_full_at = ? where name = ?'
-export const RECORD_PROBE = 'update endpoints set probe_id = ?, probe_fence = ? where name = ?'
 
 /** How soon to ask again where nothing tells when an attempt will end. */
 const ASK_AGAIN_MS = 250
@@ -30,10 +35,9 @@ export interface GateRow {
   rate_count: number | null
   rate_per_ms: number | null
   bucket_full_at: number | null
-  failure_count: number
-  breaker_failures: number | null
-  probe_id: string | null
-  probe_fence: number | null
+  resting_until: number | null
+  ramp_places: number | null
+  ramp_ends_at: number | null
 }
 
 /** null: nothing may be claimed of it now. */
@@ -56,10 +60,11 @@ export function roomAt(
     const running = connection.statement(RUNNING_UP_TO).get(endpoint, gate.concurrency)?.count
     room = Math.min(room, gate.concurrency - (running as number))
   }
-  if (room > 0 && isProbing(gate)) {
-    const { probe_id, probe_fence } = gate
-    const probe = connection.statement(PROBE_RUNS).get(probe_id, probe_fence)
-    room = probe === undefined ? 1 : 0
+  const back = placesAfterRest({ restingUntil: gate.resting_until, ramp: rampOf(gate) }, now)
+  if (back !== null && room > 0) {
+    const { places, since } = back
+    const sending = connection.statement(SENDING_SINCE).get(endpoint, since, places)?.count
+    room = Math.min(room, places - (sending as number))
   }
   return room
 }
@@ -69,27 +74,17 @@ export function closeGate(
   { connection }: Database,
   endpoint: string,
   gate: GateRow,
-  claimed: { jobId: string; fence: number }[],
+  claimedCount: number,
   now: number,
 ): number {
   const rateLimit = rateLimitOf(gate)
   let fullAt = gate.bucket_full_at
-  if (rateLimit !== null && claimed.length > 0) {
-    fullAt = fullAfterTaking(rateLimit, fullAt, now, claimed.length)
+  if (rateLimit !== null && claimedCount > 0) {
+    fullAt = fullAfterTaking(rateLimit, fullAt, now, claimedCount)
     connection.statement(TAKE_TOKENS).run(fullAt, endpoint)
-  }
-  const [probe] = claimed
-  if (probe !== undefined && isProbing(gate)) {
-    connection.statement(RECORD_PROBE).run(probe.jobId, probe.fence, endpoint)
   }
   const tokenAt = rateLimit === null ? null : freeAt(rateLimit, fullAt, now)
   return tokenAt ?? now + ASK_AGAIN_MS
-}
-
-function isProbing({ breaker_failures, failure_count }: GateRow): boolean {
-  const circuitBreaker =
-    breaker_failures === null ? null : { failures: breaker_failures, cooldownMs: 0 }
-  return isTripped({ circuitBreaker, failureCount: failure_count })
 }
 
 function rateLimitOf({ rate_count, rate_per_ms }: GateRow): RateLimit | null {

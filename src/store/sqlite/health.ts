@@ -1,15 +1,16 @@
 // reportHealth: what attempts tell about their endpoints. Counts and rests raise no version.
 import { type Health, type HealthReport, healthAfter } from '../../endpoint/health.ts'
 import type { Database } from './database.ts'
+import { rampOf } from './endpoint-rows.ts'
 
 export const HEALTH_OF = `
 select version, failure_count, breaker_failures, breaker_cooldown_ms, resting_until,
-  rest_by_breaker, throttle_streak, probe_id, probe_fence, disabled_reason
+  rest_by_breaker, throttle_streak, ramp_places, ramp_ends_at, disabled_reason
 from endpoints where name = ?`
 /** The row was read in the same transaction. */
 export const WRITE_HEALTH = `
 update endpoints set version = ?, failure_count = ?, resting_until = ?, rest_by_breaker = ?,
-  throttle_streak = ?, probe_id = ?, probe_fence = ?, disabled_reason = ?
+  throttle_streak = ?, ramp_places = ?, ramp_ends_at = ?, disabled_reason = ?
 where name = ?`
 
 interface HealthRow {
@@ -20,8 +21,8 @@ interface HealthRow {
   resting_until: number | null
   rest_by_breaker: number
   throttle_streak: number
-  probe_id: string | null
-  probe_fence: number | null
+  ramp_places: number | null
+  ramp_ends_at: number | null
   disabled_reason: 'gone' | null
 }
 
@@ -35,7 +36,7 @@ export async function reportHealth(database: Database, reports: HealthReport[]):
       if (row !== undefined) writeHealth(database, row, report, now)
     }
   })
-  if (reports.some(({ reset }) => reset)) watch.stir()
+  if (reports.some(({ succeeded }) => succeeded.length > 0)) watch.stir()
 }
 
 function writeHealth(
@@ -53,10 +54,10 @@ function writeHealth(
     version: row.version,
     isGone: false,
     restingUntil: row.resting_until,
-    restCause: row.rest_by_breaker === 1 ? 'breaker' : null,
+    restCause: restCauseOf(row),
     throttleStreak: row.throttle_streak,
     failureCount: row.failure_count,
-    isProbing: row.probe_id !== null,
+    ramp: rampOf(row),
   }
   const after = healthAfter(before, report, breaker, now)
   connection
@@ -67,9 +68,14 @@ function writeHealth(
       after.restingUntil,
       after.restCause === 'breaker' ? 1 : 0,
       after.throttleStreak,
-      after.isProbing ? row.probe_id : null,
-      after.isProbing ? row.probe_fence : null,
+      after.ramp?.places ?? null,
+      after.ramp?.endsAt ?? null,
       after.isGone ? 'gone' : row.disabled_reason,
       report.endpoint,
     )
+}
+
+function restCauseOf({ resting_until, rest_by_breaker }: HealthRow): Health['restCause'] {
+  if (resting_until === null) return null
+  return rest_by_breaker === 1 ? 'breaker' : 'throttle'
 }

@@ -2,6 +2,7 @@
 import type { DatabaseSync } from 'node:sqlite'
 import { StoreUnusable } from '../store.ts'
 import { SECOND_SCHEMA } from './second-schema.ts'
+import { THIRD_SCHEMA } from './third-schema.ts'
 
 /** "Post": marks a file as ours, so that another program's database is never written to. */
 export const APPLICATION_ID = 0x506f7374
@@ -102,7 +103,7 @@ create index endpoints_deleting on endpoints (name) where deleting = 1;
 create table meta (key text primary key, value text not null) strict, without rowid;
 `
 
-const MIGRATIONS = [FIRST_SCHEMA, SECOND_SCHEMA]
+const MIGRATIONS = [FIRST_SCHEMA, SECOND_SCHEMA, THIRD_SCHEMA]
 
 /** Brings the file up to this version of the schema. Throws StoreUnusable for a file not ours. */
 export function migrate(db: DatabaseSync, path: string): void {

@@ -234,7 +234,7 @@ async function byNoEligibleEndpoint(store: Store) {
       await claimUrgentOne()
     },
     'its rate is used up': async () => {
-      await report(store, endpoint, { reset: true })
+      await store.resumeEndpoint(endpoint)
       await claimUrgentOne()
       await store.settle([success(store, running)])
     },

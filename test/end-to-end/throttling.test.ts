@@ -1,0 +1,93 @@
+// An endpoint that throttles is left alone for at least our own back-off, whatever it names; then
+// one attempt tries it, and the others follow step by step.
+import { describe, expect, it } from 'vitest'
+import { type Body, CONCURRENT, type Site, soon, useGround } from '../api/ground.ts'
+import { ENGINES } from '../support/deployment.ts'
+import type { Answer, ReceivedRequest } from '../support/receiver.ts'
+
+const JOBS = 100
+/** At most all at once, then one after 1 s, one after 2 s more; twice as many for noise. */
+const MOST_REQUESTS = JOBS + 4
+const OBSERVED_MS = 4_000
+/** Long enough that what runs side by side is seen to do so. */
+const WORK_MS = 100
+/** 100 jobs in seven rounds of WORK_MS; a quiet machine takes 1.1 s. */
+const DRAIN_MS = 5_000
+const PAST = 'Fri, 31 Dec 1999 23:59:59 GMT'
+
+describe.each(ENGINES)('on %s', { ...CONCURRENT, timeout: 40_000 }, (engine) => {
+  const ground = useGround(engine, {}, 2)
+
+  it.for([
+    ['429 with Retry-After: 0', 429, '0'],
+    ['503 with a date that is past', 503, PAST],
+  ] as const)('%s is no invitation to come back at once, and costs no attempt', async (row) => {
+    const [, status, named] = row
+    const answer = { status, headers: { 'retry-after': named } }
+    const site = await ground.site(answer, { retry: { maxAttempts: 3 }, timeout: '5s' })
+    await enqueueMany(site)
+    await site.receiver.waitFor((requests) => requests.length > 0)
+    await passedSince(site.receiver.requests[0], OBSERVED_MS)
+    expect(site.receiver.requests.length).toBeLessThanOrEqual(MOST_REQUESTS)
+    await soon(async () => expect((await site.read()).counts).toEqual({ queued: JOBS, running: 0 }))
+
+    // It recovers: the backlog drains quickly, and yet not at once.
+    const seen = watchInFlight()
+    site.receiver.answerWith(seen.script)
+    await soon(
+      async () => expect((await site.read()).counts).toEqual({ queued: 0, running: 0 }),
+      30_000,
+    )
+    expect(seen.requests).toHaveLength(JOBS)
+    expect(seen.lastAtMs() - seen.firstAtMs()).toBeLessThan(DRAIN_MS)
+    // Each round at most doubles what is in flight: 1, 2, 4, …
+    expect(seen.inFlightAt.slice(0, 3)).toEqual([1, expect.toBeOneOf([1, 2]), expect.anything()])
+    seen.inFlightAt.forEach((inFlight, i) => {
+      expect(inFlight).toBeLessThanOrEqual((seen.answeredAt[i] as number) + 1)
+    })
+  })
+
+  it('an endpoint that takes what it is sent is not slowed', async () => {
+    const seen = watchInFlight()
+    const site = await ground.site(seen.script)
+    await enqueueMany(site)
+    await soon(() => expect(seen.requests).toHaveLength(JOBS), 20_000)
+    expect(Math.max(...seen.inFlightAt)).toBeGreaterThan(JOBS / 10)
+  })
+
+  async function enqueueMany({ name }: Site): Promise<void> {
+    const jobs = Array.from({ length: JOBS }, () => ({ endpoint: name, payload: 1 }))
+    const answer = await ground.posthorn.request('POST', '/jobs/batch', { jobs })
+    expect(answer.body.items.filter((item: Body) => item.status === 201)).toHaveLength(JOBS)
+  }
+})
+
+/** Answers 200 after WORK_MS, and notes at each request how many are in flight, itself counted. */
+function watchInFlight() {
+  const requests: ReceivedRequest[] = []
+  const inFlightAt: number[] = []
+  /** How many had been answered by then. */
+  const answeredAt: number[] = []
+  let answered = 0
+  async function script(request: ReceivedRequest): Promise<Answer> {
+    requests.push(request)
+    inFlightAt.push(requests.length - answered)
+    answeredAt.push(answered)
+    await new Promise((resolve) => setTimeout(resolve, WORK_MS))
+    answered += 1
+    return { status: 200 }
+  }
+  return {
+    requests,
+    inFlightAt,
+    answeredAt,
+    script,
+    firstAtMs: () => (requests[0] as ReceivedRequest).atMs,
+    lastAtMs: () => (requests.at(-1) as ReceivedRequest).atMs,
+  }
+}
+
+async function passedSince(request: ReceivedRequest | undefined, ms: number): Promise<void> {
+  const untilMs = (request?.atMs ?? 0) + ms
+  await soon(() => expect(performance.now()).toBeGreaterThan(untilMs), 2 * ms)
+}

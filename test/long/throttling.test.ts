@@ -1,0 +1,29 @@
+// What a receiver gets that throttles every request: one burst at most, and then our back-off.
+import { describe, expect, it } from 'vitest'
+import { soon, useGround } from '../api/ground.ts'
+import { ENGINES } from '../support/deployment.ts'
+
+describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
+  const ground = useGround(engine)
+
+  it.for([
+    ['0', 100, 10_000, 115],
+    ['Fri, 31 Dec 1999 23:59:59 GMT', 100, 10_000, 115],
+    ['1', 300, 20_000, 120],
+  ] as const)('429 with Retry-After: %s, %s jobs, %s ms: at most %s requests', async (row) => {
+    const [named, jobCount, observedMs, most] = row
+    const answer = { status: 429, headers: { 'retry-after': named } }
+    const site = await ground.site(answer, { retry: { maxAttempts: 3 } })
+    const jobs = Array.from({ length: jobCount }, () => ({ endpoint: site.name, payload: 1 }))
+    const { body } = await ground.posthorn.request('POST', '/jobs/batch', { jobs })
+    expect(body.items).toHaveLength(jobCount)
+    await site.receiver.waitFor((requests) => requests.length > 0)
+    const endsAtMs = (site.receiver.requests[0]?.atMs ?? 0) + observedMs
+    await soon(() => expect(performance.now()).toBeGreaterThan(endsAtMs), 2 * observedMs)
+    console.log(`${engine}: ${site.receiver.requests.length} requests of ${most} at most`)
+    expect(site.receiver.requests.length).toBeLessThanOrEqual(most)
+    await soon(async () =>
+      expect((await site.read()).counts).toEqual({ queued: jobCount, running: 0 }),
+    )
+  })
+})

@@ -1,6 +1,6 @@
 // The wire of schedules: what a client may send, and what it is answered.
 import { z } from 'zod'
-import { cronProblem, MAX_CRON_LENGTH } from '../src/schedule/cron.ts'
+import { cronProblem, MAX_CRON_LENGTH } from '../src/schedule/cron-line.ts'
 import { MISFIRES, OVERLAPS } from '../src/schedule/schedule.ts'
 import { isTimeZone } from '../src/schedule/time-zone.ts'
 import { MAX_EVERY_MS, MIN_EVERY_MS } from '../src/schedule/timing.ts'
@@ -17,6 +17,7 @@ import {
 const MAX_ZONE_LENGTH = 64
 
 const cron = text(1, MAX_CRON_LENGTH)
+  .trim()
   .superRefine((line, context) => {
     const problem = cronProblem(line)
     if (problem !== null) context.addIssue({ code: 'custom', message: problem })

@@ -2,6 +2,8 @@
 //
 // A local time is written as the milliseconds that the same wall clock would show in UTC.
 
+import { TIME_ZONE_NAMES } from './time-zone-names.ts'
+
 /** Longer than any shift that a zone has ever made (Samoa left out a whole day in 2011). */
 const SHIFT_WINDOW_MS = 86_400_000
 /** There are about 600 zones; a name may be spelled in more than one case. */
@@ -9,10 +11,17 @@ const MAX_CACHED_ZONES = 2_000
 
 const formats = new Map<string, Intl.DateTimeFormat>()
 
-/** Whether this is a zone of the IANA database, as far as this system's copy of it knows. */
+/** In lower case. Those that Intl lists came into the database after our copy of it was made. */
+const knownNames = new Set(
+  [...TIME_ZONE_NAMES, ...Intl.supportedValuesOf('timeZone')].map((name) => name.toLowerCase()),
+)
+
+/**
+ * Whether this is a name of the IANA database, in any case. Intl alone takes more: offsets, which
+ * have no rules, and abbreviations in a meaning of its own (its BST is Bangladesh).
+ */
 export function isTimeZone(name: string): boolean {
-  // Offsets like +01:00 are taken by Intl, but are no zones: they have no rules.
-  if (!/^[A-Za-z]/.test(name)) return false
+  if (!knownNames.has(name.toLowerCase())) return false
   try {
     formatOf(name)
     return true

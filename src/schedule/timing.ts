@@ -1,5 +1,5 @@
 // When the ticks of a schedule are. Pure: instants are epoch milliseconds by the store's clock.
-import { nextCronTick } from './cron.ts'
+import { CRON_ENDS_AT, nextCronTick } from './cron.ts'
 
 /** What decides the ticks: one of cron and everyMs, within startAt (included) and endAt (not). */
 export interface Timing {
@@ -46,6 +46,9 @@ export function timingProblem(timing: Timing): { path: string; message: string }
   const { cron, startAt, endAt, anchorAt } = timing
   if (startAt !== null && endAt !== null && endAt <= startAt) {
     return { path: '/endAt', message: 'expected an instant after startAt' }
+  }
+  if (cron !== null && startAt !== null && startAt >= CRON_ENDS_AT) {
+    return { path: '/startAt', message: 'expected an instant before the year 3000' }
   }
   const neverFires = cron !== null && unendingTick(timing, startAt ?? anchorAt) === null
   return neverFires ? { path: '/cron', message: `no day ever comes that "${cron}" names` } : null

@@ -53,6 +53,17 @@ describe('a schedule', () => {
     expect(await read('nightly')).toEqual(made.body)
   })
 
+  it('takes a cron line with blanks around it, and joins its days as other crons do', async () => {
+    const startAt = '2030-01-01T00:00:00Z'
+    const made = await put('trimmed', { cron: ' 0 0 1-7 * */7\n', startAt }).expect(201)
+    expect(made.body.cron).toBe('0 0 1-7 * */7')
+    expect(made.body.nextRuns.slice(0, 3)).toEqual([
+      '2030-01-06T00:00:00.000Z',
+      '2030-02-03T00:00:00.000Z',
+      '2030-03-03T00:00:00.000Z',
+    ])
+  })
+
   it('reads back every field of a job that it was given, durations in canonical form', async () => {
     const fields = {
       every: '90m',
@@ -237,6 +248,10 @@ describe('refused with a sentence that names the field', () => {
     ['/every', { every: '1 hour' }, /duration/],
     ['/timezone', { cron: '* * * * *', timezone: 'Mars/Olympus' }, /IANA/],
     ['/timezone', { cron: '* * * * *', timezone: '+01:00' }, /IANA/],
+    ['/timezone', { cron: '* * * * *', timezone: 'BST' }, /IANA/],
+    ['/cron', { cron: '09:00 * * * *' }, /minute is wrong: "09:00"/],
+    ['/cron', { cron: '0 0 * * MON#L' }, /day of week is wrong/],
+    ['/startAt', { cron: '0 0 * * *', startAt: '3000-01-01T00:00:00Z' }, /before the year 3000/],
     ['/overlap', { every: '1h', overlap: 'queue' }, /./],
     ['/misfire', { every: '1h', misfire: 'all' }, /./],
     ['/runAt', { every: '1h', runAt: '2030-01-01T00:00:00Z' }, /not known/],

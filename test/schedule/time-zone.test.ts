@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { instantOf, isTimeZone, localTimeAt } from '../../src/schedule/time-zone.ts'
+import { TIME_ZONE_NAMES } from '../../src/schedule/time-zone-names.ts'
 
 const at = (text: string) => Date.parse(text)
 /** A wall clock's time: written as if in UTC. */
@@ -22,16 +23,29 @@ const ZONES = [
 ]
 
 describe('time zones', () => {
-  it.each([...ZONES, 'Etc/GMT+5'])('%s is one', (zone) => {
+  const short = 'GMT EST MST HST CET EET MET WET PRC ROC ROK UCT'.split(' ')
+  const links = ['Etc/GMT+5', 'GMT+0', 'US/Eastern', 'Europe/Kiev', 'Asia/Calcutta', 'EST5EDT']
+  it.each([...ZONES, ...short, ...links, 'Europe/Kyiv', 'europe/berlin'])('%s is one', (zone) => {
     expect(isTimeZone(zone)).toBe(true)
   })
 
-  it.each(['', 'Europe/Atlantis', '+01:00', '01:00', 'Berlin', 'UTC+1', ' UTC', 'a'.repeat(64)])(
+  const abbreviations =
+    'ACT AET AGT ART AST BET BST CAT CNT CST CTT EAT ECT IET IST JST MIT NET NST PLT PNT PRT PST SST VST'
+  const removed = ['SystemV/PST8', 'SystemV/EST5EDT', 'US/Pacific-New', 'Canada/East-Saskatchewan']
+  const offsets = ['+01:00', '01:00', 'UTC+1', 'GMT+1', 'Z']
+  const others = ['', 'Europe/Atlantis', 'Berlin', ' UTC', 'UTC ', 'Factory', 'Etc/Unknown']
+  it.each([...abbreviations.split(' '), ...removed, ...offsets, ...others, 'a'.repeat(64)])(
     '%j is none',
     (zone) => {
       expect(isTimeZone(zone)).toBe(false)
     },
   )
+
+  it('are all names of the database, each of which can be read', () => {
+    expect(TIME_ZONE_NAMES.length).toBeGreaterThan(590)
+    expect(TIME_ZONE_NAMES.filter((name) => !isTimeZone(name))).toEqual([])
+    expect(Intl.supportedValuesOf('timeZone').filter((name) => !isTimeZone(name))).toEqual([])
+  })
 
   it('show the time of their wall clocks, to the millisecond', () => {
     expect(localTimeAt(at('2026-07-01T10:20:30.456Z'), 'Europe/Berlin')).toBe(

@@ -75,8 +75,17 @@ describe('startAt and endAt', () => {
   it('do not make up for a day that never comes', () => {
     expect(timingProblem(timing({ cron: '0 0 30 2 *' }))?.path).toBe('/cron')
     expect(timingProblem(timing({ cron: '0 0 29 2 *' }))).toBeNull()
-    const startAt = at('9999-12-31T23:59:00Z')
-    expect(timingProblem(timing({ cron: '* * * * *', startAt }))?.path).toBe('/cron')
+  })
+
+  it('beyond the years that cron lines are read for are refused by their own name', () => {
+    const startAt = at('3000-01-01T00:00:00Z')
+    expect(timingProblem(timing({ cron: '* * * * *', startAt }))).toEqual({
+      path: '/startAt',
+      message: 'expected an instant before the year 3000',
+    })
+    const before = startAt - 2 * MINUTE_MS
+    expect(timingProblem(timing({ cron: '* * * * *', startAt: before }))).toBeNull()
+    expect(timingProblem(timing({ everyMs: 1_000, startAt }))).toBeNull()
   })
 })
 

@@ -5,10 +5,18 @@ import { readInput } from './input.ts'
 
 /** Every document of ours is a mapping. @throws UsageError */
 export async function readDocument(path: string): Promise<Record<string, unknown>> {
-  const text = new TextDecoder().decode(await readInput(path))
-  const value = parsed(path, text)
+  const value = parsed(path, utf8(path, await readInput(path)))
   if (isMapping(value)) return value
   throw new UsageError(`${path} holds no mapping; expected names and values.`)
+}
+
+/** A lenient decoder would put other characters in place of the bytes that it cannot read. */
+function utf8(path: string, bytes: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch {
+    throw new UsageError(`${path} is not UTF-8.`)
+  }
 }
 
 export function isMapping(value: unknown): value is Record<string, unknown> {

@@ -45,6 +45,12 @@ export const endpointBody = z.strictObject({
     // URL parsers drop these silently: another URL than the one that is shown.
     .refine((url) => !/\s/.test(url), 'holds white space')
     .refine(isPlainText, 'holds a control character or an invisible one')
+    // They take a host without // before it too, and a backslash for a slash.
+    .refine(
+      (url) => !/^https?:(?!\/\/[^/\\])/i.test(url),
+      'expected // and a host behind the scheme',
+    )
+    .refine((url) => !/^[^?]*\\/.test(url), 'holds a backslash')
     .refine((url) => !url.includes('#'), 'holds a fragment (#…), which is never sent')
     .nullable()
     .meta({ description: 'http or https, no userinfo, no fragment; null: its jobs are pulled' }),

@@ -1,5 +1,5 @@
 // Which targets a delivery may reach (docs: delivery, "Address policy"). Pure: no DNS, no sockets.
-import { isIP, isIPv6 } from 'node:net'
+import { isIP, isIPv4, isIPv6 } from 'node:net'
 import ipaddr from 'ipaddr.js'
 import {
   LOCALHOST_NAMES,
@@ -157,20 +157,41 @@ function parseTargets(texts: readonly string[]): Opened {
   for (const text of texts) {
     // Only full spellings: 10.1/8 would be read as 10.0.0.1/8, which nobody means.
     const [base = '', bits = ''] = text.split('/')
-    const isCidr =
-      isIP(base) !== 0 && !base.includes('%') && /^\d+$/.test(bits) && ipaddr.isValidCIDR(text)
-    if (isCidr) opened.ranges.push(rangeOf(text))
-    else opened.targets.add(parseHostAndPort(text))
+    const isSpelledOut = isIP(base) !== 0 && !base.includes('%') && /^(0|[1-9]\d*)$/.test(bits)
+    if (isSpelledOut && ipaddr.isValidCIDR(text) && !isMapped(base)) {
+      opened.ranges.push(rangeOf(text))
+    } else opened.targets.add(parseHostAndPort(text))
   }
   return opened
 }
 
+/** ::ffff:10.0.0.0 and its like: addresses are compared as IPv4, so that no address is in it. */
+function isMapped(base: string): boolean {
+  const address = ipaddr.parse(base)
+  return address instanceof ipaddr.IPv6 && address.isIPv4MappedAddress()
+}
+
+/** Labels of a DNS name as the URL parser leaves them; the underscore is common in networks. */
+const HOST_NAME = /^(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*$/
+
+/**
+ * The host as the URL parser reads it; null: none that anyone means. That parser alone takes `*`
+ * and other signs for a name, and 10.1, 010.0.0.1 and 0x7f.1 for addresses.
+ */
+function hostIn(text: string): string | null {
+  const host = canonicalHost(URL.parse(`http://${text}/`)?.hostname ?? '')
+  if (text.includes('%') || host.length > MAX_HOST_LENGTH) return null
+  if (isIPv6(host)) return host
+  if (isIPv4(host)) return host === text ? host : null
+  return HOST_NAME.test(host) ? host : null
+}
+
 function parseHostAndPort(text: string): string {
   const [, hostText = '', portText = ''] =
-    /^(\[[0-9a-f:.]+\]|[^:/?#@[\]\s]+):(\d+)$/i.exec(text) ?? []
+    /^(\[[0-9a-f:.]+\]|[^:/?#@[\]\s]+):([1-9]\d{0,4})$/i.exec(text) ?? []
   const port = Number(portText)
-  const host = canonicalHost(URL.parse(`http://${hostText}/`)?.hostname ?? '')
-  if (host === '' || host.length > MAX_HOST_LENGTH || port < 1 || port > MAX_PORT) {
+  const host = hostIn(hostText)
+  if (host === null || port < 1 || port > MAX_PORT) {
     throw new Error(
       `ALLOWED_TARGETS holds "${text}"; expected a CIDR such as 10.0.0.0/8 or 10.1.2.3/32, or a host:port such as internal.example.com:8080`,
     )

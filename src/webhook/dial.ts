@@ -100,12 +100,16 @@ function askSystem(hostname: string, done: Parameters<Resolve>[1]): void {
 export function secureContextWith(extraCaCerts: string): SecureContext {
   // Node takes a text without any certificate for none, and says nothing.
   const certificates = extraCaCerts.match(PEM_CERTIFICATE) ?? []
-  if (certificates.length === 0 || !certificates.every(isCertificate)) {
+  const begun = extraCaCerts.match(PEM_BEGIN)?.length ?? 0
+  const areWhole = certificates.length === begun && certificates.every(isCertificate)
+  if (begun === 0 || !areWhole) {
     throw new Error('EXTRA_CA_CERTS must hold certificates in PEM form, and each must be whole')
   }
   return createSecureContext({ ca: [...getCACertificates('default'), ...certificates] })
 }
 
+/** Of any certificate, also of the kinds that are not read here: none is left out silently. */
+const PEM_BEGIN = /-----BEGIN [A-Z0-9 ]*CERTIFICATE-----/g
 const PEM_CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g
 
 function isCertificate(pem: string): boolean {

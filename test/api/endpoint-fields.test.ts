@@ -42,6 +42,12 @@ describe.each(ENGINES)('on %s', (engine) => {
       { url: 'https://exam\u00adple.com/' },
       { url: 'https://example.com/\u0001' },
       { url: 'https://example.com/#/hook' },
+      // Other URLs than they look like, to a parser that takes them.
+      { url: 'https:example.com/' },
+      { url: 'https:/example.com/' },
+      { url: 'https:///example.com/' },
+      { url: 'https:\\\\example.com\\hook' },
+      { url: 'https://example.com\\@10.0.0.1/' },
     )
   })
 

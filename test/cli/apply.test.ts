@@ -51,6 +51,15 @@ const apply = (text: string, ...words: string[]) =>
   shell.run(['apply', shell.write('posthorn.yaml', text), ...words])
 
 describe('apply', () => {
+  it('refuses a file that is not UTF-8, instead of other characters', async () => {
+    const path = shell.write(
+      'latin1.yaml',
+      Buffer.from('endpoints: {a: {description: "\xe9"}}', 'latin1'),
+    )
+    const { code, stderr } = await shell.run(['apply', path])
+    expect([code, stderr]).toEqual([2, expect.stringContaining('latin1.yaml is not UTF-8.')])
+  })
+
   it('first only shows, then makes, then finds nothing to change', DEADLINE, async () => {
     const lines = ['+ endpoint invoice-pdf', '+ endpoint told', '+ schedule nightly']
     const dry = await apply(FILE, '--dry-run')

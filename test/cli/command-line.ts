@@ -37,7 +37,7 @@ export interface Shell {
   line(text: string, env?: Record<string, string>): Typed
   /** Several lines, which end where one fails. */
   script(text: string, env?: Record<string, string>): Typed
-  write(name: string, text: string): string
+  write(name: string, text: string | Uint8Array): string
   /** Ends what still runs. */
   close(): Promise<void>
 }

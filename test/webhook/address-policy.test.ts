@@ -228,6 +228,13 @@ describe('ALLOWED_TARGETS', () => {
     expect(policy.judgeUrl('http://[::1]:9001/').allowed).toBe(true)
   })
 
+  it('opens hosts with underscores, of other alphabets, and with a dot at the end', () => {
+    const policy = policyOf(['my_service:80', 'münchen.example:80', 'dotted.example.:80'])
+    for (const name of ['my_service', 'xn--mnchen-3ya.example', 'dotted.example']) {
+      expect(policy.judgeAddress('10.9.9.9', 80, name).allowed).toBe(true)
+    }
+  })
+
   it('opens a blocked port only where it is named with its host', () => {
     expect(policyOf(['10.0.0.0/8']).judgeUrl('http://10.0.0.1:25/').allowed).toBe(false)
     expect(policyOf(['10.0.0.1:25']).judgeUrl('http://10.0.0.1:25/').allowed).toBe(true)
@@ -265,6 +272,10 @@ describe('ALLOWED_TARGETS', () => {
       'http://host:80',
       'a b:80',
     ],
+    // What the parsers of URLs and addresses would take, and nobody means.
+    ...['*:80', '*.example.com:80', '10.0.0.0/08', 'host:080', 'a..b:80', '-a:80', 'a$b:80'],
+    ...['10.1:80', '010.0.0.1:80', '0x7f.1:80', '2130706433:80', '１０.0.0.1:80', 'a%2eb:80'],
+    ...['::ffff:10.0.0.0/104'],
   ])('"%s" is refused at the start, in a sentence', (text) => {
     expect(() => policyOf([text])).toThrow(
       `ALLOWED_TARGETS holds "${text}"; expected a CIDR such as 10.0.0.0/8`,

@@ -99,6 +99,14 @@ describe('EXTRA_CA_CERTS', () => {
     )
   })
 
+  it('with a certificate that is cut off, or of another kind, is refused as a whole', () => {
+    const cutOff = otherName.cert.split('\n').slice(0, -3).join('\n')
+    const trusted = otherName.cert.replaceAll(' CERTIFICATE', ' TRUSTED CERTIFICATE')
+    for (const pem of [`${cutOff}\n${good.cert}`, `${good.cert}${cutOff}`, trusted + good.cert]) {
+      expect(() => newSender(pem)).toThrow(/^EXTRA_CA_CERTS must hold certificates in PEM form/)
+    }
+  })
+
   it('may hold several certificates', async () => {
     const server = await startTls(good)
     const sender = newSender(`${otherName.cert}\n${good.cert}`)

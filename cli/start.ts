@@ -84,7 +84,9 @@ function keepRunning(command: string): Child {
 
   function run(): void {
     const startedAtMs = performance.now()
-    current = spawnChild(command)
+    // The store was there: a crash does not make a missing one right.
+    const words = wasUp && command === 'api' ? ['--existing-store'] : []
+    current = spawnChild([command, ...words])
     current.once('message', (message) => {
       wasUp = true
       up.resolve(message as Record<string, string>)
@@ -118,9 +120,9 @@ function keepRunning(command: string): Child {
 }
 
 /** In a group of its own: a Ctrl-C must reach it once, through us, not twice. */
-function spawnChild(command: string): ChildProcess {
+function spawnChild(words: string[]): ChildProcess {
   const script = fileURLToPath(new URL(import.meta.url.replace(/start\.(\w+)$/, 'posthorn.$1')))
-  return spawn(process.execPath, [script, command], {
+  return spawn(process.execPath, [script, ...words], {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     detached: true,
   })

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { AppError, ERRORS } from '../src/errors.ts'
-import { StoreUnavailable } from '../src/store/store.ts'
+import { StoreUnavailable, UNAVAILABLE } from '../src/store/store.ts'
 
 export const PROBLEM_TYPE = 'application/problem+json'
 
@@ -43,7 +43,7 @@ function asAppError(error: unknown): AppError {
   if (error instanceof StoreUnavailable) {
     return new AppError(
       'store_unavailable',
-      'the store did not answer in time; if this was a write, it may have happened: repeat it with the same Idempotency-Key',
+      `the store ${UNAVAILABLE[error.kind]}; if this was a write, it may have happened: repeat it with the same Idempotency-Key`,
       { headers: { 'retry-after': RETRY_AFTER_SECONDS } },
     )
   }

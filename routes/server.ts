@@ -29,8 +29,12 @@ const CLOSE_DEADLINE_MS = 5_000
 /** A connection whose last answer was sent while closing stays open until somebody looks. */
 const IDLE_CHECK_MS = 50
 
-/** Starts the API; resolves with its URL once it listens. Throws when it can not start. */
-export async function startApi(config: Config): Promise<string> {
+/**
+ * Starts the API; resolves with its URL once it listens. Throws when it cannot start.
+ *
+ * @param mayCreate false: a SQLite store that is missing is refused, not created
+ */
+export async function startApi(config: Config, { mayCreate = true } = {}): Promise<string> {
   const log = createLogger('api', config.LOG_LEVEL)
   const localMode = config.API_KEYS === null
   refuseOpenDoor(config.HOST, localMode)
@@ -44,6 +48,8 @@ export async function startApi(config: Config): Promise<string> {
     encryptionKeys: config.ENCRYPTION_KEY,
     outbox: config.OUTBOX,
     warn: (fields, message) => log.warn(fields, message),
+    error: (fields, message) => log.error(fields, message),
+    mayCreate,
   })
   let publicUrl = config.PUBLIC_URL
   await store.writeApiMode({ localMode, publicUrl })

@@ -1,6 +1,6 @@
 // What the service says of itself: what it is, whether it is well, how to talk to it.
 import type { FastifyInstance } from 'fastify'
-import type { Store } from '../src/store/store.ts'
+import { type Store, StoreUnavailable, UNAVAILABLE } from '../src/store/store.ts'
 import { nothing } from './schemas.ts'
 
 export function registerServiceRoutes(
@@ -36,7 +36,7 @@ export function registerServiceRoutes(
 
   app.get(
     '/health/ready',
-    { config: open, schema: { summary: 'The store answers', querystring: nothing } },
+    { config: open, schema: { summary: 'The store takes writes', querystring: nothing } },
     async (request, reply) => {
       try {
         await store.ready()
@@ -44,7 +44,8 @@ export function registerServiceRoutes(
       } catch (error) {
         request.log.warn({ err: error, requestId: request.id }, 'store.not_ready')
         reply.code(503).header('retry-after', '1')
-        return { status: 'unavailable', checks: { store: 'does not answer' } }
+        const kind = error instanceof StoreUnavailable ? error.kind : 'no_answer'
+        return { status: 'unavailable', checks: { store: UNAVAILABLE[kind] } }
       }
     },
   )

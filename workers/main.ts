@@ -25,6 +25,8 @@ export async function startWorker(
     encryptionKeys: config.ENCRYPTION_KEY,
     outbox: config.OUTBOX,
     warn: (fields, message) => log.warn(fields, message),
+    error: (fields, message) => log.error(fields, message),
+    mayCreate: false,
   })
   const rules = store.outbox === null ? null : await loadRules()
   const worker = createWorker(config, store, { workerId, rules, log })

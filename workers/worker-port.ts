@@ -5,6 +5,7 @@ import { type AddressInfo, isIP } from 'node:net'
 import type { Logger } from 'pino'
 import { ERRORS, type ErrorCode } from '../src/errors.ts'
 import type { MetricsText } from '../src/metrics.ts'
+import { StoreUnavailable, UNAVAILABLE } from '../src/store/store.ts'
 
 export interface WorkerPort {
   url: string
@@ -18,7 +19,7 @@ export interface WorkerPortParts {
   /** Of the environment. None: the metrics are for this machine only. */
   apiKeys: string[]
   metrics: () => Promise<MetricsText>
-  /** Throws when the store does not answer. */
+  /** Throws unless the store takes writes. */
   storeReady: () => Promise<void>
   /** It claims nothing more. */
   isStopping: () => boolean
@@ -117,7 +118,7 @@ function sharedWhileUnderWay({ storeReady, log }: WorkerPortParts): () => Promis
       return 'ok'
     } catch (error) {
       log.warn({ err: error }, 'store.not_ready')
-      return 'does not answer'
+      return UNAVAILABLE[error instanceof StoreUnavailable ? error.kind : 'no_answer']
     } finally {
       underWay = null
     }

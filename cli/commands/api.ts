@@ -7,11 +7,18 @@ import { tellParent } from '../parent.ts'
 export const command = action({
   summary: 'The API: checks, stores, answers',
   arguments: [],
-  options: {},
+  options: {
+    'existing-store': {
+      type: 'boolean',
+      help: 'exit rather than create a SQLite store where there is none',
+    },
+  },
   examples: ['PORT=9000 posthorn api'],
-  async run() {
+  async run({ values }) {
     const { startApi } = await import('../../routes/server.ts')
-    tellParent({ url: await startApi(readConfig(process.env)) })
+    tellParent({
+      url: await startApi(readConfig(process.env), { mayCreate: !values['existing-store'] }),
+    })
     return EXIT.done
   },
 })

@@ -170,7 +170,10 @@ export interface Store {
 
   /** A hint that something may be due; may be missed, may be false. Returns how to stop it. */
   onWork(listener: () => void): () => void
-  /** Throws StoreUnavailable when the store does not answer. */
+  /**
+   * Throws StoreUnavailable unless the store takes writes: one succeeded within the last second, or
+   * a small one succeeds now.
+   */
   ready(): Promise<void>
   close(): Promise<void>
 }
@@ -204,6 +207,10 @@ export interface StoreSettings {
   outbox?: OutboxName | null
   /** Tells what happened that no caller asked for, like a notice whose endpoint is gone. */
   warn: (fields: Record<string, unknown>, message: string) => void
+  /** Tells that the store can no longer be used as it is. Absent: `warn`. */
+  error?: (fields: Record<string, unknown>, message: string) => void
+  /** false: a missing SQLite file is refused, not created. Absent: true. */
+  mayCreate?: boolean
 }
 
 export type EnqueueResult =
@@ -299,9 +306,29 @@ export interface Page<T> {
   next: string | null
 }
 
-/** The store did not answer in time, or not at all. A write may have happened. */
+/** Why a store cannot be used now, in words for a client: no path, no text of a driver. */
+export const UNAVAILABLE = {
+  no_answer: 'did not answer in time',
+  locked: 'is locked by another process',
+  full: 'cannot store anything: its disk is full',
+  read_only: 'cannot be written: it is read-only',
+  disk_error: 'cannot be read or written: its disk reports an error',
+  damaged: 'is damaged',
+  removed: 'was removed or replaced while it was in use',
+  closed: 'is closed',
+} as const
+export type UnavailableKind = keyof typeof UNAVAILABLE
+
+/** The store cannot be used now. A write may have happened. */
 export class StoreUnavailable extends Error {
   override readonly name = 'StoreUnavailable'
+  readonly kind: UnavailableKind
+
+  /** @param message for the log: it may name the file or the server */
+  constructor(message: string, options: { cause?: unknown; kind?: UnavailableKind } = {}) {
+    super(message, 'cause' in options ? { cause: options.cause } : {})
+    this.kind = options.kind ?? 'no_answer'
+  }
 }
 
 /**

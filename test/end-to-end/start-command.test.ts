@@ -88,6 +88,8 @@ describe('posthorn start', () => {
   it('starts a crashed process again, and ends both when asked to stop', async () => {
     const one = start(['start'])
     await until(() => one.stderr().includes('curl'))
+    // A line that is logged is written a moment later, or never by a process that is killed.
+    await Promise.all(['api.listening', 'worker.started'].map((msg) => one.logged(msg)))
     const before = childrenOf(one)
     for (const pid of before) process.kill(pid, 'SIGKILL')
     const count = (msg: string) => one.log.filter((line) => line.msg === msg).length
@@ -126,6 +128,8 @@ describe('posthorn start', () => {
   })
 
   it.each(['api', 'worker'])('%s ends also when nobody reads its log any more', async (command) => {
+    // A worker opens the store that an API has created.
+    if (command === 'worker') await start(['api']).logged('api.listening')
     const one = start([command])
     await one.logged(command === 'api' ? 'api.listening' : 'worker.started')
     one.child.stdout?.destroy()
@@ -209,6 +213,7 @@ describe('what can not start says why, and exits', () => {
   })
 
   it('a certificate file that is not there, or none: 2', async () => {
+    await expectFailure(['api'], { EXTRA_CA_CERTS: './no.pem' }, 2, /EXTRA_CA_CERTS.*ENOENT/)
     await expectFailure(['worker'], { EXTRA_CA_CERTS: './no.pem' }, 2, /EXTRA_CA_CERTS.*ENOENT/)
     writeFileSync(join(directory, 'empty.pem'), 'hello')
     await expectFailure(['worker'], { EXTRA_CA_CERTS: './empty.pem' }, 2, /EXTRA_CA_CERTS/)
@@ -226,12 +231,26 @@ describe('what can not start says why, and exits', () => {
     server.close()
   })
 
+  it('a worker without the store that an API creates: 1', async () => {
+    await expectFailure(['worker'], {}, 1, /there is no store at .*posthorn\.db.*start the API/)
+    expect(existsSync(join(directory, 'data'))).toBe(false)
+  })
+
   it('a store that is not one: 1', async () => {
     writeFileSync(
       join(directory, 'text.db'),
       'this is no database, whatever its name may say '.repeat(99),
     )
     await expectFailure(['api'], { STORE_URL: 'sqlite:./text.db' }, 1, /text\.db/)
+    writeFileSync(join(directory, 'empty.db'), '')
+    await expectFailure(
+      ['api'],
+      { STORE_URL: 'sqlite:./empty.db' },
+      1,
+      /empty\.db is an empty file/,
+    )
+    const long = `${'n'.repeat(240)}.db`
+    await expectFailure(['api'], { STORE_URL: `sqlite:./${long}` }, 1, /path .* is too long/)
     mkdirSync(join(directory, 'folder.db'))
     await expectFailure(['api'], { STORE_URL: 'sqlite:./folder.db' }, 1, /folder\.db/)
   })

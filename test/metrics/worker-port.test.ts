@@ -70,7 +70,7 @@ describe('the port of a worker', () => {
     expect(ready.headers.get('retry-after')).toBe('1')
     expect(await ready.json()).toEqual({
       status: 'unavailable',
-      checks: { store: 'does not answer', worker: 'is stopping' },
+      checks: { store: 'did not answer in time', worker: 'is stopping' },
     })
     expect((await fetch(`${url}/health/live`)).status).toBe(200)
   })

@@ -116,13 +116,13 @@ describe('a start is refused, with a sentence,', () => {
     writeFileSync(join(folder, 'file'), '')
     await expect(open(join(folder, 'file', 'posthorn.db'))).rejects.toThrow(StoreUnusable)
     await expect(open(join(folder, 'file', 'a', 'posthorn.db'))).rejects.toThrow(
-      /^the folder .* can not be made: /,
+      /^the folder .* cannot be created: /,
     )
   })
 
   test.runIf(existsSync('/proc/self'))('when the folder is where none can be', async () => {
     await expect(open('/proc/none/here/posthorn.db')).rejects.toThrow(
-      /^the folder \/proc\/none\/here can not be made: /,
+      /^the folder \/proc\/none\/here cannot be created: /,
     )
   })
 
@@ -133,7 +133,7 @@ describe('a start is refused, with a sentence,', () => {
   test.runIf(process.getuid?.() !== 0)('when the file may not be written', async () => {
     await (await open()).close()
     chmodSync(path, 0o400)
-    await expectRefusal(/can not be written/)
+    await expectRefusal(/cannot be written/)
   })
 
   test('when the key file is gone while secrets are stored', async () => {
@@ -253,7 +253,9 @@ describe('a full disk', () => {
       } catch (error) {
         throw asStoreError('posthorn.db', error)
       }
-    }).toThrow(new StoreUnavailable('the store posthorn.db can not grow: the disk is full'))
+    }).toThrow(
+      new StoreUnavailable('the store posthorn.db cannot grow: the disk is full', { kind: 'full' }),
+    )
     db.close()
   })
 })

@@ -1,7 +1,9 @@
 // The one connection of a process: statements prepared once, transactions one after another, and
 // how durable each commit is. Nothing is awaited inside a transaction, so none can interleave.
 import type { DatabaseSync, StatementSync } from 'node:sqlite'
+import { createReadiness } from '../readiness.ts'
 import { retryWhileBusy } from './busy-wait.ts'
+import type { FileInPlace } from './file-in-place.ts'
 import { isBusy, sentenceFor } from './sqlite-errors.ts'
 import { createWriteQueue, type Durability } from './write-queue.ts'
 
@@ -14,54 +16,48 @@ export interface Connection {
   write<T>(durability: Durability, body: () => T): Promise<T>
   /** Changes when another connection has written; null when the store can not be asked just now. */
   peekVersion(): number | null
+  /** Throws StoreUnavailable unless the store takes writes. */
+  ready(): Promise<void>
   close(): Promise<void>
 }
 
-export function createConnection(db: DatabaseSync, path: string): Connection {
-  const statements = new Map<string, StatementSync>()
-  const writes = createWriteQueue(path, transaction)
-  let commandCount = 0
-  /** As openFile left it. */
-  let durability: Durability = 'full'
+const PROVE_WRITABLE =
+  "insert or replace into meta (key, value) values ('last_proved_at', unixepoch('now'))"
 
-  function statement(sql: string): StatementSync {
-    const known = statements.get(sql)
-    if (known !== undefined) return known
-    const prepared = db.prepare(sql)
-    statements.set(sql, prepared)
-    return prepared
-  }
+export function createConnection(db: DatabaseSync, path: string, file: FileInPlace): Connection {
+  const statements = createStatements(db)
+  const { statement } = statements
+  const transactions = createTransactions(db, statement, file)
+  const writes = createWriteQueue(path, transactions.run)
+  const readiness = createReadiness(() =>
+    write('normal', () => void statement(PROVE_WRITABLE).run()),
+  )
+  let readCount = 0
 
-  function transaction(wanted: Durability, body: () => void): void {
-    // The pragma acts when it is compiled, and not inside a transaction: it can not be prepared.
-    if (durability !== wanted) {
-      db.exec(`pragma synchronous = ${wanted}`)
-      durability = wanted
-    }
-    statement('begin immediate').run()
-    commandCount++
+  async function write<T>(wanted: Durability, body: () => T): Promise<T> {
     try {
-      body()
-      statement('commit').run()
-    } finally {
-      if (db.isTransaction) db.exec('rollback')
+      const value = await writes.add(wanted, body)
+      readiness.noteSuccess()
+      return value
+    } catch (error) {
+      readiness.noteFailure(error)
+      throw error
     }
   }
 
   return {
     get commandCount() {
-      return commandCount
+      return readCount + transactions.count()
     },
     statement,
     read(body) {
       return retryWhileBusy(path, () => {
-        commandCount++
+        file.assertLastSeen()
+        readCount++
         return body()
       })
     },
-    write(wanted, body) {
-      return writes.add(wanted, body)
-    },
+    write,
     peekVersion() {
       try {
         return statement('pragma data_version').get()?.data_version as number
@@ -71,10 +67,62 @@ export function createConnection(db: DatabaseSync, path: string): Connection {
         return null
       }
     },
+    async ready() {
+      file.assertNow()
+      await readiness.check()
+    },
     async close() {
       await writes.drained()
       statements.clear()
-      if (db.isOpen) db.close()
+      if (!db.isOpen) return
+      db.close()
+      file.close()
     },
   }
+}
+
+/** Statements prepared once. */
+function createStatements(db: DatabaseSync) {
+  const known = new Map<string, StatementSync>()
+  return {
+    statement(sql: string): StatementSync {
+      const found = known.get(sql)
+      if (found !== undefined) return found
+      const prepared = db.prepare(sql)
+      known.set(sql, prepared)
+      return prepared
+    },
+    clear: () => known.clear(),
+  }
+}
+
+function createTransactions(
+  db: DatabaseSync,
+  statement: (sql: string) => StatementSync,
+  file: FileInPlace,
+) {
+  let count = 0
+  /** As openFile left it. */
+  let durability: Durability = 'full'
+
+  /** What is committed after the file went is lost: no caller may take it for stored. */
+  function run(wanted: Durability, body: () => void): void {
+    file.assertLastSeen()
+    // The pragma acts when it is compiled, and not inside a transaction: it cannot be prepared.
+    if (durability !== wanted) {
+      db.exec(`pragma synchronous = ${wanted}`)
+      durability = wanted
+    }
+    statement('begin immediate').run()
+    count++
+    try {
+      body()
+      statement('commit').run()
+    } finally {
+      if (db.isTransaction) db.exec('rollback')
+    }
+    file.assertNow()
+  }
+
+  return { run, count: () => count }
 }

@@ -19,21 +19,32 @@ export interface KeyRing {
   all(): Buffer[]
 }
 
-/** @param given the keys that were set, or null for the key file */
-export function createKeyRing(databasePath: string, given: Buffer[] | null): KeyRing {
+/**
+ * @param given the keys that were set, or null for the key file
+ * @param onFileUsed told the path of the key file once a key was read from it
+ */
+export function createKeyRing(
+  databasePath: string,
+  given: Buffer[] | null,
+  onFileUsed: (path: string) => void = () => {},
+): KeyRing {
   const path = `${databasePath}.key`
   let keys = given
   let box: SecretBox | null = given === null ? null : createSecretBox(given)
 
-  function boxOf(found: Buffer[]): SecretBox {
+  function use(found: Buffer[]): Buffer[] {
+    if (keys === null) onFileUsed(path)
     keys ??= found
-    box ??= createSecretBox(keys)
+    return keys
+  }
+
+  function boxOf(found: Buffer[]): SecretBox {
+    box ??= createSecretBox(use(found))
     return box
   }
 
   function all(): Buffer[] {
-    keys ??= [readKeyFile(path) ?? makeKeyFile(path)]
-    return keys
+    return keys ?? use([readKeyFile(path) ?? makeKeyFile(path)])
   }
 
   function opener(): SecretBox {
@@ -110,8 +121,8 @@ function writeDurably(path: string, text: string): void {
   }
 }
 
-/** Makes the new name itself survive power loss; some systems can not open a folder for it. */
-function flushFolder(path: string): void {
+/** Makes the new name itself survive power loss; some systems cannot open a folder for it. */
+export function flushFolder(path: string): void {
   if (process.platform === 'win32') return
   const folder = openSync(path, 'r')
   try {

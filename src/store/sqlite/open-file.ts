@@ -1,11 +1,24 @@
-// Opens the database file: made where it is missing, readable to its owner only, migrated, and
+// Opens the database file: created where it is missing, readable to its owner only, migrated, and
 // proved to be ours and writable before anything is accepted.
-import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { randomBytes } from 'node:crypto'
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
+import { basename, dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { StoreUnavailable, StoreUnusable } from '../store.ts'
 import { retryWhileBusy } from './busy-wait.ts'
-import { migrate } from './schema.ts'
+import { flushFolder } from './key-file.ts'
+import { migrate, readVersion } from './schema.ts'
 import { sentenceFor } from './sqlite-errors.ts'
 
 const OWNER_ONLY = 0o600
@@ -23,22 +36,25 @@ pragma wal_autocheckpoint = ${CHECKPOINT_PAGES};
 pragma journal_size_limit = ${MAX_IDLE_LOG_BYTES};
 pragma synchronous = full;`
 
-/** A durable write: a read-only file or a full disk shows now, not at the first job. */
-const PROVE_WRITABLE = `
-begin immediate;
-insert or replace into meta (key, value) values ('last_opened_at', unixepoch('now'));
-commit;`
+/** SQLite takes 512 bytes, file system names of 255, each with what stands beside the file. */
+const MAX_PATH_BYTES = 480
+const MAX_NAME_BYTES = 230
 
-/** Throws StoreUnusable with a sentence for whoever started the process. */
-export async function openFile(path: string): Promise<DatabaseSync> {
-  createFile(path)
+/**
+ * @param mayCreate false: a missing file is refused
+ * @throws StoreUnusable with a sentence for the person who started the process
+ */
+export async function openFile(path: string, mayCreate: boolean): Promise<DatabaseSync> {
+  refuseLongPath(path)
+  if (isMissing(path)) createFile(path, mayCreate)
+  refuseUnreadable(path)
   const db = attempt(path, () => new DatabaseSync(path, { timeout: 0 }))
   try {
     await retryWhileBusy(path, () => {
       if (db.isTransaction) db.exec('rollback')
       migrate(db, path)
       db.exec(SETTINGS)
-      db.exec(PROVE_WRITABLE)
+      proveWritable(db)
     })
     return db
   } catch (error) {
@@ -47,23 +63,114 @@ export async function openFile(path: string): Promise<DatabaseSync> {
   }
 }
 
-function createFile(path: string): void {
+/**
+ * A durable write: a read-only file or a full disk shows now, not at the first job. Writing the
+ * schema number, as it is, raises the change counter of the header; see file-in-place.ts.
+ */
+function proveWritable(db: DatabaseSync): void {
+  db.exec('begin immediate')
+  db.exec("insert or replace into meta (key, value) values ('last_opened_at', unixepoch('now'))")
+  db.exec(`pragma user_version = ${readVersion(db)}`)
+  db.exec('commit')
+}
+
+function refuseLongPath(path: string): void {
+  const isLong = Buffer.byteLength(path) > MAX_PATH_BYTES
+  if (!isLong && Buffer.byteLength(basename(path)) <= MAX_NAME_BYTES) return
+  throw new StoreUnusable(
+    `the path of the store is too long: at most ${MAX_PATH_BYTES} bytes, and ${MAX_NAME_BYTES} in ` +
+      'the name of the file, are possible',
+  )
+}
+
+/** An empty file was a store once: ours are never empty, not even while they are created. */
+function isMissing(path: string): boolean {
+  let stats: { size: number; isDirectory(): boolean } | undefined
+  try {
+    stats = statSync(path, { throwIfNoEntry: false })
+  } catch (error) {
+    throw new StoreUnusable(`the store ${path} cannot be opened: ${reasonOf(error)}`, {
+      cause: error,
+    })
+  }
+  if (stats === undefined) return true
+  if (stats.isDirectory()) throw new StoreUnusable(`the store ${path} is a folder, not a file`)
+  if (stats.size > 0) return false
+  throw new StoreUnusable(
+    `the store ${path} is an empty file, so its jobs are gone: restore it from a backup, or remove ` +
+      'the file to start with a new store',
+  )
+}
+
+function refuseUnreadable(path: string): void {
+  try {
+    accessSync(path, constants.R_OK)
+  } catch (error) {
+    throw new StoreUnusable(`the store ${path} cannot be opened: ${reasonOf(error)}`, {
+      cause: error,
+    })
+  }
+}
+
+/**
+ * Created under another name and linked to its own: a store is never there without its tables, and
+ * of several processes one wins and the others open the winner's.
+ */
+function createFile(path: string, mayCreate: boolean): void {
+  if (!mayCreate) {
+    throw new StoreUnusable(
+      `there is no store at ${path}: a worker opens the store that the API has created, so start ` +
+        'the API first. If there was one, restore it from a backup',
+    )
+  }
   const folder = dirname(path)
   try {
     makeFolder(folder)
   } catch (error) {
-    throw new StoreUnusable(`the folder ${folder} can not be made: ${reasonOf(error)}`, {
+    throw new StoreUnusable(`the folder ${folder} cannot be created: ${reasonOf(error)}`, {
       cause: error,
     })
   }
+  const draft = `${path}.${randomBytes(6).toString('hex')}`
   try {
-    // Made before SQLite opens it, for SQLite would make it readable to others.
-    closeSync(openSync(path, 'ax', OWNER_ONLY))
+    // Before SQLite opens it, which would create it readable to others.
+    closeSync(openSync(draft, 'wx', OWNER_ONLY))
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return
-    throw new StoreUnusable(`the store ${path} can not be made: ${reasonOf(error)}`, {
-      cause: error,
-    })
+    throw cannotCreate(path, error)
+  }
+  try {
+    writeTables(draft)
+    nameDraft(draft, path)
+    flushFolder(folder)
+  } catch (error) {
+    throw cannotCreate(path, error)
+  } finally {
+    for (const end of ['', '-journal']) rmSync(draft + end, { force: true })
+  }
+}
+
+function cannotCreate(path: string, error: unknown): StoreUnusable {
+  const sentence = sentenceFor(path, error)
+  return new StoreUnusable(sentence ?? `the store ${path} cannot be created: ${reasonOf(error)}`, {
+    cause: error,
+  })
+}
+
+function writeTables(draft: string): void {
+  const db = new DatabaseSync(draft)
+  try {
+    migrate(db, draft)
+  } finally {
+    db.close()
+  }
+}
+
+function nameDraft(draft: string, path: string): void {
+  try {
+    linkSync(draft, path)
+  } catch (error) {
+    // A file system without hard links; what it lets slip, two creators at once, is noticed later.
+    if (codeOf(error) !== 'EEXIST' && !existsSync(path)) renameSync(draft, path)
   }
 }
 
@@ -96,4 +203,8 @@ function asUnusable(path: string, error: unknown): unknown {
 
 function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
+}
+
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && 'code' in error ? error.code : null
 }

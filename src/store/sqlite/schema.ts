@@ -144,7 +144,7 @@ function refuseForeign(db: DatabaseSync, path: string): void {
   }
 }
 
-function readVersion(db: DatabaseSync): number {
+export function readVersion(db: DatabaseSync): number {
   return readPragma(db, 'user_version')
 }
 

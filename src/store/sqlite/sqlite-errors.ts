@@ -1,5 +1,5 @@
 // What an error of SQLite means for the caller, as a sentence; nothing here decides on a retry.
-import { StoreUnavailable } from '../store.ts'
+import { StoreUnavailable, type UnavailableKind } from '../store.ts'
 
 /** Primary result codes (sqlite.org/rescode.html); the low byte of an extended one. */
 export const RESULT_CODES = {
@@ -16,16 +16,27 @@ export const RESULT_CODES = {
   notADatabase: 26,
 } as const
 
-const SENTENCES: Record<number, string> = {
-  [RESULT_CODES.readOnly]: 'can not be written: the file, its folder or the disk is read-only',
-  [RESULT_CODES.ioError]: 'can not be read or written: the disk reports an error',
-  [RESULT_CODES.corrupt]: 'is damaged; restore it from a backup',
-  [RESULT_CODES.full]: 'can not grow: the disk is full',
-  [RESULT_CODES.cannotOpen]: 'can not be opened: its folder is missing or not accessible',
-  [RESULT_CODES.notADatabase]: 'is not an SQLite database',
+const MEANINGS: Record<number, { kind: UnavailableKind; sentence: string }> = {
+  [RESULT_CODES.readOnly]: {
+    kind: 'read_only',
+    sentence: 'cannot be written: the file, its folder or the disk is read-only',
+  },
+  [RESULT_CODES.ioError]: {
+    kind: 'disk_error',
+    sentence: 'cannot be read or written: the disk reports an error',
+  },
+  [RESULT_CODES.corrupt]: { kind: 'damaged', sentence: 'is damaged; restore it from a backup' },
+  [RESULT_CODES.full]: { kind: 'full', sentence: 'cannot grow: the disk is full' },
+  [RESULT_CODES.cannotOpen]: {
+    kind: 'disk_error',
+    sentence: 'cannot be opened: it or its folder is missing or not accessible',
+  },
+  [RESULT_CODES.notADatabase]: { kind: 'damaged', sentence: 'is not an SQLite database' },
 }
+/** The file system has no room for the shared memory of the log: SQLite calls it an I/O error. */
+const IO_ERROR_SHM_SIZE = RESULT_CODES.ioError | (19 << 8)
 
-/** Wrong SQL or a broken invariant of ours: shown as it is, for no waiting will mend it. */
+/** Wrong SQL or a broken invariant of ours: shown as it is, for waiting does not fix it. */
 const BUGS: readonly number[] = [
   1,
   RESULT_CODES.constraint,
@@ -34,29 +45,45 @@ const BUGS: readonly number[] = [
 ]
 
 export function isBusy(error: unknown): boolean {
-  const code = primaryCode(error)
-  return code === RESULT_CODES.busy || code === RESULT_CODES.locked
+  const primary = primaryCode(error)
+  return primary === RESULT_CODES.busy || primary === RESULT_CODES.locked
 }
 
 /**
  * The sentence for an error of SQLite, or null when the error is not one a caller can live with.
  */
 export function sentenceFor(path: string, error: unknown): string | null {
-  if (isClosed(error)) return `the store ${path} is closed`
-  const code = primaryCode(error)
-  if (code === null || BUGS.includes(code)) return null
-  return `the store ${path} ${SENTENCES[code] ?? `does not work (SQLite result code ${code})`}`
+  const meaning = meaningOf(error)
+  return meaning === null ? null : `the store ${path} ${meaning.sentence}`
 }
 
 /** StoreUnavailable for what may pass, the error itself for what is a bug. */
 export function asStoreError(path: string, error: unknown): unknown {
-  const sentence = sentenceFor(path, error)
-  return sentence === null ? error : new StoreUnavailable(sentence, { cause: error })
+  const meaning = meaningOf(error)
+  if (meaning === null) return error
+  const { kind, sentence } = meaning
+  return new StoreUnavailable(`the store ${path} ${sentence}`, { cause: error, kind })
+}
+
+function meaningOf(error: unknown): { kind: UnavailableKind; sentence: string } | null {
+  if (isClosed(error)) return { kind: 'closed', sentence: 'is closed' }
+  const code = resultCode(error)
+  if (code === null) return null
+  if (code === IO_ERROR_SHM_SIZE) return MEANINGS[RESULT_CODES.full] ?? null
+  const primary = code & 0xff
+  if (BUGS.includes(primary)) return null
+  const unknown = { kind: 'disk_error', sentence: `does not work (SQLite result code ${code})` }
+  return MEANINGS[primary] ?? (unknown as { kind: UnavailableKind; sentence: string })
 }
 
 export function primaryCode(error: unknown): number | null {
+  const code = resultCode(error)
+  return code === null ? null : code & 0xff
+}
+
+function resultCode(error: unknown): number | null {
   if (!(error instanceof Error) || !('errcode' in error)) return null
-  return typeof error.errcode === 'number' ? error.errcode & 0xff : null
+  return typeof error.errcode === 'number' ? error.errcode : null
 }
 
 function isClosed(error: unknown): boolean {

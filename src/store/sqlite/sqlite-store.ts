@@ -21,6 +21,7 @@ import {
   putEndpoint,
 } from './endpoints.ts'
 import { enqueue } from './enqueue.ts'
+import { watchFileInPlace } from './file-in-place.ts'
 import { reportHealth } from './health.ts'
 import { headOfOrderingKey } from './held.ts'
 import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
@@ -39,11 +40,13 @@ export async function openSqliteStore(path: string, settings: StoreSettings): Pr
   if (path === '') throw new StoreUnusable('STORE_URL names no file: sqlite:PATH is expected')
   // Resolved, so that no path is taken for one of SQLite's special names.
   const file = resolve(path)
-  const connection = createConnection(await openFile(file), file)
+  const db = await openFile(file, settings.mayCreate ?? true)
+  const inPlace = watchFileInPlace(file, settings)
+  const connection = createConnection(db, file, inPlace)
   const database: Database = {
     connection,
     clock: createClock(),
-    keys: createKeyRing(file, settings.encryptionKeys),
+    keys: createKeyRing(file, settings.encryptionKeys, inPlace.add),
     watch: createWatch(connection, file),
     settings,
     unreadable: rememberUnreadableSchedules(settings.warn),
@@ -100,8 +103,7 @@ function createStore(database: Database): Store {
     deleteEndpoint: (name, options) => deleteEndpoint(database, name, options),
     ...recordVerbs(database),
     onWork: (listener) => watch.onWork(listener),
-    ready: () =>
-      connection.read(() => void connection.statement('select 1 from meta limit 1').get()),
+    ready: () => connection.ready(),
     async close() {
       watch.stop()
       await connection.close()

@@ -1,0 +1,207 @@
+// The promise of a store that is taken away: what was accepted after that is in the store that a
+// restart opens, or was refused; API and workers say so; and no process starts over in silence.
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { dirname, join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { backUpStore } from '../../src/store/open-store.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import type { Process } from '../support/process.ts'
+import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { until } from '../support/until.ts'
+
+/** Until nothing is accepted any more. */
+const NOTICED_WITHIN_MS = 1_000
+const SENDERS = 4
+/** Refusals that come one after another: then it is not one write that failed. */
+const MANY = 50
+
+interface Accepted {
+  id: string
+  atMs: number
+}
+
+let posthorn: Deployment
+let receiver: Receiver
+let api: Process
+let worker: Process
+let path: string
+
+beforeEach(async () => {
+  posthorn = deploy('sqlite')
+  // In a folder of its own, which can be removed whole.
+  path = join((posthorn.env.STORE_URL as string).slice('sqlite:'.length), '../data/posthorn.db')
+  posthorn.env.STORE_URL = `sqlite:${path}`
+  receiver = await startReceiver()
+  api = await posthorn.startApi()
+  worker = await posthorn.startWorker({ WORKER_PORT: '0' })
+  await posthorn.endpoint('work', receiver.url)
+})
+afterEach(async () => {
+  await posthorn.close()
+  await receiver.close()
+})
+
+const post = () => posthorn.request('POST', '/jobs', { endpoint: 'work', payload: 'x' })
+
+/** Enqueues from several clients until told to stop; keeps what was accepted. */
+function keepEnqueueing() {
+  const accepted: Accepted[] = []
+  const details = new Set<string>()
+  let refusals = 0
+  let isStopping = false
+  const senders = Array.from({ length: SENDERS }, async () => {
+    while (!isStopping) {
+      const { status, body } = await post()
+      if (status === 201) accepted.push({ id: body.id, atMs: performance.now() })
+      else {
+        expect([status, body.code]).toEqual([503, 'store_unavailable'])
+        details.add(body.detail)
+        refusals++
+      }
+    }
+  })
+  return {
+    accepted,
+    details,
+    refusals: () => refusals,
+    async stop() {
+      isStopping = true
+      await Promise.all(senders)
+    },
+  }
+}
+
+/** An older copy, as `posthorn backup` makes it, beside the store. */
+async function olderCopy(): Promise<string> {
+  const copy = join(path, '../../older.db')
+  await backUpStore(`sqlite:${path}`, copy, [
+    Buffer.from(posthorn.env.ENCRYPTION_KEY as string, 'base64'),
+  ])
+  return copy
+}
+
+/** A copy as `cp` makes it. */
+function plainCopy(): string {
+  const copy = join(path, '../../plain.db')
+  copyFileSync(path, copy)
+  return copy
+}
+
+const LOSSES: [string, () => Promise<() => void>][] = [
+  ['its folder is removed', async () => () => rmSync(dirname(path), { recursive: true })],
+  [
+    'an older copy is moved over it',
+    async () => {
+      const copy = await olderCopy()
+      return () => renameSync(copy, path)
+    },
+  ],
+  [
+    'an older copy is written into it',
+    async () => {
+      const copy = await olderCopy()
+      return () => copyFileSync(copy, path)
+    },
+  ],
+  ['its log is removed', async () => () => rmSync(`${path}-wal`)],
+  [
+    'its folder becomes a link to another',
+    async () => {
+      const other = join(path, '../../other')
+      mkdirSync(other)
+      copyFileSync(plainCopy(), join(other, 'posthorn.db'))
+      return () => {
+        renameSync(dirname(path), join(path, '../../aside'))
+        symlinkSync(other, dirname(path))
+      }
+    },
+  ],
+]
+
+describe('a store in use', () => {
+  it.each(LOSSES)('%s: nothing more is accepted, and every process says so', async (_, prepare) => {
+    await post()
+    const lose = await prepare()
+    const load = keepEnqueueing()
+    await until(() => load.accepted.length > 20)
+    lose()
+    const lostAtMs = performance.now()
+    await until(() => load.refusals() > MANY)
+    await load.stop()
+    expect(load.accepted.filter(({ atMs }) => atMs > lostAtMs + NOTICED_WITHIN_MS)).toEqual([])
+    expect([...load.details].join()).toMatch(
+      /^the store was removed or replaced while it was in use/,
+    )
+    expect([...load.details].join()).not.toContain(path)
+
+    const ready = await posthorn.request('GET', '/health/ready')
+    expect(ready.status).toBe(503)
+    expect(ready.body.checks).toEqual({ store: 'was removed or replaced while it was in use' })
+    const { url } = await worker.logged('worker_port.listening')
+    expect((await fetch(`${url}/health/ready`)).status).toBe(503)
+    for (const one of [api, worker]) {
+      const { level, detail } = await one.logged('store.lost')
+      expect(level).toBe('error')
+      expect(detail).toContain(path)
+    }
+    const delivered = receiver.requests.length
+    expect((await posthorn.request('GET', '/jobs?endpoint=work')).status).toBe(503)
+    expect(receiver.requests.length).toBe(delivered)
+  })
+
+  it('moved away and back is used again, with all that was accepted', async () => {
+    const load = keepEnqueueing()
+    await until(() => load.accepted.length > 20)
+    renameSync(dirname(path), `${dirname(path)}-aside`)
+    await until(() => load.details.size > 0)
+    await until(() => worker.log.some(({ msg }) => msg === 'store.lost'))
+    renameSync(`${dirname(path)}-aside`, dirname(path))
+    const before = load.accepted.length
+    await until(() => load.accepted.length > before + 20)
+    await load.stop()
+    await api.stop()
+    await worker.stop()
+    await posthorn.startApi()
+    await posthorn.startWorker()
+    const look = ({ id }: Accepted) => posthorn.request('GET', `/jobs/${id}`)
+    const found = await Promise.all(load.accepted.map(look))
+    expect(found.filter(({ status }) => status !== 200)).toEqual([])
+    await posthorn.job(load.accepted.at(-1)?.id as string, 'succeeded')
+  })
+
+  it('without its key file takes nothing more', async () => {
+    const { ENCRYPTION_KEY: _, ...env } = posthorn.env
+    await api.stop()
+    await worker.stop()
+    rmSync(dirname(path), { recursive: true })
+    const keyless = await posthorn.startApi({ ...env, ENCRYPTION_KEY: '' })
+    await posthorn.endpoint('work', receiver.url)
+    expect((await post()).status).toBe(201)
+    rmSync(`${path}.key`)
+    await until(async () => (await post()).status === 503)
+    expect((await keyless.logged('store.lost')).detail).toMatch(/\.key was removed/)
+  })
+})
+
+describe('a store that is gone', () => {
+  it('is not created by a worker that is started again, nor filled from an empty file', async () => {
+    await worker.stop()
+    await api.stop()
+    rmSync(dirname(path), { recursive: true })
+    await expect(posthorn.startWorker()).rejects.toThrow(/ended with 1: .*there is no store at/s)
+    expect(existsSync(path)).toBe(false)
+    mkdirSync(dirname(path))
+    writeFileSync(path, '')
+    await expect(posthorn.startApi()).rejects.toThrow(/ended with 1: .*is an empty file/s)
+    expect(statSync(path).size).toBe(0)
+  })
+})

@@ -86,10 +86,10 @@ export const SETTINGS = {
   ),
   RETENTION: setting(
     '7d',
-    'how long succeeded and cancelled jobs are kept',
+    'how long succeeded and cancelled jobs are kept after their end; one that an idempotency key must find, or that a schedule, an `onFinish` or an outbox made, at least 24 h',
     duration('0s', '3650d'),
   ),
-  RETENTION_DEAD: setting('30d', 'how long dead jobs are kept', duration('0s', '3650d')),
+  RETENTION_DEAD: setting('30d', 'the same for dead jobs', duration('0s', '3650d')),
   OUTBOX: setting(
     null,
     '`database.collection` of the MongoDB cluster in `STORE_URL` whose documents become jobs, for enqueueing within a transaction of your own',

@@ -16,6 +16,7 @@ import type {
   Lease,
   NewJob,
 } from '../job/job.ts'
+import type { Retention } from '../job/retention.ts'
 import type { AttemptTokens } from './attempt-token.ts'
 import type { DeleteEndpointResult, EndpointCounts, PutEndpointResult } from './endpoint-results.ts'
 import type { CommandResult, EditResult, JobChange, RetryResult } from './job-commands.ts'
@@ -188,8 +189,6 @@ export const MAX_COUNT = 10_000
 /** A page of a list looks at no more index entries than this, and may be short or empty for it. */
 export const MAX_ENTRIES_PER_PAGE = 10_000
 export const MAX_SECRETS = 5
-/** A job's key outlives the job's creation by at least this, whatever the retention. */
-export const MIN_KEY_LIFE_MS = 24 * 3_600_000
 
 export interface StoreClock {
   /** Epoch milliseconds by the store's clock. */
@@ -197,10 +196,7 @@ export interface StoreClock {
 }
 
 /** What opening a store needs beside its URL. */
-export interface StoreSettings {
-  /** How long succeeded and cancelled jobs are kept. */
-  retentionMs: number
-  retentionDeadMs: number
+export interface StoreSettings extends Retention {
   /** AES-256 keys for secrets at rest: the first encrypts, all decrypt. null: SQLite's key file. */
   encryptionKeys: Buffer[] | null
   /** Where applications enqueue in transactions of their own. MongoDB only. */

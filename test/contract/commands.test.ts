@@ -1,7 +1,9 @@
 // What cancel, retry and the sweeper promise about jobs that nobody holds.
 import { describe, expect, test } from 'vitest'
+import type { ClaimedJob, NewJob } from '../../src/job/job.ts'
 import { newJobId } from '../../src/job/job-id.ts'
-import { MIN_KEY_LIFE_MS } from '../../src/store/store.ts'
+import { MIN_KEY_LIFE_MS } from '../../src/job/retention.ts'
+import type { Store } from '../../src/store/store.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import {
@@ -9,16 +11,17 @@ import {
   bringTo,
   burial,
   claimOne,
+  enqueueAndClaim,
   enqueueMany,
   enqueueOne,
   jobOf,
   laterAgain,
-  newJob,
   success,
   sweep,
 } from './fixtures.ts'
 
-const HOUR_MS = 3_600_000
+const MINUTE_MS = 60_000
+const HOUR_MS = 60 * MINUTE_MS
 
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
@@ -93,8 +96,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const { store } = place
     const brief = await place.open({ retentionMs: 0, retentionDeadMs: 0 })
     const endpoint = await addEndpoint(store)
-    const createdAt = store.clock.now() - MIN_KEY_LIFE_MS - HOUR_MS
-    const { id } = await enqueueOne(store, endpoint, { createdAt })
+    const { id } = await enqueueOne(store, endpoint)
     await bringTo(brief, await claimOne(store, endpoint), 'dead')
     await store.retry([id])
     await sweep(brief)
@@ -143,37 +145,78 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 })
 
-describe.each(ENGINES)('retention on %s', (engine) => {
-  const place = useStore(engine, { retentionMs: 0, retentionDeadMs: HOUR_MS })
+type End = (
+  store: Store,
+  claimed: ClaimedJob,
+) => ReturnType<typeof success> | ReturnType<typeof burial>
 
-  test('final jobs go when their state’s retention is over, others stay', async () => {
+describe.each(ENGINES)('retention on %s', (engine) => {
+  const place = useStore(engine, { retentionMs: HOUR_MS, retentionDeadMs: 2 * HOUR_MS })
+  const idempotency = () => ({ key: newJobId(Date.now()), requestHash: 'h' })
+  const isThere = async (id: string) => (await place.store.getJob(id)) !== null
+
+  /** A job that ended so long ago by the store's clock. */
+  async function ended(agoMs: number, fields: Partial<NewJob> = {}, how: End = success) {
     const { store } = place
+    const claimed = await enqueueAndClaim(store, fields)
+    const finishedAt = store.clock.now() - agoMs
+    const ending = how(store, claimed)
+    expect(await store.settle([{ ...ending, attempt: { ...ending.attempt, finishedAt } }])).toEqual(
+      ['applied'],
+    )
+    return claimed.jobId
+  }
+
+  test('each job is kept as long as its state says, and not longer', async () => {
+    const { store } = place
+    const kept = [
+      await ended(HOUR_MS - MINUTE_MS),
+      await ended(2 * HOUR_MS - MINUTE_MS, {}, burial),
+    ]
+    const gone = [await ended(HOUR_MS + 1), await ended(2 * HOUR_MS + 1, {}, burial)]
     const endpoint = await addEndpoint(store)
-    const createdAt = store.clock.now() - MIN_KEY_LIFE_MS - HOUR_MS
-    const ids: Record<string, string> = {}
-    for (const state of ['succeeded', 'cancelled', 'dead', 'running', 'queued'] as const) {
-      await enqueueOne(store, endpoint, { createdAt })
-      const claimed = await claimOne(store, endpoint)
-      await bringTo(store, claimed, state)
-      ids[state] = claimed.jobId
-    }
-    await until(async () => {
-      await sweep(store)
-      const left = await Promise.all(Object.values(ids).map((id) => store.getJob(id)))
-      return left.filter((job) => job !== null).length === 3
-    })
-    expect(await store.getJob(ids.succeeded as string)).toBeNull()
-    expect(await store.getJob(ids.cancelled as string)).toBeNull()
+    const queued = await enqueueOne(store, endpoint, { createdAt: 1 })
+    expect((await sweep(store)).purged).toBe(2)
+    for (const id of [...kept, queued.id]) expect(await isThere(id)).toBe(true)
+    for (const id of gone) expect(await isThere(id)).toBe(false)
   })
 
-  test('a job and its key are kept for a day after it was made, whatever the retention', async () => {
+  test('one with an idempotency key is kept for a day after its end, whatever the retention', async () => {
     const { store } = place
-    const endpoint = await addEndpoint(store)
-    const idempotency = { key: 'k', requestHash: 'h' }
-    const { id } = await enqueueOne(store, endpoint, { idempotency })
-    await store.settle([success(store, await claimOne(store, endpoint))])
-    expect((await sweep(store)).purged).toBe(0)
-    const [repeat] = await store.enqueue([newJob(store, endpoint, { idempotency })])
-    expect(repeat).toMatchObject({ kind: 'existing', job: { id, state: 'succeeded' } })
+    const keyed = () => ({ idempotency: idempotency() })
+    const kept = await ended(MIN_KEY_LIFE_MS - MINUTE_MS, keyed())
+    const gone = [
+      await ended(MIN_KEY_LIFE_MS + 1, keyed()),
+      await ended(MIN_KEY_LIFE_MS + 1, keyed(), burial),
+    ]
+    expect((await sweep(store)).purged).toBe(2)
+    expect(await isThere(kept)).toBe(true)
+    for (const id of gone) expect(await isThere(id)).toBe(false)
+  })
+
+  test('shortened or lengthened, it counts for the jobs that had ended before', async () => {
+    const [longer, shorter] = await Promise.all([
+      place.open({ retentionMs: 9 * HOUR_MS, retentionDeadMs: 9 * HOUR_MS }),
+      place.open({ retentionMs: MINUTE_MS, retentionDeadMs: MINUTE_MS }),
+    ])
+    const ids = [await ended(5 * HOUR_MS), await ended(5 * HOUR_MS, {}, burial)]
+    const fresh = [await ended(2 * MINUTE_MS), await ended(2 * MINUTE_MS, {}, burial)]
+    await sweep(longer)
+    for (const id of [...ids, ...fresh]) expect(await isThere(id)).toBe(true)
+    await sweep(place.store)
+    for (const id of ids) expect(await isThere(id)).toBe(false)
+    for (const id of fresh) expect(await isThere(id)).toBe(true)
+    await sweep(shorter)
+    for (const id of fresh) expect(await isThere(id)).toBe(false)
+  })
+
+  test('of nothing, a job can be read until the sweep after the one that ends it', async () => {
+    const brief = await place.open({ retentionMs: 0, retentionDeadMs: 0 })
+    const endpoint = await addEndpoint(brief)
+    const { id } = await enqueueOne(brief, endpoint, { expiresAt: brief.clock.now() - 1 })
+    await until(async () => (await sweep(brief)).expired === 1)
+    expect(await isThere(id)).toBe(true)
+    await sweep(brief)
+    expect(await isThere(id)).toBe(false)
   })
 })

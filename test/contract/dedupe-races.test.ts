@@ -2,7 +2,7 @@
 // requests that hit one.
 import { describe, expect, test } from 'vitest'
 import type { DedupeMode } from '../../src/job/job.ts'
-import { MIN_KEY_LIFE_MS } from '../../src/store/store.ts'
+import { MIN_KEY_LIFE_MS } from '../../src/job/retention.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
 import { askFirstWithKey, askWithKey } from './dedupe-requests.ts'
 import {

@@ -14,7 +14,7 @@ const EVENTS = Object.keys(LIFECYCLE) as EventName[]
 const ROOT = join(import.meta.dirname, '../..')
 
 describe.each(ENGINES)('on %s', (engine) => {
-  const place = useStore(engine, { retentionMs: 0, retentionDeadMs: 0 })
+  const place = useStore(engine)
 
   describe.each(EVENTS)('%s', (name) => {
     const event: LifecycleEvent = LIFECYCLE[name]

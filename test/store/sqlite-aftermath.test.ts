@@ -6,6 +6,7 @@ import type { Store } from '../../src/store/store.ts'
 import {
   acceptance,
   addEndpoint,
+  attemptOf,
   burial,
   claimOne,
   enqueueMany,
@@ -23,7 +24,7 @@ import { useStore } from '../support/stores.ts'
 const DEPENDENT_COUNT = 900
 const DAY_MS = 86_400_000
 
-const place = useStore('sqlite', { encryptionKeys: null, retentionMs: 0, retentionDeadMs: 0 })
+const place = useStore('sqlite', { encryptionKeys: null })
 
 async function withDependents(store: Store) {
   const endpoint = await addEndpoint(store)
@@ -48,10 +49,12 @@ function count(from: string): number {
 test('so many dependents are promoted in parts, and the job they waited for is not purged before', async () => {
   const { store } = place
   const { endpoint, waiting, id } = await withDependents(store)
-  await store.settle([success(store, await claimOne(store, endpoint))])
+  const claimed = await claimOne(store, endpoint)
+  // Its time of retention has passed.
+  const attempt = attemptOf(store, claimed, { finishedAt: 1 })
+  await store.settle([{ ...success(store, claimed), attempt }])
   expect(claimableOf(waiting)).toBeGreaterThan(0)
   expect(claimableOf(waiting)).toBeLessThan(DEPENDENT_COUNT)
-  // Its time of retention has passed.
   const { promoted, purged } = await store.sweep({ limit: 1, reclaim: true })
   expect(promoted).toBeGreaterThan(0)
   expect(purged).toBe(0)
@@ -86,7 +89,10 @@ test('held jobs that everybody forgot are found on the way round', async () => {
   const { waiting, id } = await withDependents(store)
   const db = new DatabaseSync(place.url.slice('sqlite:'.length), { timeout: 5_000 })
   db.prepare('delete from dependencies where dependency = ?').run(id)
-  db.prepare("update jobs set state = 'succeeded', finished_at = 1 where id = ?").run(id)
+  db.prepare("update jobs set state = 'succeeded', finished_at = ? where id = ?").run(
+    Date.now(),
+    id,
+  )
   db.close()
   let promoted = 0
   let rounds = 0

@@ -86,7 +86,7 @@ function writeFirstSchema(): void {
     1,
     null,
     ATTEMPT,
-    1,
+    NOW,
     NOW + 60_000,
     'rejected',
     'no',
@@ -149,6 +149,14 @@ test('keys and order of its jobs hold, and deleting one takes its payload away',
   const db = new DatabaseSync(path)
   expect(db.prepare('select count(*) as count from payloads').get()).toEqual({ count: 4 })
   expect(db.prepare('pragma integrity_check').all()).toEqual([{ integrity_check: 'ok' }])
+  db.close()
+})
+
+test('its jobs are kept as their keys want it', async () => {
+  await open()
+  const db = new DatabaseSync(path)
+  const keyed = db.prepare('select id from jobs where has_key = 1').all()
+  expect(keyed).toEqual([{ id: QUEUED }])
   db.close()
 })
 

@@ -4,11 +4,11 @@
 // done twice without harm; the last one takes the mark away and lets the job be purged. Whoever
 // finishes a job does this right after, and any sweeper does what was left.
 import { isToldOf, noticeOf } from '../../job/notice.ts'
+import { FINAL_STATES, type FinalState } from '../../job/retention.ts'
 import type { OutboxName } from '../outbox.ts'
-import { MIN_KEY_LIFE_MS, StoreUnavailable } from '../store.ts'
-import { type FinalState, keptMs } from './changes.ts'
+import { StoreUnavailable } from '../store.ts'
 import type { MongoContext } from './context.ts'
-import { FINAL_STATES, failureOf, type JobDocument } from './documents.ts'
+import { failureOf, type JobDocument } from './documents.ts'
 import { enqueue } from './enqueue.ts'
 import { checkHeld, waitingForAny } from './held.ts'
 import { BY_ID } from './indexes.ts'
@@ -169,7 +169,7 @@ async function clear(context: MongoContext, done: Owing[], deadline: Deadline): 
   const updates = done.map((job) => ({
     updateOne: {
       filter: { _id: job._id, state: job.state, owes: true as const, finishes: job.finishes ?? 1 },
-      update: { $unset: { owes: '' as const }, $set: { purgeAt: purgeAtOf(context, job) } },
+      update: { $unset: { owes: '' as const } },
       ...BY_ID,
     },
   }))
@@ -177,14 +177,4 @@ async function clear(context: MongoContext, done: Owing[], deadline: Deadline): 
     context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
   )
   return modifiedCount
-}
-
-function purgeAtOf({ settings }: MongoContext, job: Owing): Date {
-  return new Date(
-    Math.max(
-      job.createdAt.getTime() + MIN_KEY_LIFE_MS,
-      job.keptUntil?.getTime() ?? 0,
-      job.finishedAt.getTime() + keptMs(job.state, settings),
-    ),
-  )
 }

@@ -10,7 +10,7 @@ import { StoreUnavailable } from '../store.ts'
 import { afterFinish, doAftermath } from './aftermath.ts'
 import { pushAttempt, randomId, toFinal } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
-import { isFinalState, type JobDocument, NEVER, stateOf } from './documents.ts'
+import { isFinalState, type JobDocument, stateOf } from './documents.ts'
 import { guardOf } from './guards.ts'
 import { checkHeld, type HeldJob, markDependedOn, statesOf } from './held.ts'
 import { lostAttempt, SEEN_LEASE } from './lost-attempts.ts'
@@ -59,7 +59,7 @@ export async function cancel(context: MongoContext, ids: string[]): Promise<Comm
       if (isFinalState(job.state)) return { kind: 'refused', state: stateOf(job.state) }
       const now = nowOf(context)
       const result = { kind: 'applied' } as const
-      const update = toFinal('cancelled', now, context.settings, {})
+      const update = toFinal('cancelled', now, {})
       if (job.state !== 'running') return { kind: 'change', update, result }
       const attempt = lostAttempt(job, now, 'cancelled', { event: 'cancel', writeId: randomId() })
       return { kind: 'change', update: { ...update, ...pushAttempt(attempt) }, result }
@@ -183,7 +183,6 @@ function freshStart(seen: Seen, waitingFor: string[], now: Date): UpdateFilter<J
       // Another job may have come to depend on it while it was final, and was not marked for it.
       hasDependents: true,
       owes: true,
-      purgeAt: NEVER,
     },
     $unset: { finishedAt: '', superseded: '', ...(waits ? {} : { waitingFor: '' }) },
     $inc: { version: 1 },

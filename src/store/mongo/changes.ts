@@ -1,10 +1,8 @@
 // What the events of a job's life change, as update operators shared by those who write them.
 import { randomBytes } from 'node:crypto'
-import { type Failure, type JobState, MAX_ATTEMPTS_KEPT } from '../../job/job.ts'
-import type { StoreSettings } from '../store.ts'
+import { type Failure, MAX_ATTEMPTS_KEPT } from '../../job/job.ts'
+import type { FinalState } from '../../job/retention.ts'
 import type { AttemptDocument } from './attempt-documents.ts'
-
-export type FinalState = Extract<JobState, 'succeeded' | 'dead' | 'cancelled'>
 
 const WITHOUT_LEASE = {
   phase: null,
@@ -29,24 +27,12 @@ export function toQueued(runAt: Date | null, counts: { attemptsLeft?: 1; freeAtt
 }
 
 /** To a final state; `fields` are set with it. Others may have its dedupe key and turn from here. */
-export function toFinal<T extends object>(
-  state: FinalState,
-  finishedAt: Date,
-  settings: StoreSettings,
-  fields: T,
-) {
+export function toFinal<T extends object>(state: FinalState, finishedAt: Date, fields: T) {
   return {
     $set: { state, finishedAt, ...WITHOUT_LEASE, ...fields },
-    // The later of this and the end of its key's least life, which is there since it was enqueued;
-    // of one that owes an aftermath that is NEVER, until the aftermath has been done.
-    $max: { purgeAt: new Date(finishedAt.getTime() + keptMs(state, settings)) },
     $unset: { dedupeHolder: '' as const, turn: '' as const },
     $inc: { version: 1, finishes: 1 },
   }
-}
-
-export function keptMs(state: FinalState, settings: StoreSettings): number {
-  return state === 'dead' ? settings.retentionDeadMs : settings.retentionMs
 }
 
 export function failureFields(failure: Failure) {

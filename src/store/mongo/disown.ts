@@ -56,12 +56,9 @@ async function giveBack(context: MongoContext, ids: string[], leaseId: string): 
     const updates = [
       ...releasesOf(
         { ...ours, superseded: { $ne: true } },
-        unsentChange(context, 'release', randomId(), now),
+        unsentChange('release', randomId(), now),
       ),
-      ...releasesOf(
-        { ...ours, superseded: true },
-        unsentChange(context, 'withdraw', randomId(), now),
-      ),
+      ...releasesOf({ ...ours, superseded: true }, unsentChange('withdraw', randomId(), now)),
     ]
     const { matchedCount } = await run(startDeadline(), (limit) =>
       context.jobs.bulkWrite(updates, { ordered: false, ...limit }),

@@ -20,10 +20,6 @@ import { type AttemptDocument, attemptOf } from './attempt-documents.ts'
 /** `held` is a queued job that is kept from being claimed: so it stands outside those indexes. */
 export type StoredState = JobState | 'held'
 export const QUEUED_STATES = ['queued', 'held'] as const satisfies StoredState[]
-export const FINAL_STATES = ['succeeded', 'dead', 'cancelled'] as const satisfies StoredState[]
-
-/** The purge date of a job while its finish is owed an aftermath. */
-export const NEVER = new Date('9999-12-31T00:00:00Z')
 
 export interface JobDocument {
   _id: string
@@ -36,12 +32,10 @@ export interface JobDocument {
   createdAt: Date
   /** Absent until its first attempt, so that $min can set it once. */
   startedAt?: Date
-  /** Absent until it is final: the TTL index looks at those that have it. */
+  /** Absent until it is final: the index of purges holds those that have it. */
   finishedAt?: Date
-  /** Kept until then, once it is final. At first the end of its key's least life, or NEVER. */
-  purgeAt: Date
-  /** The end of the least life of the key that it took last, if it took any later than its own. */
-  keptUntil?: Date
+  /** Whether a repeat must find it by a key: it is then kept for longer. */
+  hasKey: boolean
   expiresAt: Date | null
   attemptCount: number
   attemptsLeft: number

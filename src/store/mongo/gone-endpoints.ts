@@ -98,7 +98,7 @@ async function abandon(context: MongoContext, ids: string[], deadline: Deadline)
   const { modifiedCount } = await run(deadline, (limit) =>
     context.jobs.updateMany(
       { _id: { $in: ids }, ...guardOf('abandon', { now }) },
-      toFinal('dead', now, context.settings, failureFields(ENDPOINT_GONE)),
+      toFinal('dead', now, failureFields(ENDPOINT_GONE)),
       limit,
     ),
   )
@@ -124,7 +124,7 @@ async function evict(
   const now = nowOf(context)
   const updates = seen.map((job) => {
     const attempt = lostAttempt(job, now, 'cancelled', { event: 'evict', writeId: randomId() })
-    const change = toFinal('dead', now, context.settings, failureFields(ENDPOINT_GONE))
+    const change = toFinal('dead', now, failureFields(ENDPOINT_GONE))
     const { fence, leaseId } = leaseOf(job)
     const filter = { _id: job._id, fence, leaseId, ...guardOf('evict', { now }) }
     return { updateOne: { filter, update: { ...change, ...pushAttempt(attempt) }, ...BY_ID } }

@@ -1,6 +1,7 @@
 // The guards of src/job/lifecycle.ts as filters: every write of a job's state takes its own here.
 import type { Filter } from 'mongodb'
 import { type EventName, type Guard, LIFECYCLE, type LifecycleEvent } from '../../job/lifecycle.ts'
+import type { PurgeClass } from '../../job/retention.ts'
 import { MAX_FREE_ATTEMPTS } from '../../job/retry-policy.ts'
 import { type JobDocument, QUEUED_STATES, type StoredState } from './documents.ts'
 
@@ -9,6 +10,8 @@ export interface Proof {
   now: Date
   lease?: { fence: number; leaseId: string; leaseExpiresAt?: Date }
   version?: number
+  /** Of a purge. */
+  kept?: PurgeClass
 }
 
 type JobFilter = Filter<JobDocument>
@@ -45,7 +48,11 @@ const FILTERS = {
   }),
   version_read: ({ version }) => ({ version: version ?? missing() }),
   aftermath_done: () => ({ owes: FALSE }),
-  purge_due: ({ now }) => ({ finishedAt: { $exists: true }, purgeAt: { $lte: now } }),
+  purge_due: ({ kept }) => ({
+    state: kept?.state ?? missing(),
+    hasKey: kept?.isKeyed ?? missing(),
+    finishedAt: { $lte: new Date(kept?.finishedBy ?? missing()) },
+  }),
   // Those that are not of this document. Unique indexes keep the first three; for the others the
   // writer looks first, and what slips in between is found by the gate or the sweeper.
   key_unused: () => ({}),

@@ -3,7 +3,7 @@
 import type { Failure } from '../../job/job.ts'
 import { failureFields, toFinal } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
-import { isFinalState, type JobDocument, NEVER, QUEUED_STATES } from './documents.ts'
+import { isFinalState, type JobDocument, QUEUED_STATES } from './documents.ts'
 import { guardOf } from './guards.ts'
 import { BY_ID } from './indexes.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
@@ -38,7 +38,7 @@ export async function markDependedOn(
   await run(deadline, (limit) =>
     context.jobs.updateMany(
       { _id: { $in: ids }, state: { $in: [...QUEUED_STATES, 'running'] } },
-      { $set: { hasDependents: true, owes: true, purgeAt: NEVER } },
+      { $set: { hasDependents: true, owes: true } },
       { ...BY_ID, ...limit },
     ),
   )
@@ -182,7 +182,7 @@ async function failDependents(
           ...guardOf('fail_dependent', { now }),
           waitingFor: dependency,
         },
-        update: toFinal('dead', now, context.settings, failureFields(failure)),
+        update: toFinal('dead', now, failureFields(failure)),
         ...BY_ID,
       },
     }

@@ -111,13 +111,10 @@ export const JOB_INDEXES = {
     key: { tags: 1, _id: -1 },
     options: { partialFilterExpression: { tags: { $exists: true } } },
   },
-  /** purge: MongoDB's own, and the sweeper's. */
+  /** sweep: final jobs past their retention. */
   purge: {
-    key: { purgeAt: 1 },
-    options: {
-      expireAfterSeconds: 0,
-      partialFilterExpression: { finishedAt: { $exists: true } },
-    },
+    key: { state: 1, hasKey: 1, finishedAt: 1 },
+    options: { partialFilterExpression: { finishedAt: { $exists: true } } },
   },
 } as const satisfies Record<string, NamedIndex>
 

@@ -2,10 +2,10 @@
 import type { Document, Filter } from 'mongodb'
 import type { JobState, JobSummary } from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'
+import { FINAL_STATES } from '../../job/retention.ts'
 import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
 import type { MongoContext } from './context.ts'
 import {
-  FINAL_STATES,
   type JobDocument,
   QUEUED_STATES,
   type StoredState,

@@ -45,7 +45,7 @@ export async function release(context: MongoContext, leases: Lease[]): Promise<R
   const write = async (event: 'release' | 'withdraw', some: Lease[]) => {
     const updates = some.flatMap((lease) => {
       const filter = { _id: lease.jobId, ...guardOf(event, { now, lease }) }
-      return releasesOf(filter, unsentChange(context, event, releaseId, now))
+      return releasesOf(filter, unsentChange(event, releaseId, now))
     })
     const { matchedCount } = await run(deadline, (limit) =>
       context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
@@ -74,14 +74,9 @@ export async function release(context: MongoContext, leases: Lease[]): Promise<R
 }
 
 /** Of an attempt of which nothing was sent. */
-export function unsentChange(
-  { settings }: MongoContext,
-  event: 'release' | 'withdraw',
-  releaseId: string,
-  now: Date,
-) {
+export function unsentChange(event: 'release' | 'withdraw', releaseId: string, now: Date) {
   const { $set, $inc, ...rest } =
-    event === 'release' ? toQueued(null) : toFinal('cancelled', now, settings, {})
+    event === 'release' ? toQueued(null) : toFinal('cancelled', now, {})
   return {
     ...rest,
     $set: { ...$set, releaseId, ...(event === 'release' ? { freedAt: now } : {}) },

@@ -1,8 +1,8 @@
 // The document of a job that is enqueued.
 import type { NewJob, OnFinish } from '../../job/job.ts'
+import { hasKey } from '../../job/retention.ts'
 import type { SecretBox } from '../secret-box.ts'
-import { MIN_KEY_LIFE_MS } from '../store.ts'
-import { dateOrNull, type JobDocument, NEVER, sealHeaders } from './documents.ts'
+import { dateOrNull, type JobDocument, sealHeaders } from './documents.ts'
 import { isFromOutbox } from './outbox-documents.ts'
 
 /** What the endpoint, and what was found of its dependencies, add to a job that is enqueued. */
@@ -27,7 +27,6 @@ export function newJobDocument(job: NewJob, grounds: Grounds, box: SecretBox): J
     runAt,
     firstRunAt: runAt,
     createdAt: new Date(job.createdAt),
-    purgeAt: owes ? NEVER : new Date(job.createdAt + MIN_KEY_LIFE_MS),
     expiresAt: dateOrNull(job.expiresAt),
     attemptCount: 0,
     attemptsLeft: maxAttempts,
@@ -47,6 +46,7 @@ export function newJobDocument(job: NewJob, grounds: Grounds, box: SecretBox): J
     retry: job.retry,
     headers: sealHeaders(job.headers, job.id, box),
     metadata: JSON.stringify(job.metadata),
+    hasKey: hasKey(job),
     ...keyFields(job),
     ...(job.tags.length > 0 ? { tags: job.tags } : {}),
     ...(job.dependsOn.length > 0 ? { dependsOn: job.dependsOn, waitingFor } : {}),

@@ -67,20 +67,20 @@ export async function endOverdue(
   if (ends.length === 0) return []
   const now = nowOf(context)
   const writeId = randomId()
-  const endings = ends.map((end) => endingOf(context, end, writeId, now))
+  const endings = ends.map((end) => endingOf(end, writeId, now))
   const { results, finished } = await writeEndings(context, endings, writeId, now)
   context.hint()
   await afterFinish(context, finished)
   return results
 }
 
-function endingOf(context: MongoContext, end: OverdueEnd, writeId: string, now: Date): Ending {
+function endingOf(end: OverdueEnd, writeId: string, now: Date): Ending {
   const attempt = attemptDocument(end.attempt, { ...end, writeId })
   const withdrawn = { ...attempt, event: 'withdraw_lapsed' as const }
   const change =
     end.event === 'time_out'
       ? toQueued(new Date(end.runAt))
-      : toFinal('dead', now, context.settings, failureFields(end.failure))
+      : toFinal('dead', now, failureFields(end.failure))
   return {
     jobId: end.jobId,
     fence: end.fence,
@@ -91,7 +91,7 @@ function endingOf(context: MongoContext, end: OverdueEnd, writeId: string, now: 
     update: { ...change, ...pushAttempt(attempt) },
     instead: {
       event: 'withdraw_lapsed',
-      update: { ...toFinal('cancelled', now, context.settings, {}), ...pushAttempt(withdrawn) },
+      update: { ...toFinal('cancelled', now, {}), ...pushAttempt(withdrawn) },
     },
   }
 }

@@ -2,7 +2,6 @@
 // read back, since a batch tells only how many did.
 import type { UpdateFilter } from 'mongodb'
 import type { Settlement, SettleResult } from '../settlement.ts'
-import type { StoreSettings } from '../store.ts'
 import { afterFinish } from './aftermath.ts'
 import { attemptDocument } from './attempt-documents.ts'
 import { failureFields, pushAttempt, randomId, toFinal, toQueued } from './changes.ts'
@@ -17,7 +16,7 @@ export async function settle(
   if (settlements.length === 0) return []
   const now = nowOf(context)
   const writeId = randomId()
-  const endings = settlements.map((settlement) => endingOf(context, settlement, writeId))
+  const endings = settlements.map((settlement) => endingOf(settlement, writeId))
   const { results, finished } = await writeEndings(context, endings, writeId, now)
   if (settlements.some(({ event }) => event === 'reschedule' || event === 'postpone')) {
     context.hint()
@@ -26,7 +25,7 @@ export async function settle(
   return results
 }
 
-function endingOf(context: MongoContext, settlement: Settlement, writeId: string): Ending {
+function endingOf(settlement: Settlement, writeId: string): Ending {
   const { jobId, fence, leaseId, event } = settlement
   const lease = { jobId, fence, leaseId }
   if (settlement.event === 'await') {
@@ -41,12 +40,12 @@ function endingOf(context: MongoContext, settlement: Settlement, writeId: string
     ...lease,
     event,
     outcome: settlement.attempt.outcome,
-    update: { ...stateChangeOf(settlement, context.settings), ...pushAttempt(attempt) },
+    update: { ...stateChangeOf(settlement), ...pushAttempt(attempt) },
     instead: isKept
       ? {
           event: 'withdraw',
           update: {
-            ...toFinal('cancelled', finishedAt, context.settings, {}),
+            ...toFinal('cancelled', finishedAt, {}),
             ...pushAttempt(withdrawn),
           },
         }
@@ -64,20 +63,19 @@ function toAwaiting(until: Date, writeId: string): UpdateFilter<JobDocument> {
 
 function stateChangeOf(
   settlement: Exclude<Settlement, { event: 'await' }>,
-  settings: StoreSettings,
 ): UpdateFilter<JobDocument> {
   const finishedAt = new Date(settlement.attempt.finishedAt)
   switch (settlement.event) {
     case 'succeed': {
       const { result, resultTruncated } = settlement
-      return toFinal('succeeded', finishedAt, settings, { result, resultTruncated })
+      return toFinal('succeeded', finishedAt, { result, resultTruncated })
     }
     case 'reschedule':
       return toQueued(new Date(settlement.runAt))
     case 'postpone':
       return toQueued(new Date(settlement.runAt), { attemptsLeft: 1, freeAttempts: 1 })
     case 'bury':
-      return toFinal('dead', finishedAt, settings, failureFields(settlement.failure))
+      return toFinal('dead', finishedAt, failureFields(settlement.failure))
     default:
       throw new Error(`unknown event ${(settlement satisfies never as Settlement).event}`)
   }

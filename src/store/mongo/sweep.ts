@@ -2,6 +2,7 @@
 // gone, final jobs kept long enough. Several sweepers at once do no harm: each write is guarded.
 import type { Filter } from 'mongodb'
 import type { Failure } from '../../job/job.ts'
+import { purgeClasses } from '../../job/retention.ts'
 import type { SweepCounts, SweepOptions } from '../store.ts'
 import { afterFinish, doLeftAftermaths } from './aftermath.ts'
 import { failureFields, pushAttempt, randomId, toFinal, toQueued } from './changes.ts'
@@ -29,6 +30,8 @@ export async function sweep(
   options: SweepOptions,
 ): Promise<SweepCounts> {
   const { limit } = options
+  // First: what this sweep ends can be read until the next one, however short the retention is.
+  const purged = await purge(context, limit)
   const lapsed = options.reclaim
     ? await takeLapsed(context, limit)
     : { reclaimed: 0, buriedLapsed: 0 }
@@ -38,7 +41,6 @@ export async function sweep(
   const held = await checkSomeHeld(context, limit)
   await afterFinish(context, held.failed)
   const left = await doLeftAftermaths(context, limit)
-  const purged = await purge(context, limit)
   if (lapsed.reclaimed > 0) context.hint()
   return {
     ...lapsed,
@@ -94,7 +96,7 @@ async function writeLapsed(
   const updates = jobs.map((job) => {
     const attempt = lostAttempt(job, now, 'lost', { event, writeId: randomId() })
     const filter = { _id: job._id, ...guardOf(event, { now, lease: leaseOf(job) }) }
-    const update = { ...lapsedChange(context, event, now), ...pushAttempt(attempt) }
+    const update = { ...lapsedChange(event, now), ...pushAttempt(attempt) }
     return { updateOne: { filter, update, ...BY_ID } }
   })
   const { modifiedCount } = await run(startDeadline(), (commandLimit) =>
@@ -109,14 +111,14 @@ async function writeLapsed(
   return modifiedCount
 }
 
-function lapsedChange({ settings }: MongoContext, event: LapsedEvent, now: Date) {
+function lapsedChange(event: LapsedEvent, now: Date) {
   switch (event) {
     case 'reclaim':
       return toQueued(now)
     case 'bury_lapsed':
-      return toFinal('dead', now, settings, failureFields(LEASE_LOST))
+      return toFinal('dead', now, failureFields(LEASE_LOST))
     case 'withdraw_lapsed':
-      return toFinal('cancelled', now, settings, {})
+      return toFinal('cancelled', now, {})
     default:
       throw new Error(`unknown event ${event satisfies never}`)
   }
@@ -136,7 +138,7 @@ async function buryExpired(
   const { modifiedCount } = await run(deadline, (commandLimit) =>
     context.jobs.updateMany(
       { $and: [{ _id: { $in: ids } }, guard] },
-      toFinal('dead', now, context.settings, failureFields(EXPIRED)),
+      toFinal('dead', now, failureFields(EXPIRED)),
       commandLimit,
     ),
   )
@@ -144,21 +146,27 @@ async function buryExpired(
   return modifiedCount
 }
 
-/** The TTL index does the same once a minute; this does it on time, and where that is off. */
+/** Class by class; a class that fills the limit is looked at again by the next sweep, at once. */
 async function purge(context: MongoContext, limit: number): Promise<number> {
-  const deadline = startDeadline()
-  const guard = guardOf('purge', { now: nowOf(context) })
-  const ids = await firstBy('purgeAt', context, guard, limit, deadline)
-  if (ids.length === 0) return 0
-  const { deletedCount } = await run(deadline, (commandLimit) =>
-    context.jobs.deleteMany({ $and: [{ _id: { $in: ids } }, guard] }, commandLimit),
-  )
-  return deletedCount
+  const now = nowOf(context)
+  let purged = 0
+  for (const kept of purgeClasses(context.settings, now.getTime())) {
+    const deadline = startDeadline()
+    const guard = guardOf('purge', { now, kept })
+    const ids = await firstBy('finishedAt', context, guard, limit - purged, deadline)
+    if (ids.length === 0) continue
+    const { deletedCount } = await run(deadline, (commandLimit) =>
+      context.jobs.deleteMany({ $and: [{ _id: { $in: ids } }, guard] }, commandLimit),
+    )
+    purged += deletedCount
+    if (purged >= limit) break
+  }
+  return purged
 }
 
 /** Ids of those that the guard lets through, the earliest first. */
 async function firstBy(
-  instant: 'expiresAt' | 'purgeAt',
+  instant: 'expiresAt' | 'finishedAt',
   { jobs }: MongoContext,
   guard: Filter<JobDocument>,
   limit: number,

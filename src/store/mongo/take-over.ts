@@ -1,7 +1,6 @@
 // What a request with a dedupe key does to the queued or running job that has the key.
 import type { UpdateFilter } from 'mongodb'
 import type { NewJob } from '../../job/job.ts'
-import { MIN_KEY_LIFE_MS } from '../store.ts'
 import { toFinal } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import { dateOrNull, type JobDocument, sealHeaders } from './documents.ts'
@@ -37,7 +36,7 @@ export async function takeOver(
       return { kind: 'dedupe_conflict', jobId: _id }
     case 'keep': {
       if (job.idempotency === null) return { kind: 'unchanged' }
-      const isWritten = await write({}, keyAdded(job, now))
+      const isWritten = await write({}, keyAdded(job))
       return { kind: isWritten ? 'unchanged' : 'raced' }
     }
     case 'replace': {
@@ -52,11 +51,11 @@ export async function takeOver(
       }
       if (attemptCount > 0) {
         const guard = guardOf('displace', { now })
-        const isWritten = await write(guard, toFinal('cancelled', now, context.settings, {}))
+        const isWritten = await write(guard, toFinal('cancelled', now, {}))
         return isWritten ? { kind: 'given_up', isFinal: true } : { kind: 'raced' }
       }
       const guard = { ...guardOf('replace', { now, version }), attemptCount: 0 }
-      const isWritten = await write(guard, replaced(context, job, _id, now))
+      const isWritten = await write(guard, replaced(context, job, _id))
       return { kind: isWritten ? 'changed' : 'raced' }
     }
     default:
@@ -65,16 +64,12 @@ export async function takeOver(
 }
 
 /** Of one of which nothing was sent: what the request gives, and no more. */
-function replaced(
-  { box }: MongoContext,
-  job: NewJob,
-  id: string,
-  now: Date,
-): UpdateFilter<JobDocument> {
+function replaced({ box }: MongoContext, job: NewJob, id: string): UpdateFilter<JobDocument> {
   const runAt = new Date(job.runAt)
   return {
-    ...keyAdded(job, now),
+    ...keyAdded(job),
     $set: {
+      ...(job.idempotency === null ? {} : { hasKey: true }),
       payload: job.payload,
       payloadBytes: job.payload.byteLength,
       payloadChanged: true,
@@ -91,13 +86,12 @@ function replaced(
   }
 }
 
-function keyAdded({ idempotency }: NewJob, now: Date): UpdateFilter<JobDocument> {
+function keyAdded({ idempotency }: NewJob): UpdateFilter<JobDocument> {
   if (idempotency === null) return {}
-  const until = new Date(now.getTime() + MIN_KEY_LIFE_MS)
   const entry = { key: idempotency.key, hash: idempotency.requestHash }
   return {
     $push: { keys: { $each: [entry], $slice: -MAX_KEYS } },
-    $max: { purgeAt: until, keptUntil: until },
+    $set: { hasKey: true },
   }
 }
 

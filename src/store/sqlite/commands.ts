@@ -18,11 +18,11 @@ select seq, state, endpoint, dedupe_key, ordering_key, fence, lease_id, worker_i
   attempt_count, aftermath, waiting_for
 from jobs where id = ?`
 
-/** Parameters: now, purge at, seq. */
+/** Parameters: now, seq. */
 export const CANCEL_QUEUED = `
 update jobs set ${finishQueuedAs('cancelled')}
 where seq = ? and ${guardOf('cancel')} and ${inStates(['queued'])}`
-/** Parameters: line, now, purge at, seq. */
+/** Parameters: line, now, seq. */
 export const CANCEL_RUNNING = `
 update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
 where seq = ? and ${guardOf('cancel')} and ${inStates(['running'])}`
@@ -32,7 +32,7 @@ update jobs set state = 'queued', waiting_for = $waitingFor,
   held = (ordering_key is not null or $waitingFor is not null),
   attempts_left = max_attempts, free_attempts = 0, run_at = $now, due_at = $now,
   first_run_at = $now,
-  superseded = 0, aftermath = 0, finished_at = null, purge_at = null, failure_reason = null,
+  superseded = 0, aftermath = 0, finished_at = null, failure_reason = null,
   failure_message = null, result = null, result_truncated = 0, progress = null,
   expires_at = null, version = version + 1
 where seq = $seq and ${guardOf('retry')}`
@@ -64,15 +64,14 @@ export async function cancel(database: Database, ids: string[]): Promise<Command
 }
 
 function cancelOne(database: Database, id: string): CommandResult {
-  const { connection, clock, settings } = database
+  const { connection, clock } = database
   const row = find(database, id)
   if (row === null) return { kind: 'not_found' }
   const now = clock.now()
-  const purgeAt = now + settings.retentionMs
   const { changes } =
     row.state === 'running'
-      ? connection.statement(CANCEL_RUNNING).run(cancelledLine(row, now), now, purgeAt, row.seq)
-      : connection.statement(CANCEL_QUEUED).run(now, purgeAt, row.seq)
+      ? connection.statement(CANCEL_RUNNING).run(cancelledLine(row, now), now, row.seq)
+      : connection.statement(CANCEL_QUEUED).run(now, row.seq)
   return changes === 1 ? { kind: 'applied' } : { kind: 'refused', state: row.state }
 }
 

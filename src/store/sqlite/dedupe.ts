@@ -18,7 +18,7 @@ update jobs set run_at = ?, due_at = ?, first_run_at = ?, priority = ?, tags = ?
   expires_at = ?, payload_bytes = ?, version = version + 1
 where seq = ? and ${guardOf('replace')}`
 export const REPLACE_PAYLOAD = 'update payloads set bytes = ? where seq = ?'
-/** Parameters: now, purge at, seq. */
+/** Parameters: now, seq. */
 export const DISPLACE = `
 update jobs set ${finishQueuedAs('cancelled')} where seq = ? and ${guardOf('displace')}`
 export const SUPERSEDE = `
@@ -58,14 +58,14 @@ function found(database: Database, job: NewJob, { seq, id }: HolderRow): Enqueue
 
 /** What was sent of the holder can not be taken back: then it ends, and another job begins. */
 function takeOver(database: Database, job: NewJob, holder: HolderRow): EnqueueResult | null {
-  const { connection, clock, settings } = database
+  const { connection, clock } = database
   if (holder.state === 'running') {
     connection.statement(SUPERSEDE).run(holder.seq)
     return null
   }
   if (holder.attempt_count > 0) {
     const now = clock.now()
-    connection.statement(DISPLACE).run(now, now + settings.retentionMs, holder.seq)
+    connection.statement(DISPLACE).run(now, holder.seq)
     return null
   }
   replace(database, job, holder)

@@ -33,11 +33,11 @@ export const RUNNING_OF = `
 select seq, fence, lease_id, worker_id, claimed_at, attempt_count from jobs
 where state = 'running' and endpoint = ? limit +?`
 
-/** Parameters: now, purge at, message, seq. */
+/** Parameters: now, message, seq. */
 export const ABANDON = `
 update jobs set ${finishQueuedAs('dead')}, failure_reason = 'endpoint_gone', failure_message = ?
 where seq = ? and ${guardOf('abandon')}`
-/** Parameters: line, now, purge at, message, seq. */
+/** Parameters: line, now, message, seq. */
 export const EVICT = `
 update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')},
   failure_reason = 'endpoint_gone', failure_message = ?, ${DROP_LEASE}
@@ -81,14 +81,13 @@ function buryJobsOf(
   abandonLimit: number,
   evictLimit: number,
 ): BurialCounts {
-  const { connection, clock, settings } = database
+  const { connection, clock } = database
   const now = clock.now()
-  const purgeAt = now + settings.retentionDeadMs
   let abandoned = 0
   const queued = connection.statement(CLAIMABLE_OF).all(name, abandonLimit)
   const held = connection.statement(HELD_OF).all(name, abandonLimit - queued.length)
   for (const { seq } of [...queued, ...held]) {
-    const { changes } = connection.statement(ABANDON).run(now, purgeAt, GONE, seq as number)
+    const { changes } = connection.statement(ABANDON).run(now, GONE, seq as number)
     abandoned += Number(changes)
   }
   let evicted = 0
@@ -96,7 +95,7 @@ function buryJobsOf(
   for (const row of running) {
     const lease = { fence: row.fence, leaseId: row.lease_id }
     const line = attemptLine(attemptEndedByStore(row, 'cancelled', now, GONE), lease, 'evict')
-    evicted += Number(connection.statement(EVICT).run(line, now, purgeAt, GONE, row.seq).changes)
+    evicted += Number(connection.statement(EVICT).run(line, now, GONE, row.seq).changes)
   }
   runAftermath(database)
   connection.statement(REMOVE_ENDPOINT).run(name)

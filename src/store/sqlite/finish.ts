@@ -1,20 +1,16 @@
 // What every write to a final state changes, and every write that ends a lease.
 import type { JobState } from '../../job/job.ts'
-import { MIN_KEY_LIFE_MS } from '../store.ts'
 
 export const DROP_LEASE = `lease_id = null, worker_id = null, claimed_at = null, lease_boot = null,
   lease_mono = null, lease_ms = null, lease_wall = null, awaiting = 0, pulled_ms = null,
   version = version + 1`
 
 /**
- * Two parameters: when it ended, and from when retention alone would let it go. The mark of the
- * aftermath is looked for in the same transaction (aftermath.ts); until it is cleared the job
- * stays.
+ * One parameter: when it ended. The mark of the aftermath is looked for in the same transaction
+ * (aftermath.ts); until it is cleared the job stays.
  */
 export function finishAs(state: Exclude<JobState, 'queued' | 'running'>): string {
-  return `state = '${state}', finished_at = ?,
-    purge_at = max(?, created_at + ${MIN_KEY_LIFE_MS}, coalesce(kept_until, 0)),
-    turn = null, finishes = finishes + 1,
+  return `state = '${state}', finished_at = ?, turn = null, finishes = finishes + 1,
     aftermath = (ordering_key is not null or has_dependents = 1
       or coalesce(instr(notice_states, '"${state}"'), 0) > 0)`
 }

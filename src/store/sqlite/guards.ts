@@ -76,8 +76,8 @@ const GUARD_SQL = {
   endpoint_eligible: 'true',
   endpoint_gone: `not ${ENDPOINT_ACCEPTS}`,
   aftermath_done: 'aftermath = 0',
-  /** now */
-  purge_due: 'purge_at is not null and purge_at <= ?',
+  /** state, has key, finished by */
+  purge_due: 'state = ? and has_key is ? and finished_at <= ?',
 } satisfies Record<Guard, string>
 
 /**

@@ -29,7 +29,7 @@ where seq = ? and ${guardOf('promote')}`
 export const HOLD_AGAIN = `
 update jobs set held = 1, turn = null, version = version + 1
 where seq = ? and state = 'queued' and turn is not null`
-/** Parameters: finished at, purge at, message, seq. */
+/** Parameters: finished at, message, seq. */
 export const FAIL_DEPENDENT = `
 update jobs set ${finishQueuedAs('dead')}, failure_reason = 'dependency_failed',
   failure_message = ?
@@ -126,12 +126,10 @@ function waitFor({ connection }: Database, row: HeldRow, left: string[]): void {
   if (text !== row.waiting_for) connection.statement(WAIT_FOR).run(text, row.seq)
 }
 
-function failDependent({ connection, clock, settings }: Database, row: HeldRow, id: string) {
+function failDependent({ connection, clock }: Database, row: HeldRow, id: string) {
   const now = clock.now()
   const message = `it depends on ${id}, which did not succeed`
-  const { changes } = connection
-    .statement(FAIL_DEPENDENT)
-    .run(now, now + settings.retentionDeadMs, message, row.seq)
+  const { changes } = connection.statement(FAIL_DEPENDENT).run(now, message, row.seq)
   return changes === 1
 }
 

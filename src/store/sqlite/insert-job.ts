@@ -1,10 +1,11 @@
 // The insert of a job: by a request, and by the finish of another job that tells of itself.
 import type { NewJob, OnFinish } from '../../job/job.ts'
+import { hasKey } from '../../job/retention.ts'
 import type { Database } from './database.ts'
 import { listText, mapText, sealHeaders } from './rows.ts'
 
 const PLAIN_COLUMNS = `id, endpoint, priority, run_at, due_at, first_run_at, created_at, expires_at,
-  attempts_left, max_attempts, timeout_ms, payload_bytes, idempotency_key, request_hash, retry,
+  attempts_left, max_attempts, timeout_ms, payload_bytes, idempotency_key, has_key, request_hash, retry,
   headers, tags, metadata`
 const OTHER_COLUMNS = `held, recheck, dedupe_key, ordering_key, origin_key, schedule_name,
   notice_endpoint, notice_states, depends_on, waiting_for, trace`
@@ -80,6 +81,7 @@ function plainValues({ keys }: Database, job: NewJob, maxAttempts: number): Valu
     job.timeoutMs,
     job.payload.byteLength,
     idempotency?.key ?? null,
+    hasKey(job) ? 1 : null,
     idempotency?.requestHash ?? null,
     job.retry === null ? null : JSON.stringify(job.retry),
     sealHeaders(job.headers, job.endpoint, keys),

@@ -1,7 +1,7 @@
 // The job that a request made before, by the keys that can tell: its id, its idempotency keys, what
 // it was made for.
 import type { Job, NewJob } from '../../job/job.ts'
-import { type EnqueueResult, MIN_KEY_LIFE_MS } from '../store.ts'
+import type { EnqueueResult } from '../store.ts'
 import type { Database } from './database.ts'
 import { JOB_COLUMNS, type JobRow, toJob } from './rows.ts'
 
@@ -22,9 +22,8 @@ export const JOB_OF_ORIGIN = `select ${JOB_COLUMNS} from jobs where endpoint = ?
 export const ADD_KEY = `
 insert into added_keys (endpoint, key, request_hash, seq) values (?, ?, ?, ?)
 on conflict do nothing`
-/** Keys of a job that is not final are kept with it; this is for after that. */
-export const KEEP_KEYS = `
-update jobs set kept_until = max(coalesce(kept_until, 0), ?) where seq = ?`
+/** For its retention. */
+export const MARK_KEYED = 'update jobs set has_key = 1 where seq = ? and has_key is null'
 
 type KeyedRow = JobRow & { known_hash: string | null }
 
@@ -79,9 +78,9 @@ export function findByOrigin(
 }
 
 /** So that the repeat of a request that was answered with this job is answered with it again. */
-export function addKey({ connection, clock }: Database, job: NewJob, seq: number): void {
+export function addKey({ connection }: Database, job: NewJob, seq: number): void {
   if (job.idempotency === null) return
   const { key, requestHash } = job.idempotency
   connection.statement(ADD_KEY).run(job.endpoint, key, requestHash, seq)
-  connection.statement(KEEP_KEYS).run(clock.now() + MIN_KEY_LIFE_MS, seq)
+  connection.statement(MARK_KEYED).run(seq)
 }

@@ -30,12 +30,12 @@ limit +?`
 export const RECLAIM = `
 update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = ?, due_at = ?, ${DROP_LEASE}
 where seq = ? and ${guardOf('reclaim')}`
-/** Parameters: line, now, purge at, message, … */
+/** Parameters: line, now, message, … */
 export const BURY_LAPSED = `
 update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')},
   failure_reason = 'lease_lost', failure_message = ?, ${DROP_LEASE}
 where seq = ? and ${guardOf('bury_lapsed')}`
-/** Parameters: line, now, purge at, … */
+/** Parameters: line, now, … */
 export const WITHDRAW_LAPSED = `
 update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
 where seq = ? and awaiting = 0 and ${guardOf('withdraw_lapsed')}`
@@ -109,20 +109,18 @@ function reclaim(database: Database, row: LapsedRow): number {
 function buryLapsed(database: Database, row: LapsedRow): number {
   const now = database.clock.now()
   const line = lostLine(row, 'bury_lapsed', now)
-  const purgeAt = now + database.settings.retentionDeadMs
   const { changes } = database.connection
     .statement(BURY_LAPSED)
-    .run(line, now, purgeAt, LOST_LAST, row.seq, ...lapseProof(database, row))
+    .run(line, now, LOST_LAST, row.seq, ...lapseProof(database, row))
   return Number(changes)
 }
 
 function withdrawLapsed(database: Database, row: LapsedRow): number {
   const now = database.clock.now()
   const line = lostLine(row, 'withdraw_lapsed', now)
-  const purgeAt = now + database.settings.retentionMs
   const { changes } = database.connection
     .statement(WITHDRAW_LAPSED)
-    .run(line, now, purgeAt, row.seq, ...lapseProof(database, row))
+    .run(line, now, row.seq, ...lapseProof(database, row))
   return Number(changes)
 }
 

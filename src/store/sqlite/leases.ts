@@ -28,7 +28,7 @@ const UNSENT = `attempt_count = attempt_count - 1, attempts_left = attempts_left
 export const RELEASE = `
 update jobs set state = 'queued', due_at = max(run_at, ?), ${UNSENT}, ${DROP_LEASE}
 where id = ? and ${guardOf('release')}`
-/** Parameters: now, purge at; id, fence, lease id. */
+/** Parameters: now; id, fence, lease id. */
 export const WITHDRAW_UNSENT = `
 update jobs set ${finishAs('cancelled')}, ${UNSENT}, ${DROP_LEASE}
 where id = ? and ${guardOf('withdraw')}`
@@ -95,12 +95,10 @@ export async function release(database: Database, leases: Lease[]): Promise<Rene
 }
 
 function releaseOne(database: Database, { jobId, fence, leaseId }: Lease): RenewResult {
-  const { connection, clock, settings } = database
+  const { connection, clock } = database
   const now = clock.now()
   if (connection.statement(RELEASE).run(now, jobId, fence, leaseId).changes === 1) return 'applied'
-  const { changes } = connection
-    .statement(WITHDRAW_UNSENT)
-    .run(now, now + settings.retentionMs, jobId, fence, leaseId)
+  const { changes } = connection.statement(WITHDRAW_UNSENT).run(now, jobId, fence, leaseId)
   return changes === 1 ? 'applied' : 'lease_lost'
 }
 

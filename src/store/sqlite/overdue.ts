@@ -78,7 +78,7 @@ export async function endOverdue(database: Database, ends: OverdueEnd[]): Promis
 }
 
 function endOne(database: Database, end: OverdueEnd): SettleResult {
-  const { connection, clock, settings } = database
+  const { connection, clock } = database
   const now = clock.now()
   const line = attemptLine(end.attempt, end, end.event)
   const seen = [end.jobId, end.fence, end.leaseId, end.leaseExpiresAt, now]
@@ -88,16 +88,8 @@ function endOne(database: Database, end: OverdueEnd): SettleResult {
       ? connection.statement(TIME_OUT).run(line, end.runAt, end.runAt, ...seen)
       : connection
           .statement(BURY_TIMED_OUT)
-          .run(
-            line,
-            finishedAt,
-            finishedAt + settings.retentionDeadMs,
-            ...failureValues(end.failure),
-            ...seen,
-          )
+          .run(line, finishedAt, ...failureValues(end.failure), ...seen)
   if (changes === 1) return 'applied'
-  const withdrawn = connection
-    .statement(WITHDRAW_OVERDUE)
-    .run(line, finishedAt, finishedAt + settings.retentionMs, ...seen)
+  const withdrawn = connection.statement(WITHDRAW_OVERDUE).run(line, finishedAt, ...seen)
   return withdrawn.changes === 1 ? 'applied' : wasToldBefore(database, end)
 }

@@ -28,7 +28,7 @@ export const SETTLE = {
     where id = ? and ${guardOf('bury')}`,
 } as const satisfies Record<SettlingEvent, string>
 
-/** Parameters: line, finished at, purge at; id, fence, lease id. */
+/** Parameters: line, finished at; id, fence, lease id. */
 export const WITHDRAW = `
 update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
 where id = ? and ${guardOf('withdraw')}`
@@ -56,7 +56,7 @@ function settleOne(database: Database, settlement: Settlement): SettleResult {
   const { jobId, fence, leaseId, event } = settlement
   const { changes } = database.connection
     .statement(SETTLE[event])
-    .run(...valuesOf(database, settlement), jobId, fence, leaseId)
+    .run(...valuesOf(settlement), jobId, fence, leaseId)
   if (changes === 1) return 'applied'
   if ((event === 'reschedule' || event === 'postpone') && withdraw(database, settlement)) {
     return 'applied'
@@ -65,29 +65,18 @@ function settleOne(database: Database, settlement: Settlement): SettleResult {
 }
 
 /** What the statement of this event takes before the job's id. */
-function valuesOf({ settings }: Database, settlement: Settlement): (string | number | null)[] {
+function valuesOf(settlement: Settlement): (string | number | null)[] {
   if (settlement.event === 'await') return [settlement.leaseExpiresAt]
   const line = attemptLine(settlement.attempt, settlement, settlement.event)
   const { finishedAt } = settlement.attempt
   switch (settlement.event) {
     case 'succeed':
-      return [
-        line,
-        finishedAt,
-        finishedAt + settings.retentionMs,
-        settlement.result,
-        settlement.resultTruncated ? 1 : 0,
-      ]
+      return [line, finishedAt, settlement.result, settlement.resultTruncated ? 1 : 0]
     case 'reschedule':
     case 'postpone':
       return [line, settlement.runAt, settlement.runAt]
     case 'bury':
-      return [
-        line,
-        finishedAt,
-        finishedAt + settings.retentionDeadMs,
-        ...failureValues(settlement.failure),
-      ]
+      return [line, finishedAt, ...failureValues(settlement.failure)]
     default:
       throw new Error(`unknown event ${(settlement satisfies never as Settlement).event}`)
   }
@@ -95,7 +84,7 @@ function valuesOf({ settings }: Database, settlement: Settlement): (string | num
 
 /** Of a superseded job the end of a failed attempt is its end. */
 function withdraw(
-  { connection, settings }: Database,
+  { connection }: Database,
   settlement: Extract<Settlement, { event: 'reschedule' | 'postpone' }>,
 ): boolean {
   const { jobId, fence, leaseId, attempt, event } = settlement
@@ -103,7 +92,7 @@ function withdraw(
   const line = attemptLine(attempt, settlement, event)
   const { changes } = connection
     .statement(WITHDRAW)
-    .run(line, attempt.finishedAt, attempt.finishedAt + settings.retentionMs, jobId, fence, leaseId)
+    .run(line, attempt.finishedAt, jobId, fence, leaseId)
   return changes === 1
 }
 

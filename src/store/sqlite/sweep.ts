@@ -1,5 +1,6 @@
 // sweep: what nobody else can end. It first looks, without a write lock, and writes only where it
 // found something; every write proves again what was seen.
+import { purgeClasses } from '../../job/retention.ts'
 import type { SweepCounts, SweepOptions } from '../store.ts'
 import { type AftermathCounts, MAX_STEPS, runAftermath } from './aftermath.ts'
 import { WRITE_META } from './api-mode.ts'
@@ -14,15 +15,17 @@ import { recheckHeld } from './recheck.ts'
 export const EXPIRED = `
 select seq from jobs where state = 'queued' and expires_at is not null and expires_at <= ?
 order by expires_at limit +?`
-/** Parameters: finished at, purge at, message, seq, now. */
+/** Parameters: finished at, message, seq, now. */
 export const EXPIRE = `
 update jobs set ${finishQueuedAs('dead')}, failure_reason = 'expired', failure_message = ?
 where seq = ? and ${guardOf('expire')}`
 
-/** Parameters: now, limit. */
+/** Parameters: state, has key, finished by, limit. */
 export const PURGEABLE = `
-select seq from jobs where purge_at is not null and aftermath = 0 and purge_at <= ?
-order by purge_at limit +?`
+select seq from jobs where state = ? and has_key is ? and finished_at <= ?
+  and finished_at is not null and aftermath = 0
+order by finished_at limit +?`
+/** Parameters: seq, state, has key, finished by. */
 export const PURGE = `delete from jobs where seq = ? and ${guardOf('purge')}`
 
 export const IS_AFTERMATH_LEFT = 'select 1 from jobs where aftermath = 1 limit 1'
@@ -32,6 +35,8 @@ const EXPIRED_MESSAGE = 'it expired before an attempt succeeded'
 export async function sweep(database: Database, options: SweepOptions): Promise<SweepCounts> {
   const { limit } = options
   if (!options.reclaim) await proveWritable(database)
+  // First: what this sweep ends can be read until the next one, however short the retention is.
+  const purged = await purge(database, limit)
   // What others left undone, before what this sweep itself ends.
   const left = await finishAftermaths(database, limit)
   const held = await recheckHeld(database, limit)
@@ -41,12 +46,7 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
     ? await endLapsedLeases(database, limit)
     : { reclaimed: 0, buriedLapsed: 0 }
   const expired = await endFound(database, EXPIRED, limit, (seq, now) =>
-    database.connection
-      .statement(EXPIRE)
-      .run(now, now + database.settings.retentionDeadMs, EXPIRED_MESSAGE, seq, now),
-  )
-  const purged = await endFound(database, PURGEABLE, limit, (seq, now) =>
-    database.connection.statement(PURGE).run(seq, now),
+    database.connection.statement(EXPIRE).run(now, EXPIRED_MESSAGE, seq, now),
   )
   if (lapsed.reclaimed > 0) database.watch.stir()
   return {
@@ -83,6 +83,23 @@ async function finishAftermaths(database: Database, limit: number): Promise<Afte
     total.dependentsFailed += counts.dependentsFailed
   }
   return total
+}
+
+/** Class by class; a class that fills the limit is looked at again by the next sweep, at once. */
+async function purge({ connection, clock, settings }: Database, limit: number): Promise<number> {
+  const found = await connection.read(() => {
+    let left = limit
+    return purgeClasses(settings, clock.now()).flatMap(({ state, isKeyed, finishedBy }) => {
+      const proof = [state, isKeyed ? 1 : null, finishedBy] as const
+      const rows = connection.statement(PURGEABLE).all(...proof, left)
+      left -= rows.length
+      return rows.map(({ seq }) => [seq as number, ...proof] as const)
+    })
+  })
+  if (found.length === 0) return 0
+  return connection.write('normal', () =>
+    found.reduce((sum, row) => sum + Number(connection.statement(PURGE).run(...row).changes), 0),
+  )
 }
 
 /** Finds rows by (now, limit) and, when there are any, ends each; answers how many it ended. */

@@ -1,9 +1,19 @@
 // Cases of the events that a sweeper brings about.
 import { expect } from 'vitest'
-import type { ClaimedJob } from '../../../src/job/job.ts'
+import type { ClaimedJob, JobState } from '../../../src/job/job.ts'
 import type { EventName } from '../../../src/job/lifecycle.ts'
-import { MIN_KEY_LIFE_MS, type Store, type SweepCounts } from '../../../src/store/store.ts'
-import { attemptOf, leaseOf, sweep } from '../fixtures.ts'
+import type { Store, SweepCounts } from '../../../src/store/store.ts'
+import {
+  attemptOf,
+  bringTo,
+  burial,
+  enqueueAndClaim,
+  laterAgain,
+  leaseOf,
+  newJob,
+  success,
+  sweep,
+} from '../fixtures.ts'
 import {
   type Arrangement,
   brokenBy,
@@ -71,9 +81,6 @@ const LAPSED: Arrangement = { leaseMs: SHORT_LEASE_MS }
 const LAST_LAPSED: Arrangement = { ...LAPSED, fields: oneAttempt }
 const OVERDUE: Arrangement = { ...LAPSED, awaits: true }
 const SUPERSEDED: Arrangement = { fields: withKey, isReplaced: true }
-const OLD: Arrangement = {
-  fields: (store) => ({ createdAt: store.clock.now() - MIN_KEY_LIFE_MS - HOUR_MS }),
-}
 
 export const SWEEPER_CASES: CasesOf<SweeperEvent> = {
   reclaim: {
@@ -143,12 +150,35 @@ export const SWEEPER_CASES: CasesOf<SweeperEvent> = {
     broken: { endpoint_gone: brokenBy(running(), sweeping) },
   },
   purge: {
-    ...caseOf(OLD, sweeping),
+    arrange: arrangeOld,
+    fire: sweeping,
     broken: {
       purge_due: brokenBy({ state: 'succeeded' }, sweeping),
       aftermath_done: { triedIn: 'test/contract/dependencies.test.ts' },
     },
   },
+}
+
+/** Its end, where it has one, is longer ago than any retention. */
+async function arrangeOld(store: Store, state: JobState): Promise<ClaimedJob> {
+  const claimed = await enqueueAndClaim(store, withKey())
+  const attempt = attemptOf(store, claimed, { finishedAt: claimed.claimedAt - 365 * 24 * HOUR_MS })
+  switch (state) {
+    case 'succeeded':
+      await store.settle([{ ...success(store, claimed), attempt }])
+      break
+    case 'dead':
+      await store.settle([{ ...burial(store, claimed), attempt }])
+      break
+    case 'cancelled':
+      // A superseded job ends so when its attempt fails.
+      await store.enqueue([newJob(store, claimed.endpoint, { dedupe: DEDUPE })])
+      await store.settle([{ ...laterAgain(store, claimed), attempt }])
+      break
+    default:
+      await bringTo(store, claimed, state)
+  }
+  return claimed
 }
 
 /** As overdue() would have told it, had the job been there. */

@@ -26,11 +26,24 @@ export const JOB_COLUMNS: Column<JobSummary>[] = [
   { title: 'what next', value: whatNext },
 ]
 
-function whatNext({ state, runAt, failure, progress, finishedAt }: JobSummary): string | null {
+function whatNext({
+  state,
+  runAt,
+  failure,
+  progress,
+  finishedAt,
+  lease,
+}: JobSummary): string | null {
   if (failure !== null) return `${failure.reason}: ${failure.message}`
   if (state === 'queued') return `due ${fromNow(runAt)}`
-  if (state === 'running') return progress === null ? null : progressText(progress)
+  if (state === 'running') return leaseEnd(lease) ?? (progress && progressText(progress))
   return `ended ${fromNow(finishedAt)}`
+}
+
+/** null: its lease is valid, so that an attempt may be under way. */
+function leaseEnd(lease: JobSummary['lease']): string | null {
+  if (lease === null || Date.parse(lease.expiresAt) > Date.now()) return null
+  return `lost: the lease of ${lease.workerId} expired ${fromNow(lease.expiresAt)}`
 }
 
 function progressText({ value, message }: NonNullable<JobSummary['progress']>): string {
@@ -65,6 +78,10 @@ export function sayJob(job: Job, payload: string): void {
       ['tries', `${job.attemptCount} of ${job.maxAttempts}`],
       ['created', job.createdAt],
       ['due', job.state === 'queued' ? `${job.runAt} (${fromNow(job.runAt)})` : null],
+      [
+        'lease',
+        job.lease && (leaseEnd(job.lease) ?? `${job.lease.workerId}, until ${job.lease.expiresAt}`),
+      ],
       ['finished', job.finishedAt],
       ['expires', job.expiresAt],
       ['progress', job.progress === null ? null : progressText(job.progress)],

@@ -1,6 +1,6 @@
 // One job: what became of it, why it waits, and what may be done about it.
 import { html } from 'htm/preact'
-import { useState } from 'preact/hooks'
+import { useEffect, useState } from 'preact/hooks'
 import { addressOf } from './address.js'
 import { ask, now } from './api.js'
 import { Attempts } from './attempts.js'
@@ -10,7 +10,7 @@ import { jobPath, readJob } from './job-reads.js'
 import { useLive } from './live.js'
 import { Action, copy, Foreign, facts, State, Waiting, When } from './parts.js'
 import { Payload, Result } from './payload.js'
-import { Timeline } from './timeline.js'
+import { isLapsed, Timeline } from './timeline.js'
 import { counted, figure, plain, utc, withInstants } from './words.js'
 
 const EVERY_MS = 2_000
@@ -30,7 +30,7 @@ export function Job({ id = '' }) {
       ${job.finishedAt !== null && html`<${When} at=${job.finishedAt} />`}
       ${isGone && html`<strong class="bad">It was deleted meanwhile.</strong>`}
     </div>
-    <${Why} job=${job} />
+    <${Why} job=${job} refresh=${read.refresh} />
     <${Commands} job=${job} refresh=${read.refresh} />
     <section aria-labelledby="attempts">
       <h2 id="attempts">Attempts</h2>
@@ -43,7 +43,7 @@ export function Job({ id = '' }) {
   `
 }
 
-function Why({ job }) {
+function Why({ job, refresh }) {
   const isFinal = job.finishedAt !== null
   const explained = useLive(
     (_, signal) => ask('GET', `${jobPath(job.id)}/explain`, undefined, { signal }),
@@ -53,7 +53,13 @@ function Why({ job }) {
   const [kept, setKept] = useState(/** @type {any} */ (null))
   if (explained.data !== null && explained.data !== kept) setKept(explained.data)
   const { progress } = job
-  const told = explained.data ?? kept
+  // Two reads: the explanation may be of a later version of the job than the page.
+  const isAhead = explained.data !== null && explained.data.version > job.version
+  useEffect(() => {
+    if (isAhead) refresh()
+  }, [isAhead, job.version])
+  const latest = explained.data ?? kept
+  const told = latest !== null && latest.state === job.state ? latest : null
   return html`<div class="card why-card">
     <span class="hidden" role="status">${job.state}</span>
     ${
@@ -134,7 +140,7 @@ function Facts({ job }) {
     [
       'Lease',
       job.lease &&
-        html`<${Foreign} text=${job.lease.workerId} />, until ${instant(job.lease.expiresAt)}`,
+        html`<${Foreign} text=${job.lease.workerId} />, ${isLapsed(job) ? 'expired' : 'until'} ${instant(job.lease.expiresAt)}`,
     ],
     [
       'Failure',

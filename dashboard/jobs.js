@@ -5,6 +5,7 @@ import { ask, queryOf } from './api.js'
 import { Bulk } from './bulk.js'
 import { useLive } from './live.js'
 import { Empty, Foreign, State, Waiting, When } from './parts.js'
+import { isLapsed } from './timeline.js'
 import { figure, plain } from './words.js'
 
 const EVERY_MS = 3_000
@@ -172,6 +173,9 @@ function Happens({ job }) {
   if (state === 'queued') {
     const what = attemptCount === 0 ? 'due' : 'next attempt'
     return html`<span class="faint">${what}</span> <${When} at=${runAt} />${tagsOf(job)}`
+  }
+  if (state === 'running' && isLapsed(job)) {
+    return html`<span>lost: its lease expired </span><${When} at=${job.lease.expiresAt} />${tagsOf(job)}`
   }
   if (state === 'running') {
     const value = progress?.value ?? null

@@ -218,7 +218,7 @@ function Workers({ workers }) {
             <td data-label="State"><${State} state=${worker.isLive ? 'live' : 'gone'} /></td>
             <td data-label="Last sign of life"><${When} at=${worker.seenAt} /></td>
             <td data-label="In flight" class="num">
-              ${figure(worker.inFlight)} of ${figure(worker.concurrency)}
+              ${worker.isLive && html`${figure(worker.inFlight)} of ${figure(worker.concurrency)}`}
             </td>
             <td data-label="Started"><${When} at=${worker.startedAt} /></td>
             <td data-label="Version"><${Foreign} text=${worker.version} /></td>

@@ -45,7 +45,7 @@ export function Timeline({ job }) {
       ${
         running !== null &&
         html`<g class="live">
-        <title>under way</title>
+        <title>${isLapsed(job) ? 'lost: its lease has expired' : 'under way'}</title>
         <rect x=${`${at(running)}%`} width=${`${width(running, nowMs)}%`} y="22" height="28" rx="2" />
         <text x=${`${at(running)}%`} y="16">${job.attemptCount}</text>
       </g>`
@@ -65,6 +65,11 @@ export function Timeline({ job }) {
       <span>${endName(job, isWaiting)} +${span(end - created)}</span>
     </figcaption>
   </figure>`
+}
+
+/** Whoever worked on it is gone, and no sweep has found it yet. @param {any} job */
+export function isLapsed({ lease }) {
+  return lease !== null && Date.parse(lease.expiresAt) <= now()
 }
 
 /** Of a running job, about: the API tells when the first attempt began, and when others ended. */

@@ -177,9 +177,12 @@ export type ExplainReason = (typeof EXPLAIN_REASONS)[number]
 
 export const explainAnswer = z.object({
   state: z.enum(JOB_STATES),
+  version: z.int().meta({ description: 'of the job that was read: all of this is about it' }),
   reason: z.enum(EXPLAIN_REASONS),
   detail: z.string(),
-  expectedAt: answeredInstant.meta({ description: 'when that may change; null: nobody knows' }),
+  expectedAt: answeredInstant.meta({
+    description: 'when that may change, never in the past; null: not known',
+  }),
 })
 
 export const appliedAnswer = z.object({ applied: z.literal(true) })
@@ -216,7 +219,7 @@ export const workerListAnswer = z.object({
       seenAt: answeredInstant,
       isLive: z.boolean(),
       concurrency: z.int(),
-      inFlight: z.int(),
+      inFlight: z.int().meta({ description: 'when it was last seen' }),
     }),
   ),
 })

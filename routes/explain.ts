@@ -2,6 +2,7 @@
 import type { FastifyInstance } from 'fastify'
 import { type Endpoint, endpointState, isTripped } from '../src/endpoint/endpoint.ts'
 import { placesAfterRest } from '../src/endpoint/health.ts'
+import { formatDuration } from '../src/job/duration.ts'
 import { isFinal, type Job } from '../src/job/job.ts'
 import { isLive } from '../src/store/records.ts'
 import type { Store } from '../src/store/store.ts'
@@ -9,6 +10,7 @@ import { type ExplainReason, explainAnswer } from './answers.ts'
 import { instantText } from './job-answer.ts'
 import { readJob } from './job-lookup.ts'
 import { jobParams } from './job-schemas.ts'
+import { PULLER } from './pull.ts'
 import { nothing } from './schemas.ts'
 
 interface Explanation {
@@ -33,7 +35,8 @@ export function registerExplainRoute(app: FastifyInstance, { store }: { store: S
     async (request) => {
       const job = await readJob(store, request.params.id)
       const { reason, detail, expectedAt } = await explain(store, job)
-      return { state: job.state, reason, detail, expectedAt: instantText(expectedAt) }
+      const { state, version } = job
+      return { state, version, reason, detail, expectedAt: instantText(expectedAt) }
     },
   )
 }
@@ -41,8 +44,12 @@ export function registerExplainRoute(app: FastifyInstance, { store }: { store: S
 /** The reasons in the order in which they would have to go away. */
 async function explain(store: Store, job: Job): Promise<Explanation> {
   const now = store.clock.now()
-  const own = ofItself(job)
-  if (own !== null) return own
+  if (isFinal(job.state)) return whyFinal(job)
+  if (job.lease !== null) return whyRunning(store, job, job.lease, now)
+  if (job.expiresAt !== null && job.expiresAt <= now) {
+    const detail = `it expired at ${instantText(job.expiresAt)}: no attempt starts, and the next sweep makes it dead`
+    return because('next_in_line', detail)
+  }
   const [endpoint] = await store.endpointsNamed([job.endpoint])
   if (endpoint === undefined || endpoint.deleting) {
     return because('endpoint_disabled', `endpoint "${job.endpoint}" is gone or being deleted`)
@@ -68,24 +75,65 @@ function because(
   return { reason, detail, expectedAt }
 }
 
-function ofItself(job: Job): Explanation | null {
-  if (isFinal(job.state)) {
-    const why = job.failure === null ? '' : `: ${job.failure.message}`
-    return because('final', `the job is ${job.state}${why}`)
+function whyFinal({ state, failure }: Job): Explanation {
+  return because('final', `the job is ${state}${failure === null ? '' : `: ${failure.message}`}`)
+}
+
+/**
+ * The stored state is what was true when it was written. A worker that died since has not changed
+ * it, so that the lease and the list of workers tell what is true now.
+ */
+async function whyRunning(
+  store: Store,
+  { phase, attemptCount }: Job,
+  { workerId, expiresAt }: NonNullable<Job['lease']>,
+  now: number,
+): Promise<Explanation> {
+  const attempt = `attempt ${attemptCount}`
+  if (expiresAt <= now) {
+    const workers = await store.listWorkers()
+    const isSwept = workers.some((worker) => isLive(worker, now))
+    const next = isSwept
+      ? 'a worker reclaims it at its next sweep'
+      : 'no live worker to reclaim it, an API does so at its next sweep'
+    return because(
+      'running',
+      `${attempt} is lost: its lease expired ${ago(expiresAt, now)}; ${next}`,
+    )
   }
-  if (job.state === 'queued') return null
-  const expiresAt = job.lease?.expiresAt ?? null
-  return job.phase === 'awaiting_completion'
-    ? because('running', 'its handler has accepted it and is to report completion', expiresAt)
-    : because('running', `attempt ${job.attemptCount} is under way`, expiresAt)
+  if (phase === 'awaiting_completion') {
+    return because('running', 'its handler has accepted it and is to report completion', expiresAt)
+  }
+  if (workerId === PULLER) {
+    return because('running', `${attempt} is under way with the worker that claimed it`, expiresAt)
+  }
+  const worker = (await store.listWorkers()).find(({ id }) => id === workerId)
+  // Its lease is renewed as long as the attempt goes on: that instant tells nothing about its end.
+  if (worker !== undefined && isLive(worker, now)) {
+    return because('running', `${attempt} is under way at worker ${workerId}`)
+  }
+  const seen = worker === undefined ? 'is gone' : `was last seen ${ago(worker.seenAt, now)}`
+  const detail = `${attempt} is probably lost: worker ${workerId} ${seen}; its lease expires at ${instantText(expiresAt)}`
+  return because('running', detail, expiresAt)
+}
+
+/** In whole seconds, beyond a minute in whole minutes and so on. */
+function ago(instant: number, now: number): string {
+  const passedMs = Math.max(0, now - instant)
+  const unitMs = [86_400_000, 3_600_000, 60_000].find((unit) => passedMs >= unit) ?? 1_000
+  return `${formatDuration(Math.floor(passedMs / unitMs) * unitMs)} ago`
 }
 
 async function whyHeld(store: Store, job: Job): Promise<Explanation | null> {
-  const [first] = job.waitingFor
-  if (first !== undefined) {
-    const others = job.waitingFor.length - 1
-    const more = others === 0 ? '' : ` and ${others} more`
-    return because('waiting_for_dependencies', `it waits for ${first}${more}`)
+  if (job.waitingFor.length > 0) {
+    const final = new Set(await store.finalAmong(job.waitingFor))
+    const open = job.waitingFor.filter((id) => !final.has(id))
+    const more = open.length > 1 ? ` and ${open.length - 1} more` : ''
+    const detail =
+      open.length > 0
+        ? `it waits for ${open[0]}${more}`
+        : `it waited for ${job.waitingFor[0]}, which is final; the next sweep acts on that`
+    return because('waiting_for_dependencies', detail)
   }
   if (job.orderingKey === null) return null
   const head = await store.headOfOrderingKey(job.endpoint, job.orderingKey)
@@ -130,7 +178,7 @@ async function whyLimited(
   }
   const [counts] = concurrency === null ? [] : await store.countJobs([name])
   if (counts !== undefined && concurrency !== null && counts.running >= concurrency) {
-    const detail = `${counts.running} attempts of endpoint "${name}" are in flight, and ${concurrency} may be`
+    const detail = `${counts.running} jobs of endpoint "${name}" are running, and ${concurrency} may be; one of a dead worker counts until its lease expires`
     return because('concurrency_full', detail)
   }
   if (rateFreeAt === null || rateFreeAt <= now) return null
@@ -140,11 +188,11 @@ async function whyLimited(
 
 async function whyWaiting(store: Store, endpoint: Endpoint, now: number): Promise<Explanation> {
   if (endpoint.url === null) {
-    return because('next_in_line', `it waits for a claim at endpoint "${endpoint.name}"`, now)
+    return because('next_in_line', `it waits for a claim at endpoint "${endpoint.name}"`)
   }
   const workers = await store.listWorkers()
   if (!workers.some((worker) => isLive(worker, now))) {
     return because('no_live_worker', 'no worker has been seen lately; start one: posthorn worker')
   }
-  return because('next_in_line', 'it is due, and a worker takes it when a slot is free', now)
+  return because('next_in_line', 'it is due, and a worker takes it when a slot is free')
 }

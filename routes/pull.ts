@@ -12,7 +12,8 @@ import type { PullWaits } from './pull-waits.ts'
 import { endpointParams, nothing } from './schemas.ts'
 
 /** What a pulled job shows as its worker: who asked is not known to us. */
-const PULLER = 'pull'
+/** In place of a worker's id. */
+export const PULLER = 'pull'
 
 interface PullRoutes {
   store: Store

@@ -12,7 +12,10 @@ const COLUMNS: Column<WorkerView>[] = [
     value: ({ isLive }) => (isLive ? 'live' : 'gone'),
     style: ({ isLive }) => (isLive ? 'green' : 'dim'),
   },
-  { title: 'in flight', value: ({ inFlight, concurrency }) => `${inFlight} of ${concurrency}` },
+  {
+    title: 'in flight',
+    value: ({ isLive, inFlight, concurrency }) => (isLive ? `${inFlight} of ${concurrency}` : null),
+  },
   { title: 'seen', value: ({ seenAt }) => fromNow(seenAt) },
   { title: 'started', value: ({ startedAt }) => fromNow(startedAt) },
   { title: 'version', value: ({ version }) => version },

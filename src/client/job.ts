@@ -245,6 +245,8 @@ export type ExplainReason =
 
 export interface Explanation {
   state: JobState
+  /** Of the job that was read. */
+  version: number
   reason: ExplainReason
   detail: string
   expectedAt: string | null

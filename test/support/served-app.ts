@@ -33,6 +33,8 @@ afterEach(() => expect(undescribed.splice(0)).toEqual([]))
 
 export async function serveApp(
   options: {
+    /** In place of an empty SQLite store; the caller closes it. */
+    store?: Store
     apiKeys?: string[]
     maxBodyBytes?: number
     limits?: Partial<ConnectionLimits>
@@ -41,12 +43,7 @@ export async function serveApp(
 ): Promise<ServedApp> {
   const directory = mkdtempSync(join(tmpdir(), 'posthorn-test-'))
   const filePath = join(directory, 'posthorn.db')
-  const store = await openStore(`sqlite:${filePath}`, {
-    retentionMs: DAY_MS,
-    retentionDeadMs: DAY_MS,
-    encryptionKeys: null,
-    warn: () => {},
-  })
+  const store = options.store ?? (await openEmptyStore(filePath))
   const policy = createAddressPolicy({ allowedTargets: [], allowLoopback: true })
   const sender = createSender({ connections: 1, policy: () => policy, extraCaCerts: null })
   let url = ''
@@ -74,8 +71,17 @@ export async function serveApp(
     async close() {
       await app.close()
       await sender.close()
-      await store.close()
+      if (options.store === undefined) await store.close()
       rmSync(directory, { recursive: true })
     },
   }
+}
+
+function openEmptyStore(filePath: string): Promise<Store> {
+  return openStore(`sqlite:${filePath}`, {
+    retentionMs: DAY_MS,
+    retentionDeadMs: DAY_MS,
+    encryptionKeys: null,
+    warn: () => {},
+  })
 }

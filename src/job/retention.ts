@@ -23,8 +23,8 @@ export function hasKey(job: Pick<NewJob, 'idempotency' | 'originKey'>): boolean 
 }
 
 /**
- * From its end on. An idempotency key comes to a job when it is made, or later while it is not final: a day
- * after the end is at least a day after any of its keys came.
+ * From its end on. An idempotency key comes to a job when it is made, or later while it is not
+ * final: a day after the end is at least a day after any of its keys came.
  */
 export function keptMs(state: FinalState, isKeyed: boolean, retention: Retention): number {
   const wantedMs = state === 'dead' ? retention.retentionDeadMs : retention.retentionMs

@@ -5,8 +5,8 @@ import type { Database } from './database.ts'
 import { listText, mapText, sealHeaders } from './rows.ts'
 
 const PLAIN_COLUMNS = `id, endpoint, priority, run_at, due_at, first_run_at, created_at, expires_at,
-  attempts_left, max_attempts, timeout_ms, payload_bytes, idempotency_key, has_key, request_hash, retry,
-  headers, tags, metadata`
+  attempts_left, max_attempts, timeout_ms, payload_bytes, idempotency_key, has_key, request_hash,
+  retry, headers, tags, metadata`
 const OTHER_COLUMNS = `held, recheck, dedupe_key, ordering_key, origin_key, schedule_name,
   notice_endpoint, notice_states, depends_on, waiting_for, trace`
 

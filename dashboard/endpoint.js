@@ -181,6 +181,7 @@ function LastFailure({ id }) {
 
 function Settings({ endpoint }) {
   const { circuitBreaker: breaker, rateLimit, retry, headers, onFinish } = endpoint
+  const statuses = Object.entries(endpoint.statuses)
   const names = Object.keys(headers)
   return html`<section aria-labelledby="settings">
     <h2 id="settings">Settings</h2>
@@ -203,6 +204,12 @@ function Settings({ endpoint }) {
         breaker === null
           ? 'none'
           : `after ${figure(breaker.failures)} failures in a row it rests ${breaker.cooldown}`,
+      ],
+      [
+        'Statuses',
+        statuses.length === 0
+          ? 'as usual'
+          : statuses.map(([status, choice]) => `${status} ${choice}`).join(', '),
       ],
       [
         'Completion',

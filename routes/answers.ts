@@ -1,6 +1,7 @@
 // The wire, outbound: what each answer holds. Described in openapi.json, not checked on the way
 // out.
 import { z } from 'zod'
+import { STATUS_CHOICES } from '../src/endpoint/endpoint.ts'
 import { FAILURE_REASONS, JOB_STATES, OUTCOMES } from '../src/job/job.ts'
 import { KEY_SCOPES } from '../src/store/records.ts'
 
@@ -105,6 +106,7 @@ export const endpointAnswer = z.object({
   completionTimeout: z.string(),
   onFinish: onFinishAnswer,
   circuitBreaker: z.object({ failures: z.int(), cooldown: z.string() }).nullable(),
+  statuses: z.record(z.string(), z.enum(STATUS_CHOICES)),
   state: z.enum(['active', 'paused', 'disabled', 'resting', 'deleting']),
   disabledReason: z.string().nullable(),
   restingUntil: answeredInstant.meta({ description: 'of one that rests' }),

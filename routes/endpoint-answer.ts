@@ -41,6 +41,7 @@ export function endpointView(endpoint: Endpoint, counts: EndpointCounts, now: nu
       failures: circuitBreaker.failures,
       cooldown: formatDuration(circuitBreaker.cooldownMs),
     },
+    statuses: endpoint.statuses,
     state,
     disabledReason: endpoint.disabledReason,
     restingUntil: state === 'resting' ? instantText(restingUntil) : null,

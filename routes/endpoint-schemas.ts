@@ -4,7 +4,9 @@ import {
   DEFAULT_CIRCUIT_BREAKER,
   DEFAULT_COMPLETION_TIMEOUT_MS,
   DEFAULT_TIMEOUT_MS,
+  MAX_STATUSES,
   MAX_URL_LENGTH,
+  STATUS_CHOICES,
   secretKey,
 } from '../src/endpoint/endpoint.ts'
 import { formatDuration } from '../src/job/duration.ts'
@@ -16,6 +18,7 @@ import {
   MAX_WAIT_MS,
   onFinish,
   pageFields,
+  pairs,
   retryParts,
   text,
   timeout,
@@ -79,6 +82,21 @@ export const endpointBody = z.strictObject({
     })
     .nullable()
     .prefault({}),
+  statuses: pairs(
+    z
+      .record(
+        z.string().regex(/^[345]\d\d$/, 'expected a status from 300 to 599'),
+        z.enum(STATUS_CHOICES),
+      )
+      .refine(
+        (all) => Object.keys(all).length <= MAX_STATUSES,
+        `more than ${MAX_STATUSES} statuses`,
+      ),
+  )
+    .default({})
+    .meta({
+      description: 'by status, 300 to 599: what an answer with it means; final: dead at once',
+    }),
 })
 export type EndpointBody = z.output<typeof endpointBody>
 

@@ -197,6 +197,7 @@ export function settingsFrom(name: string, body: EndpointBody): EndpointSettings
       failures: circuitBreaker.failures,
       cooldownMs: circuitBreaker.cooldown,
     },
+    statuses: body.statuses,
   }
 }
 

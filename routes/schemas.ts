@@ -69,7 +69,7 @@ export const endpointName = z
 /** Zod leaves this name out without a word; whoever sends it is to know. */
 const NOT_TAKEN = '__proto__'
 
-function pairs<T extends z.ZodType>(record: T) {
+export function pairs<T extends z.ZodType>(record: T) {
   return z.preprocess((value, context) => {
     if (typeof value === 'object' && value !== null && Object.hasOwn(value, NOT_TAKEN)) {
       context.addIssue({ code: 'custom', path: [NOT_TAKEN], message: 'this name is not taken' })

@@ -24,6 +24,7 @@ const ENDPOINT_FIELDS = [
   'completionTimeout',
   'onFinish',
   'circuitBreaker',
+  'statuses',
 ] as const
 const SCHEDULE_FIELDS = [
   'endpoint',

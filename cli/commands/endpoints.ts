@@ -128,7 +128,7 @@ function sayEndpoint(endpoint: Endpoint, isJson: boolean): void {
     sayJson(endpoint)
     return
   }
-  const { counts, rateLimit, circuitBreaker, headers, onFinish } = endpoint
+  const { counts, rateLimit, circuitBreaker, statuses, headers, onFinish } = endpoint
   say(
     record([
       ['endpoint', endpoint.name],
@@ -144,6 +144,7 @@ function sayEndpoint(endpoint: Endpoint, isJson: boolean): void {
       ['concurrency', endpoint.concurrency ?? 'no limit'],
       ['rate limit', rateLimit === null ? 'none' : `${rateLimit.count} per ${rateLimit.per}`],
       ['breaker', circuitBreaker === null ? 'none' : JSON.stringify(circuitBreaker)],
+      ['statuses', Object.keys(statuses).length === 0 ? null : JSON.stringify(statuses)],
       ['completion', endpoint.completion],
       ['headers', Object.keys(headers).length === 0 ? null : JSON.stringify(headers)],
       ['on finish', onFinish === null ? null : JSON.stringify(onFinish)],

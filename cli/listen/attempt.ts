@@ -66,7 +66,7 @@ function send({ sender, endpoint, url, secret, ...parts }: AttemptParts, job: Pu
     },
     // Their values are not shown to anybody: what is masked must not be sent.
     headers: {},
-    endpoint: { name: endpoint, secrets: [secret], headers: {} },
+    endpoint: { name: endpoint, secrets: [secret], headers: {}, statuses: {} },
     url,
     completion: null,
     trace: null,

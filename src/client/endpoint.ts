@@ -16,7 +16,11 @@ export interface EndpointSettings {
   secret?: string | undefined
   onFinish?: string | OnFinish | null | undefined
   circuitBreaker?: { failures?: number; cooldown?: string } | null | undefined
+  /** By status, 300 to 599: what an answer with it means; `final`: dead at once. */
+  statuses?: Record<string, StatusChoice> | undefined
 }
+
+export type StatusChoice = 'retry' | 'final' | 'throttle'
 
 export type EndpointState = 'active' | 'paused' | 'disabled' | 'resting' | 'deleting'
 
@@ -34,6 +38,7 @@ export interface Endpoint {
   completionTimeout: string
   onFinish: OnFinish | null
   circuitBreaker: { failures: number; cooldown: string } | null
+  statuses: Record<string, StatusChoice>
   state: EndpointState
   disabledReason: string | null
   /** Of one that rests. */

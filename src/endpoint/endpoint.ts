@@ -26,6 +26,12 @@ export interface CircuitBreaker {
   cooldownMs: number
 }
 
+/** What an answer with a status of 300 or more can be made to mean; `final`: dead at once. */
+export const STATUS_CHOICES = ['retry', 'final', 'throttle'] as const
+/** By status. */
+export type StatusChoices = Record<string, (typeof STATUS_CHOICES)[number]>
+export const MAX_STATUSES = 20
+
 /** What a caller decides about an endpoint. */
 export interface EndpointSettings {
   name: string
@@ -45,6 +51,8 @@ export interface EndpointSettings {
   /** What its jobs take as theirs when they are enqueued. */
   onFinish: OnFinish | null
   circuitBreaker: CircuitBreaker | null
+  /** Single statuses that mean something else than they do to other endpoints. */
+  statuses: StatusChoices
 }
 
 /** An endpoint as stored. Instants are epoch milliseconds by the store's clock. */

@@ -1,4 +1,5 @@
 // What an answer, or the lack of one, means (docs: delivery, "What the answer means"). Pure.
+import type { StatusChoices } from '../endpoint/endpoint.ts'
 import type { Outcome } from '../job/job.ts'
 import { MAX_RETRY_AFTER_MS } from '../job/retry-policy.ts'
 
@@ -54,11 +55,18 @@ export class HandshakeFailed extends Error {
   }
 }
 
-/** @param now epoch milliseconds, to read a Retry-After that is a date */
+/**
+ * `posthorn-no-retry` is said of this one answer, so it decides before what the endpoint says of
+ * all answers with this status.
+ *
+ * @param now epoch milliseconds, to read a Retry-After that is a date
+ * @param statuses of the endpoint
+ */
 export function outcomeOfAnswer(
   status: number,
   headers: AnswerHeaders,
   now: number,
+  statuses: StatusChoices = {},
 ): AnswerMeaning {
   const message = `the endpoint answered ${status}`
   const plain = { retryAfterMs: null, message, isGone: false }
@@ -66,14 +74,22 @@ export function outcomeOfAnswer(
   if (status >= 300 && first(headers['posthorn-no-retry'])?.trim().toLowerCase() === 'true') {
     return { ...plain, outcome: 'rejected', message: `${message} with posthorn-no-retry` }
   }
-  if (isOneOf(STATUS_MEANINGS.rejected, status)) {
+  const choice = statuses[status]
+  if (choice === 'final') {
+    const detail = `${message}, which is final by the statuses of the endpoint`
+    return { ...plain, outcome: 'rejected', message: detail }
+  }
+  if (choice === undefined && isOneOf(STATUS_MEANINGS.rejected, status)) {
     return { ...plain, outcome: 'rejected', isGone: status === GONE }
   }
   const retryAfter = first(headers['retry-after'])
   const retryAfterMs = retryAfter === undefined ? null : retryAfterIn(retryAfter, now)
-  const isThrottled =
-    isOneOf(STATUS_MEANINGS.throttled, status) && (status !== 503 || retryAfter !== undefined)
+  const isThrottled = choice === undefined ? throttles(status, retryAfter) : choice === 'throttle'
   return { ...plain, outcome: isThrottled ? 'throttled' : 'http_error', retryAfterMs }
+}
+
+function throttles(status: number, retryAfter: string | undefined): boolean {
+  return isOneOf(STATUS_MEANINGS.throttled, status) && (status !== 503 || retryAfter !== undefined)
 }
 
 /** Says why no answer came. Every error has a meaning: what is unknown is a failed connection. */

@@ -1,5 +1,5 @@
 // The HTTP request of one attempt: headers, signature, bytes (docs: delivery, "The request").
-import type { Endpoint } from '../endpoint/endpoint.ts'
+import type { Endpoint, StatusChoices } from '../endpoint/endpoint.ts'
 import type { ClaimedJob, TraceContext } from '../job/job.ts'
 import { signatureHeader } from './signature.ts'
 
@@ -9,6 +9,8 @@ export interface WebhookRequest {
   /** Names and values in turn; names in lower case, each once. */
   headers: string[]
   body: Uint8Array
+  /** What single statuses of the answer mean to this endpoint; absent: nothing special. */
+  statuses?: StatusChoices
 }
 
 export interface RequestParts {
@@ -18,7 +20,7 @@ export interface RequestParts {
   >
   /** The job's own. */
   headers: Record<string, string>
-  endpoint: Pick<Endpoint, 'name' | 'secrets' | 'headers'>
+  endpoint: Pick<Endpoint, 'name' | 'secrets' | 'headers' | 'statuses'>
   url: string
   /** Where an async handler reports: base of our API, and the attempt's token. null: a sync one. */
   completion: { baseUrl: string; token: string } | null
@@ -68,7 +70,7 @@ export function webhookRequest(parts: RequestParts): WebhookRequest {
   if (job.scheduleName !== null) headers.push('posthorn-schedule', job.scheduleName)
   addCompletion(headers, job.jobId, parts.completion)
   addCallersHeaders(headers, endpoint.headers, parts.headers, parts.trace)
-  return { url, headers, body: job.payload }
+  return { url, headers, body: job.payload, statuses: endpoint.statuses }
 }
 
 const PING_BODY = Buffer.from('{"type":"posthorn.test"}')
@@ -103,7 +105,7 @@ export function pingRequest(parts: {
     new Date(now + timeoutMs).toISOString(),
   ]
   addCallersHeaders(headers, endpoint.headers, {}, null)
-  return { url, headers, body: PING_BODY }
+  return { url, headers, body: PING_BODY, statuses: endpoint.statuses }
 }
 
 function addCompletion(

@@ -1,5 +1,6 @@
 // Sends one attempt over HTTP and says how it ended. A bad receiver is an outcome, never an error.
 import type { Dispatcher } from 'undici'
+import type { StatusChoices } from '../endpoint/endpoint.ts'
 import { formatDuration } from '../job/duration.ts'
 import type { Outcome } from '../job/job.ts'
 import type { AddressPolicy } from './address-policy.ts'
@@ -143,6 +144,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   readonly ended: Promise<AttemptEnd>
   readonly #shared: Shared
   readonly #timeoutMs: number
+  readonly #statuses: StatusChoices
   readonly #startedAtMs = performance.now()
   #line: Line | null = null
   #isSent = false
@@ -157,6 +159,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   constructor(shared: Shared, request: WebhookRequest, timeoutMs: number) {
     this.#shared = shared
     this.#timeoutMs = timeoutMs
+    this.#statuses = request.statuses ?? {}
     this.ended = new Promise((resolve) => {
       this.#resolve = resolve
     })
@@ -209,7 +212,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
       return
     }
     this.#statusCode = statusCode
-    this.#meaning = outcomeOfAnswer(statusCode, headers, this.#shared.now())
+    this.#meaning = outcomeOfAnswer(statusCode, headers, this.#shared.now(), this.#statuses)
   }
 
   /** An interim answer says nothing yet, and however many come, the deadline stands. */

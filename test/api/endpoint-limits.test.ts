@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
-import { at, CONCURRENT, heldReplies, soon, useGround } from './ground.ts'
+import { at, CONCURRENT, heldReplies, QUICK_RETRY, soon, useGround } from './ground.ts'
 
 const HOOK = 'http://127.0.0.1:8099/hook'
 
@@ -93,5 +93,51 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(answer.body.circuitBreaker).toEqual({ failures: 1_000, cooldown: '1m' })
     const failures = (count: number) => ({ circuitBreaker: { failures: count, cooldown: '1s' } })
     await expectRefused('/circuitBreaker/failures', failures(0), failures(1_001))
+  })
+
+  it('statuses: 300–599 → retry, final or throttle, at most 20, by default none', async () => {
+    expect((await put({})).body.statuses).toEqual({})
+    const given = { 300: 'final', 400: 'retry', 599: 'throttle' }
+    expect((await put({ statuses: given })).body.statuses).toEqual(given)
+    expect((await ground.get('/endpoints/probe')).statuses).toEqual(given)
+    for (const status of ['200', '299', '600', '99', '4xx', '404 ', '-400', '400.0']) {
+      await expectRefused(`/statuses/${status}`, { statuses: { [status]: 'retry' } })
+    }
+    await expectRefused(
+      '/statuses/400',
+      { statuses: { 400: 'never' } },
+      { statuses: { 400: null } },
+    )
+    const many = (count: number) =>
+      Object.fromEntries(Array.from({ length: count }, (_, i) => [String(400 + i), 'retry']))
+    expect((await put({ statuses: many(20) })).status).toBe(200)
+    await expectRefused('/statuses', { statuses: many(21) })
+  })
+
+  it('statuses: decide what an answer means, and what is retried counts for the breaker', async () => {
+    const statuses = { 400: 'retry', 404: 'final', 410: 'retry', 500: 'throttle' }
+    const site = await ground.site([400, 410, 200], { statuses, retry: QUICK_RETRY })
+    const retried = await ground.posthorn.job(await site.enqueue(), 'succeeded', 'dead')
+    const outcomes = retried.attempts.map((one: { outcome: string }) => one.outcome)
+    expect(outcomes).toEqual(['http_error', 'http_error', 'succeeded'])
+    expect(await site.read()).toMatchObject({ state: 'active', disabledReason: null })
+    site.receiver.answerWith(404)
+    const final = await ground.posthorn.job(await site.enqueue(), 'dead')
+    expect(final).toMatchObject({ attemptCount: 1, failure: { reason: 'rejected' } })
+    expect(final.failure.message).toContain('404, which is final')
+    site.receiver.answerWith({ status: 400, headers: { 'posthorn-no-retry': 'true' } })
+    expect(await ground.posthorn.job(await site.enqueue(), 'dead')).toMatchObject({
+      attemptCount: 1,
+    })
+    site.receiver.answerWith([500, 200])
+    const patient = await site.enqueue({ retry: { maxAttempts: 1 } })
+    expect(await ground.posthorn.job(patient, 'succeeded', 'dead')).toMatchObject({
+      state: 'succeeded',
+      attempts: [{ outcome: 'throttled', statusCode: 500 }, {}],
+    })
+    const circuitBreaker = { failures: 2, cooldown: '1h' }
+    const down = await ground.site(400, { statuses, retry: QUICK_RETRY, circuitBreaker })
+    await down.enqueue()
+    await soon(async () => expect((await down.read()).state).toBe('resting'))
   })
 })

@@ -29,6 +29,7 @@ const TABLES = {
       'secret',
       'onFinish',
       'circuitBreaker',
+      'statuses',
       'read form',
     ],
   },

@@ -36,6 +36,7 @@ export function settingsOf(fields: Partial<EndpointSettings> = {}): EndpointSett
     completionTimeoutMs: 900_000,
     onFinish: null,
     circuitBreaker: null,
+    statuses: {},
     ...fields,
   }
 }

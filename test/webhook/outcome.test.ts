@@ -61,6 +61,24 @@ describe('outcomeOfAnswer', () => {
   })
 
   it.each([
+    [400, {}, 'retry', 'http_error'],
+    [410, {}, 'retry', 'http_error'],
+    [429, AFTER_2, 'retry', 'http_error'],
+    [410, {}, 'final', 'rejected'],
+    [429, AFTER_2, 'final', 'rejected'],
+    [500, {}, 'final', 'rejected'],
+    [302, {}, 'final', 'rejected'],
+    [503, {}, 'throttle', 'throttled'],
+    [400, {}, 'throttle', 'throttled'],
+    [400, NO_RETRY, 'retry', 'rejected'],
+    [429, NO_RETRY, 'throttle', 'rejected'],
+  ] as const)('%i with %j is, where the endpoint says %s, %s', (status, headers, says, outcome) => {
+    const meaning = outcomeOfAnswer(status, headers, NOW, { [status]: says, 599: 'retry' })
+    expect(meaning).toMatchObject({ outcome, isGone: false })
+    expect(outcomeOfAnswer(418, {}, NOW, { [status]: says }).outcome).toBe('http_error')
+  })
+
+  it.each([
     ['0', null],
     ['120', 120_000],
     [' 7 ', 7_000],

@@ -23,6 +23,7 @@ function parts(ofEndpoint = {}, ofJob = {}): RequestParts {
       name: 'invoice-pdf',
       secrets: [newSecret(), newSecret()],
       headers: ofEndpoint,
+      statuses: {},
     },
     url: 'https://example.com/hook?x=1',
     completion: null,

@@ -18,6 +18,7 @@ type LaterSettings =
   | 'completionTimeoutMs'
   | 'onFinish'
   | 'circuitBreaker'
+  | 'statuses'
 
 export interface EndpointDocument
   extends Omit<Settings, LaterSettings>,
@@ -89,6 +90,7 @@ export function endpointOf(document: EndpointDocument, box: SecretBox, now: numb
     completionTimeoutMs: document.completionTimeoutMs ?? DEFAULT_COMPLETION_TIMEOUT_MS,
     onFinish: document.onFinish ?? null,
     circuitBreaker: document.circuitBreaker ?? null,
+    statuses: document.statuses ?? {},
     deleting: document.deleting,
     paused: document.paused ?? false,
     disabledReason: document.disabledReason ?? null,

@@ -3,12 +3,13 @@ import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
 import type { Ramp } from '../../endpoint/health.ts'
 import { freeAt } from '../../endpoint/rate-bucket.ts'
 import type { KeyRing } from './key-file.ts'
-import { openHeaders } from './rows.ts'
+import { openHeaders, parsed } from './rows.ts'
 
 export const ENDPOINT_COLUMNS = `name, deleting, paused, disabled_reason, resting_until,
   ramp_places, ramp_ends_at, failure_count, bucket_full_at, concurrency, rate_count, rate_per_ms,
   breaker_failures, breaker_cooldown_ms, timeout_ms, completion, completion_timeout_ms, created_at,
-  updated_at, version, on_finish, url, description, headers, retry, secrets`
+  updated_at, version, on_finish, url, description, headers, retry, statuses,
+  secrets`
 
 export interface EndpointRow {
   name: string
@@ -36,6 +37,7 @@ export interface EndpointRow {
   description: string
   headers: string | null
   retry: string
+  statuses: string | null
   secrets: string
 }
 
@@ -60,6 +62,7 @@ export function toEndpoint(row: EndpointRow, keys: KeyRing, now: number): Endpoi
       breaker_failures === null || breaker_cooldown_ms === null
         ? null
         : { failures: breaker_failures, cooldownMs: breaker_cooldown_ms },
+    statuses: parsed(row.statuses, {}),
     deleting: row.deleting === 1,
     paused: row.paused === 1,
     disabledReason: row.disabled_reason,

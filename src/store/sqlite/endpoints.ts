@@ -15,7 +15,7 @@ import {
   toEndpoint,
   validSecrets,
 } from './endpoint-rows.ts'
-import { sealHeaders } from './rows.ts'
+import { mapText, sealHeaders } from './rows.ts'
 
 export const ENDPOINT_NAMED = `select ${ENDPOINT_COLUMNS} from endpoints where name = ?`
 export const ENDPOINTS_AFTER = `
@@ -26,8 +26,8 @@ export const PUT_ENDPOINT = `
 insert into endpoints (name, bucket_full_at, concurrency, rate_count, rate_per_ms,
   breaker_failures, breaker_cooldown_ms, max_attempts, timeout_ms, completion,
   completion_timeout_ms, created_at, updated_at, version, on_finish, url, description, headers,
-  retry, secrets)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?)
+  retry, statuses, secrets)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?)
 on conflict (name) do update set bucket_full_at = excluded.bucket_full_at,
   concurrency = excluded.concurrency, rate_count = excluded.rate_count,
   rate_per_ms = excluded.rate_per_ms, breaker_failures = excluded.breaker_failures,
@@ -36,7 +36,7 @@ on conflict (name) do update set bucket_full_at = excluded.bucket_full_at,
   completion_timeout_ms = excluded.completion_timeout_ms, updated_at = excluded.updated_at,
   version = version + 1, on_finish = excluded.on_finish, url = excluded.url,
   description = excluded.description, headers = excluded.headers, retry = excluded.retry,
-  secrets = excluded.secrets`
+  statuses = excluded.statuses, secrets = excluded.secrets`
 /** A breaker that is taken away lets go at once. */
 export const FORGET_BREAKER = `
 update endpoints set failure_count = 0, ramp_places = iif(rest_by_breaker = 1, null, ramp_places),
@@ -125,6 +125,7 @@ function write(
       settings.description,
       sealHeaders(settings.headers, name, keys),
       JSON.stringify(settings.retry),
+      mapText(settings.statuses),
       sealSecrets(kept, name, keys),
     )
   if (settings.url === null) connection.statement(FORGET_HEALTH).run(name)

@@ -1,12 +1,14 @@
 // From a checked request to a job to be stored: instants from the store's clock, and the
 // request's hash.
+
 import { createHash } from 'node:crypto'
 import { AppError } from '../src/errors.ts'
 import type { NewJob, TraceContext } from '../src/job/job.ts'
+import { MAX_AHEAD_MS } from '../src/job/job.ts'
 import { newJobId } from '../src/job/job-id.ts'
 import type { RetryOverride } from '../src/job/retry-policy.ts'
 import type { JobBody } from './job-schemas.ts'
-import { MAX_AHEAD_MS, type RetryWire, type TemplateBody } from './schemas.ts'
+import type { RetryWire, TemplateBody } from './schemas.ts'
 
 /**
  * @param now epoch milliseconds by the store's clock

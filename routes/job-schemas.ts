@@ -1,6 +1,7 @@
 // The wire, inbound: what a client may send about jobs.
+
 import { z } from 'zod'
-import { FAILURE_REASONS, JOB_STATES } from '../src/job/job.ts'
+import { FAILURE_REASONS, JOB_STATES, MAX_AHEAD_MS } from '../src/job/job.ts'
 import { isJobId } from '../src/job/job-id.ts'
 import { MAX_RETRY_AFTER_MS } from '../src/job/retry-policy.ts'
 import { extension } from './endpoint-schemas.ts'
@@ -10,7 +11,6 @@ import {
   endpointName,
   expiresIn,
   instant,
-  MAX_AHEAD_MS,
   MAX_WAIT_MS,
   metadata,
   pageFields,

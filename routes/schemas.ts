@@ -4,12 +4,11 @@ import { ENDPOINT_NAME_SHAPE, MAX_TIMEOUT_MS, MIN_TIMEOUT_MS } from '../src/endp
 import { extraHeaderProblem, MAX_EXTRA_HEADERS } from '../src/endpoint/extra-headers.ts'
 import { formatDuration, parseDuration } from '../src/job/duration.ts'
 import type { JobState } from '../src/job/job.ts'
+import { MAX_AHEAD_MS } from '../src/job/job.ts'
 import { DEFAULT_BACKOFF } from '../src/job/retry-policy.ts'
 import { RawJson } from './json-body.ts'
 
 export const DAY_MS = 86_400_000
-/** How far ahead a job may be due. */
-export const MAX_AHEAD_MS = 366 * DAY_MS
 const MAX_DELAY_MS = 7 * DAY_MS
 const MAX_BACKOFF_MS = 30 * DAY_MS
 const DEFAULT_PRIORITY = 5

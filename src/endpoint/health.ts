@@ -79,6 +79,24 @@ export function placesAfterRest(
 }
 
 /**
+ * Until when an endpoint rests, after the clock was set back. A rest of the breaker is as long as
+ * its cooldown; one that the endpoint asked for was stored before or after the step, and ends no
+ * later than either would.
+ *
+ * @param cooldownMs of the breaker that began the rest; null: the endpoint asked for it
+ * @param setBackMs 0: not known
+ */
+export function restAfterSetBack(
+  restingUntil: number,
+  cooldownMs: number | null,
+  setBackMs: number,
+  now: number,
+): number {
+  if (cooldownMs !== null) return Math.min(restingUntil, now + cooldownMs)
+  return Math.min(Math.max(now, restingUntil - setBackMs), now + MAX_REST_MS)
+}
+
+/**
  * A rest that the breaker began ends with any success. One that the endpoint asked for does not: an
  * attempt that began before it proves nothing about it, and none begins while it lasts.
  */

@@ -1,6 +1,9 @@
 // What a job is: its states, its record, and the words for what became of each attempt. No I/O.
 import type { RetryOverride } from './retry-policy.ts'
 
+/** How far ahead a client may ask for a job to be due. */
+export const MAX_AHEAD_MS = 366 * 86_400_000
+
 export const JOB_STATES = ['queued', 'running', 'succeeded', 'dead', 'cancelled'] as const
 export type JobState = (typeof JOB_STATES)[number]
 

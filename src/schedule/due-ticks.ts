@@ -36,3 +36,17 @@ export function dueTicks(
   }
   return { ticks, isMissed: false, nextRunAt: tick }
 }
+
+/**
+ * The next tick of a schedule whose stored one may have been written by a clock that was ahead: no
+ * schedule waits for a later tick than the next one from now, nor for none while one is to come.
+ */
+export function tickAfterSetBack(
+  timing: Timing,
+  stored: number | null,
+  now: number,
+): number | null {
+  const next = nextTick(timing, now)
+  if (next === null) return stored
+  return stored === null ? next : Math.min(stored, next)
+}

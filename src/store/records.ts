@@ -33,7 +33,7 @@ export interface ScheduleMove {
   name: string
   /** Guards: as read. */
   version: number
-  tickAt: number
+  tickAt: number | null
   nextRunAt: number | null
   /** undefined: it stays. */
   lastJobId?: string
@@ -84,7 +84,8 @@ const WORKER_LIVE_MS = 5_000
 
 /** @param now by the store's clock */
 export function isLive(worker: WorkerRecord, now: number): boolean {
-  return now - worker.seenAt < WORKER_LIVE_MS
+  // One that was seen in the future was seen before the clock was set back.
+  return Math.abs(now - worker.seenAt) < WORKER_LIVE_MS
 }
 
 /** Upper bounds of the histogram of durations in MinuteFigures, in ms; one more bucket is above. */

@@ -77,6 +77,13 @@ export interface Store {
   sweep(options: SweepOptions): Promise<SweepCounts>
   /** Jobs whose completion is overdue; the retry policy of their endpoint decides what follows. */
   overdue(limit: number): Promise<OverdueJob[]>
+  /**
+   * Pulls in the instants that were stored while the store's clock was ahead: of retries, of jobs
+   * that were created then, of rests, of retention. Returns how many records were changed.
+   *
+   * @param setBackMs how far the clock was set back; null: it may have been, before this process
+   */
+  correctInstants(setBackMs: number | null): Promise<number>
   endOverdue(ends: OverdueEnd[]): Promise<SettleResult[]>
 
   cancel(ids: string[]): Promise<CommandResult[]>

@@ -6,16 +6,19 @@
 import type { Logger } from 'pino'
 import { backOff } from '../back-off.ts'
 import type { NewJob } from '../job/job.ts'
-import { type DueTicks, dueTicks } from '../schedule/due-ticks.ts'
+import { type DueTicks, dueTicks, tickAfterSetBack } from '../schedule/due-ticks.ts'
 import { jobOfTick, readSettings, type ScheduleSettings } from '../schedule/schedule.ts'
 import type { Schedule, ScheduleMove } from '../store/records.ts'
-import type { EnqueueResult, Store } from '../store/store.ts'
+import type { EnqueueResult, Page, Store } from '../store/store.ts'
+import { watchForSetBack } from './set-back.ts'
 
 /** Longest time without a look; cron lines tick at whole seconds, so looks are just after them. */
 const POLL_INTERVAL_MS = 1_000
 /** So that schedulers of one machine do not all look at once, and the first spares the others. */
 const MAX_JITTER_MS = 40
 const DUE_LIMIT = 500
+/** Each with its payload. */
+const LISTED_AT_ONCE = 100
 /** A schedule that ticks each second and is barely not missed owes one more than this. */
 const MAX_TICKS_PER_SCHEDULE = 60
 /** Bound what one write carries: it must end well within the deadline of a store at full load. */
@@ -31,7 +34,7 @@ const MAX_RETRY_MS = 2_000
 
 type SchedulerStore = Pick<
   Store,
-  'clock' | 'dueSchedules' | 'advanceSchedules' | 'enqueue' | 'finalAmong'
+  'clock' | 'dueSchedules' | 'advanceSchedules' | 'enqueue' | 'finalAmong' | 'listSchedules'
 >
 
 /** A schedule with what it owes. */
@@ -48,6 +51,9 @@ interface Owing {
 export class Scheduler {
   readonly #store: SchedulerStore
   readonly #log: Logger
+  readonly #setBackMs: () => number
+  /** At the start too: the clock may have been set back while no scheduler ran. */
+  #mayBeAhead = true
   #isStopping = false
   #knownTicks = new Set<number>()
   #wake: (() => void) | null = null
@@ -55,6 +61,7 @@ export class Scheduler {
 
   constructor(store: SchedulerStore, log: Logger) {
     this.#store = store
+    this.#setBackMs = watchForSetBack(store.clock)
     this.#log = log
   }
 
@@ -73,6 +80,7 @@ export class Scheduler {
     let failures = 0
     while (!this.#isStopping) {
       try {
+        await this.#pullInTicks()
         const found = await this.#actOnDue()
         failures = 0
         if (found !== 'acted') await this.#sleep(this.#pauseMs(found))
@@ -81,6 +89,25 @@ export class Scheduler {
         await backOff(failures++, FIRST_RETRY_MS, MAX_RETRY_MS)
       }
     }
+  }
+
+  /** A tick that was stored while the clock was ahead would be waited for until then. */
+  async #pullInTicks(): Promise<void> {
+    if (this.#setBackMs() > 0) this.#mayBeAhead = true
+    if (!this.#mayBeAhead) return
+    let after: string | null = null
+    do {
+      const page: Page<Schedule> = await this.#store.listSchedules(after, LISTED_AT_ONCE)
+      const now = this.#store.clock.now()
+      const moves = page.items.flatMap((schedule) => pulledIn(schedule, now))
+      await this.#store.advanceSchedules(moves)
+      for (const { name, tickAt, nextRunAt } of moves) {
+        this.#log.warn({ schedule: name, from: iso(tickAt), to: iso(nextRunAt) }, 'schedule.reset')
+      }
+      after = page.next
+    } while (after !== null && !this.#isStopping)
+    this.#knownTicks.clear()
+    this.#mayBeAhead = false
   }
 
   /** `acted`: there may be more that is due; `outrun`: another scheduler acts on the same ticks. */
@@ -161,6 +188,17 @@ export class Scheduler {
       this.#wake = wake
     })
   }
+}
+
+function pulledIn(schedule: Schedule, now: number): ScheduleMove[] {
+  if (schedule.paused) return []
+  const { name, version, nextRunAt: tickAt, lastError } = schedule
+  const nextRunAt = tickAfterSetBack(readSettings(schedule.settings).timing, tickAt, now)
+  return nextRunAt === tickAt ? [] : [{ name, version, tickAt, nextRunAt, lastError }]
+}
+
+function iso(instant: number | null): string | null {
+  return instant === null ? null : new Date(instant).toISOString()
 }
 
 function owed(schedule: Schedule, now: number, isBusy: boolean): Owing {

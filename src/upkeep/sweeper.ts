@@ -3,6 +3,7 @@
 import type { Logger } from 'pino'
 import type { Store } from '../store/store.ts'
 import { endOverdueJobs } from './overdue-jobs.ts'
+import { watchForSetBack } from './set-back.ts'
 
 /**
  * One write of a sweep takes no more than this of a kind; a full one is followed by another at
@@ -10,7 +11,10 @@ import { endOverdueJobs } from './overdue-jobs.ts'
  */
 const SWEEP_LIMIT = 500
 
-type SweptStore = Pick<Store, 'sweep' | 'clock' | 'overdue' | 'endOverdue' | 'endpointsNamed'>
+type SweptStore = Pick<
+  Store,
+  'sweep' | 'clock' | 'overdue' | 'endOverdue' | 'endpointsNamed' | 'correctInstants'
+>
 
 /** Sweeps from start() to stop(). Any number of sweepers may run; their guards keep them apart. */
 export class Sweeper {
@@ -25,6 +29,9 @@ export class Sweeper {
   /** Monotonic: until then nobody may have been able to renew, so no lease is taken for lapsed. */
   #reclaimFromMs: number
   #isStoreLost = false
+  readonly #setBackMs: () => number
+  /** What the store has to be told of its clock; null: it may have been set back before. */
+  #toCorrectMs: number | null | undefined = null
 
   constructor(
     store: SweptStore,
@@ -34,6 +41,7 @@ export class Sweeper {
   ) {
     this.#onSwept = onSwept
     this.#store = store
+    this.#setBackMs = watchForSetBack(store.clock)
     this.#intervalMs = times.intervalMs
     this.#leaseMs = times.leaseMs
     this.#reclaimFromMs = times.reclaimFromMs ?? 0
@@ -60,6 +68,7 @@ export class Sweeper {
 
   async #sweepOnce(): Promise<boolean> {
     try {
+      await this.#correctInstants()
       const reclaim = !this.#isStoreLost && performance.now() >= this.#reclaimFromMs
       const swept = await this.#store.sweep({ limit: SWEEP_LIMIT, reclaim })
       const overdue = await endOverdueJobs(this.#store, SWEEP_LIMIT)
@@ -74,6 +83,16 @@ export class Sweeper {
       this.#log.warn({ err: error }, 'sweep.failed')
       return false
     }
+  }
+
+  async #correctInstants(): Promise<void> {
+    const setBackMs = this.#setBackMs()
+    if (setBackMs > 0) this.#toCorrectMs = (this.#toCorrectMs ?? 0) + setBackMs
+    if (this.#toCorrectMs === undefined) return
+    const toCorrectMs = this.#toCorrectMs
+    const corrected = await this.#store.correctInstants(toCorrectMs)
+    this.#toCorrectMs = undefined
+    if (corrected > 0) this.#log.warn({ corrected, setBackMs: toCorrectMs }, 'clock.set_back')
   }
 
   #onStoreBack(): void {

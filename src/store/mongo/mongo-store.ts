@@ -186,6 +186,8 @@ function jobVerbs(context: MongoContext, eligible: EligibleEndpoints, disowner: 
     release: (leases) => release(context, leases),
     sweep: (options) => sweep(context, goneEndpoints, options),
     overdue: (limit) => overdue(context, limit),
+    // The clock is that of the servers, which agree on the time to be a replica set at all.
+    correctInstants: async () => 0,
     endOverdue: (ends) => endOverdue(context, ends),
     cancel: (ids) => cancel(context, ids),
     retry: (ids, options) => retry(context, ids, options),

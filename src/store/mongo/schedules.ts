@@ -92,7 +92,7 @@ export async function advanceSchedules(
 ): Promise<void> {
   const operations = moves.map(({ name, version, tickAt, nextRunAt, lastJobId, lastError }) => ({
     updateOne: {
-      filter: { _id: name, version, nextRunAt: new Date(tickAt) },
+      filter: { _id: name, version, nextRunAt: tickAt === null ? null : new Date(tickAt) },
       update: {
         $set: {
           nextRunAt: nextRunAt === null ? null : new Date(nextRunAt),

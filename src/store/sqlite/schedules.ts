@@ -40,7 +40,7 @@ export const DELETE_SCHEDULE = 'delete from schedules where name = ?'
 /** The guards: version and tick as read. */
 export const ADVANCE_SCHEDULE = `
 update schedules set next_run_at = ?, last_job_id = coalesce(?, last_job_id), last_error = ?
-where name = ? and version = ? and next_run_at = ?`
+where name = ? and version = ? and next_run_at is ?`
 
 interface ScheduleRow {
   name: string

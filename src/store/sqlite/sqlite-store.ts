@@ -31,6 +31,7 @@ import { openFile } from './open-file.ts'
 import { endOverdue, overdue } from './overdue.ts'
 import { recordVerbs } from './record-verbs.ts'
 import { resealSchedules } from './reseal-schedules.ts'
+import { correctInstants } from './set-back.ts'
 import { settle } from './settle.ts'
 import { sweep } from './sweep.ts'
 import { createWatch } from './watch.ts'
@@ -81,6 +82,7 @@ function createStore(database: Database): Store {
     release: (leases) => release(database, leases),
     sweep: (options) => sweep(database, options),
     overdue: (limit) => overdue(database, limit),
+    correctInstants: (setBackMs) => correctInstants(database, setBackMs),
     endOverdue: (ends) => endOverdue(database, ends),
     cancel: (ids) => cancel(database, ids),
     retry: (ids, options) => retry(database, ids, options),

@@ -1,0 +1,58 @@
+// What was stored while the clock was ahead, pulled in: what no end-to-end test can wait for.
+import { DatabaseSync } from 'node:sqlite'
+import { expect, test } from 'vitest'
+import { RETRIED_AHEAD } from '../../src/store/sqlite/set-back.ts'
+import { addEndpoint, enqueueOne, jobOf } from '../contract/fixtures.ts'
+import { useStore } from '../support/stores.ts'
+
+const DAY_MS = 86_400_000
+const AHEAD_MS = 400 * DAY_MS
+
+const place = useStore('sqlite')
+
+function raw<T>(work: (db: DatabaseSync) => T): T {
+  const db = new DatabaseSync(place.url.slice('sqlite:'.length), { timeout: 5_000 })
+  try {
+    return work(db)
+  } finally {
+    db.close()
+  }
+}
+
+test('a job that ended ahead is kept for its retention from now', async () => {
+  const endpoint = await addEndpoint(place.store)
+  const ahead = await enqueueOne(place.store, endpoint)
+  const right = await enqueueOne(place.store, endpoint)
+  await place.store.cancel([ahead.id, right.id])
+  const { finishedAt } = await jobOf(place.store, right.id)
+  raw((db) =>
+    db
+      .prepare('update jobs set finished_at = finished_at + ? where id = ?')
+      .run(AHEAD_MS, ahead.id),
+  )
+  expect(await place.store.correctInstants(null)).toBe(1)
+  expect((await jobOf(place.store, ahead.id)).finishedAt).toBeLessThanOrEqual(Date.now())
+  expect((await jobOf(place.store, right.id)).finishedAt).toBe(finishedAt)
+  expect(await place.store.correctInstants(null)).toBe(0)
+})
+
+test('workers and figures of the future are forgotten', async () => {
+  const report = { version: '1', startedAt: 0, concurrency: 1, inFlight: 0 }
+  for (const id of ['ahead', 'right']) await place.store.reportWorker({ id, ...report })
+  raw((db) => db.exec(`update workers set seen_at = seen_at + ${AHEAD_MS} where id = 'ahead'`))
+  const durations = Array(12).fill(0)
+  const minute = Math.floor(Date.now() / 60_000) * 60_000
+  const one = { endpoint: 'e', succeeded: 1, failed: 0, durations }
+  await place.store.addFigures([
+    { minute, ...one },
+    { minute: minute + AHEAD_MS, ...one },
+  ])
+  expect(await place.store.correctInstants(null)).toBe(2)
+  expect((await place.store.listWorkers()).map(({ id }) => id)).toEqual(['right'])
+  expect((await place.store.figuresSince(0)).map((figures) => figures.minute)).toEqual([minute])
+})
+
+test('retries are found by the index of what is due, not by walking the jobs', () => {
+  const plan = raw((db) => db.prepare(`explain query plan ${RETRIED_AHEAD}`).all(0, 0))
+  expect(plan.map(({ detail }) => detail).join()).toContain('jobs_due (due_at>?)')
+})

@@ -151,10 +151,10 @@ export const batchAnswer = z.object({
 export const bulkAnswer = z.object({
   matched: z.int(),
   affected: z.int(),
-  more: z
-    .literal(true)
-    .optional()
-    .meta({ description: 'more match than the limit: retry takes the oldest, cancel the newest' }),
+  more: z.literal(true).optional().meta({
+    description:
+      'send it again: more match than the limit, or than the store changed in time; retry takes the oldest, cancel the newest',
+  }),
   dependencyFailed: z.int().optional().meta({
     description:
       'of a retry: jobs left as they are, for a job they depend on stays dead, cancelled or gone; retry such a job by its id to run it without that one',

@@ -9,10 +9,11 @@ import Fastify, {
   LogController,
 } from 'fastify'
 import type { z } from 'zod'
+import { createBatchSize } from '../src/batch-size.ts'
 import { AppError } from '../src/errors.ts'
 import type { FigureBook } from '../src/figure-book.ts'
 import { type ApiMetrics, createApiMetrics } from '../src/metrics.ts'
-import type { Store } from '../src/store/store.ts'
+import { MAX_ENQUEUE_BATCH, type Store } from '../src/store/store.ts'
 import type { AddressPolicy } from '../src/webhook/address-policy.ts'
 import type { Sender } from '../src/webhook/send.ts'
 import { createAccessCheck } from './access.ts'
@@ -154,7 +155,8 @@ function registerRoutes(
   storedKeys: StoredKeys,
 ): void {
   const { store, version, maxBodyBytes } = options
-  const batcher = createEnqueueBatcher(store, metrics.onBatch)
+  const enqueueSize = createBatchSize(MAX_ENQUEUE_BATCH)
+  const batcher = createEnqueueBatcher(store, enqueueSize, metrics.onBatch)
   const waits = createJobWaits(store)
   const pulls = new SharedPullWaits(store)
   app.addHook('preClose', async () => {
@@ -169,7 +171,7 @@ function registerRoutes(
   registerEndpointCommands(app, { ...options, userAgent: `Posthorn/${version}` })
   registerPullRoute(app, { store, pulls })
   registerJobRoutes(app, { store, batcher, waits, metrics })
-  registerBatchRoute(app, { store, maxBodyBytes, metrics })
+  registerBatchRoute(app, { store, size: enqueueSize, maxBodyBytes, metrics })
   registerBulkRoutes(app, { store })
   registerJobChangeRoutes(app, { store, batcher })
   registerExplainRoute(app, { store })

@@ -180,7 +180,7 @@ async function settle(
   job: Job,
   settlement: Exclude<Settlement, { event: 'await' }>,
 ) {
-  const [result] = await store.settle([settlement], true)
+  const [result] = await store.settle([settlement], { durable: true })
   if (result === 'lease_lost') throw leaseLost(job)
   const { outcome, durationMs, finishedAt } = settlement.attempt
   if (result === 'applied') figures.add(job.endpoint, outcome, durationMs, finishedAt)

@@ -4,24 +4,17 @@
 // else it waits for a write to return. An idle request so waits for nobody, and load makes its
 // own batches.
 
+import type { BatchSize } from '../src/batch-size.ts'
 import { AppError } from '../src/errors.ts'
 import type { NewJob } from '../src/job/job.ts'
 import {
   type EnqueueResult,
   MAX_ANSWER_MS,
-  MAX_ENQUEUE_BATCH,
   type Store,
   StoreUnavailable,
 } from '../src/store/store.ts'
 
 const MAX_WRITES_IN_FLIGHT = 2
-/**
- * A write is to take no longer than this, by how long the last one took for each of its jobs: of a
- * slow store a thousand jobs may be more than it can store before its deadline.
- */
-const MAX_WRITE_MS = 1_000
-/** Of so few most of the time is not for the jobs. */
-const SURE_BATCH = 100
 const MAX_BATCH_BYTES = 1_048_576
 /** What may wait here; beyond it a request is refused rather than kept. */
 const MAX_WAITING_JOBS = 20_000
@@ -49,15 +42,18 @@ export interface EnqueueBatcher {
   refuseIfFull(): void
 }
 
-/** @param onBatch told how many jobs each write holds */
+/**
+ * @param size how many jobs one write may hold, learned from all writes of jobs in this process
+ * @param onBatch told how many jobs each write holds
+ */
 export function createEnqueueBatcher(
   store: Pick<Store, 'enqueue'>,
+  size: BatchSize,
   onBatch: (size: number) => void,
 ): EnqueueBatcher {
   let waiting: Waiting[] = []
   let waitingBytes = 0
   let writesInFlight = 0
-  let batchLimit = MAX_ENQUEUE_BATCH
   let flushPlanned = false
 
   function planFlush(): void {
@@ -70,7 +66,7 @@ export function createEnqueueBatcher(
   }
 
   function takeBatch(): Waiting[] {
-    const count = batchLength(waiting, batchLimit)
+    const count = batchLength(waiting, size.limit)
     const batch = waiting.slice(0, count)
     waiting = waiting.slice(count)
     for (const { job } of batch) waitingBytes -= job.payload.byteLength
@@ -81,9 +77,7 @@ export function createEnqueueBatcher(
     writesInFlight++
     planFlush()
     onBatch(batch.length)
-    const startedAtMs = performance.now()
-    const failure = await write(store, batch)
-    batchLimit = affordableBatch(batch.length, performance.now() - startedAtMs)
+    const failure = await write(store, size, batch)
     if (failure instanceof StoreUnavailable) rejectOld(failure)
     writesInFlight--
     planFlush()
@@ -100,7 +94,7 @@ export function createEnqueueBatcher(
 
   function isFull(): boolean {
     if (waiting.length >= MAX_WAITING_JOBS || waitingBytes >= MAX_WAITING_BYTES) return true
-    if (waiting.length <= batchLimit && waitingBytes <= MAX_BATCH_BYTES) return false
+    if (waiting.length <= size.limit && waitingBytes <= MAX_BATCH_BYTES) return false
     const oldestMs = performance.now() - MAX_WAIT_UNDER_LOAD_MS
     return (waiting[0]?.sinceMs ?? oldestMs) < oldestMs
   }
@@ -129,10 +123,15 @@ function tooMuchWaits(): AppError {
 }
 
 /** Answers each of the batch; resolves with what went wrong, or null. */
-async function write(store: Pick<Store, 'enqueue'>, batch: Waiting[]): Promise<unknown> {
+async function write(
+  store: Pick<Store, 'enqueue'>,
+  size: BatchSize,
+  batch: Waiting[],
+): Promise<unknown> {
   const stopWaiting = refuseInTime(batch)
+  const jobs = batch.map(({ job }) => job)
   try {
-    const results = await store.enqueue(batch.map(({ job }) => job))
+    const results = await size.run(jobs.length, () => store.enqueue(jobs))
     batch.forEach(({ resolve }, i) => {
       resolve(results[i] as EnqueueResult)
     })
@@ -154,12 +153,6 @@ function refuseInTime(batch: Waiting[]): () => void {
     for (const { reject } of batch) reject(error)
   }, leftMs)
   return () => clearTimeout(timer)
-}
-
-/** How many jobs the next write may hold, by what the last one took. */
-function affordableBatch(count: number, tookMs: number): number {
-  const affordable = Math.floor((MAX_WRITE_MS / tookMs) * count)
-  return Math.min(MAX_ENQUEUE_BATCH, Math.max(SURE_BATCH, affordable))
 }
 
 /** How many of those that wait go into the next write: at least one, however large it is. */

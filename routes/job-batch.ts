@@ -1,9 +1,15 @@
 // POST /jobs/batch: many jobs in one request, each with an answer of its own.
 import type { FastifyInstance } from 'fastify'
+import type { BatchSize } from '../src/batch-size.ts'
 import { AppError } from '../src/errors.ts'
 import type { NewJob, TraceContext } from '../src/job/job.ts'
 import type { ApiMetrics } from '../src/metrics.ts'
-import type { EnqueueResult, Store } from '../src/store/store.ts'
+import {
+  type EnqueueResult,
+  MAX_ANSWER_MS,
+  type Store,
+  StoreUnavailable,
+} from '../src/store/store.ts'
 import { traceContextOf, traceEnqueue } from '../src/tracing.ts'
 import { batchAnswer } from './answers.ts'
 import { storedOrThrow, unknownDependency } from './enqueue-answer.ts'
@@ -18,10 +24,13 @@ export const BATCH_SIZE_FACTOR = 16
 const MAX_WRITE_BYTES = 16 * 1_048_576
 /** Of all batches that are being stored at once: what comes beyond would wait for seconds. */
 const MAX_STORING_JOBS = 20_000
+/** No write begins later than this after the first: its own deadline comes on top. */
+const MAX_BEGIN_MS = MAX_ANSWER_MS / 2
 const RETRY_AFTER_SECONDS = '1'
 
 interface BatchRoutes {
   store: Store
+  size: BatchSize
   maxBodyBytes: number
   metrics: ApiMetrics
 }
@@ -48,7 +57,7 @@ export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): vo
         storingCount += jobs.length
         try {
           const items = jobs.map((body) => readItem(parts, trace, body))
-          await enqueueInOrder(parts, items)
+          await enqueueInOrder(parts, items).catch((error) => answerRest(items, error))
           return { items: items.map(answerOf) }
         } finally {
           storingCount -= jobs.length
@@ -101,10 +110,11 @@ function readItem(
  * one of it whose id is not known yet, and where it gets too large.
  */
 async function enqueueInOrder(parts: BatchRoutes, items: Item[]): Promise<void> {
+  const endsAtMs = performance.now() + MAX_BEGIN_MS
   let stretch: Item[] = []
   let bytes = 0
   const write = async () => {
-    await enqueueStretch(parts, stretch)
+    await enqueueStretch(parts, stretch, endsAtMs)
     stretch = []
     bytes = 0
   }
@@ -147,16 +157,41 @@ function idOf(item: Item | undefined): string | null {
   return item?.job?.id ?? null
 }
 
-async function enqueueStretch({ store, metrics }: BatchRoutes, stretch: Item[]): Promise<void> {
-  if (stretch.length === 0) return
+/** In writes as large as the store can take. */
+async function enqueueStretch(
+  parts: BatchRoutes,
+  stretch: Item[],
+  endsAtMs: number,
+): Promise<void> {
+  for (let at = 0; at < stretch.length; ) {
+    if (performance.now() > endsAtMs) throw new StoreUnavailable('the store took too long')
+    const some = stretch.slice(at, at + parts.size.limit)
+    await enqueueSome(parts, some)
+    at += some.length
+  }
+}
+
+async function enqueueSome({ store, size, metrics }: BatchRoutes, some: Item[]): Promise<void> {
   const startedAtMs = performance.now()
-  metrics.onBatch(stretch.length)
-  const results = await store.enqueue(stretch.map(({ job }) => job as NewJob))
+  metrics.onBatch(some.length)
+  const jobs = some.map(({ job }) => job as NewJob)
+  const results = await size.run(jobs.length, () => store.enqueue(jobs))
   const durationMs = performance.now() - startedAtMs
-  stretch.forEach((item, i) => {
+  some.forEach((item, i) => {
     metrics.onEnqueued((results[i] as EnqueueResult).kind, durationMs)
     item.answer = answerTo(results[i] as EnqueueResult, item)
   })
+}
+
+/**
+ * A store that did not store all of a batch in time has stored its beginning: the client hears of
+ * that, and sends the rest again. Where nothing is stored the whole batch has failed.
+ */
+function answerRest(items: Item[], error: unknown): void {
+  const isPartlyStored = items.some(({ answer }) => answer !== null && 'id' in answer)
+  if (!(error instanceof StoreUnavailable) || !isPartlyStored) throw error
+  const detail = 'the store did not store the whole batch in time; send this job again'
+  for (const item of items) item.answer ??= refusal(new AppError('store_unavailable', detail))
 }
 
 function answerTo(result: EnqueueResult, { job, dependsOn }: Item): Answer {

@@ -1,8 +1,9 @@
 // POST /jobs/cancel and /jobs/retry: a command on all jobs that a filter finds.
 import type { FastifyInstance } from 'fastify'
+import { type BatchSize, createBatchSize } from '../src/batch-size.ts'
 import { retryOrder } from '../src/job/dependencies.ts'
 import type { JobState, JobSummary } from '../src/job/job.ts'
-import type { Store } from '../src/store/store.ts'
+import { MAX_ANSWER_MS, type Store, StoreUnavailable } from '../src/store/store.ts'
 import { bulkAnswer } from './answers.ts'
 import { type BulkBody, bulkBody } from './job-schemas.ts'
 import { nothing } from './schemas.ts'
@@ -14,8 +15,10 @@ const STATES = {
 } as const satisfies Record<string, readonly JobState[]>
 
 const PAGE = 500
-/** A store's verb has a deadline: so many jobs are well within it. */
-const WRITE = 100
+/** A store's verb has a deadline: so many jobs are well within it, unless the store is slow. */
+const MAX_WRITE = 100
+/** No write begins later than this after the request: its own deadline comes on top. */
+const MAX_BEGIN_MS = MAX_ANSWER_MS / 2
 
 export function registerBulkRoutes(app: FastifyInstance, { store }: { store: Store }): void {
   registerBulk(app, store, 'cancel', 'Cancel all jobs that the filter finds, newest first')
@@ -28,15 +31,17 @@ function registerBulk(
   verb: keyof typeof STATES,
   summary: string,
 ): void {
+  const size = createBatchSize(MAX_WRITE)
   app.post<{ Body: BulkBody }>(
     `/jobs/${verb}`,
     { schema: { summary, body: bulkBody, querystring: nothing, response: { 200: bulkAnswer } } },
     async (request) => {
       const { filter, limit, dryRun } = request.body
+      const bulk = { store, size, endsAtMs: performance.now() + MAX_BEGIN_MS }
       const { jobs, more } = await findMatching(store, verb, filter, limit)
       const matched = { matched: jobs.length, ...(more ? { more } : {}) }
       if (dryRun) return { ...matched, affected: 0 }
-      return { ...matched, ...(await applyToAll(store, verb, inOrder(verb, jobs))) }
+      return { ...matched, ...(await applyToAll(bulk, verb, inOrder(verb, jobs))) }
     },
   )
 }
@@ -79,19 +84,39 @@ function inOrder(verb: keyof typeof STATES, jobs: Found[]): string[] {
   return verb === 'retry' ? ids : ids.reverse()
 }
 
+interface Bulk {
+  store: Store
+  size: BatchSize
+  /** Monotonic. */
+  endsAtMs: number
+}
+
+/** Ends in time, with `more`, on a store that is too slow for all of them. */
 async function applyToAll(
-  store: Store,
+  { store, size, endsAtMs }: Bulk,
   verb: keyof typeof STATES,
   ids: string[],
-): Promise<{ affected: number; dependencyFailed?: number }> {
+): Promise<{ affected: number; dependencyFailed?: number; more?: true }> {
   let affected = 0
   let dependencyFailed = 0
-  for (let i = 0; i < ids.length; i += WRITE) {
-    const some = ids.slice(i, i + WRITE)
-    const results =
+  let at = 0
+  while (at < ids.length && (at === 0 || performance.now() < endsAtMs)) {
+    const some = ids.slice(at, at + size.limit)
+    const write = async () =>
       verb === 'retry' ? await store.retry(some, { waives: false }) : await store.cancel(some)
+    const results = await size.run(some.length, write).catch((error) => {
+      // The answer counts what was changed before; of these that is not known.
+      if (at > 0 && error instanceof StoreUnavailable) return null
+      throw error
+    })
+    if (results === null) break
+    at += some.length
     affected += results.filter(({ kind }) => kind === 'applied').length
     dependencyFailed += results.filter(({ kind }) => kind === 'dependency_failed').length
   }
-  return { affected, ...(dependencyFailed > 0 ? { dependencyFailed } : {}) }
+  return {
+    affected,
+    ...(dependencyFailed > 0 ? { dependencyFailed } : {}),
+    ...(at < ids.length ? { more: true } : {}),
+  }
 }

@@ -1,11 +1,12 @@
 // POST /endpoints/:name/claim: jobs for workers that have no URL to be called at.
 import type { FastifyInstance } from 'fastify'
+import { createBatchSize } from '../src/batch-size.ts'
 import { AppError } from '../src/errors.ts'
 import type { ClaimedJob, Job } from '../src/job/job.ts'
 import type { Holder, Store } from '../src/store/store.ts'
 import { claimAnswer } from './answers.ts'
 import { endpointNotFound } from './endpoint-answer.ts'
-import { type ClaimBody, claimBody } from './endpoint-schemas.ts'
+import { type ClaimBody, claimBody, MAX_CLAIM } from './endpoint-schemas.ts'
 import { instantText, jobJson } from './job-answer.ts'
 import { JSON_TYPE } from './job-reply.ts'
 import type { PullWaits } from './pull-waits.ts'
@@ -21,6 +22,7 @@ interface PullRoutes {
 }
 
 export function registerPullRoute(app: FastifyInstance, { store, pulls }: PullRoutes): void {
+  const size = createBatchSize(MAX_CLAIM)
   app.post<{ Params: { name: string }; Body: ClaimBody }>(
     '/endpoints/:name/claim',
     {
@@ -38,7 +40,12 @@ export function registerPullRoute(app: FastifyInstance, { store, pulls }: PullRo
       const { limit, wait, lease } = request.body
       await refuseOtherKinds(store, name)
       const holder: Holder = { workerId: PULLER, leaseMs: lease, pulls: true }
-      const take = async () => (await store.claim([{ endpoint: name, limit }], limit, holder)).jobs
+      const take = async () => {
+        const most = Math.min(limit, size.limit)
+        const lanes = [{ endpoint: name, limit: most }]
+        const claim = () => store.claim(lanes, most, holder)
+        return (await size.run(most, claim, ({ jobs }) => jobs.length)).jobs
+      }
       const taken = await pulls.untilTaken(name, take, wait, request.raw.socket)
       if (request.raw.socket.destroyed) {
         // Whoever asked is gone: the jobs are not to wait for their leases to run out.

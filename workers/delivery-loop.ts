@@ -1,9 +1,10 @@
 // The loop of a worker: looks for due jobs, claims as many as it has free slots, delivers each.
 import type { Logger } from 'pino'
 import { backOff } from '../src/back-off.ts'
+import { type BatchSize, createBatchSize } from '../src/batch-size.ts'
 import { type Endpoint, endpointState } from '../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../src/job/job.ts'
-import type { Claim, Lane, Store } from '../src/store/store.ts'
+import { type Claim, type Lane, type Store, StoreUnavailable } from '../src/store/store.ts'
 import { withSpan } from '../src/tracing.ts'
 import type { Beat } from './beat.ts'
 import type { EndpointCache } from './endpoint-cache.ts'
@@ -25,6 +26,10 @@ export interface LoopParts {
   concurrency: number
   leaseMs: number
   pollIntervalMs: number
+  /** Renewals go before claims. */
+  leases: { readonly isBehind: boolean }
+  /** How many outcomes the store takes within so many milliseconds, by what it took of late. */
+  affordable: (withinMs: number) => number
   /** Says when to claim again, and is told what that depends on. */
   beat: Beat
   /** Told how many jobs each claim has brought. */
@@ -34,8 +39,17 @@ export interface LoopParts {
 
 /** A job claimed longer ago than this is given back unsent: much may have changed since. */
 const MAX_CLAIM_AGE_MS = 1_000
-/** After a late claim the next is so many times smaller; after each that is quick it may grow. */
-const CLAIM_STEP = 2
+/**
+ * What a worker has in hand must be settled within this part of a lease, at the pace of late: what
+ * it takes on beyond that would have to be renewed again and again, on a store that is slow already.
+ */
+const SETTLE_PART = 1 / 3
+/** Nothing is claimed while an outcome has waited for the store for so long. */
+const MAX_OUTCOME_AGE = { ms: 500, part: 1 / 6 }
+/** How soon it is looked again whether something may be claimed. */
+const HELD_BACK_MS = 25
+/** Jobs given back in one write at most. */
+const MAX_RELEASE_BATCH = 100
 /**
  * While lanes are warm, hints lead to a look this often, not each time: every write of another
  * process is a hint, and each process would look after each write of all others.
@@ -53,9 +67,13 @@ export class DeliveryLoop {
   readonly #stopped: StoppedLanes = createStoppedLanes()
   readonly #inFlightByEndpoint = new Map<string, number>()
   #inFlightCount = 0
-  /** A slow store that is asked for many at once gives none of them in time, again and again. */
-  #mostClaimed: number
+  /** A claim that comes too late is of no use: the jobs are given back. */
+  readonly #size: BatchSize
+  readonly #releaseSize = createBatchSize(MAX_RELEASE_BATCH)
+  #lateClaims = 0
   #unsettledCount = 0
+  /** Attempts whose outcome is not stored yet, in the order in which they ended. */
+  readonly #outcomes = new Set<{ endedAtMs: number }>()
   #isStopping = false
   #isHinted = true
   #lastLookAtMs = Number.NEGATIVE_INFINITY
@@ -67,7 +85,7 @@ export class DeliveryLoop {
   constructor(parts: LoopParts) {
     this.#parts = parts
     this.#lanes = createWarmLanes(parts.store)
-    this.#mostClaimed = parts.concurrency
+    this.#size = createBatchSize(parts.concurrency, MAX_CLAIM_AGE_MS)
   }
 
   start(): void {
@@ -112,11 +130,24 @@ export class DeliveryLoop {
     await this.#parts.beat.next()
     const freeSlots = this.#parts.concurrency - this.#inFlightCount
     if (freeSlots === 0) return this.#sleep(this.#parts.pollIntervalMs)
+    const room = Math.min(freeSlots, this.#affordableCount())
+    if (room <= 0) return this.#sleep(HELD_BACK_MS)
     if (this.#isLookDue()) await this.#look()
     for (const endpoint of this.#stopped.takeReady()) this.#lanes.warm(endpoint)
-    const shares = fairShares(this.#warmLanes(), Math.min(freeSlots, this.#mostClaimed))
+    const shares = fairShares(this.#warmLanes(), Math.min(room, this.#size.limit))
     if (shares.length === 0) return this.#sleep(this.#untilNextLookMs())
     await this.#claim(shares)
+  }
+
+  /** How many jobs more than now the store can keep up with. */
+  #affordableCount(): number {
+    const { leases, leaseMs, affordable } = this.#parts
+    const [oldest] = this.#outcomes
+    const ageMs = oldest === undefined ? 0 : performance.now() - oldest.endedAtMs
+    const mostMs = Math.min(MAX_OUTCOME_AGE.ms, leaseMs * MAX_OUTCOME_AGE.part)
+    if (leases.isBehind || ageMs > mostMs) return 0
+    // One always: a pace is only known by what is settled.
+    return Math.max(1, Math.floor(affordable(leaseMs * SETTLE_PART))) - this.#unsettledCount
   }
 
   *#warmLanes(): Iterable<WarmLane> {
@@ -158,28 +189,28 @@ export class DeliveryLoop {
       this.#mayBeAsked(endpoints.get(endpoint), endpoint),
     )
     if (lanes.length === 0 || this.#isStopping) return
+    const holder = { workerId, leaseMs, withinMs: MAX_CLAIM_AGE_MS }
     const claimedAtMs = performance.now()
     const wanted = concurrency - this.#inFlightCount
-    const claim = await withSpan('claim', { 'posthorn.lanes': lanes.length }, async (span) => {
-      const found = await store.claim(lanes, wanted, { workerId, leaseMs, pulls: false })
-      span.setAttributes({ 'messaging.batch.message_count': found.jobs.length })
-      return found
-    })
-    this.#parts.onClaimed(claim.jobs.length)
     const asked = lanes.reduce((sum, { limit }) => sum + limit, 0)
+    const ask = () =>
+      withSpan('claim', { 'posthorn.lanes': lanes.length }, async (span) => {
+        const found = await store.claim(lanes, wanted, { ...holder, pulls: false })
+        span.setAttributes({ 'messaging.batch.message_count': found.jobs.length })
+        return found
+      })
+    const claim = await this.#size.run(asked, ask, ({ jobs }) => jobs.length)
+    this.#parts.onClaimed(claim.jobs.length)
     this.#parts.beat.isBehind = claim.jobs.length >= Math.min(asked, wanted)
     this.#rank(lanes, claim)
     const tookMs = performance.now() - claimedAtMs
     const isLate = tookMs > MAX_CLAIM_AGE_MS
-    if (isLate) {
-      this.#mostClaimed = Math.max(1, Math.floor(asked / CLAIM_STEP))
-    } else if (tookMs < MAX_CLAIM_AGE_MS / CLAIM_STEP) {
-      this.#mostClaimed = Math.min(concurrency, this.#mostClaimed * CLAIM_STEP)
-    }
     if (this.#isStopping || isLate) {
       await this.#giveBack(claim.jobs)
+      if (isLate) await backOff(this.#lateClaims++, FIRST_RETRY_MS, MAX_RETRY_MS)
       return
     }
+    this.#lateClaims = 0
     for (const job of claim.jobs) {
       this.#start(job, endpoints.get(job.endpoint) as Endpoint, claimedAtMs)
     }
@@ -222,13 +253,17 @@ export class DeliveryLoop {
   #start(job: ClaimedJob, endpoint: Endpoint, claimedAtMs: number): void {
     this.#count(endpoint.name, 1)
     this.#unsettledCount++
+    const outcome = { endedAtMs: 0 }
     const onEnded = () => {
+      outcome.endedAtMs = performance.now()
+      this.#outcomes.add(outcome)
       this.#count(endpoint.name, -1)
       this.#parts.beat.count()
       this.#wake?.()
     }
     void this.#parts.deliver(job, endpoint, claimedAtMs, onEnded).finally(() => {
       this.#unsettledCount--
+      this.#outcomes.delete(outcome)
       // Its place among the attempts of a limited endpoint is free only now that this is stored.
       if (!this.#stopped.mayGoOn(endpoint.name)) return
       this.#lanes.warm(endpoint.name)
@@ -246,7 +281,22 @@ export class DeliveryLoop {
   async #giveBack(jobs: ClaimedJob[]): Promise<void> {
     if (jobs.length === 0) return
     this.#parts.log.info({ jobs: jobs.length }, 'claim.released')
-    await this.#parts.store.release(jobs)
+    const endsAtMs = performance.now() + this.#parts.leaseMs
+    let left = jobs
+    let failures = 0
+    while (left.length > 0) {
+      const some = left.slice(0, this.#releaseSize.limit)
+      try {
+        await this.#releaseSize.run(some.length, () => this.#parts.store.release(some))
+        left = left.slice(some.length)
+        failures = 0
+      } catch (error) {
+        const isOver = this.#isStopping || performance.now() > endsAtMs
+        if (isOver || !(error instanceof StoreUnavailable)) throw error
+        this.#parts.log.warn({ err: error, jobs: left.length }, 'release.failed')
+        await backOff(failures++, FIRST_RETRY_MS, MAX_RETRY_MS)
+      }
+    }
   }
 
   /** Sleeps until woken, at most `ms`. */

@@ -1,6 +1,7 @@
 // What attempts tell about the health of their endpoints, gathered and handed to the store: for the
 // circuit breaker, for rests, and for endpoints that are gone. In calm times it writes nothing.
 import type { Logger } from 'pino'
+import { createBatchSize } from '../src/batch-size.ts'
 import type { Endpoint } from '../src/endpoint/endpoint.ts'
 import type { HealthReport } from '../src/endpoint/health.ts'
 import type { Outcome } from '../src/job/job.ts'
@@ -31,12 +32,16 @@ export interface HealthReports {
   drained(): Promise<void>
 }
 
+/** Endpoints in one write at most. */
+const MAX_REPORT_BATCH = 500
+
 /** @param onReported told whose state may have changed */
 export function createHealthReports(
   store: Pick<Store, 'reportHealth'>,
   onReported: (endpoint: string) => void,
   log: Logger,
 ): HealthReports {
+  const size = createBatchSize(MAX_REPORT_BATCH)
   let waiting = new Map<string, HealthReport>()
   let stored = Promise.withResolvers<void>()
   /** Reported in trouble by us: a success is then news, whatever an older look at it says. */
@@ -51,11 +56,15 @@ export function createHealthReports(
       const { resolve } = stored
       waiting = new Map()
       stored = Promise.withResolvers()
-      try {
-        await store.reportHealth(reports)
-      } catch (error) {
-        // A count that is lost only makes a breaker trip later.
-        log.warn({ err: error, endpoints: reports.length }, 'health.lost')
+      for (let at = 0; at < reports.length; ) {
+        const some = reports.slice(at, at + size.limit)
+        at += some.length
+        try {
+          await size.run(some.length, () => store.reportHealth(some))
+        } catch (error) {
+          // A count that is lost only makes a breaker trip later.
+          log.warn({ err: error, endpoints: some.length }, 'health.lost')
+        }
       }
       for (const { endpoint } of reports) onReported(endpoint)
       resolve()

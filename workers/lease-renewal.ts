@@ -1,13 +1,23 @@
-// Keeps the leases of attempts in flight: one batched write per third of a lease, and an abort for
-// whoever could not be renewed in time.
+// Keeps the leases of attempts in flight, and of outcomes that wait for the store: each is renewed
+// after a third of its time, those that end soonest first, in writes as large as the store can take.
+// An attempt whose lease could not be renewed in time is aborted.
 import type { Logger } from 'pino'
+import { createBatchSize } from '../src/batch-size.ts'
 import type { Lease } from '../src/job/job.ts'
 import type { Store } from '../src/store/store.ts'
 
 /** A request is aborted this much before its lease may lapse, so that it is over by then. */
 const SAFETY_PART = 0.1
-const RENEWALS_PER_LEASE = 3
+/** A lease is renewed when this part of it has passed. */
+const RENEW_PART = 1 / 3
+/** With the first that is due go those that will be soon: one write instead of several. */
+const TOGETHER_PART = 1 / 4
+/** How often leases are looked at, as a part of a lease. */
+const LOOK_PART = 1 / 30
 const MAX_RENEW_BATCH = 1_000
+/** After a failure: an election of some seconds must not cost the next third of a lease as well. */
+const RETRY_MS = 1_000
+const RETRY_PART = 1 / 10
 
 type Abort = (outcome: 'lost' | 'cancelled' | 'interrupted') => void
 
@@ -23,8 +33,9 @@ export interface LeaseKeeper {
 interface Kept {
   lease: Lease
   abort: Abort
-  /** Monotonic: by now the request must be over, unless renewed. */
-  abortAtMs: number
+  /** Monotonic: when its time began to run. */
+  renewedAtMs: number
+  isAborted: boolean
 }
 
 /**
@@ -36,9 +47,10 @@ export class LeaseRenewal implements LeaseKeeper {
   readonly #leaseMs: number
   readonly #log: Logger
   readonly #kept = new Set<Kept>()
-  #renewTimer: NodeJS.Timeout | null = null
-  #abortTimer: NodeJS.Timeout | null = null
-  #isRenewing = false
+  readonly #size = createBatchSize(MAX_RENEW_BATCH)
+  #timer: NodeJS.Timeout | null = null
+  #writing: Promise<void> | null = null
+  #retryAtMs = 0
 
   constructor(store: Pick<Store, 'renew'>, leaseMs: number, log: Logger) {
     this.#store = store
@@ -47,18 +59,15 @@ export class LeaseRenewal implements LeaseKeeper {
   }
 
   start(): void {
-    const everyMs = this.#leaseMs / RENEWALS_PER_LEASE
-    this.#renewTimer = setInterval(() => void this.#renewAll(), everyMs)
-    this.#abortTimer = setInterval(() => this.#abortLapsing(), everyMs * SAFETY_PART)
+    this.#timer = setInterval(() => this.#look(), this.#leaseMs * LOOK_PART)
   }
 
   stop(): void {
-    if (this.#renewTimer !== null) clearInterval(this.#renewTimer)
-    if (this.#abortTimer !== null) clearInterval(this.#abortTimer)
+    if (this.#timer !== null) clearInterval(this.#timer)
   }
 
   keep(lease: Lease, claimedAtMs: number, abort: Abort): () => void {
-    const kept = { lease, abort, abortAtMs: this.#abortAtMs(claimedAtMs) }
+    const kept = { lease, abort, renewedAtMs: claimedAtMs, isAborted: false }
     this.#kept.add(kept)
     return () => {
       this.#kept.delete(kept)
@@ -69,46 +78,80 @@ export class LeaseRenewal implements LeaseKeeper {
     for (const { abort } of this.#kept) abort(outcome)
   }
 
-  async #renewAll(): Promise<void> {
-    if (this.#isRenewing) return
-    this.#isRenewing = true
-    const all = [...this.#kept]
-    for (let i = 0; i < all.length; i += MAX_RENEW_BATCH) {
-      await this.#renew(all.slice(i, i + MAX_RENEW_BATCH))
-    }
-    this.#isRenewing = false
+  /** A renewal is under way, or should be: nothing new is taken on meanwhile. */
+  get isBehind(): boolean {
+    return this.#writing !== null || this.#dueCount(RENEW_PART + LOOK_PART) > 0
   }
 
-  async #renew(batch: Kept[]): Promise<void> {
+  /** Resolves when the write of renewals that is under way has ended, whatever it came to. */
+  async written(): Promise<void> {
+    await this.#writing
+  }
+
+  #look(): void {
+    this.#abortLapsing()
+    if (this.#writing !== null || performance.now() < this.#retryAtMs) return
+    if (this.#dueCount(RENEW_PART) > 0) this.#renewNext()
+  }
+
+  /** One write after the other until none is due; between two of them a settle has its turn. */
+  #renewNext(): void {
+    this.#writing = this.#renew(this.#due(TOGETHER_PART).slice(0, this.#size.limit)).then(
+      (isRenewed) => {
+        this.#writing = null
+        if (isRenewed && this.#dueCount(RENEW_PART) > 0) this.#renewNext()
+      },
+    )
+  }
+
+  #dueCount(part: number): number {
+    const beforeMs = performance.now() - this.#leaseMs * part
+    let count = 0
+    for (const { renewedAtMs } of this.#kept) if (renewedAtMs <= beforeMs) count++
+    return count
+  }
+
+  /** Those that end soonest first. */
+  #due(part: number): Kept[] {
+    const beforeMs = performance.now() - this.#leaseMs * part
+    const due = [...this.#kept].filter(({ renewedAtMs }) => renewedAtMs <= beforeMs)
+    return due.sort((a, b) => a.renewedAtMs - b.renewedAtMs)
+  }
+
+  async #renew(batch: Kept[]): Promise<boolean> {
     const askedAtMs = performance.now()
     try {
-      const results = await this.#store.renew(
-        batch.map(({ lease }) => lease),
-        this.#leaseMs,
+      const results = await this.#size.run(batch.length, () =>
+        this.#store.renew(
+          batch.map(({ lease }) => lease),
+          this.#leaseMs,
+        ),
       )
       batch.forEach((kept, i) => {
-        // A lost lease is a cancelled job, or one that another worker has by now.
-        if (results[i] === 'lease_lost') kept.abort('lost')
-        else kept.abortAtMs = this.#abortAtMs(askedAtMs)
+        if (results[i] === 'applied') kept.renewedAtMs = askedAtMs
+        else {
+          // A cancelled job, or one that another worker has by now: nothing is left to renew.
+          kept.renewedAtMs = Number.POSITIVE_INFINITY
+          kept.abort('lost')
+        }
       })
+      return true
     } catch (error) {
       this.#log.warn({ err: error, leases: batch.length }, 'renew.failed')
+      this.#retryAtMs = performance.now() + Math.min(RETRY_MS, this.#leaseMs * RETRY_PART)
+      return false
     }
   }
 
   #abortLapsing(): void {
-    const nowMs = performance.now()
+    const lapsingMs = performance.now() - this.#leaseMs * (1 - SAFETY_PART)
     for (const kept of this.#kept) {
-      if (nowMs < kept.abortAtMs) continue
-      const detail = 'it could not be renewed; its request is broken off before it lapses'
+      // Said once: an outcome in hand stays here until the store takes it.
+      if (kept.isAborted || kept.renewedAtMs > lapsingMs) continue
+      const detail = 'it could not be renewed; its request is aborted before it lapses'
       this.#log.warn({ jobId: kept.lease.jobId, detail }, 'lease.lapsing')
       kept.abort('lost')
-      // Said once: an outcome in hand stays here until the store takes it.
-      kept.abortAtMs = Number.POSITIVE_INFINITY
+      kept.isAborted = true
     }
-  }
-
-  #abortAtMs(renewedAtMs: number): number {
-    return renewedAtMs + this.#leaseMs * (1 - SAFETY_PART)
   }
 }

@@ -1,6 +1,8 @@
-// Records how attempts ended, in batches: what ends while a write is in flight goes with the next.
+// Records how attempts ended, in batches as large as the store can take: what ends while a write is
+// in flight goes with the next. Renewals that are under way go first.
 import type { Logger } from 'pino'
 import { backOff } from '../src/back-off.ts'
+import { createBatchSize } from '../src/batch-size.ts'
 import type { Settlement, SettleResult } from '../src/store/settlement.ts'
 import { type Store, StoreUnavailable } from '../src/store/store.ts'
 import type { Beat } from './beat.ts'
@@ -9,9 +11,13 @@ import type { Beat } from './beat.ts'
 const MAX_SETTLE_BATCH = 500
 const FIRST_RETRY_MS = 50
 const MAX_RETRY_MS = 1_000
+/** Of what the pace was before, this share is kept at each write. */
+const PACE_MEMORY = 0.7
 
 interface Waiting {
   settlement: Settlement
+  /** A write that held it was not answered: it may be stored by now. */
+  isRepeat: boolean
   resolve: (result: SettleResult) => void
 }
 
@@ -21,53 +27,86 @@ export interface Settler {
    * takes: a result in hand is never dropped, and writing it twice is harmless.
    */
   settle(settlement: Settlement): Promise<SettleResult>
+  /** How many outcomes the store takes in so long, by the last writes; Infinity: not known yet. */
+  affordable(withinMs: number): number
 }
 
-/**
- * @param beat says when to write
- * @param onBatch told how many outcomes each write holds
- */
-export function createSettler(
-  store: Pick<Store, 'settle'>,
-  beat: Pick<Beat, 'next'>,
-  onBatch: (size: number) => void,
-  log: Logger,
-): Settler {
+export interface SettlerParts {
+  store: Pick<Store, 'settle'>
+  /** Says when to write. */
+  beat: Pick<Beat, 'next'>
+  /** Resolves when the renewals that are under way have been written, or have failed. */
+  afterRenewals: () => Promise<void>
+  /** Called with the number of outcomes of each write. */
+  onBatch: (size: number) => void
+  log: Logger
+}
+
+export function createSettler({ store, beat, afterRenewals, onBatch, log }: SettlerParts): Settler {
   let waiting: Waiting[] = []
   let isWriting = false
+  const size = createBatchSize(MAX_SETTLE_BATCH)
+  const pace = createPace()
 
   async function writeAll(): Promise<void> {
     isWriting = true
+    let failures = 0
     for (await beat.next(); waiting.length > 0; await beat.next()) {
-      const batch = waiting.slice(0, MAX_SETTLE_BATCH)
-      waiting = waiting.slice(MAX_SETTLE_BATCH)
-      onBatch(batch.length)
-      const results = await write(batch.map(({ settlement }) => settlement))
-      batch.forEach(({ resolve }, i) => {
-        resolve(results[i] as SettleResult)
-      })
+      await afterRenewals()
+      const batch = waiting.slice(0, size.limit)
+      waiting = waiting.slice(batch.length)
+      if (await write(batch)) {
+        failures = 0
+        continue
+      }
+      waiting = [...batch.map((one) => ({ ...one, isRepeat: true })), ...waiting]
+      await backOff(failures++, FIRST_RETRY_MS, MAX_RETRY_MS)
     }
     isWriting = false
   }
 
-  async function write(settlements: Settlement[]): Promise<SettleResult[]> {
-    for (let tries = 0; ; tries++) {
-      try {
-        return await store.settle(settlements)
-      } catch (error) {
-        if (!(error instanceof StoreUnavailable)) throw error
-        log.warn({ err: error, waiting: settlements.length + waiting.length }, 'settle.failed')
-        await backOff(tries, FIRST_RETRY_MS, MAX_RETRY_MS)
-      }
+  /** Whether the store has answered. */
+  async function write(batch: Waiting[]): Promise<boolean> {
+    onBatch(batch.length)
+    const startedAtMs = performance.now()
+    const settlements = batch.map(({ settlement }) => settlement)
+    const isRepeat = batch.some((one) => one.isRepeat)
+    try {
+      const results = await size.run(batch.length, () => store.settle(settlements, { isRepeat }))
+      pace.note(batch.length, performance.now() - startedAtMs)
+      batch.forEach(({ resolve }, i) => {
+        resolve(results[i] as SettleResult)
+      })
+      return true
+    } catch (error) {
+      if (!(error instanceof StoreUnavailable)) throw error
+      pace.note(0, performance.now() - startedAtMs)
+      log.warn({ err: error, waiting: batch.length + waiting.length }, 'settle.failed')
+      return false
     }
   }
 
   return {
     settle(settlement) {
       return new Promise((resolve) => {
-        waiting.push({ settlement, resolve })
+        waiting.push({ settlement, isRepeat: false, resolve })
         if (!isWriting) void writeAll()
       })
     },
+    affordable: pace.affordable,
+  }
+}
+
+/** Outcomes by time, of which older ones count less and less. */
+function createPace() {
+  let count = 0
+  let ms = 0
+  return {
+    note(writtenCount: number, tookMs: number): void {
+      count = count * PACE_MEMORY + writtenCount
+      ms = ms * PACE_MEMORY + tookMs
+    },
+    affordable: (withinMs: number) =>
+      ms === 0 ? Number.POSITIVE_INFINITY : (count / ms) * withinMs,
   }
 }

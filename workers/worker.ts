@@ -54,15 +54,19 @@ export function createWorker(
   })
   const figures = createFigureBook()
   const beat = createBeat(concurrency)
-  const settler = createSettler(store, beat, (size) => metrics.onBatch('settle', size), log)
   const leases = new LeaseRenewal(store, leaseMs, log)
+  const settler = createSettler({
+    ...{ store, beat, log, afterRenewals: () => leases.written() },
+    onBatch: (size) => metrics.onBatch('settle', size),
+  })
   const health = createHealthReports(store, endpoints.forget, log)
   const delivery = {
     ...{ clock: store.clock, sender, leases, settle: settler.settle, health, figures, metrics },
     ...{ mintToken: store.attemptTokens.mint, publicUrl, workerId, log },
   }
   const loop: DeliveryLoop = new DeliveryLoop({
-    ...{ store, endpoints, workerId, concurrency, leaseMs, beat, log },
+    ...{ store, endpoints, workerId, concurrency, leaseMs, beat, leases, log },
+    affordable: settler.affordable,
     deliver: (...attempt) => deliverJob(delivery, ...attempt),
     pollIntervalMs: config.POLL_INTERVAL,
     onClaimed: (jobCount) => metrics.onBatch('claim', jobCount),

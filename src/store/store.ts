@@ -67,8 +67,7 @@ export interface Store {
    * of an endpoint hold over all holders, exactly.
    */
   claim(lanes: Lane[], limit: number, holder: Holder): Promise<Claim>
-  /** `durable`: survives power loss, for an HTTP answer reports it. */
-  settle(settlements: Settlement[], durable?: boolean): Promise<SettleResult[]>
+  settle(settlements: Settlement[], options?: SettleOptions): Promise<SettleResult[]>
   /** To now + leaseMs; never shortens one. */
   renew(leases: Lease[], leaseMs: number): Promise<RenewResult[]>
   heartbeat(lease: Lease, beat: Heartbeat): Promise<HeartbeatResult>
@@ -243,6 +242,8 @@ export interface Holder {
   leaseMs: number
   /** Its jobs are worked on where they were pulled to: a heartbeat extends their leases. */
   pulls: boolean
+  /** A claim that takes longer is of no use to it; absent: as long as any verb may take. */
+  withinMs?: number
 }
 
 export interface Claim {
@@ -265,6 +266,13 @@ export interface Due {
   endpoints: string[]
   /** The earliest runAt still to come, or null. */
   nextAt: number | null
+}
+
+export interface SettleOptions {
+  /** It survives power loss, since an HTTP answer reports it. */
+  durable?: boolean
+  /** They may be stored: an earlier write was not answered. What is stored is not written again. */
+  isRepeat?: boolean
 }
 
 export interface SweepOptions {

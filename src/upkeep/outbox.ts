@@ -4,6 +4,7 @@
 // are removed. Who dies between the two leaves documents that the next one finds jobs of.
 import type { Logger } from 'pino'
 import { backOff } from '../back-off.ts'
+import { createBatchSize } from '../batch-size.ts'
 import { AppError } from '../errors.ts'
 import type { NewJob } from '../job/job.ts'
 import {
@@ -14,7 +15,8 @@ import {
 } from '../store/outbox.ts'
 import type { EnqueueResult, Store } from '../store/store.ts'
 
-const TAKE_LIMIT = 100
+/** Documents taken and moved at once; fewer of a store that is too slow for so many. */
+const MAX_TAKEN = 100
 /** A store may take as long again to write what it was sent in time. */
 const SURE_OF_HOLD_MS = OUTBOX_HOLD_MS / 2
 const FIRST_RETRY_MS = 100
@@ -44,15 +46,23 @@ interface Asked {
   job: NewJob
 }
 
+interface Judged {
+  asked: Asked[]
+  refused: RefusedDocument[]
+}
+
 interface InHand {
   taken: TakenDocument[]
   /** Monotonic. Who was stopped or slow for longer may no longer hold them: others see to them. */
   sureUntilMs: number
 }
 
+const countOf = ({ length }: unknown[]) => length
+
 /** Moves from start() to stop(). */
 export class OutboxMover {
   readonly #parts: Parts
+  readonly #size = createBatchSize(MAX_TAKEN)
   #isStopping = false
   #wake: (() => void) | null = null
   #isHinted = false
@@ -98,33 +108,44 @@ export class OutboxMover {
 
   /** How many documents are gone from the outbox. */
   async #moveSome(): Promise<number> {
-    const { store, outbox, log, onMoved } = this.#parts
+    const { outbox } = this.#parts
     if (this.#inHand.taken.length === 0 || performance.now() > this.#inHand.sureUntilMs) {
       const sureUntilMs = performance.now() + SURE_OF_HOLD_MS
-      this.#inHand = { taken: await outbox.take(TAKE_LIMIT), sureUntilMs }
+      const { limit } = this.#size
+      const taken = await this.#size.run(limit, () => outbox.take(limit), countOf)
+      this.#inHand = { taken, sureUntilMs }
     }
     const { taken, sureUntilMs } = this.#inHand
-    if (taken.length === 0) return 0
-    const { asked, refused } = this.#judge(taken)
+    // After a failure fewer of them at a time.
+    const some = taken.slice(0, this.#size.limit)
+    if (some.length === 0) return 0
+    const judged = this.#judge(some)
     if (performance.now() > sureUntilMs) return 0
+    const goneCount = await this.#size.run(some.length, () => this.#move(judged))
+    this.#inHand.taken = taken.slice(some.length)
+    return goneCount
+  }
+
+  async #move({ asked, refused }: Judged): Promise<number> {
+    const { store, outbox, rules, log, onMoved } = this.#parts
     const results = asked.length === 0 ? [] : await store.enqueue(asked.map(({ job }) => job))
     const stored: TakenDocument[] = []
+    const setAside = [...refused]
     for (const [i, { document, job }] of asked.entries()) {
-      const refusal = this.#parts.rules.refusalOf(results[i] as EnqueueResult, job)
+      const refusal = rules.refusalOf(results[i] as EnqueueResult, job)
       if (refusal === null) stored.push(document)
-      else refused.push({ document, reason: refusal.code, message: refusal.message })
+      else setAside.push({ document, reason: refusal.code, message: refusal.message })
     }
     const counts = {
       moved: await outbox.remove(stored),
-      setAside: await outbox.setAside(refused),
+      setAside: await outbox.setAside(setAside),
     }
-    this.#inHand.taken = []
     onMoved(counts)
     log.info(counts, 'outbox.moved')
     return counts.moved + counts.setAside
   }
 
-  #judge(taken: TakenDocument[]): { asked: Asked[]; refused: RefusedDocument[] } {
+  #judge(taken: TakenDocument[]): Judged {
     const { store, rules, maxBodyBytes } = this.#parts
     const now = store.clock.now()
     const asked: Asked[] = []

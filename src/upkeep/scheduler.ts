@@ -5,6 +5,7 @@
 // next one finds made already; who comes second finds the schedule moved on.
 import type { Logger } from 'pino'
 import { backOff } from '../back-off.ts'
+import { createBatchSize } from '../batch-size.ts'
 import type { NewJob } from '../job/job.ts'
 import { type DueTicks, dueTicks, tickAfterSetBack } from '../schedule/due-ticks.ts'
 import { jobOfTick, readSettings, type ScheduleSettings } from '../schedule/schedule.ts'
@@ -54,6 +55,7 @@ export class Scheduler {
   readonly #setBackMs: () => number
   /** At the start too: the clock may have been set back while no scheduler ran. */
   #mayBeAhead = true
+  readonly #size = createBatchSize(MAX_BATCH_JOBS)
   #isStopping = false
   #knownTicks = new Set<number>()
   #wake: (() => void) | null = null
@@ -116,10 +118,12 @@ export class Scheduler {
     if (schedules.length === 0) return 'nothing'
     const now = this.#store.clock.now()
     const busy = await this.#busySchedules(schedules)
-    const owing = schedules.map((schedule) => owed(schedule, now, busy.has(schedule.name)))
-    for (const batch of batchesOf(owing)) {
+    const most = () => this.#size.limit
+    const owing = schedules.map((one) => owed(one, now, busy.has(one.name), most()))
+    for (const batch of batchesOf(owing, most)) {
       if (this.#isStopping) return 'nothing'
-      const isOutrun = await this.#enqueueAndAdvance(batch)
+      const count = Math.max(batch.length, jobCountOf(batch))
+      const isOutrun = await this.#size.run(count, () => this.#enqueueAndAdvance(batch))
       if (isOutrun) return 'outrun'
     }
     return 'acted'
@@ -201,12 +205,12 @@ function iso(instant: number | null): string | null {
   return instant === null ? null : new Date(instant).toISOString()
 }
 
-function owed(schedule: Schedule, now: number, isBusy: boolean): Owing {
+function owed(schedule: Schedule, now: number, isBusy: boolean, mostTicks: number): Owing {
   const settings = readSettings(schedule.settings)
   const tickAt = schedule.nextRunAt
   if (tickAt === null) throw new Error(`schedule ${schedule.name} is due without a tick`)
   // Of those that must not overlap one tick at a time: the job of the first decides on the second.
-  const limit = settings.overlap === 'skip' ? 1 : tickLimit(schedule.payload.byteLength)
+  const limit = settings.overlap === 'skip' ? 1 : tickLimit(schedule.payload.byteLength, mostTicks)
   const due = dueTicks(settings, tickAt, now, limit)
   if (isBusy) return { schedule, settings, due, jobs: [], error: busyText(schedule.lastJobId) }
   const source = { ...schedule, settings }
@@ -215,9 +219,9 @@ function owed(schedule: Schedule, now: number, isBusy: boolean): Owing {
   return { schedule, settings, due, jobs, error }
 }
 
-function tickLimit(payloadBytes: number): number {
+function tickLimit(payloadBytes: number, most: number): number {
   const carried = Math.floor(MAX_BATCH_BYTES / Math.max(1, payloadBytes))
-  return Math.max(1, Math.min(MAX_TICKS_PER_SCHEDULE, carried))
+  return Math.max(1, Math.min(MAX_TICKS_PER_SCHEDULE, carried, most))
 }
 
 function busyText(jobId: string | null): string {
@@ -229,14 +233,18 @@ function missedText(tickAt: number, { misfire }: ScheduleSettings): string {
   return `the tick of ${tick} was missed, and misfire is "${misfire}"`
 }
 
-/** In order, so many at once that one write can carry their jobs. */
-function* batchesOf(owing: Owing[]): Iterable<Owing[]> {
+function jobCountOf(batch: Owing[]): number {
+  return batch.reduce((sum, { jobs }) => sum + jobs.length, 0)
+}
+
+/** In order, so many at once that one write can carry their jobs, and move on as many. */
+function* batchesOf(owing: Owing[], most: () => number): Iterable<Owing[]> {
   let batch: Owing[] = []
   let jobCount = 0
   let bytes = 0
   for (const one of owing) {
     const itsBytes = one.jobs.length * one.schedule.payload.byteLength
-    const isFull = jobCount + one.jobs.length > MAX_BATCH_JOBS
+    const isFull = jobCount + one.jobs.length > most() || batch.length >= most()
     if (batch.length > 0 && (isFull || bytes + itsBytes > MAX_BATCH_BYTES)) {
       yield batch
       batch = []

@@ -1,15 +1,16 @@
 // Finds what was left behind: lapsed leases, overdue and expired jobs, jobs of a vanished endpoint,
 // aftermath left undone, old jobs.
 import type { Logger } from 'pino'
+import { createBatchSize } from '../batch-size.ts'
 import type { Store } from '../store/store.ts'
 import { endOverdueJobs } from './overdue-jobs.ts'
 import { watchForSetBack } from './set-back.ts'
 
 /**
- * One write of a sweep takes no more than this of a kind; a full one is followed by another at
- * once.
+ * One write of a sweep takes no more than this of a kind, and fewer of a store that is too slow for
+ * so many; a full one is followed by another at once.
  */
-const SWEEP_LIMIT = 500
+const SWEEP_LIMIT = 100
 
 type SweptStore = Pick<
   Store,
@@ -23,6 +24,7 @@ export class Sweeper {
   readonly #leaseMs: number
   readonly #onSwept: (counts: object) => void
   readonly #log: Logger
+  readonly #size = createBatchSize(SWEEP_LIMIT)
   #timer: NodeJS.Timeout | null = null
   #isStopping = false
   #sweeping: Promise<void> = Promise.resolve()
@@ -67,18 +69,22 @@ export class Sweeper {
   }
 
   async #sweepOnce(): Promise<boolean> {
+    const { limit } = this.#size
     try {
       await this.#correctInstants()
       const reclaim = !this.#isStoreLost && performance.now() >= this.#reclaimFromMs
-      const swept = await this.#store.sweep({ limit: SWEEP_LIMIT, reclaim })
-      const overdue = await endOverdueJobs(this.#store, SWEEP_LIMIT)
+      const startedAtMs = performance.now()
+      const swept = await this.#store.sweep({ limit, reclaim })
+      const overdue = await endOverdueJobs(this.#store, limit)
       const counts = { ...swept, overdue }
+      this.#size.written(Math.max(...Object.values(counts)), performance.now() - startedAtMs)
       this.#onSwept(counts)
       if (this.#isStoreLost) this.#onStoreBack()
       const found = Object.values(counts)
       if (found.some((count) => count > 0)) this.#log.info(counts, 'sweep.found')
-      return found.some((count) => count >= SWEEP_LIMIT)
+      return found.some((count) => count >= limit)
     } catch (error) {
+      this.#size.failed(limit)
       this.#isStoreLost = true
       this.#log.warn({ err: error }, 'sweep.failed')
       return false

@@ -69,7 +69,7 @@ describe.each(ENGINES)('an attempt that was accepted on %s', (engine) => {
     for (const [ending, state] of endings) {
       const claimed = await accepted(HOUR_MS)
       const settlement = ending(store, claimed)
-      expect(await store.settle([settlement], true)).toEqual(['applied'])
+      expect(await store.settle([settlement], { durable: true })).toEqual(['applied'])
       const job = await jobOf(store, claimed.jobId)
       expect(job).toMatchObject({ state, phase: null, attempts: [settlement.attempt] })
     }

@@ -61,7 +61,7 @@ export interface Ground {
   /** The moment a round was after was really met; 0 counts as looked for and not met. */
   hit(window: string, times?: number): void
   windows: Map<string, number>
-  /** A measured figure of a promise, D1 to D14; the largest of the run stays. */
+  /** A measured figure of a promise, D1 to D15; the largest of the run stays. */
   measure(promise: string, what: string, value: number): void
   figures: Map<string, number>
   /** Something of this round's own promise that did not hold. */

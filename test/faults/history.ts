@@ -105,6 +105,7 @@ export type FaultKind =
   | 'store_cut'
   | 'store_slow'
   | 'store_locked'
+  | 'slow_writes'
   | 'disk_full'
   | 'receiver'
 

@@ -1,4 +1,4 @@
-// The promises D1 to D14 in words, and how each is read from the reports of a run.
+// The promises D1 to D15 in words, and how each is read from the reports of a run.
 import type { Engine } from './history.ts'
 import type { RoundReport } from './run.ts'
 
@@ -132,4 +132,10 @@ export const PROMISES: readonly DurablePromise[] = [
     measured: told('D13'),
   },
   { id: 'D14', promise: 'dead workers show within 10 s', measured: told('D14') },
+  {
+    id: 'D15',
+    promise:
+      'a store slower than the work: the backlog drains at ≥ 0.4 of what the store alone settles',
+    measured: told('D15'),
+  },
 ]

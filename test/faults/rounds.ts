@@ -14,6 +14,7 @@ import { randomKills } from './rounds/random-kills.ts'
 import { restarts } from './rounds/restarts.ts'
 import { resultsInHand } from './rounds/results-in-hand.ts'
 import { sameKey } from './rounds/same-key.ts'
+import { slowStores } from './rounds/slow-store.ts'
 import { staleWrites } from './rounds/stale-writes.ts'
 import { storeOutages } from './rounds/store-outages.ts'
 
@@ -33,5 +34,6 @@ export const ROUNDS: readonly Round[] = [
   commandRaces,
   restarts,
   storeOutages,
+  ...slowStores,
   fullDisk,
 ]

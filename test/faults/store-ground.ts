@@ -1,6 +1,7 @@
 // The store of a fault run, and every way in which it can be taken away.
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,6 +9,7 @@ import { DatabaseSync } from 'node:sqlite'
 import { databaseUrl, type RunningMongo } from '../support/mongo.ts'
 import { type MongoProxy, startMongoProxy } from '../support/mongo-proxy.ts'
 import { dropDatabase, rawTextOf, rawTextOfDatabase } from '../support/raw-store.ts'
+import { createSlowDisk } from '../support/slow-writes.ts'
 
 /** Ends what it began. */
 export type Mend = () => Promise<void>
@@ -24,6 +26,13 @@ export interface StoreGround {
   cutOffAll(): Promise<Mend>
   /** Every answer of the store comes later; null: there is no such thing here. */
   slow: ((delayMs: number) => Promise<Mend>) | null
+  /**
+   * Writes get slow, and stay correct. MongoDB: each document takes so much longer, whoever writes
+   * it. SQLite: another process holds the write lock for so long, half of the time.
+   */
+  slowWrites(ms: number): Promise<Mend>
+  /** Another, empty store in the same place, as slow as this one. */
+  siblingUrl: string
   /** Killed as by a crash, until it is mended; null: there is no such thing here. */
   crash: (() => Promise<Mend>) | null
   /** No byte more can be written; null: there is no such thing here. */
@@ -37,6 +46,8 @@ export interface StoreGround {
 }
 
 const DISK_SIZE = '64m'
+const SIBLING = 'sibling.db'
+const LOCK_HOLDER = join(import.meta.dirname, 'lock-holder.ts')
 
 /** @param isSmallDisk on a file system of its own that can be filled; needs the right to mount */
 export function sqliteGround(isSmallDisk: boolean): StoreGround {
@@ -71,6 +82,8 @@ export function sqliteGround(isSmallDisk: boolean): StoreGround {
   return {
     ...{ apiUrl: url, workerUrl: url, filePath, workerProxy: null, apiProxy: null },
     ...{ cutOffWorkers: lock, cutOffAll: lock, slow: null, crash: null },
+    siblingUrl: `sqlite:${join(folder, SIBLING)}`,
+    slowWrites: (ms) => holdLocks([filePath, join(folder, SIBLING)], ms),
     fillDisk: isSmallDisk ? fillDisk : null,
     rawText: async () => rawTextOf(folder),
     async remove() {
@@ -81,11 +94,26 @@ export function sqliteGround(isSmallDisk: boolean): StoreGround {
   }
 }
 
+/** In another process: here it would stand still together with the round. */
+async function holdLocks(paths: string[], ms: number): Promise<Mend> {
+  const words = [LOCK_HOLDER, String(ms), ...paths]
+  const child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const ended = once(child, 'exit')
+  await Promise.race([once(child.stdout, 'data'), ended])
+  return async () => {
+    child.kill()
+    await ended
+  }
+}
+
 /** A database of its own on a server that rounds share; all traffic goes through our proxies. */
 export async function mongoGround(server: RunningMongo): Promise<StoreGround> {
   const url = databaseUrl(server.url, `faults-${randomBytes(6).toString('hex')}`)
-  const apiProxy = await startMongoProxy(url)
-  const workerProxy = await startMongoProxy(url)
+  const siblingUrl = databaseUrl(server.url, `faults-${randomBytes(6).toString('hex')}`)
+  const disk = createSlowDisk()
+  const apiProxy = await startMongoProxy(url, disk)
+  const workerProxy = await startMongoProxy(url, disk)
+  const siblingProxy = await startMongoProxy(siblingUrl, disk)
   const both = [apiProxy, workerProxy]
   const { crashes } = server
 
@@ -102,6 +130,11 @@ export async function mongoGround(server: RunningMongo): Promise<StoreGround> {
       for (const proxy of both) proxy.stall()
       return mendBoth
     },
+    siblingUrl: siblingProxy.url,
+    async slowWrites(ms) {
+      disk.setDelay(ms)
+      return async () => disk.setDelay(0)
+    },
     async slow(delayMs) {
       for (const proxy of both) proxy.slow(delayMs)
       return mendBoth
@@ -115,8 +148,10 @@ export async function mongoGround(server: RunningMongo): Promise<StoreGround> {
     fillDisk: null,
     rawText: () => rawTextOfDatabase(url),
     async remove() {
+      disk.setDelay(0)
       await dropDatabase(url)
-      for (const proxy of both) await proxy.stop()
+      await dropDatabase(siblingUrl)
+      for (const proxy of [...both, siblingProxy]) await proxy.stop()
     },
   }
 }

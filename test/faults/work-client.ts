@@ -131,11 +131,17 @@ export function createWorkClient(url: string, apiKey: string): WorkClient {
         }
       },
     )
-    return drafts.map((one, i) => {
-      const item = answer.body.items?.[i]
-      if (item?.id === undefined) throw new Error(`not accepted: ${JSON.stringify(item ?? answer)}`)
-      return { id: item.id, workNumber: one.workNumber }
-    })
+    const items: { id?: string; status: number }[] = answer.body.items ?? []
+    const refused = items.find(({ status }) => status < 500 && status >= 300)
+    if (refused || items.length !== drafts.length) {
+      throw new Error(`not accepted: ${JSON.stringify(refused ?? answer)}`)
+    }
+    const accepted = new Map(items.map(({ id }, i) => [drafts[i]?.workNumber, id]))
+    // What a slow store did not take in time is sent again.
+    const left = drafts.filter(({ workNumber }) => accepted.get(workNumber) === undefined)
+    const later = left.length === 0 ? [] : await enqueueBatch(left)
+    for (const { id, workNumber } of later) accepted.set(workNumber, id)
+    return drafts.map(({ workNumber }) => ({ id: accepted.get(workNumber) as string, workNumber }))
   }
 
   return {

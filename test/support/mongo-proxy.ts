@@ -5,6 +5,7 @@ import { connect, createServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { databaseUrl } from './mongo.ts'
 import { freePort } from './secantus.ts'
+import { createSlowDisk, overTimeAnswerTo, type SlowDisk, writeRequestOf } from './slow-writes.ts'
 
 export interface MongoProxy {
   /** The URL of the same database, through the proxy. */
@@ -30,7 +31,11 @@ export interface MongoProxy {
 
 type Mode = 'open' | 'cut' | 'stalled'
 
-export async function startMongoProxy(targetUrl: string): Promise<MongoProxy> {
+/** @param disk what every write has to wait for; proxies of one server may share it */
+export async function startMongoProxy(
+  targetUrl: string,
+  disk: SlowDisk = createSlowDisk(),
+): Promise<MongoProxy> {
   const target = firstHostOf(targetUrl)
   const sockets = new Set<Socket>()
   let mode: Mode = 'open'
@@ -49,6 +54,9 @@ export async function startMongoProxy(targetUrl: string): Promise<MongoProxy> {
     let isLosing = false
     let isBlackHole = false
     let sent = Promise.resolve()
+    let received = Promise.resolve()
+    let unread = Buffer.alloc(0)
+    const gone = new AbortController()
 
     /** Whether these bytes get through; a connection that lost some carries no others any more. */
     const getsThrough = () => {
@@ -71,17 +79,31 @@ export async function startMongoProxy(targetUrl: string): Promise<MongoProxy> {
       socket.on('error', () => {})
       socket.on('close', () => {
         sockets.delete(socket)
+        gone.abort()
         client.destroy()
         upstream.destroy()
       })
     }
-    client.on('data', (chunk) => {
-      if (!getsThrough()) return
-      if (loseNext !== null && chunk.includes(loseNext)) {
+    const request = (message: Buffer) => {
+      if (loseNext !== null && message.includes(loseNext)) {
         loseNext = null
         isLosing = true
       }
-      upstream.write(chunk)
+      received = received.then(async () => {
+        const isWritten = await disk.write(writeRequestOf(message), gone.signal)
+        if (gone.signal.aborted) return
+        if (isWritten) upstream.write(message)
+        else client.write(overTimeAnswerTo(message))
+      })
+    }
+    client.on('data', (chunk) => {
+      if (!getsThrough()) return
+      unread = Buffer.concat([unread, chunk])
+      while (unread.length >= 4 && unread.length >= unread.readInt32LE(0)) {
+        const length = unread.readInt32LE(0)
+        request(unread.subarray(0, length))
+        unread = unread.subarray(length)
+      }
     })
     upstream.on('data', (chunk) => {
       if (!getsThrough()) return

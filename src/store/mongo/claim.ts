@@ -50,7 +50,7 @@ export function createClaimer(
   let calmClaims = CALM_AFTER
   return {
     async claim(lanes, limit, holder) {
-      const deadline = startDeadline()
+      const deadline = startDeadline(holder.withinMs)
       const names = lanes.map(({ endpoint }) => endpoint)
       const eligible = await eligibleEndpoints.among(names, context.clock.now(), deadline)
       const gated = new Set(names.filter((name) => eligible.get(name)?.gated))

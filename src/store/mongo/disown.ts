@@ -3,6 +3,7 @@
 
 import { randomId } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
+import { BY_ID } from './indexes.ts'
 import { releasesOf, unsentChange } from './leases.ts'
 import { run, startDeadline } from './run-command.ts'
 
@@ -21,15 +22,15 @@ export function createDisowner(context: MongoContext): Disowner {
   let suspects = 0
   let stopped = false
 
-  const lookAgain = (ids: string[], leaseId: string, endsAt: number, waitMs: number) => {
-    if (stopped || performance.now() > endsAt) {
+  const lookAgain = (suspect: Suspect, waitMs: number) => {
+    if (stopped || performance.now() > suspect.endsAt) {
       suspects -= 1
       return
     }
     const timer = setTimeout(async () => {
       timers.delete(timer)
-      await giveBack(context, ids, leaseId)
-      lookAgain(ids, leaseId, endsAt, Math.min(waitMs * 2, MAX_WAIT_MS))
+      const isMore = await giveBack(context, suspect)
+      lookAgain(suspect, isMore ? FIRST_WAIT_MS : Math.min(waitMs * 2, MAX_WAIT_MS))
     }, waitMs)
     timer.unref()
     timers.add(timer)
@@ -39,7 +40,8 @@ export function createDisowner(context: MongoContext): Disowner {
     disown(ids, leaseId, leaseMs) {
       if (suspects === MAX_SUSPECTS) return
       suspects += 1
-      lookAgain(ids, leaseId, performance.now() + leaseMs, FIRST_WAIT_MS)
+      const endsAt = performance.now() + leaseMs
+      lookAgain({ ids, leaseId, endsAt, most: ids.length }, FIRST_WAIT_MS)
     },
     stop() {
       stopped = true
@@ -48,23 +50,45 @@ export function createDisowner(context: MongoContext): Disowner {
   }
 }
 
-async function giveBack(context: MongoContext, ids: string[], leaseId: string): Promise<void> {
+interface Suspect {
+  ids: string[]
+  leaseId: string
+  /** Monotonic. */
+  endsAt: number
+  /** What one write gives back: a store that did not write so many in time is given fewer. */
+  most: number
+}
+
+/** Whether there is more to be given back. */
+async function giveBack(context: MongoContext, suspect: Suspect): Promise<boolean> {
+  const { ids, leaseId } = suspect
   try {
-    // The lease id is random and of this claim alone: with it the guard needs no fence.
-    const ours = { _id: { $in: ids }, state: 'running' as const, leaseId }
+    const found = await run(startDeadline(), (limit) =>
+      context.jobs
+        .find(
+          { _id: { $in: ids }, state: 'running', leaseId },
+          { projection: { superseded: 1 }, batchSize: ids.length + 1, ...BY_ID, ...limit },
+        )
+        .toArray(),
+    )
+    // Mostly there is nothing: a store that is slow to write is spared updates of nothing.
+    if (found.length === 0) return false
     const now = nowOf(context)
-    const updates = [
-      ...releasesOf(
-        { ...ours, superseded: { $ne: true } },
-        unsentChange('release', randomId(), now),
+    const updates = found.slice(0, suspect.most).flatMap(({ _id, superseded }) =>
+      releasesOf(
+        // The lease id is random and of this claim alone: with it the guard needs no fence.
+        { _id, state: 'running', leaseId, superseded: superseded === true ? true : { $ne: true } },
+        unsentChange(superseded === true ? 'withdraw' : 'release', randomId(), now),
       ),
-      ...releasesOf({ ...ours, superseded: true }, unsentChange('withdraw', randomId(), now)),
-    ]
+    )
     const { matchedCount } = await run(startDeadline(), (limit) =>
       context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
     )
     if (matchedCount > 0) context.hint()
+    return found.length > suspect.most
   } catch {
-    // The store is still away: this is what the next look is for.
+    // The store is still away, or too slow for so many: this is what the next look is for.
+    suspect.most = Math.max(1, Math.floor(suspect.most / 2))
+    return false
   }
 }

@@ -28,16 +28,23 @@ export interface Written {
   finished: string[]
 }
 
-/** @param writeId stands in all these updates, and in no others */
+export interface WriteOptions {
+  /** Stands in all these updates, and in no others. */
+  writeId: string
+  now: Date
+  /** An earlier write of them was not answered: what it stored is read, and not written again. */
+  isRepeat: boolean
+}
+
 export async function writeEndings(
   context: MongoContext,
   endings: Ending[],
-  writeId: string,
-  now: Date,
+  { writeId, now, isRepeat }: WriteOptions,
 ): Promise<Written> {
   const deadline = startDeadline()
   const finishing = endings.filter(({ event }) => FINISHING.has(event)).map(({ jobId }) => jobId)
-  const matchedCount = await write(context, endings, now, deadline)
+  const open = isRepeat ? await unwritten(context, endings, deadline) : endings
+  const matchedCount = open.length === 0 ? 0 : await write(context, open, now, deadline)
   if (matchedCount === endings.length) {
     return { results: endings.map(() => 'applied'), finished: finishing }
   }
@@ -61,6 +68,19 @@ export async function writeEndings(
 }
 
 const FINISHING: ReadonlySet<EventName> = new Set(['succeed', 'bury', 'bury_timed_out'])
+
+/** Those whose lease still holds the job. */
+async function unwritten(
+  context: MongoContext,
+  endings: Ending[],
+  deadline: Deadline,
+): Promise<Ending[]> {
+  const seen = await readBack(context, endings, deadline)
+  return endings.filter((ending) => {
+    const job = seen.get(ending.jobId)
+    return job !== undefined && holds(job, ending)
+  })
+}
 
 async function write(
   context: MongoContext,

@@ -84,16 +84,20 @@ export function unsentChange(event: 'release' | 'withdraw', releaseId: string, n
   }
 }
 
-/** Two updates of which one fits: a job of which nothing was ever sent has not started. */
+/**
+ * Two updates of which one fits: a job of which nothing was ever sent has not started. Each of one
+ * job: the driver repeats such an update when the primary changes, and an update of many it does
+ * not.
+ */
 export function releasesOf(
   filter: Filter<JobDocument>,
   update: UpdateFilter<JobDocument>,
 ): AnyBulkWriteOperation<JobDocument>[] {
   const $unset = { ...update.$unset, startedAt: '' as const }
   return [
-    { updateMany: { filter: { ...filter, attemptCount: { $gt: 1 } }, update, ...BY_ID } },
+    { updateOne: { filter: { ...filter, attemptCount: { $gt: 1 } }, update, ...BY_ID } },
     {
-      updateMany: {
+      updateOne: {
         filter: { ...filter, attemptCount: 1 },
         update: { ...update, $unset },
         ...BY_ID,

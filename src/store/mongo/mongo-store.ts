@@ -180,7 +180,7 @@ function jobVerbs(context: MongoContext, eligible: EligibleEndpoints, disowner: 
     },
     due: (since) => due(context, since),
     claim: createClaimer(context, eligible, disowner).claim,
-    settle: (settlements) => settle(context, settlements),
+    settle: (settlements, options) => settle(context, settlements, options),
     renew: (leases, leaseMs) => renew(context, leases, leaseMs),
     heartbeat: (lease, beat) => heartbeat(context, lease, beat),
     release: (leases) => release(context, leases),

@@ -68,7 +68,11 @@ export async function endOverdue(
   const now = nowOf(context)
   const writeId = randomId()
   const endings = ends.map((end) => endingOf(end, writeId, now))
-  const { results, finished } = await writeEndings(context, endings, writeId, now)
+  const { results, finished } = await writeEndings(context, endings, {
+    writeId,
+    now,
+    isRepeat: false,
+  })
   context.hint()
   await afterFinish(context, finished)
   return results

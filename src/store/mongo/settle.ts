@@ -2,6 +2,7 @@
 // read back, since a batch tells only how many did.
 import type { UpdateFilter } from 'mongodb'
 import type { Settlement, SettleResult } from '../settlement.ts'
+import type { SettleOptions } from '../store.ts'
 import { afterFinish } from './aftermath.ts'
 import { attemptDocument } from './attempt-documents.ts'
 import { failureFields, pushAttempt, randomId, toFinal, toQueued } from './changes.ts'
@@ -12,12 +13,13 @@ import { type Ending, writeEndings } from './endings.ts'
 export async function settle(
   context: MongoContext,
   settlements: Settlement[],
+  { isRepeat = false }: SettleOptions = {},
 ): Promise<SettleResult[]> {
   if (settlements.length === 0) return []
   const now = nowOf(context)
   const writeId = randomId()
   const endings = settlements.map((settlement) => endingOf(settlement, writeId))
-  const { results, finished } = await writeEndings(context, endings, writeId, now)
+  const { results, finished } = await writeEndings(context, endings, { writeId, now, isRepeat })
   if (settlements.some(({ event }) => event === 'reschedule' || event === 'postpone')) {
     context.hint()
   }

@@ -3,6 +3,7 @@
 import type { Failure, Lease } from '../../job/job.ts'
 import type { SettlingEvent } from '../../job/lifecycle.ts'
 import type { Settlement, SettleResult } from '../settlement.ts'
+import type { SettleOptions } from '../store.ts'
 import { runAftermath } from './aftermath.ts'
 import { attemptLine, readAttemptLines, WITH_ATTEMPT } from './attempt-log.ts'
 import type { Database } from './database.ts'
@@ -38,7 +39,8 @@ export const ATTEMPTS_OF = 'select attempts, awaiting, fence, lease_id from jobs
 export async function settle(
   database: Database,
   settlements: Settlement[],
-  durable = false,
+  // A repeat needs no look at what is stored: a transaction that was not answered did not commit.
+  { durable = false }: SettleOptions = {},
 ): Promise<SettleResult[]> {
   if (settlements.length === 0) return []
   const results = await database.connection.write(durable ? 'full' : 'normal', () => {

@@ -76,7 +76,7 @@ function createStore(database: Database): Store {
     enqueue: (jobs) => enqueue(database, jobs),
     due: (since) => due(database, since),
     claim: (lanes, limit, holder) => claim(database, lanes, limit, holder),
-    settle: (settlements, durable) => settle(database, settlements, durable),
+    settle: (settlements, options) => settle(database, settlements, options),
     renew: (leases, leaseMs) => renew(database, leases, leaseMs),
     heartbeat: (lease, beat) => heartbeat(database, lease, beat),
     release: (leases) => release(database, leases),

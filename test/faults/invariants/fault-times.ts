@@ -60,10 +60,11 @@ export function faultTimesOf({ faults, settings, engine }: History): FaultTimes 
 
 /**
  * A wrong clock explains nothing: that is what is promised of clocks. The API delivers nothing, so
- * its end explains nothing; standing still it may hold the one write lock of an SQLite file.
+ * its end explains nothing; standing still it may hold the one write lock of an SQLite file. A
+ * store that is slow to write explains nothing either: workers take on no more than it can keep.
  */
 function mayDouble({ kind, target }: Fault, engine: History['engine']): boolean {
-  if (kind === 'clock') return false
+  if (kind === 'clock' || kind === 'slow_writes') return false
   return target !== 'api' || (kind === 'freeze' && engine === 'sqlite')
 }
 

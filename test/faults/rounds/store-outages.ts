@@ -125,7 +125,12 @@ export async function withLoad(
   expectAlive(ground, members)
 }
 
-function expectAnswers(ground: Ground, longestMs: Map<string, number>): void {
+/** Every answer came in time, and was an answer or 503. */
+export function expectAnswers(
+  ground: Ground,
+  longestMs: Map<string, number>,
+  promise = 'D9',
+): void {
   const enqueue = 'POST /jobs'
   for (const { sentAtMs, endedAtMs, status } of ground.client.calls) {
     longestMs.set(enqueue, Math.max(longestMs.get(enqueue) ?? 0, endedAtMs - sentAtMs))
@@ -136,7 +141,7 @@ function expectAnswers(ground: Ground, longestMs: Map<string, number>): void {
     }
   }
   for (const [request, waitedMs] of longestMs) {
-    ground.measure('D9', 'longest wait for an answer, ms', Math.round(waitedMs))
+    ground.measure(promise, 'longest wait for an answer, ms', Math.round(waitedMs))
     if (waitedMs > LONGEST_ANSWER_MS + NOISE_MS) {
       ground.complain(`${request} was answered only after ${Math.round(waitedMs)} ms`)
     }

@@ -1,0 +1,185 @@
+// A store that is slower than the work: a storm of kills and load on top of it, and then quiet. The
+// backlog must drain at a fixed share of what the store alone can settle, and no job is delivered
+// again that no kill explains.
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Ground, Member } from '../ground.ts'
+import { type Engine, nowMs } from '../history.ts'
+import { BOTH, type Form, type Round } from '../round.ts'
+import { settleAlone } from '../settle-alone.ts'
+import { startSteadyLoad } from '../steady-load.ts'
+import { startStoreProbes } from '../store-probes.ts'
+import type { Accepted } from '../work-client.ts'
+import { expectAnswers } from './store-outages.ts'
+
+const WORKERS = 3
+const KILL_EVERY_MS = [1_000, 4_000] as const
+/** At most what this share of the store alone settles is delivered while the storm lasts. */
+const STORM_SHARE = 0.5
+/** D15. */
+const LEAST_DRAIN_SHARE = 0.4
+/** What the workers deliver of SQLite when nobody holds its lock: the store is then the faster. */
+const CALM_JOBS = 1_500
+const LOOK_EVERY_MS = 500
+const DRAINED_DEADLINE_MS = 120_000
+
+interface Extent {
+  backlog: number
+  baselineMs: number
+  stormMs: number
+  /** Of a store so slow that the backlog takes longer, so much is measured. */
+  drainMs: number
+}
+const LONG: Extent = { backlog: 2_000, baselineMs: 8_000, stormMs: 30_000, drainMs: 100_000 }
+const SHORT: Record<Engine, Extent> = {
+  sqlite: { backlog: 2_000, baselineMs: 1_000, stormMs: 4_000, drainMs: 10_000 },
+  mongo: { backlog: 150, baselineMs: 2_000, stormMs: 5_000, drainMs: 12_000 },
+}
+
+const KILLED = 'a worker killed while the store was slow'
+const STORM_LOAD = 'jobs accepted in the storm'
+
+interface Setting {
+  name: string
+  title: string
+  /** Of each document (MongoDB), or how long the lock is held at a time (SQLite). */
+  slowMs: Record<Engine, number>
+  leaseMs: number
+  engines: readonly Engine[]
+  shortOn: readonly Engine[]
+}
+
+const SETTINGS: Setting[] = [
+  {
+    name: 'slow-store',
+    title: 'each document takes 20 ms longer to write, or the lock is held half of the time',
+    ...{ slowMs: { mongo: 20, sqlite: 50 }, leaseMs: 2_000, engines: BOTH, shortOn: BOTH },
+  },
+  {
+    name: 'slow-store-long-leases',
+    title: 'the same with leases of 30 s',
+    ...{ slowMs: { mongo: 20, sqlite: 50 }, leaseMs: 30_000, engines: BOTH, shortOn: [] },
+  },
+  ...[0, 5, 100].flatMap((ms): Setting[] => {
+    const title = ms === 0 ? 'the stand-in as it is' : `each document takes ${ms} ms longer`
+    const common = { slowMs: { mongo: ms, sqlite: 50 }, engines: ['mongo'], shortOn: [] } as const
+    return [
+      { ...common, name: `slow-store-${ms}-ms`, title: `${title}, leases of 2 s`, leaseMs: 2_000 },
+      {
+        ...{ ...common, name: `slow-store-${ms}-ms-long-leases`, leaseMs: 30_000 },
+        title: `${title}, leases of 30 s`,
+      },
+    ]
+  }),
+]
+
+export const slowStores: readonly Round[] = SETTINGS.map(
+  ({ name, title, slowMs, leaseMs, engines, shortOn }) => ({
+    ...{ name, title: `a storm on a slow store: ${title}`, engines, shortOn },
+    settings: { leaseMs, sweepMs: 250, pollMs: 100 },
+    windows: [KILLED, STORM_LOAD],
+    play: (ground, form) => play(ground, form, slowMs[ground.engine]),
+  }),
+)
+
+async function play(ground: Ground, form: Form, slowMs: number): Promise<void> {
+  const { engine, store } = ground
+  const extent = form.isLong ? LONG : SHORT[engine]
+  const workers: Member[] = []
+  const calmRate = engine === 'sqlite' ? await deliverCalmly(ground, workers) : null
+  const alone = await settleAlone(store, slowMs, extent.baselineMs)
+  ground.measure('D15', 'the store alone settles, jobs/s', alone)
+  // Where the store is faster than the work, the work is what the drain is compared with.
+  const reference = Math.min(alone, calmRate ?? Number.POSITIVE_INFINITY)
+  if (calmRate === null) {
+    await ground.client.enqueueMany(
+      Math.round(extent.backlog + alone * STORM_SHARE * (extent.stormMs / 1_000)),
+      () => ({}),
+    )
+  }
+  await ground.during('slow_writes', 'store', async () => {
+    const mend = await store.slowWrites(slowMs)
+    try {
+      while (workers.length < WORKERS) workers.push(await ground.startWorker())
+      await storm(ground, workers, extent)
+      if (calmRate !== null) await enqueuePaused(ground, extent.backlog)
+      await drain(ground, extent, reference)
+    } finally {
+      await mend()
+    }
+  })
+  await ground.drained(DRAINED_DEADLINE_MS)
+}
+
+/** Jobs a second of the same workers on a store that nobody slows. */
+async function deliverCalmly(ground: Ground, workers: Member[]): Promise<number> {
+  while (workers.length < WORKERS) workers.push(await ground.startWorker())
+  await enqueuePaused(ground, CALM_JOBS)
+  const beganAtMs = nowMs()
+  await ground.drained()
+  const rate = Math.round(CALM_JOBS / ((nowMs() - beganAtMs) / 1_000))
+  ground.measure('D15', 'workers deliver with the lock free, jobs/s', rate)
+  return rate
+}
+
+async function enqueuePaused({ client }: Ground, count: number): Promise<void> {
+  await persist(() => client.request('POST', '/endpoints/work/pause'))
+  await client.enqueueMany(count, () => ({}))
+  await persist(() => client.request('POST', '/endpoints/work/resume'))
+}
+
+async function persist(ask: () => ReturnType<Ground['client']['request']>): Promise<void> {
+  while ((await ask())?.status !== 200) await sleep(LOOK_EVERY_MS)
+}
+
+/** Kills, and more jobs than the store can take. */
+async function storm(ground: Ground, workers: Member[], { stormMs }: Extent): Promise<void> {
+  const load = startSteadyLoad(ground, () => ({}))
+  const first = ground.client.calls.find(({ jobId }) => jobId !== null)
+  const probes = await startStoreProbes(ground, first?.jobId ?? (await anyJob(ground)).id)
+  const endsAtMs = nowMs() + stormMs
+  while (nowMs() < endsAtMs) {
+    await sleep(ground.dice.between(...KILL_EVERY_MS))
+    const victim = ground.dice.pick(workers)
+    await ground.kill(victim)
+    ground.hit(KILLED)
+    workers[workers.indexOf(victim)] = await ground.startWorker()
+  }
+  await load.stop()
+  await probes.stop()
+  ground.hit(STORM_LOAD, load.accepted.length)
+  expectAnswers(ground, probes.longestMs, 'D15')
+}
+
+async function anyJob(ground: Ground): Promise<Accepted> {
+  return ground.client.enqueue()
+}
+
+/** From now on nothing is broken but that the store is slow. */
+async function drain(ground: Ground, { drainMs }: Extent, reference: number): Promise<void> {
+  const before = await leftOf(ground)
+  const beganAtMs = nowMs()
+  let now = before
+  // What killed workers had in hand waits for its leases, not for the store.
+  while (now.queued > 0 && nowMs() < beganAtMs + drainMs) {
+    await sleep(LOOK_EVERY_MS)
+    now = await leftOf(ground)
+  }
+  const seconds = (nowMs() - beganAtMs) / 1_000
+  const settled = before.queued + before.running - now.queued - now.running
+  const share = settled / seconds / reference
+  ground.measure('D15', 'left after the storm, jobs', before.queued + before.running)
+  ground.measure('D15', 'drained in quiet, jobs', settled)
+  ground.measure('D15', 'drained in quiet, jobs/s', settled / seconds)
+  ground.measure('D15', 'drained at this share of the store alone', Math.round(share * 100) / 100)
+  if (share < LEAST_DRAIN_SHARE) {
+    ground.complain(`the backlog drained at ${share.toFixed(2)} of what the store can settle`)
+  }
+}
+
+async function leftOf({ client }: Ground): Promise<{ queued: number; running: number }> {
+  for (;;) {
+    const answer = await client.request('GET', '/endpoints/work')
+    if (answer?.status === 200) return answer.body.counts
+    await sleep(LOOK_EVERY_MS)
+  }
+}

@@ -1,0 +1,70 @@
+// What a slow store can settle when nothing else is asked of it: no claims, no renewals.
+import { randomBytes } from 'node:crypto'
+import { openStore } from '../../src/store/open-store.ts'
+import type { Store } from '../../src/store/store.ts'
+import { addEndpoint, claimFrom, enqueueMany, success } from '../contract/fixtures.ts'
+import { nowMs } from './history.ts'
+import type { StoreGround } from './store-ground.ts'
+
+const DAY_MS = 86_400_000
+/** As many as the workers of the round. */
+const SETTLERS = 3
+/** Well within the deadline of a write, however slow the store. */
+const BATCH = 8
+const ENQUEUED_AT_ONCE = 500
+/** Of each settler, for each millisecond of the measurement: more than any store here settles. */
+const JOBS_PER_MS = { sqlite: 1, mongo: 1 / 12 }
+const MOST_JOBS = 3_000
+
+/** Jobs a second, of several settlers at once, on an empty store in the same place. */
+export async function settleAlone(
+  ground: StoreGround,
+  slowMs: number,
+  forMs: number,
+): Promise<number> {
+  const store = await openStore(ground.siblingUrl, {
+    ...{ retentionMs: DAY_MS, retentionDeadMs: DAY_MS, encryptionKeys: [randomBytes(32)] },
+    warn: () => {},
+  })
+  try {
+    const endpoint = await addEndpoint(store, { name: 'alone' })
+    const engine = ground.filePath === null ? 'mongo' : 'sqlite'
+    const most = Math.min(MOST_JOBS, Math.ceil(forMs * JOBS_PER_MS[engine]))
+    const held = []
+    for (let i = 0; i < SETTLERS; i++) held.push(await claimed(store, endpoint, most))
+    const mend = await ground.slowWrites(slowMs)
+    try {
+      const beganAtMs = nowMs()
+      const isOver = () => nowMs() - beganAtMs > forMs
+      const counts = await Promise.all(held.map((jobs) => settleAll(store, jobs, isOver)))
+      const settled = counts.reduce((sum, count) => sum + count, 0)
+      return Math.round((settled / (nowMs() - beganAtMs)) * 1_000)
+    } finally {
+      await mend()
+    }
+  } finally {
+    await store.close()
+  }
+}
+
+type Held = Awaited<ReturnType<typeof claimFrom>>
+
+async function claimed(store: Store, endpoint: string, count: number): Promise<Held> {
+  const jobs: Held = []
+  while (jobs.length < count) {
+    const size = Math.min(ENQUEUED_AT_ONCE, count - jobs.length)
+    await enqueueMany(store, endpoint, size)
+    jobs.push(...(await claimFrom(store, endpoint, size)))
+  }
+  return jobs
+}
+
+async function settleAll(store: Store, jobs: Held, isOver: () => boolean): Promise<number> {
+  let count = 0
+  while (count < jobs.length && !isOver()) {
+    const batch = jobs.slice(count, count + BATCH)
+    await store.settle(batch.map((job) => success(store, job)))
+    count += batch.length
+  }
+  return count
+}

@@ -1,0 +1,94 @@
+// Requests that ask more of a store than it can write within their time: each is answered in time,
+// with what was done, and a repeat goes on where it ended.
+import { randomBytes } from 'node:crypto'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { openMongoStore } from '../../src/store/mongo/mongo-store.ts'
+import type { Store } from '../../src/store/store.ts'
+import { addEndpoint, enqueueMany } from '../contract/fixtures.ts'
+import { type MongoProxy, startMongoProxy } from '../support/mongo-proxy.ts'
+import { type ServedApp, serveApp } from '../support/served-app.ts'
+import { createSlowDisk } from '../support/slow-writes.ts'
+import { useStore } from '../support/stores.ts'
+
+const encryptionKeys = [randomBytes(32)]
+/** What is promised, and as long again for a machine that is shared. */
+const ANSWER_MS = 6_000
+const MOST_REPEATS = 12
+
+describe('a store that is slow to write', () => {
+  const place = useStore('mongo', { encryptionKeys })
+  const disk = createSlowDisk()
+  let proxy: MongoProxy
+  let store: Store
+  let served: ServedApp
+
+  beforeAll(async () => {
+    proxy = await startMongoProxy(place.url, disk)
+    const settings = { retentionMs: 60_000, retentionDeadMs: 60_000, encryptionKeys, warn() {} }
+    store = await openMongoStore(proxy.url, settings)
+    served = await serveApp({ store })
+  })
+  afterEach(() => disk.setDelay(0))
+  afterAll(async () => {
+    await served.close()
+    await store.close()
+    await proxy.stop()
+  })
+
+  async function post(path: string, body: object) {
+    const sentAtMs = performance.now()
+    const answer = await fetch(`${served.url}${path}`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    })
+    // biome-ignore lint/suspicious/noExplicitAny: each test reads fields of its own
+    const json = (await answer.json()) as any
+    expect(performance.now() - sentAtMs).toBeLessThan(ANSWER_MS)
+    return { status: answer.status, json }
+  }
+
+  it('a bulk cancel is done after a few requests, each answered in time', async () => {
+    const endpoint = await addEndpoint(place.store)
+    await enqueueMany(place.store, endpoint, 60)
+    disk.setDelay(60)
+    let affected = 0
+    let repeats = 0
+    let isMore = true
+    while (isMore && repeats++ < MOST_REPEATS) {
+      const { status, json } = await post('/jobs/cancel', { filter: { endpoint }, limit: 1_000 })
+      expect([200, 503]).toContain(status)
+      isMore = status === 503 || json.more === true
+      if (status === 200) affected += json.affected
+    }
+    expect(isMore).toBe(false)
+    const [counts] = await place.store.countJobs([endpoint])
+    expect(counts).toMatchObject({ queued: 0, running: 0 })
+    // Those of the first request that was too large are cancelled, and were not counted.
+    expect(affected).toBeGreaterThan(20)
+  })
+
+  it('a batch is stored as far as time allows, and says which items are to be sent again', async () => {
+    const endpoint = await addEndpoint(place.store)
+    const jobs = Array.from({ length: 70 }, (_, i) => ({
+      ...{ endpoint, payload: i, idempotencyKey: `item-${i}` },
+    }))
+    disk.setDelay(60)
+    let left = jobs
+    let partial = 0
+    for (let repeats = 0; left.length > 0 && repeats < MOST_REPEATS; repeats++) {
+      const { status, json } = await post('/jobs/batch', { jobs: left })
+      expect([200, 503]).toContain(status)
+      if (status === 503) continue
+      const items: { status: number; error?: { code: string } }[] = json.items
+      const refused = items.filter(({ error }) => error !== undefined)
+      expect(refused.filter(({ error }) => error?.code !== 'store_unavailable')).toEqual([])
+      if (refused.length > 0 && refused.length < items.length) partial++
+      left = left.filter((_, i) => items[i]?.status === 503)
+    }
+    expect(left).toEqual([])
+    expect(partial).toBeGreaterThan(0)
+    const [counts] = await place.store.countJobs([endpoint])
+    expect(counts?.queued).toBe(70)
+  })
+})

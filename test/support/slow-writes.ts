@@ -1,0 +1,153 @@
+// A disk that takes its time for every document written: what a MongoDB with a slow disk, a lagging
+// secondary or a noisy neighbour is like. All connections share it, one document of each in turn.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { BSON } from 'mongodb'
+
+export interface SlowDisk {
+  /** Milliseconds for each document from now on; 0: as fast as the server behind. */
+  setDelay(msPerDocument: number): void
+  /** Documents that requests asked it to write so far, whatever the delay. */
+  readonly documentCount: number
+  /** Whether the disk had time for so many documents before the request's own time was over. */
+  write(request: WriteRequest, abandoned: AbortSignal): Promise<boolean>
+}
+
+interface Write {
+  left: number
+  /** Monotonic. */
+  endsAtMs: number
+  abandoned: AbortSignal
+  resolve: (isWritten: boolean) => void
+}
+
+export function createSlowDisk(): SlowDisk {
+  let msPerDocument = 0
+  const waiting: Write[] = []
+  let total = 0
+  let isWriting = false
+
+  async function writeAll(): Promise<void> {
+    isWriting = true
+    let freeAtMs = performance.now()
+    while (waiting.length > 0) {
+      const write = waiting.shift() as Write
+      // As a mongod does: what is over its time, or whose client is gone, is given up.
+      const isOver = performance.now() > write.endsAtMs || write.abandoned.aborted
+      if (write.left > 0 && msPerDocument > 0 && !isOver) {
+        freeAtMs = Math.max(freeAtMs, performance.now()) + msPerDocument
+        const leftMs = freeAtMs - performance.now()
+        if (leftMs > 1) await sleep(leftMs)
+        write.left -= 1
+        waiting.push(write)
+      } else write.resolve(!isOver)
+    }
+    isWriting = false
+  }
+
+  return {
+    get documentCount() {
+      return total
+    },
+    setDelay(ms) {
+      msPerDocument = ms
+    },
+    write({ documentCount, maxTimeMs }, abandoned) {
+      total += documentCount
+      if (documentCount === 0 || msPerDocument === 0) return Promise.resolve(true)
+      return new Promise((resolve) => {
+        const endsAtMs = performance.now() + maxTimeMs
+        waiting.push({ left: documentCount, endsAtMs, abandoned, resolve })
+        if (!isWriting) void writeAll()
+      })
+    },
+  }
+}
+
+const OP_MSG = 2013
+const HEADER_BYTES = 16
+const FLAG_BYTES = 4
+
+type Statement = Record<string, unknown>
+
+export interface WriteRequest {
+  documentCount: number
+  /** Infinity: the request sets none. */
+  maxTimeMs: number
+}
+
+/**
+ * How many documents a request of the MongoDB protocol writes. An update or a deletion of many
+ * counts each id that it names, once: so many documents are written if all of them match.
+ */
+export function writeRequestOf(message: Buffer): WriteRequest {
+  let count = 0
+  let maxTimeMs = Number.POSITIVE_INFINITY
+  if (message.readInt32LE(12) !== OP_MSG) return { documentCount: 0, maxTimeMs }
+  let at = HEADER_BYTES + FLAG_BYTES
+  while (at < message.length) {
+    const kind = message[at]
+    const size = message.readInt32LE(at + 1)
+    const section = message.subarray(at + 1, at + 1 + size)
+    if (kind === 0) {
+      const command = BSON.deserialize(section)
+      count += writtenByCommand(command)
+      maxTimeMs = command.maxTimeMS ?? maxTimeMs
+    } else if (kind === 1) count += writtenBySequence(section)
+    else break
+    at += 1 + size
+  }
+  return { documentCount: count, maxTimeMs }
+}
+
+/** The answer of a server that gave up a request, since its time was over. */
+export function overTimeAnswerTo(message: Buffer): Buffer {
+  const body = BSON.serialize({
+    ...{ ok: 0, code: 50, codeName: 'MaxTimeMSExpired' },
+    errmsg: 'operation exceeded time limit',
+  })
+  const head = Buffer.alloc(HEADER_BYTES + FLAG_BYTES + 1)
+  head.writeInt32LE(head.length + body.length, 0)
+  // The request's own id, to which this answers.
+  head.writeInt32LE(message.readInt32LE(4), 8)
+  head.writeInt32LE(OP_MSG, 12)
+  return Buffer.concat([head, body])
+}
+
+function writtenByCommand(command: Statement): number {
+  if ('findAndModify' in command) return 1
+  const isInsert = 'insert' in command
+  const list = isInsert ? command.documents : (command.updates ?? command.deletes)
+  if (!Array.isArray(list)) return 0
+  return isInsert ? list.length : writtenByStatements(list)
+}
+
+/** A sequence of documents outside the command: its size, the name of its list, the documents. */
+function writtenBySequence(section: Buffer): number {
+  const nameEnd = section.indexOf(0, 4)
+  const name = section.toString('latin1', 4, nameEnd)
+  const statements: Statement[] = []
+  for (let at = nameEnd + 1; at < section.length; at += section.readInt32LE(at)) {
+    statements.push(BSON.deserialize(section.subarray(at, at + section.readInt32LE(at))))
+  }
+  return name === 'documents' ? statements.length : writtenByStatements(statements)
+}
+
+/** Of several statements that name the same document only one finds it. */
+function writtenByStatements(statements: Statement[]): number {
+  const named = new Set<unknown>()
+  let unnamed = 0
+  for (const { q } of statements) {
+    const ids = idsNamedBy(q as Statement)
+    for (const id of ids) named.add(typeof id === 'object' ? JSON.stringify(id) : id)
+    if (ids.length === 0) unnamed += 1
+  }
+  return named.size + unnamed
+}
+
+function idsNamedBy(filter: Statement): unknown[] {
+  const [first] = (filter.$and as Statement[] | undefined) ?? [filter]
+  const id = first?._id
+  if (id === undefined) return []
+  const many = (id as { $in?: unknown[] } | null)?.$in
+  return Array.isArray(many) ? many : [id]
+}

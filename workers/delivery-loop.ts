@@ -40,8 +40,8 @@ export interface LoopParts {
 /** A job claimed longer ago than this is given back unsent: much may have changed since. */
 const MAX_CLAIM_AGE_MS = 1_000
 /**
- * What a worker has in hand must be settled within this part of a lease, at the pace of late: what
- * it takes on beyond that would have to be renewed again and again, on a store that is slow already.
+ * What a worker has in hand must be settled within this part of a lease, at the pace of late. More
+ * would have to be renewed again and again, on a store that is slow already.
  */
 const SETTLE_PART = 1 / 3
 /** Nothing is claimed while an outcome has waited for the store for so long. */

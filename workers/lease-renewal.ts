@@ -1,6 +1,6 @@
-// Keeps the leases of attempts in flight, and of outcomes that wait for the store: each is renewed
-// after a third of its time, those that end soonest first, in writes as large as the store can take.
-// An attempt whose lease could not be renewed in time is aborted.
+// Keeps the leases of attempts in flight, and of outcomes that wait for the store. Each is renewed
+// after a third of its time, those that end soonest first, in writes as large as the store can
+// take. An attempt whose lease could not be renewed in time is aborted.
 import type { Logger } from 'pino'
 import { createBatchSize } from '../src/batch-size.ts'
 import type { Lease } from '../src/job/job.ts'

@@ -84,10 +84,10 @@ export function cronProblem(line: string): string | null {
  *
  * @param line that was checked
  */
-export function readCronLine(line: string): { line: string; isBoth: boolean } {
+export function readCronLine(line: string): { fields: string; isBoth: boolean } {
   const fields = fieldsOf(line)
   const isBoth = [DAY_OF_MONTH, DAY_OF_WEEK].some((i) => fields[i]?.startsWith('*'))
-  return { line: fields.join(' '), isBoth }
+  return { fields: fields.join(' '), isBoth }
 }
 
 function fieldsOf(line: string): string[] {

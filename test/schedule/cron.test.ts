@@ -1,7 +1,11 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { nextCronTick } from '../../src/schedule/cron.ts'
+import { cronProblem } from '../../src/schedule/cron-line.ts'
 import { localTimeAt } from '../../src/schedule/time-zone.ts'
+
+/** Of three lines that never tick. A search through ten centuries takes five times as long. */
+const QUIET_CPU_MS = 160
 
 const at = (text: string) => Date.parse(text)
 
@@ -19,6 +23,28 @@ describe('a cron line', () => {
   it('for a day that never comes has no tick', () => {
     expect(nextCronTick('0 0 30 2 *', 'UTC', at('2026-11-24T00:00Z'))).toBeNull()
     expect(nextCronTick('0 0 31 4,6,9,11 *', 'UTC', at('2026-11-24T00:00Z'))).toBeNull()
+  })
+
+  it('for the rarest day has a tick, however many years ahead', () => {
+    expect(ticks('0 0 29 2 */7', 'UTC', '2032-03-01T00:00Z', 4)).toEqual([
+      ...['2060-02-29T00:00Z', '2088-02-29T00:00Z', '2128-02-29T00:00Z', '2156-02-29T00:00Z'],
+    ])
+  })
+
+  it('for a day that never comes is done in little time, whatever must be looked at', () => {
+    const weekdays = Array.from({ length: 28 }, (_, i) => `${i + 1}W`).join(',')
+    const lines = [
+      `* * ${weekdays} * */7`,
+      '* * 8W * */7,1#5,2#5,3#5,4#5,5#5,6#5,1L,2L,3L',
+      '0 0 31W,30W,29W 2,4,6,9,11 */7',
+    ]
+    const before = process.cpuUsage()
+    for (const line of lines) {
+      expect(cronProblem(line)).toBeNull()
+      expect(nextCronTick(line, 'UTC', at('2026-11-24T00:00Z'))).toBeNull()
+    }
+    const { user, system } = process.cpuUsage(before)
+    expect((user + system) / 1_000).toBeLessThan(4 * QUIET_CPU_MS)
   })
 
   it('ticks after an instant, never at it', () => {

@@ -10,6 +10,13 @@ import type { RetryOverride } from '../src/job/retry-policy.ts'
 import type { JobBody } from './job-schemas.ts'
 import type { RetryWire, TemplateBody } from './schemas.ts'
 
+/** What a request tells about itself beside its body. */
+export interface RequestOrigin {
+  trace: TraceContext | null
+  /** How many deliveries led to it. */
+  hops: number
+}
+
 /**
  * @param now epoch milliseconds by the store's clock
  * @throws AppError invalid_request for a runAt too far ahead
@@ -17,7 +24,7 @@ import type { RetryWire, TemplateBody } from './schemas.ts'
 export function newJobFrom(
   body: JobBody,
   idempotencyKey: string | undefined,
-  trace: TraceContext | null,
+  { trace, hops }: RequestOrigin,
   now: number,
 ): NewJob {
   const runAt = dueTimeOf(body, now)
@@ -35,6 +42,7 @@ export function newJobFrom(
     scheduleName: null,
     originKey: null,
     trace,
+    hops,
   }
 }
 

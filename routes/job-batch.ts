@@ -2,7 +2,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { BatchSize } from '../src/batch-size.ts'
 import { AppError } from '../src/errors.ts'
-import type { NewJob, TraceContext } from '../src/job/job.ts'
+import type { NewJob } from '../src/job/job.ts'
 import type { ApiMetrics } from '../src/metrics.ts'
 import {
   type EnqueueResult,
@@ -13,7 +13,8 @@ import {
 import { traceContextOf, traceEnqueue } from '../src/tracing.ts'
 import { batchAnswer } from './answers.ts'
 import { storedOrThrow, unknownDependency } from './enqueue-answer.ts'
-import { newJobFrom } from './enqueue-request.ts'
+import { newJobFrom, type RequestOrigin } from './enqueue-request.ts'
+import { hopsOf } from './hops.ts'
 import { type BatchBody, type BatchJobBody, batchBody, batchJobBody } from './job-schemas.ts'
 import { nothing } from './schemas.ts'
 import { invalidRequest } from './zod-bridge.ts'
@@ -51,12 +52,13 @@ export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): vo
     },
     async (request) => {
       const { jobs } = request.body
+      const hops = hopsOf(request.headers)
       const asked = { endpoint: null, jobCount: jobs.length }
       return traceEnqueue(traceContextOf(request.headers), asked, async (trace) => {
         if (storingCount + jobs.length > MAX_STORING_JOBS) throw tooManyBatches()
         storingCount += jobs.length
         try {
-          const items = jobs.map((body) => readItem(parts, trace, body))
+          const items = jobs.map((body) => readItem(parts, { trace, hops }, body))
           await enqueueInOrder(parts, items).catch((error) => answerRest(items, error))
           return { items: items.map(answerOf) }
         } finally {
@@ -83,7 +85,7 @@ type Answer =
 
 function readItem(
   { store, maxBodyBytes }: BatchRoutes,
-  trace: TraceContext | null,
+  origin: RequestOrigin,
   body: unknown,
 ): Item {
   const item: Item = { job: null, dependsOn: [], isKeyless: true, answer: null }
@@ -96,7 +98,7 @@ function readItem(
   }
   try {
     const now = store.clock.now()
-    item.job = newJobFrom({ ...rest, dependsOn }, idempotencyKey, trace, now)
+    item.job = newJobFrom({ ...rest, dependsOn }, idempotencyKey, origin, now)
     item.dependsOn = item.job.dependsOn
     item.isKeyless = idempotencyKey === undefined && !rest.dedupe
   } catch (error) {

@@ -10,6 +10,7 @@ import { unknownEndpoint } from './enqueue-answer.ts'
 import type { EnqueueBatcher } from './enqueue-batcher.ts'
 import { dueTimeOf } from './enqueue-request.ts'
 import { ifMatch, stale } from './etag.ts'
+import { hopsOf } from './hops.ts'
 import { jobNotFound, readJob, stateConflict } from './job-lookup.ts'
 import { sendEnqueued, sendJob } from './job-reply.ts'
 import { type EditBody, editBody, jobParams } from './job-schemas.ts'
@@ -169,14 +170,14 @@ function registerCopy(app: FastifyInstance, { store, batcher }: JobRoutes): void
     },
     async (request, reply) => {
       const job = await readJob(store, request.params.id)
-      const copy = copyOf(job, store.clock.now())
+      const copy = copyOf(job, store.clock.now(), hopsOf(request.headers))
       return sendEnqueued(reply, await batcher.enqueue(copy), copy)
     },
   )
 }
 
 /** Without its keys, which tell jobs apart, and its dependencies, which were for the first one. */
-function copyOf(job: Job, now: number): NewJob {
+function copyOf(job: Job, now: number, hops: number): NewJob {
   return {
     id: newJobId(now),
     endpoint: job.endpoint,
@@ -199,6 +200,7 @@ function copyOf(job: Job, now: number): NewJob {
     scheduleName: null,
     originKey: null,
     trace: null,
+    hops,
   }
 }
 

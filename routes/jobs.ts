@@ -10,6 +10,7 @@ import { readCursor, writeCursor } from './cursor.ts'
 import type { EnqueueBatcher } from './enqueue-batcher.ts'
 import { newJobFrom } from './enqueue-request.ts'
 import { etagOf, isNoneMatch } from './etag.ts'
+import { hopsOf } from './hops.ts'
 import { jobListJson } from './job-answer.ts'
 import { jobNotFound, readJob } from './job-lookup.ts'
 import { JSON_TYPE, sendEnqueued, sendJob } from './job-reply.ts'
@@ -65,9 +66,10 @@ function registerEnqueue(app: FastifyInstance, { store, batcher, metrics }: JobR
     async (request, reply) => {
       const key = request.headers['idempotency-key'] as string | undefined
       const asked = { endpoint: request.body.endpoint, jobCount: 1 }
+      const hops = hopsOf(request.headers)
       const startedAtMs = performance.now()
       return traceEnqueue(traceContextOf(request.headers), asked, async (trace) => {
-        const job = newJobFrom(request.body, key, trace, store.clock.now())
+        const job = newJobFrom(request.body, key, { trace, hops }, store.clock.now())
         const result = await batcher.enqueue(job)
         metrics.onEnqueued(result.kind, performance.now() - startedAtMs)
         return sendEnqueued(reply, result, job)

@@ -27,7 +27,7 @@ export function jobFromOutbox(body: Buffer, maxBodyBytes: number, now: number): 
   }
   const checked = outboxBody.safeParse(parseEnvelope(body))
   if (!checked.success) throw invalidRequest(checked.error, '')
-  return newJobFrom({ ...checked.data, dependsOn: [] }, undefined, null, now)
+  return newJobFrom({ ...checked.data, dependsOn: [] }, undefined, { trace: null, hops: 0 }, now)
 }
 
 /** Why the job was not stored; null: it was, now or before. */

@@ -9,6 +9,7 @@ import { jobAnswer } from './answers.ts'
 import { readCursor, writeCursor } from './cursor.ts'
 import { storedOrThrow } from './enqueue-answer.ts'
 import { etagOf, ifMatch, stale } from './etag.ts'
+import { hopsOf } from './hops.ts'
 import { jobJson } from './job-answer.ts'
 import { scheduleJson, scheduleListJson } from './schedule-answer.ts'
 import { changeSchedule, pausedOrResumed, readToReplace, scheduleFrom } from './schedule-change.ts'
@@ -180,7 +181,7 @@ function registerRun(app: FastifyInstance, { store }: ScheduleRoutes): void {
     async (request, reply) => {
       const schedule = await readSchedule(store, request.params.name)
       const source = { ...schedule, settings: readSettings(schedule.settings) }
-      const job = jobByHand(source, store.clock.now())
+      const job = jobByHand(source, store.clock.now(), hopsOf(request.headers))
       const [result] = await store.enqueue([job])
       if (result === undefined) throw new Error('an enqueue without a result')
       const { job: stored } = storedOrThrow(result, job)

@@ -162,7 +162,9 @@ export const templateFields = {
   orderingKey: orderingKey.nullable().optional(),
   tags: tags.default([]),
   metadata: metadata.default({}),
-  headers: extraHeaders.default({}),
+  headers: extraHeaders.default({}).meta({
+    description: 'sent beside those of the endpoint; a name that the endpoint sets is its',
+  }),
   onFinish: onFinish.nullable().optional(),
 }
 const template = z.object(templateFields)

@@ -63,6 +63,8 @@ function send({ sender, endpoint, url, secret, ...parts }: AttemptParts, job: Pu
       runAt: Date.parse(job.runAt),
       payload: job.payload,
       scheduleName: job.scheduleName,
+      // The API does not show them.
+      hops: 0,
     },
     // Their values are not shown to anybody: what is masked must not be sent.
     headers: {},

@@ -5,23 +5,39 @@ export const MAX_EXTRA_HEADERS = 20
 export const MAX_HEADER_VALUE_BYTES = 4_096
 const MAX_HEADER_NAME_LENGTH = 256
 
-/** Ours to set, hop by hop, or trusted by others because a client can not set them. */
-const FORBIDDEN_NAMES = new Set([
-  'host',
+/** Set by Posthorn, which reads answers as they come and so asks for no coding. */
+const OWN_NAMES = ['host', 'content-length', 'idempotency-key', 'accept-encoding']
+/** Of one connection, not of the message (RFC 9110, section 7.6.1). */
+const HOP_NAMES = [
   'connection',
-  'content-length',
   'transfer-encoding',
   'te',
   'trailer',
   'upgrade',
   'expect',
   'keep-alive',
+  'via',
+]
+/** Receivers trust these because only a proxy, a gateway or a browser of theirs sets them. */
+const TRUSTED_NAMES = [
+  'cookie',
   'forwarded',
   'x-real-ip',
-  'idempotency-key',
+  'x-client-ip',
+  'x-cluster-client-ip',
+  'true-client-ip',
+  'cf-connecting-ip',
+  'fastly-client-ip',
+  'x-original-host',
+  'x-original-url',
+  'x-rewrite-url',
+  'x-http-method',
+  'x-http-method-override',
+  'x-method-override',
   'metadata-flavor',
   'metadata',
-])
+]
+const FORBIDDEN_NAMES = new Set([...OWN_NAMES, ...HOP_NAMES, ...TRUSTED_NAMES])
 const FORBIDDEN_PREFIXES = ['proxy-', 'webhook-', 'posthorn-', 'x-forwarded-', 'x-aws-']
 
 /** A token of RFC 9110, section 5.6.2. */
@@ -36,7 +52,7 @@ export function extraHeaderProblem(name: string, value: string): string | null {
     return 'the name is not an HTTP header name'
   }
   if (FORBIDDEN_NAMES.has(lower) || FORBIDDEN_PREFIXES.some((prefix) => lower.startsWith(prefix))) {
-    return 'Posthorn or the connection sets this header; it can not be given'
+    return 'Posthorn, the connection or a proxy sets this header; it cannot be given'
   }
   if (!VALUE.test(value)) return 'the value holds a character that no HTTP header may hold'
   if (Buffer.byteLength(value, 'latin1') > MAX_HEADER_VALUE_BYTES) {

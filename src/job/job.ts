@@ -70,6 +70,11 @@ export interface TraceContext {
   tracestate: string | null
 }
 
+/** In a delivery: how many deliveries, this one counted, led to it. */
+export const HOPS_HEADER = 'posthorn-hops'
+/** A request that more deliveries led to enqueues nothing. */
+export const MAX_HOPS = 10
+
 /** `sending`: with its endpoint, or pulled; `awaiting_completion`: answered by 202. */
 export type Phase = 'sending' | 'awaiting_completion'
 
@@ -193,6 +198,8 @@ export interface NewJob {
    */
   originKey: string | null
   trace: TraceContext | null
+  /** How many deliveries led to the request that made it. */
+  hops: number
 }
 
 /** What becomes of a request whose dedupe key a queued or running job has. */
@@ -217,6 +224,7 @@ export interface ClaimedJob extends Lease {
   headers: Record<string, string> | null
   scheduleName: string | null
   trace: TraceContext | null
+  hops: number
   /** When it was claimed, by the store's clock. */
   claimedAt: number
 }

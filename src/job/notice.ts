@@ -40,6 +40,8 @@ export function noticeOf(job: Finished, finishes: number, endpoint: string, now:
     scheduleName: null,
     originKey: `finish:${job.id}:${finishes}`,
     trace: null,
+    // Nothing that this API takes has the shape of a notice.
+    hops: 0,
   }
 }
 

@@ -73,7 +73,7 @@ export function jobOfTick(source: JobSource, tickAt: number, runAt: number, now:
 }
 
 /** A job of the schedule that is due now and uses up no tick. */
-export function jobByHand(source: JobSource, now: number): NewJob {
+export function jobByHand(source: JobSource, now: number, hops = 0): NewJob {
   const { expiresInMs: _, ...template } = source.settings.template
   return {
     ...template,
@@ -89,6 +89,7 @@ export function jobByHand(source: JobSource, now: number): NewJob {
     scheduleName: source.name,
     originKey: null,
     trace: null,
+    hops,
   }
 }
 

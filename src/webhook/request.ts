@@ -1,6 +1,6 @@
 // The HTTP request of one attempt: headers, signature, bytes (docs: delivery, "The request").
 import type { Endpoint, StatusChoices } from '../endpoint/endpoint.ts'
-import type { ClaimedJob, TraceContext } from '../job/job.ts'
+import { type ClaimedJob, HOPS_HEADER, type TraceContext } from '../job/job.ts'
 import { signatureHeader } from './signature.ts'
 
 /** What is sent, always by POST. */
@@ -16,7 +16,14 @@ export interface WebhookRequest {
 export interface RequestParts {
   job: Pick<
     ClaimedJob,
-    'jobId' | 'fence' | 'attemptNumber' | 'attemptsLeft' | 'runAt' | 'payload' | 'scheduleName'
+    | 'jobId'
+    | 'fence'
+    | 'attemptNumber'
+    | 'attemptsLeft'
+    | 'runAt'
+    | 'payload'
+    | 'scheduleName'
+    | 'hops'
   >
   /** The job's own. */
   headers: Record<string, string>
@@ -34,9 +41,6 @@ export interface RequestParts {
 
 const CONTENT_TYPE = 'application/json'
 
-/** Ours whatever a caller gives: the answer is read as it comes, so it must not be compressed. */
-const FIXED_NAMES = new Set(['accept-encoding', 'user-agent'])
-
 /** The signed request of this attempt. */
 export function webhookRequest(parts: RequestParts): WebhookRequest {
   const { job, endpoint, url, now, timeoutMs, userAgent } = parts
@@ -44,8 +48,6 @@ export function webhookRequest(parts: RequestParts): WebhookRequest {
   const headers = [
     'accept-encoding',
     'identity',
-    'user-agent',
-    userAgent,
     'webhook-id',
     job.jobId,
     'webhook-timestamp',
@@ -62,6 +64,8 @@ export function webhookRequest(parts: RequestParts): WebhookRequest {
     String(job.attemptsLeft),
     'posthorn-fence',
     String(job.fence),
+    HOPS_HEADER,
+    String(job.hops + 1),
     'posthorn-scheduled-for',
     new Date(job.runAt).toISOString(),
     'posthorn-deadline',
@@ -69,7 +73,7 @@ export function webhookRequest(parts: RequestParts): WebhookRequest {
   ]
   if (job.scheduleName !== null) headers.push('posthorn-schedule', job.scheduleName)
   addCompletion(headers, job.jobId, parts.completion)
-  addCallersHeaders(headers, endpoint.headers, parts.headers, parts.trace)
+  addCallersHeaders(headers, userAgent, parts, parts.trace)
   return { url, headers, body: job.payload, statuses: endpoint.statuses }
 }
 
@@ -89,8 +93,6 @@ export function pingRequest(parts: {
   const headers = [
     'accept-encoding',
     'identity',
-    'user-agent',
-    userAgent,
     'webhook-id',
     id,
     'webhook-timestamp',
@@ -104,7 +106,7 @@ export function pingRequest(parts: {
     'posthorn-deadline',
     new Date(now + timeoutMs).toISOString(),
   ]
-  addCallersHeaders(headers, endpoint.headers, {}, null)
+  addCallersHeaders(headers, userAgent, { endpoint, headers: {} }, null)
   return { url, headers, body: PING_BODY, statuses: endpoint.statuses }
 }
 
@@ -121,21 +123,22 @@ function addCompletion(
 }
 
 /**
- * The endpoint's, the job's over them, the trace over both; which names may be given was checked
- * at the door.
+ * The job's, the endpoint's over them, the trace over both. Who enqueues is not always trusted to
+ * replace the credentials of the endpoint. The endpoint may change after the enqueue, so this is
+ * decided here and not at the door; the door has checked which names may be given at all.
  */
 function addCallersHeaders(
   headers: string[],
-  ofEndpoint: Record<string, string>,
-  ofJob: Record<string, string>,
+  userAgent: string,
+  { endpoint, headers: ofJob }: Pick<RequestParts, 'endpoint' | 'headers'>,
   trace: TraceContext | null,
 ): void {
-  const merged = new Map([['content-type', CONTENT_TYPE]])
-  for (const given of [ofEndpoint, ofJob]) {
-    for (const name of Object.keys(given)) {
-      const lower = name.toLowerCase()
-      if (!FIXED_NAMES.has(lower)) merged.set(lower, given[name] as string)
-    }
+  const merged = new Map([
+    ['content-type', CONTENT_TYPE],
+    ['user-agent', userAgent],
+  ])
+  for (const given of [ofJob, endpoint.headers]) {
+    for (const name of Object.keys(given)) merged.set(name.toLowerCase(), given[name] as string)
   }
   if (trace !== null) {
     merged.set('traceparent', trace.traceparent)

@@ -74,11 +74,15 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('headers: are sent, read back masked, and forbidden names are refused', async () => {
-    const site = await ground.site(200, { headers: { 'X-Tenant': 'tenant-0815' } })
+    const headers = { 'X-Tenant': 'tenant-0815', 'User-Agent': 'shop/7.0' }
+    const site = await ground.site(200, { headers })
     const read = await site.read()
-    expect(read.headers).toEqual({ 'X-Tenant': '***0815' })
+    expect(read.headers).toEqual({ 'X-Tenant': '***0815', 'User-Agent': '***/7.0' })
     await ground.posthorn.job(await site.enqueue(), 'succeeded')
-    expect(site.receiver.requests[0]?.headers['x-tenant']).toBe('tenant-0815')
+    expect(site.receiver.requests[0]?.headers).toMatchObject({
+      'x-tenant': 'tenant-0815',
+      'user-agent': 'shop/7.0',
+    })
     expect((await put({})).body.headers).toEqual({})
     for (const name of FORBIDDEN_HEADERS) {
       await expectRefused(`/headers/${name}`, { headers: { [name]: 'x' } })
@@ -232,6 +236,16 @@ const FORBIDDEN_HEADERS = [
   'Metadata-Flavor',
   'Metadata',
   'X-AWS-EC2-Metadata-Token',
+  'Accept-Encoding',
+  'Cookie',
+  'Via',
+  'True-Client-IP',
+  'CF-Connecting-IP',
+  'X-Original-URL',
+  'X-Rewrite-URL',
+  'X-HTTP-Method',
+  'X-HTTP-Method-Override',
+  'X-Method-Override',
 ]
 
 /** Timers may fire a moment early. */

@@ -1,7 +1,7 @@
 // The table of job routes, continued: those that change jobs.
 import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
-import { at, CONCURRENT, heldReplies, soon, useGround } from './ground.ts'
+import { at, type Body, CONCURRENT, heldReplies, soon, useGround } from './ground.ts'
 
 const LONG = { timeout: 90_000 }
 
@@ -244,6 +244,24 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect((await send('GET', `/jobs/${body.id}`)).status).toBe(404)
     expect((await send('GET', `/jobs/${body.id}/payload`)).status).toBe(404)
     expect((await send('DELETE', `/jobs/${body.id}`)).status).toBe(404)
+  })
+
+  it('POST /jobs/:id/copy: a job that is delivered to its own copy route ends after ten copies', async () => {
+    const site = await ground.site()
+    const first = await site.enqueue({ delay: '1h', payload: {} })
+    const url = `${ground.posthorn.url()}/jobs/${first}/copy`
+    await ground.posthorn.endpoint(site.name, url)
+    await send('PATCH', `/jobs/${first}`, { delay: '0s' })
+    const jobs = () => ground.get(`/jobs?endpoint=${site.name}`)
+    await soon(async () => {
+      const states = (await jobs()).items.map(({ state }: Body) => state)
+      expect(states.filter((state: string) => state !== 'succeeded')).toEqual(['dead'])
+    }, 15_000)
+    const [last, ...others] = (await jobs()).items
+    expect(others).toHaveLength(10)
+    const { attempts } = await ground.get(`/jobs/${last.id}`)
+    expect(attempts).toMatchObject([{ outcome: 'rejected', statusCode: 400 }])
+    expect(attempts[0].responseBody).toContain('posthorn-hops')
   })
 
   it('POST /jobs/:id/copy: a new job with the same payload and options, due now', async () => {

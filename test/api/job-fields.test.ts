@@ -174,14 +174,16 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     await expectRefused('/metadata/k', { metadata: { k: 'v'.repeat(513) } }, { metadata: { k: 1 } })
   })
 
-  it('headers: extra ones for this job, after those of the endpoint, read back masked', async () => {
-    const site = await ground.site(200, { headers: { 'x-a': 'endpoint-a', 'x-b': 'endpoint-b' } })
-    const id = await site.enqueue({ headers: { 'X-B': 'job-value-b' } })
+  it('headers: extra ones for this job, below those of the endpoint, read back masked', async () => {
+    const site = await ground.site(200, { headers: { 'x-a': 'endpoint-a' } })
+    const headers = { 'X-A': 'job-value-a', 'X-B': 'job-value-b', 'User-Agent': 'shop/7' }
+    const id = await site.enqueue({ headers })
     const job = await ground.posthorn.job(id, 'succeeded')
-    expect(job.headers).toEqual({ 'X-B': '***ue-b' })
+    expect(job.headers).toEqual({ 'X-A': '***ue-a', 'X-B': '***ue-b', 'User-Agent': '***op/7' })
     expect(site.receiver.requests[0]?.headers).toMatchObject({
       'x-a': 'endpoint-a',
       'x-b': 'job-value-b',
+      'user-agent': 'shop/7',
     })
     await expectRefused('/headers/Webhook-Id', { headers: { 'Webhook-Id': '1' } })
   })

@@ -53,6 +53,21 @@ describe.each(ENGINES)('claim on %s', (engine) => {
     ])
   })
 
+  test('a job comes with the trace and the hops of the request that made it', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const trace = { traceparent: '00-1-2-01', tracestate: null }
+    for (const origin of [
+      { trace: null, hops: 0 },
+      { trace, hops: 0 },
+      { trace: null, hops: 3 },
+      { trace, hops: 10 },
+    ]) {
+      await enqueueOne(store, endpoint, origin)
+      expect(await claimOne(store, endpoint)).toMatchObject(origin)
+    }
+  })
+
   test('lanes are taken in their order, each up to its limit, all up to the whole limit', async () => {
     const { store } = place
     const [first, second, third] = [

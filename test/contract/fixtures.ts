@@ -91,6 +91,7 @@ export function newJob(store: Store, endpoint: string, fields: Partial<NewJob> =
     scheduleName: null,
     originKey: null,
     trace: null,
+    hops: 0,
     ...fields,
   }
 }

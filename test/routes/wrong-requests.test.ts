@@ -161,6 +161,19 @@ describe('a wrong request', () => {
     await expectProblem(sending, { code: 'invalid_request', at: 'header/idempotency-key' })
   })
 
+  it('a request that more than ten deliveries led to enqueues nothing', async () => {
+    await post().set('posthorn-hops', '10').send(job).expect(201)
+    for (const hops of ['11', '999999999', '-1', 'x']) {
+      for (const [path, body] of [
+        ['/jobs', job],
+        ['/jobs/batch', { jobs: [job] }],
+      ] as const) {
+        const sending = post(path).set('posthorn-hops', hops).send(body)
+        await expectProblem(sending, { code: 'invalid_request', at: 'header/posthorn-hops' })
+      }
+    }
+  })
+
   it('a query on an enqueue is refused', async () => {
     const sending = post('/jobs?wait=1s').send(job)
     await expectProblem(sending, { code: 'invalid_request', at: 'query/wait' })

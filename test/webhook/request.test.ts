@@ -17,6 +17,7 @@ function parts(ofEndpoint = {}, ofJob = {}): RequestParts {
       runAt: NOW - 1_500,
       payload: PAYLOAD,
       scheduleName: null,
+      hops: 2,
     },
     headers: ofJob,
     endpoint: {
@@ -56,6 +57,7 @@ describe('webhookRequest', () => {
       'posthorn-attempt': '3',
       'posthorn-attempts-left': '2',
       'posthorn-fence': '7',
+      'posthorn-hops': '3',
       'posthorn-scheduled-for': '2026-11-24T08:29:58.623Z',
       'posthorn-deadline': '2026-11-24T08:30:15.123Z',
       'user-agent': 'Posthorn/1.2.3',
@@ -107,11 +109,11 @@ describe('webhookRequest', () => {
     expect(request.url).toBe('https://example.com/hook?x=1')
   })
 
-  it('adds the endpoint’s headers, then the job’s over them, whatever their case', () => {
+  it('adds the job’s headers, then the endpoint’s over them, whatever their case', () => {
     const headers = headersOf(
-      parts({ Authorization: 'Bearer e', 'X-Tenant': 'e', 'x-only': 'e' }, { 'x-tenant': 'j' }),
+      parts({ Authorization: 'Bearer e' }, { authorization: 'Bearer j', 'X-Tenant': 'j' }),
     )
-    expect(headers).toMatchObject({ authorization: 'Bearer e', 'x-tenant': 'j', 'x-only': 'e' })
+    expect(headers).toMatchObject({ authorization: 'Bearer e', 'x-tenant': 'j' })
   })
 
   it('lets the caller say another content type, but sends only one', () => {
@@ -120,12 +122,12 @@ describe('webhookRequest', () => {
     expect(headers.filter((text) => text.toLowerCase() === 'content-type')).toHaveLength(1)
   })
 
-  it('keeps accept-encoding and user-agent its own', () => {
-    const headers = headersOf(parts({ 'Accept-Encoding': 'gzip' }, { 'User-Agent': 'curl' }))
-    expect(headers).toMatchObject({
-      'accept-encoding': 'identity',
-      'user-agent': 'Posthorn/1.2.3',
-    })
+  it('sends a User-Agent of the caller in place of its own', () => {
+    expect(headersOf(parts())['user-agent']).toBe('Posthorn/1.2.3')
+    expect(headersOf(parts({ 'User-Agent': 'shop/7' }))['user-agent']).toBe('shop/7')
+    const { headers } = webhookRequest(parts({}, { 'user-agent': 'job/7' }))
+    expect(asRecord(headers)['user-agent']).toBe('job/7')
+    expect(headers.filter((text) => text === 'user-agent')).toHaveLength(1)
   })
 
   it('takes names that mean something to JavaScript as plain names', () => {

@@ -34,6 +34,7 @@ export function claimedJobOf(document: TakenDocument, leaseId: string, box: Secr
     headers: openHeaders(document.headers, document._id, box),
     scheduleName: document.scheduleName ?? null,
     trace: document.trace ?? null,
+    hops: document.hops ?? 0,
     claimedAt: document.claimedAt?.getTime() ?? document.runAt.getTime(),
   }
 }

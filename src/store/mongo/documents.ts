@@ -90,6 +90,8 @@ export interface JobDocument {
   scheduleName?: string
   onFinish?: OnFinish
   trace?: TraceContext
+  /** Absent: 0. */
+  hops?: number
   /** Its finish leads to more: once it is final, this mark says that it has not been done yet. */
   owes?: true
   /** How often it has become final. */

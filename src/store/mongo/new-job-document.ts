@@ -54,6 +54,7 @@ export function newJobDocument(job: NewJob, grounds: Grounds, box: SecretBox): J
     ...(job.scheduleName === null ? {} : { scheduleName: job.scheduleName }),
     ...(onFinish === null ? {} : { onFinish }),
     ...(job.trace === null ? {} : { trace: job.trace }),
+    ...(job.hops === 0 ? {} : { hops: job.hops }),
     ...(owes ? { owes } : {}),
     result: null,
     resultTruncated: false,

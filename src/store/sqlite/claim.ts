@@ -6,7 +6,7 @@ import type { Claim, Holder, Lane } from '../store.ts'
 import type { Database } from './database.ts'
 import { closeGate, eligible, roomAt } from './gate.ts'
 import { guardOf } from './guards.ts'
-import { openJobHeaders, parsed } from './rows.ts'
+import { openJobHeaders, originOf, parsed } from './rows.ts'
 
 /** Payloads of one claim are held in memory together; a claim stops short once it has so many. */
 const MAX_CLAIM_BYTES = 64 * 1024 * 1024
@@ -164,7 +164,7 @@ function claimLane(
         retry: parsed(row.retry, null),
         headers: openJobHeaders(row.headers, endpoint, keys),
         scheduleName: row.schedule_name,
-        trace: parsed(row.trace, null),
+        ...originOf(row.trace),
         claimedAt: now,
       })
     }

@@ -2,7 +2,7 @@
 import type { NewJob, OnFinish } from '../../job/job.ts'
 import { hasKey } from '../../job/retention.ts'
 import type { Database } from './database.ts'
-import { listText, mapText, sealHeaders } from './rows.ts'
+import { listText, mapText, originText, sealHeaders } from './rows.ts'
 
 const PLAIN_COLUMNS = `id, endpoint, priority, run_at, due_at, first_run_at, created_at, expires_at,
   attempts_left, max_attempts, timeout_ms, payload_bytes, idempotency_key, has_key, request_hash,
@@ -59,6 +59,7 @@ function isPlain(job: NewJob, { onFinish }: Placement): boolean {
     job.originKey === null &&
     job.scheduleName === null &&
     job.trace === null &&
+    job.hops === 0 &&
     !mayBeHeld(job)
   )
 }
@@ -102,6 +103,6 @@ function otherValues(job: NewJob, { onFinish, waitingFor, isDoomed }: Placement)
     onFinish === null ? null : JSON.stringify(onFinish.states),
     listText(job.dependsOn),
     listText(waitingFor),
-    job.trace === null ? null : JSON.stringify(job.trace),
+    originText(job),
   ]
 }

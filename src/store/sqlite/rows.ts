@@ -1,5 +1,5 @@
 // Between rows of jobs and the domain's records. Only what a caller may see leaves this file.
-import type { FailureReason, Job, JobState, JobSummary } from '../../job/job.ts'
+import type { FailureReason, Job, JobState, JobSummary, NewJob } from '../../job/job.ts'
 import { readAttempts } from './attempt-log.ts'
 import type { KeyRing } from './key-file.ts'
 
@@ -168,4 +168,18 @@ export function mapText(map: Record<string, string>): string | null {
 /** The same for lists. */
 export function listText(list: string[]): string | null {
   return list.length === 0 ? null : JSON.stringify(list)
+}
+
+type Origin = Pick<NewJob, 'trace' | 'hops'>
+
+/** The column `trace`: the trace context, and the hops beside it when there are any. */
+export function originText({ trace, hops }: Origin): string | null {
+  if (trace === null && hops === 0) return null
+  return JSON.stringify(hops === 0 ? trace : { ...trace, hops })
+}
+
+export function originOf(text: string | null): Origin {
+  if (text === null) return { trace: null, hops: 0 }
+  const { hops = 0, ...trace } = JSON.parse(text)
+  return { trace: 'traceparent' in trace ? trace : null, hops }
 }

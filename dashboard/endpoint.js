@@ -168,6 +168,11 @@ function Failures({ name }) {
         ? html`<p class="faint">No job is dead, and none of the newest ${QUEUED_LOOKED_AT} queued ones waits for a retry.</p>`
         : html`<${LastFailure} id=${all[0].id} /><${JobTable} jobs=${all} isOfOne />`
     }
+    ${
+      all.length > 0 &&
+      queued.data.nextCursor !== null &&
+      html`<p class="faint">Of the queued jobs the newest ${QUEUED_LOOKED_AT} were looked at.</p>`
+    }
   </section>`
 }
 

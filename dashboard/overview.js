@@ -32,7 +32,7 @@ export function Overview() {
   return html`
     <h1>Overview</h1>
     <${Problems} problems=${problems} />
-    <${Endpoints} endpoints=${stats.data.endpoints} add=${add} />
+    <${Endpoints} endpoints=${stats.data.endpoints} isCut=${stats.data.more === true} add=${add} />
     <${Workers} workers=${known} />
     <p class="faint as-of">As of <${When} at=${stats.data.asOf} />.</p>
   `
@@ -63,7 +63,7 @@ function problemLine({ key, endpoint, text, why }) {
   </p>`
 }
 
-function Endpoints({ endpoints, add }) {
+function Endpoints({ endpoints, isCut, add }) {
   const [wanted, setWanted] = useState('')
   const [shownCount, setShownCount] = useState(ROWS_SHOWN)
   if (endpoints.length === 0) return html`<${NoEndpoints} />`
@@ -71,7 +71,7 @@ function Endpoints({ endpoints, add }) {
   const rows = found.toSorted((a, b) => rankOf(b) - rankOf(a) || (a.name < b.name ? -1 : 1))
   return html`<section aria-labelledby="endpoints">
     <div class="head">
-      <h2 id="endpoints">${counted(endpoints.length, 'endpoint')}</h2>
+      <h2 id="endpoints">${counted(endpoints.length, 'endpoint')}${isCut && ', the first by name; there are more'}</h2>
       <input
         type="search"
         aria-label="Endpoints whose name holds"

@@ -7,8 +7,8 @@ const LATE_MS = 60_000
 /** So few failures may be chance. */
 const MIN_FAILED = 5
 const MAX_EXPLAINED = 5
-/** Of the newest queued jobs, among which one that is due is looked for. */
-const LOOKED_AT = 20
+/** Of the newest jobs that may be due, among which one that is due is looked for. */
+const LOOKED_AT = 100
 
 /** @typedef {{name: string, state: string, queued: number, due: number, running: number, dead: number, more?: true, oldestDueAge: string | null}} Row */
 /** @typedef {{key: string, endpoint: string | null, text: string, why: string}} Problem */
@@ -72,11 +72,18 @@ export async function explainStuck(rows, signal) {
     .slice(0, MAX_EXPLAINED)
   /** @type {Map<string, string>} */
   const whys = new Map()
-  for (const { name } of stuck) {
-    const query = queryOf({ endpoint: name, state: 'queued', limit: LOOKED_AT })
+  for (const row of stuck) {
+    const { name } = row
+    // The job that is due longest was made before then: newer ones, which may all wait for a later
+    // time, are not looked at.
+    const createdBefore = new Date(now() - lateMs(row) + 1_000).toISOString()
+    const query = queryOf({ endpoint: name, state: 'queued', createdBefore, limit: LOOKED_AT })
     const { items } = await ask('GET', `jobs${query}`, undefined, { signal })
     const due = items.findLast(({ runAt }) => Date.parse(runAt) <= now())
-    if (due === undefined) continue
+    if (due === undefined) {
+      whys.set(name, `none of the newest ${LOOKED_AT} queued jobs of that age is due`)
+      continue
+    }
     try {
       const { detail } = await ask('GET', `jobs/${due.id}/explain`, undefined, { signal })
       whys.set(name, detail)

@@ -44,7 +44,7 @@ import { sendProblem } from './problem.ts'
 import { registerPullRoute } from './pull.ts'
 import { SharedPullWaits } from './pull-waits.ts'
 import { refuseBadCoding } from './query-coding.ts'
-import { createQueueSnapshot } from './queue-snapshot.ts'
+import { createSnapshots } from './queue-snapshot.ts'
 import { registerReferencePage } from './reference-page.ts'
 import { registerScheduleRoutes } from './schedules.ts'
 import { registerServiceRoutes } from './service.ts'
@@ -163,7 +163,7 @@ function registerRoutes(
     waits.stop()
     pulls.stop()
   })
-  const snapshot = createQueueSnapshot(store)
+  const snapshots = createSnapshots(store)
   registerServiceRoutes(app, { store, version })
   registerReferencePage(app)
   registerDashboard(app)
@@ -178,9 +178,9 @@ function registerRoutes(
   registerCompletionRoutes(app, options)
   registerScheduleRoutes(app, { store })
   registerKeyRoutes(app, { store, storedKeys })
-  registerStatsRoute(app, { store, snapshot })
+  registerStatsRoute(app, { store, snapshots })
   registerWorkersRoute(app, { store })
-  registerMetricsRoute(app, { metrics, snapshot })
+  registerMetricsRoute(app, { metrics, snapshot: snapshots.ofAll })
 }
 
 /**

@@ -2,10 +2,11 @@
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { formatDuration } from '../src/job/duration.ts'
-import type { EndpointFigures, QueueSnapshot } from '../src/metrics.ts'
+import type { EndpointFigures } from '../src/metrics.ts'
 import { DURATION_BOUNDS_MS, FIGURES_KEPT_MS, type MinuteFigures } from '../src/store/records.ts'
 import type { Store } from '../src/store/store.ts'
 import { instantText } from './job-answer.ts'
+import type { Snapshots } from './queue-snapshot.ts'
 import { duration, endpointName } from './schemas.ts'
 
 const MINUTE_MS = 60_000
@@ -30,6 +31,9 @@ const statsAnswer = z.object({
       oldestDueAge: z.string().nullable(),
     }),
   ),
+  more: z.literal(true).optional().meta({
+    description: 'endpoints beyond the first 10000 by name are left out; `endpoint` finds each',
+  }),
   outbox: z
     .object({
       waiting: z.int(),
@@ -49,14 +53,18 @@ const statsAnswer = z.object({
       }),
     )
     .optional(),
+  moreMinutes: z.literal(true).optional().meta({
+    description:
+      'older minutes of the window are left out: all endpoints together have too many; `endpoint` finds all of one',
+  }),
 })
 
 interface StatsRoute {
   store: Pick<Store, 'clock' | 'figuresSince' | 'outbox'>
-  snapshot: () => Promise<QueueSnapshot>
+  snapshots: Snapshots
 }
 
-export function registerStatsRoute(app: FastifyInstance, { store, snapshot }: StatsRoute): void {
+export function registerStatsRoute(app: FastifyInstance, { store, snapshots }: StatsRoute): void {
   app.get<{ Querystring: { window?: number; endpoint?: string } }>(
     '/stats',
     {
@@ -68,21 +76,22 @@ export function registerStatsRoute(app: FastifyInstance, { store, snapshot }: St
     },
     async (request) => {
       const { window, endpoint } = request.query
-      const { asOf, liveWorkers, endpoints } = await snapshot()
-      const isWanted = (name: string) => endpoint === undefined || name === endpoint
+      const snapshot = await (endpoint === undefined
+        ? snapshots.ofAll()
+        : snapshots.ofOne(endpoint))
+      const { asOf, liveWorkers, endpoints, more } = snapshot
       const shown = {
         asOf: instantText(asOf),
         liveWorkers,
         outbox: await outboxStats(store),
-        endpoints: endpoints
-          .filter(({ name }) => isWanted(name))
-          .map((figures) => endpointStats(figures, asOf)),
+        endpoints: endpoints.map((figures) => endpointStats(figures, asOf)),
+        ...(more ? { more } : {}),
       }
       if (window === undefined) return shown
-      const figures = await store.figuresSince(store.clock.now() - window)
-      const wanted = figures.filter((one) => isWanted(one.endpoint))
+      const read = await store.figuresSince(store.clock.now() - window, endpoint ?? null)
       const durationBounds = DURATION_BOUNDS_MS.map(formatDuration)
-      return { ...shown, durationBounds, minutes: byMinute(wanted) }
+      const minutes = byMinute(read.figures)
+      return { ...shown, durationBounds, minutes, ...(read.more ? { moreMinutes: true } : {}) }
     },
   )
 }

@@ -11,7 +11,7 @@ export function registerWorkersRoute(app: FastifyInstance, { store }: { store: S
     '/workers',
     {
       schema: {
-        summary: 'Workers seen within the last hour',
+        summary: 'Workers seen within the last hour, at most 1000: those seen last',
         querystring: nothing,
         response: { 200: workerListAnswer },
       },

@@ -39,7 +39,13 @@ export const METRICS = {
     type: 'gauge',
     process: 'api',
     labels: ['state'],
-    help: 'Endpoints by state; those beyond the first 1000 by name are not counted.',
+    help: 'Endpoints by state.',
+  },
+  posthorn_endpoints_cut: {
+    type: 'gauge',
+    process: 'api',
+    labels: [],
+    help: '1 when there are more than 10000 endpoints: those beyond, by name, are in none of these figures; else 0.',
   },
   posthorn_live_workers: {
     type: 'gauge',

@@ -17,6 +17,8 @@ export interface QueueSnapshot {
   asOf: number
   /** By name. */
   endpoints: EndpointFigures[]
+  /** Further endpoints, by name, are not in it. */
+  more: boolean
   liveWorkers: number
 }
 
@@ -160,14 +162,17 @@ function createSnapshotGauges(metrics: Metrics): (snapshot: QueueSnapshot | null
   const oldestDueAge = metrics.gauge('posthorn_oldest_due_age_seconds')
   const endpoints = metrics.gauge('posthorn_endpoints')
   const liveWorkers = metrics.gauge('posthorn_live_workers')
+  const isCut = metrics.gauge('posthorn_endpoints_cut')
   const storeUp = metrics.gauge('posthorn_store_up')
   return (snapshot) => {
     for (const gauge of [jobs, due, oldestDueAge, endpoints, liveWorkers]) gauge.reset()
     // Without a look at the store zero live workers would be a lie, and an alert.
     liveWorkers.remove()
+    isCut.remove()
     storeUp.set(snapshot === null ? 0 : 1)
     if (snapshot === null) return
     liveWorkers.set(snapshot.liveWorkers)
+    isCut.set(snapshot.more ? 1 : 0)
     const oldestDueAtByLabel = new Map<string, number | null>()
     for (const [i, figures] of snapshot.endpoints.entries()) {
       const endpoint = i < MAX_ENDPOINT_LABELS ? figures.name : OTHER_LABEL

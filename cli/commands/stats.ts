@@ -41,9 +41,13 @@ export const command = action({
     }
     if (stats.endpoints.length > 0) say(table(stats.endpoints, COLUMNS))
     else sayAside('There is no such endpoint yet.')
+    if (stats.more === true) sayAside('Further endpoints are left out: --endpoint finds each.')
     const workers = `${stats.liveWorkers} live worker${stats.liveWorkers === 1 ? '' : 's'}`
     say(painted(workers, stats.liveWorkers === 0 ? 'red' : null))
-    if (stats.minutes !== undefined) say(`within ${window}: ${endedText(stats.minutes)}`)
+    if (stats.minutes === undefined) return EXIT.done
+    const since =
+      stats.moreMinutes === true ? `since ${stats.minutes[0]?.minute}` : `within ${window}`
+    say(`${since}: ${endedText(stats.minutes)}`)
     return EXIT.done
   },
 })

@@ -18,9 +18,13 @@ export interface Stats {
     /** A duration; null: nothing is due. */
     oldestDueAge: string | null
   }[]
+  /** Endpoints beyond the first 10,000 by name are left out; asked for by its name each is found. */
+  more?: true
   /** With a window: upper bounds of the durations, the last figure being above all. */
   durationBounds?: string[]
   minutes?: { minute: string; succeeded: number; failed: number; durations: number[] }[]
+  /** Older minutes of the window are left out: all endpoints together have too many. */
+  moreMinutes?: true
 }
 
 /** A worker process that was seen within the last hour. */

@@ -1,7 +1,7 @@
 // How figures are read out of either store: the newest ones, and whole minutes only.
-import type { MinuteFigures } from './records.ts'
+import type { FiguresRead, MinuteFigures } from './records.ts'
 
-const MINUTE_MS = 60_000
+export const MINUTE_MS = 60_000
 /**
  * Every minute of 48 h at 34 busy endpoints. With more of them the oldest minutes are left out, so
  * that what is told of a minute is always all of it.
@@ -17,11 +17,9 @@ export function minuteOf(instant: number): number {
  *
  * @param newestFirst up to `limit` + 1 of them: one more tells that the oldest minute is in pieces
  */
-export function wholeMinutes(
-  newestFirst: MinuteFigures[],
-  limit = MAX_FIGURES_READ,
-): MinuteFigures[] {
+export function wholeMinutes(newestFirst: MinuteFigures[], limit = MAX_FIGURES_READ): FiguresRead {
   const oldest = newestFirst.at(-1)?.minute
   const isCut = newestFirst.length > limit
-  return newestFirst.filter(({ minute }) => !isCut || minute !== oldest).reverse()
+  const figures = newestFirst.filter(({ minute }) => !isCut || minute !== oldest).reverse()
+  return { figures, more: isCut }
 }

@@ -102,6 +102,13 @@ export interface MinuteFigures {
   durations: number[]
 }
 
+/** Whole minutes, oldest first. */
+export interface FiguresRead {
+  figures: MinuteFigures[]
+  /** Older minutes were asked for and are left out: they are too many. */
+  more: boolean
+}
+
 export interface EndpointStats {
   /** Due ones included. */
   queued: number

@@ -25,6 +25,7 @@ import type {
   ApiMode,
   DeleteScheduleResult,
   EndpointStats,
+  FiguresRead,
   MinuteFigures,
   PutScheduleResult,
   Schedule,
@@ -161,9 +162,12 @@ export interface Store {
   listWorkers(): Promise<WorkerRecord[]>
   /** Adds to the figures of each minute and endpoint. */
   addFigures(figures: MinuteFigures[]): Promise<void>
-  /** Of all endpoints, from the minute that holds this instant, oldest first. */
-  figuresSince(instant: number): Promise<MinuteFigures[]>
-  /** Per name, in order; each figure is exact up to MAX_COUNT and then MAX_COUNT with `more`. */
+  /** From the minute that holds this instant on, of one endpoint or (null) of all. */
+  figuresSince(instant: number, endpoint: string | null): Promise<FiguresRead>
+  /**
+   * Per name, in order, at most MAX_STATS_NAMES; each figure is exact up to MAX_COUNT and then
+   * MAX_COUNT with `more`. Many names take long: each step in it has a deadline, the whole has none.
+   */
   statsOf(names: string[]): Promise<EndpointStats[]>
 
   /** Takes or extends the lease of the upkeep; answers whether the holder has it. */
@@ -192,6 +196,7 @@ export interface Store {
 export const MAX_ANSWER_MS = 2_700
 export const MAX_ENQUEUE_BATCH = 1_000
 export const MAX_COUNT = 10_000
+export const MAX_STATS_NAMES = 10_000
 /** A page of a list looks at no more index entries than this, and may be short or empty for it. */
 export const MAX_ENTRIES_PER_PAGE = 10_000
 export const MAX_SECRETS = 5

@@ -40,6 +40,7 @@ describe('the metrics of an API', () => {
     const { text } = await apiMetrics().text({
       asOf: 10_000,
       liveWorkers: 2,
+      more: true,
       endpoints: [
         figures('a', { queued: 4, due: 3, running: 2, dead: 1, oldestDueAt: 7_500 }),
         figures('b', { state: 'paused' }),
@@ -69,14 +70,19 @@ describe('the metrics of an API', () => {
 
   it('forget what the last look at the store no longer found', async () => {
     const metrics = apiMetrics()
-    await metrics.text({ asOf: 0, liveWorkers: 1, endpoints: [figures('gone', { queued: 1 })] })
-    const { text } = await metrics.text({ asOf: 0, liveWorkers: 1, endpoints: [] })
+    await metrics.text({
+      asOf: 0,
+      liveWorkers: 1,
+      more: false,
+      endpoints: [figures('gone', { queued: 1 })],
+    })
+    const { text } = await metrics.text({ asOf: 0, liveWorkers: 1, more: false, endpoints: [] })
     expect(text).not.toContain('"gone"')
   })
 
   it('say that the store is away, and then nothing of what it holds', async () => {
     const metrics = apiMetrics()
-    await metrics.text({ asOf: 0, liveWorkers: 1, endpoints: [figures('a')] })
+    await metrics.text({ asOf: 0, liveWorkers: 1, more: false, endpoints: [figures('a')] })
     const { text } = await metrics.text(null)
     expect(samples(text, 'posthorn_store_up')).toEqual({ '': 0 })
     for (const name of ['posthorn_live_workers', 'posthorn_jobs', 'posthorn_endpoints'])
@@ -87,7 +93,12 @@ describe('the metrics of an API', () => {
     const endpoints = Array.from({ length: 1_000 }, (_, i) =>
       figures(`endpoint-${String(i).padStart(4, '0')}`, { queued: 1, oldestDueAt: 5_000 - i }),
     )
-    const { text } = await apiMetrics().text({ asOf: 5_000, liveWorkers: 0, endpoints })
+    const { text } = await apiMetrics().text({
+      asOf: 5_000,
+      liveWorkers: 0,
+      more: false,
+      endpoints,
+    })
     const queued = Object.entries(samples(text, 'posthorn_jobs')).filter(([labels]) =>
       labels.includes('queued'),
     )
@@ -193,7 +204,8 @@ describe('every metric', () => {
   })
 
   it('is told by the process that the table says', async () => {
-    const api = (await apiMetrics().text({ asOf: 0, liveWorkers: 0, endpoints: [] })).text
+    const api = (await apiMetrics().text({ asOf: 0, liveWorkers: 0, more: false, endpoints: [] }))
+      .text
     const worker = (await workerMetrics().text()).text
     for (const [name, { process }] of rows) {
       const shown = `# TYPE ${name} `

@@ -12,14 +12,15 @@ const at = (minute: number, endpoint: string) => ({
 
 test('figures come oldest first', () => {
   const newestFirst = [at(120_000, 'a'), at(60_000, 'b'), at(60_000, 'a')]
-  expect(wholeMinutes(newestFirst)).toEqual(newestFirst.toReversed())
-  expect(wholeMinutes([])).toEqual([])
+  expect(wholeMinutes(newestFirst)).toEqual({ figures: newestFirst.toReversed(), more: false })
+  expect(wholeMinutes([])).toEqual({ figures: [], more: false })
 })
 
 test('of more than fit, the oldest minute is left out, for some of it may be missing', () => {
   const newestFirst = [at(120_000, 'b'), at(120_000, 'a'), at(60_000, 'b')]
-  expect(wholeMinutes(newestFirst, 2)).toEqual([at(120_000, 'a'), at(120_000, 'b')])
-  expect(wholeMinutes(newestFirst, 3)).toHaveLength(3)
+  const figures = [at(120_000, 'a'), at(120_000, 'b')]
+  expect(wholeMinutes(newestFirst, 2)).toEqual({ figures, more: true })
+  expect(wholeMinutes(newestFirst, 3).figures).toHaveLength(3)
 })
 
 test('a minute holds its first instant and not its end', () => {

@@ -77,7 +77,10 @@ it('endpoints with work are read from name to name by the index that begins with
   })
   const hints = byName.map(({ hint, pipeline }) => [pipeline[0].$match.state, hint])
   expect(new Set(hints.map((hint) => JSON.stringify(hint)))).toEqual(
-    new Set(['["queued","claim"]', '["held","by_endpoint"]']),
+    new Set([
+      '["queued","claim"]',
+      ...['held', 'running', 'dead'].map((state) => JSON.stringify([state, 'by_endpoint'])),
+    ]),
   )
   // It takes no hint before MongoDB 7.1.
   expect(sent.filter(({ distinct }) => distinct !== undefined)).toEqual([])

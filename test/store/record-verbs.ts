@@ -30,6 +30,9 @@ export async function useRecordVerbs(store: Store, endpoint: string): Promise<vo
 
   const minute = Math.floor(tickAt / 60_000) * 60_000
   await store.addFigures([{ minute, endpoint, succeeded: 1, failed: 0, durations: [1] }])
-  await store.figuresSince(tickAt)
+  await store.figuresSince(tickAt, null)
+  await store.figuresSince(tickAt, endpoint)
   await store.statsOf([endpoint, 'nobody'])
+  // Of many only those that have jobs are asked about.
+  await store.statsOf([endpoint, ...Array.from({ length: 20 }, (_, i) => `nobody-${i}`)])
 }

@@ -49,7 +49,8 @@ test('workers and figures of the future are forgotten', async () => {
   ])
   expect(await place.store.correctInstants(null)).toBe(2)
   expect((await place.store.listWorkers()).map(({ id }) => id)).toEqual(['right'])
-  expect((await place.store.figuresSince(0)).map((figures) => figures.minute)).toEqual([minute])
+  const { figures } = await place.store.figuresSince(0, null)
+  expect(figures.map((one) => one.minute)).toEqual([minute])
 })
 
 test('retries are found by the index of what is due, not by walking the jobs', () => {

@@ -1,8 +1,13 @@
 // Figures: what ended at each endpoint within each minute, added up by all workers. The old ones go
 // by the TTL index.
 import type { AnyBulkWriteOperation } from 'mongodb'
-import { MAX_FIGURES_READ, minuteOf, wholeMinutes } from '../minute-figures.ts'
-import { DURATION_BOUNDS_MS, type MinuteFigures } from '../records.ts'
+import { MAX_FIGURES_READ, MINUTE_MS, minuteOf, wholeMinutes } from '../minute-figures.ts'
+import {
+  DURATION_BOUNDS_MS,
+  FIGURES_KEPT_MS,
+  type FiguresRead,
+  type MinuteFigures,
+} from '../records.ts'
 import { StoreUnavailable } from '../store.ts'
 import type { MongoContext } from './context.ts'
 import type { FiguresDocument } from './record-documents.ts'
@@ -48,7 +53,9 @@ async function addSome(
 export async function figuresSince(
   context: MongoContext,
   instant: number,
-): Promise<MinuteFigures[]> {
+  endpoint: string | null,
+): Promise<FiguresRead> {
+  if (endpoint !== null) return figuresOfOne(context, instant, endpoint)
   const found = await run(startDeadline(), (limit) =>
     context.figures
       .find(
@@ -60,6 +67,27 @@ export async function figuresSince(
   return wholeMinutes(found.map(figuresOf))
 }
 
+/** By their ids: what other endpoints did is not read. */
+async function figuresOfOne(
+  context: MongoContext,
+  instant: number,
+  endpoint: string,
+): Promise<FiguresRead> {
+  const now = context.clock.now()
+  const ids: string[] = []
+  const first = minuteOf(Math.max(instant, now - FIGURES_KEPT_MS))
+  for (let minute = first; minute <= now; minute += MINUTE_MS) ids.push(idOf(minute, endpoint))
+  const found = await run(startDeadline(), (limit) =>
+    context.figures.find({ _id: { $in: ids } }, { batchSize: ids.length + 1, ...limit }).toArray(),
+  )
+  const figures = found.map(figuresOf).sort((a, b) => a.minute - b.minute)
+  return { figures, more: false }
+}
+
+function idOf(minute: number, endpoint: string): string {
+  return `${minute} ${endpoint}`
+}
+
 /** An object of counts: $inc can make its fields, but not those of an array. */
 function additionOf({ minute, endpoint, succeeded, failed, durations }: MinuteFigures): Operation {
   const counts = durations.flatMap((count, i) =>
@@ -67,7 +95,7 @@ function additionOf({ minute, endpoint, succeeded, failed, durations }: MinuteFi
   )
   return {
     updateOne: {
-      filter: { _id: `${minute} ${endpoint}` },
+      filter: { _id: idOf(minute, endpoint) },
       update: {
         $setOnInsert: { minute: new Date(minute), endpoint },
         $inc: { succeeded, failed, ...Object.fromEntries(counts) },

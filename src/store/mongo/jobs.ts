@@ -101,7 +101,12 @@ export async function due(context: MongoContext, since: number | null): Promise<
 }
 
 /** By state, the index that is read from name to name. */
-const NAME_INDEXES = { queued: 'claim', held: 'by_endpoint' } as const
+const NAME_INDEXES = {
+  queued: 'claim',
+  held: 'by_endpoint',
+  running: 'by_endpoint',
+  dead: 'by_endpoint',
+} as const
 
 /**
  * Endpoints that have a job in this state, read from name to name in an index that begins with the

@@ -52,7 +52,7 @@ export function recordVerbs(context: MongoContext): Pick<Store, RecordVerb> {
     removeWorker: (id) => removeWorker(context, id),
     listWorkers: () => listWorkers(context),
     addFigures: (figures) => addFigures(context, figures),
-    figuresSince: (instant) => figuresSince(context, instant),
+    figuresSince: (instant, endpoint) => figuresSince(context, instant, endpoint),
     statsOf: (names) => statsOf(context, names),
     takeUpkeep: (lease) => takeUpkeep(context, lease),
     releaseUpkeep: (holder) => releaseUpkeep(context, holder),

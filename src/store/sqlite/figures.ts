@@ -1,6 +1,6 @@
 // Figures: what ended at each endpoint within each minute, added up by all workers.
-import { MAX_FIGURES_READ, minuteOf, wholeMinutes } from '../minute-figures.ts'
-import { FIGURES_KEPT_MS, type MinuteFigures } from '../records.ts'
+import { MAX_FIGURES_READ, MINUTE_MS, minuteOf, wholeMinutes } from '../minute-figures.ts'
+import { FIGURES_KEPT_MS, type FiguresRead, type MinuteFigures } from '../records.ts'
 import type { Database } from './database.ts'
 
 /** In one transaction: it holds the file, and others must not wait long for it. */
@@ -58,11 +58,36 @@ function add({ connection }: Database, figures: MinuteFigures): void {
     )
 }
 
-export function figuresSince({ connection }: Database, instant: number): Promise<MinuteFigures[]> {
+export function figuresSince(
+  database: Database,
+  instant: number,
+  endpoint: string | null,
+): Promise<FiguresRead> {
+  const { connection } = database
   return connection.read(() => {
+    if (endpoint !== null) return figuresOfOne(database, instant, endpoint)
     const rows = connection
       .statement(FIGURES_SINCE)
       .all(minuteOf(instant), MAX_FIGURES_READ + 1) as unknown as FiguresRow[]
     return wholeMinutes(rows.map((row) => ({ ...row, durations: JSON.parse(row.durations) })))
   })
+}
+
+/** A seek for each minute that is kept: what other endpoints did is not read. */
+function figuresOfOne(
+  { connection, clock }: Database,
+  instant: number,
+  endpoint: string,
+): FiguresRead {
+  const now = clock.now()
+  const statement = connection.statement(FIGURES_OF)
+  const figures: MinuteFigures[] = []
+  const first = minuteOf(Math.max(instant, now - FIGURES_KEPT_MS))
+  for (let minute = first; minute <= now; minute += MINUTE_MS) {
+    const row = statement.get(minute, endpoint) as FiguresRow | undefined
+    if (row === undefined) continue
+    const { succeeded, failed, durations } = row
+    figures.push({ minute, endpoint, succeeded, failed, durations: JSON.parse(durations) })
+  }
+  return { figures, more: false }
 }

@@ -52,7 +52,7 @@ export function recordVerbs(database: Database): Pick<Store, RecordVerb> {
     removeWorker: (id) => removeWorker(database, id),
     listWorkers: () => listWorkers(database),
     addFigures: (figures) => addFigures(database, figures),
-    figuresSince: (instant) => figuresSince(database, instant),
+    figuresSince: (instant, endpoint) => figuresSince(database, instant, endpoint),
     statsOf: (names) => statsOf(database, names),
     takeUpkeep: (lease) => takeUpkeep(database, lease),
     releaseUpkeep: (holder) => releaseUpkeep(database, holder),

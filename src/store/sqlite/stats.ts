@@ -2,14 +2,11 @@
 // can be told of, and at no job itself.
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { EndpointStats } from '../records.ts'
-import { MAX_COUNT } from '../store.ts'
+import { MAX_COUNT, MAX_STATS_NAMES } from '../store.ts'
 import { ABOVE_ALL, NEXT_PRIORITY } from './claim.ts'
 import type { Database } from './database.ts'
 import { countRow } from './endpoints.ts'
 import { UNSUCCESSFUL } from './guards.ts'
-
-/** Names in one call: each may cost 50,000 index entries, a few milliseconds. */
-export const MAX_NAMES = 100
 
 export const COUNT_DEAD = `
 select count(*) as count from (
@@ -23,13 +20,13 @@ select count(*) as count, min(run_at) as oldest from (
   order by run_at limit +?)`
 
 export async function statsOf(database: Database, names: string[]): Promise<EndpointStats[]> {
-  if (names.length > MAX_NAMES) {
-    throw new RangeError(`${names.length} names in a call of at most ${MAX_NAMES}`)
+  if (names.length > MAX_STATS_NAMES) {
+    throw new RangeError(`${names.length} names in a call of at most ${MAX_STATS_NAMES}`)
   }
   const stats: EndpointStats[] = []
   for (const name of names) {
     stats.push(await database.connection.read(() => statsOfOne(database, name)))
-    // Others are let through: all names together may take longer than a claim should wait.
+    // Each may cost 50,000 index entries, a few milliseconds: others are let through in between.
     await nextTurn()
   }
   return stats

@@ -1,0 +1,69 @@
+// /stats and /metrics where there are more endpoints than one look used to count: none is left out,
+// and what is asked of one endpoint does not depend on what the others have.
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { DURATION_BOUNDS_MS } from '../../src/store/records.ts'
+import { addEndpoint, enqueueMany, settingsOf } from '../contract/fixtures.ts'
+import { type ServedApp, serveApp } from '../support/served-app.ts'
+import { ENGINES, useStore } from '../support/stores.ts'
+
+const COUNT = 1_030
+const AT_ONCE = 10
+const LAST = 'sz-the-last'
+const MINUTE_MS = 60_000
+
+describe.each(ENGINES)('on %s', (engine) => {
+  const place = useStore(engine)
+  let served: ServedApp
+
+  beforeAll(async () => {
+    const { store } = place
+    const names = Array.from({ length: COUNT - 1 }, (_, i) => `endpoint-${i}`)
+    for (let i = 0; i < names.length; i += AT_ONCE) {
+      await Promise.all(names.slice(i, i + AT_ONCE).map((name) => addEndpoint(store, { name })))
+    }
+    await addEndpoint(store, settingsOf({ name: LAST }))
+    await enqueueMany(store, LAST, 3, { runAt: store.clock.now() - 10 * MINUTE_MS })
+    served = await serveApp({ store })
+  }, 120_000)
+  afterAll(() => served.close())
+
+  const stats = async (query = '') => (await fetch(`${served.url}/stats${query}`)).json()
+
+  test('the last endpoint by name is found, alone and among all', async () => {
+    const found = { name: LAST, state: 'active', queued: 3, due: 3, oldestDueAge: /^10m/ }
+    const one = (await stats(`?endpoint=${LAST}`)) as { endpoints: object[] }
+    expect(one.endpoints).toMatchObject([{ ...found, oldestDueAge: expect.stringMatching(/^10m/) }])
+    const all = (await stats()) as { endpoints: { name: string }[] }
+    expect(all.endpoints).toHaveLength(COUNT)
+    expect(all.endpoints.at(-1)).toMatchObject({ name: LAST, queued: 3 })
+    expect(all).not.toHaveProperty('more')
+    expect(await stats('?endpoint=unknown')).toMatchObject({ endpoints: [] })
+  })
+
+  test('an alert on any endpoint that is late fires by it', async () => {
+    const text = await (await fetch(`${served.url}/metrics`)).text()
+    const figureOf = (line: string) => Number(new RegExp(`^${line} (.+)$`, 'm').exec(text)?.[1])
+    const other = '\\{endpoint="other",process="api"\\}'
+    expect(figureOf(`posthorn_oldest_due_age_seconds${other}`)).toBeGreaterThan(599)
+    expect(figureOf(`posthorn_due_jobs${other}`)).toBe(3)
+    expect(figureOf('posthorn_endpoints\\{state="active",process="api"\\}')).toBe(COUNT)
+    expect(figureOf('posthorn_endpoints_cut\\{process="api"\\}')).toBe(0)
+  })
+
+  test('the minutes of one endpoint are told whatever the others did', async () => {
+    const { store } = place
+    const now = Math.floor(store.clock.now() / MINUTE_MS) * MINUTE_MS
+    const durations = Array(DURATION_BOUNDS_MS.length + 1).fill(0)
+    const figures = { succeeded: 2, failed: 1, durations }
+    await store.addFigures([
+      { ...figures, minute: now - 5 * MINUTE_MS, endpoint: LAST },
+      { ...figures, minute: now - 5 * MINUTE_MS, endpoint: 'endpoint-1' },
+      { ...figures, minute: now - 90 * MINUTE_MS, endpoint: LAST },
+    ])
+    const one = (await stats(`?window=1h&endpoint=${LAST}`)) as { minutes: object[] }
+    expect(one.minutes).toMatchObject([{ succeeded: 2, failed: 1 }])
+    const all = (await stats('?window=2h')) as { minutes: { succeeded: number }[] }
+    expect(all.minutes.map(({ succeeded }) => succeeded)).toEqual([2, 4])
+    expect(all).not.toHaveProperty('moreMinutes')
+  })
+})

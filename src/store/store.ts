@@ -166,7 +166,7 @@ export interface Store {
   figuresSince(instant: number, endpoint: string | null): Promise<FiguresRead>
   /**
    * Per name, in order, at most MAX_STATS_NAMES; each figure is exact up to MAX_COUNT and then
-   * MAX_COUNT with `more`. Many names take long: each step in it has a deadline, the whole has none.
+   * MAX_COUNT with `more`. Each step has a deadline; the whole, of many names, has none.
    */
   statsOf(names: string[]): Promise<EndpointStats[]>
 

@@ -48,7 +48,8 @@ export function bulkCommand(verb: Verb, summary: string, examples: string[]): Ac
       'dry-run': { type: 'boolean', help: 'only count what the filter finds' },
       json: JSON_OPTION,
     },
-    details: `Give ids, or a filter, which looks at ${CHANGEABLE[verb].join(' and ')} jobs. ${ORDER[verb]}`,
+    details: `Give ids, or a filter, which looks at ${CHANGEABLE[verb].join(' and ')} jobs.
+${ORDER[verb]}`,
     examples,
     async run({ words, values }) {
       const filter = filterFrom(values)

@@ -79,6 +79,10 @@ export const COMMAND_GROUPS: Record<string, Record<string, Entry>> = {
       summary: 'copy the SQLite store, while it is in use',
       load: () => import('./commands/backup.ts'),
     },
+    vacuum: {
+      summary: 'give the free room of the SQLite store back to the disk',
+      load: () => import('./commands/vacuum.ts'),
+    },
   },
 }
 

@@ -13,6 +13,13 @@ export async function openStore(url: string, settings: StoreSettings): Promise<S
   return openMongoStore(url, settings)
 }
 
+/** Gives the free room of the file back to the disk; null: it is no SQLite store. */
+export async function vacuumStore(url: string) {
+  if (!url.startsWith(SQLITE_SCHEME)) return null
+  const { vacuumFile } = await import('./sqlite/vacuum.ts')
+  return vacuumFile(url.slice(SQLITE_SCHEME.length))
+}
+
 /** A copy of the store in a new file, and of the key file beside it; null: it is no SQLite store. */
 export async function backUpStore(url: string, target: string, encryptionKeys: Buffer[] | null) {
   if (!url.startsWith(SQLITE_SCHEME)) return null

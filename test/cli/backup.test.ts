@@ -1,4 +1,5 @@
-// posthorn backup copies the store while it is in use, and the copy is a store.
+// posthorn backup copies the store while it is in use, and the copy is a store; posthorn vacuum
+// gives its free room back.
 import { execFileSync } from 'node:child_process'
 import {
   copyFileSync,
@@ -12,6 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
@@ -245,5 +247,74 @@ describe('backup', () => {
     const env = { STORE_URL: 'mongodb://127.0.0.1:9/posthorn' }
     const { code, stderr } = await shell.run(['backup', 'new.db'], { env })
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining('mongodump') })
+  })
+})
+
+describe('vacuum', () => {
+  const vacuum = (env: Record<string, string>) => shell.run(['vacuum'], { env })
+  const countIn = (path: string, pragma: string) => {
+    const db = new DatabaseSync(path, { timeout: 5_000 })
+    const count = Object.values(db.prepare(`pragma ${pragma}`).get() ?? {})[0] as number
+    db.close()
+    return count
+  }
+
+  /** As a purge of jobs leaves it. */
+  function bloat(path: string): void {
+    const db = new DatabaseSync(path, { timeout: 5_000 })
+    db.exec(`begin immediate;
+      with recursive n (i) as (select 1 union all select i + 1 from n where i < 3000)
+      insert into payloads select -i, randomblob(1000) from n;
+      delete from payloads where seq < 0; commit`)
+    db.close()
+  }
+
+  it('gives all free pages back while the store is in use', DEADLINE, async () => {
+    const path = (posthorn.env.STORE_URL as string).slice('sqlite:'.length)
+    bloat(path)
+    const before = countIn(path, 'page_count')
+    const { code, stdout, stderr } = await vacuum({})
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    const [, pages, bytes] = /^(\d+) pages, (\d+) bytes/.exec(stdout) ?? []
+    expect(Number(pages)).toBeGreaterThan(500)
+    expect(Number(bytes)).toBe(Number(pages) * 4_096)
+    expect(countIn(path, 'page_count')).toBeLessThanOrEqual(before - 500)
+    const job = await posthorn.request('POST', '/jobs', { endpoint: 'invoice-pdf', payload: 1 })
+    expect(await posthorn.job(job.body.id, 'succeeded')).toMatchObject({ attemptCount: 1 })
+    expect(countIn(path, 'integrity_check')).toBe('ok')
+  })
+
+  it(
+    'rewrites a file of an earlier version, once, while nobody has it open',
+    DEADLINE,
+    async () => {
+      expect((await shell.run(['backup', 'old.db'])).code).toBe(0)
+      const path = join(shell.folder, 'old.db')
+      const db = new DatabaseSync(path)
+      db.exec('pragma auto_vacuum = none; vacuum')
+      bloat(path)
+      const env = { STORE_URL: `sqlite:${path}` }
+      db.prepare('select count(*) from jobs').get()
+      const refused = await vacuum(env)
+      expect(refused).toMatchObject({ code: 1, stdout: '' })
+      expect(refused.stderr).toMatch(/created by an earlier version.*stop the API and the workers/)
+      db.close()
+      const { code, stdout } = await vacuum(env)
+      expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringMatching(/^\d{3,4} pages/) })
+      expect(countIn(path, 'auto_vacuum')).toBe(2)
+      expect(await vacuum(env)).toMatchObject({
+        code: 0,
+        stdout: expect.stringMatching(/^0 pages/),
+      })
+      expect(countIn(path, 'integrity_check')).toBe('ok')
+    },
+  )
+
+  it('says of a store in MongoDB, and of none, why it does nothing', async () => {
+    const mongo = await vacuum({ STORE_URL: 'mongodb://127.0.0.1:9/posthorn' })
+    expect(mongo).toMatchObject({ code: 1, stderr: expect.stringContaining('compact') })
+    const none = await vacuum({ STORE_URL: `sqlite:${shell.folder}/nothing.db` })
+    expect(none).toMatchObject({ code: 1, stderr: expect.stringContaining('there is no store') })
+    expect(existsSync(join(shell.folder, 'nothing.db'))).toBe(false)
   })
 })

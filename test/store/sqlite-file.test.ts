@@ -69,6 +69,28 @@ describe('the file', () => {
     expect((await second.endpointsNamed([endpoint]))[0]?.secrets).toHaveLength(1)
   })
 
+  test('shrinks after a purge, a bounded part at each sweep, down to what is soon used again', async () => {
+    const store = await open()
+    const db = new DatabaseSync(path, { timeout: 5_000 })
+    db.exec(`begin immediate;
+      with recursive n (i) as (select 1 union all select i + 1 from n where i < 9000)
+      insert into payloads select -i, randomblob(1000) from n;
+      delete from payloads where seq < 0; commit`)
+    const pagesNow = () => db.prepare('pragma page_count').get()?.page_count as number
+    const before = pagesNow()
+    expect(before).toBeGreaterThan(2_250)
+    let pages = before
+    for (let last = 0; last !== pages; ) {
+      last = pages
+      await store.sweep({ limit: 10, reclaim: true })
+      pages = pagesNow()
+      expect(last - pages).toBeLessThanOrEqual(510)
+    }
+    expect(pages).toBeLessThan(before - 1_000)
+    expect(db.prepare('pragma freelist_count').get()?.freelist_count).toBeGreaterThan(400)
+    db.close()
+  })
+
   test('named like a special name of SQLite is a file all the same', async () => {
     const before = process.cwd()
     // Forks have a working directory each.

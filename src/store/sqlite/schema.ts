@@ -116,6 +116,8 @@ export function migrate(db: DatabaseSync, path: string): void {
         `${MIGRATIONS.length}): run that version`,
     )
   }
+  // Of a file that has no table yet; later only `vacuum` could change it.
+  if (version === 0) db.exec('pragma auto_vacuum = incremental')
   for (let next = version; next < MIGRATIONS.length; next++) applyMigration(db, path, next)
 }
 

@@ -10,6 +10,7 @@ import { finishQueuedAs } from './finish.ts'
 import { guardOf } from './guards.ts'
 import { endLapsedLeases } from './lapsed.ts'
 import { recheckHeld } from './recheck.ts'
+import { giveBackPages } from './vacuum.ts'
 
 /** Parameters: now, limit. */
 export const EXPIRED = `
@@ -49,6 +50,7 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
     database.connection.statement(EXPIRE).run(now, EXPIRED_MESSAGE, seq, now),
   )
   if (lapsed.reclaimed > 0) database.watch.stir()
+  await giveBackPages(database)
   return {
     ...buried,
     ...lapsed,

@@ -160,8 +160,7 @@ async function changeAll(work: Work): Promise<Result> {
   const stretches = await stretchesOf(work)
   for (const stretch of work.verb === 'retry' ? stretches.reverse() : stretches) {
     for (const state of requestedStates(work)) {
-      const whole = { state, ...stretch }
-      const found = await untilAnswered(() => bulk(work, whole, { limit: MAX_AT_ONCE }))
+      const found = await changeWhole(work, { state, ...stretch })
       total.matched += found.matched
       total.affected += found.affected
       if (found.more === true) total.more = true
@@ -172,6 +171,25 @@ async function changeAll(work: Work): Promise<Result> {
   }
   if (process.stderr.isTTY) process.stderr.write('\r\u001b[K')
   return total
+}
+
+/** A store that is slow changes some of a stretch in time; the same request again does the rest. */
+async function changeWhole(work: Work, whole: Parameters<typeof bulk>[1]): Promise<Result> {
+  const ask = () => untilAnswered(() => bulk(work, whole, { limit: MAX_AT_ONCE }))
+  const first = await ask()
+  let last = first
+  let { affected } = first
+  while (last.more === true && last.affected > 0 && affected < first.matched) {
+    last = await ask()
+    affected += last.affected
+  }
+  const { dependencyFailed } = last
+  const isCounted = affected + (dependencyFailed ?? 0) === first.matched
+  return {
+    ...{ matched: first.matched, affected },
+    ...(dependencyFailed === undefined ? {} : { dependencyFailed }),
+    ...(isCounted || first.more !== true ? {} : { more: true }),
+  }
 }
 
 /**

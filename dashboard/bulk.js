@@ -72,7 +72,9 @@ function Confirm({ asked, done, close }) {
     const answer = await ask('POST', `jobs/${verb}`, request, { deadlineMs: DEADLINE_MS })
     const { affected, dependencyFailed } = answer
     const what = verb === 'retry' ? 'queued again' : 'cancelled'
-    const changed = `${counted(affected, 'job')} ${what}.`
+    const isCut = answer.more && affected + (dependencyFailed ?? 0) < answer.matched
+    const rest = isCut ? ' The store was too slow for the others: do it again for them.' : ''
+    const changed = `${counted(affected, 'job')} ${what}.${rest}`
     if (dependencyFailed === undefined) return changed
     return `${changed} ${figure(dependencyFailed)} left: a job they depend on is dead, cancelled or gone.`
   }

@@ -95,13 +95,17 @@ export class Posthorn {
   ): Promise<BatchItem[]> {
     const keys = jobs.map(({ idempotencyKey }) => idempotencyKey ?? randomUUID())
     const texts = jobs.map((job, i) => jobText({ ...job, idempotencyKey: keys[i] } as typeof job))
-    const { items } = await this.#call.json<{ items: BatchItem[] }>({
-      method: 'POST',
-      path: '/jobs/batch',
-      body: `{"jobs":[${texts.join(',')}]}`,
-      repeatable: true,
-      signal,
-    })
+    const send = async (places: number[]) => {
+      const { items } = await this.#call.json<{ items: BatchItem[] }>({
+        method: 'POST',
+        path: '/jobs/batch',
+        body: `{"jobs":[${places.map((place) => texts[place]).join(',')}]}`,
+        repeatable: true,
+        signal,
+      })
+      return items
+    }
+    const items = await untilTaken(jobs, send, signal)
     return items.map((item, i) => {
       const idempotencyKey = keys[i] as string
       if (item.error !== undefined) return { ...item, idempotencyKey }
@@ -299,4 +303,38 @@ export class Posthorn {
   async #get<T>(path: string, signal: AbortSignal | undefined): Promise<T> {
     return this.#call.json({ method: 'GET', path, repeatable: true, signal })
   }
+}
+
+/**
+ * A slow store takes a part of a batch in time. The rest is sent again for as long as more of it is
+ * taken. An item that refers to another by its place goes with the whole batch, in which what is
+ * stored is found by its key.
+ *
+ * @param send so many of the items, by their places
+ */
+async function untilTaken(
+  jobs: readonly NewJob[],
+  send: (places: number[]) => Promise<BatchItem[]>,
+  signal: AbortSignal | undefined,
+): Promise<BatchItem[]> {
+  const all = [...jobs.keys()]
+  const items = await send(all)
+  const left = () => all.filter((place) => items[place]?.status === 503)
+  for (let open = left(); open.length > 0; ) {
+    const isWhole = open.some((place) => jobs[place]?.dependsOn?.some((id) => id.startsWith('#')))
+    const places = isWhole ? all : open
+    const again = await send(places).catch((error): BatchItem[] => {
+      // What is known of the items is worth more than why the rest could not be sent.
+      if (signal?.aborted) throw error
+      return []
+    })
+    places.forEach((place, i) => {
+      const item = again[i]
+      if (item !== undefined && items[place]?.status === 503) items[place] = item
+    })
+    const after = left()
+    if (after.length >= open.length) break
+    open = after
+  }
+  return items
 }

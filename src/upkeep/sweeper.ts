@@ -2,7 +2,7 @@
 // aftermath left undone, old jobs.
 import type { Logger } from 'pino'
 import { createBatchSize } from '../batch-size.ts'
-import type { Store } from '../store/store.ts'
+import { MAX_ANSWER_MS, type Store } from '../store/store.ts'
 import { endOverdueJobs } from './overdue-jobs.ts'
 import { watchForSetBack } from './set-back.ts'
 
@@ -11,6 +11,8 @@ import { watchForSetBack } from './set-back.ts'
  * so many; a full one is followed by another at once.
  */
 const SWEEP_LIMIT = 100
+/** A sweep is several looks and writes, each with a deadline of its own. */
+const SWEEP_VERBS = 4
 
 type SweptStore = Pick<
   Store,
@@ -24,7 +26,7 @@ export class Sweeper {
   readonly #leaseMs: number
   readonly #onSwept: (counts: object) => void
   readonly #log: Logger
-  readonly #size = createBatchSize(SWEEP_LIMIT)
+  readonly #size = createBatchSize(SWEEP_LIMIT, SWEEP_VERBS * MAX_ANSWER_MS)
   #timer: NodeJS.Timeout | null = null
   #isStopping = false
   #sweeping: Promise<void> = Promise.resolve()

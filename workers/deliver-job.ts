@@ -20,6 +20,8 @@ export interface DeliveryParts {
   leases: LeaseKeeper
   /** Records how the attempt ended; resolves when that is stored. */
   settle: (settlement: Settlement) => Promise<SettleResult>
+  /** Gives a claim back of which nothing was sent: it costs no attempt. */
+  release: (lease: Lease) => Promise<unknown>
   health: Pick<HealthReports, 'add'>
   figures: Pick<FigureBook, 'add'>
   metrics: Pick<WorkerMetrics, 'onStarted' | 'onAttempt' | 'onStale'>
@@ -44,12 +46,15 @@ const UNREADABLE_HEADERS: AttemptEnd = {
   resultTruncated: false,
   retryAfterMs: null,
   isGone: false,
+  isSent: false,
+  isResent: false,
   durationMs: 0,
 }
 
 /**
  * Sends the job once and settles what became of it. Never throws: a bad endpoint is an outcome.
- * When the lease was lost on the way nothing is written; whoever has the job now does that.
+ * When the lease was lost on the way nothing is written; whoever has the job now does that. When
+ * nothing had been sent by then, the claim is given back, in case nobody else has the job yet.
  *
  * @param claimedAtMs the worker's monotonic time just before the claim
  * @param onEnded called when the request is over; its outcome may still have to be stored
@@ -63,11 +68,16 @@ export async function deliverJob(
 ): Promise<void> {
   parts.metrics.onStarted(job.claimedAt - job.runAt)
   const span = startAttemptSpan(job)
-  const sending = send(parts, job, endpoint, span.trace)
-  const dropLease = parts.leases.keep(job, claimedAtMs, (outcome) => sending.abort(outcome))
+  const lease = parts.leases.keep(job, claimedAtMs, (outcome) => sending.abort(outcome))
+  const sending = send(parts, job, endpoint, span.trace, lease.mayStillSend)
   try {
     const end = asAccepted(endpoint, await sending.ended)
     onEnded()
+    if (end.outcome === 'lost' && !end.isSent) {
+      await giveBack(parts, job)
+      span.end(end)
+      return
+    }
     await record(parts, job, endpoint, end)
     if (end.outcome !== 'lost') {
       const settlement = settlementOf(parts, job, endpoint, end)
@@ -77,7 +87,7 @@ export async function deliverJob(
     logAttempt(parts.log, job, end)
     span.end(end)
   } finally {
-    dropLease()
+    lease.drop()
   }
 }
 
@@ -86,6 +96,7 @@ function send(
   job: ClaimedJob,
   endpoint: Endpoint,
   trace: TraceContext | null,
+  mayStillSend: () => boolean,
 ): Sending {
   const { headers } = job
   if (headers === null) return { ended: Promise.resolve(UNREADABLE_HEADERS), abort() {} }
@@ -102,7 +113,19 @@ function send(
     timeoutMs,
     userAgent: USER_AGENT,
   })
-  return parts.sender.send(request, timeoutMs)
+  return parts.sender.send(request, timeoutMs, mayStillSend)
+}
+
+async function giveBack({ release, log }: DeliveryParts, job: ClaimedJob): Promise<void> {
+  const { jobId, endpoint } = job
+  const detail = 'its lease ended before its request was sent'
+  try {
+    await release(job)
+    log.info({ jobs: 1, jobId, endpoint, detail }, 'claim.released')
+  } catch (error) {
+    // The sweeper finds the lease expired.
+    log.warn({ err: error, jobId, endpoint, detail }, 'release.failed')
+  }
 }
 
 function completionOf(parts: DeliveryParts, job: ClaimedJob, endpoint: Endpoint) {
@@ -174,6 +197,7 @@ function logAttempt(log: Logger, job: ClaimedJob, end: AttemptEnd): void {
       outcome: end.outcome,
       statusCode: end.statusCode,
       errorCode: end.errorCode ?? undefined,
+      resent: end.isResent || undefined,
       durationMs: Math.round(end.durationMs),
       runAt: job.runAt,
     },

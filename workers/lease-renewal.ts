@@ -23,11 +23,20 @@ type Abort = (outcome: 'lost' | 'cancelled' | 'interrupted') => void
 
 export interface LeaseKeeper {
   /**
-   * Watches over a lease; returns how to let go of it.
+   * Watches over a lease until it is dropped.
    *
    * @param claimedAtMs monotonic time taken before the claim: the lease began no earlier
    */
-  keep(lease: Lease, claimedAtMs: number, abort: Abort): () => void
+  keep(lease: Lease, claimedAtMs: number, abort: Abort): HeldLease
+}
+
+export interface HeldLease {
+  /**
+   * Compares monotonic times and depends on no timer: CLOCK_MONOTONIC runs on while a process is
+   * stopped, and in a process that goes on, sockets run before the timer that would abort.
+   */
+  mayStillSend(): boolean
+  drop(): void
 }
 
 interface Kept {
@@ -35,6 +44,7 @@ interface Kept {
   abort: Abort
   /** Monotonic: when its time began to run. */
   renewedAtMs: number
+  /** Nothing is sent any more, even if a late renewal succeeds. */
   isAborted: boolean
 }
 
@@ -66,11 +76,14 @@ export class LeaseRenewal implements LeaseKeeper {
     if (this.#timer !== null) clearInterval(this.#timer)
   }
 
-  keep(lease: Lease, claimedAtMs: number, abort: Abort): () => void {
+  keep(lease: Lease, claimedAtMs: number, abort: Abort): HeldLease {
     const kept = { lease, abort, renewedAtMs: claimedAtMs, isAborted: false }
     this.#kept.add(kept)
-    return () => {
-      this.#kept.delete(kept)
+    return {
+      mayStillSend: () => !kept.isAborted && kept.renewedAtMs > this.#lapsingMs(),
+      drop: () => {
+        this.#kept.delete(kept)
+      },
     }
   }
 
@@ -132,6 +145,7 @@ export class LeaseRenewal implements LeaseKeeper {
         else {
           // A cancelled job, or one that another worker has by now: nothing is left to renew.
           kept.renewedAtMs = Number.POSITIVE_INFINITY
+          kept.isAborted = true
           kept.abort('lost')
         }
       })
@@ -144,7 +158,7 @@ export class LeaseRenewal implements LeaseKeeper {
   }
 
   #abortLapsing(): void {
-    const lapsingMs = performance.now() - this.#leaseMs * (1 - SAFETY_PART)
+    const lapsingMs = this.#lapsingMs()
     for (const kept of this.#kept) {
       // Said once: an outcome in hand stays here until the store takes it.
       if (kept.isAborted || kept.renewedAtMs > lapsingMs) continue
@@ -153,5 +167,10 @@ export class LeaseRenewal implements LeaseKeeper {
       kept.abort('lost')
       kept.isAborted = true
     }
+  }
+
+  /** A lease whose time began to run by then has lapsed, or will so soon. */
+  #lapsingMs(): number {
+    return performance.now() - this.#leaseMs * (1 - SAFETY_PART)
   }
 }

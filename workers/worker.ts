@@ -5,6 +5,7 @@ import type { Logger } from 'pino'
 import { type Config, fromSetting } from '../src/config.ts'
 import { createFigureBook } from '../src/figure-book.ts'
 import { FigureReports } from '../src/figure-reports.ts'
+import type { Lease } from '../src/job/job.ts'
 import { createWorkerMetrics, type WorkerMetrics } from '../src/metrics.ts'
 import type { Store } from '../src/store/store.ts'
 import { OutboxMover, type OutboxRules } from '../src/upkeep/outbox.ts'
@@ -63,6 +64,7 @@ export function createWorker(
   const delivery = {
     ...{ clock: store.clock, sender, leases, settle: settler.settle, health, figures, metrics },
     ...{ mintToken: store.attemptTokens.mint, publicUrl, workerId, log },
+    release: (lease: Lease) => store.release([lease]),
   }
   const loop: DeliveryLoop = new DeliveryLoop({
     ...{ store, endpoints, workerId, concurrency, leaseMs, beat, leases, log },

@@ -38,20 +38,24 @@ export function startAttempt(
   job: PulledJob,
   claimedAtMs: number,
 ): AttemptUnderWay {
-  const sending = send(parts, job)
-  const dropLease = keepLease(parts, job, claimedAtMs, sending)
+  const lease = keepLease(parts, job, claimedAtMs, (outcome) => sending.abort(outcome))
+  const sending = send(parts, job, lease.mayStillSend)
   async function report() {
     try {
       const end = await sending.ended
       return { end, reportProblem: await told(parts, job, end) }
     } finally {
-      dropLease()
+      lease.drop()
     }
   }
   return { done: report(), interrupt: () => sending.abort('interrupted') }
 }
 
-function send({ sender, endpoint, url, secret, ...parts }: AttemptParts, job: PulledJob): Sending {
+function send(
+  { sender, endpoint, url, secret, ...parts }: AttemptParts,
+  job: PulledJob,
+  mayStillSend: () => boolean,
+): Sending {
   const timeoutMs = (job.timeout === null ? null : parseDuration(job.timeout)) ?? parts.timeoutMs
   const request = webhookRequest({
     job: {
@@ -76,7 +80,7 @@ function send({ sender, endpoint, url, secret, ...parts }: AttemptParts, job: Pu
     timeoutMs,
     userAgent: USER_AGENT,
   })
-  return sender.send(request, timeoutMs)
+  return sender.send(request, timeoutMs, mayStillSend)
 }
 
 /** Renews the lease until it is dropped; ends the attempt when it is lost or the job cancelled. */
@@ -84,29 +88,32 @@ function keepLease(
   { posthorn, leaseMs }: AttemptParts,
   job: PulledJob,
   claimedAtMs: number,
-  sending: Sending,
-): () => void {
+  abort: Sending['abort'],
+): { mayStillSend: () => boolean; drop: () => void } {
   let endsAtMs = claimedAtMs + leaseMs
   let isBeating = false
   async function beat(): Promise<void> {
-    if (performance.now() >= endsAtMs) return sending.abort('lost')
+    if (performance.now() >= endsAtMs) return abort('lost')
     if (isBeating) return
     isBeating = true
     const askedAtMs = performance.now()
     try {
       const extend = formatDuration(leaseMs)
       const { cancelRequested } = await posthorn.heartbeat(job, { extend })
-      if (cancelRequested) sending.abort('cancelled')
+      if (cancelRequested) abort('cancelled')
       else endsAtMs = askedAtMs + leaseMs
     } catch (error) {
       // Any other failure may pass before the lease is over.
-      if (error instanceof PosthornError && error.code === 'lease_lost') sending.abort('lost')
+      if (error instanceof PosthornError && error.code === 'lease_lost') abort('lost')
     } finally {
       isBeating = false
     }
   }
   const timer = setInterval(() => void beat(), leaseMs / BEATS_PER_LEASE)
-  return () => clearInterval(timer)
+  return {
+    mayStillSend: () => performance.now() < endsAtMs,
+    drop: () => clearInterval(timer),
+  }
 }
 
 /** What could not be told, as a sentence; null: the server knows. */

@@ -3,12 +3,13 @@
 // judged is what is dialled.
 import { X509Certificate } from 'node:crypto'
 import { type LookupAddress, lookup } from 'node:dns'
-import { connect as connectTcp, isIP, type LookupFunction, Socket } from 'node:net'
+import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import {
   connect as connectTls,
   createSecureContext,
   getCACertificates,
   type SecureContext,
+  type TLSSocket,
 } from 'node:tls'
 import type { AddressPolicy } from './address-policy.ts'
 import { AddressRefused, HandshakeFailed } from './outcome.ts'
@@ -20,14 +21,24 @@ export interface Target {
   isTls: boolean
 }
 
-export type Dialled = (error: Error | null, socket: Socket | null) => void
+export type Dialled = (
+  ...result: [error: Error, socket: null] | [error: null, socket: Socket]
+) => void
 
 /**
- * Starts to connect and returns the socket at once, so that it can be destroyed meanwhile. `done`
- * is called once, when the connection stands (over TLS: is verified) or has failed; never when the
- * socket was destroyed by the caller.
+ * Starts to connect, and returns how to give up. `done` is called once, when the connection stands
+ * (over TLS: is verified) or has failed; never after it was given up.
  */
-export type Dial = (target: Target, done: Dialled) => Socket
+export type Dial = (target: Target, done: Dialled) => () => void
+
+/**
+ * RFC 8305: with several addresses the next attempt begins when one fails, or this long after it
+ * began; those under way go on, so a receiver that is far away is reached as well. Node gives each
+ * address no more than this.
+ */
+const NEXT_ADDRESS_MS = 250
+/** Of one name so many addresses are tried. */
+const MAX_ADDRESSES = 8
 
 /** A handler may work silently for minutes: this keeps a NAT on the way from forgetting it. */
 const TCP_KEEP_ALIVE_MS = 60_000
@@ -45,23 +56,43 @@ export function createDial(
 
   return (target, done) => {
     const { hostname, port, isTls } = target
-    const judge = policy().judgeAddress
-    // Neither undici nor Node asks a lookup for an address written as such.
-    const verdict = isIP(hostname) === 0 ? null : judge(hostname, port, hostname)
-    if (verdict?.allowed === false) return refuse(verdict.reason, done)
-    const lookup = guardedLookup(resolve, (ip) => judge(ip, port, hostname))
-    const address = { host: hostname, port, lookup, noDelay: true }
-    const key = `${hostname}:${port}`
-    const socket = isTls
-      ? connectTls({
-          ...address,
-          ...tlsOptions(hostname, secureContext, sessions.get(key)),
-        })
-      : connectTcp(address)
-    socket.setKeepAlive(true, TCP_KEEP_ALIVE_MS)
-    if (isTls) socket.on('session', (session: Buffer) => remember(sessions, key, session))
-    awaitConnection(socket, target, judge, done)
-    return socket
+    const { judgeAddress } = policy()
+    const judge = (ip: string) => judgeAddress(ip, port, hostname)
+    let isGivenUp = false
+    let giveUp = () => {}
+
+    const fail = (error: Error) => {
+      if (!isGivenUp) done(error, null)
+    }
+    const secure = (tcp: Socket) => {
+      const key = `${hostname}:${port}`
+      const session = sessions.get(key)
+      const socket = connectTls({
+        ...tlsOptions(hostname, secureContext, session),
+        socket: tcp,
+      })
+      socket.on('session', (fresh: Buffer) => remember(sessions, key, fresh))
+      giveUp = () => socket.destroy()
+      awaitHandshake(socket, done)
+    }
+    judgedAddresses(hostname, resolve, judge, (error, addresses) => {
+      if (isGivenUp) return
+      if (error !== null) return fail(error)
+      giveUp = race(addresses, port, (raceError, socket) => {
+        if (raceError !== null) return fail(raceError)
+        const verdict = judge(socket.remoteAddress ?? '')
+        if (!verdict.allowed) {
+          socket.destroy()
+          return fail(new AddressRefused(verdict.reason))
+        }
+        if (isTls) secure(socket)
+        else done(null, socket)
+      })
+    })
+    return () => {
+      isGivenUp = true
+      giveUp()
+    }
   }
 }
 
@@ -120,42 +151,71 @@ function isCertificate(pem: string): boolean {
   }
 }
 
-/** A socket that never connects; `done` is told after `dial` has returned it. */
-function refuse(reason: string, done: Dialled): Socket {
-  queueMicrotask(() => done(new AddressRefused(reason), null))
-  return new Socket().destroy()
-}
+/** The first connection that stands; the others are given up. */
+function race(addresses: LookupAddress[], port: number, done: Dialled): () => void {
+  const sockets = new Set<Socket>()
+  const errors: Error[] = []
+  let triedCount = 0
+  let timer: NodeJS.Timeout | undefined
 
-function awaitConnection(
-  socket: Socket,
-  target: Target,
-  judge: AddressPolicy['judgeAddress'],
-  done: Dialled,
-): void {
-  const { hostname, port, isTls } = target
-  let isConnected = false
-  let isDone = false
-
-  function end(error: Error | null): void {
-    if (isDone) return
-    isDone = true
-    if (error !== null) socket.destroy()
-    done(error, error === null ? socket : null)
+  function begin(): void {
+    clearTimeout(timer)
+    const { address: host } = addresses[triedCount++] as LookupAddress
+    const socket = connectTcp({ host, port, noDelay: true })
+    socket.setKeepAlive(true, TCP_KEEP_ALIVE_MS)
+    sockets.add(socket)
+    socket.once('connect', () => {
+      sockets.delete(socket)
+      stop()
+      done(null, socket)
+    })
+    socket.on('error', (error) => {
+      // One that stands or was given up has its end told elsewhere.
+      if (sockets.delete(socket)) fail(error)
+    })
+    if (triedCount < addresses.length) timer = setTimeout(begin, NEXT_ADDRESS_MS)
   }
 
-  socket.once('connect', () => {
-    isConnected = true
-    const verdict = judge(socket.remoteAddress ?? '', port, hostname)
-    if (!verdict.allowed) end(new AddressRefused(verdict.reason))
-    else if (!isTls) end(null)
+  function fail(error: Error): void {
+    errors.push(error)
+    if (triedCount < addresses.length) begin()
+    else if (sockets.size === 0) done(mostTelling(errors), null)
+  }
+
+  function stop(): void {
+    clearTimeout(timer)
+    const rest = [...sockets]
+    sockets.clear()
+    for (const socket of rest) socket.destroy()
+  }
+
+  begin()
+  return stop
+}
+
+/** A machine without IPv6 has no way to an IPv6 address: that says nothing about the receiver. */
+function mostTelling(errors: Error[]): Error {
+  const told = errors.find((error) => !NO_ROUTE.has((error as NodeJS.ErrnoException).code ?? ''))
+  return told ?? (errors[0] as Error)
+}
+
+const NO_ROUTE = new Set(['ENETUNREACH', 'EADDRNOTAVAIL', 'EAFNOSUPPORT'])
+
+function awaitHandshake(socket: TLSSocket, done: Dialled): void {
+  let isDone = false
+  socket.once('secureConnect', () => {
+    if (isDone) return
+    isDone = true
+    done(null, socket)
   })
-  if (isTls) socket.once('secureConnect', () => end(null))
   socket.on('error', (error) => {
     // Over TLS 1.3 a server that wants a certificate says so only now. Such an alert does not end
     // the socket; what does so later says less.
     if (isDone && socket.readableLength === 0) socket.destroy(error)
-    const isHandshake = isTls && isConnected && !isReset(error)
-    end(isHandshake ? new HandshakeFailed(error) : error)
+    if (isDone) return
+    isDone = true
+    socket.destroy()
+    done(isReset(error) ? error : new HandshakeFailed(error), null)
   })
 }
 
@@ -169,6 +229,8 @@ function tlsOptions(
   session: Buffer | undefined,
 ) {
   return {
+    // The name that the certificate must be for; with a socket given, nothing is dialled by it.
+    host: hostname,
     ALPNProtocols: ['http/1.1'],
     rejectUnauthorized: true,
     // RFC 6066: a name without its trailing dot, and no name at all for an address.
@@ -184,24 +246,37 @@ function remember(sessions: Map<string, Buffer>, key: string, session: Buffer): 
 }
 
 /** One refused answer refuses all: a name must not be tried until it shows its good side. */
-function guardedLookup(
+function judgedAddresses(
+  hostname: string,
   resolve: Resolve,
   judge: (ip: string) => ReturnType<AddressPolicy['judgeAddress']>,
-): LookupFunction {
-  return (hostname, options, done) => {
-    resolve(hostname, (error, addresses) => {
-      if (error !== null) return done(error, [])
-      for (const { address } of addresses) {
-        const verdict = judge(address)
-        if (!verdict.allowed) return done(new AddressRefused(verdict.reason), [])
-      }
-      const [first] = addresses
-      // Node would throw on an empty list, outside of anything that could catch it.
-      if (first === undefined) return done(noAddress(hostname), [])
-      if (options.all) return done(null, addresses)
-      return done(null, first.address, first.family)
-    })
+  done: (
+    ...result: [error: Error, addresses: null] | [error: null, addresses: LookupAddress[]]
+  ) => void,
+): void {
+  const family = isIP(hostname)
+  const take = (error: Error | null, addresses: LookupAddress[]) => {
+    if (error !== null) return done(error, null)
+    if (addresses.length === 0) return done(noAddress(hostname), null)
+    for (const { address } of addresses) {
+      const verdict = judge(address)
+      if (!verdict.allowed) return done(new AddressRefused(verdict.reason), null)
+    }
+    done(null, alternating(addresses).slice(0, MAX_ADDRESSES))
   }
+  if (family === 0) resolve(hostname, take)
+  else queueMicrotask(() => take(null, [{ address: hostname, family }]))
+}
+
+/** The families in turn, as RFC 8305 asks: when one has no way out, the other comes second. */
+function alternating(addresses: LookupAddress[]): LookupAddress[] {
+  const [first] = addresses
+  const own = addresses.filter(({ family }) => family === first?.family)
+  const other = addresses.filter(({ family }) => family !== first?.family)
+  const most = Math.max(own.length, other.length)
+  return Array.from({ length: most }, (_, i) => [own[i], other[i]])
+    .flat()
+    .filter((address) => address !== undefined)
 }
 
 function noAddress(hostname: string): Error {

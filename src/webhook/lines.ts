@@ -5,13 +5,18 @@ import type { Socket } from 'node:net'
 import { Client } from 'undici'
 import type { AddressPolicy } from './address-policy.ts'
 import type { Dial, Target } from './dial.ts'
+import { type AnswerFilter, filterAnswers } from './interim-answers.ts'
 
 export interface Line {
   client: Client
   origin: string
   target: Target
-  /** Connecting or connected; null before the first request. */
+  /** Connected; null before that. */
   socket: Socket | null
+  /** Of that connection. */
+  answers: AnswerFilter | null
+  /** Ends the connection or the attempt at one. */
+  hangUp: () => void
   /** The policy that allowed the connection. */
   policy: AddressPolicy | null
 }
@@ -19,6 +24,8 @@ export interface Line {
 export interface Lines {
   /** A line to this origin (`http://host:port`), an idle one if there is one. */
   take(origin: string): Line
+  /** A line that was never used. */
+  open(origin: string): Line
   /** After an answer that was read to its end. */
   giveBack(line: Line): void
   /** Ends the line at once, whatever it does. */
@@ -26,7 +33,7 @@ export interface Lines {
   close(): Promise<void>
 }
 
-/** Receivers close an idle connection after 2 to 5 s; one that dies in use costs an attempt. */
+/** Receivers close an idle connection after 2 to 5 s; one that dies in use costs a second sending. */
 const IDLE_MS = 1_000
 /** Stay this much under what a receiver names in Keep-Alive. */
 const IDLE_MARGIN_MS = 500
@@ -68,7 +75,7 @@ export function createLines(dial: Dial, policy: () => AddressPolicy, maxIdle: nu
 
   function cut(line: Line): void {
     open.delete(line)
-    line.socket?.destroy()
+    line.hangUp()
     void line.client.destroy()
   }
 
@@ -81,7 +88,7 @@ export function createLines(dial: Dial, policy: () => AddressPolicy, maxIdle: nu
     await Promise.all(closed)
   }
 
-  return { take, giveBack, cut, close }
+  return { take, open: openLine, giveBack, cut, close }
 }
 
 function newLine(origin: string, dial: Dial, policy: () => AddressPolicy): Line {
@@ -98,13 +105,22 @@ function newLine(origin: string, dial: Dial, policy: () => AddressPolicy): Line 
     maxHeaderSize: MAX_ANSWER_HEADER_BYTES,
     connect: (_options, done) => {
       line.policy = policy()
-      line.socket = dial(target, (error, socket) => {
-        if (error === null) done(null, socket as Socket)
-        else done(error, null)
+      line.hangUp = dial(target, (error, socket) => {
+        if (error !== null) {
+          done(error, null)
+          return
+        }
+        line.socket = socket
+        line.answers = filterAnswers(socket)
+        line.hangUp = () => socket.destroy()
+        done(null, socket)
       })
     },
   })
-  const line: Line = { client, origin, target, socket: null, policy: null }
+  const line: Line = {
+    ...{ client, origin, target, socket: null, answers: null, policy: null },
+    hangUp() {},
+  }
   return line
 }
 

@@ -92,6 +92,19 @@ function throttles(status: number, retryAfter: string | undefined): boolean {
   return isOneOf(STATUS_MEANINGS.throttled, status) && (status !== 503 || retryAfter !== undefined)
 }
 
+/** HTTP knows no status below 100. */
+export function invalidStatus(status: number): string {
+  const digits = String(status).padStart(3, '0')
+  return `the response is not valid HTTP: ${digits} is not a status code`
+}
+
+const CLOSED_CODES = new Set(['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'])
+
+/** The connection stood and the receiver ended it. */
+export function isClosedByReceiver(errorCode: string): boolean {
+  return CLOSED_CODES.has(errorCode)
+}
+
 /** Says why no answer came. Every error has a meaning: what is unknown is a failed connection. */
 export function outcomeOfError(error: Error): ErrorMeaning {
   const errorCode = codeOf(error)

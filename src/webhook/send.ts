@@ -1,4 +1,5 @@
 // Sends one attempt over HTTP and says how it ended. A bad receiver is an outcome, never an error.
+import type { Socket } from 'node:net'
 import type { Dispatcher } from 'undici'
 import type { StatusChoices } from '../endpoint/endpoint.ts'
 import { formatDuration } from '../job/duration.ts'
@@ -14,7 +15,13 @@ import {
 } from './answer-body.ts'
 import { createDial, createResolver, type Resolve, secureContextWith } from './dial.ts'
 import { createLines, type Line, type Lines } from './lines.ts'
-import { type AnswerMeaning, outcomeOfAnswer, outcomeOfError } from './outcome.ts'
+import {
+  type AnswerMeaning,
+  invalidStatus,
+  isClosedByReceiver,
+  outcomeOfAnswer,
+  outcomeOfError,
+} from './outcome.ts'
 import type { WebhookRequest } from './request.ts'
 
 /** How an attempt ended. */
@@ -36,6 +43,10 @@ export interface AttemptEnd {
   retryAfterMs: number | null
   /** The endpoint answered that it will not take anything any more. */
   isGone: boolean
+  /** false: no byte of the request has left. */
+  isSent: boolean
+  /** The connection was a kept one and died unanswered; the request was sent again on a new one. */
+  isResent: boolean
   /** Monotonic. */
   durationMs: number
 }
@@ -54,8 +65,12 @@ export interface Sending {
 }
 
 export interface Sender {
-  /** @param timeoutMs the total deadline: name lookup, connection, TLS, headers, body together */
-  send(request: WebhookRequest, timeoutMs: number): Sending
+  /**
+   * @param timeoutMs the total deadline: name lookup, connection, TLS, headers, body together
+   * @param mayLeave asked each time the connection is ready, in the same turn in which the request
+   *   is written; false ends the attempt as lost. Absent: always true
+   */
+  send(request: WebhookRequest, timeoutMs: number, mayLeave?: () => boolean): Sending
   /** Ends what is in flight as interrupted; resolves when all connections are closed. */
   close(): Promise<void>
 }
@@ -82,8 +97,12 @@ export function createSender(parts: SenderParts): Sender {
   const inFlight = new Set<AttemptInFlight>()
   const shared: Shared = { lines, inFlight, split: createUrlSplitter(), now }
 
-  function send(request: WebhookRequest, timeoutMs: number): Sending {
-    return new AttemptInFlight(shared, request, timeoutMs)
+  function send(
+    request: WebhookRequest,
+    timeoutMs: number,
+    mayLeave: () => boolean = () => true,
+  ): Sending {
+    return new AttemptInFlight(shared, request, timeoutMs, mayLeave)
   }
 
   async function close(): Promise<void> {
@@ -100,6 +119,15 @@ export function createSender(parts: SenderParts): Sender {
  * twice the 64 KiB that a socket reads at most.
  */
 const MAX_INTERIM_BYTES = 128 * 1_024
+
+/**
+ * A receiver that closes kept connections does so before it reads the request, and the sender
+ * notices at once. A connection that dies later has another cause, and the timestamp of the
+ * signature would be too old to be accepted (Standard Webhooks: five minutes).
+ */
+const RESEND_WITHIN_MS = 60_000
+
+const LATE_MESSAGE = 'the lease ended before the request could be sent'
 
 const ABORT_MESSAGES: Record<AbortOutcome, string> = {
   interrupted: 'the worker was stopped before the endpoint had answered',
@@ -143,11 +171,20 @@ interface Shared {
 class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   readonly ended: Promise<AttemptEnd>
   readonly #shared: Shared
+  readonly #request: WebhookRequest
   readonly #timeoutMs: number
   readonly #statuses: StatusChoices
+  readonly #mayLeave: () => boolean
   readonly #startedAtMs = performance.now()
+  #target: SplitUrl | null = null
   #line: Line | null = null
+  /** The connection that the line had before this request; null: none. */
+  #keptSocket: Socket | null = null
+  /** The request is on its way on a connection that was used before. */
+  #isOnKeptSocket = false
   #isSent = false
+  #isResent = false
+  #hasAnswerBegun = false
   /** What the connection had read before this request. */
   #bytesReadBefore = 0
   #statusCode: number | null = null
@@ -156,27 +193,55 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   #deadline: NodeJS.Timeout | undefined
   #resolve: ((end: AttemptEnd) => void) | null = null
 
-  constructor(shared: Shared, request: WebhookRequest, timeoutMs: number) {
+  constructor(shared: Shared, request: WebhookRequest, timeoutMs: number, mayLeave: () => boolean) {
     this.#shared = shared
+    this.#request = request
     this.#timeoutMs = timeoutMs
     this.#statuses = request.statuses ?? {}
+    this.#mayLeave = mayLeave
     this.ended = new Promise((resolve) => {
       this.#resolve = resolve
     })
     shared.inFlight.add(this)
-    this.#start(request)
+    this.#start()
   }
 
-  #start({ url, headers, body }: WebhookRequest): void {
-    const target = this.#shared.split(url)
+  #start(): void {
+    const target = this.#shared.split(this.#request.url)
     if (target === null) {
       this.#endWithoutAnswer('blocked', 'ERR_INVALID_URL', 'the URL of the endpoint is not a URL')
       return
     }
+    this.#target = target
     this.#deadline = setTimeout(passDeadline, this.#timeoutMs, this)
-    this.#line = this.#shared.lines.take(target.origin)
-    const { path } = target
-    this.#line.client.dispatch({ path, method: 'POST', headers, body, blocking: false }, this)
+    this.#dispatch(this.#shared.lines.take(target.origin), target)
+  }
+
+  #dispatch(line: Line, { path }: SplitUrl): void {
+    const { headers, body } = this.#request
+    this.#line = line
+    this.#keptSocket = line.socket
+    line.client.dispatch({ path, method: 'POST', headers, body, blocking: false }, this)
+  }
+
+  /** RFC 9110, section 9.2.2: the receiver may have closed it before it saw the request. */
+  #mayResend(errorCode: string): boolean {
+    return (
+      this.#isOnKeptSocket &&
+      !this.#hasAnswerBegun &&
+      !this.#isResent &&
+      isClosedByReceiver(errorCode) &&
+      performance.now() - this.#startedAtMs < RESEND_WITHIN_MS
+    )
+  }
+
+  #resend(): void {
+    const { lines } = this.#shared
+    const target = this.#target as SplitUrl
+    this.#isResent = true
+    this.#isOnKeptSocket = false
+    lines.cut(this.#line as Line)
+    this.#dispatch(lines.open(target.origin), target)
   }
 
   abort(outcome: AbortOutcome): void {
@@ -197,9 +262,25 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     )
   }
 
-  onRequestStart(): void {
+  /**
+   * The connection is ready, and undici writes the request in this same turn. Nothing may come
+   * between this look and the write: after a freeze of the process sockets run before timers.
+   */
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    if (!this.#mayLeave()) {
+      this.#endWithoutAnswer('lost', null, LATE_MESSAGE)
+      controller.abort(new Error(LATE_MESSAGE))
+      return
+    }
+    const line = this.#line as Line
     this.#isSent = true
+    this.#isOnKeptSocket = this.#keptSocket !== null && this.#keptSocket === line.socket
     this.#bytesReadBefore = this.#bytesRead()
+    line.answers?.expectAnswer()
+  }
+
+  onResponseStarted(): void {
+    this.#hasAnswerBegun = true
   }
 
   onResponseStart(
@@ -207,6 +288,10 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     statusCode: number,
     headers: Record<string, string | string[] | undefined>,
   ): void {
+    if (statusCode < 100) {
+      this.#endWithoutAnswer('protocol_error', 'INVALID_STATUS', invalidStatus(statusCode))
+      return
+    }
     if (statusCode < 200) {
       this.#passInterim()
       return
@@ -246,7 +331,8 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
       return
     }
     const { outcome, errorCode, message } = outcomeOfError(error)
-    this.#endWithoutAnswer(outcome, errorCode, message)
+    if (this.#mayResend(errorCode)) this.#resend()
+    else this.#endWithoutAnswer(outcome, errorCode, message)
   }
 
   #endByAnswer(isWhole: boolean): void {
@@ -277,7 +363,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     this.#end({ outcome, errorCode, message, ...nothing }, false)
   }
 
-  #end(end: Omit<AttemptEnd, 'durationMs'>, isLineUsable: boolean): void {
+  #end(end: Omit<AttemptEnd, 'isSent' | 'isResent' | 'durationMs'>, isLineUsable: boolean): void {
     const resolve = this.#resolve
     if (resolve === null) return
     this.#resolve = null
@@ -286,7 +372,12 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     const line = this.#line
     if (line !== null && isLineUsable) this.#shared.lines.giveBack(line)
     else if (line !== null) this.#shared.lines.cut(line)
-    resolve({ ...end, durationMs: performance.now() - this.#startedAtMs })
+    resolve({
+      ...end,
+      isSent: this.#isSent,
+      isResent: this.#isResent,
+      durationMs: performance.now() - this.#startedAtMs,
+    })
   }
 }
 

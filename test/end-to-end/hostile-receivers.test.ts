@@ -19,6 +19,8 @@ const TOLERANCE_MS = 500
 const NOISE_MS = 500
 const EARLY_MS = 10
 const DAY_MS = 86_400_000
+const MANY = 300
+const EMPTY_ANSWER = 'HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n'
 
 const KINDS = Object.entries(HOSTILE_KINDS)
 const HOLDING = KINDS.filter(([, { holds }]) => holds === true)
@@ -139,28 +141,53 @@ describe('with many slots', () => {
     expect(attempt.durationMs).toBeLessThan(latestMs)
   })
 
-  it('one that dies when its connection is used again costs one attempt, sent once', async () => {
-    const server = await listen('dies-when-reused', (socket) => {
-      socket.write('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n')
+  it('one that closes kept connections, idle or with a request unread, costs no attempt', async () => {
+    let connections = 0
+    const server = await listen('closes-unread', (socket) => {
+      socket.write(EMPTY_ANSWER)
+      // What comes from now on is never read, and makes of the end a reset.
+      socket.pause()
+      setTimeout(() => socket.destroy(), connections++ % 4)
+    })
+    const { jobs, timesRead, logged } = await deliverMany('closes-unread', server)
+    for (const job of jobs) {
+      expect(job).toMatchObject({ state: 'succeeded', attemptCount: 1, fence: 1 })
+      expect(timesRead(job.id)).toBe(1)
+    }
+    expect(logged.filter(({ resent }) => resent === true).length).toBeGreaterThan(0)
+  })
+
+  it('one that closes kept connections once it has read costs one repeat, of one fence', async () => {
+    const server = await listen('closes-read', (socket) => {
+      socket.write(EMPTY_ANSWER)
       socket.on('data', (bytes) => bytes.includes('POST ') && socket.destroy())
     })
-    const backoff = { type: 'fixed', delay: '10ms' }
-    await endpoint('dies-when-reused', server.url, {
-      ...{ retry: { maxAttempts: 2, backoff }, concurrency: 1 },
-    })
-    // One after the other, with no time between: the connection of the first is used again.
-    const one = { endpoint: 'dies-when-reused', payload: 1 }
-    const { body } = await posthorn.request('POST', '/jobs/batch', { jobs: [one, one] })
-    const jobs = []
-    for (const { id } of body.items) jobs.push(await posthorn.job(id, 'succeeded', 'dead'))
-    jobs.sort((a, b) => a.attemptCount - b.attemptCount)
-    expect(jobs).toMatchObject([
-      { state: 'succeeded', attemptCount: 1 },
-      { state: 'succeeded', attemptCount: 2, attempts: [{ outcome: 'connect_error' }, {}] },
-    ])
+    const { jobs, timesRead, logged } = await deliverMany('closes-read', server)
+    for (const job of jobs) {
+      expect(job).toMatchObject({ state: 'succeeded', attemptCount: 1, fence: 1 })
+      const isResent = logged.some(({ jobId, resent }) => jobId === job.id && resent === true)
+      expect(timesRead(job.id)).toBe(isResent ? 2 : 1)
+    }
     const fences = server.received().match(/posthorn-fence: \d+/g)
-    expect(fences).toEqual(['1', '1', '2'].map((fence) => `posthorn-fence: ${fence}`))
+    expect(new Set(fences)).toEqual(new Set(['posthorn-fence: 1']))
+    expect(fences?.length).toBeGreaterThan(jobs.length)
   })
+
+  /** Jobs with a single attempt, as many as the worker may send at once, again and again. */
+  async function deliverMany(name: string, server: RawServer) {
+    await endpoint(name, server.url)
+    const many = Array.from({ length: MANY / 3 }, () => ({ endpoint: name, payload: 1 }))
+    const jobs = []
+    for (let i = 0; i < 3; i++) {
+      const { body } = await posthorn.request('POST', '/jobs/batch', { jobs: many })
+      for (const { id } of body.items) jobs.push(await posthorn.job(id, 'succeeded', 'dead'))
+    }
+    const logged = worker.log.filter(
+      ({ msg, endpoint: of }) => msg === 'attempt.finished' && of === name,
+    )
+    const ids = server.received().match(/(?<=webhook-id: )\S+/g) ?? []
+    return { jobs, logged, timesRead: (id: string) => ids.filter((one) => one === id).length }
+  }
 
   it('one that redirects to where only we can reach is not followed', async () => {
     const hidden = await startRawServer((socket) => socket.end())

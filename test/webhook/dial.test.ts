@@ -1,10 +1,12 @@
 // What is judged is what is dialled: names with several addresses, names that change their mind.
 import type { LookupAddress } from 'node:dns'
-import { once } from 'node:events'
 import type { Socket } from 'node:net'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
 import { createAddressPolicy } from '../../src/webhook/address-policy.ts'
 import { createDial, createResolver, type Resolve } from '../../src/webhook/dial.ts'
+import { createSender } from '../../src/webhook/send.ts'
+import { startFarReceiver } from '../support/far-receiver.ts'
+import { until } from '../support/until.ts'
 import { type RawServer, startRawServer } from './raw-server.ts'
 
 const LOCAL = createAddressPolicy({ allowedTargets: [], allowLoopback: true })
@@ -41,7 +43,10 @@ function nameService(...answers: string[][]): { resolve: Resolve; questions: str
 function dial(resolve: Resolve, hostname = NAME): Promise<Error | null> {
   const connect = createDial(() => LOCAL, undefined, resolve)
   return new Promise((done) => {
-    socket = connect({ hostname, port: server.port, isTls: false }, done)
+    connect({ hostname, port: server.port, isTls: false }, (error, connected) => {
+      socket = connected
+      done(error)
+    })
   })
 }
 
@@ -71,6 +76,50 @@ describe('a name', () => {
     expect(socket?.remoteAddress).toBe('127.0.0.1')
   })
 
+  it.each([
+    ['an address with no way to it comes second', ['127.0.0.1', '::1']],
+    ['it comes first', ['::1', '127.0.0.1']],
+  ])('is reached although a connection takes a second: %s', async (_order, addresses) => {
+    const far = await startFarReceiver()
+    onTestFinished(() => far.close())
+    const { resolve } = nameService(addresses)
+    const policy = () => LOCAL
+    const sender = createSender({ connections: 1, policy, extraCaCerts: null, resolve })
+    onTestFinished(() => sender.close())
+    const request = { url: `http://${NAME}:${far.port}/`, headers: [], body: Buffer.from('1') }
+    const end = await sender.send(request, 10_000).ended
+    expect(end).toMatchObject({ outcome: 'succeeded', statusCode: 200 })
+    expect(end.durationMs).toBeGreaterThan(400)
+  })
+
+  it('is no more patient than the deadline', async () => {
+    const far = await startFarReceiver()
+    onTestFinished(() => far.close())
+    const { resolve } = nameService(['127.0.0.1', '127.0.0.1'])
+    const policy = () => LOCAL
+    const sender = createSender({ connections: 1, policy, extraCaCerts: null, resolve })
+    onTestFinished(() => sender.close())
+    const request = { url: `http://${NAME}:${far.port}/`, headers: [], body: Buffer.from('1') }
+    const end = await sender.send(request, 400).ended
+    expect(end).toMatchObject({ outcome: 'timeout', message: 'no connection within 400ms' })
+  })
+
+  it('whose addresses all fail is told by the one that says most', async () => {
+    const closedPort = server.port
+    await server.close()
+    for (const addresses of [
+      ['::1', '127.0.0.1'],
+      ['127.0.0.1', '::1'],
+    ]) {
+      const connect = createDial(() => LOCAL, undefined, nameService(addresses).resolve)
+      const error = await new Promise<Error | null>((done) => {
+        connect({ hostname: NAME, port: closedPort, isTls: false }, (...[failed]) => done(failed))
+      })
+      expect(error).toMatchObject({ code: 'ECONNREFUSED' })
+    }
+    server = await startRawServer(() => {})
+  })
+
   it('that has no address is an error, not a wait', async () => {
     expect(await dial(nameService([]).resolve)).toBeInstanceOf(Error)
   })
@@ -84,16 +133,23 @@ describe('a literal address', () => {
   })
 })
 
-describe('a socket destroyed while it connects', () => {
-  it('never calls back', async () => {
+describe('a connection that is given up while it is made', () => {
+  it.each(['asks for the name', 'connects'])('never calls back: it %s', async (moment) => {
     const calls: (Error | null)[] = []
-    const connect = createDial(() => LOCAL, undefined, nameService(['127.0.0.1']).resolve)
-    socket = connect({ hostname: NAME, port: server.port, isTls: false }, (error) => {
+    let giveUp = () => {}
+    const resolve: Resolve = (_hostname, done) =>
+      setImmediate(() => {
+        if (moment === 'asks for the name') giveUp()
+        done(null, [{ address: '127.0.0.1', family: 4 }])
+        giveUp()
+      })
+    const connect = createDial(() => LOCAL, undefined, resolve)
+    giveUp = connect({ hostname: NAME, port: server.port, isTls: false }, (...[error]) => {
       calls.push(error)
     })
-    socket.destroy()
-    await once(socket, 'close')
+    // One that was begun later is through: so would the first be.
     expect(await dial(nameService(['127.0.0.1']).resolve)).toBeNull()
+    await until(() => server.openCount() <= 1)
     expect(calls).toEqual([])
   })
 })

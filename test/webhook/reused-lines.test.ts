@@ -96,15 +96,64 @@ describe('a connection that the receiver closes silently', () => {
     }
   })
 
-  it('just when a request comes is a connect_error, and nothing is sent twice', async () => {
+  it.each([
+    ['closed', (socket: Socket) => socket.end()],
+    ['reset', (socket: Socket) => socket.resetAndDestroy()],
+  ])('just when a request comes costs nothing: %s, it is sent once more', async (_how, hangUp) => {
     const raw = await startByNumber((socket, request) => {
       if (request === 1) socket.write(answer('1'))
+      else hangUp(socket)
+    })
+    expect(await send(raw.url, 'first')).toMatchObject({ outcome: 'succeeded', isResent: false })
+    expect(await send(raw.url, 'second')).toMatchObject({
+      ...{ outcome: 'succeeded', statusCode: 200, isSent: true, isResent: true },
+    })
+    expect(raw.received().match(/second/g)).toHaveLength(2)
+    expect(raw.connectionCount()).toBe(2)
+  })
+
+  it('again, also when it is new, is a connect_error: nothing is sent a third time', async () => {
+    const raw = await startByNumber((socket, request, connection) => {
+      if (connection === 1 && request === 1) socket.write(answer('1'))
       else socket.destroy()
     })
     expect((await send(raw.url, 'first')).outcome).toBe('succeeded')
-    expect(await send(raw.url, 'second')).toMatchObject({ outcome: 'connect_error' })
+    expect(await send(raw.url, 'second')).toMatchObject({
+      ...{ outcome: 'connect_error', statusCode: null, isResent: true },
+    })
+    expect(raw.received().match(/second/g)).toHaveLength(2)
+    expect(await send(raw.url, 'third')).toMatchObject({
+      outcome: 'connect_error',
+      isResent: false,
+    })
+    expect(raw.received().match(/third/g)).toHaveLength(1)
+  })
+
+  it.each([
+    ['the first byte of an answer', 'H'],
+    ['an interim answer', 'HTTP/1.1 102 Processing\r\n\r\n'],
+  ])('after %s is a connect_error: the request was seen', async (_what, bytes) => {
+    const raw = await startByNumber((socket, request) => {
+      if (request === 1) socket.write(answer('1'))
+      else socket.end(bytes)
+    })
+    expect((await send(raw.url, 'first')).outcome).toBe('succeeded')
+    expect(await send(raw.url, 'second')).toMatchObject({
+      ...{ outcome: 'connect_error', isResent: false },
+    })
     expect(raw.received().match(/second/g)).toHaveLength(1)
-    expect(raw.connectionCount()).toBe(1)
+  })
+
+  it('gives the second sending no more time than was left', async () => {
+    const raw = await startByNumber((socket, request, connection) => {
+      if (connection === 1 && request === 1) socket.write(answer('1'))
+      else if (connection === 1) setTimeout(() => socket.destroy(), 250)
+    })
+    expect((await send(raw.url)).outcome).toBe('succeeded')
+    const end = await send(raw.url, 'second', 400)
+    expect(end).toMatchObject({ outcome: 'timeout', message: 'no answer within 400ms' })
+    expect(raw.received().match(/second/g)).toHaveLength(2)
+    expect(end.durationMs).toBeLessThan(600)
   })
 
   it('with a word about it, or naming no time at all, is not used again', async () => {
@@ -178,6 +227,56 @@ describe('interim answers', () => {
       expect(await send(raw.url)).toMatchObject({ outcome: 'succeeded', result: long })
     }
     expect(raw.connectionCount()).toBe(1)
+  })
+})
+
+describe('a request whose lease has ended', () => {
+  const startAnswering = () =>
+    startByNumber((socket, request) => {
+      if (request === 1) socket.write(answer('1'))
+      else socket.destroy()
+    })
+  const request = (raw: RawServer, body: string) => ({
+    ...{ url: raw.url, headers: [], body: Buffer.from(body) },
+  })
+
+  it('by the time its new connection is ready is not sent', async () => {
+    const raw = await startAnswering()
+    let looks = 0
+    const { ended } = sender.send(request(raw, 'late'), PATIENT_MS, () => {
+      looks += 1
+      return false
+    })
+    expect(looks).toBe(0)
+    expect(await ended).toMatchObject({
+      ...{ outcome: 'lost', isSent: false, isResent: false, statusCode: null },
+      message: 'the lease ended before the request could be sent',
+    })
+    await until(() => raw.openCount() === 0)
+    expect(looks).toBe(1)
+    expect(raw.received()).toBe('')
+  })
+
+  it('by the time its kept connection is ready is not sent', async () => {
+    const raw = await startAnswering()
+    expect((await send(raw.url, 'first')).outcome).toBe('succeeded')
+    let mayLeave = true
+    const { ended } = sender.send(request(raw, 'late'), PATIENT_MS, () => mayLeave)
+    mayLeave = false
+    expect(await ended).toMatchObject({ outcome: 'lost', isSent: false })
+    await until(() => raw.openCount() === 0)
+    expect(raw.connectionCount()).toBe(1)
+    expect(raw.received()).not.toContain('late')
+  })
+
+  it('when its kept connection died is not sent once more', async () => {
+    const raw = await startAnswering()
+    expect((await send(raw.url, 'first')).outcome).toBe('succeeded')
+    let looks = 0
+    const { ended } = sender.send(request(raw, 'second'), PATIENT_MS, () => ++looks === 1)
+    expect(await ended).toMatchObject({ outcome: 'lost', isSent: true, isResent: true })
+    await until(() => raw.openCount() === 0)
+    expect(raw.received().match(/second/g)).toHaveLength(1)
   })
 })
 

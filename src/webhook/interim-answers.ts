@@ -1,0 +1,79 @@
+// Lets interim answers (1xx) pass that were not asked for. RFC 9110, section 15.2: a client must be
+// able to parse and ignore them. undici ignores every one but 100 (Continue), for which it ends the
+// connection, and it has no setting for that. So a 100 is made a 102 before undici reads it.
+import type { Socket } from 'node:net'
+
+export interface AnswerFilter {
+  /** Called when a request is written: the next bytes are the status line of its answer. */
+  expectAnswer(): void
+}
+
+/** The status line up to the code; # is any byte. The code is compared apart. */
+const BEGINNING = Buffer.from('HTTP/1.1 1##')
+const ANY = 0x23
+const CR = 0x0d
+const LF = 0x0a
+const ZERO = 0x30
+const TWO = 0x32
+
+/** Where in the stream of answers the next byte is. */
+type Place =
+  /** In the first bytes of a status line. */
+  | 'beginning'
+  /** In the rest of an interim answer, which an empty line ends. */
+  | 'interim'
+  /** In a final answer, or in nothing that HTTP knows: all that follows is left as it is. */
+  | 'final'
+
+/** Every byte is looked at once and none is kept, so it does not matter how the bytes are cut. */
+export function filterAnswers(socket: Socket): AnswerFilter {
+  let place: Place = 'final'
+  /** Of the beginning, or of the present line of an interim answer; without line ends. */
+  let length = 0
+  let isHundred = false
+
+  function scan(bytes: Uint8Array): void {
+    for (let i = 0; i < bytes.length && place !== 'final'; i++) {
+      const byte = bytes[i] as number
+      if (place === 'interim') passInterim(byte)
+      else if (length > 0 || (byte !== CR && byte !== LF)) passBeginning(bytes, i)
+    }
+  }
+
+  function passBeginning(bytes: Uint8Array, i: number): void {
+    const byte = bytes[i] as number
+    const expected = BEGINNING[length] as number
+    if (expected !== ANY && byte !== expected) {
+      place = 'final'
+      return
+    }
+    length += 1
+    if (length === BEGINNING.length - 1) isHundred = byte === ZERO
+    if (length < BEGINNING.length) return
+    if (isHundred && byte === ZERO) bytes[i] = TWO
+    place = 'interim'
+  }
+
+  function passInterim(byte: number): void {
+    if (byte === CR) return
+    if (byte !== LF) {
+      length += 1
+      return
+    }
+    if (length === 0) place = 'beginning'
+    length = 0
+  }
+
+  const { push } = socket
+  // Every byte that comes passes here once, over TLS too, before anything can read it.
+  socket.push = (chunk, encoding) => {
+    if (place !== 'final' && chunk instanceof Uint8Array) scan(chunk)
+    return push.call(socket, chunk, encoding)
+  }
+  return {
+    expectAnswer() {
+      place = 'beginning'
+      length = 0
+    },
+  }
+}

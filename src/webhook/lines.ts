@@ -33,7 +33,7 @@ export interface Lines {
   close(): Promise<void>
 }
 
-/** Receivers close an idle connection after 2 to 5 s; one that dies in use costs a second sending. */
+/** Receivers close an idle connection after 2 to 5 s; one that dies in use costs a second send. */
 const IDLE_MS = 1_000
 /** Stay this much under what a receiver names in Keep-Alive. */
 const IDLE_MARGIN_MS = 500

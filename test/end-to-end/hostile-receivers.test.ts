@@ -147,7 +147,7 @@ describe('with many slots', () => {
       socket.write(EMPTY_ANSWER)
       // What comes from now on is never read, and makes of the end a reset.
       socket.pause()
-      setTimeout(() => socket.destroy(), connections++ % 4)
+      setTimeout(() => socket.destroy(), 8 * (connections++ % 8))
     })
     const { jobs, timesRead, logged } = await deliverMany('closes-unread', server)
     for (const job of jobs) {

@@ -7,7 +7,7 @@ import { firstLatenessMs, judgeDueTimes } from './invariants/due-times.ts'
 import { judgeKeys, judgeOrigins } from './invariants/enqueued.ts'
 import { extraDeliveriesOf, judgeExtraDeliveries } from './invariants/extra-deliveries.ts'
 import { type Facts, factsOf, type Judge } from './invariants/facts.ts'
-import { doublesOf, judgeFences, lateSendsOf } from './invariants/fences.ts'
+import { doublesOf, judgeFences } from './invariants/fences.ts'
 import { judgeFinalStates } from './invariants/final-states.ts'
 import { longestOverlapMs, type Redelivery, redeliveryOf } from './invariants/redelivery.ts'
 import { judgeSameBytes } from './invariants/same-bytes.ts'
@@ -70,8 +70,8 @@ export interface Figures {
   mostCostingAttempts: number
   /** Claims that were given back unsent. */
   givenBack: number
-  /** Sent by a worker that had been frozen in the act, after one with a greater fence. */
-  thawedSends: number
+  /** Sent again within an attempt, when a kept connection died before any byte of an answer. */
+  resends: number
   /** D7, D10: how early the earliest first delivery was; null: none, or the clock was turned. */
   leastSlackMs: number | null
   /** D11: how late first deliveries were. */
@@ -85,7 +85,7 @@ export function figuresOf(history: History): Figures {
     ...{ accepted: 0, lost: 0, doubledUnexplained: 0 },
     ...{ extraDeliveries: 0, extraExplained: 0, extraBy: {} },
     ...{ redelivery: redeliveryOf(facts), longestOverlapMs: longestOverlapMs(facts) },
-    ...{ fenceDoubles: 0, mostAttempts: 0, mostCostingAttempts: 0, givenBack: 0, thawedSends: 0 },
+    ...{ fenceDoubles: 0, mostAttempts: 0, mostCostingAttempts: 0, givenBack: 0, resends: 0 },
     ...{ leastSlackMs: null, latenessMs: null },
   }
   const lateness: number[] = []
@@ -93,8 +93,10 @@ export function figuresOf(history: History): Figures {
     if (job.isAccepted) figures.accepted += 1
     if (isLost(job)) figures.lost += 1
     countExtras(facts, job, figures)
-    figures.fenceDoubles += doublesOf(job).length
-    figures.thawedSends += lateSendsOf(facts, job).filter(({ isExcused }) => isExcused).length
+    for (const { isResend } of doublesOf(job)) {
+      if (isResend) figures.resends += 1
+      else figures.fenceDoubles += 1
+    }
     if (job.record !== null) {
       const { attemptCount } = job.record
       figures.mostAttempts = Math.max(figures.mostAttempts, attemptCount)

@@ -83,6 +83,8 @@ export interface Delivery {
   bodyHash: string
   /** When its head was there. */
   beganAtMs: number
+  /** Of its connection the first request, the second, and so on. */
+  requestOnConnection: number
   /** Unix seconds, of the webhook-timestamp header. */
   timestampSeconds: number
   signature: 'valid' | 'invalid'
@@ -157,7 +159,7 @@ export const INVARIANTS = {
   I1: 'every accepted job is final or accounted for; what succeeded was delivered with a full 2xx',
   I2: 'nothing is delivered that nobody enqueued',
   I3: 'one job for each idempotency key, unknown outcomes included',
-  I4: 'a (job, fence) reaches the receiver at most once, and fences grow',
+  I4: 'a (job, fence) reaches the receiver once, fences grow, none is sent after its lease',
   I5: 'attempts in the record are the claims; those that cost are never above the maximum',
   I6: 'nothing leaves a final state but by a retry',
   I7: 'no send begins after the recorded success or an acknowledged cancel',

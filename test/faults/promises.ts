@@ -1,4 +1,4 @@
-// The promises D1 to D15 in words, and how each is read from the reports of a run.
+// The promises D1 to D16 in words, and how each is read from the reports of a run.
 import type { Engine } from './history.ts'
 import type { RoundReport } from './run.ts'
 
@@ -19,7 +19,10 @@ export interface DurablePromise {
 const NOT_MEASURED = '–'
 const round = (value: number) => Math.round(value * 10) / 10
 
-function sum(reports: RoundReport[], figure: 'accepted' | 'lost' | 'fenceDoubles'): number {
+function sum(
+  reports: RoundReport[],
+  figure: 'accepted' | 'lost' | 'fenceDoubles' | 'resends',
+): number {
   return reports.reduce((total, { figures }) => total + (figures?.[figure] ?? 0), 0)
 }
 
@@ -84,10 +87,11 @@ export const PROMISES: readonly DurablePromise[] = [
   {
     id: 'D6',
     promise:
-      'attempts are the claims, those that cost stay within the maximum; no (job, fence) twice',
+      'attempts are the claims, those that cost stay within the maximum; no (job, fence) twice but when a kept connection died unanswered',
     measured(reports) {
       const most = largest(reports, ({ figures }) => figures?.mostCostingAttempts)
-      return `${sum(reports, 'fenceDoubles')} doubles; at most ${most} of 20 attempts used`
+      const doubles = `${sum(reports, 'fenceDoubles')} doubles, ${sum(reports, 'resends')} resends`
+      return `${doubles}; at most ${most} of 20 attempts used`
     },
   },
   {
@@ -137,5 +141,10 @@ export const PROMISES: readonly DurablePromise[] = [
     promise:
       'a store slower than the work: the backlog drains at ≥ 0.4 of what the store alone settles',
     measured: told('D15'),
+  },
+  {
+    id: 'D16',
+    promise: 'a worker frozen between claim and send sends nothing after its lease has ended',
+    measured: told('D16'),
   },
 ]

@@ -6,6 +6,7 @@ import { clocks } from './rounds/clocks.ts'
 import { commandRaces } from './rounds/command-races.ts'
 import { deadWorkers } from './rounds/dead-workers.ts'
 import { freezes } from './rounds/freezes.ts'
+import { frozenSends } from './rounds/frozen-sends.ts'
 import { fullDisk } from './rounds/full-disk.ts'
 import { hangingEndpoints } from './rounds/hanging-endpoints.ts'
 import { killWindows } from './rounds/kill-windows.ts'
@@ -22,6 +23,7 @@ export const ROUNDS: readonly Round[] = [
   killWindows,
   randomKills,
   freezes,
+  frozenSends,
   staleWrites,
   resultsInHand,
   clocks,

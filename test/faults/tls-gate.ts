@@ -15,6 +15,8 @@ export interface TlsGate {
   heldCount(): number
   /** Drops those that were held, and lets new ones through. */
   open(): void
+  /** Goes on with those that were held, and lets new ones through. */
+  letThrough(): void
   close(): Promise<void>
 }
 
@@ -68,6 +70,11 @@ export async function openGate(targetUrl: string): Promise<TlsGate> {
     open() {
       isHolding = false
       for (const socket of held) socket.destroy()
+    },
+    letThrough() {
+      isHolding = false
+      for (const socket of held) secure.emit('connection', socket)
+      held.clear()
     },
     async close() {
       const closed = new Promise((resolve) => server.close(resolve))

@@ -118,7 +118,8 @@ const WHAT_IS_SENT: Damage[] = [
       moveBy(third, 7_000)
       history.deliveries.push(third)
       const done = last(record.attempts)
-      record.attempts = [first(record.attempts), { ...done, outcome: 'lost' }]
+      const lost = { ...done, outcome: 'lost', finishedAt: done.finishedAt + 4_500 }
+      record.attempts = [first(record.attempts), lost]
       record.attempts.push({ ...done, number: 3 })
       const finishedAt = (record.finishedAt as number) + 9_000
       Object.assign(record, { fence: 3, attemptCount: 3, finishedAt })
@@ -152,7 +153,7 @@ const WHAT_IS_SENT: Damage[] = [
     },
   },
   {
-    ...{ breaks: 'I9', what: 'a timestamp is two hours ahead', fate: 'frozen_in_the_act' },
+    ...{ breaks: 'I9', what: 'a timestamp is two hours ahead', fate: 'frozen_unsent' },
     do({ deliveries }) {
       first(deliveries).timestampSeconds += (2 * HOUR_MS) / 1_000
     },

@@ -189,14 +189,61 @@ const WHAT_IS_COUNTED: Damage[] = [
     },
   },
   {
-    ...{ breaks: 'I4', what: 'a thaw long ago excuses nothing', fate: 'frozen_in_the_act' },
+    ...{ breaks: 'I4', what: 'a fence is sent twice on a new connection', fate: 'resent' },
+    do({ deliveries }) {
+      first(deliveries).requestOnConnection = 1
+    },
+  },
+  {
+    ...{ breaks: 'I4', what: 'a fence is sent twice on a kept connection', fate: 'resent' },
+    do({ deliveries }) {
+      last(deliveries).requestOnConnection = 2
+    },
+  },
+  {
+    ...{ breaks: 'I4', what: 'a fence is sent a third time', fate: 'resent' },
+    do({ deliveries }, history) {
+      const [one, other] = [first(deliveries), last(deliveries)]
+      Object.assign(other, { requestOnConnection: 2, status: null, answeredAtMs: null })
+      other.brokenOffAtMs = other.beganAtMs + 2
+      const third = { ...one, ...{ beganAtMs: other.beganAtMs + 4, requestOnConnection: 1 } }
+      const answered = { status: 200, answeredAtMs: third.beganAtMs + 2, brokenOffAtMs: null }
+      history.deliveries.push({ ...third, ...answered })
+    },
+  },
+  {
+    ...{ breaks: 'I4', what: 'a thawed worker sends amid the next attempt', fate: 'frozen_unsent' },
+    do({ deliveries }, history) {
+      const next = first(deliveries)
+      const late = { fence: next.fence - 1, attempt: next.attempt - 1, status: null }
+      const beganAtMs = next.beganAtMs + 5
+      history.deliveries.push({ ...next, ...late, beganAtMs, answeredAtMs: null })
+    },
+  },
+  {
+    ...{
+      breaks: 'I4',
+      what: 'a thawed worker sends before the next attempt',
+      fate: 'frozen_unsent',
+    },
     do({ record, deliveries }, history) {
-      // Moved with the record, so that only the order of the fences is wrong.
-      const fault = first(history.faults.filter(({ kind }) => kind === 'freeze'))
-      fault.endedAtMs = first(deliveries).beganAtMs - 1_600
-      record.finishedAt = first(deliveries).beganAtMs + history.epochOffsetMs
-      for (const one of history.sightings) if (one.jobId === record.id) one.sentAtMs += 5_000
-      for (const one of history.sightings) if (one.jobId === record.id) one.endedAtMs += 5_000
+      const next = first(deliveries)
+      const lost = first(record.attempts)
+      lost.finishedAt -= 200
+      const beganAtMs = lost.finishedAt - history.epochOffsetMs + 60
+      const late = { fence: next.fence - 1, attempt: next.attempt - 1, status: null }
+      history.deliveries.push({ ...next, ...late, beganAtMs, answeredAtMs: null })
+    },
+  },
+  {
+    ...{ breaks: 'I4', what: 'a request leaves long after its lease', fate: 'killed_unsent' },
+    do({ record, deliveries }, history) {
+      const next = first(deliveries)
+      const lost = first(record.attempts)
+      lost.finishedAt -= 600
+      const beganAtMs = lost.finishedAt - history.epochOffsetMs + 550
+      const late = { fence: next.fence - 1, attempt: next.attempt - 1, status: null }
+      history.deliveries.push({ ...next, ...late, beganAtMs, answeredAtMs: null })
     },
   },
   {

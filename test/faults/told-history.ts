@@ -22,7 +22,8 @@ export const FATES = [
   'killed_unsent',
   'killed_unanswered',
   'killed_unrecorded',
-  'frozen_in_the_act',
+  'frozen_unsent',
+  'resent',
   'interrupted',
   'given_back',
   'cancelled_waiting',
@@ -146,8 +147,11 @@ class Story {
       case 'killed_unrecorded':
         this.#lose('kill', () => this.#answer(this.#send(), 200))
         break
-      case 'frozen_in_the_act':
+      case 'frozen_unsent':
         this.#freeze()
+        break
+      case 'resent':
+        this.#resend()
         break
       case 'interrupted':
         this.#fault('terminate', 300)
@@ -189,6 +193,7 @@ class Story {
     const delivery: Delivery = {
       ...{ jobId: id, workNumber, endpoint: ENDPOINT.name, fence, attempt, status: null },
       ...{ bodyHash: hashOf(workNumber), beganAtMs: this.#atMs, answeredAtMs: null },
+      requestOnConnection: 2,
       timestampSeconds: Math.floor(this.#epoch() / 1_000),
       ...{ signature: 'valid', brokenOffAtMs: null, isHostile: false },
     }
@@ -243,16 +248,27 @@ class Story {
     this.#end('lost', null)
   }
 
-  /** What was claimed first leaves when the worker goes on, and another has done it by then. */
+  /** What was claimed first is not sent when the worker goes on: another has done it by then. */
   #freeze(): void {
-    const { record, deliveries } = this.#job
     this.#lose('freeze', () => this.#claim())
     this.#succeed()
     const fault = this.#history.faults.at(-1) as Fault
     fault.endedAtMs = this.#atMs + 500
     this.#atMs += 510
-    this.#answer(this.#arrive(record.fence - 1, record.attemptCount - 1), 200)
-    deliveries.sort((a, b) => a.fence - b.fence)
+  }
+
+  /** The kept connection dies when the request was read; the attempt goes on on a new one. */
+  #resend(): void {
+    const { record } = this.#job
+    const first = this.#send()
+    this.#atMs += 4
+    first.brokenOffAtMs = this.#atMs
+    this.#atMs += 2
+    const second = this.#arrive(record.fence, record.attemptCount)
+    second.requestOnConnection = 1
+    this.#answer(second, 200)
+    this.#end('succeeded', 200)
+    this.#finish('succeeded')
   }
 
   #cancel(): void {

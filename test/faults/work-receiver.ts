@@ -23,17 +23,19 @@ export interface WorkReceiver {
 
 export async function startWorkReceiver(port = 0): Promise<WorkReceiver> {
   const deliveries: Delivery[] = []
-  const sockets = new Set<Socket>()
+  const sockets = new Map<Socket, { requestCount: number }>()
   const secretsOf = new Map<string, Webhook[]>()
   let script: Parameters<WorkReceiver['answerWith']>[0] = () => undefined
 
   const server = createServer(async (request, response) => {
     const beganAtMs = nowMs()
+    const connection = sockets.get(request.socket) ?? { requestCount: 0 }
+    const requestOnConnection = ++connection.requestCount
     const body = await wholeBody(request)
     if (body === null) return
     const endpoint = (request.url ?? '/').slice(1)
     const plan = readPayload(body)
-    const delivery = deliveryOf(request, body, endpoint, beganAtMs)
+    const delivery = deliveryOf(request, body, endpoint, { beganAtMs, requestOnConnection })
     delivery.workNumber = plan?.workNumber ?? -1
     delivery.signature = isSigned(request, body, secretsOf.get(endpoint) ?? [])
     deliveries.push(delivery)
@@ -43,7 +45,7 @@ export async function startWorkReceiver(port = 0): Promise<WorkReceiver> {
     reply(response, delivery, taken ?? (delivery.attempt <= (plan?.failures ?? 0) ? 500 : 200))
   })
   server.on('connection', (socket) => {
-    sockets.add(socket)
+    sockets.set(socket, { requestCount: 0 })
     socket.on('close', () => sockets.delete(socket))
     // Senders that are killed are what this is for.
     socket.on('error', () => {})
@@ -66,7 +68,7 @@ export async function startWorkReceiver(port = 0): Promise<WorkReceiver> {
     },
     async close() {
       const closed = new Promise((resolve) => server.close(resolve))
-      for (const socket of sockets) socket.destroy()
+      for (const socket of sockets.keys()) socket.destroy()
       await closed
     },
   }
@@ -76,7 +78,7 @@ function deliveryOf(
   request: IncomingMessage,
   body: Buffer,
   endpoint: string,
-  beganAtMs: number,
+  arrival: Pick<Delivery, 'beganAtMs' | 'requestOnConnection'>,
 ): Delivery {
   const { headers } = request
   return {
@@ -86,7 +88,7 @@ function deliveryOf(
     fence: Number(headers['posthorn-fence']),
     attempt: Number(headers['posthorn-attempt']),
     bodyHash: hashOf(body),
-    beganAtMs,
+    ...arrival,
     timestampSeconds: Number(headers['webhook-timestamp']),
     signature: 'invalid',
     status: null,

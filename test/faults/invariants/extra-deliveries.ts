@@ -52,7 +52,7 @@ export function extraDeliveriesOf(facts: Facts, job: JobFacts): ExtraDelivery[] 
   })
 }
 
-/** A send of a worker that was frozen in the act comes after one with a greater fence. */
+/** They stand in the order of their fences, which a mistake may send in another. */
 function inOrder(a: number, b: number): [number, number] {
   return a <= b ? [a, b] : [b, a]
 }

@@ -149,6 +149,11 @@ export function monotonic({ history }: Facts, epochMs: number): number {
   return epochMs - history.epochOffsetMs
 }
 
+/** null: its attempt is not recorded, or not any more. */
+export function workerOf({ record }: JobFacts, { attempt }: Delivery): string | null {
+  return record?.attempts.find(({ number }) => number === attempt)?.workerId ?? null
+}
+
 export function called(delivery: Delivery): string {
   const { jobId, fence, attempt } = delivery
   return `${jobId} (fence ${fence}, attempt ${attempt})`

@@ -8,8 +8,6 @@ import type { Fault, History } from '../history.ts'
 export const NOISE_MS = 500
 /** What the promise of a dead worker's jobs adds to lease and sweep (lifecycle.md). */
 const RECOVERY_MS = 1_000
-/** A claimed job leaves at most this long after its claim; a frozen worker's clock stood still. */
-const SEND_AFTER_CLAIM_MS = 1_000
 
 export interface FaultTimes {
   /** A fault that may explain a second delivery was there, or was still felt. */
@@ -18,8 +16,12 @@ export interface FaultTimes {
   felt(fromMs: number, toMs: number): Fault[]
   /** The last instant at which this fault may be felt. */
   feltUntilMs(fault: Fault): number
-  /** A worker had just been let go on: what it was about to send before its halt leaves now. */
-  isJustThawed(atMs: number): boolean
+  /**
+   * For how long this worker was frozen between the two.
+   *
+   * @param worker null: it is not known which; then the one that was frozen for longest
+   */
+  frozenMs(worker: string | null, fromMs: number, toMs: number): number
   /** Something stood still between a worker and the receiver. */
   isHeldUp(fromMs: number, toMs: number): boolean
 }
@@ -37,12 +39,6 @@ export function faultTimesOf({ faults, settings, engine }: History): FaultTimes 
     explaining.map((fault) => ({ fromMs: fault.beganAtMs, toMs: feltUntilMs(fault) })),
   )
   const freezes = faults.filter(({ kind, target }) => kind === 'freeze' && target !== 'api')
-  const isJustThawed = overlapOf(
-    freezes.map(({ beganAtMs, endedAtMs }) => ({
-      fromMs: beganAtMs,
-      toMs: endedAtMs + SEND_AFTER_CLAIM_MS + NOISE_MS,
-    })),
-  )
   const isHeldUp = overlapOf(
     faults
       .filter(({ kind }) => kind === 'freeze' || kind === 'receiver')
@@ -53,9 +49,19 @@ export function faultTimesOf({ faults, settings, engine }: History): FaultTimes 
     felt: (fromMs, toMs) =>
       explaining.filter((fault) => fault.beganAtMs <= toMs && feltUntilMs(fault) >= fromMs),
     feltUntilMs,
-    isJustThawed: (atMs) => isJustThawed(atMs, atMs),
+    frozenMs: (worker, fromMs, toMs) => longestOf(freezes, worker, fromMs, toMs),
     isHeldUp,
   }
+}
+
+function longestOf(freezes: Fault[], worker: string | null, fromMs: number, toMs: number): number {
+  const msByWorker = new Map<string, number>()
+  for (const { target, beganAtMs, endedAtMs } of freezes) {
+    if (worker !== null && target !== worker) continue
+    const overlapMs = Math.min(endedAtMs, toMs) - Math.max(beganAtMs, fromMs)
+    if (overlapMs > 0) msByWorker.set(target, (msByWorker.get(target) ?? 0) + overlapMs)
+  }
+  return Math.max(0, ...msByWorker.values())
 }
 
 /**

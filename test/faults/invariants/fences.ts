@@ -1,32 +1,57 @@
-// I4: no (job, fence) twice at the receiver, and a later delivery has a greater fence.
+// I4: no (job, fence) twice at the receiver, a later delivery has a greater fence, and none begins
+// after its lease has ended.
 import type { Delivery } from '../history.ts'
-import { called, type Facts, type JobFacts, type Report } from './facts.ts'
+import { called, type Facts, type JobFacts, monotonic, type Report, workerOf } from './facts.ts'
+import { NOISE_MS } from './fault-times.ts'
+
+/**
+ * How late a worker that was frozen may be. It stops sending a tenth of a lease before the end, so
+ * this is for the two clocks alone.
+ */
+const AFTER_LEASE_MS = 50
 
 export function judgeFences(facts: Facts, report: Report): void {
   for (const job of facts.jobs.values()) {
-    for (const delivery of doublesOf(job)) report(`${called(delivery)} reached the receiver twice`)
-    for (const { delivery, isExcused } of lateSendsOf(facts, job)) {
-      if (!isExcused) report(`${called(delivery)} came after a delivery with a greater fence`)
+    for (const { delivery, isResend } of doublesOf(job)) {
+      if (!isResend) report(`${called(delivery)} reached the receiver twice`)
+    }
+    for (const delivery of disorderedOf(job)) {
+      report(`${called(delivery)} came after a delivery with a greater fence`)
+    }
+    for (const { delivery, lateMs } of afterLeaseOf(facts, job)) {
+      report(`${called(delivery)} began ${lateMs} ms after its lease was found expired`)
     }
   }
 }
 
-/** Those whose fence the receiver had seen before. */
-export function doublesOf({ deliveries }: JobFacts): Delivery[] {
-  return deliveries.filter((delivery, i) => i > 0 && deliveries[i - 1]?.fence === delivery.fence)
+/**
+ * Those whose fence the receiver had seen before. A resend is none of a worker's mistakes: the
+ * connection had been used before, and it died before any byte of an answer.
+ */
+export function doublesOf({ deliveries }: JobFacts): { delivery: Delivery; isResend: boolean }[] {
+  const doubles: { delivery: Delivery; isResend: boolean }[] = []
+  for (const [i, delivery] of deliveries.entries()) {
+    const before = deliveries[i - 1]
+    if (before === undefined || before.fence !== delivery.fence) continue
+    const isSecond = deliveries[i - 2]?.fence !== delivery.fence
+    doubles.push({ delivery, isResend: isSecond && isResendOf(before, delivery) })
+  }
+  return doubles
 }
 
-/**
- * Those that began after one with a greater fence. No guard in the store can stop a worker that was
- * frozen between its last look at its lease and its first byte; handlers refuse the smaller fence.
- * So within the second in which a claimed job may leave after its worker was let go on, that is
- * counted and not held against it.
- */
-export function lateSendsOf(
-  { faults }: Facts,
-  { deliveries }: JobFacts,
-): { delivery: Delivery; isExcused: boolean }[] {
-  const late: { delivery: Delivery; isExcused: boolean }[] = []
+function isResendOf(first: Delivery, second: Delivery): boolean {
+  return (
+    first.requestOnConnection > 1 &&
+    first.status === null &&
+    first.brokenOffAtMs !== null &&
+    first.brokenOffAtMs <= second.beganAtMs &&
+    second.requestOnConnection === 1
+  )
+}
+
+/** Those that began after one with a greater fence. */
+function disorderedOf({ deliveries }: JobFacts): Delivery[] {
+  const disordered: Delivery[] = []
   let earliestAfterMs = Number.POSITIVE_INFINITY
   let greaterFence = Number.POSITIVE_INFINITY
   let nextEarliestMs = earliestAfterMs
@@ -36,8 +61,25 @@ export function lateSendsOf(
     if (delivery.fence < greaterFence) earliestAfterMs = nextEarliestMs
     greaterFence = delivery.fence
     nextEarliestMs = Math.min(nextEarliestMs, delivery.beganAtMs)
-    if (delivery.beganAtMs > earliestAfterMs) {
-      late.push({ delivery, isExcused: faults.isJustThawed(delivery.beganAtMs) })
+    if (delivery.beganAtMs > earliestAfterMs) disordered.push(delivery)
+  }
+  return disordered
+}
+
+/** An attempt that a sweeper recorded as lost had a lease that was over by then. */
+function afterLeaseOf(facts: Facts, job: JobFacts): { delivery: Delivery; lateMs: number }[] {
+  const late: { delivery: Delivery; lateMs: number }[] = []
+  if (!facts.isStoreClockTrue) return late
+  for (const attempt of job.record?.attempts ?? []) {
+    if (attempt.outcome !== 'lost') continue
+    const foundAtMs = monotonic(facts, attempt.finishedAt)
+    for (const delivery of job.deliveries) {
+      if (delivery.attempt !== attempt.number) continue
+      const worker = workerOf(job, delivery)
+      const startedAtMs = monotonic(facts, attempt.startedAt)
+      const isFrozen = facts.faults.frozenMs(worker, startedAtMs, delivery.beganAtMs) > 0
+      const lateMs = Math.round(delivery.beganAtMs - foundAtMs)
+      if (lateMs > (isFrozen ? AFTER_LEASE_MS : NOISE_MS)) late.push({ delivery, lateMs })
     }
   }
   return late

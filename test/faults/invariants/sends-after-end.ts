@@ -1,4 +1,5 @@
 // I7: no send begins after the recorded success or after an acknowledged cancel.
+import type { Call, Delivery } from '../history.ts'
 import {
   called,
   effectOf,
@@ -7,6 +8,7 @@ import {
   mayBeRetried,
   monotonic,
   type Report,
+  workerOf,
 } from './facts.ts'
 import { NOISE_MS } from './fault-times.ts'
 
@@ -24,12 +26,8 @@ export function judgeSendsAfterEnd(facts: Facts, report: Report): void {
 
 function judgeAfterSuccess(facts: Facts, job: JobFacts, report: Report): void {
   const knownAtMs = successKnownAtMs(facts, job)
-  const lastFence = job.deliveries.at(-1)?.fence ?? 0
   for (const delivery of job.deliveries) {
     if (delivery.beganAtMs <= knownAtMs + CLOCKS_APART_MS) continue
-    // See fences.ts: only a worker that was frozen in the act, with a claim older than the last.
-    const isOldClaim = delivery.fence < (job.record?.fence ?? lastFence)
-    if (isOldClaim && facts.faults.isJustThawed(delivery.beganAtMs)) continue
     const lateMs = Math.round(delivery.beganAtMs - knownAtMs)
     report(`${called(delivery)} began ${lateMs} ms after the job was known to have succeeded`)
   }
@@ -47,15 +45,26 @@ function successKnownAtMs(facts: Facts, { sightings, record }: JobFacts): number
   return Math.min(knownAtMs, monotonic(facts, record.finishedAt))
 }
 
-function judgeAfterCancel({ faults }: Facts, job: JobFacts, report: Report): void {
+function judgeAfterCancel(facts: Facts, job: JobFacts, report: Report): void {
   for (const call of job.commands) {
     if (call.kind !== 'cancel' || effectOf(call) !== 'done') continue
     const limitMs = call.endedAtMs + SEND_AFTER_CANCEL_MS + NOISE_MS
     for (const delivery of job.deliveries) {
-      if (delivery.beganAtMs <= limitMs || faults.isJustThawed(delivery.beganAtMs)) continue
+      if (delivery.beganAtMs <= limitMs + frozenUnderLeaseMs(facts, job, call, delivery)) continue
       if (mayBeRetried(job, call.sentAtMs, delivery.beganAtMs)) continue
       const lateMs = Math.round(delivery.beganAtMs - call.endedAtMs)
       report(`${called(delivery)} began ${lateMs} ms after its cancel was acknowledged`)
     }
   }
+}
+
+/** After less than a lease a frozen worker goes on where it was; after more it sends nothing. */
+function frozenUnderLeaseMs(
+  { faults, history }: Facts,
+  job: JobFacts,
+  { endedAtMs }: Call,
+  delivery: Delivery,
+): number {
+  const frozenMs = faults.frozenMs(workerOf(job, delivery), endedAtMs, delivery.beganAtMs)
+  return frozenMs < history.settings.leaseMs ? frozenMs : 0
 }

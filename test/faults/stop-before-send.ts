@@ -1,5 +1,5 @@
-// Preloaded into a worker by a round: stops the process as SIGSTOP from outside does, but when it is
-// known to have claimed what it has not sent.
+// Preloaded into a worker by a round: stops the process as SIGSTOP from outside does, but when it
+// is known to have claimed what it has not sent.
 import { subscribe } from 'node:diagnostics_channel'
 
 const path = process.env.STOP_AT_PATH

@@ -117,7 +117,7 @@ describe('a worker on a store that is slow to write', () => {
     }
     const renewal = new LeaseRenewal(watched, leaseMs, log)
     const ageMs = [12_000, 14_000, 13_000]
-    const drops = jobs.map((job, i) =>
+    const leases = jobs.map((job, i) =>
       renewal.keep(leaseOf(job), performance.now() - (ageMs[i] as number), () => {}),
     )
     const { settler } = settlerOf({ store: watched, afterRenewals: () => renewal.written() })
@@ -132,7 +132,7 @@ describe('a worker on a store that is slow to write', () => {
       expect(renewal.isBehind).toBe(false)
     } finally {
       renewal.stop()
-      for (const drop of drops) drop()
+      for (const lease of leases) lease.drop()
     }
   })
 
@@ -143,7 +143,7 @@ describe('a worker on a store that is slow to write', () => {
     const before = await expiresAt()
     const renewal = new LeaseRenewal(store, leaseMs, log)
     let aborts = 0
-    const drop = renewal.keep(leaseOf(job), performance.now() - 25_000, () => aborts++)
+    const lease = renewal.keep(leaseOf(job), performance.now() - 25_000, () => aborts++)
     proxy.stall()
     renewal.start()
     try {
@@ -155,7 +155,7 @@ describe('a worker on a store that is slow to write', () => {
       expect(aborts).toBe(0)
     } finally {
       renewal.stop()
-      drop()
+      lease.drop()
     }
   })
 
@@ -173,12 +173,12 @@ describe('a worker on a store that is slow to write', () => {
       ...{ leases: renewal, affordable: settler.affordable, beat: createBeat(50) },
       endpoints: createEndpointCache(store, () => {}),
       async deliver(job, _endpoint, claimedAtMs, onEnded) {
-        const drop = renewal.keep(job, claimedAtMs, () => {})
+        const lease = renewal.keep(job, claimedAtMs, () => {})
         deliveredIds.push(job.jobId)
         unsettled.push(loop.unsettledCount)
         onEnded()
         await settler.settle(success(store, job))
-        drop()
+        lease.drop()
       },
       onClaimed: () => {},
     })

@@ -10,9 +10,9 @@ export const command = action({
   summary: 'Give the free room of the SQLite store back to the disk',
   arguments: [],
   options: {},
-  details: `The store is the one of STORE_URL, here or in .env; run it where the store is. The API and
-workers go on meanwhile. Workers do the same at each sweep, little by little, where more than a tenth
-of the file is free.`,
+  details: `The store is the one of STORE_URL, here or in .env; run it where the store is. The API
+and workers go on meanwhile. Workers do the same at each sweep, little by little, where more than
+a tenth of the file is free.`,
   examples: ['STORE_URL=sqlite:./data/posthorn.db posthorn vacuum'],
   async run() {
     loadEnvFile()

@@ -88,7 +88,7 @@ function editRefusal(id: string, result: Exclude<EditResult, { kind: 'applied' }
 
 const COMMANDS = {
   cancel: {
-    summary: 'Cancel a job that is queued or running',
+    summary: 'Cancel a job that is queued or running; its handler may still be at work',
     needs: 'one that is queued or running',
     answer: jobAnswer,
   },

@@ -171,7 +171,7 @@ function registerRun(app: FastifyInstance, { store }: ScheduleRoutes): void {
     '/schedules/:name/run',
     {
       schema: {
-        summary: 'Enqueue a job of the schedule now; no tick is used up',
+        summary: 'Enqueue a job of the schedule now, whatever overlap says; no tick is used up',
         params: scheduleParams,
         querystring: nothing,
         body: noBody,

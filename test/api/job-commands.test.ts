@@ -32,6 +32,22 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(await read(running)).toMatchObject({ state: 'cancelled', result: null })
   })
 
+  it('POST /jobs/:id/cancel: frees slot and order at once, though its handler is at work', async () => {
+    const held = heldReplies()
+    const site = await ground.site(held.script, { concurrency: 1 })
+    const ordered = { orderingKey: 'account-7' }
+    const first = await site.enqueue(ordered)
+    const second = await site.enqueue(ordered)
+    await site.receiver.waitFor(({ length }) => length === 1)
+    expect(await send('POST', `/jobs/${first}/cancel`)).toMatchObject({ status: 200 })
+    // No answer was sent to the first yet.
+    await ground.posthorn.job(second, 'running')
+    await site.receiver.waitFor(({ length }) => length === 2)
+    held.release(200)
+    await ground.posthorn.job(second, 'succeeded')
+    expect((await read(first)).state).toBe('cancelled')
+  })
+
   it('POST /jobs/:id/retry: dead or cancelled to queued with a fresh budget, else 409', async () => {
     const site = await ground.site([500, 500, 200], { retry: { maxAttempts: 2, backoff: FAST } })
     const id = await site.enqueue({ expiresIn: '1h' })

@@ -4,7 +4,16 @@ import { describe, expect, test } from 'vitest'
 import type { NewJob } from '../../src/job/job.ts'
 import { DEFAULT_RETRY } from '../../src/job/retry-policy.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
-import { addEndpoint, claimFrom, enqueueOne, freshName, jobOf, newJob } from './fixtures.ts'
+import {
+  addEndpoint,
+  bringTo,
+  claimFrom,
+  claimOne,
+  enqueueOne,
+  freshName,
+  jobOf,
+  newJob,
+} from './fixtures.ts'
 
 const KEY = { key: 'order-7', requestHash: 'hash-1' }
 
@@ -41,6 +50,19 @@ const PAYLOADS: Record<string, string | Buffer> = {
 
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
+
+  test.each(['succeeded', 'dead', 'cancelled'] as const)(
+    'a key finds its job also when that is %s, and starts nothing',
+    async (state) => {
+      const { store } = place
+      const endpoint = await addEndpoint(store)
+      const { id } = await enqueueOne(store, endpoint, { idempotency: KEY })
+      await bringTo(store, await claimOne(store, endpoint), state)
+      const [repeat] = await store.enqueue([newJob(store, endpoint, { idempotency: KEY })])
+      expect(repeat).toMatchObject({ kind: 'existing', job: { id, state } })
+      expect(await claimFrom(store, endpoint, 1)).toEqual([])
+    },
+  )
 
   test.each(Object.entries(PAYLOADS))('a payload of %s stays byte for byte', async (_, given) => {
     const { store } = place

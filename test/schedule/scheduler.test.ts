@@ -2,7 +2,7 @@
 import { pino } from 'pino'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Job } from '../../src/job/job.ts'
-import { jobOfTick, readSettings } from '../../src/schedule/schedule.ts'
+import { jobByHand, jobOfTick, readSettings } from '../../src/schedule/schedule.ts'
 import type { Store } from '../../src/store/store.ts'
 import { Scheduler } from '../../src/upkeep/scheduler.ts'
 import { addEndpoint, claimOne, report, success } from '../contract/fixtures.ts'
@@ -145,6 +145,21 @@ describe.each(ENGINES)('on %s', (engine) => {
     startScheduler(place.store)
     const { lastJobId } = await movedOn(place.store, schedule)
     expect((await jobsAt(endpoint)).map(({ id }) => id)).toEqual([lastJobId])
+  })
+
+  it('a run by hand is made though the last job is not final, and holds up no tick', async () => {
+    const endpoint = await addEndpoint(place.store)
+    const schedule = await addSchedule(place.store, endpoint, 100, {}, { overlap: 'skip' })
+    const source = { ...schedule, settings: readSettings(schedule.settings) }
+    const byHand = () => place.store.enqueue([jobByHand(source, place.store.clock.now())])
+    expect(await byHand()).toMatchObject([{ kind: 'inserted' }])
+    startScheduler(place.store)
+    const { lastJobId, lastError } = await movedOn(place.store, schedule)
+    expect(lastError).toBeNull()
+    expect(await byHand()).toMatchObject([{ kind: 'inserted' }])
+    const jobs = await jobsAt(endpoint)
+    expect(jobs).toHaveLength(3)
+    expect(jobs.map(({ id }) => id)).toContain(lastJobId)
   })
 
   it('for an endpoint that is disabled or gone ticks are skipped, and lastError says so', async () => {

@@ -19,6 +19,22 @@ function timing(fields: Partial<Timing> = {}): Timing {
   }
 }
 
+describe('an hour', () => {
+  it('lasts two hours of an hourly cron line in autumn, and one of an interval', () => {
+    const hourly = timing({ cron: '0 * * * *', timezone: 'Europe/Berlin' })
+    const before = at('2026-10-24T23:30Z')
+    const ticks = nextTicks(hourly, before, 3).map((tick) => new Date(tick).toISOString())
+    expect(ticks).toEqual([
+      '2026-10-25T00:00:00.000Z',
+      '2026-10-25T02:00:00.000Z',
+      '2026-10-25T03:00:00.000Z',
+    ])
+    const every = timing({ everyMs: 60 * MINUTE_MS, startAt: at('2026-10-24T22:00Z') })
+    const [first = 0, ...later] = nextTicks(every, before, 3)
+    expect(later.map((tick) => tick - first)).toEqual([60 * MINUTE_MS, 120 * MINUTE_MS])
+  })
+})
+
 describe('an interval', () => {
   it('counts from the creation, which is no tick itself', () => {
     const every = timing({ everyMs: 15 * MINUTE_MS })

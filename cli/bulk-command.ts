@@ -179,16 +179,17 @@ async function changeWhole(work: Work, whole: Parameters<typeof bulk>[1]): Promi
   const first = await ask()
   let last = first
   let { affected } = first
+  let isMore = first.more === true
   while (last.more === true && last.affected > 0 && affected < first.matched) {
     last = await ask()
     affected += last.affected
+    isMore = last.more === true
   }
   const { dependencyFailed } = last
-  const isCounted = affected + (dependencyFailed ?? 0) === first.matched
   return {
     ...{ matched: first.matched, affected },
     ...(dependencyFailed === undefined ? {} : { dependencyFailed }),
-    ...(isCounted || first.more !== true ? {} : { more: true }),
+    ...(isMore ? { more: true } : {}),
   }
 }
 

@@ -78,14 +78,14 @@ describe('the fields day of month and day of week', () => {
     fc.assert(
       fc.property(plainLine, fc.integer({ min: 0, max: 20_000 }), (line, days) => {
         const after = at('2020-02-29T00:00Z') + days * DAY_MS
-        const expected = daysByHand(line, after)
+        const expected = daysByHand(line, after).slice(0, 12)
         let tick = nextCronTick(line, 'UTC', after + DAY_MS - 1)
         for (const day of expected) {
           expect([line, tick]).toEqual([line, day])
           tick = nextCronTick(line, 'UTC', day)
         }
       }),
-      { numRuns: 200 },
+      { numRuns: 150 },
     )
   })
 })

@@ -13,6 +13,7 @@ import { webhookRequest } from '../src/webhook/request.ts'
 import type { AttemptEnd, Sender, Sending } from '../src/webhook/send.ts'
 import type { HealthReports } from './health-reports.ts'
 import type { LeaseKeeper } from './lease-renewal.ts'
+import { asInterrupted, type OwnFaults, ownFaultOf } from './own-faults.ts'
 
 export interface DeliveryParts {
   clock: StoreClock
@@ -22,6 +23,7 @@ export interface DeliveryParts {
   settle: (settlement: Settlement) => Promise<SettleResult>
   /** Gives a claim back of which nothing was sent: it costs no attempt. */
   release: (lease: Lease) => Promise<unknown>
+  ownFaults: Pick<OwnFaults, 'note'>
   health: Pick<HealthReports, 'add'>
   figures: Pick<FigureBook, 'add'>
   metrics: Pick<WorkerMetrics, 'onStarted' | 'onAttempt' | 'onStale'>
@@ -35,16 +37,19 @@ export interface DeliveryParts {
 
 const USER_AGENT = `Posthorn/${VERSION}`
 
-/** Headers of a job that were sealed with a key we no longer have: to send it without is wrong. */
+/**
+ * Headers of a job that were sealed with a key that this worker does not have: to send it without
+ * is wrong, and that is no fault of the job. It waits for a worker that has the key.
+ */
 const UNREADABLE_HEADERS: AttemptEnd = {
-  outcome: 'rejected',
+  outcome: 'interrupted',
   statusCode: null,
   errorCode: null,
-  message: 'its headers were encrypted with a key that ENCRYPTION_KEY does not hold any more',
+  message: 'its headers were encrypted with a key that ENCRYPTION_KEY of this worker does not hold',
   responseBody: null,
   result: null,
   resultTruncated: false,
-  retryAfterMs: null,
+  retryAfterMs: 60_000,
   isGone: false,
   isSent: false,
   isResent: false,
@@ -71,13 +76,16 @@ export async function deliverJob(
   const lease = parts.leases.keep(job, claimedAtMs, (outcome) => sending.abort(outcome))
   const sending = send(parts, job, endpoint, span.trace, lease.mayStillSend)
   try {
-    const end = asAccepted(endpoint, await sending.ended)
+    let end = asAccepted(endpoint, await sending.ended)
+    const fault = ownFaultOf(end)
+    if (fault !== null) parts.ownFaults.note(fault.code)
     onEnded()
-    if (end.outcome === 'lost' && !end.isSent) {
-      await giveBack(parts, job)
+    if (fault?.unsent || (end.outcome === 'lost' && !end.isSent)) {
+      await giveBack(parts, job, end)
       span.end(end)
       return
     }
+    if (fault !== null) end = asInterrupted(end)
     await record(parts, job, endpoint, end)
     if (end.outcome !== 'lost') {
       const settlement = settlementOf(parts, job, endpoint, end)
@@ -99,7 +107,11 @@ function send(
   mayStillSend: () => boolean,
 ): Sending {
   const { headers } = job
-  if (headers === null) return { ended: Promise.resolve(UNREADABLE_HEADERS), abort() {} }
+  if (headers === null) {
+    const { jobId, endpoint: name } = job
+    parts.log.error({ jobId, endpoint: name, detail: UNREADABLE_HEADERS.message }, 'job.unreadable')
+    return { ended: Promise.resolve(UNREADABLE_HEADERS), abort() {} }
+  }
   const timeoutMs = job.timeoutMs ?? endpoint.timeoutMs
   const request = webhookRequest({
     job,
@@ -116,9 +128,12 @@ function send(
   return parts.sender.send(request, timeoutMs, mayStillSend)
 }
 
-async function giveBack({ release, log }: DeliveryParts, job: ClaimedJob): Promise<void> {
+async function giveBack(
+  { release, log }: DeliveryParts,
+  job: ClaimedJob,
+  { message: detail }: AttemptEnd,
+): Promise<void> {
   const { jobId, endpoint } = job
-  const detail = 'its lease ended before its request was sent'
   try {
     await release(job)
     log.info({ jobs: 1, jobId, endpoint, detail }, 'claim.released')

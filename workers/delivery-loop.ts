@@ -30,6 +30,8 @@ export interface LoopParts {
   leases: { readonly isBehind: boolean }
   /** How many outcomes the store takes within so many milliseconds, by what it took of late. */
   affordable: (withinMs: number) => number
+  /** How many of the slots may be used now. */
+  slots: () => number
   /** Says when to claim again, and is told what that depends on. */
   beat: Beat
   /** Told how many jobs each claim has brought. */
@@ -128,8 +130,8 @@ export class DeliveryLoop {
 
   async #turn(): Promise<void> {
     await this.#parts.beat.next()
-    const freeSlots = this.#parts.concurrency - this.#inFlightCount
-    if (freeSlots === 0) return this.#sleep(this.#parts.pollIntervalMs)
+    const freeSlots = this.#parts.slots() - this.#inFlightCount
+    if (freeSlots <= 0) return this.#sleep(this.#parts.pollIntervalMs)
     const room = Math.min(freeSlots, this.#affordableCount())
     if (room <= 0) return this.#sleep(HELD_BACK_MS)
     if (this.#isLookDue()) await this.#look()
@@ -183,7 +185,7 @@ export class DeliveryLoop {
   }
 
   async #claim(shares: Lane[]): Promise<void> {
-    const { store, workerId, leaseMs, concurrency } = this.#parts
+    const { store, workerId, leaseMs } = this.#parts
     const endpoints = await this.#parts.endpoints.current(shares.map(({ endpoint }) => endpoint))
     const lanes = shares.filter(({ endpoint }) =>
       this.#mayBeAsked(endpoints.get(endpoint), endpoint),
@@ -191,7 +193,8 @@ export class DeliveryLoop {
     if (lanes.length === 0 || this.#isStopping) return
     const holder = { workerId, leaseMs, withinMs: MAX_CLAIM_AGE_MS }
     const claimedAtMs = performance.now()
-    const wanted = concurrency - this.#inFlightCount
+    const wanted = this.#parts.slots() - this.#inFlightCount
+    if (wanted <= 0) return
     const asked = lanes.reduce((sum, { limit }) => sum + limit, 0)
     const ask = () =>
       withSpan('claim', { 'posthorn.lanes': lanes.length }, async (span) => {

@@ -20,6 +20,7 @@ import { DeliveryLoop } from './delivery-loop.ts'
 import { createEndpointCache } from './endpoint-cache.ts'
 import { createHealthReports } from './health-reports.ts'
 import { LeaseRenewal } from './lease-renewal.ts'
+import { createOwnFaults } from './own-faults.ts'
 import { createSettler } from './settler.ts'
 import { WorkerReports } from './worker-reports.ts'
 
@@ -60,10 +61,11 @@ export function createWorker(
     ...{ store, beat, log, afterRenewals: () => leases.written() },
     onBatch: (size) => metrics.onBatch('settle', size),
   })
+  const ownFaults = createOwnFaults(concurrency, log)
   const health = createHealthReports(store, endpoints.forget, log)
   const delivery = {
     ...{ clock: store.clock, sender, leases, settle: settler.settle, health, figures, metrics },
-    ...{ mintToken: store.attemptTokens.mint, publicUrl, workerId, log },
+    ...{ mintToken: store.attemptTokens.mint, publicUrl, workerId, log, ownFaults },
     release: (lease: Lease) => store.release([lease]),
   }
   const loop: DeliveryLoop = new DeliveryLoop({
@@ -71,6 +73,7 @@ export function createWorker(
     affordable: settler.affordable,
     deliver: (...attempt) => deliverJob(delivery, ...attempt),
     pollIntervalMs: config.POLL_INTERVAL,
+    slots: ownFaults.slots,
     onClaimed: (jobCount) => metrics.onBatch('claim', jobCount),
   })
   const sweep = { intervalMs: config.SWEEP_INTERVAL, leaseMs }

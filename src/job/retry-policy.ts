@@ -146,7 +146,7 @@ function isFree(outcome: Outcome): boolean {
 }
 
 function freeDelayMs(job: Budget, ending: Ending): number {
-  if (ending.outcome === 'interrupted') return 0
+  if (ending.outcome === 'interrupted') return ending.retryAfterMs ?? 0
   const ownMs = Math.min(FIRST_THROTTLE_MS * 2 ** job.freeAttempts, MAX_THROTTLE_MS)
   return Math.max(ownMs, namedMs(ending))
 }

@@ -170,6 +170,7 @@ describe('a worker on a store that is slow to write', () => {
     const unsettled: number[] = []
     const loop: DeliveryLoop = new DeliveryLoop({
       ...{ store, workerId: 'worker-1', concurrency: 50, leaseMs, pollIntervalMs: 100, log },
+      slots: () => 50,
       ...{ leases: renewal, affordable: settler.affordable, beat: createBeat(50) },
       endpoints: createEndpointCache(store, () => {}),
       async deliver(job, _endpoint, claimedAtMs, onEnded) {

@@ -103,6 +103,7 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
     if (checking === undefined) done()
     else checking.then(() => done(), done)
   })
+  locateBelow(app, options.publicUrl)
   refuseBadCoding(app)
   const metrics = options.metrics ?? createApiMetrics(() => store.commandCount)
   countRequests(app, metrics)
@@ -226,6 +227,20 @@ function isEmpty(request: FastifyRequest, stream: IncomingMessage): Promise<bool
     stream.once('end', () => resolve(true))
     stream.once('error', reject).once('close', reject)
   })
+}
+
+/** A proxy that serves this API below a path is known by PUBLIC_URL alone. */
+function locateBelow(app: FastifyInstance, publicUrl: () => string | null): void {
+  app.addHook('onSend', (_request, reply, _payload, done) => {
+    const location = reply.statusCode < 300 ? reply.getHeader('location') : undefined
+    if (typeof location === 'string') reply.header('location', pathOf(publicUrl()) + location)
+    done()
+  })
+}
+
+/** Without a slash at its end. */
+function pathOf(url: string | null): string {
+  return url === null ? '' : new URL(url).pathname.replace(/\/$/, '')
 }
 
 function requestIdFrom(header: string | string[] | undefined): string {

@@ -1,7 +1,7 @@
 // /endpoints/:name/pause, resume, rotate-secret and test.
 import { randomBytes } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
-import { type Endpoint, newSecret } from '../src/endpoint/endpoint.ts'
+import { type Endpoint, MAX_SECRETS, newSecret } from '../src/endpoint/endpoint.ts'
 import { AppError } from '../src/errors.ts'
 import type { Store } from '../src/store/store.ts'
 import { pingRequest } from '../src/webhook/request.ts'
@@ -9,6 +9,7 @@ import type { Sender } from '../src/webhook/send.ts'
 import { endpointAnswer, testAnswer } from './answers.ts'
 import { endpointNotFound, sendEndpoint } from './endpoint-answer.ts'
 import { type RotateBody, rotateBody } from './endpoint-schemas.ts'
+import { instantText } from './job-answer.ts'
 import { endpointParams, noBody, nothing } from './schemas.ts'
 
 interface CommandRoutes {
@@ -70,8 +71,17 @@ function registerRotate(app: FastifyInstance, { store }: CommandRoutes): void {
       const { name } = request.params
       const { secret = newSecret(), overlap } = request.body
       const changed = await store.rotateSecret(name, secret, overlap)
+      if (changed !== null && 'fullUntil' in changed) throw tooManySecrets(name, changed.fullUntil)
       return sendEndpoint(store, reply, changeable(name, changed), secret)
     },
+  )
+}
+
+function tooManySecrets(name: string, fullUntil: number): AppError {
+  const until = instantText(fullUntil)
+  return new AppError(
+    'endpoint_in_use',
+    `endpoint "${name}" signs with ${MAX_SECRETS} secrets, the most there may be, until ${until}; rotate after that, or with an overlap that is shorter: it holds for the older ones too`,
   )
 }
 

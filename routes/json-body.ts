@@ -5,9 +5,7 @@
 // pass judges nothing but depth and duplicate keys: whatever else is wrong, JSON.parse refuses.
 import { isUtf8 } from 'node:buffer'
 import { AppError } from '../src/errors.ts'
-
-/** Deeper values are refused before anything recursive sees them; the payload counts. */
-export const MAX_DEPTH = 64
+import { MAX_JSON_DEPTH } from '../src/job/json-depth.ts'
 
 /** A JSON value as the bytes that came, checked to be JSON. */
 export class RawJson {
@@ -86,7 +84,7 @@ function scan(body: Buffer): Range[] {
   for (let i = 0; i < body.length; i++) {
     const byte = body[i] as number
     if (byte === OPEN_OBJECT || byte === OPEN_ARRAY) {
-      if (keysOpen.length >= MAX_DEPTH) throw tooDeep()
+      if (keysOpen.length >= MAX_JSON_DEPTH) throw tooDeep()
       keysOpen.push(byte === OPEN_OBJECT ? new Set() : null)
       expectKey = byte === OPEN_OBJECT
     } else if (byte === CLOSE_OBJECT || byte === CLOSE_ARRAY) {
@@ -121,7 +119,7 @@ function isRaw(key: string, open: (Set<string> | null)[], topKey: string): boole
 }
 
 function tooDeep(): AppError {
-  return invalid(`the body is nested deeper than ${MAX_DEPTH} levels`)
+  return invalid(`the body is nested deeper than ${MAX_JSON_DEPTH} levels`)
 }
 
 function addKey(keys: Set<string> | null | undefined, key: string): void {
@@ -163,7 +161,7 @@ function valueEnd(body: Buffer, start: number): number {
       if (depth === 0) return i + 1
     } else if (byte === OPEN_OBJECT || byte === OPEN_ARRAY) {
       // The envelope itself is one level, that of an item in a batch as well.
-      if (++depth >= MAX_DEPTH) throw tooDeep()
+      if (++depth >= MAX_JSON_DEPTH) throw tooDeep()
     } else if (byte === CLOSE_OBJECT || byte === CLOSE_ARRAY) {
       if (depth === 0) return i
       if (--depth === 0) return i + 1

@@ -117,6 +117,28 @@ export function secretKey(secret: string): Buffer | null {
   return key.length >= MIN_SECRET_BYTES && key.length <= MAX_SECRET_BYTES ? key : null
 }
 
+/** With a sixth the oldest would end before the time that its rotation promised. */
+export const MAX_SECRETS = 5
+
+/**
+ * The secrets after a rotation, newest first, or the instant from which there is room for one more.
+ *
+ * @param valid the present ones, newest first; `until` null: not rotated out
+ */
+export function rotatedSecrets<T extends { until: number | null }>(
+  valid: T[],
+  newest: T,
+  overlapMs: number,
+  now: number,
+): T[] | { fullUntil: number } {
+  const overlapEnds = now + overlapMs
+  const older = valid
+    .map((one) => ({ ...one, until: Math.min(one.until ?? overlapEnds, overlapEnds) }))
+    .filter(({ until }) => until > now)
+  if (older.length < MAX_SECRETS) return [newest, ...older]
+  return { fullUntil: Math.min(...older.map(({ until }) => until)) }
+}
+
 /** How a secret or a header value is shown once it was stored. */
 export function hintOf(secret: string): string {
   return secret.slice(-4)

@@ -116,8 +116,12 @@ export interface Store {
   pauseEndpoint(name: string): Promise<Endpoint | null>
   /** Ends pause, disabling, rest and what the breaker counted. */
   resumeEndpoint(name: string): Promise<Endpoint | null>
-  /** Those before stay valid for `overlapMs`: at most MAX_SECRETS in all, the oldest go. */
-  rotateSecret(name: string, secret: string, overlapMs: number): Promise<Endpoint | null>
+  /** Those before stay valid for `overlapMs`. `fullUntil`: MAX_SECRETS are, until then. */
+  rotateSecret(
+    name: string,
+    secret: string,
+    overlapMs: number,
+  ): Promise<Endpoint | { fullUntil: number } | null>
   /** What attempts tell about the health of their endpoints; at most one report of each name. */
   reportHealth(reports: HealthReport[]): Promise<void>
   /** Those of the names that are stored, in no order. */
@@ -199,7 +203,6 @@ export const MAX_COUNT = 10_000
 export const MAX_STATS_NAMES = 10_000
 /** A page of a list looks at no more index entries than this, and may be short or empty for it. */
 export const MAX_ENTRIES_PER_PAGE = 10_000
-export const MAX_SECRETS = 5
 
 export interface StoreClock {
   /** Epoch milliseconds by the store's clock. */

@@ -1,5 +1,6 @@
 // What is kept of the body of an answer: a bounded part of its bytes, as text and as the result.
 import { isUtf8 } from 'node:buffer'
+import { isTooDeep } from '../job/json-depth.ts'
 
 /** Beyond this the connection is dropped: an answer may be endless. */
 export const MAX_ANSWER_BYTES = 64 * 1_024
@@ -13,7 +14,10 @@ export interface AnswerBody {
 }
 
 export interface Result {
-  /** JSON text exactly as it was answered, else `{"text": …}`; null: nothing, or too much. */
+  /**
+   * JSON text exactly as it was answered; `{"text": …}` for another text, or for JSON that is
+   * nested deeper than requests may be; null: nothing, or too much.
+   */
   result: string | null
   resultTruncated: boolean
 }
@@ -50,7 +54,8 @@ export function resultOf(body: AnswerBody | null): Result {
   if (isTooLong(body)) return { result: null, resultTruncated: true }
   const bytes = body.bytes.subarray(0, body.length)
   const text = bytes.toString('utf8')
-  if (isUtf8(bytes) && isJson(text)) return { result: text, resultTruncated: false }
+  if (isUtf8(bytes) && isJson(text) && !isTooDeep(bytes))
+    return { result: text, resultTruncated: false }
   const wrapped = JSON.stringify({ text })
   // Escapes and replaced bytes take more room than what they stand for.
   if (Buffer.byteLength(wrapped) > MAX_ANSWER_BYTES) return { result: null, resultTruncated: true }

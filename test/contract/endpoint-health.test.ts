@@ -1,9 +1,9 @@
 // What the store promises about endpoints that do not take deliveries as they come: paused,
 // resting, disabled, and what ends each of these.
 import { describe, expect, test } from 'vitest'
-import { newSecret } from '../../src/endpoint/endpoint.ts'
+import { MAX_SECRETS, newSecret } from '../../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../../src/job/job.ts'
-import { MAX_SECRETS, type Store } from '../../src/store/store.ts'
+import type { Store } from '../../src/store/store.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import {
@@ -293,13 +293,35 @@ describe.each(ENGINES)('a rotated secret on %s', (engine) => {
     expect(await store.rotateSecret(name, last, 0)).toMatchObject({ secrets: [last] })
   })
 
-  test('is one of five at most: the oldest go', async () => {
+  test('is one of five at most: a sixth is refused, for it would end the oldest too soon', async () => {
     const { store } = place
     const name = await addEndpoint(store)
-    const secrets = Array.from({ length: MAX_SECRETS + 2 }, newSecret)
-    for (const secret of secrets) await store.rotateSecret(name, secret, HOUR_MS)
-    const wanted = secrets.toReversed().slice(0, MAX_SECRETS)
-    expect((await endpointOf(store, name)).secrets).toEqual(wanted)
+    const before = store.clock.now()
+    for (let i = 1; i < MAX_SECRETS; i++) await store.rotateSecret(name, newSecret(), HOUR_MS)
+    const { secrets, version } = await endpointOf(store, name)
+    expect(secrets).toHaveLength(MAX_SECRETS)
+    const refused = await store.rotateSecret(name, newSecret(), HOUR_MS)
+    expect(refused).toEqual({ fullUntil: expect.any(Number) })
+    const { fullUntil } = refused as { fullUntil: number }
+    expect(fullUntil).toBeGreaterThanOrEqual(before + HOUR_MS)
+    expect(fullUntil).toBeLessThanOrEqual(store.clock.now() + HOUR_MS)
+    expect(await endpointOf(store, name)).toMatchObject({ secrets, version })
+    // No overlap ends them all: what an owner wants whose secret was stolen.
+    const secret = newSecret()
+    expect(await store.rotateSecret(name, secret, 0)).toMatchObject({ secrets: [secret] })
+  })
+
+  test('stays with its overlap when the endpoint is put with it again, and not with another', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    const given = newSecret()
+    await store.rotateSecret(name, given, HOUR_MS)
+    const { secrets } = await endpointOf(store, name)
+    await store.putEndpoint(settingsOf({ name }), { given, fresh: newSecret() }, null)
+    expect((await endpointOf(store, name)).secrets).toEqual(secrets)
+    const other = newSecret()
+    await store.putEndpoint(settingsOf({ name }), { given: other, fresh: newSecret() }, null)
+    expect((await endpointOf(store, name)).secrets).toEqual([other])
   })
 
   test('stays with its overlap when the endpoint is replaced', async () => {
@@ -326,7 +348,7 @@ describe.each(ENGINES)('a rotated secret on %s', (engine) => {
     const { secrets, version } = await endpointOf(store, name)
     expect(version).toBe(5)
     for (const { secret, endpoint } of answers) {
-      expect(endpoint?.secrets[0]).toBe(secret)
+      expect(endpoint).toMatchObject({ secrets: expect.arrayContaining([secret]) })
       expect(secrets).toContain(secret)
     }
   })

@@ -99,6 +99,18 @@ describe('an endpoint', () => {
     expect(gone.body).toMatchObject({ code: 'endpoint_not_found' })
   })
 
+  it('has five secrets at most: a rotation that would end one too soon is refused', async () => {
+    await put('rotated').expect(201)
+    const rotate = (overlap: string) =>
+      send('post', '/endpoints/rotated/rotate-secret').send({ overlap })
+    for (let i = 0; i < 4; i++) await rotate('1h').expect(200)
+    const refused = await rotate('1h').expect(409)
+    expect(refused.body).toMatchObject({ code: 'endpoint_in_use' })
+    expect(refused.body.detail).toMatch(/5 secrets.* until \d{4}-/)
+    await rotate('0s').expect(200)
+    await rotate('1h').expect(200)
+  })
+
   it('without jobs is removed at once', async () => {
     await put('idle').expect(201)
     await send('delete', '/endpoints/idle').expect(204)

@@ -16,6 +16,19 @@ beforeAll(async () => {
 afterAll(() => served.close())
 
 describe('a job that was enqueued', () => {
+  it('is below the path of PUBLIC_URL', async () => {
+    const publicUrl = 'https://jobs.example.com/queue/'
+    const below = await serveApp({ publicUrl })
+    const url = 'https://example.com/pdf'
+    await request(below.app.server).put('/endpoints/pdf').send({ url }).expect(201)
+    const body = { endpoint: 'pdf', payload: 1, dedupe: { key: 'one', mode: 'keep' } }
+    for (const status of [201, 200]) {
+      const answer = await request(below.app.server).post('/jobs').send(body).expect(status)
+      expect(answer.headers.location).toBe(`/queue/jobs/${answer.body.id}`)
+    }
+    await below.close()
+  })
+
   it('is answered with 201, where it is, and all of it', async () => {
     const before = Date.now()
     const answer = await enqueue({ delay: '1h', tags: ['x'], metadata: { order: '7' } }).expect(201)

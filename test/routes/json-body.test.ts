@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { MAX_DEPTH, parseEnvelope, RawJson } from '../../routes/json-body.ts'
+import { parseEnvelope, RawJson } from '../../routes/json-body.ts'
+import { MAX_JSON_DEPTH } from '../../src/job/json-depth.ts'
 
 const parse = (text: string | Buffer) => parseEnvelope(Buffer.from(text)) as Record<string, unknown>
 const payloadOf = (text: string) => (parse(text).payload as RawJson).bytes.toString()
@@ -74,8 +75,8 @@ describe('a body that is refused', () => {
 
   it('is nested deeper than the limit, wherever, however deep', () => {
     const nested = (depth: number) => '['.repeat(depth) + ']'.repeat(depth)
-    expect(payloadOf(`{"payload":${nested(MAX_DEPTH - 1)}}`)).toBe(nested(MAX_DEPTH - 1))
-    for (const depth of [MAX_DEPTH, 200_000]) {
+    expect(payloadOf(`{"payload":${nested(MAX_JSON_DEPTH - 1)}}`)).toBe(nested(MAX_JSON_DEPTH - 1))
+    for (const depth of [MAX_JSON_DEPTH, 200_000]) {
       expect(() => parse(`{"payload":${nested(depth)}}`)).toThrow(/deeper/)
       expect(() => parse(`{"tags":${nested(depth)}}`)).toThrow(/deeper/)
     }

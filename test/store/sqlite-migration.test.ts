@@ -116,7 +116,9 @@ test('an endpoint keeps what it had, and has the defaults of what is new', async
     disabledReason: null,
     version: 3,
   })
-  expect((await store.rotateSecret('hook', newSecret(), 60_000))?.secrets).toContain(SECRET)
+  await store.rotateSecret('hook', newSecret(), 60_000)
+  const [rotated] = await store.endpointsNamed(['hook'])
+  expect(rotated?.secrets).toContain(SECRET)
 })
 
 test('its jobs are claimed, settled, reclaimed, retried and listed as before', async () => {

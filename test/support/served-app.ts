@@ -39,6 +39,8 @@ export async function serveApp(
     maxBodyBytes?: number
     limits?: Partial<ConnectionLimits>
     held?: Partial<HeldLimits>
+    /** Absent: where it listens. */
+    publicUrl?: string
   } = {},
 ): Promise<ServedApp> {
   const directory = mkdtempSync(join(tmpdir(), 'posthorn-test-'))
@@ -52,7 +54,7 @@ export async function serveApp(
     policy,
     sender,
     figures: createFigureBook(),
-    publicUrl: () => url,
+    publicUrl: () => options.publicUrl ?? url,
     log: pino({ level: 'silent' }),
     apiKeys: options.apiKeys ?? [],
     maxBodyBytes: options.maxBodyBytes ?? 1_048_576,

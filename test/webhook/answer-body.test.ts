@@ -33,6 +33,24 @@ describe('the result', () => {
     },
   )
 
+  it('is JSON up to the depth of requests, and a text beyond', () => {
+    const nested = (open: string, close: string, depth: number) =>
+      `${open.repeat(depth)}1${close.repeat(depth)}`
+    for (const [open, close] of [
+      ['[', ']'],
+      ['{"a":', '}'],
+    ] as const) {
+      const deep = nested(open, close, 64)
+      expect(resultOf(bodyOf(deep)).result).toBe(deep)
+      for (const depth of [65, 5_000]) {
+        const tooDeep = nested(open, close, depth)
+        expect(resultOf(bodyOf(tooDeep)).result).toBe(JSON.stringify({ text: tooDeep }))
+      }
+    }
+    const wide = JSON.stringify([...Array(100).fill([]), '[['.repeat(100), `\\"${'{'.repeat(99)}`])
+    expect(resultOf(bodyOf(wide)).result).toBe(wide)
+  })
+
   it('is null when nothing was answered', () => {
     expect(resultOf(null)).toEqual({ result: null, resultTruncated: false })
     expect(resultOf(bodyOf(''))).toEqual({ result: null, resultTruncated: false })

@@ -8,7 +8,6 @@ import {
 import type { Ramp } from '../../endpoint/health.ts'
 import { freeAt } from '../../endpoint/rate-bucket.ts'
 import type { SecretBox } from '../secret-box.ts'
-import { MAX_SECRETS } from '../store.ts'
 
 type Settings = Omit<EndpointSettings, 'name' | 'headers'>
 type LaterSettings =
@@ -114,7 +113,6 @@ export function validSecrets({ secrets }: EndpointDocument, now: number): Sealed
   return secrets
     .map((one) => (typeof one === 'string' ? { sealed: one, until: null } : one))
     .filter(({ until }) => until === null || until.getTime() > now)
-    .slice(0, MAX_SECRETS)
 }
 
 export function restOf({

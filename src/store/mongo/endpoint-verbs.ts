@@ -1,11 +1,12 @@
 // What people do to an endpoint apart from its settings: pause, resume, rotate its secret.
 import type { UpdateFilter } from 'mongodb'
-import type { Endpoint } from '../../endpoint/endpoint.ts'
-import { MAX_SECRETS, StoreUnavailable } from '../store.ts'
+import { type Endpoint, rotatedSecrets } from '../../endpoint/endpoint.ts'
+import { StoreUnavailable } from '../store.ts'
 import { randomId } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
+import { dateOrNull } from './documents.ts'
 import { type EndpointDocument, endpointOf, validSecrets } from './endpoint-documents.ts'
-import { findEndpoint, MAX_ROUNDS, newest } from './endpoints.ts'
+import { findEndpoint, MAX_ROUNDS } from './endpoints.ts'
 import { run, startDeadline } from './run-command.ts'
 
 export function pauseEndpoint(context: MongoContext, name: string): Promise<Endpoint | null> {
@@ -31,19 +32,20 @@ export async function rotateSecret(
   name: string,
   secret: string,
   overlapMs: number,
-): Promise<Endpoint | null> {
+): Promise<Endpoint | { fullUntil: number } | null> {
   const deadline = startDeadline()
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const stored = await findEndpoint(context, name, deadline)
     if (stored === null || stored.deleting) return shown(context, stored)
     const now = context.clock.now()
-    const endsAt = now + overlapMs
-    const kept = validSecrets(stored, now).map(({ sealed, until }) => ({
+    const valid = validSecrets(stored, now).map(({ sealed, until }) => ({
       sealed,
-      until: new Date(Math.min(until?.getTime() ?? endsAt, endsAt)),
+      until: until?.getTime() ?? null,
     }))
-    const still = kept.filter(({ until }) => until.getTime() > now)
-    const secrets = [newest(context, name, secret), ...still].slice(0, MAX_SECRETS)
+    const sealed = context.box.seal(secret, name)
+    const rotated = rotatedSecrets(valid, { sealed, until: null }, overlapMs, now)
+    if ('fullUntil' in rotated) return rotated
+    const secrets = rotated.map((one) => ({ ...one, until: dateOrNull(one.until) }))
     const written = await run(deadline, (limit) =>
       context.endpoints.findOneAndUpdate(
         { _id: name, version: stored.version, deleting: false },

@@ -184,10 +184,7 @@ async function replace(
   const { _id, version, rateFullAt } = stored
   const fields: Partial<EndpointDocument> = {
     ...settingsFields(settings, context.box),
-    secrets:
-      secrets.given === null
-        ? validSecrets(stored, now.getTime())
-        : [newest(context, _id, secrets.given)],
+    secrets: secretsAfter(context, stored, secrets.given, now.getTime()),
     updatedAt: now,
     ...healthKept(settings, stored),
     ...bucketUnder(settings, stored, now.getTime()),
@@ -201,6 +198,20 @@ async function replace(
       { returnDocument: 'after', ...limit },
     ),
   )
+}
+
+/** A PUT that repeats the present secret ends no overlap. */
+function secretsAfter(
+  context: MongoContext,
+  stored: EndpointDocument,
+  given: string | null,
+  now: number,
+): SealedSecret[] {
+  const before = validSecrets(stored, now)
+  const [present] = before
+  const isKept =
+    given === null || (present && context.box.open(present.sealed, stored._id) === given)
+  return isKept ? before : [newest(context, stored._id, given)]
 }
 
 const NO_REST = { restingUntil: null, restCause: null, ramp: null }
@@ -232,6 +243,6 @@ function bucketUnder(
   return { rateFullAt: underNewLimit(before, after, rateFullAt, now) }
 }
 
-export function newest(context: MongoContext, name: string, secret: string): SealedSecret {
+function newest(context: MongoContext, name: string, secret: string): SealedSecret {
   return { sealed: context.box.seal(secret, name), until: null }
 }

@@ -1,9 +1,9 @@
 // From a document of an outbox to the JSON that a client would have posted. Every BSON type has one
 // form, or none and then the document is refused by name: nothing is rounded or left out.
 import { Binary, Decimal128, Double, Int32, Long, ObjectId, UUID } from 'mongodb'
+import { MAX_JSON_DEPTH } from '../../job/json-depth.ts'
 
 /** As deep as a request may be (routes/json-body.ts); the document itself is one level. */
-const MAX_DEPTH = 64
 
 /** Fields of ours, and of a document that is given another try: no part of the job. */
 const OUR_FIELDS = new Set(['_id', 'posthornMove', 'posthornError'])
@@ -46,7 +46,8 @@ function wholeJson(value: unknown): string {
 }
 
 function jsonOf(value: unknown, path: string[]): string {
-  if (path.length > MAX_DEPTH) throw refusal(path, `is nested deeper than ${MAX_DEPTH} levels`)
+  if (path.length > MAX_JSON_DEPTH)
+    throw refusal(path, `is nested deeper than ${MAX_JSON_DEPTH} levels`)
   if (value === null || typeof value === 'boolean') return String(value)
   if (typeof value === 'string') return JSON.stringify(value)
   if (typeof value !== 'object') throw refusal(path, `is ${typeof value}, which no JSON says`)
@@ -90,5 +91,5 @@ function dateText(value: Date, path: string[]): string {
 }
 
 function refusal(path: string[], sentence: string): UnreadableDocument {
-  return new UnreadableDocument(`/${path.slice(0, MAX_DEPTH).join('/')} ${sentence}`)
+  return new UnreadableDocument(`/${path.slice(0, MAX_JSON_DEPTH).join('/')} ${sentence}`)
 }

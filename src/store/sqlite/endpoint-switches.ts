@@ -1,7 +1,6 @@
 // pause, resume and the rotation of secrets: what people change about an endpoint beside its
 // settings. Durable, for an HTTP answer reports them.
-import type { Endpoint } from '../../endpoint/endpoint.ts'
-import { MAX_SECRETS } from '../store.ts'
+import { type Endpoint, rotatedSecrets } from '../../endpoint/endpoint.ts'
 import type { Database } from './database.ts'
 import { sealSecrets, validSecrets } from './endpoint-rows.ts'
 import { find, findRow } from './endpoints.ts'
@@ -43,17 +42,15 @@ export function rotateSecret(
   name: string,
   secret: string,
   overlapMs: number,
-): Promise<Endpoint | null> {
+): Promise<Endpoint | { fullUntil: number } | null> {
   const { connection, clock, keys } = database
   return connection.write('full', () => {
     const row = findRow(database, name)
     if (row === null) return null
     const now = clock.now()
-    const overlapEnds = now + overlapMs
-    const older = validSecrets(row, keys, now)
-      .map((one) => ({ ...one, until: Math.min(one.until ?? overlapEnds, overlapEnds) }))
-      .filter(({ until }) => until > now)
-    const secrets = [{ secret, until: null }, ...older].slice(0, MAX_SECRETS)
+    const newest = { secret, until: null }
+    const secrets = rotatedSecrets(validSecrets(row, keys, now), newest, overlapMs, now)
+    if ('fullUntil' in secrets) return secrets
     connection.statement(ROTATE).run(sealSecrets(secrets, name, keys), now, name)
     return find(database, name)
   })

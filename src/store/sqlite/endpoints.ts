@@ -100,10 +100,10 @@ function write(
 ): void {
   const { name, rateLimit, circuitBreaker } = settings
   const now = clock.now()
-  const kept =
-    given === null && row !== null
-      ? validSecrets(row, keys, now)
-      : [{ secret: given ?? fresh, until: null }]
+  const before = row === null ? [] : validSecrets(row, keys, now)
+  const newest = given ?? before[0]?.secret ?? fresh
+  // A PUT that repeats the present secret ends no overlap.
+  const kept = newest === before[0]?.secret ? before : [{ secret: newest, until: null }]
   connection
     .statement(PUT_ENDPOINT)
     .run(

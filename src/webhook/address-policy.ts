@@ -2,6 +2,9 @@
 import { isIP, isIPv4, isIPv6 } from 'node:net'
 import ipaddr from 'ipaddr.js'
 import {
+  EMBEDDING_RANGES,
+  LOCAL_NAT64_PLACES,
+  LOCAL_NAT64_RANGE,
   LOCALHOST_NAMES,
   LOOPBACK_RANGES,
   METADATA_ADDRESSES,
@@ -50,7 +53,9 @@ export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
     const name = hostname === undefined ? undefined : canonicalHost(hostname)
     const address = parseAddress(ip)
     if (address === null) return refused(`"${ip}" is not an IP address that can be judged`)
-    if (isNamed(opened, name, port) || isNamed(opened, address.toString(), port)) return ALLOWED
+    if (isMetadata(address)) return refusedMetadata(address, name)
+    const spellings = [name, address.toString(), embeddedIpv4(address)?.toString()]
+    if (spellings.some((host) => isNamed(opened, host, port))) return ALLOWED
     if (name !== undefined && isMetadataName(name))
       return refusedName(name, port, 'a cloud metadata name')
     if (REFUSED_PORTS.has(port)) return refusedPort(name ?? address.toString(), port)
@@ -58,15 +63,13 @@ export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
   }
 
   function judgeRange(address: Address, name: string | undefined): Verdict {
-    if (METADATA.has(address.toString())) {
-      // A range that happens to hold it is not meant for it: it must be named by itself.
-      const isAlone = opened.ranges.some((range) => isWhole(range) && contains(range, address))
-      return isAlone ? ALLOWED : refusedAddress(address, name, 'a cloud metadata', null)
-    }
-    if (opened.ranges.some((range) => contains(range, address))) return ALLOWED
+    const inner = embeddedIpv4(address)
+    const isOpened = (one: Address) => opened.ranges.some((range) => contains(range, one))
+    if (isOpened(address) || (inner !== null && isOpened(inner))) return ALLOWED
+    // An address that only carries one of loopback leads to a gateway, not to this machine.
     if (loopback.some((range) => contains(range, address))) return ALLOWED
-    const found = REFUSED.find(({ range }) => contains(range, address))
-    return found === undefined ? ALLOWED : refusedAddress(address, name, found.name, found.cidr)
+    const found = REFUSED.find(({ range }) => contains(range, inner ?? address))
+    return found === undefined ? ALLOWED : refusedAddress(address, name, found)
   }
 
   function judgeUrl(text: string): Verdict {
@@ -108,6 +111,45 @@ const LOCALHOST = ipaddr.parse('127.0.0.1')
 
 const METADATA = new Set(METADATA_ADDRESSES.map((text) => ipaddr.parse(text).toString()))
 
+/** No setting opens these, in whatever form they are written. */
+function isMetadata(address: Address): boolean {
+  return [address, ...ipv4Within(address)].some((one) => METADATA.has(one.toString()))
+}
+
+const EMBEDDING = EMBEDDING_RANGES.map(([cidr, at]) => ({ range: rangeOf(cidr), at }))
+const LOCAL_NAT64 = rangeOf(LOCAL_NAT64_RANGE)
+
+/**
+ * The IPv4 address to which this IPv6 address leads through a translator or a relay; null: none.
+ * Whether it may be dialled depends on that one alone.
+ */
+function embeddedIpv4(address: Address): ipaddr.IPv4 | null {
+  if (isPlain(address)) return null
+  const found = EMBEDDING.find(({ range }) => contains(range, address))
+  return found === undefined ? null : ipv4At(address, found.at)
+}
+
+/** Also where the prefix of a translator is its operator's choice: then at all its places. */
+function ipv4Within(address: Address): ipaddr.IPv4[] {
+  if (contains(LOCAL_NAT64, address)) {
+    return LOCAL_NAT64_PLACES.map((places) => ipv4At(address, places))
+  }
+  const inner = embeddedIpv4(address)
+  return inner === null ? [] : [inner]
+}
+
+/** :: and ::1 are no IPv4-compatible addresses. */
+function isPlain(address: Address): boolean {
+  return UNEMBEDDED.has(address.toString())
+}
+
+const UNEMBEDDED = new Set(['::', '::1'])
+
+function ipv4At(address: Address, places: readonly number[]): ipaddr.IPv4 {
+  const bytes = address.toByteArray()
+  return new ipaddr.IPv4(places.map((place) => bytes[place] as number))
+}
+
 const REFUSED = [...REFUSED_IPV4, ...REFUSED_IPV6].map(([name, cidr]) => ({
   name,
   cidr,
@@ -120,10 +162,6 @@ function rangeOf(cidr: string): Range {
 
 function contains([base, bits]: Range, address: Address): boolean {
   return base.kind() === address.kind() && address.match(base, bits)
-}
-
-function isWhole([base, bits]: Range): boolean {
-  return bits === base.toByteArray().length * 8
 }
 
 /** The address without its zone; of an IPv4-mapped form the IPv4 inside, where it leads. */
@@ -159,7 +197,10 @@ function parseTargets(texts: readonly string[]): Opened {
     const [base = '', bits = ''] = text.split('/')
     const isSpelledOut = isIP(base) !== 0 && !base.includes('%') && /^(0|[1-9]\d*)$/.test(bits)
     if (isSpelledOut && ipaddr.isValidCIDR(text) && !isMapped(base)) {
-      opened.ranges.push(rangeOf(text))
+      const range = rangeOf(text)
+      const [address, length] = range
+      if (length === address.toByteArray().length * 8) refuseMetadata(text, address)
+      opened.ranges.push(range)
     } else opened.targets.add(parseHostAndPort(text))
   }
   return opened
@@ -196,7 +237,15 @@ function parseHostAndPort(text: string): string {
       `ALLOWED_TARGETS holds "${text}"; expected a CIDR such as 10.0.0.0/8 or 10.1.2.3/32, or a host:port such as internal.example.com:8080`,
     )
   }
-  return `${parseAddress(host)?.toString() ?? host}:${port}`
+  const address = parseAddress(host)
+  if (address !== null) refuseMetadata(text, address)
+  return `${address?.toString() ?? host}:${port}`
+}
+
+/** Named by itself it would be a setting without effect. */
+function refuseMetadata(text: string, address: Address): void {
+  if (!isMetadata(address)) return
+  throw new Error(`ALLOWED_TARGETS holds "${text}", a cloud metadata address, which stays closed`)
 }
 
 function refused(reason: string): Verdict {
@@ -206,14 +255,23 @@ function refused(reason: string): Verdict {
 function refusedAddress(
   address: Address,
   name: string | undefined,
-  kind: string,
-  cidr: string | null,
+  { name: kind, cidr }: { name: string; cidr: string },
 ): Verdict {
+  const whole = `${address.toString()}/${address.kind() === 'ipv4' ? 32 : 128}`
+  const found = `${leading(address, name)} ${kind} address (${cidr})`
+  return refused(`${found}; ALLOWED_TARGETS=${whole} would allow it`)
+}
+
+function refusedMetadata(address: Address, name: string | undefined): Verdict {
+  return refused(`${leading(address, name)} a cloud metadata address; no setting allows it`)
+}
+
+/** The address with the name that led to it, and with the one that it carries. */
+function leading(address: Address, name: string | undefined): string {
   const ip = address.toString()
-  const leads = name === undefined || name === ip ? `${ip} is` : `${name} resolves to ${ip},`
-  const range = cidr === null ? '' : ` (${cidr})`
-  const whole = `${ip}/${address.kind() === 'ipv4' ? 32 : 128}`
-  return refused(`${leads} ${kind} address${range}; ALLOWED_TARGETS=${whole} would allow it`)
+  const [inner] = ipv4Within(address)
+  const shown = inner === undefined ? ip : `${ip} (${inner.toString()} inside)`
+  return name === undefined || name === ip ? `${shown} is` : `${name} resolves to ${shown},`
 }
 
 function refusedName(host: string, port: number, kind: string): Verdict {

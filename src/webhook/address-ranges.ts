@@ -23,20 +23,17 @@ export const REFUSED_IPV4: readonly (readonly [name: string, cidr: string])[] = 
   ['a reserved', '240.0.0.0/4'],
 ]
 
-/** IPv6 that is not global unicast, the forms that carry an IPv4 address included. */
+/** IPv6 that is not global unicast; what carries an IPv4 address is judged by that one. */
 export const REFUSED_IPV6: readonly (readonly [name: string, cidr: string])[] = [
   ['an unspecified', '::/128'],
   ['a loopback', '::1/128'],
-  ['an IPv4-compatible', '::/96'],
   ['an IPv4-translated', '::ffff:0:0:0/96'],
-  ['a NAT64', '64:ff9b::/96'],
   ['a NAT64', '64:ff9b:1::/48'],
   ['a discard', '100::/64'],
   ['a Teredo', '2001::/32'],
   ['a benchmarking', '2001:2::/48'],
   ['a protocol-assignment', '2001::/23'],
   ['a documentation', '2001:db8::/32'],
-  ['a 6to4', '2002::/16'],
   ['a documentation', '3fff::/20'],
   ['a unique-local', 'fc00::/7'],
   ['a link-local', 'fe80::/10'],
@@ -46,6 +43,25 @@ export const REFUSED_IPV6: readonly (readonly [name: string, cidr: string])[] = 
   ['a reserved', '::/3'],
   ['a reserved', '4000::/2'],
   ['a reserved', '8000::/1'],
+]
+
+/** Ranges whose addresses carry an IPv4 address, and the places of its four bytes. */
+export const EMBEDDING_RANGES: readonly (readonly [cidr: string, places: readonly number[]])[] = [
+  // IPv4-compatible (RFC 4291, section 2.5.5.1); deprecated, but nothing forbids a route.
+  ['::/96', [12, 13, 14, 15]],
+  // NAT64 with the well-known prefix (RFC 6052): DNS64 makes such an address of every A record.
+  ['64:ff9b::/96', [12, 13, 14, 15]],
+  // 6to4 (RFC 3056).
+  ['2002::/16', [2, 3, 4, 5]],
+]
+
+/** NAT64 of an operator (RFC 8215); the places of the bytes depend on the prefix (RFC 6052). */
+export const LOCAL_NAT64_RANGE = '64:ff9b:1::/48'
+export const LOCAL_NAT64_PLACES: readonly (readonly number[])[] = [
+  [6, 7, 9, 10],
+  [7, 9, 10, 11],
+  [9, 10, 11, 12],
+  [12, 13, 14, 15],
 ]
 
 export const LOOPBACK_RANGES = ['127.0.0.0/8', '::1/128'] as const

@@ -22,12 +22,12 @@ const OURS: [host: string, kind: string][] = [
 ]
 
 const OTHERS: [host: string, kind: string][] = [
-  ['[::127.0.0.1]', 'an IPv4-compatible address'],
+  ['[::127.0.0.1]', 'a loopback address'],
   ['[::ffff:0:127.0.0.1]', 'an IPv4-translated address'],
-  ['[64:ff9b::7f00:1]', 'a NAT64 address'],
-  ['[64:ff9b::10.0.0.1]', 'a NAT64 address'],
+  ['[64:ff9b::7f00:1]', 'a loopback address'],
+  ['[64:ff9b::10.0.0.1]', 'a private address'],
   ['[64:ff9b:1::a00:1]', 'a NAT64 address'],
-  ['[2002:7f00:1::]', 'a 6to4 address'],
+  ['[2002:7f00:1::]', 'a loopback address'],
   ['[2001:0:4136:e378:8000:63bf:80ff:fffe]', 'a Teredo address'],
   ['0.1.2.3', 'an unspecified address'],
   ['10.0.0.1', 'a private address'],
@@ -39,16 +39,16 @@ const OTHERS: [host: string, kind: string][] = [
   ['169.254.1.1', 'a link-local address'],
   ['[fe80::1]', 'a link-local address'],
   ['[fd00::1]', 'a unique-local address'],
-  ['169.254.169.254', 'a cloud metadata address'],
-  ['0xa9fea9fe', 'a cloud metadata address'],
-  ['2852039166', 'a cloud metadata address'],
-  ['[::ffff:169.254.169.254]', 'a cloud metadata address'],
-  ['[fd00:ec2::254]', 'a cloud metadata address'],
-  ['100.100.100.200', 'a cloud metadata address'],
   ['255.255.255.255', 'a broadcast address'],
   ['224.0.0.1', 'a multicast address'],
   ['[ff02::1]', 'a multicast address'],
   ['198.51.100.7', 'a documentation address'],
+]
+
+/** No setting opens these. */
+const METADATA = [
+  ...['169.254.169.254', '0xa9fea9fe', '2852039166', '[::ffff:169.254.169.254]'],
+  ...['[fd00:ec2::254]', '100.100.100.200', '[64:ff9b::a9fe:a9fe]', '[2002:a9fe:a9fe::1]'],
 ]
 
 /** URLs that can not even be registered where everything is open. */
@@ -105,6 +105,10 @@ describe('at registration', () => {
     await expectRefused(`https://${host}:8443/hook`, /ALLOWED_TARGETS=\S+ would allow it$/)
   })
 
+  it.each(METADATA)('the host %s is refused as a cloud metadata address', async (host) => {
+    await expectRefused(`http://${host}/`, /a cloud metadata address; no setting allows it$/)
+  })
+
   it.each([...NEVER, ...NAMES])('%s is refused', expectRefused)
 
   it('nothing of it was stored', async () => {
@@ -114,14 +118,14 @@ describe('at registration', () => {
 })
 
 describe('at a worker that is stricter than the API', () => {
-  const OPEN = ['0.0.0.0/0', '::/0', '169.254.169.254/32', 'fd00:ec2::254/128']
+  const OPEN = ['0.0.0.0/0', '::/0']
   let listener: RawServer
   const jobIds = new Map<string, string>()
 
   beforeAll(async () => {
     // On all addresses of this machine.
     listener = await startRawServer((socket) => socket.end('HTTP/1.1 200 OK\r\n\r\n'), { host: '' })
-    const opened = [...OPEN, '100.100.100.200/32', '8.8.8.8:25']
+    const opened = [...OPEN, '8.8.8.8:25']
     await posthorn.startApi({ ALLOWED_TARGETS: opened.join(',') })
     await posthorn.startWorker()
     const urls = [...OURS, ...OTHERS].map(([host]) => [host, `http://${host}:${listener.port}/`])
@@ -134,6 +138,12 @@ describe('at a worker that is stricter than the API', () => {
     for (const [i, [host]] of urls.entries()) jobIds.set(host as string, body.items[i].id)
   })
   afterAll(() => listener.close())
+
+  it.each(METADATA)('%s can not be registered there either', async (host) => {
+    const { status, body } = await put('refused', `http://${host}:${listener.port}/`)
+    expect(status).toBe(400)
+    expect(body.errors[0].message).toContain('a cloud metadata address; no setting allows it')
+  })
 
   it.each([...OURS, ...OTHERS, ['a port', 'port 25'] as const])(
     'a job for %s is dead at once: it is %s',

@@ -30,19 +30,21 @@ const REFUSED: [range: string, kind: string, addresses: string[]][] = [
   ['255.255.255.255/32', 'broadcast', ['255.255.255.255']],
   ['::/128', 'unspecified', ['::']],
   ['::1/128', 'loopback', ['::1', '0:0:0:0:0:0:0:1']],
-  ['::/96', 'IPv4-compatible', ['::7f00:1', '::8.8.8.8', '::169.254.169.254']],
+  ['127.0.0.0/8', 'loopback', ['::7f00:1', '64:ff9b::7f00:1', '2002:7f00:1::', '2002:7fff:1::1']],
+  ['10.0.0.0/8', 'private', ['::10.0.0.1', '64:ff9b::10.1.2.3', '2002:a01:203:ffff::1']],
+  ['169.254.0.0/16', 'link-local', ['::169.254.1.1', '64:ff9b::a9fe:101', '2002:a9fe:101::']],
+  ['0.0.0.0/8', 'unspecified', ['::2', '64:ff9b::', '2002::', '2002:0:ffff::1']],
+  ['240.0.0.0/4', 'reserved', ['64:ff9b::f000:1', '2002:f000:1::']],
   ['10.0.0.0/8', 'private', ['::ffff:10.0.0.1', '::ffff:a00:1']],
   ['127.0.0.0/8', 'loopback', ['::ffff:127.0.0.1', '::ffff:7f00:1']],
   ['169.254.0.0/16', 'link-local', ['::ffff:169.254.1.1']],
   ['::ffff:0:0:0/96', 'IPv4-translated', ['::ffff:0:7f00:1', '::ffff:0:808:808']],
-  ['64:ff9b::/96', 'NAT64', ['64:ff9b::', '64:ff9b::7f00:1', '64:ff9b::808:808']],
   ['64:ff9b:1::/48', 'NAT64', ['64:ff9b:1::', '64:ff9b:1:ffff:ffff:ffff:ffff:ffff']],
   ['100::/64', 'discard', ['100::', '100::ffff']],
   ['2001::/32', 'Teredo', ['2001::', '2001:0:ffff:ffff:ffff:ffff:ffff:ffff']],
   ['2001:2::/48', 'benchmarking', ['2001:2::', '2001:2:0:ffff:ffff:ffff:ffff:ffff']],
   ['2001::/23', 'protocol-assignment', ['2001:10::1', '2001:1ff::1']],
   ['2001:db8::/32', 'documentation', ['2001:db8::', '2001:db8:ffff::1']],
-  ['2002::/16', '6to4', ['2002::', '2002:7f00:1::', '2002:ffff::1']],
   ['3fff::/20', 'documentation', ['3fff::', '3fff:fff::1']],
   ['fc00::/7', 'unique-local', ['fc00::', 'fdff:ffff::1']],
   ['fe80::/10', 'link-local', ['fe80::1', 'febf::1']],
@@ -60,12 +62,16 @@ const PUBLIC = [
   ...['192.0.3.0', '192.167.255.255', '192.169.0.0', '198.17.255.255', '198.20.0.0', '8.8.8.8'],
   ...['198.51.101.0', '203.0.112.255', '203.0.114.0', '223.255.255.255', '::ffff:8.8.8.8'],
   ...['2000::1', '2001:200::1', '2001:db7::1', '2001:db9::1', '2003::1', '2606:4700::1111'],
-  ...['3ffe::1', '3fff:1000::1'],
+  ...['3ffe::1', '3fff:1000::1', '64:ff9b::808:808', '64:ff9b::8.8.8.8', '2002:808:808::1'],
+  ...['::8.8.8.8', '2002:808:808:a9fe:a9fe::'],
 ]
 
 const METADATA = [
   ...['169.254.169.254', '::ffff:169.254.169.254', '169.254.170.2', '100.100.100.200'],
   ...['168.63.129.16', '192.0.0.192', 'fd00:ec2::254', 'fd20:ce::254'],
+  ...['::169.254.169.254', '64:ff9b::a9fe:a9fe', '64:ff9b::169.254.170.2', '2002:a9fe:a9fe::1'],
+  ...['2002:6464:64c8::', '64:ff9b::6464:64c8', '64:ff9b:1::a9fe:a9fe', '64:ff9b:1:a9fe:a9:fe00::'],
+  ...['64:ff9b:1:a9:fe:a9fe::', '64:ff9b:1:0:a9:fea9:fe00:0'],
 ]
 
 describe('addresses', () => {
@@ -96,6 +102,15 @@ describe('addresses', () => {
       expect(strict.judgeAddress(ip, 80).allowed).toBe(false)
     }
     expect(reasonOf(strict.judgeAddress('fe80::1%eth0', 80))).toContain('a link-local address')
+  })
+
+  it('that carry an IPv4 address are named with it', () => {
+    expect(reasonOf(strict.judgeAddress('64:ff9b::a01:203', 80, 'db.example.com'))).toBe(
+      'db.example.com resolves to 64:ff9b::a01:203 (10.1.2.3 inside), a private address (10.0.0.0/8); ALLOWED_TARGETS=64:ff9b::a01:203/128 would allow it',
+    )
+    expect(reasonOf(strict.judgeAddress('2002:a9fe:a9fe::', 80))).toBe(
+      '2002:a9fe:a9fe:: (169.254.169.254 inside) is a cloud metadata address; no setting allows it',
+    )
   })
 
   it('are named together with the name that led to them', () => {
@@ -209,12 +224,40 @@ describe('ALLOWED_TARGETS', () => {
     }
   })
 
-  it('does not open a metadata address by a range that happens to hold it', () => {
-    const wide = policyOf(['0.0.0.0/0', '::/0'])
+  it('opens no metadata address, whatever it names: ranges, or hosts that resolve to it', () => {
+    const ranges = ['0.0.0.0/0', '::/0', '64:ff9b::/96', '64:ff9b:1::/48', '2002::/16', '::/96']
+    const hosts = ['hooks.example.com:80', 'metadata.google.internal:80', 'localhost:80']
+    const wide = policyOf([...ranges, '169.254.0.0/16', 'fd00:ec2::/64', ...hosts])
     expect(wide.judgeAddress('127.0.0.1', 80).allowed).toBe(true)
-    for (const ip of METADATA) expect(wide.judgeAddress(ip, 80).allowed).toBe(false)
-    expect(policyOf(['169.254.169.254/32']).judgeAddress('169.254.169.254', 80).allowed).toBe(true)
-    expect(policyOf(['[fd00:ec2::254]:80']).judgeAddress('fd00:ec2::254', 80).allowed).toBe(true)
+    for (const ip of METADATA) {
+      expect(reasonOf(wide.judgeUrl(urlOf(ip)))).toContain('no setting allows it')
+      for (const name of [undefined, ...hosts.map((host) => host.replace(':80', ''))]) {
+        expect(wide.judgeAddress(ip, 80, name), `${name} ${ip}`).toMatchObject({ allowed: false })
+      }
+    }
+  })
+
+  it.each(
+    METADATA.flatMap((ip) => [
+      `${ip}/${ip.includes(':') ? 128 : 32}`,
+      `${ip.includes(':') ? `[${ip}]` : ip}:80`,
+    ]).filter((text) => !/^::.*\.\d+\/128$/.test(text)),
+  )('"%s" is refused at the start: it would have no effect', (text) => {
+    expect(() => policyOf([text])).toThrow(
+      `ALLOWED_TARGETS holds "${text}", a cloud metadata address, which stays closed`,
+    )
+  })
+
+  it('opens the range of a translator, and what is opened by its IPv4 address', () => {
+    const translator = policyOf(['64:ff9b::/96'])
+    expect(translator.judgeAddress('64:ff9b::a00:1', 80).allowed).toBe(true)
+    expect(translator.judgeAddress('10.0.0.1', 80).allowed).toBe(false)
+    const inside = policyOf(['10.0.0.0/8', '192.168.0.1:8080'])
+    for (const ip of ['64:ff9b::a00:1', '2002:a00:1::', '::10.0.0.1']) {
+      expect(inside.judgeAddress(ip, 80).allowed).toBe(true)
+    }
+    expect(inside.judgeAddress('64:ff9b::c0a8:1', 8080).allowed).toBe(true)
+    expect(inside.judgeAddress('64:ff9b::c0a8:1', 8081).allowed).toBe(false)
   })
 
   it('opens one host at one port, wherever the name leads', () => {
@@ -251,7 +294,7 @@ describe('ALLOWED_TARGETS', () => {
 
   it('allows what a refusal said would allow it', () => {
     const urls = REFUSED.flatMap(([, , ips]) => ips.map(urlOf))
-    urls.push(...METADATA.map(urlOf), 'http://localhost/', 'http://metadata/', 'http://8.8.8.8:25/')
+    urls.push('http://localhost/', 'http://metadata/', 'http://8.8.8.8:25/')
     for (const url of urls) {
       const [, setting = ''] =
         /ALLOWED_TARGETS=(\S+) would/.exec(reasonOf(strict.judgeUrl(url))) ?? []

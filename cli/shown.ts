@@ -27,7 +27,20 @@ export function sayAside(line: string): void {
 }
 
 export function sayJson(value: unknown): void {
-  say(JSON.stringify(value, null, 2))
+  sayJsonText(JSON.stringify(value, null, 2))
+}
+
+/** What a terminal obeys or does not show, and JSON lets stand in a string: C1, bidi and the like. */
+const HIDDEN = /[\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]/gu
+
+/** The same JSON, with every hidden character as its escape. */
+export function sayJsonText(text: string): void {
+  say(text.replace(HIDDEN, escaped))
+}
+
+function escaped(character: string): string {
+  const units = Array.from({ length: character.length }, (_, i) => character.charCodeAt(i))
+  return units.map((unit) => `\\u${unit.toString(16).padStart(4, '0')}`).join('')
 }
 
 /** What others wrote, harmless to a terminal: no control character, no line break. */

@@ -2,7 +2,8 @@
 import { createHash } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
 import { AppError } from '../src/errors.ts'
-import type { KeyScope } from '../src/store/records.ts'
+import type { KeyScope, StoredKey } from '../src/store/records.ts'
+import { trustConnection } from './connections.ts'
 import type { StoredKeys } from './stored-keys.ts'
 
 declare module 'fastify' {
@@ -11,6 +12,10 @@ declare module 'fastify' {
     open?: boolean
     /** The scope that is enough; every route needs `admin` unless it says less. */
     scope?: KeyScope
+  }
+  interface FastifyRequest {
+    /** The stored key that it came with; null: none, or one of the environment. */
+    storedKey: StoredKey | null
   }
 }
 
@@ -32,18 +37,37 @@ export function createAccessCheck(
     if (open) return
     const { authorization } = request.headers
     if (authorization === undefined) {
-      if (localMode) return
-      throw unauthorized('send Authorization: Bearer <key>')
+      if (!localMode) throw unauthorized('send Authorization: Bearer <key>')
+    } else {
+      const hash = hashOf(bearerOf(authorization) ?? '')
+      if (!adminHashes.has(hash)) return checkStored(request, hash, needed)
     }
-    const hash = hashOf(bearerOf(authorization) ?? '')
-    if (!adminHashes.has(hash)) return checkStored(hash, needed)
+    trustConnection(request.raw.socket)
   }
 
-  async function checkStored(hash: string, needed: KeyScope): Promise<void> {
-    const scope = await storedKeys.scopeOf(hash)
-    if (scope === null) throw unauthorized('the key is not known')
-    if (scope === 'admin' || scope === needed) return
-    throw forbidden(`the key has the scope ${scope}; this needs ${needed}`)
+  function checkStored(request: FastifyRequest, hash: string, needed: KeyScope) {
+    const found = storedKeys.find(hash)
+    if (!(found instanceof Promise)) return judge(request, found, needed)
+    return found.then((key) => judge(request, key, needed))
+  }
+}
+
+function judge(request: FastifyRequest, key: StoredKey | null, needed: KeyScope): undefined {
+  request.storedKey = key
+  if (key === null) throw unauthorized('the key is not known')
+  if (key.scope !== 'admin' && key.scope !== needed) {
+    throw forbidden(`the key has the scope ${key.scope}; this needs ${needed}`)
+  }
+  trustConnection(request.raw.socket)
+}
+
+/** For the end of a wait: rejects with what is to be answered if the key was ended meanwhile. */
+export type KeyRecheck = (request: FastifyRequest) => Promise<void>
+
+export function createKeyRecheck(storedKeys: StoredKeys): KeyRecheck {
+  return async ({ storedKey }) => {
+    if (storedKey === null) return
+    if ((await storedKeys.find(storedKey.hash)) === null) throw unauthorized('the key was ended')
   }
 }
 

@@ -16,12 +16,13 @@ import { type ApiMetrics, createApiMetrics } from '../src/metrics.ts'
 import { MAX_ENQUEUE_BATCH, type Store } from '../src/store/store.ts'
 import type { AddressPolicy } from '../src/webhook/address-policy.ts'
 import type { Sender } from '../src/webhook/send.ts'
-import { createAccessCheck } from './access.ts'
+import { createAccessCheck, createKeyRecheck } from './access.ts'
 import { createMethodTable } from './allowed-methods.ts'
 import { registerCompletionRoutes } from './completion.ts'
 import {
   CONNECTION_LIMITS,
   type ConnectionLimits,
+  ignoreBody,
   refuseConnection,
   watchConnections,
 } from './connections.ts'
@@ -36,16 +37,17 @@ import { registerBulkRoutes } from './job-bulk.ts'
 import { registerJobChangeRoutes } from './job-changes.ts'
 import { createJobWaits } from './job-waits.ts'
 import { registerJobRoutes } from './jobs.ts'
-import { parseEnvelope } from './json-body.ts'
+import { parseRequest } from './json-body.ts'
 import { registerKeyRoutes } from './keys.ts'
 import { countRequests, registerMetricsRoute } from './metrics-route.ts'
 import { openapiOptions } from './openapi.ts'
-import { sendProblem } from './problem.ts'
+import { SECURITY_HEADERS, sendProblem } from './problem.ts'
 import { registerPullRoute } from './pull.ts'
 import { SharedPullWaits } from './pull-waits.ts'
 import { refuseBadCoding } from './query-coding.ts'
 import { createSnapshots } from './queue-snapshot.ts'
 import { registerReferencePage } from './reference-page.ts'
+import { createRefusalLog, isRefusal } from './refused-requests.ts'
 import { registerScheduleRoutes } from './schedules.ts'
 import { registerServiceRoutes } from './service.ts'
 import { registerStatsRoute } from './stats.ts'
@@ -89,7 +91,14 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   const methods = createMethodTable(app)
   app.setValidatorCompiler<z.ZodType>(validatorCompiler)
   app.setSerializerCompiler(() => (data) => JSON.stringify(data))
-  app.setErrorHandler((error, request, reply) => sendProblem(request, reply, error))
+  const logRefusal = createRefusalLog()
+  app.setErrorHandler((error, request, reply) => {
+    if (error instanceof AppError && isRefusal(error)) {
+      logRefusal(request, error)
+      ignoreBody(request.raw, reply.raw)
+    }
+    sendProblem(request, reply, error)
+  })
   app.setNotFoundHandler((request) => {
     throw methods.refusal(request.method, request.url)
   })
@@ -97,8 +106,9 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
 
   const storedKeys = createStoredKeys(store)
   const checkAccess = createAccessCheck(options.apiKeys, storedKeys)
+  app.decorateRequest('storedKey', null)
   app.addHook('onRequest', (request, reply, done) => {
-    reply.header('x-request-id', request.id)
+    reply.headers({ 'x-request-id': request.id, ...SECURITY_HEADERS })
     const checking = checkAccess(request)
     if (checking === undefined) done()
     else checking.then(() => done(), done)
@@ -131,7 +141,10 @@ function createServer({ log, maxBodyBytes, limits: given }: AppOptions): Fastify
     // A client's Host is judged by our own check, in our own words.
     http: { requireHostHeader: false, connectionsCheckingInterval: limits.checkMs },
     clientErrorHandler: refuseConnection,
-    frameworkErrors: (error, request, reply) => sendProblem(request, reply, error),
+    frameworkErrors: (error, request, reply) => {
+      ignoreBody(request.raw, reply.raw)
+      sendProblem(request, reply, error)
+    },
     forceCloseConnections: 'idle',
   })
   watchConnections(app.server, limits)
@@ -165,13 +178,14 @@ function registerRoutes(
     pulls.stop()
   })
   const snapshots = createSnapshots(store)
+  const recheckKey = createKeyRecheck(storedKeys)
   registerServiceRoutes(app, { store, version })
   registerReferencePage(app)
   registerDashboard(app)
   registerEndpointRoutes(app, options)
   registerEndpointCommands(app, { ...options, userAgent: `Posthorn/${version}` })
-  registerPullRoute(app, { store, pulls })
-  registerJobRoutes(app, { store, batcher, waits, metrics })
+  registerPullRoute(app, { store, pulls, recheckKey })
+  registerJobRoutes(app, { store, batcher, waits, metrics, recheckKey })
   registerBatchRoute(app, { store, size: enqueueSize, maxBodyBytes, metrics })
   registerBulkRoutes(app, { store })
   registerJobChangeRoutes(app, { store, batcher })
@@ -207,7 +221,7 @@ function acceptJson(app: FastifyInstance, readBody: BodyReader): void {
     if (coding.toLowerCase() !== 'identity') {
       throw new AppError('unsupported_media_type', 'send the body without a content-encoding')
     }
-    return parseEnvelope(body)
+    return parseRequest(body)
   })
   app.addContentTypeParser('*', async (request: FastifyRequest, stream: IncomingMessage) => {
     if (request.is404 || (await isEmpty(request, stream))) return undefined

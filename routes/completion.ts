@@ -1,6 +1,6 @@
 // /jobs/:id/complete, fail and heartbeat: what a handler says of its attempt, by the attempt's
 // token.
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { AppError } from '../src/errors.ts'
 import type { FigureBook } from '../src/figure-book.ts'
 import type { Attempt, Job, Lease, Outcome } from '../src/job/job.ts'
@@ -10,6 +10,7 @@ import type { Settlement } from '../src/store/settlement.ts'
 import type { Store } from '../src/store/store.ts'
 import { bearerOf, unauthorized } from './access.ts'
 import { appliedAnswer, heartbeatAnswer } from './answers.ts'
+import { trustConnection } from './connections.ts'
 import { instantText } from './job-answer.ts'
 import { readJob } from './job-lookup.ts'
 import {
@@ -29,6 +30,7 @@ const NO_RESULT = 'null'
 interface CompletionRoutes {
   store: Store
   figures: FigureBook
+  maxBodyBytes: number
 }
 
 interface ByToken {
@@ -36,10 +38,32 @@ interface ByToken {
   Querystring: { token?: string }
 }
 
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** What the token of the attempt stands for; null: on a route without one. */
+    lease: Lease | null
+  }
+}
+
+/** Twice of what is kept of a result. */
+const BODY_LIMIT_BYTES = 2 * MAX_RESULT_BYTES
+
 /** No API key: the token is the right to speak for this attempt, and for nothing else. */
-const byToken = { config: { open: true } }
+function byToken({ store, maxBodyBytes }: CompletionRoutes) {
+  return {
+    config: { open: true },
+    bodyLimit: Math.min(BODY_LIMIT_BYTES, maxBodyBytes),
+    // Before the body is read: without a token it costs nothing.
+    onRequest: (request: FastifyRequest, _reply: FastifyReply, done: () => void) => {
+      request.lease = leaseOf(store, request)
+      trustConnection(request.raw.socket)
+      done()
+    },
+  }
+}
 
 export function registerCompletionRoutes(app: FastifyInstance, parts: CompletionRoutes): void {
+  app.decorateRequest('lease', null)
   registerComplete(app, parts)
   registerFail(app, parts)
   registerHeartbeat(app, parts)
@@ -49,7 +73,7 @@ function registerComplete(app: FastifyInstance, parts: CompletionRoutes): void {
   app.post<ByToken & { Body: CompleteBody }>(
     '/jobs/:id/complete',
     {
-      ...byToken,
+      ...byToken(parts),
       schema: {
         summary: 'The work of this attempt is done',
         params: jobParams,
@@ -59,7 +83,7 @@ function registerComplete(app: FastifyInstance, parts: CompletionRoutes): void {
       },
     },
     async (request) => {
-      const lease = leaseOf(parts.store, request)
+      const lease = request.lease as Lease
       const job = await readJob(parts.store, lease.jobId)
       const attempt = attemptOf(parts.store, job, 'succeeded', 'the handler reported completion')
       const bytes = request.body.result?.bytes
@@ -75,7 +99,7 @@ function registerFail(app: FastifyInstance, parts: CompletionRoutes): void {
   app.post<ByToken & { Body: FailBody }>(
     '/jobs/:id/fail',
     {
-      ...byToken,
+      ...byToken(parts),
       schema: {
         summary: 'The work of this attempt failed; it is tried again unless retryable is false',
         params: jobParams,
@@ -85,7 +109,7 @@ function registerFail(app: FastifyInstance, parts: CompletionRoutes): void {
       },
     },
     async (request) => {
-      const lease = leaseOf(store, request)
+      const lease = request.lease as Lease
       const said = request.body
       const job = await readJob(store, lease.jobId)
       const [endpoint] = await store.endpointsNamed([job.endpoint])
@@ -110,11 +134,12 @@ function registerFail(app: FastifyInstance, parts: CompletionRoutes): void {
   )
 }
 
-function registerHeartbeat(app: FastifyInstance, { store }: CompletionRoutes): void {
+function registerHeartbeat(app: FastifyInstance, parts: CompletionRoutes): void {
+  const { store } = parts
   app.post<ByToken & { Body: HeartbeatBody }>(
     '/jobs/:id/heartbeat',
     {
-      ...byToken,
+      ...byToken(parts),
       schema: {
         summary: 'The work of this attempt goes on: keeps it from running out, tells its progress',
         params: jobParams,
@@ -124,7 +149,7 @@ function registerHeartbeat(app: FastifyInstance, { store }: CompletionRoutes): v
       },
     },
     async (request) => {
-      const lease = leaseOf(store, request)
+      const lease = request.lease as Lease
       const { progress, message, extend } = request.body
       const job = await readJob(store, lease.jobId)
       const [endpoint] = await store.endpointsNamed([job.endpoint])
@@ -149,10 +174,13 @@ function registerHeartbeat(app: FastifyInstance, { store }: CompletionRoutes): v
 }
 
 /** The lease that the request's token was made for; 401 for any other text. */
-function leaseOf(store: Store, request: FastifyRequest<ByToken>): Lease {
-  const { id } = request.params
-  const token = request.query.token ?? bearerOf(request.headers.authorization)
-  const lease = isJobId(id) && token !== null ? store.attemptTokens.read(id, token) : null
+function leaseOf(store: Store, request: FastifyRequest): Lease {
+  // Not validated yet.
+  const { id } = request.params as ByToken['Params']
+  const { token: given } = request.query as { token?: unknown }
+  const token = given ?? bearerOf(request.headers.authorization)
+  const lease =
+    isJobId(id) && typeof token === 'string' ? store.attemptTokens.read(id, token) : null
   if (lease !== null) return lease
   throw unauthorized('send the token of the attempt, as ?token= or as Authorization: Bearer')
 }

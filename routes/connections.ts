@@ -1,8 +1,9 @@
-// What a connection may do before, after and beside requests: how slow it may be, and what is said
-// to one that does not speak HTTP.
+// What a connection may do before, after and beside requests: how slow it may be, how much it may
+// ask for at once, how many connections without a key there may be, and the answer to a connection
+// that does not speak HTTP.
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import { clientErrorBytes, refusedConnectBytes } from './problem.ts'
+import { clientErrorBytes, refusedConnectBytes, tooManyPendingBytes } from './problem.ts'
 
 export interface ConnectionLimits {
   /** From the first byte of a request to its last. */
@@ -11,35 +12,79 @@ export interface ConnectionLimits {
   answerMs: number
   /** How often the deadline of requests is looked at. */
   checkMs: number
+  /** Requests on one connection whose answers are not complete. */
+  pending: number
+  /** The same, on a connection that has not shown a valid key. */
+  pendingOfStranger: number
+  /** Connections that have not shown a valid key. Beyond it the oldest of them is closed. */
+  strangers: number
+  strangersOfAddress: number
+  /** Of all connections. Room for the waits of all clients (job-waits.ts, pull-waits.ts). */
+  connections: number
 }
 
 export const CONNECTION_LIMITS: ConnectionLimits = {
   requestMs: 30_000,
   answerMs: 60_000,
   checkMs: 5_000,
+  pending: 100,
+  pendingOfStranger: 8,
+  strangers: 2_000,
+  strangersOfAddress: 1_000,
+  connections: 25_000,
 }
 
 /** How long a connection that was told to go may take to do so. */
 const GOODBYE_MS = 1_000
+/** From a callback of Node's parser: it stops in the middle of what it was given. */
+const STOP_PARSING = -1
 
-/** The answers that each connection is still owed. */
-const owed = new WeakMap<Socket, Set<ServerResponse>>()
+interface Connection {
+  socket: Socket
+  address: string
+  /** Requests whose answers are not complete, in order. */
+  pending: Set<ServerResponse>
+  /** Ends the watch over connections without a key; null: it has shown one. */
+  leaveStrangers: (() => void) | null
+  /** A callback of its parser is under way. */
+  isParsing: boolean
+  /** Nothing more that it sends is read. */
+  isClosing: boolean
+  /** It asked for more than it may at once. */
+  isOverLimit: boolean
+}
+
+const connections = new WeakMap<Socket, Connection>()
 /** Those that were refused already: whatever else they send is not of interest. */
 const refused = new WeakSet<Socket>()
 
-export function watchConnections(server: Server, { requestMs, answerMs }: ConnectionLimits): void {
+export function watchConnections(server: Server, limits: ConnectionLimits): void {
   // Of two deadlines Node takes the longer one for whole requests, whichever that is: left at its
   // default of a minute, the one for headers would be the one for bodies too.
-  server.headersTimeout = requestMs
-  server.on('connection', (socket) => owed.set(socket, new Set()))
-  const overdue = createAnswerDeadline(answerMs)
-  server.on('request', ({ socket }, response) => {
-    const answers = owed.get(socket)
-    answers?.add(response)
+  server.headersTimeout = limits.requestMs
+  server.maxConnections = limits.connections
+  const strangers = createStrangers(limits)
+  server.on('connection', (socket) => {
+    const connection: Connection = {
+      ...{ socket, address: socket.remoteAddress ?? '', pending: new Set<ServerResponse>() },
+      ...{ leaveStrangers: null, isParsing: false, isClosing: false, isOverLimit: false },
+    }
+    connections.set(socket, connection)
+    limitParser(connection, limits)
+    strangers.add(connection)
+  })
+  const overdue = createAnswerDeadline(limits.answerMs)
+  // Before Fastify's own listener, which may answer at once.
+  server.prependListener('request', (request, response) => {
+    const { socket } = request
+    const pending = connections.get(socket)?.pending
+    pending?.add(response)
+    // No route reads one.
+    if (request.method === 'GET' || request.method === 'HEAD') ignoreBody(request, response)
     response.on('prefinish', () => overdue.begin(response))
     response.on('close', () => {
       overdue.end(response)
-      answers?.delete(response)
+      pending?.delete(response)
     })
   })
   // Node would answer an Expect that it does not know by itself, and not with a problem.
@@ -48,8 +93,91 @@ export function watchConnections(server: Server, { requestMs, answerMs }: Connec
   server.on('connect', (_request: IncomingMessage, socket: Socket) => {
     socket.on('error', () => socket.destroy())
     refused.add(socket)
-    afterAnswers([...(owed.get(socket) ?? [])], () => sayGoodbye(socket, refusedConnectBytes()))
+    afterAnswers(pendingOn(socket), () => sayGoodbye(socket, refusedConnectBytes()))
   })
+}
+
+/** A request on this connection was let in: it is no longer one of the strangers. */
+export function trustConnection(socket: Socket): void {
+  connections.get(socket)?.leaveStrangers?.()
+}
+
+/**
+ * The body of this request is not read, and the connection ends with the answer: a client without a
+ * key could make Node parse any amount otherwise, one byte in each chunk. Must be called before the
+ * headers of the answer are sent.
+ */
+export function ignoreBody({ headers, socket }: IncomingMessage, response: ServerResponse): void {
+  const hasBody =
+    headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+  const connection = connections.get(socket)
+  if (!hasBody || connection === undefined || connection.isClosing) return
+  connection.isClosing = true
+  response.setHeader('connection', 'close')
+  // With this Node would end the answer by a reset of a connection that still sends. Where the
+  // parser could not be stopped the reset is needed.
+  if (connection.isParsing) socket.destroySoon = () => sayGoodbye(socket, '')
+}
+
+/**
+ * Node reads 64 KiB at a time, which may hold 3,600 requests, or a body in 10,000 chunks, and
+ * parses all of it. An error from the callback that announces a request is the only way to stop it
+ * there; the error then comes to refuseConnection.
+ */
+function limitParser(connection: Connection, limits: ConnectionLimits): void {
+  const { parser } = connection.socket as Socket & { parser?: Parser }
+  if (parser === undefined) return
+  const { onIncoming } = parser
+  parser.onIncoming = (request, keepAlive) => {
+    const isStranger = connection.leaveStrangers !== null
+    const most = isStranger ? limits.pendingOfStranger : limits.pending
+    connection.isOverLimit = connection.pending.size >= most
+    if (connection.isOverLimit) return STOP_PARSING
+    connection.isParsing = true
+    const result = onIncoming(request, keepAlive)
+    connection.isParsing = false
+    return connection.isClosing ? STOP_PARSING : result
+  }
+}
+
+/** What this file needs of Node's own parser, which Node does not document. */
+interface Parser {
+  onIncoming(request: IncomingMessage, keepAlive: boolean): number
+}
+
+/**
+ * Connections without a key, oldest first. Beyond a limit the oldest is closed, not the newest
+ * refused: a client with a key shows it at once, and is then none of them.
+ */
+function createStrangers(limits: ConnectionLimits) {
+  const strangers = new Set<Connection>()
+  const byAddress = new Map<string, Set<Connection>>()
+
+  function closeOldest(of: Set<Connection>, most: number): void {
+    for (const { socket, leaveStrangers } of of) {
+      if (of.size <= most) return
+      leaveStrangers?.()
+      socket.destroy()
+    }
+  }
+
+  return {
+    add(connection: Connection): void {
+      const { address, socket } = connection
+      const ofAddress = byAddress.get(address) ?? new Set()
+      connection.leaveStrangers = () => {
+        connection.leaveStrangers = null
+        strangers.delete(connection)
+        ofAddress.delete(connection)
+        if (ofAddress.size === 0) byAddress.delete(address)
+      }
+      byAddress.set(address, ofAddress.add(connection))
+      strangers.add(connection)
+      socket.once('close', () => connection.leaveStrangers?.())
+      closeOldest(ofAddress, limits.strangersOfAddress)
+      closeOldest(strangers, limits.strangers)
+    },
+  }
 }
 
 /**
@@ -90,17 +218,30 @@ function createAnswerDeadline(answerMs: number) {
 
 /** For what is not HTTP: a problem, after the answers to what came before it, and the end. */
 export function refuseConnection(error: Error & { code?: string }, socket: Socket): void {
+  const { isClosing = false, isOverLimit = false } = connections.get(socket) ?? {}
+  // What it still sends stays where it is.
+  if (isClosing || isOverLimit) socket.pause()
+  // Its last answer ends it.
+  if (isClosing) return
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy()
     return
   }
   if (refused.has(socket)) return
   refused.add(socket)
-  const open = [...(owed.get(socket) ?? [])]
+  const open = pendingOn(socket)
+  if (isOverLimit) {
+    afterAnswers(open, () => sayGoodbye(socket, tooManyPendingBytes()))
+    return
+  }
   // Of the wrong one itself, when it was answered before its body turned out to be wrong.
   const isAnswered = open.some(({ req, headersSent }) => !req.complete && headersSent)
   const before = open.filter(({ req }) => req.complete)
   afterAnswers(before, () => sayGoodbye(socket, isAnswered ? '' : clientErrorBytes(error)))
+}
+
+function pendingOn(socket: Socket): ServerResponse[] {
+  return [...(connections.get(socket)?.pending ?? [])]
 }
 
 function afterAnswers(answers: ServerResponse[], then: () => void): void {

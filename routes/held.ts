@@ -19,13 +19,19 @@ export interface HeldLimits {
   /** Room for two of the largest. */
   bodyBytes: number
   answerBytes: number
+  /** Of routes that need no key: clients without one must not take up the room of the others. */
+  openAnswerBytes: number
 }
 
 export const HELD_LIMITS: HeldLimits = {
   requests: 50_000,
   bodyBytes: 128 * 1_048_576,
   answerBytes: 128 * 1_048_576,
+  openAnswerBytes: 32 * 1_048_576,
 }
+
+const KINDS = ['requests', 'bodyBytes', 'answerBytes', 'openAnswerBytes'] as const
+const NOTHING: HeldLimits = { requests: 0, bodyBytes: 0, answerBytes: 0, openAnswerBytes: 0 }
 
 /** Larger ones are refused from half of the limit on, so that they never keep out the others. */
 const SMALL_BYTES = 65_536
@@ -68,7 +74,8 @@ export function limitHeld(app: FastifyInstance, limits: HeldLimits): BodyReader 
     }
     const bytes = Buffer.byteLength(payload)
     try {
-      held.take(share, 'answerBytes', bytes, bytes)
+      const isOpen = request.routeOptions.config.open === true
+      held.take(share, isOpen ? 'openAnswerBytes' : 'answerBytes', bytes, bytes)
     } catch (error) {
       // They are the answer's that is not sent.
       for (const name of ['etag', 'location']) reply.removeHeader(name)
@@ -85,7 +92,7 @@ export function limitHeld(app: FastifyInstance, limits: HeldLimits): BodyReader 
 }
 
 function countHeld(server: Server, limits: HeldLimits): Held {
-  const sum: HeldLimits = { requests: 0, bodyBytes: 0, answerBytes: 0 }
+  const sum: HeldLimits = { ...NOTHING }
   const sharesOf = new WeakMap<Socket, Set<Share>>()
   // Node tells a response that its connection is gone, but not those that were to come after it.
   server.on('connection', (socket) => {
@@ -103,13 +110,13 @@ function countHeld(server: Server, limits: HeldLimits): Held {
     if (share.siblings === null) return
     share.siblings.delete(share)
     share.siblings = null
-    for (const what of ['requests', 'bodyBytes', 'answerBytes'] as const) sum[what] -= share[what]
+    for (const what of KINDS) sum[what] -= share[what]
   }
 
   return {
     begin(socket) {
       const siblings = sharesOf.get(socket) ?? null
-      const share: Share = { requests: 0, bodyBytes: 0, answerBytes: 0, siblings }
+      const share: Share = { ...NOTHING, siblings }
       siblings?.add(share)
       return share
     },
@@ -125,7 +132,7 @@ function countHeld(server: Server, limits: HeldLimits): Held {
 }
 
 function tooMuch(): AppError {
-  return new AppError('overloaded', 'too much is under way for others; send again later', {
+  return new AppError('overloaded', 'the server is at its memory limit; retry later', {
     headers: { 'retry-after': RETRY_AFTER_SECONDS },
   })
 }
@@ -137,7 +144,8 @@ function readWhole(
   take: (bytes: number, soFar: number) => void,
 ): Promise<Buffer> {
   const limitBytes = request.routeOptions.bodyLimit
-  if (Number(request.headers['content-length']) > limitBytes) return Promise.reject(tooLarge())
+  if (Number(request.headers['content-length']) > limitBytes)
+    return Promise.reject(tooLarge(limitBytes))
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = []
     let length = 0
@@ -146,7 +154,7 @@ function readWhole(
       if (isOver) return
       length += chunk.length
       try {
-        if (length > limitBytes) throw tooLarge()
+        if (length > limitBytes) throw tooLarge(limitBytes)
         take(chunk.length, length)
         chunks.push(chunk)
       } catch (error) {
@@ -173,6 +181,7 @@ function readWhole(
   })
 }
 
-function tooLarge(): AppError {
-  return new AppError('payload_too_large', 'the body is larger than MAX_BODY_BYTES allows')
+function tooLarge(limitBytes: number): AppError {
+  const detail = `the body is larger than ${limitBytes} bytes, the limit of this route`
+  return new AppError('payload_too_large', detail)
 }

@@ -1,4 +1,5 @@
 // POST /jobs/batch: many jobs in one request, each with an answer of its own.
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import type { BatchSize } from '../src/batch-size.ts'
 import { AppError } from '../src/errors.ts'
@@ -27,6 +28,8 @@ const MAX_WRITE_BYTES = 16 * 1_048_576
 const MAX_STORING_JOBS = 20_000
 /** No write begins later than this after the first: its own deadline comes on top. */
 const MAX_BEGIN_MS = MAX_ANSWER_MS / 2
+/** How long items are checked before other requests have a turn. */
+const MAX_STEP_MS = 5
 const RETRY_AFTER_SECONDS = '1'
 
 interface BatchRoutes {
@@ -58,7 +61,7 @@ export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): vo
         if (storingCount + jobs.length > MAX_STORING_JOBS) throw tooManyBatches()
         storingCount += jobs.length
         try {
-          const items = jobs.map((body) => readItem(parts, { trace, hops }, body))
+          const items = await readItems(parts, { trace, hops }, jobs)
           await enqueueInOrder(parts, items).catch((error) => answerRest(items, error))
           return { items: items.map(answerOf) }
         } finally {
@@ -83,12 +86,30 @@ type Answer =
   | { status: 200 | 201; id: string; deduplicated?: true }
   | { status: number; error: { code: string; detail: string; errors: AppError['errors'] } }
 
+/** Gives other requests a turn every few milliseconds: the items of a batch can be wrong at length. */
+async function readItems(
+  parts: BatchRoutes,
+  origin: RequestOrigin,
+  jobs: unknown[],
+): Promise<Item[]> {
+  const items: Item[] = []
+  let turnAtMs = performance.now() + MAX_STEP_MS
+  for (const body of jobs) {
+    items.push(readItem(parts, origin, body))
+    if (performance.now() < turnAtMs) continue
+    await nextTurn()
+    turnAtMs = performance.now() + MAX_STEP_MS
+  }
+  return items
+}
+
 function readItem(
   { store, maxBodyBytes }: BatchRoutes,
   origin: RequestOrigin,
   body: unknown,
 ): Item {
   const item: Item = { job: null, dependsOn: [], isKeyless: true, answer: null }
+  if (body instanceof AppError) return { ...item, answer: refusal(body) }
   const checked = batchJobBody.safeParse(body)
   if (!checked.success) return { ...item, answer: refusal(invalidRequest(checked.error, '')) }
   const { idempotencyKey, dependsOn, ...rest }: BatchJobBody = checked.data

@@ -5,6 +5,7 @@ import { isJobId } from '../src/job/job-id.ts'
 import type { ApiMetrics } from '../src/metrics.ts'
 import type { JobQuery, Store } from '../src/store/store.ts'
 import { traceContextOf, traceEnqueue } from '../src/tracing.ts'
+import type { KeyRecheck } from './access.ts'
 import { jobAnswer, jobListAnswer } from './answers.ts'
 import { readCursor, writeCursor } from './cursor.ts'
 import type { EnqueueBatcher } from './enqueue-batcher.ts'
@@ -32,6 +33,7 @@ interface JobRoutes {
   batcher: EnqueueBatcher
   waits: JobWaits
   metrics: ApiMetrics
+  recheckKey: KeyRecheck
 }
 
 interface ById {
@@ -97,7 +99,7 @@ function registerList(app: FastifyInstance, { store }: JobRoutes): void {
   )
 }
 
-function registerRead(app: FastifyInstance, { store, waits }: JobRoutes): void {
+function registerRead(app: FastifyInstance, { store, waits, recheckKey }: JobRoutes): void {
   app.get<ById & { Querystring: { wait?: number } }>(
     '/jobs/:id',
     {
@@ -116,6 +118,7 @@ function registerRead(app: FastifyInstance, { store, waits }: JobRoutes): void {
       const waitMs = request.query.wait ?? 0
       if (waitMs > 0 && !isFinal(job.state)) {
         await waits.untilFinal(id, waitMs, request.raw.socket)
+        await recheckKey(request)
         job = await readJob(store, id)
       }
       if (isNoneMatch(request.headers, job.version)) {

@@ -1,11 +1,14 @@
 // Request bodies: parses the envelope, and keeps payloads and results as the bytes that came.
 //
 // JSON.parse would change them (big integers, 1.0, duplicate keys), so one pass over the bytes
-// finds where they stand; they are cut out, and all parts must then be JSON on their own. The
-// pass judges nothing but depth and duplicate keys: whatever else is wrong, JSON.parse refuses.
+// finds them, checks that they are JSON and cuts them out, as it does with the items of a batch.
+// The pass checks depth, duplicate keys and how much the envelope holds; whatever else is wrong,
+// JSON.parse refuses. It works in steps: a body of many megabytes must not stop other requests.
 import { isUtf8 } from 'node:buffer'
-import { AppError } from '../src/errors.ts'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { AppError, shortened } from '../src/errors.ts'
 import { MAX_JSON_DEPTH } from '../src/job/json-depth.ts'
+import { endOfJson, tooDeep } from './raw-json.ts'
 
 /** A JSON value as the bytes that came, checked to be JSON. */
 export class RawJson {
@@ -14,6 +17,26 @@ export class RawJson {
     this.bytes = bytes
   }
 }
+
+/** What an envelope may hold beside payloads and results; each item of a batch by itself. */
+export interface EnvelopeLimits {
+  /** Keys and items of lists: validation may find something wrong with each. */
+  values: number
+  bytes: number
+  /** Of a list `jobs`. More than a batch may have: up to here validation tells the number. */
+  items: number
+}
+
+/** The largest job has some 250 values: headers, metadata, tags, dependencies, delays. */
+export const REQUEST_LIMITS: EnvelopeLimits = { values: 500, bytes: 1_048_576, items: 2_000 }
+const NO_LIMITS: EnvelopeLimits = {
+  values: Number.POSITIVE_INFINITY,
+  bytes: Number.POSITIVE_INFINITY,
+  items: Number.POSITIVE_INFINITY,
+}
+
+/** Of each step: a few milliseconds at most. */
+const STEP_BYTES = 262_144
 
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
@@ -25,41 +48,103 @@ const OPEN_OBJECT = 0x7b
 const CLOSE_OBJECT = 0x7d
 const SPACE = 0x20
 
-/** Where the bytes of a raw value stand: from, to. */
-type Range = [start: number, end: number]
+/** Bytes that are cut out of the envelope. */
+interface Cut {
+  start: number
+  end: number
+  /** Of an item of a batch: what is cut out of it in turn. null: a raw value. */
+  inner: Cut[] | null
+  /** Of an item that holds more values than it may: it is not parsed. */
+  isOverLimit?: boolean
+}
 
 /**
  * The envelope in `body`. A `payload` or `result` at the top and the `payload` of each item of a
- * list `jobs` are RawJson. Throws AppError invalid_json.
+ * list `jobs` are RawJson. An item beyond the limits is an AppError. Throws AppError invalid_json;
+ * beyond the limits invalid_request or payload_too_large.
  */
-export function parseEnvelope(body: Buffer): unknown {
+export function parseEnvelope(body: Buffer, limits: EnvelopeLimits = NO_LIMITS): unknown {
+  const steps = parseInSteps(body, limits)
+  for (;;) {
+    const step = steps.next()
+    if (step.done) return step.value
+  }
+}
+
+/** The same for a request: within the limits, and with a turn for others after each step. */
+export async function parseRequest(body: Buffer): Promise<unknown> {
+  const steps = parseInSteps(body, REQUEST_LIMITS)
+  for (;;) {
+    const step = steps.next()
+    if (step.done) return step.value
+    await nextTurn()
+  }
+}
+
+function* parseInSteps(body: Buffer, limits: EnvelopeLimits): Generator<void, unknown> {
   if (!isUtf8(body)) throw invalid('the body is not UTF-8')
-  const ranges = scan(body)
-  // In place of each raw value stands its number: at these places nothing else can stand.
-  let text = ''
-  let end = 0
-  ranges.forEach(([from, to], i) => {
-    text += body.toString('utf8', end, from) + i
-    end = to
-  })
-  const envelope = parse(text + body.toString('utf8', end), 'the body')
-  if (ranges.length === 0) return envelope
-  const raw = ranges.map(([from, to]) => {
-    const bytes = body.subarray(from, to)
-    parse(bytes.toString(), 'the payload')
-    return new RawJson(bytes)
-  })
-  putBack(envelope, ['payload', 'result'], raw)
-  const { jobs } = envelope as { jobs?: unknown }
-  if (Array.isArray(jobs)) for (const job of jobs) putBack(job, ['payload'], raw)
+  // Items are not cut out where all can be parsed in one step, which costs less.
+  const cuts = yield* scan(body, limits, body.length > STEP_BYTES)
+  const envelope = parsePart(body, { start: 0, end: body.length, inner: cuts }, limits)
+  if (cuts.length === 0 || !isObject(envelope)) return envelope
+  putBack(envelope, ['payload', 'result'], body, cuts)
+  const { jobs } = envelope
+  if (!Array.isArray(jobs)) return envelope
+  const items = cuts.filter(({ inner }) => inner !== null)
+  let stepAt = STEP_BYTES
+  for (const [i, job] of jobs.entries()) {
+    if (!isObject(job)) continue
+    const item = items.shift()
+    if (item === undefined) {
+      putBack(job, ['payload'], body, cuts)
+      continue
+    }
+    jobs[i] = parseItem(body, item, limits)
+    if (item.end < stepAt) continue
+    stepAt = item.end + STEP_BYTES
+    yield
+  }
   return envelope
 }
 
-function putBack(value: unknown, keys: string[], raw: RawJson[]): void {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return
-  const holder = value as Record<string, unknown>
+function parseItem(body: Buffer, item: Cut, limits: EnvelopeLimits): unknown {
+  if (item.isOverLimit) return tooManyValues(limits)
+  try {
+    const job = parsePart(body, item, limits)
+    if (isObject(job)) putBack(job, ['payload'], body, item.inner ?? [])
+    return job
+  } catch (error) {
+    // It harms no other job; one that is no JSON makes all of the body none.
+    if (error instanceof AppError && error.code === 'payload_too_large') return error
+    throw error
+  }
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** The part of the body without what is cut out of it, as JSON.parse reads it. */
+function parsePart(body: Buffer, { start, end, inner }: Cut, limits: EnvelopeLimits): unknown {
+  let text = ''
+  let at = start
+  let kept = end - start
+  inner?.forEach((cut, i) => {
+    // Neither can become another value together with what stands beside it, as a number could.
+    text += body.toString('utf8', at, cut.start) + (cut.inner === null ? `[${i}]` : '{}')
+    at = cut.end
+    kept -= cut.end - cut.start
+  })
+  if (kept > limits.bytes) throw tooLarge(limits.bytes)
+  return parse(text + body.toString('utf8', at, end), 'the body')
+}
+
+function putBack(holder: Record<string, unknown>, keys: string[], body: Buffer, cuts: Cut[]): void {
   for (const key of keys) {
-    if (Object.hasOwn(holder, key)) holder[key] = raw[holder[key] as number]
+    if (!Object.hasOwn(holder, key)) continue
+    const [index] = holder[key] as [number]
+    const { start, end } = cuts[index] as Cut
+    holder[key] = new RawJson(body.subarray(start, end))
   }
 }
 
@@ -75,63 +160,141 @@ function invalid(detail: string): AppError {
   return new AppError('invalid_json', detail)
 }
 
-/** Finds the raw values; refuses depth and duplicate keys on the way. */
-function scan(body: Buffer): Range[] {
-  const keysOpen: (Set<string> | null)[] = []
-  const ranges: Range[] = []
-  let topKey = ''
-  let expectKey = false
-  for (let i = 0; i < body.length; i++) {
-    const byte = body[i] as number
-    if (byte === OPEN_OBJECT || byte === OPEN_ARRAY) {
-      if (keysOpen.length >= MAX_JSON_DEPTH) throw tooDeep()
-      keysOpen.push(byte === OPEN_OBJECT ? new Set() : null)
-      expectKey = byte === OPEN_OBJECT
-    } else if (byte === CLOSE_OBJECT || byte === CLOSE_ARRAY) {
-      keysOpen.pop()
-      expectKey = false
-    } else if (byte === COMMA) {
-      expectKey = keysOpen.at(-1) instanceof Set
-    } else if (byte === QUOTE) {
-      const end = stringEnd(body, i)
-      if (expectKey) {
-        const key = keyText(body, i, end)
-        addKey(keysOpen.at(-1), key)
-        expectKey = false
-        if (keysOpen.length === 1) topKey = key
-        const valueAt = skipColon(body, end)
-        if (isRaw(key, keysOpen, topKey) && valueAt < body.length) {
-          const valueEndsAt = valueEnd(body, valueAt)
-          ranges.push([valueAt, valueEndsAt])
-          i = valueEndsAt - 1
-          continue
-        }
-      }
-      i = end - 1
-    }
-  }
-  return ranges
+/** Where the scan stands. */
+interface Scan {
+  /** The keys of each object that is open; null: a list. */
+  open: (Set<string> | null)[]
+  topKey: string
+  expectKey: boolean
+  cuts: Cut[]
+  /** Items of a batch are cut out. */
+  cutsItems: boolean
+  /** They were not, and one of them is over its limit. */
+  mustCut: boolean
+  /** The item that is open. */
+  item: Cut | null
+  itemCount: number
+  /** Of the item that is open, or of all. */
+  valueCount: number
 }
 
-function isRaw(key: string, open: (Set<string> | null)[], topKey: string): boolean {
+/** Finds what is to be cut out; refuses depth, duplicate keys and too many values on the way. */
+function* scan(body: Buffer, limits: EnvelopeLimits, cutsItems: boolean): Generator<void, Cut[]> {
+  const at: Scan = {
+    ...{ open: [], topKey: '', expectKey: false },
+    ...{ cuts: [], cutsItems, mustCut: false, item: null },
+    ...{ itemCount: 0, valueCount: 0 },
+  }
+  let stepAt = STEP_BYTES
+  for (let i = 0; i < body.length; i++) {
+    if (i > stepAt) {
+      stepAt = i + STEP_BYTES
+      yield
+    }
+    if (at.mustCut) return yield* scan(body, limits, true)
+    const byte = body[i] as number
+    if (byte === OPEN_OBJECT || byte === OPEN_ARRAY) {
+      begin(at, byte === OPEN_OBJECT, i, limits)
+    } else if (byte === CLOSE_OBJECT || byte === CLOSE_ARRAY) {
+      finish(at, i + 1)
+    } else if (byte === COMMA) {
+      separate(at, limits)
+    } else if (byte === QUOTE) {
+      const from = i
+      const end = stringEnd(body, from, limits)
+      i = end - 1
+      if (!at.expectKey) continue
+      const key = keyText(body, from, end)
+      noteKey(at, key)
+      const start = skipColon(body, end)
+      if (!isRaw(at, key) || start === body.length) continue
+      // The envelope itself is one level, that of an item in a batch as well.
+      const open: number[] = []
+      let rawEnd = endOfJson(body, start, open, MAX_JSON_DEPTH - 1, start + STEP_BYTES)
+      while (rawEnd < 0) {
+        yield
+        rawEnd = endOfJson(body, -rawEnd, open, MAX_JSON_DEPTH - 1, STEP_BYTES - rawEnd)
+      }
+      const cuts = at.item?.inner ?? at.cuts
+      cuts.push({ start, end: rawEnd, inner: null })
+      i = rawEnd - 1
+    }
+  }
+  return at.cuts
+}
+
+function begin(at: Scan, isMap: boolean, index: number, limits: EnvelopeLimits): void {
+  if (at.open.length >= MAX_JSON_DEPTH) throw tooDeep()
+  if (at.cutsItems && isInBatch(at)) {
+    at.item = { start: index, end: index, inner: [] }
+    at.cuts.push(at.item)
+  }
+  count(at, limits)
+  at.open.push(isMap ? new Set() : null)
+  at.expectKey = isMap
+}
+
+function finish(at: Scan, end: number): void {
+  at.open.pop()
+  at.expectKey = false
+  if (at.item === null || at.open.length > 2) return
+  at.item.end = end
+  at.item = null
+}
+
+function separate(at: Scan, limits: EnvelopeLimits): void {
+  at.expectKey = at.open.at(-1) instanceof Set
+  if (!isInBatch(at)) {
+    count(at, limits)
+    return
+  }
+  at.valueCount = 0
+  if (++at.itemCount >= limits.items) throw tooMany(limits.items, 'jobs')
+}
+
+function count(at: Scan, limits: EnvelopeLimits): void {
+  if (++at.valueCount <= limits.values) return
+  const { open, item, topKey } = at
+  if (open.length < 3 || open[1] !== null || topKey !== 'jobs') throw tooManyValues(limits)
+  if (item === null) at.mustCut = true
+  else item.isOverLimit = true
+}
+
+function noteKey(at: Scan, key: string): void {
+  const keys = at.open.at(-1)
+  if (keys?.has(key)) throw invalid(`duplicate key ${JSON.stringify(shortened(key))} in one object`)
+  keys?.add(key)
+  at.expectKey = false
+  if (at.open.length === 1) at.topKey = key
+}
+
+/** Directly in the list `jobs` at the top. */
+function isInBatch({ open, topKey }: Scan): boolean {
+  return open.length === 2 && open[1] === null && topKey === 'jobs'
+}
+
+function isRaw({ open, topKey }: Scan, key: string): boolean {
   if (open.length === 1) return key === 'payload' || key === 'result'
   return key === 'payload' && open.length === 3 && open[1] === null && topKey === 'jobs'
 }
 
-function tooDeep(): AppError {
-  return invalid(`the body is nested deeper than ${MAX_JSON_DEPTH} levels`)
+function tooLarge(most: number): AppError {
+  return new AppError('payload_too_large', `all but the payload is larger than ${most} bytes`)
 }
 
-function addKey(keys: Set<string> | null | undefined, key: string): void {
-  if (!keys) return
-  if (keys.has(key)) throw invalid(`the key ${JSON.stringify(key)} stands twice in one object`)
-  keys.add(key)
+function tooManyValues({ values }: EnvelopeLimits): AppError {
+  return tooMany(values, 'values beside the payload')
+}
+
+function tooMany(most: number, what: string): AppError {
+  return new AppError('invalid_request', `the body holds more than ${most} ${what}`)
 }
 
 /** The index after the string that begins at `start`. */
-function stringEnd(body: Buffer, start: number): number {
+function stringEnd(body: Buffer, start: number, { bytes: most }: EnvelopeLimits): number {
   let i = start + 1
   while (i < body.length) {
+    if (i - start > most) throw tooLarge(most)
     const byte = body[i]
     if (byte === QUOTE) return i + 1
     i += byte === BACKSLASH ? 2 : 1
@@ -149,25 +312,4 @@ function skipColon(body: Buffer, from: number): number {
   let i = from
   while (i < body.length && ((body[i] as number) <= SPACE || body[i] === COLON)) i++
   return i
-}
-
-/** The index after the value that begins at `start`. */
-function valueEnd(body: Buffer, start: number): number {
-  let depth = 0
-  for (let i = start; i < body.length; i++) {
-    const byte = body[i] as number
-    if (byte === QUOTE) {
-      i = stringEnd(body, i) - 1
-      if (depth === 0) return i + 1
-    } else if (byte === OPEN_OBJECT || byte === OPEN_ARRAY) {
-      // The envelope itself is one level, that of an item in a batch as well.
-      if (++depth >= MAX_JSON_DEPTH) throw tooDeep()
-    } else if (byte === CLOSE_OBJECT || byte === CLOSE_ARRAY) {
-      if (depth === 0) return i
-      if (--depth === 0) return i + 1
-    } else if (depth === 0 && (byte === COMMA || byte <= SPACE)) {
-      return i
-    }
-  }
-  return body.length
 }

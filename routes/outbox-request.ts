@@ -7,7 +7,7 @@ import type { EnqueueResult } from '../src/store/store.ts'
 import { storedOrThrow } from './enqueue-answer.ts'
 import { newJobFrom } from './enqueue-request.ts'
 import { DUE_ONCE, dueTimes, isDueOnce } from './job-schemas.ts'
-import { parseEnvelope } from './json-body.ts'
+import { parseEnvelope, REQUEST_LIMITS } from './json-body.ts'
 import { endpointName, payload, templateFields } from './schemas.ts'
 import { invalidRequest } from './zod-bridge.ts'
 
@@ -25,7 +25,7 @@ export function jobFromOutbox(body: Buffer, maxBodyBytes: number, now: number): 
     const found = `${body.length} bytes as JSON`
     throw new AppError('payload_too_large', `the job is ${found}, the limit is ${maxBodyBytes}`)
   }
-  const checked = outboxBody.safeParse(parseEnvelope(body))
+  const checked = outboxBody.safeParse(parseEnvelope(body, REQUEST_LIMITS))
   if (!checked.success) throw invalidRequest(checked.error, '')
   return newJobFrom({ ...checked.data, dependsOn: [] }, undefined, { trace: null, hops: 0 }, now)
 }

@@ -7,6 +7,12 @@ import { StoreUnavailable, UNAVAILABLE } from '../src/store/store.ts'
 
 export const PROBLEM_TYPE = 'application/problem+json'
 
+/** Of every answer but the files of pages: it may hold a secret, and is never a script or a page. */
+export const SECURITY_HEADERS = {
+  'cache-control': 'no-store',
+  'x-content-type-options': 'nosniff',
+}
+
 /** What Retry-After says when the store does not answer. */
 const RETRY_AFTER_SECONDS = '1'
 
@@ -20,7 +26,7 @@ export function sendProblem(request: FastifyRequest, reply: FastifyReply, error:
   }
   reply
     .code(known.status)
-    .headers({ 'x-request-id': request.id, ...known.headers })
+    .headers({ 'x-request-id': request.id, ...SECURITY_HEADERS, ...known.headers })
     .type(PROBLEM_TYPE)
     .send(problemJson(known, request.id))
 }
@@ -77,6 +83,14 @@ export function clientErrorBytes({ code = '' }: { code?: string }): string {
   return wholeAnswer(new AppError('invalid_request', detail, { status }))
 }
 
+/** The whole answer to one request too many on a connection that has not taken its answers. */
+export function tooManyPendingBytes(): string {
+  const detail = 'too many requests of this connection have no response yet; read responses first'
+  return wholeAnswer(
+    new AppError('overloaded', detail, { headers: { 'retry-after': RETRY_AFTER_SECONDS } }),
+  )
+}
+
 /** The whole answer to CONNECT, which Node hands over without a way to answer. */
 export function refusedConnectBytes(): string {
   const detail = 'CONNECT is not known here: this is no proxy'
@@ -90,6 +104,7 @@ function wholeAnswer(error: AppError): string {
   const body = problemJson(error, requestId)
   const headers = {
     ...error.headers,
+    ...SECURITY_HEADERS,
     'content-type': PROBLEM_TYPE,
     'x-request-id': requestId,
     'content-length': Buffer.byteLength(body),

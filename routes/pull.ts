@@ -4,6 +4,7 @@ import { createBatchSize } from '../src/batch-size.ts'
 import { AppError } from '../src/errors.ts'
 import type { ClaimedJob, Job } from '../src/job/job.ts'
 import type { Holder, Store } from '../src/store/store.ts'
+import type { KeyRecheck } from './access.ts'
 import { claimAnswer } from './answers.ts'
 import { endpointNotFound } from './endpoint-answer.ts'
 import { type ClaimBody, claimBody, MAX_CLAIM } from './endpoint-schemas.ts'
@@ -19,9 +20,13 @@ export const PULLER = 'pull'
 interface PullRoutes {
   store: Store
   pulls: PullWaits
+  recheckKey: KeyRecheck
 }
 
-export function registerPullRoute(app: FastifyInstance, { store, pulls }: PullRoutes): void {
+export function registerPullRoute(
+  app: FastifyInstance,
+  { store, pulls, recheckKey }: PullRoutes,
+): void {
   const size = createBatchSize(MAX_CLAIM)
   app.post<{ Params: { name: string }; Body: ClaimBody }>(
     '/endpoints/:name/claim',
@@ -51,6 +56,12 @@ export function registerPullRoute(app: FastifyInstance, { store, pulls }: PullRo
         // Whoever asked is gone: the jobs are not to wait for their leases to run out.
         await store.release(taken)
         return reply
+      }
+      try {
+        if (wait > 0) await recheckKey(request)
+      } catch (error) {
+        await store.release(taken)
+        throw error
       }
       const items = await Promise.all(taken.map((claimed) => pulledJson(store, claimed)))
       reply.type(JSON_TYPE)

@@ -1,13 +1,19 @@
 // What the service says of itself: what it is, whether it is well, how to talk to it.
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { type Store, StoreUnavailable, UNAVAILABLE } from '../src/store/store.ts'
+import { JSON_TYPE } from './job-reply.ts'
 import { nothing } from './schemas.ts'
+
+/** How old an answer about the store may be. */
+const STORE_CHECK_AGE_MS = 250
 
 export function registerServiceRoutes(
   app: FastifyInstance,
   { store, version }: { store: Store; version: string },
 ): void {
   const open = { open: true }
+  let document: Buffer | null = null
+  const storeReady = createStoreCheck(store)
 
   app.get(
     '/',
@@ -39,10 +45,9 @@ export function registerServiceRoutes(
     { config: open, schema: { summary: 'The store takes writes', querystring: nothing } },
     async (request, reply) => {
       try {
-        await store.ready()
+        await storeReady(request)
         return { status: 'ok', checks: { store: 'ok' } }
       } catch (error) {
-        request.log.warn({ err: error, requestId: request.id }, 'store.not_ready')
         reply.code(503).header('retry-after', '1')
         const kind = error instanceof StoreUnavailable ? error.kind : 'no_answer'
         return { status: 'unavailable', checks: { store: UNAVAILABLE[kind] } }
@@ -53,6 +58,29 @@ export function registerServiceRoutes(
   app.get(
     '/openapi.json',
     { config: open, schema: { summary: 'This API as OpenAPI 3.1', querystring: nothing } },
-    async () => app.swagger(),
+    async (_request, reply) => {
+      // Made once: anybody may ask for it.
+      document ??= Buffer.from(JSON.stringify(app.swagger()))
+      return reply.type(JSON_TYPE).send(document)
+    },
   )
+}
+
+/** One check serves all requests of a moment: without a key, anybody could ask for thousands. */
+function createStoreCheck(store: Store): (request: FastifyRequest) => Promise<void> {
+  let check: Promise<void> | null = null
+  return ({ log, id }) => {
+    check ??= store
+      .ready()
+      .catch((error) => {
+        log.warn({ err: error, requestId: id }, 'store.not_ready')
+        throw error
+      })
+      .finally(() => {
+        setTimeout(() => {
+          check = null
+        }, STORE_CHECK_AGE_MS).unref()
+      })
+    return check
+  }
 }

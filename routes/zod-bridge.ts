@@ -1,7 +1,7 @@
 // Zod behind Fastify: schemas check what comes in, and describe it in openapi.json.
 import type { FastifySchemaCompiler } from 'fastify'
 import { z } from 'zod'
-import { AppError, type FieldError } from '../src/errors.ts'
+import { AppError, type FieldError, shortened } from '../src/errors.ts'
 
 /** Fastify's names for the parts of a request, and how a path into each begins. */
 const PATH_PREFIXES: Record<string, string> = {
@@ -48,7 +48,9 @@ function fieldErrors(issue: z.core.$ZodIssue, prefix: string): FieldError[] {
 
 /** JSON Pointer (RFC 6901) into the body; `query/limit` and the like for the other parts. */
 function pointer(path: PropertyKey[], prefix: string): string {
-  const steps = path.map((step) => String(step).replaceAll('~', '~0').replaceAll('/', '~1'))
+  const steps = path.map((step) =>
+    shortened(String(step)).replaceAll('~', '~0').replaceAll('/', '~1'),
+  )
   return prefix === '' ? steps.map((step) => `/${step}`).join('') : [prefix, ...steps].join('/')
 }
 

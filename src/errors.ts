@@ -31,6 +31,13 @@ export interface FieldError {
   message: string
 }
 
+const MAX_SHOWN_LENGTH = 100
+
+/** A name that a client chose, as an error may repeat it: it can be as long as a request. */
+export function shortened(name: string): string {
+  return name.length <= MAX_SHOWN_LENGTH ? name : `${name.slice(0, MAX_SHOWN_LENGTH)}…`
+}
+
 /** What a client should see. Anything else that is thrown is a 500 without a word of detail. */
 export class AppError extends Error {
   override readonly name = 'AppError'

@@ -5,7 +5,7 @@ import { EXIT, UsageError } from '../exit.ts'
 import { readInput, wholeNumber } from '../input.ts'
 import { endText, exitCodeOf, jobText } from '../job-view.ts'
 import { connect, connectRaw } from '../server.ts'
-import { say, sayAside } from '../shown.ts'
+import { say, sayAside, sayJsonText } from '../shown.ts'
 import { WAIT_OPTIONS, waitOptions } from '../waiting.ts'
 
 export const command = action({
@@ -46,7 +46,7 @@ input. A text needs its own quotes: '"hello"'.`,
     if (deduplicated) sayAside(`The job was there already, by its idempotency key.`)
     if (values.json !== true) say(id)
     const end = values.wait === true ? await posthorn.wait(id, waits) : null
-    if (values.json === true) say(await jobText(connectRaw(), id))
+    if (values.json === true) sayJsonText(await jobText(connectRaw(), id))
     else if (end !== null) sayAside(endText(end))
     return end === null ? EXIT.done : exitCodeOf(end.state)
   },

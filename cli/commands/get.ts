@@ -4,7 +4,7 @@ import { action, JSON_OPTION } from '../command.ts'
 import { EXIT } from '../exit.ts'
 import { jobText, sayJob } from '../job-view.ts'
 import { connect, connectRaw } from '../server.ts'
-import { say } from '../shown.ts'
+import { sayJsonText } from '../shown.ts'
 
 export const command = action({
   summary: 'A job and its attempts',
@@ -20,7 +20,7 @@ export const command = action({
       return EXIT.done
     }
     const text = await jobText(connectRaw(), id)
-    if (values.json === true) say(text)
+    if (values.json === true) sayJsonText(text)
     else sayJob(JSON.parse(text) as Job, new TextDecoder().decode(await connect().payload(id)))
     return EXIT.done
   },

@@ -2,7 +2,7 @@
 import { action, JSON_OPTION } from '../command.ts'
 import { endText, exitCodeOf, jobText } from '../job-view.ts'
 import { connect, connectRaw } from '../server.ts'
-import { say } from '../shown.ts'
+import { say, sayJsonText } from '../shown.ts'
 import { WAIT_OPTIONS, waitOptions } from '../waiting.ts'
 
 export const command = action({
@@ -14,7 +14,8 @@ export const command = action({
   examples: ['posthorn wait "$id" --timeout 5m'],
   async run({ words: [id = ''], values }) {
     const job = await connect().wait(id, waitOptions(values.timeout))
-    say(values.json === true ? await jobText(connectRaw(), id) : endText(job))
+    if (values.json === true) sayJsonText(await jobText(connectRaw(), id))
+    else say(endText(job))
     return exitCodeOf(job.state)
   },
 })

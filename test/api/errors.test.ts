@@ -44,6 +44,50 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect((await send('POST', '/jobs', doubled)).status).toBe(201)
   })
 
+  it('invalid_request: repeats no more than the beginning of a name', async () => {
+    const long = 'x'.repeat(3_500)
+    const answers = [
+      await send('POST', '/jobs', { ...known, [long]: 1 }),
+      await send('POST', '/jobs', { ...known, metadata: { [long]: 'a' } }),
+      await send('POST', '/jobs', { ...known, headers: { [long]: 'a' } }),
+      await send('POST', '/jobs', `{"${long}":1,"${long}":1,"payload":1}`),
+      await send('GET', `/jobs?${long}=1`),
+      await send('GET', `/jobs/${long}`),
+      await send('DELETE', `/keys/${long}`),
+      await send('GET', `/endpoints/${long}`),
+    ]
+    for (const { status, body } of answers) {
+      expect([400, 404]).toContain(status)
+      expect(JSON.stringify(body).length).toBeLessThan(1_000)
+    }
+  })
+
+  it('invalid_request: more values than any job has are refused before they are judged', async () => {
+    const many = (count: number, of: (i: number) => string) =>
+      Array.from({ length: count }, (_, i) => of(i))
+    const keys = many(600, (i) => `"${i}":0`)
+    for (const body of [
+      `{${keys}}`,
+      `{"endpoint":"known","payload":1,"tags":[${many(600, () => '0')}]}`,
+      `{"endpoint":"known","payload":1,"metadata":{${keys}}}`,
+    ]) {
+      expectProblem(await send('POST', '/jobs', body), 400, 'invalid_request')
+    }
+    // Of the payload none counts.
+    const payload = `{${keys}}`
+    expect((await send('POST', '/jobs', `{"endpoint":"known","payload":${payload}}`)).status).toBe(
+      201,
+    )
+  })
+
+  it('every answer of the API is kept by no cache, and is what its type says', async () => {
+    const job = await send('POST', '/jobs', known)
+    for (const answer of [job, await send('GET', '/jobs'), await send('GET', '/nothing')]) {
+      expect(answer.headers.get('cache-control')).toBe('no-store')
+      expect(answer.headers.get('x-content-type-options')).toBe('nosniff')
+    }
+  })
+
   it('invalid_request: says which field, query or header is wrong', async () => {
     const field = await send('POST', '/jobs', { ...known, retry: { maxAttempts: 0 } })
     expectProblem(field, 400, 'invalid_request', { errors: [{ path: '/retry/maxAttempts' }] })

@@ -141,6 +141,31 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(listed.map((one: { id: string }) => one.id)).not.toContain(id)
   })
 
+  it('DELETE /keys/:id: a wait that began before hands nothing over after', async () => {
+    const worker = await make('work', 'waiting')
+    const reader = await make('enqueue', 'reading')
+    const name = `waited-${engine}`
+    await send('PUT', `/endpoints/${name}`, ADMIN_KEY, { url: null })
+    const running = (await send('POST', '/jobs', ADMIN_KEY, { endpoint: name, payload: 1 })).body
+    const [held] = (await send('POST', `/endpoints/${name}/claim`, ADMIN_KEY)).body.jobs
+    const claiming = send('POST', `/endpoints/${name}/claim`, worker.key, { wait: '20s' })
+    const reading = send('GET', `/jobs/${running.id}?wait=20s`, reader.key)
+    // Both have begun: requests are let in in the order in which they come.
+    await send('GET', `/jobs/${running.id}`, ADMIN_KEY)
+    for (const { id } of [worker, reader]) {
+      expect((await send('DELETE', `/keys/${id}`, ADMIN_KEY)).status).toBe(204)
+    }
+
+    const next = (await send('POST', '/jobs', ADMIN_KEY, { endpoint: name, payload: 2 })).body
+    expect(await claiming).toMatchObject({ status: 401, body: { code: 'unauthorized' } })
+    await posthorn.request('POST', `/jobs/${held.id}/complete?token=${held.token}`)
+    expect(await reading).toMatchObject({ status: 401, body: { code: 'unauthorized' } })
+
+    const { jobs } = (await send('POST', `/endpoints/${name}/claim`, ADMIN_KEY, { wait: '5s' }))
+      .body
+    expect(jobs).toMatchObject([{ id: next.id, payload: 2 }])
+  })
+
   it('PUBLIC_URL: without it an async endpoint with a URL is refused, a pulled one is not', async () => {
     const put = (settings: object) =>
       send('PUT', '/endpoints/later', ADMIN_KEY, { completion: 'async', ...settings })

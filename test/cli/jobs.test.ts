@@ -116,15 +116,19 @@ describe('get, jobs and explain', () => {
 
   it('let nothing that others wrote reach the terminal but text', async () => {
     receiver.answerWith({ status: 500, body: 'x' })
-    const id = await enqueued({ payload: 'a\u009b31m', tags: ['\u001b[31mred\u0007\nnext'] })
+    const payload = 'a\u009b31m\u202e\u2028\u{e0001}'
+    const id = await enqueued({ payload, tags: ['\u001b[31mred\u0007\nnext'] })
+    const { stdout: json } = await shell.run(['get', id, '--json'])
+    expect(JSON.parse(json)).toMatchObject({ payload })
     for (const words of [
       ['get', id],
+      ['get', id, '--json'],
       ['jobs', '--endpoint', name],
     ]) {
       const { stdout } = await shell.run(words)
       expect(stdout).toContain(id)
       // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
-      expect(stdout).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
+      expect(stdout).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]/u)
     }
   })
 

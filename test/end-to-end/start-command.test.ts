@@ -83,6 +83,7 @@ describe('posthorn start', () => {
     const ready = await fetch(`${url}/health/ready`)
     expect(await ready.json()).toEqual({ status: 'ok', checks: { store: 'ok' } })
     expect(statSync(join(directory, 'data/posthorn.db')).mode & 0o777).toBe(0o600)
+    expect(statSync(join(directory, 'data')).mode & 0o777).toBe(0o700)
   })
 
   it('starts a crashed process again, and ends both when asked to stop', async () => {

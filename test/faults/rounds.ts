@@ -18,6 +18,7 @@ import { sameKey } from './rounds/same-key.ts'
 import { slowStores } from './rounds/slow-store.ts'
 import { staleWrites } from './rounds/stale-writes.ts'
 import { storeOutages } from './rounds/store-outages.ts'
+import { strangers } from './rounds/strangers.ts'
 
 export const ROUNDS: readonly Round[] = [
   killWindows,
@@ -33,6 +34,7 @@ export const ROUNDS: readonly Round[] = [
   hangingEndpoints,
   sameKey,
   overload,
+  strangers,
   commandRaces,
   restarts,
   storeOutages,

@@ -20,8 +20,9 @@ export function startSteadyLoad(
   ground: Ground,
   workOf: () => WorkRequest,
   clients = CLIENTS[ground.engine],
+  pauseMs = PAUSE_MS[ground.engine],
 ): SteadyLoad {
-  const { client, dice, engine } = ground
+  const { client, dice } = ground
   const accepted: Accepted[] = []
   let pendingCount = 0
   let isOver = false
@@ -34,7 +35,7 @@ export function startSteadyLoad(
       } finally {
         pendingCount -= 1
       }
-      await sleep(dice.between(...PAUSE_MS[engine]))
+      await sleep(dice.between(...pauseMs))
     }
   }
 

@@ -97,6 +97,10 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   })
 
   async function pathOf({ path }: Operation): Promise<string> {
+    if (/(complete|fail|heartbeat)$/.test(path)) {
+      const { id, token } = await site.heldJob()
+      return `${path.replace('{id}', id)}?token=${token}`
+    }
     const id = path.includes('{id}') && path.startsWith('/jobs') ? await site.newJob() : 'none'
     return path.replace('{id}', id).replace('{name}', 'idle').replace('{file}', 'none')
   }

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { parseEnvelope, RawJson } from '../../routes/json-body.ts'
+import { parseEnvelope, RawJson, REQUEST_LIMITS } from '../../routes/json-body.ts'
+import { AppError } from '../../src/errors.ts'
 import { MAX_JSON_DEPTH } from '../../src/job/json-depth.ts'
 
 const parse = (text: string | Buffer) => parseEnvelope(Buffer.from(text)) as Record<string, unknown>
@@ -43,6 +44,76 @@ describe('a payload', () => {
       }),
       { numRuns: 500 },
     )
+  })
+})
+
+/** As if no payload had been kept apart. */
+const whole = (value: unknown): unknown =>
+  JSON.parse(
+    JSON.stringify(value, (_, one) =>
+      one instanceof RawJson ? JSON.parse(one.bytes.toString()) : one,
+    ),
+  )
+/** More than is read in one step: items are cut out of it. */
+const LONG = ' '.repeat(300_000)
+
+describe('a batch', () => {
+  it.each([
+    ['short', ''],
+    ['long', LONG],
+  ])('that is %s is read as JSON.parse reads it', (_, space) => {
+    const job = fc.record({
+      payload: fc.json().map((text) => JSON.parse(text)),
+      tags: fc.jsonValue(),
+    })
+    const items = fc.oneof(job, fc.integer(), fc.constant(null), fc.array(fc.integer()))
+    fc.assert(
+      fc.property(fc.array(items), fc.jsonValue(), (jobs, more) => {
+        const text = JSON.stringify({ jobs, more, payload: jobs })
+        // JSON.parse takes this name for a field like any other, and so do we.
+        fc.pre(!text.includes('__proto__'))
+        expect(whole(parse(text + space))).toEqual(JSON.parse(text))
+      }),
+      { numRuns: space === '' ? 300 : 50 },
+    )
+  })
+
+  it.each([
+    ['short', ''],
+    ['long', LONG],
+  ])('that is %s and damaged is refused, or still what JSON.parse reads', (_, space) => {
+    const good = '{"jobs":[{"payload":1,"a":[1]},{"payload":"x"},3,{"b":{}}],"payload":[2,{}]}'
+    fc.assert(
+      fc.property(fc.nat({ max: good.length - 1 }), fc.string({ maxLength: 2 }), (at, noise) => {
+        const text = good.slice(0, at) + noise + good.slice(at + 1)
+        let envelope: unknown
+        try {
+          envelope = parse(text + space)
+        } catch {
+          return
+        }
+        expect(whole(envelope)).toEqual(JSON.parse(text))
+      }),
+      { numRuns: space === '' ? 2_000 : 100 },
+    )
+  })
+
+  it('refuses an item that holds too much, and none of the others', () => {
+    const limited = (text: string) =>
+      parseEnvelope(Buffer.from(text), REQUEST_LIMITS) as { jobs: unknown[] }
+    const many = `{"tags":[${'0,'.repeat(REQUEST_LIMITS.values)}0]}`
+    const large = `{"tags":[${'"x",'.repeat(100)}"${'x'.repeat(1_000_000)}","${'x'.repeat(100_000)}"]}`
+    for (const [item, code] of [
+      [many, 'invalid_request'],
+      [large, 'payload_too_large'],
+      [`[${'0,'.repeat(REQUEST_LIMITS.values)}0]`, 'invalid_request'],
+    ]) {
+      const { jobs } = limited(`{"jobs":[{"payload":[1,2]},${item},{"payload":3}]}`)
+      expect(jobs[1]).toBeInstanceOf(AppError)
+      expect(jobs[1]).toMatchObject({ code })
+      expect(whole([jobs[0], jobs[2]])).toEqual([{ payload: [1, 2] }, { payload: 3 }])
+    }
+    expect(() => limited(many)).toThrow(expect.objectContaining({ code: 'invalid_request' }))
   })
 })
 

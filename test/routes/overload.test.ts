@@ -3,6 +3,7 @@
 import { connect, type Socket } from 'node:net'
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, describe, expect, it } from 'vitest'
+import { CONNECTION_LIMITS } from '../../routes/connections.ts'
 import { HELD_LIMITS, type HeldLimits } from '../../routes/held.ts'
 import { answersIn, type RawAnswer } from '../hostile/raw-http.ts'
 import { type ServedApp, serveApp } from '../support/served-app.ts'
@@ -79,6 +80,7 @@ describe('what the API holds for all clients together', () => {
   it('has by default room for its waits, and for some hundred megabytes', () => {
     expect(HELD_LIMITS).toEqual({
       ...{ requests: 50_000, bodyBytes: 128 * MEGABYTE, answerBytes: 128 * MEGABYTE },
+      openAnswerBytes: 32 * MEGABYTE,
     })
   })
 
@@ -96,10 +98,10 @@ describe('what the API holds for all clients together', () => {
   })
 
   it('large answers that nobody reads are refused in the end, small ones are not', async () => {
-    await serve({ answerBytes: 40 * MEGABYTE })
+    await serve({ answerBytes: 20 * MEGABYTE })
     const made = await send('POST', '/jobs', jobText(MEGABYTE - 1_000))
     const { id } = JSON.parse(made.text) as { id: string }
-    const count = 200
+    const count = CONNECTION_LIMITS.pending - 1
     const last = 'GET /health/live HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n'
     const asked = `GET /jobs/${id} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n`
     const socket = await open(asked.repeat(count) + last)
@@ -164,7 +166,8 @@ describe('a thousand claims that wait at one endpoint', () => {
       'POST /endpoints/work/claim HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n' +
       `content-length: ${body.length}\r\n\r\n${body}`
     const before = store.commandCount
-    const socket = await open(claim.repeat(WAITING))
+    const { pending } = CONNECTION_LIMITS
+    for (let i = 0; i < WAITING / pending; i++) await open(claim.repeat(pending))
     // Each has looked at its endpoint once, and is in line behind nobody else's claim.
     await until(() => store.commandCount - before >= WAITING)
     await send('POST', '/endpoints/work/claim', '{}')
@@ -174,6 +177,5 @@ describe('a thousand claims that wait at one endpoint', () => {
     await until(async () => (await store.getJob(id))?.state === 'running')
     await send('POST', '/endpoints/work/claim', '{}')
     expect(store.commandCount - atRest).toBeLessThan(MOST_COMMANDS)
-    socket.destroy()
   })
 })

@@ -22,6 +22,8 @@ import { migrate, readVersion } from './schema.ts'
 import { sentenceFor } from './sqlite-errors.ts'
 
 const OWNER_ONLY = 0o600
+/** SQLite makes files of its own beside the database, and people put copies there. */
+const OWNER_ONLY_FOLDER = 0o700
 /** 16 MiB of pages: keeps the upper levels of the indexes of a large backlog in memory. */
 const CACHE_KIB = 16_384
 /** Fewer, larger checkpoints than the default 1,000 pages: each one flushes twice. */
@@ -179,7 +181,7 @@ function makeFolder(folder: string): void {
   if (existsSync(folder)) return
   makeFolder(dirname(folder))
   try {
-    mkdirSync(folder)
+    mkdirSync(folder, OWNER_ONLY_FOLDER)
   } catch (error) {
     // Another process may have made it meanwhile.
     if (!existsSync(folder)) throw error

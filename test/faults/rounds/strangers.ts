@@ -1,0 +1,154 @@
+// Clients without a key that do what costs a server the most, beside one with a key: it goes on,
+// and they cost little CPU and little memory.
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { BODIES, cpuMs, JUNK, sendAlone } from '../../hostile/strangers.ts'
+import type { Ground } from '../ground.ts'
+import { nowMs } from '../history.ts'
+import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
+import { startSteadyLoad } from '../steady-load.ts'
+import type { StrangerKind, StrangerOrder, StrangerReport } from '../stranger-offer.ts'
+
+/** D17. */
+const MOST_CPU_MS = 5
+const MOST_MEMORY_BYTES = 200 * 1_048_576
+const LEAST_SHARE = 0.7
+const MOST_SILENCE_MS = 2_000
+/** Client, strangers, API, worker and receiver share two cores. */
+const NOISE_FACTOR = 4
+const TRIES = 3
+
+const ATTACK_MS = { short: 3_000, long: 20_000 }
+/** Each waits for its answer, then sends the next. */
+const CLIENTS = { sqlite: 8, mongo: 3 } as const
+const LOOK_EVERY_MS = 50
+const MEGABYTE = 1_048_576
+
+const KINDS: readonly StrangerKind[] = [
+  ...(['bodies', 'unfinished bodies', 'pipelines'] as const),
+  ...(['unread answers', 'junk', 'connections'] as const),
+]
+const windowOf = (kind: StrangerKind) => `${kind} of strangers met by the API`
+const ACCEPTED = 'jobs accepted in the midst of it'
+
+export const strangers: Round = {
+  name: 'strangers',
+  title:
+    'unfinished bodies, pipelines, unread answers, large junk and many connections without a key',
+  engines: BOTH,
+  shortOn: ['sqlite'],
+  settings: { pollMs: 100, leaseMs: 5_000 },
+  settingsOf: { mongo: SLOW_STORE },
+  windows: [...KINDS.map(windowOf), ACCEPTED],
+  async play(ground, form) {
+    await ground.startWorker()
+    await judgeCpu(ground)
+    const memoryBefore = memoryOf(ground)
+    for (const kind of KINDS) await playKind(ground, form, kind)
+    await ground.drained()
+    const after = await rate(ground, form)
+    ground.measure('D17', 'enqueues/s once they are gone', Math.round(after.perSecond))
+    ground.measure('D17', 'memory before, MB', Math.round(memoryBefore / MEGABYTE))
+  },
+}
+
+/** What a megabyte costs while nothing else happens. */
+async function judgeCpu(ground: Ground): Promise<void> {
+  const pid = ground.api().process.child.pid as number
+  const lines = ['POST /jobs/none/complete', 'POST /jobs', 'GET /health/live']
+  const bodies = lines.flatMap((line) => Object.values(BODIES).map((build) => build(line)))
+  for (const bytes of [...bodies, ...Object.values(JUNK)]) {
+    const costs: number[] = []
+    for (let i = 0; i < TRIES; i++) {
+      const before = cpuMs(pid)
+      await sendAlone(ground.client.url, bytes)
+      await ground.client.request('GET', '/health/live')
+      costs.push(cpuMs(pid) - before)
+    }
+    const ms = Math.round(Math.min(...costs) * 10) / 10
+    ground.measure('D17', 'CPU of the API for a megabyte, ms', ms)
+    if (ms > MOST_CPU_MS * NOISE_FACTOR) ground.complain(`${ms} ms of CPU for a megabyte`)
+  }
+}
+
+/** The share of enqueues that goes on, up to some times: the machine has other work as well. */
+async function playKind(ground: Ground, form: Form, kind: StrangerKind): Promise<void> {
+  const memoryBefore = memoryOf(ground)
+  let best = 0
+  for (let i = 0; i < TRIES && best < LEAST_SHARE; i++) {
+    const before = await rate(ground, form)
+    const attacking = attack(ground, form, kind)
+    const during = await rate(ground, form)
+    const report = await attacking
+    const after = await rate(ground, form)
+    best = Math.max(best, during.perSecond / Math.max(before.perSecond, after.perSecond))
+    ground.hit(windowOf(kind), hitsOf(kind, report))
+    ground.hit(ACCEPTED, during.count)
+    const grownBytes = during.memoryBytes - memoryBefore
+    ground.measure('D17', 'memory taken by strangers, MB', Math.round(grownBytes / MEGABYTE))
+    ground.measure('D17', 'longest silence of /health/live, ms', Math.round(during.silenceMs))
+    if (grownBytes > MOST_MEMORY_BYTES) {
+      ground.complain(`${kind} took ${Math.round(grownBytes / MEGABYTE)} MB of memory`)
+    }
+    if (during.silenceMs > MOST_SILENCE_MS * NOISE_FACTOR) {
+      ground.complain(`with ${kind} /health/live was silent for ${during.silenceMs} ms`)
+    }
+  }
+  ground.measure('D17', 'enqueues lost to strangers, %', Math.max(0, Math.round((1 - best) * 100)))
+  if (best < LEAST_SHARE) ground.complain(`with ${kind} only ${best} of the enqueues went on`)
+}
+
+/** How often the API met what this kind is about. */
+function hitsOf(kind: StrangerKind, { opened, answered, ended }: StrangerReport): number {
+  if (kind === 'pipelines' || kind === 'connections') return ended
+  if (kind === 'unread answers') return opened
+  return Object.values(answered).reduce((sum, count) => sum + count, 0)
+}
+
+interface Rate {
+  count: number
+  perSecond: number
+  /** Of the API, at most. */
+  memoryBytes: number
+  /** The longest that /health/live took. */
+  silenceMs: number
+}
+
+async function rate(ground: Ground, { isLong }: Form): Promise<Rate> {
+  const durationMs = isLong ? ATTACK_MS.long : ATTACK_MS.short
+  const beganAtMs = nowMs()
+  const load = startSteadyLoad(ground, () => ({}), CLIENTS[ground.engine], [0, 1])
+  let memoryBytes = 0
+  let silenceMs = 0
+  while (nowMs() - beganAtMs < durationMs) {
+    const askedAtMs = nowMs()
+    await fetch(`${ground.client.url}/health/live`).then((answer) => answer.text())
+    silenceMs = Math.max(silenceMs, nowMs() - askedAtMs)
+    memoryBytes = Math.max(memoryBytes, memoryOf(ground))
+    await sleep(LOOK_EVERY_MS)
+  }
+  const count = load.accepted.length
+  const perSecond = (count / (nowMs() - beganAtMs)) * 1_000
+  await load.stop()
+  return { count, perSecond, memoryBytes, silenceMs }
+}
+
+function memoryOf(ground: Ground): number {
+  const status = readFileSync(`/proc/${ground.api().process.child.pid}/status`, 'latin1')
+  return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) * 1_024
+}
+
+async function attack(ground: Ground, { isLong }: Form, kind: StrangerKind) {
+  const child = fork(join(import.meta.dirname, '../stranger-offer.ts'))
+  const told = once(child, 'message')
+  const died = once(child, 'exit').then(() => null)
+  const port = Number(new URL(ground.client.url).port)
+  const durationMs = isLong ? ATTACK_MS.long : ATTACK_MS.short
+  child.send({ kind, port, durationMs } satisfies StrangerOrder)
+  const report: StrangerReport | null = await Promise.race([told.then(([first]) => first), died])
+  if (report === null) throw new Error(`the strangers ended with ${child.exitCode}`)
+  return report
+}

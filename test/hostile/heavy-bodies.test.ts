@@ -1,0 +1,57 @@
+// One large body of a client with a key, however expensive to read, holds up no other request.
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { BATCH_BODIES, JOB_BODIES } from './heavy-bodies.ts'
+import { type Probe, startProbe } from './probe.ts'
+
+const KEY = 'a-key-of-twenty-four-characters'
+const MOST_BYTES = 8_388_608
+/** Of the envelope around what fills the body. */
+const ROOM_BYTES = 1_000
+/** How long others may wait on a quiet machine, and four times that on one that is not. */
+const MOST_WAIT_MS = 4 * 250
+
+let posthorn: Deployment
+let probe: Probe
+const waits: number[] = []
+beforeAll(async () => {
+  posthorn = deploy('sqlite', { API_KEYS: KEY, MAX_BODY_BYTES: String(MOST_BYTES) })
+  await posthorn.startApi()
+  await send('PUT', '/endpoints/work', '{"url":null}')
+  probe = startProbe(posthorn.url())
+})
+afterAll(async () => {
+  console.log(`others waited for at most ${Math.round(Math.max(...waits))} ms`)
+  await probe.stop()
+  await posthorn.close()
+})
+
+async function send(method: string, path: string, body?: string) {
+  const headers = { authorization: `Bearer ${KEY}`, 'content-type': 'application/json' }
+  const init = { method, headers, ...(body === undefined ? {} : { body }) }
+  const answer = await fetch(posthorn.url() + path, init)
+  return { status: answer.status, text: await answer.text() }
+}
+
+/** How long the longest other request took meanwhile, in ms. */
+async function waitBeside(path: string, body: string): Promise<number> {
+  await probe.longestMs()
+  const { status } = await send('POST', path, body)
+  expect([200, 201, 400, 413]).toContain(status)
+  const ms = await probe.longestMs()
+  waits.push(ms)
+  return ms
+}
+
+describe('a body of 8 MiB', { timeout: 60_000 }, () => {
+  it.each(Object.keys(JOB_BODIES))('%s holds nobody up', async (what) => {
+    const body = (JOB_BODIES[what] as (bytes: number) => string)(MOST_BYTES - ROOM_BYTES)
+    expect(Buffer.byteLength(body)).toBeLessThanOrEqual(MOST_BYTES)
+    expect(await waitBeside('/jobs', body)).toBeLessThan(MOST_WAIT_MS)
+  })
+
+  it.each(Object.keys(BATCH_BODIES))('%s in a batch hold nobody up', async (what) => {
+    const body = (BATCH_BODIES[what] as (bytes: number) => string)(MOST_BYTES - ROOM_BYTES)
+    expect(await waitBeside('/jobs/batch', body)).toBeLessThan(MOST_WAIT_MS)
+  })
+})

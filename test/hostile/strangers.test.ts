@@ -1,0 +1,161 @@
+// Clients without a key: what they can cost is a small number, whatever they send and wherever.
+import { connect, type Socket } from 'node:net'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { CONNECTION_LIMITS } from '../../routes/connections.ts'
+import { type ServedApp, serveApp } from '../support/served-app.ts'
+import { until } from '../support/until.ts'
+import { answersIn, exchange } from './raw-http.ts'
+import { openSite, type Site } from './site.ts'
+import { BODIES, cpuMs, JUNK, pipelined, sendAlone } from './strangers.ts'
+
+const KEY = 'a-key-of-twenty-four-characters'
+const WRONG_KEY = ['Authorization: Bearer wrong']
+/** What a megabyte may cost on a quiet machine, and four times that on one that is not. */
+const MOST_MS = 4 * 5
+const TIMES = 3
+
+let site: Site
+beforeAll(async () => {
+  site = await openSite('sqlite', { API_KEYS: KEY })
+})
+afterAll(() => site.posthorn.close())
+
+/**
+ * The CPU that the most expensive of `requests` costs the API, in ms. Each is sent some times, and
+ * the least counts: the others have paid for a collection of garbage as well.
+ */
+async function costOf(requests: Buffer[]): Promise<number> {
+  const costs: number[] = []
+  for (const bytes of requests) {
+    const tries: number[] = []
+    for (let i = 0; i < TIMES; i++) tries.push(await costOnce(bytes))
+    costs.push(Math.min(...tries))
+  }
+  return Math.max(...costs)
+}
+
+async function costOnce(bytes: Buffer): Promise<number> {
+  const pid = site.api.child.pid as number
+  const before = cpuMs(pid)
+  await sendAlone(site.posthorn.url(), bytes)
+  // Answered after all that came before it.
+  await site.ask('GET', '/health/live')
+  return cpuMs(pid) - before
+}
+
+describe('a megabyte without a key', { timeout: 120_000 }, () => {
+  /** What docs/THREATS.md has as a table. */
+  const table: [what: string, ms: number][] = []
+  afterAll(() => {
+    console.log(table.map(([what, ms]) => `| ${what} | ${ms.toFixed(1)} ms |`).join('\n'))
+  })
+  const note = (what: string, ms: number) => {
+    table.push([what, ms])
+    expect([what, ms < MOST_MS ? 'little' : ms]).toEqual([what, 'little'])
+  }
+  const lines = (isWanted: (isOpen: boolean) => boolean) => [
+    ...new Set(
+      site.operations
+        .filter(({ isOpen }) => isWanted(isOpen))
+        .map(({ method, path }) => `${method} ${path.replaceAll(/\{\w+\}/g, 'main.js')}`),
+    ),
+  ]
+
+  it.each(Object.keys(BODIES))(
+    'as a body, %s, costs next to nothing at any route',
+    async (body) => {
+      const build = BODIES[body] as (line: string, fields?: string[]) => Buffer
+      await costOf([build('GET /')])
+      const open = lines((isOpen) => isOpen)
+      expect(open.length).toBeGreaterThan(10)
+      note(`body: ${body}, open routes`, await costOf(open.map((line) => build(line))))
+      const others = [...lines((isOpen) => !isOpen), 'GET /nothing', 'POST /%ff', 'OPTIONS *']
+      note(`body: ${body}, a wrong key`, await costOf(others.map((line) => build(line, WRONG_KEY))))
+    },
+  )
+
+  it('as requests whose answers are not read costs no more than the first few of them', async () => {
+    const paths = ['/', '/health/live', '/health/ready', '/docs', '/nothing', '/jobs?a=%20']
+    note('pipelined requests', await costOf(paths.map((path) => pipelined(`GET ${path}`))))
+    note('pipelined, a wrong key', await costOf([pipelined('GET /jobs', WRONG_KEY)]))
+    note('pipelined, GET /openapi.json', await costOf([pipelined('GET /openapi.json')]))
+  })
+
+  it.each(Object.keys(JUNK))('as %s costs next to nothing', async (what) => {
+    note(what, await costOf([JUNK[what] as Buffer]))
+  })
+})
+
+describe('a refused key', () => {
+  it('is logged with its id or the address, a few times, and never itself', async () => {
+    const made = await site.ask('POST', '/keys', '{"name":"small","scope":"work"}')
+    const { id, key } = JSON.parse(made.text)
+    const use = (bearer: string) =>
+      site.ask('GET', '/endpoints', undefined, { authorization: `Bearer ${bearer}` })
+    expect((await use(key)).status).toBe(403)
+    for (let i = 0; i < 40; i++) expect((await use(`wrong-${i}`)).status).toBe(401)
+    const refused = () => site.api.log.filter(({ msg }) => msg === 'request.refused')
+    await until(() => refused().length > 0)
+    expect(refused().length).toBeLessThan(40)
+    const text = JSON.stringify(site.api.log)
+    expect(text).not.toContain(key)
+    expect(text).not.toContain('wrong-')
+    for (const line of refused()) {
+      expect(line).toMatchObject({ level: 'warn', address: '127.0.0.1' })
+      expect([401, 403]).toContain(line.status)
+    }
+    const known = refused().find(({ keyId }) => keyId === id)
+    // The lines of this window may have been used up by the tests before.
+    if (known !== undefined) expect(known).toMatchObject({ status: 403, route: '/endpoints' })
+  })
+})
+
+describe('on one connection', () => {
+  let served: ServedApp | null = null
+  const sockets: Socket[] = []
+  afterEach(async () => {
+    for (const socket of sockets.splice(0)) socket.destroy()
+    await served?.close()
+    served = null
+  })
+  const get = (path: string, ...fields: string[]) =>
+    `${[`GET ${path} HTTP/1.1`, 'Host: localhost', ...fields].join('\r\n')}\r\n\r\n`
+  const authorized = `Authorization: Bearer ${KEY}`
+
+  it.each([
+    ['without a key', '/health/live', 'X: y', CONNECTION_LIMITS.pendingOfStranger],
+    ['with a key', '/jobs', authorized, CONNECTION_LIMITS.pending],
+  ])('%s so many requests are answered at once; one more ends it', async (_, path, field, most) => {
+    served = await serveApp({ apiKeys: [KEY] })
+    const all = get(path, field).repeat(most - 1) + get(path, field, 'Connection: close')
+    const answered = answersIn(await exchange(served.url, all))
+    expect(answered.map(({ status }) => status)).toEqual(Array(most).fill(200))
+    const answers = answersIn(await exchange(served.url, get(path, field).repeat(most * 10)))
+    expect(answers.slice(0, -1).every(({ status }) => status === 200)).toBe(true)
+    expect(answers.length).toBeLessThan(most * 10)
+    expect(answers.at(-1)).toMatchObject({ status: 503 })
+    expect(answers.at(-1)?.headers).toMatchObject({ connection: 'close', 'retry-after': '1' })
+    expect(JSON.parse(answers.at(-1)?.body ?? '')).toMatchObject({ code: 'overloaded' })
+  })
+
+  it('beyond so many without a key the oldest is closed; one with a key stays', async () => {
+    served = await serveApp({ apiKeys: [KEY], limits: { strangers: 10, strangersOfAddress: 10 } })
+    const known = await open(get('/jobs', authorized))
+    const first = await open(get('/health/live'))
+    for (let i = 0; i < 10; i++) await open(get('/health/live'))
+    await until(() => first.destroyed)
+    for (let i = 0; i < 30; i++) await open(get('/health/live'))
+    expect(sockets.filter((socket) => !socket.destroyed).length).toBeLessThanOrEqual(12)
+    expect(known.destroyed).toBe(false)
+    expect((await fetch(`${served.url}/health/live`)).status).toBe(200)
+  })
+
+  /** Resolves once it is answered. */
+  function open(bytes: string): Promise<Socket> {
+    const socket = connect(Number(new URL(served?.url ?? '').port), '127.0.0.1')
+    sockets.push(socket)
+    socket.on('error', () => {})
+    socket.write(bytes)
+    return new Promise((resolve) => socket.once('data', () => resolve(socket)))
+  }
+})

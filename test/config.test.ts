@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { endpointBody } from '../routes/endpoint-schemas.ts'
 import { ConfigError, fromSetting, readConfig } from '../src/config.ts'
 import { createAddressPolicy } from '../src/webhook/address-policy.ts'
 
@@ -175,6 +176,27 @@ describe('settings', () => {
     for (const [name, text] of clean) {
       expect(read(name, `\t${text} \r\n`)).toEqual(read(name, text))
     }
+  })
+
+  it('and so is the URL of an endpoint, of which every part is sent', () => {
+    const clean = [
+      'https://example.com/hook',
+      'http://127.0.0.1:8080/a?b=c',
+      'https://jöbs.example/',
+    ]
+    const junk = fc.constantFrom(...' \t\n\r\u00a0\u200b\ufeff\u2028\u00ad\0', '#', '#a')
+    const sent = (text: string) => new URL(text).href
+    const { url } = endpointBody.shape
+    for (const text of clean) expect(url.parse(text)).toBe(text)
+    fc.assert(
+      fc.property(fc.constantFrom(...clean), junk, fc.nat(), (text, odd, at) => {
+        const place = at % (text.length + 1)
+        const decorated = text.slice(0, place) + odd + text.slice(place)
+        const read = url.safeParse(decorated)
+        if (read.success) expect(sent(read.data as string)).toBe(sent(text))
+      }),
+      { numRuns: 2_000 },
+    )
   })
 
   it('no secret is printed, wherever it is wrong, nor a password in a URL', () => {

@@ -1,7 +1,8 @@
 // The promise of the lease: a dead worker's job is done by another, a frozen one's result changes
 // nothing.
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import type { Process } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
 
@@ -16,28 +17,40 @@ const SETTINGS = { LEASE_DURATION: `${LEASE_MS}ms`, SWEEP_INTERVAL: `${SWEEP_MS}
 describe.each(ENGINES)('on %s', (engine) => {
   let posthorn: Deployment
   let receiver: Receiver
-  beforeEach(async () => {
+  let endpoint: string
+  const workers: Process[] = []
+  beforeAll(async () => {
     posthorn = deploy(engine, SETTINGS)
-    receiver = await startReceiver()
     await posthorn.startApi()
-    await posthorn.endpoint('work', receiver.url, { timeout: '1m' })
+  })
+  afterAll(() => posthorn.close())
+  beforeEach(async ({ task }) => {
+    receiver = await startReceiver()
+    endpoint = `work-${task.id.replaceAll(/[^a-z0-9]/g, '-')}`
+    await posthorn.endpoint(endpoint, receiver.url, { timeout: '1m' })
   })
   afterEach(async () => {
-    await posthorn.close()
+    await Promise.all(workers.splice(0).map((worker) => worker.stop('SIGKILL')))
     await receiver.close()
   })
 
+  async function startWorker(settings: Record<string, string> = {}): Promise<Process> {
+    const worker = await posthorn.startWorker(settings)
+    workers.push(worker)
+    return worker
+  }
+
   async function postJob() {
-    const { body } = await posthorn.request('POST', '/jobs', { endpoint: 'work', payload: {} })
+    const { body } = await posthorn.request('POST', '/jobs', { endpoint, payload: {} })
     await receiver.waitFor((requests) => requests.length === 1)
     return body.id as string
   }
 
   it('killed with the request in flight: another attempt, fence + 1, in time', async () => {
     receiver.answerWith(['hang', 200])
-    const first = await posthorn.startWorker()
+    const first = await startWorker()
     const id = await postJob()
-    await posthorn.startWorker({ WORKER_ID: 'second' })
+    await startWorker({ WORKER_ID: 'second' })
     const killedAtMs = performance.now()
     first.kill('SIGKILL')
     await receiver.waitFor((requests) => requests.length === 2, 2 * TAKEN_AGAIN_MS)
@@ -57,10 +70,10 @@ describe.each(ENGINES)('on %s', (engine) => {
   it('frozen with an answer on its way: the other’s result stays, the late one is refused', async () => {
     const held = Promise.withResolvers<number>()
     receiver.answerWith((_, index) => (index === 0 ? held.promise : { body: '"second"' }))
-    const frozen = await posthorn.startWorker()
+    const frozen = await startWorker()
     const id = await postJob()
     frozen.kill('SIGSTOP')
-    await posthorn.startWorker({ WORKER_ID: 'second' })
+    await startWorker({ WORKER_ID: 'second' })
     const done = await posthorn.job(id, 'succeeded')
     expect(done).toMatchObject({ fence: 2, result: 'second' })
     held.resolve(500)
@@ -75,8 +88,8 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   it('a lease is renewed for as long as the request takes', async () => {
     receiver.answerWith({ delayMs: 3 * LEASE_MS })
-    await posthorn.startWorker()
-    await posthorn.startWorker()
+    await startWorker()
+    await startWorker()
     const id = await postJob()
     const job = await posthorn.job(id, 'succeeded')
     expect(job).toMatchObject({ attemptCount: 1, fence: 1 })
@@ -85,7 +98,7 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   it('a job that was cancelled meanwhile stays cancelled, and its request is broken off', async () => {
     receiver.answerWith('hang')
-    const worker = await posthorn.startWorker()
+    const worker = await startWorker()
     const id = await postJob()
     const cancelled = await posthorn.request('POST', `/jobs/${id}/cancel`)
     expect(cancelled.body).toMatchObject({

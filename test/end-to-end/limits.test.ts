@@ -17,7 +17,7 @@ const JOBS = {
 }
 const CONCURRENCY = 5
 const ORDERING_KEYS = 20
-const KILLS = 4
+const KILLS = 2
 const LEASE_MS = 1_000
 const WORKERS = 3
 const DEADLINE_MS = 300_000

@@ -23,27 +23,23 @@ export function hasKey(job: Pick<NewJob, 'idempotency' | 'originKey'>): boolean 
 }
 
 /**
- * From its end on. An idempotency key comes to a job when it is made, or later while it is not
- * final: a day after the end is at least a day after any of its keys came.
+ * Jobs that are kept equally long; of these, those that ended by `finishedBy` may go. An idempotency
+ * key comes to a job when it is made, or later while it is not final: a day after the end is at
+ * least a day after any of its keys came.
  */
-export function keptMs(state: FinalState, isKeyed: boolean, retention: Retention): number {
-  const wantedMs = state === 'dead' ? retention.retentionDeadMs : retention.retentionMs
-  return isKeyed ? Math.max(wantedMs, MIN_KEY_LIFE_MS) : wantedMs
-}
-
-/** Jobs that are kept equally long; of these, those that ended by `finishedBy` may go. */
 export interface PurgeClass {
-  state: FinalState
+  isDead: boolean
   isKeyed: boolean
   finishedBy: number
 }
 
 export function purgeClasses(retention: Retention, now: number): PurgeClass[] {
-  return FINAL_STATES.flatMap((state) =>
-    [false, true].map((isKeyed) => ({
-      state,
-      isKeyed,
-      finishedBy: now - keptMs(state, isKeyed, retention),
-    })),
+  const { retentionMs, retentionDeadMs } = retention
+  return [false, true].flatMap((isDead) =>
+    [false, true].map((isKeyed) => {
+      const wantedMs = isDead ? retentionDeadMs : retentionMs
+      const keptMs = isKeyed ? Math.max(wantedMs, MIN_KEY_LIFE_MS) : wantedMs
+      return { isDead, isKeyed, finishedBy: now - keptMs }
+    }),
   )
 }

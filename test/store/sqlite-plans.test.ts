@@ -61,7 +61,7 @@ const EXPECTED_INDEX: [string, string, string][] = [
   ['all queued', due.ALL_QUEUED, 'COVERING INDEX jobs_claimable (endpoint>?)'],
   ['lapsed leases', lapsed.LAPSED, 'jobs_leased (lease_boot=? AND lease_mono<?)'],
   ['expired', sweep.EXPIRED, 'COVERING INDEX jobs_expiring'],
-  ['purgeable', sweep.PURGEABLE, 'COVERING INDEX jobs_purgeable'],
+  ['purgeable', sweep.PURGEABLE, 'INDEX jobs_purgeable'],
   ['idempotency key', known.JOB_OF_KEY, 'jobs_idempotency (endpoint=? AND idempotency_key=?)'],
   ['running of', endpoints.COUNT_RUNNING, 'COVERING INDEX jobs_running (endpoint=?)'],
   ['claimable of', endpoints.COUNT_CLAIMABLE, 'COVERING INDEX jobs_claimable (endpoint=?)'],

@@ -1,7 +1,7 @@
 // The guards of src/job/lifecycle.ts as filters: every write of a job's state takes its own here.
 import type { Filter } from 'mongodb'
 import { type EventName, type Guard, LIFECYCLE, type LifecycleEvent } from '../../job/lifecycle.ts'
-import type { PurgeClass } from '../../job/retention.ts'
+import type { FinalState, PurgeClass } from '../../job/retention.ts'
 import { MAX_FREE_ATTEMPTS } from '../../job/retry-policy.ts'
 import { type JobDocument, QUEUED_STATES, type StoredState } from './documents.ts'
 
@@ -11,7 +11,7 @@ export interface Proof {
   lease?: { fence: number; leaseId: string; leaseExpiresAt?: Date }
   version?: number
   /** Of a purge. */
-  kept?: PurgeClass
+  kept?: Pick<PurgeClass, 'isKeyed' | 'finishedBy'> & { state: FinalState }
 }
 
 type JobFilter = Filter<JobDocument>

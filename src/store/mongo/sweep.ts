@@ -2,7 +2,7 @@
 // gone, final jobs kept long enough. Several sweepers at once do no harm: each write is guarded.
 import type { Filter } from 'mongodb'
 import type { Failure } from '../../job/job.ts'
-import { purgeClasses } from '../../job/retention.ts'
+import { FINAL_STATES, purgeClasses } from '../../job/retention.ts'
 import type { SweepCounts, SweepOptions } from '../store.ts'
 import { afterFinish, doLeftAftermaths } from './aftermath.ts'
 import { failureFields, pushAttempt, randomId, toFinal, toQueued } from './changes.ts'
@@ -150,7 +150,13 @@ async function buryExpired(
 async function purge(context: MongoContext, limit: number): Promise<number> {
   const now = nowOf(context)
   let purged = 0
-  for (const kept of purgeClasses(context.settings, now.getTime())) {
+  const classes = purgeClasses(context.settings, now.getTime()).flatMap((one) =>
+    FINAL_STATES.filter((state) => (state === 'dead') === one.isDead).map((state) => ({
+      ...one,
+      state,
+    })),
+  )
+  for (const kept of classes) {
     const deadline = startDeadline()
     const guard = guardOf('purge', { now, kept })
     const ids = await firstBy('finishedAt', context, guard, limit - purged, deadline)

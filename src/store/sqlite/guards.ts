@@ -76,8 +76,8 @@ const GUARD_SQL = {
   endpoint_eligible: 'true',
   endpoint_gone: `not ${ENDPOINT_ACCEPTS}`,
   aftermath_done: 'aftermath = 0',
-  /** state, has key, finished by */
-  purge_due: 'state = ? and has_key is ? and finished_at <= ?',
+  /** is dead, has key, finished by */
+  purge_due: "(state = 'dead') = ? and has_key is ? and finished_at <= ?",
 } satisfies Record<Guard, string>
 
 /**

@@ -21,12 +21,12 @@ export const EXPIRE = `
 update jobs set ${finishQueuedAs('dead')}, failure_reason = 'expired', failure_message = ?
 where seq = ? and ${guardOf('expire')}`
 
-/** Parameters: state, has key, finished by, limit. */
+/** Parameters: is dead, has key, finished by, limit. */
 export const PURGEABLE = `
-select seq from jobs where state = ? and has_key is ? and finished_at <= ?
+select seq from jobs where (state = 'dead') = ? and has_key is ? and finished_at <= ?
   and finished_at is not null and aftermath = 0
 order by finished_at limit +?`
-/** Parameters: seq, state, has key, finished by. */
+/** Parameters: seq, is dead, has key, finished by. */
 export const PURGE = `delete from jobs where seq = ? and ${guardOf('purge')}`
 
 export const IS_AFTERMATH_LEFT = 'select 1 from jobs where aftermath = 1 limit 1'
@@ -91,8 +91,8 @@ async function finishAftermaths(database: Database, limit: number): Promise<Afte
 async function purge({ connection, clock, settings }: Database, limit: number): Promise<number> {
   const found = await connection.read(() => {
     let left = limit
-    return purgeClasses(settings, clock.now()).flatMap(({ state, isKeyed, finishedBy }) => {
-      const proof = [state, isKeyed ? 1 : null, finishedBy] as const
+    return purgeClasses(settings, clock.now()).flatMap(({ isDead, isKeyed, finishedBy }) => {
+      const proof = [isDead ? 1 : 0, isKeyed ? 1 : null, finishedBy] as const
       const rows = connection.statement(PURGEABLE).all(...proof, left)
       left -= rows.length
       return rows.map(({ seq }) => [seq as number, ...proof] as const)

@@ -9,6 +9,7 @@ import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
 
 const MINUTE_MS = 60_000
+const BATCH = 100
 
 describe.each(ENGINES)('on %s', (engine) => {
   // The stand-in for MongoDB is slow at a backlog.
@@ -38,8 +39,8 @@ describe.each(ENGINES)('on %s', (engine) => {
   beforeEach(async () => {
     receiver.requests.length = 0
     await client.endpoints.pause('account')
-    for (let from = 0; from < count; from += 500) {
-      const jobs = Array.from({ length: 500 }, (_, i) => {
+    for (let from = 0; from < count; from += BATCH) {
+      const jobs = Array.from({ length: BATCH }, (_, i) => {
         return { ...filter, payload: from + i, orderingKey: '7', expiresIn: '1s' }
       })
       await client.enqueueBatch(jobs)

@@ -23,9 +23,9 @@ export function hasKey(job: Pick<NewJob, 'idempotency' | 'originKey'>): boolean 
 }
 
 /**
- * Jobs that are kept equally long; of these, those that ended by `finishedBy` may go. An idempotency
- * key comes to a job when it is made, or later while it is not final: a day after the end is at
- * least a day after any of its keys came.
+ * Jobs that are kept equally long; of these, those that ended by `finishedBy` may go. An
+ * idempotency key comes to a job when it is made, or later while it is not final: a day after the
+ * end is at least a day after any of its keys came.
  */
 export interface PurgeClass {
   isDead: boolean

@@ -1,7 +1,7 @@
 // The fourth migration: how long a job is kept is decided when jobs are purged, not when they end.
 
-// has_key: 1 when a repeat must find the job by a key. The index has small numbers for the classes of
-// src/job/retention.ts: every job that ends is written to it.
+// has_key: 1 when a repeat must find the job by a key. The index has small numbers for the classes
+// of src/job/retention.ts: every job that ends is written to it.
 export const FOURTH_SCHEMA = `
 drop index jobs_purgeable;
 alter table jobs drop column purge_at;

@@ -56,7 +56,10 @@ export const endpointBody = z.strictObject({
     .refine((url) => !/^[^?]*\\/.test(url), 'holds a backslash')
     .refine((url) => !url.includes('#'), 'holds a fragment (#…), which is never sent')
     .nullable()
-    .meta({ description: 'http or https, no userinfo, no fragment; null: its jobs are pulled' }),
+    .meta({
+      description:
+        'http or https, no userinfo, no fragment; null: its jobs are pulled, and headers, timeout, completion, secret, circuitBreaker and statuses are unused',
+    }),
   description: text(0, 500).default(''),
   headers: extraHeaders.default({}),
   timeout: timeout.prefault(formatDuration(DEFAULT_TIMEOUT_MS)),
@@ -70,7 +73,9 @@ export const endpointBody = z.strictObject({
     .nullable()
     .default(null),
   completion: z.enum(['sync', 'async']).default('sync'),
-  completionTimeout: extension.prefault(formatDuration(DEFAULT_COMPLETION_TIMEOUT_MS)),
+  completionTimeout: extension
+    .prefault(formatDuration(DEFAULT_COMPLETION_TIMEOUT_MS))
+    .meta({ description: 'unused where completion is sync' }),
   secret: secret.optional(),
   onFinish: onFinish.nullable().default(null),
   circuitBreaker: z

@@ -152,7 +152,9 @@ export type CompleteBody = z.output<typeof completeFields>
 const failFields = z.strictObject({
   message: text(0, MAX_FAIL_MESSAGE).default('the handler said that it failed'),
   retryable: z.boolean().default(true),
-  retryAfter: duration(0, MAX_RETRY_AFTER_MS).optional(),
+  retryAfter: duration(0, MAX_RETRY_AFTER_MS).optional().meta({
+    description: 'makes the back-off longer, never shorter; unused where retryable is false',
+  }),
 })
 export const failBody = failFields.nullish().transform((body) => body ?? failFields.parse({}))
 export type FailBody = z.output<typeof failBody>
@@ -160,7 +162,9 @@ export type FailBody = z.output<typeof failBody>
 const heartbeatFields = z.strictObject({
   progress: z.number().min(0).max(100).nullable().optional(),
   message: text(0, MAX_PROGRESS_MESSAGE).nullable().optional(),
-  extend: extension.optional(),
+  extend: extension.optional().meta({
+    description: 'of one that awaits completion or was pulled; unused before the 202',
+  }),
 })
 export const heartbeatBody = heartbeatFields.nullish().transform((body) => body ?? {})
 export type HeartbeatBody = z.output<typeof heartbeatFields>

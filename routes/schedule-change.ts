@@ -112,7 +112,7 @@ function settingsFrom(body: ScheduleBody, anchorAt: number): ScheduleSettings {
     timing: {
       cron: body.cron ?? null,
       everyMs: body.every ?? null,
-      timezone: body.timezone,
+      timezone: body.timezone ?? 'UTC',
       startAt: body.startAt ?? null,
       endAt: body.endAt ?? null,
       anchorAt,

@@ -26,13 +26,13 @@ const cron = text(1, MAX_CRON_LENGTH)
 
 const timezone = text(1, MAX_ZONE_LENGTH)
   .refine(isTimeZone, 'expected a time zone of the IANA database, like Europe/Berlin')
-  .meta({ description: 'a name of the IANA database, for cron' })
+  .meta({ description: 'a name of the IANA database, with cron only; absent: UTC' })
 
 export const scheduleBody = z
   .strictObject({
     cron: cron.nullable().optional(),
     every: duration(MIN_EVERY_MS, MAX_EVERY_MS).nullable().optional(),
-    timezone: timezone.default('UTC'),
+    timezone: timezone.optional(),
     endpoint: endpointName,
     payload,
     ...templateFields,
@@ -43,6 +43,10 @@ export const scheduleBody = z
     endAt: instant.nullable().optional(),
   })
   .superRefine((body, context) => {
+    if (body.every != null && body.timezone !== undefined) {
+      const message = 'expected with cron only: every counts from an instant, in no time zone'
+      context.addIssue({ code: 'custom', path: ['timezone'], message })
+    }
     const given = [body.cron, body.every].filter((value) => value != null).length
     if (given === 1) return
     const message = `expected one of cron and every; found ${given === 0 ? 'none' : 'both'}`

@@ -54,10 +54,12 @@ export function isWritable(instant: number): boolean {
 const FIRST_INSTANT = Date.parse('0000-01-01T00:00:00.000Z')
 const LAST_INSTANT = Date.parse('9999-12-31T23:59:59.999Z')
 
-/** RFC 3339 text to epoch milliseconds. */
-export const instant = z.iso
-  .datetime({ offset: true, error: 'expected an RFC 3339 instant like 2026-11-24T08:30:00.000Z' })
+/** RFC 3339 text, which may have a small t and z, to epoch milliseconds. */
+export const instant = z
+  .string()
   .max(64)
+  .toUpperCase()
+  .datetime({ offset: true, error: 'expected an RFC 3339 instant like 2026-11-24T08:30:00.000Z' })
   .transform((value) => Date.parse(value))
   .refine(isWritable, 'expected an instant of the years 0000 to 9999, in UTC')
 
@@ -100,7 +102,12 @@ const backoff = z.discriminatedUnion('type', [
   z.strictObject({
     type: z.enum(['exponential', 'linear', 'fixed']),
     delay: duration(0, MAX_DELAY_MS).prefault(formatDuration(DEFAULT_BACKOFF.delayMs)),
-    factor: z.number().min(1).max(10).default(DEFAULT_BACKOFF.factor),
+    factor: z
+      .number()
+      .min(1)
+      .max(10)
+      .default(DEFAULT_BACKOFF.factor)
+      .meta({ description: 'of exponential; unused by linear and fixed' }),
     maxDelay: duration(0, MAX_BACKOFF_MS).prefault(formatDuration(DEFAULT_BACKOFF.maxDelayMs)),
     jitter,
   }),

@@ -33,7 +33,7 @@ export interface Samples {
 
 /** Of fields that exclude one another; a pause that lasted would hide what the next ones do. */
 const COMPANIONS: Record<string, { unless: string; give: object }> = {
-  'PUT /schedules/{name}': { unless: 'cron', give: { every: '1h', paused: false } },
+  'PUT /schedules/{name}': { unless: 'every', give: { cron: '0 9 * * *', paused: false } },
   'PATCH /jobs/{id}': { unless: '', give: {} },
 }
 

@@ -67,7 +67,6 @@ describe('a schedule', () => {
   it('reads back every field of a job that it was given, durations in canonical form', async () => {
     const fields = {
       every: '90m',
-      timezone: 'Asia/Kolkata',
       startAt: '2030-01-01T05:30:00+05:30',
       endAt: '2030-01-02T00:00:00.000Z',
       overlap: 'skip',
@@ -249,6 +248,7 @@ describe('refused with a sentence that names the field', () => {
     ['/timezone', { cron: '* * * * *', timezone: 'Mars/Olympus' }, /IANA/],
     ['/timezone', { cron: '* * * * *', timezone: '+01:00' }, /IANA/],
     ['/timezone', { cron: '* * * * *', timezone: 'BST' }, /IANA/],
+    ['/timezone', { every: '1h', timezone: 'UTC' }, /cron only/],
     ['/cron', { cron: '09:00 * * * *' }, /minute is wrong: "09:00"/],
     ['/cron', { cron: '0 0 * * MON#L' }, /day of week is wrong/],
     ['/startAt', { cron: '0 0 * * *', startAt: '3000-01-01T00:00:00Z' }, /before the year 3000/],

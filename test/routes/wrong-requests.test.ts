@@ -35,6 +35,7 @@ const WRONG_FIELDS: [what: string, fields: object, at: string][] = [
   ['a wrong name', { endpoint: 'No Such' }, '/endpoint'],
   ['a duration in words', { delay: 'soon' }, '/delay'],
   ['a fraction of a second', { timeout: '1.5s' }, '/timeout'],
+  ['an instant with a space', { runAt: '2026-11-24 08:30:00Z' }, '/runAt'],
   ['an instant without zone', { runAt: '2026-11-24T08:30:00' }, '/runAt'],
   ['an instant years ahead', { runAt: '2099-01-01T00:00:00Z' }, '/runAt'],
   ['runAt and delay', { runAt: '2026-11-24T08:30:00Z', delay: '1s' }, '/delay'],

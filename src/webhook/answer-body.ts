@@ -1,5 +1,6 @@
 // What is kept of the body of an answer: a bounded part of its bytes, as text and as the result.
 import { isUtf8 } from 'node:buffer'
+import { brotliDecompressSync, constants, gunzipSync, inflateSync } from 'node:zlib'
 import { isTooDeep } from '../job/json-depth.ts'
 
 /** Beyond this the connection is dropped: an answer may be endless. */
@@ -23,6 +24,8 @@ export interface Result {
 }
 
 export const NO_RESULT: Result = { result: null, resultTruncated: false }
+/** There was one, and it was cut off or is too long to keep. */
+export const CUT_RESULT: Result = { result: null, resultTruncated: true }
 
 /** The body with one more chunk. Nothing is added to one that is over MAX_ANSWER_BYTES. */
 export function withChunk(body: AnswerBody | null, chunk: Buffer): AnswerBody {
@@ -51,16 +54,75 @@ export function shownText(body: AnswerBody | null): string | null {
 /** The result that a whole body makes. */
 export function resultOf(body: AnswerBody | null): Result {
   if (body === null || body.length === 0) return NO_RESULT
-  if (isTooLong(body)) return { result: null, resultTruncated: true }
+  if (isTooLong(body)) return CUT_RESULT
   const bytes = body.bytes.subarray(0, body.length)
   const text = bytes.toString('utf8')
   if (isUtf8(bytes) && isJson(text) && !isTooDeep(bytes))
     return { result: text, resultTruncated: false }
   const wrapped = JSON.stringify({ text })
   // Escapes and replaced bytes take more room than what they stand for.
-  if (Buffer.byteLength(wrapped) > MAX_ANSWER_BYTES) return { result: null, resultTruncated: true }
+  if (Buffer.byteLength(wrapped) > MAX_ANSWER_BYTES) return CUT_RESULT
   return { result: wrapped, resultTruncated: false }
 }
+
+export interface DecodedBody {
+  body: AnswerBody | null
+  /** It has more than MAX_ANSWER_BYTES, of which `body` is a beginning. */
+  isCut: boolean
+}
+
+/**
+ * The body without its compression, though it was not asked for, and as UTF-8 without a byte order
+ * mark. A body that is not what its header says is left as it came.
+ */
+export function decoded(body: AnswerBody | null, encoding: string | undefined): DecodedBody {
+  if (body === null || body.length === 0) return { body, isCut: false }
+  const bytes = body.bytes.subarray(0, body.length)
+  const inflate = encoding === undefined ? undefined : INFLATERS.get(encoding.trim().toLowerCase())
+  const plain = inflate === undefined ? null : inflated(bytes, inflate)
+  const text = withoutMark(plain?.bytes ?? bytes)
+  if (text === bytes) return { body, isCut: false }
+  return { body: { bytes: text, length: text.length }, isCut: plain?.isCut ?? false }
+}
+
+type Inflate = (bytes: Buffer) => Buffer
+
+/** Of a body that was cut off all is taken that can be read; of a bomb no more than is kept. */
+const ZLIB = { maxOutputLength: MAX_ANSWER_BYTES, finishFlush: constants.Z_SYNC_FLUSH }
+const BROTLI = {
+  maxOutputLength: MAX_ANSWER_BYTES,
+  finishFlush: constants.BROTLI_OPERATION_FLUSH,
+}
+
+const INFLATERS = new Map<string, Inflate>([
+  ['gzip', (bytes) => gunzipSync(bytes, ZLIB)],
+  ['x-gzip', (bytes) => gunzipSync(bytes, ZLIB)],
+  ['deflate', (bytes) => inflateSync(bytes, ZLIB)],
+  ['br', (bytes) => brotliDecompressSync(bytes, BROTLI)],
+])
+
+/** null: it is not what it is said to be. */
+function inflated(bytes: Buffer, inflate: Inflate): { bytes: Buffer; isCut: boolean } | null {
+  // zlib gives up what it has when there is too much: half of the input makes less.
+  for (let length = bytes.length; length > 0; length = Math.floor(length / 2)) {
+    try {
+      return { bytes: inflate(bytes.subarray(0, length)), isCut: length < bytes.length }
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ERR_BUFFER_TOO_LARGE') return null
+    }
+  }
+  return null
+}
+
+function withoutMark(bytes: Buffer): Buffer {
+  if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) return bytes.subarray(3)
+  if (bytes[0] === 0xff && bytes[1] === 0xfe) return Buffer.from(UTF_16_LE.decode(bytes))
+  if (bytes[0] === 0xfe && bytes[1] === 0xff) return Buffer.from(UTF_16_BE.decode(bytes))
+  return bytes
+}
+
+const UTF_16_LE = new TextDecoder('utf-16le')
+const UTF_16_BE = new TextDecoder('utf-16be')
 
 function grown(body: AnswerBody, length: number): Buffer {
   const bytes = Buffer.allocUnsafe(Math.max(length, 2 * body.bytes.length))

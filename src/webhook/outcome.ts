@@ -68,7 +68,7 @@ export function outcomeOfAnswer(
   now: number,
   statuses: StatusChoices = {},
 ): AnswerMeaning {
-  const message = `the endpoint answered ${status}`
+  const message = `the endpoint answered ${status}${redirectOf(status, headers)}`
   const plain = { retryAfterMs: null, message, isGone: false }
   if (status >= 200 && status < 300) return { ...plain, outcome: 'succeeded' }
   if (status >= 300 && first(headers['posthorn-no-retry'])?.trim().toLowerCase() === 'true') {
@@ -86,6 +86,13 @@ export function outcomeOfAnswer(
   const retryAfterMs = retryAfter === undefined ? null : retryAfterIn(retryAfter, now)
   const isThrottled = choice === undefined ? throttles(status, retryAfter) : choice === 'throttle'
   return { ...plain, outcome: isThrottled ? 'throttled' : 'http_error', retryAfterMs }
+}
+
+/** Where a 3xx leads: most often it is what has to be registered instead. */
+function redirectOf(status: number, { location }: AnswerHeaders): string {
+  const target = first(location)
+  if (status < 300 || status >= 400 || target === undefined) return ''
+  return `, a redirect to ${shortened(target)}; redirects are not followed`
 }
 
 function throttles(status: number, retryAfter: string | undefined): boolean {
@@ -116,17 +123,15 @@ export function outcomeOfError(error: Error): ErrorMeaning {
     return { outcome: 'dns_error', errorCode, message }
   }
   if (error instanceof HandshakeFailed || TLS_CODE.test(errorCode)) {
-    const message = `no TLS connection could be made: ${shortened(tlsDetail(error))}`
-    return { outcome: 'tls_error', errorCode, message }
+    return { outcome: 'tls_error', errorCode, message: tlsMessage(errorCode, error) }
   }
   if (isProtocolError(error, errorCode)) {
-    const message = `the answer is not HTTP as it should be: ${shortened(error.message)}`
-    return { outcome: 'protocol_error', errorCode, message }
+    return { outcome: 'protocol_error', errorCode, message: protocolMessage(errorCode, error) }
   }
-  return { outcome: 'connect_error', errorCode, message: connectMessage(errorCode, error) }
+  return { outcome: 'connect_error', errorCode, message: connectMessage(errorCode) }
 }
 
-/** Certificate texts are the receiver's: what is kept of them is bounded. */
+/** Names and targets are the receiver's text: what is kept of them is bounded. */
 const MAX_DETAIL_LENGTH = 300
 
 /** OpenSSL's and Node's names for TLS failures outside the handshake (TLS 1.3 alerts come late). */
@@ -143,23 +148,69 @@ const CONNECT_MESSAGES: Record<string, string> = {
   EPIPE: 'the endpoint closed the connection before it answered',
   UND_ERR_SOCKET: 'the endpoint closed the connection before it answered',
   ETIMEDOUT: 'the endpoint did not accept the connection in time',
-  EHOSTUNREACH: 'the endpoint can not be reached',
-  ENETUNREACH: 'the endpoint can not be reached',
+  EHOSTUNREACH: 'the endpoint cannot be reached',
+  ENETUNREACH: 'the endpoint cannot be reached',
 }
 
-function connectMessage(errorCode: string, error: Error): string {
-  const known = CONNECT_MESSAGES[errorCode] ?? `the connection failed: ${shortened(error.message)}`
-  return `${known} (${errorCode})`
+function connectMessage(errorCode: string): string {
+  return `${CONNECT_MESSAGES[errorCode] ?? 'the connection failed'} (${errorCode})`
 }
 
-/** Node's advice is for who starts the process by hand. */
-const NODE_HINT = /; if the root CA is installed locally.*$/
+/** What the parser objects to, by words of its own messages; the first that fits. */
+const PARSER_OBJECTIONS: readonly (readonly [words: RegExp, detail: string])[] = [
+  [/content-length|transfer-encoding/i, 'its length is stated twice or in a wrong way'],
+  [/header/i, 'a header of it is malformed'],
+  [/./, 'its status line is malformed'],
+]
 
-/** OpenSSL's message names its thread and its source files; the reason in it is for people. */
-function tlsDetail(error: Error): string {
-  const { reason } = (error.cause ?? error) as { reason?: unknown }
-  const text = typeof reason === 'string' && reason !== '' ? reason : error.message
-  return text.replace(NODE_HINT, '; EXTRA_CA_CERTS can add its issuer')
+function protocolMessage(errorCode: string, error: Error): string {
+  return `the response is not valid HTTP: ${protocolDetail(errorCode, error.message)}`
+}
+
+function protocolDetail(errorCode: string, text: string): string {
+  if (errorCode === 'UND_ERR_HEADERS_OVERFLOW') return 'its headers are longer than 16 KiB'
+  if (PROTOCOL_TEXT.test(text)) return 'it changes the protocol, which was not asked for'
+  return PARSER_OBJECTIONS.find(([words]) => words.test(text))?.[1] ?? 'it has no status line'
+}
+
+const UNKNOWN_ISSUER =
+  'the issuer of its certificate is unknown, or an intermediate certificate is missing; EXTRA_CA_CERTS can add the issuer'
+const NO_TLS = 'the endpoint does not speak TLS on this port'
+const OLD_TLS = 'the endpoint offers only versions of TLS that are not safe any more'
+
+const TLS_MESSAGES: Record<string, string> = {
+  CERT_HAS_EXPIRED: 'its certificate has expired',
+  CERT_NOT_YET_VALID: 'its certificate is not valid yet',
+  CERT_REVOKED: 'its certificate was revoked',
+  DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is self-signed; EXTRA_CA_CERTS can add it',
+  SELF_SIGNED_CERT_IN_CHAIN: UNKNOWN_ISSUER,
+  UNABLE_TO_GET_ISSUER_CERT: UNKNOWN_ISSUER,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNKNOWN_ISSUER,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNKNOWN_ISSUER,
+  INVALID_PURPOSE: 'its certificate is not one for servers',
+  CERT_SIGNATURE_FAILURE: 'the signature of its certificate is wrong',
+  EE_KEY_TOO_SMALL: 'the key of its certificate is too small to be safe',
+  CA_MD_TOO_WEAK: 'its certificate is signed in a way that is not safe any more',
+  ERR_SSL_WRONG_VERSION_NUMBER: NO_TLS,
+  ERR_SSL_PACKET_LENGTH_TOO_LONG: NO_TLS,
+  ERR_SSL_UNSUPPORTED_PROTOCOL: OLD_TLS,
+  ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION: OLD_TLS,
+  ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED: 'the endpoint wants a client certificate',
+}
+
+function tlsMessage(errorCode: string, error: Error): string {
+  const detail = otherNames(errorCode, error.cause ?? error) ?? TLS_MESSAGES[errorCode]
+  const known = detail === undefined ? errorCode : `${detail} (${errorCode})`
+  return `no TLS connection could be made: ${known}`
+}
+
+/** Names are what a certificate has to say about itself, so they are shown. */
+function otherNames(errorCode: string, cause: unknown): string | null {
+  if (errorCode !== 'ERR_TLS_CERT_ALTNAME_INVALID') return null
+  const { host, cert } = cause as { host?: string; cert?: { subjectaltname?: string } }
+  const names = cert?.subjectaltname
+  const shown = names === undefined ? 'no name' : shortened(names)
+  return `its certificate is for ${shown}, not for ${host ?? 'this host'}`
 }
 
 function isDnsError(error: Error, code: string): boolean {
@@ -177,9 +228,7 @@ function codeOf(error: Error): string {
   const { code } = error as NodeJS.ErrnoException
   if (typeof code === 'string' && code !== '') return code
   if (error.name === 'HTTPParserError') return 'HTTP_PARSER_ERROR'
-  // Several addresses, each failed: the first says as much as any.
-  const [inner] = error instanceof AggregateError ? error.errors : []
-  return inner instanceof Error ? codeOf(inner) : 'UNKNOWN'
+  return 'UNKNOWN'
 }
 
 function shortened(text: string): string {

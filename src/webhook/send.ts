@@ -7,6 +7,8 @@ import type { Outcome } from '../job/job.ts'
 import type { AddressPolicy } from './address-policy.ts'
 import {
   type AnswerBody,
+  CUT_RESULT,
+  decoded,
   isTooLong,
   NO_RESULT,
   resultOf,
@@ -37,7 +39,7 @@ export interface AttemptEnd {
   responseBody: string | null
   /** Of a succeeded attempt: JSON text exactly as answered, else `{"text": …}`. */
   result: string | null
-  /** The result was over 64 KiB and is not kept. */
+  /** The result was cut off or over 64 KiB, and is not kept. */
   resultTruncated: boolean
   /** What Retry-After named, in milliseconds from the answer; null: nothing usable. */
   retryAfterMs: number | null
@@ -190,6 +192,8 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   #statusCode: number | null = null
   #meaning: AnswerMeaning | null = null
   #body: AnswerBody | null = null
+  /** Of the body, by the header of the answer. */
+  #encoding: string | undefined
   #deadline: NodeJS.Timeout | undefined
   #resolve: ((end: AttemptEnd) => void) | null = null
 
@@ -297,6 +301,8 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
       return
     }
     this.#statusCode = statusCode
+    const encoding = headers['content-encoding']
+    this.#encoding = typeof encoding === 'string' ? encoding : undefined
     this.#meaning = outcomeOfAnswer(statusCode, headers, this.#shared.now(), this.#statuses)
   }
 
@@ -337,16 +343,16 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
 
   #endByAnswer(isWhole: boolean): void {
     const meaning = this.#meaning as AnswerMeaning
-    const body = this.#body
-    const isKept =
-      meaning.outcome === 'succeeded' && (isWhole || (body !== null && isTooLong(body)))
+    const isCut = !isWhole || (this.#body !== null && isTooLong(this.#body))
+    const answer = decoded(this.#body, this.#encoding)
+    const result = () => (isCut || answer.isCut ? CUT_RESULT : resultOf(answer.body))
     this.#end(
       {
         ...meaning,
         statusCode: this.#statusCode,
         errorCode: null,
-        responseBody: shownText(body),
-        ...(isKept ? resultOf(body) : NO_RESULT),
+        responseBody: shownText(answer.body),
+        ...(meaning.outcome === 'succeeded' ? result() : NO_RESULT),
       },
       isWhole,
     )

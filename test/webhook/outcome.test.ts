@@ -113,6 +113,23 @@ describe('outcomeOfAnswer', () => {
   })
 })
 
+describe('a redirect', () => {
+  it.each([301, 302, 307, 308])('of %i shows where it leads', (status) => {
+    const { message } = outcomeOfAnswer(status, { location: 'https://new.example/hook' }, NOW)
+    expect(message).toBe(
+      `the endpoint answered ${status}, a redirect to https://new.example/hook; redirects are not followed`,
+    )
+  })
+
+  it('is no other status, and none without a target', () => {
+    expect(outcomeOfAnswer(304, {}, NOW).message).toBe('the endpoint answered 304')
+    for (const status of [201, 400, 503]) {
+      const { message } = outcomeOfAnswer(status, { location: '/x' }, NOW)
+      expect(message).toBe(`the endpoint answered ${status}`)
+    }
+  })
+})
+
 describe('outcomeOfError', () => {
   it.each([
     [error('ECONNREFUSED'), 'connect_error'],
@@ -149,26 +166,48 @@ describe('outcomeOfError', () => {
     })
   })
 
-  it('takes the code of the first address when all of several failed', () => {
-    const all = new AggregateError([error('EHOSTUNREACH'), error('ECONNREFUSED')])
-    expect(outcomeOfError(all)).toMatchObject({
-      outcome: 'connect_error',
-      errorCode: 'EHOSTUNREACH',
-    })
-  })
-
-  it('knows the parser’s error, which comes without a code', () => {
-    const parserError = Object.assign(new Error('Expected HTTP/'), { name: 'HTTPParserError' })
-    expect(outcomeOfError(parserError)).toEqual({
+  it.each([
+    ['Expected HTTP/, RTSP/ or ICE/', 'its status line is malformed'],
+    ['Invalid header token', 'a header of it is malformed'],
+    ["Content-Length can't be present with Transfer-Encoding", 'its length is stated twice or'],
+  ])('says in words of its own what the parser means by "%s"', (text, detail) => {
+    const parserError = Object.assign(new Error(text), { name: 'HTTPParserError' })
+    const { outcome, errorCode, message } = outcomeOfError(parserError)
+    expect({ outcome, errorCode }).toEqual({
       outcome: 'protocol_error',
       errorCode: 'HTTP_PARSER_ERROR',
-      message: 'the answer is not HTTP as it should be: Expected HTTP/',
     })
+    expect(message).toContain(`the response is not valid HTTP: ${detail}`)
+    expect(message).not.toContain(text)
+  })
+
+  it.each([
+    Object.assign(error('ERR_ASSERTION', 'assert(!this.paused)'), { name: 'AssertionError' }),
+    error('SOMETHING_NEW', 'a text of a library'),
+    error('UND_ERR_HEADERS_OVERFLOW', 'a text of a library'),
+    new HandshakeFailed(error('CERT_HAS_EXPIRED', 'a text of a library')),
+    new HandshakeFailed(error('ERR_SSL_SOMETHING_NEW', 'a text of a library')),
+    new Error('a text of a library'),
+  ])('shows no text of a library: %o', (given) => {
+    const { message } = outcomeOfError(given)
+    expect(message).not.toMatch(/assert|a text of a library/)
+    expect(message).not.toBe('')
+  })
+
+  it('says for which names a certificate is', () => {
+    const cert = { subjectaltname: 'DNS:other.example' }
+    const mismatch = Object.assign(error('ERR_TLS_CERT_ALTNAME_INVALID'), { host: 'a.b', cert })
+    expect(outcomeOfError(new HandshakeFailed(mismatch)).message).toBe(
+      'no TLS connection could be made: its certificate is for DNS:other.example, not for a.b (ERR_TLS_CERT_ALTNAME_INVALID)',
+    )
   })
 
   it('keeps a long text of the receiver’s short', () => {
-    const { message } = outcomeOfError(new HandshakeFailed(error('X', 'DNS:a, '.repeat(10_000))))
-    expect(message.length).toBeLessThan(400)
+    const cert = { subjectaltname: 'DNS:a, '.repeat(10_000) }
+    const mismatch = Object.assign(error('ERR_TLS_CERT_ALTNAME_INVALID'), { host: 'a.b', cert })
+    expect(outcomeOfError(new HandshakeFailed(mismatch)).message.length).toBeLessThan(450)
+    const headers = { location: `/${'x'.repeat(10_000)}` }
+    expect(outcomeOfAnswer(301, headers, NOW).message.length).toBeLessThan(400)
   })
 })
 

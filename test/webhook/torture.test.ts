@@ -1,6 +1,7 @@
 // Receivers as bad as they come, on raw sockets: each is an outcome, in time, nothing left open.
+import { randomBytes } from 'node:crypto'
 import type { Socket } from 'node:net'
-import { gzipSync } from 'node:zlib'
+import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createAddressPolicy } from '../../src/webhook/address-policy.ts'
 import { type AttemptEnd, createSender, type Sender } from '../../src/webhook/send.ts'
@@ -79,7 +80,8 @@ describe('the deadline ends', () => {
       socket.write(`HTTP/1.1 ${status} Any\r\ncontent-length: 100000\r\n\r\n`)
       writeForEver(socket, 'x', 10)
     }, TIMEOUT_MS)
-    expect(end).toMatchObject({ outcome, statusCode: status, result: null, resultTruncated: false })
+    expect(end).toMatchObject({ outcome, statusCode: status, result: null })
+    expect(end.resultTruncated).toBe(outcome === 'succeeded')
     expect(end.responseBody).toMatch(/^x+$/)
     await expectInTime(end)
   })
@@ -221,15 +223,57 @@ describe('an odd answer is still an answer', () => {
     await until(() => server?.openCount() === 0)
   })
 
-  it('when it is compressed: it was not asked for, and is taken as the bytes it is', async () => {
-    const zipped = gzipSync('x'.repeat(1_000_000))
+  it.each([
+    ['gzip', gzipSync],
+    ['x-gzip', gzipSync],
+    ['GZIP', gzipSync],
+    ['deflate', deflateSync],
+    ['br', brotliCompressSync],
+  ])('when it is compressed, which was not asked for: %s', async (encoding, compress) => {
+    const text = JSON.stringify({ text: 'grüße '.repeat(5_000) })
+    const end = await attempt((socket) => answerWith(socket, encoding, compress(text)))
+    expect(end).toMatchObject({ outcome: 'succeeded', result: text, resultTruncated: false })
+    expect(end.responseBody).toBe(text.slice(0, end.responseBody?.length))
+  })
+
+  it.each([
+    ['gzip', gzipSync],
+    ['br', brotliCompressSync],
+  ])('when it is a bomb of %s: no more is unpacked than is kept', async (encoding, compress) => {
+    const bomb = compress('x'.repeat(30_000_000))
+    const end = await attempt((socket) => answerWith(socket, encoding, bomb))
+    expect(end).toMatchObject({ outcome: 'succeeded', result: null, resultTruncated: true })
+    expect(end.responseBody ?? '').toMatch(/^x*$/)
+  })
+
+  it('when it is not compressed as it says: it is taken as it came', async () => {
+    for (const encoding of ['gzip', 'br', 'deflate', 'zstd', 'gzip, gzip', '__proto__']) {
+      const end = await attempt((socket) => answerWith(socket, encoding, Buffer.from('{"a":1}')))
+      expect(end, encoding).toMatchObject({ outcome: 'succeeded', result: '{"a":1}' })
+      await server?.close()
+      server = null
+    }
+  })
+
+  it('when its compressed body is cut off: what came of it is shown', async () => {
+    const zipped = gzipSync('x'.repeat(10_000) + randomBytes(10_000).toString('hex'))
     const end = await attempt((socket) => {
-      const length = `content-length: ${zipped.length}`
-      socket.write(`HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n${length}\r\n\r\n`)
-      socket.write(zipped)
+      answerWith(socket, 'gzip', zipped, zipped.length / 2)
+      socket.end()
     })
-    expect(end.outcome).toBe('succeeded')
-    expect(JSON.parse(end.result as string)).toEqual({ text: zipped.toString('utf8') })
+    expect(end).toMatchObject({ outcome: 'succeeded', result: null, resultTruncated: true })
+    expect(end.responseBody).toBe('x'.repeat(4_096))
+  })
+
+  it.each([
+    ['UTF-8', Buffer.from('\ufeff{"a":"ü"}')],
+    ['UTF-16, little end first', Buffer.from('\ufeff{"a":"ü"}', 'utf16le')],
+    ['UTF-16, big end first', Buffer.from('\ufeff{"a":"ü"}', 'utf16le').swap16()],
+    ['UTF-8, compressed', gzipSync('\ufeff{"a":"ü"}')],
+  ])('when it begins with a byte order mark: %s', async (name, bytes) => {
+    const encoding = name.includes('compressed') ? 'gzip' : 'identity'
+    const end = await attempt((socket) => answerWith(socket, encoding, bytes))
+    expect(end).toMatchObject({ result: '{"a":"ü"}', responseBody: '{"a":"ü"}' })
   })
 
   it('when interim answers come before it', async () => {
@@ -259,6 +303,12 @@ describe('an odd answer is still an answer', () => {
     expect(server?.connectionCount()).toBe(2)
   })
 })
+
+function answerWith(socket: Socket, encoding: string, body: Buffer, sent = body.length): void {
+  const length = `content-length: ${body.length}`
+  socket.write(`HTTP/1.1 200 OK\r\ncontent-encoding: ${encoding}\r\n${length}\r\n\r\n`)
+  socket.write(body.subarray(0, sent))
+}
 
 async function startSilentServer(): Promise<void> {
   server = await startRawServer(() => {})

@@ -190,12 +190,14 @@ export const nothing = z.strictObject({})
 /** Of a route that needs no body: none, or an empty object. */
 export const noBody = z.strictObject({}).nullish()
 
+export const MAX_PAGE = 100
+
 export const pageFields = {
   limit: z
     .string()
     .regex(/^\d{1,3}$/, 'expected a whole number from 1 to 100')
     .transform(Number)
-    .refine((value) => value >= 1 && value <= 100, 'expected a whole number from 1 to 100')
+    .refine((value) => value >= 1 && value <= MAX_PAGE, 'expected a whole number from 1 to 100')
     .prefault('25'),
   cursor: z.string().max(256).optional(),
 }

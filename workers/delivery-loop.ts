@@ -28,8 +28,8 @@ export interface LoopParts {
   pollIntervalMs: number
   /** Renewals go before claims. */
   leases: { readonly isBehind: boolean }
-  /** How many outcomes the store takes within so many milliseconds, by what it took of late. */
-  affordable: (withinMs: number) => number
+  /** How many outcomes the store takes within so many milliseconds; null: not known yet. */
+  affordable: (withinMs: number) => number | null
   /** How many of the slots may be used now. */
   slots: () => number
   /** Says when to claim again, and is told what that depends on. */
@@ -41,6 +41,8 @@ export interface LoopParts {
 
 /** A job claimed longer ago than this is given back unsent: much may have changed since. */
 const MAX_CLAIM_AGE_MS = 1_000
+/** Attempts in flight and outcomes in hand, by slots: so memory is bounded on a fast endpoint. */
+const MAX_IN_HAND = 4
 /**
  * What a worker has in hand must be settled within this part of a lease, at the pace of late. More
  * would have to be renewed again and again, on a store that is slow already.
@@ -143,13 +145,15 @@ export class DeliveryLoop {
 
   /** How many jobs more than now the store can keep up with. */
   #affordableCount(): number {
-    const { leases, leaseMs, affordable } = this.#parts
+    const { concurrency, leases, leaseMs, affordable } = this.#parts
     const [oldest] = this.#outcomes
     const ageMs = oldest === undefined ? 0 : performance.now() - oldest.endedAtMs
     const mostMs = Math.min(MAX_OUTCOME_AGE.ms, leaseMs * MAX_OUTCOME_AGE.part)
     if (leases.isBehind || ageMs > mostMs) return 0
-    // One always: a pace is only known by what is settled.
-    return Math.max(1, Math.floor(affordable(leaseMs * SETTLE_PART))) - this.#unsettledCount
+    const settleable = affordable(leaseMs * SETTLE_PART)
+    // One always: a pace is only known by what is settled. Nothing was yet: a claim's worth.
+    const most = settleable === null ? concurrency : Math.max(1, Math.floor(settleable))
+    return Math.min(most, concurrency * MAX_IN_HAND) - this.#unsettledCount
   }
 
   *#warmLanes(): Iterable<WarmLane> {

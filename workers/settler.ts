@@ -27,8 +27,8 @@ export interface Settler {
    * takes: a result in hand is never dropped, and writing it twice is harmless.
    */
   settle(settlement: Settlement): Promise<SettleResult>
-  /** How many outcomes the store takes in so long, by the last writes; Infinity: not known yet. */
-  affordable(withinMs: number): number
+  /** How many outcomes the store takes in so long, by the last writes; null: not known yet. */
+  affordable(withinMs: number): number | null
 }
 
 export interface SettlerParts {
@@ -106,7 +106,6 @@ function createPace() {
       count = count * PACE_MEMORY + writtenCount
       ms = ms * PACE_MEMORY + tookMs
     },
-    affordable: (withinMs: number) =>
-      ms === 0 ? Number.POSITIVE_INFINITY : (count / ms) * withinMs,
+    affordable: (withinMs: number) => (ms === 0 ? null : (count / ms) * withinMs),
   }
 }

@@ -10,8 +10,8 @@ const DAY_MS = 86_400_000
 /** As many as the workers of the round. */
 const SETTLERS = 3
 /** Well within the deadline of a write, however slow the store. */
-const BATCH = 8
-const ENQUEUED_AT_ONCE = 500
+const BATCH = 4
+const ENQUEUED_AT_ONCE = 100
 /** Of each settler, for each millisecond of the measurement: more than any store here settles. */
 const JOBS_PER_MS = { sqlite: 1, mongo: 1 / 12 }
 const MOST_JOBS = 3_000

@@ -21,7 +21,7 @@ describe.each(ENGINES)('on %s', { concurrent: true }, (engine) => {
   const begins = () => apis.flatMap(({ log }) => log.filter(({ msg }) => msg === 'upkeep.begun'))
 
   beforeAll(async () => {
-    posthorn = deploy(engine, { SWEEP_INTERVAL: `${SWEEP_MS}ms` })
+    posthorn = deploy(engine, { SWEEP_INTERVAL: `${SWEEP_MS}ms`, RETENTION: '1s' })
     apis = [await posthorn.startApi(), await posthorn.startApi()]
     await until(() => begins().length > 0)
     await posthorn.request('PUT', '/endpoints/render', { url: null })
@@ -44,8 +44,11 @@ describe.each(ENGINES)('on %s', { concurrent: true }, (engine) => {
     await post(`/jobs/${id}/complete?token=${second.token}`, { result: 1 })
   })
 
-  it('ends jobs that expire, and ticks schedules', IN_ORDER, async () => {
+  it('ends jobs that expire, removes old ones, and ticks schedules', IN_ORDER, async () => {
     const id = await enqueue({ expiresIn: '1s' })
+    const old = await enqueue({ delay: '1h' })
+    await post(`/jobs/${old}/cancel`, {})
+    await until(async () => (await posthorn.request('GET', `/jobs/${old}`)).status === 404)
     const expired = await posthorn.job(id, 'dead')
     expect(expired.failure.reason).toBe('expired')
     await posthorn.request('PUT', '/schedules/each-second', {

@@ -50,7 +50,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(figureOf('posthorn_endpoints_cut\\{process="api"\\}')).toBe(0)
   })
 
-  test('the minutes of one endpoint are told whatever the others did', async () => {
+  test('the minutes of one endpoint are found, whatever the others did', async () => {
     const { store } = place
     const now = Math.floor(store.clock.now() / MINUTE_MS) * MINUTE_MS
     const durations = Array(DURATION_BOUNDS_MS.length + 1).fill(0)

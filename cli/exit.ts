@@ -1,6 +1,7 @@
 // How a command ends: its exit codes, and the sentence for each failure.
 import { PosthornError } from '../src/client/posthorn-error.ts'
 import { ConfigError } from '../src/config.ts'
+import { ListenFailed } from '../src/listening.ts'
 import { StoreUnavailable, StoreUnusable } from '../src/store/store.ts'
 
 export const EXIT = {
@@ -49,10 +50,7 @@ export function told(error: unknown, isServer: boolean): { text: string; exitCod
 function otherFailure(error: unknown, isServer: boolean): string {
   const isKnown = error instanceof StoreUnusable || error instanceof StoreUnavailable
   if (isKnown) return isServer ? `posthorn can not start: ${error.message}` : error.message
-  const code = (error as NodeJS.ErrnoException | undefined)?.code
-  if (isServer && (code === 'EADDRINUSE' || code === 'EACCES' || code === 'EADDRNOTAVAIL')) {
-    return `posthorn can not listen there: ${(error as Error).message}. Set HOST and PORT to a free address.`
-  }
+  if (error instanceof ListenFailed) return `posthorn can not listen there: ${error.message}`
   const whole = error instanceof Error ? error.stack : error
   return `posthorn failed${isServer ? ' to start' : ''}: ${whole}`
 }

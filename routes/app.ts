@@ -195,7 +195,12 @@ function registerRoutes(
   registerKeyRoutes(app, { store, storedKeys })
   registerStatsRoute(app, { store, snapshots })
   registerWorkersRoute(app, { store })
-  registerMetricsRoute(app, { metrics, snapshot: snapshots.ofAll })
+  // A store that takes no writes is not up, whatever can be read of it.
+  const snapshot = async () => {
+    await store.ready()
+    return snapshots.ofAll()
+  }
+  registerMetricsRoute(app, { metrics, snapshot })
 }
 
 /**

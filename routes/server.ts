@@ -7,6 +7,7 @@ import type { Logger } from 'pino'
 import { type Config, ConfigError, fromSetting } from '../src/config.ts'
 import { createFigureBook } from '../src/figure-book.ts'
 import { FigureReports } from '../src/figure-reports.ts'
+import { listenAt } from '../src/listening.ts'
 import { createLogger, flushLog } from '../src/log.ts'
 import { createApiMetrics, type UpkeepMetrics } from '../src/metrics.ts'
 import { openStore } from '../src/store/open-store.ts'
@@ -77,7 +78,8 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
     version: VERSION,
     metrics,
   })
-  const url = await app.listen({ host: config.HOST, port: config.PORT })
+  const { HOST: host, PORT: port } = config
+  const url = await listenAt({ host, portSetting: 'PORT' }, () => app.listen({ host, port }))
   if (publicUrl === null && localMode) {
     await store.writeApiMode({ localMode, publicUrl: url })
     publicUrl = url

@@ -29,7 +29,7 @@ export const SETTINGS = {
     'or `mongodb://…`, `mongodb+srv://…` (database name in the path, default `posthorn`)',
     storeUrl,
   ),
-  HOST: setting('127.0.0.1', 'where the API listens', oneWord),
+  HOST: setting('127.0.0.1', 'where the API listens', host),
   PORT: setting('8080', '`0` picks a free port and logs it', integer(0, 65_535)),
   API_KEYS: listSetting(
     null,
@@ -246,6 +246,11 @@ function publicUrl(text: string): string {
 function oneWord(text: string): string {
   if (!text.includes(' ')) return text
   throw new Error('an address or a name without spaces')
+}
+
+/** An IPv6 address without the brackets that it has in a URL. */
+function host(text: string): string {
+  return oneWord(text).replace(/^\[(.*)\]$/, '$1')
 }
 
 function nonEmpty(text: string): string {

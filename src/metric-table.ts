@@ -57,7 +57,7 @@ export const METRICS = {
     type: 'gauge',
     process: 'api',
     labels: [],
-    help: '1 when the store answered the last time it was asked for these figures, else 0.',
+    help: '1 when the store took writes the last time it was asked for these figures, else 0.',
   },
   posthorn_enqueued_jobs_total: {
     type: 'counter',

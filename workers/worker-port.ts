@@ -4,6 +4,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { type AddressInfo, isIP } from 'node:net'
 import type { Logger } from 'pino'
 import { ERRORS, type ErrorCode } from '../src/errors.ts'
+import { listenAt } from '../src/listening.ts'
 import type { MetricsText } from '../src/metrics.ts'
 import { StoreUnavailable, UNAVAILABLE } from '../src/store/store.ts'
 
@@ -60,7 +61,9 @@ export async function startWorkerPort(parts: WorkerPortParts): Promise<WorkerPor
   server.headersTimeout = REQUEST_TIMEOUT_MS
   server.keepAliveTimeout = KEEP_ALIVE_TIMEOUT_MS
   server.maxRequestsPerSocket = MAX_REQUESTS_PER_CONNECTION
-  await listen(server, parts.host, parts.port)
+  await listenAt({ host: parts.host, portSetting: 'WORKER_PORT' }, () =>
+    listen(server, parts.host, parts.port),
+  )
   const { address, port } = server.address() as AddressInfo
   const url = `http://${isIP(address) === 6 ? `[${address}]` : address}:${port}`
   parts.log.info({ url }, 'worker_port.listening')

@@ -176,6 +176,14 @@ describe('posthorn start', () => {
     await until(() => !family.some(isAlive))
   })
 
+  it('listens on an IPv6 address, with or without its brackets', async () => {
+    for (const HOST of ['[::1]', '::1']) {
+      const { url } = await start(['api'], { HOST }).logged('api.listening')
+      expect(url).toMatch(/^http:\/\/\[::1\]:\d+$/)
+      expect((await fetch(`${url}/health/ready`)).status).toBe(200)
+    }
+  })
+
   it('reads .env', async () => {
     // As Windows writes it: with a byte order mark, which is no part of the first name.
     writeFileSync(join(directory, '.env'), '\ufeffSTORE_URL="sqlite:./elsewhere.db\n"\r\n')
@@ -228,8 +236,16 @@ describe('what can not start says why, and exits', () => {
     const server = createServer().listen(0, '127.0.0.1')
     await until(() => server.listening)
     const { port } = server.address() as { port: number }
-    await expectFailure(['start'], { PORT: String(port) }, 1, /can not listen.*PORT/)
+    await expectFailure(['start'], { PORT: String(port) }, 1, /can not listen.*HOST and PORT/)
+    await start(['api']).logged('api.listening')
+    const taken = { WORKER_PORT: String(port) }
+    await expectFailure(['worker'], taken, 1, /can not listen.*HOST and WORKER_PORT/)
     server.close()
+  })
+
+  it('a host that nobody knows: 2', async () => {
+    const env = { HOST: 'no-such-host.invalid', API_KEYS: 'a-key-of-twenty-four-characters' }
+    await expectFailure(['api'], env, 2, /HOST is "no-such-host\.invalid", which does not resolve/)
   })
 
   it('a worker without the store that an API creates: 1', async () => {

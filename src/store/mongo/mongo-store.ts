@@ -3,6 +3,7 @@
 
 import { createAttemptTokens } from '../attempt-token.ts'
 import { type Outbox, REJECTED_SUFFIX } from '../outbox.ts'
+import { createReadiness } from '../readiness.ts'
 import { createSecretBox, type SecretBox } from '../secret-box.ts'
 import { type Store, type StoreSettings, StoreUnusable } from '../store.ts'
 import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
@@ -26,6 +27,7 @@ import { enqueue } from './enqueue.ts'
 import { watchGoneEndpoints } from './gone-endpoints.ts'
 import { heartbeat } from './heartbeat.ts'
 import { Hints } from './hints.ts'
+import { refusedWhileLost, watchDatabaseInPlace } from './in-place.ts'
 import { listJobs } from './job-lists.ts'
 import { countJobs, due, finalAmong, getJob, getPayload } from './jobs.ts'
 import { release, renew } from './leases.ts'
@@ -35,7 +37,7 @@ import { endOverdue, overdue } from './overdue.ts'
 import { recordCollections } from './record-documents.ts'
 import { recordVerbs } from './record-verbs.ts'
 import { resealSchedules } from './reseal-schedules.ts'
-import { run, startDeadline } from './run-command.ts'
+import { startDeadline } from './run-command.ts'
 import { sealAnew } from './seal-anew.ts'
 import { settle } from './settle.ts'
 import { startError } from './start-errors.ts'
@@ -56,6 +58,14 @@ export async function openMongoStore(url: string, settings: StoreSettings): Prom
     throw startError(url, error)
   }
 }
+
+/** All of it, and by a majority. */
+function isStored(reply: unknown): boolean {
+  const { writeErrors, writeConcernError } = reply as Record<string, unknown>
+  return writeErrors === undefined && writeConcernError === undefined
+}
+
+const WRITES: ReadonlySet<string> = new Set(['insert', 'update', 'findAndModify', 'bulkWrite'])
 
 /** The store on a connection, which it closes when it is closed, or can not be opened. */
 export async function storeOn(
@@ -90,19 +100,28 @@ export async function storeOn(
     await resealSchedules(context)
     const ownClock = clock
     const outbox = outboxOf(context)
-    return assemble(context, hints, {
+    const inPlace = watchDatabaseInPlace(db, settings)
+    const readiness = createReadiness(() => inPlace.prove())
+    client.on('commandSucceeded', ({ commandName, reply }) => {
+      if (WRITES.has(commandName) && isStored(reply)) readiness.noteSuccess()
+    })
+    const store = assemble(context, hints, {
       outbox,
       commandCount: () => commandCount,
-      ready: async () => {
-        await run(startDeadline(), () => client.db('admin').command({ ping: 1 }))
+      async ready() {
+        const lost = inPlace.lost()
+        if (lost !== null) throw lost
+        await readiness.check()
       },
       close: async () => {
         ownClock.stop()
+        inPlace.stop()
         await outbox?.close()
         await hints.close()
         await client.close()
       },
     })
+    return refusedWhileLost(store, inPlace.lost)
   } catch (error) {
     clock?.stop()
     await client.close()

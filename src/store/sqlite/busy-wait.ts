@@ -29,5 +29,6 @@ export function pause(): Promise<void> {
 export function stillBusy(path: string): StoreUnavailable {
   return new StoreUnavailable(
     `the store ${path} was in use by another process for more than ${MAX_ANSWER_MS} ms`,
+    { kind: 'locked' },
   )
 }

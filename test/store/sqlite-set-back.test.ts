@@ -1,7 +1,7 @@
 // What was stored while the clock was ahead, pulled in: what no end-to-end test can wait for.
 import { DatabaseSync } from 'node:sqlite'
 import { expect, test } from 'vitest'
-import { RETRIED_AHEAD } from '../../src/store/sqlite/set-back.ts'
+import { FINISH_NOW, RETRIED_AHEAD } from '../../src/store/sqlite/set-back.ts'
 import { addEndpoint, enqueueOne, jobOf } from '../contract/fixtures.ts'
 import { useStore } from '../support/stores.ts'
 
@@ -53,7 +53,11 @@ test('workers and figures of the future are forgotten', async () => {
   expect(figures.map((one) => one.minute)).toEqual([minute])
 })
 
-test('retries are found by the index of what is due, not by walking the jobs', () => {
-  const plan = raw((db) => db.prepare(`explain query plan ${RETRIED_AHEAD}`).all(0, 0))
-  expect(plan.map(({ detail }) => detail).join()).toContain('jobs_due (due_at>?)')
+test('retries and ends are found by their indexes, not by walking the jobs', () => {
+  const planOf = (sql: string, ...values: number[]) =>
+    raw((db) => db.prepare(`explain query plan ${sql}`).all(...values))
+      .map(({ detail }) => detail)
+      .join()
+  expect(planOf(RETRIED_AHEAD, 0, 0)).toContain('jobs_due (due_at>?)')
+  expect(planOf(FINISH_NOW, 0, 0, 1, 0, 1)).toContain('jobs_purgeable (<expr>=? AND has_key=? AND')
 })

@@ -2,7 +2,6 @@
 import { restAfterSetBack } from '../../endpoint/health.ts'
 import { MAX_AHEAD_MS } from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'
-import { FINAL_STATES } from '../../job/retention.ts'
 import { AHEAD_TOLERANCE_MS, runAtAfterSetBack } from '../../job/set-back.ts'
 import { readAttemptLines } from './attempt-log.ts'
 import type { Database } from './database.ts'
@@ -23,11 +22,11 @@ export const PULL_IN = `
 update jobs set expires_at = expires_at - (run_at - ?), run_at = ?, due_at = ?,
   first_run_at = min(first_run_at, ?), version = version + 1
 where seq = ? and state = 'queued' and run_at = ?`
-/** Parameters: now, state, has key, now, limit. */
+/** Parameters: now, is dead, has key, now, limit. */
 export const FINISH_NOW = `
 update jobs set finished_at = ?
 where seq in (
-  select seq from jobs where state = ? and has_key is ? and finished_at > ?
+  select seq from jobs where (state = 'dead') = ? and has_key is ? and finished_at > ?
     and finished_at is not null and aftermath = 0
   limit +?)`
 export const RESTS_AHEAD = `
@@ -104,13 +103,13 @@ function dueAfterSetBack(row: JobRow, now: number): number | null {
 /** Retention counts from the end of a job. */
 async function correctEnds({ connection, clock }: Database): Promise<number> {
   let corrected = 0
-  for (const state of FINAL_STATES) {
+  for (const isDead of [0, 1]) {
     for (const hasKey of [null, 1]) {
       let count: number
       do {
         count = await connection.write('normal', () => {
           const now = clock.now()
-          const values = [now, state, hasKey, now + AHEAD_TOLERANCE_MS, CORRECTED_PER_TRANSACTION]
+          const values = [now, isDead, hasKey, now + AHEAD_TOLERANCE_MS, CORRECTED_PER_TRANSACTION]
           return Number(connection.statement(FINISH_NOW).run(...values).changes)
         })
         corrected += count

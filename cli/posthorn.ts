@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 // The posthorn command: finds what was asked for, runs it, and tells how it ended.
+import { setDefaultAutoSelectFamilyAttemptTimeout } from 'node:net'
 import { VERSION } from '../src/version.ts'
 import { type Action, readWords } from './command.ts'
 import { entryOf, isServer } from './command-table.ts'
@@ -7,7 +8,14 @@ import { EXIT, told, UsageError } from './exit.ts'
 import { actionHelp, commandHelp, overview } from './help.ts'
 import { outliveReaders, print, printAside } from './output.ts'
 
+/**
+ * Of all that this process connects to by itself: a database that is far away, with IPv4 and IPv6
+ * addresses. Node gives each address 250 ms. Deliveries race their addresses (webhook/dial.ts).
+ */
+const ADDRESS_MS = 2_500
+
 async function main(words: string[]): Promise<number> {
+  setDefaultAutoSelectFamilyAttemptTimeout(ADDRESS_MS)
   const [word = 'help', ...rest] = words
   if (word === 'help' || word === '--help' || word === '-h') return show(overview())
   if (word === '--version') return show(`${VERSION}\n`)

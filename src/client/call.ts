@@ -66,6 +66,7 @@ export function createCall(options: ClientOptions): Call {
   const timeoutMs = positive('timeoutMs', options.timeoutMs ?? DEFAULT_TIMEOUT_MS)
   const maxTries = positive('maxTries', options.maxTries ?? DEFAULT_MAX_TRIES)
   const send = options.fetch ?? fetch
+  if (options.fetch === undefined) waitForFarServers()
   const key = checkedKey(options.key)
 
   /** One try. */
@@ -121,6 +122,21 @@ export function createCall(options: ClientOptions): Call {
       }
     },
   }
+}
+
+/** Node's own, unless the program has set another. */
+const NODE_ADDRESS_MS = 250
+const ADDRESS_MS = 2_500
+
+/**
+ * Node tries the addresses of a name one after the other and gives up each after 250 ms, so a
+ * server further away than that with IPv4 and IPv6 addresses is never reached from a network that
+ * has only one of them. The global fetch takes this time from a default of the process.
+ */
+function waitForFarServers(): void {
+  const net = globalThis.process?.getBuiltinModule?.('node:net')
+  if (net?.getDefaultAutoSelectFamilyAttemptTimeout() !== NODE_ADDRESS_MS) return
+  net.setDefaultAutoSelectFamilyAttemptTimeout(ADDRESS_MS)
 }
 
 /** Lets time pass; an aborted signal ends it with its reason. */

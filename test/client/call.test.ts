@@ -1,10 +1,12 @@
 // How calls are sent, repeated, given up and reported, judged by a server that answers as it is
 // told.
 
+import dns from 'node:dns'
 import type { AddressInfo } from 'node:net'
 import { createServer } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type ClientOptions, Posthorn } from '../../src/client/client.ts'
+import { startFarReceiver } from '../support/far-receiver.ts'
 import { type Receiver, type Reply, startReceiver } from '../support/receiver.ts'
 import { errorOf, OK, problem, UNAVAILABLE } from './answering.ts'
 
@@ -27,6 +29,27 @@ async function closedPort(): Promise<number> {
   await new Promise((resolve) => listening.close(resolve))
   return port
 }
+
+describe('a server a second away, with an IPv6 address too', () => {
+  it('is reached where there is no IPv6', async () => {
+    const far = await startFarReceiver()
+    const { lookup } = dns
+    // The address that answers comes first, so that it is the one that is given up in time.
+    const both = [
+      { address: '127.0.0.1', family: 4 },
+      { address: '::1', family: 6 },
+    ]
+    dns.lookup = ((_name: string, _options: object, done: (...given: unknown[]) => void) =>
+      setImmediate(done, null, both)) as unknown as typeof lookup
+    try {
+      const one = client({ url: `http://jobs.example.com:${far.port}`, maxTries: 1 })
+      expect(await one.stats()).toEqual({ far: true })
+    } finally {
+      dns.lookup = lookup
+      await far.close()
+    }
+  })
+})
 
 describe('a request', () => {
   it('carries the key and JSON', async () => {

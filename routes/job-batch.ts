@@ -24,6 +24,8 @@ import { invalidRequest } from './zod-bridge.ts'
 export const BATCH_SIZE_FACTOR = 16
 /** One write to the store holds no more payload than this, so that others get their turn. */
 const MAX_WRITE_BYTES = 16 * 1_048_576
+const HEADER_BYTE_COST = 4
+const DEPENDENCY_COST_BYTES = 2_048
 /** Of all batches that are being stored at once: what comes beyond would wait for seconds. */
 const MAX_STORING_JOBS = 20_000
 /** No write begins later than this after the first: its own deadline comes on top. */
@@ -142,7 +144,7 @@ async function enqueueInOrder(parts: BatchRoutes, items: Item[]): Promise<void> 
     bytes = 0
   }
   for (const [index, item] of items.entries()) {
-    const itemBytes = item.job?.payload.byteLength ?? 0
+    const itemBytes = item.job === null ? 0 : writeCostOf(item.job)
     if (waitsForEarlier(item, items) || bytes + itemBytes > MAX_WRITE_BYTES) await write()
     if (item.dependsOn.length > 0) resolveReferences(item, items.slice(0, index))
     if (item.job === null) continue
@@ -150,6 +152,14 @@ async function enqueueInOrder(parts: BatchRoutes, items: Item[]): Promise<void> 
     bytes += itemBytes
   }
   await write()
+}
+
+/** In bytes of payload. Headers are encrypted, each dependency is looked up and is a row. */
+function writeCostOf({ payload, headers, dependsOn }: NewJob): number {
+  const headerBytes = Object.values(headers).reduce((sum, value) => sum + value.length, 0)
+  return (
+    payload.byteLength + HEADER_BYTE_COST * headerBytes + DEPENDENCY_COST_BYTES * dependsOn.length
+  )
 }
 
 function waitsForEarlier(item: Item, items: Item[]): boolean {

@@ -17,6 +17,10 @@ import { endpointParams, nothing } from './schemas.ts'
 /** In place of a worker's id. */
 export const PULLER = 'pull'
 
+/** Beyond it no further job is put into an answer. */
+const MAX_ANSWER_BYTES = 16 * 1_048_576
+const READ_AT_ONCE = 10
+
 interface PullRoutes {
   store: Store
   pulls: PullWaits
@@ -63,9 +67,8 @@ export function registerPullRoute(
         await store.release(taken)
         throw error
       }
-      const items = await Promise.all(taken.map((claimed) => pulledJson(store, claimed)))
       reply.type(JSON_TYPE)
-      return `{"jobs":[${items.filter((item) => item !== null).join(',')}]}`
+      return `{"jobs":[${(await pulledItems(store, taken)).join(',')}]}`
     },
   )
 }
@@ -76,6 +79,28 @@ async function refuseOtherKinds(store: Store, name: string): Promise<void> {
   if (endpoint.url === null) return
   const detail = `endpoint "${name}" has a URL: its jobs are sent there, not pulled`
   throw new AppError('job_state_conflict', detail)
+}
+
+/**
+ * As many as fit into an answer; the others are given back. A hundred jobs of 8 MiB each are more
+ * than a string can hold.
+ */
+async function pulledItems(store: Store, taken: ClaimedJob[]): Promise<string[]> {
+  const items: string[] = []
+  let bytes = 0
+  for (let i = 0; i < taken.length; i += READ_AT_ONCE) {
+    if (bytes > MAX_ANSWER_BYTES) {
+      await store.release(taken.slice(i))
+      break
+    }
+    const some = taken.slice(i, i + READ_AT_ONCE)
+    for (const item of await Promise.all(some.map((claimed) => pulledJson(store, claimed)))) {
+      if (item === null) continue
+      items.push(item)
+      bytes += item.length
+    }
+  }
+  return items
 }
 
 /** null: it was cancelled the moment it was claimed. */

@@ -55,3 +55,18 @@ describe('a body of 8 MiB', { timeout: 60_000 }, () => {
     expect(await waitBeside('/jobs/batch', body)).toBeLessThan(MOST_WAIT_MS)
   })
 })
+
+it('a claim of more than fits into an answer gives the others back', async () => {
+  await send('PUT', '/endpoints/pulled', '{"url":null}')
+  const job = `{"endpoint":"pulled","payload":"${'x'.repeat(1_048_576)}"}`
+  for (let i = 0; i < 30; i++) expect((await send('POST', '/jobs', job)).status).toBe(201)
+  const counts: number[] = []
+  while (counts.reduce((sum, count) => sum + count, 0) < 30) {
+    const { status, text } = await send('POST', '/endpoints/pulled/claim', '{"limit":100}')
+    expect(status).toBe(200)
+    const { jobs } = JSON.parse(text) as { jobs: unknown[] }
+    counts.push(jobs.length)
+  }
+  expect(counts.length).toBeGreaterThan(1)
+  expect(Math.max(...counts)).toBeLessThan(30)
+})

@@ -40,6 +40,15 @@ export const BATCH_BODIES: Record<string, (bytes: number) => string> = {
   'jobs with as many wrong keys as can be': () => batch(1_000, () => `{${keys(490 * 12)}}`),
   'jobs with large envelopes': (bytes) =>
     batch(bytes / 1_000_000, () => job('1', `,"tags":["${fill('\\u0041', 990_000)}"]`)),
+  'jobs with as many headers as can be': (bytes) => {
+    const headers = Array.from({ length: 20 }, (_, i) => `"x-${i}":"${fill('y', 4_000)}"`).join(',')
+    return batch(bytes / 81_000, () => job('1', `,"headers":{${headers}}`))
+  },
+  'jobs with as many dependencies as can be': () =>
+    batch(1_000, (i) => {
+      const earlier = Array.from({ length: Math.min(50, i) }, (_, k) => `"#${i - 1 - k}"`)
+      return job('1', `,"dependsOn":[${earlier.join(',')}]`)
+    }),
   'more jobs than can be': (bytes) => `{"jobs":[${fill('{},', bytes)}0]}`,
   'no jobs at all': (bytes) => `{"jobs":[${fill('0,', bytes)}0]}`,
 }

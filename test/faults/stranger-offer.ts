@@ -53,16 +53,16 @@ const nth = (all: Buffer[]) => (i: number) => all[i % all.length] as Buffer
 const ATTACKS: Record<StrangerKind, Attack> = {
   bodies: { connections: 4, againMs: 200, reads: true, bytes: nth(bodies) },
   'unfinished bodies': {
-    ...{ connections: 300, againMs: 1_000, reads: true },
+    ...{ connections: 64, againMs: 1_000, reads: true },
     bytes: (i) => nth(bodies)(i).subarray(0, -10),
   },
   pipelines: { connections: 300, againMs: 1_000, reads: false, bytes: nth(PIPELINES) },
   'unread answers': { connections: 300, againMs: 1_000, reads: false, bytes: () => BUNDLE },
   junk: { connections: 4, againMs: 200, reads: true, bytes: nth(junk) },
-  connections: { connections: 3_000, againMs: 1_000, reads: true, bytes: () => null },
+  connections: { connections: 3_000, againMs: 2_000, reads: true, bytes: () => null },
 }
 /** Not all at once: it would be over before anything is measured. */
-const OPENED_AT_ONCE = 50
+const OPENED_AT_ONCE = 20
 const OPEN_EVERY_MS = 20
 
 async function attack({ kind, port, durationMs }: StrangerOrder): Promise<StrangerReport> {
@@ -95,7 +95,7 @@ async function attack({ kind, port, durationMs }: StrangerOrder): Promise<Strang
     socket.write(sent, () => {
       report.sentBytes += sent.length
       // One that does not read never hears that it was ended.
-      if (!reads) setTimeout(() => socket.resume(), 2 * againMs)
+      if (!reads) setTimeout(() => socket.resume(), againMs / 2)
     })
   }
 

@@ -3,7 +3,9 @@ import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
 import { at, type Body, CONCURRENT, heldReplies, soon, useGround } from './ground.ts'
 
-const LONG = { timeout: 90_000 }
+const LONG = { timeout: 240_000 }
+/** Of a machine that has much else to do. */
+const SLOW_MS = 110_000
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   const ground = useGround(engine)
@@ -150,11 +152,12 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     await ground.posthorn.job(cancelled, 'succeeded')
   })
 
-  /** A busy store answers 503 in the middle; the same request goes on from there. */
+  /** On a busy store it ends in the middle; the same request goes on from there. */
   async function untilNoneIsLeft(verb: 'cancel' | 'retry', filter: object): Promise<void> {
     await soon(async () => {
-      expect(await send('POST', `/jobs/${verb}`, { filter })).toMatchObject({ status: 200 })
-    }, 60_000)
+      const { status, body } = await send('POST', `/jobs/${verb}`, { filter })
+      expect({ status, more: body.more }).toEqual({ status: 200, more: undefined })
+    }, SLOW_MS)
   }
 
   // More than one write of a bulk command; test/long/bulk-order.test.ts has the full size.
@@ -170,7 +173,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     await untilNoneIsLeft('cancel', filter)
     await send('POST', `/endpoints/${site.name}/resume`)
     await untilNoneIsLeft('retry', filter)
-    await site.receiver.waitFor(({ length }) => length === count, 60_000)
+    await site.receiver.waitFor(({ length }) => length === count, SLOW_MS)
     const order = site.receiver.requests.map(({ body }) => Number(body))
     expect(order).toEqual(jobs.map(({ payload }) => payload))
   })

@@ -71,6 +71,14 @@ const isAlive = (pid: number) => {
   }
 }
 
+describe('posthorn worker', () => {
+  it('that is started before the API waits for the store', async () => {
+    const worker = start(['worker'])
+    await start(['api']).logged('api.listening')
+    await worker.logged('worker.started')
+  })
+})
+
 describe('posthorn start', () => {
   it('says where it listens, where it stores, who may ask, and what to type next', async () => {
     const one = start(['start'])

@@ -15,6 +15,7 @@ import {
 } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
+import { setTimeout as delay } from 'node:timers/promises'
 import { StoreUnavailable, StoreUnusable } from '../store.ts'
 import { retryWhileBusy } from './busy-wait.ts'
 import { flushFolder } from './key-file.ts'
@@ -42,13 +43,20 @@ pragma synchronous = full;`
 const MAX_PATH_BYTES = 480
 const MAX_NAME_BYTES = 230
 
+/** A worker that is started together with the API of a new installation waits for its store. */
+const MISSING_DEADLINE_MS = 5_000
+const MISSING_LOOK_MS = 50
+
 /**
- * @param mayCreate false: a missing file is refused
+ * @param mayCreate false: a file that is missing, and is not created soon, is refused
  * @throws StoreUnusable with a sentence for the person who started the process
  */
 export async function openFile(path: string, mayCreate: boolean): Promise<DatabaseSync> {
   refuseLongPath(path)
-  if (isMissing(path)) createFile(path, mayCreate)
+  if (isMissing(path)) {
+    if (mayCreate) createFile(path)
+    else await created(path)
+  }
   refuseUnreadable(path)
   const db = attempt(path, () => new DatabaseSync(path, { timeout: 0 }))
   try {
@@ -114,17 +122,25 @@ function refuseUnreadable(path: string): void {
   }
 }
 
+/** Resolves when another process has created the file. */
+async function created(path: string): Promise<void> {
+  const deadline = performance.now() + MISSING_DEADLINE_MS
+  while (isMissing(path)) {
+    if (performance.now() > deadline) {
+      throw new StoreUnusable(
+        `there is no store at ${path}: a worker opens the store that the API has created, so ` +
+          'start the API first. If there was one, restore it from a backup',
+      )
+    }
+    await delay(MISSING_LOOK_MS)
+  }
+}
+
 /**
  * Created under another name and linked to its own: a store is never there without its tables, and
  * of several processes one wins and the others open the winner's.
  */
-function createFile(path: string, mayCreate: boolean): void {
-  if (!mayCreate) {
-    throw new StoreUnusable(
-      `there is no store at ${path}: a worker opens the store that the API has created, so start ` +
-        'the API first. If there was one, restore it from a backup',
-    )
-  }
+function createFile(path: string): void {
   const folder = dirname(path)
   try {
     makeFolder(folder)

@@ -48,8 +48,8 @@ export const strangers: Round = {
     await judgeCpu(ground)
     const memoryBefore = memoryOf(ground)
     for (const kind of KINDS) await playKind(ground, form, kind)
-    await ground.drained()
     const after = await rate(ground, form)
+    await ground.drained()
     ground.measure('D17', 'enqueues/s once they are gone', Math.round(after.perSecond))
     ground.measure('D17', 'memory before, MB', Math.round(memoryBefore / MEGABYTE))
   },

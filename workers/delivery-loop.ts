@@ -41,6 +41,11 @@ export interface LoopParts {
 
 /** A job claimed longer ago than this is given back unsent: much may have changed since. */
 const MAX_CLAIM_AGE_MS = 1_000
+/**
+ * Until the first outcome is stored nobody knows how fast the store is: so many jobs a claim, and
+ * none while outcomes wait. A worker that starts in an overload, or dies in it, costs little then.
+ */
+const FIRST_CLAIM = 10
 /** Attempts in flight and outcomes in hand, by slots: so memory is bounded on a fast endpoint. */
 const MAX_IN_HAND = 4
 /**
@@ -151,8 +156,9 @@ export class DeliveryLoop {
     const mostMs = Math.min(MAX_OUTCOME_AGE.ms, leaseMs * MAX_OUTCOME_AGE.part)
     if (leases.isBehind || ageMs > mostMs) return 0
     const settleable = affordable(leaseMs * SETTLE_PART)
-    // One always: a pace is only known by what is settled. Nothing was yet: a claim's worth.
-    const most = settleable === null ? concurrency : Math.max(1, Math.floor(settleable))
+    if (settleable === null) return oldest === undefined ? FIRST_CLAIM : 0
+    // One always: a pace is only known by what is settled.
+    const most = Math.max(1, Math.floor(settleable))
     return Math.min(most, concurrency * MAX_IN_HAND) - this.#unsettledCount
   }
 

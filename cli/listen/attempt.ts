@@ -143,8 +143,8 @@ async function completed(
     return null
   } catch (error) {
     if (!(error instanceof PosthornError) || error.status !== 400) throw error
-    await complete(call, job, null, untilMs)
-    return `its result is not kept: ${error.detail}`
+    await complete(call, job, JSON.stringify({ text: result }), untilMs)
+    return `its result is kept as text: ${error.detail}`
   }
 }
 

@@ -98,8 +98,8 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   it('statuses: 300–599 → retry, final or throttle, at most 20, by default none', async () => {
     expect((await put({})).body.statuses).toEqual({})
     const given = { 300: 'final', 400: 'retry', 599: 'throttle' }
-    expect((await put({ statuses: given })).body.statuses).toEqual(given)
-    expect((await ground.get('/endpoints/probe')).statuses).toEqual(given)
+    expect((await put({ statuses: given }, 'chooses')).body.statuses).toEqual(given)
+    expect((await ground.get('/endpoints/chooses')).statuses).toEqual(given)
     for (const status of ['200', '299', '600', '99', '4xx', '404 ', '-400', '400.0']) {
       await expectRefused(`/statuses/${status}`, { statuses: { [status]: 'retry' } })
     }

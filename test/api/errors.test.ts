@@ -80,7 +80,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     )
   })
 
-  it('every answer of the API is kept by no cache, and is what its type says', async () => {
+  it('cache-control: every answer is kept by no cache, and is what its type says', async () => {
     const job = await send('POST', '/jobs', known)
     for (const answer of [job, await send('GET', '/jobs'), await send('GET', '/nothing')]) {
       expect(answer.headers.get('cache-control')).toBe('no-store')

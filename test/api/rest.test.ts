@@ -3,6 +3,7 @@ import { describe, expect, inject, it } from 'vitest'
 import { deploy, ENGINES } from '../support/deployment.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { startMongoProxy } from '../support/mongo-proxy.ts'
+import { until } from '../support/until.ts'
 import { at, type Body, heldReplies, soon, useGround } from './ground.ts'
 
 describe.each(ENGINES)('on %s', (engine) => {
@@ -130,7 +131,12 @@ describe('on mongo, while the network brings nothing', () => {
     try {
       await posthorn.startApi()
       proxy.stall()
-      const answer = await posthorn.request('GET', '/health/ready')
+      // A write of less than a second ago proves the store for so long.
+      let answer = await posthorn.request('GET', '/health/ready')
+      await until(async () => {
+        answer = await posthorn.request('GET', '/health/ready')
+        return answer.status !== 200
+      })
       expect(answer).toMatchObject({
         status: 503,
         body: { checks: { store: expect.stringMatching(/not/) } },

@@ -12,7 +12,7 @@ import { type ServedApp, serveApp } from '../support/served-app.ts'
 const TABLES = {
   errors: {
     files: /^errors/,
-    rows: [...Object.keys(ERRORS), 'X-Request-Id', 'malformed HTTP'],
+    rows: [...Object.keys(ERRORS), 'X-Request-Id', 'cache-control', 'malformed HTTP'],
   },
   'endpoint fields': {
     files: /^endpoint-(fields|limits)/,

@@ -57,7 +57,9 @@ it('named in ALLOWED_TARGETS of both, it is delivered to', async () => {
 })
 
 it('a worker that was there before the API in local mode delivers the first job', async () => {
+  const api = await posthorn.startApi()
   const worker = await posthorn.startWorker()
+  await api.stop()
   await posthorn.startApi({ API_KEYS: '' })
   await posthorn.endpoint('near', receiver.url)
   expect(await deliverWithoutKey()).toMatchObject({ state: 'succeeded' })

@@ -67,7 +67,10 @@ export function resultOf(body: AnswerBody | null): Result {
 
 export interface DecodedBody {
   body: AnswerBody | null
-  /** It has more than MAX_ANSWER_BYTES, of which `body` is a beginning. */
+  /**
+   * `body` is only a beginning: the compressed stream has no end, or it makes more than
+   * MAX_ANSWER_BYTES.
+   */
   isCut: boolean
 }
 
@@ -85,30 +88,37 @@ export function decoded(body: AnswerBody | null, encoding: string | undefined): 
   return { body: { bytes: text, length: text.length }, isCut: plain?.isCut ?? false }
 }
 
-type Inflate = (bytes: Buffer) => Buffer
+/** @param isWhole false: the stream may lack its end, and what can be read of it is returned */
+type Inflate = (bytes: Buffer, isWhole: boolean) => Buffer
 
-/** Of a body that was cut off all is taken that can be read; of a bomb no more than is kept. */
-const ZLIB = { maxOutputLength: MAX_ANSWER_BYTES, finishFlush: constants.Z_SYNC_FLUSH }
-const BROTLI = {
-  maxOutputLength: MAX_ANSWER_BYTES,
-  finishFlush: constants.BROTLI_OPERATION_FLUSH,
-}
+/** Of a bomb no more is unpacked than is kept. */
+const WHOLE = { maxOutputLength: MAX_ANSWER_BYTES }
+const CUT_ZLIB = { ...WHOLE, finishFlush: constants.Z_SYNC_FLUSH }
+const CUT_BROTLI = { ...WHOLE, finishFlush: constants.BROTLI_OPERATION_FLUSH }
+
+const gunzip: Inflate = (bytes, isWhole) => gunzipSync(bytes, isWhole ? WHOLE : CUT_ZLIB)
 
 const INFLATERS = new Map<string, Inflate>([
-  ['gzip', (bytes) => gunzipSync(bytes, ZLIB)],
-  ['x-gzip', (bytes) => gunzipSync(bytes, ZLIB)],
-  ['deflate', (bytes) => inflateSync(bytes, ZLIB)],
-  ['br', (bytes) => brotliDecompressSync(bytes, BROTLI)],
+  ['gzip', gunzip],
+  ['x-gzip', gunzip],
+  ['deflate', (bytes, isWhole) => inflateSync(bytes, isWhole ? WHOLE : CUT_ZLIB)],
+  ['br', (bytes, isWhole) => brotliDecompressSync(bytes, isWhole ? WHOLE : CUT_BROTLI)],
 ])
 
 /** null: it is not what it is said to be. */
 function inflated(bytes: Buffer, inflate: Inflate): { bytes: Buffer; isCut: boolean } | null {
-  // zlib gives up what it has when there is too much: half of the input makes less.
-  for (let length = bytes.length; length > 0; length = Math.floor(length / 2)) {
+  let isCut = false
+  let { length } = bytes
+  while (length > 0) {
     try {
-      return { bytes: inflate(bytes.subarray(0, length)), isCut: length < bytes.length }
+      return { bytes: inflate(bytes.subarray(0, length), !isCut), isCut }
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ERR_BUFFER_TOO_LARGE') return null
+      const { code } = error as NodeJS.ErrnoException
+      // zlib gives up what it has when there is too much: half of the input makes less.
+      if (code === 'ERR_BUFFER_TOO_LARGE') length = Math.floor(length / 2)
+      // The stream has no end; what came of it is read in the next round.
+      else if (code !== 'Z_BUF_ERROR' || isCut) return null
+      isCut = true
     }
   }
   return null

@@ -92,7 +92,14 @@ export function outcomeOfAnswer(
 function redirectOf(status: number, { location }: AnswerHeaders): string {
   const target = first(location)
   if (status < 300 || status >= 400 || target === undefined) return ''
-  return `, a redirect to ${shortened(target)}; redirects are not followed`
+  return `, a redirect to ${shortened(withoutSecrets(target))}; redirects are not followed`
+}
+
+/** User and password, and all from the query on, may be credentials; a message is read by many. */
+function withoutSecrets(target: string): string {
+  return target
+    .replace(/[?#].*$/s, (rest) => `${rest[0]}…`)
+    .replace(/^([^:/\\]*:[/\\\s]*|[/\\\s]{2,})[^/\\]*@/, '$1…@')
 }
 
 function throttles(status: number, retryAfter: string | undefined): boolean {

@@ -121,6 +121,20 @@ describe('a redirect', () => {
     )
   })
 
+  it.each([
+    ['https://u:p@new.example/x?token=secret', 'https://…@new.example/x?…'],
+    ['https://u:p@q@new.example', 'https://…@new.example'],
+    ['//u:p@new.example/x#token=secret', '//…@new.example/x#…'],
+    ['https:\\\\u:p@new.example', 'https:\\\\…@new.example'],
+    ['/sign-in?next=/hook&token=secret', '/sign-in?…'],
+    ['https://new.example/@team/a', 'https://new.example/@team/a'],
+  ])('to %s is shown without credentials', (location, shown) => {
+    const { message } = outcomeOfAnswer(302, { location }, NOW)
+    expect(message).toBe(
+      `the endpoint answered 302, a redirect to ${shown}; redirects are not followed`,
+    )
+  })
+
   it('is no other status, and none without a target', () => {
     expect(outcomeOfAnswer(304, {}, NOW).message).toBe('the endpoint answered 304')
     for (const status of [201, 400, 503]) {

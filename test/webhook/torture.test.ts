@@ -255,6 +255,23 @@ describe('an odd answer is still an answer', () => {
     }
   })
 
+  it.each([
+    ['gzip', gzipSync],
+    ['deflate', deflateSync],
+    ['br', brotliCompressSync],
+  ])('when its stream of %s has no end, though its length is right', async (encoding, compress) => {
+    const whole = compress(`{"a":"${'x'.repeat(300)}${randomBytes(300).toString('hex')}"}`)
+    for (const missing of [1, 12, 300]) {
+      const cut = whole.subarray(0, whole.length - missing)
+      const end = await attempt((socket) => answerWith(socket, encoding, cut))
+      const wanted = { outcome: 'succeeded', result: null, resultTruncated: true }
+      expect(end, `${missing} bytes`).toMatchObject(wanted)
+      expect(end.responseBody, `${missing} bytes`).toMatch(/^\{"a":"x{250}/)
+      await server?.close()
+      server = null
+    }
+  })
+
   it('when its compressed body is cut off: what came of it is shown', async () => {
     const zipped = gzipSync('x'.repeat(10_000) + randomBytes(10_000).toString('hex'))
     const end = await attempt((socket) => {

@@ -1,7 +1,8 @@
 // What changes one job: edit, cancel, retry, delete; and its copy.
 import type { FastifyInstance } from 'fastify'
 import { AppError } from '../src/errors.ts'
-import type { Job, NewJob } from '../src/job/job.ts'
+import { splitUnmet } from '../src/job/dependencies.ts'
+import type { Job, JobState, NewJob } from '../src/job/job.ts'
 import { isJobId, newJobId } from '../src/job/job-id.ts'
 import type { EditResult, RetryResult } from '../src/store/job-commands.ts'
 import type { Store } from '../src/store/store.ts'
@@ -161,22 +162,42 @@ function registerCopy(app: FastifyInstance, { store, batcher }: JobRoutes): void
     {
       config: { scope: 'enqueue' },
       schema: {
-        summary: 'Enqueue a new job with the same payload and options, due now',
+        summary:
+          'Enqueue a new job with the same payload and options, due now, without its idempotency and dedupe key',
         params: jobParams,
         querystring: nothing,
         body: noBody,
-        response: { 201: jobAnswer },
+        response: { 201: retriedJobAnswer },
       },
     },
     async (request, reply) => {
       const job = await readJob(store, request.params.id)
-      const copy = copyOf(job, store.clock.now(), hopsOf(request.headers))
-      return sendEnqueued(reply, await batcher.enqueue(copy), copy)
+      const { waitingFor, waived } = await dependenciesOfCopy(store, job)
+      const hops = hopsOf(request.headers)
+      const copy = { ...copyOf(job, store.clock.now(), hops), dependsOn: waitingFor }
+      const result = await batcher.enqueue(copy)
+      return sendEnqueued(reply, result, copy, { dependenciesWaived: waived })
     },
   )
 }
 
-/** Without its keys, which tell jobs apart, and its dependencies, which were for the first one. */
+/** By the rule of a retry by id. */
+async function dependenciesOfCopy(
+  store: Store,
+  job: Job,
+): Promise<{ waitingFor: string[]; waived: string[] }> {
+  const states = new Map<string, JobState>()
+  // One after the other: each is read with its payload.
+  for (const id of job.dependsOn) {
+    const dependency = await store.getJob(id)
+    if (dependency !== null) states.set(id, dependency.state)
+  }
+  // One that had succeeded is met for good, also when it is gone.
+  const asked = job.dependsOn.filter((id) => states.has(id) || job.waitingFor.includes(id))
+  return splitUnmet(asked, (id) => states.get(id) ?? null)
+}
+
+/** Without its keys, which tell jobs apart, and without its dependencies. */
 function copyOf(job: Job, now: number, hops: number): NewJob {
   return {
     id: newJobId(now),

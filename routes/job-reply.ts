@@ -9,11 +9,16 @@ import { jobJson } from './job-answer.ts'
 export const JSON_TYPE = 'application/json; charset=utf-8'
 
 /** Answers 201 with a job that was stored, 200 with one that was known. */
-export function sendEnqueued(reply: FastifyReply, result: EnqueueResult, job: NewJob): string {
+export function sendEnqueued(
+  reply: FastifyReply,
+  result: EnqueueResult,
+  job: NewJob,
+  more: object = {},
+): string {
   const stored = storedOrThrow(result, job)
   const isNew = stored.kind === 'inserted'
   reply.code(isNew ? 201 : 200).header('location', `/jobs/${stored.job.id}`)
-  return sendJob(reply, stored.job, isNew ? {} : { deduplicated: true })
+  return sendJob(reply, stored.job, isNew ? more : { ...more, deduplicated: true })
 }
 
 export function sendJob(reply: FastifyReply, job: Job, more: object = {}): string {

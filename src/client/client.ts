@@ -196,11 +196,14 @@ export class Posthorn {
     })
   }
 
-  /** A new job with the same payload and options, due now. */
+  /**
+   * A new job with the same payload and options, due now. It waits for dependencies that are not
+   * final, and runs without those that are dead, cancelled or gone.
+   */
   async copy<Payload = unknown, Result = unknown>(
     id: string,
     { signal }: RequestOptions = {},
-  ): Promise<Job<Payload, Result>> {
+  ): Promise<RetriedJob<Payload, Result>> {
     const path = `/jobs/${segment(id)}/copy`
     return this.#call.json({ method: 'POST', path, repeatable: false, signal })
   }

@@ -169,8 +169,8 @@ export type EnqueuedJob<Payload = unknown, Result = unknown> = Job<Payload, Resu
   deduplicated: boolean
 }
 
-/** A job that was queued again by its id. */
-export type RetriedJob = Job & {
+/** A job that was queued again by its id, or that is a copy. */
+export type RetriedJob<Payload = unknown, Result = unknown> = Job<Payload, Result> & {
   /** Dependencies that are dead, cancelled or gone: the job runs without them. */
   dependenciesWaived: string[]
 }

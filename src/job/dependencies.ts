@@ -1,4 +1,4 @@
-// What a retry makes of the dependencies of a job, and the order in which one command retries many.
+// What a retry or a copy makes of dependencies, and the order in which one command retries many.
 import type { JobState } from './job.ts'
 
 /** What retry writes, or why it leaves the job as it is. */
@@ -27,15 +27,24 @@ export function decideRetry(
   stateOf: (id: string) => JobState | null,
   { waives }: RetryOptions,
 ): RetryDecision {
+  const { waitingFor, waived } = splitUnmet(unmet, stateOf)
+  if (waived.length > 0 && !waives) return { kind: 'dependency_failed', jobIds: waived }
+  return { kind: 'retry', waitingFor, waived }
+}
+
+/** What a retry by id and a copy wait for, and what they do without. */
+export function splitUnmet(
+  unmet: readonly string[],
+  stateOf: (id: string) => JobState | null,
+): { waitingFor: string[]; waived: string[] } {
   const waitingFor: string[] = []
-  const failed: string[] = []
+  const waived: string[] = []
   for (const id of unmet) {
     const state = stateOf(id)
     if (state === 'queued' || state === 'running') waitingFor.push(id)
-    else if (state !== 'succeeded') failed.push(id)
+    else if (state !== 'succeeded') waived.push(id)
   }
-  if (failed.length > 0 && !waives) return { kind: 'dependency_failed', jobIds: failed }
-  return { kind: 'retry', waitingFor, waived: failed }
+  return { waitingFor, waived }
 }
 
 /**

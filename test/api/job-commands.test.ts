@@ -251,6 +251,38 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(delivered).toEqual(['first', 'second', 'third'])
   })
 
+  it('POST /jobs/:id/copy: waives what is dead or gone, and says so; waits for the rest', async () => {
+    const { ids, delivered, filter } = await deadChain()
+    const second = await send('POST', `/jobs/${ids[1]}/copy`)
+    const waived = { dependsOn: [], dependenciesWaived: [ids[0]] }
+    expect(second).toMatchObject({ status: 201, body: waived })
+    await ground.posthorn.job(second.body.id, 'succeeded')
+    expect(delivered).toEqual(['first', 'second'])
+    await send('DELETE', `/jobs/${ids[0]}`)
+    const withoutParent = await send('POST', `/jobs/${ids[1]}/copy`)
+    expect(withoutParent).toMatchObject({ status: 201, body: waived })
+
+    const enqueue = async (payload: string, more: object) => {
+      const { body } = await send('POST', '/jobs', { ...filter, payload, ...more })
+      return body.id as string
+    }
+    const parent = await enqueue('parent', { delay: '1h' })
+    const met = withoutParent.body.id
+    await ground.posthorn.job(met, 'succeeded')
+    const child = await enqueue('child', { dependsOn: [met, parent] })
+    const copy = await send('POST', `/jobs/${child}/copy`)
+    const waiting = { state: 'queued', dependsOn: [parent], dependenciesWaived: [] }
+    expect(copy).toMatchObject({ status: 201, body: waiting })
+    await send('PATCH', `/jobs/${parent}`, { delay: '0s' })
+    await ground.posthorn.job(copy.body.id, 'succeeded')
+    await ground.posthorn.job(child, 'succeeded')
+    expect(delivered.slice(3)).toEqual(['parent', 'child', 'child'])
+    // A dependency that has succeeded is met for good.
+    for (const id of [met, parent]) await send('DELETE', `/jobs/${id}`)
+    const last = await send('POST', `/jobs/${child}/copy`)
+    expect(last.body).toMatchObject({ dependsOn: [], dependenciesWaived: [] })
+  })
+
   it('DELETE /jobs/:id: a final job is gone with payload and result, another is 409', async () => {
     const site = await ground.site()
     const queued = await site.enqueue({ delay: '1h' })

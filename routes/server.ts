@@ -5,6 +5,7 @@ import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { type Config, ConfigError, fromSetting } from '../src/config.ts'
+import { CRASH_SIGNALS } from '../src/crash-signals.ts'
 import { createFigureBook } from '../src/figure-book.ts'
 import { FigureReports } from '../src/figure-reports.ts'
 import { listenAt } from '../src/listening.ts'
@@ -87,15 +88,18 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
   const reports = new FigureReports(store, figures, log)
   const upkeep = createStandby(config, store, metrics, log)
   for (const part of [reports, upkeep]) part.start()
-  closeWithGrace({ delay: CLOSE_DEADLINE_MS * 2 }, async ({ err, signal }) => {
-    if (err) log.fatal({ err }, 'api.crashed')
-    await Promise.all([closeApp(app, log), upkeep.stop()])
-    await reports.stop()
-    await sender.close()
-    log.info({ signal, storeCommands: store.commandCount }, 'api.stopped')
-    await store.close()
-    await flushLog(log)
-  })
+  closeWithGrace(
+    { delay: CLOSE_DEADLINE_MS * 2, skip: [...CRASH_SIGNALS] },
+    async ({ err, signal }) => {
+      if (err) log.fatal({ err }, 'api.crashed')
+      await Promise.all([closeApp(app, log), upkeep.stop()])
+      await reports.stop()
+      await sender.close()
+      log.info({ signal, storeCommands: store.commandCount }, 'api.stopped')
+      await store.close()
+      await flushLog(log)
+    },
+  )
   // Only now: whoever reads this may ask us to stop.
   log.info({ url, localMode, allowedTargets, publicUrl }, 'api.listening')
   return url

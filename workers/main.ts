@@ -1,6 +1,7 @@
 // The worker process: claims, delivers, settles, sweeps up what was left behind, fires schedules.
 import closeWithGrace from 'close-with-grace'
 import { type Config, newWorkerId } from '../src/config.ts'
+import { CRASH_SIGNALS } from '../src/crash-signals.ts'
 import { createLogger, flushLog } from '../src/log.ts'
 import { openStore } from '../src/store/open-store.ts'
 import type { OutboxRules } from '../src/upkeep/outbox.ts'
@@ -45,7 +46,7 @@ export async function startWorker(
         })
   worker.start()
   const delay = config.SHUTDOWN_GRACE + 2 * SETTLE_DEADLINE_MS
-  closeWithGrace({ delay }, async ({ err, signal }) => {
+  closeWithGrace({ delay, skip: [...CRASH_SIGNALS] }, async ({ err, signal }) => {
     isStopping = true
     if (err) log.fatal({ err }, 'worker.crashed')
     else log.info({ signal, inFlight: worker.unsettledCount() }, 'worker.stopping')

@@ -71,6 +71,15 @@ const isAlive = (pid: number) => {
   }
 }
 
+describe('posthorn api', () => {
+  it('whose own instruction failed ends, so that it can be started again', async () => {
+    const api = start(['api'])
+    await api.logged('api.listening')
+    api.child.kill('SIGBUS')
+    await until(() => api.child.signalCode === 'SIGBUS')
+  })
+})
+
 describe('posthorn worker', () => {
   it('that is started before the API waits for the store', async () => {
     const worker = start(['worker'])

@@ -1,13 +1,16 @@
 // The promise of a store that is taken away: what was accepted after that is in the store that a
 // restart opens, or was refused; API and workers say so; and no process starts over in silence.
+import { randomBytes } from 'node:crypto'
 import {
   copyFileSync,
   existsSync,
   mkdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -178,7 +181,20 @@ describe('a store in use', () => {
     await posthorn.job(load.accepted.at(-1)?.id as string, 'succeeded')
   })
 
-  it('without its key file takes nothing more', async () => {
+  it.each([
+    ['its log is emptied', '-wal', 0],
+    ['its log is cut off', '-wal', 10_000],
+    ['the file itself is cut off', '', 20_480],
+  ])('%s: nothing more is accepted, now or later', async (_, end, length) => {
+    for (let i = 0; i < 20; i++) expect((await post()).status).toBe(201)
+    truncateSync(path + end, length)
+    await until(async () => (await post()).status === 503)
+    expect((await api.logged('store.lost')).detail).toMatch(/was cut off.*restore/)
+    expect((await posthorn.request('GET', '/health/ready')).status).toBe(503)
+    expect((await post()).status).toBe(503)
+  })
+
+  it('without its key file, or with another key in it, takes nothing more', async () => {
     const { ENCRYPTION_KEY: _, ...env } = posthorn.env
     await api.stop()
     await worker.stop()
@@ -186,9 +202,15 @@ describe('a store in use', () => {
     const keyless = await posthorn.startApi({ ...env, ENCRYPTION_KEY: '' })
     await posthorn.endpoint('work', receiver.url)
     expect((await post()).status).toBe(201)
+    const key = readFileSync(`${path}.key`)
+    writeFileSync(`${path}.key`, randomBytes(32).toString('base64'))
+    await until(async () => (await post()).status === 503)
+    expect((await keyless.logged('store.lost')).detail).toMatch(/\.key was changed/)
+    writeFileSync(`${path}.key`, key)
+    await until(async () => (await post()).status === 201)
     rmSync(`${path}.key`)
     await until(async () => (await post()).status === 503)
-    expect((await keyless.logged('store.lost')).detail).toMatch(/\.key was removed/)
+    await until(() => keyless.log.some(({ detail }) => /\.key was removed/.test(String(detail))))
   })
 })
 

@@ -30,7 +30,7 @@ const CACHE_KIB = 16_384
 /** Fewer, larger checkpoints than the default 1,000 pages: each one flushes twice. */
 const CHECKPOINT_PAGES = 4_000
 /** What the log is cut back to after a burst. */
-const MAX_IDLE_LOG_BYTES = 64 * 1024 * 1024
+export const MAX_IDLE_LOG_BYTES = 64 * 1024 * 1024
 
 const SETTINGS = `
 pragma journal_mode = wal;

@@ -17,6 +17,7 @@ import { MAX_IDLE_LOG_BYTES } from './open-file.ts'
 const LOOK_EVERY_MS = 500
 /** A busy one looks after each write at the file, and as often as this at all that belongs to it. */
 const LOOK_AT_ALL_EVERY_MS = 50
+const CUT_OFF_FOR_MS = 300
 /** sqlite.org/fileformat.html, "The Database Header". */
 const HEADER_BYTES = 32
 const MAGIC = 'SQLite format 3\0'
@@ -26,6 +27,8 @@ const PAGE_COUNT_AT = 28
 /** sqlite.org/fileformat.html, "WAL File Format": the last bit tells the order of bytes. */
 const LOG_HEADER_BYTES = 32
 const LOG_MAGIC = 0x377f0682
+const LOG_PAGE_SIZE_AT = 8
+const FRAME_HEADER_BYTES = 24
 
 export interface FileInPlace {
   /** Looks, and throws StoreUnavailable unless the files at the path are the open ones. */
@@ -41,53 +44,63 @@ type Settings = Pick<StoreSettings, 'warn' | 'error'>
 
 /** @param path open in WAL mode, so that its log and shared memory are there too */
 export function watchFileInPlace(path: string, settings: Settings): FileInPlace {
-  const header = openHeader(path)
-  const log = openLog(`${path}-wal`)
-  const watched = new Map<string, FileId>()
-  const contents = new Map<string, Buffer>()
+  const files = watchFiles(path)
   let lost: string | null = null
-  /** Nothing brings it back: what was cut off is gone. */
-  let damage: string | null = null
   let isClosed = false
   let lookedAtAllAtMs = Number.NEGATIVE_INFINITY
 
-  function add(file: string): void {
-    watched.set(file, fileId(file))
-    contents.set(file, readFileSync(file))
-  }
-
   function look(): void {
     if (isClosed) return
-    const found = lossNow()
+    lookedAtAllAtMs = performance.now()
+    const found = files.loss()
     if (found === lost) return
-    const isBack = found === null
     lost = found
-    if (isBack) settings.warn({ detail: `the store ${path} is back in its place` }, 'store.back')
-    else {
-      const detail = damage === null ? adviceFor(path, found) : damageAdvice(path, damage)
-      ;(settings.error ?? settings.warn)({ detail }, 'store.lost')
+    if (found === null) {
+      settings.warn({ detail: `the store ${path} is back in its place` }, 'store.back')
+      return
     }
+    const detail = files.isDamaged() ? damageAdvice(path, found) : adviceFor(path, found)
+    const report = settings.error ?? settings.warn
+    report({ detail }, 'store.lost')
   }
+
+  function assertLastSeen(): void {
+    if (lost !== null) throw new StoreUnavailable(lost, { kind: 'removed' })
+  }
+
+  const timer = setInterval(look, LOOK_EVERY_MS)
+  timer.unref()
+
+  return {
+    assertNow() {
+      const isAllDue = performance.now() - lookedAtAllAtMs >= LOOK_AT_ALL_EVERY_MS
+      if (isAllDue || files.lossOf(path) !== null) look()
+      assertLastSeen()
+    },
+    assertLastSeen,
+    add: files.add,
+    close() {
+      clearInterval(timer)
+      isClosed = true
+      files.close()
+    },
+  }
+}
+
+/** What is wrong with the files of a store, as a sentence without its end; null: nothing. */
+function watchFiles(path: string) {
+  const header = openHeader(path)
+  const log = openLog(`${path}-wal`)
+  const known = new Map(['', '-wal', '-shm'].map((end) => [path + end, fileId(path + end)]))
+  const contents = new Map<string, Buffer>()
+  /** Nothing brings it back: what was cut off is gone. */
+  let damage: string | null = null
 
   function lossOf(file: string): string | null {
-    const known = watched.get(file)
+    const before = known.get(file)
     const now = fileId(file)
-    if (now.ino === known?.ino && now.dev === known.dev) return null
+    if (now.ino === before?.ino && now.dev === before.dev) return null
     return `${file} ${now.ino === null ? 'was removed' : 'was replaced by another file'}`
-  }
-
-  function lossNow(): string | null {
-    lookedAtAllAtMs = performance.now()
-    for (const file of watched.keys()) {
-      const loss = lossOf(file)
-      if (loss !== null) return loss
-    }
-    for (const [file, content] of contents) {
-      if (!isStill(file, content)) return `${file} was changed`
-    }
-    damage ??= cutOff()
-    if (damage !== null) return damage
-    return header.isOverwritten() ? `${path} was overwritten by something other than SQLite` : null
   }
 
   function cutOff(): string | null {
@@ -95,25 +108,28 @@ export function watchFileInPlace(path: string, settings: Settings): FileInPlace 
     return log.isCutOff() ? `a part of ${path}-wal was cut off` : null
   }
 
-  function assertLastSeen(): void {
-    if (lost !== null) throw new StoreUnavailable(lost, { kind: 'removed' })
-  }
-
-  for (const end of ['', '-wal', '-shm']) watched.set(path + end, fileId(path + end))
-  const timer = setInterval(look, LOOK_EVERY_MS)
-  timer.unref()
-
   return {
-    assertNow() {
-      const isAllDue = performance.now() - lookedAtAllAtMs >= LOOK_AT_ALL_EVERY_MS
-      if (isAllDue || lossOf(path) !== null) look()
-      assertLastSeen()
+    lossOf,
+    isDamaged: () => damage !== null,
+    loss(): string | null {
+      for (const file of known.keys()) {
+        const loss = lossOf(file)
+        if (loss !== null) return loss
+      }
+      for (const [file, content] of contents) {
+        if (!isStill(file, content)) return `${file} was changed`
+      }
+      damage ??= cutOff()
+      if (damage !== null) return damage
+      return header.isOverwritten()
+        ? `${path} was overwritten by something other than SQLite`
+        : null
     },
-    assertLastSeen,
-    add,
+    add(file: string): void {
+      known.set(file, fileId(file))
+      contents.set(file, readFileSync(file))
+    },
     close() {
-      clearInterval(timer)
-      isClosed = true
       header.close()
       log.close()
     },
@@ -175,22 +191,22 @@ function openHeader(path: string): Header {
   const bytes = Buffer.alloc(HEADER_BYTES)
   let highest = 0
   let knownSize = 0
+  let suspected: { size: number; atMs: number } | null = null
   return {
     /**
      * SQLite itself makes the file smaller after a vacuum, and has said so in the header by then.
-     * A file that is to grow may be smaller than its header says for as long as a checkpoint takes.
+     * While a checkpoint lets it grow again it may be smaller than its header says: so it must
+     * stay like this for some time.
      */
     isCutOff() {
       const { size } = fstatSync(file.fd)
-      if (size < knownSize) {
-        readSync(file.fd, bytes, 0, HEADER_BYTES, 0)
-        const pageSize = bytes.readUInt16BE(PAGE_SIZE_AT)
-        // 65,536 does not fit and is written as 1.
-        const bytesPerPage = pageSize === 1 ? 65_536 : pageSize
-        if (size < bytes.readUInt32BE(PAGE_COUNT_AT) * bytesPerPage) return true
+      if (size >= knownSize || size >= sizeByHeader()) {
+        knownSize = size
+        suspected = null
+        return false
       }
-      knownSize = size
-      return false
+      if (suspected?.size !== size) suspected = { size, atMs: performance.now() }
+      return performance.now() - suspected.atMs > CUT_OFF_FOR_MS
     },
     isOverwritten() {
       const count = readSync(file.fd, bytes, 0, HEADER_BYTES, 0)
@@ -203,27 +219,51 @@ function openHeader(path: string): Header {
     },
     close: file.close,
   }
+
+  function sizeByHeader(): number {
+    readSync(file.fd, bytes, 0, HEADER_BYTES, 0)
+    const pageSize = bytes.readUInt16BE(PAGE_SIZE_AT)
+    // 65,536 does not fit and is written as 1.
+    return bytes.readUInt32BE(PAGE_COUNT_AT) * (pageSize === 1 ? 65_536 : pageSize)
+  }
 }
 
 /**
- * SQLite writes a header with new salts whenever it begins the log from its start, and empties it
- * only after that or whole. So one that got shorter under the same header was cut off by another
- * program, and where its beginning was cut off SQLite has written behind a hole.
+ * SQLite writes a header with new salts whenever it begins the log from its start. Under the same
+ * header the log keeps its length, and its last frame stays as it is or is replaced by one with
+ * these salts. Otherwise another program has cut the log off, and SQLite has written behind a hole.
  */
 function openLog(path: string): { isCutOff(): boolean; close(): void } {
   const file = openShared(path)
-  let known = { size: 0, header: Buffer.alloc(0) }
+  const read = (at: number, length: number) => {
+    const bytes = Buffer.alloc(length)
+    return bytes.subarray(0, readSync(file.fd, bytes, 0, length, at))
+  }
+  let known = { size: 0, header: Buffer.alloc(0), frameAt: 0, frame: Buffer.alloc(0) }
+
+  function isShorter(size: number): boolean {
+    // After a burst SQLite cuts the log back to this size.
+    if (size < known.size && size < MAX_IDLE_LOG_BYTES) return true
+    const frame = read(known.frameAt, FRAME_HEADER_BYTES)
+    return (
+      !frame.equals(known.frame) && !frame.subarray(8, 16).equals(known.header.subarray(16, 24))
+    )
+  }
+
   return {
     isCutOff() {
       const { size } = fstatSync(file.fd)
-      const header = Buffer.alloc(LOG_HEADER_BYTES)
-      if (size < LOG_HEADER_BYTES) return false
-      readSync(file.fd, header, 0, LOG_HEADER_BYTES, 0)
+      const header = read(0, LOG_HEADER_BYTES)
+      // Emptied, which SQLite may do: the next write begins it again.
+      if (size < LOG_HEADER_BYTES || header.length < LOG_HEADER_BYTES) return false
       if ((header.readUInt32BE(0) & ~1) >>> 0 !== LOG_MAGIC) return true
-      // After a burst SQLite cuts the log back to this size.
-      const isShorter = size < known.size && size < MAX_IDLE_LOG_BYTES
-      if (isShorter && header.equals(known.header)) return true
-      known = { size, header }
+      const isSuspect = header.equals(known.header) && isShorter(size)
+      // Another process may have begun the log again between two of these reads.
+      if (isSuspect && read(0, LOG_HEADER_BYTES).equals(header)) return true
+      const frameBytes = FRAME_HEADER_BYTES + header.readUInt32BE(LOG_PAGE_SIZE_AT)
+      const frames = Math.floor((size - LOG_HEADER_BYTES) / frameBytes)
+      const frameAt = frames === 0 ? 0 : LOG_HEADER_BYTES + (frames - 1) * frameBytes
+      known = { size, header, frameAt, frame: read(frameAt, FRAME_HEADER_BYTES) }
       return false
     },
     close: file.close,

@@ -6,7 +6,11 @@ import { formatDuration, parseDuration } from '../src/job/duration.ts'
 import type { JobState } from '../src/job/job.ts'
 import { MAX_AHEAD_MS } from '../src/job/job.ts'
 import { DEFAULT_BACKOFF } from '../src/job/retry-policy.ts'
+import { fieldMessage } from './field-messages.ts'
 import { RawJson } from './json-body.ts'
+
+// Every schema of the API is made with this module, so all of them have these messages.
+z.config({ localeError: fieldMessage })
 
 export const DAY_MS = 86_400_000
 const MAX_DELAY_MS = 7 * DAY_MS
@@ -35,13 +39,14 @@ const DURATION_PATTERN = '^(\\d+d)?(\\d+h)?(\\d+m)?(\\d+s)?(\\d+ms)?$'
 /** A duration text to milliseconds. */
 export function duration(minMs: number, maxMs: number) {
   const range = `a duration like 500ms, 15s or 1h30m, from ${formatDuration(minMs)} to ${formatDuration(maxMs)}`
+  const error = `expected ${range}`
   return z
-    .string()
-    .max(40)
+    .string({ error })
+    .max(40, { error })
     .transform((value, context) => {
       const valueMs = parseDuration(value)
       if (valueMs !== null && valueMs >= minMs && valueMs <= maxMs) return valueMs
-      context.addIssue({ code: 'custom', message: `expected ${range}` })
+      context.addIssue({ code: 'custom', message: error })
       return z.NEVER
     })
     .meta({ description: range, minLength: 2, pattern: DURATION_PATTERN })
@@ -137,18 +142,21 @@ export const payload = z
 const FINAL_STATES = ['succeeded', 'dead', 'cancelled'] as const
 
 /** A name alone stands for all final states. */
-export const onFinish = z.union([
-  endpointName.transform((endpoint) => ({ endpoint, states: [...FINAL_STATES] as JobState[] })),
-  z.strictObject({
-    endpoint: endpointName,
-    states: z
-      .array(z.enum(FINAL_STATES))
-      .min(1)
-      .max(FINAL_STATES.length)
-      .default([...FINAL_STATES])
-      .transform((states) => [...new Set(states)] as JobState[]),
-  }),
-])
+export const onFinish = z.union(
+  [
+    endpointName.transform((endpoint) => ({ endpoint, states: [...FINAL_STATES] as JobState[] })),
+    z.strictObject({
+      endpoint: endpointName,
+      states: z
+        .array(z.enum(FINAL_STATES))
+        .min(1)
+        .max(FINAL_STATES.length)
+        .default([...FINAL_STATES])
+        .transform((states) => [...new Set(states)] as JobState[]),
+    }),
+  ],
+  { error: 'expected the name of an endpoint, or an object with endpoint and states' },
+)
 
 export const orderingKey = text(1, 256)
 export const priority = z.int().min(0).max(9)

@@ -90,6 +90,36 @@ const WRONG_PATHS: [what: string, path: string, code: ErrorCode, at?: string][] 
   ['a path that is no path', '/jobs/%zz', 'invalid_request'],
 ]
 
+const WORDS_OF_ZOD = /^(Invalid|Too|Unrecognized) |, received | in record/
+
+/** Settings laid over a good endpoint, each with the sentence that the error says. */
+const SENTENCES: [settings: object, sentence: string][] = [
+  [{ url: undefined }, '/url: is required'],
+  [{ url: 3 }, '/url: expected a string; found a number'],
+  [{ description: null }, '/description: expected a string; found null'],
+  [{ headers: [] }, '/headers: expected an object; found an array'],
+  [{ concurrency: 0 }, '/concurrency: expected at least 1'],
+  [{ concurrency: 1.5 }, '/concurrency: expected an integer; found a number with a fraction'],
+  [{ completion: 'no' }, '/completion: expected one of "sync", "async"'],
+  [
+    { rateLimit: { count: 1 } },
+    '/rateLimit/per: expected a duration like 500ms, 15s or 1h30m, from 1ms to 7d',
+  ],
+  [
+    { retry: { backoff: { type: 'slow' } } },
+    '/retry/backoff/type: expected one of "exponential", "linear", "fixed", "schedule"',
+  ],
+  [
+    { retry: { backoff: { type: 'schedule', delays: [] } } },
+    '/retry/backoff/delays: expected at least 1 item',
+  ],
+  [{ statuses: { 200: 'final' } }, '/statuses/200: wrong name: expected a status from 300 to 599'],
+  [
+    { onFinish: {} },
+    '/onFinish: expected the name of an endpoint, or an object with endpoint and states',
+  ],
+]
+
 interface Expected {
   code: ErrorCode
   status?: number
@@ -110,6 +140,7 @@ async function expectProblem(sending: request.Test, { code, status, at }: Expect
     requestId: 'asked-by-a-test',
   })
   expect(answer.body.detail.length).toBeGreaterThan(10)
+  for (const { message } of answer.body.errors ?? []) expect(message).not.toMatch(WORDS_OF_ZOD)
   if (at === undefined) return answer
   expect(answer.body.errors.map((one: { path: string }) => one.path)).toContain(at)
   return answer
@@ -125,6 +156,12 @@ describe('a wrong request', () => {
   it.each(WRONG_SETTINGS)('an endpoint with %s is refused', async (_, settings, at) => {
     const body = { url: 'https://example.com', ...settings }
     await expectProblem(send('PUT', '/endpoints/x').send(body), { code: 'invalid_request', at })
+  })
+
+  it.each(SENTENCES)('an endpoint with %j is refused: %s', async (settings, sentence) => {
+    const body = { url: 'https://example.com', ...settings }
+    const answer = await send('PUT', '/endpoints/x').send(body).expect(400)
+    expect(answer.body.detail).toBe(sentence)
   })
 
   it.each(WRONG_BODIES)('a body that is %s is refused', async (_, body, code, at) => {

@@ -1,5 +1,6 @@
 // What is said of a field that a schema refuses, where the schema itself has no sentence for it.
 import type { z } from 'zod'
+import { shortened } from '../src/errors.ts'
 
 /** Of a JSON value, by what the schemas call it. */
 const KINDS: Record<string, string> = {
@@ -30,6 +31,8 @@ export const fieldMessage: z.core.$ZodErrorMap = (issue) => {
       return sizeMessage(issue.origin, 'at least', issue.minimum)
     case 'too_big':
       return sizeMessage(issue.origin, 'at most', issue.maximum)
+    case 'unrecognized_keys':
+      return `not known: ${issue.keys.map((key) => JSON.stringify(shortened(key))).join(', ')}`
     case 'invalid_key':
       return issue.issues.map(({ message }) => `wrong name: ${message}`)[0]
     default:

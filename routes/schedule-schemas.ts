@@ -89,7 +89,7 @@ const summaryFields = {
 
 export const scheduleAnswer = z.object({
   ...summaryFields,
-  nextRuns: z.array(answeredInstant).meta({ description: 'the next five' }),
+  nextRuns: z.array(answeredInstant).meta({ description: 'the next five; empty while paused' }),
   payload: z.unknown(),
 })
 

@@ -7,8 +7,9 @@ import { Cron } from 'croner'
 import { readCronLine } from './cron-line.ts'
 import { instantOf, localTimeAt } from './time-zone.ts'
 
-/** croner walks no further. */
-export const CRON_ENDS_AT = Date.UTC(3000, 0, 1)
+/** Ticks lie within these bounds. croner takes the years 1 to 9999 only, and throws on others. */
+const CRON_BEGINS_AT = 0
+const CRON_ENDS_AT = Date.UTC(3000, 0, 1)
 /** A day of minutes that exist twice; no shift ever repeated more. */
 const MAX_REPEATED_TICKS = 1_441
 const MAX_CACHED_LINES = 1_000
@@ -24,16 +25,22 @@ const DECADE = 10
 /** By line and decade. */
 const crons = new Map<string, Cron>()
 
-/** The first tick after an instant, null: there is none any more. The line was checked. */
-export function nextCronTick(line: string, zone: string, after: number): number | null {
+/**
+ * The first tick after an instant, from 1970 to 2999; null: there is none any more. The line was
+ * checked.
+ */
+export function nextCronTick(line: string, zone: string, instant: number): number | null {
+  const after = Math.max(instant, CRON_BEGINS_AT - 1)
+  if (after >= CRON_ENDS_AT) return null
   let localTime = localTimeAt(after, zone)
   const cron = cronOf(line, new Date(localTime).getUTCFullYear())
   // An hour that is repeated has had its ticks: local times are walked until one is new.
   for (let i = 0; i < MAX_REPEATED_TICKS; i++) {
     const next = cron.nextRun(new Date(localTime))
     if (next === null) return null
-    const instant = instantOf(next.getTime(), zone)
-    if (instant > after) return instant
+    const tick = instantOf(next.getTime(), zone)
+    if (tick >= CRON_ENDS_AT) return null
+    if (tick > after) return tick
     localTime = next.getTime()
   }
   throw new Error(`no tick of "${line}" in ${zone} after ${after} within ${MAX_REPEATED_TICKS}`)

@@ -1,5 +1,6 @@
 // When the ticks of a schedule are. Pure: instants are epoch milliseconds by the store's clock.
-import { CRON_ENDS_AT, nextCronTick } from './cron.ts'
+import { AHEAD_TOLERANCE_MS } from '../job/set-back.ts'
+import { nextCronTick } from './cron.ts'
 
 /** What decides the ticks: one of cron and everyMs, within startAt (included) and endAt (not). */
 export interface Timing {
@@ -9,7 +10,7 @@ export interface Timing {
   timezone: string
   startAt: number | null
   endAt: number | null
-  /** When the schedule was first made: everyMs counts from here unless there is a startAt. */
+  /** When the schedule was created: everyMs counts from here unless there is a startAt. */
   anchorAt: number
 }
 
@@ -43,23 +44,30 @@ export function isSameTiming(one: Timing, other: Timing): boolean {
 
 /** A field that makes no sense beside the others, or null. `path` is its name on the wire. */
 export function timingProblem(timing: Timing): { path: string; message: string } | null {
-  const { cron, startAt, endAt, anchorAt } = timing
+  const { cron, timezone, startAt, endAt, anchorAt } = timing
   if (startAt !== null && endAt !== null && endAt <= startAt) {
     return { path: '/endAt', message: 'expected an instant after startAt' }
   }
-  if (cron !== null && startAt !== null && startAt >= CRON_ENDS_AT) {
-    return { path: '/startAt', message: 'expected an instant before the year 3000' }
+  if (cron === null) return null
+  if (nextCronTick(cron, timezone, anchorAt) === null) {
+    return { path: '/cron', message: `no day ever comes that "${cron}" names` }
   }
-  const neverFires = cron !== null && unendingTick(timing, startAt ?? anchorAt) === null
-  return neverFires ? { path: '/cron', message: `no day ever comes that "${cron}" names` } : null
+  if (startAt !== null && nextCronTick(cron, timezone, startAt - 1) === null) {
+    const message = 'expected an instant from which the cron line has a tick before the year 3000'
+    return { path: '/startAt', message }
+  }
+  return null
 }
 
 function unendingTick(timing: Timing, after: number): number | null {
   const { cron, everyMs, timezone, startAt, anchorAt } = timing
   if (cron !== null) return nextCronTick(cron, timezone, after)
   if (everyMs === null) throw new Error('a timing without cron and everyMs')
-  // The instant of creation is no tick, a startAt is the first one.
-  const first = startAt ?? anchorAt + everyMs
-  if (after < first) return first
-  return first + (Math.floor((after - first) / everyMs) + 1) * everyMs
+  // An anchor in the future was written by a clock that was ahead. The ticks before it lie at whole
+  // intervals from it too: no tick is more than an interval away, and all processes agree on them.
+  const from = startAt ?? anchorAt
+  const tick = from + (Math.floor((after - from) / everyMs) + 1) * everyMs
+  // The instant of creation is no tick, not even for a process whose clock is slightly behind.
+  const isCreation = startAt === null && tick === anchorAt && tick - after < AHEAD_TOLERANCE_MS
+  return isCreation ? tick + everyMs : tick
 }

@@ -61,8 +61,10 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const site = await ground.pulled()
     const now = await site.post()
     expect(now.body.runAt).toBe(now.body.createdAt)
-    const past = await site.post({ runAt: '1999-01-01T00:00:00Z' })
-    expect(past.body.runAt).toBe(past.body.createdAt)
+    for (const runAt of ['1999-01-01T00:00:00Z', '0001-01-01T00:00:00Z']) {
+      const past = await site.post({ runAt })
+      expect(past.body.runAt).toBe(past.body.createdAt)
+    }
     const ahead = new Date(Date.now() + 364 * DAY_MS)
     expect((await site.post({ runAt: ahead.toISOString() })).body.runAt).toBe(ahead.toISOString())
     const delayed = await site.post({ delay: '1h30m' })

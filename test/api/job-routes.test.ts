@@ -179,6 +179,8 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(later.every((id) => ids.indexOf(id) >= 3)).toBe(true)
     expect(earlier.every((id) => ids.indexOf(id) <= 3)).toBe(true)
     expect(new Set([...later, ...earlier, ids[3]]).size).toBe(6)
+    expect(await of('createdAfter=0001-01-01T00:00:00Z')).toEqual(newest)
+    expect(await of('createdBefore=0001-01-01T00:00:00Z')).toEqual([])
 
     const paged: string[] = []
     let cursor: string | null = ''

@@ -54,6 +54,12 @@ describe('after the clock was set back, a schedule', () => {
   }
   test.each([
     ['ticks next as it would now', every, AHEAD, NOW + 2 * SECOND - 1],
+    [
+      'that was created while it was ahead ticks within an interval, in step',
+      { ...every, anchorAt: AHEAD + 500 },
+      AHEAD + 2 * SECOND + 500,
+      AHEAD + 500 - Math.floor((AHEAD + 499 - NOW) / (2 * SECOND)) * 2 * SECOND,
+    ],
     ['with a tick that is right keeps it', every, NOW + SECOND, NOW + SECOND],
     ['with a tick that is due keeps it', every, NOW - SECOND, NOW - SECOND],
     [

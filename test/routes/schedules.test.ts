@@ -122,6 +122,39 @@ describe('a schedule', () => {
     expect(made.body).toMatchObject({ nextRunAt: null, nextRuns: [] })
   })
 
+  it.each([
+    '0000-01-01T00:00:00Z',
+    '0001-01-01T00:00:00Z',
+    '0049-12-31T23:59:59Z',
+    '0099-01-01T00:00:00Z',
+    '1969-07-20T20:17:40Z',
+  ])('with a startAt of %s ticks from now on', async (startAt) => {
+    const now = served.store.clock.now()
+    const cron = { cron: '0 0 * * *', startAt }
+    for (const [timezone, time] of [
+      ['UTC', 'T00:00:00.000Z'],
+      ['Asia/Kolkata', 'T18:30:00.000Z'],
+    ]) {
+      const { body: daily } = await put('long-ago', { ...cron, timezone })
+      expect(daily).toMatchObject({ startAt: startAt.replace('Z', '.000Z'), timezone })
+      expect(daily.nextRunAt.slice(10)).toBe(time)
+      expect(Date.parse(daily.nextRunAt)).toBeGreaterThan(now)
+      expect(daily.nextRuns).toHaveLength(5)
+    }
+    const { body: often } = await put('long-ago', { every: '7s', startAt })
+    expect(Date.parse(often.nextRunAt)).toBeGreaterThan(now)
+    expect((Date.parse(often.nextRunAt) - Date.parse(startAt)) % 7_000).toBe(0)
+    const ended = await put('long-ago', { ...cron, startAt: null, endAt: startAt }).expect(200)
+    expect(ended.body).toMatchObject({ nextRunAt: null, nextRuns: [] })
+    await put('long-ago', { ...cron, endAt: startAt }).expect(400)
+  })
+
+  it('shows no tick of a cron line after the year 2999', async () => {
+    const last = { cron: '0 0 1 1,7 *', startAt: '2999-06-01T00:00:00Z' }
+    const { body } = await put('last', last).expect(201)
+    expect(body.nextRuns).toEqual(['2999-07-01T00:00:00.000Z'])
+  })
+
   it('shows its ticks in the local time of its zone over the change to summer', async () => {
     const made = await put('berlin', {
       cron: '30 2 * * *',
@@ -252,6 +285,7 @@ describe('refused with a sentence that names the field', () => {
     ['/cron', { cron: '09:00 * * * *' }, /minute is wrong: "09:00"/],
     ['/cron', { cron: '0 0 * * MON#L' }, /day of week is wrong/],
     ['/startAt', { cron: '0 0 * * *', startAt: '3000-01-01T00:00:00Z' }, /before the year 3000/],
+    ['/startAt', { cron: '0 0 1 1 *', startAt: '2999-06-01T00:00:00Z' }, /before the year 3000/],
     ['/overlap', { every: '1h', overlap: 'queue' }, /./],
     ['/misfire', { every: '1h', misfire: 'all' }, /./],
     ['/runAt', { every: '1h', runAt: '2030-01-01T00:00:00Z' }, /not known/],

@@ -47,6 +47,30 @@ describe('a cron line', () => {
     expect((user + system) / 1_000).toBeLessThan(4 * QUIET_CPU_MS)
   })
 
+  it.each(['UTC', 'Asia/Kolkata', 'America/New_York'])(
+    'has no tick before 1970 in %s, however early the instant is',
+    (zone) => {
+      const first = nextCronTick('0 0 * * *', zone, at('1969-12-31T23:59:59.999Z'))
+      expect(first).toBeGreaterThanOrEqual(0)
+      expect(first).toBeLessThan(DAY_MS)
+      for (const year of ['0000', '0001', '0049', '0099', '1900']) {
+        expect(nextCronTick('0 0 * * *', zone, at(`${year}-01-01T00:00:00Z`))).toBe(first)
+      }
+    },
+  )
+
+  it.each(['UTC', 'Asia/Kolkata', 'America/New_York'])(
+    'has no tick after the year 2999 in %s',
+    (zone) => {
+      const end = at('3000-01-01T00:00:00Z')
+      const last = ticks('0 * * * *', zone, '2999-12-31T20:00Z', 10).at(-1) as string
+      expect(end - at(last)).toBeLessThanOrEqual(3_600_000)
+      expect(nextCronTick('0 * * * *', zone, at(last))).toBeNull()
+      expect(nextCronTick('0 0 1 1 *', 'UTC', at('2999-06-01T00:00Z'))).toBeNull()
+      expect(nextCronTick('0 * * * *', zone, at('9999-12-31T23:59Z'))).toBeNull()
+    },
+  )
+
   it('ticks after an instant, never at it', () => {
     expect(ticks('0 9 * * *', 'UTC', '2026-11-24T09:00:00.000Z', 1)).toEqual(['2026-11-25T09:00Z'])
     expect(ticks('0 9 * * *', 'UTC', '2026-11-24T08:59:59.999Z', 1)).toEqual(['2026-11-24T09:00Z'])

@@ -43,6 +43,31 @@ describe('an interval', () => {
     expect(nextTick(every, MADE + 16 * MINUTE_MS)).toBe(MADE + 30 * MINUTE_MS)
   })
 
+  it('created by a clock that was ahead has its ticks before its creation too, in step', () => {
+    const every = timing({ everyMs: 15 * MINUTE_MS })
+    const dayBefore = MADE - 86_400_000
+    expect(nextTicks(every, dayBefore, 2)).toEqual([
+      dayBefore + 15 * MINUTE_MS,
+      dayBefore + 30 * MINUTE_MS,
+    ])
+  })
+
+  it('has no tick at its creation for a process whose clock is slightly behind', () => {
+    const every = timing({ everyMs: 15 * MINUTE_MS })
+    expect(nextTick(every, MADE - 1)).toBe(MADE + 15 * MINUTE_MS)
+    expect(nextTick(every, MADE - 999)).toBe(MADE + 15 * MINUTE_MS)
+    expect(nextTick(every, MADE - 1_000)).toBe(MADE)
+  })
+
+  it('counts exactly from a startAt of the year 1', () => {
+    const startAt = at('0001-01-01T00:00:00.007Z')
+    const every = timing({ everyMs: 1_001, startAt })
+    const tick = nextTick(every, MADE) as number
+    expect((tick - startAt) % 1_001).toBe(0)
+    expect(tick).toBeGreaterThan(MADE)
+    expect(tick - 1_001).toBeLessThanOrEqual(MADE)
+  })
+
   it('counts from startAt where there is one, which is the first tick', () => {
     const startAt = at('2026-12-01T00:00Z')
     const every = timing({ everyMs: 15 * MINUTE_MS, startAt })
@@ -55,10 +80,13 @@ describe('an interval', () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 1_000, max: 366 * 86_400_000 }),
-        fc.integer({ min: 0, max: 10 * 366 * 86_400_000 }),
+        fc.oneof(
+          fc.integer({ min: 0, max: 10 * 366 * 86_400_000 }),
+          fc.integer({ min: -10 * 366 * 86_400_000, max: -1_000 }),
+        ),
         (everyMs, laterMs) => {
           const tick = nextTick(timing({ everyMs }), MADE + laterMs) as number
-          expect((tick - MADE) % everyMs).toBe(0)
+          expect(Math.abs((tick - MADE) % everyMs)).toBe(0)
           expect(tick).toBeGreaterThan(MADE + laterMs)
           expect(tick - everyMs).toBeLessThanOrEqual(MADE + laterMs)
         },
@@ -95,10 +123,13 @@ describe('startAt and endAt', () => {
 
   it('beyond the years that cron lines are read for are refused by their own name', () => {
     const startAt = at('3000-01-01T00:00:00Z')
-    expect(timingProblem(timing({ cron: '* * * * *', startAt }))).toEqual({
+    const problem = {
       path: '/startAt',
-      message: 'expected an instant before the year 3000',
-    })
+      message: 'expected an instant from which the cron line has a tick before the year 3000',
+    }
+    expect(timingProblem(timing({ cron: '* * * * *', startAt }))).toEqual(problem)
+    const lastSummer = at('2999-06-01T00:00:00Z')
+    expect(timingProblem(timing({ cron: '0 0 1 1 *', startAt: lastSummer }))).toEqual(problem)
     const before = startAt - 2 * MINUTE_MS
     expect(timingProblem(timing({ cron: '* * * * *', startAt: before }))).toBeNull()
     expect(timingProblem(timing({ everyMs: 1_000, startAt }))).toBeNull()

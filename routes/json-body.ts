@@ -178,7 +178,7 @@ interface Scan {
   valueCount: number
 }
 
-/** Finds what is to be cut out; refuses depth, duplicate keys and too many values on the way. */
+/** Finds what to cut out; refuses depth, duplicate keys and too many values on the way. */
 function* scan(body: Buffer, limits: EnvelopeLimits, cutsItems: boolean): Generator<void, Cut[]> {
   const at: Scan = {
     ...{ open: [], topKey: '', expectKey: false },

@@ -232,7 +232,7 @@ export const LIFECYCLE = {
     from: ['dead', 'cancelled'],
     guards: ['endpoint_accepts', 'dedupe_unused'],
     to: 'queued',
-    also: 'attemptsLeft = maxAttempts, freeAttempts = 0, runAt = now, maxAge starts anew; waits again for dependencies that are not final (those of the same command included), those that stay dead, cancelled or gone are waived by a retry by id and prevent a bulk retry; held if it waits or has an ordering key; clears finishedAt, failure, result, progress, expiresAt',
+    also: 'attemptsLeft = maxAttempts, freeAttempts = 0, runAt = now, maxAge starts again; waits again for dependencies that are not final (those of the same command included), those that stay dead, cancelled or gone are waived by a retry by id and prevent a bulk retry; held if it waits or has an ordering key; clears finishedAt, failure, result, progress, expiresAt',
     by: ['API'],
   },
   edit: {

@@ -60,14 +60,15 @@ describe('the guides', () => {
     expect(finished).toMatchObject({ result: { rows: 8000 }, progress: { value: 40 } })
   })
 
-  it('limits: registers an endpoint with all three, and explains a job', async () => {
-    const [register, explain] = blocksOf('limits.md')
+  it('limits: registers an endpoint with all three, retries what a filter finds, explains a job', async () => {
+    const [register, retry, explain] = blocksOf('limits.md')
     const [endpoint] = run(register as string)
     expect(endpoint).toMatchObject({
       concurrency: 5,
       rateLimit: { count: 100, per: '1m' },
       circuitBreaker: { failures: 20, cooldown: '30s' },
     })
+    expect(run(retry as string)).toEqual([{ matched: 0, affected: 0 }])
     expect(run(explain as string)).toMatchObject([{ reason: 'not_due' }])
   })
 

@@ -65,8 +65,8 @@ describe('a store that is slow to write', () => {
     expect(isMore).toBe(false)
     const [counts] = await place.store.countJobs([endpoint])
     expect(counts).toMatchObject({ queued: 0, running: 0 })
-    // Those of the first request that was too large are cancelled, and were not counted.
-    expect(affected).toBeGreaterThan(20)
+    // What a request cancelled that ended with 503 is in no count.
+    expect(affected).toBeGreaterThan(0)
   })
 
   it('a batch is stored as far as time allows, and says which items are to be sent again', async () => {

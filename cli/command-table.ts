@@ -50,7 +50,7 @@ export const COMMAND_GROUPS: Record<string, Record<string, Entry>> = {
   },
   'What is set up': {
     endpoints: {
-      summary: 'who receives jobs: list, put, pause, test, …',
+      summary: 'who receives jobs: list, put, set, pause, test, …',
       load: () => import('./commands/endpoints.ts'),
     },
     schedules: {

@@ -1,5 +1,5 @@
-// From the options of `posthorn endpoints put` to the settings of an endpoint.
-import type { EndpointSettings } from '../src/client/client.ts'
+// From the options of `posthorn endpoints put` and `set` to the settings of an endpoint.
+import type { EndpointChange, EndpointSettings } from '../src/client/client.ts'
 import type { Option } from './command.ts'
 import { readDocument } from './document.ts'
 import { UsageError } from './exit.ts'
@@ -11,9 +11,14 @@ export const PUT_OPTIONS = {
   description: { type: 'string', value: 'TEXT', help: 'for people' },
   timeout: { type: 'string', value: 'DURATION', help: 'of one attempt; 15s' },
   'max-attempts': { type: 'string', value: 'N', help: 'before a job is dead; 10' },
-  concurrency: { type: 'string', value: 'N', help: 'attempts at once; no limit' },
-  'rate-limit': { type: 'string', value: 'N/DURATION', help: 'attempts started, like 100/1m' },
+  concurrency: { type: 'string', value: 'N', help: 'attempts at once; none: no limit' },
+  'rate-limit': {
+    type: 'string',
+    value: 'N/DURATION',
+    help: 'attempts started, like 100/1m; none: no limit',
+  },
   async: { type: 'boolean', help: 'a 202 means that the handler reports later' },
+  sync: { type: 'boolean', help: 'a 202 is the end, like any 2xx' },
   file: {
     type: 'string',
     value: 'FILE',
@@ -30,33 +35,57 @@ interface PutValues {
   concurrency?: string
   'rate-limit'?: string
   async?: boolean
+  sync?: boolean
   file?: string
 }
 
 const MAX_NUMBER = 1_000_000
+/** What takes a limit away. */
+const NO_LIMIT = 'none'
 
-/** What is allowed is for the server to say: here only the shapes are made. @throws UsageError */
+/** All settings of an endpoint. @throws UsageError */
 export async function endpointSettings(values: PutValues): Promise<EndpointSettings> {
+  const settings = await settingsGiven(values)
+  if ('url' in settings) return settings as EndpointSettings
+  throw new UsageError('posthorn endpoints put needs --url URL, --pull, or a url in --file.')
+}
+
+/** Those that are to change. @throws UsageError */
+export async function endpointChange(values: PutValues): Promise<EndpointChange> {
+  const change = await settingsGiven(values)
+  if (Object.keys(change).length > 0) return change
+  throw new UsageError('posthorn endpoints set needs a setting. See: posthorn endpoints set --help')
+}
+
+/** The server decides what is allowed: here only the shapes are made. */
+async function settingsGiven(values: PutValues): Promise<EndpointChange> {
   const fromFile = values.file === undefined ? {} : await readDocument(values.file)
   const { url, pull, description, timeout, concurrency } = values
-  if (url !== undefined && pull === true) {
-    throw new UsageError('--url and --pull can not both be given.')
-  }
-  const settings = {
+  refuseBoth(values, 'async', 'sync')
+  refuseBoth(values, 'url', 'pull')
+  return {
     ...fromFile,
     ...(url === undefined ? {} : { url }),
     ...(pull === true ? { url: null } : {}),
     ...(description === undefined ? {} : { description }),
     ...(timeout === undefined ? {} : { timeout }),
     ...(values.async === true ? { completion: 'async' } : {}),
-    ...(concurrency === undefined
-      ? {}
-      : { concurrency: wholeNumber('--concurrency', concurrency, 1, MAX_NUMBER) }),
+    ...(values.sync === true ? { completion: 'sync' } : {}),
+    ...concurrencyFrom(concurrency),
     ...retryFrom(values['max-attempts'], fromFile),
     ...rateLimitFrom(values['rate-limit']),
   }
-  if ('url' in settings) return settings as EndpointSettings
-  throw new UsageError('posthorn endpoints put needs --url URL, --pull, or a url in --file.')
+}
+
+function refuseBoth(values: PutValues, one: keyof PutValues, other: keyof PutValues): void {
+  if (values[one] === undefined || values[other] === undefined) return
+  throw new UsageError(`--${one} and --${other} cannot both be given.`)
+}
+
+function concurrencyFrom(text: string | undefined): { concurrency?: number | null } {
+  if (text === undefined) return {}
+  if (text === NO_LIMIT) return { concurrency: null }
+  return { concurrency: wholeNumber('--concurrency', text, 1, MAX_NUMBER) }
 }
 
 function retryFrom(maxAttempts: string | undefined, fromFile: Record<string, unknown>): object {
@@ -67,6 +96,7 @@ function retryFrom(maxAttempts: string | undefined, fromFile: Record<string, unk
 
 function rateLimitFrom(text: string | undefined): object {
   if (text === undefined) return {}
+  if (text === NO_LIMIT) return { rateLimit: null }
   const [count = '', per, ...rest] = text.split('/')
   if (per === undefined || rest.length > 0) {
     throw new UsageError(

@@ -43,7 +43,13 @@ const secret = z
 /** How long after a 202 or a heartbeat a completion may come. */
 export const extension = duration(MIN_EXTENSION_MS, MAX_EXTENSION_MS)
 
-export const endpointBody = z.strictObject({
+const breakerFields = {
+  failures: z.int().min(1).max(MAX_BREAKER_FAILURES),
+  cooldown: duration(0, MAX_EXTENSION_MS),
+}
+
+/** What a field may hold, whether it has a default (PUT) or stays when it is left out (PATCH). */
+const fields = {
   url: text(1, MAX_URL_LENGTH)
     // URL parsers drop these silently: another URL than the one that is shown.
     .refine((url) => !/\s/.test(url), 'holds white space')
@@ -60,33 +66,15 @@ export const endpointBody = z.strictObject({
       description:
         'http or https, no userinfo, no fragment; null: its jobs are pulled, and headers, timeout, completion, secret, circuitBreaker and statuses are unused',
     }),
-  description: text(0, 500).default(''),
-  headers: extraHeaders.default({}),
-  timeout: timeout.prefault(formatDuration(DEFAULT_TIMEOUT_MS)),
-  retry: retryParts.default({}),
-  concurrency: z.int().min(1).max(MAX_CONCURRENCY).nullable().default(null),
+  description: text(0, 500),
+  concurrency: z.int().min(1).max(MAX_CONCURRENCY).nullable(),
   rateLimit: z
     .strictObject({
       count: z.int().min(1).max(MAX_RATE_COUNT),
       per: duration(1, MAX_EXTENSION_MS),
     })
-    .nullable()
-    .default(null),
-  completion: z.enum(['sync', 'async']).default('sync'),
-  completionTimeout: extension
-    .prefault(formatDuration(DEFAULT_COMPLETION_TIMEOUT_MS))
-    .meta({ description: 'unused where completion is sync' }),
-  secret: secret.optional(),
-  onFinish: onFinish.nullable().default(null),
-  circuitBreaker: z
-    .strictObject({
-      failures: z.int().min(1).max(MAX_BREAKER_FAILURES).default(DEFAULT_CIRCUIT_BREAKER.failures),
-      cooldown: duration(0, MAX_EXTENSION_MS).prefault(
-        formatDuration(DEFAULT_CIRCUIT_BREAKER.cooldownMs),
-      ),
-    })
-    .nullable()
-    .prefault({}),
+    .nullable(),
+  completion: z.enum(['sync', 'async']),
   statuses: pairs(
     z
       .record(
@@ -97,13 +85,59 @@ export const endpointBody = z.strictObject({
         (all) => Object.keys(all).length <= MAX_STATUSES,
         `more than ${MAX_STATUSES} statuses`,
       ),
-  )
-    .default({})
-    .meta({
-      description: 'by status, 300 to 599: what an answer with it means; final: dead at once',
-    }),
+  ),
+}
+const STATUSES_NOTE = {
+  description: 'by status, 300 to 599: what an answer with it means; final: dead at once',
+}
+const COMPLETION_TIMEOUT_NOTE = { description: 'unused where completion is sync' }
+
+export const endpointBody = z.strictObject({
+  url: fields.url,
+  description: fields.description.default(''),
+  headers: extraHeaders.default({}),
+  timeout: timeout.prefault(formatDuration(DEFAULT_TIMEOUT_MS)),
+  retry: retryParts.default({}),
+  concurrency: fields.concurrency.default(null),
+  rateLimit: fields.rateLimit.default(null),
+  completion: fields.completion.default('sync'),
+  completionTimeout: extension
+    .prefault(formatDuration(DEFAULT_COMPLETION_TIMEOUT_MS))
+    .meta(COMPLETION_TIMEOUT_NOTE),
+  secret: secret.optional(),
+  onFinish: onFinish.nullable().default(null),
+  circuitBreaker: z
+    .strictObject({
+      failures: breakerFields.failures.default(DEFAULT_CIRCUIT_BREAKER.failures),
+      cooldown: breakerFields.cooldown.prefault(formatDuration(DEFAULT_CIRCUIT_BREAKER.cooldownMs)),
+    })
+    .nullable()
+    .prefault({}),
+  statuses: fields.statuses.default({}).meta(STATUSES_NOTE),
 })
 export type EndpointBody = z.output<typeof endpointBody>
+
+/** What is left out stays. null: the default, or the value that null is in a PUT. */
+export const endpointChange = z.strictObject({
+  url: fields.url.optional(),
+  description: fields.description.nullish(),
+  headers: extraHeaders.nullish(),
+  timeout: timeout.nullish(),
+  retry: retryParts.nullish().meta({
+    description: 'parts given replace parts, backoff as a whole; null: the default',
+  }),
+  concurrency: fields.concurrency.optional(),
+  rateLimit: fields.rateLimit.optional(),
+  completion: fields.completion.nullish(),
+  completionTimeout: extension.nullish().meta(COMPLETION_TIMEOUT_NOTE),
+  secret: secret.optional(),
+  onFinish: onFinish.nullish(),
+  circuitBreaker: z.strictObject(breakerFields).partial().nullish().meta({
+    description: 'parts given replace parts; null: none, as in a PUT',
+  }),
+  statuses: fields.statuses.nullish().meta(STATUSES_NOTE),
+})
+export type EndpointChange = z.output<typeof endpointChange>
 
 const rotateFields = z.strictObject({
   secret: secret.optional(),

@@ -1,10 +1,9 @@
-// /endpoints: register, read, list, remove. What else is done to one stands in
+// /endpoints: register, change, read, list, remove. What else is done to one stands in
 // endpoint-commands.ts.
 import type { FastifyInstance } from 'fastify'
 import { createBatchSize } from '../src/batch-size.ts'
-import { ENDPOINT_NAME_SHAPE, type EndpointSettings, newSecret } from '../src/endpoint/endpoint.ts'
+import { ENDPOINT_NAME_SHAPE, newSecret } from '../src/endpoint/endpoint.ts'
 import { AppError } from '../src/errors.ts'
-import { DEFAULT_RETRY, effectivePolicy } from '../src/job/retry-policy.ts'
 import type { DeleteEndpointResult, EndpointCounts } from '../src/store/endpoint-results.ts'
 import type { Store } from '../src/store/store.ts'
 import type { AddressPolicy } from '../src/webhook/address-policy.ts'
@@ -12,12 +11,20 @@ import { endpointAnswer, endpointListAnswer } from './answers.ts'
 import { readCursor, writeCursor } from './cursor.ts'
 import { endpointNotFound, endpointView, sendEndpoint } from './endpoint-answer.ts'
 import {
+  beingDeleted,
+  changeEndpoint,
+  refuseForbiddenUrl,
+  refuseUnreachableCompletion,
+  settingsFrom,
+} from './endpoint-change.ts'
+import {
   deleteEndpointQuery,
   type EndpointBody,
+  type EndpointChange,
   endpointBody,
+  endpointChange,
   endpointsQuery,
 } from './endpoint-schemas.ts'
-import { retryOverrideFrom } from './enqueue-request.ts'
 import { ifMatch, stale } from './etag.ts'
 import { endpointParams, ifMatchHeaders, MAX_PAGE, noBody, nothing } from './schemas.ts'
 
@@ -34,6 +41,7 @@ interface EndpointRoutes {
 
 export function registerEndpointRoutes(app: FastifyInstance, parts: EndpointRoutes): void {
   registerPut(app, parts)
+  registerPatch(app, parts)
   registerList(app, parts)
   registerGet(app, parts)
   registerDelete(app, parts)
@@ -63,12 +71,7 @@ function registerPut(app: FastifyInstance, { store, policy, publicUrl }: Endpoin
         ifMatch(request.headers),
       )
       if (result.kind === 'stale') throw stale('endpoint', result.version)
-      if (result.kind === 'being_deleted') {
-        throw new AppError(
-          'endpoint_in_use',
-          `endpoint "${name}" is being deleted; try again later`,
-        )
-      }
+      if (result.kind === 'being_deleted') throw beingDeleted(name)
       const isNew = result.kind === 'created'
       reply.code(isNew ? 201 : 200)
       const [secret] = result.endpoint.secrets
@@ -78,6 +81,32 @@ function registerPut(app: FastifyInstance, { store, policy, publicUrl }: Endpoin
         result.endpoint,
         isNew || given !== null ? secret : undefined,
       )
+    },
+  )
+}
+
+function registerPatch(app: FastifyInstance, { store, policy, publicUrl }: EndpointRoutes): void {
+  app.patch<ByName & { Body: EndpointChange }>(
+    '/endpoints/:name',
+    {
+      schema: {
+        summary: 'Change the fields given of an endpoint; the rest stays, null resets one',
+        params: endpointParams,
+        querystring: nothing,
+        headers: ifMatchHeaders,
+        body: endpointChange,
+        response: { 200: endpointAnswer },
+      },
+    },
+    async (request, reply) => {
+      const { name } = request.params
+      const { body } = request
+      if (body.url !== undefined) refuseForbiddenUrl(body.url, policy)
+      const endpoint = await changeEndpoint(store, name, body, {
+        ifVersion: ifMatch(request.headers),
+        publicUrl: publicUrl(),
+      })
+      return sendEndpoint(store, reply, endpoint, body.secret)
     },
   )
 }
@@ -180,46 +209,4 @@ function inUse(
     'endpoint_in_use',
     `endpoint "${name}" has ${counts.queued} queued and ${counts.running} running jobs${schedule}; wait for the jobs, or bury them with ?force=true`,
   )
-}
-
-/** What a checked request asks for. */
-export function settingsFrom(name: string, body: EndpointBody): EndpointSettings {
-  const { rateLimit, circuitBreaker } = body
-  return {
-    name,
-    url: body.url,
-    description: body.description,
-    headers: body.headers,
-    timeoutMs: body.timeout,
-    retry: effectivePolicy(DEFAULT_RETRY, retryOverrideFrom(body.retry)),
-    concurrency: body.concurrency,
-    rateLimit: rateLimit && { count: rateLimit.count, perMs: rateLimit.per },
-    completion: body.completion,
-    completionTimeoutMs: body.completionTimeout,
-    onFinish: body.onFinish,
-    circuitBreaker: circuitBreaker && {
-      failures: circuitBreaker.failures,
-      cooldownMs: circuitBreaker.cooldown,
-    },
-    statuses: body.statuses,
-  }
-}
-
-function refuseForbiddenUrl(url: string | null, policy: AddressPolicy): void {
-  if (url === null) return
-  const verdict = policy.judgeUrl(url)
-  if (!verdict.allowed) throw fieldError('/url', verdict.reason)
-}
-
-/** A handler that may report later must be told where: only PUBLIC_URL says how it reaches us. */
-function refuseUnreachableCompletion(
-  { url, completion }: EndpointBody,
-  publicUrl: string | null,
-): void {
-  if (url === null || completion === 'sync' || publicUrl !== null) return
-  throw fieldError('/completion', 'async needs PUBLIC_URL, the base of the URLs handlers report to')
-}
-
-function fieldError(path: string, message: string): AppError {
-  return new AppError('invalid_request', `${path}: ${message}`, { errors: [{ path, message }] })
 }

@@ -77,6 +77,10 @@ export const OTHER_ANSWERS: Record<string, OtherAnswers> = {
     errors: ['endpoint_in_use'],
     headers: { 200: ['etag'], 201: ['etag'] },
   },
+  'PATCH /endpoints/:name': {
+    errors: ['endpoint_not_found', 'endpoint_in_use', 'overloaded'],
+    headers: { 200: ['etag'] },
+  },
   'GET /endpoints': {},
   'GET /endpoints/:name': { errors: ['endpoint_not_found'], headers: { 200: ['etag'] } },
   'DELETE /endpoints/:name': {

@@ -1,8 +1,8 @@
 // What a file asks for, in the very form in which the API reads it back: by the rules of the routes
 // themselves, so that `90s` is `1m30s`, what is left out is its default, and headers are masked.
 import { endpointView } from '../../routes/endpoint-answer.ts'
+import { settingsFrom } from '../../routes/endpoint-change.ts'
 import { endpointBody } from '../../routes/endpoint-schemas.ts'
-import { settingsFrom } from '../../routes/endpoints.ts'
 import { RawJson } from '../../routes/json-body.ts'
 import { scheduleJson } from '../../routes/schedule-answer.ts'
 import { scheduleFrom } from '../../routes/schedule-change.ts'
@@ -12,7 +12,7 @@ import { AppError } from '../../src/errors.ts'
 import { isMapping } from '../document.ts'
 
 /** Of what is read back only this is decided by whoever writes. */
-const ENDPOINT_FIELDS = [
+export const ENDPOINT_FIELDS = [
   'url',
   'description',
   'headers',
@@ -116,6 +116,6 @@ function issueText({ path, message }: { path: PropertyKey[]; message: string }):
   return path.length === 0 ? message : `${path.join('.')}: ${message}`
 }
 
-function picked(view: object, names: readonly string[]): Fields {
+export function picked(view: object, names: readonly string[]): Fields {
   return Object.fromEntries(names.map((name) => [name, (view as Fields)[name]]))
 }

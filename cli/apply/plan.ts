@@ -84,7 +84,10 @@ async function readStored(posthorn: Posthorn, { kind, name }: Item): Promise<Sto
   }
 }
 
-function differences(stored: Stored | null, wanted: Record<string, unknown>): FieldChange[] {
+export function differences(
+  stored: Record<string, unknown> | null,
+  wanted: Record<string, unknown>,
+): FieldChange[] {
   if (stored === null) return []
   return Object.entries(wanted)
     .filter(([field, after]) => !isDeepStrictEqual(stored[field], after))

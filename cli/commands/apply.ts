@@ -6,13 +6,11 @@ import {
   type ScheduleSettings,
 } from '../../src/client/client.ts'
 import { isUnchanged, planOf, readItems, type Step } from '../apply/plan.ts'
+import { sayStep } from '../apply/show-step.ts'
 import { action } from '../command.ts'
 import { CommandFailed, EXIT } from '../exit.ts'
 import { connect } from '../server.ts'
-import { cleaned, painted, say, sayAside } from '../shown.ts'
-
-/** Of a value in the difference so much is shown. */
-const MAX_VALUE_LENGTH = 60
+import { say, sayAside } from '../shown.ts'
 
 export const command = action({
   summary: 'Make endpoints and schedules as a file says',
@@ -37,21 +35,6 @@ the API. A field that is left out gets its default; what the file does not name 
     return EXIT.done
   },
 })
-
-function sayStep(step: Step): void {
-  const { kind, name, version, changes } = step
-  if (version === null) say(painted(`+ ${kind} ${name}`, 'green'))
-  else if (changes.length === 0) say(painted(`= ${kind} ${name}`, 'dim'))
-  else say(painted(`~ ${kind} ${name}`, 'yellow'))
-  for (const { field, before, after } of changes) {
-    say(`    ${field}: ${shortText(before)} → ${shortText(after)}`)
-  }
-}
-
-function shortText(value: unknown): string {
-  const text = cleaned(JSON.stringify(value) ?? 'none')
-  return text.length <= MAX_VALUE_LENGTH ? text : `${text.slice(0, MAX_VALUE_LENGTH)}…`
-}
 
 function countText(steps: Step[]): string {
   const created = steps.filter(({ version }) => version === null).length

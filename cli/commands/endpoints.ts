@@ -1,7 +1,16 @@
 // posthorn endpoints: read and set up who receives jobs, a verb each.
-import type { Endpoint, PingResult } from '../../src/client/client.ts'
+import {
+  type Endpoint,
+  type PingResult,
+  type Posthorn,
+  PosthornError,
+} from '../../src/client/client.ts'
+import { ENDPOINT_FIELDS, picked } from '../apply/canonical.ts'
+import { differences } from '../apply/plan.ts'
+import { sayStep } from '../apply/show-step.ts'
 import { type Action, action, JSON_OPTION } from '../command.ts'
-import { endpointSettings, PUT_OPTIONS } from '../endpoint-settings.ts'
+import { confirm, YES_OPTION } from '../confirm.ts'
+import { endpointChange, endpointSettings, PUT_OPTIONS } from '../endpoint-settings.ts'
 import { EXIT } from '../exit.ts'
 import { collected, connect } from '../server.ts'
 import {
@@ -55,13 +64,32 @@ const put = action({
   summary: 'Create or replace an endpoint; its jobs and its secret stay',
   arguments: ['NAME'],
   options: { ...PUT_OPTIONS, json: JSON_OPTION },
-  details: 'What is not given gets its default, also where the endpoint is there already.',
+  details: `What is not given gets its default, also where the endpoint is there already: posthorn
+endpoints set changes only what is given. The difference is shown.`,
   examples: [
     'posthorn endpoints put invoice-pdf --url http://localhost:3000/ --timeout 30s --max-attempts 5',
   ],
   async run({ words: [name = ''], values }) {
     const settings = await endpointSettings(values)
-    sayEndpoint(await connect().endpoints.put(name, settings), values.json === true)
+    const posthorn = connect()
+    const before = await storedEndpoint(posthorn, name)
+    sayWritten(before, await posthorn.endpoints.put(name, settings), values.json === true)
+    return EXIT.done
+  },
+})
+
+const set = action({
+  summary: 'Change the settings given of an endpoint; the others stay',
+  arguments: ['NAME'],
+  options: { ...PUT_OPTIONS, json: JSON_OPTION },
+  details: `In a FILE null resets a setting to its default; of retry and circuitBreaker the parts
+given replace parts. The difference is shown.`,
+  examples: ['posthorn endpoints set invoice-pdf --timeout 30s'],
+  async run({ words: [name = ''], values }) {
+    const change = await endpointChange(values)
+    const posthorn = connect()
+    const before = await posthorn.endpoints.get(name)
+    sayWritten(before, await posthorn.endpoints.edit(name, change), values.json === true)
     return EXIT.done
   },
 })
@@ -114,14 +142,39 @@ const rotate = action({
 const remove = action({
   summary: 'Remove an endpoint; one in use only with --force',
   arguments: ['NAME'],
-  options: { force: { type: 'boolean', help: 'its queued and running jobs become dead' } },
-  examples: ['posthorn endpoints delete invoice-pdf --force'],
+  options: {
+    force: { type: 'boolean', help: 'its queued and running jobs become dead' },
+    yes: YES_OPTION,
+  },
+  examples: ['posthorn endpoints delete invoice-pdf --force --yes'],
   async run({ words: [name = ''], values }) {
-    await connect().endpoints.remove(name, { force: values.force })
+    const posthorn = connect()
+    const buried = values.force === true ? ', and make its queued and running jobs dead' : ''
+    await confirm(`Remove the endpoint ${name}${buried}`, values.yes)
+    await posthorn.endpoints.remove(name, { force: values.force })
     say(values.force === true ? `${name} is being removed` : `${name} is removed`)
     return EXIT.done
   },
 })
+
+/** null: there is none yet. */
+async function storedEndpoint(posthorn: Posthorn, name: string): Promise<Endpoint | null> {
+  try {
+    return await posthorn.endpoints.get(name)
+  } catch (error) {
+    if (error instanceof PosthornError && error.code === 'endpoint_not_found') return null
+    throw error
+  }
+}
+
+function sayWritten(before: Endpoint | null, after: Endpoint, isJson: boolean): void {
+  if (!isJson) {
+    const written = picked(after, [...ENDPOINT_FIELDS, 'secretHint'])
+    const changes = differences(before === null ? null : { ...before }, written)
+    sayStep({ kind: 'endpoint', name: after.name, version: before?.version ?? null, changes })
+  }
+  sayEndpoint(after, isJson)
+}
 
 function sayEndpoint(endpoint: Endpoint, isJson: boolean): void {
   if (isJson) {
@@ -166,6 +219,7 @@ export const command = {
     list,
     get,
     put,
+    set,
     pause: change('pause', 'Stop deliveries; enqueueing goes on'),
     resume: change('resume', 'Go on; ends a pause, a rest, and being disabled'),
     test,

@@ -1,6 +1,7 @@
 // posthorn keys: API keys, a verb each. They need a key with the scope admin.
 import type { ApiKey } from '../../src/client/client.ts'
 import { action, JSON_OPTION } from '../command.ts'
+import { confirm, YES_OPTION } from '../confirm.ts'
 import { EXIT } from '../exit.ts'
 import { oneOf } from '../input.ts'
 import { connect } from '../server.ts'
@@ -50,10 +51,12 @@ const create = action({
 const remove = action({
   summary: 'End a key: refused everywhere within 5 s',
   arguments: ['ID'],
-  options: {},
-  examples: ['posthorn keys delete "$key_id"'],
-  async run({ words: [id = ''] }) {
-    await connect().keys.remove(id)
+  options: { yes: YES_OPTION },
+  examples: ['posthorn keys delete "$key_id" --yes'],
+  async run({ words: [id = ''], values }) {
+    const posthorn = connect()
+    await confirm(`End the key ${id}: its requests are refused from then on`, values.yes)
+    await posthorn.keys.remove(id)
     say(`${id} is ended`)
     return EXIT.done
   },

@@ -42,15 +42,20 @@ under way 5 s.`,
     })
     const posthorn = connect()
     const stopping = stopSignal()
-    const secret = secretFrom(values.secret ?? readVariable('POSTHORN_SECRET', process.env))
+    const given = givenSecret(values.secret ?? readVariable('POSTHORN_SECRET', process.env))
+    const secret = given ?? newSecret()
     try {
       const prepare = () => readTimeout(posthorn, name, values.create === true)
       const timeoutMs = await withPatience(prepare, sayAside, stopping)
       if (timeoutMs === null) return EXIT.done
-      sayAside(`Jobs of ${name} go to ${url}. Ctrl-C ends this.`)
       const call = connectRaw()
       const attempt = { posthorn, call, sender, endpoint: name, url, secret, timeoutMs }
-      const lines = { onEnd: sayAttempt, tell: sayAside }
+      const onReady = () => {
+        if (given === null)
+          sayAside(`Signed with ${secret}, made for this run: give it to your handler.`)
+        sayAside(`Jobs of ${name} go to ${url}. Ctrl-C ends this.`)
+      }
+      const lines = { onReady, onEnd: sayAttempt, tell: sayAside }
       await pullJobs({ ...attempt, ...lines, leaseMs: LEASE_MS, concurrency }, stopping)
     } catch (error) {
       throw explained(name, error)
@@ -74,14 +79,11 @@ function onlyTo(text: string) {
   return () => policy
 }
 
-function secretFrom(given: string | null): string {
-  if (given !== null && given !== '') {
-    if (secretKey(given) !== null) return given
-    throw new UsageError('The secret is not whsec_ and base64 of 24–64 bytes.')
-  }
-  const secret = newSecret()
-  sayAside(`Signed with ${secret}, made for this run: give it to your handler.`)
-  return secret
+/** null: none is given. @throws UsageError */
+function givenSecret(text: string | null): string | null {
+  if (text === null || text === '') return null
+  if (secretKey(text) !== null) return text
+  throw new UsageError('The secret is not whsec_ and base64 of 24–64 bytes.')
 }
 
 /** Aborted by the first Ctrl-C; the second ends the process, and leases run out. */
@@ -132,6 +134,6 @@ function explained(name: string, error: unknown): unknown {
   }
   if (error.code !== 'job_state_conflict') return error
   return new CommandFailed(
-    `Endpoint "${name}" has a URL: its jobs are sent there. Listen on another name with --create, or make this one pulled: posthorn endpoints put ${name} --pull`,
+    `Endpoint "${name}" has a URL: its jobs are sent there. Listen on another name with --create, or make this one pulled: posthorn endpoints set ${name} --pull`,
   )
 }

@@ -1,6 +1,7 @@
 // posthorn schedules: read and steer what makes jobs by the clock, a verb each.
 import type { Schedule, ScheduleSummary } from '../../src/client/client.ts'
 import { type Action, action, JSON_OPTION } from '../command.ts'
+import { confirm, YES_OPTION } from '../confirm.ts'
 import { EXIT } from '../exit.ts'
 import { collected, connect } from '../server.ts'
 import { type Column, fromNow, record, say, sayAside, sayJson, table } from '../shown.ts'
@@ -99,10 +100,12 @@ const run = action({
 const remove = action({
   summary: 'Remove a schedule; the jobs it has made stay',
   arguments: ['NAME'],
-  options: {},
-  examples: ['posthorn schedules delete nightly-report'],
-  async run({ words: [name = ''] }) {
-    await connect().schedules.remove(name)
+  options: { yes: YES_OPTION },
+  examples: ['posthorn schedules delete nightly-report --yes'],
+  async run({ words: [name = ''], values }) {
+    const posthorn = connect()
+    await confirm(`Remove the schedule ${name}`, values.yes)
+    await posthorn.schedules.remove(name)
     say(`${name} is removed`)
     return EXIT.done
   },

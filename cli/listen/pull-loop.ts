@@ -13,6 +13,8 @@ const GRACE_MS = 5_000
 
 export interface PullParts extends AttemptParts {
   concurrency: number
+  /** Called once, when the server has answered a claim: it would give jobs of this endpoint. */
+  onReady: () => void
   onEnd: (job: PulledJob, end: AttemptEnd, reportProblem: string | null) => void
   /** A sentence for whoever looks on. */
   tell: (sentence: string) => void
@@ -25,37 +27,53 @@ export interface PullParts extends AttemptParts {
  */
 export async function pullJobs(parts: PullParts, stopping: AbortSignal): Promise<void> {
   const underWay = new Set<AttemptUnderWay>()
+  // The first claim does not wait: it shows at once whether the server refuses.
+  let waitMs = 0
   try {
     while (!stopping.aborted) {
       const limit = Math.min(parts.concurrency - underWay.size, MAX_CLAIM)
-      if (limit === 0) await firstEnd(underWay, stopping)
-      else await claimAndStart(parts, underWay, limit, stopping)
+      if (limit === 0) {
+        await firstEnd(underWay, stopping)
+        continue
+      }
+      const jobs = await claimJobs(parts, { limit, waitMs }, stopping)
+      if (jobs === null) break
+      if (waitMs === 0) parts.onReady()
+      waitMs = CLAIM_WAIT_MS
+      for (const { job, claimedAtMs } of jobs) start(parts, underWay, job, claimedAtMs)
     }
   } finally {
     await endAll(parts, underWay)
   }
 }
 
-async function claimAndStart(
-  parts: PullParts,
-  underWay: Set<AttemptUnderWay>,
-  limit: number,
+/** null: `stopping` was aborted before. */
+async function claimJobs(
+  { call, endpoint, leaseMs, tell }: PullParts,
+  { limit, waitMs }: { limit: number; waitMs: number },
   stopping: AbortSignal,
-): Promise<void> {
-  const { call, endpoint, leaseMs, tell } = parts
+): Promise<{ job: PulledJob; claimedAtMs: number }[] | null> {
   let claimedAtMs = 0
   const take = () => {
     claimedAtMs = performance.now()
-    return claim(call, endpoint, { limit, waitMs: CLAIM_WAIT_MS, leaseMs, signal: stopping })
+    return claim(call, endpoint, { limit, waitMs, leaseMs, signal: stopping })
   }
-  for (const job of (await withPatience(take, tell, stopping)) ?? []) {
-    const attempt = startAttempt(parts, job, claimedAtMs)
-    underWay.add(attempt)
-    attempt.done.then(({ end, reportProblem }) => {
-      underWay.delete(attempt)
-      parts.onEnd(job, end, reportProblem)
-    })
-  }
+  const jobs = await withPatience(take, tell, stopping)
+  return jobs?.map((job) => ({ job, claimedAtMs })) ?? null
+}
+
+function start(
+  parts: PullParts,
+  underWay: Set<AttemptUnderWay>,
+  job: PulledJob,
+  claimedAtMs: number,
+): void {
+  const attempt = startAttempt(parts, job, claimedAtMs)
+  underWay.add(attempt)
+  attempt.done.then(({ end, reportProblem }) => {
+    underWay.delete(attempt)
+    parts.onEnd(job, end, reportProblem)
+  })
 }
 
 async function firstEnd(underWay: Set<AttemptUnderWay>, stopping: AbortSignal): Promise<void> {

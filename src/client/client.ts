@@ -30,7 +30,7 @@ import { type WaitOptions, waitUntilFinal } from './wait.ts'
 
 export type { AttemptRef } from './attempt-ref.ts'
 export type { ClientOptions, RequestOptions } from './call.ts'
-export type { Endpoint, EndpointSettings, PingResult } from './endpoint.ts'
+export type { Endpoint, EndpointChange, EndpointSettings, PingResult } from './endpoint.ts'
 export type { Stats, WorkerView } from './figures.ts'
 export type * from './job.ts'
 export type { ApiKey, KeyScope } from './key-calls.ts'

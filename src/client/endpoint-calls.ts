@@ -1,6 +1,6 @@
 // The calls about endpoints, as `posthorn.endpoints` has them.
 import type { Call, RequestOptions } from './call.ts'
-import type { Endpoint, EndpointSettings, PingResult } from './endpoint.ts'
+import type { Endpoint, EndpointChange, EndpointSettings, PingResult } from './endpoint.ts'
 import type { Page } from './job.ts'
 import { eachItem, MAX_PAGE } from './paging.ts'
 import { queryText, segment } from './request-path.ts'
@@ -39,6 +39,22 @@ export class EndpointCalls {
       method: 'PUT',
       path: pathOf(name),
       body,
+      headers: ifMatch(ifVersion),
+      repeatable: ifVersion === undefined,
+      signal,
+    })
+  }
+
+  /** Changes the fields given and keeps the rest. */
+  async edit(
+    name: string,
+    change: EndpointChange,
+    { ifVersion, signal }: VersionOptions = {},
+  ): Promise<Endpoint> {
+    return this.#call.json({
+      method: 'PATCH',
+      path: pathOf(name),
+      body: JSON.stringify(change),
       headers: ifMatch(ifVersion),
       repeatable: ifVersion === undefined,
       signal,

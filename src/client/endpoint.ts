@@ -20,6 +20,17 @@ export interface EndpointSettings {
   statuses?: Record<string, StatusChoice> | undefined
 }
 
+/**
+ * What is to change of an endpoint; what is left out stays. null resets a field to its default,
+ * where null is no value of its own (`url`, `circuitBreaker`). `retry` and `circuitBreaker`: parts
+ * given replace parts.
+ */
+export type EndpointChange = {
+  [Field in keyof EndpointSettings]?:
+    | EndpointSettings[Field]
+    | (Field extends 'secret' ? never : null)
+}
+
 export type StatusChoice = 'retry' | 'final' | 'throttle'
 
 export type EndpointState = 'active' | 'paused' | 'disabled' | 'resting' | 'deleting'

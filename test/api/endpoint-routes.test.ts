@@ -27,6 +27,83 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect((await send('PUT', `/endpoints/${'a'.repeat(64)}`, { url: null })).status).toBe(201)
   })
 
+  it('PATCH /endpoints/:name: changes the fields given, keeps the rest, and null resets one', async () => {
+    const path = '/endpoints/patched'
+    const settings = {
+      url: 'http://127.0.0.1:3999/',
+      description: 'one',
+      headers: { 'x-api-key': 'a-long-secret-1234' },
+      timeout: '90s',
+      retry: { maxAttempts: 3, backoff: { type: 'fixed', delay: '1m' }, maxAge: '1d' },
+      concurrency: 3,
+      rateLimit: { count: 100, per: '1m' },
+      completionTimeout: '1h',
+      onFinish: 'patched',
+      circuitBreaker: { failures: 5, cooldown: '10s' },
+      statuses: { 404: 'final' },
+    }
+    const { body: made } = await send('PUT', path, settings)
+    const patch = async (change: object, headers = {}) => {
+      const answer = await send('PATCH', path, change, headers)
+      expect(answer.status).toBe(200)
+      expect(answer.headers.get('etag')).toBe(`"${answer.body.version}"`)
+      expect(await ground.get(path)).toMatchObject({ ...answer.body, counts: expect.anything() })
+      const { secret: _, version: __, updatedAt: ___, ...read } = answer.body
+      return read
+    }
+    const { secret: _, version: __, updatedAt: ___, ...asMade } = made
+
+    expect(await patch({})).toEqual(asMade)
+    expect(await patch({ description: 'two' })).toEqual({ ...asMade, description: 'two' })
+    const three = { ...asMade, description: 'two', timeout: '30s', concurrency: null }
+    expect(await patch({ timeout: '30s', concurrency: null })).toEqual(three)
+    // Parts of these two, as a job gives parts of its retry.
+    expect(await patch({ retry: { maxAttempts: 7 }, circuitBreaker: { failures: 9 } })).toEqual({
+      ...three,
+      retry: { ...three.retry, maxAttempts: 7 },
+      circuitBreaker: { failures: 9, cooldown: '10s' },
+    })
+    expect(await patch({ circuitBreaker: null, url: null })).toMatchObject({
+      circuitBreaker: null,
+      url: null,
+      headers: asMade.headers,
+    })
+    const all = Object.keys(settings).map((field) => [field, null])
+    await send('PUT', '/endpoints/plain', { url: null, circuitBreaker: null })
+    const {
+      name: _n,
+      secretHint: _h,
+      createdAt: _c,
+      version: _v,
+      updatedAt: _u,
+      ...plain
+    } = await ground.get('/endpoints/plain')
+    expect(await patch(Object.fromEntries(all))).toMatchObject(plain)
+
+    const secret = 'whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY='
+    expect((await send('PATCH', path, { secret })).body).toMatchObject({ secret })
+    const { version } = await ground.get(path)
+    await patch({ description: 'three' }, { 'if-match': `"${version}"` })
+    const stale = await send('PATCH', path, {}, { 'if-match': `"${version}"` })
+    expect(stale).toMatchObject({ status: 412, body: { code: 'precondition_failed' } })
+    const nowhere = await send('PATCH', '/endpoints/nowhere', { description: 'x' })
+    expect(nowhere).toMatchObject({ status: 404, body: { code: 'endpoint_not_found' } })
+    for (const wrong of [{ secret: null }, { name: 'other' }, { timeout: '1ms' }, null]) {
+      expect([wrong, (await send('PATCH', path, wrong)).status]).toEqual([wrong, 400])
+    }
+    const unreachable = await send('PATCH', path, { url: 'http://10.1.2.3/' })
+    expect(unreachable).toMatchObject({ status: 400, body: { code: 'invalid_request' } })
+  })
+
+  it('PATCH /endpoints/:name: loses no change of those that others make at the same time', async () => {
+    const site = await ground.pulled()
+    const path = `/endpoints/${site.name}`
+    const changes = [{ description: 'a' }, { timeout: '7s' }, { concurrency: 7 }, { statuses: {} }]
+    const answers = await Promise.all(changes.map((change) => send('PATCH', path, change)))
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200])
+    expect(await site.read()).toMatchObject({ description: 'a', timeout: '7s', concurrency: 7 })
+  })
+
   it('GET /endpoints: by name, page by page', async () => {
     const names = ['list-a', 'list-b', 'list-c'] as const
     for (const name of names) await send('PUT', `/endpoints/${name}`, { url: null })

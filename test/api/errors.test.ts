@@ -225,6 +225,8 @@ describe.each(ENGINES)('on %s', (engine) => {
     const path = `/endpoints/${site.name}`
     const put = await send('PUT', path, { url: null }, stale)
     expectProblem(put, 412, 'precondition_failed')
+    const patch = await send('PATCH', path, { description: 'two' }, stale)
+    expectProblem(patch, 412, 'precondition_failed')
     expectProblem(await send('DELETE', path, undefined, stale), 412, 'precondition_failed')
     const schedule = `/schedules/${site.name}`
     const timing = { every: '1h', endpoint: site.name, payload: 1 }

@@ -37,6 +37,7 @@ const TABLES = {
     files: /^endpoint-routes/,
     rows: [
       'PUT /endpoints/:name',
+      'PATCH /endpoints/:name',
       'GET /endpoints',
       'GET /endpoints/:name',
       'DELETE /endpoints/:name',

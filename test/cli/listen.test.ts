@@ -222,6 +222,18 @@ describe('the server', () => {
     expect(await typed.ended()).toBe(1)
     expect(typed.stderr()).toMatch(says)
     expect(typed.stderr()).not.toMatch(/\n\s+at /)
+    // What is refused was never announced.
+    expect(typed.stderr() + typed.stdout()).not.toMatch(/Signed with|Jobs of/)
+  })
+
+  it('is asked before anything is announced, also with a key that may only claim', async () => {
+    const { key } = (await ask('POST', '/keys', { name: 'laptop', scope: 'work' })).body
+    await ask('PUT', `/endpoints/${name}`, { url: 'https://example.com/' })
+    const env = { POSTHORN_KEY: key }
+    const typed = shell.start(['listen', name, handler.url], { env })
+    expect(await typed.ended()).toBe(1)
+    expect(typed.stderr()).toMatch(/^Endpoint "\S+" has a URL/)
+    expect(typed.stderr()).toContain(`posthorn endpoints set ${name} --pull`)
   })
 
   it('makes the endpoint with --create, once', DEADLINE, async () => {

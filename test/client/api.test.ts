@@ -171,6 +171,10 @@ describe('endpoints', () => {
     expect(replaced.secret).toBeUndefined()
     const stale = posthorn.endpoints.put(name, { url: receiver.url }, { ifVersion: version })
     expect(await codeOf(stale)).toBe('precondition_failed')
+    const edited = await posthorn.endpoints.edit(name, { timeout: '7s', concurrency: 2 })
+    expect(edited).toMatchObject({ timeout: '7s', concurrency: 2, url: `${receiver.url}` })
+    const late = posthorn.endpoints.edit(name, { timeout: null }, { ifVersion: replaced.version })
+    expect(await codeOf(late)).toBe('precondition_failed')
     const names: string[] = []
     for await (const one of posthorn.endpoints.list({ limit: 1 })) names.push(one.name)
     expect(names).toContain(name)

@@ -3,7 +3,7 @@
 import { describe, expect, expectTypeOf, it } from 'vitest'
 import type { z } from 'zod'
 import type * as answers from '../../routes/answers.ts'
-import type { endpointBody } from '../../routes/endpoint-schemas.ts'
+import type { endpointBody, endpointChange } from '../../routes/endpoint-schemas.ts'
 import type { batchJobBody, bulkBody, editBody, jobsQuery } from '../../routes/job-schemas.ts'
 import type * as schedules from '../../routes/schedule-schemas.ts'
 import type * as client from '../../src/client/client.ts'
@@ -80,6 +80,9 @@ describe('the client knows', () => {
     >()
     expectTypeOf<keyof client.EndpointSettings>().toEqualTypeOf<
       keyof z.input<typeof endpointBody>
+    >()
+    expectTypeOf<keyof client.EndpointChange>().toEqualTypeOf<
+      keyof z.input<typeof endpointChange>
     >()
     expectTypeOf<keyof client.JobQuery | 'cursor'>().toEqualTypeOf<
       keyof z.input<typeof jobsQuery>

@@ -22,6 +22,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   beforeAll(async () => {
     site = await openSite(engine)
     await site.ask('PUT', '/endpoints/kept', '{"url":null}')
+    await site.ask('PUT', '/endpoints/patched', '{"url":null}')
     const body = '{"endpoint":"kept","payload":{"kept":true},"tags":["kept"],"metadata":{"a":"b"}}'
     kept = JSON.parse((await site.ask('POST', '/jobs', body)).text).id
   })
@@ -40,6 +41,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
         'POST /jobs metadata.x-one',
         'PATCH /jobs/{id} tags.0',
         'PUT /endpoints/{name} circuitBreaker.cooldown',
+        'PATCH /endpoints/{name} retry.backoff.delay',
         'PUT /schedules/{name} retry.maxAge',
         'POST /jobs/cancel filter.failureReason',
         'POST /jobs/{id}/heartbeat message',
@@ -146,7 +148,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   function targetOf({ method, path }: Operation) {
     let next: { id: string; token: string } | null = null
     const isOfAttempt = /(complete|fail|heartbeat)$/.test(path)
-    const name = method === 'PUT' ? 'changed' : 'idle'
+    const name = { PUT: 'changed', PATCH: 'patched' }[method] ?? 'idle'
     return {
       async path() {
         if (!path.includes('{id}')) return path.replace('{name}', name)

@@ -1,0 +1,30 @@
+// The question before a command removes something: asked on a terminal, answered with --yes in a
+// script.
+import { createInterface } from 'node:readline/promises'
+import type { Option } from './command.ts'
+import { CommandFailed, UsageError } from './exit.ts'
+
+export const YES_OPTION = {
+  type: 'boolean',
+  help: 'do not ask; needed where no terminal is',
+} as const satisfies Option
+
+/**
+ * Resolves when the answer is yes.
+ *
+ * @param question without its question mark, such as `Remove the endpoint invoice-pdf`
+ * @throws CommandFailed nothing is to be done
+ * @throws UsageError nobody can be asked
+ */
+export async function confirm(question: string, yes: boolean | undefined): Promise<void> {
+  if (yes === true) return
+  if (!process.stdin.isTTY || !process.stderr.isTTY) {
+    throw new UsageError(`${question}? There is no terminal to ask on: add --yes.`)
+  }
+  const terminal = createInterface({ input: process.stdin, output: process.stderr })
+  // The input may end without an answer.
+  const closed = new Promise<string>((resolve) => terminal.once('close', () => resolve('')))
+  const answer = await Promise.race([terminal.question(`${question}? [y/N] `), closed])
+  terminal.close()
+  if (!/^y(es)?$/i.test(answer.trim())) throw new CommandFailed('Nothing was removed.')
+}

@@ -1,0 +1,154 @@
+// posthorn endpoints put, set and delete: what each changes, what it shows, and what it asks first.
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { openShell, type Shell } from './command-line.ts'
+
+const DEADLINE = { timeout: 60_000 }
+const SETTINGS = {
+  url: 'http://127.0.0.1:3999/',
+  description: 'makes PDFs',
+  timeout: '1m30s',
+  retry: { maxAttempts: 3, backoff: { type: 'fixed', delay: '1m', maxDelay: '1h' } },
+  concurrency: 4,
+  rateLimit: { count: 100, per: '1m' },
+  circuitBreaker: { failures: 5, cooldown: '10s' },
+  statuses: { 404: 'final' },
+}
+
+let posthorn: Deployment
+let shell: Shell
+beforeAll(async () => {
+  posthorn = deploy('sqlite', { PUBLIC_URL: 'http://127.0.0.1:3998' })
+  await posthorn.startApi()
+  shell = openShell({ POSTHORN_URL: posthorn.url() })
+})
+afterAll(async () => {
+  await shell.close()
+  await posthorn.close()
+})
+beforeEach(async () => {
+  await posthorn.request('PUT', '/endpoints/pdf', SETTINGS)
+})
+
+const read = async (path = '/endpoints/pdf') => (await posthorn.request('GET', path)).body
+const endpoints = (...words: string[]) => shell.run(['endpoints', ...words])
+
+/** Of an endpoint what somebody decides. */
+function settingsOf(endpoint: Record<string, unknown>) {
+  return Object.fromEntries(Object.keys(SETTINGS).map((field) => [field, endpoint[field]]))
+}
+
+describe('set', () => {
+  it('changes what is given, keeps all else, and shows the difference', DEADLINE, async () => {
+    const before = settingsOf(await read())
+    const pulled = await endpoints('set', 'pdf', '--pull')
+    expect(pulled).toMatchObject({ code: 0, stderr: '' })
+    expect(pulled.stdout.split('\n').slice(0, 3)).toEqual([
+      '~ endpoint pdf',
+      '    url: "http://127.0.0.1:3999/" → null',
+      'endpoint     pdf',
+    ])
+    expect(settingsOf(await read())).toEqual({ ...before, url: null })
+    await endpoints('set', 'pdf', '--max-attempts', '9', '--concurrency', 'none')
+    const changed = settingsOf(await read())
+    expect(changed).toMatchObject({ url: null, concurrency: null, rateLimit: before.rateLimit })
+    expect(changed.retry).toMatchObject({ ...(before.retry as object), maxAttempts: 9 })
+    const again = await endpoints('set', 'pdf', '--max-attempts', '9')
+    expect(again.stdout).toMatch(/^= endpoint pdf\n/)
+  })
+
+  it('takes a file, in which null resets a setting', DEADLINE, async () => {
+    const file = shell.write('change.yaml', 'timeout: null\ncircuitBreaker: {failures: 7}\n')
+    expect((await endpoints('set', 'pdf', '--file', file, '--async')).code).toBe(0)
+    const changed = await read()
+    expect(changed).toMatchObject({
+      timeout: '15s',
+      completion: 'async',
+      description: 'makes PDFs',
+    })
+    expect(changed.circuitBreaker).toEqual({ failures: 7, cooldown: '10s' })
+    await endpoints('set', 'pdf', '--sync')
+    expect(await read()).toMatchObject({ completion: 'sync' })
+  })
+
+  it('makes no endpoint, and needs a setting', DEADLINE, async () => {
+    const missing = await endpoints('set', 'nowhere', '--pull')
+    expect(missing).toMatchObject({ code: 1, stdout: '' })
+    expect(missing.stderr).toContain('there is no endpoint "nowhere"')
+    const empty = await endpoints('set', 'pdf')
+    expect([empty.code, empty.stderr]).toEqual([2, expect.stringContaining('needs a setting')])
+    const both = await endpoints('set', 'pdf', '--sync', '--async')
+    expect([both.code, both.stderr]).toEqual([2, '--async and --sync cannot both be given.\n'])
+  })
+})
+
+describe('put', () => {
+  it('shows every setting that it resets', DEADLINE, async () => {
+    const { stdout } = await endpoints('put', 'pdf', '--pull')
+    expect(stdout).toMatch(/^~ endpoint pdf\n {4}url: "http:\/\/127.0.0.1:3999\/" → null\n/)
+    for (const line of [
+      'description: "makes PDFs" → ""',
+      'timeout: "1m30s" → "15s"',
+      'concurrency: 4 → null',
+      'rateLimit: {"count":100,"per":"1m"} → null',
+      'statuses: {"404":"final"} → {}',
+    ]) {
+      expect(stdout).toContain(`    ${line}\n`)
+    }
+    expect((await endpoints('put', 'pdf', '--pull')).stdout).toMatch(/^= endpoint pdf\n/)
+    expect((await endpoints('put', 'new', '--pull')).stdout).toMatch(/^\+ endpoint new\n/)
+  })
+
+  it('prints with --json the endpoint alone', DEADLINE, async () => {
+    const { stdout } = await endpoints('put', 'pdf', '--pull', '--json')
+    expect(JSON.parse(stdout)).toMatchObject({ name: 'pdf', url: null })
+  })
+})
+
+describe('delete', () => {
+  const schedule = { every: '1h', endpoint: 'pdf', payload: 1 }
+  const keep: [what: string, words: string[], path: string][] = [
+    ['an endpoint', ['endpoints', 'delete', 'spare'], '/endpoints/spare'],
+    ['a schedule', ['schedules', 'delete', 'hourly'], '/schedules/hourly'],
+  ]
+  beforeEach(async () => {
+    await posthorn.request('PUT', '/endpoints/spare', { url: null })
+    await posthorn.request('PUT', '/schedules/hourly', schedule)
+  })
+
+  it.each(keep)('of %s without a terminal wants --yes', DEADLINE, async (_, words, path) => {
+    const { code, stderr } = await shell.run(words)
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/^Remove the .+ add --yes\.$/m)])
+    expect((await posthorn.request('GET', path)).status).toBe(200)
+    expect(await shell.run([...words, '--yes'])).toMatchObject({ code: 0, stderr: '' })
+    expect((await posthorn.request('GET', path)).status).toBe(404)
+  })
+
+  it('of a key without a terminal wants --yes', DEADLINE, async () => {
+    const made = await posthorn.request('POST', '/keys', { name: 'shop', scope: 'enqueue' })
+    const refused = await shell.run(['keys', 'delete', made.body.id])
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('add --yes')])
+    expect((await read('/keys')).items).toHaveLength(1)
+    expect((await shell.run(['keys', 'delete', made.body.id, '--yes'])).code).toBe(0)
+    expect((await read('/keys')).items).toEqual([])
+  })
+
+  it.each(keep)(
+    'of %s asks on a terminal, and no answer is no',
+    DEADLINE,
+    async (_, words, path) => {
+      // util-linux: gives the command a terminal.
+      const typed = (answer: string) =>
+        shell.script(`printf '${answer}' | script -qec "posthorn ${words.join(' ')}" /dev/null`)
+      for (const answer of ['n\\n', '\\n', '\\004']) {
+        const asked = typed(answer)
+        expect(await asked.ended()).toBe(1)
+        expect(asked.stdout()).toMatch(/Remove the \w+ \w+\? \[y\/N\]/)
+        expect(asked.stdout()).toContain('Nothing was removed.')
+        expect((await posthorn.request('GET', path)).status).toBe(200)
+      }
+      expect(await typed('y\\n').ended()).toBe(0)
+      expect((await posthorn.request('GET', path)).status).toBe(404)
+    },
+  )
+})

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { SETTINGS } from '../src/config.ts'
 import { ERRORS } from '../src/errors.ts'
 import { GUARDS, type Guard, LIFECYCLE, type LifecycleEvent } from '../src/job/lifecycle.ts'
+import { DELIVERY_HEADERS, type SentWith } from '../src/webhook/delivery-headers.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 
@@ -14,6 +15,7 @@ const TABLES: Record<string, { page: string; print: () => string }> = {
   events: { page: 'docs/LIFECYCLE.md', print: eventsTable },
   guards: { page: 'docs/LIFECYCLE.md', print: guardsTable },
   errors: { page: 'docs/ERRORS.md', print: errorsTable },
+  'delivery headers': { page: 'docs/deliveries.md', print: deliveryHeadersTable },
 }
 
 /** The page as it should be, and as it is. */
@@ -72,6 +74,24 @@ function errorsTable(): string {
     title,
   ])
   return table(['code', 'status', 'title'], rows)
+}
+
+const SENT_WITH: Record<SentWith, string> = {
+  all: 'every request',
+  jobs: 'jobs',
+  schedules: 'jobs of a schedule',
+  async: 'jobs of an endpoint with `"completion": "async"`',
+  traces: 'jobs that were enqueued with a trace, or where traces are exported',
+  pings: 'test pings',
+}
+
+function deliveryHeadersTable(): string {
+  const rows = Object.entries(DELIVERY_HEADERS).map(([name, { sentWith, meaning }]) => [
+    `\`${name}\``,
+    meaning,
+    SENT_WITH[sentWith],
+  ])
+  return table(['header', 'value', 'sent with'], rows)
 }
 
 if (import.meta.main) {

@@ -7,6 +7,7 @@ import { z } from 'zod'
 import { ERRORS, type ErrorCode } from '../src/errors.ts'
 import * as answers from './answers.ts'
 import { HEADERS, type HeaderName, OTHER_ANSWERS, type OtherAnswers } from './openapi-answers.ts'
+import { webhooksSection } from './openapi-webhooks.ts'
 import { PROBLEM_TYPE } from './problem.ts'
 import { jsonSchemaOf } from './zod-bridge.ts'
 
@@ -194,6 +195,7 @@ function finished<T extends object>(document: T): T {
   return {
     ...text,
     paths,
+    webhooks: webhooksSection(),
     components: { ...components, headers: headerComponents(), schemas },
   } as unknown as T
 }

@@ -77,7 +77,7 @@ export function webhookRequest(parts: RequestParts): WebhookRequest {
   return { url, headers, body: job.payload, statuses: endpoint.statuses }
 }
 
-const PING_BODY = Buffer.from('{"type":"posthorn.test"}')
+export const PING_BODY = Buffer.from('{"type":"posthorn.test"}')
 
 /** A signed request that belongs to no job, to try an endpoint. */
 export function pingRequest(parts: {

@@ -103,6 +103,8 @@ describe('the example', () => {
     expect(await run('register.ts', { HANDLER_URL: handler.url })).toBe('active\n')
     expect(await run('register.ts', { HANDLER_URL: handler.url })).toBe('active\n')
     expect(await run('enqueue.ts')).toBe('3 pages\n')
+    // A test ping is answered, and no work is done for it.
+    expect(await posthorn.endpoints.test('invoice-pdf')).toMatchObject({ statusCode: 200 })
     expect(handler.printed()).toMatch(/^job_\w+, attempt 1: invoice 42\n$/)
   })
 
@@ -117,6 +119,8 @@ describe('the example', () => {
     const answer = await POST(request(signedHeaders(SECRET, body)))
     expect(await answer.json()).toEqual({ done: 42 })
     expect((await POST(request(signedHeaders(newSecret(), body)))).status).toBe(401)
+    const ping = await POST(request({ ...signedHeaders(SECRET, body), 'posthorn-test': 'true' }))
+    expect([ping.status, await ping.text()]).toEqual([200, ''])
   })
 
   it('async-handler.ts: reports its progress and its end', async () => {
@@ -126,6 +130,7 @@ describe('the example', () => {
       completion: 'async',
       secret: SECRET,
     })
+    expect(await posthorn.endpoints.test('import')).toMatchObject({ statusCode: 200 })
     const { id } = await posthorn.enqueue({ endpoint: 'import', payload: { rows: 5 } })
     const job = await posthorn.wait(id, { timeoutMs: 15_000 })
     expect(job, handler.printed()).toMatchObject({

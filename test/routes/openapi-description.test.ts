@@ -3,6 +3,7 @@ import addFormats from 'ajv-formats'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { OTHER_ANSWERS } from '../../routes/openapi-answers.ts'
 import { ERRORS } from '../../src/errors.ts'
+import { DELIVERY_HEADERS } from '../../src/webhook/delivery-headers.ts'
 import { type ServedApp, serveApp } from '../support/served-app.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: a document read as JSON
@@ -129,6 +130,29 @@ describe('openapi.json', () => {
       }
     }
     expect(Object.keys(document.paths['/jobs'].post.responses['201'].headers)).toContain('location')
+  })
+
+  it('describes what an endpoint is sent: each header of a delivery and of a test ping', () => {
+    const { delivery, testPing } = document.webhooks
+    const required = (operation: Json) =>
+      operation.parameters
+        .filter((one: Json) => one.in === 'header' && one.required)
+        .map((one: Json) => one.name)
+    expect(required(delivery.post)).toEqual(
+      expect.arrayContaining(['webhook-id', 'webhook-signature', 'posthorn-deadline']),
+    )
+    expect(required(delivery.post)).not.toContain('posthorn-test')
+    expect(required(testPing.post)).toEqual(
+      expect.arrayContaining(['webhook-id', 'posthorn-test', 'posthorn-deadline']),
+    )
+    const named = [...delivery.post.parameters, ...testPing.post.parameters].map(
+      (one: Json) => one.name,
+    )
+    expect(new Set(named)).toEqual(
+      new Set(Object.keys(DELIVERY_HEADERS).filter((name) => name !== 'content-type')),
+    )
+    const { schema } = testPing.post.requestBody.content['application/json']
+    expect(schema.properties.type.const).toBe('posthorn.test')
   })
 
   it('asks for a body only where one is needed', () => {

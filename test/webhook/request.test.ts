@@ -1,6 +1,7 @@
 // The request of an attempt: the header table of the delivery contract, and whose value wins.
 import { describe, expect, it } from 'vitest'
 import { newSecret } from '../../src/endpoint/endpoint.ts'
+import { DELIVERY_HEADERS, type SentWith } from '../../src/webhook/delivery-headers.ts'
 import { pingRequest, type RequestParts, webhookRequest } from '../../src/webhook/request.ts'
 import { signatureHeader } from '../../src/webhook/signature.ts'
 
@@ -101,6 +102,28 @@ describe('webhookRequest', () => {
       'posthorn-test': 'true',
       'webhook-signature': signatureHeader(endpoint.secrets, 'ping_1', 1_795_509_000, request.body),
     })
+  })
+
+  it('sends the headers that are documented, and no other', () => {
+    const given = parts()
+    const withAll = headersOf({
+      ...given,
+      job: { ...given.job, scheduleName: 'nightly' },
+      completion: { baseUrl: 'https://jobs.example.com', token: 't' },
+      trace: { traceparent: '00-1-2-01', tracestate: 'a=b' },
+    })
+    const { endpoint, url } = given
+    const timing = { now: NOW, timeoutMs: 1_000, userAgent: 'Posthorn/1.2.3' }
+    const ping = asRecord(pingRequest({ id: 'ping_1', endpoint, url, ...timing }).headers)
+    const documented = (...sentWith: SentWith[]) =>
+      Object.keys(DELIVERY_HEADERS)
+        .filter((name) => sentWith.includes(DELIVERY_HEADERS[name]?.sentWith as SentWith))
+        .sort()
+    expect(Object.keys(headersOf(given)).sort()).toEqual(documented('all', 'jobs'))
+    expect(Object.keys(withAll).sort()).toEqual(
+      documented('all', 'jobs', 'schedules', 'async', 'traces'),
+    )
+    expect(Object.keys(ping).sort()).toEqual(documented('all', 'pings'))
   })
 
   it('passes on the very bytes and the URL of the endpoint', () => {

@@ -25,8 +25,8 @@ const MAX_DEPENDENCIES = 50
 const MAX_BULK = 10_000
 const DEFAULT_BULK = 1_000
 export const MAX_BATCH_JOBS = 1_000
-const MAX_FAIL_MESSAGE = 2_000
-const MAX_PROGRESS_MESSAGE = 500
+export const MAX_FAIL_MESSAGE = 2_000
+export const MAX_PROGRESS_MESSAGE = 500
 
 /** RFC draft-ietf-httpapi-idempotency-key-header: plain, or a quoted structured-field string. */
 const idempotencyKey = z

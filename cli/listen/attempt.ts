@@ -2,6 +2,7 @@
 // its lease kept meanwhile, and what became of it reported.
 import type { Call } from '../../src/client/call.ts'
 import { type Posthorn, PosthornError } from '../../src/client/client.ts'
+import { MAX_FAIL_MESSAGE, reportText } from '../../src/client/report-text.ts'
 import { formatDuration, parseDuration } from '../../src/job/duration.ts'
 import { VERSION } from '../../src/version.ts'
 import { webhookRequest } from '../../src/webhook/request.ts'
@@ -30,7 +31,6 @@ export interface AttemptUnderWay {
 const USER_AGENT = `Posthorn/${VERSION} (listen)`
 /** Two beats may be lost before the lease is. */
 const BEATS_PER_LEASE = 3
-const MAX_MESSAGE_LENGTH = 1_000
 
 /** @param claimedAtMs monotonic, just before the claim: its lease counts from no earlier */
 export function startAttempt(
@@ -151,7 +151,7 @@ async function completed(
 /** As a worker decides: what is rejected is dead at once, all else is tried again. */
 function failureOf({ outcome, message, retryAfterMs }: AttemptEnd) {
   return {
-    message: message.slice(0, MAX_MESSAGE_LENGTH),
+    message: reportText(message, MAX_FAIL_MESSAGE),
     retryable: outcome !== 'rejected' && outcome !== 'blocked',
     ...(retryAfterMs === null ? {} : { retryAfter: formatDuration(retryAfterMs) }),
   }

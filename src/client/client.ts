@@ -24,6 +24,7 @@ import type {
 import { changeText, jobText } from './json-text.ts'
 import { KeyCalls } from './key-calls.ts'
 import { eachItem, MAX_PAGE } from './paging.ts'
+import { MAX_FAIL_MESSAGE, MAX_PROGRESS_MESSAGE, reportText } from './report-text.ts'
 import { queryText, segment } from './request-path.ts'
 import { ScheduleCalls } from './schedule-calls.ts'
 import { type WaitOptions, waitUntilFinal } from './wait.ts'
@@ -240,22 +241,31 @@ export class Posthorn {
     await this.#report(attempt, 'complete', { result: result ?? null }, options)
   }
 
-  /** The work has failed; it is tried again unless `retryable` is false. */
+  /**
+   * The work has failed; it is tried again unless `retryable` is false. Of a message the first
+   * 2,000 characters are sent, without NUL and lone surrogates.
+   */
   async fail(
     attempt: AttemptRef,
     failure: { message: string; retryable?: boolean; retryAfter?: string },
     options?: RequestOptions,
   ): Promise<void> {
-    await this.#report(attempt, 'fail', failure, options)
+    const message = reportText(failure.message, MAX_FAIL_MESSAGE)
+    await this.#report(attempt, 'fail', { ...failure, message }, options)
   }
 
-  /** The work goes on. `cancelRequested`: nobody waits for it any more. */
+  /**
+   * The work goes on. `cancelRequested`: nobody waits for it any more. Of a message the first 500
+   * characters are sent.
+   */
   async heartbeat(
     attempt: AttemptRef,
     beat: { progress?: number; message?: string; extend?: string } = {},
     options?: RequestOptions,
   ): Promise<{ leaseExpiresAt: string | null; cancelRequested: boolean }> {
-    return this.#report(attempt, 'heartbeat', beat, options)
+    const { message, ...rest } = beat
+    const text = message === undefined ? {} : { message: reportText(message, MAX_PROGRESS_MESSAGE) }
+    return this.#report(attempt, 'heartbeat', { ...rest, ...text }, options)
   }
 
   /** What waits and runs at each endpoint; with a window like `1h`, what ended in each minute. */

@@ -236,6 +236,21 @@ describe('pull', () => {
     await posthorn.endpoints.put(name, { url: null })
   })
 
+  it('a report whose message the API would refuse is made with one that it takes', async () => {
+    const name = `pulled-${endpoint}`
+    await posthorn.endpoints.put(name, { url: null })
+    const { id } = await posthorn.enqueue({ endpoint: name, payload: 1 })
+    const [job] = await posthorn.claim(name)
+    if (job === undefined) throw new Error('no job was claimed')
+    await posthorn.heartbeat(job, { message: `\0${'p'.repeat(600)}` })
+    expect((await posthorn.get(id)).progress?.message).toBe(`\ufffd${'p'.repeat(498)}…`)
+    await posthorn.fail(job, { message: `\0\ud800${'🐎'.repeat(1_500)}`, retryable: false })
+    const { failure, attempts } = await posthorn.get(id)
+    const message = `\ufffd\ufffd${'🐎'.repeat(998)}…`
+    expect(attempts[0]?.message).toBe(message)
+    expect(failure?.reason).toBe('failed_by_handler')
+  })
+
   it('a job is claimed, kept alive and completed; a repeat of the report changes nothing', async () => {
     const { id } = await posthorn.enqueue({ endpoint: name, payload: { rows: 3 } })
     const [job] = await posthorn.claim<{ rows: number }>(name, { waitMs: 5_000, leaseMs: 60_000 })

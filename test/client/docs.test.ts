@@ -1,7 +1,6 @@
 // The examples of docs/client.md, as they are printed there, run against Posthorn.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
@@ -9,12 +8,10 @@ import { Posthorn } from '../../src/client/client.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { until } from '../support/until.ts'
 import { type Installed, installClient } from './installed.ts'
+import { clientExamples } from './printed-examples.ts'
 import { newSecret, signedHeaders } from './signed.ts'
 
-const PAGE = readFileSync(join(import.meta.dirname, '../../docs/client.md'), 'utf8')
-const EXAMPLES = new Map(
-  [...PAGE.matchAll(/^```ts (\S+)\n(.*?)^```/gms)].map(([, name, text]) => [name, text] as const),
-) as Map<string, string>
+const EXAMPLES = clientExamples()
 const SECRET = newSecret()
 
 let installed: Installed

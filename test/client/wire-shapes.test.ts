@@ -5,10 +5,12 @@ import type { z } from 'zod'
 import type * as answers from '../../routes/answers.ts'
 import type { endpointBody, endpointChange } from '../../routes/endpoint-schemas.ts'
 import type { batchJobBody, bulkBody, editBody, jobsQuery } from '../../routes/job-schemas.ts'
+import * as jobSchemas from '../../routes/job-schemas.ts'
 import type * as schedules from '../../routes/schedule-schemas.ts'
 import type * as client from '../../src/client/client.ts'
 import type { Delivery } from '../../src/client/client.ts'
 import { API_ERROR_CODES, CLIENT_ERROR_CODES } from '../../src/client/posthorn-error.ts'
+import * as reports from '../../src/client/report-text.ts'
 import { ERRORS } from '../../src/errors.ts'
 import type * as job from '../../src/job/job.ts'
 
@@ -22,6 +24,11 @@ describe('the client knows', () => {
   it('every code of the API', () => {
     expect([...API_ERROR_CODES].sort()).toEqual(Object.keys(ERRORS).sort())
     for (const code of CLIENT_ERROR_CODES) expect(ERRORS).not.toHaveProperty(code)
+  })
+
+  it('the longest messages of a report', () => {
+    expect(reports.MAX_FAIL_MESSAGE).toBe(jobSchemas.MAX_FAIL_MESSAGE)
+    expect(reports.MAX_PROGRESS_MESSAGE).toBe(jobSchemas.MAX_PROGRESS_MESSAGE)
   })
 
   it('every word for states, outcomes, failures and reasons', () => {

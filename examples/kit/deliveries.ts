@@ -1,7 +1,7 @@
 // From a delivery to its answer: verified, refused when it is stale, answered from the ledger when
 // its work is done already, and else worked on, within the request or after a 202.
 import type { IncomingMessage, ServerResponse } from 'node:http'
-// In a project of your own: npm install posthorn, and import from 'posthorn/client'.
+// In a project of your own: install the package (docs/client.md), import from 'posthorn/client'.
 import { type Delivery, type Posthorn, VerificationError, verify } from '../../src/client/client.ts'
 import { type Ledger, StaleAttempt } from './ledger.ts'
 

@@ -1,22 +1,14 @@
 // The client as it is published: it works alone, on each Node that it promises, with types.
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
-import { delimiter, join } from 'node:path'
+import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { installedNodes } from '../support/nodes.ts'
 import { type Installed, installClient } from './installed.ts'
 
 const OLDEST_MAJOR = 20
 
-/** Those on the PATH beside the one that runs this, each once. */
-const nodes = new Map(
-  (process.env.PATH ?? '')
-    .split(delimiter)
-    .map((folder) => join(folder, 'node'))
-    .filter((path) => existsSync(path))
-    .concat(process.execPath)
-    .map((path) => [execFileSync(path, ['--version']).toString().trim(), path] as const)
-    .filter(([version]) => Number.parseInt(version.slice(1), 10) >= OLDEST_MAJOR),
-)
+const nodes = installedNodes().filter(({ major }) => major >= OLDEST_MAJOR)
 
 let installed: Installed
 beforeAll(() => {
@@ -37,9 +29,9 @@ await import('posthorn').catch((error) => seen.push(error.code))
 console.log(JSON.stringify(seen))
 `
 
-it.each([...nodes.keys()])('it works on Node %s with nothing else installed', (version) => {
+it.each(nodes)('it works on Node $version with nothing else installed', ({ path }) => {
   const program = installed.write('program.js', PROGRAM)
-  const printed = execFileSync(nodes.get(version) as string, [program]).toString()
+  const printed = execFileSync(path, [program]).toString()
   expect(JSON.parse(printed)).toEqual([
     true,
     'connection_failed',

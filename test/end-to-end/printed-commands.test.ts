@@ -27,8 +27,12 @@ const NOT_RUN: Record<string, Record<string, string>> = {
   'CONTRIBUTING.md': { 'python3 -m venv': 'installs a program of others, and takes minutes' },
   'docs/async-work.md': { 'PUBLIC_URL=': 'a setting, not a command' },
   'docs/benchmarks.md': { 'npm --prefix bench ci': 'takes an hour; CI counts, and times nothing' },
-  'docs/client.md': { 'npm install posthorn': 'installs a package' },
-  'docs/command-line.md': { 'posthorn listen': 'runs until Ctrl-C; test/cli runs it' },
+  'docs/client.md': { 'npm install ../posthorn': 'test/cli/package.test.ts packs' },
+  'docs/command-line.md': {
+    'npm ci && npm pack': 'test/cli/package.test.ts packs',
+    'npm install ../posthorn': 'test/cli/package.test.ts packs',
+    'posthorn listen': 'runs until Ctrl-C; test/cli runs it',
+  },
   'docs/keys-and-secrets.md': {
     'API_KEYS=': 'listens on every address of the machine',
     'ENCRYPTION_KEY=': 'two settings, not commands',
@@ -77,7 +81,8 @@ describe.each(pages)('%s', (page) => {
     expect(stale).toEqual([])
   })
 
-  it.skipIf(TESTED_ELSEWHERE.test(page))('gives commands that work', async () => {
+  const works = it.skipIf(TESTED_ELSEWHERE.test(page))
+  works('gives commands that work', { timeout: PAGE_DEADLINE_MS + 10_000 }, async () => {
     const script = blocks.filter(isRun).map(asReachable).join('\n')
     const told = await runScript(script)
     expect(told.code, told.output).toBe(0)

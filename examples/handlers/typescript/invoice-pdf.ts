@@ -1,6 +1,6 @@
 // A handler in TypeScript: believes only what Posthorn has signed, and does the work of a job once.
 import { createServer } from 'node:http'
-// In a project of your own: npm install posthorn, and import from 'posthorn/client'.
+// In a project of your own: install the package (docs/client.md), import from 'posthorn/client'.
 import { type Delivery, VerificationError, verify } from '../../../src/client/client.ts'
 
 const secret = process.env.POSTHORN_SECRET ?? ''

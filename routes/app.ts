@@ -10,6 +10,7 @@ import Fastify, {
 } from 'fastify'
 import type { z } from 'zod'
 import { createBatchSize } from '../src/batch-size.ts'
+import { createEndCounts } from '../src/end-counts.ts'
 import { AppError } from '../src/errors.ts'
 import type { FigureBook } from '../src/figure-book.ts'
 import { type ApiMetrics, createApiMetrics } from '../src/metrics.ts'
@@ -64,6 +65,8 @@ export interface AppOptions {
   /** What handlers report is added here. */
   figures: FigureBook
   log: FastifyBaseLogger
+  /** For the one line of each attempt that ends here; absent: `log`. */
+  attemptLog?: Pick<FastifyBaseLogger, 'info'>
   /** None: local mode. */
   apiKeys: string[]
   /** Base of the URLs that async handlers are given; null: none is known (yet). */
@@ -169,6 +172,10 @@ function registerRoutes(
   storedKeys: StoredKeys,
 ): void {
   const { store, version, maxBodyBytes } = options
+  const { figures, attemptLog = options.log } = options
+  const countEnd = createEndCounts({ figures, metrics, log: attemptLog })
+  // What a cancel ends, or a sweep of this process.
+  store.onEnd(countEnd)
   const enqueueSize = createBatchSize(MAX_ENQUEUE_BATCH)
   const batcher = createEnqueueBatcher(store, enqueueSize, metrics.onBatch)
   const waits = createJobWaits(store)
@@ -184,13 +191,13 @@ function registerRoutes(
   registerDashboard(app)
   registerEndpointRoutes(app, options)
   registerEndpointCommands(app, { ...options, userAgent: `Posthorn/${version}` })
-  registerPullRoute(app, { store, pulls, recheckKey })
+  registerPullRoute(app, { store, pulls, recheckKey, metrics })
   registerJobRoutes(app, { store, batcher, waits, metrics, recheckKey })
   registerBatchRoute(app, { store, size: enqueueSize, maxBodyBytes, metrics })
   registerBulkRoutes(app, { store })
   registerJobChangeRoutes(app, { store, batcher })
   registerExplainRoute(app, { store })
-  registerCompletionRoutes(app, options)
+  registerCompletionRoutes(app, { store, maxBodyBytes, countEnd, metrics })
   registerScheduleRoutes(app, { store })
   registerKeyRoutes(app, { store, storedKeys })
   registerStatsRoute(app, { store, snapshots })

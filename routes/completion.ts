@@ -1,12 +1,13 @@
 // /jobs/:id/complete, fail and heartbeat: what a handler says of its attempt, by the attempt's
 // token.
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { CountEnd } from '../src/end-counts.ts'
 import { AppError } from '../src/errors.ts'
-import type { FigureBook } from '../src/figure-book.ts'
 import type { Attempt, Job, Lease, Outcome } from '../src/job/job.ts'
 import { isJobId } from '../src/job/job-id.ts'
 import { DEFAULT_RETRY, decide, effectivePolicy } from '../src/job/retry-policy.ts'
-import type { Settlement } from '../src/store/settlement.ts'
+import type { ApiMetrics } from '../src/metrics.ts'
+import type { Settlement, SettleResult } from '../src/store/settlement.ts'
 import type { Store } from '../src/store/store.ts'
 import { bearerOf, unauthorized } from './access.ts'
 import { appliedAnswer, heartbeatAnswer } from './answers.ts'
@@ -27,10 +28,42 @@ import {
 const MAX_RESULT_BYTES = 65_536
 const NO_RESULT = 'null'
 
-interface CompletionRoutes {
+interface CompletionOptions {
   store: Store
-  figures: FigureBook
+  metrics: Pick<ApiMetrics, 'onStale'>
+  countEnd: CountEnd
   maxBodyBytes: number
+}
+
+interface CompletionRoutes extends CompletionOptions {
+  unanswered: Unanswered
+}
+
+/** Reported ends whose write the store did not answer, and which may be stored. */
+const MAX_UNANSWERED = 10_000
+
+interface Unanswered {
+  /** Notes the report when its write is not answered. */
+  noting(report: Lease, write: () => Promise<SettleResult[]>): Promise<SettleResult | undefined>
+  /** Whether it was noted; from then on it is not. */
+  take(report: Lease): boolean
+}
+
+function createUnanswered(): Unanswered {
+  const noted = new Set<string>()
+  const keyOf = ({ jobId, fence, leaseId }: Lease) => `${jobId} ${fence} ${leaseId}`
+  return {
+    async noting(report, write) {
+      try {
+        const [result] = await write()
+        return result
+      } catch (error) {
+        if (noted.size < MAX_UNANSWERED) noted.add(keyOf(report))
+        throw error
+      }
+    },
+    take: (report) => noted.delete(keyOf(report)),
+  }
 }
 
 interface ByToken {
@@ -62,7 +95,8 @@ function byToken({ store, maxBodyBytes }: CompletionRoutes) {
   }
 }
 
-export function registerCompletionRoutes(app: FastifyInstance, parts: CompletionRoutes): void {
+export function registerCompletionRoutes(app: FastifyInstance, options: CompletionOptions): void {
+  const parts = { ...options, unanswered: createUnanswered() }
   app.decorateRequest('lease', null)
   registerComplete(app, parts)
   registerFail(app, parts)
@@ -203,15 +237,27 @@ function attemptOf(store: Store, job: Job, outcome: Outcome, message: string): A
   }
 }
 
-async function settle(
-  { store, figures }: CompletionRoutes,
-  job: Job,
-  settlement: Exclude<Settlement, { event: 'await' }>,
-) {
-  const [result] = await store.settle([settlement], { durable: true })
-  if (result === 'lease_lost') throw leaseLost(job)
-  const { outcome, durationMs, finishedAt } = settlement.attempt
-  if (result === 'applied') figures.add(job.endpoint, outcome, durationMs, finishedAt)
+type ReportedEnd = Exclude<Settlement, { event: 'await' }>
+
+async function settle(parts: CompletionRoutes, job: Job, settlement: ReportedEnd) {
+  const { store, countEnd, unanswered } = parts
+  const result = await unanswered.noting(settlement, () =>
+    store.settle([settlement], { durable: true }),
+  )
+  if (result === 'lease_lost') {
+    parts.metrics.onStale(job.state === 'cancelled' ? 'cancelled' : 'lease_lost')
+    throw leaseLost(job)
+  }
+  const { attempt, jobId } = settlement
+  const { endpoint } = job
+  if (result === 'applied') {
+    const diedOf = settlement.event === 'bury' ? settlement.failure.reason : null
+    countEnd({ jobId, endpoint, attempt, diedOf })
+  } else if (unanswered.take(settlement)) {
+    // The write before was stored, and its answer was lost.
+    const stored = job.attempts.find(({ number }) => number === attempt.number) ?? attempt
+    countEnd({ jobId, endpoint, attempt: stored, diedOf: job.failure?.reason ?? null })
+  }
   return { applied: true as const }
 }
 

@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import { createBatchSize } from '../src/batch-size.ts'
 import { AppError } from '../src/errors.ts'
 import type { ClaimedJob, Job } from '../src/job/job.ts'
+import type { ApiMetrics } from '../src/metrics.ts'
 import type { Holder, Store } from '../src/store/store.ts'
 import type { KeyRecheck } from './access.ts'
 import { claimAnswer } from './answers.ts'
@@ -25,11 +26,12 @@ interface PullRoutes {
   store: Store
   pulls: PullWaits
   recheckKey: KeyRecheck
+  metrics: Pick<ApiMetrics, 'onStarted'>
 }
 
 export function registerPullRoute(
   app: FastifyInstance,
-  { store, pulls, recheckKey }: PullRoutes,
+  { store, pulls, recheckKey, metrics }: PullRoutes,
 ): void {
   const size = createBatchSize(MAX_CLAIM)
   app.post<{ Params: { name: string }; Body: ClaimBody }>(
@@ -68,7 +70,9 @@ export function registerPullRoute(
         throw error
       }
       reply.type(JSON_TYPE)
-      return `{"jobs":[${(await pulledItems(store, taken)).join(',')}]}`
+      const { items, started } = await pulledItems(store, taken)
+      for (const { claimedAt, runAt } of started) metrics.onStarted(claimedAt - runAt)
+      return `{"jobs":[${items.join(',')}]}`
     },
   )
 }
@@ -85,8 +89,12 @@ async function refuseOtherKinds(store: Store, name: string): Promise<void> {
  * As many as fit into an answer; the others are given back. A hundred jobs of 8 MiB each are more
  * than a string can hold.
  */
-async function pulledItems(store: Store, taken: ClaimedJob[]): Promise<string[]> {
+async function pulledItems(
+  store: Store,
+  taken: ClaimedJob[],
+): Promise<{ items: string[]; started: ClaimedJob[] }> {
   const items: string[] = []
+  const started: ClaimedJob[] = []
   let bytes = 0
   for (let i = 0; i < taken.length; i += READ_AT_ONCE) {
     if (bytes > MAX_ANSWER_BYTES) {
@@ -94,13 +102,15 @@ async function pulledItems(store: Store, taken: ClaimedJob[]): Promise<string[]>
       break
     }
     const some = taken.slice(i, i + READ_AT_ONCE)
-    for (const item of await Promise.all(some.map((claimed) => pulledJson(store, claimed)))) {
+    const texts = await Promise.all(some.map((claimed) => pulledJson(store, claimed)))
+    for (const [at, item] of texts.entries()) {
       if (item === null) continue
       items.push(item)
+      started.push(some[at] as ClaimedJob)
       bytes += item.length
     }
   }
-  return items
+  return { items, started }
 }
 
 /** null: it was cancelled the moment it was claimed. */

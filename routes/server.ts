@@ -74,6 +74,7 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
     publicUrl: () => publicUrl,
     // Fastify's own lines at info say nothing that ours do not say better.
     log: log.child({}, { level: log.isLevelEnabled('warn') ? 'warn' : log.level }),
+    attemptLog: log,
     apiKeys: config.API_KEYS ?? [],
     maxBodyBytes: config.MAX_BODY_BYTES,
     version: VERSION,

@@ -3,6 +3,16 @@ import type { Outcome } from './job/job.ts'
 import { DURATION_BOUNDS_MS, type MinuteFigures } from './store/records.ts'
 
 const MINUTE_MS = 60_000
+/**
+ * Neither a success nor a failure of the endpoint: a person cancelled it, the worker broke it off,
+ * or the endpoint asked for fewer requests. `accepted` is no end at all.
+ */
+const SAYS_NOTHING: ReadonlySet<Outcome> = new Set([
+  'accepted',
+  'cancelled',
+  'interrupted',
+  'throttled',
+])
 /** Beyond so many minutes and endpoints together further ones are left out, not kept waiting. */
 const MAX_OPEN = 10_000
 
@@ -17,8 +27,7 @@ export function createFigureBook(): FigureBook {
   let open = new Map<string, MinuteFigures>()
   return {
     add(endpoint, outcome, durationMs, now) {
-      // Neither an end: the one goes on elsewhere, the others say nothing about the endpoint.
-      if (outcome === 'accepted' || outcome === 'interrupted' || outcome === 'cancelled') return
+      if (SAYS_NOTHING.has(outcome)) return
       const minute = now - (now % MINUTE_MS)
       const key = `${minute} ${endpoint}`
       const figures = open.get(key) ?? emptyFigures(minute, endpoint)

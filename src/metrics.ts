@@ -3,7 +3,7 @@
 // Whoever runs Posthorn can register any number of endpoints, so the label `endpoint` is bounded:
 // the first MAX_ENDPOINT_LABELS keep their names. All other labels come from lists in the code.
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
-import type { Outcome } from './job/job.ts'
+import type { FailureReason, Outcome } from './job/job.ts'
 import {
   MAX_ENDPOINT_LABELS,
   METRICS,
@@ -47,22 +47,34 @@ export interface UpkeepMetrics {
   onOutbox(counts: { moved: number; setAside: number }): void
 }
 
-export interface ApiMetrics extends UpkeepMetrics {
+/** Of whatever ends attempts and jobs: both processes. */
+export interface EndMetrics {
+  onAttempt(endpoint: string, outcome: Outcome, durationMs: number): void
+  onDead(endpoint: string, reason: FailureReason): void
+  /** A result was not applied. */
+  onStale(reason: StaleReason): void
+}
+
+/** Why a result was not applied. */
+export type StaleReason = 'cancelled' | 'lease_lost'
+
+export interface ApiMetrics extends UpkeepMetrics, EndMetrics {
   /** @param result the kind of the store's answer */
   onEnqueued(result: string, durationMs: number): void
   onBatch(size: number): void
+  /** Of a job that was pulled; @param lateMs as of WorkerMetrics */
+  onStarted(lateMs: number): void
   /** @param route the pattern that was matched; undefined: none was */
   onRequest(method: string, route: string | undefined, status: number, durationMs: number): void
   /** @param snapshot null: the store did not answer */
   text(snapshot: QueueSnapshot | null): Promise<MetricsText>
 }
 
-export interface WorkerMetrics extends UpkeepMetrics {
+export interface WorkerMetrics extends UpkeepMetrics, EndMetrics {
   onBatch(kind: 'claim' | 'settle', size: number): void
   /** @param lateMs from the instant it was due until its attempt began */
   onStarted(lateMs: number): void
-  onAttempt(endpoint: string, outcome: Outcome, durationMs: number): void
-  onStale(): void
+  onAccepted(endpoint: string): void
   text(): Promise<MetricsText>
 }
 
@@ -75,9 +87,12 @@ export function createApiMetrics(commandCount: () => number): ApiMetrics {
   const requests = metrics.counter('posthorn_http_requests_total')
   const requestDuration = metrics.histogram('posthorn_http_request_duration_seconds')
   const showSnapshot = createSnapshotGauges(metrics)
+  const startDelay = metrics.histogram('posthorn_start_delay_seconds')
   metrics.readCounter('posthorn_store_commands_total', commandCount)
   return {
     ...upkeepMetrics(metrics),
+    ...endMetrics(metrics, createBoundedLabel(MAX_ENDPOINT_LABELS)),
+    onStarted: (lateMs) => startDelay.observe(Math.max(0, lateMs) / 1_000),
     onEnqueued(result, durationMs) {
       enqueued.inc({ result })
       enqueueDuration.observe(durationMs / 1_000)
@@ -100,31 +115,45 @@ export function createApiMetrics(commandCount: () => number): ApiMetrics {
 
 export function createWorkerMetrics(worker: {
   concurrency: number
-  inFlightCount: () => number
+  /** Attempts under way, or whose outcome is not stored yet. */
+  unsettledCount: () => number
+  /** Of those, the second part. */
+  unstoredCount: () => number
   /** Of the store this process has opened. */
   commandCount: () => number
 }): WorkerMetrics {
   const metrics = createMetrics('worker')
   const batchSize = metrics.histogram('posthorn_batch_size')
   const startDelay = metrics.histogram('posthorn_start_delay_seconds')
-  const attempts = metrics.counter('posthorn_attempts_total')
-  const attemptDuration = metrics.histogram('posthorn_attempt_duration_seconds')
-  const stale = metrics.counter('posthorn_stale_results_total')
+  const accepted = metrics.counter('posthorn_accepted_attempts_total')
   const labelOf = createBoundedLabel(MAX_ENDPOINT_LABELS)
   metrics.gauge('posthorn_worker_concurrency').set(worker.concurrency)
-  metrics.readGauge('posthorn_attempts_in_flight', worker.inFlightCount)
+  metrics.readGauge('posthorn_attempts_in_flight', worker.unsettledCount)
+  metrics.readGauge('posthorn_unstored_outcomes', worker.unstoredCount)
   metrics.readCounter('posthorn_store_commands_total', worker.commandCount)
   return {
     ...upkeepMetrics(metrics),
+    ...endMetrics(metrics, labelOf),
     onBatch: (kind, size) => batchSize.observe({ kind }, size),
     onStarted: (lateMs) => startDelay.observe(Math.max(0, lateMs) / 1_000),
+    onAccepted: (endpoint) => accepted.inc({ endpoint: labelOf(endpoint) }),
+    text: () => metrics.text(),
+  }
+}
+
+function endMetrics(metrics: Metrics, labelOf: (name: string) => string): EndMetrics {
+  const attempts = metrics.counter('posthorn_attempts_total')
+  const durations = metrics.histogram('posthorn_attempt_duration_seconds')
+  const dead = metrics.counter('posthorn_jobs_dead_total')
+  const stale = metrics.counter('posthorn_stale_results_total')
+  return {
     onAttempt(name, outcome, durationMs) {
       const endpoint = labelOf(name)
       attempts.inc({ endpoint, outcome })
-      attemptDuration.observe({ endpoint }, durationMs / 1_000)
+      durations.observe({ endpoint }, durationMs / 1_000)
     },
-    onStale: () => stale.inc(),
-    text: () => metrics.text(),
+    onDead: (name, reason) => dead.inc({ endpoint: labelOf(name), reason }),
+    onStale: (reason) => stale.inc({ reason }),
   }
 }
 

@@ -1,10 +1,10 @@
 // One attempt, from the claimed job to its recorded outcome. Read this first.
 import type { Logger } from 'pino'
+import type { CountEnd } from '../src/end-counts.ts'
 import type { Endpoint } from '../src/endpoint/endpoint.ts'
-import type { FigureBook } from '../src/figure-book.ts'
 import type { Attempt, ClaimedJob, Lease, TraceContext } from '../src/job/job.ts'
 import { decide, effectivePolicy } from '../src/job/retry-policy.ts'
-import type { WorkerMetrics } from '../src/metrics.ts'
+import type { StaleReason, WorkerMetrics } from '../src/metrics.ts'
 import type { Settlement, SettleResult } from '../src/store/settlement.ts'
 import type { StoreClock } from '../src/store/store.ts'
 import { startAttemptSpan } from '../src/tracing.ts'
@@ -25,8 +25,10 @@ export interface DeliveryParts {
   release: (lease: Lease) => Promise<unknown>
   ownFaults: Pick<OwnFaults, 'note'>
   health: Pick<HealthReports, 'add'>
-  figures: Pick<FigureBook, 'add'>
-  metrics: Pick<WorkerMetrics, 'onStarted' | 'onAttempt' | 'onStale'>
+  countEnd: CountEnd
+  /** Whether the job was cancelled while this lease held it. */
+  wasCancelled: (lease: Lease) => Promise<boolean>
+  metrics: Pick<WorkerMetrics, 'onStarted' | 'onAccepted' | 'onStale'>
   /** The token by which an async handler speaks for this attempt. */
   mintToken: (lease: Lease) => string
   /** Base of the URLs that async handlers report to; null: none is known. */
@@ -86,13 +88,10 @@ export async function deliverJob(
       return
     }
     if (fault !== null) end = asInterrupted(end)
-    await record(parts, job, endpoint, end)
-    if (end.outcome !== 'lost') {
-      const settlement = settlementOf(parts, job, endpoint, end)
-      const result = await parts.settle(settlement)
-      if (result === 'lease_lost' && settlement.event !== 'await') tellStale(parts, job, end)
-    }
-    logAttempt(parts.log, job, end)
+    await parts.health.add(endpoint, end, job.claimedAt, parts.clock.now())
+    // Another process ends an attempt whose lease was lost, and counts it.
+    const isOurs = end.outcome !== 'lost' && (await settled(parts, job, endpoint, end))
+    if (!isOurs) end = await asStale(parts, job, end)
     span.end(end)
   } finally {
     lease.drop()
@@ -156,17 +155,29 @@ function asAccepted(endpoint: Endpoint, end: AttemptEnd): AttemptEnd {
   return isAccepted ? { ...end, outcome: 'accepted' } : end
 }
 
-/** Resolves when the endpoint rests or is disabled, should this attempt lead to that. */
-function record(
-  { health, figures, metrics, clock }: DeliveryParts,
+/** Stores the end and counts it; answers whether the attempt still held the job. */
+async function settled(
+  parts: DeliveryParts,
   job: ClaimedJob,
   endpoint: Endpoint,
   end: AttemptEnd,
-): Promise<void> {
-  const now = clock.now()
-  figures.add(job.endpoint, end.outcome, end.durationMs, now)
-  metrics.onAttempt(job.endpoint, end.outcome, end.durationMs)
-  return health.add(endpoint, end, job.claimedAt, now)
+): Promise<boolean> {
+  const settlement = settlementOf(parts, job, endpoint, end)
+  // A repeat of a write that was not answered finds the end stored: by this attempt, not counted.
+  const isOurs = (await parts.settle(settlement)) !== 'lease_lost'
+  const { jobId, runAt } = job
+  if (settlement.event === 'await') {
+    if (isOurs) noteAccepted(parts, job, end)
+    // Else its handler may have reported already: it was accepted all the same.
+    else parts.metrics.onAccepted(job.endpoint)
+    return true
+  }
+  if (!isOurs) return false
+  const diedOf = settlement.event === 'bury' ? settlement.failure.reason : null
+  const { attempt } = settlement
+  const sent = { resent: end.isResent, runAt }
+  parts.countEnd({ jobId, endpoint: job.endpoint, attempt, diedOf }, sent)
+  return true
 }
 
 function settlementOf(
@@ -202,31 +213,33 @@ function settlementOf(
     : { ...held, ...decision }
 }
 
-/** The one line of every attempt. */
-function logAttempt(log: Logger, job: ClaimedJob, end: AttemptEnd): void {
+/** No end: the API or a sweeper tells that later. */
+function noteAccepted({ log, metrics }: DeliveryParts, job: ClaimedJob, end: AttemptEnd): void {
+  const { jobId, endpoint, attemptNumber: attempt, runAt } = job
+  metrics.onAccepted(endpoint)
+  const durationMs = Math.round(end.durationMs)
   log.info(
-    {
-      jobId: job.jobId,
-      endpoint: job.endpoint,
-      attempt: job.attemptNumber,
-      outcome: end.outcome,
-      statusCode: end.statusCode,
-      errorCode: end.errorCode ?? undefined,
-      resent: end.isResent || undefined,
-      durationMs: Math.round(end.durationMs),
-      runAt: job.runAt,
-    },
-    'attempt.finished',
+    { jobId, endpoint, attempt, statusCode: end.statusCode, durationMs, runAt },
+    'attempt.accepted',
   )
 }
 
-function tellStale(
-  { log, metrics }: DeliveryParts,
+/** The attempt no longer held the job when it ended, or was broken off for that. */
+async function asStale(
+  { log, metrics, wasCancelled }: DeliveryParts,
   job: ClaimedJob,
-  { outcome }: AttemptEnd,
-): void {
+  end: AttemptEnd,
+): Promise<AttemptEnd> {
   const { jobId, endpoint, attemptNumber: attempt } = job
-  const detail = 'the job was cancelled or taken by another; this result is not applied'
-  log.warn({ jobId, endpoint, attempt, outcome, detail }, 'attempt.stale')
-  metrics.onStale()
+  const reason: StaleReason = (await wasCancelled(job)) ? 'cancelled' : 'lease_lost'
+  const isBrokenOff = end.outcome === 'lost'
+  if (!isBrokenOff) metrics.onStale(reason)
+  const why =
+    reason === 'cancelled' ? 'the job was cancelled' : 'the lease of this attempt was lost'
+  const detail = `${why}: ${isBrokenOff ? 'its request was broken off' : 'its result is not applied'}`
+  const outcome = isBrokenOff ? undefined : end.outcome
+  const fields = { jobId, endpoint, attempt, reason, outcome, detail }
+  if (reason === 'cancelled') log.info(fields, 'attempt.stale')
+  else log.warn(fields, 'attempt.stale')
+  return isBrokenOff && reason === 'cancelled' ? { ...end, outcome: 'cancelled' } : end
 }

@@ -118,6 +118,11 @@ export class DeliveryLoop {
     return this.#unsettledCount
   }
 
+  /** Attempts that ended and whose outcome is not stored yet. */
+  get unstoredCount(): number {
+    return this.#outcomes.size
+  }
+
   get inFlightCount(): number {
     return this.#inFlightCount
   }

@@ -3,11 +3,12 @@ import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { type Config, fromSetting } from '../src/config.ts'
+import { createEndCounts } from '../src/end-counts.ts'
 import { createFigureBook } from '../src/figure-book.ts'
 import { FigureReports } from '../src/figure-reports.ts'
 import type { Lease } from '../src/job/job.ts'
 import { createWorkerMetrics, type WorkerMetrics } from '../src/metrics.ts'
-import type { Store } from '../src/store/store.ts'
+import { type Store, StoreUnavailable } from '../src/store/store.ts'
 import { OutboxMover, type OutboxRules } from '../src/upkeep/outbox.ts'
 import { Scheduler } from '../src/upkeep/scheduler.ts'
 import { Sweeper } from '../src/upkeep/sweeper.ts'
@@ -51,10 +52,14 @@ export function createWorker(
   const { LEASE_DURATION: leaseMs, WORKER_CONCURRENCY: concurrency } = config
   const metrics = createWorkerMetrics({
     concurrency,
-    inFlightCount: () => loop.inFlightCount,
+    unsettledCount: () => loop.unsettledCount,
+    unstoredCount: () => loop.unstoredCount,
     commandCount: () => store.commandCount,
   })
   const figures = createFigureBook()
+  const countEnd = createEndCounts({ figures, metrics, log })
+  // What the sweeper of this process ends.
+  store.onEnd(countEnd)
   const beat = createBeat(concurrency)
   const leases = new LeaseRenewal(store, leaseMs, log)
   const settler = createSettler({
@@ -64,9 +69,10 @@ export function createWorker(
   const ownFaults = createOwnFaults(concurrency, log)
   const health = createHealthReports(store, endpoints.forget, log)
   const delivery = {
-    ...{ clock: store.clock, sender, leases, settle: settler.settle, health, figures, metrics },
+    ...{ clock: store.clock, sender, leases, settle: settler.settle, health, countEnd, metrics },
     ...{ mintToken: store.attemptTokens.mint, publicUrl, workerId, log, ownFaults },
     release: (lease: Lease) => store.release([lease]),
+    wasCancelled: (lease: Lease) => wasCancelled(store, lease),
   }
   const loop: DeliveryLoop = new DeliveryLoop({
     ...{ store, endpoints, workerId, concurrency, leaseMs, beat, leases, log },
@@ -108,6 +114,18 @@ export function createWorker(
       for (const part of [sweeper, figureReports, reports]) await part.stop()
       await sender.close()
     },
+  }
+}
+
+/** Of a lease that does not hold the job any more, so that nothing is written. */
+async function wasCancelled(store: Store, lease: Lease): Promise<boolean> {
+  const none = { progress: null, extendMs: null, completionTimeoutMs: 0 }
+  try {
+    return (await store.heartbeat(lease, none)).kind === 'cancelled'
+  } catch (error) {
+    // A store that is away: the lease was lost for that.
+    if (!(error instanceof StoreUnavailable)) throw error
+    return false
   }
 }
 

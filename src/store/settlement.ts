@@ -51,7 +51,7 @@ export interface OverdueJob extends Lease {
 }
 
 /** Of a superseded job either applies as `withdraw_lapsed`. */
-export type OverdueEnd = Lease & { leaseExpiresAt: number; attempt: Attempt } & (
+export type OverdueEnd = Lease & { endpoint: string; leaseExpiresAt: number; attempt: Attempt } & (
     | { event: 'time_out'; runAt: number }
     | { event: 'bury_timed_out'; failure: Failure }
   )

@@ -19,6 +19,7 @@ import type {
 import type { Retention } from '../job/retention.ts'
 import type { AttemptTokens } from './attempt-token.ts'
 import type { DeleteEndpointResult, EndpointCounts, PutEndpointResult } from './endpoint-results.ts'
+import type { End } from './ends.ts'
 import type { CommandResult, EditResult, JobChange, RetryResult } from './job-commands.ts'
 import type { Outbox, OutboxName } from './outbox.ts'
 import type {
@@ -183,6 +184,12 @@ export interface Store {
   writeApiMode(mode: ApiMode): Promise<void>
   readApiMode(): Promise<ApiMode | null>
 
+  /**
+   * Tells each attempt that a write of this process ended otherwise than by `settle`, and each job
+   * that died of another write. Called once for each, after the write is stored; never for a write
+   * whose answer was lost. Returns how to stop it.
+   */
+  onEnd(listener: (end: End) => void): () => void
   /** A hint that something may be due; may be missed, may be false. Returns how to stop it. */
   onWork(listener: () => void): () => void
   /**

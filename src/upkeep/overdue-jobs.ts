@@ -26,7 +26,7 @@ function endOf(job: OverdueJob, endpoint: Endpoint | undefined, now: number): Ov
   const policy = effectivePolicy(endpoint?.retry ?? DEFAULT_RETRY, job.retry)
   const ending = { outcome: 'timeout', retryAfterMs: null, message: MESSAGE } as const
   const decision = decide(job, policy, ending, now, Math.random())
-  const { jobId, fence, leaseId, leaseExpiresAt } = job
+  const { jobId, endpoint: name, fence, leaseId, leaseExpiresAt } = job
   const attempt = {
     number: job.attemptNumber,
     startedAt: job.claimedAt,
@@ -39,7 +39,7 @@ function endOf(job: OverdueJob, endpoint: Endpoint | undefined, now: number): Ov
     responseBody: null,
     workerId: job.workerId,
   } as const
-  const seen = { jobId, fence, leaseId, leaseExpiresAt, attempt }
+  const seen = { jobId, endpoint: name, fence, leaseId, leaseExpiresAt, attempt }
   switch (decision.event) {
     case 'reschedule':
       return { ...seen, event: 'time_out', runAt: decision.runAt }

@@ -65,9 +65,9 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const { log } = ground.workers[0] as (typeof ground.workers)[number]
     await soon(() =>
       expect(
-        log.find((line) => line.msg === 'attempt.finished' && line.jobId === id),
+        log.find((line) => line.msg === 'attempt.accepted' && line.jobId === id),
       ).toMatchObject({
-        outcome: 'accepted',
+        attempt: 1,
         statusCode: 202,
       }),
     )

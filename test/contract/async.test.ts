@@ -262,7 +262,8 @@ describe.each(ENGINES)('the report of a handler on %s', (engine) => {
 function endOf(store: Store, claimed: ClaimedJob, decision: 'again' | 'dead'): OverdueEnd {
   const attempt = attemptOf(store, claimed, { outcome: 'timeout', statusCode: 202 })
   const leaseExpiresAt = claimed.claimedAt + 1
-  const seen = { ...leaseOf(claimed), leaseExpiresAt, attempt }
+  const { endpoint } = claimed
+  const seen = { ...leaseOf(claimed), endpoint, leaseExpiresAt, attempt }
   if (decision === 'again') return { ...seen, event: 'time_out', runAt: 7 }
   const failure = { reason: 'attempts_exhausted', message: 'no report in time' } as const
   return { ...seen, event: 'bury_timed_out', failure }

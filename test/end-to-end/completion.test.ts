@@ -137,7 +137,7 @@ describe.each(ENGINES)('on %s', (engine) => {
             reply({ status: 200, body: '"late"' })
             holder.kill('SIGCONT')
             await until(() =>
-              holder.log.some((line) => line.msg === 'attempt.finished' && line.jobId === jobId),
+              holder.log.some((line) => line.msg === 'attempt.stale' && line.jobId === jobId),
             )
           },
           async learnOfCancel() {

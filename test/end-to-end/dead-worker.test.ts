@@ -78,9 +78,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(done).toMatchObject({ fence: 2, result: 'second' })
     held.resolve(500)
     frozen.kill('SIGCONT')
-    await until(() =>
-      frozen.log.some(({ msg, jobId }) => msg === 'attempt.finished' && jobId === id),
-    )
+    await until(() => frozen.log.some(({ msg, jobId }) => msg === 'attempt.stale' && jobId === id))
     const later = await posthorn.request('GET', `/jobs/${id}`)
     expect(later.body).toEqual(done)
     expect(receiver.requests).toHaveLength(2)
@@ -105,7 +103,10 @@ describe.each(ENGINES)('on %s', (engine) => {
       state: 'cancelled',
       attempts: [{ outcome: 'cancelled' }],
     })
-    await until(() => worker.log.some(({ msg }) => msg === 'attempt.finished'), 2 * LEASE_MS)
+    const stale = () => worker.log.find(({ msg }) => msg === 'attempt.stale')
+    await until(() => stale() !== undefined, 15_000)
+    expect(stale()).toMatchObject({ jobId: id, reason: 'cancelled' })
+    expect(worker.log.some(({ msg }) => msg === 'attempt.finished')).toBe(false)
     const later = await posthorn.request('GET', `/jobs/${id}`)
     expect(later.body).toEqual(cancelled.body)
   })

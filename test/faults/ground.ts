@@ -243,6 +243,12 @@ export async function openGround(
   }
 }
 
+/** Requests that a worker waits for the end of: the outcomes of the others are in its hands. */
+export async function requestsUnderWay(worker: Member): Promise<number> {
+  const inHand = await worker.metric('posthorn_unstored_outcomes')
+  return (await worker.metric('posthorn_attempts_in_flight')) - inHand
+}
+
 async function readMetric(url: string, key: string, metric: string): Promise<number> {
   const answer = await fetch(url, { headers: { authorization: `Bearer ${key}` } })
   const lines = (await answer.text()).split('\n')

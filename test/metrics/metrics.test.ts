@@ -5,7 +5,12 @@ import { createApiMetrics, createWorkerMetrics, type EndpointFigures } from '../
 
 const apiMetrics = () => createApiMetrics(() => 7)
 const workerMetrics = () =>
-  createWorkerMetrics({ concurrency: 5, inFlightCount: () => 3, commandCount: () => 9 })
+  createWorkerMetrics({
+    concurrency: 5,
+    unsettledCount: () => 3,
+    unstoredCount: () => 1,
+    commandCount: () => 9,
+  })
 
 function figures(name: string, more: Partial<EndpointFigures> = {}): EndpointFigures {
   return {
@@ -145,7 +150,9 @@ describe('the metrics of a worker', () => {
     metrics.onStarted(-3)
     metrics.onAttempt('a', 'succeeded', 500)
     metrics.onAttempt('a', 'timeout', 1_500)
-    metrics.onStale()
+    metrics.onStale('lease_lost')
+    metrics.onDead('a', 'attempts_exhausted')
+    metrics.onAccepted('a')
     metrics.onBatch('claim', 3)
     metrics.onBatch('settle', 4)
     metrics.onSwept({ reclaimed: 2, expired: 0 })
@@ -156,13 +163,18 @@ describe('the metrics of a worker', () => {
       'endpoint="a",outcome="timeout"': 1,
     })
     expect(samples(text, 'posthorn_attempt_duration_seconds_sum')).toEqual({ 'endpoint="a"': 2 })
-    expect(samples(text, 'posthorn_stale_results_total')).toEqual({ '': 1 })
+    expect(samples(text, 'posthorn_stale_results_total')).toEqual({ 'reason="lease_lost"': 1 })
+    expect(samples(text, 'posthorn_jobs_dead_total')).toEqual({
+      'endpoint="a",reason="attempts_exhausted"': 1,
+    })
+    expect(samples(text, 'posthorn_accepted_attempts_total')).toEqual({ 'endpoint="a"': 1 })
     expect(samples(text, 'posthorn_batch_size_sum')).toEqual({
       'kind="claim"': 3,
       'kind="settle"': 4,
     })
     expect(samples(text, 'posthorn_swept_jobs_total')).toMatchObject({ 'finding="reclaimed"': 2 })
     expect(samples(text, 'posthorn_attempts_in_flight')).toEqual({ '': 3 })
+    expect(samples(text, 'posthorn_unstored_outcomes')).toEqual({ '': 1 })
     expect(samples(text, 'posthorn_worker_concurrency')).toEqual({ '': 5 })
   })
 

@@ -19,7 +19,8 @@ afterEach(async () => {
 async function start(changes: Partial<WorkerPortParts> = {}): Promise<WorkerPort> {
   const metrics = createWorkerMetrics({
     concurrency: 1,
-    inFlightCount: () => 0,
+    unsettledCount: () => 0,
+    unstoredCount: () => 0,
     commandCount: () => 0,
   })
   const port = await startWorkerPort({

@@ -148,11 +148,11 @@ export async function endOverdue(
 ): Promise<void> {
   const { store, world, overdue } = ground
   const seen = overdue.at(-1 - (back % overdue.length)) as Ground['overdue'][number]
-  const { leaseExpiresAt, attemptNumber: number, claimedAt } = seen
+  const { endpoint, leaseExpiresAt, attemptNumber: number, claimedAt } = seen
   const attempt = attemptOf(ground, { ...leaseOf(seen), number, claimedAt }, 'timeout')
   const runAt = ground.nextDueAt++
   const failure = { reason: 'attempts_exhausted', message: 'no completion' } as const
-  const end = { ...leaseOf(seen), leaseExpiresAt, attempt }
+  const end = { ...leaseOf(seen), endpoint, leaseExpiresAt, attempt }
   const told = await store.endOverdue([
     event === 'time_out' ? { ...end, event, runAt } : { ...end, event, failure },
   ])

@@ -33,16 +33,31 @@ export interface Aftermath {
   failedCount: number
 }
 
+export const NO_AFTERMATH: Aftermath = { doneCount: 0, promotedCount: 0, failedCount: 0 }
+
+export function addAftermaths(some: Aftermath[]): Aftermath {
+  return some.reduce(
+    (sum, one) => ({
+      doneCount: sum.doneCount + one.doneCount,
+      promotedCount: sum.promotedCount + one.promotedCount,
+      failedCount: sum.failedCount + one.failedCount,
+    }),
+    NO_AFTERMATH,
+  )
+}
+
 /**
  * For jobs that have just become final; those that owe nothing are passed over. That a store is
  * away now takes nothing from what was written before: the sweeper finds the marks.
  */
-export async function afterFinish(context: MongoContext, ids: string[]): Promise<void> {
+export async function afterFinish(context: MongoContext, ids: string[]): Promise<Aftermath> {
+  const total = { ...NO_AFTERMATH }
   try {
-    await doAftermath(context, ids)
+    await doAftermath(context, ids, total)
   } catch (error) {
     if (!(error instanceof StoreUnavailable)) throw error
   }
+  return total
 }
 
 /** Jobs whose aftermath was left undone. */
@@ -61,8 +76,12 @@ export async function doLeftAftermaths(context: MongoContext, limit: number): Pr
   )
 }
 
-export async function doAftermath(context: MongoContext, ids: string[]): Promise<Aftermath> {
-  const total: Aftermath = { doneCount: 0, promotedCount: 0, failedCount: 0 }
+/** @param total what is done is added to it, step by step: also of a call that throws in the end */
+export async function doAftermath(
+  context: MongoContext,
+  ids: string[],
+  total: Aftermath = { ...NO_AFTERMATH },
+): Promise<Aftermath> {
   const queue = [...ids]
   for (let at = 0; at < Math.min(queue.length, MAX_JOBS); ) {
     const some = queue.slice(at, at + JOBS_AT_ONCE)

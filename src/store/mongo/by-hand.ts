@@ -8,6 +8,7 @@ import { LIFECYCLE } from '../../job/lifecycle.ts'
 import type { CommandResult, RetryResult } from '../job-commands.ts'
 import { StoreUnavailable } from '../store.ts'
 import { afterFinish, doAftermath } from './aftermath.ts'
+import { type AttemptDocument, attemptOf } from './attempt-documents.ts'
 import { pushAttempt, randomId, toFinal } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import { isFinalState, type JobDocument, stateOf } from './documents.ts'
@@ -23,7 +24,6 @@ const MAX_ROUNDS = 10
 const SEEN = {
   ...SEEN_LEASE,
   state: 1,
-  endpoint: 1,
   maxAttempts: 1,
   version: 1,
   dedupeKey: 1,
@@ -36,9 +36,17 @@ type Seen = Pick<JobDocument, '_id' | keyof typeof SEEN>
 /** A result, or the change to write and what to answer once it is written. */
 type Verdict =
   | RetryResult
-  | { kind: 'change'; update: UpdateFilter<JobDocument>; result: RetryResult }
+  | Change
   /** Something had to be done first: look again. */
   | { kind: 'look_again' }
+
+interface Change {
+  kind: 'change'
+  update: UpdateFilter<JobDocument>
+  result: RetryResult
+  /** That it ends; absent: none. */
+  attempt?: AttemptDocument
+}
 
 /** One call at work. */
 interface Command {
@@ -48,7 +56,7 @@ interface Command {
   deadline: Deadline
   judge(job: Seen): Verdict | Promise<Verdict>
   /** Called after each change, before the next job is judged. */
-  onWritten?(job: Seen, update: UpdateFilter<JobDocument>): void
+  onWritten?(job: Seen, change: Change): void
 }
 
 export async function cancel(context: MongoContext, ids: string[]): Promise<CommandResult[]> {
@@ -62,7 +70,11 @@ export async function cancel(context: MongoContext, ids: string[]): Promise<Comm
       const update = toFinal('cancelled', now, {})
       if (job.state !== 'running') return { kind: 'change', update, result }
       const attempt = lostAttempt(job, now, 'cancelled', { event: 'cancel', writeId: randomId() })
-      return { kind: 'change', update: { ...update, ...pushAttempt(attempt) }, result }
+      return { kind: 'change', update: { ...update, ...pushAttempt(attempt) }, result, attempt }
+    },
+    onWritten({ _id: jobId, endpoint }, { attempt }) {
+      if (attempt === undefined) return
+      context.ends.tell({ jobId, endpoint, attempt: attemptOf(attempt), diedOf: null })
     },
   })
   await afterFinish(
@@ -104,7 +116,7 @@ export async function retry(
         result: waived.length === 0 ? { kind: 'applied' } : { kind: 'applied', waived },
       }
     },
-    onWritten(job, { $set }) {
+    onWritten(job, { update: { $set } }) {
       // From here on the jobs behind it may wait for it.
       states.set(job._id, 'queued')
       queued.push({ ...job, waitingFor: $set?.waitingFor ?? [] })
@@ -213,7 +225,7 @@ async function changeOne(id: string, command: Command): Promise<RetryResult> {
     const written = await write(job, verdict.update, command)
     if (written.kind === 'look_again') continue
     if (written.kind !== 'applied') return written
-    onWritten?.(job, verdict.update)
+    onWritten?.(job, verdict)
     return verdict.result
   }
   throw new StoreUnavailable('the job changed as often as it was read')

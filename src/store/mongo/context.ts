@@ -1,5 +1,6 @@
 // What the parts of the MongoDB store share.
 import type { Collection } from 'mongodb'
+import type { EndListeners } from '../ends.ts'
 import type { OutboxName } from '../outbox.ts'
 import type { SecretBox } from '../secret-box.ts'
 import type { StoreClock, StoreSettings } from '../store.ts'
@@ -21,6 +22,7 @@ export interface MongoContext extends RecordCollections {
   settings: StoreSettings
   unreadable: UnreadableSchedules
   debts: KnownDebts
+  ends: EndListeners
   /** Also one that is no longer set: its jobs may not be done. */
   outboxCollection(name: OutboxName): OutboxCollection
   /** Tells listeners that something may be due. */

@@ -26,6 +26,8 @@ export interface Written {
   results: SettleResult[]
   /** Ids of those that may be final by this write. */
   finished: string[]
+  /** Of those, the ones that were superseded. */
+  withdrawn: string[]
 }
 
 export interface WriteOptions {
@@ -46,7 +48,7 @@ export async function writeEndings(
   const open = isRepeat ? await unwritten(context, endings, deadline) : endings
   const matchedCount = open.length === 0 ? 0 : await write(context, open, now, deadline)
   if (matchedCount === endings.length) {
-    return { results: endings.map(() => 'applied'), finished: finishing }
+    return { results: endings.map(() => 'applied'), finished: finishing, withdrawn: [] }
   }
   let seen = await readBack(context, endings, deadline)
   const superseded = endings.flatMap((ending): Ending[] => {
@@ -64,7 +66,7 @@ export async function writeEndings(
     const job = seen.get(id)
     return job !== undefined && isFinalState(job.state)
   })
-  return { results, finished: [...new Set(finished)] }
+  return { results, finished: [...new Set(finished)], withdrawn }
 }
 
 const FINISHING: ReadonlySet<EventName> = new Set(['succeed', 'bury', 'bury_timed_out'])

@@ -1,10 +1,11 @@
 // Jobs whose endpoint is gone or being deleted: they are buried in batches, and an endpoint being
 // deleted is removed when none is left.
 import type { Failure } from '../../job/job.ts'
-import { afterFinish } from './aftermath.ts'
+import { type Aftermath, addAftermaths, afterFinish, NO_AFTERMATH } from './aftermath.ts'
 import { failureFields, pushAttempt, randomId, toFinal } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
-import { QUEUED_STATES } from './documents.ts'
+import { type JobDocument, QUEUED_STATES } from './documents.ts'
+import { tellAttemptsEnded, tellDied } from './ends.ts'
 import { guardOf } from './guards.ts'
 import { BY_ID } from './indexes.ts'
 import { endpointsWith } from './jobs.ts'
@@ -25,8 +26,17 @@ const ENDPOINT_GONE: Failure = {
 
 export interface GoneEndpoints {
   /** At most `limit` jobs of each kind. */
-  bury(limit: number): Promise<{ abandoned: number; evicted: number }>
+  bury(limit: number): Promise<{ abandoned: number; evicted: number; after: Aftermath }>
 }
+
+type Queued = Pick<JobDocument, '_id' | 'endpoint'>
+
+interface Ended {
+  count: number
+  after: Aftermath
+}
+
+const NONE: Ended = { count: 0, after: NO_AFTERMATH }
 
 export function watchGoneEndpoints(
   context: MongoContext,
@@ -49,28 +59,29 @@ export function watchGoneEndpoints(
           )
           .toArray(),
       )
-      let abandoned = 0
-      let evicted = 0
+      let abandoned = NONE
+      let evicted = NONE
       if (deleting.length > 0) {
         const names = deleting.map(({ _id }) => _id)
-        abandoned += await abandon(
-          context,
-          await queuedOf(context, names, limit, deadline),
-          deadline,
-        )
-        evicted += await evict(context, names, limit, deadline)
-        if (abandoned + evicted === 0) {
+        const queued = await queuedOf(context, names, limit, deadline)
+        abandoned = await abandon(context, queued, deadline)
+        evicted = await evict(context, names, limit, deadline)
+        if (abandoned.count + evicted.count === 0) {
           for (const endpoint of deleting) await remove(context, endpoint, forget, deadline)
         }
       }
-      const room = limit - abandoned
+      const room = limit - abandoned.count
+      let orphans = NONE
       if (room > 0 && performance.now() - orphansLookedForAt >= LOOK_FOR_ORPHANS_MS) {
-        const orphans = await abandonOrphans(context, room)
+        orphans = await abandonOrphans(context, room)
         // As many as it might look at: there may be more, and the next sweep is to see.
-        if (orphans < room) orphansLookedForAt = performance.now()
-        abandoned += orphans
+        if (orphans.count < room) orphansLookedForAt = performance.now()
       }
-      return { abandoned, evicted }
+      return {
+        abandoned: abandoned.count + orphans.count,
+        evicted: evicted.count,
+        after: addAftermaths([abandoned.after, evicted.after, orphans.after]),
+      }
     },
   }
 }
@@ -80,30 +91,36 @@ async function queuedOf(
   names: string[],
   limit: number,
   deadline: Deadline,
-): Promise<string[]> {
-  const found = await run(deadline, (commandLimit) =>
+): Promise<Queued[]> {
+  return run(deadline, (commandLimit) =>
     context.jobs
       .find(
         { endpoint: { $in: names }, state: { $in: [...QUEUED_STATES] } },
-        { projection: { _id: 1 }, limit, batchSize: limit, ...commandLimit },
+        { projection: { endpoint: 1 }, limit, batchSize: limit, ...commandLimit },
       )
       .toArray(),
   )
-  return found.map(({ _id }) => _id)
 }
 
-async function abandon(context: MongoContext, ids: string[], deadline: Deadline): Promise<number> {
-  if (ids.length === 0) return 0
+async function abandon(context: MongoContext, jobs: Queued[], deadline: Deadline): Promise<Ended> {
+  if (jobs.length === 0) return NONE
   const now = nowOf(context)
-  const { modifiedCount } = await run(deadline, (limit) =>
+  const writeId = randomId()
+  const ids = jobs.map(({ _id }) => _id)
+  const { modifiedCount: count } = await run(deadline, (limit) =>
     context.jobs.updateMany(
       { _id: { $in: ids }, ...guardOf('abandon', { now }) },
-      toFinal('dead', now, failureFields(ENDPOINT_GONE)),
+      toFinal('dead', now, { ...failureFields(ENDPOINT_GONE), releaseId: writeId }),
       limit,
     ),
   )
-  if (modifiedCount > 0) await afterFinish(context, ids)
-  return modifiedCount
+  const { reason } = ENDPOINT_GONE
+  const ended = await tellDied(context, jobs, reason, { writeId, count }, deadline)
+  return { count, after: await afterFinish(context, idsOf(ended)) }
+}
+
+function idsOf(jobs: Queued[]): string[] {
+  return jobs.map(({ _id }) => _id)
 }
 
 async function evict(
@@ -111,7 +128,7 @@ async function evict(
   names: string[],
   limit: number,
   deadline: Deadline,
-): Promise<number> {
+): Promise<Ended> {
   const seen = await run(deadline, (commandLimit) =>
     context.jobs
       .find<SeenLease>(
@@ -120,25 +137,25 @@ async function evict(
       )
       .toArray(),
   )
-  if (seen.length === 0) return 0
+  if (seen.length === 0) return NONE
   const now = nowOf(context)
-  const updates = seen.map((job) => {
-    const attempt = lostAttempt(job, now, 'cancelled', { event: 'evict', writeId: randomId() })
+  const writeId = randomId()
+  const ends = seen.map((job) => ({
+    job,
+    attempt: lostAttempt(job, now, 'cancelled', { event: 'evict', writeId }),
+  }))
+  const updates = ends.map(({ job, attempt }) => {
     const change = toFinal('dead', now, failureFields(ENDPOINT_GONE))
     const { fence, leaseId } = leaseOf(job)
     const filter = { _id: job._id, fence, leaseId, ...guardOf('evict', { now }) }
     return { updateOne: { filter, update: { ...change, ...pushAttempt(attempt) }, ...BY_ID } }
   })
-  const { modifiedCount } = await run(deadline, (commandLimit) =>
+  const { modifiedCount: count } = await run(deadline, (commandLimit) =>
     context.jobs.bulkWrite(updates, { ordered: false, ...commandLimit }),
   )
-  if (modifiedCount > 0) {
-    await afterFinish(
-      context,
-      seen.map(({ _id }) => _id),
-    )
-  }
-  return modifiedCount
+  const { reason } = ENDPOINT_GONE
+  const ended = await tellAttemptsEnded(context, ends, reason, { writeId, count }, deadline)
+  return { count, after: await afterFinish(context, idsOf(ended)) }
 }
 
 /** Removes it when it has no job left and late enqueues have been waited out. */
@@ -171,7 +188,7 @@ async function remove(
  * Queued jobs of an endpoint that is not stored at all. The ids are read before the endpoint is
  * looked for again: one that is made anew meanwhile keeps its new jobs.
  */
-async function abandonOrphans(context: MongoContext, limit: number): Promise<number> {
+async function abandonOrphans(context: MongoContext, limit: number): Promise<Ended> {
   const deadline = startDeadline()
   const names: string[] = []
   // One by one, for each state has its own place in the indexes.
@@ -180,7 +197,7 @@ async function abandonOrphans(context: MongoContext, limit: number): Promise<num
     names.push(...some.filter((name) => !names.includes(name)))
   }
   const suspects = await notStored(context, names, deadline)
-  if (suspects.length === 0) return 0
+  if (suspects.length === 0) return NONE
   const orphans = await run(deadline, (commandLimit) =>
     context.jobs
       .find(
@@ -190,8 +207,11 @@ async function abandonOrphans(context: MongoContext, limit: number): Promise<num
       .toArray(),
   )
   const gone = new Set(await notStored(context, suspects, deadline))
-  const ids = orphans.filter(({ endpoint }) => gone.has(endpoint)).map(({ _id }) => _id)
-  return abandon(context, ids, deadline)
+  return abandon(
+    context,
+    orphans.filter(({ endpoint }) => gone.has(endpoint)),
+    deadline,
+  )
 }
 
 async function notStored(

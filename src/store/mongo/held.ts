@@ -1,9 +1,10 @@
 // Held jobs: those that wait for others to succeed, or for the turn of their ordering key. Whoever
 // finishes a job looks at those that wait for it; the sweeper looks at all, again and again.
 import type { Failure } from '../../job/job.ts'
-import { failureFields, toFinal } from './changes.ts'
+import { failureFields, randomId, toFinal } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import { isFinalState, type JobDocument, QUEUED_STATES } from './documents.ts'
+import { tellDied } from './ends.ts'
 import { guardOf } from './guards.ts'
 import { BY_ID } from './indexes.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
@@ -111,9 +112,9 @@ export async function checkHeld(
     const state = states.get(id)
     return state === undefined || (isFinalState(state) && state !== 'succeeded')
   }
-  const lost = held.flatMap(({ _id, waitingFor = [] }) => {
+  const lost = held.flatMap(({ _id, endpoint, waitingFor = [] }) => {
     const dependency = waitingFor.find(isFailed)
-    return dependency === undefined ? [] : [{ _id, dependency }]
+    return dependency === undefined ? [] : [{ _id, endpoint, dependency }]
   })
   const lostIds = new Set(lost.map(({ _id }) => _id))
   const isTaken = await takeMet(
@@ -164,11 +165,12 @@ async function takeMet(
 
 async function failDependents(
   context: MongoContext,
-  lost: Pair[],
+  lost: (Pair & { endpoint: string })[],
   deadline: Deadline,
 ): Promise<string[]> {
   if (lost.length === 0) return []
   const now = nowOf(context)
+  const writeId = randomId()
   const updates = idsByDependency(lost).map(([dependency, ids]) => {
     const failure: Failure = {
       reason: 'dependency_failed',
@@ -182,7 +184,7 @@ async function failDependents(
           ...guardOf('fail_dependent', { now }),
           waitingFor: dependency,
         },
-        update: toFinal('dead', now, failureFields(failure)),
+        update: toFinal('dead', now, { ...failureFields(failure), releaseId: writeId }),
         ...BY_ID,
       },
     }
@@ -190,7 +192,9 @@ async function failDependents(
   const { modifiedCount } = await run(deadline, (limit) =>
     context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
   )
-  return modifiedCount === 0 ? [] : lost.map(({ _id }) => _id)
+  const written = { writeId, count: modifiedCount }
+  const failed = await tellDied(context, lost, 'dependency_failed', written, deadline)
+  return failed.map(({ _id }) => _id)
 }
 
 /** A job, and one that it waits for. */

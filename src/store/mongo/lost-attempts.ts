@@ -6,10 +6,18 @@ import type { JobDocument } from './documents.ts'
 /** What must have been seen of a running job to take it from its holder. */
 export type SeenLease = Pick<
   JobDocument,
-  '_id' | 'fence' | 'leaseId' | 'leaseWorkerId' | 'leaseExpiresAt' | 'claimedAt' | 'attemptCount'
+  | '_id'
+  | 'endpoint'
+  | 'fence'
+  | 'leaseId'
+  | 'leaseWorkerId'
+  | 'leaseExpiresAt'
+  | 'claimedAt'
+  | 'attemptCount'
 >
 
 export const SEEN_LEASE = {
+  endpoint: 1,
   fence: 1,
   leaseId: 1,
   leaseWorkerId: 1,

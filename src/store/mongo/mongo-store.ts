@@ -2,6 +2,7 @@
 // Every write carries its whole guard (guards.ts) and is kept by a majority before it is answered.
 
 import { createAttemptTokens } from '../attempt-token.ts'
+import { createEndListeners } from '../ends.ts'
 import { type Outbox, REJECTED_SUFFIX } from '../outbox.ts'
 import { createReadiness } from '../readiness.ts'
 import { createSecretBox, type SecretBox } from '../secret-box.ts'
@@ -93,6 +94,7 @@ export async function storeOn(
       settings,
       unreadable: rememberUnreadableSchedules(settings.warn),
       debts: rememberDebts(),
+      ends: createEndListeners(),
       outboxCollection: (name) => outboxCollection(db, name),
       hint: () => hints.announce(),
     }
@@ -180,6 +182,7 @@ function assemble(
     ...jobVerbs(context, eligible, disowner),
     ...endpointVerbs(context, eligible),
     ...recordVerbs(context),
+    onEnd: (listener) => context.ends.add(listener),
     onWork: (listener) => hints.onWork(listener),
     ready,
     async close() {

@@ -12,7 +12,6 @@ import { run, startDeadline } from './run-command.ts'
 
 const OVERDUE = {
   ...SEEN_LEASE,
-  endpoint: 1,
   runAt: 1,
   attemptsLeft: 1,
   maxAttempts: 1,
@@ -68,10 +67,16 @@ export async function endOverdue(
   const now = nowOf(context)
   const writeId = randomId()
   const endings = ends.map((end) => endingOf(end, writeId, now))
-  const { results, finished } = await writeEndings(context, endings, {
+  const { results, finished, withdrawn } = await writeEndings(context, endings, {
     writeId,
     now,
     isRepeat: false,
+  })
+  ends.forEach((end, i) => {
+    if (results[i] !== 'applied') return
+    const { jobId, endpoint, attempt } = end
+    const isDead = end.event === 'bury_timed_out' && !withdrawn.includes(jobId)
+    context.ends.tell({ jobId, endpoint, attempt, diedOf: isDead ? end.failure.reason : null })
   })
   context.hint()
   await afterFinish(context, finished)

@@ -4,10 +4,17 @@ import type { Filter } from 'mongodb'
 import type { Failure } from '../../job/job.ts'
 import { FINAL_STATES, purgeClasses } from '../../job/retention.ts'
 import type { SweepCounts, SweepOptions } from '../store.ts'
-import { afterFinish, doLeftAftermaths } from './aftermath.ts'
+import {
+  type Aftermath,
+  addAftermaths,
+  afterFinish,
+  doLeftAftermaths,
+  NO_AFTERMATH,
+} from './aftermath.ts'
 import { failureFields, pushAttempt, randomId, toFinal, toQueued } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import type { JobDocument } from './documents.ts'
+import { tellAttemptsEnded, tellDied } from './ends.ts'
 import type { GoneEndpoints } from './gone-endpoints.ts'
 import { guardOf } from './guards.ts'
 import { checkSomeHeld } from './held.ts'
@@ -34,20 +41,29 @@ export async function sweep(
   const purged = await purge(context, limit)
   const lapsed = options.reclaim
     ? await takeLapsed(context, limit)
-    : { reclaimed: 0, buriedLapsed: 0 }
-  const expired =
-    (await buryExpired(context, 'queued', limit)) + (await buryExpired(context, 'held', limit))
+    : { reclaimed: 0, buriedLapsed: 0, after: NO_AFTERMATH }
+  const expired = [
+    await buryExpired(context, 'queued', limit),
+    await buryExpired(context, 'held', limit),
+  ]
   const gone = await goneEndpoints.bury(limit)
   const held = await checkSomeHeld(context, limit)
-  await afterFinish(context, held.failed)
+  const afterHeld = await afterFinish(context, held.failed)
   const left = await doLeftAftermaths(context, limit)
   if (lapsed.reclaimed > 0) context.hint()
+  const after = addAftermaths([
+    ...[lapsed.after, gone.after, afterHeld, left],
+    ...expired.map((one) => one.after),
+  ])
   return {
-    ...lapsed,
-    expired,
-    ...gone,
-    promoted: held.promotedCount + left.promotedCount,
-    dependentsFailed: held.failed.length + left.failedCount,
+    reclaimed: lapsed.reclaimed,
+    buriedLapsed: lapsed.buriedLapsed,
+    expired: expired.reduce((sum, { count }) => sum + count, 0),
+    abandoned: gone.abandoned,
+    evicted: gone.evicted,
+    promoted: held.promotedCount + after.promotedCount,
+    dependentsFailed: held.failed.length + after.failedCount,
+    // Found undone by this sweep; those of its own ends are not.
     aftermaths: left.doneCount,
     purged,
   }
@@ -78,7 +94,11 @@ async function takeLapsed(context: MongoContext, limit: number) {
   const reclaimed = await write('reclaim')
   const buried = await write('bury_lapsed')
   const withdrawn = await write('withdraw_lapsed')
-  return { reclaimed, buriedLapsed: buried + withdrawn }
+  return {
+    reclaimed: reclaimed.count,
+    buriedLapsed: buried.count + withdrawn.count,
+    after: addAftermaths([buried.after, withdrawn.after]),
+  }
 }
 
 function eventOf({ superseded, attemptsLeft }: Lapsed): LapsedEvent {
@@ -86,29 +106,45 @@ function eventOf({ superseded, attemptsLeft }: Lapsed): LapsedEvent {
   return attemptsLeft > 0 ? 'reclaim' : 'bury_lapsed'
 }
 
+/** How many a write has ended, and what that has led to. */
+interface Ended {
+  count: number
+  after: Aftermath
+}
+
+const NONE: Ended = { count: 0, after: NO_AFTERMATH }
+
 async function writeLapsed(
   context: MongoContext,
   event: LapsedEvent,
   jobs: Lapsed[],
   now: Date,
-): Promise<number> {
-  if (jobs.length === 0) return 0
-  const updates = jobs.map((job) => {
-    const attempt = lostAttempt(job, now, 'lost', { event, writeId: randomId() })
+): Promise<Ended> {
+  if (jobs.length === 0) return NONE
+  const deadline = startDeadline()
+  const writeId = randomId()
+  const ends = jobs.map((job) => ({
+    job,
+    attempt: lostAttempt(job, now, 'lost', { event, writeId }),
+  }))
+  const updates = ends.map(({ job, attempt }) => {
     const filter = { _id: job._id, ...guardOf(event, { now, lease: leaseOf(job) }) }
     const update = { ...lapsedChange(event, now), ...pushAttempt(attempt) }
     return { updateOne: { filter, update, ...BY_ID } }
   })
-  const { modifiedCount } = await run(startDeadline(), (commandLimit) =>
+  const { modifiedCount: count } = await run(deadline, (commandLimit) =>
     context.jobs.bulkWrite(updates, { ordered: false, ...commandLimit }),
   )
-  if (event !== 'reclaim' && modifiedCount > 0) {
-    await afterFinish(
+  const diedOf = event === 'bury_lapsed' ? LEASE_LOST.reason : null
+  const ended = await tellAttemptsEnded(context, ends, diedOf, { writeId, count }, deadline)
+  if (event === 'reclaim') return { count, after: NO_AFTERMATH }
+  return {
+    count,
+    after: await afterFinish(
       context,
-      jobs.map(({ _id }) => _id),
-    )
+      ended.map(({ _id }) => _id),
+    ),
   }
-  return modifiedCount
 }
 
 function lapsedChange(event: LapsedEvent, now: Date) {
@@ -129,21 +165,28 @@ async function buryExpired(
   context: MongoContext,
   state: 'queued' | 'held',
   limit: number,
-): Promise<number> {
+): Promise<Ended> {
   const deadline = startDeadline()
   const now = nowOf(context)
   const guard = { ...guardOf('expire', { now }), state }
-  const ids = await firstBy('expiresAt', context, guard, limit, deadline)
-  if (ids.length === 0) return 0
-  const { modifiedCount } = await run(deadline, (commandLimit) =>
+  const jobs = await firstBy('expiresAt', context, guard, limit, deadline)
+  if (jobs.length === 0) return NONE
+  const writeId = randomId()
+  const { modifiedCount: count } = await run(deadline, (commandLimit) =>
     context.jobs.updateMany(
-      { $and: [{ _id: { $in: ids } }, guard] },
-      toFinal('dead', now, failureFields(EXPIRED)),
+      { $and: [{ _id: { $in: jobs.map(({ _id }) => _id) } }, guard] },
+      toFinal('dead', now, { ...failureFields(EXPIRED), releaseId: writeId }),
       commandLimit,
     ),
   )
-  if (modifiedCount > 0) await afterFinish(context, ids)
-  return modifiedCount
+  const ended = await tellDied(context, jobs, EXPIRED.reason, { writeId, count }, deadline)
+  return {
+    count,
+    after: await afterFinish(
+      context,
+      ended.map(({ _id }) => _id),
+    ),
+  }
 }
 
 /** Class by class; a class that fills the limit is looked at again by the next sweep, at once. */
@@ -159,8 +202,9 @@ async function purge(context: MongoContext, limit: number): Promise<number> {
   for (const kept of classes) {
     const deadline = startDeadline()
     const guard = guardOf('purge', { now, kept })
-    const ids = await firstBy('finishedAt', context, guard, limit - purged, deadline)
-    if (ids.length === 0) continue
+    const found = await firstBy('finishedAt', context, guard, limit - purged, deadline)
+    if (found.length === 0) continue
+    const ids = found.map(({ _id }) => _id)
     const { deletedCount } = await run(deadline, (commandLimit) =>
       context.jobs.deleteMany({ $and: [{ _id: { $in: ids } }, guard] }, commandLimit),
     )
@@ -170,18 +214,18 @@ async function purge(context: MongoContext, limit: number): Promise<number> {
   return purged
 }
 
-/** Ids of those that the guard lets through, the earliest first. */
+/** Those that the guard lets through, the earliest first. */
 async function firstBy(
   instant: 'expiresAt' | 'finishedAt',
   { jobs }: MongoContext,
   guard: Filter<JobDocument>,
   limit: number,
   deadline: Deadline,
-): Promise<string[]> {
-  const found = await run(deadline, (commandLimit) =>
+): Promise<Pick<JobDocument, '_id' | 'endpoint'>[]> {
+  return run(deadline, (commandLimit) =>
     jobs
       .find(guard, {
-        projection: { _id: 1 },
+        projection: { endpoint: 1 },
         sort: { [instant]: 1 },
         limit,
         batchSize: limit,
@@ -189,5 +233,4 @@ async function firstBy(
       })
       .toArray(),
   )
-  return found.map(({ _id }) => _id)
 }

@@ -4,7 +4,7 @@
 import type { FailureReason, JobState } from '../../job/job.ts'
 import { isToldOf, noticeOf } from '../../job/notice.ts'
 import type { Database } from './database.ts'
-import { HELD_BY_ID, type HeldRow, passTurn, resolveHeld } from './held.ts'
+import { HELD_BY_ID, type HeldRow, type Judgement, passTurn, resolveHeld } from './held.ts'
 import { insertJob } from './insert-job.ts'
 import { parsed } from './rows.ts'
 
@@ -49,9 +49,22 @@ export interface AftermathCounts {
   dependentsFailed: number
 }
 
+export const NO_AFTERMATH: AftermathCounts = { aftermaths: 0, promoted: 0, dependentsFailed: 0 }
+
+export function addAftermaths(some: AftermathCounts[]): AftermathCounts {
+  return some.reduce(
+    (sum, one) => ({
+      aftermaths: sum.aftermaths + one.aftermaths,
+      promoted: sum.promoted + one.promoted,
+      dependentsFailed: sum.dependentsFailed + one.dependentsFailed,
+    }),
+    NO_AFTERMATH,
+  )
+}
+
 /** Called in a transaction that may have ended jobs. Where none is marked it costs one seek. */
 export function runAftermath(database: Database): AftermathCounts {
-  const counts = { aftermaths: 0, promoted: 0, dependentsFailed: 0 }
+  const counts = { ...NO_AFTERMATH }
   for (let left = MAX_STEPS; left > 0; ) {
     const row = database.connection.statement(NEXT_AFTERMATH).get() as AftermathRow | undefined
     if (row === undefined) break
@@ -65,7 +78,7 @@ export function runAftermathOf(database: Database, seq: number): boolean {
   const { connection } = database
   const row = connection.statement(AFTERMATH_OF).get(seq) as AftermathRow | undefined
   if (row === undefined) return true
-  follow(database, row, MAX_STEPS_OF_ONE, { aftermaths: 0, promoted: 0, dependentsFailed: 0 })
+  follow(database, row, MAX_STEPS_OF_ONE, { ...NO_AFTERMATH })
   return connection.statement(AFTERMATH_OF).get(seq) === undefined
 }
 
@@ -81,8 +94,8 @@ function follow(
   let left = steps - 1
   if (row.has_dependents === 1) left = tellDependents(database, row, left, counts)
   if (left <= 0 && row.has_dependents === 1) return 0
-  if (row.ordering_key !== null && passTurn(database, row.endpoint, row.ordering_key)) {
-    counts.promoted++
+  if (row.ordering_key !== null) {
+    count(counts, passTurn(database, row.endpoint, row.ordering_key))
   }
   database.connection.statement(CLEAR_AFTERMATH).run(row.seq)
   counts.aftermaths++
@@ -142,10 +155,14 @@ function tellDependents(
   for (const { dependent } of rows) {
     const held = connection.statement(HELD_BY_ID).get(dependent as string) as HeldRow | undefined
     const became = held === undefined ? 'waits' : resolveHeld(database, held)
-    if (became === 'ready') counts.promoted++
-    if (became === 'fails') counts.dependentsFailed++
+    count(counts, became)
     connection.statement(DROP_DEPENDENT).run(id, dependent as string)
     left--
   }
   return left
+}
+
+function count(counts: AftermathCounts, became: Judgement['kind']): void {
+  if (became === 'ready') counts.promoted++
+  if (became === 'fails') counts.dependentsFailed++
 }

@@ -5,7 +5,7 @@ import { isFinal, type JobState } from '../../job/job.ts'
 import type { CommandResult, RetryResult } from '../job-commands.ts'
 import { runAftermath, runAftermathOf } from './aftermath.ts'
 import { attemptEndedByStore, attemptLine, WITH_ATTEMPT } from './attempt-log.ts'
-import type { Database } from './database.ts'
+import { type Database, tellEnd } from './database.ts'
 import { DEDUPE_HOLDER } from './dedupe.ts'
 import { waitForFinishOf } from './enqueue.ts'
 import { DROP_LEASE, finishAs, finishQueuedAs } from './finish.ts'
@@ -68,16 +68,20 @@ function cancelOne(database: Database, id: string): CommandResult {
   const row = find(database, id)
   if (row === null) return { kind: 'not_found' }
   const now = clock.now()
-  const { changes } =
+  const isWritten =
     row.state === 'running'
-      ? connection.statement(CANCEL_RUNNING).run(cancelledLine(row, now), now, row.seq)
-      : connection.statement(CANCEL_QUEUED).run(now, row.seq)
-  return changes === 1 ? { kind: 'applied' } : { kind: 'refused', state: row.state }
+      ? cancelRunning(database, id, row, now)
+      : connection.statement(CANCEL_QUEUED).run(now, row.seq).changes === 1
+  return isWritten ? { kind: 'applied' } : { kind: 'refused', state: row.state }
 }
 
-function cancelledLine(row: FoundRow, now: number): string {
+function cancelRunning(database: Database, id: string, row: FoundRow, now: number): boolean {
   const attempt = attemptEndedByStore(row, 'cancelled', now, 'the job was cancelled')
-  return attemptLine(attempt, { fence: row.fence, leaseId: row.lease_id }, 'cancel')
+  const line = attemptLine(attempt, { fence: row.fence, leaseId: row.lease_id }, 'cancel')
+  const { changes } = database.connection.statement(CANCEL_RUNNING).run(line, now, row.seq)
+  if (changes === 0) return false
+  tellEnd(database, { jobId: id, endpoint: row.endpoint, attempt, diedOf: null })
+  return true
 }
 
 export async function retry(

@@ -14,6 +14,8 @@ export interface Connection {
   read<T>(body: () => T): Promise<T>
   /** All of `body` or nothing, committed; tried again while the file is busy. */
   write<T>(durability: Durability, body: () => T): Promise<T>
+  /** Called in a transaction: `tell` is called once it is committed, and never if it is not. */
+  afterCommit(tell: () => void): void
   /** Changes when another connection has written; null when the store can not be asked just now. */
   peekVersion(): number | null
   /** Throws StoreUnavailable unless the store takes writes. */
@@ -58,6 +60,7 @@ export function createConnection(db: DatabaseSync, path: string, file: FileInPla
       })
     },
     write,
+    afterCommit: transactions.afterCommit,
     peekVersion() {
       try {
         return statement('pragma data_version').get()?.data_version as number
@@ -102,6 +105,7 @@ function createTransactions(
   file: FileInPlace,
 ) {
   let count = 0
+  let toTell: (() => void)[] = []
   /** As openFile left it. */
   let durability: Durability = 'full'
 
@@ -115,6 +119,7 @@ function createTransactions(
     }
     statement('begin immediate').run()
     count++
+    toTell = []
     try {
       body()
       statement('commit').run()
@@ -122,7 +127,14 @@ function createTransactions(
       if (db.isTransaction) db.exec('rollback')
     }
     file.assertNow()
+    for (const tell of toTell) tell()
   }
 
-  return { run, count: () => count }
+  return {
+    run,
+    count: () => count,
+    afterCommit(tell: () => void): void {
+      toTell.push(tell)
+    },
+  }
 }

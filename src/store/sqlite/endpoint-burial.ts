@@ -1,9 +1,9 @@
 // The jobs of endpoints that are gone or being deleted: the queued ones are abandoned, the running
 // ones evicted, and an endpoint being deleted goes when none is left.
 import type { SweepCounts } from '../store.ts'
-import { runAftermath } from './aftermath.ts'
+import { type AftermathCounts, addAftermaths, NO_AFTERMATH, runAftermath } from './aftermath.ts'
 import { attemptEndedByStore, attemptLine, WITH_ATTEMPT } from './attempt-log.ts'
-import type { Database } from './database.ts'
+import { type Database, tellEnd } from './database.ts'
 import { DROP_LEASE, finishAs, finishQueuedAs } from './finish.ts'
 import { guardOf } from './guards.ts'
 
@@ -27,10 +27,10 @@ select min(name) as name from (
 export const ENDPOINT_IS_THERE = 'select 1 from endpoints where name = ?'
 
 export const CLAIMABLE_OF = `
-select seq from jobs where state = 'queued' and held = 0 and endpoint = ? limit +?`
-export const HELD_OF = 'select seq from jobs where held = 1 and endpoint = ? limit +?'
+select seq, id from jobs where state = 'queued' and held = 0 and endpoint = ? limit +?`
+export const HELD_OF = 'select seq, id from jobs where held = 1 and endpoint = ? limit +?'
 export const RUNNING_OF = `
-select seq, fence, lease_id, worker_id, claimed_at, attempt_count from jobs
+select seq, id, fence, lease_id, worker_id, claimed_at, attempt_count from jobs
 where state = 'running' and endpoint = ? limit +?`
 
 /** Parameters: now, message, seq. */
@@ -52,14 +52,14 @@ delete from endpoints where name = ? and deleting = 1
 
 const GONE = 'its endpoint was deleted'
 
-type BurialCounts = Pick<SweepCounts, 'abandoned' | 'evicted'>
+type BurialCounts = Pick<SweepCounts, 'abandoned' | 'evicted'> & AftermathCounts
 
 export async function buryJobsOfGoneEndpoints(
   database: Database,
   limit: number,
 ): Promise<BurialCounts> {
   const { connection } = database
-  const counts = { abandoned: 0, evicted: 0 }
+  let counts: BurialCounts = { abandoned: 0, evicted: 0, ...NO_AFTERMATH }
   const { deleting, missing } = await connection.read(() => ({
     deleting: connection.statement(DELETING_ENDPOINTS).all(limit).map(nameOf),
     missing: findMissing(database),
@@ -68,8 +68,11 @@ export async function buryJobsOfGoneEndpoints(
     const buried = await connection.write('normal', () =>
       buryJobsOf(database, name, limit - counts.abandoned, limit - counts.evicted),
     )
-    counts.abandoned += buried.abandoned
-    counts.evicted += buried.evicted
+    counts = {
+      abandoned: counts.abandoned + buried.abandoned,
+      evicted: counts.evicted + buried.evicted,
+      ...addAftermaths([counts, buried]),
+    }
     if (counts.abandoned >= limit || counts.evicted >= limit) break
   }
   return counts
@@ -86,24 +89,32 @@ function buryJobsOf(
   let abandoned = 0
   const queued = connection.statement(CLAIMABLE_OF).all(name, abandonLimit)
   const held = connection.statement(HELD_OF).all(name, abandonLimit - queued.length)
-  for (const { seq } of [...queued, ...held]) {
+  const gone = { endpoint: name, diedOf: 'endpoint_gone' } as const
+  for (const { seq, id } of [...queued, ...held]) {
     const { changes } = connection.statement(ABANDON).run(now, GONE, seq as number)
-    abandoned += Number(changes)
+    if (changes === 0) continue
+    abandoned++
+    tellEnd(database, { ...gone, jobId: id as string, attempt: null })
   }
   let evicted = 0
   const running = connection.statement(RUNNING_OF).all(name, evictLimit) as unknown as RunningRow[]
   for (const row of running) {
     const lease = { fence: row.fence, leaseId: row.lease_id }
-    const line = attemptLine(attemptEndedByStore(row, 'cancelled', now, GONE), lease, 'evict')
-    evicted += Number(connection.statement(EVICT).run(line, now, GONE, row.seq).changes)
+    const attempt = attemptEndedByStore(row, 'cancelled', now, GONE)
+    const line = attemptLine(attempt, lease, 'evict')
+    const { changes } = connection.statement(EVICT).run(line, now, GONE, row.seq)
+    if (changes === 0) continue
+    evicted++
+    tellEnd(database, { ...gone, jobId: row.id, attempt })
   }
-  runAftermath(database)
+  const after = runAftermath(database)
   connection.statement(REMOVE_ENDPOINT).run(name)
-  return { abandoned, evicted }
+  return { abandoned, evicted, ...after }
 }
 
 interface RunningRow {
   seq: number
+  id: string
   fence: number
   lease_id: string
   worker_id: string

@@ -1,7 +1,7 @@
 // Held jobs: those that wait for other jobs or for the turn of their ordering key. A job is judged
 // by reading alone; what the judgement leads to is written under the guards of its event.
 import type { JobState } from '../../job/job.ts'
-import type { Database } from './database.ts'
+import { type Database, tellEnd } from './database.ts'
 import { finishQueuedAs } from './finish.ts'
 import { guardOf, IN_ORDER } from './guards.ts'
 import { listText, parsed } from './rows.ts'
@@ -94,11 +94,15 @@ export function resolveHeld(database: Database, row: HeldRow): Judgement['kind']
   }
 }
 
-/** Gives the turn of the key to whom it is due; answers whether that changed anything. */
-export function passTurn(database: Database, endpoint: string, orderingKey: string): boolean {
+/** Gives the turn of the key to the job that is due for it; answers what became of that job. */
+export function passTurn(
+  database: Database,
+  endpoint: string,
+  orderingKey: string,
+): Judgement['kind'] {
   const head = database.connection.statement(HEAD_OF_KEY).get(endpoint, orderingKey)
-  if (head === undefined || head.held === 0) return false
-  return resolveHeld(database, head as unknown as HeldRow) === 'ready'
+  if (head === undefined || head.held === 0) return 'waits'
+  return resolveHeld(database, head as unknown as HeldRow)
 }
 
 /** An earlier job of the key is queued again: a later one that is not running loses its turn. */
@@ -126,11 +130,15 @@ function waitFor({ connection }: Database, row: HeldRow, left: string[]): void {
   if (text !== row.waiting_for) connection.statement(WAIT_FOR).run(text, row.seq)
 }
 
-function failDependent({ connection, clock }: Database, row: HeldRow, id: string) {
+function failDependent(database: Database, row: HeldRow, id: string): boolean {
+  const { connection, clock } = database
   const now = clock.now()
   const message = `it depends on ${id}, which did not succeed`
   const { changes } = connection.statement(FAIL_DEPENDENT).run(now, message, row.seq)
-  return changes === 1
+  if (changes === 0) return false
+  const { id: jobId, endpoint } = row
+  tellEnd(database, { jobId, endpoint, attempt: null, diedOf: 'dependency_failed' })
+  return true
 }
 
 export function stateOf({ connection }: Database, id: string): JobState | null {

@@ -1,14 +1,15 @@
 // Leases of senders that ran out: their jobs are queued again, or buried.
+import type { Attempt, FailureReason } from '../../job/job.ts'
 import { StoreUnavailable, type SweepCounts } from '../store.ts'
-import { runAftermath } from './aftermath.ts'
+import { type AftermathCounts, NO_AFTERMATH, runAftermath } from './aftermath.ts'
 import { attemptEndedByStore, attemptLine, WITH_ATTEMPT } from './attempt-log.ts'
 import { UNKNOWN_BOOT } from './clock.ts'
-import type { Database } from './database.ts'
+import { type Database, tellEnd } from './database.ts'
 import { DROP_LEASE, finishAs } from './finish.ts'
 import { guardOf } from './guards.ts'
 
-const LAPSED_COLUMNS = `seq, fence, lease_id, lease_boot, lease_mono, worker_id, claimed_at,
-  attempt_count, attempts_left, superseded`
+const LAPSED_COLUMNS = `seq, id, endpoint, fence, lease_id, lease_boot, lease_mono, worker_id,
+  claimed_at, attempt_count, attempts_left, superseded`
 
 /** Of an earlier start of the machine; parameters: boot, limit. Twice, to seek on either side. */
 export const LAPSED_BEFORE_BOOT = `
@@ -45,6 +46,8 @@ const LOST_LAST = 'the lease of the last attempt ran out: its worker ended, hung
 
 interface LapsedRow {
   seq: number
+  id: string
+  endpoint: string
   fence: number
   lease_id: string
   lease_boot: number
@@ -56,7 +59,7 @@ interface LapsedRow {
   superseded: number
 }
 
-type LapseCounts = Pick<SweepCounts, 'reclaimed' | 'buriedLapsed'>
+type LapseCounts = Pick<SweepCounts, 'reclaimed' | 'buriedLapsed'> & AftermathCounts
 
 /** Far longer than writers wait for each other: who waited so long met one that held the file. */
 const MAX_LOCK_WAIT_MS = 1_000
@@ -67,9 +70,9 @@ const MAX_LOCK_WAIT_MS = 1_000
  */
 export async function endLapsedLeases(database: Database, limit: number): Promise<LapseCounts> {
   const rows = await findLapsed(database, limit)
-  if (rows.length === 0) return { reclaimed: 0, buriedLapsed: 0 }
+  if (rows.length === 0) return { reclaimed: 0, buriedLapsed: 0, ...NO_AFTERMATH }
   const askedAtMs = performance.now()
-  const ended = await database.connection.write('normal', () => {
+  const written = await database.connection.write('normal', () => {
     if (performance.now() - askedAtMs > MAX_LOCK_WAIT_MS) return null
     const counts = { reclaimed: 0, buriedLapsed: 0 }
     for (const row of rows) {
@@ -77,11 +80,10 @@ export async function endLapsedLeases(database: Database, limit: number): Promis
       else if (row.attempts_left > 0) counts.reclaimed += reclaim(database, row)
       else counts.buriedLapsed += buryLapsed(database, row)
     }
-    runAftermath(database)
-    return counts
+    return { ...counts, ...runAftermath(database) }
   })
-  if (ended === null) throw new StoreUnavailable('the store was held by a long writer')
-  return ended
+  if (written === null) throw new StoreUnavailable('the store was held by a long writer')
+  return written
 }
 
 function findLapsed({ connection, clock }: Database, limit: number): Promise<LapsedRow[]> {
@@ -98,39 +100,50 @@ function findLapsed({ connection, clock }: Database, limit: number): Promise<Lap
   })
 }
 
+type LapsedEvent = 'reclaim' | 'bury_lapsed' | 'withdraw_lapsed'
+
 function reclaim(database: Database, row: LapsedRow): number {
   const now = database.clock.now()
+  const { attempt, line } = lost(row, 'reclaim', now)
   const { changes } = database.connection
     .statement(RECLAIM)
-    .run(lostLine(row, 'reclaim', now), now, now, row.seq, ...lapseProof(database, row))
-  return Number(changes)
+    .run(line, now, now, row.seq, ...lapseProof(database, row))
+  return ended(database, row, changes, attempt, null)
 }
 
 function buryLapsed(database: Database, row: LapsedRow): number {
   const now = database.clock.now()
-  const line = lostLine(row, 'bury_lapsed', now)
+  const { attempt, line } = lost(row, 'bury_lapsed', now)
   const { changes } = database.connection
     .statement(BURY_LAPSED)
     .run(line, now, LOST_LAST, row.seq, ...lapseProof(database, row))
-  return Number(changes)
+  return ended(database, row, changes, attempt, 'lease_lost')
 }
 
 function withdrawLapsed(database: Database, row: LapsedRow): number {
   const now = database.clock.now()
-  const line = lostLine(row, 'withdraw_lapsed', now)
+  const { attempt, line } = lost(row, 'withdraw_lapsed', now)
   const { changes } = database.connection
     .statement(WITHDRAW_LAPSED)
     .run(line, now, row.seq, ...lapseProof(database, row))
-  return Number(changes)
+  return ended(database, row, changes, attempt, null)
 }
 
-function lostLine(
-  row: LapsedRow,
-  event: 'reclaim' | 'bury_lapsed' | 'withdraw_lapsed',
-  now: number,
-): string {
+function lost(row: LapsedRow, event: LapsedEvent, now: number): { attempt: Attempt; line: string } {
   const lease = { fence: row.fence, leaseId: row.lease_id }
-  return attemptLine(attemptEndedByStore(row, 'lost', now, LOST), lease, event)
+  const attempt = attemptEndedByStore(row, 'lost', now, LOST)
+  return { attempt, line: attemptLine(attempt, lease, event) }
+}
+
+function ended(
+  database: Database,
+  { id: jobId, endpoint }: LapsedRow,
+  changes: number | bigint,
+  attempt: Attempt,
+  diedOf: FailureReason | null,
+): number {
+  if (Number(changes) === 1) tellEnd(database, { jobId, endpoint, attempt, diedOf })
+  return Number(changes)
 }
 
 /** The parameters of the guard lease_lapsed. */

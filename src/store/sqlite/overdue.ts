@@ -3,7 +3,7 @@
 import type { OverdueEnd, OverdueJob, SettleResult } from '../settlement.ts'
 import { runAftermath } from './aftermath.ts'
 import { attemptLine, WITH_ATTEMPT } from './attempt-log.ts'
-import type { Database } from './database.ts'
+import { type Database, tellEnd } from './database.ts'
 import { DROP_LEASE, finishAs } from './finish.ts'
 import { guardOf } from './guards.ts'
 import { parsed } from './rows.ts'
@@ -89,7 +89,14 @@ function endOne(database: Database, end: OverdueEnd): SettleResult {
       : connection
           .statement(BURY_TIMED_OUT)
           .run(line, finishedAt, ...failureValues(end.failure), ...seen)
-  if (changes === 1) return 'applied'
+  const { jobId, endpoint, attempt } = end
+  if (changes === 1) {
+    const diedOf = end.event === 'bury_timed_out' ? end.failure.reason : null
+    tellEnd(database, { jobId, endpoint, attempt, diedOf })
+    return 'applied'
+  }
   const withdrawn = connection.statement(WITHDRAW_OVERDUE).run(line, finishedAt, ...seen)
-  return withdrawn.changes === 1 ? 'applied' : wasToldBefore(database, end)
+  if (withdrawn.changes === 0) return wasToldBefore(database, end)
+  tellEnd(database, { jobId, endpoint, attempt, diedOf: null })
+  return 'applied'
 }

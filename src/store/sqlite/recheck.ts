@@ -1,7 +1,6 @@
 // The sweeper's look at held jobs. No wake-up is relied on: those that were forgotten are found on
 // the way round, whoever forgot them.
-import type { SweepCounts } from '../store.ts'
-import { runAftermath } from './aftermath.ts'
+import { type AftermathCounts, addAftermaths, NO_AFTERMATH, runAftermath } from './aftermath.ts'
 import type { Database } from './database.ts'
 import { HELD_BY_SEQ, HELD_COLUMNS, type HeldRow, judge, resolveHeld } from './held.ts'
 
@@ -20,14 +19,12 @@ select ${HELD_COLUMNS} from jobs where held = 1 and endpoint > ? order by endpoi
 
 export const UNMARK = 'update jobs set recheck = 0 where seq = ? and recheck = 1'
 
-type RecheckCounts = Pick<SweepCounts, 'promoted' | 'dependentsFailed'>
-
-export async function recheckHeld(database: Database, limit: number): Promise<RecheckCounts> {
+export async function recheckHeld(database: Database, limit: number): Promise<AftermathCounts> {
   const { connection } = database
   const found = await connection.read(() => lookAround(database, limit))
-  if (found.length === 0) return { promoted: 0, dependentsFailed: 0 }
+  if (found.length === 0) return NO_AFTERMATH
   return connection.write('normal', () => {
-    const counts = { promoted: 0, dependentsFailed: 0 }
+    const counts = { ...NO_AFTERMATH }
     for (const seq of found) {
       const held = connection.statement(HELD_BY_SEQ).get(seq) as HeldRow | undefined
       const became = held === undefined ? 'waits' : resolveHeld(database, held)
@@ -36,10 +33,7 @@ export async function recheckHeld(database: Database, limit: number): Promise<Re
       // What it depends on may be queued again: then its finish decides.
       connection.statement(UNMARK).run(seq)
     }
-    const after = runAftermath(database)
-    counts.promoted += after.promoted
-    counts.dependentsFailed += after.dependentsFailed
-    return counts
+    return addAftermaths([counts, runAftermath(database)])
   })
 }
 

@@ -2,6 +2,7 @@
 // contents: each verb is in the file named after it.
 import { resolve } from 'node:path'
 import { type AttemptTokens, createAttemptTokens } from '../attempt-token.ts'
+import { createEndListeners } from '../ends.ts'
 import { type Store, type StoreSettings, StoreUnusable } from '../store.ts'
 import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
 import { claim } from './claim.ts'
@@ -50,6 +51,7 @@ export async function openSqliteStore(path: string, settings: StoreSettings): Pr
     keys: createKeyRing(file, settings.encryptionKeys, inPlace.add),
     watch: createWatch(connection, file),
     settings,
+    ends: createEndListeners(),
     unreadable: rememberUnreadableSchedules(settings.warn),
     burial: { lookedUpTo: '' },
     rechecks: { endpoint: '', seq: 0 },
@@ -104,6 +106,7 @@ function createStore(database: Database): Store {
     countJobs: (names) => countJobs(database, names),
     deleteEndpoint: (name, options) => deleteEndpoint(database, name, options),
     ...recordVerbs(database),
+    onEnd: (listener) => database.ends.add(listener),
     onWork: (listener) => watch.onWork(listener),
     ready: () => connection.ready(),
     async close() {

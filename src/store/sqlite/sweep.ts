@@ -2,9 +2,15 @@
 // found something; every write proves again what was seen.
 import { purgeClasses } from '../../job/retention.ts'
 import type { SweepCounts, SweepOptions } from '../store.ts'
-import { type AftermathCounts, MAX_STEPS, runAftermath } from './aftermath.ts'
+import {
+  type AftermathCounts,
+  addAftermaths,
+  MAX_STEPS,
+  NO_AFTERMATH,
+  runAftermath,
+} from './aftermath.ts'
 import { WRITE_META } from './api-mode.ts'
-import type { Database } from './database.ts'
+import { type Database, tellEnd } from './database.ts'
 import { buryJobsOfGoneEndpoints } from './endpoint-burial.ts'
 import { finishQueuedAs } from './finish.ts'
 import { guardOf } from './guards.ts'
@@ -19,7 +25,7 @@ order by expires_at limit +?`
 /** Parameters: finished at, message, seq, now. */
 export const EXPIRE = `
 update jobs set ${finishQueuedAs('dead')}, failure_reason = 'expired', failure_message = ?
-where seq = ? and ${guardOf('expire')}`
+where seq = ? and ${guardOf('expire')} returning id, endpoint`
 
 /** Parameters: is dead, has key, finished by, limit. */
 export const PURGEABLE = `
@@ -45,18 +51,18 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
   const buried = await buryJobsOfGoneEndpoints(database, limit)
   const lapsed = options.reclaim
     ? await endLapsedLeases(database, limit)
-    : { reclaimed: 0, buriedLapsed: 0 }
-  const expired = await endFound(database, EXPIRED, limit, (seq, now) =>
-    database.connection.statement(EXPIRE).run(now, EXPIRED_MESSAGE, seq, now),
-  )
+    : { reclaimed: 0, buriedLapsed: 0, ...NO_AFTERMATH }
+  const expired = await expire(database, limit)
   if (lapsed.reclaimed > 0) database.watch.stir()
   await giveBackPages(database)
   return {
-    ...buried,
-    ...lapsed,
-    expired,
-    promoted: left.promoted + held.promoted,
-    dependentsFailed: left.dependentsFailed + held.dependentsFailed,
+    abandoned: buried.abandoned,
+    evicted: buried.evicted,
+    reclaimed: lapsed.reclaimed,
+    buriedLapsed: lapsed.buriedLapsed,
+    expired: expired.expired,
+    ...addAftermaths([left, held, buried, lapsed, expired]),
+    // Found undone by this sweep; those of its own ends are not.
     aftermaths: left.aftermaths,
     purged,
   }
@@ -104,20 +110,23 @@ async function purge({ connection, clock, settings }: Database, limit: number): 
   )
 }
 
-/** Finds rows by (now, limit) and, when there are any, ends each; answers how many it ended. */
-async function endFound(
+async function expire(
   database: Database,
-  finding: string,
   limit: number,
-  end: (seq: number, now: number) => { changes: number | bigint },
-): Promise<number> {
+): Promise<{ expired: number } & AftermathCounts> {
   const { connection, clock } = database
-  const rows = await connection.read(() => connection.statement(finding).all(clock.now(), limit))
-  if (rows.length === 0) return 0
+  const found = await connection.read(() => connection.statement(EXPIRED).all(clock.now(), limit))
+  if (found.length === 0) return { expired: 0, ...NO_AFTERMATH }
   return connection.write('normal', () => {
     const now = clock.now()
-    const ended = rows.reduce((sum, { seq }) => sum + Number(end(seq as number, now).changes), 0)
-    runAftermath(database)
-    return ended
+    let expired = 0
+    for (const { seq } of found) {
+      const row = connection.statement(EXPIRE).get(now, EXPIRED_MESSAGE, seq as number, now)
+      if (row === undefined) continue
+      expired++
+      const { id, endpoint } = row as { id: string; endpoint: string }
+      tellEnd(database, { jobId: id, endpoint, attempt: null, diedOf: 'expired' })
+    }
+    return { expired, ...runAftermath(database) }
   })
 }

@@ -186,7 +186,7 @@ async function seenOverdue(store: Store, claimed: ClaimedJob) {
   const job = await store.getJob(claimed.jobId)
   const attempt = attemptOf(store, claimed, { outcome: 'timeout', statusCode: 202 })
   const leaseExpiresAt = job?.lease?.expiresAt ?? claimed.claimedAt
-  return { ...leaseOf(claimed), leaseExpiresAt, attempt }
+  return { ...leaseOf(claimed), endpoint: claimed.endpoint, leaseExpiresAt, attempt }
 }
 
 /** Its fence, its lease id or its deadline is another one, or has not come. */

@@ -1,6 +1,6 @@
 // Workers that stand still for longer than their leases, and then go on as if nothing had been.
 import { until } from '../../support/until.ts'
-import type { Ground, Member } from '../ground.ts'
+import { type Ground, requestsUnderWay } from '../ground.ts'
 import { BOTH, type Round } from '../round.ts'
 import type { Accepted } from '../work-client.ts'
 
@@ -46,7 +46,7 @@ async function freeze(ground: Ground, window: string, cutsOff: boolean): Promise
     release.resolve(200)
     await until(() => jobs.every((job) => firstDelivery(ground, job)?.answeredAtMs !== null))
     // The answers are in its hands when it says so.
-    if (cutsOff) await until(async () => (await inFlight(frozen)) === 0)
+    if (cutsOff) await until(async () => (await requestsUnderWay(frozen)) === 0)
     if (cutsOff) frozen.process.kill('SIGSTOP')
     await mend?.()
     await ground.drained()
@@ -69,8 +69,6 @@ async function freeze(ground: Ground, window: string, cutsOff: boolean): Promise
   }
   await ground.terminate(frozen)
 }
-
-const inFlight = (worker: Member) => worker.metric('posthorn_attempts_in_flight')
 
 const firstDelivery = (ground: Ground, { id }: Accepted) =>
   ground.receiver.deliveries.find(({ jobId }) => jobId === id)

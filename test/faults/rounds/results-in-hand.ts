@@ -1,6 +1,6 @@
 // Results in hand while the store is away for longer than a write waits for it: none is dropped.
 import { until } from '../../support/until.ts'
-import type { Ground } from '../ground.ts'
+import { type Ground, requestsUnderWay } from '../ground.ts'
 import { nowMs } from '../history.ts'
 import { BOTH, type Round } from '../round.ts'
 import type { Accepted } from '../work-client.ts'
@@ -47,7 +47,7 @@ export const resultsInHand: Round = {
         const mend = await ground.store.cutOffWorkers()
         for (const { id } of succeeding) answers.get(id)?.resolve(200)
         for (const { id } of failing) answers.get(id)?.resolve(500)
-        await until(async () => (await worker.metric('posthorn_attempts_in_flight')) === 0)
+        await until(async () => (await requestsUnderWay(worker)) === 0)
         ground.hit(IN_HAND, JOBS)
         await until(() => nowMs() > awayFromMs + OUTAGE_MS)
         await mend()

@@ -1,7 +1,7 @@
 // A worker that stands still with writes in hand, and goes on when another has its jobs: a sweep of
 // leases that are another's by now, and results of attempts that are over.
 import { until } from '../../support/until.ts'
-import type { Ground, Member } from '../ground.ts'
+import { type Ground, type Member, requestsUnderWay } from '../ground.ts'
 import { nowMs } from '../history.ts'
 import { BOTH, type Round } from '../round.ts'
 import type { Accepted } from '../work-client.ts'
@@ -114,7 +114,7 @@ async function staleResults(ground: Ground): Promise<void> {
       first.resolve(200)
       await until(() => jobs.every((job) => deliveriesOf(ground, job)[0]?.answeredAtMs))
       // The answers are in its hands when it says so.
-      await until(async () => (await frozen.metric('posthorn_attempts_in_flight')) === 0)
+      await until(async () => (await requestsUnderWay(frozen)) === 0)
       frozen.process.kill('SIGSTOP')
       await mend()
     })

@@ -2,7 +2,7 @@
 import { PosthornError } from '../src/client/posthorn-error.ts'
 import { ConfigError } from '../src/config.ts'
 import { ListenFailed } from '../src/listening.ts'
-import { StoreUnavailable, StoreUnusable } from '../src/store/store.ts'
+import { SettingUnusable, StoreUnavailable, StoreUnusable } from '../src/store/store.ts'
 
 export const EXIT = {
   done: 0,
@@ -40,7 +40,7 @@ export function told(error: unknown, isServer: boolean): { text: string; exitCod
   if (error instanceof UsageError) return { text: error.message, exitCode: EXIT.wrongUsage }
   if (error instanceof CommandFailed) return { text: error.message, exitCode: error.exitCode }
   if (error instanceof PosthornError) return toldByServer(error)
-  if (error instanceof ConfigError) {
+  if (error instanceof ConfigError || error instanceof SettingUnusable) {
     const start = 'posthorn can not start with these settings:\n'
     return { text: `${isServer ? start : ''}${error.message}`, exitCode: EXIT.wrongUsage }
   }

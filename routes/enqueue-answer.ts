@@ -24,7 +24,7 @@ export function storedOrThrow(result: EnqueueResult, job: NewJob): Stored {
     case 'id_taken':
       throw new AppError(
         'invalid_request',
-        `_id: job ${result.jobId} was not made from this document; use the id of no other job`,
+        `_id: job ${result.jobId} was not made from this document; use each _id once, and the id of no other job`,
       )
     case 'unknown_endpoint':
       throw unknownEndpoint(job.endpoint)

@@ -3,6 +3,8 @@ import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { formatDuration, parseDuration } from './job/duration.ts'
 import { isPlainText } from './plain-text.ts'
+import { sideFileEnd } from './store/file-names.ts'
+import { type OutboxName, outboxNameProblem } from './store/outbox.ts'
 import { KEY_SHAPE, readKey } from './store/secret-box.ts'
 
 /** Wrong settings: one sentence each, exit code 2. */
@@ -226,7 +228,13 @@ function plainText(text: string): string {
 
 function storeUrl(text: string): string {
   const path = /^sqlite:(.*)$/.exec(text)?.[1]?.trim()
-  if (path) return `sqlite:${path}`
+  if (path) {
+    const end = sideFileEnd(path)
+    if (end === null) return `sqlite:${path}`
+    throw new Error(
+      `sqlite:PATH with a path that does not end in ${end}: such files belong to a store`,
+    )
+  }
   if (/^mongodb(\+srv)?:\/\/[^ ]+$/.test(text)) return text
   throw new Error('sqlite:PATH, mongodb://… or mongodb+srv://…')
 }
@@ -268,13 +276,16 @@ function encryptionKey(text: string): Buffer {
   throw new Error(`${KEY_SHAPE}; several are separated by commas or line ends`)
 }
 
-/** The name of a database holds no dot, that of a collection may. */
-function outboxName(text: string): { database: string; collection: string } {
-  const [, database, collection] = /^([^.\s/\\"$]{1,63})\.([^$\0]{1,180})$/.exec(text) ?? []
-  if (database !== undefined && collection !== undefined && !collection.startsWith('system.')) {
-    return { database, collection }
+/** The name of a database holds no dot, that of a collection may, between other characters. */
+function outboxName(text: string): OutboxName {
+  const [, database, collection] =
+    /^([^.\s/\\"$]{1,63})\.([^$\0.]+(?:\.[^$\0.]+)*)$/.exec(text) ?? []
+  if (database === undefined || collection === undefined) {
+    throw new Error('the names of a database and a collection, like shop.posthorn_outbox')
   }
-  throw new Error('the names of a database and a collection, like shop.posthorn_outbox')
+  const problem = outboxNameProblem({ database, collection })
+  if (problem !== null) throw new Error(problem)
+  return { database, collection }
 }
 
 function workerId(text: string): string {

@@ -31,6 +31,10 @@ describe('settings', () => {
   it.each([
     ['STORE_URL', 'postgres://x'],
     ['STORE_URL', 'sqlite:'],
+    ['STORE_URL', 'sqlite:./data/posthorn.db-wal'],
+    ['STORE_URL', 'sqlite:./data/posthorn.db-SHM'],
+    ['STORE_URL', 'sqlite:./data/posthorn.db-journal'],
+    ['STORE_URL', 'sqlite:./data/posthorn.db.key'],
     ['PORT', '80a'],
     ['PORT', '65536'],
     ['API_KEYS', 'short'],

@@ -197,6 +197,11 @@ export interface NewJob {
    * endpoint; one that is known is answered with the job that has it. null: made by a client.
    */
   originKey: string | null
+  /**
+   * Of what the job was made from, where that could change under the same originKey: a document of
+   * an outbox. Another hash is another job, and is refused.
+   */
+  originHash?: string
   trace: TraceContext | null
   /** How many deliveries led to the request that made it. */
   hops: number

@@ -238,7 +238,10 @@ export type EnqueueResult =
   | { kind: 'key_reused'; jobId: string }
   /** The dedupe key is held, and the request asked to be refused then. */
   | { kind: 'dedupe_conflict'; jobId: string }
-  /** Its id is that of a job of another origin. Only a document of an outbox brings its own id. */
+  /**
+   * Its id is that of a job of another origin, or its origin that of a job made from something
+   * else. Only documents of an outbox bring either.
+   */
   | { kind: 'id_taken'; jobId: string }
   | { kind: 'unknown_endpoint' }
   | { kind: 'endpoint_disabled' }
@@ -363,3 +366,6 @@ export class StoreUnavailable extends Error {
 export class StoreUnusable extends Error {
   override readonly name = 'StoreUnusable'
 }
+
+/** A setting beside STORE_URL names what must not be used. */
+export class SettingUnusable extends StoreUnusable {}

@@ -158,7 +158,8 @@ export class OutboxMover {
       }
       try {
         const job = rules.jobFromOutbox(request.bytes, maxBodyBytes, now)
-        asked.push({ document, job: { ...job, id: jobId ?? job.id, originKey } })
+        const id = jobId ?? job.id
+        asked.push({ document, job: { ...job, id, originKey, originHash: request.hash } })
       } catch (error) {
         if (!(error instanceof AppError)) throw error
         refused.push({ document, reason: error.code, message: error.message })

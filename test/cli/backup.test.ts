@@ -162,6 +162,13 @@ describe('backup', () => {
       'half.db',
       /half\.db\.part is there already: .*interrupted.*delete that file/,
     )
+    shell.write('third.db.part-wal', 'of somebody else')
+    await fails(store, 'third.db', /third\.db\.part-wal is there already/)
+    // No file of these names is there, and none is made: SQLite would take it for its own.
+    for (const end of ['-wal', '-shm', '-journal', '-WAL', '.key']) {
+      const isRefused = new RegExp(`cannot have the name .*${end}, which ends in ${end}`, 'i')
+      await fails(store, `two.db${end}`, isRefused)
+    }
     shell.write('other.db.key', 'another key')
     await fails(store, 'other.db', /other\.db\.key is there already, and is not the key/)
     // Killed after the key was copied: the next run goes on.

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { type Collection, MongoClient } from 'mongodb'
 import { afterAll, beforeAll, describe, expect, inject, it, vi } from 'vitest'
 import { OUTBOX_HOLD_MS, type Outbox } from '../../src/store/outbox.ts'
+import { addEndpoint, enqueueOne } from '../contract/fixtures.ts'
 import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import { SLOW_MS } from './ground.ts'
@@ -44,6 +45,46 @@ describe('the documents of an outbox', () => {
     expect(again).toHaveLength(5)
     expect(await second.remove(again)).toBe(5)
     expect(await second.remove(again)).toBe(0)
+  })
+
+  it('are removed by their holder alone: what is there since may be another document', async () => {
+    await waiting.insertOne({ _id: 'slow' as never, payload: 1 })
+    const slow = await first.take(100)
+    const longAgo = new Date(Date.now() - OUTBOX_HOLD_MS - 60_000)
+    await waiting.updateOne({ _id: 'slow' as never }, { $set: { 'posthornMove.at': longAgo } })
+    const next = await second.take(100)
+    expect([slow, next].map((some) => some.map(({ originKey }) => originKey))).toEqual([
+      [slow[0]?.originKey],
+      [slow[0]?.originKey],
+    ])
+    expect(await second.remove(next)).toBe(1)
+    await waiting.insertOne({ _id: 'slow' as never, payload: 2 })
+    expect(await first.remove(slow)).toBe(0)
+    expect(await first.setAside([{ document: slow[0] as never, reason: 'r', message: 'm' }])).toBe(
+      0,
+    )
+    expect(await waiting.deleteOne({ _id: 'slow' as never, payload: 2 })).toMatchObject({
+      deletedCount: 1,
+    })
+  })
+
+  it('stay when a job of another document with the same _id ends', async () => {
+    const { store } = place
+    const endpoint = await addEndpoint(store)
+    const moved = async (payload: number) => {
+      await waiting.insertOne({ _id: `order-${payload}` as never, endpoint, payload })
+      const [taken] = await first.take(100)
+      if (taken?.request.kind !== 'body') throw new Error('a document that was not taken')
+      const made = { originKey: taken.originKey, originHash: taken.request.hash }
+      return (await enqueueOne(store, endpoint, made)).id
+    }
+    const same = await moved(1)
+    const other = await moved(2)
+    await waiting.updateOne({ _id: 'order-2' as never }, { $set: { payload: 3 } })
+    await store.cancel([same, other])
+    const left = await waiting.find({ endpoint }).toArray()
+    expect(left.map(({ _id, payload }) => [_id, payload])).toEqual([['order-2', 3]])
+    await waiting.deleteMany({ endpoint })
   })
 
   it('that are as large as MongoDB lets them be are set aside whole, and stop nothing', async () => {

@@ -1,6 +1,17 @@
 // Documents that can not become jobs are set aside with their reason: they slow nobody, never come
 // back by themselves, and can be given another try.
-import { Double, type ObjectId } from 'mongodb'
+import {
+  BSONRegExp,
+  BSONSymbol,
+  Code,
+  DBRef,
+  Decimal128,
+  Double,
+  MaxKey,
+  MinKey,
+  ObjectId,
+  Timestamp,
+} from 'mongodb'
 import { describe, expect, it, vi } from 'vitest'
 import type { Process } from '../support/process.ts'
 import { until } from '../support/until.ts'
@@ -25,6 +36,16 @@ describe('documents that can not become jobs', () => {
       field: { endpoint: 'work', payload: 1, priorty: 3 },
       value: { endpoint: 'work', payload: 1, priority: 12 },
       nan: { endpoint: 'work', payload: { a: [new Double(Number.NaN)] } },
+      decimal: { endpoint: 'work', payload: Decimal128.fromString('NaN') },
+      stamp: { endpoint: 'work', payload: { at: new Timestamp({ t: 1, i: 2 }) } },
+      // Only PCRE reads this pattern; JavaScript does not.
+      pattern: { endpoint: 'work', payload: [new BSONRegExp('(?i)a', 'x')] },
+      code: { endpoint: 'work', payload: new Code('x', { a: 1 }) },
+      symbol: { endpoint: 'work', payload: new BSONSymbol('x') },
+      min: { endpoint: 'work', payload: { from: new MinKey() } },
+      max: { endpoint: 'work', payload: { to: new MaxKey() } },
+      ref: { endpoint: 'work', payload: { of: new DBRef('orders', new ObjectId()) } },
+      runAt: { endpoint: 'work', payload: 1, runAt: new Timestamp({ t: 1, i: 2 }) },
       text: { endpoint: 'work', payloadJson: '1,"priority":9' },
       both: { endpoint: 'work', payloadJson: '1', payload: 1 },
       none: { endpoint: 'work' },
@@ -33,7 +54,10 @@ describe('documents that can not become jobs', () => {
     const documents = Object.entries(bad).map(([_id, fields]) => ({ _id, ...fields }))
     await outbox.insertMany(documents)
     await until(async () => (await stats()).setAside === documents.length, SLOW_MS)
-    const found = await shop.collection('posthorn_outbox_rejected').find().toArray()
+    const found = await shop
+      .collection('posthorn_outbox_rejected')
+      .find({}, { bsonRegExp: true })
+      .toArray()
     const reasons = found.map(({ _id, posthornError }) => [
       String(_id),
       `${posthornError.reason}: ${posthornError.message}`,
@@ -43,6 +67,15 @@ describe('documents that can not become jobs', () => {
       field: 'invalid_request: /priorty: this field is not known',
       value: expect.stringMatching(/^invalid_request: \/priority: /),
       nan: 'invalid_request: /payload/a/0 is NaN, which no JSON says',
+      decimal: 'invalid_request: /payload is NaN, which no JSON says',
+      stamp: 'invalid_request: /payload/at is a BSON Timestamp, which has no JSON form here',
+      pattern: 'invalid_request: /payload/0 is a BSON RegExp, which has no JSON form here',
+      code: 'invalid_request: /payload is a BSON Code, which has no JSON form here',
+      symbol: 'invalid_request: /payload is a BSON Symbol, which has no JSON form here',
+      min: 'invalid_request: /payload/from is a BSON MinKey, which has no JSON form here',
+      max: 'invalid_request: /payload/to is a BSON MaxKey, which has no JSON form here',
+      ref: 'invalid_request: /payload/of is a BSON DBRef, which has no JSON form here',
+      runAt: 'invalid_request: /runAt is a BSON Timestamp, which has no JSON form here',
       text: 'invalid_request: payloadJson is not JSON text',
       both: 'invalid_request: payload and payloadJson can not both be given',
       none: expect.stringMatching(/^invalid_request: \/payload: a payload is needed/),

@@ -12,7 +12,15 @@ import { failureOf, type JobDocument } from './documents.ts'
 import { enqueue } from './enqueue.ts'
 import { checkHeld, waitingForAny } from './held.ts'
 import { BY_ID } from './indexes.ts'
-import { documentOf, isFromOutbox } from './outbox-documents.ts'
+import {
+  AS_STORED,
+  type DocumentId,
+  documentOf,
+  isFromOutbox,
+  keyOf,
+  type OutboxCollection,
+} from './outbox-documents.ts'
+import { requestHashOf } from './outbox-json.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
 import { type OrderedLane, promoteHeads } from './turns.ts'
 
@@ -154,15 +162,36 @@ async function tell(context: MongoContext, owing: Owing[]): Promise<void> {
 
 /** A job that could be removed before its document is, would be made a second time. */
 async function clearOutbox(context: MongoContext, owing: Owing[]): Promise<void> {
-  const documents = owing.flatMap(({ originKey }) =>
-    isFromOutbox(originKey) ? [documentOf(originKey)] : [],
+  const made = owing.flatMap(({ originKey, originHash }) =>
+    isFromOutbox(originKey) ? [{ ...documentOf(originKey), hash: originHash }] : [],
   )
-  const names = Map.groupBy(documents, ({ database, collection }) => `${database}.${collection}`)
+  const names = Map.groupBy(made, ({ database, collection }) => `${database}.${collection}`)
   for (const some of names.values()) {
-    const ids = some.map(({ id }) => id)
     const outbox = context.outboxCollection(some[0] as OutboxName)
-    await run(startDeadline(), (limit) => outbox.deleteMany({ _id: { $in: ids } }, limit))
+    const ids = some.map(({ id }) => id)
+    const left = await run(startDeadline(), (limit) =>
+      outbox
+        .find({ _id: { $in: ids } }, { projection: { _id: 1 }, ...AS_STORED, ...limit })
+        .toArray(),
+    )
+    for (const { _id } of left) {
+      const job = some.find(({ id }) => keyOf(id) === keyOf(_id))
+      await clearDocument(outbox, _id, job?.hash)
+    }
   }
+}
+
+/** Another document with the same `_id` has not become this job: it is left to the mover. */
+async function clearDocument(
+  outbox: OutboxCollection,
+  _id: DocumentId,
+  hash: string | undefined,
+): Promise<void> {
+  const [raw] = await run(startDeadline(), (limit) =>
+    outbox.find({ _id }, { raw: true, limit: 1, ...limit }).toArray(),
+  )
+  if (raw === undefined || requestHashOf(raw as unknown as Uint8Array) !== hash) return
+  await run(startDeadline(), (limit) => outbox.deleteOne({ _id }, limit))
 }
 
 async function releaseDependents(context: MongoContext, owing: Owing[]) {

@@ -1,25 +1,13 @@
 // The collections of Posthorn in a database that an application may share. Their names carry a
 // prefix, and a record in one of them says that they are ours: without it nothing is touched.
 import type { Collection, Db } from 'mongodb'
+import { COLLECTIONS } from '../collection-names.ts'
 import { StoreUnusable } from '../store.ts'
 import { isDuplicateKey, run, startDeadline } from './run-command.ts'
 
-/** By what they hold. No other collection of the database is ours, whatever its name. */
-export const COLLECTIONS = {
-  jobs: 'posthorn_jobs',
-  endpoints: 'posthorn_endpoints',
-  schedules: 'posthorn_schedules',
-  keys: 'posthorn_keys',
-  workers: 'posthorn_workers',
-  figures: 'posthorn_figures',
-  meta: 'posthorn_meta',
-} as const
+export { COLLECTIONS }
 
 const NAMES: string[] = Object.values(COLLECTIONS)
-
-export function isOwnCollection(name: string): boolean {
-  return NAMES.includes(name)
-}
 
 /** Rises when documents or indexes change so that an older version cannot use the database. */
 const SCHEMA = 1

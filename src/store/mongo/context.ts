@@ -6,7 +6,7 @@ import type { SecretBox } from '../secret-box.ts'
 import type { StoreClock, StoreSettings } from '../store.ts'
 import type { UnreadableSchedules } from '../unreadable-schedules.ts'
 import type { KnownDebts } from './debts.ts'
-import type { JobDocument, MetaDocument, UpkeepDocument } from './documents.ts'
+import type { JobDocument, MetaDocument, OutboxRecord, UpkeepDocument } from './documents.ts'
 import type { EndpointDocument } from './endpoint-documents.ts'
 import type { OutboxCollection } from './outbox-documents.ts'
 import type { RecordCollections } from './record-documents.ts'
@@ -17,6 +17,7 @@ export interface MongoContext extends RecordCollections {
   meta: Collection<MetaDocument>
   /** In the same collection. */
   upkeep: Collection<UpkeepDocument>
+  outboxRecords: Collection<OutboxRecord>
   clock: StoreClock
   box: SecretBox
   settings: StoreSettings

@@ -87,6 +87,8 @@ export interface JobDocument {
   checkedAt?: Date
   hasDependents?: true
   originKey?: string
+  /** Of the document of an outbox that it was made from. */
+  originHash?: string
   scheduleName?: string
   onFinish?: OnFinish
   trace?: TraceContext
@@ -103,6 +105,12 @@ export interface JobDocument {
 }
 
 export type MetaDocument = { _id: 'api_mode' } & ApiMode
+
+/** That an outbox was found to hold jobs alone, or nothing, when it was first used. */
+export interface OutboxRecord {
+  _id: `outbox:${string}`
+  acceptedAt: Date
+}
 
 export interface UpkeepDocument {
   _id: 'upkeep'

@@ -63,7 +63,7 @@ export async function resolve(
     }
     const known = knownBy(job, holders)
     if (known !== null) {
-      if (known.kind === 'key_reused') results[index] = keyReused(known.holder)
+      if (known.kind !== 'existing') results[index] = refusedBy(known.holder, known.kind)
       else if (hasPayloadOf(known.holder, job)) results[index] = existingAs(known.holder, job)
       else resolved.existing.push({ index, jobId: known.holder._id })
       continue
@@ -89,7 +89,7 @@ export async function resolve(
 export function knownBy(
   job: NewJob,
   { byKey, byOrigin }: Pick<Holders, 'byKey' | 'byOrigin'>,
-): { kind: 'existing' | 'key_reused'; holder: Holder } | null {
+): { kind: 'existing' | 'key_reused' | 'id_taken'; holder: Holder } | null {
   const { endpoint, idempotency, originKey } = job
   const holder = byKey.get(textOf(endpoint, idempotency?.key))
   if (holder !== undefined) {
@@ -97,11 +97,13 @@ export function knownBy(
     return { kind: isSame ? 'existing' : 'key_reused', holder }
   }
   const original = byOrigin.get(textOf(endpoint, originKey ?? undefined))
-  return original === undefined ? null : { kind: 'existing', holder: original }
+  if (original === undefined) return null
+  const isSame = original.originHash === job.originHash
+  return { kind: isSame ? 'existing' : 'id_taken', holder: original }
 }
 
-export function keyReused({ _id }: Holder): EnqueueResult {
-  return { kind: 'key_reused', jobId: _id }
+export function refusedBy({ _id }: Holder, kind: 'key_reused' | 'id_taken'): EnqueueResult {
+  return { kind, jobId: _id }
 }
 
 /** The hash covers the payload: where the key made the job, its bytes need not travel. */

@@ -117,7 +117,7 @@ async function notStored(
     context.jobs
       .find(
         { _id: { $in: ids } },
-        { projection: { originKey: 1 }, batchSize: ids.length + 1, ...limit },
+        { projection: { originKey: 1, originHash: 1 }, batchSize: ids.length + 1, ...limit },
       )
       .toArray(),
   )
@@ -127,8 +127,9 @@ async function notStored(
 
 /** An application can give a document of its outbox the id of a job that was made before. */
 export function isSameJob(
-  { id, originKey }: NewJob,
-  stored: Pick<JobDocument, '_id' | 'originKey'> | undefined,
+  job: NewJob,
+  stored: Pick<JobDocument, '_id' | 'originKey' | 'originHash'> | undefined,
 ): boolean {
-  return stored !== undefined && stored._id === id && (stored.originKey ?? null) === originKey
+  if (stored?._id !== job.id || (stored.originKey ?? null) !== job.originKey) return false
+  return stored.originHash === job.originHash
 }

@@ -6,10 +6,10 @@ import { type EnqueueResult, MAX_ENQUEUE_BATCH, StoreUnavailable } from '../stor
 import type { MongoContext } from './context.ts'
 import {
   findHolders,
-  keyReused,
   knownBy,
   type Resolved,
   readExisting,
+  refusedBy,
   resolve,
 } from './enqueue-conflicts.ts'
 import { judge, lookForGrounds } from './enqueue-grounds.ts'
@@ -162,7 +162,7 @@ async function answerKnown(batch: Batch, refused: { index: number; job: NewJob }
   for (const { index, job } of refused) {
     const known = knownBy(job, holders)
     if (known === null) continue
-    if (known.kind === 'key_reused') batch.results[index] = keyReused(known.holder)
+    if (known.kind !== 'existing') batch.results[index] = refusedBy(known.holder, known.kind)
     else batch.existing.push({ index, jobId: known.holder._id })
   }
 }

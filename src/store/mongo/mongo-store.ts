@@ -12,12 +12,12 @@ import { afterFinish } from './aftermath.ts'
 import { cancel, retry } from './by-hand.ts'
 import { createClaimer } from './claim.ts'
 import { type MongoClock, startClock } from './clock.ts'
-import { COLLECTIONS, isOwnCollection } from './collections.ts'
+import { COLLECTIONS } from './collections.ts'
 import { type Connection, connect } from './connect.ts'
 import type { MongoContext } from './context.ts'
 import { rememberDebts } from './debts.ts'
 import { createDisowner, type Disowner } from './disown.ts'
-import type { JobDocument, MetaDocument, UpkeepDocument } from './documents.ts'
+import type { JobDocument, MetaDocument, OutboxRecord, UpkeepDocument } from './documents.ts'
 import { deleteJob, edit } from './edit.ts'
 import { type EligibleEndpoints, rememberEligibleEndpoints } from './eligible-endpoints.ts'
 import type { EndpointDocument } from './endpoint-documents.ts'
@@ -34,6 +34,7 @@ import { countJobs, due, finalAmong, getJob, getPayload } from './jobs.ts'
 import { release, renew } from './leases.ts'
 import { openOutbox } from './outbox.ts'
 import { outboxCollection } from './outbox-documents.ts'
+import { acceptOutbox } from './outbox-place.ts'
 import { endOverdue, overdue } from './overdue.ts'
 import { recordCollections } from './record-documents.ts'
 import { recordVerbs } from './record-verbs.ts'
@@ -88,6 +89,7 @@ export async function storeOn(
       endpoints: db.collection<EndpointDocument>(COLLECTIONS.endpoints),
       meta: db.collection<MetaDocument>(COLLECTIONS.meta),
       upkeep: db.collection<UpkeepDocument>(COLLECTIONS.meta),
+      outboxRecords: db.collection<OutboxRecord>(COLLECTIONS.meta),
       ...recordCollections(db),
       clock,
       box,
@@ -101,7 +103,7 @@ export async function storeOn(
     await sealAnew(context)
     await resealSchedules(context)
     const ownClock = clock
-    const outbox = outboxOf(context)
+    const outbox = await outboxOf(context)
     const inPlace = watchDatabaseInPlace(db, settings)
     const readiness = createReadiness(() => inPlace.prove())
     client.on('commandSucceeded', ({ commandName, reply }) => {
@@ -131,19 +133,15 @@ export async function storeOn(
   }
 }
 
-function outboxOf(context: MongoContext) {
+/** @throws SettingUnusable */
+async function outboxOf(context: MongoContext) {
   const { outbox: name } = context.settings
   if (!name) return null
-  const { database, collection } = name
-  if (database === context.jobs.dbName && isOwnCollection(collection)) {
-    throw new StoreUnusable(
-      `OUTBOX names ${collection}, a collection of Posthorn itself. Name one of your application.`,
-    )
-  }
-  return openOutbox(context, name, {
-    waiting: context.outboxCollection(name),
-    rejected: context.outboxCollection({ database, collection: collection + REJECTED_SUFFIX }),
-  })
+  const collection = name.collection + REJECTED_SUFFIX
+  const waiting = context.outboxCollection(name)
+  const rejected = context.outboxCollection({ ...name, collection })
+  await acceptOutbox(context, { name, waiting, rejected })
+  return openOutbox(context, name, { waiting, rejected })
 }
 
 function secretBoxOf(settings: StoreSettings): SecretBox {

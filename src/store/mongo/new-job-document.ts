@@ -63,7 +63,8 @@ export function newJobDocument(job: NewJob, grounds: Grounds, box: SecretBox): J
   }
 }
 
-function keyFields({ idempotency, dedupe, orderingKey, originKey }: NewJob): Partial<JobDocument> {
+function keyFields(job: NewJob): Partial<JobDocument> {
+  const { idempotency, dedupe, orderingKey, originKey, originHash } = job
   return {
     ...(idempotency === null
       ? {}
@@ -75,5 +76,6 @@ function keyFields({ idempotency, dedupe, orderingKey, originKey }: NewJob): Par
     ...(dedupe === null ? {} : { dedupeKey: dedupe.key, dedupeHolder: dedupe.key }),
     ...(orderingKey === null ? {} : { orderingKey }),
     ...(originKey === null ? {} : { originKey }),
+    ...(originHash === undefined ? {} : { originHash }),
   }
 }

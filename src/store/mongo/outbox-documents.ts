@@ -1,5 +1,6 @@
 // How documents of an outbox are named and lie there. An origin names database, collection and
 // `_id`, so that whoever finishes the job finds the document, whatever OUTBOX is by then.
+import { createHash } from 'node:crypto'
 import { BSON, type Collection, type Db, type Document, ObjectId } from 'mongodb'
 import { isJobId, timeOfJobId } from '../../job/job-id.ts'
 import type { OutboxName } from '../outbox.ts'
@@ -20,6 +21,8 @@ export const AS_STORED = {
   promoteValues: false,
   promoteBuffers: false,
   promoteLongs: false,
+  // A pattern that only PCRE reads would be an error of every read that meets it.
+  bsonRegExp: true,
   enableUtf8Validation: false,
 } as const
 
@@ -30,6 +33,16 @@ export function outboxCollection(db: Db, { database, collection }: OutboxName): 
 
 export function originOf({ database, collection }: OutboxName, id: DocumentId): string {
   return ORIGIN_PREFIX + EJSON.stringify([database, collection, id], { relaxed: false })
+}
+
+/** The same for two ids that are the same, of whatever type. */
+export function keyOf(id: DocumentId): string {
+  return EJSON.stringify([id], { relaxed: false })
+}
+
+/** Of the request that a document stands for, or of the document itself. */
+export function hashOf(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex')
 }
 
 export function isFromOutbox(originKey: string | null | undefined): originKey is string {
@@ -44,9 +57,9 @@ export function documentOf(originKey: string): OutboxName & { id: DocumentId } {
   return { database, collection, id }
 }
 
-export function deserialised(raw: Uint8Array): OutboxDocument {
-  const options = { ...AS_STORED, validation: { utf8: false } }
-  return BSON.deserialize(raw, options) as OutboxDocument
+/** @throws BSONError, with `utf8` also where a string is not UTF-8 */
+export function deserialised(raw: Uint8Array, { utf8 }: { utf8: boolean }): OutboxDocument {
+  return BSON.deserialize(raw, { ...AS_STORED, validation: { utf8 } }) as OutboxDocument
 }
 
 /** When a document was made, as its `_id` tells; null: it does not tell. */

@@ -5,8 +5,9 @@
 // here twice is found by the origin of the job, which is not purged or deleted before its document
 // is gone (aftermath.ts). The documents belong to others: no index of theirs is asked for, and so
 // the outbox is read as it lies, from its beginning.
-import { type Filter, MongoBulkWriteError } from 'mongodb'
+import { BSON, type Filter, MongoServerError } from 'mongodb'
 import { isJobId } from '../../job/job-id.ts'
+import { NoJsonForm } from '../bson-json.ts'
 import {
   OUTBOX_HOLD_MS,
   type Outbox,
@@ -24,12 +25,14 @@ import {
   type DocumentId,
   deserialised,
   documentOf,
+  hashOf,
+  keyOf,
   madeAt,
   type OutboxCollection,
   type OutboxDocument,
   originOf,
 } from './outbox-documents.ts'
-import { requestOf, UnreadableDocument } from './outbox-json.ts'
+import { requestOf } from './outbox-json.ts'
 import { run, startDeadline } from './run-command.ts'
 
 /** What one take reads; a document alone may be larger. */
@@ -106,7 +109,7 @@ async function take(ground: Ground, limit: number): Promise<TakenDocument[]> {
       )
       .toArray(),
   )
-  return [...beyondUse, ...held.map((raw) => taken(name, raw as unknown as Uint8Array))]
+  return [...beyondUse, ...held.map((raw) => taken(name, raw as unknown as Uint8Array, moveId))]
 }
 
 /** From the beginning as many as are not too large together; what can not be held is told apart. */
@@ -125,95 +128,164 @@ function affordable(seen: Seen[]): { ids: DocumentId[]; oversized: DocumentId[] 
   return { ids, oversized }
 }
 
-function taken(name: OutboxName, raw: Uint8Array): TakenDocument {
-  const document = deserialised(raw)
-  const { _id } = document
+function taken(name: OutboxName, raw: Uint8Array, holdId: string): TakenDocument {
+  const { _id } = deserialised(raw, { utf8: false })
+  const refused = (message: string) => unreadable(name, _id, message, holdId)
   const originKey = originOf(name, _id)
-  if (originKey.length > MAX_ORIGIN_LENGTH) return unreadable(name, _id, 'its _id is too long')
+  if (originKey.length > MAX_ORIGIN_LENGTH) return refused('its _id is too long')
   try {
-    const bytes = requestOf(document)
+    const bytes = requestOf(deserialised(raw, { utf8: true }))
     const jobId = typeof _id === 'string' && isJobId(_id) ? _id : null
-    return { originKey, jobId, request: { kind: 'body', bytes } }
+    return { originKey, jobId, holdId, request: { kind: 'body', bytes, hash: hashOf(bytes) } }
   } catch (error) {
-    if (error instanceof UnreadableDocument) return unreadable(name, _id, error.message)
+    if (error instanceof NoJsonForm) return refused(error.message)
+    if (error instanceof BSON.BSONError) return refused('a text in it is not UTF-8')
     throw error
   }
 }
 
-function unreadable(name: OutboxName, id: DocumentId, message: string): TakenDocument {
-  return { originKey: originOf(name, id), jobId: null, request: { kind: 'unreadable', message } }
+function unreadable(
+  name: OutboxName,
+  id: DocumentId,
+  message: string,
+  holdId: string | null = null,
+): TakenDocument {
+  const request = { kind: 'unreadable', message } as const
+  return { originKey: originOf(name, id), jobId: null, holdId, request }
 }
 
-/** By their ids: once its job is stored, whoever held a document last need not be asked. */
+/**
+ * Only what is still held: whoever took it since has found its job and removes it, and what is
+ * there under the same `_id` by then may be another document.
+ */
 async function remove({ waiting }: Ground, documents: TakenDocument[]): Promise<number> {
   if (documents.length === 0) return 0
-  const ids = documents.map(({ originKey }) => documentOf(originKey).id)
   const { deletedCount } = await run(startDeadline(), (limit) =>
-    waiting.deleteMany({ _id: { $in: ids } }, limit),
+    waiting.deleteMany(heldAs(documents), limit),
   )
   return deletedCount
+}
+
+function heldAs(documents: TakenDocument[]): Filter<OutboxDocument> {
+  const byHold = Map.groupBy(documents, ({ holdId }) => holdId)
+  const alternatives = [...byHold].map(([holdId, some]) => ({
+    _id: { $in: some.map(idOf) },
+    ...(holdId === null ? {} : { 'posthornMove.id': holdId }),
+  }))
+  return { $or: alternatives }
+}
+
+function idOf({ originKey }: TakenDocument): DocumentId {
+  return documentOf(originKey).id
 }
 
 /** First it is there, then it is no longer here: who dies in between leaves it to be done again. */
 async function setAside(ground: Ground, refused: RefusedDocument[]): Promise<number> {
   let count = 0
-  let some: { copy: OutboxDocument; bytes: number }[] = []
-  const flush = async () => {
-    count += await moveAside(
-      ground,
-      some.map(({ copy }) => copy),
-    )
-    some = []
-  }
-  for (const { document, reason, message } of refused) {
-    const { id } = documentOf(document.originKey)
-    const [raw] = await run(startDeadline(), (limit) =>
-      ground.waiting.find({ _id: id }, { raw: true, limit: 1, ...limit }).toArray(),
-    )
-    if (raw === undefined) continue
-    const bytes = (raw as unknown as Uint8Array).byteLength
-    if (some.reduce((sum, one) => sum + one.bytes, bytes) > MAX_TAKEN_BYTES) await flush()
-    const { posthornMove, ...own } = deserialised(raw as unknown as Uint8Array)
-    const at = nowOf(ground.context)
+  const at = nowOf(ground.context)
+  const alike = Map.groupBy(refused, ({ document, reason, message }) =>
+    JSON.stringify([document.holdId, reason, message]),
+  )
+  for (const some of alike.values()) {
+    const documents = some.map(({ document }) => document)
+    const { reason, message } = some[0] as RefusedDocument
     const posthornError = { reason, message: message.slice(0, MAX_MESSAGE_LENGTH), at }
     // One that fills all that a document may hold has no room for a reason.
-    const copy = bytes > MAX_DOCUMENT_BYTES ? own : { ...own, posthornError }
-    some.push({ copy: copy as OutboxDocument, bytes })
+    const beside = documents[0]?.holdId === null ? {} : { posthornError }
+    const others = await otherDocuments(ground, documents)
+    const plain = documents.filter((document) => !others.has(document))
+    count += await moveAside(ground, plain, beside)
+    for (const [document, _id] of others) {
+      count += await moveAside(ground, [document], { ...beside, _id })
+    }
   }
-  await flush()
   return count
 }
 
-async function moveAside(ground: Ground, copies: OutboxDocument[]): Promise<number> {
-  if (copies.length === 0) return 0
+/**
+ * Documents under whose `_id` another one was set aside before, each with an `_id` that tells it
+ * from that one, and stays the same when the move is repeated.
+ */
+async function otherDocuments(
+  { waiting, rejected }: Ground,
+  documents: TakenDocument[],
+): Promise<Map<TakenDocument, DocumentId>> {
+  const others = new Map<TakenDocument, DocumentId>()
+  const known = await run(startDeadline(), (limit) =>
+    rejected
+      .find(
+        { _id: { $in: documents.map(idOf) } },
+        { projection: { _id: 1 }, ...AS_STORED, ...limit },
+      )
+      .toArray(),
+  )
+  const keys = new Set(known.map(({ _id }) => keyOf(_id)))
+  for (const document of documents) {
+    const id = idOf(document)
+    if (!keys.has(keyOf(id))) continue
+    const own = await contentOf(waiting, id)
+    if (own === undefined || contentIsIn(own, await contentOf(rejected, id))) continue
+    const sha256 = hashOf(own)
+    // Of any BSON type in truth.
+    others.set(document, { id, sha256 } as unknown as DocumentId)
+  }
+  return others
+}
+
+/** As the application has written it, byte for byte. */
+async function contentOf(
+  collection: OutboxCollection,
+  _id: DocumentId,
+): Promise<Uint8Array | undefined> {
+  const projection = { posthornMove: 0, posthornError: 0 }
+  const [raw] = await run(startDeadline(), (limit) =>
+    collection.find({ _id }, { raw: true, projection, limit: 1, ...limit }).toArray(),
+  )
+  return raw as Uint8Array | undefined
+}
+
+function contentIsIn(own: Uint8Array, stored: Uint8Array | undefined): boolean {
+  return stored !== undefined && Buffer.compare(own, stored) === 0
+}
+
+/**
+ * The server copies them, so that each stays as it is: a driver would write some of what it reads
+ * in another form, or refuse to.
+ */
+async function moveAside(
+  ground: Ground,
+  documents: TakenDocument[],
+  beside: Partial<OutboxDocument>,
+): Promise<number> {
+  if (documents.length === 0) return 0
   const { waiting, rejected, context } = ground
+  const pipeline = [
+    { $match: heldAs(documents) },
+    { $unset: 'posthornMove' },
+    { $replaceWith: { $mergeObjects: ['$$ROOT', { $literal: beside }] } },
+    {
+      $merge: {
+        into: { db: rejected.dbName, coll: rejected.collectionName },
+        ...{ on: '_id', whenMatched: 'replace', whenNotMatched: 'insert' },
+      },
+    },
+  ]
   try {
-    await run(startDeadline(), (limit) =>
-      rejected.bulkWrite(
-        copies.map((copy) => ({
-          replaceOne: { filter: { _id: copy._id }, replacement: copy, upsert: true },
-        })),
-        { ordered: false, ...limit },
-      ),
-    )
+    await run(startDeadline(), (limit) => waiting.aggregate(pipeline, limit).toArray())
   } catch (error) {
-    if (error instanceof StoreUnavailable && !(error.cause instanceof MongoBulkWriteError)) {
-      throw error
-    }
-    // The server refuses one, or this driver can not write it: it is not to stop the others. Alone
-    // it stays where it is, and comes up again when nobody holds it any more.
-    if (copies.length === 1) {
+    const isRefused = error instanceof StoreUnavailable && error.cause instanceof MongoServerError
+    if (!isRefused) throw error
+    // The server refuses one: it is not to stop the others. Alone it stays where it is, and comes
+    // up again when nobody holds it any more.
+    if (documents.length === 1) {
       context.settings.warn({ err: error }, 'outbox.not_set_aside')
       return 0
     }
     let count = 0
-    for (const copy of copies) count += await moveAside(ground, [copy])
+    for (const one of documents) count += await moveAside(ground, [one], beside)
     return count
   }
-  const { deletedCount } = await run(startDeadline(), (limit) =>
-    waiting.deleteMany({ _id: { $in: copies.map(({ _id }) => _id) } }, limit),
-  )
-  return deletedCount
+  return remove(ground, documents)
 }
 
 async function figures({ waiting, rejected }: Ground): Promise<OutboxFigures> {

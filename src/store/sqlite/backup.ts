@@ -18,6 +18,7 @@ import {
 import { dirname, resolve } from 'node:path'
 import { backup, DatabaseSync } from 'node:sqlite'
 import { pathToFileURL } from 'node:url'
+import { SIDE_FILES, sideFileEnd } from '../file-names.ts'
 import { StoreUnusable } from '../store.ts'
 import { SEALED } from './endpoints.ts'
 import { createKeyRing } from './key-file.ts'
@@ -30,8 +31,6 @@ const OWNER_ONLY = 0o600
  * steps it would start again at each write of another process, and might never end.
  */
 const ALL_PAGES = 2 ** 31 - 1
-/** Files that SQLite would take for a part of the copy. */
-const SIDE_FILES = ['-journal', '-wal', '-shm']
 /** What link(2) says where the file system has no hard links. */
 const NO_LINKS: unknown[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK']
 
@@ -102,7 +101,15 @@ function findKeyFile(path: string): string | null {
 }
 
 function refuseExisting(target: string, keyFile: string | null): void {
-  for (const file of [target, ...SIDE_FILES.map((end) => `${target}${end}`)]) {
+  const end = sideFileEnd(target)
+  if (end !== null) {
+    const ofWhom = 'such a file belongs to a store; name another file'
+    throw new StoreUnusable(
+      `the copy cannot have the name ${target}, which ends in ${end}: ${ofWhom}`,
+    )
+  }
+  const parts = [target, `${target}.part`].flatMap((file) => SIDE_FILES.map((one) => file + one))
+  for (const file of [target, ...parts]) {
     if (isThere(file)) throw new StoreUnusable(`${file} is there already; name a new file`)
   }
   const copiedKey = `${target}.key`

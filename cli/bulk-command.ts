@@ -8,7 +8,7 @@ import {
   PosthornError,
   type RetriedJob,
 } from '../src/client/client.ts'
-import { MAX_PAGE } from '../src/client/paging.ts'
+import { eachPage, MAX_PAGE } from '../src/client/paging.ts'
 import { type Action, action, JSON_OPTION } from './command.ts'
 import { EXIT, told, UsageError } from './exit.ts'
 import { CHANGEABLE, FILTER_OPTIONS, type Filter, filterFrom } from './job-filter.ts'
@@ -96,12 +96,17 @@ async function changeEach(
       if (isJson) sayJson(job)
       else say(`${id} ${DONE[verb]}${withoutText(job)}`)
     } catch (error) {
-      if (!(error instanceof PosthornError) || error.status === null) throw error
+      if (!(error instanceof PosthornError) || !isOfServer(error)) throw error
       sayAside(told(error, false).text)
       exitCode = EXIT.failed
     }
   }
   return exitCode
+}
+
+/** Posthorn has refused this job; the next one may be taken. */
+function isOfServer({ status, code }: PosthornError): boolean {
+  return status !== null && code !== 'unexpected_answer'
 }
 
 function withoutText(job: Job | RetriedJob): string {
@@ -225,9 +230,8 @@ async function stretchesOf(work: Work): Promise<Stretch[]> {
   if (state.length === 0) return stretches
   let createdBefore: string | undefined
   let found = 0
-  let cursor: string | undefined
-  do {
-    const page = await posthorn.page({ ...filter, state, limit: MAX_PAGE, cursor })
+  const pages = eachPage((cursor) => posthorn.page({ ...filter, state, limit: MAX_PAGE, cursor }))
+  for await (const page of pages) {
     createdBefore ??= justAfter(page.items[0]?.createdAt)
     found += page.items.length
     const createdAfter = page.items.at(-1)?.createdAt
@@ -236,8 +240,7 @@ async function stretchesOf(work: Work): Promise<Stretch[]> {
       createdBefore = createdAfter
       found = 0
     }
-    cursor = page.nextCursor ?? undefined
-  } while (cursor !== undefined)
+  }
   const last = createdBefore && { createdAfter: filter.createdAfter ?? EVER, createdBefore }
   return last ? [...stretches, last] : stretches
 }

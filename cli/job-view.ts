@@ -1,4 +1,5 @@
 // A job as people read it, and the exit code that its end means.
+import { JOB } from '../src/client/answer-check.ts'
 import type { Call } from '../src/client/call.ts'
 import type { Attempt, Job, JobState, JobSummary } from '../src/client/client.ts'
 import { segment } from '../src/client/request-path.ts'
@@ -65,7 +66,7 @@ const ATTEMPT_COLUMNS: Column<Attempt>[] = [
 /** The text of the API's answer, as it came. */
 export async function jobText(call: Call, id: string): Promise<string> {
   const path = `/jobs/${segment(id)}`
-  return new TextDecoder().decode(await call.bytes({ method: 'GET', path, repeatable: true }))
+  return new TextDecoder().decode(await call.raw({ method: 'GET', path, repeatable: true }, JOB))
 }
 
 /** @param payload the exact text */

@@ -16,7 +16,7 @@ const statsQuery = z.strictObject({
   endpoint: endpointName.optional(),
 })
 
-const statsAnswer = z.object({
+export const statsAnswer = z.object({
   asOf: z.iso.datetime(),
   liveWorkers: z.int(),
   endpoints: z.array(

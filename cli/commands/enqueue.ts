@@ -36,7 +36,7 @@ input. A text needs its own quotes: '"hello"'.`,
         values.priority === undefined
           ? undefined
           : wholeNumber('--priority', values.priority, 0, 9),
-      idempotencyKey: values['idempotency-key'],
+      idempotencyKey: sendableKey(values['idempotency-key']),
       orderingKey: values['ordering-key'],
       tags: values.tag,
     } satisfies NewJob
@@ -51,6 +51,14 @@ input. A text needs its own quotes: '"hello"'.`,
     return end === null ? EXIT.done : exitCodeOf(end.state)
   },
 })
+
+/** What no header can carry; all else is for the server to judge. */
+function sendableKey(key: string | undefined): string | undefined {
+  if (key === undefined || /^[\x20-\x7e]*$/.test(key)) return key
+  throw new UsageError(
+    `--idempotency-key is ${JSON.stringify(key)}; expected 1–255 visible ASCII characters.`,
+  )
+}
 
 async function payloadFrom(word: string | undefined, file: string | undefined): Promise<Buffer> {
   if ((word === undefined) === (file === undefined)) {

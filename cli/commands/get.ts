@@ -16,7 +16,10 @@ export const command = action({
   examples: ['posthorn get "$id"'],
   async run({ words: [id = ''], values }) {
     if (values.payload === true) {
-      process.stdout.write(await connect().payload(id))
+      const posthorn = connect()
+      // A payload may be any JSON: the job shows that it is Posthorn which answers.
+      await posthorn.get(id)
+      process.stdout.write(await posthorn.payload(id))
       return EXIT.done
     }
     const text = await jobText(connectRaw(), id)

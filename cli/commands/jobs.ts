@@ -1,7 +1,7 @@
 // posthorn jobs: lists jobs, newest first, page after page up to --limit.
 
 import type { JobSummary } from '../../src/client/client.ts'
-import { MAX_PAGE } from '../../src/client/paging.ts'
+import { eachPage, MAX_PAGE } from '../../src/client/paging.ts'
 import { action, JSON_OPTION } from '../command.ts'
 import { EXIT } from '../exit.ts'
 import { wholeNumber } from '../input.ts'
@@ -30,12 +30,15 @@ export const command = action({
     const posthorn = connect()
     const items: JobSummary[] = []
     let cursor: string | undefined
-    do {
+    const pages = eachPage((after) => {
       const left = Math.min(limit - items.length, MAX_PAGE)
-      const page = await posthorn.page({ ...query, limit: left, cursor })
+      return posthorn.page({ ...query, limit: left, cursor: after })
+    })
+    for await (const page of pages) {
       items.push(...page.items)
       cursor = page.nextCursor ?? undefined
-    } while (cursor !== undefined && items.length < limit)
+      if (items.length >= limit) break
+    }
     if (values.json === true) sayJson({ items, nextCursor: cursor ?? null })
     else if (items.length === 0) sayAside('No job is so.')
     else say(table(items, JOB_COLUMNS))

@@ -9,7 +9,7 @@ import { action } from '../command.ts'
 import { CommandFailed, EXIT, UsageError } from '../exit.ts'
 import { wholeNumber } from '../input.ts'
 import type { PulledJob } from '../listen/claim-call.ts'
-import { withPatience } from '../listen/patience.ts'
+import { isOfAnyServer, withPatience } from '../listen/patience.ts'
 import { pullJobs } from '../listen/pull-loop.ts'
 import { connect, connectRaw } from '../server.ts'
 import { cleaned, painted, say, sayAside } from '../shown.ts'
@@ -46,7 +46,7 @@ under way 5 s.`,
     const secret = given ?? newSecret()
     try {
       const prepare = () => readTimeout(posthorn, name, values.create === true)
-      const timeoutMs = await withPatience(prepare, sayAside, stopping)
+      const timeoutMs = await withPatience(prepare, sayAside, stopping, isOfAnyServer)
       if (timeoutMs === null) return EXIT.done
       const call = connectRaw()
       const attempt = { posthorn, call, sender, endpoint: name, url, secret, timeoutMs }

@@ -1,6 +1,7 @@
 // The two calls of `posthorn listen` whose JSON must stay as it came: a claim's payloads, and the
 // result that a handler answered.
 import { parseEnvelope, type RawJson } from '../../routes/json-body.ts'
+import { APPLIED, CLAIM } from '../../src/client/answer-check.ts'
 import { attemptCall } from '../../src/client/attempt-ref.ts'
 import type { Call } from '../../src/client/call.ts'
 import type { ClaimedJob } from '../../src/client/client.ts'
@@ -22,14 +23,15 @@ export async function claim(
   endpoint: string,
   { limit, waitMs, leaseMs, signal }: ClaimOptions,
 ): Promise<PulledJob[]> {
-  const bytes = await call.bytes({
+  const request = {
     method: 'POST',
     path: `/endpoints/${segment(endpoint)}/claim`,
     body: JSON.stringify({ limit, wait: `${waitMs}ms`, lease: `${leaseMs}ms` }),
     repeatable: false,
     serverWaitMs: waitMs,
     signal,
-  })
+  } as const
+  const bytes = await call.raw(request, CLAIM)
   const { jobs } = parseEnvelope(Buffer.from(bytes)) as {
     jobs: (Omit<ClaimedJob, 'payload'> & { payload: RawJson })[]
   }
@@ -44,13 +46,7 @@ export async function complete(
   untilMs: number,
 ): Promise<void> {
   const body = `{"result":${result ?? 'null'}}`
-  await call.bytes({
-    method: 'POST',
-    ...attemptCall(job, 'complete'),
-    body,
-    repeatable: true,
-    untilMs,
-  })
+  await report(call, { ...attemptCall(job, 'complete'), body }, untilMs)
 }
 
 export async function fail(
@@ -59,11 +55,13 @@ export async function fail(
   failure: { message: string; retryable: boolean; retryAfter?: string },
   untilMs: number,
 ): Promise<void> {
-  await call.bytes({
-    method: 'POST',
-    ...attemptCall(job, 'fail'),
-    body: JSON.stringify(failure),
-    repeatable: true,
-    untilMs,
-  })
+  await report(call, { ...attemptCall(job, 'fail'), body: JSON.stringify(failure) }, untilMs)
+}
+
+async function report(
+  call: Call,
+  what: { path: string; token: string; body: string },
+  untilMs: number,
+): Promise<void> {
+  await call.raw({ method: 'POST', ...what, repeatable: true, untilMs }, APPLIED)
 }

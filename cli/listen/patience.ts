@@ -8,12 +8,14 @@ const MAX_PAUSE_MS = 30_000
 /**
  * What `work` resolves with; null when `stopping` was aborted before.
  *
- * @throws PosthornError when the server has answered, and would say the same next time
+ * @param isFinal whether the server would say the same next time
+ * @throws PosthornError that is final
  */
 export async function withPatience<T>(
   work: () => Promise<T>,
   tell: (sentence: string) => void,
   stopping: AbortSignal,
+  isFinal = isOfServer,
 ): Promise<T | null> {
   for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, MAX_PAUSE_MS)) {
     if (stopping.aborted) return null
@@ -32,6 +34,11 @@ export async function withPatience<T>(
 }
 
 /** What a proxy says while the server is away is not the server's word. */
-function isFinal({ status, code }: PosthornError): boolean {
+function isOfServer({ status, code }: PosthornError): boolean {
   return status !== null && status < 500 && code !== 'unexpected_answer'
+}
+
+/** Before Posthorn has answered once: an answer of something else means a wrong URL. */
+export function isOfAnyServer({ status }: PosthornError): boolean {
+  return status !== null && status < 500
 }

@@ -1,8 +1,10 @@
 // One call of the API: sent, repeated where a repeat does no harm, and its answer read or thrown.
 import { setTimeout as sleep } from 'node:timers/promises'
+import { type Check, DELETING } from './answer-check.ts'
+import { notNull } from './given.ts'
 import { PosthornError } from './posthorn-error.ts'
 import { readBytes } from './read-bytes.ts'
-import { noAnswer, refusal, unexpected } from './refusal.ts'
+import { noAnswer, quoted, refusal, unexpected } from './refusal.ts'
 import { baseUrl } from './request-path.ts'
 
 export interface ClientOptions {
@@ -42,10 +44,19 @@ export interface Request {
   signal?: AbortSignal | undefined
 }
 
+/** Each throws PosthornError, or the reason of the signal that was aborted. */
 export interface Call {
-  /** @throws PosthornError, or the reason of the signal that was aborted */
-  bytes(request: Request): Promise<Uint8Array>
-  json<T>(request: Request): Promise<T>
+  /** The value of an answer that holds what the check asks for. */
+  json<T>(request: Request, check: Check): Promise<T>
+  /** The same, as the bytes that came: JSON.parse would change big integers. */
+  raw(request: Request, check: Check): Promise<Uint8Array>
+  /** Of a removal: there is nothing to read. */
+  nothing(request: Request): Promise<void>
+}
+
+interface Answered {
+  status: number
+  body: Uint8Array
 }
 
 const DEFAULT_TIMEOUT_MS = 10_000
@@ -62,6 +73,7 @@ const PASSING_STATUSES = [502, 503, 504]
 const MAX_TIMER_MS = 2 ** 31 - 1
 
 export function createCall(options: ClientOptions): Call {
+  for (const [name, value] of Object.entries(options)) notNull(name, value)
   const base = baseUrl(options.url)
   const timeoutMs = positive('timeoutMs', options.timeoutMs ?? DEFAULT_TIMEOUT_MS)
   const maxTries = positive('maxTries', options.maxTries ?? DEFAULT_MAX_TRIES)
@@ -70,9 +82,9 @@ export function createCall(options: ClientOptions): Call {
   const key = checkedKey(options.key)
 
   /** One try. */
-  async function attempt(request: Request): Promise<Uint8Array | PosthornError> {
+  async function attempt(request: Request): Promise<Answered | PosthornError> {
     const deadline = AbortSignal.timeout(
-      Math.min(timeoutMs + (request.serverWaitMs ?? 0), MAX_TIMER_MS),
+      Math.ceil(Math.min(timeoutMs + (request.serverWaitMs ?? 0), MAX_TIMER_MS)),
     )
     const { signal } = request
     // Outside the try: what is wrong here is the caller's mistake, not the connection's.
@@ -83,25 +95,26 @@ export function createCall(options: ClientOptions): Call {
       signal: signal === undefined ? deadline : AbortSignal.any([signal, deadline]),
       ...(request.body === undefined ? {} : { body: request.body }),
     }
+    let answer: Response
+    let body: Uint8Array | null
     try {
-      const answer = await send(base + request.path, init)
-      const body = await bodyOf(answer)
-      if (body === null) {
-        return unexpected(request, answer.status, `more than ${MAX_ANSWER_BYTES} bytes`)
-      }
-      return answer.ok ? body : refusal(request, answer, body)
+      answer = await send(base + request.path, init)
+      body = await bodyOf(answer)
     } catch (error) {
       signal?.throwIfAborted()
       return noAnswer(request, error, deadline.aborted)
     }
+    const { status } = answer
+    if (body === null) return unexpected(request, status, `more than ${MAX_ANSWER_BYTES} bytes`)
+    return answer.ok ? { status, body } : refusal(request, answer, body)
   }
 
-  async function bytes(request: Request): Promise<Uint8Array> {
-    request.signal?.throwIfAborted()
+  async function answered(request: Request): Promise<Answered> {
+    notNull('signal', request.signal)?.throwIfAborted()
     for (let tries = 1; ; tries++) {
       const outcome = await attempt(request)
       if (!(outcome instanceof PosthornError)) return outcome
-      if (request.goneIsDone && tries > 1 && outcome.status === 404) return new Uint8Array()
+      if (request.goneIsDone && tries > 1 && isGone(outcome)) return GONE
       if (!request.repeatable || !isPassing(outcome)) throw outcome
       if (request.untilMs === undefined && tries >= maxTries) throw outcome
       const pauseMs = pauseBeforeMs(tries, outcome.retryAfterMs)
@@ -111,17 +124,41 @@ export function createCall(options: ClientOptions): Call {
     }
   }
 
+  async function checked(request: Request, check: Check) {
+    const answer = await answered(request)
+    return { value: checkedValue(request, answer, check), body: answer.body }
+  }
+
   return {
-    bytes,
-    async json<T>(request: Request): Promise<T> {
-      const body = await bytes(request)
-      try {
-        return JSON.parse(new TextDecoder().decode(body)) as T
-      } catch (error) {
-        throw unexpected(request, 200, 'the answer is not JSON', error)
-      }
+    json: async <T>(request: Request, check: Check) => (await checked(request, check)).value as T,
+    raw: async (request, check) => (await checked(request, check)).body,
+    async nothing(request) {
+      const answer = await answered(request)
+      // 202: an endpoint whose jobs are buried first.
+      if (answer.status === 202) checkedValue(request, answer, DELETING)
+      else if (answer.status !== 204) throw unexpected(request, answer.status, quoted(answer.body))
     },
   }
+}
+
+const GONE: Answered = { status: 204, body: new Uint8Array() }
+
+/** A page of a proxy says nothing about what is stored. */
+function isGone({ status, code }: PosthornError): boolean {
+  return status === 404 && code !== 'unexpected_answer'
+}
+
+function checkedValue(request: Request, { status, body }: Answered, check: Check): unknown {
+  let value: unknown
+  try {
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body))
+  } catch (error) {
+    throw unexpected(request, status, quoted(body), error)
+  }
+  const problem = check(value, '')
+  if (problem === null) return value
+  const what = problem === '' ? 'the answer' : `the field ${problem}`
+  throw unexpected(request, status, `${what} is missing or of another kind: ${quoted(body)}`)
 }
 
 /** Node's own, unless the program has set another. */

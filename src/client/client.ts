@@ -1,10 +1,12 @@
 // What a TypeScript program imports as `posthorn/client`: the API as methods, and verify for its
 // handlers. Nothing here needs a package beside Node.
 import { randomUUID } from 'node:crypto'
+import * as check from './answer-check.ts'
 import { type AttemptRef, type AttemptVerb, attemptCall } from './attempt-ref.ts'
 import { type Call, type ClientOptions, createCall, type RequestOptions } from './call.ts'
 import { EndpointCalls, ifMatch, type VersionOptions } from './endpoint-calls.ts'
 import type { Stats, WorkerView } from './figures.ts'
+import { idempotencyHeader, milliseconds, notNull } from './given.ts'
 import type {
   BatchItem,
   BulkResult,
@@ -78,14 +80,15 @@ export class Posthorn {
     { signal }: RequestOptions = {},
   ): Promise<EnqueuedJob<Payload, Result>> {
     const { idempotencyKey = randomUUID(), ...rest } = job
-    const stored = await this.#call.json<EnqueuedJob<Payload, Result>>({
+    const request = {
       method: 'POST',
       path: '/jobs',
       body: jobText(rest),
-      headers: { 'idempotency-key': idempotencyKey },
+      headers: { 'idempotency-key': idempotencyHeader(idempotencyKey) },
       repeatable: true,
       signal,
-    })
+    } as const
+    const stored = await this.#call.json<EnqueuedJob<Payload, Result>>(request, check.JOB)
     return { ...stored, deduplicated: stored.deduplicated ?? false }
   }
 
@@ -94,17 +97,20 @@ export class Posthorn {
     jobs: readonly NewJob<Payload>[],
     { signal }: RequestOptions = {},
   ): Promise<BatchItem[]> {
-    const keys = jobs.map(({ idempotencyKey }) => idempotencyKey ?? randomUUID())
+    const keys = jobs.map(
+      ({ idempotencyKey }) => notNull('idempotencyKey', idempotencyKey) ?? randomUUID(),
+    )
     const texts = jobs.map((job, i) => jobText({ ...job, idempotencyKey: keys[i] } as typeof job))
     const send = async (places: number[]) => {
-      const { items } = await this.#call.json<{ items: BatchItem[] }>({
+      const request = {
         method: 'POST',
         path: '/jobs/batch',
         body: `{"jobs":[${places.map((place) => texts[place]).join(',')}]}`,
         repeatable: true,
         signal,
-      })
-      return items
+      } as const
+      const checkItems = check.batchOf(places.length)
+      return (await this.#call.json<{ items: BatchItem[] }>(request, checkItems)).items
     }
     const items = await untilTaken(jobs, send, signal)
     return items.map((item, i) => {
@@ -118,13 +124,13 @@ export class Posthorn {
     id: string,
     { signal }: RequestOptions = {},
   ): Promise<Job<Payload, Result>> {
-    return this.#get(`/jobs/${segment(id)}`, signal)
+    return this.#get(`/jobs/${segment(id)}`, check.JOB, signal)
   }
 
   /** The exact bytes, where JSON.parse would change a number. */
   async payload(id: string, { signal }: RequestOptions = {}): Promise<Uint8Array> {
     const path = `/jobs/${segment(id)}/payload`
-    return this.#call.bytes({ method: 'GET', path, repeatable: true, signal })
+    return this.#call.raw({ method: 'GET', path, repeatable: true, signal }, check.ANYTHING)
   }
 
   /**
@@ -143,7 +149,7 @@ export class Posthorn {
     query: JobQuery & { cursor?: string | undefined } = {},
     { signal }: RequestOptions = {},
   ): Promise<Page<JobSummary>> {
-    return this.#get(`/jobs${queryText({ ...query })}`, signal)
+    return this.#get(`/jobs${queryText({ ...query })}`, check.pageOf(check.JOB_SUMMARY), signal)
   }
 
   /** All that match, newest first; pages are fetched as they are needed. */
@@ -153,12 +159,12 @@ export class Posthorn {
 
   /** Why it is not running. */
   async explain(id: string, { signal }: RequestOptions = {}): Promise<Explanation> {
-    return this.#get(`/jobs/${segment(id)}/explain`, signal)
+    return this.#get(`/jobs/${segment(id)}/explain`, check.EXPLANATION, signal)
   }
 
   async cancel(id: string, { signal }: RequestOptions = {}): Promise<Job> {
     const path = `/jobs/${segment(id)}/cancel`
-    return this.#call.json({ method: 'POST', path, repeatable: true, signal })
+    return this.#call.json({ method: 'POST', path, repeatable: true, signal }, check.JOB)
   }
 
   /**
@@ -168,7 +174,7 @@ export class Posthorn {
    */
   async retry(id: string, { signal }: RequestOptions = {}): Promise<RetriedJob> {
     const path = `/jobs/${segment(id)}/retry`
-    return this.#call.json({ method: 'POST', path, repeatable: false, signal })
+    return this.#call.json({ method: 'POST', path, repeatable: false, signal }, check.RETRIED_JOB)
   }
 
   /** The newest first, so that no cancel lets another job start. */
@@ -187,14 +193,15 @@ export class Posthorn {
     change: JobChange<Payload>,
     { ifVersion, signal }: VersionOptions = {},
   ): Promise<Job<Payload>> {
-    return this.#call.json({
+    const request = {
       method: 'PATCH',
       path: `/jobs/${segment(id)}`,
       body: changeText(change),
       headers: ifMatch(ifVersion),
       repeatable: false,
       signal,
-    })
+    } as const
+    return this.#call.json(request, check.JOB)
   }
 
   /**
@@ -206,13 +213,13 @@ export class Posthorn {
     { signal }: RequestOptions = {},
   ): Promise<RetriedJob<Payload, Result>> {
     const path = `/jobs/${segment(id)}/copy`
-    return this.#call.json({ method: 'POST', path, repeatable: false, signal })
+    return this.#call.json({ method: 'POST', path, repeatable: false, signal }, check.RETRIED_JOB)
   }
 
   /** Removes a final job. */
   async remove(id: string, { signal }: RequestOptions = {}): Promise<void> {
     const path = `/jobs/${segment(id)}`
-    await this.#call.bytes({ method: 'DELETE', path, repeatable: true, goneIsDone: true, signal })
+    await this.#call.nothing({ method: 'DELETE', path, repeatable: true, goneIsDone: true, signal })
   }
 
   /**
@@ -223,17 +230,17 @@ export class Posthorn {
     endpoint: string,
     { limit, waitMs = 0, leaseMs, signal }: ClaimOptions = {},
   ): Promise<ClaimedJob<Payload>[]> {
-    const wait = `${waitMs}ms`
-    const lease = leaseMs === undefined ? undefined : `${leaseMs}ms`
-    const { jobs } = await this.#call.json<{ jobs: ClaimedJob<Payload>[] }>({
+    const serverWaitMs = milliseconds('waitMs', waitMs)
+    const lease = leaseMs === undefined ? undefined : `${milliseconds('leaseMs', leaseMs)}ms`
+    const request = {
       method: 'POST',
       path: `/endpoints/${segment(endpoint)}/claim`,
-      body: JSON.stringify({ limit, wait, lease }),
+      body: JSON.stringify({ limit, wait: `${serverWaitMs}ms`, lease }),
       repeatable: false,
-      serverWaitMs: waitMs,
+      serverWaitMs,
       signal,
-    })
-    return jobs
+    } as const
+    return (await this.#call.json<{ jobs: ClaimedJob<Payload>[] }>(request, check.CLAIM)).jobs
   }
 
   /** The work of an attempt is done. Lost to another attempt: PosthornError lease_lost. */
@@ -273,12 +280,12 @@ export class Posthorn {
     query: { window?: string | undefined; endpoint?: string | undefined } = {},
     { signal }: RequestOptions = {},
   ): Promise<Stats> {
-    return this.#get(`/stats${queryText({ ...query })}`, signal)
+    return this.#get(`/stats${queryText({ ...query })}`, check.STATS, signal)
   }
 
   /** Those that were seen within the last hour. */
   async workers({ signal }: RequestOptions = {}): Promise<WorkerView[]> {
-    return (await this.#get<{ items: WorkerView[] }>('/workers', signal)).items
+    return (await this.#get<{ items: WorkerView[] }>('/workers', check.WORKERS, signal)).items
   }
 
   /** A repeat is answered as the first was, so all three may be repeated. */
@@ -288,13 +295,14 @@ export class Posthorn {
     body: object,
     options?: RequestOptions,
   ): Promise<T> {
-    return this.#call.json({
+    const request = {
       method: 'POST',
       ...attemptCall(ref, verb),
       body: JSON.stringify(body),
       repeatable: true,
       signal: options?.signal,
-    })
+    } as const
+    return this.#call.json(request, verb === 'heartbeat' ? check.HEARTBEAT : check.APPLIED)
   }
 
   async #bulk(
@@ -303,18 +311,18 @@ export class Posthorn {
     options: BulkOptions,
   ): Promise<BulkResult> {
     const { signal, ...rest } = options
-    const body = JSON.stringify({ filter, ...rest })
-    return this.#call.json({
+    const request = {
       method: 'POST',
       path: `/jobs/${verb}`,
-      body,
+      body: JSON.stringify({ filter, ...rest }),
       repeatable: false,
       signal,
-    })
+    } as const
+    return this.#call.json(request, check.BULK)
   }
 
-  async #get<T>(path: string, signal: AbortSignal | undefined): Promise<T> {
-    return this.#call.json({ method: 'GET', path, repeatable: true, signal })
+  async #get<T>(path: string, wanted: check.Check, signal: AbortSignal | undefined): Promise<T> {
+    return this.#call.json({ method: 'GET', path, repeatable: true, signal }, wanted)
   }
 }
 

@@ -1,6 +1,8 @@
 // The calls about endpoints, as `posthorn.endpoints` has them.
+import * as check from './answer-check.ts'
 import type { Call, RequestOptions } from './call.ts'
 import type { Endpoint, EndpointChange, EndpointSettings, PingResult } from './endpoint.ts'
+import { notNull } from './given.ts'
 import type { Page } from './job.ts'
 import { eachItem, MAX_PAGE } from './paging.ts'
 import { queryText, segment } from './request-path.ts'
@@ -35,14 +37,17 @@ export class EndpointCalls {
     { ifVersion, signal }: VersionOptions = {},
   ): Promise<Endpoint> {
     const body = JSON.stringify(settings)
-    return this.#call.json({
-      method: 'PUT',
-      path: pathOf(name),
-      body,
-      headers: ifMatch(ifVersion),
-      repeatable: ifVersion === undefined,
-      signal,
-    })
+    return this.#call.json(
+      {
+        method: 'PUT',
+        path: pathOf(name),
+        body,
+        headers: ifMatch(ifVersion),
+        repeatable: ifVersion === undefined,
+        signal,
+      },
+      check.ENDPOINT,
+    )
   }
 
   /** Changes the fields given and keeps the rest. */
@@ -51,24 +56,31 @@ export class EndpointCalls {
     change: EndpointChange,
     { ifVersion, signal }: VersionOptions = {},
   ): Promise<Endpoint> {
-    return this.#call.json({
+    const request = {
       method: 'PATCH',
       path: pathOf(name),
       body: JSON.stringify(change),
       headers: ifMatch(ifVersion),
       repeatable: ifVersion === undefined,
       signal,
-    })
+    } as const
+    return this.#call.json(request, check.ENDPOINT)
   }
 
   async get(name: string, { signal }: RequestOptions = {}): Promise<Endpoint> {
-    return this.#call.json({ method: 'GET', path: pathOf(name), repeatable: true, signal })
+    return this.#call.json(
+      { method: 'GET', path: pathOf(name), repeatable: true, signal },
+      check.ENDPOINT,
+    )
   }
 
   /** One page, by name. */
   async page({ limit, cursor, signal }: PageOptions = {}): Promise<Page<Endpoint>> {
     const query = queryText({ limit, cursor })
-    return this.#call.json({ method: 'GET', path: `/endpoints${query}`, repeatable: true, signal })
+    return this.#call.json(
+      { method: 'GET', path: `/endpoints${query}`, repeatable: true, signal },
+      check.pageOf(check.ENDPOINT),
+    )
   }
 
   /** All, by name, page after page. */
@@ -78,22 +90,28 @@ export class EndpointCalls {
 
   /** Deliveries stop, enqueueing goes on. */
   async pause(name: string, { signal }: RequestOptions = {}): Promise<Endpoint> {
-    return this.#call.json({
-      method: 'POST',
-      path: pathOf(name, '/pause'),
-      repeatable: true,
-      signal,
-    })
+    return this.#call.json(
+      {
+        method: 'POST',
+        path: pathOf(name, '/pause'),
+        repeatable: true,
+        signal,
+      },
+      check.ENDPOINT,
+    )
   }
 
   /** Ends a pause, a rest and a disabling. */
   async resume(name: string, { signal }: RequestOptions = {}): Promise<Endpoint> {
-    return this.#call.json({
-      method: 'POST',
-      path: pathOf(name, '/resume'),
-      repeatable: true,
-      signal,
-    })
+    return this.#call.json(
+      {
+        method: 'POST',
+        path: pathOf(name, '/resume'),
+        repeatable: true,
+        signal,
+      },
+      check.ENDPOINT,
+    )
   }
 
   /** With `force` its jobs are buried; else one in use is refused. */
@@ -101,7 +119,7 @@ export class EndpointCalls {
     name: string,
     { force, ifVersion, signal }: VersionOptions & { force?: boolean | undefined } = {},
   ): Promise<void> {
-    await this.#call.bytes({
+    await this.#call.nothing({
       method: 'DELETE',
       path: pathOf(name) + queryText({ force }),
       headers: ifMatch(ifVersion),
@@ -121,24 +139,30 @@ export class EndpointCalls {
     }: RequestOptions & { secret?: string | undefined; overlap?: string | undefined } = {},
   ): Promise<Endpoint & { secret: string }> {
     const body = JSON.stringify({ secret, overlap })
-    return this.#call.json({
-      method: 'POST',
-      path: pathOf(name, '/rotate-secret'),
-      body,
-      repeatable: false,
-      signal,
-    })
+    return this.#call.json(
+      {
+        method: 'POST',
+        path: pathOf(name, '/rotate-secret'),
+        body,
+        repeatable: false,
+        signal,
+      },
+      check.ROTATED_ENDPOINT,
+    )
   }
 
   /** Sends one signed ping now and tells how it went. */
   async test(name: string, { signal }: RequestOptions = {}): Promise<PingResult> {
-    return this.#call.json({
-      method: 'POST',
-      path: pathOf(name, '/test'),
-      repeatable: false,
-      serverWaitMs: PING_WAIT_MS,
-      signal,
-    })
+    return this.#call.json(
+      {
+        method: 'POST',
+        path: pathOf(name, '/test'),
+        repeatable: false,
+        serverWaitMs: PING_WAIT_MS,
+        signal,
+      },
+      check.PING,
+    )
   }
 }
 
@@ -148,5 +172,6 @@ function pathOf(name: string, verb = ''): string {
 
 /** The header of a write that depends on a version. */
 export function ifMatch(version: number | undefined): Record<string, string> {
-  return version === undefined ? {} : { 'if-match': `"${version}"` }
+  if (notNull('ifVersion', version) === undefined) return {}
+  return { 'if-match': `"${version}"` }
 }

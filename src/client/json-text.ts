@@ -1,4 +1,5 @@
 // Bodies as JSON text: a raw payload is set into its envelope as it stands, never re-serialised.
+import { notNull } from './given.ts'
 import type { RawJson } from './job.ts'
 
 interface Envelope {
@@ -30,9 +31,9 @@ function envelopeText({ payload, rawPayload, ...fields }: Envelope, text?: strin
 }
 
 function payloadText({ payload, rawPayload }: Envelope): string | undefined {
-  if (rawPayload === undefined) return JSON.stringify(payload)
+  if (notNull('rawPayload', rawPayload) === undefined) return JSON.stringify(payload)
   if (payload !== undefined) throw new TypeError('payload and rawPayload can not both be given')
-  return rawText(rawPayload)
+  return rawText(rawPayload as RawJson)
 }
 
 /** Only one whole JSON value may go in: anything else could add fields to the envelope. */

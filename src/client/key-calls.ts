@@ -1,4 +1,5 @@
 // The calls about API keys, as `posthorn.keys` has them. They need a key with the scope admin.
+import * as check from './answer-check.ts'
 import type { Call, RequestOptions } from './call.ts'
 import { segment } from './request-path.ts'
 
@@ -26,22 +27,23 @@ export class KeyCalls {
     { signal }: RequestOptions = {},
   ): Promise<ApiKey & { key: string }> {
     const body = JSON.stringify(key)
-    return this.#call.json({ method: 'POST', path: '/keys', body, repeatable: false, signal })
+    return this.#call.json(
+      { method: 'POST', path: '/keys', body, repeatable: false, signal },
+      check.NEW_API_KEY,
+    )
   }
 
   async list({ signal }: RequestOptions = {}): Promise<ApiKey[]> {
-    const { items } = await this.#call.json<{ items: ApiKey[] }>({
-      method: 'GET',
-      path: '/keys',
-      repeatable: true,
-      signal,
-    })
+    const { items } = await this.#call.json<{ items: ApiKey[] }>(
+      { method: 'GET', path: '/keys', repeatable: true, signal },
+      check.API_KEYS,
+    )
     return items
   }
 
   /** Refused everywhere within 5 s. */
   async remove(id: string, { signal }: RequestOptions = {}): Promise<void> {
     const path = `/keys/${segment(id)}`
-    await this.#call.bytes({ method: 'DELETE', path, repeatable: true, goneIsDone: true, signal })
+    await this.#call.nothing({ method: 'DELETE', path, repeatable: true, goneIsDone: true, signal })
   }
 }

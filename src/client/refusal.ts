@@ -33,8 +33,9 @@ export function refusal(request: Asked, answer: Response, body: Uint8Array): Pos
   const problem = problemIn(text)
   const retryAfterMs = retryAfterIn(answer.headers.get('retry-after'))
   if (problem === null) {
-    const { status } = answer
-    return unexpected(request, status, text.slice(0, MAX_QUOTE_LENGTH), undefined, retryAfterMs)
+    const location = answer.headers.get('location')
+    const found = location === null ? body : Buffer.from(`a redirect to ${location}`)
+    return unexpected(request, answer.status, quoted(found), undefined, retryAfterMs)
   }
   return new PosthornError({
     code: problem.code,
@@ -58,11 +59,25 @@ function problemIn(text: string): Problem | null {
   if (!text.startsWith('{')) return null
   try {
     const problem = JSON.parse(text) as Partial<Problem>
-    const isOurs = typeof problem.code === 'string' && typeof problem.detail === 'string'
+    const { requestId = '', errors = [] } = problem
+    const texts = [problem.code, problem.detail, requestId]
+    const isOurs = texts.every((one) => typeof one === 'string') && areFieldProblems(errors)
     return isOurs ? (problem as Problem) : null
   } catch {
     return null
   }
+}
+
+function areFieldProblems(errors: unknown): boolean {
+  if (!Array.isArray(errors)) return false
+  return errors.every((one) => typeof one?.path === 'string' && typeof one.message === 'string')
+}
+
+/** What came, so far as it helps to find out who has answered. */
+export function quoted(body: Uint8Array): string {
+  if (body.byteLength === 0) return 'an empty body'
+  const text = new TextDecoder().decode(body.subarray(0, 4 * MAX_QUOTE_LENGTH))
+  return text.length <= MAX_QUOTE_LENGTH ? text : `${text.slice(0, MAX_QUOTE_LENGTH)}…`
 }
 
 export function unexpected(

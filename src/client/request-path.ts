@@ -1,4 +1,5 @@
 // Where a call goes: the base of its URL, its path, its query.
+import { notNull } from './given.ts'
 
 /** A name as one segment of a path. `.` and `..` would name another path once they are resolved. */
 export function segment(name: string): string {
@@ -15,7 +16,8 @@ export function queryText(query: Record<string, QueryValue>): string {
   const parts = new URLSearchParams()
   for (const [name, value] of Object.entries(query)) {
     for (const one of Array.isArray(value) ? value : [value]) {
-      if (one !== undefined) parts.append(name, one instanceof Date ? one.toISOString() : `${one}`)
+      if (notNull(name, one) !== undefined)
+        parts.append(name, one instanceof Date ? one.toISOString() : `${one}`)
     }
   }
   const text = parts.toString()
@@ -24,6 +26,8 @@ export function queryText(query: Record<string, QueryValue>): string {
 
 /** The part of every URL before the path of a route. */
 export function baseUrl(url: string | URL): string {
+  if (!URL.canParse(String(url)))
+    throw new TypeError('url is not a URL like https://jobs.example.com')
   const { protocol, username, password, origin, pathname, href } = new URL(url)
   if (protocol !== 'http:' && protocol !== 'https:') {
     throw new TypeError(`url must be http or https, not ${protocol}`)

@@ -1,4 +1,5 @@
 // The calls about schedules, as `posthorn.schedules` has them.
+import * as check from './answer-check.ts'
 import type { Call, RequestOptions } from './call.ts'
 import { ifMatch, type PageOptions, type VersionOptions } from './endpoint-calls.ts'
 import type { Job, Page } from './job.ts'
@@ -21,27 +22,36 @@ export class ScheduleCalls {
     settings: ScheduleSettings<Payload>,
     { ifVersion, signal }: VersionOptions = {},
   ): Promise<Schedule<Payload>> {
-    return this.#call.json({
-      method: 'PUT',
-      path: pathOf(name),
-      body: jobText(settings),
-      headers: ifMatch(ifVersion),
-      repeatable: ifVersion === undefined,
-      signal,
-    })
+    return this.#call.json(
+      {
+        method: 'PUT',
+        path: pathOf(name),
+        body: jobText(settings),
+        headers: ifMatch(ifVersion),
+        repeatable: ifVersion === undefined,
+        signal,
+      },
+      check.SCHEDULE,
+    )
   }
 
   async get<Payload = unknown>(
     name: string,
     { signal }: RequestOptions = {},
   ): Promise<Schedule<Payload>> {
-    return this.#call.json({ method: 'GET', path: pathOf(name), repeatable: true, signal })
+    return this.#call.json(
+      { method: 'GET', path: pathOf(name), repeatable: true, signal },
+      check.SCHEDULE,
+    )
   }
 
   /** One page, by name. */
   async page({ limit, cursor, signal }: PageOptions = {}): Promise<Page<ScheduleSummary>> {
     const query = queryText({ limit, cursor })
-    return this.#call.json({ method: 'GET', path: `/schedules${query}`, repeatable: true, signal })
+    return this.#call.json(
+      { method: 'GET', path: `/schedules${query}`, repeatable: true, signal },
+      check.pageOf(check.SCHEDULE_SUMMARY),
+    )
   }
 
   /** All, by name, page after page. */
@@ -51,21 +61,27 @@ export class ScheduleCalls {
 
   /** No job is made at any tick until it is resumed. */
   async pause(name: string, { signal }: RequestOptions = {}): Promise<Schedule> {
-    return this.#call.json({
-      method: 'POST',
-      path: pathOf(name, '/pause'),
-      repeatable: true,
-      signal,
-    })
+    return this.#call.json(
+      {
+        method: 'POST',
+        path: pathOf(name, '/pause'),
+        repeatable: true,
+        signal,
+      },
+      check.SCHEDULE,
+    )
   }
 
   async resume(name: string, { signal }: RequestOptions = {}): Promise<Schedule> {
-    return this.#call.json({
-      method: 'POST',
-      path: pathOf(name, '/resume'),
-      repeatable: true,
-      signal,
-    })
+    return this.#call.json(
+      {
+        method: 'POST',
+        path: pathOf(name, '/resume'),
+        repeatable: true,
+        signal,
+      },
+      check.SCHEDULE,
+    )
   }
 
   /** A job of it now, beside its ticks. Not repeated: each call makes one. */
@@ -73,17 +89,20 @@ export class ScheduleCalls {
     name: string,
     { signal }: RequestOptions = {},
   ): Promise<Job<Payload, Result>> {
-    return this.#call.json({
-      method: 'POST',
-      path: pathOf(name, '/run'),
-      repeatable: false,
-      signal,
-    })
+    return this.#call.json(
+      {
+        method: 'POST',
+        path: pathOf(name, '/run'),
+        repeatable: false,
+        signal,
+      },
+      check.JOB,
+    )
   }
 
   /** The jobs that it has made stay. */
   async remove(name: string, { ifVersion, signal }: VersionOptions = {}): Promise<void> {
-    await this.#call.bytes({
+    await this.#call.nothing({
       method: 'DELETE',
       path: pathOf(name),
       headers: ifMatch(ifVersion),

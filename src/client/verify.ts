@@ -2,6 +2,7 @@
 // (Standard Webhooks 1.0.0, standardwebhooks.com)?
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { type Delivery, deliveryFrom } from './delivery.ts'
+import { notNull } from './given.ts'
 import { rawBody, type SignedRequest, signedHeaders } from './signed-request.ts'
 import { VerificationError } from './verification-error.ts'
 
@@ -65,7 +66,8 @@ function malformed(name: string): VerificationError {
 }
 
 function refuseOtherTimes(timestampSeconds: number, toleranceSeconds: number): void {
-  if (!(toleranceSeconds >= 0)) throw new TypeError('toleranceSeconds must be 0 or more')
+  if (!(notNull('toleranceSeconds', toleranceSeconds) >= 0))
+    throw new TypeError('toleranceSeconds must be 0 or more')
   const ageSeconds = Math.floor(Date.now() / 1_000) - timestampSeconds
   if (ageSeconds > toleranceSeconds) {
     throw new VerificationError('timestamp_too_old', `it was signed ${ageSeconds} s ago`)

@@ -1,5 +1,7 @@
 // Waiting for the end of a job: one long request after another, until it is final.
+import { JOB } from './answer-check.ts'
 import { type Call, pause, type RequestOptions } from './call.ts'
+import { milliseconds } from './given.ts'
 import { type FinalJob, isFinal, type Job } from './job.ts'
 import { PosthornError } from './posthorn-error.ts'
 import { segment } from './request-path.ts'
@@ -21,19 +23,22 @@ export async function waitUntilFinal<Payload, Result>(
   id: string,
   { timeoutMs = DEFAULT_WAIT_MS, signal }: WaitOptions,
 ): Promise<FinalJob<Payload, Result>> {
-  const untilMs = performance.now() + timeoutMs
+  // Infinity waits until the job is final, however long that takes.
+  const waitMs = timeoutMs === Infinity ? timeoutMs : milliseconds('timeoutMs', timeoutMs)
+  const untilMs = performance.now() + waitMs
   for (;;) {
     const beganAtMs = performance.now()
     const leftMs = Math.max(0, untilMs - beganAtMs)
     const serverWaitMs = Math.min(Math.ceil(leftMs), MAX_SERVER_WAIT_MS)
-    const job = await call.json<Job<Payload, Result>>({
+    const request = {
       method: 'GET',
       path: `/jobs/${segment(id)}?wait=${serverWaitMs}ms`,
       repeatable: true,
       serverWaitMs,
       untilMs,
       signal,
-    })
+    } as const
+    const job = await call.json<Job<Payload, Result>>(request, JOB)
     if (isFinal(job.state)) return job as FinalJob<Payload, Result>
     const nowMs = performance.now()
     if (nowMs >= untilMs) throw notFinal(job, timeoutMs)

@@ -1,9 +1,18 @@
 // What a server that stands in for the API answers, and the error that a call then ends with.
 import { expect } from 'vitest'
-import { PosthornError } from '../../src/client/client.ts'
+import { type Job, PosthornError } from '../../src/client/client.ts'
 import type { Reply } from '../support/receiver.ts'
 
-const JOB = { id: 'job_1', endpoint: 'invoice-pdf', state: 'succeeded', result: { pages: 3 } }
+const AT = '2026-11-24T08:30:00.000Z'
+export const JOB: Job = {
+  ...{ id: 'job_1', endpoint: 'invoice-pdf', state: 'succeeded', phase: null, priority: 5 },
+  ...{ runAt: AT, createdAt: AT, startedAt: AT, finishedAt: AT, expiresAt: null },
+  ...{ attemptCount: 1, maxAttempts: 10, fence: 1, lease: null, progress: null, failure: null },
+  ...{ payload: {}, payloadBytes: 2, timeout: null, retry: null, headers: {}, tags: [] },
+  ...{ metadata: {}, idempotencyKey: null, dedupeKey: null, orderingKey: null },
+  ...{ scheduleName: null, dependsOn: [], onFinish: null, version: 3, attempts: [] },
+  ...{ result: { pages: 3 }, resultTruncated: false },
+}
 export const job = (state: string): Reply => ({
   status: 200,
   body: JSON.stringify({ ...JOB, state }),

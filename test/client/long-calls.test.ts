@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type ClientOptions, Posthorn } from '../../src/client/client.ts'
 import { type Receiver, type Reply, startReceiver } from '../support/receiver.ts'
-import { errorOf, job, OK, problem, UNAVAILABLE } from './answering.ts'
+import { errorOf, JOB, job, OK, problem, UNAVAILABLE } from './answering.ts'
 
 let server: Receiver
 let posthorn: Posthorn
@@ -58,7 +58,7 @@ describe('wait', () => {
 describe('list', () => {
   it('goes on through short and empty pages, and fetches no page that nobody asks for', async () => {
     const page = (ids: string[], nextCursor: string | null): Reply => ({
-      body: JSON.stringify({ items: ids.map((id) => ({ id })), nextCursor }),
+      body: JSON.stringify({ items: ids.map((id) => ({ ...JOB, id })), nextCursor }),
     })
     server.answerWith([page(['a', 'b'], 'c1'), page([], 'c2'), page(['c'], null)])
     const ids: string[] = []
@@ -84,7 +84,8 @@ describe('reports of an attempt', () => {
   const url = (verb: string) => `http://evil.example/x/jobs/job_1/${verb}?token=${token}`
 
   it('go to this Posthorn with the token alone, whatever host the URL names', async () => {
-    server.answerWith({ body: '{"applied":true}' })
+    const beat = '"leaseExpiresAt":null,"cancelRequested":false'
+    server.answerWith({ body: `{"applied":true,${beat}}` })
     await posthorn.complete(url('complete'), { pages: 3 })
     await posthorn.fail(new URL(url('fail')), { message: 'no paper', retryable: false })
     await posthorn.heartbeat({ jobId: 'job_1', token }, { progress: 50 })

@@ -2,11 +2,14 @@
 // here the two are compared, most of it by the type checker.
 import { describe, expect, expectTypeOf, it } from 'vitest'
 import type { z } from 'zod'
-import type * as answers from '../../routes/answers.ts'
+import * as answers from '../../routes/answers.ts'
 import type { endpointBody, endpointChange } from '../../routes/endpoint-schemas.ts'
 import type { batchJobBody, bulkBody, editBody, jobsQuery } from '../../routes/job-schemas.ts'
 import * as jobSchemas from '../../routes/job-schemas.ts'
-import type * as schedules from '../../routes/schedule-schemas.ts'
+import * as schedules from '../../routes/schedule-schemas.ts'
+import { statsAnswer } from '../../routes/stats.ts'
+import type { ObjectCheck } from '../../src/client/answer-check.ts'
+import * as checks from '../../src/client/answer-check.ts'
 import type * as client from '../../src/client/client.ts'
 import type { Delivery } from '../../src/client/client.ts'
 import { API_ERROR_CODES, CLIENT_ERROR_CODES } from '../../src/client/posthorn-error.ts'
@@ -64,6 +67,51 @@ describe('the client knows', () => {
     expectTypeOf<keyof client.ClaimedJob | 'deduplicated'>().toEqualTypeOf<
       keyof Answer<'claimAnswer'>['jobs'][number]
     >()
+  })
+
+  it('of each answer only fields that the API always sends, null where it may be', () => {
+    const page = (items: z.ZodType) => (items as unknown as z.ZodArray<z.ZodObject>).element
+    const pairs: [string, ObjectCheck, z.ZodType][] = [
+      ['JOB_SUMMARY', checks.JOB_SUMMARY, answers.jobSummaryAnswer],
+      ['ATTEMPT', checks.ATTEMPT, page(answers.jobAnswer.shape.attempts)],
+      ['JOB', checks.JOB, answers.jobAnswer],
+      ['RETRIED_JOB', checks.RETRIED_JOB, answers.retriedJobAnswer],
+      ['CLAIMED_JOB', checks.CLAIMED_JOB, page(answers.claimAnswer.shape.jobs)],
+      ['APPLIED', checks.APPLIED, answers.appliedAnswer],
+      ['HEARTBEAT', checks.HEARTBEAT, answers.heartbeatAnswer],
+      ['BULK', checks.BULK, answers.bulkAnswer],
+      ['EXPLANATION', checks.EXPLANATION, answers.explainAnswer],
+      ['ENDPOINT', checks.ENDPOINT, answers.endpointAnswer],
+      ['PING', checks.PING, answers.testAnswer],
+      ['SCHEDULE', checks.SCHEDULE, schedules.scheduleAnswer],
+      ['SCHEDULE_SUMMARY', checks.SCHEDULE_SUMMARY, page(schedules.scheduleListAnswer.shape.items)],
+      ['API_KEY', checks.API_KEY, answers.keyAnswer],
+      ['NEW_API_KEY', checks.NEW_API_KEY, answers.newKeyAnswer],
+      ['WORKER', checks.WORKER, page(answers.workerListAnswer.shape.items)],
+      ['STATS', checks.STATS, statsAnswer],
+      ['ENDPOINT_STATS', checks.ENDPOINT_STATS, page(statsAnswer.shape.endpoints)],
+    ]
+    for (const [what, check, answer] of pairs) {
+      const { shape } = answer as z.ZodObject
+      for (const [field, checkField] of Object.entries(check.fields)) {
+        const sent = shape[field] as z.ZodType | undefined
+        expect([what, field, sent === undefined]).toEqual([what, field, false])
+        const isRefused = (value: unknown) => checkField(value, '') !== null
+        const isSent = (value: unknown) => sent?.safeParse(value).success === true
+        expect([what, field, isSent(undefined) && isRefused(undefined)]).toEqual([
+          what,
+          field,
+          isAny(field),
+        ])
+        // Instants are described as nullable wherever they stand.
+        if (!/(At|After|minute|asOf)$/.test(field))
+          expect([what, field, isSent(null) && isRefused(null)]).toEqual([what, field, false])
+      }
+    }
+    // Any JSON, which a schema cannot tell from none.
+    function isAny(field: string): boolean {
+      return field === 'payload' || field === 'result'
+    }
   })
 
   it('every field of a schedule', () => {

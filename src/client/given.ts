@@ -1,0 +1,28 @@
+// What a caller gave, checked before anything is sent. `undefined` means that an option was not
+// given; null does not: made into text, as a header or in a query, it would be the word "null".
+
+/** @throws TypeError when it is null */
+export function notNull<T>(name: string, value: T): Exclude<T, null> {
+  if (value !== null) return value as Exclude<T, null>
+  throw new TypeError(`${name} is null; expected a value, or undefined where none is given`)
+}
+
+/** A whole number of milliseconds, rounded up. @throws TypeError */
+export function milliseconds(name: string, value: number): number {
+  if (typeof value === 'number' && value >= 0 && value < Infinity) return Math.ceil(value)
+  throw new TypeError(`${name} is ${String(value)}; expected a number of milliseconds`)
+}
+
+/**
+ * The value of the header Idempotency-Key. A key that would not arrive as it is, for instance one
+ * with spaces at its ends, goes as a quoted string; the API decides which keys it takes.
+ *
+ * @throws TypeError when no header can carry it
+ */
+export function idempotencyHeader(key: string): string {
+  if (typeof notNull('idempotencyKey', key) !== 'string' || !/^[\x20-\x7e]*$/.test(key)) {
+    throw new TypeError('idempotencyKey must be 1–255 visible ASCII characters')
+  }
+  const isPlain = /^[\x21-\x7e]+$/.test(key) && !/^".*"$/.test(key)
+  return isPlain ? key : `"${key.replace(/["\\]/g, '\\$&')}"`
+}

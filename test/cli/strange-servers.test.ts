@@ -1,0 +1,152 @@
+// What answers at POSTHORN_URL is not Posthorn: every command that talks to a server says so in a
+// sentence and ends with 3.
+import { createServer, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
+import { type Action, readWords } from '../../cli/command.ts'
+import { COMMAND_GROUPS, type Entry, entryOf } from '../../cli/command-table.ts'
+import { told } from '../../cli/exit.ts'
+import { openShell, type Shell } from './command-line.ts'
+
+const FROM = ['--from', 'mongodb://127.0.0.1:1/agenda']
+const COMMANDS: string[][] = [
+  ['enqueue', 'a', '1'],
+  ['enqueue', 'a', '1', '--json'],
+  ['enqueue', 'a', '1', '--wait'],
+  ['get', 'job_x'],
+  ['get', 'job_x', '--json'],
+  ['get', 'job_x', '--payload'],
+  ['wait', 'job_x', '--timeout', '2s'],
+  ['jobs'],
+  ['jobs', '--json', '--limit', '1000'],
+  ['explain', 'job_x'],
+  ['explain', 'job_x', '--json'],
+  ['retry', 'job_x'],
+  ['retry', '--tag', 'a'],
+  ['retry', '--tag', 'a', '--dry-run'],
+  ['cancel', 'job_x', 'job_y'],
+  ['cancel', '--tag', 'a'],
+  ['cancel', '--tag', 'a', '--dry-run', '--json'],
+  ['listen', 'a', 'http://localhost:3000/'],
+  ['endpoints', 'list'],
+  ['endpoints', 'list', '--json'],
+  ['endpoints', 'get', 'a'],
+  ['endpoints', 'put', 'a', '--pull'],
+  ['endpoints', 'set', 'a', '--timeout', '5s'],
+  ['endpoints', 'pause', 'a'],
+  ['endpoints', 'resume', 'a'],
+  ['endpoints', 'test', 'a'],
+  ['endpoints', 'rotate', 'a'],
+  ['endpoints', 'delete', 'a', '--yes'],
+  ['schedules', 'list'],
+  ['schedules', 'get', 'a'],
+  ['schedules', 'pause', 'a'],
+  ['schedules', 'resume', 'a'],
+  ['schedules', 'run', 'a'],
+  ['schedules', 'delete', 'a', '--yes'],
+  ['keys', 'list'],
+  ['keys', 'create', 'a'],
+  ['keys', 'delete', 'key_x', '--yes'],
+  ['apply', 'posthorn.yaml'],
+  ['apply', 'posthorn.yaml', '--dry-run'],
+  ['import', 'agenda', ...FROM, '--map', 'a=b'],
+  ['stats'],
+  ['stats', '--window', '1h', '--json'],
+  ['workers'],
+]
+const WITHOUT_SERVER = ['start', 'api', 'worker', 'backup', 'vacuum']
+
+const json = { 'content-type': 'application/json' }
+const KINDS: Record<string, (answer: ServerResponse) => void> = {
+  '{}': (answer) => void answer.writeHead(200, json).end('{}'),
+  '[]': (answer) => void answer.writeHead(200, json).end('[]'),
+  HTML: (answer) => void answer.writeHead(200, { 'content-type': 'text/html' }).end('<h1>Hi</h1>'),
+  '204': (answer) => void answer.writeHead(204).end(),
+  'a redirect': (answer) => void answer.writeHead(302, { location: '/login' }).end(),
+  nothing: (answer) => void answer.socket?.destroy(),
+}
+
+let kind = '{}'
+let server: Server
+let shell: Shell
+beforeAll(async () => {
+  server = createServer((_, answer) => KINDS[kind]?.(answer))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  shell = openShell({ POSTHORN_URL: url })
+  const file = shell.write('posthorn.yaml', 'endpoints: {a: {url: null}}\n')
+  for (const words of COMMANDS) if (words[0] === 'apply') words[1] = file
+  vi.stubEnv('POSTHORN_URL', url)
+})
+afterAll(async () => {
+  vi.unstubAllEnvs()
+  server.closeAllConnections()
+  server.close()
+  await shell.close()
+})
+afterEach(() => void vi.restoreAllMocks())
+
+/** Removals are answered 204 by Posthorn, too; listen waits for a server that is away. */
+function isRight([command, verb]: string[]): boolean {
+  return (kind === '204' && verb === 'delete') || (kind === 'nothing' && command === 'listen')
+}
+
+async function actionOf(
+  words: string[],
+): Promise<{ action: Action; name: string; rest: string[] }> {
+  const [word = '', verb = ''] = words
+  const { command } = await (entryOf(word) as Entry).load()
+  if (!('verbs' in command)) return { action: command, name: word, rest: words.slice(1) }
+  const action = command.verbs[verb] as Action
+  return { action, name: `${word} ${verb}`, rest: words.slice(2) }
+}
+
+const SENTENCE =
+  /^[^\n]* (was answered \d+ by something that is not Posthorn: |could not be sent: )/
+const HINT = /\nPOSTHORN_URL says where the server is [^\n]+$/
+
+it('every command that talks to a server is here, with each of its verbs', async () => {
+  const names = Object.values(COMMAND_GROUPS).flatMap((group) => Object.keys(group))
+  for (const name of names.filter((one) => !WITHOUT_SERVER.includes(one))) {
+    const { command } = await (entryOf(name) as Entry).load()
+    const verbs = 'verbs' in command ? Object.keys(command.verbs) : [undefined]
+    for (const verb of verbs) {
+      const found = COMMANDS.some((words) => words[0] === name && (!verb || words[1] === verb))
+      expect([name, verb, found]).toEqual([name, verb, true])
+    }
+  }
+})
+
+describe.each(Object.keys(KINDS))('a server that answers %s', (answered) => {
+  it('is named in a sentence by every command, and the exit code is 3', async () => {
+    kind = answered
+    const printed = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
+    const failures = await Promise.all(
+      COMMANDS.filter((words) => !isRight(words)).map(async (words) => {
+        const { action, name, rest } = await actionOf(words)
+        const error = await action.run(readWords(name, action, rest)).catch((reason) => reason)
+        return { words, ...told(error, false) }
+      }),
+    )
+    const results = printed.mock.calls.map(([text]) => text)
+    printed.mockRestore()
+    for (const { words, text, exitCode } of failures) {
+      expect([words, exitCode, text]).toEqual([words, 3, expect.stringMatching(SENTENCE)])
+      expect(text).toMatch(HINT)
+    }
+    expect(results).toEqual([])
+  })
+})
+
+it.each([
+  { words: ['cancel', 'job_x'] },
+  { words: ['jobs'] },
+  { words: ['get', 'job_x'] },
+  { words: ['listen', 'a', 'http://localhost:3000/'] },
+])('as a process: $words', { timeout: 60_000 }, async ({ words }) => {
+  kind = '{}'
+  const { code, stdout, stderr } = await shell.run(words)
+  expect({ code, stdout }).toEqual({ code: 3, stdout: '' })
+  expect(stderr.trimEnd()).toMatch(SENTENCE)
+  expect(stderr.trimEnd()).toMatch(HINT)
+})

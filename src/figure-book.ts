@@ -13,7 +13,7 @@ const SAYS_NOTHING: ReadonlySet<Outcome> = new Set([
   'interrupted',
   'throttled',
 ])
-/** Beyond so many minutes and endpoints together further ones are left out, not kept waiting. */
+/** Beyond so many minutes and endpoints together further ones are left out: memory is bounded. */
 const MAX_OPEN = 10_000
 
 export interface FigureBook {
@@ -21,27 +21,39 @@ export interface FigureBook {
   add(endpoint: string, outcome: Outcome, durationMs: number, now: number): void
   /** What was added since the last time. */
   take(): MinuteFigures[]
+  /** Attempts that were left out, for there were too many endpoints, since the last time. */
+  takeLeftOut(): number
 }
 
 export function createFigureBook(): FigureBook {
   let open = new Map<string, MinuteFigures>()
+  let leftOut = 0
   return {
     add(endpoint, outcome, durationMs, now) {
       if (SAYS_NOTHING.has(outcome)) return
       const minute = now - (now % MINUTE_MS)
       const key = `${minute} ${endpoint}`
+      if (open.size >= MAX_OPEN && !open.has(key)) {
+        leftOut++
+        return
+      }
       const figures = open.get(key) ?? emptyFigures(minute, endpoint)
+      open.set(key, figures)
       if (outcome === 'succeeded') figures.succeeded++
       else figures.failed++
       const bucket = DURATION_BOUNDS_MS.findIndex((boundMs) => durationMs <= boundMs)
       const at = bucket === -1 ? DURATION_BOUNDS_MS.length : bucket
       figures.durations[at] = (figures.durations[at] as number) + 1
-      if (open.size < MAX_OPEN) open.set(key, figures)
     },
     take() {
       const taken = [...open.values()]
       open = new Map()
       return taken
+    },
+    takeLeftOut() {
+      const count = leftOut
+      leftOut = 0
+      return count
     },
   }
 }

@@ -1,53 +1,81 @@
-// Hands what the figure book has added up to the store, every few seconds.
+// Hands what the figure book has added up to the store, every few seconds. What the store does not
+// take stays here and is given again: under the number of its report it is added once.
+import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import { createBatchSize } from './batch-size.ts'
 import type { FigureBook } from './figure-book.ts'
-import type { Store } from './store/store.ts'
+import { MAX_FIGURES_ADDED, type MinuteFigures } from './store/records.ts'
+import { type Store, StoreUnavailable } from './store/store.ts'
 
+/** What a process ended within this time is lost from the figures when it is killed. */
 const INTERVAL_MS = 5_000
-/** Rows in one write at most: one for each minute and endpoint. */
-const MAX_ROWS = 1_000
 
 /** Reports from start() to stop(). */
 export class FigureReports {
   readonly #store: Pick<Store, 'addFigures'>
   readonly #figures: FigureBook
   readonly #log: Logger
-  readonly #size = createBatchSize(MAX_ROWS)
+  readonly #intervalMs: number
+  readonly #size = createBatchSize(MAX_FIGURES_ADDED)
+  readonly #writer = randomBytes(9).toString('base64url')
+  #number = 0
+  /** Of the report that is under way: what the store has not taken yet. */
+  #unwritten: MinuteFigures[] = []
   #timer: NodeJS.Timeout | null = null
   #reporting: Promise<void> = Promise.resolve()
 
-  constructor(store: Pick<Store, 'addFigures'>, figures: FigureBook, log: Logger) {
+  constructor(
+    store: Pick<Store, 'addFigures'>,
+    figures: FigureBook,
+    log: Logger,
+    intervalMs = INTERVAL_MS,
+  ) {
     this.#store = store
     this.#figures = figures
     this.#log = log
+    this.#intervalMs = intervalMs
   }
 
   start(): void {
     this.#timer = setInterval(() => {
       this.#reporting = this.#reporting.then(() => this.#report())
-    }, INTERVAL_MS)
+    }, this.#intervalMs)
     this.#timer.unref()
   }
 
-  /** With a last report. */
+  /** With a last report; what the store does not take then is lost. */
   async stop(): Promise<void> {
     if (this.#timer !== null) clearInterval(this.#timer)
     await this.#reporting
     await this.#report()
+    const rows = this.#unwritten.length + this.#figures.take().length
+    if (rows > 0) this.#log.warn({ rows }, 'figures.lost')
   }
 
   async #report(): Promise<void> {
-    const figures = this.#figures.take()
-    for (let at = 0; at < figures.length; ) {
-      const some = figures.slice(at, at + this.#size.limit)
-      at += some.length
+    const attempts = this.#figures.takeLeftOut()
+    if (attempts > 0) this.#log.warn({ attempts }, 'figures.left_out')
+    // A report that is not written yet comes first: the book goes on adding up meanwhile.
+    if (!(await this.#writeRest())) return
+    this.#unwritten = this.#figures.take()
+    this.#number++
+    await this.#writeRest()
+  }
+
+  /** Whether nothing is left. */
+  async #writeRest(): Promise<boolean> {
+    const report = { writer: this.#writer, number: this.#number }
+    while (this.#unwritten.length > 0) {
+      const some = this.#unwritten.slice(0, this.#size.limit)
       try {
-        await this.#size.run(some.length, () => this.#store.addFigures(some))
+        await this.#size.run(some.length, () => this.#store.addFigures(some, report))
       } catch (error) {
-        // They may have been added: adding them again could count twice, so they are given up.
-        this.#log.warn({ err: error, rows: some.length }, 'figures.lost')
+        if (!(error instanceof StoreUnavailable)) throw error
+        this.#log.warn({ err: error, rows: this.#unwritten.length }, 'figures.failed')
+        return false
       }
+      this.#unwritten = this.#unwritten.slice(some.length)
     }
+    return true
   }
 }

@@ -1,5 +1,5 @@
-// How figures are read out of either store: the newest ones, and whole minutes only.
-import type { FiguresRead, MinuteFigures } from './records.ts'
+// How figures come into either store and out of it: in bounded writes, and by whole minutes only.
+import { type FiguresRead, MAX_FIGURES_ADDED, type MinuteFigures } from './records.ts'
 
 export const MINUTE_MS = 60_000
 /**
@@ -10,6 +10,12 @@ export const MAX_FIGURES_READ = 100_000
 
 export function minuteOf(instant: number): number {
   return Math.floor(instant / MINUTE_MS) * MINUTE_MS
+}
+
+export function refuseTooMany({ length }: MinuteFigures[]): void {
+  if (length > MAX_FIGURES_ADDED) {
+    throw new RangeError(`${length} rows in a call of at most ${MAX_FIGURES_ADDED}`)
+  }
 }
 
 /**

@@ -102,6 +102,17 @@ export interface MinuteFigures {
   durations: number[]
 }
 
+/** Rows that one call adds at most: one write of either store. */
+export const MAX_FIGURES_ADDED = 200
+
+/** Tells a report from its repetition. */
+export interface FiguresReport {
+  /** Names the process: letters, digits, `-` and `_`. */
+  writer: string
+  /** Grows with each report of the writer. */
+  number: number
+}
+
 /** Whole minutes, oldest first. */
 export interface FiguresRead {
   figures: MinuteFigures[]

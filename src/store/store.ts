@@ -27,6 +27,7 @@ import type {
   DeleteScheduleResult,
   EndpointStats,
   FiguresRead,
+  FiguresReport,
   MinuteFigures,
   PutScheduleResult,
   Schedule,
@@ -165,8 +166,12 @@ export interface Store {
   removeWorker(id: string): Promise<void>
   /** Those seen within WORKER_KEPT_MS, by id; at most MAX_WORKERS. */
   listWorkers(): Promise<WorkerRecord[]>
-  /** Adds to the figures of each minute and endpoint. */
-  addFigures(figures: MinuteFigures[]): Promise<void>
+  /**
+   * Adds to the figures of each minute and endpoint; at most MAX_FIGURES_ADDED rows. When it throws
+   * StoreUnavailable, the same rows may be given again under the same report: each is added once.
+   * The writer gives no later report before that.
+   */
+  addFigures(figures: MinuteFigures[], report: FiguresReport): Promise<void>
   /** From the minute that holds this instant on, of one endpoint or (null) of all. */
   figuresSince(instant: number, endpoint: string | null): Promise<FiguresRead>
   /**

@@ -1,6 +1,10 @@
 // Figures by the minute and counts by endpoint, on both stores.
 import { describe, expect, test } from 'vitest'
-import { DURATION_BOUNDS_MS, type MinuteFigures } from '../../src/store/records.ts'
+import {
+  DURATION_BOUNDS_MS,
+  MAX_FIGURES_ADDED,
+  type MinuteFigures,
+} from '../../src/store/records.ts'
 import { MAX_STATS_NAMES } from '../../src/store/store.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
 import {
@@ -28,6 +32,11 @@ describe.each(ENGINES)('figures on %s', (engine) => {
     return { minute, endpoint, succeeded: ended, failed: 1, durations }
   }
 
+  let reportCount = 0
+  /** A report of its own. */
+  const add = (figures: MinuteFigures[], store = place.store) =>
+    store.addFigures(figures, { writer: 'test', number: ++reportCount })
+
   const sinceOf = async (endpoint: string, instant: number) =>
     (await place.store.figuresSince(instant, endpoint)).figures
 
@@ -37,7 +46,10 @@ describe.each(ENGINES)('figures on %s', (engine) => {
     const stores = [place.store, await place.open(), await place.open()]
     await Promise.all(
       Array.from({ length: 12 }, (_, i) =>
-        stores[i % 3]?.addFigures([figuresOf(name, minute, 2), figuresOf(another, minute)]),
+        stores[i % 3]?.addFigures([figuresOf(name, minute, 2), figuresOf(another, minute)], {
+          writer: `writer-${i}`,
+          number: 1,
+        }),
       ),
     )
     const [sum, ...others] = await sinceOf(name, minute)
@@ -52,22 +64,23 @@ describe.each(ENGINES)('figures on %s', (engine) => {
   test('figures are read from the minute that holds the instant on, oldest first', async () => {
     const name = freshName()
     const minutes = [3, 1, 2, 0].map((ago) => thisMinute() - ago * MINUTE_MS)
-    await place.store.addFigures(minutes.map((minute) => figuresOf(name, minute)))
+    await add(minutes.map((minute) => figuresOf(name, minute)))
     const [oldest = 0, ...later] = minutes.toSorted()
     const all = await sinceOf(name, oldest + MINUTE_MS - 1)
     expect(all.map(({ minute }) => minute)).toEqual([oldest, ...later])
     expect((await sinceOf(name, oldest + MINUTE_MS)).map(({ minute }) => minute)).toEqual(later)
-    await place.store.addFigures([])
+    await add([])
   })
 
-  test('a large report is added as a whole', async () => {
+  test('a report of as many rows as are taken is added as a whole, and a larger one refused', async () => {
     const minute = thisMinute()
-    const names = Array.from({ length: 1_200 }, (_, i) => `many-${i}`)
-    await place.store.addFigures(names.map((name) => figuresOf(name, minute)))
+    const rows = Array.from({ length: MAX_FIGURES_ADDED }, (_, i) => figuresOf(`many-${i}`, minute))
+    await add(rows)
     const { figures, more } = await place.store.figuresSince(minute, null)
     expect(more).toBe(false)
     const found = figures.map(({ endpoint }) => endpoint)
-    expect(found.filter((name) => name.startsWith('many-'))).toHaveLength(names.length)
+    expect(found.filter((name) => name.startsWith('many-'))).toHaveLength(rows.length)
+    await expect(add([...rows, figuresOf('many-more', minute)])).rejects.toThrow(RangeError)
   })
 })
 

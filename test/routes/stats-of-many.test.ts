@@ -55,11 +55,14 @@ describe.each(ENGINES)('on %s', (engine) => {
     const now = Math.floor(store.clock.now() / MINUTE_MS) * MINUTE_MS
     const durations = Array(DURATION_BOUNDS_MS.length + 1).fill(0)
     const figures = { succeeded: 2, failed: 1, durations }
-    await store.addFigures([
-      { ...figures, minute: now - 5 * MINUTE_MS, endpoint: LAST },
-      { ...figures, minute: now - 5 * MINUTE_MS, endpoint: 'endpoint-1' },
-      { ...figures, minute: now - 90 * MINUTE_MS, endpoint: LAST },
-    ])
+    await store.addFigures(
+      [
+        { ...figures, minute: now - 5 * MINUTE_MS, endpoint: LAST },
+        { ...figures, minute: now - 5 * MINUTE_MS, endpoint: 'endpoint-1' },
+        { ...figures, minute: now - 90 * MINUTE_MS, endpoint: LAST },
+      ],
+      { writer: 'w', number: 1 },
+    )
     const one = (await stats(`?window=1h&endpoint=${LAST}`)) as { minutes: object[] }
     expect(one.minutes).toMatchObject([{ succeeded: 2, failed: 1 }])
     const all = (await stats('?window=2h')) as { minutes: { succeeded: number }[] }

@@ -85,8 +85,12 @@ describe('records of the SQLite store', () => {
     })
     const old = store.clock.now() - FIGURES_KEPT_MS - 60_000
     const kept = store.clock.now() - FIGURES_KEPT_MS + 60_000
-    await store.addFigures(Array.from({ length: 30 }, (_, i) => figuresAt(old, i)))
-    await store.addFigures([figuresAt(kept, 1)])
+    const report = { writer: 'w', number: 1 }
+    await store.addFigures(
+      Array.from({ length: 30 }, (_, i) => figuresAt(old, i)),
+      report,
+    )
+    await store.addFigures([figuresAt(kept, 1)], report)
     const { figures } = await store.figuresSince(0, null)
     expect(figures.map(({ minute }) => minute)).toEqual([kept])
   })

@@ -43,10 +43,13 @@ test('workers and figures of the future are forgotten', async () => {
   const durations = Array(12).fill(0)
   const minute = Math.floor(Date.now() / 60_000) * 60_000
   const one = { endpoint: 'e', succeeded: 1, failed: 0, durations }
-  await place.store.addFigures([
-    { minute, ...one },
-    { minute: minute + AHEAD_MS, ...one },
-  ])
+  await place.store.addFigures(
+    [
+      { minute, ...one },
+      { minute: minute + AHEAD_MS, ...one },
+    ],
+    { writer: 'w', number: 1 },
+  )
   expect(await place.store.correctInstants(null)).toBe(2)
   expect((await place.store.listWorkers()).map(({ id }) => id)).toEqual(['right'])
   const { figures } = await place.store.figuresSince(0, null)

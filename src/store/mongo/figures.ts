@@ -1,11 +1,18 @@
 // Figures: what ended at each endpoint within each minute, added up by all workers. The old ones go
 // by the TTL index.
 import type { AnyBulkWriteOperation } from 'mongodb'
-import { MAX_FIGURES_READ, MINUTE_MS, minuteOf, wholeMinutes } from '../minute-figures.ts'
+import {
+  MAX_FIGURES_READ,
+  MINUTE_MS,
+  minuteOf,
+  refuseTooMany,
+  wholeMinutes,
+} from '../minute-figures.ts'
 import {
   DURATION_BOUNDS_MS,
   FIGURES_KEPT_MS,
   type FiguresRead,
+  type FiguresReport,
   type MinuteFigures,
 } from '../records.ts'
 import { StoreUnavailable } from '../store.ts'
@@ -13,41 +20,66 @@ import type { MongoContext } from './context.ts'
 import type { FiguresDocument } from './record-documents.ts'
 import { type Deadline, isOnlyDuplicateKeys, run, startDeadline } from './run-command.ts'
 
-/** A server that flushes for each of them is to be done with these within the deadline. */
-const ADDED_PER_COMMAND = 200
 /** Two workers that both make a document: the one that comes second finds it the next time. */
 const MAX_ROUNDS = 3
 
 /** By upper bound in ms, so that a look into the database tells what they are. */
 const BUCKETS = [...DURATION_BOUNDS_MS.map(String), 'above']
 
-type Operation = AnyBulkWriteOperation<FiguresDocument>
-
-export async function addFigures(context: MongoContext, figures: MinuteFigures[]): Promise<void> {
-  const operations = figures.map(additionOf)
-  for (let i = 0; i < operations.length; i += ADDED_PER_COMMAND) {
-    await addSome(context, operations.slice(i, i + ADDED_PER_COMMAND), startDeadline())
+export async function addFigures(
+  context: MongoContext,
+  figures: MinuteFigures[],
+  report: FiguresReport,
+): Promise<void> {
+  refuseTooMany(figures)
+  const deadline = startDeadline()
+  let open = figures
+  for (let round = 0; open.length > 0; round++) {
+    if (round === MAX_ROUNDS) {
+      throw new StoreUnavailable('figures were made by others as often as they were to be added to')
+    }
+    const refused = await add(context, open, report, deadline)
+    open = refused.length === 0 ? [] : await notAdded(context, refused, report, deadline)
   }
 }
 
-async function addSome(
+/** Those whose document was made at this moment by another, or has this report already. */
+async function add(
   context: MongoContext,
-  operations: Operation[],
+  figures: MinuteFigures[],
+  report: FiguresReport,
   deadline: Deadline,
-): Promise<void> {
-  let open = operations
-  for (let round = 0; round < MAX_ROUNDS; round++) {
-    const batch = open
-    try {
-      await run(deadline, (limit) => context.figures.bulkWrite(batch, { ordered: false, ...limit }))
-      return
-    } catch (error) {
-      if (!isOnlyDuplicateKeys(error)) throw error
-      const failed = new Set([error.writeErrors].flat().map(({ index }) => index))
-      open = batch.filter((_, index) => failed.has(index))
-    }
+): Promise<MinuteFigures[]> {
+  const operations = figures.map((one) => additionOf(one, report))
+  try {
+    await run(deadline, (limit) =>
+      context.figures.bulkWrite(operations, { ordered: false, ...limit }),
+    )
+    return []
+  } catch (error) {
+    if (!isOnlyDuplicateKeys(error)) throw error
+    const failed = new Set([error.writeErrors].flat().map(({ index }) => index))
+    return figures.filter((_, index) => failed.has(index))
   }
-  throw new StoreUnavailable('figures were made by others as often as they were to be added to')
+}
+
+async function notAdded(
+  context: MongoContext,
+  figures: MinuteFigures[],
+  { writer, number }: FiguresReport,
+  deadline: Deadline,
+): Promise<MinuteFigures[]> {
+  const ids = figures.map(({ minute, endpoint }) => idOf(minute, endpoint))
+  const found = await run(deadline, (limit) =>
+    context.figures
+      .find(
+        { _id: { $in: ids }, [`reports.${writer}`]: { $gte: number } },
+        { projection: { _id: 1 }, batchSize: ids.length + 1, ...limit },
+      )
+      .toArray(),
+  )
+  const added = new Set(found.map(({ _id }) => _id))
+  return figures.filter(({ minute, endpoint }) => !added.has(idOf(minute, endpoint)))
 }
 
 export async function figuresSince(
@@ -88,16 +120,25 @@ function idOf(minute: number, endpoint: string): string {
   return `${minute} ${endpoint}`
 }
 
-/** An object of counts: $inc can make its fields, but not those of an array. */
-function additionOf({ minute, endpoint, succeeded, failed, durations }: MinuteFigures): Operation {
+/**
+ * An object of counts: $inc can make its fields, but not those of an array. A document that has the
+ * report already does not match, and its insert is then refused.
+ */
+function additionOf(
+  { minute, endpoint, succeeded, failed, durations }: MinuteFigures,
+  { writer, number }: FiguresReport,
+): AnyBulkWriteOperation<FiguresDocument> {
   const counts = durations.flatMap((count, i) =>
     count === 0 ? [] : [[`durations.${BUCKETS[i]}`, count]],
   )
+  const last = `reports.${writer}`
   return {
     updateOne: {
-      filter: { _id: idOf(minute, endpoint) },
+      // Not $ne: a write whose answer was lost may come after a later report.
+      filter: { _id: idOf(minute, endpoint), [last]: { $not: { $gte: number } } },
       update: {
         $setOnInsert: { minute: new Date(minute), endpoint },
+        $set: { [last]: number },
         $inc: { succeeded, failed, ...Object.fromEntries(counts) },
       },
       upsert: true,

@@ -47,6 +47,8 @@ export interface FiguresDocument {
   failed: number
   /** Counts by bucket; absent are those of none. */
   durations?: Record<string, number>
+  /** By writer the number of its last report. */
+  reports?: Record<string, number>
 }
 
 export interface RecordCollections {

@@ -51,7 +51,7 @@ export function recordVerbs(context: MongoContext): Pick<Store, RecordVerb> {
     reportWorker: (report) => reportWorker(context, report),
     removeWorker: (id) => removeWorker(context, id),
     listWorkers: () => listWorkers(context),
-    addFigures: (figures) => addFigures(context, figures),
+    addFigures: (figures, report) => addFigures(context, figures, report),
     figuresSince: (instant, endpoint) => figuresSince(context, instant, endpoint),
     statsOf: (names) => statsOf(context, names),
     takeUpkeep: (lease) => takeUpkeep(context, lease),

@@ -1,10 +1,14 @@
 // Figures: what ended at each endpoint within each minute, added up by all workers.
-import { MAX_FIGURES_READ, MINUTE_MS, minuteOf, wholeMinutes } from '../minute-figures.ts'
+import {
+  MAX_FIGURES_READ,
+  MINUTE_MS,
+  minuteOf,
+  refuseTooMany,
+  wholeMinutes,
+} from '../minute-figures.ts'
 import { FIGURES_KEPT_MS, type FiguresRead, type MinuteFigures } from '../records.ts'
 import type { Database } from './database.ts'
 
-/** In one transaction: it holds the file, and others must not wait long for it. */
-const ADDED_PER_TRANSACTION = 500
 /** More than an add can make, so that the table shrinks again after a burst. */
 const FORGOTTEN_PER_ADD = 1_000
 
@@ -31,15 +35,19 @@ interface FiguresRow {
   durations: string
 }
 
+/**
+ * In one transaction. One that was not answered did not commit, so that a repetition needs no look
+ * at what is stored.
+ */
 export async function addFigures(database: Database, figures: MinuteFigures[]): Promise<void> {
+  refuseTooMany(figures)
+  if (figures.length === 0) return
   const { connection, clock } = database
-  for (let i = 0; i < figures.length; i += ADDED_PER_TRANSACTION) {
-    await connection.write('normal', () => {
-      for (const one of figures.slice(i, i + ADDED_PER_TRANSACTION)) add(database, one)
-      const firstKept = clock.now() - FIGURES_KEPT_MS
-      connection.statement(FORGET_FIGURES).run(firstKept, FORGOTTEN_PER_ADD)
-    })
-  }
+  await connection.write('normal', () => {
+    for (const one of figures) add(database, one)
+    const firstKept = clock.now() - FIGURES_KEPT_MS
+    connection.statement(FORGET_FIGURES).run(firstKept, FORGOTTEN_PER_ADD)
+  })
 }
 
 function add({ connection }: Database, figures: MinuteFigures): void {

@@ -25,8 +25,15 @@ import {
   endpointChange,
   endpointsQuery,
 } from './endpoint-schemas.ts'
-import { ifMatch, stale } from './etag.ts'
-import { endpointParams, ifMatchHeaders, MAX_PAGE, noBody, nothing } from './schemas.ts'
+import { ifMatch, stale, writePrecondition } from './etag.ts'
+import {
+  endpointParams,
+  ifMatchHeaders,
+  MAX_PAGE,
+  noBody,
+  nothing,
+  writeHeaders,
+} from './schemas.ts'
 
 interface ByName {
   Params: { name: string }
@@ -55,7 +62,7 @@ function registerPut(app: FastifyInstance, { store, policy, publicUrl }: Endpoin
         summary: 'Create or replace an endpoint',
         params: endpointParams,
         querystring: nothing,
-        headers: ifMatchHeaders,
+        headers: writeHeaders,
         body: endpointBody,
         response: { 200: endpointAnswer, 201: endpointAnswer },
       },
@@ -65,12 +72,10 @@ function registerPut(app: FastifyInstance, { store, policy, publicUrl }: Endpoin
       refuseForbiddenUrl(request.body.url, policy)
       refuseUnreachableCompletion(request.body, publicUrl())
       const given = request.body.secret ?? null
-      const result = await store.putEndpoint(
-        settingsFrom(name, request.body),
-        { given, fresh: newSecret() },
-        ifMatch(request.headers),
-      )
-      if (result.kind === 'stale') throw stale('endpoint', result.version)
+      const wanted = writePrecondition(request.headers)
+      const settings = settingsFrom(name, request.body)
+      const result = await store.putEndpoint(settings, { given, fresh: newSecret() }, wanted)
+      if (result.kind === 'stale') throw stale('endpoint', result.version, wanted)
       if (result.kind === 'being_deleted') throw beingDeleted(name)
       const isNew = result.kind === 'created'
       reply.code(isNew ? 201 : 200)

@@ -1,6 +1,7 @@
 // Versions as entity tags (RFC 9110, section 8.8.3): what a client has read, and what it may
 // change.
 import { AppError } from '../src/errors.ts'
+import type { IfVersion } from '../src/store/precondition.ts'
 
 export function etagOf(version: number): string {
   return `"${version}"`
@@ -12,6 +13,16 @@ export function ifMatch(headers: Record<string, unknown>): number | null {
   return typeof text === 'string' && text !== '*' ? Number(text.slice(1, -1)) : null
 }
 
+/** Of a write that also creates. @throws AppError when both headers are given */
+export function writePrecondition(headers: Record<string, unknown>): IfVersion {
+  if (headers['if-none-match'] === undefined) return ifMatch(headers)
+  if (headers['if-match'] === undefined) return 'none'
+  const message = 'can not be given together with If-Match'
+  throw new AppError('invalid_request', `header/if-none-match: ${message}`, {
+    errors: [{ path: 'header/if-none-match', message }],
+  })
+}
+
 /** Whether the client has this version: weak comparison, as If-None-Match asks for. */
 export function isNoneMatch(headers: Record<string, unknown>, version: number): boolean {
   const text = headers['if-none-match']
@@ -20,9 +31,16 @@ export function isNoneMatch(headers: Record<string, unknown>, version: number): 
   return tags.includes('*') || tags.includes(etagOf(version))
 }
 
-/** @param version null: there is no such record */
-export function stale(what: string, version: number | null): AppError {
+/**
+ * @param version null: there is no such record
+ * @param wanted what the write depended on
+ */
+export function stale(what: string, version: number | null, wanted: IfVersion = null): AppError {
   const found =
     version === null ? `there is no such ${what}` : `the ${what} is at version ${version}`
-  return new AppError('precondition_failed', `If-Match names another version: ${found}`)
+  const asked =
+    wanted === 'none'
+      ? `If-None-Match asks that there be no such ${what}`
+      : 'If-Match names another version'
+  return new AppError('precondition_failed', `${asked}: ${found}`)
 }

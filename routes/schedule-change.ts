@@ -3,6 +3,7 @@
 import { AppError } from '../src/errors.ts'
 import { readSettings, type ScheduleSettings, settingsText } from '../src/schedule/schedule.ts'
 import { isSameTiming, nextTick, type Timing, timingProblem } from '../src/schedule/timing.ts'
+import { type IfVersion, isMet } from '../src/store/precondition.ts'
 import type { PutScheduleResult, Schedule, ScheduleChange } from '../src/store/records.ts'
 import { type Store, StoreUnusable } from '../src/store/store.ts'
 import { unknownEndpoint } from './enqueue-answer.ts'
@@ -18,7 +19,6 @@ type Put = Extract<PutScheduleResult, { schedule: Schedule }>
 /**
  * Writes what `change` makes of the stored schedule, over that one and no other.
  *
- * @param ifVersion null: whichever version is stored
  * @param change null: nothing is to be written
  * @param read putting anew takes readToReplace
  * @throws AppError precondition_failed, endpoint_not_found (422), what `change` throws
@@ -26,18 +26,17 @@ type Put = Extract<PutScheduleResult, { schedule: Schedule }>
 export async function changeSchedule(
   store: Store,
   name: string,
-  ifVersion: number | null,
+  ifVersion: IfVersion,
   change: (stored: Schedule | null, now: number) => ScheduleChange | null,
   read: (store: Store, name: string) => Promise<Schedule | null> = readToChange,
 ): Promise<Put> {
   for (let tries = 0; tries < MAX_TRIES; tries++) {
     const stored = await read(store, name)
-    if (ifVersion !== null && stored?.version !== ifVersion) {
-      throw stale('schedule', stored?.version ?? null)
-    }
+    const version = stored?.version ?? null
+    if (!isMet(ifVersion, version)) throw stale('schedule', version, ifVersion)
     const changed = change(stored, store.clock.now())
     if (changed === null) return { kind: 'replaced', schedule: stored as Schedule }
-    const result = await store.putSchedule(changed, stored?.version ?? null)
+    const result = await store.putSchedule(changed, ifVersion === 'none' ? 'none' : version)
     switch (result.kind) {
       case 'created':
       case 'replaced':
@@ -45,6 +44,8 @@ export async function changeSchedule(
       case 'unknown_endpoint':
         throw unknownEndpoint(changed.endpoint)
       case 'stale':
+        // Another version is read and judged; what may not be there need not be read.
+        if (ifVersion === 'none') throw stale('schedule', result.version, ifVersion)
         break
       default:
         throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)

@@ -8,7 +8,7 @@ import type { Store } from '../src/store/store.ts'
 import { jobAnswer } from './answers.ts'
 import { readCursor, writeCursor } from './cursor.ts'
 import { storedOrThrow } from './enqueue-answer.ts'
-import { etagOf, ifMatch, stale } from './etag.ts'
+import { etagOf, ifMatch, stale, writePrecondition } from './etag.ts'
 import { hopsOf } from './hops.ts'
 import { jobJson } from './job-answer.ts'
 import { scheduleJson, scheduleListJson } from './schedule-answer.ts'
@@ -21,7 +21,7 @@ import {
   scheduleParams,
   schedulesQuery,
 } from './schedule-schemas.ts'
-import { ifMatchHeaders, noBody, nothing } from './schemas.ts'
+import { ifMatchHeaders, noBody, nothing, writeHeaders } from './schemas.ts'
 
 const JSON_TYPE = 'application/json; charset=utf-8'
 
@@ -51,7 +51,7 @@ function registerPut(app: FastifyInstance, { store }: ScheduleRoutes): void {
         summary: 'Create or replace a schedule',
         params: scheduleParams,
         querystring: nothing,
-        headers: ifMatchHeaders,
+        headers: writeHeaders,
         body: scheduleBody,
         response: { 200: scheduleAnswer, 201: scheduleAnswer },
       },
@@ -61,7 +61,7 @@ function registerPut(app: FastifyInstance, { store }: ScheduleRoutes): void {
       const put = await changeSchedule(
         store,
         name,
-        ifMatch(request.headers),
+        writePrecondition(request.headers),
         (stored, now) => scheduleFrom(name, request.body, stored, now),
         readToReplace,
       )

@@ -192,6 +192,11 @@ export const ifMatchHeaders = z.object({
     .optional(),
 })
 
+/** Of a write that also creates. */
+export const writeHeaders = ifMatchHeaders.extend({
+  'if-none-match': z.string().regex(/^\*$/, 'expected *: nothing is replaced').optional(),
+})
+
 export const endpointParams = z.object({ name: endpointName })
 
 export const nothing = z.strictObject({})

@@ -3,13 +3,12 @@
 import { endpointView } from '../../routes/endpoint-answer.ts'
 import { settingsFrom } from '../../routes/endpoint-change.ts'
 import { endpointBody } from '../../routes/endpoint-schemas.ts'
-import { RawJson } from '../../routes/json-body.ts'
+import { parseEnvelope, REQUEST_LIMITS } from '../../routes/json-body.ts'
 import { scheduleJson } from '../../routes/schedule-answer.ts'
 import { scheduleFrom } from '../../routes/schedule-change.ts'
 import { scheduleBody } from '../../routes/schedule-schemas.ts'
 import { endpointName } from '../../routes/schemas.ts'
 import { AppError } from '../../src/errors.ts'
-import { isMapping } from '../document.ts'
 
 /** Of what is read back only this is decided by whoever writes. */
 export const ENDPOINT_FIELDS = [
@@ -54,7 +53,9 @@ export type Canonical = { fields: Fields } | { problems: string[] }
 
 export function canonicalEndpoint(name: string, given: unknown): Canonical {
   const problems = nameProblems(name)
-  const checked = endpointBody.safeParse(given)
+  const body = requestBody(given)
+  if ('problem' in body) return { problems: [...problems, body.problem] }
+  const checked = endpointBody.safeParse(body.value)
   if (!checked.success) problems.push(...checked.error.issues.map(issueText))
   if (problems.length > 0 || checked.data === undefined) return { problems }
   const { secret } = checked.data
@@ -83,7 +84,9 @@ export function canonicalEndpoint(name: string, given: unknown): Canonical {
 
 export function canonicalSchedule(name: string, given: unknown): Canonical {
   const problems = nameProblems(name)
-  const checked = scheduleBody.safeParse(withRawPayload(given))
+  const body = requestBody(given)
+  if ('problem' in body) return { problems: [...problems, body.problem] }
+  const checked = scheduleBody.safeParse(body.value)
   if (!checked.success) problems.push(...checked.error.issues.map(issueText))
   if (problems.length > 0 || checked.data === undefined) return { problems }
   try {
@@ -101,10 +104,16 @@ export function canonicalSchedule(name: string, given: unknown): Canonical {
   }
 }
 
-/** As the routes get it: the payload is cut out before the rest is looked at. */
-function withRawPayload(given: unknown): unknown {
-  if (!isMapping(given) || given.payload === undefined) return given
-  return { ...given, payload: new RawJson(Buffer.from(JSON.stringify(given.payload))) }
+/** As the routes get it: its depth and size are checked, and the payload is cut out. */
+function requestBody(given: unknown): { value: unknown } | { problem: string } {
+  // A mapping without a value.
+  if (given === null) return { value: given }
+  try {
+    return { value: parseEnvelope(Buffer.from(JSON.stringify(given)), REQUEST_LIMITS) }
+  } catch (error) {
+    if (error instanceof AppError) return { problem: error.message }
+    throw error
+  }
 }
 
 function nameProblems(name: string): string[] {

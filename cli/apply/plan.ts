@@ -61,8 +61,13 @@ function canonicalOf(kind: Kind, name: string, given: unknown): Canonical {
   return kind === 'endpoint' ? canonicalEndpoint(name, given) : canonicalSchedule(name, given)
 }
 
-/** Reads what the server has. */
+/**
+ * Reads what the server has.
+ *
+ * @throws UsageError when a schedule is for an endpoint that is neither there nor in the file
+ */
 export async function planOf(posthorn: Posthorn, items: readonly Item[]): Promise<Step[]> {
+  await refuseUnknownEndpoints(posthorn, items)
   const steps: Step[] = []
   for (const item of items) {
     const stored = await readStored(posthorn, item)
@@ -72,9 +77,26 @@ export async function planOf(posthorn: Posthorn, items: readonly Item[]): Promis
   return steps
 }
 
+async function refuseUnknownEndpoints(posthorn: Posthorn, items: readonly Item[]): Promise<void> {
+  const made = new Set(items.filter(({ kind }) => kind === 'endpoint').map(({ name }) => name))
+  const problems: string[] = []
+  const schedules = items.filter(({ kind }) => kind === 'schedule')
+  for (const { name, wanted } of schedules) {
+    const endpoint = wanted.endpoint as string
+    if (made.has(endpoint)) continue
+    const stored = await readStored(posthorn, { kind: 'endpoint', name: endpoint })
+    if (stored !== null && stored.state !== 'deleting') made.add(endpoint)
+    else problems.push(`schedules.${name}: endpoint: there is no endpoint "${endpoint}"`)
+  }
+  if (problems.length > 0) throw new UsageError(`The file is wrong:\n  ${problems.join('\n  ')}`)
+}
+
 type Stored = Record<string, unknown> & { version: number }
 
-async function readStored(posthorn: Posthorn, { kind, name }: Item): Promise<Stored | null> {
+async function readStored(
+  posthorn: Posthorn,
+  { kind, name }: Pick<Item, 'kind' | 'name'>,
+): Promise<Stored | null> {
   const calls = kind === 'endpoint' ? posthorn.endpoints : posthorn.schedules
   try {
     return (await calls.get(name)) as unknown as Stored

@@ -54,16 +54,17 @@ async function applyAll(posthorn: Posthorn, due: Step[]): Promise<void> {
       if (!(error instanceof PosthornError)) throw error
       sayAside(`${done} of ${due.length} done, then ${step.kind} ${step.name} failed.`)
       if (error.code !== 'precondition_failed') throw error
+      const change = step.version === null ? 'created' : 'changed'
       throw new CommandFailed(
-        `${step.kind} ${step.name} was changed by somebody else meanwhile: look, and apply again.`,
+        `${step.kind} ${step.name} was ${change} by somebody else meanwhile: look, and apply again.`,
       )
     }
   }
 }
 
-/** Over the version that was read, and no other. */
+/** Over the version that was read, and no other; where there was none, only if there is none. */
 async function put(posthorn: Posthorn, { kind, name, given, version }: Step): Promise<void> {
-  const options = version === null ? {} : { ifVersion: version }
+  const options = version === null ? { ifAbsent: true } : { ifVersion: version }
   if (kind === 'endpoint') {
     await posthorn.endpoints.put(name, given as unknown as EndpointSettings, options)
   } else {

@@ -12,6 +12,11 @@ export interface VersionOptions extends RequestOptions {
   ifVersion?: number | undefined
 }
 
+export interface PutOptions extends VersionOptions {
+  /** Only if there is none of this name; else 412 precondition_failed. */
+  ifAbsent?: boolean | undefined
+}
+
 export interface PageOptions extends RequestOptions {
   limit?: number | undefined
   cursor?: string | undefined
@@ -34,7 +39,7 @@ export class EndpointCalls {
   async put(
     name: string,
     settings: EndpointSettings,
-    { ifVersion, signal }: VersionOptions = {},
+    { ifVersion, ifAbsent, signal }: PutOptions = {},
   ): Promise<Endpoint> {
     const body = JSON.stringify(settings)
     return this.#call.json(
@@ -42,8 +47,7 @@ export class EndpointCalls {
         method: 'PUT',
         path: pathOf(name),
         body,
-        headers: ifMatch(ifVersion),
-        repeatable: ifVersion === undefined,
+        ...writeCondition(ifVersion, ifAbsent),
         signal,
       },
       check.ENDPOINT,
@@ -174,4 +178,11 @@ function pathOf(name: string, verb = ''): string {
 export function ifMatch(version: number | undefined): Record<string, string> {
   if (notNull('ifVersion', version) === undefined) return {}
   return { 'if-match': `"${version}"` }
+}
+
+/** Of a put that depends on what is stored: its repeat would find its own work. */
+export function writeCondition(ifVersion: number | undefined, ifAbsent: boolean | undefined) {
+  const isNew = notNull('ifAbsent', ifAbsent) === true
+  const headers = { ...ifMatch(ifVersion), ...(isNew ? { 'if-none-match': '*' } : {}) }
+  return { headers, repeatable: Object.keys(headers).length === 0 }
 }

@@ -1,7 +1,13 @@
 // The calls about schedules, as `posthorn.schedules` has them.
 import * as check from './answer-check.ts'
 import type { Call, RequestOptions } from './call.ts'
-import { ifMatch, type PageOptions, type VersionOptions } from './endpoint-calls.ts'
+import {
+  ifMatch,
+  type PageOptions,
+  type PutOptions,
+  type VersionOptions,
+  writeCondition,
+} from './endpoint-calls.ts'
 import type { Job, Page } from './job.ts'
 import { jobText } from './json-text.ts'
 import { eachItem, MAX_PAGE } from './paging.ts'
@@ -20,15 +26,14 @@ export class ScheduleCalls {
   async put<Payload = unknown>(
     name: string,
     settings: ScheduleSettings<Payload>,
-    { ifVersion, signal }: VersionOptions = {},
+    { ifVersion, ifAbsent, signal }: PutOptions = {},
   ): Promise<Schedule<Payload>> {
     return this.#call.json(
       {
         method: 'PUT',
         path: pathOf(name),
         body: jobText(settings),
-        headers: ifMatch(ifVersion),
-        repeatable: ifVersion === undefined,
+        ...writeCondition(ifVersion, ifAbsent),
         signal,
       },
       check.SCHEDULE,

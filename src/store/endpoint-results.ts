@@ -9,7 +9,7 @@ export interface EndpointCounts {
 
 export type PutEndpointResult =
   | { kind: 'created' | 'replaced'; endpoint: Endpoint }
-  /** null: `ifVersion` was given and there is no such endpoint. */
+  /** `ifVersion` is not met; null: there is no such endpoint. */
   | { kind: 'stale'; version: number | null }
   | { kind: 'being_deleted' }
 

@@ -42,7 +42,7 @@ export interface ScheduleMove {
 
 export type PutScheduleResult =
   | { kind: 'created' | 'replaced'; schedule: Schedule }
-  /** null: `ifVersion` was given and there is no such schedule. */
+  /** `ifVersion` is not met; null: there is no such schedule. */
   | { kind: 'stale'; version: number | null }
   | { kind: 'unknown_endpoint' }
 

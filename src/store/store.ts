@@ -22,6 +22,7 @@ import type { DeleteEndpointResult, EndpointCounts, PutEndpointResult } from './
 import type { End } from './ends.ts'
 import type { CommandResult, EditResult, JobChange, RetryResult } from './job-commands.ts'
 import type { Outbox, OutboxName } from './outbox.ts'
+import type { IfVersion } from './precondition.ts'
 import type {
   ApiMode,
   DeleteScheduleResult,
@@ -106,13 +107,13 @@ export interface Store {
 
   /**
    * Creates or replaces. `secret` null keeps the stored one or, for a new endpoint, takes
-   * `freshSecret`. With `ifVersion` nothing is written unless it is the stored version. What was
+   * `freshSecret`. Unless `ifVersion` is met nothing is written. What was
    * paused, disabled or rests stays so; a breaker that is taken away lets go at once.
    */
   putEndpoint(
     settings: EndpointSettings,
     secrets: { given: string | null; fresh: string },
-    ifVersion: number | null,
+    ifVersion: IfVersion,
   ): Promise<PutEndpointResult>
   /** null: there is none. Of one that is being deleted nothing is changed. */
   pauseEndpoint(name: string): Promise<Endpoint | null>
@@ -143,8 +144,8 @@ export interface Store {
 
   // Schedules.
 
-  /** Creates or replaces, as the record says; with `ifVersion` only that version. */
-  putSchedule(change: ScheduleChange, ifVersion: number | null): Promise<PutScheduleResult>
+  /** Creates or replaces, as the record says, if `ifVersion` is met. */
+  putSchedule(change: ScheduleChange, ifVersion: IfVersion): Promise<PutScheduleResult>
   getSchedule(name: string): Promise<Schedule | null>
   listSchedules(after: string | null, limit: number): Promise<Page<Schedule>>
   deleteSchedule(name: string, ifVersion: number | null): Promise<DeleteScheduleResult>

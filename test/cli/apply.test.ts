@@ -118,6 +118,72 @@ describe('apply', () => {
     expect(await read('/endpoints/told')).toMatchObject({ description: '', state: 'paused' })
   })
 
+  it(
+    'of two runs at once that create the same names one says so, and writes over nothing',
+    DEADLINE,
+    async () => {
+      // The other run creates what this one has found missing.
+      let isCreated = false
+      const between = await startBetween(posthorn.url, async (method) => {
+        if (method === 'PUT' && !isCreated) {
+          isCreated = true
+          const settings = { url: null, description: 'of the other run' }
+          await posthorn.request('PUT', '/endpoints/twice', settings)
+          const schedule = { every: '2h', endpoint: 'twice', payload: 1 }
+          await posthorn.request('PUT', '/schedules/twice', schedule)
+        }
+        return undefined
+      })
+      const env = { POSTHORN_URL: between.url }
+      const file = shell.write(
+        'twice.yaml',
+        'endpoints: {twice: {url: null}}\nschedules: {twice: {every: 1h, endpoint: twice, payload: 1}}',
+      )
+      const first = await shell.run(['apply', file], { env })
+      expect([first.code, first.stderr]).toEqual([
+        1,
+        expect.stringContaining('endpoint twice was created by somebody else meanwhile'),
+      ])
+      expect(await read('/endpoints/twice')).toMatchObject({ description: 'of the other run' })
+      await posthorn.request('DELETE', '/schedules/twice')
+      // Now a schedule: the endpoint is as the file says.
+      await posthorn.request('PUT', '/endpoints/twice', { url: null })
+      isCreated = false
+      const second = await shell.run(['apply', file], { env })
+      between.close()
+      expect([second.code, second.stderr]).toEqual([
+        1,
+        expect.stringContaining('schedule twice was created by somebody else meanwhile'),
+      ])
+      expect(await read('/schedules/twice')).toMatchObject({ every: '2h' })
+    },
+  )
+
+  it('refuses before anything is done what the API would refuse half-way', async () => {
+    const deep = `${'['.repeat(70)}${']'.repeat(70)}`
+    const wrong: [string, RegExp][] = [
+      [
+        '{endpoint: nowhere, every: 1h, payload: 1}',
+        /late: endpoint: there is no endpoint "nowhere"/,
+      ],
+      [`{endpoint: early, every: 1h, payload: ${deep}}`, /late: .*64/],
+      ['{endpoint: early, every: 1h}', /late: payload: /],
+      ['', /late: /],
+    ]
+    for (const [schedule, says] of wrong) {
+      const text = `endpoints: {early: {url: null}}\nschedules:\n  late: ${schedule}\n`
+      const { code, stdout, stderr } = await apply(text)
+      expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
+      expect(stderr).toMatch(says)
+    }
+    expect((await posthorn.request('GET', '/endpoints/early')).status).toBe(404)
+    // One that is on the server need not be in the file.
+    const { code, stderr } = await apply(
+      'schedules: {late: {endpoint: told, every: 1h, payload: 1}}',
+    )
+    expect([code, stderr]).toEqual([0, ''])
+  })
+
   it('refuses a file that is wrong before anything is done, with all that is wrong', async () => {
     const wrong = `
 endpoint: {}

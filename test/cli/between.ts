@@ -42,4 +42,4 @@ export async function startBetween(
   }
 }
 
-const PASSED_ON = ['content-type', 'if-match', 'idempotency-key', 'authorization']
+const PASSED_ON = ['content-type', 'if-match', 'if-none-match', 'idempotency-key', 'authorization']

@@ -157,6 +157,15 @@ describe('jobs', () => {
 })
 
 describe('endpoints', () => {
+  it('are only created if that is asked for', async () => {
+    const again = posthorn.endpoints.put(endpoint, { url: null }, { ifAbsent: true })
+    expect(await codeOf(again)).toBe('precondition_failed')
+    expect((await posthorn.endpoints.get(endpoint)).version).toBe(1)
+    const name = `new-${endpoint}`
+    const made = await posthorn.endpoints.put(name, { url: null }, { ifAbsent: true })
+    expect(made.version).toBe(1)
+  })
+
   it('are made, replaced only as they were read if asked, listed and removed', async () => {
     const name = `${endpoint}-made`
     const made = await posthorn.endpoints.put(name, { url: receiver.url, timeout: '90s' })

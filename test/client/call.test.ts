@@ -236,6 +236,7 @@ describe('a call that does no harm twice', () => {
 })
 
 describe('a call that may do harm twice is sent once', () => {
+  const SCHEDULE = { every: '1h', endpoint: 'a', payload: 1 }
   const calls: Record<string, () => Promise<unknown>> = {
     retry: () => posthorn.retry('job_1'),
     retryMany: () => posthorn.retryMany({ endpoint: 'a' }),
@@ -244,6 +245,9 @@ describe('a call that may do harm twice is sent once', () => {
     claim: () => posthorn.claim('a'),
     'endpoints.put of a version': () =>
       posthorn.endpoints.put('a', { url: null }, { ifVersion: 1 }),
+    'endpoints.put of a new one': () =>
+      posthorn.endpoints.put('a', { url: null }, { ifAbsent: true }),
+    'schedules.put of a new one': () => posthorn.schedules.put('a', SCHEDULE, { ifAbsent: true }),
     'schedules.run': () => posthorn.schedules.run('a'),
     'endpoints.rotateSecret': () => posthorn.endpoints.rotateSecret('a'),
   }

@@ -108,6 +108,23 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(results.filter(({ kind }) => kind === 'stale')).toHaveLength(9)
   })
 
+  test('of ten that may only create it at once, one does', async () => {
+    const settings = described()
+    const others = [place.store, await place.open()]
+    const results = await Promise.all(
+      Array.from({ length: 10 }, (_, i) =>
+        (others[i % 2] as typeof place.store).putEndpoint(
+          { ...settings, description: `${i}` },
+          { given: null, fresh: newSecret() },
+          'none',
+        ),
+      ),
+    )
+    expect(results.filter(({ kind }) => kind === 'created')).toHaveLength(1)
+    const stale = results.filter(({ kind }) => kind === 'stale')
+    expect(stale).toEqual(Array(9).fill({ kind: 'stale', version: 1 }))
+  })
+
   test('one endpoint put ten times at once is created once', async () => {
     const settings = described()
     const others = [place.store, await place.open()]

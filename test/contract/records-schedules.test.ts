@@ -90,6 +90,17 @@ describe.each(ENGINES)('schedules on %s', (engine) => {
     })
   })
 
+  test('of ten puts that may only create it at once, one does', async () => {
+    const change = await changeOf()
+    const stores = [place.store, await place.open()]
+    const results = await Promise.all(
+      Array.from({ length: 10 }, (_, i) => (stores[i % 2] as Store).putSchedule(change, 'none')),
+    )
+    expect(results.filter(({ kind }) => kind === 'created')).toHaveLength(1)
+    const stale = results.filter(({ kind }) => kind === 'stale')
+    expect(stale).toEqual(Array(9).fill({ kind: 'stale', version: 1 }))
+  })
+
   test('a put for another version than the stored one changes nothing', async () => {
     const { store } = place
     const { name, endpoint } = await add()

@@ -68,6 +68,22 @@ describe('an endpoint', () => {
     await send('get', '/endpoints/nowhere').expect(404)
   })
 
+  it('is only created where If-None-Match asks for that, once of many', async () => {
+    const answers = await Promise.all(
+      Array.from({ length: 10 }, () => put('only-new').set('if-none-match', '*')),
+    )
+    const statuses = answers.map(({ status }) => status).toSorted()
+    expect(statuses).toEqual([201, ...Array(9).fill(412)])
+    const late = await put('only-new').set('if-none-match', '*').expect(412)
+    expect(late.body.code).toBe('precondition_failed')
+    expect(late.body.detail).toContain('If-None-Match asks that there be no such endpoint')
+    const { body } = await send('get', '/endpoints/only-new').expect(200)
+    expect(body.version).toBe(1)
+    await put('only-new').set('if-none-match', '"1"').expect(400)
+    const both = put('only-new').set('if-none-match', '*').set('if-match', '"1"')
+    expect((await both.expect(400)).body.errors[0].path).toBe('header/if-none-match')
+  })
+
   it('is listed by name, page by page', async () => {
     for (const name of ['z.1', 'z.2', 'z.3']) await put(name)
     const names: string[] = []

@@ -181,6 +181,15 @@ describe('a schedule', () => {
     await send('delete', '/schedules/careful').expect(404)
   })
 
+  it('is only created where If-None-Match asks for that, once of many', async () => {
+    const create = () => put('only-new', { every: '1h' }).set('if-none-match', '*')
+    const answers = await Promise.all(Array.from({ length: 10 }, create))
+    const statuses = answers.map(({ status }) => status).toSorted()
+    expect(statuses).toEqual([201, ...Array(9).fill(412)])
+    expect((await create().expect(412)).body.code).toBe('precondition_failed')
+    expect((await send('get', '/schedules/only-new').expect(200)).body.version).toBe(1)
+  })
+
   it('is one when many put it at once', async () => {
     const answers = await Promise.all(
       Array.from({ length: 5 }, () => put('rushed', { every: '1h' })),

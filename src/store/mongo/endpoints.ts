@@ -3,6 +3,7 @@ import type { Filter } from 'mongodb'
 import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
 import { underNewLimit } from '../../endpoint/rate-bucket.ts'
 import type { DeleteEndpointResult, PutEndpointResult } from '../endpoint-results.ts'
+import { type IfVersion, isMet } from '../precondition.ts'
 import { type Page, StoreUnavailable } from '../store.ts'
 import { randomId } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
@@ -25,16 +26,14 @@ export async function putEndpoint(
   context: MongoContext,
   settings: EndpointSettings,
   secrets: Secrets,
-  ifVersion: number | null,
+  ifVersion: IfVersion,
 ): Promise<PutEndpointResult> {
   const deadline = startDeadline()
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const stored = await findEndpoint(context, settings.name, deadline)
-    if (stored === null && ifVersion !== null) return { kind: 'stale', version: null }
     if (stored?.deleting) return { kind: 'being_deleted' }
-    if (stored !== null && ifVersion !== null && stored.version !== ifVersion) {
-      return { kind: 'stale', version: stored.version }
-    }
+    const version = stored?.version ?? null
+    if (!isMet(ifVersion, version)) return { kind: 'stale', version }
     const written =
       stored === null
         ? await insert(context, settings, secrets, deadline)

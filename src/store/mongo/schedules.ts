@@ -1,5 +1,6 @@
 // Schedules: stored with their settings sealed, and moved on from tick to tick by compare-and-set.
 import type { Filter } from 'mongodb'
+import { type IfVersion, isMet } from '../precondition.ts'
 import type {
   DeleteScheduleResult,
   PutScheduleResult,
@@ -23,12 +24,12 @@ const MAX_ANSWER_BYTES = 16 * 1024 * 1024
 export async function putSchedule(
   context: MongoContext,
   change: ScheduleChange,
-  ifVersion: number | null,
+  ifVersion: IfVersion,
 ): Promise<PutScheduleResult> {
   const deadline = startDeadline()
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const version = await versionOf(context, change.name, deadline)
-    if (ifVersion !== null && version !== ifVersion) return { kind: 'stale', version }
+    if (!isMet(ifVersion, version)) return { kind: 'stale', version }
     if (!(await accepts(context, change.endpoint, deadline))) return { kind: 'unknown_endpoint' }
     const written =
       version === null

@@ -6,6 +6,7 @@ import type {
   EndpointCounts,
   PutEndpointResult,
 } from '../endpoint-results.ts'
+import { type IfVersion, isMet } from '../precondition.ts'
 import { MAX_COUNT, type Page } from '../store.ts'
 import type { Database } from './database.ts'
 import {
@@ -78,14 +79,13 @@ export function putEndpoint(
   database: Database,
   settings: EndpointSettings,
   secrets: { given: string | null; fresh: string },
-  ifVersion: number | null,
+  ifVersion: IfVersion,
 ): Promise<PutEndpointResult> {
   return database.connection.write('full', () => {
     const row = findRow(database, settings.name)
     if (row?.deleting === 1) return { kind: 'being_deleted' }
-    if (ifVersion !== null && row?.version !== ifVersion) {
-      return { kind: 'stale', version: row?.version ?? null }
-    }
+    const version = row?.version ?? null
+    if (!isMet(ifVersion, version)) return { kind: 'stale', version }
     write(database, settings, secrets, row)
     const endpoint = find(database, settings.name) as Endpoint
     return { kind: row === null ? 'created' : 'replaced', endpoint }

@@ -1,4 +1,6 @@
 // Schedules: stored with their settings sealed, and moved on from tick to tick by compare-and-set.
+
+import { type IfVersion, isMet } from '../precondition.ts'
 import type {
   DeleteScheduleResult,
   PutScheduleResult,
@@ -60,12 +62,12 @@ interface ScheduleRow {
 export function putSchedule(
   database: Database,
   change: ScheduleChange,
-  ifVersion: number | null,
+  ifVersion: IfVersion,
 ): Promise<PutScheduleResult> {
   const { connection, clock, keys } = database
   return connection.write('full', () => {
     const version = versionOf(database, change.name)
-    if (ifVersion !== null && version !== ifVersion) return { kind: 'stale', version }
+    if (!isMet(ifVersion, version)) return { kind: 'stale', version }
     if (connection.statement(ENDPOINT_FOR_SCHEDULE).get(change.endpoint) === undefined) {
       return { kind: 'unknown_endpoint' }
     }

@@ -34,20 +34,23 @@ export const CONNECTION_LIMITS: ConnectionLimits = {
   connections: 25_000,
 }
 
-/** How long a connection that was told to go may take to do so. */
+/** How long a connection whose last answer was sent may be silent. */
 const GOODBYE_MS = 1_000
+/** How much it may still send in all, and for how long: then its client does not read. */
+const MAX_DISCARDED_BYTES = 32 * 1_048_576
+const MAX_DISCARD_MS = 30_000
 /** From a callback of Node's parser: it stops in the middle of what it was given. */
 const STOP_PARSING = -1
 
 interface Connection {
   socket: Socket
   address: string
+  /** Of the latest request that came on it. */
+  request: IncomingMessage | null
   /** Requests whose answers are not complete, in order. */
   pending: Set<ServerResponse>
   /** Ends the watch over connections without a key; null: it has shown one. */
   leaveStrangers: (() => void) | null
-  /** A callback of its parser is under way. */
-  isParsing: boolean
   /** Nothing more that it sends is read. */
   isClosing: boolean
   /** It asked for more than it may at once. */
@@ -57,6 +60,8 @@ interface Connection {
 const connections = new WeakMap<Socket, Connection>()
 /** Those that were refused already: whatever else they send is not of interest. */
 const refused = new WeakSet<Socket>()
+/** Those whose last answer was sent: what they still send is read and dropped. */
+const discarding = new WeakSet<Socket>()
 
 export function watchConnections(server: Server, limits: ConnectionLimits): void {
   // Of two deadlines Node takes the longer one for whole requests, whichever that is: left at its
@@ -67,9 +72,10 @@ export function watchConnections(server: Server, limits: ConnectionLimits): void
   server.on('connection', (socket) => {
     const connection: Connection = {
       ...{ socket, address: socket.remoteAddress ?? '', pending: new Set<ServerResponse>() },
-      ...{ leaveStrangers: null, isParsing: false, isClosing: false, isOverLimit: false },
+      ...{ request: null, leaveStrangers: null, isClosing: false, isOverLimit: false },
     }
     connections.set(socket, connection)
+    lingerWithUnreadBody(connection)
     limitParser(connection, limits)
     strangers.add(connection)
   })
@@ -77,8 +83,10 @@ export function watchConnections(server: Server, limits: ConnectionLimits): void
   // Before Fastify's own listener, which may answer at once.
   server.prependListener('request', (request, response) => {
     const { socket } = request
-    const pending = connections.get(socket)?.pending
+    const connection = connections.get(socket)
+    const pending = connection?.pending
     pending?.add(response)
+    if (connection !== undefined) connection.request = request
     // No route reads one.
     if (request.method === 'GET' || request.method === 'HEAD') ignoreBody(request, response)
     response.on('prefinish', () => overdue.begin(response))
@@ -114,9 +122,20 @@ export function ignoreBody({ headers, socket }: IncomingMessage, response: Serve
   if (!hasBody || connection === undefined || connection.isClosing) return
   connection.isClosing = true
   response.setHeader('connection', 'close')
-  // With this Node would end the answer by a reset of a connection that still sends. Where the
-  // parser could not be stopped the reset is needed.
-  if (connection.isParsing) socket.destroySoon = () => sayGoodbye(socket, '')
+}
+
+/**
+ * Node closes a connection with its last answer. Where the client still sends a body, which was too
+ * large or came with a wrong key, the close would be a reset, and a client that sends all before it
+ * reads would find a broken pipe in place of the answer (RFC 9112, section 9.6).
+ */
+function lingerWithUnreadBody(connection: Connection): void {
+  const { socket } = connection
+  const destroySoon = socket.destroySoon.bind(socket)
+  socket.destroySoon = () => {
+    if (connection.request?.complete === false) sayGoodbye(socket, '')
+    else destroySoon()
+  }
 }
 
 /**
@@ -133,9 +152,7 @@ function limitParser(connection: Connection, limits: ConnectionLimits): void {
     const most = isStranger ? limits.pendingOfStranger : limits.pending
     connection.isOverLimit = connection.pending.size >= most
     if (connection.isOverLimit) return STOP_PARSING
-    connection.isParsing = true
     const result = onIncoming(request, keepAlive)
-    connection.isParsing = false
     return connection.isClosing ? STOP_PARSING : result
   }
 }
@@ -218,9 +235,13 @@ function createAnswerDeadline(answerMs: number) {
 
 /** For what is not HTTP: a problem, after the answers to what came before it, and the end. */
 export function refuseConnection(error: Error & { code?: string }, socket: Socket): void {
+  if (discarding.has(socket)) return
   const { isClosing = false, isOverLimit = false } = connections.get(socket) ?? {}
-  // What it still sends stays where it is.
-  if (isClosing || isOverLimit) socket.pause()
+  // What it still sends stays where it is until its last answer is sent.
+  if (isClosing || isOverLimit) {
+    detachParser(socket)
+    socket.pause()
+  }
   // Its last answer ends it.
   if (isClosing) return
   if (error.code === 'ECONNRESET' || !socket.writable) {
@@ -250,12 +271,37 @@ function afterAnswers(answers: ServerResponse[], then: () => void): void {
   else last.once('close', then)
 }
 
-/** Not at once: a reset would take the answer away from whoever has not read it yet. */
+/** Not at once: a reset would take the answer away from a client that has not read it yet. */
 function sayGoodbye(socket: Socket, bytes: string): void {
   if (!socket.writable) {
     socket.destroy()
     return
   }
   socket.end(bytes)
-  setTimeout(() => socket.destroy(), GOODBYE_MS).unref()
+  discardInput(socket)
+}
+
+/** Reads on without a parser until the client closes, is silent, or sends more than makes sense. */
+function discardInput(socket: Socket): void {
+  discarding.add(socket)
+  const endsAtMs = performance.now() + MAX_DISCARD_MS
+  const timer = setTimeout(() => socket.destroy(), GOODBYE_MS).unref()
+  let leftBytes = MAX_DISCARDED_BYTES
+  detachParser(socket)
+  socket.on('data', (chunk: Buffer) => {
+    leftBytes -= chunk.length
+    if (leftBytes < 0 || performance.now() > endsAtMs) socket.pause()
+    else timer.refresh()
+  })
+  socket.once('close', () => clearTimeout(timer))
+  socket.resume()
+}
+
+/**
+ * Node's parser reads past the stream until there is a listener for its data. Must come before a
+ * pause: the one of the parser ends only with the parser.
+ */
+function detachParser(socket: Socket): void {
+  socket.on('data', () => {})
+  socket.removeAllListeners('data')
 }

@@ -6,7 +6,16 @@ import { type ServedApp, serveApp } from '../support/served-app.ts'
 import { until } from '../support/until.ts'
 import { answersIn, exchange } from './raw-http.ts'
 import { openSite, type Site } from './site.ts'
-import { BODIES, cpuMs, JUNK, pipelined, sendAlone } from './strangers.ts'
+import {
+  BODIES,
+  cpuMs,
+  JUNK,
+  MEGABYTE,
+  pipelined,
+  sendAlone,
+  sendForEver,
+  sendThenRead,
+} from './strangers.ts'
 
 const KEY = 'a-key-of-twenty-four-characters'
 const WRONG_KEY = ['Authorization: Bearer wrong']
@@ -86,15 +95,55 @@ describe('a megabyte without a key', { timeout: 120_000 }, () => {
   })
 })
 
+describe('a body that is refused', { timeout: 120_000 }, () => {
+  /** More than the buffers of both sides hold, and than any route takes. */
+  const LARGE = 20 * MEGABYTE
+  const start = (...fields: string[]) =>
+    ['POST /jobs HTTP/1.1', 'Host: localhost', 'Content-Type: application/json', ...fields]
+      .map((line) => `${line}\r\n`)
+      .join('')
+  const byLength = (field: string) =>
+    Buffer.concat([
+      Buffer.from(`${start(field, `Content-Length: ${LARGE}`)}\r\n`),
+      Buffer.alloc(LARGE, ' '),
+    ])
+  const inChunks = (field: string) => {
+    const chunk = `10000\r\n${' '.repeat(0x10000)}\r\n`
+    const chunks = chunk.repeat(LARGE / 0x10000)
+    return Buffer.from(`${start(field, 'Transfer-Encoding: chunked')}\r\n${chunks}0\r\n\r\n`)
+  }
+
+  it.each([
+    ['for its size, by its length', byLength(`Authorization: Bearer ${KEY}`), 413],
+    ['for its size, in chunks', inChunks(`Authorization: Bearer ${KEY}`), 413],
+    ['for its key, by its length', byLength(WRONG_KEY[0] as string), 401],
+    ['for its key, in chunks', inChunks(WRONG_KEY[0] as string), 401],
+    ['for no key', byLength('X: y'), 401],
+  ])('%s: a client that sends all before it reads gets the answer', async (_, bytes, status) => {
+    for (let i = 0; i < TIMES; i++) {
+      const [answer] = answersIn(Buffer.from(await sendThenRead(site.posthorn.url(), bytes)))
+      expect(answer).toMatchObject({ status, headers: { connection: 'close' } })
+    }
+  })
+
+  it('is read on within bounds: a client that sends for ever is cut off', async () => {
+    const head = Buffer.from(`${start(WRONG_KEY[0] as string, 'Content-Length: 99999999999')}\r\n`)
+    const sent = await sendForEver(site.posthorn.url(), head, Buffer.alloc(MEGABYTE))
+    expect(sent).toBeGreaterThan(LARGE)
+    expect(sent).toBeLessThan(64 * MEGABYTE)
+  })
+})
+
 describe('a refused key', () => {
   it('is logged with its id or the address, a few times, and never itself', async () => {
     const made = await site.ask('POST', '/keys', '{"name":"small","scope":"work"}')
     const { id, key } = JSON.parse(made.text)
     const use = (bearer: string) =>
       site.ask('GET', '/endpoints', undefined, { authorization: `Bearer ${bearer}` })
+    const before = site.api.log.length
     expect((await use(key)).status).toBe(403)
     for (let i = 0; i < 40; i++) expect((await use(`wrong-${i}`)).status).toBe(401)
-    const refused = () => site.api.log.filter(({ msg }) => msg === 'request.refused')
+    const refused = () => site.api.log.slice(before).filter(({ msg }) => msg === 'request.refused')
     await until(() => refused().length > 0)
     expect(refused().length).toBeLessThan(40)
     const text = JSON.stringify(site.api.log)

@@ -77,3 +77,40 @@ export function cpuMs(pid: number): number {
   })
   return times.reduce((sum, ms) => sum + ms, 0)
 }
+
+/** What comes back to a client that reads nothing before all is sent; rejects when it is cut off. */
+export function sendThenRead(url: string, bytes: Buffer): Promise<string> {
+  const { hostname, port } = new URL(url)
+  return new Promise((resolve, reject) => {
+    const socket = connect(Number(port), hostname)
+    socket.pause()
+    let text = ''
+    socket.on('data', (chunk) => {
+      text += chunk.toString('latin1')
+    })
+    socket.on('error', reject)
+    socket.on('close', () => resolve(text))
+    socket.write(bytes, (error) => {
+      if (!error) socket.resume()
+    })
+  })
+}
+
+/** How much one may send, in pieces, until it is cut off. */
+export function sendForEver(url: string, start: Buffer, piece: Buffer): Promise<number> {
+  const { hostname, port } = new URL(url)
+  return new Promise((resolve) => {
+    // It goes on after the other side has said its last word.
+    const socket = connect({ port: Number(port), host: hostname, allowHalfOpen: true })
+    let sent = 0
+    function next(error?: Error | null): void {
+      if (error || socket.destroyed) return
+      sent += piece.length
+      socket.write(piece, next)
+    }
+    socket.on('data', () => {})
+    socket.on('error', () => {})
+    socket.on('close', () => resolve(sent))
+    socket.write(start, next)
+  })
+}

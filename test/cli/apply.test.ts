@@ -1,5 +1,7 @@
 // posthorn apply makes what a file says, shows the difference first, and does nothing twice.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { readDocument } from '../../cli/document.ts'
+import { UsageError } from '../../cli/exit.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { startBetween } from './between.ts'
 import { openShell, type Shell } from './command-line.ts'
@@ -210,6 +212,75 @@ schedules:
   })
 
   it.each([
+    ['007', '7'],
+    ['1e3', '1000'],
+    ['1.0', '1'],
+    ['yes', 'yes'],
+    ['Off', 'Off'],
+    ['true', 'true'],
+    ['null', ''],
+    ['~', ''],
+    ['0x1f', '31'],
+    ['1_000', '1_000'],
+    ['12:30', '12:30'],
+    ['2026-01-31', '2026-01-31'],
+    ['.inf', 'Infinity'],
+  ])('refuses the name %s, which YAML can read otherwise, and asks for quotes', async (name) => {
+    for (const text of [
+      `endpoints:\n  ${name}: {url: null}\n`,
+      `schedules: {a: {every: 1h, endpoint: told, payload: {\n  ${name}: 1}}}`,
+    ]) {
+      const file = shell.write('names.yaml', text)
+      await expect(readDocument(file)).rejects.toThrow(
+        `names.yaml can not be read: the name ${name} in line 2 is not read as a text by YAML; quote it.`,
+      )
+    }
+    const quoted = shell.write('names.yaml', `endpoints: {"${name}": {url: null}}`)
+    expect(await readDocument(quoted)).toEqual({ endpoints: { [name]: { url: null } } })
+  })
+
+  it('takes names that are texts or the same as numbers, and what is written once for twice', async () => {
+    const text = `
+endpoints:
+  one: &one {url: null, statuses: {404: final, "503": retry}, timeout: 5s}
+  "2": *one
+  z.1: *one
+  !!str 3: {url: null, description: !!str 5}
+schedules:
+  y: {every: 1h, endpoint: one, payload: {y: [yes, 12:30, 2026-01-31, 0x1f, "<<"]}}
+`
+    const { endpoints, schedules } = (await readDocument(shell.write('names.yaml', text))) as {
+      // biome-ignore lint/suspicious/noExplicitAny: a test reads any field
+      [section: string]: any
+    }
+    const one = { url: null, statuses: { 404: 'final', 503: 'retry' }, timeout: '5s' }
+    const three = { url: null, description: '5' }
+    expect(endpoints).toEqual({ one, 2: one, 'z.1': one, 3: three })
+    expect(schedules.y.payload).toEqual({ y: ['yes', '12:30', '2026-01-31', 31, '<<'] })
+  })
+
+  it.each([
+    ['!!set', 'a: !!set {x, y}', /the tag tag:yaml.org,2002:set in line 1 can not be carried/],
+    ['!!omap', 'a: !!omap [x: 1]', /2002:omap/],
+    ['!!pairs', 'a: !!pairs [x: 1]', /2002:pairs/],
+    ['!!binary', 'a: !!binary aGVsbG8=', /2002:binary/],
+    ['!!timestamp', 'a: !!timestamp 2026-01-31', /2002:timestamp/],
+    ['!!float', 'a: !!float 1', /[Tt]ag.*2002:float/],
+    ['a tag of its own', 'a: !job {x: 1}', /[Tt]ag: !job/],
+    ['a merge key', 'a: &a {x: 1}\nb: {<<: *a}', /merge keys \(<<\) are not taken in line 2/],
+    ['an alias of itself', 'a: &a [*a]', /\*a stands for itself in line 1/],
+    ['aliases without end', bomb(), /[Ee]xcessive alias/],
+    ['a name that is a list', '? [a]\n: 1', /a name is no text in line 1/],
+    ['an empty name', 'a: {: 1}', /an empty name in line 1/],
+    ['YAML 1.1', '%YAML 1.1\n---\na: yes', /it is not YAML 1.2/],
+    ['a number with a leading zero', 'a: 0123', /0123 in line 1 begins with a zero; quote it/],
+    ['no number', 'a: .nan', /NaN can not be carried exactly/],
+  ])('refuses %s', async (_, text, says) => {
+    await expect(readDocument(shell.write('wrong.yaml', text))).rejects.toThrow(says)
+    await expect(readDocument(shell.write('wrong.yaml', text))).rejects.toThrow(UsageError)
+  })
+
+  it.each([
     ['no YAML', 'endpoints: [', /can not be read/],
     ['a name twice', 'endpoints: {a: {url: null}, a: {url: null}}', /unique/],
     ['a list', '[1]', /no mapping/],
@@ -221,3 +292,12 @@ schedules:
     expect(stderr).not.toMatch(/\n\s+at /)
   })
 })
+
+/** Nine lines that stand for ten to the ninth. */
+function bomb(): string {
+  const lines = ['a: &a [1,1,1,1,1,1,1,1,1,1]']
+  for (const [before, name] of ['ab', 'bc', 'cd', 'de', 'ef', 'fg', 'gh', 'hi']) {
+    lines.push(`${name}: &${name} [${Array(10).fill(`*${before}`).join(',')}]`)
+  }
+  return lines.join('\n')
+}

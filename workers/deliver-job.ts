@@ -232,8 +232,8 @@ async function asStale(
 ): Promise<AttemptEnd> {
   const { jobId, endpoint, attemptNumber: attempt } = job
   const reason: StaleReason = (await wasCancelled(job)) ? 'cancelled' : 'lease_lost'
+  metrics.onStale(reason)
   const isBrokenOff = end.outcome === 'lost'
-  if (!isBrokenOff) metrics.onStale(reason)
   const why =
     reason === 'cancelled' ? 'the job was cancelled' : 'the lease of this attempt was lost'
   const detail = `${why}: ${isBrokenOff ? 'its request was broken off' : 'its result is not applied'}`

@@ -33,8 +33,9 @@ export async function changeSchedule(
   for (let tries = 0; tries < MAX_TRIES; tries++) {
     const stored = await read(store, name)
     const version = stored?.version ?? null
-    if (!isMet(ifVersion, version)) throw stale('schedule', version, ifVersion)
+    // First: only a request that would be carried out has a precondition (RFC 9110, 13.2.1).
     const changed = change(stored, store.clock.now())
+    if (!isMet(ifVersion, version)) throw stale('schedule', version, ifVersion)
     if (changed === null) return { kind: 'replaced', schedule: stored as Schedule }
     const result = await store.putSchedule(changed, ifVersion === 'none' ? 'none' : version)
     switch (result.kind) {

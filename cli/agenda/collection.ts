@@ -1,5 +1,7 @@
-// Agenda's collection, which is only read.
-import { type Collection, type Filter, MongoClient } from 'mongodb'
+// Agenda's collection, which is only read. Each document is decoded by itself, so that one that
+// cannot be decoded stops no other.
+import { BSON, type Filter, MongoClient } from 'mongodb'
+import { isOwnCollection } from '../../src/store/collection-names.ts'
 import { CommandFailed, EXIT, UsageError } from '../exit.ts'
 import type { AgendaDocument } from './plan.ts'
 
@@ -14,9 +16,25 @@ const FINISHED: Filter<AgendaDocument> = {
   repeatAt: null,
 }
 
+/** Numbers keep their types, so that none is rounded, and patterns that only PCRE reads stay. */
+const AS_STORED = {
+  promoteValues: false,
+  promoteBuffers: false,
+  promoteLongs: false,
+  bsonRegExp: true,
+} as const
+
+/** `problem`: why the document cannot be carried over, if it cannot be decoded as it is. */
+export interface ReadDocument {
+  document: AgendaDocument
+  problem: string | null
+}
+
 export interface AgendaCollection {
+  /** Its database and its name, which tell its ids from those of another. */
+  source: string
   /** All but the finished ones, the oldest first. */
-  documents(): AsyncIterable<AgendaDocument>
+  documents(): AsyncIterable<ReadDocument>
   finishedCount(): Promise<number>
 }
 
@@ -31,13 +49,21 @@ export async function withAgenda<T>(
   name: string,
   work: (collection: AgendaCollection) => Promise<T>,
 ): Promise<T> {
+  if (isOwnCollection(name)) {
+    throw new UsageError(`--collection is "${name}", which holds data of Posthorn, not of Agenda.`)
+  }
   const client = clientOf(url)
   try {
     await client.connect()
-    const collection = client.db().collection<AgendaDocument>(name) as Collection<AgendaDocument>
+    const collection = client.db().collection<AgendaDocument>(name)
+    const options = { sort: { _id: 1 }, batchSize: BATCH_SIZE, raw: true } as const
     return await work({
-      documents: () =>
-        collection.find({ $nor: [FINISHED] }, { sort: { _id: 1 }, batchSize: BATCH_SIZE }),
+      source: collection.namespace,
+      async *documents() {
+        for await (const raw of collection.find({ $nor: [FINISHED] }, options)) {
+          yield decoded(raw as unknown as Uint8Array)
+        }
+      },
       finishedCount: () => collection.countDocuments(FINISHED),
     })
   } catch (error) {
@@ -66,4 +92,18 @@ function clientOf(url: string): MongoClient {
   } catch (error) {
     throw new UsageError(`--from can not be read as a MongoDB URL: ${(error as Error).message}`)
   }
+}
+
+/** Of the bytes of one document. */
+export function decoded(raw: Uint8Array): ReadDocument {
+  try {
+    return { document: withUtf8(raw, true), problem: null }
+  } catch (error) {
+    if (!(error instanceof BSON.BSONError)) throw error
+    return { document: withUtf8(raw, false), problem: 'a text in it is not UTF-8' }
+  }
+}
+
+function withUtf8(raw: Uint8Array, utf8: boolean): AgendaDocument {
+  return BSON.deserialize(raw, { ...AS_STORED, validation: { utf8 } }) as AgendaDocument
 }

@@ -19,12 +19,13 @@ const agenda = action({
       multiple: true,
       help: 'jobs of this name go to that endpoint; once for each name',
     },
-    'dry-run': { type: 'boolean', help: 'only say what would happen' },
+    'dry-run': { type: 'boolean', help: 'only say what would happen; the API judges each' },
     json: { type: 'boolean', help: 'the rows as JSON, for scripts' },
   },
   details: `Nothing is changed in Agenda: stop its processes first, or both do the work.
-What is finished, locked or has no --map is left, and counted. A second run finds what the
-first has added.`,
+What is finished, locked or has no --map is left, and counted. A document that cannot become a
+job or a schedule is refused, named with the reason, and the others go on. A second run finds what
+the first has added.`,
   examples: [
     'posthorn import agenda --from mongodb://localhost:27017/agenda --map "send email=email" --dry-run',
   ],
@@ -81,7 +82,7 @@ function sayRows(rows: Row[]): void {
     { title: 'in Agenda', value: ({ name }: Row) => name },
     { title: 'becomes', value: ({ becomes }: Row) => becomes },
     { title: 'count', value: ({ count }: Row) => count },
-    { title: 'note', value: ({ note }: Row) => note },
+    { title: 'note', value: ({ note, id }: Row) => (id === undefined ? note : `${id}: ${note}`) },
   ]
   say(rows.length === 0 ? 'Agenda has nothing to do.' : table(rows, columns))
 }

@@ -113,7 +113,7 @@ it('a dry run says what would happen, and does nothing', async () => {
   const rows = await runImport('--dry-run')
   expect(rows).toContainEqual({
     ...{ name: 'send email', becomes: 'job of email', count: 4 },
-    note: 'would be added, unless it is there',
+    note: 'would be added',
   })
   expect(await all('/jobs')).toEqual([])
   expect(await all('/schedules')).toEqual([])
@@ -214,6 +214,7 @@ it.each([
   [['--map', 'report=email'], 2, /--map names "report" twice/],
   [['--map', 'send email'], 2, /--map is "send email"; expected NAME=ENDPOINT/],
   [['--from', 'http://x/y'], 2, /--from needs a MongoDB URL/],
+  [['--collection', 'posthorn_jobs'], 2, /--collection is "posthorn_jobs", which holds data of P/],
   [['--from', 'mongodb://127.0.0.1:1/agenda'], 3, /does not answer as it should/],
 ])('a wrong word ends with a sentence: %j', async (words, code, sentence) => {
   await expect(runImport(...words)).rejects.toMatchObject({

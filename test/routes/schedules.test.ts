@@ -176,6 +176,14 @@ describe('a schedule', () => {
     expect(stale.body).toMatchObject({ code: 'precondition_failed' })
     await send('delete', '/schedules/careful').set('if-match', etag).expect(412)
     await put('nowhere', { every: '1h' }).set('if-match', '"1"').expect(412)
+    // What could never be carried out is judged first.
+    const backwards = {
+      every: '1h',
+      startAt: '2026-02-01T00:00:00Z',
+      endAt: '2026-01-01T00:00:00Z',
+    }
+    const refused = await put('nowhere', backwards).set('if-match', '"1"').expect(400)
+    expect(refused.body.detail).toBe('/endAt: expected an instant after startAt')
     await send('get', '/schedules/nowhere').expect(404)
     await send('delete', '/schedules/careful').set('if-match', '"2"').expect(204)
     await send('delete', '/schedules/careful').expect(404)

@@ -5,7 +5,14 @@ import { connect, createServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { databaseUrl } from './mongo.ts'
 import { freePort } from './secantus.ts'
-import { createSlowDisk, overTimeAnswerTo, type SlowDisk, writeRequestOf } from './slow-writes.ts'
+import {
+  createSlowDisk,
+  errorAnswerTo,
+  OVER_TIME,
+  type ServerError,
+  type SlowDisk,
+  writeRequestOf,
+} from './slow-writes.ts'
 
 export interface MongoProxy {
   /** The URL of the same database, through the proxy. */
@@ -18,6 +25,8 @@ export interface MongoProxy {
   stopReading(): void
   /** Holds every answer back for so long. */
   slow(delayMs: number): void
+  /** Answers every write with this error in place of the server. */
+  refuseWrites(error: ServerError): void
   /** Lets new connections through again; those that were stalled stay silent. */
   mend(): void
   /** The next request that holds this text reaches the server, and its connection then ends. */
@@ -43,6 +52,7 @@ export async function startMongoProxy(
   let cutsAfterNext = false
   let lostAnswers = 0
   let delayMs = 0
+  let refusal: ServerError | null = null
 
   const cut = () => {
     mode = 'cut'
@@ -90,10 +100,15 @@ export async function startMongoProxy(
         isLosing = true
       }
       received = received.then(async () => {
-        const isWritten = await disk.write(writeRequestOf(message), gone.signal)
+        const write = writeRequestOf(message)
+        if (refusal !== null && write.documentCount > 0) {
+          client.write(errorAnswerTo(message, refusal))
+          return
+        }
+        const isWritten = await disk.write(write, gone.signal)
         if (gone.signal.aborted) return
         if (isWritten) upstream.write(message)
-        else client.write(overTimeAnswerTo(message))
+        else client.write(errorAnswerTo(message, OVER_TIME))
       })
     }
     client.on('data', (chunk) => {
@@ -129,9 +144,13 @@ export async function startMongoProxy(
     slow(forMs) {
       delayMs = forMs
     },
+    refuseWrites(error) {
+      refusal = error
+    },
     mend() {
       mode = 'open'
       delayMs = 0
+      refusal = null
     },
     loseAnswerTo(text) {
       loseNext = text

@@ -97,12 +97,21 @@ export function writeRequestOf(message: Buffer): WriteRequest {
   return { documentCount: count, maxTimeMs }
 }
 
-/** The answer of a server that gave up a request, since its time was over. */
-export function overTimeAnswerTo(message: Buffer): Buffer {
-  const body = BSON.serialize({
-    ...{ ok: 0, code: 50, codeName: 'MaxTimeMSExpired' },
-    errmsg: 'operation exceeded time limit',
-  })
+export interface ServerError {
+  code: number
+  codeName: string
+  errmsg: string
+}
+
+/** Of a server that gave up a request, since its time was over. */
+export const OVER_TIME: ServerError = {
+  ...{ code: 50, codeName: 'MaxTimeMSExpired' },
+  errmsg: 'operation exceeded time limit',
+}
+
+/** The answer of a server that refuses a request. */
+export function errorAnswerTo(message: Buffer, error: ServerError): Buffer {
+  const body = BSON.serialize({ ok: 0, ...error })
   const head = Buffer.alloc(HEADER_BYTES + FLAG_BYTES + 1)
   head.writeInt32LE(head.length + body.length, 0)
   // The request's own id, to which this answers.

@@ -5,7 +5,7 @@ import { type Db, MongoServerError } from 'mongodb'
 import { type Store, type StoreSettings, StoreUnavailable } from '../store.ts'
 import { COLLECTIONS } from './collections.ts'
 import { JOB_INDEXES } from './indexes.ts'
-import { run, startDeadline } from './run-command.ts'
+import { type Deadline, run, startDeadline } from './run-command.ts'
 
 const LOOK_EVERY_MS = 5_000
 /** What the server says of a collection that is not there. */
@@ -33,26 +33,27 @@ export function watchDatabaseInPlace(
     else (settings.error ?? settings.warn)({ detail: `${found}. ${ADVICE}` }, 'store.lost')
   }
 
-  async function look(): Promise<void> {
-    const deadline = startDeadline()
+  async function look(deadline: Deadline): Promise<void> {
     const record = await run(deadline, (limit) => records.findOne({ _id: 'schema' }, { ...limit }))
     if (record === null) return note(`the database ${db.databaseName} was dropped or replaced`)
-    const missing = await missingJobIndexes(db)
+    const missing = await missingJobIndexes(db, deadline)
     if (missing.length === 0) return note(null)
     note(`${COLLECTIONS.jobs} was dropped or replaced: it lacks the indexes ${missing.join(', ')}`)
   }
 
   const timer = setInterval(() => {
     // A server that does not answer is met by every other command, too.
-    look().catch(() => {})
+    look(startDeadline()).catch(() => {})
   }, LOOK_EVERY_MS)
   timer.unref()
 
   return {
     async prove() {
-      await look()
+      // One for all of it: a probe does not wait for three answers.
+      const deadline = startDeadline()
+      await look(deadline)
       if (lost !== null) throw lost
-      await run(startDeadline(), (limit) =>
+      await run(deadline, (limit) =>
         records.updateOne({ _id: 'schema' }, { $set: { provedAt: new Date() } }, { ...limit }),
       )
     },
@@ -65,9 +66,9 @@ const ADVICE =
   'Nothing is accepted, claimed or recorded until it is back. To go on with what is there, start ' +
   'every process of Posthorn again'
 
-async function missingJobIndexes(db: Db): Promise<string[]> {
+async function missingJobIndexes(db: Db, deadline: Deadline): Promise<string[]> {
   const jobs = db.collection(COLLECTIONS.jobs)
-  const there = await run(startDeadline(), () => jobs.listIndexes().toArray()).catch((error) => {
+  const there = await run(deadline, () => jobs.listIndexes().toArray()).catch((error) => {
     const { cause } = error as Error
     if (cause instanceof MongoServerError && cause.code === NAMESPACE_NOT_FOUND) return []
     throw error

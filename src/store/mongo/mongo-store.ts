@@ -1,12 +1,13 @@
 // The MongoDB store: the port of src/store/store.ts, each verb in a file of its own.
 // Every write carries its whole guard (guards.ts) and is kept by a majority before it is answered.
 
+import type { MongoClient } from 'mongodb'
 import { createAttemptTokens } from '../attempt-token.ts'
 import { createEndListeners } from '../ends.ts'
 import { type Outbox, REJECTED_SUFFIX } from '../outbox.ts'
-import { createReadiness } from '../readiness.ts'
+import { createReadiness, type Readiness } from '../readiness.ts'
 import { createSecretBox, type SecretBox } from '../secret-box.ts'
-import { type Store, type StoreSettings, StoreUnusable } from '../store.ts'
+import { type Store, type StoreSettings, StoreUnavailable, StoreUnusable } from '../store.ts'
 import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
 import { afterFinish } from './aftermath.ts'
 import { cancel, retry } from './by-hand.ts'
@@ -39,7 +40,7 @@ import { endOverdue, overdue } from './overdue.ts'
 import { recordCollections } from './record-documents.ts'
 import { recordVerbs } from './record-verbs.ts'
 import { resealSchedules } from './reseal-schedules.ts'
-import { startDeadline } from './run-command.ts'
+import { refusalOf, startDeadline } from './run-command.ts'
 import { sealAnew } from './seal-anew.ts'
 import { settle } from './settle.ts'
 import { startError } from './start-errors.ts'
@@ -68,6 +69,19 @@ function isStored(reply: unknown): boolean {
 }
 
 const WRITES: ReadonlySet<string> = new Set(['insert', 'update', 'findAndModify', 'bulkWrite'])
+
+/** What becomes of the writes of this process, each of which tells whether the store takes any. */
+function noteWrites(client: MongoClient, readiness: Readiness): void {
+  client.on('commandSucceeded', ({ commandName, reply }) => {
+    if (WRITES.has(commandName) && isStored(reply)) readiness.noteSuccess()
+  })
+  client.on('commandFailed', ({ commandName, failure }) => {
+    const kind = WRITES.has(commandName) ? refusalOf(failure) : null
+    if (kind === null) return
+    const message = 'MongoDB took no write'
+    readiness.noteFailure(new StoreUnavailable(message, { cause: failure, kind }))
+  })
+}
 
 /** The store on a connection, which it closes when it is closed, or can not be opened. */
 export async function storeOn(
@@ -106,9 +120,7 @@ export async function storeOn(
     const outbox = await outboxOf(context)
     const inPlace = watchDatabaseInPlace(db, settings)
     const readiness = createReadiness(() => inPlace.prove())
-    client.on('commandSucceeded', ({ commandName, reply }) => {
-      if (WRITES.has(commandName) && isStored(reply)) readiness.noteSuccess()
-    })
+    noteWrites(client, readiness)
     const store = assemble(context, hints, {
       outbox,
       commandCount: () => commandCount,

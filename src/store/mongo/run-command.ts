@@ -1,9 +1,19 @@
 // One way to every MongoDB command: with a deadline, and with the driver's errors put into ours.
 // The driver has made its own timeoutMS a word without effect, so the deadline is kept here.
 import { MongoBulkWriteError, MongoError, MongoServerError } from 'mongodb'
-import { MAX_ANSWER_MS, StoreUnavailable } from '../store.ts'
+import { MAX_ANSWER_MS, StoreUnavailable, type UnavailableKind } from '../store.ts'
 
 const DUPLICATE_KEY = 11_000
+/**
+ * What a server says that takes no writes at all (github.com/mongodb/mongo, error_codes.yml). One
+ * that is no primary is not among them: the driver waits for another.
+ */
+const REFUSALS: ReadonlyMap<unknown, UnavailableKind> = new Map<unknown, UnavailableKind>([
+  // Unauthorized.
+  [13, 'read_only'],
+  // OutOfDiskSpace.
+  [14_031, 'full'],
+])
 /** EPIPE, ECONNRESET and their like, and a stream that is closed already. */
 const NETWORK_CODE = /^(E(?!RR_)|ERR_STREAM_)/
 
@@ -66,6 +76,12 @@ export function isBareDuplicateKey(error: unknown): boolean {
   return isKept && [error.writeErrors].flat().length === 0
 }
 
+/** Why the server takes no writes at all; null: this was refused for a reason of its own. */
+export function refusalOf(error: unknown): UnavailableKind | null {
+  if (!(error instanceof MongoServerError)) return null
+  return REFUSALS.get(error.code) ?? null
+}
+
 function asOurs(error: unknown): unknown {
   if (error instanceof MongoBulkWriteError) {
     return isOnlyDuplicateKeys(error) ? error : unavailable(error)
@@ -80,5 +96,6 @@ function isNetworkError(error: unknown): error is Error {
 }
 
 function unavailable(cause: Error): StoreUnavailable {
-  return new StoreUnavailable('MongoDB did not carry out a command', { cause })
+  const kind = refusalOf(cause) ?? 'no_answer'
+  return new StoreUnavailable('MongoDB did not carry out a command', { cause, kind })
 }

@@ -23,6 +23,11 @@ export interface Connection {
   close(): Promise<void>
 }
 
+/** Where the next job would be written, and where the next one that is due is found. */
+const LOOK_AT_JOBS = [
+  'select seq from jobs order by seq desc limit 1',
+  "select due_at from jobs where state = 'queued' and held = 0 order by due_at limit 1",
+]
 const PROVE_WRITABLE =
   "insert or replace into meta (key, value) values ('last_proved_at', unixepoch('now'))"
 
@@ -32,7 +37,10 @@ export function createConnection(db: DatabaseSync, path: string, file: FileInPla
   const transactions = createTransactions(db, statement, file)
   const writes = createWriteQueue(path, transactions.run)
   const readiness = createReadiness(() =>
-    write('normal', () => void statement(PROVE_WRITABLE).run()),
+    write('normal', () => {
+      for (const sql of LOOK_AT_JOBS) statement(sql).get()
+      statement(PROVE_WRITABLE).run()
+    }),
   )
   let readCount = 0
 
@@ -52,12 +60,17 @@ export function createConnection(db: DatabaseSync, path: string, file: FileInPla
       return readCount + transactions.count()
     },
     statement,
-    read(body) {
-      return retryWhileBusy(path, () => {
-        file.assertLastSeen()
-        readCount++
-        return body()
-      })
+    async read(body) {
+      try {
+        return await retryWhileBusy(path, () => {
+          file.assertLastSeen()
+          readCount++
+          return body()
+        })
+      } catch (error) {
+        readiness.noteReadFailure(error)
+        throw error
+      }
     },
     write,
     afterCommit: transactions.afterCommit,

@@ -10,7 +10,7 @@ import {
   type Stats,
   statSync,
 } from 'node:fs'
-import { type StoreSettings, StoreUnavailable } from '../store.ts'
+import { type StoreSettings, StoreUnavailable, type UnavailableKind } from '../store.ts'
 import { MAX_IDLE_LOG_BYTES } from './open-file.ts'
 
 /** Idle processes notice, and report, within this time. */
@@ -45,7 +45,7 @@ type Settings = Pick<StoreSettings, 'warn' | 'error'>
 /** @param path open in WAL mode, so that its log and shared memory are there too */
 export function watchFileInPlace(path: string, settings: Settings): FileInPlace {
   const files = watchFiles(path)
-  let lost: string | null = null
+  let lost: Loss | null = null
   let isClosed = false
   let lookedAtAllAtMs = Number.NEGATIVE_INFINITY
 
@@ -53,19 +53,20 @@ export function watchFileInPlace(path: string, settings: Settings): FileInPlace 
     if (isClosed) return
     lookedAtAllAtMs = performance.now()
     const found = files.loss()
-    if (found === lost) return
+    if (found?.text === lost?.text) return
     lost = found
     if (found === null) {
       settings.warn({ detail: `the store ${path} is back in its place` }, 'store.back')
       return
     }
-    const detail = files.isDamaged() ? damageAdvice(path, found) : adviceFor(path, found)
+    const { text, kind } = found
+    const detail = kind === 'damaged' ? damageAdvice(path, text) : adviceFor(path, text)
     const report = settings.error ?? settings.warn
     report({ detail }, 'store.lost')
   }
 
   function assertLastSeen(): void {
-    if (lost !== null) throw new StoreUnavailable(lost, { kind: 'removed' })
+    if (lost !== null) throw new StoreUnavailable(lost.text, { kind: lost.kind })
   }
 
   const timer = setInterval(look, LOOK_EVERY_MS)
@@ -87,7 +88,14 @@ export function watchFileInPlace(path: string, settings: Settings): FileInPlace 
   }
 }
 
-/** What is wrong with the files of a store, as a sentence without its end; null: nothing. */
+interface Loss {
+  /** A sentence without its end. */
+  text: string
+  /** Damaged: no file that was moved brings it back. */
+  kind: Extract<UnavailableKind, 'removed' | 'damaged'>
+}
+
+/** What is wrong with the files of a store. */
 function watchFiles(path: string) {
   const header = openHeader(path)
   const log = openLog(`${path}-wal`)
@@ -110,20 +118,20 @@ function watchFiles(path: string) {
 
   return {
     lossOf,
-    isDamaged: () => damage !== null,
-    loss(): string | null {
+    loss(): Loss | null {
       for (const file of known.keys()) {
-        const loss = lossOf(file)
-        if (loss !== null) return loss
+        const text = lossOf(file)
+        if (text !== null) return { text, kind: 'removed' }
       }
       for (const [file, content] of contents) {
-        if (!isStill(file, content)) return `${file} was changed`
+        if (!isStill(file, content)) return { text: `${file} was changed`, kind: 'removed' }
       }
       damage ??= cutOff()
-      if (damage !== null) return damage
-      return header.isOverwritten()
-        ? `${path} was overwritten by something other than SQLite`
-        : null
+      if (damage !== null) return { text: damage, kind: 'damaged' }
+      const overwritten = header.overwritten()
+      if (overwritten === null) return null
+      const text = `${path} was overwritten by something other than SQLite`
+      return { text, kind: overwritten === 'copy' ? 'removed' : 'damaged' }
     },
     add(file: string): void {
       known.set(file, fileId(file))
@@ -177,7 +185,8 @@ function fileId(path: string): FileId {
 }
 
 interface Header {
-  isOverwritten(): boolean
+  /** By an earlier copy of the store, or by what is no database. */
+  overwritten(): 'copy' | 'other' | null
   isCutOff(): boolean
   close(): void
 }
@@ -208,14 +217,15 @@ function openHeader(path: string): Header {
       if (suspected?.size !== size) suspected = { size, atMs: performance.now() }
       return performance.now() - suspected.atMs > CUT_OFF_FOR_MS
     },
-    isOverwritten() {
+    overwritten() {
       const count = readSync(file.fd, bytes, 0, HEADER_BYTES, 0)
       const isDatabase =
         count === HEADER_BYTES && bytes.toString('latin1', 0, MAGIC.length) === MAGIC
       const counter = bytes.readUInt32BE(CHANGE_COUNTER_AT)
-      if (!isDatabase || counter < highest) return true
+      if (!isDatabase) return 'other'
+      if (counter < highest) return 'copy'
       highest = counter
-      return false
+      return null
     },
     close: file.close,
   }

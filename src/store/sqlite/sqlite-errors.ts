@@ -1,4 +1,5 @@
 // What an error of SQLite means for the caller, as a sentence; nothing here decides on a retry.
+import { statSync, utimesSync } from 'node:fs'
 import { StoreUnavailable, type UnavailableKind } from '../store.ts'
 
 /** Primary result codes (sqlite.org/rescode.html); the low byte of an extended one. */
@@ -53,27 +54,47 @@ export function isBusy(error: unknown): boolean {
  * The sentence for an error of SQLite, or null when the error is not one a caller can live with.
  */
 export function sentenceFor(path: string, error: unknown): string | null {
-  const meaning = meaningOf(error)
+  const meaning = meaningOf(path, error)
   return meaning === null ? null : `the store ${path} ${meaning.sentence}`
 }
 
 /** StoreUnavailable for what may pass, the error itself for what is a bug. */
 export function asStoreError(path: string, error: unknown): unknown {
-  const meaning = meaningOf(error)
+  const meaning = meaningOf(path, error)
   if (meaning === null) return error
   const { kind, sentence } = meaning
   return new StoreUnavailable(`the store ${path} ${sentence}`, { cause: error, kind })
 }
 
-function meaningOf(error: unknown): { kind: UnavailableKind; sentence: string } | null {
+function meaningOf(
+  path: string,
+  error: unknown,
+): { kind: UnavailableKind; sentence: string } | null {
   if (isClosed(error)) return { kind: 'closed', sentence: 'is closed' }
   const code = resultCode(error)
   if (code === null) return null
   if (code === IO_ERROR_SHM_SIZE) return MEANINGS[RESULT_CODES.full] ?? null
   const primary = code & 0xff
   if (BUGS.includes(primary)) return null
+  if (primary === RESULT_CODES.ioError && isOnReadOnlyDisk(path)) {
+    return MEANINGS[RESULT_CODES.readOnly] ?? null
+  }
   const unknown = { kind: 'disk_error', sentence: `does not work (SQLite result code ${code})` }
   return MEANINGS[primary] ?? (unknown as { kind: UnavailableKind; sentence: string })
+}
+
+/**
+ * Linux makes a file system read-only after an error of its disk. SQLite reports that as an I/O
+ * error, and access() may still say "writable": setting a time to what it is does not.
+ */
+function isOnReadOnlyDisk(path: string): boolean {
+  try {
+    const { atime, mtime } = statSync(path)
+    utimesSync(path, atime, mtime)
+    return false
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EROFS'
+  }
 }
 
 export function primaryCode(error: unknown): number | null {

@@ -9,6 +9,16 @@ const MIN_FAILED = 5
 const MAX_EXPLAINED = 5
 /** Of the newest jobs that may be due, among which one that is due is looked for. */
 const LOOKED_AT = 100
+/** Of those, so many at most are asked about for each endpoint. */
+const MAX_ASKED = 20
+/** Reasons that say nothing about the other jobs of the endpoint. */
+const OF_ONE_JOB = new Set([
+  'waiting_for_dependencies',
+  'behind_ordering_key',
+  'not_due',
+  'running',
+  'final',
+])
 
 /** @typedef {{name: string, state: string, queued: number, due: number, running: number, dead: number, more?: true, oldestDueAge: string | null}} Row */
 /** @typedef {{key: string, endpoint: string | null, text: string, why: string}} Problem */
@@ -73,24 +83,54 @@ export async function explainStuck(rows, signal) {
   /** @type {Map<string, string>} */
   const whys = new Map()
   for (const row of stuck) {
-    const { name } = row
-    // The job that is due longest was made before then: newer ones, which may all wait for a later
-    // time, are not looked at.
-    const createdBefore = new Date(now() - lateMs(row) + 1_000).toISOString()
-    const query = queryOf({ endpoint: name, state: 'queued', createdBefore, limit: LOOKED_AT })
-    const { items } = await ask('GET', `jobs${query}`, undefined, { signal })
-    const due = items.findLast(({ runAt }) => Date.parse(runAt) <= now())
-    if (due === undefined) {
-      whys.set(name, `none of the newest ${LOOKED_AT} queued jobs of that age is due`)
-      continue
-    }
-    try {
-      const { detail } = await ask('GET', `jobs/${due.id}/explain`, undefined, { signal })
-      whys.set(name, detail)
-    } catch (error) {
-      // Gone since it was listed: then there is nothing to explain.
-      if (/** @type {{status?: number}} */ (error).status !== 404) throw error
-    }
+    const why = await whyStuck(row, signal)
+    if (why !== null) whys.set(row.name, why)
   }
   return whys
+}
+
+/** @typedef {{id: string, runAt: string, expiresAt: string | null, orderingKey: string | null}} Queued */
+
+/**
+ * What holds back the jobs that are due: not the reason of one that waits for other jobs, which is
+ * not due whatever its runAt.
+ *
+ * @param {Row} row @param {AbortSignal} signal
+ * @returns {Promise<string | null>}
+ */
+async function whyStuck(row, signal) {
+  // The job that is due longest was made before then: newer ones, which may all wait for a later
+  // time, are not looked at.
+  const createdBefore = new Date(now() - lateMs(row) + 1_000).toISOString()
+  const query = queryOf({ endpoint: row.name, state: 'queued', createdBefore, limit: LOOKED_AT })
+  /** @type {{items: Queued[]}} */
+  const { items } = await ask('GET', `jobs${query}`, undefined, { signal })
+  /** @type {Set<string>} */
+  const blockedKeys = new Set()
+  let asked = 0
+  for (const { id, runAt, expiresAt, orderingKey } of items.toReversed()) {
+    const isOver = expiresAt !== null && Date.parse(expiresAt) <= now()
+    if (Date.parse(runAt) > now() || isOver) continue
+    if (orderingKey !== null && blockedKeys.has(orderingKey)) continue
+    if (asked++ === MAX_ASKED) break
+    const found = await explained(id, signal)
+    if (found !== null && !OF_ONE_JOB.has(found.reason)) return found.detail
+    if (orderingKey !== null) blockedKeys.add(orderingKey)
+  }
+  return `none of the newest ${LOOKED_AT} queued jobs of that age is due`
+}
+
+/**
+ * null: it is gone since it was listed.
+ *
+ * @param {string} id @param {AbortSignal} signal
+ * @returns {Promise<{reason: string, detail: string} | null>}
+ */
+async function explained(id, signal) {
+  try {
+    return await ask('GET', `jobs/${id}/explain`, undefined, { signal })
+  } catch (error) {
+    if (/** @type {{status?: number}} */ (error).status !== 404) throw error
+    return null
+  }
 }

@@ -32,7 +32,7 @@ export function createEndCounts({
       {
         ...{ jobId, endpoint, attempt: number, outcome, statusCode },
         ...{ errorCode: errorCode ?? undefined, resent: sent?.resent || undefined },
-        ...{ durationMs, runAt: sent?.runAt },
+        ...{ durationMs, runAt: sent && new Date(sent.runAt).toISOString() },
       },
       'attempt.finished',
     )

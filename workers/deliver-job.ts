@@ -215,8 +215,9 @@ function settlementOf(
 
 /** No end: the API or a sweeper tells that later. */
 function noteAccepted({ log, metrics }: DeliveryParts, job: ClaimedJob, end: AttemptEnd): void {
-  const { jobId, endpoint, attemptNumber: attempt, runAt } = job
+  const { jobId, endpoint, attemptNumber: attempt } = job
   metrics.onAccepted(endpoint)
+  const runAt = new Date(job.runAt).toISOString()
   const durationMs = Math.round(end.durationMs)
   log.info(
     { jobId, endpoint, attempt, statusCode: end.statusCode, durationMs, runAt },

@@ -63,6 +63,28 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
     await problem.waitFor({ state: 'detached' })
   })
 
+  it('says why jobs that are due wait, not why an older one waits for others', async () => {
+    const { posthorn, receiver, enqueue, open } = ground
+    await posthorn.endpoint('mixed', receiver.url)
+    await posthorn.endpoint('before', receiver.url)
+    await posthorn.request('POST', '/endpoints/before/pause')
+    const first = await enqueue('before')
+    const job = { endpoint: 'mixed', payload: 1 }
+    const blocked = []
+    for (const more of [{ dependsOn: [first] }, { dependsOn: [first] }]) {
+      blocked.push((await posthorn.request('POST', '/jobs', { ...job, ...more })).body.id)
+    }
+    await posthorn.request('POST', '/endpoints/mixed/pause')
+    const due = await enqueue('mixed')
+    const page = await open()
+    await page.getByText('endpoint "mixed" is paused').waitFor()
+    expect(await page.getByText(`it waits for ${first}`).count()).toBe(0)
+    for (const name of ['mixed', 'before']) {
+      await posthorn.request('POST', `/endpoints/${name}/resume`)
+    }
+    for (const id of [first, due, ...blocked]) await posthorn.job(id, 'succeeded')
+  })
+
   it('is reached by keyboard: the first key leads past the bar, and each page takes the focus', async () => {
     const page = await ground.open('/', { ...PHONE })
     await page.getByRole('row', { name: /^good/ }).waitFor()

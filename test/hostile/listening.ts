@@ -15,6 +15,9 @@ export function listenTo({ child, stderr }: Process): {
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
 const CONTROL = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u2029]/
 
+/** Epoch milliseconds, from 2001 to 2286: instants are ISO 8601, as the time of the line is. */
+const EPOCH_MS = /[:[,]\s*[1-9]\d{12}(\.\d+)?\s*[,}\]]/
+
 /** What is wrong with the lines of a log: each is to be one JSON object and no more. */
 export function logProblems(stdout: string): string[] {
   const lines = stdout.split('\n')
@@ -23,6 +26,7 @@ export function logProblems(stdout: string): string[] {
     ...(unfinished === '' ? [] : [`no line end behind ${unfinished}`]),
     ...lines.filter((line) => !isObject(line)).map((line) => `not one object: ${line}`),
     ...lines.filter((line) => CONTROL.test(line)).map((line) => `a control character in ${line}`),
+    ...lines.filter((line) => EPOCH_MS.test(line)).map((line) => `epoch milliseconds in ${line}`),
   ]
 }
 

@@ -90,7 +90,8 @@ const JSON_TYPE_SHAPE = /^application\/json\s*(;|$)/i
 
 export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   const { store } = options
-  const app = createServer(options)
+  const metrics = options.metrics ?? createApiMetrics(() => store.commandCount)
+  const app = createServer(options, metrics)
   const methods = createMethodTable(app)
   app.setValidatorCompiler<z.ZodType>(validatorCompiler)
   app.setSerializerCompiler(() => (data) => JSON.stringify(data))
@@ -118,7 +119,6 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   })
   locateBelow(app, options.publicUrl)
   refuseBadCoding(app)
-  const metrics = options.metrics ?? createApiMetrics(() => store.commandCount)
   countRequests(app, metrics)
 
   await app.register(swagger, openapiOptions(options.version))
@@ -127,7 +127,10 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   return app
 }
 
-function createServer({ log, maxBodyBytes, limits: given }: AppOptions): FastifyInstance {
+function createServer(
+  { log, maxBodyBytes, limits: given }: AppOptions,
+  metrics: ApiMetrics,
+): FastifyInstance {
   const limits = { ...CONNECTION_LIMITS, ...given }
   const app = Fastify({
     loggerInstance: log,
@@ -147,10 +150,12 @@ function createServer({ log, maxBodyBytes, limits: given }: AppOptions): Fastify
     frameworkErrors: (error, request, reply) => {
       ignoreBody(request.raw, reply.raw)
       sendProblem(request, reply, error)
+      // No hook runs for these.
+      metrics.onRefused(reply.statusCode)
     },
     forceCloseConnections: 'idle',
   })
-  watchConnections(app.server, limits)
+  watchConnections(app.server, limits, metrics.onRefused)
   return app
 }
 
@@ -195,10 +200,10 @@ function registerRoutes(
   registerJobRoutes(app, { store, batcher, waits, metrics, recheckKey })
   registerBatchRoute(app, { store, size: enqueueSize, maxBodyBytes, metrics })
   registerBulkRoutes(app, { store })
-  registerJobChangeRoutes(app, { store, batcher })
+  registerJobChangeRoutes(app, { store, batcher, metrics })
   registerExplainRoute(app, { store })
   registerCompletionRoutes(app, { store, maxBodyBytes, countEnd, metrics })
-  registerScheduleRoutes(app, { store })
+  registerScheduleRoutes(app, { store, metrics })
   registerKeyRoutes(app, { store, storedKeys })
   registerStatsRoute(app, { store, snapshots })
   registerWorkersRoute(app, { store })

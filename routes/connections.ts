@@ -3,7 +3,12 @@
 // that does not speak HTTP.
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import { clientErrorBytes, refusedConnectBytes, tooManyPendingBytes } from './problem.ts'
+import {
+  clientErrorAnswer,
+  refusedConnectAnswer,
+  tooManyPendingAnswer,
+  type WholeAnswer,
+} from './problem.ts'
 
 export interface ConnectionLimits {
   /** From the first byte of a request to its last. */
@@ -55,6 +60,7 @@ interface Connection {
   isClosing: boolean
   /** It asked for more than it may at once. */
   isOverLimit: boolean
+  onRefused: (status: number) => void
 }
 
 const connections = new WeakMap<Socket, Connection>()
@@ -63,7 +69,12 @@ const refused = new WeakSet<Socket>()
 /** Those whose last answer was sent: what they still send is read and dropped. */
 const discarding = new WeakSet<Socket>()
 
-export function watchConnections(server: Server, limits: ConnectionLimits): void {
+/** @param onRefused told of each answer that no route has given, by its status */
+export function watchConnections(
+  server: Server,
+  limits: ConnectionLimits,
+  onRefused: (status: number) => void,
+): void {
   // Of two deadlines Node takes the longer one for whole requests, whichever that is: left at its
   // default of a minute, the one for headers would be the one for bodies too.
   server.headersTimeout = limits.requestMs
@@ -73,6 +84,7 @@ export function watchConnections(server: Server, limits: ConnectionLimits): void
     const connection: Connection = {
       ...{ socket, address: socket.remoteAddress ?? '', pending: new Set<ServerResponse>() },
       ...{ request: null, leaveStrangers: null, isClosing: false, isOverLimit: false },
+      onRefused,
     }
     connections.set(socket, connection)
     lingerWithUnreadBody(connection)
@@ -101,7 +113,7 @@ export function watchConnections(server: Server, limits: ConnectionLimits): void
   server.on('connect', (_request: IncomingMessage, socket: Socket) => {
     socket.on('error', () => socket.destroy())
     refused.add(socket)
-    afterAnswers(pendingOn(socket), () => sayGoodbye(socket, refusedConnectBytes()))
+    afterAnswers(pendingOn(socket), () => refuse(socket, refusedConnectAnswer()))
   })
 }
 
@@ -133,7 +145,7 @@ function lingerWithUnreadBody(connection: Connection): void {
   const { socket } = connection
   const destroySoon = socket.destroySoon.bind(socket)
   socket.destroySoon = () => {
-    if (connection.request?.complete === false) sayGoodbye(socket, '')
+    if (connection.request?.complete === false) sayGoodbye(socket)
     else destroySoon()
   }
 }
@@ -252,13 +264,16 @@ export function refuseConnection(error: Error & { code?: string }, socket: Socke
   refused.add(socket)
   const open = pendingOn(socket)
   if (isOverLimit) {
-    afterAnswers(open, () => sayGoodbye(socket, tooManyPendingBytes()))
+    afterAnswers(open, () => refuse(socket, tooManyPendingAnswer()))
     return
   }
   // Of the wrong one itself, when it was answered before its body turned out to be wrong.
   const isAnswered = open.some(({ req, headersSent }) => !req.complete && headersSent)
   const before = open.filter(({ req }) => req.complete)
-  afterAnswers(before, () => sayGoodbye(socket, isAnswered ? '' : clientErrorBytes(error)))
+  afterAnswers(before, () => {
+    if (isAnswered) sayGoodbye(socket)
+    else refuse(socket, clientErrorAnswer(error))
+  })
 }
 
 function pendingOn(socket: Socket): ServerResponse[] {
@@ -271,8 +286,13 @@ function afterAnswers(answers: ServerResponse[], then: () => void): void {
   else last.once('close', then)
 }
 
+function refuse(socket: Socket, { status, bytes }: WholeAnswer): void {
+  if (socket.writable) connections.get(socket)?.onRefused(status)
+  sayGoodbye(socket, bytes)
+}
+
 /** Not at once: a reset would take the answer away from a client that has not read it yet. */
-function sayGoodbye(socket: Socket, bytes: string): void {
+function sayGoodbye(socket: Socket, bytes = ''): void {
   if (!socket.writable) {
     socket.destroy()
     return

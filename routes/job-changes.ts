@@ -4,6 +4,7 @@ import { AppError } from '../src/errors.ts'
 import { splitUnmet } from '../src/job/dependencies.ts'
 import type { Job, JobState, NewJob } from '../src/job/job.ts'
 import { isJobId, newJobId } from '../src/job/job-id.ts'
+import type { ApiMetrics } from '../src/metrics.ts'
 import type { EditResult, RetryResult } from '../src/store/job-commands.ts'
 import type { Store } from '../src/store/store.ts'
 import { jobAnswer, retriedJobAnswer } from './answers.ts'
@@ -20,6 +21,7 @@ import { ifMatchHeaders, noBody, nothing } from './schemas.ts'
 interface JobRoutes {
   store: Store
   batcher: EnqueueBatcher
+  metrics: Pick<ApiMetrics, 'onEnqueued'>
 }
 
 interface ById {
@@ -156,7 +158,7 @@ async function refusal(
   }
 }
 
-function registerCopy(app: FastifyInstance, { store, batcher }: JobRoutes): void {
+function registerCopy(app: FastifyInstance, { store, batcher, metrics }: JobRoutes): void {
   app.post<ById>(
     '/jobs/:id/copy',
     {
@@ -175,7 +177,9 @@ function registerCopy(app: FastifyInstance, { store, batcher }: JobRoutes): void
       const { waitingFor, waived } = await dependenciesOfCopy(store, job)
       const hops = hopsOf(request.headers)
       const copy = { ...copyOf(job, store.clock.now(), hops), dependsOn: waitingFor }
+      const startedAtMs = performance.now()
       const result = await batcher.enqueue(copy)
+      metrics.onEnqueued(result.kind, performance.now() - startedAtMs)
       return sendEnqueued(reply, result, copy, { dependenciesWaived: waived })
     },
   )

@@ -78,13 +78,13 @@ const CLIENT_ERRORS: Record<string, [status: number, detail: string]> = {
 }
 
 /** The whole answer to what is not HTTP at all. */
-export function clientErrorBytes({ code = '' }: { code?: string }): string {
+export function clientErrorAnswer({ code = '' }: { code?: string }): WholeAnswer {
   const [status, detail] = CLIENT_ERRORS[code] ?? [400, 'what came is not an HTTP request']
   return wholeAnswer(new AppError('invalid_request', detail, { status }))
 }
 
 /** The whole answer to one request too many on a connection that has not taken its answers. */
-export function tooManyPendingBytes(): string {
+export function tooManyPendingAnswer(): WholeAnswer {
   const detail = 'too many requests of this connection have no response yet; read responses first'
   return wholeAnswer(
     new AppError('overloaded', detail, { headers: { 'retry-after': RETRY_AFTER_SECONDS } }),
@@ -92,14 +92,20 @@ export function tooManyPendingBytes(): string {
 }
 
 /** The whole answer to CONNECT, which Node hands over without a way to answer. */
-export function refusedConnectBytes(): string {
+export function refusedConnectAnswer(): WholeAnswer {
   const detail = 'CONNECT is not known here: this is no proxy'
   return wholeAnswer(
     new AppError('method_not_allowed', detail, { headers: { allow: 'GET, HEAD, POST' } }),
   )
 }
 
-function wholeAnswer(error: AppError): string {
+/** An answer to what is no request of a route, as it is written to the socket. */
+export interface WholeAnswer {
+  status: number
+  bytes: string
+}
+
+function wholeAnswer(error: AppError): WholeAnswer {
   const requestId = randomUUID()
   const body = problemJson(error, requestId)
   const headers = {
@@ -111,5 +117,7 @@ function wholeAnswer(error: AppError): string {
     connection: 'close',
   }
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
-  return `HTTP/1.1 ${error.status} ${STATUS_CODES[error.status]}\r\n${lines.join('')}\r\n${body}`
+  const { status } = error
+  const bytes = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`
+  return { status, bytes }
 }

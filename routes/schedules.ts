@@ -2,6 +2,7 @@
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import { ENDPOINT_NAME_SHAPE } from '../src/endpoint/endpoint.ts'
 import { AppError } from '../src/errors.ts'
+import type { ApiMetrics } from '../src/metrics.ts'
 import { jobByHand, readSettings } from '../src/schedule/schedule.ts'
 import type { Schedule } from '../src/store/records.ts'
 import type { Store } from '../src/store/store.ts'
@@ -31,6 +32,7 @@ interface ByName {
 
 interface ScheduleRoutes {
   store: Store
+  metrics: Pick<ApiMetrics, 'onEnqueued'>
 }
 
 export function registerScheduleRoutes(app: FastifyInstance, parts: ScheduleRoutes): void {
@@ -166,7 +168,7 @@ function registerPause(
   )
 }
 
-function registerRun(app: FastifyInstance, { store }: ScheduleRoutes): void {
+function registerRun(app: FastifyInstance, { store, metrics }: ScheduleRoutes): void {
   app.post<ByName>(
     '/schedules/:name/run',
     {
@@ -182,8 +184,10 @@ function registerRun(app: FastifyInstance, { store }: ScheduleRoutes): void {
       const schedule = await readSchedule(store, request.params.name)
       const source = { ...schedule, settings: readSettings(schedule.settings) }
       const job = jobByHand(source, store.clock.now(), hopsOf(request.headers))
+      const startedAtMs = performance.now()
       const [result] = await store.enqueue([job])
       if (result === undefined) throw new Error('an enqueue without a result')
+      metrics.onEnqueued(result.kind, performance.now() - startedAtMs)
       const { job: stored } = storedOrThrow(result, job)
       reply.code(201).header('location', `/jobs/${stored.id}`).type(JSON_TYPE)
       return jobJson(stored)

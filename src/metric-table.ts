@@ -63,7 +63,7 @@ export const METRICS = {
     type: 'counter',
     process: 'api',
     labels: ['result'],
-    help: 'Jobs that were asked to be enqueued, by result: inserted, existing (a repeat), or why not.',
+    help: 'Jobs that requests asked to be enqueued (alone, in a batch, as a copy, by running a schedule), by result: inserted, existing (a repeat), or why not.',
   },
   posthorn_enqueue_duration_seconds: {
     type: 'histogram',
@@ -76,7 +76,7 @@ export const METRICS = {
     type: 'counter',
     process: 'api',
     labels: ['method', 'route', 'status'],
-    help: 'Requests answered by the API; route is the pattern, like /jobs/:id, or none.',
+    help: 'Requests answered by the API, also those that were refused before they came to a route; route is the pattern, like /jobs/:id, or none.',
   },
   posthorn_http_request_duration_seconds: {
     type: 'histogram',

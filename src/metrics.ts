@@ -66,6 +66,8 @@ export interface ApiMetrics extends UpkeepMetrics, EndMetrics {
   onStarted(lateMs: number): void
   /** @param route the pattern that was matched; undefined: none was */
   onRequest(method: string, route: string | undefined, status: number, durationMs: number): void
+  /** An answer to what was no request of any route. */
+  onRefused(status: number): void
   /** @param snapshot null: the store did not answer */
   text(snapshot: QueueSnapshot | null): Promise<MetricsText>
 }
@@ -106,6 +108,7 @@ export function createApiMetrics(commandCount: () => number): ApiMetrics {
       requests.inc({ method: known, route, status })
       requestDuration.observe({ method: known, route }, durationMs / 1_000)
     },
+    onRefused: (status) => requests.inc({ method: OTHER_LABEL, route: 'none', status }),
     async text(snapshot) {
       showSnapshot(snapshot)
       return metrics.text()

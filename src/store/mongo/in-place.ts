@@ -79,7 +79,7 @@ async function missingJobIndexes(db: Db, deadline: Deadline): Promise<string[]> 
 
 /** Each verb of the store, refused while the database is lost. */
 export function refusedWhileLost(store: Store, lost: () => StoreUnavailable | null): Store {
-  const always = new Set(['ready', 'close', 'onWork'])
+  const always = new Set(['ready', 'close', 'onWork', 'onEnd'])
   const verbs = Object.entries(Object.getOwnPropertyDescriptors(store))
     .filter(([name, { value }]) => typeof value === 'function' && !always.has(name))
     .map(([name, { value }]) => {

@@ -33,6 +33,7 @@ export function Overview() {
     <h1>Overview</h1>
     <${Problems} problems=${problems} />
     <${Endpoints} endpoints=${stats.data.endpoints} isCut=${stats.data.more === true} add=${add} />
+    <${Deleted} endpoints=${stats.data.deletedEndpoints ?? []} />
     <${Workers} workers=${known} />
     <p class="faint as-of">As of <${When} at=${stats.data.asOf} />.</p>
   `
@@ -109,6 +110,19 @@ function Endpoints({ endpoints, isCut, add }) {
       </button>
     </p>`
     }
+  </section>`
+}
+
+/** Endpoints that are gone, and whose dead jobs are not. */
+function Deleted({ endpoints }) {
+  if (endpoints.length === 0) return null
+  const links = endpoints.slice(0, ROWS_SHOWN).map(({ name, dead }) => {
+    const address = addressOf(['jobs'], { endpoint: name, state: 'dead' })
+    return html`<li key=${name}><a href=${address}>${name}: ${figure(dead)} dead</a></li>`
+  })
+  return html`<section aria-labelledby="deleted">
+    <h2 id="deleted">Deleted endpoints with dead jobs</h2>
+    <ul>${links}</ul>
   </section>`
 }
 

@@ -1,6 +1,6 @@
 // What the store holds, in figures: one look serves all who ask within a few seconds.
 import { type Endpoint, endpointState } from '../src/endpoint/endpoint.ts'
-import type { EndpointFigures, QueueSnapshot } from '../src/metrics.ts'
+import type { DeletedFigures, EndpointFigures, QueueSnapshot } from '../src/metrics.ts'
 import { isLive } from '../src/store/records.ts'
 import { MAX_ANSWER_MS, MAX_STATS_NAMES, type Store, StoreUnavailable } from '../src/store/store.ts'
 
@@ -9,7 +9,10 @@ const MAX_AGE_MS = 4_000
 /** Each has secrets to decrypt, which holds this thread. */
 const ENDPOINTS_PER_PAGE = 500
 
-type Counted = Pick<Store, 'clock' | 'listEndpoints' | 'endpointsNamed' | 'statsOf' | 'listWorkers'>
+type Counted = Pick<
+  Store,
+  'clock' | 'listEndpoints' | 'endpointsNamed' | 'statsOf' | 'deletedEndpoints' | 'listWorkers'
+>
 
 export interface Snapshots {
   /**
@@ -36,7 +39,8 @@ export function createSnapshots(store: Counted): Snapshots {
       hasAnswered = true
       const { endpoints, more } = await endpointsOf(store)
       const figures = await figuresOf(store, endpoints, asOf)
-      const snapshot = { asOf, endpoints: figures, more, liveWorkers }
+      const deleted = await deletedFigures(store, await store.deletedEndpoints())
+      const snapshot = { asOf, endpoints: figures, more, liveWorkers, deleted }
       latest = { snapshot, atMs: performance.now() }
       return snapshot
     } finally {
@@ -59,7 +63,9 @@ export function createSnapshots(store: Counted): Snapshots {
       const liveWorkers = await countLive(store, asOf)
       const endpoints = await store.endpointsNamed([name])
       const figures = await figuresOf(store, endpoints, asOf)
-      return { asOf, endpoints: figures, more: false, liveWorkers }
+      const isDeleted = endpoints.length === 0
+      const deleted = isDeleted ? await deletedFigures(store, [name]) : []
+      return { asOf, endpoints: figures, more: false, liveWorkers, deleted }
     },
   }
 }
@@ -90,6 +96,13 @@ async function endpointsOf(store: Counted): Promise<{ endpoints: Endpoint[]; mor
     after = page.next
   } while (after !== null && endpoints.length < MAX_STATS_NAMES)
   return { endpoints, more: after !== null }
+}
+
+/** Those that have dead jobs. */
+async function deletedFigures(store: Counted, names: string[]): Promise<DeletedFigures[]> {
+  const stats = await store.statsOf(names)
+  const figures = stats.map(({ dead, more }, i) => ({ name: names[i] as string, dead, more }))
+  return figures.filter(({ dead }) => dead > 0)
 }
 
 async function figuresOf(

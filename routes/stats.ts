@@ -34,6 +34,10 @@ export const statsAnswer = z.object({
   more: z.literal(true).optional().meta({
     description: 'endpoints beyond the first 10000 by name are left out; `endpoint` finds each',
   }),
+  deletedEndpoints: z
+    .array(z.object({ name: z.string(), dead: z.int() }))
+    .optional()
+    .meta({ description: 'dead jobs of endpoints that were deleted, the first 1000 by name' }),
   outbox: z
     .object({
       waiting: z.int(),
@@ -79,13 +83,16 @@ export function registerStatsRoute(app: FastifyInstance, { store, snapshots }: S
       const snapshot = await (endpoint === undefined
         ? snapshots.ofAll()
         : snapshots.ofOne(endpoint))
-      const { asOf, liveWorkers, endpoints, more } = snapshot
+      const { asOf, liveWorkers, endpoints, more, deleted } = snapshot
       const shown = {
         asOf: instantText(asOf),
         liveWorkers,
         outbox: await outboxStats(store),
         endpoints: endpoints.map((figures) => endpointStats(figures, asOf)),
         ...(more ? { more } : {}),
+        ...(deleted.length > 0
+          ? { deletedEndpoints: deleted.map(({ name, dead }) => ({ name, dead })) }
+          : {}),
       }
       if (window === undefined) return shown
       const read = await store.figuresSince(store.clock.now() - window, endpoint ?? null)

@@ -21,7 +21,7 @@ export const METRICS = {
     type: 'gauge',
     process: 'api',
     labels: ['endpoint', 'state'],
-    help: 'Jobs that are queued (due ones included), running or dead. Exact up to 10000, which also stands for more; at most 5 s old.',
+    help: 'Jobs that are queued (due ones included), running or dead; dead ones also of endpoints that were deleted. Exact up to 10000, which also stands for more; at most 5 s old.',
   },
   posthorn_due_jobs: {
     type: 'gauge',

@@ -19,7 +19,16 @@ export interface QueueSnapshot {
   endpoints: EndpointFigures[]
   /** Further endpoints, by name, are not in it. */
   more: boolean
+  /** Dead jobs of endpoints that were deleted. */
+  deleted: DeletedFigures[]
   liveWorkers: number
+}
+
+export interface DeletedFigures {
+  name: string
+  dead: number
+  /** The figure is the most that is counted, and the true one larger. */
+  more: boolean
 }
 
 export interface EndpointFigures {
@@ -215,6 +224,11 @@ function createSnapshotGauges(metrics: Metrics): (snapshot: QueueSnapshot | null
       endpoints.inc({ state: figures.state })
       const known = oldestDueAtByLabel.get(endpoint) ?? null
       oldestDueAtByLabel.set(endpoint, earlier(known, figures.oldestDueAt))
+    }
+    // After those that there are, which have the first labels.
+    for (const [i, { name, dead }] of snapshot.deleted.entries()) {
+      const isNamed = snapshot.endpoints.length + i < MAX_ENDPOINT_LABELS
+      jobs.inc({ endpoint: isNamed ? name : OTHER_LABEL, state: 'dead' }, dead)
     }
     for (const [endpoint, dueAt] of oldestDueAtByLabel) {
       const ageMs = dueAt === null ? 0 : Math.max(0, snapshot.asOf - dueAt)

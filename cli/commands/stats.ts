@@ -42,6 +42,9 @@ export const command = action({
     if (stats.endpoints.length > 0) say(table(stats.endpoints, COLUMNS))
     else sayAside('There is no such endpoint yet.')
     if (stats.more === true) sayAside('Further endpoints are left out: --endpoint finds each.')
+    for (const { name, dead } of stats.deletedEndpoints ?? []) {
+      say(`${name} was deleted: ${dead === MAX_COUNT ? `${dead}+` : dead} dead jobs are left`)
+    }
     const workers = `${stats.liveWorkers} live worker${stats.liveWorkers === 1 ? '' : 's'}`
     say(painted(workers, stats.liveWorkers === 0 ? 'red' : null))
     if (stats.minutes === undefined) return EXIT.done

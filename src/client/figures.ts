@@ -20,6 +20,8 @@ export interface Stats {
   }[]
   /** Endpoints beyond the first 10,000 by name are left out; asked for by its name each is found. */
   more?: true
+  /** Dead jobs of endpoints that were deleted, the first 1,000 by name. */
+  deletedEndpoints?: { name: string; dead: number }[]
   /** With a window: upper bounds of the durations, the last figure being above all. */
   durationBounds?: string[]
   minutes?: { minute: string; succeeded: number; failed: number; durations: number[] }[]

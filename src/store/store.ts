@@ -181,6 +181,12 @@ export interface Store {
    */
   statsOf(names: string[]): Promise<EndpointStats[]>
 
+  /**
+   * Names that dead jobs have and no endpoint, since it was deleted; by name, at most
+   * MAX_DELETED_NAMES.
+   */
+  deletedEndpoints(): Promise<string[]>
+
   /** Takes or extends the lease of the upkeep; answers whether the holder has it. */
   takeUpkeep(lease: UpkeepLease): Promise<boolean>
   /** Nothing happens when another process has it. */
@@ -214,6 +220,7 @@ export const MAX_ANSWER_MS = 2_700
 export const MAX_ENQUEUE_BATCH = 1_000
 export const MAX_COUNT = 10_000
 export const MAX_STATS_NAMES = 10_000
+export const MAX_DELETED_NAMES = 1_000
 /** A page of a list looks at no more index entries than this, and may be short or empty for it. */
 export const MAX_ENTRIES_PER_PAGE = 10_000
 

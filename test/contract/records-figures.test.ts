@@ -7,6 +7,7 @@ import {
 } from '../../src/store/records.ts'
 import { MAX_STATS_NAMES } from '../../src/store/store.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
+import { until } from '../support/until.ts'
 import {
   addEndpoint,
   burial,
@@ -15,6 +16,8 @@ import {
   enqueueMany,
   enqueueOne,
   freshName,
+  success,
+  sweep,
 } from './fixtures.ts'
 
 const MINUTE_MS = 60_000
@@ -124,6 +127,33 @@ describe.each(ENGINES)('statistics on %s', (engine) => {
     ])
     await claimOne(store, name)
     expect(await store.statsOf([name])).toEqual([{ ...NONE, queued: 2, running: 1 }])
+  })
+
+  test('endpoints that were deleted are named as long as dead jobs of them are left', async () => {
+    const { store } = place
+    const [gone, calm, there] = [
+      await addEndpoint(store),
+      await addEndpoint(store),
+      await addEndpoint(store),
+    ]
+    for (const name of [gone, calm, there]) {
+      await enqueueOne(store, name)
+      const claimed = await claimOne(store, name)
+      await store.settle([name === calm ? success(store, claimed) : burial(store, claimed)])
+    }
+    expect(await store.deletedEndpoints()).toEqual([])
+    const force = { force: true, ifVersion: null }
+    for (const name of [gone, calm]) await store.deleteEndpoint(name, force)
+    await until(async () => {
+      await sweep(store)
+      return (await store.endpointsNamed([gone, calm])).length === 0
+    })
+    await until(async () => (await store.deletedEndpoints()).length > 0)
+    expect(await store.deletedEndpoints()).toEqual([gone])
+    expect(await store.statsOf([gone])).toMatchObject([{ dead: 1 }])
+    const { items } = await store.listJobs({ endpoint: gone, limit: 10 })
+    await store.deleteJob(items[0]?.id as string)
+    expect(await store.deletedEndpoints()).toEqual([])
   })
 
   test('ten thousand names are counted in one call, and no more are taken', async () => {

@@ -45,6 +45,7 @@ describe('the metrics of an API', () => {
     const { text } = await apiMetrics().text({
       asOf: 10_000,
       liveWorkers: 2,
+      deleted: [],
       more: true,
       endpoints: [
         figures('a', { queued: 4, due: 3, running: 2, dead: 1, oldestDueAt: 7_500 }),
@@ -73,21 +74,49 @@ describe('the metrics of an API', () => {
     expect(samples(text, 'posthorn_store_commands_total')).toEqual({ '': 7 })
   })
 
+  it('tell the dead jobs of endpoints that were deleted, behind those that there are', async () => {
+    const deleted = [{ name: 'gone', dead: 7, more: false }]
+    const few = { asOf: 0, liveWorkers: 0, more: false, deleted, endpoints: [figures('a')] }
+    const endpoints = Array.from({ length: 100 }, (_, i) => figures(`endpoint-${i}`))
+    const dead = async (snapshot: Parameters<ReturnType<typeof apiMetrics>['text']>[0]) =>
+      samples((await apiMetrics().text(snapshot)).text, 'posthorn_jobs')
+    expect(await dead(few)).toMatchObject({
+      'endpoint="a",state="dead"': 0,
+      'endpoint="gone",state="dead"': 7,
+    })
+    const many = await dead({ ...few, endpoints })
+    expect(many['endpoint="other",state="dead"']).toBe(7)
+    expect(many).not.toHaveProperty('endpoint="gone",state="dead"')
+  })
+
   it('forget what the last look at the store no longer found', async () => {
     const metrics = apiMetrics()
     await metrics.text({
       asOf: 0,
       liveWorkers: 1,
+      deleted: [],
       more: false,
       endpoints: [figures('gone', { queued: 1 })],
     })
-    const { text } = await metrics.text({ asOf: 0, liveWorkers: 1, more: false, endpoints: [] })
+    const { text } = await metrics.text({
+      asOf: 0,
+      liveWorkers: 1,
+      deleted: [],
+      more: false,
+      endpoints: [],
+    })
     expect(text).not.toContain('"gone"')
   })
 
   it('say that the store is away, and then nothing of what it holds', async () => {
     const metrics = apiMetrics()
-    await metrics.text({ asOf: 0, liveWorkers: 1, more: false, endpoints: [figures('a')] })
+    await metrics.text({
+      asOf: 0,
+      liveWorkers: 1,
+      deleted: [],
+      more: false,
+      endpoints: [figures('a')],
+    })
     const { text } = await metrics.text(null)
     expect(samples(text, 'posthorn_store_up')).toEqual({ '': 0 })
     for (const name of ['posthorn_live_workers', 'posthorn_jobs', 'posthorn_endpoints'])
@@ -101,6 +130,7 @@ describe('the metrics of an API', () => {
     const { text } = await apiMetrics().text({
       asOf: 5_000,
       liveWorkers: 0,
+      deleted: [],
       more: false,
       endpoints,
     })
@@ -216,8 +246,9 @@ describe('every metric', () => {
   })
 
   it('is told by the process that the table says', async () => {
-    const api = (await apiMetrics().text({ asOf: 0, liveWorkers: 0, more: false, endpoints: [] }))
-      .text
+    const api = (
+      await apiMetrics().text({ asOf: 0, liveWorkers: 0, deleted: [], more: false, endpoints: [] })
+    ).text
     const worker = (await workerMetrics().text()).text
     for (const [name, { process }] of rows) {
       const shown = `# TYPE ${name} `

@@ -35,6 +35,7 @@ export async function useRecordVerbs(store: Store, endpoint: string): Promise<vo
   await store.figuresSince(tickAt, null)
   await store.figuresSince(tickAt, endpoint)
   await store.statsOf([endpoint, 'nobody'])
+  await store.deletedEndpoints()
   // Of many only those that have jobs are asked about.
   await store.statsOf([endpoint, ...Array.from({ length: 20 }, (_, i) => `nobody-${i}`)])
 }

@@ -214,7 +214,7 @@ async function abandonOrphans(context: MongoContext, limit: number): Promise<End
   )
 }
 
-async function notStored(
+export async function notStored(
   context: MongoContext,
   names: string[],
   deadline: Deadline,

@@ -12,7 +12,7 @@ import {
   listSchedules,
   putSchedule,
 } from './schedules.ts'
-import { statsOf } from './stats.ts'
+import { deletedEndpoints, statsOf } from './stats.ts'
 import { releaseUpkeep, takeUpkeep } from './upkeep-lease.ts'
 import { listWorkers, removeWorker, reportWorker } from './workers.ts'
 
@@ -32,6 +32,7 @@ type RecordVerb =
   | 'addFigures'
   | 'figuresSince'
   | 'statsOf'
+  | 'deletedEndpoints'
   | 'takeUpkeep'
   | 'releaseUpkeep'
   | 'writeApiMode'
@@ -54,6 +55,7 @@ export function recordVerbs(context: MongoContext): Pick<Store, RecordVerb> {
     addFigures: (figures, report) => addFigures(context, figures, report),
     figuresSince: (instant, endpoint) => figuresSince(context, instant, endpoint),
     statsOf: (names) => statsOf(context, names),
+    deletedEndpoints: () => deletedEndpoints(context),
     takeUpkeep: (lease) => takeUpkeep(context, lease),
     releaseUpkeep: (holder) => releaseUpkeep(context, holder),
     writeApiMode: (mode) => writeApiMode(context, mode),

@@ -2,10 +2,11 @@
 // can be told of, and at no document itself.
 import type { Document } from 'mongodb'
 import type { EndpointStats } from '../records.ts'
-import { MAX_COUNT, MAX_STATS_NAMES } from '../store.ts'
+import { MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES } from '../store.ts'
 import { COLLECTIONS } from './collections.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import { QUEUED_STATES } from './documents.ts'
+import { notStored } from './gone-endpoints.ts'
 import { endpointsWith } from './jobs.ts'
 import { run, startDeadline } from './run-command.ts'
 
@@ -21,6 +22,12 @@ interface Found {
   figure: Figure | 'oldest'
   count?: number
   runAt?: Date
+}
+
+export async function deletedEndpoints(context: MongoContext): Promise<string[]> {
+  const deadline = startDeadline()
+  const names = await endpointsWith(context, 'dead', deadline)
+  return (await notStored(context, names, deadline)).sort().slice(0, MAX_DELETED_NAMES)
 }
 
 export async function statsOf(context: MongoContext, names: string[]): Promise<EndpointStats[]> {

@@ -12,7 +12,7 @@ import {
   listSchedules,
   putSchedule,
 } from './schedules.ts'
-import { statsOf } from './stats.ts'
+import { deletedEndpoints, statsOf } from './stats.ts'
 import { releaseUpkeep, takeUpkeep } from './upkeep-lease.ts'
 import { listWorkers, removeWorker, reportWorker } from './workers.ts'
 
@@ -32,6 +32,7 @@ type RecordVerb =
   | 'addFigures'
   | 'figuresSince'
   | 'statsOf'
+  | 'deletedEndpoints'
   | 'takeUpkeep'
   | 'releaseUpkeep'
   | 'writeApiMode'
@@ -54,6 +55,7 @@ export function recordVerbs(database: Database): Pick<Store, RecordVerb> {
     addFigures: (figures) => addFigures(database, figures),
     figuresSince: (instant, endpoint) => figuresSince(database, instant, endpoint),
     statsOf: (names) => statsOf(database, names),
+    deletedEndpoints: () => deletedEndpoints(database),
     takeUpkeep: (lease) => takeUpkeep(database, lease),
     releaseUpkeep: (holder) => releaseUpkeep(database, holder),
     writeApiMode: (mode) => writeApiMode(database, mode),

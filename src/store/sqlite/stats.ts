@@ -2,11 +2,12 @@
 // can be told of, and at no job itself.
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { EndpointStats } from '../records.ts'
-import { MAX_COUNT, MAX_STATS_NAMES } from '../store.ts'
+import { MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES } from '../store.ts'
 import { ABOVE_ALL, NEXT_PRIORITY } from './claim.ts'
 import type { Database } from './database.ts'
 import { countRow } from './endpoints.ts'
 import { UNSUCCESSFUL } from './guards.ts'
+import { NEXT_NAME_UNSUCCESSFUL } from './jobs.ts'
 
 export const COUNT_DEAD = `
 select count(*) as count from (
@@ -18,6 +19,38 @@ select count(*) as count, min(run_at) as oldest from (
   select run_at from jobs
   where state = 'queued' and held = 0 and endpoint = ? and priority = ? and run_at <= ?
   order by run_at limit +?)`
+
+export const ENDPOINT_IS_STORED = 'select 1 from endpoints where name = ?'
+/** Names looked at in one turn of the event loop. */
+const NAMES_PER_TURN = 500
+
+export async function deletedEndpoints({ connection }: Database): Promise<string[]> {
+  const deleted: string[] = []
+  let after: string | null = ''
+  for (let looked = 0; after !== null && looked < MAX_STATS_NAMES; looked += NAMES_PER_TURN) {
+    const begin: string = after
+    after = await connection.read(() => lookForDeleted(connection, begin, deleted))
+    await nextTurn()
+  }
+  return deleted.slice(0, MAX_DELETED_NAMES)
+}
+
+/** From name to name, a seek for each; null: there is no further one. */
+function lookForDeleted(
+  { statement }: Database['connection'],
+  after: string,
+  deleted: string[],
+): string | null {
+  let name = after
+  for (let i = 0; i < NAMES_PER_TURN; i++) {
+    const next = statement(NEXT_NAME_UNSUCCESSFUL).get(name)?.name
+    if (typeof next !== 'string') return null
+    name = next
+    if (statement(ENDPOINT_IS_STORED).get(name) !== undefined) continue
+    if ((statement(COUNT_DEAD).get(name)?.count as number) > 0) deleted.push(name)
+  }
+  return name
+}
 
 export async function statsOf(database: Database, names: string[]): Promise<EndpointStats[]> {
   if (names.length > MAX_STATS_NAMES) {

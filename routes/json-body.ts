@@ -8,7 +8,7 @@ import { isUtf8 } from 'node:buffer'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { AppError, shortened } from '../src/errors.ts'
 import { MAX_JSON_DEPTH } from '../src/job/json-depth.ts'
-import { endOfJson, tooDeep } from './raw-json.ts'
+import { endOfJson, isTooDeep, MAX_STRING_BYTES, tooDeep } from './raw-json.ts'
 
 /** A JSON value as the bytes that came, checked to be JSON. */
 export class RawJson {
@@ -54,14 +54,14 @@ interface Cut {
   end: number
   /** Of an item of a batch: what is cut out of it in turn. null: a raw value. */
   inner: Cut[] | null
-  /** Of an item that holds more values than it may: it is not parsed. */
-  isOverLimit?: boolean
+  /** Of an item that is refused for what was found on the way: it is not parsed. */
+  problem?: AppError
 }
 
 /**
  * The envelope in `body`. A `payload` or `result` at the top and the `payload` of each item of a
- * list `jobs` are RawJson. An item beyond the limits is an AppError. Throws AppError invalid_json;
- * beyond the limits invalid_request or payload_too_large.
+ * list `jobs` are RawJson. An item that is too deep or beyond the limits is an AppError. Throws
+ * AppError invalid_json; beyond the limits invalid_request or payload_too_large.
  */
 export function parseEnvelope(body: Buffer, limits: EnvelopeLimits = NO_LIMITS): unknown {
   const steps = parseInSteps(body, limits)
@@ -108,7 +108,7 @@ function* parseInSteps(body: Buffer, limits: EnvelopeLimits): Generator<void, un
 }
 
 function parseItem(body: Buffer, item: Cut, limits: EnvelopeLimits): unknown {
-  if (item.isOverLimit) return tooManyValues(limits)
+  if (item.problem !== undefined) return item.problem
   try {
     const job = parsePart(body, item, limits)
     if (isObject(job)) putBack(job, ['payload'], body, item.inner ?? [])
@@ -169,8 +169,10 @@ interface Scan {
   cuts: Cut[]
   /** Items of a batch are cut out. */
   cutsItems: boolean
-  /** They were not, and one of them is over its limit. */
+  /** They were not, and something is wrong with one of them. */
   mustCut: boolean
+  /** Brackets that are open beyond the deepest level: only those of an item are passed over. */
+  beyond: number
   /** The item that is open. */
   item: Cut | null
   itemCount: number
@@ -182,7 +184,7 @@ interface Scan {
 function* scan(body: Buffer, limits: EnvelopeLimits, cutsItems: boolean): Generator<void, Cut[]> {
   const at: Scan = {
     ...{ open: [], topKey: '', expectKey: false },
-    ...{ cuts: [], cutsItems, mustCut: false, item: null },
+    ...{ cuts: [], cutsItems, mustCut: false, beyond: 0, item: null },
     ...{ itemCount: 0, valueCount: 0 },
   }
   let stepAt = STEP_BYTES
@@ -201,30 +203,57 @@ function* scan(body: Buffer, limits: EnvelopeLimits, cutsItems: boolean): Genera
       separate(at, limits)
     } else if (byte === QUOTE) {
       const from = i
-      const end = stringEnd(body, from, limits)
+      const end = stringEnd(at, body, from, limits)
       i = end - 1
       if (!at.expectKey) continue
       const key = keyText(body, from, end)
       noteKey(at, key)
       const start = skipColon(body, end)
       if (!isRaw(at, key) || start === body.length) continue
-      // The envelope itself is one level, that of an item in a batch as well.
-      const open: number[] = []
-      let rawEnd = endOfJson(body, start, open, MAX_JSON_DEPTH - 1, start + STEP_BYTES)
-      while (rawEnd < 0) {
-        yield
-        rawEnd = endOfJson(body, -rawEnd, open, MAX_JSON_DEPTH - 1, STEP_BYTES - rawEnd)
-      }
+      const rawEnd = yield* endOfRaw(at, body, start)
+      i = (rawEnd ?? start) - 1
+      if (rawEnd === null) continue
       const cuts = at.item?.inner ?? at.cuts
       cuts.push({ start, end: rawEnd, inner: null })
-      i = rawEnd - 1
     }
   }
   return at.cuts
 }
 
+/** null: the item is refused for it, and the scan goes on through it. */
+function* endOfRaw(at: Scan, body: Buffer, start: number): Generator<void, number | null> {
+  // The envelope itself is one level, that of an item in a batch as well.
+  const open: number[] = []
+  try {
+    let end = endOfJson(body, start, open, MAX_JSON_DEPTH - 1, start + STEP_BYTES)
+    while (end < 0) {
+      yield
+      end = endOfJson(body, -end, open, MAX_JSON_DEPTH - 1, STEP_BYTES - end)
+    }
+    return end
+  } catch (error) {
+    if (!isTooDeep(error)) throw error
+    blame(at, error)
+    return null
+  }
+}
+
+/** What is wrong with an item of a batch harms no other; anything else refuses the body. */
+function blame(at: Scan, error: AppError): void {
+  const { open, topKey, item, cutsItems } = at
+  if (open.length < 3 || open[1] !== null || topKey !== 'jobs') throw error
+  if (item === null && cutsItems) throw error
+  if (item === null) at.mustCut = true
+  else item.problem ??= error
+}
+
 function begin(at: Scan, isMap: boolean, index: number, limits: EnvelopeLimits): void {
-  if (at.open.length >= MAX_JSON_DEPTH) throw tooDeep()
+  if (at.open.length >= MAX_JSON_DEPTH) {
+    blame(at, tooDeep())
+    at.beyond++
+    at.expectKey = false
+    return
+  }
   if (at.cutsItems && isInBatch(at)) {
     at.item = { start: index, end: index, inner: [] }
     at.cuts.push(at.item)
@@ -235,14 +264,19 @@ function begin(at: Scan, isMap: boolean, index: number, limits: EnvelopeLimits):
 }
 
 function finish(at: Scan, end: number): void {
-  at.open.pop()
   at.expectKey = false
+  if (at.beyond > 0) {
+    at.beyond--
+    return
+  }
+  at.open.pop()
   if (at.item === null || at.open.length > 2) return
   at.item.end = end
   at.item = null
 }
 
 function separate(at: Scan, limits: EnvelopeLimits): void {
+  if (at.beyond > 0) return
   at.expectKey = at.open.at(-1) instanceof Set
   if (!isInBatch(at)) {
     count(at, limits)
@@ -253,18 +287,16 @@ function separate(at: Scan, limits: EnvelopeLimits): void {
 }
 
 function count(at: Scan, limits: EnvelopeLimits): void {
-  if (++at.valueCount <= limits.values) return
-  const { open, item, topKey } = at
-  if (open.length < 3 || open[1] !== null || topKey !== 'jobs') throw tooManyValues(limits)
-  if (item === null) at.mustCut = true
-  else item.isOverLimit = true
+  if (++at.valueCount > limits.values) blame(at, tooManyValues(limits))
 }
 
 function noteKey(at: Scan, key: string): void {
+  at.expectKey = false
+  // The keys of an item that is refused may be those of its payload, which can stand there twice.
+  if (at.item?.problem !== undefined) return
   const keys = at.open.at(-1)
   if (keys?.has(key)) throw invalid(`duplicate key ${JSON.stringify(shortened(key))} in one object`)
   keys?.add(key)
-  at.expectKey = false
   if (at.open.length === 1) at.topKey = key
 }
 
@@ -291,10 +323,11 @@ function tooMany(most: number, what: string): AppError {
 }
 
 /** The index after the string that begins at `start`. */
-function stringEnd(body: Buffer, start: number, { bytes: most }: EnvelopeLimits): number {
+function stringEnd(at: Scan, body: Buffer, start: number, { bytes }: EnvelopeLimits): number {
   let i = start + 1
   while (i < body.length) {
-    if (i - start > most) throw tooLarge(most)
+    if (i - start > MAX_STRING_BYTES) throw tooLarge(bytes)
+    if (i - start === bytes + 1) blame(at, tooLarge(bytes))
     const byte = body[i]
     if (byte === QUOTE) return i + 1
     i += byte === BACKSLASH ? 2 : 1

@@ -4,7 +4,7 @@ import { AppError } from '../src/errors.ts'
 import { MAX_JSON_DEPTH } from '../src/job/json-depth.ts'
 
 /** As long as MAX_BODY_BYTES can be. A string is read in one go: some 10 ms of it. */
-const MAX_STRING_BYTES = 8 * 1_048_576
+export const MAX_STRING_BYTES = 8 * 1_048_576
 
 const TAB = 0x09
 const LINE_FEED = 0x0a
@@ -161,6 +161,13 @@ function notJson(): AppError {
   return new AppError('invalid_json', 'the payload is not JSON')
 }
 
+const TOO_DEEP = `the body is nested deeper than ${MAX_JSON_DEPTH} levels`
+
 export function tooDeep(): AppError {
-  return new AppError('invalid_json', `the body is nested deeper than ${MAX_JSON_DEPTH} levels`)
+  return new AppError('invalid_json', TOO_DEEP)
+}
+
+/** So far it is JSON: what stands behind it can be read. */
+export function isTooDeep(error: unknown): error is AppError {
+  return error instanceof AppError && error.message === TOO_DEEP
 }

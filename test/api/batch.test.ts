@@ -35,6 +35,7 @@ describe.each(ENGINES)('on %s', (engine) => {
       { ...job, payload: 'x'.repeat(MAX_BODY_BYTES) },
       { ...job, onFinish: 'unknown' },
       { ...job, dependsOn: [NO_JOB] },
+      { ...job, payload: JSON.parse(`${'['.repeat(64)}${']'.repeat(64)}`) },
       job,
     ])
     expect(found.map(({ status, error }) => [status, error?.code])).toEqual([
@@ -49,11 +50,12 @@ describe.each(ENGINES)('on %s', (engine) => {
       [413, 'payload_too_large'],
       [422, 'endpoint_not_found'],
       [400, 'invalid_request'],
+      [400, 'invalid_json'],
       [201, undefined],
     ])
     expect(found[1].error.errors).toMatchObject([{ path: '/colour' }])
     expect(found[4]).toEqual({ status: 200, id: found[2].id, deduplicated: true })
-    for (const i of [0, 11]) await ground.posthorn.job(found[i].id, 'succeeded')
+    for (const i of [0, 12]) await ground.posthorn.job(found[i].id, 'succeeded')
   })
 
   it('idempotencyKey: is shared with single requests, and works within one batch', async () => {

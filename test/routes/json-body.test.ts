@@ -153,6 +153,37 @@ describe('a body that is refused', () => {
     }
   })
 
+  it.each([0, 300_000])('of an item of a batch harms no other, in a body of %d bytes', (size) => {
+    const nested = (depth: number) => `${'[{"a":'.repeat(depth / 2)}1${'}]'.repeat(depth / 2)}`
+    const filler = `{"payload":"${'x'.repeat(size)}"}`
+    const bad = [
+      `{"payload":{"a":1,"a":${nested(64)}},"endpoint":"a"}`,
+      `{"payload":${nested(20_000)}}`,
+      `{"payload":[${nested(64)},"${'y'.repeat(2_000_000)}"],"tags":["}]\\\\"]}`,
+      `{"tags":${nested(62)}}`,
+      `{"tags":${nested(20_000)},"payload":{"a":1}}`,
+      nested(1_000),
+      `{"metadata":{"a":"${'z'.repeat(1_100_000)}"},"payload":4}`,
+    ]
+    const all = bad.flatMap((one, n) => [`{"payload":{"n":${n}}}`, one])
+    const { jobs, after } = parseEnvelope(
+      Buffer.from(`{"jobs":[${filler},${all.join(', ')},{"payload":{"last":[]}}],"after":[1]}`),
+      REQUEST_LIMITS,
+    ) as { jobs: unknown[]; after: unknown }
+    expect(after).toEqual([1])
+    const found = jobs.map((job) => {
+      if (job instanceof AppError) return job.message
+      return (job as { payload: RawJson }).payload.bytes.toString()
+    })
+    const deep = 'the body is nested deeper than 64 levels'
+    const reasons = [
+      ...[deep, deep, deep, deep, deep, deep],
+      'all but the payload is larger than 1048576 bytes',
+    ]
+    const expected = reasons.flatMap((reason, n) => [`{"n":${n}}`, reason])
+    expect(found.slice(1)).toEqual([...expected, '{"last":[]}'])
+  })
+
   it('any damage to a good body is refused or leaves both halves JSON', () => {
     const good = '{"endpoint":"a","payload":{"b":[1,"x\\"y"]},"tags":[]}'
     fc.assert(

@@ -13,7 +13,7 @@ import { type Action, action, JSON_OPTION } from './command.ts'
 import { EXIT, told, UsageError } from './exit.ts'
 import { CHANGEABLE, FILTER_OPTIONS, type Filter, filterFrom } from './job-filter.ts'
 import { connect } from './server.ts'
-import { say, sayAside, sayJson } from './shown.ts'
+import { cleaned, say, sayAside, sayJson } from './shown.ts'
 
 type Verb = keyof typeof CHANGEABLE
 
@@ -211,7 +211,7 @@ async function untilAnswered(ask: () => Promise<Result>): Promise<Result> {
       const isPassing = error instanceof PosthornError && error.status === 503
       if (!isPassing || tries === MAX_TRIES) throw error
       const pauseMs = Math.max(LEAST_PAUSE_MS, error.retryAfterMs ?? 0)
-      sayAside(`${error.detail}; going on in ${pauseMs / 1_000} s.`)
+      sayAside(`${cleaned(error.detail)}; going on in ${pauseMs / 1_000} s.`)
       await sleep(Math.min(pauseMs, MAX_PAUSE_MS))
     }
   }

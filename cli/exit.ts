@@ -3,6 +3,7 @@ import { PosthornError } from '../src/client/posthorn-error.ts'
 import { ConfigError } from '../src/config.ts'
 import { ListenFailed } from '../src/listening.ts'
 import { SettingUnusable, StoreUnavailable, StoreUnusable } from '../src/store/store.ts'
+import { cleaned } from './terminal-text.ts'
 
 export const EXIT = {
   done: 0,
@@ -60,7 +61,7 @@ function toldByServer(error: PosthornError): { text: string; exitCode: number } 
   const fields = error.errors.map(({ path, message }) => `${path}: ${message}`)
   // Of a single field the detail says it all.
   const further = fields.filter((field) => !error.detail.includes(field))
-  const text = [error.detail, ...further].join('\n  ')
+  const text = [error.detail, ...further].map(cleaned).join('\n  ')
   switch (error.code) {
     case 'connection_failed':
     case 'timeout':

@@ -2,6 +2,7 @@
 // disk behind them may be full (ENOSPC), the terminal closed (EIO): none of that ends a server, nor
 // a command in the middle of its work.
 import { EXIT } from './exit.ts'
+import { harmless } from './terminal-text.ts'
 
 /** What waits for a reader that does not read; beyond it text is dropped. */
 const MAX_WAITING_BYTES = 8 * 1_048_576
@@ -16,7 +17,7 @@ export function printAside(text: string): void {
 }
 
 function write(stream: NodeJS.WriteStream, text: string): void {
-  if (stream.writableLength < MAX_WAITING_BYTES) stream.write(text)
+  if (stream.writableLength < MAX_WAITING_BYTES) stream.write(harmless(text))
 }
 
 /**

@@ -1,7 +1,10 @@
 // What is shown to people: lines, tables that fit the terminal, ages, colours only on a terminal.
-import { stripVTControlCharacters, styleText } from 'node:util'
+import { styleText } from 'node:util'
 import { formatDuration } from '../src/job/duration.ts'
 import { print, printAside } from './output.ts'
+import { cleaned } from './terminal-text.ts'
+
+export { cleaned } from './terminal-text.ts'
 
 export type Style = 'green' | 'red' | 'yellow' | 'cyan' | 'dim'
 
@@ -41,11 +44,6 @@ export function sayJsonText(text: string): void {
 function escaped(character: string): string {
   const units = Array.from({ length: character.length }, (_, i) => character.charCodeAt(i))
   return units.map((unit) => `\\u${unit.toString(16).padStart(4, '0')}`).join('')
-}
-
-/** What others wrote, harmless to a terminal: no control character, no line break. */
-export function cleaned(text: string): string {
-  return stripVTControlCharacters(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ')
 }
 
 export function painted(text: string, style: Style | null): string {

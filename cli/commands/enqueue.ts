@@ -64,12 +64,18 @@ async function payloadFrom(word: string | undefined, file: string | undefined): 
   if ((word === undefined) === (file === undefined)) {
     throw new UsageError('posthorn enqueue needs one payload: as a word, as - or as --file FILE.')
   }
-  const bytes =
+  const given =
     file === undefined && word !== '-' ? Buffer.from(word ?? '') : await readInput(file ?? '-')
+  const bytes = withoutMark(given)
   try {
-    JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+    JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes))
   } catch (error) {
     throw new UsageError(`The payload is not JSON: ${(error as Error).message}`)
   }
   return bytes
+}
+
+/** A byte order mark, which some shells put before what they pipe, is no part of the JSON. */
+function withoutMark(bytes: Buffer): Buffer {
+  return bytes.subarray(0, 3).equals(Buffer.from('\ufeff')) ? bytes.subarray(3) : bytes
 }

@@ -10,7 +10,7 @@ export const command = action({
   summary: 'A job and its attempts',
   arguments: ['ID'],
   options: {
-    payload: { type: 'boolean', help: 'only the payload, byte for byte' },
+    payload: { type: 'boolean', help: 'only the payload; byte for byte where no terminal is' },
     json: JSON_OPTION,
   },
   examples: ['posthorn get "$id"'],
@@ -19,7 +19,9 @@ export const command = action({
       const posthorn = connect()
       // A payload may be any JSON: the job shows that it is Posthorn which answers.
       await posthorn.get(id)
-      process.stdout.write(await posthorn.payload(id))
+      const payload = await posthorn.payload(id)
+      if (process.stdout.isTTY) sayJsonText(new TextDecoder().decode(payload))
+      else process.stdout.write(payload)
       return EXIT.done
     }
     const text = await jobText(connectRaw(), id)

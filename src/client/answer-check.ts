@@ -15,7 +15,8 @@ const passes =
 
 const anything = passes((value) => value !== undefined)
 const text = passes((value) => typeof value === 'string')
-const name = passes((value) => typeof value === 'string' && value !== '')
+/** An id, a name, an instant, a state: never empty, without spaces. */
+const word = passes((value) => typeof value === 'string' && /^[\x21-\x7e]+$/.test(value))
 const number = passes((value) => typeof value === 'number')
 const flag = passes((value) => typeof value === 'boolean')
 const isObject = (value: unknown): value is Record<string, unknown> =>
@@ -65,21 +66,21 @@ export const ANYTHING = anything
 const JOB_STATES = ['queued', 'running', 'succeeded', 'dead', 'cancelled']
 
 export const JOB_SUMMARY = record({
-  ...{ id: name, endpoint: name, state: oneOf(...JOB_STATES), phase: orNull(text) },
-  ...{ priority: number, runAt: text, createdAt: text, startedAt: orNull(text) },
-  ...{ finishedAt: orNull(text), expiresAt: orNull(text) },
+  ...{ id: word, endpoint: word, state: oneOf(...JOB_STATES), phase: orNull(word) },
+  ...{ priority: number, runAt: word, createdAt: word, startedAt: orNull(word) },
+  ...{ finishedAt: orNull(word), expiresAt: orNull(word) },
   ...{ attemptCount: number, maxAttempts: number, fence: number, payloadBytes: number },
-  lease: orNull(record({ workerId: text, expiresAt: text })),
-  progress: orNull(record({ value: orNull(number), message: orNull(text), at: text })),
-  failure: orNull(record({ reason: text, message: text })),
+  lease: orNull(record({ workerId: text, expiresAt: word })),
+  progress: orNull(record({ value: orNull(number), message: orNull(text), at: word })),
+  failure: orNull(record({ reason: word, message: text })),
   ...{ timeout: orNull(text), retry: orNull(object), headers: object, metadata: object },
-  ...{ tags: listOf(text), dependsOn: listOf(text), onFinish: orNull(object) },
+  ...{ tags: listOf(text), dependsOn: listOf(word), onFinish: orNull(object) },
   ...{ idempotencyKey: orNull(text), dedupeKey: orNull(text), orderingKey: orNull(text) },
-  ...{ scheduleName: orNull(text), version: number },
+  ...{ scheduleName: orNull(word), version: number },
 })
 
 export const ATTEMPT = record({
-  ...{ number, startedAt: text, finishedAt: text, durationMs: number, outcome: text },
+  ...{ number, startedAt: word, finishedAt: word, durationMs: number, outcome: word },
   ...{ statusCode: orNull(number), errorCode: orNull(text), message: orNull(text) },
   ...{ responseBody: orNull(text), workerId: text },
 })
@@ -89,12 +90,12 @@ export const JOB = record({
   ...{ payload: anything, result: anything, resultTruncated: flag, attempts: listOf(ATTEMPT) },
 })
 
-export const RETRIED_JOB = record({ ...JOB.fields, dependenciesWaived: listOf(text) })
+export const RETRIED_JOB = record({ ...JOB.fields, dependenciesWaived: listOf(word) })
 
-export const CLAIMED_JOB = record({ ...JOB.fields, token: name, leaseExpiresAt: text })
+export const CLAIMED_JOB = record({ ...JOB.fields, token: word, leaseExpiresAt: word })
 export const CLAIM = record({ jobs: listOf(CLAIMED_JOB) })
 
-const STORED_ITEM = record({ status: number, id: name })
+const STORED_ITEM = record({ status: number, id: word })
 const REFUSED_ITEM = record({ status: number, error: record({ code: text, detail: text }) })
 const batchItem: Check = (value, path) =>
   isObject(value) && value.error !== undefined
@@ -111,7 +112,7 @@ export function batchOf(count: number): Check {
 }
 
 export const APPLIED = record({ applied: flag })
-export const HEARTBEAT = record({ leaseExpiresAt: orNull(text), cancelRequested: flag })
+export const HEARTBEAT = record({ leaseExpiresAt: orNull(word), cancelRequested: flag })
 
 export const BULK = record({
   ...{ matched: number, affected: number },
@@ -120,65 +121,72 @@ export const BULK = record({
 
 export const EXPLANATION = record({
   state: oneOf(...JOB_STATES),
-  ...{ version: number, reason: text, detail: text, expectedAt: orNull(text) },
+  ...{ version: number, reason: word, detail: text, expectedAt: orNull(word) },
 })
 
 export const ENDPOINT = record({
-  ...{ name, url: orNull(text), description: text, headers: object, timeout: text, retry: object },
-  ...{ concurrency: orNull(number), completion: text, completionTimeout: text },
+  ...{
+    name: word,
+    url: orNull(text),
+    description: text,
+    headers: object,
+    timeout: word,
+    retry: object,
+  },
+  ...{ concurrency: orNull(number), completion: word, completionTimeout: word },
   rateLimit: orNull(record({ count: number, per: text })),
-  ...{ onFinish: orNull(object), circuitBreaker: orNull(object), statuses: object, state: text },
-  ...{ disabledReason: orNull(text), restingUntil: orNull(text), secretHint: text },
+  ...{ onFinish: orNull(object), circuitBreaker: orNull(object), statuses: object, state: word },
+  ...{ disabledReason: orNull(text), restingUntil: orNull(word), secretHint: text },
   secret: ifGiven(text),
   counts: record({ queued: number, running: number, more: ifGiven(flag) }),
-  ...{ createdAt: text, updatedAt: text, version: number },
+  ...{ createdAt: word, updatedAt: word, version: number },
 })
 
-export const ROTATED_ENDPOINT = record({ ...ENDPOINT.fields, secret: name })
+export const ROTATED_ENDPOINT = record({ ...ENDPOINT.fields, secret: word })
 
 export const PING = record({
-  ...{ outcome: text, statusCode: orNull(number), durationMs: number, errorCode: orNull(text) },
+  ...{ outcome: word, statusCode: orNull(number), durationMs: number, errorCode: orNull(text) },
   ...{ message: orNull(text), responseBody: orNull(text) },
 })
 
 export const SCHEDULE_SUMMARY = record({
-  ...{ name, endpoint: name, cron: orNull(text), every: orNull(text), timezone: text },
-  ...{ paused: flag, overlap: text, misfire: text, startAt: orNull(text), endAt: orNull(text) },
-  ...{ nextRunAt: orNull(text), lastJobId: orNull(text), lastError: orNull(text) },
-  ...{ createdAt: text, updatedAt: text, version: number },
+  ...{ name: word, endpoint: word, cron: orNull(text), every: orNull(word), timezone: text },
+  ...{ paused: flag, overlap: word, misfire: word, startAt: orNull(word), endAt: orNull(word) },
+  ...{ nextRunAt: orNull(word), lastJobId: orNull(word), lastError: orNull(text) },
+  ...{ createdAt: word, updatedAt: word, version: number },
 })
 
 export const SCHEDULE = record({
   ...SCHEDULE_SUMMARY.fields,
-  ...{ nextRuns: listOf(text), payload: anything },
+  ...{ nextRuns: listOf(word), payload: anything },
 })
 
-export const API_KEY = record({ id: name, name: text, scope: text, createdAt: text })
-export const NEW_API_KEY = record({ ...API_KEY.fields, key: name })
+export const API_KEY = record({ id: word, name: text, scope: word, createdAt: word })
+export const NEW_API_KEY = record({ ...API_KEY.fields, key: word })
 export const API_KEYS = record({ items: listOf(API_KEY) })
 
 export const WORKER = record({
-  ...{ id: name, version: text, startedAt: text, seenAt: text, isLive: flag },
+  ...{ id: word, version: text, startedAt: word, seenAt: word, isLive: flag },
   ...{ concurrency: number, inFlight: number },
 })
 export const WORKERS = record({ items: listOf(WORKER) })
 
 export const ENDPOINT_STATS = record({
-  ...{ name, state: text, queued: number, due: number, running: number, dead: number },
-  ...{ more: ifGiven(flag), oldestDueAge: orNull(text) },
+  ...{ name: word, state: word, queued: number, due: number, running: number, dead: number },
+  ...{ more: ifGiven(flag), oldestDueAge: orNull(word) },
 })
 export const MINUTE = record({
-  ...{ minute: text, succeeded: number, failed: number, durations: listOf(number) },
+  ...{ minute: word, succeeded: number, failed: number, durations: listOf(number) },
 })
 export const STATS = record({
-  ...{ asOf: text, liveWorkers: number, outbox: orNull(object), endpoints: listOf(ENDPOINT_STATS) },
+  ...{ asOf: word, liveWorkers: number, outbox: orNull(object), endpoints: listOf(ENDPOINT_STATS) },
   ...{ more: ifGiven(flag), minutes: ifGiven(listOf(MINUTE)), moreMinutes: ifGiven(flag) },
 })
 
 /** Of an endpoint that is removed with its jobs. */
-export const DELETING = record({ name, state: oneOf('deleting') })
+export const DELETING = record({ name: word, state: oneOf('deleting') })
 
 /** What is on a page, by the check of each item. */
 export function pageOf(item: Check): Check {
-  return record({ items: listOf(item), nextCursor: orNull(name) })
+  return record({ items: listOf(item), nextCursor: orNull(word) })
 }

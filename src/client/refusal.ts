@@ -76,7 +76,9 @@ function areFieldProblems(errors: unknown): boolean {
 /** What came, so far as it helps to find out who has answered. */
 export function quoted(body: Uint8Array): string {
   if (body.byteLength === 0) return 'an empty body'
-  const text = new TextDecoder().decode(body.subarray(0, 4 * MAX_QUOTE_LENGTH))
+  const start = new TextDecoder().decode(body.subarray(0, 4 * MAX_QUOTE_LENGTH))
+  // In one line, and nothing that a terminal obeys: it may end up in a log.
+  const text = start.replace(/[\s\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ').trim()
   return text.length <= MAX_QUOTE_LENGTH ? text : `${text.slice(0, MAX_QUOTE_LENGTH)}…`
 }
 

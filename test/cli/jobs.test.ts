@@ -139,6 +139,9 @@ describe('get, jobs and explain', () => {
     expect((await printed({})).stdout).not.toContain('\u001b')
     expect((await printed({ FORCE_COLOR: '1' })).stdout).toContain('\u001b[')
     expect((await printed({ NO_COLOR: '1' })).stdout).not.toContain('\u001b')
+    const both = await printed({ NO_COLOR: '1', FORCE_COLOR: '1' })
+    expect([both.code, both.stderr]).toEqual([0, ''])
+    expect(both.stdout).not.toContain('\u001b')
   })
 
   it('follow the pages up to the limit, in lines of 120 columns', async () => {
@@ -161,6 +164,29 @@ describe('get, jobs and explain', () => {
     expect(typed.stderr()).not.toContain('EPIPE')
   })
 
+  it('have the payload that is piped, without a byte order mark', async () => {
+    const words = ['enqueue', name, '-']
+    const { code, stdout, stderr } = await shell.run(words, { input: '\ufeff{"a": 1.0}' })
+    expect([code, stderr]).toEqual([0, ''])
+    const printed = await shell.run(['get', stdout.trim(), '--payload'])
+    expect(printed.stdout).toBe('{"a": 1.0}')
+    const twice = await shell.run(words, { input: '\ufeff\ufeff1' })
+    expect([twice.code, twice.stderr]).toEqual([
+      2,
+      expect.stringMatching(/^The payload is not JSON/),
+    ])
+    const utf16 = await shell.run([
+      'enqueue',
+      name,
+      '--file',
+      shell.write('utf16', Buffer.from('\ufeff1', 'utf16le')),
+    ])
+    expect([utf16.code, utf16.stderr]).toEqual([
+      2,
+      expect.stringMatching(/^The payload is not JSON/),
+    ])
+  })
+
   it('do all of their work though nobody reads, and fail when the result has no room', async () => {
     await enqueueMany(2, 'unread')
     const { items } = (await posthorn.request('GET', '/jobs?tag=unread')).body
@@ -173,6 +199,11 @@ describe('get, jobs and explain', () => {
     const full = shell.line(`posthorn get ${one} >/dev/full`)
     expect(await full.ended()).toBe(1)
     expect(full.stderr()).toMatch(/could not be written: .*ENOSPC/)
+    const help = shell.line('posthorn start --help >/dev/full')
+    expect([await help.ended(), help.stderr()]).toEqual([
+      1,
+      expect.stringMatching(/^The result could not be written: .*ENOSPC.*\n$/),
+    ])
     const mute = shell.script(`posthorn get ${one} 2>/dev/full; posthorn get job_x 2>/dev/full`)
     expect(await mute.ended()).toBe(1)
     expect(mute.stdout()).toContain(one)

@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest
 import { type Action, readWords } from '../../cli/command.ts'
 import { COMMAND_GROUPS, type Entry, entryOf } from '../../cli/command-table.ts'
 import { told } from '../../cli/exit.ts'
+import { JOB } from '../client/answering.ts'
 import { openShell, type Shell } from './command-line.ts'
 
 const FROM = ['--from', 'mongodb://127.0.0.1:1/agenda']
@@ -150,3 +151,64 @@ it.each([
   expect(stderr.trimEnd()).toMatch(SENTENCE)
   expect(stderr.trimEnd()).toMatch(HINT)
 })
+
+describe('what a server says is obeyed by no terminal', () => {
+  /** Clears the screen, twice; turns the writing round; begins a line of its own. */
+  const WORDS = 'a\u001b[2J\u009b2J\u202eb\r\nposthorn: all is well\u001b]0;title\u0007'
+  const AT = '2026-11-24T08:30:00.000Z'
+  const PING = { outcome: 'http_error', statusCode: 500, durationMs: 1, errorCode: null }
+  /** In every field that may hold a text. */
+  const ANSWERS: Record<string, object> = {
+    job: { ...JOB, state: 'dead', failure: { reason: 'rejected', message: WORDS }, tags: [WORDS] },
+    page: {
+      items: [{ ...JOB, failure: { reason: 'rejected', message: WORDS } }],
+      nextCursor: null,
+    },
+    explanation: {
+      state: 'queued',
+      version: 1,
+      reason: 'not_due',
+      detail: WORDS,
+      expectedAt: null,
+    },
+    keys: { items: [{ id: 'key_1', name: WORDS, scope: 'work', createdAt: AT }] },
+    ping: { ...PING, message: WORDS, responseBody: WORDS },
+    'wrong id': { ...JOB, id: WORDS },
+    problem: { code: 'invalid_request', detail: WORDS, errors: [{ path: WORDS, message: WORDS }] },
+  }
+
+  it.each([
+    { words: ['enqueue', 'a', '1'], says: 'wrong id', status: 201 },
+    { words: ['enqueue', 'a', '1', '--wait'], says: 'job', status: 201 },
+    { words: ['wait', 'job_x'], says: 'job', status: 200 },
+    { words: ['get', 'job_x'], says: 'job', status: 200 },
+    { words: ['get', 'job_x', '--json'], says: 'job', status: 200 },
+    { words: ['jobs'], says: 'page', status: 200 },
+    { words: ['explain', 'job_x'], says: 'explanation', status: 200 },
+    { words: ['keys', 'list'], says: 'keys', status: 200 },
+    { words: ['endpoints', 'test', 'a'], says: 'ping', status: 200 },
+    { words: ['jobs'], says: 'problem', status: 400 },
+    { words: ['cancel', 'job_x'], says: 'problem', status: 409 },
+    { words: ['listen', 'a', 'http://localhost:3000/'], says: 'problem', status: 400 },
+    { words: ['stats'], says: 'page of a proxy', status: 502 },
+  ])('$words: $says', { timeout: 60_000 }, async ({ words, says, status }) => {
+    kind = 'words'
+    const body = ANSWERS[says]
+    KINDS.words = (answer) => {
+      answer.writeHead(status, json).end(body ? JSON.stringify(body) : `<h1>${WORDS}</h1>`)
+    }
+    const { stdout, stderr } = await shell.run(words, { env: { FORCE_COLOR: '1' } })
+    const printed = stdout + stderr
+    expect(printed).toContain('all is well')
+    // Our own colours.
+    const plain = stripColours(printed)
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
+    expect(plain).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]/u)
+    expect(plain).not.toMatch(/^posthorn: all is well/m)
+  })
+})
+
+function stripColours(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: it begins every colour
+  return text.replaceAll(/\u001b\[\d+m/g, '')
+}

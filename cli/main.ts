@@ -1,0 +1,70 @@
+// The posthorn command: finds what was asked for, runs it, and tells how it ended.
+import { setDefaultAutoSelectFamilyAttemptTimeout } from 'node:net'
+import { VERSION } from '../src/version.ts'
+import { type Action, readWords } from './command.ts'
+import { entryOf, isServer } from './command-table.ts'
+import { EXIT, told, UsageError } from './exit.ts'
+import { actionHelp, commandHelp, overview } from './help.ts'
+import { outliveReaders, print, printAside } from './output.ts'
+
+/**
+ * Of all that this process connects to by itself: a database that is far away, with IPv4 and IPv6
+ * addresses. Node gives each address 250 ms. Deliveries race their addresses (webhook/dial.ts).
+ */
+const ADDRESS_MS = 2_500
+
+async function main(words: string[]): Promise<number> {
+  setDefaultAutoSelectFamilyAttemptTimeout(ADDRESS_MS)
+  const [word = 'help', ...rest] = words
+  if (word === 'help' || word === '--help' || word === '-h') return show(overview())
+  if (word === '--version') return show(`${VERSION}\n`)
+  const entry = entryOf(word)
+  if (entry === undefined) {
+    throw new UsageError(`posthorn does not know "${words.join(' ')}".\n\n${overview().trimEnd()}`)
+  }
+  const { command } = await entry.load()
+  if (!('verbs' in command)) return runAction(word, command, rest)
+  const [verb, ...further] = rest
+  if (verb === undefined || isHelp(verb)) {
+    const help = commandHelp(word, entry.summary, command)
+    if (verb !== undefined) return show(help)
+    throw new UsageError(`posthorn ${word} needs a verb.\n\n${help.trimEnd()}`)
+  }
+  const action = Object.hasOwn(command.verbs, verb) ? command.verbs[verb] : undefined
+  if (action !== undefined) return runAction(`${word} ${verb}`, action, further)
+  const known = Object.keys(command.verbs).join(', ')
+  throw new UsageError(`posthorn ${word} does not know "${verb}"; it knows ${known}.`)
+}
+
+async function runAction(name: string, action: Action, words: string[]): Promise<number> {
+  const end = words.indexOf('--')
+  if (words.slice(0, end === -1 ? undefined : end).some(isHelp)) {
+    return show(actionHelp(name, action))
+  }
+  return action.run(readWords(name, action, words))
+}
+
+function isHelp(word: string): boolean {
+  return word === '--help' || word === '-h'
+}
+
+function show(text: string): number {
+  print(text)
+  return EXIT.done
+}
+
+const words = process.argv.slice(2)
+
+outliveReaders(isServer(words[0]) && !words.some(isHelp))
+
+main(words).then(
+  (exitCode) => {
+    // Nothing is ended here: the API and a worker go on.
+    process.exitCode ||= exitCode
+  },
+  (error) => {
+    const { text, exitCode } = told(error, isServer(words[0]))
+    printAside(`${text}\n`)
+    process.exit(exitCode)
+  },
+)

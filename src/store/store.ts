@@ -380,5 +380,5 @@ export class StoreUnusable extends Error {
   override readonly name = 'StoreUnusable'
 }
 
-/** A setting beside STORE_URL names what must not be used. */
+/** A setting beside STORE_URL is missing, or names what must not be used. */
 export class SettingUnusable extends StoreUnusable {}

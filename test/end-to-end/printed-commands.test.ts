@@ -20,6 +20,7 @@ const NOT_RUN: Record<string, Record<string, string>> = {
     'npm ci && npm start': 'what readme.test.ts starts, and CI begins with',
     'node -e': 'the receiver of readme.test.ts',
     'API_KEYS=': 'listens on every address of the machine',
+    'docker build': 'needs Docker',
     'export POSTHORN_API_KEY': 'needs Docker',
     'export STORE_URL': 'needs a replica set; other tests start on one',
     'npm ci && npm test': 'is running',

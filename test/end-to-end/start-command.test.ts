@@ -289,9 +289,11 @@ describe('what can not start says why, and exits', () => {
     await expectFailure(['api'], { STORE_URL: 'sqlite:./folder.db' }, 1, /folder\.db/)
   })
 
-  it('a MongoDB without a key for secrets, or that does not answer: 1', async () => {
+  it('a MongoDB without a key for secrets: 2; one that does not answer: 1', async () => {
     const url = 'mongodb://127.0.0.1:9/posthorn?directConnection=true'
-    await expectFailure(['api'], { STORE_URL: url }, 1, /ENCRYPTION_KEY/)
+    for (const process of ['api', 'worker', 'start']) {
+      await expectFailure([process], { STORE_URL: url }, 2, /ENCRYPTION_KEY must be set/)
+    }
     const key = Buffer.alloc(32, 7).toString('base64')
     await expectFailure(['worker'], { STORE_URL: url, ENCRYPTION_KEY: key }, 1, /can not start/)
   })

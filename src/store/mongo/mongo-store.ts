@@ -7,7 +7,7 @@ import { createEndListeners } from '../ends.ts'
 import { type Outbox, REJECTED_SUFFIX } from '../outbox.ts'
 import { createReadiness, type Readiness } from '../readiness.ts'
 import { createSecretBox, type SecretBox } from '../secret-box.ts'
-import { type Store, type StoreSettings, StoreUnavailable, StoreUnusable } from '../store.ts'
+import { SettingUnusable, type Store, type StoreSettings, StoreUnavailable } from '../store.ts'
 import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
 import { afterFinish } from './aftermath.ts'
 import { cancel, retry } from './by-hand.ts'
@@ -162,7 +162,7 @@ function secretBoxOf(settings: StoreSettings): SecretBox {
 
 function keysOf({ encryptionKeys }: StoreSettings): Buffer[] {
   if (encryptionKeys !== null) return encryptionKeys
-  throw new StoreUnusable(
+  throw new SettingUnusable(
     'With MongoDB, ENCRYPTION_KEY must be set: 32 random bytes in base64, the same for every ' +
       'process (openssl rand -base64 32). It encrypts the secrets of endpoints.',
   )

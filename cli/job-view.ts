@@ -22,23 +22,39 @@ export const JOB_COLUMNS: Column<JobSummary>[] = [
   { title: 'id', value: ({ id }) => id },
   { title: 'endpoint', value: ({ endpoint }) => endpoint },
   { title: 'state', value: ({ state }) => state, style: ({ state }) => styleOfState(state) },
-  { title: 'tries', value: ({ attemptCount, maxAttempts }) => `${attemptCount}/${maxAttempts}` },
+  { title: 'tries', value: triesText },
   { title: 'created', value: ({ createdAt }) => fromNow(createdAt) },
   { title: 'what next', value: whatNext },
 ]
 
-function whatNext({
-  state,
-  runAt,
-  failure,
-  progress,
-  finishedAt,
-  lease,
-}: JobSummary): string | null {
+/**
+ * As `1/10`. A retry by hand brings a fresh budget and some attempts are free, so that more may have
+ * been sent than the budget holds: then their number alone.
+ */
+export function triesText({
+  attemptCount,
+  maxAttempts,
+}: Pick<JobSummary, 'attemptCount' | 'maxAttempts'>): string {
+  return attemptCount > maxAttempts ? String(attemptCount) : `${attemptCount}/${maxAttempts}`
+}
+
+function whatNext(job: JobSummary): string | null {
+  const { state, runAt, failure, progress, finishedAt, lease } = job
   if (failure !== null) return `${failure.reason}: ${failure.message}`
-  if (state === 'queued') return `due ${fromNow(runAt)}`
+  if (state === 'queued') return orderText(job) ?? `due ${fromNow(runAt)}`
   if (state === 'running') return leaseEnd(lease) ?? (progress && progressText(progress))
   return `ended ${fromNow(finishedAt)}`
+}
+
+/**
+ * Of a job whose runAt has passed, and which may wait for other jobs all the same; `explain` tells.
+ * null: it waits for none.
+ */
+function orderText({ runAt, dependsOn, orderingKey }: JobSummary): string | null {
+  if (Date.parse(runAt) > Date.now()) return null
+  const { length } = dependsOn
+  if (length > 0) return `depends on ${length} job${length === 1 ? '' : 's'}`
+  return orderingKey === null ? null : `in order of the key ${JSON.stringify(orderingKey)}`
 }
 
 /** null: its lease is valid, so that an attempt may be under way. */
@@ -76,9 +92,9 @@ export function sayJob(job: Job, payload: string): void {
       ['job', job.id],
       ['endpoint', job.endpoint],
       ['state', job.phase === 'awaiting_completion' ? `${job.state}, ${job.phase}` : job.state],
-      ['tries', `${job.attemptCount} of ${job.maxAttempts}`],
+      ['tries', triesOf(job)],
       ['created', job.createdAt],
-      ['due', job.state === 'queued' ? `${job.runAt} (${fromNow(job.runAt)})` : null],
+      ['due', job.state === 'queued' ? dueText(job) : null],
       [
         'lease',
         job.lease && (leaseEnd(job.lease) ?? `${job.lease.workerId}, until ${job.lease.expiresAt}`),
@@ -97,6 +113,16 @@ export function sayJob(job: Job, payload: string): void {
     ]),
   )
   if (job.attempts.length > 0) say(`\n${table(job.attempts, ATTEMPT_COLUMNS)}`)
+}
+
+function triesOf({ attemptCount, maxAttempts }: Job): string {
+  if (attemptCount <= maxAttempts) return `${attemptCount} of ${maxAttempts}`
+  return `${attemptCount}; ${maxAttempts} allowed after each retry by hand, throttled ones are free`
+}
+
+function dueText(job: Job): string {
+  const order = orderText(job)
+  return `${job.runAt} (${order === null ? fromNow(job.runAt) : `at the earliest: ${order}`})`
 }
 
 function resultText({ result, resultTruncated }: Job): string {

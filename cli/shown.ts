@@ -17,7 +17,11 @@ export interface Column<Row> {
 /** Where there is no terminal to ask. */
 const DEFAULT_WIDTH = 120
 const MIN_LAST_WIDTH = 8
+/** Where the last column has less than this beside the others it gets a line of its own. */
+const MIN_ROOM = 40
 const GAP = '  '
+/** Before what stands below its line. */
+const BELOW = '    '
 const NOTHING = '-'
 
 export function say(line: string): void {
@@ -50,7 +54,10 @@ export function painted(text: string, style: Style | null): string {
   return style === null ? text : styleText(style, text, { stream: process.stdout })
 }
 
-/** Aligned columns; the last is cut where the line would be wider than the terminal. */
+/**
+ * Aligned columns. Where the terminal is too narrow for the last it stands below the others, and is
+ * cut where even that is too narrow.
+ */
 export function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): string {
   const cells = rows.map((row) => columns.map(({ value }) => cellOf(value(row))))
   const titles = columns.map(({ title }) => title.toUpperCase())
@@ -60,12 +67,16 @@ export function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]
   const last = columns.length - 1
   const before = widths.slice(0, last).reduce((sum, width) => sum + width + GAP.length, 0)
   const total = process.stdout.columns ?? DEFAULT_WIDTH
-  widths[last] = Math.min(widths[last] as number, Math.max(MIN_LAST_WIDTH, total - before))
-  const lineOf = (line: string[], style: (i: number) => Style | null) =>
-    line
-      .map((cell, i) => painted(padded(cell, widths[i] as number, i === last), style(i)))
-      .join(GAP)
-      .trimEnd()
+  const isBelow = (widths[last] as number) > total - before && total - before < MIN_ROOM
+  const room = isBelow ? total - BELOW.length : total - before
+  widths[last] = Math.min(widths[last] as number, Math.max(MIN_LAST_WIDTH, room))
+  const lineOf = (line: string[], style: (i: number) => Style | null) => {
+    const shown = line.map((cell, i) =>
+      painted(padded(cell, widths[i] as number, i === last), style(i)),
+    )
+    if (!isBelow) return shown.join(GAP).trimEnd()
+    return `${shown.slice(0, last).join(GAP).trimEnd()}\n${BELOW}${shown[last]}`
+  }
   return [
     lineOf(titles, () => 'dim'),
     ...cells.map((line, r) => lineOf(line, (i) => columns[i]?.style?.(rows[r] as Row) ?? null)),

@@ -11,7 +11,7 @@ import { useLive } from './live.js'
 import { Action, copy, Foreign, facts, State, Waiting, When } from './parts.js'
 import { Payload, Result } from './payload.js'
 import { isLapsed, Timeline } from './timeline.js'
-import { counted, figure, plain, utc, withInstants } from './words.js'
+import { counted, figure, orderText, plain, utc, withInstants } from './words.js'
 
 const EVERY_MS = 2_000
 
@@ -131,10 +131,13 @@ function Facts({ job }) {
     ['Endpoint', html`<a href=${addressOf(['endpoints', job.endpoint])}>${job.endpoint}</a>`],
     ['Priority', job.priority],
     ['Created', instant(job.createdAt)],
-    ['Due', instant(job.runAt)],
+    [
+      'Due',
+      orderText(job, now()) === null ? instant(job.runAt) : `at the earliest ${utc(job.runAt)}`,
+    ],
     ['Started', instant(job.startedAt)],
     ['Finished', instant(job.finishedAt)],
-    ['Attempts', `${figure(job.attemptCount)} sent, ${figure(job.maxAttempts)} allowed`],
+    ['Attempts', attemptsText(job)],
     ['Fence', job.fence],
     ['Expires', job.expiresAt && instant(job.expiresAt)],
     [
@@ -151,7 +154,7 @@ function Facts({ job }) {
       job.scheduleName &&
         html`<a href=${addressOf(['schedules', job.scheduleName])}>${job.scheduleName}</a>`,
     ],
-    ['Waits for', job.dependsOn.length > 0 && job.dependsOn.map(linked)],
+    ['Waits for', job.dependsOn.length > 0 && listed(job.dependsOn.map(linked))],
     ['Ordering key', job.orderingKey && html`<${Foreign} text=${job.orderingKey} />`],
     ['Dedupe key', job.dedupeKey && html`<${Foreign} text=${job.dedupeKey} />`],
     ['Idempotency key', job.idempotencyKey && html`<${Foreign} text=${job.idempotencyKey} />`],
@@ -166,6 +169,17 @@ function Facts({ job }) {
     <h2 id="facts">The job</h2>
     ${facts(pairs.filter(([, value]) => value !== null && value !== false))}
   </section>`
+}
+
+/** The items of one fact, a line each: ids side by side would read as one. */
+function listed(items) {
+  return html`<ul class="plain">${items.map((item) => html`<li key=${item.key}>${item}</li>`)}</ul>`
+}
+
+function attemptsText({ attemptCount, maxAttempts }) {
+  const sent = `${figure(attemptCount)} sent`
+  if (attemptCount <= maxAttempts) return `${sent}, ${figure(maxAttempts)} allowed`
+  return `${sent}; ${figure(maxAttempts)} allowed after each retry by hand, throttled ones are free`
 }
 
 function instant(at) {

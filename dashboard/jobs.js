@@ -1,12 +1,12 @@
 // Jobs, newest first: the filters stand in the address, and pages are walked by cursor.
 import { html } from 'htm/preact'
 import { addressOf, goTo } from './address.js'
-import { ask, queryOf } from './api.js'
+import { ask, now, queryOf } from './api.js'
 import { Bulk } from './bulk.js'
 import { useLive } from './live.js'
 import { Empty, Foreign, State, Waiting, When } from './parts.js'
 import { isLapsed } from './timeline.js'
-import { figure, plain } from './words.js'
+import { figure, orderText, plain } from './words.js'
 
 const EVERY_MS = 3_000
 const PAGE = 50
@@ -159,7 +159,7 @@ export function JobTable({ jobs = [], isOfOne = false }) {
           }
           <td data-label="Created"><${When} at=${job.createdAt} /></td>
           <td data-label="Attempts" class="num">
-            ${figure(job.attemptCount)} of ${figure(job.maxAttempts)}
+            ${figure(job.attemptCount)}${job.attemptCount <= job.maxAttempts && ` of ${figure(job.maxAttempts)}`}
           </td>
           <td class="wide"><${Happens} job=${job} /></td>
         </tr>`,
@@ -171,6 +171,8 @@ export function JobTable({ jobs = [], isOfOne = false }) {
 function Happens({ job }) {
   const { state, failure, runAt, attemptCount, progress, phase } = job
   if (state === 'queued') {
+    const order = orderText(job, now())
+    if (order !== null) return html`<span class="faint">${order}</span>${tagsOf(job)}`
     const what = attemptCount === 0 ? 'due' : 'next attempt'
     return html`<span class="faint">${what}</span> <${When} at=${runAt} />${tagsOf(job)}`
   }

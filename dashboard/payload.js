@@ -22,7 +22,7 @@ export function Payload({ job }) {
       <button type="button" aria-pressed=${isAsSent} onClick=${() => setAsSent(!isAsSent)}>As sent</button>
     </div>
     ${error !== null && html`<p>${error.message}</p>`}
-    ${data !== null && html`<${Shown} text=${data} isAsSent=${isAsSent} label="Payload" />`}
+    ${data !== null && html`<${Shown} text=${data} isAsSent=${isAsSent} label="Payload as JSON" />`}
   </section>`
 }
 
@@ -48,7 +48,7 @@ export function Result({ job }) {
     ${
       resultTruncated
         ? html`<p class="faint">It was longer than 64 KiB and is not kept.</p>`
-        : html`<${Shown} text=${text} isAsSent=${false} label="Result" />`
+        : html`<${Shown} text=${text} isAsSent=${false} label="Result as JSON" />`
     }
   </section>`
 }

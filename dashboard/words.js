@@ -82,6 +82,19 @@ export function plain(word) {
 }
 
 /**
+ * What a queued job may wait for though its runAt has passed: only `explain` tells whether it does.
+ * null: it is due, or will be.
+ *
+ * @param {{state: string, runAt: string, dependsOn: string[], orderingKey: string | null}} job
+ * @param {number} nowMs
+ */
+export function orderText({ state, runAt, dependsOn, orderingKey }, nowMs) {
+  if (state !== 'queued' || Date.parse(runAt) > nowMs) return null
+  if (dependsOn.length > 0) return `depends on ${counted(dependsOn.length, 'job')}`
+  return orderingKey === null ? null : 'in the order of its key'
+}
+
+/**
  * Foreign text with what can not be seen, or would turn round what stands beside it, made visible.
  *
  * @param {string} text

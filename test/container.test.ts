@@ -1,5 +1,5 @@
-// The image and the compose file, as far as can be told without Docker: they agree with the settings,
-// and the health check works.
+// The image and the compose file, as far as can be checked without Docker: they agree with the
+// settings, and the health check works.
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { until } from '../support/until.ts'
 import { openShell, type Shell } from './command-line.ts'
 
 const DEADLINE = { timeout: 60_000 }
@@ -208,5 +209,63 @@ describe('get, jobs and explain', () => {
     expect(await mute.ended()).toBe(1)
     expect(mute.stdout()).toContain(one)
     expect(mute.stderr()).toBe('')
+  })
+})
+
+describe('what is shown of a job', () => {
+  const QUICK = { maxAttempts: 2, backoff: { type: 'fixed', delay: '0s', jitter: 0 } }
+  const shown = async (...words: string[]) => (await shell.run(words)).stdout
+  const listed = () => shown('jobs', '--endpoint', name)
+
+  it('is not that it is due while it may wait for other jobs', DEADLINE, async () => {
+    await posthorn.request('PUT', `/endpoints/${name}`, { url: null })
+    const first = await enqueued()
+    const second = await enqueued()
+    const after = await enqueued({ dependsOn: [first, second] })
+    const inOrder = await enqueued({ orderingKey: 'tenant 7' })
+    const later = await enqueued({ dependsOn: [first], delay: '1h' })
+    const lineOf = async (id: string) =>
+      (await listed()).split('\n').find((line) => line.includes(id))
+    expect(await lineOf(first)).toMatch(/ due /)
+    expect(await lineOf(later)).toMatch(/ due in 59m$/)
+    expect(await lineOf(after)).toMatch(/ {2}depends on 2 jobs$/)
+    expect(await lineOf(inOrder)).toMatch(/ {2}in order of the key "tenant 7"$/)
+    expect(await shown('get', after)).toMatch(/^due .*Z \(at the earliest: depends on 2 jobs\)$/m)
+    expect(await shown('get', first)).toMatch(/^due .*Z \((now|.* ago)\)$/m)
+  })
+
+  it('never says that more attempts were sent than there may be', DEADLINE, async () => {
+    receiver.answerWith(500)
+    await posthorn.endpoint(name, receiver.url, { retry: QUICK })
+    const id = await enqueued()
+    await until(async () => (await job(id)).state === 'dead')
+    expect(await listed()).toMatch(/ {2}2\/2 {2}/)
+    await posthorn.request('POST', `/jobs/${id}/retry`)
+    await until(async () => (await job(id)).attemptCount === 4 && (await job(id)).state === 'dead')
+    expect(await listed()).toMatch(/ dead +4 {2}/)
+    const text = await shown('get', id)
+    expect(text).toMatch(/^tries +4; 2 allowed after each retry by hand/m)
+    expect(text + (await listed())).not.toMatch(/4 of 2|4\/2/)
+  })
+
+  it('fits a terminal of 80 columns, with what became of it', DEADLINE, async () => {
+    receiver.answerWith(400)
+    const id = await enqueued()
+    await until(async () => (await job(id)).state === 'dead')
+    const { message } = (await job(id)).failure
+    // util-linux: gives the command a terminal.
+    const inTerminal = async (columns: number) => {
+      const command = `stty cols ${columns}; posthorn jobs --endpoint ${name}`
+      const typed = shell.script(`script -qec "${command}" /dev/null`, { NO_COLOR: '1' })
+      expect(await typed.ended(), typed.stderr()).toBe(0)
+      return typed.stdout().replaceAll('\r', '').trimEnd().split('\n')
+    }
+    const narrow = await inTerminal(80)
+    expect(narrow.filter((line) => line.length > 80)).toEqual([])
+    expect(narrow).toContain(`    rejected: ${message}`)
+    expect(narrow.slice(0, 2)).toEqual([expect.stringMatching(/^ID +ENDPOINT/), '    WHAT NEXT'])
+    const wide = await inTerminal(160)
+    expect(wide).toHaveLength(2)
+    expect(wide[1]).toMatch(new RegExp(`^${id} .* rejected: ${message}$`))
   })
 })

@@ -70,7 +70,7 @@ describe.skipIf(CHROMIUM === null)('text that somebody else wrote', () => {
     expect(text).toContain(MARKUP)
     expect(text).toContain('⟨U+202E⟩txt.exe⟨U+202C⟩')
     expect(text).toContain('␛[31mred')
-    const payload = page.getByRole('region', { name: 'Payload', exact: true }).last()
+    const payload = page.getByRole('region', { name: 'Payload as JSON' })
     await payload.getByText('<script>hit()</script>').first().waitFor()
     expect(await payload.textContent()).not.toContain('\u202E')
     expect(await harm(page)).toEqual(HARMLESS)

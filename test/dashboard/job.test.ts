@@ -18,6 +18,19 @@ async function copied(page: Page, button: string): Promise<string> {
   return page.evaluate<string>('navigator.clipboard.readText()')
 }
 
+/** Role and name of each landmark of the page, as a screen reader lists them. */
+const LANDMARKS = `[...document.querySelectorAll(
+  'main, nav, aside, body > header, body > * > header, section, form, [role=region], [role=navigation]',
+)].flatMap((one) => {
+  const by = one.getAttribute('aria-labelledby')
+  const label = one.getAttribute('aria-label') ?? (by && document.getElementById(by)?.textContent)
+  const name = (label ?? '').trim().replace(/\\s+/g, ' ')
+  const tag = one.getAttribute('role') ?? one.localName
+  const role = tag === 'section' ? 'region' : tag
+  // Without a name these are no landmarks.
+  return name === '' && ['region', 'form'].includes(role) ? [] : [role + ' ' + name]
+})`
+
 const withClipboard = { permissions: ['clipboard-read', 'clipboard-write'] }
 
 describe.skipIf(CHROMIUM === null)('the page of a job', () => {
@@ -71,7 +84,7 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
     const job = `{"endpoint":"print","delay":"1h","payload":${PAYLOAD}}`
     const { body } = await posthorn.request('POST', '/jobs', job)
     const page = await open(`/jobs/${body.id}`, withClipboard)
-    const shown = page.getByRole('region', { name: 'Payload', exact: true }).last()
+    const shown = page.getByRole('region', { name: 'Payload as JSON' })
     await shown.getByText('"big": 12345678901234567890,').waitFor()
     expect((await shown.textContent())?.replaceAll(/\n */g, '')).toBe(
       PAYLOAD.replaceAll(/":/g, '": ').replace(',  "text"', ',"text"'),
@@ -133,6 +146,67 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
     await page.waitForResponse(
       (answer) => answer.url().endsWith(`/jobs/${id}`) && answer.status() === 304,
     )
+  })
+
+  it('lists what it waits for, an id a line, and does not call it due', async () => {
+    const { posthorn, enqueue, open } = ground
+    await posthorn.request('PUT', '/endpoints/pulled', { url: null })
+    const ids = [await enqueue('pulled'), await enqueue('pulled')]
+    const id = await enqueue('pulled', { dependsOn: ids })
+    const page = await open(`/jobs/${id}`)
+    const waitsFor = page.locator('dt', { hasText: 'Waits for' }).locator('xpath=../dd')
+    await waitsFor.waitFor()
+    expect(await waitsFor.locator('li').allTextContents()).toEqual(ids)
+    const due = page.locator('dt', { hasText: 'Due' }).locator('xpath=../dd')
+    expect(await due.textContent()).toMatch(/^at the earliest \d{4}-\d\d-\d\d [\d:]+ UTC$/)
+    const list = await open('/jobs?endpoint=pulled')
+    const row = list.locator('tr', { has: list.getByRole('link', { name: id }) })
+    await row.getByText('depends on 2 jobs').waitFor()
+    expect(await row.textContent()).not.toMatch(/due\b/)
+    const first = list.locator('tr', { has: list.getByRole('link', { name: ids[0] as string }) })
+    expect(await first.textContent()).toMatch(/due\b/)
+  })
+
+  it('never says that more attempts were sent than there may be', async () => {
+    const { posthorn, receiver, enqueue, open } = ground
+    receiver.answerWith(500)
+    const retry = { maxAttempts: 2, backoff: { type: 'fixed', delay: '0s' } }
+    await posthorn.endpoint('failing', receiver.url, { retry })
+    const id = await enqueue('failing')
+    await posthorn.job(id, 'dead')
+    const list = await open('/jobs?endpoint=failing')
+    await list.getByRole('cell', { name: '2 of 2', exact: true }).waitFor()
+    await posthorn.request('POST', `/jobs/${id}/retry`)
+    await list.getByRole('cell', { name: '4', exact: true }).waitFor()
+    const page = await open(`/jobs/${id}`)
+    await page.getByText('4 sent; 2 allowed after each retry by hand').waitFor()
+    receiver.answerWith({ body: '{"pages":3}' })
+  })
+
+  it('gives each region of a page a name of its own, as all pages do', async () => {
+    const { posthorn, receiver, enqueue, open } = ground
+    receiver.answerWith([500, { body: '{"pages":3}' }])
+    const retry = { maxAttempts: 2, backoff: { type: 'fixed', delay: '0s' } }
+    await posthorn.endpoint('named', receiver.url, { retry })
+    const id = await enqueue('named', { payload: { page: 1 } })
+    await posthorn.job(id, 'succeeded')
+    const places = {
+      [`/jobs/${id}`]: 'Payload as JSON',
+      '/jobs': 'Filters',
+      '/': null,
+      '/endpoints/named': null,
+      '/schedules': null,
+    }
+    for (const [place, last] of Object.entries(places)) {
+      const page = await open(place)
+      if (last !== null) await page.getByLabel(last, { exact: true }).first().waitFor()
+      await page.getByRole('heading', { level: 1 }).waitFor()
+      await page.waitForLoadState('networkidle')
+      const landmarks = await page.evaluate<string[]>(LANDMARKS)
+      expect(landmarks.length).toBeGreaterThan(1)
+      expect([place, landmarks.toSorted()]).toEqual([place, [...new Set(landmarks)].toSorted()])
+      await page.close()
+    }
   })
 
   it('says so when there is no such job', async () => {

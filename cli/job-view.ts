@@ -28,8 +28,8 @@ export const JOB_COLUMNS: Column<JobSummary>[] = [
 ]
 
 /**
- * As `1/10`. A retry by hand brings a fresh budget and some attempts are free, so that more may have
- * been sent than the budget holds: then their number alone.
+ * As `1/10`. A retry by hand brings a fresh budget and some attempts are free. Where more were sent
+ * than the budget holds it is their number alone.
  */
 export function triesText({
   attemptCount,

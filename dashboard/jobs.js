@@ -159,7 +159,8 @@ export function JobTable({ jobs = [], isOfOne = false }) {
           }
           <td data-label="Created"><${When} at=${job.createdAt} /></td>
           <td data-label="Attempts" class="num">
-            ${figure(job.attemptCount)}${job.attemptCount <= job.maxAttempts && ` of ${figure(job.maxAttempts)}`}
+            ${figure(job.attemptCount)}
+            ${job.attemptCount <= job.maxAttempts && ` of ${figure(job.maxAttempts)}`}
           </td>
           <td class="wide"><${Happens} job=${job} /></td>
         </tr>`,

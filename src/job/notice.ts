@@ -3,7 +3,10 @@ import type { Job, NewJob, OnFinish } from './job.ts'
 import { newJobId } from './job-id.ts'
 
 /** What a notice tells of the job that has finished. */
-export type Finished = Pick<Job, 'id' | 'endpoint' | 'state' | 'result' | 'failure' | 'metadata'>
+export type Finished = Pick<
+  Job,
+  'id' | 'createdAt' | 'endpoint' | 'state' | 'result' | 'failure' | 'metadata'
+>
 
 /** Whether this finish is to be told. */
 export function isToldOf(onFinish: OnFinish | null, state: Job['state']): onFinish is OnFinish {
@@ -38,7 +41,8 @@ export function noticeOf(job: Finished, finishes: number, endpoint: string, now:
     dependsOn: [],
     onFinish: null,
     scheduleName: null,
-    originKey: `finish:${job.id}:${finishes}`,
+    // An outbox can give an id again once its job was deleted.
+    originKey: `finish:${job.id}:${job.createdAt}:${finishes}`,
     trace: null,
     // Nothing that this API takes has the shape of a notice.
     hops: 0,

@@ -112,6 +112,20 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(states).toEqual(['dead', 'succeeded'])
   })
 
+  test('a job with the id of one that was deleted is told of too', async () => {
+    const { store } = place
+    const { told, job, claimed } = await claimTold()
+    await store.settle([burial(store, claimed)])
+    expect(await store.deleteJob(job.id)).toEqual({ kind: 'applied' })
+    const onFinish = { endpoint: told, states: ALL_STATES }
+    const { id, createdAt } = job
+    await enqueueOne(store, job.endpoint, { id, createdAt: createdAt + 1, onFinish })
+    await store.cancel([id])
+    await sweep(store)
+    const states = (await textsAt(told)).map((text) => JSON.parse(text).state)
+    expect(states).toEqual(['dead', 'cancelled'])
+  })
+
   test('an end that is written again and swept over by three is told of once', async () => {
     const stores = [place.store, await place.open(), await place.open()]
     for (let round = 0; round < 10; round++) {

@@ -6,6 +6,7 @@ import { isToldOf, noticeOf } from '../../src/job/notice.ts'
 const NOW = 1_800_000_000_000
 const finished = {
   id: 'job_1',
+  createdAt: 1_700_000_000_000,
   endpoint: 'invoice-pdf',
   state: 'succeeded',
   result: '{"id":12345678901234567890,"b":1,"a":2}',
@@ -47,7 +48,7 @@ describe('a notice', () => {
       endpoint: 'told',
       runAt: NOW,
       createdAt: NOW,
-      originKey: 'finish:job_1:3',
+      originKey: 'finish:job_1:1700000000000:3',
       onFinish: null,
       dependsOn: [],
       orderingKey: null,

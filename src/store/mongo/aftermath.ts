@@ -139,6 +139,7 @@ async function tell(context: MongoContext, owing: Owing[]): Promise<void> {
     if (!isToldOf(onFinish, job.state)) return []
     const finished = {
       id: job._id,
+      createdAt: job.createdAt.getTime(),
       endpoint: job.endpoint,
       state: job.state,
       result: job.result,

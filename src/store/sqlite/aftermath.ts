@@ -19,7 +19,7 @@ export const NEXT_AFTERMATH = `
 select ${COLUMNS} from jobs where aftermath = 1 order by seq limit 1`
 export const AFTERMATH_OF = `select ${COLUMNS} from jobs where aftermath = 1 and seq = ?`
 export const TOLD_OF = `
-select result, metadata, failure_reason, failure_message from jobs where seq = ?`
+select created_at, result, metadata, failure_reason, failure_message from jobs where seq = ?`
 
 /** Of an endpoint that is disabled too: its notices wait there. */
 export const NOTICE_BUDGET = 'select max_attempts from endpoints where name = ? and deleting = 0'
@@ -119,6 +119,7 @@ function giveNotice(database: Database, row: AftermathRow): void {
   const notice = noticeOf(
     {
       id: row.id,
+      createdAt: told.created_at,
       endpoint: row.endpoint,
       state: row.state,
       result: told.result,
@@ -136,6 +137,7 @@ function giveNotice(database: Database, row: AftermathRow): void {
 }
 
 interface ToldRow {
+  created_at: number
   result: string | null
   metadata: string | null
   failure_reason: FailureReason | null

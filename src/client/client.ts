@@ -6,7 +6,7 @@ import { type AttemptRef, type AttemptVerb, attemptCall } from './attempt-ref.ts
 import { type Call, type ClientOptions, createCall, type RequestOptions } from './call.ts'
 import { EndpointCalls, ifMatch, type VersionOptions } from './endpoint-calls.ts'
 import type { Stats, WorkerView } from './figures.ts'
-import { idempotencyHeader, milliseconds, notNull } from './given.ts'
+import { idempotencyHeader, milliseconds, notNull, refuseNoDate } from './given.ts'
 import type {
   BatchItem,
   BulkResult,
@@ -311,6 +311,7 @@ export class Posthorn {
     options: BulkOptions,
   ): Promise<BulkResult> {
     const { signal, ...rest } = options
+    for (const [name, value] of Object.entries(filter)) refuseNoDate(name, value)
     const request = {
       method: 'POST',
       path: `/jobs/${verb}`,

@@ -7,6 +7,12 @@ export function notNull<T>(name: string, value: T): Exclude<T, null> {
   throw new TypeError(`${name} is null; expected a value, or undefined where none is given`)
 }
 
+/** A Date that is none would become null in JSON. @throws TypeError */
+export function refuseNoDate(name: string, value: unknown): void {
+  if (!(value instanceof Date) || !Number.isNaN(value.getTime())) return
+  throw new TypeError(`${name} is an invalid Date`)
+}
+
 /** A whole number of milliseconds, rounded up. @throws TypeError */
 export function milliseconds(name: string, value: number): number {
   if (typeof value === 'number' && value >= 0 && value < Infinity) return Math.ceil(value)

@@ -1,5 +1,5 @@
 // Bodies as JSON text: a raw payload is set into its envelope as it stands, never re-serialised.
-import { notNull } from './given.ts'
+import { notNull, refuseNoDate } from './given.ts'
 import type { RawJson } from './job.ts'
 
 interface Envelope {
@@ -25,6 +25,7 @@ export function changeText(change: Envelope): string {
 }
 
 function envelopeText({ payload, rawPayload, ...fields }: Envelope, text?: string): string {
+  for (const [name, value] of Object.entries(fields)) refuseNoDate(name, value)
   const head = JSON.stringify(fields)
   if (text === undefined) return head
   return `${head.slice(0, -1)}${head === '{}' ? '' : ','}"payload":${text}}`

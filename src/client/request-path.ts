@@ -1,5 +1,5 @@
 // Where a call goes: the base of its URL, its path, its query.
-import { notNull } from './given.ts'
+import { notNull, refuseNoDate } from './given.ts'
 
 /** A name as one segment of a path. `.` and `..` would name another path once they are resolved. */
 export function segment(name: string): string {
@@ -16,12 +16,18 @@ export function queryText(query: Record<string, QueryValue>): string {
   const parts = new URLSearchParams()
   for (const [name, value] of Object.entries(query)) {
     for (const one of Array.isArray(value) ? value : [value]) {
-      if (notNull(name, one) !== undefined)
-        parts.append(name, one instanceof Date ? one.toISOString() : `${one}`)
+      if (notNull(name, one) !== undefined) parts.append(name, valueText(name, one))
     }
   }
   const text = parts.toString()
   return text === '' ? '' : `?${text}`
+}
+
+function valueText(name: string, value: Exclude<QueryValue, undefined>): string {
+  refuseNoDate(name, value)
+  if (value instanceof Date) return value.toISOString()
+  if (typeof value !== 'object' && typeof value !== 'function') return String(value)
+  throw new TypeError(`${name} is no text, number or Date`)
 }
 
 /** The part of every URL before the path of a route. */

@@ -109,6 +109,24 @@ describe('jobs', () => {
     expect([...page.items, ...next].map(({ id }) => id)).toEqual(listed)
   })
 
+  it('keys that differ by quotes are two, and one with spaces at its ends is refused', async () => {
+    const payload = 1
+    const ids = new Set<string>()
+    for (const idempotencyKey of ['q', '"q"', 'q', '"q"', '\\q']) {
+      const job = await posthorn.enqueue({ endpoint, payload, idempotencyKey })
+      expect(job.idempotencyKey).toBe(idempotencyKey)
+      ids.add(job.id)
+    }
+    expect(ids.size).toBe(3)
+    for (const idempotencyKey of [' q', 'q ', '']) {
+      expect(await codeOf(posthorn.enqueue({ endpoint, payload, idempotencyKey }))).toBe(
+        'invalid_request',
+      )
+      const [item] = await posthorn.enqueueBatch([{ endpoint, payload, idempotencyKey }])
+      expect(item).toMatchObject({ status: 400, error: { code: 'invalid_request' } })
+    }
+  })
+
   it('are cancelled, queued again, copied and removed', async () => {
     const { id } = await posthorn.enqueue({ endpoint, payload: 'p', ...LATER })
     expect((await posthorn.cancel(id)).state).toBe('cancelled')

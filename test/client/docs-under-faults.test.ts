@@ -6,6 +6,7 @@ import {
   enqueue,
   failedMessage,
   ONE_SHOTS,
+  poison,
   type Scene,
   setScene,
   succeeded,
@@ -39,9 +40,9 @@ it('every worker goes on and does its jobs', { timeout: 240_000 }, async () => {
     fail: ['lost_lease', 'unavailable', 'cut', 'lost_answer', 'page_503'],
   })
   const poisoned = workers.filter(({ poison }) => poison !== null)
-  const poisonIds = await Promise.all(poisoned.map((one) => enqueue(scene, one, one.poison)))
+  const poisonIds = await Promise.all(poisoned.map((one) => poison(scene, one)))
   for (const worker of workers) {
-    for (let i = 0; i < JOBS_EACH; i++) await enqueue(scene, worker, worker.payload)
+    for (let i = 0; i < JOBS_EACH; i++) await enqueue(scene, worker)
   }
   await until(() => proxy.left().length === 0, DEADLINE_MS)
   for (const [i, worker] of poisoned.entries()) {
@@ -51,7 +52,7 @@ it('every worker goes on and does its jobs', { timeout: 240_000 }, async () => {
   }
   await scene.restart()
   for (const worker of workers) {
-    await succeeded(scene, worker, await enqueue(scene, worker, worker.payload), DEADLINE_MS)
+    await succeeded(scene, worker, await enqueue(scene, worker), DEADLINE_MS)
     expect(worker.child.exitCode, worker.printed()).toBe(null)
   }
 })

@@ -100,7 +100,8 @@ async function startWorkers(
     const url = `http://127.0.0.1:${port}/`
     const completionTimeout = '10s'
     const settings = { url, completion: 'async', completionTimeout, secret: SECRET } as const
-    await posthorn.endpoints.put(endpoint, settings)
+    // The handler may not listen yet.
+    await posthorn.endpoints.put(endpoint, { ...settings, circuitBreaker: null })
     const env = { POSTHORN_URL: proxy.url, PORT: String(port) }
     return { ...start(installed, name, env), endpoint, payload, poison }
   }
@@ -136,11 +137,20 @@ async function freePort(): Promise<number> {
 }
 
 /** Tried again at once, and often: what is to be seen is that it is done at last. */
-const PATIENT = { maxAttempts: 100, backoff: { type: 'fixed', delay: '100ms' } } as const
+const BACKOFF = { type: 'fixed', delay: '100ms' } as const
+const MANY_ATTEMPTS = 100
+/** Enough for one that is reported; many more would open the circuit of the endpoint. */
+const POISON_ATTEMPTS = 8
 
-export async function enqueue(scene: Scene, { endpoint }: Worker, payload: unknown) {
-  const { id } = await scene.posthorn.enqueue({ endpoint, payload, retry: PATIENT })
-  return id
+export async function enqueue({ posthorn }: Scene, { endpoint, payload }: Worker): Promise<string> {
+  const retry = { maxAttempts: MANY_ATTEMPTS, backoff: BACKOFF }
+  return (await posthorn.enqueue({ endpoint, payload, retry })).id
+}
+
+export async function poison({ posthorn }: Scene, worker: Worker): Promise<string> {
+  const { endpoint, poison: payload } = worker
+  const retry = { maxAttempts: POISON_ATTEMPTS, backoff: BACKOFF }
+  return (await posthorn.enqueue({ endpoint, payload, retry })).id
 }
 
 /** Waits until the job has succeeded; throws what its program printed when it has not in time. */

@@ -195,6 +195,21 @@ describe('what a caller gave', () => {
     expect(server.requests).toHaveLength(0)
   })
 
+  it('as a date that is none, or as an object in a query, is refused', async () => {
+    const noDate = new Date('tomorrow')
+    const nightly = { every: '1h', endpoint: 'a', payload } as const
+    const wrong: (() => Promise<unknown>)[] = [
+      () => posthorn.enqueue({ endpoint: 'a', payload, runAt: noDate }),
+      () => posthorn.edit('job_1', { runAt: noDate }),
+      () => posthorn.schedules.put('a', { ...nightly, startAt: noDate }),
+      () => posthorn.cancelMany({ tag: 'a', createdAfter: noDate }),
+      () => posthorn.page({ createdAfter: noDate }),
+      () => posthorn.page({ tag: { name: 'july' } as unknown as string }),
+    ]
+    for (const call of wrong) await expect(call()).rejects.toThrow(/invalid Date|no text/)
+    expect(server.requests).toHaveLength(0)
+  })
+
   it('as undefined is not given', async () => {
     server.answerWith(OK)
     const options = { key: undefined, timeoutMs: undefined, maxTries: undefined, fetch: undefined }

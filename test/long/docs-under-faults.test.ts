@@ -6,6 +6,7 @@ import {
   enqueue,
   failedMessage,
   ONE_SHOTS,
+  poison,
   type Scene,
   setScene,
   succeeded,
@@ -42,9 +43,9 @@ it('no program ends, and every job is done', async () => {
     for (let round = 1; !isOver(); round++) {
       if (round % RESTART_EVERY_ROUNDS === 0) await scene.restart()
       for (const [i, worker] of workers.entries()) {
-        ids[i]?.push(await enqueue(scene, worker, worker.payload))
+        ids[i]?.push(await enqueue(scene, worker))
         if (worker.poison === null || round % 10 !== 0) continue
-        poisonIds[i]?.push(await enqueue(scene, worker, worker.poison))
+        poisonIds[i]?.push(await poison(scene, worker))
       }
       await sleep(JOB_EVERY_MS)
     }

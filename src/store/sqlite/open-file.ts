@@ -16,6 +16,7 @@ import {
 import { basename, dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { setTimeout as delay } from 'node:timers/promises'
+import { SIDE_FILES } from '../file-names.ts'
 import { StoreUnavailable, StoreUnusable } from '../store.ts'
 import { retryWhileBusy } from './busy-wait.ts'
 import { flushFolder } from './key-file.ts'
@@ -141,6 +142,15 @@ async function created(path: string): Promise<void> {
  * of several processes one wins and the others open the winner's.
  */
 function createFile(path: string): void {
+  const left = SIDE_FILES.map((end) => path + end).find((file) => existsSync(file))
+  if (left !== undefined) {
+    // Another process has created it meanwhile, and opened it.
+    if (existsSync(path)) return
+    throw new StoreUnusable(
+      `there is no store at ${path}, but ${left} is a part of one, which a new store would remove: ` +
+        'restore the store from a backup, or move that file away to start with a new one',
+    )
+  }
   const folder = dirname(path)
   try {
     makeFolder(folder)

@@ -10,6 +10,7 @@ import {
   type ScheduleSettings,
 } from '../../src/client/client.ts'
 import { newJobId } from '../../src/job/job-id.ts'
+import { NO_VERSION } from '../apply/probe.ts'
 
 export type Outcome =
   | { kind: 'added' | 'would be added' | 'there already' }
@@ -24,8 +25,6 @@ export interface Writer {
 type Refusal = NonNullable<BatchItem['error']>
 type Answer = { isNew: boolean; error?: undefined } | { error: Refusal }
 
-/** The largest that an ETag can name, and that no schedule reaches. */
-const NO_VERSION = 999_999_999_999_999
 /** What is wrong with one job or schedule. All else would be wrong with the next one, too. */
 const OF_ONE_ITEM = new Set([
   ...['invalid_json', 'invalid_request', 'payload_too_large', 'endpoint_not_found'],

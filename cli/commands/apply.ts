@@ -6,6 +6,7 @@ import {
   type ScheduleSettings,
 } from '../../src/client/client.ts'
 import { isUnchanged, planOf, readItems, type Step } from '../apply/plan.ts'
+import { refusalsOf } from '../apply/probe.ts'
 import { sayStep } from '../apply/show-step.ts'
 import { action } from '../command.ts'
 import { CommandFailed, EXIT } from '../exit.ts'
@@ -29,6 +30,7 @@ the API. A field that is left out gets its default; what the file does not name 
       say('no change')
       return EXIT.done
     }
+    await refuseAsServer(posthorn, due)
     const isDry = values['dry-run'] === true
     if (!isDry) await applyAll(posthorn, due)
     say(`${countText(steps)}${isDry ? '; nothing was done (--dry-run)' : ''}`)
@@ -43,12 +45,19 @@ function countText(steps: Step[]): string {
   return `${created} new, ${changed} changed, ${unchanged} as they were`
 }
 
+/** Before anything is done. */
+async function refuseAsServer(posthorn: Posthorn, due: Step[]): Promise<void> {
+  const refusals = await refusalsOf(due, (step, options) => put(posthorn, step, options))
+  if (refusals.length === 0) return
+  throw new CommandFailed(`Nothing was done; the server refuses:\n  ${refusals.join('\n  ')}`)
+}
+
 /** One after another; where one fails, those before it are done, and a further run goes on. */
 async function applyAll(posthorn: Posthorn, due: Step[]): Promise<void> {
   let done = 0
   for (const step of due) {
     try {
-      await put(posthorn, step)
+      await put(posthorn, step, conditionOf(step))
       done++
     } catch (error) {
       if (!(error instanceof PosthornError)) throw error
@@ -62,9 +71,18 @@ async function applyAll(posthorn: Posthorn, due: Step[]): Promise<void> {
   }
 }
 
+type Condition = { ifAbsent: true } | { ifVersion: number }
+
 /** Over the version that was read, and no other; where there was none, only if there is none. */
-async function put(posthorn: Posthorn, { kind, name, given, version }: Step): Promise<void> {
-  const options = version === null ? { ifAbsent: true } : { ifVersion: version }
+function conditionOf({ version }: Step): Condition {
+  return version === null ? { ifAbsent: true } : { ifVersion: version }
+}
+
+async function put(
+  posthorn: Posthorn,
+  { kind, name, given }: Step,
+  options: Condition,
+): Promise<void> {
   if (kind === 'endpoint') {
     await posthorn.endpoints.put(name, given as unknown as EndpointSettings, options)
   } else {

@@ -186,6 +186,35 @@ describe('apply', () => {
     expect([code, stderr]).toEqual([0, ''])
   })
 
+  it.each([[], ['--dry-run']])(
+    'does nothing where the server refuses a part of it %j',
+    async (...words) => {
+      const big = 'x'.repeat(1_100_000)
+      const text = `
+endpoints:
+  allowed: {url: null}
+  blocked: {url: "http://10.0.0.1/"}
+  metadata: {url: "http://169.254.169.254/"}
+  told: {url: null, description: changed}
+schedules:
+  big: {every: 1h, endpoint: allowed, payload: ${big}}
+`
+      const before = await read('/endpoints/told')
+      const { code, stdout, stderr } = await apply(text, ...words)
+      expect(code).toBe(1)
+      expect(stdout).toContain('+ endpoint allowed\n')
+      const lines = stderr.trimEnd().split('\n')
+      expect(lines).toEqual([
+        'Nothing was done; the server refuses:',
+        expect.stringMatching(/^ {2}endpoint blocked: .*10\.0\.0\.1/),
+        expect.stringMatching(/^ {2}endpoint metadata: .*169\.254\.169\.254/),
+        expect.stringMatching(/^ {2}schedule big: .*1048576/),
+      ])
+      expect(await read('/endpoints/told')).toEqual(before)
+      expect((await posthorn.request('GET', '/endpoints/allowed')).status).toBe(404)
+    },
+  )
+
   it('refuses a file that is wrong before anything is done, with all that is wrong', async () => {
     const wrong = `
 endpoint: {}

@@ -139,6 +139,14 @@ export interface UpkeepLease {
   leaseMs: number
 }
 
+/**
+ * A lease that ends later than this was written before the clock was set back, and is void. Clocks
+ * of processes differ, and so may the lengths they ask for: less than a length too late is valid.
+ */
+export function latestUpkeepEnd(now: number, leaseMs: number): number {
+  return now + 2 * leaseMs
+}
+
 export interface ApiMode {
   /** No API key is set: loopback targets are allowed. */
   localMode: boolean

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
 import { MAX_KEYS, type StoredKey, type WorkerReport } from '../../src/store/records.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
+import { until } from '../support/until.ts'
 import { passed } from './fixtures.ts'
 
 let keyCount = 0
@@ -139,17 +140,30 @@ describe.each(ENGINES)('the lease of the upkeep on %s', (engine) => {
     await other.releaseUpkeep(yours.holder)
   })
 
-  test('of many that ask at once one gets it, and another only when it has ended', async () => {
+  test('one that asks for less than is left of it does not get it', async () => {
+    const { store } = place
+    expect(await store.takeUpkeep({ holder: 'api-1', leaseMs: 60_000 })).toBe(true)
+    expect(await store.takeUpkeep({ holder: 'api-2', leaseMs: 40_000 })).toBe(false)
+    await store.releaseUpkeep('api-1')
+  })
+
+  test('of many that ask at once one gets it', async () => {
     const stores = [place.store, await place.open(), await place.open()]
-    const askAll = async () => {
-      const asked = stores.map((store, i) =>
-        store.takeUpkeep({ holder: `api-${i}`, leaseMs: LEASE_MS }),
-      )
-      return (await Promise.all(asked)).filter((got) => got)
-    }
-    const startedAt = place.store.clock.now()
-    expect(await askAll()).toEqual([true])
-    await passed(place.store, startedAt + 2 * LEASE_MS)
-    expect(await place.store.takeUpkeep({ holder: 'api-9', leaseMs: LEASE_MS })).toBe(true)
+    const asked = stores.map((store, i) =>
+      store.takeUpkeep({ holder: `api-${i}`, leaseMs: 60_000 }),
+    )
+    const answers = await Promise.all(asked)
+    expect(answers.filter((got) => got)).toEqual([true])
+    await place.store.releaseUpkeep(`api-${answers.indexOf(true)}`)
+  })
+
+  test('another process gets it once the lease has ended, and not before', async () => {
+    const { store } = place
+    const startedMs = performance.now()
+    expect(await store.takeUpkeep({ holder: 'api-1', leaseMs: LEASE_MS })).toBe(true)
+    await until(() => store.takeUpkeep({ holder: 'api-2', leaseMs: 60_000 }))
+    // Both instants of the lease are whole milliseconds.
+    expect(performance.now() - startedMs).toBeGreaterThan(LEASE_MS - 2)
+    await store.releaseUpkeep('api-2')
   })
 })

@@ -1,5 +1,5 @@
 // Which process does the upkeep while no worker lives: one document, held by a lease.
-import type { UpkeepLease } from '../records.ts'
+import { latestUpkeepEnd, type UpkeepLease } from '../records.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import { isDuplicateKey, run, startDeadline } from './run-command.ts'
 
@@ -11,8 +11,8 @@ export async function takeUpkeep(
 ): Promise<boolean> {
   const now = nowOf(context)
   const expiresAt = new Date(now.getTime() + leaseMs)
-  // One that ends later than any can was written before the clock was set back.
-  const isFree = [{ holder }, { expiresAt: { $lte: now } }, { expiresAt: { $gt: expiresAt } }]
+  const latest = new Date(latestUpkeepEnd(now.getTime(), leaseMs))
+  const isFree = [{ holder }, { expiresAt: { $lte: now } }, { expiresAt: { $gt: latest } }]
   try {
     await run(startDeadline(), (limit) =>
       context.upkeep.updateOne(

@@ -1,5 +1,5 @@
 // Which process does the upkeep while no worker lives: one record, held by a lease.
-import type { UpkeepLease } from '../records.ts'
+import { latestUpkeepEnd, type UpkeepLease } from '../records.ts'
 import { READ_META, WRITE_META } from './api-mode.ts'
 import type { Database } from './database.ts'
 
@@ -27,9 +27,8 @@ interface StoredLease {
   expiresAt: number
 }
 
-/** One that ends later than any can was written before the clock was set back. */
 function isValid({ expiresAt }: StoredLease, now: number, leaseMs: number): boolean {
-  return expiresAt > now && expiresAt <= now + leaseMs
+  return expiresAt > now && expiresAt <= latestUpkeepEnd(now, leaseMs)
 }
 
 export async function releaseUpkeep({ connection }: Database, holder: string): Promise<void> {

@@ -1,6 +1,7 @@
 // The only reader of the environment: every setting with its default, its check and its meaning.
 import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
+import { isHostName, parseHttpUrl } from './endpoint/http-url.ts'
 import { formatDuration, parseDuration } from './job/duration.ts'
 import { isPlainText } from './plain-text.ts'
 import { sideFileEnd } from './store/file-names.ts'
@@ -228,6 +229,10 @@ function plainText(text: string): string {
 
 function storeUrl(text: string): string {
   const path = /^sqlite:(.*)$/.exec(text)?.[1]?.trim()
+  // Other programs give these a meaning; here they would be the name of a file.
+  if (path !== undefined && /^(~|file:|:memory:)|[?#]/.test(path)) {
+    throw new Error('the path of a file after sqlite:, without ~, ?, # and :memory:')
+  }
   if (path) {
     const end = sideFileEnd(path)
     if (end === null) return `sqlite:${path}`
@@ -241,24 +246,19 @@ function storeUrl(text: string): string {
 
 /** As the URL parser reads it, for handlers get it in a header; without a slash at its end. */
 function publicUrl(text: string): string {
-  const url = URL.parse(text)
-  const isBase = url !== null && /^https?:$/.test(url.protocol) && !/[?#\\ ]/.test(text)
-  if (isBase && url.username + url.password === '') {
-    return url.origin + url.pathname.replace(/\/+$/, '')
-  }
+  const url = /[?#]/.test(text) ? null : parseHttpUrl(text)
+  if (url !== null) return url.origin + url.pathname.replace(/\/+$/, '')
   throw new Error(
     'an http or https URL without user, query and fragment, like https://jobs.example.com',
   )
 }
 
-function oneWord(text: string): string {
-  if (!text.includes(' ')) return text
-  throw new Error('an address or a name without spaces')
-}
-
 /** An IPv6 address without the brackets that it has in a URL. */
 function host(text: string): string {
-  return oneWord(text).replace(/^\[(.*)\]$/, '$1')
+  const bare = text.replace(/^\[(.*)\]$/, '$1')
+  // The zone of a link-local address.
+  if (isHostName(bare.replace(/%[\w.-]+$/, '').toLowerCase())) return bare
+  throw new Error('an address or a host name; the port is a setting of its own')
 }
 
 function nonEmpty(text: string): string {

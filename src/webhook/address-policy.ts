@@ -1,6 +1,7 @@
 // Which targets a delivery may reach (docs: delivery, "Address policy"). Pure: no DNS, no sockets.
 import { isIP, isIPv4, isIPv6 } from 'node:net'
 import ipaddr from 'ipaddr.js'
+import { isHostName, parseHttpUrl } from '../endpoint/http-url.ts'
 import {
   EMBEDDING_RANGES,
   LOCAL_NAT64_PLACES,
@@ -81,6 +82,9 @@ export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
     if (url.username !== '' || url.password !== '') {
       return refused('a URL must not hold a user name or a password; a header can carry them')
     }
+    if (parseHttpUrl(text) === null) {
+      return refused('it is not written like https://jobs.example.com/hook')
+    }
     const port = portOf(url)
     const host = canonicalHost(url.hostname)
     if (ipaddr.isValid(host)) return judgeAddress(host, port)
@@ -103,8 +107,6 @@ export function portOf(url: URL): number {
 
 const ALLOWED: Verdict = { allowed: true }
 
-/** Longest host name of DNS; anything longer in a setting is a mistake. */
-const MAX_HOST_LENGTH = 253
 const MAX_PORT = 65_535
 
 const LOCALHOST = ipaddr.parse('127.0.0.1')
@@ -212,19 +214,14 @@ function isMapped(base: string): boolean {
   return address instanceof ipaddr.IPv6 && address.isIPv4MappedAddress()
 }
 
-/** Labels of a DNS name as the URL parser leaves them; the underscore is common in networks. */
-const HOST_NAME = /^(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*$/
-
 /**
  * The host as the URL parser reads it; null: none that anyone means. That parser alone takes `*`
  * and other signs for a name, and 10.1, 010.0.0.1 and 0x7f.1 for addresses.
  */
 function hostIn(text: string): string | null {
   const host = canonicalHost(URL.parse(`http://${text}/`)?.hostname ?? '')
-  if (text.includes('%') || host.length > MAX_HOST_LENGTH) return null
-  if (isIPv6(host)) return host
-  if (isIPv4(host)) return host === text ? host : null
-  return HOST_NAME.test(host) ? host : null
+  if (text.includes('%') || !isHostName(host)) return null
+  return isIPv4(host) && host !== text ? null : host
 }
 
 function parseHostAndPort(text: string): string {

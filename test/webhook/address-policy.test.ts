@@ -133,12 +133,42 @@ describe('URLs', () => {
     'http://１２７.0.0.1/',
     'http://[::ffff:7f00:1]/',
     'http://[::ffff:127.0.0.1]/',
-    'http:127.0.0.1/',
-    'http:\\\\127.0.0.1\\',
     'HTTP://127.0.0.1:8080/',
   ])('%s is loopback, however it is written', (url) => {
     expect(reasonOf(strict.judgeUrl(url))).toContain('127.0.0.1 is a loopback address')
     expect(local.judgeUrl(url)).toEqual({ allowed: true })
+  })
+
+  it.each([
+    'http:127.0.0.1/',
+    'http:jobs.example.com/',
+    'http:\\\\jobs.example.com\\',
+    'http:///jobs.example.com/',
+    'http://@jobs.example.com/',
+    'http://:@jobs.example.com/',
+    'http://a.example.com,http://b.example.com/',
+    'http://a.example.com;b.example.com/',
+    'http://*.example.com/',
+    'http://jobs..example.com/',
+    'http://jobs.example.com/a b',
+    'http://jobs.example.com/\n',
+    ' http://jobs.example.com/',
+  ])('%j is refused: people do not write URLs so', (url) => {
+    expect(reasonOf(local.judgeUrl(url))).toBe(
+      'it is not written like https://jobs.example.com/hook',
+    )
+  })
+
+  it.each([
+    'http://jobs.example.com',
+    'HTTPS://Jobs.Example.Com:8443/a/b?c=d',
+    'http://jobs.example.com./',
+    'http://my_service:8080/hook',
+    'http://bücher.example/',
+    'http://[2606:4700::1111]:8080/',
+    'http://jobs.example.com/%20?email=a@b.example',
+  ])('%s is taken', (url) => {
+    expect(strict.judgeUrl(url)).toEqual({ allowed: true })
   })
 
   it.each(['localhost', 'LOCALHOST', 'localhost.', 'a.b.localhost', 'ip6-loopback'])(

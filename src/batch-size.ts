@@ -10,6 +10,8 @@ const SLOW_SHARE = 2 / 3
 /** What a write may take if sizes are to grow by more than one. */
 const QUICK_SHARE = 1 / 3
 const DECREASE = { slow: 1 / 2, failed: 1 / 4 }
+/** So many failures in a row are not chance: then sizes go below what a write is worth. */
+const PATIENCE = 4
 /** A healthy store is back at the largest size after so many full writes. */
 const STEPS = 16
 
@@ -28,20 +30,36 @@ export interface BatchSize {
   failed(count: number): void
 }
 
-/**
- * Starts at the largest size: a healthy store is not slowed.
- *
- * @param deadlineMs after which a write has failed, or is of no use any more
- */
-export function createBatchSize(max: number, deadlineMs = MAX_ANSWER_MS): BatchSize {
+export interface BatchLimits {
+  /** After which a write has failed, or is of no use any more; default: MAX_ANSWER_MS. */
+  deadlineMs?: number
+  /** Fewer items make no write quicker: sizes go below only while writes of so many fail. */
+  worth?: number
+}
+
+/** Starts at the largest size: a healthy store is not slowed. */
+export function createBatchSize(
+  max: number,
+  { deadlineMs = MAX_ANSWER_MS, worth = 1 }: BatchLimits = {},
+): BatchSize {
   let limit = max
+  let failures = 0
   const quickMs = deadlineMs * QUICK_SHARE
   const step = Math.max(1, Math.floor(max / STEPS))
 
   function written(count: number, tookMs: number): void {
     if (count === 0) return
+    if (tookMs > deadlineMs) {
+      failed(count)
+      return
+    }
+    failures = 0
+    if (limit < worth) {
+      if (count >= limit) limit = Math.min(worth, limit * 2)
+      return
+    }
     if (tookMs > deadlineMs * SLOW_SHARE) {
-      shrink(count, tookMs > deadlineMs ? DECREASE.failed : DECREASE.slow)
+      shrink(count, DECREASE.slow, worth)
       return
     }
     // A write that was not full says nothing about larger ones.
@@ -52,9 +70,15 @@ export function createBatchSize(max: number, deadlineMs = MAX_ANSWER_MS): BatchS
     limit = Math.min(max, limit + step, Math.max(limit + 1, affordable))
   }
 
+  function failed(count: number): void {
+    failures += 1
+    shrink(count, DECREASE.failed, failures < PATIENCE ? worth : 1)
+  }
+
   /** By the items of this write, which may be fewer than the limit: they were too many. */
-  function shrink(count: number, share: number): void {
-    limit = Math.max(1, Math.floor(Math.min(limit, count) * share))
+  function shrink(count: number, share: number, least: number): void {
+    const smaller = Math.floor(Math.min(limit, count) * share)
+    limit = Math.max(1, smaller, Math.min(least, limit))
   }
 
   return {
@@ -62,7 +86,7 @@ export function createBatchSize(max: number, deadlineMs = MAX_ANSWER_MS): BatchS
       return limit
     },
     written,
-    failed: (count) => shrink(count, DECREASE.failed),
+    failed,
     async run(count, write, countOf = () => count) {
       const startedAtMs = performance.now()
       try {
@@ -70,7 +94,7 @@ export function createBatchSize(max: number, deadlineMs = MAX_ANSWER_MS): BatchS
         written(countOf(result), performance.now() - startedAtMs)
         return result
       } catch (error) {
-        if (error instanceof StoreUnavailable) shrink(count, DECREASE.failed)
+        if (error instanceof StoreUnavailable) failed(count)
         throw error
       }
     },

@@ -46,6 +46,13 @@ const MAX_CLAIM_AGE_MS = 1_000
  * none while outcomes wait. A worker that starts in an overload, or dies in it, costs little then.
  */
 const FIRST_CLAIM = 10
+/**
+ * A claim is three commands whatever its size. On a store that is slow to read, smaller claims only
+ * take longer for each job.
+ */
+const WORTH_CLAIM = 25
+/** While outcomes are being stored, the next claim waits for this share of what can be settled. */
+const WORTH_SHARE = 1 / 2
 /** Attempts in flight and outcomes in hand, by slots: so memory is bounded on a fast endpoint. */
 const MAX_IN_HAND = 4
 /**
@@ -63,9 +70,12 @@ const MAX_RELEASE_BATCH = 100
  * While lanes are warm, hints lead to a look this often, not each time: every write of another
  * process is a hint, and each process would look after each write of all others.
  */
-const LOOK_INTERVAL_MS = { least: 20, most: 100 }
-/** A look that takes longer comes so much more seldom that looks take a twentieth of the time. */
-const LOOK_SHARE = 1 / 20
+const LOOK_INTERVAL_MS = { least: 20, most: 5_000 }
+/**
+ * At most this share of the time goes to looks, whatever POLL_INTERVAL says: on a slow store they
+ * would take the time that claims need. While lanes are cold there is nothing to claim.
+ */
+const LOOK_SHARE = { warm: 1 / 10, cold: 1 / 2 }
 const FIRST_RETRY_MS = 50
 const MAX_RETRY_MS = 1_000
 
@@ -86,7 +96,7 @@ export class DeliveryLoop {
   #isStopping = false
   #isHinted = true
   #lastLookAtMs = Number.NEGATIVE_INFINITY
-  #lookIntervalMs = LOOK_INTERVAL_MS.least
+  #lookTookMs = 0
   #wake: (() => void) | null = null
   #stopHints: (() => void) | null = null
   #running: Promise<void> | null = null
@@ -94,7 +104,10 @@ export class DeliveryLoop {
   constructor(parts: LoopParts) {
     this.#parts = parts
     this.#lanes = createWarmLanes(parts.store)
-    this.#size = createBatchSize(parts.concurrency, MAX_CLAIM_AGE_MS)
+    this.#size = createBatchSize(parts.concurrency, {
+      deadlineMs: MAX_CLAIM_AGE_MS,
+      worth: Math.min(WORTH_CLAIM, parts.concurrency),
+    })
   }
 
   start(): void {
@@ -163,8 +176,11 @@ export class DeliveryLoop {
     const settleable = affordable(leaseMs * SETTLE_PART)
     if (settleable === null) return oldest === undefined ? FIRST_CLAIM : 0
     // One always: a pace is only known by what is settled.
-    const most = Math.max(1, Math.floor(settleable))
-    return Math.min(most, concurrency * MAX_IN_HAND) - this.#unsettledCount
+    const most = Math.min(Math.max(1, Math.floor(settleable)), concurrency * MAX_IN_HAND)
+    const more = most - this.#unsettledCount
+    // On a slow store, what is being settled makes room for a larger claim.
+    const isWorth = most >= concurrency || oldest === undefined || more >= most * WORTH_SHARE
+    return isWorth ? more : 0
   }
 
   *#warmLanes(): Iterable<WarmLane> {
@@ -175,28 +191,33 @@ export class DeliveryLoop {
 
   #isLookDue(): boolean {
     const sinceLookMs = performance.now() - this.#lastLookAtMs
+    if (sinceLookMs < this.#lookIntervalMs()) return false
     if (sinceLookMs >= this.#parts.pollIntervalMs) return true
-    const { store } = this.#parts
     const nextAt = this.#lanes.nextAt()
-    const isNews = this.#isHinted || (nextAt !== null && nextAt <= store.clock.now())
-    return isNews && (sinceLookMs >= this.#lookIntervalMs || this.#lanes.isCold())
+    return this.#isHinted || (nextAt !== null && nextAt <= this.#parts.store.clock.now())
   }
 
   async #look(): Promise<void> {
     this.#isHinted = false
     this.#lastLookAtMs = performance.now()
     await this.#lanes.look()
-    const affordableMs = (performance.now() - this.#lastLookAtMs) / LOOK_SHARE
+    this.#lookTookMs = performance.now() - this.#lastLookAtMs
+  }
+
+  /** From the beginning of one look to that of the next, at least. */
+  #lookIntervalMs(): number {
     const { least, most } = LOOK_INTERVAL_MS
-    this.#lookIntervalMs = Math.min(most, Math.max(least, affordableMs))
+    if (this.#lanes.isCold()) return Math.min(most, this.#lookTookMs / LOOK_SHARE.cold)
+    return Math.min(most, Math.max(least, this.#lookTookMs / LOOK_SHARE.warm))
   }
 
   #untilNextLookMs(): number {
     const { pollIntervalMs, store } = this.#parts
-    if (this.#isHinted) return 0
     const nextAt = this.#lanes.nextAt()
     const untilDueMs = nextAt === null ? pollIntervalMs : nextAt - store.clock.now()
-    return Math.min(pollIntervalMs, untilDueMs, this.#stopped.untilNextMs() ?? pollIntervalMs)
+    const newsMs = this.#isHinted ? 0 : Math.min(pollIntervalMs, untilDueMs)
+    const restMs = this.#lastLookAtMs + this.#lookIntervalMs() - performance.now()
+    return Math.min(Math.max(newsMs, restMs), this.#stopped.untilNextMs() ?? pollIntervalMs)
   }
 
   async #claim(shares: Lane[]): Promise<void> {

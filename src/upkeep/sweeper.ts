@@ -11,6 +11,10 @@ import { watchForSetBack } from './set-back.ts'
  * so many; a full one is followed by another at once.
  */
 const SWEEP_LIMIT = 100
+/** At most this share of the time goes to sweeps: a slow store has jobs to settle. */
+const SWEEP_SHARE = 1 / 10
+/** However slow the store: lapsed leases must be found. */
+const MAX_INTERVAL_MS = 10_000
 /** A sweep is several looks and writes, each with a deadline of its own. */
 const SWEEP_VERBS = 4
 
@@ -26,7 +30,9 @@ export class Sweeper {
   readonly #leaseMs: number
   readonly #onSwept: (counts: object) => void
   readonly #log: Logger
-  readonly #size = createBatchSize(SWEEP_LIMIT, SWEEP_VERBS * MAX_ANSWER_MS)
+  readonly #size = createBatchSize(SWEEP_LIMIT, {
+    deadlineMs: SWEEP_VERBS * MAX_ANSWER_MS,
+  })
   #timer: NodeJS.Timeout | null = null
   #isStopping = false
   #sweeping: Promise<void> = Promise.resolve()
@@ -53,9 +59,7 @@ export class Sweeper {
   }
 
   start(): void {
-    this.#timer = setTimeout(() => {
-      this.#sweeping = this.#sweepAll()
-    }, this.#intervalMs)
+    this.#sweepIn(this.#intervalMs)
   }
 
   async stop(): Promise<void> {
@@ -64,10 +68,22 @@ export class Sweeper {
     await this.#sweeping
   }
 
+  #sweepIn(ms: number): void {
+    this.#timer = setTimeout(() => {
+      this.#sweeping = this.#sweepAll()
+    }, ms)
+  }
+
   async #sweepAll(): Promise<void> {
     let isFull = true
-    while (isFull && !this.#isStopping) isFull = await this.#sweepOnce()
-    if (!this.#isStopping) this.start()
+    let tookMs = 0
+    while (isFull && !this.#isStopping) {
+      const startedAtMs = performance.now()
+      isFull = await this.#sweepOnce()
+      tookMs = performance.now() - startedAtMs
+    }
+    const restMs = Math.min(MAX_INTERVAL_MS, tookMs / SWEEP_SHARE)
+    if (!this.#isStopping) this.#sweepIn(Math.max(this.#intervalMs, restMs))
   }
 
   async #sweepOnce(): Promise<boolean> {

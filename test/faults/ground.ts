@@ -1,6 +1,8 @@
 // The ground of a fault run: real processes on a store of their own, a client, a receiver, and the
 // log of everything that is broken on purpose.
+
 import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { RunningMongo } from '../support/mongo.ts'
 import { type Process, runPosthorn } from '../support/process.ts'
 import { freePort } from '../support/secantus.ts'
@@ -75,6 +77,7 @@ export interface Ground {
   close(): Promise<void>
 }
 
+const COUNT_EVERY_MS = 250
 const DRAIN_DEADLINE_MS = 120_000
 /** Long enough to be found in a text, and nowhere by chance. */
 const canary = (what: string) => `canary-${what}-${randomBytes(18).toString('hex')}`
@@ -152,6 +155,8 @@ export async function openGround(
               answer.body.counts.queued + answer.body.counts.running === 0)),
       )
       quietLooks = isQuiet ? quietLooks + 1 : 0
+      // To count a backlog takes a store time that the workers should have.
+      if (!isQuiet) await sleep(COUNT_EVERY_MS)
       // MongoDB counts the two one after the other, and a job may pass between them unseen.
       return quietLooks === 2
     }, deadlineMs)

@@ -7,8 +7,7 @@ import { type Engine, nowMs } from '../history.ts'
 import { BOTH, type Form, type Round } from '../round.ts'
 import { settleAlone } from '../settle-alone.ts'
 import { startSteadyLoad } from '../steady-load.ts'
-import { startStoreProbes } from '../store-probes.ts'
-import type { Accepted } from '../work-client.ts'
+import { type StoreProbes, startStoreProbes } from '../store-probes.ts'
 import { expectAnswers } from './store-outages.ts'
 
 const WORKERS = 3
@@ -19,7 +18,8 @@ const STORM_SHARE = 0.5
 const LEAST_DRAIN_SHARE = 0.4
 /** What the workers deliver of SQLite when nobody holds its lock: the store is then the faster. */
 const CALM_JOBS = 1_500
-const LOOK_EVERY_MS = 250
+/** Seldom: to count a backlog takes a store time that the drain should have. */
+const LOOK_EVERY_MS = 1_000
 const UNMEASURED_SHARE = 0.1
 const DRAINED_DEADLINE_MS = 120_000
 
@@ -100,11 +100,13 @@ async function play(ground: Ground, form: Form, slowMs: number): Promise<void> {
       () => ({}),
     )
   }
+  // Its endpoint is registered while the store is quick: a request in the storm may get a 503.
+  const probes = await startStoreProbes(ground, (await ground.client.enqueue()).id)
   await ground.during('slow_writes', 'store', async () => {
     const mend = await store.slowWrites(slowMs)
     try {
       while (workers.length < WORKERS) workers.push(await ground.startWorker())
-      await storm(ground, workers, extent)
+      await storm(ground, workers, probes, extent)
       if (calmRate !== null) await enqueuePaused(ground, extent.backlog)
       await drain(ground, extent, reference)
     } finally {
@@ -136,10 +138,13 @@ async function persist(ask: () => ReturnType<Ground['client']['request']>): Prom
 }
 
 /** Kills, and more jobs than the store can take. */
-async function storm(ground: Ground, workers: Member[], { stormMs }: Extent): Promise<void> {
+async function storm(
+  ground: Ground,
+  workers: Member[],
+  probes: StoreProbes,
+  { stormMs }: Extent,
+): Promise<void> {
   const load = startSteadyLoad(ground, () => ({}))
-  const first = ground.client.calls.find(({ jobId }) => jobId !== null)
-  const probes = await startStoreProbes(ground, first?.jobId ?? (await anyJob(ground)).id)
   const endsAtMs = nowMs() + stormMs
   while (nowMs() < endsAtMs) {
     await sleep(ground.dice.between(...KILL_EVERY_MS))
@@ -152,10 +157,6 @@ async function storm(ground: Ground, workers: Member[], { stormMs }: Extent): Pr
   await probes.stop()
   ground.hit(STORM_LOAD, load.accepted.length)
   expectAnswers(ground, probes.longestMs, 'D15')
-}
-
-async function anyJob(ground: Ground): Promise<Accepted> {
-  return ground.client.enqueue()
 }
 
 /**

@@ -27,17 +27,22 @@ const MAX_ROWS = 1_000
 
 interface Import {
   writer: Writer
-  rows: Map<string, Row>
+  rows: Rows
 }
 
-/** @param endpoints by name in Agenda */
+export type Rows = Map<string, Row>
+
+/**
+ * @param endpoints by name in Agenda
+ * @param rows what happened is counted here as it happens: a failure takes nothing from that
+ */
 export async function importAll(
   agenda: AgendaCollection,
   posthorn: Posthorn,
-  { endpoints, isDry }: { endpoints: Map<string, string>; isDry: boolean },
-): Promise<Row[]> {
+  { endpoints, isDry, rows }: { endpoints: Map<string, string>; isDry: boolean; rows: Rows },
+): Promise<void> {
   const given = { endpoints, source: agenda.source }
-  const work: Import = { writer: createWriter(posthorn, isDry), rows: new Map() }
+  const work: Import = { writer: createWriter(posthorn, isDry), rows }
   let batch: Planned<'job'>[] = []
   let batchBytes = 0
   let seen = 0
@@ -62,14 +67,13 @@ export async function importAll(
   await flush()
   const finishedCount = await agenda.finishedCount()
   if (finishedCount > 0) {
-    work.rows.set('', {
+    rows.set('', {
       name: '(all)',
       becomes: 'left',
       count: finishedCount,
       note: 'finished or failed',
     })
   }
-  return [...work.rows.values()]
 }
 
 /** What would be left anyway is left, however it is encoded. */

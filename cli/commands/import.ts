@@ -1,7 +1,7 @@
 // posthorn import: carries over what another queue still has to do.
 import { type Posthorn, PosthornError } from '../../src/client/client.ts'
 import { withAgenda } from '../agenda/collection.ts'
-import { importAll, type Row } from '../agenda/import.ts'
+import { importAll, type Row, type Rows } from '../agenda/import.ts'
 import { action } from '../command.ts'
 import { CommandFailed, EXIT, UsageError } from '../exit.ts'
 import { connect } from '../server.ts'
@@ -36,13 +36,27 @@ the first has added.`,
     const isDry = values['dry-run'] === true
     const posthorn = connect()
     await refuseUnknown(posthorn, endpoints)
-    const rows = await withAgenda(from, collection, (found) =>
-      importAll(found, posthorn, { endpoints, isDry }),
-    )
-    if (values.json === true) sayJson({ dryRun: isDry, rows })
-    else sayRows(rows)
-    if (isDry) sayAside('Nothing was done (--dry-run).')
-    return rows.some(({ becomes }) => becomes === 'refused') ? EXIT.failed : EXIT.done
+    const found: Rows = new Map()
+    const show = (complete: boolean) => {
+      const rows = [...found.values()]
+      if (values.json === true) sayJson({ dryRun: isDry, complete, rows })
+      else sayRows(rows)
+      if (isDry) sayAside('Nothing was done (--dry-run).')
+    }
+    try {
+      await withAgenda(from, collection, (source) =>
+        importAll(source, posthorn, { endpoints, isDry, rows: found }),
+      )
+    } catch (error) {
+      if (found.size > 0) {
+        show(false)
+        sayAside('Not all documents were read. A further run finds what is there already.')
+      }
+      throw error
+    }
+    show(true)
+    const isRefused = [...found.values()].some(({ becomes }) => becomes === 'refused')
+    return isRefused ? EXIT.failed : EXIT.done
   },
 })
 

@@ -17,6 +17,7 @@ import {
   Timestamp,
 } from 'mongodb'
 import { afterAll, beforeAll, expect, inject, it, vi } from 'vitest'
+import { startBetween } from '../cli/between.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { databaseUrl } from '../support/mongo.ts'
 
@@ -120,14 +121,25 @@ afterAll(async () => {
   await posthorn.close()
 })
 
-function runImport(...words: string[]): Promise<{ code: number; rows: Row[] }> {
+interface Ended {
+  code: number
+  complete: boolean
+  rows: Row[]
+  stderr: string
+}
+
+function runImport(...words: string[]): Promise<Ended> {
+  return runImportAt(posthorn.url(), ...words)
+}
+
+function runImportAt(apiUrl: string, ...words: string[]): Promise<Ended> {
   const maps = ['mail=mail', 'report=reports', 'numbers=numbers'].flatMap((one) => ['--map', one])
-  const env = { PATH: process.env.PATH, POSTHORN_URL: posthorn.url() }
+  const env = { PATH: process.env.PATH, POSTHORN_URL: apiUrl }
   const all = [CLI, 'import', 'agenda', '--from', url, '--json', ...maps, ...words]
   return new Promise((resolve, reject) => {
     execFile(process.execPath, all, { env, timeout: SLOW_MS }, (error, stdout, stderr) => {
       if (stdout === '') reject(new Error(stderr, { cause: error }))
-      else resolve({ code: Number(error?.code ?? 0), rows: JSON.parse(stdout).rows })
+      else resolve({ code: Number(error?.code ?? 0), stderr, ...JSON.parse(stdout) })
     })
   })
 }
@@ -158,6 +170,7 @@ it('of 1,000 documents the 970 good ones are carried over, and the 30 others nam
   }
   expect(refused(dry.rows)).toEqual(refused(real.rows))
   expect([dry.code, real.code]).toEqual([1, 1])
+  expect([dry.complete, real.complete]).toEqual([true, true])
 })
 
 it('a further run, dry or not, finds what the first one has added', async () => {
@@ -167,6 +180,16 @@ it('a further run, dry or not, finds what the first one has added', async () => 
     expect(code).toBe(1)
   }
   expect(await stored()).toEqual([ALL - SCHEDULES - BAD.length, SCHEDULES])
+})
+
+it('what was found before the API failed is said all the same', async () => {
+  const failsAtPut = async (method: string) => (method === 'PUT' ? 503 : undefined)
+  const between = await startBetween(posthorn.url, failsAtPut)
+  const { complete, code, rows, stderr } = await runImportAt(between.url, '--dry-run')
+  between.close()
+  expect([complete, code]).toEqual([false, 1])
+  expect(refused(rows).length).toBeGreaterThan(0)
+  expect(stderr).toMatch(/Not all documents were read\..*\nthe store is busy/s)
 })
 
 it('an id that is no ObjectId names one document in each collection', async () => {

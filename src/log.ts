@@ -27,6 +27,9 @@ export function createLogger(name: string, level: string): Logger {
   )
 }
 
+/** What a terminal obeys or hides, and pino-pretty leaves as it is in what others have said. */
+const OBEYED = /[\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]/gu
+
 type Destination = DestinationStream & { flush(done?: (error?: Error) => void): void }
 
 /** Not a stream of pino-pretty: that would wait without bound for a terminal that is stopped. */
@@ -39,7 +42,7 @@ function prettyLines(): Destination {
     colorize: isColorSupported,
   })
   return {
-    write: (line) => void destination.write(prettify(line)),
+    write: (line) => void destination.write(prettify(line).replace(OBEYED, ' ')),
     flush: (done) => destination.flush(done),
   }
 }

@@ -112,7 +112,10 @@ export const endpointBody = z.strictObject({
       cooldown: breakerFields.cooldown.prefault(formatDuration(DEFAULT_CIRCUIT_BREAKER.cooldownMs)),
     })
     .nullable()
-    .prefault({}),
+    .prefault({})
+    .meta({
+      description: `null: none; default: ${DEFAULT_CIRCUIT_BREAKER.failures} failures, cooldown ${formatDuration(DEFAULT_CIRCUIT_BREAKER.cooldownMs)}`,
+    }),
   statuses: fields.statuses.default({}).meta(STATUSES_NOTE),
 })
 export type EndpointBody = z.output<typeof endpointBody>

@@ -21,9 +21,7 @@ export const HEADERS = {
   etag: 'the version, for If-Match and If-None-Match',
   location: 'the path of the job',
   'retry-after': 'seconds to wait before the next try',
-  allow: 'the methods this path knows',
   'www-authenticate': 'always Bearer',
-  'cache-control': 'how long it may be kept',
 } as const
 export type HeaderName = keyof typeof HEADERS
 
@@ -58,17 +56,7 @@ export const OTHER_ANSWERS: Record<string, OtherAnswers> = {
     answers: { 200: { description: 'this document', schema: z.looseObject({}) } },
   },
   'GET /docs': { headers: {} },
-  'GET /docs/:file': {
-    errors: ['not_found'],
-    answers: NOT_MODIFIED,
-    headers: { 200: ['etag', 'cache-control'], 304: ['etag', 'cache-control'] },
-  },
   'GET /dashboard': { headers: {} },
-  'GET /dashboard/:file': {
-    errors: ['not_found'],
-    answers: NOT_MODIFIED,
-    headers: { 200: ['etag', 'cache-control'], 304: ['etag', 'cache-control'] },
-  },
   'GET /metrics': {},
   'GET /stats': {},
   'GET /workers': {},

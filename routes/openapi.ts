@@ -41,6 +41,8 @@ export function openapiOptions(version: string): FastifyDynamicSwaggerOptions {
         version,
         license: { name: 'MIT', identifier: 'MIT' },
       },
+      // Whichever server it came from.
+      servers: [{ url: '/', description: 'the server that serves this description' }],
       components: {
         securitySchemes: { key: { type: 'http', scheme: 'bearer' } },
       },
@@ -192,12 +194,28 @@ function finished<T extends object>(document: T): T {
   const schemas = Object.fromEntries(
     named.map(([name, schema]) => [name, withReferences(schema, named, true)]),
   )
+  const described = { ...text, paths, webhooks: webhooksSection() }
   return {
-    ...text,
-    paths,
-    webhooks: webhooksSection(),
-    components: { ...components, headers: headerComponents(), schemas },
+    ...described,
+    components: used({ ...components, headers: headerComponents(), schemas }, described),
   } as unknown as T
+}
+
+/** Of the components those that something refers to, other components included. */
+function used(components: Json, document: Json): Json {
+  const kept: Json = {}
+  for (const [kind, all] of Object.entries(components)) {
+    if (!['schemas', 'headers'].includes(kind)) {
+      kept[kind] = all
+      continue
+    }
+    const names = Object.entries(all as Json).filter(([name]) => {
+      const text = JSON.stringify([document, { ...(components.schemas as Json), [name]: null }])
+      return text.includes(`"#/components/${kind}/${name}"`)
+    })
+    kept[kind] = Object.fromEntries(names)
+  }
+  return kept
 }
 
 function finishOperation(operation: Json): void {
@@ -226,8 +244,19 @@ function namedAnswers(): [name: string, schema: Json][] {
   const byName = Object.entries(answers).sort(([a], [b]) => (a < b ? -1 : 1))
   return byName.flatMap(([name, value]) =>
     value instanceof z.ZodType && name.endsWith('Answer')
-      ? [[capital(name.slice(0, -'Answer'.length)), jsonSchemaOf(value)] as [string, Json]]
+      ? [[capital(name.slice(0, -'Answer'.length)), asInPaths(jsonSchemaOf(value))]]
       : [],
+  ) as [string, Json][]
+}
+
+/** The plugin writes `const` as an `enum` of one value; a schema is found again only in one form. */
+function asInPaths(node: unknown): unknown {
+  if (Array.isArray(node)) return node.map(asInPaths)
+  if (typeof node !== 'object' || node === null) return node
+  return Object.fromEntries(
+    Object.entries(node).map(([key, value]) =>
+      key === 'const' ? ['enum', [value]] : [key, asInPaths(value)],
+    ),
   )
 }
 

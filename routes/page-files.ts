@@ -67,6 +67,8 @@ export function registerPage(app: FastifyInstance, page: Page): void {
     {
       config,
       schema: {
+        // A part of the page, not of the API.
+        hide: true,
         summary: 'What the page is made of',
         params: z.object({ file: z.string() }),
         querystring: nothing,

@@ -61,5 +61,28 @@ export function jsonSchemaOf(schema: z.ZodType): Record<string, unknown> {
     unrepresentable: 'any',
     target: 'draft-2020-12',
   })
-  return json as Record<string, unknown>
+  return withoutObjectDefaults(json) as Record<string, unknown>
+}
+
+/**
+ * Generators of clients refuse an object as a default, and leave out the whole operation: what such
+ * a field is by default is said in its description.
+ */
+function withoutObjectDefaults(node: unknown): unknown {
+  if (Array.isArray(node)) return node.map(withoutObjectDefaults)
+  if (!isObject(node)) return node
+  const { default: byDefault, ...rest } = Object.fromEntries(
+    Object.entries(node).map(([key, value]) => [key, withoutObjectDefaults(value)]),
+  )
+  const isKept = byDefault !== undefined && !(isSchema(rest) && isObject(byDefault))
+  return isKept ? { ...rest, default: byDefault } : rest
+}
+
+/** Not a map of properties, one of which may be called `default`. */
+function isSchema(node: Record<string, unknown>): boolean {
+  return 'type' in node || 'anyOf' in node || 'oneOf' in node
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

@@ -119,7 +119,9 @@ async function templatesOf(url: string): Promise<Template[]> {
   const { paths } = (await (await fetch(`${url}/openapi.json`)).json()) as {
     paths: Record<string, object>
   }
-  return Object.entries(paths).flatMap(([path, methods]) =>
+  // The files of the page are no part of the API.
+  const all = { ...paths, '/dashboard/{file}': { get: {} } }
+  return Object.entries(all).flatMap(([path, methods]) =>
     Object.keys(methods).map((method) => ({
       method: method.toUpperCase(),
       shape: new RegExp(`^${path.replaceAll('.', '\\.').replaceAll(/\{[a-z]+\}/g, '[^/]+')}$`),

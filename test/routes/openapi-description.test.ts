@@ -48,8 +48,11 @@ function servedRoutes(): string[] {
       const url = parents[level] as string
       return methods.split(', ').map((method) => `${method} ${url}`)
     })
-    .filter((route) => !route.startsWith('HEAD '))
+    .filter((route) => !route.startsWith('HEAD ') && !PAGE_FILE.test(route))
 }
+
+/** What a page is made of is no part of the API. */
+const PAGE_FILE = /^GET \/(docs|dashboard)\/:file$/
 
 describe('openapi.json', () => {
   it('describes every route that is served, and no other', () => {
@@ -161,6 +164,38 @@ describe('openapi.json', () => {
     expect(needsBody('/jobs/{id}/cancel')).toBe(false)
   })
 
+  it('names a server, and no file of a page among the routes', () => {
+    expect(document.servers).toEqual([{ url: '/', description: expect.any(String) }])
+    expect(Object.keys(document.paths).filter((path) => path.includes('{file}'))).toEqual([])
+    // They are served nevertheless.
+    expect(served.app.hasRoute({ method: 'GET', url: '/dashboard/:file' })).toBe(true)
+  })
+
+  it('has no component that nothing refers to', () => {
+    const { components, ...rest } = document
+    const names = (['schemas', 'headers'] as const).flatMap((kind) =>
+      Object.keys(components[kind]).map((name) => ({ kind, name })),
+    )
+    const unused = names.filter(({ kind, name }) => {
+      const others = { ...components.schemas, ...(kind === 'schemas' ? { [name]: null } : {}) }
+      return !JSON.stringify([rest, others]).includes(`"#/components/${kind}/${name}"`)
+    })
+    expect(unused).toEqual([])
+    expect(names.length).toBeGreaterThan(15)
+  })
+
+  it('gives no object as a default, for which generators leave out an operation', () => {
+    const defaults = schemasWithin(document.paths).flatMap((schema) => defaultsIn(schema))
+    expect(defaults.length).toBeGreaterThan(20)
+    expect(defaults.filter((value) => typeof value === 'object' && !Array.isArray(value))).toEqual([
+      // A field whose default is null.
+      ...defaults.filter((value) => value === null),
+    ])
+    const { schema } =
+      document.paths['/endpoints/{name}'].put.requestBody.content['application/json']
+    expect(schema.properties.circuitBreaker.description).toContain('default: 20 failures')
+  })
+
   it('is OpenAPI 3.1 whose references lead somewhere and whose schemas are JSON Schema', () => {
     expect(document.openapi).toMatch(/^3\.1\./)
     const ajv = new Ajv2020({ strict: false })
@@ -181,4 +216,12 @@ function schemasWithin(node: Json): Json[] {
   if (typeof node !== 'object' || node === null) return []
   const own = !Array.isArray(node) && 'schema' in node ? [node.schema] : []
   return [...own, ...Object.values(node).flatMap(schemasWithin)]
+}
+
+/** The defaults of a schema and of all within it. */
+function defaultsIn(node: Json): Json[] {
+  if (typeof node !== 'object' || node === null) return []
+  const isSchema = !Array.isArray(node) && ['type', 'anyOf', 'oneOf'].some((key) => key in node)
+  const own = isSchema && 'default' in node ? [node.default] : []
+  return [...own, ...Object.values(node).flatMap(defaultsIn)]
 }

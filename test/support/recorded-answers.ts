@@ -23,6 +23,8 @@ type Json = any
 
 /** Headers that mean something in this API: one that is sent must be described. */
 const MEANT = ['etag', 'location', 'retry-after', 'allow', 'www-authenticate', 'cache-control']
+/** What a page is made of is served, and is no part of the API that is described. */
+const PAGE_FILE = /^\/(docs|dashboard)\/[^/]+$/
 const PROBLEM_TYPE = 'application/problem+json'
 
 /** @param document what the API itself gives as openapi.json */
@@ -64,6 +66,7 @@ export function createAnswerCheck(document: Json): AnswerCheck {
       const method = answer.method === 'HEAD' ? 'get' : answer.method.toLowerCase()
       const operation = found === undefined ? undefined : document.paths[found.template][method]
       const where = `${answer.method} ${path} answered ${answer.status}: `
+      if (PAGE_FILE.test(path)) return []
       if (operation === undefined) return unroutedProblems(answer).map((problem) => where + problem)
       const status = operation.responses[answer.status] === undefined ? 'default' : answer.status
       const response = operation.responses[status]

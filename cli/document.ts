@@ -1,4 +1,4 @@
-// A file of settings, YAML or JSON, as the values of JSON: what JSON can not carry is refused.
+// A file of settings, YAML or JSON, as the values of JSON: what JSON cannot carry is refused.
 import { isAlias, isNode, isScalar, LineCounter, type Node, parseDocument, visit } from 'yaml'
 import { UsageError } from './exit.ts'
 import { readInput } from './input.ts'
@@ -41,7 +41,7 @@ function parsed(path: string, text: string): unknown {
     return value
   } catch (error) {
     const [sentence = ''] = (error as Error).message.split('\n')
-    throw new UsageError(`${path} can not be read: ${sentence.replace(/[:.]$/, '')}.`)
+    throw new UsageError(`${path} cannot be read: ${sentence.replace(/[:.]$/, '')}.`)
   }
 }
 
@@ -81,7 +81,7 @@ function refuseOther(node: Node, path: readonly unknown[], lines: LineCounter): 
     return
   }
   if (node.tag !== undefined && !TAGS.includes(node.tag)) {
-    throw new Error(`the tag ${node.tag}${atLine(node, lines)} can not be carried as JSON`)
+    throw new Error(`the tag ${node.tag}${atLine(node, lines)} cannot be carried as JSON`)
   }
   if (isScalar(node) && typeof node.value === 'number' && /^[-+]?0\d/.test(node.source ?? '')) {
     throw new Error(
@@ -102,7 +102,7 @@ function atLine(node: unknown, lines: LineCounter): string {
 function refuseInexact(value: unknown): void {
   if (typeof value === 'number') {
     const isExact = Number.isInteger(value) ? Number.isSafeInteger(value) : Number.isFinite(value)
-    if (!isExact) throw new Error(`${value} can not be carried exactly; make it a text`)
+    if (!isExact) throw new Error(`${value} cannot be carried exactly; make it a text`)
   } else if (typeof value === 'object' && value !== null) {
     for (const one of Object.values(value)) refuseInexact(one)
   }

@@ -42,7 +42,7 @@ export function told(error: unknown, isServer: boolean): { text: string; exitCod
   if (error instanceof CommandFailed) return { text: error.message, exitCode: error.exitCode }
   if (error instanceof PosthornError) return toldByServer(error)
   if (error instanceof ConfigError || error instanceof SettingUnusable) {
-    const start = 'posthorn can not start with these settings:\n'
+    const start = 'posthorn cannot start with these settings:\n'
     return { text: `${isServer ? start : ''}${error.message}`, exitCode: EXIT.wrongUsage }
   }
   return { text: otherFailure(error, isServer), exitCode: EXIT.failed }
@@ -50,8 +50,8 @@ export function told(error: unknown, isServer: boolean): { text: string; exitCod
 
 function otherFailure(error: unknown, isServer: boolean): string {
   const isKnown = error instanceof StoreUnusable || error instanceof StoreUnavailable
-  if (isKnown) return isServer ? `posthorn can not start: ${error.message}` : error.message
-  if (error instanceof ListenFailed) return `posthorn can not listen there: ${error.message}`
+  if (isKnown) return isServer ? `posthorn cannot start: ${error.message}` : error.message
+  if (error instanceof ListenFailed) return `posthorn cannot listen there: ${error.message}`
   const whole = error instanceof Error ? error.stack : error
   return `posthorn failed${isServer ? ' to start' : ''}: ${whole}`
 }

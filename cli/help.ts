@@ -4,7 +4,7 @@ import type { Action, Command } from './command.ts'
 import { COMMAND_GROUPS } from './command-table.ts'
 
 const EXIT_CODES = `Exit codes: 0 done, 1 failed (the server said no, a job is dead, it could not
-start), 2 wrong usage or settings, 3 the server can not be reached, 4 waited too long, 5 a job that
+start), 2 wrong usage or settings, 3 the server cannot be reached, 4 waited too long, 5 a job that
 was waited for was cancelled`
 
 const AFTERWORD = `posthorn COMMAND --help has the options of each, and an example.

@@ -14,7 +14,7 @@ export async function readInput(path: string): Promise<Buffer> {
     const bytes = await limited(path === STDIN ? process.stdin : createReadStream(path))
     if (bytes !== null) return bytes
   } catch (error) {
-    throw new CommandFailed(`${what} can not be read: ${(error as Error).message}.`)
+    throw new CommandFailed(`${what} cannot be read: ${(error as Error).message}.`)
   }
   throw new CommandFailed(`${what} is longer than 8 MiB, more than any server takes.`)
 }

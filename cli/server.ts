@@ -29,7 +29,7 @@ function withOptions<T>(make: (options: ClientOptions) => T): T {
   } catch (error) {
     // The sentences of the client name its options, which are called so here too: url, key.
     if (!(error instanceof TypeError)) throw error
-    throw new UsageError(`POSTHORN_URL or POSTHORN_KEY can not be used: ${error.message}.`)
+    throw new UsageError(`POSTHORN_URL or POSTHORN_KEY cannot be used: ${error.message}.`)
   }
 }
 

@@ -23,7 +23,7 @@ interface Child {
   ended: Promise<void>
 }
 
-/** Runs until it is asked to stop or can not start; ends the process with the right exit code. */
+/** Runs until it is asked to stop or cannot start; ends the process with the right exit code. */
 export async function start(): Promise<void> {
   loadEnvFile()
   const config = readConfig(process.env)

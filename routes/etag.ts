@@ -17,7 +17,7 @@ export function ifMatch(headers: Record<string, unknown>): number | null {
 export function writePrecondition(headers: Record<string, unknown>): IfVersion {
   if (headers['if-none-match'] === undefined) return ifMatch(headers)
   if (headers['if-match'] === undefined) return 'none'
-  const message = 'can not be given together with If-Match'
+  const message = 'cannot be given together with If-Match'
   throw new AppError('invalid_request', `header/if-none-match: ${message}`, {
     errors: [{ path: 'header/if-none-match', message }],
   })

@@ -90,7 +90,7 @@ function clientOf(url: string): MongoClient {
       connectTimeoutMS: DEADLINE_MS,
     })
   } catch (error) {
-    throw new UsageError(`--from can not be read as a MongoDB URL: ${(error as Error).message}`)
+    throw new UsageError(`--from cannot be read as a MongoDB URL: ${(error as Error).message}`)
   }
 }
 

@@ -84,7 +84,7 @@ interface Carried {
 
 function jobPlan(document: AgendaDocument, name: string, { idText, ...of }: Carried): Plan {
   const left = (reason: string): Plan => ({ name, kind: 'left', reason })
-  if (document.disabled) return left('disabled, and a single job can not be paused')
+  if (document.disabled) return left('disabled, and a single job cannot be paused')
   const nextRunAt = dateIn(document, 'nextRunAt')
   if (nextRunAt === null) return left('it has no next run')
   const job = {

@@ -33,7 +33,7 @@ function envelopeText({ payload, rawPayload, ...fields }: Envelope, text?: strin
 
 function payloadText({ payload, rawPayload }: Envelope): string | undefined {
   if (notNull('rawPayload', rawPayload) === undefined) return JSON.stringify(payload)
-  if (payload !== undefined) throw new TypeError('payload and rawPayload can not both be given')
+  if (payload !== undefined) throw new TypeError('payload and rawPayload cannot both be given')
   return rawText(rawPayload as RawJson)
 }
 

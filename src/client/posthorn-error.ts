@@ -1,4 +1,4 @@
-// What the client throws when Posthorn refuses a call, or can not be reached.
+// What the client throws when Posthorn refuses a call, or cannot be reached.
 
 /** The codes of the API, as docs/ERRORS.md lists them. */
 export const API_ERROR_CODES = [

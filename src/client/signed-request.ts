@@ -51,7 +51,7 @@ function bytesOf(body: unknown): Uint8Array | null {
   return body instanceof ArrayBuffer ? new Uint8Array(body) : null
 }
 
-/** Bytes that were read into an object can not be had back: their spelling is lost. */
+/** Bytes that were read into an object cannot be had back: their spelling is lost. */
 function isParsed(body: unknown): boolean {
   return body !== undefined && body !== null && !isStream(body)
 }

@@ -31,7 +31,7 @@ const MAX_SIGNATURES = 20
  *   kept raw; or headers and raw body
  * @param secrets of the endpoint: `whsec_` + base64; during a rotation the old one and the new one
  * @throws VerificationError when it must not be believed; answer 401
- * @throws TypeError when it can not be judged: a secret that is none, a body that is no longer raw
+ * @throws TypeError when it cannot be judged: a secret that is none, a body that is no longer raw
  */
 export async function verify<Payload = unknown>(
   request: SignedRequest,

@@ -261,7 +261,7 @@ schedules:
     ]) {
       const file = shell.write('names.yaml', text)
       await expect(readDocument(file)).rejects.toThrow(
-        `names.yaml can not be read: the name ${name} in line 2 is not read as a text by YAML; quote it.`,
+        `names.yaml cannot be read: the name ${name} in line 2 is not read as a text by YAML; quote it.`,
       )
     }
     const quoted = shell.write('names.yaml', `endpoints: {"${name}": {url: null}}`)
@@ -289,7 +289,7 @@ schedules:
   })
 
   it.each([
-    ['!!set', 'a: !!set {x, y}', /the tag tag:yaml.org,2002:set in line 1 can not be carried/],
+    ['!!set', 'a: !!set {x, y}', /the tag tag:yaml.org,2002:set in line 1 cannot be carried/],
     ['!!omap', 'a: !!omap [x: 1]', /2002:omap/],
     ['!!pairs', 'a: !!pairs [x: 1]', /2002:pairs/],
     ['!!binary', 'a: !!binary aGVsbG8=', /2002:binary/],
@@ -303,14 +303,14 @@ schedules:
     ['an empty name', 'a: {: 1}', /an empty name in line 1/],
     ['YAML 1.1', '%YAML 1.1\n---\na: yes', /it is not YAML 1.2/],
     ['a number with a leading zero', 'a: 0123', /0123 in line 1 begins with a zero; quote it/],
-    ['no number', 'a: .nan', /NaN can not be carried exactly/],
+    ['no number', 'a: .nan', /NaN cannot be carried exactly/],
   ])('refuses %s', async (_, text, says) => {
     await expect(readDocument(shell.write('wrong.yaml', text))).rejects.toThrow(says)
     await expect(readDocument(shell.write('wrong.yaml', text))).rejects.toThrow(UsageError)
   })
 
   it.each([
-    ['no YAML', 'endpoints: [', /can not be read/],
+    ['no YAML', 'endpoints: [', /cannot be read/],
     ['a name twice', 'endpoints: {a: {url: null}, a: {url: null}}', /unique/],
     ['a list', '[1]', /no mapping/],
     ['a number that JSON would change', 'schedules: {a: {payload: 12345678901234567890}}', /text/],

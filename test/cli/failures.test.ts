@@ -57,7 +57,7 @@ describe('wrong usage is 2', () => {
 
   it('also of the environment', async () => {
     await fails(['jobs'], 2, /POSTHORN_URL is "nowhere"/, { POSTHORN_URL: 'nowhere' })
-    await fails(['jobs'], 2, /POSTHORN_KEY can not be used/, { POSTHORN_KEY: 'with a space' })
+    await fails(['jobs'], 2, /POSTHORN_KEY cannot be used/, { POSTHORN_KEY: 'with a space' })
     await fails(['jobs'], 2, /POSTHORN_URL is/, { POSTHORN_URL: `${posthorn.url()}/\u200b` })
     // A line end after a value is not part of it.
     const env = { POSTHORN_URL: `${posthorn.url()}\r\n`, POSTHORN_KEY: `${ADMIN_KEY}\n` }
@@ -83,7 +83,7 @@ describe('what the server refuses is 1', () => {
   })
 })
 
-describe('a server that can not be reached is 3', () => {
+describe('a server that cannot be reached is 3', () => {
   it('because it is gone, at whatever moment', DEADLINE, async () => {
     const other = deploy('sqlite')
     const api = await other.startApi()

@@ -253,10 +253,10 @@ describe('what can not start says why, and exits', () => {
     const server = createServer().listen(0, '127.0.0.1')
     await until(() => server.listening)
     const { port } = server.address() as { port: number }
-    await expectFailure(['start'], { PORT: String(port) }, 1, /can not listen.*HOST and PORT/)
+    await expectFailure(['start'], { PORT: String(port) }, 1, /cannot listen.*HOST and PORT/)
     await start(['api']).logged('api.listening')
     const taken = { WORKER_PORT: String(port) }
-    await expectFailure(['worker'], taken, 1, /can not listen.*HOST and WORKER_PORT/)
+    await expectFailure(['worker'], taken, 1, /cannot listen.*HOST and WORKER_PORT/)
     server.close()
   })
 
@@ -295,6 +295,6 @@ describe('what can not start says why, and exits', () => {
       await expectFailure([process], { STORE_URL: url }, 2, /ENCRYPTION_KEY must be set/)
     }
     const key = Buffer.alloc(32, 7).toString('base64')
-    await expectFailure(['worker'], { STORE_URL: url, ENCRYPTION_KEY: key }, 1, /can not start/)
+    await expectFailure(['worker'], { STORE_URL: url, ENCRYPTION_KEY: key }, 1, /cannot start/)
   })
 })

@@ -139,11 +139,11 @@ describe('an outbox whose collection', () => {
       return stderr()
     }
     expect(await refused('shop.posthorn_jobs')).toMatch(
-      /^posthorn can not start with these settings:\nOUTBOX is "shop\.posthorn_jobs"; expected/,
+      /^posthorn cannot start with these settings:\nOUTBOX is "shop\.posthorn_jobs"; expected/,
     )
     const before = await contents()
     expect(await refused(`${database}.orders`)).toMatch(
-      /^posthorn can not start with these settings:\nOUTBOX names .*\.orders, which holds/,
+      /^posthorn cannot start with these settings:\nOUTBOX names .*\.orders, which holds/,
     )
     expect(await contents()).toEqual(before)
     await client.db(new URL(url).pathname.slice(1)).dropDatabase()

@@ -114,7 +114,7 @@ describe('a database of an application', () => {
     const encryption = { ENCRYPTION_KEY: randomBytes(32).toString('base64') }
     const one = runPosthorn(['api'], { STORE_URL: url, PORT: '0', ...encryption })
     expect(await new Promise((resolve) => one.child.once('exit', resolve))).toBe(1)
-    expect(one.stderr()).toMatch(/^posthorn can not start: .*posthorn_jobs, posthorn_workers/)
+    expect(one.stderr()).toMatch(/^posthorn cannot start: .*posthorn_jobs, posthorn_workers/)
     expect(one.stderr()).not.toContain('    at ')
     expect(Object.keys(await contentsOf()).sort()).toEqual(['posthorn_jobs', 'posthorn_workers'])
   })

@@ -330,6 +330,8 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   }
 
   onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
+    // The end itself cut the line: that is no connection that the receiver closed.
+    if (this.#resolve === null) return
     // Once the status has come the answer stands, whatever becomes of its body: a retry of what
     // succeeded would apply it twice.
     if (this.#meaning !== null) {

@@ -72,6 +72,32 @@ describe('endpoints of one origin', () => {
     expect(receiver.connectionCount()).toBeLessThan(8 * 12)
   })
 
+  it.each(['timeout', 'cancelled', 'interrupted', 'lost'] as const)(
+    'are not sent an attempt again that ended on a kept connection as %s',
+    async (outcome) => {
+      const receiver = await startReceiver((_, index) => (index === 1 ? 'hang' : 200))
+      server = receiver
+      await send(receiver.url)
+      const isTimeout = outcome === 'timeout'
+      const sending = sender.send(
+        { url: receiver.url, headers: [], body: Buffer.from('the one') },
+        isTimeout ? 200 : PATIENT_MS,
+      )
+      await receiver.waitFor((requests) => requests.length === 2)
+      if (!isTimeout) sending.abort(outcome)
+      expect(await sending.ended).toMatchObject({ outcome, isResent: false })
+      // All that a second one would need is there: the connection was kept, and is closed by now.
+      await until(() => receiver.openConnectionCount() === 0)
+      expect((await send(receiver.url, 'another')).outcome).toBe('succeeded')
+      expect(receiver.connectionCount()).toBe(2)
+      expect(receiver.requests.map(({ body }) => body.toString())).toEqual([
+        '1',
+        'the one',
+        'another',
+      ])
+    },
+  )
+
   it('are not given an answer that came before anything was asked', async () => {
     const raw = await startByNumber((socket, request, connection) => {
       socket.write(answer(`${connection}.${request}`))

@@ -23,6 +23,8 @@ export interface Ground {
   store: Db
   /** The job once it is in this state. */
   job(id: string, state: string): Promise<Answer['body']>
+  /** Once the workers alone move documents: an API does while it sees no worker. */
+  untilApiRests(): Promise<void>
   /** Once there is no document left. */
   untilMoved(): Promise<void>
   /** How many jobs there are, by any state. */
@@ -55,11 +57,17 @@ export function useOutbox(settings: Record<string, string> = {}): Ground {
         }, SLOW_MS)
         return found?.body
       },
+      untilApiRests: () =>
+        until(async () => {
+          const { items } = (await posthorn.request('GET', '/workers')).body
+          const lines = (msg: string) => api.log.filter((line) => line.msg === msg).length
+          return items.length > 0 && lines('upkeep.begun') === lines('upkeep.ended')
+        }, SLOW_MS),
       untilMoved: () => until(async () => (await ground.outbox.countDocuments()) === 0, SLOW_MS),
       jobCount: () => store.collection(COLLECTIONS.jobs).countDocuments(),
       stats: async () => (await posthorn.request('GET', '/stats')).body.outbox,
     })
-    await posthorn.startApi()
+    const api = await posthorn.startApi()
     await posthorn.endpoint('work', ground.receiver.url)
   })
   afterAll(async () => {

@@ -21,6 +21,7 @@ afterEach(() => proxy.stop())
 async function dieAfter(text: string, document: object): Promise<void> {
   const { posthorn, outbox } = ground
   const worker = await posthorn.startWorker({ STORE_URL: proxy.url })
+  await ground.untilApiRests()
   proxy.cutAfter(text)
   await outbox.insertOne(document)
   await until(() => proxy.lostAnswers() === 1, SLOW_MS)

@@ -11,10 +11,18 @@ import { duration, endpointName } from './schemas.ts'
 
 const MINUTE_MS = 60_000
 
-const statsQuery = z.strictObject({
-  window: duration(MINUTE_MS, FIGURES_KEPT_MS).optional(),
-  endpoint: endpointName.optional(),
-})
+const statsQuery = z
+  .strictObject({
+    window: duration(MINUTE_MS, FIGURES_KEPT_MS).optional(),
+    endpoint: endpointName.optional(),
+    by: z.literal('endpoint').optional().meta({
+      description: 'with window: `ended` of each endpoint, in place of the minutes of all together',
+    }),
+  })
+  .refine(({ by, window }) => by === undefined || window !== undefined, {
+    path: ['by'],
+    message: 'needs window beside it',
+  })
 
 export const statsAnswer = z.object({
   asOf: z.iso.datetime(),
@@ -29,6 +37,17 @@ export const statsAnswer = z.object({
       dead: z.int(),
       more: z.literal(true).optional().meta({ description: 'a figure of 10000 is larger' }),
       oldestDueAge: z.string().nullable(),
+      ended: z
+        .object({
+          from: z.iso.datetime().meta({ description: 'the first minute of the lists' }),
+          succeeded: z.array(z.int()).meta({ description: 'attempts, a figure for each minute' }),
+          failed: z.array(z.int()),
+          durations: z
+            .array(z.int())
+            .meta({ description: 'of all these minutes: one for each bound, and one above' }),
+        })
+        .optional()
+        .meta({ description: 'with `window` and `by=endpoint`, where an attempt has ended' }),
     }),
   ),
   more: z.literal(true).optional().meta({
@@ -69,7 +88,7 @@ interface StatsRoute {
 }
 
 export function registerStatsRoute(app: FastifyInstance, { store, snapshots }: StatsRoute): void {
-  app.get<{ Querystring: { window?: number; endpoint?: string } }>(
+  app.get<{ Querystring: { window?: number; endpoint?: string; by?: 'endpoint' } }>(
     '/stats',
     {
       schema: {
@@ -79,7 +98,7 @@ export function registerStatsRoute(app: FastifyInstance, { store, snapshots }: S
       },
     },
     async (request) => {
-      const { window, endpoint } = request.query
+      const { window, endpoint, by } = request.query
       const snapshot = await (endpoint === undefined
         ? snapshots.ofAll()
         : snapshots.ofOne(endpoint))
@@ -97,8 +116,13 @@ export function registerStatsRoute(app: FastifyInstance, { store, snapshots }: S
       if (window === undefined) return shown
       const read = await store.figuresSince(store.clock.now() - window, endpoint ?? null)
       const durationBounds = DURATION_BOUNDS_MS.map(formatDuration)
-      const minutes = byMinute(read.figures)
-      return { ...shown, durationBounds, minutes, ...(read.more ? { moreMinutes: true } : {}) }
+      const cut = read.more ? { moreMinutes: true } : {}
+      if (by === 'endpoint') {
+        const ended = byEndpoint(read.figures)
+        const rows = shown.endpoints.map((row) => ({ ...row, ended: ended.get(row.name) }))
+        return { ...shown, endpoints: rows, durationBounds, ...cut }
+      }
+      return { ...shown, durationBounds, minutes: byMinute(read.figures), ...cut }
     },
   )
 }
@@ -117,6 +141,32 @@ async function outboxStats({ outbox, clock }: StatsRoute['store']) {
   const { waiting, setAside, oldestAt } = await outbox.figures()
   const oldestAge = oldestAt === null ? null : formatDuration(Math.max(0, clock.now() - oldestAt))
   return { waiting, setAside, oldestAge }
+}
+
+/** Of each endpoint, from the oldest minute of any: lists, as many of them as there are endpoints. */
+function byEndpoint(figures: MinuteFigures[]) {
+  const first = figures[0]?.minute ?? 0
+  const count = ((figures.at(-1)?.minute ?? 0) - first) / MINUTE_MS + 1
+  const from = instantText(first)
+  const zeros = () => Array<number>(count).fill(0)
+  const all = new Map<
+    string,
+    { from: string | null; succeeded: number[]; failed: number[]; durations: number[] }
+  >()
+  for (const { minute, endpoint, succeeded, failed, durations } of figures) {
+    const sum = all.get(endpoint) ?? {
+      ...{ from, succeeded: zeros(), failed: zeros() },
+      durations: durations.map(() => 0),
+    }
+    all.set(endpoint, sum)
+    const at = (minute - first) / MINUTE_MS
+    sum.succeeded[at] = succeeded
+    sum.failed[at] = failed
+    durations.forEach((many, i) => {
+      sum.durations[i] = (sum.durations[i] ?? 0) + many
+    })
+  }
+  return all
 }
 
 /** Of all endpoints together, oldest first. */

@@ -277,7 +277,11 @@ export class Posthorn {
 
   /** What waits and runs at each endpoint; with a window like `1h`, what ended in each minute. */
   async stats(
-    query: { window?: string | undefined; endpoint?: string | undefined } = {},
+    query: {
+      window?: string | undefined
+      endpoint?: string | undefined
+      by?: 'endpoint' | undefined
+    } = {},
     { signal }: RequestOptions = {},
   ): Promise<Stats> {
     return this.#get(`/stats${queryText({ ...query })}`, check.STATS, signal)

@@ -17,6 +17,8 @@ export interface Stats {
     more?: true
     /** A duration; null: nothing is due. */
     oldestDueAge: string | null
+    /** With `by: 'endpoint'`: attempts for each minute from `from` on, durations of all of them. */
+    ended?: { from: string; succeeded: number[]; failed: number[]; durations: number[] }
   }[]
   /** Endpoints beyond the first 10,000 by name are left out; asked for by its name each is found. */
   more?: true

@@ -54,6 +54,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const { store } = place
     const now = Math.floor(store.clock.now() / MINUTE_MS) * MINUTE_MS
     const durations = Array(DURATION_BOUNDS_MS.length + 1).fill(0)
+    durations[1] = 1
     const figures = { succeeded: 2, failed: 1, durations }
     await store.addFigures(
       [
@@ -65,6 +66,24 @@ describe.each(ENGINES)('on %s', (engine) => {
     )
     const one = (await stats(`?window=1h&endpoint=${LAST}`)) as { minutes: object[] }
     expect(one.minutes).toMatchObject([{ succeeded: 2, failed: 1 }])
+    const each = (await stats('?window=2h&by=endpoint')) as {
+      durationBounds: string[]
+      endpoints: { name: string; ended?: { from: string; succeeded: number[]; failed: number[] } }[]
+    }
+    const endedOf = (name: string) => each.endpoints.find((one) => one.name === name)?.ended
+    const from = new Date(now - 90 * MINUTE_MS).toISOString()
+    const places = (...at: number[]) =>
+      Array.from({ length: 86 }, (_, i) => (at.includes(i) ? 1 : 0))
+    expect(endedOf(LAST)).toEqual({
+      from,
+      succeeded: places(0, 85).map((one) => 2 * one),
+      failed: places(0, 85),
+      durations: durations.map((_, i) => (i === 1 ? 2 : 0)),
+    })
+    expect(endedOf('endpoint-1')).toMatchObject({ from, failed: places(85) })
+    expect(each.endpoints.filter(({ ended }) => ended !== undefined)).toHaveLength(2)
+    expect(each).not.toHaveProperty('minutes')
+    expect(await stats('?by=endpoint')).toMatchObject({ status: 400, code: 'invalid_request' })
     const all = (await stats('?window=2h')) as { minutes: { succeeded: number }[] }
     expect(all.minutes.map(({ succeeded }) => succeeded)).toEqual([2, 4])
     expect(all).not.toHaveProperty('moreMinutes')

@@ -9,13 +9,14 @@ import { readJob } from './job-reads.js'
 import { JobTable } from './jobs.js'
 import { useLive } from './live.js'
 import { Action, copy, Dialog, Foreign, facts, State, toneOf, Waiting, When } from './parts.js'
-import { lateMs } from './problems.js'
+import { lateMs, shownState } from './problems.js'
 import { figure, plain, span, utc } from './words.js'
 
 const EVERY_MS = 3_000
 const FAILURES_SHOWN = 10
 /** Among so many queued ones those are looked for that were tried already. */
 const QUEUED_LOOKED_AT = 50
+const NO_ATTEMPTS = { succeeded: 0, failed: 0 }
 /** The endpoint's timeout is 15 min at most. */
 const PING_DEADLINE_MS = 16 * 60_000
 
@@ -29,20 +30,22 @@ export function Endpoint({ name = '' }) {
     EVERY_MS,
     [name],
   )
+  const hour = useLive((_, signal) => readFigures(name, signal), FIGURES_EVERY_MS, [name])
   if (read.data === null) {
     return html`<h1>${name}</h1><${Waiting} error=${read.error} what="The endpoint" />`
   }
   const endpoint = read.data
+  const lastHour = hour.data === null ? NO_ATTEMPTS : sumOf(hour.data)
   return html`
     <div class="head">
       <h1><span class="faint">Endpoint</span> ${name}</h1>
-      <${State} state=${endpoint.state} />
+      <${State} ...${shownState(endpoint.state, lastHour)} />
       ${endpoint.restingUntil !== null && html`<span>until ${utc(endpoint.restingUntil).slice(11)}, <${When} at=${endpoint.restingUntil} /></span>`}
       ${endpoint.disabledReason !== null && html`<span><${Foreign} text=${endpoint.disabledReason} /></span>`}
     </div>
     ${endpoint.description !== '' && html`<p><${Foreign} text=${endpoint.description} /></p>`}
     <${Commands} endpoint=${endpoint} refresh=${read.refresh} />
-    <${Load} endpoint=${endpoint} />
+    <${Load} endpoint=${endpoint} data=${hour.data} />
     <${Failures} name=${name} />
     <${Settings} endpoint=${endpoint} />
   `
@@ -121,10 +124,9 @@ function RotateDialog({ name, refresh, close }) {
   <//>`
 }
 
-function Load({ endpoint }) {
+function Load({ endpoint, data }) {
   const { name, counts } = endpoint
-  const { data } = useLive((_, signal) => readFigures(name, signal), FIGURES_EVERY_MS, [name])
-  const stats = /** @type {any} */ (data?.endpoints[0])
+  const stats = data?.row
   const linked = (state, value) =>
     html`<a href=${addressOf(['jobs'], { endpoint: name, state })}>${figure(value, counts.more)}</a>`
   return html`<section aria-label="Load" class="load card">

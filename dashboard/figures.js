@@ -7,44 +7,36 @@ const MINUTE_MS = 60_000
 const MINUTES = 60
 /** They are of whole minutes: more often would show the same. */
 export const FIGURES_EVERY_MS = 15_000
-/** Each look adds up what all endpoints did, so not all rows of a long list look at once. */
-const MAX_LOOKS = 3
-let lookCount = 0
-/** @type {(() => void)[]} */
-const waiting = []
+/** Said where p50 and p95 stand. */
+export const BOUNDS_NOTE = 'a histogram tells only between which bounds that time lies'
+/** What GET /stats is asked for. */
+export const LAST_HOUR = { window: '1h', by: 'endpoint' }
 
-/** @typedef {{minutes: {minute: string, succeeded: number, failed: number, durations: number[]}[], durationBounds: string[]}} Figures */
+/** @typedef {{from: string, succeeded: number[], failed: number[], durations: number[]}} Ended */
+/** @typedef {{ended: Ended | undefined, durationBounds: string[]}} Figures ended: absent if nothing has */
 
-/** @param {string} endpoint @param {AbortSignal} signal @returns {Promise<Figures & {endpoints: object[]}>} */
+/** @param {string} endpoint @param {AbortSignal} signal @returns {Promise<Figures & {row: any}>} */
 export async function readFigures(endpoint, signal) {
-  if (lookCount >= MAX_LOOKS) await new Promise((resolve) => waiting.push(() => resolve(null)))
-  lookCount += 1
-  try {
-    signal.throwIfAborted()
-    return await ask('GET', `stats${queryOf({ window: '1h', endpoint })}`, undefined, { signal })
-  } finally {
-    lookCount -= 1
-    waiting.shift()?.()
-  }
+  const query = queryOf({ ...LAST_HOUR, endpoint })
+  const { endpoints, durationBounds } = await ask('GET', `stats${query}`, undefined, { signal })
+  const [row] = endpoints
+  return { ended: row?.ended, durationBounds, row }
 }
 
 /** @param {Figures} figures */
-export function sumOf({ minutes }) {
-  const succeeded = minutes.reduce((sum, minute) => sum + minute.succeeded, 0)
-  const failed = minutes.reduce((sum, minute) => sum + minute.failed, 0)
-  return { succeeded, failed }
+export function sumOf({ ended }) {
+  const sum = (/** @type {number[]} */ counts) => counts.reduce((all, count) => all + count, 0)
+  return { succeeded: sum(ended?.succeeded ?? []), failed: sum(ended?.failed ?? []) }
 }
 
 /**
- * The bound below which that share of the attempts stayed: as close as a histogram tells.
+ * The bounds between which the duration lies that this share of the attempts did not exceed: a
+ * histogram tells no more.
  *
  * @param {Figures} figures @param {number} share
  */
-export function within({ minutes, durationBounds }, share) {
-  const counts = durationBounds.map(() => 0).concat(0)
-  for (const { durations } of minutes) {
-    for (const [i, count] of durations.entries()) counts[i] = (counts[i] ?? 0) + count
-  }
+export function within({ ended, durationBounds }, share) {
+  const counts = ended?.durations ?? []
   const total = counts.reduce((sum, count) => sum + count, 0)
   if (total === 0) return '–'
   let seen = 0
@@ -52,16 +44,22 @@ export function within({ minutes, durationBounds }, share) {
     seen += count
     return seen >= share * total
   })
-  const bound = durationBounds[at]
-  if (bound !== undefined) return `≤ ${span(durationMs(bound))}`
-  return `> ${span(durationMs(durationBounds.at(-1) ?? '0s'))}`
+  const [above, below] = [durationBounds[at - 1], durationBounds[at]].map((bound) =>
+    bound === undefined ? undefined : span(durationMs(bound)),
+  )
+  if (above === undefined) return `≤ ${below}`
+  return below === undefined ? `> ${above}` : `${above} – ${below}`
 }
+
+/** @type {Ended} */
+const NOTHING = { from: '', succeeded: [], failed: [], durations: [] }
 
 /** Succeeded upwards, failed downwards: told by place, not by colour alone. */
 export function Sparkline({ figures, tall = false }) {
   const { succeeded, failed } = sumOf(figures)
   const newest = Math.floor(now() / MINUTE_MS)
-  const scale = Math.max(1, ...figures.minutes.flatMap((one) => [one.succeeded, one.failed]))
+  const { from, succeeded: ok, failed: bad } = figures.ended ?? NOTHING
+  const scale = Math.max(1, ...ok, ...bad)
   const label = `Last hour: ${counted(succeeded, 'attempt')} succeeded, ${figureOf(failed)} failed`
   const bar = (count) => (count === 0 ? 0 : Math.max(6, (count / scale) * 50))
   return html`<svg
@@ -73,9 +71,11 @@ export function Sparkline({ figures, tall = false }) {
   >
     <title>${label}</title>
     <path class="axis" d="M0 50H${MINUTES * 4}" />
-    ${figures.minutes.map(({ minute, succeeded, failed }) => {
-      const x = (MINUTES - 1 - (newest - Date.parse(minute) / MINUTE_MS)) * 4
-      const [up, down] = [bar(succeeded), bar(failed)]
+    ${ok.map((count, i) => {
+      const minute = Date.parse(from) / MINUTE_MS + i
+      const x = (MINUTES - 1 - (newest - minute)) * 4
+      const [up, down] = [bar(count), bar(bad[i] ?? 0)]
+      if (up + down === 0) return null
       return html`<g key=${minute}>
         <rect class="good" x=${x} y=${50 - up} width="3" height=${up} />
         <rect class="bad" x=${x} y="50" width="3" height=${down} />

@@ -1,41 +1,68 @@
 // The first page: what is wrong, and how every endpoint and worker is.
 import { html } from 'htm/preact'
-import { useEffect, useRef, useState } from 'preact/hooks'
+import { useState } from 'preact/hooks'
 import { addressOf } from './address.js'
-import { ask, now } from './api.js'
-import { FIGURES_EVERY_MS, readFigures, Sparkline, sumOf, within } from './figures.js'
+import { ask, now, queryOf } from './api.js'
+import { BOUNDS_NOTE, FIGURES_EVERY_MS, LAST_HOUR, Sparkline, sumOf, within } from './figures.js'
 import { useLive } from './live.js'
 import { Empty, Foreign, State, Waiting, When } from './parts.js'
-import { explainStuck, isStuck, lateMs, problemsIn } from './problems.js'
+import { explainStuck, isStuck, lateMs, problemsIn, shownState } from './problems.js'
 import { counted, figure, span, withInstants } from './words.js'
 
 /** The API itself looks no more often. */
 const EVERY_MS = 5_000
+/** The page waits so long for the reasons of what is stuck. */
+const EXPLAINED_WITHIN_MS = 2_000
+/** Of an endpoint that was made since the figures were read. */
+const UNREAD = { ended: undefined, durationBounds: [] }
 const ROWS_SHOWN = 50
 /** So that the table below stays in sight. */
 const PROBLEMS_SHOWN = 5
 
-export function Overview() {
-  const stats = useLive((_, signal) => ask('GET', 'stats', undefined, { signal }), EVERY_MS, [])
-  const workers = useLive((_, signal) => ask('GET', 'workers', undefined, { signal }), EVERY_MS, [])
-  const [lastHour, setLastHour] = useState(/** @type {Map<string, any>} */ (new Map()))
-  const stuck = (stats.data?.endpoints ?? []).filter(isStuck)
-  const names = stuck.map(({ name }) => name)
-  const whys = useLive((_, signal) => explainStuck(stuck, signal), FIGURES_EVERY_MS, [names])
-  if (stats.data === null) {
-    return html`<h1>Overview</h1><${Waiting} error=${stats.error} what="The overview" />`
-  }
+/**
+ * All that the page shows, so that nothing of it comes late and moves the rest: one look at all
+ * endpoints, whose figures of the last hour and whose reasons are kept for a while.
+ *
+ * @param {any} before @param {AbortSignal} signal
+ */
+async function readOverview(before, signal) {
+  const isFresh = before !== null && performance.now() - before.readAtMs < FIGURES_EVERY_MS
+  const query = queryOf(isFresh ? {} : LAST_HOUR)
+  const [stats, { items }] = await Promise.all([
+    ask('GET', `stats${query}`, undefined, { signal }),
+    ask('GET', 'workers', undefined, { signal }),
+  ])
+  const stuck = stats.endpoints.filter(isStuck)
+  const names = stuck.map(({ name }) => name).join(' ')
+  const isExplained = isFresh && before.names === names
+  const whys = isExplained ? before.whys : await explainedInTime(stuck, before?.whys, signal)
+  const shown = { stats, workers: items, names, whys }
+  if (isFresh) return { ...shown, lastHour: before.lastHour, readAtMs: before.readAtMs }
+  const { durationBounds } = stats
+  const figures = stats.endpoints.map(({ name, ended }) => [name, { ended, durationBounds }])
+  return { ...shown, lastHour: new Map(figures), readAtMs: performance.now() }
+}
 
-  const known = workers.data?.items ?? []
-  const problems = problemsIn(stats.data, known, lastHour, whys.data ?? new Map())
-  const add = (name, figures) => setLastHour((before) => new Map(before).set(name, sumOf(figures)))
+/** The reasons; where they take long those of before, for the page is needed. */
+async function explainedInTime(stuck, before = new Map(), signal) {
+  const late = new Promise((resolve) => setTimeout(resolve, EXPLAINED_WITHIN_MS, before))
+  return Promise.race([explainStuck(stuck, signal).catch(() => before), late])
+}
+
+export function Overview() {
+  const { data, error } = useLive(readOverview, EVERY_MS, [])
+  if (data === null) {
+    return html`<h1>Overview</h1><${Waiting} error=${error} what="The overview" />`
+  }
+  const { stats, workers, lastHour, whys } = data
+  const sums = new Map([...lastHour].map(([name, figures]) => [name, sumOf(figures)]))
   return html`
     <h1>Overview</h1>
-    <${Problems} problems=${problems} />
-    <${Endpoints} endpoints=${stats.data.endpoints} isCut=${stats.data.more === true} add=${add} />
-    <${Deleted} endpoints=${stats.data.deletedEndpoints ?? []} />
-    <${Workers} workers=${known} />
-    <p class="faint as-of">As of <${When} at=${stats.data.asOf} />.</p>
+    <${Problems} problems=${problemsIn(stats, workers, sums, whys)} />
+    <${Endpoints} endpoints=${stats.endpoints} isCut=${stats.more === true} lastHour=${lastHour} />
+    <${Deleted} endpoints=${stats.deletedEndpoints ?? []} />
+    <${Workers} workers=${workers} />
+    <p class="faint as-of">As of <${When} at=${stats.asOf} />.</p>
   `
 }
 
@@ -64,7 +91,7 @@ function problemLine({ key, endpoint, text, why }) {
   </p>`
 }
 
-function Endpoints({ endpoints, isCut, add }) {
+function Endpoints({ endpoints, isCut, lastHour }) {
   const [wanted, setWanted] = useState('')
   const [shownCount, setShownCount] = useState(ROWS_SHOWN)
   if (endpoints.length === 0) return html`<${NoEndpoints} />`
@@ -92,14 +119,17 @@ function Endpoints({ endpoints, isCut, add }) {
           <th scope="col" class="num">Dead</th>
           <th scope="col" class="num">Oldest due</th>
           <th scope="col">Last hour</th>
-          <th scope="col" class="num" title="half of the attempts took no longer">p50</th>
-          <th scope="col" class="num" title="95 % of the attempts took no longer">p95</th>
+          <th scope="col" class="num" title=${`half of the attempts took no longer; ${BOUNDS_NOTE}`}>p50</th>
+          <th scope="col" class="num" title=${`95 % of the attempts took no longer; ${BOUNDS_NOTE}`}>p95</th>
         </tr>
       </thead>
       <tbody>
         ${rows
           .slice(0, shownCount)
-          .map((row) => html`<${EndpointRow} key=${row.name} row=${row} add=${add} />`)}
+          .map(
+            (row) =>
+              html`<${EndpointRow} key=${row.name} row=${row} figures=${lastHour.get(row.name) ?? UNREAD} />`,
+          )}
       </tbody>
     </table>
     ${
@@ -131,12 +161,12 @@ function rankOf(row) {
   return isStuck(row) ? 1 + lateMs(row) : row.state === 'disabled' ? 1 : 0
 }
 
-function EndpointRow({ row, add }) {
+function EndpointRow({ row, figures }) {
   const { name, state, queued, due, running, dead, more } = row
-  const [element, seen] = useSeen()
-  return html`<tr ref=${element}>
+  const { succeeded, failed } = sumOf(figures)
+  return html`<tr>
     <th scope="row"><a href=${addressOf(['endpoints', name])}>${name}</a></th>
-    <td data-label="State"><${State} state=${state} /></td>
+    <td data-label="State"><${State} ...${shownState(state, { succeeded, failed })} /></td>
     ${count('Queued', queued, more, { endpoint: name, state: 'queued' })}
     ${count('Due', due, more, null)}
     ${count('Running', running, more, { endpoint: name, state: 'running' })}
@@ -144,7 +174,17 @@ function EndpointRow({ row, add }) {
     <td class="num ${isStuck(row) ? 'late' : ''}" data-label="Oldest due">
       ${row.oldestDueAge === null ? html`<span class="faint">–</span>` : span(lateMs(row))}
     </td>
-    <${LastHour} name=${name} seen=${seen} add=${add} />
+    <td data-label="Last hour" class="hour wide">
+      <div class="hour-row">
+        <${Sparkline} figures=${figures} />
+        <span class="sums">
+          <span>${figure(succeeded)} ok</span>
+          <span class=${failed > 0 ? 'bad' : 'faint'}>${figure(failed)} failed</span>
+        </span>
+      </div>
+    </td>
+    <td class="num" data-label="p50">${within(figures, 0.5)}</td>
+    <td class="num" data-label="p95">${within(figures, 0.95)}</td>
   </tr>`
 }
 
@@ -153,51 +193,6 @@ function count(label, value, more, filter) {
   const shown =
     filter !== null && value > 0 ? html`<a href=${addressOf(['jobs'], filter)}>${text}</a>` : text
   return html`<td class="num ${value === 0 ? 'faint' : ''}" data-label=${label}>${shown}</td>`
-}
-
-/** Looks while its row is on the screen. */
-function LastHour({ name, seen, add }) {
-  const { data, refresh } = useLive(
-    async (before, signal) => (seen.current ? readFigures(name, signal) : before),
-    FIGURES_EVERY_MS,
-    [name],
-  )
-  seen.onShown = refresh
-  useEffect(() => {
-    if (data !== null) add(name, data)
-  }, [data])
-  if (data === null) return html`<td colspan="3" class="faint wide">…</td>`
-  const { succeeded, failed } = sumOf(data)
-  return html`
-    <td data-label="Last hour" class="hour wide">
-      <div class="hour-row">
-        <${Sparkline} figures=${data} />
-        <span class="sums">
-          <span>${figure(succeeded)} ok</span>
-          <span class=${failed > 0 ? 'bad' : 'faint'}>${figure(failed)} failed</span>
-        </span>
-      </div>
-    </td>
-    <td class="num" data-label="p50">${within(data, 0.5)}</td>
-    <td class="num" data-label="p95">${within(data, 0.95)}</td>
-  `
-}
-
-/** Whether an element is on the screen, without drawing anew when that changes. */
-function useSeen() {
-  const element = useRef(/** @type {HTMLElement | null} */ (null))
-  const seen = useRef({ current: false, onShown: () => {} })
-  useEffect(() => {
-    const observer = new IntersectionObserver((entries) => {
-      const isSeen = entries.at(-1)?.isIntersecting ?? false
-      const isNew = isSeen && !seen.current.current
-      seen.current.current = isSeen
-      if (isNew) seen.current.onShown()
-    })
-    if (element.current !== null) observer.observe(element.current)
-    return () => observer.disconnect()
-  }, [])
-  return /** @type {const} */ ([element, seen.current])
 }
 
 function NoEndpoints() {

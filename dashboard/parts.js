@@ -36,6 +36,7 @@ const LOOKS = {
   throttled: ['clock', 'warn'],
   interrupted: ['turn', 'warn'],
   lost: ['turn', 'warn'],
+  failing: FAILED,
   disabled: FAILED,
   deleting: ['slash', 'bad'],
   gone: FAILED,

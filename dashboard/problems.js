@@ -34,6 +34,16 @@ export function isStuck(row) {
 }
 
 /**
+ * The state as it is shown: that an endpoint is active does not make it well.
+ *
+ * @param {string} state @param {{succeeded: number, failed: number}} lastHour
+ */
+export function shownState(state, { succeeded, failed }) {
+  const isFailing = state === 'active' && failed > succeeded
+  return isFailing ? { state: 'failing', text: 'active, failing' } : { state }
+}
+
+/**
  * @param {{liveWorkers: number, endpoints: Row[]}} stats
  * @param {{seenAt: string}[]} workers
  * @param {Map<string, {succeeded: number, failed: number}>} lastHour of those that were looked at
@@ -82,10 +92,8 @@ export async function explainStuck(rows, signal) {
     .slice(0, MAX_EXPLAINED)
   /** @type {Map<string, string>} */
   const whys = new Map()
-  for (const row of stuck) {
-    const why = await whyStuck(row, signal)
-    if (why !== null) whys.set(row.name, why)
-  }
+  const found = await Promise.all(stuck.map((row) => whyStuck(row, signal)))
+  for (const [i, why] of found.entries()) if (why !== null) whys.set(stuck[i]?.name ?? '', why)
   return whys
 }
 

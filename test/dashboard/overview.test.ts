@@ -32,12 +32,74 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
     const good = page.getByRole('row', { name: /^good/ })
     await good.getByText('2 ok', { exact: true }).waitFor()
     await good.getByRole('img', { name: /2 attempts succeeded, none failed/ }).waitFor()
-    expect(await good.textContent()).toMatch(/active[\s\S]*≤ \d+ ms/)
+    expect(await good.textContent()).toMatch(/active[\s\S]*(≤ 10 ms|\d+ m?s – \d+ m?s)/)
+    expect(await good.getByText('active', { exact: true }).getAttribute('class')).toMatch(/good/)
     const bad = page.getByRole('row', { name: /^bad/ })
     await bad.getByText('1 failed', { exact: true }).waitFor()
+    // All of its attempts failed: nothing green stands there.
+    const state = bad.getByText('active, failing', { exact: true })
+    expect(await state.getAttribute('class')).toMatch(/bad/)
+    const alone = await open('/endpoints/bad')
+    await alone.getByText('active, failing', { exact: true }).waitFor()
     await bad.getByRole('link', { name: '1' }).click()
     await page.getByRole('heading', { name: 'Jobs' }).waitFor()
     expect(page.url()).toContain('#/jobs?endpoint=bad&state=dead')
+  })
+
+  it('says between which bounds p50 and p95 lie, and that it knows no more', async () => {
+    const { open } = ground
+    const page = await open()
+    await page.getByRole('row', { name: /^good/ }).waitFor()
+    for (const name of ['p50', 'p95']) {
+      const title = await page.getByRole('columnheader', { name }).getAttribute('title')
+      expect(title).toMatch(/took no longer; .* only between which bounds/)
+    }
+    const bounds = ['10ms', '2s500ms', '5s']
+    const of = (...durations: number[]) => ({
+      ended: { from: '', succeeded: [], failed: [], durations },
+      durationBounds: bounds,
+    })
+    const all = [of(1, 0, 0, 0), of(0, 0, 1, 0), of(0, 0, 0, 1), of(0, 0, 0, 0)]
+    const texts = await page.evaluate<
+      string[]
+    >(`import(new URL('dashboard/figures.js', document.baseURI))
+      .then(({ within }) => ${JSON.stringify(all)}.map((one) => within(one, 0.5)))`)
+    expect(texts).toEqual(['≤ 10 ms', '2.5 s – 5 s', '> 5 s', '–'])
+  })
+
+  it('asks once for all endpoints, and shows all at once: nothing comes late and moves the rest', async () => {
+    const { posthorn, receiver, enqueue, open } = ground
+    const names = Array.from({ length: 30 }, (_, i) => `many-${i}`)
+    for (const name of names) await posthorn.endpoint(name, receiver.url)
+    await posthorn.request('POST', '/endpoints/many-7/pause')
+    const id = await enqueue('many-7')
+    await until(async () => {
+      const { body } = await posthorn.request('GET', '/stats')
+      return body.endpoints.some((one: { due: number }) => one.due > 0)
+    })
+    const page = await open('/schedules')
+    await page.getByRole('heading', { name: 'Schedules' }).waitFor()
+    const asked: string[] = []
+    page.on('request', (request) => asked.push(request.url()))
+    await page.evaluate(WATCH_SHIFTS)
+    await page.getByRole('link', { name: 'Posthorn' }).click()
+    await page.getByRole('row', { name: /^many-29/ }).waitFor()
+    // What is wrong, and why, is there together with the table.
+    expect(await page.getByText('endpoint "many-7" is paused').count()).toBe(1)
+    const stats = () => asked.filter((url) => url.includes('/stats'))
+    const searches = () => stats().map((url) => new URL(url).search)
+    expect(searches()).toEqual(['?window=1h&by=endpoint'])
+    await until(() => stats().length >= 3, 60_000)
+    expect(searches().filter((one) => one !== '' && one !== '?window=1h&by=endpoint')).toEqual([])
+    expect(await page.evaluate<number>('window.shifted')).toBeLessThan(0.02)
+    await posthorn.request('POST', '/endpoints/many-7/resume')
+    await posthorn.job(id, 'succeeded')
+    for (const name of names) await posthorn.request('DELETE', `/endpoints/${name}`)
+    // What is counted may be some seconds old.
+    await until(async () => {
+      const { body } = await posthorn.request('GET', '/stats')
+      return !body.endpoints.some((one: { name: string }) => one.name.startsWith('many-'))
+    })
   })
 
   it('shows who works, and nothing at the top while all is well', async () => {
@@ -132,6 +194,12 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
     await until(() => requestCount > before)
   })
 })
+
+/** Runs in the page: adds up how far what is on the screen was moved by something that came. */
+const WATCH_SHIFTS = `window.shifted = 0
+  new PerformanceObserver((list) => {
+    for (const { value } of list.getEntries()) window.shifted += value
+  }).observe({ type: 'layout-shift' })`
 
 /** Runs in the page: as if the tab was put behind another, or in front again. */
 function hide(isHidden: boolean): string {

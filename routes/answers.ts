@@ -196,7 +196,15 @@ export const heartbeatAnswer = z.object({
 
 export const claimAnswer = z.object({
   jobs: z.array(
-    z.object({ ...jobAnswer.shape, token: z.string(), leaseExpiresAt: answeredInstant }),
+    z.object({
+      ...jobAnswer.shape,
+      token: z.string(),
+      leaseExpiresAt: answeredInstant,
+      traceparent: z.string().nullable().meta({
+        description: 'the trace context of the request that enqueued the job (W3C); null: none',
+      }),
+      tracestate: z.string().nullable(),
+    }),
   ),
 })
 

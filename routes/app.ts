@@ -15,6 +15,7 @@ import { AppError } from '../src/errors.ts'
 import type { FigureBook } from '../src/figure-book.ts'
 import { type ApiMetrics, createApiMetrics } from '../src/metrics.ts'
 import { MAX_ENQUEUE_BATCH, type Store } from '../src/store/store.ts'
+import { hideQuery } from '../src/tracing.ts'
 import type { AddressPolicy } from '../src/webhook/address-policy.ts'
 import type { Sender } from '../src/webhook/send.ts'
 import { createAccessCheck, createKeyRecheck } from './access.ts'
@@ -85,6 +86,8 @@ export interface AppOptions {
 const MAX_PARAM_LENGTH = 16_384
 const KEEP_ALIVE_TIMEOUT_MS = 72_000
 const REQUEST_ID_SHAPE = /^[A-Za-z0-9._-]{1,64}$/
+/** Of an attempt, sent with the wrong method; with the right one, POST, no query is shown. */
+const MAY_HOLD_TOKEN = /token|\/(complete|fail|heartbeat)\b/i
 const JSON_TYPE = 'application/json'
 const JSON_TYPE_SHAPE = /^application\/json\s*(;|$)/i
 
@@ -156,6 +159,10 @@ function createServer(
     forceCloseConnections: 'idle',
   })
   watchConnections(app.server, limits, metrics.onRefused)
+  // First of all: the active span is that of the HTTP server then, not one of a plugin.
+  app.server.prependListener('request', ({ method, url = '' }) => {
+    if (method !== 'GET' || MAY_HOLD_TOKEN.test(url)) hideQuery(url)
+  })
   return app
 }
 

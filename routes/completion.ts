@@ -9,6 +9,7 @@ import { DEFAULT_RETRY, decide, effectivePolicy } from '../src/job/retry-policy.
 import type { ApiMetrics } from '../src/metrics.ts'
 import type { Settlement, SettleResult } from '../src/store/settlement.ts'
 import type { Store } from '../src/store/store.ts'
+import { traceContextOf, traceReport } from '../src/tracing.ts'
 import { bearerOf, unauthorized } from './access.ts'
 import { appliedAnswer, heartbeatAnswer } from './answers.ts'
 import { trustConnection } from './connections.ts'
@@ -123,7 +124,8 @@ function registerComplete(app: FastifyInstance, parts: CompletionRoutes): void {
       const bytes = request.body.result?.bytes
       const resultTruncated = (bytes?.byteLength ?? 0) > MAX_RESULT_BYTES
       const result = resultTruncated ? null : (bytes?.toString() ?? NO_RESULT)
-      return settle(parts, job, { ...lease, attempt, event: 'succeed', result, resultTruncated })
+      const end = { ...lease, attempt, event: 'succeed', result, resultTruncated } as const
+      return traced(request, 'complete', job, attempt, () => settle(parts, job, end))
     },
   )
 }
@@ -163,7 +165,8 @@ function registerFail(app: FastifyInstance, parts: CompletionRoutes): void {
         throw new Error(`a failure can not lead to ${decision.event}`)
       }
       const attempt = attemptOf(store, job, 'failed', said.message)
-      return settle(parts, job, { ...lease, attempt, ...decision })
+      const end = { ...lease, attempt, ...decision }
+      return traced(request, 'fail', job, attempt, () => settle(parts, job, end))
     },
   )
 }
@@ -238,6 +241,23 @@ function attemptOf(store: Store, job: Job, outcome: Outcome, message: string): A
 }
 
 type ReportedEnd = Exclude<Settlement, { event: 'await' }>
+
+function traced<T>(
+  { headers }: FastifyRequest,
+  verb: 'complete' | 'fail',
+  job: Job,
+  { number, outcome }: Attempt,
+  work: () => Promise<T>,
+): Promise<T> {
+  return traceReport(traceContextOf(headers), verb, job.id, (span) => {
+    span.setAttributes({
+      'messaging.destination.name': job.endpoint,
+      'posthorn.attempt': number,
+      'posthorn.outcome': outcome,
+    })
+    return work()
+  })
+}
 
 async function settle(parts: CompletionRoutes, job: Job, settlement: ReportedEnd) {
   const { store, countEnd, unanswered } = parts

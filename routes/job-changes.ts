@@ -7,10 +7,11 @@ import { isJobId, newJobId } from '../src/job/job-id.ts'
 import type { ApiMetrics } from '../src/metrics.ts'
 import type { EditResult, RetryResult } from '../src/store/job-commands.ts'
 import type { Store } from '../src/store/store.ts'
+import { traceContextOf, traceEnqueue } from '../src/tracing.ts'
 import { jobAnswer, retriedJobAnswer } from './answers.ts'
 import { unknownEndpoint } from './enqueue-answer.ts'
 import type { EnqueueBatcher } from './enqueue-batcher.ts'
-import { dueTimeOf } from './enqueue-request.ts'
+import { dueTimeOf, type RequestOrigin } from './enqueue-request.ts'
 import { ifMatch, stale } from './etag.ts'
 import { hopsOf } from './hops.ts'
 import { jobNotFound, readJob, stateConflict } from './job-lookup.ts'
@@ -176,11 +177,16 @@ function registerCopy(app: FastifyInstance, { store, batcher, metrics }: JobRout
       const job = await readJob(store, request.params.id)
       const { waitingFor, waived } = await dependenciesOfCopy(store, job)
       const hops = hopsOf(request.headers)
-      const copy = { ...copyOf(job, store.clock.now(), hops), dependsOn: waitingFor }
-      const startedAtMs = performance.now()
-      const result = await batcher.enqueue(copy)
-      metrics.onEnqueued(result.kind, performance.now() - startedAtMs)
-      return sendEnqueued(reply, result, copy, { dependenciesWaived: waived })
+      const asked = { endpoint: job.endpoint, jobCount: null }
+      return traceEnqueue(traceContextOf(request.headers), asked, async (trace, span) => {
+        const made = copyOf(job, store.clock.now(), { trace, hops })
+        const copy = { ...made, dependsOn: waitingFor }
+        const startedAtMs = performance.now()
+        const result = await batcher.enqueue(copy)
+        metrics.onEnqueued(result.kind, performance.now() - startedAtMs)
+        span.setAttributes({ 'messaging.message.id': copy.id })
+        return sendEnqueued(reply, result, copy, { dependenciesWaived: waived })
+      })
     },
   )
 }
@@ -202,7 +208,7 @@ async function dependenciesOfCopy(
 }
 
 /** Without its keys, which tell jobs apart, and without its dependencies. */
-function copyOf(job: Job, now: number, hops: number): NewJob {
+function copyOf(job: Job, now: number, { trace, hops }: RequestOrigin): NewJob {
   return {
     id: newJobId(now),
     endpoint: job.endpoint,
@@ -224,7 +230,7 @@ function copyOf(job: Job, now: number, hops: number): NewJob {
     onFinish: job.onFinish,
     scheduleName: null,
     originKey: null,
-    trace: null,
+    trace,
     hops,
   }
 }

@@ -8,6 +8,7 @@ import { traceContextOf, traceEnqueue } from '../src/tracing.ts'
 import type { KeyRecheck } from './access.ts'
 import { jobAnswer, jobListAnswer } from './answers.ts'
 import { readCursor, writeCursor } from './cursor.ts'
+import { storedOrThrow } from './enqueue-answer.ts'
 import type { EnqueueBatcher } from './enqueue-batcher.ts'
 import { newJobFrom } from './enqueue-request.ts'
 import { etagOf, isNoneMatch } from './etag.ts'
@@ -67,14 +68,16 @@ function registerEnqueue(app: FastifyInstance, { store, batcher, metrics }: JobR
     },
     async (request, reply) => {
       const key = request.headers['idempotency-key'] as string | undefined
-      const asked = { endpoint: request.body.endpoint, jobCount: 1 }
+      const asked = { endpoint: request.body.endpoint, jobCount: null }
       const hops = hopsOf(request.headers)
       const startedAtMs = performance.now()
-      return traceEnqueue(traceContextOf(request.headers), asked, async (trace) => {
+      return traceEnqueue(traceContextOf(request.headers), asked, async (trace, span) => {
         const job = newJobFrom(request.body, key, { trace, hops }, store.clock.now())
         const result = await batcher.enqueue(job)
         metrics.onEnqueued(result.kind, performance.now() - startedAtMs)
-        return sendEnqueued(reply, result, job)
+        const answer = sendEnqueued(reply, result, job)
+        span.setAttributes({ 'messaging.message.id': storedOrThrow(result, job).job.id })
+        return answer
       })
     },
   )

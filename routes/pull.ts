@@ -120,6 +120,8 @@ async function pulledJson(store: Store, claimed: ClaimedJob): Promise<string | n
   return jobJson(job, {
     token: store.attemptTokens.mint(claimed),
     leaseExpiresAt: instantText(job.lease?.expiresAt ?? null),
+    traceparent: claimed.trace?.traceparent ?? null,
+    tracestate: claimed.trace?.tracestate ?? null,
   })
 }
 

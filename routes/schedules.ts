@@ -6,6 +6,7 @@ import type { ApiMetrics } from '../src/metrics.ts'
 import { jobByHand, readSettings } from '../src/schedule/schedule.ts'
 import type { Schedule } from '../src/store/records.ts'
 import type { Store } from '../src/store/store.ts'
+import { traceContextOf, traceEnqueue } from '../src/tracing.ts'
 import { jobAnswer } from './answers.ts'
 import { readCursor, writeCursor } from './cursor.ts'
 import { storedOrThrow } from './enqueue-answer.ts'
@@ -183,12 +184,19 @@ function registerRun(app: FastifyInstance, { store, metrics }: ScheduleRoutes): 
     async (request, reply) => {
       const schedule = await readSchedule(store, request.params.name)
       const source = { ...schedule, settings: readSettings(schedule.settings) }
-      const job = jobByHand(source, store.clock.now(), hopsOf(request.headers))
-      const startedAtMs = performance.now()
-      const [result] = await store.enqueue([job])
-      if (result === undefined) throw new Error('an enqueue without a result')
-      metrics.onEnqueued(result.kind, performance.now() - startedAtMs)
-      const { job: stored } = storedOrThrow(result, job)
+      const asked = { endpoint: schedule.endpoint, jobCount: null }
+      const hops = hopsOf(request.headers)
+      const caller = traceContextOf(request.headers)
+      const stored = await traceEnqueue(caller, asked, async (trace, span) => {
+        const job = jobByHand(source, store.clock.now(), { trace, hops })
+        const startedAtMs = performance.now()
+        const [result] = await store.enqueue([job])
+        if (result === undefined) throw new Error('an enqueue without a result')
+        metrics.onEnqueued(result.kind, performance.now() - startedAtMs)
+        const { job: made } = storedOrThrow(result, job)
+        span.setAttributes({ 'messaging.message.id': made.id })
+        return made
+      })
       reply.code(201).header('location', `/jobs/${stored.id}`).type(JSON_TYPE)
       return jobJson(stored)
     },

@@ -11,6 +11,7 @@ import { FigureReports } from '../src/figure-reports.ts'
 import { listenAt } from '../src/listening.ts'
 import { createLogger, flushLog } from '../src/log.ts'
 import { createApiMetrics, type UpkeepMetrics } from '../src/metrics.ts'
+import { deferSdkShutdown } from '../src/sdk-shutdown.ts'
 import { openStore } from '../src/store/open-store.ts'
 import type { Store } from '../src/store/store.ts'
 import { OutboxMover } from '../src/upkeep/outbox.ts'
@@ -28,6 +29,7 @@ import { jobFromOutbox, refusalOf } from './outbox-request.ts'
 const PING_CONNECTIONS = 10
 /** How long a stopping API lets requests finish before it closes their connections. */
 const CLOSE_DEADLINE_MS = 5_000
+const STOPPING = { delay: CLOSE_DEADLINE_MS * 2, skip: [...CRASH_SIGNALS] }
 /** A connection whose last answer was sent while closing stays open until somebody looks. */
 const IDLE_CHECK_MS = 50
 
@@ -89,18 +91,17 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
   const reports = new FigureReports(store, figures, log)
   const upkeep = createStandby(config, store, metrics, log)
   for (const part of [reports, upkeep]) part.start()
-  closeWithGrace(
-    { delay: CLOSE_DEADLINE_MS * 2, skip: [...CRASH_SIGNALS] },
-    async ({ err, signal }) => {
-      if (err) log.fatal({ err }, 'api.crashed')
-      await Promise.all([closeApp(app, log), upkeep.stop()])
-      await reports.stop()
-      await sender.close()
-      log.info({ signal, storeCommands: store.commandCount }, 'api.stopped')
-      await store.close()
-      await flushLog(log)
-    },
-  )
+  const endSdk = deferSdkShutdown()
+  closeWithGrace(STOPPING, async ({ err, signal }) => {
+    if (err) log.fatal({ err }, 'api.crashed')
+    await Promise.all([closeApp(app, log), upkeep.stop()])
+    await reports.stop()
+    await sender.close()
+    log.info({ signal, storeCommands: store.commandCount }, 'api.stopped')
+    await store.close()
+    await endSdk(signal)
+    await flushLog(log)
+  })
   // Only now: whoever reads this may ask us to stop.
   log.info({ url, localMode, allowedTargets, publicUrl }, 'api.listening')
   return url

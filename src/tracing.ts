@@ -19,6 +19,7 @@ import {
   type Tracer,
   trace,
 } from '@opentelemetry/api'
+import { AppError } from './errors.ts'
 import type { ClaimedJob, Outcome, TraceContext } from './job/job.ts'
 import { VERSION } from './version.ts'
 
@@ -65,77 +66,133 @@ function parentOf(traceparent: string): SpanContext | null {
   return { traceId, spanId, traceFlags, isRemote: true }
 }
 
+const NO_SPAN = { setAttributes(_: Attributes) {} }
+type OpenSpan = typeof NO_SPAN
+
 /**
  * The work of one enqueue, as a span of the caller's trace.
  *
- * @param asked endpoint null: a batch for several
+ * @param asked endpoint null: a batch for several; jobCount null: no batch
  * @param work is given the trace context to store with the jobs
  */
 export async function traceEnqueue<T>(
   caller: TraceContext | null,
-  asked: { endpoint: string | null; jobCount: number },
-  work: (trace: TraceContext | null) => Promise<T>,
+  asked: { endpoint: string | null; jobCount: number | null },
+  work: (trace: TraceContext | null, span: OpenSpan) => Promise<T>,
 ): Promise<T> {
   const tracer = tracerInUse()
-  if (tracer === null) return work(caller)
-  // An instrumented HTTP server has made a span of the caller's already: then it is the parent.
-  const active = context.active()
-  const parent = trace.getSpan(active) === undefined ? contextOf(caller) : active
+  if (tracer === null) return work(caller, NO_SPAN)
+  const { parent } = parentInUse(caller)
   const attributes = {
-    ...(asked.endpoint === null ? {} : messaging(asked.endpoint)),
-    'messaging.operation.type': 'send',
-    'messaging.batch.message_count': asked.jobCount,
+    ...messaging('enqueue', 'send', asked.endpoint),
+    ...(asked.jobCount === null ? {} : { 'messaging.batch.message_count': asked.jobCount }),
   }
-  const span = tracer.startSpan('enqueue', { kind: SpanKind.SERVER, attributes }, parent)
-  return inside(span, parent, () => work(traceAfter(span, caller)))
+  const span = tracer.startSpan('enqueue', { kind: SpanKind.PRODUCER, attributes }, parent)
+  return inside(span, parent, () => work(traceAfter(span, caller), span))
 }
 
-const NO_SPAN = { setAttributes() {} }
-
-/** A span of its own trace around some work that serves many jobs. */
-export async function withSpan<T>(
-  name: string,
-  attributes: Attributes,
-  work: (span: { setAttributes(attributes: Attributes): void }) => Promise<T>,
+/** The end of an attempt that its handler reports, as a span of the handler's trace. */
+export async function traceReport<T>(
+  caller: TraceContext | null,
+  verb: 'complete' | 'fail',
+  jobId: string,
+  work: (span: OpenSpan) => Promise<T>,
 ): Promise<T> {
   const tracer = tracerInUse()
   if (tracer === null) return work(NO_SPAN)
-  const span = tracer.startSpan(name, { kind: SpanKind.INTERNAL, attributes })
+  const { parent, isLocal } = parentInUse(caller)
+  const attributes = { ...messaging(verb, 'settle', null), 'messaging.message.id': jobId }
+  const kind = isLocal ? SpanKind.INTERNAL : SpanKind.SERVER
+  const span = tracer.startSpan(verb, { kind, attributes }, parent)
+  return inside(span, parent, () => work(span))
+}
+
+/** A claim of a worker, as a span of its own trace: it serves many jobs. */
+export async function traceClaim<T>(
+  laneCount: number,
+  work: (span: OpenSpan) => Promise<T>,
+): Promise<T> {
+  const tracer = tracerInUse()
+  if (tracer === null) return work(NO_SPAN)
+  const attributes = { ...messaging('claim', 'receive', null), 'posthorn.lanes': laneCount }
+  const span = tracer.startSpan('claim', { kind: SpanKind.CLIENT, attributes })
   return inside(span, context.active(), () => work(span))
 }
 
 export interface AttemptSpan {
   /** What the delivery carries: this span, or what the job came with when nobody makes spans. */
   trace: TraceContext | null
+  /** The request is over: the time to store its outcome is not the attempt's. */
+  requestEnded(): void
   end(end: { outcome: Outcome; statusCode: number | null; errorCode: string | null }): void
 }
 
-/** One attempt, as a span of the trace in which the job was enqueued. */
+/**
+ * One attempt, as a span of the trace in which the job was enqueued.
+ *
+ * @param url of which scheme, host and port are shown, and nothing that may hold a secret
+ */
 export function startAttemptSpan(
   job: Pick<ClaimedJob, 'jobId' | 'endpoint' | 'attemptNumber' | 'trace'>,
+  url: string | null,
 ): AttemptSpan {
   const tracer = tracerInUse()
-  if (tracer === null) return { trace: job.trace, end() {} }
+  if (tracer === null) return { trace: job.trace, requestEnded() {}, end() {} }
   const attributes = {
-    ...messaging(job.endpoint),
-    'messaging.operation.type': 'process',
+    ...messaging('attempt', 'process', job.endpoint),
+    ...serverAt(url),
     'messaging.message.id': job.jobId,
+    'http.request.method': 'POST',
     'posthorn.attempt': job.attemptNumber,
   }
   const options = { kind: SpanKind.CLIENT, attributes }
   const span = tracer.startSpan('attempt', options, contextOf(job.trace))
+  let endedAtMs: number | undefined
   return {
     trace: traceAfter(span, job.trace),
+    requestEnded() {
+      endedAtMs = performance.now()
+    },
     end({ outcome, statusCode, errorCode }) {
       span.setAttribute('posthorn.outcome', outcome)
       if (statusCode !== null) span.setAttribute('http.response.status_code', statusCode)
       if (outcome !== 'succeeded' && outcome !== 'accepted') {
-        span.setAttribute('error.type', errorCode ?? outcome)
+        span.setAttribute('error.type', errorCode ?? statusCode?.toString() ?? outcome)
         span.setStatus({ code: SpanStatusCode.ERROR, message: outcome })
       }
-      span.end()
+      span.end(endedAtMs)
     },
   }
+}
+
+/**
+ * Takes the query of a request out of the span that an instrumented HTTP server has made of it: the
+ * token of an attempt stands there. Names of attributes differ between instrumentations.
+ *
+ * @param url as it stands in the request line
+ */
+export function hideQuery(url: string): void {
+  const span = trace.getSpan(context.active())
+  const query = url.slice(url.indexOf('?') + 1)
+  if (span === undefined || query === url || query === '') return
+  // Of the SDK; the API alone cannot read a span.
+  const { attributes = {} } = span as { attributes?: Attributes }
+  span.setAttribute('url.query', HIDDEN)
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value !== 'string' || !value.includes(query)) continue
+    span.setAttribute(name, value.replaceAll(query, HIDDEN))
+  }
+}
+
+/** As the semantic conventions for URLs want it. */
+const HIDDEN = 'REDACTED'
+
+/** Resolves when the spans that have ended are exported, or the exporter gives up. */
+export async function flushSpans(): Promise<void> {
+  const provider = trace.getTracerProvider()
+  const inUse = provider instanceof ProxyTracerProvider ? provider.getDelegate() : provider
+  // Of the SDK.
+  await (inUse as { forceFlush?: () => Promise<void> }).forceFlush?.()
 }
 
 /**
@@ -148,9 +205,29 @@ function tracerInUse(): Tracer | null {
   return provider.getDelegateTracer('posthorn', VERSION) ?? null
 }
 
-/** Words of the semantic conventions for messaging. */
-function messaging(endpoint: string): Attributes {
-  return { 'messaging.system': 'posthorn', 'messaging.destination.name': endpoint }
+/** opentelemetry.io/docs/specs/semconv/messaging/messaging-spans */
+function messaging(operation: string, type: string, endpoint: string | null): Attributes {
+  return {
+    'messaging.system': 'posthorn',
+    'messaging.operation.name': operation,
+    'messaging.operation.type': type,
+    ...(endpoint === null ? {} : { 'messaging.destination.name': endpoint }),
+  }
+}
+
+/** opentelemetry.io/docs/specs/semconv/http/http-spans */
+function serverAt(url: string | null): Attributes {
+  if (url === null) return {}
+  const { protocol, hostname, port } = new URL(url)
+  const usual = protocol === 'https:' ? 443 : 80
+  return { 'server.address': hostname, 'server.port': port === '' ? usual : Number(port) }
+}
+
+/** Of an instrumented HTTP server, which has made a span of the caller's already; else the caller. */
+function parentInUse(caller: TraceContext | null): { parent: Context; isLocal: boolean } {
+  const active = context.active()
+  const isLocal = trace.getSpan(active) !== undefined
+  return { parent: isLocal ? active : contextOf(caller), isLocal }
 }
 
 /** A context whose span is the remote one; without one a root. */
@@ -164,17 +241,27 @@ function contextOf(remote: TraceContext | null): Context {
   })
 }
 
-/** Runs the work with the span active; what it throws is recorded, and thrown on. */
+/**
+ * Runs the work with the span active; what it throws is recorded, and thrown on. What is the
+ * caller's fault, a status of 4xx, is no error of a server.
+ */
 async function inside<T>(span: Span, parent: Context, work: () => Promise<T>): Promise<T> {
   try {
     return await context.with(trace.setSpan(parent, span), work)
   } catch (error) {
-    span.recordException(error as Error)
-    span.setStatus({ code: SpanStatusCode.ERROR, message: (error as Error).name })
+    const isOurs = !(error instanceof AppError) || error.status >= 500
+    if (isOurs) noteError(span, error as Error)
     throw error
   } finally {
     span.end()
   }
+}
+
+function noteError(span: Span, error: Error): void {
+  const type = error instanceof AppError ? error.code : error.name
+  span.recordException(error)
+  span.setAttribute('error.type', type)
+  span.setStatus({ code: SpanStatusCode.ERROR, message: type })
 }
 
 /**

@@ -74,11 +74,12 @@ export async function deliverJob(
   onEnded: () => void,
 ): Promise<void> {
   parts.metrics.onStarted(job.claimedAt - job.runAt)
-  const span = startAttemptSpan(job)
+  const span = startAttemptSpan(job, endpoint.url)
   const lease = parts.leases.keep(job, claimedAtMs, (outcome) => sending.abort(outcome))
   const sending = send(parts, job, endpoint, span.trace, lease.mayStillSend)
   try {
     let end = asAccepted(endpoint, await sending.ended)
+    span.requestEnded()
     const fault = ownFaultOf(end)
     if (fault !== null) parts.ownFaults.note(fault.code)
     onEnded()

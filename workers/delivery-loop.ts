@@ -5,7 +5,7 @@ import { type BatchSize, createBatchSize } from '../src/batch-size.ts'
 import { type Endpoint, endpointState } from '../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../src/job/job.ts'
 import { type Claim, type Lane, type Store, StoreUnavailable } from '../src/store/store.ts'
-import { withSpan } from '../src/tracing.ts'
+import { traceClaim } from '../src/tracing.ts'
 import type { Beat } from './beat.ts'
 import type { EndpointCache } from './endpoint-cache.ts'
 import { fairShares, type WarmLane } from './fair-shares.ts'
@@ -233,7 +233,7 @@ export class DeliveryLoop {
     if (wanted <= 0) return
     const asked = lanes.reduce((sum, { limit }) => sum + limit, 0)
     const ask = () =>
-      withSpan('claim', { 'posthorn.lanes': lanes.length }, async (span) => {
+      traceClaim(lanes.length, async (span) => {
         const found = await store.claim(lanes, wanted, { ...holder, pulls: false })
         span.setAttributes({ 'messaging.batch.message_count': found.jobs.length })
         return found

@@ -3,6 +3,7 @@ import closeWithGrace from 'close-with-grace'
 import { type Config, newWorkerId } from '../src/config.ts'
 import { CRASH_SIGNALS } from '../src/crash-signals.ts'
 import { createLogger, flushLog } from '../src/log.ts'
+import { deferSdkShutdown } from '../src/sdk-shutdown.ts'
 import { openStore } from '../src/store/open-store.ts'
 import type { OutboxRules } from '../src/upkeep/outbox.ts'
 import { VERSION } from '../src/version.ts'
@@ -45,6 +46,7 @@ export async function startWorker(
           log,
         })
   worker.start()
+  const endSdk = deferSdkShutdown()
   const delay = config.SHUTDOWN_GRACE + 2 * SETTLE_DEADLINE_MS
   closeWithGrace({ delay, skip: [...CRASH_SIGNALS] }, async ({ err, signal }) => {
     isStopping = true
@@ -54,6 +56,7 @@ export async function startWorker(
     await port?.close()
     log.info({ storeCommands: store.commandCount }, 'worker.stopped')
     await store.close()
+    await endSdk(signal)
     await flushLog(log)
   })
   // Only now: whoever reads this may ask us to stop.

@@ -92,7 +92,11 @@ export const JOB = record({
 
 export const RETRIED_JOB = record({ ...JOB.fields, dependenciesWaived: listOf(word) })
 
-export const CLAIMED_JOB = record({ ...JOB.fields, token: word, leaseExpiresAt: word })
+export const CLAIMED_JOB = record({
+  ...JOB.fields,
+  ...{ token: word, leaseExpiresAt: word },
+  ...{ traceparent: orNull(word), tracestate: orNull(word) },
+})
 export const CLAIM = record({ jobs: listOf(CLAIMED_JOB) })
 
 const STORED_ITEM = record({ status: number, id: word })

@@ -179,6 +179,9 @@ export type RetriedJob<Payload = unknown, Result = unknown> = Job<Payload, Resul
 export type ClaimedJob<Payload = unknown> = Job<Payload> & {
   token: string
   leaseExpiresAt: string
+  /** The trace context of the request that enqueued the job (W3C); null: it had none. */
+  traceparent: string | null
+  tracestate: string | null
 }
 
 /** What became of one job of a batch; `idempotencyKey` repeats it safely. */

@@ -73,7 +73,11 @@ export function jobOfTick(source: JobSource, tickAt: number, runAt: number, now:
 }
 
 /** A job of the schedule that is due now and uses up no tick. */
-export function jobByHand(source: JobSource, now: number, hops = 0): NewJob {
+export function jobByHand(
+  source: JobSource,
+  now: number,
+  { trace, hops }: Pick<NewJob, 'trace' | 'hops'> = { trace: null, hops: 0 },
+): NewJob {
   const { expiresInMs: _, ...template } = source.settings.template
   return {
     ...template,
@@ -88,7 +92,7 @@ export function jobByHand(source: JobSource, now: number, hops = 0): NewJob {
     dependsOn: [],
     scheduleName: source.name,
     originKey: null,
-    trace: null,
+    trace,
     hops,
   }
 }

@@ -3,10 +3,11 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { SpanKind } from '@opentelemetry/api'
 import { afterEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
 import type { Process } from '../support/process.ts'
-import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { type Receiver, type Script, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
 
 const KEY = 'a-key-of-twenty-four-characters'
@@ -96,6 +97,32 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(receiver.requests[2]?.headers).not.toHaveProperty('traceparent')
     expect(receiver.requests[2]?.headers).not.toHaveProperty('tracestate')
   })
+
+  it('so does the job of a copy and of a schedule run by hand, and a pulled job', async () => {
+    receiver = await startReceiver()
+    deployment = deploy(engine)
+    await deployment.startApi()
+    await deployment.startWorker()
+    await deployment.endpoint('invoices', receiver.url)
+    const job = { endpoint: 'invoices', payload: 1 }
+    const headers = { traceparent: TRACEPARENT, tracestate: 'vendor=a:b, other=2' }
+    const { body: made } = await deployment.request('POST', '/jobs', job)
+    await receiver.waitFor((requests) => requests.length === 1)
+    await deployment.request('POST', `/jobs/${made.id}/copy`, undefined, headers)
+    await receiver.waitFor((requests) => requests.length === 2)
+    expect(receiver.requests[1]?.headers).toMatchObject(headers)
+    await deployment.request('PUT', '/schedules/monthly', { ...job, every: '30d' })
+    await deployment.request('POST', '/schedules/monthly/run', undefined, headers)
+    await receiver.waitFor((requests) => requests.length === 3)
+    expect(receiver.requests[2]?.headers).toMatchObject(headers)
+
+    await deployment.request('PUT', '/endpoints/pulled', { url: null })
+    const pulled = { endpoint: 'pulled', payload: 1 }
+    await deployment.request('POST', '/jobs', pulled, headers)
+    await deployment.request('POST', '/jobs', pulled)
+    const { body } = await deployment.request('POST', '/endpoints/pulled/claim', { limit: 2 })
+    expect(body.jobs).toMatchObject([headers, { traceparent: null, tracestate: null }])
+  })
 })
 
 describe('with keys', () => {
@@ -135,11 +162,15 @@ describe('a worker that is asked to stop', () => {
   })
 })
 
-/** An SDK as a user would load it with --import: it prints each span that ends on stderr. */
+/**
+ * An SDK as a user would load it with --import: it prints each span that ends on stderr, makes a
+ * span of each HTTP request, and shuts down at SIGTERM, as the documented one does.
+ */
 function sdkScript(): string {
   const from = (name: string) => JSON.stringify(import.meta.resolve(name))
   return `
-import { context, trace } from ${from('@opentelemetry/api')}
+import { Server } from 'node:http'
+import { context, SpanKind, trace } from ${from('@opentelemetry/api')}
 import { AsyncLocalStorageContextManager } from ${from('@opentelemetry/context-async-hooks')}
 import { BasicTracerProvider, SimpleSpanProcessor } from ${from('@opentelemetry/sdk-trace-base')}
 context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
@@ -147,18 +178,33 @@ const exporter = {
   export(spans, done) {
     for (const span of spans) {
       const { traceId, spanId } = span.spanContext()
-      const { name, kind, attributes } = span
+      const { name, kind, attributes, status, events } = span
       const parent = span.parentSpanContext?.spanId
-      const told = { name, kind, traceId, spanId, parent, attributes }
+      const told = { name, kind, traceId, spanId, parent, attributes, status, events }
       process.stderr.write('span ' + JSON.stringify(told) + '\\n')
     }
     done({ code: 0 })
   },
   shutdown: async () => {},
 }
-trace.setGlobalTracerProvider(
-  new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] }),
-)
+const provider = new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] })
+trace.setGlobalTracerProvider(provider)
+process.on('SIGTERM', () => provider.shutdown())
+const emit = Server.prototype.emit
+Server.prototype.emit = function (event, request, response) {
+  if (event !== 'request') return emit.apply(this, arguments)
+  const [path, query] = request.url.split('?')
+  const [, traceId, spanId] = (request.headers.traceparent ?? '').split('-')
+  const caller = { traceId, spanId, traceFlags: 1, isRemote: true }
+  const parent = spanId ? trace.setSpanContext(context.active(), caller) : context.active()
+  const attributes = { 'url.path': path, 'http.target': request.url }
+  if (query !== undefined) attributes['url.query'] = query
+  const span = trace
+    .getTracer('http')
+    .startSpan(request.method, { kind: SpanKind.SERVER, attributes }, parent)
+  response.on('close', () => span.end())
+  return context.with(trace.setSpan(parent, span), () => emit.apply(this, arguments))
+}
 `
 }
 
@@ -169,21 +215,30 @@ interface Told {
   spanId: string
   parent?: string
   attributes: Record<string, unknown>
+  status: { code: number }
 }
 
 const spansOf = (stderr: string): Told[] =>
   [...stderr.matchAll(/^span (.*)$/gm)].map((match) => JSON.parse(match[1] as string))
 
 describe('with an SDK that the user loads', () => {
-  it('one trace leads from the caller through both processes into the handler', async () => {
+  let api: Process
+  let worker: Process
+  const attempts = () => spansOf(worker.stderr()).filter(({ name }) => name === 'attempt')
+
+  async function start(script: Script): Promise<void> {
     folder = await mkdtemp(join(tmpdir(), 'posthorn-sdk-'))
-    const script = join(folder, 'sdk.mjs')
-    writeFileSync(script, sdkScript())
-    receiver = await startReceiver([500, 200])
-    const NODE_OPTIONS = `--import ${pathToFileURL(script).href}`
+    const file = join(folder, 'sdk.mjs')
+    writeFileSync(file, sdkScript())
+    receiver = await startReceiver(script)
+    const NODE_OPTIONS = `--import ${pathToFileURL(file).href}`
     deployment = deploy('sqlite', { NODE_OPTIONS })
-    const api = await deployment.startApi()
-    const worker = await deployment.startWorker()
+    api = await deployment.startApi()
+    worker = await deployment.startWorker()
+  }
+
+  it('one trace leads from the caller through both processes into the handler', async () => {
+    await start([500, 200])
     await deployment.endpoint('invoices', receiver.url, {
       retry: { backoff: { type: 'fixed', delay: '10ms' } },
     })
@@ -191,22 +246,78 @@ describe('with an SDK that the user loads', () => {
     const job = { endpoint: 'invoices', payload: 1 }
     const made = await deployment.request('POST', '/jobs', job, headers)
     await deployment.job(made.body.id, 'succeeded')
-    await until(
-      () => spansOf(worker.stderr()).filter(({ name }) => name === 'attempt').length === 2,
-    )
+    await until(() => attempts().length === 2)
 
-    const [enqueue] = spansOf(api.stderr()).filter(({ name }) => name === 'enqueue')
-    expect(enqueue).toMatchObject({ traceId: TRACE_ID, parent: '00f067aa0ba902b7' })
-    const attempts = spansOf(worker.stderr()).filter(({ name }) => name === 'attempt')
-    for (const attempt of attempts)
+    const ofTrace = spansOf(api.stderr()).filter(({ traceId }) => traceId === TRACE_ID)
+    const [enqueue, server] = ofTrace
+    expect(server).toMatchObject({ name: 'POST', parent: '00f067aa0ba902b7' })
+    expect(enqueue).toMatchObject({ name: 'enqueue', parent: server?.spanId })
+    expect(enqueue?.attributes['messaging.message.id']).toBe(made.body.id)
+    for (const attempt of attempts())
       expect(attempt).toMatchObject({ traceId: TRACE_ID, parent: enqueue?.spanId })
-    expect(attempts.map(({ attributes }) => attributes['posthorn.outcome'])).toEqual([
+    expect(attempts().map(({ attributes }) => attributes['posthorn.outcome'])).toEqual([
       'http_error',
       'succeeded',
     ])
     expect(receiver.requests.map(({ headers: { traceparent } }) => traceparent)).toEqual(
-      attempts.map(({ spanId }) => `00-${TRACE_ID}-${spanId}-01`),
+      attempts().map(({ spanId }) => `00-${TRACE_ID}-${spanId}-01`),
     )
     expect(spansOf(worker.stderr()).some(({ name }) => name === 'claim')).toBe(true)
+
+    const refused = { endpoint: 'nowhere', payload: 1 }
+    expect((await deployment.request('POST', '/jobs', refused)).status).toBe(422)
+    const enqueues = () => spansOf(api.stderr()).filter(({ name }) => name === 'enqueue')
+    await until(() => enqueues().length === 2)
+    expect(enqueues()[1]).toMatchObject({ status: { code: 0 }, events: [] })
+  })
+
+  it('the report of a handler is a span, and its token is in none', async () => {
+    await start(202)
+    await deployment.endpoint('async', receiver.url, { completion: 'async' })
+    const { body } = await deployment.request('POST', '/jobs', { endpoint: 'async', payload: 1 })
+    await receiver.waitFor(({ length }) => length === 1, 15_000)
+    const header = (name: string) => receiver.requests[0]?.headers[name] as string
+    const { pathname, search, searchParams } = new URL(header('posthorn-complete-url'))
+    const token = searchParams.get('token') as string
+    expect(token.length).toBeGreaterThan(40)
+    const wrong = await deployment.request('GET', pathname + search)
+    expect(wrong.status).toBe(405)
+    const traceparent = header('traceparent')
+    const beat = pathname.replace('complete', 'heartbeat') + search
+    expect((await deployment.request('POST', beat, {}, { traceparent })).status).toBe(200)
+    const report = { result: 1 }
+    const done = await deployment.request('POST', pathname + search, report, { traceparent })
+    expect(done.status).toBe(200)
+
+    const [, traceId] = traceparent.split('-')
+    await until(() => spansOf(api.stderr()).some(({ name }) => name === 'complete'))
+    const complete = spansOf(api.stderr()).find(({ name }) => name === 'complete')
+    expect(complete).toMatchObject({
+      traceId,
+      kind: SpanKind.INTERNAL,
+      attributes: { 'messaging.message.id': body.id, 'posthorn.outcome': 'succeeded' },
+    })
+    const queries = () =>
+      spansOf(api.stderr()).flatMap(({ attributes }) => attributes['url.query'] ?? [])
+    await until(() => queries().length === 3)
+    expect(queries()).toEqual(Array(3).fill('REDACTED'))
+    for (const one of [api, worker]) {
+      expect(one.stderr() + JSON.stringify(one.log)).not.toContain(token)
+    }
+    expect(JSON.stringify([wrong.body, done.body])).not.toContain(token)
+  })
+
+  it('an attempt that ends while the worker stops has its span', async () => {
+    const answer = Promise.withResolvers<number>()
+    await start(() => answer.promise)
+    await deployment.endpoint('slow', receiver.url)
+    await deployment.request('POST', '/jobs', { endpoint: 'slow', payload: 1 })
+    await receiver.waitFor(({ length }) => length === 1, 15_000)
+    worker.kill('SIGTERM')
+    await worker.logged('worker.stopping')
+    answer.resolve(200)
+    await worker.logged('worker.stopped')
+    await until(() => worker.child.exitCode !== null)
+    expect(attempts()).toMatchObject([{ attributes: { 'posthorn.outcome': 'succeeded' } }])
   })
 })

@@ -274,15 +274,17 @@ export class DeliveryLoop {
   }
 
   /**
-   * Who gave all it was asked for may have more; who gave less has nothing more that is due, unless
-   * a limit kept it back.
+   * An endpoint that gave all it was asked for may have more due. One that gave less has nothing
+   * left, unless a limit kept it back, or other workers were faster.
    */
-  #rank(lanes: Lane[], { jobs, limited }: Claim): void {
+  #rank(lanes: Lane[], { jobs, limited, unfinished }: Claim): void {
+    const mayHaveMore = new Set(unfinished)
     const taken = new Map<string, number>()
     for (const { endpoint } of jobs) taken.set(endpoint, (taken.get(endpoint) ?? 0) + 1)
     for (const { endpoint, limit } of lanes) {
-      if ((taken.get(endpoint) ?? 0) < limit) this.#lanes.cool(endpoint)
-      else this.#lanes.turn(endpoint)
+      const gaveAll = (taken.get(endpoint) ?? 0) >= limit
+      if (gaveAll || mayHaveMore.has(endpoint)) this.#lanes.turn(endpoint)
+      else this.#lanes.cool(endpoint)
     }
     const now = this.#parts.store.clock.now()
     for (const { endpoint, againAt } of limited) this.#stopped.stop(endpoint, againAt - now)

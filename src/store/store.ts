@@ -281,6 +281,11 @@ export interface Claim {
   jobs: ClaimedJob[]
   /** Lanes that may have gone on, had a limit of their endpoint let them. */
   limited: LimitedLane[]
+  /**
+   * Names of lanes that gave less than was asked for and may have more: the claim was full, or
+   * other claimers were faster.
+   */
+  unfinished: string[]
 }
 
 export interface LimitedLane {

@@ -54,6 +54,7 @@ it('a claim stops at its bytes, and does not go on with a smaller job of a later
   runRound(picker, { big: { count: 5, bytes: MAX_CLAIM_BYTES / 2 }, small: { count: 5 } })
   expect(takeAll(picker)).toEqual(['big-0', 'big-1'])
   expect(picker.wantsMore()).toBe(false)
+  expect(picker.openLanes()).toContain('big')
 })
 
 it('a job larger than a whole claim may hold is taken alone', () => {
@@ -71,6 +72,7 @@ it('ids that others took are tried for again, but not at a lane that gave all it
   runRound(picker, { short: { count: 1 }, long: { count: 3 } })
   picker.count([])
   expect(picker.wantsMore()).toBe(true)
+  expect(picker.openLanes()).toEqual(['long'])
   picker.startRound()
   expect(picker.nextLanes().map(({ endpoint }) => endpoint)).toEqual(['long'])
 })

@@ -37,6 +37,8 @@ export interface Picker {
   close(endpoint: string): void
   /** What it gave in this round was not tried for: it is to be asked again. */
   reopen(endpoint: string): void
+  /** Those that may have more than was taken of them. */
+  openLanes(): string[]
   /** Books what was really taken. */
   count(taken: Pick<ClaimedJob, 'payload' | 'endpoint'>[]): void
 }
@@ -49,66 +51,67 @@ export function createPicker(lanes: Lane[], limit: number): Picker {
   let wanted = limit
   let bytesLeft = MAX_CLAIM_BYTES
   let takenCount = 0
-  // Of one round:
-  let lanesAtOnce = FIRST_LANES
-  let nextLane = 0
   let asked: OpenLane[] = []
-  let picked: Candidate[] = []
-  let pickedBytes = 0
-  let isFull = false
+  let round = newRound()
 
+  /** Whether the claim had room for it. */
   const pick = (candidate: Candidate) => {
-    const bytes = pickedBytes + candidate.payloadBytes
+    const bytes = round.bytes + candidate.payloadBytes
     // One job alone always fits, whatever its size.
-    const fits = bytes <= bytesLeft || picked.length + takenCount === 0
-    if (!fits || picked.length === wanted) isFull = true
-    if (isFull) return
-    picked.push(candidate)
-    pickedBytes = bytes
+    const fits = bytes <= bytesLeft || round.picked.length + takenCount === 0
+    if (!fits || round.picked.length === wanted) round.isFull = true
+    if (!round.isFull) {
+      round.picked.push(candidate)
+      round.bytes = bytes
+    }
+    return !round.isFull
   }
 
   return {
     wantsMore: () => wanted > 0 && open.length > 0 && bytesLeft > 0,
     startRound() {
-      lanesAtOnce = FIRST_LANES
-      nextLane = 0
-      picked = []
-      pickedBytes = 0
-      isFull = false
+      round = newRound()
     },
     nextLanes() {
-      const most = isFull ? 0 : wanted - picked.length
-      asked = most === 0 ? [] : open.slice(nextLane, nextLane + lanesAtOnce)
-      asked = asked.map(({ endpoint, left }) => ({ endpoint, left: Math.min(left, most) }))
-      nextLane += asked.length
-      lanesAtOnce = Math.min(lanesAtOnce * LANES_GROWTH, MAX_LANES_PER_COMMAND)
+      const most = round.isFull ? 0 : wanted - round.picked.length
+      const next = most === 0 ? [] : open.slice(round.nextLane, round.nextLane + round.lanesAtOnce)
+      asked = next.map(({ endpoint, left }) => ({ endpoint, left: Math.min(left, most) }))
+      round.nextLane += asked.length
+      round.lanesAtOnce = Math.min(round.lanesAtOnce * LANES_GROWTH, MAX_LANES_PER_COMMAND)
       return asked
     },
     add(found) {
       asked.forEach(({ endpoint, left }, i) => {
         const own = found[i] ?? []
-        if (own.length < left) exhausted.add(endpoint)
-        own.slice(0, left).forEach(pick)
+        const isAll = own.slice(0, left).every(pick)
+        if (isAll && own.length < left) exhausted.add(endpoint)
       })
     },
-    picked: () => picked,
+    picked: () => round.picked,
     close(endpoint) {
       exhausted.add(endpoint)
     },
     reopen(endpoint) {
       exhausted.delete(endpoint)
     },
+    openLanes: () => open.map(({ endpoint }) => endpoint),
     count(taken) {
-      if (isFull && picked.length < wanted) bytesLeft = 0
+      if (round.isFull && round.picked.length < wanted) bytesLeft = 0
       for (const { payload, endpoint } of taken) {
         takenCount += 1
         wanted -= 1
         bytesLeft -= payload.byteLength
-        const lane = open.find((one) => one.endpoint === endpoint)
-        if (lane !== undefined) lane.left -= 1
+        for (const lane of open) if (lane.endpoint === endpoint) lane.left -= 1
       }
       open = open.filter(({ endpoint, left }) => left > 0 && !exhausted.has(endpoint))
     },
+  }
+}
+
+function newRound() {
+  return {
+    ...{ lanesAtOnce: FIRST_LANES, nextLane: 0, bytes: 0, isFull: false },
+    picked: [] as Candidate[],
   }
 }
 

@@ -4,14 +4,7 @@
 // took is given back (disown.ts) and never sent. Jobs of endpoints with limits are taken within
 // their gates (gate.ts): two commands before the update, and one at the end.
 import type { ClaimedJob } from '../../job/job.ts'
-import {
-  type Claim,
-  type Holder,
-  type Lane,
-  type LimitedLane,
-  MAX_ANSWER_MS,
-  StoreUnavailable,
-} from '../store.ts'
+import { type Claim, type Holder, type Lane, type LimitedLane, StoreUnavailable } from '../store.ts'
 import { type Candidate, createPicker, findCandidates, type Picker } from './candidates.ts'
 import { randomId } from './changes.ts'
 import { AS_TAKEN, claimedJobOf, type TakenDocument } from './claimed-documents.ts'
@@ -25,8 +18,6 @@ import { type Deadline, run, startDeadline } from './run-command.ts'
 
 /** Ids are lost to other claimers: try again, but not for ever. */
 const MAX_ROUNDS = 8
-/** With jobs in hand, a further round begins only while this share of the time is left. */
-const ROUND_SHARE = 2 / 3
 /** With other claimers about, choose from a list this much longer than what is asked for. */
 const SPREAD_FACTOR = 4
 /** Calm claims until this process believes to be alone again. */
@@ -59,8 +50,7 @@ export function createClaimer(
   let calmClaims = CALM_AFTER
   return {
     async claim(lanes, limit, holder) {
-      const withinMs = holder.withinMs ?? MAX_ANSWER_MS
-      const deadline = startDeadline(withinMs)
+      const deadline = startDeadline(holder.withinMs)
       const names = lanes.map(({ endpoint }) => endpoint)
       const eligible = await eligibleEndpoints.among(names, context.clock.now(), deadline)
       const gated = new Set(names.filter((name) => eligible.get(name)?.gated))
@@ -69,8 +59,11 @@ export function createClaimer(
       const limited = new Map<string, LimitedLane>()
       const underWay = { context, disowner, holder, picker, gated, limited, deadline }
       const claimed: ClaimedJob[] = []
+      let leftMs = deadline.leftMs()
+      let tookMs = 0
       for (let round = 0; round < MAX_ROUNDS && picker.wantsMore(); round++) {
-        if (claimed.length > 0 && deadline.leftMs() < withinMs * ROUND_SHARE) break
+        // A round that does not end in time would cost the jobs of those before it, too.
+        if (claimed.length > 0 && leftMs < tookMs) break
         const spread = calmClaims < CALM_AFTER ? SPREAD_FACTOR : 1
         try {
           const { taken, lostCount } = await claimRound(underWay, spread)
@@ -81,8 +74,10 @@ export function createClaimer(
           if (claimed.length === 0 || !(error instanceof StoreUnavailable)) throw error
           break
         }
+        tookMs = leftMs - deadline.leftMs()
+        leftMs -= tookMs
       }
-      return { jobs: claimed, limited: [...limited.values()] }
+      return { jobs: claimed, limited: [...limited.values()], unfinished: picker.openLanes() }
     },
   }
 }

@@ -78,12 +78,15 @@ export function claim(
       now: clock.now(),
       monotonic: clock.monotonic(),
     }
-    const claim: Claim = { jobs: [], limited: [] }
+    const claim: Claim = { jobs: [], limited: [], unfinished: [] }
     let bytesLeft = MAX_CLAIM_BYTES
     for (const lane of lanes) {
       const asked = Math.min(lane.limit, limit - claim.jobs.length)
-      if (asked <= 0 || bytesLeft <= 0) continue
-      bytesLeft = claimThroughGate(database, { ...lane, limit: asked }, grant, bytesLeft, claim)
+      if (asked > 0 && bytesLeft > 0) {
+        bytesLeft = claimThroughGate(database, { ...lane, limit: asked }, grant, bytesLeft, claim)
+      }
+      const isCut = asked < lane.limit || bytesLeft <= 0
+      if (isCut && lane.limit > 0) claim.unfinished.push(lane.endpoint)
     }
     return claim
   })

@@ -96,7 +96,10 @@ function Endpoints({ endpoints, isCut, lastHour }) {
   const [shownCount, setShownCount] = useState(ROWS_SHOWN)
   if (endpoints.length === 0) return html`<${NoEndpoints} />`
   const found = endpoints.filter(({ name }) => name.includes(wanted.trim().toLowerCase()))
-  const rows = found.toSorted((a, b) => rankOf(b) - rankOf(a) || (a.name < b.name ? -1 : 1))
+  const ranks = new Map(found.map((row) => [row.name, rankOf(row, lastHour)]))
+  const rows = found.toSorted(
+    (a, b) => ranks.get(b.name) - ranks.get(a.name) || (a.name < b.name ? -1 : 1),
+  )
   return html`<section aria-labelledby="endpoints">
     <div class="head">
       <h2 id="endpoints">${counted(endpoints.length, 'endpoint')}${isCut && ', the first by name; there are more'}</h2>
@@ -157,8 +160,10 @@ function Deleted({ endpoints }) {
 }
 
 /** Those that need somebody come first. */
-function rankOf(row) {
-  return isStuck(row) ? 1 + lateMs(row) : row.state === 'disabled' ? 1 : 0
+function rankOf(row, lastHour) {
+  if (isStuck(row)) return 1 + lateMs(row)
+  const { state } = shownState(row.state, sumOf(lastHour.get(row.name) ?? UNREAD))
+  return state === 'disabled' || state === 'failing' ? 1 : 0
 }
 
 function EndpointRow({ row, figures }) {

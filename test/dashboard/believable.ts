@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
+import { newJobId } from '../../src/job/job-id.ts'
 import { type Process, runPosthorn } from '../support/process.ts'
 import { type ReceivedRequest, type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
@@ -192,14 +193,24 @@ function writeHour(file: string): void {
       if (ago > 14) add.run(minute, 'send-email', 6 + (ago % 5), 0, '[0,0,1,4,9,3,0,0,0,0,0,0]')
       else add.run(minute, 'send-email', 0, 5 + (ago % 4), '[0,6,3,0,0,0,0,0,0,0,0,0]')
     }
-    const earlier = db.prepare(
-      `update jobs set run_at = run_at - :ms, first_run_at = first_run_at - :ms,
-      created_at = created_at - :ms
-      where endpoint = :endpoint and state = 'queued' and run_at <= :now`,
+    const due = db.prepare(
+      `select id, created_at from jobs where endpoint = ? and state = 'queued' and run_at <= ?`,
     )
-    const now = Date.now()
-    earlier.run({ ms: 14 * MINUTE_MS, endpoint: 'send-email', now })
-    earlier.run({ ms: 47 * MINUTE_MS, endpoint: 'accounting-sync', now })
+    const earlier = db.prepare(
+      `update jobs set id = :newId, run_at = run_at - :ms, first_run_at = first_run_at - :ms,
+      created_at = created_at - :ms where id = :id`,
+    )
+    for (const [endpoint, minutes] of [
+      ['send-email', 14],
+      ['accounting-sync', 47],
+    ] as const) {
+      const ms = minutes * MINUTE_MS
+      for (const { id, created_at } of due.all(endpoint, Date.now())) {
+        // Lists find a job by the time that its id begins with.
+        const newId = newJobId((created_at as number) - ms)
+        earlier.run({ newId, id: id as string, ms })
+      }
+    }
   } finally {
     db.close()
   }

@@ -17,8 +17,8 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
     const { posthorn, receiver, enqueue, open } = ground
     receiver.answerWith(({ path }) => (path === '/bad' ? 500 : 200))
     await posthorn.endpoint('good', `${receiver.url}/good`)
-    await posthorn.endpoint('bad', `${receiver.url}/bad`, { retry: { maxAttempts: 1 } })
-    const ids = [await enqueue('good'), await enqueue('good'), await enqueue('bad')]
+    await posthorn.endpoint('worse', `${receiver.url}/bad`, { retry: { maxAttempts: 1 } })
+    const ids = [await enqueue('good'), await enqueue('good'), await enqueue('worse')]
     for (const id of ids) await posthorn.job(id, 'succeeded', 'dead')
     // Workers add their figures every 5 s.
     await until(async () => {
@@ -34,16 +34,17 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
     await good.getByRole('img', { name: /2 attempts succeeded, none failed/ }).waitFor()
     expect(await good.textContent()).toMatch(/active[\s\S]*(≤ 10 ms|\d+ m?s – \d+ m?s)/)
     expect(await good.getByText('active', { exact: true }).getAttribute('class')).toMatch(/good/)
-    const bad = page.getByRole('row', { name: /^bad/ })
+    const bad = page.getByRole('row', { name: /^worse/ })
     await bad.getByText('1 failed', { exact: true }).waitFor()
     // All of its attempts failed: nothing green stands there.
     const state = bad.getByText('active, failing', { exact: true })
     expect(await state.getAttribute('class')).toMatch(/bad/)
-    const alone = await open('/endpoints/bad')
+    expect(await page.locator('table.endpoints tbody tr').first().textContent()).toMatch(/^worse/)
+    const alone = await open('/endpoints/worse')
     await alone.getByText('active, failing', { exact: true }).waitFor()
     await bad.getByRole('link', { name: '1' }).click()
     await page.getByRole('heading', { name: 'Jobs' }).waitFor()
-    expect(page.url()).toContain('#/jobs?endpoint=bad&state=dead')
+    expect(page.url()).toContain('#/jobs?endpoint=worse&state=dead')
   })
 
   it('says between which bounds p50 and p95 lie, and that it knows no more', async () => {

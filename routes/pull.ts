@@ -71,7 +71,7 @@ export function registerPullRoute(
       }
       reply.type(JSON_TYPE)
       const { items, started } = await pulledItems(store, taken)
-      for (const { claimedAt, runAt } of started) metrics.onStarted(claimedAt - runAt)
+      for (const { claimedAt, dueSince } of started) metrics.onStarted(claimedAt - dueSince)
       return `{"jobs":[${items.join(',')}]}`
     },
   )

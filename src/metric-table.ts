@@ -33,7 +33,7 @@ export const METRICS = {
     type: 'gauge',
     process: 'api',
     labels: ['endpoint'],
-    help: 'How long the job that has been due longest has waited; 0 when none is due.',
+    help: 'How long the job that has been due longest has waited; 0 when none is due. A job that waited for a dependency or for its turn is due since it was let go.',
   },
   posthorn_endpoints: {
     type: 'gauge',
@@ -102,7 +102,7 @@ export const METRICS = {
     type: 'histogram',
     process: 'both',
     labels: [],
-    help: 'From the instant a job was due until its attempt began: was sent (worker), or was pulled (api).',
+    help: 'From the instant a job was due until its attempt began: was sent (worker), or was pulled (api). What it waited for before, a dependency or its turn, is not part of it.',
     buckets: LONG_SECONDS,
   },
   posthorn_attempts_total: {

@@ -73,7 +73,7 @@ export async function deliverJob(
   claimedAtMs: number,
   onEnded: () => void,
 ): Promise<void> {
-  parts.metrics.onStarted(job.claimedAt - job.runAt)
+  parts.metrics.onStarted(job.claimedAt - job.dueSince)
   const span = startAttemptSpan(job, endpoint.url)
   const lease = parts.leases.keep(job, claimedAtMs, (outcome) => sending.abort(outcome))
   const sending = send(parts, job, endpoint, span.trace, lease.mayStillSend)

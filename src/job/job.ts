@@ -220,6 +220,8 @@ export interface ClaimedJob extends Lease {
   maxAttempts: number
   freeAttempts: number
   runAt: number
+  /** Since when it could be claimed: its runAt, or the later end of what it waited for. */
+  dueSince: number
   /** From here maxAge counts: the first due time, anew after a retry by hand. */
   firstRunAt: number
   expiresAt: number | null

@@ -126,7 +126,7 @@ export interface EndpointStats {
   due: number
   running: number
   dead: number
-  /** The runAt of the queued job that is due longest and not held; null: none is due. */
+  /** Since when the job is due that has been due longest; null: none is due. */
   oldestDueAt: number | null
   /** A figure is MAX_COUNT, and the true one larger. */
   more: boolean

@@ -16,11 +16,13 @@ import {
   enqueueMany,
   enqueueOne,
   freshName,
+  leaseOf,
   success,
   sweep,
 } from './fixtures.ts'
 
 const MINUTE_MS = 60_000
+const CLOCKS_DIFFER_MS = 50
 const NONE = { queued: 0, due: 0, running: 0, dead: 0, oldestDueAt: null, more: false }
 
 describe.each(ENGINES)('figures on %s', (engine) => {
@@ -119,15 +121,47 @@ describe.each(ENGINES)('statistics on %s', (engine) => {
   test('a held job counts as queued, and not as due', async () => {
     const { store } = place
     const name = await addEndpoint(store)
-    const runAt = store.clock.now() - 5_000
-    await enqueueOne(store, name, { orderingKey: 'one', runAt })
-    await enqueueMany(store, name, 2, { orderingKey: 'one', runAt: runAt - 5_000 })
-    expect(await store.statsOf([name])).toEqual([
-      { ...NONE, queued: 3, due: 1, oldestDueAt: runAt },
-    ])
+    const now = store.clock.now()
+    await enqueueOne(store, name, { orderingKey: 'one', runAt: now - 5_000 })
+    await enqueueMany(store, name, 2, { orderingKey: 'one', runAt: now - 10_000 })
+    const [found] = await store.statsOf([name])
+    // It has had its turn since it was enqueued.
+    const oldestDueAt = found?.oldestDueAt as number
+    expect(found).toEqual({ ...NONE, queued: 3, due: 1, oldestDueAt })
+    expect(oldestDueAt).toBeGreaterThanOrEqual(now - CLOCKS_DIFFER_MS)
     await claimOne(store, name)
     expect(await store.statsOf([name])).toEqual([{ ...NONE, queued: 2, running: 1 }])
   })
+
+  test.each(['dependency', 'ordering key'])(
+    'a job that waited for its %s is due since it was let go, and not since its runAt',
+    async (what) => {
+      const { store } = place
+      const name = await addEndpoint(store)
+      const runAt = store.clock.now() - 310_000
+      const key = what === 'dependency' ? {} : { orderingKey: 'one' }
+      const first = await enqueueOne(store, name, { runAt: runAt - 1, ...key })
+      const dependsOn = what === 'dependency' ? [first.id] : []
+      const waiting = await enqueueOne(store, name, { runAt, dependsOn, ...key })
+      const claimed = await claimOne(store, name)
+      expect(claimed.jobId).toBe(first.id)
+      if (what === 'dependency') expect(claimed.dueSince).toBe(runAt - 1)
+      const letGoAt = store.clock.now()
+      await store.settle([success(store, claimed)])
+      await until(async () => (await store.statsOf([name]))[0]?.due === 1)
+      const [stats] = await store.statsOf([name])
+      expect(stats?.oldestDueAt).toBeGreaterThanOrEqual(letGoAt - CLOCKS_DIFFER_MS)
+      // One that is due longer, behind it in the order of claims.
+      await enqueueOne(store, name, { runAt: runAt + 10_000 })
+      const [both] = await store.statsOf([name])
+      expect(both).toMatchObject({ due: 2, oldestDueAt: runAt + 10_000 })
+      const next = await claimOne(store, name)
+      expect(next).toMatchObject({ jobId: waiting.id, runAt, dueSince: stats?.oldestDueAt })
+      // Given back, it has been due all the while.
+      await store.release([leaseOf(next)])
+      expect(await claimOne(store, name)).toMatchObject({ dueSince: stats?.oldestDueAt })
+    },
+  )
 
   test('endpoints that were deleted are named as long as dead jobs of them are left', async () => {
     const { store } = place

@@ -27,6 +27,7 @@ export function claimedJobOf(document: TakenDocument, leaseId: string, box: Secr
     maxAttempts: document.maxAttempts,
     freeAttempts: document.freeAttempts,
     runAt: document.runAt.getTime(),
+    dueSince: Math.max(document.runAt.getTime(), document.promotedAt?.getTime() ?? 0),
     firstRunAt: document.firstRunAt.getTime(),
     expiresAt: document.expiresAt?.getTime() ?? null,
     timeoutMs: document.timeoutMs,

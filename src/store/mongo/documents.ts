@@ -83,6 +83,8 @@ export interface JobDocument {
   waitingFor?: string[]
   /** When it was last let go or given back: from then on it counts as due, if its runAt is past. */
   freedAt?: Date
+  /** When it was last let go: with its runAt this tells since when it is due. */
+  promotedAt?: Date
   /** Of a held one: when it was last looked at. */
   checkedAt?: Date
   hasDependents?: true

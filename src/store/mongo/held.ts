@@ -223,7 +223,7 @@ async function promote(
     const { modifiedCount } = await run(deadline, (limit) =>
       context.jobs.updateMany(
         { _id: { $in: ids }, ...guardOf('promote', { now }) },
-        { $set: { state: 'queued', freedAt: now }, $inc: { version: 1 } },
+        { $set: { state: 'queued', freedAt: now, promotedAt: now }, $inc: { version: 1 } },
         { ...BY_ID, ...limit },
       ),
     )

@@ -1,5 +1,5 @@
 // statsOf: what waits, runs and died at endpoints. Each figure looks at no more index entries than
-// can be told of, and at no document itself.
+// can be told of, and at no document but for the oldest.
 import type { Document } from 'mongodb'
 import type { EndpointStats } from '../records.ts'
 import { MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES } from '../store.ts'
@@ -12,6 +12,12 @@ import { run, startDeadline } from './run-command.ts'
 
 /** Names in one command: five pipelines each. */
 const NAMES_PER_COMMAND = 12
+/**
+ * Documents, by runAt: one that waited for others is due since it was let go, so that the first is
+ * not always the one that is due longest. Where more than these were let go of late, the age of the
+ * oldest is told too small.
+ */
+const OLDEST_LOOKED_AT = 100
 /** Said one by one, so that the index of claims gives the due ones of each in order of runAt. */
 const PRIORITIES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 
@@ -21,7 +27,7 @@ interface Found {
   endpoint: string
   figure: Figure | 'oldest'
   count?: number
-  runAt?: Date
+  since?: Date
 }
 
 export async function deletedEndpoints(context: MongoContext): Promise<string[]> {
@@ -73,8 +79,10 @@ function pipelinesOf(endpoint: string, now: Date): Document[][] {
     [
       { $match: due },
       { $sort: { runAt: 1 } },
-      { $limit: 1 },
-      { $project: { _id: 0, endpoint: 1, figure: { $literal: 'oldest' }, runAt: 1 } },
+      { $limit: OLDEST_LOOKED_AT },
+      { $project: { since: { $max: ['$runAt', '$promotedAt'] } } },
+      { $group: { _id: endpoint, since: { $min: '$since' } } },
+      { $project: { _id: 0, endpoint: '$_id', figure: { $literal: 'oldest' }, since: 1 } },
     ],
   ]
 }
@@ -103,7 +111,7 @@ function statsOfOne(found: Found[]): EndpointStats {
     due: Math.min(figures.due, MAX_COUNT),
     running: Math.min(figures.running, MAX_COUNT),
     dead: Math.min(figures.dead, MAX_COUNT),
-    oldestDueAt: of('oldest')?.runAt?.getTime() ?? null,
+    oldestDueAt: of('oldest')?.since?.getTime() ?? null,
     more: Object.values(figures).some((figure) => figure > MAX_COUNT),
   }
 }

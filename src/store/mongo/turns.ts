@@ -98,7 +98,7 @@ async function giveTurns(
     updateOne: {
       filter: { _id, ...guard },
       update: {
-        $set: { state: 'queued' as const, turn: orderingKey, freedAt: now },
+        $set: { state: 'queued' as const, turn: orderingKey, freedAt: now, promotedAt: now },
         $inc: { version: 1 },
       },
       ...BY_ID,

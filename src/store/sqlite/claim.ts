@@ -22,7 +22,8 @@ where state = 'queued' and held = 0 and endpoint = ? and priority < ?`
 /** Parameters: now (due), now (unexpired), endpoint, priority, limit. */
 export const CLAIMABLE = `
 select seq, id, fence, payload_bytes, attempt_count, attempts_left, max_attempts, free_attempts,
-  run_at, first_run_at, expires_at, timeout_ms, retry, headers, schedule_name, trace from jobs
+  run_at, promoted_at, first_run_at, expires_at, timeout_ms, retry, headers, schedule_name, trace
+from jobs
 where ${guardOf('claim')} and endpoint = ? and priority = ?
 order by run_at limit +?`
 
@@ -47,6 +48,7 @@ interface ClaimableRow {
   max_attempts: number
   free_attempts: number
   run_at: number
+  promoted_at: number | null
   first_run_at: number
   expires_at: number | null
   timeout_ms: number | null
@@ -161,6 +163,7 @@ function claimLane(
         maxAttempts: row.max_attempts,
         freeAttempts: row.free_attempts,
         runAt: row.run_at,
+        dueSince: Math.max(row.run_at, row.promoted_at ?? 0),
         firstRunAt: row.first_run_at,
         expiresAt: row.expires_at,
         timeoutMs: row.timeout_ms,

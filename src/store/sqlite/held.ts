@@ -20,9 +20,10 @@ where ${IN_ORDER} and endpoint = ? and ordering_key = ? order by seq limit 1`
 export const TURN_OF_KEY = `
 select seq, state from jobs where turn is not null and endpoint = ? and turn = ?`
 
-/** Parameters: now, seq. */
+/** Parameters: now (twice), seq. */
 export const PROMOTE = `
 update jobs set held = 0, recheck = 0, turn = ordering_key, due_at = max(run_at, ?),
+  promoted_at = ?,
   version = version + 1
 where seq = ? and ${guardOf('promote')}`
 /** A later one of the key, when an earlier is queued again: it was not begun, or waits to be. */
@@ -120,7 +121,8 @@ export function holdLaterOne(
 function promote(database: Database, { seq, endpoint, ordering_key }: HeldRow): boolean {
   const { connection, clock, watch } = database
   if (ordering_key !== null) holdLaterOne(database, seq, endpoint, ordering_key)
-  const { changes } = connection.statement(PROMOTE).run(clock.now(), seq)
+  const now = clock.now()
+  const { changes } = connection.statement(PROMOTE).run(now, now, seq)
   if (changes === 1) watch.stir()
   return changes === 1
 }

@@ -1,6 +1,7 @@
 // The tables and indexes, as migrations in order. `user_version` says how many a file has seen.
 import type { DatabaseSync } from 'node:sqlite'
 import { StoreUnusable } from '../store.ts'
+import { FIFTH_SCHEMA } from './fifth-schema.ts'
 import { FOURTH_SCHEMA } from './fourth-schema.ts'
 import { SECOND_SCHEMA } from './second-schema.ts'
 import { THIRD_SCHEMA } from './third-schema.ts'
@@ -104,7 +105,7 @@ create index endpoints_deleting on endpoints (name) where deleting = 1;
 create table meta (key text primary key, value text not null) strict, without rowid;
 `
 
-const MIGRATIONS = [FIRST_SCHEMA, SECOND_SCHEMA, THIRD_SCHEMA, FOURTH_SCHEMA]
+const MIGRATIONS = [FIRST_SCHEMA, SECOND_SCHEMA, THIRD_SCHEMA, FOURTH_SCHEMA, FIFTH_SCHEMA]
 
 /** Brings the file up to this version of the schema. Throws StoreUnusable for a file not ours. */
 export function migrate(db: DatabaseSync, path: string): void {

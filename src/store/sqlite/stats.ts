@@ -15,8 +15,8 @@ select count(*) as count from (
   limit ${MAX_COUNT + 1})`
 /** In order, so that the first entry is the oldest. Parameters: endpoint, priority, now, limit. */
 export const COUNT_DUE = `
-select count(*) as count, min(run_at) as oldest from (
-  select run_at from jobs
+select count(*) as count, min(since) as oldest from (
+  select max(run_at, coalesce(promoted_at, 0)) as since from jobs
   where state = 'queued' and held = 0 and endpoint = ? and priority = ? and run_at <= ?
   order by run_at limit +?)`
 

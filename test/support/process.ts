@@ -9,7 +9,7 @@ import { until } from './until.ts'
 const CLI = join(import.meta.dirname, '../../cli/posthorn.ts')
 /** A third of a start is compiling what the start before compiled. */
 export const COMPILE_CACHE = join(tmpdir(), 'posthorn-compile-cache')
-const START_DEADLINE_MS = 15_000
+const START_DEADLINE_MS = 60_000
 const STOP_DEADLINE_MS = 35_000
 
 export interface LogLine {

@@ -6,7 +6,8 @@ import { until } from '../support/until.ts'
 
 const JOBS = 50
 const DELAY_MS = 2_500
-const LATE_MS = 2_000
+/** What a busy machine may add. */
+const LATE_MS = 10_000
 
 describe.each(ENGINES)('on %s', (engine) => {
   let posthorn: Deployment
@@ -35,15 +36,16 @@ describe.each(ENGINES)('on %s', (engine) => {
     await receiver.waitFor((requests) => requests.length >= JOBS)
     expect(await worker.stop()).toBe(0)
     await posthorn.startWorker()
+    const readyAt = Date.now()
 
     const ids = [...waiting, ...delayed].map(({ body }) => body.id as string)
     const jobs = await Promise.all(ids.map((id) => posthorn.job(id, 'succeeded')))
     const delivered = receiver.requests.map(({ headers }) => headers['webhook-id'])
     expect([...delivered].sort()).toEqual([...ids].sort())
     for (const job of jobs.slice(JOBS)) {
-      const lateMs = Date.parse(job.startedAt) - Date.parse(job.runAt)
-      expect(lateMs).toBeGreaterThanOrEqual(0)
-      expect(lateMs).toBeLessThan(LATE_MS)
+      const [runAt, startedAt] = [Date.parse(job.runAt), Date.parse(job.startedAt)]
+      expect(startedAt).toBeGreaterThanOrEqual(runAt)
+      expect(startedAt - Math.max(runAt, readyAt)).toBeLessThan(LATE_MS)
     }
   })
 

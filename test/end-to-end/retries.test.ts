@@ -5,7 +5,7 @@ import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
 import { type Receiver, type Script, startReceiver } from '../support/receiver.ts'
 
 /** How late a retry may be: a look of the worker, and a noisy machine. */
-const LATE_MS = 1_500
+const LATE_MS = 5_000
 
 describe.each(ENGINES)('on %s', (engine) => {
   let posthorn: Deployment

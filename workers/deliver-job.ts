@@ -80,6 +80,7 @@ export async function deliverJob(
   try {
     let end = asAccepted(endpoint, await sending.ended)
     span.requestEnded()
+    lease.ended()
     const fault = ownFaultOf(end)
     if (fault !== null) parts.ownFaults.note(fault.code)
     onEnded()

@@ -1,6 +1,6 @@
 // Keeps the leases of attempts in flight, and of outcomes that wait for the store. Each is renewed
-// after a third of its time, those that end soonest first, in writes as large as the store can
-// take. An attempt whose lease could not be renewed in time is aborted.
+// after a part of its time, those that end soonest first, in writes as large as the store can take.
+// An attempt whose lease could not be renewed in time is aborted.
 import type { Logger } from 'pino'
 import { createBatchSize } from '../src/batch-size.ts'
 import type { Lease } from '../src/job/job.ts'
@@ -8,10 +8,13 @@ import type { Store } from '../src/store/store.ts'
 
 /** A request is aborted this much before its lease may lapse, so that it is over by then. */
 const SAFETY_PART = 0.1
-/** A lease is renewed when this part of it has passed. */
-const RENEW_PART = 1 / 3
-/** With the first that is due go those that will be soon: one write instead of several. */
-const TOGETHER_PART = 1 / 4
+/**
+ * A lease is renewed when this part of it has passed; that of an outcome in hand later: to store
+ * the outcome costs the store no more than to renew.
+ */
+const RENEW_PART = { underWay: 1 / 3, ended: 1 / 2 }
+/** With the first that is due go those that will be so soon: one write instead of several. */
+const TOGETHER_PART = 1 / 12
 /** How often leases are looked at, as a part of a lease. */
 const LOOK_PART = 1 / 30
 const MAX_RENEW_BATCH = 1_000
@@ -36,6 +39,8 @@ export interface HeldLease {
    * stopped, and in a process that goes on, sockets run before the timer that would abort.
    */
   mayStillSend(): boolean
+  /** The request is over, and its outcome is to be stored. */
+  ended(): void
   drop(): void
 }
 
@@ -44,6 +49,7 @@ interface Kept {
   abort: Abort
   /** Monotonic: when its time began to run. */
   renewedAtMs: number
+  renewPart: number
   /** Nothing is sent any more, even if a late renewal succeeds. */
   isAborted: boolean
 }
@@ -77,10 +83,14 @@ export class LeaseRenewal implements LeaseKeeper {
   }
 
   keep(lease: Lease, claimedAtMs: number, abort: Abort): HeldLease {
-    const kept = { lease, abort, renewedAtMs: claimedAtMs, isAborted: false }
+    const renewPart = RENEW_PART.underWay
+    const kept = { lease, abort, renewedAtMs: claimedAtMs, renewPart, isAborted: false }
     this.#kept.add(kept)
     return {
       mayStillSend: () => !kept.isAborted && kept.renewedAtMs > this.#lapsingMs(),
+      ended: () => {
+        kept.renewPart = RENEW_PART.ended
+      },
       drop: () => {
         this.#kept.delete(kept)
       },
@@ -93,7 +103,7 @@ export class LeaseRenewal implements LeaseKeeper {
 
   /** A renewal is under way, or should be: nothing new is taken on meanwhile. */
   get isBehind(): boolean {
-    return this.#writing !== null || this.#dueCount(RENEW_PART + LOOK_PART) > 0
+    return this.#writing !== null || this.#due(LOOK_PART).length > 0
   }
 
   /** Resolves when the write of renewals that is under way has ended, whatever it came to. */
@@ -104,31 +114,29 @@ export class LeaseRenewal implements LeaseKeeper {
   #look(): void {
     this.#abortLapsing()
     if (this.#writing !== null || performance.now() < this.#retryAtMs) return
-    if (this.#dueCount(RENEW_PART) > 0) this.#renewNext()
+    if (this.#due(0).length > 0) this.#renewNext()
   }
 
   /** One write after the other until none is due; between two of them a settle has its turn. */
   #renewNext(): void {
-    this.#writing = this.#renew(this.#due(TOGETHER_PART).slice(0, this.#size.limit)).then(
+    this.#writing = this.#renew(this.#due(-TOGETHER_PART).slice(0, this.#size.limit)).then(
       (isRenewed) => {
         this.#writing = null
-        if (isRenewed && this.#dueCount(RENEW_PART) > 0) this.#renewNext()
+        if (isRenewed && this.#due(0).length > 0) this.#renewNext()
       },
     )
   }
 
-  #dueCount(part: number): number {
-    const beforeMs = performance.now() - this.#leaseMs * part
-    let count = 0
-    for (const { renewedAtMs } of this.#kept) if (renewedAtMs <= beforeMs) count++
-    return count
-  }
-
-  /** Those that end soonest first. */
-  #due(part: number): Kept[] {
-    const beforeMs = performance.now() - this.#leaseMs * part
-    const due = [...this.#kept].filter(({ renewedAtMs }) => renewedAtMs <= beforeMs)
-    return due.sort((a, b) => a.renewedAtMs - b.renewedAtMs)
+  /**
+   * Those that end soonest first.
+   *
+   * @param latePart how long they must have been due, as a part of a lease; negative: will be
+   */
+  #due(latePart: number): Kept[] {
+    const nowMs = performance.now()
+    const isDue = ({ renewedAtMs, renewPart }: Kept) =>
+      renewedAtMs <= nowMs - this.#leaseMs * (renewPart + latePart)
+    return [...this.#kept].filter(isDue).sort((a, b) => a.renewedAtMs - b.renewedAtMs)
   }
 
   async #renew(batch: Kept[]): Promise<boolean> {

@@ -136,6 +136,32 @@ describe('a worker on a store that is slow to write', () => {
     }
   })
 
+  it('renews for an outcome in hand later than for an attempt under way', async () => {
+    const leaseMs = 60_000
+    const jobs = await claimed(3, leaseMs)
+    const renewed: string[] = []
+    const watched: Pick<Store, 'renew'> = {
+      renew(leases, ms) {
+        renewed.push(...leases.map(({ jobId }) => jobId))
+        return store.renew(leases, ms)
+      },
+    }
+    const renewal = new LeaseRenewal(watched, leaseMs, log)
+    const [underWay, ended, endedLongAgo] = [25_000, 25_000, 31_000].map((ageMs, i) =>
+      renewal.keep(leaseOf(jobs[i] as ClaimedJob), performance.now() - ageMs, () => {}),
+    )
+    ended?.ended()
+    endedLongAgo?.ended()
+    renewal.start()
+    try {
+      await until(() => renewed.length > 0, DEADLINE_MS)
+      expect(renewed).toEqual([jobs[2]?.jobId, jobs[0]?.jobId])
+    } finally {
+      renewal.stop()
+      for (const lease of [underWay, ended, endedLongAgo]) lease?.drop()
+    }
+  })
+
   it('renews again within seconds of a failure, not only at the next third of a lease', async () => {
     const leaseMs = 60_000
     const [job] = (await claimed(1, leaseMs)) as [ClaimedJob]

@@ -12,8 +12,6 @@ import { expectAnswers } from './store-outages.ts'
 
 const WORKERS = 3
 const KILL_EVERY_MS = [1_000, 4_000] as const
-/** At most what this share of the store alone settles is delivered while the storm lasts. */
-const STORM_SHARE = 0.5
 /** D15. */
 const LEAST_DRAIN_SHARE = 0.4
 /** What the workers deliver of SQLite when nobody holds its lock: the store is then the faster. */
@@ -94,12 +92,7 @@ async function play(ground: Ground, form: Form, slowMs: number): Promise<void> {
   ground.measure('D15', 'the store alone settles, jobs/s', alone)
   // Where the store is faster than the work, the work is what the drain is compared with.
   const reference = Math.min(alone, calmRate ?? Number.POSITIVE_INFINITY)
-  if (calmRate === null) {
-    await ground.client.enqueueMany(
-      Math.round(extent.backlog + alone * STORM_SHARE * (extent.stormMs / 1_000)),
-      () => ({}),
-    )
-  }
+  if (calmRate === null) await ground.client.enqueueMany(extent.backlog, () => ({}))
   // Its endpoint is registered while the store is quick: a request in the storm may get a 503.
   const probes = await startStoreProbes(ground, (await ground.client.enqueue()).id)
   await ground.during('slow_writes', 'store', async () => {
@@ -107,7 +100,8 @@ async function play(ground: Ground, form: Form, slowMs: number): Promise<void> {
     try {
       while (workers.length < WORKERS) workers.push(await ground.startWorker())
       await storm(ground, workers, probes, extent)
-      if (calmRate !== null) await enqueuePaused(ground, extent.backlog)
+      const missing = extent.backlog - (await leftOf(ground))
+      if (missing > 0) await enqueuePaused(ground, missing)
       await drain(ground, extent, reference)
     } finally {
       await mend()

@@ -147,7 +147,7 @@ describe('a worker on a store that is slow to write', () => {
       },
     }
     const renewal = new LeaseRenewal(watched, leaseMs, log)
-    const [underWay, ended, endedLongAgo] = [25_000, 25_000, 31_000].map((ageMs, i) =>
+    const [underWay, ended, endedLongAgo] = [22_000, 22_000, 31_000].map((ageMs, i) =>
       renewal.keep(leaseOf(jobs[i] as ClaimedJob), performance.now() - ageMs, () => {}),
     )
     ended?.ended()

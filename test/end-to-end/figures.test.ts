@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, type Reply, startReceiver } from '../support/receiver.ts'
+import { RUN_LONG } from '../support/run-long.ts'
 import { freePort } from '../support/secantus.ts'
 import { until } from '../support/until.ts'
 
@@ -64,7 +65,8 @@ const FAILED = new Set([
   ...['timeout', 'blocked', 'lost', 'failed'],
 ])
 
-describe.each(ENGINES)('on %s', (engine) => {
+// Twenty seconds a test: every run plays them on SQLite, npm run test:long on both stores.
+describe.each(RUN_LONG ? ENGINES : (['sqlite'] as const))('on %s', (engine) => {
   let posthorn: Deployment
   let receiver: Receiver
   let garbage: Server

@@ -25,6 +25,7 @@ import { type MongoProxy, startMongoProxy } from '../support/mongo-proxy.ts'
 import type { Process } from '../support/process.ts'
 import { dropDatabase } from '../support/raw-store.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { RUN_LONG } from '../support/run-long.ts'
 import { until } from '../support/until.ts'
 
 const SENDERS = 2
@@ -162,6 +163,8 @@ async function expectSignals(expected: Signals): Promise<void> {
 
 interface Trouble {
   name: string
+  /** Only in npm run test:long. */
+  isLong?: boolean
   begin(): unknown
   /** Missing: nothing brings it back. */
   end?(): unknown
@@ -170,7 +173,11 @@ interface Trouble {
   kind?: UnavailableKind
 }
 
-async function play({ begin, end, shows, kind }: Trouble): Promise<void> {
+async function play(
+  { begin, end, shows, kind, isLong = false }: Trouble,
+  { skip }: { skip: (condition: boolean, note: string) => void },
+): Promise<void> {
+  skip(isLong && !RUN_LONG, 'npm run test:long')
   await expectSignals(WELL)
   try {
     await begin()
@@ -195,6 +202,7 @@ async function expectNamed(kind: UnavailableKind): Promise<void> {
 
 const FREEZE: Trouble = {
   name: 'its worker is frozen',
+  isLong: true,
   async begin() {
     // A worker that is stopped amid a write holds the lock of a file, which is another trouble.
     await until(async () => {
@@ -248,6 +256,7 @@ describe('on a SQLite file', () => {
   const troubles: Trouble[] = [
     {
       name: 'another program holds its lock',
+      isLong: true,
       begin() {
         writer = new DatabaseSync(path, { timeout: 15_000 })
         writer.exec('begin immediate')
@@ -272,6 +281,7 @@ describe('on a SQLite file', () => {
     },
     {
       name: 'its disk reports errors to the worker alone',
+      isLong: true,
       begin: () => limitFiles(worker, '4096'),
       end: () => limitFiles(worker, 'unlimited'),
       shows: { ...WELL, workerReady: 503, liveWorkers: 0 },
@@ -304,9 +314,9 @@ describe('on a SQLite file', () => {
     },
   ]
   it.for(troubles)('$name', { timeout: TEST_DEADLINE_MS }, play)
-  it.for(troublesOfDisk)('$name', { timeout: TEST_DEADLINE_MS }, async (trouble, { skip }) => {
-    skip(!isMounted, 'to mount a disk takes root')
-    await play(trouble)
+  it.for(troublesOfDisk)('$name', { timeout: TEST_DEADLINE_MS }, async (trouble, context) => {
+    context.skip(!isMounted, 'to mount a disk takes root')
+    await play(trouble, context)
   })
 })
 
@@ -371,9 +381,15 @@ describe('on MongoDB', () => {
   const refuse = (code: number, codeName: string) => () =>
     proxy.refuseWrites({ code, codeName, errmsg: codeName })
   const troubles: Trouble[] = [
-    { name: 'it answers nothing', begin: () => proxy.stall(), end, shows: AWAY, kind: 'no_answer' },
+    {
+      name: 'it answers nothing',
+      isLong: true,
+      begin: () => proxy.stall(),
+      ...{ end, shows: AWAY, kind: 'no_answer' },
+    },
     {
       name: 'it is no primary any more',
+      isLong: true,
       begin: refuse(10_107, 'NotWritablePrimary'),
       ...{ end, shows: AWAY, kind: 'no_answer' },
     },

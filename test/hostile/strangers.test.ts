@@ -24,8 +24,9 @@ const PAGES = ['/dashboard', '/dashboard/main.js', '/docs', '/docs/main.js', '/o
 )
 const WRONG_KEY = ['Authorization: Bearer wrong']
 /** What a megabyte may cost on a quiet machine, and four times that on one that is not. */
-const MOST_MS = 4 * 5
-const TIMES = 3
+const QUIET_MS = 5
+const MOST_MS = 4 * QUIET_MS
+const MAX_TIMES = 10
 
 let site: Site
 beforeAll(async () => {
@@ -34,15 +35,17 @@ beforeAll(async () => {
 afterAll(() => site.posthorn.close())
 
 /**
- * The CPU that the most expensive of `requests` costs the API, in ms. Each is sent some times, and
- * the least counts: the others have paid for a collection of garbage as well.
+ * The CPU that the most expensive of `requests` costs the API, in ms. One that costs too much is
+ * sent again, and the least counts: the others have paid for a collection of garbage as well.
  */
 async function costOf(requests: Buffer[]): Promise<number> {
   const costs: number[] = []
   for (const bytes of requests) {
-    const tries: number[] = []
-    for (let i = 0; i < TIMES; i++) tries.push(await costOnce(bytes))
-    costs.push(Math.min(...tries))
+    let least = await costOnce(bytes)
+    for (let i = 1; i < MAX_TIMES && least > QUIET_MS; i++) {
+      least = Math.min(least, await costOnce(bytes))
+    }
+    costs.push(least)
   }
   return Math.max(...costs)
 }
@@ -148,7 +151,7 @@ describe('a body that is refused', { timeout: 120_000 }, () => {
     ['for its key, in chunks', inChunks(WRONG_KEY[0] as string), 401],
     ['for no key', byLength('X: y'), 401],
   ])('%s: a client that sends all before it reads gets the answer', async (_, bytes, status) => {
-    for (let i = 0; i < TIMES; i++) {
+    for (let i = 0; i < 3; i++) {
       const [answer] = answersIn(Buffer.from(await sendThenRead(site.posthorn.url(), bytes)))
       expect(answer).toMatchObject({ status, headers: { connection: 'close' } })
     }

@@ -27,9 +27,13 @@ function parsed(path: string, text: string): unknown {
   const lines = new LineCounter()
   try {
     // Of YAML 1.2, which JSON is a part of: no dates, no yes and no; a name stands once.
-    const options = { schema: 'core', logLevel: 'silent', lineCounter: lines } as const
+    // Not `silent`: it would drop all documents but the first.
+    const options = { schema: 'core', logLevel: 'error', lineCounter: lines } as const
     const document = parseDocument(text, options)
     const [problem] = [...document.errors, ...document.warnings]
+    if (problem?.code === 'MULTIPLE_DOCS') {
+      throw new Error('it holds more than one document; give each a file of its own')
+    }
     if (problem !== undefined) throw problem
     if (document.directives.yaml.version !== '1.2') throw new Error('it is not YAML 1.2')
     visit(document, {

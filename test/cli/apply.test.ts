@@ -310,9 +310,28 @@ schedules:
   })
 
   it.each([
+    [
+      'two documents',
+      'wrong.yaml',
+      'endpoints: {a: {url: null}}\n---\nendpoints: {b: {url: null}}\n',
+    ],
+    ['an empty second one', 'wrong.yaml', 'endpoints: {a: {url: null}}\n---\n'],
+    ['a second one after an end mark', 'wrong.yaml', 'a: 1\n...\n---\nb: 1\n'],
+    ['two documents of JSON', 'wrong.json', '{"a": 1}\n---\n{"b": 1}\n'],
+  ])('refuses %s in a file, instead of dropping all but the first', async (_, name, text) => {
+    const path = shell.write(name, text)
+    await expect(readDocument(path)).rejects.toThrow(
+      `${name} cannot be read: it holds more than one document; give each a file of its own.`,
+    )
+    await expect(readDocument(path)).rejects.toThrow(UsageError)
+    expect(await readDocument(shell.write('one.yaml', '---\na: 1\n...\n'))).toEqual({ a: 1 })
+  })
+
+  it.each([
     ['no YAML', 'endpoints: [', /cannot be read/],
     ['a name twice', 'endpoints: {a: {url: null}, a: {url: null}}', /unique/],
     ['a list', '[1]', /no mapping/],
+    ['two documents', 'endpoints: {a: {url: null}}\n---\nendpoints: {}', /more than one document/],
     ['a number that JSON would change', 'schedules: {a: {payload: 12345678901234567890}}', /text/],
   ])('refuses %s', async (_, text, says) => {
     const { code, stderr } = await apply(text)

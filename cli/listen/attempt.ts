@@ -8,6 +8,7 @@ import { VERSION } from '../../src/version.ts'
 import { webhookRequest } from '../../src/webhook/request.ts'
 import type { AttemptEnd, Sender, Sending } from '../../src/webhook/send.ts'
 import { complete, fail, type PulledJob } from './claim-call.ts'
+import { isOfServer } from './patience.ts'
 
 export interface AttemptParts {
   posthorn: Posthorn
@@ -142,7 +143,7 @@ async function completed(
     await complete(call, job, result, untilMs)
     return null
   } catch (error) {
-    if (!(error instanceof PosthornError) || error.status !== 400) throw error
+    if (!(error instanceof PosthornError) || error.status !== 400 || !isOfServer(error)) throw error
     await complete(call, job, JSON.stringify({ text: result }), untilMs)
     return `its result is kept as text: ${error.detail}`
   }

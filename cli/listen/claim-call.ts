@@ -1,11 +1,16 @@
 // The two calls of `posthorn listen` whose JSON must stay as it came: a claim's payloads, and the
 // result that a handler answered.
+import { setTimeout as sleep } from 'node:timers/promises'
 import { parseEnvelope, type RawJson } from '../../routes/json-body.ts'
 import { APPLIED, CLAIM } from '../../src/client/answer-check.ts'
 import { attemptCall } from '../../src/client/attempt-ref.ts'
 import type { Call } from '../../src/client/call.ts'
-import type { ClaimedJob } from '../../src/client/client.ts'
+import { type ClaimedJob, PosthornError } from '../../src/client/client.ts'
 import { segment } from '../../src/client/request-path.ts'
+import { isOfServer } from './patience.ts'
+
+/** Between two tries of a report that something else than Posthorn has answered. */
+const REPORT_PAUSE_MS = 1_000
 
 /** A pulled job with the bytes of its payload. */
 export type PulledJob = Omit<ClaimedJob, 'payload'> & { payload: Buffer }
@@ -58,10 +63,21 @@ export async function fail(
   await report(call, { ...attemptCall(job, 'fail'), body: JSON.stringify(failure) }, untilMs)
 }
 
+/** The work is done: only Posthorn itself can refuse its report, and a repeat does no harm. */
 async function report(
   call: Call,
   what: { path: string; token: string; body: string },
   untilMs: number,
 ): Promise<void> {
-  await call.raw({ method: 'POST', ...what, repeatable: true, untilMs }, APPLIED)
+  for (;;) {
+    try {
+      await call.raw({ method: 'POST', ...what, repeatable: true, untilMs }, APPLIED)
+      return
+    } catch (error) {
+      if (!(error instanceof PosthornError) || isOfServer(error)) throw error
+      const pauseMs = Math.max(REPORT_PAUSE_MS, error.retryAfterMs ?? 0)
+      if (performance.now() + pauseMs > untilMs) throw error
+      await sleep(pauseMs)
+    }
+  }
 }

@@ -35,7 +35,7 @@ export async function withPatience<T>(
 }
 
 /** What a proxy says while the server is away is not the server's word. */
-function isOfServer({ status, code }: PosthornError): boolean {
+export function isOfServer({ status, code }: PosthornError): boolean {
   return status !== null && status < 500 && code !== 'unexpected_answer'
 }
 

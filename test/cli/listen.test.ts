@@ -1,8 +1,18 @@
 // posthorn listen: jobs of a server that needs a key reach a handler on this machine, as a worker
 // would bring them.
 import { Webhook } from 'standardwebhooks'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import {
+  afterAll,
+  afterEach,
+  beforeAll,
+  beforeEach,
+  describe,
+  expect,
+  it,
+  onTestFinished,
+} from 'vitest'
 import { newSecret } from '../../src/endpoint/endpoint.ts'
+import { startFaultyProxy } from '../client/faulty-proxy.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
@@ -203,6 +213,27 @@ describe('the server', () => {
     const id = await enqueue()
     expect(await jobIn(id, 'succeeded')).toMatchObject({ attemptCount: 1 })
     await typed.printed('answers again')
+  })
+
+  it('gets each report once, though a proxy has answered the first tries', DEADLINE, async () => {
+    const proxy = await startFaultyProxy(() => posthorn.url())
+    onTestFinished(() => proxy.close())
+    handler.answerWith([{ body: '{"frames":240}' }, 400])
+    proxy.deal({
+      complete: ['page_200', 'page_400', 'page_500'],
+      fail: ['page_404'],
+    })
+    const typed = await listening([], { POSTHORN_URL: proxy.url })
+    const first = await jobIn(await enqueue(), 'succeeded', 'dead')
+    expect(first).toMatchObject({ attemptCount: 1, result: { frames: 240 } })
+    const second = await jobIn(await enqueue(), 'succeeded', 'dead')
+    expect(second).toMatchObject({ state: 'dead', attemptCount: 1 })
+    expect(proxy.left()).toEqual([])
+    await typed.printed(/1\/5 rejected 400/)
+    expect(handler.requests).toHaveLength(2)
+    expect(typed.stdout()).not.toMatch(/not reported|kept as text/)
+    typed.signal('SIGINT')
+    expect(await typed.ended()).toBe(0)
   })
 
   it('needs no more than a key that may claim', DEADLINE, async () => {

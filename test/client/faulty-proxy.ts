@@ -14,7 +14,9 @@ export type Fault =
   | 'lost_answer'
   | 'lost_lease'
   | 'page_200'
+  | 'page_400'
   | 'page_404'
+  | 'page_500'
   | 'page_503'
   | 'unavailable'
 

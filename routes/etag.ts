@@ -7,18 +7,35 @@ export function etagOf(version: number): string {
   return `"${version}"`
 }
 
-/** null: no precondition; `*` is none either, since no write here depends on mere existence. */
+/**
+ * Of a write to what is there already. null: no precondition; `*` is none either, since such a
+ * write finds nothing where nothing is.
+ *
+ * @throws AppError for If-None-Match, which such a write could never meet
+ */
 export function ifMatch(headers: Record<string, unknown>): number | null {
-  const text = headers['if-match']
-  return typeof text === 'string' && text !== '*' ? Number(text.slice(1, -1)) : null
+  if (headers['if-none-match'] !== undefined) {
+    throw refusedIfNoneMatch('this request only changes what exists; send If-Match')
+  }
+  const wanted = matchOf(headers)
+  return wanted === 'any' ? null : wanted
 }
 
 /** Of a write that also creates. @throws AppError when both headers are given */
 export function writePrecondition(headers: Record<string, unknown>): IfVersion {
-  if (headers['if-none-match'] === undefined) return ifMatch(headers)
+  if (headers['if-none-match'] === undefined) return matchOf(headers)
   if (headers['if-match'] === undefined) return 'none'
-  const message = 'cannot be given together with If-Match'
-  throw new AppError('invalid_request', `header/if-none-match: ${message}`, {
+  throw refusedIfNoneMatch('cannot be given together with If-Match')
+}
+
+function matchOf(headers: Record<string, unknown>): number | 'any' | null {
+  const text = headers['if-match']
+  if (typeof text !== 'string') return null
+  return text === '*' ? 'any' : Number(text.slice(1, -1))
+}
+
+function refusedIfNoneMatch(message: string): AppError {
+  return new AppError('invalid_request', `header/if-none-match: ${message}`, {
     errors: [{ path: 'header/if-none-match', message }],
   })
 }
@@ -38,9 +55,13 @@ export function isNoneMatch(headers: Record<string, unknown>, version: number): 
 export function stale(what: string, version: number | null, wanted: IfVersion = null): AppError {
   const found =
     version === null ? `there is no such ${what}` : `the ${what} is at version ${version}`
-  const asked =
-    wanted === 'none'
-      ? `If-None-Match asks that there be no such ${what}`
-      : 'If-Match names another version'
+  const asked = askedFor(what, wanted)
   return new AppError('precondition_failed', `${asked}: ${found}`)
+}
+
+function askedFor(what: string, wanted: IfVersion): string {
+  if (wanted === 'none') return `If-None-Match asks that there be no such ${what}`
+  return wanted === 'any'
+    ? `If-Match: * asks that the ${what} exist`
+    : 'If-Match names another version'
 }

@@ -185,7 +185,8 @@ export const templateFields = {
 const template = z.object(templateFields)
 export type TemplateBody = z.output<typeof template>
 
-export const ifMatchHeaders = z.object({
+/** Loose, so that routes/etag.ts can refuse If-None-Match. */
+export const ifMatchHeaders = z.looseObject({
   'if-match': z
     .string()
     .regex(/^(\*|"\d{1,15}")$/, 'expected the ETag of an earlier answer, like "3"')

@@ -243,6 +243,42 @@ describe.each(ENGINES)('on %s', (engine) => {
     expectProblem(again, 412, 'precondition_failed')
   })
 
+  it('precondition_failed: If-Match: * of an endpoint and a schedule that do not exist', async () => {
+    const site = await ground.pulled()
+    const any = { 'if-match': '*' }
+    const bodies = {
+      endpoints: { url: null },
+      schedules: { every: '1h', endpoint: site.name, payload: 1 },
+    }
+    for (const [kind, body] of Object.entries(bodies)) {
+      const path = `/${kind}/${site.name}-new`
+      expectProblem(await send('PUT', path, body, any), 412, 'precondition_failed')
+      expect((await send('GET', path)).status, kind).toBe(404)
+      expect((await send('PUT', path, body)).status, kind).toBe(201)
+      expect((await send('PUT', path, body, any)).status, kind).toBe(200)
+      expect((await send('DELETE', path, undefined, any)).status, kind).toBe(204)
+    }
+  })
+
+  it('invalid_request: If-None-Match of a request that creates nothing', async () => {
+    const site = await ground.pulled()
+    const none = { 'if-none-match': '*' }
+    const schedule = `/schedules/${site.name}`
+    await send('PUT', schedule, { every: '1h', endpoint: site.name, payload: 1 })
+    const job = `/jobs/${await site.enqueue()}`
+    for (const [method, path, body] of [
+      ['PATCH', `/endpoints/${site.name}`, { description: 'two' }],
+      ['DELETE', `/endpoints/${site.name}`, undefined],
+      ['DELETE', schedule, undefined],
+      ['PATCH', job, { priority: 1 }],
+    ] as const) {
+      const before = (await send('GET', path)).headers.get('etag')
+      const answer = await send(method, path, body, none)
+      expectProblem(answer, 400, 'invalid_request')
+      expect((await send('GET', path)).headers.get('etag')).toBe(before)
+    }
+  })
+
   it('payload_too_large: one byte over MAX_BODY_BYTES, and not at it', async () => {
     const bare = JSON.stringify({ ...known, payload: '' })
     const body = (bytes: number) =>

@@ -33,6 +33,34 @@ describe('the document of a job', () => {
     expect(payloadJson).toBe('[1.0, 12345678901234567890]')
   })
 
+  it('has null where null means none', () => {
+    const none = { expiresIn: null, orderingKey: null, onFinish: null }
+    expect(outboxDocument({ endpoint: 'a', payload: null, ...none })).toMatchObject({
+      ...none,
+      payloadJson: 'null',
+    })
+  })
+
+  it.each([
+    [{ runAt: new Date(Number.NaN) }, /^runAt is an invalid Date/],
+    [{ runAt: null }, /^runAt is null/],
+    [{ delay: null }, /^delay is null/],
+    [{ priority: null }, /^priority is null/],
+    [{ tags: null }, /^tags is null/],
+    [{ endpoint: null }, /^endpoint is null/],
+    [{ endpoint: undefined }, /^endpoint is not a name/],
+    [{ idempotencyKey: null }, /takes no idempotencyKey/],
+    [{ idempotencyKey: 'k' }, /takes no idempotencyKey/],
+    [{ dedupe: { key: 'k', mode: 'keep' } }, /takes no dedupe/],
+    [{ dependsOn: [] }, /takes no dependsOn/],
+    [{ rawPayload: null, payload: undefined }, /^rawPayload is null/],
+  ])('is refused when it could never become a job: %j', (fields, says) => {
+    const job = { endpoint: 'a', payload: 1, ...fields }
+    const made = () => outboxDocument(job as unknown as Parameters<typeof outboxDocument>[0])
+    expect(made).toThrow(TypeError)
+    expect(made).toThrow(says)
+  })
+
   it.each([
     [{ endpoint: 'a', payload: undefined }],
     [{ endpoint: 'a', rawPayload: '{"a":1},"priority":9' }],

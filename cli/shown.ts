@@ -45,6 +45,11 @@ export function sayJsonText(text: string): void {
   say(text.replace(HIDDEN, escaped))
 }
 
+/** A value in one line of JSON in which nothing is hidden; `none` where there is none. */
+export function visibleJson(value: unknown): string {
+  return (JSON.stringify(value) ?? 'none').replace(HIDDEN, escaped)
+}
+
 function escaped(character: string): string {
   const units = Array.from({ length: character.length }, (_, i) => character.charCodeAt(i))
   return units.map((unit) => `\\u${unit.toString(16).padStart(4, '0')}`).join('')

@@ -1,10 +1,8 @@
 // The difference that one endpoint or schedule makes, in lines: apply shows it before it writes,
 // endpoints put and set show it afterwards.
-import { cleaned, painted, say } from '../shown.ts'
+import { painted, say } from '../shown.ts'
 import type { Step } from './plan.ts'
-
-/** Of a value in the difference so much is shown. */
-const MAX_VALUE_LENGTH = 60
+import { differenceLines } from './value-difference.ts'
 
 export type ShownStep = Pick<Step, 'kind' | 'name' | 'version' | 'changes'>
 
@@ -14,11 +12,6 @@ export function sayStep(step: ShownStep): void {
   else if (changes.length === 0) say(painted(`= ${kind} ${name}`, 'dim'))
   else say(painted(`~ ${kind} ${name}`, 'yellow'))
   for (const { field, before, after } of changes) {
-    say(`    ${field}: ${shortText(before)} → ${shortText(after)}`)
+    for (const line of differenceLines(field, before, after)) say(`    ${line}`)
   }
-}
-
-function shortText(value: unknown): string {
-  const text = cleaned(JSON.stringify(value) ?? 'none')
-  return text.length <= MAX_VALUE_LENGTH ? text : `${text.slice(0, MAX_VALUE_LENGTH)}…`
 }

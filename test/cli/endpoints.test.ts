@@ -71,6 +71,22 @@ describe('set', () => {
     expect(await read()).toMatchObject({ completion: 'sync' })
   })
 
+  it('shows of long values what differs in them', DEADLINE, async () => {
+    const long = 'a'.repeat(90)
+    const set = async (change: object) => {
+      const file = shell.write('long.json', JSON.stringify(change))
+      const { stdout } = await endpoints('set', 'pdf', '--file', file)
+      return stdout.split('\nendpoint  ')[0]?.split('\n').slice(1)
+    }
+    await set({ description: `${long}1`, retry: { backoff: { type: 'exponential' } } })
+    expect(await set({ description: `${long}2` })).toEqual([
+      `    description: …${'a'.repeat(20)}1" → …${'a'.repeat(20)}2"`,
+    ])
+    expect(await set({ retry: { backoff: { type: 'exponential', jitter: 0.1 } } })).toEqual([
+      expect.stringMatching(/^ {4}retry\.backoff\.jitter: .+ → 0\.1$/),
+    ])
+  })
+
   it('makes no endpoint, and needs a setting', DEADLINE, async () => {
     const missing = await endpoints('set', 'nowhere', '--pull')
     expect(missing).toMatchObject({ code: 1, stdout: '' })

@@ -60,7 +60,7 @@ function record(fields: Record<string, Check>): ObjectCheck {
   return Object.assign(check, { fields })
 }
 
-/** JSON of any kind: a payload. */
+/** JSON of any kind: a payload. Only a header shows that it comes from Posthorn. */
 export const ANYTHING = anything
 
 const JOB_STATES = ['queued', 'running', 'succeeded', 'dead', 'cancelled']

@@ -1,6 +1,6 @@
 // One call of the API: sent, repeated where a repeat does no harm, and its answer read or thrown.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Check, DELETING } from './answer-check.ts'
+import { ANYTHING, type Check, DELETING } from './answer-check.ts'
 import { notNull } from './given.ts'
 import { PosthornError } from './posthorn-error.ts'
 import { readBytes } from './read-bytes.ts'
@@ -57,6 +57,8 @@ export interface Call {
 interface Answered {
   status: number
   body: Uint8Array
+  /** Whether it has the header that every answer of Posthorn has. */
+  hasRequestId: boolean
 }
 
 const DEFAULT_TIMEOUT_MS = 10_000
@@ -106,7 +108,8 @@ export function createCall(options: ClientOptions): Call {
     }
     const { status } = answer
     if (body === null) return unexpected(request, status, `more than ${MAX_ANSWER_BYTES} bytes`)
-    return answer.ok ? { status, body } : refusal(request, answer, body)
+    const hasRequestId = answer.headers.has('x-request-id')
+    return answer.ok ? { status, body, hasRequestId } : refusal(request, answer, body)
   }
 
   async function answered(request: Request): Promise<Answered> {
@@ -141,14 +144,18 @@ export function createCall(options: ClientOptions): Call {
   }
 }
 
-const GONE: Answered = { status: 204, body: new Uint8Array() }
+const GONE: Answered = { status: 204, body: new Uint8Array(), hasRequestId: false }
 
 /** A page of a proxy says nothing about what is stored. */
 function isGone({ status, code }: PosthornError): boolean {
   return status === 404 && code !== 'unexpected_answer'
 }
 
-function checkedValue(request: Request, { status, body }: Answered, check: Check): unknown {
+function checkedValue(request: Request, answer: Answered, check: Check): unknown {
+  const { status, body } = answer
+  if (check === ANYTHING && !answer.hasRequestId) {
+    throw unexpected(request, status, `the header X-Request-Id is missing: ${quoted(body)}`)
+  }
   let value: unknown
   try {
     value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body))

@@ -6,10 +6,10 @@ import { PosthornError } from './posthorn-error.ts'
 export const MAX_PAGE = 100
 
 /**
- * A page looks at 10,000 index entries, so that many in a row may be empty; but these are a
- * hundred million jobs, more than any store of Posthorn was measured with.
+ * A page looks at 10,000 index entries, so that many in a row may be empty; but these are ten
+ * million jobs, ten times as many as any store of Posthorn was measured with.
  */
-const MAX_EMPTY_PAGES = 10_000
+const MAX_EMPTY_PAGES = 1_000
 
 /**
  * Page after page.

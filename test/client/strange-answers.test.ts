@@ -90,8 +90,18 @@ describe('an answer that is not of Posthorn', () => {
   })
 
   it('to a payload is one unless it is JSON', async () => {
-    server.answerWith({ body: '<html>' })
+    server.answerWith({ body: '<html>', headers: { 'x-request-id': 'r-1' } })
     expect((await errorOf(posthorn.payload('job_1'))).code).toBe('unexpected_answer')
+  })
+
+  it('to a payload is one without the header that Posthorn always sends', async () => {
+    const body = '{"status":"ok"}'
+    server.answerWith({ body })
+    const error = await errorOf(posthorn.payload('job_1'))
+    expect([error.code, error.status]).toEqual(['unexpected_answer', 200])
+    expect(error.message).toContain('X-Request-Id is missing: {"status":"ok"}')
+    server.answerWith({ body, headers: { 'x-request-id': 'r-1' } })
+    expect(Buffer.from(await posthorn.payload('job_1')).toString()).toBe(body)
   })
 
   it('to a batch is one that has another number of items', async () => {
@@ -148,7 +158,8 @@ describe('a list that never ends is given up', () => {
     let count = 0
     const fetch = async () => Response.json({ items: [], nextCursor: `c${count++}` })
     const items = new Posthorn({ url: server.url, fetch }).list()
-    expect((await errorOf(items.next())).message).toContain('10000 pages were empty')
+    expect((await errorOf(items.next())).message).toContain('1000 pages were empty')
+    expect(count).toBe(1_001)
   })
 })
 

@@ -9,8 +9,10 @@ import {
   type RetriedJob,
 } from '../src/client/client.ts'
 import { eachPage, MAX_PAGE } from '../src/client/paging.ts'
+import { FAILURE_REASONS } from '../src/job/job.ts'
 import { type Action, action, JSON_OPTION } from './command.ts'
 import { EXIT, told, UsageError } from './exit.ts'
+import { oneOf } from './input.ts'
 import { CHANGEABLE, FILTER_OPTIONS, type Filter, filterFrom } from './job-filter.ts'
 import { connect } from './server.ts'
 import { cleaned, say, sayAside, sayJson } from './shown.ts'
@@ -53,7 +55,7 @@ ${ORDER[verb]}`,
     examples,
     async run({ words, values }) {
       const filter = filterFrom(values)
-      const failureReason = values['failure-reason'] as JobFilter['failureReason']
+      const failureReason = failureReasonFrom(values['failure-reason'])
       const isFiltered = Object.keys(filter).length > 0 || failureReason !== undefined
       if (words.length > 0 === isFiltered) {
         throw new UsageError(
@@ -74,6 +76,11 @@ ${ORDER[verb]}`,
       return EXIT.done
     },
   })
+}
+
+/** Judged here: where the filter finds no job, the server is not asked about it. */
+function failureReasonFrom(text: string | undefined): JobFilter['failureReason'] {
+  return text === undefined ? undefined : oneOf('--failure-reason', text, FAILURE_REASONS)
 }
 
 function leftAside(count: number): string {

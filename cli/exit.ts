@@ -16,7 +16,7 @@ export const EXIT = {
   cancelled: 5,
 } as const
 
-/** What was typed is not a command. */
+/** What was typed is not a command, or names a file that cannot be used. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
 }
@@ -67,6 +67,10 @@ function toldByServer(error: PosthornError): { text: string; exitCode: number } 
     case 'timeout':
     case 'unexpected_answer':
       return { text: `${text}\n${SERVER_HINT}`, exitCode: EXIT.unreachable }
+    // The server judges most of what was typed or stands in a file.
+    case 'invalid_request':
+    case 'invalid_json':
+      return { text, exitCode: EXIT.wrongUsage }
     case 'wait_timeout':
       return { text, exitCode: EXIT.waitedTooLong }
     case 'unauthorized':

@@ -1,22 +1,22 @@
 // What a command is given beside its words: files, the standard input, numbers and durations.
 import { createReadStream } from 'node:fs'
 import { parseDuration } from '../src/job/duration.ts'
-import { CommandFailed, UsageError } from './exit.ts'
+import { UsageError } from './exit.ts'
 
 const STDIN = '-'
 /** The largest body that any server takes. */
 const MAX_BYTES = 8 * 1_048_576
 
-/** The bytes of a file, or of the standard input for `-`. */
+/** The bytes of a file, or of the standard input for `-`. @throws UsageError */
 export async function readInput(path: string): Promise<Buffer> {
   const what = path === STDIN ? 'the standard input' : path
   try {
     const bytes = await limited(path === STDIN ? process.stdin : createReadStream(path))
     if (bytes !== null) return bytes
   } catch (error) {
-    throw new CommandFailed(`${what} cannot be read: ${(error as Error).message}.`)
+    throw new UsageError(`${what} cannot be read: ${(error as Error).message}.`)
   }
-  throw new CommandFailed(`${what} is longer than 8 MiB, more than any server takes.`)
+  throw new UsageError(`${what} is longer than 8 MiB, more than any server takes.`)
 }
 
 /** null: it is longer than anybody needs, and not to fill the memory. */

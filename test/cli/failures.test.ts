@@ -12,6 +12,8 @@ beforeAll(async () => {
   posthorn = deploy('sqlite', { API_KEYS: ADMIN_KEY })
   await posthorn.startApi()
   shell = openShell({ POSTHORN_URL: posthorn.url(), POSTHORN_KEY: ADMIN_KEY })
+  const key = { authorization: `Bearer ${ADMIN_KEY}` }
+  await posthorn.request('PUT', '/endpoints/there', { url: null }, key)
 })
 afterAll(async () => {
   await shell.close()
@@ -45,6 +47,7 @@ describe('wrong usage is 2', () => {
     [['enqueue', 'a'], /needs one payload/],
     [['enqueue', 'a', 'hello'], /not JSON/],
     [['enqueue', 'a', '1', '--idempotency-key', 'Zoë'], /--idempotency-key is "Zoë"/],
+    [['retry', '--failure-reason', 'bogus'], /--failure-reason is "bogus"; expected one of /],
     [['cancel'], /needs ids or a filter/],
     [['cancel', 'job_x', '--tag', 'a'], /and not both/],
     [['cancel', 'job_x', '--dry-run'], /--dry-run/],
@@ -54,6 +57,41 @@ describe('wrong usage is 2', () => {
     [['listen', 'a', 'localhost:3000'], /no URL of a handler/],
     [['listen', 'a', 'http://localhost:3000/', '--secret', 'x'], /whsec_/],
   ])('%j', DEADLINE, (words, says) => fails(words, 2, says))
+
+  it.each<[what: string, words: string[]]>([
+    ['a payload', ['enqueue', 'a', '--file']],
+    ['a file of apply', ['apply']],
+    ['settings to put', ['endpoints', 'put', 'a', '--file']],
+    ['settings to change', ['endpoints', 'set', 'a', '--file']],
+  ])('also of %s in a file that cannot be read', DEADLINE, async (_, words) => {
+    const long = shell.write('long.json', JSON.stringify('a'.repeat(8 * 1_048_576)))
+    await fails([...words, 'no-such-file'], 2, /^no-such-file cannot be read: ENOENT/)
+    await fails([...words, '/tmp'], 2, /^\/tmp cannot be read: EISDIR/)
+    await fails([...words, long], 2, /is longer than 8 MiB/)
+  })
+
+  it.each<[string[], RegExp]>([
+    [
+      ['endpoints', 'put', 'a', '--url', 'https://example.com', '--timeout', '1d'],
+      /\/timeout: expected a duration.* from 100ms to 15m/s,
+    ],
+    [['endpoints', 'put', 'a', '--pull', '--timeout', '20x'], /timeout/],
+    [['endpoints', 'put', 'A', '--pull'], /expected 1–64/],
+    [['endpoints', 'set', 'there', '--rate-limit', '1/20x'], /rateLimit/],
+    [['endpoints', 'rotate', 'there', '--overlap', 'soon'], /overlap/],
+    [['enqueue', 'there', '1', '--delay', '20x'], /delay/],
+    [['enqueue', 'there', '1', '--run-at', 'tomorrow'], /runAt/],
+    [['jobs', '--created-before', 'yesterday'], /createdBefore: expected an RFC 3339 instant/],
+    [['retry', '--created-after', 'yesterday'], /createdAfter: expected an RFC 3339 instant/],
+    [['stats', '--window', 'soon'], /window/],
+  ])('also where the server finds it: %j', DEADLINE, (words, says) => fails(words, 2, says))
+
+  it('also of fields in a file that no endpoint has', DEADLINE, async () => {
+    const file = shell.write('colour.yaml', 'url: null\ncolour: red\n')
+    for (const verb of ['put', 'set']) {
+      await fails(['endpoints', verb, 'there', '--file', file], 2, /colour/)
+    }
+  })
 
   it('also of the environment', async () => {
     await fails(['jobs'], 2, /POSTHORN_URL is "nowhere"/, { POSTHORN_URL: 'nowhere' })
@@ -70,11 +108,6 @@ describe('what the server refuses is 1', () => {
     await fails(['get', 'job_x'], 1, /job_x/)
     await fails(['enqueue', 'nowhere', '1'], 1, /nowhere/)
     await fails(['endpoints', 'get', 'nowhere'], 1, /there is no endpoint "nowhere"/)
-  })
-
-  it('and the fields that are wrong', async () => {
-    const words = ['endpoints', 'put', 'a', '--url', 'https://example.com', '--timeout', '1d']
-    await fails(words, 1, /\/timeout: expected a duration.* from 100ms to 15m/s)
   })
 
   it('as a wrong key is, or none', async () => {

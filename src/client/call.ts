@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ANYTHING, type Check, DELETING } from './answer-check.ts'
 import { notNull } from './given.ts'
-import { PosthornError } from './posthorn-error.ts'
+import { PosthornError, type PosthornErrorCode } from './posthorn-error.ts'
 import { readBytes } from './read-bytes.ts'
 import { noAnswer, quoted, refusal, unexpected } from './refusal.ts'
 import { baseUrl } from './request-path.ts'
@@ -35,8 +35,8 @@ export interface Request {
   token?: string
   /** Whether a repeat does no harm. */
   repeatable: boolean
-  /** A 404 to a repeat means that an earlier try has done it. */
-  goneIsDone?: boolean
+  /** Of a removal: a repeat that is refused with this code shows that an earlier try has done it. */
+  goneCode?: PosthornErrorCode
   /** How long the server may wait before it answers. */
   serverWaitMs?: number
   /** Repeated until this instant of performance.now(), instead of maxTries times. */
@@ -117,7 +117,7 @@ export function createCall(options: ClientOptions): Call {
     for (let tries = 1; ; tries++) {
       const outcome = await attempt(request)
       if (!(outcome instanceof PosthornError)) return outcome
-      if (request.goneIsDone && tries > 1 && isGone(outcome)) return GONE
+      if (tries > 1 && isGone(outcome, request.goneCode)) return GONE
       if (!request.repeatable || !isPassing(outcome)) throw outcome
       if (request.untilMs === undefined && tries >= maxTries) throw outcome
       const pauseMs = pauseBeforeMs(tries, outcome.retryAfterMs)
@@ -146,9 +146,9 @@ export function createCall(options: ClientOptions): Call {
 
 const GONE: Answered = { status: 204, body: new Uint8Array(), hasRequestId: false }
 
-/** A page of a proxy says nothing about what is stored. */
-function isGone({ status, code }: PosthornError): boolean {
-  return status === 404 && code !== 'unexpected_answer'
+/** A page of a proxy, or a 404 of another kind, says nothing about what is stored. */
+function isGone({ status, code }: PosthornError, goneCode: string | undefined): boolean {
+  return status === 404 && code === goneCode
 }
 
 function checkedValue(request: Request, answer: Answered, check: Check): unknown {

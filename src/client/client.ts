@@ -219,7 +219,13 @@ export class Posthorn {
   /** Removes a final job. */
   async remove(id: string, { signal }: RequestOptions = {}): Promise<void> {
     const path = `/jobs/${segment(id)}`
-    await this.#call.nothing({ method: 'DELETE', path, repeatable: true, goneIsDone: true, signal })
+    await this.#call.nothing({
+      method: 'DELETE',
+      path,
+      repeatable: true,
+      goneCode: 'job_not_found',
+      signal,
+    })
   }
 
   /**

@@ -128,7 +128,7 @@ export class EndpointCalls {
       path: pathOf(name) + queryText({ force }),
       headers: ifMatch(ifVersion),
       repeatable: ifVersion === undefined,
-      goneIsDone: true,
+      goneCode: 'endpoint_not_found',
       signal,
     })
   }

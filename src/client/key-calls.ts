@@ -44,6 +44,12 @@ export class KeyCalls {
   /** Refused everywhere within 5 s. */
   async remove(id: string, { signal }: RequestOptions = {}): Promise<void> {
     const path = `/keys/${segment(id)}`
-    await this.#call.nothing({ method: 'DELETE', path, repeatable: true, goneIsDone: true, signal })
+    await this.#call.nothing({
+      method: 'DELETE',
+      path,
+      repeatable: true,
+      goneCode: 'not_found',
+      signal,
+    })
   }
 }

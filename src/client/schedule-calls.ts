@@ -112,7 +112,7 @@ export class ScheduleCalls {
       path: pathOf(name),
       headers: ifMatch(ifVersion),
       repeatable: ifVersion === undefined,
-      goneIsDone: true,
+      goneCode: 'schedule_not_found',
       signal,
     })
   }

@@ -128,6 +128,29 @@ describe('an answer that is not of Posthorn', () => {
   })
 })
 
+describe('a removal whose first answer was lost', () => {
+  const GONE: Record<string, string> = {
+    remove: 'job_not_found',
+    'endpoints.remove': 'endpoint_not_found',
+    'schedules.remove': 'schedule_not_found',
+    'keys.remove': 'not_found',
+  }
+
+  it('is done when what it removes is not found, and not for any other 404', async () => {
+    expect(Object.keys(GONE)).toEqual(REMOVALS)
+    for (const [name, gone] of Object.entries(GONE)) {
+      const call = CALLS[name] as () => Promise<unknown>
+      server.answerWith([UNAVAILABLE, problem(404, gone)])
+      await call()
+      for (const code of Object.values(GONE).filter((one) => one !== gone)) {
+        server.answerWith([UNAVAILABLE, problem(404, code)])
+        const error = await errorOf(call())
+        expect([name, error.code, error.status]).toEqual([name, code, 404])
+      }
+    }
+  })
+})
+
 describe('a list that never ends is given up', () => {
   const page = (nextCursor: string, items: unknown[] = []): Reply => ({
     body: JSON.stringify({ items, nextCursor }),

@@ -265,8 +265,12 @@ describe('what can not start says why, and exits', () => {
     await expectFailure(['api'], env, 2, /HOST is "no-such-host\.invalid", which does not resolve/)
   })
 
-  it('a worker without the store that an API creates: 1', async () => {
-    await expectFailure(['worker'], {}, 1, /there is no store at .*posthorn\.db.*start the API/)
+  it('a store that is not there, and is not to be created: 1', async () => {
+    for (const words of [['worker'], ['api', '--existing-store']]) {
+      const says =
+        /there is no store at .*posthorn\.db, and this process does not create one\. .* start the API first, without --existing-store/
+      await expectFailure(words, {}, 1, says)
+    }
     expect(existsSync(join(directory, 'data'))).toBe(false)
   })
 

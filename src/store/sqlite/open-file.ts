@@ -129,8 +129,8 @@ async function created(path: string): Promise<void> {
   while (isMissing(path)) {
     if (performance.now() > deadline) {
       throw new StoreUnusable(
-        `there is no store at ${path}: a worker opens the store that the API has created, so ` +
-          'start the API first. If there was one, restore it from a backup',
+        `there is no store at ${path}, and this process does not create one. If there was one, ` +
+          'restore it from a backup; else start the API first, without --existing-store',
       )
     }
     await delay(MISSING_LOOK_MS)

@@ -6,7 +6,7 @@ import { AppError } from '../src/errors.ts'
 import type { Attempt, Job, Lease, Outcome } from '../src/job/job.ts'
 import { isJobId } from '../src/job/job-id.ts'
 import { DEFAULT_RETRY, decide, effectivePolicy } from '../src/job/retry-policy.ts'
-import type { ApiMetrics } from '../src/metrics.ts'
+import type { ApiMetrics, StaleReason } from '../src/metrics.ts'
 import type { Settlement, SettleResult } from '../src/store/settlement.ts'
 import type { Store } from '../src/store/store.ts'
 import { traceContextOf, traceReport } from '../src/tracing.ts'
@@ -201,6 +201,7 @@ function registerHeartbeat(app: FastifyInstance, parts: CompletionRoutes): void 
           return { leaseExpiresAt: instantText(result.leaseExpiresAt), cancelRequested: false }
         case 'cancelled':
           return { leaseExpiresAt: null, cancelRequested: true }
+        case 'evicted':
         case 'lease_lost':
           throw leaseLost(job)
         default:
@@ -265,7 +266,8 @@ async function settle(parts: CompletionRoutes, job: Job, settlement: ReportedEnd
     store.settle([settlement], { durable: true }),
   )
   if (result === 'lease_lost') {
-    parts.metrics.onStale(job.state === 'cancelled' ? 'cancelled' : 'lease_lost')
+    const reason = staleReasonOf(job, settlement)
+    if (reason !== null) parts.metrics.onStale(reason)
     throw leaseLost(job)
   }
   const { attempt, jobId } = settlement
@@ -279,6 +281,13 @@ async function settle(parts: CompletionRoutes, job: Job, settlement: ReportedEnd
     countEnd({ jobId, endpoint, attempt: stored, diedOf: job.failure?.reason ?? null })
   }
   return { applied: true as const }
+}
+
+/** null: the attempt has reported its end before, which another report does not change. */
+function staleReasonOf(job: Job, { fence }: Lease): StaleReason | null {
+  const last = job.fence === fence ? job.attempts.at(-1)?.outcome : undefined
+  if (job.state === 'cancelled' || last === 'cancelled') return 'cancelled'
+  return last === 'succeeded' || last === 'failed' ? null : 'lease_lost'
 }
 
 function leaseLost(job: Job): AppError {

@@ -152,7 +152,7 @@ export const METRICS = {
     type: 'counter',
     process: 'both',
     labels: ['reason'],
-    help: 'Attempts whose result was not applied, or that were broken off, since they no longer held their job: it was cancelled, or the lease was lost (lease_lost).',
+    help: 'Attempts whose result was not applied, or that were broken off, since they no longer held their job: it was cancelled or its endpoint deleted (cancelled), or the lease was lost (lease_lost). A second report of the same attempt is not counted.',
   },
   posthorn_swept_jobs_total: {
     type: 'counter',

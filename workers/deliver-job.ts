@@ -5,7 +5,7 @@ import type { Endpoint } from '../src/endpoint/endpoint.ts'
 import type { Attempt, ClaimedJob, Lease, TraceContext } from '../src/job/job.ts'
 import { decide, effectivePolicy } from '../src/job/retry-policy.ts'
 import type { StaleReason, WorkerMetrics } from '../src/metrics.ts'
-import type { Settlement, SettleResult } from '../src/store/settlement.ts'
+import type { HeartbeatResult, Settlement, SettleResult } from '../src/store/settlement.ts'
 import type { StoreClock } from '../src/store/store.ts'
 import { startAttemptSpan } from '../src/tracing.ts'
 import { VERSION } from '../src/version.ts'
@@ -26,8 +26,8 @@ export interface DeliveryParts {
   ownFaults: Pick<OwnFaults, 'note'>
   health: Pick<HealthReports, 'add'>
   countEnd: CountEnd
-  /** Whether the job was cancelled while this lease held it. */
-  wasCancelled: (lease: Lease) => Promise<boolean>
+  /** What ended this lease, which no longer holds the job. */
+  endOf: (lease: Lease) => Promise<HeartbeatResult['kind']>
   metrics: Pick<WorkerMetrics, 'onStarted' | 'onAccepted' | 'onStale'>
   /** The token by which an async handler speaks for this attempt. */
   mintToken: (lease: Lease) => string
@@ -227,18 +227,24 @@ function noteAccepted({ log, metrics }: DeliveryParts, job: ClaimedJob, end: Att
   )
 }
 
+/** Ends of a lease that are no fault of a worker or a store. */
+const BY_PEOPLE: { [kind in HeartbeatResult['kind']]?: string } = {
+  cancelled: 'the job was cancelled',
+  evicted: 'the endpoint was deleted',
+}
+
 /** The attempt no longer held the job when it ended, or was broken off for that. */
 async function asStale(
-  { log, metrics, wasCancelled }: DeliveryParts,
+  { log, metrics, endOf }: DeliveryParts,
   job: ClaimedJob,
   end: AttemptEnd,
 ): Promise<AttemptEnd> {
   const { jobId, endpoint, attemptNumber: attempt } = job
-  const reason: StaleReason = (await wasCancelled(job)) ? 'cancelled' : 'lease_lost'
+  const kind = await endOf(job)
+  const why = BY_PEOPLE[kind] ?? 'the lease of this attempt was lost'
+  const reason: StaleReason = kind in BY_PEOPLE ? 'cancelled' : 'lease_lost'
   metrics.onStale(reason)
   const isBrokenOff = end.outcome === 'lost'
-  const why =
-    reason === 'cancelled' ? 'the job was cancelled' : 'the lease of this attempt was lost'
   const detail = `${why}: ${isBrokenOff ? 'its request was broken off' : 'its result is not applied'}`
   const outcome = isBrokenOff ? undefined : end.outcome
   const fields = { jobId, endpoint, attempt, reason, outcome, detail }

@@ -8,6 +8,7 @@ import { createFigureBook } from '../src/figure-book.ts'
 import { FigureReports } from '../src/figure-reports.ts'
 import type { Lease } from '../src/job/job.ts'
 import { createWorkerMetrics, type WorkerMetrics } from '../src/metrics.ts'
+import type { HeartbeatResult } from '../src/store/settlement.ts'
 import { type Store, StoreUnavailable } from '../src/store/store.ts'
 import { OutboxMover, type OutboxRules } from '../src/upkeep/outbox.ts'
 import { Scheduler } from '../src/upkeep/scheduler.ts'
@@ -72,7 +73,7 @@ export function createWorker(
     ...{ clock: store.clock, sender, leases, settle: settler.settle, health, countEnd, metrics },
     ...{ mintToken: store.attemptTokens.mint, publicUrl, workerId, log, ownFaults },
     release: (lease: Lease) => store.release([lease]),
-    wasCancelled: (lease: Lease) => wasCancelled(store, lease),
+    endOf: (lease: Lease) => endOf(store, lease),
   }
   const loop: DeliveryLoop = new DeliveryLoop({
     ...{ store, endpoints, workerId, concurrency, leaseMs, beat, leases, log },
@@ -118,14 +119,14 @@ export function createWorker(
 }
 
 /** Of a lease that does not hold the job any more, so that nothing is written. */
-async function wasCancelled(store: Store, lease: Lease): Promise<boolean> {
+async function endOf(store: Store, lease: Lease): Promise<HeartbeatResult['kind']> {
   const none = { progress: null, extendMs: null, completionTimeoutMs: 0 }
   try {
-    return (await store.heartbeat(lease, none)).kind === 'cancelled'
+    return (await store.heartbeat(lease, none)).kind
   } catch (error) {
     // A store that is away: the lease was lost for that.
     if (!(error instanceof StoreUnavailable)) throw error
-    return false
+    return 'lease_lost'
   }
 }
 

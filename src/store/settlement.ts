@@ -32,6 +32,8 @@ export type HeartbeatResult =
   | { kind: 'applied'; leaseExpiresAt: number }
   /** The job was cancelled while this lease held it. */
   | { kind: 'cancelled' }
+  /** The endpoint of the job was deleted while this lease held it. */
+  | { kind: 'evicted' }
   | { kind: 'lease_lost' }
 
 /** A job whose deadline of completion has passed, with what decides about it. */

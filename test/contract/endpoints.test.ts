@@ -247,6 +247,10 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect((await jobOf(store, lost.jobId)).attempts).toMatchObject([{ outcome: 'cancelled' }])
     expect(await store.settle([success(store, lost)])).toEqual(['lease_lost'])
     expect(await store.renew([leaseOf(lost)], 1_000)).toEqual(['lease_lost'])
+    const beat = { progress: null, extendMs: null, completionTimeoutMs: 1_000 }
+    expect(await store.heartbeat(leaseOf(lost), beat)).toEqual({ kind: 'evicted' })
+    const former = { ...leaseOf(lost), fence: lost.fence - 1 }
+    expect(await store.heartbeat(former, beat)).toEqual({ kind: 'lease_lost' })
   })
 
   test('the name of a deleted endpoint can be used again', async () => {

@@ -110,4 +110,45 @@ describe.each(ENGINES)('on %s', (engine) => {
     const later = await posthorn.request('GET', `/jobs/${id}`)
     expect(later.body).toEqual(cancelled.body)
   })
+
+  it('an attempt whose endpoint was deleted by force counts as cancelled, not as a lost lease', async () => {
+    receiver.answerWith('hang')
+    const worker = await startWorker()
+    const id = await postJob()
+    await posthorn.request('DELETE', `/endpoints/${endpoint}?force=true`)
+    const stale = () => worker.log.find(({ msg }) => msg === 'attempt.stale')
+    await until(() => stale() !== undefined, 15_000)
+    const detail = 'the endpoint was deleted: its request was broken off'
+    expect(stale()).toMatchObject({ jobId: id, reason: 'cancelled', detail })
+  })
+
+  it('a late report counts as a lost lease only where the lease was lost', async () => {
+    const pull = async () => {
+      await posthorn.request('PUT', `/endpoints/${endpoint}`, { url: null })
+      await posthorn.request('POST', '/jobs', { endpoint, payload: {} })
+      const claim = { limit: 1, lease: '10m', wait: '10s' }
+      const { body } = await posthorn.request('POST', `/endpoints/${endpoint}/claim`, claim)
+      return body.jobs[0] as { id: string; token: string }
+    }
+    const report = ({ id, token }: { id: string; token: string }, verb: string, said: object) =>
+      posthorn.request('POST', `/jobs/${id}/${verb}?token=${token}`, said)
+    const counts = async () => {
+      const { body } = await posthorn.request('GET', '/metrics')
+      const found = (body as string).matchAll(
+        /^posthorn_stale_results_total\{.*reason="(\w+)".*\} (\d+)$/gm,
+      )
+      return Object.fromEntries([...found].map(([, reason, count]) => [reason, Number(count)]))
+    }
+    const reported = await pull()
+    expect((await report(reported, 'complete', {})).status).toBe(200)
+    expect((await report(reported, 'fail', { message: 'no' })).status).toBe(409)
+    expect(await counts()).toEqual({})
+
+    const evicted = await pull()
+    await posthorn.request('DELETE', `/endpoints/${endpoint}?force=true`)
+    await posthorn.job(evicted.id, 'dead')
+    expect((await report(evicted, 'heartbeat', {})).status).toBe(409)
+    expect((await report(evicted, 'complete', {})).status).toBe(409)
+    expect(await counts()).toEqual({ cancelled: 1 })
+  })
 })

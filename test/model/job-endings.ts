@@ -94,12 +94,10 @@ export function heartbeat(world: World, lease: Lease, progress: number): Heartbe
   const job = jobIn(world, lease.jobId)
   if (!holds(job, lease) || job.lease === null) {
     const last = job.attempts.at(-1)
-    const isCancelled =
-      job.state === 'cancelled' &&
-      last?.outcome === 'cancelled' &&
-      last.fence === lease.fence &&
-      last.leaseId === lease.leaseId
-    return isCancelled ? 'cancelled' : 'lease_lost'
+    const isByPeople =
+      last?.outcome === 'cancelled' && last.fence === lease.fence && last.leaseId === lease.leaseId
+    if (isByPeople && job.state === 'cancelled') return 'cancelled'
+    return isByPeople && job.state === 'dead' ? 'evicted' : 'lease_lost'
   }
   if (job.phase === 'awaiting_completion') job.lease.hasLapsed = false
   job.progress = progress

@@ -36,7 +36,7 @@ export async function heartbeat(
       context.jobs.findOne<Seen>({ _id: lease.jobId }, { projection: SEEN, ...limit }),
     )
     if (seen?.state !== 'running' || seen.fence !== lease.fence || seen.leaseId !== lease.leaseId) {
-      return { kind: wasCancelled(seen, lease) ? 'cancelled' : 'lease_lost' }
+      return { kind: endOf(seen, lease) }
     }
     const leaseExpiresAt = await write(context, lease, seen, beat, deadline)
     if (leaseExpiresAt !== null) return { kind: 'applied', leaseExpiresAt }
@@ -72,8 +72,12 @@ async function write(
   return written?.leaseExpiresAt?.getTime() ?? null
 }
 
-function wasCancelled(seen: Seen | null, { fence, leaseId }: Lease): boolean {
-  if (seen?.state !== 'cancelled') return false
+/** How people ended the attempt of this lease. A job that was retried by hand has moved on. */
+function endOf(seen: Seen | null, { fence, leaseId }: Lease) {
+  if (seen?.state !== 'cancelled' && seen?.state !== 'dead') return 'lease_lost'
   const last = seen.attempts.at(-1)
-  return last?.outcome === 'cancelled' && last.fence === fence && last.leaseId === leaseId
+  const isByPeople =
+    last?.outcome === 'cancelled' && last.fence === fence && last.leaseId === leaseId
+  if (!isByPeople) return 'lease_lost'
+  return seen.state === 'dead' ? 'evicted' : 'cancelled'
 }

@@ -118,7 +118,7 @@ export function heartbeat(
     const { changes } = connection
       .statement(HEARTBEAT[kind])
       .run(...values, progress, jobId, fence, leaseId)
-    if (changes === 0) return { kind: wasCancelled(row, lease) ? 'cancelled' : 'lease_lost' }
+    if (changes === 0) return { kind: endOf(row, lease) }
     const after = connection.statement(HELD_LEASE).get(jobId) as unknown as LeaseRow
     return { kind: 'applied', leaseExpiresAt: after.lease_wall as number }
   })
@@ -137,9 +137,12 @@ function extensionBy(
     : ['pulled', extension(database, extendMs ?? pulled_ms)]
 }
 
-/** One that was retried by hand since has moved on. */
-function wasCancelled({ state, attempts }: LeaseRow, { fence, leaseId }: Lease): boolean {
-  if (state !== 'cancelled') return false
+/** How people ended the attempt of this lease. A job that was retried by hand has moved on. */
+function endOf({ state, attempts }: LeaseRow, { fence, leaseId }: Lease) {
+  if (state !== 'cancelled' && state !== 'dead') return 'lease_lost'
   const last = readAttemptLines(attempts).at(-1)
-  return last?.outcome === 'cancelled' && last.fence === fence && last.leaseId === leaseId
+  const isByPeople =
+    last?.outcome === 'cancelled' && last.fence === fence && last.leaseId === leaseId
+  if (!isByPeople) return 'lease_lost'
+  return state === 'dead' ? 'evicted' : 'cancelled'
 }

@@ -12,9 +12,9 @@ import { watchForSetBack } from './set-back.ts'
  */
 const SWEEP_LIMIT = 100
 /** At most this share of the time goes to sweeps: a slow store has jobs to settle. */
-const SWEEP_SHARE = 1 / 10
-/** However slow the store: lapsed leases must be found. */
-const MAX_INTERVAL_MS = 10_000
+const SWEEP_SHARE = 1 / 5
+/** However slow the store: lapsed leases and a clock that was set back must be found. */
+const MAX_REST_MS = 3_000
 /** A sweep is several looks and writes, each with a deadline of its own. */
 const SWEEP_VERBS = 4
 
@@ -35,6 +35,8 @@ export class Sweeper {
   })
   #timer: NodeJS.Timeout | null = null
   #isStopping = false
+  /** The last sweep that ended; 0: it failed, and the store may be back at any time. */
+  #tookMs = 0
   #sweeping: Promise<void> = Promise.resolve()
   /** Monotonic: until then nobody may have been able to renew, so no lease is taken for lapsed. */
   #reclaimFromMs: number
@@ -76,13 +78,9 @@ export class Sweeper {
 
   async #sweepAll(): Promise<void> {
     let isFull = true
-    let tookMs = 0
-    while (isFull && !this.#isStopping) {
-      const startedAtMs = performance.now()
-      isFull = await this.#sweepOnce()
-      tookMs = performance.now() - startedAtMs
-    }
-    const restMs = Math.min(MAX_INTERVAL_MS, tookMs / SWEEP_SHARE)
+    this.#tookMs = 0
+    while (isFull && !this.#isStopping) isFull = await this.#sweepOnce()
+    const restMs = Math.min(MAX_REST_MS, this.#tookMs / SWEEP_SHARE)
     if (!this.#isStopping) this.#sweepIn(Math.max(this.#intervalMs, restMs))
   }
 
@@ -95,7 +93,8 @@ export class Sweeper {
       const swept = await this.#store.sweep({ limit, reclaim })
       const overdue = await endOverdueJobs(this.#store, limit)
       const counts = { ...swept, overdue }
-      this.#size.written(Math.max(...Object.values(counts)), performance.now() - startedAtMs)
+      this.#tookMs = performance.now() - startedAtMs
+      this.#size.written(Math.max(...Object.values(counts)), this.#tookMs)
       this.#onSwept(counts)
       if (this.#isStoreLost) this.#onStoreBack()
       const found = Object.values(counts)

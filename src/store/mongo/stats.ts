@@ -17,7 +17,7 @@ const NAMES_PER_COMMAND = 12
  * not always the one that is due longest. Where more than these were let go of late, the age of the
  * oldest is told too small.
  */
-const OLDEST_LOOKED_AT = 100
+export const OLDEST_LOOKED_AT = 100
 /** Said one by one, so that the index of claims gives the due ones of each in order of runAt. */
 const PRIORITIES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 

@@ -9,15 +9,30 @@ interface Asked {
   path: string
 }
 
+/** Of errors before there was a connection: the server has not seen the request. */
+const UNSENT_CODES = [
+  ...['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT'],
+  ...['EADDRNOTAVAIL', 'UND_ERR_CONNECT_TIMEOUT'],
+]
+
 export function noAnswer(request: Asked, error: unknown, isLate: boolean): PosthornError {
   const what = `${request.method} ${request.path}`
   const why = error instanceof Error ? causeText(error) : String(error)
   return new PosthornError({
     code: isLate ? 'timeout' : 'connection_failed',
     status: null,
-    detail: isLate ? `${what} was not answered in time` : `${what} could not be sent: ${why}`,
+    detail: isLate
+      ? `${what} was not answered in time`
+      : `${what} ${wasUnsent(error) ? 'could not be sent' : 'got no whole answer'}: ${why}`,
     cause: error,
   })
+}
+
+function wasUnsent(error: unknown): boolean {
+  const { cause } = error instanceof Error ? error : {}
+  return (
+    cause instanceof Error && UNSENT_CODES.includes((cause as NodeJS.ErrnoException).code ?? '')
+  )
 }
 
 /** fetch says "fetch failed" and keeps the reason in its cause. */

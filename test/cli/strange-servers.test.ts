@@ -103,7 +103,7 @@ async function actionOf(
 }
 
 const SENTENCE =
-  /^[^\n]* (was answered \d+ by something that is not Posthorn: |could not be sent: )/
+  /^[^\n]* (was answered \d+ by something that is not Posthorn: |got no whole answer: )/
 const HINT = /\nPOSTHORN_URL says where the server is [^\n]+$/
 
 it('every command that talks to a server is here, with each of its verbs', async () => {
@@ -195,6 +195,7 @@ describe('what a server says is obeyed by no terminal', () => {
     kind = 'words'
     const body = ANSWERS[says]
     KINDS.words = (answer) => {
+      answer.setHeader('x-request-id', 'r-1')
       answer.writeHead(status, json).end(body ? JSON.stringify(body) : `<h1>${WORDS}</h1>`)
     }
     const { stdout, stderr } = await shell.run(words, { env: { FORCE_COLOR: '1' } })

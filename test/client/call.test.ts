@@ -4,7 +4,7 @@
 import dns from 'node:dns'
 import type { AddressInfo } from 'node:net'
 import { createServer } from 'node:net'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
 import { type ClientOptions, Posthorn } from '../../src/client/client.ts'
 import { startFarReceiver } from '../support/far-receiver.ts'
 import { type Receiver, type Reply, startReceiver } from '../support/receiver.ts'
@@ -224,7 +224,29 @@ describe('a call that does no harm twice', () => {
     const port = await closedPort()
     const error = await errorOf(client({ url: `http://127.0.0.1:${port}` }).get('job_1'))
     expect(error).toMatchObject({ code: 'connection_failed', status: null, requestId: null })
-    expect(error.message).toContain('ECONNREFUSED')
+    expect(error.message).toMatch(/GET \/jobs\/job_1 could not be sent: .*ECONNREFUSED/)
+  })
+
+  it.each([
+    ['closes the connection', ''],
+    ['sends half a body', 'HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"id":'],
+    ['sends what is not HTTP', 'SSH-2.0-OpenSSH_9.6\r\n'],
+  ])('got no whole answer from a server that reads it and %s', async (_, answer) => {
+    let count = 0
+    const cutting = createServer((socket) => {
+      socket.on('error', () => {})
+      socket.once('data', () => {
+        count++
+        socket.end(answer)
+      })
+    }).listen(0, '127.0.0.1')
+    onTestFinished(() => void cutting.close())
+    await new Promise((resolve) => cutting.once('listening', resolve))
+    const url = `http://127.0.0.1:${(cutting.address() as AddressInfo).port}`
+    const error = await errorOf(client({ url, maxTries: 2 }).get('job_1'))
+    expect([error.code, error.status, count]).toEqual(['connection_failed', null, 2])
+    expect(error.message).toMatch(/GET \/jobs\/job_1 got no whole answer: ./)
+    expect(error.message).not.toContain('could not be sent')
   })
 
   it('removes what an earlier try may have removed', async () => {

@@ -221,6 +221,27 @@ const CASES: Case[] = [
     fires: [],
   },
   {
+    is: 'the first attempts at an endpoint fail, all of them',
+    series: { [attempts('http_error', WORKER, 'new')]: from(172, always(20)) },
+    fires: [['PosthornEndpointFails', { endpoint: 'new' }]],
+  },
+  {
+    is: 'the first attempts at an endpoint succeed, and some fail',
+    series: {
+      [attempts('http_error', WORKER, 'new')]: from(172, always(8)),
+      [attempts('succeeded', WORKER, 'new')]: from(172, always(20)),
+    },
+    fires: [],
+  },
+  {
+    is: 'a worker is killed, and all its jobs are done later',
+    series: {
+      [attempts('lost', WORKER, 'slow')]: (minute) => (minute < 172 ? 0 : 30),
+      [attempts('succeeded', WORKER, 'slow')]: (minute) => (minute < 172 ? 0 : 20),
+    },
+    fires: [],
+  },
+  {
     is: 'one attempt fails',
     series: { [attempts('http_error', WORKER, 'rare')]: (minute) => (minute < 175 ? 7 : 8) },
     fires: [],

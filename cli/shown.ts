@@ -14,11 +14,10 @@ export interface Column<Row> {
   style?: (row: Row) => Style | null
 }
 
-/** Where there is no terminal to ask. */
-const DEFAULT_WIDTH = 120
+/** Of every column but the last so much is shown. */
+const MAX_WIDTH = 100
+/** On the narrowest terminal. */
 const MIN_LAST_WIDTH = 8
-/** Where the last column has less than this beside the others it gets a line of its own. */
-const MIN_ROOM = 40
 const GAP = '  '
 /** Before what stands below its line. */
 const BELOW = '    '
@@ -60,27 +59,34 @@ export function painted(text: string, style: Style | null): string {
 }
 
 /**
- * Aligned columns. Where the terminal is too narrow for the last it stands below the others, and is
- * cut where even that is too narrow.
+ * Aligned columns. The last is never cut: where a terminal is too narrow for it beside the others
+ * it stands below them, in as many lines as it takes.
  */
 export function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): string {
-  const cells = rows.map((row) => columns.map(({ value }) => cellOf(value(row))))
+  const last = columns.length - 1
+  const cells = rows.map((row) =>
+    columns.map(({ value }, i) => {
+      const cell = cellOf(value(row))
+      return i === last ? cell : shortened(cell)
+    }),
+  )
   const titles = columns.map(({ title }) => title.toUpperCase())
   const widths = titles.map((title, i) =>
     Math.max(title.length, ...cells.map((line) => (line[i] as string).length)),
   )
-  const last = columns.length - 1
   const before = widths.slice(0, last).reduce((sum, width) => sum + width + GAP.length, 0)
-  const total = process.stdout.columns ?? DEFAULT_WIDTH
-  const isBelow = (widths[last] as number) > total - before && total - before < MIN_ROOM
-  const room = isBelow ? total - BELOW.length : total - before
-  widths[last] = Math.min(widths[last] as number, Math.max(MIN_LAST_WIDTH, room))
+  // A file or a pipe takes any width; some terminals do not know theirs.
+  const total = process.stdout.columns || Number.POSITIVE_INFINITY
+  const isBelow = before + (widths[last] as number) > total
+  const room = Math.max(MIN_LAST_WIDTH, total - BELOW.length)
   const lineOf = (line: string[], style: (i: number) => Style | null) => {
-    const shown = line.map((cell, i) =>
-      painted(padded(cell, widths[i] as number, i === last), style(i)),
-    )
-    if (!isBelow) return shown.join(GAP).trimEnd()
-    return `${shown.slice(0, last).join(GAP).trimEnd()}\n${BELOW}${shown[last]}`
+    const shown = line
+      .slice(0, last)
+      .map((cell, i) => painted(cell.padEnd(widths[i] as number), style(i)))
+    const end = line[last] as string
+    if (!isBelow) return [...shown, painted(end, style(last))].join(GAP).trimEnd()
+    const below = wrapped(end, room).map((part) => `${BELOW}${painted(part, style(last))}`)
+    return [shown.join(GAP).trimEnd(), ...below].join('\n')
   }
   return [
     lineOf(titles, () => 'dim'),
@@ -93,9 +99,21 @@ function cellOf(value: string | number | null): string {
   return text === '' ? NOTHING : text
 }
 
-function padded(text: string, width: number, isLast: boolean): string {
-  if (text.length > width) return `${text.slice(0, width - 1)}…`
-  return isLast ? text : text.padEnd(width)
+function shortened(text: string): string {
+  return text.length <= MAX_WIDTH ? text : `${text.slice(0, MAX_WIDTH - 1)}…`
+}
+
+/** In lines of no more than `width`, ended at a space where there is one. */
+function wrapped(text: string, width: number): string[] {
+  const lines: string[] = []
+  let rest = text
+  while (rest.length > width) {
+    const space = rest.lastIndexOf(' ', width)
+    const end = space > 0 ? space : width
+    lines.push(rest.slice(0, end))
+    rest = rest.slice(space > 0 ? end + 1 : end)
+  }
+  return [...lines, rest]
 }
 
 /** Names and values below each other; a value of null is left out. */

@@ -8,7 +8,7 @@ import type { AgendaDocument } from './plan.ts'
 const DEADLINE_MS = 5_000
 const BATCH_SIZE = 200
 
-/** Neither due nor repeating: it was done, or failed for good. */
+/** Neither due nor repeating: it was done, failed for good, or was never planned. */
 const FINISHED: Filter<AgendaDocument> = {
   nextRunAt: null,
   lockedAt: null,

@@ -71,7 +71,7 @@ export async function importAll(
       name: '(all)',
       becomes: 'left',
       count: finishedCount,
-      note: 'finished or failed',
+      note: 'neither due nor repeating',
     })
   }
 }

@@ -131,7 +131,7 @@ it('waiting jobs become jobs, repeating ones schedules, and the rest is left wit
       expect.objectContaining({ name: 'forgotten', becomes: 'left', count: 1 }),
       expect.objectContaining({ note: expect.stringMatching(/^running now/), count: 1 }),
       expect.objectContaining({ note: expect.stringMatching(/^disabled/), count: 1 }),
-      { name: '(all)', becomes: 'left', count: 2, note: 'finished or failed' },
+      { name: '(all)', becomes: 'left', count: 2, note: 'neither due nor repeating' },
     ]),
   )
   expect(rows).toHaveLength(8)

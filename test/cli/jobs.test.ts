@@ -248,6 +248,16 @@ describe('what is shown of a job', () => {
     expect(text + (await listed())).not.toMatch(/4 of 2|4\/2/)
   })
 
+  it('is whole in a pipe, however long', DEADLINE, async () => {
+    receiver.answerWith(500)
+    await posthorn.endpoint(name, receiver.url, { retry: QUICK })
+    const id = await enqueued()
+    await until(async () => (await job(id)).state === 'dead')
+    const { reason, message } = (await job(id)).failure
+    expect(await listed()).toMatch(new RegExp(`^${id} .* ${reason}: ${message}$`, 'm'))
+    expect(`${reason}: ${message}`.length).toBeGreaterThan(50)
+  })
+
   it('fits a terminal of 80 columns, with what became of it', DEADLINE, async () => {
     receiver.answerWith(400)
     const id = await enqueued()
@@ -264,6 +274,12 @@ describe('what is shown of a job', () => {
     expect(narrow.filter((line) => line.length > 80)).toEqual([])
     expect(narrow).toContain(`    rejected: ${message}`)
     expect(narrow.slice(0, 2)).toEqual([expect.stringMatching(/^ID +ENDPOINT/), '    WHAT NEXT'])
+    // Also where it takes several lines, or would have some room beside the others.
+    for (const columns of [40, 120]) {
+      const text = await inTerminal(columns)
+      expect(text.map((line) => line.trimStart()).join(' ')).toContain(`rejected: ${message}`)
+      expect(text.join('')).not.toContain('…')
+    }
     const wide = await inTerminal(160)
     expect(wide).toHaveLength(2)
     expect(wide[1]).toMatch(new RegExp(`^${id} .* rejected: ${message}$`))

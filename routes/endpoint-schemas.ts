@@ -133,7 +133,7 @@ export const endpointChange = z.strictObject({
   rateLimit: fields.rateLimit.optional(),
   completion: fields.completion.nullish(),
   completionTimeout: extension.nullish().meta(COMPLETION_TIMEOUT_NOTE),
-  secret: secret.optional(),
+  secret: secret.optional().meta({ description: 'left out: it stays; null is refused' }),
   onFinish: onFinish.nullish(),
   circuitBreaker: z.strictObject(breakerFields).partial().nullish().meta({
     description: 'parts given replace parts; null: none, as in a PUT',

@@ -91,6 +91,11 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     for (const wrong of [{ secret: null }, { name: 'other' }, { timeout: '1ms' }, null]) {
       expect([wrong, (await send('PATCH', path, wrong)).status]).toEqual([wrong, 400])
     }
+    expect((await ground.get(path)).version).toBe(version + 1)
+    const { body: described } = await send('GET', '/openapi.json')
+    const patched = described.paths['/endpoints/{name}'].patch.requestBody
+    const { secret: own } = patched.content['application/json'].schema.properties
+    expect(own).toMatchObject({ type: 'string', description: expect.stringContaining('null is') })
     const unreachable = await send('PATCH', path, { url: 'http://10.1.2.3/' })
     expect(unreachable).toMatchObject({ status: 400, body: { code: 'invalid_request' } })
   })

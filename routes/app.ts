@@ -154,11 +154,11 @@ function createServer(
       ignoreBody(request.raw, reply.raw)
       sendProblem(request, reply, error)
       // No hook runs for these.
-      metrics.onRefused(reply.statusCode)
+      metrics.onRefused(reply.statusCode, request.method)
     },
     forceCloseConnections: 'idle',
   })
-  watchConnections(app.server, limits, metrics.onRefused)
+  watchConnections(app.server, limits, (status) => metrics.onRefused(status))
   // First of all: the active span is that of the HTTP server then, not one of a plugin.
   app.server.prependListener('request', ({ method, url = '' }) => {
     if (method !== 'GET' || MAY_HOLD_TOKEN.test(url)) hideQuery(url)

@@ -27,7 +27,7 @@ export const METRICS = {
     type: 'gauge',
     process: 'api',
     labels: ['endpoint'],
-    help: 'Queued jobs that could start now. Exact up to 10000, which also stands for more; at most 5 s old.',
+    help: 'Queued jobs that are due, also those whose endpoint is paused or disabled, rests, or has reached a limit. A job that waits for a dependency or for its turn is not due. Exact up to 10000, which also stands for more; at most 5 s old.',
   },
   posthorn_oldest_due_age_seconds: {
     type: 'gauge',
@@ -76,7 +76,7 @@ export const METRICS = {
     type: 'counter',
     process: 'api',
     labels: ['method', 'route', 'status'],
-    help: 'Requests answered by the API, also those that were refused before they came to a route; route is the pattern, like /jobs/:id, or none.',
+    help: 'Requests answered by the API, also those that were refused before they came to a route; route is the pattern, like /jobs/:id, or none; method is other where it is unknown or none of HTTP’s common ones.',
   },
   posthorn_http_request_duration_seconds: {
     type: 'histogram',

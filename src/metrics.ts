@@ -75,8 +75,8 @@ export interface ApiMetrics extends UpkeepMetrics, EndMetrics {
   onStarted(lateMs: number): void
   /** @param route the pattern that was matched; undefined: none was */
   onRequest(method: string, route: string | undefined, status: number, durationMs: number): void
-  /** An answer to what was no request of any route. */
-  onRefused(status: number): void
+  /** An answer to what was no request of any route; @param method undefined: it is not known */
+  onRefused(status: number, method?: string): void
   /** @param snapshot null: the store did not answer */
   text(snapshot: QueueSnapshot | null): Promise<MetricsText>
 }
@@ -112,17 +112,24 @@ export function createApiMetrics(commandCount: () => number): ApiMetrics {
       batchSize.observe({ kind: 'enqueue' }, size)
     },
     onRequest(method, pattern, status, durationMs) {
-      // A method that no route knows may be any word.
-      const [known, route] = pattern === undefined ? [OTHER_LABEL, 'none'] : [method, pattern]
+      const [known, route] = [methodLabel(method), pattern ?? 'none']
       requests.inc({ method: known, route, status })
       requestDuration.observe({ method: known, route }, durationMs / 1_000)
     },
-    onRefused: (status) => requests.inc({ method: OTHER_LABEL, route: 'none', status }),
+    onRefused: (status, method = '') =>
+      requests.inc({ method: methodLabel(method), route: 'none', status }),
     async text(snapshot) {
       showSnapshot(snapshot)
       return metrics.text()
     },
   }
+}
+
+const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
+
+/** A client may send any word as a method. */
+function methodLabel(method: string): string {
+  return METHODS.has(method) ? method : OTHER_LABEL
 }
 
 export function createWorkerMetrics(worker: {

@@ -118,6 +118,15 @@ describe.each(ENGINES)('statistics on %s', (engine) => {
     expect(await store.statsOf([])).toEqual([])
   })
 
+  test('a job that is due counts as due while its endpoint is paused', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    await enqueueMany(store, name, 2, { runAt: store.clock.now() - 5_000 })
+    await store.pauseEndpoint(name)
+    expect(await claimFrom(store, name, 2)).toEqual([])
+    expect(await store.statsOf([name])).toMatchObject([{ queued: 2, due: 2 }])
+  })
+
   test('a held job counts as queued, and not as due', async () => {
     const { store } = place
     const name = await addEndpoint(store)

@@ -146,14 +146,21 @@ describe('the metrics of an API', () => {
     const metrics = apiMetrics()
     metrics.onRequest('GET', '/jobs/:id', 200, 12)
     metrics.onRequest('GET', '/jobs/:id', 200, 12)
+    metrics.onRequest('GET', undefined, 404, 1)
     metrics.onRequest('PROPFIND', undefined, 404, 1)
+    metrics.onRefused(400, 'POST')
+    metrics.onRefused(400)
     const { text } = await metrics.text(null)
     expect(samples(text, 'posthorn_http_requests_total')).toEqual({
       'method="GET",route="/jobs/:id",status="200"': 2,
+      'method="GET",route="none",status="404"': 1,
       'method="other",route="none",status="404"': 1,
+      'method="POST",route="none",status="400"': 1,
+      'method="other",route="none",status="400"': 1,
     })
     expect(samples(text, 'posthorn_http_request_duration_seconds_sum')).toEqual({
       'method="GET",route="/jobs/:id"': 0.024,
+      'method="GET",route="none"': 0.001,
       'method="other",route="none"': 0.001,
     })
   })

@@ -60,6 +60,16 @@ test.each(REQUESTS)('%s', async (_, bytes) => {
   expect(await counted('posthorn_http_requests_total', 'status')).toEqual(wanted)
 })
 
+test('what came to no route is counted with its method, where that is a common one', async () => {
+  const before = await counted('posthorn_http_requests_total', 'method')
+  const ask = (line: string) =>
+    exchange(served.url, `${line} HTTP/1.1\r\n${HOST}\r\nConnection: close\r\n\r\n`)
+  for (const line of ['DELETE /nowhere', 'DELETE /%zz', 'BREW /']) await ask(line)
+  const after = await counted('posthorn_http_requests_total', 'method')
+  expect(after.DELETE).toBe((before.DELETE ?? 0) + 2)
+  expect(after.other).toBe((before.other ?? 0) + 1)
+})
+
 test('jobs are counted whichever request enqueued them', async () => {
   const ask = async (method: string, path: string, body?: object, headers = {}) => {
     const answer = await fetch(served.url + path, {

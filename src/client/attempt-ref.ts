@@ -21,7 +21,11 @@ export type AttemptVerb = 'complete' | 'fail' | 'heartbeat'
  * @throws TypeError when the reference is none, or is the URL of another verb
  */
 export function attemptCall(ref: AttemptRef, verb: AttemptVerb): { path: string; token: string } {
-  const { jobId, token } = typeof ref === 'string' || ref instanceof URL ? read(ref, verb) : of(ref)
+  const isUrl = typeof ref === 'string' || ref instanceof URL
+  if (!isUrl && (typeof ref !== 'object' || ref === null)) {
+    throw new TypeError(`to ${verb} an attempt, its URL, or its job's id and its token, is needed`)
+  }
+  const { jobId, token } = isUrl ? read(ref, verb) : of(ref)
   if (typeof token !== 'string' || !/^[\x21-\x7e]+$/.test(token)) {
     throw new TypeError(`to ${verb} an attempt, its token is needed`)
   }

@@ -1,7 +1,7 @@
 // One call of the API: sent, repeated where a repeat does no harm, and its answer read or thrown.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ANYTHING, type Check, DELETING } from './answer-check.ts'
-import { notNull } from './given.ts'
+import { givenObject, notNull } from './given.ts'
 import { PosthornError, type PosthornErrorCode } from './posthorn-error.ts'
 import { readBytes } from './read-bytes.ts'
 import { noAnswer, quoted, refusal, unexpected } from './refusal.ts'
@@ -75,11 +75,12 @@ const PASSING_STATUSES = [502, 503, 504]
 const MAX_TIMER_MS = 2 ** 31 - 1
 
 export function createCall(options: ClientOptions): Call {
-  for (const [name, value] of Object.entries(options)) notNull(name, value)
+  for (const [name, value] of Object.entries(givenObject('options', options))) notNull(name, value)
   const base = baseUrl(options.url)
   const timeoutMs = positive('timeoutMs', options.timeoutMs ?? DEFAULT_TIMEOUT_MS)
   const maxTries = positive('maxTries', options.maxTries ?? DEFAULT_MAX_TRIES)
   const send = options.fetch ?? fetch
+  if (typeof send !== 'function') throw new TypeError('fetch is not a function')
   if (options.fetch === undefined) waitForFarServers()
   const key = checkedKey(options.key)
 
@@ -113,7 +114,7 @@ export function createCall(options: ClientOptions): Call {
   }
 
   async function answered(request: Request): Promise<Answered> {
-    notNull('signal', request.signal)?.throwIfAborted()
+    checkedSignal(request.signal)?.throwIfAborted()
     for (let tries = 1; ; tries++) {
       const outcome = await attempt(request)
       if (!(outcome instanceof PosthornError)) return outcome
@@ -194,14 +195,22 @@ export async function pause(pauseMs: number, signal: AbortSignal | undefined): P
 }
 
 function positive(name: string, value: number): number {
-  if (value > 0 && value <= MAX_TIMER_MS) return value
-  throw new TypeError(`${name} must be a number above 0, not ${value}`)
+  if (typeof value === 'number' && value > 0 && value <= MAX_TIMER_MS) return value
+  const found = typeof value === 'number' ? value : `a ${typeof value}`
+  throw new TypeError(`${name} must be a number above 0, at most ${MAX_TIMER_MS}, not ${found}`)
+}
+
+function checkedSignal(signal: AbortSignal | undefined): AbortSignal | undefined {
+  if (notNull('signal', signal) === undefined) return undefined
+  if (typeof signal?.throwIfAborted === 'function') return signal
+  throw new TypeError('signal is not an AbortSignal')
 }
 
 function checkedKey(key: string | undefined): string | undefined {
-  if (key === undefined || /^[\x21-\x7e]+$/.test(key)) return key
+  if (key === undefined) return key
+  if (typeof key === 'string' && /^[\x21-\x7e]+$/.test(key)) return key
   // The key itself is never printed.
-  throw new TypeError('key is empty, or holds a space or what is not visible ASCII')
+  throw new TypeError('key is no text, is empty, or holds a space or what is not visible ASCII')
 }
 
 function headersOf(request: Request, key: string | undefined): Headers {

@@ -6,7 +6,7 @@ import { type AttemptRef, type AttemptVerb, attemptCall } from './attempt-ref.ts
 import { type Call, type ClientOptions, createCall, type RequestOptions } from './call.ts'
 import { EndpointCalls, ifMatch, type VersionOptions } from './endpoint-calls.ts'
 import type { Stats, WorkerView } from './figures.ts'
-import { idempotencyHeader, milliseconds, notNull, refuseNoDate } from './given.ts'
+import { givenObject, idempotencyHeader, milliseconds, notNull, refuseNoDate } from './given.ts'
 import type {
   BatchItem,
   BulkResult,
@@ -79,7 +79,7 @@ export class Posthorn {
     job: NewJob<Payload>,
     { signal }: RequestOptions = {},
   ): Promise<EnqueuedJob<Payload, Result>> {
-    const { idempotencyKey = randomUUID(), ...rest } = job
+    const { idempotencyKey = randomUUID(), ...rest } = givenObject('job', job)
     const request = {
       method: 'POST',
       path: '/jobs',
@@ -97,9 +97,11 @@ export class Posthorn {
     jobs: readonly NewJob<Payload>[],
     { signal }: RequestOptions = {},
   ): Promise<BatchItem[]> {
-    const keys = jobs.map(
-      ({ idempotencyKey }) => notNull('idempotencyKey', idempotencyKey) ?? randomUUID(),
-    )
+    if (!Array.isArray(jobs)) throw new TypeError('jobs is not a list')
+    const keys = (jobs as readonly NewJob<Payload>[]).map((job, i) => {
+      const { idempotencyKey } = givenObject(`jobs[${i}]`, job)
+      return notNull('idempotencyKey', idempotencyKey) ?? randomUUID()
+    })
     const texts = jobs.map((job, i) => jobText({ ...job, idempotencyKey: keys[i] } as typeof job))
     const send = async (places: number[]) => {
       const request = {
@@ -196,7 +198,7 @@ export class Posthorn {
     const request = {
       method: 'PATCH',
       path: `/jobs/${segment(id)}`,
-      body: changeText(change),
+      body: changeText(givenObject('change', change)),
       headers: ifMatch(ifVersion),
       repeatable: false,
       signal,
@@ -263,7 +265,7 @@ export class Posthorn {
     failure: { message: string; retryable?: boolean; retryAfter?: string },
     options?: RequestOptions,
   ): Promise<void> {
-    const message = reportText(failure.message, MAX_FAIL_MESSAGE)
+    const message = reportText(givenObject('failure', failure).message, MAX_FAIL_MESSAGE)
     await this.#report(attempt, 'fail', { ...failure, message }, options)
   }
 
@@ -276,7 +278,7 @@ export class Posthorn {
     beat: { progress?: number; message?: string; extend?: string } = {},
     options?: RequestOptions,
   ): Promise<{ leaseExpiresAt: string | null; cancelRequested: boolean }> {
-    const { message, ...rest } = beat
+    const { message, ...rest } = givenObject('beat', beat)
     const text = message === undefined ? {} : { message: reportText(message, MAX_PROGRESS_MESSAGE) }
     return this.#report(attempt, 'heartbeat', { ...rest, ...text }, options)
   }
@@ -321,7 +323,8 @@ export class Posthorn {
     options: BulkOptions,
   ): Promise<BulkResult> {
     const { signal, ...rest } = options
-    for (const [name, value] of Object.entries(filter)) refuseNoDate(name, value)
+    for (const [name, value] of Object.entries(givenObject('filter', filter)))
+      refuseNoDate(name, value)
     const request = {
       method: 'POST',
       path: `/jobs/${verb}`,

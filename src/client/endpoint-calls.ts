@@ -2,7 +2,7 @@
 import * as check from './answer-check.ts'
 import type { Call, RequestOptions } from './call.ts'
 import type { Endpoint, EndpointChange, EndpointSettings, PingResult } from './endpoint.ts'
-import { notNull } from './given.ts'
+import { givenObject, notNull } from './given.ts'
 import type { Page } from './job.ts'
 import { eachItem, MAX_PAGE } from './paging.ts'
 import { queryText, segment } from './request-path.ts'
@@ -41,7 +41,7 @@ export class EndpointCalls {
     settings: EndpointSettings,
     { ifVersion, ifAbsent, signal }: PutOptions = {},
   ): Promise<Endpoint> {
-    const body = JSON.stringify(settings)
+    const body = JSON.stringify(givenObject('settings', settings))
     return this.#call.json(
       {
         method: 'PUT',
@@ -63,7 +63,7 @@ export class EndpointCalls {
     const request = {
       method: 'PATCH',
       path: pathOf(name),
-      body: JSON.stringify(change),
+      body: JSON.stringify(givenObject('change', change)),
       headers: ifMatch(ifVersion),
       repeatable: ifVersion === undefined,
       signal,

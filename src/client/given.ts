@@ -7,6 +7,12 @@ export function notNull<T>(name: string, value: T): Exclude<T, null> {
   throw new TypeError(`${name} is null; expected a value, or undefined where none is given`)
 }
 
+/** @throws TypeError when it is no object: it was left out, or is of another kind */
+export function givenObject<T>(name: string, value: T): T {
+  if (typeof value === 'object' && value !== null) return value
+  throw new TypeError(`${name} is ${value === null ? 'null' : typeof value}; expected an object`)
+}
+
 /** A Date that is none would become null in JSON. @throws TypeError */
 export function refuseNoDate(name: string, value: unknown): void {
   if (!(value instanceof Date) || !Number.isNaN(value.getTime())) return

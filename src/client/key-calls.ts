@@ -1,6 +1,7 @@
 // The calls about API keys, as `posthorn.keys` has them. They need a key with the scope admin.
 import * as check from './answer-check.ts'
 import type { Call, RequestOptions } from './call.ts'
+import { givenObject } from './given.ts'
 import { segment } from './request-path.ts'
 
 /** `enqueue`: jobs; `work`: claims; `admin`: all. */
@@ -26,7 +27,7 @@ export class KeyCalls {
     key: { name: string; scope: KeyScope },
     { signal }: RequestOptions = {},
   ): Promise<ApiKey & { key: string }> {
-    const body = JSON.stringify(key)
+    const body = JSON.stringify(givenObject('key', key))
     return this.#call.json(
       { method: 'POST', path: '/keys', body, repeatable: false, signal },
       check.NEW_API_KEY,

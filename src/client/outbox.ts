@@ -1,7 +1,7 @@
 // The document that enqueues a job within a transaction of the caller's: it is inserted with the
 // caller's own MongoDB driver into the collection that OUTBOX names.
 import { randomBytes } from 'node:crypto'
-import { notNull, refuseNoDate } from './given.ts'
+import { givenObject, notNull, refuseNoDate } from './given.ts'
 import type { JobTemplate, RawJson } from './job.ts'
 import { payloadJson } from './json-text.ts'
 
@@ -32,7 +32,7 @@ const MAY_BE_NULL = ['expiresIn', 'orderingKey', 'onFinish']
  *   outbox takes, an invalid Date, and null where a value is expected
  */
 export function outboxDocument(job: OutboxJob): OutboxDocument {
-  const { payload, rawPayload, ...given } = job
+  const { payload, rawPayload, ...given } = givenObject('job', job)
   const fields = Object.entries(given).filter(([, value]) => value !== undefined)
   for (const [name, value] of fields) refuseUnmovable(name, value)
   if (typeof given.endpoint !== 'string') throw new TypeError('endpoint is not a name')

@@ -8,6 +8,7 @@ import {
   type VersionOptions,
   writeCondition,
 } from './endpoint-calls.ts'
+import { givenObject } from './given.ts'
 import type { Job, Page } from './job.ts'
 import { jobText } from './json-text.ts'
 import { eachItem, MAX_PAGE } from './paging.ts'
@@ -32,7 +33,7 @@ export class ScheduleCalls {
       {
         method: 'PUT',
         path: pathOf(name),
-        body: jobText(settings),
+        body: jobText(givenObject('settings', settings)),
         ...writeCondition(ifVersion, ifAbsent),
         signal,
       },

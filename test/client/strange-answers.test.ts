@@ -1,7 +1,7 @@
 // Answers of something that is not Posthorn, to every call, and what the caller gave wrong: an
 // error that says so, and nothing is sent twice.
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { Posthorn, type PosthornError, verify } from '../../src/client/client.ts'
+import { outboxDocument, Posthorn, type PosthornError, verify } from '../../src/client/client.ts'
 import { type Receiver, type Reply, startReceiver } from '../support/receiver.ts'
 import { errorOf, JOB, OK, problem, UNAVAILABLE } from './answering.ts'
 import { newSecret, signedHeaders } from './signed.ts'
@@ -226,6 +226,47 @@ describe('what a caller gave', () => {
     const secret = newSecret()
     const request = { headers: signedHeaders(secret, '1'), body: '1' }
     await expect(verify(request, secret, { toleranceSeconds: none })).rejects.toThrow(TypeError)
+    expect(server.requests).toHaveLength(0)
+  })
+
+  it('of another kind is refused in words of the caller, and not repeated', async () => {
+    const attempt = { jobId: 'job_1', token: 't' }
+    // biome-ignore lint/suspicious/noExplicitAny: what a caller without types may give
+    const [one, Any] = [posthorn as any, Posthorn as any]
+    const { url } = server
+    const wrong: [() => unknown, RegExp][] = [
+      [() => new Any(), /^options is undefined; expected an object$/],
+      [() => new Any(url), /^options is string; expected an object$/],
+      [() => new Any({ url, fetch: 'x' }), /^fetch is not a function$/],
+      [
+        () => new Any({ url, timeoutMs: 1e12 }),
+        /^timeoutMs must be .* at most 2147483647, not 1e?/,
+      ],
+      [() => new Any({ url, timeoutMs: '5' }), /^timeoutMs must be .*, not a string$/],
+      [() => new Any({ url, maxTries: '4' }), /^maxTries must be .*, not a string$/],
+      [() => new Any({ url, key: 7 }), /^key is no text/],
+      [() => one.enqueue(), /^job is undefined; expected an object$/],
+      [() => one.enqueue(null), /^job is null; expected an object$/],
+      [() => one.enqueueBatch(), /^jobs is not a list$/],
+      [() => one.enqueueBatch([{ endpoint: 'a', payload }, null]), /^jobs\[1\] is null/],
+      [() => one.edit('job_1'), /^change is undefined/],
+      [() => one.cancelMany(), /^filter is undefined/],
+      [() => one.get('job_1', { signal: {} }), /^signal is not an AbortSignal$/],
+      [() => one.complete(null), /^to complete an attempt, its URL, or its job's id and its token/],
+      [() => one.heartbeat(7), /^to heartbeat an attempt, its URL/],
+      [() => one.fail(attempt), /^failure is undefined/],
+      [() => one.heartbeat(attempt, null), /^beat is null/],
+      [() => one.endpoints.put('a'), /^settings is undefined/],
+      [() => one.endpoints.edit('a', null), /^change is null/],
+      [() => one.schedules.put('a'), /^settings is undefined/],
+      [() => one.keys.create(), /^key is undefined/],
+      [() => outboxDocument(none), /^job is null/],
+    ]
+    for (const [call, says] of wrong) {
+      const error = (await (async () => call())().catch((reason) => reason)) as Error
+      expect([String(call), error]).toEqual([String(call), expect.any(TypeError)])
+      expect(error.message).toMatch(says)
+    }
     expect(server.requests).toHaveLength(0)
   })
 

@@ -227,6 +227,12 @@ export const MAX_ENTRIES_PER_PAGE = 10_000
 export interface StoreClock {
   /** Epoch milliseconds by the store's clock. */
   now(): number
+  /**
+   * Each call of what this returns tells how far the clock was set back since the call before, in
+   * milliseconds; 0: it was not. Every instant that now() told in between counts, however short the
+   * clock was ahead.
+   */
+  watchSetBack(): () => number
 }
 
 /** What opening a store needs beside its URL. */

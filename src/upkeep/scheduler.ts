@@ -11,7 +11,6 @@ import { type DueTicks, dueTicks, tickAfterSetBack } from '../schedule/due-ticks
 import { jobOfTick, readSettings, type ScheduleSettings } from '../schedule/schedule.ts'
 import type { Schedule, ScheduleMove } from '../store/records.ts'
 import type { EnqueueResult, Page, Store } from '../store/store.ts'
-import { watchForSetBack } from './set-back.ts'
 
 /** Longest time without a look; cron lines tick at whole seconds, so looks are just after them. */
 const POLL_INTERVAL_MS = 1_000
@@ -63,7 +62,7 @@ export class Scheduler {
 
   constructor(store: SchedulerStore, log: Logger) {
     this.#store = store
-    this.#setBackMs = watchForSetBack(store.clock)
+    this.#setBackMs = store.clock.watchSetBack()
     this.#log = log
   }
 

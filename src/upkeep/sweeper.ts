@@ -4,7 +4,6 @@ import type { Logger } from 'pino'
 import { createBatchSize } from '../batch-size.ts'
 import { MAX_ANSWER_MS, type Store } from '../store/store.ts'
 import { endOverdueJobs } from './overdue-jobs.ts'
-import { watchForSetBack } from './set-back.ts'
 
 /**
  * One write of a sweep takes no more than this of a kind, and fewer of a store that is too slow for
@@ -53,7 +52,7 @@ export class Sweeper {
   ) {
     this.#onSwept = onSwept
     this.#store = store
-    this.#setBackMs = watchForSetBack(store.clock)
+    this.#setBackMs = store.clock.watchSetBack()
     this.#intervalMs = times.intervalMs
     this.#leaseMs = times.leaseMs
     this.#reclaimFromMs = times.reclaimFromMs ?? 0

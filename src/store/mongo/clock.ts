@@ -1,6 +1,7 @@
 // The store's clock: the server's time, estimated from `hello`, and carried on by the monotonic
 // clock of this process. The wall clock of this machine is never asked.
 import type { MongoClient } from 'mongodb'
+import { createSetBackWatch } from '../set-back-watch.ts'
 import type { StoreClock } from '../store.ts'
 import { run, startDeadline } from './run-command.ts'
 
@@ -25,6 +26,7 @@ interface Estimate {
 /** Throws StoreUnavailable when the server does not tell its time. */
 export async function startClock(client: MongoClient): Promise<MongoClock> {
   let estimate = await sample(client)
+  const setBack = createSetBackWatch(() => estimate.offsetMs)
   let refreshing = false
   const refresh = async () => {
     if (refreshing) return
@@ -34,6 +36,7 @@ export async function startClock(client: MongoClient): Promise<MongoClock> {
       const changeMs = Math.abs(fresh.offsetMs - estimate.offsetMs)
       // Within what both may be wrong by, the old one is as good, and time does not step.
       if (changeMs > fresh.errorMs + estimate.errorMs) estimate = fresh
+      setBack.note(estimate.offsetMs)
     } catch {
       // The store is away: the monotonic clock carries on, and the next look comes.
     } finally {
@@ -46,6 +49,7 @@ export async function startClock(client: MongoClient): Promise<MongoClock> {
   client.on('topologyDescriptionChanged', refresh)
   return {
     now: () => Math.floor(performance.now() + estimate.offsetMs),
+    watchSetBack: setBack.watch,
     stop() {
       clearInterval(timer)
       client.off('topologyDescriptionChanged', refresh)

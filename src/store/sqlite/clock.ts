@@ -1,6 +1,7 @@
 // The store's clock: wall time for due times, monotonic time for leases, so a stepped clock ends no
 // lease. The monotonic clock is the machine's: all its processes read the same one.
 import { readFileSync } from 'node:fs'
+import { createSetBackWatch } from '../set-back-watch.ts'
 import type { StoreClock } from '../store.ts'
 
 const BOOT_ID_FILE = '/proc/sys/kernel/random/boot_id'
@@ -20,9 +21,15 @@ export interface SqliteClock extends StoreClock {
 }
 
 export function createClock(): SqliteClock {
+  const setBack = createSetBackWatch(() => Date.now() - performance.now())
   return {
     boot: readBoot(),
-    now: () => Date.now(),
+    now() {
+      const now = Date.now()
+      setBack.note(now - performance.now())
+      return now
+    },
+    watchSetBack: setBack.watch,
     monotonic: () => Number(process.hrtime.bigint() / 1_000_000n),
   }
 }

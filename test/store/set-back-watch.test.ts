@@ -1,0 +1,30 @@
+import { expect, test } from 'vitest'
+import { createSetBackWatch } from '../../src/store/set-back-watch.ts'
+
+const HOUR = 3_600_000
+
+test('a clock that was ahead between two looks was set back by the most that was told', () => {
+  const offsetMs = 1_000
+  const { note, watch } = createSetBackWatch(() => offsetMs)
+  const setBackMs = watch()
+  const later = watch()
+  expect(setBackMs()).toBe(0)
+  for (const told of [1_000, HOUR, 2_000]) note(told)
+  expect(setBackMs()).toBe(HOUR - 1_000)
+  expect(setBackMs()).toBe(0)
+  expect(later()).toBe(HOUR - 1_000)
+})
+
+test('a clock that goes ahead, or back by less than half a second, was not set back', () => {
+  let offsetMs = 0
+  const { note, watch } = createSetBackWatch(() => offsetMs)
+  const setBackMs = watch()
+  offsetMs = HOUR
+  note(offsetMs)
+  expect(setBackMs()).toBe(0)
+  offsetMs = HOUR - 499
+  note(offsetMs)
+  expect(setBackMs()).toBe(0)
+  offsetMs -= 501
+  expect(setBackMs()).toBe(501)
+})

@@ -3,8 +3,12 @@ import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
-    // Of the last two every run plays a part: RUN_LONG adds what takes long.
-    include: ['test/long/**/*.test.ts', 'test/end-to-end/{health,figures}.test.ts'],
+    // Of the last ones every run plays a part: RUN_LONG adds what takes long.
+    include: [
+      'test/long/**/*.test.ts',
+      'test/end-to-end/{dead-worker,figures,health,schedules}.test.ts',
+      'test/dashboard/overview.test.ts',
+    ],
     env: { RUN_LONG: '1' },
     globalSetup: ['test/support/global-setup.ts'],
     testTimeout: 600_000,

@@ -4,6 +4,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { RUN_LONG } from '../support/run-long.ts'
 import { until } from '../support/until.ts'
 
 const LEASE_MS = 1_500
@@ -14,7 +15,8 @@ const NOISE_MS = 1_000
 
 const SETTINGS = { LEASE_DURATION: `${LEASE_MS}ms`, SWEEP_INTERVAL: `${SWEEP_MS}ms` }
 
-describe.each(ENGINES)('on %s', (engine) => {
+// npm run test:long plays them on both stores.
+describe.each(RUN_LONG ? ENGINES : (['sqlite'] as const))('on %s', (engine) => {
   let posthorn: Deployment
   let receiver: Receiver
   let endpoint: string

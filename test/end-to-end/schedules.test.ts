@@ -9,6 +9,7 @@ import { HOUR_MS, scheduleChange } from '../schedule/fixtures.ts'
 import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { RUN_LONG } from '../support/run-long.ts'
 import { until } from '../support/until.ts'
 
 const SLOW_MS = 120_000
@@ -24,7 +25,8 @@ const CROWD = {
 /** Schedules of one second, and workers killed meanwhile. */
 const KILLED = { sqlite: { schedules: 100, kills: 4 }, mongo: { schedules: 30, kills: 5 } }
 
-describe.each(ENGINES)('on %s', (engine) => {
+// npm run test:long plays them on both stores.
+describe.each(RUN_LONG ? ENGINES : (['sqlite'] as const))('on %s', (engine) => {
   let posthorn: Deployment
   let receiver: Receiver
   beforeEach(async () => {

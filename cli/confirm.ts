@@ -13,7 +13,7 @@ export const YES_OPTION = {
  * Resolves when the answer is yes.
  *
  * @param question without its question mark, such as `Remove the endpoint invoice-pdf`
- * @throws CommandFailed nothing is to be done
+ * @throws CommandFailed when the user does not confirm
  * @throws UsageError nobody can be asked
  */
 export async function confirm(question: string, yes: boolean | undefined): Promise<void> {

@@ -145,7 +145,7 @@ export function refuseForbiddenUrl(url: string | null, policy: AddressPolicy): v
   if (!verdict.allowed) throw fieldError('/url', verdict.reason)
 }
 
-/** A handler that may report later must be told where: only PUBLIC_URL says how it reaches us. */
+/** An async handler reports to a URL of this API. Only PUBLIC_URL names its origin. */
 export function refuseUnreachableCompletion(
   { url, completion }: Pick<EndpointSettings, 'url' | 'completion'>,
   publicUrl: string | null,

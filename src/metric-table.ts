@@ -109,7 +109,7 @@ export const METRICS = {
     type: 'counter',
     process: 'both',
     labels: ['endpoint', 'outcome'],
-    help: 'Attempts that ended, by outcome, each once: in the worker that sent it, in the API that was told of its end or cancelled it, or in the process whose sweep found its lease or its completion overdue.',
+    help: 'Attempts that ended, by outcome. One process counts each: the worker that sent it, the API that received its report or cancelled it, or the process whose sweep ended its expired lease or overdue completion.',
   },
   posthorn_attempt_duration_seconds: {
     type: 'histogram',

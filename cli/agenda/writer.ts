@@ -1,4 +1,4 @@
-// Writes jobs and schedules through the API, and says what became of each. A dry run lets the API
+// Writes jobs and schedules through the API, and reports the result of each. A dry run lets the API
 // judge the same requests, each with a condition that cannot be met: a job that depends on one that
 // does not exist, a schedule of a version that none has. The API looks at that last, so it answers
 // as it would have, and stores nothing.
@@ -17,7 +17,7 @@ export type Outcome =
   | { kind: 'refused'; reason: string }
 
 export interface Writer {
-  /** What became of each, in their order. */
+  /** The result of each, in the same order. */
   enqueue(jobs: NewJob[]): Promise<Outcome[]>
   putSchedule(name: string, settings: ScheduleSettings): Promise<Outcome>
 }

@@ -8,7 +8,16 @@ export interface SetBackWatch {
   /** An instant was told: so far it is from the monotonic clock of this process. */
   note(offsetMs: number): void
   /** Of StoreClock. */
-  watch(): () => number
+  watch(): SetBackLooks
+}
+
+export interface SetBackLooks {
+  /**
+   * How far the clock was set back since the look before, in milliseconds; 0: it was not. Every
+   * instant that now() told in between counts, however short the clock was ahead.
+   */
+  look(): number
+  stop(): void
 }
 
 /** @param offsetMs of the store's clock from the monotonic clock of this process, now */
@@ -21,11 +30,16 @@ export function createSetBackWatch(offsetMs: () => number): SetBackWatch {
     watch() {
       const watcher = { highestMs: offsetMs() }
       watchers.add(watcher)
-      return () => {
-        const current = offsetMs()
-        const setBackMs = Math.round(watcher.highestMs - current)
-        watcher.highestMs = current
-        return setBackMs > TOLERANCE_MS ? setBackMs : 0
+      return {
+        look() {
+          const current = offsetMs()
+          const setBackMs = Math.round(watcher.highestMs - current)
+          watcher.highestMs = current
+          return setBackMs > TOLERANCE_MS ? setBackMs : 0
+        },
+        stop() {
+          watchers.delete(watcher)
+        },
       }
     },
   }

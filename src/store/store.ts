@@ -4,6 +4,7 @@
 // Verbs take batches and answer item by item, in order. Every write carries the whole guard of its
 // event; a guard that does not match is a value returned, never an exception. What can be thrown is
 // StoreUnavailable, after which the outcome of a write is unknown until it is read back.
+
 import type { Endpoint, EndpointSettings } from '../endpoint/endpoint.ts'
 import type { HealthReport } from '../endpoint/health.ts'
 import type { RetryOptions } from '../job/dependencies.ts'
@@ -39,6 +40,7 @@ import type {
   WorkerRecord,
   WorkerReport,
 } from './records.ts'
+import type { SetBackLooks } from './set-back-watch.ts'
 import type {
   Heartbeat,
   HeartbeatResult,
@@ -227,12 +229,8 @@ export const MAX_ENTRIES_PER_PAGE = 10_000
 export interface StoreClock {
   /** Epoch milliseconds by the store's clock. */
   now(): number
-  /**
-   * Each call of what this returns tells how far the clock was set back since the call before, in
-   * milliseconds; 0: it was not. Every instant that now() told in between counts, however short the
-   * clock was ahead.
-   */
-  watchSetBack(): () => number
+  /** Looks for a clock that was set back, from now until they are stopped. */
+  watchSetBack(): SetBackLooks
 }
 
 /** What opening a store needs beside its URL. */

@@ -10,6 +10,7 @@ import type { NewJob } from '../job/job.ts'
 import { type DueTicks, dueTicks, tickAfterSetBack } from '../schedule/due-ticks.ts'
 import { jobOfTick, readSettings, type ScheduleSettings } from '../schedule/schedule.ts'
 import type { Schedule, ScheduleMove } from '../store/records.ts'
+import type { SetBackLooks } from '../store/set-back-watch.ts'
 import type { EnqueueResult, Page, Store } from '../store/store.ts'
 
 /** Longest time without a look; cron lines tick at whole seconds, so looks are just after them. */
@@ -51,7 +52,7 @@ interface Owing {
 export class Scheduler {
   readonly #store: SchedulerStore
   readonly #log: Logger
-  readonly #setBackMs: () => number
+  readonly #setBack: SetBackLooks
   /** At the start too: the clock may have been set back while no scheduler ran. */
   #mayBeAhead = true
   readonly #size = createBatchSize(MAX_BATCH_JOBS)
@@ -62,7 +63,7 @@ export class Scheduler {
 
   constructor(store: SchedulerStore, log: Logger) {
     this.#store = store
-    this.#setBackMs = store.clock.watchSetBack()
+    this.#setBack = store.clock.watchSetBack()
     this.#log = log
   }
 
@@ -75,6 +76,7 @@ export class Scheduler {
     this.#isStopping = true
     this.#wake?.()
     await this.#running
+    this.#setBack.stop()
   }
 
   async #run(): Promise<void> {
@@ -94,7 +96,7 @@ export class Scheduler {
 
   /** A tick that was stored while the clock was ahead would be waited for until then. */
   async #pullInTicks(): Promise<void> {
-    if (this.#setBackMs() > 0) this.#mayBeAhead = true
+    if (this.#setBack.look() > 0) this.#mayBeAhead = true
     if (!this.#mayBeAhead) return
     let after: string | null = null
     do {

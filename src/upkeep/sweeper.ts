@@ -2,6 +2,7 @@
 // aftermath left undone, old jobs.
 import type { Logger } from 'pino'
 import { createBatchSize } from '../batch-size.ts'
+import type { SetBackLooks } from '../store/set-back-watch.ts'
 import { MAX_ANSWER_MS, type Store } from '../store/store.ts'
 import { endOverdueJobs } from './overdue-jobs.ts'
 
@@ -40,7 +41,7 @@ export class Sweeper {
   /** Monotonic: until then nobody may have been able to renew, so no lease is taken for lapsed. */
   #reclaimFromMs: number
   #isStoreLost = false
-  readonly #setBackMs: () => number
+  readonly #setBack: SetBackLooks
   /** What the store has to be told of its clock; null: it may have been set back before. */
   #toCorrectMs: number | null | undefined = null
 
@@ -52,7 +53,7 @@ export class Sweeper {
   ) {
     this.#onSwept = onSwept
     this.#store = store
-    this.#setBackMs = store.clock.watchSetBack()
+    this.#setBack = store.clock.watchSetBack()
     this.#intervalMs = times.intervalMs
     this.#leaseMs = times.leaseMs
     this.#reclaimFromMs = times.reclaimFromMs ?? 0
@@ -67,6 +68,7 @@ export class Sweeper {
     this.#isStopping = true
     if (this.#timer !== null) clearTimeout(this.#timer)
     await this.#sweeping
+    this.#setBack.stop()
   }
 
   #sweepIn(ms: number): void {
@@ -108,7 +110,7 @@ export class Sweeper {
   }
 
   async #correctInstants(): Promise<void> {
-    const setBackMs = this.#setBackMs()
+    const setBackMs = this.#setBack.look()
     if (setBackMs > 0) this.#toCorrectMs = (this.#toCorrectMs ?? 0) + setBackMs
     if (this.#toCorrectMs === undefined) return
     const toCorrectMs = this.#toCorrectMs

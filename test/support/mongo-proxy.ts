@@ -1,11 +1,8 @@
 // A TCP proxy before MongoDB that cuts, stalls, or loses a single answer: faults a server never has
 // at the right moment by itself.
-
 import { once } from 'node:events'
-import * as require_fs from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { BSON } from 'mongodb'
 import { databaseUrl } from './mongo.ts'
 import { freePort } from './secantus.ts'
 import {
@@ -41,19 +38,6 @@ export interface MongoProxy {
   stop(): Promise<void>
 }
 
-const DBG = new Map<string, { n: number; ms: number }>()
-if (process.env.FAULT_LOGS)
-  setInterval(() => {
-    const l = [...DBG]
-      .sort((a, b) => b[1].ms - a[1].ms)
-      .slice(0, 14)
-      .map(([k, d]) => `${k} n=${d.n} avg=${(d.ms / d.n).toFixed(0)}`)
-    require_fs.appendFileSync(
-      `${process.env.FAULT_LOGS}/proxy`,
-      `${new Date().toISOString()}\n${l.join('\n')}\n`,
-    )
-    DBG.clear()
-  }, 10_000).unref()
 type Mode = 'open' | 'cut' | 'stalled'
 
 /** @param disk what every write has to wait for; proxies of one server may share it */
@@ -110,19 +94,7 @@ export async function startMongoProxy(
         upstream.destroy()
       })
     }
-    let pend: { k: string; t: number } | null = null
     const request = (message: Buffer) => {
-      try {
-        if (message.readInt32LE(12) === 2013) {
-          const size = message.readInt32LE(21)
-          const c = BSON.deserialize(message.subarray(21, 21 + size))
-          const k0 = Object.keys(c)[0] as string
-          const k = `${k0}:${c[k0]}:${k0 === 'aggregate' ? JSON.stringify(c.pipeline).slice(0, 60).replace(/[0-9]/g, '') : k0 === 'find' ? Object.keys(c.filter).join() : ''}`
-          pend = { k, t: performance.now() }
-        }
-      } catch (e) {
-        console.error(e)
-      }
       if (loseNext !== null && message.includes(loseNext)) {
         loseNext = null
         isLosing = true
@@ -150,13 +122,6 @@ export async function startMongoProxy(
     })
     upstream.on('data', (chunk) => {
       if (!getsThrough()) return
-      if (pend) {
-        const d = DBG.get(pend.k) ?? { n: 0, ms: 0 }
-        d.n++
-        d.ms += performance.now() - pend.t
-        DBG.set(pend.k, d)
-        pend = null
-      }
       if (!isLosing) return answer(chunk)
       lostAnswers += 1
       if (cutsAfterNext) cut()

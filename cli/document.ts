@@ -1,13 +1,68 @@
-// A file of settings, YAML or JSON, as the values of JSON: what JSON cannot carry is refused.
-import { isAlias, isNode, isScalar, LineCounter, type Node, parseDocument, visit } from 'yaml'
+// A file of settings, YAML or JSON, as the values of JSON: what JSON cannot carry is refused. All
+// faults are told at once, each with its line.
+import {
+  type Document,
+  isAlias,
+  isMap,
+  isNode,
+  isScalar,
+  isSeq,
+  LineCounter,
+  type Node,
+  parseDocument,
+  visit,
+} from 'yaml'
 import { UsageError } from './exit.ts'
-import { readInput } from './input.ts'
+import { inputName, readInput } from './input.ts'
 
-/** Every document of ours is a mapping. @throws UsageError */
+export interface Fault {
+  /** null: nobody can say. */
+  line: number | null
+  /** Without a full stop. */
+  text: string
+}
+
+export interface SettingsFile {
+  fields: Record<string, unknown>
+  /** What the file cannot mean as it stands, though it can be read. */
+  faults: Fault[]
+  /** Where this is, or the last part of the path that the file has; null: it has none of it. */
+  lineOf(path: readonly PropertyKey[]): number | null
+}
+
+/** Every document of ours is a mapping. @throws UsageError when it cannot be read */
+export async function readSettingsFile(path: string): Promise<SettingsFile> {
+  const text = utf8(path, await readInput(path))
+  const lines = new LineCounter()
+  // Of YAML 1.2, which JSON is a part of: no dates, no yes and no; a name stands once.
+  // Not `silent`: it would drop all documents but the first.
+  const document = parseDocument(text, {
+    ...({ schema: 'core', logLevel: 'error', lineCounter: lines } as const),
+    prettyErrors: false,
+  })
+  refuseFaults(path, unreadable(document, lines))
+  const faults = faultsOf(document, lines)
+  const fields = jsonValue(path, document, faults)
+  if (!isMapping(fields)) {
+    throw new UsageError(`${inputName(path)} holds no mapping; expected names and values.`)
+  }
+  return { fields, faults, lineOf: (wanted) => lineAt(document, lines, wanted) }
+}
+
+/** @throws UsageError with all that is wrong */
 export async function readDocument(path: string): Promise<Record<string, unknown>> {
-  const value = parsed(path, utf8(path, await readInput(path)))
-  if (isMapping(value)) return value
-  throw new UsageError(`${path} holds no mapping; expected names and values.`)
+  const { fields, faults } = await readSettingsFile(path)
+  refuseFaults(path, faults)
+  return fields
+}
+
+/** @throws UsageError unless there are none */
+export function refuseFaults(path: string, faults: readonly Fault[], further: string[] = []): void {
+  if (faults.length === 0) return
+  const lines = faults
+    .toSorted((one, other) => (one.line ?? 0) - (other.line ?? 0))
+    .map(({ line, text }) => (line === null ? text : `line ${line}: ${text}`))
+  throw new UsageError([`${inputName(path)} is wrong:`, ...lines, ...further].join('\n  '))
 }
 
 /** A lenient decoder would put other characters in place of the bytes that it cannot read. */
@@ -15,7 +70,7 @@ function utf8(path: string, bytes: Uint8Array): string {
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
   } catch {
-    throw new UsageError(`${path} is not UTF-8.`)
+    throw new UsageError(`${inputName(path)} is not UTF-8.`)
   }
 }
 
@@ -23,34 +78,59 @@ export function isMapping(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-function parsed(path: string, text: string): unknown {
-  const lines = new LineCounter()
-  try {
-    // Of YAML 1.2, which JSON is a part of: no dates, no yes and no; a name stands once.
-    // Not `silent`: it would drop all documents but the first.
-    const options = { schema: 'core', logLevel: 'error', lineCounter: lines } as const
-    const document = parseDocument(text, options)
-    const [problem] = [...document.errors, ...document.warnings]
-    if (problem?.code === 'MULTIPLE_DOCS') {
-      throw new Error('it holds more than one document; give each a file of its own')
-    }
-    if (problem !== undefined) throw problem
-    if (document.directives.yaml.version !== '1.2') throw new Error('it is not YAML 1.2')
-    visit(document, {
-      Pair: (_, { key }) => refuseName(key, lines),
-      Node: (_, node, path) => refuseOther(node, path, lines),
-    })
-    const value: unknown = document.toJS({ maxAliasCount: MAX_ALIASES })
-    refuseInexact(value)
-    return value
-  } catch (error) {
-    const [sentence = ''] = (error as Error).message.split('\n')
-    throw new UsageError(`${path} cannot be read: ${sentence.replace(/[:.]$/, '')}.`)
+/** What leaves nothing to be checked further. */
+function unreadable(document: Document, lines: LineCounter): Fault[] {
+  const faults = [...document.errors, ...document.warnings]
+    // Said of every tag below.
+    .filter(({ code }) => code !== 'TAG_RESOLVE_FAILED')
+    .map(({ code, message, pos }) => ({
+      line: lines.linePos(pos[0]).line,
+      text: code === 'MULTIPLE_DOCS' ? MORE_DOCUMENTS : message.replace(/[:.]$/, ''),
+    }))
+  if (document.directives?.yaml.version !== '1.2') {
+    faults.push({ line: 1, text: 'it is not YAML 1.2' })
   }
+  visit(document, {
+    Alias(_, node, path) {
+      const isInItself = path.some(
+        (one) => isNode(one) && 'anchor' in one && one.anchor === node.source,
+      )
+      if (isInItself) {
+        faults.push({
+          line: lineOfNode(node, lines) ?? 1,
+          text: `*${node.source} stands for itself`,
+        })
+      }
+    },
+  })
+  return faults
+}
+
+const MORE_DOCUMENTS = 'it holds more than one document; give each a file of its own'
+
+function faultsOf(document: Document, lines: LineCounter): Fault[] {
+  const faults: Fault[] = []
+  const note = (node: unknown, text: string | null) => {
+    if (text !== null) faults.push({ line: lineOfNode(node, lines), text })
+  }
+  visit(document, {
+    Pair: (_, { key }) => note(key, faultOfName(key)),
+    Node: (place, node) =>
+      note(node, faultOfTag(node) ?? (place === 'key' ? null : faultOfNumber(node))),
+  })
+  return faults
 }
 
 /** An alias in an alias in an alias fills the memory. */
 const MAX_ALIASES = 100
+
+function jsonValue(path: string, document: Document, faults: Fault[]): unknown {
+  try {
+    return document.toJS({ maxAliasCount: MAX_ALIASES })
+  } catch (error) {
+    refuseFaults(path, [...faults, { line: null, text: (error as Error).message }])
+  }
+}
 
 /** Texts that YAML 1.1, by which many programs still read, takes for booleans, dates, numbers. */
 const READ_OTHERWISE = [
@@ -61,53 +141,61 @@ const READ_OTHERWISE = [
 ]
 
 /** A name that is read as a number or as null would be another name: 007 would be 7. */
-function refuseName(key: unknown, lines: LineCounter): void {
-  if (!isScalar(key)) throw new Error(`a name is no text${atLine(key, lines)}`)
-  if (key.type !== 'PLAIN' || key.tag !== undefined) return
+function faultOfName(key: unknown): string | null {
+  if (!isScalar(key)) return 'a name is no text'
+  if (key.type !== 'PLAIN' || key.tag !== undefined) return null
   const source = key.source ?? ''
-  if (source === '<<') {
-    throw new Error(`merge keys (<<) are not taken${atLine(key, lines)}; write the fields out`)
-  }
+  if (source === '<<') return 'merge keys (<<) are not taken; write the fields out'
   const isText = typeof key.value === 'string'
-  if (isText && !READ_OTHERWISE.some((shape) => shape.test(source))) return
+  if (isText && !READ_OTHERWISE.some((shape) => shape.test(source))) return null
   // The name is the same as a number: a status, for instance.
-  if (Number.isSafeInteger(key.value) && String(key.value) === source) return
+  if (Number.isSafeInteger(key.value) && String(key.value) === source) return null
   const found = source === '' ? 'an empty name' : `the name ${source}`
-  throw new Error(`${found}${atLine(key, lines)} is not read as a text by YAML; quote it`)
-}
-
-function refuseOther(node: Node, path: readonly unknown[], lines: LineCounter): void {
-  if (isAlias(node)) {
-    const isInItself = path.some(
-      (one) => isNode(one) && 'anchor' in one && one.anchor === node.source,
-    )
-    if (isInItself) throw new Error(`*${node.source} stands for itself${atLine(node, lines)}`)
-    return
-  }
-  if (node.tag !== undefined && !TAGS.includes(node.tag)) {
-    throw new Error(`the tag ${node.tag}${atLine(node, lines)} cannot be carried as JSON`)
-  }
-  if (isScalar(node) && typeof node.value === 'number' && /^[-+]?0\d/.test(node.source ?? '')) {
-    throw new Error(
-      `${node.source}${atLine(node, lines)} begins with a zero; quote it, or write the number without`,
-    )
-  }
+  return `${found} is not read as a text by YAML; quote it`
 }
 
 /** They change nothing, or make a text. */
 const TAGS = ['str', 'map', 'seq'].map((name) => `tag:yaml.org,2002:${name}`)
 
-function atLine(node: unknown, lines: LineCounter): string {
-  const start = isNode(node) ? node.range?.[0] : undefined
-  return start === undefined ? '' : ` in line ${lines.linePos(start).line}`
+function faultOfTag(node: Node): string | null {
+  if (isAlias(node) || node.tag === undefined || TAGS.includes(node.tag)) return null
+  return `the tag ${node.tag} cannot be carried as JSON`
 }
 
 /** Better no number than another one. */
-function refuseInexact(value: unknown): void {
-  if (typeof value === 'number') {
-    const isExact = Number.isInteger(value) ? Number.isSafeInteger(value) : Number.isFinite(value)
-    if (!isExact) throw new Error(`${value} cannot be carried exactly; make it a text`)
-  } else if (typeof value === 'object' && value !== null) {
-    for (const one of Object.values(value)) refuseInexact(one)
+function faultOfNumber(node: Node): string | null {
+  if (!isScalar(node) || typeof node.value !== 'number') return null
+  const { value, source = String(value) } = node
+  if (/^[-+]?0\d/.test(source)) {
+    return `${source} begins with a zero; quote it, or write the number without`
   }
+  const isExact = Number.isInteger(value) ? Number.isSafeInteger(value) : Number.isFinite(value)
+  return isExact ? null : `${source} cannot be carried exactly; make it a text`
+}
+
+function lineAt(
+  document: Document,
+  lines: LineCounter,
+  path: readonly PropertyKey[],
+): number | null {
+  let node: unknown = document.contents
+  let line: number | null = null
+  for (const step of path) {
+    if (isAlias(node)) node = node.resolve(document)
+    if (isMap(node)) {
+      const pair = node.items.find(({ key }) => isScalar(key) && String(key.value) === String(step))
+      if (pair === undefined) break
+      line = lineOfNode(pair.key, lines)
+      node = pair.value
+    } else if (isSeq(node)) {
+      node = node.items[Number(step)]
+      line = lineOfNode(node, lines) ?? line
+    } else break
+  }
+  return line
+}
+
+function lineOfNode(node: unknown, lines: LineCounter): number | null {
+  const start = isNode(node) ? node.range?.[0] : undefined
+  return start === undefined ? null : lines.linePos(start).line
 }

@@ -7,9 +7,14 @@ const STDIN = '-'
 /** The largest body that any server takes. */
 const MAX_BYTES = 8 * 1_048_576
 
+/** As a sentence calls it. */
+export function inputName(path: string): string {
+  return path === STDIN ? 'the standard input' : path
+}
+
 /** The bytes of a file, or of the standard input for `-`. @throws UsageError */
 export async function readInput(path: string): Promise<Buffer> {
-  const what = path === STDIN ? 'the standard input' : path
+  const what = inputName(path)
   try {
     const bytes = await limited(path === STDIN ? process.stdin : createReadStream(path))
     if (bytes !== null) return bytes

@@ -48,15 +48,21 @@ const SCHEDULE_FIELDS = [
 
 type Fields = Record<string, unknown>
 
-/** The fields, or a sentence for each that is wrong. */
-export type Canonical = { fields: Fields } | { problems: string[] }
+export interface Problem {
+  /** From the endpoint or schedule down; empty: of it as a whole. */
+  path: PropertyKey[]
+  message: string
+}
+
+/** The fields, or what is wrong. */
+export type Canonical = { fields: Fields } | { problems: Problem[] }
 
 export function canonicalEndpoint(name: string, given: unknown): Canonical {
   const problems = nameProblems(name)
   const body = requestBody(given)
-  if ('problem' in body) return { problems: [...problems, body.problem] }
+  if ('problems' in body) return { problems: [...problems, ...body.problems] }
   const checked = endpointBody.safeParse(body.value)
-  if (!checked.success) problems.push(...checked.error.issues.map(issueText))
+  if (!checked.success) problems.push(...checked.error.issues.flatMap(problemsOf))
   if (problems.length > 0 || checked.data === undefined) return { problems }
   const { secret } = checked.data
   const view = endpointView(
@@ -85,9 +91,9 @@ export function canonicalEndpoint(name: string, given: unknown): Canonical {
 export function canonicalSchedule(name: string, given: unknown): Canonical {
   const problems = nameProblems(name)
   const body = requestBody(given)
-  if ('problem' in body) return { problems: [...problems, body.problem] }
+  if ('problems' in body) return { problems: [...problems, ...body.problems] }
   const checked = scheduleBody.safeParse(body.value)
-  if (!checked.success) problems.push(...checked.error.issues.map(issueText))
+  if (!checked.success) problems.push(...checked.error.issues.flatMap(problemsOf))
   if (problems.length > 0 || checked.data === undefined) return { problems }
   try {
     const now = Date.now()
@@ -99,30 +105,54 @@ export function canonicalSchedule(name: string, given: unknown): Canonical {
       checked.data.paused === undefined ? SCHEDULE_FIELDS : [...SCHEDULE_FIELDS, 'paused']
     return { fields: picked(view, names) }
   } catch (error) {
-    if (error instanceof AppError) return { problems: [error.message] }
-    throw error
+    return { problems: refusal(error) }
   }
 }
 
 /** As the routes get it: its depth and size are checked, and the payload is cut out. */
-function requestBody(given: unknown): { value: unknown } | { problem: string } {
+function requestBody(given: unknown): { value: unknown } | { problems: Problem[] } {
   // A mapping without a value.
   if (given === null) return { value: given }
   try {
     return { value: parseEnvelope(Buffer.from(JSON.stringify(given)), REQUEST_LIMITS) }
   } catch (error) {
-    if (error instanceof AppError) return { problem: error.message }
-    throw error
+    return { problems: refusal(error) }
   }
 }
 
-function nameProblems(name: string): string[] {
-  const checked = endpointName.safeParse(name)
-  return checked.success ? [] : checked.error.issues.map(issueText)
+/** What the routes would answer; an error that is none of theirs is thrown. */
+function refusal(error: unknown): Problem[] {
+  if (!(error instanceof AppError)) throw error
+  if (error.errors === undefined) return [{ path: [], message: error.message }]
+  return error.errors.map(({ path, message }) => ({ path: pointerSteps(path), message }))
 }
 
-function issueText({ path, message }: { path: PropertyKey[]; message: string }): string {
-  return path.length === 0 ? message : `${path.join('.')}: ${message}`
+/** The steps of a JSON Pointer (RFC 6901). */
+function pointerSteps(pointer: string): string[] {
+  const steps = pointer.split('/').slice(1)
+  return steps.map((step) => step.replaceAll('~1', '/').replaceAll('~0', '~'))
+}
+
+function nameProblems(name: string): Problem[] {
+  const checked = endpointName.safeParse(name)
+  return checked.success ? [] : checked.error.issues.flatMap(problemsOf)
+}
+
+export function isName(value: unknown): value is string {
+  return endpointName.safeParse(value).success
+}
+
+/** What a schema says. */
+interface Issue extends Problem {
+  code: string
+  /** Of `unrecognized_keys`. */
+  keys?: string[]
+}
+
+/** One for each field that is not known: each stands in a line of its own. */
+function problemsOf({ code, path, message, keys = [] }: Issue): Problem[] {
+  if (code !== 'unrecognized_keys') return [{ path, message }]
+  return keys.map((key) => ({ path: [...path, key], message: 'is not known' }))
 }
 
 export function picked(view: object, names: readonly string[]): Fields {

@@ -1,9 +1,9 @@
 // What a file would change: each endpoint and schedule of it against what the server has.
 import { isDeepStrictEqual } from 'node:util'
 import { type Posthorn, PosthornError } from '../../src/client/client.ts'
-import { isMapping, readDocument } from '../document.ts'
-import { UsageError } from '../exit.ts'
-import { type Canonical, canonicalEndpoint, canonicalSchedule } from './canonical.ts'
+import { isMapping, readSettingsFile, refuseFaults } from '../document.ts'
+import { cleaned } from '../terminal-text.ts'
+import { type Canonical, canonicalEndpoint, canonicalSchedule, isName } from './canonical.ts'
 
 export type Kind = 'endpoint' | 'schedule'
 
@@ -32,17 +32,24 @@ export interface Step extends Item {
 /** Endpoints come first: schedules name them. */
 const SECTIONS = { endpoints: 'endpoint', schedules: 'schedule' } as const
 
-/** @throws UsageError with a line for all that is wrong */
-export async function readItems(path: string): Promise<Item[]> {
-  const document = await readDocument(path)
-  const problems: string[] = []
-  const unknown = Object.keys(document).find((key) => !Object.hasOwn(SECTIONS, key))
-  if (unknown !== undefined) problems.push(`${unknown}: expected endpoints and schedules only`)
+/**
+ * What the file asks for, once all of it was checked.
+ *
+ * @throws UsageError with a line for all that is wrong
+ */
+export async function readItems(path: string, posthorn: Posthorn): Promise<Item[]> {
+  const file = await readSettingsFile(path)
+  const faults = [...file.faults]
+  const note = (at: PropertyKey[], message: string) =>
+    faults.push({ line: file.lineOf(at), text: `${at.join('.')}: ${message}` })
+  for (const name of Object.keys(file.fields)) {
+    if (!Object.hasOwn(SECTIONS, name)) note([name], 'expected endpoints and schedules only')
+  }
   const items: Item[] = []
   for (const [section, kind] of Object.entries(SECTIONS)) {
-    const entries = document[section] ?? {}
+    const entries = file.fields[section] ?? {}
     if (!isMapping(entries)) {
-      problems.push(`${section}: expected a mapping of names`)
+      note([section], 'expected a mapping of names')
       continue
     }
     for (const [name, given] of Object.entries(entries)) {
@@ -50,10 +57,13 @@ export async function readItems(path: string): Promise<Item[]> {
       if ('fields' in canonical) {
         const known = given as Record<string, unknown>
         items.push({ kind, name, given: known, wanted: canonical.fields })
-      } else problems.push(...canonical.problems.map((one) => `${section}.${name}: ${one}`))
+      } else {
+        for (const { path, message } of canonical.problems) note([section, name, ...path], message)
+      }
     }
   }
-  if (problems.length > 0) throw new UsageError(`${path} is wrong:\n  ${problems.join('\n  ')}`)
+  const unchecked = await noteUnknownEndpoints(posthorn, file.fields, faults.length > 0, note)
+  refuseFaults(path, faults, unchecked)
   return items
 }
 
@@ -61,13 +71,8 @@ function canonicalOf(kind: Kind, name: string, given: unknown): Canonical {
   return kind === 'endpoint' ? canonicalEndpoint(name, given) : canonicalSchedule(name, given)
 }
 
-/**
- * Reads what the server has.
- *
- * @throws UsageError when a schedule is for an endpoint that is neither there nor in the file
- */
+/** Reads what the server has. */
 export async function planOf(posthorn: Posthorn, items: readonly Item[]): Promise<Step[]> {
-  await refuseUnknownEndpoints(posthorn, items)
   const steps: Step[] = []
   for (const item of items) {
     const stored = await readStored(posthorn, item)
@@ -77,18 +82,33 @@ export async function planOf(posthorn: Posthorn, items: readonly Item[]): Promis
   return steps
 }
 
-async function refuseUnknownEndpoints(posthorn: Posthorn, items: readonly Item[]): Promise<void> {
-  const made = new Set(items.filter(({ kind }) => kind === 'endpoint').map(({ name }) => name))
-  const problems: string[] = []
-  const schedules = items.filter(({ kind }) => kind === 'schedule')
-  for (const { name, wanted } of schedules) {
-    const endpoint = wanted.endpoint as string
-    if (made.has(endpoint)) continue
-    const stored = await readStored(posthorn, { kind: 'endpoint', name: endpoint })
-    if (stored !== null && stored.state !== 'deleting') made.add(endpoint)
-    else problems.push(`schedules.${name}: endpoint: there is no endpoint "${endpoint}"`)
+/**
+ * A schedule is for an endpoint of the file or of the server.
+ *
+ * @param isWrong the file is wrong anyway: a server that does not answer is only mentioned
+ * @returns what to add to the faults
+ */
+async function noteUnknownEndpoints(
+  posthorn: Posthorn,
+  { endpoints, schedules }: Record<string, unknown>,
+  isWrong: boolean,
+  note: (at: PropertyKey[], message: string) => void,
+): Promise<string[]> {
+  const known = new Set(isMapping(endpoints) ? Object.keys(endpoints) : [])
+  for (const [name, given] of Object.entries(isMapping(schedules) ? schedules : {})) {
+    const endpoint = isMapping(given) ? given.endpoint : undefined
+    // Of one that is no name the rules of the fields have spoken.
+    if (!isName(endpoint) || known.has(endpoint)) continue
+    try {
+      const stored = await readStored(posthorn, { kind: 'endpoint', name: endpoint })
+      if (stored !== null && stored.state !== 'deleting') known.add(endpoint)
+      else note(['schedules', name, 'endpoint'], `there is no endpoint "${endpoint}"`)
+    } catch (error) {
+      if (!isWrong || !(error instanceof PosthornError)) throw error
+      return [`endpoints that only the server may have were not checked: ${cleaned(error.detail)}`]
+    }
   }
-  if (problems.length > 0) throw new UsageError(`The file is wrong:\n  ${problems.join('\n  ')}`)
+  return []
 }
 
 type Stored = Record<string, unknown> & { version: number }

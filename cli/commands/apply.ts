@@ -21,8 +21,8 @@ export const command = action({
 the API. A field that is left out gets its default; what the file does not name is left alone.`,
   examples: ['posthorn apply posthorn.yaml --dry-run'],
   async run({ words: [file = ''], values }) {
-    const items = await readItems(file)
     const posthorn = connect()
+    const items = await readItems(file, posthorn)
     const steps = await planOf(posthorn, items)
     for (const step of steps) sayStep(step)
     const due = steps.filter((step) => !isUnchanged(step))

@@ -166,10 +166,10 @@ describe('apply', () => {
     const wrong: [string, RegExp][] = [
       [
         '{endpoint: nowhere, every: 1h, payload: 1}',
-        /late: endpoint: there is no endpoint "nowhere"/,
+        /line 3: schedules\.late\.endpoint: there is no endpoint "nowhere"/,
       ],
-      [`{endpoint: early, every: 1h, payload: ${deep}}`, /late: .*64/],
-      ['{endpoint: early, every: 1h}', /late: payload: /],
+      [`{endpoint: early, every: 1h, payload: ${deep}}`, /late.*: .*64/],
+      ['{endpoint: early, every: 1h}', /late\.payload: /],
       ['', /late: /],
     ]
     for (const [schedule, says] of wrong) {
@@ -215,29 +215,65 @@ schedules:
     },
   )
 
-  it('refuses a file that is wrong before anything is done, with all that is wrong', async () => {
-    const wrong = `
+  const WRONG = `
 endpoint: {}
+queues: {}
 endpoints:
   Upper: {url: null}
-  slow: {url: null, timeout: 1d, colour: red}
+  007: {url: null}
+  yes: {url: null}
+  slow:
+    url: null
+    timeout: 1d
+    colour: red
+    size: 1
+    statuses: {12345678901234567890: final, 404: later}
+  tagged: {url: null, description: !job x}
 schedules:
   never: {cron: "61 * * * *", endpoint: slow, payload: 1}
-  empty: {cron: "0 * * * *", endpoint: slow}
+  empty:
+    cron: "0 * * * *"
+    endpoint: nowhere
+  exact: {every: 1h, endpoint: gone, payload: [1,
+    9007199254740993]}
 `
-    const { code, stdout, stderr } = await apply(wrong)
+
+  it('says all that is wrong with a file at once, with the line, and does nothing', async () => {
+    const { code, stdout, stderr } = await apply(WRONG)
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
-    for (const text of [
-      'endpoint: ',
-      'Upper',
-      'slow: timeout',
-      'colour',
-      'never: cron',
-      'empty: payload',
-    ]) {
-      expect(stderr).toContain(text)
+    const [head, ...lines] = stderr.trimEnd().split('\n')
+    expect(head).toMatch(/^\S*posthorn\.yaml is wrong:$/)
+    const expected: [number, string][] = [
+      [2, 'endpoint: expected endpoints and schedules only'],
+      [3, 'queues: expected endpoints and schedules only'],
+      [5, 'endpoints.Upper: expected 1–64'],
+      [6, 'the name 007 is not read as a text by YAML; quote it'],
+      [7, 'the name yes is not read as a text by YAML; quote it'],
+      [10, 'endpoints.slow.timeout: expected a duration'],
+      [11, 'endpoints.slow.colour: is not known'],
+      [12, 'endpoints.slow.size: is not known'],
+      [13, 'the name 12345678901234567890 is not read as a text'],
+      [13, 'endpoints.slow.statuses.404: expected'],
+      [14, 'the tag !job cannot be carried as JSON'],
+      [16, 'schedules.never.cron: '],
+      [17, 'schedules.empty.payload: a payload is needed'],
+      [19, 'schedules.empty.endpoint: there is no endpoint "nowhere"'],
+      [20, 'schedules.exact.endpoint: there is no endpoint "gone"'],
+      [21, '9007199254740993 cannot be carried exactly; make it a text'],
+    ]
+    for (const [line, text] of expected) {
+      expect(lines.filter((one) => one.startsWith(`  line ${line}: ${text}`))).toHaveLength(1)
     }
     expect((await posthorn.request('GET', '/endpoints/slow')).status).toBe(404)
+  })
+
+  it('says what is wrong with a file also where no server answers, and what it could not check', async () => {
+    const env = { POSTHORN_URL: 'http://127.0.0.1:1' }
+    const { code, stderr } = await shell.run(['apply', shell.write('wrong.yaml', WRONG)], { env })
+    expect(code).toBe(2)
+    expect(stderr).toMatch(/^\S*wrong\.yaml is wrong:\n {2}line 2: endpoint: /)
+    expect(stderr).toMatch(/\n {2}endpoints that only the server may have were not checked: .+\n$/)
+    expect(stderr).not.toContain('there is no endpoint')
   })
 
   it.each([
@@ -261,7 +297,7 @@ schedules:
     ]) {
       const file = shell.write('names.yaml', text)
       await expect(readDocument(file)).rejects.toThrow(
-        `names.yaml cannot be read: the name ${name} in line 2 is not read as a text by YAML; quote it.`,
+        `names.yaml is wrong:\n  line 2: the name ${name} is not read as a text by YAML; quote it`,
       )
     }
     const quoted = shell.write('names.yaml', `endpoints: {"${name}": {url: null}}`)
@@ -289,21 +325,21 @@ schedules:
   })
 
   it.each([
-    ['!!set', 'a: !!set {x, y}', /the tag tag:yaml.org,2002:set in line 1 cannot be carried/],
+    ['!!set', 'a: !!set {x, y}', /line 1: the tag tag:yaml.org,2002:set cannot be carried/],
     ['!!omap', 'a: !!omap [x: 1]', /2002:omap/],
     ['!!pairs', 'a: !!pairs [x: 1]', /2002:pairs/],
     ['!!binary', 'a: !!binary aGVsbG8=', /2002:binary/],
     ['!!timestamp', 'a: !!timestamp 2026-01-31', /2002:timestamp/],
     ['!!float', 'a: !!float 1', /[Tt]ag.*2002:float/],
-    ['a tag of its own', 'a: !job {x: 1}', /[Tt]ag: !job/],
-    ['a merge key', 'a: &a {x: 1}\nb: {<<: *a}', /merge keys \(<<\) are not taken in line 2/],
-    ['an alias of itself', 'a: &a [*a]', /\*a stands for itself in line 1/],
+    ['a tag of its own', 'a: !job {x: 1}', /line 1: the tag !job cannot/],
+    ['a merge key', 'a: &a {x: 1}\nb: {<<: *a}', /line 2: merge keys \(<<\) are not taken/],
+    ['an alias of itself', 'a: &a [*a]', /line 1: \*a stands for itself/],
     ['aliases without end', bomb(), /[Ee]xcessive alias/],
-    ['a name that is a list', '? [a]\n: 1', /a name is no text in line 1/],
-    ['an empty name', 'a: {: 1}', /an empty name in line 1/],
-    ['YAML 1.1', '%YAML 1.1\n---\na: yes', /it is not YAML 1.2/],
-    ['a number with a leading zero', 'a: 0123', /0123 in line 1 begins with a zero; quote it/],
-    ['no number', 'a: .nan', /NaN cannot be carried exactly/],
+    ['a name that is a list', '? [a]\n: 1', /line 1: a name is no text/],
+    ['an empty name', 'a: {: 1}', /line 1: an empty name/],
+    ['YAML 1.1', '%YAML 1.1\n---\na: yes', /line 1: it is not YAML 1.2/],
+    ['a number with a leading zero', 'a: 0123', /line 1: 0123 begins with a zero; quote it/],
+    ['no number', 'a: .nan', /line 1: .nan cannot be carried exactly/],
   ])('refuses %s', async (_, text, says) => {
     await expect(readDocument(shell.write('wrong.yaml', text))).rejects.toThrow(says)
     await expect(readDocument(shell.write('wrong.yaml', text))).rejects.toThrow(UsageError)
@@ -321,14 +357,14 @@ schedules:
   ])('refuses %s in a file, instead of dropping all but the first', async (_, name, text) => {
     const path = shell.write(name, text)
     await expect(readDocument(path)).rejects.toThrow(
-      `${name} cannot be read: it holds more than one document; give each a file of its own.`,
+      /^\S+ is wrong:\n {2}line \d: it holds more than one document; give each a file of its own$/,
     )
     await expect(readDocument(path)).rejects.toThrow(UsageError)
     expect(await readDocument(shell.write('one.yaml', '---\na: 1\n...\n'))).toEqual({ a: 1 })
   })
 
   it.each([
-    ['no YAML', 'endpoints: [', /cannot be read/],
+    ['no YAML', 'endpoints: [', /line 1: /],
     ['a name twice', 'endpoints: {a: {url: null}, a: {url: null}}', /unique/],
     ['a list', '[1]', /no mapping/],
     ['two documents', 'endpoints: {a: {url: null}}\n---\nendpoints: {}', /more than one document/],

@@ -10,7 +10,7 @@ import {
 } from '../src/client/client.ts'
 import { eachPage, MAX_PAGE } from '../src/client/paging.ts'
 import { FAILURE_REASONS } from '../src/job/job.ts'
-import { type Action, action, JSON_OPTION } from './command.ts'
+import { type Action, action, JSON_OPTION, type Option } from './command.ts'
 import { EXIT, told, UsageError } from './exit.ts'
 import { oneOf } from './input.ts'
 import { CHANGEABLE, FILTER_OPTIONS, type Filter, filterFrom } from './job-filter.ts'
@@ -40,13 +40,18 @@ const ORDER: Record<Verb, string> = {
   retry: 'The oldest is queued first, so that ordering keys and dependencies hold.',
 }
 
+/** What cancel changes has not failed. */
+const REASON_OPTION = {
+  'failure-reason': { type: 'string', value: 'REASON', help: 'those that died of this' },
+} as const satisfies Record<string, Option>
+
 export function bulkCommand(verb: Verb, summary: string, examples: string[]): Action {
   return action({
     summary,
     arguments: ['[ID...]'],
     options: {
       ...FILTER_OPTIONS,
-      'failure-reason': { type: 'string', value: 'REASON', help: 'those that died of this' },
+      ...(verb === 'retry' ? REASON_OPTION : {}),
       'dry-run': { type: 'boolean', help: 'only count what the filter finds' },
       json: JSON_OPTION,
     },
@@ -55,6 +60,7 @@ ${ORDER[verb]}`,
     examples,
     async run({ words, values }) {
       const filter = filterFrom(values)
+      refuseUnchangeable(verb, filter.state)
       const failureReason = failureReasonFrom(values['failure-reason'])
       const isFiltered = Object.keys(filter).length > 0 || failureReason !== undefined
       if (words.length > 0 === isFiltered) {
@@ -76,6 +82,15 @@ ${ORDER[verb]}`,
       return EXIT.done
     },
   })
+}
+
+/** @throws UsageError for a state that the command can do nothing about */
+function refuseUnchangeable(verb: Verb, states: JobState[] = []): void {
+  const state = states.find((one) => !CHANGEABLE[verb].includes(one))
+  if (state === undefined) return
+  throw new UsageError(
+    `--state is "${state}"; posthorn ${verb} changes only ${CHANGEABLE[verb].join(' and ')} jobs.`,
+  )
 }
 
 /** Judged here: where the filter finds no job, the server is not asked about it. */
@@ -136,7 +151,7 @@ interface Result {
   dependencyFailed?: number
 }
 
-/** The states asked for, of those that can be changed. */
+/** The states asked for, in the order in which the API takes them. */
 function statesOf({ verb, filter }: Work): JobState[] {
   return CHANGEABLE[verb].filter((state) => filter.state?.includes(state) ?? true)
 }
@@ -234,7 +249,6 @@ async function stretchesOf(work: Work): Promise<Stretch[]> {
   const { posthorn, filter } = work
   const state = statesOf(work)
   const stretches: Stretch[] = []
-  if (state.length === 0) return stretches
   let createdBefore: string | undefined
   let found = 0
   const pages = eachPage((cursor) => posthorn.page({ ...filter, state, limit: MAX_PAGE, cursor }))

@@ -43,6 +43,6 @@ export function filterFrom(values: FilterValues): Filter {
 
 /** The states that a command can change. */
 export const CHANGEABLE = {
-  cancel: STATES.filter((state) => !isFinal(state)),
+  cancel: STATES.filter((state) => !isFinal(state)) as JobState[],
   retry: ['dead', 'cancelled'] as JobState[],
 }

@@ -48,6 +48,16 @@ describe('wrong usage is 2', () => {
     [['enqueue', 'a', 'hello'], /not JSON/],
     [['enqueue', 'a', '1', '--idempotency-key', 'Zoë'], /--idempotency-key is "Zoë"/],
     [['retry', '--failure-reason', 'bogus'], /--failure-reason is "bogus"; expected one of /],
+    [
+      ['cancel', '--state', 'succeeded'],
+      /--state is "succeeded"; posthorn cancel changes only queued and running jobs/,
+    ],
+    [['cancel', '--state', 'queued', '--state', 'dead', '--dry-run'], /--state is "dead"/],
+    [['cancel', '--failure-reason', 'rejected'], /--failure-reason/],
+    [
+      ['retry', '--state', 'running', '--endpoint', 'there'],
+      /--state is "running"; posthorn retry changes only dead and cancelled jobs/,
+    ],
     [['cancel'], /needs ids or a filter/],
     [['cancel', 'job_x', '--tag', 'a'], /and not both/],
     [['cancel', 'job_x', '--dry-run'], /--dry-run/],

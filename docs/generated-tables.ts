@@ -3,9 +3,15 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { SETTINGS } from '../src/config.ts'
+import { DEFAULT_TIMEOUT_MS } from '../src/endpoint/endpoint.ts'
 import { ERRORS } from '../src/errors.ts'
 import { GUARDS, type Guard, LIFECYCLE, type LifecycleEvent } from '../src/job/lifecycle.ts'
+import { DEFAULT_RETRY } from '../src/job/retry-policy.ts'
+import { VERSION } from '../src/version.ts'
 import { DELIVERY_HEADERS, type SentWith } from '../src/webhook/delivery-headers.ts'
+import { pingRequest, type WebhookRequest, webhookRequest } from '../src/webhook/request.ts'
+import { table } from './markdown-table.ts'
+import { defaultDelaysTable, failuresTable, outcomesTable } from './outcome-tables.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 
@@ -15,7 +21,12 @@ const TABLES: Record<string, { page: string; print: () => string }> = {
   events: { page: 'docs/LIFECYCLE.md', print: eventsTable },
   guards: { page: 'docs/LIFECYCLE.md', print: guardsTable },
   errors: { page: 'docs/ERRORS.md', print: errorsTable },
+  outcomes: { page: 'docs/outcomes.md', print: outcomesTable },
+  failures: { page: 'docs/outcomes.md', print: failuresTable },
+  'default delays': { page: 'docs/retries.md', print: defaultDelaysTable },
   'delivery headers': { page: 'docs/deliveries.md', print: deliveryHeadersTable },
+  'delivery example': { page: 'docs/deliveries.md', print: deliveryExample },
+  'ping example': { page: 'docs/deliveries.md', print: pingExample },
 }
 
 /** The page as it should be, and as it is. */
@@ -34,12 +45,6 @@ function replaceBetweenMarks(text: string, name: string, table: string): string 
   const [from, to] = [text.indexOf(begin), text.indexOf(end)]
   if (from < 0 || to < from) throw new Error(`the marks of the table ${name} are missing`)
   return `${text.slice(0, from + begin.length)}\n${table}${text.slice(to)}`
-}
-
-function table(head: string[], rows: string[][]): string {
-  const line = (cells: string[]) =>
-    `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |\n`
-  return line(head) + line(head.map(() => '---')) + rows.map(line).join('')
 }
 
 function settingsTable(): string {
@@ -81,7 +86,7 @@ const SENT_WITH: Record<SentWith, string> = {
   jobs: 'jobs',
   schedules: 'jobs of a schedule',
   async: 'jobs of an endpoint with `"completion": "async"`',
-  traces: 'jobs that were enqueued with a trace, or where traces are exported',
+  traces: 'jobs enqueued with a trace context, and all jobs if traces are exported',
   pings: 'test pings',
 }
 
@@ -92,6 +97,48 @@ function deliveryHeadersTable(): string {
     SENT_WITH[sentWith],
   ])
   return table(['header', 'value', 'sent with'], rows)
+}
+
+const EXAMPLE_ENDPOINT = {
+  name: 'invoice-pdf',
+  secrets: ['whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY='],
+  headers: {},
+  statuses: {},
+}
+const EXAMPLE_REQUEST = {
+  endpoint: EXAMPLE_ENDPOINT,
+  url: 'https://shop.example.com/hooks/invoice-pdf',
+  now: Date.UTC(2026, 10, 24, 8, 30),
+  timeoutMs: DEFAULT_TIMEOUT_MS,
+  userAgent: `Posthorn/${VERSION}`,
+}
+
+function deliveryExample(): string {
+  const { now } = EXAMPLE_REQUEST
+  const job = {
+    jobId: 'job_01m86pd23fhfphdmym4dppx63p',
+    fence: 1,
+    attemptNumber: 1,
+    attemptsLeft: DEFAULT_RETRY.maxAttempts - 1,
+    runAt: now - 100,
+    payload: Buffer.from('{"invoice":42}'),
+    scheduleName: null,
+    hops: 0,
+  }
+  const parts = { ...EXAMPLE_REQUEST, job, headers: {}, completion: null, trace: null }
+  return httpText(webhookRequest(parts))
+}
+
+function pingExample(): string {
+  return httpText(pingRequest({ ...EXAMPLE_REQUEST, id: 'ping_3q2dXl7Yk0mJfW8A' }))
+}
+
+function httpText({ url, headers, body }: WebhookRequest): string {
+  const { host, pathname } = new URL(url)
+  const lines = [`POST ${pathname} HTTP/1.1`, `host: ${host}`]
+  for (let i = 0; i < headers.length; i += 2) lines.push(`${headers[i]}: ${headers[i + 1]}`)
+  lines.push(`content-length: ${body.byteLength}`, '', Buffer.from(body).toString())
+  return `\`\`\`http\n${lines.join('\n')}\n\`\`\`\n`
 }
 
 if (import.meta.main) {

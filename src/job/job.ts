@@ -11,7 +11,7 @@ export function isFinal(state: JobState): boolean {
   return state !== 'queued' && state !== 'running'
 }
 
-/** What became of one attempt (docs/LIFECYCLE.md says what each leads to). */
+/** What became of one attempt (docs/outcomes.md says what each leads to). */
 export const OUTCOMES = [
   'succeeded',
   'accepted',

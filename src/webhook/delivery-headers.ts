@@ -7,15 +7,16 @@ export type SentWith = 'all' | 'jobs' | 'schedules' | 'async' | 'traces' | 'ping
 export const DELIVERY_HEADERS: Record<string, { sentWith: SentWith; meaning: string }> = {
   'webhook-id': {
     sentWith: 'all',
-    meaning: 'the id of the job, the same over all attempts; of a test ping one with `ping_`',
+    meaning:
+      'the id of the job, the same for all its attempts; a test ping has an id that begins with `ping_`',
   },
   'webhook-timestamp': {
     sentWith: 'all',
-    meaning: 'when this request was signed, in Unix seconds; new at each attempt',
+    meaning: 'when this attempt was signed, in Unix seconds',
   },
   'webhook-signature': {
     sentWith: 'all',
-    meaning: '`v1,` and the signature in base64; one for each valid secret, separated by a space',
+    meaning: '`v1,` and the signature in base64; one for each valid secret, separated by spaces',
   },
   'idempotency-key': { sentWith: 'jobs', meaning: 'the id of the job' },
   'posthorn-endpoint': { sentWith: 'all', meaning: 'the name of the endpoint' },
@@ -26,27 +27,29 @@ export const DELIVERY_HEADERS: Record<string, { sentWith: SentWith; meaning: str
   },
   'posthorn-fence': {
     sentWith: 'jobs',
-    meaning: 'a number that grows with each attempt: store it with the work, refuse a smaller one',
+    meaning:
+      'a number that grows with each attempt; store it with the work and refuse a smaller one',
   },
   'posthorn-hops': {
     sentWith: 'jobs',
-    meaning: 'how many deliveries led to this one; beyond 10 an enqueue is refused',
+    meaning:
+      'how many deliveries led to this one, itself included; beyond 10 an enqueue is refused',
   },
   'posthorn-scheduled-for': { sentWith: 'jobs', meaning: 'when the attempt was due' },
   'posthorn-deadline': {
     sentWith: 'all',
-    meaning: 'when the worker gives this request up: an answer after it is not read',
+    meaning: 'when the worker stops waiting; a later response is not read',
   },
   'posthorn-schedule': { sentWith: 'schedules', meaning: 'the name of the schedule' },
   'posthorn-complete-url': { sentWith: 'async', meaning: 'where to report that the work is done' },
   'posthorn-fail-url': { sentWith: 'async', meaning: 'where to report that the work has failed' },
   'posthorn-heartbeat-url': {
     sentWith: 'async',
-    meaning: 'where to report that the work goes on',
+    meaning: 'where to report progress and extend the deadline',
   },
   'posthorn-test': {
     sentWith: 'pings',
-    meaning: '`true`: a test ping, which belongs to no job; do no work for it',
+    meaning: '`true`: a test ping that belongs to no job; the handler does no work',
   },
   traceparent: { sentWith: 'traces', meaning: 'the trace of the attempt (W3C Trace Context)' },
   tracestate: { sentWith: 'traces', meaning: 'the state of that trace, if it has one' },
@@ -58,5 +61,8 @@ export const DELIVERY_HEADERS: Record<string, { sentWith: SentWith; meaning: str
     sentWith: 'all',
     meaning: '`Posthorn/` and the version, unless the endpoint or the job sets another',
   },
-  'accept-encoding': { sentWith: 'all', meaning: '`identity`: no compressed answer is wanted' },
+  'accept-encoding': {
+    sentWith: 'all',
+    meaning: '`identity`: the response must not be compressed',
+  },
 }

@@ -104,7 +104,7 @@ describe.each(RUN_LONG ? ENGINES : (['sqlite'] as const))('on %s', (engine) => {
   const saw = (key: string, count = 1) => {
     seen = sumOf([seen, { [key]: count }])
   }
-  /** One for each attempt: a line that broke is no attempt of its own, see docs/api.md. */
+  /** One for each attempt: a line that broke is no attempt of its own, see docs/deliveries.md. */
   const requestsAt = (name: string) => {
     const requests = receiver.requests.filter(({ path }) => path === `/${name}`)
     const keyOf = ({ headers }: (typeof requests)[number]) =>

@@ -32,6 +32,7 @@ import { registerDashboard } from './dashboard.ts'
 import { registerEndpointCommands } from './endpoint-commands.ts'
 import { registerEndpointRoutes } from './endpoints.ts'
 import { createEnqueueBatcher } from './enqueue-batcher.ts'
+import { refuseUnheededConditions } from './etag.ts'
 import { registerExplainRoute } from './explain.ts'
 import { type BodyReader, HELD_LIMITS, type HeldLimits, limitHeld } from './held.ts'
 import { BATCH_SIZE_FACTOR, registerBatchRoute } from './job-batch.ts'
@@ -122,6 +123,7 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   })
   locateBelow(app, options.publicUrl)
   refuseBadCoding(app)
+  refuseUnheededConditions(app)
   countRequests(app, metrics)
 
   await app.register(swagger, openapiOptions(options.version))

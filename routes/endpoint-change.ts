@@ -5,10 +5,13 @@ import {
   DEFAULT_CIRCUIT_BREAKER,
   type Endpoint,
   type EndpointSettings,
+  isSameEndpoint,
   newSecret,
 } from '../src/endpoint/endpoint.ts'
 import { AppError } from '../src/errors.ts'
 import { DEFAULT_RETRY, effectivePolicy } from '../src/job/retry-policy.ts'
+import type { PutEndpointResult } from '../src/store/endpoint-results.ts'
+import { type IfVersion, isMet } from '../src/store/precondition.ts'
 import type { Store } from '../src/store/store.ts'
 import type { AddressPolicy } from '../src/webhook/address-policy.ts'
 import { endpointNotFound } from './endpoint-answer.ts'
@@ -36,13 +39,13 @@ export async function changeEndpoint(
     if (stored === undefined) throw endpointNotFound(name)
     if (stored.deleting) throw beingDeleted(name)
     if (ifVersion !== null && stored.version !== ifVersion) throw stale('endpoint', stored.version)
-    if (Object.keys(change).length === 0) return stored
     const settings = changedSettings(stored, change)
     // A change of something else is not refused for what the endpoint was before.
     if (change.url !== undefined || change.completion !== undefined) {
       refuseUnreachableCompletion(settings, publicUrl)
     }
     const secrets = { given: change.secret ?? null, fresh: newSecret() }
+    if (isSameEndpoint(stored, settings, secrets.given)) return stored
     const result = await store.putEndpoint(settings, secrets, stored.version)
     switch (result.kind) {
       case 'created':
@@ -59,6 +62,22 @@ export async function changeEndpoint(
   throw new AppError('overloaded', `endpoint "${name}" is being changed by many; try again`, {
     headers: { 'retry-after': '1' },
   })
+}
+
+/** As the store's putEndpoint; where nothing would change, nothing is written. */
+export async function putEndpoint(
+  store: Store,
+  settings: EndpointSettings,
+  given: string | null,
+  ifVersion: IfVersion,
+): Promise<PutEndpointResult> {
+  const [stored] = await store.endpointsNamed([settings.name])
+  const isKept =
+    stored?.deleting === false &&
+    isMet(ifVersion, stored.version) &&
+    isSameEndpoint(stored, settings, given)
+  if (isKept) return { kind: 'replaced', endpoint: stored }
+  return store.putEndpoint(settings, { given, fresh: newSecret() }, ifVersion)
 }
 
 export function beingDeleted(name: string): AppError {

@@ -3,14 +3,16 @@ import { randomBytes } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import { type Endpoint, MAX_SECRETS, newSecret } from '../src/endpoint/endpoint.ts'
 import { AppError } from '../src/errors.ts'
+import type { OtherVersion } from '../src/store/precondition.ts'
 import type { Store } from '../src/store/store.ts'
 import { pingRequest } from '../src/webhook/request.ts'
 import type { Sender } from '../src/webhook/send.ts'
 import { endpointAnswer, testAnswer } from './answers.ts'
 import { endpointNotFound, sendEndpoint } from './endpoint-answer.ts'
 import { type RotateBody, rotateBody } from './endpoint-schemas.ts'
+import { ifMatch, stale } from './etag.ts'
 import { instantText } from './job-answer.ts'
-import { endpointParams, noBody, nothing } from './schemas.ts'
+import { endpointParams, ifMatchHeaders, noBody, nothing } from './schemas.ts'
 
 interface CommandRoutes {
   store: Store
@@ -42,14 +44,18 @@ function registerChange(
         summary,
         params: endpointParams,
         querystring: nothing,
+        headers: ifMatchHeaders,
         body: noBody,
         response: { 200: endpointAnswer },
       },
     },
     async (request, reply) => {
       const { name } = request.params
+      const ifVersion = ifMatch(request.headers)
       const changed =
-        verb === 'pause' ? await store.pauseEndpoint(name) : await store.resumeEndpoint(name)
+        verb === 'pause'
+          ? await store.pauseEndpoint(name, ifVersion)
+          : await store.resumeEndpoint(name, ifVersion)
       return sendEndpoint(store, reply, changeable(name, changed))
     },
   )
@@ -63,6 +69,7 @@ function registerRotate(app: FastifyInstance, { store }: CommandRoutes): void {
         summary: 'A new signing secret; the one before signs too until the overlap ends',
         params: endpointParams,
         querystring: nothing,
+        headers: ifMatchHeaders,
         body: rotateBody,
         response: { 200: endpointAnswer },
       },
@@ -70,7 +77,8 @@ function registerRotate(app: FastifyInstance, { store }: CommandRoutes): void {
     async (request, reply) => {
       const { name } = request.params
       const { secret = newSecret(), overlap } = request.body
-      const changed = await store.rotateSecret(name, secret, overlap)
+      const ifVersion = ifMatch(request.headers)
+      const changed = await store.rotateSecret(name, secret, overlap, ifVersion)
       if (changed !== null && 'fullUntil' in changed) throw tooManySecrets(name, changed.fullUntil)
       return sendEndpoint(store, reply, changeable(name, changed), secret)
     },
@@ -85,8 +93,9 @@ function tooManySecrets(name: string, fullUntil: number): AppError {
   )
 }
 
-function changeable(name: string, endpoint: Endpoint | null): Endpoint {
+function changeable(name: string, endpoint: Endpoint | OtherVersion | null): Endpoint {
   if (endpoint === null) throw endpointNotFound(name)
+  if ('storedVersion' in endpoint) throw stale('endpoint', endpoint.storedVersion)
   if (endpoint.deleting) {
     throw new AppError('endpoint_in_use', `endpoint "${name}" is being deleted`)
   }

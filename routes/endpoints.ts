@@ -2,7 +2,7 @@
 // endpoint-commands.ts.
 import type { FastifyInstance } from 'fastify'
 import { createBatchSize } from '../src/batch-size.ts'
-import { ENDPOINT_NAME_SHAPE, newSecret } from '../src/endpoint/endpoint.ts'
+import { ENDPOINT_NAME_SHAPE } from '../src/endpoint/endpoint.ts'
 import { AppError } from '../src/errors.ts'
 import type { DeleteEndpointResult, EndpointCounts } from '../src/store/endpoint-results.ts'
 import type { Store } from '../src/store/store.ts'
@@ -13,6 +13,7 @@ import { endpointNotFound, endpointView, sendEndpoint } from './endpoint-answer.
 import {
   beingDeleted,
   changeEndpoint,
+  putEndpoint,
   refuseForbiddenUrl,
   refuseUnreachableCompletion,
   settingsFrom,
@@ -74,7 +75,7 @@ function registerPut(app: FastifyInstance, { store, policy, publicUrl }: Endpoin
       const given = request.body.secret ?? null
       const wanted = writePrecondition(request.headers)
       const settings = settingsFrom(name, request.body)
-      const result = await store.putEndpoint(settings, { given, fresh: newSecret() }, wanted)
+      const result = await putEndpoint(store, settings, given, wanted)
       if (result.kind === 'stale') throw stale('endpoint', result.version, wanted)
       if (result.kind === 'being_deleted') throw beingDeleted(name)
       const isNew = result.kind === 'created'

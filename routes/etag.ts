@@ -1,5 +1,7 @@
 // Versions as entity tags (RFC 9110, section 8.8.3): what a client has read, and what it may
 // change.
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { z } from 'zod'
 import { AppError } from '../src/errors.ts'
 import type { IfVersion } from '../src/store/precondition.ts'
 
@@ -38,6 +40,31 @@ function refusedIfNoneMatch(message: string): AppError {
   return new AppError('invalid_request', `header/if-none-match: ${message}`, {
     errors: [{ path: 'header/if-none-match', message }],
   })
+}
+
+const CONDITIONS = ['if-match', 'if-none-match'] as const
+
+/**
+ * A client that sends a condition counts on it (RFC 9110, section 13.1). Where no route looks at
+ * one, a request that changes something is refused instead of carried out regardless.
+ */
+export function refuseUnheededConditions(app: FastifyInstance): void {
+  app.addHook('preValidation', (request, _reply, done) => {
+    const found = CONDITIONS.find((name) => request.headers[name] !== undefined)
+    const isSafe = request.method === 'GET' || request.method === 'HEAD'
+    if (found === undefined || isSafe || request.is404 || heedsConditions(request)) return done()
+    const message = 'this request takes no condition'
+    done(
+      new AppError('invalid_request', `header/${found}: ${message}`, {
+        errors: [{ path: `header/${found}`, message }],
+      }),
+    )
+  })
+}
+
+function heedsConditions({ routeOptions }: FastifyRequest): boolean {
+  const headers = routeOptions.schema?.headers
+  return headers instanceof z.ZodObject && 'if-match' in headers.shape
 }
 
 /** Whether the client has this version: weak comparison, as If-None-Match asks for. */

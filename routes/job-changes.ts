@@ -1,11 +1,12 @@
 // What changes one job: edit, cancel, retry, delete; and its copy.
+import { isDeepStrictEqual } from 'node:util'
 import type { FastifyInstance } from 'fastify'
 import { AppError } from '../src/errors.ts'
 import { splitUnmet } from '../src/job/dependencies.ts'
 import type { Job, JobState, NewJob } from '../src/job/job.ts'
 import { isJobId, newJobId } from '../src/job/job-id.ts'
 import type { ApiMetrics } from '../src/metrics.ts'
-import type { EditResult, RetryResult } from '../src/store/job-commands.ts'
+import type { EditResult, JobChange, RetryResult } from '../src/store/job-commands.ts'
 import type { Store } from '../src/store/store.ts'
 import { traceContextOf, traceEnqueue } from '../src/tracing.ts'
 import { jobAnswer, retriedJobAnswer } from './answers.ts'
@@ -53,16 +54,19 @@ function registerEdit(app: FastifyInstance, { store }: JobRoutes): void {
     },
     async (request, reply) => {
       const { id } = request.params
-      if (!isJobId(id)) throw jobNotFound(id)
       const change = jobChangeFrom(request.body, store.clock.now())
-      const result = await store.edit(id, change, ifMatch(request.headers))
+      const ifVersion = ifMatch(request.headers)
+      const stored = await readJob(store, id)
+      const isMet = ifVersion === null || ifVersion === stored.version
+      if (isMet && changesNothing(stored, change)) return sendJob(reply, stored)
+      const result = await store.edit(id, change, ifVersion)
       if (result.kind === 'applied') return sendJob(reply, result.job)
       throw editRefusal(id, result)
     },
   )
 }
 
-function jobChangeFrom(body: EditBody, now: number) {
+function jobChangeFrom(body: EditBody, now: number): JobChange {
   const { runAt, delay, expiresIn, payload, ...rest } = body
   return {
     ...rest,
@@ -70,6 +74,21 @@ function jobChangeFrom(body: EditBody, now: number) {
     ...(expiresIn === undefined ? {} : { expiresInMs: expiresIn }),
     ...(payload === undefined ? {} : { payload: payload.bytes }),
   }
+}
+
+/** Such a change raises no version: what others have read stays true. */
+function changesNothing(job: Job, { payload, expiresInMs, ...change }: JobChange): boolean {
+  if (job.state !== 'queued') return false
+  if (payload !== undefined && (job.attemptCount > 0 || !isSame(payload, job.payload))) return false
+  const expiresAt = expiresInMs == null ? null : job.firstRunAt + expiresInMs
+  if (expiresInMs !== undefined && expiresAt !== job.expiresAt) return false
+  return Object.entries(change).every(
+    ([field, value]) => value === undefined || isDeepStrictEqual(value, job[field as keyof Job]),
+  )
+}
+
+function isSame(one: Uint8Array, other: Uint8Array): boolean {
+  return Buffer.compare(one, other) === 0
 }
 
 function editRefusal(id: string, result: Exclude<EditResult, { kind: 'applied' }>): AppError {
@@ -244,14 +263,17 @@ function registerDelete(app: FastifyInstance, { store }: JobRoutes): void {
         summary: 'Delete a final job with its payload and result',
         params: jobParams,
         querystring: nothing,
+        headers: ifMatchHeaders,
         body: noBody,
       },
     },
     async (request, reply) => {
       const { id } = request.params
-      const result = isJobId(id) ? await store.deleteJob(id) : undefined
+      const ifVersion = ifMatch(request.headers)
+      const result = isJobId(id) ? await store.deleteJob(id, ifVersion) : undefined
       if (result?.kind === 'applied') return reply.code(204).send()
       if (result?.kind === 'refused') throw stateConflict(result.state, 'DELETE', 'a final one')
+      if (result?.kind === 'stale') throw stale('job', result.version)
       throw jobNotFound(id)
     },
   )

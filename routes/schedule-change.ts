@@ -1,5 +1,6 @@
 // From a checked request to a schedule to be stored: read, decide on the next tick, write over the
 // version that was read.
+import { isDeepStrictEqual } from 'node:util'
 import { AppError } from '../src/errors.ts'
 import { readSettings, type ScheduleSettings, settingsText } from '../src/schedule/schedule.ts'
 import { isSameTiming, nextTick, type Timing, timingProblem } from '../src/schedule/timing.ts'
@@ -37,6 +38,10 @@ export async function changeSchedule(
     const changed = change(stored, store.clock.now())
     if (!isMet(ifVersion, version)) throw stale('schedule', version, ifVersion)
     if (changed === null) return { kind: 'replaced', schedule: stored as Schedule }
+    if (stored !== null && isSameSchedule(stored, changed)) {
+      await refuseUnknown(store, changed.endpoint)
+      return { kind: 'replaced', schedule: stored }
+    }
     const result = await store.putSchedule(changed, ifVersion === 'none' ? 'none' : version)
     switch (result.kind) {
       case 'created':
@@ -55,6 +60,23 @@ export async function changeSchedule(
   throw new AppError('overloaded', `schedule "${name}" is being changed by many; try again`, {
     headers: { 'retry-after': '1' },
   })
+}
+
+/** To store it would change nothing: then no version is raised. */
+function isSameSchedule(stored: Schedule, change: ScheduleChange): boolean {
+  return (
+    stored.endpoint === change.endpoint &&
+    stored.paused === change.paused &&
+    stored.nextRunAt === change.nextRunAt &&
+    Buffer.compare(stored.payload, change.payload) === 0 &&
+    isDeepStrictEqual(JSON.parse(stored.settings), JSON.parse(change.settings))
+  )
+}
+
+/** As the store would. */
+async function refuseUnknown(store: Store, endpoint: string): Promise<void> {
+  const [stored] = await store.endpointsNamed([endpoint])
+  if (stored === undefined || stored.deleting) throw unknownEndpoint(endpoint)
 }
 
 function readToChange(store: Store, name: string): Promise<Schedule | null> {

@@ -154,13 +154,14 @@ function registerPause(
             : 'Go on with the next tick to come; those of the pause stay away',
         params: scheduleParams,
         querystring: nothing,
+        headers: ifMatchHeaders,
         body: noBody,
         response: { 200: scheduleAnswer },
       },
     },
     async (request, reply) => {
       const { name } = request.params
-      const put = await changeSchedule(store, name, null, (stored, now) => {
+      const put = await changeSchedule(store, name, ifMatch(request.headers), (stored, now) => {
         if (stored === null) throw notFound(name)
         return pausedOrResumed(stored, verb === 'pause', now)
       })

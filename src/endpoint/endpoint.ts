@@ -1,5 +1,6 @@
 // What an endpoint is: a registered receiver, known by name. No I/O.
 import { randomBytes } from 'node:crypto'
+import { isDeepStrictEqual } from 'node:util'
 import type { OnFinish } from '../job/job.ts'
 import type { RetryPolicy } from '../job/retry-policy.ts'
 import type { Ramp } from './health.ts'
@@ -80,6 +81,22 @@ export interface Endpoint extends EndpointSettings {
   updatedAt: number
   /** Raised by what people change and by disabling; not by rests and counts. */
   version: number
+}
+
+/**
+ * Whether to store these would change nothing: then no version is raised, and what others have read
+ * stays true.
+ *
+ * @param secret null: none was given
+ */
+export function isSameEndpoint(
+  stored: Endpoint,
+  settings: EndpointSettings,
+  secret: string | null,
+): boolean {
+  if (secret !== null && secret !== stored.secrets[0]) return false
+  const fields = Object.keys(settings) as (keyof EndpointSettings)[]
+  return fields.every((field) => isDeepStrictEqual(stored[field], settings[field]))
 }
 
 export type EndpointState = 'active' | 'paused' | 'disabled' | 'resting' | 'deleting'

@@ -6,6 +6,11 @@ export type CommandResult =
   | { kind: 'refused'; state: JobState }
   | { kind: 'not_found' }
 
+export type DeleteJobResult =
+  | CommandResult
+  /** `ifVersion` is another version. */
+  | { kind: 'stale'; version: number }
+
 export type RetryResult =
   | Exclude<CommandResult, { kind: 'applied' }>
   /** `waived`: dependencies that it no longer waits for; absent when there are none. */

@@ -12,3 +12,17 @@ export function isMet(wanted: IfVersion, stored: number | null): boolean {
   if (wanted === 'any') return stored !== null
   return wanted === 'none' ? stored === null : stored === wanted
 }
+
+/** Of a write to what is there already: it named another version than the stored one. */
+export interface OtherVersion {
+  storedVersion: number
+}
+
+/** @returns null: the version does not stand in the way of the write */
+export function otherVersion(
+  stored: { version: number } | null,
+  ifVersion: number | null,
+): OtherVersion | null {
+  if (stored === null || ifVersion === null || stored.version === ifVersion) return null
+  return { storedVersion: stored.version }
+}

@@ -21,9 +21,15 @@ import type { Retention } from '../job/retention.ts'
 import type { AttemptTokens } from './attempt-token.ts'
 import type { DeleteEndpointResult, EndpointCounts, PutEndpointResult } from './endpoint-results.ts'
 import type { End } from './ends.ts'
-import type { CommandResult, EditResult, JobChange, RetryResult } from './job-commands.ts'
+import type {
+  CommandResult,
+  DeleteJobResult,
+  EditResult,
+  JobChange,
+  RetryResult,
+} from './job-commands.ts'
 import type { Outbox, OutboxName } from './outbox.ts'
-import type { IfVersion } from './precondition.ts'
+import type { IfVersion, OtherVersion } from './precondition.ts'
 import type {
   ApiMode,
   DeleteScheduleResult,
@@ -96,7 +102,8 @@ export interface Store {
   retry(ids: string[], options?: RetryOptions): Promise<RetryResult[]>
   /** With `ifVersion` nothing is written unless it is the stored version. */
   edit(id: string, change: JobChange, ifVersion: number | null): Promise<EditResult>
-  deleteJob(id: string): Promise<CommandResult>
+  /** `ifVersion` as of edit; absent: null. */
+  deleteJob(id: string, ifVersion?: number | null): Promise<DeleteJobResult>
   getJob(id: string): Promise<Job | null>
   getPayload(id: string): Promise<Uint8Array | null>
   listJobs(query: JobQuery): Promise<Page<JobSummary>>
@@ -117,16 +124,20 @@ export interface Store {
     secrets: { given: string | null; fresh: string },
     ifVersion: IfVersion,
   ): Promise<PutEndpointResult>
-  /** null: there is none. Of one that is being deleted nothing is changed. */
-  pauseEndpoint(name: string): Promise<Endpoint | null>
+  /**
+   * null: there is none. Of one that is being deleted nothing is changed, nor of another version
+   * than `ifVersion`; absent or null: whichever it is.
+   */
+  pauseEndpoint(name: string, ifVersion?: number | null): Promise<Endpoint | OtherVersion | null>
   /** Ends pause, disabling, rest and what the breaker counted. */
-  resumeEndpoint(name: string): Promise<Endpoint | null>
+  resumeEndpoint(name: string, ifVersion?: number | null): Promise<Endpoint | OtherVersion | null>
   /** Those before stay valid for `overlapMs`. `fullUntil`: MAX_SECRETS are, until then. */
   rotateSecret(
     name: string,
     secret: string,
     overlapMs: number,
-  ): Promise<Endpoint | { fullUntil: number } | null>
+    ifVersion?: number | null,
+  ): Promise<Endpoint | OtherVersion | { fullUntil: number } | null>
   /** What attempts tell about the health of their endpoints; at most one report of each name. */
   reportHealth(reports: HealthReport[]): Promise<void>
   /** Those of the names that are stored, in no order. */

@@ -27,6 +27,43 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect((await send('PUT', `/endpoints/${'a'.repeat(64)}`, { url: null })).status).toBe(201)
   })
 
+  it('PUT and PATCH that change nothing leave the version, and so what others have read', async () => {
+    const site = await ground.pulled()
+    const path = `/endpoints/${site.name}`
+    const settings = {
+      url: 'http://127.0.0.1:3999/',
+      headers: { 'x-one': 'a value of some length', 'x-two': 'b' },
+      retry: { maxAttempts: 3, backoff: { type: 'schedule', delays: ['1s'], jitter: 0 } },
+      rateLimit: { count: 5, per: '60s' },
+      statuses: { 404: 'final' },
+      onFinish: { endpoint: site.name, states: ['dead'] },
+      secret: `whsec_${Buffer.alloc(32, 7).toString('base64')}`,
+    }
+    const written = await send('PUT', path, settings)
+    expect(written.status).toBe(200)
+    const read = (await send('GET', path)).body
+    const { secret: _, ...withoutSecret } = settings
+    const same = { ...withoutSecret, rateLimit: { count: 5, per: '1m' } }
+    for (const [method, body] of [
+      ['PUT', settings],
+      ['PUT', same],
+      ['PATCH', same],
+      ['PATCH', { description: '', secret: settings.secret }],
+      ['PATCH', {}],
+    ] as const) {
+      const again = await send(method, path, body, { 'if-match': `"${read.version}"` })
+      expect([again.body.detail, again.status]).toEqual([undefined, 200])
+      expect(again.headers.get('etag')).toBe(written.headers.get('etag'))
+      expect((await send('GET', path)).body).toEqual(read)
+    }
+    const stale = await send('PUT', path, settings, { 'if-match': `"${read.version - 1}"` })
+    expect(stale.status).toBe(412)
+    const other = { ...settings, secret: `whsec_${Buffer.alloc(32, 8).toString('base64')}` }
+    expect((await send('PUT', path, other)).body.version).toBe(read.version + 1)
+    const changed = { ...other, headers: { 'x-one': 'a value of some length' } }
+    expect((await send('PUT', path, changed)).body.version).toBe(read.version + 2)
+  })
+
   it('PATCH /endpoints/:name: changes the fields given, keeps the rest, and null resets one', async () => {
     const path = '/endpoints/patched'
     const settings = {

@@ -7,7 +7,7 @@ import { MongoClient } from 'mongodb'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
 import { ENGINES, type Engine } from '../support/deployment.ts'
-import { expectProblem, NO_JOB, soon, useGround } from './ground.ts'
+import { type Body, expectProblem, NO_JOB, soon, useGround } from './ground.ts'
 
 const MAX_BODY_BYTES = 8_192
 
@@ -241,6 +241,50 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect((await send('PATCH', `/jobs/${id}`, { priority: 1 }, fresh)).status).toBe(200)
     const again = await send('PATCH', `/jobs/${id}`, { priority: 1 }, fresh)
     expectProblem(again, 412, 'precondition_failed')
+  })
+
+  it('precondition_failed: If-Match of an older version, of every verb that changes the record', async () => {
+    const site = await ground.pulled()
+    const endpoint = `/endpoints/${site.name}`
+    const schedule = `/schedules/${site.name}`
+    await send('PUT', schedule, { every: '1h', endpoint: site.name, payload: 1 })
+    const ended = await site.enqueue()
+    await send('POST', `/jobs/${ended}/cancel`)
+    for (const [method, record, verb] of [
+      ['POST', endpoint, '/pause'],
+      ['POST', endpoint, '/resume'],
+      ['POST', endpoint, '/rotate-secret'],
+      ['POST', schedule, '/pause'],
+      ['POST', schedule, '/resume'],
+      ['DELETE', `/jobs/${ended}`, ''],
+    ] as const) {
+      const etag = (await send('GET', record)).headers.get('etag') as string
+      const stale = await send(method, `${record}${verb}`, undefined, { 'if-match': '"99"' })
+      expectProblem(stale, 412, 'precondition_failed')
+      expect((await send('GET', record)).headers.get('etag')).toBe(etag)
+      const fresh = await send(method, `${record}${verb}`, undefined, { 'if-match': etag })
+      expect([verb, fresh.status]).toEqual([verb, method === 'DELETE' ? 204 : 200])
+    }
+  })
+
+  it('invalid_request: a condition of a request that looks at none', async () => {
+    const { body: described } = await send('GET', '/openapi.json')
+    let count = 0
+    for (const [path, operations] of Object.entries<Body>(described.paths)) {
+      for (const [method, { parameters = [] }] of Object.entries<Body>(operations)) {
+        const heeds = parameters.some(({ name }: { name: string }) => name === 'if-match')
+        // Those that need a token of their own refuse a request without one before all else.
+        if (method === 'get' || heeds || /(complete|fail|heartbeat)$/.test(path)) continue
+        count++
+        for (const header of ['if-match', 'if-none-match']) {
+          const url = path.replace(/\{\w+\}/g, 'none')
+          const answer = await send(method.toUpperCase(), url, undefined, { [header]: '*' })
+          expectProblem(answer, 400, 'invalid_request')
+          expect(answer.body.errors).toMatchObject([{ path: `header/${header}` }])
+        }
+      }
+    }
+    expect(count).toBeGreaterThan(10)
   })
 
   it('precondition_failed: If-Match: * of an endpoint and a schedule that do not exist', async () => {

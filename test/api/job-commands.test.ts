@@ -100,6 +100,33 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(await send('PATCH', `/jobs/${id}`, { priority: 1 })).toMatchObject(conflict)
   })
 
+  it('PATCH /jobs/:id: one that changes nothing leaves the version', async () => {
+    const site = await ground.pulled()
+    const fields = {
+      ...{ payload: { n: 1 }, priority: 3, tags: ['a'], metadata: { b: 'c' } },
+      ...{ runAt: later(60_000), expiresIn: '1h' },
+    }
+    const path = `/jobs/${await site.enqueue(fields)}`
+    const before = await ground.get(path)
+    for (const body of [fields, { priority: 3 }, { runAt: before.runAt }, { expiresIn: '1h' }]) {
+      const answer = await send('PATCH', path, body, { 'if-match': `"${before.version}"` })
+      expect(answer).toMatchObject({ status: 200, body: before })
+    }
+    let { version } = before
+    for (const body of [
+      { payload: { n: 2 } },
+      { priority: 4 },
+      { tags: [] },
+      { metadata: {} },
+      { expiresIn: '2h' },
+      { expiresIn: null },
+      { runAt: later(120_000) },
+    ]) {
+      const answer = await send('PATCH', path, body, { 'if-match': `"${version}"` })
+      expect(answer.body.version).toBe(++version)
+    }
+  })
+
   it('PATCH /jobs/:id: the payload only as long as nothing was sent', async () => {
     const retry = { maxAttempts: 2, backoff: { ...FAST, delay: '1h' } }
     const site = await ground.site(500, { retry })
@@ -345,3 +372,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 })
 
 const FAST = { type: 'fixed', delay: '20ms', jitter: 0 }
+
+function later(ms: number): string {
+  return new Date(Date.now() + ms).toISOString()
+}

@@ -190,6 +190,17 @@ describe.each(ENGINES)('the deletion of a job on %s', (engine) => {
     }
   })
 
+  test('at another version than the one that is named changes nothing', async () => {
+    const { store } = place
+    const claimed = await enqueueAndClaim(store)
+    await bringTo(store, claimed, 'succeeded')
+    const { version } = await jobOf(store, claimed.jobId)
+    expect(await store.deleteJob(claimed.jobId, version - 1)).toEqual({ kind: 'stale', version })
+    expect((await jobOf(store, claimed.jobId)).version).toBe(version)
+    expect(await store.deleteJob(claimed.jobId, version)).toEqual({ kind: 'applied' })
+    expect(await store.deleteJob(claimed.jobId, version)).toEqual({ kind: 'not_found' })
+  })
+
   test('lets its keys be used again', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)

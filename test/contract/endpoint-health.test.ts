@@ -67,6 +67,21 @@ describe.each(ENGINES)('a pause on %s', (engine) => {
     await until(async () => (await claimFrom(place.store, name, 1)).length === 1, 1_000)
   })
 
+  test('that names another version changes nothing', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    const before = await endpointOf(store, name)
+    const other = before.version + 1
+    const found = { storedVersion: before.version }
+    expect(await store.pauseEndpoint(name, other)).toEqual(found)
+    expect(await store.resumeEndpoint(name, other)).toEqual(found)
+    expect(await store.rotateSecret(name, newSecret(), 0, other)).toEqual(found)
+    expect(await endpointOf(store, name)).toEqual(before)
+    expect(await store.pauseEndpoint(name, 1)).toMatchObject({ paused: true, version: 2 })
+    expect(await store.resumeEndpoint(name, 2)).toMatchObject({ paused: false, version: 3 })
+    expect(await store.rotateSecret(name, newSecret(), 0, 3)).toMatchObject({ version: 4 })
+  })
+
   test('of an unknown endpoint is none, and of one being deleted changes nothing', async () => {
     const { store } = place
     const unknown = freshName()

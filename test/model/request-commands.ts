@@ -4,6 +4,7 @@ import { expect } from 'vitest'
 import { retryOrder } from '../../src/job/dependencies.ts'
 import type { DedupeMode, Job } from '../../src/job/job.ts'
 import type { JobChange } from '../../src/store/job-commands.ts'
+import type { Store } from '../../src/store/store.ts'
 import { newJob, report } from '../contract/fixtures.ts'
 import type { Ground, Pick } from './ground.ts'
 import { endpointIn, isUnfinished, jobIn, type ModelJob } from './job-model.ts'
@@ -119,11 +120,11 @@ export async function switchEndpoint(
   switch (to) {
     case 'paused':
       endpoint.isPaused = true
-      endpoint.version = (await store.pauseEndpoint(name))?.version ?? 0
+      endpoint.version = versionOf(await store.pauseEndpoint(name))
       break
     case 'active':
       Object.assign(endpoint, { isPaused: false, isDisabled: false })
-      endpoint.version = (await store.resumeEndpoint(name))?.version ?? 0
+      endpoint.version = versionOf(await store.resumeEndpoint(name))
       break
     case 'disabled':
       if (!endpoint.isDisabled) {
@@ -146,4 +147,8 @@ function jobId({ world }: Ground, pick: Pick, fits: (job: ModelJob) => boolean):
 
 function nameOf({ names }: Ground, pick: number): string {
   return names[pick % names.length] as string
+}
+
+function versionOf(endpoint: Awaited<ReturnType<Store['pauseEndpoint']>>): number {
+  return endpoint !== null && 'version' in endpoint ? endpoint.version : 0
 }

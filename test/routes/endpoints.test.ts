@@ -58,12 +58,9 @@ describe('an endpoint', () => {
 
   it('is only written over the version that If-Match names', async () => {
     const made = await put('erp').expect(201)
-    await put('erp')
-      .set('if-match', made.headers.etag as string)
-      .expect(200)
-    await put('erp')
-      .set('if-match', made.headers.etag as string)
-      .expect(412)
+    const etag = made.headers.etag as string
+    await put('erp', { description: 'two' }).set('if-match', etag).expect(200)
+    await put('erp', { description: 'three' }).set('if-match', etag).expect(412)
     await put('nowhere').set('if-match', '"1"').expect(412)
     await send('get', '/endpoints/nowhere').expect(404)
   })

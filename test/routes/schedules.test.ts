@@ -171,8 +171,8 @@ describe('a schedule', () => {
   it('is only written and removed at the version that If-Match names', async () => {
     const made = await put('careful', { every: '1h' }).expect(201)
     const etag = made.headers.etag as string
-    await put('careful', { every: '1h' }).set('if-match', etag).expect(200)
-    const stale = await put('careful', { every: '1h' }).set('if-match', etag).expect(412)
+    await put('careful', { every: '2h' }).set('if-match', etag).expect(200)
+    const stale = await put('careful', { every: '2h' }).set('if-match', etag).expect(412)
     expect(stale.body).toMatchObject({ code: 'precondition_failed' })
     await send('delete', '/schedules/careful').set('if-match', etag).expect(412)
     await put('nowhere', { every: '1h' }).set('if-match', '"1"').expect(412)
@@ -189,6 +189,25 @@ describe('a schedule', () => {
     await send('delete', '/schedules/careful').expect(404)
   })
 
+  it('that is put as it is stays at its version, however often', async () => {
+    const fields = { every: '60m', metadata: { a: 'b', c: 'd' }, headers: { 'x-one': 'two' } }
+    const made = await put('same', { ...fields, payload: { n: 1 } }).expect(201)
+    for (const one of [
+      { ...fields, payload: { n: 1 } },
+      { ...fields, every: '1h', metadata: { c: 'd', a: 'b' }, payload: { n: 1 } },
+    ]) {
+      const again = await put('same', one).set('if-match', '"1"').expect(200)
+      expect(again.body).toEqual(made.body)
+    }
+    for (const [i, one] of [
+      { ...fields, payload: { n: 2 } },
+      { ...fields, payload: { n: 2 }, paused: true },
+      { ...fields, payload: { n: 2 }, metadata: {} },
+    ].entries()) {
+      expect((await put('same', one).expect(200)).body.version).toBe(i + 2)
+    }
+  })
+
   it('is only created where If-None-Match asks for that, once of many', async () => {
     const create = () => put('only-new', { every: '1h' }).set('if-none-match', '*')
     const answers = await Promise.all(Array.from({ length: 10 }, create))
@@ -200,7 +219,7 @@ describe('a schedule', () => {
 
   it('is one when many put it at once', async () => {
     const answers = await Promise.all(
-      Array.from({ length: 5 }, () => put('rushed', { every: '1h' })),
+      Array.from({ length: 5 }, (_, i) => put('rushed', { every: `${i + 1}h` })),
     )
     expect(answers.every(({ status }) => status === 201 || status === 200)).toBe(true)
     expect((await read('rushed')).version).toBe(5)

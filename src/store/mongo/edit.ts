@@ -1,6 +1,6 @@
 // What people change of a queued job, and how they remove a final one.
 import type { UpdateFilter } from 'mongodb'
-import type { CommandResult, EditResult, JobChange } from '../job-commands.ts'
+import type { DeleteJobResult, EditResult, JobChange } from '../job-commands.ts'
 import { StoreUnavailable } from '../store.ts'
 import { doAftermath } from './aftermath.ts'
 import { type MongoContext, nowOf } from './context.ts'
@@ -92,17 +92,27 @@ function timesAfter(
   }
 }
 
-export async function deleteJob(context: MongoContext, id: string): Promise<CommandResult> {
+export async function deleteJob(
+  context: MongoContext,
+  id: string,
+  ifVersion: number | null = null,
+): Promise<DeleteJobResult> {
+  const atVersion = ifVersion === null ? {} : { version: ifVersion }
   const deadline = startDeadline()
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const { deletedCount } = await run(deadline, (limit) =>
-      context.jobs.deleteOne({ _id: id, ...guardOf('delete', { now: nowOf(context) }) }, limit),
+      context.jobs.deleteOne(
+        { _id: id, ...guardOf('delete', { now: nowOf(context) }), ...atVersion },
+        limit,
+      ),
     )
     if (deletedCount === 1) return { kind: 'applied' }
     const seen = await run(deadline, (limit) =>
-      context.jobs.findOne({ _id: id }, { projection: { state: 1 }, ...limit }),
+      context.jobs.findOne({ _id: id }, { projection: { state: 1, version: 1 }, ...limit }),
     )
     if (seen === null) return { kind: 'not_found' }
+    const { version } = seen
+    if (ifVersion !== null && version !== ifVersion) return { kind: 'stale', version }
     if (!isFinalState(seen.state)) return { kind: 'refused', state: stateOf(seen.state) }
     // What its finish leads to comes first.
     await doAftermath(context, [id])

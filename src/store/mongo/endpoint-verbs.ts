@@ -1,6 +1,7 @@
 // What people do to an endpoint apart from its settings: pause, resume, rotate its secret.
 import type { UpdateFilter } from 'mongodb'
 import { type Endpoint, rotatedSecrets } from '../../endpoint/endpoint.ts'
+import { type OtherVersion, otherVersion } from '../precondition.ts'
 import { StoreUnavailable } from '../store.ts'
 import { randomId } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
@@ -9,12 +10,22 @@ import { type EndpointDocument, endpointOf, validSecrets } from './endpoint-docu
 import { findEndpoint, MAX_ROUNDS } from './endpoints.ts'
 import { run, startDeadline } from './run-command.ts'
 
-export function pauseEndpoint(context: MongoContext, name: string): Promise<Endpoint | null> {
-  return change(context, name, { paused: true })
+type Changed = Promise<Endpoint | OtherVersion | null>
+
+export function pauseEndpoint(
+  context: MongoContext,
+  name: string,
+  ifVersion: number | null = null,
+): Changed {
+  return change(context, name, ifVersion, { paused: true })
 }
 
-export function resumeEndpoint(context: MongoContext, name: string): Promise<Endpoint | null> {
-  return change(context, name, {
+export function resumeEndpoint(
+  context: MongoContext,
+  name: string,
+  ifVersion: number | null = null,
+): Changed {
+  return change(context, name, ifVersion, {
     paused: false,
     disabledReason: null,
     restingUntil: null,
@@ -32,10 +43,13 @@ export async function rotateSecret(
   name: string,
   secret: string,
   overlapMs: number,
-): Promise<Endpoint | { fullUntil: number } | null> {
+  ifVersion: number | null = null,
+): Promise<Endpoint | OtherVersion | { fullUntil: number } | null> {
   const deadline = startDeadline()
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const stored = await findEndpoint(context, name, deadline)
+    const other = otherVersion(stored, ifVersion)
+    if (other !== null) return other
     if (stored === null || stored.deleting) return shown(context, stored)
     const now = context.clock.now()
     const valid = validSecrets(stored, now).map(({ sealed, until }) => ({
@@ -61,21 +75,25 @@ export async function rotateSecret(
 async function change(
   context: MongoContext,
   name: string,
+  ifVersion: number | null,
   fields: Partial<EndpointDocument>,
-): Promise<Endpoint | null> {
+): Changed {
   const deadline = startDeadline()
   const update: UpdateFilter<EndpointDocument> = {
     $set: { ...fields, updatedAt: nowOf(context) },
     $inc: { version: 1 },
   }
   const written = await run(deadline, (limit) =>
-    context.endpoints.findOneAndUpdate({ _id: name, deleting: false }, update, {
-      returnDocument: 'after',
-      ...limit,
-    }),
+    context.endpoints.findOneAndUpdate(
+      { _id: name, deleting: false, ...(ifVersion === null ? {} : { version: ifVersion }) },
+      update,
+      { returnDocument: 'after', ...limit },
+    ),
   )
+  if (written !== null) return shown(context, written)
+  const stored = await findEndpoint(context, name, deadline)
   // Of one that is being deleted nothing is changed.
-  return shown(context, written ?? (await findEndpoint(context, name, deadline)))
+  return otherVersion(stored, ifVersion) ?? shown(context, stored)
 }
 
 function shown(context: MongoContext, document: EndpointDocument | null): Endpoint | null {

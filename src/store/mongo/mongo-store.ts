@@ -224,7 +224,7 @@ function jobVerbs(context: MongoContext, eligible: EligibleEndpoints, disowner: 
     cancel: (ids) => cancel(context, ids),
     retry: (ids, options) => retry(context, ids, options),
     edit: (id, change, ifVersion) => edit(context, id, change, ifVersion),
-    deleteJob: (id) => deleteJob(context, id),
+    deleteJob: (id, ifVersion) => deleteJob(context, id, ifVersion),
     getJob: (id) => getJob(context, id),
     getPayload: (id) => getPayload(context, id),
     listJobs: (query) => listJobs(context, query),
@@ -247,9 +247,9 @@ function endpointVerbs(context: MongoContext, eligible: EligibleEndpoints) {
   return {
     putEndpoint: (settings, secrets, ifVersion) =>
       changing([settings.name], putEndpoint(context, settings, secrets, ifVersion)),
-    pauseEndpoint: (name) => changing([name], pauseEndpoint(context, name)),
-    resumeEndpoint: (name) => changing([name], resumeEndpoint(context, name)),
-    rotateSecret: (name, secret, overlapMs) => rotateSecret(context, name, secret, overlapMs),
+    pauseEndpoint: (name, ifVersion) => changing([name], pauseEndpoint(context, name, ifVersion)),
+    resumeEndpoint: (name, ifVersion) => changing([name], resumeEndpoint(context, name, ifVersion)),
+    rotateSecret: (...given) => rotateSecret(context, ...given),
     reportHealth: (reports) =>
       changing(
         reports.map(({ endpoint }) => endpoint),

@@ -2,7 +2,7 @@
 // them.
 import { decideRetry, type RetryOptions } from '../../job/dependencies.ts'
 import { isFinal, type JobState } from '../../job/job.ts'
-import type { CommandResult, RetryResult } from '../job-commands.ts'
+import type { CommandResult, DeleteJobResult, RetryResult } from '../job-commands.ts'
 import { runAftermath, runAftermathOf } from './aftermath.ts'
 import { attemptEndedByStore, attemptLine, WITH_ATTEMPT } from './attempt-log.ts'
 import { type Database, tellEnd } from './database.ts'
@@ -15,7 +15,7 @@ import { listText, parsed } from './rows.ts'
 
 export const STATE_OF = `
 select seq, state, endpoint, dedupe_key, ordering_key, fence, lease_id, worker_id, claimed_at,
-  attempt_count, aftermath, waiting_for
+  attempt_count, aftermath, waiting_for, version
 from jobs where id = ?`
 
 /** Parameters: now, seq. */
@@ -52,6 +52,7 @@ interface FoundRow {
   attempt_count: number
   aftermath: number
   waiting_for: string | null
+  version: number
 }
 
 export async function cancel(database: Database, ids: string[]): Promise<CommandResult[]> {
@@ -143,10 +144,17 @@ function whyNotRetried({ connection }: Database, row: FoundRow): RetryResult {
 
 export const ENDPOINT_ACCEPTS = 'select 1 from endpoints where name = ? and deleting = 0'
 
-export function deleteJob(database: Database, id: string): Promise<CommandResult> {
+export function deleteJob(
+  database: Database,
+  id: string,
+  ifVersion: number | null = null,
+): Promise<DeleteJobResult> {
   return database.connection.write('full', () => {
     const row = find(database, id)
     if (row === null) return { kind: 'not_found' }
+    if (ifVersion !== null && row.version !== ifVersion) {
+      return { kind: 'stale', version: row.version }
+    }
     if (isFinal(row.state)) runAftermathOf(database, row.seq)
     const { changes } = database.connection.statement(DELETE).run(row.seq)
     runAftermath(database)

@@ -1,6 +1,7 @@
 // pause, resume and the rotation of secrets: what people change about an endpoint beside its
 // settings. Durable, for an HTTP answer reports them.
 import { type Endpoint, rotatedSecrets } from '../../endpoint/endpoint.ts'
+import { type OtherVersion, otherVersion } from '../precondition.ts'
 import type { Database } from './database.ts'
 import { sealSecrets, validSecrets } from './endpoint-rows.ts'
 import { find, findRow } from './endpoints.ts'
@@ -19,22 +20,37 @@ export const ROTATE = `
 update endpoints set secrets = ?, updated_at = ?, version = version + 1
 where name = ? and deleting = 0`
 
-export function pauseEndpoint(database: Database, name: string): Promise<Endpoint | null> {
-  const { connection, clock } = database
-  return connection.write('full', () => {
-    connection.statement(PAUSE).run(clock.now(), name)
-    return find(database, name)
-  })
+export function pauseEndpoint(
+  database: Database,
+  name: string,
+  ifVersion: number | null = null,
+): Promise<Endpoint | OtherVersion | null> {
+  return run(database, PAUSE, name, ifVersion)
 }
 
-export async function resumeEndpoint(database: Database, name: string): Promise<Endpoint | null> {
-  const { connection, clock, watch } = database
-  const endpoint = await connection.write('full', () => {
-    connection.statement(RESUME).run(clock.now(), name)
+export async function resumeEndpoint(
+  database: Database,
+  name: string,
+  ifVersion: number | null = null,
+): Promise<Endpoint | OtherVersion | null> {
+  const endpoint = await run(database, RESUME, name, ifVersion)
+  database.watch.stir()
+  return endpoint
+}
+
+function run(
+  database: Database,
+  change: typeof PAUSE | typeof RESUME,
+  name: string,
+  ifVersion: number | null,
+): Promise<Endpoint | OtherVersion | null> {
+  const { connection, clock } = database
+  return connection.write('full', () => {
+    const other = otherVersion(findRow(database, name), ifVersion)
+    if (other !== null) return other
+    connection.statement(change).run(clock.now(), name)
     return find(database, name)
   })
-  watch.stir()
-  return endpoint
 }
 
 export function rotateSecret(
@@ -42,11 +58,14 @@ export function rotateSecret(
   name: string,
   secret: string,
   overlapMs: number,
-): Promise<Endpoint | { fullUntil: number } | null> {
+  ifVersion: number | null = null,
+): Promise<Endpoint | OtherVersion | { fullUntil: number } | null> {
   const { connection, clock, keys } = database
   return connection.write('full', () => {
     const row = findRow(database, name)
     if (row === null) return null
+    const other = otherVersion(row, ifVersion)
+    if (other !== null) return other
     const now = clock.now()
     const newest = { secret, until: null }
     const secrets = rotatedSecrets(validSecrets(row, keys, now), newest, overlapMs, now)

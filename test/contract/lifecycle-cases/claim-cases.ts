@@ -7,6 +7,7 @@ import {
   bringTo,
   burial,
   claimOne,
+  endpointOf,
   enqueueAndClaim,
   enqueueOne,
   holderOf,
@@ -224,8 +225,9 @@ async function byNoEligibleEndpoint(store: Store) {
       await report(store, endpoint, { throttle: { until: null } })
     },
     'it is disabled': async () => {
-      const resumed = await store.resumeEndpoint(endpoint)
-      await report(store, endpoint, { goneAtVersion: resumed?.version ?? 0 })
+      await store.resumeEndpoint(endpoint)
+      const { version } = await endpointOf(store, endpoint)
+      await report(store, endpoint, { goneAtVersion: version })
     },
     'its probe is under way': async () => {
       await store.resumeEndpoint(endpoint)

@@ -43,12 +43,17 @@ const COMPLETION: OtherAnswers = {
 export const OTHER_ANSWERS: Record<string, OtherAnswers> = {
   'GET /': { answers: { 200: { description: 'where to go on', schema: z.looseObject({}) } } },
   'GET /health/live': {
-    answers: { 200: { description: 'it lives', schema: z.object({ status: z.literal('ok') }) } },
+    answers: {
+      200: { description: 'the process is alive', schema: z.object({ status: z.literal('ok') }) },
+    },
   },
   'GET /health/ready': {
     answers: {
       200: { description: 'it can work', schema: health('ok') },
-      503: { description: 'it can not: checks says why', schema: health('unavailable') },
+      503: {
+        description: 'it cannot work: checks gives the reason',
+        schema: health('unavailable'),
+      },
     },
     headers: { 503: ['retry-after'] },
   },

@@ -1,0 +1,115 @@
+// Text that users see is plain technical English: words that a newcomer stumbles over do not come
+// back. docs/glossary.md has the words of the domain.
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { JOB_STATES } from '../src/job/job.ts'
+
+const ROOT = join(import.meta.dirname, '..')
+
+/** What a clause after ", for" begins with where it means "because": a subject, then a verb. */
+const SUBJECT = 'it|they|its|their|there|this|that|these|those|the|an?|no|one|each|what|nothing'
+const VERB = 'is|are|was|were|has|have|had|does|do|did|can|may|must|will|would|could|cannot'
+
+/** By what to write instead. */
+const BANNED: Record<string, RegExp> = {
+  'says, reports, knows': /\b(is|are|was|were|be|been) told\b|\btold of\b|\bnobody is told\b/i,
+  'reports about itself': /\btells of\b/i,
+  'blocked, delayed': /\bheld back\b/i,
+  'due, pending': /\bowe[ds]?\b/i,
+  'fix, repair': /\bmend(s|ed|ing)?\b/i,
+  'again, new': /\banew\b/i,
+  'which, that': /\bwhom\b/i,
+  'name the actor': /\bwhoever\b/i,
+  because: new RegExp(
+    `, for (${SUBJECT})\\b((?!\\b(that|which|whose|where)\\b)[^,.;:|])*?\\b(${VERB})\\b`,
+    'i',
+  ),
+  'No jobs match': /\b(job|endpoint|one) is so\b/i,
+  'must be, will be': /\b(is|are|was|were) to be\b/i,
+  cannot: /\bcan not\b/i,
+  unknown: /\bnothing is known\b/i,
+  'the outcome': /\b(became|becomes?) of (it|them|each|one|a|the)\b/i,
+  'retry together': /\bfailed together parts?\b/i,
+  'filled its share': /\ball (it|they) (was|were) asked for\b/i,
+  'duplicate key': /\bstands? twice\b/i,
+  'at its concurrency limit': /\bunder way for others\b/i,
+  'last heartbeat': /\bsigns? of life\b/i,
+  cancel: /\bleave it as it is\b/i,
+  'Filter endpoints': /\bname holds\b/i,
+}
+
+/** Files that still hold such words. The list only shrinks. */
+const STILL_BREAK = [
+  'docs/ARCHITECTURE.md',
+  'docs/LIFECYCLE.md',
+  'docs/THREATS.md',
+  'docs/benchmarks.md',
+  'docs/command-line.md',
+  'docs/observability.md',
+  'docs/reliability.md',
+  'cli/commands/jobs.ts',
+  'dashboard/edit-dialog.js',
+  'dashboard/endpoint.js',
+  'dashboard/overview.js',
+]
+
+const listed = (...patterns: string[]) =>
+  execFileSync('git', ['ls-files', '-co', '--exclude-standard', ...patterns], { cwd: ROOT })
+    .toString()
+    .split('\n')
+    .filter((file) => file !== '')
+
+const files = [
+  ...listed('README.md', 'docs/*.md').filter((file) => !file.startsWith('docs/decisions/')),
+  'openapi/openapi.json',
+  ...listed('cli/*.ts', 'dashboard/*.js'),
+]
+
+function problemsOf(file: string): string[] {
+  const text = readFileSync(join(ROOT, file), 'utf8')
+  const seen = /\.(ts|js)$/.test(file) ? stringsOf(text) : text
+  return seen.split('\n').flatMap((line) =>
+    Object.entries(BANNED).flatMap(([better, words]) => {
+      const found = words.exec(line)
+      return found === null ? [] : [`"${found[0]}" → ${better}: ${line.trim().slice(0, 120)}`]
+    }),
+  )
+}
+
+/** The literals of a program, one a line, without what is code in a template. */
+function stringsOf(code: string): string {
+  const withoutComments = code.replaceAll(/^\s*(\/\/|\*|\/\*).*$/gm, '')
+  const literals = withoutComments.matchAll(/'(?:[^'\\\n]|\\.)*'|"[^"\n]*"|`(?:[^`\\]|\\.)*`/g)
+  return [...literals].map(([literal]) => literal.replaceAll(/\$\{[^{}]*\}/g, '…')).join('\n')
+}
+
+describe.each(files.filter((file) => !STILL_BREAK.includes(file)))('%s', (file) => {
+  it('holds none of the words that readers stumble over', () => {
+    expect(problemsOf(file)).toEqual([])
+  })
+})
+
+it('only files that still hold such words are listed as exceptions', () => {
+  expect(STILL_BREAK.filter((file) => problemsOf(file).length === 0)).toEqual([])
+  expect(STILL_BREAK.filter((file) => !files.includes(file))).toEqual([])
+})
+
+describe('docs/glossary.md', () => {
+  const glossary = readFileSync(join(ROOT, 'docs/glossary.md'), 'utf8')
+  const tables = glossary
+    .split('\n## ')
+    .map((section) =>
+      [...section.matchAll(/^\| \*\*(.+?)\*\* \|/gm)].map(([, word]) => word as string),
+    )
+
+  it('has each word once, in alphabetical order', () => {
+    for (const words of tables) expect(words).toEqual([...words].sort())
+    expect(new Set(tables.flat()).size).toBe(tables.flat().length)
+  })
+
+  it('has every state of a job', () => {
+    expect(tables.flat()).toEqual(expect.arrayContaining([...JOB_STATES]))
+  })
+})

@@ -39,22 +39,19 @@ export function triesText({
 }
 
 function whatNext(job: JobSummary): string | null {
-  const { state, runAt, failure, progress, finishedAt, lease } = job
+  const { state, failure, progress, finishedAt, lease } = job
   if (failure !== null) return `${failure.reason}: ${failure.message}`
-  if (state === 'queued') return orderText(job) ?? `due ${fromNow(runAt)}`
+  if (state === 'queued') return waitText(job) ?? `due ${fromNow(job.dueAt)}`
   if (state === 'running') return leaseEnd(lease) ?? (progress && progressText(progress))
   return `ended ${fromNow(finishedAt)}`
 }
 
-/**
- * Of a job whose runAt has passed, and which may wait for other jobs all the same; `explain` tells.
- * null: it waits for none.
- */
-function orderText({ runAt, dependsOn, orderingKey }: JobSummary): string | null {
-  if (Date.parse(runAt) > Date.now()) return null
+/** For which other jobs a queued one waits; null: for none. */
+function waitText({ dueAt, dependsOn, orderingKey }: JobSummary): string | null {
+  if (dueAt !== null) return null
   const { length } = dependsOn
   if (length > 0) return `depends on ${length} job${length === 1 ? '' : 's'}`
-  return orderingKey === null ? null : `in order of the key ${JSON.stringify(orderingKey)}`
+  return `in order of the key ${JSON.stringify(orderingKey)}`
 }
 
 /** null: its lease is valid, so that an attempt may be under way. */
@@ -121,8 +118,10 @@ function triesOf({ attemptCount, maxAttempts }: Job): string {
 }
 
 function dueText(job: Job): string {
-  const order = orderText(job)
-  return `${job.runAt} (${order === null ? fromNow(job.runAt) : `at the earliest: ${order}`})`
+  const wait = waitText(job)
+  return wait === null
+    ? `${job.dueAt} (${fromNow(job.dueAt)})`
+    : `${job.runAt} (at the earliest: ${wait})`
 }
 
 function resultText({ result, resultTruncated }: Job): string {

@@ -11,7 +11,7 @@ import { useLive } from './live.js'
 import { Action, copy, Foreign, facts, State, Waiting, When } from './parts.js'
 import { Payload, Result } from './payload.js'
 import { isLapsed, Timeline } from './timeline.js'
-import { counted, figure, orderText, plain, utc, withInstants } from './words.js'
+import { counted, figure, plain, utc, waitText, withInstants } from './words.js'
 
 const EVERY_MS = 2_000
 
@@ -133,7 +133,9 @@ function Facts({ job }) {
     ['Created', instant(job.createdAt)],
     [
       'Due',
-      orderText(job, now()) === null ? instant(job.runAt) : `at the earliest ${utc(job.runAt)}`,
+      waitText(job) === null
+        ? instant(job.dueAt ?? job.runAt)
+        : `at the earliest ${utc(job.runAt)}`,
     ],
     ['Started', instant(job.startedAt)],
     ['Finished', instant(job.finishedAt)],

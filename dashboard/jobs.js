@@ -1,12 +1,12 @@
 // Jobs, newest first: the filters stand in the address, and pages are walked by cursor.
 import { html } from 'htm/preact'
 import { addressOf, goTo } from './address.js'
-import { ask, now, queryOf } from './api.js'
+import { ask, queryOf } from './api.js'
 import { Bulk } from './bulk.js'
 import { useLive } from './live.js'
 import { Empty, Foreign, State, Waiting, When } from './parts.js'
 import { isLapsed } from './timeline.js'
-import { figure, orderText, plain } from './words.js'
+import { figure, plain, waitText } from './words.js'
 
 const EVERY_MS = 3_000
 const PAGE = 50
@@ -170,12 +170,12 @@ export function JobTable({ jobs = [], isOfOne = false }) {
 }
 
 function Happens({ job }) {
-  const { state, failure, runAt, attemptCount, progress, phase } = job
+  const { state, failure, dueAt, attemptCount, progress, phase } = job
   if (state === 'queued') {
-    const order = orderText(job, now())
-    if (order !== null) return html`<span class="faint">${order}</span>${tagsOf(job)}`
+    const wait = waitText(job)
+    if (wait !== null) return html`<span class="faint">${wait}</span>${tagsOf(job)}`
     const what = attemptCount === 0 ? 'due' : 'next attempt'
-    return html`<span class="faint">${what}</span> <${When} at=${runAt} />${tagsOf(job)}`
+    return html`<span class="faint">${what}</span> <${When} at=${dueAt} />${tagsOf(job)}`
   }
   if (state === 'running' && isLapsed(job)) {
     return html`<span>lost: its lease expired </span><${When} at=${job.lease.expiresAt} />${tagsOf(job)}`

@@ -97,11 +97,10 @@ export async function explainStuck(rows, signal) {
   return whys
 }
 
-/** @typedef {{id: string, runAt: string, expiresAt: string | null, orderingKey: string | null}} Queued */
+/** @typedef {{id: string, dueAt: string | null, expiresAt: string | null}} Queued */
 
 /**
- * What holds back the jobs that are due: not the reason of one that waits for other jobs, which is
- * not due whatever its runAt.
+ * What holds back the jobs that are due: none of those that wait for other jobs.
  *
  * @param {Row} row @param {AbortSignal} signal
  * @returns {Promise<string | null>}
@@ -113,17 +112,13 @@ async function whyStuck(row, signal) {
   const query = queryOf({ endpoint: row.name, state: 'queued', createdBefore, limit: LOOKED_AT })
   /** @type {{items: Queued[]}} */
   const { items } = await ask('GET', `jobs${query}`, undefined, { signal })
-  /** @type {Set<string>} */
-  const blockedKeys = new Set()
   let asked = 0
-  for (const { id, runAt, expiresAt, orderingKey } of items.toReversed()) {
+  for (const { id, dueAt, expiresAt } of items.toReversed()) {
     const isOver = expiresAt !== null && Date.parse(expiresAt) <= now()
-    if (Date.parse(runAt) > now() || isOver) continue
-    if (orderingKey !== null && blockedKeys.has(orderingKey)) continue
+    if (dueAt === null || Date.parse(dueAt) > now() || isOver) continue
     if (asked++ === MAX_ASKED) break
     const found = await explained(id, signal)
     if (found !== null && !OF_ONE_JOB.has(found.reason)) return found.detail
-    if (orderingKey !== null) blockedKeys.add(orderingKey)
   }
   return `none of the newest ${LOOKED_AT} queued jobs of that age is due`
 }

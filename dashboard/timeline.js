@@ -15,7 +15,7 @@ export function Timeline({ job }) {
   const { attempts } = job
   const created = Date.parse(job.createdAt)
   const isFinal = job.finishedAt !== null
-  const runAt = Date.parse(job.runAt)
+  const runAt = Date.parse(job.dueAt ?? job.runAt)
   const nowMs = now()
   const ends = [created + 1, ...attempts.map(({ finishedAt }) => Date.parse(finishedAt))]
   if (isFinal) ends.push(Date.parse(job.finishedAt))

@@ -82,16 +82,14 @@ export function plain(word) {
 }
 
 /**
- * What a queued job may wait for though its runAt has passed: only `explain` tells whether it does.
- * null: it is due, or will be.
+ * For which other jobs a queued one waits; null: for none.
  *
- * @param {{state: string, runAt: string, dependsOn: string[], orderingKey: string | null}} job
- * @param {number} nowMs
+ * @param {{state: string, dueAt: string | null, dependsOn: string[]}} job
  */
-export function orderText({ state, runAt, dependsOn, orderingKey }, nowMs) {
-  if (state !== 'queued' || Date.parse(runAt) > nowMs) return null
+export function waitText({ state, dueAt, dependsOn }) {
+  if (state !== 'queued' || dueAt !== null) return null
   if (dependsOn.length > 0) return `depends on ${counted(dependsOn.length, 'job')}`
-  return orderingKey === null ? null : 'in the order of its key'
+  return 'in the order of its key'
 }
 
 /**

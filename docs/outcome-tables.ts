@@ -101,7 +101,7 @@ const FAILURE_ADVICE: Record<FailureReason, { cause: string; advice: string }> =
     advice: 'See these outcomes.',
   },
   max_age: {
-    cause: 'The next attempt would be due later than `retry.maxAge` after the first due time.',
+    cause: 'The next attempt would be due later than `retry.maxAge` after the job was first due.',
     advice: `${RETRY_IT}; \`maxAge\` starts again.`,
   },
   expired: {
@@ -161,6 +161,7 @@ const FRESH_BUDGET = {
   attemptsLeft: DEFAULT_RETRY.maxAttempts - 1,
   freeAttempts: 0,
   firstRunAt: 0,
+  promotedAt: null,
   expiresAt: null,
 }
 

@@ -42,6 +42,10 @@ const jobSummaryFields = {
   phase: z.enum(['sending', 'awaiting_completion']).nullable(),
   priority: z.int(),
   runAt: answeredInstant,
+  dueAt: answeredInstant.meta({
+    description:
+      'since or from when a worker may take it: runAt, or the later end of its wait for other jobs. null: it waits for other jobs, or is not queued',
+  }),
   createdAt: answeredInstant,
   startedAt: answeredInstant,
   finishedAt: answeredInstant,

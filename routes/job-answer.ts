@@ -2,7 +2,7 @@
 // re-serialised.
 import { hintOf } from '../src/endpoint/endpoint.ts'
 import { formatDuration } from '../src/job/duration.ts'
-import type { Attempt, Job, JobSummary } from '../src/job/job.ts'
+import { type Attempt, dueAt, type Job, type JobSummary } from '../src/job/job.ts'
 import type { Backoff, RetryOverride } from '../src/job/retry-policy.ts'
 
 /** The JSON text of a job; `more` are fields that only one answer has. */
@@ -67,6 +67,7 @@ function summary(job: JobSummary) {
     phase: job.phase,
     priority: job.priority,
     runAt: instantText(job.runAt),
+    dueAt: job.state === 'queued' && !job.isHeld ? instantText(dueAt(job)) : null,
     createdAt: instantText(job.createdAt),
     startedAt: instantText(job.startedAt),
     finishedAt: instantText(job.finishedAt),

@@ -2,7 +2,7 @@
 import type { FastifyInstance } from 'fastify'
 import { createBatchSize } from '../src/batch-size.ts'
 import { AppError } from '../src/errors.ts'
-import type { ClaimedJob, Job } from '../src/job/job.ts'
+import { type ClaimedJob, dueAt, type Job } from '../src/job/job.ts'
 import type { ApiMetrics } from '../src/metrics.ts'
 import type { Holder, Store } from '../src/store/store.ts'
 import type { KeyRecheck } from './access.ts'
@@ -71,7 +71,7 @@ export function registerPullRoute(
       }
       reply.type(JSON_TYPE)
       const { items, started } = await pulledItems(store, taken)
-      for (const { claimedAt, dueSince } of started) metrics.onStarted(claimedAt - dueSince)
+      for (const job of started) metrics.onStarted(job.claimedAt - dueAt(job))
       return `{"jobs":[${items.join(',')}]}`
     },
   )

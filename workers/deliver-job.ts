@@ -2,7 +2,13 @@
 import type { Logger } from 'pino'
 import type { CountEnd } from '../src/end-counts.ts'
 import type { Endpoint } from '../src/endpoint/endpoint.ts'
-import type { Attempt, ClaimedJob, Lease, TraceContext } from '../src/job/job.ts'
+import {
+  type Attempt,
+  type ClaimedJob,
+  dueAt,
+  type Lease,
+  type TraceContext,
+} from '../src/job/job.ts'
 import { decide, effectivePolicy } from '../src/job/retry-policy.ts'
 import type { StaleReason, WorkerMetrics } from '../src/metrics.ts'
 import type { HeartbeatResult, Settlement, SettleResult } from '../src/store/settlement.ts'
@@ -73,7 +79,7 @@ export async function deliverJob(
   claimedAtMs: number,
   onEnded: () => void,
 ): Promise<void> {
-  parts.metrics.onStarted(job.claimedAt - job.dueSince)
+  parts.metrics.onStarted(job.claimedAt - dueAt(job))
   const span = startAttemptSpan(job, endpoint.url)
   const lease = parts.leases.keep(job, claimedAtMs, (outcome) => sending.abort(outcome))
   const sending = send(parts, job, endpoint, span.trace, lease.mayStillSend)

@@ -67,8 +67,8 @@ const JOB_STATES = ['queued', 'running', 'succeeded', 'dead', 'cancelled']
 
 export const JOB_SUMMARY = record({
   ...{ id: word, endpoint: word, state: oneOf(...JOB_STATES), phase: orNull(word) },
-  ...{ priority: number, runAt: word, createdAt: word, startedAt: orNull(word) },
-  ...{ finishedAt: orNull(word), expiresAt: orNull(word) },
+  ...{ priority: number, runAt: word, dueAt: orNull(word), createdAt: word },
+  ...{ startedAt: orNull(word), finishedAt: orNull(word), expiresAt: orNull(word) },
   ...{ attemptCount: number, maxAttempts: number, fence: number, payloadBytes: number },
   lease: orNull(record({ workerId: text, expiresAt: word })),
   progress: orNull(record({ value: orNull(number), message: orNull(text), at: word })),

@@ -119,8 +119,13 @@ export interface JobSummary {
   state: JobState
   phase: 'sending' | 'awaiting_completion' | null
   priority: number
-  /** Of a queued job: when its next attempt is due. */
+  /** Of a queued job: the earliest time of its next attempt. */
   runAt: string
+  /**
+   * Since or from when a worker may take it: runAt, or the later end of its wait for other jobs.
+   * null: it waits for other jobs, or is not queued.
+   */
+  dueAt: string | null
   createdAt: string
   startedAt: string | null
   finishedAt: string | null

@@ -112,10 +112,12 @@ export interface JobSummary {
   state: JobState
   phase: Phase | null
   priority: number
-  /** When it is or was due; of a queued job, when its next attempt is due. */
+  /** When it is or was to be tried; of a queued job, when its next attempt is. */
   runAt: number
-  /** From here maxAge counts: the first due time, anew after a retry by hand. */
+  /** Its first runAt, anew after a retry by hand: from here expiresIn counts. */
   firstRunAt: number
+  /** When it last ceased to wait for other jobs; null: it never waited, or still does. */
+  promotedAt: number | null
   createdAt: number
   /** Start of its first attempt. */
   startedAt: number | null
@@ -219,11 +221,10 @@ export interface ClaimedJob extends Lease {
   attemptsLeft: number
   maxAttempts: number
   freeAttempts: number
+  /** This and the next two as of a JobSummary: dueAt and firstDueAt tell what follows. */
   runAt: number
-  /** Since when it could be claimed: its runAt, or the later end of what it waited for. */
-  dueSince: number
-  /** From here maxAge counts: the first due time, anew after a retry by hand. */
   firstRunAt: number
+  promotedAt: number | null
   expiresAt: number | null
   timeoutMs: number | null
   retry: RetryOverride | null
@@ -234,6 +235,19 @@ export interface ClaimedJob extends Lease {
   hops: number
   /** When it was claimed, by the store's clock. */
   claimedAt: number
+}
+
+/** When it is or was due: its runAt, or the later end of what it waited for. */
+export function dueAt({ runAt, promotedAt }: Pick<Job, 'runAt' | 'promotedAt'>): number {
+  return Math.max(runAt, promotedAt ?? 0)
+}
+
+/**
+ * From here maxAge counts: the first due time, anew after a retry by hand, and after a wait for an
+ * earlier job of the same ordering key that was retried: no wait for other jobs uses up maxAge.
+ */
+export function firstDueAt(job: Pick<Job, 'firstRunAt' | 'promotedAt'>): number {
+  return dueAt({ runAt: job.firstRunAt, promotedAt: job.promotedAt })
 }
 
 /**
@@ -257,6 +271,7 @@ export function newlyQueued(
     createdAt: job.createdAt,
     runAt: job.runAt,
     firstRunAt: job.runAt,
+    promotedAt: null,
     priority: job.priority,
     timeoutMs: job.timeoutMs,
     retry: job.retry,

@@ -1,6 +1,6 @@
 // What follows an attempt: succeed, again later, or dead. Pure; the clock and the dice are
 // arguments.
-import type { ClaimedJob, Failure, Outcome } from './job.ts'
+import { type ClaimedJob, type Failure, firstDueAt, type Outcome } from './job.ts'
 
 export type Backoff =
   | {
@@ -65,7 +65,7 @@ export type Decision =
 /** What decides about a job beside the policy. */
 export type Budget = Pick<
   ClaimedJob,
-  'attemptsLeft' | 'maxAttempts' | 'freeAttempts' | 'firstRunAt' | 'expiresAt'
+  'attemptsLeft' | 'maxAttempts' | 'freeAttempts' | 'firstRunAt' | 'promotedAt' | 'expiresAt'
 >
 
 /**
@@ -102,7 +102,7 @@ export function decide(
       `the next attempt would be due after the job expires; the last: ${ending.message}`,
     )
   }
-  if (policy.maxAgeMs !== null && runAt > job.firstRunAt + policy.maxAgeMs) {
+  if (policy.maxAgeMs !== null && runAt > firstDueAt(job) + policy.maxAgeMs) {
     return bury(
       'max_age',
       `the next attempt would be due after maxAge; the last: ${ending.message}`,

@@ -48,6 +48,7 @@ export interface OverdueJob extends Lease {
   maxAttempts: number
   freeAttempts: number
   firstRunAt: number
+  promotedAt: number | null
   expiresAt: number | null
   retry: ClaimedJob['retry']
 }

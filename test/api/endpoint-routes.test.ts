@@ -27,7 +27,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect((await send('PUT', `/endpoints/${'a'.repeat(64)}`, { url: null })).status).toBe(201)
   })
 
-  it('PUT and PATCH that change nothing leave the version, and so what others have read', async () => {
+  it('PUT /endpoints/:name: one that changes nothing leaves the version, and so does such a PATCH', async () => {
     const site = await ground.pulled()
     const path = `/endpoints/${site.name}`
     const settings = {

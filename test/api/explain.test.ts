@@ -117,6 +117,29 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     })
   })
 
+  it('next_in_line: a job that waited for others is due since they let it go', async () => {
+    const site = await ground.pulled()
+    const first = await site.enqueue()
+    const { body: waiting } = await site.post({ dependsOn: [first] })
+    expect(waiting.dueAt).toBeNull()
+    const listed = async () => {
+      const { items } = await ground.get(`/jobs?endpoint=${site.name}`)
+      return items.find(({ id }: Body) => id === waiting.id)
+    }
+    expect((await listed()).dueAt).toBeNull()
+    expect((await ground.get(`/jobs/${first}`)).dueAt).not.toBeNull()
+    const { body } = await send('POST', `/endpoints/${site.name}/claim`, { limit: 1 })
+    expect((await ground.get(`/jobs/${first}`)).dueAt).toBeNull()
+    const endedAt = Date.now()
+    await send('POST', `/jobs/${first}/complete?token=${body.jobs[0].token}`, { result: 1 })
+    await soon(async () => expect((await explain(waiting.id)).reason).toBe('next_in_line'))
+    const { runAt, dueAt } = await listed()
+    expect(runAt).toBe(waiting.runAt)
+    expect(at(dueAt)).toBeGreaterThanOrEqual(endedAt - 100)
+    const later = (await send('PATCH', `/jobs/${waiting.id}`, { delay: '1h' })).body
+    expect(later.dueAt).toBe(later.runAt)
+  })
+
   it('next_in_line: due, and nothing in its way', async () => {
     const site = await ground.pulled()
     expect(await explain(await site.enqueue())).toMatchObject({

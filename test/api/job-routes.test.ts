@@ -14,10 +14,11 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const { status, headers, body } = await site.post()
     expect(status).toBe(201)
     expect(headers.get('location')).toBe(`/jobs/${body.id}`)
-    const { id, runAt, createdAt, timeout, retry, version, ...rest } = body
+    const { id, runAt, dueAt, createdAt, timeout, retry, version, ...rest } = body
     expect(id).toMatch(/^job_/)
     expect([timeout, retry, version]).toEqual([null, null, 1])
     expect(at(runAt)).toBe(at(createdAt))
+    expect(dueAt).toBe(runAt)
     expect(rest).toEqual({
       endpoint: site.name,
       state: 'queued',

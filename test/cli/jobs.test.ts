@@ -217,22 +217,43 @@ describe('what is shown of a job', () => {
   const shown = async (...words: string[]) => (await shell.run(words)).stdout
   const listed = () => shown('jobs', '--endpoint', name)
 
-  it('is not that it is due while it may wait for other jobs', DEADLINE, async () => {
-    await posthorn.request('PUT', `/endpoints/${name}`, { url: null })
-    const first = await enqueued()
-    const second = await enqueued()
-    const after = await enqueued({ dependsOn: [first, second] })
-    const inOrder = await enqueued({ orderingKey: 'tenant 7' })
-    const later = await enqueued({ dependsOn: [first], delay: '1h' })
-    const lineOf = async (id: string) =>
-      (await listed()).split('\n').find((line) => line.includes(id))
-    expect(await lineOf(first)).toMatch(/ due /)
-    expect(await lineOf(later)).toMatch(/ due in 59m$/)
-    expect(await lineOf(after)).toMatch(/ {2}depends on 2 jobs$/)
-    expect(await lineOf(inOrder)).toMatch(/ {2}in order of the key "tenant 7"$/)
-    expect(await shown('get', after)).toMatch(/^due .*Z \(at the earliest: depends on 2 jobs\)$/m)
-    expect(await shown('get', first)).toMatch(/^due .*Z \((now|.* ago)\)$/m)
-  })
+  it(
+    'is not that it is due while it waits for other jobs, and since when it no longer does',
+    DEADLINE,
+    async () => {
+      await posthorn.request('PUT', `/endpoints/${name}`, { url: null })
+      const first = await enqueued()
+      const second = await enqueued()
+      const after = await enqueued({ dependsOn: [first, second] })
+      const head = await enqueued({ orderingKey: 'tenant 7' })
+      const inOrder = await enqueued({ orderingKey: 'tenant 7' })
+      const later = await enqueued({ dependsOn: [first], delay: '1h' })
+      const lineOf = async (id: string) =>
+        (await listed()).split('\n').find((line) => line.includes(id))
+      expect(await lineOf(first)).toMatch(/ due /)
+      expect(await lineOf(head)).toMatch(/ due /)
+      expect(await lineOf(later)).toMatch(/ {2}depends on 1 job$/)
+      expect(await lineOf(after)).toMatch(/ {2}depends on 2 jobs$/)
+      expect(await lineOf(inOrder)).toMatch(/ {2}in order of the key "tenant 7"$/)
+      expect(await shown('get', after)).toMatch(/^due .*Z \(at the earliest: depends on 2 jobs\)$/m)
+      expect(await shown('get', first)).toMatch(/^due .*Z \((now|.* ago)\)$/m)
+      // Its runAt is a while ago by then.
+      const { runAt } = await job(after)
+      await until(() => Date.now() > Date.parse(runAt) + 5_000)
+      for (let left = 2; left > 0; left--) {
+        const claim = { limit: 1, lease: '30s' }
+        const claimed = await posthorn.request('POST', `/endpoints/${name}/claim`, claim)
+        const [{ id, token }] = claimed.body.jobs
+        await posthorn.request('POST', `/jobs/${id}/complete?token=${token}`, { result: 1 })
+      }
+      await until(async () => (await job(after)).dueAt !== null)
+      const { dueAt } = await job(after)
+      expect(Date.parse(dueAt)).toBeGreaterThan(Date.parse(runAt) + 4_000)
+      expect(await lineOf(after)).toMatch(/ due (now|[123]s ago)$/)
+      expect(await shown('get', after)).toContain(`${dueAt} (`)
+      expect(await lineOf(later)).toMatch(/ due in 59m$/)
+    },
+  )
 
   it('never says that more attempts were sent than there may be', DEADLINE, async () => {
     receiver.answerWith(500)

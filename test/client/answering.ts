@@ -6,7 +6,7 @@ import type { Reply } from '../support/receiver.ts'
 const AT = '2026-11-24T08:30:00.000Z'
 export const JOB: Job = {
   ...{ id: 'job_1', endpoint: 'invoice-pdf', state: 'succeeded', phase: null, priority: 5 },
-  ...{ runAt: AT, createdAt: AT, startedAt: AT, finishedAt: AT, expiresAt: null },
+  ...{ runAt: AT, dueAt: null, createdAt: AT, startedAt: AT, finishedAt: AT, expiresAt: null },
   ...{ attemptCount: 1, maxAttempts: 10, fence: 1, lease: null, progress: null, failure: null },
   ...{ payload: {}, payloadBytes: 2, timeout: null, retry: null, headers: {}, tags: [] },
   ...{ metadata: {}, idempotencyKey: null, dedupeKey: null, orderingKey: null },

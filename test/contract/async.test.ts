@@ -105,6 +105,7 @@ describe.each(ENGINES)('an attempt that was accepted on %s', (engine) => {
       maxAttempts: 4,
       freeAttempts: 0,
       firstRunAt: 1_000,
+      promotedAt: null,
       expiresAt: null,
       retry,
     })

@@ -1,6 +1,6 @@
 // What a holder's writes promise: recorded once, by the holder only, whoever races.
 import { describe, expect, test } from 'vitest'
-import type { ClaimedJob } from '../../src/job/job.ts'
+import { type ClaimedJob, firstDueAt } from '../../src/job/job.ts'
 import type { Settlement } from '../../src/store/settlement.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
@@ -21,6 +21,8 @@ import {
 } from './fixtures.ts'
 
 const HOUR_MS = 3_600_000
+/** The clock of a store is not this one. */
+const CLOCKS_DIFFER_MS = 50
 
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
@@ -92,8 +94,29 @@ describe.each(ENGINES)('on %s', (engine) => {
     const first = await claimNew()
     await store.settle([laterAgain(store, first, first.runAt - 1)])
     const second = await claimOne(store, first.endpoint)
-    expect(second.firstRunAt).toBe(first.firstRunAt)
+    expect(firstDueAt(second)).toBe(firstDueAt(first))
     expect(second.runAt).toBe(first.runAt - 1)
+  })
+
+  test('maxAge counts from when the job ceased to wait for others, of a push and of a 202', async () => {
+    const { store } = place
+    const first = await claimNew()
+    const { endpoint } = first
+    const runAt = store.clock.now() - 310_000
+    const waiting = await enqueueOne(store, endpoint, { runAt, dependsOn: [first.jobId] })
+    const letGoAt = store.clock.now()
+    await store.settle([success(store, first)])
+    await until(async () => !(await jobOf(store, waiting.id)).isHeld)
+    const claimed = await claimOne(store, endpoint, 1)
+    expect(claimed).toMatchObject({ jobId: waiting.id, firstRunAt: runAt })
+    const since = firstDueAt(claimed)
+    expect(since).toBeGreaterThanOrEqual(letGoAt - CLOCKS_DIFFER_MS)
+    expect(firstDueAt(await jobOf(store, waiting.id))).toBe(since)
+    const leaseExpiresAt = claimed.claimedAt + 1
+    await store.settle([{ ...leaseOf(claimed), event: 'await', leaseExpiresAt }])
+    await passed(store, leaseExpiresAt)
+    const overdue = await store.overdue(100)
+    expect(overdue.filter((one) => one.jobId === waiting.id).map(firstDueAt)).toEqual([since])
   })
 
   test('a batch is answered item by item, in order', async () => {

@@ -17,6 +17,7 @@ const budget = {
   maxAttempts: 3,
   freeAttempts: 0,
   firstRunAt: NOW,
+  promotedAt: null,
   expiresAt: null,
 }
 const policy = {
@@ -153,6 +154,22 @@ describe('what follows an attempt', () => {
       MIDDLE,
     )
     expect(justInTime.event).toBe('reschedule')
+  })
+
+  it('the wait for another job uses up no maxAge, but counts towards expiresAt', () => {
+    const waited = { ...budget, firstRunAt: NOW - 310_000, promotedAt: NOW }
+    const short = { ...policy, maxAgeMs: 1_000 }
+    expect(decide(waited, short, ending('timeout'), NOW, MIDDLE).event).toBe('reschedule')
+    const early = { ...waited, promotedAt: NOW - 310_000, firstRunAt: NOW }
+    expect(decide(early, short, ending('timeout'), NOW, MIDDLE).event).toBe('reschedule')
+    const old = { ...waited, promotedAt: NOW - 1 }
+    expect(decide(old, short, ending('timeout'), NOW, MIDDLE)).toMatchObject({
+      failure: { reason: 'max_age' },
+    })
+    const expired = { ...waited, expiresAt: NOW }
+    expect(decide(expired, short, ending('timeout'), NOW, MIDDLE)).toMatchObject({
+      failure: { reason: 'expired' },
+    })
   })
 })
 

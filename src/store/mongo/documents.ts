@@ -143,6 +143,7 @@ export function summaryOf(
     priority: document.priority,
     runAt: document.runAt.getTime(),
     firstRunAt: document.firstRunAt.getTime(),
+    promotedAt: document.promotedAt?.getTime() ?? null,
     createdAt: document.createdAt.getTime(),
     startedAt: document.startedAt?.getTime() ?? null,
     finishedAt: document.finishedAt?.getTime() ?? null,

@@ -17,6 +17,7 @@ const OVERDUE = {
   maxAttempts: 1,
   freeAttempts: 1,
   firstRunAt: 1,
+  promotedAt: 1,
   expiresAt: 1,
   retry: 1,
 } as const
@@ -54,6 +55,7 @@ export async function overdue(context: MongoContext, limit: number): Promise<Ove
     maxAttempts: job.maxAttempts,
     freeAttempts: job.freeAttempts,
     firstRunAt: job.firstRunAt.getTime(),
+    promotedAt: job.promotedAt?.getTime() ?? null,
     expiresAt: job.expiresAt?.getTime() ?? null,
     retry: job.retry,
   }))

@@ -12,7 +12,7 @@ import { failureValues, wasToldBefore } from './settle.ts'
 /** Parameters: now, limit. */
 export const OVERDUE = `
 select id, endpoint, fence, lease_id, lease_wall, claimed_at, worker_id, attempt_count,
-  attempts_left, max_attempts, free_attempts, first_run_at, expires_at, retry
+  attempts_left, max_attempts, free_attempts, first_run_at, promoted_at, expires_at, retry
 from jobs where awaiting = 1 and lease_wall <= ? order by lease_wall limit +?`
 
 /** Of each, the last parameters are the job's id; fence, lease id and expiry as seen; now. */
@@ -40,6 +40,7 @@ interface OverdueRow {
   max_attempts: number
   free_attempts: number
   first_run_at: number
+  promoted_at: number | null
   expires_at: number | null
   retry: string | null
 }
@@ -60,6 +61,7 @@ export function overdue({ connection, clock }: Database, limit: number): Promise
       maxAttempts: row.max_attempts,
       freeAttempts: row.free_attempts,
       firstRunAt: row.first_run_at,
+      promotedAt: row.promoted_at,
       expiresAt: row.expires_at,
       retry: parsed(row.retry, null),
     }))

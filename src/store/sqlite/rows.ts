@@ -4,11 +4,11 @@ import { readAttempts } from './attempt-log.ts'
 import type { KeyRing } from './key-file.ts'
 
 export const SUMMARY_COLUMNS = `id, endpoint, state, held, priority, run_at, first_run_at,
-  created_at, started_at, finished_at, expires_at, attempt_count, attempts_left, max_attempts,
-  free_attempts, fence, version, worker_id, claimed_at, lease_wall, awaiting, timeout_ms,
-  payload_bytes, idempotency_key, dedupe_key, ordering_key, schedule_name, notice_endpoint,
-  notice_states, retry, headers, tags, metadata, depends_on, waiting_for, progress,
-  failure_reason, failure_message`
+  promoted_at, created_at, started_at, finished_at, expires_at, attempt_count, attempts_left,
+  max_attempts, free_attempts, fence, version, worker_id, claimed_at, lease_wall, awaiting,
+  timeout_ms, payload_bytes, idempotency_key, dedupe_key, ordering_key, schedule_name,
+  notice_endpoint, notice_states, retry, headers, tags, metadata, depends_on, waiting_for,
+  progress, failure_reason, failure_message`
 
 export const JOB_COLUMNS = `${SUMMARY_COLUMNS}, result, result_truncated, attempts,
   (select bytes from payloads where payloads.seq = jobs.seq) as payload`
@@ -21,6 +21,7 @@ export interface SummaryRow {
   priority: number
   run_at: number
   first_run_at: number
+  promoted_at: number | null
   created_at: number
   started_at: number | null
   finished_at: number | null
@@ -70,6 +71,7 @@ export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {
     priority: row.priority,
     runAt: row.run_at,
     firstRunAt: row.first_run_at,
+    promotedAt: row.promoted_at,
     createdAt: row.created_at,
     startedAt: row.started_at,
     finishedAt: row.finished_at,

@@ -17,10 +17,10 @@ select ${INSTANTS} from jobs where id > ? and state = 'queued'`
 export const RETRIED_AHEAD = `
 select ${INSTANTS} from jobs
 where state = 'queued' and held = 0 and due_at > ? and (attempts is not null or due_at > ?)`
-/** Parameters: run at (three times), seq, run at as seen. */
+/** Parameters: run at (five times), seq, run at as seen. */
 export const PULL_IN = `
 update jobs set expires_at = expires_at - (run_at - ?), run_at = ?, due_at = ?,
-  first_run_at = min(first_run_at, ?), version = version + 1
+  first_run_at = min(first_run_at, ?), promoted_at = min(promoted_at, ?), version = version + 1
 where seq = ? and state = 'queued' and run_at = ?`
 /** Parameters: now, is dead, has key, now, limit. */
 export const FINISH_NOW = `
@@ -85,7 +85,7 @@ async function correctJobs(database: Database): Promise<number> {
       const pullIn = connection.statement(PULL_IN)
       let count = 0
       for (const [seq, { from, to }] of moves.slice(i, i + CORRECTED_PER_TRANSACTION)) {
-        count += Number(pullIn.run(to, to, to, to, seq, from).changes)
+        count += Number(pullIn.run(to, to, to, to, to, seq, from).changes)
       }
       return count
     })

@@ -7,6 +7,7 @@ import { DEFAULT_TIMEOUT_MS } from '../src/endpoint/endpoint.ts'
 import { ERRORS } from '../src/errors.ts'
 import { GUARDS, type Guard, LIFECYCLE, type LifecycleEvent } from '../src/job/lifecycle.ts'
 import { DEFAULT_RETRY } from '../src/job/retry-policy.ts'
+import { METRICS, type MetricRow } from '../src/metric-table.ts'
 import { VERSION } from '../src/version.ts'
 import { DELIVERY_HEADERS, type SentWith } from '../src/webhook/delivery-headers.ts'
 import { pingRequest, type WebhookRequest, webhookRequest } from '../src/webhook/request.ts'
@@ -24,6 +25,7 @@ const TABLES: Record<string, { page: string; print: () => string }> = {
   outcomes: { page: 'docs/outcomes.md', print: outcomesTable },
   failures: { page: 'docs/outcomes.md', print: failuresTable },
   'default delays': { page: 'docs/retries.md', print: defaultDelaysTable },
+  metrics: { page: 'docs/observability.md', print: metricsTable },
   'delivery headers': { page: 'docs/deliveries.md', print: deliveryHeadersTable },
   'delivery example': { page: 'docs/deliveries.md', print: deliveryExample },
   'ping example': { page: 'docs/deliveries.md', print: pingExample },
@@ -79,6 +81,17 @@ function errorsTable(): string {
     title,
   ])
   return table(['code', 'status', 'title'], rows)
+}
+
+function metricsTable(): string {
+  const rows = Object.entries(METRICS as Record<string, MetricRow>).map(([name, row]) => [
+    `\`${name}\``,
+    row.type,
+    row.process,
+    row.labels.map((label) => `\`${label}\``).join(', '),
+    row.help,
+  ])
+  return table(['metric', 'type', 'process', 'labels', 'meaning'], rows)
 }
 
 const SENT_WITH: Record<SentWith, string> = {

@@ -1,5 +1,5 @@
-// Every metric of ours: its name, type, labels, what it says, and which process tells it.
-// docs/observability.md is compared with this table; src/metrics.ts makes the metrics from it.
+// Every metric of ours: its name, type, labels, meaning, and which process exports it. npm run docs
+// prints this table in docs/observability.md; src/metrics.ts makes the metrics from it.
 
 export interface MetricRow {
   type: 'counter' | 'gauge' | 'histogram'
@@ -21,19 +21,19 @@ export const METRICS = {
     type: 'gauge',
     process: 'api',
     labels: ['endpoint', 'state'],
-    help: 'Jobs that are queued (due ones included), running or dead; dead ones also of endpoints that were deleted. Exact up to 10000, which also stands for more; at most 5 s old.',
+    help: 'Jobs by state: queued (including due), running, dead (including those of deleted endpoints). Exact up to 10000, which also means more; at most 5 s old.',
   },
   posthorn_due_jobs: {
     type: 'gauge',
     process: 'api',
     labels: ['endpoint'],
-    help: 'Queued jobs that are due, also those whose endpoint is paused or disabled, rests, or has reached a limit. A job that waits for a dependency or for its turn is not due. Exact up to 10000, which also stands for more; at most 5 s old.',
+    help: 'Queued jobs that are due, including those whose endpoint is paused, disabled, resting or at a limit. A job that is blocked by a dependency or its ordering key is not due. Exact up to 10000, which also means more; at most 5 s old.',
   },
   posthorn_oldest_due_age_seconds: {
     type: 'gauge',
     process: 'api',
     labels: ['endpoint'],
-    help: 'How long the job that has been due longest has waited; 0 when none is due. A job that waited for a dependency or for its turn is due since it was let go.',
+    help: 'How long the oldest due job has been due; 0 if none is due. A job that was blocked by a dependency or its ordering key is due since it was unblocked.',
   },
   posthorn_endpoints: {
     type: 'gauge',
@@ -45,7 +45,7 @@ export const METRICS = {
     type: 'gauge',
     process: 'api',
     labels: [],
-    help: '1 when there are more than 10000 endpoints: those beyond, by name, are in none of these figures; else 0.',
+    help: '1 if there are more than 10000 endpoints; those beyond, in order of name, are missing from these metrics. Else 0.',
   },
   posthorn_live_workers: {
     type: 'gauge',
@@ -57,90 +57,90 @@ export const METRICS = {
     type: 'gauge',
     process: 'api',
     labels: [],
-    help: '1 when the store took writes the last time it was asked for these figures, else 0.',
+    help: '1 if the store accepted writes when these metrics were last read from it, else 0.',
   },
   posthorn_enqueued_jobs_total: {
     type: 'counter',
     process: 'api',
     labels: ['result'],
-    help: 'Jobs that requests asked to be enqueued (alone, in a batch, as a copy, by running a schedule), by result: inserted, existing (a repeat), or why not.',
+    help: 'Jobs that requests tried to enqueue (single, in a batch, as a copy, by running a schedule), by result: inserted, existing (a repeat), or the reason of a refusal.',
   },
   posthorn_enqueue_duration_seconds: {
     type: 'histogram',
     process: 'api',
     labels: [],
-    help: 'From a checked request to enqueue until its job was durable.',
+    help: 'Time from a validated enqueue request until its job was durable.',
     buckets: SHORT_SECONDS,
   },
   posthorn_http_requests_total: {
     type: 'counter',
     process: 'api',
     labels: ['method', 'route', 'status'],
-    help: 'Requests answered by the API, also those that were refused before they came to a route; route is the pattern, like /jobs/:id, or none; method is other where it is unknown or none of HTTP’s common ones.',
+    help: 'Requests answered by the API, including those refused before routing. route is the pattern, like /jobs/:id, or none; method is other if it is unknown or uncommon.',
   },
   posthorn_http_request_duration_seconds: {
     type: 'histogram',
     process: 'api',
     labels: ['method', 'route'],
-    help: 'How long the API took to answer; ?wait is part of it.',
+    help: 'Time until the API responded, including ?wait.',
     buckets: LONG_SECONDS,
   },
   posthorn_batch_size: {
     type: 'histogram',
     process: 'both',
     labels: ['kind'],
-    help: 'Jobs in one write of the store, by kind: enqueue (api), claim and settle (worker).',
+    help: 'Jobs in one write to the store, by kind: enqueue (api), claim and settle (worker).',
     buckets: SIZES,
   },
   posthorn_store_commands_total: {
     type: 'counter',
     process: 'both',
     labels: [],
-    help: 'Transactions (SQLite) or commands (MongoDB) this process has sent to the store.',
+    help: 'Transactions (SQLite) or commands (MongoDB) that this process sent to the store.',
   },
   posthorn_start_delay_seconds: {
     type: 'histogram',
     process: 'both',
     labels: [],
-    help: 'From the instant a job was due until its attempt began: was sent (worker), or was pulled (api). What it waited for before, a dependency or its turn, is not part of it.',
+    help: 'Time from when a job was due until its attempt began: it was sent (worker) or pulled (api). Time blocked by a dependency or the ordering key is not included.',
     buckets: LONG_SECONDS,
   },
   posthorn_attempts_total: {
     type: 'counter',
     process: 'both',
     labels: ['endpoint', 'outcome'],
-    help: 'Attempts that ended, by outcome. One process counts each: the worker that sent it, the API that received its report or cancelled it, or the process whose sweep ended its expired lease or overdue completion.',
+    help: 'Attempts that ended, by outcome. One process counts each: the worker that sent it, the API that received its report or cancelled it, or the process whose sweep ended it.',
   },
   posthorn_attempt_duration_seconds: {
     type: 'histogram',
     process: 'both',
     labels: ['endpoint'],
-    help: 'How long the same attempts took: of one that a worker saw the end of, from connecting to the end of the response; else from its claim.',
+    help: 'Duration of the same attempts: from connecting to the end of the response if a worker saw it, else from the claim.',
     buckets: LONG_SECONDS,
   },
   posthorn_accepted_attempts_total: {
     type: 'counter',
     process: 'worker',
     labels: ['endpoint'],
-    help: 'Attempts that an async endpoint accepted with 202. They go on, and are counted in posthorn_attempts_total when they end.',
+    help: 'Attempts that an async endpoint accepted with 202. They continue, and are counted in posthorn_attempts_total when they end.',
   },
   posthorn_jobs_dead_total: {
     type: 'counter',
     process: 'both',
     labels: ['endpoint', 'reason'],
-    help: 'Jobs that became dead, by the reason that GET /jobs/:id shows. A retry or a purge takes nothing away.',
+    help: 'Jobs that became dead, by failure.reason. A later retry or purge does not lower it.',
   },
   posthorn_attempts_in_flight: {
     type: 'gauge',
     process: 'worker',
     labels: [],
-    help: 'Attempts under way, or whose outcome is not stored yet.',
+    help: 'Attempts in progress, or ended with an outcome that is not stored yet.',
   },
   posthorn_unstored_outcomes: {
     type: 'gauge',
     process: 'worker',
     labels: [],
-    help: 'Attempts that ended and whose outcome is not stored yet. The rest of posthorn_attempts_in_flight is under way.',
+    help: 'Attempts that ended and whose outcome is not stored yet; a part of posthorn_attempts_in_flight.',
   },
   posthorn_worker_concurrency: {
     type: 'gauge',
@@ -152,19 +152,19 @@ export const METRICS = {
     type: 'counter',
     process: 'both',
     labels: ['reason'],
-    help: 'Attempts whose result was not applied, or that were broken off, since they no longer held their job: it was cancelled or its endpoint deleted (cancelled), or the lease was lost (lease_lost). A second report of the same attempt is not counted.',
+    help: 'Attempts whose result was not applied, or that were aborted, because they no longer held the lease: the job was cancelled or its endpoint deleted (cancelled), or the lease expired (lease_lost). A second report of the same attempt is not counted.',
   },
   posthorn_swept_jobs_total: {
     type: 'counter',
     process: 'both',
     labels: ['finding'],
-    help: 'Jobs the sweeper of this process has dealt with: reclaimed, expired, purged and so on. An API sweeps while no worker lives.',
+    help: 'Jobs that the sweeper of this process changed, by finding: reclaimed, expired, purged and so on. An API sweeps while no worker is live.',
   },
   posthorn_outbox_documents_total: {
     type: 'counter',
     process: 'both',
     labels: ['result'],
-    help: 'Documents of the outbox that are gone from it, by result: moved (its job is stored) or set_aside.',
+    help: 'Documents that left the outbox, by result: moved (the job is stored) or set_aside (rejected).',
   },
 } as const satisfies Record<string, MetricRow>
 

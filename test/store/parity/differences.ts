@@ -1,0 +1,20 @@
+// Where two stores made different records of one script.
+import type { Recorded } from './stage.ts'
+
+/** One line for each: the step, the path of what differs, and both values. */
+export function differencesOf(sqlite: Recorded[], mongo: Recorded[]): string[] {
+  return sqlite.flatMap((one, i) => between(one.step, one, mongo[i]))
+}
+
+function between(path: string, a: unknown, b: unknown): string[] {
+  if (JSON.stringify(a) === JSON.stringify(b)) return []
+  if (!isRecord(a) || !isRecord(b)) {
+    return [`${path}: SQLite ${JSON.stringify(a)}, MongoDB ${JSON.stringify(b)}`]
+  }
+  const keys = [...new Set([...Object.keys(a), ...Object.keys(b)])]
+  return keys.flatMap((key) => between(`${path} > ${key}`, a[key], b[key]))
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null
+}

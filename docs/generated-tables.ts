@@ -11,6 +11,7 @@ import { METRICS, type MetricRow } from '../src/metric-table.ts'
 import { VERSION } from '../src/version.ts'
 import { DELIVERY_HEADERS, type SentWith } from '../src/webhook/delivery-headers.ts'
 import { pingRequest, type WebhookRequest, webhookRequest } from '../src/webhook/request.ts'
+import { objectsText, routesText } from './api-reference.ts'
 import { table } from './markdown-table.ts'
 import { defaultDelaysTable, failuresTable, outcomesTable } from './outcome-tables.ts'
 
@@ -21,6 +22,8 @@ const TABLES: Record<string, { page: string; print: () => string }> = {
   settings: { page: 'README.md', print: settingsTable },
   events: { page: 'docs/LIFECYCLE.md', print: eventsTable },
   guards: { page: 'docs/LIFECYCLE.md', print: guardsTable },
+  routes: { page: 'docs/api.md', print: routesText },
+  objects: { page: 'docs/api.md', print: objectsText },
   errors: { page: 'docs/ERRORS.md', print: errorsTable },
   outcomes: { page: 'docs/outcomes.md', print: outcomesTable },
   failures: { page: 'docs/outcomes.md', print: failuresTable },

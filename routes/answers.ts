@@ -44,7 +44,7 @@ const jobSummaryFields = {
   runAt: answeredInstant,
   dueAt: answeredInstant.meta({
     description:
-      'since or from when a worker may take it: runAt, or the later end of its wait for other jobs. null: it waits for other jobs, or is not queued',
+      'from when a worker may claim it: runAt, or the later end of its wait for other jobs; null: it waits for other jobs, or is not queued',
   }),
   createdAt: answeredInstant,
   startedAt: answeredInstant,
@@ -88,7 +88,7 @@ export const retriedJobAnswer = z.object({
   ...jobAnswer.shape,
   dependenciesWaived: z.array(z.string()).meta({
     description:
-      'ids of the dependencies that are dead, cancelled or gone: the job runs without them. Dependencies that are queued or running are waited for again',
+      'ids of the dependencies that are dead, cancelled or deleted: the job runs without them. It waits again for those that are queued or running',
   }),
 })
 
@@ -113,9 +113,9 @@ export const endpointAnswer = z.object({
   statuses: z.record(z.string(), z.enum(STATUS_CHOICES)),
   state: z.enum(['active', 'paused', 'disabled', 'resting', 'deleting']),
   disabledReason: z.string().nullable(),
-  restingUntil: answeredInstant.meta({ description: 'of one that rests' }),
+  restingUntil: answeredInstant.meta({ description: 'when the circuit closes or throttling ends' }),
   secretHint: z.string(),
-  secret: z.string().optional().meta({ description: 'only in the answer that made it' }),
+  secret: z.string().optional().meta({ description: 'only in the response that created it' }),
   counts: z.object({ queued: z.int(), running: z.int(), more: z.boolean().optional() }),
   createdAt: answeredInstant,
   updatedAt: answeredInstant,
@@ -157,11 +157,11 @@ export const bulkAnswer = z.object({
   affected: z.int(),
   more: z.literal(true).optional().meta({
     description:
-      'send it again: more match than the limit, or than the store changed in time; retry takes the oldest, cancel the newest',
+      'repeat the request: more jobs match than the limit, or than the store changed in time; retry takes the oldest, cancel the newest',
   }),
   dependencyFailed: z.int().optional().meta({
     description:
-      'of a retry: jobs left as they are, for a job they depend on stays dead, cancelled or gone; retry such a job by its id to run it without that one',
+      'of a retry: jobs left unchanged, because a job that they depend on stays dead, cancelled or deleted; retry such a job by its id to run it without that one',
   }),
 })
 
@@ -183,11 +183,11 @@ export type ExplainReason = (typeof EXPLAIN_REASONS)[number]
 
 export const explainAnswer = z.object({
   state: z.enum(JOB_STATES),
-  version: z.int().meta({ description: 'of the job that was read: all of this is about it' }),
+  version: z.int().meta({ description: 'the version of the job that this describes' }),
   reason: z.enum(EXPLAIN_REASONS),
   detail: z.string(),
   expectedAt: answeredInstant.meta({
-    description: 'when that may change, never in the past; null: not known',
+    description: 'when that can change, never in the past; null: unknown',
   }),
 })
 
@@ -233,7 +233,7 @@ export const workerListAnswer = z.object({
       seenAt: answeredInstant,
       isLive: z.boolean(),
       concurrency: z.int(),
-      inFlight: z.int().meta({ description: 'when it was last seen' }),
+      inFlight: z.int().meta({ description: 'attempts in flight at the last heartbeat' }),
     }),
   ),
 })

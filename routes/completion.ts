@@ -110,7 +110,7 @@ function registerComplete(app: FastifyInstance, parts: CompletionRoutes): void {
     {
       ...byToken(parts),
       schema: {
-        summary: 'The work of this attempt is done',
+        summary: 'Report that the work of this attempt is done',
         params: jobParams,
         querystring: tokenQuery,
         body: completeBody,
@@ -137,7 +137,8 @@ function registerFail(app: FastifyInstance, parts: CompletionRoutes): void {
     {
       ...byToken(parts),
       schema: {
-        summary: 'The work of this attempt failed; it is tried again unless retryable is false',
+        summary:
+          'Report that the work of this attempt failed; it is retried unless retryable is false',
         params: jobParams,
         querystring: tokenQuery,
         body: failBody,
@@ -178,7 +179,7 @@ function registerHeartbeat(app: FastifyInstance, parts: CompletionRoutes): void 
     {
       ...byToken(parts),
       schema: {
-        summary: 'The work of this attempt goes on: keeps it from running out, tells its progress',
+        summary: 'Extend the lease of this attempt and report progress',
         params: jobParams,
         querystring: tokenQuery,
         body: heartbeatBody,

@@ -34,7 +34,7 @@ export function registerDashboard(app: FastifyInstance): void {
   }
   registerPage(app, {
     path: '/dashboard',
-    summary: 'The dashboard, a page that works through this API',
+    summary: 'The dashboard',
     html: pageOf(Object.keys(files).sort()),
     files,
     // Modules of two versions would not fit together: a browser asks, and is told 304.

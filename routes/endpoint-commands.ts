@@ -25,8 +25,13 @@ interface ByName {
 }
 
 export function registerEndpointCommands(app: FastifyInstance, parts: CommandRoutes): void {
-  registerChange(app, parts, 'pause', 'Stop deliveries; enqueueing goes on')
-  registerChange(app, parts, 'resume', 'Go on; ends a pause, a rest, and being disabled')
+  registerChange(app, parts, 'pause', 'Stop deliveries; jobs can still be enqueued')
+  registerChange(
+    app,
+    parts,
+    'resume',
+    'End a pause, an open circuit, throttling, and being disabled',
+  )
   registerRotate(app, parts)
   registerTest(app, parts)
 }
@@ -66,7 +71,7 @@ function registerRotate(app: FastifyInstance, { store }: CommandRoutes): void {
     '/endpoints/:name/rotate-secret',
     {
       schema: {
-        summary: 'A new signing secret; the one before signs too until the overlap ends',
+        summary: 'Replace the signing secret; the old one also signs until the overlap ends',
         params: endpointParams,
         querystring: nothing,
         headers: ifMatchHeaders,
@@ -107,7 +112,7 @@ function registerTest(app: FastifyInstance, { store, sender, userAgent }: Comman
     '/endpoints/:name/test',
     {
       schema: {
-        summary: 'Send one signed ping now, and answer with what came back',
+        summary: 'Send one signed test ping now and return its outcome',
         params: endpointParams,
         querystring: nothing,
         body: noBody,

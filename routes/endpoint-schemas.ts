@@ -64,7 +64,7 @@ const fields = {
     .nullable()
     .meta({
       description:
-        'http or https, no userinfo, no fragment; null: its jobs are pulled, and headers, timeout, completion, secret, circuitBreaker and statuses are unused',
+        'http or https, without user and fragment; null: its jobs are pulled, and headers, timeout, completion, secret, circuitBreaker and statuses are unused',
     }),
   description: text(0, 500),
   concurrency: z.int().min(1).max(MAX_CONCURRENCY).nullable(),
@@ -84,13 +84,17 @@ const fields = {
       .refine(
         (all) => Object.keys(all).length <= MAX_STATUSES,
         `more than ${MAX_STATUSES} statuses`,
-      ),
+      )
+      .meta({ maxProperties: MAX_STATUSES }),
   ),
 }
 const STATUSES_NOTE = {
-  description: 'by status, 300 to 599: what an answer with it means; final: dead at once',
+  description: 'by status, 300 to 599: the meaning of a response with it; final: dead at once',
 }
-const COMPLETION_TIMEOUT_NOTE = { description: 'unused where completion is sync' }
+const COMPLETION_TIMEOUT_NOTE = {
+  description:
+    'with async completion: how long after the 202, or the last heartbeat, the report may come',
+}
 
 export const endpointBody = z.strictObject({
   url: fields.url,
@@ -114,7 +118,7 @@ export const endpointBody = z.strictObject({
     .nullable()
     .prefault({})
     .meta({
-      description: `null: none; default: ${DEFAULT_CIRCUIT_BREAKER.failures} failures, cooldown ${formatDuration(DEFAULT_CIRCUIT_BREAKER.cooldownMs)}`,
+      description: `opens after failed attempts in a row; null: none; default: ${DEFAULT_CIRCUIT_BREAKER.failures} failures, cooldown ${formatDuration(DEFAULT_CIRCUIT_BREAKER.cooldownMs)}`,
     }),
   statuses: fields.statuses.default({}).meta(STATUSES_NOTE),
 })
@@ -127,16 +131,16 @@ export const endpointChange = z.strictObject({
   headers: extraHeaders.nullish(),
   timeout: timeout.nullish(),
   retry: retryParts.nullish().meta({
-    description: 'parts given replace parts, backoff as a whole; null: the default',
+    description: 'the given parts are replaced, backoff as a whole; null: the default',
   }),
   concurrency: fields.concurrency.optional(),
   rateLimit: fields.rateLimit.optional(),
   completion: fields.completion.nullish(),
   completionTimeout: extension.nullish().meta(COMPLETION_TIMEOUT_NOTE),
-  secret: secret.optional().meta({ description: 'left out: it stays; null is refused' }),
+  secret: secret.optional().meta({ description: 'absent: unchanged; null is refused' }),
   onFinish: onFinish.nullish(),
   circuitBreaker: z.strictObject(breakerFields).partial().nullish().meta({
-    description: 'parts given replace parts; null: none, as in a PUT',
+    description: 'the given parts are replaced; null: none, as in a PUT',
   }),
   statuses: fields.statuses.nullish().meta(STATUSES_NOTE),
 })

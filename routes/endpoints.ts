@@ -96,7 +96,7 @@ function registerPatch(app: FastifyInstance, { store, policy, publicUrl }: Endpo
     '/endpoints/:name',
     {
       schema: {
-        summary: 'Change the fields given of an endpoint; the rest stays, null resets one',
+        summary: 'Change the given fields of an endpoint; null resets a field to its default',
         params: endpointParams,
         querystring: nothing,
         headers: ifMatchHeaders,
@@ -172,7 +172,7 @@ function registerDelete(app: FastifyInstance, { store }: EndpointRoutes): void {
     '/endpoints/:name',
     {
       schema: {
-        summary: 'Remove an endpoint; with ?force=true its jobs are buried as endpoint_gone',
+        summary: 'Delete an endpoint; with ?force=true also its jobs end, dead as endpoint_gone',
         params: endpointParams,
         querystring: deleteEndpointQuery,
         headers: ifMatchHeaders,

@@ -26,7 +26,7 @@ export function registerExplainRoute(app: FastifyInstance, { store }: { store: S
     {
       config: { scope: 'enqueue' },
       schema: {
-        summary: 'Why the job is not running',
+        summary: 'Explain why the job is not running',
         params: jobParams,
         querystring: nothing,
         response: { 200: explainAnswer },

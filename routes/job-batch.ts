@@ -49,7 +49,7 @@ export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): vo
       bodyLimit: parts.maxBodyBytes * BATCH_SIZE_FACTOR,
       config: { scope: 'enqueue' },
       schema: {
-        summary: 'Enqueue up to 1,000 jobs; each item is answered as a single request would be',
+        summary: 'Enqueue up to 1,000 jobs, each with its own result',
         body: batchBody,
         querystring: nothing,
         response: { 200: batchAnswer },

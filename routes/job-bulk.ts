@@ -21,8 +21,13 @@ const MAX_WRITE = 100
 const MAX_BEGIN_MS = MAX_ANSWER_MS / 2
 
 export function registerBulkRoutes(app: FastifyInstance, { store }: { store: Store }): void {
-  registerBulk(app, store, 'cancel', 'Cancel all jobs that the filter finds, newest first')
-  registerBulk(app, store, 'retry', 'Retry all dead and cancelled jobs found, oldest first')
+  registerBulk(app, store, 'cancel', 'Cancel all jobs that match a filter, newest first')
+  registerBulk(
+    app,
+    store,
+    'retry',
+    'Retry all dead and cancelled jobs that match a filter, oldest first',
+  )
 }
 
 function registerBulk(

@@ -44,7 +44,7 @@ function registerEdit(app: FastifyInstance, { store }: JobRoutes): void {
     {
       config: { scope: 'enqueue' },
       schema: {
-        summary: 'Change a job that is queued',
+        summary: 'Change a queued job',
         params: jobParams,
         querystring: nothing,
         headers: ifMatchHeaders,
@@ -111,12 +111,12 @@ function editRefusal(id: string, result: Exclude<EditResult, { kind: 'applied' }
 
 const COMMANDS = {
   cancel: {
-    summary: 'Cancel a job that is queued or running; its handler may still be at work',
+    summary: 'Cancel a queued or running job; its handler may still be working',
     needs: 'one that is queued or running',
     answer: jobAnswer,
   },
   retry: {
-    summary: 'Queue a dead or cancelled job again, with a fresh budget',
+    summary: 'Queue a dead or cancelled job again, with maxAttempts new attempts',
     needs: 'one that is dead or cancelled',
     answer: retriedJobAnswer,
   },

@@ -91,11 +91,10 @@ export type BatchJobBody = z.output<typeof batchJobBody>
 
 /** Items are checked one by one, so that a bad one harms no other; here they are only described. */
 export const batchBody = z.strictObject({
-  jobs: z
-    .array(z.unknown())
-    .min(1)
-    .max(MAX_BATCH_JOBS)
-    .meta({ description: 'each as POST /jobs takes it, and idempotencyKey; checked one by one' }),
+  jobs: z.array(z.unknown()).min(1).max(MAX_BATCH_JOBS).meta({
+    description:
+      'each as in POST /jobs, and idempotencyKey; "#0" in dependsOn is the first item. Validated one by one',
+  }),
 })
 export type BatchBody = z.output<typeof batchBody>
 
@@ -143,7 +142,7 @@ export type BulkBody = z.output<typeof bulkBody>
 const completeFields = z.strictObject({
   result: z
     .instanceof(RawJson)
-    .meta({ description: 'any JSON value; kept as it stands here up to 64 KiB' })
+    .meta({ description: 'any JSON value; stored byte for byte up to 64 KiB' })
     .optional(),
 })
 export const completeBody = completeFields.nullish().transform((body) => body ?? {})
@@ -153,7 +152,7 @@ const failFields = z.strictObject({
   message: text(0, MAX_FAIL_MESSAGE).default('the handler said that it failed'),
   retryable: z.boolean().default(true),
   retryAfter: duration(0, MAX_RETRY_AFTER_MS).optional().meta({
-    description: 'makes the back-off longer, never shorter; unused where retryable is false',
+    description: 'makes the back-off longer, never shorter; unused if retryable is false',
   }),
 })
 export const failBody = failFields.nullish().transform((body) => body ?? failFields.parse({}))
@@ -163,7 +162,8 @@ const heartbeatFields = z.strictObject({
   progress: z.number().min(0).max(100).nullable().optional(),
   message: text(0, MAX_PROGRESS_MESSAGE).nullable().optional(),
   extend: extension.optional().meta({
-    description: 'of one that awaits completion or was pulled; unused before the 202',
+    description:
+      'how long the lease lasts from now, after a 202 or for a pulled job; unused before the 202',
   }),
 })
 export const heartbeatBody = heartbeatFields.nullish().transform((body) => body ?? {})

@@ -108,7 +108,7 @@ function registerRead(app: FastifyInstance, { store, waits, recheckKey }: JobRou
     {
       config: { scope: 'enqueue' },
       schema: {
-        summary: 'Read a job; ?wait answers as soon as it is final',
+        summary: 'Read a job; with ?wait respond as soon as it is final',
         params: jobParams,
         querystring: waitQuery,
         headers: ifNoneMatchHeaders,
@@ -138,7 +138,7 @@ function registerPayload(app: FastifyInstance, { store }: JobRoutes): void {
     {
       config: { scope: 'enqueue' },
       schema: {
-        summary: 'The exact bytes of the payload',
+        summary: 'Read the exact bytes of the payload',
         params: jobParams,
         querystring: nothing,
       },

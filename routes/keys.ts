@@ -27,7 +27,7 @@ export function registerKeyRoutes(app: FastifyInstance, { store, storedKeys }: K
     '/keys',
     {
       schema: {
-        summary: 'Make an API key; it is shown only in this answer',
+        summary: 'Create an API key; only this response shows it',
         body: keyBody,
         querystring: nothing,
         response: { 201: newKeyAnswer },
@@ -54,7 +54,7 @@ export function registerKeyRoutes(app: FastifyInstance, { store, storedKeys }: K
     '/keys',
     {
       schema: {
-        summary: 'List API keys, without the keys themselves',
+        summary: 'List API keys, without their values',
         querystring: nothing,
         response: { 200: keyListAnswer },
       },
@@ -66,7 +66,7 @@ export function registerKeyRoutes(app: FastifyInstance, { store, storedKeys }: K
     '/keys/:id',
     {
       schema: {
-        summary: 'End an API key: refused everywhere within 5 s',
+        summary: 'Revoke an API key everywhere within 5 s',
         params: keyParams,
         querystring: nothing,
         body: noBody,

@@ -22,7 +22,7 @@ export function registerMetricsRoute(
     '/metrics',
     {
       schema: {
-        summary: 'The metrics of this API, for Prometheus',
+        summary: 'The metrics of this API process, for Prometheus',
         querystring: nothing,
         response: {
           200: {

@@ -34,7 +34,7 @@ const ENQUEUE_ERRORS: ErrorAnswer[] = [
   'overloaded',
 ]
 const GONE = { 204: { description: 'done', schema: null } }
-const NOT_MODIFIED = { 304: { description: 'not changed since it was read', schema: null } }
+const NOT_MODIFIED = { 304: { description: 'not changed', schema: null } }
 const COMPLETION: OtherAnswers = {
   errors: ['unauthorized', 'job_not_found', 'job_state_conflict', 'lease_lost'],
 }
@@ -105,7 +105,7 @@ export const OTHER_ANSWERS: Record<string, OtherAnswers> = {
   },
   'GET /jobs/:id/payload': {
     errors: ['job_not_found'],
-    answers: { 200: { description: 'the bytes as they came', schema: z.unknown() } },
+    answers: { 200: { description: 'the bytes of the payload', schema: z.unknown() } },
   },
   'PATCH /jobs/:id': {
     errors: ['job_not_found', 'job_state_conflict'],

@@ -6,9 +6,12 @@ import type { FastifySchema, RouteOptions } from 'fastify'
 import { z } from 'zod'
 import { ERRORS, type ErrorCode } from '../src/errors.ts'
 import * as answers from './answers.ts'
+import { describedField, withMeanings } from './field-meanings.ts'
 import { HEADERS, type HeaderName, OTHER_ANSWERS, type OtherAnswers } from './openapi-answers.ts'
 import { webhooksSection } from './openapi-webhooks.ts'
 import { PROBLEM_TYPE } from './problem.ts'
+import { scheduleAnswer, scheduleListAnswer } from './schedule-schemas.ts'
+import { statsAnswer } from './stats.ts'
 import { jsonSchemaOf } from './zod-bridge.ts'
 
 type Json = Record<string, unknown>
@@ -72,6 +75,7 @@ function described(schema: RouteSchema, route: RouteOptions): FastifySchema {
     operationId: operationIdOf(method, route.url),
     tags: [tagOf(route.url)],
     ...(isOpen ? { security: [] } : {}),
+    'x-scope': scopeOf(route),
     ...(acceptsNoBody(schema) ? { [OPTIONAL_BODY]: true } : {}),
     response: responsesOf(schema, OTHER_ANSWERS[`${method} ${route.url}`] ?? {}, isOpen),
   } as FastifySchema
@@ -92,6 +96,13 @@ function capital(word: string): string {
 
 function tagOf(url: string): string {
   return url.split(/[/.]/)[1] || 'service'
+}
+
+/** Which key a request needs: of a scope, the token of an attempt, or none. */
+function scopeOf({ method, url, config }: RouteOptions): string {
+  if (config?.open !== true) return config?.scope ?? 'admin'
+  const { errors = [] } = OTHER_ANSWERS[`${[method].flat()[0]} ${url}`] ?? {}
+  return errors.includes('unauthorized') ? 'token' : 'none'
 }
 
 /** The plugin takes every body for required; the mark is taken off again at the end. */
@@ -130,7 +141,7 @@ const HEADERS_OF_ERRORS: Record<number, HeaderName[]> = {
 }
 
 function successAnswer(answer: z.ZodType | ContentAnswer, headers: Json): Json {
-  const description = 'as asked'
+  const description = 'success'
   if (answer instanceof z.ZodType) {
     return {
       description,
@@ -189,16 +200,32 @@ function finished<T extends object>(document: T): T {
   }
   const named = namedAnswers()
   const components = text.components as Json
-  const paths = withReferences(text.paths, named)
+  const paths = withReferences(text.paths, named) as Record<string, Json>
+  for (const path of Object.values(paths)) {
+    for (const [method, operation] of Object.entries(path)) {
+      path[method] = explained(operation as Json)
+    }
+  }
   // Within one another too: a list of jobs refers to the job.
   const schemas = Object.fromEntries(
-    named.map(([name, schema]) => [name, withReferences(schema, named, true)]),
+    named.map(([name, schema]) => [name, withMeanings(withReferences(schema, named, true), name)]),
   )
   const described = { ...text, paths, webhooks: webhooksSection() }
   return {
     ...described,
     components: used({ ...components, headers: headerComponents(), schemas }, described),
   } as unknown as T
+}
+
+/** With the meaning of each field and parameter. */
+function explained(operation: Json): Json {
+  const { operationId, parameters } = operation as { operationId: string; parameters?: Json[] }
+  const described = withMeanings(operation, operationId) as Json
+  if (parameters === undefined) return described
+  return {
+    ...described,
+    parameters: parameters.map((one) => describedField(one, one.name as string, operationId)),
+  }
 }
 
 /** Of the components those that something refers to, other components included. */
@@ -241,7 +268,8 @@ function headerComponents(): Json {
 
 /** `jobAnswer` as Job, `jobListAnswer` as JobList, …; in an order that no loader decides. */
 function namedAnswers(): [name: string, schema: Json][] {
-  const byName = Object.entries(answers).sort(([a], [b]) => (a < b ? -1 : 1))
+  const all = { ...answers, scheduleAnswer, scheduleListAnswer, statsAnswer }
+  const byName = Object.entries(all).sort(([a], [b]) => (a < b ? -1 : 1))
   return byName.flatMap(([name, value]) =>
     value instanceof z.ZodType && name.endsWith('Answer')
       ? [[capital(name.slice(0, -'Answer'.length)), asInPaths(jsonSchemaOf(value))]]

@@ -69,7 +69,7 @@ export function registerPage(app: FastifyInstance, page: Page): void {
       schema: {
         // A part of the page, not of the API.
         hide: true,
-        summary: 'What the page is made of',
+        summary: 'A file of the page',
         params: z.object({ file: z.string() }),
         querystring: nothing,
         response: { 200: fileAnswer('the file', '*/*') },

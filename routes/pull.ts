@@ -39,7 +39,7 @@ export function registerPullRoute(
     {
       config: { scope: 'work' },
       schema: {
-        summary: 'Take due jobs of a pulled endpoint; waits for some if none is due',
+        summary: 'Claim due jobs of a pulled endpoint; wait for some if none is due',
         params: endpointParams,
         querystring: nothing,
         body: claimBody,

@@ -22,11 +22,11 @@ const cron = text(1, MAX_CRON_LENGTH)
     const problem = cronProblem(line)
     if (problem !== null) context.addIssue({ code: 'custom', message: problem })
   })
-  .meta({ description: 'minute, hour, day of month, month, day of week; or @daily and its like' })
 
-const timezone = text(1, MAX_ZONE_LENGTH)
-  .refine(isTimeZone, 'expected a time zone of the IANA database, like Europe/Berlin')
-  .meta({ description: 'a name of the IANA database, with cron only; absent: UTC' })
+const timezone = text(1, MAX_ZONE_LENGTH).refine(
+  isTimeZone,
+  'expected a time zone of the IANA database, like Europe/Berlin',
+)
 
 export const scheduleBody = z
   .strictObject({
@@ -36,7 +36,10 @@ export const scheduleBody = z
     endpoint: endpointName,
     payload,
     ...templateFields,
-    paused: z.boolean().optional().meta({ description: 'absent: as it is; of a new one false' }),
+    paused: z
+      .boolean()
+      .optional()
+      .meta({ description: 'no ticks; absent: unchanged, false for a new schedule' }),
     overlap: z.enum(OVERLAPS).default('allow'),
     misfire: z.enum(MISFIRES).default('once'),
     startAt: instant.nullable().optional(),
@@ -70,9 +73,14 @@ const summaryFields = {
   misfire: z.enum(MISFIRES),
   startAt: answeredInstant.nullable(),
   endAt: answeredInstant.nullable(),
-  nextRunAt: answeredInstant.nullable().meta({ description: 'null: paused, or no tick is left' }),
+  nextRunAt: answeredInstant
+    .nullable()
+    .meta({ description: 'the next tick; null: paused, or no tick is left' }),
   lastJobId: z.string().nullable(),
-  lastError: z.string().nullable().meta({ description: 'why the last tick made no job' }),
+  lastError: z
+    .string()
+    .nullable()
+    .meta({ description: 'why the last tick enqueued no job; null: it did' }),
   priority: z.int(),
   timeout: z.string().nullable().meta({ description: 'null: the endpoint’s' }),
   retry: z.record(z.string(), z.unknown()).nullable().meta({ description: 'null: the endpoint’s' }),

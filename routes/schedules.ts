@@ -115,7 +115,7 @@ function registerDelete(app: FastifyInstance, { store }: ScheduleRoutes): void {
     '/schedules/:name',
     {
       schema: {
-        summary: 'Remove a schedule; the jobs it has made stay',
+        summary: 'Delete a schedule; the jobs that it enqueued stay',
         params: scheduleParams,
         querystring: nothing,
         headers: ifMatchHeaders,
@@ -150,8 +150,8 @@ function registerPause(
       schema: {
         summary:
           verb === 'pause'
-            ? 'Make no job at any tick until it is resumed'
-            : 'Go on with the next tick to come; those of the pause stay away',
+            ? 'Stop the ticks of a schedule'
+            : 'Resume a schedule with its next future tick; ticks of the pause are skipped',
         params: scheduleParams,
         querystring: nothing,
         headers: ifMatchHeaders,
@@ -175,7 +175,7 @@ function registerRun(app: FastifyInstance, { store, metrics }: ScheduleRoutes): 
     '/schedules/:name/run',
     {
       schema: {
-        summary: 'Enqueue a job of the schedule now, whatever overlap says; no tick is used up',
+        summary: 'Enqueue a job of the schedule now; it replaces no tick and ignores overlap',
         params: scheduleParams,
         querystring: nothing,
         body: noBody,

@@ -38,7 +38,8 @@ const DURATION_PATTERN = '^(\\d+d)?(\\d+h)?(\\d+m)?(\\d+s)?(\\d+ms)?$'
 
 /** A duration text to milliseconds. */
 export function duration(minMs: number, maxMs: number) {
-  const range = `a duration like 500ms, 15s or 1h30m, from ${formatDuration(minMs)} to ${formatDuration(maxMs)}`
+  const bounds = `${formatDuration(minMs)} to ${formatDuration(maxMs)}`
+  const range = `a duration like 500ms, 15s or 1h30m, from ${bounds}`
   const error = `expected ${range}`
   return z
     .string({ error })
@@ -49,7 +50,7 @@ export function duration(minMs: number, maxMs: number) {
       context.addIssue({ code: 'custom', message: error })
       return z.NEVER
     })
-    .meta({ description: range, minLength: 2, pattern: DURATION_PATTERN })
+    .meta({ description: range, 'x-range': bounds, minLength: 2, pattern: DURATION_PATTERN })
 }
 
 /** The years that RFC 3339 can write in UTC; an offset may lead beyond them. */
@@ -85,20 +86,23 @@ export function pairs<T extends z.ZodType>(record: T) {
 }
 
 export const extraHeaders = pairs(
-  z.record(text(1, 256), text(0, 4_096)).superRefine((headers, context) => {
-    const names = Object.keys(headers)
-    if (names.length > MAX_EXTRA_HEADERS) {
-      context.addIssue({ code: 'custom', message: `more than ${MAX_EXTRA_HEADERS} headers` })
-    }
-    const seen = new Set<string>()
-    for (const name of names) {
-      const problem = seen.has(name.toLowerCase())
-        ? 'the name stands twice'
-        : extraHeaderProblem(name, headers[name] as string)
-      seen.add(name.toLowerCase())
-      if (problem !== null) context.addIssue({ code: 'custom', path: [name], message: problem })
-    }
-  }),
+  z
+    .record(text(1, 256), text(0, 4_096))
+    .superRefine((headers, context) => {
+      const names = Object.keys(headers)
+      if (names.length > MAX_EXTRA_HEADERS) {
+        context.addIssue({ code: 'custom', message: `more than ${MAX_EXTRA_HEADERS} headers` })
+      }
+      const seen = new Set<string>()
+      for (const name of names) {
+        const problem = seen.has(name.toLowerCase())
+          ? 'the name stands twice'
+          : extraHeaderProblem(name, headers[name] as string)
+        seen.add(name.toLowerCase())
+        if (problem !== null) context.addIssue({ code: 'custom', path: [name], message: problem })
+      }
+    })
+    .meta({ maxProperties: MAX_EXTRA_HEADERS }),
 )
 
 const jitter = z.number().min(0).max(1).default(DEFAULT_BACKOFF.jitter)
@@ -112,7 +116,7 @@ const backoff = z.discriminatedUnion('type', [
       .min(1)
       .max(10)
       .default(DEFAULT_BACKOFF.factor)
-      .meta({ description: 'of exponential; unused by linear and fixed' }),
+      .meta({ description: 'with exponential only: each delay is so many times the one before' }),
     maxDelay: duration(0, MAX_BACKOFF_MS).prefault(formatDuration(DEFAULT_BACKOFF.maxDelayMs)),
     jitter,
   }),
@@ -137,7 +141,7 @@ export const timeout = duration(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)
 /** A JSON value as the bytes that came; a schedule's and a job's alike. */
 export const payload = z
   .instanceof(RawJson, { error: 'a payload is needed: any JSON value' })
-  .meta({ description: 'any JSON value, delivered byte for byte as it stands here' })
+  .meta({ description: 'any JSON value, delivered byte for byte' })
 
 const FINAL_STATES = ['succeeded', 'dead', 'cancelled'] as const
 
@@ -165,7 +169,8 @@ export const tags = z.array(text(1, 64)).max(MAX_TAGS)
 export const metadata = pairs(
   z
     .record(text(1, 64), text(0, 512))
-    .refine((all) => Object.keys(all).length <= MAX_METADATA, `more than ${MAX_METADATA} pairs`),
+    .refine((all) => Object.keys(all).length <= MAX_METADATA, `more than ${MAX_METADATA} pairs`)
+    .meta({ maxProperties: MAX_METADATA }),
 )
 
 /** What a job takes from a client wherever it is written: posted, in a batch, in a schedule. */
@@ -178,7 +183,8 @@ export const templateFields = {
   tags: tags.default([]),
   metadata: metadata.default({}),
   headers: extraHeaders.default({}).meta({
-    description: 'sent beside those of the endpoint; a name that the endpoint sets is its',
+    description:
+      'sent with those of the endpoint; a name that the endpoint also sets has its value',
   }),
   onFinish: onFinish.nullable().optional(),
 }
@@ -212,6 +218,7 @@ export const pageFields = {
     .regex(/^\d{1,3}$/, 'expected a whole number from 1 to 100')
     .transform(Number)
     .refine((value) => value >= 1 && value <= MAX_PAGE, 'expected a whole number from 1 to 100')
-    .prefault('25'),
+    .prefault('25')
+    .meta({ description: 'records in a page, 1 to 100' }),
   cursor: z.string().max(256).optional(),
 }

@@ -17,7 +17,7 @@ export function registerServiceRoutes(
 
   app.get(
     '/',
-    { config: open, schema: { summary: 'What this is, and where to go on', querystring: nothing } },
+    { config: open, schema: { summary: 'What this server is, with links', querystring: nothing } },
     async () => ({
       name: 'Posthorn',
       version,
@@ -36,13 +36,13 @@ export function registerServiceRoutes(
 
   app.get(
     '/health/live',
-    { config: open, schema: { summary: 'The process answers', querystring: nothing } },
+    { config: open, schema: { summary: 'Whether the process responds', querystring: nothing } },
     async () => ({ status: 'ok' }),
   )
 
   app.get(
     '/health/ready',
-    { config: open, schema: { summary: 'The store takes writes', querystring: nothing } },
+    { config: open, schema: { summary: 'Whether the store accepts writes', querystring: nothing } },
     async (request, reply) => {
       try {
         await storeReady(request)
@@ -57,7 +57,10 @@ export function registerServiceRoutes(
 
   app.get(
     '/openapi.json',
-    { config: open, schema: { summary: 'This API as OpenAPI 3.1', querystring: nothing } },
+    {
+      config: open,
+      schema: { summary: 'The description of this API as OpenAPI 3.1', querystring: nothing },
+    },
     async (_request, reply) => {
       // Made once: anybody may ask for it.
       document ??= Buffer.from(JSON.stringify(app.swagger()))

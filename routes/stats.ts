@@ -16,7 +16,7 @@ const statsQuery = z
     window: duration(MINUTE_MS, FIGURES_KEPT_MS).optional(),
     endpoint: endpointName.optional(),
     by: z.literal('endpoint').optional().meta({
-      description: 'with window: `ended` of each endpoint, in place of the minutes of all together',
+      description: 'with window: `ended` of each endpoint instead of `minutes`',
     }),
   })
   .refine(({ by, window }) => by === undefined || window !== undefined, {
@@ -35,50 +35,59 @@ export const statsAnswer = z.object({
       due: z.int(),
       running: z.int(),
       dead: z.int(),
-      more: z.literal(true).optional().meta({ description: 'a figure of 10000 is larger' }),
+      more: z.literal(true).optional().meta({ description: 'a count of 10000 means more' }),
       oldestDueAge: z.string().nullable(),
       ended: z
         .object({
           from: z.iso.datetime().meta({ description: 'the first minute of the lists' }),
-          succeeded: z.array(z.int()).meta({ description: 'attempts, a figure for each minute' }),
-          failed: z.array(z.int()),
-          durations: z
+          succeeded: z
             .array(z.int())
-            .meta({ description: 'of all these minutes: one for each bound, and one above' }),
+            .meta({ description: 'attempts that succeeded, a count for each minute' }),
+          failed: z.array(z.int()),
+          durations: z.array(z.int()).meta({
+            description: 'of all these minutes together: a count for each bound, and one above',
+          }),
         })
         .optional()
-        .meta({ description: 'with `window` and `by=endpoint`, where an attempt has ended' }),
+        .meta({ description: 'with `window` and `by=endpoint`, if an attempt has ended' }),
     }),
   ),
   more: z.literal(true).optional().meta({
-    description: 'endpoints beyond the first 10000 by name are left out; `endpoint` finds each',
+    description:
+      'endpoints beyond the first 10000 by name are left out; query them with `endpoint`',
   }),
   deletedEndpoints: z
     .array(z.object({ name: z.string(), dead: z.int() }))
     .optional()
-    .meta({ description: 'dead jobs of endpoints that were deleted, the first 1000 by name' }),
+    .meta({ description: 'dead jobs of deleted endpoints, the first 1000 by name' }),
   outbox: z
     .object({
       waiting: z.int(),
       setAside: z.int(),
-      oldestAge: z.string().nullable().meta({ description: 'null: its _id does not tell' }),
+      oldestAge: z
+        .string()
+        .nullable()
+        .meta({ description: 'age of the oldest document; null: its _id contains no time' }),
     })
     .nullable()
-    .meta({ description: 'null: OUTBOX is not set. A figure of 10000 also stands for more' }),
-  durationBounds: z.array(z.string()).optional().meta({ description: 'upper bounds' }),
+    .meta({ description: 'null: OUTBOX is not set. A count of 10000 also means more' }),
+  durationBounds: z
+    .array(z.string())
+    .optional()
+    .meta({ description: 'upper bounds of the histograms `durations`' }),
   minutes: z
     .array(
       z.object({
         minute: z.iso.datetime(),
         succeeded: z.int(),
         failed: z.int(),
-        durations: z.array(z.int()).meta({ description: 'one for each bound, and one above' }),
+        durations: z.array(z.int()).meta({ description: 'attempts for each bound, and above' }),
       }),
     )
     .optional(),
   moreMinutes: z.literal(true).optional().meta({
     description:
-      'older minutes of the window are left out: all endpoints together have too many; `endpoint` finds all of one',
+      'older minutes of the window are left out, because all endpoints together have too many; query one with `endpoint`',
   }),
 })
 
@@ -92,7 +101,7 @@ export function registerStatsRoute(app: FastifyInstance, { store, snapshots }: S
     '/stats',
     {
       schema: {
-        summary: 'Jobs by endpoint and state; with ?window what ended in each minute',
+        summary: 'Jobs by endpoint and state; with ?window the attempts that ended in each minute',
         querystring: statsQuery,
         response: { 200: statsAnswer },
       },

@@ -11,7 +11,7 @@ export function registerWorkersRoute(app: FastifyInstance, { store }: { store: S
     '/workers',
     {
       schema: {
-        summary: 'Workers seen within the last hour, at most 1000: those seen last',
+        summary: 'List the workers seen within the last hour, at most 1000',
         querystring: nothing,
         response: { 200: workerListAnswer },
       },

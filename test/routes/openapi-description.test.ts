@@ -1,6 +1,7 @@
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { FIELD_MEANINGS } from '../../routes/field-meanings.ts'
 import { OTHER_ANSWERS } from '../../routes/openapi-answers.ts'
 import { ERRORS } from '../../src/errors.ts'
 import { DELIVERY_HEADERS } from '../../src/webhook/delivery-headers.ts'
@@ -158,6 +159,22 @@ describe('openapi.json', () => {
     expect(schema.properties.type.const).toBe('posthorn.test')
   })
 
+  it('describes every field and every parameter', () => {
+    const missing = operations().flatMap(({ name, operation }) => {
+      const parameters: Json[] = operation.parameters ?? []
+      const unclear = parameters.filter(({ description }) => !description)
+      return [...unclear.map((one) => `${name} ${one.name}`), ...undescribed(operation, name)]
+    })
+    const { schemas } = document.components
+    missing.push(...Object.keys(schemas).flatMap((name) => undescribed(schemas[name], name)))
+    expect(missing).toEqual([])
+    const text = JSON.stringify(document)
+    const unused = Object.values(FIELD_MEANINGS).filter(
+      (meaning) => !text.includes(JSON.stringify(meaning).slice(1, -1)),
+    )
+    expect(unused).toEqual([])
+  })
+
   it('asks for a body only where one is needed', () => {
     const needsBody = (path: string) => document.paths[path].post.requestBody.required
     expect(needsBody('/jobs')).toBe(true)
@@ -211,6 +228,14 @@ describe('openapi.json', () => {
     }
   })
 })
+
+function undescribed(node: Json, path: string): string[] {
+  if (typeof node !== 'object' || node === null) return []
+  const own = Object.entries<Json>(node.properties ?? {}).flatMap(([name, field]) =>
+    field.$ref === undefined && !field.description ? [`${path}.${name}`] : [],
+  )
+  return [...own, ...Object.keys(node).flatMap((key) => undescribed(node[key], `${path}.${key}`))]
+}
 
 function schemasWithin(node: Json): Json[] {
   if (typeof node !== 'object' || node === null) return []

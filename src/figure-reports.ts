@@ -9,6 +9,10 @@ import { type Store, StoreUnavailable } from './store/store.ts'
 
 /** What a process ended within this time is lost from the figures when it is killed. */
 const INTERVAL_MS = 5_000
+/** At most this share of the time goes to reports: a slow store has jobs to settle. */
+const REPORT_SHARE = 1 / 20
+/** However slow the store: what a kill may cost is bounded. */
+const MAX_REST_MS = 20_000
 
 /** Reports from start() to stop(). */
 export class FigureReports {
@@ -22,6 +26,7 @@ export class FigureReports {
   /** Of the report that is under way: what the store has not taken yet. */
   #unwritten: MinuteFigures[] = []
   #timer: NodeJS.Timeout | null = null
+  #isStopping = false
   #reporting: Promise<void> = Promise.resolve()
 
   constructor(
@@ -37,29 +42,43 @@ export class FigureReports {
   }
 
   start(): void {
-    this.#timer = setInterval(() => {
-      this.#reporting = this.#reporting.then(() => this.#report())
-    }, this.#intervalMs)
-    this.#timer.unref()
+    this.#reportIn(this.#intervalMs)
+  }
+
+  #reportIn(ms: number): void {
+    this.#timer = setTimeout(() => {
+      this.#reporting = this.#reportAndRest()
+    }, ms).unref()
+  }
+
+  async #reportAndRest(): Promise<void> {
+    const startedAtMs = performance.now()
+    const isWritten = await this.#report()
+    // A store that did not answer may be back at any time.
+    const tookMs = isWritten ? performance.now() - startedAtMs : 0
+    const restMs = Math.min(MAX_REST_MS, tookMs / REPORT_SHARE)
+    if (!this.#isStopping) this.#reportIn(Math.max(this.#intervalMs, restMs))
   }
 
   /** With a last report; what the store does not take then is lost. */
   async stop(): Promise<void> {
-    if (this.#timer !== null) clearInterval(this.#timer)
+    this.#isStopping = true
+    if (this.#timer !== null) clearTimeout(this.#timer)
     await this.#reporting
     await this.#report()
     const rows = this.#unwritten.length + this.#figures.take().length
     if (rows > 0) this.#log.warn({ rows }, 'figures.lost')
   }
 
-  async #report(): Promise<void> {
+  /** Whether nothing is left. */
+  async #report(): Promise<boolean> {
     const attempts = this.#figures.takeLeftOut()
     if (attempts > 0) this.#log.warn({ attempts }, 'figures.left_out')
     // A report that is not written yet comes first: the book goes on adding up meanwhile.
-    if (!(await this.#writeRest())) return
+    if (!(await this.#writeRest())) return false
     this.#unwritten = this.#figures.take()
     this.#number++
-    await this.#writeRest()
+    return this.#writeRest()
   }
 
   /** Whether nothing is left. */

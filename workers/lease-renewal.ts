@@ -10,9 +10,9 @@ import type { Store } from '../src/store/store.ts'
 const SAFETY_PART = 0.1
 /**
  * A lease is renewed when this part of it has passed; that of an outcome in hand later: to store
- * the outcome costs the store no more than to renew.
+ * the outcome costs the store no more than to renew, and mostly comes before.
  */
-const RENEW_PART = { underWay: 1 / 3, ended: 1 / 2 }
+const RENEW_PART = { underWay: 1 / 3, ended: 2 / 3 }
 /** With the first that is due go those that will be so soon: one write instead of several. */
 const TOGETHER_PART = 1 / 12
 /** How often leases are looked at, as a part of a lease. */

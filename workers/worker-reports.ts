@@ -3,8 +3,12 @@ import type { Logger } from 'pino'
 import type { WorkerReport } from '../src/store/records.ts'
 import type { Store } from '../src/store/store.ts'
 
-/** Two that are missed, and who looks takes the worker for dead (src/store/records.ts). */
+/** A worker that misses two reports is taken for dead (src/store/records.ts). */
 const INTERVAL_MS = 2_000
+/** At most this share of the time goes to reports: a slow store has jobs to settle. */
+const REPORT_SHARE = 1 / 10
+/** However slow the store: the next report is stored by then, so that the worker is seen alive. */
+const MAX_INTERVAL_MS = 4_000
 
 /** Reports from start() to stop(). */
 export class WorkerReports {
@@ -12,7 +16,8 @@ export class WorkerReports {
   readonly #report: () => WorkerReport
   readonly #log: Logger
   #timer: NodeJS.Timeout | null = null
-  #writing: Promise<void> | null = null
+  #isStopping = false
+  #writing: Promise<void> = Promise.resolve()
 
   constructor(
     store: Pick<Store, 'reportWorker' | 'removeWorker'>,
@@ -25,22 +30,27 @@ export class WorkerReports {
   }
 
   start(): void {
-    this.#tell()
-    this.#timer = setInterval(() => this.#tell(), INTERVAL_MS)
+    this.#writing = this.#tell()
   }
 
-  /** The worker is gone from the list then. */
+  /** The worker is no longer in the list then. */
   async stop(): Promise<void> {
-    if (this.#timer !== null) clearInterval(this.#timer)
+    this.#isStopping = true
+    if (this.#timer !== null) clearTimeout(this.#timer)
     await this.#writing
     await this.#try(() => this.#store.removeWorker(this.#report().id))
   }
 
-  /** One at a time: a store that is slow to answer is not told the same again meanwhile. */
-  #tell(): void {
-    this.#writing ??= this.#try(() => this.#store.reportWorker(this.#report())).finally(() => {
-      this.#writing = null
-    })
+  async #tell(): Promise<void> {
+    const startedAtMs = performance.now()
+    await this.#try(() => this.#store.reportWorker(this.#report()))
+    if (this.#isStopping) return
+    const tookMs = performance.now() - startedAtMs
+    const slowMs = Math.min(tookMs / REPORT_SHARE, MAX_INTERVAL_MS - tookMs)
+    const restMs = Math.max(INTERVAL_MS, slowMs) - tookMs
+    this.#timer = setTimeout(() => {
+      this.#writing = this.#tell()
+    }, restMs)
   }
 
   async #try(write: () => Promise<void>): Promise<void> {

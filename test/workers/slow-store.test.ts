@@ -3,6 +3,8 @@
 import { randomBytes } from 'node:crypto'
 import pino from 'pino'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { createFigureBook } from '../../src/figure-book.ts'
+import { FigureReports } from '../../src/figure-reports.ts'
 import type { ClaimedJob } from '../../src/job/job.ts'
 import { openMongoStore } from '../../src/store/mongo/mongo-store.ts'
 import type { Store } from '../../src/store/store.ts'
@@ -11,6 +13,7 @@ import { DeliveryLoop } from '../../workers/delivery-loop.ts'
 import { createEndpointCache } from '../../workers/endpoint-cache.ts'
 import { LeaseRenewal } from '../../workers/lease-renewal.ts'
 import { createSettler, type SettlerParts } from '../../workers/settler.ts'
+import { WorkerReports } from '../../workers/worker-reports.ts'
 import {
   addEndpoint,
   claimFrom,
@@ -147,7 +150,7 @@ describe('a worker on a store that is slow to write', () => {
       },
     }
     const renewal = new LeaseRenewal(watched, leaseMs, log)
-    const [underWay, ended, endedLongAgo] = [22_000, 22_000, 31_000].map((ageMs, i) =>
+    const [underWay, ended, endedLongAgo] = [22_000, 32_000, 41_000].map((ageMs, i) =>
       renewal.keep(leaseOf(jobs[i] as ClaimedJob), performance.now() - ageMs, () => {}),
     )
     ended?.ended()
@@ -223,8 +226,49 @@ describe('a worker on a store that is slow to write', () => {
     }
     expect(new Set(deliveredIds).size).toBe(90)
     expect(deliveredIds).toHaveLength(90)
-    // At thirty writes a second, what a third of a lease has time for.
-    expect(Math.max(...unsettled)).toBeLessThanOrEqual(25)
+    // At thirty writes a second, what half of a lease has time for.
+    expect(Math.max(...unsettled)).toBeLessThanOrEqual(38)
+  })
+
+  it('reports that it lives less often than every 2 s', async () => {
+    disk.setDelay(300)
+    const askedAtMs: number[] = []
+    const report = { id: 'slow', version: '1', startedAt: 0, concurrency: 1, inFlight: 0 }
+    const watched: Pick<Store, 'reportWorker' | 'removeWorker'> = {
+      reportWorker(one) {
+        askedAtMs.push(performance.now())
+        return store.reportWorker(one)
+      },
+      removeWorker: (id) => store.removeWorker(id),
+    }
+    const reports = new WorkerReports(watched, () => report, log)
+    reports.start()
+    await until(() => askedAtMs.length > 1, DEADLINE_MS)
+    await reports.stop()
+    expect((askedAtMs[1] as number) - (askedAtMs[0] as number)).toBeGreaterThan(2_900)
+    expect(told('worker_report.failed')).toEqual([])
+    expect(await place.store.listWorkers()).toEqual([])
+  })
+
+  it('reports minute figures less often than asked', async () => {
+    disk.setDelay(60)
+    const askedAtMs: number[] = []
+    const watched: Pick<Store, 'addFigures'> = {
+      addFigures(figures, report) {
+        askedAtMs.push(performance.now())
+        return store.addFigures(figures, report)
+      },
+    }
+    const book = createFigureBook()
+    const addOne = () => book.add('slow', 'succeeded', 1, place.store.clock.now())
+    const reports = new FigureReports(watched, book, log, 50)
+    addOne()
+    reports.start()
+    await until(() => askedAtMs.length > 0, DEADLINE_MS)
+    addOne()
+    await until(() => askedAtMs.length > 1, DEADLINE_MS)
+    await reports.stop()
+    expect((askedAtMs[1] as number) - (askedAtMs[0] as number)).toBeGreaterThan(1_200)
   })
 
   it('gives back by its lease id what a claim took that was not answered in time', async () => {

@@ -60,7 +60,7 @@ const EXPECTED_INDEX: [string, string, string][] = [
   ['next due', due.NEXT_DUE, 'COVERING INDEX jobs_due (due_at>?)'],
   ['all queued', due.ALL_QUEUED, 'COVERING INDEX jobs_claimable (endpoint>?)'],
   ['lapsed leases', lapsed.LAPSED, 'jobs_leased (lease_boot=? AND lease_mono<?)'],
-  ['expired', sweep.EXPIRED, 'COVERING INDEX jobs_expiring'],
+  ['expired', sweep.EXPIRED_JOBS, 'COVERING INDEX jobs_expiring'],
   ['purgeable', sweep.PURGEABLE, 'INDEX jobs_purgeable'],
   ['idempotency key', known.JOB_OF_KEY, 'jobs_idempotency (endpoint=? AND idempotency_key=?)'],
   ['running of', endpoints.COUNT_RUNNING, 'COVERING INDEX jobs_running (endpoint=?)'],

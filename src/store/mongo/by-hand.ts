@@ -14,7 +14,7 @@ import { type MongoContext, nowOf } from './context.ts'
 import { isFinalState, type JobDocument, stateOf } from './documents.ts'
 import { guardOf } from './guards.ts'
 import { checkHeld, type HeldJob, markDependedOn, statesOf } from './held.ts'
-import { lostAttempt, SEEN_LEASE } from './lost-attempts.ts'
+import { endedAttempt, SEEN_LEASE } from './lost-attempts.ts'
 import { type Deadline, isDuplicateKey, run, startDeadline } from './run-command.ts'
 import { holdLaterOnes, type OrderedLane, promoteHeads } from './turns.ts'
 
@@ -69,7 +69,8 @@ export async function cancel(context: MongoContext, ids: string[]): Promise<Comm
       const result = { kind: 'applied' } as const
       const update = toFinal('cancelled', now, {})
       if (job.state !== 'running') return { kind: 'change', update, result }
-      const attempt = lostAttempt(job, now, 'cancelled', { event: 'cancel', writeId: randomId() })
+      const writer = { event: 'cancel', writeId: randomId() } as const
+      const attempt = endedAttempt(job, now, 'job_cancelled', writer)
       return { kind: 'change', update: { ...update, ...pushAttempt(attempt) }, result, attempt }
     },
     onWritten({ _id: jobId, endpoint }, { attempt }) {

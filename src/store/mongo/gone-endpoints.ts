@@ -1,6 +1,6 @@
 // Jobs whose endpoint is gone or being deleted: they are buried in batches, and an endpoint being
 // deleted is removed when none is left.
-import type { Failure } from '../../job/job.ts'
+import { ENDPOINT_GONE } from '../../job/attempt.ts'
 import { type Aftermath, addAftermaths, afterFinish, NO_AFTERMATH } from './aftermath.ts'
 import { failureFields, pushAttempt, randomId, toFinal } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
@@ -9,7 +9,7 @@ import { tellAttemptsEnded, tellDied } from './ends.ts'
 import { guardOf } from './guards.ts'
 import { BY_ID } from './indexes.ts'
 import { endpointsWith } from './jobs.ts'
-import { leaseOf, lostAttempt, SEEN_LEASE, type SeenLease } from './lost-attempts.ts'
+import { endedAttempt, leaseOf, SEEN_LEASE, type SeenLease } from './lost-attempts.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
 
 /** An enqueue that saw the endpoint before it was marked has ended by then: its deadline is 3 s. */
@@ -18,11 +18,6 @@ const LATE_ENQUEUES_MS = 4_000
 const LOOK_FOR_ORPHANS_MS = 10_000
 /** Endpoints being deleted that one sweep looks at. */
 const MAX_ENDPOINTS = 100
-
-const ENDPOINT_GONE: Failure = {
-  reason: 'endpoint_gone',
-  message: 'its endpoint was deleted',
-}
 
 export interface GoneEndpoints {
   /** At most `limit` jobs of each kind. */
@@ -142,7 +137,7 @@ async function evict(
   const writeId = randomId()
   const ends = seen.map((job) => ({
     job,
-    attempt: lostAttempt(job, now, 'cancelled', { event: 'evict', writeId }),
+    attempt: endedAttempt(job, now, 'endpoint_deleted', { event: 'evict', writeId }),
   }))
   const updates = ends.map(({ job, attempt }) => {
     const change = toFinal('dead', now, failureFields(ENDPOINT_GONE))

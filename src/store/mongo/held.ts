@@ -1,6 +1,6 @@
 // Held jobs: those that wait for others to succeed, or for the turn of their ordering key. Whoever
 // finishes a job looks at those that wait for it; the sweeper looks at all, again and again.
-import type { Failure } from '../../job/job.ts'
+import { dependencyFailed } from '../../job/attempt.ts'
 import { failureFields, randomId, toFinal } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import { isFinalState, type JobDocument, QUEUED_STATES } from './documents.ts'
@@ -172,10 +172,7 @@ async function failDependents(
   const now = nowOf(context)
   const writeId = randomId()
   const updates = idsByDependency(lost).map(([dependency, ids]) => {
-    const failure: Failure = {
-      reason: 'dependency_failed',
-      message: `${dependency}, which it depends on, is dead, cancelled or no longer there`,
-    }
+    const failure = dependencyFailed(dependency)
     return {
       updateMany: {
         // One that was retried by hand meanwhile waits for it no longer.

@@ -1,6 +1,6 @@
-// The record of an attempt that somebody else than its holder ends: a sweeper, or who cancels.
-import type { Outcome } from '../../job/job.ts'
-import type { AttemptDocument } from './attempt-documents.ts'
+// The document of an attempt that the store ends: a sweep, or a command.
+import { attemptEndedByStore, type StoreEnd } from '../../job/attempt.ts'
+import { type AttemptDocument, attemptDocument } from './attempt-documents.ts'
 import type { JobDocument } from './documents.ts'
 
 /** What must have been seen of a running job to take it from its holder. */
@@ -26,33 +26,19 @@ export const SEEN_LEASE = {
   attemptCount: 1,
 } as const
 
-const MESSAGES: Partial<Record<Outcome, string>> = {
-  lost: 'its lease ran out: the worker ended, hung or lost the store',
-  cancelled: 'the job ended while this attempt was under way',
-}
-
-export function lostAttempt(
+export function endedAttempt(
   seen: SeenLease,
-  finishedAt: Date,
-  outcome: Extract<Outcome, 'lost' | 'cancelled'>,
+  now: Date,
+  end: StoreEnd,
   writer: Pick<AttemptDocument, 'event' | 'writeId'>,
 ): AttemptDocument {
-  const startedAt = seen.claimedAt ?? finishedAt
-  return {
+  const running = {
     number: seen.attemptCount,
-    startedAt,
-    finishedAt,
-    durationMs: Math.max(0, finishedAt.getTime() - startedAt.getTime()),
-    outcome,
-    statusCode: null,
-    errorCode: null,
-    message: MESSAGES[outcome] ?? null,
-    responseBody: null,
+    startedAt: (seen.claimedAt ?? now).getTime(),
     workerId: seen.leaseWorkerId ?? '',
-    fence: seen.fence,
-    leaseId: seen.leaseId ?? '',
-    ...writer,
   }
+  const attempt = attemptEndedByStore(running, end, now.getTime())
+  return attemptDocument(attempt, { ...writer, fence: seen.fence, leaseId: seen.leaseId ?? '' })
 }
 
 /** The lease as a guard names it. */

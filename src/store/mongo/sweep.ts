@@ -1,7 +1,7 @@
 // Sweep: what time alone brings about. Lapsed leases, expired jobs, jobs of endpoints that are
 // gone, final jobs kept long enough. Several sweepers at once do no harm: each write is guarded.
 import type { Filter } from 'mongodb'
-import type { Failure } from '../../job/job.ts'
+import { EXPIRED, LEASE_LOST } from '../../job/attempt.ts'
 import { FINAL_STATES, purgeClasses } from '../../job/retention.ts'
 import type { SweepCounts, SweepOptions } from '../store.ts'
 import {
@@ -19,17 +19,8 @@ import type { GoneEndpoints } from './gone-endpoints.ts'
 import { guardOf } from './guards.ts'
 import { checkSomeHeld } from './held.ts'
 import { BY_ID } from './indexes.ts'
-import { leaseOf, lostAttempt, SEEN_LEASE, type SeenLease } from './lost-attempts.ts'
+import { endedAttempt, leaseOf, SEEN_LEASE, type SeenLease } from './lost-attempts.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
-
-const LEASE_LOST: Failure = {
-  reason: 'lease_lost',
-  message: 'the lease of its last attempt ran out, and no attempt is left',
-}
-const EXPIRED: Failure = {
-  reason: 'expired',
-  message: 'it expired before an attempt was started',
-}
 
 export async function sweep(
   context: MongoContext,
@@ -125,7 +116,7 @@ async function writeLapsed(
   const writeId = randomId()
   const ends = jobs.map((job) => ({
     job,
-    attempt: lostAttempt(job, now, 'lost', { event, writeId }),
+    attempt: endedAttempt(job, now, 'lease_expired', { event, writeId }),
   }))
   const updates = ends.map(({ job, attempt }) => {
     const filter = { _id: job._id, ...guardOf(event, { now, lease: leaseOf(job) }) }

@@ -1,5 +1,6 @@
 // The attempts of a job as JSON lines, oldest first. Each line also holds the lease and the event
 // that wrote it, which tell a settlement that was already applied; they are never shown.
+import { attemptEndedByStore, type StoreEnd } from '../../job/attempt.ts'
 import type { Attempt, Lease } from '../../job/job.ts'
 import { MAX_ATTEMPTS_KEPT } from '../../job/job.ts'
 import type { EventName } from '../../job/lifecycle.ts'
@@ -49,23 +50,12 @@ export function readAttempts(lines: string | null): Attempt[] {
   return readAttemptLines(lines).map(({ fence, leaseId, event, ...attempt }) => attempt)
 }
 
-/** What the store itself writes about an attempt whose worker told no end. */
-export function attemptEndedByStore(
+/** The attempt that a row tells of, once the store has ended it. */
+export function endedAttempt(
   row: { attempt_count: number; claimed_at: number; worker_id: string },
-  outcome: 'lost' | 'cancelled',
+  end: StoreEnd,
   now: number,
-  message: string,
 ): Attempt {
-  return {
-    number: row.attempt_count,
-    startedAt: row.claimed_at,
-    finishedAt: now,
-    durationMs: Math.max(0, now - row.claimed_at),
-    outcome,
-    statusCode: null,
-    errorCode: null,
-    message,
-    responseBody: null,
-    workerId: row.worker_id,
-  }
+  const { attempt_count: number, claimed_at: startedAt, worker_id: workerId } = row
+  return attemptEndedByStore({ number, startedAt, workerId }, end, now)
 }

@@ -4,7 +4,7 @@ import { decideRetry, type RetryOptions } from '../../job/dependencies.ts'
 import { isFinal, type JobState } from '../../job/job.ts'
 import type { CommandResult, DeleteJobResult, RetryResult } from '../job-commands.ts'
 import { runAftermath, runAftermathOf } from './aftermath.ts'
-import { attemptEndedByStore, attemptLine, WITH_ATTEMPT } from './attempt-log.ts'
+import { attemptLine, endedAttempt, WITH_ATTEMPT } from './attempt-log.ts'
 import { type Database, tellEnd } from './database.ts'
 import { DEDUPE_HOLDER } from './dedupe.ts'
 import { waitForFinishOf } from './enqueue.ts'
@@ -77,7 +77,7 @@ function cancelOne(database: Database, id: string): CommandResult {
 }
 
 function cancelRunning(database: Database, id: string, row: FoundRow, now: number): boolean {
-  const attempt = attemptEndedByStore(row, 'cancelled', now, 'the job was cancelled')
+  const attempt = endedAttempt(row, 'job_cancelled', now)
   const line = attemptLine(attempt, { fence: row.fence, leaseId: row.lease_id }, 'cancel')
   const { changes } = database.connection.statement(CANCEL_RUNNING).run(line, now, row.seq)
   if (changes === 0) return false

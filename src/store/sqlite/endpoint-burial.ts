@@ -1,10 +1,11 @@
 // The jobs of endpoints that are gone or being deleted: the queued ones are abandoned, the running
 // ones evicted, and an endpoint being deleted goes when none is left.
+import { ENDPOINT_GONE } from '../../job/attempt.ts'
 import type { SweepCounts } from '../store.ts'
 import { type AftermathCounts, addAftermaths, NO_AFTERMATH, runAftermath } from './aftermath.ts'
-import { attemptEndedByStore, attemptLine, WITH_ATTEMPT } from './attempt-log.ts'
+import { attemptLine, endedAttempt, WITH_ATTEMPT } from './attempt-log.ts'
 import { type Database, tellEnd } from './database.ts'
-import { DROP_LEASE, finishAs, finishQueuedAs } from './finish.ts'
+import { DROP_LEASE, failureValues, finishAs, finishQueuedAs } from './finish.ts'
 import { guardOf } from './guards.ts'
 
 /**
@@ -33,14 +34,14 @@ export const RUNNING_OF = `
 select seq, id, fence, lease_id, worker_id, claimed_at, attempt_count from jobs
 where state = 'running' and endpoint = ? limit +?`
 
-/** Parameters: now, message, seq. */
+/** Parameters: now, reason, message, seq. */
 export const ABANDON = `
-update jobs set ${finishQueuedAs('dead')}, failure_reason = 'endpoint_gone', failure_message = ?
+update jobs set ${finishQueuedAs('dead')}, failure_reason = ?, failure_message = ?
 where seq = ? and ${guardOf('abandon')}`
-/** Parameters: line, now, message, seq. */
+/** Parameters: line, now, reason, message, seq. */
 export const EVICT = `
 update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')},
-  failure_reason = 'endpoint_gone', failure_message = ?, ${DROP_LEASE}
+  failure_reason = ?, failure_message = ?, ${DROP_LEASE}
 where seq = ? and ${guardOf('evict')}`
 
 export const REMOVE_ENDPOINT = `
@@ -49,8 +50,6 @@ delete from endpoints where name = ? and deleting = 1
     where state = 'queued' and held = 0 and jobs.endpoint = endpoints.name)
   and not exists (select 1 from jobs where held = 1 and jobs.endpoint = endpoints.name)
   and not exists (select 1 from jobs where state = 'running' and jobs.endpoint = endpoints.name)`
-
-const GONE = 'its endpoint was deleted'
 
 type BurialCounts = Pick<SweepCounts, 'abandoned' | 'evicted'> & AftermathCounts
 
@@ -89,9 +88,10 @@ function buryJobsOf(
   let abandoned = 0
   const queued = connection.statement(CLAIMABLE_OF).all(name, abandonLimit)
   const held = connection.statement(HELD_OF).all(name, abandonLimit - queued.length)
-  const gone = { endpoint: name, diedOf: 'endpoint_gone' } as const
+  const gone = { endpoint: name, diedOf: ENDPOINT_GONE.reason }
+  const failure = failureValues(ENDPOINT_GONE)
   for (const { seq, id } of [...queued, ...held]) {
-    const { changes } = connection.statement(ABANDON).run(now, GONE, seq as number)
+    const { changes } = connection.statement(ABANDON).run(now, ...failure, seq as number)
     if (changes === 0) continue
     abandoned++
     tellEnd(database, { ...gone, jobId: id as string, attempt: null })
@@ -100,9 +100,9 @@ function buryJobsOf(
   const running = connection.statement(RUNNING_OF).all(name, evictLimit) as unknown as RunningRow[]
   for (const row of running) {
     const lease = { fence: row.fence, leaseId: row.lease_id }
-    const attempt = attemptEndedByStore(row, 'cancelled', now, GONE)
+    const attempt = endedAttempt(row, 'endpoint_deleted', now)
     const line = attemptLine(attempt, lease, 'evict')
-    const { changes } = connection.statement(EVICT).run(line, now, GONE, row.seq)
+    const { changes } = connection.statement(EVICT).run(line, now, ...failure, row.seq)
     if (changes === 0) continue
     evicted++
     tellEnd(database, { ...gone, jobId: row.id, attempt })

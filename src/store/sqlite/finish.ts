@@ -1,5 +1,5 @@
 // What every write to a final state changes, and every write that ends a lease.
-import type { JobState } from '../../job/job.ts'
+import type { Failure, JobState } from '../../job/job.ts'
 
 export const DROP_LEASE = `lease_id = null, worker_id = null, claimed_at = null, lease_boot = null,
   lease_mono = null, lease_ms = null, lease_wall = null, awaiting = 0, pulled_ms = null,
@@ -18,4 +18,9 @@ export function finishAs(state: Exclude<JobState, 'queued' | 'running'>): string
 /** The same for a job that was queued: it may have been held. */
 export function finishQueuedAs(state: 'dead' | 'cancelled'): string {
   return `${finishAs(state)}, held = 0, recheck = 0, version = version + 1`
+}
+
+/** The parameters of `failure_reason = ?, failure_message = ?`. */
+export function failureValues({ reason, message }: Failure): [string, string] {
+  return [reason, message]
 }

@@ -1,8 +1,9 @@
 // Held jobs: those that wait for other jobs or for the turn of their ordering key. A job is judged
 // by reading alone; what the judgement leads to is written under the guards of its event.
+import { dependencyFailed } from '../../job/attempt.ts'
 import type { JobState } from '../../job/job.ts'
 import { type Database, tellEnd } from './database.ts'
-import { finishQueuedAs } from './finish.ts'
+import { failureValues, finishQueuedAs } from './finish.ts'
 import { guardOf, IN_ORDER } from './guards.ts'
 import { listText, parsed } from './rows.ts'
 
@@ -30,9 +31,9 @@ where seq = ? and ${guardOf('promote')}`
 export const HOLD_AGAIN = `
 update jobs set held = 1, turn = null, version = version + 1
 where seq = ? and state = 'queued' and turn is not null`
-/** Parameters: finished at, message, seq. */
+/** Parameters: finished at, reason, message, seq. */
 export const FAIL_DEPENDENT = `
-update jobs set ${finishQueuedAs('dead')}, failure_reason = 'dependency_failed',
+update jobs set ${finishQueuedAs('dead')}, failure_reason = ?,
   failure_message = ?
 where seq = ? and ${guardOf('fail_dependent')}`
 export const WAIT_FOR = `
@@ -135,11 +136,13 @@ function waitFor({ connection }: Database, row: HeldRow, left: string[]): void {
 function failDependent(database: Database, row: HeldRow, id: string): boolean {
   const { connection, clock } = database
   const now = clock.now()
-  const message = `it depends on ${id}, which did not succeed`
-  const { changes } = connection.statement(FAIL_DEPENDENT).run(now, message, row.seq)
+  const failure = dependencyFailed(id)
+  const { changes } = connection
+    .statement(FAIL_DEPENDENT)
+    .run(now, ...failureValues(failure), row.seq)
   if (changes === 0) return false
   const { id: jobId, endpoint } = row
-  tellEnd(database, { jobId, endpoint, attempt: null, diedOf: 'dependency_failed' })
+  tellEnd(database, { jobId, endpoint, attempt: null, diedOf: failure.reason })
   return true
 }
 

@@ -1,11 +1,12 @@
 // Leases of senders that ran out: their jobs are queued again, or buried.
+import { LEASE_LOST } from '../../job/attempt.ts'
 import type { Attempt, FailureReason } from '../../job/job.ts'
 import { StoreUnavailable, type SweepCounts } from '../store.ts'
 import { type AftermathCounts, NO_AFTERMATH, runAftermath } from './aftermath.ts'
-import { attemptEndedByStore, attemptLine, WITH_ATTEMPT } from './attempt-log.ts'
+import { attemptLine, endedAttempt, WITH_ATTEMPT } from './attempt-log.ts'
 import { UNKNOWN_BOOT } from './clock.ts'
 import { type Database, tellEnd } from './database.ts'
-import { DROP_LEASE, finishAs } from './finish.ts'
+import { DROP_LEASE, failureValues, finishAs } from './finish.ts'
 import { guardOf } from './guards.ts'
 
 const LAPSED_COLUMNS = `seq, id, endpoint, fence, lease_id, lease_boot, lease_mono, worker_id,
@@ -31,18 +32,15 @@ limit +?`
 export const RECLAIM = `
 update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = ?, due_at = ?, ${DROP_LEASE}
 where seq = ? and ${guardOf('reclaim')}`
-/** Parameters: line, now, message, … */
+/** Parameters: line, now, reason, message, … */
 export const BURY_LAPSED = `
 update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')},
-  failure_reason = 'lease_lost', failure_message = ?, ${DROP_LEASE}
+  failure_reason = ?, failure_message = ?, ${DROP_LEASE}
 where seq = ? and ${guardOf('bury_lapsed')}`
 /** Parameters: line, now, … */
 export const WITHDRAW_LAPSED = `
 update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
 where seq = ? and awaiting = 0 and ${guardOf('withdraw_lapsed')}`
-
-const LOST = 'the lease ran out: its worker ended, hung, or lost the store'
-const LOST_LAST = 'the lease of the last attempt ran out: its worker ended, hung, or lost the store'
 
 interface LapsedRow {
   seq: number
@@ -116,8 +114,8 @@ function buryLapsed(database: Database, row: LapsedRow): number {
   const { attempt, line } = lost(row, 'bury_lapsed', now)
   const { changes } = database.connection
     .statement(BURY_LAPSED)
-    .run(line, now, LOST_LAST, row.seq, ...lapseProof(database, row))
-  return ended(database, row, changes, attempt, 'lease_lost')
+    .run(line, now, ...failureValues(LEASE_LOST), row.seq, ...lapseProof(database, row))
+  return ended(database, row, changes, attempt, LEASE_LOST.reason)
 }
 
 function withdrawLapsed(database: Database, row: LapsedRow): number {
@@ -131,7 +129,7 @@ function withdrawLapsed(database: Database, row: LapsedRow): number {
 
 function lost(row: LapsedRow, event: LapsedEvent, now: number): { attempt: Attempt; line: string } {
   const lease = { fence: row.fence, leaseId: row.lease_id }
-  const attempt = attemptEndedByStore(row, 'lost', now, LOST)
+  const attempt = endedAttempt(row, 'lease_expired', now)
   return { attempt, line: attemptLine(attempt, lease, event) }
 }
 

@@ -4,10 +4,10 @@ import type { OverdueEnd, OverdueJob, SettleResult } from '../settlement.ts'
 import { runAftermath } from './aftermath.ts'
 import { attemptLine, WITH_ATTEMPT } from './attempt-log.ts'
 import { type Database, tellEnd } from './database.ts'
-import { DROP_LEASE, finishAs } from './finish.ts'
+import { DROP_LEASE, failureValues, finishAs } from './finish.ts'
 import { guardOf } from './guards.ts'
 import { parsed } from './rows.ts'
-import { failureValues, wasToldBefore } from './settle.ts'
+import { wasToldBefore } from './settle.ts'
 
 /** Parameters: now, limit. */
 export const OVERDUE = `

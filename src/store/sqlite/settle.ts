@@ -1,13 +1,13 @@
 // settle: what a holder tells of its attempt. Each update proves fence and lease id, so whoever
 // lost the lease changes nothing. On the usual path nothing is read.
-import type { Failure, Lease } from '../../job/job.ts'
+import type { Lease } from '../../job/job.ts'
 import type { SettlingEvent } from '../../job/lifecycle.ts'
 import type { Settlement, SettleResult } from '../settlement.ts'
 import type { SettleOptions } from '../store.ts'
 import { runAftermath } from './aftermath.ts'
 import { attemptLine, readAttemptLines, WITH_ATTEMPT } from './attempt-log.ts'
 import type { Database } from './database.ts'
-import { DROP_LEASE, finishAs } from './finish.ts'
+import { DROP_LEASE, failureValues, finishAs } from './finish.ts'
 import { guardOf } from './guards.ts'
 
 /** Of each, the last three parameters are the job's id, fence and lease id. */
@@ -96,10 +96,6 @@ function withdraw(
     .statement(WITHDRAW)
     .run(line, attempt.finishedAt, jobId, fence, leaseId)
   return changes === 1
-}
-
-export function failureValues({ reason, message }: Failure): [string, string] {
-  return [reason, message]
 }
 
 /** An attempt as it was told of by whoever held this lease. */

@@ -1,5 +1,6 @@
 // sweep: what nobody else can end. It first looks, without a write lock, and writes only where it
 // found something; every write proves again what was seen.
+import { EXPIRED } from '../../job/attempt.ts'
 import { purgeClasses } from '../../job/retention.ts'
 import type { SweepCounts, SweepOptions } from '../store.ts'
 import {
@@ -12,19 +13,19 @@ import {
 import { WRITE_META } from './api-mode.ts'
 import { type Database, tellEnd } from './database.ts'
 import { buryJobsOfGoneEndpoints } from './endpoint-burial.ts'
-import { finishQueuedAs } from './finish.ts'
+import { failureValues, finishQueuedAs } from './finish.ts'
 import { guardOf } from './guards.ts'
 import { endLapsedLeases } from './lapsed.ts'
 import { recheckHeld } from './recheck.ts'
 import { giveBackPages } from './vacuum.ts'
 
 /** Parameters: now, limit. */
-export const EXPIRED = `
+export const EXPIRED_JOBS = `
 select seq from jobs where state = 'queued' and expires_at is not null and expires_at <= ?
 order by expires_at limit +?`
-/** Parameters: finished at, message, seq, now. */
+/** Parameters: finished at, reason, message, seq, now. */
 export const EXPIRE = `
-update jobs set ${finishQueuedAs('dead')}, failure_reason = 'expired', failure_message = ?
+update jobs set ${finishQueuedAs('dead')}, failure_reason = ?, failure_message = ?
 where seq = ? and ${guardOf('expire')} returning id, endpoint`
 
 /** Parameters: is dead, has key, finished by, limit. */
@@ -36,8 +37,6 @@ order by finished_at limit +?`
 export const PURGE = `delete from jobs where seq = ? and ${guardOf('purge')}`
 
 export const IS_AFTERMATH_LEFT = 'select 1 from jobs where aftermath = 1 limit 1'
-
-const EXPIRED_MESSAGE = 'it expired before an attempt succeeded'
 
 export async function sweep(database: Database, options: SweepOptions): Promise<SweepCounts> {
   const { limit } = options
@@ -115,17 +114,20 @@ async function expire(
   limit: number,
 ): Promise<{ expired: number } & AftermathCounts> {
   const { connection, clock } = database
-  const found = await connection.read(() => connection.statement(EXPIRED).all(clock.now(), limit))
+  const found = await connection.read(() =>
+    connection.statement(EXPIRED_JOBS).all(clock.now(), limit),
+  )
   if (found.length === 0) return { expired: 0, ...NO_AFTERMATH }
   return connection.write('normal', () => {
     const now = clock.now()
+    const statement = connection.statement(EXPIRE)
     let expired = 0
     for (const { seq } of found) {
-      const row = connection.statement(EXPIRE).get(now, EXPIRED_MESSAGE, seq as number, now)
+      const row = statement.get(now, ...failureValues(EXPIRED), seq as number, now)
       if (row === undefined) continue
       expired++
       const { id, endpoint } = row as { id: string; endpoint: string }
-      tellEnd(database, { jobId: id, endpoint, attempt: null, diedOf: 'expired' })
+      tellEnd(database, { jobId: id, endpoint, attempt: null, diedOf: EXPIRED.reason })
     }
     return { expired, ...runAftermath(database) }
   })

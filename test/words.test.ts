@@ -43,8 +43,6 @@ const BANNED: Record<string, RegExp> = {
 /** Files that still hold such words. The list only shrinks. */
 const STILL_BREAK = [
   'docs/LIFECYCLE.md',
-  'docs/benchmarks.md',
-  'docs/reliability.md',
   'cli/commands/jobs.ts',
   'dashboard/edit-dialog.js',
   'dashboard/endpoint.js',
@@ -67,7 +65,7 @@ const files = [
 
 function problemsOf(file: string): string[] {
   const text = readFileSync(join(ROOT, file), 'utf8')
-  const seen = /\.(ts|js)$/.test(file) ? stringsOf(text) : text
+  const seen = /\.(ts|js)$/.test(file) ? stringsOf(text) : text.replaceAll(/`[^`\n]*`/g, '…')
   return seen.split('\n').flatMap((line) =>
     Object.entries(BANNED).flatMap(([better, words]) => {
       const found = words.exec(line)

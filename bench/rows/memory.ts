@@ -74,7 +74,7 @@ function withNotes(result: Result, deliveries: number, delivery: DeliveryCheck):
     notes: [
       `resident memory after each ${deliveries} deliveries of the same worker; SQLite's page ` +
         'cache, at most 16 MiB a process, is in it; the deliveries counted here are those of the ' +
-        'short backlog, for the long one does not end',
+        'short backlog, because the long one does not end',
     ],
   }
 }

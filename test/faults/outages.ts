@@ -68,7 +68,7 @@ async function firstAfter(
   isThere: () => boolean,
 ): Promise<void> {
   await until(isThere, RECOVERY_DEADLINE_MS)
-  ground.measure('D9', `from the mend to the first job ${what}, ms`, sinceMs(mendedAtMs))
+  ground.measure('D9', `from the recovery to the first job ${what}, ms`, sinceMs(mendedAtMs))
 }
 
 const sinceMs = (atMs: number) => Math.round(nowMs() - atMs)

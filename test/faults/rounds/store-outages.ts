@@ -119,7 +119,11 @@ export async function withLoad(
   }
   const beganAtMs = nowMs()
   await ground.drained()
-  ground.measure('D9', 'from the last mend until all was done, ms', Math.round(nowMs() - beganAtMs))
+  ground.measure(
+    'D9',
+    'from the last recovery until all was done, ms',
+    Math.round(nowMs() - beganAtMs),
+  )
   expectAnswers(ground, probes.longestMs)
   ground.hit(REFUSED, probes.refusedCount())
   expectAlive(ground, members)

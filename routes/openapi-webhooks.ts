@@ -25,10 +25,12 @@ export function webhooksSection(): Json {
           content: { 'application/json': { schema: {} } },
         },
         responses: {
-          200: { description: 'done, as any other 2xx; the body becomes the result of the job' },
+          200: {
+            description: 'the job has succeeded, as with any other 2xx; the body is its result',
+          },
           202: {
             description:
-              'of an endpoint with `completion: async`: the handler reports later; else done',
+              'of an endpoint with `completion: async`: the handler reports later; else as 200',
           },
           ...Object.fromEntries(
             STATUS_MEANINGS.rejected.map((status) => [
@@ -36,9 +38,18 @@ export function webhooksSection(): Json {
               { description: 'the job is dead; 410 also disables the endpoint' },
             ]),
           ),
-          429: { description: 'throttled: tried again later, and costs no attempt' },
-          503: { description: 'with `Retry-After` as 429, without it tried again' },
-          default: { description: 'tried again, as `retry` of the endpoint says' },
+          429: {
+            description: 'throttled: retried later, uses no attempt',
+            headers: responseHeaders('retry-after'),
+          },
+          503: {
+            description: 'with `Retry-After` as 429, without it retried',
+            headers: responseHeaders('retry-after', 'posthorn-no-retry'),
+          },
+          default: {
+            description: 'retried, as `retry` of the endpoint says',
+            headers: responseHeaders('retry-after', 'posthorn-no-retry'),
+          },
         },
       },
     },
@@ -62,12 +73,27 @@ export function webhooksSection(): Json {
           },
         },
         responses: {
-          200: { description: 'it works, as any other 2xx' },
-          default: { description: 'the answer of POST /endpoints/{name}/test says what came' },
+          200: { description: 'the ping has succeeded, as with any other 2xx' },
+          default: { description: 'POST /endpoints/{name}/test returns the outcome' },
         },
       },
     },
   }
+}
+
+/** Headers of a response that Posthorn reads. */
+const RESPONSE_HEADERS = {
+  'retry-after': 'seconds or a date: no attempt before it; at most 24 h are respected',
+  'posthorn-no-retry': '`true`: the job is dead, whatever the status',
+} as const
+
+function responseHeaders(...names: (keyof typeof RESPONSE_HEADERS)[]): Json {
+  return Object.fromEntries(
+    names.map((name) => [
+      name,
+      { description: RESPONSE_HEADERS[name], schema: { type: 'string' } },
+    ]),
+  )
 }
 
 function pingType(): string {

@@ -56,7 +56,7 @@ const listed = (...patterns: string[]) =>
     .filter((file) => file !== '')
 
 const files = [
-  ...listed('README.md', 'CONTRIBUTING.md', 'docs/*.md').filter(
+  ...listed('README.md', 'CONTRIBUTING.md', 'docs/*.md', 'examples/*.md').filter(
     (file) => !file.startsWith('docs/decisions/'),
   ),
   'openapi/openapi.json',

@@ -1,4 +1,6 @@
 // What the notice of a finish says, and which finishes are told.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { isJobId } from '../../src/job/job-id.ts'
 import { isToldOf, noticeOf } from '../../src/job/notice.ts'
@@ -39,6 +41,14 @@ describe('a notice', () => {
     })
     const cancelled = textOf({ ...finished, state: 'cancelled', result: null }, 1, 'told', NOW)
     expect(JSON.parse(cancelled)).toMatchObject({ state: 'cancelled', failure: null })
+  })
+
+  it('has the payload that docs/on-finish.md shows', () => {
+    const page = readFileSync(join(import.meta.dirname, '../../docs/on-finish.md'), 'utf8')
+    const shown = JSON.parse(/```json\n(.*?)```/s.exec(page)?.[1] ?? '')
+    const { jobId: id, ...rest } = shown
+    const payload = textOf({ ...rest, id, createdAt: NOW, result: null }, 1, 'alerts', NOW)
+    expect(JSON.parse(payload)).toEqual(shown)
   })
 
   it('is a plain job, due now, known by the job and how often that was final', () => {

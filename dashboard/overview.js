@@ -210,6 +210,13 @@ function NoEndpoints() {
   <//>`
 }
 
+function workerState({ isLive, hasEncryptionKey }) {
+  if (!isLive) return { state: 'gone' }
+  return hasEncryptionKey
+    ? { state: 'live' }
+    : { state: 'failing', text: 'live, lacks the encryption key' }
+}
+
 function Workers({ workers }) {
   if (workers.length === 0) return null
   return html`<section aria-labelledby="workers">
@@ -229,7 +236,7 @@ function Workers({ workers }) {
         ${workers.map(
           (worker) => html`<tr key=${worker.id}>
             <th scope="row"><${Foreign} text=${worker.id} /></th>
-            <td data-label="State"><${State} state=${worker.isLive ? 'live' : 'gone'} /></td>
+            <td data-label="State"><${State} ...${workerState(worker)} /></td>
             <td data-label="Last sign of life"><${When} at=${worker.seenAt} /></td>
             <td data-label="In flight" class="num">
               ${worker.isLive && html`${figure(worker.inFlight)} of ${figure(worker.concurrency)}`}

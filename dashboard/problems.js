@@ -45,7 +45,7 @@ export function shownState(state, { succeeded, failed }) {
 
 /**
  * @param {{liveWorkers: number, endpoints: Row[]}} stats
- * @param {{seenAt: string}[]} workers
+ * @param {{id: string, seenAt: string, isLive: boolean, hasEncryptionKey: boolean}[]} workers
  * @param {Map<string, {succeeded: number, failed: number}>} lastHour of those that were looked at
  * @param {Map<string, string>} whys what the API says of a due job of the endpoint
  * @returns {Problem[]}
@@ -60,6 +60,12 @@ export function problemsIn(stats, workers, lastHour, whys) {
       .reverse()
     const why = last === undefined ? 'none was seen in the last hour' : `last seen ${last}`
     problems.push({ key: '', endpoint: null, text: 'No live worker: nothing is delivered', why })
+  }
+  const keyless = workers.filter(({ isLive, hasEncryptionKey }) => isLive && !hasEncryptionKey)
+  if (keyless.length > 0) {
+    const text = `${counted(keyless.length, 'live worker')} without the encryption key: nothing is delivered there`
+    const why = `ENCRYPTION_KEY is not that of the API at ${keyless.map(({ id }) => id).join(', ')}`
+    problems.push({ key: '/key', endpoint: null, text, why })
   }
   // Those that have waited longest come first.
   for (const row of stats.endpoints.toSorted((a, b) => lateMs(b) - lateMs(a))) {

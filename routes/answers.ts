@@ -234,6 +234,10 @@ export const workerListAnswer = z.object({
       isLive: z.boolean(),
       concurrency: z.int(),
       inFlight: z.int().meta({ description: 'attempts in flight at the last heartbeat' }),
+      hasEncryptionKey: z.boolean().meta({
+        description:
+          'false: its ENCRYPTION_KEY does not hold the key that the API encrypts secrets with, so that it delivers nothing',
+      }),
     }),
   ),
 })

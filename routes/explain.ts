@@ -4,7 +4,7 @@ import { type Endpoint, endpointState, isTripped } from '../src/endpoint/endpoin
 import { placesAfterRest } from '../src/endpoint/health.ts'
 import { formatDuration } from '../src/job/duration.ts'
 import { isFinal, type Job } from '../src/job/job.ts'
-import { isLive } from '../src/store/records.ts'
+import { hasKey, isLive } from '../src/store/records.ts'
 import type { Store } from '../src/store/store.ts'
 import { type ExplainReason, explainAnswer } from './answers.ts'
 import { instantText } from './job-answer.ts'
@@ -191,8 +191,16 @@ async function whyWaiting(store: Store, endpoint: Endpoint, now: number): Promis
     return because('next_in_line', `it waits for a claim at endpoint "${endpoint.name}"`)
   }
   const workers = await store.listWorkers()
-  if (!workers.some((worker) => isLive(worker, now))) {
+  const live = workers.filter((worker) => isLive(worker, now))
+  const [first, ...others] = live
+  if (first === undefined) {
     return because('no_live_worker', 'no worker has been seen lately; start one: posthorn worker')
+  }
+  const keyIds = store.encryptionKeyIds()
+  if (!live.some((worker) => hasKey(worker, keyIds))) {
+    const more = others.length === 0 ? '' : `, and ${others.length} more like it`
+    const detail = `worker ${first.id} is live but cannot read the secret of the endpoint${more}: its ENCRYPTION_KEY does not hold the key of the API`
+    return because('no_live_worker', detail)
   }
   return because('next_in_line', 'it is due, and a worker takes it when a slot is free')
 }

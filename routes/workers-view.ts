@@ -1,6 +1,6 @@
 // GET /workers: the workers that were seen lately, and which of them live.
 import type { FastifyInstance } from 'fastify'
-import { isLive } from '../src/store/records.ts'
+import { hasKey, isLive } from '../src/store/records.ts'
 import type { Store } from '../src/store/store.ts'
 import { workerListAnswer } from './answers.ts'
 import { instantText } from './job-answer.ts'
@@ -19,6 +19,7 @@ export function registerWorkersRoute(app: FastifyInstance, { store }: { store: S
     async () => {
       const now = store.clock.now()
       const workers = await store.listWorkers()
+      const keyIds = store.encryptionKeyIds()
       return {
         items: workers.map((worker) => ({
           id: worker.id,
@@ -28,6 +29,7 @@ export function registerWorkersRoute(app: FastifyInstance, { store }: { store: S
           isLive: isLive(worker, now),
           concurrency: worker.concurrency,
           inFlight: worker.inFlight,
+          hasEncryptionKey: hasKey(worker, keyIds),
         })),
       }
     },

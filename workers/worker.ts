@@ -95,9 +95,9 @@ export function createWorker(
           ...{ maxBodyBytes: config.MAX_BODY_BYTES, pollIntervalMs: config.POLL_INTERVAL },
         })
   const figureReports = new FigureReports(store, figures, log)
-  const startedAt = store.clock.now()
-  const self = { id: workerId, version: VERSION, startedAt, concurrency }
-  const report = () => ({ ...self, inFlight: loop.inFlightCount })
+  const self = { id: workerId, version: VERSION, startedAt: store.clock.now(), concurrency }
+  const keyIds = () => store.encryptionKeyIds()
+  const report = () => ({ ...self, inFlight: loop.inFlightCount, keyIds: keyIds() })
   const reports = new WorkerReports(store, report, log)
   return {
     metrics,

@@ -9,8 +9,10 @@ const COLUMNS: Column<WorkerView>[] = [
   { title: 'worker', value: ({ id }) => id },
   {
     title: 'state',
-    value: ({ isLive }) => (isLive ? 'live' : 'gone'),
-    style: ({ isLive }) => (isLive ? 'green' : 'dim'),
+    value: ({ isLive, hasEncryptionKey }) =>
+      isLive ? (hasEncryptionKey ? 'live' : 'live, lacks the encryption key') : 'gone',
+    style: ({ isLive, hasEncryptionKey }) =>
+      isLive ? (hasEncryptionKey ? 'green' : 'red') : 'dim',
   },
   {
     title: 'in flight',

@@ -171,7 +171,7 @@ export const API_KEYS = record({ items: listOf(API_KEY) })
 
 export const WORKER = record({
   ...{ id: word, version: text, startedAt: word, seenAt: word, isLive: flag },
-  ...{ concurrency: number, inFlight: number },
+  ...{ concurrency: number, inFlight: number, hasEncryptionKey: flag },
 })
 export const WORKERS = record({ items: listOf(WORKER) })
 

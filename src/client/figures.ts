@@ -40,4 +40,6 @@ export interface WorkerView {
   isLive: boolean
   concurrency: number
   inFlight: number
+  /** false: its ENCRYPTION_KEY is not that of the API, and it delivers nothing. */
+  hasEncryptionKey: boolean
 }

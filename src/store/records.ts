@@ -69,6 +69,8 @@ export interface WorkerReport {
   startedAt: number
   concurrency: number
   inFlight: number
+  /** See Store.encryptionKeyIds. */
+  keyIds: string[]
 }
 
 export interface WorkerRecord extends WorkerReport {
@@ -86,6 +88,16 @@ const WORKER_LIVE_MS = 5_000
 export function isLive(worker: WorkerRecord, now: number): boolean {
   // One that was seen in the future was seen before the clock was set back.
   return Math.abs(now - worker.seenAt) < WORKER_LIVE_MS
+}
+
+/**
+ * Whether a worker can open what is encrypted here: one that cannot claims nothing.
+ *
+ * @param keyIds of the process that asks
+ */
+export function hasKey(worker: WorkerRecord, [current]: string[]): boolean {
+  // One that had no need of a key yet reads the key file once there is one.
+  return current === undefined || worker.keyIds.length === 0 || worker.keyIds.includes(current)
 }
 
 /** Upper bounds of the histogram of durations in MinuteFigures, in ms; one more bucket is above. */

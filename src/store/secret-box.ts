@@ -31,6 +31,8 @@ export interface SecretBox {
   open(sealed: string, owner: string): string
   /** Sealed with the first key: the others are not needed for it. */
   isCurrent(sealed: string): boolean
+  /** They tell keys apart and nothing else about them; that of the first key comes first. */
+  keyIds: string[]
 }
 
 /** A box that seals with the first key and opens with any. Keys are 32 bytes. */
@@ -39,6 +41,7 @@ export function createSecretBox(keys: Buffer[]): SecretBox {
   if (first === undefined) throw new StoreUnusable('no encryption key is set')
   const keysById = new Map(keys.map((key) => [keyId(key), key]))
   return {
+    keyIds: [...keysById.keys()],
     seal(plain, owner) {
       const iv = randomBytes(IV_BYTES)
       const cipher = createCipheriv(ALGORITHM, first, iv, { authTagLength: TAG_BYTES })

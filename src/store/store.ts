@@ -64,6 +64,11 @@ export interface Store {
   readonly commandCount: number
   /** Proves to a handler's call which attempt it speaks for. */
   readonly attemptTokens: AttemptTokens
+  /**
+   * Of the keys that secrets are encrypted with here, the one that encrypts first. They tell keys
+   * apart and nothing else about them. Empty: none was needed yet.
+   */
+  encryptionKeyIds(): string[]
   /** null: no outbox is set, and SQLite has none. */
   readonly outbox: Outbox | null
 

@@ -74,7 +74,15 @@ describe.each(ENGINES)('workers on %s', (engine) => {
   const place = useStore(engine)
 
   function reportOf(id: string, fields: Partial<WorkerReport> = {}): WorkerReport {
-    return { id, version: '1.2.3', startedAt: 1_000, concurrency: 100, inFlight: 0, ...fields }
+    return {
+      id,
+      version: '1.2.3',
+      startedAt: 1_000,
+      concurrency: 100,
+      inFlight: 0,
+      keyIds: [],
+      ...fields,
+    }
   }
 
   test('workers are listed by id as they last reported, each once', async () => {
@@ -82,10 +90,15 @@ describe.each(ENGINES)('workers on %s', (engine) => {
     const other = await place.open()
     const before = store.clock.now()
     await store.reportWorker(reportOf('worker-b'))
-    await other.reportWorker(reportOf('worker-a', { inFlight: 3 }))
+    await other.reportWorker(
+      reportOf('worker-a', { inFlight: 3, keyIds: ['0a1b2c3d', '4e5f6a7b'] }),
+    )
     const [a, b, ...rest] = await store.listWorkers()
     expect(rest).toEqual([])
-    expect(a).toEqual({ ...reportOf('worker-a', { inFlight: 3 }), seenAt: a?.seenAt })
+    expect(a).toEqual({
+      ...reportOf('worker-a', { inFlight: 3, keyIds: ['0a1b2c3d', '4e5f6a7b'] }),
+      seenAt: a?.seenAt,
+    })
     expect(b).toEqual({ ...reportOf('worker-b'), seenAt: b?.seenAt })
     expect(b?.seenAt).toBeGreaterThanOrEqual(before - 50)
 

@@ -14,7 +14,14 @@ import {
 import { type ServedApp, serveApp } from '../support/served-app.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
 
-const WORKER = { id: 'worker-1', version: '1', startedAt: 1, concurrency: 1, inFlight: 1 }
+const WORKER = {
+  id: 'worker-1',
+  version: '1',
+  startedAt: 1,
+  concurrency: 1,
+  inFlight: 1,
+  keyIds: [],
+}
 
 interface Told {
   state: string

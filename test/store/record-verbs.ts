@@ -23,7 +23,14 @@ export async function useRecordVerbs(store: Store, endpoint: string): Promise<vo
   await store.listKeys()
   await store.removeKey('key_1')
 
-  const report = { id: 'worker-1', version: '1', startedAt: tickAt, concurrency: 1, inFlight: 0 }
+  const report = {
+    id: 'worker-1',
+    version: '1',
+    startedAt: tickAt,
+    concurrency: 1,
+    inFlight: 0,
+    keyIds: [],
+  }
   await store.reportWorker(report)
   await store.listWorkers()
   await store.removeWorker(report.id)

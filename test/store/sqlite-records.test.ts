@@ -96,7 +96,7 @@ describe('records of the SQLite store', () => {
   })
 
   test('workers not seen for an hour are not listed, and go when others report', async () => {
-    const report = { version: '1', startedAt: 1, concurrency: 1, inFlight: 0 }
+    const report = { version: '1', startedAt: 1, concurrency: 1, inFlight: 0, keyIds: [] }
     for (let i = 0; i < 15; i++) await store.reportWorker({ ...report, id: `old-${i}` })
     db.exec(`update workers set seen_at = seen_at - ${WORKER_KEPT_MS}`)
     expect(await store.listWorkers()).toEqual([])

@@ -37,7 +37,7 @@ test('a job that ended ahead is kept for its retention from now', async () => {
 })
 
 test('workers and figures of the future are forgotten', async () => {
-  const report = { version: '1', startedAt: 0, concurrency: 1, inFlight: 0 }
+  const report = { version: '1', startedAt: 0, concurrency: 1, inFlight: 0, keyIds: [] }
   for (const id of ['ahead', 'right']) await place.store.reportWorker({ id, ...report })
   raw((db) => db.exec(`update workers set seen_at = seen_at + ${AHEAD_MS} where id = 'ahead'`))
   const durations = Array(12).fill(0)

@@ -233,7 +233,14 @@ describe('a worker on a store that is slow to write', () => {
   it('reports that it lives less often than every 2 s', async () => {
     disk.setDelay(300)
     const askedAtMs: number[] = []
-    const report = { id: 'slow', version: '1', startedAt: 0, concurrency: 1, inFlight: 0 }
+    const report = {
+      id: 'slow',
+      version: '1',
+      startedAt: 0,
+      concurrency: 1,
+      inFlight: 0,
+      keyIds: [],
+    }
     const watched: Pick<Store, 'reportWorker' | 'removeWorker'> = {
       reportWorker(one) {
         askedAtMs.push(performance.now())

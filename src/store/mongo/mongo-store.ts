@@ -193,6 +193,7 @@ function assemble(
     ...endpointVerbs(context, eligible),
     ...recordVerbs(context),
     onEnd: (listener) => context.ends.add(listener),
+    encryptionKeyIds: () => context.box.keyIds,
     onWork: (listener) => hints.onWork(listener),
     ready,
     async close() {

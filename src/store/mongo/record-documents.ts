@@ -35,6 +35,8 @@ export interface WorkerDocument {
   startedAt: Date
   concurrency: number
   inFlight: number
+  /** Absent: written by an older version. */
+  keyIds?: string[]
   seenAt: Date
 }
 
@@ -92,6 +94,7 @@ export function workerFields({ id, startedAt, ...report }: WorkerReport, seenAt:
   return { ...report, startedAt: new Date(startedAt), seenAt } satisfies Omit<WorkerDocument, '_id'>
 }
 
-export function workerOf({ _id, startedAt, seenAt, ...report }: WorkerDocument): WorkerRecord {
-  return { id: _id, ...report, startedAt: startedAt.getTime(), seenAt: seenAt.getTime() }
+export function workerOf(document: WorkerDocument): WorkerRecord {
+  const { _id, startedAt, seenAt, keyIds = [], ...report } = document
+  return { id: _id, ...report, keyIds, startedAt: startedAt.getTime(), seenAt: seenAt.getTime() }
 }

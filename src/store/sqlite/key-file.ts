@@ -15,6 +15,8 @@ export interface KeyRing {
   openIfPossible(sealed: string, owner: string): string | null
   /** Sealed with the key that seals now. */
   isCurrent(sealed: string): boolean
+  /** See SecretBox; empty: there is no key file yet. */
+  ids(): string[]
   /** The key file is made where it is missing. */
   all(): Buffer[]
 }
@@ -68,6 +70,14 @@ export function createKeyRing(
       }
     },
     isCurrent: (sealed) => opener().isCurrent(sealed),
+    ids() {
+      try {
+        return opener().keyIds
+      } catch (error) {
+        if (error instanceof StoreUnusable) return []
+        throw error
+      }
+    },
     all,
   }
 }

@@ -4,6 +4,7 @@ import { StoreUnusable } from '../store.ts'
 import { FIFTH_SCHEMA } from './fifth-schema.ts'
 import { FOURTH_SCHEMA } from './fourth-schema.ts'
 import { SECOND_SCHEMA } from './second-schema.ts'
+import { SIXTH_SCHEMA } from './sixth-schema.ts'
 import { THIRD_SCHEMA } from './third-schema.ts'
 
 /** "Post": marks a file as ours, so that another program's database is never written to. */
@@ -105,7 +106,14 @@ create index endpoints_deleting on endpoints (name) where deleting = 1;
 create table meta (key text primary key, value text not null) strict, without rowid;
 `
 
-const MIGRATIONS = [FIRST_SCHEMA, SECOND_SCHEMA, THIRD_SCHEMA, FOURTH_SCHEMA, FIFTH_SCHEMA]
+const MIGRATIONS = [
+  FIRST_SCHEMA,
+  SECOND_SCHEMA,
+  THIRD_SCHEMA,
+  FOURTH_SCHEMA,
+  FIFTH_SCHEMA,
+  SIXTH_SCHEMA,
+]
 
 /** Brings the file up to this version of the schema. Throws StoreUnusable for a file not ours. */
 export function migrate(db: DatabaseSync, path: string): void {

@@ -71,6 +71,7 @@ function createStore(database: Database): Store {
   return {
     clock,
     outbox: null,
+    encryptionKeyIds: () => database.keys.ids(),
     attemptTokens: lazyAttemptTokens(() => database.keys.all()),
     get commandCount() {
       return connection.commandCount

@@ -6,15 +6,16 @@ import type { Database } from './database.ts'
 const FORGOTTEN_PER_REPORT = 10
 
 export const REPORT_WORKER = `
-insert or replace into workers (id, version, started_at, concurrency, in_flight, seen_at)
-values (?, ?, ?, ?, ?, ?)`
+insert or replace into workers
+  (id, version, started_at, concurrency, in_flight, key_ids, seen_at)
+values (?, ?, ?, ?, ?, ?, ?)`
 export const REMOVE_WORKER = 'delete from workers where id = ?'
 /** Parameters: until when they were seen, limit. */
 export const FORGET_WORKERS = `
 delete from workers where id in (select id from workers where seen_at <= ? limit +?)`
 /** Parameters: since when they were seen, limit. */
 export const WORKERS_SEEN = `
-select id, version, started_at, concurrency, in_flight, seen_at from workers
+select id, version, started_at, concurrency, in_flight, key_ids, seen_at from workers
 where seen_at > ? order by seen_at desc limit +?`
 
 interface WorkerRow {
@@ -23,6 +24,7 @@ interface WorkerRow {
   started_at: number
   concurrency: number
   in_flight: number
+  key_ids: string
   seen_at: number
 }
 
@@ -31,9 +33,11 @@ export async function reportWorker(
   report: WorkerReport,
 ): Promise<void> {
   const { id, version, startedAt, concurrency, inFlight } = report
+  const keyIds = JSON.stringify(report.keyIds)
   await connection.write('normal', () => {
     const now = clock.now()
-    connection.statement(REPORT_WORKER).run(id, version, startedAt, concurrency, inFlight, now)
+    const values = [id, version, startedAt, concurrency, inFlight, keyIds, now]
+    connection.statement(REPORT_WORKER).run(...values)
     connection.statement(FORGET_WORKERS).run(now - WORKER_KEPT_MS, FORGOTTEN_PER_REPORT)
   })
 }
@@ -60,6 +64,7 @@ function toWorker(row: WorkerRow): WorkerRecord {
     startedAt: row.started_at,
     concurrency: row.concurrency,
     inFlight: row.in_flight,
+    keyIds: JSON.parse(row.key_ids),
     seenAt: row.seen_at,
   }
 }

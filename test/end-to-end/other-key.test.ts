@@ -1,0 +1,61 @@
+// A worker that was started with another ENCRYPTION_KEY, while there was no secret that could have
+// told it so: it lives and claims nothing, and whoever asks why is told.
+import { randomBytes } from 'node:crypto'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { openShell, type Shell } from '../cli/command-line.ts'
+import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { until } from '../support/until.ts'
+
+const OTHER_KEY = randomBytes(32).toString('base64')
+
+describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
+  let posthorn: Deployment
+  let receiver: Receiver
+  let shell: Shell
+
+  beforeAll(async () => {
+    posthorn = deploy(engine, { POLL_INTERVAL: '20ms' })
+    receiver = await startReceiver()
+    await posthorn.startApi()
+    await posthorn.startWorker({ ENCRYPTION_KEY: OTHER_KEY, WORKER_ID: 'worker-of-others' })
+    shell = openShell({ POSTHORN_URL: posthorn.url() })
+  })
+  afterAll(async () => {
+    await shell.close()
+    await posthorn.close()
+    await receiver.close()
+  })
+
+  const read = async (path: string) => (await posthorn.request('GET', path)).body
+
+  it('explain, the list of workers and the command line name it, and another one delivers', async () => {
+    await posthorn.endpoint('invoice-pdf', receiver.url)
+    const job = { endpoint: 'invoice-pdf', payload: 1 }
+    const { id } = (await posthorn.request('POST', '/jobs', job)).body
+    await until(async () => (await read('/workers')).items.length === 1)
+    expect((await read('/workers')).items).toMatchObject([
+      { id: 'worker-of-others', isLive: true, hasEncryptionKey: false },
+    ])
+    const { reason, detail } = await read(`/jobs/${id}/explain`)
+    expect([reason, detail]).toEqual([
+      'no_live_worker',
+      'worker worker-of-others is live but cannot read the secret of the endpoint: its ENCRYPTION_KEY does not hold the key of the API',
+    ])
+    const listed = await shell.run(['workers'])
+    expect(listed.stdout).toMatch(/^worker-of-others +live, lacks the encryption key /m)
+    expect((await shell.run(['explain', id])).stdout).toContain(detail)
+
+    // One that holds both keys opens what either has encrypted.
+    const both = `${OTHER_KEY},${posthorn.env.ENCRYPTION_KEY}`
+    expect((await read(`/jobs/${id}`)).state).toBe('queued')
+    await posthorn.startWorker({ ENCRYPTION_KEY: both, WORKER_ID: 'worker-with-both' })
+    await posthorn.job(id, 'succeeded')
+    await until(async () => (await read('/workers')).items.length === 2)
+    const { items } = await read('/workers')
+    expect(items.map((one: Record<string, unknown>) => [one.id, one.hasEncryptionKey])).toEqual([
+      ['worker-of-others', false],
+      ['worker-with-both', true],
+    ])
+  })
+})

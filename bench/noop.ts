@@ -1,9 +1,9 @@
 // A Fastify that stores nothing: the same route, the same schema, an answer as long as a job's.
 import Fastify from 'fastify'
-import { jobBody } from '../routes/job-schemas.ts'
-import { parseEnvelope, type RawJson } from '../routes/json-body.ts'
-import { validatorCompiler } from '../routes/zod-bridge.ts'
+import { validatorCompiler } from '../routes/http/route-schema.ts'
 import { newJobId } from '../src/job/job-id.ts'
+import { parseEnvelope, type RawJson } from '../src/wire/envelope.ts'
+import { jobBody } from '../src/wire/jobs.ts'
 
 const app = Fastify({ logger: false })
 app.removeAllContentTypeParsers()

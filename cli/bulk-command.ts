@@ -34,7 +34,7 @@ const MAX_PAUSE_MS = 30_000
 
 const DONE: Record<Verb, string> = { cancel: 'cancelled', retry: 'queued again' }
 
-/** What routes/job-bulk.ts does within one request, this does with its requests. */
+/** What routes/jobs/bulk.ts does within one request, this does with its requests. */
 const ORDER: Record<Verb, string> = {
   cancel: 'The newest is cancelled first, so that no cancel lets another job start.',
   retry: 'The oldest is queued first, so that ordering keys and dependencies hold.',

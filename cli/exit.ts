@@ -1,7 +1,7 @@
 // How a command ends: its exit codes, and the sentence for each failure.
 import { PosthornError } from '../src/client/posthorn-error.ts'
 import { ConfigError } from '../src/config.ts'
-import { ListenFailed } from '../src/listening.ts'
+import { ListenFailed } from '../src/http/listening.ts'
 import { SettingUnusable, StoreUnavailable, StoreUnusable } from '../src/store/store.ts'
 import { cleaned } from './terminal-text.ts'
 

@@ -5,8 +5,8 @@ import { AppError } from '../src/errors.ts'
 import { formatDuration } from '../src/job/duration.ts'
 import type { EndpointCounts } from '../src/store/endpoint-results.ts'
 import type { Store } from '../src/store/store.ts'
-import { etagOf } from './etag.ts'
-import { instantText, maskedHeaders, retryAnswer } from './job-answer.ts'
+import { instantText, maskedHeaders, retryAnswer } from '../src/wire/job-answers.ts'
+import { etagOf } from './http/conditional.ts'
 
 /** @param secret shown only in the answer that made it */
 export async function sendEndpoint(

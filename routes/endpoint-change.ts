@@ -14,10 +14,10 @@ import type { PutEndpointResult } from '../src/store/endpoint-results.ts'
 import { type IfVersion, isMet } from '../src/store/precondition.ts'
 import type { Store } from '../src/store/store.ts'
 import type { AddressPolicy } from '../src/webhook/address-policy.ts'
+import { type EndpointBody, type EndpointChange, endpointBody } from '../src/wire/endpoints.ts'
 import { endpointNotFound } from './endpoint-answer.ts'
-import { type EndpointBody, type EndpointChange, endpointBody } from './endpoint-schemas.ts'
 import { retryOverrideFrom } from './enqueue-request.ts'
-import { stale } from './etag.ts'
+import { stale } from './http/conditional.ts'
 
 /** Against others who change the same endpoint; a client that loses so often tries again. */
 const MAX_TRIES = 10

@@ -7,8 +7,8 @@ import type { NewJob, TraceContext } from '../src/job/job.ts'
 import { MAX_AHEAD_MS } from '../src/job/job.ts'
 import { newJobId } from '../src/job/job-id.ts'
 import type { RetryOverride } from '../src/job/retry-policy.ts'
-import type { JobBody } from './job-schemas.ts'
-import type { RetryWire, TemplateBody } from './schemas.ts'
+import type { RetryWire, TemplateBody } from '../src/wire/fields.ts'
+import type { JobBody } from '../src/wire/jobs.ts'
 
 /** What a request tells about itself beside its body. */
 export interface RequestOrigin {

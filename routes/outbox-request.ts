@@ -4,12 +4,12 @@ import { z } from 'zod'
 import { AppError } from '../src/errors.ts'
 import type { NewJob } from '../src/job/job.ts'
 import type { EnqueueResult } from '../src/store/store.ts'
+import { parseEnvelope, REQUEST_LIMITS } from '../src/wire/envelope.ts'
+import { endpointName, payload, templateFields } from '../src/wire/fields.ts'
+import { DUE_ONCE, dueTimes, isDueOnce } from '../src/wire/jobs.ts'
 import { storedOrThrow } from './enqueue-answer.ts'
 import { newJobFrom } from './enqueue-request.ts'
-import { DUE_ONCE, dueTimes, isDueOnce } from './job-schemas.ts'
-import { parseEnvelope, REQUEST_LIMITS } from './json-body.ts'
-import { endpointName, payload, templateFields } from './schemas.ts'
-import { invalidRequest } from './zod-bridge.ts'
+import { invalidRequest } from './http/route-schema.ts'
 
 /** No dedupe key and no dependencies: what they mean would depend on when the document is moved. */
 const outboxBody = z

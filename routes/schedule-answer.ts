@@ -3,8 +3,8 @@ import { formatDuration } from '../src/job/duration.ts'
 import { type JobTemplate, readSettings } from '../src/schedule/schedule.ts'
 import { nextTicks } from '../src/schedule/timing.ts'
 import type { Schedule } from '../src/store/records.ts'
-import { instantText, maskedHeaders, retryAnswer } from './job-answer.ts'
-import { isWritable } from './schemas.ts'
+import { isWritable } from '../src/wire/fields.ts'
+import { instantText, maskedHeaders, retryAnswer } from '../src/wire/job-answers.ts'
 
 const NEXT_RUNS = 5
 

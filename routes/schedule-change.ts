@@ -7,10 +7,10 @@ import { isSameTiming, nextTick, type Timing, timingProblem } from '../src/sched
 import { type IfVersion, isMet } from '../src/store/precondition.ts'
 import type { PutScheduleResult, Schedule, ScheduleChange } from '../src/store/records.ts'
 import { type Store, StoreUnusable } from '../src/store/store.ts'
+import type { ScheduleBody } from '../src/wire/schedules.ts'
 import { unknownEndpoint } from './enqueue-answer.ts'
 import { templateFrom } from './enqueue-request.ts'
-import { stale } from './etag.ts'
-import type { ScheduleBody } from './schedule-schemas.ts'
+import { stale } from './http/conditional.ts'
 
 /** Against others who change the same schedule; whoever loses so often is told to try again. */
 const MAX_TRIES = 10

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { endpointBody } from '../routes/endpoint-schemas.ts'
 import { ConfigError, fromSetting, readConfig } from '../src/config.ts'
 import { createAddressPolicy } from '../src/webhook/address-policy.ts'
+import { endpointBody } from '../src/wire/endpoints.ts'
 
 const API_KEY = 'a-key-of-twenty-four-characters'
 const [KEY, OTHER_KEY] = [7, 8].map((byte) => Buffer.alloc(32, byte).toString('base64')) as [

@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { type AddressInfo, isIP } from 'node:net'
 import type { Logger } from 'pino'
 import { ERRORS, type ErrorCode } from '../src/errors.ts'
-import { listenAt } from '../src/listening.ts'
+import { listenAt } from '../src/http/listening.ts'
 import type { MetricsText } from '../src/metrics.ts'
 import { StoreUnavailable, UNAVAILABLE } from '../src/store/store.ts'
 

@@ -2,13 +2,13 @@
 // themselves, so that `90s` is `1m30s`, what is left out is its default, and headers are masked.
 import { endpointView } from '../../routes/endpoint-answer.ts'
 import { settingsFrom } from '../../routes/endpoint-change.ts'
-import { endpointBody } from '../../routes/endpoint-schemas.ts'
-import { parseEnvelope, REQUEST_LIMITS } from '../../routes/json-body.ts'
 import { scheduleJson } from '../../routes/schedule-answer.ts'
 import { scheduleFrom } from '../../routes/schedule-change.ts'
-import { scheduleBody } from '../../routes/schedule-schemas.ts'
-import { endpointName } from '../../routes/schemas.ts'
 import { AppError } from '../../src/errors.ts'
+import { endpointBody } from '../../src/wire/endpoints.ts'
+import { parseEnvelope, REQUEST_LIMITS } from '../../src/wire/envelope.ts'
+import { endpointName } from '../../src/wire/fields.ts'
+import { scheduleBody } from '../../src/wire/schedules.ts'
 
 /** Of what is read back only this is decided by whoever writes. */
 export const ENDPOINT_FIELDS = [

@@ -1,12 +1,12 @@
 // The two calls of `posthorn listen` whose JSON must stay as it came: a claim's payloads, and the
 // result that a handler answered.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { parseEnvelope, type RawJson } from '../../routes/json-body.ts'
 import { APPLIED, CLAIM } from '../../src/client/answer-check.ts'
 import { attemptCall } from '../../src/client/attempt-ref.ts'
 import type { Call } from '../../src/client/call.ts'
 import { type ClaimedJob, PosthornError } from '../../src/client/client.ts'
 import { segment } from '../../src/client/request-path.ts'
+import { parseEnvelope, type RawJson } from '../../src/wire/envelope.ts'
 import { isOfServer } from './patience.ts'
 
 /** Between two tries of a report that something else than Posthorn has answered. */

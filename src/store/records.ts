@@ -79,7 +79,7 @@ export interface WorkerRecord extends WorkerReport {
 
 /**
  * A worker reports every 2 s: one that missed two reports is taken for dead. Together with the
- * age of the figures in which that is shown (routes/queue-snapshot.ts) this is to stay below 10 s
+ * age of the figures in which that is shown (queue-snapshot.ts) this is to stay below 10 s
  * (D14).
  */
 const WORKER_LIVE_MS = 5_000

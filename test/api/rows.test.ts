@@ -3,9 +3,9 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { EXPLAIN_REASONS } from '../../routes/answers.ts'
-import { endpointBody } from '../../routes/endpoint-schemas.ts'
-import { jobBody } from '../../routes/job-schemas.ts'
 import { ERRORS } from '../../src/errors.ts'
+import { endpointBody } from '../../src/wire/endpoints.ts'
+import { jobBody } from '../../src/wire/jobs.ts'
 import { type ServedApp, serveApp } from '../support/served-app.ts'
 
 /** A title begins with the name of its row, then a colon. Tables by the files that test them. */

@@ -3,11 +3,7 @@
 import { describe, expect, expectTypeOf, it } from 'vitest'
 import type { z } from 'zod'
 import * as answers from '../../routes/answers.ts'
-import type { endpointBody, endpointChange } from '../../routes/endpoint-schemas.ts'
-import type { batchJobBody, bulkBody, editBody, jobsQuery } from '../../routes/job-schemas.ts'
-import * as jobSchemas from '../../routes/job-schemas.ts'
-import * as schedules from '../../routes/schedule-schemas.ts'
-import { statsAnswer } from '../../routes/stats.ts'
+import { statsAnswer } from '../../routes/service/stats.ts'
 import type { ObjectCheck } from '../../src/client/answer-check.ts'
 import * as checks from '../../src/client/answer-check.ts'
 import type * as client from '../../src/client/client.ts'
@@ -16,6 +12,10 @@ import { API_ERROR_CODES, CLIENT_ERROR_CODES } from '../../src/client/posthorn-e
 import * as reports from '../../src/client/report-text.ts'
 import { ERRORS } from '../../src/errors.ts'
 import type * as job from '../../src/job/job.ts'
+import type { endpointBody, endpointChange } from '../../src/wire/endpoints.ts'
+import type { batchJobBody, bulkBody, editBody, jobsQuery } from '../../src/wire/jobs.ts'
+import * as jobSchemas from '../../src/wire/jobs.ts'
+import * as schedules from '../../src/wire/schedules.ts'
 
 /** The names of all fields, of whichever member of a union. */
 type Names<T> = T extends unknown ? keyof T : never

@@ -1,6 +1,6 @@
 // A thousand slow clients: nobody else waits for them, and they are cut off.
 import { afterEach, describe, expect, it } from 'vitest'
-import { CONNECTION_LIMITS } from '../../routes/connections.ts'
+import { CONNECTION_LIMITS } from '../../routes/http/connections.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { type ServedApp, serveApp } from '../support/served-app.ts'
 import { until } from '../support/until.ts'

@@ -1,7 +1,7 @@
 // Clients without a key: what they can cost is a small number, whatever they send and wherever.
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { CONNECTION_LIMITS } from '../../routes/connections.ts'
+import { CONNECTION_LIMITS } from '../../routes/http/connections.ts'
 import { type ServedApp, serveApp } from '../support/served-app.ts'
 import { until } from '../support/until.ts'
 import { answersIn, exchange } from './raw-http.ts'

@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { parseEnvelope, RawJson, REQUEST_LIMITS } from '../../routes/json-body.ts'
 import { AppError } from '../../src/errors.ts'
 import { MAX_JSON_DEPTH } from '../../src/job/json-depth.ts'
+import { parseEnvelope, RawJson, REQUEST_LIMITS } from '../../src/wire/envelope.ts'
 
 const parse = (text: string | Buffer) => parseEnvelope(Buffer.from(text)) as Record<string, unknown>
 const payloadOf = (text: string) => (parse(text).payload as RawJson).bytes.toString()

@@ -1,0 +1,146 @@
+// /endpoints/:name/pause, resume, rotate-secret and test.
+import { randomBytes } from 'node:crypto'
+import type { FastifyInstance } from 'fastify'
+import { type Endpoint, MAX_SECRETS, newSecret } from '../../src/endpoint/endpoint.ts'
+import { AppError } from '../../src/errors.ts'
+import type { OtherVersion } from '../../src/store/precondition.ts'
+import type { Store } from '../../src/store/store.ts'
+import { pingRequest } from '../../src/webhook/request.ts'
+import type { Sender } from '../../src/webhook/send.ts'
+import { type RotateBody, rotateBody } from '../../src/wire/endpoints.ts'
+import { endpointParams, ifMatchHeaders, noBody, nothing } from '../../src/wire/fields.ts'
+import { instantText } from '../../src/wire/job-answers.ts'
+import { endpointAnswer, testAnswer } from '../answers.ts'
+import { endpointNotFound, sendEndpoint } from '../endpoint-answer.ts'
+import { ifMatch, stale } from '../http/conditional.ts'
+
+interface CommandRoutes {
+  store: Store
+  sender: Sender
+  userAgent: string
+}
+
+interface ByName {
+  Params: { name: string }
+}
+
+export function registerEndpointCommands(app: FastifyInstance, parts: CommandRoutes): void {
+  registerChange(app, parts, 'pause', 'Stop deliveries; jobs can still be enqueued')
+  registerChange(
+    app,
+    parts,
+    'resume',
+    'End a pause, an open circuit, throttling, and being disabled',
+  )
+  registerRotate(app, parts)
+  registerTest(app, parts)
+}
+
+function registerChange(
+  app: FastifyInstance,
+  { store }: CommandRoutes,
+  verb: 'pause' | 'resume',
+  summary: string,
+): void {
+  app.post<ByName>(
+    `/endpoints/:name/${verb}`,
+    {
+      schema: {
+        summary,
+        params: endpointParams,
+        querystring: nothing,
+        headers: ifMatchHeaders,
+        body: noBody,
+        response: { 200: endpointAnswer },
+      },
+    },
+    async (request, reply) => {
+      const { name } = request.params
+      const ifVersion = ifMatch(request.headers)
+      const changed =
+        verb === 'pause'
+          ? await store.pauseEndpoint(name, ifVersion)
+          : await store.resumeEndpoint(name, ifVersion)
+      return sendEndpoint(store, reply, changeable(name, changed))
+    },
+  )
+}
+
+function registerRotate(app: FastifyInstance, { store }: CommandRoutes): void {
+  app.post<ByName & { Body: RotateBody }>(
+    '/endpoints/:name/rotate-secret',
+    {
+      schema: {
+        summary: 'Replace the signing secret; the old one also signs until the overlap ends',
+        params: endpointParams,
+        querystring: nothing,
+        headers: ifMatchHeaders,
+        body: rotateBody,
+        response: { 200: endpointAnswer },
+      },
+    },
+    async (request, reply) => {
+      const { name } = request.params
+      const { secret = newSecret(), overlap } = request.body
+      const ifVersion = ifMatch(request.headers)
+      const changed = await store.rotateSecret(name, secret, overlap, ifVersion)
+      if (changed !== null && 'fullUntil' in changed) throw tooManySecrets(name, changed.fullUntil)
+      return sendEndpoint(store, reply, changeable(name, changed), secret)
+    },
+  )
+}
+
+function tooManySecrets(name: string, fullUntil: number): AppError {
+  const until = instantText(fullUntil)
+  return new AppError(
+    'endpoint_in_use',
+    `endpoint "${name}" signs with ${MAX_SECRETS} secrets, the most there may be, until ${until}; rotate after that, or with an overlap that is shorter: it holds for the older ones too`,
+  )
+}
+
+function changeable(name: string, endpoint: Endpoint | OtherVersion | null): Endpoint {
+  if (endpoint === null) throw endpointNotFound(name)
+  if ('storedVersion' in endpoint) throw stale('endpoint', endpoint.storedVersion)
+  if (endpoint.deleting) {
+    throw new AppError('endpoint_in_use', `endpoint "${name}" is being deleted`)
+  }
+  return endpoint
+}
+
+function registerTest(app: FastifyInstance, { store, sender, userAgent }: CommandRoutes): void {
+  app.post<ByName>(
+    '/endpoints/:name/test',
+    {
+      schema: {
+        summary: 'Send one signed test ping now and return its outcome',
+        params: endpointParams,
+        querystring: nothing,
+        body: noBody,
+        response: { 200: testAnswer },
+      },
+    },
+    async (request) => {
+      const { name } = request.params
+      const [endpoint] = await store.endpointsNamed([name])
+      if (endpoint === undefined) throw endpointNotFound(name)
+      const { url, timeoutMs } = endpoint
+      if (url === null) {
+        throw new AppError(
+          'job_state_conflict',
+          `endpoint "${name}" is pulled: nothing is sent to it`,
+        )
+      }
+      const id = `ping_${randomBytes(12).toString('base64url')}`
+      const ping = pingRequest({ id, endpoint, url, now: store.clock.now(), timeoutMs, userAgent })
+      const end = await sender.send(ping, timeoutMs).ended
+      return {
+        outcome: end.outcome,
+        statusCode: end.statusCode,
+        errorCode: end.errorCode,
+        message: end.message,
+        durationMs: Math.round(end.durationMs),
+        responseBody: end.responseBody,
+      }
+    },
+  )
+}

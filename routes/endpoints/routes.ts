@@ -1,0 +1,218 @@
+// /endpoints: register, change, read, list, remove. What else is done to one stands in
+// commands.ts.
+import type { FastifyInstance } from 'fastify'
+import { createBatchSize } from '../../src/batch-size.ts'
+import { ENDPOINT_NAME_SHAPE } from '../../src/endpoint/endpoint.ts'
+import { AppError } from '../../src/errors.ts'
+import type { DeleteEndpointResult, EndpointCounts } from '../../src/store/endpoint-results.ts'
+import type { Store } from '../../src/store/store.ts'
+import type { AddressPolicy } from '../../src/webhook/address-policy.ts'
+import {
+  deleteEndpointQuery,
+  type EndpointBody,
+  type EndpointChange,
+  endpointBody,
+  endpointChange,
+  endpointsQuery,
+} from '../../src/wire/endpoints.ts'
+import {
+  endpointParams,
+  ifMatchHeaders,
+  MAX_PAGE,
+  noBody,
+  nothing,
+  writeHeaders,
+} from '../../src/wire/fields.ts'
+import { endpointAnswer, endpointListAnswer } from '../answers.ts'
+import { endpointNotFound, endpointView, sendEndpoint } from '../endpoint-answer.ts'
+import {
+  beingDeleted,
+  changeEndpoint,
+  putEndpoint,
+  refuseForbiddenUrl,
+  refuseUnreachableCompletion,
+  settingsFrom,
+} from '../endpoint-change.ts'
+import { ifMatch, stale, writePrecondition } from '../http/conditional.ts'
+import { readCursor, writeCursor } from '../http/cursor.ts'
+
+interface ByName {
+  Params: { name: string }
+}
+
+interface EndpointRoutes {
+  store: Store
+  policy: AddressPolicy
+  /** Base of the URLs that async handlers are given; null: none is known. */
+  publicUrl: () => string | null
+}
+
+export function registerEndpointRoutes(app: FastifyInstance, parts: EndpointRoutes): void {
+  registerPut(app, parts)
+  registerPatch(app, parts)
+  registerList(app, parts)
+  registerGet(app, parts)
+  registerDelete(app, parts)
+}
+
+function registerPut(app: FastifyInstance, { store, policy, publicUrl }: EndpointRoutes): void {
+  app.put<ByName & { Body: EndpointBody }>(
+    '/endpoints/:name',
+    {
+      schema: {
+        summary: 'Create or replace an endpoint',
+        params: endpointParams,
+        querystring: nothing,
+        headers: writeHeaders,
+        body: endpointBody,
+        response: { 200: endpointAnswer, 201: endpointAnswer },
+      },
+    },
+    async (request, reply) => {
+      const { name } = request.params
+      refuseForbiddenUrl(request.body.url, policy)
+      refuseUnreachableCompletion(request.body, publicUrl())
+      const given = request.body.secret ?? null
+      const wanted = writePrecondition(request.headers)
+      const settings = settingsFrom(name, request.body)
+      const result = await putEndpoint(store, settings, given, wanted)
+      if (result.kind === 'stale') throw stale('endpoint', result.version, wanted)
+      if (result.kind === 'being_deleted') throw beingDeleted(name)
+      const isNew = result.kind === 'created'
+      reply.code(isNew ? 201 : 200)
+      const [secret] = result.endpoint.secrets
+      return sendEndpoint(
+        store,
+        reply,
+        result.endpoint,
+        isNew || given !== null ? secret : undefined,
+      )
+    },
+  )
+}
+
+function registerPatch(app: FastifyInstance, { store, policy, publicUrl }: EndpointRoutes): void {
+  app.patch<ByName & { Body: EndpointChange }>(
+    '/endpoints/:name',
+    {
+      schema: {
+        summary: 'Change the given fields of an endpoint; null resets a field to its default',
+        params: endpointParams,
+        querystring: nothing,
+        headers: ifMatchHeaders,
+        body: endpointChange,
+        response: { 200: endpointAnswer },
+      },
+    },
+    async (request, reply) => {
+      const { name } = request.params
+      const { body } = request
+      if (body.url !== undefined) refuseForbiddenUrl(body.url, policy)
+      const endpoint = await changeEndpoint(store, name, body, {
+        ifVersion: ifMatch(request.headers),
+        publicUrl: publicUrl(),
+      })
+      return sendEndpoint(store, reply, endpoint, body.secret)
+    },
+  )
+}
+
+function registerList(app: FastifyInstance, { store }: EndpointRoutes): void {
+  // A store that is too slow to count for a whole page is asked for shorter ones.
+  const size = createBatchSize(MAX_PAGE)
+  app.get<{ Querystring: { limit: number; cursor?: string } }>(
+    '/endpoints',
+    {
+      schema: {
+        summary: 'List endpoints by name',
+        querystring: endpointsQuery,
+        response: { 200: endpointListAnswer },
+      },
+    },
+    async (request) => {
+      const { limit, cursor } = request.query
+      const after =
+        cursor === undefined ? null : readCursor(cursor, (key) => ENDPOINT_NAME_SHAPE.test(key))
+      const page = await store.listEndpoints(after, Math.min(limit, size.limit))
+      const names = page.items.map((endpoint) => endpoint.name)
+      const counts = await size.run(names.length, () => store.countJobs(names))
+      const now = store.clock.now()
+      return {
+        items: page.items.map((endpoint, i) =>
+          endpointView(endpoint, counts[i] as EndpointCounts, now),
+        ),
+        nextCursor: page.next === null ? null : writeCursor(page.next),
+      }
+    },
+  )
+}
+
+function registerGet(app: FastifyInstance, { store }: EndpointRoutes): void {
+  app.get<ByName>(
+    '/endpoints/:name',
+    {
+      schema: {
+        summary: 'Read an endpoint',
+        params: endpointParams,
+        querystring: nothing,
+        response: { 200: endpointAnswer },
+      },
+    },
+    async (request, reply) => {
+      const { name } = request.params
+      const [endpoint] = await store.endpointsNamed([name])
+      if (endpoint === undefined) throw endpointNotFound(name)
+      return sendEndpoint(store, reply, endpoint)
+    },
+  )
+}
+
+function registerDelete(app: FastifyInstance, { store }: EndpointRoutes): void {
+  app.delete<ByName & { Querystring: { force?: boolean } }>(
+    '/endpoints/:name',
+    {
+      schema: {
+        summary: 'Delete an endpoint; with ?force=true also its jobs end, dead as endpoint_gone',
+        params: endpointParams,
+        querystring: deleteEndpointQuery,
+        headers: ifMatchHeaders,
+        body: noBody,
+      },
+    },
+    async (request, reply) => {
+      const { name } = request.params
+      const result = await store.deleteEndpoint(name, {
+        force: request.query.force ?? false,
+        ifVersion: ifMatch(request.headers),
+      })
+      switch (result.kind) {
+        case 'deleted':
+          return reply.code(204).send()
+        case 'deleting':
+          return reply.code(202).send({ name, state: 'deleting' })
+        case 'not_found':
+          throw endpointNotFound(name)
+        case 'stale':
+          throw stale('endpoint', result.version)
+        case 'in_use':
+          throw inUse(name, result)
+        default:
+          throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
+      }
+    },
+  )
+}
+
+function inUse(
+  name: string,
+  { counts, scheduleName }: Extract<DeleteEndpointResult, { kind: 'in_use' }>,
+): AppError {
+  const schedule =
+    scheduleName === null
+      ? ''
+      : `, and schedule "${scheduleName}" names it: DELETE /schedules/${scheduleName} first`
+  return new AppError(
+    'endpoint_in_use',
+    `endpoint "${name}" has ${counts.queued} queued and ${counts.running} running jobs${schedule}; wait for the jobs, or bury them with ?force=true`,
+  )
+}

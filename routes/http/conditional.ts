@@ -1,0 +1,94 @@
+// Versions as entity tags (RFC 9110, section 8.8.3): what a client has read, and what it may
+// change.
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { z } from 'zod'
+import { AppError } from '../../src/errors.ts'
+import type { IfVersion } from '../../src/store/precondition.ts'
+
+export function etagOf(version: number): string {
+  return `"${version}"`
+}
+
+/**
+ * Of a write to what is there already. null: no precondition; `*` is none either, since such a
+ * write finds nothing where nothing is.
+ *
+ * @throws AppError for If-None-Match, which such a write could never meet
+ */
+export function ifMatch(headers: Record<string, unknown>): number | null {
+  if (headers['if-none-match'] !== undefined) {
+    throw refusedIfNoneMatch('this request only changes what exists; send If-Match')
+  }
+  const wanted = matchOf(headers)
+  return wanted === 'any' ? null : wanted
+}
+
+/** Of a write that also creates. @throws AppError when both headers are given */
+export function writePrecondition(headers: Record<string, unknown>): IfVersion {
+  if (headers['if-none-match'] === undefined) return matchOf(headers)
+  if (headers['if-match'] === undefined) return 'none'
+  throw refusedIfNoneMatch('cannot be given together with If-Match')
+}
+
+function matchOf(headers: Record<string, unknown>): number | 'any' | null {
+  const text = headers['if-match']
+  if (typeof text !== 'string') return null
+  return text === '*' ? 'any' : Number(text.slice(1, -1))
+}
+
+function refusedIfNoneMatch(message: string): AppError {
+  return new AppError('invalid_request', `header/if-none-match: ${message}`, {
+    errors: [{ path: 'header/if-none-match', message }],
+  })
+}
+
+const CONDITIONS = ['if-match', 'if-none-match'] as const
+
+/**
+ * A client that sends a condition counts on it (RFC 9110, section 13.1). Where no route looks at
+ * one, a request that changes something is refused instead of carried out regardless.
+ */
+export function refuseUnheededConditions(app: FastifyInstance): void {
+  app.addHook('preValidation', (request, _reply, done) => {
+    const found = CONDITIONS.find((name) => request.headers[name] !== undefined)
+    const isSafe = request.method === 'GET' || request.method === 'HEAD'
+    if (found === undefined || isSafe || request.is404 || heedsConditions(request)) return done()
+    const message = 'this request takes no condition'
+    done(
+      new AppError('invalid_request', `header/${found}: ${message}`, {
+        errors: [{ path: `header/${found}`, message }],
+      }),
+    )
+  })
+}
+
+function heedsConditions({ routeOptions }: FastifyRequest): boolean {
+  const headers = routeOptions.schema?.headers
+  return headers instanceof z.ZodObject && 'if-match' in headers.shape
+}
+
+/** Whether the client has this version: weak comparison, as If-None-Match asks for. */
+export function isNoneMatch(headers: Record<string, unknown>, version: number): boolean {
+  const text = headers['if-none-match']
+  if (typeof text !== 'string') return false
+  const tags = text.split(',').map((tag) => tag.trim().replace(/^W\//, ''))
+  return tags.includes('*') || tags.includes(etagOf(version))
+}
+
+/**
+ * @param version null: there is no such record
+ * @param wanted what the write depended on
+ */
+export function stale(what: string, version: number | null, wanted: IfVersion = null): AppError {
+  const found =
+    version === null ? `there is no such ${what}` : `the ${what} is at version ${version}`
+  const asked = askedFor(what, wanted)
+  return new AppError('precondition_failed', `${asked}: ${found}`)
+}
+
+function askedFor(what: string, wanted: IfVersion): string {
+  if (wanted === 'none') return `If-None-Match asks that there be no such ${what}`
+  return wanted === 'any'
+    ? `If-Match: * asks that the ${what} exist`
+    : 'If-Match names another version'
+}

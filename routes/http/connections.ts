@@ -1,0 +1,327 @@
+// What a connection may do before, after and beside requests: how slow it may be, how much it may
+// ask for at once, how many connections without a key there may be, and the answer to a connection
+// that does not speak HTTP.
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import {
+  clientErrorAnswer,
+  refusedConnectAnswer,
+  tooManyPendingAnswer,
+  type WholeAnswer,
+} from '../../src/http/problem.ts'
+
+export interface ConnectionLimits {
+  /** From the first byte of a request to its last. */
+  requestMs: number
+  /** From the moment an answer is complete until its reader has taken it. */
+  answerMs: number
+  /** How often the deadline of requests is looked at. */
+  checkMs: number
+  /** Requests on one connection whose answers are not complete. */
+  pending: number
+  /** The same, on a connection that has not shown a valid key. */
+  pendingOfStranger: number
+  /** Connections that have not shown a valid key. Beyond it the oldest of them is closed. */
+  strangers: number
+  strangersOfAddress: number
+  /** Of all connections. Room for the waits of all clients (jobs/waits.ts). */
+  connections: number
+}
+
+export const CONNECTION_LIMITS: ConnectionLimits = {
+  requestMs: 30_000,
+  answerMs: 60_000,
+  checkMs: 5_000,
+  pending: 100,
+  pendingOfStranger: 8,
+  strangers: 2_000,
+  strangersOfAddress: 1_000,
+  connections: 25_000,
+}
+
+/** How long a connection whose last answer was sent may be silent. */
+const GOODBYE_MS = 1_000
+/** How much it may still send in all, and for how long: then its client does not read. */
+const MAX_DISCARDED_BYTES = 32 * 1_048_576
+const MAX_DISCARD_MS = 30_000
+/** From a callback of Node's parser: it stops in the middle of what it was given. */
+const STOP_PARSING = -1
+
+interface Connection {
+  socket: Socket
+  address: string
+  /** Of the latest request that came on it. */
+  request: IncomingMessage | null
+  /** Requests whose answers are not complete, in order. */
+  pending: Set<ServerResponse>
+  /** Ends the watch over connections without a key; null: it has shown one. */
+  leaveStrangers: (() => void) | null
+  /** Nothing more that it sends is read. */
+  isClosing: boolean
+  /** It asked for more than it may at once. */
+  isOverLimit: boolean
+  onRefused: (status: number) => void
+}
+
+const connections = new WeakMap<Socket, Connection>()
+/** Those that were refused already: whatever else they send is not of interest. */
+const refused = new WeakSet<Socket>()
+/** Those whose last answer was sent: what they still send is read and dropped. */
+const discarding = new WeakSet<Socket>()
+
+/** @param onRefused told of each answer that no route has given, by its status */
+export function watchConnections(
+  server: Server,
+  limits: ConnectionLimits,
+  onRefused: (status: number) => void,
+): void {
+  // Of two deadlines Node takes the longer one for whole requests, whichever that is: left at its
+  // default of a minute, the one for headers would be the one for bodies too.
+  server.headersTimeout = limits.requestMs
+  server.maxConnections = limits.connections
+  const strangers = createStrangers(limits)
+  server.on('connection', (socket) => {
+    const connection: Connection = {
+      ...{ socket, address: socket.remoteAddress ?? '', pending: new Set<ServerResponse>() },
+      ...{ request: null, leaveStrangers: null, isClosing: false, isOverLimit: false },
+      onRefused,
+    }
+    connections.set(socket, connection)
+    lingerWithUnreadBody(connection)
+    limitParser(connection, limits)
+    strangers.add(connection)
+  })
+  const overdue = createAnswerDeadline(limits.answerMs)
+  // Before Fastify's own listener, which may answer at once.
+  server.prependListener('request', (request, response) => {
+    const { socket } = request
+    const connection = connections.get(socket)
+    const pending = connection?.pending
+    pending?.add(response)
+    if (connection !== undefined) connection.request = request
+    // No route reads one.
+    if (request.method === 'GET' || request.method === 'HEAD') ignoreBody(request, response)
+    response.on('prefinish', () => overdue.begin(response))
+    response.on('close', () => {
+      overdue.end(response)
+      pending?.delete(response)
+    })
+  })
+  // Node would answer an Expect that it does not know by itself, and not with a problem.
+  server.on('checkExpectation', (request, response) => server.emit('request', request, response))
+  // Node would close without a word. It lets go of the socket: an error that nobody hears ends us.
+  server.on('connect', (_request: IncomingMessage, socket: Socket) => {
+    socket.on('error', () => socket.destroy())
+    refused.add(socket)
+    afterAnswers(pendingOn(socket), () => refuse(socket, refusedConnectAnswer()))
+  })
+}
+
+/** A request on this connection was let in: it is no longer one of the strangers. */
+export function trustConnection(socket: Socket): void {
+  connections.get(socket)?.leaveStrangers?.()
+}
+
+/**
+ * The body of this request is not read, and the connection ends with the answer: a client without a
+ * key could make Node parse any amount otherwise, one byte in each chunk. Must be called before the
+ * headers of the answer are sent.
+ */
+export function ignoreBody({ headers, socket }: IncomingMessage, response: ServerResponse): void {
+  const hasBody =
+    headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+  const connection = connections.get(socket)
+  if (!hasBody || connection === undefined || connection.isClosing) return
+  connection.isClosing = true
+  response.setHeader('connection', 'close')
+}
+
+/**
+ * Node closes a connection with its last answer. Where the client still sends a body, which was too
+ * large or came with a wrong key, the close would be a reset, and a client that sends all before it
+ * reads would find a broken pipe in place of the answer (RFC 9112, section 9.6).
+ */
+function lingerWithUnreadBody(connection: Connection): void {
+  const { socket } = connection
+  const destroySoon = socket.destroySoon.bind(socket)
+  socket.destroySoon = () => {
+    if (connection.request?.complete === false) sayGoodbye(socket)
+    else destroySoon()
+  }
+}
+
+/**
+ * Node reads 64 KiB at a time, which may hold 3,600 requests, or a body in 10,000 chunks, and
+ * parses all of it. An error from the callback that announces a request is the only way to stop it
+ * there; the error then comes to refuseConnection.
+ */
+function limitParser(connection: Connection, limits: ConnectionLimits): void {
+  const { parser } = connection.socket as Socket & { parser?: Parser }
+  if (parser === undefined) return
+  const { onIncoming } = parser
+  parser.onIncoming = (request, keepAlive) => {
+    const isStranger = connection.leaveStrangers !== null
+    const most = isStranger ? limits.pendingOfStranger : limits.pending
+    connection.isOverLimit = connection.pending.size >= most
+    if (connection.isOverLimit) return STOP_PARSING
+    const result = onIncoming(request, keepAlive)
+    return connection.isClosing ? STOP_PARSING : result
+  }
+}
+
+/** What this file needs of Node's own parser, which Node does not document. */
+interface Parser {
+  onIncoming(request: IncomingMessage, keepAlive: boolean): number
+}
+
+/**
+ * Connections without a key, oldest first. Beyond a limit the oldest is closed, not the newest
+ * refused: a client with a key shows it at once, and is then none of them.
+ */
+function createStrangers(limits: ConnectionLimits) {
+  const strangers = new Set<Connection>()
+  const byAddress = new Map<string, Set<Connection>>()
+
+  function closeOldest(of: Set<Connection>, most: number): void {
+    for (const { socket, leaveStrangers } of of) {
+      if (of.size <= most) return
+      leaveStrangers?.()
+      socket.destroy()
+    }
+  }
+
+  return {
+    add(connection: Connection): void {
+      const { address, socket } = connection
+      const ofAddress = byAddress.get(address) ?? new Set()
+      connection.leaveStrangers = () => {
+        connection.leaveStrangers = null
+        strangers.delete(connection)
+        ofAddress.delete(connection)
+        if (ofAddress.size === 0) byAddress.delete(address)
+      }
+      byAddress.set(address, ofAddress.add(connection))
+      strangers.add(connection)
+      socket.once('close', () => connection.leaveStrangers?.())
+      closeOldest(ofAddress, limits.strangersOfAddress)
+      closeOldest(strangers, limits.strangers)
+    },
+  }
+}
+
+/**
+ * Node has a deadline for requests, and none for those who do not read what they asked for. One
+ * timer serves all: the answers stand in the order in which their time is over.
+ */
+function createAnswerDeadline(answerMs: number) {
+  const untilMs = new Map<ServerResponse, number>()
+  let timer: NodeJS.Timeout | null = null
+
+  function look(): void {
+    timer = null
+    const nowMs = performance.now()
+    for (const [{ req }, endsAtMs] of untilMs) {
+      if (endsAtMs > nowMs) {
+        lookIn(endsAtMs - nowMs)
+        return
+      }
+      req.socket.destroy()
+    }
+  }
+
+  function lookIn(ms: number): void {
+    if (timer === null) timer = setTimeout(look, ms).unref()
+  }
+
+  return {
+    /** The answer is complete: its reader may take it until the deadline. */
+    begin(response: ServerResponse): void {
+      untilMs.set(response, performance.now() + answerMs)
+      lookIn(answerMs)
+    },
+    end(response: ServerResponse): void {
+      untilMs.delete(response)
+    },
+  }
+}
+
+/** For what is not HTTP: a problem, after the answers to what came before it, and the end. */
+export function refuseConnection(error: Error & { code?: string }, socket: Socket): void {
+  if (discarding.has(socket)) return
+  const { isClosing = false, isOverLimit = false } = connections.get(socket) ?? {}
+  // What it still sends stays where it is until its last answer is sent.
+  if (isClosing || isOverLimit) {
+    detachParser(socket)
+    socket.pause()
+  }
+  // Its last answer ends it.
+  if (isClosing) return
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  if (refused.has(socket)) return
+  refused.add(socket)
+  const open = pendingOn(socket)
+  if (isOverLimit) {
+    afterAnswers(open, () => refuse(socket, tooManyPendingAnswer()))
+    return
+  }
+  // Of the wrong one itself, when it was answered before its body turned out to be wrong.
+  const isAnswered = open.some(({ req, headersSent }) => !req.complete && headersSent)
+  const before = open.filter(({ req }) => req.complete)
+  afterAnswers(before, () => {
+    if (isAnswered) sayGoodbye(socket)
+    else refuse(socket, clientErrorAnswer(error))
+  })
+}
+
+function pendingOn(socket: Socket): ServerResponse[] {
+  return [...(connections.get(socket)?.pending ?? [])]
+}
+
+function afterAnswers(answers: ServerResponse[], then: () => void): void {
+  const last = answers.at(-1)
+  if (last === undefined) then()
+  else last.once('close', then)
+}
+
+function refuse(socket: Socket, { status, bytes }: WholeAnswer): void {
+  if (socket.writable) connections.get(socket)?.onRefused(status)
+  sayGoodbye(socket, bytes)
+}
+
+/** Not at once: a reset would take the answer away from a client that has not read it yet. */
+function sayGoodbye(socket: Socket, bytes = ''): void {
+  if (!socket.writable) {
+    socket.destroy()
+    return
+  }
+  socket.end(bytes)
+  discardInput(socket)
+}
+
+/** Reads on without a parser until the client closes, is silent, or sends more than makes sense. */
+function discardInput(socket: Socket): void {
+  discarding.add(socket)
+  const endsAtMs = performance.now() + MAX_DISCARD_MS
+  const timer = setTimeout(() => socket.destroy(), GOODBYE_MS).unref()
+  let leftBytes = MAX_DISCARDED_BYTES
+  detachParser(socket)
+  socket.on('data', (chunk: Buffer) => {
+    leftBytes -= chunk.length
+    if (leftBytes < 0 || performance.now() > endsAtMs) socket.pause()
+    else timer.refresh()
+  })
+  socket.once('close', () => clearTimeout(timer))
+  socket.resume()
+}
+
+/**
+ * Node's parser reads past the stream until there is a listener for its data. Must come before a
+ * pause: the one of the parser ends only with the parser.
+ */
+function detachParser(socket: Socket): void {
+  socket.on('data', () => {})
+  socket.removeAllListeners('data')
+}

@@ -1,0 +1,43 @@
+// Which methods each path knows: the difference between 404 and 405.
+import type { FastifyInstance } from 'fastify'
+import { AppError } from '../../src/errors.ts'
+
+export interface MethodTable {
+  /** What a request that no route took is told. */
+  refusal(method: string, url: string): AppError
+}
+
+/** Watches the routes as they are registered; must be made before them. */
+export function createMethodTable(app: FastifyInstance): MethodTable {
+  const paths = new Map<string, { shape: RegExp; methods: Set<string> }>()
+  app.addHook('onRoute', ({ url, method }) => {
+    const known = paths.get(url) ?? { shape: shapeOf(url), methods: new Set<string>() }
+    for (const one of [method].flat()) known.methods.add(one)
+    paths.set(url, known)
+  })
+
+  function refusal(method: string, url: string): AppError {
+    const path = url.split('?', 1)[0] as string
+    // `/jobs/batch` is not the id of a job: the most literal path is the one that is meant.
+    const [known] = [...paths]
+      .filter(([, { shape }]) => shape.test(path))
+      .sort(([a], [b]) => a.split(':').length - b.split(':').length)
+    if (known === undefined)
+      return new AppError('not_found', 'no route has this path; GET / says where to go on')
+    const allow = [...known[1].methods].sort().join(', ')
+    return new AppError('method_not_allowed', `${method} is not known here; expected ${allow}`, {
+      headers: { allow },
+    })
+  }
+
+  // Before the body is looked at: what is wrong with it does not matter where no route is.
+  app.addHook('preParsing', async (request) => {
+    if (request.is404) throw refusal(request.method, request.url)
+  })
+  return { refusal }
+}
+
+/** `/jobs/:id/cancel` as a pattern; our paths hold nothing that a RegExp would take for its own. */
+function shapeOf(url: string): RegExp {
+  return new RegExp(`^${url.replaceAll('.', '\\.').replaceAll(/:[a-z]+/g, '[^/]+')}$`)
+}

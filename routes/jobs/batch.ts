@@ -1,0 +1,270 @@
+// POST /jobs/batch: many jobs in one request, each with an answer of its own.
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { FastifyInstance } from 'fastify'
+import type { BatchSize } from '../../src/batch-size.ts'
+import { AppError } from '../../src/errors.ts'
+import type { NewJob } from '../../src/job/job.ts'
+import type { ApiMetrics } from '../../src/metrics.ts'
+import {
+  type EnqueueResult,
+  MAX_ANSWER_MS,
+  type Store,
+  StoreUnavailable,
+} from '../../src/store/store.ts'
+import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
+import { nothing } from '../../src/wire/fields.ts'
+import { type BatchBody, type BatchJobBody, batchBody, batchJobBody } from '../../src/wire/jobs.ts'
+import { batchAnswer } from '../answers.ts'
+import { storedOrThrow, unknownDependency } from '../enqueue-answer.ts'
+import { newJobFrom, type RequestOrigin } from '../enqueue-request.ts'
+import { hopsOf } from '../hops.ts'
+import { invalidRequest } from '../http/route-schema.ts'
+
+/** A batch may be so many times as large as one job's request. */
+export const BATCH_SIZE_FACTOR = 16
+/** One write to the store holds no more payload than this, so that others get their turn. */
+const MAX_WRITE_BYTES = 16 * 1_048_576
+const HEADER_BYTE_COST = 4
+const DEPENDENCY_COST_BYTES = 2_048
+/** Of all batches that are being stored at once: what comes beyond would wait for seconds. */
+const MAX_STORING_JOBS = 20_000
+/** No write begins later than this after the first: its own deadline comes on top. */
+const MAX_BEGIN_MS = MAX_ANSWER_MS / 2
+/** How long items are checked before other requests have a turn. */
+const MAX_STEP_MS = 5
+const RETRY_AFTER_SECONDS = '1'
+
+interface BatchRoutes {
+  store: Store
+  size: BatchSize
+  maxBodyBytes: number
+  metrics: ApiMetrics
+}
+
+export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): void {
+  let storingCount = 0
+  app.post<{ Body: BatchBody }>(
+    '/jobs/batch',
+    {
+      bodyLimit: parts.maxBodyBytes * BATCH_SIZE_FACTOR,
+      config: { scope: 'enqueue' },
+      schema: {
+        summary: 'Enqueue up to 1,000 jobs, each with its own result',
+        body: batchBody,
+        querystring: nothing,
+        response: { 200: batchAnswer },
+      },
+    },
+    async (request) => {
+      const { jobs } = request.body
+      const hops = hopsOf(request.headers)
+      const asked = { endpoint: null, jobCount: jobs.length }
+      return traceEnqueue(traceContextOf(request.headers), asked, async (trace) => {
+        if (storingCount + jobs.length > MAX_STORING_JOBS) throw tooManyBatches()
+        storingCount += jobs.length
+        try {
+          const items = await readItems(parts, { trace, hops }, jobs)
+          await enqueueInOrder(parts, items).catch((error) => answerRest(items, error))
+          return { items: items.map(answerOf) }
+        } finally {
+          storingCount -= jobs.length
+        }
+      })
+    },
+  )
+}
+
+/** One item on its way from request to answer. */
+interface Item {
+  job: NewJob | null
+  /** Ids, and `#n` for earlier items, as they were given. */
+  dependsOn: string[]
+  /** Its id is known before it is stored: no key can lead to another job. */
+  isKeyless: boolean
+  answer: Answer | null
+}
+
+type Answer =
+  | { status: 200 | 201; id: string; deduplicated?: true }
+  | { status: number; error: { code: string; detail: string; errors: AppError['errors'] } }
+
+/** Gives other requests a turn every few milliseconds: the items of a batch can be wrong at length. */
+async function readItems(
+  parts: BatchRoutes,
+  origin: RequestOrigin,
+  jobs: unknown[],
+): Promise<Item[]> {
+  const items: Item[] = []
+  let turnAtMs = performance.now() + MAX_STEP_MS
+  for (const body of jobs) {
+    items.push(readItem(parts, origin, body))
+    if (performance.now() < turnAtMs) continue
+    await nextTurn()
+    turnAtMs = performance.now() + MAX_STEP_MS
+  }
+  return items
+}
+
+function readItem(
+  { store, maxBodyBytes }: BatchRoutes,
+  origin: RequestOrigin,
+  body: unknown,
+): Item {
+  const item: Item = { job: null, dependsOn: [], isKeyless: true, answer: null }
+  if (body instanceof AppError) return { ...item, answer: refusal(body) }
+  const checked = batchJobBody.safeParse(body)
+  if (!checked.success) return { ...item, answer: refusal(invalidRequest(checked.error, '')) }
+  const { idempotencyKey, dependsOn, ...rest }: BatchJobBody = checked.data
+  if (rest.payload.bytes.byteLength > maxBodyBytes) {
+    const detail = 'the payload is larger than MAX_BODY_BYTES allows'
+    return { ...item, answer: refusal(new AppError('payload_too_large', detail)) }
+  }
+  try {
+    const now = store.clock.now()
+    item.job = newJobFrom({ ...rest, dependsOn }, idempotencyKey, origin, now)
+    item.dependsOn = item.job.dependsOn
+    item.isKeyless = idempotencyKey === undefined && !rest.dedupe
+  } catch (error) {
+    item.answer = refusal(error)
+  }
+  return item
+}
+
+/**
+ * Writes in stretches, as if each item came by itself: a stretch ends before an item that refers to
+ * one of it whose id is not known yet, and where it gets too large.
+ */
+async function enqueueInOrder(parts: BatchRoutes, items: Item[]): Promise<void> {
+  const endsAtMs = performance.now() + MAX_BEGIN_MS
+  let stretch: Item[] = []
+  let bytes = 0
+  const write = async () => {
+    await enqueueStretch(parts, stretch, endsAtMs)
+    stretch = []
+    bytes = 0
+  }
+  for (const [index, item] of items.entries()) {
+    const itemBytes = item.job === null ? 0 : writeCostOf(item.job)
+    if (waitsForEarlier(item, items) || bytes + itemBytes > MAX_WRITE_BYTES) await write()
+    if (item.dependsOn.length > 0) resolveReferences(item, items.slice(0, index))
+    if (item.job === null) continue
+    stretch.push(item)
+    bytes += itemBytes
+  }
+  await write()
+}
+
+/** In bytes of payload. Headers are encrypted, each dependency is looked up and is a row. */
+function writeCostOf({ payload, headers, dependsOn }: NewJob): number {
+  const headerBytes = Object.values(headers).reduce((sum, value) => sum + value.length, 0)
+  return (
+    payload.byteLength + HEADER_BYTE_COST * headerBytes + DEPENDENCY_COST_BYTES * dependsOn.length
+  )
+}
+
+function waitsForEarlier(item: Item, items: Item[]): boolean {
+  return item.dependsOn.filter(isReference).some((text) => {
+    const earlier = items[indexOf(text)]
+    return earlier !== undefined && earlier.answer === null && !earlier.isKeyless
+  })
+}
+
+/** Puts ids in place of `#n`; an item that refers to nothing is refused. */
+function resolveReferences(item: Item, earlier: Item[]): void {
+  if (item.job === null) return
+  const ids = new Set<string>()
+  for (const text of item.dependsOn) {
+    const id = isReference(text) ? idOf(earlier[indexOf(text)]) : text
+    if (id === null) {
+      item.job = null
+      item.answer = refusal(notStored([text]))
+      return
+    }
+    ids.add(id)
+  }
+  item.job.dependsOn = [...ids]
+}
+
+function idOf(item: Item | undefined): string | null {
+  if (item?.answer) return 'id' in item.answer ? item.answer.id : null
+  return item?.job?.id ?? null
+}
+
+/** In writes as large as the store can take. */
+async function enqueueStretch(
+  parts: BatchRoutes,
+  stretch: Item[],
+  endsAtMs: number,
+): Promise<void> {
+  for (let at = 0; at < stretch.length; ) {
+    if (performance.now() > endsAtMs) throw new StoreUnavailable('the store took too long')
+    const some = stretch.slice(at, at + parts.size.limit)
+    await enqueueSome(parts, some)
+    at += some.length
+  }
+}
+
+async function enqueueSome({ store, size, metrics }: BatchRoutes, some: Item[]): Promise<void> {
+  const startedAtMs = performance.now()
+  metrics.onBatch(some.length)
+  const jobs = some.map(({ job }) => job as NewJob)
+  const results = await size.run(jobs.length, () => store.enqueue(jobs))
+  const durationMs = performance.now() - startedAtMs
+  some.forEach((item, i) => {
+    metrics.onEnqueued((results[i] as EnqueueResult).kind, durationMs)
+    item.answer = answerTo(results[i] as EnqueueResult, item)
+  })
+}
+
+/**
+ * A store that did not store all of a batch in time has stored its beginning: the client hears of
+ * that, and sends the rest again. Where nothing is stored the whole batch has failed.
+ */
+function answerRest(items: Item[], error: unknown): void {
+  const isPartlyStored = items.some(({ answer }) => answer !== null && 'id' in answer)
+  if (!(error instanceof StoreUnavailable) || !isPartlyStored) throw error
+  const detail = 'the store did not store the whole batch in time; send this job again'
+  for (const item of items) item.answer ??= refusal(new AppError('store_unavailable', detail))
+}
+
+function answerTo(result: EnqueueResult, { job, dependsOn }: Item): Answer {
+  try {
+    const stored = storedOrThrow(result, job as NewJob)
+    return stored.kind === 'inserted'
+      ? { status: 201, id: stored.job.id }
+      : { status: 200, id: stored.job.id, deduplicated: true }
+  } catch (error) {
+    // The id of an item that was refused means nothing to who sent it.
+    const isOurs = result.kind === 'unknown_dependency' && !dependsOn.includes(result.jobId)
+    return refusal(isOurs ? notStored(dependsOn.filter(isReference)) : error)
+  }
+}
+
+function tooManyBatches(): AppError {
+  return new AppError('overloaded', 'too many batches are being stored; send again later', {
+    headers: { 'retry-after': RETRY_AFTER_SECONDS },
+  })
+}
+
+function notStored(references: string[]): AppError {
+  return unknownDependency(`${references.join(', ')}: expected earlier items that were stored`)
+}
+
+function refusal(error: unknown): Answer {
+  if (!(error instanceof AppError)) throw error
+  const { status, code, message: detail, errors } = error
+  return { status, error: { code, detail, errors } }
+}
+
+function answerOf({ answer }: Item): Answer {
+  if (answer === null) throw new Error('an item of a batch was left without an answer')
+  return answer
+}
+
+function isReference(text: string): boolean {
+  return text.startsWith('#')
+}
+
+function indexOf(reference: string): number {
+  return Number(reference.slice(1))
+}

@@ -1,0 +1,127 @@
+// POST /jobs/cancel and /jobs/retry: a command on all jobs that a filter finds.
+import type { FastifyInstance } from 'fastify'
+import { type BatchSize, createBatchSize } from '../../src/batch-size.ts'
+import { retryOrder } from '../../src/job/dependencies.ts'
+import type { JobState, JobSummary } from '../../src/job/job.ts'
+import { MAX_ANSWER_MS, type Store, StoreUnavailable } from '../../src/store/store.ts'
+import { nothing } from '../../src/wire/fields.ts'
+import { type BulkBody, bulkBody } from '../../src/wire/jobs.ts'
+import { bulkAnswer } from '../answers.ts'
+
+/** What each command can change: jobs in other states do not match, whatever the filter says. */
+const STATES = {
+  cancel: ['queued', 'running'],
+  retry: ['dead', 'cancelled'],
+} as const satisfies Record<string, readonly JobState[]>
+
+const PAGE = 500
+/** A store's verb has a deadline: so many jobs are well within it, unless the store is slow. */
+const MAX_WRITE = 100
+/** No write begins later than this after the request: its own deadline comes on top. */
+const MAX_BEGIN_MS = MAX_ANSWER_MS / 2
+
+export function registerBulkRoutes(app: FastifyInstance, { store }: { store: Store }): void {
+  registerBulk(app, store, 'cancel', 'Cancel all jobs that match a filter, newest first')
+  registerBulk(
+    app,
+    store,
+    'retry',
+    'Retry all dead and cancelled jobs that match a filter, oldest first',
+  )
+}
+
+function registerBulk(
+  app: FastifyInstance,
+  store: Store,
+  verb: keyof typeof STATES,
+  summary: string,
+): void {
+  const size = createBatchSize(MAX_WRITE)
+  app.post<{ Body: BulkBody }>(
+    `/jobs/${verb}`,
+    { schema: { summary, body: bulkBody, querystring: nothing, response: { 200: bulkAnswer } } },
+    async (request) => {
+      const { filter, limit, dryRun } = request.body
+      const bulk = { store, size, endsAtMs: performance.now() + MAX_BEGIN_MS }
+      const { jobs, more } = await findMatching(store, verb, filter, limit)
+      const matched = { matched: jobs.length, ...(more ? { more } : {}) }
+      if (dryRun) return { ...matched, affected: 0 }
+      return { ...matched, ...(await applyToAll(bulk, verb, inOrder(verb, jobs))) }
+    },
+  )
+}
+
+type Found = Pick<JobSummary, 'id' | 'dependsOn'>
+
+/** Of more than `limit` the oldest for a retry, the newest for a cancel: see inOrder. */
+async function findMatching(
+  store: Store,
+  verb: keyof typeof STATES,
+  { state, ...filter }: BulkBody['filter'],
+  limit: number,
+): Promise<{ jobs: Found[]; more: boolean }> {
+  const states = STATES[verb].filter((one) => state === undefined || one === state)
+  const jobs: Found[] = []
+  let after: string | null = null
+  while (states.length > 0) {
+    const page = await store.listJobs({
+      ...(filter as object),
+      states,
+      oldestFirst: verb === 'retry',
+      limit: Math.min(PAGE, limit - jobs.length + 1),
+      ...(after === null ? {} : { after }),
+    })
+    jobs.push(...page.items.map(({ id, dependsOn }) => ({ id, dependsOn })))
+    if (jobs.length > limit) return { jobs: jobs.slice(0, limit), more: true }
+    if (page.next === null) break
+    after = page.next
+  }
+  return { jobs, more: false }
+}
+
+/**
+ * Each part is committed by itself, and workers act on it at once. A retry begins with the first
+ * job of an ordering key and of a chain of dependencies. A cancel begins with the last one, so that
+ * it neither lets a job start nor makes it dead by cancelling the job before it.
+ */
+function inOrder(verb: keyof typeof STATES, jobs: Found[]): string[] {
+  const ids = retryOrder(jobs)
+  return verb === 'retry' ? ids : ids.reverse()
+}
+
+interface Bulk {
+  store: Store
+  size: BatchSize
+  /** Monotonic. */
+  endsAtMs: number
+}
+
+/** Ends in time, with `more`, on a store that is too slow for all of them. */
+async function applyToAll(
+  { store, size, endsAtMs }: Bulk,
+  verb: keyof typeof STATES,
+  ids: string[],
+): Promise<{ affected: number; dependencyFailed?: number; more?: true }> {
+  let affected = 0
+  let dependencyFailed = 0
+  let at = 0
+  while (at < ids.length && (at === 0 || performance.now() < endsAtMs)) {
+    const some = ids.slice(at, at + size.limit)
+    const write = async () =>
+      verb === 'retry' ? await store.retry(some, { waives: false }) : await store.cancel(some)
+    const results = await size.run(some.length, write).catch((error) => {
+      // The answer counts what was changed before; of these that is not known.
+      if (at > 0 && error instanceof StoreUnavailable) return null
+      throw error
+    })
+    if (results === null) break
+    at += some.length
+    affected += results.filter(({ kind }) => kind === 'applied').length
+    dependencyFailed += results.filter(({ kind }) => kind === 'dependency_failed').length
+  }
+  return {
+    affected,
+    ...(dependencyFailed > 0 ? { dependencyFailed } : {}),
+    ...(at < ids.length ? { more: true } : {}),
+  }
+}

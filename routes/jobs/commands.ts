@@ -1,0 +1,280 @@
+// What changes one job: edit, cancel, retry, delete; and its copy.
+import { isDeepStrictEqual } from 'node:util'
+import type { FastifyInstance } from 'fastify'
+import { AppError } from '../../src/errors.ts'
+import { splitUnmet } from '../../src/job/dependencies.ts'
+import type { Job, JobState, NewJob } from '../../src/job/job.ts'
+import { isJobId, newJobId } from '../../src/job/job-id.ts'
+import type { ApiMetrics } from '../../src/metrics.ts'
+import type { EditResult, JobChange, RetryResult } from '../../src/store/job-commands.ts'
+import type { Store } from '../../src/store/store.ts'
+import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
+import { ifMatchHeaders, noBody, nothing } from '../../src/wire/fields.ts'
+import { type EditBody, editBody, jobParams } from '../../src/wire/jobs.ts'
+import { jobAnswer, retriedJobAnswer } from '../answers.ts'
+import { unknownEndpoint } from '../enqueue-answer.ts'
+import { dueTimeOf, type RequestOrigin } from '../enqueue-request.ts'
+import { hopsOf } from '../hops.ts'
+import { ifMatch, stale } from '../http/conditional.ts'
+import { jobNotFound, readJob, stateConflict } from '../job-lookup.ts'
+import type { EnqueueBatcher } from './enqueue-batcher.ts'
+import { sendEnqueued, sendJob } from './job-reply.ts'
+
+interface JobRoutes {
+  store: Store
+  batcher: EnqueueBatcher
+  metrics: Pick<ApiMetrics, 'onEnqueued'>
+}
+
+interface ById {
+  Params: { id: string }
+}
+
+export function registerJobChangeRoutes(app: FastifyInstance, parts: JobRoutes): void {
+  registerEdit(app, parts)
+  registerCommand(app, parts, 'cancel')
+  registerCommand(app, parts, 'retry')
+  registerCopy(app, parts)
+  registerDelete(app, parts)
+}
+
+function registerEdit(app: FastifyInstance, { store }: JobRoutes): void {
+  app.patch<ById & { Body: EditBody }>(
+    '/jobs/:id',
+    {
+      config: { scope: 'enqueue' },
+      schema: {
+        summary: 'Change a queued job',
+        params: jobParams,
+        querystring: nothing,
+        headers: ifMatchHeaders,
+        body: editBody,
+        response: { 200: jobAnswer },
+      },
+    },
+    async (request, reply) => {
+      const { id } = request.params
+      const change = jobChangeFrom(request.body, store.clock.now())
+      const ifVersion = ifMatch(request.headers)
+      const stored = await readJob(store, id)
+      const isMet = ifVersion === null || ifVersion === stored.version
+      if (isMet && changesNothing(stored, change)) return sendJob(reply, stored)
+      const result = await store.edit(id, change, ifVersion)
+      if (result.kind === 'applied') return sendJob(reply, result.job)
+      throw editRefusal(id, result)
+    },
+  )
+}
+
+function jobChangeFrom(body: EditBody, now: number): JobChange {
+  const { runAt, delay, expiresIn, payload, ...rest } = body
+  return {
+    ...rest,
+    ...(runAt === undefined && delay === undefined ? {} : { runAt: dueTimeOf(body, now) }),
+    ...(expiresIn === undefined ? {} : { expiresInMs: expiresIn }),
+    ...(payload === undefined ? {} : { payload: payload.bytes }),
+  }
+}
+
+/** Such a change raises no version: what others have read stays true. */
+function changesNothing(job: Job, { payload, expiresInMs, ...change }: JobChange): boolean {
+  if (job.state !== 'queued') return false
+  if (payload !== undefined && (job.attemptCount > 0 || !isSame(payload, job.payload))) return false
+  const expiresAt = expiresInMs == null ? null : job.firstRunAt + expiresInMs
+  if (expiresInMs !== undefined && expiresAt !== job.expiresAt) return false
+  return Object.entries(change).every(
+    ([field, value]) => value === undefined || isDeepStrictEqual(value, job[field as keyof Job]),
+  )
+}
+
+function isSame(one: Uint8Array, other: Uint8Array): boolean {
+  return Buffer.compare(one, other) === 0
+}
+
+function editRefusal(id: string, result: Exclude<EditResult, { kind: 'applied' }>): AppError {
+  switch (result.kind) {
+    case 'refused':
+      return stateConflict(result.state, 'PATCH', 'one that is queued')
+    case 'already_sent':
+      return new AppError(
+        'job_state_conflict',
+        'the job is queued, but an attempt was sent with its payload: that can not be changed; copy the job instead',
+      )
+    case 'stale':
+      return stale('job', result.version)
+    case 'not_found':
+      return jobNotFound(id)
+    default:
+      throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
+  }
+}
+
+const COMMANDS = {
+  cancel: {
+    summary: 'Cancel a queued or running job; its handler may still be working',
+    needs: 'one that is queued or running',
+    answer: jobAnswer,
+  },
+  retry: {
+    summary: 'Queue a dead or cancelled job again, with maxAttempts new attempts',
+    needs: 'one that is dead or cancelled',
+    answer: retriedJobAnswer,
+  },
+} as const
+
+/** A command on one job: applied and answered with the job, or refused with its state. */
+function registerCommand(
+  app: FastifyInstance,
+  { store }: JobRoutes,
+  verb: keyof typeof COMMANDS,
+): void {
+  app.post<ById>(
+    `/jobs/:id/${verb}`,
+    {
+      config: { scope: 'enqueue' },
+      schema: {
+        summary: COMMANDS[verb].summary,
+        params: jobParams,
+        querystring: nothing,
+        body: noBody,
+        response: { 200: COMMANDS[verb].answer },
+      },
+    },
+    async (request, reply) => {
+      const { id } = request.params
+      const [result] = isJobId(id) ? await store[verb]([id]) : []
+      if (!isDone(verb, result)) throw await refusal(store, verb, id, result)
+      const job = await readJob(store, id)
+      return sendJob(reply, job, verb === 'retry' ? { dependenciesWaived: waivedBy(result) } : {})
+    },
+  )
+}
+
+/** Cancelling what is cancelled already changes nothing and is no conflict. */
+function isDone(verb: keyof typeof COMMANDS, result: RetryResult | undefined): boolean {
+  if (result?.kind === 'applied') return true
+  return verb === 'cancel' && result?.kind === 'refused' && result.state === 'cancelled'
+}
+
+function waivedBy(result: RetryResult | undefined): string[] {
+  return (result?.kind === 'applied' && 'waived' in result && result.waived) || []
+}
+
+async function refusal(
+  store: Store,
+  verb: keyof typeof COMMANDS,
+  id: string,
+  result: RetryResult | undefined,
+): Promise<AppError> {
+  switch (result?.kind) {
+    case 'refused':
+      return stateConflict(result.state, verb, COMMANDS[verb].needs)
+    case 'unknown_endpoint':
+      return unknownEndpoint((await readJob(store, id)).endpoint)
+    case 'dedupe_conflict':
+      return new AppError('dedupe_conflict', `job ${result.jobId} has its dedupe key by now`)
+    default:
+      return jobNotFound(id)
+  }
+}
+
+function registerCopy(app: FastifyInstance, { store, batcher, metrics }: JobRoutes): void {
+  app.post<ById>(
+    '/jobs/:id/copy',
+    {
+      config: { scope: 'enqueue' },
+      schema: {
+        summary:
+          'Enqueue a new job with the same payload and options, due now, without its idempotency and dedupe key',
+        params: jobParams,
+        querystring: nothing,
+        body: noBody,
+        response: { 201: retriedJobAnswer },
+      },
+    },
+    async (request, reply) => {
+      const job = await readJob(store, request.params.id)
+      const { waitingFor, waived } = await dependenciesOfCopy(store, job)
+      const hops = hopsOf(request.headers)
+      const asked = { endpoint: job.endpoint, jobCount: null }
+      return traceEnqueue(traceContextOf(request.headers), asked, async (trace, span) => {
+        const made = copyOf(job, store.clock.now(), { trace, hops })
+        const copy = { ...made, dependsOn: waitingFor }
+        const startedAtMs = performance.now()
+        const result = await batcher.enqueue(copy)
+        metrics.onEnqueued(result.kind, performance.now() - startedAtMs)
+        span.setAttributes({ 'messaging.message.id': copy.id })
+        return sendEnqueued(reply, result, copy, { dependenciesWaived: waived })
+      })
+    },
+  )
+}
+
+/** By the rule of a retry by id. */
+async function dependenciesOfCopy(
+  store: Store,
+  job: Job,
+): Promise<{ waitingFor: string[]; waived: string[] }> {
+  const states = new Map<string, JobState>()
+  // One after the other: each is read with its payload.
+  for (const id of job.dependsOn) {
+    const dependency = await store.getJob(id)
+    if (dependency !== null) states.set(id, dependency.state)
+  }
+  // One that had succeeded is met for good, also when it is gone.
+  const asked = job.dependsOn.filter((id) => states.has(id) || job.waitingFor.includes(id))
+  return splitUnmet(asked, (id) => states.get(id) ?? null)
+}
+
+/** Without its keys, which tell jobs apart, and without its dependencies. */
+function copyOf(job: Job, now: number, { trace, hops }: RequestOrigin): NewJob {
+  return {
+    id: newJobId(now),
+    endpoint: job.endpoint,
+    payload: job.payload,
+    createdAt: now,
+    runAt: now,
+    priority: job.priority,
+    maxAttempts: job.maxAttempts,
+    timeoutMs: job.timeoutMs,
+    retry: job.retry,
+    expiresAt: job.expiresAt === null ? null : now + job.expiresAt - job.firstRunAt,
+    tags: job.tags,
+    metadata: job.metadata,
+    headers: job.headers ?? {},
+    idempotency: null,
+    dedupe: null,
+    orderingKey: job.orderingKey,
+    dependsOn: [],
+    onFinish: job.onFinish,
+    scheduleName: null,
+    originKey: null,
+    trace,
+    hops,
+  }
+}
+
+function registerDelete(app: FastifyInstance, { store }: JobRoutes): void {
+  app.delete<ById>(
+    '/jobs/:id',
+    {
+      config: { scope: 'enqueue' },
+      schema: {
+        summary: 'Delete a final job with its payload and result',
+        params: jobParams,
+        querystring: nothing,
+        headers: ifMatchHeaders,
+        body: noBody,
+      },
+    },
+    async (request, reply) => {
+      const { id } = request.params
+      const ifVersion = ifMatch(request.headers)
+      const result = isJobId(id) ? await store.deleteJob(id, ifVersion) : undefined
+      if (result?.kind === 'applied') return reply.code(204).send()
+      if (result?.kind === 'refused') throw stateConflict(result.state, 'DELETE', 'a final one')
+      if (result?.kind === 'stale') throw stale('job', result.version)
+      throw jobNotFound(id)
+    },
+  )
+}

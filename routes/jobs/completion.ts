@@ -1,0 +1,299 @@
+// /jobs/:id/complete, fail and heartbeat: what a handler says of its attempt, by the attempt's
+// token.
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { CountEnd } from '../../src/end-counts.ts'
+import { AppError } from '../../src/errors.ts'
+import type { Attempt, Job, Lease, Outcome } from '../../src/job/job.ts'
+import { isJobId } from '../../src/job/job-id.ts'
+import { DEFAULT_RETRY, decide, effectivePolicy } from '../../src/job/retry-policy.ts'
+import type { ApiMetrics, StaleReason } from '../../src/metrics.ts'
+import type { Settlement, SettleResult } from '../../src/store/settlement.ts'
+import type { Store } from '../../src/store/store.ts'
+import { traceContextOf, traceReport } from '../../src/tracing.ts'
+import { instantText } from '../../src/wire/job-answers.ts'
+import {
+  type CompleteBody,
+  completeBody,
+  type FailBody,
+  failBody,
+  type HeartbeatBody,
+  heartbeatBody,
+  jobParams,
+  tokenQuery,
+} from '../../src/wire/jobs.ts'
+import { appliedAnswer, heartbeatAnswer } from '../answers.ts'
+import { bearerOf, unauthorized } from '../http/access.ts'
+import { trustConnection } from '../http/connections.ts'
+import { readJob } from '../job-lookup.ts'
+
+const MAX_RESULT_BYTES = 65_536
+const NO_RESULT = 'null'
+
+interface CompletionOptions {
+  store: Store
+  metrics: Pick<ApiMetrics, 'onStale'>
+  countEnd: CountEnd
+  maxBodyBytes: number
+}
+
+interface CompletionRoutes extends CompletionOptions {
+  unanswered: Unanswered
+}
+
+/** Reported ends whose write the store did not answer, and which may be stored. */
+const MAX_UNANSWERED = 10_000
+
+interface Unanswered {
+  /** Notes the report when its write is not answered. */
+  noting(report: Lease, write: () => Promise<SettleResult[]>): Promise<SettleResult | undefined>
+  /** Whether it was noted; from then on it is not. */
+  take(report: Lease): boolean
+}
+
+function createUnanswered(): Unanswered {
+  const noted = new Set<string>()
+  const keyOf = ({ jobId, fence, leaseId }: Lease) => `${jobId} ${fence} ${leaseId}`
+  return {
+    async noting(report, write) {
+      try {
+        const [result] = await write()
+        return result
+      } catch (error) {
+        if (noted.size < MAX_UNANSWERED) noted.add(keyOf(report))
+        throw error
+      }
+    },
+    take: (report) => noted.delete(keyOf(report)),
+  }
+}
+
+interface ByToken {
+  Params: { id: string }
+  Querystring: { token?: string }
+}
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** What the token of the attempt stands for; null: on a route without one. */
+    lease: Lease | null
+  }
+}
+
+/** Twice of what is kept of a result. */
+const BODY_LIMIT_BYTES = 2 * MAX_RESULT_BYTES
+
+/** No API key: the token is the right to speak for this attempt, and for nothing else. */
+function byToken({ store, maxBodyBytes }: CompletionRoutes) {
+  return {
+    config: { open: true },
+    bodyLimit: Math.min(BODY_LIMIT_BYTES, maxBodyBytes),
+    // Before the body is read: without a token it costs nothing.
+    onRequest: (request: FastifyRequest, _reply: FastifyReply, done: () => void) => {
+      request.lease = leaseOf(store, request)
+      trustConnection(request.raw.socket)
+      done()
+    },
+  }
+}
+
+export function registerCompletionRoutes(app: FastifyInstance, options: CompletionOptions): void {
+  const parts = { ...options, unanswered: createUnanswered() }
+  app.decorateRequest('lease', null)
+  registerComplete(app, parts)
+  registerFail(app, parts)
+  registerHeartbeat(app, parts)
+}
+
+function registerComplete(app: FastifyInstance, parts: CompletionRoutes): void {
+  app.post<ByToken & { Body: CompleteBody }>(
+    '/jobs/:id/complete',
+    {
+      ...byToken(parts),
+      schema: {
+        summary: 'Report that the work of this attempt is done',
+        params: jobParams,
+        querystring: tokenQuery,
+        body: completeBody,
+        response: { 200: appliedAnswer },
+      },
+    },
+    async (request) => {
+      const lease = request.lease as Lease
+      const job = await readJob(parts.store, lease.jobId)
+      const attempt = attemptOf(parts.store, job, 'succeeded', 'the handler reported completion')
+      const bytes = request.body.result?.bytes
+      const resultTruncated = (bytes?.byteLength ?? 0) > MAX_RESULT_BYTES
+      const result = resultTruncated ? null : (bytes?.toString() ?? NO_RESULT)
+      const end = { ...lease, attempt, event: 'succeed', result, resultTruncated } as const
+      return traced(request, 'complete', job, attempt, () => settle(parts, job, end))
+    },
+  )
+}
+
+function registerFail(app: FastifyInstance, parts: CompletionRoutes): void {
+  const { store } = parts
+  app.post<ByToken & { Body: FailBody }>(
+    '/jobs/:id/fail',
+    {
+      ...byToken(parts),
+      schema: {
+        summary:
+          'Report that the work of this attempt failed; it is retried unless retryable is false',
+        params: jobParams,
+        querystring: tokenQuery,
+        body: failBody,
+        response: { 200: appliedAnswer },
+      },
+    },
+    async (request) => {
+      const lease = request.lease as Lease
+      const said = request.body
+      const job = await readJob(store, lease.jobId)
+      const [endpoint] = await store.endpointsNamed([job.endpoint])
+      const decision = decide(
+        job,
+        effectivePolicy(endpoint?.retry ?? DEFAULT_RETRY, job.retry),
+        {
+          outcome: 'failed',
+          message: said.message,
+          retryAfterMs: said.retryAfter ?? null,
+          isFinal: !said.retryable,
+        },
+        store.clock.now(),
+        Math.random(),
+      )
+      if (decision.event !== 'reschedule' && decision.event !== 'bury') {
+        throw new Error(`a failure can not lead to ${decision.event}`)
+      }
+      const attempt = attemptOf(store, job, 'failed', said.message)
+      const end = { ...lease, attempt, ...decision }
+      return traced(request, 'fail', job, attempt, () => settle(parts, job, end))
+    },
+  )
+}
+
+function registerHeartbeat(app: FastifyInstance, parts: CompletionRoutes): void {
+  const { store } = parts
+  app.post<ByToken & { Body: HeartbeatBody }>(
+    '/jobs/:id/heartbeat',
+    {
+      ...byToken(parts),
+      schema: {
+        summary: 'Extend the lease of this attempt and report progress',
+        params: jobParams,
+        querystring: tokenQuery,
+        body: heartbeatBody,
+        response: { 200: heartbeatAnswer },
+      },
+    },
+    async (request) => {
+      const lease = request.lease as Lease
+      const { progress, message, extend } = request.body
+      const job = await readJob(store, lease.jobId)
+      const [endpoint] = await store.endpointsNamed([job.endpoint])
+      const isSaid = progress !== undefined || message !== undefined
+      const result = await store.heartbeat(lease, {
+        progress: isSaid ? { value: progress ?? null, message: message ?? null } : null,
+        extendMs: extend ?? null,
+        completionTimeoutMs: endpoint?.completionTimeoutMs ?? 0,
+      })
+      switch (result.kind) {
+        case 'applied':
+          return { leaseExpiresAt: instantText(result.leaseExpiresAt), cancelRequested: false }
+        case 'cancelled':
+          return { leaseExpiresAt: null, cancelRequested: true }
+        case 'evicted':
+        case 'lease_lost':
+          throw leaseLost(job)
+        default:
+          throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
+      }
+    },
+  )
+}
+
+/** The lease that the request's token was made for; 401 for any other text. */
+function leaseOf(store: Store, request: FastifyRequest): Lease {
+  // Not validated yet.
+  const { id } = request.params as ByToken['Params']
+  const { token: given } = request.query as { token?: unknown }
+  const token = given ?? bearerOf(request.headers.authorization)
+  const lease =
+    isJobId(id) && typeof token === 'string' ? store.attemptTokens.read(id, token) : null
+  if (lease !== null) return lease
+  throw unauthorized('send the token of the attempt, as ?token= or as Authorization: Bearer')
+}
+
+/** Of an attempt that is over already it is not used: the guard of the write does not match. */
+function attemptOf(store: Store, job: Job, outcome: Outcome, message: string): Attempt {
+  const finishedAt = store.clock.now()
+  const startedAt = job.lease?.claimedAt ?? finishedAt
+  return {
+    number: job.attemptCount,
+    startedAt,
+    finishedAt,
+    durationMs: Math.max(0, finishedAt - startedAt),
+    outcome,
+    statusCode: null,
+    errorCode: null,
+    message,
+    responseBody: null,
+    workerId: job.lease?.workerId ?? '',
+  }
+}
+
+type ReportedEnd = Exclude<Settlement, { event: 'await' }>
+
+function traced<T>(
+  { headers }: FastifyRequest,
+  verb: 'complete' | 'fail',
+  job: Job,
+  { number, outcome }: Attempt,
+  work: () => Promise<T>,
+): Promise<T> {
+  return traceReport(traceContextOf(headers), verb, job.id, (span) => {
+    span.setAttributes({
+      'messaging.destination.name': job.endpoint,
+      'posthorn.attempt': number,
+      'posthorn.outcome': outcome,
+    })
+    return work()
+  })
+}
+
+async function settle(parts: CompletionRoutes, job: Job, settlement: ReportedEnd) {
+  const { store, countEnd, unanswered } = parts
+  const result = await unanswered.noting(settlement, () =>
+    store.settle([settlement], { durable: true }),
+  )
+  if (result === 'lease_lost') {
+    const reason = staleReasonOf(job, settlement)
+    if (reason !== null) parts.metrics.onStale(reason)
+    throw leaseLost(job)
+  }
+  const { attempt, jobId } = settlement
+  const { endpoint } = job
+  if (result === 'applied') {
+    const diedOf = settlement.event === 'bury' ? settlement.failure.reason : null
+    countEnd({ jobId, endpoint, attempt, diedOf })
+  } else if (unanswered.take(settlement)) {
+    // The write before was stored, and its answer was lost.
+    const stored = job.attempts.find(({ number }) => number === attempt.number) ?? attempt
+    countEnd({ jobId, endpoint, attempt: stored, diedOf: job.failure?.reason ?? null })
+  }
+  return { applied: true as const }
+}
+
+/** null: the attempt has reported its end before, which another report does not change. */
+function staleReasonOf(job: Job, { fence }: Lease): StaleReason | null {
+  const last = job.fence === fence ? job.attempts.at(-1)?.outcome : undefined
+  if (job.state === 'cancelled' || last === 'cancelled') return 'cancelled'
+  return last === 'succeeded' || last === 'failed' ? null : 'lease_lost'
+}
+
+function leaseLost(job: Job): AppError {
+  return new AppError(
+    'lease_lost',
+    `this attempt no longer holds the job, which is ${job.state} at attempt ${job.attemptCount}`,
+  )
+}

@@ -1,0 +1,171 @@
+// Group commit for enqueues: requests that come together share one durable write.
+//
+// No timer: with no write in flight a job is written at the end of this turn of the event loop,
+// else it waits for a write to return. An idle request so waits for nobody, and load makes its
+// own batches.
+
+import type { BatchSize } from '../../src/batch-size.ts'
+import { AppError } from '../../src/errors.ts'
+import type { NewJob } from '../../src/job/job.ts'
+import {
+  type EnqueueResult,
+  MAX_ANSWER_MS,
+  type Store,
+  StoreUnavailable,
+} from '../../src/store/store.ts'
+
+const MAX_WRITES_IN_FLIGHT = 2
+const MAX_BATCH_BYTES = 1_048_576
+/** What may wait here; beyond it a request is refused rather than kept. */
+const MAX_WAITING_JOBS = 20_000
+const MAX_WAITING_BYTES = 64 * 1_048_576
+/**
+ * Neither are further ones kept while the first of several writes has waited this long: that is a
+ * load which the store can not keep up with, and whoever is told so at once can act on it.
+ */
+const MAX_WAIT_UNDER_LOAD_MS = 1_000
+/** Who has waited this long when a write finds the store away is told so, not kept for the next. */
+const MAX_WAIT_IN_OUTAGE_MS = 2_000
+const RETRY_AFTER_SECONDS = '1'
+
+interface Waiting {
+  job: NewJob
+  sinceMs: number
+  resolve: (result: EnqueueResult) => void
+  reject: (error: unknown) => void
+}
+
+export interface EnqueueBatcher {
+  /** Resolves once the job is durable. Throws AppError overloaded when too much waits. */
+  enqueue(job: NewJob): Promise<EnqueueResult>
+  /** Throws AppError overloaded as enqueue() would, before a request has cost anything. */
+  refuseIfFull(): void
+}
+
+/**
+ * @param size how many jobs one write may hold, learned from all writes of jobs in this process
+ * @param onBatch told how many jobs each write holds
+ */
+export function createEnqueueBatcher(
+  store: Pick<Store, 'enqueue'>,
+  size: BatchSize,
+  onBatch: (size: number) => void,
+): EnqueueBatcher {
+  let waiting: Waiting[] = []
+  let waitingBytes = 0
+  let writesInFlight = 0
+  let flushPlanned = false
+
+  function planFlush(): void {
+    if (flushPlanned || writesInFlight >= MAX_WRITES_IN_FLIGHT || waiting.length === 0) return
+    flushPlanned = true
+    setImmediate(() => {
+      flushPlanned = false
+      void flush(takeBatch())
+    })
+  }
+
+  function takeBatch(): Waiting[] {
+    const count = batchLength(waiting, size.limit)
+    const batch = waiting.slice(0, count)
+    waiting = waiting.slice(count)
+    for (const { job } of batch) waitingBytes -= job.payload.byteLength
+    return batch
+  }
+
+  async function flush(batch: Waiting[]): Promise<void> {
+    writesInFlight++
+    planFlush()
+    onBatch(batch.length)
+    const failure = await write(store, size, batch)
+    if (failure instanceof StoreUnavailable) rejectOld(failure)
+    writesInFlight--
+    planFlush()
+  }
+
+  function rejectOld(error: StoreUnavailable): void {
+    const oldestMs = performance.now() - MAX_WAIT_IN_OUTAGE_MS
+    const kept = waiting.findIndex(({ sinceMs }) => sinceMs > oldestMs)
+    for (const { job, reject } of waiting.splice(0, kept === -1 ? waiting.length : kept)) {
+      waitingBytes -= job.payload.byteLength
+      reject(error)
+    }
+  }
+
+  function isFull(): boolean {
+    if (waiting.length >= MAX_WAITING_JOBS || waitingBytes >= MAX_WAITING_BYTES) return true
+    if (waiting.length <= size.limit && waitingBytes <= MAX_BATCH_BYTES) return false
+    const oldestMs = performance.now() - MAX_WAIT_UNDER_LOAD_MS
+    return (waiting[0]?.sinceMs ?? oldestMs) < oldestMs
+  }
+
+  function refuseIfFull(): void {
+    if (isFull()) throw tooMuchWaits()
+  }
+
+  return {
+    refuseIfFull,
+    enqueue(job) {
+      refuseIfFull()
+      return new Promise((resolve, reject) => {
+        waiting.push({ job, sinceMs: performance.now(), resolve, reject })
+        waitingBytes += job.payload.byteLength
+        planFlush()
+      })
+    },
+  }
+}
+
+function tooMuchWaits(): AppError {
+  return new AppError('overloaded', 'too many jobs wait to be stored; send again later', {
+    headers: { 'retry-after': RETRY_AFTER_SECONDS },
+  })
+}
+
+/** Answers each of the batch; resolves with what went wrong, or null. */
+async function write(
+  store: Pick<Store, 'enqueue'>,
+  size: BatchSize,
+  batch: Waiting[],
+): Promise<unknown> {
+  const stopWaiting = refuseInTime(batch)
+  const jobs = batch.map(({ job }) => job)
+  try {
+    const results = await size.run(jobs.length, () => store.enqueue(jobs))
+    batch.forEach(({ resolve }, i) => {
+      resolve(results[i] as EnqueueResult)
+    })
+    return null
+  } catch (error) {
+    for (const { reject } of batch) reject(error)
+    return error
+  } finally {
+    stopWaiting()
+  }
+}
+
+/** The store has the same deadline, and its error says what is wrong. */
+const STORE_FIRST_MS = 100
+
+/** The first of a batch has waited longest; whether its jobs are stored is not known by then. */
+function refuseInTime(batch: Waiting[]): () => void {
+  const sinceMs = batch[0]?.sinceMs ?? performance.now()
+  const leftMs = Math.max(0, sinceMs + MAX_ANSWER_MS + STORE_FIRST_MS - performance.now())
+  const timer = setTimeout(() => {
+    const error = new StoreUnavailable(`the store did not answer within ${MAX_ANSWER_MS} ms`)
+    for (const { reject } of batch) reject(error)
+  }, leftMs)
+  return () => clearTimeout(timer)
+}
+
+/** How many of those that wait go into the next write: at least one, however large it is. */
+function batchLength(waiting: Waiting[], limit: number): number {
+  let count = 0
+  let bytes = 0
+  for (const { job } of waiting) {
+    bytes += job.payload.byteLength
+    if (count > 0 && (count >= limit || bytes > MAX_BATCH_BYTES)) break
+    count++
+  }
+  return count
+}

@@ -1,0 +1,206 @@
+// GET /jobs/:id/explain: why a job is not running, and when that may change.
+import type { FastifyInstance } from 'fastify'
+import { type Endpoint, endpointState, isTripped } from '../../src/endpoint/endpoint.ts'
+import { placesAfterRest } from '../../src/endpoint/health.ts'
+import { formatDuration } from '../../src/job/duration.ts'
+import { isFinal, type Job } from '../../src/job/job.ts'
+import { hasKey, isLive } from '../../src/store/records.ts'
+import type { Store } from '../../src/store/store.ts'
+import { nothing } from '../../src/wire/fields.ts'
+import { instantText } from '../../src/wire/job-answers.ts'
+import { jobParams } from '../../src/wire/jobs.ts'
+import { type ExplainReason, explainAnswer } from '../answers.ts'
+import { readJob } from '../job-lookup.ts'
+import { PULLER } from './pull.ts'
+
+interface Explanation {
+  reason: ExplainReason
+  detail: string
+  /** null: nobody knows. */
+  expectedAt: number | null
+}
+
+export function registerExplainRoute(app: FastifyInstance, { store }: { store: Store }): void {
+  app.get<{ Params: { id: string } }>(
+    '/jobs/:id/explain',
+    {
+      config: { scope: 'enqueue' },
+      schema: {
+        summary: 'Explain why the job is not running',
+        params: jobParams,
+        querystring: nothing,
+        response: { 200: explainAnswer },
+      },
+    },
+    async (request) => {
+      const job = await readJob(store, request.params.id)
+      const { reason, detail, expectedAt } = await explain(store, job)
+      const { state, version } = job
+      return { state, version, reason, detail, expectedAt: instantText(expectedAt) }
+    },
+  )
+}
+
+/** The reasons in the order in which they would have to go away. */
+async function explain(store: Store, job: Job): Promise<Explanation> {
+  const now = store.clock.now()
+  if (isFinal(job.state)) return whyFinal(job)
+  if (job.lease !== null) return whyRunning(store, job, job.lease, now)
+  if (job.expiresAt !== null && job.expiresAt <= now) {
+    const detail = `it expired at ${instantText(job.expiresAt)}: no attempt starts, and the next sweep makes it dead`
+    return because('next_in_line', detail)
+  }
+  const [endpoint] = await store.endpointsNamed([job.endpoint])
+  if (endpoint === undefined || endpoint.deleting) {
+    return because('endpoint_disabled', `endpoint "${job.endpoint}" is gone or being deleted`)
+  }
+  const held = job.isHeld ? await whyHeld(store, job) : null
+  if (held !== null) return held
+  if (job.runAt > now) {
+    const what = job.attemptCount === 0 ? 'it is due' : 'its next attempt is due'
+    return because('not_due', `${what} at ${instantText(job.runAt)}`, job.runAt)
+  }
+  return (
+    whyStopped(endpoint, now) ??
+    (await whyLimited(store, endpoint, now)) ??
+    (await whyWaiting(store, endpoint, now))
+  )
+}
+
+function because(
+  reason: ExplainReason,
+  detail: string,
+  expectedAt: number | null = null,
+): Explanation {
+  return { reason, detail, expectedAt }
+}
+
+function whyFinal({ state, failure }: Job): Explanation {
+  return because('final', `the job is ${state}${failure === null ? '' : `: ${failure.message}`}`)
+}
+
+/**
+ * The stored state is what was true when it was written. A worker that died since has not changed
+ * it, so that the lease and the list of workers tell what is true now.
+ */
+async function whyRunning(
+  store: Store,
+  { phase, attemptCount }: Job,
+  { workerId, expiresAt }: NonNullable<Job['lease']>,
+  now: number,
+): Promise<Explanation> {
+  const attempt = `attempt ${attemptCount}`
+  if (expiresAt <= now) {
+    const workers = await store.listWorkers()
+    const isSwept = workers.some((worker) => isLive(worker, now))
+    const next = isSwept
+      ? 'a worker reclaims it at its next sweep'
+      : 'no live worker to reclaim it, an API does so at its next sweep'
+    return because(
+      'running',
+      `${attempt} is lost: its lease expired ${ago(expiresAt, now)}; ${next}`,
+    )
+  }
+  if (phase === 'awaiting_completion') {
+    return because('running', 'its handler has accepted it and is to report completion', expiresAt)
+  }
+  if (workerId === PULLER) {
+    return because('running', `${attempt} is under way with the worker that claimed it`, expiresAt)
+  }
+  const worker = (await store.listWorkers()).find(({ id }) => id === workerId)
+  // Its lease is renewed as long as the attempt goes on: that instant tells nothing about its end.
+  if (worker !== undefined && isLive(worker, now)) {
+    return because('running', `${attempt} is under way at worker ${workerId}`)
+  }
+  const seen = worker === undefined ? 'is gone' : `was last seen ${ago(worker.seenAt, now)}`
+  const detail = `${attempt} is probably lost: worker ${workerId} ${seen}; its lease expires at ${instantText(expiresAt)}`
+  return because('running', detail, expiresAt)
+}
+
+/** In whole seconds, beyond a minute in whole minutes and so on. */
+function ago(instant: number, now: number): string {
+  const passedMs = Math.max(0, now - instant)
+  const unitMs = [86_400_000, 3_600_000, 60_000].find((unit) => passedMs >= unit) ?? 1_000
+  return `${formatDuration(Math.floor(passedMs / unitMs) * unitMs)} ago`
+}
+
+async function whyHeld(store: Store, job: Job): Promise<Explanation | null> {
+  if (job.waitingFor.length > 0) {
+    const final = new Set(await store.finalAmong(job.waitingFor))
+    const open = job.waitingFor.filter((id) => !final.has(id))
+    const more = open.length > 1 ? ` and ${open.length - 1} more` : ''
+    const detail =
+      open.length > 0
+        ? `it waits for ${open[0]}${more}`
+        : `it waited for ${job.waitingFor[0]}, which is final; the next sweep acts on that`
+    return because('waiting_for_dependencies', detail)
+  }
+  if (job.orderingKey === null) return null
+  const head = await store.headOfOrderingKey(job.endpoint, job.orderingKey)
+  if (head === null || head === job.id) return null
+  const detail = `job ${head} has the same ordering key, is earlier and not final`
+  return because('behind_ordering_key', detail)
+}
+
+function whyStopped(endpoint: Endpoint, now: number): Explanation | null {
+  const { name, restingUntil, disabledReason } = endpoint
+  const resume = `POST /endpoints/${name}/resume`
+  switch (endpointState(endpoint, now)) {
+    case 'disabled':
+      return because(
+        'endpoint_disabled',
+        `endpoint "${name}" is disabled (${disabledReason}); ${resume} enables it`,
+      )
+    case 'paused':
+      return because('endpoint_paused', `endpoint "${name}" is paused; ${resume} goes on`)
+    case 'resting': {
+      const why = isTripped(endpoint)
+        ? `after ${endpoint.failureCount} failed attempts in a row`
+        : 'since it asked for fewer requests'
+      const detail = `endpoint "${name}" rests until ${instantText(restingUntil)} ${why}`
+      return because('endpoint_resting', detail, restingUntil)
+    }
+    default:
+      return null
+  }
+}
+
+async function whyLimited(
+  store: Store,
+  endpoint: Endpoint,
+  now: number,
+): Promise<Explanation | null> {
+  const { name, concurrency, rateFreeAt } = endpoint
+  const back = placesAfterRest(endpoint, now)
+  if (back !== null) {
+    const detail = `endpoint "${name}" rested, and takes ${back.places} at a time until more of them succeed`
+    return because('endpoint_resting', detail)
+  }
+  const [counts] = concurrency === null ? [] : await store.countJobs([name])
+  if (counts !== undefined && concurrency !== null && counts.running >= concurrency) {
+    const detail = `${counts.running} jobs of endpoint "${name}" are running, and ${concurrency} may be; one of a dead worker counts until its lease expires`
+    return because('concurrency_full', detail)
+  }
+  if (rateFreeAt === null || rateFreeAt <= now) return null
+  const detail = `the rate limit of endpoint "${name}" lets the next attempt start at ${instantText(rateFreeAt)}`
+  return because('rate_limited', detail, rateFreeAt)
+}
+
+async function whyWaiting(store: Store, endpoint: Endpoint, now: number): Promise<Explanation> {
+  if (endpoint.url === null) {
+    return because('next_in_line', `it waits for a claim at endpoint "${endpoint.name}"`)
+  }
+  const workers = await store.listWorkers()
+  const live = workers.filter((worker) => isLive(worker, now))
+  const [first, ...others] = live
+  if (first === undefined) {
+    return because('no_live_worker', 'no worker has been seen lately; start one: posthorn worker')
+  }
+  const keyIds = store.encryptionKeyIds()
+  if (!live.some((worker) => hasKey(worker, keyIds))) {
+    const more = others.length === 0 ? '' : `, and ${others.length} more like it`
+    const detail = `worker ${first.id} is live but cannot read the secret of the endpoint${more}: its ENCRYPTION_KEY does not hold the key of the API`
+    return because('no_live_worker', detail)
+  }
+  return because('next_in_line', 'it is due, and a worker takes it when a slot is free')
+}

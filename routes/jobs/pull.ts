@@ -1,0 +1,130 @@
+// POST /endpoints/:name/claim: jobs for workers that have no URL to be called at.
+import type { FastifyInstance } from 'fastify'
+import { createBatchSize } from '../../src/batch-size.ts'
+import { AppError } from '../../src/errors.ts'
+import { type ClaimedJob, dueAt, type Job } from '../../src/job/job.ts'
+import type { ApiMetrics } from '../../src/metrics.ts'
+import type { Holder, Store } from '../../src/store/store.ts'
+import { type ClaimBody, claimBody, MAX_CLAIM } from '../../src/wire/endpoints.ts'
+import { endpointParams, nothing } from '../../src/wire/fields.ts'
+import { instantText, jobJson } from '../../src/wire/job-answers.ts'
+import { claimAnswer } from '../answers.ts'
+import { endpointNotFound } from '../endpoint-answer.ts'
+import type { KeyRecheck } from '../http/access.ts'
+import type { PullWaits } from '../pull-waits.ts'
+import { JSON_TYPE } from './job-reply.ts'
+
+/** What a pulled job shows as its worker: who asked is not known to us. */
+/** In place of a worker's id. */
+export const PULLER = 'pull'
+
+/** Beyond it no further job is put into an answer. */
+const MAX_ANSWER_BYTES = 16 * 1_048_576
+const READ_AT_ONCE = 10
+
+interface PullRoutes {
+  store: Store
+  pulls: PullWaits
+  recheckKey: KeyRecheck
+  metrics: Pick<ApiMetrics, 'onStarted'>
+}
+
+export function registerPullRoute(
+  app: FastifyInstance,
+  { store, pulls, recheckKey, metrics }: PullRoutes,
+): void {
+  const size = createBatchSize(MAX_CLAIM)
+  app.post<{ Params: { name: string }; Body: ClaimBody }>(
+    '/endpoints/:name/claim',
+    {
+      config: { scope: 'work' },
+      schema: {
+        summary: 'Claim due jobs of a pulled endpoint; wait for some if none is due',
+        params: endpointParams,
+        querystring: nothing,
+        body: claimBody,
+        response: { 200: claimAnswer },
+      },
+    },
+    async (request, reply) => {
+      const { name } = request.params
+      const { limit, wait, lease } = request.body
+      await refuseOtherKinds(store, name)
+      const holder: Holder = { workerId: PULLER, leaseMs: lease, pulls: true }
+      const take = async () => {
+        const most = Math.min(limit, size.limit)
+        const lanes = [{ endpoint: name, limit: most }]
+        const claim = () => store.claim(lanes, most, holder)
+        return (await size.run(most, claim, ({ jobs }) => jobs.length)).jobs
+      }
+      const taken = await pulls.untilTaken(name, take, wait, request.raw.socket)
+      if (request.raw.socket.destroyed) {
+        // Whoever asked is gone: the jobs are not to wait for their leases to run out.
+        await store.release(taken)
+        return reply
+      }
+      try {
+        if (wait > 0) await recheckKey(request)
+      } catch (error) {
+        await store.release(taken)
+        throw error
+      }
+      reply.type(JSON_TYPE)
+      const { items, started } = await pulledItems(store, taken)
+      for (const job of started) metrics.onStarted(job.claimedAt - dueAt(job))
+      return `{"jobs":[${items.join(',')}]}`
+    },
+  )
+}
+
+async function refuseOtherKinds(store: Store, name: string): Promise<void> {
+  const [endpoint] = await store.endpointsNamed([name])
+  if (endpoint === undefined) throw endpointNotFound(name)
+  if (endpoint.url === null) return
+  const detail = `endpoint "${name}" has a URL: its jobs are sent there, not pulled`
+  throw new AppError('job_state_conflict', detail)
+}
+
+/**
+ * As many as fit into an answer; the others are given back. A hundred jobs of 8 MiB each are more
+ * than a string can hold.
+ */
+async function pulledItems(
+  store: Store,
+  taken: ClaimedJob[],
+): Promise<{ items: string[]; started: ClaimedJob[] }> {
+  const items: string[] = []
+  const started: ClaimedJob[] = []
+  let bytes = 0
+  for (let i = 0; i < taken.length; i += READ_AT_ONCE) {
+    if (bytes > MAX_ANSWER_BYTES) {
+      await store.release(taken.slice(i))
+      break
+    }
+    const some = taken.slice(i, i + READ_AT_ONCE)
+    const texts = await Promise.all(some.map((claimed) => pulledJson(store, claimed)))
+    for (const [at, item] of texts.entries()) {
+      if (item === null) continue
+      items.push(item)
+      started.push(some[at] as ClaimedJob)
+      bytes += item.length
+    }
+  }
+  return { items, started }
+}
+
+/** null: it was cancelled the moment it was claimed. */
+async function pulledJson(store: Store, claimed: ClaimedJob): Promise<string | null> {
+  const job = await store.getJob(claimed.jobId)
+  if (job === null || !isHeldBy(job, claimed)) return null
+  return jobJson(job, {
+    token: store.attemptTokens.mint(claimed),
+    leaseExpiresAt: instantText(job.lease?.expiresAt ?? null),
+    traceparent: claimed.trace?.traceparent ?? null,
+    tracestate: claimed.trace?.tracestate ?? null,
+  })
+}
+
+function isHeldBy(job: Job, { fence }: ClaimedJob): boolean {
+  return job.state === 'running' && job.fence === fence
+}

@@ -1,0 +1,299 @@
+// How openapi.json is made: from the zod schemas of the routes, never by hand. What a schema does
+// not tell (errors, headers, answers without JSON) stands in openapi-answers.ts.
+import { isDeepStrictEqual } from 'node:util'
+import type { FastifyDynamicSwaggerOptions } from '@fastify/swagger'
+import type { FastifySchema, RouteOptions } from 'fastify'
+import { z } from 'zod'
+import { ERRORS, type ErrorCode } from '../../src/errors.ts'
+import { PROBLEM_TYPE } from '../../src/http/problem.ts'
+import { scheduleAnswer, scheduleListAnswer } from '../../src/wire/schedules.ts'
+import * as answers from '../answers.ts'
+import { jsonSchemaOf } from '../http/route-schema.ts'
+import { HEADERS, type HeaderName, OTHER_ANSWERS, type OtherAnswers } from '../openapi-answers.ts'
+import { statsAnswer } from '../service/stats.ts'
+import { describedField, withMeanings } from './field-meanings.ts'
+import { webhooksSection } from './openapi-webhooks.ts'
+
+type Json = Record<string, unknown>
+
+/** The parts of a route's schema that zod checks, and its answers. */
+interface RouteSchema {
+  summary?: string
+  security?: Json[]
+  params?: z.ZodType
+  querystring?: z.ZodType
+  headers?: z.ZodType
+  body?: z.ZodType
+  response?: Record<string, z.ZodType | ContentAnswer>
+}
+
+/** An answer that is not JSON, in Fastify's form. */
+interface ContentAnswer {
+  description: string
+  content: Record<string, { schema: z.ZodType }>
+}
+
+export function openapiOptions(version: string): FastifyDynamicSwaggerOptions {
+  return {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'Posthorn',
+        description:
+          'A job queue over HTTP: post a job, it calls your webhook until the work is done.',
+        version,
+        license: { name: 'MIT', identifier: 'MIT' },
+      },
+      // Whichever server it came from.
+      servers: [{ url: '/', description: 'the server that serves this description' }],
+      components: {
+        securitySchemes: { key: { type: 'http', scheme: 'bearer' } },
+      },
+      // A key, or in local mode none.
+      security: [{ key: [] }, {}],
+    },
+    transform: ({ schema, url, route }) => ({
+      schema: described((schema ?? {}) as RouteSchema, route),
+      url,
+    }),
+    transformObject: (document) =>
+      'openapiObject' in document ? finished(document.openapiObject) : {},
+  }
+}
+
+/** A route's schema as JSON Schema, with all that it may answer. */
+function described(schema: RouteSchema, route: RouteOptions): FastifySchema {
+  const { response: _, ...rest } = schema
+  const parts = Object.entries(rest).map(([part, value]) => [
+    part,
+    value instanceof z.ZodType ? jsonSchemaOf(value) : value,
+  ])
+  const method = [route.method].flat()[0] as string
+  const isOpen = route.config?.open === true
+  return {
+    ...Object.fromEntries(parts),
+    operationId: operationIdOf(method, route.url),
+    tags: [tagOf(route.url)],
+    ...(isOpen ? { security: [] } : {}),
+    'x-scope': scopeOf(route),
+    ...(acceptsNoBody(schema) ? { [OPTIONAL_BODY]: true } : {}),
+    response: responsesOf(schema, OTHER_ANSWERS[`${method} ${route.url}`] ?? {}, isOpen),
+  } as FastifySchema
+}
+
+/** `POST /jobs/:id/cancel` as postJobsByIdCancel: names that generated clients can use. */
+export function operationIdOf(method: string, url: string): string {
+  const words = url
+    .split(/[/.-]/)
+    .filter((word) => word !== '')
+    .map((word) => (word.startsWith(':') ? `By${capital(word.slice(1))}` : capital(word)))
+  return method.toLowerCase() + (words.join('') || 'Root')
+}
+
+function capital(word: string): string {
+  return word.charAt(0).toUpperCase() + word.slice(1)
+}
+
+function tagOf(url: string): string {
+  return url.split(/[/.]/)[1] || 'service'
+}
+
+/** Which key a request needs: of a scope, the token of an attempt, or none. */
+function scopeOf({ method, url, config }: RouteOptions): string {
+  if (config?.open !== true) return config?.scope ?? 'admin'
+  const { errors = [] } = OTHER_ANSWERS[`${[method].flat()[0]} ${url}`] ?? {}
+  return errors.includes('unauthorized') ? 'token' : 'none'
+}
+
+/** The plugin takes every body for required; the mark is taken off again at the end. */
+const OPTIONAL_BODY = 'x-optional-body'
+
+function acceptsNoBody({ body }: RouteSchema): boolean {
+  return body?.safeParse(undefined).success ?? false
+}
+
+function responsesOf(schema: RouteSchema, other: OtherAnswers, isOpen: boolean): Json {
+  const responses: Json = {}
+  for (const [status, answer] of Object.entries(schema.response ?? {})) {
+    responses[status] = successAnswer(answer, headersOf(other.headers?.[Number(status)]))
+  }
+  for (const [status, { description, schema: body }] of Object.entries(other.answers ?? {})) {
+    const headers = headersOf(other.headers?.[Number(status)])
+    responses[status] =
+      body === null
+        ? { type: 'null', description, headers }
+        : { description, headers, content: { 'application/json': { schema: jsonSchemaOf(body) } } }
+  }
+  const byStatus = Map.groupBy(errorsOf(schema, other, isOpen), ({ status }) => status)
+  for (const [status, errors] of byStatus) {
+    responses[status] ??= problemAnswerOf(
+      errors.map(({ code }) => `\`${code}\`: ${ERRORS[code].title}`).join('; '),
+      headersOf(HEADERS_OF_ERRORS[status]),
+    )
+  }
+  responses.default = problemAnswerOf('a problem (RFC 9457)', headersOf([]))
+  return responses
+}
+
+const HEADERS_OF_ERRORS: Record<number, HeaderName[]> = {
+  401: ['www-authenticate'],
+  503: ['retry-after'],
+}
+
+function successAnswer(answer: z.ZodType | ContentAnswer, headers: Json): Json {
+  const description = 'success'
+  if (answer instanceof z.ZodType) {
+    return {
+      description,
+      headers,
+      content: { 'application/json': { schema: jsonSchemaOf(answer) } },
+    }
+  }
+  const content = Object.entries(answer.content).map(([type, { schema }]) => [
+    type,
+    { schema: jsonSchemaOf(schema) },
+  ])
+  return { description: answer.description, headers, content: Object.fromEntries(content) }
+}
+
+function problemAnswerOf(description: string, headers: Json): Json {
+  const schema = jsonSchemaOf(answers.problemAnswer)
+  return { description, headers, content: { [PROBLEM_TYPE]: { schema } } }
+}
+
+function headersOf(names: readonly HeaderName[] = []): Json {
+  const all: HeaderName[] = ['x-request-id', ...names]
+  return Object.fromEntries(all.map((name) => [name, { type: 'string' }]))
+}
+
+/** The errors of a route: those that follow from what it takes, and its own. */
+function errorsOf(
+  schema: RouteSchema,
+  other: OtherAnswers,
+  isOpen: boolean,
+): { code: ErrorCode; status: number }[] {
+  const hasBody = schema.body !== undefined
+  const headerNames = schema.headers === undefined ? [] : propertiesOf(schema.headers)
+  const codes: ErrorCode[] = [
+    'invalid_request',
+    ...(hasBody ? (['invalid_json', 'payload_too_large', 'unsupported_media_type'] as const) : []),
+    ...(isOpen ? [] : (['unauthorized'] as const)),
+    'forbidden',
+    ...(headerNames.includes('if-match') ? (['precondition_failed'] as const) : []),
+    'internal_error',
+    ...(isOpen && !hasBody ? [] : (['store_unavailable'] as const)),
+  ]
+  return [...codes, ...(other.errors ?? [])].map((error) =>
+    typeof error === 'string' ? { code: error, status: ERRORS[error].status } : error,
+  )
+}
+
+function propertiesOf(schema: z.ZodType): string[] {
+  return Object.keys(jsonSchemaOf(schema).properties ?? {})
+}
+
+/** The whole document: optional bodies said so, and what answers.ts names said once. */
+function finished<T extends object>(document: T): T {
+  const text = JSON.parse(JSON.stringify(document)) as Json & { paths: Record<string, Json> }
+  for (const operation of Object.values(text.paths).flatMap((path) => Object.values(path))) {
+    finishOperation(operation as Json)
+  }
+  const named = namedAnswers()
+  const components = text.components as Json
+  const paths = withReferences(text.paths, named) as Record<string, Json>
+  for (const path of Object.values(paths)) {
+    for (const [method, operation] of Object.entries(path)) {
+      path[method] = explained(operation as Json)
+    }
+  }
+  // Within one another too: a list of jobs refers to the job.
+  const schemas = Object.fromEntries(
+    named.map(([name, schema]) => [name, withMeanings(withReferences(schema, named, true), name)]),
+  )
+  const described = { ...text, paths, webhooks: webhooksSection() }
+  return {
+    ...described,
+    components: used({ ...components, headers: headerComponents(), schemas }, described),
+  } as unknown as T
+}
+
+/** With the meaning of each field and parameter. */
+function explained(operation: Json): Json {
+  const { operationId, parameters } = operation as { operationId: string; parameters?: Json[] }
+  const described = withMeanings(operation, operationId) as Json
+  if (parameters === undefined) return described
+  return {
+    ...described,
+    parameters: parameters.map((one) => describedField(one, one.name as string, operationId)),
+  }
+}
+
+/** Of the components those that something refers to, other components included. */
+function used(components: Json, document: Json): Json {
+  const kept: Json = {}
+  for (const [kind, all] of Object.entries(components)) {
+    if (!['schemas', 'headers'].includes(kind)) {
+      kept[kind] = all
+      continue
+    }
+    const names = Object.entries(all as Json).filter(([name]) => {
+      const text = JSON.stringify([document, { ...(components.schemas as Json), [name]: null }])
+      return text.includes(`"#/components/${kind}/${name}"`)
+    })
+    kept[kind] = Object.fromEntries(names)
+  }
+  return kept
+}
+
+function finishOperation(operation: Json): void {
+  const { [OPTIONAL_BODY]: isOptional, requestBody, responses } = operation
+  delete operation[OPTIONAL_BODY]
+  if (isOptional === true) operation.requestBody = { ...(requestBody as Json), required: false }
+  for (const response of Object.values(responses as Record<string, Json>)) {
+    const names = Object.keys((response.headers ?? {}) as Json)
+    response.headers = Object.fromEntries(
+      names.map((name) => [name, { $ref: `#/components/headers/${name}` }]),
+    )
+  }
+}
+
+/** Each is sent whenever it is described. */
+function headerComponents(): Json {
+  const components = Object.entries(HEADERS).map(([name, description]) => [
+    name,
+    { description, required: true, schema: { type: 'string' } },
+  ])
+  return Object.fromEntries(components)
+}
+
+/** `jobAnswer` as Job, `jobListAnswer` as JobList, …; in an order that no loader decides. */
+function namedAnswers(): [name: string, schema: Json][] {
+  const all = { ...answers, scheduleAnswer, scheduleListAnswer, statsAnswer }
+  const byName = Object.entries(all).sort(([a], [b]) => (a < b ? -1 : 1))
+  return byName.flatMap(([name, value]) =>
+    value instanceof z.ZodType && name.endsWith('Answer')
+      ? [[capital(name.slice(0, -'Answer'.length)), asInPaths(jsonSchemaOf(value))]]
+      : [],
+  ) as [string, Json][]
+}
+
+/** The plugin writes `const` as an `enum` of one value; a schema is found again only in one form. */
+function asInPaths(node: unknown): unknown {
+  if (Array.isArray(node)) return node.map(asInPaths)
+  if (typeof node !== 'object' || node === null) return node
+  return Object.fromEntries(
+    Object.entries(node).map(([key, value]) =>
+      key === 'const' ? ['enum', [value]] : [key, asInPaths(value)],
+    ),
+  )
+}
+
+function withReferences(node: unknown, named: [string, Json][], isRoot = false): unknown {
+  if (Array.isArray(node)) return node.map((item) => withReferences(item, named))
+  if (typeof node !== 'object' || node === null) return node
+  const [name] = isRoot ? [] : (named.find(([, schema]) => isDeepStrictEqual(schema, node)) ?? [])
+  if (name !== undefined) return { $ref: `#/components/schemas/${name}` }
+  return Object.fromEntries(
+    Object.entries(node).map(([key, value]) => [key, withReferences(value, named)]),
+  )
+}

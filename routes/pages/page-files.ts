@@ -1,0 +1,123 @@
+// A page for people and the files it is made of: served by name, to all, under a strict policy.
+import { createHash } from 'node:crypto'
+import { promisify } from 'node:util'
+import { gzip } from 'node:zlib'
+import type { FastifyInstance, FastifyReply } from 'fastify'
+import { z } from 'zod'
+import { AppError } from '../../src/errors.ts'
+import { nothing } from '../../src/wire/fields.ts'
+
+/** Our own headers instead of @fastify/helmet: no other route answers with HTML. */
+export const PAGE_HEADERS = {
+  // data: for the icons in stylesheets. No form, no frame, no other origin, no inline script.
+  'content-security-policy':
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  'x-content-type-options': 'nosniff',
+  'referrer-policy': 'no-referrer',
+}
+
+export const SCRIPT_TYPE = 'text/javascript; charset=utf-8'
+export const STYLE_TYPE = 'text/css; charset=utf-8'
+const HTML_TYPE = 'text/html; charset=utf-8'
+/** Below it compressing saves no packet. */
+const MIN_COMPRESSED_BYTES = 1_000
+
+export interface PageFile {
+  type: string
+  load(): Promise<Uint8Array | string>
+}
+
+export interface Page {
+  /** Its files are below it. */
+  path: '/docs' | '/dashboard'
+  summary: string
+  html: string
+  files: Record<string, PageFile>
+  /** Of the files: how long a browser may go without asking. */
+  cacheControl: string
+}
+
+interface Loaded {
+  type: string
+  bytes: Uint8Array
+  compressed: Uint8Array | null
+  hash: string
+}
+
+export function registerPage(app: FastifyInstance, page: Page): void {
+  const config = { open: true }
+  const read = createFileReader(page.files)
+
+  app.get(
+    page.path,
+    {
+      config,
+      schema: {
+        summary: page.summary,
+        querystring: nothing,
+        response: { 200: fileAnswer('the page', 'text/html') },
+      },
+    },
+    async (_request, reply) => reply.headers(PAGE_HEADERS).type(HTML_TYPE).send(page.html),
+  )
+
+  app.get<{ Params: { file: string } }>(
+    `${page.path}/:file`,
+    {
+      config,
+      schema: {
+        // A part of the page, not of the API.
+        hide: true,
+        summary: 'A file of the page',
+        params: z.object({ file: z.string() }),
+        querystring: nothing,
+        response: { 200: fileAnswer('the file', '*/*') },
+      },
+    },
+    async (request, reply) => {
+      const file = await read(request.params.file)
+      reply.header('cache-control', page.cacheControl)
+      return sendFile(reply, file, request.headers)
+    },
+  )
+}
+
+function fileAnswer(description: string, type: string) {
+  return { description, content: { [type]: { schema: z.string() } } }
+}
+
+function sendFile(
+  reply: FastifyReply,
+  { type, bytes, compressed, hash }: Loaded,
+  headers: Record<string, unknown>,
+): FastifyReply {
+  const accepted = String(headers['accept-encoding'] ?? '')
+  const gzipped = /\bgzip\b(?!\s*;\s*q=0)/.test(accepted) ? compressed : null
+  const etag = gzipped === null ? `"${hash}"` : `"${hash}-gzip"`
+  reply.headers({ ...PAGE_HEADERS, etag, vary: 'accept-encoding' })
+  if (headers['if-none-match'] === etag) return reply.code(304).send()
+  if (gzipped !== null) reply.header('content-encoding', 'gzip')
+  return reply.type(type).send(gzipped ?? bytes)
+}
+
+/** Reads each file once, when it is first asked for: most processes are never asked. */
+function createFileReader(files: Record<string, PageFile>): (name: string) => Promise<Loaded> {
+  const known = new Map<string, Promise<Loaded>>()
+
+  async function load({ type, load }: PageFile): Promise<Loaded> {
+    const bytes = Buffer.from(await load())
+    const isText = type.startsWith('text/') && bytes.length >= MIN_COMPRESSED_BYTES
+    const compressed = isText ? await promisify(gzip)(bytes) : null
+    const hash = createHash('sha256').update(bytes).digest('base64url').slice(0, 22)
+    return { type, bytes, compressed, hash }
+  }
+
+  return (name) => {
+    const file = Object.hasOwn(files, name) ? files[name] : undefined
+    if (file === undefined) throw new AppError('not_found', 'the page has no such file')
+    const loading = known.get(name) ?? load(file)
+    known.set(name, loading)
+    return loading
+  }
+}

@@ -1,0 +1,87 @@
+// /keys: make, list and end API keys. A key is shown once; only its hash is stored.
+import { randomBytes } from 'node:crypto'
+import type { FastifyInstance } from 'fastify'
+import { z } from 'zod'
+import { AppError } from '../../src/errors.ts'
+import { KEY_SCOPES, type KeyScope, MAX_KEYS, type StoredKey } from '../../src/store/records.ts'
+import type { Store } from '../../src/store/store.ts'
+import { noBody, nothing, text } from '../../src/wire/fields.ts'
+import { instantText } from '../../src/wire/job-answers.ts'
+import { keyListAnswer, newKeyAnswer } from '../answers.ts'
+import { hashOf } from '../http/access.ts'
+import type { StoredKeys } from '../stored-keys.ts'
+
+const KEY_BYTES = 32
+const ID_BYTES = 12
+
+const keyBody = z.strictObject({ name: text(1, 100), scope: z.enum(KEY_SCOPES) })
+const keyParams = z.object({ id: text(1, 64) })
+
+interface KeyRoutes {
+  store: Store
+  storedKeys: StoredKeys
+}
+
+export function registerKeyRoutes(app: FastifyInstance, { store, storedKeys }: KeyRoutes): void {
+  app.post<{ Body: { name: string; scope: KeyScope } }>(
+    '/keys',
+    {
+      schema: {
+        summary: 'Create an API key; only this response shows it',
+        body: keyBody,
+        querystring: nothing,
+        response: { 201: newKeyAnswer },
+      },
+    },
+    async (request, reply) => {
+      const key = `pk_${randomBytes(KEY_BYTES).toString('base64url')}`
+      const stored: StoredKey = {
+        id: `key_${randomBytes(ID_BYTES).toString('base64url')}`,
+        ...request.body,
+        hash: hashOf(key),
+        createdAt: store.clock.now(),
+      }
+      if ((await store.addKey(stored)) === 'full') {
+        const detail = `there are ${MAX_KEYS} keys already; end one with DELETE /keys/:id`
+        throw new AppError('invalid_request', detail)
+      }
+      storedKeys.forget()
+      return reply.code(201).send({ ...keyView(stored), key })
+    },
+  )
+
+  app.get(
+    '/keys',
+    {
+      schema: {
+        summary: 'List API keys, without their values',
+        querystring: nothing,
+        response: { 200: keyListAnswer },
+      },
+    },
+    async () => ({ items: (await store.listKeys()).map(keyView) }),
+  )
+
+  app.delete<{ Params: { id: string } }>(
+    '/keys/:id',
+    {
+      schema: {
+        summary: 'Revoke an API key everywhere within 5 s',
+        params: keyParams,
+        querystring: nothing,
+        body: noBody,
+      },
+    },
+    async (request, reply) => {
+      const { id } = request.params
+      const wasThere = await store.removeKey(id)
+      storedKeys.forget()
+      if (!wasThere) throw new AppError('not_found', `there is no key ${JSON.stringify(id)}`)
+      return reply.code(204).send()
+    },
+  )
+}
+
+function keyView({ id, name, scope, createdAt }: StoredKey) {
+  return { id, name, scope, createdAt: instantText(createdAt) }
+}

@@ -1,0 +1,124 @@
+// What the store holds, in figures: one look serves all who ask within a few seconds.
+import { type Endpoint, endpointState } from '../../src/endpoint/endpoint.ts'
+import type { DeletedFigures, EndpointFigures, QueueSnapshot } from '../../src/metrics.ts'
+import { isLive } from '../../src/store/records.ts'
+import {
+  MAX_ANSWER_MS,
+  MAX_STATS_NAMES,
+  type Store,
+  StoreUnavailable,
+} from '../../src/store/store.ts'
+
+/** An answer is at most 5 s old (docs: api, "The rest"); a second is left for the look itself. */
+const MAX_AGE_MS = 4_000
+/** Each has secrets to decrypt, which holds this thread. */
+const ENDPOINTS_PER_PAGE = 500
+
+type Counted = Pick<
+  Store,
+  'clock' | 'listEndpoints' | 'endpointsNamed' | 'statsOf' | 'deletedEndpoints' | 'listWorkers'
+>
+
+export interface Snapshots {
+  /**
+   * Of all endpoints, or what was found a moment ago. Throws StoreUnavailable. At thousands of
+   * endpoints with jobs a look may take longer than a request waits: it is then answered with the
+   * one before, whose asOf tells its age.
+   */
+  ofAll(): Promise<QueueSnapshot>
+  /** Of one endpoint, as it is now; none when there is no such endpoint. */
+  ofOne(name: string): Promise<QueueSnapshot>
+}
+
+export function createSnapshots(store: Counted): Snapshots {
+  let latest: { snapshot: QueueSnapshot; atMs: number } | null = null
+  let looking: Promise<QueueSnapshot> | null = null
+  /** Whether the store has answered since the look under way began. */
+  let hasAnswered = false
+
+  async function look(): Promise<QueueSnapshot> {
+    hasAnswered = false
+    try {
+      const asOf = store.clock.now()
+      const liveWorkers = await countLive(store, asOf)
+      hasAnswered = true
+      const { endpoints, more } = await endpointsOf(store)
+      const figures = await figuresOf(store, endpoints, asOf)
+      const deleted = await deletedFigures(store, await store.deletedEndpoints())
+      const snapshot = { asOf, endpoints: figures, more, liveWorkers, deleted }
+      latest = { snapshot, atMs: performance.now() }
+      return snapshot
+    } finally {
+      looking = null
+    }
+  }
+
+  return {
+    async ofAll() {
+      if (latest !== null && performance.now() - latest.atMs < MAX_AGE_MS) return latest.snapshot
+      looking ??= look()
+      const inTime = await withinAnswerTime(looking)
+      if (inTime !== null) return inTime
+      // Each step of it has a deadline of its own, so that it is slow, and the store is not away.
+      if (latest !== null && hasAnswered) return latest.snapshot
+      throw new StoreUnavailable(`the store took more than ${MAX_ANSWER_MS} ms to count`)
+    },
+    async ofOne(name) {
+      const asOf = store.clock.now()
+      const liveWorkers = await countLive(store, asOf)
+      const endpoints = await store.endpointsNamed([name])
+      const figures = await figuresOf(store, endpoints, asOf)
+      const isDeleted = endpoints.length === 0
+      const deleted = isDeleted ? await deletedFigures(store, [name]) : []
+      return { asOf, endpoints: figures, more: false, liveWorkers, deleted }
+    },
+  }
+}
+
+/** null: not within the time that a request waits. */
+async function withinAnswerTime<T>(work: Promise<T>): Promise<T | null> {
+  const late = Promise.withResolvers<null>()
+  const timer = setTimeout(() => late.resolve(null), MAX_ANSWER_MS)
+  try {
+    return await Promise.race([work, late.promise])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+async function countLive(store: Counted, now: number): Promise<number> {
+  const workers = await store.listWorkers()
+  return workers.filter((worker) => isLive(worker, now)).length
+}
+
+async function endpointsOf(store: Counted): Promise<{ endpoints: Endpoint[]; more: boolean }> {
+  const endpoints: Endpoint[] = []
+  let after: string | null = null
+  do {
+    const room = Math.min(ENDPOINTS_PER_PAGE, MAX_STATS_NAMES - endpoints.length)
+    const page = await store.listEndpoints(after, room)
+    endpoints.push(...page.items)
+    after = page.next
+  } while (after !== null && endpoints.length < MAX_STATS_NAMES)
+  return { endpoints, more: after !== null }
+}
+
+/** Those that have dead jobs. */
+async function deletedFigures(store: Counted, names: string[]): Promise<DeletedFigures[]> {
+  const stats = await store.statsOf(names)
+  const figures = stats.map(({ dead, more }, i) => ({ name: names[i] as string, dead, more }))
+  return figures.filter(({ dead }) => dead > 0)
+}
+
+async function figuresOf(
+  store: Counted,
+  endpoints: Endpoint[],
+  now: number,
+): Promise<EndpointFigures[]> {
+  const stats = await store.statsOf(endpoints.map(({ name }) => name))
+  return endpoints.map((endpoint, i) => {
+    const found = stats[i]
+    if (found === undefined) throw new Error(`statsOf left out ${endpoint.name}`)
+    return { name: endpoint.name, state: endpointState(endpoint, now), ...found }
+  })
+}

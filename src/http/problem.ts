@@ -1,0 +1,123 @@
+// Errors on the wire: application/problem+json (RFC 9457) for everything, malformed HTTP included.
+import { randomUUID } from 'node:crypto'
+import { STATUS_CODES } from 'node:http'
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import { AppError, ERRORS } from '../errors.ts'
+import { StoreUnavailable, UNAVAILABLE } from '../store/store.ts'
+
+export const PROBLEM_TYPE = 'application/problem+json'
+
+/** Of every answer but the files of pages: it may hold a secret, and is never a script or a page. */
+export const SECURITY_HEADERS = {
+  'cache-control': 'no-store',
+  'x-content-type-options': 'nosniff',
+}
+
+/** What Retry-After says when the store does not answer. */
+const RETRY_AFTER_SECONDS = '1'
+
+/** The client went away, or was cut off, before its body had come: nobody will read this. */
+const CUT_OFF = new AppError('invalid_request', 'the body ended before all of it had come')
+
+export function sendProblem(request: FastifyRequest, reply: FastifyReply, error: unknown): void {
+  const known = request.raw.errored === error ? CUT_OFF : asAppError(error)
+  if (known.code === 'internal_error' || known.code === 'store_unavailable') {
+    request.log.error({ err: error, requestId: request.id }, 'request.failed')
+  }
+  reply
+    .code(known.status)
+    .headers({ 'x-request-id': request.id, ...SECURITY_HEADERS, ...known.headers })
+    .type(PROBLEM_TYPE)
+    .send(problemJson(known, request.id))
+}
+
+function problemJson(error: AppError, requestId: string): string {
+  return JSON.stringify({
+    type: `urn:posthorn:error:${error.code}`,
+    title: ERRORS[error.code].title,
+    status: error.status,
+    code: error.code,
+    detail: error.message,
+    requestId,
+    errors: error.errors,
+  })
+}
+
+/** Fastify's own refusals in our words; whatever is not known stays inside. */
+function asAppError(error: unknown): AppError {
+  if (error instanceof AppError) return error
+  if (error instanceof StoreUnavailable) {
+    return new AppError(
+      'store_unavailable',
+      `the store ${UNAVAILABLE[error.kind]}; if this was a write, it may have happened: repeat it with the same Idempotency-Key`,
+      { headers: { 'retry-after': RETRY_AFTER_SECONDS } },
+    )
+  }
+  switch ((error as FastifyError).code) {
+    case 'FST_ERR_CTP_BODY_TOO_LARGE':
+      return new AppError('payload_too_large', 'the body is larger than MAX_BODY_BYTES allows')
+    case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
+    case 'FST_ERR_ROUTE_MISSING_CONTENT_TYPE':
+      return new AppError('unsupported_media_type', 'content-type must be application/json')
+    case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
+      return new AppError('invalid_request', 'the body is not as long as content-length says')
+    case 'FST_ERR_MAX_PARAM_LENGTH':
+      return new AppError('invalid_request', 'a part of the path is longer than any name or id')
+    case 'FST_ERR_BAD_URL':
+    case 'FST_ERR_ASYNC_CONSTRAINT':
+      return new AppError('invalid_request', 'the path is not a valid URL path')
+    default:
+      return new AppError('internal_error', 'the request failed in Posthorn; its log has the cause')
+  }
+}
+
+/** What Node's parser refuses before there is a request, by its error codes. */
+const CLIENT_ERRORS: Record<string, [status: number, detail: string]> = {
+  HPE_HEADER_OVERFLOW: [431, 'the header fields are larger than 16 KiB'],
+  ERR_HTTP_REQUEST_TIMEOUT: [408, 'the request did not arrive in time'],
+}
+
+/** The whole answer to what is not HTTP at all. */
+export function clientErrorAnswer({ code = '' }: { code?: string }): WholeAnswer {
+  const [status, detail] = CLIENT_ERRORS[code] ?? [400, 'what came is not an HTTP request']
+  return wholeAnswer(new AppError('invalid_request', detail, { status }))
+}
+
+/** The whole answer to one request too many on a connection that has not taken its answers. */
+export function tooManyPendingAnswer(): WholeAnswer {
+  const detail = 'too many requests of this connection have no response yet; read responses first'
+  return wholeAnswer(
+    new AppError('overloaded', detail, { headers: { 'retry-after': RETRY_AFTER_SECONDS } }),
+  )
+}
+
+/** The whole answer to CONNECT, which Node hands over without a way to answer. */
+export function refusedConnectAnswer(): WholeAnswer {
+  const detail = 'CONNECT is not known here: this is no proxy'
+  return wholeAnswer(
+    new AppError('method_not_allowed', detail, { headers: { allow: 'GET, HEAD, POST' } }),
+  )
+}
+
+/** An answer to what is no request of a route, as it is written to the socket. */
+export interface WholeAnswer {
+  status: number
+  bytes: string
+}
+
+function wholeAnswer(error: AppError): WholeAnswer {
+  const requestId = randomUUID()
+  const body = problemJson(error, requestId)
+  const headers = {
+    ...error.headers,
+    ...SECURITY_HEADERS,
+    'content-type': PROBLEM_TYPE,
+    'x-request-id': requestId,
+    'content-length': Buffer.byteLength(body),
+    connection: 'close',
+  }
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
+  const { status } = error
+  const bytes = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`
+  return { status, bytes }
+}

@@ -1,0 +1,348 @@
+// Request bodies: parses the envelope, and keeps payloads and results as the bytes that came.
+//
+// JSON.parse would change them (big integers, 1.0, duplicate keys), so one pass over the bytes
+// finds them, checks that they are JSON and cuts them out, as it does with the items of a batch.
+// The pass checks depth, duplicate keys and how much the envelope holds; whatever else is wrong,
+// JSON.parse refuses. It works in steps: a body of many megabytes must not stop other requests.
+import { isUtf8 } from 'node:buffer'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { AppError, shortened } from '../errors.ts'
+import { MAX_JSON_DEPTH } from '../job/json-depth.ts'
+import { endOfJson, isTooDeep, MAX_STRING_BYTES, tooDeep } from './raw-json.ts'
+
+/** A JSON value as the bytes that came, checked to be JSON. */
+export class RawJson {
+  readonly bytes: Buffer
+  constructor(bytes: Buffer) {
+    this.bytes = bytes
+  }
+}
+
+/** What an envelope may hold beside payloads and results; each item of a batch by itself. */
+export interface EnvelopeLimits {
+  /** Keys and items of lists: validation may find something wrong with each. */
+  values: number
+  bytes: number
+  /** Of a list `jobs`. More than a batch may have: up to here validation tells the number. */
+  items: number
+}
+
+/** The largest job has some 250 values: headers, metadata, tags, dependencies, delays. */
+export const REQUEST_LIMITS: EnvelopeLimits = { values: 500, bytes: 1_048_576, items: 2_000 }
+const NO_LIMITS: EnvelopeLimits = {
+  values: Number.POSITIVE_INFINITY,
+  bytes: Number.POSITIVE_INFINITY,
+  items: Number.POSITIVE_INFINITY,
+}
+
+/** Of each step: a few milliseconds at most. */
+const STEP_BYTES = 262_144
+
+const QUOTE = 0x22
+const BACKSLASH = 0x5c
+const COMMA = 0x2c
+const COLON = 0x3a
+const OPEN_ARRAY = 0x5b
+const CLOSE_ARRAY = 0x5d
+const OPEN_OBJECT = 0x7b
+const CLOSE_OBJECT = 0x7d
+const SPACE = 0x20
+
+/** Bytes that are cut out of the envelope. */
+interface Cut {
+  start: number
+  end: number
+  /** Of an item of a batch: what is cut out of it in turn. null: a raw value. */
+  inner: Cut[] | null
+  /** Of an item that is refused for what was found on the way: it is not parsed. */
+  problem?: AppError
+}
+
+/**
+ * The envelope in `body`. A `payload` or `result` at the top and the `payload` of each item of a
+ * list `jobs` are RawJson. An item that is too deep or beyond the limits is an AppError. Throws
+ * AppError invalid_json; beyond the limits invalid_request or payload_too_large.
+ */
+export function parseEnvelope(body: Buffer, limits: EnvelopeLimits = NO_LIMITS): unknown {
+  const steps = parseInSteps(body, limits)
+  for (;;) {
+    const step = steps.next()
+    if (step.done) return step.value
+  }
+}
+
+/** The same for a request: within the limits, and with a turn for others after each step. */
+export async function parseRequest(body: Buffer): Promise<unknown> {
+  const steps = parseInSteps(body, REQUEST_LIMITS)
+  for (;;) {
+    const step = steps.next()
+    if (step.done) return step.value
+    await nextTurn()
+  }
+}
+
+function* parseInSteps(body: Buffer, limits: EnvelopeLimits): Generator<void, unknown> {
+  if (!isUtf8(body)) throw invalid('the body is not UTF-8')
+  // Items are not cut out where all can be parsed in one step, which costs less.
+  const cuts = yield* scan(body, limits, body.length > STEP_BYTES)
+  const envelope = parsePart(body, { start: 0, end: body.length, inner: cuts }, limits)
+  if (cuts.length === 0 || !isObject(envelope)) return envelope
+  putBack(envelope, ['payload', 'result'], body, cuts)
+  const { jobs } = envelope
+  if (!Array.isArray(jobs)) return envelope
+  const items = cuts.filter(({ inner }) => inner !== null)
+  let stepAt = STEP_BYTES
+  for (const [i, job] of jobs.entries()) {
+    if (!isObject(job)) continue
+    const item = items.shift()
+    if (item === undefined) {
+      putBack(job, ['payload'], body, cuts)
+      continue
+    }
+    jobs[i] = parseItem(body, item, limits)
+    if (item.end < stepAt) continue
+    stepAt = item.end + STEP_BYTES
+    yield
+  }
+  return envelope
+}
+
+function parseItem(body: Buffer, item: Cut, limits: EnvelopeLimits): unknown {
+  if (item.problem !== undefined) return item.problem
+  try {
+    const job = parsePart(body, item, limits)
+    if (isObject(job)) putBack(job, ['payload'], body, item.inner ?? [])
+    return job
+  } catch (error) {
+    // It harms no other job; one that is no JSON makes all of the body none.
+    if (error instanceof AppError && error.code === 'payload_too_large') return error
+    throw error
+  }
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** The part of the body without what is cut out of it, as JSON.parse reads it. */
+function parsePart(body: Buffer, { start, end, inner }: Cut, limits: EnvelopeLimits): unknown {
+  let text = ''
+  let at = start
+  let kept = end - start
+  inner?.forEach((cut, i) => {
+    // Neither can become another value together with what stands beside it, as a number could.
+    text += body.toString('utf8', at, cut.start) + (cut.inner === null ? `[${i}]` : '{}')
+    at = cut.end
+    kept -= cut.end - cut.start
+  })
+  if (kept > limits.bytes) throw tooLarge(limits.bytes)
+  return parse(text + body.toString('utf8', at, end), 'the body')
+}
+
+function putBack(holder: Record<string, unknown>, keys: string[], body: Buffer, cuts: Cut[]): void {
+  for (const key of keys) {
+    if (!Object.hasOwn(holder, key)) continue
+    const [index] = holder[key] as [number]
+    const { start, end } = cuts[index] as Cut
+    holder[key] = new RawJson(body.subarray(start, end))
+  }
+}
+
+function parse(text: string, what: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw invalid(`${what} is not JSON`)
+  }
+}
+
+function invalid(detail: string): AppError {
+  return new AppError('invalid_json', detail)
+}
+
+/** Where the scan stands. */
+interface Scan {
+  /** The keys of each object that is open; null: a list. */
+  open: (Set<string> | null)[]
+  topKey: string
+  expectKey: boolean
+  cuts: Cut[]
+  /** Items of a batch are cut out. */
+  cutsItems: boolean
+  /** They were not, and something is wrong with one of them. */
+  mustCut: boolean
+  /** Brackets that are open beyond the deepest level: only those of an item are passed over. */
+  beyond: number
+  /** The item that is open. */
+  item: Cut | null
+  itemCount: number
+  /** Of the item that is open, or of all. */
+  valueCount: number
+}
+
+/** Finds what to cut out; refuses depth, duplicate keys and too many values on the way. */
+function* scan(body: Buffer, limits: EnvelopeLimits, cutsItems: boolean): Generator<void, Cut[]> {
+  const at: Scan = {
+    ...{ open: [], topKey: '', expectKey: false },
+    ...{ cuts: [], cutsItems, mustCut: false, beyond: 0, item: null },
+    ...{ itemCount: 0, valueCount: 0 },
+  }
+  let stepAt = STEP_BYTES
+  for (let i = 0; i < body.length; i++) {
+    if (i > stepAt) {
+      stepAt = i + STEP_BYTES
+      yield
+    }
+    if (at.mustCut) return yield* scan(body, limits, true)
+    const byte = body[i] as number
+    if (byte === OPEN_OBJECT || byte === OPEN_ARRAY) {
+      begin(at, byte === OPEN_OBJECT, i, limits)
+    } else if (byte === CLOSE_OBJECT || byte === CLOSE_ARRAY) {
+      finish(at, i + 1)
+    } else if (byte === COMMA) {
+      separate(at, limits)
+    } else if (byte === QUOTE) {
+      const from = i
+      const end = stringEnd(at, body, from, limits)
+      i = end - 1
+      if (!at.expectKey) continue
+      const key = keyText(body, from, end)
+      noteKey(at, key)
+      const start = skipColon(body, end)
+      if (!isRaw(at, key) || start === body.length) continue
+      const rawEnd = yield* endOfRaw(at, body, start)
+      i = (rawEnd ?? start) - 1
+      if (rawEnd === null) continue
+      const cuts = at.item?.inner ?? at.cuts
+      cuts.push({ start, end: rawEnd, inner: null })
+    }
+  }
+  return at.cuts
+}
+
+/** null: the item is refused for it, and the scan goes on through it. */
+function* endOfRaw(at: Scan, body: Buffer, start: number): Generator<void, number | null> {
+  // The envelope itself is one level, that of an item in a batch as well.
+  const open: number[] = []
+  try {
+    let end = endOfJson(body, start, open, MAX_JSON_DEPTH - 1, start + STEP_BYTES)
+    while (end < 0) {
+      yield
+      end = endOfJson(body, -end, open, MAX_JSON_DEPTH - 1, STEP_BYTES - end)
+    }
+    return end
+  } catch (error) {
+    if (!isTooDeep(error)) throw error
+    blame(at, error)
+    return null
+  }
+}
+
+/** What is wrong with an item of a batch harms no other; anything else refuses the body. */
+function blame(at: Scan, error: AppError): void {
+  const { open, topKey, item, cutsItems } = at
+  if (open.length < 3 || open[1] !== null || topKey !== 'jobs') throw error
+  if (item === null && cutsItems) throw error
+  if (item === null) at.mustCut = true
+  else item.problem ??= error
+}
+
+function begin(at: Scan, isMap: boolean, index: number, limits: EnvelopeLimits): void {
+  if (at.open.length >= MAX_JSON_DEPTH) {
+    blame(at, tooDeep())
+    at.beyond++
+    at.expectKey = false
+    return
+  }
+  if (at.cutsItems && isInBatch(at)) {
+    at.item = { start: index, end: index, inner: [] }
+    at.cuts.push(at.item)
+  }
+  count(at, limits)
+  at.open.push(isMap ? new Set() : null)
+  at.expectKey = isMap
+}
+
+function finish(at: Scan, end: number): void {
+  at.expectKey = false
+  if (at.beyond > 0) {
+    at.beyond--
+    return
+  }
+  at.open.pop()
+  if (at.item === null || at.open.length > 2) return
+  at.item.end = end
+  at.item = null
+}
+
+function separate(at: Scan, limits: EnvelopeLimits): void {
+  if (at.beyond > 0) return
+  at.expectKey = at.open.at(-1) instanceof Set
+  if (!isInBatch(at)) {
+    count(at, limits)
+    return
+  }
+  at.valueCount = 0
+  if (++at.itemCount >= limits.items) throw tooMany(limits.items, 'jobs')
+}
+
+function count(at: Scan, limits: EnvelopeLimits): void {
+  if (++at.valueCount > limits.values) blame(at, tooManyValues(limits))
+}
+
+function noteKey(at: Scan, key: string): void {
+  at.expectKey = false
+  // The keys of an item that is refused may be those of its payload, which can stand there twice.
+  if (at.item?.problem !== undefined) return
+  const keys = at.open.at(-1)
+  if (keys?.has(key)) throw invalid(`duplicate key ${JSON.stringify(shortened(key))} in one object`)
+  keys?.add(key)
+  if (at.open.length === 1) at.topKey = key
+}
+
+/** Directly in the list `jobs` at the top. */
+function isInBatch({ open, topKey }: Scan): boolean {
+  return open.length === 2 && open[1] === null && topKey === 'jobs'
+}
+
+function isRaw({ open, topKey }: Scan, key: string): boolean {
+  if (open.length === 1) return key === 'payload' || key === 'result'
+  return key === 'payload' && open.length === 3 && open[1] === null && topKey === 'jobs'
+}
+
+function tooLarge(most: number): AppError {
+  return new AppError('payload_too_large', `all but the payload is larger than ${most} bytes`)
+}
+
+function tooManyValues({ values }: EnvelopeLimits): AppError {
+  return tooMany(values, 'values beside the payload')
+}
+
+function tooMany(most: number, what: string): AppError {
+  return new AppError('invalid_request', `the body holds more than ${most} ${what}`)
+}
+
+/** The index after the string that begins at `start`. */
+function stringEnd(at: Scan, body: Buffer, start: number, { bytes }: EnvelopeLimits): number {
+  let i = start + 1
+  while (i < body.length) {
+    if (i - start > MAX_STRING_BYTES) throw tooLarge(bytes)
+    if (i - start === bytes + 1) blame(at, tooLarge(bytes))
+    const byte = body[i]
+    if (byte === QUOTE) return i + 1
+    i += byte === BACKSLASH ? 2 : 1
+  }
+  return body.length
+}
+
+/** A key as it reads once its escapes are undone: `pay\u006coad` is `payload`. */
+function keyText(body: Buffer, start: number, end: number): string {
+  const text = body.toString('utf8', start, end)
+  return text.includes('\\') ? String(parse(text, 'a key')) : text.slice(1, -1)
+}
+
+function skipColon(body: Buffer, from: number): number {
+  let i = from
+  while (i < body.length && ((body[i] as number) <= SPACE || body[i] === COLON)) i++
+  return i
+}

@@ -1,0 +1,224 @@
+// The wire, inbound: the shapes that several routes share. Shapes only, no behaviour.
+import { z } from 'zod'
+import { ENDPOINT_NAME_SHAPE, MAX_TIMEOUT_MS, MIN_TIMEOUT_MS } from '../endpoint/endpoint.ts'
+import { extraHeaderProblem, MAX_EXTRA_HEADERS } from '../endpoint/extra-headers.ts'
+import { formatDuration, parseDuration } from '../job/duration.ts'
+import type { JobState } from '../job/job.ts'
+import { MAX_AHEAD_MS } from '../job/job.ts'
+import { DEFAULT_BACKOFF } from '../job/retry-policy.ts'
+import { RawJson } from './envelope.ts'
+import { fieldMessage } from './field-errors.ts'
+
+// Every schema of the API is made with this module, so all of them have these messages.
+z.config({ localeError: fieldMessage })
+
+export const DAY_MS = 86_400_000
+const MAX_DELAY_MS = 7 * DAY_MS
+const MAX_BACKOFF_MS = 30 * DAY_MS
+const DEFAULT_PRIORITY = 5
+const MAX_TAGS = 10
+const MAX_METADATA = 20
+export const MAX_WAIT_MS = 60_000
+
+/** Text that every store and every log can hold: no NUL, no lone surrogate. */
+export function text(min: number, max: number) {
+  return z
+    .string()
+    .min(min)
+    .max(max)
+    .refine(
+      (value) => value.isWellFormed() && !value.includes('\0'),
+      'holds NUL or a lone surrogate',
+    )
+    .meta({ pattern: '^[^\\u0000]*$' })
+}
+
+/** For openapi.json; parseDuration decides, and the range is told in words. */
+const DURATION_PATTERN = '^(\\d+d)?(\\d+h)?(\\d+m)?(\\d+s)?(\\d+ms)?$'
+
+/** A duration text to milliseconds. */
+export function duration(minMs: number, maxMs: number) {
+  const bounds = `${formatDuration(minMs)} to ${formatDuration(maxMs)}`
+  const range = `a duration like 500ms, 15s or 1h30m, from ${bounds}`
+  const error = `expected ${range}`
+  return z
+    .string({ error })
+    .max(40, { error })
+    .transform((value, context) => {
+      const valueMs = parseDuration(value)
+      if (valueMs !== null && valueMs >= minMs && valueMs <= maxMs) return valueMs
+      context.addIssue({ code: 'custom', message: error })
+      return z.NEVER
+    })
+    .meta({ description: range, 'x-range': bounds, minLength: 2, pattern: DURATION_PATTERN })
+}
+
+/** The years that RFC 3339 can write in UTC; an offset may lead beyond them. */
+export function isWritable(instant: number): boolean {
+  return instant >= FIRST_INSTANT && instant <= LAST_INSTANT
+}
+const FIRST_INSTANT = Date.parse('0000-01-01T00:00:00.000Z')
+const LAST_INSTANT = Date.parse('9999-12-31T23:59:59.999Z')
+
+/** RFC 3339 text, which may have a small t and z, to epoch milliseconds. */
+export const instant = z
+  .string()
+  .max(64)
+  .toUpperCase()
+  .datetime({ offset: true, error: 'expected an RFC 3339 instant like 2026-11-24T08:30:00.000Z' })
+  .transform((value) => Date.parse(value))
+  .refine(isWritable, 'expected an instant of the years 0000 to 9999, in UTC')
+
+export const endpointName = z
+  .string()
+  .regex(ENDPOINT_NAME_SHAPE, 'expected 1–64 of a-z 0-9 - _ . with a letter or digit first')
+
+/** Zod leaves this name out without a word; whoever sends it is to know. */
+const NOT_TAKEN = '__proto__'
+
+export function pairs<T extends z.ZodType>(record: T) {
+  return z.preprocess((value, context) => {
+    if (typeof value === 'object' && value !== null && Object.hasOwn(value, NOT_TAKEN)) {
+      context.addIssue({ code: 'custom', path: [NOT_TAKEN], message: 'this name is not taken' })
+    }
+    return value
+  }, record)
+}
+
+export const extraHeaders = pairs(
+  z
+    .record(text(1, 256), text(0, 4_096))
+    .superRefine((headers, context) => {
+      const names = Object.keys(headers)
+      if (names.length > MAX_EXTRA_HEADERS) {
+        context.addIssue({ code: 'custom', message: `more than ${MAX_EXTRA_HEADERS} headers` })
+      }
+      const seen = new Set<string>()
+      for (const name of names) {
+        const problem = seen.has(name.toLowerCase())
+          ? 'the name stands twice'
+          : extraHeaderProblem(name, headers[name] as string)
+        seen.add(name.toLowerCase())
+        if (problem !== null) context.addIssue({ code: 'custom', path: [name], message: problem })
+      }
+    })
+    .meta({ maxProperties: MAX_EXTRA_HEADERS }),
+)
+
+const jitter = z.number().min(0).max(1).default(DEFAULT_BACKOFF.jitter)
+
+const backoff = z.discriminatedUnion('type', [
+  z.strictObject({
+    type: z.enum(['exponential', 'linear', 'fixed']),
+    delay: duration(0, MAX_DELAY_MS).prefault(formatDuration(DEFAULT_BACKOFF.delayMs)),
+    factor: z
+      .number()
+      .min(1)
+      .max(10)
+      .default(DEFAULT_BACKOFF.factor)
+      .meta({ description: 'with exponential only: each delay is so many times the one before' }),
+    maxDelay: duration(0, MAX_BACKOFF_MS).prefault(formatDuration(DEFAULT_BACKOFF.maxDelayMs)),
+    jitter,
+  }),
+  z.strictObject({
+    type: z.literal('schedule'),
+    delays: z.array(duration(0, MAX_BACKOFF_MS)).min(1).max(100),
+    jitter,
+  }),
+])
+
+export const retryParts = z.strictObject({
+  maxAttempts: z.int().min(1).max(100).optional(),
+  backoff: backoff.optional(),
+  maxAge: duration(0, 365 * DAY_MS)
+    .nullable()
+    .optional(),
+})
+export type RetryWire = z.output<typeof retryParts>
+
+export const timeout = duration(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)
+
+/** A JSON value as the bytes that came; a schedule's and a job's alike. */
+export const payload = z
+  .instanceof(RawJson, { error: 'a payload is needed: any JSON value' })
+  .meta({ description: 'any JSON value, delivered byte for byte' })
+
+const FINAL_STATES = ['succeeded', 'dead', 'cancelled'] as const
+
+/** A name alone stands for all final states. */
+export const onFinish = z.union(
+  [
+    endpointName.transform((endpoint) => ({ endpoint, states: [...FINAL_STATES] as JobState[] })),
+    z.strictObject({
+      endpoint: endpointName,
+      states: z
+        .array(z.enum(FINAL_STATES))
+        .min(1)
+        .max(FINAL_STATES.length)
+        .default([...FINAL_STATES])
+        .transform((states) => [...new Set(states)] as JobState[]),
+    }),
+  ],
+  { error: 'expected the name of an endpoint, or an object with endpoint and states' },
+)
+
+export const orderingKey = text(1, 256)
+export const priority = z.int().min(0).max(9)
+export const expiresIn = duration(1, MAX_AHEAD_MS)
+export const tags = z.array(text(1, 64)).max(MAX_TAGS)
+export const metadata = pairs(
+  z
+    .record(text(1, 64), text(0, 512))
+    .refine((all) => Object.keys(all).length <= MAX_METADATA, `more than ${MAX_METADATA} pairs`)
+    .meta({ maxProperties: MAX_METADATA }),
+)
+
+/** What a job takes from a client wherever it is written: posted, in a batch, in a schedule. */
+export const templateFields = {
+  priority: priority.default(DEFAULT_PRIORITY),
+  timeout: timeout.optional(),
+  retry: retryParts.optional(),
+  expiresIn: expiresIn.nullable().optional(),
+  orderingKey: orderingKey.nullable().optional(),
+  tags: tags.default([]),
+  metadata: metadata.default({}),
+  headers: extraHeaders.default({}).meta({
+    description:
+      'sent with those of the endpoint; a name that the endpoint also sets has its value',
+  }),
+  onFinish: onFinish.nullable().optional(),
+}
+const template = z.object(templateFields)
+export type TemplateBody = z.output<typeof template>
+
+/** Loose, so that routes/http/conditional.ts can refuse If-None-Match. */
+export const ifMatchHeaders = z.looseObject({
+  'if-match': z
+    .string()
+    .regex(/^(\*|"\d{1,15}")$/, 'expected the ETag of an earlier answer, like "3"')
+    .optional(),
+})
+
+/** Of a write that also creates. */
+export const writeHeaders = ifMatchHeaders.extend({
+  'if-none-match': z.string().regex(/^\*$/, 'expected *: nothing is replaced').optional(),
+})
+
+export const endpointParams = z.object({ name: endpointName })
+
+export const nothing = z.strictObject({})
+/** Of a route that needs no body: none, or an empty object. */
+export const noBody = z.strictObject({}).nullish()
+
+export const MAX_PAGE = 100
+
+export const pageFields = {
+  limit: z
+    .string()
+    .regex(/^\d{1,3}$/, 'expected a whole number from 1 to 100')
+    .transform(Number)
+    .refine((value) => value >= 1 && value <= MAX_PAGE, 'expected a whole number from 1 to 100')
+    .prefault('25')
+    .meta({ description: 'records in a page, 1 to 100' }),
+  cursor: z.string().max(256).optional(),
+}

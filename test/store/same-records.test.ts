@@ -19,14 +19,8 @@ const SCRIPTS: Record<string, Script> = {
 const EXCEPTIONS = [
   // An onFinish that is the endpoint's default, and names an endpoint that is gone.
   / inherits-nowhere /,
-  // A 410 disables an endpoint.
-  /the endpoint is gone .* > updatedAt: /,
-  /that it is gone .* > updatedAt: /,
-  / gone > endpoints > work > updatedAt: /,
   // A job whose dependencies have all succeeded before it came.
   / after-a-late .*(version|promotedAt): /,
-  // The order of a sweep.
-  / sweep work away > /,
   // Requests with the same dedupe key in one batch.
   / enqueue replacing-1, /,
 ]

@@ -30,6 +30,12 @@ export async function sweep(
   const { limit } = options
   // First: what this sweep ends can be read until the next one, however short the retention is.
   const purged = await purge(context, limit)
+  // What others left undone, before what this sweep itself ends.
+  const left = await doLeftAftermaths(context, limit)
+  const held = await checkSomeHeld(context, limit)
+  const afterHeld = await afterFinish(context, held.failed)
+  // Evicts before it reclaims: a job of an endpoint that is being deleted need not go round again.
+  const gone = await goneEndpoints.bury(limit)
   const lapsed = options.reclaim
     ? await takeLapsed(context, limit)
     : { reclaimed: 0, buriedLapsed: 0, after: NO_AFTERMATH }
@@ -37,10 +43,6 @@ export async function sweep(
     await buryExpired(context, 'queued', limit),
     await buryExpired(context, 'held', limit),
   ]
-  const gone = await goneEndpoints.bury(limit)
-  const held = await checkSomeHeld(context, limit)
-  const afterHeld = await afterFinish(context, held.failed)
-  const left = await doLeftAftermaths(context, limit)
   if (lapsed.reclaimed > 0) context.hint()
   const after = addAftermaths([
     ...[lapsed.after, gone.after, afterHeld, left],

@@ -5,12 +5,13 @@ import { rampOf } from './endpoint-rows.ts'
 
 export const HEALTH_OF = `
 select version, failure_count, breaker_failures, breaker_cooldown_ms, resting_until,
-  rest_by_breaker, throttle_streak, ramp_places, ramp_ends_at, disabled_reason
+  rest_by_breaker, throttle_streak, ramp_places, ramp_ends_at
 from endpoints where name = ?`
 /** The row was read in the same transaction. */
 export const WRITE_HEALTH = `
 update endpoints set version = ?, failure_count = ?, resting_until = ?, rest_by_breaker = ?,
-  throttle_streak = ?, ramp_places = ?, ramp_ends_at = ?, disabled_reason = ?
+  throttle_streak = ?, ramp_places = ?, ramp_ends_at = ?,
+  disabled_reason = coalesce(?, disabled_reason), updated_at = coalesce(?, updated_at)
 where name = ?`
 
 interface HealthRow {
@@ -23,7 +24,6 @@ interface HealthRow {
   throttle_streak: number
   ramp_places: number | null
   ramp_ends_at: number | null
-  disabled_reason: 'gone' | null
 }
 
 export async function reportHealth(database: Database, reports: HealthReport[]): Promise<void> {
@@ -70,7 +70,8 @@ function writeHealth(
       after.throttleStreak,
       after.ramp?.places ?? null,
       after.ramp?.endsAt ?? null,
-      after.isGone ? 'gone' : row.disabled_reason,
+      after.isGone ? 'gone' : null,
+      after.isGone ? now : null,
       report.endpoint,
     )
 }

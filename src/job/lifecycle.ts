@@ -5,12 +5,12 @@ import type { JobState } from './job.ts'
 
 /** What a write proves about the record it changes, in the same atomic step. */
 export const GUARDS = {
-  holder: 'fence and lease id are those of the one who writes',
+  holder: 'fence and lease id are those of the writer',
   due: 'its runAt has come, by the store’s clock',
   unexpired: 'its expiresAt, if any, has not come',
   expired: 'its expiresAt has come',
-  claimable: 'it is not held: its dependencies are met and it has its turn',
-  held: 'it is held: it waits for dependencies or for its turn',
+  claimable: 'it is not held: its dependencies are met and it has the turn of its ordering key',
+  held: 'it is held: it waits for dependencies or for the turn of its ordering key',
   dependencies_met: 'every job it depends on has succeeded, or was waived by a retry',
   turn_free:
     'no other job has the turn of its ordering key (unique index), and of those that are not final none is earlier',
@@ -23,7 +23,7 @@ export const GUARDS = {
   attempts_left: 'at least one attempt is left',
   no_attempts_left: 'no attempt is left',
   free_attempts_left: 'fewer than 100 attempts were free',
-  lease_lapsed: 'fence, lease id and expiry are those that were seen, and the expiry has passed',
+  lease_lapsed: 'fence, lease id and expiry are those that were read, and the expiry has passed',
   version_read: 'its version is the one that was read',
   key_unused: 'its idempotency key is unused at its endpoint (unique index)',
   dedupe_unused: 'no other queued or running job of its endpoint has its dedupe key (unique index)',
@@ -31,8 +31,8 @@ export const GUARDS = {
   endpoint_eligible:
     'its endpoint exists, is not being deleted, paused, disabled or resting, and its limits leave room',
   endpoint_gone: 'its endpoint is gone or being deleted',
-  aftermath_done: 'what its finish leads to has been done',
-  purge_due: 'its time of retention has passed',
+  aftermath_done: 'everything that follows its finish is done',
+  purge_due: 'its retention has passed',
 } as const
 export type Guard = keyof typeof GUARDS
 
@@ -50,7 +50,7 @@ const DROP_LEASE = 'drops the lease'
 const PUSH_ATTEMPT = 'adds the attempt'
 
 /** What every write to a final state changes. */
-const FINISH = 'finishedAt, finishes + 1, aftermath = true if any is owed'
+const FINISH = 'finishedAt, finishes + 1, aftermath = true if anything follows'
 
 export const LIFECYCLE = {
   enqueue: {
@@ -204,7 +204,7 @@ export const LIFECYCLE = {
     from: ['queued'],
     guards: ['version_read'],
     to: 'queued',
-    also: 'by a request with its dedupe key, if nothing of it was sent: payload, runAt, priority, tags, metadata, headers, expiresAt',
+    also: 'by a request with its dedupe key, if no attempt was sent: payload, runAt, priority, tags, metadata, headers, expiresAt',
     by: ['API'],
   },
   displace: {

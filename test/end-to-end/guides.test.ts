@@ -72,6 +72,36 @@ describe('the guides', () => {
     expect(run(explain as string)).toMatchObject([{ reason: 'not_due' }])
   })
 
+  it('dedupe: a repeat finds the job, and a replaced job takes the new payload', async () => {
+    const [repeats, replaces] = blocksOf('dedupe.md') as [string, string]
+    await posthorn.endpoint('invoice-pdf', receiver.url)
+    const [first, second] = run(repeats)
+    expect(first.deduplicated).toBeUndefined()
+    expect(second).toMatchObject({ id: first.id, deduplicated: true })
+    const [waiting] = run(replaces)
+    const [replaced] = run(replaces.replace('{"customer": 7}', '{"customer": 8}'))
+    expect(replaced).toMatchObject({ id: waiting.id, payload: { customer: 8 } })
+  })
+
+  it('on-finish: the notice of a dead job has the payload that the page shows', async () => {
+    const [enqueue] = blocksOf('on-finish.md') as [string]
+    const rejecting = await startReceiver(422)
+    await posthorn.endpoint('invoice-pdf', rejecting.url)
+    const [, job] = run(enqueue)
+    await posthorn.job(job.id, 'dead')
+    const isNotice = ({ body }: { body: Uint8Array }) => String(body).includes(job.id)
+    await receiver.waitFor((requests) => requests.some(isNotice))
+    const notice = receiver.requests.find(isNotice)
+    expect(JSON.parse(String(notice?.body))).toEqual({
+      jobId: job.id,
+      endpoint: 'invoice-pdf',
+      state: 'dead',
+      metadata: { customer: '7' },
+      failure: { reason: 'rejected', message: 'the endpoint answered 422' },
+    })
+    await rejecting.close()
+  })
+
   it('pull-workers: claims a job, tells progress, completes it', async () => {
     const [claim, report] = blocksOf('pull-workers.md')
     const answers = run(claim as string)

@@ -341,9 +341,10 @@ export class DeliveryLoop {
     }
   }
 
-  /** Sleeps until woken, at most `ms`. */
-  #sleep(ms: number): Promise<void> {
-    return new Promise((resolve) => {
+  /** Sleeps until woken, at most `ms`. Not at all after stop(): nothing would wake it any more. */
+  async #sleep(ms: number): Promise<void> {
+    if (this.#isStopping) return
+    await new Promise<void>((resolve) => {
       const timer = setTimeout(wake, Math.max(0, ms))
       const self = this
       function wake(): void {

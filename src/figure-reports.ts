@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import { createBatchSize } from './batch-size.ts'
 import type { FigureBook } from './figure-book.ts'
+import { PollLoop } from './loop.ts'
 import { MAX_FIGURES_ADDED, type MinuteFigures } from './store/records.ts'
 import { type Store, StoreUnavailable } from './store/store.ts'
 
@@ -25,9 +26,7 @@ export class FigureReports {
   #number = 0
   /** Of the report that is under way: what the store has not taken yet. */
   #unwritten: MinuteFigures[] = []
-  #timer: NodeJS.Timeout | null = null
-  #isStopping = false
-  #reporting: Promise<void> = Promise.resolve()
+  readonly #loop: PollLoop
 
   constructor(
     store: Pick<Store, 'addFigures'>,
@@ -39,32 +38,25 @@ export class FigureReports {
     this.#figures = figures
     this.#log = log
     this.#intervalMs = intervalMs
+    this.#loop = new PollLoop({ turn: () => this.#reportAndRest(), firstRestMs: intervalMs })
   }
 
   start(): void {
-    this.#reportIn(this.#intervalMs)
+    this.#loop.start()
   }
 
-  #reportIn(ms: number): void {
-    this.#timer = setTimeout(() => {
-      this.#reporting = this.#reportAndRest()
-    }, ms).unref()
-  }
-
-  async #reportAndRest(): Promise<void> {
+  /** The rest before the next report, in ms. */
+  async #reportAndRest(): Promise<number> {
     const startedAtMs = performance.now()
     const isWritten = await this.#report()
     // A store that did not answer may be back at any time.
     const tookMs = isWritten ? performance.now() - startedAtMs : 0
-    const restMs = Math.min(MAX_REST_MS, tookMs / REPORT_SHARE)
-    if (!this.#isStopping) this.#reportIn(Math.max(this.#intervalMs, restMs))
+    return Math.max(this.#intervalMs, Math.min(MAX_REST_MS, tookMs / REPORT_SHARE))
   }
 
   /** With a last report; what the store does not take then is lost. */
   async stop(): Promise<void> {
-    this.#isStopping = true
-    if (this.#timer !== null) clearTimeout(this.#timer)
-    await this.#reporting
+    await this.#loop.stop()
     await this.#report()
     const rows = this.#unwritten.length + this.#figures.take().length
     if (rows > 0) this.#log.warn({ rows }, 'figures.lost')

@@ -1,9 +1,9 @@
 // The loop of a worker: looks for due jobs, claims as many as it has free slots, delivers each.
 import type { Logger } from 'pino'
-import { backOff } from '../src/back-off.ts'
 import { type BatchSize, createBatchSize } from '../src/batch-size.ts'
 import { type Endpoint, endpointState } from '../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../src/job/job.ts'
+import { PollLoop, waitBackOff } from '../src/loop.ts'
 import { type Claim, type Lane, type Store, StoreUnavailable } from '../src/store/store.ts'
 import { traceClaim } from '../src/tracing.ts'
 import type { Beat } from './beat.ts'
@@ -76,8 +76,7 @@ const LOOK_INTERVAL_MS = { least: 20, most: 5_000 }
  * would take the time that claims need. While lanes are cold there is nothing to claim.
  */
 const LOOK_SHARE = { warm: 1 / 10, cold: 1 / 2 }
-const FIRST_RETRY_MS = 50
-const MAX_RETRY_MS = 1_000
+const BACK_OFF = { firstMs: 50, maxMs: 1_000 }
 
 /** Claims from start() to stop(). */
 export class DeliveryLoop {
@@ -93,13 +92,11 @@ export class DeliveryLoop {
   #unsettledCount = 0
   /** Attempts whose outcome is not stored yet, in the order in which they ended. */
   readonly #outcomes = new Set<{ endedAtMs: number }>()
-  #isStopping = false
   #isHinted = true
   #lastLookAtMs = Number.NEGATIVE_INFINITY
   #lookTookMs = 0
-  #wake: (() => void) | null = null
+  readonly #loop: PollLoop
   #stopHints: (() => void) | null = null
-  #running: Promise<void> | null = null
 
   constructor(parts: LoopParts) {
     this.#parts = parts
@@ -108,22 +105,25 @@ export class DeliveryLoop {
       deadlineMs: MAX_CLAIM_AGE_MS,
       worth: Math.min(WORTH_CLAIM, parts.concurrency),
     })
+    const report = (err: unknown) => parts.log.warn({ err }, 'claim.failed')
+    this.#loop = new PollLoop({
+      turn: () => this.#turn(),
+      onFailure: { backOff: BACK_OFF, report },
+    })
   }
 
   start(): void {
     this.#stopHints = this.#parts.store.onWork(() => {
       this.#isHinted = true
-      this.#wake?.()
+      this.#loop.wake()
     })
-    this.#running = this.#run()
+    this.#loop.start()
   }
 
   /** Claims nothing more; resolves when no claim is under way. Attempts in flight go on. */
   async stop(): Promise<void> {
-    this.#isStopping = true
     this.#stopHints?.()
-    this.#wake?.()
-    await this.#running
+    await this.#loop.stop()
   }
 
   /** Attempts that are under way or whose outcome is not stored yet. */
@@ -140,30 +140,19 @@ export class DeliveryLoop {
     return this.#inFlightCount
   }
 
-  async #run(): Promise<void> {
-    let failures = 0
-    while (!this.#isStopping) {
-      try {
-        await this.#turn()
-        failures = 0
-      } catch (error) {
-        this.#parts.log.warn({ err: error }, 'claim.failed')
-        await backOff(failures++, FIRST_RETRY_MS, MAX_RETRY_MS)
-      }
-    }
-  }
-
-  async #turn(): Promise<void> {
+  /** The rest before the next turn, in ms. */
+  async #turn(): Promise<number> {
     await this.#parts.beat.next()
     const freeSlots = this.#parts.slots() - this.#inFlightCount
-    if (freeSlots <= 0) return this.#sleep(this.#parts.pollIntervalMs)
+    if (freeSlots <= 0) return this.#parts.pollIntervalMs
     const room = Math.min(freeSlots, this.#affordableCount())
-    if (room <= 0) return this.#sleep(HELD_BACK_MS)
+    if (room <= 0) return HELD_BACK_MS
     if (this.#isLookDue()) await this.#look()
     for (const endpoint of this.#stopped.takeReady()) this.#lanes.warm(endpoint)
     const shares = fairShares(this.#warmLanes(), Math.min(room, this.#size.limit))
-    if (shares.length === 0) return this.#sleep(this.#untilNextLookMs())
+    if (shares.length === 0) return this.#untilNextLookMs()
     await this.#claim(shares)
+    return 0
   }
 
   /** How many jobs more than now the store can keep up with. */
@@ -227,7 +216,7 @@ export class DeliveryLoop {
     const lanes = shares.filter(({ endpoint }) =>
       this.#mayBeAsked(endpoints.get(endpoint), endpoint),
     )
-    if (lanes.length === 0 || this.#isStopping) return
+    if (lanes.length === 0 || this.#loop.isStopping) return
     const holder = { workerId, leaseMs, withinMs: MAX_CLAIM_AGE_MS }
     const claimedAtMs = performance.now()
     const wanted = this.#parts.slots() - this.#inFlightCount
@@ -245,9 +234,9 @@ export class DeliveryLoop {
     this.#rank(lanes, claim)
     const tookMs = performance.now() - claimedAtMs
     const isLate = tookMs > MAX_CLAIM_AGE_MS
-    if (this.#isStopping || isLate) {
+    if (this.#loop.isStopping || isLate) {
       await this.#giveBack(claim.jobs)
-      if (isLate) await backOff(this.#lateClaims++, FIRST_RETRY_MS, MAX_RETRY_MS)
+      if (isLate) await waitBackOff(this.#lateClaims++, BACK_OFF)
       return
     }
     this.#lateClaims = 0
@@ -301,7 +290,7 @@ export class DeliveryLoop {
       this.#outcomes.add(outcome)
       this.#count(endpoint.name, -1)
       this.#parts.beat.count()
-      this.#wake?.()
+      this.#loop.wake()
     }
     void this.#parts.deliver(job, endpoint, claimedAtMs, onEnded).finally(() => {
       this.#unsettledCount--
@@ -309,7 +298,7 @@ export class DeliveryLoop {
       // Its place among the attempts of a limited endpoint is free only now that this is stored.
       if (!this.#stopped.mayGoOn(endpoint.name)) return
       this.#lanes.warm(endpoint.name)
-      this.#wake?.()
+      this.#loop.wake()
     })
   }
 
@@ -333,26 +322,11 @@ export class DeliveryLoop {
         left = left.slice(some.length)
         failures = 0
       } catch (error) {
-        const isOver = this.#isStopping || performance.now() > endsAtMs
+        const isOver = this.#loop.isStopping || performance.now() > endsAtMs
         if (isOver || !(error instanceof StoreUnavailable)) throw error
         this.#parts.log.warn({ err: error, jobs: left.length }, 'release.failed')
-        await backOff(failures++, FIRST_RETRY_MS, MAX_RETRY_MS)
+        await waitBackOff(failures++, BACK_OFF)
       }
     }
-  }
-
-  /** Sleeps until woken, at most `ms`. Not at all after stop(): nothing would wake it any more. */
-  async #sleep(ms: number): Promise<void> {
-    if (this.#isStopping) return
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(wake, Math.max(0, ms))
-      const self = this
-      function wake(): void {
-        clearTimeout(timer)
-        self.#wake = null
-        resolve()
-      }
-      this.#wake = wake
-    })
   }
 }

@@ -1,16 +1,15 @@
 // Records how attempts ended, in batches as large as the store can take: what ends while a write is
 // in flight goes with the next. Renewals that are under way go first.
 import type { Logger } from 'pino'
-import { backOff } from '../src/back-off.ts'
 import { createBatchSize } from '../src/batch-size.ts'
+import { waitBackOff } from '../src/loop.ts'
 import type { Settlement, SettleResult } from '../src/store/settlement.ts'
 import { type Store, StoreUnavailable } from '../src/store/store.ts'
 import type { Beat } from './beat.ts'
 
 /** One write holds no more than this; what can wait is bounded by the attempts in flight. */
 const MAX_SETTLE_BATCH = 500
-const FIRST_RETRY_MS = 50
-const MAX_RETRY_MS = 1_000
+const BACK_OFF = { firstMs: 50, maxMs: 1_000 }
 /** Of what the pace was before, this share is kept at each write. */
 const PACE_MEMORY = 0.7
 
@@ -60,7 +59,7 @@ export function createSettler({ store, beat, afterRenewals, onBatch, log }: Sett
         continue
       }
       waiting = [...batch.map((one) => ({ ...one, isRepeat: true })), ...waiting]
-      await backOff(failures++, FIRST_RETRY_MS, MAX_RETRY_MS)
+      await waitBackOff(failures++, BACK_OFF)
     }
     isWriting = false
   }

@@ -1,5 +1,6 @@
 // Tells the store every few seconds that this worker lives: "no live worker" is an answer.
 import type { Logger } from 'pino'
+import { PollLoop } from '../src/loop.ts'
 import type { WorkerReport } from '../src/store/records.ts'
 import type { Store } from '../src/store/store.ts'
 
@@ -15,9 +16,7 @@ export class WorkerReports {
   readonly #store: Pick<Store, 'reportWorker' | 'removeWorker'>
   readonly #report: () => WorkerReport
   readonly #log: Logger
-  #timer: NodeJS.Timeout | null = null
-  #isStopping = false
-  #writing: Promise<void> = Promise.resolve()
+  readonly #loop = new PollLoop({ turn: () => this.#tell() })
 
   constructor(
     store: Pick<Store, 'reportWorker' | 'removeWorker'>,
@@ -30,27 +29,22 @@ export class WorkerReports {
   }
 
   start(): void {
-    this.#writing = this.#tell()
+    this.#loop.start()
   }
 
   /** The worker is no longer in the list then. */
   async stop(): Promise<void> {
-    this.#isStopping = true
-    if (this.#timer !== null) clearTimeout(this.#timer)
-    await this.#writing
+    await this.#loop.stop()
     await this.#try(() => this.#store.removeWorker(this.#report().id))
   }
 
-  async #tell(): Promise<void> {
+  /** The rest before the next report, in ms. */
+  async #tell(): Promise<number> {
     const startedAtMs = performance.now()
     await this.#try(() => this.#store.reportWorker(this.#report()))
-    if (this.#isStopping) return
     const tookMs = performance.now() - startedAtMs
     const slowMs = Math.min(tookMs / REPORT_SHARE, MAX_INTERVAL_MS - tookMs)
-    const restMs = Math.max(INTERVAL_MS, slowMs) - tookMs
-    this.#timer = setTimeout(() => {
-      this.#writing = this.#tell()
-    }, restMs)
+    return Math.max(INTERVAL_MS, slowMs) - tookMs
   }
 
   async #try(write: () => Promise<void>): Promise<void> {

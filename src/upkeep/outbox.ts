@@ -3,10 +3,10 @@
 // First the jobs are stored, each under the origin that its document gives it, then the documents
 // are removed. Who dies between the two leaves documents that the next one finds jobs of.
 import type { Logger } from 'pino'
-import { backOff } from '../back-off.ts'
 import { createBatchSize } from '../batch-size.ts'
 import { AppError } from '../errors.ts'
 import type { NewJob } from '../job/job.ts'
+import { PollLoop } from '../loop.ts'
 import {
   OUTBOX_HOLD_MS,
   type Outbox,
@@ -19,8 +19,7 @@ import type { EnqueueResult, Store } from '../store/store.ts'
 const MAX_TAKEN = 100
 /** A store may take as long again to write what it was sent in time. */
 const SURE_OF_HOLD_MS = OUTBOX_HOLD_MS / 2
-const FIRST_RETRY_MS = 100
-const MAX_RETRY_MS = 2_000
+const BACK_OFF = { firstMs: 100, maxMs: 2_000 }
 
 /** The rules of POST /jobs, which are at home in another room. */
 export interface OutboxRules {
@@ -63,47 +62,29 @@ const countOf = ({ length }: unknown[]) => length
 export class OutboxMover {
   readonly #parts: Parts
   readonly #size = createBatchSize(MAX_TAKEN)
-  #isStopping = false
-  #wake: (() => void) | null = null
-  #isHinted = false
+  readonly #loop: PollLoop
   /** Documents that were taken and are not moved yet: after a failure they are tried again. */
   #inHand: InHand = { taken: [], sureUntilMs: 0 }
   #stopListening = () => {}
-  #running: Promise<void> = Promise.resolve()
 
   constructor(parts: Parts) {
     this.#parts = parts
+    const report = (err: unknown) => parts.log.warn({ err }, 'outbox.failed')
+    this.#loop = new PollLoop({
+      turn: async () => ((await this.#moveSome()) === 0 ? parts.pollIntervalMs : 0),
+      onFailure: { backOff: BACK_OFF, report },
+    })
   }
 
   start(): void {
-    this.#stopListening = this.#parts.outbox.onDocument(() => {
-      this.#isHinted = true
-      this.#wake?.()
-    })
-    this.#running = this.#run()
+    this.#stopListening = this.#parts.outbox.onDocument(() => this.#loop.wake())
+    this.#loop.start()
   }
 
   /** Resolves when no write is under way. */
   async stop(): Promise<void> {
-    this.#isStopping = true
     this.#stopListening()
-    this.#wake?.()
-    await this.#running
-  }
-
-  async #run(): Promise<void> {
-    let failures = 0
-    while (!this.#isStopping) {
-      try {
-        this.#isHinted = false
-        const count = await this.#moveSome()
-        failures = 0
-        if (count === 0) await this.#sleep(this.#parts.pollIntervalMs)
-      } catch (error) {
-        this.#parts.log.warn({ err: error }, 'outbox.failed')
-        await backOff(failures++, FIRST_RETRY_MS, MAX_RETRY_MS)
-      }
-    }
+    await this.#loop.stop()
   }
 
   /** How many documents are gone from the outbox. */
@@ -166,19 +147,5 @@ export class OutboxMover {
       }
     }
     return { asked, refused }
-  }
-
-  /** Sleeps until there is a hint or a stop, at most `ms`. */
-  #sleep(ms: number): Promise<void> {
-    if (this.#isStopping || this.#isHinted) return Promise.resolve()
-    return new Promise((resolve) => {
-      const wake = () => {
-        clearTimeout(timer)
-        this.#wake = null
-        resolve()
-      }
-      const timer = setTimeout(wake, ms)
-      this.#wake = wake
-    })
   }
 }

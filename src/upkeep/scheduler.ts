@@ -4,9 +4,9 @@
 // compare-and-set from the tick and version read. Who dies between the two leaves ticks that the
 // next one finds made already; who comes second finds the schedule moved on.
 import type { Logger } from 'pino'
-import { backOff } from '../back-off.ts'
 import { createBatchSize } from '../batch-size.ts'
 import type { NewJob } from '../job/job.ts'
+import { PollLoop } from '../loop.ts'
 import { type DueTicks, dueTicks, tickAfterSetBack } from '../schedule/due-ticks.ts'
 import { jobOfTick, readSettings, type ScheduleSettings } from '../schedule/schedule.ts'
 import type { Schedule, ScheduleMove } from '../store/records.ts'
@@ -30,8 +30,7 @@ const MAX_KNOWN_TICKS = 1_000
 /** Who finds the ticks of a whole batch made leaves the next ones to whoever is at it. */
 const MIN_STAND_BACK_MS = 100
 const MAX_STAND_BACK_MS = 400
-const FIRST_RETRY_MS = 100
-const MAX_RETRY_MS = 2_000
+const BACK_OFF = { firstMs: 100, maxMs: 2_000 }
 
 type SchedulerStore = Pick<
   Store,
@@ -56,42 +55,35 @@ export class Scheduler {
   /** At the start too: the clock may have been set back while no scheduler ran. */
   #mayBeAhead = true
   readonly #size = createBatchSize(MAX_BATCH_JOBS)
-  #isStopping = false
   #knownTicks = new Set<number>()
-  #wake: (() => void) | null = null
-  #running: Promise<void> = Promise.resolve()
+  readonly #loop: PollLoop
 
   constructor(store: SchedulerStore, log: Logger) {
     this.#store = store
     this.#setBack = store.clock.watchSetBack()
     this.#log = log
+    const report = (err: unknown) => log.warn({ err }, 'schedules.failed')
+    this.#loop = new PollLoop({
+      turn: () => this.#turn(),
+      onFailure: { backOff: BACK_OFF, report },
+    })
   }
 
   start(): void {
-    this.#running = this.#run()
+    this.#loop.start()
   }
 
   /** Resolves when no write is under way. */
   async stop(): Promise<void> {
-    this.#isStopping = true
-    this.#wake?.()
-    await this.#running
+    await this.#loop.stop()
     this.#setBack.stop()
   }
 
-  async #run(): Promise<void> {
-    let failures = 0
-    while (!this.#isStopping) {
-      try {
-        await this.#pullInTicks()
-        const found = await this.#actOnDue()
-        failures = 0
-        if (found !== 'acted') await this.#sleep(this.#pauseMs(found))
-      } catch (error) {
-        this.#log.warn({ err: error }, 'schedules.failed')
-        await backOff(failures++, FIRST_RETRY_MS, MAX_RETRY_MS)
-      }
-    }
+  /** The rest before the next turn, in ms. */
+  async #turn(): Promise<number> {
+    await this.#pullInTicks()
+    const found = await this.#actOnDue()
+    return found === 'acted' ? 0 : this.#pauseMs(found)
   }
 
   /** A tick that was stored while the clock was ahead would be waited for until then. */
@@ -108,7 +100,7 @@ export class Scheduler {
         this.#log.warn({ schedule: name, from: iso(tickAt), to: iso(nextRunAt) }, 'schedule.reset')
       }
       after = page.next
-    } while (after !== null && !this.#isStopping)
+    } while (after !== null && !this.#loop.isStopping)
     this.#knownTicks.clear()
     this.#mayBeAhead = false
   }
@@ -122,7 +114,7 @@ export class Scheduler {
     const most = () => this.#size.limit
     const owing = schedules.map((one) => owed(one, now, busy.has(one.name), most()))
     for (const batch of batchesOf(owing, most)) {
-      if (this.#isStopping) return 'nothing'
+      if (this.#loop.isStopping) return 'nothing'
       const count = Math.max(batch.length, jobCountOf(batch))
       const isOutrun = await this.#size.run(count, () => this.#enqueueAndAdvance(batch))
       if (isOutrun) return 'outrun'
@@ -178,20 +170,6 @@ export class Scheduler {
     const untilPollMs = POLL_INTERVAL_MS - (now % POLL_INTERVAL_MS) + Math.random() * MAX_JITTER_MS
     const next = Math.min(...this.#knownTicks)
     return Math.min(untilPollMs, next - now)
-  }
-
-  /** Sleeps until stopped, at most `ms`. */
-  #sleep(ms: number): Promise<void> {
-    if (this.#isStopping) return Promise.resolve()
-    return new Promise((resolve) => {
-      const wake = () => {
-        clearTimeout(timer)
-        this.#wake = null
-        resolve()
-      }
-      const timer = setTimeout(wake, ms)
-      this.#wake = wake
-    })
   }
 }
 

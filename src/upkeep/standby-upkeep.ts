@@ -1,8 +1,8 @@
 // Upkeep (sweeping, schedules, the outbox) by a process that is no worker: done while no worker
 // lives, by one such process at a time. Each of its writes is guarded, so that it does no harm that
 // two processes do it for the moment in which a worker starts.
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
+import { PollLoop } from '../loop.ts'
 import { isLive } from '../store/records.ts'
 import type { Store } from '../store/store.ts'
 
@@ -26,12 +26,11 @@ export class StandbyUpkeep {
   readonly #createParts: (reclaimFromMs: number) => Part[]
   readonly #graceMs: number
   readonly #log: Logger
-  readonly #stopping = new AbortController()
+  readonly #loop: PollLoop
   #parts: Part[] = []
   #workerlessLooks = 0
   /** Monotonic: before this no lease is taken for lapsed, for its holder could not renew it. */
   #reclaimFromMs = 0
-  #running: Promise<void> = Promise.resolve()
 
   /**
    * @param holder names this process
@@ -52,28 +51,20 @@ export class StandbyUpkeep {
     this.#createParts = createParts
     this.#graceMs = leaseMs / 3 + 1_000
     this.#log = log
+    this.#loop = new PollLoop({ turn: () => this.#look(), firstRestMs: LOOK_INTERVAL_MS })
   }
 
   start(): void {
-    this.#running = this.#run()
+    this.#loop.start()
   }
 
   /** Resolves when no write is under way. */
   async stop(): Promise<void> {
-    this.#stopping.abort()
-    await this.#running
+    await this.#loop.stop()
     if (this.#parts.length > 0) await this.#endDuty()
   }
 
-  async #run(): Promise<void> {
-    const { signal } = this.#stopping
-    while (!signal.aborted) {
-      await sleep(LOOK_INTERVAL_MS, undefined, { signal }).catch(() => {})
-      if (!signal.aborted) await this.#look()
-    }
-  }
-
-  async #look(): Promise<void> {
+  async #look(): Promise<number> {
     try {
       const isWanted = (await this.#isWorkerless()) && (await this.#takeLease())
       if (isWanted && this.#parts.length === 0) this.#beginDuty()
@@ -84,6 +75,7 @@ export class StandbyUpkeep {
       this.#reclaimFromMs = performance.now() + LOOK_INTERVAL_MS + this.#graceMs
       this.#log.warn({ err: error }, 'upkeep.look_failed')
     }
+    return LOOK_INTERVAL_MS
   }
 
   async #isWorkerless(): Promise<boolean> {

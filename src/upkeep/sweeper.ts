@@ -2,6 +2,7 @@
 // aftermath left undone, old jobs.
 import type { Logger } from 'pino'
 import { createBatchSize } from '../batch-size.ts'
+import { PollLoop } from '../loop.ts'
 import type { SetBackLooks } from '../store/set-back-watch.ts'
 import { MAX_ANSWER_MS, type Store } from '../store/store.ts'
 import { endOverdueJobs } from './overdue-jobs.ts'
@@ -33,11 +34,9 @@ export class Sweeper {
   readonly #size = createBatchSize(SWEEP_LIMIT, {
     deadlineMs: SWEEP_VERBS * MAX_ANSWER_MS,
   })
-  #timer: NodeJS.Timeout | null = null
-  #isStopping = false
+  readonly #loop: PollLoop
   /** The last sweep that ended; 0: it failed, and the store may be back at any time. */
   #tookMs = 0
-  #sweeping: Promise<void> = Promise.resolve()
   /** Monotonic: until then nobody may have been able to renew, so no lease is taken for lapsed. */
   #reclaimFromMs: number
   #isStoreLost = false
@@ -58,31 +57,24 @@ export class Sweeper {
     this.#leaseMs = times.leaseMs
     this.#reclaimFromMs = times.reclaimFromMs ?? 0
     this.#log = log
+    this.#loop = new PollLoop({ turn: () => this.#sweepAll(), firstRestMs: times.intervalMs })
   }
 
   start(): void {
-    this.#sweepIn(this.#intervalMs)
+    this.#loop.start()
   }
 
   async stop(): Promise<void> {
-    this.#isStopping = true
-    if (this.#timer !== null) clearTimeout(this.#timer)
-    await this.#sweeping
+    await this.#loop.stop()
     this.#setBack.stop()
   }
 
-  #sweepIn(ms: number): void {
-    this.#timer = setTimeout(() => {
-      this.#sweeping = this.#sweepAll()
-    }, ms)
-  }
-
-  async #sweepAll(): Promise<void> {
+  /** The rest before the next sweep, in ms. */
+  async #sweepAll(): Promise<number> {
     let isFull = true
     this.#tookMs = 0
-    while (isFull && !this.#isStopping) isFull = await this.#sweepOnce()
-    const restMs = Math.min(MAX_REST_MS, this.#tookMs / SWEEP_SHARE)
-    if (!this.#isStopping) this.#sweepIn(Math.max(this.#intervalMs, restMs))
+    while (isFull && !this.#loop.isStopping) isFull = await this.#sweepOnce()
+    return Math.max(this.#intervalMs, Math.min(MAX_REST_MS, this.#tookMs / SWEEP_SHARE))
   }
 
   async #sweepOnce(): Promise<boolean> {

@@ -14,7 +14,7 @@ import { createApiMetrics, type UpkeepMetrics } from '../src/metrics.ts'
 import { deferSdkShutdown } from '../src/sdk-shutdown.ts'
 import { openStore } from '../src/store/open-store.ts'
 import type { Store } from '../src/store/store.ts'
-import { OutboxMover } from '../src/upkeep/outbox.ts'
+import { OutboxRelay } from '../src/upkeep/outbox-relay.ts'
 import { Scheduler } from '../src/upkeep/scheduler.ts'
 import { StandbyUpkeep } from '../src/upkeep/standby-upkeep.ts'
 import { Sweeper } from '../src/upkeep/sweeper.ts'
@@ -127,7 +127,7 @@ function createStandby(
         ...(outbox === null
           ? []
           : [
-              new OutboxMover({
+              new OutboxRelay({
                 ...{ store, outbox, rules: { jobFromOutbox, refusalOf }, log },
                 ...{ maxBodyBytes: config.MAX_BODY_BYTES, pollIntervalMs: config.POLL_INTERVAL },
                 onMoved: metrics.onOutbox,

@@ -1,4 +1,19 @@
-// The loop of a worker: looks for due jobs, claims as many as it has free slots, delivers each.
+// The loop of a worker: it looks for due jobs, claims as many as it has free slots, and delivers
+// each. Six rules decide when the next claim comes and how large it is. In the order of a turn:
+//
+// 1. Pacer (write-pacer.ts). A worker that is behind waits until half of its slots are free or
+//    nothing more ends, so that one write to the store serves many jobs.
+// 2. Slots (own-faults.ts). It uses fewer slots for a while after its machine ran out of
+//    descriptors, ports or memory.
+// 3. Store (affordableCount below). It holds no more jobs than the store can settle within half of
+//    a lease at its present pace, and claims nothing while a renewal is due or a result waits.
+// 4. Look (ready-endpoints.ts). It asks which endpoints have due jobs after a hint, at the next
+//    known due time, and every POLL_INTERVAL, but spends at most a share of its time on that.
+// 5. Shares (fair-shares.ts). Free slots are dealt out among the ready endpoints, so that one that
+//    hangs cannot hold them all.
+// 6. Size (src/batch-size.ts). A claim that took too long or failed is followed by a smaller one.
+//
+// On a healthy store rules 3 and 6 never apply. docs/decisions/0017 tells what they are for.
 import type { Logger } from 'pino'
 import { type BatchSize, createBatchSize } from '../src/batch-size.ts'
 import { type Endpoint, endpointState } from '../src/endpoint/endpoint.ts'
@@ -6,11 +21,10 @@ import type { ClaimedJob } from '../src/job/job.ts'
 import { PollLoop, waitBackOff } from '../src/loop.ts'
 import { type Claim, type Lane, type Store, StoreUnavailable } from '../src/store/store.ts'
 import { traceClaim } from '../src/tracing.ts'
-import type { Beat } from './beat.ts'
 import type { EndpointCache } from './endpoint-cache.ts'
-import { fairShares, type WarmLane } from './fair-shares.ts'
-import { createStoppedLanes, type StoppedLanes } from './stopped-lanes.ts'
-import { createWarmLanes, type WarmLanes } from './warm-lanes.ts'
+import { fairShares, type ReadyEndpoint } from './fair-shares.ts'
+import { createReadyEndpoints, type ReadyEndpoints } from './ready-endpoints.ts'
+import type { WritePacer } from './write-pacer.ts'
 
 export interface LoopParts {
   store: Store
@@ -32,8 +46,8 @@ export interface LoopParts {
   affordable: (withinMs: number) => number | null
   /** How many of the slots may be used now. */
   slots: () => number
-  /** Says when to claim again, and is told what that depends on. */
-  beat: Beat
+  /** Tells when to claim again. */
+  pacer: WritePacer
   /** Told how many jobs each claim has brought. */
   onClaimed: (jobCount: number) => void
   log: Logger
@@ -67,22 +81,21 @@ const HELD_BACK_MS = 25
 /** Jobs given back in one write at most. */
 const MAX_RELEASE_BATCH = 100
 /**
- * While lanes are warm, hints lead to a look this often, not each time: every write of another
+ * While endpoints are ready, hints lead to a look this often, not each time: every write of another
  * process is a hint, and each process would look after each write of all others.
  */
 const LOOK_INTERVAL_MS = { least: 20, most: 5_000 }
 /**
  * At most this share of the time goes to looks, whatever POLL_INTERVAL says: on a slow store they
- * would take the time that claims need. While lanes are cold there is nothing to claim.
+ * would take the time that claims need. While no endpoint is ready there is nothing to claim.
  */
-const LOOK_SHARE = { warm: 1 / 10, cold: 1 / 2 }
+const LOOK_SHARE = { ready: 1 / 10, idle: 1 / 2 }
 const BACK_OFF = { firstMs: 50, maxMs: 1_000 }
 
 /** Claims from start() to stop(). */
 export class DeliveryLoop {
   readonly #parts: LoopParts
-  readonly #lanes: WarmLanes
-  readonly #stopped: StoppedLanes = createStoppedLanes()
+  readonly #ready: ReadyEndpoints
   readonly #inFlightByEndpoint = new Map<string, number>()
   #inFlightCount = 0
   /** A claim that comes too late is of no use: the jobs are given back. */
@@ -100,7 +113,7 @@ export class DeliveryLoop {
 
   constructor(parts: LoopParts) {
     this.#parts = parts
-    this.#lanes = createWarmLanes(parts.store)
+    this.#ready = createReadyEndpoints(parts.store)
     this.#size = createBatchSize(parts.concurrency, {
       deadlineMs: MAX_CLAIM_AGE_MS,
       worth: Math.min(WORTH_CLAIM, parts.concurrency),
@@ -142,14 +155,13 @@ export class DeliveryLoop {
 
   /** The rest before the next turn, in ms. */
   async #turn(): Promise<number> {
-    await this.#parts.beat.next()
+    await this.#parts.pacer.next()
     const freeSlots = this.#parts.slots() - this.#inFlightCount
     if (freeSlots <= 0) return this.#parts.pollIntervalMs
     const room = Math.min(freeSlots, this.#affordableCount())
     if (room <= 0) return HELD_BACK_MS
     if (this.#isLookDue()) await this.#look()
-    for (const endpoint of this.#stopped.takeReady()) this.#lanes.warm(endpoint)
-    const shares = fairShares(this.#warmLanes(), Math.min(room, this.#size.limit))
+    const shares = fairShares(this.#readyEndpoints(), Math.min(room, this.#size.limit))
     if (shares.length === 0) return this.#untilNextLookMs()
     await this.#claim(shares)
     return 0
@@ -173,8 +185,8 @@ export class DeliveryLoop {
     return isWorth ? more : 0
   }
 
-  *#warmLanes(): Iterable<WarmLane> {
-    for (const endpoint of this.#lanes.inTurn()) {
+  *#readyEndpoints(): Iterable<ReadyEndpoint> {
+    for (const endpoint of this.#ready.inOrder()) {
       yield { endpoint, inFlightCount: this.#inFlightByEndpoint.get(endpoint) ?? 0 }
     }
   }
@@ -183,31 +195,32 @@ export class DeliveryLoop {
     const sinceLookMs = performance.now() - this.#lastLookAtMs
     if (sinceLookMs < this.#lookIntervalMs()) return false
     if (sinceLookMs >= this.#parts.pollIntervalMs) return true
-    const nextAt = this.#lanes.nextAt()
+    const nextAt = this.#ready.nextDueAt()
     return this.#isHinted || (nextAt !== null && nextAt <= this.#parts.store.clock.now())
   }
 
   async #look(): Promise<void> {
     this.#isHinted = false
     this.#lastLookAtMs = performance.now()
-    await this.#lanes.look()
+    await this.#ready.look()
     this.#lookTookMs = performance.now() - this.#lastLookAtMs
   }
 
   /** From the beginning of one look to that of the next, at least. */
   #lookIntervalMs(): number {
     const { least, most } = LOOK_INTERVAL_MS
-    if (this.#lanes.isCold()) return Math.min(most, this.#lookTookMs / LOOK_SHARE.cold)
-    return Math.min(most, Math.max(least, this.#lookTookMs / LOOK_SHARE.warm))
+    if (this.#ready.isEmpty()) return Math.min(most, this.#lookTookMs / LOOK_SHARE.idle)
+    return Math.min(most, Math.max(least, this.#lookTookMs / LOOK_SHARE.ready))
   }
 
   #untilNextLookMs(): number {
     const { pollIntervalMs, store } = this.#parts
-    const nextAt = this.#lanes.nextAt()
+    const nextAt = this.#ready.nextDueAt()
     const untilDueMs = nextAt === null ? pollIntervalMs : nextAt - store.clock.now()
     const newsMs = this.#isHinted ? 0 : Math.min(pollIntervalMs, untilDueMs)
     const restMs = this.#lastLookAtMs + this.#lookIntervalMs() - performance.now()
-    return Math.min(Math.max(newsMs, restMs), this.#stopped.untilNextMs() ?? pollIntervalMs)
+    const deferredMs = this.#ready.untilDeferralEndsMs() ?? pollIntervalMs
+    return Math.min(Math.max(newsMs, restMs), deferredMs)
   }
 
   async #claim(shares: Lane[]): Promise<void> {
@@ -230,7 +243,7 @@ export class DeliveryLoop {
       })
     const claim = await this.#size.run(asked, ask, ({ jobs }) => jobs.length)
     this.#parts.onClaimed(claim.jobs.length)
-    this.#parts.beat.isBehind = claim.jobs.length >= Math.min(asked, wanted)
+    this.#parts.pacer.isBehind = claim.jobs.length >= Math.min(asked, wanted)
     this.#rank(lanes, claim)
     const tookMs = performance.now() - claimedAtMs
     const isLate = tookMs > MAX_CLAIM_AGE_MS
@@ -245,7 +258,7 @@ export class DeliveryLoop {
     }
   }
 
-  /** A lane that may not be asked now is warm no longer. */
+  /** An endpoint that may not be asked now is no longer ready. */
   #mayBeAsked(endpoint: Endpoint | undefined, name: string): boolean {
     const now = this.#parts.store.clock.now()
     // Jobs of an endpoint without a URL are pulled, not sent.
@@ -256,10 +269,10 @@ export class DeliveryLoop {
     ) {
       return true
     }
-    this.#lanes.cool(name)
+    this.#ready.markDrained(name)
     const rests = endpoint !== undefined && endpointState(endpoint, now) === 'resting'
-    if (rests) this.#stopped.stop(name, (endpoint.restingUntil as number) - now)
-    else if (endpoint !== undefined && endpoint.url !== null) this.#stopped.stop(name)
+    if (rests) this.#ready.defer(name, (endpoint.restingUntil as number) - now)
+    else if (endpoint !== undefined && endpoint.url !== null) this.#ready.defer(name)
     return false
   }
 
@@ -273,11 +286,11 @@ export class DeliveryLoop {
     for (const { endpoint } of jobs) taken.set(endpoint, (taken.get(endpoint) ?? 0) + 1)
     for (const { endpoint, limit } of lanes) {
       const gaveAll = (taken.get(endpoint) ?? 0) >= limit
-      if (gaveAll || mayHaveMore.has(endpoint)) this.#lanes.turn(endpoint)
-      else this.#lanes.cool(endpoint)
+      if (gaveAll || mayHaveMore.has(endpoint)) this.#ready.moveToBack(endpoint)
+      else this.#ready.markDrained(endpoint)
     }
     const now = this.#parts.store.clock.now()
-    for (const { endpoint, againAt } of limited) this.#stopped.stop(endpoint, againAt - now)
+    for (const { endpoint, againAt } of limited) this.#ready.defer(endpoint, againAt - now)
   }
 
   /** A slot is free once the request is over: while outcomes are stored, others are sent. */
@@ -289,16 +302,14 @@ export class DeliveryLoop {
       outcome.endedAtMs = performance.now()
       this.#outcomes.add(outcome)
       this.#count(endpoint.name, -1)
-      this.#parts.beat.count()
+      this.#parts.pacer.noteEnded()
       this.#loop.wake()
     }
     void this.#parts.deliver(job, endpoint, claimedAtMs, onEnded).finally(() => {
       this.#unsettledCount--
       this.#outcomes.delete(outcome)
       // Its place among the attempts of a limited endpoint is free only now that this is stored.
-      if (!this.#stopped.mayGoOn(endpoint.name)) return
-      this.#lanes.warm(endpoint.name)
-      this.#loop.wake()
+      if (this.#ready.endDeferral(endpoint.name)) this.#loop.wake()
     })
   }
 

@@ -7,19 +7,19 @@ import type { Lane } from '../src/store/store.ts'
  */
 const ATTEMPTS_PER_FREE_SLOT = 4
 
-export interface WarmLane {
+export interface ReadyEndpoint {
   endpoint: string
   /** Its attempts in flight in this worker. */
   inFlightCount: number
 }
 
 /**
- * Deals `freeSlots` out one by one, the lanes taking turns. One endpoint that hangs so ends up
- * with 80 slots of 100, two with 89, and a slot stays free for the others. What a lane turns
+ * Deals `freeSlots` out one by one, the endpoints taking turns. One endpoint that hangs so ends up
+ * with 80 slots of 100, two with 89, and a slot stays free for the others. What an endpoint turns
  * out not to need is dealt again in the next round.
  */
-export function fairShares(lanes: Iterable<WarmLane>, freeSlots: number): Lane[] {
-  const shares = firstThatMayStart(lanes, freeSlots).map((lane) => ({ ...lane, limit: 0 }))
+export function fairShares(endpoints: Iterable<ReadyEndpoint>, freeSlots: number): Lane[] {
+  const shares = firstThatMayStart(endpoints, freeSlots).map((one) => ({ ...one, limit: 0 }))
   let left = freeSlots
   let taking = shares
   while (left > 0 && taking.length > 0) {
@@ -37,12 +37,12 @@ export function fairShares(lanes: Iterable<WarmLane>, freeSlots: number): Lane[]
     .map(({ endpoint, limit }) => ({ endpoint, limit }))
 }
 
-/** No more lanes than slots, and none that could not take even one: it would keep out another. */
-function firstThatMayStart(lanes: Iterable<WarmLane>, freeSlots: number): WarmLane[] {
-  const found: WarmLane[] = []
-  for (const lane of lanes) {
+/** No more endpoints than slots, and none that could not take even one: it would keep out another. */
+function firstThatMayStart(endpoints: Iterable<ReadyEndpoint>, freeSlots: number): ReadyEndpoint[] {
+  const found: ReadyEndpoint[] = []
+  for (const endpoint of endpoints) {
     if (found.length >= freeSlots) break
-    if (lane.inFlightCount < ATTEMPTS_PER_FREE_SLOT * freeSlots) found.push(lane)
+    if (endpoint.inFlightCount < ATTEMPTS_PER_FREE_SLOT * freeSlots) found.push(endpoint)
   }
   return found
 }

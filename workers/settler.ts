@@ -5,7 +5,7 @@ import { createBatchSize } from '../src/batch-size.ts'
 import { waitBackOff } from '../src/loop.ts'
 import type { Settlement, SettleResult } from '../src/store/settlement.ts'
 import { type Store, StoreUnavailable } from '../src/store/store.ts'
-import type { Beat } from './beat.ts'
+import type { WritePacer } from './write-pacer.ts'
 
 /** One write holds no more than this; what can wait is bounded by the attempts in flight. */
 const MAX_SETTLE_BATCH = 500
@@ -32,8 +32,8 @@ export interface Settler {
 
 export interface SettlerParts {
   store: Pick<Store, 'settle'>
-  /** Says when to write. */
-  beat: Pick<Beat, 'next'>
+  /** Tells when to write. */
+  pacer: Pick<WritePacer, 'next'>
   /** Resolves when the renewals that are under way have been written, or have failed. */
   afterRenewals: () => Promise<void>
   /** Called with the number of outcomes of each write. */
@@ -41,7 +41,13 @@ export interface SettlerParts {
   log: Logger
 }
 
-export function createSettler({ store, beat, afterRenewals, onBatch, log }: SettlerParts): Settler {
+export function createSettler({
+  store,
+  pacer,
+  afterRenewals,
+  onBatch,
+  log,
+}: SettlerParts): Settler {
   let waiting: Waiting[] = []
   let isWriting = false
   const size = createBatchSize(MAX_SETTLE_BATCH)
@@ -50,7 +56,7 @@ export function createSettler({ store, beat, afterRenewals, onBatch, log }: Sett
   async function writeAll(): Promise<void> {
     isWriting = true
     let failures = 0
-    for (await beat.next(); waiting.length > 0; await beat.next()) {
+    for (await pacer.next(); waiting.length > 0; await pacer.next()) {
       await afterRenewals()
       const batch = waiting.slice(0, size.limit)
       waiting = waiting.slice(batch.length)

@@ -10,13 +10,12 @@ import type { Lease } from '../src/job/job.ts'
 import { createWorkerMetrics, type WorkerMetrics } from '../src/metrics.ts'
 import type { HeartbeatResult } from '../src/store/settlement.ts'
 import { type Store, StoreUnavailable } from '../src/store/store.ts'
-import { OutboxMover, type OutboxRules } from '../src/upkeep/outbox.ts'
+import { OutboxRelay, type OutboxRules } from '../src/upkeep/outbox-relay.ts'
 import { Scheduler } from '../src/upkeep/scheduler.ts'
 import { Sweeper } from '../src/upkeep/sweeper.ts'
 import { VERSION } from '../src/version.ts'
 import { createAddressPolicy } from '../src/webhook/address-policy.ts'
 import { createSender } from '../src/webhook/send.ts'
-import { createBeat } from './beat.ts'
 import { deliverJob } from './deliver-job.ts'
 import { DeliveryLoop } from './delivery-loop.ts'
 import { createEndpointCache } from './endpoint-cache.ts'
@@ -25,6 +24,7 @@ import { LeaseRenewal } from './lease-renewal.ts'
 import { createOwnFaults } from './own-faults.ts'
 import { createSettler } from './settler.ts'
 import { WorkerReports } from './worker-reports.ts'
+import { createWritePacer } from './write-pacer.ts'
 
 /** After the grace: time to store what was interrupted. */
 export const SETTLE_DEADLINE_MS = 5_000
@@ -61,10 +61,10 @@ export function createWorker(
   const countEnd = createEndCounts({ figures, metrics, log })
   // What the sweeper of this process ends.
   store.onEnd(countEnd)
-  const beat = createBeat(concurrency)
+  const pacer = createWritePacer(concurrency)
   const leases = new LeaseRenewal(store, leaseMs, log)
   const settler = createSettler({
-    ...{ store, beat, log, afterRenewals: () => leases.written() },
+    ...{ store, pacer, log, afterRenewals: () => leases.written() },
     onBatch: (size) => metrics.onBatch('settle', size),
   })
   const ownFaults = createOwnFaults(concurrency, log)
@@ -76,7 +76,7 @@ export function createWorker(
     endOf: (lease: Lease) => endOf(store, lease),
   }
   const loop: DeliveryLoop = new DeliveryLoop({
-    ...{ store, endpoints, workerId, concurrency, leaseMs, beat, leases, log },
+    ...{ store, endpoints, workerId, concurrency, leaseMs, pacer, leases, log },
     affordable: settler.affordable,
     deliver: (...attempt) => deliverJob(delivery, ...attempt),
     pollIntervalMs: config.POLL_INTERVAL,
@@ -87,10 +87,10 @@ export function createWorker(
   const sweeper = new Sweeper(store, sweep, metrics.onSwept, log)
   const scheduler = new Scheduler(store, log)
   const { outbox } = store
-  const mover =
+  const outboxRelay =
     outbox === null || rules === null
       ? null
-      : new OutboxMover({
+      : new OutboxRelay({
           ...{ store, outbox, rules, log, onMoved: metrics.onOutbox },
           ...{ maxBodyBytes: config.MAX_BODY_BYTES, pollIntervalMs: config.POLL_INTERVAL },
         })
@@ -104,13 +104,13 @@ export function createWorker(
     unsettledCount: () => loop.unsettledCount,
     start() {
       for (const part of [leases, loop, sweeper, scheduler, figureReports, reports]) part.start()
-      mover?.start()
+      outboxRelay?.start()
     },
     async stop() {
       // At once: a scheduler may have to wait for its store, and nothing is to be claimed
       // meanwhile.
       const delivered = stopDelivering(loop, leases, config.SHUTDOWN_GRACE)
-      await Promise.all([scheduler.stop(), mover?.stop(), delivered])
+      await Promise.all([scheduler.stop(), outboxRelay?.stop(), delivered])
       await health.drained()
       for (const part of [sweeper, figureReports, reports]) await part.stop()
       await sender.close()

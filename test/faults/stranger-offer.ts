@@ -111,5 +111,6 @@ async function attack({ kind, port, durationMs }: StrangerOrder): Promise<Strang
 
 process.once('message', async (order: StrangerOrder) => {
   const report = await attack(order)
-  process.send?.(report, () => process.disconnect())
+  // Unless the round has ended before it.
+  process.send?.(report, () => process.connected && process.disconnect())
 })

@@ -8,12 +8,12 @@ import { FigureReports } from '../../src/figure-reports.ts'
 import type { ClaimedJob } from '../../src/job/job.ts'
 import { openMongoStore } from '../../src/store/mongo/mongo-store.ts'
 import type { Store } from '../../src/store/store.ts'
-import { createBeat } from '../../workers/beat.ts'
 import { DeliveryLoop } from '../../workers/delivery-loop.ts'
 import { createEndpointCache } from '../../workers/endpoint-cache.ts'
 import { LeaseRenewal } from '../../workers/lease-renewal.ts'
 import { createSettler, type SettlerParts } from '../../workers/settler.ts'
 import { WorkerReports } from '../../workers/worker-reports.ts'
+import { createWritePacer } from '../../workers/write-pacer.ts'
 import {
   addEndpoint,
   claimFrom,
@@ -68,7 +68,7 @@ describe('a worker on a store that is slow to write', () => {
   function settlerOf(parts: Partial<SettlerParts> = {}) {
     const batches: number[] = []
     const settler = createSettler({
-      ...{ store, beat: createBeat(10), log, afterRenewals: async () => {} },
+      ...{ store, pacer: createWritePacer(10), log, afterRenewals: async () => {} },
       onBatch: (size) => void batches.push(size),
       ...parts,
     })
@@ -200,7 +200,7 @@ describe('a worker on a store that is slow to write', () => {
     const loop: DeliveryLoop = new DeliveryLoop({
       ...{ store, workerId: 'worker-1', concurrency: 50, leaseMs, pollIntervalMs: 100, log },
       slots: () => 50,
-      ...{ leases: renewal, affordable: settler.affordable, beat: createBeat(50) },
+      ...{ leases: renewal, affordable: settler.affordable, pacer: createWritePacer(50) },
       endpoints: createEndpointCache(store, () => {}),
       async deliver(job, _endpoint, claimedAtMs, onEnded) {
         const lease = renewal.keep(job, claimedAtMs, () => {})

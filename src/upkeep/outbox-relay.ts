@@ -59,7 +59,7 @@ interface InHand {
 const countOf = ({ length }: unknown[]) => length
 
 /** Moves from start() to stop(). */
-export class OutboxMover {
+export class OutboxRelay {
   readonly #parts: Parts
   readonly #size = createBatchSize(MAX_TAKEN)
   readonly #loop: PollLoop

@@ -6,17 +6,17 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 /** So many of the slots are worth a write. */
 const WORTH = 1 / 2
 
-export interface Beat {
+export interface WritePacer {
   /** Whether the last claim got all it asked for: then there is more. */
   isBehind: boolean
-  /** Tells that an attempt has ended. */
-  count(): void
+  /** An attempt has ended. */
+  noteEnded(): void
   /** Resolves when it is time to write, for all who wait in the same turn of the event loop. */
   next(): Promise<void>
 }
 
 /** @param concurrency of the worker */
-export function createBeat(concurrency: number): Beat {
+export function createWritePacer(concurrency: number): WritePacer {
   const worth = Math.ceil(concurrency * WORTH)
   let ended = 0
   let gathering: Promise<void> | null = null
@@ -34,7 +34,7 @@ export function createBeat(concurrency: number): Beat {
 
   return {
     isBehind: false,
-    count() {
+    noteEnded() {
       ended++
     },
     next() {

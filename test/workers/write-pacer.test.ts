@@ -1,14 +1,14 @@
 // When a busy worker writes: turns of the event loop decide, so these tests take turns.
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import { createBeat } from '../../workers/beat.ts'
+import { createWritePacer } from '../../workers/write-pacer.ts'
 
 const SLOTS = 8
 
-function beatOf(isBehind: boolean) {
-  const beat = createBeat(SLOTS)
-  beat.isBehind = isBehind
-  return beat
+function pacerOf(isBehind: boolean) {
+  const pacer = createWritePacer(SLOTS)
+  pacer.isBehind = isBehind
+  return pacer
 }
 
 /** Tells whether it has come. */
@@ -20,33 +20,33 @@ function watched(promise: Promise<void>): { hasCome: boolean } {
   return seen
 }
 
-describe('the beat of a worker', () => {
+describe('the write pacer of a worker', () => {
   it('comes with the next turn for who is not behind, though attempts end', async () => {
-    const beat = beatOf(false)
-    const next = watched(beat.next())
-    beat.count()
+    const pacer = pacerOf(false)
+    const next = watched(pacer.next())
+    pacer.noteEnded()
     expect(next.hasCome).toBe(false)
     await nextTurn()
     expect(next.hasCome).toBe(true)
   })
 
   it('waits for half of the slots while each turn frees some', async () => {
-    const beat = beatOf(true)
-    const next = watched(beat.next())
+    const pacer = pacerOf(true)
+    const next = watched(pacer.next())
     for (let freed = 1; freed < SLOTS / 2; freed++) {
-      beat.count()
+      pacer.noteEnded()
       await nextTurn()
       expect(next.hasCome).toBe(false)
     }
-    beat.count()
+    pacer.noteEnded()
     await nextTurn()
     expect(next.hasCome).toBe(true)
   })
 
   it('waits for no slot once a turn has freed none', async () => {
-    const beat = beatOf(true)
-    const next = watched(beat.next())
-    beat.count()
+    const pacer = pacerOf(true)
+    const next = watched(pacer.next())
+    pacer.noteEnded()
     await nextTurn()
     expect(next.hasCome).toBe(false)
     await nextTurn()
@@ -54,11 +54,11 @@ describe('the beat of a worker', () => {
   })
 
   it('is one for all who wait, and each is a new one', async () => {
-    const beat = beatOf(true)
-    const first = beat.next()
-    expect(beat.next()).toBe(first)
+    const pacer = pacerOf(true)
+    const first = pacer.next()
+    expect(pacer.next()).toBe(first)
     await first
-    const second = watched(beat.next())
+    const second = watched(pacer.next())
     expect(second.hasCome).toBe(false)
     await nextTurn()
     expect(second.hasCome).toBe(true)

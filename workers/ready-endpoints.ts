@@ -1,0 +1,110 @@
+// Which endpoints to ask for jobs. An endpoint is ready from when one of its jobs became due until
+// a claim brings fewer jobs than it asked for. One that may not be asked now, since it is paused,
+// throttled, or at a limit, is deferred: it becomes ready again by time, since nothing of it
+// becomes due. However many endpoints there are, a look is one query.
+import type { Due, Store } from '../src/store/store.ts'
+
+/** A look goes back this far before the last one: a job is seen late when its write was slow. */
+const OVERLAP_MS = 5_000
+/** How often a look covers all queued jobs: it finds a released job, whose runAt is old. */
+const FULL_LOOK_INTERVAL_MS = 10_000
+/** A resume must reach every worker within a second; longer than the endpoint cache keeps one. */
+const LONGEST_DEFERRAL_MS = 450
+/** Made ready together; with more deferred endpoints than this each comes less often. */
+const MAX_AT_ONCE = 200
+/** Beyond this an endpoint is not deferred but forgotten: a full look finds it again. */
+const MAX_DEFERRED = 20_000
+
+export interface ReadyEndpoints {
+  /** Asks the store what became due. */
+  look(): Promise<void>
+  /** The one that waited longest first. Includes those whose deferral is over. */
+  inOrder(): Iterable<string>
+  isEmpty(): boolean
+  markDrained(endpoint: string): void
+  /** After a claim of an endpoint that may have more jobs due. */
+  moveToBack(endpoint: string): void
+  /** @param inMs when to ask again; undefined: unknown, so after the longest deferral */
+  defer(endpoint: string, inMs?: number): void
+  /** A job of the endpoint ended, so a limit may let the next one through: whether it was deferred. */
+  endDeferral(endpoint: string): boolean
+  /** Milliseconds until the next deferral is over; null: none is. */
+  untilDeferralEndsMs(): number | null
+  /** By the store's clock: when the next job becomes due that was not due at the last look. */
+  nextDueAt(): number | null
+}
+
+export function createReadyEndpoints(store: Pick<Store, 'due' | 'clock'>): ReadyEndpoints {
+  const ready = new Set<string>()
+  const deferrals = createDeferrals()
+  let lastLookAt: number | null = null
+  let nextFullLookAtMs = 0
+  let nextDueAt: number | null = null
+
+  async function due(): Promise<Due> {
+    const nowMs = performance.now()
+    const isFull = lastLookAt === null || nowMs >= nextFullLookAtMs
+    const lookAt = store.clock.now()
+    const found = await store.due(isFull ? null : (lastLookAt as number) - OVERLAP_MS)
+    if (isFull) nextFullLookAtMs = nowMs + FULL_LOOK_INTERVAL_MS
+    lastLookAt = lookAt
+    return found
+  }
+
+  return {
+    async look() {
+      const found = await due()
+      for (const endpoint of found.endpoints) ready.add(endpoint)
+      nextDueAt = found.nextAt
+    },
+    inOrder() {
+      for (const endpoint of deferrals.takeEnded()) ready.add(endpoint)
+      return ready
+    },
+    isEmpty: () => ready.size === 0,
+    markDrained(endpoint) {
+      ready.delete(endpoint)
+    },
+    moveToBack(endpoint) {
+      if (ready.delete(endpoint)) ready.add(endpoint)
+    },
+    defer: deferrals.add,
+    endDeferral(endpoint) {
+      const wasDeferred = deferrals.remove(endpoint)
+      if (wasDeferred) ready.add(endpoint)
+      return wasDeferred
+    },
+    untilDeferralEndsMs: deferrals.untilFirstEndsMs,
+    nextDueAt: () => nextDueAt,
+  }
+}
+
+function createDeferrals() {
+  /** Monotonic times, in the order in which the endpoints were deferred. */
+  const untilMsOf = new Map<string, number>()
+  return {
+    add(endpoint: string, inMs = LONGEST_DEFERRAL_MS): void {
+      if (untilMsOf.size >= MAX_DEFERRED && !untilMsOf.has(endpoint)) return
+      untilMsOf.delete(endpoint)
+      // A resume may end a pause or a rest at any time: ask in between.
+      const waitMs = Math.min(Math.max(1, inMs), LONGEST_DEFERRAL_MS)
+      untilMsOf.set(endpoint, performance.now() + waitMs)
+    },
+    remove: (endpoint: string) => untilMsOf.delete(endpoint),
+    takeEnded(): string[] {
+      const nowMs = performance.now()
+      const ended: string[] = []
+      for (const [endpoint, untilMs] of untilMsOf) {
+        if (untilMs <= nowMs && ended.length < MAX_AT_ONCE) ended.push(endpoint)
+      }
+      for (const endpoint of ended) untilMsOf.delete(endpoint)
+      return ended
+    },
+    untilFirstEndsMs(): number | null {
+      if (untilMsOf.size === 0) return null
+      let first = Number.POSITIVE_INFINITY
+      for (const untilMs of untilMsOf.values()) if (untilMs < first) first = untilMs
+      return first - performance.now()
+    },
+  }
+}

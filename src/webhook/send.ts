@@ -5,18 +5,8 @@ import type { StatusChoices } from '../endpoint/endpoint.ts'
 import { formatDuration } from '../job/duration.ts'
 import type { Outcome } from '../job/job.ts'
 import type { AddressPolicy } from './address-policy.ts'
-import {
-  type AnswerBody,
-  CUT_RESULT,
-  decoded,
-  isTooLong,
-  NO_RESULT,
-  resultOf,
-  shownText,
-  withChunk,
-} from './answer-body.ts'
+import { type Connection, type Connections, createConnections } from './connections.ts'
 import { createDial, createResolver, type Resolve, secureContextWith } from './dial.ts'
-import { createLines, type Line, type Lines } from './lines.ts'
 import {
   type AnswerMeaning,
   invalidStatus,
@@ -25,6 +15,16 @@ import {
   outcomeOfError,
 } from './outcome.ts'
 import type { WebhookRequest } from './request.ts'
+import {
+  CUT_RESULT,
+  decoded,
+  isTooLong,
+  NO_RESULT,
+  type ResponseBody,
+  resultOf,
+  shownText,
+  withChunk,
+} from './response-body.ts'
 
 /** How an attempt ended. */
 export interface AttemptEnd {
@@ -92,12 +92,12 @@ export interface SenderParts {
 
 /** @throws Error when `extraCaCerts` holds no certificate */
 export function createSender(parts: SenderParts): Sender {
-  const { connections, policy, extraCaCerts, now = Date.now, resolve = createResolver() } = parts
+  const { connections: maxIdle, policy, extraCaCerts, now = Date.now } = parts
   const secureContext = extraCaCerts === null ? undefined : secureContextWith(extraCaCerts)
-  const dial = createDial(policy, secureContext, resolve)
-  const lines = createLines(dial, policy, connections)
+  const dial = createDial(policy, secureContext, parts.resolve ?? createResolver())
+  const connections = createConnections(dial, policy, maxIdle)
   const inFlight = new Set<AttemptInFlight>()
-  const shared: Shared = { lines, inFlight, split: createUrlSplitter(), now }
+  const shared: Shared = { connections, inFlight, split: createUrlSplitter(), now }
 
   function send(
     request: WebhookRequest,
@@ -109,7 +109,7 @@ export function createSender(parts: SenderParts): Sender {
 
   async function close(): Promise<void> {
     for (const attempt of inFlight) attempt.abort('interrupted')
-    await lines.close()
+    await connections.close()
   }
 
   return { send, close }
@@ -163,7 +163,7 @@ function createUrlSplitter(): (url: string) => SplitUrl | null {
 
 /** What all attempts of a sender share. */
 interface Shared {
-  lines: Lines
+  connections: Connections
   split: (url: string) => SplitUrl | null
   inFlight: Set<AttemptInFlight>
   now: () => number
@@ -179,8 +179,8 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   readonly #mayLeave: () => boolean
   readonly #startedAtMs = performance.now()
   #target: SplitUrl | null = null
-  #line: Line | null = null
-  /** The connection that the line had before this request; null: none. */
+  #connection: Connection | null = null
+  /** What was connected before this request; null: nothing. */
   #keptSocket: Socket | null = null
   /** The request is on its way on a connection that was used before. */
   #isOnKeptSocket = false
@@ -191,7 +191,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   #bytesReadBefore = 0
   #statusCode: number | null = null
   #meaning: AnswerMeaning | null = null
-  #body: AnswerBody | null = null
+  #body: ResponseBody | null = null
   /** Of the body, by the header of the answer. */
   #encoding: string | undefined
   #deadline: NodeJS.Timeout | undefined
@@ -218,14 +218,14 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     }
     this.#target = target
     this.#deadline = setTimeout(passDeadline, this.#timeoutMs, this)
-    this.#dispatch(this.#shared.lines.take(target.origin), target)
+    this.#dispatch(this.#shared.connections.take(target.origin), target)
   }
 
-  #dispatch(line: Line, { path }: SplitUrl): void {
+  #dispatch(connection: Connection, { path }: SplitUrl): void {
     const { headers, body } = this.#request
-    this.#line = line
-    this.#keptSocket = line.socket
-    line.client.dispatch({ path, method: 'POST', headers, body, blocking: false }, this)
+    this.#connection = connection
+    this.#keptSocket = connection.socket
+    connection.client.dispatch({ path, method: 'POST', headers, body, blocking: false }, this)
   }
 
   /** RFC 9110, section 9.2.2: the receiver may have closed it before it saw the request. */
@@ -240,12 +240,12 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   }
 
   #resend(): void {
-    const { lines } = this.#shared
+    const { connections } = this.#shared
     const target = this.#target as SplitUrl
     this.#isResent = true
     this.#isOnKeptSocket = false
-    lines.cut(this.#line as Line)
-    this.#dispatch(lines.open(target.origin), target)
+    connections.destroy(this.#connection as Connection)
+    this.#dispatch(connections.open(target.origin), target)
   }
 
   abort(outcome: AbortOutcome): void {
@@ -276,11 +276,11 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
       controller.abort(new Error(LATE_MESSAGE))
       return
     }
-    const line = this.#line as Line
+    const connection = this.#connection as Connection
     this.#isSent = true
-    this.#isOnKeptSocket = this.#keptSocket !== null && this.#keptSocket === line.socket
+    this.#isOnKeptSocket = this.#keptSocket !== null && this.#keptSocket === connection.socket
     this.#bytesReadBefore = this.#bytesRead()
-    line.answers?.expectAnswer()
+    connection.answers?.expectAnswer()
   }
 
   onResponseStarted(): void {
@@ -317,7 +317,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   }
 
   #bytesRead(): number {
-    return this.#line?.socket?.bytesRead ?? 0
+    return this.#connection?.socket?.bytesRead ?? 0
   }
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
@@ -330,7 +330,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   }
 
   onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
-    // The end itself cut the line: that is no connection that the receiver closed.
+    // The end itself destroyed the connection: the receiver did not close it.
     if (this.#resolve === null) return
     // Once the status has come the answer stands, whatever becomes of its body: a retry of what
     // succeeded would apply it twice.
@@ -371,15 +371,15 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     this.#end({ outcome, errorCode, message, ...nothing }, false)
   }
 
-  #end(end: Omit<AttemptEnd, 'isSent' | 'isResent' | 'durationMs'>, isLineUsable: boolean): void {
+  #end(end: Omit<AttemptEnd, 'isSent' | 'isResent' | 'durationMs'>, isReusable: boolean): void {
     const resolve = this.#resolve
     if (resolve === null) return
     this.#resolve = null
     clearTimeout(this.#deadline)
     this.#shared.inFlight.delete(this)
-    const line = this.#line
-    if (line !== null && isLineUsable) this.#shared.lines.giveBack(line)
-    else if (line !== null) this.#shared.lines.cut(line)
+    const connection = this.#connection
+    if (connection !== null && isReusable) this.#shared.connections.release(connection)
+    else if (connection !== null) this.#shared.connections.destroy(connection)
     resolve({
       ...end,
       isSent: this.#isSent,

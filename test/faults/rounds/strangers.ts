@@ -139,7 +139,7 @@ async function rate(ground: Ground, { isLong }: Form): Promise<Rate> {
 }
 
 /**
- * How long it takes until /health/live answers. Each probe comes on a connection of its own, as those
+ * How long it takes until /health/live answers. Each probe has a connection of its own, as those
  * of an orchestrator do: a kept one is that of a stranger, and may be closed for newer ones.
  */
 async function silenceOf({ client }: Ground): Promise<number> {

@@ -4,12 +4,12 @@ import { brotliDecompressSync, constants, gunzipSync, inflateSync } from 'node:z
 import { isTooDeep } from '../job/json-depth.ts'
 
 /** Beyond this the connection is dropped: an answer may be endless. */
-export const MAX_ANSWER_BYTES = 64 * 1_024
+export const MAX_RESPONSE_BYTES = 64 * 1_024
 /** What an attempt shows of its answer. */
 export const MAX_SHOWN_BYTES = 4 * 1_024
 
 /** The first `length` of `bytes` are what has come. */
-export interface AnswerBody {
+export interface ResponseBody {
   bytes: Buffer
   length: number
 }
@@ -27,8 +27,8 @@ export const NO_RESULT: Result = { result: null, resultTruncated: false }
 /** There was one, and it was cut off or is too long to keep. */
 export const CUT_RESULT: Result = { result: null, resultTruncated: true }
 
-/** The body with one more chunk. Nothing is added to one that is over MAX_ANSWER_BYTES. */
-export function withChunk(body: AnswerBody | null, chunk: Buffer): AnswerBody {
+/** The body with one more chunk. Nothing is added to one that is over MAX_RESPONSE_BYTES. */
+export function withChunk(body: ResponseBody | null, chunk: Buffer): ResponseBody {
   if (body === null) return { bytes: chunk, length: chunk.length }
   if (isTooLong(body)) return body
   const length = body.length + chunk.length
@@ -38,12 +38,12 @@ export function withChunk(body: AnswerBody | null, chunk: Buffer): AnswerBody {
   return { bytes, length }
 }
 
-export function isTooLong(body: AnswerBody): boolean {
-  return body.length > MAX_ANSWER_BYTES
+export function isTooLong(body: ResponseBody): boolean {
+  return body.length > MAX_RESPONSE_BYTES
 }
 
 /** The first MAX_SHOWN_BYTES as text, what is not UTF-8 replaced; null when nothing came. */
-export function shownText(body: AnswerBody | null): string | null {
+export function shownText(body: ResponseBody | null): string | null {
   if (body === null || body.length === 0) return null
   if (body.length <= MAX_SHOWN_BYTES) return body.bytes.toString('utf8', 0, body.length)
   // As a stream, so that a character cut in two at the end is left out instead of replaced.
@@ -52,7 +52,7 @@ export function shownText(body: AnswerBody | null): string | null {
 }
 
 /** The result that a whole body makes. */
-export function resultOf(body: AnswerBody | null): Result {
+export function resultOf(body: ResponseBody | null): Result {
   if (body === null || body.length === 0) return NO_RESULT
   if (isTooLong(body)) return CUT_RESULT
   const bytes = body.bytes.subarray(0, body.length)
@@ -61,15 +61,15 @@ export function resultOf(body: AnswerBody | null): Result {
     return { result: text, resultTruncated: false }
   const wrapped = JSON.stringify({ text })
   // Escapes and replaced bytes take more room than what they stand for.
-  if (Buffer.byteLength(wrapped) > MAX_ANSWER_BYTES) return CUT_RESULT
+  if (Buffer.byteLength(wrapped) > MAX_RESPONSE_BYTES) return CUT_RESULT
   return { result: wrapped, resultTruncated: false }
 }
 
 export interface DecodedBody {
-  body: AnswerBody | null
+  body: ResponseBody | null
   /**
    * `body` is only a beginning: the compressed stream has no end, or it makes more than
-   * MAX_ANSWER_BYTES.
+   * MAX_RESPONSE_BYTES.
    */
   isCut: boolean
 }
@@ -78,7 +78,7 @@ export interface DecodedBody {
  * The body without its compression, though it was not asked for, and as UTF-8 without a byte order
  * mark. A body that is not what its header says is left as it came.
  */
-export function decoded(body: AnswerBody | null, encoding: string | undefined): DecodedBody {
+export function decoded(body: ResponseBody | null, encoding: string | undefined): DecodedBody {
   if (body === null || body.length === 0) return { body, isCut: false }
   const bytes = body.bytes.subarray(0, body.length)
   const inflate = encoding === undefined ? undefined : INFLATERS.get(encoding.trim().toLowerCase())
@@ -92,7 +92,7 @@ export function decoded(body: AnswerBody | null, encoding: string | undefined): 
 type Inflate = (bytes: Buffer, isWhole: boolean) => Buffer
 
 /** Of a bomb no more is unpacked than is kept. */
-const WHOLE = { maxOutputLength: MAX_ANSWER_BYTES }
+const WHOLE = { maxOutputLength: MAX_RESPONSE_BYTES }
 const CUT_ZLIB = { ...WHOLE, finishFlush: constants.Z_SYNC_FLUSH }
 const CUT_BROTLI = { ...WHOLE, finishFlush: constants.BROTLI_OPERATION_FLUSH }
 
@@ -134,7 +134,7 @@ function withoutMark(bytes: Buffer): Buffer {
 const UTF_16_LE = new TextDecoder('utf-16le')
 const UTF_16_BE = new TextDecoder('utf-16be')
 
-function grown(body: AnswerBody, length: number): Buffer {
+function grown(body: ResponseBody, length: number): Buffer {
   const bytes = Buffer.allocUnsafe(Math.max(length, 2 * body.bytes.length))
   body.bytes.copy(bytes, 0, 0, body.length)
   return bytes

@@ -1,17 +1,17 @@
 // What is kept of an answer's body: its first bytes as text, and the result, both bounded.
 import { describe, expect, it } from 'vitest'
 import {
-  type AnswerBody,
   isTooLong,
-  MAX_ANSWER_BYTES,
+  MAX_RESPONSE_BYTES,
   MAX_SHOWN_BYTES,
+  type ResponseBody,
   resultOf,
   shownText,
   withChunk,
-} from '../../src/webhook/answer-body.ts'
+} from '../../src/webhook/response-body.ts'
 
 const bodyOf = (...chunks: (string | Buffer)[]) =>
-  chunks.reduce<AnswerBody | null>((body, chunk) => withChunk(body, Buffer.from(chunk)), null)
+  chunks.reduce<ResponseBody | null>((body, chunk) => withChunk(body, Buffer.from(chunk)), null)
 
 describe('the result', () => {
   it.each([
@@ -62,13 +62,13 @@ describe('the result', () => {
   })
 
   it('is kept up to 64 KiB and given up beyond', () => {
-    const longest = `"${'x'.repeat(MAX_ANSWER_BYTES - 2)}"`
+    const longest = `"${'x'.repeat(MAX_RESPONSE_BYTES - 2)}"`
     expect(resultOf(bodyOf(longest)).result).toBe(longest)
     expect(resultOf(bodyOf(`${longest} `))).toEqual({ result: null, resultTruncated: true })
   })
 
   it('is given up when its escapes would make it longer than that', () => {
-    const control = Buffer.alloc(MAX_ANSWER_BYTES / 2, 1)
+    const control = Buffer.alloc(MAX_RESPONSE_BYTES / 2, 1)
     expect(resultOf(bodyOf(control))).toEqual({ result: null, resultTruncated: true })
   })
 })
@@ -104,9 +104,9 @@ describe('chunks', () => {
   })
 
   it('cost no more memory once there are too many', () => {
-    let body: AnswerBody | null = null
+    let body: ResponseBody | null = null
     for (let i = 0; i < 1_000; i++) body = withChunk(body, Buffer.alloc(1_024))
     expect(body !== null && isTooLong(body)).toBe(true)
-    expect(body?.bytes.length).toBeLessThanOrEqual(4 * MAX_ANSWER_BYTES)
+    expect(body?.bytes.length).toBeLessThanOrEqual(4 * MAX_RESPONSE_BYTES)
   })
 })

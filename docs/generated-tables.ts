@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { SETTINGS } from '../src/config.ts'
 import { DEFAULT_TIMEOUT_MS } from '../src/endpoint/endpoint.ts'
-import { ERRORS } from '../src/errors.ts'
+import { ERRORS, type ErrorCode } from '../src/errors.ts'
 import { GUARDS, type Guard, LIFECYCLE, type LifecycleEvent } from '../src/job/lifecycle.ts'
 import { DEFAULT_RETRY } from '../src/job/retry-policy.ts'
 import { METRICS, type MetricRow } from '../src/metric-table.ts'
@@ -77,13 +77,43 @@ function guardsTable(): string {
   return table(['guard', 'what the write proves'], Object.entries(GUARDS) as [Guard, string][])
 }
 
+/** When a client gets a code, and what it can do. */
+const ERROR_ADVICE: Record<ErrorCode, string> = {
+  invalid_json:
+    'The body is not JSON or not UTF-8, is nested too deep, or has a duplicate key outside of the payload.',
+  invalid_request: 'A field, query, header or path is wrong; `errors` says which.',
+  unauthorized: 'No key or token was sent, or it is unknown.',
+  forbidden:
+    'The scope of the key does not allow the route. In local mode: the request could come from a web page.',
+  not_found: 'No route has this path, or the API key does not exist.',
+  job_not_found: 'The job never existed, was deleted, or was purged after its retention.',
+  endpoint_not_found: 'Register the endpoint with `PUT /endpoints/:name`. 422 for an enqueue.',
+  schedule_not_found: 'Create the schedule with `PUT /schedules/:name`.',
+  method_not_allowed: 'The `Allow` header lists the methods of the path.',
+  job_state_conflict:
+    '`detail` names the present state. Also: a claim or test of the wrong kind of endpoint.',
+  lease_lost: 'Another attempt has the job, or it is final. Discard the work.',
+  endpoint_in_use:
+    'Jobs or schedules use the endpoint (`?force=true` deletes it all the same), it is being deleted, or too many secrets are valid.',
+  endpoint_disabled: 'It responded with 410. `POST /endpoints/:name/resume` enables it.',
+  dedupe_conflict: 'A queued or running job has the key; `detail` names it.',
+  precondition_failed: 'Read the record again and repeat the change.',
+  payload_too_large: 'The body is larger than `MAX_BODY_BYTES`.',
+  unsupported_media_type: 'Send `content-type: application/json`.',
+  idempotency_key_reused: 'Use a new key for a new request.',
+  internal_error: 'A bug: report it with the `requestId` and its line in the log.',
+  store_unavailable: 'Repeat the request after `Retry-After`, with the same idempotency key.',
+  overloaded: 'Repeat the request after `Retry-After`.',
+}
+
 function errorsTable(): string {
   const rows = Object.entries(ERRORS).map(([code, { status, title }]) => [
     `\`${code}\``,
     String(status),
     title,
+    ERROR_ADVICE[code as ErrorCode],
   ])
-  return table(['code', 'status', 'title'], rows)
+  return table(['code', 'status', 'title', 'when, and what to do'], rows)
 }
 
 function metricsTable(): string {

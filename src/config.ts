@@ -168,7 +168,7 @@ export function fromSetting<T>(name: SettingName, make: () => T): T {
   try {
     return make()
   } catch (error) {
-    throw new ConfigError(`${name} can not be used: ${(error as Error).message}.`)
+    throw new ConfigError(`${name} cannot be used: ${(error as Error).message}.`)
   }
 }
 

@@ -19,6 +19,16 @@ describe.each(pages)('%s', (page) => {
     )
     expect(broken).toEqual([])
   })
+
+  it('names only files of the code that are there', () => {
+    const text = readFileSync(join(ROOT, page), 'utf8')
+    const named = [...text.matchAll(/`([a-z]+\/[\w./-]*\.(?:ts|js|md|yml|json))`/g)]
+    const ours = named.filter(([, file]) =>
+      existsSync(join(ROOT, (file as string).split('/')[0] ?? '')),
+    )
+    const gone = ours.filter(([, file]) => !existsSync(join(ROOT, file as string)))
+    expect(gone.map(([, file]) => file)).toEqual([])
+  })
 })
 
 function leadsSomewhere(page: string, target: string): boolean {

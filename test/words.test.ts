@@ -59,7 +59,8 @@ const files = [
     (file) => !file.startsWith('docs/decisions/'),
   ),
   'openapi/openapi.json',
-  ...listed('cli/*.ts', 'dashboard/*.js'),
+  // API details, log lines and help. Not held to it yet: src/store.
+  ...listed('cli/*.ts', 'dashboard/*.js', 'routes/*.ts', 'workers/*.ts', 'src/*.ts', ':!src/store'),
 ]
 
 function problemsOf(file: string): string[] {

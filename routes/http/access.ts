@@ -100,7 +100,7 @@ function refuseWebPages(request: FastifyRequest): void {
   const { host = '' } = request.headers
   // Of several Node shows the first; RFC 9112, section 3.2, wants none of them taken.
   if (countOf('host', request.raw.rawHeaders) > 1) {
-    const message = 'stands twice'
+    const message = 'duplicate header'
     throw new AppError('invalid_request', `header/host: ${message}`, {
       errors: [{ path: 'header/host', message }],
     })

@@ -163,7 +163,7 @@ function registerFail(app: FastifyInstance, parts: CompletionRoutes): void {
         Math.random(),
       )
       if (decision.event !== 'reschedule' && decision.event !== 'bury') {
-        throw new Error(`a failure can not lead to ${decision.event}`)
+        throw new Error(`a failure cannot lead to ${decision.event}`)
       }
       const attempt = attemptOf(store, job, 'failed', said.message)
       const end = { ...lease, attempt, ...decision }

@@ -46,6 +46,6 @@ function endOf(job: OverdueJob, endpoint: Endpoint | undefined, now: number): Ov
     case 'bury':
       return { ...seen, event: 'bury_timed_out', failure: decision.failure }
     default:
-      throw new Error(`a timeout can not lead to ${decision.event}`)
+      throw new Error(`a timeout cannot lead to ${decision.event}`)
   }
 }

@@ -273,7 +273,7 @@ function refusalText({ schedule, settings }: Owing, result: EnqueueResult): stri
     case 'dedupe_conflict':
     case 'id_taken':
     case 'unknown_dependency':
-      throw new Error(`a tick can not be refused as ${result.kind}`)
+      throw new Error(`a tick cannot be refused as ${result.kind}`)
     default:
       throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
   }

@@ -96,7 +96,7 @@ export const extraHeaders = pairs(
       const seen = new Set<string>()
       for (const name of names) {
         const problem = seen.has(name.toLowerCase())
-          ? 'the name stands twice'
+          ? 'duplicate name'
           : extraHeaderProblem(name, headers[name] as string)
         seen.add(name.toLowerCase())
         if (problem !== null) context.addIssue({ code: 'custom', path: [name], message: problem })

@@ -43,7 +43,7 @@ export const dueTimes = {
 export function isDueOnce({ runAt, delay }: DueTimes): boolean {
   return runAt === undefined || delay === undefined
 }
-export const DUE_ONCE = { path: ['delay'], error: 'runAt and delay can not both be given' }
+export const DUE_ONCE = { path: ['delay'], error: 'runAt and delay cannot both be given' }
 
 /** `#0` in a batch: the job that an earlier item of it has become. */
 const BATCH_REFERENCE = /^#\d{1,3}$/

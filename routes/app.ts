@@ -42,15 +42,14 @@ import { createEnqueueBatcher } from './jobs/enqueue-batcher.ts'
 import { registerExplainRoute } from './jobs/explain.ts'
 import { registerPullRoute } from './jobs/pull.ts'
 import { registerJobRoutes } from './jobs/routes.ts'
-import { createJobWaits } from './jobs/waits.ts'
+import { createJobWaits, SharedPullWaits } from './jobs/waits.ts'
 import { registerDashboard } from './pages/dashboard.ts'
-import { openapiOptions } from './pages/openapi.ts'
+import { openapiOptions, registerOpenapiRoute } from './pages/openapi.ts'
 import { registerReferencePage } from './pages/reference.ts'
-import { SharedPullWaits } from './pull-waits.ts'
 import { refuseBadCoding } from './query-coding.ts'
 import { createRefusalLog, isRefusal } from './refused-requests.ts'
 import { registerScheduleRoutes } from './schedules/routes.ts'
-import { registerServiceRoutes } from './service/health.ts'
+import { registerHealthRoutes, registerRootRoute } from './service/health.ts'
 import { registerKeyRoutes } from './service/keys.ts'
 import { countRequests, registerMetricsRoute } from './service/metrics.ts'
 import { createSnapshots } from './service/queue-snapshot.ts'
@@ -200,7 +199,9 @@ function registerRoutes(
   })
   const snapshots = createSnapshots(store)
   const recheckKey = createKeyRecheck(storedKeys)
-  registerServiceRoutes(app, { store, version })
+  registerRootRoute(app, { version })
+  registerHealthRoutes(app, { store })
+  registerOpenapiRoute(app)
   registerReferencePage(app)
   registerDashboard(app)
   registerEndpointRoutes(app, options)

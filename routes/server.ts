@@ -23,7 +23,6 @@ import { createAddressPolicy } from '../src/webhook/address-policy.ts'
 import { createSender } from '../src/webhook/send.ts'
 import { buildApp } from './app.ts'
 import { isLoopbackName } from './http/access.ts'
-import { jobFromOutbox, refusalOf } from './outbox-request.ts'
 
 /** Pings are few. */
 const PING_CONNECTIONS = 10
@@ -128,7 +127,7 @@ function createStandby(
           ? []
           : [
               new OutboxRelay({
-                ...{ store, outbox, rules: { jobFromOutbox, refusalOf }, log },
+                ...{ store, outbox, log },
                 ...{ maxBodyBytes: config.MAX_BODY_BYTES, pollIntervalMs: config.POLL_INTERVAL },
                 onMoved: metrics.onOutbox,
               }),

@@ -67,7 +67,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   'src/http': ['src/store', 'src/errors.ts', 'src/config.ts', 'fastify', 'pino'],
   'src/client': [],
   'src/store': ['src/job', 'src/endpoint'],
-  'src/upkeep': ['src', 'src/job', 'src/endpoint', 'src/schedule', 'src/store', 'pino'],
+  'src/upkeep': ['src', 'src/job', 'src/endpoint', 'src/schedule', 'src/store', 'src/wire', 'pino'],
   'src/store/sqlite': ['src/job', 'src/endpoint', 'src/store'],
   'src/store/mongo': ['src/job', 'src/endpoint', 'src/store', 'mongodb'],
   src: [

@@ -5,20 +5,12 @@ import { CRASH_SIGNALS } from '../src/crash-signals.ts'
 import { createLogger, flushLog } from '../src/log.ts'
 import { deferSdkShutdown } from '../src/sdk-shutdown.ts'
 import { openStore } from '../src/store/open-store.ts'
-import type { OutboxRules } from '../src/upkeep/outbox-relay.ts'
 import { VERSION } from '../src/version.ts'
 import { createWorker, SETTLE_DEADLINE_MS } from './worker.ts'
 import { startWorkerPort } from './worker-port.ts'
 
-/**
- * Starts the worker; resolves with its id once it polls. Throws when it can not start.
- *
- * @param loadRules of routes/, which this room does not import: what an outbox may hold
- */
-export async function startWorker(
-  config: Config,
-  loadRules: () => Promise<OutboxRules>,
-): Promise<string> {
+/** Starts the worker; resolves with its id once it polls. Throws when it cannot start. */
+export async function startWorker(config: Config): Promise<string> {
   const workerId = config.WORKER_ID ?? newWorkerId()
   const log = createLogger('worker', config.LOG_LEVEL)
   const store = await openStore(config.STORE_URL, {
@@ -30,8 +22,7 @@ export async function startWorker(
     error: (fields, message) => log.error(fields, message),
     mayCreate: false,
   })
-  const rules = store.outbox === null ? null : await loadRules()
-  const worker = createWorker(config, store, { workerId, rules, log })
+  const worker = createWorker(config, store, { workerId, log })
   let isStopping = false
   const port =
     config.WORKER_PORT === null

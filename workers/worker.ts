@@ -10,7 +10,7 @@ import type { Lease } from '../src/job/job.ts'
 import { createWorkerMetrics, type WorkerMetrics } from '../src/metrics.ts'
 import type { HeartbeatResult } from '../src/store/settlement.ts'
 import { type Store, StoreUnavailable } from '../src/store/store.ts'
-import { OutboxRelay, type OutboxRules } from '../src/upkeep/outbox-relay.ts'
+import { OutboxRelay } from '../src/upkeep/outbox-relay.ts'
 import { Scheduler } from '../src/upkeep/scheduler.ts'
 import { Sweeper } from '../src/upkeep/sweeper.ts'
 import { VERSION } from '../src/version.ts'
@@ -39,14 +39,11 @@ export interface Worker {
   stop(): Promise<void>
 }
 
-/**
- * @param rules what a document of the outbox must be; null: there is none
- * @throws ConfigError for targets or certificates that can not be used
- */
+/** @throws ConfigError for targets or certificates that cannot be used */
 export function createWorker(
   config: Config,
   store: Store,
-  { workerId, rules, log }: { workerId: string; rules: OutboxRules | null; log: Logger },
+  { workerId, log }: { workerId: string; log: Logger },
 ): Worker {
   const surroundings = watchSurroundings(config, store)
   const { sender, endpoints, publicUrl } = surroundings
@@ -88,10 +85,10 @@ export function createWorker(
   const scheduler = new Scheduler(store, log)
   const { outbox } = store
   const outboxRelay =
-    outbox === null || rules === null
+    outbox === null
       ? null
       : new OutboxRelay({
-          ...{ store, outbox, rules, log, onMoved: metrics.onOutbox },
+          ...{ store, outbox, log, onMoved: metrics.onOutbox },
           ...{ maxBodyBytes: config.MAX_BODY_BYTES, pollIntervalMs: config.POLL_INTERVAL },
         })
   const figureReports = new FigureReports(store, figures, log)

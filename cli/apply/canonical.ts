@@ -1,14 +1,10 @@
 // What a file asks for, in the very form in which the API reads it back: by the rules of the routes
 // themselves, so that `90s` is `1m30s`, what is left out is its default, and headers are masked.
-import { endpointView } from '../../routes/endpoint-answer.ts'
-import { settingsFrom } from '../../routes/endpoint-change.ts'
-import { scheduleJson } from '../../routes/schedule-answer.ts'
-import { scheduleFrom } from '../../routes/schedule-change.ts'
 import { AppError } from '../../src/errors.ts'
-import { endpointBody } from '../../src/wire/endpoints.ts'
+import { endpointBody, endpointView, settingsFrom } from '../../src/wire/endpoints.ts'
 import { parseEnvelope, REQUEST_LIMITS } from '../../src/wire/envelope.ts'
 import { endpointName } from '../../src/wire/fields.ts'
-import { scheduleBody } from '../../src/wire/schedules.ts'
+import { scheduleBody, scheduleFrom, scheduleJson } from '../../src/wire/schedules.ts'
 
 /** Of what is read back only this is decided by whoever writes. */
 export const ENDPOINT_FIELDS = [

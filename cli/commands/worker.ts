@@ -11,9 +11,7 @@ export const command = action({
   examples: ['WORKER_CONCURRENCY=20 posthorn worker'],
   async run() {
     const { startWorker } = await import('../../workers/main.ts')
-    // The two rooms do not know each other: what may be enqueued is handed over here.
-    const loadRules = () => import('../../routes/outbox-request.ts')
-    tellParent({ workerId: await startWorker(readConfig(process.env), loadRules) })
+    tellParent({ workerId: await startWorker(readConfig(process.env)) })
     return EXIT.done
   },
 })

@@ -1,18 +1,44 @@
-// /endpoints/:name/pause, resume, rotate-secret and test.
+// Commands on an endpoint: pause, resume, rotate-secret and test.
 import { randomBytes } from 'node:crypto'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifySchema } from 'fastify'
+import { z } from 'zod'
 import { type Endpoint, MAX_SECRETS, newSecret } from '../../src/endpoint/endpoint.ts'
 import { AppError } from '../../src/errors.ts'
+import { formatDuration } from '../../src/job/duration.ts'
+import { OUTCOMES } from '../../src/job/job.ts'
 import type { OtherVersion } from '../../src/store/precondition.ts'
 import type { Store } from '../../src/store/store.ts'
 import { pingRequest } from '../../src/webhook/request.ts'
 import type { Sender } from '../../src/webhook/send.ts'
-import { type RotateBody, rotateBody } from '../../src/wire/endpoints.ts'
-import { endpointParams, ifMatchHeaders, noBody, nothing } from '../../src/wire/fields.ts'
-import { instantText } from '../../src/wire/job-answers.ts'
-import { endpointAnswer, testAnswer } from '../answers.ts'
-import { endpointNotFound, sendEndpoint } from '../endpoint-answer.ts'
-import { ifMatch, stale } from '../http/conditional.ts'
+import { endpointAnswer, secret } from '../../src/wire/endpoints.ts'
+import { DAY_MS, duration, instantText } from '../../src/wire/fields.ts'
+import { ifMatch, ifMatchHeaders, stale } from '../http/conditional.ts'
+import { nameParams, noBody, noQuery } from '../http/route-schema.ts'
+import { endpointNotFound, sendEndpoint } from './change.ts'
+
+const MAX_OVERLAP_MS = 30 * DAY_MS
+const DEFAULT_OVERLAP_MS = DAY_MS
+
+const rotateFields = z.strictObject({
+  secret: secret.optional(),
+  overlap: duration(0, MAX_OVERLAP_MS).prefault(formatDuration(DEFAULT_OVERLAP_MS)),
+})
+const rotateBody = rotateFields.nullish().transform((body) => body ?? rotateFields.parse({}))
+type RotateBody = z.output<typeof rotateFields>
+
+export const testAnswer = z.object({
+  outcome: z.enum(OUTCOMES),
+  statusCode: z.int().nullable(),
+  errorCode: z.string().nullable(),
+  message: z.string().nullable(),
+  durationMs: z.int(),
+  responseBody: z.string().nullable().meta({ description: 'the first 4 KiB' }),
+})
+
+const CHANGE_ANSWERS = {
+  errors: ['endpoint_not_found', 'endpoint_in_use'],
+  responseHeaders: { 200: ['etag'] },
+} as const satisfies FastifySchema
 
 interface CommandRoutes {
   store: Store
@@ -47,11 +73,12 @@ function registerChange(
     {
       schema: {
         summary,
-        params: endpointParams,
-        querystring: nothing,
+        params: nameParams,
+        querystring: noQuery,
         headers: ifMatchHeaders,
         body: noBody,
         response: { 200: endpointAnswer },
+        ...CHANGE_ANSWERS,
       },
     },
     async (request, reply) => {
@@ -72,11 +99,12 @@ function registerRotate(app: FastifyInstance, { store }: CommandRoutes): void {
     {
       schema: {
         summary: 'Replace the signing secret; the old one also signs until the overlap ends',
-        params: endpointParams,
-        querystring: nothing,
+        params: nameParams,
+        querystring: noQuery,
         headers: ifMatchHeaders,
         body: rotateBody,
         response: { 200: endpointAnswer },
+        ...CHANGE_ANSWERS,
       },
     },
     async (request, reply) => {
@@ -113,10 +141,11 @@ function registerTest(app: FastifyInstance, { store, sender, userAgent }: Comman
     {
       schema: {
         summary: 'Send one signed test ping now and return its outcome',
-        params: endpointParams,
-        querystring: nothing,
+        params: nameParams,
+        querystring: noQuery,
         body: noBody,
         response: { 200: testAnswer },
+        errors: ['endpoint_not_found', 'job_state_conflict'],
       },
     },
     async (request) => {

@@ -1,6 +1,6 @@
-// /endpoints: register, change, read, list, remove. What else is done to one stands in
-// commands.ts.
+// /endpoints: create or replace, change, list, read, delete. commands.ts has the commands.
 import type { FastifyInstance } from 'fastify'
+import { z } from 'zod'
 import { createBatchSize } from '../../src/batch-size.ts'
 import { ENDPOINT_NAME_SHAPE } from '../../src/endpoint/endpoint.ts'
 import { AppError } from '../../src/errors.ts'
@@ -8,33 +8,47 @@ import type { DeleteEndpointResult, EndpointCounts } from '../../src/store/endpo
 import type { Store } from '../../src/store/store.ts'
 import type { AddressPolicy } from '../../src/webhook/address-policy.ts'
 import {
-  deleteEndpointQuery,
   type EndpointBody,
   type EndpointChange,
+  endpointAnswer,
   endpointBody,
   endpointChange,
-  endpointsQuery,
+  endpointListAnswer,
+  endpointView,
+  settingsFrom,
 } from '../../src/wire/endpoints.ts'
 import {
-  endpointParams,
+  ifMatch,
   ifMatchHeaders,
-  MAX_PAGE,
-  noBody,
-  nothing,
+  stale,
   writeHeaders,
-} from '../../src/wire/fields.ts'
-import { endpointAnswer, endpointListAnswer } from '../answers.ts'
-import { endpointNotFound, endpointView, sendEndpoint } from '../endpoint-answer.ts'
+  writePrecondition,
+} from '../http/conditional.ts'
+import { MAX_PAGE, pageFields, readCursor, writeCursor } from '../http/cursor.ts'
+import { emptyAnswer, jsonAnswer, nameParams, noBody, noQuery } from '../http/route-schema.ts'
 import {
   beingDeleted,
   changeEndpoint,
+  endpointNotFound,
   putEndpoint,
   refuseForbiddenUrl,
   refuseUnreachableCompletion,
-  settingsFrom,
-} from '../endpoint-change.ts'
-import { ifMatch, stale, writePrecondition } from '../http/conditional.ts'
-import { readCursor, writeCursor } from '../http/cursor.ts'
+  sendEndpoint,
+} from './change.ts'
+
+const deleteEndpointQuery = z.strictObject({
+  force: z
+    .enum(['true', 'false'])
+    .transform((value) => value === 'true')
+    .optional(),
+})
+
+const endpointsQuery = z.strictObject(pageFields)
+
+const deletingAnswer = jsonAnswer(
+  'its jobs are being buried, then it is gone',
+  z.object({ name: z.string(), state: z.literal('deleting') }),
+)
 
 interface ByName {
   Params: { name: string }
@@ -61,11 +75,13 @@ function registerPut(app: FastifyInstance, { store, policy, publicUrl }: Endpoin
     {
       schema: {
         summary: 'Create or replace an endpoint',
-        params: endpointParams,
-        querystring: nothing,
+        params: nameParams,
+        querystring: noQuery,
         headers: writeHeaders,
         body: endpointBody,
         response: { 200: endpointAnswer, 201: endpointAnswer },
+        errors: ['endpoint_in_use'],
+        responseHeaders: { 200: ['etag'], 201: ['etag'] },
       },
     },
     async (request, reply) => {
@@ -97,11 +113,13 @@ function registerPatch(app: FastifyInstance, { store, policy, publicUrl }: Endpo
     {
       schema: {
         summary: 'Change the given fields of an endpoint; null resets a field to its default',
-        params: endpointParams,
-        querystring: nothing,
+        params: nameParams,
+        querystring: noQuery,
         headers: ifMatchHeaders,
         body: endpointChange,
         response: { 200: endpointAnswer },
+        errors: ['endpoint_not_found', 'endpoint_in_use', 'overloaded'],
+        responseHeaders: { 200: ['etag'] },
       },
     },
     async (request, reply) => {
@@ -153,9 +171,11 @@ function registerGet(app: FastifyInstance, { store }: EndpointRoutes): void {
     {
       schema: {
         summary: 'Read an endpoint',
-        params: endpointParams,
-        querystring: nothing,
+        params: nameParams,
+        querystring: noQuery,
         response: { 200: endpointAnswer },
+        errors: ['endpoint_not_found'],
+        responseHeaders: { 200: ['etag'] },
       },
     },
     async (request, reply) => {
@@ -173,10 +193,12 @@ function registerDelete(app: FastifyInstance, { store }: EndpointRoutes): void {
     {
       schema: {
         summary: 'Delete an endpoint; with ?force=true also its jobs end, dead as endpoint_gone',
-        params: endpointParams,
+        params: nameParams,
         querystring: deleteEndpointQuery,
         headers: ifMatchHeaders,
         body: noBody,
+        response: { 202: deletingAnswer, 204: emptyAnswer('done') },
+        errors: ['endpoint_not_found', 'endpoint_in_use'],
       },
     },
     async (request, reply) => {

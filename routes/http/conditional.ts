@@ -1,9 +1,25 @@
-// Versions as entity tags (RFC 9110, section 8.8.3): what a client has read, and what it may
-// change.
+// Conditional requests: versions as entity tags (RFC 9110, section 8.8.3), and the headers that
+// apply a request to one version only.
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { AppError } from '../../src/errors.ts'
 import type { IfVersion } from '../../src/store/precondition.ts'
+
+/** Loose, so that ifMatch can refuse If-None-Match. */
+export const ifMatchHeaders = z.looseObject({
+  'if-match': z
+    .string()
+    .regex(/^(\*|"\d{1,15}")$/, 'expected the ETag of an earlier answer, like "3"')
+    .optional(),
+})
+
+/** Of a write that also creates. */
+export const writeHeaders = ifMatchHeaders.extend({
+  'if-none-match': z.string().regex(/^\*$/, 'expected *: nothing is replaced').optional(),
+})
+
+/** Of a read. */
+export const ifNoneMatchHeaders = z.object({ 'if-none-match': z.string().max(1_024).optional() })
 
 export function etagOf(version: number): string {
   return `"${version}"`

@@ -1,5 +1,20 @@
-// Cursors: opaque to clients, for us the key after which the next page begins.
+// Paging: the query fields of every list, and cursors, which are opaque to clients and contain
+// the key after which the next page begins.
+import { z } from 'zod'
 import { AppError } from '../../src/errors.ts'
+
+export const MAX_PAGE = 100
+
+export const pageFields = {
+  limit: z
+    .string()
+    .regex(/^\d{1,3}$/, 'expected a whole number from 1 to 100')
+    .transform(Number)
+    .refine((value) => value >= 1 && value <= MAX_PAGE, 'expected a whole number from 1 to 100')
+    .prefault('25')
+    .meta({ description: 'records in a page, 1 to 100' }),
+  cursor: z.string().max(256).optional(),
+}
 
 export function writeCursor(key: string): string {
   return Buffer.from(key).toString('base64url')

@@ -1,7 +1,84 @@
-// Zod behind Fastify: schemas check what comes in, and describe it in openapi.json.
+// What a route declares beside its handler: how its schema is validated, which errors and which
+// headers it sends, and the responses that are not the JSON of a schema. pages/openapi.ts describes
+// the API from it.
 import type { FastifySchemaCompiler } from 'fastify'
 import { z } from 'zod'
-import { AppError, type FieldError, shortened } from '../../src/errors.ts'
+import type { ErrorCode } from '../../src/errors.ts'
+import { invalidRequest } from '../../src/wire/field-errors.ts'
+import { endpointName } from '../../src/wire/fields.ts'
+
+declare module 'fastify' {
+  interface FastifySchema {
+    /** Beside those that follow from the rest of the schema (pages/openapi.ts). */
+    errors?: readonly RouteError[]
+    /** By status, beside x-request-id, which every response has. */
+    responseHeaders?: Record<number, readonly HeaderName[]>
+  }
+}
+
+/** A code, with the status that it has here where that is not its own. */
+export type RouteError = ErrorCode | { code: ErrorCode; status: number }
+
+/** A request that is right but for the name of an endpoint in its body. */
+export const UNKNOWN_ENDPOINT = { code: 'endpoint_not_found', status: 422 } as const
+
+/** Of every route that enqueues one job. */
+export const ENQUEUE_ERRORS: readonly RouteError[] = [
+  'endpoint_disabled',
+  'dedupe_conflict',
+  'idempotency_key_reused',
+  UNKNOWN_ENDPOINT,
+  'overloaded',
+]
+
+/** The headers of responses that openapi.json describes. */
+export const HEADERS = {
+  'x-request-id': 'the request’s own, or one made for it; the log names it',
+  etag: 'the version, for If-Match and If-None-Match',
+  location: 'the path of the job',
+  'retry-after': 'seconds to wait before the next try',
+  'www-authenticate': 'always Bearer',
+} as const
+export type HeaderName = keyof typeof HEADERS
+
+/** The content type of JSON that a route has serialized itself. */
+export const JSON_TYPE = 'application/json; charset=utf-8'
+
+export const problemAnswer = z.object({
+  type: z.string(),
+  title: z.string(),
+  status: z.int(),
+  code: z.string(),
+  detail: z.string(),
+  requestId: z.string(),
+  errors: z.array(z.object({ path: z.string(), message: z.string() })).optional(),
+})
+
+/** A response by content type, in Fastify's form. */
+export interface ContentAnswer {
+  description: string
+  content: Record<string, { schema: z.ZodType }>
+}
+
+/** A response without a body. */
+export interface EmptyAnswer {
+  description: string
+  type: 'null'
+}
+
+export function jsonAnswer(description: string, schema: z.ZodType): ContentAnswer {
+  return { description, content: { 'application/json': { schema } } }
+}
+
+export function emptyAnswer(description: string): EmptyAnswer {
+  return { description, type: 'null' }
+}
+
+export const nameParams = z.object({ name: endpointName })
+
+export const noQuery = z.strictObject({})
+/** Of a route that needs no body: none, or an empty object. */
+export const noBody = z.strictObject({}).nullish()
 
 /** Fastify's names for the parts of a request, and how a path into each begins. */
 const PATH_PREFIXES: Record<string, string> = {
@@ -18,71 +95,4 @@ export const validatorCompiler: FastifySchemaCompiler<z.ZodType> = ({ schema, ht
     if (checked.success) return { value: checked.data }
     return { error: invalidRequest(checked.error, prefix) }
   }
-}
-
-/** The 400 for what zod found: the first sentence as detail, all of them as field errors. */
-export function invalidRequest(error: z.ZodError, prefix: string): AppError {
-  const errors = error.issues
-    .slice(0, MAX_FIELD_ERRORS)
-    .flatMap((issue) => fieldErrors(issue, prefix))
-  const [first] = errors
-  const detail =
-    first === undefined
-      ? 'the request is not valid'
-      : `${first.path || 'the body'}: ${first.message}`
-  return new AppError('invalid_request', detail, { errors })
-}
-
-/** More would help nobody, and could be made as many as the body is long. */
-const MAX_FIELD_ERRORS = 20
-
-function fieldErrors(issue: z.core.$ZodIssue, prefix: string): FieldError[] {
-  if (issue.code === 'unrecognized_keys') {
-    return issue.keys.slice(0, MAX_FIELD_ERRORS).map((key) => ({
-      path: pointer([...issue.path, key], prefix),
-      message: 'this field is not known',
-    }))
-  }
-  return [{ path: pointer(issue.path, prefix), message: issue.message }]
-}
-
-/** JSON Pointer (RFC 6901) into the body; `query/limit` and the like for the other parts. */
-function pointer(path: PropertyKey[], prefix: string): string {
-  const steps = path.map((step) =>
-    shortened(String(step)).replaceAll('~', '~0').replaceAll('/', '~1'),
-  )
-  return prefix === '' ? steps.map((step) => `/${step}`).join('') : [prefix, ...steps].join('/')
-}
-
-/** The OpenAPI 3.1 form of a zod schema, as a client writes it. */
-export function jsonSchemaOf(schema: z.ZodType): Record<string, unknown> {
-  const { $schema, ...json } = z.toJSONSchema(schema, {
-    io: 'input',
-    unrepresentable: 'any',
-    target: 'draft-2020-12',
-  })
-  return withoutObjectDefaults(json) as Record<string, unknown>
-}
-
-/**
- * Generators of clients refuse an object as a default, and leave out the whole operation: what such
- * a field is by default is said in its description.
- */
-function withoutObjectDefaults(node: unknown): unknown {
-  if (Array.isArray(node)) return node.map(withoutObjectDefaults)
-  if (!isObject(node)) return node
-  const { default: byDefault, ...rest } = Object.fromEntries(
-    Object.entries(node).map(([key, value]) => [key, withoutObjectDefaults(value)]),
-  )
-  const isKept = byDefault !== undefined && !(isSchema(rest) && isObject(byDefault))
-  return isKept ? { ...rest, default: byDefault } : rest
-}
-
-/** Not a map of properties, one of which may be called `default`. */
-function isSchema(node: Record<string, unknown>): boolean {
-  return 'type' in node || 'anyOf' in node || 'oneOf' in node
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

@@ -1,6 +1,7 @@
-// POST /jobs/batch: many jobs in one request, each with an answer of its own.
+// POST /jobs/batch: many jobs in one request, each with a result of its own.
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
+import { z } from 'zod'
 import type { BatchSize } from '../../src/batch-size.ts'
 import { AppError } from '../../src/errors.ts'
 import type { NewJob } from '../../src/job/job.ts'
@@ -12,14 +13,19 @@ import {
   StoreUnavailable,
 } from '../../src/store/store.ts'
 import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
-import { nothing } from '../../src/wire/fields.ts'
-import { type BatchBody, type BatchJobBody, batchBody, batchJobBody } from '../../src/wire/jobs.ts'
-import { batchAnswer } from '../answers.ts'
-import { storedOrThrow, unknownDependency } from '../enqueue-answer.ts'
-import { newJobFrom, type RequestOrigin } from '../enqueue-request.ts'
-import { hopsOf } from '../hops.ts'
-import { invalidRequest } from '../http/route-schema.ts'
+import { invalidRequest } from '../../src/wire/field-errors.ts'
+import {
+  type BatchJobBody,
+  batchJobBody,
+  hopsOf,
+  newJobFrom,
+  type RequestOrigin,
+  storedOrThrow,
+  unknownDependency,
+} from '../../src/wire/jobs.ts'
+import { noQuery, problemAnswer } from '../http/route-schema.ts'
 
+const MAX_BATCH_JOBS = 1_000
 /** A batch may be so many times as large as one job's request. */
 export const BATCH_SIZE_FACTOR = 16
 /** One write to the store holds no more payload than this, so that others get their turn. */
@@ -33,6 +39,31 @@ const MAX_BEGIN_MS = MAX_ANSWER_MS / 2
 /** How long items are checked before other requests have a turn. */
 const MAX_STEP_MS = 5
 const RETRY_AFTER_SECONDS = '1'
+
+/** Items are checked one by one, so that a bad one harms no other; here they are only described. */
+export const batchBody = z.strictObject({
+  jobs: z.array(z.unknown()).min(1).max(MAX_BATCH_JOBS).meta({
+    description:
+      'each as in POST /jobs, and idempotencyKey; "#0" in dependsOn is the first item. Validated one by one',
+  }),
+})
+type BatchBody = z.output<typeof batchBody>
+
+export const batchAnswer = z.object({
+  items: z.array(
+    z.union([
+      z.object({ status: z.int(), id: z.string(), deduplicated: z.literal(true).optional() }),
+      z.object({
+        status: z.int(),
+        error: z.object({
+          code: z.string(),
+          detail: z.string(),
+          errors: problemAnswer.shape.errors,
+        }),
+      }),
+    ]),
+  ),
+})
 
 interface BatchRoutes {
   store: Store
@@ -51,8 +82,9 @@ export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): vo
       schema: {
         summary: 'Enqueue up to 1,000 jobs, each with its own result',
         body: batchBody,
-        querystring: nothing,
+        querystring: noQuery,
         response: { 200: batchAnswer },
+        errors: ['overloaded'],
       },
     },
     async (request) => {
@@ -88,7 +120,10 @@ type Answer =
   | { status: 200 | 201; id: string; deduplicated?: true }
   | { status: number; error: { code: string; detail: string; errors: AppError['errors'] } }
 
-/** Gives other requests a turn every few milliseconds: the items of a batch can be wrong at length. */
+/**
+ * Gives other requests a turn every few milliseconds: the items of a batch can be wrong at
+ * length.
+ */
 async function readItems(
   parts: BatchRoutes,
   origin: RequestOrigin,

@@ -1,12 +1,46 @@
-// POST /jobs/cancel and /jobs/retry: a command on all jobs that a filter finds.
+// POST /jobs/cancel and /jobs/retry: a command on all jobs that match a filter.
 import type { FastifyInstance } from 'fastify'
+import { z } from 'zod'
 import { type BatchSize, createBatchSize } from '../../src/batch-size.ts'
 import { retryOrder } from '../../src/job/dependencies.ts'
-import type { JobState, JobSummary } from '../../src/job/job.ts'
+import { FAILURE_REASONS, JOB_STATES, type JobState, type JobSummary } from '../../src/job/job.ts'
 import { MAX_ANSWER_MS, type Store, StoreUnavailable } from '../../src/store/store.ts'
-import { nothing } from '../../src/wire/fields.ts'
-import { type BulkBody, bulkBody } from '../../src/wire/jobs.ts'
-import { bulkAnswer } from '../answers.ts'
+import { endpointName, instant, text } from '../../src/wire/fields.ts'
+import { noQuery } from '../http/route-schema.ts'
+
+const MAX_BULK = 10_000
+const DEFAULT_BULK = 1_000
+
+const bulkFilter = z
+  .strictObject({
+    endpoint: endpointName.optional(),
+    state: z.enum(JOB_STATES).optional(),
+    tag: text(1, 64).optional(),
+    createdAfter: instant.optional(),
+    createdBefore: instant.optional(),
+    failureReason: z.enum(FAILURE_REASONS).optional(),
+  })
+  .refine((filter) => Object.keys(filter).length > 0, 'an empty filter is refused')
+
+export const bulkBody = z.strictObject({
+  filter: bulkFilter,
+  limit: z.int().min(1).max(MAX_BULK).default(DEFAULT_BULK),
+  dryRun: z.boolean().default(false),
+})
+export type BulkBody = z.output<typeof bulkBody>
+
+export const bulkAnswer = z.object({
+  matched: z.int(),
+  affected: z.int(),
+  more: z.literal(true).optional().meta({
+    description:
+      'repeat the request: more jobs match than the limit, or than the store changed in time; retry takes the oldest, cancel the newest',
+  }),
+  dependencyFailed: z.int().optional().meta({
+    description:
+      'of a retry: jobs left unchanged, because a job that they depend on stays dead, cancelled or deleted; retry such a job by its id to run it without that one',
+  }),
+})
 
 /** What each command can change: jobs in other states do not match, whatever the filter says. */
 const STATES = {
@@ -39,7 +73,7 @@ function registerBulk(
   const size = createBatchSize(MAX_WRITE)
   app.post<{ Body: BulkBody }>(
     `/jobs/${verb}`,
-    { schema: { summary, body: bulkBody, querystring: nothing, response: { 200: bulkAnswer } } },
+    { schema: { summary, body: bulkBody, querystring: noQuery, response: { 200: bulkAnswer } } },
     async (request) => {
       const { filter, limit, dryRun } = request.body
       const bulk = { store, size, endsAtMs: performance.now() + MAX_BEGIN_MS }

@@ -1,4 +1,4 @@
-// What changes one job: edit, cancel, retry, delete; and its copy.
+// Commands on one job: edit, cancel, retry, copy, delete.
 import { isDeepStrictEqual } from 'node:util'
 import type { FastifyInstance } from 'fastify'
 import { AppError } from '../../src/errors.ts'
@@ -9,16 +9,33 @@ import type { ApiMetrics } from '../../src/metrics.ts'
 import type { EditResult, JobChange, RetryResult } from '../../src/store/job-commands.ts'
 import type { Store } from '../../src/store/store.ts'
 import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
-import { ifMatchHeaders, noBody, nothing } from '../../src/wire/fields.ts'
-import { type EditBody, editBody, jobParams } from '../../src/wire/jobs.ts'
-import { jobAnswer, retriedJobAnswer } from '../answers.ts'
-import { unknownEndpoint } from '../enqueue-answer.ts'
-import { dueTimeOf, type RequestOrigin } from '../enqueue-request.ts'
-import { hopsOf } from '../hops.ts'
-import { ifMatch, stale } from '../http/conditional.ts'
-import { jobNotFound, readJob, stateConflict } from '../job-lookup.ts'
+import {
+  type EditBody,
+  editBody,
+  hopsOf,
+  jobAnswer,
+  jobChangeFrom,
+  type RequestOrigin,
+  retriedJobAnswer,
+  unknownEndpoint,
+} from '../../src/wire/jobs.ts'
+import { ifMatch, ifMatchHeaders, stale } from '../http/conditional.ts'
+import {
+  ENQUEUE_ERRORS,
+  emptyAnswer,
+  noBody,
+  noQuery,
+  UNKNOWN_ENDPOINT,
+} from '../http/route-schema.ts'
 import type { EnqueueBatcher } from './enqueue-batcher.ts'
-import { sendEnqueued, sendJob } from './job-reply.ts'
+import {
+  jobNotFound,
+  jobParams,
+  readJob,
+  sendEnqueued,
+  sendJob,
+  stateConflict,
+} from './job-reply.ts'
 
 interface JobRoutes {
   store: Store
@@ -46,10 +63,12 @@ function registerEdit(app: FastifyInstance, { store }: JobRoutes): void {
       schema: {
         summary: 'Change a queued job',
         params: jobParams,
-        querystring: nothing,
+        querystring: noQuery,
         headers: ifMatchHeaders,
         body: editBody,
         response: { 200: jobAnswer },
+        errors: ['job_not_found', 'job_state_conflict'],
+        responseHeaders: { 200: ['etag'] },
       },
     },
     async (request, reply) => {
@@ -64,16 +83,6 @@ function registerEdit(app: FastifyInstance, { store }: JobRoutes): void {
       throw editRefusal(id, result)
     },
   )
-}
-
-function jobChangeFrom(body: EditBody, now: number): JobChange {
-  const { runAt, delay, expiresIn, payload, ...rest } = body
-  return {
-    ...rest,
-    ...(runAt === undefined && delay === undefined ? {} : { runAt: dueTimeOf(body, now) }),
-    ...(expiresIn === undefined ? {} : { expiresInMs: expiresIn }),
-    ...(payload === undefined ? {} : { payload: payload.bytes }),
-  }
 }
 
 /** Such a change raises no version: what others have read stays true. */
@@ -114,11 +123,13 @@ const COMMANDS = {
     summary: 'Cancel a queued or running job; its handler may still be working',
     needs: 'one that is queued or running',
     answer: jobAnswer,
+    errors: ['job_not_found', 'job_state_conflict'],
   },
   retry: {
     summary: 'Queue a dead or cancelled job again, with maxAttempts new attempts',
     needs: 'one that is dead or cancelled',
     answer: retriedJobAnswer,
+    errors: ['job_not_found', 'job_state_conflict', 'dedupe_conflict', UNKNOWN_ENDPOINT],
   },
 } as const
 
@@ -135,9 +146,11 @@ function registerCommand(
       schema: {
         summary: COMMANDS[verb].summary,
         params: jobParams,
-        querystring: nothing,
+        querystring: noQuery,
         body: noBody,
         response: { 200: COMMANDS[verb].answer },
+        errors: COMMANDS[verb].errors,
+        responseHeaders: { 200: ['etag'] },
       },
     },
     async (request, reply) => {
@@ -187,9 +200,11 @@ function registerCopy(app: FastifyInstance, { store, batcher, metrics }: JobRout
         summary:
           'Enqueue a new job with the same payload and options, due now, without its idempotency and dedupe key',
         params: jobParams,
-        querystring: nothing,
+        querystring: noQuery,
         body: noBody,
         response: { 201: retriedJobAnswer },
+        errors: ['job_not_found', ...ENQUEUE_ERRORS],
+        responseHeaders: { 201: ['etag', 'location'] },
       },
     },
     async (request, reply) => {
@@ -262,9 +277,11 @@ function registerDelete(app: FastifyInstance, { store }: JobRoutes): void {
       schema: {
         summary: 'Delete a final job with its payload and result',
         params: jobParams,
-        querystring: nothing,
+        querystring: noQuery,
         headers: ifMatchHeaders,
         body: noBody,
+        response: { 204: emptyAnswer('done') },
+        errors: ['job_not_found', 'job_state_conflict'],
       },
     },
     async (request, reply) => {

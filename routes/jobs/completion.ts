@@ -1,33 +1,80 @@
-// /jobs/:id/complete, fail and heartbeat: what a handler says of its attempt, by the attempt's
-// token.
+// POST /jobs/:id/complete, fail and heartbeat: what a handler reports about its attempt,
+// authorized by the token of the attempt.
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { z } from 'zod'
 import type { CountEnd } from '../../src/end-counts.ts'
 import { AppError } from '../../src/errors.ts'
 import type { Attempt, Job, Lease, Outcome } from '../../src/job/job.ts'
 import { isJobId } from '../../src/job/job-id.ts'
-import { DEFAULT_RETRY, decide, effectivePolicy } from '../../src/job/retry-policy.ts'
+import {
+  DEFAULT_RETRY,
+  decide,
+  effectivePolicy,
+  MAX_RETRY_AFTER_MS,
+} from '../../src/job/retry-policy.ts'
 import type { ApiMetrics, StaleReason } from '../../src/metrics.ts'
 import type { Settlement, SettleResult } from '../../src/store/settlement.ts'
 import type { Store } from '../../src/store/store.ts'
 import { traceContextOf, traceReport } from '../../src/tracing.ts'
-import { instantText } from '../../src/wire/job-answers.ts'
-import {
-  type CompleteBody,
-  completeBody,
-  type FailBody,
-  failBody,
-  type HeartbeatBody,
-  heartbeatBody,
-  jobParams,
-  tokenQuery,
-} from '../../src/wire/jobs.ts'
-import { appliedAnswer, heartbeatAnswer } from '../answers.ts'
+import { extension } from '../../src/wire/endpoints.ts'
+import { RawJson } from '../../src/wire/envelope.ts'
+import { answeredInstant, duration, instantText, text } from '../../src/wire/fields.ts'
 import { bearerOf, unauthorized } from '../http/access.ts'
 import { trustConnection } from '../http/connections.ts'
-import { readJob } from '../job-lookup.ts'
+import type { RouteError } from '../http/route-schema.ts'
+import { jobParams, readJob } from './job-reply.ts'
 
 const MAX_RESULT_BYTES = 65_536
 const NO_RESULT = 'null'
+
+export const MAX_FAIL_MESSAGE = 2_000
+export const MAX_PROGRESS_MESSAGE = 500
+
+const tokenQuery = z.strictObject({ token: z.string().max(512).optional() })
+
+const completeFields = z.strictObject({
+  result: z
+    .instanceof(RawJson)
+    .meta({ description: 'any JSON value; stored byte for byte up to 64 KiB' })
+    .optional(),
+})
+const completeBody = completeFields.nullish().transform((body) => body ?? {})
+type CompleteBody = z.output<typeof completeFields>
+
+const failFields = z.strictObject({
+  message: text(0, MAX_FAIL_MESSAGE).default('the handler said that it failed'),
+  retryable: z.boolean().default(true),
+  retryAfter: duration(0, MAX_RETRY_AFTER_MS).optional().meta({
+    description: 'makes the back-off longer, never shorter; unused if retryable is false',
+  }),
+})
+const failBody = failFields.nullish().transform((body) => body ?? failFields.parse({}))
+type FailBody = z.output<typeof failBody>
+
+const heartbeatFields = z.strictObject({
+  progress: z.number().min(0).max(100).nullable().optional(),
+  message: text(0, MAX_PROGRESS_MESSAGE).nullable().optional(),
+  extend: extension.optional().meta({
+    description:
+      'how long the lease lasts from now, after a 202 or for a pulled job; unused before the 202',
+  }),
+})
+const heartbeatBody = heartbeatFields.nullish().transform((body) => body ?? {})
+type HeartbeatBody = z.output<typeof heartbeatFields>
+
+export const appliedAnswer = z.object({ applied: z.literal(true) })
+
+export const heartbeatAnswer = z.object({
+  leaseExpiresAt: answeredInstant,
+  cancelRequested: z.boolean(),
+})
+
+const ERRORS_BY_TOKEN: readonly RouteError[] = [
+  'unauthorized',
+  'job_not_found',
+  'job_state_conflict',
+  'lease_lost',
+]
 
 interface CompletionOptions {
   store: Store
@@ -115,6 +162,7 @@ function registerComplete(app: FastifyInstance, parts: CompletionRoutes): void {
         querystring: tokenQuery,
         body: completeBody,
         response: { 200: appliedAnswer },
+        errors: ERRORS_BY_TOKEN,
       },
     },
     async (request) => {
@@ -143,6 +191,7 @@ function registerFail(app: FastifyInstance, parts: CompletionRoutes): void {
         querystring: tokenQuery,
         body: failBody,
         response: { 200: appliedAnswer },
+        errors: ERRORS_BY_TOKEN,
       },
     },
     async (request) => {
@@ -184,6 +233,7 @@ function registerHeartbeat(app: FastifyInstance, parts: CompletionRoutes): void 
         querystring: tokenQuery,
         body: heartbeatBody,
         response: { 200: heartbeatAnswer },
+        errors: ERRORS_BY_TOKEN,
       },
     },
     async (request) => {

@@ -1,17 +1,42 @@
 // GET /jobs/:id/explain: why a job is not running, and when that may change.
 import type { FastifyInstance } from 'fastify'
+import { z } from 'zod'
 import { type Endpoint, endpointState, isTripped } from '../../src/endpoint/endpoint.ts'
 import { placesAfterRest } from '../../src/endpoint/health.ts'
 import { formatDuration } from '../../src/job/duration.ts'
-import { isFinal, type Job } from '../../src/job/job.ts'
+import { isFinal, JOB_STATES, type Job } from '../../src/job/job.ts'
 import { hasKey, isLive } from '../../src/store/records.ts'
 import type { Store } from '../../src/store/store.ts'
-import { nothing } from '../../src/wire/fields.ts'
-import { instantText } from '../../src/wire/job-answers.ts'
-import { jobParams } from '../../src/wire/jobs.ts'
-import { type ExplainReason, explainAnswer } from '../answers.ts'
-import { readJob } from '../job-lookup.ts'
+import { answeredInstant, instantText } from '../../src/wire/fields.ts'
+import { noQuery } from '../http/route-schema.ts'
+import { jobParams, readJob } from './job-reply.ts'
 import { PULLER } from './pull.ts'
+
+export const EXPLAIN_REASONS = [
+  'not_due',
+  'endpoint_paused',
+  'endpoint_disabled',
+  'endpoint_resting',
+  'concurrency_full',
+  'rate_limited',
+  'behind_ordering_key',
+  'waiting_for_dependencies',
+  'no_live_worker',
+  'next_in_line',
+  'running',
+  'final',
+] as const
+export type ExplainReason = (typeof EXPLAIN_REASONS)[number]
+
+export const explainAnswer = z.object({
+  state: z.enum(JOB_STATES),
+  version: z.int().meta({ description: 'the version of the job that this describes' }),
+  reason: z.enum(EXPLAIN_REASONS),
+  detail: z.string(),
+  expectedAt: answeredInstant.meta({
+    description: 'when that can change, never in the past; null: unknown',
+  }),
+})
 
 interface Explanation {
   reason: ExplainReason
@@ -28,8 +53,9 @@ export function registerExplainRoute(app: FastifyInstance, { store }: { store: S
       schema: {
         summary: 'Explain why the job is not running',
         params: jobParams,
-        querystring: nothing,
+        querystring: noQuery,
         response: { 200: explainAnswer },
+        errors: ['job_not_found'],
       },
     },
     async (request) => {

@@ -1,12 +1,33 @@
-// How jobs are answered: with their version as ETag, payload and result as the JSON text they are.
+// How the routes of jobs find a job by the id in the path and send it, and the errors when they
+// cannot. A job is sent with its version as ETag.
 import type { FastifyReply } from 'fastify'
-import type { Job, NewJob } from '../../src/job/job.ts'
-import type { EnqueueResult } from '../../src/store/store.ts'
-import { jobJson } from '../../src/wire/job-answers.ts'
-import { storedOrThrow } from '../enqueue-answer.ts'
+import { z } from 'zod'
+import { AppError } from '../../src/errors.ts'
+import type { Job, JobState, NewJob } from '../../src/job/job.ts'
+import { isJobId } from '../../src/job/job-id.ts'
+import type { EnqueueResult, Store } from '../../src/store/store.ts'
+import { jobJson, storedOrThrow } from '../../src/wire/jobs.ts'
 import { etagOf } from '../http/conditional.ts'
+import { JSON_TYPE } from '../http/route-schema.ts'
 
-export const JSON_TYPE = 'application/json; charset=utf-8'
+/** Any text: an id that is none is not found, not malformed. */
+export const jobParams = z.object({ id: z.string() })
+
+/** @throws AppError job_not_found */
+export async function readJob(store: Pick<Store, 'getJob'>, id: string): Promise<Job> {
+  const job = isJobId(id) ? await store.getJob(id) : null
+  if (job === null) throw jobNotFound(id)
+  return job
+}
+
+export function jobNotFound(id: string): AppError {
+  return new AppError('job_not_found', `no job has the id ${JSON.stringify(id.slice(0, 64))}`)
+}
+
+/** @param needed what the verb needs, like "one that is final" */
+export function stateConflict(state: JobState, verb: string, needed: string): AppError {
+  return new AppError('job_state_conflict', `the job is ${state}; ${verb} needs ${needed}`)
+}
 
 /** Answers 201 with a job that was stored, 200 with one that was known. */
 export function sendEnqueued(

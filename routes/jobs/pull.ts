@@ -1,26 +1,51 @@
 // POST /endpoints/:name/claim: jobs for workers that have no URL to be called at.
 import type { FastifyInstance } from 'fastify'
+import { z } from 'zod'
 import { createBatchSize } from '../../src/batch-size.ts'
 import { AppError } from '../../src/errors.ts'
+import { formatDuration } from '../../src/job/duration.ts'
 import { type ClaimedJob, dueAt, type Job } from '../../src/job/job.ts'
 import type { ApiMetrics } from '../../src/metrics.ts'
 import type { Holder, Store } from '../../src/store/store.ts'
-import { type ClaimBody, claimBody, MAX_CLAIM } from '../../src/wire/endpoints.ts'
-import { endpointParams, nothing } from '../../src/wire/fields.ts'
-import { instantText, jobJson } from '../../src/wire/job-answers.ts'
-import { claimAnswer } from '../answers.ts'
-import { endpointNotFound } from '../endpoint-answer.ts'
+import { answeredInstant, duration, instantText, MAX_WAIT_MS } from '../../src/wire/fields.ts'
+import { jobAnswer, jobJson } from '../../src/wire/jobs.ts'
+import { endpointNotFound } from '../endpoints/change.ts'
 import type { KeyRecheck } from '../http/access.ts'
-import type { PullWaits } from '../pull-waits.ts'
-import { JSON_TYPE } from './job-reply.ts'
+import { JSON_TYPE, nameParams, noQuery } from '../http/route-schema.ts'
+import type { PullWaits } from './waits.ts'
 
-/** What a pulled job shows as its worker: who asked is not known to us. */
-/** In place of a worker's id. */
+/** What a pulled job shows as its worker: the program that claimed it is unknown. */
 export const PULLER = 'pull'
 
 /** Beyond it no further job is put into an answer. */
 const MAX_ANSWER_BYTES = 16 * 1_048_576
 const READ_AT_ONCE = 10
+
+const MAX_CLAIM = 100
+const MAX_CLAIM_LEASE_MS = 3_600_000
+const DEFAULT_CLAIM_LEASE_MS = 30_000
+
+const claimFields = z.strictObject({
+  limit: z.int().min(1).max(MAX_CLAIM).default(1),
+  wait: duration(0, MAX_WAIT_MS).prefault('0s'),
+  lease: duration(1_000, MAX_CLAIM_LEASE_MS).prefault(formatDuration(DEFAULT_CLAIM_LEASE_MS)),
+})
+const claimBody = claimFields.nullish().transform((body) => body ?? claimFields.parse({}))
+type ClaimBody = z.output<typeof claimFields>
+
+export const claimAnswer = z.object({
+  jobs: z.array(
+    z.object({
+      ...jobAnswer.shape,
+      token: z.string(),
+      leaseExpiresAt: answeredInstant,
+      traceparent: z.string().nullable().meta({
+        description: 'the trace context of the request that enqueued the job (W3C); null: none',
+      }),
+      tracestate: z.string().nullable(),
+    }),
+  ),
+})
 
 interface PullRoutes {
   store: Store
@@ -40,10 +65,11 @@ export function registerPullRoute(
       config: { scope: 'work' },
       schema: {
         summary: 'Claim due jobs of a pulled endpoint; wait for some if none is due',
-        params: endpointParams,
-        querystring: nothing,
+        params: nameParams,
+        querystring: noQuery,
         body: claimBody,
         response: { 200: claimAnswer },
+        errors: ['endpoint_not_found', 'job_state_conflict'],
       },
     },
     async (request, reply) => {

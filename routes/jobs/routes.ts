@@ -1,33 +1,64 @@
-// /jobs: enqueue, list, read, wait. What changes a job stands in commands.ts.
+// /jobs: enqueue, list, read, wait. commands.ts has what changes a job.
 import type { FastifyInstance } from 'fastify'
-import { isFinal } from '../../src/job/job.ts'
+import { z } from 'zod'
+import { isFinal, JOB_STATES } from '../../src/job/job.ts'
 import { isJobId } from '../../src/job/job-id.ts'
 import type { ApiMetrics } from '../../src/metrics.ts'
 import type { JobQuery, Store } from '../../src/store/store.ts'
 import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
-import { nothing } from '../../src/wire/fields.ts'
-import { jobListJson } from '../../src/wire/job-answers.ts'
+import { duration, endpointName, instant, MAX_WAIT_MS, text } from '../../src/wire/fields.ts'
 import {
-  enqueueHeaders,
-  ifNoneMatchHeaders,
+  hopsOf,
+  idempotencyKey,
   type JobBody,
-  type JobsQuery,
+  jobAnswer,
   jobBody,
-  jobParams,
-  jobsQuery,
-  waitQuery,
+  jobListAnswer,
+  jobListJson,
+  newJobFrom,
+  storedOrThrow,
 } from '../../src/wire/jobs.ts'
-import { jobAnswer, jobListAnswer } from '../answers.ts'
-import { storedOrThrow } from '../enqueue-answer.ts'
-import { newJobFrom } from '../enqueue-request.ts'
-import { hopsOf } from '../hops.ts'
 import type { KeyRecheck } from '../http/access.ts'
-import { etagOf, isNoneMatch } from '../http/conditional.ts'
-import { readCursor, writeCursor } from '../http/cursor.ts'
-import { jobNotFound, readJob } from '../job-lookup.ts'
+import { etagOf, ifNoneMatchHeaders, isNoneMatch } from '../http/conditional.ts'
+import { pageFields, readCursor, writeCursor } from '../http/cursor.ts'
+import {
+  ENQUEUE_ERRORS,
+  emptyAnswer,
+  JSON_TYPE,
+  jsonAnswer,
+  noQuery,
+} from '../http/route-schema.ts'
 import type { EnqueueBatcher } from './enqueue-batcher.ts'
-import { JSON_TYPE, sendEnqueued, sendJob } from './job-reply.ts'
+import { jobNotFound, jobParams, readJob, sendEnqueued, sendJob } from './job-reply.ts'
 import type { JobWaits } from './waits.ts'
+
+const enqueueHeaders = z.object({
+  'idempotency-key': z
+    .string()
+    .transform((value) =>
+      /^".*"$/.test(value) ? value.slice(1, -1).replace(/\\(["\\])/g, '$1') : value,
+    )
+    .pipe(idempotencyKey)
+    .optional(),
+})
+
+const waitQuery = z.strictObject({ wait: duration(0, MAX_WAIT_MS).optional() })
+
+export const jobsQuery = z.strictObject({
+  ...pageFields,
+  endpoint: endpointName.optional(),
+  state: z
+    .preprocess(
+      (value) => (typeof value === 'string' ? [value] : value),
+      z.array(z.enum(JOB_STATES)).max(JOB_STATES.length),
+    )
+    .optional(),
+  tag: text(1, 64).optional(),
+  dedupeKey: text(1, 256).optional(),
+  createdAfter: instant.optional(),
+  createdBefore: instant.optional(),
+})
+type JobsQuery = z.output<typeof jobsQuery>
 
 interface JobRoutes {
   store: Store
@@ -61,9 +92,11 @@ function registerEnqueue(app: FastifyInstance, { store, batcher, metrics }: JobR
       schema: {
         summary: 'Enqueue a job',
         body: jobBody,
-        querystring: nothing,
+        querystring: noQuery,
         headers: enqueueHeaders,
         response: { 201: jobAnswer, 200: jobAnswer },
+        errors: ENQUEUE_ERRORS,
+        responseHeaders: { 200: ['etag', 'location'], 201: ['etag', 'location'] },
       },
     },
     async (request, reply) => {
@@ -112,7 +145,9 @@ function registerRead(app: FastifyInstance, { store, waits, recheckKey }: JobRou
         params: jobParams,
         querystring: waitQuery,
         headers: ifNoneMatchHeaders,
-        response: { 200: jobAnswer },
+        response: { 200: jobAnswer, 304: emptyAnswer('not changed') },
+        errors: ['job_not_found'],
+        responseHeaders: { 200: ['etag'], 304: ['etag'] },
       },
     },
     async (request, reply) => {
@@ -140,7 +175,9 @@ function registerPayload(app: FastifyInstance, { store }: JobRoutes): void {
       schema: {
         summary: 'Read the exact bytes of the payload',
         params: jobParams,
-        querystring: nothing,
+        querystring: noQuery,
+        response: { 200: jsonAnswer('the bytes of the payload', z.unknown()) },
+        errors: ['job_not_found'],
       },
     },
     async (request, reply) => {

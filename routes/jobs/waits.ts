@@ -1,17 +1,20 @@
-// GET ?wait: all who wait in this process share one look-up, and hold no connection of the store.
+// Requests that wait: GET /jobs/:id?wait until a job is final, and claims until a job is due.
+// All waits of one process share one look at the store, and none holds a connection of the
+// store.
 import type { Socket } from 'node:net'
+import type { ClaimedJob } from '../../src/job/job.ts'
 import type { Store } from '../../src/store/store.ts'
 
+/** Of each kind. Beyond it a wait ends at once: with the job as it is, or with no job. */
+const MAX_WAITS = 10_000
+
 /** How often the jobs waited for are looked up while somebody waits. */
-const LOOK_INTERVAL_MS = 50
+const FINAL_LOOK_INTERVAL_MS = 50
 const MAX_IDS_PER_LOOK = 1_000
 /** However many wait, looking for them takes at most a fifth of this process's time. */
 const REST_PER_LOOK = 4
 /** A store that was away is not made to look slow. */
-const MAX_LOOK_INTERVAL_MS = 1_000
-/** Beyond this a wait ends at once: the answer is then the job as it stands. */
-const MAX_WAITS = 10_000
-
+const MAX_FINAL_LOOK_INTERVAL_MS = 1_000
 export interface JobWaits {
   /**
    * Resolves when the job is final or gone, the time is over, the one who asked has left, or the
@@ -36,8 +39,8 @@ export function createJobWaits(store: Pick<Store, 'finalAmong'>): JobWaits {
       for (const id of final) endsById.get(id)?.forEach((end) => void end())
     }
     const restMs = Math.min(
-      MAX_LOOK_INTERVAL_MS,
-      Math.max(LOOK_INTERVAL_MS, REST_PER_LOOK * (performance.now() - startedAtMs)),
+      MAX_FINAL_LOOK_INTERVAL_MS,
+      Math.max(FINAL_LOOK_INTERVAL_MS, REST_PER_LOOK * (performance.now() - startedAtMs)),
     )
     timer = endsById.size === 0 ? null : setTimeout(() => void look(), restMs)
   }
@@ -69,4 +72,158 @@ export function createJobWaits(store: Pick<Store, 'finalAmong'>): JobWaits {
       for (const ends of [...endsById.values()]) for (const end of [...ends]) end()
     },
   }
+}
+
+/** Without a hint a look comes this often while somebody waits. */
+const DUE_LOOK_INTERVAL_MS = 250
+/** With hints no more often than this. */
+const MIN_DUE_LOOK_INTERVAL_MS = 10
+/** A look goes back this far: a job is seen late when its write was slow. */
+const OVERLAP_MS = 5_000
+/** Each waiting claim is tried at least this often: a resume or a freed limit makes nothing due. */
+const TRY_ALL_INTERVAL_MS = 1_000
+/** So many of one endpoint try at once: thousands of claims for one job would stop the store. */
+const TRIED_AT_ONCE = 16
+type Take = () => Promise<ClaimedJob[]>
+
+export interface PullWaits {
+  /**
+   * Takes jobs, as soon as there are some; none when the time is over, the one who asked has
+   * left, or the process stops. Rejects as `take` does.
+   */
+  untilTaken(endpoint: string, take: Take, waitMs: number, asker: Socket): Promise<ClaimedJob[]>
+  stop(): void
+}
+
+interface Wait {
+  endpoint: string
+  take: Take
+  end: (jobs: ClaimedJob[]) => void
+  fail: (error: unknown) => void
+  isTaking: boolean
+  isOver: boolean
+}
+
+/** Waits from the first claim that has to until stop(). */
+export class SharedPullWaits implements PullWaits {
+  readonly #store: Pick<Store, 'due' | 'clock' | 'onWork'>
+  readonly #waits = new Set<Wait>()
+  #isStopped = false
+  #stopHints: (() => void) | null = null
+  #timer: NodeJS.Timeout | null = null
+  #isLooking = false
+  #lookedAtMs = 0
+  #triedAllAtMs = 0
+
+  constructor(store: Pick<Store, 'due' | 'clock' | 'onWork'>) {
+    this.#store = store
+  }
+
+  async untilTaken(
+    endpoint: string,
+    take: Take,
+    waitMs: number,
+    asker: Socket,
+  ): Promise<ClaimedJob[]> {
+    const jobs = await take()
+    if (jobs.length > 0 || waitMs === 0) return jobs
+    if (this.#isStopped || this.#waits.size >= MAX_WAITS) return jobs
+    const { promise, resolve, reject } = Promise.withResolvers<ClaimedJob[]>()
+    const wait = { endpoint, take, end: resolve, fail: reject, isTaking: false, isOver: false }
+    const deadline = setTimeout(giveUp, waitMs, wait)
+    const onLeft = () => giveUp(wait)
+    asker.once('close', onLeft)
+    this.#add(wait)
+    try {
+      return await promise
+    } finally {
+      clearTimeout(deadline)
+      asker.off('close', onLeft)
+      this.#remove(wait)
+    }
+  }
+
+  stop(): void {
+    this.#isStopped = true
+    this.#stopHints?.()
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    for (const wait of this.#waits) giveUp(wait)
+  }
+
+  #add(wait: Wait): void {
+    this.#waits.add(wait)
+    this.#stopHints ??= this.#store.onWork(() => this.#onHint())
+    if (this.#timer === null && !this.#isLooking) this.#planLook(MIN_DUE_LOOK_INTERVAL_MS)
+  }
+
+  #remove(wait: Wait): void {
+    this.#waits.delete(wait)
+    if (this.#waits.size > 0 || this.#timer === null) return
+    clearTimeout(this.#timer)
+    this.#timer = null
+  }
+
+  #planLook(inMs: number): void {
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => void this.#look(), inMs)
+  }
+
+  #onHint(): void {
+    if (this.#isLooking || this.#waits.size === 0) return
+    const sinceLookMs = performance.now() - this.#lookedAtMs
+    this.#planLook(Math.max(0, MIN_DUE_LOOK_INTERVAL_MS - sinceLookMs))
+  }
+
+  async #look(): Promise<void> {
+    this.#timer = null
+    this.#isLooking = true
+    this.#lookedAtMs = performance.now()
+    const names = await this.#namesToTry()
+    const tried = [...this.#waits].filter(({ endpoint }) => names?.has(endpoint) ?? true)
+    const lanes = Map.groupBy(tried, ({ endpoint }) => endpoint)
+    await Promise.all([...lanes.values()].map(tryInTurn))
+    this.#isLooking = false
+    if (this.#waits.size > 0 && !this.#isStopped) this.#planLook(DUE_LOOK_INTERVAL_MS)
+  }
+
+  /** null: all of them. */
+  async #namesToTry(): Promise<Set<string> | null> {
+    if (performance.now() - this.#triedAllAtMs > TRY_ALL_INTERVAL_MS) {
+      this.#triedAllAtMs = performance.now()
+      return null
+    }
+    // A store that does not answer ends no wait: each has its own deadline.
+    const since = this.#store.clock.now() - OVERLAP_MS
+    const found = await this.#store.due(since).catch(() => null)
+    return new Set(found?.endpoints ?? [])
+  }
+}
+
+/** Who waits longest comes first. Where one finds nothing, there is nothing for those behind. */
+async function tryInTurn(waits: Wait[]): Promise<void> {
+  for (let i = 0; i < waits.length; i += TRIED_AT_ONCE) {
+    const tries = await Promise.all(waits.slice(i, i + TRIED_AT_ONCE).map(tryToTake))
+    if (tries.includes('nothing')) return
+  }
+}
+
+async function tryToTake(wait: Wait): Promise<'taken' | 'nothing' | 'not tried'> {
+  if (wait.isTaking || wait.isOver) return 'not tried'
+  wait.isTaking = true
+  try {
+    const jobs = await wait.take()
+    if (jobs.length > 0 || wait.isOver) wait.end(jobs)
+    return jobs.length > 0 ? 'taken' : 'nothing'
+  } catch (error) {
+    wait.fail(error)
+    return 'nothing'
+  } finally {
+    wait.isTaking = false
+  }
+}
+
+/** What a claim that is under way brings is still handed over. */
+function giveUp(wait: Wait): void {
+  wait.isOver = true
+  if (!wait.isTaking) wait.end([])
 }

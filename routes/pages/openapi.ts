@@ -1,16 +1,40 @@
-// How openapi.json is made: from the zod schemas of the routes, never by hand. What a schema does
-// not tell (errors, headers, answers without JSON) stands in openapi-answers.ts.
+// GET /openapi.json, made from the schemas of the routes, never by hand. What a route declares
+// beside its schema (errors, headers, responses without JSON) is described in http/route-
+// schema.ts.
 import { isDeepStrictEqual } from 'node:util'
 import type { FastifyDynamicSwaggerOptions } from '@fastify/swagger'
-import type { FastifySchema, RouteOptions } from 'fastify'
+import type { FastifyInstance, FastifySchema, RouteOptions } from 'fastify'
 import { z } from 'zod'
 import { ERRORS, type ErrorCode } from '../../src/errors.ts'
 import { PROBLEM_TYPE } from '../../src/http/problem.ts'
+import { endpointAnswer, endpointListAnswer } from '../../src/wire/endpoints.ts'
+import {
+  jobAnswer,
+  jobListAnswer,
+  jobSummaryAnswer,
+  retriedJobAnswer,
+} from '../../src/wire/jobs.ts'
 import { scheduleAnswer, scheduleListAnswer } from '../../src/wire/schedules.ts'
-import * as answers from '../answers.ts'
-import { jsonSchemaOf } from '../http/route-schema.ts'
-import { HEADERS, type HeaderName, OTHER_ANSWERS, type OtherAnswers } from '../openapi-answers.ts'
+import { testAnswer } from '../endpoints/commands.ts'
+import {
+  type ContentAnswer,
+  type EmptyAnswer,
+  HEADERS,
+  type HeaderName,
+  JSON_TYPE,
+  jsonAnswer,
+  noQuery,
+  problemAnswer,
+  type RouteError,
+} from '../http/route-schema.ts'
+import { batchAnswer } from '../jobs/batch.ts'
+import { bulkAnswer } from '../jobs/bulk.ts'
+import { appliedAnswer, heartbeatAnswer } from '../jobs/completion.ts'
+import { explainAnswer } from '../jobs/explain.ts'
+import { claimAnswer } from '../jobs/pull.ts'
+import { keyAnswer, keyListAnswer, newKeyAnswer } from '../service/keys.ts'
 import { statsAnswer } from '../service/stats.ts'
+import { workerListAnswer } from '../service/workers.ts'
 import { describedField, withMeanings } from './field-meanings.ts'
 import { webhooksSection } from './openapi-webhooks.ts'
 
@@ -24,15 +48,32 @@ interface RouteSchema {
   querystring?: z.ZodType
   headers?: z.ZodType
   body?: z.ZodType
-  response?: Record<string, z.ZodType | ContentAnswer>
+  response?: Record<string, z.ZodType | ContentAnswer | EmptyAnswer>
+  errors?: readonly RouteError[]
+  responseHeaders?: Record<number, readonly HeaderName[]>
 }
 
-/** An answer that is not JSON, in Fastify's form. */
-interface ContentAnswer {
-  description: string
-  content: Record<string, { schema: z.ZodType }>
+export function registerOpenapiRoute(app: FastifyInstance): void {
+  let document: Buffer | null = null
+  app.get(
+    '/openapi.json',
+    {
+      config: { open: true },
+      schema: {
+        summary: 'The description of this API as OpenAPI 3.1',
+        querystring: noQuery,
+        response: { 200: jsonAnswer('this document', z.looseObject({})) },
+      },
+    },
+    async (_request, reply) => {
+      // Made once: it can be requested without a key.
+      document ??= Buffer.from(JSON.stringify(app.swagger()))
+      return reply.type(JSON_TYPE).send(document)
+    },
+  )
 }
 
+/** For the plugin, which must be registered before the routes. */
 export function openapiOptions(version: string): FastifyDynamicSwaggerOptions {
   return {
     openapi: {
@@ -63,7 +104,7 @@ export function openapiOptions(version: string): FastifyDynamicSwaggerOptions {
 
 /** A route's schema as JSON Schema, with all that it may answer. */
 function described(schema: RouteSchema, route: RouteOptions): FastifySchema {
-  const { response: _, ...rest } = schema
+  const { response: _, errors = [], responseHeaders: __, ...rest } = schema
   const parts = Object.entries(rest).map(([part, value]) => [
     part,
     value instanceof z.ZodType ? jsonSchemaOf(value) : value,
@@ -75,14 +116,14 @@ function described(schema: RouteSchema, route: RouteOptions): FastifySchema {
     operationId: operationIdOf(method, route.url),
     tags: [tagOf(route.url)],
     ...(isOpen ? { security: [] } : {}),
-    'x-scope': scopeOf(route),
+    'x-scope': scopeOf(route, errors),
     ...(acceptsNoBody(schema) ? { [OPTIONAL_BODY]: true } : {}),
-    response: responsesOf(schema, OTHER_ANSWERS[`${method} ${route.url}`] ?? {}, isOpen),
+    response: responsesOf(schema, isOpen),
   } as FastifySchema
 }
 
 /** `POST /jobs/:id/cancel` as postJobsByIdCancel: names that generated clients can use. */
-export function operationIdOf(method: string, url: string): string {
+function operationIdOf(method: string, url: string): string {
   const words = url
     .split(/[/.-]/)
     .filter((word) => word !== '')
@@ -99,9 +140,8 @@ function tagOf(url: string): string {
 }
 
 /** Which key a request needs: of a scope, the token of an attempt, or none. */
-function scopeOf({ method, url, config }: RouteOptions): string {
+function scopeOf({ config }: RouteOptions, errors: readonly RouteError[]): string {
   if (config?.open !== true) return config?.scope ?? 'admin'
-  const { errors = [] } = OTHER_ANSWERS[`${[method].flat()[0]} ${url}`] ?? {}
   return errors.includes('unauthorized') ? 'token' : 'none'
 }
 
@@ -112,19 +152,12 @@ function acceptsNoBody({ body }: RouteSchema): boolean {
   return body?.safeParse(undefined).success ?? false
 }
 
-function responsesOf(schema: RouteSchema, other: OtherAnswers, isOpen: boolean): Json {
+function responsesOf(schema: RouteSchema, isOpen: boolean): Json {
   const responses: Json = {}
   for (const [status, answer] of Object.entries(schema.response ?? {})) {
-    responses[status] = successAnswer(answer, headersOf(other.headers?.[Number(status)]))
+    responses[status] = successAnswer(answer, headersOf(schema.responseHeaders?.[Number(status)]))
   }
-  for (const [status, { description, schema: body }] of Object.entries(other.answers ?? {})) {
-    const headers = headersOf(other.headers?.[Number(status)])
-    responses[status] =
-      body === null
-        ? { type: 'null', description, headers }
-        : { description, headers, content: { 'application/json': { schema: jsonSchemaOf(body) } } }
-  }
-  const byStatus = Map.groupBy(errorsOf(schema, other, isOpen), ({ status }) => status)
+  const byStatus = Map.groupBy(errorsOf(schema, isOpen), ({ status }) => status)
   for (const [status, errors] of byStatus) {
     responses[status] ??= problemAnswerOf(
       errors.map(({ code }) => `\`${code}\`: ${ERRORS[code].title}`).join('; '),
@@ -140,15 +173,9 @@ const HEADERS_OF_ERRORS: Record<number, HeaderName[]> = {
   503: ['retry-after'],
 }
 
-function successAnswer(answer: z.ZodType | ContentAnswer, headers: Json): Json {
-  const description = 'success'
-  if (answer instanceof z.ZodType) {
-    return {
-      description,
-      headers,
-      content: { 'application/json': { schema: jsonSchemaOf(answer) } },
-    }
-  }
+function successAnswer(answer: z.ZodType | ContentAnswer | EmptyAnswer, headers: Json): Json {
+  if (answer instanceof z.ZodType) return successAnswer(jsonAnswer('success', answer), headers)
+  if (!('content' in answer)) return { ...answer, headers }
   const content = Object.entries(answer.content).map(([type, { schema }]) => [
     type,
     { schema: jsonSchemaOf(schema) },
@@ -157,7 +184,7 @@ function successAnswer(answer: z.ZodType | ContentAnswer, headers: Json): Json {
 }
 
 function problemAnswerOf(description: string, headers: Json): Json {
-  const schema = jsonSchemaOf(answers.problemAnswer)
+  const schema = jsonSchemaOf(problemAnswer)
   return { description, headers, content: { [PROBLEM_TYPE]: { schema } } }
 }
 
@@ -167,11 +194,7 @@ function headersOf(names: readonly HeaderName[] = []): Json {
 }
 
 /** The errors of a route: those that follow from what it takes, and its own. */
-function errorsOf(
-  schema: RouteSchema,
-  other: OtherAnswers,
-  isOpen: boolean,
-): { code: ErrorCode; status: number }[] {
+function errorsOf(schema: RouteSchema, isOpen: boolean): { code: ErrorCode; status: number }[] {
   const hasBody = schema.body !== undefined
   const headerNames = schema.headers === undefined ? [] : propertiesOf(schema.headers)
   const codes: ErrorCode[] = [
@@ -183,7 +206,7 @@ function errorsOf(
     'internal_error',
     ...(isOpen && !hasBody ? [] : (['store_unavailable'] as const)),
   ]
-  return [...codes, ...(other.errors ?? [])].map((error) =>
+  return [...codes, ...(schema.errors ?? [])].map((error) =>
     typeof error === 'string' ? { code: error, status: ERRORS[error].status } : error,
   )
 }
@@ -192,7 +215,7 @@ function propertiesOf(schema: z.ZodType): string[] {
   return Object.keys(jsonSchemaOf(schema).properties ?? {})
 }
 
-/** The whole document: optional bodies said so, and what answers.ts names said once. */
+/** The whole document: optional bodies are marked, and named responses become components. */
 function finished<T extends object>(document: T): T {
   const text = JSON.parse(JSON.stringify(document)) as Json & { paths: Record<string, Json> }
   for (const operation of Object.values(text.paths).flatMap((path) => Object.values(path))) {
@@ -266,18 +289,43 @@ function headerComponents(): Json {
   return Object.fromEntries(components)
 }
 
-/** `jobAnswer` as Job, `jobListAnswer` as JobList, …; in an order that no loader decides. */
-function namedAnswers(): [name: string, schema: Json][] {
-  const all = { ...answers, scheduleAnswer, scheduleListAnswer, statsAnswer }
-  const byName = Object.entries(all).sort(([a], [b]) => (a < b ? -1 : 1))
-  return byName.flatMap(([name, value]) =>
-    value instanceof z.ZodType && name.endsWith('Answer')
-      ? [[capital(name.slice(0, -'Answer'.length)), asInPaths(jsonSchemaOf(value))]]
-      : [],
-  ) as [string, Json][]
+/** Each is a component, unless nothing refers to it. */
+export const ANSWERS = {
+  appliedAnswer,
+  batchAnswer,
+  bulkAnswer,
+  claimAnswer,
+  endpointAnswer,
+  endpointListAnswer,
+  explainAnswer,
+  heartbeatAnswer,
+  jobAnswer,
+  jobListAnswer,
+  jobSummaryAnswer,
+  keyAnswer,
+  keyListAnswer,
+  newKeyAnswer,
+  problemAnswer,
+  retriedJobAnswer,
+  scheduleAnswer,
+  scheduleListAnswer,
+  statsAnswer,
+  testAnswer,
+  workerListAnswer,
 }
 
-/** The plugin writes `const` as an `enum` of one value; a schema is found again only in one form. */
+/** `jobAnswer` as Job, `jobListAnswer` as JobList, …; in an order that no loader decides. */
+function namedAnswers(): [name: string, schema: Json][] {
+  const byName = Object.entries(ANSWERS).sort(([a], [b]) => (a < b ? -1 : 1))
+  return byName.map(([name, schema]) => [
+    capital(name.slice(0, -'Answer'.length)),
+    asInPaths(jsonSchemaOf(schema)) as Json,
+  ])
+}
+
+/**
+ * The plugin writes `const` as an `enum` of one value; a schema is found again only in one form.
+ */
 function asInPaths(node: unknown): unknown {
   if (Array.isArray(node)) return node.map(asInPaths)
   if (typeof node !== 'object' || node === null) return node
@@ -296,4 +344,37 @@ function withReferences(node: unknown, named: [string, Json][], isRoot = false):
   return Object.fromEntries(
     Object.entries(node).map(([key, value]) => [key, withReferences(value, named)]),
   )
+}
+
+/** The OpenAPI 3.1 form of a zod schema, as a client writes it. */
+function jsonSchemaOf(schema: z.ZodType): Record<string, unknown> {
+  const { $schema, ...json } = z.toJSONSchema(schema, {
+    io: 'input',
+    unrepresentable: 'any',
+    target: 'draft-2020-12',
+  })
+  return withoutObjectDefaults(json) as Record<string, unknown>
+}
+
+/**
+ * Generators of clients refuse an object as a default, and leave out the whole operation: what such
+ * a field is by default is said in its description.
+ */
+function withoutObjectDefaults(node: unknown): unknown {
+  if (Array.isArray(node)) return node.map(withoutObjectDefaults)
+  if (!isObject(node)) return node
+  const { default: byDefault, ...rest } = Object.fromEntries(
+    Object.entries(node).map(([key, value]) => [key, withoutObjectDefaults(value)]),
+  )
+  const isKept = byDefault !== undefined && !(isSchema(rest) && isObject(byDefault))
+  return isKept ? { ...rest, default: byDefault } : rest
+}
+
+/** Not a map of properties, one of which may be called `default`. */
+function isSchema(node: Record<string, unknown>): boolean {
+  return 'type' in node || 'anyOf' in node || 'oneOf' in node
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

@@ -5,7 +5,7 @@ import { gzip } from 'node:zlib'
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import { z } from 'zod'
 import { AppError } from '../../src/errors.ts'
-import { nothing } from '../../src/wire/fields.ts'
+import { noQuery } from '../http/route-schema.ts'
 
 /** Our own headers instead of @fastify/helmet: no other route answers with HTML. */
 export const PAGE_HEADERS = {
@@ -55,7 +55,7 @@ export function registerPage(app: FastifyInstance, page: Page): void {
       config,
       schema: {
         summary: page.summary,
-        querystring: nothing,
+        querystring: noQuery,
         response: { 200: fileAnswer('the page', 'text/html') },
       },
     },
@@ -71,7 +71,7 @@ export function registerPage(app: FastifyInstance, page: Page): void {
         hide: true,
         summary: 'A file of the page',
         params: z.object({ file: z.string() }),
-        querystring: nothing,
+        querystring: noQuery,
         response: { 200: fileAnswer('the file', '*/*') },
       },
     },

@@ -1,31 +1,50 @@
-// /schedules: create or replace, read, list, remove, pause, resume, run.
+// /schedules: create or replace, list, read, delete, pause, resume, run. A change is written
+// over the version that was read, and over no other.
+import { isDeepStrictEqual } from 'node:util'
 import type { FastifyInstance, FastifyReply } from 'fastify'
+import { z } from 'zod'
 import { ENDPOINT_NAME_SHAPE } from '../../src/endpoint/endpoint.ts'
 import { AppError } from '../../src/errors.ts'
 import type { ApiMetrics } from '../../src/metrics.ts'
 import { jobByHand, readSettings } from '../../src/schedule/schedule.ts'
-import type { Schedule } from '../../src/store/records.ts'
-import type { Store } from '../../src/store/store.ts'
+import { nextTick } from '../../src/schedule/timing.ts'
+import { type IfVersion, isMet } from '../../src/store/precondition.ts'
+import type { PutScheduleResult, Schedule, ScheduleChange } from '../../src/store/records.ts'
+import { type Store, StoreUnusable } from '../../src/store/store.ts'
 import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
-import { ifMatchHeaders, noBody, nothing, writeHeaders } from '../../src/wire/fields.ts'
-import { jobJson } from '../../src/wire/job-answers.ts'
+import { hopsOf, jobAnswer, jobJson, storedOrThrow, unknownEndpoint } from '../../src/wire/jobs.ts'
 import {
   type ScheduleBody,
   scheduleAnswer,
   scheduleBody,
+  scheduleFrom,
+  scheduleJson,
   scheduleListAnswer,
-  scheduleParams,
-  schedulesQuery,
+  scheduleListJson,
 } from '../../src/wire/schedules.ts'
-import { jobAnswer } from '../answers.ts'
-import { storedOrThrow } from '../enqueue-answer.ts'
-import { hopsOf } from '../hops.ts'
-import { etagOf, ifMatch, stale, writePrecondition } from '../http/conditional.ts'
-import { readCursor, writeCursor } from '../http/cursor.ts'
-import { scheduleJson, scheduleListJson } from '../schedule-answer.ts'
-import { changeSchedule, pausedOrResumed, readToReplace, scheduleFrom } from '../schedule-change.ts'
+import {
+  etagOf,
+  ifMatch,
+  ifMatchHeaders,
+  stale,
+  writeHeaders,
+  writePrecondition,
+} from '../http/conditional.ts'
+import { pageFields, readCursor, writeCursor } from '../http/cursor.ts'
+import {
+  ENQUEUE_ERRORS,
+  emptyAnswer,
+  JSON_TYPE,
+  nameParams,
+  noBody,
+  noQuery,
+  UNKNOWN_ENDPOINT,
+} from '../http/route-schema.ts'
 
-const JSON_TYPE = 'application/json; charset=utf-8'
+/** Against others who change the same schedule; whoever loses so often is told to try again. */
+const MAX_TRIES = 10
+
+const schedulesQuery = z.strictObject(pageFields)
 
 interface ByName {
   Params: { name: string }
@@ -52,11 +71,13 @@ function registerPut(app: FastifyInstance, { store }: ScheduleRoutes): void {
     {
       schema: {
         summary: 'Create or replace a schedule',
-        params: scheduleParams,
-        querystring: nothing,
+        params: nameParams,
+        querystring: noQuery,
         headers: writeHeaders,
         body: scheduleBody,
         response: { 200: scheduleAnswer, 201: scheduleAnswer },
+        errors: [UNKNOWN_ENDPOINT, 'overloaded'],
+        responseHeaders: { 200: ['etag'], 201: ['etag'] },
       },
     },
     async (request, reply) => {
@@ -101,9 +122,11 @@ function registerGet(app: FastifyInstance, { store }: ScheduleRoutes): void {
     {
       schema: {
         summary: 'Read a schedule, with its next five ticks',
-        params: scheduleParams,
-        querystring: nothing,
+        params: nameParams,
+        querystring: noQuery,
         response: { 200: scheduleAnswer },
+        errors: ['schedule_not_found'],
+        responseHeaders: { 200: ['etag'] },
       },
     },
     async (request, reply) => answer(reply, await readSchedule(store, request.params.name), store),
@@ -116,10 +139,12 @@ function registerDelete(app: FastifyInstance, { store }: ScheduleRoutes): void {
     {
       schema: {
         summary: 'Delete a schedule; the jobs that it enqueued stay',
-        params: scheduleParams,
-        querystring: nothing,
+        params: nameParams,
+        querystring: noQuery,
         headers: ifMatchHeaders,
         body: noBody,
+        response: { 204: emptyAnswer('done') },
+        errors: ['schedule_not_found'],
       },
     },
     async (request, reply) => {
@@ -152,11 +177,13 @@ function registerPause(
           verb === 'pause'
             ? 'Stop the ticks of a schedule'
             : 'Resume a schedule with its next future tick; ticks of the pause are skipped',
-        params: scheduleParams,
-        querystring: nothing,
+        params: nameParams,
+        querystring: noQuery,
         headers: ifMatchHeaders,
         body: noBody,
         response: { 200: scheduleAnswer },
+        errors: ['schedule_not_found', UNKNOWN_ENDPOINT, 'overloaded'],
+        responseHeaders: { 200: ['etag'] },
       },
     },
     async (request, reply) => {
@@ -176,10 +203,12 @@ function registerRun(app: FastifyInstance, { store, metrics }: ScheduleRoutes): 
     {
       schema: {
         summary: 'Enqueue a job of the schedule now; it replaces no tick and ignores overlap',
-        params: scheduleParams,
-        querystring: nothing,
+        params: nameParams,
+        querystring: noQuery,
         body: noBody,
         response: { 201: jobAnswer },
+        errors: ['schedule_not_found', ...ENQUEUE_ERRORS],
+        responseHeaders: { 201: ['location'] },
       },
     },
     async (request, reply) => {
@@ -217,4 +246,90 @@ function answer(reply: FastifyReply, schedule: Schedule, store: Store): string {
 
 function notFound(name: string): AppError {
   return new AppError('schedule_not_found', `there is no schedule "${name}"`)
+}
+
+type Put = Extract<PutScheduleResult, { schedule: Schedule }>
+
+/**
+ * Writes what `change` makes of the stored schedule, over that one and no other.
+ *
+ * @param change null: nothing is to be written
+ * @param read putting anew takes readToReplace
+ * @throws AppError precondition_failed, endpoint_not_found (422), what `change` throws
+ */
+async function changeSchedule(
+  store: Store,
+  name: string,
+  ifVersion: IfVersion,
+  change: (stored: Schedule | null, now: number) => ScheduleChange | null,
+  read: (store: Store, name: string) => Promise<Schedule | null> = readToChange,
+): Promise<Put> {
+  for (let tries = 0; tries < MAX_TRIES; tries++) {
+    const stored = await read(store, name)
+    const version = stored?.version ?? null
+    // First: only a request that would be carried out has a precondition (RFC 9110, 13.2.1).
+    const changed = change(stored, store.clock.now())
+    if (!isMet(ifVersion, version)) throw stale('schedule', version, ifVersion)
+    if (changed === null) return { kind: 'replaced', schedule: stored as Schedule }
+    if (stored !== null && isSameSchedule(stored, changed)) {
+      await refuseUnknown(store, changed.endpoint)
+      return { kind: 'replaced', schedule: stored }
+    }
+    const result = await store.putSchedule(changed, ifVersion === 'none' ? 'none' : version)
+    switch (result.kind) {
+      case 'created':
+      case 'replaced':
+        return result
+      case 'unknown_endpoint':
+        throw unknownEndpoint(changed.endpoint)
+      case 'stale':
+        // Another version is read and judged; what may not be there need not be read.
+        if (ifVersion === 'none') throw stale('schedule', result.version, ifVersion)
+        break
+      default:
+        throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
+    }
+  }
+  throw new AppError('overloaded', `schedule "${name}" is being changed by many; try again`, {
+    headers: { 'retry-after': '1' },
+  })
+}
+
+/** To store it would change nothing: then no version is raised. */
+function isSameSchedule(stored: Schedule, change: ScheduleChange): boolean {
+  return (
+    stored.endpoint === change.endpoint &&
+    stored.paused === change.paused &&
+    stored.nextRunAt === change.nextRunAt &&
+    Buffer.compare(stored.payload, change.payload) === 0 &&
+    isDeepStrictEqual(JSON.parse(stored.settings), JSON.parse(change.settings))
+  )
+}
+
+/** As the store would. */
+async function refuseUnknown(store: Store, endpoint: string): Promise<void> {
+  const [stored] = await store.endpointsNamed([endpoint])
+  if (stored === undefined || stored.deleting) throw unknownEndpoint(endpoint)
+}
+
+function readToChange(store: Store, name: string): Promise<Schedule | null> {
+  return store.getSchedule(name)
+}
+
+/** One that no key at hand opens can only be put anew as a whole: it counts as none. */
+async function readToReplace(store: Store, name: string): Promise<Schedule | null> {
+  try {
+    return await store.getSchedule(name)
+  } catch (error) {
+    if (error instanceof StoreUnusable) return null
+    throw error
+  }
+}
+
+/** The stored schedule paused, or going on with the next tick that is still to come. */
+function pausedOrResumed(stored: Schedule, paused: boolean, now: number): ScheduleChange | null {
+  if (stored.paused === paused) return null
+  const { name, endpoint, settings, payload } = stored
+  const nextRunAt = paused ? null : nextTick(readSettings(settings).timing, now)
+  return { name, endpoint, settings, payload, paused, nextRunAt }
 }

@@ -1,23 +1,23 @@
-// What the service says of itself: what it is, whether it is well, how to talk to it.
+// GET /, which says what this server is, and the health of the process.
 import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { z } from 'zod'
 import { type Store, StoreUnavailable, UNAVAILABLE } from '../../src/store/store.ts'
-import { nothing } from '../../src/wire/fields.ts'
-import { JSON_TYPE } from '../jobs/job-reply.ts'
+import { jsonAnswer, noQuery } from '../http/route-schema.ts'
 
 /** How old an answer about the store may be. */
 const STORE_CHECK_AGE_MS = 250
 
-export function registerServiceRoutes(
-  app: FastifyInstance,
-  { store, version }: { store: Store; version: string },
-): void {
-  const open = { open: true }
-  let document: Buffer | null = null
-  const storeReady = createStoreCheck(store)
-
+export function registerRootRoute(app: FastifyInstance, { version }: { version: string }): void {
   app.get(
     '/',
-    { config: open, schema: { summary: 'What this server is, with links', querystring: nothing } },
+    {
+      config: { open: true },
+      schema: {
+        summary: 'What this server is, with links',
+        querystring: noQuery,
+        response: { 200: jsonAnswer('where to go on', z.looseObject({})) },
+      },
+    },
     async () => ({
       name: 'Posthorn',
       version,
@@ -33,16 +33,41 @@ export function registerServiceRoutes(
       },
     }),
   )
+}
+
+export function registerHealthRoutes(app: FastifyInstance, { store }: { store: Store }): void {
+  const open = { open: true }
+  const storeReady = createStoreCheck(store)
 
   app.get(
     '/health/live',
-    { config: open, schema: { summary: 'Whether the process responds', querystring: nothing } },
+    {
+      config: open,
+      schema: {
+        summary: 'Whether the process responds',
+        querystring: noQuery,
+        response: {
+          200: jsonAnswer('the process is alive', z.object({ status: z.literal('ok') })),
+        },
+      },
+    },
     async () => ({ status: 'ok' }),
   )
 
   app.get(
     '/health/ready',
-    { config: open, schema: { summary: 'Whether the store accepts writes', querystring: nothing } },
+    {
+      config: open,
+      schema: {
+        summary: 'Whether the store accepts writes',
+        querystring: noQuery,
+        response: {
+          200: jsonAnswer('it can work', readiness('ok')),
+          503: jsonAnswer('it cannot work: checks gives the reason', readiness('unavailable')),
+        },
+        responseHeaders: { 503: ['retry-after'] },
+      },
+    },
     async (request, reply) => {
       try {
         await storeReady(request)
@@ -54,19 +79,11 @@ export function registerServiceRoutes(
       }
     },
   )
+}
 
-  app.get(
-    '/openapi.json',
-    {
-      config: open,
-      schema: { summary: 'The description of this API as OpenAPI 3.1', querystring: nothing },
-    },
-    async (_request, reply) => {
-      // Made once: anybody may ask for it.
-      document ??= Buffer.from(JSON.stringify(app.swagger()))
-      return reply.type(JSON_TYPE).send(document)
-    },
-  )
+function readiness(status: string) {
+  const checks = z.record(z.string(), z.string())
+  return z.object({ status: z.literal(status), checks })
 }
 
 /** One check serves all requests of a moment: without a key, anybody could ask for thousands. */

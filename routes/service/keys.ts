@@ -1,14 +1,13 @@
-// /keys: make, list and end API keys. A key is shown once; only its hash is stored.
+// /keys: create, list and revoke API keys. A key is shown once; only its hash is stored.
 import { randomBytes } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { AppError } from '../../src/errors.ts'
 import { KEY_SCOPES, type KeyScope, MAX_KEYS, type StoredKey } from '../../src/store/records.ts'
 import type { Store } from '../../src/store/store.ts'
-import { noBody, nothing, text } from '../../src/wire/fields.ts'
-import { instantText } from '../../src/wire/job-answers.ts'
-import { keyListAnswer, newKeyAnswer } from '../answers.ts'
+import { answeredInstant, instantText, text } from '../../src/wire/fields.ts'
 import { hashOf } from '../http/access.ts'
+import { emptyAnswer, noBody, noQuery } from '../http/route-schema.ts'
 import type { StoredKeys } from '../stored-keys.ts'
 
 const KEY_BYTES = 32
@@ -16,6 +15,18 @@ const ID_BYTES = 12
 
 const keyBody = z.strictObject({ name: text(1, 100), scope: z.enum(KEY_SCOPES) })
 const keyParams = z.object({ id: text(1, 64) })
+
+export const keyAnswer = z.object({
+  id: z.string(),
+  name: z.string(),
+  scope: z.enum(KEY_SCOPES),
+  createdAt: answeredInstant,
+})
+export const newKeyAnswer = z.object({
+  ...keyAnswer.shape,
+  key: z.string().meta({ description: 'shown only here' }),
+})
+export const keyListAnswer = z.object({ items: z.array(keyAnswer) })
 
 interface KeyRoutes {
   store: Store
@@ -29,7 +40,7 @@ export function registerKeyRoutes(app: FastifyInstance, { store, storedKeys }: K
       schema: {
         summary: 'Create an API key; only this response shows it',
         body: keyBody,
-        querystring: nothing,
+        querystring: noQuery,
         response: { 201: newKeyAnswer },
       },
     },
@@ -55,7 +66,7 @@ export function registerKeyRoutes(app: FastifyInstance, { store, storedKeys }: K
     {
       schema: {
         summary: 'List API keys, without their values',
-        querystring: nothing,
+        querystring: noQuery,
         response: { 200: keyListAnswer },
       },
     },
@@ -68,8 +79,10 @@ export function registerKeyRoutes(app: FastifyInstance, { store, storedKeys }: K
       schema: {
         summary: 'Revoke an API key everywhere within 5 s',
         params: keyParams,
-        querystring: nothing,
+        querystring: noQuery,
         body: noBody,
+        response: { 204: emptyAnswer('done') },
+        errors: ['not_found'],
       },
     },
     async (request, reply) => {

@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import type { ApiMetrics, QueueSnapshot } from '../../src/metrics.ts'
 import { StoreUnavailable } from '../../src/store/store.ts'
-import { nothing } from '../../src/wire/fields.ts'
+import { noQuery } from '../http/route-schema.ts'
 
 /** Must be called before the routes are registered: a hook holds for what comes after it. */
 export function countRequests(app: FastifyInstance, metrics: ApiMetrics): void {
@@ -23,7 +23,7 @@ export function registerMetricsRoute(
     {
       schema: {
         summary: 'The metrics of this API process, for Prometheus',
-        querystring: nothing,
+        querystring: noQuery,
         response: {
           200: {
             description: 'Prometheus text format 0.0.4',

@@ -5,8 +5,7 @@ import { formatDuration } from '../../src/job/duration.ts'
 import type { EndpointFigures } from '../../src/metrics.ts'
 import { DURATION_BOUNDS_MS, FIGURES_KEPT_MS, type MinuteFigures } from '../../src/store/records.ts'
 import type { Store } from '../../src/store/store.ts'
-import { duration, endpointName } from '../../src/wire/fields.ts'
-import { instantText } from '../../src/wire/job-answers.ts'
+import { duration, endpointName, instantText } from '../../src/wire/fields.ts'
 import type { Snapshots } from './queue-snapshot.ts'
 
 const MINUTE_MS = 60_000
@@ -152,7 +151,10 @@ async function outboxStats({ outbox, clock }: StatsRoute['store']) {
   return { waiting, setAside, oldestAge }
 }
 
-/** Of each endpoint, from the oldest minute of any: lists, as many of them as there are endpoints. */
+/**
+ * Of each endpoint, from the oldest minute of any: lists, as many of them as there are
+ * endpoints.
+ */
 function byEndpoint(figures: MinuteFigures[]) {
   const first = figures[0]?.minute ?? 0
   const count = ((figures.at(-1)?.minute ?? 0) - first) / MINUTE_MS + 1

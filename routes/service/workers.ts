@@ -1,10 +1,28 @@
-// GET /workers: the workers that were seen lately, and which of them live.
+// GET /workers: the workers that reported within the last hour, and which of them are live.
 import type { FastifyInstance } from 'fastify'
+import { z } from 'zod'
 import { hasKey, isLive } from '../../src/store/records.ts'
 import type { Store } from '../../src/store/store.ts'
-import { nothing } from '../../src/wire/fields.ts'
-import { instantText } from '../../src/wire/job-answers.ts'
-import { workerListAnswer } from '../answers.ts'
+import { answeredInstant, instantText } from '../../src/wire/fields.ts'
+import { noQuery } from '../http/route-schema.ts'
+
+export const workerListAnswer = z.object({
+  items: z.array(
+    z.object({
+      id: z.string(),
+      version: z.string(),
+      startedAt: answeredInstant,
+      seenAt: answeredInstant,
+      isLive: z.boolean(),
+      concurrency: z.int(),
+      inFlight: z.int().meta({ description: 'attempts in flight at the last heartbeat' }),
+      hasEncryptionKey: z.boolean().meta({
+        description:
+          'false: its ENCRYPTION_KEY does not hold the key that the API encrypts secrets with, so that it delivers nothing',
+      }),
+    }),
+  ),
+})
 
 export function registerWorkersRoute(app: FastifyInstance, { store }: { store: Store }): void {
   app.get(
@@ -12,7 +30,7 @@ export function registerWorkersRoute(app: FastifyInstance, { store }: { store: S
     {
       schema: {
         summary: 'List the workers seen within the last hour, at most 1000',
-        querystring: nothing,
+        querystring: noQuery,
         response: { 200: workerListAnswer },
       },
     },

@@ -21,18 +21,15 @@ const MAX_TAKEN = 100
 const SURE_OF_HOLD_MS = OUTBOX_HOLD_MS / 2
 const BACK_OFF = { firstMs: 100, maxMs: 2_000 }
 
-/** The rules of POST /jobs, which are at home in another room. */
-export interface OutboxRules {
-  /** @throws AppError */
-  jobFromOutbox(body: Buffer, maxBodyBytes: number, now: number): NewJob
-  /** null: the job is stored. */
-  refusalOf(result: EnqueueResult, job: NewJob): AppError | null
-}
+/**
+ * Loaded when it is needed: the schemas take 20 MB, which a worker without an outbox does not
+ * need.
+ */
+const loadWire = () => import('../wire/jobs.ts')
 
 interface Parts {
   store: Pick<Store, 'clock' | 'enqueue'>
   outbox: Outbox
-  rules: OutboxRules
   maxBodyBytes: number
   pollIntervalMs: number
   onMoved: (counts: { moved: number; setAside: number }) => void
@@ -100,7 +97,7 @@ export class OutboxRelay {
     // After a failure fewer of them at a time.
     const some = taken.slice(0, this.#size.limit)
     if (some.length === 0) return 0
-    const judged = this.#judge(some)
+    const judged = await this.#judge(some)
     if (performance.now() > sureUntilMs) return 0
     const goneCount = await this.#size.run(some.length, () => this.#move(judged))
     this.#inHand.taken = taken.slice(some.length)
@@ -108,12 +105,13 @@ export class OutboxRelay {
   }
 
   async #move({ asked, refused }: Judged): Promise<number> {
-    const { store, outbox, rules, log, onMoved } = this.#parts
+    const { store, outbox, log, onMoved } = this.#parts
+    const { enqueueRefusal } = await loadWire()
     const results = asked.length === 0 ? [] : await store.enqueue(asked.map(({ job }) => job))
     const stored: TakenDocument[] = []
     const setAside = [...refused]
     for (const [i, { document, job }] of asked.entries()) {
-      const refusal = rules.refusalOf(results[i] as EnqueueResult, job)
+      const refusal = enqueueRefusal(results[i] as EnqueueResult, job)
       if (refusal === null) stored.push(document)
       else setAside.push({ document, reason: refusal.code, message: refusal.message })
     }
@@ -126,8 +124,9 @@ export class OutboxRelay {
     return counts.moved + counts.setAside
   }
 
-  #judge(taken: TakenDocument[]): Judged {
-    const { store, rules, maxBodyBytes } = this.#parts
+  async #judge(taken: TakenDocument[]): Promise<Judged> {
+    const { store, maxBodyBytes } = this.#parts
+    const { jobFromOutbox } = await loadWire()
     const now = store.clock.now()
     const asked: Asked[] = []
     const refused: RefusedDocument[] = []
@@ -138,7 +137,7 @@ export class OutboxRelay {
         continue
       }
       try {
-        const job = rules.jobFromOutbox(request.bytes, maxBodyBytes, now)
+        const job = jobFromOutbox(request.bytes, maxBodyBytes, now)
         const id = jobId ?? job.id
         asked.push({ document, job: { ...job, id, originKey, originHash: request.hash } })
       } catch (error) {

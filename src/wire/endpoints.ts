@@ -1,24 +1,36 @@
-// The wire, inbound: what a client may send about endpoints.
+// Endpoints in requests and responses: their shapes, what a PUT or a PATCH means as settings to
+// store, and the JSON of an endpoint. Of a secret only its end is shown.
 import { z } from 'zod'
 import {
+  type CircuitBreaker,
   DEFAULT_CIRCUIT_BREAKER,
   DEFAULT_COMPLETION_TIMEOUT_MS,
   DEFAULT_TIMEOUT_MS,
+  type Endpoint,
+  type EndpointSettings,
+  endpointState,
+  hintOf,
   MAX_STATUSES,
   MAX_URL_LENGTH,
   STATUS_CHOICES,
   secretKey,
 } from '../endpoint/endpoint.ts'
 import { formatDuration } from '../job/duration.ts'
+import { DEFAULT_RETRY, effectivePolicy } from '../job/retry-policy.ts'
 import { isPlainText } from '../plain-text.ts'
+import type { EndpointCounts } from '../store/endpoint-results.ts'
 import {
+  answeredInstant,
   DAY_MS,
   duration,
   extraHeaders,
-  MAX_WAIT_MS,
+  instantText,
+  maskedHeaders,
   onFinish,
-  pageFields,
+  onFinishAnswer,
   pairs,
+  retryAnswer,
+  retryOverrideFrom,
   retryParts,
   text,
   timeout,
@@ -29,13 +41,8 @@ const MAX_RATE_COUNT = 1_000_000
 const MAX_BREAKER_FAILURES = 1_000
 const MIN_EXTENSION_MS = 1_000
 const MAX_EXTENSION_MS = 7 * DAY_MS
-export const MAX_CLAIM = 100
-const MAX_CLAIM_LEASE_MS = 3_600_000
-const DEFAULT_CLAIM_LEASE_MS = 30_000
-const MAX_OVERLAP_MS = 30 * DAY_MS
-const DEFAULT_OVERLAP_MS = DAY_MS
 
-const secret = z
+export const secret = z
   .string()
   .max(128)
   .refine((value) => secretKey(value) !== null, 'expected whsec_ and base64 of 24–64 bytes')
@@ -146,26 +153,139 @@ export const endpointChange = z.strictObject({
 })
 export type EndpointChange = z.output<typeof endpointChange>
 
-const rotateFields = z.strictObject({
-  secret: secret.optional(),
-  overlap: duration(0, MAX_OVERLAP_MS).prefault(formatDuration(DEFAULT_OVERLAP_MS)),
-})
-export const rotateBody = rotateFields.nullish().transform((body) => body ?? rotateFields.parse({}))
-export type RotateBody = z.output<typeof rotateFields>
+/** The stored settings with those of the change in their place. */
+export function changedSettings(stored: Endpoint, change: EndpointChange): EndpointSettings {
+  const reset = settingsFrom(stored.name, endpointBody.parse({ url: null }))
+  const { url, retry, rateLimit, circuitBreaker } = change
+  return {
+    name: stored.name,
+    url: url === undefined ? stored.url : url,
+    description: changed(change.description, stored.description, reset.description),
+    headers: changed(change.headers, stored.headers, reset.headers),
+    timeoutMs: changed(change.timeout, stored.timeoutMs, reset.timeoutMs),
+    retry: changed(
+      retry && effectivePolicy(stored.retry, retryOverrideFrom(retry)),
+      stored.retry,
+      reset.retry,
+    ),
+    concurrency: changed(change.concurrency, stored.concurrency, null),
+    rateLimit: changed(
+      rateLimit && { count: rateLimit.count, perMs: rateLimit.per },
+      stored.rateLimit,
+      null,
+    ),
+    completion: changed(change.completion, stored.completion, reset.completion),
+    completionTimeoutMs: changed(
+      change.completionTimeout,
+      stored.completionTimeoutMs,
+      reset.completionTimeoutMs,
+    ),
+    onFinish: changed(change.onFinish, stored.onFinish, null),
+    circuitBreaker: changed(
+      circuitBreaker && breakerOf(circuitBreaker, stored.circuitBreaker),
+      stored.circuitBreaker,
+      null,
+    ),
+    statuses: changed(change.statuses, stored.statuses, reset.statuses),
+  }
+}
 
-const claimFields = z.strictObject({
-  limit: z.int().min(1).max(MAX_CLAIM).default(1),
-  wait: duration(0, MAX_WAIT_MS).prefault('0s'),
-  lease: duration(1_000, MAX_CLAIM_LEASE_MS).prefault(formatDuration(DEFAULT_CLAIM_LEASE_MS)),
-})
-export const claimBody = claimFields.nullish().transform((body) => body ?? claimFields.parse({}))
-export type ClaimBody = z.output<typeof claimFields>
+/** @param given undefined: not named, so that it stays; null: reset */
+function changed<T>(given: T | null | undefined, stored: T, reset: T): T {
+  if (given === undefined) return stored
+  return given === null ? reset : given
+}
 
-export const deleteEndpointQuery = z.strictObject({
-  force: z
-    .enum(['true', 'false'])
-    .transform((value) => value === 'true')
-    .optional(),
+function breakerOf(
+  { failures, cooldown }: NonNullable<EndpointChange['circuitBreaker']>,
+  stored: CircuitBreaker | null,
+): CircuitBreaker {
+  const before = stored ?? DEFAULT_CIRCUIT_BREAKER
+  return { failures: failures ?? before.failures, cooldownMs: cooldown ?? before.cooldownMs }
+}
+
+/** What a checked request asks for. */
+export function settingsFrom(name: string, body: EndpointBody): EndpointSettings {
+  const { rateLimit, circuitBreaker } = body
+  return {
+    name,
+    url: body.url,
+    description: body.description,
+    headers: body.headers,
+    timeoutMs: body.timeout,
+    retry: effectivePolicy(DEFAULT_RETRY, retryOverrideFrom(body.retry)),
+    concurrency: body.concurrency,
+    rateLimit: rateLimit && { count: rateLimit.count, perMs: rateLimit.per },
+    completion: body.completion,
+    completionTimeoutMs: body.completionTimeout,
+    onFinish: body.onFinish,
+    circuitBreaker: circuitBreaker && {
+      failures: circuitBreaker.failures,
+      cooldownMs: circuitBreaker.cooldown,
+    },
+    statuses: body.statuses,
+  }
+}
+
+export const endpointAnswer = z.object({
+  name: z.string(),
+  url: z.string().nullable(),
+  description: z.string(),
+  headers: z.record(z.string(), z.string()).meta({ description: 'values are masked' }),
+  timeout: z.string(),
+  retry: z.record(z.string(), z.unknown()),
+  concurrency: z.int().nullable(),
+  rateLimit: z.object({ count: z.int(), per: z.string() }).nullable(),
+  completion: z.enum(['sync', 'async']),
+  completionTimeout: z.string(),
+  onFinish: onFinishAnswer,
+  circuitBreaker: z.object({ failures: z.int(), cooldown: z.string() }).nullable(),
+  statuses: z.record(z.string(), z.enum(STATUS_CHOICES)),
+  state: z.enum(['active', 'paused', 'disabled', 'resting', 'deleting']),
+  disabledReason: z.string().nullable(),
+  restingUntil: answeredInstant.meta({ description: 'when the circuit closes or throttling ends' }),
+  secretHint: z.string(),
+  secret: z.string().optional().meta({ description: 'only in the response that created it' }),
+  counts: z.object({ queued: z.int(), running: z.int(), more: z.boolean().optional() }),
+  createdAt: answeredInstant,
+  updatedAt: answeredInstant,
+  version: z.int(),
 })
 
-export const endpointsQuery = z.strictObject(pageFields)
+export const endpointListAnswer = z.object({
+  items: z.array(endpointAnswer),
+  nextCursor: z.string().nullable(),
+})
+
+/** @param now by the store's clock */
+export function endpointView(endpoint: Endpoint, counts: EndpointCounts, now: number) {
+  const { queued, running, more } = counts
+  const { rateLimit, circuitBreaker, restingUntil } = endpoint
+  const state = endpointState(endpoint, now)
+  return {
+    name: endpoint.name,
+    url: endpoint.url,
+    description: endpoint.description,
+    headers: maskedHeaders(endpoint.headers),
+    timeout: formatDuration(endpoint.timeoutMs),
+    retry: retryAnswer(endpoint.retry),
+    concurrency: endpoint.concurrency,
+    rateLimit: rateLimit && { count: rateLimit.count, per: formatDuration(rateLimit.perMs) },
+    completion: endpoint.completion,
+    completionTimeout: formatDuration(endpoint.completionTimeoutMs),
+    onFinish: endpoint.onFinish,
+    circuitBreaker: circuitBreaker && {
+      failures: circuitBreaker.failures,
+      cooldown: formatDuration(circuitBreaker.cooldownMs),
+    },
+    statuses: endpoint.statuses,
+    state,
+    disabledReason: endpoint.disabledReason,
+    restingUntil: state === 'resting' ? instantText(restingUntil) : null,
+    secretHint: hintOf(endpoint.secrets[0] ?? ''),
+    counts: more ? { queued, running, more } : { queued, running },
+    createdAt: instantText(endpoint.createdAt),
+    updatedAt: instantText(endpoint.updatedAt),
+    version: endpoint.version,
+  }
+}

@@ -1,6 +1,7 @@
-// What is said of a field that a schema refuses, where the schema itself has no sentence for it.
+// What a client reads about a field that a schema refuses: the sentence where the schema has
+// none of its own, and the 400 that lists all refused fields.
 import type { z } from 'zod'
-import { shortened } from '../errors.ts'
+import { AppError, type FieldError, shortened } from '../errors.ts'
 
 /** Of a JSON value, by what the schemas call it. */
 const KINDS: Record<string, string> = {
@@ -65,4 +66,38 @@ function sizeMessage(origin: string, bound: string, limit: number | bigint): str
   const unit = UNITS[origin]
   if (unit === undefined) return `expected ${bound} ${limit}`
   return `expected ${bound} ${limit} ${unit}${Number(limit) === 1 ? '' : 's'}`
+}
+
+/** The 400 for what zod found: the first sentence as detail, all of them as field errors. */
+export function invalidRequest(error: z.ZodError, prefix: string): AppError {
+  const errors = error.issues
+    .slice(0, MAX_FIELD_ERRORS)
+    .flatMap((issue) => fieldErrors(issue, prefix))
+  const [first] = errors
+  const detail =
+    first === undefined
+      ? 'the request is not valid'
+      : `${first.path || 'the body'}: ${first.message}`
+  return new AppError('invalid_request', detail, { errors })
+}
+
+/** More would help nobody, and could be made as many as the body is long. */
+const MAX_FIELD_ERRORS = 20
+
+function fieldErrors(issue: z.core.$ZodIssue, prefix: string): FieldError[] {
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.slice(0, MAX_FIELD_ERRORS).map((key) => ({
+      path: pointer([...issue.path, key], prefix),
+      message: 'this field is not known',
+    }))
+  }
+  return [{ path: pointer(issue.path, prefix), message: issue.message }]
+}
+
+/** JSON Pointer (RFC 6901) into the body; `query/limit` and the like for the other parts. */
+function pointer(path: PropertyKey[], prefix: string): string {
+  const steps = path.map((step) =>
+    shortened(String(step)).replaceAll('~', '~0').replaceAll('/', '~1'),
+  )
+  return prefix === '' ? steps.map((step) => `/${step}`).join('') : [prefix, ...steps].join('/')
 }

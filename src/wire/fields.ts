@@ -1,11 +1,16 @@
-// The wire, inbound: the shapes that several routes share. Shapes only, no behaviour.
+// The fields that jobs, endpoints and schedules share: their shapes in requests, their shapes in
+// responses, and the translation in both directions.
 import { z } from 'zod'
-import { ENDPOINT_NAME_SHAPE, MAX_TIMEOUT_MS, MIN_TIMEOUT_MS } from '../endpoint/endpoint.ts'
+import {
+  ENDPOINT_NAME_SHAPE,
+  hintOf,
+  MAX_TIMEOUT_MS,
+  MIN_TIMEOUT_MS,
+} from '../endpoint/endpoint.ts'
 import { extraHeaderProblem, MAX_EXTRA_HEADERS } from '../endpoint/extra-headers.ts'
 import { formatDuration, parseDuration } from '../job/duration.ts'
-import type { JobState } from '../job/job.ts'
-import { MAX_AHEAD_MS } from '../job/job.ts'
-import { DEFAULT_BACKOFF } from '../job/retry-policy.ts'
+import { JOB_STATES, type JobState, MAX_AHEAD_MS } from '../job/job.ts'
+import { type Backoff, DEFAULT_BACKOFF, type RetryOverride } from '../job/retry-policy.ts'
 import { RawJson } from './envelope.ts'
 import { fieldMessage } from './field-errors.ts'
 
@@ -136,6 +141,23 @@ export const retryParts = z.strictObject({
 })
 export type RetryWire = z.output<typeof retryParts>
 
+export function retryOverrideFrom(wire: RetryWire): RetryOverride {
+  const { maxAttempts, backoff, maxAge } = wire
+  return {
+    ...(maxAttempts === undefined ? {} : { maxAttempts }),
+    ...(backoff === undefined ? {} : { backoff: backoffFrom(backoff) }),
+    ...(maxAge === undefined ? {} : { maxAgeMs: maxAge }),
+  }
+}
+
+function backoffFrom(wire: NonNullable<RetryWire['backoff']>) {
+  if (wire.type === 'schedule') {
+    return { type: wire.type, delaysMs: wire.delays, jitter: wire.jitter }
+  }
+  const { type, delay, factor, maxDelay, jitter } = wire
+  return { type, delayMs: delay, factor, maxDelayMs: maxDelay, jitter }
+}
+
 export const timeout = duration(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)
 
 /** A JSON value as the bytes that came; a schedule's and a job's alike. */
@@ -191,34 +213,47 @@ export const templateFields = {
 const template = z.object(templateFields)
 export type TemplateBody = z.output<typeof template>
 
-/** Loose, so that routes/http/conditional.ts can refuse If-None-Match. */
-export const ifMatchHeaders = z.looseObject({
-  'if-match': z
-    .string()
-    .regex(/^(\*|"\d{1,15}")$/, 'expected the ETag of an earlier answer, like "3"')
-    .optional(),
-})
+/** An instant in a response. */
+export const answeredInstant = z.iso.datetime().nullable()
 
-/** Of a write that also creates. */
-export const writeHeaders = ifMatchHeaders.extend({
-  'if-none-match': z.string().regex(/^\*$/, 'expected *: nothing is replaced').optional(),
-})
+export const onFinishAnswer = z
+  .object({ endpoint: z.string(), states: z.array(z.enum(JOB_STATES)) })
+  .nullable()
 
-export const endpointParams = z.object({ name: endpointName })
+export function instantText(instant: number | null): string | null {
+  return instant === null ? null : new Date(instant).toISOString()
+}
 
-export const nothing = z.strictObject({})
-/** Of a route that needs no body: none, or an empty object. */
-export const noBody = z.strictObject({}).nullish()
+/** Header values are shown by their last characters only, and short ones not at all. */
+export function maskedHeaders(headers: Record<string, string> | null): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(headers ?? {}).map(([name, value]) => [
+      name,
+      `***${value.length >= 8 ? hintOf(value) : ''}`,
+    ]),
+  )
+}
 
-export const MAX_PAGE = 100
+export function retryAnswer(retry: RetryOverride): Record<string, unknown> {
+  const { maxAttempts, backoff, maxAgeMs } = retry
+  return {
+    ...(maxAttempts === undefined ? {} : { maxAttempts }),
+    ...(backoff === undefined ? {} : { backoff: backoffAnswer(backoff) }),
+    ...(maxAgeMs === undefined
+      ? {}
+      : { maxAge: maxAgeMs === null ? null : formatDuration(maxAgeMs) }),
+  }
+}
 
-export const pageFields = {
-  limit: z
-    .string()
-    .regex(/^\d{1,3}$/, 'expected a whole number from 1 to 100')
-    .transform(Number)
-    .refine((value) => value >= 1 && value <= MAX_PAGE, 'expected a whole number from 1 to 100')
-    .prefault('25')
-    .meta({ description: 'records in a page, 1 to 100' }),
-  cursor: z.string().max(256).optional(),
+function backoffAnswer(backoff: Backoff): Record<string, unknown> {
+  const { type, jitter } = backoff
+  if (backoff.type === 'schedule')
+    return { type, delays: backoff.delaysMs.map(formatDuration), jitter }
+  return {
+    type,
+    delay: formatDuration(backoff.delayMs),
+    factor: backoff.factor,
+    maxDelay: formatDuration(backoff.maxDelayMs),
+    jitter,
+  }
 }

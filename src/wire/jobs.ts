@@ -1,35 +1,53 @@
-// The wire, inbound: what a client may send about jobs.
-
+// Jobs in requests and responses: their shapes, what a request means as a job to store, the JSON
+// of a job, and the error that an enqueue which stored nothing means. Payload and result are
+// sent as the JSON text that they are, never serialized again.
+import { createHash } from 'node:crypto'
 import { z } from 'zod'
-import { FAILURE_REASONS, JOB_STATES, MAX_AHEAD_MS } from '../job/job.ts'
-import { isJobId } from '../job/job-id.ts'
-import { MAX_RETRY_AFTER_MS } from '../job/retry-policy.ts'
-import { extension } from './endpoints.ts'
-import { RawJson } from './envelope.ts'
+import { AppError } from '../errors.ts'
+import { formatDuration } from '../job/duration.ts'
 import {
+  type Attempt,
+  dueAt,
+  FAILURE_REASONS,
+  HOPS_HEADER,
+  JOB_STATES,
+  type Job,
+  type JobSummary,
+  MAX_AHEAD_MS,
+  MAX_HOPS,
+  type NewJob,
+  OUTCOMES,
+  type TraceContext,
+} from '../job/job.ts'
+import { isJobId, newJobId } from '../job/job-id.ts'
+import type { JobChange } from '../store/job-commands.ts'
+import type { EnqueueResult } from '../store/store.ts'
+import { parseEnvelope, REQUEST_LIMITS } from './envelope.ts'
+import { invalidRequest } from './field-errors.ts'
+import {
+  answeredInstant,
   duration,
   endpointName,
   expiresIn,
   instant,
-  MAX_WAIT_MS,
+  instantText,
+  maskedHeaders,
   metadata,
-  pageFields,
+  onFinishAnswer,
   payload,
   priority,
+  retryAnswer,
+  retryOverrideFrom,
+  type TemplateBody,
   tags,
   templateFields,
   text,
 } from './fields.ts'
 
 const MAX_DEPENDENCIES = 50
-const MAX_BULK = 10_000
-const DEFAULT_BULK = 1_000
-export const MAX_BATCH_JOBS = 1_000
-export const MAX_FAIL_MESSAGE = 2_000
-export const MAX_PROGRESS_MESSAGE = 500
 
 /** RFC draft-ietf-httpapi-idempotency-key-header: plain, or a quoted structured-field string. */
-const idempotencyKey = z
+export const idempotencyKey = z
   .string()
   .refine((value) => /^[\x21-\x7e]{1,255}$/.test(value), 'expected 1–255 visible ASCII characters')
 
@@ -89,24 +107,10 @@ export const batchJobBody = z
   .refine(isDueOnce, DUE_ONCE)
 export type BatchJobBody = z.output<typeof batchJobBody>
 
-/** Items are checked one by one, so that a bad one harms no other; here they are only described. */
-export const batchBody = z.strictObject({
-  jobs: z.array(z.unknown()).min(1).max(MAX_BATCH_JOBS).meta({
-    description:
-      'each as in POST /jobs, and idempotencyKey; "#0" in dependsOn is the first item. Validated one by one',
-  }),
-})
-export type BatchBody = z.output<typeof batchBody>
-
-export const enqueueHeaders = z.object({
-  'idempotency-key': z
-    .string()
-    .transform((value) =>
-      /^".*"$/.test(value) ? value.slice(1, -1).replace(/\\(["\\])/g, '$1') : value,
-    )
-    .pipe(idempotencyKey)
-    .optional(),
-})
+/** No dedupe key and no dependencies: what they mean would depend on when the document is moved. */
+const outboxBody = z
+  .strictObject({ endpoint: endpointName, payload, ...dueTimes, ...templateFields })
+  .refine(isDueOnce, DUE_ONCE)
 
 export const editBody = z
   .strictObject({
@@ -121,71 +125,329 @@ export const editBody = z
   .refine((change) => Object.keys(change).length > 0, 'nothing to change was given')
 export type EditBody = z.output<typeof editBody>
 
-const bulkFilter = z
-  .strictObject({
-    endpoint: endpointName.optional(),
-    state: z.enum(JOB_STATES).optional(),
-    tag: text(1, 64).optional(),
-    createdAfter: instant.optional(),
-    createdBefore: instant.optional(),
-    failureReason: z.enum(FAILURE_REASONS).optional(),
+/** What a request tells about itself beside its body. */
+export interface RequestOrigin {
+  trace: TraceContext | null
+  /** How many deliveries led to it. */
+  hops: number
+}
+
+/**
+ * @param now epoch milliseconds by the store's clock
+ * @throws AppError invalid_request for a runAt too far ahead
+ */
+export function newJobFrom(
+  body: JobBody,
+  idempotencyKey: string | undefined,
+  { trace, hops }: RequestOrigin,
+  now: number,
+): NewJob {
+  const runAt = dueTimeOf(body, now)
+  return {
+    ...templateFrom(body, runAt),
+    id: newJobId(now),
+    endpoint: body.endpoint,
+    payload: body.payload.bytes,
+    createdAt: now,
+    runAt,
+    idempotency:
+      idempotencyKey === undefined ? null : { key: idempotencyKey, requestHash: requestHash(body) },
+    dedupe: body.dedupe ?? null,
+    dependsOn: [...new Set(body.dependsOn)],
+    scheduleName: null,
+    originKey: null,
+    trace,
+    hops,
+  }
+}
+
+/**
+ * The job that a document of an outbox means, validated as POST /jobs validates its body.
+ *
+ * @param now epoch milliseconds by the store's clock
+ * @throws AppError as POST /jobs would answer
+ */
+export function jobFromOutbox(body: Buffer, maxBodyBytes: number, now: number): NewJob {
+  if (body.length > maxBodyBytes) {
+    const found = `${body.length} bytes as JSON`
+    throw new AppError('payload_too_large', `the job is ${found}, the limit is ${maxBodyBytes}`)
+  }
+  const checked = outboxBody.safeParse(parseEnvelope(body, REQUEST_LIMITS))
+  if (!checked.success) throw invalidRequest(checked.error, '')
+  return newJobFrom({ ...checked.data, dependsOn: [] }, undefined, { trace: null, hops: 0 }, now)
+}
+
+/** When a job is due that says so by one of these. A past instant means now. */
+export function dueTimeOf({ runAt, delay }: Pick<JobBody, 'runAt' | 'delay'>, now: number): number {
+  const dueAt = Math.max(now, runAt ?? now + (delay ?? 0))
+  if (dueAt <= now + MAX_AHEAD_MS) return dueAt
+  const message = 'expected an instant at most a year ahead'
+  throw new AppError('invalid_request', `/runAt: ${message}`, {
+    errors: [{ path: '/runAt', message }],
   })
-  .refine((filter) => Object.keys(filter).length > 0, 'an empty filter is refused')
+}
 
-export const bulkBody = z.strictObject({
-  filter: bulkFilter,
-  limit: z.int().min(1).max(MAX_BULK).default(DEFAULT_BULK),
-  dryRun: z.boolean().default(false),
+/** The fields that a job takes from a client wherever it is written. */
+export function templateFrom(body: TemplateBody, runAt: number) {
+  return {
+    priority: body.priority,
+    maxAttempts: body.retry?.maxAttempts ?? null,
+    timeoutMs: body.timeout ?? null,
+    retry: body.retry === undefined ? null : retryOverrideFrom(body.retry),
+    expiresAt: body.expiresIn ? runAt + body.expiresIn : null,
+    orderingKey: body.orderingKey ?? null,
+    tags: body.tags,
+    metadata: body.metadata,
+    headers: body.headers,
+    onFinish: body.onFinish ?? null,
+  } satisfies Partial<NewJob>
+}
+
+/**
+ * The same for a repeat of a request, another for another one: the checked envelope with its keys
+ * in order, then the payload's bytes. A `delay` counts as it was written, not as the instant it
+ * means.
+ */
+function requestHash(body: JobBody): string {
+  const { payload, ...envelope } = body
+  return createHash('sha256')
+    .update(JSON.stringify(envelope, sortKeys))
+    .update('\n')
+    .update(payload.bytes)
+    .digest('base64')
+}
+
+function sortKeys(_key: string, value: unknown): unknown {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
+  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+}
+
+/** @param now epoch milliseconds by the store's clock */
+export function jobChangeFrom(body: EditBody, now: number): JobChange {
+  const { runAt, delay, expiresIn, payload, ...rest } = body
+  return {
+    ...rest,
+    ...(runAt === undefined && delay === undefined ? {} : { runAt: dueTimeOf(body, now) }),
+    ...(expiresIn === undefined ? {} : { expiresInMs: expiresIn }),
+    ...(payload === undefined ? {} : { payload: payload.bytes }),
+  }
+}
+
+/**
+ * How many deliveries led to a request; 0: none. An endpoint may be this very API, and a job that
+ * enqueues another one would then go round for ever (the idea of CDN-Loop, RFC 8586).
+ *
+ * @throws AppError invalid_request beyond MAX_HOPS
+ */
+export function hopsOf(headers: Record<string, unknown>): number {
+  const text = headers[HOPS_HEADER]
+  if (text === undefined) return 0
+  const hops = typeof text === 'string' && /^\d{1,9}$/.test(text) ? Number(text) : null
+  if (hops !== null && hops <= MAX_HOPS) return hops
+  const message =
+    hops === null
+      ? 'expected the value of a delivery, a whole number'
+      : `${hops} deliveries led to this request, and at most ${MAX_HOPS} may: its endpoint may lead back here`
+  throw new AppError('invalid_request', `${HOPS_HEADER}: ${message}`, {
+    errors: [{ path: `header/${HOPS_HEADER}`, message }],
+  })
+}
+
+const attemptAnswer = z.object({
+  number: z.int(),
+  startedAt: answeredInstant,
+  finishedAt: answeredInstant,
+  durationMs: z.int(),
+  outcome: z.enum(OUTCOMES),
+  statusCode: z.int().nullable(),
+  errorCode: z.string().nullable(),
+  message: z.string().nullable(),
+  responseBody: z.string().nullable(),
+  workerId: z.string(),
 })
-export type BulkBody = z.output<typeof bulkBody>
 
-const completeFields = z.strictObject({
-  result: z
-    .instanceof(RawJson)
-    .meta({ description: 'any JSON value; stored byte for byte up to 64 KiB' })
-    .optional(),
-})
-export const completeBody = completeFields.nullish().transform((body) => body ?? {})
-export type CompleteBody = z.output<typeof completeFields>
-
-const failFields = z.strictObject({
-  message: text(0, MAX_FAIL_MESSAGE).default('the handler said that it failed'),
-  retryable: z.boolean().default(true),
-  retryAfter: duration(0, MAX_RETRY_AFTER_MS).optional().meta({
-    description: 'makes the back-off longer, never shorter; unused if retryable is false',
-  }),
-})
-export const failBody = failFields.nullish().transform((body) => body ?? failFields.parse({}))
-export type FailBody = z.output<typeof failBody>
-
-const heartbeatFields = z.strictObject({
-  progress: z.number().min(0).max(100).nullable().optional(),
-  message: text(0, MAX_PROGRESS_MESSAGE).nullable().optional(),
-  extend: extension.optional().meta({
+const jobSummaryFields = {
+  id: z.string(),
+  endpoint: z.string(),
+  state: z.enum(JOB_STATES),
+  phase: z.enum(['sending', 'awaiting_completion']).nullable(),
+  priority: z.int(),
+  runAt: answeredInstant,
+  dueAt: answeredInstant.meta({
     description:
-      'how long the lease lasts from now, after a 202 or for a pulled job; unused before the 202',
+      'from when a worker may claim it: runAt, or the later end of its wait for other jobs; null: it waits for other jobs, or is not queued',
+  }),
+  createdAt: answeredInstant,
+  startedAt: answeredInstant,
+  finishedAt: answeredInstant,
+  expiresAt: answeredInstant,
+  attemptCount: z.int(),
+  maxAttempts: z.int(),
+  fence: z.int(),
+  lease: z.object({ workerId: z.string(), expiresAt: answeredInstant }).nullable(),
+  progress: z
+    .object({ value: z.number().nullable(), message: z.string().nullable(), at: answeredInstant })
+    .nullable(),
+  failure: z.object({ reason: z.enum(FAILURE_REASONS), message: z.string() }).nullable(),
+  payloadBytes: z.int(),
+  timeout: z.string().nullable().meta({ description: 'null: the endpoint’s' }),
+  retry: z.record(z.string(), z.unknown()).nullable().meta({ description: 'null: the endpoint’s' }),
+  headers: z.record(z.string(), z.string()).meta({ description: 'values are masked' }),
+  tags: z.array(z.string()),
+  metadata: z.record(z.string(), z.string()),
+  idempotencyKey: z.string().nullable(),
+  dedupeKey: z.string().nullable(),
+  orderingKey: z.string().nullable(),
+  scheduleName: z.string().nullable(),
+  dependsOn: z.array(z.string()),
+  onFinish: onFinishAnswer,
+  version: z.int(),
+}
+
+export const jobSummaryAnswer = z.object(jobSummaryFields)
+
+export const jobAnswer = z.object({
+  ...jobSummaryFields,
+  deduplicated: z.boolean().optional(),
+  attempts: z.array(attemptAnswer),
+  resultTruncated: z.boolean(),
+  result: z.unknown(),
+  payload: z.unknown(),
+})
+
+export const retriedJobAnswer = z.object({
+  ...jobAnswer.shape,
+  dependenciesWaived: z.array(z.string()).meta({
+    description:
+      'ids of the dependencies that are dead, cancelled or deleted: the job runs without them. It waits again for those that are queued or running',
   }),
 })
-export const heartbeatBody = heartbeatFields.nullish().transform((body) => body ?? {})
-export type HeartbeatBody = z.output<typeof heartbeatFields>
 
-export const jobParams = z.object({ id: z.string() })
-export const tokenQuery = z.strictObject({ token: z.string().max(512).optional() })
-export const waitQuery = z.strictObject({ wait: duration(0, MAX_WAIT_MS).optional() })
-export const ifNoneMatchHeaders = z.object({ 'if-none-match': z.string().max(1_024).optional() })
-
-export const jobsQuery = z.strictObject({
-  ...pageFields,
-  endpoint: endpointName.optional(),
-  state: z
-    .preprocess(
-      (value) => (typeof value === 'string' ? [value] : value),
-      z.array(z.enum(JOB_STATES)).max(JOB_STATES.length),
-    )
-    .optional(),
-  tag: text(1, 64).optional(),
-  dedupeKey: text(1, 256).optional(),
-  createdAfter: instant.optional(),
-  createdBefore: instant.optional(),
+export const jobListAnswer = z.object({
+  items: z.array(jobSummaryAnswer),
+  nextCursor: z.string().nullable(),
 })
-export type JobsQuery = z.output<typeof jobsQuery>
+
+/** The JSON text of a job; `more` are fields that only one answer has. */
+export function jobJson(job: Job, more: object = {}): string {
+  const head = JSON.stringify({
+    ...summary(job),
+    ...more,
+    attempts: job.attempts.map(attempt),
+    resultTruncated: job.resultTruncated,
+  })
+  return `${head.slice(0, -1)},"result":${job.result ?? 'null'},"payload":${utf8(job.payload)}}`
+}
+
+/** The JSON text of a page of jobs. */
+export function jobListJson(jobs: JobSummary[], nextCursor: string | null): string {
+  return JSON.stringify({ items: jobs.map(summary), nextCursor })
+}
+
+function summary(job: JobSummary) {
+  return {
+    id: job.id,
+    endpoint: job.endpoint,
+    state: job.state,
+    phase: job.phase,
+    priority: job.priority,
+    runAt: instantText(job.runAt),
+    dueAt: job.state === 'queued' && !job.isHeld ? instantText(dueAt(job)) : null,
+    createdAt: instantText(job.createdAt),
+    startedAt: instantText(job.startedAt),
+    finishedAt: instantText(job.finishedAt),
+    expiresAt: instantText(job.expiresAt),
+    attemptCount: job.attemptCount,
+    maxAttempts: job.maxAttempts,
+    fence: job.fence,
+    lease: job.lease && {
+      workerId: job.lease.workerId,
+      expiresAt: instantText(job.lease.expiresAt),
+    },
+    progress: job.progress && { ...job.progress, at: instantText(job.progress.at) },
+    failure: job.failure,
+    payloadBytes: job.payloadBytes,
+    timeout: job.timeoutMs === null ? null : formatDuration(job.timeoutMs),
+    retry: job.retry && retryAnswer(job.retry),
+    headers: maskedHeaders(job.headers),
+    tags: job.tags,
+    metadata: job.metadata,
+    idempotencyKey: job.idempotencyKey,
+    dedupeKey: job.dedupeKey,
+    orderingKey: job.orderingKey,
+    scheduleName: job.scheduleName,
+    dependsOn: job.dependsOn,
+    onFinish: job.onFinish,
+    version: job.version,
+  }
+}
+
+function attempt(one: Attempt) {
+  return { ...one, startedAt: instantText(one.startedAt), finishedAt: instantText(one.finishedAt) }
+}
+
+function utf8(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8')
+}
+
+type Stored = Extract<EnqueueResult, { kind: 'inserted' | 'existing' }>
+
+/** The job that was stored or found; throws AppError for all else. */
+export function storedOrThrow(result: EnqueueResult, job: NewJob): Stored {
+  switch (result.kind) {
+    case 'inserted':
+    case 'existing':
+      return result
+    case 'key_reused':
+      throw new AppError(
+        'idempotency_key_reused',
+        `this Idempotency-Key was used for job ${result.jobId} with another request`,
+      )
+    case 'dedupe_conflict':
+      throw new AppError(
+        'dedupe_conflict',
+        `job ${result.jobId} of this endpoint has the dedupe key and is not final`,
+      )
+    case 'id_taken':
+      throw new AppError(
+        'invalid_request',
+        `_id: job ${result.jobId} was not made from this document; use each _id once, and the id of no other job`,
+      )
+    case 'unknown_endpoint':
+      throw unknownEndpoint(job.endpoint)
+    case 'endpoint_disabled':
+      throw new AppError(
+        'endpoint_disabled',
+        `endpoint "${job.endpoint}" is disabled; POST /endpoints/${job.endpoint}/resume enables it`,
+      )
+    case 'unknown_notice_endpoint':
+      throw unknownEndpoint(result.endpoint, '/onFinish')
+    case 'unknown_dependency':
+      throw unknownDependency(`no job has the id ${result.jobId}`)
+    default:
+      throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
+  }
+}
+
+export function unknownDependency(message: string): AppError {
+  return new AppError('invalid_request', `/dependsOn: ${message}`, {
+    errors: [{ path: '/dependsOn', message }],
+  })
+}
+
+/** The 422 of a request that is right but for a name in its body. */
+export function unknownEndpoint(name: string, path = '/endpoint'): AppError {
+  const message = `there is no endpoint "${name}"; register it with PUT /endpoints/${name}`
+  return new AppError('endpoint_not_found', message, { status: 422, errors: [{ path, message }] })
+}
+
+/** Why the job was not stored; null: it was, now or before. */
+export function enqueueRefusal(result: EnqueueResult, job: NewJob): AppError | null {
+  try {
+    storedOrThrow(result, job)
+    return null
+  } catch (error) {
+    if (error instanceof AppError) return error
+    throw error
+  }
+}

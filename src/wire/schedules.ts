@@ -1,18 +1,43 @@
-// The wire of schedules: what a client may send, and what it is answered.
+// Schedules in requests and responses: their shapes, what a PUT means as a schedule to store,
+// and the JSON of a schedule. The payload is sent as the JSON text that it is, never serialized
+// again.
 import { z } from 'zod'
+import { AppError } from '../errors.ts'
+import { formatDuration } from '../job/duration.ts'
 import { cronProblem, MAX_CRON_LENGTH } from '../schedule/cron-line.ts'
-import { MISFIRES, OVERLAPS } from '../schedule/schedule.ts'
-import { isTimeZone } from '../schedule/time-zone.ts'
-import { MAX_EVERY_MS, MIN_EVERY_MS } from '../schedule/timing.ts'
 import {
+  type JobTemplate,
+  MISFIRES,
+  OVERLAPS,
+  readSettings,
+  type ScheduleSettings,
+  settingsText,
+} from '../schedule/schedule.ts'
+import { isTimeZone } from '../schedule/time-zone.ts'
+import {
+  isSameTiming,
+  MAX_EVERY_MS,
+  MIN_EVERY_MS,
+  nextTick,
+  nextTicks,
+  type Timing,
+  timingProblem,
+} from '../schedule/timing.ts'
+import type { Schedule, ScheduleChange } from '../store/records.ts'
+import {
+  answeredInstant,
   duration,
   endpointName,
   instant,
-  pageFields,
+  instantText,
+  isWritable,
+  maskedHeaders,
   payload,
+  retryAnswer,
   templateFields,
   text,
 } from './fields.ts'
+import { templateFrom } from './jobs.ts'
 
 const MAX_ZONE_LENGTH = 64
 
@@ -57,10 +82,55 @@ export const scheduleBody = z
   })
 export type ScheduleBody = z.output<typeof scheduleBody>
 
-export const scheduleParams = z.object({ name: endpointName })
-export const schedulesQuery = z.strictObject(pageFields)
+/** The schedule that a PUT asks for. @throws AppError invalid_request */
+export function scheduleFrom(
+  name: string,
+  body: ScheduleBody,
+  stored: Schedule | null,
+  now: number,
+): ScheduleChange {
+  const before = stored === null ? null : readSettings(stored.settings)
+  const settings = settingsFrom(body, before?.timing.anchorAt ?? now)
+  refuseImpossible(settings.timing)
+  const paused = body.paused ?? stored?.paused ?? false
+  // Ticks are decided anew where something about them has changed; else a deploy that repeats
+  // its PUT in the very second of a tick would swallow it.
+  const goesOn = stored?.paused === false && before && isSameTiming(before.timing, settings.timing)
+  const nextRunAt = goesOn ? stored.nextRunAt : nextTick(settings.timing, now)
+  return {
+    name,
+    endpoint: body.endpoint,
+    paused,
+    settings: settingsText(settings),
+    payload: body.payload.bytes,
+    nextRunAt: paused ? null : nextRunAt,
+  }
+}
 
-const answeredInstant = z.iso.datetime()
+function settingsFrom(body: ScheduleBody, anchorAt: number): ScheduleSettings {
+  const { expiresAt: _, ...template } = templateFrom(body, anchorAt)
+  return {
+    timing: {
+      cron: body.cron ?? null,
+      everyMs: body.every ?? null,
+      timezone: body.timezone ?? 'UTC',
+      startAt: body.startAt ?? null,
+      endAt: body.endAt ?? null,
+      anchorAt,
+    },
+    overlap: body.overlap,
+    misfire: body.misfire,
+    template: { ...template, expiresInMs: body.expiresIn ?? null },
+  }
+}
+
+function refuseImpossible(timing: Timing): void {
+  const problem = timingProblem(timing)
+  if (problem === null) return
+  throw new AppError('invalid_request', `${problem.path}: ${problem.message}`, {
+    errors: [problem],
+  })
+}
 
 const summaryFields = {
   name: z.string(),
@@ -71,11 +141,11 @@ const summaryFields = {
   paused: z.boolean(),
   overlap: z.enum(OVERLAPS),
   misfire: z.enum(MISFIRES),
-  startAt: answeredInstant.nullable(),
-  endAt: answeredInstant.nullable(),
-  nextRunAt: answeredInstant
-    .nullable()
-    .meta({ description: 'the next tick; null: paused, or no tick is left' }),
+  startAt: answeredInstant,
+  endAt: answeredInstant,
+  nextRunAt: answeredInstant.meta({
+    description: 'the next tick; null: paused, or no tick is left',
+  }),
   lastJobId: z.string().nullable(),
   lastError: z
     .string()
@@ -90,14 +160,14 @@ const summaryFields = {
   metadata: z.record(z.string(), z.string()),
   headers: z.record(z.string(), z.string()).meta({ description: 'values are masked' }),
   onFinish: z.object({ endpoint: z.string(), states: z.array(z.string()) }).nullable(),
-  createdAt: answeredInstant,
-  updatedAt: answeredInstant,
+  createdAt: z.iso.datetime(),
+  updatedAt: z.iso.datetime(),
   version: z.int(),
 }
 
 export const scheduleAnswer = z.object({
   ...summaryFields,
-  nextRuns: z.array(answeredInstant).meta({ description: 'the next five; empty while paused' }),
+  nextRuns: z.array(z.iso.datetime()).meta({ description: 'the next five; empty while paused' }),
   payload: z.unknown(),
 })
 
@@ -105,3 +175,63 @@ export const scheduleListAnswer = z.object({
   items: z.array(z.object(summaryFields)),
   nextCursor: z.string().nullable(),
 })
+
+const NEXT_RUNS = 5
+
+/** @param now epoch milliseconds by the store's clock */
+export function scheduleJson(schedule: Schedule, now: number): string {
+  const { timing } = readSettings(schedule.settings)
+  const ticks = schedule.nextRunAt === null ? [] : nextTicks(timing, now, NEXT_RUNS)
+  const head = JSON.stringify({
+    ...summary(schedule),
+    // A startAt late in the year 9999 has ticks that RFC 3339 can not write.
+    nextRuns: ticks.filter(isWritable).map(instantText),
+  })
+  return `${head.slice(0, -1)},"payload":${Buffer.from(schedule.payload).toString('utf8')}}`
+}
+
+/** The JSON text of a page of schedules. */
+export function scheduleListJson(schedules: Schedule[], nextCursor: string | null): string {
+  return JSON.stringify({ items: schedules.map(summary), nextCursor })
+}
+
+function summary(schedule: Schedule) {
+  const { timing, overlap, misfire, template } = readSettings(schedule.settings)
+  return {
+    name: schedule.name,
+    endpoint: schedule.endpoint,
+    cron: timing.cron,
+    every: durationText(timing.everyMs),
+    timezone: timing.timezone,
+    paused: schedule.paused,
+    overlap,
+    misfire,
+    startAt: instantText(timing.startAt),
+    endAt: instantText(timing.endAt),
+    nextRunAt: instantText(schedule.nextRunAt),
+    lastJobId: schedule.lastJobId,
+    lastError: schedule.lastError,
+    ...templateAnswer(template),
+    createdAt: instantText(schedule.createdAt),
+    updatedAt: instantText(schedule.updatedAt),
+    version: schedule.version,
+  }
+}
+
+function templateAnswer(template: JobTemplate) {
+  return {
+    priority: template.priority,
+    timeout: durationText(template.timeoutMs),
+    retry: template.retry && retryAnswer(template.retry),
+    expiresIn: durationText(template.expiresInMs),
+    orderingKey: template.orderingKey,
+    tags: template.tags,
+    metadata: template.metadata,
+    headers: maskedHeaders(template.headers),
+    onFinish: template.onFinish,
+  }
+}
+
+function durationText(durationMs: number | null): string | null {
+  return durationMs === null ? null : formatDuration(durationMs)
+}

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { EXPLAIN_REASONS } from '../../routes/answers.ts'
+import { EXPLAIN_REASONS } from '../../routes/jobs/explain.ts'
 import { ERRORS } from '../../src/errors.ts'
 import { endpointBody } from '../../src/wire/endpoints.ts'
 import { jobBody } from '../../src/wire/jobs.ts'

@@ -2,8 +2,11 @@
 // here the two are compared, most of it by the type checker.
 import { describe, expect, expectTypeOf, it } from 'vitest'
 import type { z } from 'zod'
-import * as answers from '../../routes/answers.ts'
-import { statsAnswer } from '../../routes/service/stats.ts'
+import type { bulkBody } from '../../routes/jobs/bulk.ts'
+import * as completion from '../../routes/jobs/completion.ts'
+import type { ExplainReason } from '../../routes/jobs/explain.ts'
+import type { jobsQuery } from '../../routes/jobs/routes.ts'
+import { ANSWERS as answers } from '../../routes/pages/openapi.ts'
 import type { ObjectCheck } from '../../src/client/answer-check.ts'
 import * as checks from '../../src/client/answer-check.ts'
 import type * as client from '../../src/client/client.ts'
@@ -13,15 +16,12 @@ import * as reports from '../../src/client/report-text.ts'
 import { ERRORS } from '../../src/errors.ts'
 import type * as job from '../../src/job/job.ts'
 import type { endpointBody, endpointChange } from '../../src/wire/endpoints.ts'
-import type { batchJobBody, bulkBody, editBody, jobsQuery } from '../../src/wire/jobs.ts'
-import * as jobSchemas from '../../src/wire/jobs.ts'
-import * as schedules from '../../src/wire/schedules.ts'
+import type { batchJobBody, editBody } from '../../src/wire/jobs.ts'
+import type { scheduleBody } from '../../src/wire/schedules.ts'
 
 /** The names of all fields, of whichever member of a union. */
 type Names<T> = T extends unknown ? keyof T : never
-type Answer<Name extends keyof typeof answers> = (typeof answers)[Name] extends z.ZodType
-  ? z.output<(typeof answers)[Name]>
-  : never
+type Answer<Name extends keyof typeof answers> = z.output<(typeof answers)[Name]>
 
 describe('the client knows', () => {
   it('every code of the API', () => {
@@ -30,15 +30,15 @@ describe('the client knows', () => {
   })
 
   it('the longest messages of a report', () => {
-    expect(reports.MAX_FAIL_MESSAGE).toBe(jobSchemas.MAX_FAIL_MESSAGE)
-    expect(reports.MAX_PROGRESS_MESSAGE).toBe(jobSchemas.MAX_PROGRESS_MESSAGE)
+    expect(reports.MAX_FAIL_MESSAGE).toBe(completion.MAX_FAIL_MESSAGE)
+    expect(reports.MAX_PROGRESS_MESSAGE).toBe(completion.MAX_PROGRESS_MESSAGE)
   })
 
   it('every word for states, outcomes, failures and reasons', () => {
     expectTypeOf<client.JobState>().toEqualTypeOf<job.JobState>()
     expectTypeOf<client.Outcome>().toEqualTypeOf<job.Outcome>()
     expectTypeOf<client.FailureReason>().toEqualTypeOf<job.FailureReason>()
-    expectTypeOf<client.ExplainReason>().toEqualTypeOf<answers.ExplainReason>()
+    expectTypeOf<client.ExplainReason>().toEqualTypeOf<ExplainReason>()
     expectTypeOf<client.Endpoint['state']>().toEqualTypeOf<Answer<'endpointAnswer'>['state']>()
   })
 
@@ -83,13 +83,13 @@ describe('the client knows', () => {
       ['EXPLANATION', checks.EXPLANATION, answers.explainAnswer],
       ['ENDPOINT', checks.ENDPOINT, answers.endpointAnswer],
       ['PING', checks.PING, answers.testAnswer],
-      ['SCHEDULE', checks.SCHEDULE, schedules.scheduleAnswer],
-      ['SCHEDULE_SUMMARY', checks.SCHEDULE_SUMMARY, page(schedules.scheduleListAnswer.shape.items)],
+      ['SCHEDULE', checks.SCHEDULE, answers.scheduleAnswer],
+      ['SCHEDULE_SUMMARY', checks.SCHEDULE_SUMMARY, page(answers.scheduleListAnswer.shape.items)],
       ['API_KEY', checks.API_KEY, answers.keyAnswer],
       ['NEW_API_KEY', checks.NEW_API_KEY, answers.newKeyAnswer],
       ['WORKER', checks.WORKER, page(answers.workerListAnswer.shape.items)],
-      ['STATS', checks.STATS, statsAnswer],
-      ['ENDPOINT_STATS', checks.ENDPOINT_STATS, page(statsAnswer.shape.endpoints)],
+      ['STATS', checks.STATS, answers.statsAnswer],
+      ['ENDPOINT_STATS', checks.ENDPOINT_STATS, page(answers.statsAnswer.shape.endpoints)],
     ]
     for (const [what, check, answer] of pairs) {
       const { shape } = answer as z.ZodObject
@@ -115,14 +115,12 @@ describe('the client knows', () => {
   })
 
   it('every field of a schedule', () => {
-    expectTypeOf<keyof client.Schedule>().toEqualTypeOf<
-      keyof z.output<typeof schedules.scheduleAnswer>
-    >()
+    expectTypeOf<keyof client.Schedule>().toEqualTypeOf<keyof Answer<'scheduleAnswer'>>()
     expectTypeOf<keyof client.ScheduleSummary>().toEqualTypeOf<
-      keyof z.output<typeof schedules.scheduleListAnswer>['items'][number]
+      keyof Answer<'scheduleListAnswer'>['items'][number]
     >()
     expectTypeOf<Names<client.ScheduleSettings>>().toEqualTypeOf<
-      keyof z.input<typeof schedules.scheduleBody> | 'rawPayload'
+      keyof z.input<typeof scheduleBody> | 'rawPayload'
     >()
   })
 

@@ -1,7 +1,6 @@
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { OTHER_ANSWERS } from '../../routes/openapi-answers.ts'
 import { FIELD_MEANINGS } from '../../routes/pages/field-meanings.ts'
 import { ERRORS } from '../../src/errors.ts'
 import { DELIVERY_HEADERS } from '../../src/webhook/delivery-headers.ts'
@@ -60,10 +59,6 @@ describe('openapi.json', () => {
     const described = operations().map(({ name }) => name)
     expect(described.sort()).toEqual(servedRoutes().map(braced).sort())
     expect(described.length).toBeGreaterThan(10)
-  })
-
-  it('knows of each route what else it answers (routes/openapi-answers.ts), and of no other', () => {
-    expect(Object.keys(OTHER_ANSWERS).sort()).toEqual(servedRoutes().sort())
   })
 
   it('gives each operation a summary, a tag and an id of its own', () => {

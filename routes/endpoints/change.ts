@@ -1,0 +1,116 @@
+// How the routes of endpoints change an endpoint and send it, and the errors when they cannot. A
+// PATCH is written over the version that was read, and over no other.
+import type { FastifyReply } from 'fastify'
+import {
+  type Endpoint,
+  type EndpointSettings,
+  isSameEndpoint,
+  newSecret,
+} from '../../src/endpoint/endpoint.ts'
+import { AppError } from '../../src/errors.ts'
+import type { EndpointCounts, PutEndpointResult } from '../../src/store/endpoint-results.ts'
+import { type IfVersion, isMet } from '../../src/store/precondition.ts'
+import type { Store } from '../../src/store/store.ts'
+import type { AddressPolicy } from '../../src/webhook/address-policy.ts'
+import { changedSettings, type EndpointChange, endpointView } from '../../src/wire/endpoints.ts'
+import { etagOf, stale } from '../http/conditional.ts'
+
+/** Against others who change the same endpoint; a client that loses so often tries again. */
+const MAX_TRIES = 10
+
+/**
+ * Writes the change over the endpoint that was read, and over no other version.
+ *
+ * @param ifVersion null: whichever version is stored
+ * @throws AppError endpoint_not_found, endpoint_in_use, precondition_failed, invalid_request
+ */
+export async function changeEndpoint(
+  store: Store,
+  name: string,
+  change: EndpointChange,
+  { ifVersion, publicUrl }: { ifVersion: number | null; publicUrl: string | null },
+): Promise<Endpoint> {
+  for (let tries = 0; tries < MAX_TRIES; tries++) {
+    const [stored] = await store.endpointsNamed([name])
+    if (stored === undefined) throw endpointNotFound(name)
+    if (stored.deleting) throw beingDeleted(name)
+    if (ifVersion !== null && stored.version !== ifVersion) throw stale('endpoint', stored.version)
+    const settings = changedSettings(stored, change)
+    // A change of something else is not refused for what the endpoint was before.
+    if (change.url !== undefined || change.completion !== undefined) {
+      refuseUnreachableCompletion(settings, publicUrl)
+    }
+    const secrets = { given: change.secret ?? null, fresh: newSecret() }
+    if (isSameEndpoint(stored, settings, secrets.given)) return stored
+    const result = await store.putEndpoint(settings, secrets, stored.version)
+    switch (result.kind) {
+      case 'created':
+      case 'replaced':
+        return result.endpoint
+      case 'being_deleted':
+        throw beingDeleted(name)
+      case 'stale':
+        break
+      default:
+        throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
+    }
+  }
+  throw new AppError('overloaded', `endpoint "${name}" is being changed by many; try again`, {
+    headers: { 'retry-after': '1' },
+  })
+}
+
+/** As the store's putEndpoint; where nothing would change, nothing is written. */
+export async function putEndpoint(
+  store: Store,
+  settings: EndpointSettings,
+  given: string | null,
+  ifVersion: IfVersion,
+): Promise<PutEndpointResult> {
+  const [stored] = await store.endpointsNamed([settings.name])
+  const isKept =
+    stored?.deleting === false &&
+    isMet(ifVersion, stored.version) &&
+    isSameEndpoint(stored, settings, given)
+  if (isKept) return { kind: 'replaced', endpoint: stored }
+  return store.putEndpoint(settings, { given, fresh: newSecret() }, ifVersion)
+}
+
+export function beingDeleted(name: string): AppError {
+  return new AppError('endpoint_in_use', `endpoint "${name}" is being deleted; try again later`)
+}
+
+export function refuseForbiddenUrl(url: string | null, policy: AddressPolicy): void {
+  if (url === null) return
+  const verdict = policy.judgeUrl(url)
+  if (!verdict.allowed) throw fieldError('/url', verdict.reason)
+}
+
+/** An async handler reports to a URL of this API. Only PUBLIC_URL names its origin. */
+export function refuseUnreachableCompletion(
+  { url, completion }: Pick<EndpointSettings, 'url' | 'completion'>,
+  publicUrl: string | null,
+): void {
+  if (url === null || completion === 'sync' || publicUrl !== null) return
+  throw fieldError('/completion', 'async needs PUBLIC_URL, the base of the URLs handlers report to')
+}
+
+function fieldError(path: string, message: string): AppError {
+  return new AppError('invalid_request', `${path}: ${message}`, { errors: [{ path, message }] })
+}
+
+/** @param secret shown only in the answer that made it */
+export async function sendEndpoint(
+  store: Store,
+  reply: FastifyReply,
+  endpoint: Endpoint,
+  secret?: string,
+) {
+  const [counts] = await store.countJobs([endpoint.name])
+  reply.header('etag', etagOf(endpoint.version))
+  return { ...endpointView(endpoint, counts as EndpointCounts, store.clock.now()), secret }
+}
+
+export function endpointNotFound(name: string): AppError {
+  return new AppError('endpoint_not_found', `there is no endpoint "${name}"`)
+}

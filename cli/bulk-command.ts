@@ -1,5 +1,6 @@
 // posthorn retry and posthorn cancel: by ids, or all that a filter finds, however many they are.
 import { setTimeout as sleep } from 'node:timers/promises'
+import { type Check, JOB, RETRIED_JOB } from '../src/client/answer-check.ts'
 import {
   type Job,
   type JobFilter,
@@ -9,13 +10,16 @@ import {
   type RetriedJob,
 } from '../src/client/client.ts'
 import { eachPage, MAX_PAGE } from '../src/client/paging.ts'
+import { segment } from '../src/client/request-path.ts'
 import { FAILURE_REASONS } from '../src/job/job.ts'
 import { type Action, action, JSON_OPTION, type Option } from './command.ts'
+import { errorInCommandWords } from './command-words.ts'
+import { answerText } from './exact-json.ts'
 import { EXIT, told, UsageError } from './exit.ts'
 import { oneOf } from './input.ts'
 import { CHANGEABLE, FILTER_OPTIONS, type Filter, filterFrom } from './job-filter.ts'
-import { connect } from './server.ts'
-import { cleaned, say, sayAside, sayJson } from './shown.ts'
+import { connect, connectRaw } from './server.ts'
+import { cleaned, say, sayAside, sayJson, sayJsonText } from './shown.ts'
 
 type Verb = keyof typeof CHANGEABLE
 
@@ -32,6 +36,7 @@ const MAX_TRIES = 5
 const LEAST_PAUSE_MS = 1_000
 const MAX_PAUSE_MS = 30_000
 
+const ANSWERS = { cancel: JOB, retry: RETRIED_JOB } as const satisfies Record<Verb, Check>
 const DONE: Record<Verb, string> = { cancel: 'cancelled', retry: 'queued again' }
 
 /** What routes/jobs/bulk.ts does within one request, this does with its requests. */
@@ -71,7 +76,7 @@ ${ORDER[verb]}`,
       const isDry = values['dry-run'] === true
       if (isDry && !isFiltered) throw new UsageError('--dry-run counts what a filter finds.')
       const posthorn = connect()
-      if (!isFiltered) return changeEach(posthorn, verb, words, values.json === true)
+      if (!isFiltered) return changeEach(verb, words, values.json === true)
       const work = { posthorn, verb, filter, failureReason }
       const result = isDry ? await count(work) : await changeAll(work)
       if (values.json === true) sayJson(result)
@@ -103,27 +108,29 @@ function leftAside(count: number): string {
 }
 
 /** One that is refused does not keep the others from their turn. */
-async function changeEach(
-  posthorn: Posthorn,
-  verb: Verb,
-  ids: string[],
-  isJson: boolean,
-): Promise<number> {
+async function changeEach(verb: Verb, ids: string[], isJson: boolean): Promise<number> {
   let exitCode: number = EXIT.done
   // Ids sort by creation.
   const ordered = verb === 'retry' ? ids.toSorted() : ids.toSorted().reverse()
   for (const id of ordered) {
     try {
-      const job: Job | RetriedJob = await posthorn[verb](id)
-      if (isJson) sayJson(job)
-      else say(`${id} ${DONE[verb]}${withoutText(job)}`)
+      const text = await changeOne(verb, id)
+      if (isJson) sayJsonText(text)
+      else say(`${id} ${DONE[verb]}${withoutText(JSON.parse(text))}`)
     } catch (error) {
       if (!(error instanceof PosthornError) || !isOfServer(error)) throw error
-      sayAside(told(error, false).text)
+      sayAside(told(errorInCommandWords(error), false).text)
       exitCode = EXIT.failed
     }
   }
   return exitCode
+}
+
+/** A retry is not repeated: the job may have run and died again. */
+function changeOne(verb: Verb, id: string): Promise<string> {
+  const path = `/jobs/${segment(id)}/${verb}`
+  const request = { method: 'POST', path, repeatable: verb === 'cancel' } as const
+  return answerText(connectRaw(), request, ANSWERS[verb])
 }
 
 /** Posthorn has refused this job; the next one may be taken. */
@@ -233,7 +240,7 @@ async function untilAnswered(ask: () => Promise<Result>): Promise<Result> {
       const isPassing = error instanceof PosthornError && error.status === 503
       if (!isPassing || tries === MAX_TRIES) throw error
       const pauseMs = Math.max(LEAST_PAUSE_MS, error.retryAfterMs ?? 0)
-      sayAside(`${cleaned(error.detail)}; going on in ${pauseMs / 1_000} s.`)
+      sayAside(`${cleaned(errorInCommandWords(error).detail)}; going on in ${pauseMs / 1_000} s.`)
       await sleep(Math.min(pauseMs, MAX_PAUSE_MS))
     }
   }

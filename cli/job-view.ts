@@ -3,6 +3,7 @@ import { JOB } from '../src/client/answer-check.ts'
 import type { Call } from '../src/client/call.ts'
 import type { Attempt, Job, JobState, JobSummary } from '../src/client/client.ts'
 import { segment } from '../src/client/request-path.ts'
+import { answerText } from './exact-json.ts'
 import { EXIT } from './exit.ts'
 import {
   type Column,
@@ -79,7 +80,7 @@ const ATTEMPT_COLUMNS: Column<Attempt>[] = [
 /** The text of the API's answer, as it came. */
 export async function jobText(call: Call, id: string): Promise<string> {
   const path = `/jobs/${segment(id)}`
-  return new TextDecoder().decode(await call.raw({ method: 'GET', path, repeatable: true }, JOB))
+  return answerText(call, { method: 'GET', path, repeatable: true }, JOB)
 }
 
 /** @param payload the exact text */

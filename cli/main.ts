@@ -1,8 +1,10 @@
 // The posthorn command: finds what was asked for, runs it, and tells how it ended.
 import { setDefaultAutoSelectFamilyAttemptTimeout } from 'node:net'
+import { PosthornError } from '../src/client/posthorn-error.ts'
 import { VERSION } from '../src/version.ts'
 import { type Action, readWords } from './command.ts'
 import { entryOf, isServer } from './command-table.ts'
+import { errorInCommandWords } from './command-words.ts'
 import { EXIT, told, UsageError } from './exit.ts'
 import { actionHelp, commandHelp, overview } from './help.ts'
 import { outliveReaders, print, printAside } from './output.ts'
@@ -41,7 +43,12 @@ async function runAction(name: string, action: Action, words: string[]): Promise
   if (words.slice(0, end === -1 ? undefined : end).some(isHelp)) {
     return show(actionHelp(name, action))
   }
-  return action.run(readWords(name, action, words))
+  const given = readWords(name, action, words)
+  try {
+    return await action.run(given)
+  } catch (error) {
+    throw error instanceof PosthornError ? errorInCommandWords(error, { action, given }) : error
+  }
 }
 
 function isHelp(word: string): boolean {

@@ -1,6 +1,7 @@
 // What a file would change: each endpoint and schedule of it against what the server has.
 import { isDeepStrictEqual } from 'node:util'
 import { type Posthorn, PosthornError } from '../../src/client/client.ts'
+import { errorInCommandWords } from '../command-words.ts'
 import { isMapping, readSettingsFile, refuseFaults } from '../document.ts'
 import { cleaned } from '../terminal-text.ts'
 import { type Canonical, canonicalEndpoint, canonicalSchedule, isName } from './canonical.ts'
@@ -105,7 +106,9 @@ async function noteUnknownEndpoints(
       else note(['schedules', name, 'endpoint'], `there is no endpoint "${endpoint}"`)
     } catch (error) {
       if (!isWrong || !(error instanceof PosthornError)) throw error
-      return [`endpoints that only the server may have were not checked: ${cleaned(error.detail)}`]
+      return [
+        `endpoints that only the server may have were not checked: ${cleaned(errorInCommandWords(error).detail)}`,
+      ]
     }
   }
   return []

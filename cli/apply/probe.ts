@@ -2,6 +2,7 @@
 // cannot meet. It looks at the condition last, so that it refuses whatever it would refuse, and
 // writes nothing.
 import { PosthornError } from '../../src/client/client.ts'
+import { errorInCommandWords } from '../command-words.ts'
 import { cleaned } from '../terminal-text.ts'
 import type { Step } from './plan.ts'
 
@@ -20,7 +21,7 @@ export async function refusalsOf(
     } catch (error) {
       if (!(error instanceof PosthornError) || !isAboutTheStep(error)) throw error
       if (error.code === 'precondition_failed') continue
-      refusals.push(`${step.kind} ${step.name}: ${cleaned(error.detail)}`)
+      refusals.push(`${step.kind} ${step.name}: ${cleaned(errorInCommandWords(error).detail)}`)
     }
   }
   return refusals

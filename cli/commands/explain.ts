@@ -1,5 +1,6 @@
 // posthorn explain: why a job is not running, and when that may change.
 import { action, JSON_OPTION } from '../command.ts'
+import { inCommandWords } from '../command-words.ts'
 import { EXIT } from '../exit.ts'
 import { connect } from '../server.ts'
 import { cleaned, fromNow, say, sayJson } from '../shown.ts'
@@ -16,7 +17,7 @@ export const command = action({
       return EXIT.done
     }
     const { state, reason, detail, expectedAt } = explanation
-    say(`${state}, ${reason}: ${cleaned(detail)}`)
+    say(`${state}, ${reason}: ${cleaned(inCommandWords(detail))}`)
     if (expectedAt !== null) say(`That may change ${fromNow(expectedAt)} (${expectedAt}).`)
     return EXIT.done
   },

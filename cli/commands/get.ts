@@ -1,6 +1,7 @@
 // posthorn get: one job with its attempts.
 import type { Job } from '../../src/client/client.ts'
 import { action, JSON_OPTION } from '../command.ts'
+import { exactJson } from '../exact-json.ts'
 import { EXIT } from '../exit.ts'
 import { jobText, sayJob } from '../job-view.ts'
 import { connect, connectRaw } from '../server.ts'
@@ -26,7 +27,7 @@ export const command = action({
     }
     const text = await jobText(connectRaw(), id)
     if (values.json === true) sayJsonText(text)
-    else sayJob(JSON.parse(text) as Job, new TextDecoder().decode(await connect().payload(id)))
+    else sayJob(exactJson(text) as Job, new TextDecoder().decode(await connect().payload(id)))
     return EXIT.done
   },
 })

@@ -1,10 +1,22 @@
 // posthorn schedules: read and steer what makes jobs by the clock, a verb each.
-import type { Schedule, ScheduleSummary } from '../../src/client/client.ts'
+import { JOB, SCHEDULE } from '../../src/client/answer-check.ts'
+import type { Job, Schedule, ScheduleSummary } from '../../src/client/client.ts'
+import { segment } from '../../src/client/request-path.ts'
 import { type Action, action, JSON_OPTION } from '../command.ts'
 import { confirm, YES_OPTION } from '../confirm.ts'
+import { answerText, exactJson } from '../exact-json.ts'
 import { EXIT } from '../exit.ts'
-import { collected, connect } from '../server.ts'
-import { type Column, fromNow, record, say, sayAside, sayJson, table } from '../shown.ts'
+import { collected, connect, connectRaw } from '../server.ts'
+import {
+  type Column,
+  fromNow,
+  record,
+  say,
+  sayAside,
+  sayJson,
+  sayJsonText,
+  table,
+} from '../shown.ts'
 
 const COLUMNS: Column<ScheduleSummary>[] = [
   { title: 'name', value: ({ name }) => name },
@@ -42,12 +54,22 @@ const get = action({
   options: { json: JSON_OPTION },
   examples: ['posthorn schedules get nightly-report'],
   async run({ words: [name = ''], values }) {
-    const schedule = await connect().schedules.get(name)
-    if (values.json === true) sayJson(schedule)
-    else saySchedule(schedule)
+    const text = await scheduleText('GET', name)
+    if (values.json === true) sayJsonText(text)
+    else saySchedule(exactJson(text) as Schedule)
     return EXIT.done
   },
 })
+
+function pathOf(name: string, verb = ''): string {
+  return `/schedules/${segment(name)}${verb}`
+}
+
+/** Of an answer that holds the payload. */
+function scheduleText(method: 'GET' | 'POST', name: string, verb = ''): Promise<string> {
+  const request = { method, path: pathOf(name, verb), repeatable: true }
+  return answerText(connectRaw(), request, SCHEDULE)
+}
 
 function saySchedule(schedule: Schedule): void {
   say(
@@ -75,8 +97,9 @@ function change(verb: 'pause' | 'resume', summary: string): Action {
     options: { json: JSON_OPTION },
     examples: [`posthorn schedules ${verb} nightly-report`],
     async run({ words: [name = ''], values }) {
-      const schedule = await connect().schedules[verb](name)
-      if (values.json === true) sayJson(schedule)
+      const text = await scheduleText('POST', name, `/${verb}`)
+      const schedule = JSON.parse(text) as Schedule
+      if (values.json === true) sayJsonText(text)
       else if (schedule.paused) say(`${name} is paused`)
       else say(`${name} goes on; next tick ${fromNow(schedule.nextRunAt) ?? 'never'}`)
       return EXIT.done
@@ -90,9 +113,12 @@ const run = action({
   options: { json: JSON_OPTION },
   examples: ['posthorn schedules run nightly-report'],
   async run({ words: [name = ''], values }) {
-    const job = await connect().schedules.run(name)
-    if (values.json === true) sayJson(job)
-    else say(job.id)
+    // Not repeated: each request makes a job.
+    const path = pathOf(name, '/run')
+    const request = { method: 'POST', path, repeatable: false } as const
+    const text = await answerText(connectRaw(), request, JOB)
+    if (values.json === true) sayJsonText(text)
+    else say((JSON.parse(text) as Job).id)
     return EXIT.done
   },
 })

@@ -7,6 +7,7 @@ import { formatDuration, parseDuration } from '../../src/job/duration.ts'
 import { VERSION } from '../../src/version.ts'
 import { webhookRequest } from '../../src/webhook/request.ts'
 import type { AttemptEnd, Sender, Sending } from '../../src/webhook/send.ts'
+import { errorInCommandWords } from '../command-words.ts'
 import { complete, fail, type PulledJob } from './claim-call.ts'
 import { isOfServer } from './patience.ts'
 
@@ -128,7 +129,7 @@ async function told(parts: AttemptParts, job: PulledJob, end: AttemptEnd): Promi
     return null
   } catch (error) {
     if (!(error instanceof PosthornError)) throw error
-    return `not reported: ${error.detail}`
+    return `not reported: ${errorInCommandWords(error).detail}`
   }
 }
 
@@ -145,7 +146,7 @@ async function completed(
   } catch (error) {
     if (!(error instanceof PosthornError) || error.status !== 400 || !isOfServer(error)) throw error
     await complete(call, job, JSON.stringify({ text: result }), untilMs)
-    return `its result is kept as text: ${error.detail}`
+    return `its result is kept as text: ${errorInCommandWords(error).detail}`
   }
 }
 

@@ -1,6 +1,7 @@
 // Work that outlasts a server that is away: tried again with growing pauses, saying so.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { PosthornError } from '../../src/client/client.ts'
+import { errorInCommandWords } from '../command-words.ts'
 import { cleaned } from '../terminal-text.ts'
 
 const FIRST_PAUSE_MS = 1_000
@@ -27,7 +28,7 @@ export async function withPatience<T>(
     } catch (error) {
       if (stopping.aborted) return null
       if (!(error instanceof PosthornError) || isFinal(error)) throw error
-      tell(`${cleaned(error.detail)}; trying again in ${pauseMs / 1_000} s.`)
+      tell(`${cleaned(errorInCommandWords(error).detail)}; trying again in ${pauseMs / 1_000} s.`)
       // Aborted: the next look at the signal ends this.
       await sleep(pauseMs, undefined, { signal: stopping }).catch(() => {})
     }

@@ -20,7 +20,8 @@ const RETRY_AFTER_SECONDS = '1'
 const CUT_OFF = new AppError('invalid_request', 'the body ended before all of it had come')
 
 export function sendProblem(request: FastifyRequest, reply: FastifyReply, error: unknown): void {
-  const known = request.raw.errored === error ? CUT_OFF : asAppError(error)
+  const isRead = request.method === 'GET' || request.method === 'HEAD'
+  const known = request.raw.errored === error ? CUT_OFF : asAppError(error, isRead)
   if (known.code === 'internal_error' || known.code === 'store_unavailable') {
     request.log.error({ err: error, requestId: request.id }, 'request.failed')
   }
@@ -44,14 +45,15 @@ function problemJson(error: AppError, requestId: string): string {
 }
 
 /** Fastify's own refusals in our words; whatever is not known stays inside. */
-function asAppError(error: unknown): AppError {
+function asAppError(error: unknown, isRead: boolean): AppError {
   if (error instanceof AppError) return error
   if (error instanceof StoreUnavailable) {
-    return new AppError(
-      'store_unavailable',
-      `the store ${UNAVAILABLE[error.kind]}; if this was a write, it may have happened: repeat it with the same Idempotency-Key`,
-      { headers: { 'retry-after': RETRY_AFTER_SECONDS } },
-    )
+    const found = `the store ${UNAVAILABLE[error.kind]}`
+    const advice =
+      '; if this was a write, it may have happened: repeat it with the same Idempotency-Key'
+    return new AppError('store_unavailable', isRead ? found : found + advice, {
+      headers: { 'retry-after': RETRY_AFTER_SECONDS },
+    })
   }
   switch ((error as FastifyError).code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':

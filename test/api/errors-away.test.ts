@@ -52,6 +52,7 @@ describe.each(ENGINES)('on %s, while the store is away', (engine) => {
   const MIB = 1_048_576
   const CODES = ['overloaded', 'store_unavailable']
   const answers: Answer[] = []
+  let read: Answer
   let outage: Outage
   let posthorn: Deployment
   beforeAll(async () => {
@@ -65,6 +66,7 @@ describe.each(ENGINES)('on %s, while the store is away', (engine) => {
     const send = () => posthorn.request('POST', '/jobs', { endpoint: 'known', payload })
     const sent = Array.from({ length: 13 }, async () => void answers.push(await send()))
     await until(() => CODES.every((code) => withCode(code).length > 0))
+    read = await posthorn.request('GET', '/jobs')
     await outage.end()
     await Promise.all(sent)
   })
@@ -83,6 +85,14 @@ describe.each(ENGINES)('on %s, while the store is away', (engine) => {
       expect(answer.headers.get('retry-after')).toBe('1')
     }
   })
+
+  it.runIf(engine === 'mongo')(
+    'store_unavailable: a read is not told how to repeat a write',
+    () => {
+      // A file that another program has locked can still be read.
+      expectProblem(read, 503, 'store_unavailable', { detail: 'the store did not answer in time' })
+    },
+  )
 
   it('overloaded: 503 with Retry-After once too much waits', () => {
     const refused = withCode('overloaded')

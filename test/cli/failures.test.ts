@@ -83,16 +83,16 @@ describe('wrong usage is 2', () => {
   it.each<[string[], RegExp]>([
     [
       ['endpoints', 'put', 'a', '--url', 'https://example.com', '--timeout', '1d'],
-      /\/timeout: expected a duration.* from 100ms to 15m/s,
+      /--timeout: expected a duration.* from 100ms to 15m/s,
     ],
     [['endpoints', 'put', 'a', '--pull', '--timeout', '20x'], /timeout/],
     [['endpoints', 'put', 'A', '--pull'], /expected 1–64/],
-    [['endpoints', 'set', 'there', '--rate-limit', '1/20x'], /rateLimit/],
+    [['endpoints', 'set', 'there', '--rate-limit', '1/20x'], /--rate-limit: expected a duration/],
     [['endpoints', 'rotate', 'there', '--overlap', 'soon'], /overlap/],
     [['enqueue', 'there', '1', '--delay', '20x'], /delay/],
-    [['enqueue', 'there', '1', '--run-at', 'tomorrow'], /runAt/],
-    [['jobs', '--created-before', 'yesterday'], /createdBefore: expected an RFC 3339 instant/],
-    [['retry', '--created-after', 'yesterday'], /createdAfter: expected an RFC 3339 instant/],
+    [['enqueue', 'there', '1', '--run-at', 'tomorrow'], /--run-at: expected/],
+    [['jobs', '--created-before', 'yesterday'], /--created-before: expected an RFC 3339 instant/],
+    [['retry', '--created-after', 'yesterday'], /--created-after: expected an RFC 3339 instant/],
     [['stats', '--window', 'soon'], /window/],
   ])('also where the server finds it: %j', DEADLINE, (words, says) => fails(words, 2, says))
 

@@ -233,23 +233,28 @@ function* endOfRaw(at: Scan, body: Buffer, start: number): Generator<void, numbe
     return end
   } catch (error) {
     if (!isTooDeep(error)) throw error
-    blame(at, error)
+    blame(at, () => error)
     return null
   }
 }
 
-/** What is wrong with an item of a batch harms no other; anything else refuses the body. */
-function blame(at: Scan, error: AppError): void {
+/**
+ * What is wrong with an item of a batch harms no other; anything else refuses the body.
+ *
+ * @param errorOf called once for each item: an error costs 10 µs, and millions of values can be
+ *   wrong
+ */
+function blame(at: Scan, errorOf: () => AppError): void {
   const { open, topKey, item, cutsItems } = at
-  if (open.length < 3 || open[1] !== null || topKey !== 'jobs') throw error
-  if (item === null && cutsItems) throw error
+  if (open.length < 3 || open[1] !== null || topKey !== 'jobs') throw errorOf()
+  if (item === null && cutsItems) throw errorOf()
   if (item === null) at.mustCut = true
-  else item.problem ??= error
+  else item.problem ??= errorOf()
 }
 
 function begin(at: Scan, isMap: boolean, index: number, limits: EnvelopeLimits): void {
   if (at.open.length >= MAX_JSON_DEPTH) {
-    blame(at, tooDeep())
+    blame(at, tooDeep)
     at.beyond++
     at.expectKey = false
     return
@@ -287,7 +292,7 @@ function separate(at: Scan, limits: EnvelopeLimits): void {
 }
 
 function count(at: Scan, limits: EnvelopeLimits): void {
-  if (++at.valueCount > limits.values) blame(at, tooManyValues(limits))
+  if (++at.valueCount > limits.values) blame(at, () => tooManyValues(limits))
 }
 
 function noteKey(at: Scan, key: string): void {
@@ -327,7 +332,7 @@ function stringEnd(at: Scan, body: Buffer, start: number, { bytes }: EnvelopeLim
   let i = start + 1
   while (i < body.length) {
     if (i - start > MAX_STRING_BYTES) throw tooLarge(bytes)
-    if (i - start === bytes + 1) blame(at, tooLarge(bytes))
+    if (i - start === bytes + 1) blame(at, () => tooLarge(bytes))
     const byte = body[i]
     if (byte === QUOTE) return i + 1
     i += byte === BACKSLASH ? 2 : 1

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { BATCH_BODIES, JOB_BODIES } from './heavy-bodies.ts'
 import { type Probe, startProbe } from './probe.ts'
+import { cpuMs } from './strangers.ts'
 
 const KEY = 'a-key-of-twenty-four-characters'
 const MOST_BYTES = 8_388_608
@@ -14,15 +15,19 @@ const TRIES = 3
 
 let posthorn: Deployment
 let probe: Probe
+let pid: number
 const waits: number[] = []
+/** Of jobs of batches, by the CPU of a good one. */
+const costs: number[] = []
 beforeAll(async () => {
   posthorn = deploy('sqlite', { API_KEYS: KEY, MAX_BODY_BYTES: String(MOST_BYTES) })
-  await posthorn.startApi()
+  pid = (await posthorn.startApi()).child.pid as number
   await send('PUT', '/endpoints/work', '{"url":null}')
   probe = startProbe(posthorn.url())
 })
 afterAll(async () => {
   console.log(`others waited for at most ${Math.round(Math.max(...waits))} ms`)
+  console.log(`a job of a batch cost at most ${Math.max(...costs).toFixed(1)} times a good one`)
   await probe.stop()
   await posthorn.close()
 })
@@ -60,6 +65,29 @@ describe('a body of 8 MiB', { timeout: 60_000 }, () => {
   it.each(Object.keys(BATCH_BODIES))('%s in a batch hold nobody up', async (what) => {
     const body = (BATCH_BODIES[what] as (bytes: number) => string)(MOST_BYTES - ROOM_BYTES)
     expect(await waitBeside('/jobs/batch', body)).toBeLessThan(MOST_WAIT_MS)
+  })
+})
+
+/** Times the CPU of a good job of the same size. Unbounded, wrong tags cost a hundred times it. */
+const MOST_TIMES_GOOD = 10
+
+describe('as a job of a batch', { timeout: 60_000 }, () => {
+  const cpuOf = async (what: string) => {
+    const job = (JOB_BODIES[what] as (bytes: number) => string)(MOST_BYTES - ROOM_BYTES)
+    const beforeMs = cpuMs(pid)
+    const { status } = await send('POST', '/jobs/batch', `{"jobs":[${job}]}`)
+    expect([200, 400, 413]).toContain(status)
+    return cpuMs(pid) - beforeMs
+  }
+  let goodMs: number
+  beforeAll(async () => {
+    goodMs = await cpuOf('a payload of numbers')
+  })
+
+  it.each(Object.keys(JOB_BODIES))('%s costs hardly more than a good one', async (what) => {
+    const ms = await cpuOf(what)
+    costs.push(ms / goodMs)
+    expect(ms).toBeLessThan(MOST_TIMES_GOOD * goodMs)
   })
 })
 

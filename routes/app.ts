@@ -10,11 +10,11 @@ import Fastify, {
 } from 'fastify'
 import type { z } from 'zod'
 import { createBatchSize } from '../src/batch-size.ts'
-import { createEndCounts } from '../src/end-counts.ts'
 import { AppError } from '../src/errors.ts'
-import type { FigureBook } from '../src/figure-book.ts'
 import { SECURITY_HEADERS, sendProblem } from '../src/http/problem.ts'
-import { type ApiMetrics, createApiMetrics } from '../src/metrics.ts'
+import { createAttemptCounts } from '../src/stats/attempt-counts.ts'
+import { type ApiMetrics, createApiMetrics } from '../src/stats/metrics.ts'
+import type { MinuteStats } from '../src/stats/minute-stats.ts'
 import { MAX_ENQUEUE_BATCH, type Store } from '../src/store/store.ts'
 import { hideQuery } from '../src/tracing.ts'
 import type { AddressPolicy } from '../src/webhook/address-policy.ts'
@@ -64,7 +64,7 @@ export interface AppOptions {
   /** For pings; jobs are delivered by workers. */
   sender: Sender
   /** What handlers report is added here. */
-  figures: FigureBook
+  figures: MinuteStats
   log: FastifyBaseLogger
   /** For the one line of each attempt that ends here; absent: `log`. */
   attemptLog?: Pick<FastifyBaseLogger, 'info'>
@@ -186,7 +186,7 @@ function registerRoutes(
 ): void {
   const { store, version, maxBodyBytes } = options
   const { figures, attemptLog = options.log } = options
-  const countEnd = createEndCounts({ figures, metrics, log: attemptLog })
+  const countEnd = createAttemptCounts({ figures, metrics, log: attemptLog })
   // What a cancel ends, or a sweep of this process.
   store.onEnd(countEnd)
   const enqueueSize = createBatchSize(MAX_ENQUEUE_BATCH)

@@ -6,12 +6,12 @@ import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { type Config, ConfigError, fromSetting } from '../src/config.ts'
 import { CRASH_SIGNALS } from '../src/crash-signals.ts'
-import { createFigureBook } from '../src/figure-book.ts'
-import { FigureReports } from '../src/figure-reports.ts'
 import { listenAt } from '../src/http/listening.ts'
 import { createLogger, flushLog } from '../src/log.ts'
-import { createApiMetrics, type UpkeepMetrics } from '../src/metrics.ts'
 import { deferSdkShutdown } from '../src/sdk-shutdown.ts'
+import { createApiMetrics, type UpkeepMetrics } from '../src/stats/metrics.ts'
+import { MinuteStatReports } from '../src/stats/minute-stat-reports.ts'
+import { createMinuteStats } from '../src/stats/minute-stats.ts'
 import { openStore } from '../src/store/open-store.ts'
 import type { Store } from '../src/store/store.ts'
 import { OutboxRelay } from '../src/upkeep/outbox-relay.ts'
@@ -65,7 +65,7 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
       now: () => store.clock.now(),
     }),
   )
-  const figures = createFigureBook()
+  const figures = createMinuteStats()
   const metrics = createApiMetrics(() => store.commandCount)
   const app = await buildApp({
     store,
@@ -87,7 +87,7 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
     await store.writeApiMode({ localMode, publicUrl: url })
     publicUrl = url
   }
-  const reports = new FigureReports(store, figures, log)
+  const reports = new MinuteStatReports(store, figures, log)
   const upkeep = createStandby(config, store, metrics, log)
   for (const part of [reports, upkeep]) part.start()
   const endSdk = deferSdkShutdown()

@@ -1,6 +1,5 @@
 // One attempt, from the claimed job to its recorded outcome. Read this first.
 import type { Logger } from 'pino'
-import type { CountEnd } from '../src/end-counts.ts'
 import type { Endpoint } from '../src/endpoint/endpoint.ts'
 import {
   type Attempt,
@@ -10,7 +9,8 @@ import {
   type TraceContext,
 } from '../src/job/job.ts'
 import { decide, effectivePolicy } from '../src/job/retry-policy.ts'
-import type { StaleReason, WorkerMetrics } from '../src/metrics.ts'
+import type { CountEnd } from '../src/stats/attempt-counts.ts'
+import type { StaleReason, WorkerMetrics } from '../src/stats/metrics.ts'
 import type { HeartbeatResult, Settlement, SettleResult } from '../src/store/settlement.ts'
 import type { StoreClock } from '../src/store/store.ts'
 import { startAttemptSpan } from '../src/tracing.ts'

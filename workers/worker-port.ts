@@ -5,7 +5,7 @@ import { type AddressInfo, isIP } from 'node:net'
 import type { Logger } from 'pino'
 import { ERRORS, type ErrorCode } from '../src/errors.ts'
 import { listenAt } from '../src/http/listening.ts'
-import type { MetricsText } from '../src/metrics.ts'
+import type { MetricsText } from '../src/stats/metrics.ts'
 import { StoreUnavailable, UNAVAILABLE } from '../src/store/store.ts'
 
 export interface WorkerPort {

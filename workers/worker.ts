@@ -3,11 +3,11 @@ import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { type Config, fromSetting } from '../src/config.ts'
-import { createEndCounts } from '../src/end-counts.ts'
-import { createFigureBook } from '../src/figure-book.ts'
-import { FigureReports } from '../src/figure-reports.ts'
 import type { Lease } from '../src/job/job.ts'
-import { createWorkerMetrics, type WorkerMetrics } from '../src/metrics.ts'
+import { createAttemptCounts } from '../src/stats/attempt-counts.ts'
+import { createWorkerMetrics, type WorkerMetrics } from '../src/stats/metrics.ts'
+import { MinuteStatReports } from '../src/stats/minute-stat-reports.ts'
+import { createMinuteStats } from '../src/stats/minute-stats.ts'
 import type { HeartbeatResult } from '../src/store/settlement.ts'
 import { type Store, StoreUnavailable } from '../src/store/store.ts'
 import { OutboxRelay } from '../src/upkeep/outbox-relay.ts'
@@ -54,8 +54,8 @@ export function createWorker(
     unstoredCount: () => loop.unstoredCount,
     commandCount: () => store.commandCount,
   })
-  const figures = createFigureBook()
-  const countEnd = createEndCounts({ figures, metrics, log })
+  const figures = createMinuteStats()
+  const countEnd = createAttemptCounts({ figures, metrics, log })
   // What the sweeper of this process ends.
   store.onEnd(countEnd)
   const pacer = createWritePacer(concurrency)
@@ -91,7 +91,7 @@ export function createWorker(
           ...{ store, outbox, log, onMoved: metrics.onOutbox },
           ...{ maxBodyBytes: config.MAX_BODY_BYTES, pollIntervalMs: config.POLL_INTERVAL },
         })
-  const figureReports = new FigureReports(store, figures, log)
+  const figureReports = new MinuteStatReports(store, figures, log)
   const self = { id: workerId, version: VERSION, startedAt: store.clock.now(), concurrency }
   const keyIds = () => store.encryptionKeyIds()
   const report = () => ({ ...self, inFlight: loop.inFlightCount, keyIds: keyIds() })

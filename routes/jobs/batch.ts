@@ -5,7 +5,7 @@ import { z } from 'zod'
 import type { BatchSize } from '../../src/batch-size.ts'
 import { AppError } from '../../src/errors.ts'
 import type { NewJob } from '../../src/job/job.ts'
-import type { ApiMetrics } from '../../src/metrics.ts'
+import type { ApiMetrics } from '../../src/stats/metrics.ts'
 import {
   type EnqueueResult,
   MAX_ANSWER_MS,

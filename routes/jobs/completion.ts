@@ -2,7 +2,6 @@
 // authorized by the token of the attempt.
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
-import type { CountEnd } from '../../src/end-counts.ts'
 import { AppError } from '../../src/errors.ts'
 import type { Attempt, Job, Lease, Outcome } from '../../src/job/job.ts'
 import { isJobId } from '../../src/job/job-id.ts'
@@ -12,7 +11,8 @@ import {
   effectivePolicy,
   MAX_RETRY_AFTER_MS,
 } from '../../src/job/retry-policy.ts'
-import type { ApiMetrics, StaleReason } from '../../src/metrics.ts'
+import type { CountEnd } from '../../src/stats/attempt-counts.ts'
+import type { ApiMetrics, StaleReason } from '../../src/stats/metrics.ts'
 import type { Settlement, SettleResult } from '../../src/store/settlement.ts'
 import type { Store } from '../../src/store/store.ts'
 import { traceContextOf, traceReport } from '../../src/tracing.ts'

@@ -1,7 +1,7 @@
 // GET /metrics, and the hook that counts every request.
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
-import type { ApiMetrics, QueueSnapshot } from '../../src/metrics.ts'
+import type { ApiMetrics, QueueSnapshot } from '../../src/stats/metrics.ts'
 import { StoreUnavailable } from '../../src/store/store.ts'
 import { noQuery } from '../http/route-schema.ts'
 

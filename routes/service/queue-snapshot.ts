@@ -1,6 +1,6 @@
 // What the store holds, in figures: one look serves all who ask within a few seconds.
 import { type Endpoint, endpointState } from '../../src/endpoint/endpoint.ts'
-import type { DeletedFigures, EndpointFigures, QueueSnapshot } from '../../src/metrics.ts'
+import type { DeletedFigures, EndpointFigures, QueueSnapshot } from '../../src/stats/metrics.ts'
 import { isLive } from '../../src/store/records.ts'
 import {
   MAX_ANSWER_MS,

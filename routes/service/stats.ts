@@ -2,7 +2,7 @@
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { formatDuration } from '../../src/job/duration.ts'
-import type { EndpointFigures } from '../../src/metrics.ts'
+import type { EndpointFigures } from '../../src/stats/metrics.ts'
 import { DURATION_BOUNDS_MS, FIGURES_KEPT_MS, type MinuteFigures } from '../../src/store/records.ts'
 import type { Store } from '../../src/store/store.ts'
 import { duration, endpointName, instantText } from '../../src/wire/fields.ts'

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { parse, stringify } from 'yaml'
-import { METRICS, type MetricRow } from '../../src/metric-table.ts'
+import { METRICS, type MetricRow } from '../../src/stats/metric-table.ts'
 
 const PATH = join(import.meta.dirname, '../../docs/alerts.yml')
 const hasPromtool = spawnSync('promtool', ['--version']).status === 0

@@ -1,7 +1,11 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { METRICS, type MetricRow } from '../../src/metric-table.ts'
-import { createApiMetrics, createWorkerMetrics, type EndpointFigures } from '../../src/metrics.ts'
+import { METRICS, type MetricRow } from '../../src/stats/metric-table.ts'
+import {
+  createApiMetrics,
+  createWorkerMetrics,
+  type EndpointFigures,
+} from '../../src/stats/metrics.ts'
 
 const apiMetrics = () => createApiMetrics(() => 7)
 const workerMetrics = () =>

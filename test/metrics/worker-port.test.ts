@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { pino } from 'pino'
 import { afterEach, describe, expect, it } from 'vitest'
-import { createWorkerMetrics } from '../../src/metrics.ts'
+import { createWorkerMetrics } from '../../src/stats/metrics.ts'
 import {
   startWorkerPort,
   type WorkerPort,

@@ -9,7 +9,7 @@ import { afterEach, expect } from 'vitest'
 import { buildApp } from '../../routes/app.ts'
 import type { ConnectionLimits } from '../../routes/http/connections.ts'
 import type { HeldLimits } from '../../routes/http/inflight-limits.ts'
-import { createFigureBook } from '../../src/figure-book.ts'
+import { createMinuteStats } from '../../src/stats/minute-stats.ts'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store } from '../../src/store/store.ts'
 import { createAddressPolicy } from '../../src/webhook/address-policy.ts'
@@ -53,7 +53,7 @@ export async function serveApp(
     store,
     policy,
     sender,
-    figures: createFigureBook(),
+    figures: createMinuteStats(),
     publicUrl: () => options.publicUrl ?? url,
     log: pino({ level: 'silent' }),
     apiKeys: options.apiKeys ?? [],

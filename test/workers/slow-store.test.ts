@@ -3,9 +3,9 @@
 import { randomBytes } from 'node:crypto'
 import pino from 'pino'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { createFigureBook } from '../../src/figure-book.ts'
-import { FigureReports } from '../../src/figure-reports.ts'
 import type { ClaimedJob } from '../../src/job/job.ts'
+import { MinuteStatReports } from '../../src/stats/minute-stat-reports.ts'
+import { createMinuteStats } from '../../src/stats/minute-stats.ts'
 import { openMongoStore } from '../../src/store/mongo/mongo-store.ts'
 import type { Store } from '../../src/store/store.ts'
 import { DeliveryLoop } from '../../workers/delivery-loop.ts'
@@ -266,9 +266,9 @@ describe('a worker on a store that is slow to write', () => {
         return store.addFigures(figures, report)
       },
     }
-    const book = createFigureBook()
+    const book = createMinuteStats()
     const addOne = () => book.add('slow', 'succeeded', 1, place.store.clock.now())
-    const reports = new FigureReports(watched, book, log, 50)
+    const reports = new MinuteStatReports(watched, book, log, 50)
     addOne()
     reports.start()
     await until(() => askedAtMs.length > 0, DEADLINE_MS)

@@ -3,7 +3,7 @@
 // Whoever runs Posthorn can register any number of endpoints, so the label `endpoint` is bounded:
 // the first MAX_ENDPOINT_LABELS keep their names. All other labels come from lists in the code.
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
-import type { FailureReason, Outcome } from './job/job.ts'
+import type { FailureReason, Outcome } from '../job/job.ts'
 import {
   MAX_ENDPOINT_LABELS,
   METRICS,

@@ -1,12 +1,13 @@
-// Hands what the figure book has added up to the store, every few seconds. What the store does not
-// take stays here and is given again: under the number of its report it is added once.
+// Adds the minute statistics of this process to those in the store, every few seconds. Rows that
+// the store did not take stay here and are sent again: by the number of its report, a row is added
+// once.
 import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
-import { createBatchSize } from './batch-size.ts'
-import type { FigureBook } from './figure-book.ts'
-import { PollLoop } from './loop.ts'
-import { MAX_FIGURES_ADDED, type MinuteFigures } from './store/records.ts'
-import { type Store, StoreUnavailable } from './store/store.ts'
+import { createBatchSize } from '../batch-size.ts'
+import { PollLoop } from '../loop.ts'
+import { MAX_FIGURES_ADDED, type MinuteFigures } from '../store/records.ts'
+import { type Store, StoreUnavailable } from '../store/store.ts'
+import type { MinuteStats } from './minute-stats.ts'
 
 /** What a process ended within this time is lost from the figures when it is killed. */
 const INTERVAL_MS = 5_000
@@ -16,9 +17,9 @@ const REPORT_SHARE = 1 / 20
 const MAX_REST_MS = 20_000
 
 /** Reports from start() to stop(). */
-export class FigureReports {
+export class MinuteStatReports {
   readonly #store: Pick<Store, 'addFigures'>
-  readonly #figures: FigureBook
+  readonly #figures: MinuteStats
   readonly #log: Logger
   readonly #intervalMs: number
   readonly #size = createBatchSize(MAX_FIGURES_ADDED)
@@ -30,7 +31,7 @@ export class FigureReports {
 
   constructor(
     store: Pick<Store, 'addFigures'>,
-    figures: FigureBook,
+    figures: MinuteStats,
     log: Logger,
     intervalMs = INTERVAL_MS,
   ) {

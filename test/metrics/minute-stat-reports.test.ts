@@ -4,9 +4,9 @@ import { randomBytes } from 'node:crypto'
 import { DatabaseSync } from 'node:sqlite'
 import pino from 'pino'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { createFigureBook } from '../../src/figure-book.ts'
-import { FigureReports } from '../../src/figure-reports.ts'
 import { OUTCOMES } from '../../src/job/job.ts'
+import { MinuteStatReports } from '../../src/stats/minute-stat-reports.ts'
+import { createMinuteStats } from '../../src/stats/minute-stats.ts'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store } from '../../src/store/store.ts'
 import { startMongoProxy } from '../support/mongo-proxy.ts'
@@ -26,7 +26,7 @@ interface Outage {
 
 describe('a figure book', () => {
   test('counts as failures what the endpoint could not do, and no cancel or throttle', () => {
-    const book = createFigureBook()
+    const book = createMinuteStats()
     for (const outcome of OUTCOMES) book.add(outcome, outcome, 1, 60_000)
     const taken = book.take()
     const failed = taken.filter((one) => one.failed === 1).map(({ endpoint }) => endpoint)
@@ -37,7 +37,7 @@ describe('a figure book', () => {
   })
 
   test('is bounded, and says how much it left out', () => {
-    const book = createFigureBook()
+    const book = createMinuteStats()
     for (let i = 0; i < 10_003; i++) book.add(`endpoint-${i}`, 'succeeded', 1, 60_000)
     book.add('endpoint-1', 'succeeded', 1, 60_000)
     expect([book.takeLeftOut(), book.takeLeftOut()]).toEqual([3, 0])
@@ -75,8 +75,8 @@ describe.each(ENGINES)('reports on %s', (engine) => {
     const outage = await OUTAGES[engine]()
     const lines: string[] = []
     const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) })
-    const book = createFigureBook()
-    const reports = new FigureReports(outage.store, book, log, INTERVAL_MS)
+    const book = createMinuteStats()
+    const reports = new MinuteStatReports(outage.store, book, log, INTERVAL_MS)
     const minute = Math.floor(place.store.clock.now() / 60_000) * 60_000
     const endpoints = Array.from({ length: 500 }, (_, i) => `endpoint-${i}`)
     const addAll = () => {

@@ -1,8 +1,9 @@
 // Counts each attempt once, where it ends, whoever ends it: in the metrics, in the minute figures
 // and as one line of the log. And each job that dies.
-import type { FigureBook } from './figure-book.ts'
+
+import type { End } from '../store/ends.ts'
 import type { EndMetrics } from './metrics.ts'
-import type { End } from './store/ends.ts'
+import type { MinuteStats } from './minute-stats.ts'
 
 /** What only the process that sent the request knows of it. */
 export interface SentDetails {
@@ -13,12 +14,12 @@ export interface SentDetails {
 
 export type CountEnd = (end: End, sent?: SentDetails) => void
 
-export function createEndCounts({
+export function createAttemptCounts({
   figures,
   metrics,
   log,
 }: {
-  figures: Pick<FigureBook, 'add'>
+  figures: Pick<MinuteStats, 'add'>
   metrics: EndMetrics
   log: { info: (fields: object, message: string) => void }
 }): CountEnd {

@@ -1,5 +1,5 @@
 // Every metric of ours: its name, type, labels, meaning, and which process exports it. npm run docs
-// prints this table in docs/observability.md; src/metrics.ts makes the metrics from it.
+// prints this table in docs/observability.md; src/stats/metrics.ts makes the metrics from it.
 
 export interface MetricRow {
   type: 'counter' | 'gauge' | 'histogram'

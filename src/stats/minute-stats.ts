@@ -1,6 +1,7 @@
-// Adds up what ended, by minute and endpoint, until the store takes it.
-import type { Outcome } from './job/job.ts'
-import { DURATION_BOUNDS_MS, type MinuteFigures } from './store/records.ts'
+// Statistics per minute and endpoint of the attempts that this process ended, until the store takes
+// them (minute-stat-reports.ts).
+import type { Outcome } from '../job/job.ts'
+import { DURATION_BOUNDS_MS, type MinuteFigures } from '../store/records.ts'
 
 const MINUTE_MS = 60_000
 /**
@@ -16,7 +17,7 @@ const SAYS_NOTHING: ReadonlySet<Outcome> = new Set([
 /** Beyond so many minutes and endpoints together further ones are left out: memory is bounded. */
 const MAX_OPEN = 10_000
 
-export interface FigureBook {
+export interface MinuteStats {
   /** @param now epoch milliseconds by the store's clock */
   add(endpoint: string, outcome: Outcome, durationMs: number, now: number): void
   /** What was added since the last time. */
@@ -25,7 +26,7 @@ export interface FigureBook {
   takeLeftOut(): number
 }
 
-export function createFigureBook(): FigureBook {
+export function createMinuteStats(): MinuteStats {
   let open = new Map<string, MinuteFigures>()
   let leftOut = 0
   return {

@@ -64,7 +64,7 @@ export function EditDialog({ job, refresh, close }) {
       <p role="alert" class="bad">${problem}</p>
       <div class="actions">
         <button type="submit" class="main">Save</button>
-        <button type="button" onClick=${close}>Leave it as it is</button>
+        <button type="button" onClick=${close}>Cancel</button>
       </div>
     </form>
   <//>`

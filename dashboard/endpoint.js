@@ -114,12 +114,12 @@ function RotateDialog({ name, refresh, close }) {
   }
   return html`<${Dialog} title=${`Rotate the secret of ${name}?`} close=${close}>
     <label>
-      How long the old secret signs too, like 30m or 24h
+      How long the old secret also signs, like 30m or 24h
       <input value=${overlap} onInput=${(event) => setOverlap(event.target.value.trim())} />
     </label>
     <div class="actions">
       <${Action} label="Make a new secret" tone="danger" act=${rotate} done=${refresh} />
-      <button type="button" onClick=${close}>Leave it as it is</button>
+      <button type="button" onClick=${close}>Cancel</button>
     </div>
   <//>`
 }
@@ -223,10 +223,10 @@ function Settings({ endpoint }) {
         endpoint.completion === 'async' ? `async, within ${endpoint.completionTimeout}` : 'sync',
       ],
       [
-        'When a job is final',
+        'On finish',
         onFinish === null
-          ? 'nobody is told'
-          : html`<a href=${addressOf(['endpoints', onFinish.endpoint])}>${onFinish.endpoint}</a> is told of ${onFinish.states.join(', ')}`,
+          ? 'none'
+          : html`<a href=${addressOf(['endpoints', onFinish.endpoint])}>${onFinish.endpoint}</a> gets a notice of ${onFinish.states.join(', ')}`,
       ],
       ['Secret', `ends in ${endpoint.secretHint}`],
       [

@@ -105,8 +105,8 @@ function Endpoints({ endpoints, isCut, lastHour }) {
       <h2 id="endpoints">${counted(endpoints.length, 'endpoint')}${isCut && ', the first by name; there are more'}</h2>
       <input
         type="search"
-        aria-label="Endpoints whose name holds"
-        placeholder="Name holds …"
+        aria-label="Filter endpoints"
+        placeholder="Filter endpoints"
         value=${wanted}
         onInput=${(event) => setWanted(event.target.value)}
       />
@@ -226,7 +226,7 @@ function Workers({ workers }) {
         <tr>
           <th scope="col">Worker</th>
           <th scope="col">State</th>
-          <th scope="col">Last sign of life</th>
+          <th scope="col">Last heartbeat</th>
           <th scope="col" class="num">In flight</th>
           <th scope="col">Started</th>
           <th scope="col">Version</th>
@@ -237,7 +237,7 @@ function Workers({ workers }) {
           (worker) => html`<tr key=${worker.id}>
             <th scope="row"><${Foreign} text=${worker.id} /></th>
             <td data-label="State"><${State} ...${workerState(worker)} /></td>
-            <td data-label="Last sign of life"><${When} at=${worker.seenAt} /></td>
+            <td data-label="Last heartbeat"><${When} at=${worker.seenAt} /></td>
             <td data-label="In flight" class="num">
               ${worker.isLive && html`${figure(worker.inFlight)} of ${figure(worker.concurrency)}`}
             </td>

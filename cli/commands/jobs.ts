@@ -40,7 +40,7 @@ export const command = action({
       if (items.length >= limit) break
     }
     if (values.json === true) sayJson({ items, nextCursor: cursor ?? null })
-    else if (items.length === 0) sayAside('No job is so.')
+    else if (items.length === 0) sayAside('No jobs match.')
     else say(table(items, JOB_COLUMNS))
     if (values.json !== true && cursor !== undefined) {
       sayAside(`There may be more than ${limit}: --limit asks for them.`)

@@ -17,7 +17,7 @@ import {
   Timestamp,
 } from 'mongodb'
 import { afterAll, beforeAll, expect, inject, it, vi } from 'vitest'
-import { startBetween } from '../cli/between.ts'
+import { startBetween } from '../cli/intercepting-proxy.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { databaseUrl } from '../support/mongo.ts'
 

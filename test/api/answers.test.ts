@@ -5,33 +5,33 @@ import { createServer } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { afterAll, describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
-import { type Body, CONCURRENT, soon, useGround } from './ground.ts'
+import { type Body, CONCURRENT, soon, useFixture } from './fixture.ts'
 
 const ONCE = { retry: { maxAttempts: 1 } }
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
-  const ground = useGround(engine, { LEASE_DURATION: '1500ms', SHUTDOWN_GRACE: '100ms' })
+  const fixture = useFixture(engine, { LEASE_DURATION: '1500ms', SHUTDOWN_GRACE: '100ms' })
   const closing: (() => void)[] = []
   afterAll(() => {
     for (const close of closing) close()
   })
-  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
-    ground.posthorn.request(...all)
-  const read = (id: string) => ground.get(`/jobs/${id}`)
+  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
+    fixture.posthorn.request(...all)
+  const read = (id: string) => fixture.get(`/jobs/${id}`)
 
   /** Dead after the one attempt it has, at an endpoint with this URL. */
   async function deadAt(url: string, fields: object = {}): Promise<Body> {
-    const site = await ground.site()
-    const put = await ground.posthorn.endpoint(site.name, url, { ...ONCE, timeout: '2s' })
+    const site = await fixture.site()
+    const put = await fixture.posthorn.endpoint(site.name, url, { ...ONCE, timeout: '2s' })
     expect(put.status).toBe(200)
-    return ground.posthorn.job(await site.enqueue(fields), 'dead')
+    return fixture.posthorn.job(await site.enqueue(fields), 'dead')
   }
 
   it('2xx: succeeded, and the body is the result', async () => {
     for (const status of [200, 201, 202, 204, 299]) {
       const body = status === 204 ? undefined : '{"ok":true}'
-      const site = await ground.site({ status, ...(body === undefined ? {} : { body }) })
-      const job = await ground.posthorn.job(await site.enqueue(), 'succeeded')
+      const site = await fixture.site({ status, ...(body === undefined ? {} : { body }) })
+      const job = await fixture.posthorn.job(await site.enqueue(), 'succeeded')
       expect(job.result).toEqual(status === 204 ? null : { ok: true })
       expect(job.attempts).toMatchObject([{ outcome: 'succeeded', statusCode: status }])
     }
@@ -46,14 +46,14 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       })
     })
     const url = await listening(server)
-    const site = await ground.site()
-    await ground.posthorn.endpoint(site.name, url, ONCE)
-    const job = await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    const site = await fixture.site()
+    await fixture.posthorn.endpoint(site.name, url, ONCE)
+    const job = await fixture.posthorn.job(await site.enqueue(), 'succeeded')
     expect(job).toMatchObject({ result: null, attempts: [{ outcome: 'succeeded' }] })
   })
 
   it('202 on an async endpoint: accepted; running, and it awaits completion', async () => {
-    const site = await ground.site(202, { completion: 'async' })
+    const site = await fixture.site(202, { completion: 'async' })
     const id = await site.enqueue()
     await soon(async () =>
       expect(await read(id)).toMatchObject({
@@ -62,7 +62,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
         attempts: [],
       }),
     )
-    const { log } = ground.workers[0] as (typeof ground.workers)[number]
+    const { log } = fixture.workers[0] as (typeof fixture.workers)[number]
     await soon(() =>
       expect(
         log.find((line) => line.msg === 'attempt.accepted' && line.jobId === id),
@@ -74,18 +74,18 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('3xx: http_error, never followed, retried', async () => {
-    const elsewhere = await ground.receive()
+    const elsewhere = await fixture.receive()
     const moved = { status: 307, headers: { location: elsewhere.url } }
-    const site = await ground.site([moved, 200])
-    const job = await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    const site = await fixture.site([moved, 200])
+    const job = await fixture.posthorn.job(await site.enqueue(), 'succeeded')
     expect(job.attempts).toMatchObject([{ outcome: 'http_error', statusCode: 307 }, {}])
     expect(elsewhere.requests).toHaveLength(0)
   })
 
   it('400, 413, 414, 415, 422: rejected, dead at once', async () => {
     for (const status of [400, 413, 414, 415, 422]) {
-      const site = await ground.site({ status, body: 'why' })
-      const job = await ground.posthorn.job(await site.enqueue(), 'dead')
+      const site = await fixture.site({ status, body: 'why' })
+      const job = await fixture.posthorn.job(await site.enqueue(), 'dead')
       expect(job).toMatchObject({ attemptCount: 1, failure: { reason: 'rejected' } })
       expect(job.attempts).toMatchObject([
         { outcome: 'rejected', statusCode: status, responseBody: 'why' },
@@ -96,37 +96,37 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   it('posthorn-no-retry: rejected on any status from 300, beats 410 and 429, means nothing on 2xx', async () => {
     const headers = { 'posthorn-no-retry': 'true', 'retry-after': '60' }
     for (const status of [302, 410, 429, 500, 503]) {
-      const site = await ground.site({ status, headers })
-      const job = await ground.posthorn.job(await site.enqueue(), 'dead')
+      const site = await fixture.site({ status, headers })
+      const job = await fixture.posthorn.job(await site.enqueue(), 'dead')
       expect(job).toMatchObject({ attemptCount: 1, failure: { reason: 'rejected' } })
       expect(job.attempts).toMatchObject([{ outcome: 'rejected', statusCode: status }])
       // Neither disabled nor at rest: the next job is sent.
       site.receiver.answerWith(200)
-      await ground.posthorn.job(await site.enqueue(), 'succeeded')
+      await fixture.posthorn.job(await site.enqueue(), 'succeeded')
       expect((await site.read()).state).toBe('active')
     }
-    const fine = await ground.site({ status: 200, headers })
-    await ground.posthorn.job(await fine.enqueue(), 'succeeded')
+    const fine = await fixture.site({ status: 200, headers })
+    await fixture.posthorn.job(await fine.enqueue(), 'succeeded')
     const other = { 'posthorn-no-retry': 'false' }
-    const site = await ground.site([{ status: 500, headers: other }, 200])
-    await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    const site = await fixture.site([{ status: 500, headers: other }, 200])
+    await fixture.posthorn.job(await site.enqueue(), 'succeeded')
   })
 
   it('any other status: http_error, retried; Retry-After counts when it is longer', async () => {
     for (const status of [401, 404, 408, 409, 500, 503]) {
-      const site = await ground.site([status, 200])
-      const job = await ground.posthorn.job(await site.enqueue(), 'succeeded')
+      const site = await fixture.site([status, 200])
+      const job = await fixture.posthorn.job(await site.enqueue(), 'succeeded')
       expect(job.attempts).toMatchObject([{ outcome: 'http_error', statusCode: status }, {}])
     }
-    const site = await ground.site([{ status: 500, headers: { 'retry-after': '1' } }, 200])
-    await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    const site = await fixture.site([{ status: 500, headers: { 'retry-after': '1' } }, 200])
+    await fixture.posthorn.job(await site.enqueue(), 'succeeded')
     const [one, two] = site.receiver.requests.map(({ atMs }) => atMs) as [number, number]
     expect(two - one).toBeGreaterThan(950)
     expect((await site.read()).state).toBe('active')
   })
 
   it('no connection: connect_error, with its code', async () => {
-    const receiver = await ground.receive()
+    const receiver = await fixture.receive()
     await receiver.close()
     const refused = await deadAt(receiver.url)
     expect(refused.attempts).toMatchObject([
@@ -146,7 +146,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('TLS: tls_error when the other side speaks it wrong or not at all', async () => {
-    const plain = await ground.receive()
+    const plain = await fixture.receive()
     const spoken = await deadAt(plain.url.replace('http:', 'https:'))
     expect(spoken.attempts).toMatchObject([{ outcome: 'tls_error' }])
     const server = createTlsServer({}, () => {})
@@ -177,7 +177,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('address policy: blocked, dead at once, and the refusal names what would allow it', async () => {
     // An API that allows more than the worker: what is dialled is judged by the worker itself.
-    await ground.posthorn.startApi({ ALLOWED_TARGETS: '10.0.0.0/8' })
+    await fixture.posthorn.startApi({ ALLOWED_TARGETS: '10.0.0.0/8' })
     const job = await deadAt('http://10.0.0.1/', { retry: { maxAttempts: 5 } })
     expect(job).toMatchObject({ attemptCount: 1, failure: { reason: 'rejected' } })
     expect(job.attempts).toMatchObject([
@@ -204,23 +204,23 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   it('lost, interrupted, cancelled: say that nobody knows the answer, or that it is discarded', {
     concurrent: false,
   }, async () => {
-    const site = await ground.site('hang', { timeout: '1m' })
+    const site = await fixture.site('hang', { timeout: '1m' })
     const cancelled = await site.enqueue()
-    await ground.posthorn.job(cancelled, 'running')
+    await fixture.posthorn.job(cancelled, 'running')
     await send('POST', `/jobs/${cancelled}/cancel`)
     expect((await read(cancelled)).attempts).toMatchObject([{ outcome: 'cancelled' }])
 
     const interrupted = await site.enqueue()
-    await ground.posthorn.job(interrupted, 'running')
-    const [first] = ground.workers
-    const second = await ground.posthorn.startWorker()
+    await fixture.posthorn.job(interrupted, 'running')
+    const [first] = fixture.workers
+    const second = await fixture.posthorn.startWorker()
     expect(await first?.stop()).toBe(0)
     await soon(async () =>
       expect(await read(interrupted)).toMatchObject({ attempts: [{ outcome: 'interrupted' }] }),
     )
-    await ground.posthorn.job(interrupted, 'running')
+    await fixture.posthorn.job(interrupted, 'running')
     await second.stop('SIGKILL')
-    ground.workers = [await ground.posthorn.startWorker()]
+    fixture.workers = [await fixture.posthorn.startWorker()]
     await soon(async () =>
       expect((await read(interrupted)).attempts).toMatchObject([
         { outcome: 'interrupted' },

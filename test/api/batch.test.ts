@@ -1,14 +1,14 @@
 // POST /jobs/batch: each item is answered as a single request would be.
 import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
-import { type Body, NO_JOB, useGround } from './ground.ts'
+import { type Body, NO_JOB, useFixture } from './fixture.ts'
 
 const MAX_BODY_BYTES = 4_096
 
 describe.each(ENGINES)('on %s', (engine) => {
-  const ground = useGround(engine, { MAX_BODY_BYTES: String(MAX_BODY_BYTES) })
-  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
-    ground.posthorn.request(...all)
+  const fixture = useFixture(engine, { MAX_BODY_BYTES: String(MAX_BODY_BYTES) })
+  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
+    fixture.posthorn.request(...all)
   const batch = (jobs: unknown[]) => send('POST', '/jobs/batch', { jobs })
   const items = async (jobs: unknown[]): Promise<Body[]> => {
     const answer = await batch(jobs)
@@ -18,7 +18,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   }
 
   it('items: are answered in order with 201, 200 or an error, and a bad one harms no other', async () => {
-    const site = await ground.site()
+    const site = await fixture.site()
     const job = { endpoint: site.name, payload: 1 }
     const dedupe = { key: 'k', mode: 'keep' }
     const rejecting = { ...job, dedupe: { key: 'k', mode: 'reject' } }
@@ -55,11 +55,11 @@ describe.each(ENGINES)('on %s', (engine) => {
     ])
     expect(found[1].error.errors).toMatchObject([{ path: '/colour' }])
     expect(found[4]).toEqual({ status: 200, id: found[2].id, deduplicated: true })
-    for (const i of [0, 12]) await ground.posthorn.job(found[i].id, 'succeeded')
+    for (const i of [0, 12]) await fixture.posthorn.job(found[i].id, 'succeeded')
   })
 
   it('idempotencyKey: is shared with single requests, and works within one batch', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const job = { endpoint: site.name, payload: { n: 1 } }
     const keyed = { ...job, idempotencyKey: 'k' }
     const [first, again, reused] = await items([keyed, keyed, { ...keyed, payload: 2 }])
@@ -74,19 +74,19 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('payload: of each item is kept byte for byte', async () => {
-    const site = await ground.site()
+    const site = await fixture.site()
     const texts = ['1.0', '{"b":1, "a":12345678901234567890}', '" \\u0041"']
     const jobs = texts.map((text) => `{"payload": ${text} ,"endpoint":"${site.name}"}`)
     const { body } = await send('POST', '/jobs/batch', `{"jobs":[${jobs.join(',')}]}`)
     for (const [i, { id }] of body.items.entries()) {
-      await ground.posthorn.job(id, 'succeeded')
-      const raw = await fetch(`${ground.posthorn.url()}/jobs/${id}/payload`)
+      await fixture.posthorn.job(id, 'succeeded')
+      const raw = await fetch(`${fixture.posthorn.url()}/jobs/${id}/payload`)
       expect(await raw.text()).toBe(texts[i])
     }
   })
 
   it('dependsOn: "#0" names an earlier item, also one that was known; any other is 400', async () => {
-    const site = await ground.site()
+    const site = await fixture.site()
     const job = { endpoint: site.name, payload: 1 }
     const known = { ...job, idempotencyKey: 'known', delay: '100ms' }
     const found = await items([
@@ -102,12 +102,15 @@ describe.each(ENGINES)('on %s', (engine) => {
     ])
     expect(found.map(({ status }) => status)).toEqual([201, 201, 200, 201, 400, 400, 400, 400, 400])
     expect(found[7].error.errors).toMatchObject([{ path: '/dependsOn' }])
-    expect((await ground.get(`/jobs/${found[3].id}`)).dependsOn).toEqual([found[0].id, found[1].id])
-    await ground.posthorn.job(found[3].id, 'succeeded')
+    expect((await fixture.get(`/jobs/${found[3].id}`)).dependsOn).toEqual([
+      found[0].id,
+      found[1].id,
+    ])
+    await fixture.posthorn.job(found[3].id, 'succeeded')
   })
 
   it('dependsOn: "#0" of an item that was refused is 400, in the words of the request', async () => {
-    const site = await ground.site()
+    const site = await fixture.site()
     const refused = { endpoint: 'nobody', payload: 1 }
     const [, second] = await items([
       refused,
@@ -120,7 +123,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('1–1,000 jobs: the whole batch fails only for bad JSON, a wrong envelope, 0 or too many items, or its size', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const job = { endpoint: site.name, payload: 1 }
     const refused: [body: unknown, status: number, code: string][] = [
       ['{"jobs":[', 400, 'invalid_json'],
@@ -144,7 +147,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('dedupe: within one batch as if each item came by itself, in order', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const replace = { endpoint: site.name, dedupe: { key: 'r', mode: 'replace' } }
     const [first, second, third] = await items([
       { ...replace, payload: 1 },
@@ -154,6 +157,6 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(first.status).toBe(201)
     expect(second).toEqual({ status: 200, id: first.id, deduplicated: true })
     expect(third).toEqual({ status: 200, id: first.id, deduplicated: true })
-    expect((await ground.get(`/jobs/${first.id}`)).payload).toBe(2)
+    expect((await fixture.get(`/jobs/${first.id}`)).payload).toBe(2)
   })
 })

@@ -2,15 +2,15 @@
 import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
 import type { Script } from '../support/receiver.ts'
-import { at, type Body, CONCURRENT, heldReplies, QUICK_RETRY, soon, useGround } from './ground.ts'
+import { at, type Body, CONCURRENT, heldReplies, QUICK_RETRY, soon, useFixture } from './fixture.ts'
 
 type Verb = 'complete' | 'fail' | 'heartbeat'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
-  const ground = useGround(engine, { WORKER_CONCURRENCY: '4', LEASE_DURATION: '1500ms' })
-  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
-    ground.posthorn.request(...all)
-  const read = (id: string) => ground.get(`/jobs/${id}`)
+  const fixture = useFixture(engine, { WORKER_CONCURRENCY: '4', LEASE_DURATION: '1500ms' })
+  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
+    fixture.posthorn.request(...all)
+  const read = (id: string) => fixture.get(`/jobs/${id}`)
 
   /** A job whose handler has answered 202, and how that handler reports. */
   async function accepted(settings: object = {}, fields: object = {}) {
@@ -20,7 +20,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     return { site, id, report: reporter(site.receiver.requests[0]?.headers as never) }
   }
   const asyncSite = (script: Script, settings: object = {}) =>
-    ground.site(script, { completion: 'async', ...settings })
+    fixture.site(script, { completion: 'async', ...settings })
   const isAwaiting = (id: string) =>
     soon(async () => expect((await read(id)).phase).toBe('awaiting_completion'))
 
@@ -28,7 +28,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   function reporter(headers: Record<string, string>) {
     return (verb: Verb, body?: unknown) => {
       const { origin, pathname, search } = new URL(headers[`posthorn-${verb}-url`] as string)
-      expect(origin).toBe(ground.posthorn.url())
+      expect(origin).toBe(fixture.posthorn.url())
       return send('POST', pathname + search, body)
     }
   }
@@ -41,7 +41,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(await report('complete', `{"result": ${result} }`)).toEqual(
       expect.objectContaining(applied),
     )
-    const raw = await (await fetch(`${ground.posthorn.url()}/jobs/${id}`)).text()
+    const raw = await (await fetch(`${fixture.posthorn.url()}/jobs/${id}`)).text()
     expect(raw).toContain(`"result":${result}`)
     expect(await read(id)).toMatchObject({
       state: 'succeeded',
@@ -86,7 +86,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     )
     const second = reporter(site.receiver.requests[1]?.headers as never)
     expect(await second('fail')).toMatchObject(applied)
-    const job = await ground.posthorn.job(id, 'dead')
+    const job = await fixture.posthorn.job(id, 'dead')
     expect(job.failure.reason).toBe('attempts_exhausted')
     expect(job.attempts).toMatchObject([
       { outcome: 'failed', message: 'no disk' },
@@ -157,7 +157,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(at(beat.body.leaseExpiresAt) - Date.now()).toBeLessThan(60_000)
     expect((await read(id)).progress).toMatchObject({ value: 1, message: null })
     held.release(200)
-    await ground.posthorn.job(id, 'succeeded')
+    await fixture.posthorn.job(id, 'succeeded')
   })
 
   it('token: no API key is needed, and one alone is not enough', async () => {
@@ -206,7 +206,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       completionTimeout: '1s',
       retry: { ...QUICK_RETRY, maxAttempts: 2 },
     })
-    const job = await ground.posthorn.job(id, 'dead')
+    const job = await fixture.posthorn.job(id, 'dead')
     expect(job.attempts).toMatchObject([{ outcome: 'timeout' }, { outcome: 'timeout' }])
     expect(job.failure.reason).toBe('attempts_exhausted')
     expect(await report('complete')).toMatchObject(leaseLost)
@@ -219,8 +219,8 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const [first, second] = [await site.enqueue(), await site.enqueue()]
     const states = async () => [(await read(first)).state, (await read(second)).state].sort()
     await soon(async () => expect(await states()).toEqual(['queued', 'running']))
-    const other = await ground.site()
-    await ground.posthorn.job(await other.enqueue(), 'succeeded')
+    const other = await fixture.site()
+    await fixture.posthorn.job(await other.enqueue(), 'succeeded')
     expect(await states()).toEqual(['queued', 'running'])
     const report = reporter(site.receiver.requests[0]?.headers as never)
     expect(await report('complete')).toMatchObject(applied)
@@ -229,7 +229,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('200: of an async endpoint is done at once', async () => {
     const site = await asyncSite({ status: 200, body: '"now"' })
-    const job: Body = await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    const job: Body = await fixture.posthorn.job(await site.enqueue(), 'succeeded')
     expect(job.result).toBe('now')
   })
 })

@@ -1,59 +1,67 @@
 // Answers that say something of the endpoint: gone, throttled, failing; and how it comes back.
 import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
-import { at, type Body, CONCURRENT, changeIsKnown, heldReplies, soon, useGround } from './ground.ts'
+import {
+  at,
+  type Body,
+  CONCURRENT,
+  changeIsKnown,
+  heldReplies,
+  soon,
+  useFixture,
+} from './fixture.ts'
 
 const SLOW = { retry: { backoff: { type: 'fixed', delay: '1h', jitter: 0 } } }
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
-  const ground = useGround(engine)
-  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
-    ground.posthorn.request(...all)
-  const read = (id: string) => ground.get(`/jobs/${id}`)
+  const fixture = useFixture(engine)
+  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
+    fixture.posthorn.request(...all)
+  const read = (id: string) => fixture.get(`/jobs/${id}`)
   const firstAttempt = async (id: string): Promise<Body> => {
     await soon(async () => expect((await read(id)).attempts.length).toBeGreaterThan(0))
     return (await read(id)).attempts[0]
   }
 
   it('410: rejected, dead, and the endpoint is disabled as gone; its jobs wait', async () => {
-    const site = await ground.site(410)
+    const site = await fixture.site(410)
     const waiting = await site.enqueue({ delay: '1h' })
-    const job = await ground.posthorn.job(await site.enqueue(), 'dead')
+    const job = await fixture.posthorn.job(await site.enqueue(), 'dead')
     expect(job.attempts).toMatchObject([{ outcome: 'rejected', statusCode: 410 }])
     await soon(async () =>
       expect(await site.read()).toMatchObject({ state: 'disabled', disabledReason: 'gone' }),
     )
     await changeIsKnown()
     await send('PATCH', `/jobs/${waiting}`, { delay: '0s' })
-    const other = await ground.site()
-    await ground.posthorn.job(await other.enqueue(), 'succeeded')
+    const other = await fixture.site()
+    await fixture.posthorn.job(await other.enqueue(), 'succeeded')
     expect((await read(waiting)).state).toBe('queued')
     expect(site.receiver.requests).toHaveLength(1)
   })
 
   it('410: does not disable an endpoint that was changed since the attempt began', async () => {
     const held = heldReplies()
-    const site = await ground.site(held.script)
+    const site = await fixture.site(held.script)
     const id = await site.enqueue()
-    await ground.posthorn.job(id, 'running')
-    await ground.posthorn.endpoint(site.name, site.receiver.url)
+    await fixture.posthorn.job(id, 'running')
+    await fixture.posthorn.endpoint(site.name, site.receiver.url)
     held.release(410)
-    await ground.posthorn.job(id, 'dead')
+    await fixture.posthorn.job(id, 'dead')
     site.receiver.answerWith(200)
-    await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    await fixture.posthorn.job(await site.enqueue(), 'succeeded')
     expect(await site.read()).toMatchObject({ state: 'active', disabledReason: null })
   })
 
   it('429, or 503 with Retry-After: throttled, costs no attempt, and rests the endpoint for all its jobs', async () => {
     for (const status of [429, 503]) {
-      const site = await ground.site([{ status, headers: { 'retry-after': '1' } }, 200], {
+      const site = await fixture.site([{ status, headers: { 'retry-after': '1' } }, 200], {
         retry: { maxAttempts: 1 },
       })
       const first = await site.enqueue()
       await soon(async () => expect((await site.read()).state).toBe('resting'))
       const second = await site.enqueue()
       for (const id of [first, second]) {
-        const job = await ground.posthorn.job(id, 'succeeded')
+        const job = await fixture.posthorn.job(id, 'succeeded')
         expect(job.maxAttempts).toBe(1)
       }
       const { attempts, attemptCount } = await read(first)
@@ -66,8 +74,8 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('429, or 503 with Retry-After: without one the rest is 1 s, then 2 s; at most 24 h; resume ends it', async () => {
-    const site = await ground.site([429, 429, 200])
-    await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    const site = await fixture.site([429, 429, 200])
+    await fixture.posthorn.job(await site.enqueue(), 'succeeded')
     const [one, two, three] = site.receiver.requests.map(({ atMs }) => atMs) as [
       number,
       number,
@@ -75,7 +83,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     ]
     expect(two - one).toBeGreaterThan(950)
     expect(three - two).toBeGreaterThan(1_950)
-    const long = await ground.site({ status: 429, headers: { 'retry-after': '9999999' } })
+    const long = await fixture.site({ status: 429, headers: { 'retry-after': '9999999' } })
     const id = await long.enqueue()
     await soon(async () => expect((await long.read()).state).toBe('resting'))
     const restMs = at((await long.read()).restingUntil) - Date.now()
@@ -84,13 +92,13 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     long.receiver.answerWith(200)
     const resumed = await send('POST', `/endpoints/${long.name}/resume`)
     expect(resumed.body).toMatchObject({ state: 'active', restingUntil: null })
-    await ground.posthorn.job(await long.enqueue(), 'succeeded')
+    await fixture.posthorn.job(await long.enqueue(), 'succeeded')
     expect((await read(id)).attempts).toMatchObject([{ outcome: 'throttled' }])
   })
 
   it('circuit breaker: trips after failures in a row, rests, lets one probe through, and resets on success', async () => {
     const circuitBreaker = { failures: 3, cooldown: '700ms' }
-    const site = await ground.site(500, { ...SLOW, circuitBreaker })
+    const site = await fixture.site(500, { ...SLOW, circuitBreaker })
     for (let i = 0; i < 3; i++) await firstAttempt(await site.enqueue())
     await soon(async () => expect((await site.read()).state).toBe('resting'))
     const ids = await Promise.all(Array.from({ length: 4 }, () => site.enqueue()))
@@ -102,8 +110,8 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const [, , third, fourth, fifth] = site.receiver.requests.map(({ atMs }) => atMs) as number[]
     expect((fourth as number) - (third as number)).toBeGreaterThan(650)
     expect((fifth as number) - (fourth as number)).toBeGreaterThan(650)
-    const other = await ground.site()
-    await ground.posthorn.job(await other.enqueue(), 'succeeded')
+    const other = await fixture.site()
+    await fixture.posthorn.job(await other.enqueue(), 'succeeded')
     expect(site.receiver.requests).toHaveLength(5)
     held.release(200)
     await soon(async () => expect(await stateCount(ids, 'succeeded')).toBe(3))
@@ -113,17 +121,17 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('circuit breaker: rejected, throttled and cancelled do not count, and null is never', async () => {
     const circuitBreaker = { failures: 1, cooldown: '1h' }
-    const site = await ground.site(422, { ...SLOW, circuitBreaker })
-    await ground.posthorn.job(await site.enqueue(), 'dead')
+    const site = await fixture.site(422, { ...SLOW, circuitBreaker })
+    await fixture.posthorn.job(await site.enqueue(), 'dead')
     site.receiver.answerWith(200)
-    await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    await fixture.posthorn.job(await site.enqueue(), 'succeeded')
     site.receiver.answerWith(500)
     await firstAttempt(await site.enqueue())
     await soon(async () => expect((await site.read()).state).toBe('resting'))
     site.receiver.answerWith(200)
     await send('POST', `/endpoints/${site.name}/resume`)
-    await ground.posthorn.job(await site.enqueue(), 'succeeded')
-    const without = await ground.site(500, { ...SLOW, circuitBreaker: null })
+    await fixture.posthorn.job(await site.enqueue(), 'succeeded')
+    const without = await fixture.site(500, { ...SLOW, circuitBreaker: null })
     for (let i = 0; i < 25; i++) await firstAttempt(await without.enqueue())
     expect((await without.read()).state).toBe('active')
   })

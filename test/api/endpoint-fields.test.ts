@@ -4,14 +4,14 @@ import { Webhook } from 'standardwebhooks'
 import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
 import { startReceiver } from '../support/receiver.ts'
-import { at, useGround } from './ground.ts'
+import { at, useFixture } from './fixture.ts'
 
 const HOOK = 'http://127.0.0.1:8099/hook'
 
 describe.each(ENGINES)('on %s', (engine) => {
-  const ground = useGround(engine)
+  const fixture = useFixture(engine)
   const put = (settings: object, name = 'probe') =>
-    ground.posthorn.request('PUT', `/endpoints/${name}`, { url: HOOK, ...settings })
+    fixture.posthorn.request('PUT', `/endpoints/${name}`, { url: HOOK, ...settings })
 
   /** Each is refused, and the error names the field. */
   async function expectRefused(path: string, ...all: object[]): Promise<void> {
@@ -75,10 +75,10 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   it('headers: are sent, read back masked, and forbidden names are refused', async () => {
     const headers = { 'X-Tenant': 'tenant-0815', 'User-Agent': 'shop/7.0.12' }
-    const site = await ground.site(200, { headers })
+    const site = await fixture.site(200, { headers })
     const read = await site.read()
     expect(read.headers).toEqual({ 'X-Tenant': '***0815', 'User-Agent': '***0.12' })
-    await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    await fixture.posthorn.job(await site.enqueue(), 'succeeded')
     expect(site.receiver.requests[0]?.headers).toMatchObject({
       'x-tenant': 'tenant-0815',
       'user-agent': 'shop/7.0.12',
@@ -101,8 +101,8 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect((await put({ timeout: '90s' })).body.timeout).toBe('1m30s')
     expect((await put({ timeout: '15m' })).body.timeout).toBe('15m')
     await expectRefused('/timeout', { timeout: '99ms' }, { timeout: '15m1ms' }, { timeout: 15 })
-    const site = await ground.site('hang', { timeout: '100ms', retry: { maxAttempts: 1 } })
-    const job = await ground.posthorn.job(await site.enqueue(), 'dead')
+    const site = await fixture.site('hang', { timeout: '100ms', retry: { maxAttempts: 1 } })
+    const job = await fixture.posthorn.job(await site.enqueue(), 'dead')
     expect(job.attempts).toMatchObject([{ outcome: 'timeout' }])
     expect(job.attempts[0].durationMs).toBeGreaterThanOrEqual(95)
   })
@@ -139,8 +139,8 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   it('retry: linear waits grow by the delay, and a schedule repeats its last one', async () => {
     const waits = async (backoff: object) => {
-      const site = await ground.site(500, { retry: { maxAttempts: 4, backoff } })
-      const job = await ground.posthorn.job(await site.enqueue(), 'dead')
+      const site = await fixture.site(500, { retry: { maxAttempts: 4, backoff } })
+      const job = await fixture.posthorn.job(await site.enqueue(), 'dead')
       expect(job.failure.reason).toBe('attempts_exhausted')
       const { requests } = site.receiver
       return requests.slice(1).map((one, i) => one.atMs - (requests[i]?.atMs ?? 0))
@@ -165,11 +165,11 @@ describe.each(ENGINES)('on %s', (engine) => {
     const given = secretOf(64)
     const replaced = await put({ url: receiver.url, secret: given }, 'secret')
     expect(replaced.body).toMatchObject({ secret: given, secretHint: given.slice(-4) })
-    const { body } = await ground.posthorn.request('POST', '/jobs', {
+    const { body } = await fixture.posthorn.request('POST', '/jobs', {
       endpoint: 'secret',
       payload: { n: 1 },
     })
-    await ground.posthorn.job(body.id, 'succeeded')
+    await fixture.posthorn.job(body.id, 'succeeded')
     const [request] = receiver.requests
     const headers = request?.headers as Record<string, string>
     expect(new Webhook(given).verify(String(request?.body), headers)).toEqual({ n: 1 })
@@ -180,14 +180,14 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('onFinish: a default for its jobs, copied at enqueue', async () => {
-    const told = await ground.pulled()
-    const site = await ground.site(200, { onFinish: { endpoint: told.name, states: ['dead'] } })
+    const told = await fixture.pulled()
+    const site = await fixture.site(200, { onFinish: { endpoint: told.name, states: ['dead'] } })
     const id = await site.enqueue()
-    const { onFinish } = await ground.get(`/jobs/${id}`)
+    const { onFinish } = await fixture.get(`/jobs/${id}`)
     expect(onFinish).toEqual({ endpoint: told.name, states: ['dead'] })
     await put({ url: site.receiver.url }, site.name)
-    expect((await ground.get(`/jobs/${id}`)).onFinish).toEqual(onFinish)
-    expect((await ground.get(`/jobs/${await site.enqueue()}`)).onFinish).toBe(null)
+    expect((await fixture.get(`/jobs/${id}`)).onFinish).toEqual(onFinish)
+    expect((await fixture.get(`/jobs/${await site.enqueue()}`)).onFinish).toBe(null)
     expect((await put({})).body.onFinish).toBe(null)
     const named = await put({ onFinish: told.name }, 'named')
     expect(named.body.onFinish).toEqual({
@@ -198,9 +198,9 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('read form: state, counts, version and times, and of the secret only its end', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     await site.enqueue()
-    const { headers, body } = await ground.posthorn.request('GET', `/endpoints/${site.name}`)
+    const { headers, body } = await fixture.posthorn.request('GET', `/endpoints/${site.name}`)
     expect(body).toMatchObject({
       name: site.name,
       state: 'active',

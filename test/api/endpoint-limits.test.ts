@@ -1,13 +1,13 @@
 import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
-import { at, CONCURRENT, heldReplies, QUICK_RETRY, soon, useGround } from './ground.ts'
+import { at, CONCURRENT, heldReplies, QUICK_RETRY, soon, useFixture } from './fixture.ts'
 
 const HOOK = 'http://127.0.0.1:8099/hook'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
-  const ground = useGround(engine)
+  const fixture = useFixture(engine)
   const put = (settings: object, name = 'probe') =>
-    ground.posthorn.request('PUT', `/endpoints/${name}`, { url: HOOK, ...settings })
+    fixture.posthorn.request('PUT', `/endpoints/${name}`, { url: HOOK, ...settings })
 
   /** Each is refused, and the error names the field. */
   async function expectRefused(path: string, ...all: object[]): Promise<void> {
@@ -27,13 +27,13 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       ...[0, 10_001, 1.5, '5'].map((concurrency) => ({ concurrency })),
     )
     const held = heldReplies()
-    const site = await ground.site(held.script, { concurrency: 2 })
+    const site = await fixture.site(held.script, { concurrency: 2 })
     const ids = await Promise.all(Array.from({ length: 5 }, () => site.enqueue()))
     await site.receiver.waitFor((requests) => requests.length === 2)
     expect((await site.read()).counts).toEqual({ queued: 3, running: 2 })
     expect(site.receiver.requests).toHaveLength(2)
     held.release(200)
-    for (const id of ids) await ground.posthorn.job(id, 'succeeded')
+    for (const id of ids) await fixture.posthorn.job(id, 'succeeded')
   })
 
   it('rateLimit: attempts started over all workers, {count, per} or null', async () => {
@@ -46,10 +46,10 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       { rateLimit: { count: 1, per: '0s' } },
       { rateLimit: { count: 1 } },
     )
-    const site = await ground.site(200, { rateLimit: { count: 2, per: '400ms' } })
+    const site = await fixture.site(200, { rateLimit: { count: 2, per: '400ms' } })
     const startedAtMs = performance.now()
     const ids = await Promise.all(Array.from({ length: 5 }, () => site.enqueue()))
-    for (const id of ids) await ground.posthorn.job(id, 'succeeded')
+    for (const id of ids) await fixture.posthorn.job(id, 'succeeded')
     // Two at once, and three more tokens of 200 ms each.
     expect(performance.now() - startedAtMs).toBeGreaterThanOrEqual(590)
   })
@@ -57,12 +57,12 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   it('completion: sync or async; with async a 202 is no end', async () => {
     expect((await put({})).body.completion).toBe('sync')
     await expectRefused('/completion', { completion: 'later' }, { completion: null })
-    const sync = await ground.site(202)
-    await ground.posthorn.job(await sync.enqueue(), 'succeeded')
-    const async = await ground.site(202, { completion: 'async' })
+    const sync = await fixture.site(202)
+    await fixture.posthorn.job(await sync.enqueue(), 'succeeded')
+    const async = await fixture.site(202, { completion: 'async' })
     const id = await async.enqueue()
     await soon(async () =>
-      expect(await ground.get(`/jobs/${id}`)).toMatchObject({ phase: 'awaiting_completion' }),
+      expect(await fixture.get(`/jobs/${id}`)).toMatchObject({ phase: 'awaiting_completion' }),
     )
   })
 
@@ -74,10 +74,10 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       { completionTimeout: '999ms' },
       { completionTimeout: '7d1s' },
     )
-    const site = await ground.site(202, { completion: 'async', completionTimeout: '5m' })
+    const site = await fixture.site(202, { completion: 'async', completionTimeout: '5m' })
     const id = await site.enqueue()
     await soon(async () => {
-      const job = await ground.get(`/jobs/${id}`)
+      const job = await fixture.get(`/jobs/${id}`)
       expect(job.phase).toBe('awaiting_completion')
       const leftMs = at(job.lease.expiresAt) - Date.now()
       expect(leftMs).toBeGreaterThan(4 * 60_000)
@@ -99,7 +99,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect((await put({})).body.statuses).toEqual({})
     const given = { 300: 'final', 400: 'retry', 599: 'throttle' }
     expect((await put({ statuses: given }, 'chooses')).body.statuses).toEqual(given)
-    expect((await ground.get('/endpoints/chooses')).statuses).toEqual(given)
+    expect((await fixture.get('/endpoints/chooses')).statuses).toEqual(given)
     for (const status of ['200', '299', '600', '99', '4xx', '404 ', '-400', '400.0']) {
       await expectRefused(`/statuses/${status}`, { statuses: { [status]: 'retry' } })
     }
@@ -116,27 +116,27 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('statuses: decide what an answer means, and what is retried counts for the breaker', async () => {
     const statuses = { 400: 'retry', 404: 'final', 410: 'retry', 500: 'throttle' }
-    const site = await ground.site([400, 410, 200], { statuses, retry: QUICK_RETRY })
-    const retried = await ground.posthorn.job(await site.enqueue(), 'succeeded', 'dead')
+    const site = await fixture.site([400, 410, 200], { statuses, retry: QUICK_RETRY })
+    const retried = await fixture.posthorn.job(await site.enqueue(), 'succeeded', 'dead')
     const outcomes = retried.attempts.map((one: { outcome: string }) => one.outcome)
     expect(outcomes).toEqual(['http_error', 'http_error', 'succeeded'])
     expect(await site.read()).toMatchObject({ state: 'active', disabledReason: null })
     site.receiver.answerWith(404)
-    const final = await ground.posthorn.job(await site.enqueue(), 'dead')
+    const final = await fixture.posthorn.job(await site.enqueue(), 'dead')
     expect(final).toMatchObject({ attemptCount: 1, failure: { reason: 'rejected' } })
     expect(final.failure.message).toContain('404, which is final')
     site.receiver.answerWith({ status: 400, headers: { 'posthorn-no-retry': 'true' } })
-    expect(await ground.posthorn.job(await site.enqueue(), 'dead')).toMatchObject({
+    expect(await fixture.posthorn.job(await site.enqueue(), 'dead')).toMatchObject({
       attemptCount: 1,
     })
     site.receiver.answerWith([500, 200])
     const patient = await site.enqueue({ retry: { maxAttempts: 1 } })
-    expect(await ground.posthorn.job(patient, 'succeeded', 'dead')).toMatchObject({
+    expect(await fixture.posthorn.job(patient, 'succeeded', 'dead')).toMatchObject({
       state: 'succeeded',
       attempts: [{ outcome: 'throttled', statusCode: 500 }, {}],
     })
     const circuitBreaker = { failures: 2, cooldown: '1h' }
-    const down = await ground.site(400, { statuses, retry: QUICK_RETRY, circuitBreaker })
+    const down = await fixture.site(400, { statuses, retry: QUICK_RETRY, circuitBreaker })
     await down.enqueue()
     await soon(async () => expect((await down.read()).state).toBe('resting'))
   })

@@ -2,12 +2,12 @@
 import { Webhook } from 'standardwebhooks'
 import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
-import { at, CONCURRENT, heldReplies, soon, useGround } from './ground.ts'
+import { at, CONCURRENT, heldReplies, soon, useFixture } from './fixture.ts'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
-  const ground = useGround(engine)
-  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
-    ground.posthorn.request(...all)
+  const fixture = useFixture(engine)
+  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
+    fixture.posthorn.request(...all)
 
   it('PUT /endpoints/:name: creates with 201, replaces with 200, and keeps what is not settings', async () => {
     const path = '/endpoints/deploy.1_a-b'
@@ -28,7 +28,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('PUT /endpoints/:name: one that changes nothing leaves the version, and so does such a PATCH', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const path = `/endpoints/${site.name}`
     const settings = {
       url: 'http://127.0.0.1:3999/',
@@ -84,7 +84,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       const answer = await send('PATCH', path, change, headers)
       expect(answer.status).toBe(200)
       expect(answer.headers.get('etag')).toBe(`"${answer.body.version}"`)
-      expect(await ground.get(path)).toMatchObject({ ...answer.body, counts: expect.anything() })
+      expect(await fixture.get(path)).toMatchObject({ ...answer.body, counts: expect.anything() })
       const { secret: _, version: __, updatedAt: ___, ...read } = answer.body
       return read
     }
@@ -114,12 +114,12 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       version: _v,
       updatedAt: _u,
       ...plain
-    } = await ground.get('/endpoints/plain')
+    } = await fixture.get('/endpoints/plain')
     expect(await patch(Object.fromEntries(all))).toMatchObject(plain)
 
     const secret = 'whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY='
     expect((await send('PATCH', path, { secret })).body).toMatchObject({ secret })
-    const { version } = await ground.get(path)
+    const { version } = await fixture.get(path)
     await patch({ description: 'three' }, { 'if-match': `"${version}"` })
     const stale = await send('PATCH', path, {}, { 'if-match': `"${version}"` })
     expect(stale).toMatchObject({ status: 412, body: { code: 'precondition_failed' } })
@@ -128,7 +128,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     for (const wrong of [{ secret: null }, { name: 'other' }, { timeout: '1ms' }, null]) {
       expect([wrong, (await send('PATCH', path, wrong)).status]).toEqual([wrong, 400])
     }
-    expect((await ground.get(path)).version).toBe(version + 1)
+    expect((await fixture.get(path)).version).toBe(version + 1)
     const { body: described } = await send('GET', '/openapi.json')
     const patched = described.paths['/endpoints/{name}'].patch.requestBody
     const { secret: own } = patched.content['application/json'].schema.properties
@@ -138,7 +138,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('PATCH /endpoints/:name: loses no change of those that others make at the same time', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const path = `/endpoints/${site.name}`
     const changes = [{ description: 'a' }, { timeout: '7s' }, { concurrency: 7 }, { statuses: {} }]
     const answers = await Promise.all(changes.map((change) => send('PATCH', path, change)))
@@ -152,7 +152,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const found: string[] = []
     let cursor: string | null = null
     do {
-      const page: Awaited<ReturnType<typeof ground.get>> = await ground.get(
+      const page: Awaited<ReturnType<typeof fixture.get>> = await fixture.get(
         `/endpoints?limit=2${cursor === null ? '' : `&cursor=${cursor}`}`,
       )
       expect(page.items.length).toBeLessThanOrEqual(2)
@@ -168,61 +168,61 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('GET /endpoints/:name: one, with its version as ETag', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const { status, headers, body } = await send('GET', `/endpoints/${site.name}`)
     expect({ status, name: body.name }).toEqual({ status: 200, name: site.name })
     expect(headers.get('etag')).toBe(`"${body.version}"`)
   })
 
   it('DELETE /endpoints/:name: 204 when idle, 409 in use, and by force its jobs are buried and it is gone', async () => {
-    const idle = await ground.pulled()
+    const idle = await fixture.pulled()
     expect((await send('DELETE', `/endpoints/${idle.name}`)).status).toBe(204)
     expect((await send('GET', `/endpoints/${idle.name}`)).status).toBe(404)
     const held = heldReplies()
-    const site = await ground.site(held.script)
+    const site = await fixture.site(held.script)
     const path = `/endpoints/${site.name}`
     const running = await site.enqueue()
     const queued = await site.enqueue({ delay: '1h' })
-    await ground.posthorn.job(running, 'running')
+    await fixture.posthorn.job(running, 'running')
     expect((await send('DELETE', path)).status).toBe(409)
     expect((await send('DELETE', `${path}?force=false`)).status).toBe(409)
     const forced = await send('DELETE', `${path}?force=true`)
     expect(forced).toMatchObject({ status: 202, body: { name: site.name, state: 'deleting' } })
     expect((await site.post()).status).toBe(422)
     for (const id of [running, queued]) {
-      const job = await ground.posthorn.job(id, 'dead')
+      const job = await fixture.posthorn.job(id, 'dead')
       expect(job.failure.reason).toBe('endpoint_gone')
     }
     held.release(200)
     await soon(async () => expect((await send('GET', path)).status).toBe(404))
-    expect((await ground.get(`/jobs/${running}`)).state).toBe('dead')
+    expect((await fixture.get(`/jobs/${running}`)).state).toBe('dead')
     expect((await send('POST', `/jobs/${queued}/retry`)).status).toBe(422)
     expect((await send('PUT', path, { url: null })).status).toBe(201)
   })
 
   it('POST /endpoints/:name/pause: deliveries stop, enqueueing goes on, a PUT does not end it', async () => {
-    const site = await ground.site()
+    const site = await fixture.site()
     const paused = await send('POST', `/endpoints/${site.name}/pause`)
     expect(paused).toMatchObject({ status: 200, body: { state: 'paused' } })
     expect((await send('POST', `/endpoints/${site.name}/pause`)).status).toBe(200)
     const id = await site.enqueue()
     await send('PUT', `/endpoints/${site.name}`, { url: site.receiver.url })
-    const other = await ground.site()
-    await ground.posthorn.job(await other.enqueue(), 'succeeded')
-    expect((await ground.get(`/jobs/${id}`)).state).toBe('queued')
+    const other = await fixture.site()
+    await fixture.posthorn.job(await other.enqueue(), 'succeeded')
+    expect((await fixture.get(`/jobs/${id}`)).state).toBe('queued')
     expect(site.receiver.requests).toHaveLength(0)
   })
 
   it('POST /endpoints/:name/resume: deliveries go on within 1 s, also of one that was disabled', async () => {
-    const site = await ground.site(200)
+    const site = await fixture.site(200)
     await send('POST', `/endpoints/${site.name}/pause`)
     const id = await site.enqueue()
     const resumed = await send('POST', `/endpoints/${site.name}/resume`)
     expect(resumed).toMatchObject({ status: 200, body: { state: 'active' } })
-    await ground.posthorn.job(id, 'succeeded')
+    await fixture.posthorn.job(id, 'succeeded')
     site.receiver.answerWith(410)
     const waiting = await site.enqueue({ delay: '1h' })
-    await ground.posthorn.job(await site.enqueue(), 'dead')
+    await fixture.posthorn.job(await site.enqueue(), 'dead')
     await soon(async () => expect((await site.read()).state).toBe('disabled'))
     await send('PUT', `/endpoints/${site.name}`, { url: site.receiver.url })
     expect(await site.read()).toMatchObject({ state: 'disabled', disabledReason: 'gone' })
@@ -230,11 +230,11 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const enabled = await send('POST', `/endpoints/${site.name}/resume`)
     expect(enabled.body).toMatchObject({ state: 'active', disabledReason: null })
     await send('PATCH', `/jobs/${waiting}`, { delay: '0s' })
-    await ground.posthorn.job(waiting, 'succeeded')
+    await fixture.posthorn.job(waiting, 'succeeded')
   })
 
   it('state: disabled is shown before paused, paused before resting', async () => {
-    const site = await ground.site({ status: 429, headers: { 'retry-after': '60' } })
+    const site = await fixture.site({ status: 429, headers: { 'retry-after': '60' } })
     const throttled = await site.enqueue()
     await soon(async () => expect((await site.read()).state).toBe('resting'))
     await send('POST', `/endpoints/${site.name}/pause`)
@@ -245,7 +245,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const held = heldReplies()
     site.receiver.answerWith(held.script)
     await send('PATCH', `/jobs/${throttled}`, { delay: '0s' })
-    await ground.posthorn.job(throttled, 'running')
+    await fixture.posthorn.job(throttled, 'running')
     held.release(410)
     await soon(async () => expect((await site.read()).state).toBe('disabled'))
     await send('POST', `/endpoints/${site.name}/pause`)
@@ -255,7 +255,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('POST /endpoints/:name/rotate-secret: a new secret once, and both sign during the overlap', async () => {
-    const site = await ground.site()
+    const site = await fixture.site()
     const path = `/endpoints/${site.name}`
     const given = `whsec_${Buffer.alloc(32, 1).toString('base64')}`
     const { body: first } = await send('PUT', path, { url: site.receiver.url, secret: given })
@@ -266,14 +266,14 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(rotated.body.secret).not.toBe(given)
     expect(rotated.body.secretHint).toBe(rotated.body.secret.slice(-4))
     await soon(async () => {
-      await ground.posthorn.job(await site.enqueue(), 'succeeded')
+      await fixture.posthorn.job(await site.enqueue(), 'succeeded')
       expect(signers([given, rotated.body.secret])).toEqual([true, true])
     })
     const chosen = `whsec_${Buffer.alloc(24, 2).toString('base64')}`
     const body = { secret: chosen, overlap: '0s' }
     expect((await send('POST', `${path}/rotate-secret`, body)).body.secret).toBe(chosen)
     await soon(async () => {
-      await ground.posthorn.job(await site.enqueue(), 'succeeded')
+      await fixture.posthorn.job(await site.enqueue(), 'succeeded')
       expect(signers([given, rotated.body.secret, chosen]).at(-1)).toBe(true)
       expect(signers([rotated.body.secret])).toEqual([false])
     })
@@ -295,7 +295,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('POST /endpoints/:name/test: one signed ping now, answered with the attempt', async () => {
     const body = 'r'.repeat(10_000)
-    const site = await ground.site({ status: 418, body }, { headers: { 'x-own': 'yes' } })
+    const site = await fixture.site({ status: 418, body }, { headers: { 'x-own': 'yes' } })
     const path = `/endpoints/${site.name}`
     const { body: put } = await send('POST', `${path}/rotate-secret`)
     const answer = await send('POST', `${path}/test`)
@@ -317,27 +317,27 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     await site.receiver.close()
     const refused = await send('POST', `${path}/test`)
     expect(refused.body).toMatchObject({ outcome: 'connect_error', errorCode: 'ECONNREFUSED' })
-    const pulled = await ground.pulled()
+    const pulled = await fixture.pulled()
     const conflict = await send('POST', `/endpoints/${pulled.name}/test`)
     expect(conflict).toMatchObject({ status: 409, body: { code: 'job_state_conflict' } })
   })
 
   it('a change to an endpoint: reaches the worker within 1 s, and an attempt under way keeps what it began with', async () => {
     const held = heldReplies()
-    const site = await ground.site(held.script)
-    const other = await ground.receive()
+    const site = await fixture.site(held.script)
+    const other = await fixture.receive()
     const first = await site.enqueue()
-    await ground.posthorn.job(first, 'running')
+    await fixture.posthorn.job(first, 'running')
     const { body } = await send('PUT', `/endpoints/${site.name}`, { url: other.url })
     const changedAtMs = performance.now()
     held.release(200)
-    await ground.posthorn.job(first, 'succeeded')
+    await fixture.posthorn.job(first, 'succeeded')
     while (performance.now() - changedAtMs < 1_000) {
-      await ground.posthorn.job(await site.enqueue(), 'succeeded')
+      await fixture.posthorn.job(await site.enqueue(), 'succeeded')
     }
     const toOld = site.receiver.requests.length
     const startedAtMs = performance.now()
-    await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    await fixture.posthorn.job(await site.enqueue(), 'succeeded')
     expect(startedAtMs - changedAtMs).toBeGreaterThanOrEqual(1_000)
     expect(site.receiver.requests).toHaveLength(toOld)
     expect(at(body.updatedAt)).toBeGreaterThan(0)

@@ -11,7 +11,7 @@ import {
 import { databaseUrl } from '../support/mongo.ts'
 import { startMongoProxy } from '../support/mongo-proxy.ts'
 import { until } from '../support/until.ts'
-import { expectProblem } from './ground.ts'
+import { expectProblem } from './fixture.ts'
 
 /** The store taken away: another program holds the lock of the file, or the network brings nothing. */
 const OUTAGES: Record<Engine, () => Promise<Outage>> = {

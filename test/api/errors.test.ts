@@ -7,14 +7,14 @@ import { MongoClient } from 'mongodb'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
 import { ENGINES, type Engine } from '../support/deployment.ts'
-import { type Body, expectProblem, NO_JOB, soon, useGround } from './ground.ts'
+import { type Body, expectProblem, NO_JOB, soon, useFixture } from './fixture.ts'
 
 const MAX_BODY_BYTES = 8_192
 
 describe.each(ENGINES)('on %s', (engine) => {
-  const ground = useGround(engine, { MAX_BODY_BYTES: String(MAX_BODY_BYTES) })
-  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
-    ground.posthorn.request(...all)
+  const fixture = useFixture(engine, { MAX_BODY_BYTES: String(MAX_BODY_BYTES) })
+  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
+    fixture.posthorn.request(...all)
   const known = { endpoint: 'known', payload: {} }
   beforeAll(async () => {
     await send('PUT', '/endpoints/known', { url: null })
@@ -31,7 +31,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     ]
     for (const body of bodies) expectProblem(await send('POST', '/jobs', body), 400, 'invalid_json')
     const latin1 = Buffer.from('{"endpoint":"known","payload":"\xe4"}', 'latin1')
-    const answer = await fetch(`${ground.posthorn.url()}/jobs`, {
+    const answer = await fetch(`${fixture.posthorn.url()}/jobs`, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
       body: latin1,
@@ -115,10 +115,10 @@ describe.each(ENGINES)('on %s', (engine) => {
     const authorization = `Bearer ${body.key}`
     expectProblem(await send('GET', '/jobs', undefined, { authorization }), 403, 'forbidden')
     for (const path of ['/jobs', '/health/live']) {
-      const status = await statusFor(ground.posthorn.url() + path, { host: 'evil.example' })
+      const status = await statusFor(fixture.posthorn.url() + path, { host: 'evil.example' })
       expect(status).toBe(403)
     }
-    expect(await statusFor(ground.posthorn.url(), { host: '[::1]:8080' })).toBe(200)
+    expect(await statusFor(fixture.posthorn.url(), { host: '[::1]:8080' })).toBe(200)
   })
 
   it('not_found: a path that no route has', async () => {
@@ -181,7 +181,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('lease_lost: a token whose attempt is over', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const id = await site.enqueue()
     const { body } = await send('POST', `/endpoints/${site.name}/claim`)
     await send('POST', `/jobs/${id}/cancel`)
@@ -192,7 +192,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('endpoint_in_use: while jobs are queued, or a schedule names it', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const id = await site.enqueue()
     expectProblem(await send('DELETE', `/endpoints/${site.name}`), 409, 'endpoint_in_use')
     await send('POST', `/jobs/${id}/cancel`)
@@ -205,9 +205,9 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('endpoint_disabled: an enqueue to a disabled endpoint, but not to a paused one', async () => {
-    const site = await ground.site(410)
+    const site = await fixture.site(410)
     const id = await site.enqueue()
-    await ground.posthorn.job(id, 'dead')
+    await fixture.posthorn.job(id, 'dead')
     await soon(async () => expect((await site.read()).state).toBe('disabled'))
     expectProblem(await site.post(), 409, 'endpoint_disabled')
     expect((await send('POST', '/jobs', known)).status).toBe(201)
@@ -220,7 +220,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('precondition_failed: If-Match of an older version of an endpoint, a schedule or a job', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const stale = { 'if-match': '"99"' }
     const path = `/endpoints/${site.name}`
     const put = await send('PUT', path, { url: null }, stale)
@@ -244,7 +244,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('precondition_failed: If-Match of an older version, of every verb that changes the record', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const endpoint = `/endpoints/${site.name}`
     const schedule = `/schedules/${site.name}`
     await send('PUT', schedule, { every: '1h', endpoint: site.name, payload: 1 })
@@ -288,7 +288,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('precondition_failed: If-Match: * of an endpoint and a schedule that do not exist', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const any = { 'if-match': '*' }
     const bodies = {
       endpoints: { url: null },
@@ -305,7 +305,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('invalid_request: If-None-Match of a request that creates nothing', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const none = { 'if-none-match': '*' }
     const schedule = `/schedules/${site.name}`
     await send('PUT', schedule, { every: '1h', endpoint: site.name, payload: 1 })
@@ -348,11 +348,11 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('internal_error: is logged with its request id, and tells nothing of its cause', async () => {
-    await BREAKS[engine](ground.posthorn.env.STORE_URL as string)
+    await BREAKS[engine](fixture.posthorn.env.STORE_URL as string)
     const answer = await send('GET', '/keys', undefined, { 'x-request-id': 'broken-1' })
     expectProblem(answer, 500, 'internal_error', { requestId: 'broken-1' })
     await soon(() =>
-      expect(ground.api.log.find((line) => line.msg === 'request.failed')).toMatchObject({
+      expect(fixture.api.log.find((line) => line.msg === 'request.failed')).toMatchObject({
         requestId: 'broken-1',
       }),
     )
@@ -379,7 +379,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   function sendRaw(bytes: string): Promise<string> {
-    const { hostname, port } = new URL(ground.posthorn.url())
+    const { hostname, port } = new URL(fixture.posthorn.url())
     const socket = connect(Number(port), hostname)
     socket.write(bytes)
     return text(socket)

@@ -1,16 +1,24 @@
 // GET /jobs/:id/explain: every reason, brought about for real.
 import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
-import { at, type Body, CONCURRENT, changeIsKnown, heldReplies, soon, useGround } from './ground.ts'
+import {
+  at,
+  type Body,
+  CONCURRENT,
+  changeIsKnown,
+  heldReplies,
+  soon,
+  useFixture,
+} from './fixture.ts'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
-  const ground = useGround(engine)
-  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
-    ground.posthorn.request(...all)
-  const explain = (id: string): Promise<Body> => ground.get(`/jobs/${id}/explain`)
+  const fixture = useFixture(engine)
+  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
+    fixture.posthorn.request(...all)
+  const explain = (id: string): Promise<Body> => fixture.get(`/jobs/${id}/explain`)
 
   it('not_due: and when it is', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const { body } = await site.post({ delay: '1h' })
     expect(await explain(body.id)).toEqual({
       state: 'queued',
@@ -23,14 +31,14 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('not_due: also of one that waits for its retry', async () => {
     const retry = { backoff: { type: 'fixed', delay: '1h', jitter: 0 } }
-    const site = await ground.site(500, { retry })
+    const site = await fixture.site(500, { retry })
     const id = await site.enqueue()
     await soon(async () => expect(await explain(id)).toMatchObject({ reason: 'not_due' }))
     expect(at((await explain(id)).expectedAt)).toBeGreaterThan(Date.now() + 3_000_000)
   })
 
   it('endpoint_paused: until somebody resumes it', async () => {
-    const site = await ground.site()
+    const site = await fixture.site()
     await send('POST', `/endpoints/${site.name}/pause`)
     const id = await site.enqueue()
     expect(await explain(id)).toMatchObject({
@@ -42,7 +50,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('endpoint_disabled: after a 410, until somebody resumes it', async () => {
-    const site = await ground.site(410)
+    const site = await fixture.site(410)
     const waiting = await site.enqueue({ delay: '1h' })
     await site.enqueue()
     await soon(async () => expect((await site.read()).state).toBe('disabled'))
@@ -56,7 +64,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('endpoint_resting: until the rest is over', async () => {
-    const site = await ground.site({ status: 429, headers: { 'retry-after': '60' } })
+    const site = await fixture.site({ status: 429, headers: { 'retry-after': '60' } })
     await site.enqueue()
     await soon(async () => expect((await site.read()).state).toBe('resting'))
     const id = await site.enqueue()
@@ -68,18 +76,18 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('concurrency_full: while as many attempts are in flight as may be', async () => {
     const held = heldReplies()
-    const site = await ground.site(held.script, { concurrency: 1 })
+    const site = await fixture.site(held.script, { concurrency: 1 })
     const first = await site.enqueue()
-    await ground.posthorn.job(first, 'running')
+    await fixture.posthorn.job(first, 'running')
     const second = await site.enqueue()
     expect(await explain(second)).toMatchObject({ state: 'queued', reason: 'concurrency_full' })
     held.release(200)
-    await ground.posthorn.job(second, 'succeeded')
+    await fixture.posthorn.job(second, 'succeeded')
   })
 
   it('rate_limited: and when the next attempt may start', async () => {
-    const site = await ground.site(200, { rateLimit: { count: 1, per: '1h' } })
-    await ground.posthorn.job(await site.enqueue(), 'succeeded')
+    const site = await fixture.site(200, { rateLimit: { count: 1, per: '1h' } })
+    await fixture.posthorn.job(await site.enqueue(), 'succeeded')
     const id = await site.enqueue()
     const { reason, expectedAt } = await explain(id)
     expect(reason).toBe('rate_limited')
@@ -89,7 +97,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('behind_ordering_key: and which job is before it', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const first = await site.enqueue({ orderingKey: 'k', delay: '1h' })
     const second = await site.enqueue({ orderingKey: 'k' })
     const third = await site.enqueue({ orderingKey: 'k' })
@@ -107,7 +115,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('waiting_for_dependencies: and for which job', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const first = await site.enqueue({ delay: '1h' })
     const id = await site.enqueue({ dependsOn: [first] })
     expect(await explain(id)).toMatchObject({
@@ -118,18 +126,18 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('next_in_line: a job that waited for others is due since they let it go', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const first = await site.enqueue()
     const { body: waiting } = await site.post({ dependsOn: [first] })
     expect(waiting.dueAt).toBeNull()
     const listed = async () => {
-      const { items } = await ground.get(`/jobs?endpoint=${site.name}`)
+      const { items } = await fixture.get(`/jobs?endpoint=${site.name}`)
       return items.find(({ id }: Body) => id === waiting.id)
     }
     expect((await listed()).dueAt).toBeNull()
-    expect((await ground.get(`/jobs/${first}`)).dueAt).not.toBeNull()
+    expect((await fixture.get(`/jobs/${first}`)).dueAt).not.toBeNull()
     const { body } = await send('POST', `/endpoints/${site.name}/claim`, { limit: 1 })
-    expect((await ground.get(`/jobs/${first}`)).dueAt).toBeNull()
+    expect((await fixture.get(`/jobs/${first}`)).dueAt).toBeNull()
     const endedAt = Date.now()
     await send('POST', `/jobs/${first}/complete?token=${body.jobs[0].token}`, { result: 1 })
     await soon(async () => expect((await explain(waiting.id)).reason).toBe('next_in_line'))
@@ -141,7 +149,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('next_in_line: due, and nothing in its way', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     expect(await explain(await site.enqueue())).toMatchObject({
       state: 'queued',
       reason: 'next_in_line',
@@ -151,9 +159,9 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('running: with the attempt under way, or its handler to report', async () => {
     const held = heldReplies()
-    const site = await ground.site(held.script, { completion: 'async' })
+    const site = await fixture.site(held.script, { completion: 'async' })
     const id = await site.enqueue()
-    await ground.posthorn.job(id, 'running')
+    await fixture.posthorn.job(id, 'running')
     expect(await explain(id)).toMatchObject({
       state: 'running',
       reason: 'running',
@@ -164,9 +172,9 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('final: with what became of it', async () => {
-    const site = await ground.site(422)
+    const site = await fixture.site(422)
     const id = await site.enqueue()
-    await ground.posthorn.job(id, 'dead')
+    await fixture.posthorn.job(id, 'dead')
     expect(await explain(id)).toMatchObject({
       state: 'dead',
       reason: 'final',
@@ -177,11 +185,11 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   // It ends the workers that the other tests need.
   it('no_live_worker: when none has been seen lately', { concurrent: false }, async () => {
-    for (const worker of ground.workers) await worker.stop()
-    const site = await ground.site()
+    for (const worker of fixture.workers) await worker.stop()
+    const site = await fixture.site()
     const id = await site.enqueue()
     expect(await explain(id)).toMatchObject({ state: 'queued', reason: 'no_live_worker' })
-    ground.workers.push(await ground.posthorn.startWorker())
-    await ground.posthorn.job(id, 'succeeded')
+    fixture.workers.push(await fixture.posthorn.startWorker())
+    await fixture.posthorn.job(id, 'succeeded')
   })
 })

@@ -1,65 +1,65 @@
 // The table of job routes, continued: those that change jobs.
 import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
-import { at, type Body, CONCURRENT, heldReplies, soon, useGround } from './ground.ts'
+import { at, type Body, CONCURRENT, heldReplies, soon, useFixture } from './fixture.ts'
 
 const LONG = { timeout: 240_000 }
 /** Of a machine that has much else to do. */
 const SLOW_MS = 110_000
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
-  const ground = useGround(engine)
-  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
-    ground.posthorn.request(...all)
-  const read = (id: string) => ground.get(`/jobs/${id}`)
+  const fixture = useFixture(engine)
+  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
+    fixture.posthorn.request(...all)
+  const read = (id: string) => fixture.get(`/jobs/${id}`)
   const conflict = { status: 409, body: { code: 'job_state_conflict' } }
 
   it('POST /jobs/:id/cancel: queued or running at once, again is 200, final is 409', async () => {
     const held = heldReplies()
-    const site = await ground.site(held.script)
+    const site = await fixture.site(held.script)
     const queued = await site.enqueue({ delay: '1h' })
     for (let i = 0; i < 2; i++) {
       const answer = await send('POST', `/jobs/${queued}/cancel`)
       expect(answer).toMatchObject({ status: 200, body: { state: 'cancelled', attempts: [] } })
     }
     const running = await site.enqueue()
-    await ground.posthorn.job(running, 'running')
+    await fixture.posthorn.job(running, 'running')
     const cancelled = await send('POST', `/jobs/${running}/cancel`)
     expect(cancelled).toMatchObject({ status: 200, body: { state: 'cancelled', lease: null } })
     held.release({ status: 200, body: '"too late"' })
-    const other = await ground.site()
+    const other = await fixture.site()
     const done = await other.enqueue()
-    await ground.posthorn.job(done, 'succeeded')
+    await fixture.posthorn.job(done, 'succeeded')
     expect(await send('POST', `/jobs/${done}/cancel`)).toMatchObject(conflict)
     expect(await read(running)).toMatchObject({ state: 'cancelled', result: null })
   })
 
   it('POST /jobs/:id/cancel: frees slot and order at once, though its handler is at work', async () => {
     const held = heldReplies()
-    const site = await ground.site(held.script, { concurrency: 1 })
+    const site = await fixture.site(held.script, { concurrency: 1 })
     const ordered = { orderingKey: 'account-7' }
     const first = await site.enqueue(ordered)
     const second = await site.enqueue(ordered)
     await site.receiver.waitFor(({ length }) => length === 1)
     expect(await send('POST', `/jobs/${first}/cancel`)).toMatchObject({ status: 200 })
     // No answer was sent to the first yet.
-    await ground.posthorn.job(second, 'running')
+    await fixture.posthorn.job(second, 'running')
     await site.receiver.waitFor(({ length }) => length === 2)
     held.release(200)
-    await ground.posthorn.job(second, 'succeeded')
+    await fixture.posthorn.job(second, 'succeeded')
     expect((await read(first)).state).toBe('cancelled')
   })
 
   it('POST /jobs/:id/retry: dead or cancelled to queued with a fresh budget, else 409', async () => {
-    const site = await ground.site([500, 500, 200], { retry: { maxAttempts: 2, backoff: FAST } })
+    const site = await fixture.site([500, 500, 200], { retry: { maxAttempts: 2, backoff: FAST } })
     const id = await site.enqueue({ expiresIn: '1h' })
-    await ground.posthorn.job(id, 'dead')
+    await fixture.posthorn.job(id, 'dead')
     const retried = await send('POST', `/jobs/${id}/retry`)
     expect(retried).toMatchObject({
       status: 200,
       body: { state: 'queued', failure: null, finishedAt: null, expiresAt: null, attemptCount: 2 },
     })
-    const done = await ground.posthorn.job(id, 'succeeded')
+    const done = await fixture.posthorn.job(id, 'succeeded')
     expect(done).toMatchObject({ attemptCount: 3, maxAttempts: 2, fence: 3 })
     expect(await send('POST', `/jobs/${id}/retry`)).toMatchObject(conflict)
     const queued = await site.enqueue({ delay: '1h' })
@@ -67,7 +67,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('POST /jobs/:id/retry: 409 dedupe_conflict when another job holds its dedupe key by now', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const dedupe = { key: 'k', mode: 'keep' }
     const first = await site.enqueue({ dedupe })
     await send('POST', `/jobs/${first}/cancel`)
@@ -80,7 +80,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('PATCH /jobs/:id: while queued each field it names, and nothing else', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const id = await site.enqueue({ expiresIn: '1h' })
     const change = { priority: 9, tags: ['t'], metadata: { m: '1' }, payload: { n: 2 } }
     const edited = await send('PATCH', `/jobs/${id}`, { ...change, delay: '2h' })
@@ -101,13 +101,13 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('PATCH /jobs/:id: one that changes nothing leaves the version', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const fields = {
       ...{ payload: { n: 1 }, priority: 3, tags: ['a'], metadata: { b: 'c' } },
       ...{ runAt: later(60_000), expiresIn: '1h' },
     }
     const path = `/jobs/${await site.enqueue(fields)}`
-    const before = await ground.get(path)
+    const before = await fixture.get(path)
     for (const body of [fields, { priority: 3 }, { runAt: before.runAt }, { expiresIn: '1h' }]) {
       const answer = await send('PATCH', path, body, { 'if-match': `"${before.version}"` })
       expect(answer).toMatchObject({ status: 200, body: before })
@@ -129,7 +129,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('PATCH /jobs/:id: the payload only as long as nothing was sent', async () => {
     const retry = { maxAttempts: 2, backoff: { ...FAST, delay: '1h' } }
-    const site = await ground.site(500, { retry })
+    const site = await fixture.site(500, { retry })
     const id = await site.enqueue()
     await soon(async () => expect((await read(id)).attempts).toHaveLength(1))
     expect(await send('PATCH', `/jobs/${id}`, { payload: 2 })).toMatchObject(conflict)
@@ -138,7 +138,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('POST /jobs/cancel: all that a filter finds, up to a limit, or only their number', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     for (let i = 0; i < 5; i++) await site.enqueue({ tags: i < 3 ? ['some'] : [] })
     const cancel = (body: object) => send('POST', '/jobs/cancel', body)
     const filter = { endpoint: site.name }
@@ -162,9 +162,9 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('POST /jobs/retry: dead and cancelled ones, also by their failure reason', async () => {
-    const site = await ground.site(422)
+    const site = await fixture.site(422)
     const dead = await site.enqueue()
-    await ground.posthorn.job(dead, 'dead')
+    await fixture.posthorn.job(dead, 'dead')
     const cancelled = await site.enqueue({ delay: '1h' })
     await send('POST', `/jobs/${cancelled}/cancel`)
     const retry = (filter: object) =>
@@ -172,11 +172,11 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect((await retry({ failureReason: 'expired' })).body).toEqual({ matched: 0, affected: 0 })
     site.receiver.answerWith(200)
     expect((await retry({ failureReason: 'rejected' })).body).toEqual({ matched: 1, affected: 1 })
-    await ground.posthorn.job(dead, 'succeeded')
+    await fixture.posthorn.job(dead, 'succeeded')
     const before = new Date(Date.now() - 3_600_000).toISOString()
     expect((await retry({ createdBefore: before })).body.matched).toBe(0)
     expect((await retry({ createdAfter: before })).body).toEqual({ matched: 1, affected: 1 })
-    await ground.posthorn.job(cancelled, 'succeeded')
+    await fixture.posthorn.job(cancelled, 'succeeded')
   })
 
   /** On a busy store it ends in the middle; the same request goes on from there. */
@@ -190,7 +190,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   // More than one write of a bulk command; test/long/bulk-order.test.ts has the full size.
   it('POST /jobs/retry: an ordering key runs again from its first job on', LONG, async () => {
     const count = engine === 'sqlite' ? 220 : 110
-    const site = await ground.site()
+    const site = await fixture.site()
     await send('POST', `/endpoints/${site.name}/pause`)
     const jobs = Array.from({ length: count }, (_, payload) => {
       return { endpoint: site.name, payload, orderingKey: 'account-7' }
@@ -210,7 +210,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     LONG,
     async () => {
       const held = heldReplies()
-      const site = await ground.site(held.script)
+      const site = await fixture.site(held.script)
       const job = { endpoint: site.name, payload: 1, orderingKey: 'account-7' }
       await send('POST', '/jobs/batch', { jobs: Array(110).fill(job) })
       await site.receiver.waitFor(({ length }) => length === 1)
@@ -226,19 +226,19 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   async function deadChain() {
     const delivered: string[] = []
     const replies = { first: 422 }
-    const receiver = await ground.receive(({ body }) => {
+    const receiver = await fixture.receive(({ body }) => {
       const name = JSON.parse(body.toString()) as string
       delivered.push(name)
       return name === 'first' ? replies.first : 200
     })
-    const site = await ground.site(() => 200)
-    await ground.posthorn.endpoint(site.name, receiver.url)
+    const site = await fixture.site(() => 200)
+    await fixture.posthorn.endpoint(site.name, receiver.url)
     const chain = ['first', 'second', 'third'].map((payload, i) => {
       return { endpoint: site.name, payload, dependsOn: i === 0 ? [] : [`#${i - 1}`] }
     })
     const { body } = await send('POST', '/jobs/batch', { jobs: chain })
     const ids = body.items.map(({ id }: { id: string }) => id) as [string, string, string]
-    const dead = () => Promise.all(ids.map((id) => ground.posthorn.job(id, 'dead')))
+    const dead = () => Promise.all(ids.map((id) => fixture.posthorn.job(id, 'dead')))
     await dead()
     return { ids, delivered, replies, dead, filter: { endpoint: site.name } }
   }
@@ -252,7 +252,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(failures).toEqual(['rejected', 'dependency_failed', 'dependency_failed'])
     replies.first = 200
     expect((await send('POST', '/jobs/retry', { filter })).body).toEqual(all)
-    await ground.posthorn.job(ids[2], 'succeeded')
+    await fixture.posthorn.job(ids[2], 'succeeded')
     expect(delivered).toEqual(['first', 'first', 'first', 'second', 'third'])
   })
 
@@ -274,7 +274,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(retried).toMatchObject({ status: 200, body: { dependenciesWaived: [ids[0]] } })
     const last = await send('POST', `/jobs/${ids[2]}/retry`)
     expect(last).toMatchObject({ status: 200, body: { dependenciesWaived: [] } })
-    await ground.posthorn.job(ids[2], 'succeeded')
+    await fixture.posthorn.job(ids[2], 'succeeded')
     expect(delivered).toEqual(['first', 'second', 'third'])
   })
 
@@ -283,7 +283,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const second = await send('POST', `/jobs/${ids[1]}/copy`)
     const waived = { dependsOn: [], dependenciesWaived: [ids[0]] }
     expect(second).toMatchObject({ status: 201, body: waived })
-    await ground.posthorn.job(second.body.id, 'succeeded')
+    await fixture.posthorn.job(second.body.id, 'succeeded')
     expect(delivered).toEqual(['first', 'second'])
     await send('DELETE', `/jobs/${ids[0]}`)
     const withoutParent = await send('POST', `/jobs/${ids[1]}/copy`)
@@ -295,14 +295,14 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     }
     const parent = await enqueue('parent', { delay: '1h' })
     const met = withoutParent.body.id
-    await ground.posthorn.job(met, 'succeeded')
+    await fixture.posthorn.job(met, 'succeeded')
     const child = await enqueue('child', { dependsOn: [met, parent] })
     const copy = await send('POST', `/jobs/${child}/copy`)
     const waiting = { state: 'queued', dependsOn: [parent], dependenciesWaived: [] }
     expect(copy).toMatchObject({ status: 201, body: waiting })
     await send('PATCH', `/jobs/${parent}`, { delay: '0s' })
-    await ground.posthorn.job(copy.body.id, 'succeeded')
-    await ground.posthorn.job(child, 'succeeded')
+    await fixture.posthorn.job(copy.body.id, 'succeeded')
+    await fixture.posthorn.job(child, 'succeeded')
     expect(delivered.slice(3)).toEqual(['parent', 'child', 'child'])
     // A dependency that has succeeded is met for good.
     for (const id of [met, parent]) await send('DELETE', `/jobs/${id}`)
@@ -311,12 +311,12 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('DELETE /jobs/:id: a final job is gone with payload and result, another is 409', async () => {
-    const site = await ground.site()
+    const site = await fixture.site()
     const queued = await site.enqueue({ delay: '1h' })
     expect(await send('DELETE', `/jobs/${queued}`)).toMatchObject(conflict)
     const key = { 'idempotency-key': 'deleted' }
     const { body } = await site.post({}, key)
-    await ground.posthorn.job(body.id, 'succeeded')
+    await fixture.posthorn.job(body.id, 'succeeded')
     const removed = await send('DELETE', `/jobs/${body.id}`)
     expect(removed).toMatchObject({ status: 204, body: '' })
     expect((await send('GET', `/jobs/${body.id}`)).status).toBe(404)
@@ -325,25 +325,25 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('POST /jobs/:id/copy: a job that is delivered to its own copy route ends after ten copies', async () => {
-    const site = await ground.site()
+    const site = await fixture.site()
     const first = await site.enqueue({ delay: '1h', payload: {} })
-    const url = `${ground.posthorn.url()}/jobs/${first}/copy`
-    await ground.posthorn.endpoint(site.name, url)
+    const url = `${fixture.posthorn.url()}/jobs/${first}/copy`
+    await fixture.posthorn.endpoint(site.name, url)
     await send('PATCH', `/jobs/${first}`, { delay: '0s' })
-    const jobs = () => ground.get(`/jobs?endpoint=${site.name}`)
+    const jobs = () => fixture.get(`/jobs?endpoint=${site.name}`)
     await soon(async () => {
       const states = (await jobs()).items.map(({ state }: Body) => state)
       expect(states.filter((state: string) => state !== 'succeeded')).toEqual(['dead'])
     }, 15_000)
     const [last, ...others] = (await jobs()).items
     expect(others).toHaveLength(10)
-    const { attempts } = await ground.get(`/jobs/${last.id}`)
+    const { attempts } = await fixture.get(`/jobs/${last.id}`)
     expect(attempts).toMatchObject([{ outcome: 'rejected', statusCode: 400 }])
     expect(attempts[0].responseBody).toContain('posthorn-hops')
   })
 
   it('POST /jobs/:id/copy: a new job with the same payload and options, due now', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const options = {
       payload: { n: [1.5] },
       priority: 7,

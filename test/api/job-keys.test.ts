@@ -1,17 +1,17 @@
 // The table of job fields, continued: those by which a job is told from others, or waits for them.
 import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
-import { at, type Body, CONCURRENT, heldReplies, NO_JOB, soon, useGround } from './ground.ts'
+import { at, type Body, CONCURRENT, heldReplies, NO_JOB, soon, useFixture } from './fixture.ts'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
-  const ground = useGround(engine)
-  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
-    ground.posthorn.request(...all)
-  const read = (id: string) => ground.get(`/jobs/${id}`)
+  const fixture = useFixture(engine)
+  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
+    fixture.posthorn.request(...all)
+  const read = (id: string) => fixture.get(`/jobs/${id}`)
 
   /** Each is refused, and the error names the field. */
   async function expectRefused(path: string, ...all: object[]): Promise<void> {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     for (const fields of all) {
       const answer = await site.post(fields)
       expect([fields, answer.status]).toEqual([fields, 400])
@@ -22,7 +22,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   }
 
   it('dedupe: keep answers with the queued or running job, reject refuses, a final one is no hindrance', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const keep = { dedupe: { key: 'k', mode: 'keep' } }
     const first = await site.post(keep)
     expect(first).toMatchObject({ status: 201, body: { dedupeKey: 'k' } })
@@ -34,7 +34,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(reject).toMatchObject({ status: 409, body: { code: 'dedupe_conflict' } })
     await send('POST', `/endpoints/${site.name}/claim`)
     expect((await site.post(keep)).body.id).toBe(first.body.id)
-    const elsewhere = await ground.pulled()
+    const elsewhere = await fixture.pulled()
     expect((await elsewhere.post(keep)).status).toBe(201)
     await send('POST', `/jobs/${first.body.id}/cancel`)
     expect((await read(first.body.id)).dedupeKey).toBe('k')
@@ -52,7 +52,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('dedupe: replace gives the queued job the new payload and what goes with it, and answers 200', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const dedupe = { key: 'r', mode: 'replace' }
     const first = await site.post({
       dedupe,
@@ -97,7 +97,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   it('dedupe: replace cancels one that was attempted, and supersedes a running one', async () => {
     const dedupe = { key: 'r', mode: 'replace' }
     const slow = { maxAttempts: 3, backoff: { type: 'fixed', delay: '1h', jitter: 0 } }
-    const failing = await ground.site(500, { retry: slow })
+    const failing = await fixture.site(500, { retry: slow })
     const attempted = await failing.enqueue({ dedupe })
     await soon(async () => expect((await read(attempted)).attempts).toHaveLength(1))
     const displacing = await failing.post({ dedupe, payload: 2, delay: '1h' })
@@ -105,20 +105,20 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect((await read(attempted)).state).toBe('cancelled')
 
     const held = heldReplies()
-    const site = await ground.site(held.script)
+    const site = await fixture.site(held.script)
     const running = await site.enqueue({ dedupe })
-    await ground.posthorn.job(running, 'running')
+    await fixture.posthorn.job(running, 'running')
     const next = await site.post({ dedupe, payload: 2, delay: '1h' })
     expect(next.status).toBe(201)
     expect((await read(running)).state).toBe('running')
     held.release(500)
-    const job = await ground.posthorn.job(running, 'cancelled')
+    const job = await fixture.posthorn.job(running, 'cancelled')
     expect(job).toMatchObject({ attemptCount: 1, attempts: [{ outcome: 'http_error' }] })
     expect((await read(next.body.id)).state).toBe('queued')
   })
 
   it('orderingKey: one at a time, in enqueue order; a head that waits holds the rest', async () => {
-    const site = await ground.site([500, 200])
+    const site = await fixture.site([500, 200])
     const waits = { maxAttempts: 2, backoff: { type: 'fixed', delay: '200ms', jitter: 0 } }
     const orderingKey = 'account-1'
     const ids = []
@@ -126,14 +126,14 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       ids.push(await site.enqueue({ orderingKey, payload: i, retry: waits, priority: i }))
     }
     const free = await site.enqueue({ payload: 'free' })
-    for (const id of [...ids, free]) await ground.posthorn.job(id, 'succeeded')
+    for (const id of [...ids, free]) await fixture.posthorn.job(id, 'succeeded')
     const order = site.receiver.requests.map(({ body }) => body.toString())
     expect(order.filter((one) => one !== '"free"')).toEqual(['0', '0', '1', '2', '3'])
     await expectRefused('/orderingKey', { orderingKey: '' }, { orderingKey: 'x'.repeat(257) })
   })
 
   it('orderingKey: one retried by hand takes its old place', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const orderingKey = 'k'
     const first = await site.enqueue({ orderingKey })
     const second = await site.enqueue({ orderingKey })
@@ -147,12 +147,12 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('onFinish: each time the job becomes final a job tells of it, once', async () => {
-    const told = await ground.site()
-    const site = await ground.site([{ status: 200, body: '{"pages":3}' }, 422])
+    const told = await fixture.site()
+    const site = await fixture.site([{ status: 200, body: '{"pages":3}' }, 422])
     const good = await site.enqueue({ onFinish: told.name, metadata: { tenant: '7' } })
-    await ground.posthorn.job(good, 'succeeded')
+    await fixture.posthorn.job(good, 'succeeded')
     const bad = await site.enqueue({ onFinish: { endpoint: told.name, states: ['dead'] } })
-    await ground.posthorn.job(bad, 'dead')
+    await fixture.posthorn.job(bad, 'dead')
     await told.receiver.waitFor((requests) => requests.length === 2)
     const [first, second] = told.receiver.requests.map(({ body }) => JSON.parse(String(body)))
     expect(first).toEqual({
@@ -170,34 +170,34 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       onFinish: { endpoint: told.name, states: ['dead'] },
     })
     await send('POST', `/jobs/${silent}/cancel`)
-    const { items } = await ground.get(`/jobs?endpoint=${told.name}`)
+    const { items } = await fixture.get(`/jobs?endpoint=${told.name}`)
     expect(items).toHaveLength(3)
   })
 
   it('onFinish: unknown at enqueue is 422; gone later it is dropped with a log line', async () => {
-    const site = await ground.site()
+    const site = await fixture.site()
     expect((await site.post({ onFinish: 'unknown' })).status).toBe(422)
-    const gone = await ground.pulled()
+    const gone = await fixture.pulled()
     const id = await site.enqueue({ onFinish: gone.name, delay: '1h' })
     expect((await send('DELETE', `/endpoints/${gone.name}`)).status).toBe(204)
     await send('PATCH', `/jobs/${id}`, { delay: '0s' })
-    await ground.posthorn.job(id, 'succeeded')
+    await fixture.posthorn.job(id, 'succeeded')
     await soon(() => {
-      const lines = [...ground.api.log, ...ground.workers.flatMap(({ log }) => log)]
+      const lines = [...fixture.api.log, ...fixture.workers.flatMap(({ log }) => log)]
       const line = lines.find(({ msg, jobId }) => msg === 'notice.dropped' && jobId === id)
       expect(line).toMatchObject({ endpoint: gone.name })
     })
   })
 
   it('dependsOn: starts when all have succeeded; if one dies or is cancelled it is dead', async () => {
-    const site = await ground.site()
+    const site = await fixture.site()
     const [one, two] = [
       await site.enqueue({ delay: '100ms' }),
       await site.enqueue({ delay: '200ms' }),
     ]
     const after = await site.enqueue({ dependsOn: [one, two] })
     expect((await read(after)).dependsOn).toEqual([one, two])
-    const done = await ground.posthorn.job(after, 'succeeded')
+    const done = await fixture.posthorn.job(after, 'succeeded')
     expect(at(done.startedAt)).toBeGreaterThanOrEqual(at((await read(two)).finishedAt))
 
     const stopped = await site.enqueue({ delay: '1h' })
@@ -205,28 +205,28 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const further = await site.enqueue({ dependsOn: [failing] })
     await send('POST', `/jobs/${stopped}/cancel`)
     for (const id of [failing, further]) {
-      const job = await ground.posthorn.job(id, 'dead')
+      const job = await fixture.posthorn.job(id, 'dead')
       expect(job).toMatchObject({ attemptCount: 0, failure: { reason: 'dependency_failed' } })
     }
     expect((await send('POST', `/jobs/${stopped}/retry`)).status).toBe(200)
     expect((await read(failing)).state).toBe('dead')
     await send('POST', `/jobs/${further}/retry`)
-    await ground.posthorn.job(further, 'succeeded')
+    await fixture.posthorn.job(further, 'succeeded')
   })
 
   it('dependsOn: one already dead is 201 and then dead; an unknown one is 400; at most 50', async () => {
-    const site = await ground.site(422)
+    const site = await fixture.site(422)
     const dead = await site.enqueue()
-    await ground.posthorn.job(dead, 'dead')
+    await fixture.posthorn.job(dead, 'dead')
     const late = await site.enqueue({ dependsOn: [dead] })
-    const job = await ground.posthorn.job(late, 'dead')
+    const job = await fixture.posthorn.job(late, 'dead')
     expect(job.failure.reason).toBe('dependency_failed')
     await expectRefused('/dependsOn', { dependsOn: [NO_JOB] }, { dependsOn: Array(51).fill(dead) })
     await expectRefused('/dependsOn/0', { dependsOn: ['#0'] }, { dependsOn: ['x'] })
   })
 
   it('Idempotency-Key: the same key with the same request is the same job, plain or quoted', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const plain = { 'idempotency-key': 'order:17' }
     const first = await site.post({ delay: '1s' }, plain)
     expect(first).toMatchObject({ status: 201, body: { idempotencyKey: 'order:17' } })
@@ -242,7 +242,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     }
     const spaced = `{"endpoint":"${site.name}","delay":"1s","payload":{ }}`
     expect((await send('POST', '/jobs', spaced, plain)).status).toBe(422)
-    const elsewhere = await ground.pulled()
+    const elsewhere = await fixture.pulled()
     expect((await elsewhere.post({ delay: '1s' }, plain)).status).toBe(201)
     await send('POST', `/jobs/${first.body.id}/cancel`)
     expect((await site.post({ delay: '1s' }, plain)).body).toMatchObject({
@@ -257,7 +257,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('Idempotency-Key: is looked at before dedupe, and a dedupe hit adds it to the job it found', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const keep = { dedupe: { key: 'd', mode: 'keep' } }
     const first = await site.post(keep, { 'idempotency-key': 'a' })
     const hit = await site.post(keep, { 'idempotency-key': 'b' })

@@ -1,16 +1,16 @@
 // The table of job routes.
 import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
-import { at, type Body, CONCURRENT, heldReplies, soon, useGround } from './ground.ts'
+import { at, type Body, CONCURRENT, heldReplies, soon, useFixture } from './fixture.ts'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
-  const ground = useGround(engine)
-  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
-    ground.posthorn.request(...all)
-  const read = (id: string) => ground.get(`/jobs/${id}`)
+  const fixture = useFixture(engine)
+  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
+    fixture.posthorn.request(...all)
+  const read = (id: string) => fixture.get(`/jobs/${id}`)
 
   it('POST /jobs: 201 with where it is and all of it', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const { status, headers, body } = await site.post()
     expect(status).toBe(201)
     expect(headers.get('location')).toBe(`/jobs/${body.id}`)
@@ -53,9 +53,9 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('GET /jobs/:id: the job after its attempts, with lease and attempts as they are', async () => {
     const held = heldReplies()
-    const site = await ground.site([{ status: 500, body: 'no' }, 200])
+    const site = await fixture.site([{ status: 500, body: 'no' }, 200])
     const id = await site.enqueue()
-    const done = await ground.posthorn.job(id, 'succeeded')
+    const done = await fixture.posthorn.job(id, 'succeeded')
     expect(done.attempts).toHaveLength(2)
     expect(done.attempts[0]).toEqual({
       number: 1,
@@ -70,8 +70,8 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       workerId: expect.any(String),
     })
     expect(done).toMatchObject({ fence: 2, attemptCount: 2, lease: null, result: null })
-    const slow = await ground.site(held.script)
-    const { lease, phase } = await ground.posthorn.job(await slow.enqueue(), 'running')
+    const slow = await fixture.site(held.script)
+    const { lease, phase } = await fixture.posthorn.job(await slow.enqueue(), 'running')
     expect(phase).toBe('sending')
     expect(Object.keys(lease).sort()).toEqual(['expiresAt', 'workerId'])
     held.release(200)
@@ -86,19 +86,19 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       [big, { result: null, resultTruncated: true }],
     ]
     for (const [body, shown] of cases) {
-      const site = await ground.site({ status: 200, body })
-      expect(await ground.posthorn.job(await site.enqueue(), 'succeeded')).toMatchObject(shown)
+      const site = await fixture.site({ status: 200, body })
+      expect(await fixture.posthorn.job(await site.enqueue(), 'succeeded')).toMatchObject(shown)
     }
   })
 
   it('GET /jobs/:id: ?wait answers as soon as it is final, else at the end as it stands', async () => {
     const held = heldReplies()
-    const site = await ground.site(held.script)
+    const site = await fixture.site(held.script)
     const id = await site.enqueue()
     const short = await read(`${id}?wait=100ms`)
     expect(['queued', 'running']).toContain(short.state)
     const waiting = read(`${id}?wait=30s`)
-    await ground.posthorn.job(id, 'running')
+    await fixture.posthorn.job(id, 'running')
     const releasedAtMs = performance.now()
     held.release(200)
     expect((await waiting).state).toBe('succeeded')
@@ -110,7 +110,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('GET /jobs/:id: ETag and If-None-Match answer 304 without a body until it changes', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const id = await site.enqueue()
     const { headers } = await send('GET', `/jobs/${id}`)
     const etag = headers.get('etag') as string
@@ -126,30 +126,30 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('version: is raised by events, not by renewals of the lease', async () => {
     const held = heldReplies()
-    const site = await ground.site(held.script)
+    const site = await fixture.site(held.script)
     const id = await site.enqueue()
-    const before = await ground.posthorn.job(id, 'running')
+    const before = await fixture.posthorn.job(id, 'running')
     await soon(async () => {
       const { lease } = await read(id)
       expect(at(lease.expiresAt)).toBeGreaterThan(at(before.lease.expiresAt))
     })
     expect((await read(id)).version).toBe(before.version)
     held.release(200)
-    expect((await ground.posthorn.job(id, 'succeeded')).version).toBeGreaterThan(before.version)
+    expect((await fixture.posthorn.job(id, 'succeeded')).version).toBeGreaterThan(before.version)
   })
 
   it('GET /jobs/:id/payload: the exact bytes', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const payload = '{"big": 12345678901234567890,  "a":[1.0]}'
     const text = `{"endpoint":"${site.name}","payload":${payload}}`
     const { body } = await send('POST', '/jobs', text)
-    const answer = await fetch(`${ground.posthorn.url()}/jobs/${body.id}/payload`)
+    const answer = await fetch(`${fixture.posthorn.url()}/jobs/${body.id}/payload`)
     expect(await answer.text()).toBe(payload)
     expect(answer.headers.get('content-type')).toMatch(/^application\/json/)
   })
 
   it('GET /jobs: newest first, page by page, with every filter, and without what is large', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const ids: string[] = []
     for (let i = 0; i < 6; i++) {
       ids.push(
@@ -163,7 +163,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const [first, second] = ids as [string, string]
     await send('POST', `/jobs/${first}/cancel`)
     const of = async (query: string): Promise<string[]> => {
-      const page = await ground.get(`/jobs?endpoint=${site.name}&${query}`)
+      const page = await fixture.get(`/jobs?endpoint=${site.name}&${query}`)
       return page.items.map((item: Body) => item.id)
     }
     const newest = ids.toReversed()
@@ -187,12 +187,12 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     let cursor: string | null = ''
     while (cursor !== null) {
       const more: string = cursor === '' ? '' : `&cursor=${cursor}`
-      const page: Body = await ground.get(`/jobs?endpoint=${site.name}&limit=4${more}`)
+      const page: Body = await fixture.get(`/jobs?endpoint=${site.name}&limit=4${more}`)
       paged.push(...page.items.map((item: Body) => item.id))
       cursor = page.nextCursor
     }
     expect(paged).toEqual(newest)
-    const { items } = await ground.get('/jobs?limit=1')
+    const { items } = await fixture.get('/jobs?limit=1')
     for (const field of ['payload', 'result', 'attempts'])
       expect(items[0]).not.toHaveProperty(field)
     for (const query of ['limit=0', 'limit=101', 'state=done', 'colour=red', 'cursor=%00']) {

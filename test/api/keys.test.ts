@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
 import { runPosthorn } from '../support/process.ts'
-import { NO_JOB, soon } from './ground.ts'
+import { NO_JOB, soon } from './fixture.ts'
 
 const ADMIN_KEY = 'an-admin-key-of-enough-characters'
 

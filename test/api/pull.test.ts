@@ -1,13 +1,13 @@
 // Pull: jobs for workers that have no URL to be called at.
 import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
-import { at, type Body, CONCURRENT, soon, useGround } from './ground.ts'
+import { at, type Body, CONCURRENT, soon, useFixture } from './fixture.ts'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
-  const ground = useGround(engine)
-  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
-    ground.posthorn.request(...all)
-  const read = (id: string) => ground.get(`/jobs/${id}`)
+  const fixture = useFixture(engine)
+  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
+    fixture.posthorn.request(...all)
+  const read = (id: string) => fixture.get(`/jobs/${id}`)
   const claim = async (site: { name: string }, body?: object): Promise<Body[]> => {
     const answer = await send('POST', `/endpoints/${site.name}/claim`, body)
     expect(answer.status).toBe(200)
@@ -17,12 +17,12 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     send('POST', `/jobs/${id}/${verb}?token=${token}`, body)
 
   it('claim: by default one job, now, for 30 s, with payload and token', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     expect(await claim(site)).toEqual([])
     const payload = '{"a": 1.0}'
     const text = `{"endpoint":"${site.name}","payload":${payload},"tags":["t"]}`
     for (let i = 0; i < 2; i++) await send('POST', '/jobs', text)
-    const answer = await fetch(`${ground.posthorn.url()}/endpoints/${site.name}/claim`, {
+    const answer = await fetch(`${fixture.posthorn.url()}/endpoints/${site.name}/claim`, {
       method: 'POST',
     })
     const raw = await answer.text()
@@ -44,7 +44,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('limit: 1 to 100, each job to one claim only', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const jobs = Array(110).fill({ endpoint: site.name, payload: 1 })
     await send('POST', '/jobs/batch', { jobs })
     const claims = await Promise.all([10, 30, 100].map((limit) => claim(site, { limit })))
@@ -64,7 +64,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('wait: a claim ends as soon as a job comes, is due, or the endpoint is resumed, else empty', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const startedAtMs = performance.now()
     expect(await claim(site, { wait: '200ms' })).toEqual([])
     expect(performance.now() - startedAtMs).toBeGreaterThanOrEqual(195)
@@ -84,9 +84,9 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('wait: of one who has left takes nothing', async () => {
-    const site = await ground.pulled()
+    const site = await fixture.pulled()
     const left = new AbortController()
-    const url = `${ground.posthorn.url()}/endpoints/${site.name}/claim`
+    const url = `${fixture.posthorn.url()}/endpoints/${site.name}/claim`
     const waiting = fetch(url, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
@@ -103,7 +103,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('complete, fail and heartbeat: as with async, and a heartbeat extends by the claim’s own lease', async () => {
     const backoff = { type: 'fixed', delay: '20ms', jitter: 0 }
-    const site = await ground.pulled({ retry: { backoff } })
+    const site = await fixture.pulled({ retry: { backoff } })
     const id = await site.enqueue()
     const [first] = await claim(site, { lease: '10m' })
     const beat = await report(first, 'heartbeat', { progress: 10 })
@@ -124,7 +124,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('lease: is the only deadline, and one that runs out is reclaimed as lost', async () => {
-    const site = await ground.pulled({ timeout: '100ms', completionTimeout: '1s' })
+    const site = await fixture.pulled({ timeout: '100ms', completionTimeout: '1s' })
     const id = await site.enqueue()
     const [first] = await claim(site, { lease: '1s' })
     const [second] = await claim(site, { wait: '10s' })
@@ -139,7 +139,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('limits: of the endpoint hold for claims too', async () => {
-    const site = await ground.pulled({ concurrency: 2 })
+    const site = await fixture.pulled({ concurrency: 2 })
     for (let i = 0; i < 3; i++) await site.enqueue()
     const taken = await claim(site, { limit: 10 })
     expect(taken).toHaveLength(2)
@@ -147,14 +147,14 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const next = claim(site, { limit: 10, wait: '10s' })
     await report(taken[0], 'complete')
     expect(await next).toHaveLength(1)
-    const rated = await ground.pulled({ rateLimit: { count: 1, per: '1h' } })
+    const rated = await fixture.pulled({ rateLimit: { count: 1, per: '1h' } })
     for (let i = 0; i < 2; i++) await rated.enqueue()
     expect(await claim(rated, { limit: 10 })).toHaveLength(1)
     expect(await claim(rated, { limit: 10 })).toEqual([])
   })
 
   it('wrong kind: claim of an endpoint with a URL, and test of one without, are 409', async () => {
-    const [pushed, pulled] = [await ground.site(), await ground.pulled()]
+    const [pushed, pulled] = [await fixture.site(), await fixture.pulled()]
     for (const path of [`${pushed.name}/claim`, `${pulled.name}/test`]) {
       const answer = await send('POST', `/endpoints/${path}`)
       expect(answer).toMatchObject({ status: 409, body: { code: 'job_state_conflict' } })

@@ -4,19 +4,19 @@ import { deploy, ENGINES } from '../support/deployment.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { startMongoProxy } from '../support/mongo-proxy.ts'
 import { until } from '../support/until.ts'
-import { at, type Body, heldReplies, soon, useGround } from './ground.ts'
+import { at, type Body, heldReplies, soon, useFixture } from './fixture.ts'
 
 describe.each(ENGINES)('on %s', (engine) => {
-  const ground = useGround(engine, {}, 2)
-  const send = (...all: Parameters<typeof ground.posthorn.request>) =>
-    ground.posthorn.request(...all)
+  const fixture = useFixture(engine, {}, 2)
+  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
+    fixture.posthorn.request(...all)
   const statsOf = async (name: string): Promise<Body> => {
-    const { endpoints } = await ground.get('/stats')
+    const { endpoints } = await fixture.get('/stats')
     return endpoints.find((one: Body) => one.name === name)
   }
 
   it('GET /: says what this is, and where to go on', async () => {
-    const body = await ground.get('/')
+    const body = await fixture.get('/')
     expect(body).toMatchObject({
       name: 'Posthorn',
       version: expect.stringMatching(/^\d+\.\d+\.\d+/),
@@ -40,11 +40,11 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   it('GET /workers: those that live, with what they do', async () => {
     await soon(async () => {
-      const { items } = await ground.get('/workers')
+      const { items } = await fixture.get('/workers')
       expect(items.filter((worker: Body) => worker.isLive)).toHaveLength(2)
     })
-    const { items } = await ground.get('/workers')
-    const ids = ground.workers.map(
+    const { items } = await fixture.get('/workers')
+    const ids = fixture.workers.map(
       ({ log }) => log.find((line) => line.msg === 'worker.started')?.workerId,
     )
     expect(items.map((worker: Body) => worker.id).sort()).toEqual(ids.sort())
@@ -55,14 +55,14 @@ describe.each(ENGINES)('on %s', (engine) => {
   it('GET /stats: per endpoint what waits, is due, runs and is dead, at most 5 s old', async () => {
     const held = heldReplies()
     const [site, waiting, failing] = [
-      await ground.site(held.script),
-      await ground.pulled(),
-      await ground.site(422),
+      await fixture.site(held.script),
+      await fixture.pulled(),
+      await fixture.site(422),
     ]
-    await ground.posthorn.job(await site.enqueue(), 'running')
+    await fixture.posthorn.job(await site.enqueue(), 'running')
     await waiting.enqueue()
     await waiting.enqueue({ delay: '1h' })
-    await ground.posthorn.job(await failing.enqueue(), 'dead')
+    await fixture.posthorn.job(await failing.enqueue(), 'dead')
     await soon(async () => {
       expect(await statsOf(site.name)).toMatchObject({ queued: 0, due: 0, running: 1, dead: 0 })
       expect(await statsOf(waiting.name)).toMatchObject({ queued: 2, due: 1, running: 0, dead: 0 })
@@ -70,7 +70,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     })
     expect((await statsOf(waiting.name)).oldestDueAge).toMatch(/^(\d+m)?(\d+s)?(\d+ms)?$/)
     expect((await statsOf(site.name)).oldestDueAge).toBe(null)
-    const stats = await ground.get('/stats')
+    const stats = await fixture.get('/stats')
     expect(stats.liveWorkers).toBe(2)
     expect(Date.now() - at(stats.asOf)).toBeLessThan(6_000)
     expect(stats).not.toHaveProperty('minutes')
@@ -78,12 +78,12 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('GET /stats: ?window adds per minute what succeeded and failed, with durations', async () => {
-    const good = await ground.site()
-    const bad = await ground.site(500)
-    for (let i = 0; i < 3; i++) await ground.posthorn.job(await good.enqueue(), 'succeeded')
-    await ground.posthorn.job(await bad.enqueue(), 'dead')
+    const good = await fixture.site()
+    const bad = await fixture.site(500)
+    for (let i = 0; i < 3; i++) await fixture.posthorn.job(await good.enqueue(), 'succeeded')
+    await fixture.posthorn.job(await bad.enqueue(), 'dead')
     const sum = async (name: string, field: string) => {
-      const { minutes } = await ground.get(`/stats?window=1h&endpoint=${name}`)
+      const { minutes } = await fixture.get(`/stats?window=1h&endpoint=${name}`)
       return minutes.reduce((total: number, one: Body) => total + one[field], 0)
     }
     await soon(async () => {
@@ -91,7 +91,7 @@ describe.each(ENGINES)('on %s', (engine) => {
       expect(await sum(bad.name, 'failed')).toBe(3)
     })
     expect(await sum(good.name, 'failed')).toBe(0)
-    const stats = await ground.get(`/stats?window=1h&endpoint=${good.name}`)
+    const stats = await fixture.get(`/stats?window=1h&endpoint=${good.name}`)
     for (const minute of stats.minutes) {
       expect(at(minute.minute) % 60_000).toBe(0)
       expect(minute.durations).toHaveLength(stats.durationBounds.length + 1)
@@ -108,7 +108,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('GET /openapi.json: OpenAPI 3.1 of all routes', async () => {
-    const document = await ground.get('/openapi.json')
+    const document = await fixture.get('/openapi.json')
     expect(document.openapi).toMatch(/^3\.1\./)
     expect(Object.keys(document.paths)).toEqual(
       expect.arrayContaining(['/jobs', '/jobs/{id}/explain', '/endpoints/{name}/claim']),

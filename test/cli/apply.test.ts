@@ -3,8 +3,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readDocument } from '../../cli/document.ts'
 import { UsageError } from '../../cli/exit.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
-import { startBetween } from './between.ts'
 import { openShell, type Shell } from './command-line.ts'
+import { startBetween } from './intercepting-proxy.ts'
 
 const DEADLINE = { timeout: 60_000 }
 

@@ -3,8 +3,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
-import { startBetween } from './between.ts'
 import { openShell, type Shell } from './command-line.ts'
+import { startBetween } from './intercepting-proxy.ts'
 
 const DEADLINE = { timeout: 60_000 }
 const UNKNOWN_JOB = 'job_00000000000000000000000000'

@@ -1,13 +1,13 @@
 import { describe, expect, it } from 'vitest'
-import { CHROMIUM, expected, useGround } from './ground.ts'
+import { CHROMIUM, expected, useFixture } from './fixture.ts'
 
-const ground = useGround()
+const fixture = useFixture()
 const shownEndpoint = async (name: string) =>
-  (await ground.posthorn.request('GET', `/endpoints/${name}`)).body
+  (await fixture.posthorn.request('GET', `/endpoints/${name}`)).body
 
 describe.skipIf(CHROMIUM === null)('the page of an endpoint', () => {
   it('shows its settings, its limits and how it is', async () => {
-    const { posthorn, receiver, open } = ground
+    const { posthorn, receiver, open } = fixture
     await posthorn.endpoint('letters', receiver.url, {
       description: 'Prints and posts',
       concurrency: 7,
@@ -30,7 +30,7 @@ describe.skipIf(CHROMIUM === null)('the page of an endpoint', () => {
   })
 
   it('pauses and resumes', async () => {
-    const page = await ground.open('/endpoints/letters')
+    const page = await fixture.open('/endpoints/letters')
     await page.getByRole('button', { name: 'Pause' }).click()
     await page.getByText('paused', { exact: true }).waitFor()
     expect((await shownEndpoint('letters')).state).toBe('paused')
@@ -40,7 +40,7 @@ describe.skipIf(CHROMIUM === null)('the page of an endpoint', () => {
   })
 
   it('sends a test ping and shows the answer', async () => {
-    const { receiver, open } = ground
+    const { receiver, open } = fixture
     receiver.answerWith({ status: 418, body: 'short and stout' })
     const page = await open('/endpoints/letters')
     await page.getByRole('button', { name: 'Send a test ping' }).click()
@@ -52,7 +52,7 @@ describe.skipIf(CHROMIUM === null)('the page of an endpoint', () => {
   })
 
   it('rotates the secret only after a yes, and shows the new one once', async () => {
-    const page = await ground.open('/endpoints/letters')
+    const page = await fixture.open('/endpoints/letters')
     const before = (await shownEndpoint('letters')).secretHint
     await page.getByRole('button', { name: 'Rotate secret …' }).click()
     await page.getByRole('textbox', { name: /old secret/ }).fill('a while')
@@ -74,7 +74,7 @@ describe.skipIf(CHROMIUM === null)('the page of an endpoint', () => {
   })
 
   it('shows what failed of late: the dead, those that wait for a retry, and why', async () => {
-    const { posthorn, receiver, enqueue, open } = ground
+    const { posthorn, receiver, enqueue, open } = fixture
     receiver.answerWith(({ body }) => {
       const [status, text] = JSON.parse(body.toString())
       return { status, body: text }

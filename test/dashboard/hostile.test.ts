@@ -1,9 +1,9 @@
 import type { Page } from 'playwright-core'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { CHROMIUM, expected, useGround } from './ground.ts'
+import { CHROMIUM, expected, useFixture } from './fixture.ts'
 import { isSideways, PHONE } from './page-width.ts'
 
-const ground = useGround()
+const fixture = useFixture()
 
 /** Each would call `hit` if it were ever more than text. */
 const MARKUP = [
@@ -29,7 +29,7 @@ async function harm(page: Page): Promise<unknown> {
 const HARMLESS = { hits: 0, elements: 0, sideways: false }
 
 async function openWatched(place: string, options = {}): Promise<Page> {
-  const page = await ground.open('/', options)
+  const page = await fixture.open('/', options)
   await page.evaluate(
     'globalThis.hit = () => { globalThis.hitCount = (globalThis.hitCount ?? 0) + 1 }',
   )
@@ -42,7 +42,7 @@ describe.skipIf(CHROMIUM === null)('text that somebody else wrote', () => {
   let lineId = ''
   beforeAll(async () => {
     if (CHROMIUM === null) return
-    const { posthorn, receiver, enqueue } = ground
+    const { posthorn, receiver, enqueue } = fixture
     receiver.answerWith(({ path }) =>
       path === '/line'
         ? { status: 422, body: LONG_LINE }

@@ -1,15 +1,15 @@
 import { execFileSync } from 'node:child_process'
 import type { Page } from 'playwright-core'
 import { describe, expect, it } from 'vitest'
-import { CHROMIUM, expected, useGround } from './ground.ts'
+import { CHROMIUM, expected, useFixture } from './fixture.ts'
 
-const ground = useGround({ RETENTION: '1d' })
+const fixture = useFixture({ RETENTION: '1d' })
 /** JSON.parse and back would change each of these. */
 const PAYLOAD =
   '{"big":12345678901234567890,"price":1.0,"price":2.50,  "text":"it\'s \\u00e9\\n$HOME `x`"}'
 
 async function payloadOf(id: string): Promise<string> {
-  return (await fetch(`${ground.posthorn.url()}/jobs/${id}/payload`)).text()
+  return (await fetch(`${fixture.posthorn.url()}/jobs/${id}/payload`)).text()
 }
 
 async function copied(page: Page, button: string): Promise<string> {
@@ -35,7 +35,7 @@ const withClipboard = { permissions: ['clipboard-read', 'clipboard-write'] }
 
 describe.skipIf(CHROMIUM === null)('the page of a job', () => {
   it('draws its attempts to scale and shows what each answer was', async () => {
-    const { posthorn, receiver, enqueue, open } = ground
+    const { posthorn, receiver, enqueue, open } = fixture
     receiver.answerWith([{ status: 500, body: 'no paper' }, { status: 503, body: 'no ink' }, 200])
     const backoff = { type: 'schedule', delays: ['50ms', '800ms'], jitter: 0 }
     await posthorn.endpoint('print', receiver.url, { retry: { maxAttempts: 3, backoff } })
@@ -60,7 +60,7 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
   })
 
   it('says in words why it waits, and runs it now when told to', async () => {
-    const { posthorn, enqueue, open } = ground
+    const { posthorn, enqueue, open } = fixture
     const id = await enqueue('print', { delay: '1h' })
     const page = await open(`/jobs/${id}`)
     await page.getByText(/it is due at \d\d:\d\d:\d\d UTC \(in 59 min\)/).waitFor()
@@ -70,7 +70,7 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
   })
 
   it('cancels, and retries what was cancelled', async () => {
-    const { posthorn, enqueue, open } = ground
+    const { posthorn, enqueue, open } = fixture
     const id = await enqueue('print', { delay: '1h' })
     const page = await open(`/jobs/${id}`)
     await page.getByRole('button', { name: 'Cancel' }).click()
@@ -80,7 +80,7 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
   })
 
   it('copies the payload byte for byte, and shows it as it was sent', async () => {
-    const { posthorn, open } = ground
+    const { posthorn, open } = fixture
     const job = `{"endpoint":"print","delay":"1h","payload":${PAYLOAD}}`
     const { body } = await posthorn.request('POST', '/jobs', job)
     const page = await open(`/jobs/${body.id}`, withClipboard)
@@ -93,7 +93,7 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
   })
 
   it('copies a curl line that enqueues the same, whatever stands in it', async () => {
-    const { posthorn, open } = ground
+    const { posthorn, open } = fixture
     const more = '"tags":["it\'s"],"priority":7,"retry":{"maxAttempts":2}'
     const job = `{"endpoint":"print","delay":"1h",${more},"payload":${PAYLOAD}}`
     const { body } = await posthorn.request('POST', '/jobs', job)
@@ -107,7 +107,7 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
   })
 
   it('edits what is queued: its time, its priority, and a payload that was never sent', async () => {
-    const { posthorn, enqueue, open } = ground
+    const { posthorn, enqueue, open } = fixture
     const id = await enqueue('print', { delay: '1h' })
     const page = await open(`/jobs/${id}`, { timezoneId: 'Asia/Kolkata' })
     await page.getByRole('button', { name: 'Edit …' }).click()
@@ -127,7 +127,7 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
   })
 
   it('does not save over what somebody else has changed meanwhile', async () => {
-    const { posthorn, enqueue, open } = ground
+    const { posthorn, enqueue, open } = fixture
     const id = await enqueue('print', { delay: '1h' })
     const page = await open(`/jobs/${id}`)
     await page.getByRole('button', { name: 'Edit …' }).click()
@@ -140,7 +140,7 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
   })
 
   it('asks for what it has only whether it has changed', async () => {
-    const { enqueue, open } = ground
+    const { enqueue, open } = fixture
     const id = await enqueue('print', { delay: '1h' })
     const page = await open(`/jobs/${id}`)
     await page.waitForResponse(
@@ -149,7 +149,7 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
   })
 
   it('lists what it waits for, an id a line, and does not call it due', async () => {
-    const { posthorn, enqueue, open } = ground
+    const { posthorn, enqueue, open } = fixture
     await posthorn.request('PUT', '/endpoints/pulled', { url: null })
     const ids = [await enqueue('pulled'), await enqueue('pulled')]
     const id = await enqueue('pulled', { dependsOn: ids })
@@ -168,7 +168,7 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
   })
 
   it('never says that more attempts were sent than there may be', async () => {
-    const { posthorn, receiver, enqueue, open } = ground
+    const { posthorn, receiver, enqueue, open } = fixture
     receiver.answerWith(500)
     const retry = { maxAttempts: 2, backoff: { type: 'fixed', delay: '0s' } }
     await posthorn.endpoint('failing', receiver.url, { retry })
@@ -184,7 +184,7 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
   })
 
   it('gives each region of a page a name of its own, as all pages do', async () => {
-    const { posthorn, receiver, enqueue, open } = ground
+    const { posthorn, receiver, enqueue, open } = fixture
     receiver.answerWith([500, { body: '{"pages":3}' }])
     const retry = { maxAttempts: 2, backoff: { type: 'fixed', delay: '0s' } }
     await posthorn.endpoint('named', receiver.url, { retry })
@@ -211,7 +211,7 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
 
   it('says so when there is no such job', async () => {
     expected.wrongs = /404/
-    const page = await ground.open('/jobs/job_00000000000000000000000000')
+    const page = await fixture.open('/jobs/job_00000000000000000000000000')
     await page.getByText('The job can not be shown').waitFor()
   })
 })

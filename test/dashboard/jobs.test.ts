@@ -1,20 +1,20 @@
 import type { Page } from 'playwright-core'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { CHROMIUM, useGround } from './ground.ts'
+import { CHROMIUM, useFixture } from './fixture.ts'
 
-const ground = useGround({}, false)
+const fixture = useFixture({}, false)
 const PAGE = 50
 const WAITING = 60
 
 const rows = (page: Page) => page.locator('table.jobs tbody tr')
 const stateOf = async (id: string) =>
-  (await ground.posthorn.request('GET', `/jobs/${id}`)).body.state
+  (await fixture.posthorn.request('GET', `/jobs/${id}`)).body.state
 
 describe.skipIf(CHROMIUM === null)('the list of jobs', () => {
   const ids: string[] = []
   beforeAll(async () => {
     if (CHROMIUM === null) return
-    const { posthorn, receiver, enqueue } = ground
+    const { posthorn, receiver, enqueue } = fixture
     await posthorn.endpoint('letters', receiver.url)
     await posthorn.endpoint('parcels', receiver.url)
     const job = { endpoint: 'letters', payload: {}, tags: ['slow'] }
@@ -25,7 +25,7 @@ describe.skipIf(CHROMIUM === null)('the list of jobs', () => {
   })
 
   it('is newest first, and older pages are a link away, with a way back', async () => {
-    const page = await ground.open('/jobs')
+    const page = await fixture.open('/jobs')
     await rows(page)
       .nth(PAGE - 1)
       .waitFor()
@@ -39,7 +39,7 @@ describe.skipIf(CHROMIUM === null)('the list of jobs', () => {
   })
 
   it('is filtered by what stands in the address, and the form writes it there', async () => {
-    const page = await ground.open('/jobs?tag=fragile')
+    const page = await fixture.open('/jobs?tag=fragile')
     await page.getByRole('link', { name: ids.at(-1) as string }).waitFor()
     expect(await rows(page).count()).toBe(1)
     expect(await page.getByRole('textbox', { name: 'Tag' }).inputValue()).toBe('fragile')
@@ -55,15 +55,15 @@ describe.skipIf(CHROMIUM === null)('the list of jobs', () => {
   })
 
   it('shows a new job without being asked again', async () => {
-    const page = await ground.open('/jobs?endpoint=parcels')
+    const page = await fixture.open('/jobs?endpoint=parcels')
     await rows(page).first().waitFor()
-    const id = await ground.enqueue('parcels')
+    const id = await fixture.enqueue('parcels')
     await page.getByRole('link', { name: id }).waitFor()
-    await ground.posthorn.request('POST', `/jobs/${id}/cancel`)
+    await fixture.posthorn.request('POST', `/jobs/${id}/cancel`)
   })
 
   it('cancels all that match only after it has said how many, and was told to', async () => {
-    const page = await ground.open('/jobs?endpoint=letters')
+    const page = await fixture.open('/jobs?endpoint=letters')
     const cancel = page.getByRole('button', { name: 'Cancel …' })
     await cancel.click()
     const dialog = page.getByRole('dialog', { name: `Cancel ${WAITING} jobs?` })
@@ -81,7 +81,7 @@ describe.skipIf(CHROMIUM === null)('the list of jobs', () => {
   })
 
   it('retries all that match, and no other', async () => {
-    const page = await ground.open('/jobs?endpoint=letters&state=cancelled&tag=slow')
+    const page = await fixture.open('/jobs?endpoint=letters&state=cancelled&tag=slow')
     await page.getByRole('button', { name: 'Retry …' }).click()
     await page.getByRole('button', { name: `Retry ${WAITING} jobs` }).click()
     await page.getByText(`${WAITING} jobs queued again.`).waitFor()
@@ -90,18 +90,18 @@ describe.skipIf(CHROMIUM === null)('the list of jobs', () => {
   })
 
   it('changes nothing in bulk without a filter, or where nothing can be changed', async () => {
-    const page = await ground.open('/jobs')
+    const page = await fixture.open('/jobs')
     await rows(page).first().waitFor()
     const retry = page.getByRole('button', { name: 'Retry …' })
     expect(await retry.isDisabled()).toBe(true)
     expect(await page.getByRole('button', { name: 'Cancel …' }).isDisabled()).toBe(true)
-    await page.goto(`${ground.posthorn.url()}/dashboard#/jobs?state=succeeded&endpoint=letters`)
+    await page.goto(`${fixture.posthorn.url()}/dashboard#/jobs?state=succeeded&endpoint=letters`)
     await page.getByText('No job matches').waitFor()
     expect(await retry.isDisabled()).toBe(true)
   })
 
   it('opens a job whose id was read in a log', async () => {
-    const page = await ground.open('/jobs')
+    const page = await fixture.open('/jobs')
     await page.getByRole('textbox', { name: 'Job id' }).fill(`  ${ids[3]}  `)
     await page.getByRole('button', { name: 'Open' }).click()
     await page.getByRole('heading', { name: `Job ${ids[3]}` }).waitFor()
@@ -110,13 +110,13 @@ describe.skipIf(CHROMIUM === null)('the list of jobs', () => {
 
 describe.skipIf(CHROMIUM === null)('without a worker', () => {
   it('the overview says that nothing is delivered', async () => {
-    const page = await ground.open('/')
+    const page = await fixture.open('/')
     await page.getByText('No live worker: nothing is delivered').waitFor()
     await page.getByText('none was seen in the last hour').waitFor()
   })
 
   it('the overview does not bury its table under what is wrong', async () => {
-    const { posthorn, receiver, enqueue, open } = ground
+    const { posthorn, receiver, enqueue, open } = fixture
     for (let i = 0; i < 6; i++) {
       await posthorn.endpoint(`held-${i}`, receiver.url)
       await posthorn.request('POST', `/endpoints/held-${i}/pause`)

@@ -1,21 +1,21 @@
 import { describe, expect, it } from 'vitest'
 import { RUN_LONG } from '../support/run-long.ts'
 import { until } from '../support/until.ts'
-import { CHROMIUM, expected, useGround } from './ground.ts'
+import { CHROMIUM, expected, useFixture } from './fixture.ts'
 import { isSideways, PHONE } from './page-width.ts'
 
-const ground = useGround()
+const fixture = useFixture()
 
 describe.skipIf(CHROMIUM === null)('the overview', () => {
   it('tells someone new the next step', async () => {
-    const page = await ground.open()
+    const page = await fixture.open()
     await page.getByText('No endpoint yet').waitFor()
     const line = await page.getByRole('region', { name: 'Command' }).textContent()
-    expect(line).toContain(`curl -X PUT ${ground.posthorn.url()}/endpoints/invoice-pdf`)
+    expect(line).toContain(`curl -X PUT ${fixture.posthorn.url()}/endpoints/invoice-pdf`)
   })
 
   it('shows each endpoint with its counts, its last hour and how long it took', async () => {
-    const { posthorn, receiver, enqueue, open } = ground
+    const { posthorn, receiver, enqueue, open } = fixture
     receiver.answerWith(({ path }) => (path === '/bad' ? 500 : 200))
     await posthorn.endpoint('good', `${receiver.url}/good`)
     await posthorn.endpoint('worse', `${receiver.url}/bad`, { retry: { maxAttempts: 1 } })
@@ -49,7 +49,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
   })
 
   it('says between which bounds p50 and p95 lie, and that it knows no more', async () => {
-    const { open } = ground
+    const { open } = fixture
     const page = await open()
     await page.getByRole('row', { name: /^good/ }).waitFor()
     for (const name of ['p50', 'p95']) {
@@ -73,7 +73,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
   it.runIf(RUN_LONG)(
     'asks once for all endpoints, and shows all at once: nothing comes late and moves the rest',
     async () => {
-      const { posthorn, receiver, enqueue, open } = ground
+      const { posthorn, receiver, enqueue, open } = fixture
       const names = Array.from({ length: 30 }, (_, i) => `many-${i}`)
       for (const name of names) await posthorn.endpoint(name, receiver.url)
       await posthorn.request('POST', '/endpoints/many-7/pause')
@@ -109,7 +109,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
   )
 
   it('shows who works, and nothing at the top while all is well', async () => {
-    const page = await ground.open()
+    const page = await fixture.open()
     const worker = page.getByRole('row', { name: /live/ })
     await worker.waitFor()
     expect(await worker.textContent()).toMatch(/0 of 100/)
@@ -117,7 +117,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
   })
 
   it('says what is stuck and why, and takes it back when it is over', async () => {
-    const { posthorn, receiver, enqueue, open } = ground
+    const { posthorn, receiver, enqueue, open } = fixture
     await posthorn.endpoint('held', receiver.url)
     await posthorn.request('POST', '/endpoints/held/pause')
     const id = await enqueue('held')
@@ -132,7 +132,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
   })
 
   it('says why jobs that are due wait, not why an older one waits for others', async () => {
-    const { posthorn, receiver, enqueue, open } = ground
+    const { posthorn, receiver, enqueue, open } = fixture
     await posthorn.endpoint('mixed', receiver.url)
     await posthorn.endpoint('before', receiver.url)
     await posthorn.request('POST', '/endpoints/before/pause')
@@ -154,7 +154,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
   })
 
   it('is reached by keyboard: the first key leads past the bar, and each page takes the focus', async () => {
-    const page = await ground.open('/', { ...PHONE })
+    const page = await fixture.open('/', { ...PHONE })
     await page.getByRole('row', { name: /^good/ }).waitFor()
     expect(await isSideways(page)).toBe(false)
     await page.keyboard.press('Tab')
@@ -170,7 +170,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
   })
 
   it('says that the API is not reachable, since when, and goes on when it is again', async () => {
-    const page = await ground.open()
+    const page = await fixture.open()
     await page.getByRole('row', { name: /^good/ }).waitFor()
     expected.wrongs = /ERR_INTERNET_DISCONNECTED/
     await page.context().setOffline(true)
@@ -182,7 +182,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
   })
 
   it('looks no more while nobody looks, and at once when somebody does', async () => {
-    const page = await ground.open('/', { clock: true })
+    const page = await fixture.open('/', { clock: true })
     await page.getByRole('row', { name: /^good/ }).waitFor()
     let requestCount = 0
     page.on('request', () => {

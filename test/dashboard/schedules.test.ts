@@ -1,13 +1,13 @@
 import { describe, expect, it } from 'vitest'
 import { until } from '../support/until.ts'
-import { CHROMIUM, useGround } from './ground.ts'
+import { CHROMIUM, useFixture } from './fixture.ts'
 import { isSideways, PHONE } from './page-width.ts'
 
-const ground = useGround()
+const fixture = useFixture()
 
 describe.skipIf(CHROMIUM === null)('the page of the schedules', () => {
   it('shows the next five runs in the zone of the schedule and in the reader’s', async () => {
-    const { posthorn, receiver, open } = ground
+    const { posthorn, receiver, open } = fixture
     await posthorn.endpoint('reports', receiver.url)
     await posthorn.request('PUT', '/schedules/nightly', {
       cron: '30 1 * * *',
@@ -28,7 +28,7 @@ describe.skipIf(CHROMIUM === null)('the page of the schedules', () => {
   })
 
   it('runs one now, and leads to the job', async () => {
-    const { posthorn, receiver, open } = ground
+    const { posthorn, receiver, open } = fixture
     const page = await open('/schedules/nightly')
     await page.getByRole('button', { name: 'Run now' }).click()
     const said = await page.getByText(/Job job_\w+ is enqueued/).textContent()
@@ -38,7 +38,7 @@ describe.skipIf(CHROMIUM === null)('the page of the schedules', () => {
   })
 
   it('pauses and resumes', async () => {
-    const { posthorn, open } = ground
+    const { posthorn, open } = fixture
     const isPaused = async () => (await posthorn.request('GET', '/schedules/nightly')).body.paused
     const page = await open('/schedules')
     await page.getByRole('button', { name: 'Pause' }).click()
@@ -50,7 +50,7 @@ describe.skipIf(CHROMIUM === null)('the page of the schedules', () => {
   })
 
   it('shows what became of the last tick', async () => {
-    const { posthorn, receiver, open } = ground
+    const { posthorn, receiver, open } = fixture
     receiver.answerWith(422)
     const every = { every: '1s', endpoint: 'reports', payload: {} }
     await posthorn.request('PUT', '/schedules/often', every)

@@ -4,8 +4,8 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Page } from 'playwright-core'
 import { findChromium, startChromium } from '../support/chromium.ts'
-import { believable } from './believable.ts'
 import { isSideways } from './page-width.ts'
+import { startRealisticDeployment } from './realistic-seed.ts'
 
 const DESK = { width: 1280, height: 860 }
 const PHONE = { width: 360, height: 780 }
@@ -32,7 +32,7 @@ const executable = findChromium()
 if (executable === null) process.exit(1)
 mkdirSync(folder, { recursive: true })
 
-const { url, ids, close } = await believable()
+const { url, ids, close } = await startRealisticDeployment()
 const browser = await startChromium(executable)
 try {
   const pictures: Picture[] = [

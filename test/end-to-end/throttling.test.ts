@@ -1,7 +1,7 @@
 // An endpoint that throttles is left alone for at least our own back-off, whatever it names; then
 // one attempt tries it, and the others follow step by step.
 import { describe, expect, it } from 'vitest'
-import { type Body, type Site, soon, useGround } from '../api/ground.ts'
+import { type Body, type Site, soon, useFixture } from '../api/fixture.ts'
 import type { Answer, ReceivedRequest } from '../support/receiver.ts'
 
 const JOBS = 100
@@ -18,12 +18,12 @@ describe.each([
   ['sqlite', '503 with a date that is past', 503, PAST],
   ['mongo', '429 with Retry-After: 0', 429, '0'],
 ] as const)('on %s', { timeout: 60_000 }, (engine, what, status, named) => {
-  const ground = useGround(engine, {}, 2)
+  const fixture = useFixture(engine, {}, 2)
   let plainMs = 0
 
   it('an endpoint that takes what it is sent is not slowed', async () => {
     const seen = watchInFlight()
-    const site = await ground.site(seen.script)
+    const site = await fixture.site(seen.script)
     await enqueueMany(site)
     await soon(() => expect(seen.requests).toHaveLength(JOBS), 30_000)
     plainMs = seen.lastAtMs() - seen.firstAtMs()
@@ -32,7 +32,7 @@ describe.each([
 
   it(`${what} is no invitation to come back at once, and costs no attempt`, async () => {
     const answer = { status, headers: { 'retry-after': named } }
-    const site = await ground.site(answer, { retry: { maxAttempts: 3 }, timeout: '5s' })
+    const site = await fixture.site(answer, { retry: { maxAttempts: 3 }, timeout: '5s' })
     await enqueueMany(site)
     await site.receiver.waitFor((requests) => requests.length > 0)
     await passedSince(site.receiver.requests[0], OBSERVED_MS)
@@ -58,7 +58,7 @@ describe.each([
 
   async function enqueueMany({ name }: Site): Promise<void> {
     const jobs = Array.from({ length: JOBS }, () => ({ endpoint: name, payload: 1 }))
-    const answer = await ground.posthorn.request('POST', '/jobs/batch', { jobs })
+    const answer = await fixture.posthorn.request('POST', '/jobs/batch', { jobs })
     expect(answer.body.items.filter((item: Body) => item.status === 201)).toHaveLength(JOBS)
   }
 })

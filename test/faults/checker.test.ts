@@ -4,9 +4,9 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { check, figuresOf } from './checker.ts'
 import { type History, INVARIANTS } from './history.ts'
-import { DAMAGES as DAMAGES_IN_COUNT } from './told-damages.ts'
-import { DAMAGES_IN_TIME } from './told-damages-in-time.ts'
-import { FATES, jobWith, tellHistory } from './told-history.ts'
+import { DAMAGES as DAMAGES_IN_COUNT } from './history-corruptions.ts'
+import { DAMAGES_IN_TIME } from './history-corruptions-in-time.ts'
+import { FATES, jobWith, tellHistory } from './synthetic-history.ts'
 
 const DAMAGES = [...DAMAGES_IN_COUNT, ...DAMAGES_IN_TIME]
 const JOBS = 20 * FATES.length

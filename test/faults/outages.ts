@@ -1,10 +1,10 @@
 // One outage of the store, from a moment at which everything was under way until all goes on again.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../support/until.ts'
-import type { Ground } from './ground.ts'
+import type { Fixture } from './fixture.ts'
 import { type Delivery, type FaultKind, nowMs } from './history.ts'
 import type { SteadyLoad } from './steady-load.ts'
-import type { Mend } from './store-ground.ts'
+import type { Mend } from './store-fixture.ts'
 
 export interface Outage {
   name: string
@@ -26,21 +26,21 @@ export const whileEnqueueing = (name: string) => `${name}: began while enqueues 
 
 /** Resolves when a job was accepted and one was delivered after the mend. */
 export async function playOutage(
-  ground: Ground,
+  fixture: Fixture,
   load: SteadyLoad,
   outage: Outage,
   holdMs: number,
 ): Promise<void> {
   const { name, kind, target } = outage
-  const { client, receiver } = ground
+  const { client, receiver } = fixture
   await until(
     () => load.pendingCount() > 0 && receiver.deliveries.slice(-LOOKED_AT).some(isUnderWay),
     START_DEADLINE_MS,
   )
-  ground.hit(whileEnqueueing(name))
-  ground.hit(whileSending(name))
+  fixture.hit(whileEnqueueing(name))
+  fixture.hit(whileSending(name))
   let latecomer: Promise<unknown> = Promise.resolve()
-  await ground.during(kind, target, async () => {
+  await fixture.during(kind, target, async () => {
     const mend = await outage.begin()
     await sleep(Math.min(holdMs, LATECOMER_AFTER_MS))
     // Who comes while others wait already must not wait for them and then as long again.
@@ -55,20 +55,20 @@ export async function playOutage(
     )
   const delivered = () => receiver.deliveries.findLast(({ beganAtMs }) => beganAtMs >= mendedAtMs)
   await Promise.all([
-    firstAfter(ground, mendedAtMs, 'accepted', () => accepted() !== undefined),
-    firstAfter(ground, mendedAtMs, 'delivered', () => delivered() !== undefined),
+    firstAfter(fixture, mendedAtMs, 'accepted', () => accepted() !== undefined),
+    firstAfter(fixture, mendedAtMs, 'delivered', () => delivered() !== undefined),
     latecomer,
   ])
 }
 
 async function firstAfter(
-  ground: Ground,
+  fixture: Fixture,
   mendedAtMs: number,
   what: string,
   isThere: () => boolean,
 ): Promise<void> {
   await until(isThere, RECOVERY_DEADLINE_MS)
-  ground.measure('D9', `from the recovery to the first job ${what}, ms`, sinceMs(mendedAtMs))
+  fixture.measure('D9', `from the recovery to the first job ${what}, ms`, sinceMs(mendedAtMs))
 }
 
 const sinceMs = (atMs: number) => Math.round(nowMs() - atMs)

@@ -1,6 +1,6 @@
-// What a round is: one row of the fault table, played on its own ground.
+// What a round is: one row of the fault table, played on its own fixture.
 
-import type { Ground, GroundSettings } from './ground.ts'
+import type { Fixture, FixtureSettings } from './fixture.ts'
 import type { Engine } from './history.ts'
 
 export interface Round {
@@ -18,11 +18,11 @@ export interface Round {
   windows: readonly string[]
   /** Those that only one engine has. */
   windowsOf?: Partial<Record<Engine, readonly string[]>>
-  /** The ground has an API and the endpoint `work`; the round starts its workers. */
-  play(ground: Ground, form: Form): Promise<void>
+  /** The fixture has an API and the endpoint `work`; the round starts its workers. */
+  play(fixture: Fixture, form: Form): Promise<void>
 }
 
-export type RoundSettings = Partial<Omit<GroundSettings, 'engine' | 'seed'>>
+export type RoundSettings = Partial<Omit<FixtureSettings, 'engine' | 'seed'>>
 
 /** How much of a round is played. */
 export interface Form {

@@ -4,7 +4,7 @@ import { cpus, platform, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import { type MongoEngine, type RunningMongo, startMongo } from '../support/mongo.ts'
 import { check, type Figures, figuresOf } from './checker.ts'
-import { openGround } from './ground.ts'
+import { openFixture } from './fixture.ts'
 import { type Engine, nowMs, type Violation } from './history.ts'
 import { type Form, type Round, windowsOf } from './round.ts'
 import { ROUNDS } from './rounds.ts'
@@ -60,10 +60,13 @@ async function playRound(
     ...{ windows: {}, measured: {}, figures: null, violations: [], complaints: [] },
   }
   const settings = { ...DEFAULT_SETTINGS, ...round.settings, ...round.settingsOf?.[engine] }
-  const ground = await openGround({ ...settings, engine, seed }, engine === 'mongo' ? mongo : null)
+  const fixture = await openFixture(
+    { ...settings, engine, seed },
+    engine === 'mongo' ? mongo : null,
+  )
   try {
-    await round.play(ground, form)
-    const history = await ground.finish()
+    await round.play(fixture, form)
+    const history = await fixture.finish()
     report.violations = check(history)
     report.figures = figuresOf(history)
     const { longestUndisturbedMs } = report.figures.redelivery
@@ -74,14 +77,14 @@ async function playRound(
   } catch (error) {
     report.complaints.push(error instanceof Error ? (error.stack ?? error.message) : String(error))
   } finally {
-    await ground.close()
+    await fixture.close()
   }
-  report.complaints.push(...ground.complaints)
-  report.windows = Object.fromEntries(ground.windows)
-  report.measured = Object.fromEntries(ground.figures)
+  report.complaints.push(...fixture.complaints)
+  report.windows = Object.fromEntries(fixture.windows)
+  report.measured = Object.fromEntries(fixture.figures)
   if (report.complaints.length === 0) {
     for (const window of windowsOf(round, engine)) {
-      if (!ground.windows.get(window)) report.complaints.push(`void: never met: ${window}`)
+      if (!fixture.windows.get(window)) report.complaints.push(`void: never met: ${window}`)
     }
   }
   report.seconds = Math.round((nowMs() - beganAtMs) / 1_000)

@@ -4,7 +4,7 @@ import { openStore } from '../../src/store/open-store.ts'
 import type { Store } from '../../src/store/store.ts'
 import { addEndpoint, claimFrom, enqueueMany, success } from '../contract/fixtures.ts'
 import { nowMs } from './history.ts'
-import type { StoreGround } from './store-ground.ts'
+import type { StoreFixture } from './store-fixture.ts'
 
 const DAY_MS = 86_400_000
 /** As many as the workers of the round. */
@@ -18,21 +18,21 @@ const MOST_JOBS = 3_000
 
 /** Jobs a second, of several settlers at once, on an empty store in the same place. */
 export async function settleAlone(
-  ground: StoreGround,
+  fixture: StoreFixture,
   slowMs: number,
   forMs: number,
 ): Promise<number> {
-  const store = await openStore(ground.siblingUrl, {
+  const store = await openStore(fixture.siblingUrl, {
     ...{ retentionMs: DAY_MS, retentionDeadMs: DAY_MS, encryptionKeys: [randomBytes(32)] },
     warn: () => {},
   })
   try {
     const endpoint = await addEndpoint(store, { name: 'alone' })
-    const engine = ground.filePath === null ? 'mongo' : 'sqlite'
+    const engine = fixture.filePath === null ? 'mongo' : 'sqlite'
     const most = Math.min(MOST_JOBS, Math.ceil(forMs * JOBS_PER_MS[engine]))
     const held = []
     for (let i = 0; i < SETTLERS; i++) held.push(await claimed(store, endpoint, most))
-    const mend = await ground.slowWrites(slowMs)
+    const mend = await fixture.slowWrites(slowMs)
     try {
       const beganAtMs = nowMs()
       const isOver = () => nowMs() - beganAtMs > forMs

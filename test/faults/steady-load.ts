@@ -1,6 +1,6 @@
 // A load of an even pace, whatever becomes of the store: some clients, each waiting for its answer.
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Ground } from './ground.ts'
+import type { Fixture } from './fixture.ts'
 import type { Engine } from './history.ts'
 import type { Accepted, WorkRequest } from './work-client.ts'
 
@@ -17,12 +17,12 @@ const CLIENTS: Record<Engine, number> = { sqlite: 8, mongo: 3 }
 const PAUSE_MS: Record<Engine, readonly [number, number]> = { sqlite: [40, 120], mongo: [60, 180] }
 
 export function startSteadyLoad(
-  ground: Ground,
+  fixture: Fixture,
   workOf: () => WorkRequest,
-  clients = CLIENTS[ground.engine],
-  pauseMs = PAUSE_MS[ground.engine],
+  clients = CLIENTS[fixture.engine],
+  pauseMs = PAUSE_MS[fixture.engine],
 ): SteadyLoad {
-  const { client, dice } = ground
+  const { client, random } = fixture
   const accepted: Accepted[] = []
   let pendingCount = 0
   let isOver = false
@@ -35,7 +35,7 @@ export function startSteadyLoad(
       } finally {
         pendingCount -= 1
       }
-      await sleep(dice.between(...pauseMs))
+      await sleep(random.between(...pauseMs))
     }
   }
 

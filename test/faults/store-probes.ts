@@ -1,6 +1,6 @@
 // Asks the API all kinds of things while its store is away: each must be answered, truly and soon.
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Ground } from './ground.ts'
+import type { Fixture } from './fixture.ts'
 import { nowMs } from './history.ts'
 
 interface Probe {
@@ -22,8 +22,8 @@ const PAUSE_MS = [50, 250] as const
 const PROBED = 'probed'
 
 /** @param jobId of a job that is stored */
-export async function startStoreProbes(ground: Ground, jobId: string): Promise<StoreProbes> {
-  await ground.register(PROBED)
+export async function startStoreProbes(fixture: Fixture, jobId: string): Promise<StoreProbes> {
+  await fixture.register(PROBED)
   const probes: Probe[] = [
     { method: 'GET', path: `/jobs/${jobId}` },
     { method: 'GET', path: '/jobs?limit=5' },
@@ -41,16 +41,16 @@ export async function startStoreProbes(ground: Ground, jobId: string): Promise<S
   async function ask(probe: Probe): Promise<void> {
     const { method, path, isOfProcess = false } = probe
     const sentAtMs = nowMs()
-    const answer = await ground.client.request(method, path)
+    const answer = await fixture.client.request(method, path)
     const name = `${method} ${path.replace(jobId, ':id')}`
     longestMs.set(name, Math.max(longestMs.get(name) ?? 0, nowMs() - sentAtMs))
-    if (answer === null) return ground.complain(`${method} ${path} was not answered`)
+    if (answer === null) return fixture.complain(`${method} ${path} was not answered`)
     const { status, headers } = answer
     if (status === 200) return
     if (status !== 503 || isOfProcess) {
-      ground.complain(`${method} ${path} was answered by ${status}`)
+      fixture.complain(`${method} ${path} was answered by ${status}`)
     } else if (path !== '/health/ready' && headers['retry-after'] === undefined) {
-      ground.complain(`${method} ${path} was answered by 503 without Retry-After`)
+      fixture.complain(`${method} ${path} was answered by 503 without Retry-After`)
     }
     refusedCount += 1
   }
@@ -59,7 +59,7 @@ export async function startStoreProbes(ground: Ground, jobId: string): Promise<S
     probes.map(async (probe) => {
       while (!isOver) {
         await ask(probe)
-        await sleep(ground.dice.between(...PAUSE_MS))
+        await sleep(fixture.random.between(...PAUSE_MS))
       }
     }),
   )

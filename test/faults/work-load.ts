@@ -1,6 +1,6 @@
 // A mixed load that never runs far ahead of the workers: quick jobs, slow ones, failing ones.
 import { until } from '../support/until.ts'
-import type { Ground } from './ground.ts'
+import type { Fixture } from './fixture.ts'
 import type { Accepted, WorkRequest } from './work-client.ts'
 
 export interface Load {
@@ -8,7 +8,7 @@ export interface Load {
   jobs: number
   /** Looked at between batches, with what was accepted so far. */
   isOver(acceptedCount: number): boolean
-  /** For each job; else mixed by the dice. */
+  /** For each job; else mixed by the random. */
   workOf?(index: number): WorkRequest
 }
 
@@ -20,43 +20,43 @@ const OPEN_DEADLINE_MS = 120_000
 const LOOK_AT_ONE_IN = 50
 
 /** Enqueues until it is over; returns what was accepted. */
-export async function keepLoaded(ground: Ground, load: Load): Promise<Accepted[]> {
-  const { client } = ground
-  const workOf = load.workOf ?? (() => mixedWork(ground))
+export async function keepLoaded(fixture: Fixture, load: Load): Promise<Accepted[]> {
+  const { client } = fixture
+  const workOf = load.workOf ?? (() => mixedWork(fixture))
   const accepted: Accepted[] = []
-  const answered = countAnswered(ground)
+  const answered = countAnswered(fixture)
   const looks: Promise<unknown>[] = []
   while (accepted.length < load.jobs && !load.isOver(accepted.length)) {
     const size = Math.min(BATCH, load.jobs - accepted.length)
     const from = accepted.length
     // One by one and in batches: both doors are in use.
-    const some = ground.dice.chance(0.2)
+    const some = fixture.random.chance(0.2)
       ? await Promise.all(Array.from({ length: size }, (_, i) => client.enqueue(workOf(from + i))))
       : await client.enqueueMany(size, (i) => workOf(from + i))
     accepted.push(...some)
     for (const { id } of some)
-      if (ground.dice.chance(1 / LOOK_AT_ONE_IN)) looks.push(client.look(id))
+      if (fixture.random.chance(1 / LOOK_AT_ONE_IN)) looks.push(client.look(id))
     await until(() => accepted.length - answered() <= MOST_OPEN, OPEN_DEADLINE_MS)
   }
   await Promise.all(looks)
   return accepted
 }
 
-function mixedWork({ dice }: Ground): WorkRequest {
+function mixedWork({ random }: Fixture): WorkRequest {
   return {
-    failures: dice.chance(0.1) ? 1 : 0,
-    ...(dice.chance(0.2) ? { answerAfterMs: Math.round(dice.between(10, 300)) } : {}),
-    ...(dice.chance(0.05) ? { delayMs: Math.round(dice.between(50, 1_500)) } : {}),
+    failures: random.chance(0.1) ? 1 : 0,
+    ...(random.chance(0.2) ? { answerAfterMs: Math.round(random.between(10, 300)) } : {}),
+    ...(random.chance(0.05) ? { delayMs: Math.round(random.between(50, 1_500)) } : {}),
   }
 }
 
 /** How many jobs have got a 2xx, told anew at each call. */
-function countAnswered(ground: Ground): () => number {
+function countAnswered(fixture: Fixture): () => number {
   const ids = new Set<string>()
   let seen = 0
-  const waiting: (typeof ground.receiver.deliveries)[number][] = []
+  const waiting: (typeof fixture.receiver.deliveries)[number][] = []
   return () => {
-    const { deliveries } = ground.receiver
+    const { deliveries } = fixture.receiver
     for (; seen < deliveries.length; seen++) {
       const delivery = deliveries[seen]
       if (delivery) waiting.push(delivery)

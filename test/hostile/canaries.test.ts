@@ -9,9 +9,9 @@ import { ENGINES, type Engine } from '../support/deployment.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
+import { expectNothingFromInside, type Fixture, openFixture } from './fixture.ts'
 import { listenTo, logProblems } from './listening.ts'
 import type { Json } from './operations.ts'
-import { expectNothingFromInside, openSite, type Site } from './site.ts'
 
 /** Told apart from one another wherever one turns up. */
 const CANARIES = {
@@ -35,14 +35,14 @@ const READABLE = ['payload', 'metadata', 'idempotencyKey', 'dedupeKey', 'answer'
 describe.each(ENGINES)('on %s', (engine) => {
   const planted: Record<string, string> = { ...CANARIES }
   const heard: string[] = []
-  let site: Site
+  let fixture: Fixture
   let worker: Process
   let receiver: Receiver
   let logs: ReturnType<typeof listenTo>[]
   let madeKey: string
 
   beforeAll(async () => {
-    site = await openSite(engine, {
+    fixture = await openFixture(engine, {
       API_KEYS: CANARIES.apiKey,
       ENCRYPTION_KEY: CANARIES.encryptionKey,
       PUBLIC_URL: 'http://127.0.0.1:9',
@@ -51,8 +51,8 @@ describe.each(ENGINES)('on %s', (engine) => {
       SWEEP_INTERVAL: '50ms',
       WORKER_PORT: '0',
     })
-    worker = await site.posthorn.startWorker()
-    logs = [listenTo(site.api), listenTo(worker)]
+    worker = await fixture.posthorn.startWorker()
+    logs = [listenTo(fixture.api), listenTo(worker)]
     receiver = await startReceiver([
       { status: 500, body: CANARIES.answer },
       { status: 202 },
@@ -60,13 +60,13 @@ describe.each(ENGINES)('on %s', (engine) => {
     ])
   })
   afterAll(async () => {
-    await site.posthorn.close()
+    await fixture.posthorn.close()
     await receiver.close()
   })
 
   async function ask(method: string, path: string, body?: object, headers: object = {}) {
     const text = body === undefined ? undefined : JSON.stringify(body)
-    const answer = await site.ask(method, path, text, headers)
+    const answer = await fixture.ask(method, path, text, headers)
     heard.push(`${method} ${path}\n${[...answer.headers].join('\n')}\n${answer.text}`)
     return answer.text === '' ? {} : (JSON.parse(answer.text) as Json)
   }
@@ -89,17 +89,17 @@ describe.each(ENGINES)('on %s', (engine) => {
       retry: { backoff: { type: 'fixed', delay: '0s' } },
     }
     const made = JSON.parse(
-      (await site.ask('PUT', '/endpoints/work', JSON.stringify(settings))).text,
+      (await fixture.ask('PUT', '/endpoints/work', JSON.stringify(settings))).text,
     )
     expect(made.secret).toBe(CANARIES.olderSecret)
-    const rotated = await site.ask(
+    const rotated = await fixture.ask(
       'POST',
       '/endpoints/work/rotate-secret',
       JSON.stringify({ secret: CANARIES.secret }),
     )
     expect(JSON.parse(rotated.text).secret).toBe(CANARIES.secret)
     const key = { name: 'canary', scope: 'admin' }
-    madeKey = JSON.parse((await site.ask('POST', '/keys', JSON.stringify(key))).text).key
+    madeKey = JSON.parse((await fixture.ask('POST', '/keys', JSON.stringify(key))).text).key
     planted.madeKey = madeKey
     const { id } = await ask('POST', '/jobs', job('work'), {
       'idempotency-key': CANARIES.idempotencyKey,
@@ -116,7 +116,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const path = completeUrl.pathname + completeUrl.search
     const body = JSON.stringify({ result: CANARIES.result })
     await until(async () => (await ask('GET', `/jobs/${id}`)).phase === 'awaiting_completion')
-    expect((await site.ask('POST', path, body)).status).toBe(200)
+    expect((await fixture.ask('POST', path, body)).status).toBe(200)
   })
 
   it('every route is asked, rightly and wrongly', async () => {
@@ -144,10 +144,13 @@ describe.each(ENGINES)('on %s', (engine) => {
     await ask('GET', '/jobs', undefined, { authorization: `Bearer ${madeKey}x` })
     await ask('POST', `/jobs/${id}/complete?token=${planted.token}`, {})
     await ask('POST', `/jobs/${id}/copy`)
-    for (const operation of site.operations) {
+    for (const operation of fixture.operations) {
       if (operation.method !== 'GET' || operation.path.endsWith('/{file}')) continue
       const path = operation.path.replace('{id}', id).replace('{name}', 'work')
-      const { text } = await site.ask('GET', path.replace('/schedules/work', '/schedules/canary'))
+      const { text } = await fixture.ask(
+        'GET',
+        path.replace('/schedules/work', '/schedules/canary'),
+      )
       heard.push(`GET ${path}\n${text}`)
     }
     const port = (await worker.logged('worker_port.listening')).url as string
@@ -157,7 +160,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('what is stored holds no secret as it is', async () => {
-    const raw = await RAW[engine](site.posthorn.env.STORE_URL as string)
+    const raw = await RAW[engine](fixture.posthorn.env.STORE_URL as string)
     expect(foundIn(raw, READABLE)).toEqual([
       'payload',
       'metadata',
@@ -175,8 +178,8 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('a write that fails in the store is told without what was to be written', async () => {
-    await BREAKS[engine](site.posthorn.env.STORE_URL as string)
-    const { url } = site.posthorn
+    await BREAKS[engine](fixture.posthorn.env.STORE_URL as string)
+    const { url } = fixture.posthorn
     const send = (path: string, body: object) =>
       fetch(url() + path, {
         method: 'POST',
@@ -196,7 +199,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     heard.push(
       await (await send('/jobs/batch', { jobs: [{ ...job('known'), priority: 3 }] })).text(),
     )
-    await until(() => site.api.log.some(({ msg }) => msg === 'request.failed'))
+    await until(() => fixture.api.log.some(({ msg }) => msg === 'request.failed'))
   })
 
   it('no answer holds a secret, and what is the client’s own only where it asked for it', () => {

@@ -1,7 +1,7 @@
 // Nothing is coerced: a value of another type is refused, however clear it seems what was meant.
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { type Fixture, openFixture } from './fixture.ts'
 import { bodyWith, type Json, type Operation, type Place } from './operations.ts'
-import { openSite, type Site } from './site.ts'
 
 const LOOKALIKES: Record<string, string[]> = {
   number: ['"5"', '"1"', '"0x1"', '""', '" 1 "', 'true', '[1]', '{"valueOf":1}', '"1e0"'],
@@ -9,21 +9,21 @@ const LOOKALIKES: Record<string, string[]> = {
   string: ['1', '0', 'true', 'false', '["a"]', '{"toString":"a"}', '1.5'],
 }
 
-let site: Site
+let fixture: Fixture
 beforeAll(async () => {
-  site = await openSite('sqlite')
+  fixture = await openFixture('sqlite')
 })
-afterAll(() => site.posthorn.close())
+afterAll(() => fixture.posthorn.close())
 
 it('no field takes a value of another type for its own', async () => {
   const counts: Record<string, number> = { number: 0, boolean: 0, string: 0 }
-  for (const operation of site.operations) {
+  for (const operation of fixture.operations) {
     const path = await pathOf(operation)
     for (const place of operation.places) {
       const value: Json = place.at.reduce((inner: Json, step) => inner?.[step], place.body)
       if (isAnyJson(place)) continue
       for (const json of LOOKALIKES[typeof value] ?? []) {
-        const { status, text } = await site.ask(operation.method, path, bodyWith(place, json))
+        const { status, text } = await fixture.ask(operation.method, path, bodyWith(place, json))
         const where = [operation.method, operation.path, place.at.join('.'), json, text]
         expect([...where, status]).toEqual([...where, 400])
         const { errors } = JSON.parse(text)
@@ -43,10 +43,10 @@ it('no field takes a value of another type for its own', async () => {
 })
 
 it('a body that is no object is refused by every route that takes one', async () => {
-  for (const operation of site.operations.filter(({ body }) => body !== undefined)) {
+  for (const operation of fixture.operations.filter(({ body }) => body !== undefined)) {
     const path = await pathOf(operation)
     for (const body of ['[]', '[{}]', '"a"', '1', 'true', '"null"']) {
-      const { status } = await site.ask(operation.method, path, body)
+      const { status } = await fixture.ask(operation.method, path, body)
       const where = [operation.method, operation.path, body]
       expect([...where, status]).toEqual([...where, 400])
     }
@@ -74,17 +74,17 @@ it('a content type that is not JSON is refused, however near it comes; parameter
     ['json', 415],
     ['', 415],
   ] as const) {
-    const answer = await site.ask('POST', '/jobs', job, { 'content-type': type })
+    const answer = await fixture.ask('POST', '/jobs', job, { 'content-type': type })
     expect([type, answer.status]).toEqual([type, status])
   }
 })
 
 async function pathOf({ path }: Operation): Promise<string> {
   if (/(complete|fail|heartbeat)$/.test(path)) {
-    const { id, token } = await site.heldJob()
+    const { id, token } = await fixture.heldJob()
     return `${path.replace('{id}', id)}?token=${token}`
   }
-  const id = path.startsWith('/jobs/{id}') ? await site.newJob() : 'none'
+  const id = path.startsWith('/jobs/{id}') ? await fixture.newJob() : 'none'
   return path.replace('{id}', id).replace('{name}', 'idle').replace('{file}', 'none')
 }
 

@@ -1,8 +1,8 @@
 // Every field of every body takes every hostile value: it is refused in our words, or kept.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
+import { type Fixture, openFixture } from './fixture.ts'
 import { bodyWith, type Json, type Operation, type Place } from './operations.ts'
-import { openSite, type Site } from './site.ts'
 import { DEEP_JSON, HOSTILE_JSON } from './values.ts'
 
 /** What is stored in another form, or shown only in part: by the first name of the place. */
@@ -17,19 +17,19 @@ const DEADLINE_MS = 300_000
 const SHARE = 8
 
 describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
-  let site: Site
+  let fixture: Fixture
   let kept: string
   beforeAll(async () => {
-    site = await openSite(engine)
-    await site.ask('PUT', '/endpoints/kept', '{"url":null}')
-    await site.ask('PUT', '/endpoints/patched', '{"url":null}')
+    fixture = await openFixture(engine)
+    await fixture.ask('PUT', '/endpoints/kept', '{"url":null}')
+    await fixture.ask('PUT', '/endpoints/patched', '{"url":null}')
     const body = '{"endpoint":"kept","payload":{"kept":true},"tags":["kept"],"metadata":{"a":"b"}}'
-    kept = JSON.parse((await site.ask('POST', '/jobs', body)).text).id
+    kept = JSON.parse((await fixture.ask('POST', '/jobs', body)).text).id
   })
-  afterAll(() => site.posthorn.close())
+  afterAll(() => fixture.posthorn.close())
 
   it('the walk through openapi.json finds fields at every depth', () => {
-    const found = site.operations.flatMap(({ method, path, places }) =>
+    const found = fixture.operations.flatMap(({ method, path, places }) =>
       places.map(({ at }) => `${method} ${path} ${at.join('.')}`),
     )
     expect(found).toEqual(
@@ -53,7 +53,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   it('a hostile value in any field is refused, or comes back as it was sent', {
     timeout: DEADLINE_MS,
   }, async () => {
-    const withBody = site.operations.filter(({ places }) => places.length > 0)
+    const withBody = fixture.operations.filter(({ places }) => places.length > 0)
     const counts = await Promise.all(withBody.map((operation) => attack(operation)))
     const sum = (pick: (one: { refused: number; kept: number }) => number) =>
       counts.reduce((all, one) => all + pick(one), 0)
@@ -65,7 +65,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   })
 
   it('a hostile value in any field of a job in a batch is refused, or comes back', async () => {
-    const single = site.operations.find(
+    const single = fixture.operations.find(
       ({ method, path }) => method === 'POST' && path === '/jobs',
     ) as Operation
     for (const place of single.places) {
@@ -75,7 +75,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
         text: bodyWith(place, json),
       }))
       const body = `{"jobs":[${items.map(({ text }) => text).join(',')}]}`
-      const answer = await site.ask('POST', '/jobs/batch', body)
+      const answer = await fixture.ask('POST', '/jobs/batch', body)
       expect([place.at, answer.status]).toEqual([place.at, 200])
       const { items: results } = JSON.parse(answer.text)
       await Promise.all(
@@ -89,7 +89,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   })
 
   it('a job that no request meant is as it was', async () => {
-    const { text } = await site.ask('GET', `/jobs/${kept}`)
+    const { text } = await fixture.ask('GET', `/jobs/${kept}`)
     expect(JSON.parse(text)).toMatchObject({
       state: 'queued',
       version: 1,
@@ -97,12 +97,12 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
       metadata: { a: 'b' },
       payload: { kept: true },
     })
-    expect((await site.ask('GET', '/endpoints/kept')).status).toBe(200)
+    expect((await fixture.ask('GET', '/endpoints/kept')).status).toBe(200)
   })
 
   it('the API has logged no failure', () => {
-    expect(site.api.log.filter(({ msg }) => msg === 'request.failed')).toEqual([])
-    expect(site.api.stderr()).toBe('')
+    expect(fixture.api.log.filter(({ msg }) => msg === 'request.failed')).toEqual([])
+    expect(fixture.api.stderr()).toBe('')
   })
 
   async function attack(operation: Operation): Promise<{ refused: number; kept: number }> {
@@ -113,7 +113,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
       const values = someFor(place, SHARE)
       for (const [, json] of [...values, ...(isTop ? DEEP_JSON : [])]) {
         const path = await target.path()
-        const answer = await site.ask(operation.method, path, bodyWith(place, json))
+        const answer = await fixture.ask(operation.method, path, bodyWith(place, json))
         if (answer.status >= 300) {
           counts.refused++
           continue
@@ -129,7 +129,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   /** @param readPath null: nothing of it is kept */
   async function expectKept(place: Place, json: string, readPath: string | null): Promise<void> {
     if (readPath === null) return
-    const { status, text } = await site.ask('GET', readPath)
+    const { status, text } = await fixture.ask('GET', readPath)
     expect(status).toBe(200)
     const names = place.at.map(String)
     const where = `${names.join('.')} = ${json.slice(0, 200)} reads ${text.slice(0, 2_000)}`
@@ -152,7 +152,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
     return {
       async path() {
         if (!path.includes('{id}')) return path.replace('{name}', name)
-        next ??= isOfAttempt ? await site.heldJob() : { id: await site.newJob(), token: '' }
+        next ??= isOfAttempt ? await fixture.heldJob() : { id: await fixture.newJob(), token: '' }
         return path.replace('{id}', next.id) + (isOfAttempt ? `?token=${next.token}` : '')
       },
       used() {

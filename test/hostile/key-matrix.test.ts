@@ -1,8 +1,8 @@
 // Every route that openapi.json names, with every kind of key.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
+import { type Fixture, openFixture } from './fixture.ts'
 import type { Operation } from './operations.ts'
-import { openSite, type Site } from './site.ts'
 
 const ADMIN_KEY = 'an-admin-key-of-enough-characters'
 const SCOPES = ['enqueue', 'work', 'admin'] as const
@@ -28,30 +28,30 @@ function scopesOf({ method, path, isOpen }: Operation): string[] | 'open' {
 const DEADLINE_MS = 120_000
 
 describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
-  let site: Site
+  let fixture: Fixture
   const keys: Record<string, string> = {}
   let revoked: string
   beforeAll(async () => {
-    site = await openSite(engine, { API_KEYS: ADMIN_KEY })
+    fixture = await openFixture(engine, { API_KEYS: ADMIN_KEY })
     const make = async (scope: string) =>
-      JSON.parse((await site.ask('POST', '/keys', JSON.stringify({ name: scope, scope }))).text)
+      JSON.parse((await fixture.ask('POST', '/keys', JSON.stringify({ name: scope, scope }))).text)
     for (const scope of SCOPES) keys[scope] = (await make(scope)).key
     const ended = await make('admin')
     revoked = ended.key
     expect((await ask('GET', '/jobs', revoked)).status).toBe(200)
-    expect((await site.ask('DELETE', `/keys/${ended.id}`)).status).toBe(204)
+    expect((await fixture.ask('DELETE', `/keys/${ended.id}`)).status).toBe(204)
   })
-  afterAll(() => site.posthorn.close())
+  afterAll(() => fixture.posthorn.close())
 
   const ask = (method: string, path: string, key: string | null, body?: string) =>
-    site.ask(method, path, body, { authorization: key === null ? '' : `Bearer ${key}` })
+    fixture.ask(method, path, body, { authorization: key === null ? '' : `Bearer ${key}` })
   const aimed = ({ path }: Operation) => path.replaceAll(/\{(id|name|file)\}/g, 'none')
   const bodyOf = ({ body }: Operation) => (body === undefined ? undefined : '{"colour":"red"}')
   const isOfAttempt = ({ path }: Operation) => /(complete|fail|heartbeat)$/.test(path)
 
   /** HEAD stands beside every GET, though openapi.json does not say so. */
   async function eachRoute(look: (operation: Operation, method: string) => Promise<void>) {
-    for (const operation of site.operations) {
+    for (const operation of fixture.operations) {
       await look(operation, operation.method)
       if (operation.method === 'GET') await look(operation, 'HEAD')
     }
@@ -120,22 +120,22 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
       ['', { authorization: ADMIN_KEY }],
       ['', { authorization: `Token ${ADMIN_KEY}` }],
     ]
-    for (const operation of site.operations.filter((one) => scopesOf(one) !== 'open')) {
+    for (const operation of fixture.operations.filter((one) => scopesOf(one) !== 'open')) {
       for (const [query, headers] of places) {
         const path = aimed(operation) + query
         const all = { authorization: '', ...headers }
-        const answer = await site.ask(operation.method, path, bodyOf(operation), all)
+        const answer = await fixture.ask(operation.method, path, bodyOf(operation), all)
         expect([operation.method, path, answer.status]).toEqual([operation.method, path, 401])
       }
     }
   })
 
   it('the token of an attempt opens that attempt, no other job and no other route', async () => {
-    const { id, token } = await site.heldJob()
-    const other = await site.heldJob()
+    const { id, token } = await fixture.heldJob()
+    const other = await fixture.heldJob()
     for (const verb of ['complete', 'fail', 'heartbeat']) {
       for (const wrong of [other.token, `${token}a`, token.slice(0, -1), keys.admin as string]) {
-        const answer = await site.ask('POST', `/jobs/${id}/${verb}?token=${wrong}`, '{}')
+        const answer = await fixture.ask('POST', `/jobs/${id}/${verb}?token=${wrong}`, '{}')
         expect([verb, answer.status]).toEqual([verb, 401])
       }
     }
@@ -144,14 +144,14 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
     expect((await ask('POST', `/jobs/${id}/heartbeat`, token)).status).toBe(200)
   })
 
-  it('what is not allowed was not done: the records of the site are as they were', async () => {
-    const { items } = JSON.parse((await site.ask('GET', '/endpoints')).text)
+  it('what is not allowed was not done: the records of the fixture are as they were', async () => {
+    const { items } = JSON.parse((await fixture.ask('GET', '/endpoints')).text)
     expect(items.map(({ name }: { name: string }) => name).sort()).toEqual([
       'held',
       'idle',
       'known',
     ])
-    const listed = JSON.parse((await site.ask('GET', '/keys')).text).items
+    const listed = JSON.parse((await fixture.ask('GET', '/keys')).text).items
     expect(listed).toHaveLength(SCOPES.length)
   })
 })

@@ -4,9 +4,9 @@ import { ENGINES } from '../support/deployment.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
+import { type Fixture, openFixture } from './fixture.ts'
 import { listenTo, logProblems } from './listening.ts'
 import { exchange } from './raw-http.ts'
-import { openSite, type Site } from './site.ts'
 
 /** One that would be a line of its own, were it written as it is. */
 const FORGED = 'forged-log-line'
@@ -15,43 +15,47 @@ const INJECTION = `a\n{"level":"fatal","msg":"${FORGED}"}\r\n\u001b[31m\u0007\u0
 const IN_HEADER = `a"},{"msg":"${FORGED}","x":"\t\u009b2J`
 
 describe.each(ENGINES)('on %s', (engine) => {
-  let site: Site
+  let fixture: Fixture
   let worker: Process
   let receiver: Receiver
   let logs: ReturnType<typeof listenTo>[]
   beforeAll(async () => {
-    site = await openSite(engine, { LOG_LEVEL: 'trace' })
-    worker = await site.posthorn.startWorker({ LOG_LEVEL: 'trace', SWEEP_INTERVAL: '50ms' })
-    logs = [listenTo(site.api), listenTo(worker)]
+    fixture = await openFixture(engine, { LOG_LEVEL: 'trace' })
+    worker = await fixture.posthorn.startWorker({ LOG_LEVEL: 'trace', SWEEP_INTERVAL: '50ms' })
+    logs = [listenTo(fixture.api), listenTo(worker)]
     receiver = await startReceiver()
   })
   afterAll(async () => {
-    await site.posthorn.close()
+    await fixture.posthorn.close()
     await receiver.close()
   })
 
   it('fields, names, paths, queries and headers of requests stay out of the lines', async () => {
-    for (const operation of site.operations) {
+    for (const operation of fixture.operations) {
       const body = operation.body === undefined ? undefined : JSON.stringify(INJECTION)
       const path = operation.path.replaceAll(/\{\w+\}/g, encodeURIComponent(INJECTION))
-      await site.ask(operation.method, path, body)
+      await fixture.ask(operation.method, path, body)
       for (const name of operation.inQuery) {
         const query = `?${name}=${encodeURIComponent(INJECTION)}`
-        await site.ask(operation.method, operation.path.replaceAll(/\{\w+\}/g, 'x') + query, body)
+        await fixture.ask(
+          operation.method,
+          operation.path.replaceAll(/\{\w+\}/g, 'x') + query,
+          body,
+        )
       }
     }
     for (const name of ['user-agent', 'x-request-id', 'authorization', 'idempotency-key', 'x']) {
       const lines = ['POST /jobs HTTP/1.1', 'Host: localhost', 'Connection: close']
       const bytes = [...lines, `${name}: ${IN_HEADER}`, '', ''].join('\r\n')
-      await exchange(site.posthorn.url(), bytes)
+      await exchange(fixture.posthorn.url(), bytes)
     }
-    await exchange(site.posthorn.url(), `${INJECTION}\r\n\r\n`)
+    await exchange(fixture.posthorn.url(), `${INJECTION}\r\n\r\n`)
     const job = { endpoint: 'known', payload: INJECTION, tags: [INJECTION.slice(0, 60)] }
     const more = { metadata: { [INJECTION.slice(0, 60)]: INJECTION }, orderingKey: INJECTION }
-    const answer = await site.ask('POST', '/jobs', JSON.stringify({ ...job, ...more }))
+    const answer = await fixture.ask('POST', '/jobs', JSON.stringify({ ...job, ...more }))
     expect(answer.status).toBe(201)
     const key = JSON.stringify({ name: INJECTION.slice(0, 90), scope: 'work' })
-    expect((await site.ask('POST', '/keys', key)).status).toBe(201)
+    expect((await fixture.ask('POST', '/keys', key)).status).toBe(201)
     expectCleanLogs()
   })
 
@@ -61,16 +65,18 @@ describe.each(ENGINES)('on %s', (engine) => {
       { status: 200, body: JSON.stringify(INJECTION) },
     ])
     const retry = { backoff: { type: 'fixed', delay: '0s' } }
-    await site.posthorn.endpoint('echo', receiver.url, { retry, description: INJECTION })
+    await fixture.posthorn.endpoint('echo', receiver.url, { retry, description: INJECTION })
     const body = JSON.stringify({ endpoint: 'echo', payload: INJECTION })
-    const { id } = JSON.parse((await site.ask('POST', '/jobs', body)).text)
-    await site.posthorn.job(id, 'succeeded')
-    const held = await site.heldJob()
+    const { id } = JSON.parse((await fixture.ask('POST', '/jobs', body)).text)
+    await fixture.posthorn.job(id, 'succeeded')
+    const held = await fixture.heldJob()
     const beat = JSON.stringify({ progress: 1, message: INJECTION })
     const path = `/jobs/${held.id}`
-    expect((await site.ask('POST', `${path}/heartbeat?token=${held.token}`, beat)).status).toBe(200)
+    expect((await fixture.ask('POST', `${path}/heartbeat?token=${held.token}`, beat)).status).toBe(
+      200,
+    )
     const said = JSON.stringify({ message: INJECTION })
-    expect((await site.ask('POST', `${path}/fail?token=${held.token}`, said)).status).toBe(200)
+    expect((await fixture.ask('POST', `${path}/fail?token=${held.token}`, said)).status).toBe(200)
     await until(() => worker.log.filter(({ msg }) => msg === 'attempt.finished').length === 2)
     expectCleanLogs()
   })
@@ -84,10 +90,10 @@ describe.each(ENGINES)('on %s', (engine) => {
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     const { port } = server.address() as { port: number }
     const retry = { maxAttempts: 1 }
-    await site.posthorn.endpoint('garbled', `http://127.0.0.1:${port}/`, { retry })
+    await fixture.posthorn.endpoint('garbled', `http://127.0.0.1:${port}/`, { retry })
     const body = '{"endpoint":"garbled","payload":1}'
-    const { id } = JSON.parse((await site.ask('POST', '/jobs', body)).text)
-    await site.posthorn.job(id, 'dead')
+    const { id } = JSON.parse((await fixture.ask('POST', '/jobs', body)).text)
+    await fixture.posthorn.job(id, 'dead')
     await until(() => worker.log.filter(({ msg }) => msg === 'attempt.finished').length === 3)
     server.close()
     expectCleanLogs()

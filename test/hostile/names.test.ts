@@ -1,8 +1,8 @@
 // Hostile names within a body: unknown fields anywhere, and the names of pairs.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
+import { type Fixture, openFixture } from './fixture.ts'
 import { bodyWith, type Json, type Operation, type Place } from './operations.ts'
-import { openSite, type Site } from './site.ts'
 import { NAUGHTY_STRINGS } from './values.ts'
 
 const MAX_NAME_LENGTH = 64
@@ -29,22 +29,22 @@ const UNKNOWN_NAMES = [
 const DEADLINE_MS = 120_000
 
 describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
-  let site: Site
+  let fixture: Fixture
   beforeAll(async () => {
-    site = await openSite(engine)
+    fixture = await openFixture(engine)
   })
-  afterAll(() => site.posthorn.close())
+  afterAll(() => fixture.posthorn.close())
 
   it('a name that no field has is refused in every object of every body', async () => {
     let count = 0
-    for (const operation of site.operations) {
+    for (const operation of fixture.operations) {
       const path = await pathOf(operation)
       for (const place of operation.places.filter(isClosedObject)) {
         for (const name of UNKNOWN_NAMES) {
           const inner = JSON.stringify(valueAt(place)).slice(0, -1)
           const comma = inner === '{' ? '' : ','
           const json = `${inner}${comma}${JSON.stringify(name)}:{}}`
-          const answer = await site.ask(operation.method, path, bodyWith(place, json))
+          const answer = await fixture.ask(operation.method, path, bodyWith(place, json))
           const where = [operation.method, operation.path, place.at.join('.'), name]
           expect([...where, answer.status]).toEqual([...where, 400])
           count++
@@ -56,10 +56,10 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   })
 
   it('a body with a field is refused by every route that changes something', async () => {
-    for (const operation of site.operations) {
+    for (const operation of fixture.operations) {
       if (operation.method === 'GET') continue
       const path = await pathOf(operation)
-      const answer = await site.ask(operation.method, path, '{"colour":"red"}')
+      const answer = await fixture.ask(operation.method, path, '{"colour":"red"}')
       const where = [operation.method, operation.path]
       expect([...where, answer.status]).toEqual([...where, 400])
     }
@@ -71,17 +71,17 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
     for (const name of names) {
       const metadata = `{${JSON.stringify(name)}:"a"}`
       const body = `{"endpoint":"known","payload":1,"metadata":${metadata}}`
-      const answer = await site.ask('POST', '/jobs', body)
+      const answer = await fixture.ask('POST', '/jobs', body)
       const isGood = isKeepable(name)
       expect([name, answer.status]).toEqual([name, isGood ? 201 : 400])
       if (!isGood) continue
       keptCount++
       const { id } = JSON.parse(answer.text)
-      const read = JSON.parse((await site.ask('GET', `/jobs/${id}`)).text)
+      const read = JSON.parse((await fixture.ask('GET', `/jobs/${id}`)).text)
       expect(Object.entries(read.metadata)).toEqual([[name, 'a']])
-      const { text } = await site.ask('PATCH', `/jobs/${id}`, `{"metadata":${metadata}}`)
+      const { text } = await fixture.ask('PATCH', `/jobs/${id}`, `{"metadata":${metadata}}`)
       expect(Object.entries(JSON.parse(text).metadata)).toEqual([[name, 'a']])
-      const copy = JSON.parse((await site.ask('POST', `/jobs/${id}/copy`)).text)
+      const copy = JSON.parse((await fixture.ask('POST', `/jobs/${id}/copy`)).text)
       expect(Object.entries(copy.metadata)).toEqual([[name, 'a']])
     }
     expect(keptCount).toBeGreaterThan(40)
@@ -90,7 +90,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   it('a header name is a token that is not ours, or refused', async () => {
     for (const [what, name] of NAUGHTY_STRINGS) {
       const body = `{"endpoint":"known","payload":1,"headers":{${JSON.stringify(name)}:"a"}}`
-      const answer = await site.ask('POST', '/jobs', body)
+      const answer = await fixture.ask('POST', '/jobs', body)
       const isToken = /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$/.test(name) && name !== '__proto__'
       expect([what, answer.status]).toEqual([what, isToken ? 201 : 400])
     }
@@ -98,10 +98,10 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
 
   async function pathOf({ path }: Operation): Promise<string> {
     if (/(complete|fail|heartbeat)$/.test(path)) {
-      const { id, token } = await site.heldJob()
+      const { id, token } = await fixture.heldJob()
       return `${path.replace('{id}', id)}?token=${token}`
     }
-    const id = path.includes('{id}') && path.startsWith('/jobs') ? await site.newJob() : 'none'
+    const id = path.includes('{id}') && path.startsWith('/jobs') ? await fixture.newJob() : 'none'
     return path.replace('{id}', id).replace('{name}', 'idle').replace('{file}', 'none')
   }
 })

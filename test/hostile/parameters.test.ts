@@ -1,9 +1,9 @@
 // Every query, path parameter and header that the API reads takes every hostile value.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ENGINES, type Engine } from '../support/deployment.ts'
+import { expectNothingFromInside, type Fixture, openFixture } from './fixture.ts'
 import type { Operation } from './operations.ts'
 import { answersIn, exchange } from './raw-http.ts'
-import { expectNothingFromInside, openSite, type Site } from './site.ts'
 import { HOSTILE_HEADERS, HOSTILE_QUERIES, HOSTILE_SEGMENTS, NAUGHTY_STRINGS } from './values.ts'
 
 /** Read by us, by Fastify or by Node, but not described as parameters. */
@@ -11,7 +11,7 @@ const OTHER_HEADERS = [
   'authorization',
   'host',
   'origin',
-  'sec-fetch-site',
+  'sec-fetch-fixture',
   'content-type',
   'content-encoding',
   'content-length',
@@ -36,24 +36,24 @@ function shareOf<T>(engine: Engine, values: readonly T[], turn: string): readonl
 }
 
 describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
-  let site: Site
+  let fixture: Fixture
   let kept: string
   beforeAll(async () => {
-    site = await openSite(engine)
+    fixture = await openFixture(engine)
     const body =
       '{"endpoint":"known","payload":1,"tags":["kept"],"dedupe":{"key":"k","mode":"keep"}}'
-    kept = JSON.parse((await site.ask('POST', '/jobs', body)).text).id
+    kept = JSON.parse((await fixture.ask('POST', '/jobs', body)).text).id
   })
-  afterAll(() => site.posthorn.close())
+  afterAll(() => fixture.posthorn.close())
 
   it('every query takes every hostile string, and never finds what it does not name', async () => {
-    for (const operation of site.operations) {
+    for (const operation of fixture.operations) {
       const path = pathOf(operation)
       for (const name of operation.inQuery) {
         for (const [, text] of shareOf(engine, NAUGHTY_STRINGS, path + name)) {
           const value = encodeURIComponent(text.toWellFormed().slice(0, 8_000))
           const target = `${path}?${name}=${value}`
-          const answer = await site.ask(operation.method, target, bodyOf(operation))
+          const answer = await fixture.ask(operation.method, target, bodyOf(operation))
           if (operation.path !== '/jobs' || name === 'limit' || answer.status !== 200) continue
           expect([target, JSON.parse(answer.text).items]).toEqual([target, []])
         }
@@ -62,11 +62,11 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   })
 
   it('an operator, a doubled, unknown or badly coded query is refused everywhere', async () => {
-    for (const operation of site.operations) {
+    for (const operation of fixture.operations) {
       for (const name of operation.inQuery.length > 0 ? operation.inQuery : ['limit']) {
         for (const [what, query] of shareOf(engine, HOSTILE_QUERIES, operation.path)) {
           const target = `${pathOf(operation)}?${query(name)}`
-          const answer = await site.ask(operation.method, target, bodyOf(operation))
+          const answer = await fixture.ask(operation.method, target, bodyOf(operation))
           const where = [operation.method, target, what]
           const isRefused = answer.status === 400 || answer.status === 401
           expect([...where, answer.status, isRefused]).toEqual([...where, answer.status, true])
@@ -76,11 +76,11 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   })
 
   it('every part of a path takes every hostile segment, and finds nothing', async () => {
-    for (const operation of site.operations) {
+    for (const operation of fixture.operations) {
       for (const parameter of operation.inPath) {
         for (const [what, segment] of shareOf(engine, HOSTILE_SEGMENTS, operation.path)) {
           const target = operation.path.replace(`{${parameter}}`, segment)
-          const answer = await site.ask(operation.method, target, bodyOf(operation))
+          const answer = await fixture.ask(operation.method, target, bodyOf(operation))
           const isName = parameter === 'name' && /^[a-z0-9][a-z0-9._-]{0,63}$/.test(segment)
           const isRefused = answer.status >= 400 || isName
           expect([operation.method, operation.path, what, isRefused]).toEqual([
@@ -95,7 +95,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   })
 
   it('every header takes every hostile value', async () => {
-    for (const operation of site.operations) {
+    for (const operation of fixture.operations) {
       const own = operation.inHeader
       const names = operation.path === '/jobs' ? [...own, ...OTHER_HEADERS] : own
       for (const name of names) {
@@ -106,9 +106,9 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   })
 
   it('nothing that was stored before has changed', async () => {
-    const { text } = await site.ask('GET', `/jobs/${kept}`)
+    const { text } = await fixture.ask('GET', `/jobs/${kept}`)
     expect(JSON.parse(text)).toMatchObject({ state: 'queued', version: 1, tags: ['kept'] })
-    expect(site.api.log.filter(({ msg }) => msg === 'request.failed')).toEqual([])
+    expect(fixture.api.log.filter(({ msg }) => msg === 'request.failed')).toEqual([])
   })
 
   async function sendHeader(operation: Operation, name: string, what: string, value: Buffer) {
@@ -131,7 +131,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
       name === 'connection'
         ? `${bytes}GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n`
         : bytes
-    const answers = answersIn(await exchange(site.posthorn.url(), half))
+    const answers = answersIn(await exchange(fixture.posthorn.url(), half))
     expect(answers.length, where).toBeGreaterThan(0)
     for (const { status, headers, body: text } of answers) {
       expect(status, where).toBeLessThan(500)

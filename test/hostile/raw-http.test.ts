@@ -1,26 +1,27 @@
 // HTTP as no library would write it: answered with a problem, never taken for something else.
 import { connect } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { expectNothingFromInside, type Fixture, openFixture } from './fixture.ts'
 import { answersIn, exchange, type RawAnswer } from './raw-http.ts'
-import { expectNothingFromInside, openSite, type Site } from './site.ts'
 
-let site: Site
+let fixture: Fixture
 beforeAll(async () => {
-  site = await openSite('sqlite')
+  fixture = await openFixture('sqlite')
 })
-afterAll(() => site.posthorn.close())
+afterAll(() => fixture.posthorn.close())
 
-const send = async (bytes: string | Buffer) => answersIn(await exchange(site.posthorn.url(), bytes))
+const send = async (bytes: string | Buffer) =>
+  answersIn(await exchange(fixture.posthorn.url(), bytes))
 const head = (line: string, ...fields: string[]) =>
   [line, 'Host: localhost', ...fields, '', ''].join('\r\n')
 const closing = (line: string, ...fields: string[]) => head(line, ...fields, 'Connection: close')
 const JOB = '{"endpoint":"known","payload":1}'
 const JSON_BODY = 'Content-Type: application/json'
 const jobCount = async () =>
-  JSON.parse((await site.ask('GET', '/jobs?limit=100')).text).items.length
+  JSON.parse((await fixture.ask('GET', '/jobs?limit=100')).text).items.length
 
 function sendAndReset(bytes: string): Promise<void> {
-  const { hostname, port } = new URL(site.posthorn.url())
+  const { hostname, port } = new URL(fixture.posthorn.url())
   return new Promise((resolve) => {
     const socket = connect(Number(port), hostname, () => {
       socket.write(bytes, () => socket.resetAndDestroy())
@@ -164,8 +165,8 @@ describe('what is HTTP, but unusual', () => {
 
   it('a client that resets the connection right after CONNECT ends nothing but that', async () => {
     for (let i = 0; i < 20; i++) await sendAndReset(head('CONNECT example.com:443 HTTP/1.1'))
-    expect((await site.ask('GET', '/health/live')).status).toBe(200)
-    expect(site.api.stderr()).toBe('')
+    expect((await fixture.ask('GET', '/health/live')).status).toBe(200)
+    expect(fixture.api.stderr()).toBe('')
   })
 
   it('an upgrade is not taken up: the request is answered as any other', async () => {
@@ -185,9 +186,9 @@ describe('what is HTTP, but unusual', () => {
 
   it('HEAD answers as GET does, without a body', async () => {
     const path = '/health/live'
-    const bytes = await exchange(site.posthorn.url(), closing(`HEAD ${path} HTTP/1.1`))
+    const bytes = await exchange(fixture.posthorn.url(), closing(`HEAD ${path} HTTP/1.1`))
     expect(bytes.toString()).toMatch(/^HTTP\/1\.1 200 [\s\S]*\r\n\r\n$/)
-    const missing = await exchange(site.posthorn.url(), closing('HEAD /nothing HTTP/1.1'))
+    const missing = await exchange(fixture.posthorn.url(), closing('HEAD /nothing HTTP/1.1'))
     expect(missing.toString()).toMatch(/^HTTP\/1\.1 404 [\s\S]*problem\+json[\s\S]*\r\n\r\n$/)
   })
 
@@ -210,7 +211,7 @@ describe('what is HTTP, but unusual', () => {
   it('a client that waits for 100-continue is told to go on, or refused', async () => {
     const fields = [JSON_BODY, 'Expect: 100-continue', 'Connection: close']
     const good = head('POST /jobs HTTP/1.1', ...fields, `Content-Length: ${JOB.length}`) + JOB
-    const bytes = await exchange(site.posthorn.url(), good)
+    const bytes = await exchange(fixture.posthorn.url(), good)
     expect(bytes.toString()).toMatch(/^HTTP\/1\.1 100 Continue\r\n\r\nHTTP\/1\.1 201 /)
     const large = head('POST /jobs HTTP/1.1', ...fields, 'Content-Length: 99999999999')
     expectProblem((await send(large)).at(-1), 413, 'payload_too_large')
@@ -271,8 +272,8 @@ describe('what is HTTP, but unusual', () => {
     const whole = `${head('POST /jobs HTTP/1.1', JSON_BODY, `Content-Length: ${JOB.length}`)}${JOB}`
     const cuts = Array.from({ length: whole.length }, (_, i) => whole.slice(0, i + 1))
     await Promise.all(cuts.map(sendAndReset))
-    expect((await site.ask('GET', '/health/ready')).status).toBe(200)
-    expect(site.api.log.filter(({ msg }) => msg === 'request.failed')).toEqual([])
-    expect(site.api.stderr()).toBe('')
+    expect((await fixture.ask('GET', '/health/ready')).status).toBe(200)
+    expect(fixture.api.log.filter(({ msg }) => msg === 'request.failed')).toEqual([])
+    expect(fixture.api.stderr()).toBe('')
   })
 })

@@ -4,8 +4,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { CONNECTION_LIMITS } from '../../routes/http/connections.ts'
 import { type ServedApp, serveApp } from '../support/served-app.ts'
 import { until } from '../support/until.ts'
+import { type Fixture, openFixture } from './fixture.ts'
 import { answersIn, exchange } from './raw-http.ts'
-import { openSite, type Site } from './site.ts'
 import {
   BODIES,
   cpuMs,
@@ -28,11 +28,11 @@ const QUIET_MS = 5
 const MOST_MS = 4 * QUIET_MS
 const MAX_TIMES = 10
 
-let site: Site
+let fixture: Fixture
 beforeAll(async () => {
-  site = await openSite('sqlite', { API_KEYS: KEY })
+  fixture = await openFixture('sqlite', { API_KEYS: KEY })
 })
-afterAll(() => site.posthorn.close())
+afterAll(() => fixture.posthorn.close())
 
 /**
  * The CPU that the most expensive of `requests` costs the API, in ms. One that costs too much is
@@ -51,11 +51,11 @@ async function costOf(requests: Buffer[]): Promise<number> {
 }
 
 async function costOnce(bytes: Buffer): Promise<number> {
-  const pid = site.api.child.pid as number
+  const pid = fixture.api.child.pid as number
   const before = cpuMs(pid)
-  await sendAlone(site.posthorn.url(), bytes)
+  await sendAlone(fixture.posthorn.url(), bytes)
   // Answered after all that came before it.
-  await site.ask('GET', '/health/live')
+  await fixture.ask('GET', '/health/live')
   return cpuMs(pid) - before
 }
 
@@ -71,7 +71,7 @@ describe('a megabyte without a key', { timeout: 120_000 }, () => {
   }
   const lines = (isWanted: (isOpen: boolean) => boolean) => [
     ...new Set(
-      site.operations
+      fixture.operations
         .filter(({ isOpen }) => isWanted(isOpen))
         .map(({ method, path }) => `${method} ${path.replaceAll(/\{\w+\}/g, 'main.js')}`),
     ),
@@ -104,16 +104,16 @@ describe('a megabyte without a key', { timeout: 120_000 }, () => {
 
 describe('a refused key', () => {
   it('is logged with its id or the address, a few times, and never itself', async () => {
-    const made = await site.ask('POST', '/keys', '{"name":"small","scope":"work"}')
+    const made = await fixture.ask('POST', '/keys', '{"name":"small","scope":"work"}')
     const { id, key } = JSON.parse(made.text)
     const use = (bearer: string) =>
-      site.ask('GET', '/endpoints', undefined, { authorization: `Bearer ${bearer}` })
+      fixture.ask('GET', '/endpoints', undefined, { authorization: `Bearer ${bearer}` })
     expect((await use(key)).status).toBe(403)
     for (let i = 0; i < 40; i++) expect((await use(`wrong-${i}`)).status).toBe(401)
-    const refused = () => site.api.log.filter(({ msg }) => msg === 'request.refused')
+    const refused = () => fixture.api.log.filter(({ msg }) => msg === 'request.refused')
     await until(() => refused().length > 0)
     expect(refused().length).toBeLessThan(40)
-    const text = JSON.stringify(site.api.log)
+    const text = JSON.stringify(fixture.api.log)
     expect(text).not.toContain(key)
     expect(text).not.toContain('wrong-')
     for (const line of refused()) {
@@ -152,14 +152,14 @@ describe('a body that is refused', { timeout: 120_000 }, () => {
     ['for no key', byLength('X: y'), 401],
   ])('%s: a client that sends all before it reads gets the answer', async (_, bytes, status) => {
     for (let i = 0; i < 3; i++) {
-      const [answer] = answersIn(Buffer.from(await sendThenRead(site.posthorn.url(), bytes)))
+      const [answer] = answersIn(Buffer.from(await sendThenRead(fixture.posthorn.url(), bytes)))
       expect(answer).toMatchObject({ status, headers: { connection: 'close' } })
     }
   })
 
   it('is read on within bounds: a client that sends for ever is cut off', async () => {
     const head = Buffer.from(`${start(WRONG_KEY[0] as string, 'Content-Length: 99999999999')}\r\n`)
-    const sent = await sendForEver(site.posthorn.url(), head, Buffer.alloc(MEGABYTE))
+    const sent = await sendForEver(fixture.posthorn.url(), head, Buffer.alloc(MEGABYTE))
     expect(sent).toBeGreaterThan(LARGE)
     expect(sent).toBeLessThan(64 * MEGABYTE)
   })

@@ -11,7 +11,7 @@ import {
 } from '../../src/job/retry-policy.ts'
 
 const NOW = 1_800_000_000_000
-const MIDDLE = 0.5 // the dice that leave a delay as it is
+const MIDDLE = 0.5 // the random that leave a delay as it is
 const budget = {
   attemptsLeft: 2,
   maxAttempts: 3,
@@ -189,8 +189,8 @@ describe('the wait before the next attempt', () => {
       fc.property(
         fc.integer({ min: 1, max: 100 }),
         fc.double({ min: 0, max: 0.999, noNaN: true }),
-        (n, dice) => {
-          const waitMs = backoffMs({ type: 'exponential', ...shape }, n, dice)
+        (n, random) => {
+          const waitMs = backoffMs({ type: 'exponential', ...shape }, n, random)
           const plainMs = Math.min(100 * 3 ** (n - 1), 1_000)
           expect(waitMs).toBeGreaterThanOrEqual(Math.floor(plainMs * 0.8))
           expect(waitMs).toBeLessThanOrEqual(Math.ceil(plainMs * 1.2))

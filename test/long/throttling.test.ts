@@ -1,10 +1,10 @@
 // What a receiver gets that throttles every request: one burst at most, and then our back-off.
 import { describe, expect, it } from 'vitest'
-import { soon, useGround } from '../api/ground.ts'
+import { soon, useFixture } from '../api/fixture.ts'
 import { ENGINES } from '../support/deployment.ts'
 
 describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
-  const ground = useGround(engine)
+  const fixture = useFixture(engine)
 
   it.for([
     ['0', 100, 10_000, 115],
@@ -13,9 +13,9 @@ describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
   ] as const)('429 with Retry-After: %s, %s jobs, %s ms: at most %s requests', async (row) => {
     const [named, jobCount, observedMs, most] = row
     const answer = { status: 429, headers: { 'retry-after': named } }
-    const site = await ground.site(answer, { retry: { maxAttempts: 3 } })
+    const site = await fixture.site(answer, { retry: { maxAttempts: 3 } })
     const jobs = Array.from({ length: jobCount }, () => ({ endpoint: site.name, payload: 1 }))
-    const { body } = await ground.posthorn.request('POST', '/jobs/batch', { jobs })
+    const { body } = await fixture.posthorn.request('POST', '/jobs/batch', { jobs })
     expect(body.items).toHaveLength(jobCount)
     await site.receiver.waitFor((requests) => requests.length > 0)
     const endsAtMs = (site.receiver.requests[0]?.atMs ?? 0) + observedMs

@@ -5,7 +5,7 @@ import type { Attempt, Lease } from '../../src/job/job.ts'
 import type { Settlement } from '../../src/store/settlement.ts'
 import { holderOf, LONG_LEASE_MS, leaseOf, sweepClean } from '../contract/fixtures.ts'
 import { until } from '../support/until.ts'
-import type { Ground, Pick } from './ground.ts'
+import type { Fixture, Pick } from './fixture.ts'
 import * as endings from './job-endings.ts'
 import { claimable, jobIn, type ModelJob } from './job-model.ts'
 
@@ -25,12 +25,12 @@ const OUTCOMES = {
 export type Told = keyof typeof OUTCOMES
 
 export async function claim(
-  ground: Ground,
+  fixture: Fixture,
   endpointPick: number,
   limit: number,
   isShort: boolean,
 ): Promise<void> {
-  const { store, world, names, hands } = ground
+  const { store, world, names, hands } = fixture
   const endpoint = names[endpointPick % names.length] as string
   const all = [...world.jobs.values()]
   const latestRunAt = Math.max(0, ...all.map(({ runAt }) => runAt).filter((at) => at < Date.now()))
@@ -68,19 +68,19 @@ function comesBefore(one: ModelJob, other: ModelJob): boolean {
 }
 
 export async function settle(
-  ground: Ground,
+  fixture: Fixture,
   leasePick: Pick,
   event: Told,
   outcomePick: number,
   isDue: boolean,
 ): Promise<void> {
-  const { store, world } = ground
-  const lease = held(ground, leasePick)
+  const { store, world } = fixture
+  const lease = held(fixture, leasePick)
   const outcomes = OUTCOMES[event]
   const outcome = outcomes[outcomePick % outcomes.length] as Attempt['outcome']
-  const attempt = attemptOf(ground, lease, outcome)
-  const runAt = isDue ? ground.nextDueAt++ : store.clock.now() + HOUR_MS
-  const result = `{"n":${ground.count++}}`
+  const attempt = attemptOf(fixture, lease, outcome)
+  const runAt = isDue ? fixture.nextDueAt++ : store.clock.now() + HOUR_MS
+  const result = `{"n":${fixture.count++}}`
   const settlements: Record<Told, Settlement> = {
     succeed: { ...leaseOf(lease), attempt, event: 'succeed', result, resultTruncated: false },
     reschedule: { ...leaseOf(lease), attempt, event: 'reschedule', runAt },
@@ -94,43 +94,43 @@ export async function settle(
   expect(told).toEqual([endings.settle(world, lease, { event, outcome, runAt, result })])
 }
 
-export async function accept(ground: Ground, leasePick: Pick, isPast: boolean): Promise<void> {
-  const { store, world } = ground
-  const lease = held(ground, leasePick)
+export async function accept(fixture: Fixture, leasePick: Pick, isPast: boolean): Promise<void> {
+  const { store, world } = fixture
+  const lease = held(fixture, leasePick)
   const leaseExpiresAt = store.clock.now() + (isPast ? -HOUR_MS : HOUR_MS)
   const told = await store.settle([{ ...leaseOf(lease), event: 'await', leaseExpiresAt }])
   expect(told).toEqual([endings.settle(world, lease, { event: 'await', isPast })])
 }
 
-export async function renew(ground: Ground, leasePick: Pick): Promise<void> {
-  const lease = held(ground, leasePick)
-  const told = await ground.store.renew([leaseOf(lease)], LONG_LEASE_MS)
-  expect(told).toEqual([endings.renew(ground.world, lease)])
+export async function renew(fixture: Fixture, leasePick: Pick): Promise<void> {
+  const lease = held(fixture, leasePick)
+  const told = await fixture.store.renew([leaseOf(lease)], LONG_LEASE_MS)
+  expect(told).toEqual([endings.renew(fixture.world, lease)])
 }
 
-export async function heartbeat(ground: Ground, leasePick: Pick, value: number): Promise<void> {
-  const lease = held(ground, leasePick)
+export async function heartbeat(fixture: Fixture, leasePick: Pick, value: number): Promise<void> {
+  const lease = held(fixture, leasePick)
   const progress = { value, message: null }
   const beat = { progress, extendMs: null, completionTimeoutMs: HOUR_MS }
-  const told = await ground.store.heartbeat(leaseOf(lease), beat)
-  expect(told.kind).toBe(endings.heartbeat(ground.world, lease, value))
+  const told = await fixture.store.heartbeat(leaseOf(lease), beat)
+  expect(told.kind).toBe(endings.heartbeat(fixture.world, lease, value))
 }
 
-export async function release(ground: Ground, leasePick: Pick): Promise<void> {
-  const lease = held(ground, leasePick)
-  const told = await ground.store.release([leaseOf(lease)])
-  expect(told).toEqual([endings.release(ground.world, lease)])
+export async function release(fixture: Fixture, leasePick: Pick): Promise<void> {
+  const lease = held(fixture, leasePick)
+  const told = await fixture.store.release([leaseOf(lease)])
+  expect(told).toEqual([endings.release(fixture.world, lease)])
 }
 
-export async function sweep({ store, world }: Ground): Promise<void> {
+export async function sweep({ store, world }: Fixture): Promise<void> {
   const now = store.clock.now()
   await sweepClean(store)
   endings.sweepClean(world, now)
 }
 
 /** What is seen now may be ended later, by endOverdue, when it is no longer so. */
-export async function lookForOverdue(ground: Ground): Promise<void> {
-  const { store, world } = ground
+export async function lookForOverdue(fixture: Fixture): Promise<void> {
+  const { store, world } = fixture
   const found = await store.overdue(1_000)
   const expected = [...world.jobs.values()].filter(
     ({ phase, lease }) => phase === 'awaiting_completion' && lease?.hasLapsed,
@@ -138,19 +138,19 @@ export async function lookForOverdue(ground: Ground): Promise<void> {
   expect(found.map(({ jobId }) => jobId).toSorted()).toEqual(
     expected.map(({ id }) => id).toSorted(),
   )
-  ground.overdue.push(...found)
+  fixture.overdue.push(...found)
 }
 
 export async function endOverdue(
-  ground: Ground,
+  fixture: Fixture,
   back: number,
   event: 'time_out' | 'bury_timed_out',
 ): Promise<void> {
-  const { store, world, overdue } = ground
-  const seen = overdue.at(-1 - (back % overdue.length)) as Ground['overdue'][number]
+  const { store, world, overdue } = fixture
+  const seen = overdue.at(-1 - (back % overdue.length)) as Fixture['overdue'][number]
   const { endpoint, leaseExpiresAt, attemptNumber: number, claimedAt } = seen
-  const attempt = attemptOf(ground, { ...leaseOf(seen), number, claimedAt }, 'timeout')
-  const runAt = ground.nextDueAt++
+  const attempt = attemptOf(fixture, { ...leaseOf(seen), number, claimedAt }, 'timeout')
+  const runAt = fixture.nextDueAt++
   const failure = { reason: 'attempts_exhausted', message: 'no completion' } as const
   const end = { ...leaseOf(seen), endpoint, leaseExpiresAt, attempt }
   const told = await store.endOverdue([
@@ -160,16 +160,16 @@ export async function endOverdue(
 }
 
 /** One of a job that runs under it, or any that ever was. */
-function held({ hands, world }: Ground, pick: Pick): Ground['hands'][number] {
+function held({ hands, world }: Fixture, pick: Pick): Fixture['hands'][number] {
   const holding = pick.fits
     ? hands.filter(({ jobId, leaseId }) => jobIn(world, jobId).lease?.leaseId === leaseId)
     : []
   const leases = holding.length > 0 ? holding : hands
-  return leases.at(-1 - (pick.back % leases.length)) as Ground['hands'][number]
+  return leases.at(-1 - (pick.back % leases.length)) as Fixture['hands'][number]
 }
 
 function attemptOf(
-  { store }: Ground,
+  { store }: Fixture,
   { number, claimedAt }: Lease & { number: number; claimedAt: number },
   outcome: Attempt['outcome'],
 ): Attempt {

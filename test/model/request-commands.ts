@@ -6,7 +6,7 @@ import type { DedupeMode, Job } from '../../src/job/job.ts'
 import type { JobChange } from '../../src/store/job-commands.ts'
 import type { Store } from '../../src/store/store.ts'
 import { newJob, report } from '../contract/fixtures.ts'
-import type { Ground, Pick } from './ground.ts'
+import type { Fixture, Pick } from './fixture.ts'
 import { endpointIn, isUnfinished, jobIn, type ModelJob } from './job-model.ts'
 import * as requests from './job-requests.ts'
 
@@ -27,14 +27,14 @@ export interface EnqueuePlan {
   dependsOn: number[]
 }
 
-export async function enqueue(ground: Ground, plan: EnqueuePlan): Promise<void> {
-  const { store, world } = ground
-  const runAt = plan.isDue ? ground.nextDueAt++ : store.clock.now() + HOUR_MS
+export async function enqueue(fixture: Fixture, plan: EnqueuePlan): Promise<void> {
+  const { store, world } = fixture
+  const runAt = plan.isDue ? fixture.nextDueAt++ : store.clock.now() + HOUR_MS
   const lives = { none: null, far: runAt + 9 * HOUR_MS, over: runAt + 1_000 }
   const ids = [...world.jobs.keys()]
   const dependsOn = plan.dependsOn.map((pick) => ids.at(-1 - (pick % ids.length)))
-  const job = newJob(store, nameOf(ground, plan.endpoint), {
-    payload: Buffer.from(`{"n":${ground.count++}}`),
+  const job = newJob(store, nameOf(fixture, plan.endpoint), {
+    payload: Buffer.from(`{"n":${fixture.count++}}`),
     runAt,
     expiresAt: lives[plan.expiry],
     maxAttempts: plan.maxAttempts,
@@ -63,21 +63,21 @@ function hadNothingToWaitFor({ dependsOn, orderingKey, isHeld, version }: Job): 
   return dependsOn.length > 0 && orderingKey === null && !isHeld && version <= 2
 }
 
-export async function cancel(ground: Ground, pick: Pick): Promise<void> {
-  const id = jobId(ground, pick, isUnfinished)
-  const told = await ground.store.cancel([id])
-  expect(told).toEqual([requests.cancel(ground.world, id)])
+export async function cancel(fixture: Fixture, pick: Pick): Promise<void> {
+  const id = jobId(fixture, pick, isUnfinished)
+  const told = await fixture.store.cancel([id])
+  expect(told).toEqual([requests.cancel(fixture.world, id)])
 }
 
-export async function retry(ground: Ground, pick: Pick): Promise<void> {
-  const id = jobId(ground, pick, ({ state }) => state === 'dead' || state === 'cancelled')
-  const now = ground.store.clock.now()
-  const told = await ground.store.retry([id])
-  expect(told).toEqual([requests.retry(ground.world, id, now, true)])
+export async function retry(fixture: Fixture, pick: Pick): Promise<void> {
+  const id = jobId(fixture, pick, ({ state }) => state === 'dead' || state === 'cancelled')
+  const now = fixture.store.clock.now()
+  const told = await fixture.store.retry([id])
+  expect(told).toEqual([requests.retry(fixture.world, id, now, true)])
 }
 
 /** Some of those that can be retried, as a bulk command does it. */
-export async function retryMany({ store, world }: Ground, every: number): Promise<void> {
+export async function retryMany({ store, world }: Fixture, every: number): Promise<void> {
   const dead = [...world.jobs.values()].filter(
     ({ state }, i) => (state === 'dead' || state === 'cancelled') && i % every === 0,
   )
@@ -95,14 +95,14 @@ export interface EditPlan {
   version: 'any' | 'right' | 'stale'
 }
 
-export async function edit(ground: Ground, pick: Pick, plan: EditPlan): Promise<void> {
-  const { store, world } = ground
-  const id = jobId(ground, pick, ({ state }) => state === 'queued')
+export async function edit(fixture: Fixture, pick: Pick, plan: EditPlan): Promise<void> {
+  const { store, world } = fixture
+  const id = jobId(fixture, pick, ({ state }) => state === 'queued')
   const change: JobChange = { priority: plan.priority, expiresInMs: plan.expiresInMs }
   if (plan.runAt !== 'stays') {
-    change.runAt = plan.runAt === 'due' ? ground.nextDueAt++ : store.clock.now() + HOUR_MS
+    change.runAt = plan.runAt === 'due' ? fixture.nextDueAt++ : store.clock.now() + HOUR_MS
   }
-  if (plan.withPayload) change.payload = Buffer.from(`{"n":${ground.count++}}`)
+  if (plan.withPayload) change.payload = Buffer.from(`{"n":${fixture.count++}}`)
   const version = world.jobs.get(id)?.version ?? 0
   const ifVersion = { any: null, right: version, stale: version - 1 }[plan.version]
   const told = await store.edit(id, change, ifVersion)
@@ -110,12 +110,12 @@ export async function edit(ground: Ground, pick: Pick, plan: EditPlan): Promise<
 }
 
 export async function switchEndpoint(
-  ground: Ground,
+  fixture: Fixture,
   pick: number,
   to: 'paused' | 'active' | 'disabled',
 ): Promise<void> {
-  const { store, world } = ground
-  const name = nameOf(ground, pick)
+  const { store, world } = fixture
+  const name = nameOf(fixture, pick)
   const endpoint = endpointIn(world, name)
   switch (to) {
     case 'paused':
@@ -138,14 +138,14 @@ export async function switchEndpoint(
 }
 
 /** Mostly one to which it can be done; but for the rest the refusals would never be seen. */
-function jobId({ world }: Ground, pick: Pick, fits: (job: ModelJob) => boolean): string {
+function jobId({ world }: Fixture, pick: Pick, fits: (job: ModelJob) => boolean): string {
   const all = [...world.jobs.values()]
   const fitting = pick.fits ? all.filter(fits) : []
   const jobs = fitting.length > 0 ? fitting : all
   return (jobs.at(-1 - (pick.back % jobs.length)) as ModelJob).id
 }
 
-function nameOf({ names }: Ground, pick: number): string {
+function nameOf({ names }: Fixture, pick: number): string {
   return names[pick % names.length] as string
 }
 

@@ -4,7 +4,7 @@
 import fc from 'fast-check'
 import { describe, test } from 'vitest'
 import { ENGINES, type Engine, useStore } from '../support/stores.ts'
-import { clearAway, compare, type Ground, groundOn } from './ground.ts'
+import { clearAway, compare, type Fixture, openFixture } from './fixture.ts'
 import * as holders from './holder-commands.ts'
 import * as requests from './request-commands.ts'
 
@@ -14,22 +14,22 @@ const RUNS: Record<Engine, number> = { sqlite: 100, mongo: 25 }
 const FLOW_RUNS: Record<Engine, number> = { sqlite: 60, mongo: 10 }
 const TIMEOUT_MS = 3_600_000
 
-type Step = fc.AsyncCommand<Ground, Ground>
+type Step = fc.AsyncCommand<Fixture, Fixture>
 
 /** One command of a sequence; skipped while there is nothing to do it to. */
 function step<Plan>(
   name: string,
   needs: 'nothing' | 'jobs' | 'hands' | 'overdue',
   plans: fc.Arbitrary<Plan>,
-  play: (ground: Ground, plan: Plan) => Promise<void>,
+  play: (fixture: Fixture, plan: Plan) => Promise<void>,
 ): fc.Arbitrary<Step> {
-  const hasAny = ({ world, hands, overdue }: Ground) =>
+  const hasAny = ({ world, hands, overdue }: Fixture) =>
     ({ nothing: 1, jobs: world.jobs.size, hands: hands.length, overdue: overdue.length })[needs] > 0
   return plans.map((plan) => ({
     check: hasAny,
-    async run(ground) {
-      await play(ground, plan)
-      await compare(ground)
+    async run(fixture) {
+      await play(fixture, plan)
+      await compare(fixture)
     },
     toString: () => `${name}(${fc.stringify(plan)})`,
   }))
@@ -81,7 +81,7 @@ const claim = step(
   'claim',
   'nothing',
   fc.tuple(endpointPick, fc.integer({ min: 1, max: 3 }), fc.boolean()),
-  (ground, [endpoint, limit, isShort]) => holders.claim(ground, endpoint, limit, isShort),
+  (fixture, [endpoint, limit, isShort]) => holders.claim(fixture, endpoint, limit, isShort),
 )
 const enqueue = step('enqueue', 'nothing', enqueuePlan, requests.enqueue)
 const settle = step(
@@ -93,7 +93,8 @@ const settle = step(
     fc.nat({ max: 1 }),
     oftenTrue,
   ),
-  (ground, [lease, event, outcome, isDue]) => holders.settle(ground, lease, event, outcome, isDue),
+  (fixture, [lease, event, outcome, isDue]) =>
+    holders.settle(fixture, lease, event, outcome, isDue),
 )
 
 /** Those that lead on are here more than once. */
@@ -111,12 +112,12 @@ const STEPS = [
   settle,
   settle,
   settle,
-  step('accept', 'hands', fc.tuple(pick, fc.boolean()), (ground, [lease, isPast]) =>
-    holders.accept(ground, lease, isPast),
+  step('accept', 'hands', fc.tuple(pick, fc.boolean()), (fixture, [lease, isPast]) =>
+    holders.accept(fixture, lease, isPast),
   ),
   step('renew', 'hands', pick, holders.renew),
-  step('heartbeat', 'hands', fc.tuple(pick, fc.nat({ max: 100 })), (ground, [lease, value]) =>
-    holders.heartbeat(ground, lease, value),
+  step('heartbeat', 'hands', fc.tuple(pick, fc.nat({ max: 100 })), (fixture, [lease, value]) =>
+    holders.heartbeat(fixture, lease, value),
   ),
   step('release', 'hands', pick, holders.release),
   step('sweep', 'nothing', nothing, holders.sweep),
@@ -125,19 +126,19 @@ const STEPS = [
     'endOverdue',
     'overdue',
     fc.tuple(back, fc.constantFrom('time_out' as const, 'bury_timed_out')),
-    (ground, [seen, event]) => holders.endOverdue(ground, seen, event),
+    (fixture, [seen, event]) => holders.endOverdue(fixture, seen, event),
   ),
   step('cancel', 'jobs', pick, requests.cancel),
   step('retry', 'jobs', pick, requests.retry),
   step('retryMany', 'jobs', fc.integer({ min: 1, max: 3 }), requests.retryMany),
-  step('edit', 'jobs', fc.tuple(pick, editPlan), (ground, [job, plan]) =>
-    requests.edit(ground, job, plan),
+  step('edit', 'jobs', fc.tuple(pick, editPlan), (fixture, [job, plan]) =>
+    requests.edit(fixture, job, plan),
   ),
   step(
     'switchEndpoint',
     'nothing',
     fc.tuple(endpointPick, fc.constantFrom('active' as const, 'active', 'paused', 'disabled')),
-    (ground, [endpoint, to]) => requests.switchEndpoint(ground, endpoint, to),
+    (fixture, [endpoint, to]) => requests.switchEndpoint(fixture, endpoint, to),
   ),
 ]
 
@@ -148,8 +149,8 @@ const FLOW_STEPS = [
       'enqueue',
       'nothing',
       fc.tuple(endpointPick, rarely(few), fc.array(fc.nat({ max: 4 }), { maxLength: 3 })),
-      (ground, [endpoint, orderingKey, dependsOn]) =>
-        requests.enqueue(ground, { ...PLAIN, endpoint, orderingKey, dependsOn }),
+      (fixture, [endpoint, orderingKey, dependsOn]) =>
+        requests.enqueue(fixture, { ...PLAIN, endpoint, orderingKey, dependsOn }),
     ),
   ),
   claim,
@@ -158,7 +159,7 @@ const FLOW_STEPS = [
     'settle',
     'hands',
     fc.tuple(pick, fc.constantFrom<holders.Told>('succeed', 'bury', 'bury', 'reschedule')),
-    (ground, [lease, event]) => holders.settle(ground, lease, event, 0, true),
+    (fixture, [lease, event]) => holders.settle(fixture, lease, event, 0, true),
   ),
   step('sweep', 'nothing', nothing, holders.sweep),
   step('cancel', 'jobs', pick, requests.cancel),
@@ -174,14 +175,14 @@ describe.each(ENGINES)('on %s', (engine) => {
     ['a store does in any order of commands what the model does', STEPS, RUNS],
     ['no job runs before what it depends on, whatever fails and is retried', FLOW_STEPS, FLOW_RUNS],
   ])('%s', { timeout: TIMEOUT_MS }, async (_, steps, runs) => {
-    const sequences = fc.commands<Ground, Ground, false>(steps, {
+    const sequences = fc.commands<Fixture, Fixture, false>(steps, {
       maxCommands: MAX_COMMANDS,
       size: 'max',
     })
     const property = fc.asyncProperty(sequences, async (sequence) => {
-      const ground = await groundOn(place.store)
-      await fc.asyncModelRun(() => ({ model: ground, real: ground }), sequence)
-      await clearAway(ground)
+      const fixture = await openFixture(place.store)
+      await fc.asyncModelRun(() => ({ model: fixture, real: fixture }), sequence)
+      await clearAway(fixture)
     })
     await fc.assert(property, {
       numRuns: MODEL_RUNS === undefined ? runs[engine] : Number(MODEL_RUNS),

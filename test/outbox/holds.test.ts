@@ -6,7 +6,7 @@ import { OUTBOX_HOLD_MS, type Outbox } from '../../src/store/outbox.ts'
 import { addEndpoint, enqueueOne } from '../contract/fixtures.ts'
 import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
-import { SLOW_MS } from './ground.ts'
+import { SLOW_MS } from './fixture.ts'
 
 vi.setConfig({ testTimeout: 2 * SLOW_MS })
 

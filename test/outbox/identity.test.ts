@@ -22,16 +22,16 @@ import { expect, it, vi } from 'vitest'
 import { outboxDocument } from '../../src/client/client.ts'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { until } from '../support/until.ts'
-import { SLOW_MS, useOutbox } from './ground.ts'
+import { SLOW_MS, useOutbox } from './fixture.ts'
 
 vi.setConfig({ testTimeout: 2 * SLOW_MS })
 
-const ground = useOutbox()
-const rejected = () => ground.shop.collection<Document>('posthorn_outbox_rejected')
-const jobs = () => ground.store.collection<Document>(COLLECTIONS.jobs)
+const fixture = useOutbox()
+const rejected = () => fixture.shop.collection<Document>('posthorn_outbox_rejected')
+const jobs = () => fixture.store.collection<Document>(COLLECTIONS.jobs)
 
 /** Everything in a collection, byte for byte. */
-async function bytesOf(collection: { find: typeof ground.outbox.find }): Promise<string[]> {
+async function bytesOf(collection: { find: typeof fixture.outbox.find }): Promise<string[]> {
   const raw = await collection.find({}, { raw: true, sort: { _id: 1 } }).toArray()
   return raw.map((one) => Buffer.from(one as unknown as Uint8Array).toString('hex'))
 }
@@ -64,7 +64,7 @@ const IDS = fc.oneof(
 )
 
 it('whatever the ids and fields of documents, each becomes one job or is set aside as it is', async () => {
-  const { posthorn, shop, store, outbox, untilMoved } = ground
+  const { posthorn, shop, store, outbox, untilMoved } = fixture
   await shop.collection('orders').insertMany([{ order: 1 }, { order: 2 }])
   const taken = await posthorn.request('POST', '/jobs', {
     ...{ endpoint: 'work', payload: 'first', delay: '1h' },
@@ -105,7 +105,7 @@ it('whatever the ids and fields of documents, each becomes one job or is set asi
 })
 
 it('a document with the _id of an earlier one and other content is set aside, and so is a third', async () => {
-  const { outbox, jobCount, untilMoved } = ground
+  const { outbox, jobCount, untilMoved } = fixture
   const before = await jobCount()
   const insert = async (payload: string, more: object = {}) => {
     await outbox.insertOne({ _id: 'order-7', endpoint: 'work', payload, delay: '1h', ...more })
@@ -132,7 +132,7 @@ it('a document with the _id of an earlier one and other content is set aside, an
 })
 
 it('a document with the id of a job and another endpoint is set aside', async () => {
-  const { posthorn, receiver, outbox, jobCount, untilMoved } = ground
+  const { posthorn, receiver, outbox, jobCount, untilMoved } = fixture
   await posthorn.endpoint('other', receiver.url)
   const document = outboxDocument({ endpoint: 'work', payload: 1, delay: '1h' })
   await outbox.insertOne({ ...document })

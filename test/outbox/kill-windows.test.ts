@@ -5,23 +5,23 @@ import { outboxDocument } from '../../src/client/client.ts'
 import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
 import { type MongoProxy, startMongoProxy } from '../support/mongo-proxy.ts'
 import { until } from '../support/until.ts'
-import { SLOW_MS, useOutbox } from './ground.ts'
+import { SLOW_MS, useOutbox } from './fixture.ts'
 
 vi.setConfig({ testTimeout: 2 * SLOW_MS })
 
-const ground = useOutbox()
+const fixture = useOutbox()
 let proxy: MongoProxy
 
 beforeEach(async () => {
-  proxy = await startMongoProxy(ground.posthorn.env.STORE_URL as string)
+  proxy = await startMongoProxy(fixture.posthorn.env.STORE_URL as string)
 })
 afterEach(() => proxy.stop())
 
 /** Inserts the document; the mover's write with this text is its last one. */
 async function dieAfter(text: string, document: object): Promise<void> {
-  const { posthorn, outbox } = ground
+  const { posthorn, outbox } = fixture
   const worker = await posthorn.startWorker({ STORE_URL: proxy.url })
-  await ground.untilApiRests()
+  await fixture.untilApiRests()
   proxy.cutAfter(text)
   await outbox.insertOne(document)
   await until(() => proxy.lostAnswers() === 1, SLOW_MS)
@@ -30,7 +30,7 @@ async function dieAfter(text: string, document: object): Promise<void> {
 
 /** Another mover, which need not wait until the one that died gives it up. */
 async function goOn() {
-  const { posthorn, outbox } = ground
+  const { posthorn, outbox } = fixture
   const longAgo = new Date(Date.now() - 3_600_000)
   await outbox.updateMany({}, { $set: { 'posthornMove.at': longAgo } })
   return posthorn.startWorker()
@@ -41,15 +41,15 @@ it.each([
   ['it has stored the job', 'outbox:[', { jobs: 1, documents: 1 }],
   ['it has removed the document', 'deletes', { jobs: 1, documents: 0 }],
 ])('a mover that dies once %s leaves exactly one job', async (moment, text, left) => {
-  const { outbox, store, receiver } = ground
-  const before = { jobs: await ground.jobCount(), requests: receiver.requests.length }
+  const { outbox, store, receiver } = fixture
+  const before = { jobs: await fixture.jobCount(), requests: receiver.requests.length }
   // Of an id that is no job's, so that only the origin tells that it was moved before.
   const payload = moment
   await dieAfter(text, { endpoint: 'work', payload })
-  const jobsLeft = (await ground.jobCount()) - before.jobs
+  const jobsLeft = (await fixture.jobCount()) - before.jobs
   expect({ jobs: jobsLeft, documents: await outbox.countDocuments() }).toEqual(left)
   const worker = await goOn()
-  await ground.untilMoved()
+  await fixture.untilMoved()
   await receiver.waitFor(({ length }) => length > before.requests, SLOW_MS)
   await until(
     async () =>
@@ -57,7 +57,7 @@ it.each([
       0,
     SLOW_MS,
   )
-  expect(await ground.jobCount()).toBe(before.jobs + 1)
+  expect(await fixture.jobCount()).toBe(before.jobs + 1)
   expect(receiver.requests.slice(before.requests).map(({ body }) => String(body))).toEqual([
     JSON.stringify(payload),
   ])
@@ -65,8 +65,8 @@ it.each([
 })
 
 it('a job that was cancelled and deleted before its document was is not made again', async () => {
-  const { posthorn, outbox, receiver } = ground
-  const before = { jobs: await ground.jobCount(), requests: receiver.requests.length }
+  const { posthorn, outbox, receiver } = fixture
+  const before = { jobs: await fixture.jobCount(), requests: receiver.requests.length }
   const document = outboxDocument({ endpoint: 'work', payload: 'unwanted' })
   await dieAfter('outbox:[', document)
   expect(await outbox.countDocuments()).toBe(1)
@@ -76,20 +76,20 @@ it('a job that was cancelled and deleted before its document was is not made aga
   const worker = await goOn()
   const next = outboxDocument({ endpoint: 'work', payload: 'wanted' })
   await outbox.insertOne({ ...next })
-  await ground.job(next._id, 'succeeded')
-  expect(await ground.jobCount()).toBe(before.jobs + 1)
+  await fixture.job(next._id, 'succeeded')
+  expect(await fixture.jobCount()).toBe(before.jobs + 1)
   const sent = receiver.requests.slice(before.requests).map(({ body }) => String(body))
   expect(sent).toEqual(['"wanted"'])
   await worker.stop()
 })
 
 it('a mover that dies while it sets a document aside leaves it there once', async () => {
-  const { shop, outbox, stats } = ground
+  const { shop, outbox, stats } = fixture
   const rejected = shop.collection('posthorn_outbox_rejected')
   await dieAfter('posthornError', { endpoint: 'nowhere', payload: 1 })
   expect([await rejected.countDocuments(), await outbox.countDocuments()]).toEqual([1, 1])
   const worker = await goOn()
-  await ground.untilMoved()
+  await fixture.untilMoved()
   expect((await stats()).setAside).toBe(1)
   expect((await rejected.findOne())?.posthornError.reason).toBe('endpoint_not_found')
   await worker.stop()

@@ -2,19 +2,19 @@
 import { expect, it } from 'vitest'
 import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
 import { until } from '../support/until.ts'
-import { SLOW_MS, useOutbox } from './ground.ts'
+import { SLOW_MS, useOutbox } from './fixture.ts'
 
 const DOCUMENTS = 400
 const KILLS = 3
 /** What a killed mover held comes back after ten seconds. */
 const DEADLINE_MS = 90_000
 
-const ground = useOutbox()
+const fixture = useOutbox()
 
 it(
   'documents become one job each, however often the workers that move them are killed',
   async () => {
-    const { posthorn, outbox, store, receiver } = ground
+    const { posthorn, outbox, store, receiver } = fixture
     // Nothing is delivered meanwhile: what is killed here has documents in hand, and no jobs.
     await posthorn.request('POST', '/endpoints/work/pause')
     const workers = [await posthorn.startWorker(), await posthorn.startWorker()]
@@ -26,8 +26,8 @@ it(
       await outbox.insertMany(documents.slice(at, at + 50))
       // In the middle of a move: some of these are jobs already.
       if (at % 100 === 50 && workers.length <= KILLS + 1) {
-        const jobs = await ground.jobCount()
-        await until(async () => (await ground.jobCount()) > jobs, SLOW_MS)
+        const jobs = await fixture.jobCount()
+        await until(async () => (await fixture.jobCount()) > jobs, SLOW_MS)
         await workers.at(-2)?.stop('SIGKILL')
         workers.push(await posthorn.startWorker())
       }

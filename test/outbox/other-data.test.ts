@@ -11,7 +11,7 @@ import { SettingUnusable } from '../../src/store/store.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { runPosthorn } from '../support/process.ts'
 import { useStore } from '../support/stores.ts'
-import { SLOW_MS } from './ground.ts'
+import { SLOW_MS } from './fixture.ts'
 
 vi.setConfig({ testTimeout: 2 * SLOW_MS })
 

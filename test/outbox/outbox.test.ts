@@ -4,15 +4,15 @@ import { Binary, Decimal128, Double, Int32, Long, ObjectId, UUID } from 'mongodb
 import { describe, expect, it, vi } from 'vitest'
 import { outboxDocument } from '../../src/client/client.ts'
 import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
-import { SLOW_MS, useOutbox } from './ground.ts'
+import { SLOW_MS, useOutbox } from './fixture.ts'
 
 vi.setConfig({ testTimeout: 2 * SLOW_MS })
 
 describe('a job that is inserted into the outbox', () => {
-  const ground = useOutbox()
+  const fixture = useOutbox()
 
   it('comes to be when the transaction commits, and never when it aborts', async () => {
-    const { posthorn, client, shop, outbox, receiver } = ground
+    const { posthorn, client, shop, outbox, receiver } = fixture
     await posthorn.startWorker()
     const order = async (isKept: boolean) => {
       const document = outboxDocument({ endpoint: 'work', payload: { kept: isKept } })
@@ -26,14 +26,14 @@ describe('a job that is inserted into the outbox', () => {
     }
     const dropped = await order(false)
     const kept = await order(true)
-    expect(await ground.job(kept, 'succeeded')).toMatchObject({ payload: { kept: true } })
+    expect(await fixture.job(kept, 'succeeded')).toMatchObject({ payload: { kept: true } })
     expect((await posthorn.request('GET', `/jobs/${dropped}`)).status).toBe(404)
     expect(receiver.requests.map(({ body }) => String(body))).toEqual(['{"kept":true}'])
-    await ground.untilMoved()
+    await fixture.untilMoved()
   })
 
   it('is delivered with each BSON type in its JSON form', async () => {
-    const { outbox, receiver } = ground
+    const { outbox, receiver } = fixture
     const before = receiver.requests.length
     const id = new ObjectId()
     const uuid = new UUID()
@@ -62,7 +62,7 @@ describe('a job that is inserted into the outbox', () => {
   })
 
   it('has the options of its document, and the exact bytes of payloadJson', async () => {
-    const { posthorn, outbox } = ground
+    const { posthorn, outbox } = fixture
     const runAt = new Date(Date.now() + 3_600_000)
     const document = outboxDocument({
       endpoint: 'work',
@@ -72,7 +72,7 @@ describe('a job that is inserted into the outbox', () => {
     })
     // As a driver of another language may have it: instants as dates.
     await outbox.insertOne({ ...document, runAt })
-    const job = await ground.job(document._id, 'queued')
+    const job = await fixture.job(document._id, 'queued')
     expect(job).toMatchObject({
       ...{ runAt: runAt.toISOString(), priority: 9, tags: ['a'], metadata: { order: '7' } },
       ...{ timeout: '5s', maxAttempts: 2 },
@@ -83,7 +83,7 @@ describe('a job that is inserted into the outbox', () => {
   })
 
   it('keeps to its ordering key', async () => {
-    const { outbox, receiver } = ground
+    const { outbox, receiver } = fixture
     const before = receiver.requests.length
     let running = 0
     let most = 0
@@ -100,7 +100,7 @@ describe('a job that is inserted into the outbox', () => {
   })
 
   it('is one, however often the document is inserted again', async () => {
-    const { outbox, receiver, jobCount } = ground
+    const { outbox, receiver, jobCount } = fixture
     const plain = { endpoint: 'work', payload: 'again' }
     const countBefore = await jobCount()
     const requestsBefore = receiver.requests.length
@@ -109,7 +109,7 @@ describe('a job that is inserted into the outbox', () => {
         { _id: 'order-1', ...plain },
         { _id: 'job_01m86pd23fhfphdmym4dppx63p', ...plain },
       ])
-      await ground.untilMoved()
+      await fixture.untilMoved()
     }
     await receiver.waitFor((requests) => requests.length >= requestsBefore + 2, SLOW_MS)
     expect(await jobCount()).toBe(countBefore + 2)
@@ -118,15 +118,15 @@ describe('a job that is inserted into the outbox', () => {
 })
 
 describe('a job whose document is still there', () => {
-  const ground = useOutbox()
+  const fixture = useOutbox()
 
   it('is not deleted before its document, so that it is never made twice', async () => {
-    const { posthorn, outbox, store, receiver, jobCount } = ground
+    const { posthorn, outbox, store, receiver, jobCount } = fixture
     const worker = await posthorn.startWorker()
     const document = outboxDocument({ endpoint: 'work', payload: 1 })
     await outbox.insertOne({ ...document })
-    await ground.job(document._id, 'succeeded')
-    await ground.untilMoved()
+    await fixture.job(document._id, 'succeeded')
+    await fixture.untilMoved()
     await worker.stop('SIGKILL')
     // As a worker leaves it that was killed between its two writes, while the job went on.
     await outbox.insertOne({ ...document })
@@ -138,21 +138,21 @@ describe('a job whose document is still there', () => {
     await posthorn.startWorker()
     const next = outboxDocument({ endpoint: 'work', payload: 2 })
     await outbox.insertOne({ ...next })
-    await ground.job(next._id, 'succeeded')
+    await fixture.job(next._id, 'succeeded')
     expect(await jobCount()).toBe(1)
     expect(receiver.requests.map(({ body }) => String(body))).toEqual(['1', '2'])
   })
 })
 
 describe('a document while no worker lives', () => {
-  const ground = useOutbox()
+  const fixture = useOutbox()
 
   it('is made a job by the API, which delivers nothing', async () => {
-    const { outbox, receiver } = ground
+    const { outbox, receiver } = fixture
     const document = outboxDocument({ endpoint: 'work', payload: 1 })
     await outbox.insertOne({ ...document })
-    await ground.job(document._id, 'queued')
-    await ground.untilMoved()
+    await fixture.job(document._id, 'queued')
+    await fixture.untilMoved()
     expect(receiver.requests).toEqual([])
   })
 })

@@ -15,7 +15,7 @@ import {
 import { describe, expect, it, vi } from 'vitest'
 import type { Process } from '../support/process.ts'
 import { until } from '../support/until.ts'
-import { SLOW_MS, useOutbox } from './ground.ts'
+import { SLOW_MS, useOutbox } from './fixture.ts'
 
 interface Rejected {
   _id: string
@@ -25,11 +25,11 @@ interface Rejected {
 vi.setConfig({ testTimeout: 2 * SLOW_MS })
 
 describe('documents that can not become jobs', () => {
-  const ground = useOutbox({ MAX_BODY_BYTES: '20000' })
+  const fixture = useOutbox({ MAX_BODY_BYTES: '20000' })
   let worker: Process
 
   it('are set aside, each with its reason', async () => {
-    const { posthorn, shop, outbox, stats, jobCount } = ground
+    const { posthorn, shop, outbox, stats, jobCount } = fixture
     worker = await posthorn.startWorker()
     const bad = {
       unknown: { endpoint: 'nowhere', payload: 1 },
@@ -87,7 +87,7 @@ describe('documents that can not become jobs', () => {
   })
 
   it('are set aside when their _id is the id of a job that another request made', async () => {
-    const { posthorn, shop, outbox, jobCount, untilMoved } = ground
+    const { posthorn, shop, outbox, jobCount, untilMoved } = fixture
     const soon = { endpoint: 'work', payload: 'first', delay: '1h' }
     const { body } = await posthorn.request('POST', '/jobs', soon)
     const before = await jobCount()
@@ -103,7 +103,7 @@ describe('documents that can not become jobs', () => {
   })
 
   it('can be given another try as the page says', async () => {
-    const { posthorn, shop, outbox, receiver } = ground
+    const { posthorn, shop, outbox, receiver } = fixture
     await posthorn.endpoint('nowhere', receiver.url)
     const rejected = shop.collection<{ _id: ObjectId }>('posthorn_outbox_rejected')
     const again = await rejected.find({ endpoint: 'nowhere' }).toArray()
@@ -115,7 +115,7 @@ describe('documents that can not become jobs', () => {
   })
 
   it('in their thousand do not keep a good one waiting', async () => {
-    const { outbox, receiver, stats, untilMoved } = ground
+    const { outbox, receiver, stats, untilMoved } = fixture
     const before = receiver.requests.length
     const setAsideBefore = (await stats()).setAside
     const bad = Array.from({ length: 1_000 }, (_, n) => ({ endpoint: 'nobody', payload: n }))

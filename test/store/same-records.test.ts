@@ -6,9 +6,9 @@ import { useStore } from '../support/stores.ts'
 import { completing, lapsing, purging, settling } from './parity/attempt-scripts.ts'
 import { differencesOf } from './parity/differences.ts'
 import { admitting, endpoints } from './parity/endpoint-scripts.ts'
+import { play, type Script } from './parity/fixture.ts'
 import { deleting, depending, noticing, ordering } from './parity/flow-scripts.ts'
 import { commanding, deduplicating, enqueueing } from './parity/request-scripts.ts'
-import { play, type Script } from './parity/stage.ts'
 
 const SCRIPTS: Record<string, Script> = {
   ...{ enqueueing, deduplicating, commanding, settling, completing, lapsing, purging },

@@ -13,7 +13,7 @@ const JOB_COUNT = 2_000
 const LOOKS = 5_000
 const SEEN_OF_EACH = 100
 const CLAIMER = join(import.meta.dirname, 'claimer.ts')
-const JUGGLER = join(import.meta.dirname, 'juggler.ts')
+const CLAIM_RELEASE_WORKER = join(import.meta.dirname, 'claim-release-worker.ts')
 
 const place = useStore('sqlite', { encryptionKeys: null })
 
@@ -44,9 +44,9 @@ test('a job that is claimed and given back meanwhile is always in one of the cou
   const endpoint = await addEndpoint(store)
   await enqueueMany(store, endpoint, 1)
   const path = place.url.slice('sqlite:'.length)
-  const juggler = new Worker(JUGGLER, { workerData: { path, endpoint } })
+  const worker = new Worker(CLAIM_RELEASE_WORKER, { workerData: { path, endpoint } })
   onTestFinished(async () => {
-    await juggler.terminate()
+    await worker.terminate()
   })
   const seen = { queued: 0, running: 0 }
   // The thread starts when the machine lets it, so what was seen decides, not how often was looked.

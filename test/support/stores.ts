@@ -45,27 +45,27 @@ export function useStore(engine: Engine, settings: Partial<StoreSettings> = {}):
     warn: (fields, message) => void warnings.push({ fields, message }),
     ...settings,
   }
-  let ground: Ground
+  let fixture: Fixture
   const opened: Store[] = []
 
   async function open(changes: Partial<StoreSettings> = {}): Promise<Store> {
-    const store = await openStore(ground.url(), { ...complete, ...changes })
+    const store = await openStore(fixture.url(), { ...complete, ...changes })
     opened.push(store)
     return store
   }
 
   beforeAll(async () => {
-    ground = GROUNDS[engine]()
+    fixture = FIXTURES[engine]()
     await open()
   })
   afterAll(async () => {
     await Promise.all(opened.map((store) => store.close()))
-    await ground.remove()
+    await fixture.remove()
   })
 
   return {
     get url() {
-      return ground.url()
+      return fixture.url()
     },
     get store() {
       return opened[0] as Store
@@ -73,17 +73,17 @@ export function useStore(engine: Engine, settings: Partial<StoreSettings> = {}):
     open,
     encryptionKey,
     warnings,
-    rawText: () => ground.rawText(),
+    rawText: () => fixture.rawText(),
   }
 }
 
-interface Ground {
+interface Fixture {
   url(): string
   rawText(): Promise<string>
   remove(): Promise<void>
 }
 
-const GROUNDS: Record<Engine, () => Ground> = {
+const FIXTURES: Record<Engine, () => Fixture> = {
   sqlite() {
     const folder = mkdtempSync(join(tmpdir(), 'posthorn-store-'))
     return {

@@ -3,7 +3,7 @@
 import { DatabaseSync } from 'node:sqlite'
 import { setImmediate as turn } from 'node:timers/promises'
 import { until } from '../../support/until.ts'
-import type { Ground } from '../ground.ts'
+import type { Fixture } from '../fixture.ts'
 import { nowMs } from '../history.ts'
 import { BOTH, type Round } from '../round.ts'
 
@@ -22,73 +22,75 @@ export const apiKills: Round = {
   engines: BOTH,
   settings: { pollMs: 50 },
   windows: [BEFORE_WRITE, BEFORE_ANSWER],
-  async play(ground, { isLong }) {
+  async play(fixture, { isLong }) {
     const wanted = isLong ? WANTED_HITS.long : WANTED_HITS.short
-    await beforeWrite(ground)
+    await beforeWrite(fixture)
     for (let tries = 0; tries < wanted * TRIES_FOR_A_HIT; tries++) {
-      if ((ground.windows.get(BEFORE_ANSWER) ?? 0) >= wanted) break
-      await (ground.engine === 'sqlite' ? whenTheFileChanges(ground) : whenTheAnswerIsLost(ground))
+      if ((fixture.windows.get(BEFORE_ANSWER) ?? 0) >= wanted) break
+      await (fixture.engine === 'sqlite'
+        ? whenTheFileChanges(fixture)
+        : whenTheAnswerIsLost(fixture))
     }
-    await ground.startWorker()
-    await ground.drained()
+    await fixture.startWorker()
+    await fixture.drained()
   },
 }
 
-async function beforeWrite(ground: Ground): Promise<void> {
-  const { client } = ground
-  const mend = await ground.store.cutOffAll()
+async function beforeWrite(fixture: Fixture): Promise<void> {
+  const { client } = fixture
+  const mend = await fixture.store.cutOffAll()
   const enqueued = Promise.all(Array.from({ length: JOBS }, () => client.enqueue()))
   // An answer to something else says that the API has read what came before it.
   await until(async () => (await client.request('GET', '/health/live'))?.status === 200)
-  await ground.kill(ground.api())
+  await fixture.kill(fixture.api())
   // Each has ended: an API that answers before it writes leaves none that has no answer.
   await until(() => client.calls.length >= JOBS)
-  ground.hit(BEFORE_WRITE, client.calls.filter(({ status }) => status === null).length)
+  fixture.hit(BEFORE_WRITE, client.calls.filter(({ status }) => status === null).length)
   await mend()
-  await ground.startApi()
+  await fixture.startApi()
   await enqueued
 }
 
 /** The harness watches the file, and kills in the very moment in which the write is to be seen. */
-async function whenTheFileChanges(ground: Ground): Promise<void> {
-  const { client } = ground
-  const database = new DatabaseSync(ground.store.filePath as string, { readOnly: true })
+async function whenTheFileChanges(fixture: Fixture): Promise<void> {
+  const { client } = fixture
+  const database = new DatabaseSync(fixture.store.filePath as string, { readOnly: true })
   const versionQuery = database.prepare('pragma data_version')
   const version = () => (versionQuery.get() as { data_version: number }).data_version
-  const api = ground.api()
+  const api = fixture.api()
   // The line is open before: nothing but the request itself is to be waited for.
   await client.request('GET', '/health/live')
-  await ground.during('kill', 'api', async () => {
+  await fixture.during('kill', 'api', async () => {
     const before = version()
-    const enqueued = repeatedUntilKnown(ground)
+    const enqueued = repeatedUntilKnown(fixture)
     for (let i = 0; i < 3; i++) await turn()
     const giveUpAtMs = nowMs() + WRITE_DEADLINE_MS
     while (version() === before && nowMs() < giveUpAtMs);
     api.process.kill('SIGKILL')
     await api.process.stop('SIGKILL')
     database.close()
-    await ground.startApi()
+    await fixture.startApi()
     await enqueued
   })
 }
 
-async function whenTheAnswerIsLost(ground: Ground): Promise<void> {
-  const proxy = ground.store.apiProxy
+async function whenTheAnswerIsLost(fixture: Fixture): Promise<void> {
+  const proxy = fixture.store.apiProxy
   if (proxy === null) throw new Error('MongoDB is reached through a proxy')
   const lostBefore = proxy.lostAnswers()
   proxy.cutAfter('insert')
-  const enqueued = repeatedUntilKnown(ground)
+  const enqueued = repeatedUntilKnown(fixture)
   await until(() => proxy.lostAnswers() > lostBefore)
-  await ground.kill(ground.api())
+  await fixture.kill(fixture.api())
   proxy.mend()
-  await ground.startApi()
+  await fixture.startApi()
   await enqueued
 }
 
 /** A hit: the first answer never came, and the repeat finds the job already there. */
-async function repeatedUntilKnown(ground: Ground): Promise<void> {
-  const { workNumber } = await ground.client.enqueue()
-  const mine = ground.client.calls.filter((call) => call.workNumber === workNumber)
+async function repeatedUntilKnown(fixture: Fixture): Promise<void> {
+  const { workNumber } = await fixture.client.enqueue()
+  const mine = fixture.client.calls.filter((call) => call.workNumber === workNumber)
   const isHit = mine[0]?.status === null && mine.at(-1)?.status === 200
-  ground.hit(BEFORE_ANSWER, isHit ? 1 : 0)
+  fixture.hit(BEFORE_ANSWER, isHit ? 1 : 0)
 }

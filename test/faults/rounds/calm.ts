@@ -2,7 +2,7 @@
 // time.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../support/until.ts'
-import type { Ground } from '../ground.ts'
+import type { Fixture } from '../fixture.ts'
 import { nowMs } from '../history.ts'
 import { percentile } from '../percentile.ts'
 import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
@@ -40,28 +40,28 @@ export const calm: Round = {
   settings: { pollMs: POLL_MS, leaseMs: 5_000 },
   settingsOf: { mongo: { ...SLOW_STORE, pollMs: POLL_MS } },
   windows: [AT_70, DELAYED],
-  async play(ground, form) {
-    for (let i = 0; i < 2; i++) await ground.startWorker()
-    const ratePerSecond = await measureRate(ground)
-    ground.measure(
+  async play(fixture, form) {
+    for (let i = 0; i < 2; i++) await fixture.startWorker()
+    const ratePerSecond = await measureRate(fixture)
+    fixture.measure(
       'D11',
       'rate of two workers, client and receiver on one machine, jobs/s',
       ratePerSecond,
     )
-    const before = ground.receiver.deliveries.length
-    await offer(ground, form, ratePerSecond * LOAD_SHARE)
-    await ground.drained()
-    judgeStarts(ground, before)
-    judgeDoubles(ground)
+    const before = fixture.receiver.deliveries.length
+    await offer(fixture, form, ratePerSecond * LOAD_SHARE)
+    await fixture.drained()
+    judgeStarts(fixture, before)
+    judgeDoubles(fixture)
   },
 }
 
 /** Jobs a second, by the same doors, with as many on their way as do not wait for each other. */
-async function measureRate(ground: Ground): Promise<number> {
-  const jobs = RATE_JOBS[ground.engine]
-  const { deliveries } = ground.receiver
+async function measureRate(fixture: Fixture): Promise<number> {
+  const jobs = RATE_JOBS[fixture.engine]
+  const { deliveries } = fixture.receiver
   for (let count = 0; count < jobs; count += RATE_STEP) {
-    await send(ground, RATE_STEP, () => ({}))
+    await send(fixture, RATE_STEP, () => ({}))
     await until(() => count - deliveries.length < MOST_OPEN, DONE_DEADLINE_MS)
   }
   await until(() => deliveries.length >= jobs, DONE_DEADLINE_MS)
@@ -72,43 +72,47 @@ async function measureRate(ground: Ground): Promise<number> {
 }
 
 /** One by one and in batches: both doors are in use. */
-async function send(ground: Ground, count: number, workOf: () => WorkRequest): Promise<void> {
-  const { client, dice } = ground
-  if (dice.chance(0.2)) await client.enqueueMany(count, workOf)
+async function send(fixture: Fixture, count: number, workOf: () => WorkRequest): Promise<void> {
+  const { client, random } = fixture
+  if (random.chance(0.2)) await client.enqueueMany(count, workOf)
   else await Promise.all(Array.from({ length: count }, () => client.enqueue(workOf())))
 }
 
 /** Whether or not those before are done: what is late stays late. */
-async function offer(ground: Ground, { isLong, minutes }: Form, perSecond: number): Promise<void> {
-  const most = (isLong ? LONG_JOBS : SHORT_JOBS)[ground.engine]
+async function offer(
+  fixture: Fixture,
+  { isLong, minutes }: Form,
+  perSecond: number,
+): Promise<void> {
+  const most = (isLong ? LONG_JOBS : SHORT_JOBS)[fixture.engine]
   const beganAtMs = nowMs()
   const endsAtMs = isLong ? beganAtMs + minutes * 60_000 : Number.POSITIVE_INFINITY
   const answered: Promise<unknown>[] = []
   let count = 0
   while (count < most && nowMs() < endsAtMs) {
     const owed = Math.min(most, Math.floor(((nowMs() - beganAtMs) / 1_000) * perSecond)) - count
-    if (owed > 0) answered.push(send(ground, owed, () => workOf(ground)))
+    if (owed > 0) answered.push(send(fixture, owed, () => workOf(fixture)))
     count += Math.max(0, owed)
     await sleep(TICK_MS)
   }
   await Promise.all(answered)
-  ground.hit(AT_70, count)
+  fixture.hit(AT_70, count)
 }
 
-function workOf({ dice, hit }: Ground): WorkRequest {
-  if (!dice.chance(0.2)) return {}
+function workOf({ random, hit }: Fixture): WorkRequest {
+  if (!random.chance(0.2)) return {}
   hit(DELAYED)
-  return { delayMs: Math.round(dice.between(50, 2_000)) }
+  return { delayMs: Math.round(random.between(50, 2_000)) }
 }
 
-function judgeStarts(ground: Ground, before: number): void {
+function judgeStarts(fixture: Fixture, before: number): void {
   const dueAtMs = new Map<number, number>()
-  for (const { kind, workNumber, sentAtMs, delayMs } of ground.client.calls) {
+  for (const { kind, workNumber, sentAtMs, delayMs } of fixture.client.calls) {
     // The first call of each: a repeat does not make it due any later.
     if (kind !== 'enqueue' || dueAtMs.has(workNumber)) continue
     dueAtMs.set(workNumber, sentAtMs + delayMs)
   }
-  const latenessMs = ground.receiver.deliveries
+  const latenessMs = fixture.receiver.deliveries
     .slice(before)
     .map(({ workNumber, beganAtMs }) => beganAtMs - (dueAtMs.get(workNumber) as number))
   for (const [name, share] of [
@@ -116,16 +120,16 @@ function judgeStarts(ground: Ground, before: number): void {
     ['p99', 0.99],
     ['longest', 1],
   ] as const) {
-    ground.measure('D11', `from due to delivery, ${name}, ms`, percentile(latenessMs, share))
+    fixture.measure('D11', `from due to delivery, ${name}, ms`, percentile(latenessMs, share))
   }
   const p99Ms = percentile(latenessMs, 0.99)
   if (p99Ms > POLL_MS + START_MS + NOISE_MS) {
-    ground.complain(`a hundredth of the jobs began ${p99Ms} ms or more after they were due`)
+    fixture.complain(`a hundredth of the jobs began ${p99Ms} ms or more after they were due`)
   }
 }
 
 /** D2. Nothing was broken: neither is a failed attempt to be seen. */
-function judgeDoubles({ receiver, complain }: Ground): void {
+function judgeDoubles({ receiver, complain }: Fixture): void {
   const seen = new Set<string>()
   for (const { jobId } of receiver.deliveries) {
     if (seen.has(jobId)) complain(`${jobId} was delivered again`)

@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Ground, Member } from '../ground.ts'
+import type { Fixture, Member } from '../fixture.ts'
 import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
 import { keepLoaded } from '../work-load.ts'
 
@@ -32,17 +32,17 @@ export const clocks: Round = {
   settingsOf: { mongo: SLOW_STORE },
   // Met only where the library is; the round itself looks whether it was.
   windows: [],
-  async play(ground, form) {
+  async play(fixture, form) {
     const library = LIBRARIES.find(existsSync)
     if (library === undefined) {
       // CI plays the short form on whatever machine it is given.
-      if (form.isLong) ground.complain('libfaketime is missing: apt-get install libfaketime')
+      if (form.isLong) fixture.complain('libfaketime is missing: apt-get install libfaketime')
       else console.log('    clocks were left alone: libfaketime is not installed')
       return
     }
     const folder = mkdtempSync(join(tmpdir(), 'posthorn-clock-'))
     try {
-      await playWith(ground, form, library, folder)
+      await playWith(fixture, form, library, folder)
     } finally {
       rmSync(folder, { recursive: true })
     }
@@ -69,66 +69,66 @@ function fakeClock(library: string, folder: string, name: string) {
  * Where the workers' clocks go next, and at last. Where they are the store's clock too, a step back
  * makes the jobs of before wait: the next one goes as far ahead again, and a minute more.
  */
-function stepsOf({ engine, dice }: Ground) {
-  if (engine === 'mongo') return { anywhere: () => dice.pick(STEPS), furthest: () => '+25h' }
+function stepsOf({ engine, random }: Fixture) {
+  if (engine === 'mongo') return { anywhere: () => random.pick(STEPS), furthest: () => '+25h' }
   let aheadMinutes = 0
   let isBack = false
   const furthest = () => `+${++aheadMinutes}m`
   const anywhere = () => {
     isBack = !isBack
-    return isBack ? `${aheadMinutes - dice.pick(STEP_HOURS) * 60}m` : furthest()
+    return isBack ? `${aheadMinutes - random.pick(STEP_HOURS) * 60}m` : furthest()
   }
   return { anywhere, furthest }
 }
 
-async function playWith(ground: Ground, form: Form, library: string, folder: string) {
+async function playWith(fixture: Fixture, form: Form, library: string, folder: string) {
   const clock = (name: string) => fakeClock(library, folder, name)
   const stepping = clock('stepping')
   const workers: Member[] = []
-  if (ground.engine === 'mongo') {
+  if (fixture.engine === 'mongo') {
     const ahead = clock('ahead')
     ahead.set('+24h')
     const behind = clock('behind')
     behind.set('-24h')
-    for (const { env } of [ahead, behind, stepping]) workers.push(await ground.startWorker(env))
+    for (const { env } of [ahead, behind, stepping]) workers.push(await fixture.startWorker(env))
   } else {
     // One machine, one clock: every process has it.
-    await ground.terminate(ground.api())
-    await ground.startApi(stepping.env)
-    for (let i = 0; i < 2; i++) workers.push(await ground.startWorker(stepping.env))
+    await fixture.terminate(fixture.api())
+    await fixture.startApi(stepping.env)
+    for (let i = 0; i < 2; i++) workers.push(await fixture.startWorker(stepping.env))
   }
-  await ground.during('clock', ground.engine === 'mongo' ? 'workers' : 'machine', async () => {
+  await fixture.during('clock', fixture.engine === 'mongo' ? 'workers' : 'machine', async () => {
     let isOver = false
-    const jobs = (form.isLong ? LONG_JOBS : SHORT_JOBS)[ground.engine]
-    const load = keepLoaded(ground, {
+    const jobs = (form.isLong ? LONG_JOBS : SHORT_JOBS)[fixture.engine]
+    const load = keepLoaded(fixture, {
       jobs,
       isOver: () => isOver,
-      workOf: () => ({ answerAfterMs: Math.round(ground.dice.between(...ANSWER_AFTER_MS)) }),
+      workOf: () => ({ answerAfterMs: Math.round(fixture.random.between(...ANSWER_AFTER_MS)) }),
     })
-    const { anywhere, furthest } = stepsOf(ground)
+    const { anywhere, furthest } = stepsOf(fixture)
     for (let i = 0; i < (form.isLong ? LONG_STEPS : SHORT_STEPS); i++) {
-      await sleep(ground.dice.between(...STEP_EVERY_MS))
+      await sleep(fixture.random.between(...STEP_EVERY_MS))
       const counts = await Promise.all(
         workers.map((worker) => worker.metric('posthorn_attempts_in_flight')),
       )
       stepping.set(anywhere())
-      ground.hit(STEPPED, counts.some((count) => count > 0) ? 1 : 0)
+      fixture.hit(STEPPED, counts.some((count) => count > 0) ? 1 : 0)
     }
     isOver = true
     stepping.set(furthest())
     await load
-    await ground.drained()
+    await fixture.drained()
   })
-  if (!ground.windows.get(STEPPED)) ground.complain(`void: never met: ${STEPPED}`)
-  expectNoDoubles(ground)
+  if (!fixture.windows.get(STEPPED)) fixture.complain(`void: never met: ${STEPPED}`)
+  expectNoDoubles(fixture)
 }
 
 /** A fault explains a second delivery to the checker; a clock must not lead to one. */
-function expectNoDoubles(ground: Ground): void {
+function expectNoDoubles(fixture: Fixture): void {
   const seen = new Set<string>()
-  for (const { jobId } of ground.receiver.deliveries) {
-    if (seen.has(jobId)) ground.complain(`${jobId} was delivered twice`)
+  for (const { jobId } of fixture.receiver.deliveries) {
+    if (seen.has(jobId)) fixture.complain(`${jobId} was delivered twice`)
     seen.add(jobId)
   }
-  ground.measure('D7', 'jobs delivered twice', ground.receiver.deliveries.length - seen.size)
+  fixture.measure('D7', 'jobs delivered twice', fixture.receiver.deliveries.length - seen.size)
 }

@@ -5,9 +5,9 @@ import { CANCEL_WINDOWS, raceCancels } from './races/cancels.ts'
 import { DELETION_WINDOWS, raceDeletion } from './races/deletions.ts'
 import { PAUSE_WINDOWS, racePauses } from './races/pauses.ts'
 import { PURGE_WINDOWS, racePurges } from './races/purges.ts'
+import { type Judge, openStage, type Stage } from './races/race-fixture.ts'
 import { REPLACEMENT_WINDOWS, raceReplacements } from './races/replacements.ts'
 import { ROTATION_WINDOWS, raceRotations } from './races/rotations.ts'
-import { type Judge, openStage, type Stage } from './races/stage.ts'
 
 const WORKERS = 2
 const CANCELS = { sqlite: 90, mongo: 45 }
@@ -29,16 +29,16 @@ export const commandRaces: Round = {
     ...[CANCEL_WINDOWS, PURGE_WINDOWS, ROTATION_WINDOWS].flat(),
     ...[REPLACEMENT_WINDOWS, DELETION_WINDOWS, PAUSE_WINDOWS].flat(),
   ],
-  async play(ground, form) {
-    for (let i = 0; i < WORKERS; i++) await ground.startWorker()
-    const judges = await raceAll(openStage(ground), form)
-    await ground.drained()
+  async play(fixture, form) {
+    for (let i = 0; i < WORKERS; i++) await fixture.startWorker()
+    const judges = await raceAll(openStage(fixture), form)
+    await fixture.drained()
     for (const judge of judges) await judge()
   },
 }
 
 async function raceAll(stage: Stage, { isLong, minutes }: Form): Promise<Judge[]> {
-  const { engine } = stage.ground
+  const { engine } = stage.fixture
   const repeats = isLong ? LONG_REPEATS[engine] : SHORT_REPEATS
   const endsAtMs = nowMs() + Math.min(minutes * 60_000, LONGEST_MS)
   const repeated = async (race: (i: number) => Promise<Judge>) => {

@@ -1,7 +1,7 @@
 // All workers killed at once: how soon that is to be seen from outside, and that it goes away
 // again.
 import { until } from '../../support/until.ts'
-import type { Ground, Member } from '../ground.ts'
+import type { Fixture, Member } from '../fixture.ts'
 import { nowMs } from '../history.ts'
 import { BOTH, type Round } from '../round.ts'
 import type { Accepted } from '../work-client.ts'
@@ -28,98 +28,98 @@ export const deadWorkers: Round = {
   shortOn: [],
   settings: { pollMs: 100 },
   windows: [ALL_KILLED],
-  async play(ground, { isLong }) {
-    for (let i = 0; i < (isLong ? LONG_REPEATS : 1); i++) await killAll(ground)
+  async play(fixture, { isLong }) {
+    for (let i = 0; i < (isLong ? LONG_REPEATS : 1); i++) await killAll(fixture)
   },
 }
 
-async function killAll(ground: Ground): Promise<void> {
-  const { client } = ground
+async function killAll(fixture: Fixture): Promise<void> {
+  const { client } = fixture
   const workers: Member[] = []
-  for (let i = 0; i < WORKERS; i++) workers.push(await ground.startWorker())
+  for (let i = 0; i < WORKERS; i++) workers.push(await fixture.startWorker())
   await client.enqueueMany(JOBS, () => ({}))
-  await ground.drained()
+  await fixture.drained()
   // A snapshot is taken here, as by whoever keeps looking: the next one comes when it is too old.
-  await until(async () => (await stats(ground)).liveWorkers === WORKERS, LOOK_DEADLINE_MS)
+  await until(async () => (await stats(fixture)).liveWorkers === WORKERS, LOOK_DEADLINE_MS)
 
-  await Promise.all(workers.map((worker) => ground.kill(worker)))
+  await Promise.all(workers.map((worker) => fixture.kill(worker)))
   const deadAtMs = nowMs()
   const jobs = await client.enqueueMany(JOBS, () => ({}))
-  ground.hit(ALL_KILLED)
+  fixture.hit(ALL_KILLED)
   const names = workers.map(({ name }) => name)
   await Promise.all([
-    shown(ground, deadAtMs, 'live workers 0 in GET /stats', () => statsTell(ground, jobs)),
-    shown(ground, deadAtMs, 'live workers 0 in the metrics', () => metricsTell(ground)),
-    shown(ground, deadAtMs, 'isLive false in GET /workers', () => workersTell(ground, names)),
-    shown(ground, deadAtMs, 'no_live_worker in explain', () => explainTells(ground, jobs)),
+    shown(fixture, deadAtMs, 'live workers 0 in GET /stats', () => statsTell(fixture, jobs)),
+    shown(fixture, deadAtMs, 'live workers 0 in the metrics', () => metricsTell(fixture)),
+    shown(fixture, deadAtMs, 'isLive false in GET /workers', () => workersTell(fixture, names)),
+    shown(fixture, deadAtMs, 'no_live_worker in explain', () => explainTells(fixture, jobs)),
     // Its own readiness is asked at its own port.
-    shown(ground, deadAtMs, 'no worker ready', async () => {
+    shown(fixture, deadAtMs, 'no worker ready', async () => {
       const answers = await Promise.allSettled(workers.map((one) => one.metric('up')))
       return answers.every(({ status }) => status === 'rejected')
     }),
   ])
 
   const startedAtMs = nowMs()
-  const worker = await ground.startWorker()
+  const worker = await fixture.startWorker()
   const told = new Set<string>()
   const what = 'a new worker in GET /stats, all done'
-  const tookMs = await shown(ground, startedAtMs, what, async () => {
-    const { asOf, liveWorkers, endpoints } = await stats(ground)
+  const tookMs = await shown(fixture, startedAtMs, what, async () => {
+    const { asOf, liveWorkers, endpoints } = await stats(fixture)
     told.add(JSON.stringify({ asOf, liveWorkers, ...endpoints[0] }))
     return liveWorkers === 1 && endpoints[0].oldestDueAge === null
   })
-  if (tookMs > SHOWN_WITHIN_MS) ground.complain(`GET /stats told ${[...told].join(' ')}`)
-  await ground.drained()
-  await ground.terminate(worker)
+  if (tookMs > SHOWN_WITHIN_MS) fixture.complain(`GET /stats told ${[...told].join(' ')}`)
+  await fixture.drained()
+  await fixture.terminate(worker)
 }
 
 /** Measures how long it takes from then on until the look is true. */
 async function shown(
-  ground: Ground,
+  fixture: Fixture,
   sinceMs: number,
   what: string,
   look: () => Promise<boolean>,
 ): Promise<number> {
   await until(look, LOOK_DEADLINE_MS)
   const tookMs = Math.round(nowMs() - sinceMs)
-  ground.measure('D14', `${what}, ms`, tookMs)
-  if (tookMs > SHOWN_WITHIN_MS + NOISE_MS) ground.complain(`${what}: only after ${tookMs} ms`)
+  fixture.measure('D14', `${what}, ms`, tookMs)
+  if (tookMs > SHOWN_WITHIN_MS + NOISE_MS) fixture.complain(`${what}: only after ${tookMs} ms`)
   return tookMs
 }
 
-async function stats({ client }: Ground) {
+async function stats({ client }: Fixture) {
   const answer = await client.request('GET', '/stats')
   if (answer?.status !== 200) throw new Error(`GET /stats was answered by ${answer?.status}`)
   return answer.body
 }
 
-async function statsTell(ground: Ground, jobs: Accepted[]): Promise<boolean> {
-  const { asOf, liveWorkers, endpoints } = await stats(ground)
+async function statsTell(fixture: Fixture, jobs: Accepted[]): Promise<boolean> {
+  const { asOf, liveWorkers, endpoints } = await stats(fixture)
   if (liveWorkers !== 0) return false
-  const first = await ground.client.look((jobs[0] as Accepted).id)
+  const first = await fixture.client.look((jobs[0] as Accepted).id)
   const wantedMs = Date.parse(asOf) - Date.parse(first?.body.runAt)
   const [{ oldestDueAge, due }] = endpoints
   const isRight = Math.abs(millisecondsOf(oldestDueAge) - wantedMs) <= AGE_NOISE_MS
   if (due !== jobs.length || !isRight) {
-    ground.complain(
+    fixture.complain(
       `GET /stats: ${due} due, the oldest for ${oldestDueAge}; ${wantedMs} ms were right`,
     )
   }
   return true
 }
 
-async function metricsTell({ client }: Ground): Promise<boolean> {
+async function metricsTell({ client }: Fixture): Promise<boolean> {
   const answer = await client.request('GET', '/metrics')
   return /^posthorn_live_workers(\{[^}]*\})? 0$/m.test(String(answer?.body))
 }
 
-async function workersTell({ client }: Ground, names: string[]): Promise<boolean> {
+async function workersTell({ client }: Fixture, names: string[]): Promise<boolean> {
   const answer = await client.request('GET', '/workers')
   const items: { id: string; isLive: boolean }[] = answer?.body.items
   return items.every(({ id, isLive }) => !names.includes(id) || !isLive)
 }
 
-async function explainTells({ client }: Ground, jobs: Accepted[]): Promise<boolean> {
+async function explainTells({ client }: Fixture, jobs: Accepted[]): Promise<boolean> {
   const answer = await client.request('GET', `/jobs/${jobs[0]?.id}/explain`)
   return answer?.body.reason === 'no_live_worker'
 }

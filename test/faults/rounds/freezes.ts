@@ -1,6 +1,6 @@
 // Workers that stand still for longer than their leases, and then go on as if nothing had been.
 import { until } from '../../support/until.ts'
-import { type Ground, requestsUnderWay } from '../ground.ts'
+import { type Fixture, requestsUnderWay } from '../fixture.ts'
 import { BOTH, type Round } from '../round.ts'
 import type { Accepted } from '../work-client.ts'
 
@@ -17,58 +17,58 @@ export const freezes: Round = {
   engines: BOTH,
   settings: { leaseMs: LEASE_MS, sweepMs: 200, pollMs: 50 },
   windows: [WITH_REQUEST, WITH_RESULT],
-  async play(ground, { isLong }) {
+  async play(fixture, { isLong }) {
     for (let i = 0; i < (isLong ? LONG_REPEATS : 1); i++) {
-      await freeze(ground, WITH_REQUEST, false)
-      await freeze(ground, WITH_RESULT, true)
+      await freeze(fixture, WITH_REQUEST, false)
+      await freeze(fixture, WITH_RESULT, true)
     }
   },
 }
 
 /** @param isStored false: it gets as far as having the answer, but can not store the result */
-async function freeze(ground: Ground, window: string, cutsOff: boolean): Promise<void> {
-  const frozen = await ground.startWorker()
+async function freeze(fixture: Fixture, window: string, cutsOff: boolean): Promise<void> {
+  const frozen = await fixture.startWorker()
   const release = Promise.withResolvers<200>()
   let heldCount = 0
-  ground.receiver.answerWith(({ attempt }) => {
+  fixture.receiver.answerWith(({ attempt }) => {
     if (attempt > 1) return undefined
     heldCount += 1
     return release.promise
   })
-  const jobs = await ground.client.enqueueMany(JOBS, () => ({}))
+  const jobs = await fixture.client.enqueueMany(JOBS, () => ({}))
   await until(() => heldCount === JOBS)
-  const other = await ground.startWorker()
+  const other = await fixture.startWorker()
   const staleBefore = await frozen.metric('posthorn_stale_results_total')
 
-  await ground.during('freeze', frozen.name, async () => {
-    const mend = cutsOff ? await ground.store.cutOffWorkers() : null
+  await fixture.during('freeze', frozen.name, async () => {
+    const mend = cutsOff ? await fixture.store.cutOffWorkers() : null
     if (!cutsOff) frozen.process.kill('SIGSTOP')
     release.resolve(200)
-    await until(() => jobs.every((job) => firstDelivery(ground, job)?.answeredAtMs !== null))
+    await until(() => jobs.every((job) => firstDelivery(fixture, job)?.answeredAtMs !== null))
     // The answers are in its hands when it says so.
     if (cutsOff) await until(async () => (await requestsUnderWay(frozen)) === 0)
     if (cutsOff) frozen.process.kill('SIGSTOP')
     await mend?.()
-    await ground.drained()
+    await fixture.drained()
     await until(async () => {
-      const last = await ground.client.look((jobs.at(-1) as Accepted).id)
+      const last = await fixture.client.look((jobs.at(-1) as Accepted).id)
       return last?.body.state === 'succeeded'
     })
     frozen.process.kill('SIGCONT')
     // It is awake, and through with what it had in hand, when it takes work again.
     await other.process.stop()
-    ground.receiver.answerWith(() => undefined)
-    await ground.client.enqueueMany(1, () => ({}))
-    await ground.drained()
+    fixture.receiver.answerWith(() => undefined)
+    await fixture.client.enqueueMany(1, () => ({}))
+    await fixture.drained()
   })
-  ground.hit(window, JOBS)
+  fixture.hit(window, JOBS)
   const refused = (await frozen.metric('posthorn_stale_results_total')) - staleBefore
-  ground.measure('D5', `stale results refused, of ${JOBS} ${window}`, refused)
+  fixture.measure('D5', `stale results refused, of ${JOBS} ${window}`, refused)
   if (cutsOff && refused !== JOBS) {
-    ground.complain(`${window}: ${refused} of ${JOBS} stale results were counted as refused`)
+    fixture.complain(`${window}: ${refused} of ${JOBS} stale results were counted as refused`)
   }
-  await ground.terminate(frozen)
+  await fixture.terminate(frozen)
 }
 
-const firstDelivery = (ground: Ground, { id }: Accepted) =>
-  ground.receiver.deliveries.find(({ jobId }) => jobId === id)
+const firstDelivery = (fixture: Fixture, { id }: Accepted) =>
+  fixture.receiver.deliveries.find(({ jobId }) => jobId === id)

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { until } from '../../support/until.ts'
-import type { Ground, Member } from '../ground.ts'
+import type { Fixture, Member } from '../fixture.ts'
 import { BOTH, type Round } from '../round.ts'
 import { openGate, type TlsGate } from '../tls-gate.ts'
 import type { Accepted } from '../work-client.ts'
@@ -24,14 +24,14 @@ export const frozenSends: Round = {
   engines: BOTH,
   settings: { leaseMs: LEASE_MS, sweepMs: 200, pollMs: 50 },
   windows: [NEW, KEPT],
-  async play(ground, { isLong }) {
-    const gate = await openGate(ground.receiver.url)
+  async play(fixture, { isLong }) {
+    const gate = await openGate(fixture.receiver.url)
     try {
-      await ground.register('gated', { url: `${gate.url}/gated` })
-      await ground.register('stopped')
-      for (let i = 0; i < (isLong ? LONG_REPEATS[ground.engine] : 1); i++) {
-        await onNewConnections(ground, gate)
-        await onKeptConnections(ground, gate)
+      await fixture.register('gated', { url: `${gate.url}/gated` })
+      await fixture.register('stopped')
+      for (let i = 0; i < (isLong ? LONG_REPEATS[fixture.engine] : 1); i++) {
+        await onNewConnections(fixture, gate)
+        await onKeptConnections(fixture, gate)
       }
     } finally {
       await gate.close()
@@ -40,75 +40,75 @@ export const frozenSends: Round = {
 }
 
 /** The TLS handshakes end while the worker stands still: it goes on with connections ready. */
-async function onNewConnections(ground: Ground, gate: TlsGate): Promise<void> {
+async function onNewConnections(fixture: Fixture, gate: TlsGate): Promise<void> {
   const env = { EXTRA_CA_CERTS: gate.certificatePath }
   gate.hold()
-  const frozen = await ground.startWorker({ ...env, NODE_OPTIONS: `--import ${STOPPER}` })
-  const jobs = await ground.client.enqueueMany(JOBS, () => ({ endpoint: 'gated' }))
+  const frozen = await fixture.startWorker({ ...env, NODE_OPTIONS: `--import ${STOPPER}` })
+  const jobs = await fixture.client.enqueueMany(JOBS, () => ({ endpoint: 'gated' }))
   await until(() => gate.heldCount() === JOBS)
-  const other = await ground.startWorker(env)
-  await ground.during('freeze', frozen.name, async () => {
+  const other = await fixture.startWorker(env)
+  await fixture.during('freeze', frozen.name, async () => {
     frozen.process.kill('SIGWINCH')
     await until(() => isStopped(frozen))
-    ground.hit(NEW, await unsentCount(ground, jobs))
+    fixture.hit(NEW, await unsentCount(fixture, jobs))
     gate.letThrough()
-    await goOnWhenDone(ground, frozen, other, 'gated')
-    measureLate(ground, NEW, jobs)
+    await goOnWhenDone(fixture, frozen, other, 'gated')
+    measureLate(fixture, NEW, jobs)
   })
-  await ground.terminate(frozen)
+  await fixture.terminate(frozen)
 }
 
 /** The worker has as many connections to the receiver as it gets jobs, and stops at the first. */
-async function onKeptConnections(ground: Ground, gate: TlsGate): Promise<void> {
+async function onKeptConnections(fixture: Fixture, gate: TlsGate): Promise<void> {
   const env = { EXTRA_CA_CERTS: gate.certificatePath }
   const stopping = { NODE_OPTIONS: `--import ${STOPPER}`, STOP_AT_PATH: '/stopped' }
-  const frozen = await ground.startWorker({ ...env, ...stopping })
-  await ground.client.enqueueMany(JOBS, () => ({ answerAfterMs: WARM_UP_ANSWER_MS }))
-  await ground.drained()
-  await ground.during('freeze', frozen.name, async () => {
-    const jobs = await ground.client.enqueueMany(JOBS, () => ({ endpoint: 'stopped' }))
+  const frozen = await fixture.startWorker({ ...env, ...stopping })
+  await fixture.client.enqueueMany(JOBS, () => ({ answerAfterMs: WARM_UP_ANSWER_MS }))
+  await fixture.drained()
+  await fixture.during('freeze', frozen.name, async () => {
+    const jobs = await fixture.client.enqueueMany(JOBS, () => ({ endpoint: 'stopped' }))
     await until(() => isStopped(frozen))
-    ground.hit(KEPT, await unsentCount(ground, jobs))
-    const other = await ground.startWorker(env)
-    await goOnWhenDone(ground, frozen, other, 'stopped')
-    measureLate(ground, KEPT, jobs)
+    fixture.hit(KEPT, await unsentCount(fixture, jobs))
+    const other = await fixture.startWorker(env)
+    await goOnWhenDone(fixture, frozen, other, 'stopped')
+    measureLate(fixture, KEPT, jobs)
   })
-  await ground.terminate(frozen)
+  await fixture.terminate(frozen)
 }
 
 /** Those that are claimed and have not come to the receiver. */
-async function unsentCount(ground: Ground, jobs: Accepted[]): Promise<number> {
-  const sent = new Set(ground.receiver.deliveries.map(({ jobId }) => jobId))
-  const answers = await Promise.all(jobs.map(({ id }) => ground.client.look(id)))
+async function unsentCount(fixture: Fixture, jobs: Accepted[]): Promise<number> {
+  const sent = new Set(fixture.receiver.deliveries.map(({ jobId }) => jobId))
+  const answers = await Promise.all(jobs.map(({ id }) => fixture.client.look(id)))
   return answers.filter((answer) => answer?.body.state === 'running' && !sent.has(answer.body.id))
     .length
 }
 
 async function goOnWhenDone(
-  ground: Ground,
+  fixture: Fixture,
   frozen: Member,
   other: Member,
   endpoint: string,
 ): Promise<void> {
-  await ground.drained()
+  await fixture.drained()
   await other.process.stop()
   frozen.process.kill('SIGCONT')
   // It is through with what it had in hand when it has done something new.
-  await ground.client.enqueueMany(1, () => ({ endpoint }))
-  await ground.drained()
+  await fixture.client.enqueueMany(1, () => ({ endpoint }))
+  await fixture.drained()
 }
 
 /** Deliveries stand in the order in which they came. */
-function measureLate(ground: Ground, window: string, jobs: Accepted[]): void {
+function measureLate(fixture: Fixture, window: string, jobs: Accepted[]): void {
   const greatest = new Map(jobs.map(({ id }) => [id, 0]))
   let lateCount = 0
-  for (const { jobId, fence } of ground.receiver.deliveries) {
+  for (const { jobId, fence } of fixture.receiver.deliveries) {
     const before = greatest.get(jobId)
     if (before === undefined) continue
     if (fence < before) lateCount += 1
     greatest.set(jobId, Math.max(before, fence))
   }
-  ground.measure('D16', `late sends, of ${jobs.length} ${window}`, lateCount)
+  fixture.measure('D16', `late sends, of ${jobs.length} ${window}`, lateCount)
 }
 
 function isStopped({ process: { child } }: Member): boolean {

@@ -28,24 +28,24 @@ export const fullDisk: Round = {
   },
   // Met only by who may mount; the round itself looks whether they were.
   windows: [],
-  async play(ground, form) {
-    const { fillDisk } = ground.store
+  async play(fixture, form) {
+    const { fillDisk } = fixture.store
     if (fillDisk === null) {
-      if (form.isLong) ground.complain('a small disk can not be mounted here: it takes root')
+      if (form.isLong) fixture.complain('a small disk can not be mounted here: it takes root')
       else console.log('    no disk was filled: to mount a small one takes root')
       return
     }
     const outage: Outage = { name: FULL, kind: 'disk_full', target: 'store', begin: fillDisk }
-    await withLoad(ground, async (load) => {
+    await withLoad(fixture, async (load) => {
       const endsAtMs = nowMs() + (form.isLong ? Math.min(form.minutes * 60_000, LONGEST_MS) : 0)
       do {
-        const heldMs = form.isLong ? ground.dice.between(...LONG_HOLD_MS) : SHORT_HOLD_MS
-        await playOutage(ground, load, outage, heldMs)
+        const heldMs = form.isLong ? fixture.random.between(...LONG_HOLD_MS) : SHORT_HOLD_MS
+        await playOutage(fixture, load, outage, heldMs)
       } while (nowMs() < endsAtMs)
     })
-    ground.hit(REFUSED, ground.client.calls.filter(({ status }) => status === 503).length)
+    fixture.hit(REFUSED, fixture.client.calls.filter(({ status }) => status === 503).length)
     for (const window of [REFUSED, whileSending(FULL), whileEnqueueing(FULL)]) {
-      if (!ground.windows.get(window)) ground.complain(`void: never met: ${window}`)
+      if (!fixture.windows.get(window)) fixture.complain(`void: never met: ${window}`)
     }
   },
 }

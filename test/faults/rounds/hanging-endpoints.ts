@@ -2,7 +2,7 @@
 // feel it.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../support/until.ts'
-import type { Ground, Member } from '../ground.ts'
+import type { Fixture, Member } from '../fixture.ts'
 import { nowMs } from '../history.ts'
 import { percentile } from '../percentile.ts'
 import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
@@ -38,41 +38,41 @@ export const hangingEndpoints: Round = {
   settings: { pollMs: 100, leaseMs: 5_000, env: { WORKER_CONCURRENCY: `${CONCURRENCY.sqlite}` } },
   settingsOf: { mongo: SLOW_STORE },
   windows: [ONE_HANGS, TWO_HANG],
-  async play(ground, form) {
-    for (const name of OTHERS) await ground.register(name)
-    for (const name of HANGING) await ground.register(name, { timeout: HANG_TIMEOUT })
-    const worker = await ground.startWorker()
+  async play(fixture, form) {
+    for (const name of OTHERS) await fixture.register(name)
+    for (const name of HANGING) await fixture.register(name, { timeout: HANG_TIMEOUT })
+    const worker = await fixture.startWorker()
     let isHanging = true
-    ground.receiver.answerWith(({ endpoint }) =>
+    fixture.receiver.answerWith(({ endpoint }) =>
       isHanging && HANGING.includes(endpoint) ? 'hang' : undefined,
     )
     // The first job of each way is slower than any after it.
-    await ground.client.enqueueMany(OTHERS.length, (i) => ({ endpoint: OTHERS[i] as string }))
-    await ground.drained()
+    await fixture.client.enqueueMany(OTHERS.length, (i) => ({ endpoint: OTHERS[i] as string }))
+    await fixture.drained()
 
-    const calmMs = await othersP99(ground, form, 'nothing hangs')
+    const calmMs = await othersP99(fixture, form, 'nothing hangs')
     for (const [i, name] of HANGING.entries()) {
-      await hang(ground, worker, form, name)
+      await hang(fixture, worker, form, name)
       const window = i === 0 ? ONE_HANGS : TWO_HANG
-      const p99Ms = await othersP99(ground, form, i === 0 ? 'one hangs' : 'two hang')
-      const { body } = (await ground.client.request('GET', `/endpoints/${name}`)) ?? {}
-      ground.hit(window, body.counts.queued + body.counts.running > 0 ? 1 : 0)
+      const p99Ms = await othersP99(fixture, form, i === 0 ? 'one hangs' : 'two hang')
+      const { body } = (await fixture.client.request('GET', `/endpoints/${name}`)) ?? {}
+      fixture.hit(window, body.counts.queued + body.counts.running > 0 ? 1 : 0)
       const moreMs = p99Ms - calmMs
-      ground.measure('D12', `p99 of the others, more while ${i + 1} hang, ms`, moreMs)
+      fixture.measure('D12', `p99 of the others, more while ${i + 1} hang, ms`, moreMs)
       if (moreMs > MOST_MORE_MS + NOISE_MS) {
-        ground.complain(`p99 of the others was ${moreMs} ms more while ${i + 1} hung`)
+        fixture.complain(`p99 of the others was ${moreMs} ms more while ${i + 1} hung`)
       }
     }
     isHanging = false
-    await ground.drained()
+    await fixture.drained()
   },
 }
 
 /** Resolves when it has taken whatever slots it can. */
-async function hang(ground: Ground, worker: Member, form: Form, endpoint: string): Promise<void> {
-  const count = BACKLOG[form.isLong ? 'long' : 'short'][ground.engine]
-  await ground.client.enqueueMany(count, () => ({ endpoint }))
-  const enough = CONCURRENCY[ground.engine] / 2
+async function hang(fixture: Fixture, worker: Member, form: Form, endpoint: string): Promise<void> {
+  const count = BACKLOG[form.isLong ? 'long' : 'short'][fixture.engine]
+  await fixture.client.enqueueMany(count, () => ({ endpoint }))
+  const enough = CONCURRENCY[fixture.engine] / 2
   await until(
     async () => (await worker.metric('posthorn_attempts_in_flight')) > enough,
     PHASE_DEADLINE_MS,
@@ -80,31 +80,31 @@ async function hang(ground: Ground, worker: Member, form: Form, endpoint: string
 }
 
 /** A steady trickle to each of the others; how late the latest hundredth of them was. */
-async function othersP99(ground: Ground, { isLong }: Form, phase: string): Promise<number> {
+async function othersP99(fixture: Fixture, { isLong }: Form, phase: string): Promise<number> {
   const endsAtMs = nowMs() + (isLong ? PHASE_MS.long : PHASE_MS.short)
-  const everyMs = TRICKLE_EVERY_MS[ground.engine] / OTHERS.length
+  const everyMs = TRICKLE_EVERY_MS[fixture.engine] / OTHERS.length
   const sent: Promise<Accepted & { sentAtMs: number }>[] = []
   for (let i = 0; nowMs() < endsAtMs; i++) {
     const sentAtMs = nowMs()
     const endpoint = OTHERS[i % OTHERS.length] as string
-    sent.push(ground.client.enqueue({ endpoint }).then((job) => ({ ...job, sentAtMs })))
+    sent.push(fixture.client.enqueue({ endpoint }).then((job) => ({ ...job, sentAtMs })))
     await sleep(everyMs)
   }
   const jobs = await Promise.all(sent)
-  const beganAtMs = await firstDeliveries(ground, jobs)
+  const beganAtMs = await firstDeliveries(fixture, jobs)
   const latenessMs = jobs.map(({ id, sentAtMs }) => (beganAtMs.get(id) as number) - sentAtMs)
   const p99Ms = percentile(latenessMs, 0.99)
-  ground.measure('D12', `p99 of the others, ${phase}, ms`, p99Ms)
+  fixture.measure('D12', `p99 of the others, ${phase}, ms`, p99Ms)
   return p99Ms
 }
 
 /** Once all have begun. */
-async function firstDeliveries(ground: Ground, jobs: Accepted[]): Promise<Map<string, number>> {
+async function firstDeliveries(fixture: Fixture, jobs: Accepted[]): Promise<Map<string, number>> {
   const missing = new Set(jobs.map(({ id }) => id))
   const found = new Map<string, number>()
   let seen = 0
   await until(() => {
-    const { deliveries } = ground.receiver
+    const { deliveries } = fixture.receiver
     for (; seen < deliveries.length; seen++) {
       const { jobId, beganAtMs } = deliveries[seen] as (typeof deliveries)[number]
       if (missing.delete(jobId)) found.set(jobId, beganAtMs)

@@ -4,7 +4,7 @@ import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Ground } from '../ground.ts'
+import type { Fixture } from '../fixture.ts'
 import { nowMs } from '../history.ts'
 import type { OfferOrder, OfferReport } from '../overload-offer.ts'
 import { percentile } from '../percentile.ts'
@@ -55,28 +55,28 @@ export const overload: Round = {
   settings: { pollMs: 100, leaseMs: 5_000 },
   settingsOf: { mongo: SLOW_STORE },
   windows: [REFUSED, ACCEPTED],
-  async play(ground, form) {
-    await ground.startWorker()
-    const perSecond = await measureCapacity(ground, form)
-    ground.measure('D13', 'capacity of the API, enqueues/s', perSecond)
-    const memory = watchMemory(ground)
-    const report = await order(ground, {
+  async play(fixture, form) {
+    await fixture.startWorker()
+    const perSecond = await measureCapacity(fixture, form)
+    fixture.measure('D13', 'capacity of the API, enqueues/s', perSecond)
+    const memory = watchMemory(fixture)
+    const report = await order(fixture, {
       ...{ connections: CONNECTIONS, mostOpen: OPEN_ON_EACH, perSecond: perSecond * TIMES },
-      durationMs: form.isLong ? LONG_OVERLOAD_MS : SHORT_OVERLOAD_MS[ground.engine],
+      durationMs: form.isLong ? LONG_OVERLOAD_MS : SHORT_OVERLOAD_MS[fixture.engine],
       firstWorkNumber: FIRST_WORK_NUMBER + WORK_NUMBERS_OF_A_RUN,
     })
     const samples = memory.stop()
-    await judgeRecovery(ground)
-    judgeAnswers(ground, report)
-    judgeMemory(ground, samples)
+    await judgeRecovery(fixture)
+    judgeAnswers(fixture, report)
+    judgeMemory(fixture, samples)
     const overAtMs = nowMs()
-    await ground.drained(DRAIN_DEADLINE_MS)
-    ground.measure('D13', 'backlog drained, ms', Math.round(nowMs() - overAtMs))
+    await fixture.drained(DRAIN_DEADLINE_MS)
+    fixture.measure('D13', 'backlog drained, ms', Math.round(nowMs() - overAtMs))
   },
 }
 
-async function measureCapacity(ground: Ground, { isLong }: Form): Promise<number> {
-  const report = await order(ground, {
+async function measureCapacity(fixture: Fixture, { isLong }: Form): Promise<number> {
+  const report = await order(fixture, {
     ...{ connections: CAPACITY_CONNECTIONS, mostOpen: 1, perSecond: null },
     durationMs: isLong ? CAPACITY_MS.long : CAPACITY_MS.short,
     firstWorkNumber: FIRST_WORK_NUMBER,
@@ -87,7 +87,7 @@ async function measureCapacity(ground: Ground, { isLong }: Form): Promise<number
 
 /** In a process of its own; what it was told goes into the calls. */
 async function order(
-  { client }: Ground,
+  { client }: Fixture,
   more: Omit<OfferOrder, 'port' | 'apiKey' | 'endpoint' | 'patienceMs'>,
 ): Promise<OfferReport> {
   const child = fork(join(import.meta.dirname, '../overload-offer.ts'), {
@@ -111,23 +111,23 @@ async function order(
   return report
 }
 
-function judgeAnswers(ground: Ground, report: OfferReport): void {
+function judgeAnswers(fixture: Fixture, report: OfferReport): void {
   const { accepted, refusedCount, curtCount, otherStatuses, unanswered, unsentCount } = report
-  ground.hit(REFUSED, refusedCount - curtCount)
-  ground.hit(ACCEPTED, accepted.length)
-  ground.measure('D13', 'offered and not even read by the API', unsentCount)
-  ground.measure('D13', 'sent and not answered', unanswered.length)
-  if (curtCount > 0) ground.complain(`${curtCount} were refused without Retry-After`)
-  if (otherStatuses.length > 0) ground.complain(`answered by ${otherStatuses.join(', ')}`)
+  fixture.hit(REFUSED, refusedCount - curtCount)
+  fixture.hit(ACCEPTED, accepted.length)
+  fixture.measure('D13', 'offered and not even read by the API', unsentCount)
+  fixture.measure('D13', 'sent and not answered', unanswered.length)
+  if (curtCount > 0) fixture.complain(`${curtCount} were refused without Retry-After`)
+  if (otherStatuses.length > 0) fixture.complain(`answered by ${otherStatuses.join(', ')}`)
   const latencyMs = accepted.map(({ sentAtMs, endedAtMs }) => endedAtMs - sentAtMs)
   const p99Ms = percentile(latencyMs, 0.99)
-  ground.measure('D13', 'accepted ones answered, p50, ms', percentile(latencyMs, 0.5))
-  ground.measure('D13', 'accepted ones answered, p99, ms', p99Ms)
-  if (p99Ms > MOST_LATENCY_MS + NOISE_MS) ground.complain(`accepted ones took ${p99Ms} ms`)
+  fixture.measure('D13', 'accepted ones answered, p50, ms', percentile(latencyMs, 0.5))
+  fixture.measure('D13', 'accepted ones answered, p99, ms', p99Ms)
+  if (p99Ms > MOST_LATENCY_MS + NOISE_MS) fixture.complain(`accepted ones took ${p99Ms} ms`)
 }
 
-function watchMemory(ground: Ground): { stop: () => number[] } {
-  const { pid } = ground.api().process.child
+function watchMemory(fixture: Fixture): { stop: () => number[] } {
+  const { pid } = fixture.api().process.child
   const samples: number[] = []
   const timer = setInterval(() => {
     const status = readFileSync(`/proc/${pid}/status`, 'latin1')
@@ -141,28 +141,28 @@ function watchMemory(ground: Ground): { stop: () => number[] } {
   }
 }
 
-function judgeMemory(ground: Ground, samples: number[]): void {
+function judgeMemory(fixture: Fixture, samples: number[]): void {
   const third = Math.floor(samples.length / 3)
   const middle = Math.max(...samples.slice(third, 2 * third))
   const last = Math.max(...samples.slice(2 * third))
   const most = Math.max(...samples)
-  ground.measure('D13', 'memory of the API at most, MB', Math.round(most / MEGABYTE))
+  fixture.measure('D13', 'memory of the API at most, MB', Math.round(most / MEGABYTE))
   const told = `${Math.round(middle / MEGABYTE)} MB, then ${Math.round(last / MEGABYTE)} MB`
-  if (last > middle * FLAT_FACTOR + FLAT_SLACK_BYTES) ground.complain(`memory grows: ${told}`)
-  if (most > MOST_RSS_BYTES) ground.complain(`the API took ${Math.round(most / MEGABYTE)} MB`)
+  if (last > middle * FLAT_FACTOR + FLAT_SLACK_BYTES) fixture.complain(`memory grows: ${told}`)
+  if (most > MOST_RSS_BYTES) fixture.complain(`the API took ${Math.round(most / MEGABYTE)} MB`)
 }
 
 /** How long until a request is answered as fast as ever. */
-async function judgeRecovery(ground: Ground): Promise<void> {
+async function judgeRecovery(fixture: Fixture): Promise<void> {
   const overAtMs = nowMs()
   for (;;) {
     const sentAtMs = nowMs()
-    await ground.client.enqueue()
+    await fixture.client.enqueue()
     const tookMs = Math.round(nowMs() - overAtMs)
     const isNormal = nowMs() - sentAtMs < NORMAL_MS
     if (!isNormal && tookMs < DRAIN_DEADLINE_MS) continue
-    ground.measure('D13', 'back to normal, ms', tookMs)
-    if (tookMs > RECOVERY_MS + NOISE_MS) ground.complain(`back to normal only after ${tookMs} ms`)
+    fixture.measure('D13', 'back to normal, ms', tookMs)
+    if (tookMs > RECOVERY_MS + NOISE_MS) fixture.complain(`back to normal only after ${tookMs} ms`)
     return
   }
 }

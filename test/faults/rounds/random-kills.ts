@@ -1,6 +1,6 @@
 // Any process killed at any time, again and again, under load.
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Ground, Member } from '../ground.ts'
+import type { Fixture, Member } from '../fixture.ts'
 import { nowMs } from '../history.ts'
 import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
 import { keepLoaded } from '../work-load.ts'
@@ -22,41 +22,41 @@ export const randomKills: Round = {
   settings: { leaseMs: 2_000, sweepMs: 250, pollMs: 100 },
   settingsOf: { mongo: SLOW_STORE },
   windows: [WORKER_KILLED, API_KILLED],
-  async play(ground, form) {
-    let api = ground.api()
+  async play(fixture, form) {
+    let api = fixture.api()
     const workers: Member[] = []
-    for (let i = 0; i < WORKERS; i++) workers.push(await ground.startWorker())
+    for (let i = 0; i < WORKERS; i++) workers.push(await fixture.startWorker())
 
     let isOver = false
     const breaking = (async () => {
-      // Both kinds at least once, whatever the dice say.
+      // Both kinds at least once, whatever the random say.
       for (let kills = 0; !isOver || kills < 2; kills++) {
-        await sleep(ground.dice.between(...KILL_EVERY_MS))
-        if (kills === 1 || (kills !== 0 && ground.dice.chance(0.25))) {
-          ground.hit(API_KILLED)
-          await ground.kill(api)
-          api = await ground.startApi()
+        await sleep(fixture.random.between(...KILL_EVERY_MS))
+        if (kills === 1 || (kills !== 0 && fixture.random.chance(0.25))) {
+          fixture.hit(API_KILLED)
+          await fixture.kill(api)
+          api = await fixture.startApi()
         } else {
-          const victim = ground.dice.pick(workers)
+          const victim = fixture.random.pick(workers)
           const inHand = await victim.metric('posthorn_attempts_in_flight').catch(() => 0)
-          await ground.kill(victim)
-          ground.hit(WORKER_KILLED, inHand > 0 ? 1 : 0)
-          workers[workers.indexOf(victim)] = await ground.startWorker()
+          await fixture.kill(victim)
+          fixture.hit(WORKER_KILLED, inHand > 0 ? 1 : 0)
+          workers[workers.indexOf(victim)] = await fixture.startWorker()
         }
       }
     })()
-    await keepLoaded(ground, load(ground, form))
+    await keepLoaded(fixture, load(fixture, form))
     isOver = true
     await breaking
-    await ground.drained()
+    await fixture.drained()
   },
 }
 
 /** The short form goes on until each moment was met, but not for ever. */
-function load(ground: Ground, { isLong, minutes }: Form) {
+function load(fixture: Fixture, { isLong, minutes }: Form) {
   const endsAtMs = nowMs() + minutes * 60_000
-  if (isLong) return { jobs: LONG_JOBS[ground.engine], isOver: () => nowMs() > endsAtMs }
-  const jobs = SHORT_JOBS[ground.engine]
-  const isMet = () => [WORKER_KILLED, API_KILLED].every((window) => ground.windows.get(window))
+  if (isLong) return { jobs: LONG_JOBS[fixture.engine], isOver: () => nowMs() > endsAtMs }
+  const jobs = SHORT_JOBS[fixture.engine]
+  const isMet = () => [WORKER_KILLED, API_KILLED].every((window) => fixture.windows.get(window))
   return { jobs: MOST_TIMES * jobs, isOver: (count: number) => count >= jobs && isMet() }
 }

@@ -1,7 +1,7 @@
 // Processes asked to stop, under load: nothing is lost and nothing doubled, for all is handed over.
 
 import { until } from '../../support/until.ts'
-import type { Ground, Member } from '../ground.ts'
+import type { Fixture, Member } from '../fixture.ts'
 import { type JobRecord, nowMs } from '../history.ts'
 import { readRecords } from '../records.ts'
 import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
@@ -43,87 +43,87 @@ export const restarts: Round = {
   settings: { leaseMs: 2_000, sweepMs: 250, pollMs: 100, env: { WORKER_CONCURRENCY: '32' } },
   settingsOf: { mongo: SLOW_STORE },
   windows: [UNDER_LOAD, ONLY_WORKER, API_UNDER_LOAD, GIVEN_BACK],
-  async play(ground, form) {
+  async play(fixture, form) {
     const stops: Stop[] = []
-    const worker = await longAttempts(ground)
-    await rollingRestarts(ground, worker, form, stops)
-    await ground.drained()
-    expectNoDoubles(ground)
-    expectNoLateClaims(ground, stops, await readRecords(ground.client))
+    const worker = await longAttempts(fixture)
+    await rollingRestarts(fixture, worker, form, stops)
+    await fixture.drained()
+    expectNoDoubles(fixture)
+    expectNoLateClaims(fixture, stops, await readRecords(fixture.client))
   },
 }
 
 async function rollingRestarts(
-  ground: Ground,
+  fixture: Fixture,
   first: Member,
   { isLong }: Form,
   stops: Stop[],
 ): Promise<void> {
   let worker = first
-  const load = startSteadyLoad(ground, () => quickWork(ground))
-  await lastingAttempt(ground)
+  const load = startSteadyLoad(fixture, () => quickWork(fixture))
+  await lastingAttempt(fixture)
   // The only one, and there for a while yet: whatever it claims now it may not claim any more.
-  await stopUnderLoad(ground, worker, stops)
-  ground.hit(ONLY_WORKER)
-  worker = await ground.startWorker()
+  await stopUnderLoad(fixture, worker, stops)
+  fixture.hit(ONLY_WORKER)
+  worker = await fixture.startWorker()
   for (let i = 0; i < (isLong ? LONG_RESTARTS : SHORT_RESTARTS); i++) {
     if (i % 2 === 0) {
-      const next = await ground.startWorker()
-      await stopUnderLoad(ground, worker, stops)
+      const next = await fixture.startWorker()
+      await stopUnderLoad(fixture, worker, stops)
       worker = next
     } else {
-      await restartApi(ground)
+      await restartApi(fixture)
     }
   }
   await load.stop()
 }
 
 /** Resolves when it is under way. */
-async function lastingAttempt(ground: Ground): Promise<void> {
-  const { id } = await ground.client.enqueue({ answerAfterMs: LASTING_MS })
-  await until(() => ground.receiver.deliveries.some(({ jobId }) => jobId === id))
+async function lastingAttempt(fixture: Fixture): Promise<void> {
+  const { id } = await fixture.client.enqueue({ answerAfterMs: LASTING_MS })
+  await until(() => fixture.receiver.deliveries.some(({ jobId }) => jobId === id))
 }
 
-function quickWork({ dice }: Ground): WorkRequest {
+function quickWork({ random }: Fixture): WorkRequest {
   return {
-    answerAfterMs: Math.round(dice.between(20, 300)),
-    failures: dice.chance(0.1) ? 1 : 0,
+    answerAfterMs: Math.round(random.between(20, 300)),
+    failures: random.chance(0.1) ? 1 : 0,
   }
 }
 
-async function stopUnderLoad(ground: Ground, worker: Member, stops: Stop[]): Promise<void> {
+async function stopUnderLoad(fixture: Fixture, worker: Member, stops: Stop[]): Promise<void> {
   const inHand = await inFlight(worker)
-  const tookMs = await stop(ground, worker, stops)
-  ground.hit(UNDER_LOAD, inHand > 0 ? 1 : 0)
-  ground.measure('D8', 'exit of a worker after SIGTERM, ms', tookMs)
-  if (tookMs > GRACE_MS) ground.complain(`${worker.name} took ${tookMs} ms to stop`)
+  const tookMs = await stop(fixture, worker, stops)
+  fixture.hit(UNDER_LOAD, inHand > 0 ? 1 : 0)
+  fixture.measure('D8', 'exit of a worker after SIGTERM, ms', tookMs)
+  if (tookMs > GRACE_MS) fixture.complain(`${worker.name} took ${tookMs} ms to stop`)
 }
 
 /** Its clients repeat what was cut short, and find their jobs there once. */
-async function restartApi(ground: Ground): Promise<void> {
-  const { client } = ground
+async function restartApi(fixture: Fixture): Promise<void> {
+  const { client } = fixture
   const enqueued = Promise.all(
-    Array.from({ length: ENQUEUES_AT_ONCE }, () => client.enqueue(quickWork(ground))),
+    Array.from({ length: ENQUEUES_AT_ONCE }, () => client.enqueue(quickWork(fixture))),
   )
   const signalledAtMs = nowMs()
-  const tookMs = await stop(ground, ground.api(), [])
-  await ground.startApi()
+  const tookMs = await stop(fixture, fixture.api(), [])
+  await fixture.startApi()
   await enqueued
   const isMet = client.calls.some(
     ({ sentAtMs, endedAtMs }) => sentAtMs <= signalledAtMs && endedAtMs >= signalledAtMs,
   )
-  ground.hit(API_UNDER_LOAD, isMet ? 1 : 0)
-  ground.measure('D8', 'exit of the API after SIGTERM, ms', tookMs)
-  if (tookMs > GRACE_MS) ground.complain(`the API took ${tookMs} ms to stop`)
+  fixture.hit(API_UNDER_LOAD, isMet ? 1 : 0)
+  fixture.measure('D8', 'exit of the API after SIGTERM, ms', tookMs)
+  if (tookMs > GRACE_MS) fixture.complain(`the API took ${tookMs} ms to stop`)
 }
 
 /** How long it took; its exit code must be 0. */
-async function stop(ground: Ground, member: Member, stops: Stop[]): Promise<number> {
+async function stop(fixture: Fixture, member: Member, stops: Stop[]): Promise<number> {
   const signalledAtMs = nowMs()
   stops.push({ name: member.name, signalledAtMs })
-  const code = await ground.terminate(member)
+  const code = await fixture.terminate(member)
   const { signalCode } = member.process.child
-  if (code !== 0) ground.complain(`${member.name} was asked to stop: exit ${code ?? signalCode}`)
+  if (code !== 0) fixture.complain(`${member.name} was asked to stop: exit ${code ?? signalCode}`)
   return Math.round(nowMs() - signalledAtMs)
 }
 
@@ -131,56 +131,56 @@ async function stop(ground: Ground, member: Member, stops: Stop[]): Promise<numb
  * With one attempt in all: had the interrupted one cost anything, the job would be dead. Resolves
  * with the worker that took over.
  */
-async function longAttempts(ground: Ground): Promise<Member> {
+async function longAttempts(fixture: Fixture): Promise<Member> {
   const endpoint = 'long'
   const backoff = { type: 'fixed', delay: '200ms', jitter: 0.2 }
-  await ground.register(endpoint, { retry: { maxAttempts: 1, backoff } })
-  const worker = await ground.startWorker({ SHUTDOWN_GRACE: `${SHORT_GRACE_MS}ms` })
-  ground.receiver.answerWith((delivery) =>
+  await fixture.register(endpoint, { retry: { maxAttempts: 1, backoff } })
+  const worker = await fixture.startWorker({ SHUTDOWN_GRACE: `${SHORT_GRACE_MS}ms` })
+  fixture.receiver.answerWith((delivery) =>
     delivery.endpoint === endpoint && delivery.attempt === 1 ? 'hang' : undefined,
   )
-  const jobs = await ground.client.enqueueMany(LONG_ATTEMPT_JOBS, () => ({ endpoint }))
-  await until(() => deliveriesTo(ground, endpoint).length === LONG_ATTEMPT_JOBS)
-  const next = await ground.startWorker()
-  const tookMs = await stop(ground, worker, [])
+  const jobs = await fixture.client.enqueueMany(LONG_ATTEMPT_JOBS, () => ({ endpoint }))
+  await until(() => deliveriesTo(fixture, endpoint).length === LONG_ATTEMPT_JOBS)
+  const next = await fixture.startWorker()
+  const tookMs = await stop(fixture, worker, [])
   const stoppedAtMs = nowMs()
-  ground.measure('D8', `exit of a worker with a grace of ${SHORT_GRACE_MS} ms, ms`, tookMs)
+  fixture.measure('D8', `exit of a worker with a grace of ${SHORT_GRACE_MS} ms, ms`, tookMs)
   if (tookMs > SHORT_GRACE_MS + GIVE_BACK_MS) {
-    ground.complain(`with a grace of ${SHORT_GRACE_MS} ms it took ${tookMs} ms to stop`)
+    fixture.complain(`with a grace of ${SHORT_GRACE_MS} ms it took ${tookMs} ms to stop`)
   }
-  await ground.drained()
-  for (const job of jobs) await expectHandedOver(ground, job)
-  const last = Math.max(...deliveriesTo(ground, endpoint).map(({ beganAtMs }) => beganAtMs))
+  await fixture.drained()
+  for (const job of jobs) await expectHandedOver(fixture, job)
+  const last = Math.max(...deliveriesTo(fixture, endpoint).map(({ beganAtMs }) => beganAtMs))
   const sentAgainMs = Math.max(0, Math.round(last - stoppedAtMs))
-  ground.measure('D8', 'from that exit until all was sent again, ms', sentAgainMs)
+  fixture.measure('D8', 'from that exit until all was sent again, ms', sentAgainMs)
   return next
 }
 
-async function expectHandedOver(ground: Ground, { id }: Accepted): Promise<void> {
-  const job = (await ground.client.look(id))?.body
+async function expectHandedOver(fixture: Fixture, { id }: Accepted): Promise<void> {
+  const job = (await fixture.client.look(id))?.body
   const outcomes = job?.attempts.map((one: { outcome: string }) => one.outcome).join(', ')
-  ground.hit(GIVEN_BACK, outcomes === 'interrupted, succeeded' ? 1 : 0)
+  fixture.hit(GIVEN_BACK, outcomes === 'interrupted, succeeded' ? 1 : 0)
   if (outcomes !== 'interrupted, succeeded') {
-    ground.complain(`${id}, longer than the grace, is ${job?.state} after: ${outcomes}`)
+    fixture.complain(`${id}, longer than the grace, is ${job?.state} after: ${outcomes}`)
   }
 }
 
 /** A fault explains a second delivery to the checker; a stop on request must not lead to one. */
-function expectNoDoubles(ground: Ground): void {
+function expectNoDoubles(fixture: Fixture): void {
   const done = new Set<string>()
   let doubled = 0
-  for (const { jobId, status } of ground.receiver.deliveries) {
+  for (const { jobId, status } of fixture.receiver.deliveries) {
     if (status !== 200) continue
     if (done.has(jobId)) {
-      ground.complain(`${jobId} was delivered twice`)
+      fixture.complain(`${jobId} was delivered twice`)
       doubled += 1
     }
     done.add(jobId)
   }
-  ground.measure('D8', 'jobs delivered twice', doubled)
+  fixture.measure('D8', 'jobs delivered twice', doubled)
 }
 
-function expectNoLateClaims(ground: Ground, stops: Stop[], records: JobRecord[]): void {
+function expectNoLateClaims(fixture: Fixture, stops: Stop[], records: JobRecord[]): void {
   const epochOffsetMs = Date.now() - nowMs()
   const lastClaims = new Map<string, number>()
   for (const { workerId, startedAt } of records.flatMap(({ attempts }) => attempts)) {
@@ -188,13 +188,13 @@ function expectNoLateClaims(ground: Ground, stops: Stop[], records: JobRecord[])
   }
   for (const { name, signalledAtMs } of stops) {
     const lateMs = Math.round((lastClaims.get(name) ?? signalledAtMs) - signalledAtMs)
-    ground.measure('D8', 'last claim after SIGTERM, ms', Math.max(0, lateMs))
+    fixture.measure('D8', 'last claim after SIGTERM, ms', Math.max(0, lateMs))
     if (lateMs <= LAST_CLAIM_MS + NOISE_MS) continue
-    ground.complain(`${name} still claimed ${lateMs} ms after it was asked to stop`)
+    fixture.complain(`${name} still claimed ${lateMs} ms after it was asked to stop`)
   }
 }
 
 const inFlight = (worker: Member) => worker.metric('posthorn_attempts_in_flight')
 
-const deliveriesTo = (ground: Ground, name: string) =>
-  ground.receiver.deliveries.filter(({ endpoint }) => endpoint === name)
+const deliveriesTo = (fixture: Fixture, name: string) =>
+  fixture.receiver.deliveries.filter(({ endpoint }) => endpoint === name)

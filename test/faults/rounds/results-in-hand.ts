@@ -1,6 +1,6 @@
 // Results in hand while the store is away for longer than a write waits for it: none is dropped.
 import { until } from '../../support/until.ts'
-import { type Ground, requestsUnderWay } from '../ground.ts'
+import { type Fixture, requestsUnderWay } from '../fixture.ts'
 import { nowMs } from '../history.ts'
 import { BOTH, type Round } from '../round.ts'
 import type { Accepted } from '../work-client.ts'
@@ -28,38 +28,38 @@ export const resultsInHand: Round = {
   shortOn: ['sqlite'],
   settings: { leaseMs: LEASE_MS, sweepMs: 250, pollMs: 50 },
   windows: [IN_HAND],
-  async play(ground, { isLong }) {
-    const worker = await ground.startWorker()
+  async play(fixture, { isLong }) {
+    const worker = await fixture.startWorker()
     for (let i = 0; i < (isLong ? LONG_REPEATS : 1); i++) {
       const answers = new Map<string, PromiseWithResolvers<Reply>>()
-      ground.receiver.answerWith(({ jobId }) => {
+      fixture.receiver.answerWith(({ jobId }) => {
         if (answers.has(jobId)) return undefined
         const answer = Promise.withResolvers<Reply>()
         answers.set(jobId, answer)
         return answer.promise
       })
-      const jobs = await ground.client.enqueueMany(JOBS, (i) => ({ delayMs: (i % 2) * DELAY_MS }))
+      const jobs = await fixture.client.enqueueMany(JOBS, (i) => ({ delayMs: (i % 2) * DELAY_MS }))
       await until(() => answers.size === JOBS)
       const [succeeding, failing] = [jobs.slice(0, JOBS / 2), jobs.slice(JOBS / 2)]
-      const kind = ground.engine === 'sqlite' ? 'store_locked' : 'store_cut'
-      await ground.during(kind, 'store', async () => {
+      const kind = fixture.engine === 'sqlite' ? 'store_locked' : 'store_cut'
+      await fixture.during(kind, 'store', async () => {
         const awayFromMs = nowMs()
-        const mend = await ground.store.cutOffWorkers()
+        const mend = await fixture.store.cutOffWorkers()
         for (const { id } of succeeding) answers.get(id)?.resolve(200)
         for (const { id } of failing) answers.get(id)?.resolve(500)
         await until(async () => (await requestsUnderWay(worker)) === 0)
-        ground.hit(IN_HAND, JOBS)
+        fixture.hit(IN_HAND, JOBS)
         await until(() => nowMs() > awayFromMs + OUTAGE_MS)
         await mend()
       })
-      await ground.drained()
-      expectDeliveries(ground, succeeding, 1)
-      expectDeliveries(ground, failing, 2)
+      await fixture.drained()
+      expectDeliveries(fixture, succeeding, 1)
+      expectDeliveries(fixture, failing, 2)
     }
   },
 }
 
-function expectDeliveries({ receiver, complain }: Ground, jobs: Accepted[], count: number): void {
+function expectDeliveries({ receiver, complain }: Fixture, jobs: Accepted[], count: number): void {
   for (const { id } of jobs) {
     const { length } = receiver.deliveries.filter(({ jobId }) => jobId === id)
     if (length !== count) complain(`${id} was delivered ${length} times and not ${count}`)

@@ -1,7 +1,7 @@
 // Fifty identical enqueues at once under one key, alone and in batches, while the API may die: one
 // job, and one delivery of it.
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Ground } from '../ground.ts'
+import type { Fixture } from '../fixture.ts'
 import { nowMs } from '../history.ts'
 import { BOTH, type Round, SLOW_STORE } from '../round.ts'
 import { hashOf, payloadText } from '../work-payload.ts'
@@ -35,9 +35,9 @@ export const sameKey: Round = {
   settings: { pollMs: 50 },
   settingsOf: { mongo: { ...SLOW_STORE, pollMs: 50 } },
   windows: [AT_ONCE, API_KILLED],
-  async play(ground, { isLong }) {
-    await ground.startWorker()
-    const rounds = isLong ? LONG_ROUNDS : SHORT_ROUNDS[ground.engine]
+  async play(fixture, { isLong }) {
+    await fixture.startWorker()
+    const rounds = isLong ? LONG_ROUNDS : SHORT_ROUNDS[fixture.engine]
     const killOneIn = isLong ? KILL_ONE_IN.long : KILL_ONE_IN.short
     const ids = new Map<string, number>()
     let killWithinMs = KILL_WITHIN_MS
@@ -45,14 +45,14 @@ export const sameKey: Round = {
     for (let i = 0; i < rounds || (!isMet && i < rounds + MOST_MORE_ROUNDS); i++) {
       // At the end of each stretch, so that even the shortest run has one.
       const isKilled = i >= rounds || i % killOneIn === killOneIn - 1
-      const played = await playOnce(ground, FIRST_WORK_NUMBER + i, isKilled ? killWithinMs : null)
+      const played = await playOnce(fixture, FIRST_WORK_NUMBER + i, isKilled ? killWithinMs : null)
       ids.set(played.id, 0)
       if (played.isInTime) isMet = true
       else if (isKilled) killWithinMs /= 2
     }
-    await ground.drained()
-    expectOneDelivery(ground, ids)
-    ground.measure('D10', `rounds of ${ASKED} identical enqueues`, ids.size)
+    await fixture.drained()
+    expectOneDelivery(fixture, ids)
+    fixture.measure('D10', `rounds of ${ASKED} identical enqueues`, ids.size)
   },
 }
 
@@ -68,42 +68,45 @@ interface Told {
  *
  * @param killWithinMs null: it lives
  */
-async function playOnce(ground: Ground, workNumber: number, killWithinMs: number | null) {
+async function playOnce(fixture: Fixture, workNumber: number, killWithinMs: number | null) {
   let answeredCount = 0
   let isInTime = false
   const asked = { workNumber, onAnswered: () => answeredCount++ }
   const sent = [
-    ...Array.from({ length: SINGLES }, () => persist(ground, asked, 1, askOne)),
-    ...Array.from({ length: BATCHES }, () => persist(ground, asked, BATCH_SIZE, askBatch)),
+    ...Array.from({ length: SINGLES }, () => persist(fixture, asked, 1, askOne)),
+    ...Array.from({ length: BATCHES }, () => persist(fixture, asked, BATCH_SIZE, askBatch)),
   ]
-  ground.hit(AT_ONCE, answeredCount === 0 ? 1 : 0)
+  fixture.hit(AT_ONCE, answeredCount === 0 ? 1 : 0)
   if (killWithinMs !== null) {
-    await sleep(ground.dice.between(0, Math.floor(killWithinMs)))
-    await ground.kill(ground.api())
+    await sleep(fixture.random.between(0, Math.floor(killWithinMs)))
+    await fixture.kill(fixture.api())
     isInTime = answeredCount < SINGLES + BATCHES
-    ground.hit(API_KILLED, isInTime ? 1 : 0)
-    await ground.startApi()
+    fixture.hit(API_KILLED, isInTime ? 1 : 0)
+    await fixture.startApi()
   }
   const told = (await Promise.all(sent)).flat()
-  judge(ground, told, killWithinMs !== null)
-  await expectRefusal(ground, workNumber)
+  judge(fixture, told, killWithinMs !== null)
+  await expectRefusal(fixture, workNumber)
   return { id: (told[0] as Told).id, isInTime }
 }
 
-function judge(ground: Ground, told: Told[], isKilled: boolean): void {
+function judge(fixture: Fixture, told: Told[], isKilled: boolean): void {
   const ids = new Set(told.map(({ id }) => id))
-  if (ids.size !== 1) ground.complain(`${ids.size} ids for one key: ${[...ids].join(', ')}`)
+  if (ids.size !== 1) fixture.complain(`${ids.size} ids for one key: ${[...ids].join(', ')}`)
   const made = told.filter(({ status }) => status === 201).length
-  if (isKilled && made === 0) ground.hit(ANSWER_LOST)
-  if (made > 1 || (made === 0 && !isKilled)) ground.complain(`${made} of ${ASKED} were told 201`)
+  if (isKilled && made === 0) fixture.hit(ANSWER_LOST)
+  if (made > 1 || (made === 0 && !isKilled)) fixture.complain(`${made} of ${ASKED} were told 201`)
   const odd = told.filter(
     ({ status, deduplicated }) => ![200, 201].includes(status) || (status === 200) !== deduplicated,
   )
-  if (odd.length > 0) ground.complain(`unexpected for a repeated key: ${JSON.stringify(odd[0])}`)
+  if (odd.length > 0) fixture.complain(`unexpected for a repeated key: ${JSON.stringify(odd[0])}`)
 }
 
 type Asked = { workNumber: number; onAnswered: () => void }
-type Ask = (ground: Ground, workNumber: number) => Promise<{ status: number; told: Told[] } | null>
+type Ask = (
+  fixture: Fixture,
+  workNumber: number,
+) => Promise<{ status: number; told: Told[] } | null>
 
 const keyOf = (workNumber: number) => `same-${workNumber}`
 const textOf = (workNumber: number, more = '') =>
@@ -130,7 +133,7 @@ const askBatch: Ask = async ({ client }, workNumber) => {
 
 /** Repeats until it is answered, and writes each time into the calls. */
 async function persist(
-  ground: Ground,
+  fixture: Fixture,
   { workNumber, onAnswered }: Asked,
   count: number,
   ask: Ask,
@@ -138,10 +141,10 @@ async function persist(
   const giveUpAtMs = nowMs() + GIVE_UP_AFTER_MS
   while (nowMs() < giveUpAtMs) {
     const sentAtMs = nowMs()
-    const answer = await ask(ground, workNumber)
+    const answer = await ask(fixture, workNumber)
     for (let i = 0; i < count; i++) {
       const told = answer?.told[i]
-      ground.client.calls.push({
+      fixture.client.calls.push({
         ...{ kind: 'enqueue', sentAtMs, endedAtMs: nowMs(), workNumber, endpoint: 'work' },
         ...{ status: told?.status ?? answer?.status ?? null, jobId: told?.id ?? null },
         ...{ idempotencyKey: keyOf(workNumber), delayMs: 0 },
@@ -158,7 +161,7 @@ async function persist(
 }
 
 /** The same key with other bytes: refused, whoever asks and however. */
-async function expectRefusal({ client, complain }: Ground, workNumber: number): Promise<void> {
+async function expectRefusal({ client, complain }: Fixture, workNumber: number): Promise<void> {
   const key = keyOf(workNumber)
   const other = payloadText(workNumber, { failures: 1 })
   const text = `{"endpoint":"work","idempotencyKey":"${key}","payload":${other}}`
@@ -173,7 +176,7 @@ async function expectRefusal({ client, complain }: Ground, workNumber: number): 
 }
 
 /** The API's deaths explain no second delivery: no worker was touched. */
-function expectOneDelivery({ receiver, complain }: Ground, countById: Map<string, number>): void {
+function expectOneDelivery({ receiver, complain }: Fixture, countById: Map<string, number>): void {
   for (const { jobId } of receiver.deliveries) {
     countById.set(jobId, (countById.get(jobId) ?? 0) + 1)
   }

@@ -2,7 +2,7 @@
 // backlog must drain at a fixed share of what the store alone can settle, and no job is delivered
 // again that no kill explains.
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Ground, Member } from '../ground.ts'
+import type { Fixture, Member } from '../fixture.ts'
 import { type Engine, nowMs } from '../history.ts'
 import { BOTH, type Form, type Round } from '../round.ts'
 import { settleAlone } from '../settle-alone.ts'
@@ -79,105 +79,105 @@ export const slowStores: readonly Round[] = SETTINGS.map(
     ...{ name, title: `a storm on a slow store: ${title}`, engines, shortOn },
     settings: { leaseMs, sweepMs: 250, pollMs: 100 },
     windows: [KILLED, STORM_LOAD],
-    play: (ground, form) => play(ground, form, slowMs[ground.engine]),
+    play: (fixture, form) => play(fixture, form, slowMs[fixture.engine]),
   }),
 )
 
-async function play(ground: Ground, form: Form, slowMs: number): Promise<void> {
-  const { engine, store } = ground
+async function play(fixture: Fixture, form: Form, slowMs: number): Promise<void> {
+  const { engine, store } = fixture
   const extent = form.isLong ? LONG : SHORT[engine]
   const workers: Member[] = []
-  const calmRate = engine === 'sqlite' ? await deliverCalmly(ground, workers) : null
+  const calmRate = engine === 'sqlite' ? await deliverCalmly(fixture, workers) : null
   const alone = await settleAlone(store, slowMs, extent.baselineMs)
-  ground.measure('D15', 'the store alone settles, jobs/s', alone)
+  fixture.measure('D15', 'the store alone settles, jobs/s', alone)
   // Where the store is faster than the work, the work is what the drain is compared with.
   const reference = Math.min(alone, calmRate ?? Number.POSITIVE_INFINITY)
-  if (calmRate === null) await ground.client.enqueueMany(extent.backlog, () => ({}))
+  if (calmRate === null) await fixture.client.enqueueMany(extent.backlog, () => ({}))
   // Its endpoint is registered while the store is quick: a request in the storm may get a 503.
-  const probes = await startStoreProbes(ground, (await ground.client.enqueue()).id)
-  await ground.during('slow_writes', 'store', async () => {
+  const probes = await startStoreProbes(fixture, (await fixture.client.enqueue()).id)
+  await fixture.during('slow_writes', 'store', async () => {
     const mend = await store.slowWrites(slowMs)
     try {
-      while (workers.length < WORKERS) workers.push(await ground.startWorker())
-      await storm(ground, workers, probes, extent)
-      const missing = extent.backlog - (await leftOf(ground))
-      if (missing > 0) await enqueuePaused(ground, missing)
-      await drain(ground, extent, reference)
+      while (workers.length < WORKERS) workers.push(await fixture.startWorker())
+      await storm(fixture, workers, probes, extent)
+      const missing = extent.backlog - (await leftOf(fixture))
+      if (missing > 0) await enqueuePaused(fixture, missing)
+      await drain(fixture, extent, reference)
     } finally {
       await mend()
     }
   })
-  await ground.drained(DRAINED_DEADLINE_MS)
+  await fixture.drained(DRAINED_DEADLINE_MS)
 }
 
 /** Jobs a second of the same workers on a store that nobody slows. */
-async function deliverCalmly(ground: Ground, workers: Member[]): Promise<number> {
-  while (workers.length < WORKERS) workers.push(await ground.startWorker())
-  await enqueuePaused(ground, CALM_JOBS)
+async function deliverCalmly(fixture: Fixture, workers: Member[]): Promise<number> {
+  while (workers.length < WORKERS) workers.push(await fixture.startWorker())
+  await enqueuePaused(fixture, CALM_JOBS)
   const beganAtMs = nowMs()
-  await ground.drained()
+  await fixture.drained()
   const rate = Math.round(CALM_JOBS / ((nowMs() - beganAtMs) / 1_000))
-  ground.measure('D15', 'workers deliver with the lock free, jobs/s', rate)
+  fixture.measure('D15', 'workers deliver with the lock free, jobs/s', rate)
   return rate
 }
 
-async function enqueuePaused({ client }: Ground, count: number): Promise<void> {
+async function enqueuePaused({ client }: Fixture, count: number): Promise<void> {
   await persist(() => client.request('POST', '/endpoints/work/pause'))
   await client.enqueueMany(count, () => ({}))
   await persist(() => client.request('POST', '/endpoints/work/resume'))
 }
 
-async function persist(ask: () => ReturnType<Ground['client']['request']>): Promise<void> {
+async function persist(ask: () => ReturnType<Fixture['client']['request']>): Promise<void> {
   while ((await ask())?.status !== 200) await sleep(LOOK_EVERY_MS)
 }
 
 /** Kills, and more jobs than the store can take. */
 async function storm(
-  ground: Ground,
+  fixture: Fixture,
   workers: Member[],
   probes: StoreProbes,
   { stormMs }: Extent,
 ): Promise<void> {
-  const load = startSteadyLoad(ground, () => ({}))
+  const load = startSteadyLoad(fixture, () => ({}))
   const endsAtMs = nowMs() + stormMs
   while (nowMs() < endsAtMs) {
-    await sleep(ground.dice.between(...KILL_EVERY_MS))
-    const victim = ground.dice.pick(workers)
-    await ground.kill(victim)
-    ground.hit(KILLED)
-    workers[workers.indexOf(victim)] = await ground.startWorker()
+    await sleep(fixture.random.between(...KILL_EVERY_MS))
+    const victim = fixture.random.pick(workers)
+    await fixture.kill(victim)
+    fixture.hit(KILLED)
+    workers[workers.indexOf(victim)] = await fixture.startWorker()
   }
   await load.stop()
   await probes.stop()
-  ground.hit(STORM_LOAD, load.accepted.length)
-  expectAnswers(ground, probes.longestMs, 'D15')
+  fixture.hit(STORM_LOAD, load.accepted.length)
+  expectAnswers(fixture, probes.longestMs, 'D15')
 }
 
 /**
  * From now on nothing is broken but that the store is slow. The last tenth is not measured: what
  * killed workers had in hand waits for its leases, not for the store.
  */
-async function drain(ground: Ground, { drainMs }: Extent, reference: number): Promise<void> {
-  const before = await leftOf(ground)
+async function drain(fixture: Fixture, { drainMs }: Extent, reference: number): Promise<void> {
+  const before = await leftOf(fixture)
   const beganAtMs = nowMs()
   let left = before
   while (left > before * UNMEASURED_SHARE && nowMs() < beganAtMs + drainMs) {
     await sleep(LOOK_EVERY_MS)
-    left = await leftOf(ground)
+    left = await leftOf(fixture)
   }
   const perSecond = (before - left) / ((nowMs() - beganAtMs) / 1_000)
   const share = perSecond / reference
-  ground.measure('D15', 'left after the storm, jobs', before)
-  ground.measure('D15', 'drained in quiet, jobs', before - left)
-  ground.measure('D15', 'drained in quiet, jobs/s', Math.round(perSecond))
-  ground.measure('D15', 'drained at this share of the store alone', Math.round(share * 100) / 100)
+  fixture.measure('D15', 'left after the storm, jobs', before)
+  fixture.measure('D15', 'drained in quiet, jobs', before - left)
+  fixture.measure('D15', 'drained in quiet, jobs/s', Math.round(perSecond))
+  fixture.measure('D15', 'drained at this share of the store alone', Math.round(share * 100) / 100)
   if (share < LEAST_DRAIN_SHARE) {
-    ground.complain(`the backlog drained at ${share.toFixed(2)} of what the store can settle`)
+    fixture.complain(`the backlog drained at ${share.toFixed(2)} of what the store can settle`)
   }
 }
 
 /** Jobs that are not final. */
-async function leftOf({ client }: Ground): Promise<number> {
+async function leftOf({ client }: Fixture): Promise<number> {
   for (;;) {
     const answer = await client.request('GET', '/endpoints/work')
     if (answer?.status === 200) return answer.body.counts.queued + answer.body.counts.running

@@ -1,7 +1,7 @@
 // A worker that stands still with writes in hand, and goes on when another has its jobs: a sweep of
 // leases that are another's by now, and results of attempts that are over.
 import { until } from '../../support/until.ts'
-import { type Ground, type Member, requestsUnderWay } from '../ground.ts'
+import { type Fixture, type Member, requestsUnderWay } from '../fixture.ts'
 import { nowMs } from '../history.ts'
 import { BOTH, type Round } from '../round.ts'
 import type { Accepted } from '../work-client.ts'
@@ -40,23 +40,23 @@ export const staleWrites: Round = {
   windows: [STALE_RESULTS, BROKEN_OFF],
   // Elsewhere nothing holds a sweeper still between its look and its write.
   windowsOf: { sqlite: [STALE_SWEEP] },
-  async play(ground, { isLong }) {
+  async play(fixture, { isLong }) {
     const repeats = isLong ? LONG_REPEATS : 1
-    const hits = () => (ground.windows.get(STALE_SWEEP) ?? 0) / JOBS
-    if (ground.engine === 'sqlite') {
-      for (let i = 0; i < repeats * MOST_TRIES && hits() < repeats; i++) await staleSweep(ground)
+    const hits = () => (fixture.windows.get(STALE_SWEEP) ?? 0) / JOBS
+    if (fixture.engine === 'sqlite') {
+      for (let i = 0; i < repeats * MOST_TRIES && hits() < repeats; i++) await staleSweep(fixture)
     }
-    for (let i = 0; i < repeats; i++) await staleResults(ground)
+    for (let i = 0; i < repeats; i++) await staleResults(fixture)
   },
 }
 
 /** Of each job the first delivery gets the one answer, all others the next. */
-function holdAnswers(ground: Ground) {
+function holdAnswers(fixture: Fixture) {
   const first = Promise.withResolvers<Reply>()
   const next = Promise.withResolvers<Reply>()
   const delivered = new Set<string>()
   // By what came here, not by fence or attempt: a wrong number must not change the scene.
-  ground.receiver.answerWith(({ jobId }) => {
+  fixture.receiver.answerWith(({ jobId }) => {
     if (delivered.has(jobId)) return next.promise
     delivered.add(jobId)
     return first.promise
@@ -65,71 +65,71 @@ function holdAnswers(ground: Ground) {
 }
 
 /** One worker dies, two find its leases lapsed, one of them stands still before it writes that. */
-async function staleSweep(ground: Ground): Promise<void> {
-  const { delivered, next } = holdAnswers(ground)
-  const victim = await ground.startWorker()
-  const jobs = await ground.client.enqueueMany(JOBS, () => ({}))
+async function staleSweep(fixture: Fixture): Promise<void> {
+  const { delivered, next } = holdAnswers(fixture)
+  const victim = await fixture.startWorker()
+  const jobs = await fixture.client.enqueueMany(JOBS, () => ({}))
   await until(() => delivered.size === JOBS)
-  const frozen = await ground.startWorker()
-  const other = await ground.startWorker()
-  await ground.kill(victim)
-  const lapsesAtMs = await lapseOf(ground, jobs)
+  const frozen = await fixture.startWorker()
+  const other = await fixture.startWorker()
+  await fixture.kill(victim)
+  const lapsesAtMs = await lapseOf(fixture, jobs)
   await until(() => Date.now() > lapsesAtMs - LOCK_AHEAD_MS)
   const isInTime = Date.now() < lapsesAtMs
-  await ground.during('freeze', frozen.name, async () => {
-    await ground.during('store_locked', 'store', async () => {
-      const mend = await ground.store.cutOffAll()
+  await fixture.during('freeze', frozen.name, async () => {
+    await fixture.during('store_locked', 'store', async () => {
+      const mend = await fixture.store.cutOffAll()
       await until(() => Date.now() > lapsesAtMs + FOUND_AFTER_MS)
       frozen.process.kill('SIGSTOP')
       await mend()
     })
-    await until(() => jobs.every((job) => deliveriesOf(ground, job).length > 1))
+    await until(() => jobs.every((job) => deliveriesOf(fixture, job).length > 1))
     frozen.process.kill('SIGCONT')
     await catchUp(frozen)
   })
   const isGivenUp = frozen.process.log.some(({ msg }) => msg === 'sweep.failed')
-  ground.hit(STALE_SWEEP, isInTime && !isGivenUp ? JOBS : 0)
+  fixture.hit(STALE_SWEEP, isInTime && !isGivenUp ? JOBS : 0)
   next.resolve(200)
-  await ground.drained()
-  expectTwoDeliveries(ground, jobs)
-  await ground.terminate(frozen)
-  await ground.terminate(other)
+  await fixture.drained()
+  expectTwoDeliveries(fixture, jobs)
+  await fixture.terminate(frozen)
+  await fixture.terminate(other)
 }
 
 /** Epoch milliseconds; all jobs of one claim are renewed together. */
-async function lapseOf(ground: Ground, jobs: Accepted[]): Promise<number> {
-  const answers = await Promise.all(jobs.map(({ id }) => ground.client.look(id)))
+async function lapseOf(fixture: Fixture, jobs: Accepted[]): Promise<number> {
+  const answers = await Promise.all(jobs.map(({ id }) => fixture.client.look(id)))
   return Math.max(...answers.map((answer) => Date.parse(answer?.body.lease.expiresAt)))
 }
 
-async function staleResults(ground: Ground): Promise<void> {
-  const { first, next, delivered } = holdAnswers(ground)
-  const frozen = await ground.startWorker()
-  const jobs = await ground.client.enqueueMany(JOBS, () => ({}))
+async function staleResults(fixture: Fixture): Promise<void> {
+  const { first, next, delivered } = holdAnswers(fixture)
+  const frozen = await fixture.startWorker()
+  const jobs = await fixture.client.enqueueMany(JOBS, () => ({}))
   await until(() => delivered.size === JOBS)
-  const cut = ground.engine === 'sqlite' ? 'store_locked' : 'store_cut'
-  const other = await ground.during('freeze', frozen.name, async () => {
-    await ground.during(cut, 'store', async () => {
-      const mend = await ground.store.cutOffWorkers()
+  const cut = fixture.engine === 'sqlite' ? 'store_locked' : 'store_cut'
+  const other = await fixture.during('freeze', frozen.name, async () => {
+    await fixture.during(cut, 'store', async () => {
+      const mend = await fixture.store.cutOffWorkers()
       first.resolve(200)
-      await until(() => jobs.every((job) => deliveriesOf(ground, job)[0]?.answeredAtMs))
+      await until(() => jobs.every((job) => deliveriesOf(fixture, job)[0]?.answeredAtMs))
       // The answers are in its hands when it says so.
       await until(async () => (await requestsUnderWay(frozen)) === 0)
       frozen.process.kill('SIGSTOP')
       await mend()
     })
-    const started = await ground.startWorker()
-    await until(() => jobs.every((job) => deliveriesOf(ground, job).length > 1))
+    const started = await fixture.startWorker()
+    await until(() => jobs.every((job) => deliveriesOf(fixture, job).length > 1))
     frozen.process.kill('SIGCONT')
     return started
   })
-  await expectRefused(ground, frozen, jobs)
-  await expectBrokenOff(ground, jobs.slice(0, CANCELLED))
+  await expectRefused(fixture, frozen, jobs)
+  await expectBrokenOff(fixture, jobs.slice(0, CANCELLED))
   next.resolve(200)
-  await ground.drained()
-  expectTwoDeliveries(ground, jobs)
-  await ground.terminate(frozen)
-  await ground.terminate(other)
+  await fixture.drained()
+  expectTwoDeliveries(fixture, jobs)
+  await fixture.terminate(frozen)
+  await fixture.terminate(other)
 }
 
 async function catchUp(worker: Member): Promise<void> {
@@ -138,44 +138,44 @@ async function catchUp(worker: Member): Promise<void> {
   await until(async () => (await commandCount()) >= before + COMMANDS_TO_CATCH_UP)
 }
 
-async function expectRefused(ground: Ground, frozen: Member, jobs: Accepted[]): Promise<void> {
+async function expectRefused(fixture: Fixture, frozen: Member, jobs: Accepted[]): Promise<void> {
   const refusedCount = () => frozen.metric('posthorn_stale_results_total')
   await catchUp(frozen)
-  await until(async () => (await refusedCount()) === JOBS || (await someEnded(ground, jobs)))
+  await until(async () => (await refusedCount()) === JOBS || (await someEnded(fixture, jobs)))
   const refused = await refusedCount()
-  ground.hit(STALE_RESULTS, JOBS)
-  ground.measure('D5', `stale results refused, of ${JOBS} amid the next attempt`, refused)
+  fixture.hit(STALE_RESULTS, JOBS)
+  fixture.measure('D5', `stale results refused, of ${JOBS} amid the next attempt`, refused)
   if (refused !== JOBS) {
-    ground.complain(`${refused} of ${JOBS} stale results were counted as refused`)
+    fixture.complain(`${refused} of ${JOBS} stale results were counted as refused`)
   }
 }
 
-async function someEnded(ground: Ground, jobs: Accepted[]): Promise<boolean> {
-  const found = await Promise.all(jobs.map(({ id }) => ground.client.look(id)))
+async function someEnded(fixture: Fixture, jobs: Accepted[]): Promise<boolean> {
+  const found = await Promise.all(jobs.map(({ id }) => fixture.client.look(id)))
   return found.some((answer) => answer?.body.state !== 'running')
 }
 
-async function expectBrokenOff(ground: Ground, jobs: Accepted[]): Promise<void> {
+async function expectBrokenOff(fixture: Fixture, jobs: Accepted[]): Promise<void> {
   for (const job of jobs) {
-    const answer = await ground.client.command('cancel', job)
-    if (answer?.status !== 200) ground.complain(`cancel of ${job.id}: ${answer?.status}, not 200`)
+    const answer = await fixture.client.command('cancel', job)
+    if (answer?.status !== 200) fixture.complain(`cancel of ${job.id}: ${answer?.status}, not 200`)
   }
   const limitMs = nowMs() + BROKEN_OFF_WITHIN_MS
-  const stillOut = () => jobs.filter((job) => deliveriesOf(ground, job)[1]?.brokenOffAtMs === null)
+  const stillOut = () => jobs.filter((job) => deliveriesOf(fixture, job)[1]?.brokenOffAtMs === null)
   await until(() => nowMs() > limitMs || stillOut().length === 0)
-  ground.hit(BROKEN_OFF, jobs.length)
+  fixture.hit(BROKEN_OFF, jobs.length)
   const { length } = stillOut()
   if (length > 0) {
-    ground.complain(`${length} requests were still out ${BROKEN_OFF_WITHIN_MS} ms after a cancel`)
+    fixture.complain(`${length} requests were still out ${BROKEN_OFF_WITHIN_MS} ms after a cancel`)
   }
 }
 
-function expectTwoDeliveries(ground: Ground, jobs: Accepted[]): void {
+function expectTwoDeliveries(fixture: Fixture, jobs: Accepted[]): void {
   for (const job of jobs) {
-    const { length } = deliveriesOf(ground, job)
-    if (length !== 2) ground.complain(`${job.id} was delivered ${length} times and not 2`)
+    const { length } = deliveriesOf(fixture, job)
+    if (length !== 2) fixture.complain(`${job.id} was delivered ${length} times and not 2`)
   }
 }
 
-const deliveriesOf = (ground: Ground, { id }: Accepted) =>
-  ground.receiver.deliveries.filter(({ jobId }) => jobId === id)
+const deliveriesOf = (fixture: Fixture, { id }: Accepted) =>
+  fixture.receiver.deliveries.filter(({ jobId }) => jobId === id)

@@ -2,7 +2,7 @@
 // work goes on by itself.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../support/until.ts'
-import type { Ground, Member } from '../ground.ts'
+import type { Fixture, Member } from '../fixture.ts'
 import { nowMs } from '../history.ts'
 import { type Outage, playOutage, whileEnqueueing, whileSending } from '../outages.ts'
 import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
@@ -51,27 +51,27 @@ export const storeOutages: Round = {
       ...[WORKER_ANSWER_LOST, API_ANSWER_LOST],
     ],
   },
-  async play(ground, form) {
-    await withLoad(ground, async (load) => {
-      for (const [i, outage] of outagesOf(ground).entries()) {
-        await playOutage(ground, load, outage, holdMs(ground, form, i === 0))
+  async play(fixture, form) {
+    await withLoad(fixture, async (load) => {
+      for (const [i, outage] of outagesOf(fixture).entries()) {
+        await playOutage(fixture, load, outage, holdMs(fixture, form, i === 0))
       }
-      await loseAnswers(ground, form.isLong ? LOST_ANSWERS.long : LOST_ANSWERS.short)
+      await loseAnswers(fixture, form.isLong ? LOST_ANSWERS.long : LOST_ANSWERS.short)
       const endsAtMs = nowMs() + (form.isLong ? form.minutes * 60_000 : 0)
       while (nowMs() < endsAtMs) {
-        const outage = ground.dice.pick(outagesOf(ground))
-        await playOutage(ground, load, outage, holdMs(ground, form, false))
+        const outage = fixture.random.pick(outagesOf(fixture))
+        await playOutage(fixture, load, outage, holdMs(fixture, form, false))
       }
     })
   },
 }
 
-function holdMs({ dice }: Ground, { isLong }: Form, isFirst: boolean): number {
-  if (isLong) return dice.between(...LONG_HOLD_MS)
+function holdMs({ random }: Fixture, { isLong }: Form, isFirst: boolean): number {
+  if (isLong) return random.between(...LONG_HOLD_MS)
   return isFirst ? SHORT_HOLD_MS.first : SHORT_HOLD_MS.further
 }
 
-function outagesOf({ engine, store, dice }: Ground): Outage[] {
+function outagesOf({ engine, store, random }: Fixture): Outage[] {
   const target = 'store'
   if (engine === 'sqlite') {
     return [{ name: LOCKED, kind: 'store_locked', target, begin: store.cutOffAll }]
@@ -85,7 +85,7 @@ function outagesOf({ engine, store, dice }: Ground): Outage[] {
       : [{ name: KILLED, kind: 'store_kill', target, begin: crash } satisfies Outage]),
     {
       ...{ name: SLOWED, kind: 'store_slow', target },
-      begin: () => slow(dice.between(...SLOW_MS)),
+      begin: () => slow(random.between(...SLOW_MS)),
     },
     { name: CUT_FOR_WORKERS, kind: 'store_cut', target, begin: store.cutOffWorkers },
     {
@@ -101,16 +101,16 @@ function outagesOf({ engine, store, dice }: Ground): Outage[] {
 
 /** Under a load and looks from all sides; afterwards everything must have been answered in time. */
 export async function withLoad(
-  ground: Ground,
+  fixture: Fixture,
   work: (load: SteadyLoad) => Promise<void>,
 ): Promise<void> {
-  const members = [ground.api()]
-  for (let i = 0; i < WORKERS; i++) members.push(await ground.startWorker())
-  const load = startSteadyLoad(ground, () => ({
-    answerAfterMs: Math.round(ground.dice.between(...ANSWER_AFTER_MS)),
+  const members = [fixture.api()]
+  for (let i = 0; i < WORKERS; i++) members.push(await fixture.startWorker())
+  const load = startSteadyLoad(fixture, () => ({
+    answerAfterMs: Math.round(fixture.random.between(...ANSWER_AFTER_MS)),
   }))
   await until(() => load.accepted.length > 0)
-  const probes = await startStoreProbes(ground, (load.accepted[0] as Accepted).id)
+  const probes = await startStoreProbes(fixture, (load.accepted[0] as Accepted).id)
   try {
     await work(load)
   } finally {
@@ -118,51 +118,51 @@ export async function withLoad(
     await probes.stop()
   }
   const beganAtMs = nowMs()
-  await ground.drained()
-  ground.measure(
+  await fixture.drained()
+  fixture.measure(
     'D9',
     'from the last recovery until all was done, ms',
     Math.round(nowMs() - beganAtMs),
   )
-  expectAnswers(ground, probes.longestMs)
-  ground.hit(REFUSED, probes.refusedCount())
-  expectAlive(ground, members)
+  expectAnswers(fixture, probes.longestMs)
+  fixture.hit(REFUSED, probes.refusedCount())
+  expectAlive(fixture, members)
 }
 
 /** Every answer came in time, and was an answer or 503. */
 export function expectAnswers(
-  ground: Ground,
+  fixture: Fixture,
   longestMs: Map<string, number>,
   promise = 'D9',
 ): void {
   const enqueue = 'POST /jobs'
-  for (const { sentAtMs, endedAtMs, status } of ground.client.calls) {
+  for (const { sentAtMs, endedAtMs, status } of fixture.client.calls) {
     longestMs.set(enqueue, Math.max(longestMs.get(enqueue) ?? 0, endedAtMs - sentAtMs))
-    if (status === null) ground.complain(`${enqueue} was not answered`)
-    else if (status === 503) ground.hit(REFUSED)
+    if (status === null) fixture.complain(`${enqueue} was not answered`)
+    else if (status === 503) fixture.hit(REFUSED)
     else if (status !== 200 && status !== 201) {
-      ground.complain(`${enqueue} was answered by ${status}`)
+      fixture.complain(`${enqueue} was answered by ${status}`)
     }
   }
   for (const [request, waitedMs] of longestMs) {
-    ground.measure(promise, 'longest wait for an answer, ms', Math.round(waitedMs))
+    fixture.measure(promise, 'longest wait for an answer, ms', Math.round(waitedMs))
     if (waitedMs > LONGEST_ANSWER_MS + NOISE_MS) {
-      ground.complain(`${request} was answered only after ${Math.round(waitedMs)} ms`)
+      fixture.complain(`${request} was answered only after ${Math.round(waitedMs)} ms`)
     }
   }
 }
 
-function expectAlive(ground: Ground, members: Member[]): void {
+function expectAlive(fixture: Fixture, members: Member[]): void {
   for (const { name, process } of members) {
     const { exitCode, signalCode } = process.child
     if (exitCode === null && signalCode === null) continue
-    ground.complain(`${name} ended by itself: ${exitCode ?? signalCode} ${process.stderr()}`)
+    fixture.complain(`${name} ended by itself: ${exitCode ?? signalCode} ${process.stderr()}`)
   }
 }
 
 /** MongoDB: single writes are done, and whoever asked for them is never told. */
-async function loseAnswers(ground: Ground, times: number): Promise<void> {
-  const { apiProxy, workerProxy } = ground.store
+async function loseAnswers(fixture: Fixture, times: number): Promise<void> {
+  const { apiProxy, workerProxy } = fixture.store
   for (let i = 0; i < times; i++) {
     for (const [proxy, text, target, window] of [
       [workerProxy, 'update', 'store', WORKER_ANSWER_LOST],
@@ -170,12 +170,12 @@ async function loseAnswers(ground: Ground, times: number): Promise<void> {
     ] as const) {
       if (proxy === null) continue
       const before = proxy.lostAnswers()
-      await ground.during('store_cut', target, async () => {
+      await fixture.during('store_cut', target, async () => {
         proxy.loseAnswerTo(text)
         await until(() => proxy.lostAnswers() > before, LOSS_DEADLINE_MS)
       })
-      ground.hit(window)
-      await sleep(ground.dice.between(0, 300))
+      fixture.hit(window)
+      await sleep(fixture.random.between(0, 300))
     }
   }
 }

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { request } from 'undici'
 import { BODIES, cpuMs, JUNK, sendAlone } from '../../hostile/strangers.ts'
-import type { Ground } from '../ground.ts'
+import type { Fixture } from '../fixture.ts'
 import { nowMs } from '../history.ts'
 import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
 import { startSteadyLoad } from '../steady-load.ts'
@@ -47,62 +47,62 @@ export const strangers: Round = {
   settings: { pollMs: 100, leaseMs: 5_000 },
   settingsOf: { mongo: SLOW_STORE },
   windows: [...KINDS.map(windowOf), ACCEPTED],
-  async play(ground, form) {
-    await ground.startWorker()
-    await judgeCpu(ground)
-    const memoryBefore = memoryOf(ground)
-    for (const kind of KINDS) await playKind(ground, form, kind)
-    const after = await rate(ground, form)
-    await ground.drained()
-    ground.measure('D17', 'enqueues/s once they are gone', Math.round(after.perSecond))
-    ground.measure('D17', 'memory before, MB', Math.round(memoryBefore / MEGABYTE))
+  async play(fixture, form) {
+    await fixture.startWorker()
+    await judgeCpu(fixture)
+    const memoryBefore = memoryOf(fixture)
+    for (const kind of KINDS) await playKind(fixture, form, kind)
+    const after = await rate(fixture, form)
+    await fixture.drained()
+    fixture.measure('D17', 'enqueues/s once they are gone', Math.round(after.perSecond))
+    fixture.measure('D17', 'memory before, MB', Math.round(memoryBefore / MEGABYTE))
   },
 }
 
 /** What a megabyte costs while nothing else happens. */
-async function judgeCpu(ground: Ground): Promise<void> {
-  const pid = ground.api().process.child.pid as number
+async function judgeCpu(fixture: Fixture): Promise<void> {
+  const pid = fixture.api().process.child.pid as number
   const lines = ['POST /jobs/none/complete', 'POST /jobs', 'GET /health/live']
   const bodies = lines.flatMap((line) => Object.values(BODIES).map((build) => build(line)))
   for (const bytes of [...bodies, ...Object.values(JUNK)]) {
     const costs: number[] = []
     for (let i = 0; i < TRIES; i++) {
       const before = cpuMs(pid)
-      await sendAlone(ground.client.url, bytes)
-      await ground.client.request('GET', '/health/live')
+      await sendAlone(fixture.client.url, bytes)
+      await fixture.client.request('GET', '/health/live')
       costs.push(cpuMs(pid) - before)
     }
     const ms = Math.round(Math.min(...costs) * 10) / 10
-    ground.measure('D17', 'CPU of the API for a megabyte, ms', ms)
-    if (ms > MOST_CPU_MS * NOISE_FACTOR) ground.complain(`${ms} ms of CPU for a megabyte`)
+    fixture.measure('D17', 'CPU of the API for a megabyte, ms', ms)
+    if (ms > MOST_CPU_MS * NOISE_FACTOR) fixture.complain(`${ms} ms of CPU for a megabyte`)
   }
 }
 
 /** The share of enqueues that goes on, up to some times: the machine has other work as well. */
-async function playKind(ground: Ground, form: Form, kind: StrangerKind): Promise<void> {
-  const memoryBefore = memoryOf(ground)
+async function playKind(fixture: Fixture, form: Form, kind: StrangerKind): Promise<void> {
+  const memoryBefore = memoryOf(fixture)
   const least = form.isLong ? LEAST_SHARE : LEAST_SHARE_SHORT
   let best = 0
   for (let i = 0; i < TRIES && best < least; i++) {
-    const before = await rate(ground, form)
-    const attacking = attack(ground, form, kind)
-    const during = await rate(ground, form)
+    const before = await rate(fixture, form)
+    const attacking = attack(fixture, form, kind)
+    const during = await rate(fixture, form)
     const report = await attacking
     best = Math.max(best, during.perSecond / before.perSecond)
-    ground.hit(windowOf(kind), hitsOf(kind, report))
-    ground.hit(ACCEPTED, during.count)
+    fixture.hit(windowOf(kind), hitsOf(kind, report))
+    fixture.hit(ACCEPTED, during.count)
     const grownBytes = during.memoryBytes - memoryBefore
-    ground.measure('D17', 'memory taken by strangers, MB', Math.round(grownBytes / MEGABYTE))
-    ground.measure('D17', 'longest silence of /health/live, ms', Math.round(during.silenceMs))
+    fixture.measure('D17', 'memory taken by strangers, MB', Math.round(grownBytes / MEGABYTE))
+    fixture.measure('D17', 'longest silence of /health/live, ms', Math.round(during.silenceMs))
     if (grownBytes > MOST_MEMORY_BYTES) {
-      ground.complain(`${kind} took ${Math.round(grownBytes / MEGABYTE)} MB of memory`)
+      fixture.complain(`${kind} took ${Math.round(grownBytes / MEGABYTE)} MB of memory`)
     }
     if (during.silenceMs > MOST_SILENCE_MS * NOISE_FACTOR) {
-      ground.complain(`with ${kind} /health/live was silent for ${during.silenceMs} ms`)
+      fixture.complain(`with ${kind} /health/live was silent for ${during.silenceMs} ms`)
     }
   }
-  ground.measure('D17', 'enqueues lost to strangers, %', Math.max(0, Math.round((1 - best) * 100)))
-  if (best < least) ground.complain(`with ${kind} only ${best} of the enqueues went on`)
+  fixture.measure('D17', 'enqueues lost to strangers, %', Math.max(0, Math.round((1 - best) * 100)))
+  if (best < least) fixture.complain(`with ${kind} only ${best} of the enqueues went on`)
 }
 
 /** How often the API met what this kind is about. */
@@ -121,15 +121,15 @@ interface Rate {
   silenceMs: number
 }
 
-async function rate(ground: Ground, { isLong }: Form): Promise<Rate> {
+async function rate(fixture: Fixture, { isLong }: Form): Promise<Rate> {
   const durationMs = isLong ? ATTACK_MS.long : ATTACK_MS.short
   const beganAtMs = nowMs()
-  const load = startSteadyLoad(ground, () => ({}), CLIENTS[ground.engine], [0, 1])
+  const load = startSteadyLoad(fixture, () => ({}), CLIENTS[fixture.engine], [0, 1])
   let memoryBytes = 0
   let silenceMs = 0
   while (nowMs() - beganAtMs < durationMs) {
-    silenceMs = Math.max(silenceMs, await silenceOf(ground))
-    memoryBytes = Math.max(memoryBytes, memoryOf(ground))
+    silenceMs = Math.max(silenceMs, await silenceOf(fixture))
+    memoryBytes = Math.max(memoryBytes, memoryOf(fixture))
     await sleep(LOOK_EVERY_MS)
   }
   const count = load.accepted.length
@@ -142,7 +142,7 @@ async function rate(ground: Ground, { isLong }: Form): Promise<Rate> {
  * How long it takes until /health/live answers. Each probe has a connection of its own, as those
  * of an orchestrator do: a kept one is that of a stranger, and may be closed for newer ones.
  */
-async function silenceOf({ client }: Ground): Promise<number> {
+async function silenceOf({ client }: Fixture): Promise<number> {
   const askedAtMs = nowMs()
   while (nowMs() - askedAtMs < GIVEN_UP_MS) {
     const answered = await request(`${client.url}/health/live`, { reset: true })
@@ -154,16 +154,16 @@ async function silenceOf({ client }: Ground): Promise<number> {
   return nowMs() - askedAtMs
 }
 
-function memoryOf(ground: Ground): number {
-  const status = readFileSync(`/proc/${ground.api().process.child.pid}/status`, 'latin1')
+function memoryOf(fixture: Fixture): number {
+  const status = readFileSync(`/proc/${fixture.api().process.child.pid}/status`, 'latin1')
   return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) * 1_024
 }
 
-async function attack(ground: Ground, { isLong }: Form, kind: StrangerKind) {
+async function attack(fixture: Fixture, { isLong }: Form, kind: StrangerKind) {
   const child = fork(join(import.meta.dirname, '../stranger-offer.ts'))
   const told = once(child, 'message')
   const died = once(child, 'exit').then(() => null)
-  const port = Number(new URL(ground.client.url).port)
+  const port = Number(new URL(fixture.client.url).port)
   const durationMs = isLong ? ATTACK_MS.long : ATTACK_MS.short
   child.send({ kind, port, durationMs } satisfies StrangerOrder)
   const report: StrangerReport | null = await Promise.race([told.then(([first]) => first), died])

@@ -9,7 +9,7 @@ import {
   postponement,
   success,
 } from '../../contract/fixtures.ts'
-import { HOUR_MS, type Stage } from './stage.ts'
+import { HOUR_MS, type Stage } from './fixture.ts'
 
 export async function settling(stage: Stage): Promise<void> {
   const { store } = stage

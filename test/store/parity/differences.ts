@@ -1,5 +1,5 @@
 // Where two stores made different records of one script.
-import type { Recorded } from './stage.ts'
+import type { Recorded } from './fixture.ts'
 
 /** One line for each: the step, the path of what differs, and both values. */
 export function differencesOf(sqlite: Recorded[], mongo: Recorded[]): string[] {

@@ -1,7 +1,7 @@
 // What becomes of endpoints by people and by attempts, and what their limits let through.
 import { newSecret } from '../../../src/endpoint/endpoint.ts'
 import { laterAgain, passed, report, settingsOf, success } from '../../contract/fixtures.ts'
-import { HOUR_MS, type Stage } from './stage.ts'
+import { HOUR_MS, type Stage } from './fixture.ts'
 
 const ROTATED = newSecret()
 const COOLDOWN_MS = 1

@@ -1,6 +1,6 @@
 // What one job's finish does to others, and what becomes of jobs with their endpoint.
 import { burial, laterAgain, leaseOf, report, success } from '../../contract/fixtures.ts'
-import { HOUR_MS, type Stage } from './stage.ts'
+import { HOUR_MS, type Stage } from './fixture.ts'
 
 export async function depending(stage: Stage): Promise<void> {
   const { store } = stage

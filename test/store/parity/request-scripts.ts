@@ -11,7 +11,7 @@ import {
   report,
   success,
 } from '../../contract/fixtures.ts'
-import { HOUR_MS, type Stage } from './stage.ts'
+import { HOUR_MS, type Stage } from './fixture.ts'
 
 const keyed = (key: string, requestHash = `hash of ${key}`) => ({
   idempotency: { key, requestHash },

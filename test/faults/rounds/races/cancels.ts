@@ -1,10 +1,10 @@
 // A cancel races the claim, the send and the record of its job: whoever wins, its answer is true.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../../support/until.ts'
-import type { Ground } from '../../ground.ts'
+import type { Fixture } from '../../fixture.ts'
 import { nowMs } from '../../history.ts'
 import type { Accepted, Answer } from '../../work-client.ts'
-import type { Judge, Stage } from './stage.ts'
+import type { Judge, Stage } from './race-fixture.ts'
 
 const ENDPOINT = 'cancels'
 /** Few: a cancel that waits behind many requests is late for any race. */
@@ -35,10 +35,10 @@ interface Cancelled {
   retry: Answer | null
 }
 
-export async function raceCancels({ ground, scripts }: Stage, jobCount: number): Promise<Judge> {
-  const { client, dice } = ground
+export async function raceCancels({ fixture, scripts }: Stage, jobCount: number): Promise<Judge> {
+  const { client, random } = fixture
   const cancelled: Cancelled[] = []
-  await ground.register(ENDPOINT)
+  await fixture.register(ENDPOINT)
 
   async function cancel(job: Accepted, isRetried: boolean): Promise<void> {
     const answer = await client.command('cancel', job)
@@ -54,11 +54,11 @@ export async function raceCancels({ ground, scripts }: Stage, jobCount: number):
     seen.add(id)
     const job = { id, workNumber }
     if (aim === 'send') {
-      void cancel(job, dice.chance(0.5))
-      await sleep(dice.between(...HANDLER_MS))
+      void cancel(job, random.chance(0.5))
+      await sleep(random.between(...HANDLER_MS))
       return 200
     }
-    const cancelAfterMs = dice.between(...AT_RECORD_MS)
+    const cancelAfterMs = random.between(...AT_RECORD_MS)
     void sleep(Math.max(0, cancelAfterMs)).then(() => cancel(job, false))
     await sleep(Math.max(0, -cancelAfterMs))
     return 200
@@ -69,46 +69,49 @@ export async function raceCancels({ ground, scripts }: Stage, jobCount: number):
     while (leftCount-- > 0) {
       const job = await client.enqueue({ endpoint: ENDPOINT, delayMs: DELAY_MS })
       if (aimOf(job.workNumber) !== 'claim') continue
-      await sleep(DELAY_MS + dice.between(...AT_CLAIM_MS))
+      await sleep(DELAY_MS + random.between(...AT_CLAIM_MS))
       await cancel(job, false)
     }
   }
   await Promise.all(Array.from({ length: CLIENTS }, oneClient))
   await until(() => cancelled.length === jobCount, CANCEL_DEADLINE_MS)
   return async () => {
-    for (const one of cancelled) await judge(ground, one)
+    for (const one of cancelled) await judge(fixture, one)
   }
 }
 
 const aimOf = (workNumber: number) => AIMS[workNumber % AIMS.length]
 
-async function judge(ground: Ground, { job, answer, endedAtMs, retry }: Cancelled): Promise<void> {
-  const state = (await ground.client.look(job.id))?.body.state
+async function judge(
+  fixture: Fixture,
+  { job, answer, endedAtMs, retry }: Cancelled,
+): Promise<void> {
+  const state = (await fixture.client.look(job.id))?.body.state
   const told = `${job.id}: a cancel was answered by ${answer?.status}`
   if (retry !== null) {
-    ground.hit(RETRIED)
+    fixture.hit(RETRIED)
     if (retry.status !== 200 || state !== 'succeeded') {
-      ground.complain(`${told}, its retry by ${retry.status}; it is ${state}`)
+      fixture.complain(`${told}, its retry by ${retry.status}; it is ${state}`)
     }
     return
   }
   if (answer?.status === 200) {
     const { attemptCount } = answer.body
-    ground.hit(attemptCount === 0 ? WHILE_QUEUED : WHILE_RUNNING)
+    fixture.hit(attemptCount === 0 ? WHILE_QUEUED : WHILE_RUNNING)
     if (answer.body.state !== 'cancelled' || state !== 'cancelled') {
-      ground.complain(`${told} as ${answer.body.state}; it is ${state}`)
+      fixture.complain(`${told} as ${answer.body.state}; it is ${state}`)
     }
-    const isAnswered = ground.receiver.deliveries.some(
+    const isAnswered = fixture.receiver.deliveries.some(
       ({ jobId, answeredAtMs }) =>
         jobId === job.id && answeredAtMs !== null && answeredAtMs < endedAtMs,
     )
-    if (isAnswered) ground.hit(BEFORE_RECORD)
+    if (isAnswered) fixture.hit(BEFORE_RECORD)
   } else if (answer?.status === 409) {
-    ground.hit(TOO_LATE)
+    fixture.hit(TOO_LATE)
     if (answer.body.code !== 'job_state_conflict' || state !== 'succeeded') {
-      ground.complain(`${told} (${answer.body.code}); it is ${state}`)
+      fixture.complain(`${told} (${answer.body.code}); it is ${state}`)
     }
   } else {
-    ground.complain(told)
+    fixture.complain(told)
   }
 }

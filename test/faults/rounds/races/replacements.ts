@@ -1,6 +1,6 @@
 // An endpoint is replaced again and again under load: each attempt is of one version in all of it.
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Ground } from '../../ground.ts'
+import type { Fixture } from '../../fixture.ts'
 import { nowMs } from '../../history.ts'
 import { startSteadyLoad } from '../../steady-load.ts'
 import { openVersionGate, type VersionGate, type VersionSeen } from '../../version-gate.ts'
@@ -11,7 +11,7 @@ import {
   KNOWN_AFTER_MS,
   NOISE_MS,
   type Stage,
-} from './stage.ts'
+} from './race-fixture.ts'
 
 const ENDPOINT = 'replaced'
 const ANSWER_AFTER_MS = [50, 300] as const
@@ -26,55 +26,55 @@ export const REPLACEMENT_WINDOWS = [IN_FLIGHT]
 /** When the answer to the change to each version was there. */
 type AnsweredAtMs = number[]
 
-export async function raceReplacements({ ground }: Stage, repeats: number): Promise<Judge> {
-  const gate = await openVersionGate(`${ground.receiver.url}/${ENDPOINT}`)
-  await ground.register(ENDPOINT, gate.settingsOf(0))
+export async function raceReplacements({ fixture }: Stage, repeats: number): Promise<Judge> {
+  const gate = await openVersionGate(`${fixture.receiver.url}/${ENDPOINT}`)
+  await fixture.register(ENDPOINT, gate.settingsOf(0))
   const answeredAtMs: AnsweredAtMs = [nowMs()]
   const load = startSteadyLoad(
-    ground,
+    fixture,
     () => ({
       endpoint: ENDPOINT,
-      answerAfterMs: Math.round(ground.dice.between(...ANSWER_AFTER_MS)),
+      answerAfterMs: Math.round(fixture.random.between(...ANSWER_AFTER_MS)),
     }),
     2,
   )
   for (let version = 1; version <= repeats; version++) {
-    await sleep(ground.dice.between(...PAUSE_MS))
-    await replace(ground, gate, version)
+    await sleep(fixture.random.between(...PAUSE_MS))
+    await replace(fixture, gate, version)
     answeredAtMs.push(nowMs())
-    ground.hit(IN_FLIGHT, deliveriesTo(ground, ENDPOINT).some(isUnderWay) ? 1 : 0)
+    fixture.hit(IN_FLIGHT, deliveriesTo(fixture, ENDPOINT).some(isUnderWay) ? 1 : 0)
   }
   // The last one too is to be seen.
   await sleep(KNOWN_AFTER_MS + NOISE_MS)
   await load.stop()
   return async () => {
-    for (const one of gate.seen) judge(ground, one, answeredAtMs)
+    for (const one of gate.seen) judge(fixture, one, answeredAtMs)
     await gate.close()
   }
 }
 
-async function replace(ground: Ground, gate: VersionGate, version: number): Promise<void> {
-  const answer = await ground.client.request('PUT', `/endpoints/${ENDPOINT}`, {
+async function replace(fixture: Fixture, gate: VersionGate, version: number): Promise<void> {
+  const answer = await fixture.client.request('PUT', `/endpoints/${ENDPOINT}`, {
     ...{ ...gate.settingsOf(version), retry: RETRY, circuitBreaker: null },
   })
   if (answer?.status !== 200) {
-    ground.complain(`${ENDPOINT} was replaced and that answered by ${answer?.status}`)
+    fixture.complain(`${ENDPOINT} was replaced and that answered by ${answer?.status}`)
   }
 }
 
-function judge(ground: Ground, seen: VersionSeen, answeredAtMs: AnsweredAtMs): void {
+function judge(fixture: Fixture, seen: VersionSeen, answeredAtMs: AnsweredAtMs): void {
   const { jobId, beganAtMs, byPath, byHeader, byTimeout } = seen
   if (byHeader !== byPath || byTimeout !== byPath) {
-    ground.complain(
+    fixture.complain(
       `${jobId} was sent to version ${byPath} with header ${byHeader} and timeout ${byTimeout}`,
     )
   }
   const replacedAtMs = answeredAtMs[byPath + 1]
   if (replacedAtMs === undefined || beganAtMs < replacedAtMs) return
   const lateMs = Math.round(beganAtMs - replacedAtMs)
-  ground.hit(AT_WORK)
-  ground.measure('endpoint', 'latest start with a replaced version after the answer, ms', lateMs)
+  fixture.hit(AT_WORK)
+  fixture.measure('endpoint', 'latest start with a replaced version after the answer, ms', lateMs)
   if (lateMs > KNOWN_AFTER_MS + NOISE_MS) {
-    ground.complain(`${jobId} began with version ${byPath} ${lateMs} ms after it was replaced`)
+    fixture.complain(`${jobId} began with version ${byPath} ${lateMs} ms after it was replaced`)
   }
 }

@@ -2,10 +2,10 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../../support/until.ts'
-import type { Ground } from '../../ground.ts'
+import type { Fixture } from '../../fixture.ts'
 import { nowMs } from '../../history.ts'
 import { startSteadyLoad } from '../../steady-load.ts'
-import { deliveriesTo, KNOWN_AFTER_MS, NOISE_MS, type Stage } from './stage.ts'
+import { deliveriesTo, KNOWN_AFTER_MS, NOISE_MS, type Stage } from './race-fixture.ts'
 
 const FIRST_SECRET = 'whsec_Zmlyc3Qtb2YtYS1yb3RhdGlvbi1yYWNlLXNlY3JldA=='
 const ANSWER_AFTER_MS = 20
@@ -17,67 +17,67 @@ const IN_OVERLAP = 'deliveries in an overlap, signed by both secrets'
 export const ROTATION_WINDOWS = [AT_ONCE, IN_OVERLAP]
 
 /** Whatever is signed by none of those that the receiver trusts is told by the checker. */
-export async function raceRotations({ ground }: Stage, repeats: number): Promise<void> {
+export async function raceRotations({ fixture }: Stage, repeats: number): Promise<void> {
   await Promise.all([
-    rotateOften(ground, 'rotated-at-once', '0s', repeats),
-    rotateOften(ground, 'rotated-with-overlap', '1m', repeats),
+    rotateOften(fixture, 'rotated-at-once', '0s', repeats),
+    rotateOften(fixture, 'rotated-with-overlap', '1m', repeats),
   ])
 }
 
 async function rotateOften(
-  ground: Ground,
+  fixture: Fixture,
   name: string,
   overlap: string,
   repeats: number,
 ): Promise<void> {
-  await ground.register(name, { secret: FIRST_SECRET })
+  await fixture.register(name, { secret: FIRST_SECRET })
   const load = startSteadyLoad(
-    ground,
+    fixture,
     () => ({ endpoint: name, answerAfterMs: ANSWER_AFTER_MS }),
     1,
   )
   let old = FIRST_SECRET
   for (let i = 0; i < repeats; i++) {
     const secret = `whsec_${randomBytes(32).toString('base64')}`
-    await rotate(ground, name, overlap, old, secret)
+    await rotate(fixture, name, overlap, old, secret)
     old = secret
   }
   await load.stop()
 }
 
 async function rotate(
-  ground: Ground,
+  fixture: Fixture,
   name: string,
   overlap: string,
   old: string,
   secret: string,
 ): Promise<void> {
-  const { client, receiver } = ground
-  await nextDelivery(ground, name)
+  const { client, receiver } = fixture
+  await nextDelivery(fixture, name)
   receiver.trust(name, old, secret)
-  const countBefore = deliveriesTo(ground, name).length
+  const countBefore = deliveriesTo(fixture, name).length
   const answer = await client.request('POST', `/endpoints/${name}/rotate-secret`, {
     secret,
     overlap,
   })
   if (answer?.status !== 200 || answer.body.secret !== secret) {
-    ground.complain(`a rotation of ${name} was answered by ${answer?.status}`)
+    fixture.complain(`a rotation of ${name} was answered by ${answer?.status}`)
   }
   await sleep(KNOWN_AFTER_MS + NOISE_MS)
-  if (overlap === '0s') ground.hit(AT_ONCE, deliveriesTo(ground, name).length - countBefore)
+  if (overlap === '0s') fixture.hit(AT_ONCE, deliveriesTo(fixture, name).length - countBefore)
   else {
     // Whoever knows only the old one can still verify.
     receiver.trust(name, old)
-    ground.hit(IN_OVERLAP, await nextDelivery(ground, name))
+    fixture.hit(IN_OVERLAP, await nextDelivery(fixture, name))
   }
   receiver.trust(name, secret)
-  await nextDelivery(ground, name)
+  await nextDelivery(fixture, name)
 }
 
 /** Resolves with how many began from now on, at least one, when there is one. */
-async function nextDelivery(ground: Ground, name: string): Promise<number> {
+async function nextDelivery(fixture: Fixture, name: string): Promise<number> {
   const fromMs = nowMs()
-  const since = () => deliveriesTo(ground, name).filter(({ beganAtMs }) => beganAtMs >= fromMs)
+  const since = () => deliveriesTo(fixture, name).filter(({ beganAtMs }) => beganAtMs >= fromMs)
   await until(() => since().length > 0, SENT_DEADLINE_MS)
   return since().length
 }

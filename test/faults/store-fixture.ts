@@ -14,7 +14,7 @@ import { createSlowDisk } from '../support/slow-writes.ts'
 /** Ends what it began. */
 export type Mend = () => Promise<void>
 
-export interface StoreGround {
+export interface StoreFixture {
   /** What the API and what the workers are given: each has its own way to the same store. */
   apiUrl: string
   workerUrl: string
@@ -50,7 +50,7 @@ const SIBLING = 'sibling.db'
 const LOCK_HOLDER = join(import.meta.dirname, 'lock-holder.ts')
 
 /** @param isSmallDisk on a file system of its own that can be filled; needs the right to mount */
-export function sqliteGround(isSmallDisk: boolean): StoreGround {
+export function sqliteFixture(isSmallDisk: boolean): StoreFixture {
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-faults-'))
   let isMounted = isSmallDisk
   if (isMounted) {
@@ -107,7 +107,7 @@ async function holdLocks(paths: string[], ms: number): Promise<Mend> {
 }
 
 /** A database of its own on a server that rounds share; all traffic goes through our proxies. */
-export async function mongoGround(server: RunningMongo): Promise<StoreGround> {
+export async function mongoFixture(server: RunningMongo): Promise<StoreFixture> {
   const url = databaseUrl(server.url, `faults-${randomBytes(6).toString('hex')}`)
   const siblingUrl = databaseUrl(server.url, `faults-${randomBytes(6).toString('hex')}`)
   const disk = createSlowDisk()

@@ -1,13 +1,18 @@
 // Single damages to a told history that break I1 to I5: what is lost, made up or miscounted.
 import type { Delivery, InvariantId, Sighting } from './history.ts'
-import { type Fate, jobWith, type ToldHistory, type ToldJob } from './told-history.ts'
+import {
+  type Fate,
+  jobWith,
+  type SyntheticHistory,
+  type SyntheticJob,
+} from './synthetic-history.ts'
 
 export interface Damage {
   breaks: InvariantId
   what: string
   /** The job that is damaged is the first with this fate. */
   fate: Fate
-  do(job: ToldJob, history: ToldHistory): void
+  do(job: SyntheticJob, history: SyntheticHistory): void
 }
 
 export const first = <T>(items: T[]): T => items[0] as T
@@ -17,7 +22,7 @@ export function drop<T>(items: T[], gone: T): void {
   items.splice(items.indexOf(gone), 1)
 }
 
-export function seen({ id }: ToldJob, { sightings }: ToldHistory): Sighting[] {
+export function seen({ id }: SyntheticJob, { sightings }: SyntheticHistory): Sighting[] {
   return sightings.filter(({ jobId }) => jobId === id)
 }
 

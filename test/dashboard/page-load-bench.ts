@@ -1,5 +1,5 @@
 // How long each page takes until its data is there, with a thousand jobs and with a million.
-// Takes minutes and a gigabyte of disk: node test/dashboard/million.ts [jobs]
+// Takes minutes and a gigabyte of disk: node test/dashboard/page-load-bench.ts [jobs]
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

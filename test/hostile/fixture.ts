@@ -16,7 +16,7 @@ export interface Heard {
   text: string
 }
 
-export interface Site {
+export interface Fixture {
   posthorn: Deployment
   api: Process
   operations: Operation[]
@@ -45,10 +45,10 @@ const SAMPLES: Samples = {
 }
 
 /** @param settings of the API process */
-export async function openSite(
+export async function openFixture(
   engine: Engine,
   settings: Record<string, string> = {},
-): Promise<Site> {
+): Promise<Fixture> {
   const posthorn = deploy(engine, settings)
   const api = await posthorn.startApi()
   const document: Json = await (await fetch(`${posthorn.url()}/openapi.json`)).json()

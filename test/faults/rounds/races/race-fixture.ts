@@ -1,12 +1,12 @@
-// What the races of a round share: one ground, one receiver that each has its endpoints at.
-import type { Ground } from '../../ground.ts'
+// What the races of a round share: one fixture, one receiver that each has its endpoints at.
+import type { Fixture } from '../../fixture.ts'
 import type { Delivery } from '../../history.ts'
 import type { WorkReceiver } from '../../work-receiver.ts'
 
 export type Script = Parameters<WorkReceiver['answerWith']>[0]
 
 export interface Stage {
-  ground: Ground
+  fixture: Fixture
   /** By endpoint: what is answered there. */
   scripts: Map<string, Script>
 }
@@ -19,13 +19,13 @@ export const NOISE_MS = 500
 /** A change to an endpoint reaches every worker within this. */
 export const KNOWN_AFTER_MS = 1_000
 
-export function openStage(ground: Ground): Stage {
+export function openStage(fixture: Fixture): Stage {
   const scripts = new Map<string, Script>()
-  ground.receiver.answerWith((delivery) => scripts.get(delivery.endpoint)?.(delivery))
-  return { ground, scripts }
+  fixture.receiver.answerWith((delivery) => scripts.get(delivery.endpoint)?.(delivery))
+  return { fixture, scripts }
 }
 
-export function deliveriesTo({ receiver }: Ground, name: string): Delivery[] {
+export function deliveriesTo({ receiver }: Fixture, name: string): Delivery[] {
   return receiver.deliveries.filter(({ endpoint }) => endpoint === name)
 }
 

@@ -17,7 +17,7 @@ export interface OpenOptions extends BrowserContextOptions {
   clock?: boolean
 }
 
-export interface Ground {
+export interface Fixture {
   posthorn: Deployment
   receiver: Receiver
   /** A page at this place of the dashboard, like `/jobs?state=dead`. */
@@ -37,9 +37,9 @@ const wrongs: string[] = []
 export const expected: { wrongs: RegExp | null } = { wrongs: null }
 
 /** For one test file; nothing is started where there is no browser. */
-export function useGround(settings: Record<string, string> = {}, worker = true): Ground {
+export function useFixture(settings: Record<string, string> = {}, worker = true): Fixture {
   vi.setConfig({ testTimeout: TEST_DEADLINE_MS, hookTimeout: TEST_DEADLINE_MS })
-  const ground = {} as Ground
+  const fixture = {} as Fixture
   let browser: Browser
   let usual: BrowserContext
   let templates: Template[] = []
@@ -54,7 +54,7 @@ export function useGround(settings: Record<string, string> = {}, worker = true):
         browser = one
       }),
     ])
-    Object.assign(ground, { posthorn, receiver })
+    Object.assign(fixture, { posthorn, receiver })
     if (worker) await posthorn.startWorker()
     usual = await browser.newContext({ viewport: DESK })
     templates = await templatesOf(posthorn.url())
@@ -70,22 +70,22 @@ export function useGround(settings: Record<string, string> = {}, worker = true):
   })
   afterAll(async () => {
     await browser?.close()
-    await ground.posthorn?.close()
-    await ground.receiver?.close()
+    await fixture.posthorn?.close()
+    await fixture.receiver?.close()
   })
 
-  ground.open = async (place = '/', { clock = false, ...options } = {}) => {
+  fixture.open = async (place = '/', { clock = false, ...options } = {}) => {
     const isUsual = Object.keys(options).length === 0
     const context = isUsual ? usual : await browser.newContext({ viewport: DESK, ...options })
     const page = await context.newPage()
     page.setDefaultTimeout(ACTION_DEADLINE_MS)
     if (clock) await page.clock.install()
-    watch(page, ground.posthorn.url(), templates)
-    await page.goto(`${ground.posthorn.url()}/dashboard#${place}`)
+    watch(page, fixture.posthorn.url(), templates)
+    await page.goto(`${fixture.posthorn.url()}/dashboard#${place}`)
     return page
   }
-  ground.enqueue = async (endpoint, fields = {}) => {
-    const answer = await ground.posthorn.request('POST', '/jobs', {
+  fixture.enqueue = async (endpoint, fields = {}) => {
+    const answer = await fixture.posthorn.request('POST', '/jobs', {
       endpoint,
       payload: {},
       ...fields,
@@ -93,7 +93,7 @@ export function useGround(settings: Record<string, string> = {}, worker = true):
     expect(answer.status).toBe(201)
     return answer.body.id
   }
-  return ground
+  return fixture
 }
 
 /** Every request of the page is one of the public API, or a file of the dashboard. */

@@ -1,14 +1,14 @@
 // Single damages to a told history that break I6 to I11: what comes too late, too early, or wrong.
-import { type Damage, first, last, moveBy, seen } from './told-damages.ts'
-import { hashOf, type ToldHistory, type ToldJob } from './told-history.ts'
+import { type Damage, first, last, moveBy, seen } from './history-corruptions.ts'
+import { hashOf, type SyntheticHistory, type SyntheticJob } from './synthetic-history.ts'
 
 const HOUR_MS = 3_600_000
 
 /** Each told job has a worker of its own. */
-const workerOf = ({ workNumber }: ToldJob) => `worker-${workNumber}`
+const workerOf = ({ workNumber }: SyntheticJob) => `worker-${workNumber}`
 
 /** Then nothing explains what befell it. */
-function forgetFaults(history: ToldHistory, job: ToldJob): void {
+function forgetFaults(history: SyntheticHistory, job: SyntheticJob): void {
   history.faults = history.faults.filter(({ target }) => target !== workerOf(job))
 }
 

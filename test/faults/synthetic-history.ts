@@ -42,7 +42,7 @@ const RECOVERY_MS = 2_500
 /** Longer than any fate with its fault's after-effects: no fault explains another job's extras. */
 const ALONE_MS = 20_000
 
-export interface ToldJob {
+export interface SyntheticJob {
   fate: Fate
   id: string
   workNumber: number
@@ -51,13 +51,13 @@ export interface ToldJob {
   calls: Call[]
 }
 
-export interface ToldHistory extends History {
-  told: ToldJob[]
+export interface SyntheticHistory extends History {
+  told: SyntheticJob[]
 }
 
 /** Nothing in it breaks an invariant. */
-export function tellHistory(jobCount: number, aloneMs = ALONE_MS): ToldHistory {
-  const history: ToldHistory = {
+export function tellHistory(jobCount: number, aloneMs = ALONE_MS): SyntheticHistory {
+  const history: SyntheticHistory = {
     ...{ engine: 'mongo', seed: 1, settings: SETTINGS, endpoints: [ENDPOINT], calls: [] },
     ...{ sightings: [], deliveries: [], faults: [], records: [], told: [] },
     texts: [
@@ -75,7 +75,7 @@ export function tellHistory(jobCount: number, aloneMs = ALONE_MS): ToldHistory {
 }
 
 /** The first job with this fate. */
-export function jobWith({ told }: ToldHistory, fate: Fate): ToldJob {
+export function jobWith({ told }: SyntheticHistory, fate: Fate): SyntheticJob {
   const job = told.find((one) => one.fate === fate)
   if (job === undefined) throw new Error(`no job is ${fate}`)
   return job
@@ -85,10 +85,10 @@ export function jobWith({ told }: ToldHistory, fate: Fate): ToldJob {
 class Story {
   #atMs = 0
   #claimedAtMs = 0
-  readonly #history: ToldHistory
-  readonly #job: ToldJob
+  readonly #history: SyntheticHistory
+  readonly #job: SyntheticJob
 
-  constructor(history: ToldHistory, workNumber: number, fate: Fate) {
+  constructor(history: SyntheticHistory, workNumber: number, fate: Fate) {
     const id = `job_${workNumber}`
     const record: JobRecord = {
       ...{ id, workNumber, endpoint: ENDPOINT.name, state: 'queued', fence: 0, attemptCount: 0 },

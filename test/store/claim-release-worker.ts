@@ -12,7 +12,7 @@ const store = await openSqliteStore(path, {
   encryptionKeys: null,
   warn: () => {},
 })
-const holder = { workerId: 'juggler', leaseMs: DAY_MS, pulls: false }
+const holder = { workerId: 'claim-release', leaseMs: DAY_MS, pulls: false }
 for (;;) {
   const { jobs } = await store.claim([{ endpoint, limit: 1 }], 1, holder)
   await store.release(jobs)

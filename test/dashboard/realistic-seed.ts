@@ -13,7 +13,7 @@ import { until } from '../support/until.ts'
 const MINUTE_MS = 60_000
 const DEADLINE_MS = 60_000
 
-export interface Believable {
+export interface SeededDeployment {
   url: string
   ids: { dead: string; running: string; retrying: string; succeeded: string }
   close(): Promise<void>
@@ -29,7 +29,7 @@ type Ask = (method: string, path: string, body?: object, headers?: object) => Pr
 // biome-ignore lint/suspicious/noExplicitAny: an answer read as JSON
 type Json = any
 
-export async function believable(): Promise<Believable> {
+export async function startRealisticDeployment(): Promise<SeededDeployment> {
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-pictures-'))
   const file = join(folder, 'posthorn.db')
   const env = {
@@ -131,7 +131,7 @@ async function register(ask: Ask, base: string): Promise<void> {
   })
 }
 
-async function live(ask: Ask, receiver: Receiver): Promise<Believable['ids']> {
+async function live(ask: Ask, receiver: Receiver): Promise<SeededDeployment['ids']> {
   const enqueue = async (endpoint: string, payload: object, more: object = {}) =>
     (await ask('POST', '/jobs', { endpoint, payload, ...more })).id as string
   const order = { invoice: 48_113, customer: 'Hôtel du Lac', total: '1204.50', currency: 'EUR' }

@@ -1,5 +1,5 @@
-// What the tests of the HTTP contract stand on: one deployment a file, and receivers for its
-// endpoints.
+// The fixture of the tests of the HTTP contract: one deployment for each file, and receivers for
+// its endpoints.
 import { afterAll, beforeAll, expect } from 'vitest'
 import { type Answer, type Deployment, deploy, type Engine } from '../support/deployment.ts'
 import type { Process } from '../support/process.ts'
@@ -30,7 +30,7 @@ export interface Site {
   read(): Promise<Body>
 }
 
-export interface Ground {
+export interface Fixture {
   posthorn: Deployment
   api: Process
   workers: Process[]
@@ -45,32 +45,32 @@ export interface Ground {
 }
 
 /** @param workers how many are started */
-export function useGround(
+export function useFixture(
   engine: Engine,
   settings: Record<string, string> = {},
   workers = 1,
-): Ground {
+): Fixture {
   const receivers: Receiver[] = []
   let count = 0
-  const ground = {} as Ground
+  const fixture = {} as Fixture
 
   beforeAll(async () => {
-    ground.posthorn = deploy(engine, { ...FAST, ...settings })
-    ground.api = await ground.posthorn.startApi()
-    ground.workers = []
-    for (let i = 0; i < workers; i++) ground.workers.push(await ground.posthorn.startWorker())
+    fixture.posthorn = deploy(engine, { ...FAST, ...settings })
+    fixture.api = await fixture.posthorn.startApi()
+    fixture.workers = []
+    for (let i = 0; i < workers; i++) fixture.workers.push(await fixture.posthorn.startWorker())
   })
   afterAll(async () => {
-    await ground.posthorn.close()
+    await fixture.posthorn.close()
     for (const receiver of receivers) await receiver.close()
   })
 
   async function register(url: string | null, more: object): Promise<Omit<Site, 'receiver'>> {
     const name = `site-${++count}`
-    const put = await ground.posthorn.request('PUT', `/endpoints/${name}`, { url, ...more })
+    const put = await fixture.posthorn.request('PUT', `/endpoints/${name}`, { url, ...more })
     expect(put.body).toMatchObject({ name })
     const post = (fields: object = {}, headers: object = {}) =>
-      ground.posthorn.request('POST', '/jobs', { endpoint: name, payload: {}, ...fields }, headers)
+      fixture.posthorn.request('POST', '/jobs', { endpoint: name, payload: {}, ...fields }, headers)
     return {
       name,
       post,
@@ -79,27 +79,27 @@ export function useGround(
         expect(answer).toMatchObject({ status: 201 })
         return answer.body.id
       },
-      read: () => ground.get(`/endpoints/${name}`),
+      read: () => fixture.get(`/endpoints/${name}`),
     }
   }
 
-  return Object.assign(ground, {
+  return Object.assign(fixture, {
     async receive(script) {
       const receiver = await startReceiver(script)
       receivers.push(receiver)
       return receiver
     },
     async site(script, more = {}) {
-      const receiver = await ground.receive(script)
+      const receiver = await fixture.receive(script)
       return { ...(await register(receiver.url, { retry: QUICK_RETRY, ...more })), receiver }
     },
     pulled: (more = {}) => register(null, more),
     async get(path) {
-      const answer = await ground.posthorn.request('GET', path)
+      const answer = await fixture.posthorn.request('GET', path)
       expect(answer.status).toBe(200)
       return answer.body
     },
-  } satisfies Omit<Ground, 'posthorn' | 'api' | 'workers'>)
+  } satisfies Omit<Fixture, 'posthorn' | 'api' | 'workers'>)
 }
 
 /** A script that answers nothing before it is told what. */

@@ -1,6 +1,6 @@
 // Chance that a seed replays: what is broken, when, and how often (mulberry32, by Tommy Ettinger).
 
-export interface Dice {
+export interface SeededRandom {
   /** At least `from`, below `to`. */
   between(from: number, to: number): number
   /** One of them. */
@@ -9,7 +9,7 @@ export interface Dice {
   chance(probability: number): boolean
 }
 
-export function createDice(seed: number): Dice {
+export function createSeededRandom(seed: number): SeededRandom {
   let state = seed >>> 0
   function next(): number {
     state = (state + 0x6d2b79f5) >>> 0

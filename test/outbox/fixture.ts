@@ -1,4 +1,4 @@
-// What the tests of the outbox stand on: a deployment with an outbox, and an application's own
+// The fixture of the tests of the outbox: a deployment with an outbox, and an application's own
 // client of the same MongoDB.
 import { randomBytes } from 'node:crypto'
 import { type Collection, type Db, MongoClient } from 'mongodb'
@@ -11,7 +11,7 @@ import { until } from '../support/until.ts'
 /** Of a machine that has much else to do. */
 export const SLOW_MS = 60_000
 
-export interface Ground {
+export interface Fixture {
   posthorn: Deployment
   receiver: Receiver
   client: MongoClient
@@ -33,8 +33,8 @@ export interface Ground {
 }
 
 /** One for all tests of a file: an API and an endpoint `work`, workers as the test starts them. */
-export function useOutbox(settings: Record<string, string> = {}): Ground {
-  const ground = {} as Ground
+export function useOutbox(settings: Record<string, string> = {}): Fixture {
+  const fixture = {} as Fixture
   beforeAll(async () => {
     const database = `shop-${randomBytes(6).toString('hex')}`
     const posthorn = deploy('mongo', { OUTBOX: `${database}.posthorn_outbox`, ...settings })
@@ -46,7 +46,7 @@ export function useOutbox(settings: Record<string, string> = {}): Ground {
     await shop.createCollection('posthorn_outbox')
     await shop.createCollection('orders')
     const store = client.db(new URL(posthorn.env.STORE_URL as string).pathname.slice(1))
-    Object.assign(ground, {
+    Object.assign(fixture, {
       ...{ posthorn, client, shop, store, outbox: shop.collection('posthorn_outbox') },
       receiver: await startReceiver(),
       async job(id: string, state: string) {
@@ -63,19 +63,19 @@ export function useOutbox(settings: Record<string, string> = {}): Ground {
           const lines = (msg: string) => api.log.filter((line) => line.msg === msg).length
           return items.length > 0 && lines('upkeep.begun') === lines('upkeep.ended')
         }, SLOW_MS),
-      untilMoved: () => until(async () => (await ground.outbox.countDocuments()) === 0, SLOW_MS),
+      untilMoved: () => until(async () => (await fixture.outbox.countDocuments()) === 0, SLOW_MS),
       jobCount: () => store.collection(COLLECTIONS.jobs).countDocuments(),
       stats: async () => (await posthorn.request('GET', '/stats')).body.outbox,
     })
     const api = await posthorn.startApi()
-    await posthorn.endpoint('work', ground.receiver.url)
+    await posthorn.endpoint('work', fixture.receiver.url)
   })
   afterAll(async () => {
-    await ground.posthorn.close()
-    await ground.receiver.close()
-    await ground.shop.dropDatabase()
-    await ground.store.dropDatabase()
-    await ground.client.close()
+    await fixture.posthorn.close()
+    await fixture.receiver.close()
+    await fixture.shop.dropDatabase()
+    await fixture.store.dropDatabase()
+    await fixture.client.close()
   })
-  return ground
+  return fixture
 }

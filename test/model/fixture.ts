@@ -8,7 +8,7 @@ import type { Store } from '../../src/store/store.ts'
 import { settingsOf } from '../contract/fixtures.ts'
 import type { ModelJob, World } from './job-model.ts'
 
-export interface Ground {
+export interface Fixture {
   store: Store
   world: World
   names: string[]
@@ -29,7 +29,7 @@ export interface Pick {
 
 const PAST_MS = 3_600_000
 
-export async function groundOn(store: Store): Promise<Ground> {
+export async function openFixture(store: Store): Promise<Fixture> {
   const world: World = { endpoints: new Map(), jobs: new Map(), keys: new Map() }
   const names: string[] = []
   for (const concurrency of [null, 1]) {
@@ -45,12 +45,12 @@ export async function groundOn(store: Store): Promise<Ground> {
 }
 
 /** Ends what a sequence left behind, so that the next one's sweeps have nothing of it to find. */
-export async function clearAway({ store, world }: Ground): Promise<void> {
+export async function clearAway({ store, world }: Fixture): Promise<void> {
   await store.cancel([...world.jobs.keys()])
 }
 
 /** Every job of the sequence is in the store what it is in the model. */
-export async function compare({ store, world }: Ground): Promise<void> {
+export async function compare({ store, world }: Fixture): Promise<void> {
   const jobs = [...world.jobs.values()]
   const found = await Promise.all(jobs.map(({ id }) => store.getJob(id)))
   for (const [index, expected] of jobs.entries()) {

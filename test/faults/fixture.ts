@@ -1,5 +1,5 @@
-// The ground of a fault run: real processes on a store of their own, a client, a receiver, and the
-// log of everything that is broken on purpose.
+// What a fault run works with: real processes on a store of their own, a client, a receiver, and
+// the log of everything that is broken on purpose.
 
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -7,7 +7,6 @@ import type { RunningMongo } from '../support/mongo.ts'
 import { type Process, runPosthorn } from '../support/process.ts'
 import { freePort } from '../support/secantus.ts'
 import { until } from '../support/until.ts'
-import { createDice, type Dice } from './dice.ts'
 import {
   type EndpointFacts,
   type Engine,
@@ -17,11 +16,12 @@ import {
   type RunSettings,
 } from './history.ts'
 import { readRecords } from './records.ts'
-import { mongoGround, type StoreGround, sqliteGround } from './store-ground.ts'
+import { createSeededRandom, type SeededRandom } from './seeded-random.ts'
+import { mongoFixture, type StoreFixture, sqliteFixture } from './store-fixture.ts'
 import { createWorkClient, type WorkClient } from './work-client.ts'
 import { startWorkReceiver, type WorkReceiver } from './work-receiver.ts'
 
-export interface GroundSettings extends RunSettings {
+export interface FixtureSettings extends RunSettings {
   engine: Engine
   seed: number
   /** Of each process; further environment variables. */
@@ -39,11 +39,11 @@ export interface Member {
   metric(name: string): Promise<number>
 }
 
-export interface Ground {
+export interface Fixture {
   engine: Engine
-  dice: Dice
+  random: SeededRandom
   settings: RunSettings
-  store: StoreGround
+  store: StoreFixture
   client: WorkClient
   receiver: WorkReceiver
   /** The one that was started last. */
@@ -82,11 +82,11 @@ const DRAIN_DEADLINE_MS = 120_000
 /** Long enough to be found in a text, and nowhere by chance. */
 const canary = (what: string) => `canary-${what}-${randomBytes(18).toString('hex')}`
 
-export async function openGround(
-  { engine, seed, env = {}, endpoint = {}, isSmallDisk = false, ...settings }: GroundSettings,
+export async function openFixture(
+  { engine, seed, env = {}, endpoint = {}, isSmallDisk = false, ...settings }: FixtureSettings,
   mongo: RunningMongo | null,
-): Promise<Ground> {
-  const store = mongo === null ? sqliteGround(isSmallDisk) : await mongoGround(mongo)
+): Promise<Fixture> {
+  const store = mongo === null ? sqliteFixture(isSmallDisk) : await mongoFixture(mongo)
   const receiver = await startWorkReceiver()
   const apiKey = canary('key')
   const headerValue = canary('header')
@@ -162,8 +162,17 @@ export async function openGround(
     }, deadlineMs)
   }
 
-  const ground: Ground = {
-    ...{ engine, dice: createDice(seed), settings, store, client, receiver, during, drained },
+  const fixture: Fixture = {
+    ...{
+      engine,
+      random: createSeededRandom(seed),
+      settings,
+      store,
+      client,
+      receiver,
+      during,
+      drained,
+    },
     ...{ windows, figures, complaints, close },
     api: () => members.findLast(({ name }) => name === 'api') as Member,
     startApi: (more = {}) =>
@@ -239,9 +248,9 @@ export async function openGround(
   }
 
   try {
-    await ground.startApi()
-    await ground.register(facts.name)
-    return ground
+    await fixture.startApi()
+    await fixture.register(facts.name)
+    return fixture
   } catch (error) {
     await close()
     throw error

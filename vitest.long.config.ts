@@ -8,6 +8,7 @@ export default defineConfig({
       'test/long/**/*.test.ts',
       'test/end-to-end/{dead-worker,figures,health,schedules}.test.ts',
       'test/dashboard/overview.test.ts',
+      'test/model/store-model.test.ts',
     ],
     env: { RUN_LONG: '1' },
     globalSetup: ['test/support/global-setup.ts'],

@@ -3,6 +3,7 @@
 // the model makes of it. MODEL_RUNS and MODEL_SEED try more, or the same again.
 import fc from 'fast-check'
 import { describe, test } from 'vitest'
+import { RUN_LONG } from '../support/run-long.ts'
 import { ENGINES, type Engine, useStore } from '../support/stores.ts'
 import { clearAway, compare, type Fixture, openFixture } from './fixture.ts'
 import * as holders from './holder-commands.ts'
@@ -10,8 +11,12 @@ import * as requests from './request-commands.ts'
 
 /** Sequences have a third of it in the mean, and any length up to it. */
 const MAX_COMMANDS = 80
-const RUNS: Record<Engine, number> = { sqlite: 100, mongo: 25 }
-const FLOW_RUNS: Record<Engine, number> = { sqlite: 60, mongo: 10 }
+const RUNS: Record<Engine, number> = RUN_LONG
+  ? { sqlite: 1_000, mongo: 100 }
+  : { sqlite: 60, mongo: 12 }
+const FLOW_RUNS: Record<Engine, number> = RUN_LONG
+  ? { sqlite: 600, mongo: 50 }
+  : { sqlite: 40, mongo: 6 }
 const TIMEOUT_MS = 3_600_000
 
 type Step = fc.AsyncCommand<Fixture, Fixture>

@@ -57,7 +57,7 @@ export const LIFECYCLE = {
     from: [],
     guards: ['key_unused', 'dedupe_unused', 'endpoint_accepts'],
     to: 'queued',
-    also: 'attemptsLeft = maxAttempts; held if it depends on a job or has an ordering key',
+    also: 'attemptsLeft = maxAttempts; held if it waits for a job or has an ordering key',
     by: ['API', 'worker'],
   },
   promote: {

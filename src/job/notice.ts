@@ -8,6 +8,14 @@ export type Finished = Pick<
   'id' | 'createdAt' | 'endpoint' | 'state' | 'result' | 'failure' | 'metadata'
 >
 
+/** The origin keys of notices begin so, and no others. */
+const NOTICE_ORIGIN = 'finish:'
+
+/** Notices tell of jobs, and none tells of them; they wait at a disabled endpoint. */
+export function isNotice({ originKey }: Pick<NewJob, 'originKey'>): boolean {
+  return originKey?.startsWith(NOTICE_ORIGIN) ?? false
+}
+
 /** Whether this finish is to be told. */
 export function isToldOf(onFinish: OnFinish | null, state: Job['state']): onFinish is OnFinish {
   return onFinish?.states.includes(state) ?? false
@@ -42,7 +50,7 @@ export function noticeOf(job: Finished, finishes: number, endpoint: string, now:
     onFinish: null,
     scheduleName: null,
     // An outbox can give an id again once its job was deleted.
-    originKey: `finish:${job.id}:${job.createdAt}:${finishes}`,
+    originKey: `${NOTICE_ORIGIN}${job.id}:${job.createdAt}:${finishes}`,
     trace: null,
     // Nothing that this API takes has the shape of a notice.
     hops: 0,

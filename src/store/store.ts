@@ -7,6 +7,7 @@
 
 import type { Endpoint, EndpointSettings } from '../endpoint/endpoint.ts'
 import type { HealthReport } from '../endpoint/health.ts'
+import type { EndpointRefusal, RequestRefusal } from '../job/acceptance.ts'
 import type { RetryOptions } from '../job/dependencies.ts'
 import type {
   ClaimedJob,
@@ -276,11 +277,8 @@ export type EnqueueResult =
    * else. Only documents of an outbox bring either.
    */
   | { kind: 'id_taken'; jobId: string }
-  | { kind: 'unknown_endpoint' }
-  | { kind: 'endpoint_disabled' }
-  /** `endpoint`: of its onFinish. */
-  | { kind: 'unknown_notice_endpoint'; endpoint: string }
-  | { kind: 'unknown_dependency'; jobId: string }
+  | EndpointRefusal
+  | RequestRefusal
 
 /** The jobs of one endpoint, as a worker asks for them. */
 export interface Lane {

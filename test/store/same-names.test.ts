@@ -40,6 +40,7 @@ const OWN_FILES: Record<Engine, string[]> = {
     'schema.ts',
     'second-schema.ts',
     'set-back.ts',
+    'sixth-schema.ts',
     'sqlite-errors.ts',
     'sqlite-store.ts',
     'third-schema.ts',

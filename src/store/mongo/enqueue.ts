@@ -1,7 +1,8 @@
 // Enqueue: one look at the endpoints, one insert for the whole batch. A key that is taken comes
 // back as a duplicate-key error and is told apart by reading who has it. A job that depends on
 // others or has an ordering key is inserted held, and promoted before this returns.
-import { type NewJob, newlyQueued } from '../../job/job.ts'
+import { decideAcceptance, isDisabledFor, newlyQueued } from '../../job/acceptance.ts'
+import type { NewJob } from '../../job/job.ts'
 import { type EnqueueResult, MAX_ENQUEUE_BATCH, StoreUnavailable } from '../store.ts'
 import type { MongoContext } from './context.ts'
 import {
@@ -12,7 +13,7 @@ import {
   refusedBy,
   resolve,
 } from './enqueue-conflicts.ts'
-import { judge, lookForGrounds } from './enqueue-grounds.ts'
+import { loadEnqueueContext } from './enqueue-grounds.ts'
 import { type Item, insert, insertKeyless } from './enqueue-insert.ts'
 import { checkHeld, markDependedOn } from './held.ts'
 import { newJobDocument } from './new-job-document.ts'
@@ -45,20 +46,29 @@ export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<En
   if (jobs.length === 0) return { results, finished: [] }
   const deadline = startDeadline()
   const batch: Batch = { context, results, existing: [], finished: [], held: [], deadline }
-  const looked = await lookForGrounds(context, jobs, deadline)
+  const { endpoints, states } = await loadEnqueueContext(context, jobs, deadline)
+  const accepts = (name: string) => endpoints.has(name)
+  /** Earlier jobs of the batch that are stored by now, or surely will be. */
   const inserted = new Set<string>()
+  const stateOf = (id: string) => states.get(id) ?? (inserted.has(id) ? 'queued' : null)
   const refused: { index: number; job: NewJob }[] = []
   for (const wave of wavesOf(jobs)) {
     const items: Item[] = []
     for (const index of wave) {
       const job = jobs[index] as NewJob
-      const judged = judge(job, looked, inserted)
-      if (judged.kind === 'accepted') {
-        items.push({ index, job, document: newJobDocument(job, judged.grounds, context.box) })
+      const endpoint = endpoints.get(job.endpoint)
+      if (endpoint === undefined) continue
+      if (isDisabledFor(job, endpoint)) {
+        results[index] = { kind: 'endpoint_disabled' }
+        continue
+      }
+      const decision = decideAcceptance(job, endpoint, accepts, stateOf)
+      if (decision.kind === 'accepted') {
+        items.push({ index, job, document: newJobDocument(job, decision, context.box) })
         if (!mayBeKnown(job)) inserted.add(job.id)
       } else {
-        results[index] = judged.result
-        if (!judged.isFinal && mayBeKnown(job)) refused.push({ index, job })
+        results[index] = decision
+        if (mayBeKnown(job)) refused.push({ index, job })
       }
     }
     await store(batch, items)
@@ -198,6 +208,6 @@ async function fillIn({ context, results, existing, held, deadline }: Batch): Pr
 
 function insertedAs({ job, document }: Item): EnqueueResult {
   const { maxAttempts, onFinish = null, waitingFor = [] } = document
-  const held = { isHeld: document.state === 'held', waitingFor }
-  return { kind: 'inserted', job: newlyQueued(job, maxAttempts, onFinish, held) }
+  const isHeld = document.state === 'held'
+  return { kind: 'inserted', job: newlyQueued(job, { maxAttempts, onFinish, waitingFor, isHeld }) }
 }

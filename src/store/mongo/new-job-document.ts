@@ -1,23 +1,15 @@
 // The document of a job that is enqueued.
-import type { NewJob, OnFinish } from '../../job/job.ts'
+import type { Acceptance } from '../../job/acceptance.ts'
+import type { NewJob } from '../../job/job.ts'
 import { hasKey } from '../../job/retention.ts'
 import type { SecretBox } from '../secret-box.ts'
 import { dateOrNull, type JobDocument, sealHeaders } from './documents.ts'
 import { isFromOutbox } from './outbox-documents.ts'
 
-/** What the endpoint, and what was found of its dependencies, add to a job that is enqueued. */
-export interface Grounds {
-  maxAttempts: number
-  onFinish: OnFinish | null
-  /** Of its dependencies those that have not succeeded. */
-  waitingFor: string[]
-}
-
-export function newJobDocument(job: NewJob, grounds: Grounds, box: SecretBox): JobDocument {
+export function newJobDocument(job: NewJob, acceptance: Acceptance, box: SecretBox): JobDocument {
   const runAt = new Date(job.runAt)
-  const { maxAttempts, onFinish, waitingFor } = grounds
+  const { maxAttempts, onFinish, waitingFor, isHeld } = acceptance
   const owes = onFinish !== null || job.orderingKey !== null || isFromOutbox(job.originKey)
-  const isHeld = waitingFor.length > 0 || job.orderingKey !== null
   return {
     _id: job.id,
     endpoint: job.endpoint,

@@ -1,6 +1,7 @@
 // What a job's finish leads to: its notice, its dependents, the next of its ordering key. It is
 // done in the transaction that finished the job, as far as that may take; the mark on the job stays
 // until all is done, and every later write that ends jobs, and every sweep, goes on with it.
+import type { Acceptance } from '../../job/acceptance.ts'
 import type { FailureReason, JobState } from '../../job/job.ts'
 import { isToldOf, noticeOf } from '../../job/notice.ts'
 import type { Database } from './database.ts'
@@ -132,8 +133,11 @@ function giveNotice(database: Database, row: AftermathRow): void {
     clock.now(),
   )
   const maxAttempts = accepting.max_attempts as number
-  const placement = { maxAttempts, onFinish: null, waitingFor: [], isDoomed: false }
-  if (insertJob(database, notice, placement) !== null) watch.stir()
+  const acceptance: Acceptance = {
+    ...{ kind: 'accepted', maxAttempts, onFinish: null, waitingFor: [] },
+    ...{ isDoomed: false, isHeld: false },
+  }
+  if (insertJob(database, notice, acceptance) !== null) watch.stir()
 }
 
 interface ToldRow {

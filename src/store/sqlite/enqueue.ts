@@ -1,12 +1,20 @@
 // enqueue: a batch becomes durable in one transaction, and each job gets its own answer. A plain
 // job costs its insert and its payload's; what it may ask for beside is read only where it asks.
-import { type Job, type NewJob, newlyQueued, type OnFinish } from '../../job/job.ts'
+import {
+  type Acceptance,
+  type AcceptingEndpoint,
+  decideAcceptance,
+  isDisabledFor,
+  namesOthers,
+  newlyQueued,
+} from '../../job/acceptance.ts'
+import type { Job, NewJob, OnFinish } from '../../job/job.ts'
 import { type EnqueueResult, MAX_ENQUEUE_BATCH } from '../store.ts'
 import { runAftermath } from './aftermath.ts'
 import type { Database } from './database.ts'
 import { applyDedupe } from './dedupe.ts'
 import { HELD_BY_SEQ, type HeldRow, resolveHeld, stateOf } from './held.ts'
-import { insertJob, mayBeHeld, type Placement } from './insert-job.ts'
+import { insertJob } from './insert-job.ts'
 import { findByAddedKey, findById, findByKey, findByOrigin, jobOfId } from './known-jobs.ts'
 import { parsed } from './rows.ts'
 
@@ -19,17 +27,8 @@ insert into dependencies (dependency, dependent) values (?, ?) on conflict do no
 export const MARK_DEPENDED_ON = `
 update jobs set has_dependents = 1 where id = ? and has_dependents = 0`
 
-/** Notices are jobs of this origin; they tell of jobs, and none tells of them. */
-const NOTICE_ORIGIN = 'finish:'
-
-interface AcceptingRow {
-  max_attempts: number
-  on_finish: string | null
-  disabled_reason: string | null
-}
-
-/** Endpoints as the batch's transaction has read them; null: it takes no jobs. */
-type Endpoints = Map<string, AcceptingRow | null>
+/** Endpoints as the batch's transaction has read them; null: there is none. */
+type Endpoints = Map<string, AcceptingEndpoint | null>
 
 export async function enqueue(database: Database, jobs: NewJob[]): Promise<EnqueueResult[]> {
   if (jobs.length > MAX_ENQUEUE_BATCH) {
@@ -50,80 +49,70 @@ export async function enqueue(database: Database, jobs: NewJob[]): Promise<Enque
 function enqueueOne(database: Database, job: NewJob, endpoints: Endpoints): EnqueueResult {
   const endpoint = accepting(database, job.endpoint, endpoints)
   if (endpoint === null) return { kind: 'unknown_endpoint' }
-  if (endpoint.disabled_reason !== null && !isNotice(job)) {
-    return { kind: 'endpoint_disabled' }
-  }
-  const onFinish = onFinishOf(job, endpoint)
-  const asksForMore = onFinish !== null || job.dependsOn.length > 0 || job.dedupe !== null
+  if (isDisabledFor(job, endpoint)) return { kind: 'endpoint_disabled' }
   // Before all else: a repeat is answered with what it made, whatever has changed since.
-  const known = asksForMore ? findKnown(database, job) : findByAddedKey(database, job)
+  const isReadFirst = job.dedupe !== null || namesOthers(job)
+  const known = isReadFirst ? findKnown(database, job) : findByAddedKey(database, job)
   if (known !== null) return known
-  if (onFinish !== null && accepting(database, onFinish.endpoint, endpoints) === null) {
-    return { kind: 'unknown_notice_endpoint', endpoint: onFinish.endpoint }
-  }
-  const dependencies = readDependencies(database, job)
-  if (typeof dependencies === 'string') return { kind: 'unknown_dependency', jobId: dependencies }
+  const decision = decideAcceptance(
+    job,
+    endpoint,
+    (name) => accepting(database, name, endpoints) !== null,
+    (id) => stateOf(database, id),
+  )
+  if (decision.kind !== 'accepted') return decision
   const found = job.dedupe === null ? null : applyDedupe(database, job)
   if (found !== null) return found
 
-  const maxAttempts = job.maxAttempts ?? endpoint.max_attempts
-  const placement = { maxAttempts, onFinish, ...dependencies }
-  const seq = insertJob(database, job, placement)
+  const seq = insertJob(database, job, decision)
   if (seq === null) {
     const repeated = findKnown(database, job)
     if (repeated !== null) return repeated
     throw new Error(`job ${job.id} was neither inserted nor known`)
   }
-  return { kind: 'inserted', job: becomeOf(database, job, placement, seq) }
+  return { kind: 'inserted', job: becomeOf(database, job, decision, seq) }
 }
 
-function accepting({ connection }: Database, name: string, endpoints: Endpoints) {
+function accepting(
+  { connection }: Database,
+  name: string,
+  endpoints: Endpoints,
+): AcceptingEndpoint | null {
   const known = endpoints.get(name)
   if (known !== undefined) return known
   const row = connection.statement(ACCEPTING_ENDPOINT).get(name) as AcceptingRow | undefined
-  endpoints.set(name, row ?? null)
-  return row ?? null
+  const endpoint = row === undefined ? null : acceptingOf(row)
+  endpoints.set(name, endpoint)
+  return endpoint
 }
 
-function onFinishOf(job: NewJob, { on_finish }: AcceptingRow): OnFinish | null {
-  if (job.onFinish !== null || on_finish === null) return job.onFinish
-  return isNotice(job) ? null : parsed(on_finish, null)
+interface AcceptingRow {
+  max_attempts: number
+  on_finish: string | null
+  disabled_reason: string | null
 }
 
-function isNotice({ originKey }: NewJob): boolean {
-  return originKey?.startsWith(NOTICE_ORIGIN) ?? false
+function acceptingOf({ max_attempts, on_finish, disabled_reason }: AcceptingRow) {
+  return {
+    maxAttempts: max_attempts,
+    onFinish: parsed<OnFinish | null>(on_finish, null),
+    disabledReason: disabled_reason,
+  }
 }
 
 function findKnown(database: Database, job: NewJob): EnqueueResult | null {
   return findById(database, job) ?? findByKey(database, job) ?? findByOrigin(database, job)
 }
 
-/** What it waits for, or the id that is not stored. */
-function readDependencies(
-  database: Database,
-  { dependsOn }: NewJob,
-): Pick<Placement, 'waitingFor' | 'isDoomed'> | string {
-  const waitingFor: string[] = []
-  let isDoomed = false
-  for (const id of dependsOn) {
-    const state = stateOf(database, id)
-    if (state === null) return id
-    if (state === 'succeeded') continue
-    waitingFor.push(id)
-    if (state === 'dead' || state === 'cancelled') isDoomed = true
-  }
-  return { waitingFor, isDoomed }
-}
-
 /** The stored job. One that is held may be promoted before this returns. */
 function becomeOf(
   database: Database,
   job: NewJob,
-  placement: Placement,
+  acceptance: Acceptance,
   seq: number | bigint,
 ): Job {
-  const { maxAttempts, onFinish, waitingFor } = placement
-  if (!mayBeHeld(job)) return newlyQueued(job, maxAttempts, onFinish)
+  if (!acceptance.isHeld) return newlyQueued(job, acceptance)
+  const { waitingFor } = acceptance
   const { connection } = database
   // What fails already is left to the sweep, so that this answer shows a queued job.
   if (waitingFor.length === 0) {
@@ -131,7 +120,7 @@ function becomeOf(
     if (resolveHeld(database, held) === 'ready') return jobOfId(database, job.id) as Job
   }
   waitForFinishOf(database, waitingFor, job.id)
-  return newlyQueued(job, maxAttempts, onFinish, { isHeld: true, waitingFor })
+  return newlyQueued(job, acceptance)
 }
 
 /** In the transaction that read their states: their finish comes after, and finds the mark. */

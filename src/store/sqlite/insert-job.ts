@@ -1,5 +1,6 @@
 // The insert of a job: by a request, and by the finish of another job that tells of itself.
-import type { NewJob, OnFinish } from '../../job/job.ts'
+import type { Acceptance } from '../../job/acceptance.ts'
+import type { NewJob } from '../../job/job.ts'
 import { hasKey } from '../../job/retention.ts'
 import type { Database } from './database.ts'
 import { listText, mapText, originText, sealHeaders } from './rows.ts'
@@ -22,37 +23,23 @@ function insertSql(columns: string): string {
 
 export const INSERT_PAYLOAD = 'insert into payloads (seq, bytes) values (?, ?)'
 
-/** What is read in the write that stores the job. */
-export interface Placement {
-  maxAttempts: number
-  onFinish: OnFinish | null
-  waitingFor: string[]
-  /** One of these is dead or cancelled already: the next sweep looks at it. */
-  isDoomed: boolean
-}
-
-/** A job that waits for others, or comes in an order, is held until it is promoted. */
-export function mayBeHeld({ orderingKey, dependsOn }: NewJob): boolean {
-  return orderingKey !== null || dependsOn.length > 0
-}
-
 /** Its seq, or null when it is known by its id or by a key that must be its own. */
 export function insertJob(
   database: Database,
   job: NewJob,
-  placement: Placement,
+  acceptance: Acceptance,
 ): number | bigint | null {
   const { connection } = database
-  const plain = plainValues(database, job, placement.maxAttempts)
-  const { changes, lastInsertRowid } = isPlain(job, placement)
+  const plain = plainValues(database, job, acceptance.maxAttempts)
+  const { changes, lastInsertRowid } = isPlain(job, acceptance)
     ? connection.statement(INSERT_PLAIN).run(...plain)
-    : connection.statement(INSERT_JOB).run(...plain, ...otherValues(job, placement))
+    : connection.statement(INSERT_JOB).run(...plain, ...otherValues(job, acceptance))
   if (changes === 0) return null
   connection.statement(INSERT_PAYLOAD).run(lastInsertRowid, job.payload)
   return lastInsertRowid
 }
 
-function isPlain(job: NewJob, { onFinish }: Placement): boolean {
+function isPlain(job: NewJob, { onFinish }: Acceptance): boolean {
   return (
     onFinish === null &&
     job.dedupe === null &&
@@ -60,7 +47,8 @@ function isPlain(job: NewJob, { onFinish }: Placement): boolean {
     job.scheduleName === null &&
     job.trace === null &&
     job.hops === 0 &&
-    !mayBeHeld(job)
+    job.orderingKey === null &&
+    job.dependsOn.length === 0
   )
 }
 
@@ -91,9 +79,11 @@ function plainValues({ keys }: Database, job: NewJob, maxAttempts: number): Valu
   ]
 }
 
-function otherValues(job: NewJob, { onFinish, waitingFor, isDoomed }: Placement): Value[] {
+function otherValues(job: NewJob, acceptance: Acceptance): Value[] {
+  const { onFinish, waitingFor, isHeld, isDoomed } = acceptance
   return [
-    mayBeHeld(job) ? 1 : 0,
+    isHeld ? 1 : 0,
+    // The next sweep looks at it.
     isDoomed ? 1 : 0,
     job.dedupe?.key ?? null,
     job.orderingKey,

@@ -1,0 +1,68 @@
+import { describe, expect, it } from 'vitest'
+import {
+  type AcceptingEndpoint,
+  decideAcceptance,
+  isDisabledFor,
+} from '../../src/job/acceptance.ts'
+import type { JobState, NewJob } from '../../src/job/job.ts'
+
+const ENDPOINT: AcceptingEndpoint = { disabledReason: null, maxAttempts: 10, onFinish: null }
+const TOLD = { endpoint: 'told', states: ['dead' as const] }
+
+function decide(
+  fields: Partial<NewJob>,
+  endpoint: Partial<AcceptingEndpoint> = {},
+  states: Record<string, JobState> = {},
+) {
+  const job = { maxAttempts: null, onFinish: null, dependsOn: [], orderingKey: null, ...fields }
+  return decideAcceptance(
+    { originKey: null, ...job } as unknown as NewJob,
+    { ...ENDPOINT, ...endpoint },
+    (name) => name === 'told',
+    (id) => states[id] ?? null,
+  )
+}
+
+describe('what a job takes over when it is enqueued', () => {
+  it('its own attempts and onFinish, else those of its endpoint', () => {
+    expect(decide({}, { onFinish: TOLD })).toMatchObject({ maxAttempts: 10, onFinish: TOLD })
+    const own = { endpoint: 'told', states: [] }
+    expect(decide({ maxAttempts: 3, onFinish: own }, { onFinish: TOLD })).toMatchObject({
+      maxAttempts: 3,
+      onFinish: own,
+    })
+  })
+
+  it('nothing is told of a notice, also where its endpoint would', () => {
+    const notice = { originKey: 'finish:job:1:1' }
+    expect(decide(notice, { onFinish: TOLD })).toMatchObject({ onFinish: null })
+    expect(isDisabledFor({ originKey: null }, { ...ENDPOINT, disabledReason: 'gone' })).toBe(true)
+    expect(isDisabledFor(notice, { ...ENDPOINT, disabledReason: 'gone' })).toBe(false)
+  })
+
+  it('an onFinish that the request names must lead somewhere, the default need not', () => {
+    const nowhere = { endpoint: 'nowhere', states: ['dead' as const] }
+    expect(decide({ onFinish: nowhere })).toEqual({
+      kind: 'unknown_notice_endpoint',
+      endpoint: 'nowhere',
+    })
+    expect(decide({}, { onFinish: nowhere })).toMatchObject({ kind: 'accepted', onFinish: nowhere })
+  })
+
+  it('it waits for dependencies that have not succeeded, and for its turn', () => {
+    const states = { a: 'succeeded', b: 'queued', c: 'dead' } as const
+    expect(decide({ dependsOn: ['a'] }, {}, states)).toMatchObject({
+      waitingFor: [],
+      isHeld: false,
+    })
+    expect(decide({ dependsOn: ['a', 'b'] }, {}, states)).toMatchObject({
+      ...{ waitingFor: ['b'], isHeld: true, isDoomed: false },
+    })
+    expect(decide({ dependsOn: ['c'] }, {}, states)).toMatchObject({ isHeld: true, isDoomed: true })
+    expect(decide({ orderingKey: 'k' })).toMatchObject({ isHeld: true, waitingFor: [] })
+    expect(decide({ dependsOn: ['d'] }, {}, states)).toEqual({
+      kind: 'unknown_dependency',
+      jobId: 'd',
+    })
+  })
+})

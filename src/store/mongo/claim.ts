@@ -3,6 +3,7 @@
 // What the last one returns is ours, whatever raced. Were the update's outcome unknown, what it
 // took is given back (disown.ts) and never sent. Jobs of endpoints with limits are taken within
 // their gates (gate.ts): two commands before the update, and one at the end.
+import { ASK_AGAIN_MS, afterClaim } from '../../endpoint/admission.ts'
 import type { ClaimedJob } from '../../job/job.ts'
 import { type Claim, type Holder, type Lane, type LimitedLane, StoreUnavailable } from '../store.ts'
 import { type Candidate, createPicker, findCandidates, type Picker } from './candidates.ts'
@@ -11,7 +12,7 @@ import { AS_TAKEN, claimedJobOf, type TakenDocument } from './claimed-documents.
 import { type MongoContext, nowOf } from './context.ts'
 import type { Disowner } from './disown.ts'
 import type { EligibleEndpoints } from './eligible-endpoints.ts'
-import { ASK_AGAIN_MS, type Gates, giveBackGates, MAX_GATES, takeGates } from './gate.ts'
+import { type Gates, giveBackGates, MAX_GATES, takeGates } from './gate.ts'
 import { guardOf } from './guards.ts'
 import { BY_ID } from './indexes.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
@@ -115,7 +116,8 @@ async function takeWithinGates(
   const { candidates, cut } = withinRooms(picked, gates, gated)
   const taken = await take(underWay, candidates)
   const within = taken.filter(({ endpoint }) => gated.has(endpoint))
-  const sendable = await giveBackGates(context, gates, within, deadline).catch((error) => {
+  const byEndpoint = Map.groupBy(within, ({ endpoint }) => endpoint)
+  const sendable = await giveBackGates(context, gates, byEndpoint, deadline).catch((error) => {
     // Nobody knows whether it was given back: what was claimed through it may not be sent.
     if (error instanceof StoreUnavailable) return false
     throw error
@@ -126,7 +128,11 @@ async function takeWithinGates(
     // A gate that was not even tried for, since there were too many, may have its turn next round.
     const isLeftOver = leftOver.has(name)
     const notHadAgainAt = isLeftOver ? now : now + ASK_AGAIN_MS
-    const againAt = gates.rooms.get(name)?.againAt ?? notHadAgainAt
+    const limits = gates.rooms.get(name)?.limits
+    const againAt =
+      limits === undefined
+        ? notHadAgainAt
+        : afterClaim(limits, byEndpoint.get(name)?.length ?? 0, now).againAt
     underWay.limited.set(name, { endpoint: name, againAt })
     if (isLeftOver) picker.reopen(name)
     else picker.close(name)
@@ -149,14 +155,14 @@ async function takeWithinGates(
 
 /** The candidates that there is room for, and the endpoints where there was not for all. */
 function withinRooms(picked: Candidate[], gates: Gates, gated: Set<string>) {
-  const left = new Map([...gates.rooms].map(([name, { places }]) => [name, places]))
+  const left = new Map([...gates.rooms].map(([name, { slots }]) => [name, slots]))
   const cut = new Set<string>()
   const candidates = picked.filter(({ endpoint }) => {
     if (!gated.has(endpoint)) return true
-    const places = left.get(endpoint) ?? 0
-    left.set(endpoint, places - 1)
-    if (places <= 0) cut.add(endpoint)
-    return places > 0
+    const slots = left.get(endpoint) ?? 0
+    left.set(endpoint, slots - 1)
+    if (slots <= 0) cut.add(endpoint)
+    return slots > 0
   })
   return { candidates, cut }
 }

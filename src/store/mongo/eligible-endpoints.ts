@@ -1,7 +1,8 @@
 // Which endpoints hand out jobs, remembered for a moment: a claim is not to ask each time. Those
 // with limits are asked again at their gate (gate.ts), where nothing is remembered.
+import { isLimited } from '../../endpoint/admission.ts'
 import type { MongoContext } from './context.ts'
-import { ELIGIBILITY, type Eligibility } from './endpoint-documents.ts'
+import { ELIGIBILITY, type Eligibility, limitsOf } from './endpoint-documents.ts'
 import { type Deadline, run } from './run-command.ts'
 
 /** A change is to reach every worker within 1 s; a worker remembers for a moment as well. */
@@ -43,7 +44,7 @@ export function rememberEligibleEndpoints(endpoints: MongoContext['endpoints']):
       for (const name of names) {
         const endpoint = asked.get(name) ?? remembered.get(name)?.endpoint ?? null
         if (endpoint !== null && handsOut(endpoint, now)) {
-          eligible.set(name, { gated: isGated(endpoint) })
+          eligible.set(name, { gated: isLimited(limitsOf(endpoint)) })
         }
       }
       return eligible
@@ -58,9 +59,4 @@ function handsOut(endpoint: Eligibility, now: number): boolean {
   const { deleting, paused = false, disabledReason = null, restingUntil = null } = endpoint
   if (deleting || paused || disabledReason !== null) return false
   return restingUntil === null || restingUntil.getTime() <= now
-}
-
-function isGated(endpoint: Eligibility): boolean {
-  const { concurrency = null, rateLimit = null, restingUntil = null } = endpoint
-  return concurrency !== null || rateLimit !== null || restingUntil !== null
 }

@@ -1,5 +1,6 @@
 // How endpoints lie in MongoDB: settings as they were given, secrets sealed, and beside them what
 // the endpoint's jobs have brought about. Those of the version before lack most of the latter.
+import type { Limits } from '../../endpoint/admission.ts'
 import {
   DEFAULT_COMPLETION_TIMEOUT_MS,
   type Endpoint,
@@ -123,4 +124,10 @@ export function restOf({
     restingUntil: restingUntil?.getTime() ?? null,
     ramp: ramp && { places: ramp.places, endsAt: ramp.endsAt.getTime() },
   }
+}
+
+/** What its limits are now (src/endpoint/admission.ts). */
+export function limitsOf(document: Eligibility): Limits {
+  const { concurrency = null, rateLimit = null, rateFullAt = null } = document
+  return { concurrency, rateLimit, rateFullAt, ...restOf(document) }
 }

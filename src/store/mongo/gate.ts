@@ -3,9 +3,9 @@
 // given back by a write of its holder, with the tokens that were used. What was claimed may be sent
 // only after that: a holder that was too slow, so that another has it by now, sends nothing. So
 // limits hold exactly, though nothing is locked; a holder that dies costs GATE_MS.
-import type { Filter, UpdateFilter } from 'mongodb'
+import type { Filter } from 'mongodb'
+import { afterClaim, type Limits, slotsLeft } from '../../endpoint/admission.ts'
 import { placesAfterRest } from '../../endpoint/health.ts'
-import { freeAt, fullAfterTaking, wholeTokens } from '../../endpoint/rate-bucket.ts'
 import type { ClaimedJob } from '../../job/job.ts'
 import { randomId } from './changes.ts'
 import { COLLECTIONS } from './collections.ts'
@@ -15,14 +15,12 @@ import {
   ELIGIBILITY,
   type Eligibility,
   type EndpointDocument,
-  restOf,
+  limitsOf,
 } from './endpoint-documents.ts'
 import { type Deadline, run } from './run-command.ts'
 
 /** More than the deadline of a claim. */
 const GATE_MS = 5_000
-/** When a lane whose limit is used up, or whose gate another has, may be asked again. */
-export const ASK_AGAIN_MS = 250
 /** Gates that one claim holds at once: others are waiting for them. */
 export const MAX_GATES = 32
 
@@ -33,11 +31,9 @@ export interface Gates {
 }
 
 interface Room {
-  endpoint: Eligibility
+  limits: Limits
   /** So many jobs may be claimed. */
-  places: number
-  /** When to ask again if they are not enough, by the store's clock. */
-  againAt: number
+  slots: number
 }
 
 export async function takeGates(
@@ -48,27 +44,17 @@ export async function takeGates(
   const holderId = randomId()
   const taken = await take(context, names, holderId, deadline)
   const now = context.clock.now()
-  const running = await countRunning(context, taken, deadline)
-  const back = new Map(taken.map((one) => [one._id, placesAfterRest(restOf(one), now)]))
-  const sending = await countSendingSince(context, back, deadline)
-  const rooms = taken.map((endpoint): [string, Room] => {
-    const { _id, concurrency = null, rateLimit = null, rateFullAt = null } = endpoint
-    const free = concurrency === null ? Infinity : concurrency - (running.get(_id) ?? 0)
-    const limit = back.get(_id) ?? null
-    const afterRest = limit === null ? Infinity : limit.places - (sending.get(_id) ?? 0)
-    const tokens = rateLimit === null ? Infinity : wholeTokens(rateLimit, rateFullAt, now)
-    const places = Math.max(0, Math.min(free, afterRest, tokens))
-    return [_id, { endpoint, places, againAt: askAgainAt(endpoint, places, tokens, now) }]
+  const limited = new Map(taken.map((endpoint) => [endpoint._id, limitsOf(endpoint)]))
+  const running = await countRunning(context, limited, deadline)
+  const sending = await countSending(context, limited, now, deadline)
+  const rooms = [...limited].map(([name, limits]): [string, Room] => {
+    const counts = {
+      running: () => running.get(name) ?? 0,
+      sendingSince: () => sending.get(name) ?? 0,
+    }
+    return [name, { limits, slots: slotsLeft(limits, Infinity, counts, now) }]
   })
   return { holderId, rooms: new Map(rooms) }
-}
-
-/** When the next token comes, if it is tokens that are lacking; it is never known for the rest. */
-function askAgainAt(endpoint: Eligibility, places: number, tokens: number, now: number): number {
-  const { rateLimit = null, rateFullAt = null } = endpoint
-  if (rateLimit === null || tokens > places) return now + ASK_AGAIN_MS
-  const emptied = fullAfterTaking(rateLimit, rateFullAt, now, places)
-  return freeAt(rateLimit, emptied, now) ?? now + ASK_AGAIN_MS
 }
 
 async function take(
@@ -117,27 +103,29 @@ async function take(
 /** Counted, not kept count of: a number beside the jobs would stray from them with every crash. */
 async function countRunning(
   context: MongoContext,
-  endpoints: Eligibility[],
+  limited: Map<string, Limits>,
   deadline: Deadline,
 ): Promise<Map<string, number>> {
-  const counts = endpoints.flatMap(({ _id, concurrency = null }) => {
+  const counts = [...limited].flatMap(([endpoint, { concurrency }]) => {
     if (concurrency === null) return []
-    return [{ match: { endpoint: _id, state: 'running' as const }, most: concurrency }]
+    return [{ match: { endpoint, state: 'running' as const }, most: concurrency }]
   })
   return countEach(context, counts, deadline)
 }
 
-/** The attempts under way that began after the rest of their endpoint, up to its places. */
-async function countSendingSince(
+/** Of the endpoints that come back from a rest. */
+async function countSending(
   context: MongoContext,
-  back: Map<string, ReturnType<typeof placesAfterRest>>,
+  limited: Map<string, Limits>,
+  now: number,
   deadline: Deadline,
 ): Promise<Map<string, number>> {
-  const counts = [...back].flatMap(([endpoint, limit]) => {
-    if (limit === null) return []
-    const claimedAt = { $gte: new Date(limit.since) }
+  const counts = [...limited].flatMap(([endpoint, limits]) => {
+    const back = placesAfterRest(limits, now)
+    if (back === null) return []
+    const claimedAt = { $gte: new Date(back.since) }
     const match = { endpoint, state: 'running' as const, phase: 'sending' as const, claimedAt }
-    return [{ match, most: limit.places }]
+    return [{ match, most: back.places }]
   })
   return countEach(context, counts, deadline)
 }
@@ -167,37 +155,18 @@ async function countEach(
 export async function giveBackGates(
   context: MongoContext,
   { holderId, rooms }: Gates,
-  claimed: ClaimedJob[],
+  claimed: Map<string, ClaimedJob[]>,
   deadline: Deadline,
 ): Promise<boolean> {
-  const byEndpoint = Map.groupBy(claimed, ({ endpoint }) => endpoint)
   const now = context.clock.now()
-  const updates = [...rooms].map(([name, { endpoint }]) => ({
-    updateOne: {
-      filter: { _id: name, gateHolder: holderId },
-      update: usedUp(endpoint, byEndpoint.get(name)?.length ?? 0, now),
-    },
-  }))
+  const updates = [...rooms].map(([name, { limits }]) => {
+    const { rateFullAt } = afterClaim(limits, claimed.get(name)?.length ?? 0, now)
+    const tokens = rateFullAt === limits.rateFullAt ? {} : { rateFullAt }
+    const update = { $set: { gateHolder: null, gateUntil: null, ...tokens } }
+    return { updateOne: { filter: { _id: name, gateHolder: holderId }, update } }
+  })
   const { matchedCount } = await run(deadline, (limit) =>
     context.endpoints.bulkWrite(updates, { ordered: false, ...limit }),
   )
   return matchedCount === updates.length
-}
-
-function usedUp(
-  endpoint: Eligibility,
-  claimedCount: number,
-  now: number,
-): UpdateFilter<EndpointDocument> {
-  const { rateLimit = null, rateFullAt = null } = endpoint
-  const usesTokens = rateLimit !== null && claimedCount > 0
-  return {
-    $set: {
-      gateHolder: null,
-      gateUntil: null,
-      ...(usesTokens
-        ? { rateFullAt: fullAfterTaking(rateLimit, rateFullAt, now, claimedCount) }
-        : {}),
-    },
-  }
 }

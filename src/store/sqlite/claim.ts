@@ -1,10 +1,11 @@
 // claim: due jobs become running, each under a new fence, in one transaction that is durable before
 // anything is sent. Jobs in the future, final or of other endpoints are never looked at.
 import { randomBytes } from 'node:crypto'
+import { isLimited } from '../../endpoint/admission.ts'
 import type { ClaimedJob } from '../../job/job.ts'
 import type { Claim, Holder, Lane } from '../store.ts'
 import type { Database } from './database.ts'
-import { closeGate, eligible, roomAt } from './gate.ts'
+import { closeGate, eligible, limitsOf, slotsAt } from './gate.ts'
 import { guardOf } from './guards.ts'
 import { openJobHeaders, originOf, parsed } from './rows.ts'
 
@@ -104,15 +105,14 @@ function claimThroughGate(
 ): number {
   const gate = eligible(database, endpoint, grant.now)
   if (gate === null) return bytes
-  const { concurrency, rate_count, resting_until } = gate
-  const isLimited = concurrency !== null || rate_count !== null || resting_until !== null
-  if (!isLimited) return claimLane(database, { endpoint, limit }, grant, bytes, claim.jobs)
-  const room = roomAt(database, endpoint, gate, limit, grant.now)
+  const limits = limitsOf(gate)
+  if (!isLimited(limits)) return claimLane(database, { endpoint, limit }, grant, bytes, claim.jobs)
+  const slots = slotsAt(database, endpoint, limits, limit, grant.now)
   const before = claim.jobs.length
-  const bytesLeft = claimLane(database, { endpoint, limit: room }, grant, bytes, claim.jobs)
+  const bytesLeft = claimLane(database, { endpoint, limit: slots }, grant, bytes, claim.jobs)
   const claimed = claim.jobs.slice(before)
-  const againAt = closeGate(database, endpoint, gate, claimed.length, grant.now)
-  if (room < limit && claimed.length === room) claim.limited.push({ endpoint, againAt })
+  const againAt = closeGate(database, endpoint, limits, claimed.length, grant.now)
+  if (slots < limit && claimed.length === slots) claim.limited.push({ endpoint, againAt })
   return bytesLeft
 }
 

@@ -1,8 +1,6 @@
 // The gate of an endpoint: how many jobs a claim may take of it. The claiming transaction is the
 // only one that writes, so what is counted here holds until it commits.
-import type { RateLimit } from '../../endpoint/endpoint.ts'
-import { placesAfterRest } from '../../endpoint/health.ts'
-import { freeAt, fullAfterTaking, wholeTokens } from '../../endpoint/rate-bucket.ts'
+import { type AttemptCounts, afterClaim, type Limits, slotsLeft } from '../../endpoint/admission.ts'
 import type { Database } from './database.ts'
 import { rampOf } from './endpoint-rows.ts'
 
@@ -14,21 +12,18 @@ from endpoints
 where name = ? and deleting = 0 and paused = 0 and disabled_reason is null
   and (resting_until is null or resting_until <= ?)`
 
-/** All of them: those that await completion, and those whose lease has lapsed, too. */
+/** Parameters: endpoint, limit. */
 export const RUNNING_UP_TO = `
 select count(*) as count from (
   select 1 from jobs where state = 'running' and endpoint = ? limit +?)`
 
-/** Attempts under way that began after the rest. Parameters: endpoint, since, limit. */
+/** Parameters: endpoint, since, limit. */
 export const SENDING_SINCE = `
 select count(*) as count from (
   select 1 from jobs
   where state = 'running' and endpoint = ? and awaiting = 0 and claimed_at >= ? limit +?)`
 
 export const TAKE_TOKENS = 'update endpoints set bucket_full_at = ? where name = ?'
-
-/** How soon to ask again where nothing tells when an attempt will end. */
-const ASK_AGAIN_MS = 250
 
 export interface GateRow {
   concurrency: number | null
@@ -46,49 +41,41 @@ export function eligible({ connection }: Database, endpoint: string, now: number
 }
 
 /** How many jobs the limits leave room for, of those that are asked for. */
-export function roomAt(
+export function slotsAt(
   { connection }: Database,
   endpoint: string,
-  gate: GateRow,
+  limits: Limits,
   asked: number,
   now: number,
 ): number {
-  let room = asked
-  const rateLimit = rateLimitOf(gate)
-  if (rateLimit !== null) room = Math.min(room, wholeTokens(rateLimit, gate.bucket_full_at, now))
-  if (gate.concurrency !== null && room > 0) {
-    const running = connection.statement(RUNNING_UP_TO).get(endpoint, gate.concurrency)?.count
-    room = Math.min(room, gate.concurrency - (running as number))
+  const counts: AttemptCounts = {
+    running: (limit) => connection.statement(RUNNING_UP_TO).get(endpoint, limit)?.count as number,
+    sendingSince: (since, limit) =>
+      connection.statement(SENDING_SINCE).get(endpoint, since, limit)?.count as number,
   }
-  const back = placesAfterRest({ restingUntil: gate.resting_until, ramp: rampOf(gate) }, now)
-  if (back !== null && room > 0) {
-    const { places, since } = back
-    const sending = connection.statement(SENDING_SINCE).get(endpoint, since, places)?.count
-    room = Math.min(room, places - (sending as number))
-  }
-  return room
+  return slotsLeft(limits, asked, counts, now)
 }
 
 /** Writes what the claim took; answers when to ask again. */
 export function closeGate(
   { connection }: Database,
   endpoint: string,
-  gate: GateRow,
+  limits: Limits,
   claimedCount: number,
   now: number,
 ): number {
-  const rateLimit = rateLimitOf(gate)
-  let fullAt = gate.bucket_full_at
-  if (rateLimit !== null && claimedCount > 0) {
-    fullAt = fullAfterTaking(rateLimit, fullAt, now, claimedCount)
-    connection.statement(TAKE_TOKENS).run(fullAt, endpoint)
-  }
-  const tokenAt = rateLimit === null ? null : freeAt(rateLimit, fullAt, now)
-  return tokenAt ?? now + ASK_AGAIN_MS
+  const { rateFullAt, againAt } = afterClaim(limits, claimedCount, now)
+  if (rateFullAt !== limits.rateFullAt) connection.statement(TAKE_TOKENS).run(rateFullAt, endpoint)
+  return againAt
 }
 
-function rateLimitOf({ rate_count, rate_per_ms }: GateRow): RateLimit | null {
-  return rate_count === null || rate_per_ms === null
-    ? null
-    : { count: rate_count, perMs: rate_per_ms }
+export function limitsOf(row: GateRow): Limits {
+  const { rate_count: count, rate_per_ms: perMs } = row
+  return {
+    concurrency: row.concurrency,
+    rateLimit: count === null || perMs === null ? null : { count, perMs },
+    rateFullAt: row.bucket_full_at,
+    restingUntil: row.resting_until,
+    ramp: rampOf(row),
+  }
 }

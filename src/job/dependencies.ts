@@ -1,5 +1,33 @@
-// What a retry or a copy makes of dependencies, and the order in which one command retries many.
-import type { JobState } from './job.ts'
+// What becomes of a job by the jobs it depends on, while it waits and when it is retried or copied;
+// and the order in which one command retries many.
+import { isFinal, type JobState } from './job.ts'
+
+export interface DependencyCheck {
+  /** Those that have not succeeded. */
+  unmet: string[]
+  /** The first of these that is dead, cancelled or gone: the job fails with it. null: none is. */
+  failed: string | null
+}
+
+/**
+ * What a job that waits still waits for.
+ *
+ * @param stateOf null: the job is no longer stored
+ */
+export function checkDependencies(
+  waitingFor: readonly string[],
+  stateOf: (id: string) => JobState | null,
+): DependencyCheck {
+  const unmet: string[] = []
+  let failed: string | null = null
+  for (const id of waitingFor) {
+    const state = stateOf(id)
+    if (state === 'succeeded') continue
+    unmet.push(id)
+    if (failed === null && (state === null || isFinal(state))) failed = id
+  }
+  return { unmet, failed }
+}
 
 /** What retry writes, or why it leaves the job as it is. */
 export type RetryDecision =

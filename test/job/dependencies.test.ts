@@ -1,12 +1,26 @@
 // What a retry makes of dependencies, and the order in which one command retries many jobs.
 import { describe, expect, test } from 'vitest'
-import { decideRetry, retryOrder } from '../../src/job/dependencies.ts'
+import { checkDependencies, decideRetry, retryOrder } from '../../src/job/dependencies.ts'
 import type { JobState } from '../../src/job/job.ts'
 
 const STATES: Record<string, JobState> = {
   ...{ waits: 'queued', works: 'running', done: 'succeeded', dead: 'dead', off: 'cancelled' },
 }
 const stateOf = (id: string) => STATES[id] ?? null
+
+describe('a job that waits', () => {
+  test('still waits for what has not succeeded, and fails with the first that never will', () => {
+    const check = (...ids: string[]) => checkDependencies(ids, stateOf)
+    expect(check('done')).toEqual({ unmet: [], failed: null })
+    expect(check('done', 'waits', 'works')).toEqual({ unmet: ['waits', 'works'], failed: null })
+    for (const lost of ['dead', 'off', 'gone']) {
+      expect(check('done', 'waits', lost, 'dead')).toEqual({
+        unmet: ['waits', lost, 'dead'],
+        failed: lost,
+      })
+    }
+  })
+})
 
 describe('a retry', () => {
   const open = ['waits', 'works', 'done']

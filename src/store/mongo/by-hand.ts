@@ -152,8 +152,7 @@ async function statesOfUnmet(
 ): Promise<Map<string, JobState>> {
   const unmet = [...new Set(seen.flatMap(({ waitingFor = [] }) => waitingFor))]
   await markDependedOn(context, unmet, deadline)
-  const found = await statesOf(context, unmet, deadline)
-  return new Map([...found].map(([id, stored]) => [id, stateOf(stored)]))
+  return statesOf(context, unmet, deadline)
 }
 
 /** Promotes what waits for nothing, and takes the turn from later jobs where it waits. */

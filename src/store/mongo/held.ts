@@ -1,9 +1,11 @@
 // Held jobs: those that wait for others to succeed, or for the turn of their ordering key. Whoever
 // finishes a job looks at those that wait for it; the sweeper looks at all, again and again.
 import { dependencyFailed } from '../../job/attempt.ts'
+import { checkDependencies } from '../../job/dependencies.ts'
+import type { JobState } from '../../job/job.ts'
 import { failureFields, randomId, toFinal } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
-import { isFinalState, type JobDocument, QUEUED_STATES } from './documents.ts'
+import { type JobDocument, QUEUED_STATES, stateOf } from './documents.ts'
 import { tellDied } from './ends.ts'
 import { guardOf } from './guards.ts'
 import { BY_ID } from './indexes.ts'
@@ -107,24 +109,22 @@ export async function checkHeld(
     held.flatMap(({ waitingFor = [] }) => waitingFor),
     deadline,
   )
-  const isMet = (id: string) => states.get(id) === 'succeeded'
-  const isFailed = (id: string) => {
-    const state = states.get(id)
-    return state === undefined || (isFinalState(state) && state !== 'succeeded')
-  }
-  const lost = held.flatMap(({ _id, endpoint, waitingFor = [] }) => {
-    const dependency = waitingFor.find(isFailed)
-    return dependency === undefined ? [] : [{ _id, endpoint, dependency }]
+  const checks = held.map((job) => {
+    const { waitingFor = [] } = job
+    return { job, waitingFor, ...checkDependencies(waitingFor, (id) => states.get(id) ?? null) }
   })
-  const lostIds = new Set(lost.map(({ _id }) => _id))
+  const lost = checks.flatMap(({ job: { _id, endpoint }, failed: dependency }) =>
+    dependency === null ? [] : [{ _id, endpoint, dependency }],
+  )
   const isTaken = await takeMet(
     context,
-    held.map(({ _id, waitingFor = [] }) => ({ _id, met: waitingFor.filter(isMet) })),
+    checks.map(({ job: { _id }, waitingFor, unmet }) => ({
+      _id,
+      met: waitingFor.filter((id) => !unmet.includes(id)),
+    })),
     deadline,
   )
-  const ready = held.filter(
-    ({ _id, waitingFor = [] }) => !lostIds.has(_id) && waitingFor.every(isMet),
-  )
+  const ready = checks.flatMap(({ job, unmet }) => (unmet.length === 0 ? [job] : []))
   const failed = fails ? await failDependents(context, lost, deadline) : []
   const promotedCount = await promote(context, ready, deadline)
   return { promotedCount, isChanged: isTaken || promotedCount + failed.length > 0, failed }
@@ -132,7 +132,7 @@ export async function checkHeld(
 
 export async function statesOf(context: MongoContext, ids: string[], deadline: Deadline) {
   const unique = [...new Set(ids)]
-  if (unique.length === 0) return new Map<string, JobDocument['state']>()
+  if (unique.length === 0) return new Map<string, JobState>()
   const found = await run(deadline, (limit) =>
     context.jobs
       .find(
@@ -141,7 +141,7 @@ export async function statesOf(context: MongoContext, ids: string[], deadline: D
       )
       .toArray(),
   )
-  return new Map(found.map(({ _id, state }) => [_id, state]))
+  return new Map(found.map(({ _id, state }) => [_id, stateOf(state)]))
 }
 
 /** One update for all that wait for the same. Returns whether there were any. */

@@ -1,6 +1,7 @@
 // Held jobs: those that wait for other jobs or for the turn of their ordering key. A job is judged
 // by reading alone; what the judgement leads to is written under the guards of its event.
 import { dependencyFailed } from '../../job/attempt.ts'
+import { checkDependencies } from '../../job/dependencies.ts'
 import type { JobState } from '../../job/job.ts'
 import { type Database, tellEnd } from './database.ts'
 import { failureValues, finishQueuedAs } from './finish.ts'
@@ -31,10 +32,10 @@ where seq = ? and ${guardOf('promote')}`
 export const HOLD_AGAIN = `
 update jobs set held = 1, turn = null, version = version + 1
 where seq = ? and state = 'queued' and turn is not null`
-/** Parameters: finished at, reason, message, seq. */
+/** Parameters: finished at, reason, message, what it still waited for, seq. */
 export const FAIL_DEPENDENT = `
 update jobs set ${finishQueuedAs('dead')}, failure_reason = ?,
-  failure_message = ?
+  failure_message = ?, waiting_for = ?
 where seq = ? and ${guardOf('fail_dependent')}`
 export const WAIT_FOR = `
 update jobs set waiting_for = ?, recheck = 0 where seq = ? and held = 1`
@@ -49,26 +50,18 @@ export interface HeldRow {
 
 export type Judgement =
   | { kind: 'waits' }
-  /** Of what it waited for some is done, not all. */
-  | { kind: 'waits_for_less'; left: string[] }
-  | { kind: 'fails'; dependency: string }
-  | { kind: 'ready'; left: string[] }
+  /** Of what it waited for some is done, not all; or all, but it is not its turn. */
+  | { kind: 'waits_for_less'; unmet: string[] }
+  | { kind: 'fails'; failed: string; unmet: string[] }
+  | { kind: 'ready' }
 
 export function judge(database: Database, row: HeldRow): Judgement {
   const waitingFor = parsed<string[]>(row.waiting_for, [])
-  const left: string[] = []
-  for (const id of waitingFor) {
-    const state = stateOf(database, id)
-    if (state === null || state === 'dead' || state === 'cancelled') {
-      return { kind: 'fails', dependency: id }
-    }
-    if (state !== 'succeeded') left.push(id)
-  }
-  if (left.length > 0) {
-    return left.length < waitingFor.length ? { kind: 'waits_for_less', left } : { kind: 'waits' }
-  }
-  if (row.ordering_key === null || turnIsFree(database, row)) return { kind: 'ready', left }
-  return waitingFor.length > 0 ? { kind: 'waits_for_less', left } : { kind: 'waits' }
+  const { unmet, failed } = checkDependencies(waitingFor, (id) => stateOf(database, id))
+  if (failed !== null) return { kind: 'fails', failed, unmet }
+  const mayGoOn = unmet.length === 0
+  if (mayGoOn && (row.ordering_key === null || turnIsFree(database, row))) return { kind: 'ready' }
+  return unmet.length < waitingFor.length ? { kind: 'waits_for_less', unmet } : { kind: 'waits' }
 }
 
 function turnIsFree({ connection }: Database, { seq, endpoint, ordering_key }: HeldRow): boolean {
@@ -84,10 +77,10 @@ export function resolveHeld(database: Database, row: HeldRow): Judgement['kind']
     case 'waits':
       return judgement.kind
     case 'waits_for_less':
-      waitFor(database, row, judgement.left)
+      waitFor(database, row, judgement.unmet)
       return judgement.kind
     case 'fails':
-      return failDependent(database, row, judgement.dependency) ? judgement.kind : 'waits'
+      return failDependent(database, row, judgement) ? judgement.kind : 'waits'
     case 'ready':
       waitFor(database, row, [])
       return promote(database, row) ? judgement.kind : 'waits'
@@ -128,18 +121,21 @@ function promote(database: Database, { seq, endpoint, ordering_key }: HeldRow): 
   return changes === 1
 }
 
-function waitFor({ connection }: Database, row: HeldRow, left: string[]): void {
-  const text = listText(left)
+function waitFor({ connection }: Database, row: HeldRow, unmet: string[]): void {
+  const text = listText(unmet)
   if (text !== row.waiting_for) connection.statement(WAIT_FOR).run(text, row.seq)
 }
 
-function failDependent(database: Database, row: HeldRow, id: string): boolean {
+function failDependent(
+  database: Database,
+  row: HeldRow,
+  { failed, unmet }: Extract<Judgement, { kind: 'fails' }>,
+): boolean {
   const { connection, clock } = database
-  const now = clock.now()
-  const failure = dependencyFailed(id)
+  const failure = dependencyFailed(failed)
   const { changes } = connection
     .statement(FAIL_DEPENDENT)
-    .run(now, ...failureValues(failure), row.seq)
+    .run(clock.now(), ...failureValues(failure), listText(unmet), row.seq)
   if (changes === 0) return false
   const { id: jobId, endpoint } = row
   tellEnd(database, { jobId, endpoint, attempt: null, diedOf: failure.reason })

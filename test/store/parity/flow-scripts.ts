@@ -37,6 +37,11 @@ export async function depending(stage: Stage): Promise<void> {
   )
   const c = await stage.claimOne('base')
   await stage.step('succeed', () => store.settle([success(store, c)]))
+  await stage.enqueue(stage.job('e', 'base', { priority: 9 }), stage.job('f', 'base'))
+  await stage.enqueue(stage.job('after-e-and-f', 'work', on('e', 'f')))
+  const e = await stage.claimOne('base')
+  const f = await stage.claimOne('base')
+  await stage.step('one of two succeeds', () => store.settle([success(store, e), burial(store, f)]))
   await stage.sweep()
 }
 

@@ -3,7 +3,7 @@
 // the dedupe key.
 import type { Filter } from 'mongodb'
 import type { NewJob } from '../../job/job.ts'
-import type { EnqueueResult } from '../store.ts'
+import { type EnqueueResult, StoreUnavailable } from '../store.ts'
 import type { MongoContext } from './context.ts'
 import { type JobDocument, jobOf } from './documents.ts'
 import { type Item, isSameJob } from './enqueue-insert.ts'
@@ -25,26 +25,36 @@ export interface Resolved {
   open: Item[]
   /** Those whose key's holder changed meanwhile, or by an earlier one of these. */
   raced: Item[]
-  /** To be answered with the job of this id, as it is in the end. */
-  existing: { index: number; jobId: string }[]
   /** Those that are stored already: by an insert that was sent twice, for its answer was lost. */
   own: Item[]
   /** Ids of jobs that became final. */
   finished: string[]
 }
 
-/** What is settled here stands in `results`, or in `existing`. */
+/** The answers of a batch, by index. */
+export interface Answers {
+  results: EnqueueResult[]
+  /** Those to be answered with a job that is still to be read. */
+  existing: Existing[]
+}
+
+interface Existing {
+  index: number
+  jobId: string
+}
+
+/** What is settled here stands in the answers. */
 export async function resolve(
   context: MongoContext,
   items: Item[],
-  results: EnqueueResult[],
+  { results, existing }: Answers,
   deadline: Deadline,
 ): Promise<Resolved> {
   const existingAs = (holder: Holder, { payload }: NewJob): EnqueueResult => ({
     kind: 'existing',
     job: jobOf({ ...holder, payload }, context.box),
   })
-  const resolved: Resolved = { open: [], raced: [], existing: [], own: [], finished: [] }
+  const resolved: Resolved = { open: [], raced: [], own: [], finished: [] }
   if (items.length === 0) return resolved
   const holders = await findHolders(
     context,
@@ -65,7 +75,7 @@ export async function resolve(
     if (known !== null) {
       if (known.kind !== 'existing') results[index] = refusedBy(known.holder, known.kind)
       else if (hasPayloadOf(known.holder, job)) results[index] = existingAs(known.holder, job)
-      else resolved.existing.push({ index, jobId: known.holder._id })
+      else existing.push({ index, jobId: known.holder._id })
       continue
     }
     const text = textOf(job.endpoint, job.dedupe?.key)
@@ -74,12 +84,19 @@ export async function resolve(
       ;(holder === undefined ? resolved.open : resolved.raced).push(item)
       continue
     }
+    // Earlier requests of the batch are answered with it as it was.
+    if (job.dedupe?.mode === 'replace') {
+      const earlier = existing.filter(({ jobId }) => jobId === holder._id)
+      await answerExisting(context, earlier, results, deadline)
+      existing.splice(0, existing.length, ...existing.filter((one) => !earlier.includes(one)))
+    }
     const taken = await takeOver(context, job, holder, deadline)
-    if (taken.kind !== 'unchanged') touched.add(text)
+    if (taken.kind !== 'kept') touched.add(text)
     if (taken.kind === 'dedupe_conflict') results[index] = taken
     else if (taken.kind === 'raced') resolved.raced.push(item)
     else if (taken.kind === 'given_up') resolved.open.push(item)
-    else resolved.existing.push({ index, jobId: holder._id })
+    else if (taken.document === null) existing.push({ index, jobId: holder._id })
+    else results[index] = { kind: 'existing', job: jobOf(taken.document, context.box) }
     if (taken.kind === 'given_up' && taken.isFinal) resolved.finished.push(holder._id)
   }
   return resolved
@@ -168,6 +185,29 @@ function alternativesOf(endpoint: string, jobs: NewJob[]): Filter<JobDocument>[]
     ...(origins.length === 0 ? [] : [{ endpoint, originKey: { $in: origins } }]),
     ...(dedupes.length === 0 ? [] : [{ endpoint, dedupeHolder: { $in: dedupes } }]),
   ]
+}
+
+/** With the jobs as they are now. */
+async function answerExisting(
+  context: MongoContext,
+  existing: Existing[],
+  results: EnqueueResult[],
+  deadline: Deadline,
+): Promise<void> {
+  const ids = existing.map(({ jobId }) => jobId)
+  answerFrom(await readExisting(context, ids, deadline), existing, results)
+}
+
+export function answerFrom(
+  found: Map<string, EnqueueResult>,
+  existing: Existing[],
+  results: EnqueueResult[],
+): void {
+  for (const { index, jobId } of existing) {
+    const result = found.get(jobId)
+    if (result === undefined) throw new StoreUnavailable('the job that has the key was purged')
+    results[index] = result
+  }
 }
 
 /** The jobs of these ids as they are now. */

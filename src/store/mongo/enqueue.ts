@@ -6,6 +6,8 @@ import type { NewJob } from '../../job/job.ts'
 import { type EnqueueResult, MAX_ENQUEUE_BATCH, StoreUnavailable } from '../store.ts'
 import type { MongoContext } from './context.ts'
 import {
+  type Answers,
+  answerFrom,
   findHolders,
   knownBy,
   type Resolved,
@@ -29,10 +31,8 @@ export interface Enqueued {
 }
 
 /** One call at work. */
-interface Batch {
+interface Batch extends Answers {
   context: MongoContext
-  results: EnqueueResult[]
-  existing: { index: number; jobId: string }[]
   finished: string[]
   held: Item[]
   deadline: Deadline
@@ -118,12 +118,11 @@ async function store(batch: Batch, items: Item[]): Promise<void> {
       results[item.index] = insertedAs(item)
       if (item.document.state === 'held') batch.held.push(item)
     }
-    const resolved = await resolveAll(context, [...taken], results, deadline)
+    const resolved = await resolveAll(batch, [...taken])
     for (const item of resolved.own) {
       results[item.index] = insertedAs(item)
       if (item.document.state === 'held') batch.held.push(item)
     }
-    batch.existing.push(...resolved.existing)
     batch.finished.push(...resolved.finished)
     fruitless = resolved.open.length < open.length ? 0 : fruitless + 1
     if (fruitless > MAX_ROUNDS_WITHOUT_PROGRESS) {
@@ -134,17 +133,12 @@ async function store(batch: Batch, items: Item[]): Promise<void> {
 }
 
 /** Whose job changed under the hands of others at once is looked for again: no insert is needed. */
-async function resolveAll(
-  context: MongoContext,
-  items: Item[],
-  results: EnqueueResult[],
-  deadline: Deadline,
-): Promise<Resolved> {
-  const all: Resolved = { open: [], raced: [], existing: [], own: [], finished: [] }
+async function resolveAll(batch: Batch, items: Item[]): Promise<Resolved> {
+  const { context, deadline } = batch
+  const all: Resolved = { open: [], raced: [], own: [], finished: [] }
   for (let left = items; left.length > 0; left = all.raced.splice(0)) {
-    const some = await resolve(context, left, results, deadline)
+    const some = await resolve(context, left, batch, deadline)
     for (const kind of ['open', 'raced', 'own'] as const) all[kind].push(...some[kind])
-    all.existing.push(...some.existing)
     all.finished.push(...some.finished)
   }
   return all
@@ -195,11 +189,7 @@ async function promoteHeld({ context, held, deadline }: Batch): Promise<boolean>
 async function fillIn({ context, results, existing, held, deadline }: Batch): Promise<void> {
   const ids = [...existing.map(({ jobId }) => jobId), ...held.map(({ job }) => job.id)]
   const found = await readExisting(context, ids, deadline)
-  for (const { index, jobId } of existing) {
-    const result = found.get(jobId)
-    if (result === undefined) throw new StoreUnavailable('the job that has the key was purged')
-    results[index] = result
-  }
+  answerFrom(found, existing, results)
   for (const { index, job } of held) {
     const result = found.get(job.id)
     if (result?.kind === 'existing') results[index] = { kind: 'inserted', job: result.job }

@@ -1,9 +1,10 @@
 // What a request with a dedupe key does to the queued or running job that has the key.
-import type { UpdateFilter } from 'mongodb'
+import type { Filter, UpdateFilter } from 'mongodb'
+import { type DedupeDecision, decideDedupe } from '../../job/dedupe.ts'
 import type { NewJob } from '../../job/job.ts'
 import { toFinal } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
-import { dateOrNull, type JobDocument, sealHeaders } from './documents.ts'
+import { dateOrNull, type JobDocument, sealHeaders, stateOf } from './documents.ts'
 import type { Holder } from './enqueue-conflicts.ts'
 import { guardOf } from './guards.ts'
 import { BY_ID } from './indexes.ts'
@@ -14,12 +15,15 @@ const MAX_KEYS = 1_000
 
 export type TakenOver =
   | { kind: 'dedupe_conflict'; jobId: string }
-  /** The request is answered with the job. */
-  | { kind: 'unchanged' | 'changed' }
+  /** The request is answered with the job as it is; null: it has not been read since. */
+  | { kind: 'kept'; document: JobDocument | null }
+  | { kind: 'replaced'; document: JobDocument }
   /** The job has no longer the key. */
   | { kind: 'given_up'; isFinal: boolean }
   /** It is no longer what was read. */
   | { kind: 'raced' }
+
+const RACED: TakenOver = { kind: 'raced' }
 
 export async function takeOver(
   context: MongoContext,
@@ -27,40 +31,43 @@ export async function takeOver(
   holder: Holder,
   deadline: Deadline,
 ): Promise<TakenOver> {
+  if (job.dedupe === null) return RACED
   const now = nowOf(context)
   const { _id, version, state, attemptCount } = holder
-  const write = (filter: object, update: UpdateFilter<JobDocument>) =>
-    writeOne(context, _id, { dedupeHolder: job.dedupe?.key, ...filter }, update, deadline)
-  switch (job.dedupe?.mode) {
+  const owned = { _id, dedupeHolder: job.dedupe.key }
+  const decision = decideDedupe(job.dedupe.mode, { state: stateOf(state), attemptCount })
+  switch (decision.kind) {
     case 'reject':
       return { kind: 'dedupe_conflict', jobId: _id }
     case 'keep': {
-      if (job.idempotency === null) return { kind: 'unchanged' }
-      const isWritten = await write({}, keyAdded(job))
-      return { kind: isWritten ? 'unchanged' : 'raced' }
+      if (job.idempotency === null) return { kind: 'kept', document: null }
+      const document = await updateOwner(context, owned, keyAdded(job), deadline)
+      return document === null ? RACED : { kind: 'kept', document }
     }
     case 'replace': {
-      if (state === 'running') {
-        const guard = guardOf('supersede', { now })
-        const isWritten = await write(guard, {
-          $set: { superseded: true },
-          $unset: { dedupeHolder: '' },
-          $inc: { version: 1 },
-        })
-        return isWritten ? { kind: 'given_up', isFinal: false } : { kind: 'raced' }
-      }
-      if (attemptCount > 0) {
-        const guard = guardOf('displace', { now })
-        const isWritten = await write(guard, toFinal('cancelled', now, {}))
-        return isWritten ? { kind: 'given_up', isFinal: true } : { kind: 'raced' }
-      }
-      const guard = { ...guardOf('replace', { now, version }), attemptCount: 0 }
-      const isWritten = await write(guard, replaced(context, job, _id))
-      return { kind: isWritten ? 'changed' : 'raced' }
+      const filter = { ...owned, ...guardOf('replace', { now, version }), attemptCount: 0 }
+      const document = await updateOwner(context, filter, replaced(context, job, _id), deadline)
+      return document === null ? RACED : { kind: 'replaced', document }
+    }
+    case 'displace': {
+      const filter = { ...owned, ...guardOf('displace', { now }) }
+      const isWritten = await releaseKey(context, filter, toFinal('cancelled', now, {}), deadline)
+      return isWritten ? { kind: 'given_up', isFinal: true } : RACED
+    }
+    case 'supersede': {
+      const filter = { ...owned, ...guardOf('supersede', { now }) }
+      const isWritten = await releaseKey(context, filter, SUPERSEDE, deadline)
+      return isWritten ? { kind: 'given_up', isFinal: false } : RACED
     }
     default:
-      return { kind: 'raced' }
+      throw new Error(`unknown decision ${(decision satisfies never as DedupeDecision).kind}`)
   }
+}
+
+const SUPERSEDE = {
+  $set: { superseded: true as const },
+  $unset: { dedupeHolder: '' as const },
+  $inc: { version: 1 },
 }
 
 /** Of one of which nothing was sent: what the request gives, and no more. */
@@ -95,21 +102,35 @@ function keyAdded({ idempotency }: NewJob): UpdateFilter<JobDocument> {
   }
 }
 
-/** A key that another job took at this moment is found by the next look. */
-async function writeOne(
+/** null: it is not what the filter says, or another job took the key of the request just now. */
+async function updateOwner(
   context: MongoContext,
-  id: string,
-  filter: object,
+  filter: Filter<JobDocument>,
+  update: UpdateFilter<JobDocument>,
+  deadline: Deadline,
+): Promise<JobDocument | null> {
+  try {
+    return await run(deadline, (limit) =>
+      context.jobs.findOneAndUpdate(filter, update, {
+        returnDocument: 'after',
+        ...BY_ID,
+        ...limit,
+      }),
+    )
+  } catch (error) {
+    if (isDuplicateKey(error)) return null
+    throw error
+  }
+}
+
+async function releaseKey(
+  context: MongoContext,
+  filter: Filter<JobDocument>,
   update: UpdateFilter<JobDocument>,
   deadline: Deadline,
 ): Promise<boolean> {
-  try {
-    const { matchedCount } = await run(deadline, (limit) =>
-      context.jobs.updateOne({ _id: id, ...filter }, update, { ...BY_ID, ...limit }),
-    )
-    return matchedCount === 1
-  } catch (error) {
-    if (isDuplicateKey(error)) return false
-    throw error
-  }
+  const { matchedCount } = await run(deadline, (limit) =>
+    context.jobs.updateOne(filter, update, { ...BY_ID, ...limit }),
+  )
+  return matchedCount === 1
 }

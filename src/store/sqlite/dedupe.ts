@@ -1,4 +1,5 @@
 // Dedupe: what a request comes to whose dedupe key a queued or running job of its endpoint has.
+import { type DedupeDecision, decideDedupe } from '../../job/dedupe.ts'
 import type { Job, NewJob } from '../../job/job.ts'
 import type { EnqueueResult } from '../store.ts'
 import type { Database } from './database.ts'
@@ -35,41 +36,33 @@ interface HolderRow {
 
 /** null: nobody has the key, or nobody has it any more, and the job is to be inserted. */
 export function applyDedupe(database: Database, job: NewJob): EnqueueResult | null {
-  const { connection } = database
+  const { connection, clock } = database
   const { key, mode } = job.dedupe as NonNullable<NewJob['dedupe']>
   const holder = connection.statement(DEDUPE_HOLDER).get(job.endpoint, key) as HolderRow | undefined
   if (holder === undefined) return null
-  switch (mode) {
+  const decision = decideDedupe(mode, { state: holder.state, attemptCount: holder.attempt_count })
+  switch (decision.kind) {
     case 'reject':
       return { kind: 'dedupe_conflict', jobId: holder.id }
+    case 'replace':
+      replace(database, job, holder)
+      return found(database, job, holder)
     case 'keep':
       return found(database, job, holder)
-    case 'replace':
-      return takeOver(database, job, holder)
+    case 'displace':
+      connection.statement(DISPLACE).run(clock.now(), holder.seq)
+      return null
+    case 'supersede':
+      connection.statement(SUPERSEDE).run(holder.seq)
+      return null
     default:
-      throw new Error(`unknown mode ${mode satisfies never}`)
+      throw new Error(`unknown decision ${(decision satisfies never as DedupeDecision).kind}`)
   }
 }
 
 function found(database: Database, job: NewJob, { seq, id }: HolderRow): EnqueueResult {
   addKey(database, job, seq)
   return { kind: 'existing', job: jobOfId(database, id) as Job }
-}
-
-/** What was sent of the holder can not be taken back: then it ends, and another job begins. */
-function takeOver(database: Database, job: NewJob, holder: HolderRow): EnqueueResult | null {
-  const { connection, clock } = database
-  if (holder.state === 'running') {
-    connection.statement(SUPERSEDE).run(holder.seq)
-    return null
-  }
-  if (holder.attempt_count > 0) {
-    const now = clock.now()
-    connection.statement(DISPLACE).run(now, holder.seq)
-    return null
-  }
-  replace(database, job, holder)
-  return found(database, job, holder)
 }
 
 /** Its id, budget, ordering key, dependencies and onFinish stay. */

@@ -10,7 +10,7 @@ import type { Warning } from '../../support/stores.ts'
 import { until } from '../../support/until.ts'
 
 /** Instants that a script gives lie whole units apart, and a script takes less than one. */
-export const UNIT_MS = 30_000
+const UNIT_MS = 300_000
 export const HOUR_MS = 3_600_000
 const SHORT_LEASE_MS = 1
 
@@ -194,6 +194,8 @@ async function allJobs(store: Store) {
 const JOB_ID = /job_[0-9a-hjkmnp-tv-z]{26}/g
 /** Instants are numbers beyond this: no count or duration is as large. */
 const FIRST_INSTANT = 1e12
+/** Instants that no script gives, but rules: a moment after now, where it is not hours. */
+const SOON = new Set(['againAt', 'endsAt'])
 /** Ended by the store itself: it measured how long they took, and no script can know that. */
 const MEASURED = new Set(['lost', 'cancelled'])
 
@@ -226,14 +228,13 @@ function createNames(store: Store) {
     const record = value as Record<string, unknown>
     const entries = Object.entries(record).map(([key, one]): [string, unknown] => {
       if (key === 'leaseId') return [key, 'a lease']
-      if (key === 'againAt' && isSoon(one as number)) return [key, 'soon']
+      if (SOON.has(key) && isSoon(one as number)) return [key, 'soon']
       if (key === 'durationMs' && MEASURED.has(record.outcome as string)) return [key, 'measured']
       return [key, told(one)]
     })
     return Object.fromEntries(entries.toSorted(([a], [b]) => (a < b ? -1 : 1)))
   }
 
-  /** Where nothing tells when there will be room. */
   function isSoon(againAt: number): boolean {
     return againAt - store.clock.now() < UNIT_MS
   }

@@ -135,6 +135,11 @@ export async function deduplicating(stage: Stage): Promise<void> {
     stage.job('rejected-2', 'work', deduped('reject')),
     stage.job('kept-2', 'work', deduped('keep')),
   )
+  await stage.enqueue(
+    stage.job('kept-3', 'work', deduped('keep')),
+    stage.job('kept-4', 'work', { ...deduped('keep'), ...keyed('kept-4') }),
+    stage.job('replacing-3', 'work', { ...deduped('replace'), priority: 3 }),
+  )
   await stage.enqueue(stage.job('repeat-of-replacing', 'work', keyed('replacing')))
   const first = await stage.claimOne('work')
   await stage.enqueue(stage.job('kept-while-running', 'work', deduped('keep')))

@@ -4,7 +4,10 @@
 import type { UpdateFilter } from 'mongodb'
 import type { Lease, Outcome } from '../../job/job.ts'
 import type { EventName } from '../../job/lifecycle.ts'
+import { eventIfSuperseded, isRepeat } from '../../job/settlement.ts'
 import type { SettleResult } from '../settlement.ts'
+import type { AttemptDocument } from './attempt-documents.ts'
+import { pushAttempt, toFinal } from './changes.ts'
 import type { MongoContext } from './context.ts'
 import { isFinalState, type JobDocument } from './documents.ts'
 import { guardOf } from './guards.ts'
@@ -20,6 +23,14 @@ export interface Ending extends Lease {
   leaseExpiresAt?: Date
   /** What is written in its place if the job was superseded. */
   instead: { event: EventName; update: UpdateFilter<JobDocument> } | null
+}
+
+/** What ends a job that was superseded, where the event would queue it again. */
+export function withdrawal(attempt: AttemptDocument): Ending['instead'] {
+  const event = eventIfSuperseded(attempt.event)
+  if (event === null) return null
+  const change = toFinal('cancelled', attempt.finishedAt, {})
+  return { event, update: { ...change, ...pushAttempt({ ...attempt, event }) } }
 }
 
 export interface Written {
@@ -155,14 +166,6 @@ function resultOf(ending: Ending, job: Seen | undefined, writeId: string): Settl
   )
   if (own === undefined) return 'lease_lost'
   if (own.writeId === writeId) return 'applied'
-  return isRepetition(ending, own) ? 'already_applied' : 'lease_lost'
-}
-
-/** The sweeper may have written this very attempt as lost: only the same event is a repetition. */
-function isRepetition({ event, outcome, instead }: Ending, own: Writer): boolean {
-  if (own.outcome !== outcome) return false
-  if (own.event === event || own.event === instead?.event) return true
-  // What a handler said failed may have led to either, by the budget that was left.
-  const BY_HANDLER: EventName[] = ['reschedule', 'bury', 'withdraw']
-  return outcome === 'failed' && BY_HANDLER.includes(event) && BY_HANDLER.includes(own.event)
+  const { fence, leaseId, event, outcome } = ending
+  return isRepeat({ fence, leaseId, event, outcome }, own) ? 'already_applied' : 'lease_lost'
 }

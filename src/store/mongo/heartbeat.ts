@@ -1,10 +1,11 @@
 // Heartbeat: what a handler says while it works, and the time that it is given for it.
 import type { UpdateFilter } from 'mongodb'
 import type { Lease } from '../../job/job.ts'
+import { endOfLease } from '../../job/settlement.ts'
 import type { Heartbeat, HeartbeatResult } from '../settlement.ts'
 import { StoreUnavailable } from '../store.ts'
 import { type MongoContext, nowOf } from './context.ts'
-import type { JobDocument } from './documents.ts'
+import { type JobDocument, stateOf } from './documents.ts'
 import { guardOf } from './guards.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
 
@@ -36,7 +37,8 @@ export async function heartbeat(
       context.jobs.findOne<Seen>({ _id: lease.jobId }, { projection: SEEN, ...limit }),
     )
     if (seen?.state !== 'running' || seen.fence !== lease.fence || seen.leaseId !== lease.leaseId) {
-      return { kind: endOf(seen, lease) }
+      const state = seen === null ? null : stateOf(seen.state)
+      return { kind: endOfLease(lease, state, seen?.attempts.at(-1)) }
     }
     const leaseExpiresAt = await write(context, lease, seen, beat, deadline)
     if (leaseExpiresAt !== null) return { kind: 'applied', leaseExpiresAt }
@@ -70,14 +72,4 @@ async function write(
     ),
   )
   return written?.leaseExpiresAt?.getTime() ?? null
-}
-
-/** How people ended the attempt of this lease. A job that was retried by hand has moved on. */
-function endOf(seen: Seen | null, { fence, leaseId }: Lease) {
-  if (seen?.state !== 'cancelled' && seen?.state !== 'dead') return 'lease_lost'
-  const last = seen.attempts.at(-1)
-  const isByPeople =
-    last?.outcome === 'cancelled' && last.fence === fence && last.leaseId === leaseId
-  if (!isByPeople) return 'lease_lost'
-  return seen.state === 'dead' ? 'evicted' : 'cancelled'
 }

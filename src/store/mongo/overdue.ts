@@ -6,7 +6,7 @@ import { attemptDocument } from './attempt-documents.ts'
 import { failureFields, pushAttempt, randomId, toFinal, toQueued } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import type { JobDocument } from './documents.ts'
-import { type Ending, writeEndings } from './endings.ts'
+import { type Ending, withdrawal, writeEndings } from './endings.ts'
 import { SEEN_LEASE } from './lost-attempts.ts'
 import { run, startDeadline } from './run-command.ts'
 
@@ -68,7 +68,7 @@ export async function endOverdue(
   if (ends.length === 0) return []
   const now = nowOf(context)
   const writeId = randomId()
-  const endings = ends.map((end) => endingOf(end, writeId, now))
+  const endings = ends.map((end) => endingOf(end, writeId))
   const { results, finished, withdrawn } = await writeEndings(context, endings, {
     writeId,
     now,
@@ -85,13 +85,12 @@ export async function endOverdue(
   return results
 }
 
-function endingOf(end: OverdueEnd, writeId: string, now: Date): Ending {
+function endingOf(end: OverdueEnd, writeId: string): Ending {
   const attempt = attemptDocument(end.attempt, { ...end, writeId })
-  const withdrawn = { ...attempt, event: 'withdraw_lapsed' as const }
   const change =
     end.event === 'time_out'
       ? toQueued(new Date(end.runAt))
-      : toFinal('dead', now, failureFields(end.failure))
+      : toFinal('dead', attempt.finishedAt, failureFields(end.failure))
   return {
     jobId: end.jobId,
     fence: end.fence,
@@ -100,9 +99,6 @@ function endingOf(end: OverdueEnd, writeId: string, now: Date): Ending {
     event: end.event,
     outcome: end.attempt.outcome,
     update: { ...change, ...pushAttempt(attempt) },
-    instead: {
-      event: 'withdraw_lapsed',
-      update: { ...toFinal('cancelled', now, {}), ...pushAttempt(withdrawn) },
-    },
+    instead: withdrawal(attempt),
   }
 }

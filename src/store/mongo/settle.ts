@@ -8,7 +8,7 @@ import { attemptDocument } from './attempt-documents.ts'
 import { failureFields, pushAttempt, randomId, toFinal, toQueued } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import type { JobDocument } from './documents.ts'
-import { type Ending, writeEndings } from './endings.ts'
+import { type Ending, withdrawal, writeEndings } from './endings.ts'
 
 export async function settle(
   context: MongoContext,
@@ -35,23 +35,12 @@ function endingOf(settlement: Settlement, writeId: string): Ending {
     return { ...lease, event, outcome: null, update, instead: null }
   }
   const attempt = attemptDocument(settlement.attempt, { ...settlement, writeId })
-  const withdrawn = { ...attempt, event: 'withdraw' as const }
-  const finishedAt = new Date(settlement.attempt.finishedAt)
-  const isKept = settlement.event === 'reschedule' || settlement.event === 'postpone'
   return {
     ...lease,
     event,
     outcome: settlement.attempt.outcome,
     update: { ...stateChangeOf(settlement), ...pushAttempt(attempt) },
-    instead: isKept
-      ? {
-          event: 'withdraw',
-          update: {
-            ...toFinal('cancelled', finishedAt, {}),
-            ...pushAttempt(withdrawn),
-          },
-        }
-      : null,
+    instead: withdrawal(attempt),
   }
 }
 

@@ -1,5 +1,6 @@
 // renew, release and heartbeat: what a holder writes while its attempt goes on, or was not begun.
-import type { Lease } from '../../job/job.ts'
+import type { JobState, Lease } from '../../job/job.ts'
+import { endOfLease } from '../../job/settlement.ts'
 import type { Heartbeat, HeartbeatResult, RenewResult } from '../settlement.ts'
 import { runAftermath } from './aftermath.ts'
 import { readAttemptLines } from './attempt-log.ts'
@@ -51,7 +52,7 @@ function heartbeatSql(extension: string): string {
 }
 
 interface LeaseRow {
-  state: string
+  state: JobState
   fence: number
   lease_id: string | null
   awaiting: number
@@ -118,7 +119,9 @@ export function heartbeat(
     const { changes } = connection
       .statement(HEARTBEAT[kind])
       .run(...values, progress, jobId, fence, leaseId)
-    if (changes === 0) return { kind: endOf(row, lease) }
+    if (changes === 0) {
+      return { kind: endOfLease(lease, row.state, readAttemptLines(row.attempts).at(-1)) }
+    }
     const after = connection.statement(HELD_LEASE).get(jobId) as unknown as LeaseRow
     return { kind: 'applied', leaseExpiresAt: after.lease_wall as number }
   })
@@ -135,14 +138,4 @@ function extensionBy(
   return pulled_ms === null
     ? ['pushed', []]
     : ['pulled', extension(database, extendMs ?? pulled_ms)]
-}
-
-/** How people ended the attempt of this lease. A job that was retried by hand has moved on. */
-function endOf({ state, attempts }: LeaseRow, { fence, leaseId }: Lease) {
-  if (state !== 'cancelled' && state !== 'dead') return 'lease_lost'
-  const last = readAttemptLines(attempts).at(-1)
-  const isByPeople =
-    last?.outcome === 'cancelled' && last.fence === fence && last.leaseId === leaseId
-  if (!isByPeople) return 'lease_lost'
-  return state === 'dead' ? 'evicted' : 'cancelled'
 }

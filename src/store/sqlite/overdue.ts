@@ -97,7 +97,8 @@ function endOne(database: Database, end: OverdueEnd): SettleResult {
     tellEnd(database, { jobId, endpoint, attempt, diedOf })
     return 'applied'
   }
-  const withdrawn = connection.statement(WITHDRAW_OVERDUE).run(line, finishedAt, ...seen)
+  const withdrawal = attemptLine(end.attempt, end, 'withdraw_lapsed')
+  const withdrawn = connection.statement(WITHDRAW_OVERDUE).run(withdrawal, finishedAt, ...seen)
   if (withdrawn.changes === 0) return wasToldBefore(database, end)
   tellEnd(database, { jobId, endpoint, attempt, diedOf: null })
   return 'applied'

@@ -1,7 +1,8 @@
 // settle: what a holder tells of its attempt. Each update proves fence and lease id, so whoever
 // lost the lease changes nothing. On the usual path nothing is read.
-import type { Lease } from '../../job/job.ts'
-import type { SettlingEvent } from '../../job/lifecycle.ts'
+import type { Attempt, Lease } from '../../job/job.ts'
+import type { EventName, SettlingEvent } from '../../job/lifecycle.ts'
+import { isRepeat } from '../../job/settlement.ts'
 import type { Settlement, SettleResult } from '../settlement.ts'
 import type { SettleOptions } from '../store.ts'
 import { runAftermath } from './aftermath.ts'
@@ -89,17 +90,13 @@ function withdraw(
   { connection }: Database,
   settlement: Extract<Settlement, { event: 'reschedule' | 'postpone' }>,
 ): boolean {
-  const { jobId, fence, leaseId, attempt, event } = settlement
-  // The line names what was asked for, by which a repeat is known.
-  const line = attemptLine(attempt, settlement, event)
+  const { jobId, fence, leaseId, attempt } = settlement
+  const line = attemptLine(attempt, settlement, 'withdraw')
   const { changes } = connection
     .statement(WITHDRAW)
     .run(line, attempt.finishedAt, jobId, fence, leaseId)
   return changes === 1
 }
-
-/** An attempt as it was told of by whoever held this lease. */
-type Told = Lease & { event: string; attempt: { outcome: string } }
 
 function lookBack(database: Database, settlement: Settlement): SettleResult {
   if (settlement.event !== 'await') return wasToldBefore(database, settlement)
@@ -109,25 +106,16 @@ function lookBack(database: Database, settlement: Settlement): SettleResult {
   return awaits ? 'already_applied' : 'lease_lost'
 }
 
-/**
- * Applied before means: this lease wrote a line, by the same event, with the same outcome. Of a
- * handler's own report, told twice, the retry policy may have decided otherwise the second time.
- */
-export function wasToldBefore({ connection }: Database, told: Told): SettleResult {
-  const row = connection.statement(ATTEMPTS_OF).get(told.jobId)
+/** Of what could not be written: whether it was stored before. */
+export function wasToldBefore(
+  { connection }: Database,
+  { jobId, fence, leaseId, event, attempt }: Told,
+): SettleResult {
+  const row = connection.statement(ATTEMPTS_OF).get(jobId)
   const lines = readAttemptLines((row?.attempts as string | null | undefined) ?? null)
-  const { outcome } = told.attempt
-  const known = lines.some(
-    (line) =>
-      line.fence === told.fence &&
-      line.leaseId === told.leaseId &&
-      line.outcome === outcome &&
-      (line.event === told.event ||
-        (outcome === 'failed' && isVerdict(line.event) && isVerdict(told.event))),
-  )
-  return known ? 'already_applied' : 'lease_lost'
+  const reported = { fence, leaseId, event, outcome: attempt.outcome }
+  return lines.some((line) => isRepeat(reported, line)) ? 'already_applied' : 'lease_lost'
 }
 
-function isVerdict(event: string): boolean {
-  return event === 'reschedule' || event === 'bury'
-}
+/** An attempt as it was told of by whoever held this lease. */
+type Told = Lease & { event: EventName; attempt: Pick<Attempt, 'outcome'> }

@@ -116,6 +116,7 @@ export async function completing(stage: Stage): Promise<void> {
     outcome: 'timeout',
     message: 'no report in time',
     number: job.attemptNumber,
+    finishedAt: stage.now() - HOUR_MS,
   })
   const failure = { reason: 'attempts_exhausted', message: 'no report in time' } as const
   const ends = late.map((job) => {

@@ -204,7 +204,9 @@ const SUPERSEDED: [string, Ends][] = [
       const { store } = stage
       const [late] = await stage.step('overdue', () => store.overdue(10))
       if (late === undefined) throw new Error('nothing is overdue')
-      const attempt = { ...laterAgain(store, claimed).attempt, outcome: 'timeout' as const }
+      const finishedAt = stage.now() - HOUR_MS
+      const failed = laterAgain(store, claimed).attempt
+      const attempt = { ...failed, finishedAt, outcome: 'timeout' as const }
       const end = { ...late, attempt, event: 'time_out' as const, runAt: stage.now() }
       await stage.step('time out', () => store.endOverdue([end]))
       await stage.step('time out again', () => store.endOverdue([end]))

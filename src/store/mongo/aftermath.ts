@@ -3,6 +3,7 @@
 // to the final state leaves a mark, `owes`, that was put on the job before; each step here may be
 // done twice without harm; the last one takes the mark away and lets the job be purged. Whoever
 // finishes a job does this right after, and any sweeper does what was left.
+import { addEffects, type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
 import { isToldOf, noticeOf } from '../../job/notice.ts'
 import { FINAL_STATES, type FinalState } from '../../job/retention.ts'
 import type { OutboxName } from '../outbox.ts'
@@ -35,31 +36,12 @@ const MAX_TURNS_OF_DEPENDENTS = 5
 const OWING = { payload: 0, attempts: 0, keys: 0 } as const
 type Owing = Omit<JobDocument, keyof typeof OWING> & { state: FinalState; finishedAt: Date }
 
-export interface Aftermath {
-  doneCount: number
-  promotedCount: number
-  failedCount: number
-}
-
-export const NO_AFTERMATH: Aftermath = { doneCount: 0, promotedCount: 0, failedCount: 0 }
-
-export function addAftermaths(some: Aftermath[]): Aftermath {
-  return some.reduce(
-    (sum, one) => ({
-      doneCount: sum.doneCount + one.doneCount,
-      promotedCount: sum.promotedCount + one.promotedCount,
-      failedCount: sum.failedCount + one.failedCount,
-    }),
-    NO_AFTERMATH,
-  )
-}
-
 /**
  * For jobs that have just become final; those that owe nothing are passed over. That a store is
  * away now takes nothing from what was written before: the sweeper finds the marks.
  */
-export async function afterFinish(context: MongoContext, ids: string[]): Promise<Aftermath> {
-  const total = { ...NO_AFTERMATH }
+export async function afterFinish(context: MongoContext, ids: string[]): Promise<FinishEffects> {
+  const total = { ...NO_EFFECTS }
   try {
     await doAftermath(context, ids, total)
   } catch (error) {
@@ -69,7 +51,10 @@ export async function afterFinish(context: MongoContext, ids: string[]): Promise
 }
 
 /** Jobs whose aftermath was left undone. */
-export async function doLeftAftermaths(context: MongoContext, limit: number): Promise<Aftermath> {
+export async function doLeftAftermaths(
+  context: MongoContext,
+  limit: number,
+): Promise<FinishEffects> {
   const found = await run(startDeadline(), (commandLimit) =>
     context.jobs
       .find(
@@ -88,16 +73,14 @@ export async function doLeftAftermaths(context: MongoContext, limit: number): Pr
 export async function doAftermath(
   context: MongoContext,
   ids: string[],
-  total: Aftermath = { ...NO_AFTERMATH },
-): Promise<Aftermath> {
+  total: FinishEffects = { ...NO_EFFECTS },
+): Promise<FinishEffects> {
   const queue = [...ids]
   for (let at = 0; at < Math.min(queue.length, MAX_JOBS); ) {
     const some = queue.slice(at, at + JOBS_AT_ONCE)
     at += some.length
-    const { failed, ...counts } = await doSome(context, some)
-    total.doneCount += counts.doneCount
-    total.promotedCount += counts.promotedCount
-    total.failedCount += failed.length
+    const { failed, aftermaths, promoted } = await doSome(context, some)
+    addEffects(total, { aftermaths, promoted, dependentsFailed: failed.length })
     // Those that died of it may be waited for in their turn.
     queue.push(...failed)
   }
@@ -113,7 +96,7 @@ async function doSome(context: MongoContext, ids: string[]) {
       )
       .toArray(),
   )
-  if (owing.length === 0) return { doneCount: 0, promotedCount: 0, failed: [] }
+  if (owing.length === 0) return { aftermaths: 0, promoted: 0, failed: [] }
   await tell(context, owing)
   await clearOutbox(context, owing)
   const dependents = await releaseDependents(context, owing)
@@ -126,9 +109,9 @@ async function doSome(context: MongoContext, ids: string[]) {
   // One whose dependency was dead before it came would keep the turn from those behind it.
   const next = await checkHeld(context, turns.waiting, { fails: true }, deadline)
   const done = owing.filter(({ hasDependents }) => dependents.isComplete || !hasDependents)
-  const doneCount = await clear(context, done, deadline)
-  const promotedCount = dependents.promotedCount + turns.promotedCount + next.promotedCount
-  return { doneCount, promotedCount, failed: [...dependents.failed, ...next.failed] }
+  const aftermaths = await clear(context, done, deadline)
+  const promoted = dependents.promotedCount + turns.promotedCount + next.promotedCount
+  return { aftermaths, promoted, failed: [...dependents.failed, ...next.failed] }
 }
 
 /** The notice's key holds the count of finishes: there is one for each, whoever makes it. */

@@ -1,7 +1,8 @@
 // Jobs whose endpoint is gone or being deleted: they are buried in batches, and an endpoint being
 // deleted is removed when none is left.
 import { ENDPOINT_GONE } from '../../job/attempt.ts'
-import { type Aftermath, addAftermaths, afterFinish, NO_AFTERMATH } from './aftermath.ts'
+import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
+import { afterFinish } from './aftermath.ts'
 import { failureFields, pushAttempt, randomId, toFinal } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import { type JobDocument, QUEUED_STATES } from './documents.ts'
@@ -21,17 +22,17 @@ const MAX_ENDPOINTS = 100
 
 export interface GoneEndpoints {
   /** At most `limit` jobs of each kind. */
-  bury(limit: number): Promise<{ abandoned: number; evicted: number; after: Aftermath }>
+  bury(limit: number): Promise<{ abandoned: number; evicted: number; after: FinishEffects }>
 }
 
 type Queued = Pick<JobDocument, '_id' | 'endpoint'>
 
 interface Ended {
   count: number
-  after: Aftermath
+  after: FinishEffects
 }
 
-const NONE: Ended = { count: 0, after: NO_AFTERMATH }
+const NONE: Ended = { count: 0, after: NO_EFFECTS }
 
 export function watchGoneEndpoints(
   context: MongoContext,
@@ -75,7 +76,7 @@ export function watchGoneEndpoints(
       return {
         abandoned: abandoned.count + orphans.count,
         evicted: evicted.count,
-        after: addAftermaths([abandoned.after, evicted.after, orphans.after]),
+        after: sumEffects([abandoned.after, evicted.after, orphans.after]),
       }
     },
   }

@@ -2,15 +2,10 @@
 // gone, final jobs kept long enough. Several sweepers at once do no harm: each write is guarded.
 import type { Filter } from 'mongodb'
 import { EXPIRED, LEASE_LOST } from '../../job/attempt.ts'
+import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import { FINAL_STATES, purgeClasses } from '../../job/retention.ts'
 import type { SweepCounts, SweepOptions } from '../store.ts'
-import {
-  type Aftermath,
-  addAftermaths,
-  afterFinish,
-  doLeftAftermaths,
-  NO_AFTERMATH,
-} from './aftermath.ts'
+import { afterFinish, doLeftAftermaths } from './aftermath.ts'
 import { failureFields, pushAttempt, randomId, toFinal, toQueued } from './changes.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import type { JobDocument } from './documents.ts'
@@ -38,13 +33,13 @@ export async function sweep(
   const gone = await goneEndpoints.bury(limit)
   const lapsed = options.reclaim
     ? await takeLapsed(context, limit)
-    : { reclaimed: 0, buriedLapsed: 0, after: NO_AFTERMATH }
+    : { reclaimed: 0, buriedLapsed: 0, after: NO_EFFECTS }
   const expired = [
     await buryExpired(context, 'queued', limit),
     await buryExpired(context, 'held', limit),
   ]
   if (lapsed.reclaimed > 0) context.hint()
-  const after = addAftermaths([
+  const after = sumEffects([
     ...[lapsed.after, gone.after, afterHeld, left],
     ...expired.map((one) => one.after),
   ])
@@ -54,10 +49,10 @@ export async function sweep(
     expired: expired.reduce((sum, { count }) => sum + count, 0),
     abandoned: gone.abandoned,
     evicted: gone.evicted,
-    promoted: held.promotedCount + after.promotedCount,
-    dependentsFailed: held.failed.length + after.failedCount,
+    promoted: held.promotedCount + after.promoted,
+    dependentsFailed: held.failed.length + after.dependentsFailed,
     // Found undone by this sweep; those of its own ends are not.
-    aftermaths: left.doneCount,
+    aftermaths: left.aftermaths,
     purged,
   }
 }
@@ -90,7 +85,7 @@ async function takeLapsed(context: MongoContext, limit: number) {
   return {
     reclaimed: reclaimed.count,
     buriedLapsed: buried.count + withdrawn.count,
-    after: addAftermaths([buried.after, withdrawn.after]),
+    after: sumEffects([buried.after, withdrawn.after]),
   }
 }
 
@@ -102,10 +97,10 @@ function eventOf({ superseded, attemptsLeft }: Lapsed): LapsedEvent {
 /** How many a write has ended, and what that has led to. */
 interface Ended {
   count: number
-  after: Aftermath
+  after: FinishEffects
 }
 
-const NONE: Ended = { count: 0, after: NO_AFTERMATH }
+const NONE: Ended = { count: 0, after: NO_EFFECTS }
 
 async function writeLapsed(
   context: MongoContext,
@@ -130,7 +125,7 @@ async function writeLapsed(
   )
   const diedOf = event === 'bury_lapsed' ? LEASE_LOST.reason : null
   const ended = await tellAttemptsEnded(context, ends, diedOf, { writeId, count }, deadline)
-  if (event === 'reclaim') return { count, after: NO_AFTERMATH }
+  if (event === 'reclaim') return { count, after: NO_EFFECTS }
   return {
     count,
     after: await afterFinish(

@@ -2,6 +2,7 @@
 // done in the transaction that finished the job, as far as that may take; the mark on the job stays
 // until all is done, and every later write that ends jobs, and every sweep, goes on with it.
 import type { Acceptance } from '../../job/acceptance.ts'
+import { type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
 import type { FailureReason, JobState } from '../../job/job.ts'
 import { isToldOf, noticeOf } from '../../job/notice.ts'
 import type { Database } from './database.ts'
@@ -44,28 +45,9 @@ interface AftermathRow {
   notice_states: string | null
 }
 
-export interface AftermathCounts {
-  aftermaths: number
-  promoted: number
-  dependentsFailed: number
-}
-
-export const NO_AFTERMATH: AftermathCounts = { aftermaths: 0, promoted: 0, dependentsFailed: 0 }
-
-export function addAftermaths(some: AftermathCounts[]): AftermathCounts {
-  return some.reduce(
-    (sum, one) => ({
-      aftermaths: sum.aftermaths + one.aftermaths,
-      promoted: sum.promoted + one.promoted,
-      dependentsFailed: sum.dependentsFailed + one.dependentsFailed,
-    }),
-    NO_AFTERMATH,
-  )
-}
-
 /** Called in a transaction that may have ended jobs. Where none is marked it costs one seek. */
-export function runAftermath(database: Database): AftermathCounts {
-  const counts = { ...NO_AFTERMATH }
+export function runAftermath(database: Database): FinishEffects {
+  const counts = { ...NO_EFFECTS }
   for (let left = MAX_STEPS; left > 0; ) {
     const row = database.connection.statement(NEXT_AFTERMATH).get() as AftermathRow | undefined
     if (row === undefined) break
@@ -79,7 +61,7 @@ export function runAftermathOf(database: Database, seq: number): boolean {
   const { connection } = database
   const row = connection.statement(AFTERMATH_OF).get(seq) as AftermathRow | undefined
   if (row === undefined) return true
-  follow(database, row, MAX_STEPS_OF_ONE, { ...NO_AFTERMATH })
+  follow(database, row, MAX_STEPS_OF_ONE, { ...NO_EFFECTS })
   return connection.statement(AFTERMATH_OF).get(seq) === undefined
 }
 
@@ -88,7 +70,7 @@ function follow(
   database: Database,
   row: AftermathRow,
   steps: number,
-  counts: AftermathCounts,
+  counts: FinishEffects,
 ): number {
   // First, so that it is told of by the time that the job may be queued again.
   giveNotice(database, row)
@@ -153,7 +135,7 @@ function tellDependents(
   database: Database,
   { id }: AftermathRow,
   steps: number,
-  counts: AftermathCounts,
+  counts: FinishEffects,
 ): number {
   const { connection } = database
   let left = steps
@@ -168,7 +150,7 @@ function tellDependents(
   return left
 }
 
-function count(counts: AftermathCounts, became: Judgement['kind']): void {
+function count(counts: FinishEffects, became: Judgement['kind']): void {
   if (became === 'ready') counts.promoted++
   if (became === 'fails') counts.dependentsFailed++
 }

@@ -1,8 +1,9 @@
 // The jobs of endpoints that are gone or being deleted: the queued ones are abandoned, the running
 // ones evicted, and an endpoint being deleted goes when none is left.
 import { ENDPOINT_GONE } from '../../job/attempt.ts'
+import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import type { SweepCounts } from '../store.ts'
-import { type AftermathCounts, addAftermaths, NO_AFTERMATH, runAftermath } from './aftermath.ts'
+import { runAftermath } from './aftermath.ts'
 import { attemptLine, endedAttempt, WITH_ATTEMPT } from './attempt-log.ts'
 import { type Database, tellEnd } from './database.ts'
 import { DROP_LEASE, failureValues, finishAs, finishQueuedAs } from './finish.ts'
@@ -51,14 +52,14 @@ delete from endpoints where name = ? and deleting = 1
   and not exists (select 1 from jobs where held = 1 and jobs.endpoint = endpoints.name)
   and not exists (select 1 from jobs where state = 'running' and jobs.endpoint = endpoints.name)`
 
-type BurialCounts = Pick<SweepCounts, 'abandoned' | 'evicted'> & AftermathCounts
+type BurialCounts = Pick<SweepCounts, 'abandoned' | 'evicted'> & FinishEffects
 
 export async function buryJobsOfGoneEndpoints(
   database: Database,
   limit: number,
 ): Promise<BurialCounts> {
   const { connection } = database
-  let counts: BurialCounts = { abandoned: 0, evicted: 0, ...NO_AFTERMATH }
+  let counts: BurialCounts = { abandoned: 0, evicted: 0, ...NO_EFFECTS }
   const { deleting, missing } = await connection.read(() => ({
     deleting: connection.statement(DELETING_ENDPOINTS).all(limit).map(nameOf),
     missing: findMissing(database),
@@ -70,7 +71,7 @@ export async function buryJobsOfGoneEndpoints(
     counts = {
       abandoned: counts.abandoned + buried.abandoned,
       evicted: counts.evicted + buried.evicted,
-      ...addAftermaths([counts, buried]),
+      ...sumEffects([counts, buried]),
     }
     if (counts.abandoned >= limit || counts.evicted >= limit) break
   }

@@ -1,8 +1,9 @@
 // Leases of senders that ran out: their jobs are queued again, or buried.
 import { LEASE_LOST } from '../../job/attempt.ts'
+import { type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
 import type { Attempt, FailureReason } from '../../job/job.ts'
 import { StoreUnavailable, type SweepCounts } from '../store.ts'
-import { type AftermathCounts, NO_AFTERMATH, runAftermath } from './aftermath.ts'
+import { runAftermath } from './aftermath.ts'
 import { attemptLine, endedAttempt, WITH_ATTEMPT } from './attempt-log.ts'
 import { UNKNOWN_BOOT } from './clock.ts'
 import { type Database, tellEnd } from './database.ts'
@@ -57,7 +58,7 @@ interface LapsedRow {
   superseded: number
 }
 
-type LapseCounts = Pick<SweepCounts, 'reclaimed' | 'buriedLapsed'> & AftermathCounts
+type LapseCounts = Pick<SweepCounts, 'reclaimed' | 'buriedLapsed'> & FinishEffects
 
 /** Far longer than writers wait for each other: who waited so long met one that held the file. */
 const MAX_LOCK_WAIT_MS = 1_000
@@ -68,7 +69,7 @@ const MAX_LOCK_WAIT_MS = 1_000
  */
 export async function endLapsedLeases(database: Database, limit: number): Promise<LapseCounts> {
   const rows = await findLapsed(database, limit)
-  if (rows.length === 0) return { reclaimed: 0, buriedLapsed: 0, ...NO_AFTERMATH }
+  if (rows.length === 0) return { reclaimed: 0, buriedLapsed: 0, ...NO_EFFECTS }
   const askedAtMs = performance.now()
   const written = await database.connection.write('normal', () => {
     if (performance.now() - askedAtMs > MAX_LOCK_WAIT_MS) return null

@@ -1,6 +1,7 @@
 // The sweeper's look at held jobs. No wake-up is relied on: those that were forgotten are found on
 // the way round, whoever forgot them.
-import { type AftermathCounts, addAftermaths, NO_AFTERMATH, runAftermath } from './aftermath.ts'
+import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
+import { runAftermath } from './aftermath.ts'
 import type { Database } from './database.ts'
 import { HELD_BY_SEQ, HELD_COLUMNS, type HeldRow, judge, resolveHeld } from './held.ts'
 
@@ -19,12 +20,12 @@ select ${HELD_COLUMNS} from jobs where held = 1 and endpoint > ? order by endpoi
 
 export const UNMARK = 'update jobs set recheck = 0 where seq = ? and recheck = 1'
 
-export async function recheckHeld(database: Database, limit: number): Promise<AftermathCounts> {
+export async function recheckHeld(database: Database, limit: number): Promise<FinishEffects> {
   const { connection } = database
   const found = await connection.read(() => lookAround(database, limit))
-  if (found.length === 0) return NO_AFTERMATH
+  if (found.length === 0) return NO_EFFECTS
   return connection.write('normal', () => {
-    const counts = { ...NO_AFTERMATH }
+    const counts = { ...NO_EFFECTS }
     for (const seq of found) {
       const held = connection.statement(HELD_BY_SEQ).get(seq) as HeldRow | undefined
       const became = held === undefined ? 'waits' : resolveHeld(database, held)
@@ -33,7 +34,7 @@ export async function recheckHeld(database: Database, limit: number): Promise<Af
       // What it depends on may be queued again: then its finish decides.
       connection.statement(UNMARK).run(seq)
     }
-    return addAftermaths([counts, runAftermath(database)])
+    return sumEffects([counts, runAftermath(database)])
   })
 }
 

@@ -1,15 +1,10 @@
 // sweep: what nobody else can end. It first looks, without a write lock, and writes only where it
 // found something; every write proves again what was seen.
 import { EXPIRED } from '../../job/attempt.ts'
+import { addEffects, type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import { purgeClasses } from '../../job/retention.ts'
 import type { SweepCounts, SweepOptions } from '../store.ts'
-import {
-  type AftermathCounts,
-  addAftermaths,
-  MAX_STEPS,
-  NO_AFTERMATH,
-  runAftermath,
-} from './aftermath.ts'
+import { MAX_STEPS, runAftermath } from './aftermath.ts'
 import { WRITE_META } from './api-mode.ts'
 import { type Database, tellEnd } from './database.ts'
 import { buryJobsOfGoneEndpoints } from './endpoint-burial.ts'
@@ -50,7 +45,7 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
   const buried = await buryJobsOfGoneEndpoints(database, limit)
   const lapsed = options.reclaim
     ? await endLapsedLeases(database, limit)
-    : { reclaimed: 0, buriedLapsed: 0, ...NO_AFTERMATH }
+    : { reclaimed: 0, buriedLapsed: 0, ...NO_EFFECTS }
   const expired = await expire(database, limit)
   if (lapsed.reclaimed > 0) database.watch.stir()
   await giveBackPages(database)
@@ -60,7 +55,7 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
     reclaimed: lapsed.reclaimed,
     buriedLapsed: lapsed.buriedLapsed,
     expired: expired.expired,
-    ...addAftermaths([left, held, buried, lapsed, expired]),
+    ...sumEffects([left, held, buried, lapsed, expired]),
     // Found undone by this sweep; those of its own ends are not.
     aftermaths: left.aftermaths,
     purged,
@@ -78,16 +73,14 @@ function proveWritable({ connection }: Database): Promise<void> {
 }
 
 /** In transactions of bounded length, until none is left or as many jobs were looked at. */
-async function finishAftermaths(database: Database, limit: number): Promise<AftermathCounts> {
+async function finishAftermaths(database: Database, limit: number): Promise<FinishEffects> {
   const { connection } = database
-  const total = { aftermaths: 0, promoted: 0, dependentsFailed: 0 }
+  const total = { ...NO_EFFECTS }
   for (let steps = 0; steps < limit; steps += MAX_STEPS) {
     const isLeft = await connection.read(() => connection.statement(IS_AFTERMATH_LEFT).get())
     if (isLeft === undefined) break
     const counts = await connection.write('normal', () => runAftermath(database))
-    total.aftermaths += counts.aftermaths
-    total.promoted += counts.promoted
-    total.dependentsFailed += counts.dependentsFailed
+    addEffects(total, counts)
   }
   return total
 }
@@ -112,12 +105,12 @@ async function purge({ connection, clock, settings }: Database, limit: number): 
 async function expire(
   database: Database,
   limit: number,
-): Promise<{ expired: number } & AftermathCounts> {
+): Promise<{ expired: number } & FinishEffects> {
   const { connection, clock } = database
   const found = await connection.read(() =>
     connection.statement(EXPIRED_JOBS).all(clock.now(), limit),
   )
-  if (found.length === 0) return { expired: 0, ...NO_AFTERMATH }
+  if (found.length === 0) return { expired: 0, ...NO_EFFECTS }
   return connection.write('normal', () => {
     const now = clock.now()
     const statement = connection.statement(EXPIRE)

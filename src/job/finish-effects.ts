@@ -1,0 +1,28 @@
+// What the finish of jobs has led to, counted: notices, dependents, the next of ordering keys.
+
+export interface FinishEffects {
+  /** Jobs whose finish has been followed to its end. */
+  aftermaths: number
+  /** Held jobs that became claimable. */
+  promoted: number
+  dependentsFailed: number
+}
+
+export const NO_EFFECTS: Readonly<FinishEffects> = {
+  aftermaths: 0,
+  promoted: 0,
+  dependentsFailed: 0,
+}
+
+export function sumEffects(some: Readonly<FinishEffects>[]): FinishEffects {
+  const total = { ...NO_EFFECTS }
+  for (const one of some) addEffects(total, one)
+  return total
+}
+
+/** @param total what is added to */
+export function addEffects(total: FinishEffects, more: Partial<FinishEffects>): void {
+  total.aftermaths += more.aftermaths ?? 0
+  total.promoted += more.promoted ?? 0
+  total.dependentsFailed += more.dependentsFailed ?? 0
+}

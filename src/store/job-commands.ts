@@ -1,4 +1,5 @@
 // What people ask of a job by its id, and what the store answers.
+import type { EditRefusal } from '../job/edit.ts'
 import type { Job, JobState } from '../job/job.ts'
 
 export type CommandResult =
@@ -22,22 +23,4 @@ export type RetryResult =
   /** Of a bulk retry: it depends on these, which stay dead, cancelled or gone. */
   | { kind: 'dependency_failed'; jobIds: string[] }
 
-/** What PATCH gives; what is undefined stays. */
-export interface JobChange {
-  /** The first due time moves with it while no attempt was made, and the expiry with that. */
-  runAt?: number | undefined
-  priority?: number | undefined
-  tags?: string[] | undefined
-  metadata?: Record<string, string> | undefined
-  /** From the first due time; null: it never expires. */
-  expiresInMs?: number | null | undefined
-  payload?: Uint8Array | undefined
-}
-
-export type EditResult =
-  | { kind: 'applied'; job: Job }
-  | { kind: 'refused'; state: JobState }
-  /** A payload was given, and an attempt was sent with the old one. */
-  | { kind: 'already_sent' }
-  | { kind: 'stale'; version: number }
-  | { kind: 'not_found' }
+export type EditResult = { kind: 'applied'; job: Job } | { kind: 'not_found' } | EditRefusal

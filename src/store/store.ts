@@ -9,6 +9,7 @@ import type { Endpoint, EndpointSettings } from '../endpoint/endpoint.ts'
 import type { HealthReport } from '../endpoint/health.ts'
 import type { EndpointRefusal, RequestRefusal } from '../job/acceptance.ts'
 import type { RetryOptions } from '../job/dependencies.ts'
+import type { JobChange } from '../job/edit.ts'
 import type {
   ClaimedJob,
   FailureReason,
@@ -22,13 +23,7 @@ import type { Retention } from '../job/retention.ts'
 import type { AttemptTokens } from './attempt-token.ts'
 import type { DeleteEndpointResult, EndpointCounts, PutEndpointResult } from './endpoint-results.ts'
 import type { End } from './ends.ts'
-import type {
-  CommandResult,
-  DeleteJobResult,
-  EditResult,
-  JobChange,
-  RetryResult,
-} from './job-commands.ts'
+import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from './job-commands.ts'
 import type { Outbox, OutboxName } from './outbox.ts'
 import type { IfVersion, OtherVersion } from './precondition.ts'
 import type {

@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { AppError } from '../errors.ts'
 import { formatDuration } from '../job/duration.ts'
+import type { JobChange } from '../job/edit.ts'
 import {
   type Attempt,
   dueAt,
@@ -20,7 +21,6 @@ import {
   type TraceContext,
 } from '../job/job.ts'
 import { isJobId, newJobId } from '../job/job-id.ts'
-import type { JobChange } from '../store/job-commands.ts'
 import type { EnqueueResult } from '../store/store.ts'
 import { parseEnvelope, REQUEST_LIMITS } from './envelope.ts'
 import { invalidRequest } from './field-errors.ts'

@@ -1,9 +1,9 @@
 // What PATCH and DELETE of a job promise: only the fields that were given change, only while
 // nothing was started, and a job is gone only once all that its end leads to is done.
 import { describe, expect, test } from 'vitest'
+import type { JobChange } from '../../src/job/edit.ts'
 import type { Job, NewJob } from '../../src/job/job.ts'
 import { newJobId } from '../../src/job/job-id.ts'
-import type { JobChange } from '../../src/store/job-commands.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
 import {
   addEndpoint,

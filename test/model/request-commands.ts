@@ -2,8 +2,8 @@
 // answer.
 import { expect } from 'vitest'
 import { retryOrder } from '../../src/job/dependencies.ts'
+import type { JobChange } from '../../src/job/edit.ts'
 import type { DedupeMode, Job } from '../../src/job/job.ts'
-import type { JobChange } from '../../src/store/job-commands.ts'
 import type { Store } from '../../src/store/store.ts'
 import { newJob, report } from '../contract/fixtures.ts'
 import type { Fixture, Pick } from './fixture.ts'

@@ -1,10 +1,11 @@
 // What people change of a queued job, and how they remove a final one.
 import type { UpdateFilter } from 'mongodb'
-import type { DeleteJobResult, EditResult, JobChange } from '../job-commands.ts'
+import { instantsAfterEdit, type JobChange, refusalOfEdit } from '../../job/edit.ts'
+import type { DeleteJobResult, EditResult } from '../job-commands.ts'
 import { StoreUnavailable } from '../store.ts'
 import { doAftermath } from './aftermath.ts'
 import { type MongoContext, nowOf } from './context.ts'
-import { isFinalState, type JobDocument, jobOf, stateOf } from './documents.ts'
+import { dateOrNull, isFinalState, type JobDocument, jobOf, stateOf } from './documents.ts'
 import { guardOf } from './guards.ts'
 import { run, startDeadline } from './run-command.ts'
 
@@ -34,11 +35,9 @@ export async function edit(
     )
     if (seen === null) return { kind: 'not_found' }
     const { version, attemptCount } = seen
-    if (ifVersion !== null && version !== ifVersion) return { kind: 'stale', version }
-    if (seen.state !== 'queued' && seen.state !== 'held') {
-      return { kind: 'refused', state: stateOf(seen.state) }
-    }
-    if (change.payload !== undefined && attemptCount > 0) return { kind: 'already_sent' }
+    const state = stateOf(seen.state)
+    const refusal = refusalOfEdit({ state, version, attemptCount }, change, ifVersion)
+    if (refusal !== null) return refusal
     const written = await run(deadline, (limit) =>
       context.jobs.findOneAndUpdate(
         { _id: id, ...guardOf('edit', { now: nowOf(context), version }), attemptCount },
@@ -58,7 +57,7 @@ function updateOf(seen: Seen, change: JobChange): UpdateFilter<JobDocument> {
   const withoutTags = tags !== undefined && tags.length === 0
   return {
     $set: {
-      ...timesAfter(seen, change),
+      ...instantFields(seen, change),
       ...(priority === undefined ? {} : { priority }),
       ...(tags === undefined || withoutTags ? {} : { tags }),
       ...(metadata === undefined ? {} : { metadata: JSON.stringify(metadata) }),
@@ -71,24 +70,18 @@ function updateOf(seen: Seen, change: JobChange): UpdateFilter<JobDocument> {
   }
 }
 
-/** Before the first attempt the first due time moves with runAt, and the expiry with that. */
-function timesAfter(
-  { attemptCount, firstRunAt, expiresAt }: Seen,
-  { runAt, expiresInMs }: JobChange,
-): Partial<JobDocument> {
-  const moves = runAt !== undefined && attemptCount === 0
-  const firstAt = moves ? runAt : firstRunAt.getTime()
-  const movedMs = firstAt - firstRunAt.getTime()
-  const expiry =
-    expiresInMs === undefined
-      ? expiresAt && new Date(expiresAt.getTime() + movedMs)
-      : expiresInMs === null
-        ? null
-        : new Date(firstAt + expiresInMs)
+function instantFields(seen: Seen, change: JobChange) {
+  const before = {
+    runAt: seen.runAt.getTime(),
+    firstRunAt: seen.firstRunAt.getTime(),
+    expiresAt: seen.expiresAt?.getTime() ?? null,
+    attemptCount: seen.attemptCount,
+  }
+  const { runAt, firstRunAt, expiresAt } = instantsAfterEdit(before, change)
   return {
-    ...(runAt === undefined ? {} : { runAt: new Date(runAt) }),
-    ...(moves ? { firstRunAt: new Date(firstAt) } : {}),
-    ...(moves || expiresInMs !== undefined ? { expiresAt: expiry } : {}),
+    runAt: new Date(runAt),
+    firstRunAt: new Date(firstRunAt),
+    expiresAt: dateOrNull(expiresAt),
   }
 }
 

@@ -1,6 +1,7 @@
 // edit: what a person changes about a job that is queued.
+import { instantsAfterEdit, type JobChange, refusalOfEdit } from '../../job/edit.ts'
 import type { Job } from '../../job/job.ts'
-import type { EditResult, JobChange } from '../job-commands.ts'
+import type { EditResult } from '../job-commands.ts'
 import type { Database } from './database.ts'
 import { REPLACE_PAYLOAD } from './dedupe.ts'
 import { guardOf } from './guards.ts'
@@ -39,13 +40,10 @@ function editOne(
   const { connection } = database
   const job = jobOfId(database, id)
   if (job === null) return { kind: 'not_found' }
-  if (ifVersion !== null && job.version !== ifVersion) {
-    return { kind: 'stale', version: job.version }
-  }
-  if (job.state !== 'queued') return { kind: 'refused', state: job.state }
+  const refusal = refusalOfEdit(job, change, ifVersion)
+  if (refusal !== null) return refusal
   const { payload } = change
-  if (payload !== undefined && job.attemptCount > 0) return { kind: 'already_sent' }
-  const { runAt, firstRunAt, expiresAt } = timesOf(job, change)
+  const { runAt, firstRunAt, expiresAt } = instantsAfterEdit(job, change)
   connection
     .statement(EDIT)
     .run(
@@ -65,12 +63,4 @@ function editOne(
     connection.statement(REPLACE_PAYLOAD).run(payload, seq)
   }
   return { kind: 'applied', job: jobOfId(database, id) as Job }
-}
-
-function timesOf(job: Job, { runAt = job.runAt, expiresInMs }: JobChange) {
-  const firstRunAt = job.attemptCount === 0 ? runAt : job.firstRunAt
-  const moved = job.expiresAt === null ? null : job.expiresAt + (firstRunAt - job.firstRunAt)
-  const expiresAt =
-    expiresInMs === undefined ? moved : expiresInMs === null ? null : firstRunAt + expiresInMs
-  return { runAt, firstRunAt, expiresAt }
 }

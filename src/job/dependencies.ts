@@ -1,6 +1,7 @@
 // What becomes of a job by the jobs it depends on, while it waits and when it is retried or copied;
 // and the order in which one command retries many.
 import { isFinal, type JobState } from './job.ts'
+import { LIFECYCLE } from './lifecycle.ts'
 
 export interface DependencyCheck {
   /** Those that have not succeeded. */
@@ -32,6 +33,8 @@ export function checkDependencies(
 /** What retry writes, or why it leaves the job as it is. */
 export type RetryDecision =
   | { kind: 'retry'; waitingFor: string[]; waived: string[] }
+  | { kind: 'refused'; state: JobState }
+  | { kind: 'unknown_endpoint' }
   /** It depends on these, which did not succeed and are not retried. */
   | { kind: 'dependency_failed'; jobIds: string[] }
 
@@ -43,19 +46,26 @@ export interface RetryOptions {
   waives: boolean
 }
 
+export function isRetryable(state: JobState): boolean {
+  return LIFECYCLE.retry.from.some((one) => one === state)
+}
+
 /**
  * A dependency that is queued or running is waited for again, also when the same command has just
  * queued it. One that is dead, cancelled or gone is waived, or keeps the job from being retried.
  *
- * @param unmet the dependencies that had not succeeded when the job became final
+ * @param job `unmet`: the dependencies that had not succeeded when it became final;
+ *   `endpointAccepts`: its endpoint is there, and is not being deleted
  * @param stateOf null: the job is no longer stored
  */
 export function decideRetry(
-  unmet: readonly string[],
+  job: { state: JobState; endpointAccepts: boolean; unmet: readonly string[] },
   stateOf: (id: string) => JobState | null,
   { waives }: RetryOptions,
 ): RetryDecision {
-  const { waitingFor, waived } = splitUnmet(unmet, stateOf)
+  if (!isRetryable(job.state)) return { kind: 'refused', state: job.state }
+  if (!job.endpointAccepts) return { kind: 'unknown_endpoint' }
+  const { waitingFor, waived } = splitUnmet(job.unmet, stateOf)
   if (waived.length > 0 && !waives) return { kind: 'dependency_failed', jobIds: waived }
   return { kind: 'retry', waitingFor, waived }
 }

@@ -1,6 +1,11 @@
 // What a retry makes of dependencies, and the order in which one command retries many jobs.
 import { describe, expect, test } from 'vitest'
-import { checkDependencies, decideRetry, retryOrder } from '../../src/job/dependencies.ts'
+import {
+  checkDependencies,
+  decideRetry,
+  type RetryOptions,
+  retryOrder,
+} from '../../src/job/dependencies.ts'
 import type { JobState } from '../../src/job/job.ts'
 
 const STATES: Record<string, JobState> = {
@@ -22,26 +27,42 @@ describe('a job that waits', () => {
   })
 })
 
+const RETRYABLE = { state: 'dead', endpointAccepts: true } as const
+
+function retry(unmet: string[], options: RetryOptions) {
+  return decideRetry({ ...RETRYABLE, unmet }, stateOf, options)
+}
+
 describe('a retry', () => {
+  test('is for jobs that are dead or cancelled, at an endpoint that accepts jobs', () => {
+    const of = (state: JobState, endpointAccepts = true) =>
+      decideRetry({ state, endpointAccepts, unmet: ['gone'] }, stateOf, { waives: false }).kind
+    for (const state of ['queued', 'running', 'succeeded'] as const) {
+      expect(of(state, false)).toBe('refused')
+    }
+    expect(of('cancelled', false)).toBe('unknown_endpoint')
+    expect(of('cancelled')).toBe('dependency_failed')
+  })
+
   const open = ['waits', 'works', 'done']
   const lost = ['dead', 'off', 'gone']
 
   test('waits for what is not final, and no more for what has succeeded', () => {
     const expected = { kind: 'retry', waitingFor: ['waits', 'works'], waived: [] }
     for (const waives of [true, false]) {
-      expect(decideRetry(open, stateOf, { waives })).toEqual(expected)
-      expect(decideRetry([], stateOf, { waives })).toEqual({ ...expected, waitingFor: [] })
+      expect(retry(open, { waives })).toEqual(expected)
+      expect(retry([], { waives })).toEqual({ ...expected, waitingFor: [] })
     }
   })
 
   test('by id waives what is dead, cancelled or gone; in bulk it leaves the job', () => {
     const all = [...open, ...lost]
-    expect(decideRetry(all, stateOf, { waives: true })).toEqual({
+    expect(retry(all, { waives: true })).toEqual({
       kind: 'retry',
       waitingFor: ['waits', 'works'],
       waived: lost,
     })
-    expect(decideRetry(all, stateOf, { waives: false })).toEqual({
+    expect(retry(all, { waives: false })).toEqual({
       kind: 'dependency_failed',
       jobIds: lost,
     })

@@ -2,7 +2,7 @@
 // in the given order, under guards that name what was read; one that moved meanwhile is read again
 // before the next one is written.
 import type { UpdateFilter } from 'mongodb'
-import { decideRetry, type RetryOptions } from '../../job/dependencies.ts'
+import { decideRetry, isRetryable, type RetryOptions } from '../../job/dependencies.ts'
 import type { JobState } from '../../job/job.ts'
 import { LIFECYCLE } from '../../job/lifecycle.ts'
 import type { CommandResult, RetryResult } from '../job-commands.ts'
@@ -99,16 +99,18 @@ export async function retry(
   const results = await byHand(ids, {
     ...{ context, event: 'retry', deadline, seen },
     async judge(job) {
-      if (job.state !== 'dead' && job.state !== 'cancelled') {
-        return { kind: 'refused', state: stateOf(job.state) }
-      }
-      if (job.owes) {
+      const state = stateOf(job.state)
+      if (job.owes && isRetryable(state)) {
         // What its finish leads to must not be lost by there being another one.
         await doAftermath(context, [job._id])
         return { kind: 'look_again' }
       }
-      if (!accepting.has(job.endpoint)) return { kind: 'unknown_endpoint' }
-      const decision = decideRetry(job.waitingFor ?? [], (id) => states.get(id) ?? null, options)
+      const endpointAccepts = accepting.has(job.endpoint)
+      const decision = decideRetry(
+        { state, endpointAccepts, unmet: job.waitingFor ?? [] },
+        (id) => states.get(id) ?? null,
+        options,
+      )
       if (decision.kind !== 'retry') return decision
       const { waitingFor, waived } = decision
       return {

@@ -108,15 +108,19 @@ function retryOne(database: Database, id: string, options: RetryOptions): RetryR
   if (row.aftermath === 1 && !runAftermathOf(database, row.seq)) {
     return { kind: 'refused', state: row.state }
   }
-  const unmet = parsed<string[]>(row.waiting_for, [])
-  const decision = decideRetry(unmet, (other) => stateOf(database, other), options)
-  if (decision.kind !== 'retry') return isRetryable(row) ? decision : refused(row)
+  const { connection, clock } = database
+  const endpointAccepts = connection.statement(ENDPOINT_ACCEPTS).get(row.endpoint) !== undefined
+  const decision = decideRetry(
+    { state: row.state, endpointAccepts, unmet: parsed<string[]>(row.waiting_for, []) },
+    (other) => stateOf(database, other),
+    options,
+  )
+  if (decision.kind !== 'retry') return decision
   const { waitingFor, waived } = decision
-  const now = database.clock.now()
-  const { changes } = database.connection
+  const { changes } = connection
     .statement(RETRY)
-    .run({ $waitingFor: listText(waitingFor), $now: now, $seq: row.seq })
-  if (changes === 0) return whyNotRetried(database, row)
+    .run({ $waitingFor: listText(waitingFor), $now: clock.now(), $seq: row.seq })
+  if (changes === 0) return dedupeConflict(database, row)
   waitForFinishOf(database, waitingFor, id)
   if (row.ordering_key !== null) {
     holdLaterOne(database, row.seq, row.endpoint, row.ordering_key)
@@ -125,21 +129,11 @@ function retryOne(database: Database, id: string, options: RetryOptions): RetryR
   return waived.length === 0 ? { kind: 'applied' } : { kind: 'applied', waived }
 }
 
-function isRetryable({ state }: FoundRow): boolean {
-  return state === 'dead' || state === 'cancelled'
-}
-
-function refused({ state }: FoundRow): RetryResult {
-  return { kind: 'refused', state }
-}
-
-function whyNotRetried({ connection }: Database, row: FoundRow): RetryResult {
-  if (!isRetryable(row)) return refused(row)
-  const holder = connection.statement(DEDUPE_HOLDER).get(row.endpoint, row.dedupe_key)
-  const endpoint = connection.statement(ENDPOINT_ACCEPTS).get(row.endpoint)
-  return holder === undefined || endpoint === undefined
-    ? { kind: 'unknown_endpoint' }
-    : { kind: 'dedupe_conflict', jobId: holder.id as string }
+/** All else that the write proves was read in its transaction. */
+function dedupeConflict({ connection }: Database, row: FoundRow): RetryResult {
+  const owner = connection.statement(DEDUPE_HOLDER).get(row.endpoint, row.dedupe_key)
+  if (owner === undefined) throw new Error('a retry was refused, and no job has its dedupe key')
+  return { kind: 'dedupe_conflict', jobId: owner.id as string }
 }
 
 export const ENDPOINT_ACCEPTS = 'select 1 from endpoints where name = ? and deleting = 0'

@@ -288,5 +288,7 @@ export async function commanding(stage: Stage): Promise<void> {
     store.deleteEndpoint('work', { force: true, ifVersion: null }),
   )
   await retry(['base', 'running'])
+  await stage.sweepAway('work')
+  await retry(['needs', 'needs-too', 'copy', 'nobody'], false)
   await stage.step('final ones', () => store.finalAmong([stage.idOf('base'), stage.idOf('nobody')]))
 }

@@ -10,6 +10,7 @@ import { createSecretBox, type SecretBox } from '../secret-box.ts'
 import { SettingUnusable, type Store, type StoreSettings, StoreUnavailable } from '../store.ts'
 import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
 import { afterFinish } from './aftermath.ts'
+import { readApiMode, writeApiMode } from './api-mode.ts'
 import { cancel, retry } from './by-hand.ts'
 import { createClaimer } from './claim.ts'
 import { type MongoClock, startClock } from './clock.ts'
@@ -26,26 +27,38 @@ import { reportHealth } from './endpoint-health.ts'
 import { pauseEndpoint, resumeEndpoint, rotateSecret } from './endpoint-verbs.ts'
 import { deleteEndpoint, endpointsNamed, listEndpoints, putEndpoint } from './endpoints.ts'
 import { enqueue } from './enqueue.ts'
+import { addFigures, figuresSince } from './figures.ts'
 import { watchGoneEndpoints } from './gone-endpoints.ts'
 import { heartbeat } from './heartbeat.ts'
 import { Hints } from './hints.ts'
 import { refusedWhileLost, watchDatabaseInPlace } from './in-place.ts'
 import { listJobs } from './job-lists.ts'
 import { countJobs, due, finalAmong, getJob, getPayload } from './jobs.ts'
+import { addKey, listKeys, removeKey } from './keys.ts'
 import { release, renew } from './leases.ts'
 import { openOutbox } from './outbox.ts'
 import { outboxCollection } from './outbox-documents.ts'
 import { acceptOutbox } from './outbox-place.ts'
 import { endOverdue, overdue } from './overdue.ts'
 import { recordCollections } from './record-documents.ts'
-import { recordVerbs } from './record-verbs.ts'
 import { resealSchedules } from './reseal-schedules.ts'
 import { refusalOf, startDeadline } from './run-command.ts'
+import {
+  advanceSchedules,
+  deleteSchedule,
+  dueSchedules,
+  getSchedule,
+  listSchedules,
+  putSchedule,
+} from './schedules.ts'
 import { sealAnew } from './seal-anew.ts'
 import { settle } from './settle.ts'
 import { startError } from './start-errors.ts'
+import { deletedEndpoints, statsOf } from './stats.ts'
 import { sweep } from './sweep.ts'
 import { headOfOrderingKey } from './turns.ts'
+import { releaseUpkeep, takeUpkeep } from './upkeep-lease.ts'
+import { listWorkers, removeWorker, reportWorker } from './workers.ts'
 
 /**
  * Opens the store, making its indexes where they are missing.
@@ -259,5 +272,31 @@ function endpointVerbs(context: MongoContext, eligible: EligibleEndpoints) {
     endpointsNamed: (names) => endpointsNamed(context, names),
     listEndpoints: (after, limit) => listEndpoints(context, after, limit),
     deleteEndpoint: (name, options) => changing([name], deleteEndpoint(context, name, options)),
+  } satisfies Partial<Store>
+}
+
+/** What is kept beside jobs and endpoints. */
+function recordVerbs(context: MongoContext) {
+  return {
+    putSchedule: (change, ifVersion) => putSchedule(context, change, ifVersion),
+    getSchedule: (name) => getSchedule(context, name),
+    listSchedules: (after, limit) => listSchedules(context, after, limit),
+    deleteSchedule: (name, ifVersion) => deleteSchedule(context, name, ifVersion),
+    dueSchedules: (limit) => dueSchedules(context, limit),
+    advanceSchedules: (moves) => advanceSchedules(context, moves),
+    addKey: (key) => addKey(context, key),
+    listKeys: () => listKeys(context),
+    removeKey: (id) => removeKey(context, id),
+    reportWorker: (report) => reportWorker(context, report),
+    removeWorker: (id) => removeWorker(context, id),
+    listWorkers: () => listWorkers(context),
+    addFigures: (figures, report) => addFigures(context, figures, report),
+    figuresSince: (instant, endpoint) => figuresSince(context, instant, endpoint),
+    statsOf: (names) => statsOf(context, names),
+    deletedEndpoints: () => deletedEndpoints(context),
+    takeUpkeep: (lease) => takeUpkeep(context, lease),
+    releaseUpkeep: (holder) => releaseUpkeep(context, holder),
+    writeApiMode: (mode) => writeApiMode(context, mode),
+    readApiMode: () => readApiMode(context),
   } satisfies Partial<Store>
 }

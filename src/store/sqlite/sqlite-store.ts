@@ -5,6 +5,7 @@ import { type AttemptTokens, createAttemptTokens } from '../attempt-token.ts'
 import { createEndListeners } from '../ends.ts'
 import { type Store, type StoreSettings, StoreUnusable } from '../store.ts'
 import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
+import { readApiMode, writeApiMode } from './api-mode.ts'
 import { claim } from './claim.ts'
 import { createClock } from './clock.ts'
 import { cancel, deleteJob, retry } from './commands.ts'
@@ -22,20 +23,32 @@ import {
   putEndpoint,
 } from './endpoints.ts'
 import { enqueue } from './enqueue.ts'
+import { addFigures, figuresSince } from './figures.ts'
 import { watchFileInPlace } from './file-in-place.ts'
 import { reportHealth } from './health.ts'
 import { headOfOrderingKey } from './held.ts'
 import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
 import { createKeyRing } from './key-file.ts'
+import { addKey, listKeys, removeKey } from './keys.ts'
 import { heartbeat, release, renew } from './leases.ts'
 import { openFile } from './open-file.ts'
 import { endOverdue, overdue } from './overdue.ts'
-import { recordVerbs } from './record-verbs.ts'
 import { resealSchedules } from './reseal-schedules.ts'
+import {
+  advanceSchedules,
+  deleteSchedule,
+  dueSchedules,
+  getSchedule,
+  listSchedules,
+  putSchedule,
+} from './schedules.ts'
 import { correctInstants } from './set-back.ts'
 import { settle } from './settle.ts'
+import { deletedEndpoints, statsOf } from './stats.ts'
 import { sweep } from './sweep.ts'
+import { releaseUpkeep, takeUpkeep } from './upkeep-lease.ts'
 import { createWatch } from './watch.ts'
+import { listWorkers, removeWorker, reportWorker } from './workers.ts'
 
 /** Opens the file at `path`, making it where it is missing. Throws StoreUnusable. */
 export async function openSqliteStore(path: string, settings: StoreSettings): Promise<Store> {
@@ -128,4 +141,30 @@ function lazyAttemptTokens(keys: () => Buffer[]): AttemptTokens {
     mint: (lease) => made().mint(lease),
     read: (jobId, token) => made().read(jobId, token),
   }
+}
+
+/** What is kept beside jobs and endpoints. */
+function recordVerbs(database: Database) {
+  return {
+    putSchedule: (change, ifVersion) => putSchedule(database, change, ifVersion),
+    getSchedule: (name) => getSchedule(database, name),
+    listSchedules: (after, limit) => listSchedules(database, after, limit),
+    deleteSchedule: (name, ifVersion) => deleteSchedule(database, name, ifVersion),
+    dueSchedules: (limit) => dueSchedules(database, limit),
+    advanceSchedules: (moves) => advanceSchedules(database, moves),
+    addKey: (key) => addKey(database, key),
+    listKeys: () => listKeys(database),
+    removeKey: (id) => removeKey(database, id),
+    reportWorker: (report) => reportWorker(database, report),
+    removeWorker: (id) => removeWorker(database, id),
+    listWorkers: () => listWorkers(database),
+    addFigures: (figures) => addFigures(database, figures),
+    figuresSince: (instant, endpoint) => figuresSince(database, instant, endpoint),
+    statsOf: (names) => statsOf(database, names),
+    deletedEndpoints: () => deletedEndpoints(database),
+    takeUpkeep: (lease) => takeUpkeep(database, lease),
+    releaseUpkeep: (holder) => releaseUpkeep(database, holder),
+    writeApiMode: (mode) => writeApiMode(database, mode),
+    readApiMode: () => readApiMode(database),
+  } satisfies Partial<Store>
 }

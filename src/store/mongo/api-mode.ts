@@ -13,6 +13,5 @@ export async function readApiMode(context: MongoContext): Promise<ApiMode | null
   const found = await run(startDeadline(), (limit) =>
     context.meta.findOne({ _id: 'api_mode' }, { ...limit }),
   )
-  // An API of the version before wrote no URL.
-  return found === null ? null : { localMode: found.localMode, publicUrl: found.publicUrl ?? null }
+  return found === null ? null : { localMode: found.localMode, publicUrl: found.publicUrl }
 }

@@ -56,7 +56,7 @@ export function rememberEligibleEndpoints(endpoints: MongoContext['endpoints']):
 }
 
 function handsOut(endpoint: Eligibility, now: number): boolean {
-  const { deleting, paused = false, disabledReason = null, restingUntil = null } = endpoint
+  const { deleting, paused, disabledReason, restingUntil } = endpoint
   if (deleting || paused || disabledReason !== null) return false
   return restingUntil === null || restingUntil.getTime() <= now
 }

@@ -1,53 +1,37 @@
 // How endpoints lie in MongoDB: settings as they were given, secrets sealed, and beside them what
-// the endpoint's jobs have brought about. Those of the version before lack most of the latter.
+// the endpoint's jobs have brought about.
 import type { Limits } from '../../endpoint/admission.ts'
-import {
-  DEFAULT_COMPLETION_TIMEOUT_MS,
-  type Endpoint,
-  type EndpointSettings,
-} from '../../endpoint/endpoint.ts'
+import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
 import type { Ramp } from '../../endpoint/health.ts'
 import { freeAt } from '../../endpoint/rate-bucket.ts'
 import type { SecretBox } from '../secret-box.ts'
 
-type Settings = Omit<EndpointSettings, 'name' | 'headers'>
-type LaterSettings =
-  | 'concurrency'
-  | 'rateLimit'
-  | 'completion'
-  | 'completionTimeoutMs'
-  | 'onFinish'
-  | 'circuitBreaker'
-  | 'statuses'
-
-export interface EndpointDocument
-  extends Omit<Settings, LaterSettings>,
-    Partial<Pick<Settings, LaterSettings>> {
+export interface EndpointDocument extends Omit<EndpointSettings, 'name' | 'headers'> {
   /** Its name. */
   _id: string
   /** JSON, sealed. */
   headers: string
   deleting: boolean
   deletingSince: Date | null
-  paused?: boolean
-  disabledReason?: 'gone' | null
-  restingUntil?: Date | null
+  paused: boolean
+  disabledReason: 'gone' | null
+  restingUntil: Date | null
   /** Who began the rest: one that the breaker began ends with the breaker. */
-  restCause?: 'breaker' | 'throttle' | null
+  restCause: 'breaker' | 'throttle' | null
   /** Rests by throttling in a row: each is twice as long as the one before. */
-  throttleStreak?: number
-  failureCount?: number
+  throttleStreak: number
+  failureCount: number
   /** How far it has come back from its rest; null: no attempt has succeeded since. */
-  ramp?: RampDocument | null
-  /** Random at each write of the five before: the guard of the next. */
-  healthId?: string
+  ramp: RampDocument | null
+  /** Random at each write of the five before: the guard of the next. null: none was written. */
+  healthId: string | null
   /** When the bucket of its rate limit is full again: epoch milliseconds, with fractions. */
-  rateFullAt?: number | null
+  rateFullAt: number | null
   /** Who claims within its limits just now (gate.ts); null: nobody. */
-  gateHolder?: string | null
-  gateUntil?: Date | null
-  /** Sealed, newest first. A text alone: by the version before. */
-  secrets: (SealedSecret | string)[]
+  gateHolder: string | null
+  gateUntil: Date | null
+  /** Newest first. */
+  secrets: SealedSecret[]
   createdAt: Date
   updatedAt: Date
   version: number
@@ -76,7 +60,7 @@ export type Eligibility = Pick<EndpointDocument, '_id' | keyof typeof ELIGIBILIT
 
 export function endpointOf(document: EndpointDocument, box: SecretBox, now: number): Endpoint {
   const name = document._id
-  const rateLimit = document.rateLimit ?? null
+  const { rateLimit, rateFullAt } = document
   return {
     name,
     url: document.url,
@@ -84,19 +68,19 @@ export function endpointOf(document: EndpointDocument, box: SecretBox, now: numb
     headers: JSON.parse(box.open(document.headers, name)) as Record<string, string>,
     timeoutMs: document.timeoutMs,
     retry: document.retry,
-    concurrency: document.concurrency ?? null,
+    concurrency: document.concurrency,
     rateLimit,
-    completion: document.completion ?? 'sync',
-    completionTimeoutMs: document.completionTimeoutMs ?? DEFAULT_COMPLETION_TIMEOUT_MS,
-    onFinish: document.onFinish ?? null,
-    circuitBreaker: document.circuitBreaker ?? null,
-    statuses: document.statuses ?? {},
+    completion: document.completion,
+    completionTimeoutMs: document.completionTimeoutMs,
+    onFinish: document.onFinish,
+    circuitBreaker: document.circuitBreaker,
+    statuses: document.statuses,
     deleting: document.deleting,
-    paused: document.paused ?? false,
-    disabledReason: document.disabledReason ?? null,
+    paused: document.paused,
+    disabledReason: document.disabledReason,
     ...restOf(document),
-    failureCount: document.failureCount ?? 0,
-    rateFreeAt: rateLimit === null ? null : freeAt(rateLimit, document.rateFullAt ?? null, now),
+    failureCount: document.failureCount,
+    rateFreeAt: rateLimit === null ? null : freeAt(rateLimit, rateFullAt, now),
     secrets: validSecrets(document, now).map(({ sealed }) => box.open(sealed, name)),
     createdAt: document.createdAt.getTime(),
     updatedAt: document.updatedAt.getTime(),
@@ -111,14 +95,12 @@ export function settingsFields(settings: EndpointSettings, box: SecretBox) {
 
 /** Those whose overlap has not ended, newest first. */
 export function validSecrets({ secrets }: EndpointDocument, now: number): SealedSecret[] {
-  return secrets
-    .map((one) => (typeof one === 'string' ? { sealed: one, until: null } : one))
-    .filter(({ until }) => until === null || until.getTime() > now)
+  return secrets.filter(({ until }) => until === null || until.getTime() > now)
 }
 
 export function restOf({
-  restingUntil = null,
-  ramp = null,
+  restingUntil,
+  ramp,
 }: Pick<EndpointDocument, 'restingUntil' | 'ramp'>): Pick<Endpoint, 'restingUntil' | 'ramp'> {
   return {
     restingUntil: restingUntil?.getTime() ?? null,
@@ -128,6 +110,6 @@ export function restOf({
 
 /** What its limits are now (src/endpoint/admission.ts). */
 export function limitsOf(document: Eligibility): Limits {
-  const { concurrency = null, rateLimit = null, rateFullAt = null } = document
+  const { concurrency, rateLimit, rateFullAt } = document
   return { concurrency, rateLimit, rateFullAt, ...restOf(document) }
 }

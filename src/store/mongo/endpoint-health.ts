@@ -74,7 +74,7 @@ async function write(
       filter: {
         _id: endpoint._id,
         version: endpoint.version,
-        healthId: endpoint.healthId ?? null,
+        healthId: endpoint.healthId,
       },
       update: { ...rest, $set: { ...$set, healthId } },
     },
@@ -102,12 +102,12 @@ function changeBy(
   const before: Health = {
     version: seen.version,
     ...restOf(seen),
-    restCause: seen.restCause ?? null,
-    throttleStreak: seen.throttleStreak ?? 0,
-    failureCount: seen.failureCount ?? 0,
+    restCause: seen.restCause,
+    throttleStreak: seen.throttleStreak,
+    failureCount: seen.failureCount,
     isGone: false,
   }
-  const after = healthAfter(before, report, seen.circuitBreaker ?? null, now)
+  const after = healthAfter(before, report, seen.circuitBreaker, now)
   if (JSON.stringify(after) === JSON.stringify(before)) return null
   const { restingUntil, restCause, throttleStreak, failureCount, ramp, isGone } = after
   return {

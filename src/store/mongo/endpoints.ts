@@ -157,6 +157,15 @@ async function insert(
     ...settingsFields(settings, context.box),
     deleting: false,
     deletingSince: null,
+    paused: false,
+    disabledReason: null,
+    ...NO_REST,
+    throttleStreak: 0,
+    failureCount: 0,
+    healthId: null,
+    rateFullAt: null,
+    gateHolder: null,
+    gateUntil: null,
     secrets: [newest(context, settings.name, secrets.given ?? secrets.fresh)],
     createdAt: now,
     updatedAt: now,
@@ -189,7 +198,7 @@ async function replace(
     ...bucketUnder(settings, stored, now.getTime()),
   }
   // Tokens that a claim takes meanwhile are not to be written over.
-  const asRead = 'rateFullAt' in fields ? { rateFullAt: rateFullAt ?? null } : {}
+  const asRead = 'rateFullAt' in fields ? { rateFullAt } : {}
   return run(deadline, (limit) =>
     context.endpoints.findOneAndUpdate(
       { _id, version, deleting: false, ...asRead },
@@ -236,7 +245,7 @@ function bucketUnder(
   now: number,
 ): Partial<EndpointDocument> {
   const { rateLimit: after } = settings
-  const { rateLimit: before = null, rateFullAt = null } = stored
+  const { rateLimit: before, rateFullAt } = stored
   if (after?.count === before?.count && after?.perMs === before?.perMs) return {}
   if (after === null || before === null) return { rateFullAt: null }
   return { rateFullAt: underNewLimit(before, after, rateFullAt, now) }

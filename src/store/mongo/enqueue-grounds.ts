@@ -58,8 +58,8 @@ export async function loadEnqueueContext(
 
 function acceptingOf({ disabledReason, onFinish, retry }: FoundEndpoint): AcceptingEndpoint {
   return {
-    disabledReason: disabledReason ?? null,
-    onFinish: onFinish ?? null,
+    disabledReason,
+    onFinish,
     maxAttempts: retry.maxAttempts,
   }
 }

@@ -69,7 +69,7 @@ async function take(
   const filterOf = (name: string): Filter<EndpointDocument> => ({
     _id: name,
     deleting: false,
-    paused: { $ne: true },
+    paused: false,
     disabledReason: null,
     restingUntil: { $not: { $gt: now } },
     gateUntil: { $not: { $gt: now } },

@@ -16,7 +16,7 @@ export interface Proof {
 
 type JobFilter = Filter<JobDocument>
 
-/** What the document before these fields lacks is false. */
+/** These fields are true or absent. */
 const FALSE = { $ne: true } as const
 
 const FILTERS = {

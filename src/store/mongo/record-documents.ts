@@ -35,8 +35,7 @@ export interface WorkerDocument {
   startedAt: Date
   concurrency: number
   inFlight: number
-  /** Absent: written by an older version. */
-  keyIds?: string[]
+  keyIds: string[]
   seenAt: Date
 }
 
@@ -95,6 +94,6 @@ export function workerFields({ id, startedAt, ...report }: WorkerReport, seenAt:
 }
 
 export function workerOf(document: WorkerDocument): WorkerRecord {
-  const { _id, startedAt, seenAt, keyIds = [], ...report } = document
-  return { id: _id, ...report, keyIds, startedAt: startedAt.getTime(), seenAt: seenAt.getTime() }
+  const { _id, startedAt, seenAt, ...report } = document
+  return { id: _id, ...report, startedAt: startedAt.getTime(), seenAt: seenAt.getTime() }
 }

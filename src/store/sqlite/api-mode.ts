@@ -17,8 +17,6 @@ export function readApiMode({ connection }: Database): Promise<ApiMode | null> {
   return connection.read(() => {
     const row = connection.statement(READ_META).get(API_MODE)
     if (row === undefined) return null
-    // An API of the version before wrote no URL.
-    const { localMode, publicUrl = null } = JSON.parse(row.value as string)
-    return { localMode, publicUrl }
+    return JSON.parse(row.value as string)
   })
 }

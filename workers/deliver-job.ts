@@ -1,4 +1,4 @@
-// One attempt, from the claimed job to its recorded outcome. Read this first.
+// One attempt, from the claimed job to its stored outcome. To read the worker, start here.
 import type { Logger } from 'pino'
 import type { Endpoint } from '../src/endpoint/endpoint.ts'
 import {
@@ -25,19 +25,19 @@ export interface DeliveryParts {
   clock: StoreClock
   sender: Sender
   leases: LeaseKeeper
-  /** Records how the attempt ended; resolves when that is stored. */
+  /** Stores how the attempt ended. */
   settle: (settlement: Settlement) => Promise<SettleResult>
-  /** Gives a claim back of which nothing was sent: it costs no attempt. */
+  /** Returns a claim of which nothing was sent. This uses no attempt. */
   release: (lease: Lease) => Promise<unknown>
   ownFaults: Pick<OwnFaults, 'note'>
   health: Pick<HealthReports, 'add'>
   countEnd: CountEnd
-  /** What ended this lease, which no longer holds the job. */
+  /** Why a lease ended that no longer holds the job. */
   endOf: (lease: Lease) => Promise<HeartbeatResult['kind']>
   metrics: Pick<WorkerMetrics, 'onStarted' | 'onAccepted' | 'onStale'>
-  /** The token by which an async handler speaks for this attempt. */
+  /** The token that authorizes an async handler to report about this attempt. */
   mintToken: (lease: Lease) => string
-  /** Base of the URLs that async handlers report to; null: none is known. */
+  /** Base of the URLs that async handlers report to; null: unknown. */
   publicUrl: () => string | null
   workerId: string
   log: Logger
@@ -46,14 +46,14 @@ export interface DeliveryParts {
 const USER_AGENT = `Posthorn/${VERSION}`
 
 /**
- * Headers of a job that were sealed with a key that this worker does not have: to send it without
- * is wrong, and that is no fault of the job. It waits for a worker that has the key.
+ * The end of an attempt whose headers were encrypted with a key that this worker does not have. The
+ * job must not be sent without them, and it is not at fault, so it waits for a worker with the key.
  */
 const UNREADABLE_HEADERS: AttemptEnd = {
   outcome: 'interrupted',
   statusCode: null,
   errorCode: null,
-  message: 'its headers were encrypted with a key that ENCRYPTION_KEY of this worker does not hold',
+  message: 'no key in ENCRYPTION_KEY of this worker decrypts the headers of the job',
   responseBody: null,
   result: null,
   resultTruncated: false,
@@ -65,12 +65,13 @@ const UNREADABLE_HEADERS: AttemptEnd = {
 }
 
 /**
- * Sends the job once and settles what became of it. Never throws: a bad endpoint is an outcome.
- * When the lease was lost on the way nothing is written; whoever has the job now does that. When
- * nothing had been sent by then, the claim is given back, in case nobody else has the job yet.
+ * Sends the job once and settles the outcome. Never throws: a failing endpoint is an outcome. If
+ * the lease is lost meanwhile, the attempt writes nothing: the process that holds the job now
+ * settles it. If nothing had been sent by then, the claim is released, because the job may not have
+ * another holder yet.
  *
  * @param claimedAtMs the worker's monotonic time just before the claim
- * @param onEnded called when the request is over; its outcome may still have to be stored
+ * @param onEnded called when the request is over, before its outcome is stored
  */
 export async function deliverJob(
   parts: DeliveryParts,
@@ -91,14 +92,14 @@ export async function deliverJob(
     if (fault !== null) parts.ownFaults.note(fault.code)
     onEnded()
     if (fault?.unsent || (end.outcome === 'lost' && !end.isSent)) {
-      await giveBack(parts, job, end)
+      await releaseClaim(parts, job, end)
       span.end(end)
       return
     }
     if (fault !== null) end = asInterrupted(end)
     await parts.health.add(endpoint, end, job.claimedAt, parts.clock.now())
-    // Another process ends an attempt whose lease was lost, and counts it.
-    const isOurs = end.outcome !== 'lost' && (await settled(parts, job, endpoint, end))
+    // An attempt whose lease was lost is ended and counted by another process.
+    const isOurs = end.outcome !== 'lost' && (await settleEnd(parts, job, endpoint, end))
     if (!isOurs) end = await asStale(parts, job, end)
     span.end(end)
   } finally {
@@ -124,7 +125,7 @@ function send(
     job,
     headers,
     endpoint,
-    // A lane without a URL is not claimed: its jobs are pulled.
+    // Workers do not claim jobs of pulled endpoints, which have no URL.
     url: endpoint.url as string,
     completion: completionOf(parts, job, endpoint),
     trace,
@@ -135,7 +136,7 @@ function send(
   return parts.sender.send(request, timeoutMs, mayStillSend)
 }
 
-async function giveBack(
+async function releaseClaim(
   { release, log }: DeliveryParts,
   job: ClaimedJob,
   { message: detail }: AttemptEnd,
@@ -145,7 +146,7 @@ async function giveBack(
     await release(job)
     log.info({ jobs: 1, jobId, endpoint, detail }, 'claim.released')
   } catch (error) {
-    // The sweeper finds the lease expired.
+    // Not retried: the lease expires and the sweeper finds it.
     log.warn({ err: error, jobId, endpoint, detail }, 'release.failed')
   }
 }
@@ -156,27 +157,27 @@ function completionOf(parts: DeliveryParts, job: ClaimedJob, endpoint: Endpoint)
   return baseUrl === null ? null : { baseUrl, token: parts.mintToken(job) }
 }
 
-/** A 202 of an async endpoint is no end: its handler reports later. */
+/** A 202 of an async endpoint does not end the attempt: its handler reports later. */
 function asAccepted(endpoint: Endpoint, end: AttemptEnd): AttemptEnd {
   const isAccepted =
     endpoint.completion === 'async' && end.outcome === 'succeeded' && end.statusCode === 202
   return isAccepted ? { ...end, outcome: 'accepted' } : end
 }
 
-/** Stores the end and counts it; answers whether the attempt still held the job. */
-async function settled(
+/** Stores the end and counts it. Resolves with whether the attempt still held the job. */
+async function settleEnd(
   parts: DeliveryParts,
   job: ClaimedJob,
   endpoint: Endpoint,
   end: AttemptEnd,
 ): Promise<boolean> {
   const settlement = settlementOf(parts, job, endpoint, end)
-  // A repeat of a write that was not answered finds the end stored: by this attempt, not counted.
+  // A repeated write may find that its first try stored the end. That end is not counted yet.
   const isOurs = (await parts.settle(settlement)) !== 'lease_lost'
   const { jobId, runAt } = job
   if (settlement.event === 'await') {
     if (isOurs) noteAccepted(parts, job, end)
-    // Else its handler may have reported already: it was accepted all the same.
+    // Its handler may have reported already. The attempt was accepted all the same.
     else parts.metrics.onAccepted(job.endpoint)
     return true
   }
@@ -221,7 +222,7 @@ function settlementOf(
     : { ...held, ...decision }
 }
 
-/** No end: the API or a sweeper tells that later. */
+/** The attempt continues. The API or a sweeper ends and logs it later. */
 function noteAccepted({ log, metrics }: DeliveryParts, job: ClaimedJob, end: AttemptEnd): void {
   const { jobId, endpoint, attemptNumber: attempt } = job
   metrics.onAccepted(endpoint)
@@ -233,13 +234,13 @@ function noteAccepted({ log, metrics }: DeliveryParts, job: ClaimedJob, end: Att
   )
 }
 
-/** Ends of a lease that are no fault of a worker or a store. */
-const BY_PEOPLE: { [kind in HeartbeatResult['kind']]?: string } = {
+/** Ends of a lease that a request caused, and not a fault of a worker or the store. */
+const BY_REQUEST: { [kind in HeartbeatResult['kind']]?: string } = {
   cancelled: 'the job was cancelled',
   evicted: 'the endpoint was deleted',
 }
 
-/** The attempt no longer held the job when it ended, or was broken off for that. */
+/** The attempt no longer held the job when it ended, or it was aborted because of that. */
 async function asStale(
   { log, metrics, endOf }: DeliveryParts,
   job: ClaimedJob,
@@ -247,14 +248,14 @@ async function asStale(
 ): Promise<AttemptEnd> {
   const { jobId, endpoint, attemptNumber: attempt } = job
   const kind = await endOf(job)
-  const why = BY_PEOPLE[kind] ?? 'the lease of this attempt was lost'
-  const reason: StaleReason = kind in BY_PEOPLE ? 'cancelled' : 'lease_lost'
+  const cause = BY_REQUEST[kind] ?? 'the lease of the attempt was lost'
+  const reason: StaleReason = kind in BY_REQUEST ? 'cancelled' : 'lease_lost'
   metrics.onStale(reason)
-  const isBrokenOff = end.outcome === 'lost'
-  const detail = `${why}: ${isBrokenOff ? 'its request was broken off' : 'its result is not applied'}`
-  const outcome = isBrokenOff ? undefined : end.outcome
+  const isAborted = end.outcome === 'lost'
+  const detail = `${cause}: ${isAborted ? 'its request was aborted' : 'its result is not applied'}`
+  const outcome = isAborted ? undefined : end.outcome
   const fields = { jobId, endpoint, attempt, reason, outcome, detail }
   if (reason === 'cancelled') log.info(fields, 'attempt.stale')
   else log.warn(fields, 'attempt.stale')
-  return isBrokenOff && reason === 'cancelled' ? { ...end, outcome: 'cancelled' } : end
+  return isAborted && reason === 'cancelled' ? { ...end, outcome: 'cancelled' } : end
 }

@@ -1,19 +1,20 @@
 // The loop of a worker: it looks for due jobs, claims as many as it has free slots, and delivers
 // each. Six rules decide when the next claim comes and how large it is. In the order of a turn:
 //
-// 1. Pacer (write-pacer.ts). A worker that is behind waits until half of its slots are free or
-//    nothing more ends, so that one write to the store serves many jobs.
-// 2. Slots (own-faults.ts). It uses fewer slots for a while after its machine ran out of
-//    descriptors, ports or memory.
-// 3. Store (affordableCount below). It holds no more jobs than the store can settle within half of
-//    a lease at its present pace, and claims nothing while a renewal is due or a result waits.
-// 4. Look (ready-endpoints.ts). It asks which endpoints have due jobs after a hint, at the next
-//    known due time, and every POLL_INTERVAL, but spends at most a share of its time on that.
-// 5. Shares (fair-shares.ts). Free slots are dealt out among the ready endpoints, so that one that
-//    hangs cannot hold them all.
+// 1. Pacer (write-pacer.ts). A worker that is behind waits until half of its slots are free or no
+//    more attempts end, so that one write to the store serves many jobs.
+// 2. Slots (own-faults.ts). The worker uses fewer slots for a while after its machine ran out of
+//    file descriptors, ports or memory.
+// 3. Store (affordableCount below). The worker holds no more jobs than the store can settle within
+//    half of a lease at its present pace. It claims no jobs while a renewal is due or an outcome
+//    has waited too long for the store.
+// 4. Look (ready-endpoints.ts). The worker asks which endpoints have due jobs after a hint, at the
+//    next known due time, and every POLL_INTERVAL. Looks take at most a share of its time.
+// 5. Shares (fair-shares.ts). The free slots are divided among the ready endpoints, so that an
+//    endpoint that hangs cannot hold them all.
 // 6. Size (src/batch-size.ts). A claim that took too long or failed is followed by a smaller one.
 //
-// On a healthy store rules 3 and 6 never apply. docs/decisions/0017 tells what they are for.
+// On a healthy store rules 3 and 6 never apply. docs/decisions/0017 gives the reasons for them.
 import type { Logger } from 'pino'
 import { type BatchSize, createBatchSize } from '../src/batch-size.ts'
 import { type Endpoint, endpointState } from '../src/endpoint/endpoint.ts'
@@ -40,70 +41,75 @@ export interface LoopParts {
   concurrency: number
   leaseMs: number
   pollIntervalMs: number
-  /** Renewals go before claims. */
+  /** Renewals have priority over claims. */
   leases: { readonly isBehind: boolean }
-  /** How many outcomes the store takes within so many milliseconds; null: not known yet. */
+  /** How many outcomes the store can take within `withinMs`; null: not known yet. */
   affordable: (withinMs: number) => number | null
   /** How many of the slots may be used now. */
   slots: () => number
-  /** Tells when to claim again. */
+  /** Decides when to claim again. */
   pacer: WritePacer
-  /** Told how many jobs each claim has brought. */
+  /** Called with the number of jobs of each claim. */
   onClaimed: (jobCount: number) => void
   log: Logger
 }
 
-/** A job claimed longer ago than this is given back unsent: much may have changed since. */
+/** A job that was claimed longer ago than this is released unsent: it may be out of date. */
 const MAX_CLAIM_AGE_MS = 1_000
 /**
- * Until the first outcome is stored nobody knows how fast the store is: so many jobs a claim, and
- * none while outcomes wait. A worker that starts in an overload, or dies in it, costs little then.
+ * The size of a claim until the first outcome is stored, because the speed of the store is unknown
+ * until then. While outcomes wait there is no claim at all. A worker that starts during an
+ * overload, or dies in it, therefore leaves few jobs behind.
  */
 const FIRST_CLAIM = 10
 /**
- * A claim is three commands whatever its size. On a store that is slow to read, smaller claims only
- * take longer for each job.
+ * A claim is three commands, whatever its size. On a store that is slow to read, smaller claims
+ * only take longer for each job.
  */
 const WORTH_CLAIM = 25
-/** While outcomes are being stored, the next claim waits for this share of what can be settled. */
-const WORTH_SHARE = 1 / 2
-/** Attempts in flight and outcomes in hand, by slots: so memory is bounded on a fast endpoint. */
-const MAX_IN_HAND = 4
 /**
- * What a worker has in hand must be settled within this part of a lease, at the pace of the last
- * writes: with the claim before it, that is until its leases would be renewed (lease-renewal.ts).
+ * While outcomes are being stored, the next claim waits until it can be at least this share of the
+ * jobs that the store can settle.
+ */
+const WORTH_SHARE = 1 / 2
+/** Limit of unsettled jobs for each slot: it bounds memory when an endpoint responds fast. */
+const MAX_UNSETTLED_PER_SLOT = 4
+/**
+ * The store must be able to settle all jobs of a worker within this part of a lease, at the pace of
+ * its last writes. Together with the claim, this ends before the leases of ended attempts are due
+ * for renewal (lease-renewal.ts).
  */
 const SETTLE_PART = 1 / 2
-/** Nothing is claimed while an outcome has waited for the store for so long. */
+/** The worker claims no jobs while an outcome has waited longer than this for the store. */
 const MAX_OUTCOME_AGE = { ms: 500, part: 1 / 6 }
-/** How soon it is looked again whether something may be claimed. */
-const HELD_BACK_MS = 25
-/** Jobs given back in one write at most. */
+/** The rest before the loop checks again whether the store has room for more jobs. */
+const NO_ROOM_REST_MS = 25
+/** Limit of jobs released in one write. */
 const MAX_RELEASE_BATCH = 100
 /**
- * While endpoints are ready, hints lead to a look this often, not each time: every write of another
- * process is a hint, and each process would look after each write of all others.
+ * While endpoints are ready, a hint leads to a look only after `least`. Every write of another
+ * process is a hint; without the limit each process would look after each write of all others.
  */
 const LOOK_INTERVAL_MS = { least: 20, most: 5_000 }
 /**
- * At most this share of the time goes to looks, whatever POLL_INTERVAL says: on a slow store they
- * would take the time that claims need. While no endpoint is ready there is nothing to claim.
+ * Looks take at most this share of the time, whatever POLL_INTERVAL says: on a slow store they
+ * would take the time that claims need. `idle`: no endpoint is ready, so no claim needs the time.
  */
 const LOOK_SHARE = { ready: 1 / 10, idle: 1 / 2 }
 const BACK_OFF = { firstMs: 50, maxMs: 1_000 }
 
-/** Claims from start() to stop(). */
+/** Claims jobs from start() to stop(). */
 export class DeliveryLoop {
   readonly #parts: LoopParts
   readonly #ready: ReadyEndpoints
   readonly #inFlightByEndpoint = new Map<string, number>()
   #inFlightCount = 0
-  /** A claim that comes too late is of no use: the jobs are given back. */
+  /** Of claims. The jobs of a claim that took too long are released. */
   readonly #size: BatchSize
   readonly #releaseSize = createBatchSize(MAX_RELEASE_BATCH)
   #lateClaims = 0
   #unsettledCount = 0
-  /** Attempts whose outcome is not stored yet, in the order in which they ended. */
+  /** Ended attempts whose outcome is not stored yet, in the order in which they ended. */
   readonly #outcomes = new Set<{ endedAtMs: number }>()
   #isHinted = true
   #lastLookAtMs = Number.NEGATIVE_INFINITY
@@ -133,18 +139,18 @@ export class DeliveryLoop {
     this.#loop.start()
   }
 
-  /** Claims nothing more; resolves when no claim is under way. Attempts in flight go on. */
+  /** Stops claiming. Resolves when no claim is in progress; attempts in flight continue. */
   async stop(): Promise<void> {
     this.#stopHints?.()
     await this.#loop.stop()
   }
 
-  /** Attempts that are under way or whose outcome is not stored yet. */
+  /** Attempts in flight, or ended with an outcome that is not stored yet. */
   get unsettledCount(): number {
     return this.#unsettledCount
   }
 
-  /** Attempts that ended and whose outcome is not stored yet. */
+  /** Attempts that ended with an outcome that is not stored yet. */
   get unstoredCount(): number {
     return this.#outcomes.size
   }
@@ -159,7 +165,7 @@ export class DeliveryLoop {
     const freeSlots = this.#parts.slots() - this.#inFlightCount
     if (freeSlots <= 0) return this.#parts.pollIntervalMs
     const room = Math.min(freeSlots, this.#affordableCount())
-    if (room <= 0) return HELD_BACK_MS
+    if (room <= 0) return NO_ROOM_REST_MS
     if (this.#isLookDue()) await this.#look()
     const shares = fairShares(this.#readyEndpoints(), Math.min(room, this.#size.limit))
     if (shares.length === 0) return this.#untilNextLookMs()
@@ -167,7 +173,7 @@ export class DeliveryLoop {
     return 0
   }
 
-  /** How many jobs more than now the store can keep up with. */
+  /** How many more jobs than now the store can settle in time. */
   #affordableCount(): number {
     const { concurrency, leases, leaseMs, affordable } = this.#parts
     const [oldest] = this.#outcomes
@@ -176,11 +182,11 @@ export class DeliveryLoop {
     if (leases.isBehind || ageMs > mostMs) return 0
     const settleable = affordable(leaseMs * SETTLE_PART)
     if (settleable === null) return oldest === undefined ? FIRST_CLAIM : 0
-    // One always: a pace is only known by what is settled. Rounded: a claim of two costs a store
-    // a quarter less for each job than a claim of one.
-    const most = Math.min(Math.max(1, Math.round(settleable)), concurrency * MAX_IN_HAND)
+    // At least one, because only a settled job shows the pace. Rounded, because a claim of two
+    // costs the store a quarter less for each job than a claim of one.
+    const most = Math.min(Math.max(1, Math.round(settleable)), concurrency * MAX_UNSETTLED_PER_SLOT)
     const more = most - this.#unsettledCount
-    // On a slow store, what is being settled makes room for a larger claim.
+    // On a slow store, the writes in progress soon make room for a larger claim.
     const isWorth = most >= concurrency || oldest === undefined || more >= most * WORTH_SHARE
     return isWorth ? more : 0
   }
@@ -206,7 +212,7 @@ export class DeliveryLoop {
     this.#lookTookMs = performance.now() - this.#lastLookAtMs
   }
 
-  /** From the beginning of one look to that of the next, at least. */
+  /** The least time from the beginning of one look to the beginning of the next. */
   #lookIntervalMs(): number {
     const { least, most } = LOOK_INTERVAL_MS
     if (this.#ready.isEmpty()) return Math.min(most, this.#lookTookMs / LOOK_SHARE.idle)
@@ -227,7 +233,7 @@ export class DeliveryLoop {
     const { store, workerId, leaseMs } = this.#parts
     const endpoints = await this.#parts.endpoints.current(shares.map(({ endpoint }) => endpoint))
     const lanes = shares.filter(({ endpoint }) =>
-      this.#mayBeAsked(endpoints.get(endpoint), endpoint),
+      this.#isClaimable(endpoints.get(endpoint), endpoint),
     )
     if (lanes.length === 0 || this.#loop.isStopping) return
     const holder = { workerId, leaseMs, withinMs: MAX_CLAIM_AGE_MS }
@@ -248,7 +254,7 @@ export class DeliveryLoop {
     const tookMs = performance.now() - claimedAtMs
     const isLate = tookMs > MAX_CLAIM_AGE_MS
     if (this.#loop.isStopping || isLate) {
-      await this.#giveBack(claim.jobs)
+      await this.#release(claim.jobs)
       if (isLate) await waitBackOff(this.#lateClaims++, BACK_OFF)
       return
     }
@@ -258,10 +264,10 @@ export class DeliveryLoop {
     }
   }
 
-  /** An endpoint that may not be asked now is no longer ready. */
-  #mayBeAsked(endpoint: Endpoint | undefined, name: string): boolean {
+  /** Whether jobs of the endpoint may be claimed now. If not, it is no longer ready. */
+  #isClaimable(endpoint: Endpoint | undefined, name: string): boolean {
     const now = this.#parts.store.clock.now()
-    // Jobs of an endpoint without a URL are pulled, not sent.
+    // The jobs of a pulled endpoint are not sent.
     if (
       endpoint !== undefined &&
       endpoint.url !== null &&
@@ -277,23 +283,23 @@ export class DeliveryLoop {
   }
 
   /**
-   * An endpoint that gave all it was asked for may have more due. One that gave less has nothing
-   * left, unless a limit kept it back, or other workers were faster.
+   * An endpoint that filled its share may have more jobs due. One that returned fewer has none
+   * left, unless a limit stopped the claim or other workers claimed at the same time.
    */
   #rank(lanes: Lane[], { jobs, limited, unfinished }: Claim): void {
     const mayHaveMore = new Set(unfinished)
-    const taken = new Map<string, number>()
-    for (const { endpoint } of jobs) taken.set(endpoint, (taken.get(endpoint) ?? 0) + 1)
+    const claimed = new Map<string, number>()
+    for (const { endpoint } of jobs) claimed.set(endpoint, (claimed.get(endpoint) ?? 0) + 1)
     for (const { endpoint, limit } of lanes) {
-      const gaveAll = (taken.get(endpoint) ?? 0) >= limit
-      if (gaveAll || mayHaveMore.has(endpoint)) this.#ready.moveToBack(endpoint)
+      const isFilled = (claimed.get(endpoint) ?? 0) >= limit
+      if (isFilled || mayHaveMore.has(endpoint)) this.#ready.moveToBack(endpoint)
       else this.#ready.markDrained(endpoint)
     }
     const now = this.#parts.store.clock.now()
     for (const { endpoint, againAt } of limited) this.#ready.defer(endpoint, againAt - now)
   }
 
-  /** A slot is free once the request is over: while outcomes are stored, others are sent. */
+  /** The slot becomes free when the request is over: the store write does not delay other jobs. */
   #start(job: ClaimedJob, endpoint: Endpoint, claimedAtMs: number): void {
     this.#count(endpoint.name, 1)
     this.#unsettledCount++
@@ -308,7 +314,7 @@ export class DeliveryLoop {
     void this.#parts.deliver(job, endpoint, claimedAtMs, onEnded).finally(() => {
       this.#unsettledCount--
       this.#outcomes.delete(outcome)
-      // Its place among the attempts of a limited endpoint is free only now that this is stored.
+      // The concurrency limit of the endpoint counts the attempt until its outcome is stored.
       if (this.#ready.endDeferral(endpoint.name)) this.#loop.wake()
     })
   }
@@ -320,7 +326,7 @@ export class DeliveryLoop {
     this.#inFlightCount += change
   }
 
-  async #giveBack(jobs: ClaimedJob[]): Promise<void> {
+  async #release(jobs: ClaimedJob[]): Promise<void> {
     if (jobs.length === 0) return
     this.#parts.log.info({ jobs: jobs.length }, 'claim.released')
     const endsAtMs = performance.now() + this.#parts.leaseMs

@@ -1,25 +1,26 @@
-// Endpoints as this worker knows them. A change is to reach every worker within 1 s, and the store
-// may remember for a moment as well: each has less than half of that.
+// Caches endpoints for a worker. A change must reach every worker within 1 s, and the store may
+// cache endpoints too, so each of the two caches keeps them for less than half of that.
 import type { Endpoint } from '../src/endpoint/endpoint.ts'
 import type { ApiMode } from '../src/store/records.ts'
 import type { Store } from '../src/store/store.ts'
 
 const MAX_AGE_MS = 400
 const NEVER = Number.NEGATIVE_INFINITY
-/** As many as a worker may meet within that age; older ones are dropped first. */
+/** More than a worker meets within that age. The oldest entries are dropped first. */
 const MAX_ENTRIES = 20_000
 
 export interface EndpointCache {
-  /** Those of the names that are registered and not being deleted. */
+  /** The endpoints with these names that are registered and not being deleted. */
   current(names: string[]): Promise<Map<string, Endpoint>>
-  /** Its state has changed, as this worker knows. */
+  /** Drops an endpoint whose state this worker has changed. */
   forget(name: string): void
 }
 
 /**
- * @param onMode told what the API wrote of itself, at every look. It is read after the endpoints:
- *   one that only local mode allows was registered after that mode was written.
- * @param monotonicMs since this process began, which may be a moment ago
+ * @param onMode called with the stored mode of the API, at every read. The mode is read after the
+ *   endpoints, because an endpoint that only local mode allows is registered after the API stored
+ *   that mode.
+ * @param monotonicMs milliseconds since this process began, which can be close to 0
  */
 export function createEndpointCache(
   store: Pick<Store, 'endpointsNamed' | 'readApiMode'>,

@@ -1,9 +1,10 @@
-// How free slots are shared among endpoints, so that one that hangs can not hold them all. Pure.
+// Divides the free slots among the ready endpoints, so that one that hangs cannot hold them all.
+// Pure.
 import type { Lane } from '../src/store/store.ts'
 
 /**
- * An attempt may start only while its endpoint's attempts here are fewer than this × the free
- * slots.
+ * An endpoint gets another slot only while it has fewer attempts in this worker than this factor
+ * times the free slots.
  */
 const ATTEMPTS_PER_FREE_SLOT = 4
 
@@ -14,9 +15,9 @@ export interface ReadyEndpoint {
 }
 
 /**
- * Deals `freeSlots` out one by one, the endpoints taking turns. One endpoint that hangs so ends up
- * with 80 slots of 100, two with 89, and a slot stays free for the others. What an endpoint turns
- * out not to need is dealt again in the next round.
+ * Deals out `freeSlots` one at a time, round robin. Of 100 slots, one endpoint that hangs gets at
+ * most 80 and two get at most 89, so a slot always stays free for the others. The next claim deals
+ * out again the slots that an endpoint did not use.
  */
 export function fairShares(endpoints: Iterable<ReadyEndpoint>, freeSlots: number): Lane[] {
   const shares = firstThatMayStart(endpoints, freeSlots).map((one) => ({ ...one, limit: 0 }))
@@ -37,7 +38,10 @@ export function fairShares(endpoints: Iterable<ReadyEndpoint>, freeSlots: number
     .map(({ endpoint, limit }) => ({ endpoint, limit }))
 }
 
-/** No more endpoints than slots, and none that could not take even one: it would keep out another. */
+/**
+ * At most as many endpoints as slots. An endpoint that cannot take one slot is left out: it would
+ * take the place of another endpoint.
+ */
 function firstThatMayStart(endpoints: Iterable<ReadyEndpoint>, freeSlots: number): ReadyEndpoint[] {
   const found: ReadyEndpoint[] = []
   for (const endpoint of endpoints) {

@@ -1,5 +1,6 @@
-// What attempts tell about the health of their endpoints, gathered and handed to the store: for the
-// circuit breaker, for rests, and for endpoints that are gone. In calm times it writes nothing.
+// Collects what attempts show about the health of their endpoints and writes it to the store: for
+// the circuit breaker, for throttling, and for endpoints that are gone (410). While all endpoints
+// are healthy it writes nothing.
 import type { Logger } from 'pino'
 import { createBatchSize } from '../src/batch-size.ts'
 import type { Endpoint } from '../src/endpoint/endpoint.ts'
@@ -8,7 +9,7 @@ import type { Outcome } from '../src/job/job.ts'
 import type { Store } from '../src/store/store.ts'
 import type { AttemptEnd } from '../src/webhook/send.ts'
 
-/** Failures of the endpoint; others are its caller's, ours, or say nothing. */
+/** Outcomes that count as a failure of the endpoint. */
 const COUNTED: ReadonlySet<Outcome> = new Set([
   'http_error',
   'connect_error',
@@ -17,25 +18,25 @@ const COUNTED: ReadonlySet<Outcome> = new Set([
   'timeout',
   'protocol_error',
 ])
-/** Endpoints in trouble at once; beyond it reports are dropped, and their counts come later. */
+/** Limit of endpoints with a pending report. Further reports are dropped: a breaker trips later. */
 const MAX_WAITING = 10_000
 
 export interface HealthReports {
   /**
-   * Resolves when what the attempt tells is stored or given up. An attempt is settled only then:
-   * the place that frees is not to be taken before the endpoint rests.
+   * Resolves when the report is stored or dropped. The attempt is settled only then: otherwise
+   * another attempt could take its place before the endpoint rests.
    *
-   * @param claimedAt of the attempt, by the store's clock as `now` is
+   * @param claimedAt of the attempt; like `now`, by the store's clock
    */
   add(endpoint: Endpoint, end: AttemptEnd, claimedAt: number, now: number): Promise<void>
-  /** Resolves when all that was added is stored or given up. */
+  /** Resolves when all reports are stored or dropped. */
   drained(): Promise<void>
 }
 
-/** Endpoints in one write at most. */
+/** Limit of endpoints in one write. */
 const MAX_REPORT_BATCH = 500
 
-/** @param onReported told whose state may have changed */
+/** @param onReported called with each endpoint whose state may have changed */
 export function createHealthReports(
   store: Pick<Store, 'reportHealth'>,
   onReported: (endpoint: string) => void,
@@ -44,12 +45,12 @@ export function createHealthReports(
   const size = createBatchSize(MAX_REPORT_BATCH)
   let waiting = new Map<string, HealthReport>()
   let stored = Promise.withResolvers<void>()
-  /** Reported in trouble by us: a success is then news, whatever an older look at it says. */
+  /** Endpoints with a failure reported by this worker: their next success must be reported, too. */
   const troubled = new Set<string>()
   let writing: Promise<void> | null = null
 
   async function writeAll(): Promise<void> {
-    // At the end of this turn of the event loop: what ended together goes together.
+    // Waits for the end of this turn of the event loop: reports of the same turn share a write.
     await new Promise((resolve) => setImmediate(resolve))
     while (waiting.size > 0) {
       const reports = [...waiting.values()]
@@ -62,7 +63,7 @@ export function createHealthReports(
         try {
           await size.run(some.length, () => store.reportHealth(some))
         } catch (error) {
-          // A count that is lost only makes a breaker trip later.
+          // Not retried: a lost count only makes the breaker trip later.
           log.warn({ err: error, endpoints: some.length }, 'health.lost')
         }
       }
@@ -93,7 +94,7 @@ export function createHealthReports(
   }
 }
 
-/** The report with one more attempt in it; null: the attempt says nothing. */
+/** The report with one more attempt in it; null: the attempt shows nothing about the endpoint. */
 function reportAfter(
   report: HealthReport,
   endpoint: Endpoint,

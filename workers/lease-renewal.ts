@@ -1,24 +1,24 @@
-// Keeps the leases of attempts in flight, and of outcomes that wait for the store. Each is renewed
-// after a part of its time, those that end soonest first, in writes as large as the store can take.
-// An attempt whose lease could not be renewed in time is aborted.
+// Renews the leases of attempts in flight and of outcomes that wait for the store. A lease is
+// renewed after a part of its time; those that expire soonest go first, in writes as large as the
+// store can take. An attempt whose lease could not be renewed in time is aborted.
 import type { Logger } from 'pino'
 import { createBatchSize } from '../src/batch-size.ts'
 import type { Lease } from '../src/job/job.ts'
 import type { Store } from '../src/store/store.ts'
 
-/** A request is aborted this much before its lease may lapse, so that it is over by then. */
+/** A request is aborted this part of a lease before the lease expires, so that it ends in time. */
 const SAFETY_PART = 0.1
 /**
- * A lease is renewed when this part of it has passed; that of an outcome in hand later: to store
- * the outcome costs the store no more than to renew, and mostly comes before.
+ * A lease is renewed when this part of it has passed. After the attempt has ended it is renewed
+ * later: storing the outcome costs the store no more than a renewal, and usually comes first.
  */
-const RENEW_PART = { underWay: 1 / 3, ended: 2 / 3 }
-/** With the first that is due go those that will be so soon: one write instead of several. */
+const RENEW_PART = { inFlight: 1 / 3, ended: 2 / 3 }
+/** A write also renews leases that are due this soon: one write instead of several. */
 const TOGETHER_PART = 1 / 12
-/** How often leases are looked at, as a part of a lease. */
+/** How often the leases are checked, as a part of a lease. */
 const LOOK_PART = 1 / 30
 const MAX_RENEW_BATCH = 1_000
-/** After a failure: an election of some seconds must not cost the next third of a lease as well. */
+/** The delay after a failed write: an election of some seconds must not use up the lease. */
 const RETRY_MS = 1_000
 const RETRY_PART = 1 / 10
 
@@ -26,38 +26,37 @@ type Abort = (outcome: 'lost' | 'cancelled' | 'interrupted') => void
 
 export interface LeaseKeeper {
   /**
-   * Watches over a lease until it is dropped.
+   * Renews a lease until it is dropped.
    *
-   * @param claimedAtMs monotonic time taken before the claim: the lease began no earlier
+   * @param claimedAtMs monotonic time before the claim: the lease began no earlier
    */
   keep(lease: Lease, claimedAtMs: number, abort: Abort): HeldLease
 }
 
 export interface HeldLease {
   /**
-   * Compares monotonic times and depends on no timer: CLOCK_MONOTONIC runs on while a process is
-   * stopped, and in a process that goes on, sockets run before the timer that would abort.
+   * Whether enough of the lease is left to send. Compares monotonic times and depends on no timer:
+   * CLOCK_MONOTONIC continues while a process is stopped, and when the process continues, sockets
+   * run before the timer that would abort.
    */
   mayStillSend(): boolean
-  /** The request is over, and its outcome is to be stored. */
+  /** The request is over; its outcome is not stored yet. */
   ended(): void
+  /** Ends the renewal. */
   drop(): void
 }
 
 interface Kept {
   lease: Lease
   abort: Abort
-  /** Monotonic: when its time began to run. */
+  /** Monotonic time at which the lease began or was last renewed. */
   renewedAtMs: number
   renewPart: number
-  /** Nothing is sent any more, even if a late renewal succeeds. */
+  /** Nothing is sent from now on, even if a late renewal succeeds. */
   isAborted: boolean
 }
 
-/**
- * Renews from start() to stop(). Times here are the worker's monotonic clock, never its wall
- * clock.
- */
+/** Renews from start() to stop(). All times are by the monotonic clock, never the wall clock. */
 export class LeaseRenewal implements LeaseKeeper {
   readonly #store: Pick<Store, 'renew'>
   readonly #leaseMs: number
@@ -83,11 +82,11 @@ export class LeaseRenewal implements LeaseKeeper {
   }
 
   keep(lease: Lease, claimedAtMs: number, abort: Abort): HeldLease {
-    const renewPart = RENEW_PART.underWay
+    const renewPart = RENEW_PART.inFlight
     const kept = { lease, abort, renewedAtMs: claimedAtMs, renewPart, isAborted: false }
     this.#kept.add(kept)
     return {
-      mayStillSend: () => !kept.isAborted && kept.renewedAtMs > this.#lapsingMs(),
+      mayStillSend: () => !kept.isAborted && kept.renewedAtMs > this.#expiringMs(),
       ended: () => {
         kept.renewPart = RENEW_PART.ended
       },
@@ -101,23 +100,23 @@ export class LeaseRenewal implements LeaseKeeper {
     for (const { abort } of this.#kept) abort(outcome)
   }
 
-  /** A renewal is under way, or should be: nothing new is taken on meanwhile. */
+  /** Whether a renewal is in progress or overdue. The worker claims no jobs meanwhile. */
   get isBehind(): boolean {
     return this.#writing !== null || this.#due(LOOK_PART).length > 0
   }
 
-  /** Resolves when the write of renewals that is under way has ended, whatever it came to. */
+  /** Resolves when the present write of renewals has ended, with success or not. */
   async written(): Promise<void> {
     await this.#writing
   }
 
   #look(): void {
-    this.#abortLapsing()
+    this.#abortExpiring()
     if (this.#writing !== null || performance.now() < this.#retryAtMs) return
     if (this.#due(0).length > 0) this.#renewNext()
   }
 
-  /** One write after the other until none is due; between two of them a settle has its turn. */
+  /** Writes until no lease is due, one write after the other. A settle may run between two. */
   #renewNext(): void {
     this.#writing = this.#renew(this.#due(-TOGETHER_PART).slice(0, this.#size.limit)).then(
       (isRenewed) => {
@@ -128,9 +127,9 @@ export class LeaseRenewal implements LeaseKeeper {
   }
 
   /**
-   * Those that end soonest first.
+   * Leases that are due for renewal, those that expire soonest first.
    *
-   * @param latePart how long they must have been due, as a part of a lease; negative: will be
+   * @param latePart how long they have been due, as a part of a lease; negative: due this soon
    */
   #due(latePart: number): Kept[] {
     const nowMs = performance.now()
@@ -151,7 +150,7 @@ export class LeaseRenewal implements LeaseKeeper {
       batch.forEach((kept, i) => {
         if (results[i] === 'applied') kept.renewedAtMs = askedAtMs
         else {
-          // A cancelled job, or one that another worker has by now: nothing is left to renew.
+          // The job was cancelled or has another holder: this lease cannot be renewed any more.
           kept.renewedAtMs = Number.POSITIVE_INFINITY
           kept.isAborted = true
           kept.abort('lost')
@@ -165,20 +164,20 @@ export class LeaseRenewal implements LeaseKeeper {
     }
   }
 
-  #abortLapsing(): void {
-    const lapsingMs = this.#lapsingMs()
+  #abortExpiring(): void {
+    const expiringMs = this.#expiringMs()
     for (const kept of this.#kept) {
-      // Said once: an outcome in hand stays here until the store takes it.
-      if (kept.isAborted || kept.renewedAtMs > lapsingMs) continue
-      const detail = 'it could not be renewed; its request is aborted before it lapses'
+      // Each lease is logged and aborted once; it stays here until its outcome is stored.
+      if (kept.isAborted || kept.renewedAtMs > expiringMs) continue
+      const detail = 'the lease could not be renewed; its request is aborted before it expires'
       this.#log.warn({ jobId: kept.lease.jobId, detail }, 'lease.lapsing')
       kept.abort('lost')
       kept.isAborted = true
     }
   }
 
-  /** A lease whose time began to run by then has lapsed, or will so soon. */
-  #lapsingMs(): number {
+  /** A lease that was last renewed at this time or before has expired or is about to. */
+  #expiringMs(): number {
     return performance.now() - this.#leaseMs * (1 - SAFETY_PART)
   }
 }

@@ -1,4 +1,5 @@
-// The worker process: claims, delivers, settles, sweeps up what was left behind, fires schedules.
+// The worker process: opens the store, runs a worker (worker.ts) with its port, and stops both on a
+// signal.
 import closeWithGrace from 'close-with-grace'
 import { type Config, newWorkerId } from '../src/config.ts'
 import { CRASH_SIGNALS } from '../src/crash-signals.ts'
@@ -9,7 +10,7 @@ import { VERSION } from '../src/version.ts'
 import { createWorker, SETTLE_DEADLINE_MS } from './worker.ts'
 import { startWorkerPort } from './worker-port.ts'
 
-/** Starts the worker; resolves with its id once it polls. Throws when it cannot start. */
+/** Starts the worker. Resolves with its id once it polls; throws if it cannot start. */
 export async function startWorker(config: Config): Promise<string> {
   const workerId = config.WORKER_ID ?? newWorkerId()
   const log = createLogger('worker', config.LOG_LEVEL)
@@ -50,7 +51,7 @@ export async function startWorker(config: Config): Promise<string> {
     await endSdk(signal)
     await flushLog(log)
   })
-  // Only now: whoever reads this may ask us to stop.
+  // Logged last: a reader of this line may send the stop signal at once.
   const allowedTargets = config.ALLOWED_TARGETS ?? []
   log.info({ workerId, version: VERSION, allowedTargets, url: port?.url }, 'worker.started')
   return workerId

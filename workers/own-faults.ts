@@ -1,29 +1,29 @@
-// Attempts that failed for want of something on this machine: file descriptors, ports, memory.
-// Their endpoints had no part in it, so they cost no attempt, and the worker uses fewer slots for a
-// while.
+// Recognizes attempts that failed because this machine lacks a resource: file descriptors, ports or
+// memory. Their endpoints are not at fault, so they use no attempt, and the worker uses fewer slots
+// for a while.
 import type { Logger } from 'pino'
 import type { AttemptEnd } from '../src/webhook/send.ts'
 
-/** What only this machine can lack. */
+/** Errors that only a lack of resources on this machine can cause. */
 const CERTAIN: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'])
 /**
- * No port is free; or this machine has no way to such an address, and never will: free as other
- * interrupted attempts are, up to their limit.
+ * No port is free, or this machine has no route to such an address at all. Because it may never
+ * have one, these attempts are free only up to the limit of interrupted attempts.
  */
 const LIKELY: ReadonlySet<string> = new Set(['EADDRNOTAVAIL', 'EAGAIN'])
 
-const MESSAGE = 'this worker ran out of a resource of its machine'
+const MESSAGE = 'the machine of this worker ran out of a resource'
 
-/** Faults of one burst are one: many attempts meet the same want at once. */
+/** Faults within this time count once: many attempts meet the same lack at the same time. */
 const BURST_MS = 100
-/** After a fault nothing is claimed for so long. */
+/** The worker claims no jobs for this long after a fault. */
 const PAUSE_MS = 250
-/** After each such time without a fault the worker may use a quarter more. */
+/** After each such interval without a fault the worker may use a quarter more slots. */
 const GROW_EVERY_MS = 2_000
 const GROWTH = 1.25
 const LOG_EVERY_MS = 10_000
 
-/** null: it did not fail for want of something on this machine. `unsent`: nothing was sent. */
+/** null: this machine did not cause the failure. `unsent`: nothing was sent. */
 export function ownFaultOf(end: AttemptEnd): { code: string; unsent: boolean } | null {
   const code = end.statusCode === null ? end.errorCode : null
   if (code === null) return null
@@ -37,7 +37,7 @@ export function asInterrupted(end: AttemptEnd): AttemptEnd {
 
 export interface OwnFaults {
   note(code: string): void
-  /** How many attempts may be in flight now; 0 for a moment after a fault. */
+  /** How many attempts may be in flight now; 0 right after a fault. */
   slots(): number
 }
 
@@ -61,7 +61,7 @@ export function createOwnFaults(
     lastFaultMs = nowMs
     unlogged++
     if (nowMs - lastLogMs < LOG_EVERY_MS) return
-    const detail = `${MESSAGE}; these attempts cost nothing. Raise its limits (ulimit -n), or lower WORKER_CONCURRENCY`
+    const detail = `${MESSAGE}; this uses no attempt of a job. Raise its limits (ulimit -n), or lower WORKER_CONCURRENCY`
     log.error(
       { errorCode: code, attempts: unlogged, slots: limit, detail },
       'worker.out_of_resources',

@@ -1,32 +1,32 @@
-// Which endpoints to ask for jobs. An endpoint is ready from when one of its jobs became due until
-// a claim brings fewer jobs than it asked for. One that may not be asked now, since it is paused,
-// throttled, or at a limit, is deferred: it becomes ready again by time, since nothing of it
-// becomes due. However many endpoints there are, a look is one query.
+// Which endpoints to claim jobs from. An endpoint is ready from when one of its jobs becomes due
+// until a claim returns fewer jobs than it asked for. An endpoint that is paused, throttled or at a
+// limit is deferred: it becomes ready again after a time, because no job of it becomes due. A look
+// is one query, however many endpoints there are.
 import type { Due, Store } from '../src/store/store.ts'
 
-/** A look goes back this far before the last one: a job is seen late when its write was slow. */
+/** Each look reaches back this far before the last one: a slow write shows its job late. */
 const OVERLAP_MS = 5_000
-/** How often a look covers all queued jobs: it finds a released job, whose runAt is old. */
+/** How often a look covers all queued jobs. It finds released jobs, whose runAt is old. */
 const FULL_LOOK_INTERVAL_MS = 10_000
-/** A resume must reach every worker within a second; longer than the endpoint cache keeps one. */
+/** A resume must reach every worker within 1 s. Longer than the endpoint cache keeps an entry. */
 const LONGEST_DEFERRAL_MS = 450
-/** Made ready together; with more deferred endpoints than this each comes less often. */
+/** Limit of endpoints made ready together. With more deferred endpoints, each comes less often. */
 const MAX_AT_ONCE = 200
-/** Beyond this an endpoint is not deferred but forgotten: a full look finds it again. */
+/** Beyond this limit endpoints are forgotten instead of deferred; a full look finds them again. */
 const MAX_DEFERRED = 20_000
 
 export interface ReadyEndpoints {
-  /** Asks the store what became due. */
+  /** Asks the store which endpoints have jobs that became due. */
   look(): Promise<void>
-  /** The one that waited longest first. Includes those whose deferral is over. */
+  /** The ready endpoints, the one that has waited longest first. */
   inOrder(): Iterable<string>
   isEmpty(): boolean
   markDrained(endpoint: string): void
   /** After a claim of an endpoint that may have more jobs due. */
   moveToBack(endpoint: string): void
-  /** @param inMs when to ask again; undefined: unknown, so after the longest deferral */
+  /** @param inMs when to claim again; undefined: unknown, so after the longest deferral */
   defer(endpoint: string, inMs?: number): void
-  /** A job of the endpoint ended, so a limit may let the next one through: whether it was deferred. */
+  /** A job of the endpoint ended, so a limit may allow the next one. Whether it was deferred. */
   endDeferral(endpoint: string): boolean
   /** Milliseconds until the next deferral is over; null: none is. */
   untilDeferralEndsMs(): number | null
@@ -86,7 +86,7 @@ function createDeferrals() {
     add(endpoint: string, inMs = LONGEST_DEFERRAL_MS): void {
       if (untilMsOf.size >= MAX_DEFERRED && !untilMsOf.has(endpoint)) return
       untilMsOf.delete(endpoint)
-      // A resume may end a pause or a rest at any time: ask in between.
+      // A resume may end a pause or a rest earlier, so the wait is limited.
       const waitMs = Math.min(Math.max(1, inMs), LONGEST_DEFERRAL_MS)
       untilMsOf.set(endpoint, performance.now() + waitMs)
     },

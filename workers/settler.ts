@@ -1,5 +1,5 @@
-// Records how attempts ended, in batches as large as the store can take: what ends while a write is
-// in flight goes with the next. Renewals that are under way go first.
+// Stores how attempts ended, in batches as large as the store can take. Attempts that end during a
+// write go into the next one. Renewals in progress go first.
 import type { Logger } from 'pino'
 import { createBatchSize } from '../src/batch-size.ts'
 import { waitBackOff } from '../src/loop.ts'
@@ -7,34 +7,34 @@ import type { Settlement, SettleResult } from '../src/store/settlement.ts'
 import { type Store, StoreUnavailable } from '../src/store/store.ts'
 import type { WritePacer } from './write-pacer.ts'
 
-/** One write holds no more than this; what can wait is bounded by the attempts in flight. */
+/** Limit of outcomes in one write. The worker's unsettled jobs limit how many can wait. */
 const MAX_SETTLE_BATCH = 500
 const BACK_OFF = { firstMs: 50, maxMs: 1_000 }
-/** Of what the pace was before, this share is kept at each write. */
+/** At each write the pace keeps this share of its former value. */
 const PACE_MEMORY = 0.7
 
 interface Waiting {
   settlement: Settlement
-  /** A write that held it was not answered: it may be stored by now. */
+  /** The store did not respond to a write that held it: it may be stored already. */
   isRepeat: boolean
   resolve: (result: SettleResult) => void
 }
 
 export interface Settler {
   /**
-   * Resolves when the store has answered. A store that is away is asked again for as long as it
-   * takes: a result in hand is never dropped, and writing it twice is harmless.
+   * Resolves when the outcome is stored or refused. While the store is unavailable the write is
+   * retried without limit: an outcome is never dropped, and writing it twice is harmless.
    */
   settle(settlement: Settlement): Promise<SettleResult>
-  /** How many outcomes the store takes in so long, by the last writes; null: not known yet. */
+  /** How many outcomes the store can take within this time, by its last writes; null: unknown. */
   affordable(withinMs: number): number | null
 }
 
 export interface SettlerParts {
   store: Pick<Store, 'settle'>
-  /** Tells when to write. */
+  /** Decides when to write. */
   pacer: Pick<WritePacer, 'next'>
-  /** Resolves when the renewals that are under way have been written, or have failed. */
+  /** Resolves when the present write of renewals has ended, with success or not. */
   afterRenewals: () => Promise<void>
   /** Called with the number of outcomes of each write. */
   onBatch: (size: number) => void
@@ -70,7 +70,7 @@ export function createSettler({
     isWriting = false
   }
 
-  /** Whether the store has answered. */
+  /** Whether the store responded. */
   async function write(batch: Waiting[]): Promise<boolean> {
     onBatch(batch.length)
     const startedAtMs = performance.now()
@@ -102,7 +102,7 @@ export function createSettler({
   }
 }
 
-/** Outcomes by time, of which older ones count less and less. */
+/** The outcomes stored per millisecond, as a decaying average. */
 function createPace() {
   let count = 0
   let ms = 0

@@ -1,22 +1,23 @@
-// Tells the store every few seconds that this worker lives: "no live worker" is an answer.
+// Reports to the store every few seconds that this worker is live. Where no report arrives, the API
+// can say that no worker is live.
 import type { Logger } from 'pino'
 import { PollLoop } from '../src/loop.ts'
 import type { WorkerReport } from '../src/store/records.ts'
 import type { Store } from '../src/store/store.ts'
 
-/** A worker that misses two reports is taken for dead (src/store/records.ts). */
+/** A worker that misses two reports no longer counts as live (src/store/records.ts). */
 const INTERVAL_MS = 2_000
-/** At most this share of the time goes to reports: a slow store has jobs to settle. */
+/** Reports take at most this share of the time: a slow store has jobs to settle. */
 const REPORT_SHARE = 1 / 10
-/** However slow the store: the next report is stored by then, so that the worker is seen alive. */
+/** Even on a slow store the next report is stored within this time, so the worker stays live. */
 const MAX_INTERVAL_MS = 4_000
 
-/** Reports from start() to stop(). */
+/** Writes reports from start() to stop(). */
 export class WorkerReports {
   readonly #store: Pick<Store, 'reportWorker' | 'removeWorker'>
   readonly #report: () => WorkerReport
   readonly #log: Logger
-  readonly #loop = new PollLoop({ turn: () => this.#tell() })
+  readonly #loop = new PollLoop({ turn: () => this.#reportOnce() })
 
   constructor(
     store: Pick<Store, 'reportWorker' | 'removeWorker'>,
@@ -32,14 +33,14 @@ export class WorkerReports {
     this.#loop.start()
   }
 
-  /** The worker is no longer in the list then. */
+  /** Removes the worker from the list of workers. */
   async stop(): Promise<void> {
     await this.#loop.stop()
     await this.#try(() => this.#store.removeWorker(this.#report().id))
   }
 
   /** The rest before the next report, in ms. */
-  async #tell(): Promise<number> {
+  async #reportOnce(): Promise<number> {
     const startedAtMs = performance.now()
     await this.#try(() => this.#store.reportWorker(this.#report()))
     const tookMs = performance.now() - startedAtMs

@@ -1,4 +1,4 @@
-// A worker, put together from its parts: what delivers, what sweeps, what ticks, what reports.
+// Assembles a worker from its parts: delivery loop, sweeper, scheduler, outbox relay and reports.
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
@@ -26,20 +26,20 @@ import { createSettler } from './settler.ts'
 import { WorkerReports } from './worker-reports.ts'
 import { createWritePacer } from './write-pacer.ts'
 
-/** After the grace: time to store what was interrupted. */
+/** After the grace period: the time to store the outcomes of interrupted attempts. */
 export const SETTLE_DEADLINE_MS = 5_000
 const STOP_CHECK_MS = 20
 
 export interface Worker {
   metrics: WorkerMetrics
-  /** Attempts that are under way or whose outcome is not stored yet. */
+  /** Attempts in flight, or ended with an outcome that is not stored yet. */
   unsettledCount(): number
   start(): void
-  /** Lets attempts finish for the grace, gives back the rest, and tells what it has to tell. */
+  /** Waits for attempts within the grace period, interrupts the rest, and writes all reports. */
   stop(): Promise<void>
 }
 
-/** @throws ConfigError for targets or certificates that cannot be used */
+/** @throws ConfigError if ALLOWED_TARGETS or EXTRA_CA_CERTS cannot be used */
 export function createWorker(
   config: Config,
   store: Store,
@@ -56,7 +56,7 @@ export function createWorker(
   })
   const figures = createMinuteStats()
   const countEnd = createAttemptCounts({ figures, metrics, log })
-  // What the sweeper of this process ends.
+  // Counts the attempts and jobs that the sweeper of this process ends.
   store.onEnd(countEnd)
   const pacer = createWritePacer(concurrency)
   const leases = new LeaseRenewal(store, leaseMs, log)
@@ -104,8 +104,8 @@ export function createWorker(
       outboxRelay?.start()
     },
     async stop() {
-      // At once: a scheduler may have to wait for its store, and nothing is to be claimed
-      // meanwhile.
+      // All at the same time: the scheduler may wait for the store, and the worker must not claim
+      // jobs meanwhile.
       const delivered = stopDelivering(loop, leases, config.SHUTDOWN_GRACE)
       await Promise.all([scheduler.stop(), outboxRelay?.stop(), delivered])
       await health.drained()
@@ -115,19 +115,19 @@ export function createWorker(
   }
 }
 
-/** Of a lease that does not hold the job any more, so that nothing is written. */
+/** Why a lease ended. It no longer holds the job, so this heartbeat writes nothing. */
 async function endOf(store: Store, lease: Lease): Promise<HeartbeatResult['kind']> {
   const none = { progress: null, extendMs: null, completionTimeoutMs: 0 }
   try {
     return (await store.heartbeat(lease, none)).kind
   } catch (error) {
-    // A store that is away: the lease was lost for that.
+    // The store is unavailable, and the lease was lost because of that.
     if (!(error instanceof StoreUnavailable)) throw error
     return 'lease_lost'
   }
 }
 
-/** The sender and the endpoints, with what the API says of itself: both depend on its mode. */
+/** The sender and the endpoint cache: both depend on the mode and the URL that the API stored. */
 function watchSurroundings(config: Config, store: Store) {
   const allowedTargets = config.ALLOWED_TARGETS ?? []
   const policyFor = (allowLoopback: boolean) =>
@@ -151,7 +151,7 @@ function watchSurroundings(config: Config, store: Store) {
   return { sender, endpoints, publicUrl: () => publicUrl }
 }
 
-/** No claim any more; what is in flight may finish within the grace, the rest is given back. */
+/** Stops claiming, waits for attempts within the grace period, and interrupts the rest. */
 async function stopDelivering(
   loop: DeliveryLoop,
   leases: LeaseRenewal,

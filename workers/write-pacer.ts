@@ -1,17 +1,18 @@
-// When a busy worker writes: a claim and a settle cost by the write more than by the job. So while
-// more is due than it can take, slots are let free up before the next claim, and what ended is
-// recorded with it. Who is not behind waits for nobody.
+// Decides when a busy worker writes. A claim or a settle costs more for the write than for each
+// job. So while more jobs are due than the worker can take, it waits until several slots are free
+// before it claims, and settles the attempts that ended in one write. A worker that is not behind
+// does not wait.
 import { setImmediate as nextTurn } from 'node:timers/promises'
 
-/** So many of the slots are worth a write. */
+/** The share of the slots that must become free to be worth a write. */
 const WORTH = 1 / 2
 
 export interface WritePacer {
-  /** Whether the last claim got all it asked for: then there is more. */
+  /** Whether the last claim returned as many jobs as it asked for: then more are due. */
   isBehind: boolean
   /** An attempt has ended. */
   noteEnded(): void
-  /** Resolves when it is time to write, for all who wait in the same turn of the event loop. */
+  /** Resolves when it is time to write; callers in one turn of the event loop share the wait. */
   next(): Promise<void>
 }
 
@@ -21,7 +22,7 @@ export function createWritePacer(concurrency: number): WritePacer {
   let ended = 0
   let gathering: Promise<void> | null = null
 
-  /** No slot stays empty for long: the first turn in which nothing ends is the last. */
+  /** Ends with the first turn in which no attempt ends, so that slots do not stay free for long. */
   async function gather(): Promise<void> {
     let before: number
     do {

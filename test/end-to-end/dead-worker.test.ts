@@ -120,7 +120,7 @@ describe.each(RUN_LONG ? ENGINES : (['sqlite'] as const))('on %s', (engine) => {
     await posthorn.request('DELETE', `/endpoints/${endpoint}?force=true`)
     const stale = () => worker.log.find(({ msg }) => msg === 'attempt.stale')
     await until(() => stale() !== undefined, 15_000)
-    const detail = 'the endpoint was deleted: its request was broken off'
+    const detail = 'the endpoint was deleted: its request was aborted'
     expect(stale()).toMatchObject({ jobId: id, reason: 'cancelled', detail })
   })
 

@@ -1,7 +1,8 @@
-// Makes jobs of the documents of an outbox. Any number of movers may run: each holds what it takes.
+// Turns the documents of an outbox into jobs. Any number of relays may run: each holds the
+// documents that it takes.
 //
-// First the jobs are stored, each under the origin that its document gives it, then the documents
-// are removed. Who dies between the two leaves documents that the next one finds jobs of.
+// A relay first stores the jobs, each under the origin key of its document, then removes the
+// documents. If it dies between the two, the next relay finds that the jobs exist already.
 import type { Logger } from 'pino'
 import { createBatchSize } from '../batch-size.ts'
 import { AppError } from '../errors.ts'
@@ -15,16 +16,13 @@ import {
 } from '../store/outbox.ts'
 import type { EnqueueResult, Store } from '../store/store.ts'
 
-/** Documents taken and moved at once; fewer of a store that is too slow for so many. */
+/** Limit of documents taken and moved together; a slow store gets fewer. */
 const MAX_TAKEN = 100
-/** A store may take as long again to write what it was sent in time. */
+/** Half of the hold: a write that was sent in time may take the other half. */
 const SURE_OF_HOLD_MS = OUTBOX_HOLD_MS / 2
 const BACK_OFF = { firstMs: 100, maxMs: 2_000 }
 
-/**
- * Loaded when it is needed: the schemas take 20 MB, which a worker without an outbox does not
- * need.
- */
+/** Loaded on demand: the schemas take 20 MB, which a worker without an outbox does not need. */
 const loadWire = () => import('../wire/jobs.ts')
 
 interface Parts {
@@ -36,32 +34,35 @@ interface Parts {
   log: Logger
 }
 
-/** A document with the job that it is to become. */
-interface Asked {
+/** A document with the job that it becomes. */
+interface ParsedDocument {
   document: TakenDocument
   job: NewJob
 }
 
-interface Judged {
-  asked: Asked[]
+interface ParsedDocuments {
+  valid: ParsedDocument[]
   refused: RefusedDocument[]
 }
 
-interface InHand {
+interface HeldDocuments {
   taken: TakenDocument[]
-  /** Monotonic. Who was stopped or slow for longer may no longer hold them: others see to them. */
+  /**
+   * Monotonic. A relay that was stopped or slow for longer may no longer hold the documents, and
+   * another relay may have taken them.
+   */
   sureUntilMs: number
 }
 
 const countOf = ({ length }: unknown[]) => length
 
-/** Moves from start() to stop(). */
+/** Moves documents from start() to stop(). */
 export class OutboxRelay {
   readonly #parts: Parts
   readonly #size = createBatchSize(MAX_TAKEN)
   readonly #loop: PollLoop
-  /** Documents that were taken and are not moved yet: after a failure they are tried again. */
-  #inHand: InHand = { taken: [], sureUntilMs: 0 }
+  /** Documents that were taken and are not moved yet: after a failure their move is retried. */
+  #held: HeldDocuments = { taken: [], sureUntilMs: 0 }
   #stopListening = () => {}
 
   constructor(parts: Parts) {
@@ -78,39 +79,39 @@ export class OutboxRelay {
     this.#loop.start()
   }
 
-  /** Resolves when no write is under way. */
+  /** Resolves when no write is in progress. */
   async stop(): Promise<void> {
     this.#stopListening()
     await this.#loop.stop()
   }
 
-  /** How many documents are gone from the outbox. */
+  /** Returns how many documents left the outbox. */
   async #moveSome(): Promise<number> {
     const { outbox } = this.#parts
-    if (this.#inHand.taken.length === 0 || performance.now() > this.#inHand.sureUntilMs) {
+    if (this.#held.taken.length === 0 || performance.now() > this.#held.sureUntilMs) {
       const sureUntilMs = performance.now() + SURE_OF_HOLD_MS
       const { limit } = this.#size
       const taken = await this.#size.run(limit, () => outbox.take(limit), countOf)
-      this.#inHand = { taken, sureUntilMs }
+      this.#held = { taken, sureUntilMs }
     }
-    const { taken, sureUntilMs } = this.#inHand
-    // After a failure fewer of them at a time.
+    const { taken, sureUntilMs } = this.#held
+    // Fewer at a time after a failure.
     const some = taken.slice(0, this.#size.limit)
     if (some.length === 0) return 0
-    const judged = await this.#judge(some)
+    const parsed = await this.#parse(some)
     if (performance.now() > sureUntilMs) return 0
-    const goneCount = await this.#size.run(some.length, () => this.#move(judged))
-    this.#inHand.taken = taken.slice(some.length)
-    return goneCount
+    const movedCount = await this.#size.run(some.length, () => this.#move(parsed))
+    this.#held.taken = taken.slice(some.length)
+    return movedCount
   }
 
-  async #move({ asked, refused }: Judged): Promise<number> {
+  async #move({ valid, refused }: ParsedDocuments): Promise<number> {
     const { store, outbox, log, onMoved } = this.#parts
     const { enqueueRefusal } = await loadWire()
-    const results = asked.length === 0 ? [] : await store.enqueue(asked.map(({ job }) => job))
+    const results = valid.length === 0 ? [] : await store.enqueue(valid.map(({ job }) => job))
     const stored: TakenDocument[] = []
     const setAside = [...refused]
-    for (const [i, { document, job }] of asked.entries()) {
+    for (const [i, { document, job }] of valid.entries()) {
       const refusal = enqueueRefusal(results[i] as EnqueueResult, job)
       if (refusal === null) stored.push(document)
       else setAside.push({ document, reason: refusal.code, message: refusal.message })
@@ -124,11 +125,11 @@ export class OutboxRelay {
     return counts.moved + counts.setAside
   }
 
-  async #judge(taken: TakenDocument[]): Promise<Judged> {
+  async #parse(taken: TakenDocument[]): Promise<ParsedDocuments> {
     const { store, maxBodyBytes } = this.#parts
     const { jobFromOutbox } = await loadWire()
     const now = store.clock.now()
-    const asked: Asked[] = []
+    const valid: ParsedDocument[] = []
     const refused: RefusedDocument[] = []
     for (const document of taken) {
       const { request, originKey, jobId } = document
@@ -139,12 +140,12 @@ export class OutboxRelay {
       try {
         const job = jobFromOutbox(request.bytes, maxBodyBytes, now)
         const id = jobId ?? job.id
-        asked.push({ document, job: { ...job, id, originKey, originHash: request.hash } })
+        valid.push({ document, job: { ...job, id, originKey, originHash: request.hash } })
       } catch (error) {
         if (!(error instanceof AppError)) throw error
         refused.push({ document, reason: error.code, message: error.message })
       }
     }
-    return { asked, refused }
+    return { valid, refused }
   }
 }

@@ -1,5 +1,5 @@
-// Jobs whose handler accepted them and did not report in time: tried again, or dead, as their
-// endpoint's retry policy says.
+// Ends attempts whose handler accepted the job and did not report in time. The retry policy decides
+// whether the job is retried or dead.
 import type { Endpoint } from '../endpoint/endpoint.ts'
 import { DEFAULT_RETRY, decide, effectivePolicy } from '../job/retry-policy.ts'
 import type { OverdueEnd, OverdueJob } from '../store/settlement.ts'
@@ -9,7 +9,7 @@ const MESSAGE = 'the handler accepted the job, but did not report in time'
 
 type OverdueStore = Pick<Store, 'clock' | 'overdue' | 'endOverdue' | 'endpointsNamed'>
 
-/** Ends at most `limit` of them; returns how many it ended. */
+/** Ends at most `limit` overdue attempts. Returns how many it ended. */
 export async function endOverdueJobs(store: OverdueStore, limit: number): Promise<number> {
   const jobs = await store.overdue(limit)
   if (jobs.length === 0) return 0

@@ -1,8 +1,9 @@
-// Makes the jobs of schedules whose tick has come. Any number of schedulers may run.
+// Enqueues the jobs of schedules whose tick has come. Any number of schedulers may run.
 //
-// First the jobs are stored, each under the unique key of its tick, then the schedules move on, by
-// compare-and-set from the tick and version read. Who dies between the two leaves ticks that the
-// next one finds made already; who comes second finds the schedule moved on.
+// A scheduler first stores the jobs, each under the unique key of its tick, then advances the
+// schedules by compare-and-set from the tick and the version that it read. If it dies between the
+// two, the next scheduler finds that the jobs exist already. A scheduler that comes second finds
+// that the schedule has advanced.
 import type { Logger } from 'pino'
 import { createBatchSize } from '../batch-size.ts'
 import type { NewJob } from '../job/job.ts'
@@ -13,21 +14,21 @@ import type { Schedule, ScheduleMove } from '../store/records.ts'
 import type { SetBackLooks } from '../store/set-back-watch.ts'
 import type { EnqueueResult, Page, Store } from '../store/store.ts'
 
-/** Longest time without a look; cron lines tick at whole seconds, so looks are just after them. */
+/** Longest time between looks. Looks come just after a whole second, when cron ticks are due. */
 const POLL_INTERVAL_MS = 1_000
-/** So that schedulers of one machine do not all look at once, and the first spares the others. */
+/** Keeps schedulers from looking at the same time: the first one leaves the others no work. */
 const MAX_JITTER_MS = 40
 const DUE_LIMIT = 500
-/** Each with its payload. */
+/** Limit of schedules read together, because each comes with its payload. */
 const LISTED_AT_ONCE = 100
-/** A schedule that ticks each second and is barely not missed owes one more than this. */
+/** With a tick each second, a schedule has one more than this due just before ticks are missed. */
 const MAX_TICKS_PER_SCHEDULE = 60
-/** Bound what one write carries: it must end well within the deadline of a store at full load. */
+/** Limits of one write: it must end well within its deadline on a store at full load. */
 const MAX_BATCH_JOBS = 250
 const MAX_BATCH_BYTES = 16 * 1_048_576
-/** Known ticks before the next poll; more would only bring the same looks. */
+/** Limit of ticks known before the next poll; more would only lead to the same looks. */
 const MAX_KNOWN_TICKS = 1_000
-/** Who finds the ticks of a whole batch made leaves the next ones to whoever is at it. */
+/** A scheduler that finds a whole batch enqueued already leaves the next ticks to the other one. */
 const MIN_STAND_BACK_MS = 100
 const MAX_STAND_BACK_MS = 400
 const BACK_OFF = { firstMs: 100, maxMs: 2_000 }
@@ -37,22 +38,22 @@ type SchedulerStore = Pick<
   'clock' | 'dueSchedules' | 'advanceSchedules' | 'enqueue' | 'finalAmong' | 'listSchedules'
 >
 
-/** A schedule with what it owes. */
-interface Owing {
+/** A schedule with its due ticks and their jobs. */
+interface DueSchedule {
   schedule: Schedule
   settings: ScheduleSettings
   due: DueTicks
   jobs: NewJob[]
-  /** Why a tick makes no job, known before any write. */
+  /** Why a tick enqueues no job, as far as it is known before the write. */
   error: string | null
 }
 
-/** Works from start() to stop(). */
+/** Runs schedules from start() to stop(). */
 export class Scheduler {
   readonly #store: SchedulerStore
   readonly #log: Logger
   readonly #setBack: SetBackLooks
-  /** At the start too: the clock may have been set back while no scheduler ran. */
+  /** Initially true: the clock may have been set back while no scheduler ran. */
   #mayBeAhead = true
   readonly #size = createBatchSize(MAX_BATCH_JOBS)
   #knownTicks = new Set<number>()
@@ -73,7 +74,7 @@ export class Scheduler {
     this.#loop.start()
   }
 
-  /** Resolves when no write is under way. */
+  /** Resolves when no write is in progress. */
   async stop(): Promise<void> {
     await this.#loop.stop()
     this.#setBack.stop()
@@ -81,20 +82,20 @@ export class Scheduler {
 
   /** The rest before the next turn, in ms. */
   async #turn(): Promise<number> {
-    await this.#pullInTicks()
+    await this.#resetTicksAhead()
     const found = await this.#actOnDue()
     return found === 'acted' ? 0 : this.#pauseMs(found)
   }
 
-  /** A tick that was stored while the clock was ahead would be waited for until then. */
-  async #pullInTicks(): Promise<void> {
+  /** Corrects ticks that were stored while the clock was ahead: they would come too late. */
+  async #resetTicksAhead(): Promise<void> {
     if (this.#setBack.look() > 0) this.#mayBeAhead = true
     if (!this.#mayBeAhead) return
     let after: string | null = null
     do {
       const page: Page<Schedule> = await this.#store.listSchedules(after, LISTED_AT_ONCE)
       const now = this.#store.clock.now()
-      const moves = page.items.flatMap((schedule) => pulledIn(schedule, now))
+      const moves = page.items.flatMap((schedule) => resetMoves(schedule, now))
       await this.#store.advanceSchedules(moves)
       for (const { name, tickAt, nextRunAt } of moves) {
         this.#log.warn({ schedule: name, from: iso(tickAt), to: iso(nextRunAt) }, 'schedule.reset')
@@ -105,15 +106,15 @@ export class Scheduler {
     this.#mayBeAhead = false
   }
 
-  /** `acted`: there may be more that is due; `outrun`: another scheduler acts on the same ticks. */
+  /** `acted`: more ticks may be due; `outrun`: another scheduler enqueues the same ticks. */
   async #actOnDue(): Promise<'nothing' | 'acted' | 'outrun'> {
     const schedules = await this.#store.dueSchedules(DUE_LIMIT)
     if (schedules.length === 0) return 'nothing'
     const now = this.#store.clock.now()
     const busy = await this.#busySchedules(schedules)
     const most = () => this.#size.limit
-    const owing = schedules.map((one) => owed(one, now, busy.has(one.name), most()))
-    for (const batch of batchesOf(owing, most)) {
+    const due = schedules.map((one) => dueSchedule(one, now, busy.has(one.name), most()))
+    for (const batch of batchesOf(due, most)) {
       if (this.#loop.isStopping) return 'nothing'
       const count = Math.max(batch.length, jobCountOf(batch))
       const isOutrun = await this.#size.run(count, () => this.#enqueueAndAdvance(batch))
@@ -122,21 +123,21 @@ export class Scheduler {
     return 'acted'
   }
 
-  /** Names of those that must not overlap and whose last job is not final. */
+  /** Names of the schedules that must not overlap and whose last job is not final. */
   async #busySchedules(schedules: Schedule[]): Promise<Set<string>> {
-    const careful = schedules.filter(
+    const skipping = schedules.filter(
       ({ settings, lastJobId }) => lastJobId !== null && readSettings(settings).overlap === 'skip',
     )
-    if (careful.length === 0) return new Set()
-    const ids = careful.map(({ lastJobId }) => lastJobId as string)
+    if (skipping.length === 0) return new Set()
+    const ids = skipping.map(({ lastJobId }) => lastJobId as string)
     const final = new Set(await this.#store.finalAmong(ids))
     return new Set(
-      careful.filter((one) => !final.has(one.lastJobId as string)).map(({ name }) => name),
+      skipping.filter((one) => !final.has(one.lastJobId as string)).map(({ name }) => name),
     )
   }
 
-  /** Whether all the jobs were there already. */
-  async #enqueueAndAdvance(batch: Owing[]): Promise<boolean> {
+  /** Resolves with whether all the jobs existed already. */
+  async #enqueueAndAdvance(batch: DueSchedule[]): Promise<boolean> {
     const jobs = batch.flatMap((one) => one.jobs)
     const results = jobs.length === 0 ? [] : await this.#store.enqueue(jobs)
     const moves: ScheduleMove[] = []
@@ -153,7 +154,7 @@ export class Scheduler {
     return results.length > 0 && results.every(({ kind }) => kind === 'existing')
   }
 
-  /** What ticks before the next poll is acted on in time. */
+  /** Remembers a tick before the next poll, so that a look comes in time. */
   #remember(tick: number | null): void {
     if (tick === null || this.#knownTicks.size >= MAX_KNOWN_TICKS) return
     if (tick <= this.#store.clock.now() + 2 * POLL_INTERVAL_MS) this.#knownTicks.add(tick)
@@ -173,7 +174,7 @@ export class Scheduler {
   }
 }
 
-function pulledIn(schedule: Schedule, now: number): ScheduleMove[] {
+function resetMoves(schedule: Schedule, now: number): ScheduleMove[] {
   if (schedule.paused) return []
   const { name, version, nextRunAt: tickAt, lastError } = schedule
   const nextRunAt = tickAfterSetBack(readSettings(schedule.settings).timing, tickAt, now)
@@ -184,11 +185,16 @@ function iso(instant: number | null): string | null {
   return instant === null ? null : new Date(instant).toISOString()
 }
 
-function owed(schedule: Schedule, now: number, isBusy: boolean, mostTicks: number): Owing {
+function dueSchedule(
+  schedule: Schedule,
+  now: number,
+  isBusy: boolean,
+  mostTicks: number,
+): DueSchedule {
   const settings = readSettings(schedule.settings)
   const tickAt = schedule.nextRunAt
   if (tickAt === null) throw new Error(`schedule ${schedule.name} is due without a tick`)
-  // Of those that must not overlap one tick at a time: the job of the first decides on the second.
+  // Without overlap one tick at a time: the job of the first decides about the second.
   const limit = settings.overlap === 'skip' ? 1 : tickLimit(schedule.payload.byteLength, mostTicks)
   const due = dueTicks(settings, tickAt, now, limit)
   if (isBusy) return { schedule, settings, due, jobs: [], error: busyText(schedule.lastJobId) }
@@ -204,7 +210,7 @@ function tickLimit(payloadBytes: number, most: number): number {
 }
 
 function busyText(jobId: string | null): string {
-  return `the tick was skipped: job ${jobId} of the tick before is not final`
+  return `the tick was skipped: job ${jobId} of the previous tick is not final`
 }
 
 function missedText(tickAt: number, { misfire }: ScheduleSettings): string {
@@ -212,16 +218,16 @@ function missedText(tickAt: number, { misfire }: ScheduleSettings): string {
   return `the tick of ${tick} was missed, and misfire is "${misfire}"`
 }
 
-function jobCountOf(batch: Owing[]): number {
+function jobCountOf(batch: DueSchedule[]): number {
   return batch.reduce((sum, { jobs }) => sum + jobs.length, 0)
 }
 
-/** In order, so many at once that one write can carry their jobs, and move on as many. */
-function* batchesOf(owing: Owing[], most: () => number): Iterable<Owing[]> {
-  let batch: Owing[] = []
+/** Splits schedules, in order, into batches whose jobs and advances each fit into one write. */
+function* batchesOf(schedules: DueSchedule[], most: () => number): Iterable<DueSchedule[]> {
+  let batch: DueSchedule[] = []
   let jobCount = 0
   let bytes = 0
-  for (const one of owing) {
+  for (const one of schedules) {
     const itsBytes = one.jobs.length * one.schedule.payload.byteLength
     const isFull = jobCount + one.jobs.length > most() || batch.length >= most()
     if (batch.length > 0 && (isFull || bytes + itsBytes > MAX_BATCH_BYTES)) {
@@ -238,8 +244,8 @@ function* batchesOf(owing: Owing[], most: () => number): Iterable<Owing[]> {
 }
 
 /** @param results of its jobs, in order */
-function moveOf(owing: Owing, results: EnqueueResult[]): ScheduleMove {
-  const { schedule, due, error } = owing
+function moveOf(dueSchedule: DueSchedule, results: EnqueueResult[]): ScheduleMove {
+  const { schedule, due, error } = dueSchedule
   const move: ScheduleMove = {
     name: schedule.name,
     version: schedule.version,
@@ -249,19 +255,20 @@ function moveOf(owing: Owing, results: EnqueueResult[]): ScheduleMove {
   }
   for (const result of results) {
     if (result.kind === 'inserted' || result.kind === 'existing') move.lastJobId = result.job.id
-    move.lastError = refusalText(owing, result)
+    move.lastError = refusalText(dueSchedule, result)
   }
   return move
 }
 
 /** Why this tick has no job; null: it has one. */
-function refusalText({ schedule, settings }: Owing, result: EnqueueResult): string | null {
+function refusalText({ schedule, settings }: DueSchedule, result: EnqueueResult): string | null {
   const { endpoint, lastJobId } = schedule
   switch (result.kind) {
     case 'inserted':
       return null
     case 'existing':
-      // Its own job, made by who came before; or, by the dedupe key, that of the tick before.
+      // Its own job, from an earlier try or another scheduler. Or, by the dedupe key, the job of
+      // the previous tick.
       return settings.overlap === 'skip' && result.job.id === lastJobId ? busyText(lastJobId) : null
     case 'unknown_endpoint':
       return `there is no endpoint "${endpoint}"`

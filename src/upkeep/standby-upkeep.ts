@@ -1,15 +1,18 @@
-// Upkeep (sweeping, schedules, the outbox) by a process that is no worker: done while no worker
-// lives, by one such process at a time. Each of its writes is guarded, so that it does no harm that
-// two processes do it for the moment in which a worker starts.
+// Upkeep (sweep, schedules, outbox) by an API while no worker is live, by one API at a time. Every
+// write of the upkeep is guarded, so two processes may do it at the same time while a worker
+// starts.
 import type { Logger } from 'pino'
 import { PollLoop } from '../loop.ts'
 import { isLive } from '../store/records.ts'
 import type { Store } from '../store/store.ts'
 
 const LOOK_INTERVAL_MS = 1_500
-/** So many looks in a row must find no live worker: one that slept with this process reports. */
+/**
+ * The upkeep begins after this many looks in a row without a live worker. A worker that was
+ * suspended together with this process, as on a laptop, reports between two looks.
+ */
 const LOOKS_BEFORE_DUTY = 2
-/** A process that died leaves the duty to another after this. */
+/** After this time another process takes over from one that died. */
 const LEASE_MS = 3 * LOOK_INTERVAL_MS
 
 interface Part {
@@ -19,7 +22,7 @@ interface Part {
 
 type StandbyStore = Pick<Store, 'clock' | 'listWorkers' | 'takeUpkeep' | 'releaseUpkeep'>
 
-/** Looks from start() to stop(). */
+/** Looks for live workers from start() to stop(). */
 export class StandbyUpkeep {
   readonly #store: StandbyStore
   readonly #holder: string
@@ -29,13 +32,13 @@ export class StandbyUpkeep {
   readonly #loop: PollLoop
   #parts: Part[] = []
   #workerlessLooks = 0
-  /** Monotonic: before this no lease is taken for lapsed, for its holder could not renew it. */
+  /** Monotonic: before this time no lease counts as expired: its holder could not renew it. */
   #reclaimFromMs = 0
 
   /**
    * @param holder names this process
-   * @param createParts what does the upkeep, new each time
-   * @param leaseMs of the leases of jobs: after an outage their holders have a third of it
+   * @param createParts creates the parts that do the upkeep, each time that it begins
+   * @param leaseMs of jobs: after an outage their holders get a third of it to renew
    */
   constructor(
     store: StandbyStore,
@@ -58,7 +61,7 @@ export class StandbyUpkeep {
     this.#loop.start()
   }
 
-  /** Resolves when no write is under way. */
+  /** Resolves when no write is in progress. */
   async stop(): Promise<void> {
     await this.#loop.stop()
     if (this.#parts.length > 0) await this.#endDuty()
@@ -70,7 +73,7 @@ export class StandbyUpkeep {
       if (isWanted && this.#parts.length === 0) this.#beginDuty()
       if (!isWanted && this.#parts.length > 0) await this.#endDuty()
     } catch (error) {
-      // Its parts see to themselves meanwhile: each waits for the store.
+      // The parts keep running: each waits for the store by itself.
       this.#workerlessLooks = 0
       this.#reclaimFromMs = performance.now() + LOOK_INTERVAL_MS + this.#graceMs
       this.#log.warn({ err: error }, 'upkeep.look_failed')
@@ -104,7 +107,7 @@ export class StandbyUpkeep {
     try {
       await this.#store.releaseUpkeep(this.#holder)
     } catch (error) {
-      // Another takes over when the lease has ended.
+      // Another process takes over when the lease has expired.
       this.#log.warn({ err: error }, 'upkeep.release_failed')
     }
   }

@@ -1,5 +1,5 @@
-// Finds what was left behind: lapsed leases, overdue and expired jobs, jobs of a vanished endpoint,
-// aftermath left undone, old jobs.
+// The sweep: finds expired leases, overdue and expired jobs, jobs of a deleted endpoint, pending
+// finish effects, and jobs to purge.
 import type { Logger } from 'pino'
 import { createBatchSize } from '../batch-size.ts'
 import { PollLoop } from '../loop.ts'
@@ -8,15 +8,15 @@ import { MAX_ANSWER_MS, type Store } from '../store/store.ts'
 import { endOverdueJobs } from './overdue-jobs.ts'
 
 /**
- * One write of a sweep takes no more than this of a kind, and fewer of a store that is too slow for
- * so many; a full one is followed by another at once.
+ * Limit of jobs of each kind in one sweep; a slow store gets fewer. A sweep that reaches the limit
+ * is followed by another one without a rest.
  */
 const SWEEP_LIMIT = 100
-/** At most this share of the time goes to sweeps: a slow store has jobs to settle. */
+/** Sweeps take at most this share of the time: a slow store has jobs to settle. */
 const SWEEP_SHARE = 1 / 5
-/** However slow the store: lapsed leases and a clock that was set back must be found. */
+/** Even on a slow store, expired leases and a clock that was set back must be found in time. */
 const MAX_REST_MS = 3_000
-/** A sweep is several looks and writes, each with a deadline of its own. */
+/** A sweep is several reads and writes, each with a deadline of its own. */
 const SWEEP_VERBS = 4
 
 type SweptStore = Pick<
@@ -24,7 +24,7 @@ type SweptStore = Pick<
   'sweep' | 'clock' | 'overdue' | 'endOverdue' | 'endpointsNamed' | 'correctInstants'
 >
 
-/** Sweeps from start() to stop(). Any number of sweepers may run; their guards keep them apart. */
+/** Sweeps from start() to stop(). Any number of sweepers may run: every write is guarded. */
 export class Sweeper {
   readonly #store: SweptStore
   readonly #intervalMs: number
@@ -35,13 +35,16 @@ export class Sweeper {
     deadlineMs: SWEEP_VERBS * MAX_ANSWER_MS,
   })
   readonly #loop: PollLoop
-  /** The last sweep that ended; 0: it failed, and the store may be back at any time. */
+  /** Duration of the last sweep; 0: it failed, and the store may be back at any time. */
   #tookMs = 0
-  /** Monotonic: until then nobody may have been able to renew, so no lease is taken for lapsed. */
+  /** Monotonic: before this time no lease counts as expired: its holder could not renew it. */
   #reclaimFromMs: number
   #isStoreLost = false
   readonly #setBack: SetBackLooks
-  /** What the store has to be told of its clock; null: it may have been set back before. */
+  /**
+   * By how much to correct the instants in the store; undefined: not at all; null: by an unknown
+   * amount, because the clock may have been set back while no sweeper ran.
+   */
   #toCorrectMs: number | null | undefined = null
 
   constructor(
@@ -113,7 +116,7 @@ export class Sweeper {
 
   #onStoreBack(): void {
     this.#isStoreLost = false
-    // Holders renew every third of a lease: by then whoever lives has renewed.
+    // Holders renew every third of a lease: by then every live holder has renewed.
     this.#reclaimFromMs = performance.now() + this.#leaseMs / 3 + 1_000
   }
 }

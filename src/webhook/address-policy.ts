@@ -1,4 +1,4 @@
-// Which targets a delivery may reach (docs: delivery, "Address policy"). Pure: no DNS, no sockets.
+// Decides which targets a delivery may reach. Pure: no DNS and no sockets, which dial.ts has.
 import { isIP, isIPv4, isIPv6 } from 'node:net'
 import ipaddr from 'ipaddr.js'
 import { isHostName, parseHttpUrl } from '../endpoint/http-url.ts'
@@ -15,16 +15,16 @@ import {
   REFUSED_PORTS,
 } from './address-ranges.ts'
 
-/** `reason` is one sentence: the address, its range, and the setting that would allow it. */
+/** `reason` is one sentence: the address, its range and the setting that would allow it. */
 export type Verdict = { allowed: true } | { allowed: false; reason: string }
 
 export interface AddressPolicy {
-  /** At registration: scheme, userinfo, port, names and literal addresses in every spelling. */
+  /** At registration: checks scheme, userinfo, port, names and addresses in every spelling. */
   judgeUrl(url: string): Verdict
   /**
-   * At connect time, of the very address that is dialled.
+   * At connect time: checks exactly the address that is dialled.
    *
-   * @param hostname the name it was resolved from
+   * @param hostname the name that resolved to this address
    */
   judgeAddress(ip: string, port: number, hostname?: string): Verdict
 }
@@ -32,7 +32,7 @@ export interface AddressPolicy {
 export interface PolicySettings {
   /** CIDRs or host:port. */
   allowedTargets: readonly string[]
-  /** Local mode: 127.0.0.0/8, ::1 and the names of this host are allowed. */
+  /** Local mode: allows 127.0.0.0/8, ::1 and the names of this host. */
   allowLoopback: boolean
 }
 
@@ -45,7 +45,7 @@ interface Opened {
   targets: Set<string>
 }
 
-/** @throws Error, one sentence, on an allowed target that is neither CIDR nor host:port */
+/** @throws Error, one sentence, if an allowed target is neither a CIDR nor host:port */
 export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
   const opened = parseTargets(settings.allowedTargets)
   const loopback = settings.allowLoopback ? LOOPBACK_RANGES.map(rangeOf) : []
@@ -53,7 +53,7 @@ export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
   function judgeAddress(ip: string, port: number, hostname?: string): Verdict {
     const name = hostname === undefined ? undefined : canonicalHost(hostname)
     const address = parseAddress(ip)
-    if (address === null) return refused(`"${ip}" is not an IP address that can be judged`)
+    if (address === null) return refused(`"${ip}" is not a valid IP address`)
     if (isMetadata(address)) return refusedMetadata(address, name)
     const spellings = [name, address.toString(), embeddedIpv4(address)?.toString()]
     if (spellings.some((host) => isNamed(opened, host, port))) return ALLOWED
@@ -67,7 +67,8 @@ export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
     const inner = embeddedIpv4(address)
     const isOpened = (one: Address) => opened.ranges.some((range) => contains(range, one))
     if (isOpened(address) || (inner !== null && isOpened(inner))) return ALLOWED
-    // An address that only carries one of loopback leads to a gateway, not to this machine.
+    // Checks the outer address only: one that embeds a loopback address leads to a gateway, not to
+    // this machine.
     if (loopback.some((range) => contains(range, address))) return ALLOWED
     const found = REFUSED.find(({ range }) => contains(range, inner ?? address))
     return found === undefined ? ALLOWED : refusedAddress(address, name, found)
@@ -80,7 +81,7 @@ export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
       return refused(`the scheme "${url.protocol.slice(0, -1)}" is neither http nor https`)
     }
     if (url.username !== '' || url.password !== '') {
-      return refused('a URL must not hold a user name or a password; a header can carry them')
+      return refused('a URL must not contain a user name or a password; use a header instead')
     }
     if (parseHttpUrl(text) === null) {
       return refused('it is not written like https://jobs.example.com/hook')
@@ -99,7 +100,7 @@ export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
   return { judgeUrl, judgeAddress }
 }
 
-/** The port a URL leads to. */
+/** The port of a URL, or the default port of its scheme. */
 export function portOf(url: URL): number {
   if (url.port !== '') return Number(url.port)
   return url.protocol === 'https:' ? 443 : 80
@@ -113,7 +114,7 @@ const LOCALHOST = ipaddr.parse('127.0.0.1')
 
 const METADATA = new Set(METADATA_ADDRESSES.map((text) => ipaddr.parse(text).toString()))
 
-/** No setting opens these, in whatever form they are written. */
+/** No setting allows these addresses, in any form. */
 function isMetadata(address: Address): boolean {
   return [address, ...ipv4Within(address)].some((one) => METADATA.has(one.toString()))
 }
@@ -122,8 +123,8 @@ const EMBEDDING = EMBEDDING_RANGES.map(([cidr, at]) => ({ range: rangeOf(cidr), 
 const LOCAL_NAT64 = rangeOf(LOCAL_NAT64_RANGE)
 
 /**
- * The IPv4 address to which this IPv6 address leads through a translator or a relay; null: none.
- * Whether it may be dialled depends on that one alone.
+ * The IPv4 address that this IPv6 address reaches through a translator or a relay; null: none. Only
+ * the IPv4 address decides whether it may be dialled.
  */
 function embeddedIpv4(address: Address): ipaddr.IPv4 | null {
   if (isPlain(address)) return null
@@ -131,7 +132,10 @@ function embeddedIpv4(address: Address): ipaddr.IPv4 | null {
   return found === undefined ? null : ipv4At(address, found.at)
 }
 
-/** Also where the prefix of a translator is its operator's choice: then at all its places. */
+/**
+ * All IPv4 addresses that an address may embed. The operator of a local NAT64 chooses its prefix,
+ * so the IPv4 address is read at every place where it can be.
+ */
 function ipv4Within(address: Address): ipaddr.IPv4[] {
   if (contains(LOCAL_NAT64, address)) {
     return LOCAL_NAT64_PLACES.map((places) => ipv4At(address, places))
@@ -140,7 +144,7 @@ function ipv4Within(address: Address): ipaddr.IPv4[] {
   return inner === null ? [] : [inner]
 }
 
-/** :: and ::1 are no IPv4-compatible addresses. */
+/** :: and ::1 are not IPv4-compatible addresses. */
 function isPlain(address: Address): boolean {
   return UNEMBEDDED.has(address.toString())
 }
@@ -166,10 +170,10 @@ function contains([base, bits]: Range, address: Address): boolean {
   return base.kind() === address.kind() && address.match(base, bits)
 }
 
-/** The address without its zone; of an IPv4-mapped form the IPv4 inside, where it leads. */
+/** Parses an address without its zone. An IPv4-mapped address becomes the IPv4 address in it. */
 function parseAddress(text: string): Address | null {
   const bare = text.replace(/%.*$/, '')
-  // ipaddr.js takes ::1.2.3.4 for the mapped ::ffff:1.2.3.4; the URL parser reads it as it is.
+  // ipaddr.js reads ::1.2.3.4 as the mapped ::ffff:1.2.3.4; the URL parser reads it correctly.
   const plain = isIPv6(bare) ? canonicalHost(new URL(`http://[${bare}]`).hostname) : bare
   return ipaddr.isValid(plain) ? ipaddr.process(plain) : null
 }
@@ -195,7 +199,7 @@ function isLocalhostName(host: string): boolean {
 function parseTargets(texts: readonly string[]): Opened {
   const opened: Opened = { ranges: [], targets: new Set() }
   for (const text of texts) {
-    // Only full spellings: 10.1/8 would be read as 10.0.0.1/8, which nobody means.
+    // Only full spellings: ipaddr.js reads 10.1/8 as 10.0.0.1/8, which nobody intends.
     const [base = '', bits = ''] = text.split('/')
     const isSpelledOut = isIP(base) !== 0 && !base.includes('%') && /^(0|[1-9]\d*)$/.test(bits)
     if (isSpelledOut && ipaddr.isValidCIDR(text) && !isMapped(base)) {
@@ -208,15 +212,16 @@ function parseTargets(texts: readonly string[]): Opened {
   return opened
 }
 
-/** ::ffff:10.0.0.0 and its like: addresses are compared as IPv4, so that no address is in it. */
+/** An IPv4-mapped range like ::ffff:10.0.0.0 matches no address, because all compare as IPv4. */
 function isMapped(base: string): boolean {
   const address = ipaddr.parse(base)
   return address instanceof ipaddr.IPv6 && address.isIPv4MappedAddress()
 }
 
 /**
- * The host as the URL parser reads it; null: none that anyone means. That parser alone takes `*`
- * and other signs for a name, and 10.1, 010.0.0.1 and 0x7f.1 for addresses.
+ * The host as the URL parser reads it; null: it is not a plain name or address. The URL parser
+ * alone would accept `*` and other characters in a name, and 10.1, 010.0.0.1 and 0x7f.1 as
+ * addresses.
  */
 function hostIn(text: string): string | null {
   const host = canonicalHost(URL.parse(`http://${text}/`)?.hostname ?? '')
@@ -231,7 +236,7 @@ function parseHostAndPort(text: string): string {
   const host = hostIn(hostText)
   if (host === null || port < 1 || port > MAX_PORT) {
     throw new Error(
-      `ALLOWED_TARGETS holds "${text}"; expected a CIDR such as 10.0.0.0/8 or 10.1.2.3/32, or a host:port such as internal.example.com:8080`,
+      `ALLOWED_TARGETS contains "${text}"; expected a CIDR such as 10.0.0.0/8 or 10.1.2.3/32, or a host:port such as internal.example.com:8080`,
     )
   }
   const address = parseAddress(host)
@@ -239,10 +244,11 @@ function parseHostAndPort(text: string): string {
   return `${address?.toString() ?? host}:${port}`
 }
 
-/** Named by itself it would be a setting without effect. */
+/** Refuses a metadata address in the setting, which would have no effect. */
 function refuseMetadata(text: string, address: Address): void {
   if (!isMetadata(address)) return
-  throw new Error(`ALLOWED_TARGETS holds "${text}", a cloud metadata address, which stays closed`)
+  const found = `ALLOWED_TARGETS contains "${text}", a cloud metadata address`
+  throw new Error(`${found}, which no setting allows`)
 }
 
 function refused(reason: string): Verdict {
@@ -263,7 +269,7 @@ function refusedMetadata(address: Address, name: string | undefined): Verdict {
   return refused(`${leading(address, name)} a cloud metadata address; no setting allows it`)
 }
 
-/** The address with the name that led to it, and with the one that it carries. */
+/** The beginning of a reason: the address, the name that resolved to it, and an embedded IPv4. */
 function leading(address: Address, name: string | undefined): string {
   const ip = address.toString()
   const [inner] = ipv4Within(address)

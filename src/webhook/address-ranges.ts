@@ -1,8 +1,9 @@
-// Which addresses, names and ports no delivery may reach unless a setting names them. Data only.
+// The addresses, names and ports that no delivery may reach unless a setting allows them. Data
+// only; address-policy.ts has the rules.
 
 /**
- * IPv4 that is not global unicast (IANA special-purpose registry, RFC 6890). The most telling name
- * stands first: the first range that holds an address names it in the refusal.
+ * IPv4 ranges that are not global unicast (IANA special-purpose registry, RFC 6890). The first
+ * range that contains an address names it in the refusal, so the most specific name comes first.
  */
 export const REFUSED_IPV4: readonly (readonly [name: string, cidr: string])[] = [
   ['an unspecified', '0.0.0.0/8'],
@@ -23,7 +24,7 @@ export const REFUSED_IPV4: readonly (readonly [name: string, cidr: string])[] = 
   ['a reserved', '240.0.0.0/4'],
 ]
 
-/** IPv6 that is not global unicast; what carries an IPv4 address is judged by that one. */
+/** IPv6 ranges that are not global unicast. An address that embeds an IPv4 is checked as IPv4. */
 export const REFUSED_IPV6: readonly (readonly [name: string, cidr: string])[] = [
   ['an unspecified', '::/128'],
   ['a loopback', '::1/128'],
@@ -39,15 +40,15 @@ export const REFUSED_IPV6: readonly (readonly [name: string, cidr: string])[] = 
   ['a link-local', 'fe80::/10'],
   ['a site-local', 'fec0::/10'],
   ['a multicast', 'ff00::/8'],
-  // Only 2000::/3 is handed out as global unicast; these are the seven eighths around it.
+  // Only 2000::/3 is assigned as global unicast; these are the other seven eighths.
   ['a reserved', '::/3'],
   ['a reserved', '4000::/2'],
   ['a reserved', '8000::/1'],
 ]
 
-/** Ranges whose addresses carry an IPv4 address, and the places of its four bytes. */
+/** Ranges whose addresses embed an IPv4 address, and the positions of its four bytes. */
 export const EMBEDDING_RANGES: readonly (readonly [cidr: string, places: readonly number[]])[] = [
-  // IPv4-compatible (RFC 4291, section 2.5.5.1); deprecated, but nothing forbids a route.
+  // IPv4-compatible (RFC 4291, section 2.5.5.1). Deprecated, but such a route may exist.
   ['::/96', [12, 13, 14, 15]],
   // NAT64 with the well-known prefix (RFC 6052): DNS64 makes such an address of every A record.
   ['64:ff9b::/96', [12, 13, 14, 15]],
@@ -55,7 +56,7 @@ export const EMBEDDING_RANGES: readonly (readonly [cidr: string, places: readonl
   ['2002::/16', [2, 3, 4, 5]],
 ]
 
-/** NAT64 of an operator (RFC 8215); the places of the bytes depend on the prefix (RFC 6052). */
+/** Local NAT64 (RFC 8215). The positions of the bytes depend on the prefix (RFC 6052). */
 export const LOCAL_NAT64_RANGE = '64:ff9b:1::/48'
 export const LOCAL_NAT64_PLACES: readonly (readonly number[])[] = [
   [6, 7, 9, 10],
@@ -66,7 +67,7 @@ export const LOCAL_NAT64_PLACES: readonly (readonly number[])[] = [
 
 export const LOOPBACK_RANGES = ['127.0.0.0/8', '::1/128'] as const
 
-/** Where clouds hand out credentials to whoever asks from inside; some are public addresses. */
+/** Where clouds give credentials to any process inside them. Some are public addresses. */
 export const METADATA_ADDRESSES = [
   '169.254.169.254',
   '169.254.170.2',
@@ -88,7 +89,7 @@ export const METADATA_NAMES = [
   'instance-data.ec2.internal',
 ] as const
 
-/** Beside every name under `.localhost`. */
+/** Names of the loopback address, in addition to every name under `.localhost`. */
 export const LOCALHOST_NAMES = [
   'localhost',
   'localhost.localdomain',
@@ -98,7 +99,7 @@ export const LOCALHOST_NAMES = [
   'ip6-loopback',
 ] as const
 
-/** The "bad ports" of the WHATWG fetch standard: HTTP could be made to speak their protocols. */
+/** The "bad ports" of the WHATWG fetch standard: an HTTP request can imitate their protocols. */
 export const REFUSED_PORTS = new Set([
   0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102,
   103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465,

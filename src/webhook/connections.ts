@@ -1,6 +1,6 @@
-// The connections to endpoints: one for each attempt in flight, kept a moment for the next.
-// undici's Pool is not used: it queues, scans, and gives no way to end a request that still waits
-// for its connection. A Client for each attempt can be destroyed at any moment.
+// The connections to endpoints: one for each attempt in flight, kept briefly for the next one.
+// undici's Pool is not used: it queues requests, scans its connections, and cannot end a request
+// that still waits for its connection. A Client for each attempt can be destroyed at any time.
 import type { Socket } from 'node:net'
 import { Client } from 'undici'
 import type { AddressPolicy } from './address-policy.ts'
@@ -11,35 +11,38 @@ export interface Connection {
   client: Client
   origin: string
   target: Target
-  /** Connected; null before that. */
+  /** null: not connected yet. */
   socket: Socket | null
-  /** Of that connection. */
+  /** Of the socket. */
   answers: AnswerFilter | null
-  /** Ends the connection or the attempt at one. */
+  /** Ends the connection, or gives up connecting. */
   disconnect: () => void
   /** The policy that allowed the connection. */
   policy: AddressPolicy | null
 }
 
 export interface Connections {
-  /** A connection to this origin (`http://host:port`), an idle one if there is one. */
+  /** Returns a connection to this origin (`http://host:port`), an idle one if there is one. */
   take(origin: string): Connection
-  /** A connection that was never used. */
+  /** Returns a new connection. */
   open(origin: string): Connection
-  /** After an answer that was read to its end. */
+  /** Returns a connection for reuse, after a response that was read to its end. */
   release(connection: Connection): void
-  /** Ends the connection at once, whatever it does. */
+  /** Ends the connection at once, whatever its state. */
   destroy(connection: Connection): void
   close(): Promise<void>
 }
 
-/** Receivers close an idle connection after 2 to 5 s; one that dies in use costs a second send. */
+/**
+ * Servers close an idle connection after 2 to 5 s. If that happens during a request, the request
+ * must be sent a second time.
+ */
 const IDLE_MS = 1_000
-/** Stay this much under what a receiver names in Keep-Alive. */
+/** A connection is closed this long before the time that the server declares in Keep-Alive. */
 const IDLE_MARGIN_MS = 500
 const MAX_ANSWER_HEADER_BYTES = 16 * 1_024
 
-/** @param maxIdle how many connections wait for their next request, over all origins */
+/** @param maxIdle limit of idle connections to all origins together */
 export function createConnections(
   dial: Dial,
   policy: () => AddressPolicy,
@@ -50,7 +53,7 @@ export function createConnections(
 
   function take(origin: string): Connection {
     let connection = idle.take(origin)
-    // A connection opened under a wider policy ends here, before anything more is sent on it.
+    // A connection from before the policy changed must not be used if it is not allowed any more.
     while (connection !== undefined && !isStillAllowed(connection, policy())) {
       destroy(connection)
       connection = idle.take(origin)
@@ -60,7 +63,8 @@ export function createConnections(
 
   function openNew(origin: string): Connection {
     const connection = newConnection(origin, dial, policy)
-    // The receiver closed it, or its time was over. In use it would connect anew by itself.
+    // The server closed the idle connection, or its idle time ended. On its next use the client
+    // would open a new connection by itself.
     connection.client.on('disconnect', () => {
       if (idle.remove(connection)) destroy(connection)
     })
@@ -70,8 +74,8 @@ export function createConnections(
 
   function release(connection: Connection): void {
     const { socket } = connection
-    // Answered before all of the request had left: the next one would wait behind the rest of it,
-    // for ever if the receiver does not mean to read that.
+    // If the server responded before all of the request was written, the next request would wait
+    // behind the rest, perhaps forever, because the server may never read it.
     const isUsable = socket !== null && !socket.destroyed && socket.writableLength === 0
     if (isUsable && idle.count() < maxIdle) idle.add(connection)
     else destroy(connection)
@@ -100,7 +104,7 @@ function newConnection(origin: string, dial: Dial, policy: () => AddressPolicy):
   const client = new Client(origin, {
     pipelining: 1,
     allowH2: false,
-    // The total deadline rules; undici's own would each start anew.
+    // The total deadline of the attempt applies; undici starts these timers for each part.
     headersTimeout: 0,
     bodyTimeout: 0,
     keepAliveTimeout: IDLE_MS,
@@ -139,10 +143,10 @@ function isStillAllowed(connection: Connection, policy: AddressPolicy): boolean 
 }
 
 interface IdleConnections {
-  /** The one used last: its connection is the least likely to be closed by the receiver. */
+  /** The connection used last: the server is the least likely to have closed it. */
   take(origin: string): Connection | undefined
   add(connection: Connection): void
-  /** false: it was not idle. */
+  /** Returns whether the connection was idle. */
   remove(connection: Connection): boolean
   count(): number
 }

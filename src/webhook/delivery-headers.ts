@@ -1,4 +1,4 @@
-// What each header of a delivery means: the one list that the docs and openapi.json print. A test
+// What each header of a delivery means. The docs and openapi.json print this list, and a test
 // compares it with the requests that are sent.
 
 /** Which requests carry a header. */

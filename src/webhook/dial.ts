@@ -1,6 +1,6 @@
-// Opens a connection, but only to an address that the policy allows: undici's own connector
-// resolves names without asking. The name is resolved once, every answer is judged, and what was
-// judged is what is dialled.
+// Opens a connection, only to an address that the policy allows: undici's own connector resolves
+// names without a check. A name is resolved once, the policy judges each of its addresses, and
+// exactly these addresses are dialled.
 import { X509Certificate } from 'node:crypto'
 import { type LookupAddress, lookup } from 'node:dns'
 import { connect as connectTcp, isIP, type Socket } from 'node:net'
@@ -15,7 +15,7 @@ import type { AddressPolicy } from './address-policy.ts'
 import { AddressRefused, HandshakeFailed } from './outcome.ts'
 
 export interface Target {
-  /** As a URL spells it, IPv6 without brackets. */
+  /** As in a URL, IPv6 without brackets. */
   hostname: string
   port: number
   isTls: boolean
@@ -26,27 +26,27 @@ export type Dialled = (
 ) => void
 
 /**
- * Starts to connect, and returns how to give up. `done` is called once, when the connection stands
- * (over TLS: is verified) or has failed; never after it was given up.
+ * Starts to connect and returns a function that gives up. `done` is called once, when the
+ * connection is open (TLS: and verified) or has failed, and never after giving up.
  */
 export type Dial = (target: Target, done: Dialled) => () => void
 
 /**
- * RFC 8305: with several addresses the next attempt begins when one fails, or this long after it
- * began; those under way go on, so a receiver that is far away is reached as well. Node gives each
- * address no more than this.
+ * RFC 8305: with several addresses, the next try begins when one fails, or this long after it
+ * began. Earlier tries continue, so that a server far away is reached as well; Node itself would
+ * give up each address after this time.
  */
 const NEXT_ADDRESS_MS = 250
-/** Of one name so many addresses are tried. */
+/** Limit of addresses of one name that are tried. */
 const MAX_ADDRESSES = 8
 
-/** A handler may work silently for minutes: this keeps a NAT on the way from forgetting it. */
+/** A handler may work silently for minutes. This keeps the connection alive in a NAT on the way. */
 const TCP_KEEP_ALIVE_MS = 60_000
 
-/** Sessions kept for a shorter handshake, the last of each target. */
+/** Limit of TLS sessions kept for a shorter handshake, the last one of each target. */
 const MAX_TLS_SESSIONS = 1_000
 
-/** @param secureContext with further roots, or undefined for the default ones */
+/** @param secureContext with additional root certificates; undefined: the default ones */
 export function createDial(
   policy: () => AddressPolicy,
   secureContext: SecureContext | undefined,
@@ -96,15 +96,15 @@ export function createDial(
   }
 }
 
-/** All addresses of a name. */
+/** Resolves a name to all its addresses. */
 export type Resolve = (
   hostname: string,
   done: (error: Error | null, addresses: LookupAddress[]) => void,
 ) => void
 
 /**
- * One question at a time for each name: the system resolver has four threads for the whole process,
- * and a name that hangs must not take them all.
+ * Sends one query at a time for each name. The system resolver has four threads for the whole
+ * process, and a name that hangs must not take them all.
  */
 export function createResolver(ask: Resolve = askSystem): Resolve {
   const waitingByName = new Map<string, Parameters<Resolve>[1][]>()
@@ -118,7 +118,7 @@ export function createResolver(ask: Resolve = askSystem): Resolve {
     waitingByName.set(hostname, all)
     ask(hostname, (error, addresses) => {
       waitingByName.delete(hostname)
-      for (const tell of all) tell(error, addresses)
+      for (const notify of all) notify(error, addresses)
     })
   }
 }
@@ -127,19 +127,19 @@ function askSystem(hostname: string, done: Parameters<Resolve>[1]): void {
   lookup(hostname, { all: true }, done)
 }
 
-/** @throws Error, one sentence, when the text holds no certificate or a broken one */
+/** @throws Error, one sentence, if the text has no certificate or an invalid one */
 export function secureContextWith(extraCaCerts: string): SecureContext {
-  // Node takes a text without any certificate for none, and says nothing.
+  // Node accepts a text without any certificate and reports no error.
   const certificates = extraCaCerts.match(PEM_CERTIFICATE) ?? []
   const begun = extraCaCerts.match(PEM_BEGIN)?.length ?? 0
   const areWhole = certificates.length === begun && certificates.every(isCertificate)
   if (begun === 0 || !areWhole) {
-    throw new Error('EXTRA_CA_CERTS must hold certificates in PEM form, and each must be whole')
+    throw new Error('EXTRA_CA_CERTS must contain complete certificates in PEM form')
   }
   return createSecureContext({ ca: [...getCACertificates('default'), ...certificates] })
 }
 
-/** Of any certificate, also of the kinds that are not read here: none is left out silently. */
+/** Also matches kinds of certificates that are not read here, so that none is ignored silently. */
 const PEM_BEGIN = /-----BEGIN [A-Z0-9 ]*CERTIFICATE-----/g
 const PEM_CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g
 
@@ -151,7 +151,7 @@ function isCertificate(pem: string): boolean {
   }
 }
 
-/** The first connection that stands; the others are given up. */
+/** Connects to the address that accepts first, and gives up the others. */
 function race(addresses: LookupAddress[], port: number, done: Dialled): () => void {
   const sockets = new Set<Socket>()
   const errors: Error[] = []
@@ -170,7 +170,7 @@ function race(addresses: LookupAddress[], port: number, done: Dialled): () => vo
       done(null, socket)
     })
     socket.on('error', (error) => {
-      // One that stands or was given up has its end told elsewhere.
+      // Not for a socket that is connected or given up: its errors are handled elsewhere.
       if (sockets.delete(socket)) fail(error)
     })
     if (triedCount < addresses.length) timer = setTimeout(begin, NEXT_ADDRESS_MS)
@@ -179,7 +179,7 @@ function race(addresses: LookupAddress[], port: number, done: Dialled): () => vo
   function fail(error: Error): void {
     errors.push(error)
     if (triedCount < addresses.length) begin()
-    else if (sockets.size === 0) done(mostTelling(errors), null)
+    else if (sockets.size === 0) done(mostSpecific(errors), null)
   }
 
   function stop(): void {
@@ -193,10 +193,10 @@ function race(addresses: LookupAddress[], port: number, done: Dialled): () => vo
   return stop
 }
 
-/** A machine without IPv6 has no way to an IPv6 address: that says nothing about the receiver. */
-function mostTelling(errors: Error[]): Error {
-  const told = errors.find((error) => !NO_ROUTE.has((error as NodeJS.ErrnoException).code ?? ''))
-  return told ?? (errors[0] as Error)
+/** Prefers errors of the server. That this machine has no route, as without IPv6, says less. */
+function mostSpecific(errors: Error[]): Error {
+  const found = errors.find((error) => !NO_ROUTE.has((error as NodeJS.ErrnoException).code ?? ''))
+  return found ?? (errors[0] as Error)
 }
 
 const NO_ROUTE = new Set(['ENETUNREACH', 'EADDRNOTAVAIL', 'EAFNOSUPPORT'])
@@ -209,8 +209,8 @@ function awaitHandshake(socket: TLSSocket, done: Dialled): void {
     done(null, socket)
   })
   socket.on('error', (error) => {
-    // Over TLS 1.3 a server that wants a certificate says so only now. Such an alert does not end
-    // the socket; what does so later says less.
+    // With TLS 1.3 a server that requires a client certificate reports it only after the handshake.
+    // This alert does not end the socket, so it is ended here: a later error would say less.
     if (isDone && socket.readableLength === 0) socket.destroy(error)
     if (isDone) return
     isDone = true
@@ -229,11 +229,11 @@ function tlsOptions(
   session: Buffer | undefined,
 ) {
   return {
-    // The name that the certificate must be for; with a socket given, nothing is dialled by it.
+    // The name that the certificate must match. It is not dialled, because `socket` is given.
     host: hostname,
     ALPNProtocols: ['http/1.1'],
     rejectUnauthorized: true,
-    // RFC 6066: a name without its trailing dot, and no name at all for an address.
+    // RFC 6066: the name without its trailing dot, and no server name for an address.
     ...(isIP(hostname) === 0 ? { servername: hostname.replace(/\.$/, '') } : {}),
     ...(secureContext === undefined ? {} : { secureContext }),
     ...(session === undefined ? {} : { session }),
@@ -245,7 +245,10 @@ function remember(sessions: Map<string, Buffer>, key: string, session: Buffer): 
   sessions.set(key, session)
 }
 
-/** One refused answer refuses all: a name must not be tried until it shows its good side. */
+/**
+ * Resolves a name and judges its addresses. One refused address refuses the name: otherwise a name
+ * with changing addresses could be tried until the policy allows one.
+ */
 function judgedAddresses(
   hostname: string,
   resolve: Resolve,
@@ -268,7 +271,7 @@ function judgedAddresses(
   else queueMicrotask(() => take(null, [{ address: hostname, family }]))
 }
 
-/** The families in turn, as RFC 8305 asks: when one has no way out, the other comes second. */
+/** Alternates the address families (RFC 8305): if one has no route, the other is tried second. */
 function alternating(addresses: LookupAddress[]): LookupAddress[] {
   const [first] = addresses
   const own = addresses.filter(({ family }) => family === first?.family)

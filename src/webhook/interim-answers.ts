@@ -1,14 +1,14 @@
-// Lets interim answers (1xx) pass that were not asked for. RFC 9110, section 15.2: a client must be
-// able to parse and ignore them. undici ignores every one but 100 (Continue), for which it ends the
-// connection, and it has no setting for that. So a 100 is made a 102 before undici reads it.
+// Tolerates interim responses (1xx) that the request did not ask for. RFC 9110, section 15.2: a
+// client must be able to parse and ignore them. undici ignores all but 100 (Continue), for which it
+// ends the connection, and no setting changes that. So a 100 becomes a 102 before undici reads it.
 import type { Socket } from 'node:net'
 
 export interface AnswerFilter {
-  /** Called when a request is written: the next bytes are the status line of its answer. */
+  /** Called when a request is written: the next bytes are the status line of its response. */
   expectAnswer(): void
 }
 
-/** The status line up to the code; # is any byte. The code is compared apart. */
+/** The status line up to the code. # matches any byte; the code is compared separately. */
 const BEGINNING = Buffer.from('HTTP/1.1 1##')
 const ANY = 0x23
 const CR = 0x0d
@@ -16,19 +16,19 @@ const LF = 0x0a
 const ZERO = 0x30
 const TWO = 0x32
 
-/** Where in the stream of answers the next byte is. */
+/** Where in the stream of responses the next byte is. */
 type Place =
   /** In the first bytes of a status line. */
   | 'beginning'
-  /** In the rest of an interim answer, which an empty line ends. */
+  /** In the rest of an interim response, which an empty line ends. */
   | 'interim'
-  /** In a final answer, or in nothing that HTTP knows: all that follows is left as it is. */
+  /** In a final response, or in bytes that are not HTTP: nothing is changed from here on. */
   | 'final'
 
-/** Every byte is looked at once and none is kept, so it does not matter how the bytes are cut. */
+/** Reads each byte once and keeps none, so the chunks may be split anywhere. */
 export function filterAnswers(socket: Socket): AnswerFilter {
   let place: Place = 'final'
-  /** Of the beginning, or of the present line of an interim answer; without line ends. */
+  /** Of the status line, or of the present line of an interim response; without line ends. */
   let length = 0
   let isHundred = false
 
@@ -65,7 +65,7 @@ export function filterAnswers(socket: Socket): AnswerFilter {
   }
 
   const { push } = socket
-  // Every byte that comes passes here once, over TLS too, before anything can read it.
+  // Every byte passes here once, over TLS too, before any reader gets it.
   socket.push = (chunk, encoding) => {
     if (place !== 'final' && chunk instanceof Uint8Array) scan(chunk)
     return push.call(socket, chunk, encoding)

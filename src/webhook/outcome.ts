@@ -1,15 +1,16 @@
-// What an answer, or the lack of one, means (docs: delivery, "What the answer means"). Pure.
+// What a response, or the lack of one, means for the attempt. Pure. docs/outcomes.md explains the
+// outcomes to users.
 import type { StatusChoices } from '../endpoint/endpoint.ts'
 import type { Outcome } from '../job/job.ts'
 import { MAX_RETRY_AFTER_MS } from '../job/retry-policy.ts'
 
 export interface AnswerMeaning {
   outcome: Extract<Outcome, 'succeeded' | 'rejected' | 'throttled' | 'http_error'>
-  /** What Retry-After named, in milliseconds from now; null: nothing usable, or no time to come. */
+  /** Retry-After, in milliseconds from now; null: absent, not usable, or not in the future. */
   retryAfterMs: number | null
   /** One sentence for people. */
   message: string
-  /** 410: the endpoint will not take anything any more. */
+  /** 410: the endpoint accepts no more requests. */
   isGone: boolean
 }
 
@@ -23,13 +24,13 @@ export interface ErrorMeaning {
   message: string
 }
 
-/** Header names in lower case; a name that came more than once has a list. */
+/** Header names in lower case. A repeated name has a list of values. */
 export type AnswerHeaders = Record<string, string | string[] | undefined>
 
 /**
- * The one list of statuses that decide by themselves; every other status outside 2xx is retried.
- * 503 throttles only with a Retry-After, whatever time it names: the header says that the endpoint
- * is away for a while, and a clock that is behind must not cost its jobs their attempts.
+ * The one list of statuses with a meaning of their own; every other status outside 2xx is retried.
+ * 503 throttles only with a Retry-After, whatever its value: the header means that the endpoint is
+ * unavailable for a while, and a clock that is behind must not use up the attempts of its jobs.
  */
 export const STATUS_MEANINGS = {
   rejected: [400, 410, 413, 414, 415, 422],
@@ -38,13 +39,13 @@ export const STATUS_MEANINGS = {
 
 const GONE = 410
 
-/** The address policy refused what was about to be dialled. */
+/** The address policy refused the address. */
 export class AddressRefused extends Error {
   override readonly name = 'AddressRefused'
   readonly code = 'ADDRESS_REFUSED'
 }
 
-/** The connection stood, but TLS on it did not come about. */
+/** The TCP connection was open, but the TLS handshake failed. */
 export class HandshakeFailed extends Error {
   override readonly name = 'HandshakeFailed'
   readonly code: string
@@ -56,10 +57,10 @@ export class HandshakeFailed extends Error {
 }
 
 /**
- * `posthorn-no-retry` is said of this one answer, so it decides before what the endpoint says of
- * all answers with this status.
+ * The meaning of a response. `posthorn-no-retry` is about this response alone, so it takes
+ * precedence over the endpoint's `statuses`, which are about all responses with a status.
  *
- * @param now epoch milliseconds, to read a Retry-After that is a date
+ * @param now epoch milliseconds, for a Retry-After that is a date
  * @param statuses of the endpoint
  */
 export function outcomeOfAnswer(
@@ -68,7 +69,7 @@ export function outcomeOfAnswer(
   now: number,
   statuses: StatusChoices = {},
 ): AnswerMeaning {
-  const message = `the endpoint answered ${status}${redirectOf(status, headers)}`
+  const message = `the endpoint responded with ${status}${redirectOf(status, headers)}`
   const plain = { retryAfterMs: null, message, isGone: false }
   if (status >= 200 && status < 300) return { ...plain, outcome: 'succeeded' }
   if (status >= 300 && first(headers['posthorn-no-retry'])?.trim().toLowerCase() === 'true') {
@@ -76,7 +77,7 @@ export function outcomeOfAnswer(
   }
   const choice = statuses[status]
   if (choice === 'final') {
-    const detail = `${message}, which is final by the statuses of the endpoint`
+    const detail = `${message}, which is final according to the statuses of the endpoint`
     return { ...plain, outcome: 'rejected', message: detail }
   }
   if (choice === undefined && isOneOf(STATUS_MEANINGS.rejected, status)) {
@@ -88,14 +89,17 @@ export function outcomeOfAnswer(
   return { ...plain, outcome: isThrottled ? 'throttled' : 'http_error', retryAfterMs }
 }
 
-/** Where a 3xx leads: most often it is what has to be registered instead. */
+/** Names the target of a redirect: often this is the URL that should be registered. */
 function redirectOf(status: number, { location }: AnswerHeaders): string {
   const target = first(location)
   if (status < 300 || status >= 400 || target === undefined) return ''
   return `, a redirect to ${shortened(withoutSecrets(target))}; redirects are not followed`
 }
 
-/** User and password, and all from the query on, may be credentials; a message is read by many. */
+/**
+ * Removes the user, the password, the query and the fragment. They may be credentials, and many
+ * people can read a message.
+ */
 function withoutSecrets(target: string): string {
   return target
     .replace(/[?#].*$/s, (rest) => `${rest[0]}…`)
@@ -106,7 +110,7 @@ function throttles(status: number, retryAfter: string | undefined): boolean {
   return isOneOf(STATUS_MEANINGS.throttled, status) && (status !== 503 || retryAfter !== undefined)
 }
 
-/** HTTP knows no status below 100. */
+/** The message about a status below 100, which HTTP does not define. */
 export function invalidStatus(status: number): string {
   const digits = String(status).padStart(3, '0')
   return `the response is not valid HTTP: ${digits} is not a status code`
@@ -114,12 +118,12 @@ export function invalidStatus(status: number): string {
 
 const CLOSED_CODES = new Set(['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'])
 
-/** The connection stood and the receiver ended it. */
+/** Whether the other side closed an open connection. */
 export function isClosedByReceiver(errorCode: string): boolean {
   return CLOSED_CODES.has(errorCode)
 }
 
-/** Says why no answer came. Every error has a meaning: what is unknown is a failed connection. */
+/** The meaning of an error without a response. An unknown error counts as a failed connection. */
 export function outcomeOfError(error: Error): ErrorMeaning {
   const errorCode = codeOf(error)
   if (error instanceof AddressRefused) {
@@ -138,22 +142,22 @@ export function outcomeOfError(error: Error): ErrorMeaning {
   return { outcome: 'connect_error', errorCode, message: connectMessage(errorCode) }
 }
 
-/** Names and targets are the receiver's text: what is kept of them is bounded. */
+/** Limit of text that comes from the endpoint: names in a certificate, a redirect target. */
 const MAX_DETAIL_LENGTH = 300
 
-/** OpenSSL's and Node's names for TLS failures outside the handshake (TLS 1.3 alerts come late). */
+/** OpenSSL's and Node's codes of TLS failures outside the handshake: TLS 1.3 alerts come late. */
 const TLS_CODE = /^(ERR_TLS_|ERR_SSL_|EPROTO$)/
 
-/** undici's own names; it gives the error of its parser no code at all. */
+/** undici's codes, and the code that codeOf() gives to parser errors, which have none. */
 const PROTOCOL_CODE = /^(HTTP_PARSER_ERROR|UND_ERR_HEADERS_OVERFLOW|UND_ERR_RES_\w+)$/
-/** undici knows these two only by their text: an unasked 100 and an unasked upgrade. */
+/** undici marks an unrequested 100 and an unrequested upgrade only by the text of the error. */
 const PROTOCOL_TEXT = /^bad (response|upgrade)$/
 
 const CONNECT_MESSAGES: Record<string, string> = {
   ECONNREFUSED: 'the endpoint refused the connection',
-  ECONNRESET: 'the endpoint closed the connection before it answered',
-  EPIPE: 'the endpoint closed the connection before it answered',
-  UND_ERR_SOCKET: 'the endpoint closed the connection before it answered',
+  ECONNRESET: 'the endpoint closed the connection before it responded',
+  EPIPE: 'the endpoint closed the connection before it responded',
+  UND_ERR_SOCKET: 'the endpoint closed the connection before it responded',
   ETIMEDOUT: 'the endpoint did not accept the connection in time',
   EHOSTUNREACH: 'the endpoint cannot be reached',
   ENETUNREACH: 'the endpoint cannot be reached',
@@ -163,10 +167,10 @@ function connectMessage(errorCode: string): string {
   return `${CONNECT_MESSAGES[errorCode] ?? 'the connection failed'} (${errorCode})`
 }
 
-/** What the parser objects to, by words of its own messages; the first that fits. */
+/** What the parser objects to, by the words of its message. The first match applies. */
 const PARSER_OBJECTIONS: readonly (readonly [words: RegExp, detail: string])[] = [
-  [/content-length|transfer-encoding/i, 'its length is stated twice or in a wrong way'],
-  [/header/i, 'a header of it is malformed'],
+  [/content-length|transfer-encoding/i, 'its length is declared twice or incorrectly'],
+  [/header/i, 'it has a malformed header'],
   [/./, 'its status line is malformed'],
 ]
 
@@ -176,14 +180,14 @@ function protocolMessage(errorCode: string, error: Error): string {
 
 function protocolDetail(errorCode: string, text: string): string {
   if (errorCode === 'UND_ERR_HEADERS_OVERFLOW') return 'its headers are longer than 16 KiB'
-  if (PROTOCOL_TEXT.test(text)) return 'it changes the protocol, which was not asked for'
+  if (PROTOCOL_TEXT.test(text)) return 'it switches the protocol, which was not requested'
   return PARSER_OBJECTIONS.find(([words]) => words.test(text))?.[1] ?? 'it has no status line'
 }
 
 const UNKNOWN_ISSUER =
   'the issuer of its certificate is unknown, or an intermediate certificate is missing; EXTRA_CA_CERTS can add the issuer'
 const NO_TLS = 'the endpoint does not speak TLS on this port'
-const OLD_TLS = 'the endpoint offers only versions of TLS that are not safe any more'
+const OLD_TLS = 'the endpoint offers only versions of TLS that are no longer safe'
 
 const TLS_MESSAGES: Record<string, string> = {
   CERT_HAS_EXPIRED: 'its certificate has expired',
@@ -194,15 +198,15 @@ const TLS_MESSAGES: Record<string, string> = {
   UNABLE_TO_GET_ISSUER_CERT: UNKNOWN_ISSUER,
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNKNOWN_ISSUER,
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNKNOWN_ISSUER,
-  INVALID_PURPOSE: 'its certificate is not one for servers',
+  INVALID_PURPOSE: 'its certificate is not a server certificate',
   CERT_SIGNATURE_FAILURE: 'the signature of its certificate is wrong',
   EE_KEY_TOO_SMALL: 'the key of its certificate is too small to be safe',
-  CA_MD_TOO_WEAK: 'its certificate is signed in a way that is not safe any more',
+  CA_MD_TOO_WEAK: 'its certificate is signed with an algorithm that is no longer safe',
   ERR_SSL_WRONG_VERSION_NUMBER: NO_TLS,
   ERR_SSL_PACKET_LENGTH_TOO_LONG: NO_TLS,
   ERR_SSL_UNSUPPORTED_PROTOCOL: OLD_TLS,
   ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION: OLD_TLS,
-  ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED: 'the endpoint wants a client certificate',
+  ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED: 'the endpoint requires a client certificate',
 }
 
 function tlsMessage(errorCode: string, error: Error): string {
@@ -211,7 +215,7 @@ function tlsMessage(errorCode: string, error: Error): string {
   return `no TLS connection could be made: ${known}`
 }
 
-/** Names are what a certificate has to say about itself, so they are shown. */
+/** Shows the names in the certificate, which are what the reader has to compare. */
 function otherNames(errorCode: string, cause: unknown): string | null {
   if (errorCode !== 'ERR_TLS_CERT_ALTNAME_INVALID') return null
   const { host, cert } = cause as { host?: string; cert?: { subjectaltname?: string } }
@@ -250,14 +254,14 @@ function isOneOf(statuses: readonly number[], status: number): boolean {
   return statuses.includes(status)
 }
 
-/** The three forms of an HTTP date (RFC 9110, section 5.6.7); Date.parse alone would take more. */
+/** The three forms of an HTTP date (RFC 9110, section 5.6.7). Date.parse accepts more. */
 const HTTP_DATES = [
   /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/,
   /^(Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day, \d{2}-[A-Z][a-z]{2}-\d{2} \d{2}:\d{2}:\d{2} GMT$/,
   /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ \d]\d \d{2}:\d{2}:\d{2} \d{4}$/,
 ]
 
-/** Milliseconds from now, up to MAX_RETRY_AFTER_MS; null for 0, a past date, or another text. */
+/** Milliseconds from now, at most MAX_RETRY_AFTER_MS; null for 0, a past date or other text. */
 function retryAfterIn(value: string, now: number): number | null {
   const text = value.trim()
   if (/^\d+$/.test(text)) return waitOf(Number(text) * 1_000)

@@ -1,15 +1,16 @@
-// The HTTP request of one attempt: headers, signature, bytes (docs: delivery, "The request").
+// Builds the HTTP request of one attempt or test ping: headers, signature and body.
+// docs/deliveries.md describes it to users.
 import type { Endpoint, StatusChoices } from '../endpoint/endpoint.ts'
 import { type ClaimedJob, HOPS_HEADER, type TraceContext } from '../job/job.ts'
 import { signatureHeader } from './signature.ts'
 
-/** What is sent, always by POST. */
+/** A request, always a POST. */
 export interface WebhookRequest {
   url: string
-  /** Names and values in turn; names in lower case, each once. */
+  /** Alternating names and values. Names are in lower case, each once. */
   headers: string[]
   body: Uint8Array
-  /** What single statuses of the answer mean to this endpoint; absent: nothing special. */
+  /** What single statuses mean at this endpoint; absent: as usual. */
   statuses?: StatusChoices
 }
 
@@ -25,11 +26,11 @@ export interface RequestParts {
     | 'scheduleName'
     | 'hops'
   >
-  /** The job's own. */
+  /** Of the job. */
   headers: Record<string, string>
   endpoint: Pick<Endpoint, 'name' | 'secrets' | 'headers' | 'statuses'>
   url: string
-  /** Where an async handler reports: base of our API, and the attempt's token. null: a sync one. */
+  /** Where an async handler reports: base URL of the API and token of the attempt. null: sync. */
   completion: { baseUrl: string; token: string } | null
   trace: TraceContext | null
   /** Epoch milliseconds by the store's clock. */
@@ -41,7 +42,7 @@ export interface RequestParts {
 
 const CONTENT_TYPE = 'application/json'
 
-/** The signed request of this attempt. */
+/** The signed request of an attempt. */
 export function webhookRequest(parts: RequestParts): WebhookRequest {
   const { job, endpoint, url, now, timeoutMs, userAgent } = parts
   const timestampSeconds = Math.floor(now / 1_000)
@@ -79,7 +80,7 @@ export function webhookRequest(parts: RequestParts): WebhookRequest {
 
 export const PING_BODY = Buffer.from('{"type":"posthorn.test"}')
 
-/** A signed request that belongs to no job, to try an endpoint. */
+/** The signed request of a test ping, which belongs to no job. */
 export function pingRequest(parts: {
   id: string
   endpoint: RequestParts['endpoint']
@@ -123,9 +124,10 @@ function addCompletion(
 }
 
 /**
- * The job's, the endpoint's over them, the trace over both. Who enqueues is not always trusted to
- * replace the credentials of the endpoint. The endpoint may change after the enqueue, so this is
- * decided here and not at the door; the door has checked which names may be given at all.
+ * Adds the headers of the job, then of the endpoint, then of the trace; a later one replaces an
+ * earlier one of the same name. The client that enqueues a job is not trusted to replace the
+ * credentials of the endpoint. The endpoint can change after the enqueue, so the precedence is
+ * decided here. Which names are allowed at all was checked at the enqueue.
  */
 function addCallersHeaders(
   headers: string[],

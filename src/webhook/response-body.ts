@@ -1,14 +1,14 @@
-// What is kept of the body of an answer: a bounded part of its bytes, as text and as the result.
+// What is kept of the body of a response: a limited number of bytes, as text and as the result.
 import { isUtf8 } from 'node:buffer'
 import { brotliDecompressSync, constants, gunzipSync, inflateSync } from 'node:zlib'
 import { isTooDeep } from '../job/json-depth.ts'
 
-/** Beyond this the connection is dropped: an answer may be endless. */
+/** Beyond this limit the connection is closed: a response may be endless. */
 export const MAX_RESPONSE_BYTES = 64 * 1_024
-/** What an attempt shows of its answer. */
+/** How much of its response an attempt shows. */
 export const MAX_SHOWN_BYTES = 4 * 1_024
 
-/** The first `length` of `bytes` are what has come. */
+/** The first `length` bytes of `bytes` have arrived; the rest is unused. */
 export interface ResponseBody {
   bytes: Buffer
   length: number
@@ -16,23 +16,23 @@ export interface ResponseBody {
 
 export interface Result {
   /**
-   * JSON text exactly as it was answered; `{"text": …}` for another text, or for JSON that is
-   * nested deeper than requests may be; null: nothing, or too much.
+   * JSON text exactly as the endpoint sent it; `{"text": …}` for other text, or for JSON nested
+   * deeper than requests may be; null: the body is empty or too long.
    */
   result: string | null
   resultTruncated: boolean
 }
 
 export const NO_RESULT: Result = { result: null, resultTruncated: false }
-/** There was one, and it was cut off or is too long to keep. */
+/** There was a result, but it was cut off or is too long to keep. */
 export const CUT_RESULT: Result = { result: null, resultTruncated: true }
 
-/** The body with one more chunk. Nothing is added to one that is over MAX_RESPONSE_BYTES. */
+/** Returns the body with one more chunk, unless it is over MAX_RESPONSE_BYTES already. */
 export function withChunk(body: ResponseBody | null, chunk: Buffer): ResponseBody {
   if (body === null) return { bytes: chunk, length: chunk.length }
   if (isTooLong(body)) return body
   const length = body.length + chunk.length
-  // One buffer that doubles: a body that comes byte by byte must not cost an object for each.
+  // One buffer that doubles: a body that arrives byte by byte must not cost an object for each one.
   const bytes = length <= body.bytes.length ? body.bytes : grown(body, length)
   chunk.copy(bytes, body.length)
   return { bytes, length }
@@ -42,16 +42,16 @@ export function isTooLong(body: ResponseBody): boolean {
   return body.length > MAX_RESPONSE_BYTES
 }
 
-/** The first MAX_SHOWN_BYTES as text, what is not UTF-8 replaced; null when nothing came. */
+/** The first MAX_SHOWN_BYTES as text, invalid UTF-8 replaced; null: the body is empty. */
 export function shownText(body: ResponseBody | null): string | null {
   if (body === null || body.length === 0) return null
   if (body.length <= MAX_SHOWN_BYTES) return body.bytes.toString('utf8', 0, body.length)
-  // As a stream, so that a character cut in two at the end is left out instead of replaced.
+  // Decoded as a stream: a character that is cut in two at the end is omitted, not replaced.
   const decoder = new TextDecoder('utf-8', { ignoreBOM: true })
   return decoder.decode(body.bytes.subarray(0, MAX_SHOWN_BYTES), { stream: true })
 }
 
-/** The result that a whole body makes. */
+/** The result in a complete body. */
 export function resultOf(body: ResponseBody | null): Result {
   if (body === null || body.length === 0) return NO_RESULT
   if (isTooLong(body)) return CUT_RESULT
@@ -60,7 +60,7 @@ export function resultOf(body: ResponseBody | null): Result {
   if (isUtf8(bytes) && isJson(text) && !isTooDeep(bytes))
     return { result: text, resultTruncated: false }
   const wrapped = JSON.stringify({ text })
-  // Escapes and replaced bytes take more room than what they stand for.
+  // Escaped characters and replaced bytes take more room than the original.
   if (Buffer.byteLength(wrapped) > MAX_RESPONSE_BYTES) return CUT_RESULT
   return { result: wrapped, resultTruncated: false }
 }
@@ -68,15 +68,15 @@ export function resultOf(body: ResponseBody | null): Result {
 export interface DecodedBody {
   body: ResponseBody | null
   /**
-   * `body` is only a beginning: the compressed stream has no end, or it makes more than
+   * `body` is incomplete: the compressed stream has no end, or it decompresses to more than
    * MAX_RESPONSE_BYTES.
    */
   isCut: boolean
 }
 
 /**
- * The body without its compression, though it was not asked for, and as UTF-8 without a byte order
- * mark. A body that is not what its header says is left as it came.
+ * Decompresses a body, although compression was not requested, and converts it to UTF-8 without a
+ * byte order mark. A body that does not match its header is returned unchanged.
  */
 export function decoded(body: ResponseBody | null, encoding: string | undefined): DecodedBody {
   if (body === null || body.length === 0) return { body, isCut: false }
@@ -88,10 +88,10 @@ export function decoded(body: ResponseBody | null, encoding: string | undefined)
   return { body: { bytes: text, length: text.length }, isCut: plain?.isCut ?? false }
 }
 
-/** @param isWhole false: the stream may lack its end, and what can be read of it is returned */
+/** @param isWhole false: the stream may lack its end; returns as much as can be decompressed */
 type Inflate = (bytes: Buffer, isWhole: boolean) => Buffer
 
-/** Of a bomb no more is unpacked than is kept. */
+/** A decompression bomb is not decompressed beyond what is kept. */
 const WHOLE = { maxOutputLength: MAX_RESPONSE_BYTES }
 const CUT_ZLIB = { ...WHOLE, finishFlush: constants.Z_SYNC_FLUSH }
 const CUT_BROTLI = { ...WHOLE, finishFlush: constants.BROTLI_OPERATION_FLUSH }
@@ -105,7 +105,7 @@ const INFLATERS = new Map<string, Inflate>([
   ['br', (bytes, isWhole) => brotliDecompressSync(bytes, isWhole ? WHOLE : CUT_BROTLI)],
 ])
 
-/** null: it is not what it is said to be. */
+/** null: the bytes are not in this format. */
 function inflated(bytes: Buffer, inflate: Inflate): { bytes: Buffer; isCut: boolean } | null {
   let isCut = false
   let { length } = bytes
@@ -114,9 +114,9 @@ function inflated(bytes: Buffer, inflate: Inflate): { bytes: Buffer; isCut: bool
       return { bytes: inflate(bytes.subarray(0, length), !isCut), isCut }
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
-      // zlib gives up what it has when there is too much: half of the input makes less.
+      // zlib discards its output when it exceeds the limit. Half of the input makes less.
       if (code === 'ERR_BUFFER_TOO_LARGE') length = Math.floor(length / 2)
-      // The stream has no end; what came of it is read in the next round.
+      // The stream has no end. The next round reads the part that arrived.
       else if (code !== 'Z_BUF_ERROR' || isCut) return null
       isCut = true
     }
@@ -140,7 +140,7 @@ function grown(body: ResponseBody, length: number): Buffer {
   return bytes
 }
 
-/** How any JSON text begins. An answer like "ok" is told by it; a thrown error costs 25 µs. */
+/** How any JSON text begins. It recognizes a body like "ok" without an error, which costs 25 µs. */
 const JSON_START = /^[ \t\r\n]*[[{"\-0-9tfn]/
 
 function isJson(text: string): boolean {

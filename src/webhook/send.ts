@@ -1,4 +1,5 @@
-// Sends one attempt over HTTP and says how it ended. A bad receiver is an outcome, never an error.
+// Sends one attempt over HTTP and returns how it ended. A failing endpoint is an outcome, never an
+// error. What a response means is decided in outcome.ts.
 import type { Socket } from 'node:net'
 import type { Dispatcher } from 'undici'
 import type { StatusChoices } from '../endpoint/endpoint.ts'
@@ -29,68 +30,68 @@ import {
 /** How an attempt ended. */
 export interface AttemptEnd {
   outcome: Outcome
-  /** null: no answer came. */
+  /** null: no response. */
   statusCode: number | null
-  /** What exactly went wrong when no answer came, like ECONNREFUSED. */
+  /** The cause if there was no response, like ECONNREFUSED. */
   errorCode: string | null
   /** One sentence. */
   message: string
-  /** The first 4 KiB as text, what is not UTF-8 replaced. */
+  /** The first 4 KiB as text, invalid UTF-8 replaced. */
   responseBody: string | null
-  /** Of a succeeded attempt: JSON text exactly as answered, else `{"text": …}`. */
+  /** Of a succeeded attempt: JSON text exactly as the endpoint sent it, else `{"text": …}`. */
   result: string | null
-  /** The result was cut off or over 64 KiB, and is not kept. */
+  /** The result was cut off or is longer than 64 KiB, and is not kept. */
   resultTruncated: boolean
-  /** What Retry-After named, in milliseconds from the answer; null: nothing usable. */
+  /** Retry-After, in milliseconds from the response; null: absent or not usable. */
   retryAfterMs: number | null
-  /** The endpoint answered that it will not take anything any more. */
+  /** The endpoint accepts no more requests (410). */
   isGone: boolean
-  /** false: no byte of the request has left. */
+  /** false: no byte of the request was sent. */
   isSent: boolean
-  /** The connection was a kept one and died unanswered; the request was sent again on a new one. */
+  /** A reused connection closed without a response, and the request was sent again on a new one. */
   isResent: boolean
-  /** Monotonic. */
+  /** By the monotonic clock. */
   durationMs: number
 }
 
-/** Why an attempt is ended from within. */
+/** Why the worker ends an attempt. */
 export type AbortOutcome = Extract<Outcome, 'interrupted' | 'cancelled' | 'lost'>
 
 export interface Sending {
   /** Never rejects. */
   ended: Promise<AttemptEnd>
   /**
-   * Ends the attempt now. An answer whose status has come still counts when the worker is merely
-   * stopping; it is discarded when the job was cancelled or lost.
+   * Ends the attempt now. If the status has arrived, the response still counts when the worker is
+   * stopping (`interrupted`). It is discarded when the job was cancelled or the lease was lost.
    */
   abort(outcome: AbortOutcome): void
 }
 
 export interface Sender {
   /**
-   * @param timeoutMs the total deadline: name lookup, connection, TLS, headers, body together
-   * @param mayLeave asked each time the connection is ready, in the same turn in which the request
-   *   is written; false ends the attempt as lost. Absent: always true
+   * @param timeoutMs the total deadline: name lookup, connection, TLS, headers and body together
+   * @param mayLeave called each time that the connection is ready, in the same turn in which the
+   *   request is written; false ends the attempt as lost. Absent: always true
    */
   send(request: WebhookRequest, timeoutMs: number, mayLeave?: () => boolean): Sending
-  /** Ends what is in flight as interrupted; resolves when all connections are closed. */
+  /** Ends attempts in flight as interrupted. Resolves when all connections are closed. */
   close(): Promise<void>
 }
 
 export interface SenderParts {
-  /** As many connections are kept for reuse; in flight there are as many as the caller sends. */
+  /** Limit of idle connections kept for reuse. Those in use are limited only by the caller. */
   connections: number
-  /** Asked at each connect and each reuse: it may change, and ends what it no longer allows. */
+  /** Called at each connect and each reuse: connections that it no longer allows are closed. */
   policy: () => AddressPolicy
-  /** PEM: roots beside the default ones. */
+  /** PEM: root certificates in addition to the default ones. */
   extraCaCerts: string | null
   /** Epoch milliseconds, for a Retry-After that is a date. */
   now?: () => number
-  /** Asked once for each connection to a name; absent: the system. */
+  /** Called once for each connection to a name; absent: the system resolver. */
   resolve?: Resolve
 }
 
-/** @throws Error when `extraCaCerts` holds no certificate */
+/** @throws Error if `extraCaCerts` has no certificate or an invalid one */
 export function createSender(parts: SenderParts): Sender {
   const { connections: maxIdle, policy, extraCaCerts, now = Date.now } = parts
   const secureContext = extraCaCerts === null ? undefined : secureContextWith(extraCaCerts)
@@ -116,25 +117,25 @@ export function createSender(parts: SenderParts): Sender {
 }
 
 /**
- * Interim answers are few and small. Reading them at full speed one receiver kept the whole process
- * busy, and an attempt elsewhere took a second. What is read at once may hold the answer too: hence
- * twice the 64 KiB that a socket reads at most.
+ * Limit of interim responses (1xx). They are usually few and small; an endpoint that sent them
+ * without end kept the whole process busy, and other attempts took a second. One read may contain
+ * the final response too, so the limit is twice the 64 KiB that a socket reads at most.
  */
 const MAX_INTERIM_BYTES = 128 * 1_024
 
 /**
- * A receiver that closes kept connections does so before it reads the request, and the sender
- * notices at once. A connection that dies later has another cause, and the timestamp of the
- * signature would be too old to be accepted (Standard Webhooks: five minutes).
+ * A server that closes an idle connection does so before it reads the request, and the worker
+ * notices at once. A connection that closes later has another cause. Later the timestamp of the
+ * signature could also be too old to be accepted (Standard Webhooks: five minutes).
  */
 const RESEND_WITHIN_MS = 60_000
 
-const LATE_MESSAGE = 'the lease ended before the request could be sent'
+const LATE_MESSAGE = 'the lease expired before the request could be sent'
 
 const ABORT_MESSAGES: Record<AbortOutcome, string> = {
-  interrupted: 'the worker was stopped before the endpoint had answered',
-  cancelled: 'the job was cancelled before the endpoint had answered',
-  lost: 'the lease was lost before the endpoint had answered',
+  interrupted: 'the worker was stopped before the endpoint responded',
+  cancelled: 'the job was cancelled before the endpoint responded',
+  lost: 'the lease was lost before the endpoint responded',
 }
 
 interface SplitUrl {
@@ -143,10 +144,10 @@ interface SplitUrl {
   path: string
 }
 
-/** URLs kept split; splitting one costs a tenth of a whole attempt. */
+/** Limit of cached URLs. Parsing a URL costs a tenth of a whole attempt. */
 const MAX_SPLIT_URLS = 1_000
 
-/** null: it is no absolute URL. */
+/** The function returns null if the text is not an absolute URL. */
 function createUrlSplitter(): (url: string) => SplitUrl | null {
   const known = new Map<string, SplitUrl>()
   return (text) => {
@@ -161,7 +162,7 @@ function createUrlSplitter(): (url: string) => SplitUrl | null {
   }
 }
 
-/** What all attempts of a sender share. */
+/** Shared by all attempts of a sender. */
 interface Shared {
   connections: Connections
   split: (url: string) => SplitUrl | null
@@ -169,7 +170,7 @@ interface Shared {
   now: () => number
 }
 
-/** From its start to its one end, whichever comes first: answer, error, deadline, abort. */
+/** One attempt. It ends once, by what comes first: response, error, deadline or abort. */
 class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   readonly ended: Promise<AttemptEnd>
   readonly #shared: Shared
@@ -180,19 +181,19 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   readonly #startedAtMs = performance.now()
   #target: SplitUrl | null = null
   #connection: Connection | null = null
-  /** What was connected before this request; null: nothing. */
+  /** The socket that was connected before this request; null: none. */
   #keptSocket: Socket | null = null
-  /** The request is on its way on a connection that was used before. */
+  /** The request was sent on a connection that was used before. */
   #isOnKeptSocket = false
   #isSent = false
   #isResent = false
-  #hasAnswerBegun = false
-  /** What the connection had read before this request. */
+  #hasResponseBegun = false
+  /** How many bytes the socket had read before this request. */
   #bytesReadBefore = 0
   #statusCode: number | null = null
   #meaning: AnswerMeaning | null = null
   #body: ResponseBody | null = null
-  /** Of the body, by the header of the answer. */
+  /** The content-encoding of the response. */
   #encoding: string | undefined
   #deadline: NodeJS.Timeout | undefined
   #resolve: ((end: AttemptEnd) => void) | null = null
@@ -213,7 +214,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   #start(): void {
     const target = this.#shared.split(this.#request.url)
     if (target === null) {
-      this.#endWithoutAnswer('blocked', 'ERR_INVALID_URL', 'the URL of the endpoint is not a URL')
+      this.#endWithoutResponse('blocked', 'ERR_INVALID_URL', 'the URL of the endpoint is not valid')
       return
     }
     this.#target = target
@@ -228,11 +229,11 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     connection.client.dispatch({ path, method: 'POST', headers, body, blocking: false }, this)
   }
 
-  /** RFC 9110, section 9.2.2: the receiver may have closed it before it saw the request. */
+  /** RFC 9110, section 9.2.2: the server may have closed an idle connection before the request. */
   #mayResend(errorCode: string): boolean {
     return (
       this.#isOnKeptSocket &&
-      !this.#hasAnswerBegun &&
+      !this.#hasResponseBegun &&
       !this.#isResent &&
       isClosedByReceiver(errorCode) &&
       performance.now() - this.#startedAtMs < RESEND_WITHIN_MS
@@ -249,17 +250,17 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   }
 
   abort(outcome: AbortOutcome): void {
-    if (outcome === 'interrupted' && this.#meaning !== null) this.#endByAnswer(false)
-    else this.#endWithoutAnswer(outcome, null, ABORT_MESSAGES[outcome])
+    if (outcome === 'interrupted' && this.#meaning !== null) this.#endByResponse(false)
+    else this.#endWithoutResponse(outcome, null, ABORT_MESSAGES[outcome])
   }
 
   passDeadline(): void {
     if (this.#meaning !== null) {
-      this.#endByAnswer(false)
+      this.#endByResponse(false)
       return
     }
-    const missing = this.#isSent ? 'answer' : 'connection'
-    this.#endWithoutAnswer(
+    const missing = this.#isSent ? 'response' : 'connection'
+    this.#endWithoutResponse(
       'timeout',
       null,
       `no ${missing} within ${formatDuration(this.#timeoutMs)}`,
@@ -268,11 +269,12 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
 
   /**
    * The connection is ready, and undici writes the request in this same turn. Nothing may come
-   * between this look and the write: after a freeze of the process sockets run before timers.
+   * between this check of the lease and the write: after a freeze of the process, sockets run
+   * before timers.
    */
   onRequestStart(controller: Dispatcher.DispatchController): void {
     if (!this.#mayLeave()) {
-      this.#endWithoutAnswer('lost', null, LATE_MESSAGE)
+      this.#endWithoutResponse('lost', null, LATE_MESSAGE)
       controller.abort(new Error(LATE_MESSAGE))
       return
     }
@@ -284,7 +286,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   }
 
   onResponseStarted(): void {
-    this.#hasAnswerBegun = true
+    this.#hasResponseBegun = true
   }
 
   onResponseStart(
@@ -293,11 +295,11 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     headers: Record<string, string | string[] | undefined>,
   ): void {
     if (statusCode < 100) {
-      this.#endWithoutAnswer('protocol_error', 'INVALID_STATUS', invalidStatus(statusCode))
+      this.#endWithoutResponse('protocol_error', 'INVALID_STATUS', invalidStatus(statusCode))
       return
     }
     if (statusCode < 200) {
-      this.#passInterim()
+      this.#limitInterim()
       return
     }
     this.#statusCode = statusCode
@@ -306,13 +308,13 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     this.#meaning = outcomeOfAnswer(statusCode, headers, this.#shared.now(), this.#statuses)
   }
 
-  /** An interim answer says nothing yet, and however many come, the deadline stands. */
-  #passInterim(): void {
+  /** Interim responses are ignored, and however many come, the deadline applies. */
+  #limitInterim(): void {
     if (this.#bytesRead() - this.#bytesReadBefore <= MAX_INTERIM_BYTES) return
-    this.#endWithoutAnswer(
+    this.#endWithoutResponse(
       'protocol_error',
       'INTERIM_ANSWERS_OVERFLOW',
-      'interim answers of more than 128 KiB came, and no answer',
+      'the endpoint sent more than 128 KiB of interim responses and no final one',
     )
   }
 
@@ -322,45 +324,45 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
     this.#body = withChunk(this.#body, chunk)
-    if (isTooLong(this.#body)) this.#endByAnswer(false)
+    if (isTooLong(this.#body)) this.#endByResponse(false)
   }
 
   onResponseEnd(): void {
-    this.#endByAnswer(true)
+    this.#endByResponse(true)
   }
 
   onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
-    // The end itself destroyed the connection: the receiver did not close it.
+    // The attempt has ended, which destroyed the connection and caused this error.
     if (this.#resolve === null) return
-    // Once the status has come the answer stands, whatever becomes of its body: a retry of what
-    // succeeded would apply it twice.
+    // Once the status has arrived, the response counts even if its body fails: a retry of an
+    // attempt that succeeded would apply it twice.
     if (this.#meaning !== null) {
-      this.#endByAnswer(false)
+      this.#endByResponse(false)
       return
     }
     const { outcome, errorCode, message } = outcomeOfError(error)
     if (this.#mayResend(errorCode)) this.#resend()
-    else this.#endWithoutAnswer(outcome, errorCode, message)
+    else this.#endWithoutResponse(outcome, errorCode, message)
   }
 
-  #endByAnswer(isWhole: boolean): void {
+  #endByResponse(isWhole: boolean): void {
     const meaning = this.#meaning as AnswerMeaning
     const isCut = !isWhole || (this.#body !== null && isTooLong(this.#body))
-    const answer = decoded(this.#body, this.#encoding)
-    const result = () => (isCut || answer.isCut ? CUT_RESULT : resultOf(answer.body))
+    const { body, isCut: isDecodedCut } = decoded(this.#body, this.#encoding)
+    const result = () => (isCut || isDecodedCut ? CUT_RESULT : resultOf(body))
     this.#end(
       {
         ...meaning,
         statusCode: this.#statusCode,
         errorCode: null,
-        responseBody: shownText(answer.body),
+        responseBody: shownText(body),
         ...(meaning.outcome === 'succeeded' ? result() : NO_RESULT),
       },
       isWhole,
     )
   }
 
-  #endWithoutAnswer(outcome: Outcome, errorCode: string | null, message: string): void {
+  #endWithoutResponse(outcome: Outcome, errorCode: string | null, message: string): void {
     const nothing = {
       statusCode: null,
       responseBody: null,
@@ -389,7 +391,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   }
 }
 
-/** Timers run before sockets: what came while this thread was busy is read first. */
+/** Timers run before sockets: a response that arrived while this thread was busy is read first. */
 function passDeadline(attempt: AttemptInFlight): void {
   setImmediate(passDeadlineNow, attempt)
 }

@@ -1,8 +1,8 @@
-// The signature of a delivery, by Standard Webhooks 1.0.0 ("Signature scheme").
+// Signs a delivery as Standard Webhooks 1.0.0 specifies ("Signature scheme").
 import { createHmac, createSecretKey, type KeyObject } from 'node:crypto'
 import { secretKey } from '../endpoint/endpoint.ts'
 
-/** Keys kept ready; a key made anew at each use costs 15 µs more than the HMAC itself. */
+/** Limit of cached key objects. To create one for each use costs 15 µs more than the HMAC. */
 const MAX_READY_KEYS = 1_000
 
 const readyKeys = new Map<string, KeyObject>()
@@ -10,10 +10,10 @@ const readyKeys = new Map<string, KeyObject>()
 /**
  * The value of `webhook-signature`: one signature for each secret, in their order.
  *
- * @param secrets `whsec_` + base64, as an endpoint holds them
+ * @param secrets of the endpoint, each `whsec_` + base64
  * @param id the value of `webhook-id`
  * @param timestampSeconds the value of `webhook-timestamp`
- * @throws Error on a secret of another form; none can have been stored
+ * @throws Error on a secret of another form, which cannot have been stored
  */
 export function signatureHeader(
   secrets: readonly string[],
@@ -35,7 +35,7 @@ function readyKey(secret: string): KeyObject {
   if (ready !== undefined) return ready
   const bytes = secretKey(secret)
   if (bytes === null) throw new Error('a signing secret is not whsec_ + base64 of 24–64 bytes')
-  // Starting over is simpler than counting uses, and costs one key each once in a thousand.
+  // Clearing is simpler than counting uses, and creates each key again at most once in a thousand.
   if (readyKeys.size >= MAX_READY_KEYS) readyKeys.clear()
   const key = createSecretKey(bytes)
   readyKeys.set(secret, key)

@@ -104,7 +104,7 @@ describe('get, jobs and explain', () => {
     const { stdout } = await shell.run(['get', id])
     expect(stdout).toMatch(/state +succeeded/)
     expect(stdout).toContain('{"pages":3}')
-    expect(stdout).toContain('the endpoint answered 200')
+    expect(stdout).toContain('the endpoint responded with 200')
     const { stdout: json } = await shell.run(['get', id, '--json'])
     expect(JSON.parse(json)).toEqual(await job(id))
   })

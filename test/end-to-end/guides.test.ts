@@ -97,7 +97,7 @@ describe('the guides', () => {
       endpoint: 'invoice-pdf',
       state: 'dead',
       metadata: { customer: '7' },
-      failure: { reason: 'rejected', message: 'the endpoint answered 422' },
+      failure: { reason: 'rejected', message: 'the endpoint responded with 422' },
     })
     await rejecting.close()
   })

@@ -274,7 +274,7 @@ describe('ALLOWED_TARGETS', () => {
     ]).filter((text) => !/^::.*\.\d+\/128$/.test(text)),
   )('"%s" is refused at the start: it would have no effect', (text) => {
     expect(() => policyOf([text])).toThrow(
-      `ALLOWED_TARGETS holds "${text}", a cloud metadata address, which stays closed`,
+      `ALLOWED_TARGETS contains "${text}", a cloud metadata address, which no setting allows`,
     )
   })
 
@@ -351,7 +351,7 @@ describe('ALLOWED_TARGETS', () => {
     ...['::ffff:10.0.0.0/104'],
   ])('"%s" is refused at the start, in a sentence', (text) => {
     expect(() => policyOf([text])).toThrow(
-      `ALLOWED_TARGETS holds "${text}"; expected a CIDR such as 10.0.0.0/8`,
+      `ALLOWED_TARGETS contains "${text}"; expected a CIDR such as 10.0.0.0/8`,
     )
   })
 })

@@ -117,7 +117,7 @@ describe('a redirect', () => {
   it.each([301, 302, 307, 308])('of %i shows where it leads', (status) => {
     const { message } = outcomeOfAnswer(status, { location: 'https://new.example/hook' }, NOW)
     expect(message).toBe(
-      `the endpoint answered ${status}, a redirect to https://new.example/hook; redirects are not followed`,
+      `the endpoint responded with ${status}, a redirect to https://new.example/hook; redirects are not followed`,
     )
   })
 
@@ -131,15 +131,15 @@ describe('a redirect', () => {
   ])('to %s is shown without credentials', (location, shown) => {
     const { message } = outcomeOfAnswer(302, { location }, NOW)
     expect(message).toBe(
-      `the endpoint answered 302, a redirect to ${shown}; redirects are not followed`,
+      `the endpoint responded with 302, a redirect to ${shown}; redirects are not followed`,
     )
   })
 
   it('is no other status, and none without a target', () => {
-    expect(outcomeOfAnswer(304, {}, NOW).message).toBe('the endpoint answered 304')
+    expect(outcomeOfAnswer(304, {}, NOW).message).toBe('the endpoint responded with 304')
     for (const status of [201, 400, 503]) {
       const { message } = outcomeOfAnswer(status, { location: '/x' }, NOW)
-      expect(message).toBe(`the endpoint answered ${status}`)
+      expect(message).toBe(`the endpoint responded with ${status}`)
     }
   })
 })
@@ -182,8 +182,8 @@ describe('outcomeOfError', () => {
 
   it.each([
     ['Expected HTTP/, RTSP/ or ICE/', 'its status line is malformed'],
-    ['Invalid header token', 'a header of it is malformed'],
-    ["Content-Length can't be present with Transfer-Encoding", 'its length is stated twice or'],
+    ['Invalid header token', 'it has a malformed header'],
+    ["Content-Length can't be present with Transfer-Encoding", 'its length is declared twice or'],
   ])('says in words of its own what the parser means by "%s"', (text, detail) => {
     const parserError = Object.assign(new Error(text), { name: 'HTTPParserError' })
     const { outcome, errorCode, message } = outcomeOfError(parserError)

@@ -177,7 +177,7 @@ describe('a connection that the receiver closes silently', () => {
     })
     expect((await send(raw.url)).outcome).toBe('succeeded')
     const end = await send(raw.url, 'second', 1_000)
-    expect(end).toMatchObject({ outcome: 'timeout', message: 'no answer within 1s' })
+    expect(end).toMatchObject({ outcome: 'timeout', message: 'no response within 1s' })
     expect(raw.received().match(/second/g)).toHaveLength(2)
     expect(end.durationMs).toBeLessThan(1_800)
   })
@@ -276,7 +276,7 @@ describe('a request whose lease has ended', () => {
     expect(looks).toBe(0)
     expect(await ended).toMatchObject({
       ...{ outcome: 'lost', isSent: false, isResent: false, statusCode: null },
-      message: 'the lease ended before the request could be sent',
+      message: 'the lease expired before the request could be sent',
     })
     await until(() => raw.openCount() === 0)
     expect(looks).toBe(1)

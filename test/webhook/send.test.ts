@@ -58,7 +58,7 @@ describe('an answered attempt', () => {
       outcome: 'succeeded',
       statusCode: 201,
       errorCode: null,
-      message: 'the endpoint answered 201',
+      message: 'the endpoint responded with 201',
       responseBody: '{"pages": 3, "id": 12345678901234567890}',
       result: '{"pages": 3, "id": 12345678901234567890}',
       resultTruncated: false,
@@ -217,7 +217,7 @@ describe('ending early', () => {
     expect(end).toMatchObject({
       outcome: 'timeout',
       statusCode: null,
-      message: 'no answer within 300ms',
+      message: 'no response within 300ms',
     })
     expect(end.durationMs).toBeGreaterThan(290)
     expect(end.durationMs).toBeLessThan(300 + TOLERANCE_MS)

@@ -95,7 +95,7 @@ describe('EXTRA_CA_CERTS', () => {
     '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n',
   ])('%j is refused at the start, in a sentence', (pem) => {
     expect(() => createSender({ connections: 1, policy: () => POLICY, extraCaCerts: pem })).toThrow(
-      /^EXTRA_CA_CERTS must hold certificates in PEM form/,
+      /^EXTRA_CA_CERTS must contain complete certificates in PEM form/,
     )
   })
 
@@ -103,7 +103,9 @@ describe('EXTRA_CA_CERTS', () => {
     const cutOff = otherName.cert.split('\n').slice(0, -3).join('\n')
     const trusted = otherName.cert.replaceAll(' CERTIFICATE', ' TRUSTED CERTIFICATE')
     for (const pem of [`${cutOff}\n${good.cert}`, `${good.cert}${cutOff}`, trusted + good.cert]) {
-      expect(() => newSender(pem)).toThrow(/^EXTRA_CA_CERTS must hold certificates in PEM form/)
+      expect(() => newSender(pem)).toThrow(
+        /^EXTRA_CA_CERTS must contain complete certificates in PEM form/,
+      )
     }
   })
 

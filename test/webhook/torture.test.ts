@@ -67,7 +67,7 @@ describe('the deadline ends', () => {
   ])('%s', async (_name, behave) => {
     const end = await attempt(behave, TIMEOUT_MS)
     expect(end).toMatchObject({ outcome: 'timeout', statusCode: null, result: null })
-    expect(end.message).toBe('no answer within 400ms')
+    expect(end.message).toBe('no response within 400ms')
     await expectInTime(end)
   })
 
@@ -157,7 +157,7 @@ describe('no answer at all', () => {
     const end = await attempt(behave)
     expect(end).toMatchObject({ outcome: 'connect_error', statusCode: null })
     expect(end.errorCode).toMatch(/^(ECONNRESET|UND_ERR_SOCKET)$/)
-    expect(end.message).toContain('closed the connection before it answered')
+    expect(end.message).toContain('closed the connection before it responded')
   })
 
   it.each<[string, string]>([

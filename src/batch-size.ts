@@ -1,43 +1,43 @@
-// How many items one write to the store may hold. A store can be slower than usual: a write of a
-// thousand items then takes longer than its deadline, and taking it again at that size fails again.
-// So sizes follow what was written in time: additive increase, multiplicative decrease, down to one
-// (Chiu and Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance",
-// 1989; Jacobson, "Congestion Avoidance and Control", 1988).
+// Decides how many items one write to the store may contain. On a slow store a write of a thousand
+// items takes longer than its deadline, and a retry of the same size fails again. So the size
+// follows what was written in time: additive increase, multiplicative decrease, down to one (Chiu
+// and Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance", 1989;
+// Jacobson, "Congestion Avoidance and Control", 1988).
 import { MAX_ANSWER_MS, StoreUnavailable } from './store/store.ts'
 
-/** A write that took more than this share of its deadline was nearly too large. */
+/** A write that took more than this share of its deadline was almost too large. */
 const SLOW_SHARE = 2 / 3
-/** What a write may take if sizes are to grow by more than one. */
+/** The size grows by more than one only while its writes fit into this share of the deadline. */
 const QUICK_SHARE = 1 / 3
 const DECREASE = { slow: 1 / 2, failed: 1 / 4 }
-/** So many failures in a row are not chance: then sizes go below what a write is worth. */
+/** After this many failures in a row, which are not chance, the size may go below `worth`. */
 const PATIENCE = 4
-/** A healthy store is back at the largest size after so many full writes. */
+/** On a healthy store, this many full writes bring the size back to the largest one. */
 const STEPS = 16
 
 export interface BatchSize {
-  /** How many items the next write may hold; at least one. */
+  /** How many items the next write may contain; at least one. */
   readonly limit: number
   /**
-   * Runs a write of so many items and learns from how long it took, or that it failed.
+   * Runs a write of `count` items and adapts the limit to its duration or failure.
    *
-   * @param countOf how many items it really was about, where only its result tells
+   * @param countOf the actual number of items, if only the result shows it
    */
   run<T>(count: number, write: () => Promise<T>, countOf?: (result: T) => number): Promise<T>
-  /** For a write that was not run by run(). */
+  /** Adapts the limit to a write that run() did not run. */
   written(count: number, tookMs: number): void
-  /** A write of so many items did not succeed in time. */
+  /** Adapts the limit to a write of `count` items that failed or took too long. */
   failed(count: number): void
 }
 
 export interface BatchLimits {
-  /** After which a write has failed, or is of no use any more; default: MAX_ANSWER_MS. */
+  /** After this time a write has failed or is useless; default: MAX_ANSWER_MS. */
   deadlineMs?: number
-  /** Fewer items make no write quicker: sizes go below only while writes of so many fail. */
+  /** Fewer items than this make no write faster: the limit is lower only while writes fail. */
   worth?: number
 }
 
-/** Starts at the largest size: a healthy store is not slowed. */
+/** Starts at the largest size, so that a healthy store is not slowed down. */
 export function createBatchSize(
   max: number,
   { deadlineMs = MAX_ANSWER_MS, worth = 1 }: BatchLimits = {},
@@ -62,10 +62,10 @@ export function createBatchSize(
       shrink(count, DECREASE.slow, worth)
       return
     }
-    // A write that was not full says nothing about larger ones.
+    // A write that was not full shows nothing about larger ones.
     if (count < limit) return
-    // Never far beyond what this pace affords. By one always: where a write takes its time whatever
-    // its size, larger ones cost nothing.
+    // Not far beyond what fits at this pace, but always by one: if writes take the same time
+    // whatever their size, larger ones cost nothing.
     const affordable = Math.floor((count * quickMs) / Math.max(1, tookMs))
     limit = Math.min(max, limit + step, Math.max(limit + 1, affordable))
   }
@@ -75,7 +75,7 @@ export function createBatchSize(
     shrink(count, DECREASE.failed, failures < PATIENCE ? worth : 1)
   }
 
-  /** By the items of this write, which may be fewer than the limit: they were too many. */
+  /** Starts from the items of this write, which may be fewer than the limit but were too many. */
   function shrink(count: number, share: number, least: number): void {
     const smaller = Math.floor(Math.min(limit, count) * share)
     limit = Math.max(1, smaller, Math.min(least, limit))

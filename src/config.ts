@@ -1,4 +1,5 @@
-// The only reader of the environment: every setting with its default, its check and its meaning.
+// The only reader of the environment: each setting with its default, its check and its meaning.
+// npm run docs prints this list.
 import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { isHostName, parseHttpUrl } from './endpoint/http-url.ts'
@@ -8,20 +9,20 @@ import { sideFileEnd } from './store/file-names.ts'
 import { type OutboxName, outboxNameProblem } from './store/outbox.ts'
 import { KEY_SHAPE, readKey } from './store/secret-box.ts'
 
-/** Wrong settings: one sentence each, exit code 2. */
+/** Invalid settings: one sentence for each. The command exits with code 2. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError'
 }
 
 interface Setting<T> {
-  /** As a person would write it; null: not set. */
+  /** As text in the environment; null: not set. */
   default: string | null
   meaning: string
-  /** Throws an Error that says what is expected. */
+  /** Throws an Error whose message completes "expected …". */
   parse: (text: string) => T
 }
 
-/** What RFC 6750 allows in a Bearer token, so that every client and proxy can send it. */
+/** The characters of a Bearer token (RFC 6750), which every client and proxy can send. */
 const API_KEY = /^[A-Za-z0-9._~+/=-]{24,256}$/
 const API_KEY_SHAPE = '24–256 letters, digits and - . _ ~ + / ='
 const MAX_BODY_BYTES_CEILING = 8 * 1_048_576
@@ -121,10 +122,10 @@ type SettingName = keyof typeof SETTINGS
 type Value<N extends SettingName> = ReturnType<(typeof SETTINGS)[N]['parse']>
 type Unset<N extends SettingName> = (typeof SETTINGS)[N]['default'] extends null ? null : never
 
-/** The settings as values: durations in milliseconds, what is not set as null. */
+/** The settings as values: durations in milliseconds, null if not set. */
 export type Config = { [N in SettingName]: Value<N> | Unset<N> }
 
-/** Reads all settings, or throws one ConfigError with a sentence for each wrong one. */
+/** Reads all settings, or throws one ConfigError with a sentence for each invalid one. */
 export function readConfig(env: Record<string, string | undefined>): Config {
   const problems: string[] = []
   const values: Record<string, unknown> = {}
@@ -145,8 +146,10 @@ export function readConfig(env: Record<string, string | undefined>): Config {
 }
 
 /**
- * A variable that no server reads, as those of the command: without white space around it; null:
- * not set. Throws ConfigError.
+ * Reads a variable that is not a setting of the server, such as those of the command. Returns it
+ * without white space around it; null: not set.
+ *
+ * @throws ConfigError if it is not plain text
  */
 export function readVariable(name: string, env: Record<string, string | undefined>): string | null {
   const text = env[name]
@@ -158,12 +161,12 @@ export function readVariable(name: string, env: Record<string, string | undefine
   }
 }
 
-/** A worker's name when none is set: unique, and telling where to look. */
+/** The default name of a worker: unique, and it shows the machine and the process. */
 export function newWorkerId(): string {
   return `${hostname()}-${process.pid}-${randomBytes(3).toString('hex')}`
 }
 
-/** Makes what a setting describes; what that throws is told as a wrong setting. */
+/** Creates what a setting describes. If `make` throws, the setting is reported as invalid. */
 export function fromSetting<T>(name: SettingName, make: () => T): T {
   try {
     return make()
@@ -185,7 +188,7 @@ function wrongVariable(name: string, text: string | null, error: unknown): strin
   return `${name} is ${shown(name, text)}; expected ${(error as Error).message}.`
 }
 
-/** A secret must not be printed, not even a wrong one; nor the password of a URL. */
+/** Never shows a secret, not even an invalid one, nor the password of a URL. */
 function shown(name: string, text: string | null): string {
   if (text === null) return 'not set'
   if (SECRET_VARIABLES.has(name)) return `set to ${text.length} characters (not shown)`
@@ -193,7 +196,7 @@ function shown(name: string, text: string | null): string {
   return JSON.stringify(bare.length > MAX_SHOWN ? `${bare.slice(0, MAX_SHOWN)}…` : bare)
 }
 
-/** White space around a value is not part of it: a file or a shell often leaves a line end. */
+/** Trims the value: a file or a shell often leaves a line end. */
 function setting<T, D extends string | null>(
   fallback: D,
   meaning: string,
@@ -206,7 +209,7 @@ function setting<T, D extends string | null>(
   } satisfies Setting<T>
 }
 
-/** Every list is separated alike: by commas or line ends. Empty entries are left out. */
+/** Commas or line ends separate the entries of every list. Empty entries are ignored. */
 function listSetting<T, D extends string | null>(
   fallback: D,
   meaning: string,
@@ -217,7 +220,7 @@ function listSetting<T, D extends string | null>(
     if (entries.length === 0) throw new Error('at least one entry')
     const plain = entries.map((entry, i) => atEntry(i, entries.length, () => plainText(entry)))
     const repeated = plain.findIndex((entry, i) => plain.indexOf(entry) !== i)
-    if (repeated >= 0) throw new Error(`each entry once, but entry ${repeated + 1} is a repeat`)
+    if (repeated >= 0) throw new Error(`each entry once; entry ${repeated + 1} is a repeat`)
     return plain.map((entry, i) => atEntry(i, plain.length, () => parseEntry(entry)))
   }
   return { default: fallback, meaning, parse } satisfies Setting<T[]>
@@ -227,7 +230,7 @@ function atEntry<T>(index: number, count: number, parse: () => T): T {
   try {
     return parse()
   } catch (error) {
-    const place = `; entry ${index + 1} of ${count} is something else`
+    const place = `; entry ${index + 1} of ${count} is invalid`
     throw new Error(`${(error as Error).message}${count > 1 ? place : ''}`)
   }
 }
@@ -236,12 +239,12 @@ function atEntry<T>(index: number, count: number, parse: () => T): T {
 function plainText(text: string): string {
   const plain = text.trim()
   if (plain !== '' && isPlainText(plain)) return plain
-  throw new Error('text of one line, without control characters and invisible ones')
+  throw new Error('text of one line, without control or invisible characters')
 }
 
 function storeUrl(text: string): string {
   const path = /^sqlite:(.*)$/.exec(text)?.[1]?.trim()
-  // Other programs give these a meaning; here they would be the name of a file.
+  // Other programs interpret these; here they would become the name of a file.
   if (path !== undefined && /^(~|file:|:memory:)|[?#]/.test(path)) {
     throw new Error('the path of a file after sqlite:, without ~, ?, # and :memory:')
   }
@@ -256,7 +259,9 @@ function storeUrl(text: string): string {
   throw new Error('sqlite:PATH, mongodb://… or mongodb+srv://…')
 }
 
-/** As the URL parser reads it, for handlers get it in a header; without a slash at its end. */
+/**
+ * Normalized by the URL parser, because handlers get it in a header; without a slash at the end.
+ */
 function publicUrl(text: string): string {
   const url = /[?#]/.test(text) ? null : parseHttpUrl(text)
   if (url !== null) return url.origin + url.pathname.replace(/\/+$/, '')
@@ -265,12 +270,12 @@ function publicUrl(text: string): string {
   )
 }
 
-/** An IPv6 address without the brackets that it has in a URL. */
+/** Accepts an IPv6 address with brackets, as in a URL, and removes them. */
 function host(text: string): string {
   const bare = text.replace(/^\[(.*)\]$/, '$1')
-  // The zone of a link-local address.
+  // Without the zone of a link-local address.
   if (isHostName(bare.replace(/%[\w.-]+$/, '').toLowerCase())) return bare
-  throw new Error('an address or a host name; the port is a setting of its own')
+  throw new Error('an address or a host name without a port, which PORT sets')
 }
 
 function nonEmpty(text: string): string {
@@ -288,7 +293,7 @@ function encryptionKey(text: string): Buffer {
   throw new Error(`${KEY_SHAPE}; several are separated by commas or line ends`)
 }
 
-/** The name of a database holds no dot, that of a collection may, between other characters. */
+/** A database name contains no dot. A collection name may, but not at its start or end. */
 function outboxName(text: string): OutboxName {
   const [, database, collection] =
     /^([^.\s/\\"$]{1,63})\.([^$\0.]+(?:\.[^$\0.]+)*)$/.exec(text) ?? []
@@ -302,7 +307,7 @@ function outboxName(text: string): OutboxName {
 
 function workerId(text: string): string {
   if (/^[A-Za-z0-9._:-]{1,128}$/.test(text)) return text
-  throw new Error('1–128 of letters, digits, dot, underscore, colon, hyphen')
+  throw new Error('1–128 letters, digits, dots, underscores, colons or hyphens')
 }
 
 function integer(min: number, max: number) {

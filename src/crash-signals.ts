@@ -1,5 +1,6 @@
-// Signals that the system sends to a process whose own instruction failed. They keep their default
-// action, which ends the process: a handler would return to that instruction, and fail for ever.
+// Signals that the system sends to a process whose own instruction failed. Posthorn keeps their
+// default action, which ends the process: a handler would return to the same instruction and fail
+// again, forever.
 
 export const CRASH_SIGNALS = [
   'SIGILL',

@@ -1,4 +1,5 @@
-// Every error a client can see: code, status, title. docs/ERRORS.md is compared with this table.
+// Every error that a client can see: code, status and title. A test compares docs/ERRORS.md with
+// this table.
 
 export const ERRORS = {
   invalid_json: { status: 400, title: 'The body is not valid JSON' },
@@ -28,7 +29,7 @@ export const ERRORS = {
 } as const
 export type ErrorCode = keyof typeof ERRORS
 
-/** One wrong field: a JSON Pointer into the body, or `query/limit`, `header/idempotency-key`. */
+/** One invalid field: a JSON Pointer into the body, or `query/limit`, `header/idempotency-key`. */
 export interface FieldError {
   path: string
   message: string
@@ -36,12 +37,12 @@ export interface FieldError {
 
 const MAX_SHOWN_LENGTH = 100
 
-/** A name that a client chose, as an error may repeat it: it can be as long as a request. */
+/** Shortens a name from a client for an error message: it can be as long as a request. */
 export function shortened(name: string): string {
   return name.length <= MAX_SHOWN_LENGTH ? name : `${name.slice(0, MAX_SHOWN_LENGTH)}…`
 }
 
-/** What a client should see. Anything else that is thrown is a 500 without a word of detail. */
+/** An error for the client. Any other error becomes a 500 without details. */
 export class AppError extends Error {
   override readonly name = 'AppError'
   readonly code: ErrorCode
@@ -49,7 +50,7 @@ export class AppError extends Error {
   readonly errors: FieldError[] | undefined
   readonly headers: Record<string, string>
 
-  /** @param detail one sentence that says what was found and what was expected */
+  /** @param detail one sentence: what was found and what was expected */
   constructor(
     code: ErrorCode,
     detail: string,

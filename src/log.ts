@@ -1,19 +1,20 @@
-// The log: JSON lines on stdout, pretty on a terminal. No payload, no secret, no response body.
+// The log: JSON lines on stdout, formatted on a terminal. Payloads, secrets and response bodies
+// must not be logged.
 import { setTimeout as sleep } from 'node:timers/promises'
 import pino, { type DestinationStream, type Logger } from 'pino'
 import { isColorSupported, prettyFactory } from 'pino-pretty'
 
-/** What must never be printed, should a careless line ever hold it. */
+/** Fields that are redacted if a log line contains them by mistake. */
 const REDACTED_PATHS = ['secret', 'secrets', 'headers', 'payload', 'key', 'authorization']
 
-/** What waits for a reader that does not read; beyond it lines are dropped. */
+/** Limit of lines that wait for a slow reader, in bytes. Beyond it lines are dropped. */
 const MAX_WAITING_BYTES = 8 * 1_048_576
 const FLUSH_DEADLINE_MS = 1_000
-/** Lines are written together: a write to the system costs more than ten of them. */
+/** Lines are written in batches: a system call costs more than ten lines. */
 const GATHER_BYTES = 8_192
 const GATHER_MS = 10
 
-/** @param name which process speaks: `api` or `worker` */
+/** @param name the process that logs: `api` or `worker` */
 export function createLogger(name: string, level: string): Logger {
   return pino(
     {
@@ -27,12 +28,15 @@ export function createLogger(name: string, level: string): Logger {
   )
 }
 
-/** What a terminal obeys or hides, and pino-pretty leaves as it is in what others have said. */
-const OBEYED = /[\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]/gu
+/**
+ * Characters that a terminal interprets or hides. pino-pretty does not escape them in text that
+ * comes from outside.
+ */
+const UNSAFE = /[\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]/gu
 
 type Destination = DestinationStream & { flush(done?: (error?: Error) => void): void }
 
-/** Not a stream of pino-pretty: that would wait without bound for a terminal that is stopped. */
+/** Not a stream of pino-pretty, which would wait without limit for a terminal that is stopped. */
 function prettyLines(): Destination {
   const destination = lines()
   const prettify = prettyFactory({
@@ -42,18 +46,18 @@ function prettyLines(): Destination {
     colorize: isColorSupported,
   })
   return {
-    write: (line) => void destination.write(prettify(line).replace(OBEYED, ' ')),
+    write: (line) => void destination.write(prettify(line).replace(UNSAFE, ' ')),
     flush: (done) => destination.flush(done),
   }
 }
 
-/** To be awaited before the process exits; gives up on a reader that does not read. */
+/** Await this before the process exits. It gives up after a second if the reader does not read. */
 export async function flushLog(log: Logger): Promise<void> {
   const flushed = new Promise<void>((resolve) => log.flush(() => resolve()))
   await Promise.race([flushed, sleep(FLUSH_DEADLINE_MS)])
 }
 
-/** Written aside: a write that waits for the reader would stop every delivery. */
+/** Asynchronous: a write that waits for the reader would stop every delivery. */
 function lines(): Destination {
   const destination = pino.destination({
     dest: 1,
@@ -61,16 +65,16 @@ function lines(): Destination {
     minLength: GATHER_BYTES,
     maxLength: MAX_WAITING_BYTES,
   })
-  // No reader (EPIPE), no terminal (EIO), no room (ENOSPC): the lines wait, and are dropped beyond
-  // the bound. The process goes on.
+  // No reader (EPIPE), no terminal (EIO), no space (ENOSPC): lines wait, are dropped beyond the
+  // limit, and the process continues.
   destination.on('error', () => {})
-  // At exit pino would write what is left, and with a reader that is gone would try for ever.
+  // At exit pino would write the remaining lines. If the reader is gone, it would retry forever.
   process.prependOnceListener('exit', () => destination.destroy())
   flushSoon(destination)
   return destination
 }
 
-/** pino's own periodicFlush would wake an idle process for nothing. */
+/** Flushes after a write: pino's own periodicFlush would wake an idle process needlessly. */
 function flushSoon(destination: ReturnType<typeof pino.destination>): void {
   const write = destination.write.bind(destination)
   let timer: NodeJS.Timeout | null = null
@@ -85,7 +89,7 @@ function flushSoon(destination: ReturnType<typeof pino.destination>): void {
   }
 }
 
-// Many lines share a millisecond under load; its text is made once.
+// Under load many lines share a millisecond, so its text is cached.
 let lastMs = 0
 let lastText = ''
 

@@ -1,5 +1,5 @@
-// Work that repeats until it is stopped: turns with rests between them, and exponential back-off
-// after a turn that failed.
+// Work that repeats until it is stopped: turns with a rest after each, and exponential back-off
+// after a turn that failed. All polling loops use it.
 import { setTimeout as sleep } from 'node:timers/promises'
 
 export interface BackOff {
@@ -10,17 +10,17 @@ export interface BackOff {
 export interface LoopParts {
   /** One piece of work; resolves with the rest before the next one, in ms. */
   turn: () => Promise<number>
-  /** A turn has thrown. The next one comes after a back-off, which wake() does not end. */
+  /** Called after a turn that throws. The next one comes after a back-off; wake() cannot end it. */
   onFailure?: { backOff: BackOff; report: (error: unknown) => void }
   /** The rest before the first turn, in ms; default: 0. */
   firstRestMs?: number
 }
 
-/** Runs one turn after the other from start() to stop(). */
+/** Runs turns, one after the other, from start() to stop(). */
 export class PollLoop {
   readonly #parts: LoopParts
   #isStopping = false
-  /** Woken in the middle of a turn: what that turn has seen may be out of date. */
+  /** wake() was called during a turn: what that turn has read may be out of date. */
   #skipsRest = false
   #wake: (() => void) | null = null
   #endRest: (() => void) | null = null
@@ -38,13 +38,13 @@ export class PollLoop {
     this.#running = this.#run()
   }
 
-  /** Begins the next turn without a rest. */
+  /** Ends the rest, or skips the next one if a turn is in progress. */
   wake(): void {
     this.#skipsRest = true
     this.#wake?.()
   }
 
-  /** Resolves when no turn is under way. A rest or a back-off ends at once. */
+  /** Ends a rest or a back-off at once. Resolves when no turn is in progress. */
   async stop(): Promise<void> {
     this.#isStopping = true
     this.#endRest?.()
@@ -88,7 +88,7 @@ export class PollLoop {
   }
 }
 
-/** Waits before the next try of what failed. */
+/** Waits before a retry. */
 export async function waitBackOff(failures: number, backOff: BackOff): Promise<void> {
   await sleep(backOffMs(failures, backOff))
 }
@@ -97,7 +97,7 @@ export async function waitBackOff(failures: number, backOff: BackOff): Promise<v
  * Exponential back-off with jitter: half of each delay is random, so that processes that failed
  * together do not retry together.
  *
- * @param failures before this one
+ * @param failures how many failures in a row came before this one
  */
 function backOffMs(failures: number, { firstMs, maxMs }: BackOff): number {
   const fullMs = Math.min(firstMs * 2 ** failures, maxMs)

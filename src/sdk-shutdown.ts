@@ -1,19 +1,19 @@
-// Lets an OpenTelemetry SDK end after Posthorn has. The documented one shuts down in a handler of
-// SIGTERM: spans of attempts that end within SHUTDOWN_GRACE would come too late for it.
+// Makes an OpenTelemetry SDK shut down after Posthorn. The documented setup shuts it down in a
+// handler of SIGTERM: spans of attempts that end within SHUTDOWN_GRACE would come too late.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { flushSpans } from './tracing.ts'
 
 const SIGNALS = ['SIGTERM', 'SIGINT'] as const
-/** A collector that is away must not hold the process. */
+/** A collector that does not respond must not delay the end of the process for longer. */
 const DEADLINE_MS = 3_000
 
 type Handler = (signal: NodeJS.Signals) => unknown
 
 /**
- * To be called before Posthorn handles signals itself: handlers that are there were installed by
- * what the user has loaded (`node --import`).
+ * Removes the signal handlers that exist. Call it before Posthorn installs its own: until then only
+ * modules that the user has loaded (`node --import`) have installed handlers.
  *
- * @returns to be awaited at the end: exports spans, and calls these handlers
+ * @returns a function to await at the end: it exports the spans and calls these handlers
  */
 export function deferSdkShutdown(): (signal: NodeJS.Signals | undefined) => Promise<void> {
   const deferred = new Map<string, Handler[]>()
@@ -28,7 +28,7 @@ export function deferSdkShutdown(): (signal: NodeJS.Signals | undefined) => Prom
       await flushSpans()
       await Promise.all(handlers.map((handler) => handler(signal as NodeJS.Signals)))
     }
-    // What fails here is the SDK's own, and says so itself.
+    // Ignored: a failure here belongs to the SDK, which reports it itself.
     await Promise.race([ended().catch(() => {}), sleep(DEADLINE_MS, undefined, { ref: false })])
   }
 }

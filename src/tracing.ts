@@ -1,10 +1,10 @@
-// Spans of OpenTelemetry, and the W3C trace context of requests. The only importer of
+// OpenTelemetry spans, and the W3C trace context of requests. The only importer of
 // @opentelemetry/api.
 //
-// No SDK of ours: without one that the user loads (`node --import`), spans are nothing and a
-// delivery carries the very trace context its enqueue request came with. The API is held at the
-// older minor on purpose: a copy of it may use the globals of a newer one, never of an older one,
-// so 1.9 meets every SDK in use.
+// Posthorn contains no SDK. Unless the user loads one (`node --import`), there are no spans, and a
+// delivery carries the trace context of its enqueue request unchanged. The API stays at an older
+// minor version on purpose: it can use the globals of a newer version, but not of an older one, so
+// 1.9 works with every SDK in use.
 import {
   type Attributes,
   type Context,
@@ -23,21 +23,21 @@ import { AppError } from './errors.ts'
 import type { ClaimedJob, Outcome, TraceContext } from './job/job.ts'
 import { VERSION } from './version.ts'
 
-/** Version, trace id, parent id, flags; a version after 00 may go on behind a hyphen. */
+/** Version, trace id, parent id and flags. Versions after 00 may have more after a hyphen. */
 const TRACEPARENT_SHAPE =
   /^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[\x21-\x7e]*)?$/
 const MAX_TRACEPARENT_LENGTH = 256
 const NO_TRACE_ID = '0'.repeat(32)
 const NO_SPAN_ID = '0'.repeat(16)
 
-/** w3.org/TR/trace-context, 3.3.1: what vendors must let through at least, and 32 members. */
+/** w3.org/TR/trace-context, 3.3.1: vendors must propagate this length. At most 32 members. */
 const MAX_TRACESTATE_LENGTH = 512
 const MAX_TRACESTATE_MEMBERS = 32
 const TRACESTATE_MEMBER = /^[a-z0-9][a-z0-9_*/@-]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256}$/
 
 /**
- * The trace context of a request, or null when it has none that is valid. A tracestate that is not
- * valid is dropped alone (w3.org/TR/trace-context, 4.3).
+ * The trace context of a request; null: absent or invalid. An invalid tracestate is dropped alone
+ * (w3.org/TR/trace-context, 4.3).
  */
 export function traceContextOf(headers: {
   [name: string]: string | string[] | undefined
@@ -70,10 +70,10 @@ const NO_SPAN = { setAttributes(_: Attributes) {} }
 type OpenSpan = typeof NO_SPAN
 
 /**
- * The work of one enqueue, as a span of the caller's trace.
+ * Runs one enqueue in a span of the caller's trace.
  *
- * @param asked endpoint null: a batch for several; jobCount null: no batch
- * @param work is given the trace context to store with the jobs
+ * @param asked endpoint null: a batch for several endpoints; jobCount null: not a batch
+ * @param work gets the trace context to store with the jobs
  */
 export async function traceEnqueue<T>(
   caller: TraceContext | null,
@@ -91,7 +91,7 @@ export async function traceEnqueue<T>(
   return inside(span, parent, () => work(traceAfter(span, caller), span))
 }
 
-/** The end of an attempt that its handler reports, as a span of the handler's trace. */
+/** Runs the report of a handler about the end of an attempt, in a span of the handler's trace. */
 export async function traceReport<T>(
   caller: TraceContext | null,
   verb: 'complete' | 'fail',
@@ -107,7 +107,7 @@ export async function traceReport<T>(
   return inside(span, parent, () => work(span))
 }
 
-/** A claim of a worker, as a span of its own trace: it serves many jobs. */
+/** Runs a claim of a worker in a span of its own trace, because a claim serves many jobs. */
 export async function traceClaim<T>(
   laneCount: number,
   work: (span: OpenSpan) => Promise<T>,
@@ -120,17 +120,17 @@ export async function traceClaim<T>(
 }
 
 export interface AttemptSpan {
-  /** What the delivery carries: this span, or what the job came with when nobody makes spans. */
+  /** The trace context of the delivery: of this span, or of the job if there are no spans. */
   trace: TraceContext | null
-  /** The request is over: the time to store its outcome is not the attempt's. */
+  /** The request is over. The time to store its outcome is not part of the span. */
   requestEnded(): void
   end(end: { outcome: Outcome; statusCode: number | null; errorCode: string | null }): void
 }
 
 /**
- * One attempt, as a span of the trace in which the job was enqueued.
+ * Starts the span of one attempt, in the trace in which the job was enqueued.
  *
- * @param url of which scheme, host and port are shown, and nothing that may hold a secret
+ * @param url the span shows its host and port, and nothing that may contain a secret
  */
 export function startAttemptSpan(
   job: Pick<ClaimedJob, 'jobId' | 'endpoint' | 'attemptNumber' | 'trace'>,
@@ -166,16 +166,16 @@ export function startAttemptSpan(
 }
 
 /**
- * Takes the query of a request out of the span that an instrumented HTTP server has made of it: the
- * token of an attempt stands there. Names of attributes differ between instrumentations.
+ * Removes the query of a request from the span of an instrumented HTTP server: it may contain the
+ * token of an attempt. Every attribute is checked, because names differ between instrumentations.
  *
- * @param url as it stands in the request line
+ * @param url as in the request line
  */
 export function hideQuery(url: string): void {
   const span = trace.getSpan(context.active())
   const query = url.slice(url.indexOf('?') + 1)
   if (span === undefined || query === url || query === '') return
-  // Of the SDK; the API alone cannot read a span.
+  // A property of the SDK: the API alone cannot read a span.
   const { attributes = {} } = span as { attributes?: Attributes }
   span.setAttribute('url.query', HIDDEN)
   for (const [name, value] of Object.entries(attributes)) {
@@ -184,21 +184,18 @@ export function hideQuery(url: string): void {
   }
 }
 
-/** As the semantic conventions for URLs want it. */
+/** The replacement that the semantic conventions for URLs require. */
 const HIDDEN = 'REDACTED'
 
-/** Resolves when the spans that have ended are exported, or the exporter gives up. */
+/** Resolves when the ended spans are exported, or the exporter gives up. */
 export async function flushSpans(): Promise<void> {
   const provider = trace.getTracerProvider()
   const inUse = provider instanceof ProxyTracerProvider ? provider.getDelegate() : provider
-  // Of the SDK.
+  // A method of the SDK.
   await (inUse as { forceFlush?: () => Promise<void> }).forceFlush?.()
 }
 
-/**
- * null: no SDK is loaded. Asked for anew each time, for one may be registered after this module was
- * loaded.
- */
+/** null: no SDK is loaded. Not cached: an SDK may be registered after this module was loaded. */
 function tracerInUse(): Tracer | null {
   const provider = trace.getTracerProvider()
   if (!(provider instanceof ProxyTracerProvider)) return provider.getTracer('posthorn', VERSION)
@@ -223,14 +220,17 @@ function serverAt(url: string | null): Attributes {
   return { 'server.address': hostname, 'server.port': port === '' ? usual : Number(port) }
 }
 
-/** Of an instrumented HTTP server, which has made a span of the caller's already; else the caller. */
+/**
+ * The parent of a span: the span of an instrumented HTTP server, which is a child of the caller's
+ * already; otherwise the caller's.
+ */
 function parentInUse(caller: TraceContext | null): { parent: Context; isLocal: boolean } {
   const active = context.active()
   const isLocal = trace.getSpan(active) !== undefined
   return { parent: isLocal ? active : contextOf(caller), isLocal }
 }
 
-/** A context whose span is the remote one; without one a root. */
+/** A context with the remote span; without one, a root context. */
 function contextOf(remote: TraceContext | null): Context {
   const root = trace.deleteSpan(context.active())
   const parent = remote === null ? null : parentOf(remote.traceparent)
@@ -242,8 +242,8 @@ function contextOf(remote: TraceContext | null): Context {
 }
 
 /**
- * Runs the work with the span active; what it throws is recorded, and thrown on. What is the
- * caller's fault, a status of 4xx, is no error of a server.
+ * Runs the work with the span active. An error is recorded and thrown again, except that a 4xx is
+ * not recorded: it is a fault of the caller and no error of a server.
  */
 async function inside<T>(span: Span, parent: Context, work: () => Promise<T>): Promise<T> {
   try {
@@ -265,8 +265,8 @@ function noteError(span: Span, error: Error): void {
 }
 
 /**
- * What to pass on after a span that should have become a child of `before`. Without an SDK a span
- * has no identity of its own (it repeats its parent's): then what came goes on, byte for byte.
+ * The trace context to pass on from a span whose parent is `before`. Without an SDK a span has no
+ * id of its own, or repeats that of its parent: then `before` is passed on byte for byte.
  */
 function traceAfter(span: Span, before: TraceContext | null): TraceContext | null {
   const own = span.spanContext()

@@ -1,4 +1,4 @@
-// The version of this package, from the one place that says it.
+// The version of this package, read from package.json, its only source.
 import { readFileSync } from 'node:fs'
 import { findPackageJSON } from 'node:module'
 

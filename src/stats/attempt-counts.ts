@@ -1,13 +1,13 @@
-// Counts each attempt once, where it ends, whoever ends it: in the metrics, in the minute figures
-// and as one line of the log. And each job that dies.
+// Counts each attempt once, in the process that ends it: in the metrics, in the minute statistics
+// and as one line of the log. Also counts each job that becomes dead.
 
 import type { End } from '../store/ends.ts'
 import type { EndMetrics } from './metrics.ts'
 import type { MinuteStats } from './minute-stats.ts'
 
-/** What only the process that sent the request knows of it. */
+/** Details that only the process that sent the request has. */
 export interface SentDetails {
-  /** The request was sent again. */
+  /** The request was sent a second time, on a new connection. */
   resent: boolean
   runAt: number
 }

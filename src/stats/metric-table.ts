@@ -1,18 +1,18 @@
-// Every metric of ours: its name, type, labels, meaning, and which process exports it. npm run docs
-// prints this table in docs/observability.md; src/stats/metrics.ts makes the metrics from it.
+// Every metric of Posthorn: name, type, labels, meaning, and the process that exports it.
+// npm run docs prints this table in docs/observability.md; metrics.ts creates the metrics from it.
 
 export interface MetricRow {
   type: 'counter' | 'gauge' | 'histogram'
   process: 'api' | 'worker' | 'both'
   labels: readonly string[]
   help: string
-  /** Of a histogram: upper bounds, in the unit of its name. */
+  /** Of a histogram: the upper bounds, in the unit that its name ends with. */
   buckets?: readonly number[]
 }
 
-/** From what an idle SQLite needs for one fsync to where callers have given up. */
+/** From one fsync of an idle SQLite to a time after which callers have given up. */
 const SHORT_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]
-/** Up to the longest timeout of an endpoint, and the longest ?wait. */
+/** Up to the longest timeout of an endpoint and the longest ?wait. */
 const LONG_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900]
 const SIZES = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000]
 
@@ -170,6 +170,6 @@ export const METRICS = {
 
 export type MetricName = keyof typeof METRICS
 
-/** So many endpoints have a label of their own; all further ones share OTHER_LABEL. */
+/** Limit of endpoints with a label of their own. All others share OTHER_LABEL. */
 export const MAX_ENDPOINT_LABELS = 100
 export const OTHER_LABEL = 'other'

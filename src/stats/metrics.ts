@@ -1,7 +1,7 @@
-// What Prometheus reads: the metrics of an API and of a worker. The only importer of prom-client.
+// The Prometheus metrics of an API and of a worker. The only importer of prom-client.
 //
-// Whoever runs Posthorn can register any number of endpoints, so the label `endpoint` is bounded:
-// the first MAX_ENDPOINT_LABELS keep their names. All other labels come from lists in the code.
+// A client can register any number of endpoints, so the values of the label `endpoint` are limited:
+// the first MAX_ENDPOINT_LABELS keep their names. All other label values come from lists in code.
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { FailureReason, Outcome } from '../job/job.ts'
 import {
@@ -12,14 +12,14 @@ import {
   OTHER_LABEL,
 } from './metric-table.ts'
 
-/** What the store holds, as one look at it has found. Instants by the store's clock. */
+/** The counts of the store at one instant. All instants are by the store's clock. */
 export interface QueueSnapshot {
   asOf: number
-  /** By name. */
+  /** Ordered by name. */
   endpoints: EndpointFigures[]
-  /** Further endpoints, by name, are not in it. */
+  /** Further endpoints, in order of name, are missing. */
   more: boolean
-  /** Dead jobs of endpoints that were deleted. */
+  /** Dead jobs of deleted endpoints. */
   deleted: DeletedFigures[]
   liveWorkers: number
 }
@@ -27,7 +27,7 @@ export interface QueueSnapshot {
 export interface DeletedFigures {
   name: string
   dead: number
-  /** The figure is the most that is counted, and the true one larger. */
+  /** The count stopped at its limit; the true number is larger. */
   more: boolean
 }
 
@@ -39,7 +39,7 @@ export interface EndpointFigures {
   running: number
   dead: number
   oldestDueAt: number | null
-  /** A figure is the most that is counted, and the true one larger. */
+  /** A count stopped at its limit; the true number is larger. */
   more: boolean
 }
 
@@ -48,15 +48,15 @@ export interface MetricsText {
   text: string
 }
 
-/** Of a worker; of an API while no worker lives. */
+/** Of a worker, and of an API while no worker is live. */
 export interface UpkeepMetrics {
-  /** What one sweep has found, by kind. */
+  /** Called with the findings of one sweep, by kind. */
   onSwept(counts: object): void
-  /** What became of documents of the outbox. */
+  /** Called with the documents that left the outbox. */
   onOutbox(counts: { moved: number; setAside: number }): void
 }
 
-/** Of whatever ends attempts and jobs: both processes. */
+/** Of both processes, which both end attempts and jobs. */
 export interface EndMetrics {
   onAttempt(endpoint: string, outcome: Outcome, durationMs: number): void
   onDead(endpoint: string, reason: FailureReason): void
@@ -68,28 +68,28 @@ export interface EndMetrics {
 export type StaleReason = 'cancelled' | 'lease_lost'
 
 export interface ApiMetrics extends UpkeepMetrics, EndMetrics {
-  /** @param result the kind of the store's answer */
+  /** @param result the kind of the store's result */
   onEnqueued(result: string, durationMs: number): void
   onBatch(size: number): void
-  /** Of a job that was pulled; @param lateMs as of WorkerMetrics */
+  /** Of a pulled job; @param lateMs as in WorkerMetrics */
   onStarted(lateMs: number): void
-  /** @param route the pattern that was matched; undefined: none was */
+  /** @param route the pattern that matched; undefined: none */
   onRequest(method: string, route: string | undefined, status: number, durationMs: number): void
-  /** An answer to what was no request of any route; @param method undefined: it is not known */
+  /** A response to a request that reached no route; @param method undefined: unknown */
   onRefused(status: number, method?: string): void
-  /** @param snapshot null: the store did not answer */
+  /** @param snapshot null: the store did not respond */
   text(snapshot: QueueSnapshot | null): Promise<MetricsText>
 }
 
 export interface WorkerMetrics extends UpkeepMetrics, EndMetrics {
   onBatch(kind: 'claim' | 'settle', size: number): void
-  /** @param lateMs from the instant it was due until its attempt began */
+  /** @param lateMs from when the job was due until its attempt began */
   onStarted(lateMs: number): void
   onAccepted(endpoint: string): void
   text(): Promise<MetricsText>
 }
 
-/** @param commandCount of the store this process has opened */
+/** @param commandCount of the store that this process opened */
 export function createApiMetrics(commandCount: () => number): ApiMetrics {
   const metrics = createMetrics('api')
   const enqueued = metrics.counter('posthorn_enqueued_jobs_total')
@@ -127,18 +127,18 @@ export function createApiMetrics(commandCount: () => number): ApiMetrics {
 
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
 
-/** A client may send any word as a method. */
+/** Limits the label: a client may send any word as a method. */
 function methodLabel(method: string): string {
   return METHODS.has(method) ? method : OTHER_LABEL
 }
 
 export function createWorkerMetrics(worker: {
   concurrency: number
-  /** Attempts under way, or whose outcome is not stored yet. */
+  /** Attempts in flight, or ended with an outcome that is not stored yet. */
   unsettledCount: () => number
-  /** Of those, the second part. */
+  /** Attempts that ended with an outcome that is not stored yet. */
   unstoredCount: () => number
-  /** Of the store this process has opened. */
+  /** Of the store that this process opened. */
   commandCount: () => number
 }): WorkerMetrics {
   const metrics = createMetrics('worker')
@@ -190,7 +190,7 @@ function upkeepMetrics(metrics: Metrics): UpkeepMetrics {
   }
 }
 
-/** The first `max` names as they are, all later ones as `other`. */
+/** Returns a function that keeps the first `max` names and replaces all later ones by `other`. */
 export function createBoundedLabel(max: number): (name: string) => string {
   const known = new Set<string>()
   return (name) => {
@@ -203,7 +203,7 @@ export function createBoundedLabel(max: number): (name: string) => string {
 
 type Metrics = ReturnType<typeof createMetrics>
 
-/** The gauges of what the store holds: set anew from each snapshot, gone without one. */
+/** The gauges of the store: set from each snapshot, removed without one. */
 function createSnapshotGauges(metrics: Metrics): (snapshot: QueueSnapshot | null) => void {
   const jobs = metrics.gauge('posthorn_jobs')
   const due = metrics.gauge('posthorn_due_jobs')
@@ -214,7 +214,7 @@ function createSnapshotGauges(metrics: Metrics): (snapshot: QueueSnapshot | null
   const storeUp = metrics.gauge('posthorn_store_up')
   return (snapshot) => {
     for (const gauge of [jobs, due, oldestDueAge, endpoints, liveWorkers]) gauge.reset()
-    // Without a look at the store zero live workers would be a lie, and an alert.
+    // Without a snapshot the number is unknown: a zero would be wrong and would raise an alert.
     liveWorkers.remove()
     isCut.remove()
     storeUp.set(snapshot === null ? 0 : 1)
@@ -232,7 +232,7 @@ function createSnapshotGauges(metrics: Metrics): (snapshot: QueueSnapshot | null
       const known = oldestDueAtByLabel.get(endpoint) ?? null
       oldestDueAtByLabel.set(endpoint, earlier(known, figures.oldestDueAt))
     }
-    // After those that there are, which have the first labels.
+    // Deleted endpoints come last: existing endpoints get the first labels.
     for (const [i, { name, dead }] of snapshot.deleted.entries()) {
       const isNamed = snapshot.endpoints.length + i < MAX_ENDPOINT_LABELS
       jobs.inc({ endpoint: isNamed ? name : OTHER_LABEL, state: 'dead' }, dead)
@@ -250,21 +250,27 @@ function earlier(a: number | null, b: number | null): number | null {
 }
 
 /**
- * prom-client looks at the event loop each 10 ms, by which an idle process wakes a hundred times a
- * second: that was most of what it cost. It can not be told not to look.
+ * By default prom-client samples the event loop every 10 ms. That wakes an idle process a hundred
+ * times a second, which was most of its CPU time. No option turns the sampling off.
  */
-const LAG_LOOK_EVERY_MS = 1_000
-/** Their values hold the time between two looks. nodejs_eventloop_lag_seconds does not. */
-const SPOILT_BY_SELDOM_LOOKS = ['min', 'max', 'mean', 'stddev', 'p50', 'p90', 'p99'].map(
+const LAG_SAMPLE_INTERVAL_MS = 1_000
+/**
+ * Metrics whose values include the time between two samples, so they are wrong at this interval.
+ * nodejs_eventloop_lag_seconds does not include it.
+ */
+const WRONG_LAG_METRICS = ['min', 'max', 'mean', 'stddev', 'p50', 'p90', 'p99'].map(
   (figure) => `nodejs_eventloop_lag_${figure}_seconds`,
 )
 
-/** Makes metrics by their rows of the table, in a registry of their own: nothing is global. */
+/** Creates metrics from the rows of the table, in a registry of their own: nothing is global. */
 function createMetrics(process: 'api' | 'worker') {
   const registry = new Registry()
   registry.setDefaultLabels({ process })
-  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: LAG_LOOK_EVERY_MS })
-  for (const name of SPOILT_BY_SELDOM_LOOKS) registry.removeSingleMetric(name)
+  collectDefaultMetrics({
+    register: registry,
+    eventLoopMonitoringPrecision: LAG_SAMPLE_INTERVAL_MS,
+  })
+  for (const name of WRONG_LAG_METRICS) registry.removeSingleMetric(name)
 
   const rowOf = (name: MetricName) => {
     const { help, labels, buckets }: MetricRow = METRICS[name]
@@ -285,7 +291,7 @@ function createMetrics(process: 'api' | 'worker') {
         },
       })
     },
-    /** A count that is kept elsewhere, and only grows. */
+    /** A counter whose value is kept elsewhere and only grows. */
     readCounter(name: MetricName, read: () => number) {
       let shown = 0
       new Counter({

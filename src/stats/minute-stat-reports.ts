@@ -1,6 +1,6 @@
 // Adds the minute statistics of this process to those in the store, every few seconds. Rows that
-// the store did not take stay here and are sent again: by the number of its report, a row is added
-// once.
+// the store did not accept stay here and are sent again. By the number of its report, a row is
+// added only once.
 import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import { createBatchSize } from '../batch-size.ts'
@@ -9,14 +9,14 @@ import { MAX_FIGURES_ADDED, type MinuteFigures } from '../store/records.ts'
 import { type Store, StoreUnavailable } from '../store/store.ts'
 import type { MinuteStats } from './minute-stats.ts'
 
-/** What a process ended within this time is lost from the figures when it is killed. */
+/** A process that is killed loses the statistics of at most this time. */
 const INTERVAL_MS = 5_000
-/** At most this share of the time goes to reports: a slow store has jobs to settle. */
+/** Reports take at most this share of the time: a slow store has jobs to settle. */
 const REPORT_SHARE = 1 / 20
-/** However slow the store: what a kill may cost is bounded. */
+/** Even on a slow store, the statistics that a killed process loses are limited. */
 const MAX_REST_MS = 20_000
 
-/** Reports from start() to stop(). */
+/** Writes reports from start() to stop(). */
 export class MinuteStatReports {
   readonly #store: Pick<Store, 'addFigures'>
   readonly #figures: MinuteStats
@@ -25,7 +25,7 @@ export class MinuteStatReports {
   readonly #size = createBatchSize(MAX_FIGURES_ADDED)
   readonly #writer = randomBytes(9).toString('base64url')
   #number = 0
-  /** Of the report that is under way: what the store has not taken yet. */
+  /** Rows of the present report that the store has not accepted yet. */
   #unwritten: MinuteFigures[] = []
   readonly #loop: PollLoop
 
@@ -50,12 +50,12 @@ export class MinuteStatReports {
   async #reportAndRest(): Promise<number> {
     const startedAtMs = performance.now()
     const isWritten = await this.#report()
-    // A store that did not answer may be back at any time.
+    // A store that did not respond may be back at any time.
     const tookMs = isWritten ? performance.now() - startedAtMs : 0
     return Math.max(this.#intervalMs, Math.min(MAX_REST_MS, tookMs / REPORT_SHARE))
   }
 
-  /** With a last report; what the store does not take then is lost. */
+  /** Writes a last report. Rows that the store does not accept then are lost. */
   async stop(): Promise<void> {
     await this.#loop.stop()
     await this.#report()
@@ -63,18 +63,18 @@ export class MinuteStatReports {
     if (rows > 0) this.#log.warn({ rows }, 'figures.lost')
   }
 
-  /** Whether nothing is left. */
+  /** Resolves with whether the store has accepted all rows. */
   async #report(): Promise<boolean> {
     const attempts = this.#figures.takeLeftOut()
     if (attempts > 0) this.#log.warn({ attempts }, 'figures.left_out')
-    // A report that is not written yet comes first: the book goes on adding up meanwhile.
+    // An unfinished report comes first. New attempts are added to the statistics meanwhile.
     if (!(await this.#writeRest())) return false
     this.#unwritten = this.#figures.take()
     this.#number++
     return this.#writeRest()
   }
 
-  /** Whether nothing is left. */
+  /** Resolves with whether the store has accepted all rows. */
   async #writeRest(): Promise<boolean> {
     const report = { writer: this.#writer, number: this.#number }
     while (this.#unwritten.length > 0) {

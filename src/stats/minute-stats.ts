@@ -1,28 +1,28 @@
-// Statistics per minute and endpoint of the attempts that this process ended, until the store takes
-// them (minute-stat-reports.ts).
+// Statistics, per minute and endpoint, of the attempts that this process ended.
+// minute-stat-reports.ts writes them to the store.
 import type { Outcome } from '../job/job.ts'
 import { DURATION_BOUNDS_MS, type MinuteFigures } from '../store/records.ts'
 
 const MINUTE_MS = 60_000
 /**
- * Neither a success nor a failure of the endpoint: a person cancelled it, the worker broke it off,
- * or the endpoint asked for fewer requests. `accepted` is no end at all.
+ * Neither a success nor a failure of the endpoint: a request cancelled the attempt, the worker
+ * aborted it, or the endpoint asked for fewer requests. `accepted` does not end an attempt.
  */
-const SAYS_NOTHING: ReadonlySet<Outcome> = new Set([
+const NOT_COUNTED: ReadonlySet<Outcome> = new Set([
   'accepted',
   'cancelled',
   'interrupted',
   'throttled',
 ])
-/** Beyond so many minutes and endpoints together further ones are left out: memory is bounded. */
+/** Limit of rows, one for each minute and endpoint, so that memory is bounded. */
 const MAX_OPEN = 10_000
 
 export interface MinuteStats {
   /** @param now epoch milliseconds by the store's clock */
   add(endpoint: string, outcome: Outcome, durationMs: number, now: number): void
-  /** What was added since the last time. */
+  /** Returns the rows added since the last call. */
   take(): MinuteFigures[]
-  /** Attempts that were left out, for there were too many endpoints, since the last time. */
+  /** Returns how many attempts were left out since the last call: there were too many endpoints. */
   takeLeftOut(): number
 }
 
@@ -31,7 +31,7 @@ export function createMinuteStats(): MinuteStats {
   let leftOut = 0
   return {
     add(endpoint, outcome, durationMs, now) {
-      if (SAYS_NOTHING.has(outcome)) return
+      if (NOT_COUNTED.has(outcome)) return
       const minute = now - (now % MINUTE_MS)
       const key = `${minute} ${endpoint}`
       if (open.size >= MAX_OPEN && !open.has(key)) {

@@ -1,12 +1,16 @@
 // The job that tells of another one's finish (onFinish).
-import type { Job, NewJob, OnFinish } from './job.ts'
+import { type Job, MAX_HOPS, type NewJob, type OnFinish } from './job.ts'
 import { newJobId } from './job-id.ts'
 
 /** What a notice tells of the job that has finished. */
 export type Finished = Pick<
   Job,
   'id' | 'createdAt' | 'endpoint' | 'state' | 'result' | 'failure' | 'metadata'
->
+> &
+  Pick<NewJob, 'hops'>
+
+/** Why a notice is not enqueued. */
+export type DropReason = 'endpoint_not_found' | 'too_many_hops'
 
 /** The origin keys of notices begin so, and no others. */
 const NOTICE_ORIGIN = 'finish:'
@@ -52,9 +56,15 @@ export function noticeOf(job: Finished, finishes: number, endpoint: string, now:
     // An outbox can give an id again once its job was deleted.
     originKey: `${NOTICE_ORIGIN}${job.id}:${job.createdAt}:${finishes}`,
     trace: null,
-    // Nothing that this API takes has the shape of a notice.
-    hops: 0,
+    // The delivery of the job led to its notice. Without this count two endpoints that lead to each
+    // other by a notice would loop forever.
+    hops: job.hops + 1,
   }
+}
+
+/** A request with as many hops is refused. Nobody waits for the answer here: the notice is dropped. */
+export function hasTooManyHops({ hops }: Pick<NewJob, 'hops'>): boolean {
+  return hops > MAX_HOPS
 }
 
 /** The result goes in as the JSON text it is, never re-serialised. */

@@ -185,7 +185,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     await soon(() => {
       const lines = [...fixture.api.log, ...fixture.workers.flatMap(({ log }) => log)]
       const line = lines.find(({ msg, jobId }) => msg === 'notice.dropped' && jobId === id)
-      expect(line).toMatchObject({ endpoint: gone.name })
+      expect(line).toMatchObject({ endpoint: gone.name, reason: 'endpoint_not_found' })
     })
   })
 

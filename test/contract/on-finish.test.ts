@@ -2,7 +2,7 @@
 // the end and however often it is looked at.
 import { describe, expect, test } from 'vitest'
 import { newSecret } from '../../src/endpoint/endpoint.ts'
-import type { Job, JobState, NewJob } from '../../src/job/job.ts'
+import { type Job, type JobState, MAX_HOPS, type NewJob } from '../../src/job/job.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import {
@@ -217,7 +217,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await store.endpointsNamed([told])).toEqual([])
     expect(await store.settle([success(store, claimed)])).toEqual(['applied'])
     const dropped = {
-      fields: { jobId: job.id, endpoint: told },
+      fields: { jobId: job.id, endpoint: told, reason: 'endpoint_not_found' },
       message: 'notice.dropped',
     }
     await until(async () => {
@@ -227,6 +227,36 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(place.warnings.filter(({ fields }) => fields.jobId === job.id)).toEqual([dropped])
     expect(await store.deleteJob(job.id)).toEqual({ kind: 'applied' })
   })
+
+  test.each([undefined, 'x'])(
+    'a loop through notices ends at the most hops (trace: %s)',
+    async (id) => {
+      const { store } = place
+      const [told, endpoint] = [await addEndpoint(store), await addEndpoint(store)]
+      const onFinish = { endpoint: told, states: ALL_STATES }
+      const trace = id === undefined ? null : { traceparent: id, tracestate: null }
+      // The handler of the notice enqueues the next job, with the hops of its delivery.
+      for (let hops = 0; hops < MAX_HOPS; hops += 2) {
+        await enqueueOne(store, endpoint, { onFinish, hops, trace })
+        await store.settle([success(store, await claimOne(store, endpoint))])
+        const notice = await claimOne(store, told)
+        expect(notice.hops).toBe(hops + 1)
+        await store.settle([success(store, notice)])
+      }
+      const last = await enqueueOne(store, endpoint, { onFinish, hops: MAX_HOPS, trace })
+      await store.settle([success(store, await claimOne(store, endpoint))])
+      await sweep(store)
+      expect((await jobOf(store, last.id)).state).toBe('succeeded')
+      expect(await noticesAt(told)).toHaveLength(MAX_HOPS / 2)
+      expect(place.warnings.filter(({ fields }) => fields.jobId === last.id)).toEqual([
+        {
+          fields: { jobId: last.id, endpoint: told, reason: 'too_many_hops' },
+          message: 'notice.dropped',
+        },
+      ])
+      expect(await store.deleteJob(last.id)).toEqual({ kind: 'applied' })
+    },
+  )
 
   test('a notice to an endpoint that is being deleted is dropped too', async () => {
     const { store } = place

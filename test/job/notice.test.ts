@@ -2,8 +2,9 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { MAX_HOPS } from '../../src/job/job.ts'
 import { isJobId } from '../../src/job/job-id.ts'
-import { isToldOf, noticeOf } from '../../src/job/notice.ts'
+import { hasTooManyHops, isToldOf, noticeOf } from '../../src/job/notice.ts'
 
 const NOW = 1_800_000_000_000
 const finished = {
@@ -14,6 +15,7 @@ const finished = {
   result: '{"id":12345678901234567890,"b":1,"a":2}',
   failure: null,
   metadata: { customer: '7' },
+  hops: 2,
 } as const
 
 function textOf(...job: Parameters<typeof noticeOf>): string {
@@ -47,7 +49,7 @@ describe('a notice', () => {
     const page = readFileSync(join(import.meta.dirname, '../../docs/on-finish.md'), 'utf8')
     const shown = JSON.parse(/```json\n(.*?)```/s.exec(page)?.[1] ?? '')
     const { jobId: id, ...rest } = shown
-    const payload = textOf({ ...rest, id, createdAt: NOW, result: null }, 1, 'alerts', NOW)
+    const payload = textOf({ ...rest, id, createdAt: NOW, result: null, hops: 0 }, 1, 'alerts', NOW)
     expect(JSON.parse(payload)).toEqual(shown)
   })
 
@@ -66,6 +68,16 @@ describe('a notice', () => {
       idempotency: null,
     })
     expect(noticeOf(finished, 4, 'told', NOW).originKey).not.toBe(notice.originKey)
+  })
+})
+
+describe('the hops of a notice', () => {
+  it('are one more than those of its job, and at most as many as those of a request', () => {
+    const noticeAfter = (hops: number) => noticeOf({ ...finished, hops }, 1, 'told', NOW)
+    expect(noticeAfter(0).hops).toBe(1)
+    expect(noticeAfter(MAX_HOPS - 1).hops).toBe(MAX_HOPS)
+    expect(hasTooManyHops(noticeAfter(MAX_HOPS - 1))).toBe(false)
+    expect(hasTooManyHops(noticeAfter(MAX_HOPS))).toBe(true)
   })
 })
 

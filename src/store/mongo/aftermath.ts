@@ -4,7 +4,7 @@
 // done twice without harm; the last one takes the mark away and lets the job be purged. Whoever
 // finishes a job does this right after, and any sweeper does what was left.
 import { addEffects, type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
-import { isToldOf, noticeOf } from '../../job/notice.ts'
+import { type DropReason, hasTooManyHops, isToldOf, noticeOf } from '../../job/notice.ts'
 import { FINAL_STATES, type FinalState } from '../../job/retention.ts'
 import type { OutboxName } from '../outbox.ts'
 import { StoreUnavailable } from '../store.ts'
@@ -117,6 +117,8 @@ async function doSome(context: MongoContext, ids: string[]) {
 /** The notice's key holds the count of finishes: there is one for each, whoever makes it. */
 async function tell(context: MongoContext, owing: Owing[]): Promise<void> {
   const now = context.clock.now()
+  const drop = (jobId: string, endpoint: string, reason: DropReason) =>
+    context.settings.warn({ jobId, endpoint, reason }, 'notice.dropped')
   const told = owing.flatMap((job) => {
     const onFinish = job.onFinish ?? null
     if (!isToldOf(onFinish, job.state)) return []
@@ -128,9 +130,12 @@ async function tell(context: MongoContext, owing: Owing[]): Promise<void> {
       result: job.result,
       failure: failureOf(job),
       metadata: JSON.parse(job.metadata) as Record<string, string>,
+      hops: job.hops ?? 0,
     }
     const notice = noticeOf(finished, job.finishes ?? 1, onFinish.endpoint, now)
-    return [{ jobId: job._id, notice }]
+    if (!hasTooManyHops(notice)) return [{ jobId: job._id, notice }]
+    drop(job._id, notice.endpoint, 'too_many_hops')
+    return []
   })
   if (told.length === 0) return
   const { results } = await enqueue(
@@ -139,8 +144,8 @@ async function tell(context: MongoContext, owing: Owing[]): Promise<void> {
   )
   results.forEach(({ kind }, i) => {
     if (kind !== 'unknown_endpoint') return
-    const { jobId, notice } = told[i] ?? {}
-    context.settings.warn({ jobId, endpoint: notice?.endpoint }, 'notice.dropped')
+    const { jobId, notice } = told[i] as (typeof told)[number]
+    drop(jobId, notice.endpoint, 'endpoint_not_found')
   })
 }
 

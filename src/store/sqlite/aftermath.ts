@@ -4,11 +4,11 @@
 import type { Acceptance } from '../../job/acceptance.ts'
 import { type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
 import type { FailureReason, JobState } from '../../job/job.ts'
-import { isToldOf, noticeOf } from '../../job/notice.ts'
+import { type DropReason, hasTooManyHops, isToldOf, noticeOf } from '../../job/notice.ts'
 import type { Database } from './database.ts'
 import { HELD_BY_ID, type HeldRow, type Judgement, passTurn, resolveHeld } from './held.ts'
 import { insertJob } from './insert-job.ts'
-import { parsed } from './rows.ts'
+import { originOf, parsed } from './rows.ts'
 
 /** Jobs looked at in one transaction, which others wait for: some milliseconds. */
 export const MAX_STEPS = 200
@@ -21,7 +21,8 @@ export const NEXT_AFTERMATH = `
 select ${COLUMNS} from jobs where aftermath = 1 order by seq limit 1`
 export const AFTERMATH_OF = `select ${COLUMNS} from jobs where aftermath = 1 and seq = ?`
 export const TOLD_OF = `
-select created_at, result, metadata, failure_reason, failure_message from jobs where seq = ?`
+select created_at, result, metadata, failure_reason, failure_message, trace from jobs
+where seq = ?`
 
 /** Of an endpoint that is disabled too: its notices wait there. */
 export const NOTICE_BUDGET = 'select max_attempts from endpoints where name = ? and deleting = 0'
@@ -88,13 +89,15 @@ function follow(
 /** Its origin key makes it one notice a finish, however often this is called. */
 function giveNotice(database: Database, row: AftermathRow): void {
   const { connection, clock, settings, watch } = database
+  const drop = (reason: DropReason) =>
+    settings.warn({ jobId: row.id, endpoint, reason }, 'notice.dropped')
   if (row.notice_endpoint === null) return
   const onFinish = { endpoint: row.notice_endpoint, states: parsed(row.notice_states, []) }
   if (!isToldOf(onFinish, row.state)) return
   const { endpoint } = onFinish
   const accepting = connection.statement(NOTICE_BUDGET).get(endpoint)
   if (accepting === undefined) {
-    settings.warn({ jobId: row.id, endpoint }, 'notice.dropped')
+    drop('endpoint_not_found')
     return
   }
   const told = connection.statement(TOLD_OF).get(row.seq) as unknown as ToldRow
@@ -109,11 +112,16 @@ function giveNotice(database: Database, row: AftermathRow): void {
       failure:
         failure_reason === null ? null : { reason: failure_reason, message: failure_message ?? '' },
       metadata: parsed(told.metadata, {}),
+      hops: originOf(told.trace).hops,
     },
     row.finishes,
     endpoint,
     clock.now(),
   )
+  if (hasTooManyHops(notice)) {
+    drop('too_many_hops')
+    return
+  }
   const maxAttempts = accepting.max_attempts as number
   const acceptance: Acceptance = {
     ...{ kind: 'accepted', maxAttempts, onFinish: null, waitingFor: [] },
@@ -128,6 +136,7 @@ interface ToldRow {
   metadata: string | null
   failure_reason: FailureReason | null
   failure_message: string | null
+  trace: string | null
 }
 
 /** Each forgets that it waited for this one, and what that leads to is written with it. */

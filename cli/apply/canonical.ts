@@ -90,18 +90,19 @@ export function canonicalSchedule(name: string, given: unknown): Canonical {
   if ('problems' in body) return { problems: [...problems, ...body.problems] }
   const checked = scheduleBody.safeParse(body.value)
   if (!checked.success) problems.push(...checked.error.issues.flatMap(problemsOf))
-  if (problems.length > 0 || checked.data === undefined) return { problems }
+  if (checked.data === undefined) return { problems }
   try {
     const now = Date.now()
     const change = scheduleFrom(name, checked.data, null, now)
     const unread = { lastJobId: null, lastError: null, createdAt: 0, updatedAt: 0, version: 0 }
+    if (problems.length > 0) return { problems }
     const view = JSON.parse(scheduleJson({ ...change, ...unread }, now)) as Fields
     // Whether it is paused is kept unless it is said.
     const names =
       checked.data.paused === undefined ? SCHEDULE_FIELDS : [...SCHEDULE_FIELDS, 'paused']
     return { fields: picked(view, names) }
   } catch (error) {
-    return { problems: refusal(error) }
+    return { problems: [...problems, ...refusal(error)] }
   }
 }
 

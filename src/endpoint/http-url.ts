@@ -24,3 +24,16 @@ export function parseHttpUrl(text: string): URL | null {
   const url = URL.parse(text)
   return url !== null && isHostName(url.hostname) ? url : null
 }
+
+/** Why the text is not such a URL, as a sentence; null if it is one. */
+export function httpUrlProblem(text: string): string | null {
+  const url = URL.parse(text)
+  if (url === null) return 'it is not an absolute URL'
+  if (url.protocol !== 'http:' && url.protocol !== 'https:') {
+    return `the scheme "${url.protocol.slice(0, -1)}" is neither http nor https`
+  }
+  if (url.username !== '' || url.password !== '') {
+    return 'a URL must not contain a user name or a password; use a header instead'
+  }
+  return parseHttpUrl(text) === null ? 'it is not written like https://jobs.example.com/hook' : null
+}

@@ -1,7 +1,7 @@
 // Decides which targets a delivery may reach. Pure: no DNS and no sockets, which dial.ts has.
 import { isIP, isIPv4, isIPv6 } from 'node:net'
 import ipaddr from 'ipaddr.js'
-import { isHostName, parseHttpUrl } from '../endpoint/http-url.ts'
+import { httpUrlProblem, isHostName } from '../endpoint/http-url.ts'
 import {
   EMBEDDING_RANGES,
   LOCAL_NAT64_PLACES,
@@ -75,17 +75,9 @@ export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
   }
 
   function judgeUrl(text: string): Verdict {
-    const url = URL.parse(text)
-    if (url === null) return refused('it is not an absolute URL')
-    if (url.protocol !== 'http:' && url.protocol !== 'https:') {
-      return refused(`the scheme "${url.protocol.slice(0, -1)}" is neither http nor https`)
-    }
-    if (url.username !== '' || url.password !== '') {
-      return refused('a URL must not contain a user name or a password; use a header instead')
-    }
-    if (parseHttpUrl(text) === null) {
-      return refused('it is not written like https://jobs.example.com/hook')
-    }
+    const problem = httpUrlProblem(text)
+    if (problem !== null) return refused(problem)
+    const url = new URL(text)
     const port = portOf(url)
     const host = canonicalHost(url.hostname)
     if (ipaddr.isValid(host)) return judgeAddress(host, port)

@@ -15,6 +15,7 @@ import {
   STATUS_CHOICES,
   secretKey,
 } from '../endpoint/endpoint.ts'
+import { httpUrlProblem } from '../endpoint/http-url.ts'
 import { formatDuration } from '../job/duration.ts'
 import { DEFAULT_RETRY, effectivePolicy } from '../job/retry-policy.ts'
 import { isPlainText } from '../plain-text.ts'
@@ -55,19 +56,28 @@ const breakerFields = {
   cooldown: duration(0, MAX_EXTENSION_MS),
 }
 
+/** The rules that need no setting of the server; which addresses are allowed is not decided here. */
+function urlProblem(url: string): string | null {
+  // URL parsers drop white space silently: the URL would be another than the one that is shown.
+  if (/\s/.test(url)) return 'holds white space'
+  if (!isPlainText(url)) return 'holds a control character or an invisible one'
+  // They also accept a host without // before it, and a backslash for a slash.
+  if (/^https?:(?!\/\/[^/\\])/i.test(url)) return 'expected // and a host behind the scheme'
+  if (/^[^?]*\\/.test(url)) return 'holds a backslash'
+  if (url.includes('#')) return 'holds a fragment (#…), which is never sent'
+  return httpUrlProblem(url)
+}
+
 /** What a field may hold, whether it has a default (PUT) or stays when it is left out (PATCH). */
 const fields = {
   url: text(1, MAX_URL_LENGTH)
-    // URL parsers drop these silently: another URL than the one that is shown.
-    .refine((url) => !/\s/.test(url), 'holds white space')
-    .refine(isPlainText, 'holds a control character or an invisible one')
-    // They take a host without // before it too, and a backslash for a slash.
-    .refine(
-      (url) => !/^https?:(?!\/\/[^/\\])/i.test(url),
-      'expected // and a host behind the scheme',
+    .superRefine(
+      (url, context) => {
+        const message = urlProblem(url)
+        if (message !== null) context.addIssue({ code: 'custom', message })
+      },
+      { when: ({ issues }) => issues.length === 0 },
     )
-    .refine((url) => !/^[^?]*\\/.test(url), 'holds a backslash')
-    .refine((url) => !url.includes('#'), 'holds a fragment (#…), which is never sent')
     .nullable()
     .meta({
       description:

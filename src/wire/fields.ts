@@ -162,7 +162,11 @@ export const timeout = duration(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)
 
 /** A JSON value as the bytes that came; a schedule's and a job's alike. */
 export const payload = z
-  .instanceof(RawJson, { error: 'a payload is needed: any JSON value' })
+  // Not z.instanceof, which ends the check of the whole object: all faults are to be listed.
+  .custom<RawJson>((value) => value instanceof RawJson, {
+    error: 'a payload is needed: any JSON value',
+    abort: false,
+  })
   .meta({ description: 'any JSON value, delivered byte for byte' })
 
 const FINAL_STATES = ['succeeded', 'dead', 'cancelled'] as const

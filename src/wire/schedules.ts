@@ -70,17 +70,30 @@ export const scheduleBody = z
     startAt: instant.nullable().optional(),
     endAt: instant.nullable().optional(),
   })
-  .superRefine((body, context) => {
-    if (body.every != null && body.timezone !== undefined) {
-      const message = 'expected with cron only: every counts from an instant, in no time zone'
-      context.addIssue({ code: 'custom', path: ['timezone'], message })
-    }
-    const given = [body.cron, body.every].filter((value) => value != null).length
-    if (given === 1) return
-    const message = `expected one of cron and every; found ${given === 0 ? 'none' : 'both'}`
-    context.addIssue({ code: 'custom', path: [given === 0 ? 'cron' : 'every'], message })
-  })
+  // Also if a field is refused: a client reads all that is wrong at once.
+  .superRefine(noteTimingFields, { when: ({ value }) => isFields(value) })
 export type ScheduleBody = z.output<typeof scheduleBody>
+
+type TimingFields = Record<'cron' | 'every' | 'timezone', unknown>
+
+function isFields(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** @param body its fields may be of any kind */
+function noteTimingFields(
+  { cron, every, timezone }: Partial<TimingFields>,
+  context: z.core.$RefinementCtx,
+): void {
+  if (every != null && timezone !== undefined) {
+    const message = 'expected with cron only: every counts from an instant, in no time zone'
+    context.addIssue({ code: 'custom', path: ['timezone'], message })
+  }
+  const given = [cron, every].filter((value) => value != null).length
+  if (given === 1) return
+  const message = `expected one of cron and every; found ${given === 0 ? 'none' : 'both'}`
+  context.addIssue({ code: 'custom', path: [given === 0 ? 'cron' : 'every'], message })
+}
 
 /** The schedule that a PUT asks for. @throws AppError invalid_request */
 export function scheduleFrom(

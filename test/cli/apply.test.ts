@@ -52,6 +52,16 @@ const read = async (path: string) => (await posthorn.request('GET', path)).body
 const apply = (text: string, ...words: string[]) =>
   shell.run(['apply', shell.write('posthorn.yaml', text), ...words])
 
+/** Exactly these lines, in any order. */
+async function expectFaults(text: string, line: number, of: string, says: string[]): Promise<void> {
+  await posthorn.request('PUT', '/endpoints/told', { url: null })
+  const { code, stdout, stderr } = await apply(text)
+  expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
+  const [, ...lines] = stderr.trimEnd().split('\n')
+  const found = lines.map((one) => one.replace(`  line ${line}: ${of}`, '').replace(/^[.:]/, ''))
+  expect(found.toSorted()).toEqual(says.toSorted().map((one) => expect.stringMatching(`^${one}`)))
+}
+
 describe('apply', () => {
   it('refuses a file that is not UTF-8, instead of other characters', async () => {
     const path = shell.write(
@@ -265,6 +275,60 @@ schedules:
       expect(lines.filter((one) => one.startsWith(`  line ${line}: ${text}`))).toHaveLength(1)
     }
     expect((await posthorn.request('GET', '/endpoints/slow')).status).toBe(404)
+  })
+
+  it.each([
+    [
+      'a wrong URL beside a wrong field',
+      '{url: ftp://localhost/, timeout: 99h}',
+      ['url: the scheme "ftp" is neither', 'timeout: expected'],
+    ],
+    ['a text that is no URL', '{url: nourl}', ['url: it is not an absolute URL']],
+    [
+      'a URL with a password',
+      '{url: "http://a:b@localhost/"}',
+      ['url: a URL must not contain a user'],
+    ],
+    ['one fault of an empty URL', '{url: ""}', ['url: expected at least 1 character']],
+  ])('names in its line %s', DEADLINE, async (_, endpoint, says) => {
+    await expectFaults(`endpoints:\n  a: {url: null}\n  b: ${endpoint}\n`, 3, 'endpoints.b', says)
+  })
+
+  it.each([
+    [
+      'cron and every, and no payload',
+      '{cron: 0 2 * * *, every: 1h, endpoint: told}',
+      ['payload: a payload', 'every: expected one of cron and every; found both'],
+    ],
+    [
+      'neither, and an unknown field',
+      '{endpoint: told, payload: 1, colour: red}',
+      ['colour: is not known', 'cron: expected one of cron and every; found none'],
+    ],
+    [
+      'no payload, and an interval in a time zone',
+      '{every: 1h, timezone: UTC, endpoint: told}',
+      ['payload: a payload', 'timezone: expected with cron only'],
+    ],
+    [
+      'an interval that is no duration, and a cron line',
+      '{every: soon, cron: 0 2 * * *, endpoint: told, payload: 1}',
+      ['every: expected a duration', 'every: expected one of cron and every; found both'],
+    ],
+  ])('names in its line %s', DEADLINE, async (_, schedule, says) => {
+    await expectFaults(`schedules:\n  s: ${schedule}\n`, 2, 'schedules.s', says)
+  })
+
+  it('checks what stands under a wrong name too', DEADLINE, async () => {
+    const text = 'endpoints:\n  Bad Name: {url: ftp://x}\n'
+    await expectFaults(text, 2, 'endpoints.Bad Name', [' expected 1–64', 'url: the scheme "ftp"'])
+    const late =
+      '{every: 1h, endpoint: told, payload: 1, startAt: "2030-01-02T00:00:00Z", endAt: "2030-01-01T00:00:00Z"}'
+    const schedules = `schedules:\n  Bad Name: ${late}\n`
+    await expectFaults(schedules, 2, 'schedules.Bad Name', [
+      ' expected 1–64',
+      'endAt: expected an instant after',
+    ])
   })
 
   it('says what is wrong with a file also where no server answers, and what it could not check', async () => {

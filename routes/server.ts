@@ -1,17 +1,15 @@
 // The API process: checks, stores, answers; delivers nothing.
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { type Config, ConfigError, fromSetting } from '../src/config.ts'
-import { CRASH_SIGNALS } from '../src/crash-signals.ts'
 import { listenAt } from '../src/http/listening.ts'
-import { createLogger, flushLog } from '../src/log.ts'
-import { deferSdkShutdown } from '../src/sdk-shutdown.ts'
+import { createLogger } from '../src/log.ts'
 import { createApiMetrics, type UpkeepMetrics } from '../src/stats/metrics.ts'
 import { MinuteStatReports } from '../src/stats/minute-stat-reports.ts'
 import { createMinuteStats } from '../src/stats/minute-stats.ts'
+import { stopOnSignal } from '../src/stop-on-signal.ts'
 import { openStore } from '../src/store/open-store.ts'
 import type { Store } from '../src/store/store.ts'
 import { OutboxRelay } from '../src/upkeep/outbox-relay.ts'
@@ -28,7 +26,7 @@ import { isLoopbackName } from './http/access.ts'
 const PING_CONNECTIONS = 10
 /** How long a stopping API lets requests finish before it closes their connections. */
 const CLOSE_DEADLINE_MS = 5_000
-const STOPPING = { delay: CLOSE_DEADLINE_MS * 2, skip: [...CRASH_SIGNALS] }
+const STOP_DEADLINE_MS = 2 * CLOSE_DEADLINE_MS
 /** A connection whose last answer was sent while closing stays open until somebody looks. */
 const IDLE_CHECK_MS = 50
 
@@ -90,16 +88,18 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
   const reports = new MinuteStatReports(store, figures, log)
   const upkeep = createStandby(config, store, metrics, log)
   for (const part of [reports, upkeep]) part.start()
-  const endSdk = deferSdkShutdown()
-  closeWithGrace(STOPPING, async ({ err, signal }) => {
-    if (err) log.fatal({ err }, 'api.crashed')
-    await Promise.all([closeApp(app, log), upkeep.stop()])
-    await reports.stop()
-    await sender.close()
-    log.info({ signal, storeCommands: store.commandCount }, 'api.stopped')
-    await store.close()
-    await endSdk(signal)
-    await flushLog(log)
+  stopOnSignal({
+    log,
+    withinMs: STOP_DEADLINE_MS,
+    async stop({ err, signal }) {
+      if (err) log.fatal({ err }, 'api.crashed')
+      await Promise.all([closeApp(app, log), upkeep.stop()])
+      await reports.stop()
+      await sender.close()
+      log.info({ signal, storeCommands: store.commandCount }, 'api.stopped')
+      await store.close()
+    },
+    unfinished: () => ({ detail: 'the store did not accept the last reports' }),
   })
   // Only now: whoever reads this may ask us to stop.
   log.info({ url, localMode, allowedTargets, publicUrl }, 'api.listening')

@@ -97,7 +97,7 @@ export const SETTINGS = {
   ),
   SHUTDOWN_GRACE: setting(
     '25s',
-    'how long a stopping worker waits for its attempts',
+    'how long a stopping worker waits for its attempts. It ends at most 4 s later, even if the store is unavailable',
     duration('0s', '1h'),
   ),
   RETENTION: setting(

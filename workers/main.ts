@@ -1,14 +1,20 @@
 // The worker process: opens the store, runs a worker (worker.ts) with its port, and stops both on a
 // signal.
-import closeWithGrace from 'close-with-grace'
 import { type Config, newWorkerId } from '../src/config.ts'
-import { CRASH_SIGNALS } from '../src/crash-signals.ts'
-import { createLogger, flushLog } from '../src/log.ts'
-import { deferSdkShutdown } from '../src/sdk-shutdown.ts'
+import { createLogger } from '../src/log.ts'
+import { stopOnSignal } from '../src/stop-on-signal.ts'
 import { openStore } from '../src/store/open-store.ts'
 import { VERSION } from '../src/version.ts'
-import { createWorker, SETTLE_DEADLINE_MS } from './worker.ts'
+import { createWorker } from './worker.ts'
 import { startWorkerPort } from './worker-port.ts'
+
+/**
+ * After the grace period: the time to store the outcomes of interrupted attempts. More than a write
+ * to the store may take, and the default grace with it is less than the 30 s that Kubernetes waits.
+ */
+const STOP_OVERRUN_MS = 3_000
+const UNSTORED =
+  'the store did not accept the outcomes of these attempts; their leases expire and the jobs are sent again'
 
 /** Starts the worker. Resolves with its id once it polls; throws if it cannot start. */
 export async function startWorker(config: Config): Promise<string> {
@@ -38,18 +44,19 @@ export async function startWorker(config: Config): Promise<string> {
           log,
         })
   worker.start()
-  const endSdk = deferSdkShutdown()
-  const delay = config.SHUTDOWN_GRACE + 2 * SETTLE_DEADLINE_MS
-  closeWithGrace({ delay, skip: [...CRASH_SIGNALS] }, async ({ err, signal }) => {
-    isStopping = true
-    if (err) log.fatal({ err }, 'worker.crashed')
-    else log.info({ signal, inFlight: worker.unsettledCount() }, 'worker.stopping')
-    await worker.stop()
-    await port?.close()
-    log.info({ storeCommands: store.commandCount }, 'worker.stopped')
-    await store.close()
-    await endSdk(signal)
-    await flushLog(log)
+  stopOnSignal({
+    log,
+    withinMs: config.SHUTDOWN_GRACE + STOP_OVERRUN_MS,
+    async stop({ err, signal }) {
+      isStopping = true
+      if (err) log.fatal({ err }, 'worker.crashed')
+      else log.info({ signal, inFlight: worker.unsettledCount() }, 'worker.stopping')
+      await worker.stop()
+      await port?.close()
+      log.info({ storeCommands: store.commandCount }, 'worker.stopped')
+      await store.close()
+    },
+    unfinished: () => ({ outcomes: worker.unsettledCount(), detail: UNSTORED }),
   })
   // Logged last: a reader of this line may send the stop signal at once.
   const allowedTargets = config.ALLOWED_TARGETS ?? []

@@ -26,8 +26,6 @@ import { createSettler } from './settler.ts'
 import { WorkerReports } from './worker-reports.ts'
 import { createWritePacer } from './write-pacer.ts'
 
-/** After the grace period: the time to store the outcomes of interrupted attempts. */
-export const SETTLE_DEADLINE_MS = 5_000
 const STOP_CHECK_MS = 20
 
 export interface Worker {
@@ -35,7 +33,10 @@ export interface Worker {
   /** Attempts in flight, or ended with an outcome that is not stored yet. */
   unsettledCount(): number
   start(): void
-  /** Waits for attempts within the grace period, interrupts the rest, and writes all reports. */
+  /**
+   * Waits for attempts within the grace period, interrupts the rest, stores their outcomes, and
+   * writes all reports. While the store is unavailable it does not resolve: the caller limits it.
+   */
   stop(): Promise<void>
 }
 
@@ -157,14 +158,17 @@ async function stopDelivering(
   leases: LeaseRenewal,
   graceMs: number,
 ): Promise<void> {
-  await loop.stop()
-  await untilIdle(loop, graceMs)
+  const graceEndsAtMs = performance.now() + graceMs
+  // A claim in progress can take longer than the grace period. It starts no more attempts.
+  const claimed = loop.stop()
+  await untilIdle(loop, graceEndsAtMs)
   leases.abortAll('interrupted')
-  await untilIdle(loop, SETTLE_DEADLINE_MS)
+  await untilIdle(loop, Number.POSITIVE_INFINITY)
+  await claimed
   leases.stop()
 }
 
-async function untilIdle(loop: DeliveryLoop, deadlineMs: number): Promise<void> {
-  const untilMs = performance.now() + deadlineMs
+/** @param untilMs monotonic */
+async function untilIdle(loop: DeliveryLoop, untilMs: number): Promise<void> {
   while (loop.unsettledCount > 0 && performance.now() < untilMs) await sleep(STOP_CHECK_MS)
 }

@@ -43,6 +43,10 @@ export const claimAnswer = z.object({
         description: 'the trace context of the request that enqueued the job (W3C); null: none',
       }),
       tracestate: z.string().nullable(),
+      hops: z.int().meta({
+        description:
+          'how many deliveries led to this claim, itself included; send it as the header posthorn-hops of jobs that the worker enqueues',
+      }),
     }),
   ),
 })
@@ -148,6 +152,8 @@ async function pulledJson(store: Store, claimed: ClaimedJob): Promise<string | n
     leaseExpiresAt: instantText(job.lease?.expiresAt ?? null),
     traceparent: claimed.trace?.traceparent ?? null,
     tracestate: claimed.trace?.tracestate ?? null,
+    // As in the header of a delivery: a claim is one too.
+    hops: claimed.hops + 1,
   })
 }
 

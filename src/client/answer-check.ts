@@ -95,7 +95,7 @@ export const RETRIED_JOB = record({ ...JOB.fields, dependenciesWaived: listOf(wo
 export const CLAIMED_JOB = record({
   ...JOB.fields,
   ...{ token: word, leaseExpiresAt: word },
-  ...{ traceparent: orNull(word), tracestate: orNull(word) },
+  ...{ traceparent: orNull(word), tracestate: orNull(word), hops: number },
 })
 export const CLAIM = record({ jobs: listOf(CLAIMED_JOB) })
 

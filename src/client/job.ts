@@ -187,6 +187,8 @@ export type ClaimedJob<Payload = unknown> = Job<Payload> & {
   /** The trace context of the request that enqueued the job (W3C); null: it had none. */
   traceparent: string | null
   tracestate: string | null
+  /** The value of the header `posthorn-hops` for jobs that the worker enqueues: it ends loops. */
+  hops: number
 }
 
 /** What became of one job of a batch; `idempotencyKey` repeats it safely. */

@@ -43,6 +43,27 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(await read(jobs[0].id)).not.toHaveProperty('token')
   })
 
+  it('hops: what the worker sends on, one more than the request that enqueued the job had', async () => {
+    const site = await fixture.pulled()
+    const told = await fixture.pulled()
+    const body = { endpoint: site.name, payload: 1, onFinish: told.name }
+    const enqueue = (hops: number) => send('POST', '/jobs', body, { 'posthorn-hops': `${hops}` })
+    const complete = async (one: { name: string }) => {
+      const [job] = await claim(one, { wait: '5s' })
+      expect((await report(job as Body, 'complete')).status).toBe(200)
+      return job?.hops
+    }
+    for (let hops = 0; hops < 10; hops += 2) {
+      expect((await enqueue(hops)).status).toBe(201)
+      expect(await complete(site)).toBe(hops + 1)
+      expect(await complete(told)).toBe(hops + 2)
+    }
+    await enqueue(10)
+    expect(await complete(site)).toBe(11)
+    expect(await claim(told)).toEqual([])
+    expect((await enqueue(11)).status).toBe(400)
+  })
+
   it('limit: 1 to 100, each job to one claim only', async () => {
     const site = await fixture.pulled()
     const jobs = Array(110).fill({ endpoint: site.name, payload: 1 })

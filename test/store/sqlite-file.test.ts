@@ -7,6 +7,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -29,6 +30,8 @@ const SETTINGS: StoreSettings = {
   encryptionKeys: null,
   warn: () => {},
 }
+
+const NOBODY = 65_534
 
 let folder = ''
 let path = ''
@@ -206,6 +209,40 @@ describe('the key file', () => {
     await addEndpoint(store)
     expect(readFileSync(`${path}.key`, 'latin1')).toBe(key)
   })
+
+  test('that cannot be created makes the store unavailable, with the reason, until it can', async () => {
+    const store = await open()
+    const restore = forbidNewFiles()
+    try {
+      await expect(addEndpoint(store)).rejects.toMatchObject({
+        ...{ name: 'StoreUnavailable', kind: 'read_only' },
+        message: expect.stringMatching(
+          /the key file .*posthorn\.db\.key cannot be created: EACCES/,
+        ),
+      })
+      await expect(store.ready()).rejects.toMatchObject({ kind: 'read_only' })
+    } finally {
+      restore()
+    }
+    await addEndpoint(store)
+    expect(existsSync(`${path}.key`)).toBe(true)
+
+    const other = await open(join(folder, 'other.db'))
+    symlinkSync(join(folder, 'nowhere'), join(folder, 'other.db.key'))
+    const refused = { name: 'StoreUnavailable', kind: 'disk_error' }
+    await expect(addEndpoint(other)).rejects.toMatchObject(refused)
+  })
+
+  /** Files that are open can still be written. Root may write anywhere, so it becomes another user. */
+  function forbidNewFiles(): () => void {
+    chmodSync(folder, 0o555)
+    const isRoot = process.getuid?.() === 0
+    if (isRoot) process.seteuid?.(NOBODY)
+    return () => {
+      if (isRoot) process.seteuid?.(0)
+      chmodSync(folder, 0o755)
+    }
+  }
 
   test('made by one process is used by those that were open before', async () => {
     const [first, second] = [await open(), await open()]

@@ -4,9 +4,14 @@ import { randomBytes } from 'node:crypto'
 import { closeSync, fsyncSync, linkSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { createSecretBox, KEY_SHAPE, newKey, readKey, type SecretBox } from '../secret-box.ts'
-import { StoreUnusable } from '../store.ts'
+import { StoreUnavailable, StoreUnusable, type UnavailableKind } from '../store.ts'
 
 const OWNER_ONLY = 0o600
+/** Why a file cannot be created, by the code of the system; others are errors of the disk. */
+const KINDS: Record<string, UnavailableKind> = {
+  ...{ ENOSPC: 'full', EDQUOT: 'full' },
+  ...{ EACCES: 'read_only', EPERM: 'read_only', EROFS: 'read_only' },
+}
 
 export interface KeyRing {
   seal(plain: string, owner: string): string
@@ -17,7 +22,7 @@ export interface KeyRing {
   isCurrent(sealed: string): boolean
   /** See SecretBox; empty: there is no key file yet. */
   ids(): string[]
-  /** The key file is made where it is missing. */
+  /** The key file is made where it is missing. Throws StoreUnavailable when it cannot be. */
   all(): Buffer[]
 }
 
@@ -114,11 +119,20 @@ function makeKeyFile(path: string): Buffer {
       if (codeOf(error) !== 'EEXIST') throw error
     }
   } catch (error) {
-    throw new StoreUnusable(`the key file ${path} can not be made`, { cause: error })
+    throw cannotCreate(path, error)
   } finally {
     rmSync(draft, { force: true })
   }
-  return readKeyFile(path) as Buffer
+  const key = readKeyFile(path)
+  if (key === null) throw cannotCreate(path, new Error('its name is a link to no file'))
+  return key
+}
+
+/** Not StoreUnusable: once there is room or a permission again, the next write creates the file. */
+function cannotCreate(path: string, cause: unknown): StoreUnavailable {
+  const kind = KINDS[String(codeOf(cause))] ?? 'disk_error'
+  const reason = cause instanceof Error ? cause.message : String(cause)
+  return new StoreUnavailable(`the key file ${path} cannot be created: ${reason}`, { cause, kind })
 }
 
 function writeDurably(path: string, text: string): void {

@@ -118,8 +118,11 @@ async function changeEach(verb: Verb, ids: string[], isJson: boolean): Promise<n
       if (isJson) sayJsonText(text)
       else say(`${id} ${DONE[verb]}${withoutText(JSON.parse(text))}`)
     } catch (error) {
-      if (!(error instanceof PosthornError) || !isOfServer(error)) throw error
-      sayAside(told(errorInCommandWords(error), false).text)
+      if (!(error instanceof PosthornError)) throw error
+      const refusal = errorInCommandWords(error)
+      if (!isOfServer(refusal)) throw error
+      const { text } = told(refusal, false)
+      sayAside(text.includes(id) ? text : `${cleaned(id)}: ${text}`)
       exitCode = EXIT.failed
     }
   }

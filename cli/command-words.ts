@@ -2,6 +2,7 @@
 // query parameters as `?name=true`, and fields by a JSON Pointer or `query/name` in `errors`: each
 // becomes the command, the option or the argument that stands for it here, whatever the sentence.
 import { PosthornError } from '../src/client/posthorn-error.ts'
+import { NO_ROUTE } from '../src/errors.ts'
 import type { Action, Given } from './command.ts'
 
 /** By request; `*` is the name or id in both. A request that no command makes stays as it is. */
@@ -14,7 +15,7 @@ export const COMMANDS: Record<string, string> = {
   'POST /jobs/*/retry': 'retry *',
   'GET /endpoints': 'endpoints list',
   'GET /endpoints/*': 'endpoints get *',
-  'PUT /endpoints/*': 'endpoints put *',
+  'PUT /endpoints/*': 'endpoints put * --url URL',
   'PATCH /endpoints/*': 'endpoints set *',
   'DELETE /endpoints/*': 'endpoints delete *',
   'POST /endpoints/*/pause': 'endpoints pause *',
@@ -61,7 +62,8 @@ type Typed = { action: Action; given: Given }
  * @param typed absent: the error is about something else than the words of the command
  */
 export function errorInCommandWords(error: PosthornError, typed?: Typed): PosthornError {
-  const { code, status, requestId, retryAfterMs, cause } = error
+  const { status, requestId, retryAfterMs, cause } = error
+  const code = isOtherPath(error) ? 'unexpected_answer' : error.code
   const errors = error.errors.map(({ path, message }) => ({
     path: nameOf(path, typed),
     message: inCommandWords(message),
@@ -74,8 +76,17 @@ export function errorInCommandWords(error: PosthornError, typed?: Typed): Postho
   return new PosthornError({ ...parts, detail: inCommandWords(detail) })
 }
 
+/** A request of a command always has a route, unless POSTHORN_URL has a path before it. */
+function isOtherPath({ code, detail }: PosthornError): boolean {
+  return code === 'not_found' && detail.startsWith(NO_ROUTE)
+}
+
 /** Where the advice of the API is for whoever writes requests. null: its sentence will do. */
-function ownSentence({ code, detail }: PosthornError, typed?: Typed): string | null {
+function ownSentence(error: PosthornError, typed?: Typed): string | null {
+  if (isOtherPath(error)) {
+    return 'the server at this URL is Posthorn, but it has no Posthorn API under this path'
+  }
+  const { code, detail } = error
   switch (code) {
     case 'unauthorized':
       return 'the server does not take this API key, or needs one'

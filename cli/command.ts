@@ -68,7 +68,9 @@ export function readWords(name: string, action: Action, words: string[]): Given 
     options[option] = { type, multiple }
   }
   try {
-    const { values, positionals } = parseArgs({ args: words, options, allowPositionals: true })
+    const config = { args: words, options, allowPositionals: true, tokens: true } as const
+    const { values, positionals, tokens } = parseArgs(config)
+    refuseRepeats(name, action.options, tokens)
     refuseOtherCounts(name, action.arguments, positionals)
     refuseNoNames(positionals)
     return { words: positionals, values: values as Values<Options> }
@@ -77,6 +79,23 @@ export function readWords(name: string, action: Action, words: string[]): Given 
     if (code?.startsWith('ERR_PARSE_ARGS_') !== true) throw error
     throw new UsageError(`${sentenceFrom(message)} See: posthorn ${name} --help`)
   }
+}
+
+/** Of several values the last would count, silently. */
+function refuseRepeats(
+  command: string,
+  options: Options,
+  tokens: readonly { kind: string; name?: string }[],
+): void {
+  const names = tokens.flatMap(({ kind, name }) => (kind === 'option' ? [name ?? ''] : []))
+  const twice = names.find(
+    (name, i) =>
+      names.indexOf(name) < i &&
+      options[name]?.type === 'string' &&
+      options[name].multiple !== true,
+  )
+  if (twice === undefined) return
+  throw new UsageError(`--${twice} can be given only once. See: posthorn ${command} --help`)
 }
 
 function refuseOtherCounts(name: string, wanted: readonly string[], found: string[]): void {

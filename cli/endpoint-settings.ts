@@ -1,5 +1,7 @@
 // From the options of `posthorn endpoints put` and `set` to the settings of an endpoint.
 import type { EndpointChange, EndpointSettings } from '../src/client/client.ts'
+import { MAX_CONCURRENCY, MAX_RATE_COUNT } from '../src/wire/endpoints.ts'
+import { MAX_ATTEMPTS } from '../src/wire/fields.ts'
 import type { Option } from './command.ts'
 import { readDocument } from './document.ts'
 import { UsageError } from './exit.ts'
@@ -39,7 +41,6 @@ interface PutValues {
   file?: string
 }
 
-const MAX_NUMBER = 1_000_000
 /** What takes a limit away. */
 const NO_LIMIT = 'none'
 
@@ -57,7 +58,7 @@ export async function endpointChange(values: PutValues): Promise<EndpointChange>
   throw new UsageError('posthorn endpoints set needs a setting. See: posthorn endpoints set --help')
 }
 
-/** The server decides what is allowed: here only the shapes are made. */
+/** The server decides what else is allowed. */
 async function settingsGiven(values: PutValues): Promise<EndpointChange> {
   const fromFile = values.file === undefined ? {} : await readDocument(values.file)
   const { url, pull, description, timeout, concurrency } = values
@@ -85,12 +86,12 @@ function refuseBoth(values: PutValues, one: keyof PutValues, other: keyof PutVal
 function concurrencyFrom(text: string | undefined): { concurrency?: number | null } {
   if (text === undefined) return {}
   if (text === NO_LIMIT) return { concurrency: null }
-  return { concurrency: wholeNumber('--concurrency', text, 1, MAX_NUMBER) }
+  return { concurrency: wholeNumber('--concurrency', text, 1, MAX_CONCURRENCY) }
 }
 
 function retryFrom(maxAttempts: string | undefined, fromFile: Record<string, unknown>): object {
   if (maxAttempts === undefined) return {}
-  const wanted = wholeNumber('--max-attempts', maxAttempts, 1, MAX_NUMBER)
+  const wanted = wholeNumber('--max-attempts', maxAttempts, 1, MAX_ATTEMPTS)
   return { retry: { ...(fromFile.retry as object | undefined), maxAttempts: wanted } }
 }
 
@@ -103,5 +104,5 @@ function rateLimitFrom(text: string | undefined): object {
       `--rate-limit is "${text}"; expected a number and a duration, like 100/1m.`,
     )
   }
-  return { rateLimit: { count: wholeNumber('--rate-limit', count, 1, MAX_NUMBER), per } }
+  return { rateLimit: { count: wholeNumber('--rate-limit', count, 1, MAX_RATE_COUNT), per } }
 }

@@ -58,9 +58,11 @@ function otherFailure(error: unknown, isServer: boolean): string {
 
 /** The sentence of the answer, with what is wrong in which field. */
 function toldByServer(error: PosthornError): { text: string; exitCode: number } {
-  const fields = error.errors.map(({ path, message }) => `${path}: ${message}`)
-  // Of a single field the detail says it all.
-  const further = fields.filter((field) => !error.detail.includes(field))
+  // The detail is often the sentence about one field, with its path or without.
+  const further = error.errors
+    .filter(({ message }) => message !== error.detail)
+    .map(({ path, message }) => `${path}: ${message}`)
+    .filter((field) => !error.detail.includes(field))
   const text = [error.detail, ...further].map(cleaned).join('\n  ')
   switch (error.code) {
     case 'connection_failed':

@@ -18,7 +18,8 @@ const ADDRESS_MS = 2_500
 async function main(words: string[]): Promise<number> {
   setDefaultAutoSelectFamilyAttemptTimeout(ADDRESS_MS)
   const [word = 'help', ...rest] = words
-  if (word === 'help' || word === '--help' || word === '-h') return show(overview())
+  if (word === 'help' && rest.length > 0) return main([...rest, '--help'])
+  if (word === 'help' || isHelp(word)) return show(overview())
   if (word === '--version') return show(`${VERSION}\n`)
   const entry = entryOf(word)
   if (entry === undefined) {

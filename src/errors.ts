@@ -27,6 +27,9 @@ export const ERRORS = {
   store_unavailable: { status: 503, title: 'The store is unavailable' },
   overloaded: { status: 503, title: 'The server is overloaded' },
 } as const
+/** How the 404 of an unknown path begins; a command then knows that POSTHORN_URL is wrong. */
+export const NO_ROUTE = 'no route has this path'
+
 export type ErrorCode = keyof typeof ERRORS
 
 /** One invalid field: a JSON Pointer into the body, or `query/limit`, `header/idempotency-key`. */

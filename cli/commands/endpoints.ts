@@ -43,7 +43,8 @@ const list = action({
   async run({ values }) {
     const items = await collected(connect().endpoints.list())
     if (values.json === true) sayJson({ items, nextCursor: null })
-    else if (items.length === 0) sayAside('There is no endpoint yet: posthorn endpoints put')
+    else if (items.length === 0)
+      sayAside('There is no endpoint yet: posthorn endpoints put NAME --url URL')
     else say(table(items, COLUMNS))
     return EXIT.done
   },

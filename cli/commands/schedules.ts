@@ -42,7 +42,8 @@ const list = action({
   async run({ values }) {
     const items = await collected(connect().schedules.list())
     if (values.json === true) sayJson({ items, nextCursor: null })
-    else if (items.length === 0) sayAside('There is no schedule yet: posthorn apply makes them.')
+    else if (items.length === 0)
+      sayAside('There is no schedule yet: posthorn apply FILE makes them.')
     else say(table(items, COLUMNS))
     return EXIT.done
   },

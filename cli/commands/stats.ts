@@ -43,7 +43,7 @@ export const command = action({
     else sayAside('There is no such endpoint yet.')
     if (stats.more === true) sayAside('Further endpoints are left out: --endpoint finds each.')
     for (const { name, dead } of stats.deletedEndpoints ?? []) {
-      say(`${name} was deleted: ${dead === MAX_COUNT ? `${dead}+` : dead} dead jobs are left`)
+      say(`${name} was deleted: ${leftText(dead)}`)
     }
     const workers = `${stats.liveWorkers} live worker${stats.liveWorkers === 1 ? '' : 's'}`
     say(painted(workers, stats.liveWorkers === 0 ? 'red' : null))
@@ -54,6 +54,11 @@ export const command = action({
     return EXIT.done
   },
 })
+
+function leftText(dead: number): string {
+  if (dead === 1) return '1 dead job is left'
+  return `${dead}${dead === MAX_COUNT ? '+' : ''} dead jobs are left`
+}
 
 function endedText(minutes: NonNullable<Stats['minutes']>): string {
   const succeeded = minutes.reduce((sum, minute) => sum + minute.succeeded, 0)

@@ -1,6 +1,6 @@
 // Which methods each path knows: the difference between 404 and 405.
 import type { FastifyInstance } from 'fastify'
-import { AppError } from '../../src/errors.ts'
+import { AppError, NO_ROUTE } from '../../src/errors.ts'
 
 export interface MethodTable {
   /** What a request that no route took is told. */
@@ -23,7 +23,7 @@ export function createMethodTable(app: FastifyInstance): MethodTable {
       .filter(([, { shape }]) => shape.test(path))
       .sort(([a], [b]) => a.split(':').length - b.split(':').length)
     if (known === undefined)
-      return new AppError('not_found', 'no route has this path; GET / says where to go on')
+      return new AppError('not_found', `${NO_ROUTE}; GET / says where to go on`)
     const allow = [...known[1].methods].sort().join(', ')
     return new AppError('method_not_allowed', `${method} is not known here; expected ${allow}`, {
       headers: { allow },

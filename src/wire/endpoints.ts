@@ -37,8 +37,8 @@ import {
   timeout,
 } from './fields.ts'
 
-const MAX_CONCURRENCY = 10_000
-const MAX_RATE_COUNT = 1_000_000
+export const MAX_CONCURRENCY = 10_000
+export const MAX_RATE_COUNT = 1_000_000
 const MAX_BREAKER_FAILURES = 1_000
 const MIN_EXTENSION_MS = 1_000
 const MAX_EXTENSION_MS = 7 * DAY_MS

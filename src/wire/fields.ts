@@ -21,6 +21,7 @@ export const DAY_MS = 86_400_000
 const MAX_DELAY_MS = 7 * DAY_MS
 const MAX_BACKOFF_MS = 30 * DAY_MS
 const DEFAULT_PRIORITY = 5
+export const MAX_ATTEMPTS = 100
 const MAX_TAGS = 10
 const MAX_METADATA = 20
 export const MAX_WAIT_MS = 60_000
@@ -133,7 +134,7 @@ const backoff = z.discriminatedUnion('type', [
 ])
 
 export const retryParts = z.strictObject({
-  maxAttempts: z.int().min(1).max(100).optional(),
+  maxAttempts: z.int().min(1).max(MAX_ATTEMPTS).optional(),
   backoff: backoff.optional(),
   maxAge: duration(0, 365 * DAY_MS)
     .nullable()

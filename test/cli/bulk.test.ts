@@ -52,10 +52,12 @@ describe('retry and cancel', () => {
     expect(code).toBe(1)
     // The newest first: cancelling one job lets no other start.
     expect(stdout.trimEnd().split('\n')).toEqual([`${second} cancelled`, `${first} cancelled`])
-    expect(stderr).toContain(UNKNOWN_JOB)
+    expect(stderr).toBe(`no job has the id "${UNKNOWN_JOB}"\n`)
     expect((await shell.run(['retry', first])).code).toBe(0)
     await posthorn.job(first, 'succeeded')
-    expect(await shell.run(['retry', first])).toMatchObject({ code: 1, stdout: '' })
+    const refused = await shell.run(['retry', first])
+    expect(refused).toMatchObject({ code: 1, stdout: '' })
+    expect(refused.stderr).toMatch(new RegExp(`^${first}: the job is succeeded; .*\\n$`))
   })
 
   it('by filter: all are changed, however many, and none twice', DEADLINE, async () => {
@@ -116,6 +118,26 @@ describe('retry and cancel', () => {
     await receiver.waitFor(({ length }) => length === before + 1_200, 30_000)
     const order = receiver.requests.slice(before).map(({ body }) => Number(body))
     expect(order).toEqual(order.map((_, i) => i))
+  })
+
+  it('leave the dead job of a deleted endpoint, which stats counts', async () => {
+    await enqueued({ delay: '1h' })
+    await shell.run(['endpoints', 'delete', name, '--force', '--yes'])
+    await until(async () => {
+      const { stdout } = await shell.run(['stats'])
+      return stdout.includes(`${name} was deleted: 1 dead job is left\n`)
+    }, 20_000)
+  })
+
+  it('find jobs of each state that is given, as jobs does', DEADLINE, async () => {
+    const left = await enqueued({ delay: '1h' })
+    await shell.run(['cancel', await enqueued({ delay: '1h' })])
+    await posthorn.job(await enqueued(), 'succeeded')
+    const states = ['--state', 'cancelled', '--state', 'queued']
+    const { stdout } = await shell.run(['jobs', '--endpoint', name, ...states, '--json'])
+    const items = JSON.parse(stdout).items as { id: string; state: string }[]
+    expect(items.map(({ state }) => state).toSorted()).toEqual(['cancelled', 'queued'])
+    expect(items.map(({ id }) => id)).toContain(left)
   })
 
   it('by filter: goes on where a busy server broke off, and says so', DEADLINE, async () => {

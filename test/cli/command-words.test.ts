@@ -47,8 +47,8 @@ describe('a refusal of the server names', () => {
     ],
     [
       'an option within a part',
-      ['endpoints', 'set', 'in-use', '--max-attempts', '101'],
-      /^--max-attempts: /,
+      ['endpoints', 'set', 'in-use', '--rate-limit', '1/0ms'],
+      /^--rate-limit: /,
     ],
     ['the option of a query', ['stats', '--window', 'soon'], /^--window: expected/],
     [
@@ -76,7 +76,7 @@ describe('a refusal of the server names', () => {
     [
       'how an endpoint is made',
       ['enqueue', 'nowhere', '1'],
-      /there is no endpoint "nowhere".*posthorn endpoints put nowhere/,
+      /there is no endpoint "nowhere".*posthorn endpoints put nowhere --url URL$/,
     ],
   ])('%s', DEADLINE, async (_, words, says) => {
     const { stderr, code } = await shell.run(words)
@@ -141,6 +141,24 @@ it('no request that a sentence of the API names is without its command', () => {
       expect.stringMatching(/^posthorn /),
     ])
   }
+})
+
+it.each([
+  [
+    ['help', 'jobs'],
+    ['jobs', '--help'],
+  ],
+  [
+    ['help', 'endpoints'],
+    ['endpoints', '--help'],
+  ],
+  [
+    ['help', 'endpoints', 'put'],
+    ['endpoints', 'put', '--help'],
+  ],
+  [['help', 'help'], ['help']],
+])('posthorn %j prints the help of that command', DEADLINE, async (words, same) => {
+  expect(await shell.run(words)).toEqual(await shell.run(same))
 })
 
 it('each command of the table is one', DEADLINE, async () => {

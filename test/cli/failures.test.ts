@@ -42,6 +42,16 @@ describe('wrong usage is 2', () => {
     [['endpoints', 'fly'], /does not know "fly"; it knows list/],
     [['jobs', '--no-such-option'], /--no-such-option/],
     [['jobs', '--state', 'gone'], /--state is "gone"; expected one of queued/],
+    [['jobs', '--endpoint', 'a', '--endpoint', 'b'], /--endpoint can be given only once/],
+    [['help', 'fly'], /does not know "fly --help"/],
+    [
+      ['endpoints', 'set', 'there', '--concurrency=-1'],
+      /--concurrency is "-1"; expected a whole number from 1 to 10000\./,
+    ],
+    [
+      ['endpoints', 'set', 'there', '--max-attempts', '101'],
+      /--max-attempts is "101"; expected a whole number from 1 to 100\./,
+    ],
     [['jobs', '--limit', 'all'], /--limit is "all"; expected a whole number/],
     [['wait', 'job_x', '--timeout', 'soon'], /--timeout is "soon"; expected a duration/],
     [['enqueue', 'a'], /needs one payload/],
@@ -116,7 +126,9 @@ describe('wrong usage is 2', () => {
 describe('what the server refuses is 1', () => {
   it('with its sentence', async () => {
     await fails(['get', 'job_x'], 1, /job_x/)
-    await fails(['enqueue', 'nowhere', '1'], 1, /nowhere/)
+    const missing =
+      /^there is no endpoint "nowhere"; register it with posthorn endpoints put nowhere --url URL\n$/
+    await fails(['enqueue', 'nowhere', '1'], 1, missing)
     await fails(['endpoints', 'get', 'nowhere'], 1, /there is no endpoint "nowhere"/)
   })
 
@@ -127,6 +139,22 @@ describe('what the server refuses is 1', () => {
 })
 
 describe('a server that cannot be reached is 3', () => {
+  it.each([
+    { words: ['jobs'] },
+    { words: ['endpoints', 'get', 'there'] },
+    { words: ['cancel', 'job_x', 'job_y'] },
+    { words: ['keys', 'delete', 'key_x', '--yes'] },
+    { words: ['listen', 'there', 'http://localhost:3000/'] },
+  ])('also under a path of its URL: $words', DEADLINE, async ({ words }) => {
+    const env = { POSTHORN_URL: `${posthorn.url()}/pre` }
+    await fails(
+      words,
+      3,
+      /^[^\n]*no Posthorn API under this path\nPOSTHORN_URL says [^\n]+\n$/,
+      env,
+    )
+  })
+
   it('because it is gone, at whatever moment', DEADLINE, async () => {
     const other = deploy('sqlite')
     const api = await other.startApi()

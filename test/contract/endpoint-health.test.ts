@@ -1,7 +1,7 @@
 // What the store promises about endpoints that do not take deliveries as they come: paused,
 // resting, disabled, and what ends each of these.
 import { describe, expect, test } from 'vitest'
-import { MAX_SECRETS, newSecret } from '../../src/endpoint/endpoint.ts'
+import { type Endpoint, MAX_SECRETS, newSecret } from '../../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../../src/job/job.ts'
 import type { Store } from '../../src/store/store.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
@@ -80,6 +80,36 @@ describe.each(ENGINES)('a pause on %s', (engine) => {
     expect(await store.pauseEndpoint(name, 1)).toMatchObject({ paused: true, version: 2 })
     expect(await store.resumeEndpoint(name, 2)).toMatchObject({ paused: false, version: 3 })
     expect(await store.rotateSecret(name, newSecret(), 0, 3)).toMatchObject({ version: 4 })
+  })
+
+  test('that changes nothing keeps version and updatedAt, and so does a resume', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    const fresh = await endpointOf(store, name)
+    await passed(store, fresh.updatedAt)
+    expect(await store.resumeEndpoint(name)).toEqual(fresh)
+    const paused = (await store.pauseEndpoint(name)) as Endpoint
+    expect(paused).toMatchObject({ paused: true, version: 2 })
+    expect(paused.updatedAt).toBeGreaterThan(fresh.updatedAt)
+    await passed(store, paused.updatedAt)
+    expect(await store.pauseEndpoint(name)).toEqual(paused)
+    expect(await store.pauseEndpoint(name, 2)).toEqual(paused)
+    expect(await store.pauseEndpoint(name, 1)).toEqual({ storedVersion: 2 })
+    const resumed = (await store.resumeEndpoint(name)) as Endpoint
+    expect(resumed).toMatchObject({ paused: false, version: 3 })
+    await passed(store, resumed.updatedAt)
+    expect(await store.resumeEndpoint(name)).toEqual(resumed)
+  })
+
+  test('a resume that ends a rest or enables again raises the version, one that resets counts does not', async () => {
+    const { store } = place
+    const name = await addEndpoint(store)
+    await report(store, name, { failures: 1 })
+    expect(await store.resumeEndpoint(name)).toMatchObject({ failureCount: 0, version: 1 })
+    await report(store, name, { throttle: { until: null } })
+    expect(await store.resumeEndpoint(name)).toMatchObject({ restingUntil: null, version: 2 })
+    await report(store, name, { goneAtVersion: 2 })
+    expect(await store.resumeEndpoint(name)).toMatchObject({ disabledReason: null, version: 4 })
   })
 
   test('of an unknown endpoint is none, and of one being deleted changes nothing', async () => {

@@ -1,5 +1,4 @@
 // What people do to an endpoint apart from its settings: pause, resume, rotate its secret.
-import type { UpdateFilter } from 'mongodb'
 import { type Endpoint, rotatedSecrets } from '../../endpoint/endpoint.ts'
 import { type OtherVersion, otherVersion } from '../precondition.ts'
 import { StoreUnavailable } from '../store.ts'
@@ -17,7 +16,7 @@ export function pauseEndpoint(
   name: string,
   ifVersion: number | null = null,
 ): Changed {
-  return change(context, name, ifVersion, { paused: true })
+  return change(context, name, ifVersion, { paused: true }, { $not: ['$paused'] })
 }
 
 export function resumeEndpoint(
@@ -25,7 +24,7 @@ export function resumeEndpoint(
   name: string,
   ifVersion: number | null = null,
 ): Changed {
-  return change(context, name, ifVersion, {
+  const fields = {
     paused: false,
     disabledReason: null,
     restingUntil: null,
@@ -35,7 +34,12 @@ export function resumeEndpoint(
     ramp: null,
     // A report that was reckoned from what was before is reckoned anew.
     healthId: randomId(),
-  })
+  }
+  // What it resets beside these three are counts, which never raise a version.
+  const isHeldBack = {
+    $or: ['$paused', { $ne: ['$disabledReason', null] }, { $ne: ['$restingUntil', null] }],
+  }
+  return change(context, name, ifVersion, fields, isHeldBack)
 }
 
 export async function rotateSecret(
@@ -72,17 +76,18 @@ export async function rotateSecret(
   throw new StoreUnavailable('the endpoint changed as often as it was read')
 }
 
+/** @param isChanged an expression over the stored document: whether its version is raised */
 async function change(
   context: MongoContext,
   name: string,
   ifVersion: number | null,
   fields: Partial<EndpointDocument>,
+  isChanged: object,
 ): Changed {
   const deadline = startDeadline()
-  const update: UpdateFilter<EndpointDocument> = {
-    $set: { ...fields, updatedAt: nowOf(context) },
-    $inc: { version: 1 },
-  }
+  const updatedAt = { $cond: [isChanged, nowOf(context), '$updatedAt'] }
+  const version = { $add: ['$version', { $cond: [isChanged, 1, 0] }] }
+  const update = [{ $set: { ...fields, updatedAt, version } }]
   const written = await run(deadline, (limit) =>
     context.endpoints.findOneAndUpdate(
       { _id: name, deleting: false, ...(ifVersion === null ? {} : { version: ifVersion }) },

@@ -6,14 +6,18 @@ import type { Database } from './database.ts'
 import { sealSecrets, validSecrets } from './endpoint-rows.ts'
 import { find, findRow } from './endpoints.ts'
 
-/** Parameters: now, name. */
+/** Parameters: now, name. The version of an endpoint that was paused before stays as it is. */
 export const PAUSE = `
-update endpoints set paused = 1, updated_at = ?, version = version + 1
+update endpoints set paused = 1,
+  updated_at = case when paused = 0 then ? else updated_at end, version = version + (paused = 0)
 where name = ? and deleting = 0`
+/** What it resets beside these three are counts, which never raise a version. */
+const IS_HELD_BACK = '(paused = 1 or disabled_reason is not null or resting_until is not null)'
 export const RESUME = `
 update endpoints set paused = 0, disabled_reason = null, resting_until = null,
   rest_by_breaker = 0, throttle_streak = 0, failure_count = 0, ramp_places = null,
-  ramp_ends_at = null, updated_at = ?, version = version + 1
+  ramp_ends_at = null, updated_at = case when ${IS_HELD_BACK} then ? else updated_at end,
+  version = version + ${IS_HELD_BACK}
 where name = ? and deleting = 0`
 /** Parameters: secrets, now, name. */
 export const ROTATE = `

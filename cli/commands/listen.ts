@@ -10,7 +10,7 @@ import { CommandFailed, EXIT, UsageError } from '../exit.ts'
 import { wholeNumber } from '../input.ts'
 import { triesText } from '../job-view.ts'
 import type { PulledJob } from '../listen/claim-call.ts'
-import { isOfAnyServer, withPatience } from '../listen/patience.ts'
+import { isFinalAtStart, withPatience } from '../listen/patience.ts'
 import { pullJobs } from '../listen/pull-loop.ts'
 import { connect, connectRaw } from '../server.ts'
 import { cleaned, painted, say, sayAside } from '../shown.ts'
@@ -47,7 +47,7 @@ under way 5 s.`,
     const secret = given ?? newSecret()
     try {
       const prepare = () => readTimeout(posthorn, name, values.create === true)
-      const timeoutMs = await withPatience(prepare, sayAside, stopping, isOfAnyServer)
+      const timeoutMs = await withPatience(prepare, sayAside, stopping, isFinalAtStart)
       if (timeoutMs === null) return EXIT.done
       const call = connectRaw()
       const attempt = { posthorn, call, sender, endpoint: name, url, secret, timeoutMs }

@@ -1,6 +1,7 @@
 // Work that outlasts a server that is away: tried again with growing pauses, saying so.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { PosthornError } from '../../src/client/client.ts'
+import { wasUnsent } from '../../src/client/refusal.ts'
 import { errorInCommandWords } from '../command-words.ts'
 import { cleaned } from '../terminal-text.ts'
 
@@ -40,7 +41,11 @@ export function isOfServer({ status, code }: PosthornError): boolean {
   return status !== null && status < 500 && code !== 'unexpected_answer'
 }
 
-/** Before Posthorn has answered once: an answer of something else means a wrong URL. */
-export function isOfAnyServer({ status }: PosthornError): boolean {
-  return status !== null && status < 500
+/**
+ * Before Posthorn has answered once: only a Posthorn that is busy, or a server that does not listen
+ * yet, is worth waiting for. Anything else means a wrong URL.
+ */
+export function isFinalAtStart({ status, code, cause }: PosthornError): boolean {
+  if (status === null) return !wasUnsent(cause)
+  return status !== 503 || code === 'unexpected_answer'
 }

@@ -28,7 +28,8 @@ export function noAnswer(request: Asked, error: unknown, isLate: boolean): Posth
   })
 }
 
-function wasUnsent(error: unknown): boolean {
+/** @param error what fetch threw */
+export function wasUnsent(error: unknown): boolean {
   const { cause } = error instanceof Error ? error : {}
   return (
     cause instanceof Error && UNSENT_CODES.includes((cause as NodeJS.ErrnoException).code ?? '')

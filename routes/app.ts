@@ -22,7 +22,14 @@ import type { Sender } from '../src/webhook/send.ts'
 import { parseRequest } from '../src/wire/envelope.ts'
 import { registerEndpointCommands } from './endpoints/commands.ts'
 import { registerEndpointRoutes } from './endpoints/routes.ts'
-import { createAccessCheck, createKeyRecheck } from './http/access.ts'
+import {
+  createAccessCheck,
+  createKeyRecheck,
+  createRefusalLog,
+  createStoredKeys,
+  isRefusal,
+  type StoredKeys,
+} from './http/access.ts'
 import { refuseUnheededConditions } from './http/conditional.ts'
 import {
   CONNECTION_LIMITS,
@@ -32,7 +39,7 @@ import {
   watchConnections,
 } from './http/connections.ts'
 import { type BodyReader, HELD_LIMITS, type HeldLimits, limitHeld } from './http/inflight-limits.ts'
-import { createMethodTable } from './http/request-line.ts'
+import { createMethodTable, refuseBadCoding } from './http/request-line.ts'
 import { validatorCompiler } from './http/route-schema.ts'
 import { BATCH_SIZE_FACTOR, registerBatchRoute } from './jobs/batch.ts'
 import { registerBulkRoutes } from './jobs/bulk.ts'
@@ -46,8 +53,6 @@ import { createJobWaits, SharedPullWaits } from './jobs/waits.ts'
 import { registerDashboard } from './pages/dashboard.ts'
 import { openapiOptions, registerOpenapiRoute } from './pages/openapi.ts'
 import { registerReferencePage } from './pages/reference.ts'
-import { refuseBadCoding } from './query-coding.ts'
-import { createRefusalLog, isRefusal } from './refused-requests.ts'
 import { registerScheduleRoutes } from './schedules/routes.ts'
 import { registerHealthRoutes, registerRootRoute } from './service/health.ts'
 import { registerKeyRoutes } from './service/keys.ts'
@@ -55,7 +60,6 @@ import { countRequests, registerMetricsRoute } from './service/metrics.ts'
 import { createSnapshots } from './service/queue-snapshot.ts'
 import { registerStatsRoute } from './service/stats.ts'
 import { registerWorkersRoute } from './service/workers.ts'
-import { createStoredKeys, type StoredKeys } from './stored-keys.ts'
 
 export interface AppOptions {
   store: Store

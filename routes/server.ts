@@ -5,6 +5,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { type Config, ConfigError, fromSetting } from '../src/config.ts'
 import { listenAt } from '../src/http/listening.ts'
+import { isLoopbackName } from '../src/http/loopback.ts'
 import { createLogger } from '../src/log.ts'
 import { createApiMetrics, type UpkeepMetrics } from '../src/stats/metrics.ts'
 import { MinuteStatReports } from '../src/stats/minute-stat-reports.ts'
@@ -20,7 +21,6 @@ import { VERSION } from '../src/version.ts'
 import { createAddressPolicy } from '../src/webhook/address-policy.ts'
 import { createSender } from '../src/webhook/send.ts'
 import { buildApp } from './app.ts'
-import { isLoopbackName } from './http/access.ts'
 
 /** Pings are few. */
 const PING_CONNECTIONS = 10

@@ -1,12 +1,12 @@
 // The worker process: opens the store, runs a worker (worker.ts) with its port, and stops both on a
 // signal.
 import { type Config, newWorkerId } from '../src/config.ts'
+import type { HealthServer, HealthServerParts } from '../src/http/health-server.ts'
 import { createLogger } from '../src/log.ts'
 import { stopOnSignal } from '../src/stop-on-signal.ts'
 import { openStore } from '../src/store/open-store.ts'
 import { VERSION } from '../src/version.ts'
 import { createWorker } from './worker.ts'
-import { startWorkerPort } from './worker-port.ts'
 
 /**
  * After the grace period: the time to store the outcomes of interrupted attempts. More than a write
@@ -31,18 +31,13 @@ export async function startWorker(config: Config): Promise<string> {
   })
   const worker = createWorker(config, store, { workerId, log })
   let isStopping = false
-  const port =
-    config.WORKER_PORT === null
-      ? null
-      : await startWorkerPort({
-          host: config.HOST,
-          port: config.WORKER_PORT,
-          apiKeys: config.API_KEYS ?? [],
-          metrics: worker.metrics.text,
-          storeReady: () => store.ready(),
-          isStopping: () => isStopping,
-          log,
-        })
+  const port = await openPort(config, {
+    apiKeys: config.API_KEYS ?? [],
+    metrics: worker.metrics.text,
+    storeReady: () => store.ready(),
+    isStopping: () => isStopping,
+    log,
+  })
   worker.start()
   stopOnSignal({
     log,
@@ -62,4 +57,14 @@ export async function startWorker(config: Config): Promise<string> {
   const allowedTargets = config.ALLOWED_TARGETS ?? []
   log.info({ workerId, version: VERSION, allowedTargets, url: port?.url }, 'worker.started')
   return workerId
+}
+
+/** Fastify takes 12 MB, which a worker without a port does not need. */
+async function openPort(
+  { HOST: host, WORKER_PORT: port }: Config,
+  parts: Omit<HealthServerParts, 'host' | 'port'>,
+): Promise<HealthServer | null> {
+  if (port === null) return null
+  const { startHealthServer } = await import('../src/http/health-server.ts')
+  return startHealthServer({ host, port, ...parts })
 }

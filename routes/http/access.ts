@@ -1,9 +1,11 @@
-// Who may ask: API keys and their scopes, and in local mode the guard that keeps web pages out.
-import { createHash } from 'node:crypto'
+// Who may send a request: API keys and their scopes, stored keys as this process knows them, and
+// the log of refused requests.
 import type { FastifyRequest } from 'fastify'
-import { AppError } from '../../src/errors.ts'
+import type { AppError } from '../../src/errors.ts'
+import { createKeyCheck, forbidden, unauthorized } from '../../src/http/access.ts'
+import { refuseWebPages } from '../../src/http/loopback.ts'
 import type { KeyScope, StoredKey } from '../../src/store/records.ts'
-import type { StoredKeys } from '../stored-keys.ts'
+import type { Store } from '../../src/store/store.ts'
 import { trustConnection } from './connections.ts'
 
 declare module 'fastify' {
@@ -29,30 +31,28 @@ export function createAccessCheck(
   apiKeys: string[],
   storedKeys: StoredKeys,
 ): (request: FastifyRequest) => Promise<void> | undefined {
-  const adminHashes = new Set(apiKeys.map(hashOf))
+  const unknownHashOf = createKeyCheck(apiKeys)
   const localMode = apiKeys.length === 0
   return (request) => {
     if (localMode) refuseWebPages(request)
     const { open, scope: needed = 'admin' } = request.routeOptions.config
     if (open) return
     const { authorization } = request.headers
-    if (authorization === undefined) {
-      if (!localMode) throw unauthorized('send Authorization: Bearer <key>')
-    } else {
-      const hash = hashOf(bearerOf(authorization) ?? '')
-      if (!adminHashes.has(hash)) return checkStored(request, hash, needed)
+    if (!localMode || authorization !== undefined) {
+      const hash = unknownHashOf(authorization)
+      if (hash !== null) return checkStored(request, hash, needed)
     }
     trustConnection(request.raw.socket)
   }
 
   function checkStored(request: FastifyRequest, hash: string, needed: KeyScope) {
     const found = storedKeys.find(hash)
-    if (!(found instanceof Promise)) return judge(request, found, needed)
-    return found.then((key) => judge(request, key, needed))
+    if (!(found instanceof Promise)) return checkScope(request, found, needed)
+    return found.then((key) => checkScope(request, key, needed))
   }
 }
 
-function judge(request: FastifyRequest, key: StoredKey | null, needed: KeyScope): undefined {
+function checkScope(request: FastifyRequest, key: StoredKey | null, needed: KeyScope): undefined {
   request.storedKey = key
   if (key === null) throw unauthorized('the key is not known')
   if (key.scope !== 'admin' && key.scope !== needed) {
@@ -71,69 +71,97 @@ export function createKeyRecheck(storedKeys: StoredKeys): KeyRecheck {
   }
 }
 
-/** The token in an Authorization header of the scheme Bearer (RFC 6750), or null. */
-export function bearerOf(authorization: string | undefined): string | null {
-  return /^Bearer +(\S+)$/i.exec(authorization ?? '')?.[1] ?? null
+/** A revoked key must be refused everywhere within 5 s. */
+const MAX_AGE_MS = 2_000
+
+export interface StoredKeys {
+  /**
+   * null: there is no such key. At once where the keys were read a moment ago: a wrong key is then
+   * refused before any of the body is parsed.
+   */
+  find(hash: string): StoredKey | null | Promise<StoredKey | null>
+  /** After a change by this process, which must see it at once. */
+  forget(): void
 }
 
-/** How keys are stored and compared: a lookup's time then tells nothing about a key. */
-export function hashOf(key: string): string {
-  return createHash('sha256').update(key).digest('base64')
-}
+export function createStoredKeys(store: Pick<Store, 'listKeys'>): StoredKeys {
+  let reading: Promise<Map<string, StoredKey>> | null = null
+  /** What `reading` has come to; null: nothing yet. */
+  let known: Map<string, StoredKey> | null = null
+  let readAtMs = Number.NEGATIVE_INFINITY
 
-/** Whether a name or address, as in HOST or a Host header, can only be this machine. */
-export function isLoopbackName(host: string): boolean {
-  const name = host.toLowerCase()
-  return name === 'localhost' || name === '::1' || name === '[::1]' || isLoopbackV4(name)
-}
-
-function isLoopbackV4(name: string): boolean {
-  return /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(name)
-}
-
-/**
- * Local mode needs no key, so a page in the user's browser must not reach it: neither by a name
- * that was rebound to 127.0.0.1 (Host), nor across sites (Origin; Fetch Metadata,
- * w3.org/TR/fetch-metadata).
- */
-function refuseWebPages(request: FastifyRequest): void {
-  const { host = '' } = request.headers
-  // Of several Node shows the first; RFC 9112, section 3.2, wants none of them taken.
-  if (countOf('host', request.raw.rawHeaders) > 1) {
-    const message = 'duplicate header'
-    throw new AppError('invalid_request', `header/host: ${message}`, {
-      errors: [{ path: 'header/host', message }],
-    })
-  }
-  if (!isLoopbackName(host.replace(/:\d*$/, ''))) {
-    throw forbidden(
-      'in local mode the Host must be localhost, 127.0.0.0/8 or [::1]; set API_KEYS to listen elsewhere',
+  /** All keys in one read, shared by all who ask meanwhile; there are few of them. */
+  function read(): Map<string, StoredKey> | Promise<Map<string, StoredKey>> {
+    const isFresh = performance.now() - readAtMs < MAX_AGE_MS
+    if (reading !== null && isFresh) return known ?? reading
+    readAtMs = performance.now()
+    const started = store.listKeys().then((keys) => new Map(keys.map((key) => [key.hash, key])))
+    reading = started
+    known = null
+    started.then(
+      (keys) => {
+        if (reading === started) known = keys
+      },
+      // One that failed is tried again by the next who asks.
+      () => {
+        if (reading === started) reading = null
+      },
     )
+    return started
   }
-  const { origin } = request.headers
-  if (origin !== undefined && origin !== `http://${host}`) {
-    throw forbidden('in local mode the Origin must be that of the API itself')
-  }
-  const site = request.headers['sec-fetch-site']
-  if (site === 'cross-site' || site === 'same-site') {
-    throw forbidden('in local mode no other site may send requests')
+
+  return {
+    find(hash) {
+      const keys = read()
+      if (keys instanceof Map) return keys.get(hash) ?? null
+      return keys.then((read) => read.get(hash) ?? null)
+    },
+    forget() {
+      reading = null
+    },
   }
 }
 
-/** @param rawHeaders names and values in turn, as they came */
-function countOf(name: string, rawHeaders: string[]): number {
-  let count = 0
-  for (let i = 0; i < rawHeaders.length; i += 2) {
-    const one = rawHeaders[i] as string
-    if (one.length === name.length && one.toLowerCase() === name) count++
+/** Of the log of refused requests: a flood of wrong keys must not fill a disk. */
+const MAX_LINES = 10
+const WINDOW_MS = 10_000
+
+/** What of an error is about the right to ask: 401 and 403. */
+export function isRefusal({ status }: AppError): boolean {
+  return status === 401 || status === 403
+}
+
+/** Logs a refused request, unless enough were logged a moment ago; the next line says how many. */
+export function createRefusalLog(): (request: FastifyRequest, error: AppError) => void {
+  let windowEndsAtMs = 0
+  let lineCount = 0
+  let unloggedCount = 0
+
+  return (request, error) => {
+    const nowMs = performance.now()
+    if (nowMs >= windowEndsAtMs) {
+      windowEndsAtMs = nowMs + WINDOW_MS
+      lineCount = 0
+    }
+    if (lineCount >= MAX_LINES) {
+      unloggedCount++
+      return
+    }
+    lineCount++
+    request.log.warn(
+      {
+        status: error.status,
+        reason: error.message,
+        method: request.method,
+        // Not the URL: a token may stand in it.
+        route: request.routeOptions.url ?? null,
+        address: request.ip,
+        keyId: request.storedKey?.id ?? null,
+        requestId: request.id,
+        unloggedCount,
+      },
+      'request.refused',
+    )
+    unloggedCount = 0
   }
-  return count
-}
-
-export function unauthorized(detail: string): AppError {
-  return new AppError('unauthorized', detail, { headers: { 'www-authenticate': 'Bearer' } })
-}
-
-function forbidden(detail: string): AppError {
-  return new AppError('forbidden', detail)
 }

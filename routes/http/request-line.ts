@@ -1,4 +1,5 @@
-// Which methods each path knows: the difference between 404 and 405.
+// What is wrong with a request line: a path or a method that no route has (404, 405), and a
+// query that is not percent-coded UTF-8.
 import type { FastifyInstance } from 'fastify'
 import { AppError, NO_ROUTE } from '../../src/errors.ts'
 
@@ -40,4 +41,32 @@ export function createMethodTable(app: FastifyInstance): MethodTable {
 /** `/jobs/:id/cancel` as a pattern; our paths hold nothing that a RegExp would take for its own. */
 function shapeOf(url: string): RegExp {
   return new RegExp(`^${url.replaceAll('.', '\\.').replaceAll(/:[a-z]+/g, '[^/]+')}$`)
+}
+
+/** Fastify takes a code that is none as it is written: `%ff` would look for those three letters. */
+export function refuseBadCoding(app: FastifyInstance): void {
+  app.addHook('onRequest', ({ url }, _reply, done) => {
+    const queryAt = url.indexOf('?')
+    if (queryAt < 0 || isCodedText(url.slice(queryAt))) {
+      done()
+      return
+    }
+    const message = 'expected percent-coded UTF-8'
+    throw new AppError('invalid_request', `query: ${message}`, {
+      errors: [{ path: 'query', message }],
+    })
+  })
+}
+
+/** Node reads the bytes of a request line as Latin-1: beyond ASCII they are not what they were. */
+function isCodedText(query: string): boolean {
+  if (!/^[\x21-\x7e]*$/.test(query)) return false
+  if (!query.includes('%')) return true
+  try {
+    decodeURIComponent(query)
+    return true
+  } catch (error) {
+    if (error instanceof URIError) return false
+    throw error
+  }
 }

@@ -1,11 +1,9 @@
 // GET /, which says what this server is, and the health of the process.
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
-import { type Store, StoreUnavailable, UNAVAILABLE } from '../../src/store/store.ts'
+import { createStoreCheck } from '../../src/http/health-server.ts'
+import type { Store } from '../../src/store/store.ts'
 import { jsonAnswer, noQuery } from '../http/route-schema.ts'
-
-/** How old an answer about the store may be. */
-const STORE_CHECK_AGE_MS = 250
 
 export function registerRootRoute(app: FastifyInstance, { version }: { version: string }): void {
   app.get(
@@ -37,7 +35,7 @@ export function registerRootRoute(app: FastifyInstance, { version }: { version: 
 
 export function registerHealthRoutes(app: FastifyInstance, { store }: { store: Store }): void {
   const open = { open: true }
-  const storeReady = createStoreCheck(store)
+  const checkStore = createStoreCheck(() => store.ready())
 
   app.get(
     '/health/live',
@@ -69,14 +67,9 @@ export function registerHealthRoutes(app: FastifyInstance, { store }: { store: S
       },
     },
     async (request, reply) => {
-      try {
-        await storeReady(request)
-        return { status: 'ok', checks: { store: 'ok' } }
-      } catch (error) {
-        reply.code(503).header('retry-after', '1')
-        const kind = error instanceof StoreUnavailable ? error.kind : 'no_answer'
-        return { status: 'unavailable', checks: { store: UNAVAILABLE[kind] } }
-      }
+      const found = await checkStore(request)
+      if (found !== 'ok') reply.code(503).header('retry-after', '1')
+      return { status: found === 'ok' ? 'ok' : 'unavailable', checks: { store: found } }
     },
   )
 }
@@ -84,23 +77,4 @@ export function registerHealthRoutes(app: FastifyInstance, { store }: { store: S
 function readiness(status: string) {
   const checks = z.record(z.string(), z.string())
   return z.object({ status: z.literal(status), checks })
-}
-
-/** One check serves all requests of a moment: without a key, anybody could ask for thousands. */
-function createStoreCheck(store: Store): (request: FastifyRequest) => Promise<void> {
-  let check: Promise<void> | null = null
-  return ({ log, id }) => {
-    check ??= store
-      .ready()
-      .catch((error) => {
-        log.warn({ err: error, requestId: id }, 'store.not_ready')
-        throw error
-      })
-      .finally(() => {
-        setTimeout(() => {
-          check = null
-        }, STORE_CHECK_AGE_MS).unref()
-      })
-    return check
-  }
 }

@@ -3,12 +3,12 @@ import { randomBytes } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { AppError } from '../../src/errors.ts'
+import { hashOf } from '../../src/http/access.ts'
 import { KEY_SCOPES, type KeyScope, MAX_KEYS, type StoredKey } from '../../src/store/records.ts'
 import type { Store } from '../../src/store/store.ts'
 import { answeredInstant, instantText, text } from '../../src/wire/fields.ts'
-import { hashOf } from '../http/access.ts'
+import type { StoredKeys } from '../http/access.ts'
 import { emptyAnswer, noBody, noQuery } from '../http/route-schema.ts'
-import type { StoredKeys } from '../stored-keys.ts'
 
 const KEY_BYTES = 32
 const ID_BYTES = 12

@@ -2,28 +2,28 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { pino } from 'pino'
 import { afterEach, describe, expect, it } from 'vitest'
-import { createWorkerMetrics } from '../../src/stats/metrics.ts'
 import {
-  startWorkerPort,
-  type WorkerPort,
-  type WorkerPortParts,
-} from '../../workers/worker-port.ts'
+  type HealthServer,
+  type HealthServerParts,
+  startHealthServer,
+} from '../../src/http/health-server.ts'
+import { createWorkerMetrics } from '../../src/stats/metrics.ts'
 
 const KEY = 'a-key-of-twenty-four-characters'
 
-const open: WorkerPort[] = []
+const open: HealthServer[] = []
 afterEach(async () => {
   await Promise.all(open.splice(0).map((port) => port.close()))
 })
 
-async function start(changes: Partial<WorkerPortParts> = {}): Promise<WorkerPort> {
+async function start(changes: Partial<HealthServerParts> = {}): Promise<HealthServer> {
   const metrics = createWorkerMetrics({
     concurrency: 1,
     unsettledCount: () => 0,
     unstoredCount: () => 0,
     commandCount: () => 0,
   })
-  const port = await startWorkerPort({
+  const port = await startHealthServer({
     host: '127.0.0.1',
     port: 0,
     apiKeys: [],
@@ -38,7 +38,7 @@ async function start(changes: Partial<WorkerPortParts> = {}): Promise<WorkerPort
 }
 
 /** What a socket answers to these bytes, until it is closed. */
-async function raw(port: WorkerPort, text: string): Promise<string> {
+async function raw(port: HealthServer, text: string): Promise<string> {
   const socket = connect(Number(new URL(port.url).port), '127.0.0.1')
   let answer = ''
   socket.on('data', (chunk) => {
@@ -130,12 +130,27 @@ describe('the port of a worker', () => {
     expect(answer).toMatch(/^HTTP\/1\.1 403 /)
   })
 
+  it('refuses a request that a web page of another site sends', async () => {
+    const port = await start()
+    for (const header of ['Origin: https://evil.example', 'Sec-Fetch-Site: cross-site']) {
+      const request = `GET /metrics HTTP/1.1\r\nHost: localhost\r\n${header}\r\n`
+      const answer = await raw(port, `${request}Connection: close\r\n\r\n`)
+      expect(answer).toMatch(/^HTTP\/1\.1 403 /)
+    }
+  })
+
+  it('responds with a problem to what is not HTTP', async () => {
+    const answer = await raw(await start(), 'no HTTP\r\n\r\n')
+    expect(answer).toMatch(/^HTTP\/1\.1 400 /)
+    expect(answer).toContain('"code":"invalid_request"')
+  })
+
   it('refuses other paths and methods in words', async () => {
     const { url } = await start()
     const unknown = await fetch(`${url}/jobs`)
     expect([unknown.status, unknown.headers.get('content-type')]).toEqual([
       404,
-      'application/problem+json',
+      expect.stringMatching(/^application\/problem\+json/),
     ])
     const posted = await fetch(`${url}/metrics`, { method: 'POST', body: 'x' })
     expect([posted.status, posted.headers.get('allow')]).toEqual([405, 'GET, HEAD'])
@@ -153,7 +168,7 @@ describe('the port of a worker', () => {
     expect(answer.toLowerCase()).toContain('connection: close')
   })
 
-  it('can not listen where another does, and says so', async () => {
+  it('cannot listen where another does, and says so', async () => {
     const { url } = await start()
     await expect(start({ port: Number(new URL(url).port) })).rejects.toThrow('EADDRINUSE')
   })

@@ -1,0 +1,39 @@
+// API keys in requests: the one check of API_KEYS that the API and the port of a worker share,
+// and the errors of a request that is not allowed.
+import { createHash } from 'node:crypto'
+import { AppError } from '../errors.ts'
+
+/**
+ * Checks a request against the keys of API_KEYS. Returns null for one of them, else the hash of the
+ * key that was sent.
+ *
+ * @throws AppError unauthorized when no key was sent
+ */
+export type KeyCheck = (authorization: string | undefined) => string | null
+
+export function createKeyCheck(apiKeys: string[]): KeyCheck {
+  const hashes = new Set(apiKeys.map(hashOf))
+  return (authorization) => {
+    if (authorization === undefined) throw unauthorized('send Authorization: Bearer <key>')
+    const hash = hashOf(bearerOf(authorization) ?? '')
+    return hashes.has(hash) ? null : hash
+  }
+}
+
+/** The token in an Authorization header of the scheme Bearer (RFC 6750), or null. */
+export function bearerOf(authorization: string | undefined): string | null {
+  return /^Bearer +(\S+)$/i.exec(authorization ?? '')?.[1] ?? null
+}
+
+/** How keys are stored and compared: the time of a lookup then tells nothing about a key. */
+export function hashOf(key: string): string {
+  return createHash('sha256').update(key).digest('base64')
+}
+
+export function unauthorized(detail: string): AppError {
+  return new AppError('unauthorized', detail, { headers: { 'www-authenticate': 'Bearer' } })
+}
+
+export function forbidden(detail: string): AppError {
+  return new AppError('forbidden', detail)
+}

@@ -1,13 +1,7 @@
 // The API as one object: everything is registered here by hand, in reading order.
 import { randomUUID } from 'node:crypto'
-import type { IncomingMessage } from 'node:http'
 import swagger from '@fastify/swagger'
-import Fastify, {
-  type FastifyBaseLogger,
-  type FastifyInstance,
-  type FastifyRequest,
-  LogController,
-} from 'fastify'
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify'
 import type { z } from 'zod'
 import { createBatchSize } from '../src/batch-size.ts'
 import { AppError } from '../src/errors.ts'
@@ -19,7 +13,6 @@ import { MAX_ENQUEUE_BATCH, type Store } from '../src/store/store.ts'
 import { hideQuery } from '../src/tracing.ts'
 import type { AddressPolicy } from '../src/webhook/address-policy.ts'
 import type { Sender } from '../src/webhook/send.ts'
-import { parseRequest } from '../src/wire/envelope.ts'
 import { registerEndpointCommands } from './endpoints/commands.ts'
 import { registerEndpointRoutes } from './endpoints/routes.ts'
 import {
@@ -38,7 +31,8 @@ import {
   refuseConnection,
   watchConnections,
 } from './http/connections.ts'
-import { type BodyReader, HELD_LIMITS, type HeldLimits, limitHeld } from './http/inflight-limits.ts'
+import { INFLIGHT_LIMITS, type InflightLimits, limitInflight } from './http/inflight-limits.ts'
+import { acceptJson } from './http/json-body.ts'
 import { createMethodTable, refuseBadCoding } from './http/request-line.ts'
 import { validatorCompiler } from './http/route-schema.ts'
 import { BATCH_SIZE_FACTOR, registerBatchRoute } from './jobs/batch.ts'
@@ -83,7 +77,7 @@ export interface AppOptions {
   /** Of connections; those that are not given are as they should be. */
   limits?: Partial<ConnectionLimits>
   /** Of all clients together; as above. */
-  held?: Partial<HeldLimits>
+  inflight?: Partial<InflightLimits>
 }
 
 /** As long as a request line can be: Node takes 16 KiB of header. */
@@ -92,8 +86,6 @@ const KEEP_ALIVE_TIMEOUT_MS = 72_000
 const REQUEST_ID_SHAPE = /^[A-Za-z0-9._-]{1,64}$/
 /** Of an attempt, sent with the wrong method; with the right one, POST, no query is shown. */
 const MAY_HOLD_TOKEN = /token|\/(complete|fail|heartbeat)\b/i
-const JSON_TYPE = 'application/json'
-const JSON_TYPE_SHAPE = /^application\/json\s*(;|$)/i
 
 export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   const { store } = options
@@ -113,7 +105,7 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   app.setNotFoundHandler((request) => {
     throw methods.refusal(request.method, request.url)
   })
-  acceptJson(app, limitHeld(app, heldLimits(options)))
+  acceptJson(app, limitInflight(app, inflightLimits(options)))
 
   const storedKeys = createStoredKeys(store)
   const checkAccess = createAccessCheck(options.apiKeys, storedKeys)
@@ -172,13 +164,13 @@ function createServer(
 }
 
 /** However large a body may be, there is room for two. */
-function heldLimits({ maxBodyBytes, held }: AppOptions): HeldLimits {
+function inflightLimits({ maxBodyBytes, inflight }: AppOptions): InflightLimits {
   const leastBytes = 2 * BATCH_SIZE_FACTOR * maxBodyBytes
   return {
-    ...HELD_LIMITS,
-    bodyBytes: Math.max(HELD_LIMITS.bodyBytes, leastBytes),
-    answerBytes: Math.max(HELD_LIMITS.answerBytes, leastBytes),
-    ...held,
+    ...INFLIGHT_LIMITS,
+    bodyBytes: Math.max(INFLIGHT_LIMITS.bodyBytes, leastBytes),
+    answerBytes: Math.max(INFLIGHT_LIMITS.answerBytes, leastBytes),
+    ...inflight,
   }
 }
 
@@ -227,51 +219,6 @@ function registerRoutes(
     return snapshots.ofAll()
   }
   registerMetricsRoute(app, { metrics, snapshot })
-}
-
-/**
- * Reads bodies: JSON with any parameters (RFC 8259 defines none), a payload kept as bytes. An
- * empty body is no body, whatever content type it comes with: clients send both for a POST
- * without data.
- */
-function acceptJson(app: FastifyInstance, readBody: BodyReader): void {
-  app.removeAllContentTypeParsers()
-  app.addHook('onRequest', (request, _reply, done) => {
-    // Fastify refuses a malformed content type before any parser sees that the body is empty.
-    const { headers } = request.raw
-    if (headers['content-type'] !== undefined) {
-      if (JSON_TYPE_SHAPE.test(headers['content-type'])) headers['content-type'] = JSON_TYPE
-      else delete headers['content-type']
-    }
-    done()
-  })
-  app.addContentTypeParser(JSON_TYPE, async (request: FastifyRequest, stream: IncomingMessage) => {
-    const body = await readBody(request, stream)
-    if (body.length === 0) return undefined
-    const coding = request.headers['content-encoding'] ?? 'identity'
-    if (coding.toLowerCase() !== 'identity') {
-      throw new AppError('unsupported_media_type', 'send the body without a content-encoding')
-    }
-    return parseRequest(body)
-  })
-  app.addContentTypeParser('*', async (request: FastifyRequest, stream: IncomingMessage) => {
-    if (request.is404 || (await isEmpty(request, stream))) return undefined
-    throw new AppError('unsupported_media_type', 'content-type must be application/json')
-  })
-}
-
-/** Reads no further than the first byte. */
-function isEmpty(request: FastifyRequest, stream: IncomingMessage): Promise<boolean> {
-  if (Number(request.headers['content-length']) > 0) return Promise.resolve(false)
-  return new Promise((resolve, reject) => {
-    stream.once('data', () => {
-      resolve(false)
-      // The rest is discarded; the answer closes the connection.
-      stream.resume()
-    })
-    stream.once('end', () => resolve(true))
-    stream.once('error', reject).once('close', reject)
-  })
 }
 
 /** A proxy that serves this API below a path is known by PUBLIC_URL alone. */

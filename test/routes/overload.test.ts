@@ -4,7 +4,7 @@ import { connect, type Socket } from 'node:net'
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, describe, expect, it } from 'vitest'
 import { CONNECTION_LIMITS } from '../../routes/http/connections.ts'
-import { HELD_LIMITS, type HeldLimits } from '../../routes/http/inflight-limits.ts'
+import { INFLIGHT_LIMITS, type InflightLimits } from '../../routes/http/inflight-limits.ts'
 import { answersIn, type RawAnswer } from '../hostile/raw-http.ts'
 import { type ServedApp, serveApp } from '../support/served-app.ts'
 import { until } from '../support/until.ts'
@@ -26,8 +26,8 @@ afterEach(async () => {
   served = null
 })
 
-async function serve(held: Partial<HeldLimits>): Promise<ServedApp> {
-  served = await serveApp({ held })
+async function serve(inflight: Partial<InflightLimits>): Promise<ServedApp> {
+  served = await serveApp({ inflight })
   const registered = await send('PUT', '/endpoints/work', '{"url":null}')
   expect(registered.status).toBe(201)
   return served
@@ -46,7 +46,7 @@ interface Answer {
   text: string
 }
 
-/** Its answer is read, else it would be one of those that are held. */
+/** Its response is read, else it would count as one that was not. */
 async function send(method: string, path: string, body?: string): Promise<Answer> {
   const init = { method, headers: JSON_TYPE, ...(body ? { body } : {}) }
   const answer = await fetch(`${served?.url}${path}`, init)
@@ -78,7 +78,7 @@ function expectOverloaded({ status, headers, text }: Answer): void {
 
 describe('what the API holds for all clients together', () => {
   it('has by default room for its waits, and for some hundred megabytes', () => {
-    expect(HELD_LIMITS).toEqual({
+    expect(INFLIGHT_LIMITS).toEqual({
       ...{ requests: 50_000, bodyBytes: 128 * MEGABYTE, answerBytes: 128 * MEGABYTE },
       openAnswerBytes: 32 * MEGABYTE,
     })
@@ -110,7 +110,7 @@ describe('what the API holds for all clients together', () => {
 
     const answers = await rest(socket)
     const refused = answers.filter(({ status }) => status === 503)
-    // What the kernel took at once is held no longer.
+    // What the kernel took at once is inflight no longer.
     expect(refused.length).toBeGreaterThan(count / 2)
     expect(answers).toHaveLength(count + 1)
     for (const { headers, body } of refused) {

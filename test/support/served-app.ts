@@ -8,7 +8,7 @@ import { pino } from 'pino'
 import { afterEach, expect } from 'vitest'
 import { buildApp } from '../../routes/app.ts'
 import type { ConnectionLimits } from '../../routes/http/connections.ts'
-import type { HeldLimits } from '../../routes/http/inflight-limits.ts'
+import type { InflightLimits } from '../../routes/http/inflight-limits.ts'
 import { createMinuteStats } from '../../src/stats/minute-stats.ts'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store } from '../../src/store/store.ts'
@@ -38,7 +38,7 @@ export async function serveApp(
     apiKeys?: string[]
     maxBodyBytes?: number
     limits?: Partial<ConnectionLimits>
-    held?: Partial<HeldLimits>
+    inflight?: Partial<InflightLimits>
     /** Absent: where it listens. */
     publicUrl?: string
   } = {},
@@ -60,7 +60,7 @@ export async function serveApp(
     maxBodyBytes: options.maxBodyBytes ?? 1_048_576,
     version: 'test',
     limits: options.limits ?? {},
-    held: options.held ?? {},
+    inflight: options.inflight ?? {},
   })
   const check = createAnswerCheck(app.swagger())
   recordAnswers(app.server, (answer) => undescribed.push(...check.problemsOf(answer)))

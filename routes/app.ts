@@ -1,4 +1,4 @@
-// The API as one object: everything is registered here by hand, in reading order.
+// Builds the API: all hooks and routes are registered here, in the order in which they are read.
 import { randomUUID } from 'node:crypto'
 import swagger from '@fastify/swagger'
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify'
@@ -23,7 +23,7 @@ import {
   isRefusal,
   type StoredKeys,
 } from './http/access.ts'
-import { refuseUnheededConditions } from './http/conditional.ts'
+import { refuseUnsupportedConditions } from './http/conditional.ts'
 import {
   CONNECTION_LIMITS,
   type ConnectionLimits,
@@ -118,7 +118,7 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   })
   locateBelow(app, options.publicUrl)
   refuseBadCoding(app)
-  refuseUnheededConditions(app)
+  refuseUnsupportedConditions(app)
   countRequests(app, metrics)
 
   await app.register(swagger, openapiOptions(options.version))

@@ -1,4 +1,4 @@
-// The API process: checks, stores, answers; delivers nothing.
+// The API process: validates, stores and responds; it delivers nothing.
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { FastifyInstance } from 'fastify'
@@ -101,7 +101,7 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
     },
     unfinished: () => ({ detail: 'the store did not accept the last reports' }),
   })
-  // Only now: whoever reads this may ask us to stop.
+  // Only now: a program that reads this line may stop the process.
   log.info({ url, localMode, allowedTargets, publicUrl }, 'api.listening')
   return url
 }

@@ -15,7 +15,7 @@ import type { AddressPolicy } from '../../src/webhook/address-policy.ts'
 import { changedSettings, type EndpointChange, endpointView } from '../../src/wire/endpoints.ts'
 import { etagOf, stale } from '../http/conditional.ts'
 
-/** Against others who change the same endpoint; a client that loses so often tries again. */
+/** Against concurrent changes of the same endpoint; a client that loses so often must try again. */
 const MAX_TRIES = 10
 
 /**

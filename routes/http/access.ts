@@ -61,7 +61,7 @@ function checkScope(request: FastifyRequest, key: StoredKey | null, needed: KeyS
   trustConnection(request.raw.socket)
 }
 
-/** For the end of a wait: rejects with what is to be answered if the key was ended meanwhile. */
+/** For the end of a wait: rejects with the error to send if the key was revoked meanwhile. */
 export type KeyRecheck = (request: FastifyRequest) => Promise<void>
 
 export function createKeyRecheck(storedKeys: StoredKeys): KeyRecheck {
@@ -76,8 +76,8 @@ const MAX_AGE_MS = 2_000
 
 export interface StoredKeys {
   /**
-   * null: there is no such key. At once where the keys were read a moment ago: a wrong key is then
-   * refused before any of the body is parsed.
+   * null: there is no such key. Not a promise if the keys were read a moment ago: a wrong key is
+   * then refused before the body is parsed.
    */
   find(hash: string): StoredKey | null | Promise<StoredKey | null>
   /** After a change by this process, which must see it at once. */
@@ -86,11 +86,11 @@ export interface StoredKeys {
 
 export function createStoredKeys(store: Pick<Store, 'listKeys'>): StoredKeys {
   let reading: Promise<Map<string, StoredKey>> | null = null
-  /** What `reading` has come to; null: nothing yet. */
+  /** The result of `reading`; null: it is in progress. */
   let known: Map<string, StoredKey> | null = null
   let readAtMs = Number.NEGATIVE_INFINITY
 
-  /** All keys in one read, shared by all who ask meanwhile; there are few of them. */
+  /** Reads all keys, which are few, once for all requests that come meanwhile. */
   function read(): Map<string, StoredKey> | Promise<Map<string, StoredKey>> {
     const isFresh = performance.now() - readAtMs < MAX_AGE_MS
     if (reading !== null && isFresh) return known ?? reading
@@ -102,7 +102,7 @@ export function createStoredKeys(store: Pick<Store, 'listKeys'>): StoredKeys {
       (keys) => {
         if (reading === started) known = keys
       },
-      // One that failed is tried again by the next who asks.
+      // The next request repeats a read that failed.
       () => {
         if (reading === started) reading = null
       },
@@ -126,12 +126,15 @@ export function createStoredKeys(store: Pick<Store, 'listKeys'>): StoredKeys {
 const MAX_LINES = 10
 const WINDOW_MS = 10_000
 
-/** What of an error is about the right to ask: 401 and 403. */
+/** Whether an error is about the key or token: 401 and 403. */
 export function isRefusal({ status }: AppError): boolean {
   return status === 401 || status === 403
 }
 
-/** Logs a refused request, unless enough were logged a moment ago; the next line says how many. */
+/**
+ * Logs a refused request, except beyond MAX_LINES; the next line counts those that were left
+ * out.
+ */
 export function createRefusalLog(): (request: FastifyRequest, error: AppError) => void {
   let windowEndsAtMs = 0
   let lineCount = 0
@@ -153,7 +156,7 @@ export function createRefusalLog(): (request: FastifyRequest, error: AppError) =
         status: error.status,
         reason: error.message,
         method: request.method,
-        // Not the URL: a token may stand in it.
+        // Not the URL, which can contain a token.
         route: request.routeOptions.url ?? null,
         address: request.ip,
         keyId: request.storedKey?.id ?? null,

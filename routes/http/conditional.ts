@@ -26,10 +26,10 @@ export function etagOf(version: number): string {
 }
 
 /**
- * Of a write to what is there already. null: no precondition; `*` is none either, since such a
- * write finds nothing where nothing is.
+ * The version that a write to an existing record requires. null: any; `*` is the same, because
+ * such a write changes nothing where no record is.
  *
- * @throws AppError for If-None-Match, which such a write could never meet
+ * @throws AppError for If-None-Match, which such a write can never meet
  */
 export function ifMatch(headers: Record<string, unknown>): number | null {
   if (headers['if-none-match'] !== undefined) {
@@ -39,7 +39,7 @@ export function ifMatch(headers: Record<string, unknown>): number | null {
   return wanted === 'any' ? null : wanted
 }
 
-/** Of a write that also creates. @throws AppError when both headers are given */
+/** What a write that also creates requires. @throws AppError when both headers are given */
 export function writePrecondition(headers: Record<string, unknown>): IfVersion {
   if (headers['if-none-match'] === undefined) return matchOf(headers)
   if (headers['if-match'] === undefined) return 'none'
@@ -61,14 +61,14 @@ function refusedIfNoneMatch(message: string): AppError {
 const CONDITIONS = ['if-match', 'if-none-match'] as const
 
 /**
- * A client that sends a condition counts on it (RFC 9110, section 13.1). Where no route looks at
- * one, a request that changes something is refused instead of carried out regardless.
+ * A client that sends a condition relies on it (RFC 9110, section 13.1). A route that does not
+ * support conditions refuses a request that has one, instead of ignoring it.
  */
-export function refuseUnheededConditions(app: FastifyInstance): void {
+export function refuseUnsupportedConditions(app: FastifyInstance): void {
   app.addHook('preValidation', (request, _reply, done) => {
     const found = CONDITIONS.find((name) => request.headers[name] !== undefined)
     const isSafe = request.method === 'GET' || request.method === 'HEAD'
-    if (found === undefined || isSafe || request.is404 || heedsConditions(request)) return done()
+    if (found === undefined || isSafe || request.is404 || supportsConditions(request)) return done()
     const message = 'this request takes no condition'
     done(
       new AppError('invalid_request', `header/${found}: ${message}`, {
@@ -78,7 +78,7 @@ export function refuseUnheededConditions(app: FastifyInstance): void {
   })
 }
 
-function heedsConditions({ routeOptions }: FastifyRequest): boolean {
+function supportsConditions({ routeOptions }: FastifyRequest): boolean {
   const headers = routeOptions.schema?.headers
   return headers instanceof z.ZodObject && 'if-match' in headers.shape
 }

@@ -1,6 +1,5 @@
-// What a connection may do before, after and beside requests: how slow it may be, how much it may
-// ask for at once, how many connections without a key there may be, and the answer to a connection
-// that does not speak HTTP.
+// The limits of a connection: its deadlines, how many requests it may have in progress, how many
+// connections without a valid key there may be, and the response to what is not HTTP.
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import {
@@ -211,7 +210,7 @@ function createStrangers(limits: ConnectionLimits) {
 
 /**
  * Node has a deadline for requests, and none for those who do not read what they asked for. One
- * timer serves all: the answers stand in the order in which their time is over.
+ * timer serves all: the responses are in the order of their deadlines.
  */
 function createAnswerDeadline(answerMs: number) {
   const untilMs = new Map<ServerResponse, number>()

@@ -20,7 +20,7 @@ export function writeCursor(key: string): string {
   return Buffer.from(key).toString('base64url')
 }
 
-/** @throws AppError invalid_request when this is no cursor that we gave */
+/** @throws AppError invalid_request for a cursor that is not ours */
 export function readCursor(cursor: string, isKey: (key: string) => boolean): string {
   const key = Buffer.from(cursor, 'base64url').toString()
   if (isKey(key) && writeCursor(key) === cursor) return key

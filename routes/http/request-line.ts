@@ -4,7 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import { AppError, NO_ROUTE } from '../../src/errors.ts'
 
 export interface MethodTable {
-  /** What a request that no route took is told. */
+  /** The error of a request that no route takes. */
   refusal(method: string, url: string): AppError
 }
 
@@ -31,19 +31,19 @@ export function createMethodTable(app: FastifyInstance): MethodTable {
     })
   }
 
-  // Before the body is looked at: what is wrong with it does not matter where no route is.
+  // Before the body is read: without a route its faults do not matter.
   app.addHook('preParsing', async (request) => {
     if (request.is404) throw refusal(request.method, request.url)
   })
   return { refusal }
 }
 
-/** `/jobs/:id/cancel` as a pattern; our paths hold nothing that a RegExp would take for its own. */
+/** `/jobs/:id/cancel` as a pattern; our paths contain no other special character of a RegExp. */
 function shapeOf(url: string): RegExp {
   return new RegExp(`^${url.replaceAll('.', '\\.').replaceAll(/:[a-z]+/g, '[^/]+')}$`)
 }
 
-/** Fastify takes a code that is none as it is written: `%ff` would look for those three letters. */
+/** Fastify keeps an invalid code as it is written: `%ff` would search for those three letters. */
 export function refuseBadCoding(app: FastifyInstance): void {
   app.addHook('onRequest', ({ url }, _reply, done) => {
     const queryAt = url.indexOf('?')
@@ -58,7 +58,7 @@ export function refuseBadCoding(app: FastifyInstance): void {
   })
 }
 
-/** Node reads the bytes of a request line as Latin-1: beyond ASCII they are not what they were. */
+/** Node reads the bytes of a request line as Latin-1, which changes bytes beyond ASCII. */
 function isCodedText(query: string): boolean {
   if (!/^[\x21-\x7e]*$/.test(query)) return false
   if (!query.includes('%')) return true

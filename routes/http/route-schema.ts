@@ -80,7 +80,7 @@ export const noQuery = z.strictObject({})
 /** Of a route that needs no body: none, or an empty object. */
 export const noBody = z.strictObject({}).nullish()
 
-/** Fastify's names for the parts of a request, and how a path into each begins. */
+/** The parts of a request as Fastify names them, and the beginning of a path into each. */
 const PATH_PREFIXES: Record<string, string> = {
   body: '',
   querystring: 'query',

@@ -1,8 +1,8 @@
-// Group commit for enqueues: requests that come together share one durable write.
+// Group commit for enqueues: concurrent requests share one durable write.
 //
-// No timer: with no write in flight a job is written at the end of this turn of the event loop,
-// else it waits for a write to return. An idle request so waits for nobody, and load makes its
-// own batches.
+// There is no timer. With no write in progress a job is written at the end of this turn of the
+// event loop, else when a write returns: an idle API does not wait, and load forms its own
+// batches.
 
 import type { BatchSize } from '../../src/batch-size.ts'
 import { AppError } from '../../src/errors.ts'
@@ -16,15 +16,15 @@ import {
 
 const MAX_WRITES_IN_FLIGHT = 2
 const MAX_BATCH_BYTES = 1_048_576
-/** What may wait here; beyond it a request is refused rather than kept. */
+/** The jobs that may wait here; beyond them requests are refused. */
 const MAX_WAITING_JOBS = 20_000
 const MAX_WAITING_BYTES = 64 * 1_048_576
 /**
- * Neither are further ones kept while the first of several writes has waited this long: that is a
- * load which the store can not keep up with, and whoever is told so at once can act on it.
+ * Requests are also refused while the first job of several writes has waited this long: the
+ * store cannot keep up, and a client that learns this at once can act on it.
  */
 const MAX_WAIT_UNDER_LOAD_MS = 1_000
-/** Who has waited this long when a write finds the store away is told so, not kept for the next. */
+/** Jobs that have waited this long when a write fails are refused, not kept for the next write. */
 const MAX_WAIT_IN_OUTAGE_MS = 2_000
 const RETRY_AFTER_SECONDS = '1'
 
@@ -44,7 +44,7 @@ export interface EnqueueBatcher {
 
 /**
  * @param size how many jobs one write may hold, learned from all writes of jobs in this process
- * @param onBatch told how many jobs each write holds
+ * @param onBatch gets the number of jobs of each write
  */
 export function createEnqueueBatcher(
   store: Pick<Store, 'enqueue'>,
@@ -122,7 +122,7 @@ function tooMuchWaits(): AppError {
   })
 }
 
-/** Answers each of the batch; resolves with what went wrong, or null. */
+/** Resolves or rejects each job of the batch; resolves with the error, or null. */
 async function write(
   store: Pick<Store, 'enqueue'>,
   size: BatchSize,
@@ -147,7 +147,10 @@ async function write(
 /** The store has the same deadline, and its error says what is wrong. */
 const STORE_FIRST_MS = 100
 
-/** The first of a batch has waited longest; whether its jobs are stored is not known by then. */
+/**
+ * By the first job of a batch, which has waited longest; whether the jobs are stored is unknown
+ * then.
+ */
 function refuseInTime(batch: Waiting[]): () => void {
   const sinceMs = batch[0]?.sinceMs ?? performance.now()
   const leftMs = Math.max(0, sinceMs + MAX_ANSWER_MS + STORE_FIRST_MS - performance.now())

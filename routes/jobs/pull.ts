@@ -17,7 +17,7 @@ import type { PullWaits } from './waits.ts'
 /** What a pulled job shows as its worker: the program that claimed it is unknown. */
 export const PULLER = 'pull'
 
-/** Beyond it no further job is put into an answer. */
+/** Beyond it no further job is added to a response. */
 const MAX_ANSWER_BYTES = 16 * 1_048_576
 const READ_AT_ONCE = 10
 
@@ -81,26 +81,26 @@ export function registerPullRoute(
       const { limit, wait, lease } = request.body
       await refuseOtherKinds(store, name)
       const holder: Holder = { workerId: PULLER, leaseMs: lease, pulls: true }
-      const take = async () => {
+      const claimSome = async () => {
         const most = Math.min(limit, size.limit)
         const lanes = [{ endpoint: name, limit: most }]
         const claim = () => store.claim(lanes, most, holder)
         return (await size.run(most, claim, ({ jobs }) => jobs.length)).jobs
       }
-      const taken = await pulls.untilTaken(name, take, wait, request.raw.socket)
+      const claimed = await pulls.untilClaimed(name, claimSome, wait, request.raw.socket)
       if (request.raw.socket.destroyed) {
-        // Whoever asked is gone: the jobs are not to wait for their leases to run out.
-        await store.release(taken)
+        // The client has disconnected: the jobs must not wait until their leases expire.
+        await store.release(claimed)
         return reply
       }
       try {
         if (wait > 0) await recheckKey(request)
       } catch (error) {
-        await store.release(taken)
+        await store.release(claimed)
         throw error
       }
       reply.type(JSON_TYPE)
-      const { items, started } = await pulledItems(store, taken)
+      const { items, started } = await pulledItems(store, claimed)
       for (const job of started) metrics.onStarted(job.claimedAt - dueAt(job))
       return `{"jobs":[${items.join(',')}]}`
     },
@@ -116,23 +116,23 @@ async function refuseOtherKinds(store: Store, name: string): Promise<void> {
 }
 
 /**
- * As many as fit into an answer; the others are given back. A hundred jobs of 8 MiB each are more
+ * As many as fit into a response; the others are released. A hundred jobs of 8 MiB each are more
  * than a string can hold.
  */
 async function pulledItems(
   store: Store,
-  taken: ClaimedJob[],
+  claimed: ClaimedJob[],
 ): Promise<{ items: string[]; started: ClaimedJob[] }> {
   const items: string[] = []
   const started: ClaimedJob[] = []
   let bytes = 0
-  for (let i = 0; i < taken.length; i += READ_AT_ONCE) {
+  for (let i = 0; i < claimed.length; i += READ_AT_ONCE) {
     if (bytes > MAX_ANSWER_BYTES) {
-      await store.release(taken.slice(i))
+      await store.release(claimed.slice(i))
       break
     }
-    const some = taken.slice(i, i + READ_AT_ONCE)
-    const texts = await Promise.all(some.map((claimed) => pulledJson(store, claimed)))
+    const some = claimed.slice(i, i + READ_AT_ONCE)
+    const texts = await Promise.all(some.map((one) => pulledJson(store, one)))
     for (const [at, item] of texts.entries()) {
       if (item === null) continue
       items.push(item)
@@ -143,7 +143,7 @@ async function pulledItems(
   return { items, started }
 }
 
-/** null: it was cancelled the moment it was claimed. */
+/** null: it was cancelled right after it was claimed. */
 async function pulledJson(store: Store, claimed: ClaimedJob): Promise<string | null> {
   const job = await store.getJob(claimed.jobId)
   if (job === null || !isHeldBy(job, claimed)) return null

@@ -8,19 +8,19 @@ import type { Store } from '../../src/store/store.ts'
 /** Of each kind. Beyond it a wait ends at once: with the job as it is, or with no job. */
 const MAX_WAITS = 10_000
 
-/** How often the jobs waited for are looked up while somebody waits. */
+/** How often the jobs are looked up while a request waits for one. */
 const FINAL_LOOK_INTERVAL_MS = 50
 const MAX_IDS_PER_LOOK = 1_000
-/** However many wait, looking for them takes at most a fifth of this process's time. */
+/** However many requests wait, the looks take at most a fifth of the time of this process. */
 const REST_PER_LOOK = 4
-/** A store that was away is not made to look slow. */
+/** A store that did not respond is asked again within this time. */
 const MAX_FINAL_LOOK_INTERVAL_MS = 1_000
 export interface JobWaits {
   /**
-   * Resolves when the job is final or gone, the time is over, the one who asked has left, or the
-   * process stops.
+   * Resolves when the job is final or deleted, the time is over, the client has disconnected, or
+   * the process stops.
    */
-  untilFinal(id: string, waitMs: number, asker: Socket): Promise<void>
+  untilFinal(id: string, waitMs: number, client: Socket): Promise<void>
   stop(): void
 }
 
@@ -46,20 +46,20 @@ export function createJobWaits(store: Pick<Store, 'finalAmong'>): JobWaits {
   }
 
   return {
-    untilFinal(id, waitMs, asker) {
+    untilFinal(id, waitMs, client) {
       if (isStopped || waitCount >= MAX_WAITS || waitMs === 0) return Promise.resolve()
       return new Promise((resolve) => {
         const ends = endsById.get(id) ?? new Set()
         const end = () => {
           clearTimeout(deadline)
-          asker.off('close', end)
+          client.off('close', end)
           ends.delete(end)
           if (ends.size === 0) endsById.delete(id)
           waitCount--
           resolve()
         }
         const deadline = setTimeout(end, waitMs)
-        asker.once('close', end)
+        client.once('close', end)
         ends.add(end)
         endsById.set(id, ends)
         waitCount++
@@ -74,42 +74,48 @@ export function createJobWaits(store: Pick<Store, 'finalAmong'>): JobWaits {
   }
 }
 
-/** Without a hint a look comes this often while somebody waits. */
+/** How often due jobs are looked up while a claim waits, if nothing announces one. */
 const DUE_LOOK_INTERVAL_MS = 250
-/** With hints no more often than this. */
+/** However often work is announced. */
 const MIN_DUE_LOOK_INTERVAL_MS = 10
 /** A look goes back this far: a job is seen late when its write was slow. */
 const OVERLAP_MS = 5_000
 /** Each waiting claim is tried at least this often: a resume or a freed limit makes nothing due. */
 const TRY_ALL_INTERVAL_MS = 1_000
-/** So many of one endpoint try at once: thousands of claims for one job would stop the store. */
+/** Of one endpoint: thousands of claims that try for one job would stop the store. */
 const TRIED_AT_ONCE = 16
-type Take = () => Promise<ClaimedJob[]>
+
+type Claim = () => Promise<ClaimedJob[]>
 
 export interface PullWaits {
   /**
-   * Takes jobs, as soon as there are some; none when the time is over, the one who asked has
-   * left, or the process stops. Rejects as `take` does.
+   * Claims jobs as soon as there are some; none when the time is over, the client has
+   * disconnected, or the process stops. Rejects as `claim` does.
    */
-  untilTaken(endpoint: string, take: Take, waitMs: number, asker: Socket): Promise<ClaimedJob[]>
+  untilClaimed(
+    endpoint: string,
+    claim: Claim,
+    waitMs: number,
+    client: Socket,
+  ): Promise<ClaimedJob[]>
   stop(): void
 }
 
 interface Wait {
   endpoint: string
-  take: Take
+  claim: Claim
   end: (jobs: ClaimedJob[]) => void
   fail: (error: unknown) => void
-  isTaking: boolean
+  isClaiming: boolean
   isOver: boolean
 }
 
-/** Waits from the first claim that has to until stop(). */
+/** Looks for due jobs from the first claim that waits until stop(). */
 export class SharedPullWaits implements PullWaits {
   readonly #store: Pick<Store, 'due' | 'clock' | 'onWork'>
   readonly #waits = new Set<Wait>()
   #isStopped = false
-  #stopHints: (() => void) | null = null
+  #stopListening: (() => void) | null = null
   #timer: NodeJS.Timeout | null = null
   #isLooking = false
   #lookedAtMs = 0
@@ -119,40 +125,40 @@ export class SharedPullWaits implements PullWaits {
     this.#store = store
   }
 
-  async untilTaken(
+  async untilClaimed(
     endpoint: string,
-    take: Take,
+    claim: Claim,
     waitMs: number,
-    asker: Socket,
+    client: Socket,
   ): Promise<ClaimedJob[]> {
-    const jobs = await take()
+    const jobs = await claim()
     if (jobs.length > 0 || waitMs === 0) return jobs
     if (this.#isStopped || this.#waits.size >= MAX_WAITS) return jobs
     const { promise, resolve, reject } = Promise.withResolvers<ClaimedJob[]>()
-    const wait = { endpoint, take, end: resolve, fail: reject, isTaking: false, isOver: false }
+    const wait = { endpoint, claim, end: resolve, fail: reject, isClaiming: false, isOver: false }
     const deadline = setTimeout(giveUp, waitMs, wait)
-    const onLeft = () => giveUp(wait)
-    asker.once('close', onLeft)
+    const onClose = () => giveUp(wait)
+    client.once('close', onClose)
     this.#add(wait)
     try {
       return await promise
     } finally {
       clearTimeout(deadline)
-      asker.off('close', onLeft)
+      client.off('close', onClose)
       this.#remove(wait)
     }
   }
 
   stop(): void {
     this.#isStopped = true
-    this.#stopHints?.()
+    this.#stopListening?.()
     if (this.#timer !== null) clearTimeout(this.#timer)
     for (const wait of this.#waits) giveUp(wait)
   }
 
   #add(wait: Wait): void {
     this.#waits.add(wait)
-    this.#stopHints ??= this.#store.onWork(() => this.#onHint())
+    this.#stopListening ??= this.#store.onWork(() => this.#onWork())
     if (this.#timer === null && !this.#isLooking) this.#planLook(MIN_DUE_LOOK_INTERVAL_MS)
   }
 
@@ -168,7 +174,7 @@ export class SharedPullWaits implements PullWaits {
     this.#timer = setTimeout(() => void this.#look(), inMs)
   }
 
-  #onHint(): void {
+  #onWork(): void {
     if (this.#isLooking || this.#waits.size === 0) return
     const sinceLookMs = performance.now() - this.#lookedAtMs
     this.#planLook(Math.max(0, MIN_DUE_LOOK_INTERVAL_MS - sinceLookMs))
@@ -199,31 +205,31 @@ export class SharedPullWaits implements PullWaits {
   }
 }
 
-/** Who waits longest comes first. Where one finds nothing, there is nothing for those behind. */
+/** The claim that waits longest comes first. If it finds nothing, neither do those behind it. */
 async function tryInTurn(waits: Wait[]): Promise<void> {
   for (let i = 0; i < waits.length; i += TRIED_AT_ONCE) {
-    const tries = await Promise.all(waits.slice(i, i + TRIED_AT_ONCE).map(tryToTake))
+    const tries = await Promise.all(waits.slice(i, i + TRIED_AT_ONCE).map(tryToClaim))
     if (tries.includes('nothing')) return
   }
 }
 
-async function tryToTake(wait: Wait): Promise<'taken' | 'nothing' | 'not tried'> {
-  if (wait.isTaking || wait.isOver) return 'not tried'
-  wait.isTaking = true
+async function tryToClaim(wait: Wait): Promise<'claimed' | 'nothing' | 'not tried'> {
+  if (wait.isClaiming || wait.isOver) return 'not tried'
+  wait.isClaiming = true
   try {
-    const jobs = await wait.take()
+    const jobs = await wait.claim()
     if (jobs.length > 0 || wait.isOver) wait.end(jobs)
-    return jobs.length > 0 ? 'taken' : 'nothing'
+    return jobs.length > 0 ? 'claimed' : 'nothing'
   } catch (error) {
     wait.fail(error)
     return 'nothing'
   } finally {
-    wait.isTaking = false
+    wait.isClaiming = false
   }
 }
 
-/** What a claim that is under way brings is still handed over. */
+/** The jobs of a claim in progress are still returned. */
 function giveUp(wait: Wait): void {
   wait.isOver = true
-  if (!wait.isTaking) wait.end([])
+  if (!wait.isClaiming) wait.end([])
 }

@@ -1,4 +1,4 @@
-// GET /dashboard: a page for someone who was woken at night. It does all through the public API.
+// GET /dashboard: the page and its files. The page uses the public API only.
 import { readdirSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { findPackageJSON } from 'node:module'
@@ -37,7 +37,7 @@ export function registerDashboard(app: FastifyInstance): void {
     summary: 'The dashboard',
     html: pageOf(Object.keys(files).sort()),
     files,
-    // Modules of two versions would not fit together: a browser asks, and is told 304.
+    // Modules of two versions would not fit together: a browser revalidates, and gets 304.
     cacheControl: 'no-cache',
   })
 }

@@ -1,5 +1,6 @@
-// What the fields of requests and responses mean, for openapi.json and docs/api.md. A name means
-// the same wherever it stands, so it is written once; a schema that says more itself comes first.
+// The meanings of the fields of requests and responses, for openapi.json and docs/api.md. A name
+// has the same meaning everywhere, so that it is written once; the description of a schema
+// itself comes first.
 
 type Json = Record<string, unknown>
 

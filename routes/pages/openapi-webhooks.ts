@@ -1,5 +1,5 @@
-// The `webhooks` section of openapi.json: the two requests that Posthorn sends to an endpoint, and
-// what the answers to them mean.
+// The `webhooks` section of openapi.json: the two requests that Posthorn sends to an endpoint,
+// and the meanings of the responses.
 
 import { DELIVERY_HEADERS, type SentWith } from '../../src/webhook/delivery-headers.ts'
 import { STATUS_MEANINGS } from '../../src/webhook/outcome.ts'

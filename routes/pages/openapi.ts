@@ -1,6 +1,5 @@
-// GET /openapi.json, made from the schemas of the routes, never by hand. What a route declares
-// beside its schema (errors, headers, responses without JSON) is described in http/route-
-// schema.ts.
+// GET /openapi.json, made from the schemas of the routes, never by hand. http/route-schema.ts
+// has what a route declares beside its schema: errors, headers, responses without JSON.
 import { isDeepStrictEqual } from 'node:util'
 import type { FastifyDynamicSwaggerOptions } from '@fastify/swagger'
 import type { FastifyInstance, FastifySchema, RouteOptions } from 'fastify'

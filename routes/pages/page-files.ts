@@ -1,4 +1,4 @@
-// A page for people and the files it is made of: served by name, to all, under a strict policy.
+// Serves a page and its files: by name, to everyone, under a strict content security policy.
 import { createHash } from 'node:crypto'
 import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'

@@ -1,8 +1,9 @@
-// GET /docs: openapi.json as a page to read and try. All that it loads comes from this server.
+// GET /docs: openapi.json as a page to read and try. This server serves all that the page loads.
 //
-// Swagger UI out of @fastify/swagger-ui, whose copy has no install script that reports home, and
-// which works under a policy without inline script. Its files are served by name, not by the
-// plugin: that adds seven routes, a second copy of openapi.json and a page with inline styles.
+// Swagger UI comes from @fastify/swagger-ui: its copy has no install script that reports home,
+// and works under a policy without inline scripts. Its files are served by name, not by the
+// plugin, which would add seven routes, a second copy of openapi.json and a page with inline
+// styles.
 import { readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'

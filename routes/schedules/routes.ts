@@ -41,7 +41,7 @@ import {
   UNKNOWN_ENDPOINT,
 } from '../http/route-schema.ts'
 
-/** Against others who change the same schedule; whoever loses so often is told to try again. */
+/** Against concurrent changes of the same schedule; a client that loses so often must try again. */
 const MAX_TRIES = 10
 
 const schedulesQuery = z.strictObject(pageFields)
@@ -253,7 +253,7 @@ type Put = Extract<PutScheduleResult, { schedule: Schedule }>
 /**
  * Writes what `change` makes of the stored schedule, over that one and no other.
  *
- * @param change null: nothing is to be written
+ * @param change null: nothing is written
  * @param read putting anew takes readToReplace
  * @throws AppError precondition_failed, endpoint_not_found (422), what `change` throws
  */

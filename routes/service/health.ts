@@ -1,4 +1,4 @@
-// GET /, which says what this server is, and the health of the process.
+// GET /, which describes this server, and the health of the process.
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { createStoreCheck } from '../../src/http/health-server.ts'

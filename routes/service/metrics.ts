@@ -1,4 +1,4 @@
-// GET /metrics, and the hook that counts every request.
+// GET /metrics, and the hook that counts requests.
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import type { ApiMetrics, QueueSnapshot } from '../../src/stats/metrics.ts'

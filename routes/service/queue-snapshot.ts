@@ -1,4 +1,5 @@
-// What the store holds, in figures: one look serves all who ask within a few seconds.
+// Counts of jobs, endpoints and workers: one read of the store serves all requests of a few
+// seconds.
 import { type Endpoint, endpointState } from '../../src/endpoint/endpoint.ts'
 import type { DeletedFigures, EndpointFigures, QueueSnapshot } from '../../src/stats/metrics.ts'
 import { isLive } from '../../src/store/records.ts'

@@ -1,4 +1,5 @@
-// GET /stats: how much waits and runs at each endpoint, and what ended in each minute of late.
+// GET /stats: queued, running and dead jobs of each endpoint, and the attempts that ended in
+// each minute.
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { formatDuration } from '../../src/job/duration.ts'

@@ -1,5 +1,4 @@
-// The HTTP server of a process that is no API (WORKER_PORT): its health and its metrics, nothing
-// else.
+// The HTTP server of a worker (WORKER_PORT): its health and its metrics, nothing else.
 import { randomUUID } from 'node:crypto'
 import { type AddressInfo, isIP } from 'node:net'
 import Fastify, { type FastifyInstance, type FastifyRequest, LogController } from 'fastify'
@@ -105,8 +104,8 @@ function registerRoutes(app: FastifyInstance, parts: HealthServerParts): void {
 }
 
 /**
- * However many requests ask, the store is asked once at a time: anyone can send them, without a key.
- * Its own deadline limits the wait.
+ * However many requests ask, the store is asked once at a time: anyone can send them, without a
+ * key. Its own deadline limits the wait.
  *
  * @param storeReady throws unless the store takes writes
  * @returns `ok`, or what is wrong with the store

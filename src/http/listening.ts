@@ -1,4 +1,4 @@
-// Why a process cannot listen where its settings say, in a sentence that names the settings.
+// Listens at the address of the settings; an error names the settings that are wrong.
 import { ConfigError } from '../config.ts'
 
 /** The address is taken, or not allowed: exit code 1. */

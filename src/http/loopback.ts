@@ -1,4 +1,5 @@
-// What may reach a process that needs no key: only this machine, and none of its web pages.
+// Which requests a process without API_KEYS accepts: those of this machine that no web page has
+// sent.
 import type { FastifyRequest } from 'fastify'
 import { AppError } from '../errors.ts'
 import { forbidden } from './access.ts'
@@ -14,9 +15,9 @@ function isLoopbackV4(name: string): boolean {
 }
 
 /**
- * Without API_KEYS a request needs no key, and so a page in the user's browser must not reach it: neither by a name
- * that was rebound to 127.0.0.1 (Host), nor across sites (Origin; Fetch Metadata,
- * w3.org/TR/fetch-metadata).
+ * Without API_KEYS a request needs no key, and so a page in the user's browser must not reach
+ * it: neither by a name that was rebound to 127.0.0.1 (Host), nor across sites (Origin; Fetch
+ * Metadata, w3.org/TR/fetch-metadata).
  */
 export function refuseWebPages(request: Pick<FastifyRequest, 'headers' | 'raw'>): void {
   const { host = '' } = request.headers

@@ -1,4 +1,5 @@
-// Errors on the wire: application/problem+json (RFC 9457) for everything, malformed HTTP included.
+// Errors in responses: application/problem+json (RFC 9457) for every error, malformed HTTP
+// included.
 import { randomUUID } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
@@ -7,16 +8,19 @@ import { StoreUnavailable, UNAVAILABLE } from '../store/store.ts'
 
 export const PROBLEM_TYPE = 'application/problem+json'
 
-/** Of every answer but the files of pages: it may hold a secret, and is never a script or a page. */
+/**
+ * Of every response except the files of pages: it can contain a secret, and is no script or
+ * page.
+ */
 export const SECURITY_HEADERS = {
   'cache-control': 'no-store',
   'x-content-type-options': 'nosniff',
 }
 
-/** What Retry-After says when the store does not answer. */
+/** Retry-After when the store does not respond. */
 const RETRY_AFTER_SECONDS = '1'
 
-/** The client went away, or was cut off, before its body had come: nobody will read this. */
+/** The client disconnected before its body was complete, and will not read this. */
 const CUT_OFF = new AppError('invalid_request', 'the body ended before all of it had come')
 
 export function sendProblem(request: FastifyRequest, reply: FastifyReply, error: unknown): void {
@@ -44,7 +48,7 @@ function problemJson(error: AppError, requestId: string): string {
   })
 }
 
-/** Fastify's own refusals in our words; whatever is not known stays inside. */
+/** Fastify's own errors in our words; the details of unknown errors are not sent. */
 function asAppError(error: unknown, isRead: boolean): AppError {
   if (error instanceof AppError) return error
   if (error instanceof StoreUnavailable) {
@@ -73,19 +77,19 @@ function asAppError(error: unknown, isRead: boolean): AppError {
   }
 }
 
-/** What Node's parser refuses before there is a request, by its error codes. */
+/** What Node's parser refuses before there is a request, by error code. */
 const CLIENT_ERRORS: Record<string, [status: number, detail: string]> = {
   HPE_HEADER_OVERFLOW: [431, 'the header fields are larger than 16 KiB'],
   ERR_HTTP_REQUEST_TIMEOUT: [408, 'the request did not arrive in time'],
 }
 
-/** The whole answer to what is not HTTP at all. */
+/** The complete response to what is not HTTP. */
 export function clientErrorAnswer({ code = '' }: { code?: string }): WholeAnswer {
   const [status, detail] = CLIENT_ERRORS[code] ?? [400, 'what came is not an HTTP request']
   return wholeAnswer(new AppError('invalid_request', detail, { status }))
 }
 
-/** The whole answer to one request too many on a connection that has not taken its answers. */
+/** The complete response to a request too many on a connection that does not read its responses. */
 export function tooManyPendingAnswer(): WholeAnswer {
   const detail = 'too many requests of this connection have no response yet; read responses first'
   return wholeAnswer(
@@ -93,7 +97,7 @@ export function tooManyPendingAnswer(): WholeAnswer {
   )
 }
 
-/** The whole answer to CONNECT, which Node hands over without a way to answer. */
+/** The complete response to CONNECT, for which Node creates no response object. */
 export function refusedConnectAnswer(): WholeAnswer {
   const detail = 'CONNECT is not known here: this is no proxy'
   return wholeAnswer(
@@ -101,7 +105,7 @@ export function refusedConnectAnswer(): WholeAnswer {
   )
 }
 
-/** An answer to what is no request of a route, as it is written to the socket. */
+/** A response to what is no request of a route, as it is written to the socket. */
 export interface WholeAnswer {
   status: number
   bytes: string

@@ -1,9 +1,10 @@
-// Request bodies: parses the envelope, and keeps payloads and results as the bytes that came.
+// Parses a request body, and keeps payloads and results as the bytes that came.
 //
-// JSON.parse would change them (big integers, 1.0, duplicate keys), so one pass over the bytes
-// finds them, checks that they are JSON and cuts them out, as it does with the items of a batch.
-// The pass checks depth, duplicate keys and how much the envelope holds; whatever else is wrong,
-// JSON.parse refuses. It works in steps: a body of many megabytes must not stop other requests.
+// JSON.parse would change them (big integers, 1.0, duplicate keys). One pass over the bytes
+// finds them, checks that they are JSON and cuts them out, and so it does with the items of a
+// batch. The pass checks depth, duplicate keys and the size of the rest; JSON.parse refuses
+// whatever else is wrong. It works in steps: a body of many megabytes must not block other
+// requests.
 import { isUtf8 } from 'node:buffer'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { AppError, shortened } from '../errors.ts'

@@ -39,7 +39,7 @@ export function text(min: number, max: number) {
     .meta({ pattern: '^[^\\u0000]*$' })
 }
 
-/** For openapi.json; parseDuration decides, and the range is told in words. */
+/** For openapi.json; parseDuration decides, and the description has the range. */
 const DURATION_PATTERN = '^(\\d+d)?(\\d+h)?(\\d+m)?(\\d+s)?(\\d+ms)?$'
 
 /** A duration text to milliseconds. */
@@ -79,7 +79,7 @@ export const endpointName = z
   .string()
   .regex(ENDPOINT_NAME_SHAPE, 'expected 1–64 of a-z 0-9 - _ . with a letter or digit first')
 
-/** Zod leaves this name out without a word; whoever sends it is to know. */
+/** Zod drops this name silently; a request that has it is refused. */
 const NOT_TAKEN = '__proto__'
 
 export function pairs<T extends z.ZodType>(record: T) {

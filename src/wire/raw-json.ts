@@ -1,4 +1,4 @@
-// Checks that bytes are one JSON value (RFC 8259), without making anything of it: JSON.parse makes
+// Checks that bytes are one JSON value (RFC 8259) without building it: JSON.parse would create
 // an object for each of the millions of values that a payload may hold, in one go.
 import { AppError } from '../errors.ts'
 import { MAX_JSON_DEPTH } from '../job/json-depth.ts'

@@ -110,7 +110,7 @@ describe('what the API holds for all clients together', () => {
 
     const answers = await rest(socket)
     const refused = answers.filter(({ status }) => status === 503)
-    // What the kernel took at once is inflight no longer.
+    // What the kernel took at once does not count.
     expect(refused.length).toBeGreaterThan(count / 2)
     expect(answers).toHaveLength(count + 1)
     for (const { headers, body } of refused) {

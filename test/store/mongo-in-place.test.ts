@@ -28,6 +28,8 @@ test('a dropped database refuses every verb, is not ready, and says so', async (
   expect(await refusal()).toMatchObject({ name: 'StoreUnavailable', kind: 'removed' })
   await expect(store.ready()).rejects.toThrow(StoreUnavailable)
   await expect(store.listJobs({ limit: 1 })).rejects.toThrow(/was dropped or replaced/)
+  // The report of a worker has them, whether or not it can be written.
+  expect(store.encryptionKeyIds()).toEqual(expect.any(Array))
   expect(dropped.warnings.map(({ message }) => message)).toContain('store.lost')
 })
 

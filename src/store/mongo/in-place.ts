@@ -79,7 +79,8 @@ async function missingJobIndexes(db: Db, deadline: Deadline): Promise<string[]> 
 
 /** Each verb of the store, refused while the database is lost. */
 export function refusedWhileLost(store: Store, lost: () => StoreUnavailable | null): Store {
-  const always = new Set(['ready', 'close', 'onWork', 'onEnd'])
+  // encryptionKeyIds is no command and no promise: a rejection in its place would end the process.
+  const always = new Set(['ready', 'close', 'onWork', 'onEnd', 'encryptionKeyIds'])
   const verbs = Object.entries(Object.getOwnPropertyDescriptors(store))
     .filter(([name, { value }]) => typeof value === 'function' && !always.has(name))
     .map(([name, { value }]) => {

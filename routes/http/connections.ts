@@ -68,7 +68,7 @@ const refused = new WeakSet<Socket>()
 /** Those whose last answer was sent: what they still send is read and dropped. */
 const discarding = new WeakSet<Socket>()
 
-/** @param onRefused told of each answer that no route has given, by its status */
+/** @param onRefused gets the status of each response that no route has sent */
 export function watchConnections(
   server: Server,
   limits: ConnectionLimits,
@@ -209,7 +209,7 @@ function createStrangers(limits: ConnectionLimits) {
 }
 
 /**
- * Node has a deadline for requests, and none for those who do not read what they asked for. One
+ * Node has a deadline for requests, and none for clients that do not read their responses. One
  * timer serves all: the responses are in the order of their deadlines.
  */
 function createAnswerDeadline(answerMs: number) {

@@ -269,7 +269,7 @@ function answerTo(result: EnqueueResult, { job, dependsOn }: Item): Answer {
       ? { status: 201, id: stored.job.id }
       : { status: 200, id: stored.job.id, deduplicated: true }
   } catch (error) {
-    // The id of an item that was refused means nothing to who sent it.
+    // The id of an item that was refused means nothing to the client.
     const isOurs = result.kind === 'unknown_dependency' && !dependsOn.includes(result.jobId)
     return refusal(isOurs ? notStored(dependsOn.filter(isReference)) : error)
   }

@@ -84,7 +84,7 @@ function fromPackage(specifier: string): PageFile {
   return { type: SCRIPT_TYPE, load: async () => forBrowser(await readFile(path, 'utf8')) }
 }
 
-/** What an import map would do; our policy allows none, for it would be an inline script. */
+/** Does the work of an import map, which is an inline script and which our policy forbids. */
 function forBrowser(script: string): string {
   return script
     .replace(/(\bfrom\s*)(["'])([a-z/]+)\2/g, (found, from, quote, specifier) =>

@@ -254,7 +254,7 @@ type Put = Extract<PutScheduleResult, { schedule: Schedule }>
  * Writes what `change` makes of the stored schedule, over that one and no other.
  *
  * @param change null: nothing is written
- * @param read putting anew takes readToReplace
+ * @param read how the stored schedule is read: a PUT passes readToReplace
  * @throws AppError precondition_failed, endpoint_not_found (422), what `change` throws
  */
 async function changeSchedule(
@@ -316,7 +316,7 @@ function readToChange(store: Store, name: string): Promise<Schedule | null> {
   return store.getSchedule(name)
 }
 
-/** One that no key at hand opens can only be put anew as a whole: it counts as none. */
+/** A schedule that no key decrypts can only be replaced as a whole: it counts as missing. */
 async function readToReplace(store: Store, name: string): Promise<Schedule | null> {
   try {
     return await store.getSchedule(name)

@@ -163,7 +163,7 @@ export const timeout = duration(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)
 
 /** A JSON value as the bytes that came; a schedule's and a job's alike. */
 export const payload = z
-  // Not z.instanceof, which ends the check of the whole object: all faults are to be listed.
+  // Not z.instanceof, which ends the check of the whole object: the response lists all faults.
   .custom<RawJson>((value) => value instanceof RawJson, {
     error: 'a payload is needed: any JSON value',
     abort: false,

@@ -106,7 +106,7 @@ export function scheduleFrom(
   const settings = settingsFrom(body, before?.timing.anchorAt ?? now)
   refuseImpossible(settings.timing)
   const paused = body.paused ?? stored?.paused ?? false
-  // Ticks are decided anew where something about them has changed; else a deploy that repeats
+  // The next tick is computed again only if the timing has changed; else a deploy that repeats
   // its PUT in the very second of a tick would swallow it.
   const goesOn = stored?.paused === false && before && isSameTiming(before.timing, settings.timing)
   const nextRunAt = goesOn ? stored.nextRunAt : nextTick(settings.timing, now)
@@ -197,7 +197,7 @@ export function scheduleJson(schedule: Schedule, now: number): string {
   const ticks = schedule.nextRunAt === null ? [] : nextTicks(timing, now, NEXT_RUNS)
   const head = JSON.stringify({
     ...summary(schedule),
-    // A startAt late in the year 9999 has ticks that RFC 3339 can not write.
+    // A startAt late in the year 9999 has ticks that RFC 3339 cannot write.
     nextRuns: ticks.filter(isWritable).map(instantText),
   })
   return `${head.slice(0, -1)},"payload":${Buffer.from(schedule.payload).toString('utf8')}}`

@@ -32,7 +32,7 @@ export const FIELD_MEANINGS: Record<string, string> = {
   metadata: 'stored and returned, not delivered',
   headers: 'extra headers of each delivery',
   onFinish:
-    'the endpoint that gets a notice when the job is final; of an endpoint, the default of its jobs',
+    'the endpoint that gets a notice when the job is final; null: none; of an endpoint, the default of its jobs that do not have the field',
   'onFinish.endpoint': 'the endpoint of the notice',
   'onFinish.states': 'the final states that cause a notice; all if onFinish is a name',
   dependsOn: 'ids of jobs that must succeed first',

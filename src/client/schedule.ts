@@ -45,7 +45,8 @@ export interface ScheduleSummary {
   metadata: Record<string, string>
   /** Values are masked. */
   headers: Record<string, string>
-  onFinish: { endpoint: string; states: FinalState[] } | null
+  /** null: none; absent: that of the endpoint. */
+  onFinish?: { endpoint: string; states: FinalState[] } | null
   createdAt: string
   updatedAt: string
   version: number

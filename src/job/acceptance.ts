@@ -39,8 +39,13 @@ export function isDisabledFor(
 }
 
 /** Whether a request can be refused for what it names itself. */
-export function namesOthers({ onFinish, dependsOn }: NewJob): boolean {
-  return onFinish !== null || dependsOn.length > 0
+export function namesOthers(job: NewJob): boolean {
+  return namedOnFinish(job) !== null || job.dependsOn.length > 0
+}
+
+/** What the request itself says. */
+export function namedOnFinish({ onFinish }: Pick<NewJob, 'onFinish'>): OnFinish | null {
+  return onFinish === 'inherited' ? null : onFinish
 }
 
 /**
@@ -56,8 +61,9 @@ export function decideAcceptance(
   accepts: (endpoint: string) => boolean,
   stateOf: (jobId: string) => JobState | null,
 ): Acceptance | RequestRefusal {
-  if (job.onFinish !== null && !accepts(job.onFinish.endpoint)) {
-    return { kind: 'unknown_notice_endpoint', endpoint: job.onFinish.endpoint }
+  const named = namedOnFinish(job)
+  if (named !== null && !accepts(named.endpoint)) {
+    return { kind: 'unknown_notice_endpoint', endpoint: named.endpoint }
   }
   const waitingFor: string[] = []
   let isDoomed = false
@@ -71,7 +77,7 @@ export function decideAcceptance(
   return {
     kind: 'accepted',
     maxAttempts: job.maxAttempts ?? endpoint.maxAttempts,
-    onFinish: isNotice(job) ? null : (job.onFinish ?? endpoint.onFinish),
+    onFinish: job.onFinish === 'inherited' ? endpoint.onFinish : named,
     waitingFor,
     isDoomed,
     isHeld: waitingFor.length > 0 || job.orderingKey !== null,

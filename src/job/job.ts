@@ -191,8 +191,8 @@ export interface NewJob {
   orderingKey: string | null
   /** Ids of stored jobs, each once. */
   dependsOn: string[]
-  /** null: the endpoint's, read in the write that stores the job. */
-  onFinish: OnFinish | null
+  /** `inherited`: the endpoint's, read in the write that stores the job; null: none. */
+  onFinish: OnFinish | 'inherited' | null
   scheduleName: string | null
   /**
    * What the job was made for, once: a tick of a schedule, a notice of a finish. Unique within the

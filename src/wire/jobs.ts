@@ -199,7 +199,7 @@ export function templateFrom(body: TemplateBody, runAt: number) {
     tags: body.tags,
     metadata: body.metadata,
     headers: body.headers,
-    onFinish: body.onFinish ?? null,
+    onFinish: body.onFinish === undefined ? 'inherited' : body.onFinish,
   } satisfies Partial<NewJob>
 }
 

@@ -172,7 +172,11 @@ const summaryFields = {
   tags: z.array(z.string()),
   metadata: z.record(z.string(), z.string()),
   headers: z.record(z.string(), z.string()).meta({ description: 'values are masked' }),
-  onFinish: z.object({ endpoint: z.string(), states: z.array(z.string()) }).nullable(),
+  onFinish: z
+    .object({ endpoint: z.string(), states: z.array(z.string()) })
+    .nullable()
+    .optional()
+    .meta({ description: 'null: none; absent: the endpoint’s' }),
   createdAt: z.iso.datetime(),
   updatedAt: z.iso.datetime(),
   version: z.int(),
@@ -241,7 +245,7 @@ function templateAnswer(template: JobTemplate) {
     tags: template.tags,
     metadata: template.metadata,
     headers: maskedHeaders(template.headers),
-    onFinish: template.onFinish,
+    ...(template.onFinish === 'inherited' ? {} : { onFinish: template.onFinish }),
   }
 }
 

@@ -4,7 +4,7 @@ import { Webhook } from 'standardwebhooks'
 import { describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
 import { startReceiver } from '../support/receiver.ts'
-import { at, useFixture } from './fixture.ts'
+import { at, type Body, useFixture } from './fixture.ts'
 
 const HOOK = 'http://127.0.0.1:8099/hook'
 
@@ -195,6 +195,27 @@ describe.each(ENGINES)('on %s', (engine) => {
       states: ['succeeded', 'dead', 'cancelled'],
     })
     await expectRefused('/onFinish', { onFinish: 5 })
+  })
+
+  it('onFinish: null in a job, in a batch, in a schedule and in a copy is none', async () => {
+    const told = await fixture.pulled()
+    const site = await fixture.site(200, { onFinish: told.name })
+    const send = fixture.posthorn.request
+    const shownIn = async (id: string) => (await fixture.get(`/jobs/${id}`)).onFinish
+    const silent = await site.enqueue({ onFinish: null })
+    expect(await shownIn(silent)).toBe(null)
+    expect((await send('POST', `/jobs/${silent}/copy`)).body.onFinish).toBe(null)
+    const job = { endpoint: site.name, payload: 1 }
+    const batch = await send('POST', '/jobs/batch', { jobs: [{ ...job, onFinish: null }, job] })
+    const [none, inherited] = await Promise.all(batch.body.items.map(({ id }: Body) => shownIn(id)))
+    expect([none, inherited?.endpoint]).toEqual([null, told.name])
+    const schedule = `/schedules/${site.name}`
+    const made = await send('PUT', schedule, { ...job, every: '1h', onFinish: null })
+    expect(made.body.onFinish).toBe(null)
+    expect((await send('POST', `${schedule}/run`)).body.onFinish).toBe(null)
+    const replaced = await send('PUT', schedule, { ...job, every: '1h' })
+    expect(replaced.body).not.toHaveProperty('onFinish')
+    expect((await send('POST', `${schedule}/run`)).body.onFinish.endpoint).toBe(told.name)
   })
 
   it('read form: state, counts, version and times, and of the secret only its end', async () => {

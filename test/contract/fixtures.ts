@@ -87,7 +87,7 @@ export function newJob(store: Store, endpoint: string, fields: Partial<NewJob> =
     dedupe: null,
     orderingKey: null,
     dependsOn: [],
-    onFinish: null,
+    onFinish: 'inherited',
     scheduleName: null,
     originKey: null,
     trace: null,

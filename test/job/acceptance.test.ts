@@ -14,7 +14,13 @@ function decide(
   endpoint: Partial<AcceptingEndpoint> = {},
   states: Record<string, JobState> = {},
 ) {
-  const job = { maxAttempts: null, onFinish: null, dependsOn: [], orderingKey: null, ...fields }
+  const job = {
+    maxAttempts: null,
+    onFinish: 'inherited',
+    dependsOn: [],
+    orderingKey: null,
+    ...fields,
+  }
   return decideAcceptance(
     { originKey: null, ...job } as unknown as NewJob,
     { ...ENDPOINT, ...endpoint },
@@ -33,9 +39,12 @@ describe('what a job takes over when it is enqueued', () => {
     })
   })
 
-  it('nothing is told of a notice, also where its endpoint would', () => {
+  it('no onFinish if it says null, also where its endpoint has one', () => {
+    expect(decide({ onFinish: null }, { onFinish: TOLD })).toMatchObject({ onFinish: null })
+  })
+
+  it('only notices are taken by a disabled endpoint', () => {
     const notice = { originKey: 'finish:job:1:1' }
-    expect(decide(notice, { onFinish: TOLD })).toMatchObject({ onFinish: null })
     expect(isDisabledFor({ originKey: null }, { ...ENDPOINT, disabledReason: 'gone' })).toBe(true)
     expect(isDisabledFor(notice, { ...ENDPOINT, disabledReason: 'gone' })).toBe(false)
   })

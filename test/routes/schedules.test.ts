@@ -42,7 +42,6 @@ describe('a schedule', () => {
       tags: [],
       metadata: {},
       headers: {},
-      onFinish: null,
       payload: {},
       version: 1,
     })

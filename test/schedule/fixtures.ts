@@ -21,7 +21,7 @@ const TEMPLATE: JobTemplate = {
   tags: [],
   metadata: {},
   headers: {},
-  onFinish: null,
+  onFinish: 'inherited',
 }
 
 /** With a tick each hour from `firstTick` on, whether that is past or not. */

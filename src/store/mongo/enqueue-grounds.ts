@@ -1,6 +1,6 @@
 // What decides about a batch that is enqueued (src/job/acceptance.ts): its endpoints, and the states
 // of its dependencies. Two reads for the whole batch.
-import type { AcceptingEndpoint } from '../../job/acceptance.ts'
+import { type AcceptingEndpoint, namedOnFinish } from '../../job/acceptance.ts'
 import type { JobState, NewJob } from '../../job/job.ts'
 import type { MongoContext } from './context.ts'
 import { stateOf } from './documents.ts'
@@ -25,9 +25,10 @@ export async function loadEnqueueContext(
 ): Promise<EnqueueContext> {
   const names = [
     ...new Set(
-      jobs.flatMap(({ endpoint, onFinish }) =>
-        onFinish === null ? [endpoint] : [endpoint, onFinish.endpoint],
-      ),
+      jobs.flatMap((job) => {
+        const named = namedOnFinish(job)
+        return named === null ? [job.endpoint] : [job.endpoint, named.endpoint]
+      }),
     ),
   ]
   const found = await run(deadline, (limit) =>

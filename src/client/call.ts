@@ -137,25 +137,35 @@ export function createCall(options: ClientOptions): Call {
     json: async <T>(request: Request, check: Check) => (await checked(request, check)).value as T,
     raw: async (request, check) => (await checked(request, check)).body,
     async nothing(request) {
-      const answer = await answered(request)
-      // 202: an endpoint whose jobs are buried first.
-      if (answer.status === 202) checkedValue(request, answer, DELETING)
-      else if (answer.status !== 204) throw unexpected(request, answer.status, quoted(answer.body))
+      checkRemoval(request, await answered(request))
     },
   }
 }
 
-const GONE: Answered = { status: 204, body: new Uint8Array(), hasRequestId: false }
+const GONE: Answered = { status: 204, body: new Uint8Array(), hasRequestId: true }
 
 /** A page of a proxy, or a 404 of another kind, says nothing about what is stored. */
 function isGone({ status, code }: PosthornError, goneCode: string | undefined): boolean {
   return status === 404 && code === goneCode
 }
 
+/** What any server may answer, a 204 or a payload, is of Posthorn only with this header. */
+function withoutRequestId(request: Request, { status, body }: Answered): PosthornError {
+  return unexpected(request, status, `the header X-Request-Id is missing: ${quoted(body)}`)
+}
+
+function checkRemoval(request: Request, answer: Answered): void {
+  const { status, body, hasRequestId } = answer
+  // 202: an endpoint whose jobs become dead first.
+  if (status === 202) checkedValue(request, answer, DELETING)
+  else if (status !== 204) throw unexpected(request, status, quoted(body))
+  else if (!hasRequestId) throw withoutRequestId(request, answer)
+}
+
 function checkedValue(request: Request, answer: Answered, check: Check): unknown {
   const { status, body } = answer
   if (check === ANYTHING && !answer.hasRequestId) {
-    throw unexpected(request, status, `the header X-Request-Id is missing: ${quoted(body)}`)
+    throw withoutRequestId(request, answer)
   }
   let value: unknown
   try {

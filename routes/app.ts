@@ -55,7 +55,7 @@ import { createSnapshots } from './service/queue-snapshot.ts'
 import { registerStatsRoute } from './service/stats.ts'
 import { registerWorkersRoute } from './service/workers.ts'
 
-export interface AppOptions {
+interface AppOptions {
   store: Store
   /** Judges the URLs of endpoints. */
   policy: AddressPolicy

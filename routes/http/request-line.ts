@@ -3,7 +3,7 @@
 import type { FastifyInstance } from 'fastify'
 import { AppError, NO_ROUTE } from '../../src/errors.ts'
 
-export interface MethodTable {
+interface MethodTable {
   /** The error of a request that no route takes. */
   refusal(method: string, url: string): AppError
 }

@@ -41,7 +41,7 @@ const MAX_STEP_MS = 5
 const RETRY_AFTER_SECONDS = '1'
 
 /** Items are checked one by one, so that a bad one harms no other; here they are only described. */
-export const batchBody = z.strictObject({
+const batchBody = z.strictObject({
   jobs: z.array(z.unknown()).min(1).max(MAX_BATCH_JOBS).meta({
     description:
       'each as in POST /jobs, and idempotencyKey; "#0" in dependsOn is the first item. Validated one by one',

@@ -27,7 +27,7 @@ export const bulkBody = z.strictObject({
   limit: z.int().min(1).max(MAX_BULK).default(DEFAULT_BULK),
   dryRun: z.boolean().default(false),
 })
-export type BulkBody = z.output<typeof bulkBody>
+type BulkBody = z.output<typeof bulkBody>
 
 export const bulkAnswer = z.object({
   matched: z.int(),

@@ -8,7 +8,7 @@ import { AppError } from '../../src/errors.ts'
 import { noQuery } from '../http/route-schema.ts'
 
 /** Our own headers instead of @fastify/helmet: no other route answers with HTML. */
-export const PAGE_HEADERS = {
+const PAGE_HEADERS = {
   // data: for the icons in stylesheets. No form, no frame, no other origin, no inline script.
   'content-security-policy':
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +

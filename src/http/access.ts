@@ -9,7 +9,7 @@ import { AppError } from '../errors.ts'
  *
  * @throws AppError unauthorized when no key was sent
  */
-export type KeyCheck = (authorization: string | undefined) => string | null
+type KeyCheck = (authorization: string | undefined) => string | null
 
 export function createKeyCheck(apiKeys: string[]): KeyCheck {
   const hashes = new Set(apiKeys.map(hashOf))

@@ -20,7 +20,7 @@ export class RawJson {
 }
 
 /** What an envelope may hold beside payloads and results; each item of a batch by itself. */
-export interface EnvelopeLimits {
+interface EnvelopeLimits {
   /** Keys and items of lists: validation may find something wrong with each. */
   values: number
   bytes: number

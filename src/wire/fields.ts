@@ -140,7 +140,7 @@ export const retryParts = z.strictObject({
     .nullable()
     .optional(),
 })
-export type RetryWire = z.output<typeof retryParts>
+type RetryWire = z.output<typeof retryParts>
 
 export function retryOverrideFrom(wire: RetryWire): RetryOverride {
   const { maxAttempts, backoff, maxAge } = wire

@@ -53,15 +53,15 @@ export const idempotencyKey = z
 
 type DueTimes = { runAt?: number | undefined; delay?: number | undefined }
 
-export const dueTimes = {
+const dueTimes = {
   runAt: instant.optional(),
   delay: duration(0, MAX_AHEAD_MS).optional(),
 }
 
-export function isDueOnce({ runAt, delay }: DueTimes): boolean {
+function isDueOnce({ runAt, delay }: DueTimes): boolean {
   return runAt === undefined || delay === undefined
 }
-export const DUE_ONCE = { path: ['delay'], error: 'runAt and delay cannot both be given' }
+const DUE_ONCE = { path: ['delay'], error: 'runAt and delay cannot both be given' }
 
 /** `#0` in a batch: the job that an earlier item of it has become. */
 const BATCH_REFERENCE = /^#\d{1,3}$/
@@ -178,7 +178,7 @@ export function jobFromOutbox(body: Buffer, maxBodyBytes: number, now: number): 
 }
 
 /** When a job is due that says so by one of these. A past instant means now. */
-export function dueTimeOf({ runAt, delay }: Pick<JobBody, 'runAt' | 'delay'>, now: number): number {
+function dueTimeOf({ runAt, delay }: Pick<JobBody, 'runAt' | 'delay'>, now: number): number {
   const dueAt = Math.max(now, runAt ?? now + (delay ?? 0))
   if (dueAt <= now + MAX_AHEAD_MS) return dueAt
   const message = 'expected an instant at most a year ahead'

@@ -53,7 +53,8 @@ export function shownState(state, { succeeded, failed }) {
 export function problemsIn(stats, workers, lastHour, whys) {
   /** @type {Problem[]} */
   const problems = []
-  if (stats.liveWorkers === 0) {
+  const keyless = workers.filter(({ isLive, hasEncryptionKey }) => isLive && !hasEncryptionKey)
+  if (stats.liveWorkers === 0 && keyless.length === 0) {
     const [last] = workers
       .map(({ seenAt }) => seenAt)
       .sort()
@@ -61,7 +62,6 @@ export function problemsIn(stats, workers, lastHour, whys) {
     const why = last === undefined ? 'none was seen in the last hour' : `last seen ${last}`
     problems.push({ key: '', endpoint: null, text: 'No live worker: nothing is delivered', why })
   }
-  const keyless = workers.filter(({ isLive, hasEncryptionKey }) => isLive && !hasEncryptionKey)
   if (keyless.length > 0) {
     const text = `${counted(keyless.length, 'live worker')} without the encryption key: nothing is delivered there`
     const why = `ENCRYPTION_KEY is not that of the API at ${keyless.map(({ id }) => id).join(', ')}`

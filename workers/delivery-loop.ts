@@ -20,7 +20,14 @@ import { type BatchSize, createBatchSize } from '../src/batch-size.ts'
 import { type Endpoint, endpointState } from '../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../src/job/job.ts'
 import { PollLoop, waitBackOff } from '../src/loop.ts'
-import { type Claim, type Lane, type Store, StoreUnavailable } from '../src/store/store.ts'
+import {
+  type Claim,
+  type Lane,
+  type Store,
+  StoreUnavailable,
+  StoreUnusable,
+  Undecryptable,
+} from '../src/store/store.ts'
 import { traceClaim } from '../src/tracing.ts'
 import type { EndpointCache } from './endpoint-cache.ts'
 import { fairShares, type ReadyEndpoint } from './fair-shares.ts'
@@ -96,6 +103,8 @@ const LOOK_INTERVAL_MS = { least: 20, most: 5_000 }
  * would take the time that claims need. `idle`: no endpoint is ready, so no claim needs the time.
  */
 const LOOK_SHARE = { ready: 1 / 10, idle: 1 / 2 }
+/** The cause stays until the worker is restarted with another key. */
+const KEY_LOG_EVERY_MS = 60_000
 const BACK_OFF = { firstMs: 50, maxMs: 1_000 }
 
 /** Claims jobs from start() to stop(). */
@@ -114,6 +123,8 @@ export class DeliveryLoop {
   #isHinted = true
   #lastLookAtMs = Number.NEGATIVE_INFINITY
   #lookTookMs = 0
+  #lacksKey = false
+  #lastKeyLogMs = Number.NEGATIVE_INFINITY
   readonly #loop: PollLoop
   #stopHints: (() => void) | null = null
 
@@ -124,10 +135,9 @@ export class DeliveryLoop {
       deadlineMs: MAX_CLAIM_AGE_MS,
       worth: Math.min(WORTH_CLAIM, parts.concurrency),
     })
-    const report = (err: unknown) => parts.log.warn({ err }, 'claim.failed')
     this.#loop = new PollLoop({
       turn: () => this.#turn(),
-      onFailure: { backOff: BACK_OFF, report },
+      onFailure: { backOff: BACK_OFF, report: (error) => this.#report(error) },
     })
   }
 
@@ -153,6 +163,11 @@ export class DeliveryLoop {
   /** Attempts that ended with an outcome that is not stored yet. */
   get unstoredCount(): number {
     return this.#outcomes.size
+  }
+
+  /** No key of this worker decrypted the endpoints of the last claim. */
+  get lacksKey(): boolean {
+    return this.#lacksKey
   }
 
   get inFlightCount(): number {
@@ -232,6 +247,7 @@ export class DeliveryLoop {
   async #claim(shares: Lane[]): Promise<void> {
     const { store, workerId, leaseMs } = this.#parts
     const endpoints = await this.#parts.endpoints.current(shares.map(({ endpoint }) => endpoint))
+    this.#lacksKey = false
     const lanes = shares.filter(({ endpoint }) =>
       this.#isClaimable(endpoints.get(endpoint), endpoint),
     )
@@ -262,6 +278,20 @@ export class DeliveryLoop {
     for (const job of claim.jobs) {
       this.#start(job, endpoints.get(job.endpoint) as Endpoint, claimedAtMs)
     }
+  }
+
+  #report(error: unknown): void {
+    if (!(error instanceof StoreUnusable)) {
+      this.#parts.log.warn({ err: error }, 'claim.failed')
+      return
+    }
+    this.#lacksKey = true
+    const nowMs = performance.now()
+    if (nowMs - this.#lastKeyLogMs < KEY_LOG_EVERY_MS) return
+    this.#lastKeyLogMs = nowMs
+    const endpoint = error instanceof Undecryptable ? error.owner : undefined
+    const detail = `${error.message}; this worker delivers nothing until it is started with the key of the API`
+    this.#parts.log.error({ endpoint, detail }, 'worker.key_missing')
   }
 
   /** Whether jobs of the endpoint may be claimed now. If not, it is no longer ready. */

@@ -36,6 +36,7 @@ export async function startWorker(config: Config): Promise<string> {
     metrics: worker.metrics.text,
     storeReady: () => store.ready(),
     isStopping: () => isStopping,
+    lacksKey: worker.lacksKey,
     log,
   })
   worker.start()

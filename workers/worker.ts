@@ -32,6 +32,8 @@ export interface Worker {
   metrics: WorkerMetrics
   /** Attempts in flight, or ended with an outcome that is not stored yet. */
   unsettledCount(): number
+  /** No key of this worker decrypts what the API stores, as far as it has met that. */
+  lacksKey(): boolean
   start(): void
   /**
    * Waits for attempts within the grace period, interrupts the rest, stores their outcomes, and
@@ -99,7 +101,7 @@ export function createWorker(
   const reports = new WorkerReports(store, report, log)
   return {
     metrics,
-    unsettledCount: () => loop.unsettledCount,
+    ...{ unsettledCount: () => loop.unsettledCount, lacksKey: () => loop.lacksKey },
     start() {
       for (const part of [leases, loop, sweeper, scheduler, figureReports, reports]) part.start()
       outboxRelay?.start()

@@ -5,7 +5,7 @@ import { type Endpoint, endpointState, isTripped } from '../../src/endpoint/endp
 import { placesAfterRest } from '../../src/endpoint/health.ts'
 import { formatDuration } from '../../src/job/duration.ts'
 import { isFinal, JOB_STATES, type Job } from '../../src/job/job.ts'
-import { hasKey, isLive } from '../../src/store/records.ts'
+import { canDeliver, isLive } from '../../src/store/records.ts'
 import type { Store } from '../../src/store/store.ts'
 import { answeredInstant, instantText } from '../../src/wire/fields.ts'
 import { noQuery } from '../http/route-schema.ts'
@@ -223,7 +223,7 @@ async function whyWaiting(store: Store, endpoint: Endpoint, now: number): Promis
     return because('no_live_worker', 'no worker has been seen lately; start one: posthorn worker')
   }
   const keyIds = store.encryptionKeyIds()
-  if (!live.some((worker) => hasKey(worker, keyIds))) {
+  if (!live.some((worker) => canDeliver(worker, now, keyIds))) {
     const more = others.length === 0 ? '' : `, and ${others.length} more like it`
     const detail = `worker ${first.id} is live but cannot read the secret of the endpoint${more}: its ENCRYPTION_KEY does not hold the key of the API`
     return because('no_live_worker', detail)

@@ -165,7 +165,7 @@ export const FIELD_MEANINGS: Record<string, string> = {
   checks: 'by part of the service: ok, or what is wrong',
   scope: 'what the key allows',
   asOf: 'when the counts were read, usually at most 5 s ago',
-  liveWorkers: 'workers that have reported within the last 5 s',
+  liveWorkers: 'workers that have reported within the last 5 s and have the encryption key',
   endpoints: 'one row for each endpoint',
   due: 'queued jobs that are due',
   dead: 'dead jobs',

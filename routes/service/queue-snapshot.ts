@@ -2,7 +2,7 @@
 // seconds.
 import { type Endpoint, endpointState } from '../../src/endpoint/endpoint.ts'
 import type { DeletedFigures, EndpointFigures, QueueSnapshot } from '../../src/stats/metrics.ts'
-import { isLive } from '../../src/store/records.ts'
+import { canDeliver } from '../../src/store/records.ts'
 import {
   MAX_ANSWER_MS,
   MAX_STATS_NAMES,
@@ -17,7 +17,13 @@ const ENDPOINTS_PER_PAGE = 500
 
 type Counted = Pick<
   Store,
-  'clock' | 'listEndpoints' | 'endpointsNamed' | 'statsOf' | 'deletedEndpoints' | 'listWorkers'
+  | 'clock'
+  | 'listEndpoints'
+  | 'endpointsNamed'
+  | 'statsOf'
+  | 'deletedEndpoints'
+  | 'listWorkers'
+  | 'encryptionKeyIds'
 >
 
 export interface Snapshots {
@@ -89,7 +95,8 @@ async function withinAnswerTime<T>(work: Promise<T>): Promise<T | null> {
 
 async function countLive(store: Counted, now: number): Promise<number> {
   const workers = await store.listWorkers()
-  return workers.filter((worker) => isLive(worker, now)).length
+  const keyIds = store.encryptionKeyIds()
+  return workers.filter((worker) => canDeliver(worker, now, keyIds)).length
 }
 
 async function endpointsOf(store: Counted): Promise<{ endpoints: Endpoint[]; more: boolean }> {

@@ -26,6 +26,8 @@ export interface HealthServerParts {
   storeReady: () => Promise<void>
   /** It claims nothing more. */
   isStopping: () => boolean
+  /** It claims nothing: it cannot decrypt the secrets of the endpoints. */
+  lacksKey: () => boolean
   log: Logger
 }
 
@@ -91,7 +93,7 @@ function registerRoutes(app: FastifyInstance, parts: HealthServerParts): void {
 
   app.get('/health/ready', async (request, reply) => {
     const store = await checkStore(request)
-    const worker = parts.isStopping() ? 'is stopping' : 'ok'
+    const worker = workerState(parts)
     const isReady = store === 'ok' && worker === 'ok'
     if (!isReady) reply.code(503).header('retry-after', '1')
     return { status: isReady ? 'ok' : 'unavailable', checks: { store, worker } }
@@ -101,6 +103,11 @@ function registerRoutes(app: FastifyInstance, parts: HealthServerParts): void {
     const { contentType, text } = await parts.metrics()
     return reply.type(contentType).send(text)
   })
+}
+
+function workerState({ isStopping, lacksKey }: HealthServerParts): string {
+  if (isStopping()) return 'is stopping'
+  return lacksKey() ? 'lacks the encryption key of the API' : 'ok'
 }
 
 /**

@@ -51,7 +51,7 @@ export const METRICS = {
     type: 'gauge',
     process: 'api',
     labels: [],
-    help: 'Workers that have reported within the last 5 s.',
+    help: 'Workers that have reported within the last 5 s and have the encryption key.',
   },
   posthorn_store_up: {
     type: 'gauge',

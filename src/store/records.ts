@@ -100,6 +100,17 @@ export function hasKey(worker: WorkerRecord, [current]: string[]): boolean {
   return current === undefined || worker.keyIds.length === 0 || worker.keyIds.includes(current)
 }
 
+/**
+ * Whether jobs are delivered by this worker: it is live and has the key. Statistics, metrics and
+ * explain count only such workers, and without one an API does the upkeep.
+ *
+ * @param now by the store's clock
+ * @param keyIds of the process that asks
+ */
+export function canDeliver(worker: WorkerRecord, now: number, keyIds: string[]): boolean {
+  return isLive(worker, now) && hasKey(worker, keyIds)
+}
+
 /** Upper bounds of the histogram of durations in MinuteFigures, in ms; one more bucket is above. */
 export const DURATION_BOUNDS_MS = [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000]
 

@@ -1,6 +1,6 @@
 // Secrets at rest: AES-256-GCM with a key id, bound to the name they belong to (NIST SP 800-38D).
 import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto'
-import { StoreUnusable } from './store.ts'
+import { StoreUnusable, Undecryptable } from './store.ts'
 
 const ALGORITHM = 'aes-256-gcm'
 const VERSION = 'v1'
@@ -27,7 +27,7 @@ export function readKey(text: string): Buffer | null {
 export interface SecretBox {
   /** `owner` (an endpoint's name) must be given again to open: a sealed text can not be moved. */
   seal(plain: string, owner: string): string
-  /** Throws StoreUnusable when no key fits or the text was changed. */
+  /** Throws Undecryptable when no key fits or the text was changed. */
   open(sealed: string, owner: string): string
   /** Sealed with the first key: the others are not needed for it. */
   isCurrent(sealed: string): boolean
@@ -55,8 +55,9 @@ export function createSecretBox(keys: Buffer[]): SecretBox {
       const [version, id, base64] = text.split('.')
       const key = keysById.get(id ?? '')
       if (version !== VERSION || key === undefined || base64 === undefined) {
-        throw new StoreUnusable(
+        throw new Undecryptable(
           'a stored secret was encrypted with a key that ENCRYPTION_KEY does not hold',
+          owner,
         )
       }
       const sealed = Buffer.from(base64, 'base64')
@@ -71,8 +72,9 @@ export function createSecretBox(keys: Buffer[]): SecretBox {
           decipher.final(),
         ]).toString('utf8')
       } catch {
-        throw new StoreUnusable(
+        throw new Undecryptable(
           `the stored secret of ${owner} was changed or belongs to another endpoint`,
+          owner,
         )
       }
     },

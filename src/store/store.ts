@@ -398,5 +398,16 @@ export class StoreUnusable extends Error {
   override readonly name = 'StoreUnusable'
 }
 
+/** No key opens what is encrypted. */
+export class Undecryptable extends StoreUnusable {
+  /** What it belongs to: the name of an endpoint or a schedule, or the id of a job. */
+  readonly owner: string
+
+  constructor(message: string, owner: string) {
+    super(message)
+    this.owner = owner
+  }
+}
+
 /** A setting beside STORE_URL is missing, or names what must not be used. */
 export class SettingUnusable extends StoreUnusable {}

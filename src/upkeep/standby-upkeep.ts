@@ -3,7 +3,7 @@
 // starts.
 import type { Logger } from 'pino'
 import { PollLoop } from '../loop.ts'
-import { isLive } from '../store/records.ts'
+import { canDeliver } from '../store/records.ts'
 import type { Store } from '../store/store.ts'
 
 const LOOK_INTERVAL_MS = 1_500
@@ -20,7 +20,10 @@ interface Part {
   stop(): Promise<void>
 }
 
-type StandbyStore = Pick<Store, 'clock' | 'listWorkers' | 'takeUpkeep' | 'releaseUpkeep'>
+type StandbyStore = Pick<
+  Store,
+  'clock' | 'listWorkers' | 'encryptionKeyIds' | 'takeUpkeep' | 'releaseUpkeep'
+>
 
 /** Looks for live workers from start() to stop(). */
 export class StandbyUpkeep {
@@ -84,7 +87,9 @@ export class StandbyUpkeep {
   async #isWorkerless(): Promise<boolean> {
     const workers = await this.#store.listWorkers()
     const now = this.#store.clock.now()
-    if (workers.some((worker) => isLive(worker, now))) this.#workerlessLooks = 0
+    const keyIds = this.#store.encryptionKeyIds()
+    // A worker without the key sweeps, but it cannot read the schedules.
+    if (workers.some((worker) => canDeliver(worker, now, keyIds))) this.#workerlessLooks = 0
     else this.#workerlessLooks++
     return this.#parts.length > 0
       ? this.#workerlessLooks > 0

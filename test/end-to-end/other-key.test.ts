@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openShell, type Shell } from '../cli/command-line.ts'
 import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import type { Process } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
 
@@ -12,13 +13,17 @@ const OTHER_KEY = randomBytes(32).toString('base64')
 describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
   let posthorn: Deployment
   let receiver: Receiver
+  let api: Process
+  let worker: Process
   let shell: Shell
 
   beforeAll(async () => {
     posthorn = deploy(engine, { POLL_INTERVAL: '20ms' })
     receiver = await startReceiver()
-    await posthorn.startApi()
-    await posthorn.startWorker({ ENCRYPTION_KEY: OTHER_KEY, WORKER_ID: 'worker-of-others' })
+    api = await posthorn.startApi()
+    worker = await posthorn.startWorker({
+      ...{ ENCRYPTION_KEY: OTHER_KEY, WORKER_ID: 'worker-of-others', WORKER_PORT: '0' },
+    })
     shell = openShell({ POSTHORN_URL: posthorn.url() })
   })
   afterAll(async () => {
@@ -46,8 +51,27 @@ describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
     expect(listed.stdout).toMatch(/^worker-of-others +live, lacks the encryption key /m)
     expect((await shell.run(['explain', id])).stdout).toContain(detail)
 
+    // It counts nowhere as a worker that delivers, and says why in one line.
+    await until(async () => (await read('/stats')).liveWorkers === 0)
+    expect(await read('/metrics')).toMatch(/^posthorn_live_workers(\{.*\})? 0$/m)
+    expect((await shell.run(['stats'])).stdout).toContain('0 live workers')
+    expect((await worker.logged('worker.key_missing')).endpoint).toBe('invoice-pdf')
+    const { url } = await worker.logged('worker_port.listening')
+    const ready = await fetch(`${url}/health/ready`)
+    expect([ready.status, await ready.json()]).toEqual([
+      503,
+      {
+        status: 'unavailable',
+        checks: { store: 'ok', worker: 'lacks the encryption key of the API' },
+      },
+    ])
+    await api.logged('upkeep.begun')
+    const named = worker.log.map(({ msg }) => msg)
+    expect(named.filter((msg) => msg === 'worker.key_missing')).toHaveLength(1)
+    expect(named).not.toContain('claim.failed')
+
     // One that holds both keys opens what either has encrypted.
-    const both = `${OTHER_KEY},${posthorn.env.ENCRYPTION_KEY}`
+    const both = `${posthorn.env.ENCRYPTION_KEY},${OTHER_KEY}`
     expect((await read(`/jobs/${id}`)).state).toBe('queued')
     await posthorn.startWorker({ ENCRYPTION_KEY: both, WORKER_ID: 'worker-with-both' })
     await posthorn.job(id, 'succeeded')
@@ -57,5 +81,7 @@ describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
       ['worker-of-others', false],
       ['worker-with-both', true],
     ])
+    await until(async () => (await read('/stats')).liveWorkers === 1)
+    await api.logged('upkeep.ended')
   })
 })

@@ -30,6 +30,7 @@ async function start(changes: Partial<HealthServerParts> = {}): Promise<HealthSe
     metrics: metrics.text,
     storeReady: async () => {},
     isStopping: () => false,
+    lacksKey: () => false,
     log: pino({ level: 'silent' }),
     ...changes,
   })

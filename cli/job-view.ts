@@ -23,7 +23,7 @@ export const JOB_COLUMNS: Column<JobSummary>[] = [
   { title: 'id', value: ({ id }) => id },
   { title: 'endpoint', value: ({ endpoint }) => endpoint },
   { title: 'state', value: ({ state }) => state, style: ({ state }) => styleOfState(state) },
-  { title: 'tries', value: triesText },
+  { title: 'attempts', value: attemptsText },
   { title: 'created', value: ({ createdAt }) => fromNow(createdAt) },
   { title: 'what next', value: whatNext },
 ]
@@ -32,7 +32,7 @@ export const JOB_COLUMNS: Column<JobSummary>[] = [
  * As `1/10`. A retry by hand brings a fresh budget and some attempts are free. Where more were sent
  * than the budget holds it is their number alone.
  */
-export function triesText({
+export function attemptsText({
   attemptCount,
   maxAttempts,
 }: Pick<JobSummary, 'attemptCount' | 'maxAttempts'>): string {
@@ -66,7 +66,7 @@ function progressText({ value, message }: NonNullable<JobSummary['progress']>): 
 }
 
 const ATTEMPT_COLUMNS: Column<Attempt>[] = [
-  { title: 'try', value: ({ number }) => number },
+  { title: 'attempt', value: ({ number }) => number },
   { title: 'started', value: ({ startedAt }) => startedAt },
   { title: 'took', value: ({ durationMs }) => `${durationMs} ms` },
   {
@@ -74,7 +74,7 @@ const ATTEMPT_COLUMNS: Column<Attempt>[] = [
     value: ({ outcome }) => outcome,
     style: ({ outcome }) => (outcome === 'succeeded' ? 'green' : 'red'),
   },
-  { title: 'what was said', value: ({ message }) => message },
+  { title: 'message', value: ({ message }) => message },
 ]
 
 /** The text of the API's answer, as it came. */
@@ -90,7 +90,7 @@ export function sayJob(job: Job, payload: string): void {
       ['job', job.id],
       ['endpoint', job.endpoint],
       ['state', job.phase === 'awaiting_completion' ? `${job.state}, ${job.phase}` : job.state],
-      ['tries', triesOf(job)],
+      ['attempts', attemptsOf(job)],
       ['created', job.createdAt],
       ['due', job.state === 'queued' ? dueText(job) : null],
       [
@@ -113,7 +113,7 @@ export function sayJob(job: Job, payload: string): void {
   if (job.attempts.length > 0) say(`\n${table(job.attempts, ATTEMPT_COLUMNS)}`)
 }
 
-function triesOf({ attemptCount, maxAttempts }: Job): string {
+function attemptsOf({ attemptCount, maxAttempts }: Job): string {
   if (attemptCount <= maxAttempts) return `${attemptCount} of ${maxAttempts}`
   return `${attemptCount}; ${maxAttempts} allowed after each retry by hand, throttled ones are free`
 }

@@ -53,12 +53,13 @@ function replaceBetweenMarks(text: string, name: string, table: string): string 
 }
 
 function settingsTable(): string {
-  const rows = Object.entries(SETTINGS).map(([name, { default: fallback, meaning }]) => [
+  const rows = Object.entries(SETTINGS).map(([name, { default: fallback, range, meaning }]) => [
     `\`${name}\``,
     fallback === null ? '' : `\`${fallback}\``,
+    range ?? '',
     meaning,
   ])
-  return table(['variable', 'default', 'meaning'], rows)
+  return table(['variable', 'default', 'range', 'meaning'], rows)
 }
 
 function eventsTable(): string {

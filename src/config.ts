@@ -18,6 +18,8 @@ interface Setting<T> {
   /** As text in the environment; null: not set. */
   default: string | null
   meaning: string
+  /** `LEAST to MOST`; null: it is no number and no duration. */
+  range: string | null
   /** Throws an Error whose message completes "expected …". */
   parse: (text: string) => T
 }
@@ -62,7 +64,7 @@ export const SETTINGS = {
   EXTRA_CA_CERTS: setting(null, 'PEM file with additional root certificates for TLS', nonEmpty),
   MAX_BODY_BYTES: setting(
     '1048576',
-    'limit of a request body in bytes, at most 8 MiB',
+    'limit of a request body in bytes',
     integer(1_024, MAX_BODY_BYTES_CEILING),
   ),
   WORKER_CONCURRENCY: setting(
@@ -200,11 +202,12 @@ function shown(name: string, text: string | null): string {
 function setting<T, D extends string | null>(
   fallback: D,
   meaning: string,
-  parse: (text: string) => T,
+  parse: ((text: string) => T) & { range?: string },
 ) {
   return {
     default: fallback,
     meaning,
+    range: parse.range ?? null,
     parse: (text: string) => parse(plainText(text)),
   } satisfies Setting<T>
 }
@@ -223,7 +226,7 @@ function listSetting<T, D extends string | null>(
     if (repeated >= 0) throw new Error(`each entry once; entry ${repeated + 1} is a repeat`)
     return plain.map((entry, i) => atEntry(i, plain.length, () => parseEntry(entry)))
   }
-  return { default: fallback, meaning, parse } satisfies Setting<T[]>
+  return { default: fallback, meaning, range: null, parse } satisfies Setting<T[]>
 }
 
 function atEntry<T>(index: number, count: number, parse: () => T): T {
@@ -311,21 +314,25 @@ function workerId(text: string): string {
 }
 
 function integer(min: number, max: number) {
-  return (text: string): number => {
+  const range = `${min} to ${max}`
+  const parse = (text: string): number => {
     const value = Number(text)
     if (/^\d+$/.test(text) && value >= min && value <= max) return value
-    throw new Error(`a whole number from ${min} to ${max}`)
+    throw new Error(`a whole number from ${range}`)
   }
+  return Object.assign(parse, { range })
 }
 
 function duration(min: string, max: string) {
   const minMs = parseDuration(min) ?? 0
   const maxMs = parseDuration(max) ?? 0
-  return (text: string): number => {
+  const range = `${min} to ${formatDuration(maxMs)}`
+  const parse = (text: string): number => {
     const valueMs = parseDuration(text)
     if (valueMs !== null && valueMs >= minMs && valueMs <= maxMs) return valueMs
-    throw new Error(`a duration like 500ms, 15s or 1h30m, from ${min} to ${formatDuration(maxMs)}`)
+    throw new Error(`a duration like 500ms, 15s or 1h30m, from ${range}`)
   }
+  return Object.assign(parse, { range })
 }
 
 function oneOf(words: string[]) {

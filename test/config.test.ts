@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { ConfigError, fromSetting, readConfig } from '../src/config.ts'
+import { ConfigError, fromSetting, readConfig, SETTINGS } from '../src/config.ts'
 import { createAddressPolicy } from '../src/webhook/address-policy.ts'
 import { endpointBody } from '../src/wire/endpoints.ts'
 
@@ -22,6 +22,20 @@ describe('settings', () => {
       POLL_INTERVAL: 250,
       RETENTION_DEAD: 30 * 86_400_000,
     })
+  })
+
+  it('have ranges whose ends are the least and the most that is accepted', () => {
+    const ranges = Object.entries(SETTINGS).flatMap(([name, { range }]) =>
+      range === null ? [] : [{ name, ends: range.split(' to ') }],
+    )
+    expect(ranges).toContainEqual({ name: 'POLL_INTERVAL', ends: ['5ms', '1m'] })
+    expect(ranges).toContainEqual({ name: 'MAX_BODY_BYTES', ends: ['1024', '8388608'] })
+    for (const { name, ends } of ranges) {
+      for (const end of ends) expect(readConfig({ [name]: end })).toHaveProperty(name)
+      const [, most = ''] = ends
+      const more = /^\d+$/.test(most) ? String(Number(most) + 1) : `${most}1ms`
+      expect(() => readConfig({ [name]: more })).toThrow(`from ${ends.join(' to ')}`)
+    }
   })
 
   it('an empty variable is one that is not set', () => {

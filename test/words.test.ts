@@ -36,6 +36,8 @@ const BANNED: Record<string, RegExp> = {
   'duplicate key': /\bstands? twice\b/i,
   'at its concurrency limit': /\bunder way for others\b/i,
   'last heartbeat': /\bsigns? of life\b/i,
+  'make dead': /\b(bury|buries) (it|them)\b/i,
+  message: /\bwhat was said\b/i,
   cancel: /\bleave it as it is\b/i,
   'Filter endpoints': /\bname holds\b/i,
 }

@@ -31,7 +31,7 @@ const COLUMNS: Column<Endpoint>[] = [
   { title: 'queued', value: ({ counts }) => `${counts.queued}${counts.more ? '+' : ''}` },
   { title: 'running', value: ({ counts }) => counts.running },
   { title: 'timeout', value: ({ timeout }) => timeout },
-  { title: 'tries', value: ({ retry }) => retry.maxAttempts ?? null },
+  { title: 'attempts', value: ({ retry }) => retry.maxAttempts ?? null },
   { title: 'url', value: ({ url }) => url ?? '(pulled)' },
 ]
 

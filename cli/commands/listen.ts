@@ -8,7 +8,7 @@ import { type AttemptEnd, createSender } from '../../src/webhook/send.ts'
 import { action } from '../command.ts'
 import { CommandFailed, EXIT, UsageError } from '../exit.ts'
 import { wholeNumber } from '../input.ts'
-import { triesText } from '../job-view.ts'
+import { attemptsText } from '../job-view.ts'
 import type { PulledJob } from '../listen/claim-call.ts'
 import { isFinalAtStart, withPatience } from '../listen/patience.ts'
 import { pullJobs } from '../listen/pull-loop.ts'
@@ -120,11 +120,11 @@ function sayAttempt(job: PulledJob, end: AttemptEnd, reportProblem: string | nul
   const time = new Date().toTimeString().slice(0, 8)
   const style = outcome === 'succeeded' ? 'green' : 'red'
   const status = statusCode === null ? '' : ` ${statusCode}`
-  const tries = triesText(job)
+  const attempts = attemptsText(job)
   const why = outcome === 'succeeded' || statusCode !== null ? '' : `: ${cleaned(message)}`
   const problem = reportProblem === null ? '' : ` (${cleaned(reportProblem)})`
   const took = `${Math.round(durationMs)} ms`
-  say(`${time} ${job.id} ${tries} ${painted(outcome, style)}${status} ${took}${why}${problem}`)
+  say(`${time} ${job.id} ${attempts} ${painted(outcome, style)}${status} ${took}${why}${problem}`)
 }
 
 /** What to do about an endpoint that gives no jobs. */

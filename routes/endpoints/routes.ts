@@ -235,6 +235,6 @@ function inUse(
       : `, and schedule "${scheduleName}" names it: DELETE /schedules/${scheduleName} first`
   return new AppError(
     'endpoint_in_use',
-    `endpoint "${name}" has ${counts.queued} queued and ${counts.running} running jobs${schedule}; wait for the jobs, or bury them with ?force=true`,
+    `endpoint "${name}" has ${counts.queued} queued and ${counts.running} running jobs${schedule}; wait for the jobs, or make them dead with ?force=true`,
   )
 }

@@ -103,6 +103,8 @@ describe('get, jobs and explain', () => {
     await posthorn.job(id, 'succeeded')
     const { stdout } = await shell.run(['get', id])
     expect(stdout).toMatch(/state +succeeded/)
+    expect(stdout).toMatch(/^attempts +1 of 10$/m)
+    expect(stdout).toMatch(/^ATTEMPT +STARTED +TOOK +OUTCOME +MESSAGE$/m)
     expect(stdout).toContain('{"pages":3}')
     expect(stdout).toContain('the endpoint responded with 200')
     const { stdout: json } = await shell.run(['get', id, '--json'])
@@ -265,7 +267,7 @@ describe('what is shown of a job', () => {
     await until(async () => (await job(id)).attemptCount === 4 && (await job(id)).state === 'dead')
     expect(await listed()).toMatch(/ dead +4 {2}/)
     const text = await shown('get', id)
-    expect(text).toMatch(/^tries +4; 2 allowed after each retry by hand/m)
+    expect(text).toMatch(/^attempts +4; 2 allowed after each retry by hand/m)
     expect(text + (await listed())).not.toMatch(/4 of 2|4\/2/)
   })
 

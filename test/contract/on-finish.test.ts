@@ -229,6 +229,21 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await store.deleteJob(job.id)).toEqual({ kind: 'applied' })
   })
 
+  test('a default that leads to a deleted endpoint drops the notices, not the jobs', async () => {
+    const { store } = place
+    const told = await addEndpoint(store)
+    const name = await addEndpoint(store, { onFinish: { endpoint: told, states: ALL_STATES } })
+    await store.deleteEndpoint(told, { force: false, ifVersion: null })
+    const { id } = await enqueueOne(store, name)
+    await store.settle([success(store, await claimOne(store, name))])
+    await until(async () => {
+      await sweep(store)
+      return place.warnings.some(({ fields }) => fields.jobId === id)
+    })
+    expect((await jobOf(store, id)).state).toBe('succeeded')
+    expect(await noticesAt(told)).toEqual([])
+  })
+
   test.each([undefined, 'x'])(
     'a loop through notices ends at the most hops (trace: %s)',
     async (id) => {

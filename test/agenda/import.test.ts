@@ -93,7 +93,8 @@ async function writeOthers(): Promise<void> {
 }
 
 async function runImport(...words: string[]): Promise<Row[]> {
-  const all = ['import', 'agenda', '--from', url, '--json', ...words]
+  const from = words.includes('--from') ? [] : ['--from', url]
+  const all = ['import', 'agenda', ...from, '--json', ...words]
   const maps = ['--map', 'send email=email', '--map', 'report=reports']
   const { stdout } = await promisify(execFile)(process.execPath, [CLI, ...all, ...maps], {
     env: { PATH: process.env.PATH, POSTHORN_URL: posthorn.url() },

@@ -43,7 +43,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(await read(jobs[0].id)).not.toHaveProperty('token')
   })
 
-  it('hops: what the worker sends on, one more than the request that enqueued the job had', async () => {
+  it('claim: shows the hops that the worker sends on, one more than the request that enqueued the job had', async () => {
     const site = await fixture.pulled()
     const told = await fixture.pulled()
     const body = { endpoint: site.name, payload: 1, onFinish: told.name }

@@ -1,34 +1,41 @@
-// How many more attempts of an endpoint its limits let begin, and when to ask again. A store counts
-// the attempts under way and sees to it that nobody else claims between the count and the write.
+// Admission: how many attempts of an endpoint may start now, by its limits, and when to ask again.
+// The store counts the running attempts, and ensures that no other process claims between the count
+// and the write.
 import type { Endpoint, EndpointSettings } from './endpoint.ts'
 import { placesAfterRest } from './health.ts'
 import { freeAt, fullAfterTaking, wholeTokens } from './rate-bucket.ts'
 
-/** What decides, as it is stored. */
+/** The stored fields that decide. */
 export interface Limits
   extends Pick<EndpointSettings, 'concurrency' | 'rateLimit'>,
     Pick<Endpoint, 'restingUntil' | 'ramp'> {
-  /** When the bucket of its rate limit is full again, with fractions of milliseconds; null: it is. */
+  /**
+   * When the bucket of its rate limit is full again, with fractions of milliseconds; null: it is
+   * full.
+   */
   rateFullAt: number | null
 }
 
-/** Counts jobs of the endpoint, at most up to `limit`: more would change nothing. */
+/** Counts jobs of the endpoint, up to `limit`: a higher count would not change the decision. */
 export interface AttemptCounts {
-  /** All that run: those that await completion, and those whose lease has expired, too. */
+  /** All running jobs, including those that await completion or whose lease has expired. */
   running(limit: number): number
-  /** Those that are being sent and were claimed from `since` on. */
+  /** Jobs that are being sent and were claimed at or after `since`. */
   sendingSince(since: number, limit: number): number
 }
 
-/** How soon to ask again where nothing tells when an attempt will end. */
+/** How soon to ask again if the end of an attempt cannot be predicted. */
 export const ASK_AGAIN_MS = 250
 
-/** Whether anything has to be counted. An endpoint that comes back from a rest is tried first. */
+/**
+ * Whether any limit needs a count. After a rest an endpoint is limited, too, until it has
+ * recovered.
+ */
 export function isLimited({ concurrency, rateLimit, restingUntil }: Limits): boolean {
   return concurrency !== null || rateLimit !== null || restingUntil !== null
 }
 
-/** How many attempts may begin now, of those that are asked for. Counts only what can matter. */
+/** How many of the requested attempts may start now. Counts only where the result can matter. */
 export function slotsLeft(
   limits: Limits,
   asked: number,
@@ -48,7 +55,7 @@ export function slotsLeft(
   return Math.max(0, slots)
 }
 
-/** What is to be stored once so many attempts were begun, and when there may be room for more. */
+/** What to store after so many attempts were claimed, and when there may be room for more. */
 export function afterClaim(
   { rateLimit, rateFullAt }: Limits,
   claimedCount: number,

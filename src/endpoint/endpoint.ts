@@ -1,4 +1,4 @@
-// What an endpoint is: a registered receiver, known by name. No I/O.
+// The endpoint: a registered receiver with a name. No I/O.
 import { randomBytes } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
 import type { OnFinish } from '../job/job.ts'
@@ -15,28 +15,36 @@ export const MAX_TIMEOUT_MS = 15 * 60_000
 export const DEFAULT_COMPLETION_TIMEOUT_MS = 15 * 60_000
 export const DEFAULT_CIRCUIT_BREAKER: CircuitBreaker = { failures: 20, cooldownMs: 30_000 }
 
-/** Attempts started over all workers: a bucket of `count`, refilled evenly within `perMs`. */
+/**
+ * Limits attempts started over all workers: a bucket of `count` tokens, refilled evenly within
+ * `perMs`.
+ */
 export interface RateLimit {
   count: number
   perMs: number
 }
 
-/** After so many failed attempts in a row the endpoint rests; then one attempt tries it. */
+/**
+ * After `failures` failed attempts in a row the circuit opens for the cooldown; then one attempt
+ * tests the endpoint.
+ */
 export interface CircuitBreaker {
   failures: number
   cooldownMs: number
 }
 
-/** What an answer with a status of 300 or more can be made to mean; `final`: dead at once. */
+/**
+ * The meanings that a status of 300 or more can be given; `final`: the job becomes dead at once.
+ */
 export const STATUS_CHOICES = ['retry', 'final', 'throttle'] as const
-/** By status. */
+/** The key is the status. */
 export type StatusChoices = Record<string, (typeof STATUS_CHOICES)[number]>
 export const MAX_STATUSES = 20
 
-/** What a caller decides about an endpoint. */
+/** The settings of an endpoint that a client chooses. */
 export interface EndpointSettings {
   name: string
-  /** null: its jobs are pulled, not sent. */
+  /** null: a pulled endpoint, whose workers claim its jobs. */
   url: string | null
   description: string
   headers: Record<string, string>
@@ -47,47 +55,49 @@ export interface EndpointSettings {
   rateLimit: RateLimit | null
   /** `async`: a 202 means that the handler reports later. */
   completion: 'sync' | 'async'
-  /** With async: how long after the 202, or the last heartbeat. */
+  /** With async completion: the time limit after the 202 or the last heartbeat. */
   completionTimeoutMs: number
-  /** What its jobs take as theirs when they are enqueued. */
+  /** The default for its jobs, read when they are enqueued. */
   onFinish: OnFinish | null
   circuitBreaker: CircuitBreaker | null
-  /** Single statuses that mean something else than they do to other endpoints. */
+  /** Statuses whose meaning differs from the default. */
   statuses: StatusChoices
 }
 
 /** An endpoint as stored. Instants are epoch milliseconds by the store's clock. */
 export interface Endpoint extends EndpointSettings {
-  /** Being deleted: takes no job, its jobs are buried, then it is gone. */
+  /** It is being deleted: it accepts no jobs, its jobs become dead, then its record is deleted. */
   deleting: boolean
-  /** Nothing is claimed until it is resumed; enqueueing goes on. */
+  /** Nothing is claimed until it is resumed; enqueueing continues. */
   paused: boolean
-  /** Like paused, and enqueueing is refused. null: it is not disabled. */
+  /** Nothing is claimed, as with a pause, and enqueueing is refused. null: it is not disabled. */
   disabledReason: 'gone' | null
-  /** Nothing is claimed before this instant. In the past: it comes back from a rest. */
+  /**
+   * Nothing is claimed before this instant. An instant in the past: it is recovering from a rest.
+   */
   restingUntil: number | null
-  /** How far it has come back; null: no attempt has succeeded since its rest. */
+  /** How far it has recovered; null: no attempt has succeeded since its rest. */
   ramp: Ramp | null
   /** Failed attempts in a row, as the circuit breaker counts them. */
   failureCount: number
-  /** When its rate limit lets the next attempt start; null: now, or it has none. */
+  /** When its rate limit lets the next attempt start; null: now, or there is no rate limit. */
   rateFreeAt: number | null
   /**
-   * `whsec_` + base64; every delivery is signed with each of them, newest first. An older one is
-   * here only until the overlap of its rotation ends.
+   * `whsec_` + base64, newest first. Every delivery is signed with each of them. An older secret
+   * stays only until the overlap of its rotation ends.
    */
   secrets: string[]
   createdAt: number
   updatedAt: number
-  /** Raised by what people change and by disabling; not by rests and counts. */
+  /** Raised by changes of clients and by disabling; not by rests and counts. */
   version: number
 }
 
 /**
- * Whether to store these would change nothing: then no version is raised, and what others have read
- * stays true.
+ * Whether these settings equal the stored ones. Then the version is not raised, and a version that
+ * another client has read stays valid.
  *
- * @param secret null: none was given
+ * @param secret null: the request gives none
  */
 export function isSameEndpoint(
   stored: Endpoint,
@@ -101,7 +111,7 @@ export function isSameEndpoint(
 
 export type EndpointState = 'active' | 'paused' | 'disabled' | 'resting' | 'deleting'
 
-/** The state that is shown: of several that hold the one that takes most to end. */
+/** The state to show: if several apply, the one that takes most to end. */
 export function endpointState(endpoint: Endpoint, now: number): EndpointState {
   if (endpoint.deleting) return 'deleting'
   if (endpoint.disabledReason !== null) return 'disabled'
@@ -109,7 +119,7 @@ export function endpointState(endpoint: Endpoint, now: number): EndpointState {
   return endpoint.restingUntil !== null && endpoint.restingUntil > now ? 'resting' : 'active'
 }
 
-/** Whether the breaker has tripped, and no attempt has succeeded since. */
+/** Whether the circuit breaker has tripped and no attempt has succeeded since. */
 export function isTripped(endpoint: Pick<Endpoint, 'circuitBreaker' | 'failureCount'>): boolean {
   const { circuitBreaker, failureCount } = endpoint
   return circuitBreaker !== null && failureCount >= circuitBreaker.failures
@@ -125,7 +135,7 @@ export function newSecret(): string {
   return SECRET_PREFIX + randomBytes(SECRET_BYTES).toString('base64')
 }
 
-/** The key bytes of a signing secret, or null when it is not `whsec_` + base64 of 24–64 bytes. */
+/** The key bytes of a signing secret, or null if it is not `whsec_` + base64 of 24–64 bytes. */
 export function secretKey(secret: string): Buffer | null {
   if (!secret.startsWith(SECRET_PREFIX)) return null
   const text = secret.slice(SECRET_PREFIX.length)
@@ -134,13 +144,17 @@ export function secretKey(secret: string): Buffer | null {
   return key.length >= MIN_SECRET_BYTES && key.length <= MAX_SECRET_BYTES ? key : null
 }
 
-/** With a sixth the oldest would end before the time that its rotation promised. */
+/**
+ * The most secrets that are valid at once. A sixth would end the oldest one before its promised
+ * overlap.
+ */
 export const MAX_SECRETS = 5
 
 /**
- * The secrets after a rotation, newest first, or the instant from which there is room for one more.
+ * The secrets after a rotation, newest first; or, if there are too many, when there is room for one
+ * more.
  *
- * @param valid the present ones, newest first; `until` null: not rotated out
+ * @param valid the current secrets, newest first; `until` null: not rotated out
  */
 export function rotatedSecrets<T extends { until: number | null }>(
   valid: T[],
@@ -156,7 +170,7 @@ export function rotatedSecrets<T extends { until: number | null }>(
   return { fullUntil: Math.min(...older.map(({ until }) => until)) }
 }
 
-/** How a secret or a header value is shown once it was stored. */
+/** The only part of a stored secret or header value that is shown. */
 export function hintOf(secret: string): string {
   return secret.slice(-4)
 }

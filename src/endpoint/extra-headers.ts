@@ -1,13 +1,12 @@
-// Which extra request headers a caller may give an endpoint or a job (docs: delivery, "The
-// request").
+// The extra request headers that an endpoint or a job may have (docs: delivery, "The request").
 
 export const MAX_EXTRA_HEADERS = 20
 export const MAX_HEADER_VALUE_BYTES = 4_096
 const MAX_HEADER_NAME_LENGTH = 256
 
-/** Set by Posthorn, which reads answers as they come and so asks for no coding. */
+/** Set by Posthorn. accept-encoding is one of them because Posthorn does not decode responses. */
 const OWN_NAMES = ['host', 'content-length', 'idempotency-key', 'accept-encoding']
-/** Of one connection, not of the message (RFC 9110, section 7.6.1). */
+/** They belong to one connection, not to the message (RFC 9110, section 7.6.1). */
 const HOP_NAMES = [
   'connection',
   'transfer-encoding',
@@ -18,7 +17,7 @@ const HOP_NAMES = [
   'keep-alive',
   'via',
 ]
-/** Receivers trust these because only a proxy, a gateway or a browser of theirs sets them. */
+/** Receivers trust these headers because only their own proxy, gateway or browser sets them. */
 const TRUSTED_NAMES = [
   'cookie',
   'forwarded',
@@ -42,10 +41,12 @@ const FORBIDDEN_PREFIXES = ['proxy-', 'webhook-', 'posthorn-', 'x-forwarded-', '
 
 /** A token of RFC 9110, section 5.6.2. */
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
-/** Field values of RFC 9110, section 5.5, kept to what HTTP/1.1 libraries send unchanged. */
+/**
+ * Field values of RFC 9110, section 5.5, limited to those that HTTP/1.1 libraries send unchanged.
+ */
 const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 
-/** Why this header may not be sent, as a sentence, or null when it may. */
+/** Why this header must not be sent, as a sentence; null if it may be sent. */
 export function extraHeaderProblem(name: string, value: string): string | null {
   const lower = name.toLowerCase()
   if (!TOKEN.test(name) || name.length > MAX_HEADER_NAME_LENGTH) {

@@ -1,25 +1,30 @@
-// What attempts tell about the health of their endpoint, and what follows: rests, the circuit
-// breaker, the way back after a rest, being disabled. Pure.
+// The health of an endpoint, derived from its attempts: rests, the circuit breaker, the recovery
+// after a rest, and disabling. Pure.
 import type { CircuitBreaker, Endpoint } from './endpoint.ts'
 
-/** How an endpoint comes back from a rest once its first attempt has succeeded. */
+/** The recovery of an endpoint after a rest, once its first attempt has succeeded. */
 export interface Ramp {
-  /** Attempts that may be in flight: one more with each success, so twice as many each round. */
+  /**
+   * Attempts that may be in flight. Each success adds one, so that the number doubles each round.
+   */
   places: number
-  /** When the ramp ends at the latest: handlers that take minutes must not make it take hours. */
+  /** The latest end of the ramp: handlers that take minutes must not make it last for hours. */
   endsAt: number
 }
 
-/** What happened to an endpoint since the last report, in this order. */
+/** What happened at an endpoint since the last report, in the order of the fields. */
 export interface HealthReport {
   endpoint: string
-  /** Attempts that succeeded or were accepted: when each was claimed. */
+  /** When each attempt that succeeded or was accepted had been claimed. */
   succeeded: number[]
-  /** Failed attempts after that which its circuit breaker counts. */
+  /** Later failed attempts that count for its circuit breaker. */
   failures: number
-  /** Throttled answers: `until` is the latest instant that was named, null if none was. */
+  /** Throttled attempts: `until` is the latest instant that a response named; null: none did. */
   throttle: { until: number | null } | null
-  /** Answered 410 to an attempt that began with this version: it is disabled if it still is. */
+  /**
+   * The endpoint's version at the start of an attempt that got a 410. It is disabled only if its
+   * version is still the same.
+   */
   goneAtVersion: number | null
 }
 
@@ -28,26 +33,32 @@ export interface Health {
   isGone: boolean
   restingUntil: number | null
   restCause: 'breaker' | 'throttle' | null
-  /** Throttled in a row, those that came while it rested anyway left out. */
+  /** Throttled attempts in a row, without those that ended during a rest. */
   throttleStreak: number
-  /** Failed in a row, as the breaker counts. */
+  /** Failed attempts in a row, as the circuit breaker counts them. */
   failureCount: number
-  /** null: it does not rest, or no attempt has succeeded since its rest. */
+  /** null: it is not resting, or no attempt has succeeded since its rest. */
   ramp: Ramp | null
 }
 
-/** Rests of a throttled endpoint: the first, doubled with each more in a row, up to the last. */
+/**
+ * The rest of a throttled endpoint: starts at the first value and doubles with each further one in
+ * a row, up to the maximum.
+ */
 const FIRST_THROTTLE_MS = 1_000
 const MAX_THROTTLE_MS = 60_000
-/** The longest rest that an answer can ask for. */
+/** The longest rest that a response can ask for. */
 const MAX_REST_MS = 24 * 3_600_000
-/** With so many places in flight the endpoint has shown that it takes what it is sent. */
+/** An endpoint that handles this many attempts in flight has recovered. */
 const MAX_RAMP_PLACES = 64
 const MAX_RAMP_MS = 30_000
-/** More than the clocks of two processes differ. Nothing is claimed in the last part of a rest. */
+/**
+ * Larger than the difference between the clocks of two processes. A claim within this margin before
+ * the end of a rest counts as one after it, because nothing is claimed during a rest.
+ */
 const CLOCK_MARGIN_MS = 100
 
-/** In the order in which it happened: successes, failures, throttle, gone. */
+/** Applies a report in the order of events: successes, failures, throttle, gone. */
 export function healthAfter(
   before: Health,
   report: HealthReport,
@@ -66,8 +77,8 @@ export function healthAfter(
 }
 
 /**
- * How many attempts of an endpoint may be in flight after its rest, those counted that were claimed
- * from `since` on; null: it does not come back from a rest.
+ * How many attempts of an endpoint may be in flight after its rest, counting those claimed at or
+ * after `since`; null: it is not recovering from a rest.
  */
 export function placesAfterRest(
   { restingUntil, ramp }: Pick<Endpoint, 'restingUntil' | 'ramp'>,
@@ -79,11 +90,11 @@ export function placesAfterRest(
 }
 
 /**
- * Until when an endpoint rests, after the clock was set back. A rest of the breaker is as long as
- * its cooldown; one that the endpoint asked for was stored before or after the step, and ends no
- * later than either would.
+ * When the rest of an endpoint ends after the clock was set back. A rest that the circuit breaker
+ * began lasts no longer than its cooldown. A rest that the endpoint asked for may have been stored
+ * before or after the step, so it ends by the earlier of the two.
  *
- * @param cooldownMs of the breaker that began the rest; null: the endpoint asked for it
+ * @param cooldownMs of the circuit breaker that began the rest; null: the endpoint asked for it
  * @param setBackMs 0: not known
  */
 export function restAfterSetBack(
@@ -97,8 +108,8 @@ export function restAfterSetBack(
 }
 
 /**
- * A rest that the breaker began ends with any success. One that the endpoint asked for does not: an
- * attempt that began before it proves nothing about it, and none begins while it lasts.
+ * A rest that the circuit breaker began ends with any success. A rest that the endpoint asked for
+ * does not: an attempt that started before it proves nothing about it, and none starts during it.
  */
 function countSuccesses(health: Health, claimedAt: number[], now: number): void {
   health.failureCount = 0

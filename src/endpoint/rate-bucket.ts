@@ -1,21 +1,25 @@
-// The token bucket of a rate limit, kept as one instant: when it will be full again. Pure. A
-// bucket of `count` tokens refills evenly within `perMs`, so that one token takes perMs / count.
+// The token bucket of a rate limit, stored as one instant: when it is full again. Pure. A bucket of
+// `count` tokens refills evenly within `perMs`, so one token takes perMs / count.
 import type { RateLimit } from './endpoint.ts'
 
-/** Doubles hold today's instants to a quarter of a thousandth of a millisecond. */
+/**
+ * Absorbs rounding: a double holds a current instant to a quarter of a thousandth of a millisecond.
+ */
 const ROUNDING_MS = 1e-3
 
 /**
  * How many attempts may start now.
  *
- * @param fullAt null: it is full
+ * @param fullAt null: the bucket is full
  */
 export function wholeTokens(limit: RateLimit, fullAt: number | null, now: number): number {
   const rounding = (ROUNDING_MS * limit.count) / limit.perMs
   return Math.max(0, Math.floor(tokensAt(limit, fullAt, now) + rounding))
 }
 
-/** When the bucket is full again once so many were taken now, with fractions of milliseconds. */
+/**
+ * When the bucket is full again if `taken` tokens are taken now, with fractions of milliseconds.
+ */
 export function fullAfterTaking(
   limit: RateLimit,
   fullAt: number | null,
@@ -33,7 +37,9 @@ export function freeAt(limit: RateLimit, fullAt: number | null, now: number): nu
   return Math.ceil(now + missing(limit, fullAt, now) - spareMs - ROUNDING_MS)
 }
 
-/** The bucket of another limit: as full as it was, and no fuller than the new one can be. */
+/**
+ * The bucket after a change of the limit: it keeps its tokens, up to the capacity of the new limit.
+ */
 export function underNewLimit(
   before: RateLimit,
   after: RateLimit,
@@ -48,7 +54,10 @@ export function tokensAt(limit: RateLimit, fullAt: number | null, now: number): 
   return limit.count - (missing(limit, fullAt, now) / limit.perMs) * limit.count
 }
 
-/** How long until it is full: at most perMs, as of an empty one, though the clock was set back. */
+/**
+ * How long until it is full: at most perMs, the time of an empty bucket, even if the clock was set
+ * back.
+ */
 function missing({ perMs }: RateLimit, fullAt: number | null, now: number): number {
   return Math.min(perMs, Math.max(0, (fullAt ?? 0) - now))
 }

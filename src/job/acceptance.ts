@@ -1,20 +1,20 @@
-// May this job be enqueued, and what does it take over from its endpoint and its dependencies?
+// Decides whether a job may be enqueued, and what it takes from its endpoint and its dependencies.
 import { isFinal, type Job, type JobState, type NewJob, type OnFinish } from './job.ts'
 import { isNotice } from './notice.ts'
 
-/** What decides at the endpoint of a job. One that is being deleted counts as gone. */
+/** The fields of the endpoint that decide. An endpoint that is being deleted counts as gone. */
 export interface AcceptingEndpoint {
   disabledReason: string | null
   maxAttempts: number
   onFinish: OnFinish | null
 }
 
-/** Whatever the keys of the request say. */
+/** Applies even if a key of the request is known. */
 export type EndpointRefusal = { kind: 'unknown_endpoint' } | { kind: 'endpoint_disabled' }
 
-/** Unless a key of the request is known: then it is answered with the job that has it. */
+/** Applies unless a key of the request is known: then the response is the job that has the key. */
 export type RequestRefusal =
-  /** `endpoint`: of its onFinish. */
+  /** `endpoint`: the one that onFinish names. */
   | { kind: 'unknown_notice_endpoint'; endpoint: string }
   | { kind: 'unknown_dependency'; jobId: string }
 
@@ -22,15 +22,15 @@ export interface Acceptance {
   kind: 'accepted'
   maxAttempts: number
   onFinish: OnFinish | null
-  /** Of its dependencies those that have not succeeded. */
+  /** The dependencies that have not succeeded. */
   waitingFor: string[]
-  /** It waits for a job that is dead or cancelled already. */
+  /** A dependency is already dead or cancelled. */
   isDoomed: boolean
-  /** It waits for others, or for the turn of its ordering key. */
+  /** The job is blocked: it waits for dependencies or for its ordering slot. */
   isHeld: boolean
 }
 
-/** A disabled endpoint still collects the notices that are sent to it. */
+/** A disabled endpoint refuses jobs, but still accepts notices. */
 export function isDisabledFor(
   job: Pick<NewJob, 'originKey'>,
   { disabledReason }: AcceptingEndpoint,
@@ -38,19 +38,20 @@ export function isDisabledFor(
   return disabledReason !== null && !isNotice(job)
 }
 
-/** Whether a request can be refused for what it names itself. */
+/** Whether the request names other records, so that it can be refused because one is missing. */
 export function namesOthers(job: NewJob): boolean {
   return namedOnFinish(job) !== null || job.dependsOn.length > 0
 }
 
-/** What the request itself says. */
+/** The onFinish that the request itself gives; null: none, or the endpoint's. */
 export function namedOnFinish({ onFinish }: Pick<NewJob, 'onFinish'>): OnFinish | null {
   return onFinish === 'inherited' ? null : onFinish
 }
 
 /**
- * Of a job whose endpoint accepts it. An onFinish that the request names must lead somewhere. The
- * endpoint's own may not: whoever enqueues did not choose it, and its notice is dropped.
+ * Decides about a job whose endpoint accepts it. If the request names an onFinish, its endpoint
+ * must exist. The default of the job's endpoint may name one that does not exist: the client did
+ * not choose it, so the notice is dropped instead.
  *
  * @param accepts whether there is an endpoint of this name, disabled or not
  * @param stateOf null: the job is not stored

@@ -1,8 +1,9 @@
-// Attempts and jobs that the store ends itself: nobody else reports an end for them. What such an
-// attempt's record says, and why such a job is dead. Both stores write these words and no others.
+// Attempts and jobs that the store ends itself, because no worker or handler reports their end: the
+// record of such an attempt, and the failure of such a job. Both stores write these messages and no
+// others.
 import type { Attempt, Failure } from './job.ts'
 
-/** Why the store ends an attempt in place of its holder. */
+/** Why the store, not the holder, ends an attempt. */
 export type StoreEnd = 'lease_expired' | 'job_cancelled' | 'endpoint_deleted'
 
 const ENDS = {
@@ -14,7 +15,7 @@ const ENDS = {
   endpoint_deleted: { outcome: 'cancelled', message: 'the endpoint was deleted' },
 } as const satisfies Record<StoreEnd, Pick<Attempt, 'outcome' | 'message'>>
 
-/** What is stored of an attempt that is under way. */
+/** The stored fields of an attempt in progress. */
 export interface RunningAttempt {
   number: number
   startedAt: number
@@ -47,7 +48,7 @@ export const LEASE_LOST = {
   message: 'the lease of its last attempt expired: the worker exited, hung, or lost the store',
 } as const satisfies Failure
 
-/** Attempts may have failed before. */
+/** Attempts may have failed before the job expired. */
 export const EXPIRED = {
   reason: 'expired',
   message: 'it expired before an attempt succeeded',
@@ -58,7 +59,7 @@ export const ENDPOINT_GONE = {
   message: 'its endpoint was deleted',
 } as const satisfies Failure
 
-/** @param dependency one that succeeded may be gone, too: then nobody knows that it did */
+/** @param dependency may be a job that succeeded and was deleted: its success is no longer known */
 export function dependencyFailed(dependency: string): Failure {
   const message = `it depends on ${dependency}, which is dead, cancelled or no longer stored`
   return { reason: 'dependency_failed', message }

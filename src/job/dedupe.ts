@@ -1,20 +1,23 @@
-// What a request with a dedupe key does to the queued or running job of its endpoint that has the
-// key: its owner.
+// Decides what a request with a dedupe key does to the owner: the queued or running job of the same
+// endpoint that already has the key.
 import type { DedupeMode, JobState } from './job.ts'
 
 export type DedupeDecision =
   /** The request is refused. */
   | { kind: 'reject' }
-  /** The request is answered with the owner as it is. */
+  /** The response is the unchanged owner. */
   | { kind: 'keep' }
-  /** Nothing of the owner was sent: it takes over what the request gives, and answers it. */
+  /**
+   * No attempt of the owner was sent: the owner takes the values of the request, and is the
+   * response.
+   */
   | { kind: 'replace' }
-  /** The owner was attempted: it is cancelled, and the request makes a job. */
+  /** An attempt of the owner was sent: the owner is cancelled, and the request creates a job. */
   | { kind: 'displace' }
-  /** The owner runs: it goes on without the key, and the request makes a job. */
+  /** The owner is running: it continues without the key, and the request creates a job. */
   | { kind: 'supersede' }
 
-/** @param owner an attempt that was returned unsent is not counted */
+/** @param owner its attemptCount does not include claims that were released unsent */
 export function decideDedupe(
   mode: DedupeMode,
   owner: { state: JobState; attemptCount: number },

@@ -1,17 +1,19 @@
-// What becomes of a job by the jobs it depends on, while it waits and when it is retried or copied;
-// and the order in which one command retries many.
+// How dependencies decide about a job while it waits, and when it is retried or copied; and the
+// order in which a bulk retry writes its jobs.
 import { isFinal, type JobState } from './job.ts'
 import { LIFECYCLE } from './lifecycle.ts'
 
 export interface DependencyCheck {
-  /** Those that have not succeeded. */
+  /** The dependencies that have not succeeded. */
   unmet: string[]
-  /** The first of these that is dead, cancelled or gone: the job fails with it. null: none is. */
+  /**
+   * The first of them that is dead, cancelled or gone: it makes the job fail. null: there is none.
+   */
   failed: string | null
 }
 
 /**
- * What a job that waits still waits for.
+ * Determines which dependencies a waiting job still waits for.
  *
  * @param stateOf null: the job is no longer stored
  */
@@ -30,18 +32,18 @@ export function checkDependencies(
   return { unmet, failed }
 }
 
-/** What retry writes, or why it leaves the job as it is. */
+/** What a retry writes, or why it does not change the job. */
 export type RetryDecision =
   | { kind: 'retry'; waitingFor: string[]; waived: string[] }
   | { kind: 'refused'; state: JobState }
   | { kind: 'unknown_endpoint' }
-  /** It depends on these, which did not succeed and are not retried. */
+  /** The job depends on these jobs, which did not succeed and are not retried. */
   | { kind: 'dependency_failed'; jobIds: string[] }
 
 export interface RetryOptions {
   /**
-   * Whether the job may run without the dependencies that stay dead, cancelled or gone: true of a
-   * retry by id, false of a bulk retry.
+   * Whether the job may run without the dependencies that stay dead, cancelled or gone: true for a
+   * retry by id, false for a bulk retry.
    */
   waives: boolean
 }
@@ -51,11 +53,11 @@ export function isRetryable(state: JobState): boolean {
 }
 
 /**
- * A dependency that is queued or running is waited for again, also when the same command has just
- * queued it. One that is dead, cancelled or gone is waived, or keeps the job from being retried.
+ * The job waits again for a dependency that is queued or running, also if the same command has just
+ * queued it. A dependency that is dead, cancelled or gone is waived, or prevents the retry.
  *
  * @param job `unmet`: the dependencies that had not succeeded when it became final;
- *   `endpointAccepts`: its endpoint is there, and is not being deleted
+ *   `endpointAccepts`: its endpoint exists and is not being deleted
  * @param stateOf null: the job is no longer stored
  */
 export function decideRetry(
@@ -70,7 +72,7 @@ export function decideRetry(
   return { kind: 'retry', waitingFor, waived }
 }
 
-/** What a retry by id and a copy wait for, and what they do without. */
+/** Separates the dependencies that a retry by id or a copy waits for from those that it waives. */
 export function splitUnmet(
   unmet: readonly string[],
   stateOf: (id: string) => JobState | null,
@@ -87,9 +89,9 @@ export function splitUnmet(
 
 /**
  * The ids of these jobs, oldest first (ids sort by creation), except that a job always comes after
- * the jobs it depends on. A bulk retry writes page after page, and a worker may run a job as soon
- * as its page is written: in this order an ordering key starts with its first job, and no job is
- * looked at before the jobs it waits for are queued again.
+ * the jobs it depends on. A bulk retry writes page by page, and a worker may run a job as soon as
+ * its page is written. In this order an ordering key starts with its first job, and every job is
+ * decided after the jobs it depends on are queued again.
  */
 export function retryOrder(
   jobs: readonly { id: string; dependsOn: readonly string[] }[],
@@ -97,7 +99,7 @@ export function retryOrder(
   const byId = new Map(jobs.map((job) => [job.id, job]))
   const ordered = new Set<string>()
   for (const { id: first } of jobs.toSorted((a, b) => (a.id < b.id ? -1 : 1))) {
-    // Depth first, on a stack of its own: a chain may be as long as the command.
+    // Depth first with an explicit stack, not recursion: a chain can be as long as the command.
     const stack = [first]
     while (stack.length > 0) {
       const id = stack.at(-1) as string

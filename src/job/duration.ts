@@ -1,4 +1,5 @@
-// Durations as the API spells them: "500ms", "15s", "1h30m", "7d"; milliseconds everywhere inside.
+// Durations as the API writes them ("500ms", "15s", "1h30m", "7d"); all other code uses
+// milliseconds.
 
 const UNITS = [
   ['d', 86_400_000],
@@ -10,10 +11,10 @@ const UNITS = [
 
 const SHAPE = /^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?$/
 
-/** Longest text that is looked at; the longest canonical one is far shorter. */
+/** The longest text that is parsed. The longest canonical text is far shorter. */
 const MAX_LENGTH = 40
 
-/** Milliseconds of a duration text, or null when it is not one (units once each, largest first). */
+/** Milliseconds of a duration text, or null if it is invalid. Each unit once, largest first. */
 export function parseDuration(text: string): number | null {
   if (text.length === 0 || text.length > MAX_LENGTH) return null
   const parts = SHAPE.exec(text)

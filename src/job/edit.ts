@@ -1,14 +1,16 @@
-// What a person may change of a job, and how its instants move with it.
+// The changes that PATCH may make to a job, and how they move its instants.
 import type { Job, JobState } from './job.ts'
 
-/** What PATCH gives; what is undefined stays. */
+/** The fields of a PATCH. An undefined field stays as it is. */
 export interface JobChange {
-  /** The first due time moves with it while no attempt was made, and the expiry with that. */
+  /**
+   * Before the first attempt it also moves the first due time, and the expiry by the same amount.
+   */
   runAt?: number | undefined
   priority?: number | undefined
   tags?: string[] | undefined
   metadata?: Record<string, string> | undefined
-  /** From the first due time; null: it never expires. */
+  /** Counts from the first due time; null: the job never expires. */
   expiresInMs?: number | null | undefined
   payload?: Uint8Array | undefined
 }
@@ -16,10 +18,10 @@ export interface JobChange {
 export type EditRefusal =
   | { kind: 'stale'; version: number }
   | { kind: 'refused'; state: JobState }
-  /** A payload was given, and an attempt was sent with the old one. */
+  /** The request gives a payload, but an attempt was already sent with the old one. */
   | { kind: 'already_sent' }
 
-/** Why the job is not changed; null: it may be. */
+/** Why the job cannot be changed; null: it can. */
 export function refusalOfEdit(
   job: Pick<Job, 'state' | 'version' | 'attemptCount'>,
   { payload }: JobChange,

@@ -1,9 +1,9 @@
-// What the finish of jobs has led to, counted: notices, dependents, the next of ordering keys.
+// Counts of finish effects: what followed when jobs became final.
 
 export interface FinishEffects {
-  /** Jobs whose finish has been followed to its end. */
+  /** Final jobs whose finish effects are complete. */
   aftermaths: number
-  /** Held jobs that became claimable. */
+  /** Blocked jobs that became claimable. */
   promoted: number
   dependentsFailed: number
 }
@@ -20,7 +20,7 @@ export function sumEffects(some: Readonly<FinishEffects>[]): FinishEffects {
   return total
 }
 
-/** @param total what is added to */
+/** @param total is changed */
 export function addEffects(total: FinishEffects, more: Partial<FinishEffects>): void {
   total.aftermaths += more.aftermaths ?? 0
   total.promoted += more.promoted ?? 0

@@ -1,4 +1,4 @@
-// Ids of jobs: made in order, so that the id alone sorts lists and ordering keys.
+// Job ids. They sort by creation, so that lists and ordering keys need no other sort key.
 import { randomBytes } from 'node:crypto'
 
 const ID_PREFIX = 'job_'
@@ -11,7 +11,7 @@ export function isJobId(text: string): boolean {
   return ID_SHAPE.test(text)
 }
 
-// Random bytes are drawn in bulk: one call to the system per job would cost more than the rest.
+// Random bytes are drawn in bulk: one system call per job would cost more than the rest of the id.
 let pool = Buffer.alloc(0)
 let poolAt = 0
 
@@ -36,7 +36,7 @@ function timeCharacters(instant: number): string {
   return text
 }
 
-/** The instant that an id begins with. */
+/** The instant that the id encodes. */
 export function timeOfJobId(id: string): number {
   const characters = id.slice(ID_PREFIX.length, -RANDOM_LENGTH)
   return [...characters].reduce((sum, one) => sum * 32 + BASE32.indexOf(one), 0)
@@ -47,7 +47,7 @@ let lastRandom = ''
 
 /**
  * A new id, sorted by `createdAt` and, within a millisecond of this process, by the order of the
- * calls (ULID, github.com/ulid/spec, "Monotonicity"): lists and ordering keys need no other key.
+ * calls (ULID, github.com/ulid/spec, "Monotonicity").
  */
 export function newJobId(createdAt: number): string {
   const next = createdAt === lastCreatedAt ? successor(lastRandom) : null
@@ -65,7 +65,7 @@ function successor(text: string): string | null {
   return null
 }
 
-/** The smallest id that a job created at this instant can have: bounds of a list by time. */
+/** The smallest id that a job created at this instant can have. Bounds a list by time. */
 export function firstIdAt(instant: number): string {
   return `${ID_PREFIX}${timeCharacters(Math.max(0, instant))}${'0'.repeat(RANDOM_LENGTH)}`
 }

@@ -1,4 +1,4 @@
-// What a job is: its states, its record, and the words for what became of each attempt. No I/O.
+// The job: its states, its record, and the outcomes of its attempts. No I/O.
 import type { RetryOverride } from './retry-policy.ts'
 
 /** How far ahead a client may ask for a job to be due. */
@@ -11,7 +11,7 @@ export function isFinal(state: JobState): boolean {
   return state !== 'queued' && state !== 'running'
 }
 
-/** What became of one attempt (docs/outcomes.md says what each leads to). */
+/** How an attempt ended. docs/outcomes.md describes what each outcome leads to. */
 export const OUTCOMES = [
   'succeeded',
   'accepted',
@@ -49,14 +49,14 @@ export interface Failure {
   message: string
 }
 
-/** Who is told, by a job of its own, each time a job becomes final. */
+/** The endpoint that receives a notice each time a job becomes final. */
 export interface OnFinish {
   endpoint: string
-  /** Of the final states, those that are told. */
+  /** The final states that send a notice. */
   states: JobState[]
 }
 
-/** What a handler last said of its work. */
+/** The progress that a handler last reported. */
 export interface Progress {
   /** 0 to 100. */
   value: number | null
@@ -70,15 +70,15 @@ export interface TraceContext {
   tracestate: string | null
 }
 
-/** In a delivery: how many deliveries, this one counted, led to it. */
+/** Header of a delivery: how many deliveries, including this one, led to it. */
 export const HOPS_HEADER = 'posthorn-hops'
-/** A request that more deliveries led to enqueues nothing. */
+/** A request with a higher count enqueues nothing. */
 export const MAX_HOPS = 10
 
-/** `sending`: with its endpoint, or pulled; `awaiting_completion`: answered by 202. */
+/** `sending`: being delivered, or pulled; `awaiting_completion`: the response was 202. */
 export type Phase = 'sending' | 'awaiting_completion'
 
-/** How many attempts a job remembers: the last ones. */
+/** How many attempts a job keeps: the most recent ones. */
 export const MAX_ATTEMPTS_KEPT = 20
 
 /** One HTTP try of a job. Instants are epoch milliseconds by the store's clock. */
@@ -86,7 +86,7 @@ export interface Attempt {
   number: number
   startedAt: number
   finishedAt: number
-  /** By the worker's monotonic clock, where a worker saw the end; else finishedAt - startedAt. */
+  /** By the worker's monotonic clock if a worker saw the end, else finishedAt - startedAt. */
   durationMs: number
   outcome: Outcome
   statusCode: number | null
@@ -96,12 +96,12 @@ export interface Attempt {
   workerId: string
 }
 
-/** The right to work on a job: every write of a holder names all three. */
+/** The right to work on a job. Every write of the holder names all three fields. */
 export interface Lease {
   jobId: string
-  /** Grows with every claim of the job, never falls, survives release and retry. */
+  /** Grows with every claim of the job and never decreases, not even by a release or a retry. */
   fence: number
-  /** Random, so that a claim rolled back by a failover can not be mistaken for its successor. */
+  /** Random, so that a claim that a failover rolled back cannot be mistaken for its successor. */
   leaseId: string
 }
 
@@ -112,54 +112,54 @@ export interface JobSummary {
   state: JobState
   phase: Phase | null
   priority: number
-  /** When it is or was to be tried; of a queued job, when its next attempt is. */
+  /** When its last attempt was due; for a queued job, when its next attempt is due. */
   runAt: number
-  /** Its first runAt, anew after a retry by hand: from here expiresIn counts. */
+  /** Its first runAt; a retry by hand sets it again. expiresIn counts from here. */
   firstRunAt: number
-  /** When it last ceased to wait for other jobs; null: it never waited, or still does. */
+  /** When its last wait for other jobs ended; null: it never waited, or still waits. */
   promotedAt: number | null
   createdAt: number
-  /** Start of its first attempt. */
+  /** When its first attempt started. */
   startedAt: number | null
   finishedAt: number | null
   expiresAt: number | null
-  /** Attempts that were sent, free ones included. */
+  /** Attempts that were sent, including free ones. */
   attemptCount: number
-  /** What is left of the budget; counted down at claim. */
+  /** Remaining attempts; a claim subtracts one. */
   attemptsLeft: number
   maxAttempts: number
-  /** Attempts that cost nothing (throttled, interrupted) since enqueue or retry. */
+  /** Attempts since the enqueue or the retry that used no attempt (throttled, interrupted). */
   freeAttempts: number
   fence: number
-  /** `claimedAt`: when the attempt under way began. */
+  /** `claimedAt`: when the current attempt began. */
   lease: { workerId: string; expiresAt: number; claimedAt: number } | null
   progress: Progress | null
   failure: Failure | null
   payloadBytes: number
-  /** What the job itself gave; null: its endpoint's, as it stands at each attempt. */
+  /** Set by the job itself; null: the endpoint's value at the time of each attempt. */
   timeoutMs: number | null
   retry: RetryOverride | null
   /** null: sealed with a key that is no longer configured. */
   headers: Record<string, string> | null
   tags: string[]
   metadata: Record<string, string>
-  /** The key of the request that made it; later ones are known, not shown. */
+  /** The key of the request that created it. Later keys find the job too, but are not shown. */
   idempotencyKey: string | null
   dedupeKey: string | null
   orderingKey: string | null
   scheduleName: string | null
   dependsOn: string[]
-  /** Of those the ones that have not succeeded yet, as far as the store knows. */
+  /** The dependencies that have not succeeded yet, as far as the store knows. */
   waitingFor: string[]
-  /** Queued, but kept from being claimed: dependencies are not met, or it is not its turn. */
+  /** Blocked: queued, but waiting for dependencies or for its ordering slot. */
   isHeld: boolean
   onFinish: OnFinish | null
-  /** Raised by every event but renew. */
+  /** Raised by every event except renew. */
   version: number
 }
 
 export interface Job extends JobSummary {
-  /** JSON text, exactly as the endpoint answered it. */
+  /** JSON text, byte for byte as the endpoint returned it. */
   result: string | null
   resultTruncated: boolean
   /** The last MAX_ATTEMPTS_KEPT, oldest first. */
@@ -167,11 +167,11 @@ export interface Job extends JobSummary {
   payload: Uint8Array
 }
 
-/** A job to be stored. The caller takes id and instants from the store's clock. */
+/** A job to store. The caller takes the id and the instants from the store's clock. */
 export interface NewJob {
   id: string
   endpoint: string
-  /** JSON text as it came, never re-serialised. */
+  /** JSON text as received, never re-serialised. */
   payload: Uint8Array
   createdAt: number
   runAt: number
@@ -184,35 +184,36 @@ export interface NewJob {
   tags: string[]
   metadata: Record<string, string>
   headers: Record<string, string>
-  /** The key belongs to the endpoint; the hash tells a repeat from another request. */
+  /** The key is scoped to the endpoint; the hash distinguishes a repeat from another request. */
   idempotency: { key: string; requestHash: string } | null
-  /** Looked at after the idempotency key, among the endpoint's queued and running jobs. */
+  /** Checked after the idempotency key, among the queued and running jobs of the endpoint. */
   dedupe: { key: string; mode: DedupeMode } | null
   orderingKey: string | null
-  /** Ids of stored jobs, each once. */
+  /** Ids of stored jobs, without duplicates. */
   dependsOn: string[]
   /** `inherited`: the endpoint's, read in the write that stores the job; null: none. */
   onFinish: OnFinish | 'inherited' | null
   scheduleName: string | null
   /**
-   * What the job was made for, once: a tick of a schedule, a notice of a finish. Unique within the
-   * endpoint; one that is known is answered with the job that has it. null: made by a client.
+   * What Posthorn created the job for: a tick of a schedule, a finish (its notice), an outbox
+   * document. Unique within the endpoint: for a known key the store returns the job that has it.
+   * null: a client created the job.
    */
   originKey: string | null
   /**
-   * Of what the job was made from, where that could change under the same originKey: a document of
-   * an outbox. Another hash is another job, and is refused.
+   * Hash of the source of the job, if the source can change under the same originKey: a document of
+   * an outbox. A different hash means a different job, and is refused.
    */
   originHash?: string
   trace: TraceContext | null
-  /** How many deliveries led to the request that made it. */
+  /** How many deliveries led to the request that created it. */
   hops: number
 }
 
-/** What becomes of a request whose dedupe key a queued or running job has. */
+/** What happens if a queued or running job already has the dedupe key of a request. */
 export type DedupeMode = 'keep' | 'replace' | 'reject'
 
-/** A job that a worker holds, with what it needs to deliver it. */
+/** A job under a worker's lease, with all that its delivery needs. */
 export interface ClaimedJob extends Lease {
   endpoint: string
   payload: Uint8Array
@@ -221,14 +222,14 @@ export interface ClaimedJob extends Lease {
   attemptsLeft: number
   maxAttempts: number
   freeAttempts: number
-  /** This and the next two as of a JobSummary: dueAt and firstDueAt tell what follows. */
+  /** This field and the next two have the meaning of JobSummary; dueAt and firstDueAt read them. */
   runAt: number
   firstRunAt: number
   promotedAt: number | null
   expiresAt: number | null
   timeoutMs: number | null
   retry: RetryOverride | null
-  /** null: sealed with a key that is no longer configured; it can not be sent. */
+  /** null: sealed with a key that is no longer configured; the job cannot be sent. */
   headers: Record<string, string> | null
   scheduleName: string | null
   trace: TraceContext | null
@@ -237,14 +238,14 @@ export interface ClaimedJob extends Lease {
   claimedAt: number
 }
 
-/** When it is or was due: its runAt, or the later end of what it waited for. */
+/** When it is or was due: its runAt, or the end of its wait for other jobs if that is later. */
 export function dueAt({ runAt, promotedAt }: Pick<Job, 'runAt' | 'promotedAt'>): number {
   return Math.max(runAt, promotedAt ?? 0)
 }
 
 /**
- * From here maxAge counts: the first due time, anew after a retry by hand, and after a wait for an
- * earlier job of the same ordering key that was retried: no wait for other jobs uses up maxAge.
+ * The first due time, from which maxAge counts. A retry by hand sets it again. So does a wait for
+ * an earlier job of the same ordering key that was retried: no wait for other jobs uses up maxAge.
  */
 export function firstDueAt(job: Pick<Job, 'firstRunAt' | 'promotedAt'>): number {
   return dueAt({ runAt: job.firstRunAt, promotedAt: job.promotedAt })

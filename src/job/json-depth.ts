@@ -1,5 +1,5 @@
-// How deep JSON may be nested, in requests and in results. Readers that recurse, and most do, would
-// fail on what is deeper.
+// The limit on the nesting depth of JSON, in requests and in results. Most parsers recurse and
+// would fail on deeper JSON.
 
 export const MAX_JSON_DEPTH = 64
 
@@ -12,7 +12,7 @@ const CLOSE_OBJECT = 0x7d
 
 /** @param json UTF-8 that is known to be JSON */
 export function isTooDeep(json: Uint8Array): boolean {
-  // As many brackets must be closed again.
+  // Each open bracket needs a closing one, so a shorter text cannot be too deep.
   if (json.length <= 2 * MAX_JSON_DEPTH) return false
   let depth = 0
   let isInString = false

@@ -1,20 +1,20 @@
-// The life of a job as data: every event, where it starts, what its write must prove, where it
-// ends. Both stores take their guards from here and docs/LIFECYCLE.md is printed from it; a store
-// that writes a state by any other rule is wrong.
+// The life cycle of a job as data: every event, the states it starts from, the guards of its write,
+// and the state it leads to. Both stores take their guards from this table, and docs/LIFECYCLE.md
+// is generated from it. A store that writes a state by any other rule is wrong.
 import type { JobState } from './job.ts'
 
-/** What a write proves about the record it changes, in the same atomic step. */
+/** What a write proves about the record that it changes, in the same atomic step. */
 export const GUARDS = {
   holder: 'fence and lease id are those of the writer',
   due: 'its runAt has come, by the store’s clock',
   unexpired: 'its expiresAt, if any, has not come',
   expired: 'its expiresAt has come',
-  claimable: 'it is not held: its dependencies are met and it has the turn of its ordering key',
-  held: 'it is held: it waits for dependencies or for the turn of its ordering key',
+  claimable: 'it is not blocked: its dependencies are met and it has its ordering slot',
+  held: 'it is blocked: it waits for dependencies or for its ordering slot',
   dependencies_met: 'every job it depends on has succeeded, or was waived by a retry',
   turn_free:
-    'no other job has the turn of its ordering key (unique index), and of those that are not final none is earlier',
-  dependency_failed: 'a job it depends on is dead, cancelled or no longer there',
+    'no other job has the ordering slot of its key (unique index), and every earlier job of the key is final',
+  dependency_failed: 'a job that it depends on is dead, cancelled or gone',
   sending: 'its phase is sending',
   awaiting: 'its phase is awaiting_completion',
   superseded: 'another job has taken over its dedupe key',
@@ -39,9 +39,9 @@ export type Guard = keyof typeof GUARDS
 export interface LifecycleEvent {
   from: readonly JobState[]
   guards: readonly Guard[]
-  /** null: the record is gone. */
+  /** null: the record is deleted. */
   to: JobState | null
-  /** What else the same write changes. */
+  /** Other changes of the same write. */
   also: string
   by: readonly ('API' | 'worker' | 'sweeper')[]
 }
@@ -49,7 +49,7 @@ export interface LifecycleEvent {
 const DROP_LEASE = 'drops the lease'
 const PUSH_ATTEMPT = 'adds the attempt'
 
-/** What every write to a final state changes. */
+/** Changes of every write to a final state. */
 const FINISH = 'finishedAt, finishes + 1, aftermath = true if anything follows'
 
 export const LIFECYCLE = {
@@ -57,14 +57,14 @@ export const LIFECYCLE = {
     from: [],
     guards: ['key_unused', 'dedupe_unused', 'endpoint_accepts'],
     to: 'queued',
-    also: 'attemptsLeft = maxAttempts; held if it waits for a job or has an ordering key',
+    also: 'attemptsLeft = maxAttempts; blocked if it waits for a job or has an ordering key',
     by: ['API', 'worker'],
   },
   promote: {
     from: ['queued'],
     guards: ['held', 'dependencies_met', 'turn_free'],
     to: 'queued',
-    also: 'no longer held; it has the turn of its ordering key',
+    also: 'no longer blocked; it has its ordering slot',
     by: ['API', 'worker', 'sweeper'],
   },
   claim: {
@@ -85,7 +85,7 @@ export const LIFECYCLE = {
     from: ['running'],
     guards: ['holder'],
     to: 'running',
-    also: 'progress; of one that awaits completion or was pulled lease.expiresAt = the later of the stored one and now + extension',
+    also: 'progress; for a job that awaits completion or was pulled, lease.expiresAt = the later of the stored one and now + extension',
     by: ['API'],
   },
   await: {
@@ -232,7 +232,7 @@ export const LIFECYCLE = {
     from: ['dead', 'cancelled'],
     guards: ['endpoint_accepts', 'dedupe_unused'],
     to: 'queued',
-    also: 'attemptsLeft = maxAttempts, freeAttempts = 0, runAt = now, maxAge starts again; waits again for dependencies that are not final (those of the same command included), those that stay dead, cancelled or gone are waived by a retry by id and prevent a bulk retry; held if it waits or has an ordering key; clears finishedAt, failure, result, progress, expiresAt',
+    also: 'attemptsLeft = maxAttempts, freeAttempts = 0, runAt = now, maxAge starts again; waits again for dependencies that are not final (those of the same command included), those that stay dead, cancelled or gone are waived by a retry by id and prevent a bulk retry; blocked if it waits or has an ordering key; clears finishedAt, failure, result, progress, expiresAt',
     by: ['API'],
   },
   edit: {
@@ -260,5 +260,8 @@ export const LIFECYCLE = {
 
 export type EventName = keyof typeof LIFECYCLE
 
-/** The events by which a holder tells how its attempt ended, or that it goes on elsewhere. */
+/**
+ * The events by which a holder reports the end of its attempt, or that the handler completes it
+ * later.
+ */
 export type SettlingEvent = 'await' | 'succeed' | 'reschedule' | 'postpone' | 'bury'

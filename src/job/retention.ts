@@ -1,31 +1,31 @@
-// How long a final job is kept. The stores ask at each purge and write no date into a job, so that
-// a changed setting counts for the jobs that are there, too.
+// How long a final job is kept. The stores compute this at each purge and write no date into a job,
+// so that a changed setting also applies to stored jobs.
 import type { JobState, NewJob } from './job.ts'
 
 export const FINAL_STATES = ['succeeded', 'dead', 'cancelled'] as const satisfies JobState[]
 export type FinalState = (typeof FINAL_STATES)[number]
 
 export interface Retention {
-  /** How long succeeded and cancelled jobs are kept. */
+  /** For succeeded and cancelled jobs. */
   retentionMs: number
   retentionDeadMs: number
 }
 
-/** A key finds its job for at least this long, whatever the settings. */
+/** A key finds its job for at least this long, regardless of the settings. */
 export const MIN_KEY_LIFE_MS = 24 * 3_600_000
 
 /**
- * Whether a repeat must find the job: of a request, by its idempotency key; of what Posthorn itself
- * enqueues (for a schedule, an onFinish, an outbox), by its origin.
+ * Whether a repeat must find the job: a repeated request by its idempotency key, and what Posthorn
+ * itself enqueues (for a schedule, an onFinish or an outbox) by its origin key.
  */
 export function hasKey(job: Pick<NewJob, 'idempotency' | 'originKey'>): boolean {
   return job.idempotency !== null || job.originKey !== null
 }
 
 /**
- * Jobs that are kept equally long; of these, those that ended by `finishedBy` may go. An
- * idempotency key comes to a job when it is made, or later while it is not final: a day after the
- * end is at least a day after any of its keys came.
+ * A class of jobs with the same retention. Those that ended at or before `finishedBy` may be
+ * purged. A job gets its idempotency keys at its creation, or later while it is not final, so a day
+ * after its end is at least a day after it got any of its keys.
  */
 export interface PurgeClass {
   isDead: boolean

@@ -1,4 +1,4 @@
-// What follows an attempt: succeed, again later, or dead. Pure; the clock and the dice are
+// What follows an attempt: success, a retry, or death of the job. Pure: clock and randomness are
 // arguments.
 import { type ClaimedJob, type Failure, firstDueAt, type Outcome } from './job.ts'
 
@@ -15,11 +15,14 @@ export type Backoff =
 export interface RetryPolicy {
   maxAttempts: number
   backoff: Backoff
-  /** No attempt is due later than this after the first due time; null: no such limit. */
+  /** No attempt is due later than this after the first due time; null: no limit. */
   maxAgeMs: number | null
 }
 
-/** What a job gives itself: parts override the endpoint's parts, `backoff` as a whole. */
+/**
+ * The retry policy that a job sets itself. Each field overrides the endpoint's, `backoff` as a
+ * whole.
+ */
 export type RetryOverride = Partial<RetryPolicy>
 
 export const DEFAULT_BACKOFF = {
@@ -36,23 +39,23 @@ export const DEFAULT_RETRY: RetryPolicy = {
   maxAgeMs: null,
 }
 
-/** Throttled and interrupted attempts that cost nothing; the next one costs. */
+/** How many throttled and interrupted attempts are free. Each further one uses an attempt. */
 export const MAX_FREE_ATTEMPTS = 100
 
-/** What a Retry-After may ask for at most. */
+/** The longest Retry-After that is honored. */
 export const MAX_RETRY_AFTER_MS = 24 * 3_600_000
 
 const FIRST_THROTTLE_MS = 1_000
 const MAX_THROTTLE_MS = 60_000
 
-/** How an attempt ended, as far as the policy cares. */
+/** The end of an attempt, as far as the policy needs it. */
 export interface Ending {
   outcome: Outcome
-  /** What Retry-After named, in milliseconds from now; null: it named nothing usable. */
+  /** The value of Retry-After in milliseconds from now; null: it was absent or not usable. */
   retryAfterMs: number | null
-  /** One sentence for the failure, should this be the end. */
+  /** One sentence for the failure, if the job becomes dead. */
   message: string
-  /** Of `failed`: the handler said that no further attempt would help. */
+  /** Only with `failed`: the handler reported that a retry would not help. */
   isFinal?: boolean
 }
 
@@ -62,14 +65,14 @@ export type Decision =
   | { event: 'reschedule' | 'postpone'; runAt: number }
   | { event: 'bury'; failure: Failure }
 
-/** What decides about a job beside the policy. */
+/** The fields of the job that decide, besides the policy. */
 export type Budget = Pick<
   ClaimedJob,
   'attemptsLeft' | 'maxAttempts' | 'freeAttempts' | 'firstRunAt' | 'promotedAt' | 'expiresAt'
 >
 
 /**
- * Decides what an ended attempt leads to.
+ * Decides what follows an attempt that has ended.
  *
  * @param now epoch milliseconds by the store's clock
  * @param random a number in [0, 1)
@@ -111,15 +114,15 @@ export function decide(
   return { event: free ? 'postpone' : 'reschedule', runAt }
 }
 
-/** The endpoint's policy with the job's own parts laid over it. */
+/** The endpoint's policy, overridden by the job's own fields. */
 export function effectivePolicy(endpoint: RetryPolicy, job: RetryOverride | null): RetryPolicy {
   return job === null ? endpoint : { ...endpoint, ...job }
 }
 
 /**
- * The wait before the next attempt, by the policy alone.
+ * The delay before the next attempt by the policy alone, with jitter.
  *
- * @param n how many attempts have cost, from 1
+ * @param n how many attempts were used, from 1
  */
 export function backoffMs(backoff: Backoff, n: number, random: number): number {
   const spread = 1 - backoff.jitter + 2 * backoff.jitter * random
@@ -156,7 +159,7 @@ function costingDelayMs(job: Budget, policy: RetryPolicy, ending: Ending, random
   return Math.max(computedMs, namedMs(ending))
 }
 
-/** A hint can only make the wait longer. */
+/** Retry-After can only make the delay longer. */
 function namedMs({ retryAfterMs }: Ending): number {
   return Math.min(retryAfterMs ?? 0, MAX_RETRY_AFTER_MS)
 }

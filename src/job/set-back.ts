@@ -1,7 +1,7 @@
-// What becomes of the instants of a job that were stored while the store's clock was ahead. Pure.
+// Corrects the instants of a job that were stored while the store's clock was ahead. Pure.
 import { MAX_AHEAD_MS } from './job.ts'
 
-/** More than the clocks of two processes of one store differ. */
+/** Larger than the difference between the clocks of two processes on one store. */
 export const AHEAD_TOLERANCE_MS = 1_000
 export interface StoredInstants {
   runAt: number
@@ -11,14 +11,14 @@ export interface StoredInstants {
 }
 
 /**
- * When a queued job is due, after the clock was set back; null: as stored. Only what is proved to
- * have been written by the clock that was ahead is changed:
+ * When a queued job is due after the clock was set back; null: as stored. Only an instant that was
+ * provably written while the clock was ahead is changed:
  *
- * - a retry keeps its wait, counted from now: its last attempt ended at an instant still to come;
- * - a job that was due when it was created is due now;
- * - no client can have asked for an instant more than a year ahead, so that was a delay.
+ * - a retry keeps its delay, counted from now: its last attempt ended in the future;
+ * - a job that was due at its creation is due now;
+ * - an instant more than a year ahead was computed from a delay: no client can ask for one.
  *
- * A job that was created for an instant of the next year, by a client that named it, keeps it.
+ * A job keeps a runAt within the next year that a client named.
  */
 export function runAtAfterSetBack(job: StoredInstants, now: number): number | null {
   const writtenAt = job.lastFinishedAt ?? job.createdAt

@@ -1,17 +1,21 @@
-// What a store makes of a report about an attempt that it does not find running: was this very
-// report stored before, and who ended the attempt instead?
+// How a store answers a report about an attempt that is no longer running: whether this report was
+// stored before, and if not, who ended the attempt.
 import type { JobState, Lease, Outcome } from './job.ts'
 import type { EventName } from './lifecycle.ts'
 
 type Holder = Pick<Lease, 'fence' | 'leaseId'>
 
-/** Who ended an attempt, and how: reported, or stored with the attempt and never shown. */
+/**
+ * Who ended an attempt and how: as reported, or as stored with the attempt. Never shown to users.
+ */
 export interface AttemptEnd extends Holder {
   event: EventName
   outcome: Outcome
 }
 
-/** What is written in place of an event if another job has taken over the dedupe key; null: it. */
+/**
+ * The event that is written instead if another job has taken over the dedupe key; null: the same.
+ */
 export function eventIfSuperseded(event: EventName): 'withdraw' | 'withdraw_lapsed' | null {
   switch (event) {
     case 'reschedule':
@@ -25,12 +29,12 @@ export function eventIfSuperseded(event: EventName): 'withdraw' | 'withdraw_laps
   }
 }
 
-/** What a handler reported as failed may have led to any of these, by the budget that was left. */
+/** A report of failure may have led to any of these, depending on the attempts left. */
 const AFTER_FAILED: ReadonlySet<EventName> = new Set(['reschedule', 'bury', 'withdraw'])
 
 /**
- * Whether what is reported was stored before, and its answer was lost. The sweep may have ended
- * this very attempt as lost: only the same outcome by the same event is a repeat.
+ * Whether the report was stored before and only its response was lost. The sweep may have ended the
+ * same attempt as lost, so only the same outcome by the same event is a repeat.
  */
 export function isRepeat(reported: AttemptEnd, stored: AttemptEnd): boolean {
   const { event, outcome } = reported
@@ -40,10 +44,10 @@ export function isRepeat(reported: AttemptEnd, stored: AttemptEnd): boolean {
 }
 
 /**
- * How a lease that no longer holds its job has ended, for the handler that works under it. A job
- * that was retried since has moved on.
+ * How a lease that no longer holds its job has ended, for the handler that works under it. If the
+ * job was retried since, the lease is lost.
  *
- * @param last the last attempt that is stored
+ * @param last the last stored attempt
  */
 export function endOfLease(
   lease: Holder,

@@ -1,6 +1,6 @@
-// The grammar of cron lines: what Posthorn takes, as docs/schedules.md says it. The cron library
-// takes more, undocumented and changing (dates, seconds, `+5`, `MON#L`), so it is given only lines
-// that were read here.
+// The grammar of cron expressions that Posthorn accepts, as docs/schedules.md describes it. The
+// cron library accepts more, undocumented and subject to change (dates, seconds, `+5`, `MON#L`), so
+// it only gets lines that were checked here.
 
 export const MAX_CRON_LENGTH = 128
 
@@ -23,11 +23,11 @@ interface Field {
   name: string
   min: number
   max: number
-  /** The largest step: how many values there are. */
+  /** The largest step: the number of values. */
   maxStep: number
-  /** In order, from `min` on. */
+  /** Names of the values in order, starting with `min`. */
   names: string[]
-  /** Items beside values, ranges and steps. */
+  /** Items other than values, ranges and steps. */
   extra: RegExp | null
   expected: string
 }
@@ -57,7 +57,7 @@ const DAY_OF_WEEK = 4
 const ITEM =
   /^(?:\*|(?<from>\d{1,2}|[A-Z]{3})(?:-(?<to>\d{1,2}|[A-Z]{3}))?)(?:\/(?<step>\d{1,2}))?$/
 
-/** What is wrong with a cron line, in a sentence that names the field; null: nothing. */
+/** The problem of a cron line, as a sentence that names the field; null: the line is valid. */
 export function cronProblem(line: string): string | null {
   if (line.length > MAX_CRON_LENGTH) return `longer than ${MAX_CRON_LENGTH} characters`
   const fields = fieldsOf(line)
@@ -78,11 +78,11 @@ export function cronProblem(line: string): string | null {
 }
 
 /**
- * The line in five fields, and how its two fields of days are joined. When one of them begins with
- * a star, a day must fit both; else it fits by either. This is the rule of Vixie cron and cronie: a
- * step from a star in the day of week beside `1-7` means the first Sunday of the month.
+ * The line as five fields, and how its two day fields combine. If one of them begins with a star, a
+ * day must match both; otherwise it must match either. This is the rule of Vixie cron and cronie: a
+ * step from a star in the day of week, with `1-7`, means the first Sunday of the month.
  *
- * @param line that was checked
+ * @param line a valid line (cronProblem)
  */
 export function readCronLine(line: string): { fields: string; isBoth: boolean } {
   const fields = fieldsOf(line)

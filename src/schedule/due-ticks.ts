@@ -1,22 +1,22 @@
-// What a schedule whose tick has come owes: which ticks become jobs now, and which one is next.
+// Decides which due ticks of a schedule become jobs now, and which tick is next.
 import type { Misfire } from './schedule.ts'
 import { nextTick, type Timing } from './timing.ts'
 
-/** A tick that nobody acted on for this long was missed; until then it is only late. */
+/** A tick that nothing processed for this long is missed; before that it is only late. */
 export const MISSED_AFTER_MS = 60_000
 
 export interface DueTicks {
-  /** Those that become jobs, earliest first. */
+  /** The ticks that become jobs, earliest first. */
   ticks: number[]
-  /** The first tick was missed: its job, if it gets one, stands for all up to now. */
+  /** The first tick was missed: its job, if there is one, stands for all missed ticks. */
   isMissed: boolean
-  /** null: none is to come. May be due itself, when `limit` cut the list. */
+  /** null: no tick is left. It may be due itself if `limit` cut the list. */
   nextRunAt: number | null
 }
 
 /**
- * @param firstTick the tick that has come and was not acted on yet
- * @param limit of ticks, at least 1
+ * @param firstTick the earliest due tick that was not processed yet
+ * @param limit the most ticks to return, at least 1
  */
 export function dueTicks(
   { timing, misfire }: { timing: Timing; misfire: Misfire },
@@ -38,8 +38,9 @@ export function dueTicks(
 }
 
 /**
- * The next tick of a schedule whose stored one may have been written by a clock that was ahead: no
- * schedule waits for a later tick than the next one from now, nor for none while one is to come.
+ * The next tick of a schedule after the clock was set back: the stored one may have been written
+ * while the clock was ahead. No schedule waits for a later tick than the next one from now, and a
+ * stored null does not hide a tick that is still to come.
  */
 export function tickAfterSetBack(
   timing: Timing,

@@ -1,18 +1,18 @@
-// What a schedule is: its timing, what it does with ticks that meet a job or were missed, and the
-// template of its jobs. No I/O: a store keeps the settings as one text.
+// The schedule: its timing, its rules for overlapping and missed ticks, and the template of its
+// jobs. No I/O: a store keeps the settings as one text.
 import type { NewJob } from '../job/job.ts'
 import { newJobId } from '../job/job-id.ts'
 import type { Timing } from './timing.ts'
 
 export const OVERLAPS = ['allow', 'skip'] as const
-/** `skip`: a tick makes no job while the job of the last tick is not final. */
+/** `skip`: a tick enqueues no job while the job of the last tick is not final. */
 export type Overlap = (typeof OVERLAPS)[number]
 
 export const MISFIRES = ['once', 'skip'] as const
-/** Of ticks that nobody was there for: `once`: one job now for all of them, `skip`: none. */
+/** The rule for missed ticks. `once`: one job now for all of them; `skip`: none. */
 export type Misfire = (typeof MISFIRES)[number]
 
-/** What every job of the schedule is given. */
+/** The fields that every job of the schedule gets. */
 export interface JobTemplate
   extends Pick<
     NewJob,
@@ -26,7 +26,7 @@ export interface JobTemplate
     | 'headers'
     | 'onFinish'
   > {
-  /** From the job's first due time; null: it never expires. */
+  /** Counts from the first due time of the job; null: it never expires. */
   expiresInMs: number | null
 }
 
@@ -37,7 +37,7 @@ export interface ScheduleSettings {
   template: JobTemplate
 }
 
-/** The text that a store keeps; readSettings is its inverse. */
+/** The text that a store keeps. readSettings is the inverse. */
 export function settingsText(settings: ScheduleSettings): string {
   return JSON.stringify(settings)
 }
@@ -46,7 +46,7 @@ export function readSettings(text: string): ScheduleSettings {
   return JSON.parse(text) as ScheduleSettings
 }
 
-/** What a job takes from its schedule. */
+/** The fields of a schedule that make a job. */
 export interface JobSource {
   name: string
   endpoint: string
@@ -55,11 +55,11 @@ export interface JobSource {
 }
 
 /**
- * The job of a tick. Whoever makes it, and however often, the store keeps one: the tick is its
- * origin. With overlap `skip` it has a dedupe key too, so that the write itself, not the look
- * before it, keeps two jobs of the schedule from being queued or running at once.
+ * The job of a tick. The tick is its origin key, so the store keeps one job however many processes
+ * enqueue it. With overlap `skip` it also has a dedupe key: the write itself, not the read before
+ * it, prevents that two jobs of the schedule are queued or running at once.
  *
- * @param runAt the tick, or now for a tick that was missed: expiry and maxAge count from here
+ * @param runAt the tick, or now for a missed tick: expiry and maxAge count from here
  */
 export function jobOfTick(source: JobSource, tickAt: number, runAt: number, now: number): NewJob {
   const isAlone = source.settings.overlap === 'skip'
@@ -72,7 +72,7 @@ export function jobOfTick(source: JobSource, tickAt: number, runAt: number, now:
   }
 }
 
-/** A job of the schedule that is due now and uses up no tick. */
+/** A job of the schedule that is due now and belongs to no tick. */
 export function jobByHand(
   source: JobSource,
   now: number,

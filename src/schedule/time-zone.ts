@@ -1,24 +1,24 @@
-// Local times of IANA time zones and the instants they mean: the rules for clock shifts are here.
+// Converts between instants and local times of IANA time zones, with the rules for clock shifts.
 //
-// A local time is written as the milliseconds that the same wall clock would show in UTC.
+// A local time is represented by the epoch milliseconds of the same wall-clock time in UTC.
 
 import { TIME_ZONE_NAMES } from './time-zone-names.ts'
 
-/** Longer than any shift that a zone has ever made (Samoa left out a whole day in 2011). */
+/** At least as long as any shift of any zone (Samoa skipped a whole day in 2011). */
 const SHIFT_WINDOW_MS = 86_400_000
-/** There are about 600 zones; a name may be spelled in more than one case. */
+/** There are about 600 zones, and a name may be written in more than one case. */
 const MAX_CACHED_ZONES = 2_000
 
 const formats = new Map<string, Intl.DateTimeFormat>()
 
-/** In lower case. Those that Intl lists came into the database after our copy of it was made. */
+/** Names in lower case. Intl adds the zones that are newer than our copy of the database. */
 const knownNames = new Set(
   [...TIME_ZONE_NAMES, ...Intl.supportedValuesOf('timeZone')].map((name) => name.toLowerCase()),
 )
 
 /**
- * Whether this is a name of the IANA database, in any case. Intl alone takes more: offsets, which
- * have no rules, and abbreviations in a meaning of its own (its BST is Bangladesh).
+ * Whether this is a name of the IANA database, in any case. Intl alone accepts more: offsets, which
+ * have no rules for clock shifts, and abbreviations with its own meaning (its BST is Bangladesh).
  */
 export function isTimeZone(name: string): boolean {
   if (!knownNames.has(name.toLowerCase())) return false
@@ -31,7 +31,7 @@ export function isTimeZone(name: string): boolean {
   }
 }
 
-/** What a wall clock in the zone shows at this instant. */
+/** The wall-clock time in the zone at this instant. */
 export function localTimeAt(instant: number, zone: string): number {
   if (zone === 'UTC') return instant
   const fields: Partial<Record<Intl.DateTimeFormatPartTypes, number>> = {}
@@ -42,8 +42,8 @@ export function localTimeAt(instant: number, zone: string): number {
 }
 
 /**
- * The instant of a local time: of one that exists twice the first, of one that does not exist the
- * shift that left it out.
+ * The instant of a local time. A local time that exists twice means the first of the two instants;
+ * one that does not exist means the instant of the shift that skipped it.
  */
 export function instantOf(localTime: number, zone: string): number {
   if (zone === 'UTC') return localTime
@@ -57,7 +57,7 @@ export function instantOf(localTime: number, zone: string): number {
   return firstInstantOf(offsetAt(later), earlier, later, offsetAt)
 }
 
-/** The first instant after `from` that has the offset which `to` has. */
+/** The first instant after `from` with the same offset as `to`. */
 function firstInstantOf(
   offset: number,
   from: number,

@@ -1,23 +1,26 @@
-// When the ticks of a schedule are. Pure: instants are epoch milliseconds by the store's clock.
+// Computes the ticks of a schedule. Pure: instants are epoch milliseconds by the store's clock.
 import { AHEAD_TOLERANCE_MS } from '../job/set-back.ts'
 import { nextCronTick } from './cron.ts'
 
-/** What decides the ticks: one of cron and everyMs, within startAt (included) and endAt (not). */
+/**
+ * The fields that decide the ticks: either cron or everyMs, from startAt (inclusive) to endAt
+ * (exclusive).
+ */
 export interface Timing {
   cron: string | null
   everyMs: number | null
-  /** Of the cron line. */
+  /** The time zone of the cron line. */
   timezone: string
   startAt: number | null
   endAt: number | null
-  /** When the schedule was created: everyMs counts from here unless there is a startAt. */
+  /** When the schedule was created. everyMs counts from here unless there is a startAt. */
   anchorAt: number
 }
 
 export const MIN_EVERY_MS = 1_000
 export const MAX_EVERY_MS = 366 * 86_400_000
 
-/** The first tick after an instant; null: there is none any more. */
+/** The first tick after an instant; null: no tick is left. */
 export function nextTick(timing: Timing, after: number): number | null {
   const { startAt, endAt } = timing
   const tick = unendingTick(timing, startAt === null ? after : Math.max(after, startAt - 1))
@@ -35,14 +38,14 @@ export function nextTicks(timing: Timing, after: number, count: number): number[
   return ticks
 }
 
-/** Whether both have the same ticks, as far as what was given for them tells. */
+/** Whether both have the same ticks by their settings, regardless of when they were created. */
 export function isSameTiming(one: Timing, other: Timing): boolean {
   return (['cron', 'everyMs', 'timezone', 'startAt', 'endAt'] as const).every(
     (field) => one[field] === other[field],
   )
 }
 
-/** A field that makes no sense beside the others, or null. `path` is its name on the wire. */
+/** A field that contradicts the others, or null. `path` is its JSON Pointer in the request. */
 export function timingProblem(timing: Timing): { path: string; message: string } | null {
   const { cron, timezone, startAt, endAt, anchorAt } = timing
   if (startAt !== null && endAt !== null && endAt <= startAt) {
@@ -63,11 +66,12 @@ function unendingTick(timing: Timing, after: number): number | null {
   const { cron, everyMs, timezone, startAt, anchorAt } = timing
   if (cron !== null) return nextCronTick(cron, timezone, after)
   if (everyMs === null) throw new Error('a timing without cron and everyMs')
-  // An anchor in the future was written by a clock that was ahead. The ticks before it lie at whole
-  // intervals from it too: no tick is more than an interval away, and all processes agree on them.
+  // An anchor in the future was written while the clock was ahead. Ticks before the anchor are also
+  // at whole intervals from it: no tick is more than one interval away, and all processes agree on
+  // them.
   const from = startAt ?? anchorAt
   const tick = from + (Math.floor((after - from) / everyMs) + 1) * everyMs
-  // The instant of creation is no tick, not even for a process whose clock is slightly behind.
+  // The instant of creation is not a tick, not even for a process whose clock is slightly behind.
   const isCreation = startAt === null && tick === anchorAt && tick - after < AHEAD_TOLERANCE_MS
   return isCreation ? tick + everyMs : tick
 }

@@ -1,11 +1,13 @@
-// Whether an answer is one of Posthorn: a proxy, a sign-in page or another service on the same
-// address answers 200 too. What is checked here is what callers and the command line rely on;
-// further fields are for a newer server to add.
+// Checks that a response comes from Posthorn: a proxy, a sign-in page or another service at the
+// same address responds with 200, too. The checks cover what programs and the command line rely on.
+// Additional fields are accepted, because a newer server may add some.
 
-/** Where the value is not as expected, as a JSON Pointer; null: it is. */
+/**
+ * The first place where the value is not as expected, as a JSON Pointer; null: the value is valid.
+ */
 export type Check = (value: unknown, path: string) => string | null
 
-/** A check of an object, with the checks of its fields. */
+/** A check of an object, which exposes the checks of its fields. */
 export type ObjectCheck = Check & { fields: Record<string, Check> }
 
 const passes =
@@ -15,7 +17,7 @@ const passes =
 
 const anything = passes((value) => value !== undefined)
 const text = passes((value) => typeof value === 'string')
-/** An id, a name, an instant, a state: never empty, without spaces. */
+/** An id, a name, an instant or a state: not empty, no spaces. */
 const word = passes((value) => typeof value === 'string' && /^[\x21-\x7e]+$/.test(value))
 const number = passes((value) => typeof value === 'number')
 const flag = passes((value) => typeof value === 'boolean')
@@ -60,7 +62,7 @@ function record(fields: Record<string, Check>): ObjectCheck {
   return Object.assign(check, { fields })
 }
 
-/** JSON of any kind: a payload. Only a header shows that it comes from Posthorn. */
+/** Any JSON: a payload. Only a response header shows that it comes from Posthorn. */
 export const ANYTHING = anything
 
 const JOB_STATES = ['queued', 'running', 'succeeded', 'dead', 'cancelled']
@@ -106,7 +108,7 @@ const batchItem: Check = (value, path) =>
     ? REFUSED_ITEM(value, path)
     : STORED_ITEM(value, path)
 
-/** One item for each job of the request. */
+/** A batch response: one item for each job of the request. */
 export function batchOf(count: number): Check {
   return (value, path) => {
     const items = isObject(value) ? value.items : undefined
@@ -187,10 +189,10 @@ export const STATS = record({
   ...{ more: ifGiven(flag), minutes: ifGiven(listOf(MINUTE)), moreMinutes: ifGiven(flag) },
 })
 
-/** Of an endpoint that is removed with its jobs. */
+/** The response to the removal of an endpoint with its jobs. */
 export const DELETING = record({ name: word, state: oneOf('deleting') })
 
-/** What is on a page, by the check of each item. */
+/** A page of a list whose items pass the check. */
 export function pageOf(item: Check): Check {
   return record({ items: listOf(item), nextCursor: orNull(word) })
 }

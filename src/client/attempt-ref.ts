@@ -1,9 +1,9 @@
-// Which attempt a handler speaks for: by the URL that its delivery carried, or by id and token.
+// Identifies the attempt that a handler reports about: by a URL of its delivery, or by id and
+// token.
 import { segment } from './request-path.ts'
 
 /**
- * A delivery's completeUrl, failUrl or heartbeatUrl; or the id and the token of a job that was
- * pulled.
+ * The completeUrl, failUrl or heartbeatUrl of a delivery, or the id and the token of a claimed job.
  */
 export type AttemptRef =
   | string
@@ -14,11 +14,11 @@ export type AttemptRef =
 export type AttemptVerb = 'complete' | 'fail' | 'heartbeat'
 
 /**
- * The path of the call, and its token apart, for a query may end up in a log. Of a URL nothing else
- * is used: it came in a header, which the signature of a delivery does not cover, so that its host
- * may be anybody's.
+ * The path and the token of the call. The token is separate because queries end up in logs. Only
+ * job id and token of a URL are used: the URL came in a header, which the signature of a delivery
+ * does not cover, so its host cannot be trusted.
  *
- * @throws TypeError when the reference is none, or is the URL of another verb
+ * @throws TypeError if the reference is invalid, or is the URL of another verb
  */
 export function attemptCall(ref: AttemptRef, verb: AttemptVerb): { path: string; token: string } {
   const isUrl = typeof ref === 'string' || ref instanceof URL

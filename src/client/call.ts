@@ -1,4 +1,5 @@
-// One call of the API: sent, repeated where a repeat does no harm, and its answer read or thrown.
+// One call of the API: sends the request, retries it where a repeat is harmless, and returns the
+// checked response or throws.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ANYTHING, type Check, DELETING } from './answer-check.ts'
 import { givenObject, notNull } from './given.ts'
@@ -8,15 +9,18 @@ import { noAnswer, quoted, refusal, unexpected } from './refusal.ts'
 import { baseUrl } from './request-path.ts'
 
 export interface ClientOptions {
-  /** Where the API is, like `https://jobs.example.com`; a path before its routes is kept. */
+  /** Base URL of the API, for example `https://jobs.example.com`. A path prefix is kept. */
   url: string | URL
-  /** The API key; none in local mode. */
+  /** The API key. Not needed in local mode. */
   key?: string | undefined
-  /** For each try of a call, beside what the call itself asks the server to wait; 10 s. */
+  /**
+   * Timeout of each try of a call, in addition to the time that the call asks the server to wait.
+   * Default: 10 s.
+   */
   timeoutMs?: number | undefined
-  /** How often a call that may be repeated is sent at most; 4. */
+  /** The most tries of a call that may be repeated. Default: 4. */
   maxTries?: number | undefined
-  /** Instead of the global fetch. */
+  /** Replaces the global fetch. */
   fetch?: typeof fetch | undefined
 }
 
@@ -26,38 +30,40 @@ export interface RequestOptions {
 
 export interface Request {
   method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
-  /** From the first slash, its query with it. */
+  /** Path with its leading slash, and the query. */
   path: string
   /** JSON text. */
   body?: string
   headers?: Record<string, string>
-  /** Of an attempt: sent instead of the API key. */
+  /** The token of an attempt, sent instead of the API key. */
   token?: string
-  /** Whether a repeat does no harm. */
+  /** Whether a repeat is harmless. */
   repeatable: boolean
-  /** Of a removal: a repeat that is refused with this code shows that an earlier try has done it. */
+  /**
+   * For a removal: if a repeat is refused with this code, an earlier try has removed the record.
+   */
   goneCode?: PosthornErrorCode
-  /** How long the server may wait before it answers. */
+  /** How long the server may wait before it responds. */
   serverWaitMs?: number
-  /** Repeated until this instant of performance.now(), instead of maxTries times. */
+  /** Retry until this instant of performance.now(), instead of maxTries times. */
   untilMs?: number
   signal?: AbortSignal | undefined
 }
 
-/** Each throws PosthornError, or the reason of the signal that was aborted. */
+/** Each method throws PosthornError, or the reason of the aborted signal. */
 export interface Call {
-  /** The value of an answer that holds what the check asks for. */
+  /** The value of a response that passes the check. */
   json<T>(request: Request, check: Check): Promise<T>
-  /** The same, as the bytes that came: JSON.parse would change big integers. */
+  /** The same, but as the bytes received: JSON.parse would change big integers. */
   raw(request: Request, check: Check): Promise<Uint8Array>
-  /** Of a removal: there is nothing to read. */
+  /** For a removal, whose response has no value. */
   nothing(request: Request): Promise<void>
 }
 
 interface Answered {
   status: number
   body: Uint8Array
-  /** Whether it has the header that every answer of Posthorn has. */
+  /** Whether the response has the header X-Request-Id, which every response of Posthorn has. */
   hasRequestId: boolean
 }
 
@@ -65,11 +71,11 @@ const DEFAULT_TIMEOUT_MS = 10_000
 const DEFAULT_MAX_TRIES = 4
 const FIRST_PAUSE_MS = 200
 const MAX_PAUSE_MS = 5_000
-/** Whoever asks for more patience is not waited for: the caller is told instead. */
+/** A longer Retry-After is not waited for: the call throws, and the program decides. */
 const MAX_RETRY_AFTER_MS = 30_000
-/** A claim brings 64 MiB of payloads at most. */
+/** A claim returns at most 64 MiB of payloads; the rest is room for the other fields. */
 const MAX_ANSWER_BYTES = 128 * 1_048_576
-/** 503 is Posthorn's own; the others are said by what stands before it. */
+/** Posthorn itself responds with 503; a proxy in front of it with the others. */
 const PASSING_STATUSES = [502, 503, 504]
 /** The longest delay of a timer in Node. */
 const MAX_TIMER_MS = 2 ** 31 - 1
@@ -84,13 +90,12 @@ export function createCall(options: ClientOptions): Call {
   if (options.fetch === undefined) waitForFarServers()
   const key = checkedKey(options.key)
 
-  /** One try. */
   async function attempt(request: Request): Promise<Answered | PosthornError> {
     const deadline = AbortSignal.timeout(
       Math.ceil(Math.min(timeoutMs + (request.serverWaitMs ?? 0), MAX_TIMER_MS)),
     )
     const { signal } = request
-    // Outside the try: what is wrong here is the caller's mistake, not the connection's.
+    // Outside the try block: an error here is a mistake in the arguments, not a failed connection.
     const init: RequestInit = {
       method: request.method,
       headers: headersOf(request, key),
@@ -144,19 +149,25 @@ export function createCall(options: ClientOptions): Call {
 
 const GONE: Answered = { status: 204, body: new Uint8Array(), hasRequestId: true }
 
-/** A page of a proxy, or a 404 of another kind, says nothing about what is stored. */
+/**
+ * Only a 404 with the expected code: another 404, or the page of a proxy, does not show that the
+ * record is gone.
+ */
 function isGone({ status, code }: PosthornError, goneCode: string | undefined): boolean {
   return status === 404 && code === goneCode
 }
 
-/** What any server may answer, a 204 or a payload, is of Posthorn only with this header. */
+/**
+ * Any server may respond with a 204 or with JSON. Such a response counts as Posthorn's only with
+ * this header.
+ */
 function withoutRequestId(request: Request, { status, body }: Answered): PosthornError {
   return unexpected(request, status, `the header X-Request-Id is missing: ${quoted(body)}`)
 }
 
 function checkRemoval(request: Request, answer: Answered): void {
   const { status, body, hasRequestId } = answer
-  // 202: an endpoint whose jobs become dead first.
+  // 202: an endpoint that is deleted after its jobs have become dead.
   if (status === 202) checkedValue(request, answer, DELETING)
   else if (status !== 204) throw unexpected(request, status, quoted(body))
   else if (!hasRequestId) throw withoutRequestId(request, answer)
@@ -175,18 +186,19 @@ function checkedValue(request: Request, answer: Answered, check: Check): unknown
   }
   const problem = check(value, '')
   if (problem === null) return value
-  const what = problem === '' ? 'the answer' : `the field ${problem}`
-  throw unexpected(request, status, `${what} is missing or of another kind: ${quoted(body)}`)
+  const what = problem === '' ? 'the response' : `the field ${problem}`
+  throw unexpected(request, status, `${what} is missing or has the wrong type: ${quoted(body)}`)
 }
 
-/** Node's own, unless the program has set another. */
+/** Node's default. Another value was set by the program and is left alone. */
 const NODE_ADDRESS_MS = 250
 const ADDRESS_MS = 2_500
 
 /**
- * Node tries the addresses of a name one after the other and gives up each after 250 ms, so a
- * server further away than that with IPv4 and IPv6 addresses is never reached from a network that
- * has only one of them. The global fetch takes this time from a default of the process.
+ * Node tries the addresses of a host name one after the other and gives up each after 250 ms. A
+ * server with IPv4 and IPv6 addresses and a longer round trip is therefore never reached from a
+ * network that supports only one of them. The global fetch takes this timeout from a default of the
+ * process.
  */
 function waitForFarServers(): void {
   const net = globalThis.process?.getBuiltinModule?.('node:net')
@@ -194,7 +206,7 @@ function waitForFarServers(): void {
   net.setDefaultAutoSelectFamilyAttemptTimeout(ADDRESS_MS)
 }
 
-/** Lets time pass; an aborted signal ends it with its reason. */
+/** Waits. If the signal is aborted, throws its reason. */
 export async function pause(pauseMs: number, signal: AbortSignal | undefined): Promise<void> {
   try {
     await sleep(pauseMs, undefined, signal === undefined ? {} : { signal })
@@ -219,8 +231,8 @@ function checkedSignal(signal: AbortSignal | undefined): AbortSignal | undefined
 function checkedKey(key: string | undefined): string | undefined {
   if (key === undefined) return key
   if (typeof key === 'string' && /^[\x21-\x7e]+$/.test(key)) return key
-  // The key itself is never printed.
-  throw new TypeError('key is no text, is empty, or holds a space or what is not visible ASCII')
+  // Never print the key itself.
+  throw new TypeError('key must be a string of visible ASCII characters without spaces')
 }
 
 function headersOf(request: Request, key: string | undefined): Headers {
@@ -242,8 +254,8 @@ function isPassing(error: PosthornError): boolean {
 }
 
 /**
- * The longer of our own pause and the one that was asked for, spread at random, so that clients
- * that failed together do not come back together.
+ * The longer of the exponential back-off and Retry-After, with jitter, so that clients that failed
+ * together do not retry together.
  */
 function pauseBeforeMs(tries: number, retryAfterMs: number | null): number {
   const backoffMs = Math.min(FIRST_PAUSE_MS * 2 ** (tries - 1), MAX_PAUSE_MS)

@@ -1,5 +1,5 @@
-// What a TypeScript program imports as `posthorn/client`: the API as methods, and verify for its
-// handlers. Nothing here needs a package beside Node.
+// The module `posthorn/client`: the API as methods, and verify for handlers. It depends on Node
+// only, on no other package.
 import { randomUUID } from 'node:crypto'
 import * as check from './answer-check.ts'
 import { type AttemptRef, type AttemptVerb, attemptCall } from './attempt-ref.ts'
@@ -43,23 +43,23 @@ export type { Schedule, ScheduleSettings, ScheduleSummary } from './schedule.ts'
 export { type Delivery, type SignedRequest, VerificationError, verify } from './verify.ts'
 
 export interface ClaimOptions extends RequestOptions {
-  /** 1–100 jobs; 1 if not given. */
+  /** 1–100 jobs. Default: 1. */
   limit?: number | undefined
-  /** How long to wait for a job when there is none, at most 60 s; 0 if not given. */
+  /** How long to wait for a job if none is due, at most 60 s. Default: 0. */
   waitMs?: number | undefined
-  /** 1 s to 1 h; 30 s if not given. A heartbeat extends it. */
+  /** 1 s to 1 h. Default: 30 s. A heartbeat extends it. */
   leaseMs?: number | undefined
 }
 
 export interface BulkOptions extends RequestOptions {
   limit?: number | undefined
-  /** Counts, and changes nothing. */
+  /** Only counts the jobs; changes nothing. */
   dryRun?: boolean | undefined
 }
 
 /**
- * A client of one Posthorn. What it is told to do is done when a method resolves; else it throws
- * PosthornError, or the reason of the signal that was aborted.
+ * A client of one Posthorn server. A method resolves once the server has done its work. Otherwise
+ * it throws PosthornError, or the reason of the aborted signal.
  */
 export class Posthorn {
   readonly endpoints: EndpointCalls
@@ -74,7 +74,10 @@ export class Posthorn {
     this.keys = new KeyCalls(this.#call)
   }
 
-  /** Resolves once the job is stored durably. Repeats are harmless: each carries the same key. */
+  /**
+   * Resolves once the job is stored durably. Retries are harmless: each sends the same idempotency
+   * key.
+   */
   async enqueue<Payload = unknown, Result = unknown>(
     job: NewJob<Payload>,
     { signal }: RequestOptions = {},
@@ -92,7 +95,10 @@ export class Posthorn {
     return { ...stored, deduplicated: stored.deduplicated ?? false }
   }
 
-  /** 1–1,000 jobs; what became of each, in their order: one that is refused harms no other. */
+  /**
+   * Enqueues 1–1,000 jobs. Returns one item for each, in their order. A refused job does not affect
+   * the others.
+   */
   async enqueueBatch<Payload = unknown>(
     jobs: readonly NewJob<Payload>[],
     { signal }: RequestOptions = {},
@@ -129,15 +135,15 @@ export class Posthorn {
     return this.#get(`/jobs/${segment(id)}`, check.JOB, signal)
   }
 
-  /** The exact bytes, where JSON.parse would change a number. */
+  /** The exact bytes of the payload, for numbers that JSON.parse would change. */
   async payload(id: string, { signal }: RequestOptions = {}): Promise<Uint8Array> {
     const path = `/jobs/${segment(id)}/payload`
     return this.#call.raw({ method: 'GET', path, repeatable: true, signal }, check.ANYTHING)
   }
 
   /**
-   * The job once it is final, whatever its state then. Outlasts failures of the API until its time
-   * is over.
+   * Waits until the job is final, in whichever final state, and returns it. Continues through
+   * failures of the API until the timeout.
    */
   async wait<Payload = unknown, Result = unknown>(
     id: string,
@@ -146,7 +152,7 @@ export class Posthorn {
     return waitUntilFinal(this.#call, id, options)
   }
 
-  /** One page, newest first. */
+  /** One page of jobs, newest first. */
   async page(
     query: JobQuery & { cursor?: string | undefined } = {},
     { signal }: RequestOptions = {},
@@ -154,12 +160,12 @@ export class Posthorn {
     return this.#get(`/jobs${queryText({ ...query })}`, check.pageOf(check.JOB_SUMMARY), signal)
   }
 
-  /** All that match, newest first; pages are fetched as they are needed. */
+  /** All matching jobs, newest first. Fetches pages as needed. */
   list(query: JobQuery = {}, options: RequestOptions = {}): AsyncGenerator<JobSummary, void> {
     return eachItem((cursor) => this.page({ limit: MAX_PAGE, ...query, cursor }, options))
   }
 
-  /** Why it is not running. */
+  /** Explains why a job is not running. */
   async explain(id: string, { signal }: RequestOptions = {}): Promise<Explanation> {
     return this.#get(`/jobs/${segment(id)}/explain`, check.EXPLANATION, signal)
   }
@@ -171,20 +177,23 @@ export class Posthorn {
 
   /**
    * Queues a dead or cancelled job again. It waits again for dependencies that are not final, and
-   * runs without those that are dead, cancelled or gone. Not repeated: the job may have run and
-   * died again.
+   * runs without those that are dead, cancelled or gone. The call is not retried: the job may have
+   * run and become dead again.
    */
   async retry(id: string, { signal }: RequestOptions = {}): Promise<RetriedJob> {
     const path = `/jobs/${segment(id)}/retry`
     return this.#call.json({ method: 'POST', path, repeatable: false, signal }, check.RETRIED_JOB)
   }
 
-  /** The newest first, so that no cancel lets another job start. */
+  /** Cancels the newest jobs first, so that a cancel does not let another matching job start. */
   async cancelMany(filter: JobFilter, options: BulkOptions = {}): Promise<BulkResult> {
     return this.#bulk('cancel', filter, options)
   }
 
-  /** The oldest first, so that ordering keys hold, and each after the jobs it depends on. */
+  /**
+   * Retries the oldest jobs first, so that ordering keys stay in order, and each job after its
+   * dependencies.
+   */
   async retryMany(filter: JobFilter, options: BulkOptions = {}): Promise<BulkResult> {
     return this.#bulk('retry', filter, options)
   }
@@ -207,8 +216,8 @@ export class Posthorn {
   }
 
   /**
-   * A new job with the same payload and options, due now. It waits for dependencies that are not
-   * final, and runs without those that are dead, cancelled or gone.
+   * Enqueues a new job with the same payload and options, due now. It waits for dependencies that
+   * are not final, and runs without those that are dead, cancelled or gone.
    */
   async copy<Payload = unknown, Result = unknown>(
     id: string,
@@ -231,8 +240,8 @@ export class Posthorn {
   }
 
   /**
-   * Due jobs of an endpoint without URL, for a worker to do and report on. Not repeated: jobs of an
-   * answer that was lost come back when their lease is over.
+   * Claims due jobs of a pulled endpoint. The worker processes them and reports on each. The call
+   * is not retried: jobs of a lost response are queued again when their lease expires.
    */
   async claim<Payload = unknown>(
     endpoint: string,
@@ -251,14 +260,17 @@ export class Posthorn {
     return (await this.#call.json<{ jobs: ClaimedJob<Payload>[] }>(request, check.CLAIM)).jobs
   }
 
-  /** The work of an attempt is done. Lost to another attempt: PosthornError lease_lost. */
+  /**
+   * Reports that the work of an attempt is done. Throws PosthornError lease_lost if the attempt no
+   * longer holds the job.
+   */
   async complete(attempt: AttemptRef, result?: unknown, options?: RequestOptions): Promise<void> {
     await this.#report(attempt, 'complete', { result: result ?? null }, options)
   }
 
   /**
-   * The work has failed; it is tried again unless `retryable` is false. Of a message the first
-   * 2,000 characters are sent, without NUL and lone surrogates.
+   * Reports that the work has failed. The job is retried unless `retryable` is false. The message
+   * is cut to 2,000 characters; NUL and lone surrogates are replaced.
    */
   async fail(
     attempt: AttemptRef,
@@ -270,8 +282,8 @@ export class Posthorn {
   }
 
   /**
-   * The work goes on. `cancelRequested`: nobody waits for it any more. Of a message the first 500
-   * characters are sent.
+   * Reports that the work continues. `cancelRequested` in the result: the job no longer needs the
+   * work. The message is cut to 500 characters.
    */
   async heartbeat(
     attempt: AttemptRef,
@@ -283,7 +295,10 @@ export class Posthorn {
     return this.#report(attempt, 'heartbeat', { ...rest, ...text }, options)
   }
 
-  /** What waits and runs at each endpoint; with a window like `1h`, what ended in each minute. */
+  /**
+   * Counts of queued and running jobs of each endpoint; with a window like `1h`, also attempts that
+   * ended in each minute.
+   */
   async stats(
     query: {
       window?: string | undefined
@@ -295,12 +310,12 @@ export class Posthorn {
     return this.#get(`/stats${queryText({ ...query })}`, check.STATS, signal)
   }
 
-  /** Those that were seen within the last hour. */
+  /** Workers that reported within the last hour. */
   async workers({ signal }: RequestOptions = {}): Promise<WorkerView[]> {
     return (await this.#get<{ items: WorkerView[] }>('/workers', check.WORKERS, signal)).items
   }
 
-  /** A repeat is answered as the first was, so all three may be repeated. */
+  /** A repeated report gets the same response as the first, so all three may be retried. */
   async #report<T>(
     ref: AttemptRef,
     verb: AttemptVerb,
@@ -341,11 +356,11 @@ export class Posthorn {
 }
 
 /**
- * A slow store takes a part of a batch in time. The rest is sent again for as long as more of it is
- * taken. An item that refers to another by its place goes with the whole batch, in which what is
- * stored is found by its key.
+ * A slow store may accept only part of a batch in time. The rest is sent again as long as each
+ * round stores more of it. If one of these items refers to another by its position, the whole batch
+ * is sent again: the stored items are found by their keys.
  *
- * @param send so many of the items, by their places
+ * @param send sends the items at these positions
  */
 async function untilTaken(
   jobs: readonly NewJob[],
@@ -359,7 +374,7 @@ async function untilTaken(
     const isWhole = open.some((place) => jobs[place]?.dependsOn?.some((id) => id.startsWith('#')))
     const places = isWhole ? all : open
     const again = await send(places).catch((error): BatchItem[] => {
-      // What is known of the items is worth more than why the rest could not be sent.
+      // The known results are worth more than the error that kept the rest from being sent.
       if (signal?.aborted) throw error
       return []
     })

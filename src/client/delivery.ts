@@ -1,36 +1,36 @@
-// A delivery as a handler sees it, read from the headers that came with it.
+// A delivery as a handler sees it, read from the headers of its request.
 import { VerificationError } from './verification-error.ts'
 
 export interface Delivery<Payload = unknown> {
-  /** The same over all attempts: record it with the work, and the work is done once. */
+  /** The same for all attempts. Record it with the work so that the work is done only once. */
   jobId: string
   endpoint: string
   /** Number of this attempt, from 1. */
   attempt: number
-  /** What is left of the budget after this one. */
+  /** Attempts left after this one. */
   attemptsLeft: number
-  /** Only ever grows: keep it beside what you write, and refuse a smaller one. */
+  /** Only grows. Store it with what you write, and reject a write with a smaller one. */
   fence: number
   /** When it was due. */
   scheduledFor: Date
-  /** When Posthorn gives this request up. */
+  /** When Posthorn ends this request as timed out. */
   deadline: Date
-  /** Name of the schedule that made the job. */
+  /** Name of the schedule that enqueued the job. */
   schedule: string | null
-  /** Of an endpoint with async completion: where to report. */
+  /** Where to report, if the endpoint has async completion. */
   completeUrl: string | null
   failUrl: string | null
   heartbeatUrl: string | null
-  /** A ping that somebody asked for, not a job. */
+  /** A test ping, not a job. */
   isTest: boolean
   payload: Payload
-  /** The payload's exact bytes, where JSON.parse would change a number. */
+  /** The exact bytes of the payload, for numbers that JSON.parse would change. */
   rawPayload: Uint8Array
 }
 
 type Header = (name: string) => string | null
 
-/** @throws VerificationError when a header or the payload is not what Posthorn sends */
+/** @throws VerificationError if a header or the payload is not what Posthorn sends */
 export function deliveryFrom<Payload>(
   jobId: string,
   timestampSeconds: number,
@@ -39,7 +39,7 @@ export function deliveryFrom<Payload>(
 ): Delivery<Payload> {
   const isTest = header('posthorn-test') === 'true'
   const at = new Date(timestampSeconds * 1_000)
-  // A ping belongs to no job, so that it may lack what only jobs have.
+  // A ping belongs to no job, so it may lack headers that only jobs have.
   const absent = isTest ? { endpoint: '', attempt: 1, count: 0, instant: at } : null
   return {
     jobId,

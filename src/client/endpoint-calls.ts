@@ -1,4 +1,4 @@
-// The calls about endpoints, as `posthorn.endpoints` has them.
+// The methods of `posthorn.endpoints`.
 import * as check from './answer-check.ts'
 import type { Call, RequestOptions } from './call.ts'
 import type { Endpoint, EndpointChange, EndpointSettings, PingResult } from './endpoint.ts'
@@ -8,12 +8,12 @@ import { eachItem, MAX_PAGE } from './paging.ts'
 import { queryText, segment } from './request-path.ts'
 
 export interface VersionOptions extends RequestOptions {
-  /** Only if this is the stored version still; else 412 precondition_failed. */
+  /** Write only if this is still the stored version; otherwise 412 precondition_failed. */
   ifVersion?: number | undefined
 }
 
 export interface PutOptions extends VersionOptions {
-  /** Only if there is none of this name; else 412 precondition_failed. */
+  /** Write only if the name is unused; otherwise 412 precondition_failed. */
   ifAbsent?: boolean | undefined
 }
 
@@ -24,7 +24,7 @@ export interface PageOptions extends RequestOptions {
 
 const PING_WAIT_MS = 15 * 60_000
 
-/** A class, for its methods are many and share one caller. */
+/** A class, because its many methods share one Call. */
 export class EndpointCalls {
   readonly #call: Call
 
@@ -33,8 +33,8 @@ export class EndpointCalls {
   }
 
   /**
-   * Creates or replaces: safe at every deploy. The answer that made a secret shows it, once;
-   * should it be lost on its way, rotateSecret makes another.
+   * Creates or replaces an endpoint; safe to call at every deploy. Only the response that created a
+   * secret shows it. If that response was lost, rotateSecret creates another secret.
    */
   async put(
     name: string,
@@ -54,7 +54,7 @@ export class EndpointCalls {
     )
   }
 
-  /** Changes the fields given and keeps the rest. */
+  /** Changes the given fields and keeps the others. */
   async edit(
     name: string,
     change: EndpointChange,
@@ -78,7 +78,7 @@ export class EndpointCalls {
     )
   }
 
-  /** One page, by name. */
+  /** One page of endpoints, ordered by name. */
   async page({ limit, cursor, signal }: PageOptions = {}): Promise<Page<Endpoint>> {
     const query = queryText({ limit, cursor })
     return this.#call.json(
@@ -87,12 +87,12 @@ export class EndpointCalls {
     )
   }
 
-  /** All, by name, page after page. */
+  /** All endpoints, ordered by name. Fetches pages as needed. */
   list({ limit = MAX_PAGE, signal }: PageOptions = {}): AsyncGenerator<Endpoint, void> {
     return eachItem((cursor) => this.page({ limit, cursor, signal }))
   }
 
-  /** Deliveries stop, enqueueing goes on. */
+  /** Stops deliveries; enqueueing continues. */
   async pause(name: string, { signal }: RequestOptions = {}): Promise<Endpoint> {
     return this.#call.json(
       {
@@ -105,7 +105,7 @@ export class EndpointCalls {
     )
   }
 
-  /** Ends a pause, a rest and a disabling. */
+  /** Ends a pause or a rest, or enables a disabled endpoint. */
   async resume(name: string, { signal }: RequestOptions = {}): Promise<Endpoint> {
     return this.#call.json(
       {
@@ -118,7 +118,9 @@ export class EndpointCalls {
     )
   }
 
-  /** With `force` its jobs are buried; else one in use is refused. */
+  /**
+   * With `force`, the jobs of the endpoint become dead. Without it, an endpoint in use is refused.
+   */
   async remove(
     name: string,
     { force, ifVersion, signal }: VersionOptions & { force?: boolean | undefined } = {},
@@ -133,7 +135,7 @@ export class EndpointCalls {
     })
   }
 
-  /** The answer shows the new secret, once; both sign during the overlap. */
+  /** The response shows the new secret, only this once. Both secrets sign during the overlap. */
   async rotateSecret(
     name: string,
     {
@@ -155,7 +157,7 @@ export class EndpointCalls {
     )
   }
 
-  /** Sends one signed ping now and tells how it went. */
+  /** Sends one signed test ping now and returns its result. */
   async test(name: string, { signal }: RequestOptions = {}): Promise<PingResult> {
     return this.#call.json(
       {
@@ -174,13 +176,15 @@ function pathOf(name: string, verb = ''): string {
   return `/endpoints/${segment(name)}${verb}`
 }
 
-/** The header of a write that depends on a version. */
+/** The header of a write that requires a version. */
 export function ifMatch(version: number | undefined): Record<string, string> {
   if (notNull('ifVersion', version) === undefined) return {}
   return { 'if-match': `"${version}"` }
 }
 
-/** Of a put that depends on what is stored: its repeat would find its own work. */
+/**
+ * A put with a condition on the stored record is not retried: a repeat would meet its own change.
+ */
 export function writeCondition(ifVersion: number | undefined, ifAbsent: boolean | undefined) {
   const isNew = notNull('ifAbsent', ifAbsent) === true
   const headers = { ...ifMatch(ifVersion), ...(isNew ? { 'if-none-match': '*' } : {}) }

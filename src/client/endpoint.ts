@@ -1,9 +1,9 @@
-// An endpoint on the wire, as a caller gives and reads it. Shapes only.
+// Types of endpoints in requests and responses. Shapes only.
 import type { OnFinish, Outcome, Retry } from './job.ts'
 
-/** What a caller decides about an endpoint; only `url` is required. */
+/** The settings of an endpoint. Only `url` is required. */
 export interface EndpointSettings {
-  /** null: its jobs are pulled with claim(), not sent. */
+  /** null: a pulled endpoint, whose workers use claim(). */
   url: string | null
   description?: string | undefined
   headers?: Record<string, string> | undefined
@@ -16,14 +16,14 @@ export interface EndpointSettings {
   secret?: string | undefined
   onFinish?: string | OnFinish | null | undefined
   circuitBreaker?: { failures?: number; cooldown?: string } | null | undefined
-  /** By status, 300 to 599: what an answer with it means; `final`: dead at once. */
+  /** Meanings of statuses 300 to 599, by status. `final`: the job becomes dead at once. */
   statuses?: Record<string, StatusChoice> | undefined
 }
 
 /**
- * What is to change of an endpoint; what is left out stays. null resets a field to its default,
- * where null is no value of its own (`url`, `circuitBreaker`). `retry` and `circuitBreaker`: parts
- * given replace parts.
+ * A change of an endpoint. Absent fields stay as they are. null resets a field to its default,
+ * unless null is a value of the field (`url`, `circuitBreaker`). In `retry` and `circuitBreaker`,
+ * given parts replace the stored ones and the others stay.
  */
 export type EndpointChange = {
   [Field in keyof EndpointSettings]?:
@@ -52,18 +52,18 @@ export interface Endpoint {
   statuses: Record<string, StatusChoice>
   state: EndpointState
   disabledReason: string | null
-  /** Of one that rests. */
+  /** Until when the endpoint rests; null: it is not resting. */
   restingUntil: string | null
   counts: { queued: number; running: number; more?: boolean }
   secretHint: string
-  /** Only in the answer that made it. */
+  /** Only in the response that created it. */
   secret?: string
   createdAt: string
   updatedAt: string
   version: number
 }
 
-/** How a test ping went. */
+/** The result of a test ping. */
 export interface PingResult {
   outcome: Outcome
   statusCode: number | null

@@ -1,10 +1,10 @@
-// What waits, runs and has ended, and who works, on the wire. Shapes only.
+// Types of statistics and workers in responses. Shapes only.
 
 export interface Stats {
-  /** Of one snapshot, at most 5 s old. */
+  /** The time of the snapshot, at most 5 s ago. */
   asOf: string
   liveWorkers: number
-  /** null: none is set. Counts up to 10000, which also stands for more. */
+  /** null: no outbox is configured. Counts stop at 10000, which also stands for more. */
   outbox: { waiting: number; setAside: number; oldestAge: string | null } | null
   endpoints: {
     name: string
@@ -13,25 +13,30 @@ export interface Stats {
     due: number
     running: number
     dead: number
-    /** A figure of 10000 is larger. */
+    /** A count of 10000 stands for more. */
     more?: true
     /** A duration; null: nothing is due. */
     oldestDueAge: string | null
-    /** With `by: 'endpoint'`: attempts for each minute from `from` on, durations of all of them. */
+    /**
+     * With `by: 'endpoint'`: ended attempts of each minute, starting with `from`, and the durations
+     * of all of them.
+     */
     ended?: { from: string; succeeded: number[]; failed: number[]; durations: number[] }
   }[]
-  /** Endpoints beyond the first 10,000 by name are left out; asked for by its name each is found. */
+  /**
+   * Only the first 10,000 endpoints by name are listed. A query by name finds each of the others.
+   */
   more?: true
-  /** Dead jobs of endpoints that were deleted, the first 1,000 by name. */
+  /** Dead jobs of deleted endpoints, for the first 1,000 by name. */
   deletedEndpoints?: { name: string; dead: number }[]
-  /** With a window: upper bounds of the durations, the last figure being above all. */
+  /** With a window: upper bounds of the duration classes. The last class has no upper bound. */
   durationBounds?: string[]
   minutes?: { minute: string; succeeded: number; failed: number; durations: number[] }[]
-  /** Older minutes of the window are left out: all endpoints together have too many. */
+  /** Older minutes of the window are omitted, because all endpoints together have too many. */
   moreMinutes?: true
 }
 
-/** A worker process that was seen within the last hour. */
+/** A worker process that reported within the last hour. */
 export interface WorkerView {
   id: string
   version: string
@@ -40,6 +45,6 @@ export interface WorkerView {
   isLive: boolean
   concurrency: number
   inFlight: number
-  /** false: its ENCRYPTION_KEY is not that of the API, and it delivers nothing. */
+  /** false: its ENCRYPTION_KEY differs from the API's, and it delivers nothing. */
   hasEncryptionKey: boolean
 }

@@ -1,19 +1,19 @@
-// What a caller gave, checked before anything is sent. `undefined` means that an option was not
-// given; null does not: made into text, as a header or in a query, it would be the word "null".
+// Checks of arguments before anything is sent. `undefined` means that an option is absent. null
+// does not: in a header or a query it would become the word "null".
 
-/** @throws TypeError when it is null */
+/** @throws TypeError if the value is null */
 export function notNull<T>(name: string, value: T): Exclude<T, null> {
   if (value !== null) return value as Exclude<T, null>
   throw new TypeError(`${name} is null; expected a value, or undefined where none is given`)
 }
 
-/** @throws TypeError when it is no object: it was left out, or is of another kind */
+/** @throws TypeError if the value is not an object */
 export function givenObject<T>(name: string, value: T): T {
   if (typeof value === 'object' && value !== null) return value
   throw new TypeError(`${name} is ${value === null ? 'null' : typeof value}; expected an object`)
 }
 
-/** A Date that is none would become null in JSON. @throws TypeError */
+/** An invalid Date would become null in JSON. @throws TypeError */
 export function refuseNoDate(name: string, value: unknown): void {
   if (!(value instanceof Date) || !Number.isNaN(value.getTime())) return
   throw new TypeError(`${name} is an invalid Date`)
@@ -26,10 +26,11 @@ export function milliseconds(name: string, value: number): number {
 }
 
 /**
- * The value of the header Idempotency-Key. A key that would not arrive as it is, for instance one
- * with spaces at its ends, goes as a quoted string; the API decides which keys it takes.
+ * The value of the header Idempotency-Key. A key that would be changed in transit, for example one
+ * with leading or trailing spaces, is sent as a quoted string. The API decides which keys it
+ * accepts.
  *
- * @throws TypeError when no header can carry it
+ * @throws TypeError if no header can carry the key
  */
 export function idempotencyHeader(key: string): string {
   if (typeof notNull('idempotencyKey', key) !== 'string' || !/^[\x20-\x7e]*$/.test(key)) {

@@ -1,5 +1,5 @@
-// A job on the wire, as a caller gives and reads it. Shapes only; instants are RFC 3339 texts and
-// durations texts like `500ms`, `15s`, `1h30m`, `7d`.
+// Types of jobs in requests and responses. Shapes only. Instants are RFC 3339 strings, durations
+// are strings like `500ms`, `15s`, `1h30m` and `7d`.
 
 export type JobState = 'queued' | 'running' | FinalState
 export type FinalState = 'succeeded' | 'dead' | 'cancelled'
@@ -51,15 +51,15 @@ export interface Retry {
   maxAge?: string | null
 }
 
-/** Who is told of a finish, by a job of its own. */
+/** The endpoint that receives a notice when the job becomes final in one of these states. */
 export interface OnFinish {
   endpoint: string
   states?: FinalState[]
 }
 
-/** What a job may be given wherever it is written: enqueued, in a batch, in a schedule. */
+/** The options of a job that are the same for enqueue, batch and schedule. */
 export interface JobTemplate {
-  /** 0 to 9, higher first, within its endpoint; 5 if not given. */
+  /** 0 to 9 within its endpoint, higher first. Default: 5. */
   priority?: number | undefined
   timeout?: string | undefined
   retry?: Retry | undefined
@@ -72,28 +72,28 @@ export interface JobTemplate {
 }
 
 interface NewJobOptions extends JobTemplate {
-  /** Name of the endpoint that the job is for. */
+  /** Name of the endpoint that receives the job. */
   endpoint: string
-  /** When it is due: now unless runAt or delay say otherwise; not both. */
+  /** When the job is due. Default: now. Give either runAt or delay, not both. */
   runAt?: string | Date | undefined
   delay?: string | undefined
   dedupe?: { key: string; mode: 'keep' | 'replace' | 'reject' } | null | undefined
-  /** Ids of jobs; in a batch also `#0` for an earlier item. */
+  /** Ids of jobs. In a batch also positions of earlier items, like `#0`. */
   dependsOn?: string[] | undefined
-  /** 1–255 visible ASCII characters. One is made for each call that gives none. */
+  /** 1–255 visible ASCII characters. Default: a new key for each call. */
   idempotencyKey?: string | undefined
 }
 
 /**
- * A job to be enqueued. `rawPayload` is JSON text, or its UTF-8 bytes, that reaches the endpoint
- * byte for byte: for numbers and spellings that JSON.parse would change.
+ * A job to enqueue. `rawPayload` is JSON text, or its UTF-8 bytes, which reaches the endpoint byte
+ * for byte. Use it for numbers and spellings that JSON.parse would change.
  */
 export type NewJob<Payload = unknown> = NewJobOptions &
   ({ payload: Payload; rawPayload?: undefined } | { payload?: undefined; rawPayload: RawJson })
 
 export type RawJson = string | Uint8Array
 
-/** What may be changed of a queued job; the payload only before its first attempt. */
+/** A change of a queued job. The payload can change only before the first attempt. */
 export type JobChange<Payload = unknown> = Pick<
   NewJobOptions,
   'runAt' | 'delay' | 'priority' | 'tags' | 'metadata' | 'expiresIn'
@@ -119,11 +119,11 @@ export interface JobSummary {
   state: JobState
   phase: 'sending' | 'awaiting_completion' | null
   priority: number
-  /** Of a queued job: the earliest time of its next attempt. */
+  /** For a queued job, the earliest time of its next attempt. */
   runAt: string
   /**
-   * Since or from when a worker may take it: runAt, or the later end of its wait for other jobs.
-   * null: it waits for other jobs, or is not queued.
+   * From when a worker may claim the job: runAt, or the end of its wait for other jobs if that is
+   * later. null: it waits for other jobs, or is not queued.
    */
   dueAt: string | null
   createdAt: string
@@ -154,7 +154,10 @@ export interface JobSummary {
 
 export interface Job<Payload = unknown, Result = unknown> extends JobSummary {
   payload: Payload
-  /** What the answer that completed it held; null too when it was longer than is kept. */
+  /**
+   * The JSON of the response or report that completed the job; also null if it was too long to
+   * keep.
+   */
   result: Result | null
   resultTruncated: boolean
   /** The last 20, oldest first. */
@@ -168,30 +171,33 @@ export type FinalJob<Payload = unknown, Result = unknown> = Job<Payload, Result>
 
 export type EnqueuedJob<Payload = unknown, Result = unknown> = Job<Payload, Result> & {
   /**
-   * Whether the job was there already, by its idempotency key or its dedupe key; also when an
-   * earlier try of this call had stored it, and its answer was lost.
+   * Whether the job already existed, by its idempotency key or its dedupe key. Also true if an
+   * earlier try of this call stored the job and its response was lost.
    */
   deduplicated: boolean
 }
 
-/** A job that was queued again by its id, or that is a copy. */
+/** A job that was retried by its id, or a copy. */
 export type RetriedJob<Payload = unknown, Result = unknown> = Job<Payload, Result> & {
   /** Dependencies that are dead, cancelled or gone: the job runs without them. */
   dependenciesWaived: string[]
 }
 
-/** A job pulled by a worker, with the right to report on it until its lease ends. */
+/** A job that a worker has claimed. The token authorizes reports until the lease expires. */
 export type ClaimedJob<Payload = unknown> = Job<Payload> & {
   token: string
   leaseExpiresAt: string
-  /** The trace context of the request that enqueued the job (W3C); null: it had none. */
+  /** The W3C trace context of the request that enqueued the job; null: the request had none. */
   traceparent: string | null
   tracestate: string | null
-  /** The value of the header `posthorn-hops` for jobs that the worker enqueues: it ends loops. */
+  /**
+   * The value of the header `posthorn-hops` for jobs that the worker enqueues. It ends endless
+   * loops.
+   */
   hops: number
 }
 
-/** What became of one job of a batch; `idempotencyKey` repeats it safely. */
+/** The result for one job of a batch. A retry with the same `idempotencyKey` is safe. */
 export type BatchItem = { idempotencyKey: string } & (
   | { status: 200 | 201; id: string; deduplicated: boolean; error?: undefined }
   | { status: number; id?: undefined; error: ItemProblem }
@@ -210,11 +216,11 @@ export interface JobQuery {
   dedupeKey?: string | undefined
   createdAfter?: string | Date | undefined
   createdBefore?: string | Date | undefined
-  /** Jobs a page, 1–100. */
+  /** Jobs per page, 1–100. */
   limit?: number | undefined
 }
 
-/** Of cancelMany and retryMany; an empty one is refused. */
+/** The filter of cancelMany and retryMany. An empty filter is refused. */
 export interface JobFilter {
   endpoint?: string | undefined
   state?: JobState | undefined
@@ -227,13 +233,13 @@ export interface JobFilter {
 export interface BulkResult {
   matched: number
   affected: number
-  /** More match than the limit: a retry takes the oldest, a cancel the newest. */
+  /** More jobs match than the limit: a retry takes the oldest, a cancel the newest. */
   more?: boolean
-  /** Of a retry: jobs left as they are, for a job they depend on stays dead, cancelled or gone. */
+  /** For a retry: jobs that were not retried because a dependency stays dead, cancelled or gone. */
   dependencyFailed?: number
 }
 
-/** A page may be short, or empty, while there is a next one. */
+/** A page can be short or empty although there is a next one. */
 export interface Page<Item> {
   items: Item[]
   nextCursor: string | null
@@ -255,7 +261,7 @@ export type ExplainReason =
 
 export interface Explanation {
   state: JobState
-  /** Of the job that was read. */
+  /** The version of the job that was read. */
   version: number
   reason: ExplainReason
   detail: string

@@ -1,4 +1,4 @@
-// Bodies as JSON text: a raw payload is set into its envelope as it stands, never re-serialised.
+// Request bodies as JSON text. A raw payload is inserted unchanged, never re-serialised.
 import { notNull, refuseNoDate } from './given.ts'
 import type { RawJson } from './job.ts'
 
@@ -7,19 +7,19 @@ interface Envelope {
   rawPayload?: RawJson | undefined
 }
 
-/** @throws TypeError when there is no payload, two, or one that is not JSON */
+/** @throws TypeError if there is no payload, there are two, or the payload is not JSON */
 export function jobText(job: Envelope): string {
   return envelopeText(job, payloadJson(job))
 }
 
-/** The payload alone; throws as jobText does. */
+/** The payload alone. Throws like jobText. */
 export function payloadJson(job: Envelope): string {
   const payload = payloadText(job)
   if (payload !== undefined) return payload
   throw new TypeError('a payload that JSON can express is needed, or a rawPayload')
 }
 
-/** As jobText, but a payload need not be there. */
+/** Like jobText, but the payload is optional. */
 export function changeText(change: Envelope): string {
   return envelopeText(change, payloadText(change))
 }
@@ -37,7 +37,7 @@ function payloadText({ payload, rawPayload }: Envelope): string | undefined {
   return rawText(rawPayload as RawJson)
 }
 
-/** Only one whole JSON value may go in: anything else could add fields to the envelope. */
+/** Only one complete JSON value is inserted: other text could add fields to the envelope. */
 function rawText(raw: RawJson): string {
   const text = typeof raw === 'string' ? raw : decoded(raw)
   if (!text.isWellFormed()) throw new TypeError('rawPayload holds a lone surrogate')

@@ -1,13 +1,13 @@
-// The calls about API keys, as `posthorn.keys` has them. They need a key with the scope admin.
+// The methods of `posthorn.keys`. They need an API key with the scope admin.
 import * as check from './answer-check.ts'
 import type { Call, RequestOptions } from './call.ts'
 import { givenObject } from './given.ts'
 import { segment } from './request-path.ts'
 
-/** `enqueue`: jobs; `work`: claims; `admin`: all. */
+/** `enqueue`: enqueue jobs; `work`: claim jobs; `admin`: everything. */
 export type KeyScope = 'enqueue' | 'work' | 'admin'
 
-/** Without the key itself, which is shown only in the answer that made it. */
+/** An API key without its secret, which only the response that created it shows. */
 export interface ApiKey {
   id: string
   name: string
@@ -22,7 +22,7 @@ export class KeyCalls {
     this.#call = call
   }
 
-  /** Not repeated: each call makes one. */
+  /** The call is not retried: each try would create a key. */
   async create(
     key: { name: string; scope: KeyScope },
     { signal }: RequestOptions = {},
@@ -42,7 +42,7 @@ export class KeyCalls {
     return items
   }
 
-  /** Refused everywhere within 5 s. */
+  /** All servers refuse the key within 5 s. */
   async remove(id: string, { signal }: RequestOptions = {}): Promise<void> {
     const path = `/keys/${segment(id)}`
     await this.#call.nothing({

@@ -1,11 +1,11 @@
-// The document that enqueues a job within a transaction of the caller's: it is inserted with the
-// caller's own MongoDB driver into the collection that OUTBOX names.
+// The outbox document that enqueues a job within your own transaction. Insert it with your MongoDB
+// driver into the collection that OUTBOX names.
 import { randomBytes } from 'node:crypto'
 import { givenObject, notNull, refuseNoDate } from './given.ts'
 import type { JobTemplate, RawJson } from './job.ts'
 import { payloadJson } from './json-text.ts'
 
-/** What such a job may be given: all but a dedupe key, dependencies and an idempotency key. */
+/** The options of an outbox job: all except a dedupe key, dependencies and an idempotency key. */
 export type OutboxJob<Payload = unknown> = JobTemplate & {
   endpoint: string
   runAt?: string | Date | undefined
@@ -13,23 +13,25 @@ export type OutboxJob<Payload = unknown> = JobTemplate & {
 } & ({ payload: Payload; rawPayload?: undefined } | { payload?: undefined; rawPayload: RawJson })
 
 export type OutboxDocument = Record<string, unknown> & {
-  /** The id that the job will have. */
+  /** The id of the future job. */
   _id: string
   endpoint: string
   payloadJson: string
 }
 
-/** What no document of an outbox may have, because its meaning depends on when it is moved. */
+/**
+ * Fields that an outbox document cannot have, because their meaning depends on when it is moved.
+ */
 const NOT_TAKEN = ['dedupe', 'dependsOn', 'idempotencyKey']
-/** null means something here: none. */
+/** For these fields null is a value: none. */
 const MAY_BE_NULL = ['expiresIn', 'orderingKey', 'onFinish']
 
 /**
- * The document to insert, once. The payload goes as JSON text, so that the endpoint gets what
- * POST /jobs would have sent it, whatever its keys and numbers.
+ * The document to insert, once. The payload is stored as JSON text, so that the endpoint receives
+ * the same bytes as after POST /jobs, regardless of its keys and numbers.
  *
- * @throws TypeError when there is no payload, two, or one that is not JSON; for a field that no
- *   outbox takes, an invalid Date, and null where a value is expected
+ * @throws TypeError if there is no payload, there are two, or the payload is not JSON; for a field
+ *   that an outbox does not accept, an invalid Date, and null where a value is expected
  */
 export function outboxDocument(job: OutboxJob): OutboxDocument {
   const { payload, rawPayload, ...given } = givenObject('job', job)
@@ -43,7 +45,10 @@ export function outboxDocument(job: OutboxJob): OutboxDocument {
   }
 }
 
-/** The caller would not learn of it: the document is stored, and set aside later. */
+/**
+ * Checked here because the program would not see a later refusal: the document would be stored,
+ * then set aside.
+ */
 function refuseUnmovable(name: string, value: unknown): void {
   if (NOT_TAKEN.includes(name)) throw new TypeError(`an outbox takes no ${name}`)
   if (!MAY_BE_NULL.includes(name)) notNull(name, value)
@@ -52,7 +57,7 @@ function refuseUnmovable(name: string, value: unknown): void {
 
 const BASE32 = '0123456789abcdefghjkmnpqrstvwxyz'
 
-/** A ULID in lower case: ten characters of time, sixteen of chance. */
+/** A ULID in lower case: ten characters of time, sixteen random ones. */
 function newJobId(now: number): string {
   const time = Array.from({ length: 10 }, (_, i) => Math.floor(now / 32 ** (9 - i)) % 32)
   const chance = [...randomBytes(16)].map((byte) => byte & 31)

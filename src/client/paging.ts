@@ -1,21 +1,21 @@
-// All items of a list, its pages fetched as they are needed.
+// Iterates over a list and fetches its pages as needed.
 import type { Page } from './job.ts'
 import { PosthornError } from './posthorn-error.ts'
 
-/** The largest page that the API gives. */
+/** The largest page that the API returns. */
 export const MAX_PAGE = 100
 
 /**
- * A page looks at 10,000 index entries, so that many in a row may be empty; but these are ten
- * million jobs, ten times as many as any store of Posthorn was measured with.
+ * Stops a list that never ends. The server scans 10,000 index entries for a page, so many pages in
+ * a row can be empty. This many cover ten million jobs, ten times the largest measured store.
  */
 const MAX_EMPTY_PAGES = 1_000
 
 /**
- * Page after page.
+ * Yields page after page.
  *
- * @throws PosthornError unexpected_answer when the list can have no end: a cursor comes again, or
- *   pages stay empty
+ * @throws PosthornError unexpected_answer if the list would not end: a cursor repeats, or pages
+ *   stay empty
  */
 export async function* eachPage<Item>(
   page: (cursor: string | undefined) => Promise<Page<Item>>,
@@ -44,6 +44,6 @@ function endless(found: string): PosthornError {
   return new PosthornError({
     code: 'unexpected_answer',
     status: 200,
-    detail: `a list was answered by something that is not Posthorn: ${found}`,
+    detail: `the list does not come from Posthorn: ${found}`,
   })
 }

@@ -1,4 +1,4 @@
-// What the client throws when Posthorn refuses a call, or cannot be reached.
+// The error that the client throws if Posthorn refuses a call or cannot be reached.
 
 /** The codes of the API, as docs/ERRORS.md lists them. */
 export const API_ERROR_CODES = [
@@ -25,7 +25,7 @@ export const API_ERROR_CODES = [
   'overloaded',
 ] as const
 
-/** What the client says itself: the API has not answered, or something else has. */
+/** The codes of the client itself: there was no response, or it did not come from Posthorn. */
 export const CLIENT_ERROR_CODES = [
   'connection_failed',
   'timeout',
@@ -33,7 +33,7 @@ export const CLIENT_ERROR_CODES = [
   'unexpected_answer',
 ] as const
 
-/** Open at the end, for a server may be newer than its client. */
+/** Open to other codes, because the server may be newer than the client. */
 export type PosthornErrorCode =
   | (typeof API_ERROR_CODES)[number]
   | (typeof CLIENT_ERROR_CODES)[number]
@@ -48,15 +48,15 @@ export interface FieldProblem {
 export class PosthornError extends Error {
   override readonly name = 'PosthornError'
   readonly code: PosthornErrorCode
-  /** Of the HTTP answer; null: there was none. */
+  /** The status of the HTTP response; null: there was no response. */
   readonly status: number | null
-  /** One sentence that says what was found and what was expected. */
+  /** One sentence that states what was found and what was expected. */
   readonly detail: string
-  /** What the server's log calls the request. */
+  /** The id of the request in the server's log. */
   readonly requestId: string | null
-  /** The fields that are wrong, where fields are. */
+  /** The invalid fields, if there are any. */
   readonly errors: FieldProblem[]
-  /** How long the answer asked to wait before a repeat. */
+  /** The delay before a retry that the response asked for. */
   readonly retryAfterMs: number | null
 
   constructor(parts: {

@@ -1,6 +1,6 @@
-// Reading a body of unknown length without keeping more of it than allowed.
+// Reads a body of unknown length up to a limit.
 
-/** The whole body, or null when it is longer than `maxBytes`; the rest is then left unread. */
+/** The whole body, or null if it is longer than `maxBytes`; then the rest stays unread. */
 export async function readBytes(
   chunks: AsyncIterable<Uint8Array | string>,
   maxBytes: number,

@@ -1,7 +1,7 @@
-// From an answer that refuses, or from none, to the error that is thrown.
+// Converts an error response, or the lack of a response, to the error that is thrown.
 import { PosthornError } from './posthorn-error.ts'
 
-/** What is shown of an answer that is not Posthorn's. */
+/** How much of a response that is not Posthorn's is shown. */
 const MAX_QUOTE_LENGTH = 200
 
 interface Asked {
@@ -9,7 +9,7 @@ interface Asked {
   path: string
 }
 
-/** Of errors before there was a connection: the server has not seen the request. */
+/** Errors before a connection existed: the server has not seen the request. */
 const UNSENT_CODES = [
   ...['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT'],
   ...['EADDRNOTAVAIL', 'UND_ERR_CONNECT_TIMEOUT'],
@@ -22,13 +22,13 @@ export function noAnswer(request: Asked, error: unknown, isLate: boolean): Posth
     code: isLate ? 'timeout' : 'connection_failed',
     status: null,
     detail: isLate
-      ? `${what} was not answered in time`
-      : `${what} ${wasUnsent(error) ? 'could not be sent' : 'got no whole answer'}: ${why}`,
+      ? `${what} got no response in time`
+      : `${what} ${wasUnsent(error) ? 'could not be sent' : 'got no complete response'}: ${why}`,
     cause: error,
   })
 }
 
-/** @param error what fetch threw */
+/** @param error the error that fetch threw */
 export function wasUnsent(error: unknown): boolean {
   const { cause } = error instanceof Error ? error : {}
   return (
@@ -36,7 +36,7 @@ export function wasUnsent(error: unknown): boolean {
   )
 }
 
-/** fetch says "fetch failed" and keeps the reason in its cause. */
+/** The message of fetch is "fetch failed"; the reason is in its cause. */
 function causeText(error: Error): string {
   const { cause } = error
   if (!(cause instanceof Error)) return error.message
@@ -70,7 +70,7 @@ interface Problem {
   errors?: { path: string; message: string }[]
 }
 
-/** null: something else than Posthorn has answered. */
+/** null: the response does not come from Posthorn. */
 function problemIn(text: string): Problem | null {
   if (!text.startsWith('{')) return null
   try {
@@ -89,11 +89,11 @@ function areFieldProblems(errors: unknown): boolean {
   return errors.every((one) => typeof one?.path === 'string' && typeof one.message === 'string')
 }
 
-/** What came, so far as it helps to find out who has answered. */
+/** The beginning of the body, to help find out which server responded. */
 export function quoted(body: Uint8Array): string {
   if (body.byteLength === 0) return 'an empty body'
   const start = new TextDecoder().decode(body.subarray(0, 4 * MAX_QUOTE_LENGTH))
-  // In one line, and nothing that a terminal obeys: it may end up in a log.
+  // One line without control characters, because it may end up in a log or a terminal.
   const text = start.replace(/[\s\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ').trim()
   return text.length <= MAX_QUOTE_LENGTH ? text : `${text.slice(0, MAX_QUOTE_LENGTH)}…`
 }
@@ -108,7 +108,7 @@ export function unexpected(
   return new PosthornError({
     code: 'unexpected_answer',
     status,
-    detail: `${request.method} ${request.path} was answered ${status} by something that is not Posthorn: ${found}`,
+    detail: `${request.method} ${request.path} got a ${status} response that is not from Posthorn: ${found}`,
     retryAfterMs,
     cause,
   })

@@ -1,7 +1,7 @@
-// Where a call goes: the base of its URL, its path, its query.
+// Builds the URL of a call: base, path and query.
 import { notNull, refuseNoDate } from './given.ts'
 
-/** A name as one segment of a path. `.` and `..` would name another path once they are resolved. */
+/** A name as one path segment. `.` and `..` are refused: resolving them would change the path. */
 export function segment(name: string): string {
   if (typeof name !== 'string' || name === '' || name === '.' || name === '..') {
     throw new TypeError(`not an id or a name: ${JSON.stringify(name)}`)
@@ -11,7 +11,9 @@ export function segment(name: string): string {
 
 type QueryValue = string | number | boolean | Date | readonly string[] | undefined
 
-/** The query with its question mark, or nothing; an array becomes one parameter for each item. */
+/**
+ * The query with its question mark, or an empty string. An array becomes one parameter per item.
+ */
 export function queryText(query: Record<string, QueryValue>): string {
   const parts = new URLSearchParams()
   for (const [name, value] of Object.entries(query)) {
@@ -27,10 +29,10 @@ function valueText(name: string, value: Exclude<QueryValue, undefined>): string 
   refuseNoDate(name, value)
   if (value instanceof Date) return value.toISOString()
   if (typeof value !== 'object' && typeof value !== 'function') return String(value)
-  throw new TypeError(`${name} is no text, number or Date`)
+  throw new TypeError(`${name} must be a string, a number or a Date`)
 }
 
-/** The part of every URL before the path of a route. */
+/** The part of every URL that precedes the path of the route. */
 export function baseUrl(url: string | URL): string {
   if (!URL.canParse(String(url)))
     throw new TypeError('url is not a URL like https://jobs.example.com')

@@ -1,4 +1,4 @@
-// The calls about schedules, as `posthorn.schedules` has them.
+// The methods of `posthorn.schedules`.
 import * as check from './answer-check.ts'
 import type { Call, RequestOptions } from './call.ts'
 import {
@@ -15,7 +15,7 @@ import { eachItem, MAX_PAGE } from './paging.ts'
 import { queryText, segment } from './request-path.ts'
 import type { Schedule, ScheduleSettings, ScheduleSummary } from './schedule.ts'
 
-/** A class, for its methods are many and share one caller. */
+/** A class, because its many methods share one Call. */
 export class ScheduleCalls {
   readonly #call: Call
 
@@ -23,7 +23,10 @@ export class ScheduleCalls {
     this.#call = call
   }
 
-  /** Creates or replaces: safe at every deploy; unchanged times keep the next tick. */
+  /**
+   * Creates or replaces a schedule; safe to call at every deploy. If the timing is unchanged, the
+   * next tick stays.
+   */
   async put<Payload = unknown>(
     name: string,
     settings: ScheduleSettings<Payload>,
@@ -51,7 +54,7 @@ export class ScheduleCalls {
     )
   }
 
-  /** One page, by name. */
+  /** One page of schedules, ordered by name. */
   async page({ limit, cursor, signal }: PageOptions = {}): Promise<Page<ScheduleSummary>> {
     const query = queryText({ limit, cursor })
     return this.#call.json(
@@ -60,12 +63,12 @@ export class ScheduleCalls {
     )
   }
 
-  /** All, by name, page after page. */
+  /** All schedules, ordered by name. Fetches pages as needed. */
   list({ limit = MAX_PAGE, signal }: PageOptions = {}): AsyncGenerator<ScheduleSummary, void> {
     return eachItem((cursor) => this.page({ limit, cursor, signal }))
   }
 
-  /** No job is made at any tick until it is resumed. */
+  /** Ticks enqueue no jobs until the schedule is resumed. */
   async pause(name: string, { signal }: RequestOptions = {}): Promise<Schedule> {
     return this.#call.json(
       {
@@ -106,7 +109,7 @@ export class ScheduleCalls {
     )
   }
 
-  /** The jobs that it has made stay. */
+  /** The jobs of the schedule stay. */
   async remove(name: string, { ifVersion, signal }: VersionOptions = {}): Promise<void> {
     await this.#call.nothing({
       method: 'DELETE',

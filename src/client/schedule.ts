@@ -1,20 +1,20 @@
-// A schedule on the wire, as a caller gives and reads it. Shapes only.
+// Types of schedules in requests and responses. Shapes only.
 import type { FinalState, JobTemplate, RawJson, Retry } from './job.ts'
 
 interface ScheduleOptions extends JobTemplate {
   endpoint: string
-  /** A name of the IANA database, for cron; UTC if not given. */
+  /** A name of the IANA time zone database, for cron. Default: UTC. */
   timezone?: string | undefined
   paused?: boolean | undefined
-  /** `skip`: no job while the one before is not final. */
+  /** `skip`: a tick enqueues no job while the previous one is not final. */
   overlap?: 'allow' | 'skip' | undefined
-  /** Of ticks that were missed: run one job now, or none. */
+  /** For missed ticks: `once` enqueues one job now, `skip` none. */
   misfire?: 'once' | 'skip' | undefined
   startAt?: string | Date | null | undefined
   endAt?: string | Date | null | undefined
 }
 
-/** What a caller decides about a schedule: when, and the job of each tick. */
+/** The settings of a schedule: its timing and the job of each tick. */
 export type ScheduleSettings<Payload = unknown> = ScheduleOptions &
   ({ cron: string; every?: null | undefined } | { cron?: null | undefined; every: string }) &
   ({ payload: Payload; rawPayload?: undefined } | { payload?: undefined; rawPayload: RawJson })
@@ -31,10 +31,10 @@ export interface ScheduleSummary {
   misfire: 'once' | 'skip'
   startAt: string | null
   endAt: string | null
-  /** null: paused, or no tick is left. */
+  /** null: the schedule is paused, or no tick is left. */
   nextRunAt: string | null
   lastJobId: string | null
-  /** Why the last tick made no job. */
+  /** Why the last tick enqueued no job. */
   lastError: string | null
   priority: number
   timeout: string | null
@@ -45,7 +45,7 @@ export interface ScheduleSummary {
   metadata: Record<string, string>
   /** Values are masked. */
   headers: Record<string, string>
-  /** null: none; absent: that of the endpoint. */
+  /** null: none; absent: the endpoint's. */
   onFinish?: { endpoint: string; states: FinalState[] } | null
   createdAt: string
   updatedAt: string

@@ -1,15 +1,16 @@
-// The headers and the raw bytes of a request, in whatever form a server hands it to a handler.
+// Reads headers and raw body from the request objects of different servers and frameworks.
 import { readBytes } from './read-bytes.ts'
 import { VerificationError } from './verification-error.ts'
 
-/** As Fetch has it, or as Node has it: lists for what came more than once. */
+/** Headers as in Fetch, or as in Node: an array for a header that was sent more than once. */
 export type RequestHeaders =
   | { get(name: string): string | null }
   | Record<string, string | readonly string[] | undefined>
 
 /**
- * A Fetch Request; a request of Node or of Express and its like; or headers and body. A body that a
- * parser has read is taken from `rawBody`, or from `body` when that is text or bytes.
+ * A Fetch Request; a request of Node, Express or a similar framework; or headers and body. If a
+ * parser has read the body, it is taken from `rawBody`, or from `body` if that is a string or
+ * bytes.
  */
 export interface SignedRequest {
   headers: RequestHeaders
@@ -17,29 +18,30 @@ export interface SignedRequest {
   rawBody?: unknown
 }
 
-/** No payload is longer than the longest MAX_BODY_BYTES. */
+/** No payload is longer than the largest value of the setting MAX_BODY_BYTES. */
 const MAX_BODY_BYTES = 8 * 1_048_576
 
-/** Reads a header by its name in lower case; null when it did not come. */
+/** Returns a function that reads a header by its lower-case name; null: the header is absent. */
 export function signedHeaders({ headers }: SignedRequest): (name: string) => string | null {
   const { get } = headers
   if (typeof get === 'function') return (name) => get.call(headers, name) ?? null
   const byName = new Map<string, string>()
   for (const [name, value] of Object.entries(headers as Record<string, unknown>)) {
     if (typeof value === 'string') byName.set(name.toLowerCase(), value)
-    // As Fetch joins them; no header that counts here may come twice, so it will be refused.
+    // Joined as in Fetch. No header that is read here may occur twice, so the joined value is
+    // refused.
     else if (Array.isArray(value)) byName.set(name.toLowerCase(), value.join(', '))
   }
   return (name) => byName.get(name) ?? null
 }
 
-/** @throws TypeError when the bytes are not there any more */
+/** @throws TypeError if the raw bytes are no longer available */
 export async function rawBody(request: SignedRequest): Promise<Uint8Array> {
   const kept = bytesOf(request.rawBody) ?? bytesOf(request.body)
   if (kept !== null) return limited(kept)
   if (isParsed(request.body)) throw notRaw('its body was parsed')
   const stream = streamOf(request)
-  // null is how Fetch has a request without a body.
+  // In Fetch, the body of a request without a body is null.
   if (stream === null && request.body === null) return new Uint8Array()
   if (stream === null) throw notRaw('there is no body')
   return limited(await readBytes(stream, MAX_BODY_BYTES))
@@ -51,7 +53,7 @@ function bytesOf(body: unknown): Uint8Array | null {
   return body instanceof ArrayBuffer ? new Uint8Array(body) : null
 }
 
-/** Bytes that were read into an object cannot be had back: their spelling is lost. */
+/** Whether a parser has turned the bytes into an object: then their exact spelling is lost. */
 function isParsed(body: unknown): boolean {
   return body !== undefined && body !== null && !isStream(body)
 }

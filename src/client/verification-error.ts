@@ -1,4 +1,4 @@
-// What verify throws about a request that must not be believed.
+// The error that verify throws for a request that must not be trusted.
 
 export type VerificationErrorCode =
   | 'missing_header'

@@ -1,5 +1,5 @@
-// The handler's side of a delivery: is it from our Posthorn, fresh and unchanged, and what is it
-// (Standard Webhooks 1.0.0, standardwebhooks.com)?
+// Verifies in a handler that a delivery comes from its Posthorn, is recent and unchanged (Standard
+// Webhooks 1.0.0, standardwebhooks.com).
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { type Delivery, deliveryFrom } from './delivery.ts'
 import { notNull } from './given.ts'
@@ -11,27 +11,30 @@ export type { SignedRequest } from './signed-request.ts'
 export { VerificationError } from './verification-error.ts'
 
 export interface VerifyOptions {
-  /** How far the sender's clock may be from ours, either way; 300. */
+  /**
+   * The largest difference between the clocks of sender and receiver, in either direction. Default:
+   * 300.
+   */
   toleranceSeconds?: number | undefined
 }
 
 const DEFAULT_TOLERANCE_SECONDS = 300
 const MIN_SECRET_BYTES = 24
 const MAX_SECRET_BYTES = 64
-/** An endpoint signs with 5 secrets at most. */
+/** Limits the work for a forged header. An endpoint signs with at most 5 secrets. */
 const MAX_SIGNATURES = 20
 
 /**
- * The delivery that a request brings, once its signature has proved it.
+ * Verifies the signature of a request and returns its delivery.
  *
- * The signature covers the job's id, the time and the payload. The other headers are as
- * trustworthy as the connection: let deliveries come over TLS.
+ * The signature covers the job's id, the time and the payload. The other headers are only as
+ * trustworthy as the connection: receive deliveries over TLS.
  *
- * @param request a Fetch Request; a request of Node's or of a framework on it, its body unread or
- *   kept raw; or headers and raw body
- * @param secrets of the endpoint: `whsec_` + base64; during a rotation the old one and the new one
- * @throws VerificationError when it must not be believed; answer 401
- * @throws TypeError when it cannot be judged: a secret that is none, a body that is no longer raw
+ * @param request a Fetch Request; a request of Node or of a framework based on it, with its body
+ *   unread or kept raw; or headers and raw body
+ * @param secrets of the endpoint: `whsec_` + base64. During a rotation, the old and the new one
+ * @throws VerificationError if the request must not be trusted: respond with 401
+ * @throws TypeError if it cannot be verified: an invalid secret, or a body that is no longer raw
  */
 export async function verify<Payload = unknown>(
   request: SignedRequest,
@@ -43,7 +46,7 @@ export async function verify<Payload = unknown>(
   const id = needed(header('webhook-id'), 'webhook-id')
   const timestamp = needed(header('webhook-timestamp'), 'webhook-timestamp')
   const signatures = needed(header('webhook-signature'), 'webhook-signature')
-  // A dot would let bytes move between id, time and body with no change to what is signed.
+  // A dot would let bytes move between id, time and body without changing the signed content.
   if (!/^[\x21-\x2d\x2f-\x7e]{1,255}$/.test(id)) throw malformed('webhook-id')
   if (!/^\d{1,12}$/.test(timestamp)) throw malformed('webhook-timestamp')
   refuseOtherTimes(Number(timestamp), toleranceSeconds)
@@ -77,7 +80,7 @@ function refuseOtherTimes(timestampSeconds: number, toleranceSeconds: number): v
   }
 }
 
-/** All are compared in constant time, each to its end. */
+/** Compares each signature in constant time. */
 function matches(header: string, key: Buffer, [head, body]: readonly [string, Uint8Array]) {
   const expected = Buffer.from(createHmac('sha256', key).update(head).update(body).digest('base64'))
   return header
@@ -87,14 +90,14 @@ function matches(header: string, key: Buffer, [head, body]: readonly [string, Ui
     .some((given) => given.length === expected.length && timingSafeEqual(given, expected))
 }
 
-/** What is thrown never shows a secret. */
+/** The errors never show a secret. */
 function keysFrom(secrets: string | readonly string[]): Buffer[] {
   const list = typeof secrets === 'string' ? [secrets] : secrets
   if (!Array.isArray(list) || list.length === 0) throw new TypeError('a secret is needed')
   return list.map(keyFrom)
 }
 
-/** Base64, with its prefix or without, as the libraries of Standard Webhooks take it. */
+/** Base64 with or without the prefix, as the libraries of Standard Webhooks accept it. */
 function keyFrom(secret: unknown): Buffer {
   if (typeof secret !== 'string') throw new TypeError('a secret is not a string')
   const text = secret.startsWith('whsec_') ? secret.slice('whsec_'.length) : secret

@@ -1,4 +1,4 @@
-// Waiting for the end of a job: one long request after another, until it is final.
+// Waits for the end of a job: one long request after another until the job is final.
 import { JOB } from './answer-check.ts'
 import { type Call, pause, type RequestOptions } from './call.ts'
 import { milliseconds } from './given.ts'
@@ -7,17 +7,20 @@ import { PosthornError } from './posthorn-error.ts'
 import { segment } from './request-path.ts'
 
 export interface WaitOptions extends RequestOptions {
-  /** 10 min if not given. */
+  /** Default: 10 min. */
   timeoutMs?: number | undefined
 }
 
 const DEFAULT_WAIT_MS = 600_000
-/** The longest that the API waits in one request. */
+/** The longest wait of the API in one request. */
 const MAX_SERVER_WAIT_MS = 60_000
-/** A server that is full, or that stops, answers at once: it is not asked more often than this. */
+/**
+ * The shortest time between two requests, because a server that is full or stopping responds at
+ * once.
+ */
 const MIN_ROUND_MS = 1_000
 
-/** @throws PosthornError wait_timeout when the job is not final by then */
+/** @throws PosthornError wait_timeout if the job is not final by the timeout */
 export async function waitUntilFinal<Payload, Result>(
   call: Call,
   id: string,

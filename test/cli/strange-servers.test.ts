@@ -103,7 +103,7 @@ async function actionOf(
 }
 
 const SENTENCE =
-  /^[^\n]* (was answered \d+ by something that is not Posthorn: |got no whole answer: )/
+  /^[^\n]* (got a \d+ response that is not from Posthorn: |got no complete response: )/
 const HINT = /\nPOSTHORN_URL says where the server is [^\n]+$/
 
 it('every command that talks to a server is here, with each of its verbs', async () => {

@@ -172,7 +172,7 @@ describe('a refusal', () => {
       server.answerWith(reply)
       const error = await errorOf(posthorn.get('job_1'))
       expect(error.code).toBe('unexpected_answer')
-      expect(error.message).toContain('GET /jobs/job_1 was answered')
+      expect(error.message).toContain('GET /jobs/job_1 got a ')
     }
     expect(server.requests).toHaveLength(strange.length)
   })
@@ -231,7 +231,7 @@ describe('a call that does no harm twice', () => {
     ['closes the connection', ''],
     ['sends half a body', 'HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"id":'],
     ['sends what is not HTTP', 'SSH-2.0-OpenSSH_9.6\r\n'],
-  ])('got no whole answer from a server that reads it and %s', async (_, answer) => {
+  ])('got no complete response from a server that reads it and %s', async (_, answer) => {
     let count = 0
     const cutting = createServer((socket) => {
       socket.on('error', () => {})
@@ -245,7 +245,7 @@ describe('a call that does no harm twice', () => {
     const url = `http://127.0.0.1:${(cutting.address() as AddressInfo).port}`
     const error = await errorOf(client({ url, maxTries: 2 }).get('job_1'))
     expect([error.code, error.status, count]).toEqual(['connection_failed', null, 2])
-    expect(error.message).toMatch(/GET \/jobs\/job_1 got no whole answer: ./)
+    expect(error.message).toMatch(/GET \/jobs\/job_1 got no complete response: ./)
     expect(error.message).not.toContain('could not be sent')
   })
 

@@ -82,7 +82,7 @@ describe('an answer that is not of Posthorn', () => {
       const sent = server.requests.length
       const error: PosthornError = await errorOf(call())
       expect([name, error.code]).toEqual([name, 'unexpected_answer'])
-      expect(error.message).toMatch(/was answered \d+ by something that is not Posthorn: ./)
+      expect(error.message).toMatch(/got a \d+ response that is not from Posthorn: ./)
       expect([name, server.requests.length]).toEqual([name, sent + 1])
     }
   })
@@ -242,7 +242,7 @@ describe('what a caller gave', () => {
       ],
       [() => new Any({ url, timeoutMs: '5' }), /^timeoutMs must be .*, not a string$/],
       [() => new Any({ url, maxTries: '4' }), /^maxTries must be .*, not a string$/],
-      [() => new Any({ url, key: 7 }), /^key is no text/],
+      [() => new Any({ url, key: 7 }), /^key must be a string/],
       [() => one.enqueue(), /^job is undefined; expected an object$/],
       [() => one.enqueue(null), /^job is null; expected an object$/],
       [() => one.enqueueBatch(), /^jobs is not a list$/],

@@ -56,8 +56,13 @@ const files = [
     (file) => !file.startsWith('docs/decisions/'),
   ),
   'openapi/openapi.json',
-  // API details, log lines and help. Not held to it yet: src/store.
-  ...listed('cli/*.ts', 'dashboard/*.js', 'routes/*.ts', 'workers/*.ts', 'src/*.ts', ':!src/store'),
+  // API details, log lines and help. The files left out have such words in field names, file names
+  // and comments of SQL only.
+  ...listed(
+    ...['cli/*.ts', 'dashboard/*.js', 'routes/*.ts', 'workers/*.ts', 'src/*.ts'],
+    ...[':!src/store/mongo/debts.ts', ':!src/store/mongo/mongo-store.ts'],
+    ':!src/store/sqlite/second-schema.ts',
+  ),
 ]
 
 function problemsOf(file: string): string[] {
@@ -92,7 +97,8 @@ it('only files that still hold such words are listed as exceptions', () => {
 /** Rooms whose comments are held to the same words. */
 const plainRooms = listed(
   ...[':(glob)src/*.ts', 'src/stats/*.ts', 'src/upkeep/*.ts', 'src/webhook/*.ts', 'workers/*.ts'],
-  ...['src/wire/*.ts', 'src/http/*.ts', 'routes/*.ts'],
+  ...['src/wire/*.ts', 'src/http/*.ts', 'routes/*.ts', 'src/job/*.ts', 'src/endpoint/*.ts'],
+  ...['src/schedule/*.ts', 'src/client/*.ts'],
 )
 
 /** The comments of a program as one line, so that words which a line end parts are found, too. */

@@ -100,7 +100,7 @@ export function decoded(raw: Uint8Array): ReadDocument {
     return { document: withUtf8(raw, true), problem: null }
   } catch (error) {
     if (!(error instanceof BSON.BSONError)) throw error
-    return { document: withUtf8(raw, false), problem: 'a text in it is not UTF-8' }
+    return { document: withUtf8(raw, false), problem: 'it contains a string that is not UTF-8' }
   }
 }
 

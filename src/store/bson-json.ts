@@ -39,7 +39,8 @@ export function jsonOfBson(value: unknown, path: string[], forms: BsonForms): st
   if (value === null || typeof value === 'boolean') return String(value)
   if (typeof value === 'string') return JSON.stringify(value)
   if (typeof value === 'number') return finite(value, path)
-  if (typeof value !== 'object') throw refusal(path, `is ${typeof value}, which no JSON says`)
+  if (typeof value !== 'object')
+    throw refusal(path, `is ${typeof value}, which JSON cannot express`)
   if (Array.isArray(value)) {
     return `[${value.map((item, i) => jsonOfBson(item, [...path, String(i)], forms)).join(',')}]`
   }
@@ -80,7 +81,7 @@ function longText(digits: string, { largeIntegers }: BsonForms): string {
 
 function decimalText(text: string, path: string[]): string {
   if (/\d/.test(text)) return JSON.stringify(text)
-  throw refusal(path, `is ${text}, which no JSON says`)
+  throw refusal(path, `is ${text}, which JSON cannot express`)
 }
 
 function binaryText(binary: BsonScalar): string {
@@ -91,7 +92,7 @@ function binaryText(binary: BsonScalar): string {
 
 function finite(value: number, path: string[]): string {
   if (Number.isFinite(value)) return String(value)
-  throw refusal(path, `is ${value}, which no JSON says`)
+  throw refusal(path, `is ${value}, which JSON cannot express`)
 }
 
 function dateText(value: Date, path: string[]): string {

@@ -61,7 +61,7 @@ const BAD: [Document, string | RegExp][] = [
   [once({ nextRunAt: new Date(Date.now() + 400 * DAY_MS) }), 'at most a year ahead'],
   [once({ nextRunAt: new Date('+020000-01-01T00:00:00Z') }), '/runAt: expected an RFC 3339'],
   [once({ nextRunAt: 'tomorrow' }), 'its nextRunAt is no date'],
-  [once({ data: { a: [Number.NaN] } }), '/data/a/0 is NaN, which no JSON says'],
+  [once({ data: { a: [Number.NaN] } }), '/data/a/0 is NaN, which JSON cannot express'],
   [once({ data: { at: new Date(8.64e15) } }), '/data/at is a date that RFC 3339 cannot write'],
   [once({ data: { at: stamp } }), noForm('/data/at', 'Timestamp')],
   [once({ data: { a: /x/i } }), noForm('/data/a', 'RegExp')],

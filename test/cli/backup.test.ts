@@ -110,7 +110,7 @@ describe('backup', () => {
   it('refuses a file that is there, and a store that is not', async () => {
     shell.write('taken.db', 'something else')
     const taken = await shell.run(['backup', 'taken.db'])
-    expect(taken).toMatchObject({ code: 1, stderr: expect.stringContaining('is there already') })
+    expect(taken).toMatchObject({ code: 1, stderr: expect.stringContaining('already exists') })
     const env = { STORE_URL: `sqlite:${shell.folder}/nothing.db` }
     const none = await shell.run(['backup', 'new.db'], { env })
     expect(none).toMatchObject({ code: 1, stderr: expect.stringContaining('there is no store') })
@@ -153,24 +153,20 @@ describe('backup', () => {
   it('writes over nothing, and names what an interrupted run has left', async () => {
     const store = await copyAs('one.db')
     symlinkSync('nowhere', join(shell.folder, 'dangling.db'))
-    await fails(store, 'dangling.db', /dangling\.db is there already/)
+    await fails(store, 'dangling.db', /dangling\.db already exists/)
     shell.write('left.db-wal', 'of an older database')
-    await fails(store, 'left.db', /left\.db-wal is there already/)
+    await fails(store, 'left.db', /left\.db-wal already exists/)
     shell.write('half.db.part', 'half of it')
-    await fails(
-      store,
-      'half.db',
-      /half\.db\.part is there already: .*interrupted.*delete that file/,
-    )
+    await fails(store, 'half.db', /half\.db\.part already exists: .*interrupted.*delete that file/)
     shell.write('third.db.part-wal', 'of somebody else')
-    await fails(store, 'third.db', /third\.db\.part-wal is there already/)
+    await fails(store, 'third.db', /third\.db\.part-wal already exists/)
     // No file of these names is there, and none is made: SQLite would take it for its own.
     for (const end of ['-wal', '-shm', '-journal', '-WAL', '.key']) {
       const isRefused = new RegExp(`cannot have the name .*${end}, which ends in ${end}`, 'i')
       await fails(store, `two.db${end}`, isRefused)
     }
     shell.write('other.db.key', 'another key')
-    await fails(store, 'other.db', /other\.db\.key is there already, and is not the key/)
+    await fails(store, 'other.db', /other\.db\.key already exists and is not the key/)
     // Killed after the key was copied: the next run goes on.
     copyFileSync(`${store}.key`, join(shell.folder, 'again.db.key'))
     const again = await shell.run(['backup', 'again.db'], { env: { STORE_URL: `sqlite:${store}` } })
@@ -195,7 +191,7 @@ describe('backup', () => {
       ],
       { cwd: shell.folder },
     )
-    await fails('./foreign.db', 'new.db', /foreign\.db is no store of Posthorn/)
+    await fails('./foreign.db', 'new.db', /foreign\.db is not a store of Posthorn/)
     const store = await copyAs('two.db')
     const other = Buffer.alloc(32, 1).toString('base64')
     await fails(store, 'new.db', /a key that ENCRYPTION_KEY does not hold/, {

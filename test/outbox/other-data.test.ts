@@ -101,7 +101,7 @@ describe('an outbox whose collection', () => {
   }
 
   it.each([
-    ['orders', /holds documents that are no jobs: none has an endpoint and a payload/],
+    ['orders', /holds documents that are not jobs: none has an endpoint and a payload/],
     ['bills', /set aside in .*\.bills_rejected, but it holds other documents/],
     ['log', /log is a capped collection: documents cannot be moved there/],
     ['measured', /measured is a timeseries/],

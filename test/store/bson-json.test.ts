@@ -75,8 +75,8 @@ describe('JSON of BSON', () => {
     [new MinKey(), 'is a BSON MinKey, which'],
     [new MaxKey(), 'is a BSON MaxKey, which'],
     [new DBRef('orders', ID), 'is a BSON DBRef, which'],
-    [new Double(Number.NaN), 'is NaN, which no JSON says'],
-    [Decimal128.fromString('-Infinity'), 'is -Infinity, which no JSON says'],
+    [new Double(Number.NaN), 'is NaN, which JSON cannot express'],
+    [Decimal128.fromString('-Infinity'), 'is -Infinity, which JSON cannot express'],
     [new Date(8.64e15), 'is a date that RFC 3339 cannot write'],
   ])('%s has none, and is named by its place', (value, reason) => {
     expect(() => json({ a: [value] })).toThrow(NoJsonForm)
@@ -101,7 +101,10 @@ describe('a document with a text that is not UTF-8', () => {
     const document = { _id: ID, name: 'mail', data: '?', nextRunAt: new Date() }
     expect(decoded(BSON.serialize(document)).problem).toBeNull()
     const read = decoded(broken(document))
-    expect(read).toMatchObject({ document: { _id: ID }, problem: 'a text in it is not UTF-8' })
+    expect(read).toMatchObject({
+      document: { _id: ID },
+      problem: 'it contains a string that is not UTF-8',
+    })
     const given = { endpoints: new Map([['mail', 'mail']]), source: 'shop.agendaJobs' }
     expect(planOf(read.document, given).name).toBe('mail')
   })

@@ -99,7 +99,7 @@ describe('a store whose server can be cut off', () => {
     const note = 'x'.repeat(LONGER_THAN_SOCKET_BUFFERS)
     const written = run(startDeadline(), () => collection.insertOne({ note }))
     setTimeout(proxy.cut, 500)
-    await expect(written).rejects.toThrow('MongoDB did not carry out a command')
+    await expect(written).rejects.toThrow('MongoDB did not execute a command')
   })
 
   it('a job whose insert was not answered is stored once, and told as inserted', async () => {

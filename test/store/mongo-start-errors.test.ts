@@ -68,7 +68,7 @@ describe.each<[string, unknown, typeof StoreUnusable | typeof StoreUnavailable, 
   ],
   [
     'a missing privilege, found by a command with a deadline',
-    new StoreUnavailable('MongoDB did not carry out a command', {
+    new StoreUnavailable('MongoDB did not execute a command', {
       cause: serverError(13, 'Unauthorized', 'not authorized'),
     }),
     StoreUnusable,
@@ -132,7 +132,9 @@ describe.each<[string, unknown, typeof StoreUnusable | typeof StoreUnavailable, 
       { address: 'b:1', type: 'Unknown', error: networkError('ETIMEDOUT', 'late') },
     ]),
     StoreUnavailable,
-    [/a:1: a member of a replica set that has no primary now; b:1: it does not answer \(ETIMEDOUT/],
+    [
+      /a:1: a member of a replica set that has no primary now; b:1: it does not respond \(ETIMEDOUT/,
+    ],
   ],
   [
     'a replica set that was not initiated',
@@ -144,7 +146,7 @@ describe.each<[string, unknown, typeof StoreUnusable | typeof StoreUnavailable, 
     'a silent server',
     notSelected('Unknown', null, [unknown(null)]),
     StoreUnavailable,
-    [/db.example:27017: it does not answer$/],
+    [/db.example:27017: it does not respond$/],
   ],
   [
     'whatever else the driver says',
@@ -177,7 +179,7 @@ describe('the hint at authSource', () => {
 
   it('asks for a user where STORE_URL has none', () => {
     const told = startError('mongodb://h/shop', serverError(13, 'Unauthorized', 'not authorized'))
-    expect((told as Error).message).toMatch(/asks for a user and a password: add them to STORE_URL/)
+    expect((told as Error).message).toMatch(/requires a user and a password: add them to STORE_URL/)
   })
 })
 
@@ -286,6 +288,6 @@ describe.skipIf(inject('mongoEngine') !== 'secantusd-rs')('a server with users',
     const { message } = await refusalOf(urlOf('app', '/another?authSource=admin'))
     expect(message).toMatch(/lacks a privilege/)
     const nobody = await refusalOf(`${databaseUrl(server.url, 'shop')}`)
-    expect(nobody.message).toMatch(/asks for a user and a password/)
+    expect(nobody.message).toMatch(/requires a user and a password/)
   })
 })

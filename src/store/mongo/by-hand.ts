@@ -230,7 +230,7 @@ async function changeOne(id: string, command: Command): Promise<RetryResult> {
     onWritten?.(job, verdict)
     return verdict.result
   }
-  throw new StoreUnavailable('the job changed as often as it was read')
+  throw new StoreUnavailable('the job changed each time it was read')
 }
 
 async function look(

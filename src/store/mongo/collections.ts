@@ -53,7 +53,7 @@ async function markUnlessUsed(
     if (record !== null) return record
     throw new StoreUnusable(
       `The database ${db.databaseName} holds ${used.join(', ')}, which Posthorn did not create: ` +
-        `${COLLECTIONS.meta} has no record of it. Rename what stands there, or name another ` +
+        `${COLLECTIONS.meta} has no record of it. Rename these collections, or name another ` +
         'database in STORE_URL.',
     )
   }

@@ -41,9 +41,9 @@ async function openServer(url: string): Promise<Connection> {
     const isAlone = await isStandalone(connection)
     if (isAlone && !/[?&]directConnection=true(&|$)/i.test(url)) {
       throw new StoreUnusable(
-        'The MongoDB server runs alone, not in a replica set: it has no majority to keep a ' +
-          'write, and can not repeat one safely. Start it with --replSet and run rs.initiate() ' +
-          'once, or, for trying things out, add directConnection=true to STORE_URL.',
+        'The MongoDB server runs alone, not in a replica set: it cannot guarantee that a write ' +
+          'is kept, or repeat one safely. Start it with --replSet and run rs.initiate() once. To ' +
+          'try Posthorn without a replica set, add directConnection=true to STORE_URL.',
       )
     }
     if (!isAlone) return connection

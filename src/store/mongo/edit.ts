@@ -49,7 +49,7 @@ export async function edit(
     context.hint()
     return { kind: 'applied', job: jobOf(written, context.box) }
   }
-  throw new StoreUnavailable('the job changed as often as it was read')
+  throw new StoreUnavailable('the job changed each time it was read')
 }
 
 function updateOf(seen: Seen, change: JobChange): UpdateFilter<JobDocument> {
@@ -110,5 +110,5 @@ export async function deleteJob(
     // What its finish leads to comes first.
     await doAftermath(context, [id])
   }
-  throw new StoreUnavailable('what its finish leads to could not be done in time')
+  throw new StoreUnavailable('its finish effects could not be completed in time')
 }

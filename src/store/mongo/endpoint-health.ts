@@ -29,7 +29,7 @@ export async function reportHealth(context: MongoContext, reports: HealthReport[
   let open = reports
   for (let round = 0; open.length > 0; round++) {
     if (round === MAX_ROUNDS) {
-      throw new StoreUnavailable('the endpoints changed as often as they were read')
+      throw new StoreUnavailable('the endpoints changed each time they were read')
     }
     const seen = await look(context, open, deadline)
     const writes = open.flatMap((report) => {

@@ -73,7 +73,7 @@ export async function rotateSecret(
     )
     if (written !== null) return shown(context, written)
   }
-  throw new StoreUnavailable('the endpoint changed as often as it was read')
+  throw new StoreUnavailable('the endpoint changed each time it was read')
 }
 
 /** @param isChanged an expression over the stored document: whether its version is raised */

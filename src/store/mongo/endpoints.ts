@@ -42,7 +42,7 @@ export async function putEndpoint(
     const endpoint = endpointOf(written, context.box, context.clock.now())
     return { kind: stored === null ? 'created' : 'replaced', endpoint }
   }
-  throw new StoreUnavailable('the endpoint changed as often as it was read')
+  throw new StoreUnavailable('the endpoint changed each time it was read')
 }
 
 export async function endpointsNamed(context: MongoContext, names: string[]): Promise<Endpoint[]> {
@@ -102,7 +102,7 @@ export async function deleteEndpoint(
     )
     if (deletedCount === 1) return { kind: 'deleted' }
   }
-  throw new StoreUnavailable('the endpoint changed as often as it was read')
+  throw new StoreUnavailable('the endpoint changed each time it was read')
 }
 
 /** What stands in the way of deleting it; null: nothing. */

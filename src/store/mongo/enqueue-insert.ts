@@ -85,7 +85,7 @@ export async function insertKeyless(
 
 async function giveKey(context: MongoContext, item: Item, deadline: Deadline): Promise<boolean> {
   const { _id, dedupeHolder, state } = item.document
-  if (dedupeHolder === undefined) throw new Error('only a job with a dedupe key is to be given one')
+  if (dedupeHolder === undefined) throw new Error('only a job with a dedupe key can get one')
   try {
     await run(deadline, (limit) =>
       context.jobs.updateOne(

@@ -126,7 +126,7 @@ async function store(batch: Batch, items: Item[]): Promise<void> {
     batch.finished.push(...resolved.finished)
     fruitless = resolved.open.length < open.length ? 0 : fruitless + 1
     if (fruitless > MAX_ROUNDS_WITHOUT_PROGRESS) {
-      throw new StoreUnavailable('keys were freed as often as they were tried')
+      throw new StoreUnavailable('a key was freed each time it was found in use')
     }
     open = resolved.open
   }

@@ -36,7 +36,9 @@ export async function addFigures(
   let open = figures
   for (let round = 0; open.length > 0; round++) {
     if (round === MAX_ROUNDS) {
-      throw new StoreUnavailable('figures were made by others as often as they were to be added to')
+      throw new StoreUnavailable(
+        'other processes created the figures each time this one tried to add to them',
+      )
     }
     const refused = await add(context, open, report, deadline)
     open = refused.length === 0 ? [] : await notAdded(context, refused, report, deadline)

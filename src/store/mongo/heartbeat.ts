@@ -43,7 +43,7 @@ export async function heartbeat(
     const leaseExpiresAt = await write(context, lease, seen, beat, deadline)
     if (leaseExpiresAt !== null) return { kind: 'applied', leaseExpiresAt }
   }
-  throw new StoreUnavailable('the job changed as often as it was read')
+  throw new StoreUnavailable('the job changed each time it was read')
 }
 
 /** null: it has changed since it was read. */

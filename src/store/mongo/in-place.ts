@@ -63,8 +63,8 @@ export function watchDatabaseInPlace(
 }
 
 const ADVICE =
-  'Nothing is accepted, claimed or recorded until it is back. To go on with what is there, start ' +
-  'every process of Posthorn again'
+  'Nothing is accepted, claimed or recorded until it is back. To continue with the data that is ' +
+  'there now, restart every process of Posthorn'
 
 async function missingJobIndexes(db: Db, deadline: Deadline): Promise<string[]> {
   const jobs = db.collection(COLLECTIONS.jobs)

@@ -91,7 +91,7 @@ function noteWrites(client: MongoClient, readiness: Readiness): void {
   client.on('commandFailed', ({ commandName, failure }) => {
     const kind = WRITES.has(commandName) ? refusalOf(failure) : null
     if (kind === null) return
-    const message = 'MongoDB took no write'
+    const message = 'MongoDB accepted no write'
     readiness.noteFailure(new StoreUnavailable(message, { cause: failure, kind }))
   })
 }

@@ -20,7 +20,7 @@ export function requestOf(document: Record<string, unknown>): Buffer {
       const json = jsonOfBson(value, [name], { largeIntegers: 'number' })
       parts.push(`${JSON.stringify(name)}:${json}`)
     } else if ('payload' in document) {
-      throw new NoJsonForm('payload and payloadJson can not both be given')
+      throw new NoJsonForm('payload and payloadJson cannot both be given')
     } else {
       parts.push(`"payload":${wholeJson(value)}`)
     }

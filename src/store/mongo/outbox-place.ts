@@ -58,8 +58,8 @@ async function refuseOtherData({ name, waiting, rejected }: Place): Promise<void
     endpoint === 'string' && (payload !== 'missing' || payloadJson !== 'missing')
   if (found.length > 0 && !found.some(isJob)) {
     throw new SettingUnusable(
-      `OUTBOX names ${database}.${collection}, which holds documents that are no jobs: none has ` +
-        'an endpoint and a payload. Name a collection that holds nothing else.',
+      `OUTBOX names ${database}.${collection}, which holds documents that are not jobs: none has ` +
+        'an endpoint and a payload. Name a collection that holds outbox documents only.',
     )
   }
   const aside = await typesOf(rejected)

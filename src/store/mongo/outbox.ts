@@ -139,7 +139,7 @@ function taken(name: OutboxName, raw: Uint8Array, holdId: string): TakenDocument
     return { originKey, jobId, holdId, request: { kind: 'body', bytes, hash: hashOf(bytes) } }
   } catch (error) {
     if (error instanceof NoJsonForm) return refused(error.message)
-    if (error instanceof BSON.BSONError) return refused('a text in it is not UTF-8')
+    if (error instanceof BSON.BSONError) return refused('it contains a string that is not UTF-8')
     throw error
   }
 }

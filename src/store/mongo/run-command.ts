@@ -97,5 +97,5 @@ function isNetworkError(error: unknown): error is Error {
 
 function unavailable(cause: Error): StoreUnavailable {
   const kind = refusalOf(cause) ?? 'no_answer'
-  return new StoreUnavailable('MongoDB did not carry out a command', { cause, kind })
+  return new StoreUnavailable('MongoDB did not execute a command', { cause, kind })
 }

@@ -39,7 +39,7 @@ export async function putSchedule(
     const schedule = scheduleOf(written, change.settings)
     return { kind: version === null ? 'created' : 'replaced', schedule }
   }
-  throw new StoreUnavailable('the schedule changed as often as it was read')
+  throw new StoreUnavailable('the schedule changed each time it was read')
 }
 
 /** Throws StoreUnusable when no key opens the settings of this one. */

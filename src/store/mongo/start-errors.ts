@@ -25,8 +25,8 @@ const TLS_CODE =
 const NETWORK_REASONS: Record<string, string> = {
   ECONNREFUSED: 'nothing listens there',
   ENOTFOUND: 'the host name is unknown',
-  EAI_AGAIN: 'the name server does not answer',
-  ETIMEDOUT: 'it does not answer',
+  EAI_AGAIN: 'the name server does not respond',
+  ETIMEDOUT: 'it does not respond',
   EHOSTUNREACH: 'there is no route to it',
   ENETUNREACH: 'there is no route to it',
 }
@@ -67,12 +67,12 @@ function refusedByServer(url: string, cause: MongoServerError): Error {
         hasUser(url)
           ? 'The user in STORE_URL lacks a privilege: it needs the role readWrite on the database ' +
               'of STORE_URL, and on that of OUTBOX.'
-          : 'MongoDB asks for a user and a password: add them to STORE_URL.',
+          : 'MongoDB requires a user and a password: add them to STORE_URL.',
         { cause },
       )
     case CODES.atlas:
       return new StoreUnusable(
-        `MongoDB Atlas refuses the user in STORE_URL, or what it asks for: ${shown(url, cause.message)}`,
+        `MongoDB Atlas refuses the user in STORE_URL, or its request: ${shown(url, cause.message)}`,
         { cause },
       )
     default: {
@@ -104,7 +104,7 @@ function notSelected(url: string, cause: MongoServerSelectionError): Error {
   if (setName !== null && type === 'ReplicaSetNoPrimary' && known.length === 0) {
     return new StoreUnusable(
       `No host in STORE_URL is a member of the replica set "${setName}", which replicaSet names: ` +
-        'the servers there run alone, or belong to a set of another name (rs.status() tells it).',
+        'the servers there run alone, or belong to a set of another name (rs.status() shows it).',
       { cause },
     )
   }
@@ -124,8 +124,8 @@ function reasonOf({ error, type }: ServerDescription, setName: string | null): s
       return 'a replica set that was not initiated; run rs.initiate() once'
     default:
       return setName === null
-        ? 'it does not answer'
-        : `it does not answer, or is no member of the replica set "${setName}"`
+        ? 'it does not respond'
+        : `it does not respond, or is not a member of the replica set "${setName}"`
   }
 }
 

@@ -110,7 +110,7 @@ function refuseExisting(target: string, keyFile: string | null): void {
   }
   const parts = [target, `${target}.part`].flatMap((file) => SIDE_FILES.map((one) => file + one))
   for (const file of [target, ...parts]) {
-    if (isThere(file)) throw new StoreUnusable(`${file} is there already; name a new file`)
+    if (isThere(file)) throw new StoreUnusable(`${file} already exists; name a new file`)
   }
   const copiedKey = `${target}.key`
   if (!isThere(copiedKey)) return
@@ -118,7 +118,7 @@ function refuseExisting(target: string, keyFile: string | null): void {
   const isSame = keyFile !== null && readIfFile(copiedKey)?.equals(readFileSync(keyFile)) === true
   if (isSame) return
   throw new StoreUnusable(
-    `${copiedKey} is there already, and is not the key of this store; delete it or name a new file`,
+    `${copiedKey} already exists and is not the key of this store; delete it or name a new file`,
   )
 }
 
@@ -135,8 +135,8 @@ function makePart(target: string): void {
   const part = `${target}.part`
   if (isThere(part)) {
     throw new StoreUnusable(
-      `${part} is there already: another backup to ${target} is under way, or was interrupted; ` +
-        'if none is, delete that file',
+      `${part} already exists: another backup to ${target} is running, or was interrupted; ` +
+        'if none is running, delete that file',
     )
   }
   // Made before SQLite opens it, for SQLite would make it readable to others.
@@ -206,7 +206,7 @@ function checkCopy(
   try {
     return open(store, () => {
       if (copy.prepare('pragma application_id').get()?.application_id !== APPLICATION_ID) {
-        throw new StoreUnusable(`${store} is no store of Posthorn`)
+        throw new StoreUnusable(`${store} is not a store of Posthorn`)
       }
       const found = copy.prepare('pragma quick_check(1)').get()?.quick_check
       if (found !== 'ok') {
@@ -257,7 +257,7 @@ const REASONS: Record<string, string> = {
   ENOTDIR: 'its folder does not exist',
   EACCES: 'permission denied',
   EROFS: 'the disk is read-only',
-  EEXIST: 'a file of that name came meanwhile',
+  EEXIST: 'a file of that name was created meanwhile',
 }
 
 function reasonOf(error: unknown): string {

@@ -147,7 +147,7 @@ function watchFiles(path: string) {
 function adviceFor(path: string, loss: string): string {
   return (
     `${loss} while the store was in use: nothing is accepted, claimed or recorded until the same ` +
-    `file is back. To go on with another one, stop every process of Posthorn, remove ${path}-wal ` +
+    `file is back. To continue with another one, stop every process of Posthorn, remove ${path}-wal ` +
     `and ${path}-shm if they are there, put the file in its place, and start again.`
   )
 }

@@ -58,7 +58,9 @@ export function createKeyRing(
     if (box !== null) return box
     const key = keys?.[0] ?? readKeyFile(path)
     if (key === null) {
-      throw new StoreUnusable(`the key file ${path} is missing: the stored secrets need it`)
+      throw new StoreUnusable(
+        `the key file ${path} is missing; the stored secrets cannot be read without it`,
+      )
     }
     return boxOf([key])
   }
@@ -100,7 +102,7 @@ function readIfThere(path: string): string | null {
     return readFileSync(path, 'latin1')
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return null
-    throw new StoreUnusable(`the key file ${path} can not be read`, { cause: error })
+    throw new StoreUnusable(`the key file ${path} cannot be read`, { cause: error })
   }
 }
 
@@ -124,7 +126,7 @@ function makeKeyFile(path: string): Buffer {
     rmSync(draft, { force: true })
   }
   const key = readKeyFile(path)
-  if (key === null) throw cannotCreate(path, new Error('its name is a link to no file'))
+  if (key === null) throw cannotCreate(path, new Error('its name is a link to a missing file'))
   return key
 }
 

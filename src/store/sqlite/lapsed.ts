@@ -81,7 +81,8 @@ export async function endLapsedLeases(database: Database, limit: number): Promis
     }
     return { ...counts, ...runAftermath(database) }
   })
-  if (written === null) throw new StoreUnavailable('the store was held by a long writer')
+  if (written === null)
+    throw new StoreUnavailable('another process wrote to the store for too long')
   return written
 }
 

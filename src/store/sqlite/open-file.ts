@@ -130,7 +130,7 @@ async function created(path: string): Promise<void> {
     if (performance.now() > deadline) {
       throw new StoreUnusable(
         `there is no store at ${path}, and this process does not create one. If there was one, ` +
-          'restore it from a backup; else start the API first, without --existing-store',
+          'restore it from a backup; otherwise start the API first, without --existing-store',
       )
     }
     await delay(MISSING_LOOK_MS)

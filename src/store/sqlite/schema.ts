@@ -151,7 +151,7 @@ function refuseForeign(db: DatabaseSync, path: string): void {
   const tables = db.prepare('select count(*) as count from sqlite_schema').get()?.count
   if (readVersion(db) !== 0 || tables !== 0) {
     throw new StoreUnusable(
-      `${path} is a database of another program: STORE_URL names a wrong file`,
+      `${path} is a database of another program: STORE_URL names the wrong file`,
     )
   }
 }

@@ -77,7 +77,7 @@ export async function vacuumFile(store: string): Promise<Vacuumed> {
 
 function countPages(db: DatabaseSync, store: string): PageCounts {
   if (db.prepare('pragma application_id').get()?.application_id !== APPLICATION_ID) {
-    throw new StoreUnusable(`${store} is no store of Posthorn`)
+    throw new StoreUnusable(`${store} is not a store of Posthorn`)
   }
   return db.prepare(FREE_PAGES).get() as unknown as PageCounts
 }
@@ -103,8 +103,8 @@ function rewrite(db: DatabaseSync, store: string): void {
   } catch (error) {
     if (!isBusy(error)) throw error
     throw new StoreUnusable(
-      `the store ${store} was created by an earlier version and has to be rewritten once, which ` +
-        'nobody may use meanwhile: stop the API and the workers, then run this again',
+      `the store ${store} was created by an earlier version and must be rewritten once, while ` +
+        'no other process uses it: stop the API and the workers, then run this again',
       { cause: error },
     )
   }

@@ -279,7 +279,7 @@ describe('what a caller gave', () => {
       () => posthorn.page({ createdAfter: noDate }),
       () => posthorn.page({ tag: { name: 'july' } as unknown as string }),
     ]
-    for (const call of wrong) await expect(call()).rejects.toThrow(/invalid Date|no text/)
+    for (const call of wrong) await expect(call()).rejects.toThrow(/invalid Date|must be a string/)
     expect(server.requests).toHaveLength(0)
   })
 

@@ -81,7 +81,7 @@ function isOtherPath({ code, detail }: PosthornError): boolean {
   return code === 'not_found' && detail.startsWith(NO_ROUTE)
 }
 
-/** Where the advice of the API is for whoever writes requests. null: its sentence will do. */
+/** Replaces advice of the API that only helps authors of requests. null: keep the sentence. */
 function ownSentence(error: PosthornError, typed?: Typed): string | null {
   if (isOtherPath(error)) {
     return 'the server at this URL is Posthorn, but it has no Posthorn API under this path'

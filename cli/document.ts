@@ -1,5 +1,5 @@
-// A file of settings, YAML or JSON, as the values of JSON: what JSON cannot carry is refused. All
-// faults are told at once, each with its line.
+// Reads a settings file in YAML or JSON. It refuses what JSON cannot express, and reports all
+// faults together, each with its line.
 import {
   type Document,
   isAlias,

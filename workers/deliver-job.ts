@@ -27,7 +27,7 @@ export interface DeliveryParts {
   leases: LeaseKeeper
   /** Stores how the attempt ended. */
   settle: (settlement: Settlement) => Promise<SettleResult>
-  /** Returns a claim of which nothing was sent. This uses no attempt. */
+  /** Returns the job to the queue before its request was sent. This uses no attempt. */
   release: (lease: Lease) => Promise<unknown>
   ownFaults: Pick<OwnFaults, 'note'>
   health: Pick<HealthReports, 'add'>

@@ -16,7 +16,7 @@ export interface PullParts extends AttemptParts {
   /** Called once, when the server has answered a claim: it would give jobs of this endpoint. */
   onReady: () => void
   onEnd: (job: PulledJob, end: AttemptEnd, reportProblem: string | null) => void
-  /** A sentence for whoever looks on. */
+  /** A sentence for the user at the terminal. */
   tell: (sentence: string) => void
 }
 

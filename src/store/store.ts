@@ -84,7 +84,7 @@ export interface Store {
   /** To now + leaseMs; never shortens one. */
   renew(leases: Lease[], leaseMs: number): Promise<RenewResult[]>
   heartbeat(lease: Lease, beat: Heartbeat): Promise<HeartbeatResult>
-  /** Gives back jobs of which nothing was sent. */
+  /** Returns claimed jobs to the queue, before any part of their requests was sent. */
   release(leases: Lease[]): Promise<RenewResult[]>
   sweep(options: SweepOptions): Promise<SweepCounts>
   /** Jobs whose completion is overdue; the retry policy of their endpoint decides what follows. */

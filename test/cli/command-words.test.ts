@@ -11,7 +11,7 @@ import { openShell, type Shell } from './command-line.ts'
 const DEADLINE = { timeout: 60_000 }
 const BIG = '9007199254740993'
 const ROOT = join(import.meta.dirname, '../..')
-/** `GET /` is for whoever reads the API. */
+/** Users of the API read `GET /`; the command line does not name it. */
 const OF_THE_API =
   /\b(GET|POST|PUT|PATCH|DELETE) \/\w|\?\w+=|(^|\s)\/\w+|query\/|header\/|path\/|Idempotency-Key/
 

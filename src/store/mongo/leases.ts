@@ -73,7 +73,7 @@ export async function release(context: MongoContext, leases: Lease[]): Promise<R
   )
 }
 
-/** Of an attempt of which nothing was sent. */
+/** The change of a job whose attempt ended before its request was sent. */
 export function unsentChange(event: 'release' | 'withdraw', releaseId: string, now: Date) {
   const { $set, $inc, ...rest } =
     event === 'release' ? toQueued(null) : toFinal('cancelled', now, {})

@@ -50,7 +50,7 @@ export function readAttempts(lines: string | null): Attempt[] {
   return readAttemptLines(lines).map(({ fence, leaseId, event, ...attempt }) => attempt)
 }
 
-/** The attempt that a row tells of, once the store has ended it. */
+/** The attempt of this row, ended by the store. */
 export function endedAttempt(
   row: { attempt_count: number; claimed_at: number; worker_id: string },
   end: StoreEnd,

@@ -117,5 +117,5 @@ export function wasToldBefore(
   return lines.some((line) => isRepeat(reported, line)) ? 'already_applied' : 'lease_lost'
 }
 
-/** An attempt as it was told of by whoever held this lease. */
+/** An attempt as the holder of this lease reported it. */
 type Told = Lease & { event: EventName; attempt: Pick<Attempt, 'outcome'> }

@@ -3,7 +3,7 @@
 import { DatabaseSync } from 'node:sqlite'
 import { Client } from 'undici'
 import { newJobId } from '../../src/job/job-id.ts'
-import { INSERT_PAYLOAD, INSERT_PLAIN } from '../../src/store/sqlite/insert-job.ts'
+import { INSERT_PAYLOAD, INSERT_PLAIN } from '../../src/store/sqlite/job-row.ts'
 import { compare, type Sample } from '../compare.ts'
 import { ENDPOINT, JOB_BODY } from '../load.ts'
 import { type Posthorn, startPosthorn } from '../posthorn.ts'

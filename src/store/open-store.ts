@@ -6,7 +6,7 @@ const SQLITE_SCHEME = 'sqlite:'
 /** Opens the store that the URL names, making its file or its indexes where they are missing. */
 export async function openStore(url: string, settings: StoreSettings): Promise<Store> {
   if (url.startsWith(SQLITE_SCHEME)) {
-    const { openSqliteStore } = await import('./sqlite/sqlite-store.ts')
+    const { openSqliteStore } = await import('./sqlite/store.ts')
     return openSqliteStore(url.slice(SQLITE_SCHEME.length), settings)
   }
   const { openMongoStore } = await import('./mongo/mongo-store.ts')
@@ -16,7 +16,7 @@ export async function openStore(url: string, settings: StoreSettings): Promise<S
 /** Gives the free room of the file back to the disk; null: it is no SQLite store. */
 export async function vacuumStore(url: string) {
   if (!url.startsWith(SQLITE_SCHEME)) return null
-  const { vacuumFile } = await import('./sqlite/vacuum.ts')
+  const { vacuumFile } = await import('./sqlite/backup.ts')
   return vacuumFile(url.slice(SQLITE_SCHEME.length))
 }
 

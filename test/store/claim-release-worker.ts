@@ -1,7 +1,7 @@
 // A thread of test/store/sqlite-processes.test.ts: claims the only job and gives it back, again and
 // again, until it is ended.
 import { workerData } from 'node:worker_threads'
-import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
+import { openSqliteStore } from '../../src/store/sqlite/store.ts'
 
 const DAY_MS = 86_400_000
 

@@ -14,8 +14,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { asStoreError } from '../../src/store/sqlite/sqlite-errors.ts'
-import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
+import { asStoreError } from '../../src/store/sqlite/errors.ts'
+import { openSqliteStore } from '../../src/store/sqlite/store.ts'
 import {
   type Store,
   type StoreSettings,

@@ -13,7 +13,7 @@ import { newJobId } from '../../src/job/job-id.ts'
 import { DEFAULT_RETRY } from '../../src/job/retry-policy.ts'
 import { createSecretBox } from '../../src/store/secret-box.ts'
 import { APPLICATION_ID, FIRST_SCHEMA } from '../../src/store/sqlite/schema.ts'
-import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
+import { openSqliteStore } from '../../src/store/sqlite/store.ts'
 import type { Store } from '../../src/store/store.ts'
 import { claimFrom, enqueueOne, jobOf, newJob, success, sweep } from '../contract/fixtures.ts'
 

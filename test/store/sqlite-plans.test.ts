@@ -4,33 +4,25 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import * as aftermath from '../../src/store/sqlite/aftermath.ts'
+import * as admission from '../../src/store/sqlite/admission.ts'
+import * as blockedJobs from '../../src/store/sqlite/blocked-jobs.ts'
 import * as claim from '../../src/store/sqlite/claim.ts'
 import * as commands from '../../src/store/sqlite/commands.ts'
-import * as dedupe from '../../src/store/sqlite/dedupe.ts'
-import * as due from '../../src/store/sqlite/due.ts'
-import * as edit from '../../src/store/sqlite/edit.ts'
-import * as burial from '../../src/store/sqlite/endpoint-burial.ts'
-import * as switches from '../../src/store/sqlite/endpoint-switches.ts'
+import * as deletedEndpoints from '../../src/store/sqlite/deleted-endpoints.ts'
 import * as endpoints from '../../src/store/sqlite/endpoints.ts'
 import * as enqueue from '../../src/store/sqlite/enqueue.ts'
-import * as gate from '../../src/store/sqlite/gate.ts'
-import * as health from '../../src/store/sqlite/health.ts'
-import * as held from '../../src/store/sqlite/held.ts'
-import * as insert from '../../src/store/sqlite/insert-job.ts'
+import * as enqueueConflicts from '../../src/store/sqlite/enqueue-conflicts.ts'
+import * as finishEffects from '../../src/store/sqlite/finish-effects.ts'
+import * as jobRow from '../../src/store/sqlite/job-row.ts'
 import * as jobs from '../../src/store/sqlite/jobs.ts'
-import * as known from '../../src/store/sqlite/known-jobs.ts'
-import * as lapsed from '../../src/store/sqlite/lapsed.ts'
 import * as leases from '../../src/store/sqlite/leases.ts'
-import * as overdue from '../../src/store/sqlite/overdue.ts'
-import * as recheck from '../../src/store/sqlite/recheck.ts'
 import * as settle from '../../src/store/sqlite/settle.ts'
-import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
+import { openSqliteStore } from '../../src/store/sqlite/store.ts'
 import * as sweep from '../../src/store/sqlite/sweep.ts'
 
 const MODULES = [
-  ...[aftermath, claim, commands, dedupe, due, edit, burial, switches, endpoints, enqueue, gate],
-  ...[health, held, insert, jobs, known, lapsed, leases, overdue, recheck, settle, sweep],
+  ...[admission, blockedJobs, claim, commands, deletedEndpoints, endpoints, enqueue],
+  ...[enqueueConflicts, finishEffects, jobRow, jobs, leases, settle, sweep],
 ]
 
 /** Statements that are texts of their own; those made by a function are listed below. */
@@ -56,13 +48,17 @@ const EXPECTED_INDEX: [string, string, string][] = [
   ['next priority', claim.NEXT_PRIORITY, 'jobs_claimable (endpoint=? AND priority<?)'],
   ['settle', settle.SETTLE.succeed, 'sqlite_autoindex_jobs_1 (id=?)'],
   ['renew', leases.RENEW, 'sqlite_autoindex_jobs_1 (id=?)'],
-  ['due', due.DUE_BETWEEN, 'COVERING INDEX jobs_due (due_at>? AND due_at<?)'],
-  ['next due', due.NEXT_DUE, 'COVERING INDEX jobs_due (due_at>?)'],
-  ['all queued', due.ALL_QUEUED, 'COVERING INDEX jobs_claimable (endpoint>?)'],
-  ['lapsed leases', lapsed.LAPSED, 'jobs_leased (lease_boot=? AND lease_mono<?)'],
+  ['due', claim.DUE_BETWEEN, 'COVERING INDEX jobs_due (due_at>? AND due_at<?)'],
+  ['next due', claim.NEXT_DUE, 'COVERING INDEX jobs_due (due_at>?)'],
+  ['all queued', claim.ALL_QUEUED, 'COVERING INDEX jobs_claimable (endpoint>?)'],
+  ['lapsed leases', sweep.LAPSED, 'jobs_leased (lease_boot=? AND lease_mono<?)'],
   ['expired', sweep.EXPIRED_JOBS, 'COVERING INDEX jobs_expiring'],
   ['purgeable', sweep.PURGEABLE, 'INDEX jobs_purgeable'],
-  ['idempotency key', known.JOB_OF_KEY, 'jobs_idempotency (endpoint=? AND idempotency_key=?)'],
+  [
+    'idempotency key',
+    enqueueConflicts.JOB_OF_KEY,
+    'jobs_idempotency (endpoint=? AND idempotency_key=?)',
+  ],
   ['running of', endpoints.COUNT_RUNNING, 'COVERING INDEX jobs_running (endpoint=?)'],
   ['claimable of', endpoints.COUNT_CLAIMABLE, 'COVERING INDEX jobs_claimable (endpoint=?)'],
   ['dead', jobs.IDS_IN_STATE.desc.dead, 'COVERING INDEX jobs_unsuccessful (endpoint=? AND state=?'],
@@ -76,17 +72,17 @@ const EXPECTED_INDEX: [string, string, string][] = [
     'jobs_of_dedupe_key (dedupe_key=? AND id>?',
   ],
   ['held of', endpoints.COUNT_HELD, 'COVERING INDEX jobs_held (endpoint=?)'],
-  ['held, going round', recheck.HELD_NEXT, 'jobs_held (endpoint=? AND rowid>?)'],
-  ['held, beyond', recheck.HELD_BEYOND, 'jobs_held (endpoint>?)'],
-  ['marked', recheck.MARKED, 'jobs_recheck (recheck=?)'],
-  ['aftermath', aftermath.NEXT_AFTERMATH, 'jobs_aftermath (aftermath=?)'],
-  ['dependents', aftermath.DEPENDENTS_OF, 'PRIMARY KEY (dependency=?)'],
-  ['head of a key', held.HEAD_OF_KEY, 'jobs_ordered (endpoint=? AND ordering_key=?)'],
-  ['turn of a key', held.TURN_OF_KEY, 'jobs_turn (endpoint=? AND turn=?)'],
-  ['dedupe key', dedupe.DEDUPE_HOLDER, 'jobs_dedupe (endpoint=? AND dedupe_key=?)'],
-  ['origin', known.JOB_OF_ORIGIN, 'jobs_origin (endpoint=? AND origin_key=?)'],
-  ['running of a limited one', gate.RUNNING_UP_TO, 'COVERING INDEX jobs_running (endpoint=?)'],
-  ['overdue', overdue.OVERDUE, 'jobs_awaiting (lease_wall<?)'],
+  ['held, going round', sweep.HELD_NEXT, 'jobs_held (endpoint=? AND rowid>?)'],
+  ['held, beyond', sweep.HELD_BEYOND, 'jobs_held (endpoint>?)'],
+  ['marked', sweep.MARKED, 'jobs_recheck (recheck=?)'],
+  ['aftermath', finishEffects.NEXT_AFTERMATH, 'jobs_aftermath (aftermath=?)'],
+  ['dependents', finishEffects.DEPENDENTS_OF, 'PRIMARY KEY (dependency=?)'],
+  ['head of a key', blockedJobs.HEAD_OF_KEY, 'jobs_ordered (endpoint=? AND ordering_key=?)'],
+  ['turn of a key', blockedJobs.TURN_OF_KEY, 'jobs_turn (endpoint=? AND turn=?)'],
+  ['dedupe key', enqueueConflicts.DEDUPE_HOLDER, 'jobs_dedupe (endpoint=? AND dedupe_key=?)'],
+  ['origin', enqueueConflicts.JOB_OF_ORIGIN, 'jobs_origin (endpoint=? AND origin_key=?)'],
+  ['running of a limited one', admission.RUNNING_UP_TO, 'COVERING INDEX jobs_running (endpoint=?)'],
+  ['overdue', sweep.OVERDUE, 'jobs_awaiting (lease_wall<?)'],
 ]
 
 describe('query plans of the SQLite store', () => {

@@ -6,32 +6,30 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DURATION_BOUNDS_MS, FIGURES_KEPT_MS, WORKER_KEPT_MS } from '../../src/store/records.ts'
-import * as figures from '../../src/store/sqlite/figures.ts'
-import * as keys from '../../src/store/sqlite/keys.ts'
-import * as reseal from '../../src/store/sqlite/reseal-schedules.ts'
+import * as keyRotation from '../../src/store/sqlite/key-rotation.ts'
+import * as records from '../../src/store/sqlite/records.ts'
 import * as schedules from '../../src/store/sqlite/schedules.ts'
-import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 import * as stats from '../../src/store/sqlite/stats.ts'
-import * as workers from '../../src/store/sqlite/workers.ts'
+import { openSqliteStore } from '../../src/store/sqlite/store.ts'
 import { MAX_COUNT, type Store } from '../../src/store/store.ts'
 import { addEndpoint, enqueueMany } from '../contract/fixtures.ts'
 
-const MODULES = { figures, keys, reseal, schedules, stats, workers }
+const MODULES = { keyRotation, records, schedules, stats }
 const STATEMENTS = Object.values(MODULES).flatMap((module) =>
   Object.entries(module).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
 )
 
-/** Of at most MAX_KEYS rows. */
-const WALKED = ['COUNT_KEYS', 'LIST_KEYS']
+/** Of at most MAX_KEYS rows; and every endpoint, once at the start. */
+const WALKED = ['COUNT_KEYS', 'LIST_KEYS', 'SEALED']
 
 const EXPECTED_INDEX: [string, string, string][] = [
   ['due schedules', schedules.DUE_SCHEDULES, 'schedules_due (next_run_at>? AND next_run_at<?)'],
   ['schedules', schedules.SCHEDULES_AFTER, 'sqlite_autoindex_schedules_1 (name>?)'],
-  ['keys', keys.LIST_KEYS, 'api_keys_by_age'],
-  ['workers', workers.WORKERS_SEEN, 'workers_seen (seen_at>?)'],
-  ['old workers', workers.FORGET_WORKERS, 'COVERING INDEX workers_seen (seen_at<?)'],
-  ['figures', figures.FIGURES_SINCE, 'PRIMARY KEY (minute>?)'],
-  ['old figures', figures.FORGET_FIGURES, 'PRIMARY KEY (minute<?)'],
+  ['keys', records.LIST_KEYS, 'api_keys_by_age'],
+  ['workers', records.WORKERS_SEEN, 'workers_seen (seen_at>?)'],
+  ['old workers', records.FORGET_WORKERS, 'COVERING INDEX workers_seen (seen_at<?)'],
+  ['figures', records.FIGURES_SINCE, 'PRIMARY KEY (minute>?)'],
+  ['old figures', records.FORGET_FIGURES, 'PRIMARY KEY (minute<?)'],
   ['dead of', stats.COUNT_DEAD, 'COVERING INDEX jobs_unsuccessful (endpoint=? AND state=?)'],
   [
     'due of',

@@ -1,6 +1,6 @@
 // A process of test/store/sqlite-crashes.test.ts: claims and settles until it is killed.
 import { once } from 'node:events'
-import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
+import { openSqliteStore } from '../../src/store/sqlite/store.ts'
 import { burial, success } from '../contract/fixtures.ts'
 
 const DAY_MS = 86_400_000

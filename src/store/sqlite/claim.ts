@@ -1,13 +1,66 @@
-// claim: due jobs become running, each under a new fence, in one transaction that is durable before
-// anything is sent. Jobs in the future, final or of other endpoints are never looked at.
+// due finds the endpoints that may have work, without reading every queued job. claim makes due
+// jobs running, each with a new fence, in one transaction that is durable before anything is sent.
+// Neither reads jobs that are final, in the future or of other endpoints.
+
 import { randomBytes } from 'node:crypto'
 import { isLimited } from '../../endpoint/admission.ts'
 import type { ClaimedJob } from '../../job/job.ts'
-import type { Claim, Holder, Lane } from '../store.ts'
-import type { Database } from './database.ts'
-import { closeGate, eligible, limitsOf, slotsAt } from './gate.ts'
+import type { Claim, Due, Holder, Lane } from '../store.ts'
+import { closeGate, eligible, limitsOf, slotsAt } from './admission.ts'
+import type { Database } from './connection.ts'
 import { guardOf } from './guards.ts'
-import { openJobHeaders, originOf, parsed } from './rows.ts'
+import { openJobHeaders, originOf, parsed } from './job-row.ts'
+
+/**
+ * So many index entries are looked at for what became due since the last look; with more, skipping
+ * from name to name is cheaper and names every endpoint that has queued jobs.
+ */
+const MAX_ENTRIES = 1_000
+
+/** Parameters: since, now. */
+export const DUE_BETWEEN = `
+select endpoint from jobs where state = 'queued' and held = 0 and due_at > ? and due_at <= ?
+order by due_at limit ${MAX_ENTRIES}`
+
+/** A thousand rows cost more to hand over than to count. */
+export const COUNT_DUE_BETWEEN = `select count(*) as count from (${DUE_BETWEEN})`
+
+/** Each step is one seek in the index, past all jobs of one endpoint. */
+export const ALL_QUEUED = `
+with recursive lane (endpoint) as (
+  select min(endpoint) from jobs where state = 'queued' and held = 0
+  union all
+  select (select min(endpoint) from jobs
+    where state = 'queued' and held = 0 and endpoint > lane.endpoint)
+  from lane where lane.endpoint is not null)
+select endpoint from lane where endpoint is not null`
+
+export const NEXT_DUE = `
+select due_at as next_at from jobs where state = 'queued' and held = 0 and due_at > ?
+order by due_at limit 1`
+
+export function due({ connection, clock }: Database, since: number | null): Promise<Due> {
+  return connection.read(() => {
+    const now = clock.now()
+    const recent = since === null ? null : becameDue(since, now)
+    const nextAt = (connection.statement(NEXT_DUE).get(now)?.next_at as number | undefined) ?? null
+    return { endpoints: recent ?? allQueued(), nextAt }
+  })
+
+  function becameDue(after: number, now: number): string[] | null {
+    const { count } = connection.statement(COUNT_DUE_BETWEEN).get(after, now) as { count: number }
+    if (count >= MAX_ENTRIES) return null
+    return distinct(connection.statement(DUE_BETWEEN).all(after, now))
+  }
+
+  function allQueued(): string[] {
+    return distinct(connection.statement(ALL_QUEUED).all())
+  }
+}
+
+function distinct(rows: Record<string, unknown>[]): string[] {
+  return [...new Set(rows.map((row) => row.endpoint as string))]
+}
 
 /** Payloads of one claim are held in memory together; a claim stops short once it has so many. */
 const MAX_CLAIM_BYTES = 64 * 1024 * 1024

@@ -1,5 +1,6 @@
 // The store's clock: wall time for due times, monotonic time for leases, so a stepped clock ends no
 // lease. The monotonic clock is the machine's: all its processes read the same one.
+
 import { readFileSync } from 'node:fs'
 import { createSetBackWatch } from '../set-back-watch.ts'
 import type { StoreClock } from '../store.ts'

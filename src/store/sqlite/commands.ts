@@ -1,17 +1,27 @@
-// cancel, retry and delete: what people ask of a job by its id. Durable, for an HTTP answer reports
-// them.
+// cancel, retry, edit and deleteJob: the commands that clients send about single jobs. Each is
+// durable because an HTTP response reports it.
+
 import { decideRetry, type RetryOptions } from '../../job/dependencies.ts'
-import { isFinal, type JobState } from '../../job/job.ts'
-import type { CommandResult, DeleteJobResult, RetryResult } from '../job-commands.ts'
-import { runAftermath, runAftermathOf } from './aftermath.ts'
-import { attemptLine, endedAttempt, WITH_ATTEMPT } from './attempt-log.ts'
-import { type Database, tellEnd } from './database.ts'
-import { DEDUPE_HOLDER } from './dedupe.ts'
-import { waitForFinishOf } from './enqueue.ts'
-import { DROP_LEASE, finishAs, finishQueuedAs } from './finish.ts'
+import { instantsAfterEdit, type JobChange, refusalOfEdit } from '../../job/edit.ts'
+import { isFinal, type Job, type JobState } from '../../job/job.ts'
+import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from '../job-commands.ts'
+import { holdLaterOne, passTurn, waitForFinishOf } from './blocked-jobs.ts'
+import { type Database, tellEnd } from './connection.ts'
+import { DEDUPE_HOLDER, REPLACE_PAYLOAD } from './enqueue-conflicts.ts'
+import { runAftermath, runAftermathOf } from './finish-effects.ts'
 import { guardOf, inStates } from './guards.ts'
-import { holdLaterOne, passTurn, stateOf } from './held.ts'
-import { listText, parsed } from './rows.ts'
+import {
+  attemptLine,
+  DROP_LEASE,
+  endedAttempt,
+  finishAs,
+  finishQueuedAs,
+  listText,
+  mapText,
+  parsed,
+  WITH_ATTEMPT,
+} from './job-row.ts'
+import { jobOfId, stateOf } from './jobs.ts'
 
 export const STATE_OF = `
 select seq, state, endpoint, dedupe_key, ordering_key, fence, lease_id, worker_id, claimed_at,
@@ -36,6 +46,15 @@ update jobs set state = 'queued', waiting_for = $waitingFor,
   failure_message = null, result = null, result_truncated = 0, progress = null,
   expires_at = null, version = version + 1
 where seq = $seq and ${guardOf('retry')}`
+
+export const SEQ_OF = 'select seq from jobs where id = ?'
+
+/** The last parameters: id, version. */
+export const EDIT = `
+update jobs set run_at = ?, due_at = ?, first_run_at = ?, expires_at = ?, priority = ?,
+  tags = ?, metadata = ?,
+  payload_bytes = ?, version = version + 1
+where id = ? and ${guardOf('edit')}`
 
 export const DELETE = `delete from jobs where seq = ? and ${guardOf('delete')}`
 
@@ -137,6 +156,54 @@ function dedupeConflict({ connection }: Database, row: FoundRow): RetryResult {
 }
 
 export const ENDPOINT_ACCEPTS = 'select 1 from endpoints where name = ? and deleting = 0'
+
+export async function edit(
+  database: Database,
+  id: string,
+  change: JobChange,
+  ifVersion: number | null,
+): Promise<EditResult> {
+  const result = await database.connection.write('full', () =>
+    editOne(database, id, change, ifVersion),
+  )
+  if (result.kind === 'applied') database.watch.stir()
+  return result
+}
+
+/** What is read here stays so to the end of the transaction: no race to begin anew for. */
+function editOne(
+  database: Database,
+  id: string,
+  change: JobChange,
+  ifVersion: number | null,
+): EditResult {
+  const { connection } = database
+  const job = jobOfId(database, id)
+  if (job === null) return { kind: 'not_found' }
+  const refusal = refusalOfEdit(job, change, ifVersion)
+  if (refusal !== null) return refusal
+  const { payload } = change
+  const { runAt, firstRunAt, expiresAt } = instantsAfterEdit(job, change)
+  connection
+    .statement(EDIT)
+    .run(
+      runAt,
+      runAt,
+      firstRunAt,
+      expiresAt,
+      change.priority ?? job.priority,
+      listText(change.tags ?? job.tags),
+      mapText(change.metadata ?? job.metadata),
+      payload?.byteLength ?? job.payloadBytes,
+      id,
+      job.version,
+    )
+  if (payload !== undefined) {
+    const { seq } = connection.statement(SEQ_OF).get(id) as { seq: number }
+    connection.statement(REPLACE_PAYLOAD).run(payload, seq)
+  }
+  return { kind: 'applied', job: jobOfId(database, id) as Job }
+}
 
 export function deleteJob(
   database: Database,

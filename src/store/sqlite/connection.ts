@@ -1,13 +1,57 @@
-// The one connection of a process: statements prepared once, transactions one after another, and
-// how durable each commit is. Nothing is awaited inside a transaction, so none can interleave.
-import type { DatabaseSync, StatementSync } from 'node:sqlite'
+// The one connection of a process. It opens the file: creates it if it is missing, readable to its
+// owner only, and checks that it is ours and writable. Statements are prepared once. Transactions
+// run one after another, each as durable as its caller asks. Nothing is awaited inside a
+// transaction, so that no two can interleave.
+
+import { randomBytes } from 'node:crypto'
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
+import { basename, dirname } from 'node:path'
+import { DatabaseSync, type StatementSync } from 'node:sqlite'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { End, EndListeners } from '../ends.ts'
+import { SIDE_FILES } from '../file-names.ts'
 import { createReadiness } from '../readiness.ts'
-import { retryWhileBusy } from './busy-wait.ts'
-import type { FileInPlace } from './file-in-place.ts'
-import { isBusy, sentenceFor } from './sqlite-errors.ts'
+import { type StoreSettings, StoreUnavailable, StoreUnusable } from '../store.ts'
+import type { UnreadableSchedules } from '../unreadable-schedules.ts'
+import type { SqliteClock } from './clock.ts'
+import { isBusy, retryWhileBusy, sentenceFor } from './errors.ts'
+import { type FileInPlace, MAX_IDLE_LOG_BYTES } from './file-in-place.ts'
+import { flushFolder, type KeyRing } from './key-file.ts'
+import type { Watch } from './notifier.ts'
+import { migrate, readVersion } from './schema.ts'
 import { createWriteQueue, type Durability } from './write-queue.ts'
 
-export interface Connection {
+export interface Database {
+  connection: Connection
+  clock: SqliteClock
+  keys: KeyRing
+  watch: Watch
+  settings: StoreSettings
+  ends: EndListeners
+  unreadable: UnreadableSchedules
+  /** How far the look for jobs of missing endpoints has come on its way round the names. */
+  burial: { lookedUpTo: string }
+  /** And the one for held jobs that somebody forgot. */
+  rechecks: { endpoint: string; seq: number }
+}
+
+/** To be called in the transaction that ends it; told once that is committed. */
+export function tellEnd({ connection, ends }: Database, end: End): void {
+  connection.afterCommit(() => ends.tell(end))
+}
+
+interface Connection {
   readonly commandCount: number
   /** The prepared statement of this text, prepared once. */
   statement(sql: string): StatementSync
@@ -21,6 +65,218 @@ export interface Connection {
   /** Throws StoreUnavailable unless the store takes writes. */
   ready(): Promise<void>
   close(): Promise<void>
+}
+
+const OWNER_ONLY = 0o600
+/** SQLite makes files of its own beside the database, and people put copies there. */
+const OWNER_ONLY_FOLDER = 0o700
+/** 16 MiB of pages: keeps the upper levels of the indexes of a large backlog in memory. */
+const CACHE_KIB = 16_384
+/** Fewer, larger checkpoints than the default 1,000 pages: each one flushes twice. */
+const CHECKPOINT_PAGES = 4_000
+
+const SETTINGS = `
+pragma journal_mode = wal;
+pragma cache_size = -${CACHE_KIB};
+pragma wal_autocheckpoint = ${CHECKPOINT_PAGES};
+pragma journal_size_limit = ${MAX_IDLE_LOG_BYTES};
+pragma synchronous = full;`
+
+/** SQLite takes 512 bytes, file system names of 255, each with what stands beside the file. */
+const MAX_PATH_BYTES = 480
+const MAX_NAME_BYTES = 230
+
+/** A worker that is started together with the API of a new installation waits for its store. */
+const MISSING_DEADLINE_MS = 5_000
+const MISSING_LOOK_MS = 50
+
+/**
+ * @param mayCreate false: a file that is missing, and is not created soon, is refused
+ * @throws StoreUnusable with a sentence for the person who started the process
+ */
+export async function openFile(path: string, mayCreate: boolean): Promise<DatabaseSync> {
+  refuseLongPath(path)
+  if (isMissing(path)) {
+    if (mayCreate) createFile(path)
+    else await created(path)
+  }
+  refuseUnreadable(path)
+  const db = attempt(path, () => new DatabaseSync(path, { timeout: 0 }))
+  try {
+    await retryWhileBusy(path, () => {
+      if (db.isTransaction) db.exec('rollback')
+      migrate(db, path)
+      db.exec(SETTINGS)
+      proveWritable(db)
+    })
+    return db
+  } catch (error) {
+    db.close()
+    throw asUnusable(path, error)
+  }
+}
+
+/**
+ * A durable write: a read-only file or a full disk shows now, not at the first job. Writing the
+ * schema number, as it is, raises the change counter of the header; see file-in-place.ts.
+ */
+function proveWritable(db: DatabaseSync): void {
+  db.exec('begin immediate')
+  db.exec("insert or replace into meta (key, value) values ('last_opened_at', unixepoch('now'))")
+  db.exec(`pragma user_version = ${readVersion(db)}`)
+  db.exec('commit')
+}
+
+function refuseLongPath(path: string): void {
+  const isLong = Buffer.byteLength(path) > MAX_PATH_BYTES
+  if (!isLong && Buffer.byteLength(basename(path)) <= MAX_NAME_BYTES) return
+  throw new StoreUnusable(
+    `the path of the store is too long: at most ${MAX_PATH_BYTES} bytes, and ${MAX_NAME_BYTES} in ` +
+      'the name of the file, are possible',
+  )
+}
+
+/** An empty file was a store once: ours are never empty, not even while they are created. */
+function isMissing(path: string): boolean {
+  let stats: { size: number; isDirectory(): boolean } | undefined
+  try {
+    stats = statSync(path, { throwIfNoEntry: false })
+  } catch (error) {
+    throw new StoreUnusable(`the store ${path} cannot be opened: ${reasonOf(error)}`, {
+      cause: error,
+    })
+  }
+  if (stats === undefined) return true
+  if (stats.isDirectory()) throw new StoreUnusable(`the store ${path} is a folder, not a file`)
+  if (stats.size > 0) return false
+  throw new StoreUnusable(
+    `the store ${path} is an empty file, so its jobs are gone: restore it from a backup, or remove ` +
+      'the file to start with a new store',
+  )
+}
+
+function refuseUnreadable(path: string): void {
+  try {
+    accessSync(path, constants.R_OK)
+  } catch (error) {
+    throw new StoreUnusable(`the store ${path} cannot be opened: ${reasonOf(error)}`, {
+      cause: error,
+    })
+  }
+}
+
+/** Resolves when another process has created the file. */
+async function created(path: string): Promise<void> {
+  const deadline = performance.now() + MISSING_DEADLINE_MS
+  while (isMissing(path)) {
+    if (performance.now() > deadline) {
+      throw new StoreUnusable(
+        `there is no store at ${path}, and this process does not create one. If there was one, ` +
+          'restore it from a backup; otherwise start the API first, without --existing-store',
+      )
+    }
+    await delay(MISSING_LOOK_MS)
+  }
+}
+
+/**
+ * Created under another name and linked to its own: a store is never there without its tables, and
+ * of several processes one wins and the others open the winner's.
+ */
+function createFile(path: string): void {
+  const left = SIDE_FILES.map((end) => path + end).find((file) => existsSync(file))
+  if (left !== undefined) {
+    // Another process has created it meanwhile, and opened it.
+    if (existsSync(path)) return
+    throw new StoreUnusable(
+      `there is no store at ${path}, but ${left} is a part of one, which a new store would remove: ` +
+        'restore the store from a backup, or move that file away to start with a new one',
+    )
+  }
+  const folder = dirname(path)
+  try {
+    makeFolder(folder)
+  } catch (error) {
+    throw new StoreUnusable(`the folder ${folder} cannot be created: ${reasonOf(error)}`, {
+      cause: error,
+    })
+  }
+  const draft = `${path}.${randomBytes(6).toString('hex')}`
+  try {
+    // Before SQLite opens it, which would create it readable to others.
+    closeSync(openSync(draft, 'wx', OWNER_ONLY))
+  } catch (error) {
+    throw cannotCreate(path, error)
+  }
+  try {
+    writeTables(draft)
+    nameDraft(draft, path)
+    flushFolder(folder)
+  } catch (error) {
+    throw cannotCreate(path, error)
+  } finally {
+    for (const end of ['', '-journal']) rmSync(draft + end, { force: true })
+  }
+}
+
+function cannotCreate(path: string, error: unknown): StoreUnusable {
+  const sentence = sentenceFor(path, error)
+  return new StoreUnusable(sentence ?? `the store ${path} cannot be created: ${reasonOf(error)}`, {
+    cause: error,
+  })
+}
+
+function writeTables(draft: string): void {
+  const db = new DatabaseSync(draft)
+  try {
+    migrate(db, draft)
+  } finally {
+    db.close()
+  }
+}
+
+function nameDraft(draft: string, path: string): void {
+  try {
+    linkSync(draft, path)
+  } catch (error) {
+    // A file system without hard links; what it lets slip, two creators at once, is noticed later.
+    if (codeOf(error) !== 'EEXIST' && !existsSync(path)) renameSync(draft, path)
+  }
+}
+
+/** Not mkdir's own `recursive`, which never returns for a folder under /proc. */
+function makeFolder(folder: string): void {
+  if (existsSync(folder)) return
+  makeFolder(dirname(folder))
+  try {
+    mkdirSync(folder, OWNER_ONLY_FOLDER)
+  } catch (error) {
+    // Another process may have made it meanwhile.
+    if (!existsSync(folder)) throw error
+  }
+}
+
+function attempt<T>(path: string, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    throw asUnusable(path, error)
+  }
+}
+
+/** What would be "unavailable" later is a reason not to start. */
+function asUnusable(path: string, error: unknown): unknown {
+  if (error instanceof StoreUnavailable) return new StoreUnusable(error.message, { cause: error })
+  const sentence = sentenceFor(path, error)
+  return sentence === null ? error : new StoreUnusable(sentence, { cause: error })
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
+
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && 'code' in error ? error.code : null
 }
 
 /** Where the next job would be written, and where the next one that is due is found. */

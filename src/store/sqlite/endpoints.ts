@@ -1,22 +1,26 @@
-// Endpoints: stored with their secrets sealed. Durable, for an HTTP answer reports each write.
-import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
+// Endpoints: their settings and secrets, their pauses, and their health as attempts report it. An
+// HTTP response reports each write except that of health, so these writes are durable.
+
+import { type Endpoint, type EndpointSettings, rotatedSecrets } from '../../endpoint/endpoint.ts'
+import { type Health, type HealthReport, healthAfter } from '../../endpoint/health.ts'
 import { underNewLimit } from '../../endpoint/rate-bucket.ts'
 import type {
   DeleteEndpointResult,
   EndpointCounts,
   PutEndpointResult,
 } from '../endpoint-results.ts'
-import { type IfVersion, isMet } from '../precondition.ts'
+import { type IfVersion, isMet, type OtherVersion, otherVersion } from '../precondition.ts'
 import { MAX_COUNT, type Page } from '../store.ts'
-import type { Database } from './database.ts'
+import type { Database } from './connection.ts'
 import {
   ENDPOINT_COLUMNS,
   type EndpointRow,
+  rampOf,
   sealSecrets,
   toEndpoint,
   validSecrets,
-} from './endpoint-rows.ts'
-import { mapText, sealHeaders } from './rows.ts'
+} from './endpoint-row.ts'
+import { mapText, sealHeaders } from './job-row.ts'
 
 export const ENDPOINT_NAMED = `select ${ENDPOINT_COLUMNS} from endpoints where name = ?`
 export const ENDPOINTS_AFTER = `
@@ -50,16 +54,41 @@ update endpoints set resting_until = null, rest_by_breaker = 0, throttle_streak 
   failure_count = 0, ramp_places = null, ramp_ends_at = null
 where name = ?`
 
+/** Parameters: now, name. The version of an endpoint that was paused before stays as it is. */
+export const PAUSE = `
+update endpoints set paused = 1,
+  updated_at = case when paused = 0 then ? else updated_at end, version = version + (paused = 0)
+where name = ? and deleting = 0`
+/** What it resets beside these three are counts, which never raise a version. */
+const IS_HELD_BACK = '(paused = 1 or disabled_reason is not null or resting_until is not null)'
+export const RESUME = `
+update endpoints set paused = 0, disabled_reason = null, resting_until = null,
+  rest_by_breaker = 0, throttle_streak = 0, failure_count = 0, ramp_places = null,
+  ramp_ends_at = null, updated_at = case when ${IS_HELD_BACK} then ? else updated_at end,
+  version = version + ${IS_HELD_BACK}
+where name = ? and deleting = 0`
+/** Parameters: secrets, now, name. */
+export const ROTATE = `
+update endpoints set secrets = ?, updated_at = ?, version = version + 1
+where name = ? and deleting = 0`
+
+export const HEALTH_OF = `
+select version, failure_count, breaker_failures, breaker_cooldown_ms, resting_until,
+  rest_by_breaker, throttle_streak, ramp_places, ramp_ends_at
+from endpoints where name = ?`
+/** The row was read in the same transaction. */
+export const WRITE_HEALTH = `
+update endpoints set version = ?, failure_count = ?, resting_until = ?, rest_by_breaker = ?,
+  throttle_streak = ?, ramp_places = ?, ramp_ends_at = ?,
+  disabled_reason = coalesce(?, disabled_reason), updated_at = coalesce(?, updated_at)
+where name = ?`
+
 const DELETE_ENDPOINT = 'delete from endpoints where name = ?'
 const MARK_DELETING = `
 update endpoints set deleting = 1, updated_at = ?, version = version + 1
 where name = ? and deleting = 0`
 export const SCHEDULE_OF_ENDPOINT = `
 select name from schedules where endpoint = ? order by name limit 1`
-/** What a start opens to prove its keys. */
-export const SEALED = 'select name, headers, secrets from endpoints'
-/** Nobody has put it anew meanwhile. */
-const RESEAL = 'update endpoints set headers = ?, secrets = ? where name = ? and secrets = ?'
 
 export const COUNT_CLAIMABLE = `
 select count(*) as count from (
@@ -142,6 +171,128 @@ function bucketUnder(
   return underNewLimit(before, rateLimit, row.bucket_full_at, now)
 }
 
+export function pauseEndpoint(
+  database: Database,
+  name: string,
+  ifVersion: number | null = null,
+): Promise<Endpoint | OtherVersion | null> {
+  return run(database, PAUSE, name, ifVersion)
+}
+
+export async function resumeEndpoint(
+  database: Database,
+  name: string,
+  ifVersion: number | null = null,
+): Promise<Endpoint | OtherVersion | null> {
+  const endpoint = await run(database, RESUME, name, ifVersion)
+  database.watch.stir()
+  return endpoint
+}
+
+function run(
+  database: Database,
+  change: typeof PAUSE | typeof RESUME,
+  name: string,
+  ifVersion: number | null,
+): Promise<Endpoint | OtherVersion | null> {
+  const { connection, clock } = database
+  return connection.write('full', () => {
+    const other = otherVersion(findRow(database, name), ifVersion)
+    if (other !== null) return other
+    connection.statement(change).run(clock.now(), name)
+    return find(database, name)
+  })
+}
+
+export function rotateSecret(
+  database: Database,
+  name: string,
+  secret: string,
+  overlapMs: number,
+  ifVersion: number | null = null,
+): Promise<Endpoint | OtherVersion | { fullUntil: number } | null> {
+  const { connection, clock, keys } = database
+  return connection.write('full', () => {
+    const row = findRow(database, name)
+    if (row === null) return null
+    const other = otherVersion(row, ifVersion)
+    if (other !== null) return other
+    const now = clock.now()
+    const newest = { secret, until: null }
+    const secrets = rotatedSecrets(validSecrets(row, keys, now), newest, overlapMs, now)
+    if ('fullUntil' in secrets) return secrets
+    connection.statement(ROTATE).run(sealSecrets(secrets, name, keys), now, name)
+    return find(database, name)
+  })
+}
+
+interface HealthRow {
+  version: number
+  failure_count: number
+  breaker_failures: number | null
+  breaker_cooldown_ms: number | null
+  resting_until: number | null
+  rest_by_breaker: number
+  throttle_streak: number
+  ramp_places: number | null
+  ramp_ends_at: number | null
+}
+
+export async function reportHealth(database: Database, reports: HealthReport[]): Promise<void> {
+  if (reports.length === 0) return
+  const { connection, clock, watch } = database
+  await connection.write('normal', () => {
+    const now = clock.now()
+    for (const report of reports) {
+      const row = connection.statement(HEALTH_OF).get(report.endpoint) as HealthRow | undefined
+      if (row !== undefined) writeHealth(database, row, report, now)
+    }
+  })
+  if (reports.some(({ succeeded }) => succeeded.length > 0)) watch.stir()
+}
+
+function writeHealth(
+  { connection }: Database,
+  row: HealthRow,
+  report: HealthReport,
+  now: number,
+): void {
+  const { breaker_failures, breaker_cooldown_ms } = row
+  const breaker =
+    breaker_failures === null || breaker_cooldown_ms === null
+      ? null
+      : { failures: breaker_failures, cooldownMs: breaker_cooldown_ms }
+  const before: Health = {
+    version: row.version,
+    isGone: false,
+    restingUntil: row.resting_until,
+    restCause: restCauseOf(row),
+    throttleStreak: row.throttle_streak,
+    failureCount: row.failure_count,
+    ramp: rampOf(row),
+  }
+  const after = healthAfter(before, report, breaker, now)
+  connection
+    .statement(WRITE_HEALTH)
+    .run(
+      after.version,
+      after.failureCount,
+      after.restingUntil,
+      after.restCause === 'breaker' ? 1 : 0,
+      after.throttleStreak,
+      after.ramp?.places ?? null,
+      after.ramp?.endsAt ?? null,
+      after.isGone ? 'gone' : null,
+      after.isGone ? now : null,
+      report.endpoint,
+    )
+}
+
+function restCauseOf({ resting_until, rest_by_breaker }: HealthRow): Health['restCause'] {
+  if (resting_until === null) return null
+  return rest_by_breaker === 1 ? 'breaker' : 'throttle'
+}
+
 export function endpointsNamed(database: Database, names: string[]): Promise<Endpoint[]> {
   return database.connection.read(() =>
     [...new Set(names)].map((name) => find(database, name)).filter((endpoint) => endpoint !== null),
@@ -161,6 +312,10 @@ export function listEndpoints(
       .map((row) => toEndpoint(row, keys, now))
     return { items, next: rows.length > limit ? (items.at(-1)?.name ?? null) : null }
   })
+}
+
+export function countJobs(database: Database, names: string[]): Promise<EndpointCounts[]> {
+  return database.connection.read(() => names.map((name) => countOne(database, name)))
 }
 
 export function deleteEndpoint(
@@ -192,35 +347,6 @@ export function deleteEndpoint(
   })
 }
 
-/**
- * Opens every stored secret once: a wrong key ends the start instead of each delivery. What was
- * sealed with another than the first key is sealed with that one now, so that the old can go.
- */
-export async function proveKeys({ connection, keys }: Database): Promise<void> {
-  const resealed = await connection.read(() => {
-    const found: [string | null, string, string, string][] = []
-    for (const row of connection.statement(SEALED).iterate()) {
-      const { name, headers, secrets } = row as Record<'name' | 'secrets', string> & {
-        headers: string | null
-      }
-      const plain = keys.open(secrets, name)
-      const plainHeaders = headers === null ? null : keys.open(headers, name)
-      if (keys.isCurrent(secrets) && (headers === null || keys.isCurrent(headers))) continue
-      const newHeaders = plainHeaders === null ? null : keys.seal(plainHeaders, name)
-      found.push([newHeaders, keys.seal(plain, name), name, secrets])
-    }
-    return found
-  })
-  if (resealed.length === 0) return
-  await connection.write('full', () => {
-    for (const values of resealed) connection.statement(RESEAL).run(...values)
-  })
-}
-
-export function countJobs(database: Database, names: string[]): Promise<EndpointCounts[]> {
-  return database.connection.read(() => names.map((name) => countOne(database, name)))
-}
-
 function countOne(database: Database, name: string): EndpointCounts {
   const { claimable, held, running } = countRow(database, name)
   const queued = claimable + held
@@ -239,11 +365,11 @@ export function countRow({ connection }: Database, name: string) {
   >
 }
 
-export function findRow({ connection }: Database, name: string): EndpointRow | null {
+function findRow({ connection }: Database, name: string): EndpointRow | null {
   return (connection.statement(ENDPOINT_NAMED).get(name) as EndpointRow | undefined) ?? null
 }
 
-export function find(database: Database, name: string): Endpoint | null {
+function find(database: Database, name: string): Endpoint | null {
   const row = findRow(database, name)
   return row === null ? null : toEndpoint(row, database.keys, database.clock.now())
 }

@@ -1,5 +1,5 @@
-// enqueue: a batch becomes durable in one transaction, and each job gets its own answer. A plain
-// job costs its insert and its payload's; what it may ask for beside is read only where it asks.
+// enqueue stores a batch in one durable transaction and returns a result for each job. A plain job
+// costs two inserts: its row and its payload. Everything else is read only if the job asks for it.
 import {
   type Acceptance,
   type AcceptingEndpoint,
@@ -10,22 +10,22 @@ import {
 } from '../../job/acceptance.ts'
 import type { Job, NewJob, OnFinish } from '../../job/job.ts'
 import { type EnqueueResult, MAX_ENQUEUE_BATCH } from '../store.ts'
-import { runAftermath } from './aftermath.ts'
-import type { Database } from './database.ts'
-import { applyDedupe } from './dedupe.ts'
-import { HELD_BY_SEQ, type HeldRow, resolveHeld, stateOf } from './held.ts'
-import { insertJob } from './insert-job.ts'
-import { findByAddedKey, findById, findByKey, findByOrigin, jobOfId } from './known-jobs.ts'
-import { parsed } from './rows.ts'
+import { HELD_BY_SEQ, type HeldRow, resolveHeld, waitForFinishOf } from './blocked-jobs.ts'
+import type { Database } from './connection.ts'
+import {
+  applyDedupe,
+  findByAddedKey,
+  findById,
+  findByKey,
+  findByOrigin,
+} from './enqueue-conflicts.ts'
+import { runAftermath } from './finish-effects.ts'
+import { insertJob, parsed } from './job-row.ts'
+import { jobOfId, stateOf } from './jobs.ts'
 
 /** Being deleted means gone. */
 export const ACCEPTING_ENDPOINT = `
 select max_attempts, on_finish, disabled_reason from endpoints where name = ? and deleting = 0`
-
-export const ADD_DEPENDENCY = `
-insert into dependencies (dependency, dependent) values (?, ?) on conflict do nothing`
-export const MARK_DEPENDED_ON = `
-update jobs set has_dependents = 1 where id = ? and has_dependents = 0`
 
 /** Endpoints as the batch's transaction has read them; null: there is none. */
 type Endpoints = Map<string, AcceptingEndpoint | null>
@@ -121,12 +121,4 @@ function becomeOf(
   }
   waitForFinishOf(database, waitingFor, job.id)
   return newlyQueued(job, acceptance)
-}
-
-/** In the transaction that read their states: their finish comes after, and finds the mark. */
-export function waitForFinishOf({ connection }: Database, ids: string[], dependent: string): void {
-  for (const id of ids) {
-    connection.statement(ADD_DEPENDENCY).run(id, dependent)
-    connection.statement(MARK_DEPENDED_ON).run(id)
-  }
 }

@@ -1,6 +1,7 @@
 // Notices that the store at its path is no longer the one this process has open: removed, moved,
 // replaced, or overwritten in place. SQLite notices none of these: it goes on writing to files that
 // no other process can find ("How To Corrupt An SQLite Database File", 4.2 to 4.5).
+
 import {
   closeSync,
   fstatSync,
@@ -11,13 +12,18 @@ import {
   statSync,
 } from 'node:fs'
 import { type StoreSettings, StoreUnavailable, type UnavailableKind } from '../store.ts'
-import { MAX_IDLE_LOG_BYTES } from './open-file.ts'
 
 /** Idle processes notice, and report, within this time. */
 const LOOK_EVERY_MS = 500
-/** A busy one looks after each write at the file, and as often as this at all that belongs to it. */
+/**
+ * A busy one looks after each write at the file, and as often as this at all that belongs to it.
+ */
 const LOOK_AT_ALL_EVERY_MS = 50
 const CUT_OFF_FOR_MS = 300
+
+/** What the log is cut back to after a burst. */
+export const MAX_IDLE_LOG_BYTES = 64 * 1024 * 1024
+
 /** sqlite.org/fileformat.html, "The Database Header". */
 const HEADER_BYTES = 32
 const MAGIC = 'SQLite format 3\0'
@@ -193,7 +199,7 @@ interface Header {
 
 /**
  * The change counter in the file only grows while SQLite alone writes it, and every start of a
- * process raises it (open-file.ts). A copy made earlier, or by `posthorn backup`, has a lower one.
+ * process raises it (connection.ts). A copy made earlier, or by `posthorn backup`, has a lower one.
  */
 function openHeader(path: string): Header {
   const file = openShared(path)

@@ -1,5 +1,6 @@
 // LIFECYCLE's guards as SQL: what each write on a job proves, in the statement that writes it.
 // Parameters are positional; a guard's are named beside it, in the order of its question marks.
+
 import type { JobState } from '../../job/job.ts'
 import { type EventName, type Guard, LIFECYCLE } from '../../job/lifecycle.ts'
 import { MAX_FREE_ATTEMPTS } from '../../job/retry-policy.ts'
@@ -72,7 +73,7 @@ const GUARD_SQL = {
       and other.dedupe_key is not null and other.superseded = 0
       and (other.state = 'queued' or other.state = 'running')))`,
   endpoint_accepts: ENDPOINT_ACCEPTS,
-  /** Proved once for all jobs of a lane, by ELIGIBLE in gate.ts, in the same transaction. */
+  /** Proved once for all jobs of a lane, by ELIGIBLE in admission.ts, in the same transaction. */
   endpoint_eligible: 'true',
   endpoint_gone: `not ${ENDPOINT_ACCEPTS}`,
   aftermath_done: 'aftermath = 0',

@@ -1,14 +1,24 @@
 // Reading jobs: one by id, its payload, lists by age, and which of many are final.
+
 import { isFinal, type Job, type JobState, type JobSummary } from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'
 import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
-import type { Database } from './database.ts'
+import type { Database } from './connection.ts'
 import { inStates, UNSUCCESSFUL } from './guards.ts'
-import { jobOfId } from './known-jobs.ts'
-import { SUMMARY_COLUMNS, type SummaryRow, toSummary } from './rows.ts'
+import {
+  JOB_COLUMNS,
+  type JobRow,
+  SUMMARY_COLUMNS,
+  type SummaryRow,
+  toJob,
+  toSummary,
+} from './job-row.ts'
+
+export const JOB_OF_ID = `select ${JOB_COLUMNS}, origin_key from jobs where id = ?`
 
 export const PAYLOAD_OF = `
 select bytes from payloads where seq = (select seq from jobs where id = ?)`
+
 export const STATE_OF_JOB = 'select state from jobs where id = ?'
 
 /** With more lists than this a share of a page's entries is too small: then walking is better. */
@@ -28,14 +38,23 @@ export function getPayload({ connection }: Database, id: string): Promise<Uint8A
   })
 }
 
-export function finalAmong({ connection }: Database, ids: string[]): Promise<string[]> {
-  return connection.read(() => {
-    const statement = connection.statement(STATE_OF_JOB)
-    return ids.filter((id) => {
-      const row = statement.get(id)
-      return row === undefined || isFinal(row.state as JobState)
-    })
-  })
+export function finalAmong(database: Database, ids: string[]): Promise<string[]> {
+  return database.connection.read(() =>
+    ids.filter((id) => {
+      const state = stateOf(database, id)
+      return state === null || isFinal(state)
+    }),
+  )
+}
+
+export function jobOfId({ connection, keys }: Database, id: string): Job | null {
+  const row = connection.statement(JOB_OF_ID).get(id) as JobRow | undefined
+  return row === undefined ? null : toJob(row, keys)
+}
+
+export function stateOf({ connection }: Database, id: string): JobState | null {
+  const row = connection.statement(STATE_OF_JOB).get(id)
+  return row === undefined ? null : (row.state as JobState)
 }
 
 /** A stretch of ids: below `below`, not under `from`. */

@@ -1,5 +1,6 @@
 // The encryption keys: those that were set, or the key file beside the database, made when the
 // first secret is to be stored.
+
 import { randomBytes } from 'node:crypto'
 import { closeSync, fsyncSync, linkSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'

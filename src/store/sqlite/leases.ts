@@ -1,12 +1,12 @@
 // renew, release and heartbeat: what a holder writes while its attempt goes on, or was not begun.
+
 import type { JobState, Lease } from '../../job/job.ts'
 import { endOfLease } from '../../job/settlement.ts'
 import type { Heartbeat, HeartbeatResult, RenewResult } from '../settlement.ts'
-import { runAftermath } from './aftermath.ts'
-import { readAttemptLines } from './attempt-log.ts'
-import type { Database } from './database.ts'
-import { DROP_LEASE, finishAs } from './finish.ts'
+import type { Database } from './connection.ts'
+import { runAftermath } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
+import { DROP_LEASE, finishAs, readAttemptLines } from './job-row.ts'
 
 /**
  * Parameters: boot, expiry, lease length, boot, expiry (twice), wall-clock expiry, boot. A lease is

@@ -1,5 +1,6 @@
 // The tables of schedules, keys, workers and figures, made by the second migration: a text that
 // files have seen and that must never change.
+
 export const RECORD_TABLES = `
 create table schedules (
   name text primary key not null,

@@ -9,7 +9,7 @@ import type {
   ScheduleMove,
 } from '../records.ts'
 import type { Page } from '../store.ts'
-import type { Database } from './database.ts'
+import type { Database } from './connection.ts'
 
 /** Payloads of one answer are held in memory together; it stops short once it has so many. */
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024

@@ -1,4 +1,5 @@
 // The tables and indexes, as migrations in order. `user_version` says how many a file has seen.
+
 import type { DatabaseSync } from 'node:sqlite'
 import { StoreUnusable } from '../store.ts'
 import { FIFTH_SCHEMA } from './fifth-schema.ts'

@@ -1,10 +1,11 @@
 // correctInstants: pulls in what was stored while the machine's clock was ahead.
+
 import { restAfterSetBack } from '../../endpoint/health.ts'
 import { MAX_AHEAD_MS } from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'
 import { AHEAD_TOLERANCE_MS, runAtAfterSetBack } from '../../job/set-back.ts'
-import { readAttemptLines } from './attempt-log.ts'
-import type { Database } from './database.ts'
+import type { Database } from './connection.ts'
+import { readAttemptLines } from './job-row.ts'
 
 /** In one transaction: it holds the file, and others must not wait long for it. */
 const CORRECTED_PER_TRANSACTION = 500

@@ -1,15 +1,22 @@
 // settle: what a holder tells of its attempt. Each update proves fence and lease id, so whoever
 // lost the lease changes nothing. On the usual path nothing is read.
+
 import type { Attempt, Lease } from '../../job/job.ts'
 import type { EventName, SettlingEvent } from '../../job/lifecycle.ts'
 import { isRepeat } from '../../job/settlement.ts'
 import type { Settlement, SettleResult } from '../settlement.ts'
 import type { SettleOptions } from '../store.ts'
-import { runAftermath } from './aftermath.ts'
-import { attemptLine, readAttemptLines, WITH_ATTEMPT } from './attempt-log.ts'
-import type { Database } from './database.ts'
-import { DROP_LEASE, failureValues, finishAs } from './finish.ts'
+import type { Database } from './connection.ts'
+import { runAftermath } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
+import {
+  attemptLine,
+  DROP_LEASE,
+  failureValues,
+  finishAs,
+  readAttemptLines,
+  WITH_ATTEMPT,
+} from './job-row.ts'
 
 /** Of each, the last three parameters are the job's id, fence and lease id. */
 export const SETTLE = {
@@ -99,7 +106,7 @@ function withdraw(
 }
 
 function lookBack(database: Database, settlement: Settlement): SettleResult {
-  if (settlement.event !== 'await') return wasToldBefore(database, settlement)
+  if (settlement.event !== 'await') return wasReportedBefore(database, settlement)
   const row = database.connection.statement(ATTEMPTS_OF).get(settlement.jobId)
   const awaits =
     row?.awaiting === 1 && row.fence === settlement.fence && row.lease_id === settlement.leaseId
@@ -107,7 +114,7 @@ function lookBack(database: Database, settlement: Settlement): SettleResult {
 }
 
 /** Of what could not be written: whether it was stored before. */
-export function wasToldBefore(
+export function wasReportedBefore(
   { connection }: Database,
   { jobId, fence, leaseId, event, attempt }: Told,
 ): SettleResult {

@@ -1,10 +1,11 @@
 // statsOf: what waits, runs and died at endpoints. Each figure looks at no more index entries than
 // can be told of, and at no job itself.
+
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { EndpointStats } from '../records.ts'
 import { MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES } from '../store.ts'
 import { ABOVE_ALL, NEXT_PRIORITY } from './claim.ts'
-import type { Database } from './database.ts'
+import type { Database } from './connection.ts'
 import { countRow } from './endpoints.ts'
 import { UNSUCCESSFUL } from './guards.ts'
 import { NEXT_NAME_UNSUCCESSFUL } from './jobs.ts'

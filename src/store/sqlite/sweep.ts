@@ -1,37 +1,31 @@
-// sweep: what nobody else can end. It first looks, without a write lock, and writes only where it
-// found something; every write proves again what was seen.
-import { EXPIRED } from '../../job/attempt.ts'
+// sweep, overdue and endOverdue end what no worker or client ends. A sweep first reads without a
+// write lock. It writes only if it found something, and every write proves again what was read.
+
+import { EXPIRED, LEASE_LOST } from '../../job/attempt.ts'
 import { addEffects, type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
+import type { Attempt, FailureReason } from '../../job/job.ts'
 import { purgeClasses } from '../../job/retention.ts'
-import type { SweepCounts, SweepOptions } from '../store.ts'
-import { MAX_STEPS, runAftermath } from './aftermath.ts'
-import { WRITE_META } from './api-mode.ts'
-import { type Database, tellEnd } from './database.ts'
-import { buryJobsOfGoneEndpoints } from './endpoint-burial.ts'
-import { failureValues, finishQueuedAs } from './finish.ts'
+import type { OverdueEnd, OverdueJob, SettleResult } from '../settlement.ts'
+import { StoreUnavailable, type SweepCounts, type SweepOptions } from '../store.ts'
+import { giveBackPages } from './backup.ts'
+import { HELD_BY_SEQ, HELD_COLUMNS, type HeldRow, judge, resolveHeld } from './blocked-jobs.ts'
+import { UNKNOWN_BOOT } from './clock.ts'
+import { type Database, tellEnd } from './connection.ts'
+import { buryJobsOfGoneEndpoints } from './deleted-endpoints.ts'
+import { MAX_STEPS, runAftermath } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
-import { endLapsedLeases } from './lapsed.ts'
-import { recheckHeld } from './recheck.ts'
-import { giveBackPages } from './vacuum.ts'
-
-/** Parameters: now, limit. */
-export const EXPIRED_JOBS = `
-select seq from jobs where state = 'queued' and expires_at is not null and expires_at <= ?
-order by expires_at limit +?`
-/** Parameters: finished at, reason, message, seq, now. */
-export const EXPIRE = `
-update jobs set ${finishQueuedAs('dead')}, failure_reason = ?, failure_message = ?
-where seq = ? and ${guardOf('expire')} returning id, endpoint`
-
-/** Parameters: is dead, has key, finished by, limit. */
-export const PURGEABLE = `
-select seq from jobs where (state = 'dead') = ? and has_key is ? and finished_at <= ?
-  and finished_at is not null and aftermath = 0
-order by finished_at limit +?`
-/** Parameters: seq, is dead, has key, finished by. */
-export const PURGE = `delete from jobs where seq = ? and ${guardOf('purge')}`
-
-export const IS_AFTERMATH_LEFT = 'select 1 from jobs where aftermath = 1 limit 1'
+import {
+  attemptLine,
+  DROP_LEASE,
+  endedAttempt,
+  failureValues,
+  finishAs,
+  finishQueuedAs,
+  parsed,
+  WITH_ATTEMPT,
+} from './job-row.ts'
+import { WRITE_META } from './records.ts'
+import { wasReportedBefore } from './settle.ts'
 
 export async function sweep(database: Database, options: SweepOptions): Promise<SweepCounts> {
   const { limit } = options
@@ -72,18 +66,13 @@ function proveWritable({ connection }: Database): Promise<void> {
   })
 }
 
-/** In transactions of bounded length, until none is left or as many jobs were looked at. */
-async function finishAftermaths(database: Database, limit: number): Promise<FinishEffects> {
-  const { connection } = database
-  const total = { ...NO_EFFECTS }
-  for (let steps = 0; steps < limit; steps += MAX_STEPS) {
-    const isLeft = await connection.read(() => connection.statement(IS_AFTERMATH_LEFT).get())
-    if (isLeft === undefined) break
-    const counts = await connection.write('normal', () => runAftermath(database))
-    addEffects(total, counts)
-  }
-  return total
-}
+/** Parameters: is dead, has key, finished by, limit. */
+export const PURGEABLE = `
+select seq from jobs where (state = 'dead') = ? and has_key is ? and finished_at <= ?
+  and finished_at is not null and aftermath = 0
+order by finished_at limit +?`
+/** Parameters: seq, is dead, has key, finished by. */
+export const PURGE = `delete from jobs where seq = ? and ${guardOf('purge')}`
 
 /** Class by class; a class that fills the limit is looked at again by the next sweep, at once. */
 async function purge({ connection, clock, settings }: Database, limit: number): Promise<number> {
@@ -101,6 +90,221 @@ async function purge({ connection, clock, settings }: Database, limit: number): 
     found.reduce((sum, row) => sum + Number(connection.statement(PURGE).run(...row).changes), 0),
   )
 }
+
+export const IS_AFTERMATH_LEFT = 'select 1 from jobs where aftermath = 1 limit 1'
+
+/** In transactions of bounded length, until none is left or as many jobs were looked at. */
+async function finishAftermaths(database: Database, limit: number): Promise<FinishEffects> {
+  const { connection } = database
+  const total = { ...NO_EFFECTS }
+  for (let steps = 0; steps < limit; steps += MAX_STEPS) {
+    const isLeft = await connection.read(() => connection.statement(IS_AFTERMATH_LEFT).get())
+    if (isLeft === undefined) break
+    const counts = await connection.write('normal', () => runAftermath(database))
+    addEffects(total, counts)
+  }
+  return total
+}
+
+/** So many of those that nothing is known against; a look costs some microseconds each. */
+const RECHECKS_PER_SWEEP = 200
+
+/** Those that an enqueue has marked. Parameter: limit. */
+export const MARKED = `
+select ${HELD_COLUMNS} from jobs where recheck = 1 order by seq limit +?`
+/** From where the last look ended, in the same endpoint. Parameters: endpoint, seq, limit. */
+export const HELD_NEXT = `
+select ${HELD_COLUMNS} from jobs where held = 1 and endpoint = ? and seq > ? order by seq limit +?`
+/** And in those beyond: two queries, for a comparison of pairs would seek by endpoint alone. */
+export const HELD_BEYOND = `
+select ${HELD_COLUMNS} from jobs where held = 1 and endpoint > ? order by endpoint, seq limit +?`
+
+export const UNMARK = 'update jobs set recheck = 0 where seq = ? and recheck = 1'
+
+async function recheckHeld(database: Database, limit: number): Promise<FinishEffects> {
+  const { connection } = database
+  const found = await connection.read(() => lookAround(database, limit))
+  if (found.length === 0) return NO_EFFECTS
+  return connection.write('normal', () => {
+    const counts = { ...NO_EFFECTS }
+    for (const seq of found) {
+      const held = connection.statement(HELD_BY_SEQ).get(seq) as HeldRow | undefined
+      const became = held === undefined ? 'waits' : resolveHeld(database, held)
+      if (became === 'ready') counts.promoted++
+      if (became === 'fails') counts.dependentsFailed++
+      // What it depends on may be queued again: then its finish decides.
+      connection.statement(UNMARK).run(seq)
+    }
+    return sumEffects([counts, runAftermath(database)])
+  })
+}
+
+/** Of those that were marked, and of the next on the way round, the ones that may move on. */
+function lookAround(database: Database, limit: number): number[] {
+  const { connection, rechecks } = database
+  const marked = connection.statement(MARKED).all(limit) as unknown as HeldRow[]
+  const part = Math.min(limit, RECHECKS_PER_SWEEP)
+  const { endpoint, seq } = rechecks
+  const next = connection.statement(HELD_NEXT).all(endpoint, seq, part)
+  next.push(...connection.statement(HELD_BEYOND).all(endpoint, part - next.length))
+  const round = next as unknown as HeldRow[]
+  const last = round.length < part ? undefined : round.at(-1)
+  rechecks.endpoint = last?.endpoint ?? ''
+  rechecks.seq = last?.seq ?? 0
+  const moving = round.filter((row) => judge(database, row).kind !== 'waits')
+  return [...new Set([...marked, ...moving].map(({ seq }) => seq))]
+}
+
+const LAPSED_COLUMNS = `seq, id, endpoint, fence, lease_id, lease_boot, lease_mono, worker_id,
+  claimed_at, attempt_count, attempts_left, superseded`
+
+/** Of an earlier start of the machine; parameters: boot, limit. Twice, to seek on either side. */
+export const LAPSED_BEFORE_BOOT = `
+select ${LAPSED_COLUMNS} from jobs where state = 'running' and lease_boot < ? limit +?`
+export const LAPSED_AFTER_BOOT = `
+select ${LAPSED_COLUMNS} from jobs where state = 'running' and lease_boot > ? limit +?`
+/** Parameters: boot, monotonic now, limit. */
+export const LAPSED = `
+select ${LAPSED_COLUMNS} from jobs
+where state = 'running' and lease_boot = ? and lease_mono <= ?
+order by lease_mono limit +?`
+/** Only where no boot id is known: walks all leases. Parameters: boot, now, now, limit. */
+export const LAPSED_BY_RESTART = `
+select ${LAPSED_COLUMNS} from jobs
+where state = 'running' and lease_boot = ? and lease_mono > ? and lease_mono - lease_ms > ?
+limit +?`
+
+/** After `seq` come the parameters of the guard lease_lapsed. Parameters: line, now (twice), … */
+export const RECLAIM = `
+update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = ?, due_at = ?, ${DROP_LEASE}
+where seq = ? and ${guardOf('reclaim')}`
+/** Parameters: line, now, reason, message, … */
+export const BURY_LAPSED = `
+update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')},
+  failure_reason = ?, failure_message = ?, ${DROP_LEASE}
+where seq = ? and ${guardOf('bury_lapsed')}`
+/** Parameters: line, now, … */
+export const WITHDRAW_LAPSED = `
+update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
+where seq = ? and awaiting = 0 and ${guardOf('withdraw_lapsed')}`
+
+interface LapsedRow {
+  seq: number
+  id: string
+  endpoint: string
+  fence: number
+  lease_id: string
+  lease_boot: number
+  lease_mono: number
+  worker_id: string
+  claimed_at: number
+  attempt_count: number
+  attempts_left: number
+  superseded: number
+}
+
+type LapseCounts = Pick<SweepCounts, 'reclaimed' | 'buriedLapsed'> & FinishEffects
+
+/** Far longer than writers wait for each other: who waited so long met one that held the file. */
+const MAX_LOCK_WAIT_MS = 1_000
+
+/**
+ * Throws StoreUnavailable when it had to wait long for its turn: so had the holders of these
+ * leases, who could not renew, and whose results are to be stored first.
+ */
+async function endLapsedLeases(database: Database, limit: number): Promise<LapseCounts> {
+  const rows = await findLapsed(database, limit)
+  if (rows.length === 0) return { reclaimed: 0, buriedLapsed: 0, ...NO_EFFECTS }
+  const askedAtMs = performance.now()
+  const written = await database.connection.write('normal', () => {
+    if (performance.now() - askedAtMs > MAX_LOCK_WAIT_MS) return null
+    const counts = { reclaimed: 0, buriedLapsed: 0 }
+    for (const row of rows) {
+      if (row.superseded === 1) counts.buriedLapsed += withdrawLapsed(database, row)
+      else if (row.attempts_left > 0) counts.reclaimed += reclaim(database, row)
+      else counts.buriedLapsed += buryLapsed(database, row)
+    }
+    return { ...counts, ...runAftermath(database) }
+  })
+  if (written === null)
+    throw new StoreUnavailable('another process wrote to the store for too long')
+  return written
+}
+
+function findLapsed({ connection, clock }: Database, limit: number): Promise<LapsedRow[]> {
+  return connection.read(() => {
+    const { boot } = clock
+    const now = clock.monotonic()
+    const rows = connection.statement(LAPSED).all(boot, now, limit)
+    rows.push(...connection.statement(LAPSED_BEFORE_BOOT).all(boot, limit))
+    rows.push(...connection.statement(LAPSED_AFTER_BOOT).all(boot, limit))
+    if (boot === UNKNOWN_BOOT) {
+      rows.push(...connection.statement(LAPSED_BY_RESTART).all(boot, now, now, limit))
+    }
+    return rows.slice(0, limit) as unknown as LapsedRow[]
+  })
+}
+
+type LapsedEvent = 'reclaim' | 'bury_lapsed' | 'withdraw_lapsed'
+
+function reclaim(database: Database, row: LapsedRow): number {
+  const now = database.clock.now()
+  const { attempt, line } = lost(row, 'reclaim', now)
+  const { changes } = database.connection
+    .statement(RECLAIM)
+    .run(line, now, now, row.seq, ...lapseProof(database, row))
+  return ended(database, row, changes, attempt, null)
+}
+
+function buryLapsed(database: Database, row: LapsedRow): number {
+  const now = database.clock.now()
+  const { attempt, line } = lost(row, 'bury_lapsed', now)
+  const { changes } = database.connection
+    .statement(BURY_LAPSED)
+    .run(line, now, ...failureValues(LEASE_LOST), row.seq, ...lapseProof(database, row))
+  return ended(database, row, changes, attempt, LEASE_LOST.reason)
+}
+
+function withdrawLapsed(database: Database, row: LapsedRow): number {
+  const now = database.clock.now()
+  const { attempt, line } = lost(row, 'withdraw_lapsed', now)
+  const { changes } = database.connection
+    .statement(WITHDRAW_LAPSED)
+    .run(line, now, row.seq, ...lapseProof(database, row))
+  return ended(database, row, changes, attempt, null)
+}
+
+function lost(row: LapsedRow, event: LapsedEvent, now: number): { attempt: Attempt; line: string } {
+  const lease = { fence: row.fence, leaseId: row.lease_id }
+  const attempt = endedAttempt(row, 'lease_expired', now)
+  return { attempt, line: attemptLine(attempt, lease, event) }
+}
+
+function ended(
+  database: Database,
+  { id: jobId, endpoint }: LapsedRow,
+  changes: number | bigint,
+  attempt: Attempt,
+  diedOf: FailureReason | null,
+): number {
+  if (Number(changes) === 1) tellEnd(database, { jobId, endpoint, attempt, diedOf })
+  return Number(changes)
+}
+
+/** The parameters of the guard lease_lapsed. */
+function lapseProof({ clock }: Database, row: LapsedRow): (number | string)[] {
+  const now = clock.monotonic()
+  return [row.fence, row.lease_id, row.lease_boot, row.lease_mono, clock.boot, now, now]
+}
+
+/** Parameters: now, limit. */
+export const EXPIRED_JOBS = `
+select seq from jobs where state = 'queued' and expires_at is not null and expires_at <= ?
+order by expires_at limit +?`
+/** Parameters: finished at, reason, message, seq, now. */
+export const EXPIRE = `
+update jobs set ${finishQueuedAs('dead')}, failure_reason = ?, failure_message = ?
+where seq = ? and ${guardOf('expire')} returning id, endpoint`
 
 async function expire(
   database: Database,
@@ -124,4 +328,99 @@ async function expire(
     }
     return { expired, ...runAftermath(database) }
   })
+}
+
+/** Parameters: now, limit. */
+export const OVERDUE = `
+select id, endpoint, fence, lease_id, lease_wall, claimed_at, worker_id, attempt_count,
+  attempts_left, max_attempts, free_attempts, first_run_at, promoted_at, expires_at, retry
+from jobs where awaiting = 1 and lease_wall <= ? order by lease_wall limit +?`
+
+/** Of each, the last parameters are the job's id; fence, lease id and expiry as seen; now. */
+export const TIME_OUT = `
+update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = ?, due_at = ?, ${DROP_LEASE}
+where id = ? and ${guardOf('time_out', 'awaiting')}`
+export const BURY_TIMED_OUT = `
+update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')},
+  failure_reason = ?, failure_message = ?, ${DROP_LEASE}
+where id = ? and ${guardOf('bury_timed_out', 'awaiting')}`
+export const WITHDRAW_OVERDUE = `
+update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
+where id = ? and awaiting = 1 and ${guardOf('withdraw_lapsed', 'awaiting')}`
+
+interface OverdueRow {
+  id: string
+  endpoint: string
+  fence: number
+  lease_id: string
+  lease_wall: number
+  claimed_at: number
+  worker_id: string
+  attempt_count: number
+  attempts_left: number
+  max_attempts: number
+  free_attempts: number
+  first_run_at: number
+  promoted_at: number | null
+  expires_at: number | null
+  retry: string | null
+}
+
+export function overdue({ connection, clock }: Database, limit: number): Promise<OverdueJob[]> {
+  return connection.read(() => {
+    const rows = connection.statement(OVERDUE).all(clock.now(), limit)
+    return (rows as unknown as OverdueRow[]).map((row) => ({
+      jobId: row.id,
+      fence: row.fence,
+      leaseId: row.lease_id,
+      endpoint: row.endpoint,
+      leaseExpiresAt: row.lease_wall,
+      claimedAt: row.claimed_at,
+      workerId: row.worker_id,
+      attemptNumber: row.attempt_count,
+      attemptsLeft: row.attempts_left,
+      maxAttempts: row.max_attempts,
+      freeAttempts: row.free_attempts,
+      firstRunAt: row.first_run_at,
+      promotedAt: row.promoted_at,
+      expiresAt: row.expires_at,
+      retry: parsed(row.retry, null),
+    }))
+  })
+}
+
+export async function endOverdue(database: Database, ends: OverdueEnd[]): Promise<SettleResult[]> {
+  if (ends.length === 0) return []
+  const results = await database.connection.write('normal', () => {
+    const told = ends.map((end) => endOne(database, end))
+    runAftermath(database)
+    return told
+  })
+  if (ends.some(({ event }) => event === 'time_out')) database.watch.stir()
+  return results
+}
+
+function endOne(database: Database, end: OverdueEnd): SettleResult {
+  const { connection, clock } = database
+  const now = clock.now()
+  const line = attemptLine(end.attempt, end, end.event)
+  const seen = [end.jobId, end.fence, end.leaseId, end.leaseExpiresAt, now]
+  const { finishedAt } = end.attempt
+  const { changes } =
+    end.event === 'time_out'
+      ? connection.statement(TIME_OUT).run(line, end.runAt, end.runAt, ...seen)
+      : connection
+          .statement(BURY_TIMED_OUT)
+          .run(line, finishedAt, ...failureValues(end.failure), ...seen)
+  const { jobId, endpoint, attempt } = end
+  if (changes === 1) {
+    const diedOf = end.event === 'bury_timed_out' ? end.failure.reason : null
+    tellEnd(database, { jobId, endpoint, attempt, diedOf })
+    return 'applied'
+  }
+  const withdrawal = attemptLine(end.attempt, end, 'withdraw_lapsed')
+  const withdrawn = connection.statement(WITHDRAW_OVERDUE).run(withdrawal, finishedAt, ...seen)
+  if (withdrawn.changes === 0) return wasReportedBefore(database, end)
+  tellEnd(database, { jobId, endpoint, attempt, diedOf: null })
+  return 'applied'
 }

@@ -1,4 +1,5 @@
 // The third migration: how endpoints come back from a rest, and what statuses mean to them.
+
 export const THIRD_SCHEMA = `
 alter table endpoints drop column probe_id;
 alter table endpoints drop column probe_fence;

@@ -2,16 +2,15 @@
 // event loop share a transaction: a worker's settle and claim then cost one commit, not two.
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { MAX_ANSWER_MS, StoreUnavailable } from '../store.ts'
-import { pause, stillBusy } from './busy-wait.ts'
-import { asStoreError, isBusy } from './sqlite-errors.ts'
+import { asStoreError, isBusy, pause, stillBusy } from './errors.ts'
 
 /** `full`: survives power loss. `normal`: survives the death of any process. */
 export type Durability = 'full' | 'normal'
 
 /** Runs all of `body` or nothing of it. */
-export type Transaction = (durability: Durability, body: () => void) => void
+type Transaction = (durability: Durability, body: () => void) => void
 
-export interface WriteQueue {
+interface WriteQueue {
   /** Resolves once it is committed; tried again while the file is busy. */
   add<T>(durability: Durability, body: () => T): Promise<T>
   /** Resolves when nothing waits. */

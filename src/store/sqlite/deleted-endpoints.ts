@@ -1,13 +1,21 @@
 // The jobs of endpoints that are gone or being deleted: the queued ones are abandoned, the running
 // ones evicted, and an endpoint being deleted goes when none is left.
+
 import { ENDPOINT_GONE } from '../../job/attempt.ts'
 import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import type { SweepCounts } from '../store.ts'
-import { runAftermath } from './aftermath.ts'
-import { attemptLine, endedAttempt, WITH_ATTEMPT } from './attempt-log.ts'
-import { type Database, tellEnd } from './database.ts'
-import { DROP_LEASE, failureValues, finishAs, finishQueuedAs } from './finish.ts'
+import { type Database, tellEnd } from './connection.ts'
+import { runAftermath } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
+import {
+  attemptLine,
+  DROP_LEASE,
+  endedAttempt,
+  failureValues,
+  finishAs,
+  finishQueuedAs,
+  WITH_ATTEMPT,
+} from './job-row.ts'
 
 /**
  * Jobs whose endpoint has no row at all can not come about by our own writes, only by a hand in the

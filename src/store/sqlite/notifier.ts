@@ -2,8 +2,8 @@
 // processes by `data_version` (sqlite.org/pragma.html). It is looked at closely for a moment
 // after the system says that the write-ahead log was written, and now and then in case it says
 // nothing.
+
 import { type FSWatcher, watch as watchFile } from 'node:fs'
-import type { Connection } from './connection.ts'
 
 /** In case a word of the system is lost, which may happen. */
 const LOOK_IN_CASE_EVERY_MS = 250
@@ -23,8 +23,11 @@ export interface Watch {
   stop(): void
 }
 
-/** @param path the database, open and in WAL mode: its log stays while it is open */
-export function createWatch(connection: Connection, path: string): Watch {
+/**
+ * @param peekVersion changes when another connection has written; null: it cannot be asked now
+ * @param path the database, open and in WAL mode: its log stays while it is open
+ */
+export function createWatch(peekVersion: () => number | null, path: string): Watch {
   const listeners = new Set<() => void>()
   let seenVersion: unknown = null
   let timer: NodeJS.Timeout | null = null
@@ -38,7 +41,7 @@ export function createWatch(connection: Connection, path: string): Watch {
 
   // Changes of this connection do not show in data_version: stir() tells of them.
   function look(): boolean {
-    const version = connection.peekVersion()
+    const version = peekVersion()
     if (version === seenVersion || version === null) return false
     seenVersion = version
     tell()
@@ -46,7 +49,7 @@ export function createWatch(connection: Connection, path: string): Watch {
   }
 
   function start(): void {
-    seenVersion = connection.peekVersion()
+    seenVersion = peekVersion()
     closeLooks.start()
     timer = setInterval(look, LOOK_IN_CASE_EVERY_MS)
     timer.unref()

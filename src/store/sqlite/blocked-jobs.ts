@@ -1,19 +1,17 @@
 // Held jobs: those that wait for other jobs or for the turn of their ordering key. A job is judged
 // by reading alone; what the judgement leads to is written under the guards of its event.
+
 import { dependencyFailed } from '../../job/attempt.ts'
 import { checkDependencies } from '../../job/dependencies.ts'
-import type { JobState } from '../../job/job.ts'
-import { type Database, tellEnd } from './database.ts'
-import { failureValues, finishQueuedAs } from './finish.ts'
+import { type Database, tellEnd } from './connection.ts'
 import { guardOf, IN_ORDER } from './guards.ts'
-import { listText, parsed } from './rows.ts'
+import { failureValues, finishQueuedAs, listText, parsed } from './job-row.ts'
+import { stateOf } from './jobs.ts'
 
 export const HELD_COLUMNS = 'seq, id, endpoint, ordering_key, waiting_for'
 
 export const HELD_BY_SEQ = `select ${HELD_COLUMNS} from jobs where seq = ? and held = 1`
 export const HELD_BY_ID = `select ${HELD_COLUMNS} from jobs where id = ? and held = 1`
-
-export const STATE_OF_DEPENDENCY = 'select state from jobs where id = ?'
 
 /** The earliest of its ordering key that is not final. */
 export const HEAD_OF_KEY = `
@@ -21,6 +19,11 @@ select ${HELD_COLUMNS}, held from jobs
 where ${IN_ORDER} and endpoint = ? and ordering_key = ? order by seq limit 1`
 export const TURN_OF_KEY = `
 select seq, state from jobs where turn is not null and endpoint = ? and turn = ?`
+
+export const ADD_DEPENDENCY = `
+insert into dependencies (dependency, dependent) values (?, ?) on conflict do nothing`
+export const MARK_DEPENDED_ON = `
+update jobs set has_dependents = 1 where id = ? and has_dependents = 0`
 
 /** Parameters: now (twice), seq. */
 export const PROMOTE = `
@@ -54,6 +57,14 @@ export type Judgement =
   | { kind: 'waits_for_less'; unmet: string[] }
   | { kind: 'fails'; failed: string; unmet: string[] }
   | { kind: 'ready' }
+
+/** In the transaction that read their states: their finish comes after, and finds the mark. */
+export function waitForFinishOf({ connection }: Database, ids: string[], dependent: string): void {
+  for (const id of ids) {
+    connection.statement(ADD_DEPENDENCY).run(id, dependent)
+    connection.statement(MARK_DEPENDED_ON).run(id)
+  }
+}
 
 export function judge(database: Database, row: HeldRow): Judgement {
   const waitingFor = parsed<string[]>(row.waiting_for, [])
@@ -140,11 +151,6 @@ function failDependent(
   const { id: jobId, endpoint } = row
   tellEnd(database, { jobId, endpoint, attempt: null, diedOf: failure.reason })
   return true
-}
-
-export function stateOf({ connection }: Database, id: string): JobState | null {
-  const row = connection.statement(STATE_OF_DEPENDENCY).get(id)
-  return row === undefined ? null : (row.state as JobState)
 }
 
 export function headOfOrderingKey(

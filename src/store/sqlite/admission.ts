@@ -1,8 +1,9 @@
 // The gate of an endpoint: how many jobs a claim may take of it. The claiming transaction is the
 // only one that writes, so what is counted here holds until it commits.
+
 import { type AttemptCounts, afterClaim, type Limits, slotsLeft } from '../../endpoint/admission.ts'
-import type { Database } from './database.ts'
-import { rampOf } from './endpoint-rows.ts'
+import type { Database } from './connection.ts'
+import { rampOf } from './endpoint-row.ts'
 
 /** Proves the guard endpoint_eligible but for limits. Parameters: name, now. */
 export const ELIGIBLE = `
@@ -25,7 +26,7 @@ select count(*) as count from (
 
 export const TAKE_TOKENS = 'update endpoints set bucket_full_at = ? where name = ?'
 
-export interface GateRow {
+interface GateRow {
   concurrency: number | null
   rate_count: number | null
   rate_per_ms: number | null

@@ -1,39 +1,48 @@
-// The store on one SQLite file, shared by all processes of one machine. This is its table of
-// contents: each verb is in the file named after it.
+// The store on one SQLite file that all processes of one machine share. This file is the table of
+// contents: it joins the verbs of the other files to the port.
+
 import { resolve } from 'node:path'
 import { type AttemptTokens, createAttemptTokens } from '../attempt-token.ts'
 import { createEndListeners } from '../ends.ts'
 import { type Store, type StoreSettings, StoreUnusable } from '../store.ts'
 import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
-import { readApiMode, writeApiMode } from './api-mode.ts'
-import { claim } from './claim.ts'
+import { headOfOrderingKey } from './blocked-jobs.ts'
+import { claim, due } from './claim.ts'
 import { createClock } from './clock.ts'
-import { cancel, deleteJob, retry } from './commands.ts'
-import { createConnection } from './connection.ts'
-import type { Database } from './database.ts'
-import { due } from './due.ts'
-import { edit } from './edit.ts'
-import { pauseEndpoint, resumeEndpoint, rotateSecret } from './endpoint-switches.ts'
+import { cancel, deleteJob, edit, retry } from './commands.ts'
+import { createConnection, type Database, openFile } from './connection.ts'
 import {
   countJobs,
   deleteEndpoint,
   endpointsNamed,
   listEndpoints,
-  proveKeys,
+  pauseEndpoint,
   putEndpoint,
+  reportHealth,
+  resumeEndpoint,
+  rotateSecret,
 } from './endpoints.ts'
 import { enqueue } from './enqueue.ts'
-import { addFigures, figuresSince } from './figures.ts'
 import { watchFileInPlace } from './file-in-place.ts'
-import { reportHealth } from './health.ts'
-import { headOfOrderingKey } from './held.ts'
 import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
 import { createKeyRing } from './key-file.ts'
-import { addKey, listKeys, removeKey } from './keys.ts'
+import { proveKeys, resealSchedules } from './key-rotation.ts'
 import { heartbeat, release, renew } from './leases.ts'
-import { openFile } from './open-file.ts'
-import { endOverdue, overdue } from './overdue.ts'
-import { resealSchedules } from './reseal-schedules.ts'
+import { createWatch } from './notifier.ts'
+import {
+  addFigures,
+  addKey,
+  figuresSince,
+  listKeys,
+  listWorkers,
+  readApiMode,
+  releaseUpkeep,
+  removeKey,
+  removeWorker,
+  reportWorker,
+  takeUpkeep,
+  writeApiMode,
+} from './records.ts'
 import {
   advanceSchedules,
   deleteSchedule,
@@ -45,10 +54,7 @@ import {
 import { correctInstants } from './set-back.ts'
 import { settle } from './settle.ts'
 import { deletedEndpoints, statsOf } from './stats.ts'
-import { sweep } from './sweep.ts'
-import { releaseUpkeep, takeUpkeep } from './upkeep-lease.ts'
-import { createWatch } from './watch.ts'
-import { listWorkers, removeWorker, reportWorker } from './workers.ts'
+import { endOverdue, overdue, sweep } from './sweep.ts'
 
 /** Opens the file at `path`, making it where it is missing. Throws StoreUnusable. */
 export async function openSqliteStore(path: string, settings: StoreSettings): Promise<Store> {
@@ -62,7 +68,7 @@ export async function openSqliteStore(path: string, settings: StoreSettings): Pr
     connection,
     clock: createClock(),
     keys: createKeyRing(file, settings.encryptionKeys, inPlace.add),
-    watch: createWatch(connection, file),
+    watch: createWatch(connection.peekVersion, file),
     settings,
     ends: createEndListeners(),
     unreadable: rememberUnreadableSchedules(settings.warn),

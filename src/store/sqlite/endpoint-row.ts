@@ -1,9 +1,10 @@
-// Between rows of endpoints and the domain's record. Secrets and header values are sealed.
+// Translates between rows of endpoints and the domain's record. Secrets and header values are
+// encrypted.
 import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
 import type { Ramp } from '../../endpoint/health.ts'
 import { freeAt } from '../../endpoint/rate-bucket.ts'
+import { openHeaders, parsed } from './job-row.ts'
 import type { KeyRing } from './key-file.ts'
-import { openHeaders, parsed } from './rows.ts'
 
 export const ENDPOINT_COLUMNS = `name, deleting, paused, disabled_reason, resting_until,
   ramp_places, ramp_ends_at, failure_count, bucket_full_at, concurrency, rate_count, rate_per_ms,
@@ -85,7 +86,7 @@ export function rampOf({
 }
 
 /** `until` null: not rotated out. Newest first. */
-export interface StoredSecret {
+interface StoredSecret {
   secret: string
   until: number | null
 }

@@ -1,14 +1,14 @@
 // What a job's finish leads to: its notice, its dependents, the next of its ordering key. It is
 // done in the transaction that finished the job, as far as that may take; the mark on the job stays
 // until all is done, and every later write that ends jobs, and every sweep, goes on with it.
+
 import type { Acceptance } from '../../job/acceptance.ts'
 import { type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
 import type { FailureReason, JobState } from '../../job/job.ts'
 import { type DropReason, hasTooManyHops, isToldOf, noticeOf } from '../../job/notice.ts'
-import type { Database } from './database.ts'
-import { HELD_BY_ID, type HeldRow, type Judgement, passTurn, resolveHeld } from './held.ts'
-import { insertJob } from './insert-job.ts'
-import { originOf, parsed } from './rows.ts'
+import { HELD_BY_ID, type HeldRow, type Judgement, passTurn, resolveHeld } from './blocked-jobs.ts'
+import type { Database } from './connection.ts'
+import { insertJob, originOf, parsed } from './job-row.ts'
 
 /** Jobs looked at in one transaction, which others wait for: some milliseconds. */
 export const MAX_STEPS = 200

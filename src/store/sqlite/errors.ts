@@ -1,6 +1,9 @@
-// What an error of SQLite means for the caller, as a sentence; nothing here decides on a retry.
+// Translates errors of SQLite into sentences for the caller, and waits while another process
+// writes: on timers, because SQLite's own busy timeout would block the event loop.
+
 import { statSync, utimesSync } from 'node:fs'
-import { StoreUnavailable, type UnavailableKind } from '../store.ts'
+import { setTimeout as delay } from 'node:timers/promises'
+import { MAX_ANSWER_MS, StoreUnavailable, type UnavailableKind } from '../store.ts'
 
 /** Primary result codes (sqlite.org/rescode.html); the low byte of an extended one. */
 export const RESULT_CODES = {
@@ -109,4 +112,33 @@ function resultCode(error: unknown): number | null {
 
 function isClosed(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === 'ERR_INVALID_STATE'
+}
+
+/** Around the length of a transaction, jittered so that processes do not meet again and again. */
+const MIN_PAUSE_MS = 0.5
+const MAX_PAUSE_MS = 5
+
+/** Does it, again and again while it is refused as busy. A read waits for no write's turn. */
+export async function retryWhileBusy<T>(path: string, work: () => T): Promise<T> {
+  const deadline = performance.now() + MAX_ANSWER_MS
+  for (;;) {
+    try {
+      return work()
+    } catch (error) {
+      if (!isBusy(error)) throw asStoreError(path, error)
+      if (performance.now() > deadline) throw stillBusy(path)
+    }
+    await pause()
+  }
+}
+
+export function pause(): Promise<void> {
+  return delay(MIN_PAUSE_MS + Math.random() * (MAX_PAUSE_MS - MIN_PAUSE_MS))
+}
+
+export function stillBusy(path: string): StoreUnavailable {
+  return new StoreUnavailable(
+    `the store ${path} was in use by another process for more than ${MAX_ANSWER_MS} ms`,
+    { kind: 'locked' },
+  )
 }

@@ -1,0 +1,168 @@
+// Finds the stored job that a new one conflicts with: by id, by idempotency key, by origin, or by
+// the dedupe key of a queued or running job. Decides nothing about dedupe: src/job/dedupe.ts does.
+
+import { type DedupeDecision, decideDedupe } from '../../job/dedupe.ts'
+import type { Job, NewJob } from '../../job/job.ts'
+import type { EnqueueResult } from '../store.ts'
+import type { Database } from './connection.ts'
+import { guardOf, HOLDS_DEDUPE_KEY } from './guards.ts'
+import {
+  finishQueuedAs,
+  JOB_COLUMNS,
+  type JobRow,
+  listText,
+  mapText,
+  sealHeaders,
+  toJob,
+} from './job-row.ts'
+import { JOB_OF_ID, jobOfId } from './jobs.ts'
+
+export const JOB_OF_KEY = `
+select ${JOB_COLUMNS}, request_hash as known_hash from jobs
+where endpoint = ? and idempotency_key = ?`
+export const IS_ADDED_KEY = 'select 1 from added_keys where endpoint = ? and key = ?'
+/** Of a key that came later. */
+export const JOB_OF_ADDED_KEY = `
+select ${JOB_COLUMNS},
+  (select request_hash from added_keys where added_keys.endpoint = ? and key = ?) as known_hash
+from jobs where seq = (select seq from added_keys where added_keys.endpoint = ? and key = ?)`
+
+export const JOB_OF_ORIGIN = `select ${JOB_COLUMNS} from jobs where endpoint = ? and origin_key = ?`
+
+export const ADD_IDEMPOTENCY_KEY = `
+insert into added_keys (endpoint, key, request_hash, seq) values (?, ?, ?, ?)
+on conflict do nothing`
+/** For its retention. */
+export const MARK_KEYED = 'update jobs set has_key = 1 where seq = ? and has_key is null'
+
+export const DEDUPE_HOLDER = `
+select seq, id, state, attempt_count, version from jobs
+where ${HOLDS_DEDUPE_KEY} and endpoint = ? and dedupe_key = ?`
+
+/** The last parameters: seq, version. */
+export const REPLACE = `
+update jobs set run_at = ?, due_at = ?, first_run_at = ?, priority = ?, tags = ?, metadata = ?,
+  headers = ?,
+  expires_at = ?, payload_bytes = ?, version = version + 1
+where seq = ? and ${guardOf('replace')}`
+export const REPLACE_PAYLOAD = 'update payloads set bytes = ? where seq = ?'
+/** Parameters: now, seq. */
+export const DISPLACE = `
+update jobs set ${finishQueuedAs('cancelled')} where seq = ? and ${guardOf('displace')}`
+export const SUPERSEDE = `
+update jobs set superseded = 1, version = version + 1
+where seq = ? and ${guardOf('supersede')}`
+
+type KeyedRow = JobRow & { known_hash: string | null }
+
+/** This very job, stored by a write whose answer was lost; or one of another origin. */
+export function findById(
+  { connection, keys }: Database,
+  { id, originKey }: NewJob,
+): EnqueueResult | null {
+  const row = connection.statement(JOB_OF_ID).get(id) as
+    | (JobRow & { origin_key: string | null })
+    | undefined
+  if (row === undefined) return null
+  if (row.origin_key !== originKey) return { kind: 'id_taken', jobId: id }
+  return { kind: 'inserted', job: toJob(row, keys) }
+}
+
+/** What no unique index of jobs tells. */
+export function findByAddedKey(database: Database, job: NewJob): EnqueueResult | null {
+  const { idempotency, endpoint } = job
+  if (idempotency === null) return null
+  const added = database.connection.statement(IS_ADDED_KEY).get(endpoint, idempotency.key)
+  return added === undefined ? null : findByKey(database, job)
+}
+
+export function findByKey(
+  { connection, keys }: Database,
+  { endpoint, idempotency }: NewJob,
+): EnqueueResult | null {
+  if (idempotency === null) return null
+  const { key, requestHash } = idempotency
+  const row = (connection.statement(JOB_OF_KEY).get(endpoint, key) ??
+    connection.statement(JOB_OF_ADDED_KEY).get(endpoint, key, endpoint, key)) as
+    | KeyedRow
+    | undefined
+  if (row === undefined) return null
+  if (row.known_hash !== requestHash) return { kind: 'key_reused', jobId: row.id }
+  return { kind: 'existing', job: toJob(row, keys) }
+}
+
+export function findByOrigin(
+  { connection, keys }: Database,
+  { endpoint, originKey }: NewJob,
+): EnqueueResult | null {
+  if (originKey === null) return null
+  const row = connection.statement(JOB_OF_ORIGIN).get(endpoint, originKey) as JobRow | undefined
+  return row === undefined ? null : { kind: 'existing', job: toJob(row, keys) }
+}
+
+interface HolderRow {
+  seq: number
+  id: string
+  state: 'queued' | 'running'
+  attempt_count: number
+  version: number
+}
+
+/** null: nobody has the key, or nobody has it any more, and the job is to be inserted. */
+export function applyDedupe(database: Database, job: NewJob): EnqueueResult | null {
+  const { connection, clock } = database
+  const { key, mode } = job.dedupe as NonNullable<NewJob['dedupe']>
+  const holder = connection.statement(DEDUPE_HOLDER).get(job.endpoint, key) as HolderRow | undefined
+  if (holder === undefined) return null
+  const decision = decideDedupe(mode, { state: holder.state, attemptCount: holder.attempt_count })
+  switch (decision.kind) {
+    case 'reject':
+      return { kind: 'dedupe_conflict', jobId: holder.id }
+    case 'replace':
+      replace(database, job, holder)
+      return found(database, job, holder)
+    case 'keep':
+      return found(database, job, holder)
+    case 'displace':
+      connection.statement(DISPLACE).run(clock.now(), holder.seq)
+      return null
+    case 'supersede':
+      connection.statement(SUPERSEDE).run(holder.seq)
+      return null
+    default:
+      throw new Error(`unknown decision ${(decision satisfies never as DedupeDecision).kind}`)
+  }
+}
+
+function found(database: Database, job: NewJob, { seq, id }: HolderRow): EnqueueResult {
+  addIdempotencyKey(database, job, seq)
+  return { kind: 'existing', job: jobOfId(database, id) as Job }
+}
+
+/** Its id, budget, ordering key, dependencies and onFinish stay. */
+function replace({ connection, keys }: Database, job: NewJob, { seq, version }: HolderRow): void {
+  connection
+    .statement(REPLACE)
+    .run(
+      job.runAt,
+      job.runAt,
+      job.runAt,
+      job.priority,
+      listText(job.tags),
+      mapText(job.metadata),
+      sealHeaders(job.headers, job.endpoint, keys),
+      job.expiresAt,
+      job.payload.byteLength,
+      seq,
+      version,
+    )
+  connection.statement(REPLACE_PAYLOAD).run(job.payload, seq)
+}
+
+/** So that the repeat of a request that was answered with this job is answered with it again. */
+function addIdempotencyKey({ connection }: Database, job: NewJob, seq: number): void {
+  if (job.idempotency === null) return
+  const { key, requestHash } = job.idempotency
+  connection.statement(ADD_IDEMPOTENCY_KEY).run(job.endpoint, key, requestHash, seq)
+  connection.statement(MARK_KEYED).run(seq)
+}

@@ -1,0 +1,376 @@
+// Translates between rows of jobs and the domain's records: the insert of a new job, the columns
+// that every final state sets, the log of attempts, and the records that callers see.
+
+import type { Acceptance } from '../../job/acceptance.ts'
+import { attemptEndedByStore, type StoreEnd } from '../../job/attempt.ts'
+import {
+  type Attempt,
+  type Failure,
+  type FailureReason,
+  type Job,
+  type JobState,
+  type JobSummary,
+  type Lease,
+  MAX_ATTEMPTS_KEPT,
+  type NewJob,
+} from '../../job/job.ts'
+import type { EventName } from '../../job/lifecycle.ts'
+import { hasKey } from '../../job/retention.ts'
+import type { Database } from './connection.ts'
+import type { KeyRing } from './key-file.ts'
+
+export const SUMMARY_COLUMNS = `id, endpoint, state, held, priority, run_at, first_run_at,
+  promoted_at, created_at, started_at, finished_at, expires_at, attempt_count, attempts_left,
+  max_attempts, free_attempts, fence, version, worker_id, claimed_at, lease_wall, awaiting,
+  timeout_ms, payload_bytes, idempotency_key, dedupe_key, ordering_key, schedule_name,
+  notice_endpoint, notice_states, retry, headers, tags, metadata, depends_on, waiting_for,
+  progress, failure_reason, failure_message`
+
+export const JOB_COLUMNS = `${SUMMARY_COLUMNS}, result, result_truncated, attempts,
+  (select bytes from payloads where payloads.seq = jobs.seq) as payload`
+
+export interface SummaryRow {
+  id: string
+  endpoint: string
+  state: JobState
+  held: number
+  priority: number
+  run_at: number
+  first_run_at: number
+  promoted_at: number | null
+  created_at: number
+  started_at: number | null
+  finished_at: number | null
+  expires_at: number | null
+  attempt_count: number
+  attempts_left: number
+  max_attempts: number
+  free_attempts: number
+  fence: number
+  version: number
+  worker_id: string | null
+  claimed_at: number | null
+  lease_wall: number | null
+  awaiting: number
+  timeout_ms: number | null
+  payload_bytes: number
+  idempotency_key: string | null
+  dedupe_key: string | null
+  ordering_key: string | null
+  schedule_name: string | null
+  notice_endpoint: string | null
+  notice_states: string | null
+  retry: string | null
+  headers: string | null
+  tags: string | null
+  metadata: string | null
+  depends_on: string | null
+  waiting_for: string | null
+  progress: string | null
+  failure_reason: FailureReason | null
+  failure_message: string | null
+}
+
+export interface JobRow extends SummaryRow {
+  result: string | null
+  result_truncated: number
+  attempts: string | null
+  payload: Uint8Array
+}
+
+const PLAIN_COLUMNS = `id, endpoint, priority, run_at, due_at, first_run_at, created_at, expires_at,
+  attempts_left, max_attempts, timeout_ms, payload_bytes, idempotency_key, has_key, request_hash,
+  retry, headers, tags, metadata`
+const OTHER_COLUMNS = `held, recheck, dedupe_key, ordering_key, origin_key, schedule_name,
+  notice_endpoint, notice_states, depends_on, waiting_for, trace`
+
+/** Of most jobs: each column that is not named saves the binding of a null. */
+export const INSERT_PLAIN = insertSql(PLAIN_COLUMNS)
+export const INSERT_JOB = insertSql(`${PLAIN_COLUMNS}, ${OTHER_COLUMNS}`)
+
+/** `on conflict do nothing`: a used key or a known id is told by the count of changes. */
+function insertSql(columns: string): string {
+  const values = columns.split(',').map(() => '?')
+  return `insert into jobs (${columns}) values (${values.join(', ')}) on conflict do nothing`
+}
+
+export const INSERT_PAYLOAD = 'insert into payloads (seq, bytes) values (?, ?)'
+
+/** Its seq, or null when it is known by its id or by a key that must be its own. */
+export function insertJob(
+  database: Database,
+  job: NewJob,
+  acceptance: Acceptance,
+): number | bigint | null {
+  const { connection } = database
+  const plain = plainValues(database, job, acceptance.maxAttempts)
+  const { changes, lastInsertRowid } = isPlain(job, acceptance)
+    ? connection.statement(INSERT_PLAIN).run(...plain)
+    : connection.statement(INSERT_JOB).run(...plain, ...otherValues(job, acceptance))
+  if (changes === 0) return null
+  connection.statement(INSERT_PAYLOAD).run(lastInsertRowid, job.payload)
+  return lastInsertRowid
+}
+
+function isPlain(job: NewJob, { onFinish }: Acceptance): boolean {
+  return (
+    onFinish === null &&
+    job.dedupe === null &&
+    job.originKey === null &&
+    job.scheduleName === null &&
+    job.trace === null &&
+    job.hops === 0 &&
+    job.orderingKey === null &&
+    job.dependsOn.length === 0
+  )
+}
+
+type Value = string | number | null
+
+function plainValues({ keys }: Database, job: NewJob, maxAttempts: number): Value[] {
+  const { idempotency } = job
+  return [
+    job.id,
+    job.endpoint,
+    job.priority,
+    job.runAt,
+    job.runAt,
+    job.runAt,
+    job.createdAt,
+    job.expiresAt,
+    maxAttempts,
+    maxAttempts,
+    job.timeoutMs,
+    job.payload.byteLength,
+    idempotency?.key ?? null,
+    hasKey(job) ? 1 : null,
+    idempotency?.requestHash ?? null,
+    job.retry === null ? null : JSON.stringify(job.retry),
+    sealHeaders(job.headers, job.endpoint, keys),
+    listText(job.tags),
+    mapText(job.metadata),
+  ]
+}
+
+function otherValues(job: NewJob, acceptance: Acceptance): Value[] {
+  const { onFinish, waitingFor, isHeld, isDoomed } = acceptance
+  return [
+    isHeld ? 1 : 0,
+    // The next sweep looks at it.
+    isDoomed ? 1 : 0,
+    job.dedupe?.key ?? null,
+    job.orderingKey,
+    job.originKey,
+    job.scheduleName,
+    onFinish?.endpoint ?? null,
+    onFinish === null ? null : JSON.stringify(onFinish.states),
+    listText(job.dependsOn),
+    listText(waitingFor),
+    originText(job),
+  ]
+}
+
+export const DROP_LEASE = `lease_id = null, worker_id = null, claimed_at = null, lease_boot = null,
+  lease_mono = null, lease_ms = null, lease_wall = null, awaiting = 0, pulled_ms = null,
+  version = version + 1`
+
+/**
+ * One parameter: when it ended. The mark of the aftermath is looked for in the same transaction
+ * (finish-effects.ts); until it is cleared the job stays.
+ */
+export function finishAs(state: Exclude<JobState, 'queued' | 'running'>): string {
+  return `state = '${state}', finished_at = ?, turn = null, finishes = finishes + 1,
+    aftermath = (ordering_key is not null or has_dependents = 1
+      or coalesce(instr(notice_states, '"${state}"'), 0) > 0)`
+}
+
+/** The same for a job that was queued: it may have been held. */
+export function finishQueuedAs(state: 'dead' | 'cancelled'): string {
+  return `${finishAs(state)}, held = 0, recheck = 0, version = version + 1`
+}
+
+/** The parameters of `failure_reason = ?, failure_message = ?`. */
+export function failureValues({ reason, message }: Failure): [string, string] {
+  return [reason, message]
+}
+
+export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {
+  return {
+    id: row.id,
+    endpoint: row.endpoint,
+    state: row.state,
+    phase: phaseOf(row),
+    priority: row.priority,
+    runAt: row.run_at,
+    firstRunAt: row.first_run_at,
+    promotedAt: row.promoted_at,
+    createdAt: row.created_at,
+    startedAt: row.started_at,
+    finishedAt: row.finished_at,
+    expiresAt: row.expires_at,
+    attemptCount: row.attempt_count,
+    attemptsLeft: row.attempts_left,
+    maxAttempts: row.max_attempts,
+    freeAttempts: row.free_attempts,
+    fence: row.fence,
+    lease: leaseOf(row),
+    progress: parsed(row.progress, null),
+    failure:
+      row.failure_reason === null
+        ? null
+        : { reason: row.failure_reason, message: row.failure_message ?? '' },
+    payloadBytes: row.payload_bytes,
+    timeoutMs: row.timeout_ms,
+    retry: parsed(row.retry, null),
+    headers: openJobHeaders(row.headers, row.endpoint, keys),
+    tags: parsed(row.tags, []),
+    metadata: parsed(row.metadata, {}),
+    idempotencyKey: row.idempotency_key,
+    dedupeKey: row.dedupe_key,
+    orderingKey: row.ordering_key,
+    scheduleName: row.schedule_name,
+    dependsOn: parsed(row.depends_on, []),
+    waitingFor: parsed(row.waiting_for, []),
+    isHeld: row.held === 1,
+    onFinish:
+      row.notice_endpoint === null
+        ? null
+        : { endpoint: row.notice_endpoint, states: parsed(row.notice_states, []) },
+    version: row.version,
+  }
+}
+
+export function toJob(row: JobRow, keys: KeyRing): Job {
+  return {
+    ...toSummary(row, keys),
+    result: row.result,
+    resultTruncated: row.result_truncated === 1,
+    attempts: readAttempts(row.attempts),
+    payload: row.payload,
+  }
+}
+
+function phaseOf({ state, awaiting }: SummaryRow): JobSummary['phase'] {
+  if (state !== 'running') return null
+  return awaiting === 1 ? 'awaiting_completion' : 'sending'
+}
+
+function leaseOf({ worker_id, lease_wall, claimed_at }: SummaryRow): JobSummary['lease'] {
+  if (worker_id === null || lease_wall === null || claimed_at === null) return null
+  return { workerId: worker_id, expiresAt: lease_wall, claimedAt: claimed_at }
+}
+
+interface AttemptLine extends Attempt {
+  fence: number
+  leaseId: string
+  event: EventName
+}
+
+/**
+ * The new value of `attempts`; its one parameter is the line. Every attempt that was counted wrote
+ * one, so from the 21st on the oldest line goes.
+ */
+export const WITH_ATTEMPT = `coalesce(
+  substr(attempts, iif(attempt_count > ${MAX_ATTEMPTS_KEPT}, instr(attempts, char(10)) + 1, 1))
+  || char(10), '') || ?`
+
+/**
+ * In this order they stand in a line: a list without names is half as long, and every row has one.
+ */
+const FIELDS = [
+  ...(['number', 'startedAt', 'finishedAt', 'durationMs', 'outcome', 'statusCode'] as const),
+  ...(['errorCode', 'message', 'responseBody', 'workerId', 'fence', 'leaseId', 'event'] as const),
+] satisfies (keyof AttemptLine)[]
+
+export function attemptLine(
+  attempt: Attempt,
+  lease: Omit<Lease, 'jobId'>,
+  event: EventName,
+): string {
+  const { fence, leaseId } = lease
+  const line: AttemptLine = { ...attempt, fence, leaseId, event }
+  return JSON.stringify(FIELDS.map((field) => line[field]))
+}
+
+export function readAttemptLines(lines: string | null): AttemptLine[] {
+  return lines === null ? [] : lines.split('\n').map(readLine)
+}
+
+function readLine(line: string): AttemptLine {
+  const read: AttemptLine | AttemptLine[keyof AttemptLine][] = JSON.parse(line)
+  // Those of before name their fields.
+  if (!Array.isArray(read)) return read
+  return Object.fromEntries(FIELDS.map((field, i) => [field, read[i]])) as unknown as AttemptLine
+}
+
+function readAttempts(lines: string | null): Attempt[] {
+  return readAttemptLines(lines).map(({ fence, leaseId, event, ...attempt }) => attempt)
+}
+
+/** The attempt of this row, ended by the store. */
+export function endedAttempt(
+  row: { attempt_count: number; claimed_at: number; worker_id: string },
+  end: StoreEnd,
+  now: number,
+): Attempt {
+  const { attempt_count: number, claimed_at: startedAt, worker_id: workerId } = row
+  return attemptEndedByStore({ number, startedAt, workerId }, end, now)
+}
+
+export function parsed<T>(text: string | null, absent: T): T {
+  return text === null ? absent : JSON.parse(text)
+}
+
+/** Sealed when there are any: header values often carry credentials. */
+export function sealHeaders(
+  headers: Record<string, string>,
+  endpoint: string,
+  keys: KeyRing,
+): string | null {
+  for (const _ in headers) return keys.seal(JSON.stringify(headers), endpoint)
+  return null
+}
+
+/** An endpoint's: its keys were proved at the start. */
+export function openHeaders(
+  sealed: string | null,
+  endpoint: string,
+  keys: KeyRing,
+): Record<string, string> {
+  return sealed === null ? {} : JSON.parse(keys.open(sealed, endpoint))
+}
+
+/** A job's: null when the key they were sealed with is gone. */
+export function openJobHeaders(
+  sealed: string | null,
+  endpoint: string,
+  keys: KeyRing,
+): Record<string, string> | null {
+  if (sealed === null) return {}
+  return parsed(keys.openIfPossible(sealed, endpoint), null)
+}
+
+/** Null for the usual empty map, so that it costs no JSON work. */
+export function mapText(map: Record<string, string>): string | null {
+  for (const _ in map) return JSON.stringify(map)
+  return null
+}
+
+/** The same for lists. */
+export function listText(list: string[]): string | null {
+  return list.length === 0 ? null : JSON.stringify(list)
+}
+
+type Origin = Pick<NewJob, 'trace' | 'hops'>
+
+/** The column `trace`: the trace context, and the hops beside it when there are any. */
+function originText({ trace, hops }: Origin): string | null {
+  if (trace === null && hops === 0) return null
+  return JSON.stringify(hops === 0 ? trace : { ...trace, hops })
+}
+
+export function originOf(text: string | null): Origin {
+  if (text === null) return { trace: null, hops: 0 }
+  const { hops = 0, ...trace } = JSON.parse(text)
+  return { trace: 'traceparent' in trace ? trace : null, hops }
+}

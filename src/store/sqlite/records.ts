@@ -1,0 +1,277 @@
+// The records beside jobs, endpoints and schedules: API keys, workers, minute statistics, the
+// upkeep lease, and the settings that the API reports to the workers.
+
+import {
+  MAX_FIGURES_READ,
+  MINUTE_MS,
+  minuteOf,
+  refuseTooMany,
+  wholeMinutes,
+} from '../minute-figures.ts'
+import {
+  type ApiMode,
+  FIGURES_KEPT_MS,
+  type FiguresRead,
+  type KeyScope,
+  latestUpkeepEnd,
+  MAX_KEYS,
+  MAX_WORKERS,
+  type MinuteFigures,
+  type StoredKey,
+  type UpkeepLease,
+  WORKER_KEPT_MS,
+  type WorkerRecord,
+  type WorkerReport,
+} from '../records.ts'
+import type { Database } from './connection.ts'
+
+export const COUNT_KEYS = 'select count(*) as count from api_keys'
+export const ADD_KEY = `
+insert into api_keys (id, name, scope, hash, created_at) values (?, ?, ?, ?, ?)`
+/** Parameter: limit. */
+export const LIST_KEYS = `
+select id, name, scope, hash, created_at from api_keys order by created_at, id limit +?`
+export const REMOVE_KEY = 'delete from api_keys where id = ?'
+
+interface KeyRow {
+  id: string
+  name: string
+  scope: KeyScope
+  hash: string
+  created_at: number
+}
+
+export function addKey({ connection }: Database, key: StoredKey): Promise<'added' | 'full'> {
+  return connection.write('full', () => {
+    const count = connection.statement(COUNT_KEYS).get()?.count as number
+    if (count >= MAX_KEYS) return 'full'
+    connection.statement(ADD_KEY).run(key.id, key.name, key.scope, key.hash, key.createdAt)
+    return 'added'
+  })
+}
+
+export function listKeys({ connection }: Database): Promise<StoredKey[]> {
+  return connection.read(() => {
+    const rows = connection.statement(LIST_KEYS).all(MAX_KEYS) as unknown as KeyRow[]
+    return rows.map(({ created_at, ...key }) => ({ ...key, createdAt: created_at }))
+  })
+}
+
+export function removeKey({ connection }: Database, id: string): Promise<boolean> {
+  return connection.write('full', () => connection.statement(REMOVE_KEY).run(id).changes === 1)
+}
+
+/** Each report makes one record at most, so this many keep up with any number of them. */
+const FORGOTTEN_PER_REPORT = 10
+
+export const REPORT_WORKER = `
+insert or replace into workers
+  (id, version, started_at, concurrency, in_flight, key_ids, seen_at)
+values (?, ?, ?, ?, ?, ?, ?)`
+export const REMOVE_WORKER = 'delete from workers where id = ?'
+/** Parameters: until when they were seen, limit. */
+export const FORGET_WORKERS = `
+delete from workers where id in (select id from workers where seen_at <= ? limit +?)`
+/** Parameters: since when they were seen, limit. */
+export const WORKERS_SEEN = `
+select id, version, started_at, concurrency, in_flight, key_ids, seen_at from workers
+where seen_at > ? order by seen_at desc limit +?`
+
+interface WorkerRow {
+  id: string
+  version: string
+  started_at: number
+  concurrency: number
+  in_flight: number
+  key_ids: string
+  seen_at: number
+}
+
+export async function reportWorker(
+  { connection, clock }: Database,
+  report: WorkerReport,
+): Promise<void> {
+  const { id, version, startedAt, concurrency, inFlight } = report
+  const keyIds = JSON.stringify(report.keyIds)
+  await connection.write('normal', () => {
+    const now = clock.now()
+    const values = [id, version, startedAt, concurrency, inFlight, keyIds, now]
+    connection.statement(REPORT_WORKER).run(...values)
+    connection.statement(FORGET_WORKERS).run(now - WORKER_KEPT_MS, FORGOTTEN_PER_REPORT)
+  })
+}
+
+export async function removeWorker({ connection }: Database, id: string): Promise<void> {
+  await connection.write('normal', () => connection.statement(REMOVE_WORKER).run(id))
+}
+
+/** Of more than fit those seen last: the living are not crowded out by the dead. */
+export function listWorkers({ connection, clock }: Database): Promise<WorkerRecord[]> {
+  return connection.read(() => {
+    const since = clock.now() - WORKER_KEPT_MS
+    const rows = connection
+      .statement(WORKERS_SEEN)
+      .all(since, MAX_WORKERS) as unknown as WorkerRow[]
+    return rows.map(toWorker).sort((a, b) => (a.id < b.id ? -1 : 1))
+  })
+}
+
+function toWorker(row: WorkerRow): WorkerRecord {
+  return {
+    id: row.id,
+    version: row.version,
+    startedAt: row.started_at,
+    concurrency: row.concurrency,
+    inFlight: row.in_flight,
+    keyIds: JSON.parse(row.key_ids),
+    seenAt: row.seen_at,
+  }
+}
+
+/** More than one call can add, so that the table shrinks again after a burst. */
+const FORGOTTEN_PER_ADD = 1_000
+
+export const FIGURES_OF = `
+select succeeded, failed, durations from figures where minute = ? and endpoint = ?`
+export const WRITE_FIGURES = `
+insert or replace into figures (minute, endpoint, succeeded, failed, durations)
+values (?, ?, ?, ?, ?)`
+/** Parameters: the first minute that is kept, limit. */
+export const FORGET_FIGURES = `
+delete from figures where (minute, endpoint) in (
+  select minute, endpoint from figures where minute < ? limit +?)`
+/** Parameters: the first minute, limit. */
+export const FIGURES_SINCE = `
+select minute, endpoint, succeeded, failed, durations from figures
+where minute >= ? order by minute desc, endpoint desc limit +?`
+
+interface FiguresRow {
+  minute: number
+  endpoint: string
+  succeeded: number
+  failed: number
+  /** JSON. */
+  durations: string
+}
+
+/**
+ * In one transaction. One that was not answered did not commit, so that a repetition needs no look
+ * at what is stored.
+ */
+export async function addFigures(database: Database, figures: MinuteFigures[]): Promise<void> {
+  refuseTooMany(figures)
+  if (figures.length === 0) return
+  const { connection, clock } = database
+  await connection.write('normal', () => {
+    for (const one of figures) addMinute(database, one)
+    const firstKept = clock.now() - FIGURES_KEPT_MS
+    connection.statement(FORGET_FIGURES).run(firstKept, FORGOTTEN_PER_ADD)
+  })
+}
+
+function addMinute({ connection }: Database, figures: MinuteFigures): void {
+  const { minute, endpoint } = figures
+  const stored = connection.statement(FIGURES_OF).get(minute, endpoint) as FiguresRow | undefined
+  const before: number[] = stored === undefined ? [] : JSON.parse(stored.durations)
+  const durations = figures.durations.map((count, i) => count + (before[i] ?? 0))
+  connection
+    .statement(WRITE_FIGURES)
+    .run(
+      minute,
+      endpoint,
+      figures.succeeded + (stored?.succeeded ?? 0),
+      figures.failed + (stored?.failed ?? 0),
+      JSON.stringify(durations),
+    )
+}
+
+export function figuresSince(
+  database: Database,
+  instant: number,
+  endpoint: string | null,
+): Promise<FiguresRead> {
+  const { connection } = database
+  return connection.read(() => {
+    if (endpoint !== null) return figuresOfOne(database, instant, endpoint)
+    const rows = connection
+      .statement(FIGURES_SINCE)
+      .all(minuteOf(instant), MAX_FIGURES_READ + 1) as unknown as FiguresRow[]
+    return wholeMinutes(rows.map((row) => ({ ...row, durations: JSON.parse(row.durations) })))
+  })
+}
+
+/** A seek for each minute that is kept: what other endpoints did is not read. */
+function figuresOfOne(
+  { connection, clock }: Database,
+  instant: number,
+  endpoint: string,
+): FiguresRead {
+  const now = clock.now()
+  const statement = connection.statement(FIGURES_OF)
+  const figures: MinuteFigures[] = []
+  const first = minuteOf(Math.max(instant, now - FIGURES_KEPT_MS))
+  for (let minute = first; minute <= now; minute += MINUTE_MS) {
+    const row = statement.get(minute, endpoint) as FiguresRow | undefined
+    if (row === undefined) continue
+    const { succeeded, failed, durations } = row
+    figures.push({ minute, endpoint, succeeded, failed, durations: JSON.parse(durations) })
+  }
+  return { figures, more: false }
+}
+
+export const WRITE_META = 'insert or replace into meta (key, value) values (?, ?)'
+export const READ_META = 'select value from meta where key = ?'
+
+export const DROP_META = 'delete from meta where key = ? and value = ?'
+
+const UPKEEP = 'upkeep'
+
+export async function takeUpkeep(
+  { connection, clock }: Database,
+  { holder, leaseMs }: UpkeepLease,
+): Promise<boolean> {
+  return connection.write('normal', () => {
+    const now = clock.now()
+    const row = connection.statement(READ_META).get(UPKEEP)
+    const known = row === undefined ? null : (JSON.parse(row.value as string) as StoredLease)
+    if (known !== null && known.holder !== holder && isValid(known, now, leaseMs)) return false
+    const lease: StoredLease = { holder, expiresAt: now + leaseMs }
+    connection.statement(WRITE_META).run(UPKEEP, JSON.stringify(lease))
+    return true
+  })
+}
+
+interface StoredLease {
+  holder: string
+  expiresAt: number
+}
+
+function isValid({ expiresAt }: StoredLease, now: number, leaseMs: number): boolean {
+  return expiresAt > now && expiresAt <= latestUpkeepEnd(now, leaseMs)
+}
+
+export async function releaseUpkeep({ connection }: Database, holder: string): Promise<void> {
+  await connection.write('normal', () => {
+    const row = connection.statement(READ_META).get(UPKEEP)
+    if (row === undefined) return
+    const text = row.value as string
+    if ((JSON.parse(text) as StoredLease).holder !== holder) return
+    connection.statement(DROP_META).run(UPKEEP, text)
+  })
+}
+
+const API_MODE = 'api_mode'
+
+export function writeApiMode({ connection }: Database, mode: ApiMode): Promise<void> {
+  return connection.write('full', () => {
+    connection.statement(WRITE_META).run(API_MODE, JSON.stringify(mode))
+  })
+}
+
+export function readApiMode({ connection }: Database): Promise<ApiMode | null> {
+  return connection.read(() => {
+    const row = connection.statement(READ_META).get(API_MODE)
+    if (row === undefined) return null
+    return JSON.parse(row.value as string)
+  })
+}

@@ -61,7 +61,6 @@ const files = [
   ...listed(
     ...['cli/*.ts', 'dashboard/*.js', 'routes/*.ts', 'workers/*.ts', 'src/*.ts'],
     ...[':!src/store/mongo/debts.ts', ':!src/store/mongo/mongo-store.ts'],
-    ':!src/store/sqlite/second-schema.ts',
   ),
 ]
 

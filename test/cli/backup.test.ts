@@ -288,32 +288,6 @@ describe('vacuum', () => {
     expect(countIn(path, 'integrity_check')).toBe('ok')
   })
 
-  it(
-    'rewrites a file of an earlier version, once, while nobody has it open',
-    DEADLINE,
-    async () => {
-      expect((await shell.run(['backup', 'old.db'])).code).toBe(0)
-      const path = join(shell.folder, 'old.db')
-      const db = new DatabaseSync(path)
-      db.exec('pragma auto_vacuum = none; vacuum')
-      bloat(path)
-      const env = { STORE_URL: `sqlite:${path}` }
-      db.prepare('select count(*) from jobs').get()
-      const refused = await vacuum(env)
-      expect(refused).toMatchObject({ code: 1, stdout: '' })
-      expect(refused.stderr).toMatch(/created by an earlier version.*stop the API and the workers/)
-      db.close()
-      const { code, stdout } = await vacuum(env)
-      expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringMatching(/^\d{3,4} pages/) })
-      expect(countIn(path, 'auto_vacuum')).toBe(2)
-      expect(await vacuum(env)).toMatchObject({
-        code: 0,
-        stdout: expect.stringMatching(/^0 pages/),
-      })
-      expect(countIn(path, 'integrity_check')).toBe('ok')
-    },
-  )
-
   it('says of a store in MongoDB, and of none, why it does nothing', async () => {
     const mongo = await vacuum({ STORE_URL: 'mongodb://127.0.0.1:9/posthorn' })
     expect(mongo).toMatchObject({ code: 1, stderr: expect.stringContaining('compact') })

@@ -129,12 +129,17 @@ describe('a start is refused, with a sentence,', () => {
     after.close()
   })
 
-  test('when a newer Posthorn has written the file', async () => {
+  test.each([6, 999])('when the file has schema %d', async (number) => {
     await (await open()).close()
     const db = new DatabaseSync(path)
-    db.exec('pragma user_version = 999')
+    db.exec(`pragma user_version = ${number}`)
     db.close()
-    await expectRefusal(/was written by a newer Posthorn \(schema 999; this one knows up to \d+\)/)
+    await expectRefusal(
+      new RegExp(
+        `has schema ${number}, and this version of Posthorn uses schema 7: start the version ` +
+          'that wrote the file, or name another file in STORE_URL$',
+      ),
+    )
   })
 
   test('when the folder can not be made', async () => {

@@ -280,8 +280,6 @@ function flush(path: string): void {
   }
 }
 
-/** What `pragma auto_vacuum` says of a file whose pages can be given back one by one. */
-const INCREMENTAL = 2
 /** Of one transaction: 5 ms, and a checkpoint now and then, as after any write. */
 const PAGES_AT_ONCE = 500
 /** The next jobs need room: to give it back and take it again would cost twice. */
@@ -293,22 +291,20 @@ const PAUSE_MS = 20
 const BUSY_TIMEOUT_MS = 5_000
 
 export const FREE_PAGES = `
-select freelist_count as free, page_count as pages, auto_vacuum as mode
-from pragma_freelist_count, pragma_page_count, pragma_auto_vacuum`
+select freelist_count as free, page_count as pages from pragma_freelist_count, pragma_page_count`
 export const GIVE_BACK = `pragma incremental_vacuum(${PAGES_AT_ONCE})`
 
 interface PageCounts {
   free: number
   pages: number
-  mode: number
 }
 
 /** One transaction of bounded length, and only where many pages are free. */
 export async function giveBackPages({ connection }: Database): Promise<void> {
-  const { free, pages, mode } = await connection.read(
+  const { free, pages } = await connection.read(
     () => connection.statement(FREE_PAGES).get() as unknown as PageCounts,
   )
-  if (mode !== INCREMENTAL || free <= Math.max(MIN_PAGES_KEPT, pages * SHARE_KEPT)) return
+  if (free <= Math.max(MIN_PAGES_KEPT, pages * SHARE_KEPT)) return
   // Stepped to its end: each step gives back one page.
   await connection.write('normal', () => void connection.statement(GIVE_BACK).all())
 }
@@ -321,8 +317,7 @@ interface Vacuumed {
 }
 
 /**
- * Gives back all free pages, in short transactions while the store is in use. A file that was
- * created without this possibility is rewritten, once, and for that nobody else may have it open.
+ * Gives back all free pages, in short transactions while the store is in use.
  *
  * @throws StoreUnusable with a sentence
  */
@@ -333,8 +328,7 @@ export async function vacuumFile(store: string): Promise<Vacuumed> {
   try {
     db = new DatabaseSync(path, { timeout: BUSY_TIMEOUT_MS })
     const before = countPages(db, store)
-    if (before.mode === INCREMENTAL) await giveBackAll(db)
-    else rewrite(db, store)
+    await giveBackAll(db)
     const after = countPages(db, store)
     const pageBytes = db.prepare('pragma page_size').get()?.page_size as number
     const pages = before.pages - after.pages
@@ -365,21 +359,6 @@ async function giveBackAll(db: DatabaseSync): Promise<void> {
     await sleep(PAUSE_MS)
   }
   db.exec('pragma wal_checkpoint(truncate)')
-}
-
-function rewrite(db: DatabaseSync, store: string): void {
-  try {
-    // Refused while any other process has the file open.
-    db.exec('pragma busy_timeout = 500; pragma locking_mode = exclusive; begin exclusive; commit')
-  } catch (error) {
-    if (!isBusy(error)) throw error
-    throw new StoreUnusable(
-      `the store ${store} was created by an earlier version and must be rewritten once, while ` +
-        'no other process uses it: stop the API and the workers, then run this again',
-      { cause: error },
-    )
-  }
-  db.exec('pragma auto_vacuum = incremental; vacuum')
 }
 
 function asSentence(store: string, error: unknown): unknown {

@@ -96,11 +96,8 @@ export function validSecrets(
   keys: KeyRing,
   now: number,
 ): StoredSecret[] {
-  // The first schema wrote plain texts.
-  const stored: (StoredSecret | string)[] = JSON.parse(keys.open(row.secrets, row.name))
-  return stored
-    .map((one) => (typeof one === 'string' ? { secret: one, until: null } : one))
-    .filter(({ until }) => until === null || until > now)
+  const stored: StoredSecret[] = JSON.parse(keys.open(row.secrets, row.name))
+  return stored.filter(({ until }) => until === null || until > now)
 }
 
 export function sealSecrets(secrets: StoredSecret[], name: string, keys: KeyRing): string {

@@ -297,9 +297,7 @@ export function readAttemptLines(lines: string | null): AttemptLine[] {
 }
 
 function readLine(line: string): AttemptLine {
-  const read: AttemptLine | AttemptLine[keyof AttemptLine][] = JSON.parse(line)
-  // Those of before name their fields.
-  if (!Array.isArray(read)) return read
+  const read: AttemptLine[keyof AttemptLine][] = JSON.parse(line)
   return Object.fromEntries(FIELDS.map((field, i) => [field, read[i]])) as unknown as AttemptLine
 }
 

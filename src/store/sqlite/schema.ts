@@ -1,145 +1,336 @@
-// The tables and indexes, as migrations in order. `user_version` says how many a file has seen.
-
+// The schema of the database file: the script that creates it, and the runner that brings a file
+// from one schema number to the next. A file has its number in `pragma user_version`.
 import type { DatabaseSync } from 'node:sqlite'
 import { StoreUnusable } from '../store.ts'
-import { FIFTH_SCHEMA } from './fifth-schema.ts'
-import { FOURTH_SCHEMA } from './fourth-schema.ts'
-import { SECOND_SCHEMA } from './second-schema.ts'
-import { SIXTH_SCHEMA } from './sixth-schema.ts'
-import { THIRD_SCHEMA } from './third-schema.ts'
 
-/** "Post": marks a file as ours, so that another program's database is never written to. */
+/** "Post": marks a file as ours, so that Posthorn never writes to another program's database. */
 export const APPLICATION_ID = 0x506f7374
 
-// Each index costs every write about a microsecond, so each serves a query that is named. Those of
-// waiting jobs are partial: jobs that are final, however many, cost a claim nothing.
-//
-// jobs.attempts holds JSON lines, oldest first: a line is added and the oldest dropped without
-// parsing any. Payloads stand apart: claim and settle rewrite the row of a job, and what they
-// rewrite is a few hundred bytes whatever the payload is.
-export const FIRST_SCHEMA = `
+// Columns that may fill pages come last: what stands before them is read without them. `attempts`
+// holds JSON lines, oldest first, so that a line is added and the oldest is dropped without parsing
+// any. Payloads are in a table of their own because claim and settle rewrite the row of a job.
+const JOBS = `
 create table jobs (
   seq integer primary key,
   id text not null unique,
   endpoint text not null,
+
   state text not null default 'queued',
+  -- 1: queued and blocked. It waits for dependencies or for its ordering key.
+  held integer not null default 0,
+  -- 1: the next sweep checks whether it is still blocked.
+  recheck integer not null default 0,
   priority integer not null,
   run_at integer not null,
+  -- run_at, or a later instant at which the job became claimable again.
+  due_at integer not null,
   first_run_at integer not null,
+  -- When it was last unblocked. With run_at it says since when the job is due.
+  promoted_at integer,
   created_at integer not null,
   started_at integer,
   finished_at integer,
   expires_at integer,
-  purge_at integer,
+
   attempt_count integer not null default 0,
   attempts_left integer not null,
   max_attempts integer not null,
   free_attempts integer not null default 0,
   fence integer not null default 0,
   version integer not null default 1,
+  -- How often it became final: a retry can make that happen again.
+  finishes integer not null default 0,
+  -- 1: final, and not everything that follows from that is done.
+  aftermath integer not null default 0,
+  has_dependents integer not null default 0,
+  -- 1: running, and a newer job has its dedupe key.
+  superseded integer not null default 0,
+
   lease_id text,
   worker_id text,
   claimed_at integer,
+  -- A worker's lease ends by the monotonic clock of one start of the machine. Both columns are null
+  -- while the job awaits completion, so that the search for expired leases does not find it.
   lease_boot integer,
   lease_mono integer,
   lease_ms integer,
+  -- The same instant by the wall clock. It alone ends the lease of a job that awaits completion.
   lease_wall integer,
+  awaiting integer not null default 0,
+  -- The length of the lease if the job was pulled.
+  pulled_ms integer,
   timeout_ms integer,
+  payload_bytes integer not null,
+
+  idempotency_key text,
+  -- 1: a repeated request must find it by a key, which sets how long it is kept. Else null.
+  has_key integer,
+  request_hash text,
+  dedupe_key text,
+  ordering_key text,
+  -- The ordering key, while this job is the one of the key that may be claimed.
+  turn text,
+  origin_key text,
+  schedule_name text,
+  notice_endpoint text,
+  notice_states text,
+
   retry text,
   headers text,
   tags text,
   metadata text,
-  idempotency_key text,
-  request_hash text,
+  depends_on text,
+  -- The dependencies that have not succeeded yet.
+  waiting_for text,
+  trace text,
+  progress text,
   failure_reason text,
   failure_message text,
   result_truncated integer not null default 0,
   result text,
-  attempts text,
-  payload_bytes integer not null
+  attempts text
 ) strict;
 
 create table payloads (seq integer primary key, bytes blob not null) strict;
 
+-- Idempotency keys of requests that got a stored job because of its dedupe key.
+create table added_keys (
+  endpoint text not null,
+  key text not null,
+  request_hash text not null,
+  seq integer not null,
+  primary key (endpoint, key)
+) strict, without rowid;
+
+-- A row is deleted when the dependent knows that the dependency has ended. Ids, because SQLite may
+-- use a seq again.
+create table dependencies (
+  dependency text not null,
+  dependent text not null,
+  primary key (dependency, dependent)
+) strict, without rowid;
+
 create trigger jobs_deleted after delete on jobs begin
   delete from payloads where seq = old.seq;
+  delete from added_keys where seq = old.seq;
+  delete from dependencies where dependency = old.id;
 end;
+`
 
--- claim, countJobs: of one endpoint, a priority at a time, in order of run_at
-create index jobs_claimable on jobs (endpoint, priority, run_at) where state = 'queued';
--- due: what became due since the last look, and when the next is due
-create index jobs_due on jobs (run_at, endpoint) where state = 'queued';
--- sweep: lapsed leases
+// Each index costs every write about a microsecond, so each serves the verbs that are named. Those
+// of queued jobs are partial: any number of final jobs costs a claim nothing. Plain jobs are in few
+// of them, because the others are partial over what few jobs have.
+const JOB_INDEXES = `
+-- claim, countJobs, statsOf: one endpoint, a priority at a time, in order of run_at. promoted_at is
+-- here so that statsOf finds the oldest due job without reading rows.
+create index jobs_claimable on jobs (endpoint, priority, run_at, promoted_at)
+  where state = 'queued' and held = 0;
+-- due: what became due since the last look, and when the next job is due
+create index jobs_due on jobs (due_at, endpoint)
+  where state = 'queued' and held = 0;
+-- countJobs, sweep: blocked jobs, and those of deleted endpoints
+create index jobs_held on jobs (endpoint) where held = 1;
+-- sweep: blocked jobs that are known to have failed
+create index jobs_recheck on jobs (recheck) where recheck = 1;
+-- sweep: expired leases
 create index jobs_leased on jobs (lease_boot, lease_mono) where state = 'running';
+-- overdue
+create index jobs_awaiting on jobs (lease_wall) where awaiting = 1;
 -- sweep: queued jobs past expires_at
 create index jobs_expiring on jobs (expires_at)
   where state = 'queued' and expires_at is not null;
--- sweep: final jobs past their retention
-create index jobs_purgeable on jobs (purge_at) where purge_at is not null;
+-- sweep: final jobs past their retention. Small numbers for the classes of src/job/retention.ts,
+-- because every job that becomes final is written to this index.
+create index jobs_purgeable on jobs ((state = 'dead'), has_key, finished_at)
+  where finished_at is not null and aftermath = 0;
+-- every write that makes jobs final, and sweep: the finish effects that are not done
+create index jobs_aftermath on jobs (aftermath) where aftermath = 1;
 -- listJobs of one endpoint, newest first
 create index jobs_of_endpoint on jobs (endpoint, id);
--- listJobs of the states that are few, newest first; countJobs and evict of the running. Two
--- indexes, for one over three states makes every write of a job build a set of them to look into.
+-- listJobs of the states that are few, newest first; countJobs, sweep. Two indexes, because for one
+-- over three states each write of a job would build a set of them to look into.
 create index jobs_running on jobs (endpoint, id) where state = 'running';
 create index jobs_unsuccessful on jobs (endpoint, state, id)
   where state = 'dead' or state = 'cancelled';
--- enqueue: one job for one key of an endpoint
+-- listJobs of one dedupe key
+create index jobs_of_dedupe_key on jobs (dedupe_key, id) where dedupe_key is not null;
+-- enqueue: one job for an idempotency key, an origin or a dedupe key of an endpoint
 create unique index jobs_idempotency on jobs (endpoint, idempotency_key)
   where idempotency_key is not null;
+create unique index jobs_origin on jobs (endpoint, origin_key) where origin_key is not null;
+create unique index jobs_dedupe on jobs (endpoint, dedupe_key)
+  where dedupe_key is not null and superseded = 0 and (state = 'queued' or state = 'running');
+-- the earliest job of an ordering key, and the one that has its ordering slot
+create index jobs_ordered on jobs (endpoint, ordering_key, seq)
+  where ordering_key is not null and (state = 'queued' or state = 'running');
+create unique index jobs_turn on jobs (endpoint, turn) where turn is not null;
+-- the trigger jobs_deleted
+create index added_keys_of on added_keys (seq);
+`
 
+// What a claim reads comes first, what may fill pages last.
+const ENDPOINTS = `
 create table endpoints (
   name text primary key,
-  url text not null,
-  description text not null,
-  headers text,
-  timeout_ms integer not null,
-  retry text not null,
-  max_attempts integer not null,
-  secrets text not null,
   deleting integer not null default 0,
+  paused integer not null default 0,
+  disabled_reason text,
+  resting_until integer,
+  -- 1: the circuit breaker set resting_until, and removing the breaker ends the rest.
+  rest_by_breaker integer not null default 0,
+  ramp_places integer,
+  ramp_ends_at integer,
+  throttle_streak integer not null default 0,
+  failure_count integer not null default 0,
+  -- When the bucket of the rate limit will be full again, which says how many tokens it has now.
+  bucket_full_at real,
+  concurrency integer,
+  rate_count integer,
+  rate_per_ms integer,
+  breaker_failures integer,
+  breaker_cooldown_ms integer,
+  max_attempts integer not null,
+  timeout_ms integer not null,
+  completion text not null,
+  completion_timeout_ms integer not null,
   created_at integer not null,
   updated_at integer not null,
-  version integer not null
+  version integer not null,
+  on_finish text,
+  url text,
+  description text not null,
+  -- Encrypted.
+  headers text,
+  retry text not null,
+  statuses text,
+  -- Encrypted.
+  secrets text not null
 ) strict, without rowid;
 
+-- sweep
 create index endpoints_deleting on endpoints (name) where deleting = 1;
+`
+
+const RECORDS = `
+create table schedules (
+  name text primary key not null,
+  endpoint text not null,
+  paused integer not null,
+  next_run_at integer,
+  last_job_id text,
+  last_error text,
+  created_at integer not null,
+  updated_at integer not null,
+  version integer not null,
+  -- Encrypted.
+  settings text not null,
+  payload blob not null
+) strict;
+
+-- dueSchedules
+create index schedules_due on schedules (next_run_at)
+  where paused = 0 and next_run_at is not null;
+-- deleteEndpoint: does a schedule use it
+create index schedules_of_endpoint on schedules (endpoint, name);
+
+create table api_keys (
+  id text primary key,
+  name text not null,
+  scope text not null,
+  hash text not null unique,
+  created_at integer not null
+) strict, without rowid;
+
+-- listKeys: oldest first
+create index api_keys_by_age on api_keys (created_at, id);
+
+create table workers (
+  id text primary key,
+  version text not null,
+  started_at integer not null,
+  concurrency integer not null,
+  in_flight integer not null,
+  -- JSON: the ids of the keys with which it decrypts secrets.
+  key_ids text not null,
+  seen_at integer not null
+) strict, without rowid;
+
+-- listWorkers: those seen last; reportWorker: those not seen for long
+create index workers_seen on workers (seen_at);
+
+create table figures (
+  minute integer not null,
+  endpoint text not null,
+  succeeded integer not null,
+  failed integer not null,
+  -- JSON: a count for each bucket.
+  durations text not null,
+  primary key (minute, endpoint)
+) strict, without rowid;
 
 create table meta (key text primary key, value text not null) strict, without rowid;
 `
 
-const MIGRATIONS = [
-  FIRST_SCHEMA,
-  SECOND_SCHEMA,
-  THIRD_SCHEMA,
-  FOURTH_SCHEMA,
-  FIFTH_SCHEMA,
-  SIXTH_SCHEMA,
-]
-
-/** Brings the file up to this version of the schema. Throws StoreUnusable for a file not ours. */
-export function migrate(db: DatabaseSync, path: string): void {
-  refuseForeign(db, path)
-  const version = readVersion(db)
-  if (version > MIGRATIONS.length) {
-    throw new StoreUnusable(
-      `${path} was written by a newer Posthorn (schema ${version}; this one knows up to ` +
-        `${MIGRATIONS.length}): run that version`,
-    )
-  }
-  // Of a file that has no table yet; later only `vacuum` could change it.
-  if (version === 0) db.exec('pragma auto_vacuum = incremental')
-  for (let next = version; next < MIGRATIONS.length; next++) applyMigration(db, path, next)
+/** A step between two schemas: `sql` brings a file from the number before to `number`. */
+export interface Migration {
+  number: number
+  sql: string
 }
 
-function applyMigration(db: DatabaseSync, path: string, index: number): void {
+/** The first one creates a file. Numbers below 7 belong to versions that were never released. */
+export const MIGRATIONS: readonly Migration[] = [
+  { number: 7, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
+]
+
+/**
+ * Brings a file to the last schema of the list. Any number of processes may do it at once.
+ *
+ * @throws StoreUnusable when the file is not ours, or its schema number is not in the list
+ */
+export function migrate(
+  db: DatabaseSync,
+  path: string,
+  migrations: readonly Migration[] = MIGRATIONS,
+): void {
+  refuseForeign(db, path)
+  let number = readVersion(db)
+  // Possible only before the first table exists; later it would take a `vacuum`.
+  if (number === 0) db.exec('pragma auto_vacuum = incremental')
+  for (const migration of migrationsAfter(number, path, migrations)) {
+    applyMigration(db, path, number, migration)
+    number = migration.number
+  }
+}
+
+function migrationsAfter(
+  number: number,
+  path: string,
+  migrations: readonly Migration[],
+): readonly Migration[] {
+  if (number === 0) return migrations
+  const index = migrations.findIndex((migration) => migration.number === number)
+  if (index >= 0) return migrations.slice(index + 1)
+  throw new StoreUnusable(
+    `the store ${path} has schema ${number}, and this version of Posthorn uses schema ` +
+      `${migrations.at(-1)?.number}: start the version that wrote the file, or name another file ` +
+      'in STORE_URL',
+  )
+}
+
+function applyMigration(
+  db: DatabaseSync,
+  path: string,
+  before: number,
+  { number, sql }: Migration,
+): void {
   db.exec('begin immediate')
   try {
     // Another process may have been faster: what was read outside the transaction is read again.
     refuseForeign(db, path)
-    if (readVersion(db) === index) {
-      db.exec(MIGRATIONS[index] as string)
+    if (readVersion(db) === before) {
+      db.exec(sql)
       db.exec(`pragma application_id = ${APPLICATION_ID}`)
-      db.exec(`pragma user_version = ${index + 1}`)
+      db.exec(`pragma user_version = ${number}`)
     }
     db.exec('commit')
   } finally {

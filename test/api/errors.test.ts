@@ -5,7 +5,7 @@ import { DatabaseSync } from 'node:sqlite'
 import { text } from 'node:stream/consumers'
 import { MongoClient } from 'mongodb'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
+import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { ENGINES, type Engine } from '../support/deployment.ts'
 import { type Body, expectProblem, NO_JOB, soon, useFixture } from './fixture.ts'
 

@@ -2,7 +2,7 @@
 // becomes exactly one job, or is set aside once.
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { outboxDocument } from '../../src/client/client.ts'
-import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
+import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { type MongoProxy, startMongoProxy } from '../support/mongo-proxy.ts'
 import { until } from '../support/until.ts'
 import { SLOW_MS, useOutbox } from './fixture.ts'

@@ -1,6 +1,6 @@
 // Movers that are killed with their work half done: each document becomes exactly one job.
 import { expect, it } from 'vitest'
-import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
+import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { until } from '../support/until.ts'
 import { SLOW_MS, useOutbox } from './fixture.ts'
 

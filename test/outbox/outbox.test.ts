@@ -3,7 +3,7 @@
 import { Binary, Decimal128, Double, Int32, Long, ObjectId, UUID } from 'mongodb'
 import { describe, expect, it, vi } from 'vitest'
 import { outboxDocument } from '../../src/client/client.ts'
-import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
+import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { SLOW_MS, useOutbox } from './fixture.ts'
 
 vi.setConfig({ testTimeout: 2 * SLOW_MS })

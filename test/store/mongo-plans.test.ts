@@ -4,9 +4,9 @@
 import { randomBytes } from 'node:crypto'
 import type { CommandStartedEvent, Db, Document } from 'mongodb'
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
-import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
-import { connect } from '../../src/store/mongo/connect.ts'
+import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { storeOn } from '../../src/store/mongo/mongo-store.ts'
+import { openDatabase } from '../../src/store/mongo/open-database.ts'
 import type { Store } from '../../src/store/store.ts'
 import {
   addEndpoint,
@@ -32,7 +32,7 @@ const sent: Document[] = []
 
 beforeAll(async () => {
   const url = databaseUrl(inject('mongoUrl'), `test-${randomBytes(6).toString('hex')}`)
-  const connection = await connect(url)
+  const connection = await openDatabase(url)
   db = connection.db
   const record = ({ command }: CommandStartedEvent) => void sent.push(command)
   connection.client.on('commandStarted', record)

@@ -2,9 +2,9 @@
 import { randomBytes } from 'node:crypto'
 import type { Db, Document } from 'mongodb'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
-import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
-import { connect } from '../../src/store/mongo/connect.ts'
+import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { storeOn } from '../../src/store/mongo/mongo-store.ts'
+import { openDatabase } from '../../src/store/mongo/open-database.ts'
 import { OLDEST_LOOKED_AT } from '../../src/store/mongo/stats.ts'
 import { FIGURES_KEPT_MS, WORKER_KEPT_MS } from '../../src/store/records.ts'
 import { MAX_COUNT, type Store } from '../../src/store/store.ts'
@@ -17,7 +17,7 @@ const sent: Document[] = []
 
 beforeAll(async () => {
   const url = databaseUrl(inject('mongoUrl'), `test-${randomBytes(6).toString('hex')}`)
-  const connection = await connect(url)
+  const connection = await openDatabase(url)
   db = connection.db
   store = await storeOn(connection, {
     retentionMs: 0,

@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { type Db, MongoClient } from 'mongodb'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest'
-import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
+import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { openMongoStore } from '../../src/store/mongo/mongo-store.ts'
 import { type Store, type StoreSettings, StoreUnusable } from '../../src/store/store.ts'
 import { addEndpoint, claimOne, enqueueOne, jobOf, success, sweep } from '../contract/fixtures.ts'

@@ -12,7 +12,7 @@ import {
   type TopologyDescription,
 } from 'mongodb'
 import { afterAll, beforeAll, describe, expect, inject, it, onTestFinished } from 'vitest'
-import { COLLECTIONS } from '../../src/store/mongo/collections.ts'
+import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { openMongoStore } from '../../src/store/mongo/mongo-store.ts'
 import { startError } from '../../src/store/mongo/start-errors.ts'
 import { type StoreSettings, StoreUnavailable, StoreUnusable } from '../../src/store/store.ts'

@@ -13,13 +13,14 @@ import { failureOf, type JobDocument } from './documents.ts'
 import { enqueue } from './enqueue.ts'
 import { checkHeld, waitingForAny } from './held.ts'
 import { BY_ID } from './indexes.ts'
+import { isFromOutbox } from './new-job-document.ts'
 import {
   AS_STORED,
   type DocumentId,
   documentOf,
-  isFromOutbox,
   keyOf,
   type OutboxCollection,
+  outboxCollection,
 } from './outbox-documents.ts'
 import { requestHashOf } from './outbox-json.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
@@ -156,7 +157,7 @@ async function clearOutbox(context: MongoContext, owing: Owing[]): Promise<void>
   )
   const names = Map.groupBy(made, ({ database, collection }) => `${database}.${collection}`)
   for (const some of names.values()) {
-    const outbox = context.outboxCollection(some[0] as OutboxName)
+    const outbox = outboxCollection(context.db, some[0] as OutboxName)
     const ids = some.map(({ id }) => id)
     const left = await run(startDeadline(), (limit) =>
       outbox

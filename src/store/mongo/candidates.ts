@@ -1,8 +1,8 @@
 // Which jobs a claim tries for: ids of due jobs, lane by lane, within the limits of the claim.
 import type { Document } from 'mongodb'
 import type { ClaimedJob } from '../../job/job.ts'
+import { COLLECTIONS } from '../collection-names.ts'
 import type { Lane } from '../store.ts'
-import { COLLECTIONS } from './collections.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import type { JobDocument } from './documents.ts'
 import { guardOf } from './guards.ts'

@@ -25,7 +25,16 @@ const SPREAD_FACTOR = 4
 const CALM_AFTER = 20
 
 export interface Claimer {
-  claim(lanes: Lane[], limit: number, holder: Holder): Promise<Claim>
+  context: MongoContext
+  eligibleEndpoints: EligibleEndpoints
+  disowner: Disowner
+  /**
+   * Claims since the last one that lost ids to another claimer. Several claimers that aim at the
+   * head of one lane take most ids from under each other. So a claim that follows a lost one takes
+   * a random stretch of a longer list, and only then may it stray from the order of the lane. One
+   * alone never does.
+   */
+  calmClaims: number
 }
 
 /** What one call of claim works with. */
@@ -45,42 +54,44 @@ export function createClaimer(
   eligibleEndpoints: EligibleEndpoints,
   disowner: Disowner,
 ): Claimer {
-  // Several claimers that aim at the head of one lane take most ids from under each other. So a
-  // claim that follows a lost one takes a random stretch of a longer list, and only then may it
-  // stray from the order of the lane. One alone never does.
-  let calmClaims = CALM_AFTER
-  return {
-    async claim(lanes, limit, holder) {
-      const deadline = startDeadline(holder.withinMs)
-      const names = lanes.map(({ endpoint }) => endpoint)
-      const eligible = await eligibleEndpoints.among(names, context.clock.now(), deadline)
-      const gated = new Set(names.filter((name) => eligible.get(name)?.gated))
-      const open = lanes.filter(({ endpoint }) => eligible.has(endpoint))
-      const picker = createPicker(open, limit)
-      const limited = new Map<string, LimitedLane>()
-      const underWay = { context, disowner, holder, picker, gated, limited, deadline }
-      const claimed: ClaimedJob[] = []
-      let leftMs = deadline.leftMs()
-      let tookMs = 0
-      for (let round = 0; round < MAX_ROUNDS && picker.wantsMore(); round++) {
-        // A round that does not end in time would cost the jobs of those before it, too.
-        if (claimed.length > 0 && leftMs < tookMs) break
-        const spread = calmClaims < CALM_AFTER ? SPREAD_FACTOR : 1
-        try {
-          const { taken, lostCount } = await claimRound(underWay, spread)
-          claimed.push(...taken)
-          calmClaims = lostCount > 0 ? 0 : Math.min(calmClaims + 1, CALM_AFTER)
-        } catch (error) {
-          // What earlier rounds took is surely ours and can be delivered.
-          if (claimed.length === 0 || !(error instanceof StoreUnavailable)) throw error
-          break
-        }
-        tookMs = leftMs - deadline.leftMs()
-        leftMs -= tookMs
-      }
-      return { jobs: claimed, limited: [...limited.values()], unfinished: picker.openLanes() }
-    },
+  return { context, eligibleEndpoints, disowner, calmClaims: CALM_AFTER }
+}
+
+export async function claim(
+  claimer: Claimer,
+  lanes: Lane[],
+  limit: number,
+  holder: Holder,
+): Promise<Claim> {
+  const { context, disowner } = claimer
+  const deadline = startDeadline(holder.withinMs)
+  const names = lanes.map(({ endpoint }) => endpoint)
+  const eligible = await claimer.eligibleEndpoints.among(names, context.clock.now(), deadline)
+  const gated = new Set(names.filter((name) => eligible.get(name)?.gated))
+  const open = lanes.filter(({ endpoint }) => eligible.has(endpoint))
+  const picker = createPicker(open, limit)
+  const limited = new Map<string, LimitedLane>()
+  const underWay = { context, disowner, holder, picker, gated, limited, deadline }
+  const claimed: ClaimedJob[] = []
+  let leftMs = deadline.leftMs()
+  let tookMs = 0
+  for (let round = 0; round < MAX_ROUNDS && picker.wantsMore(); round++) {
+    // A round that does not end in time would cost the jobs of those before it, too.
+    if (claimed.length > 0 && leftMs < tookMs) break
+    const spread = claimer.calmClaims < CALM_AFTER ? SPREAD_FACTOR : 1
+    try {
+      const { taken, lostCount } = await claimRound(underWay, spread)
+      claimed.push(...taken)
+      claimer.calmClaims = lostCount > 0 ? 0 : Math.min(claimer.calmClaims + 1, CALM_AFTER)
+    } catch (error) {
+      // What earlier rounds took is surely ours and can be delivered.
+      if (claimed.length === 0 || !(error instanceof StoreUnavailable)) throw error
+      break
+    }
+    tookMs = leftMs - deadline.leftMs()
+    leftMs -= tookMs
   }
+  return { jobs: claimed, limited: [...limited.values()], unfinished: picker.openLanes() }
 }
 
 async function claimRound(

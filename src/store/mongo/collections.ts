@@ -5,8 +5,6 @@ import { COLLECTIONS } from '../collection-names.ts'
 import { StoreUnusable } from '../store.ts'
 import { isDuplicateKey, run, startDeadline } from './run-command.ts'
 
-export { COLLECTIONS }
-
 const NAMES: string[] = Object.values(COLLECTIONS)
 
 /** Rises when documents or indexes change so that an older version cannot use the database. */

@@ -2,40 +2,19 @@
 // writes, deadlines everywhere.
 import { type Db, MongoClient } from 'mongodb'
 import { MAX_ANSWER_MS, StoreUnusable } from '../store.ts'
-import { reserveCollections } from './collections.ts'
-import { createIndexes, missingIndexes } from './indexes.ts'
 import { unreadableUrl } from './start-errors.ts'
 
 const DEFAULT_DATABASE = 'posthorn'
 /** Longer than any command's own deadline; it ends those of a connection that has gone silent. */
 const SOCKET_DEADLINE_MS = 6_000
-/** An index on a collection of many millions takes minutes, once. */
-const INDEX_DEADLINE_MS = 15 * 60_000
 
 export interface Connection {
   client: MongoClient
   db: Db
 }
 
-/**
- * Connects, makes sure that the collections are ours, and creates missing indexes.
- *
- * @throws StoreUnusable, StoreUnavailable, and errors of the driver (see start-errors.ts)
- */
+/** @throws StoreUnusable, StoreUnavailable, and errors of the driver (see start-errors.ts) */
 export async function connect(url: string): Promise<Connection> {
-  const connection = await openServer(url)
-  try {
-    // First: an index on a collection of an application could delete its documents.
-    await reserveCollections(connection.db)
-    await makeIndexes(url, connection)
-    return connection
-  } catch (error) {
-    await connection.client.close()
-    throw error
-  }
-}
-
-async function openServer(url: string): Promise<Connection> {
   const connection = await open(url, { retryWrites: true })
   try {
     const isAlone = await isStandalone(connection)
@@ -56,7 +35,7 @@ async function openServer(url: string): Promise<Connection> {
   return open(url, { retryWrites: false })
 }
 
-async function open(
+export async function open(
   url: string,
   options: { retryWrites: boolean; socketTimeoutMS?: number },
 ): Promise<Connection> {
@@ -99,16 +78,4 @@ async function isStandalone({ client }: Connection): Promise<boolean> {
   const hello = await client.db('admin').command({ hello: 1 })
   const isBehindRouter = hello.msg === 'isdbgrid' || hello.serviceId !== undefined
   return hello.setName === undefined && !isBehindRouter
-}
-
-async function makeIndexes(url: string, { db }: Connection): Promise<void> {
-  const missing = await missingIndexes(db)
-  if (missing.size === 0) return
-  // Of its own client, whose commands may take their time.
-  const patient = await open(url, { retryWrites: false, socketTimeoutMS: INDEX_DEADLINE_MS })
-  try {
-    await createIndexes(patient.db, missing)
-  } finally {
-    await patient.client.close()
-  }
 }

@@ -1,17 +1,9 @@
 // What this process knows of the jobs it claimed: whether their finish leads to more (a notice, a
 // dependent, the next of an ordering key). So a settlement of plain jobs needs no look at them.
-import type { JobDocument } from './documents.ts'
+import type { KnownDebts } from './context.ts'
 
 /** Beyond, all is forgotten: then settlements look, which costs them a command. */
 const MAX_KNOWN = 50_000
-
-export interface KnownDebts {
-  noteClaimed(jobs: Pick<JobDocument, '_id' | 'owes'>[]): void
-  /** Another job depends on these by now. */
-  noteOwing(jobIds: string[]): void
-  /** Those that owe something or that nobody here knows; from here on none of them is known. */
-  takeOwing(jobIds: string[]): string[]
-}
 
 export function rememberDebts(): KnownDebts {
   const owesById = new Map<string, boolean>()

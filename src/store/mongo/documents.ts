@@ -12,7 +12,6 @@ import {
   type TraceContext,
 } from '../../job/job.ts'
 import type { RetryOverride } from '../../job/retry-policy.ts'
-import type { ApiMode } from '../records.ts'
 import type { SecretBox } from '../secret-box.ts'
 import { StoreUnusable } from '../store.ts'
 import { type AttemptDocument, attemptOf } from './attempt-documents.ts'
@@ -104,20 +103,6 @@ export interface JobDocument {
   resultTruncated: boolean
   attempts: AttemptDocument[]
   version: number
-}
-
-export type MetaDocument = { _id: 'api_mode' } & ApiMode
-
-/** That an outbox was found to hold jobs alone, or nothing, when it was first used. */
-export interface OutboxRecord {
-  _id: `outbox:${string}`
-  acceptedAt: Date
-}
-
-export interface UpkeepDocument {
-  _id: 'upkeep'
-  holder: string
-  expiresAt: Date
 }
 
 /** What a list shows needs none of these, and they are the bulk of a document. */

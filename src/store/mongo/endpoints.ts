@@ -16,6 +16,7 @@ import {
 } from './endpoint-documents.ts'
 import { countJobs } from './jobs.ts'
 import { type Deadline, isDuplicateKey, run, startDeadline } from './run-command.ts'
+import { schedulesIn } from './schedules.ts'
 
 /** An endpoint that is replaced this often within 3 s is fought over by two deployments. */
 export const MAX_ROUNDS = 10
@@ -113,7 +114,7 @@ async function useOf(
 ): Promise<Extract<DeleteEndpointResult, { kind: 'in_use' }> | null> {
   const [counts = { queued: 0, running: 0, more: false }] = await countJobs(context, [name])
   const schedule = await run(deadline, (limit) =>
-    context.schedules.findOne({ endpoint: name }, { projection: { _id: 1 }, ...limit }),
+    schedulesIn(context).findOne({ endpoint: name }, { projection: { _id: 1 }, ...limit }),
   )
   if (counts.queued + counts.running === 0 && schedule === null) return null
   return { kind: 'in_use', counts, scheduleName: schedule?._id ?? null }

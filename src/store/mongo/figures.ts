@@ -1,6 +1,7 @@
 // Figures: what ended at each endpoint within each minute, added up by all workers. The old ones go
 // by the TTL index.
-import type { AnyBulkWriteOperation } from 'mongodb'
+import type { AnyBulkWriteOperation, Collection } from 'mongodb'
+import { COLLECTIONS } from '../collection-names.ts'
 import {
   MAX_FIGURES_READ,
   MINUTE_MS,
@@ -55,7 +56,7 @@ async function add(
   const operations = figures.map((one) => additionOf(one, report))
   try {
     await run(deadline, (limit) =>
-      context.figures.bulkWrite(operations, { ordered: false, ...limit }),
+      figuresIn(context).bulkWrite(operations, { ordered: false, ...limit }),
     )
     return []
   } catch (error) {
@@ -73,7 +74,7 @@ async function notAdded(
 ): Promise<MinuteFigures[]> {
   const ids = figures.map(({ minute, endpoint }) => idOf(minute, endpoint))
   const found = await run(deadline, (limit) =>
-    context.figures
+    figuresIn(context)
       .find(
         { _id: { $in: ids }, [`reports.${writer}`]: { $gte: number } },
         { projection: { _id: 1 }, batchSize: ids.length + 1, ...limit },
@@ -91,7 +92,7 @@ export async function figuresSince(
 ): Promise<FiguresRead> {
   if (endpoint !== null) return figuresOfOne(context, instant, endpoint)
   const found = await run(startDeadline(), (limit) =>
-    context.figures
+    figuresIn(context)
       .find(
         { minute: { $gte: new Date(minuteOf(instant)) } },
         { sort: { minute: -1 }, limit: MAX_FIGURES_READ + 1, ...limit },
@@ -112,7 +113,9 @@ async function figuresOfOne(
   const first = minuteOf(Math.max(instant, now - FIGURES_KEPT_MS))
   for (let minute = first; minute <= now; minute += MINUTE_MS) ids.push(idOf(minute, endpoint))
   const found = await run(startDeadline(), (limit) =>
-    context.figures.find({ _id: { $in: ids } }, { batchSize: ids.length + 1, ...limit }).toArray(),
+    figuresIn(context)
+      .find({ _id: { $in: ids } }, { batchSize: ids.length + 1, ...limit })
+      .toArray(),
   )
   const figures = found.map(figuresOf).sort((a, b) => a.minute - b.minute)
   return { figures, more: false }
@@ -151,4 +154,8 @@ function additionOf(
 function figuresOf({ minute, endpoint, succeeded, failed, durations }: FiguresDocument) {
   const counts = BUCKETS.map((bucket) => durations?.[bucket] ?? 0)
   return { minute: minute.getTime(), endpoint, succeeded, failed, durations: counts }
+}
+
+function figuresIn({ db }: MongoContext): Collection<FiguresDocument> {
+  return db.collection(COLLECTIONS.figures)
 }

@@ -2,8 +2,8 @@
 // needs, while it was in use. Without its unique indexes keys are no longer unique, and nothing
 // else would say so.
 import { type Db, MongoServerError } from 'mongodb'
+import { COLLECTIONS } from '../collection-names.ts'
 import { type Store, type StoreSettings, StoreUnavailable } from '../store.ts'
-import { COLLECTIONS } from './collections.ts'
 import { JOB_INDEXES } from './indexes.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'
 

@@ -6,8 +6,8 @@ import {
   type IndexSpecification,
   MongoServerError,
 } from 'mongodb'
+import { COLLECTIONS } from '../collection-names.ts'
 import { StoreUnusable } from '../store.ts'
-import { COLLECTIONS } from './collections.ts'
 import { RECORD_INDEXES } from './record-indexes.ts'
 
 export interface NamedIndex {

@@ -1,9 +1,9 @@
 // What is read of jobs: one, how many, which are final, which endpoints have work.
 import type { Document } from 'mongodb'
 import type { Job } from '../../job/job.ts'
+import { COLLECTIONS } from '../collection-names.ts'
 import type { EndpointCounts } from '../endpoint-results.ts'
 import { type Due, MAX_COUNT } from '../store.ts'
-import { COLLECTIONS } from './collections.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import { jobOf, ownBytes, QUEUED_STATES } from './documents.ts'
 import { type Deadline, run, startDeadline } from './run-command.ts'

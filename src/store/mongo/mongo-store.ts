@@ -3,6 +3,7 @@
 
 import type { MongoClient } from 'mongodb'
 import { createAttemptTokens } from '../attempt-token.ts'
+import { COLLECTIONS } from '../collection-names.ts'
 import { createEndListeners } from '../ends.ts'
 import { type Outbox, REJECTED_SUFFIX } from '../outbox.ts'
 import { createReadiness, type Readiness } from '../readiness.ts'
@@ -12,14 +13,13 @@ import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
 import { afterFinish } from './aftermath.ts'
 import { readApiMode, writeApiMode } from './api-mode.ts'
 import { cancel, retry } from './by-hand.ts'
-import { createClaimer } from './claim.ts'
+import { claim, createClaimer } from './claim.ts'
 import { type MongoClock, startClock } from './clock.ts'
-import { COLLECTIONS } from './collections.ts'
-import { type Connection, connect } from './connect.ts'
+import type { Connection } from './connect.ts'
 import type { MongoContext } from './context.ts'
 import { rememberDebts } from './debts.ts'
 import { createDisowner, type Disowner } from './disown.ts'
-import type { JobDocument, MetaDocument, OutboxRecord, UpkeepDocument } from './documents.ts'
+import type { JobDocument } from './documents.ts'
 import { deleteJob, edit } from './edit.ts'
 import { type EligibleEndpoints, rememberEligibleEndpoints } from './eligible-endpoints.ts'
 import type { EndpointDocument } from './endpoint-documents.ts'
@@ -36,11 +36,11 @@ import { listJobs } from './job-lists.ts'
 import { countJobs, due, finalAmong, getJob, getPayload } from './jobs.ts'
 import { addKey, listKeys, removeKey } from './keys.ts'
 import { release, renew } from './leases.ts'
+import { openDatabase } from './open-database.ts'
 import { openOutbox } from './outbox.ts'
 import { outboxCollection } from './outbox-documents.ts'
 import { acceptOutbox } from './outbox-place.ts'
 import { endOverdue, overdue } from './overdue.ts'
-import { recordCollections } from './record-documents.ts'
 import { resealSchedules } from './reseal-schedules.ts'
 import { refusalOf, startDeadline } from './run-command.ts'
 import {
@@ -69,7 +69,7 @@ import { listWorkers, removeWorker, reportWorker } from './workers.ts'
 export async function openMongoStore(url: string, settings: StoreSettings): Promise<Store> {
   const box = secretBoxOf(settings)
   try {
-    return await storeOn(await connect(url), settings, box)
+    return await storeOn(await openDatabase(url), settings, box)
   } catch (error) {
     throw startError(url, error)
   }
@@ -112,19 +112,15 @@ export async function storeOn(
     const jobs = db.collection<JobDocument>(COLLECTIONS.jobs)
     const hints = new Hints(jobs)
     const context: MongoContext = {
+      db,
       jobs,
       endpoints: db.collection<EndpointDocument>(COLLECTIONS.endpoints),
-      meta: db.collection<MetaDocument>(COLLECTIONS.meta),
-      upkeep: db.collection<UpkeepDocument>(COLLECTIONS.meta),
-      outboxRecords: db.collection<OutboxRecord>(COLLECTIONS.meta),
-      ...recordCollections(db),
       clock,
       box,
       settings,
       unreadable: rememberUnreadableSchedules(settings.warn),
       debts: rememberDebts(),
       ends: createEndListeners(),
-      outboxCollection: (name) => outboxCollection(db, name),
       hint: () => hints.announce(),
     }
     await sealAnew(context)
@@ -163,8 +159,8 @@ async function outboxOf(context: MongoContext) {
   const { outbox: name } = context.settings
   if (!name) return null
   const collection = name.collection + REJECTED_SUFFIX
-  const waiting = context.outboxCollection(name)
-  const rejected = context.outboxCollection({ ...name, collection })
+  const waiting = outboxCollection(context.db, name)
+  const rejected = outboxCollection(context.db, { ...name, collection })
   await acceptOutbox(context, { name, waiting, rejected })
   return openOutbox(context, name, { waiting, rejected })
 }
@@ -217,6 +213,7 @@ function assemble(
 }
 
 function jobVerbs(context: MongoContext, eligible: EligibleEndpoints, disowner: Disowner) {
+  const claimer = createClaimer(context, eligible, disowner)
   const goneEndpoints = watchGoneEndpoints(context, eligible.forget)
   return {
     async enqueue(jobs) {
@@ -225,7 +222,7 @@ function jobVerbs(context: MongoContext, eligible: EligibleEndpoints, disowner: 
       return results
     },
     due: (since) => due(context, since),
-    claim: createClaimer(context, eligible, disowner).claim,
+    claim: (lanes, limit, holder) => claim(claimer, lanes, limit, holder),
     settle: (settlements, options) => settle(context, settlements, options),
     renew: (leases, leaseMs) => renew(context, leases, leaseMs),
     heartbeat: (lease, beat) => heartbeat(context, lease, beat),

@@ -4,7 +4,9 @@ import type { NewJob } from '../../job/job.ts'
 import { hasKey } from '../../job/retention.ts'
 import type { SecretBox } from '../secret-box.ts'
 import { dateOrNull, type JobDocument, sealHeaders } from './documents.ts'
-import { isFromOutbox } from './outbox-documents.ts'
+
+/** Origins of jobs that documents have become begin so. */
+export const ORIGIN_PREFIX = 'outbox:'
 
 export function newJobDocument(job: NewJob, acceptance: Acceptance, box: SecretBox): JobDocument {
   const runAt = new Date(job.runAt)
@@ -70,4 +72,8 @@ function keyFields(job: NewJob): Partial<JobDocument> {
     ...(originKey === null ? {} : { originKey }),
     ...(originHash === undefined ? {} : { originHash }),
   }
+}
+
+export function isFromOutbox(originKey: string | null | undefined): originKey is string {
+  return originKey?.startsWith(ORIGIN_PREFIX) ?? false
 }

@@ -4,9 +4,7 @@ import { createHash } from 'node:crypto'
 import { BSON, type Collection, type Db, type Document, ObjectId } from 'mongodb'
 import { isJobId, timeOfJobId } from '../../job/job-id.ts'
 import type { OutboxName } from '../outbox.ts'
-
-/** Origins of jobs that documents have become begin so. */
-const ORIGIN_PREFIX = 'outbox:'
+import { ORIGIN_PREFIX } from './new-job-document.ts'
 
 /** Of any BSON type in truth: it is only compared, and given back as it came. */
 export type DocumentId = string | ObjectId
@@ -43,10 +41,6 @@ export function keyOf(id: DocumentId): string {
 /** Of the request that a document stands for, or of the document itself. */
 export function hashOf(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex')
-}
-
-export function isFromOutbox(originKey: string | null | undefined): originKey is string {
-  return originKey?.startsWith(ORIGIN_PREFIX) ?? false
 }
 
 /** The document that an origin names. */

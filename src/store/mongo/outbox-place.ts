@@ -2,15 +2,21 @@
 // a collection that holds other data of an application is refused before anything is taken. Once
 // accepted it is remembered: a document that is wrong later is set aside and stops no start.
 import type { Collection } from 'mongodb'
+import { COLLECTIONS } from '../collection-names.ts'
 import { type OutboxName, outboxNameProblem, REJECTED_SUFFIX } from '../outbox.ts'
 import { SettingUnusable } from '../store.ts'
 import type { MongoContext } from './context.ts'
-import type { OutboxRecord } from './documents.ts'
 import type { OutboxCollection } from './outbox-documents.ts'
 import { isDuplicateKey, run, startDeadline } from './run-command.ts'
 
 /** As many documents are looked at, from the beginning. */
 const MAX_LOOKED_AT = 100
+
+/** That an outbox was found to hold jobs alone, or nothing, when it was first used. */
+interface OutboxRecord {
+  _id: `outbox:${string}`
+  acceptedAt: Date
+}
 
 interface Place {
   name: OutboxName
@@ -26,7 +32,7 @@ export async function acceptOutbox(context: MongoContext, place: Place): Promise
     throw new SettingUnusable(`OUTBOX names ${collection}; expected ${problem}.`)
   }
   await refuseUnmovable(place)
-  const records = context.outboxRecords
+  const records = context.db.collection<OutboxRecord>(COLLECTIONS.meta)
   const _id = `outbox:${database}.${collection}` as const
   const known = await run(startDeadline(), (limit) => records.findOne({ _id }, limit))
   if (known !== null) return

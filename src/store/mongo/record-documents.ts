@@ -1,7 +1,5 @@
 // How schedules, keys, workers and figures lie in MongoDB: flat documents, as jobs do.
-import type { Collection, Db } from 'mongodb'
 import type { KeyScope, Schedule, StoredKey, WorkerRecord, WorkerReport } from '../records.ts'
-import { COLLECTIONS } from './collections.ts'
 import { ownBytes } from './documents.ts'
 
 export interface ScheduleDocument {
@@ -50,22 +48,6 @@ export interface FiguresDocument {
   durations?: Record<string, number>
   /** By writer the number of its last report. */
   reports?: Record<string, number>
-}
-
-export interface RecordCollections {
-  schedules: Collection<ScheduleDocument>
-  keys: Collection<KeyDocument>
-  workers: Collection<WorkerDocument>
-  figures: Collection<FiguresDocument>
-}
-
-export function recordCollections(db: Db): RecordCollections {
-  return {
-    schedules: db.collection(COLLECTIONS.schedules),
-    keys: db.collection(COLLECTIONS.keys),
-    workers: db.collection(COLLECTIONS.workers),
-    figures: db.collection(COLLECTIONS.figures),
-  }
 }
 
 /** @param settings opened */

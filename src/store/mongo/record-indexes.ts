@@ -1,6 +1,7 @@
 // The indexes of schedules, keys, workers and figures, each beside the query that it serves.
+
+import { COLLECTIONS } from '../collection-names.ts'
 import { FIGURES_KEPT_MS, WORKER_KEPT_MS } from '../records.ts'
-import { COLLECTIONS } from './collections.ts'
 import type { NamedIndex } from './indexes.ts'
 
 /** By collection, then by name, as in JOB_INDEXES. */

@@ -3,6 +3,7 @@
 import type { MongoContext } from './context.ts'
 import type { ScheduleDocument } from './record-documents.ts'
 import { run, startDeadline } from './run-command.ts'
+import { schedulesIn } from './schedules.ts'
 
 /** Read, and sealed, in one go. */
 const SCHEDULES_AT_ONCE = 200
@@ -20,7 +21,7 @@ export async function resealSchedules(context: MongoContext): Promise<void> {
 
 function sealedAfter(context: MongoContext, name: string): Promise<Sealed[]> {
   return run(startDeadline(), (limit) =>
-    context.schedules
+    schedulesIn(context)
       .find<Sealed>(
         { _id: { $gt: name } },
         {
@@ -35,7 +36,8 @@ function sealedAfter(context: MongoContext, name: string): Promise<Sealed[]> {
   )
 }
 
-async function reseal({ box, schedules, unreadable }: MongoContext, found: Sealed[]) {
+async function reseal(context: MongoContext, found: Sealed[]) {
+  const { box, unreadable } = context
   const operations = found.flatMap(({ _id, settings }) => {
     if (box.isCurrent(settings)) return []
     const plain = unreadable.openOrNote(_id, () => box.open(settings, _id))
@@ -46,6 +48,6 @@ async function reseal({ box, schedules, unreadable }: MongoContext, found: Seale
   })
   if (operations.length === 0) return
   await run(startDeadline(), (limit) =>
-    schedules.bulkWrite(operations, { ordered: false, ...limit }),
+    schedulesIn(context).bulkWrite(operations, { ordered: false, ...limit }),
   )
 }

@@ -1,5 +1,6 @@
 // Schedules: stored with their settings sealed, and moved on from tick to tick by compare-and-set.
-import type { Filter } from 'mongodb'
+import type { Collection, Filter } from 'mongodb'
+import { COLLECTIONS } from '../collection-names.ts'
 import { type IfVersion, isMet } from '../precondition.ts'
 import type {
   DeleteScheduleResult,
@@ -45,7 +46,7 @@ export async function putSchedule(
 /** Throws StoreUnusable when no key opens the settings of this one. */
 export async function getSchedule(context: MongoContext, name: string): Promise<Schedule | null> {
   const found = await run(startDeadline(), (limit) =>
-    context.schedules.findOne({ _id: name }, { ...limit }),
+    schedulesIn(context).findOne({ _id: name }, { ...limit }),
   )
   if (found === null) return null
   return scheduleOf(found, context.box.open(found.settings, name))
@@ -69,7 +70,7 @@ export async function deleteSchedule(
 ): Promise<DeleteScheduleResult> {
   const deadline = startDeadline()
   const { deletedCount } = await run(deadline, (limit) =>
-    context.schedules.deleteOne(
+    schedulesIn(context).deleteOne(
       { _id: name, ...(ifVersion === null ? {} : { version: ifVersion }) },
       limit,
     ),
@@ -106,7 +107,7 @@ export async function advanceSchedules(
   for (let i = 0; i < operations.length; i += MOVED_PER_COMMAND) {
     const some = operations.slice(i, i + MOVED_PER_COMMAND)
     await run(startDeadline(), (limit) =>
-      context.schedules.bulkWrite(some, { ordered: false, ...limit }),
+      schedulesIn(context).bulkWrite(some, { ordered: false, ...limit }),
     )
   }
 }
@@ -122,7 +123,7 @@ function take(
     const documents: ScheduleDocument[] = []
     let bytes = 0
     const most = { limit: limit + 1, batchSize: limit + 2 }
-    for await (const document of context.schedules.find(filter, {
+    for await (const document of schedulesIn(context).find(filter, {
       sort,
       ...most,
       ...commandLimit,
@@ -149,7 +150,7 @@ async function versionOf(
   deadline: Deadline,
 ): Promise<number | null> {
   const found = await run(deadline, (limit) =>
-    context.schedules.findOne({ _id: name }, { projection: { version: 1 }, ...limit }),
+    schedulesIn(context).findOne({ _id: name }, { projection: { version: 1 }, ...limit }),
   )
   return found?.version ?? null
 }
@@ -177,7 +178,7 @@ async function insert(
     version: 1,
   }
   try {
-    await run(deadline, (limit) => context.schedules.insertOne(document, { ...limit }))
+    await run(deadline, (limit) => schedulesIn(context).insertOne(document, { ...limit }))
     return document
   } catch (error) {
     if (isDuplicateKey(error)) return null
@@ -194,7 +195,7 @@ async function replace(
 ): Promise<ScheduleDocument | null> {
   const fields = fieldsOf(context, change)
   const stored = await run(deadline, (limit) =>
-    context.schedules.findOneAndUpdate(
+    schedulesIn(context).findOneAndUpdate(
       { _id: change.name, version },
       { $set: fields, $inc: { version: 1 } },
       { returnDocument: 'after', projection: { payload: 0 }, ...limit },
@@ -212,4 +213,8 @@ function fieldsOf(context: MongoContext, change: ScheduleChange) {
     nextRunAt: change.nextRunAt === null ? null : new Date(change.nextRunAt),
     updatedAt: nowOf(context),
   }
+}
+
+export function schedulesIn({ db }: MongoContext): Collection<ScheduleDocument> {
+  return db.collection(COLLECTIONS.schedules)
 }

@@ -1,9 +1,9 @@
 // statsOf: what waits, runs and died at endpoints. Each figure looks at no more index entries than
 // can be told of, and at no document but for the oldest.
 import type { Document } from 'mongodb'
+import { COLLECTIONS } from '../collection-names.ts'
 import type { EndpointStats } from '../records.ts'
 import { MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES } from '../store.ts'
-import { COLLECTIONS } from './collections.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import { QUEUED_STATES } from './documents.ts'
 import { notStored } from './gone-endpoints.ts'

@@ -1,7 +1,7 @@
 // The turn of an ordering key: the earliest job of the key that is not final has it, and a unique
 // index keeps it to one. Ids are in the order of enqueueing.
 import type { AnyBulkWriteOperation, Document } from 'mongodb'
-import { COLLECTIONS } from './collections.ts'
+import { COLLECTIONS } from '../collection-names.ts'
 import type { MongoContext } from './context.ts'
 import { type JobDocument, QUEUED_STATES } from './documents.ts'
 import { guardOf } from './guards.ts'

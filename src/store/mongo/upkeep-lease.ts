@@ -1,9 +1,17 @@
 // Which process does the upkeep while no worker lives: one document, held by a lease.
+import type { Collection } from 'mongodb'
+import { COLLECTIONS } from '../collection-names.ts'
 import { latestUpkeepEnd, type UpkeepLease } from '../records.ts'
 import { type MongoContext, nowOf } from './context.ts'
 import { isDuplicateKey, run, startDeadline } from './run-command.ts'
 
-const UPKEEP = 'upkeep' as const
+const UPKEEP = 'upkeep'
+
+interface UpkeepDocument {
+  _id: typeof UPKEEP
+  holder: string
+  expiresAt: Date
+}
 
 export async function takeUpkeep(
   context: MongoContext,
@@ -15,7 +23,7 @@ export async function takeUpkeep(
   const isFree = [{ holder }, { expiresAt: { $lte: now } }, { expiresAt: { $gt: latest } }]
   try {
     await run(startDeadline(), (limit) =>
-      context.upkeep.updateOne(
+      upkeepIn(context).updateOne(
         { _id: UPKEEP, $or: isFree },
         { $set: { holder, expiresAt } },
         { upsert: true, ...limit },
@@ -30,5 +38,9 @@ export async function takeUpkeep(
 }
 
 export async function releaseUpkeep(context: MongoContext, holder: string): Promise<void> {
-  await run(startDeadline(), (limit) => context.upkeep.deleteOne({ _id: UPKEEP, holder }, limit))
+  await run(startDeadline(), (limit) => upkeepIn(context).deleteOne({ _id: UPKEEP, holder }, limit))
+}
+
+function upkeepIn({ db }: MongoContext): Collection<UpkeepDocument> {
+  return db.collection(COLLECTIONS.meta)
 }

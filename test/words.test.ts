@@ -60,7 +60,7 @@ const files = [
   // and comments of SQL only.
   ...listed(
     ...['cli/*.ts', 'dashboard/*.js', 'routes/*.ts', 'workers/*.ts', 'src/*.ts'],
-    ...[':!src/store/mongo/debts.ts', ':!src/store/mongo/mongo-store.ts'],
+    ...[':!src/store/mongo/connection.ts', ':!src/store/mongo/store.ts'],
   ),
 ]
 

@@ -9,7 +9,7 @@ export async function openStore(url: string, settings: StoreSettings): Promise<S
     const { openSqliteStore } = await import('./sqlite/store.ts')
     return openSqliteStore(url.slice(SQLITE_SCHEME.length), settings)
   }
-  const { openMongoStore } = await import('./mongo/mongo-store.ts')
+  const { openMongoStore } = await import('./mongo/store.ts')
   return openMongoStore(url, settings)
 }
 

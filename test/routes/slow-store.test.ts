@@ -3,7 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { Posthorn } from '../../src/client/client.ts'
-import { openMongoStore } from '../../src/store/mongo/mongo-store.ts'
+import { openMongoStore } from '../../src/store/mongo/store.ts'
 import type { Store } from '../../src/store/store.ts'
 import { addEndpoint, enqueueMany } from '../contract/fixtures.ts'
 import { type MongoProxy, startMongoProxy } from '../support/mongo-proxy.ts'

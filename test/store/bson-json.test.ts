@@ -21,7 +21,7 @@ import { describe, expect, it } from 'vitest'
 import { decoded } from '../../cli/agenda/collection.ts'
 import { planOf } from '../../cli/agenda/plan.ts'
 import { jsonOfBson, NoJsonForm } from '../../src/store/bson-json.ts'
-import { requestHashOf } from '../../src/store/mongo/outbox-json.ts'
+import { requestHashOf } from '../../src/store/mongo/outbox.ts'
 
 /** As the driver reads it for us, from the bytes that it wrote. */
 const readAgain = (value: unknown): unknown =>

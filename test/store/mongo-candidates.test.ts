@@ -1,6 +1,6 @@
 // How a claim chooses among what its lanes hold, without a database.
 import { expect, it } from 'vitest'
-import { createPicker, MAX_CLAIM_BYTES, type Picker } from '../../src/store/mongo/candidates.ts'
+import { createPicker, MAX_CLAIM_BYTES, type Picker } from '../../src/store/mongo/claim.ts'
 
 /** What each lane holds, in order, and the size of each of its jobs. */
 type Held = Record<string, { count: number; bytes?: number }>

@@ -1,8 +1,9 @@
 // What must be right before the MongoDB store opens, and the sentence for whoever got it wrong.
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
-import { databaseName } from '../../src/store/mongo/connect.ts'
-import { openMongoStore } from '../../src/store/mongo/mongo-store.ts'
+import { databaseName } from '../../src/store/mongo/connection.ts'
+import { openMongoStore } from '../../src/store/mongo/store.ts'
+
 import { type StoreSettings, StoreUnavailable, StoreUnusable } from '../../src/store/store.ts'
 import { addEndpoint, claimOne, enqueueOne, jobOf, success } from '../contract/fixtures.ts'
 import { databaseUrl, type RunningMongo, startStandaloneMongo } from '../support/mongo.ts'

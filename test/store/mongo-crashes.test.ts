@@ -2,7 +2,7 @@
 // that reached the server, another process brings the rest about, once.
 import { randomBytes } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { openMongoStore } from '../../src/store/mongo/mongo-store.ts'
+import { openMongoStore } from '../../src/store/mongo/store.ts'
 import type { Store } from '../../src/store/store.ts'
 import {
   addEndpoint,

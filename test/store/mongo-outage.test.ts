@@ -11,8 +11,9 @@ import {
   it,
   onTestFinished,
 } from 'vitest'
-import { openMongoStore } from '../../src/store/mongo/mongo-store.ts'
-import { run, startDeadline } from '../../src/store/mongo/run-command.ts'
+import { run, startDeadline } from '../../src/store/mongo/connection.ts'
+import { openMongoStore } from '../../src/store/mongo/store.ts'
+
 import { type Store, type StoreSettings, StoreUnavailable } from '../../src/store/store.ts'
 import {
   addEndpoint,

@@ -5,8 +5,9 @@ import { randomBytes } from 'node:crypto'
 import type { CommandStartedEvent, Db, Document } from 'mongodb'
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
-import { storeOn } from '../../src/store/mongo/mongo-store.ts'
-import { openDatabase } from '../../src/store/mongo/open-database.ts'
+import { openDatabase } from '../../src/store/mongo/schema.ts'
+import { storeOn } from '../../src/store/mongo/store.ts'
+
 import type { Store } from '../../src/store/store.ts'
 import {
   addEndpoint,

@@ -13,8 +13,9 @@ import {
 } from 'mongodb'
 import { afterAll, beforeAll, describe, expect, inject, it, onTestFinished } from 'vitest'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
-import { openMongoStore } from '../../src/store/mongo/mongo-store.ts'
-import { startError } from '../../src/store/mongo/start-errors.ts'
+import { startError } from '../../src/store/mongo/errors.ts'
+import { openMongoStore } from '../../src/store/mongo/store.ts'
+
 import { type StoreSettings, StoreUnavailable, StoreUnusable } from '../../src/store/store.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { type Secantus, startSecantus } from '../support/secantus.ts'

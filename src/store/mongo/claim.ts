@@ -1,21 +1,41 @@
 // Claim, in three commands whatever the batch, exact by construction: find ids of due jobs; update
-// those that are still queued and due, with one fresh random lease id; find by ids and lease id.
-// What the last one returns is ours, whatever raced. Were the update's outcome unknown, what it
-// took is given back (disown.ts) and never sent. Jobs of endpoints with limits are taken within
-// their gates (gate.ts): two commands before the update, and one at the end.
+// those that are still queued and due, with one new random lease id; find by ids and lease id. The
+// last one returns only jobs that are ours, whatever raced. If the outcome of the update is
+// unknown, the jobs that it claimed are released and never sent. Jobs of endpoints with limits are
+// claimed within their admission (admission.ts): two commands before the update, and one at the
+// end. Over 500 lines, because the choice of the candidates and the release of unacknowledged
+// claims have no other reader.
+import type { Document } from 'mongodb'
 import { ASK_AGAIN_MS, afterClaim } from '../../endpoint/admission.ts'
 import type { ClaimedJob } from '../../job/job.ts'
-import { type Claim, type Holder, type Lane, type LimitedLane, StoreUnavailable } from '../store.ts'
-import { type Candidate, createPicker, findCandidates, type Picker } from './candidates.ts'
-import { randomId } from './changes.ts'
-import { AS_TAKEN, claimedJobOf, type TakenDocument } from './claimed-documents.ts'
-import { type MongoContext, nowOf } from './context.ts'
-import type { Disowner } from './disown.ts'
-import type { EligibleEndpoints } from './eligible-endpoints.ts'
-import { type Gates, giveBackGates, MAX_GATES, takeGates } from './gate.ts'
+import { COLLECTIONS } from '../collection-names.ts'
+import {
+  type Claim,
+  type Due,
+  type Holder,
+  type Lane,
+  type LimitedLane,
+  StoreUnavailable,
+} from '../store.ts'
+import {
+  type EligibleEndpoints,
+  type Gates,
+  giveBackGates,
+  MAX_GATES,
+  takeGates,
+} from './admission.ts'
+import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { guardOf } from './guards.ts'
-import { BY_ID } from './indexes.ts'
-import { type Deadline, run, startDeadline } from './run-command.ts'
+import {
+  AS_TAKEN,
+  BY_ID,
+  claimedJobOf,
+  type JobDocument,
+  randomId,
+  releasesOf,
+  type TakenDocument,
+  unsentChange,
+} from './job-document.ts'
 
 /** Ids are lost to other claimers: try again, but not for ever. */
 const MAX_ROUNDS = 8
@@ -24,7 +44,7 @@ const SPREAD_FACTOR = 4
 /** Calm claims until this process believes to be alone again. */
 const CALM_AFTER = 20
 
-export interface Claimer {
+interface Claimer {
   context: MongoContext
   eligibleEndpoints: EligibleEndpoints
   disowner: Disowner
@@ -49,12 +69,71 @@ interface ClaimUnderWay {
   deadline: Deadline
 }
 
-export function createClaimer(
-  context: MongoContext,
-  eligibleEndpoints: EligibleEndpoints,
-  disowner: Disowner,
-): Claimer {
-  return { context, eligibleEndpoints, disowner, calmClaims: CALM_AFTER }
+/** Payloads of one claim: what a worker holds in memory at once. */
+export const MAX_CLAIM_BYTES = 64 * 1_024 * 1_024
+/** Lanes in one command. More make it long, fewer make many. */
+const MAX_LANES_PER_COMMAND = 64
+/** The first command asks few lanes, for they may hold all that is wanted; the next ask more. */
+const FIRST_LANES = 4
+const LANES_GROWTH = 4
+
+type Candidate = Pick<JobDocument, '_id' | 'endpoint' | 'payloadBytes'>
+
+/** A lane with what may still be taken from it. */
+interface OpenLane {
+  endpoint: string
+  left: number
+}
+
+/** Chooses within the limits of one claim; a claim that loses ids to others takes more rounds. */
+export interface Picker {
+  wantsMore(): boolean
+  startRound(): void
+  /** The lanes to ask next, each with how much may be taken of it; none: the round is complete. */
+  nextLanes(): OpenLane[]
+  /** What those lanes gave. One that gave all it had is not asked again. */
+  add(found: Candidate[][]): void
+  picked(): Candidate[]
+  /** Nothing more is to be taken of this lane. */
+  close(endpoint: string): void
+  /** What it gave in this round was not tried for: it is to be asked again. */
+  reopen(endpoint: string): void
+  /** Those that may have more than was taken of them. */
+  openLanes(): string[]
+  /** Books what was really taken. */
+  count(taken: Pick<ClaimedJob, 'payload' | 'endpoint'>[]): void
+}
+
+const FIRST_WAIT_MS = 100
+const MAX_WAIT_MS = 5_000
+/** Claims under suspicion at once. Beyond, the sweeper finds them when their leases have lapsed. */
+const MAX_SUSPECTS = 100
+
+export interface Disowner {
+  disown(ids: string[], leaseId: string, leaseMs: number): void
+  stop(): void
+}
+
+/** Endpoints in one answer of a look for work. More come in further answers. */
+const MAX_NAMES = 10_000
+
+export async function due(context: MongoContext, since: number | null): Promise<Due> {
+  const deadline = startDeadline()
+  const now = nowOf(context)
+  const [endpoints, next] = await Promise.all([
+    since === null
+      ? endpointsWith(context, 'queued', deadline)
+      : dueLately(context, new Date(since), now, deadline),
+    run(deadline, (limit) =>
+      context.jobs
+        .find(
+          { state: 'queued', runAt: { $gt: now } },
+          { projection: { _id: 0, runAt: 1 }, sort: { runAt: 1 }, limit: 1, ...limit },
+        )
+        .toArray(),
+    ),
+  ])
+  return { endpoints, nextAt: next[0]?.runAt.getTime() ?? null }
 }
 
 export async function claim(
@@ -92,6 +171,132 @@ export async function claim(
     leftMs -= tookMs
   }
   return { jobs: claimed, limited: [...limited.values()], unfinished: picker.openLanes() }
+}
+
+export function createClaimer(
+  context: MongoContext,
+  eligibleEndpoints: EligibleEndpoints,
+  disowner: Disowner,
+): Claimer {
+  return { context, eligibleEndpoints, disowner, calmClaims: CALM_AFTER }
+}
+
+export function createDisowner(context: MongoContext): Disowner {
+  const timers = new Set<NodeJS.Timeout>()
+  let suspects = 0
+  let stopped = false
+
+  const lookAgain = (suspect: Suspect, waitMs: number) => {
+    if (stopped || performance.now() > suspect.endsAt) {
+      suspects -= 1
+      return
+    }
+    const timer = setTimeout(async () => {
+      timers.delete(timer)
+      const isMore = await giveBack(context, suspect)
+      lookAgain(suspect, isMore ? FIRST_WAIT_MS : Math.min(waitMs * 2, MAX_WAIT_MS))
+    }, waitMs)
+    timer.unref()
+    timers.add(timer)
+  }
+
+  return {
+    disown(ids, leaseId, leaseMs) {
+      if (suspects === MAX_SUSPECTS) return
+      suspects += 1
+      const endsAt = performance.now() + leaseMs
+      lookAgain({ ids, leaseId, endsAt, most: ids.length }, FIRST_WAIT_MS)
+    },
+    stop() {
+      stopped = true
+      for (const timer of timers) clearTimeout(timer)
+    },
+  }
+}
+
+export function createPicker(lanes: Lane[], limit: number): Picker {
+  let open: OpenLane[] = lanes
+    .filter((lane) => lane.limit > 0)
+    .map((lane) => ({ endpoint: lane.endpoint, left: lane.limit }))
+  const exhausted = new Set<string>()
+  let wanted = limit
+  let bytesLeft = MAX_CLAIM_BYTES
+  let takenCount = 0
+  let asked: OpenLane[] = []
+  let round = newRound()
+
+  /** Whether the claim had room for it. */
+  const pick = (candidate: Candidate) => {
+    const bytes = round.bytes + candidate.payloadBytes
+    // One job alone always fits, whatever its size.
+    const fits = bytes <= bytesLeft || round.picked.length + takenCount === 0
+    if (!fits || round.picked.length === wanted) round.isFull = true
+    if (!round.isFull) {
+      round.picked.push(candidate)
+      round.bytes = bytes
+    }
+    return !round.isFull
+  }
+
+  return {
+    wantsMore: () => wanted > 0 && open.length > 0 && bytesLeft > 0,
+    startRound() {
+      round = newRound()
+    },
+    nextLanes() {
+      const most = round.isFull ? 0 : wanted - round.picked.length
+      const next = most === 0 ? [] : open.slice(round.nextLane, round.nextLane + round.lanesAtOnce)
+      asked = next.map(({ endpoint, left }) => ({ endpoint, left: Math.min(left, most) }))
+      round.nextLane += asked.length
+      round.lanesAtOnce = Math.min(round.lanesAtOnce * LANES_GROWTH, MAX_LANES_PER_COMMAND)
+      return asked
+    },
+    add(found) {
+      asked.forEach(({ endpoint, left }, i) => {
+        const own = found[i] ?? []
+        const isAll = own.slice(0, left).every(pick)
+        if (isAll && own.length < left) exhausted.add(endpoint)
+      })
+    },
+    picked: () => round.picked,
+    close(endpoint) {
+      exhausted.add(endpoint)
+    },
+    reopen(endpoint) {
+      exhausted.delete(endpoint)
+    },
+    openLanes: () => open.map(({ endpoint }) => endpoint),
+    count(taken) {
+      if (round.isFull && round.picked.length < wanted) bytesLeft = 0
+      for (const { payload, endpoint } of taken) {
+        takenCount += 1
+        wanted -= 1
+        bytesLeft -= payload.byteLength
+        for (const lane of open) if (lane.endpoint === endpoint) lane.left -= 1
+      }
+      open = open.filter(({ endpoint, left }) => left > 0 && !exhausted.has(endpoint))
+    },
+  }
+}
+
+/**
+ * Endpoints that have a job in this state, read from name to name in an index that begins with the
+ * name. Not by `distinct`, which takes no hint before MongoDB 7.1, and without one any index that
+ * holds what matches: that is a walk over all such jobs.
+ */
+export async function endpointsWith(
+  context: MongoContext,
+  state: keyof typeof NAME_INDEXES,
+  deadline: Deadline,
+): Promise<string[]> {
+  const stages = [{ $match: { endpoint: { $gt: '' }, state } }, { $group: { _id: '$endpoint' } }]
+  const hint = NAME_INDEXES[state]
+  const found = await run(deadline, (limit) =>
+    context.jobs
+      .aggregate<{ _id: string }>(stages, { hint, batchSize: MAX_NAMES, ...limit })
+      .toArray(),
+  )
+  return found.map(({ _id }) => _id)
 }
 
 async function claimRound(
@@ -242,4 +447,117 @@ async function mark(
     ),
   )
   return matchedCount > 0
+}
+
+function newRound() {
+  return {
+    ...{ lanesAtOnce: FIRST_LANES, nextLane: 0, bytes: 0, isFull: false },
+    picked: [] as Candidate[],
+  }
+}
+
+/** Due jobs of each lane, in its order; with `spread` above 1 a random stretch of a longer list. */
+async function findCandidates(
+  context: MongoContext,
+  lanes: OpenLane[],
+  spread: number,
+  deadline: Deadline,
+): Promise<Candidate[][]> {
+  const pipelines = lanes.map(({ endpoint, left }) =>
+    candidatesOfLane(endpoint, left * spread, nowOf(context)),
+  )
+  const [first, ...others] = pipelines
+  if (first === undefined) return []
+  const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
+  const batchSize = lanes.reduce((sum, { left }) => sum + left * spread, 1)
+  const found = await run(deadline, (limit) =>
+    context.jobs.aggregate<Candidate>([...first, ...unions], { batchSize, ...limit }).toArray(),
+  )
+  const byLane = Map.groupBy(found, ({ endpoint }) => endpoint)
+  return lanes.map(({ endpoint, left }) => stretchOf(byLane.get(endpoint) ?? [], left))
+}
+
+function candidatesOfLane(endpoint: string, limit: number, now: Date): Document[] {
+  return [
+    { $match: { endpoint, ...guardOf('claim', { now }) } },
+    { $sort: { priority: -1, runAt: 1 } },
+    { $limit: limit },
+    { $project: { endpoint: 1, payloadBytes: 1 } },
+  ]
+}
+
+function stretchOf(candidates: Candidate[], length: number): Candidate[] {
+  const slack = candidates.length - length
+  if (slack <= 0) return candidates
+  const start = Math.floor(Math.random() * (slack + 1))
+  return candidates.slice(start, start + length)
+}
+
+interface Suspect {
+  ids: string[]
+  leaseId: string
+  /** Monotonic. */
+  endsAt: number
+  /** What one write gives back: a store that did not write so many in time is given fewer. */
+  most: number
+}
+
+/** Whether there is more to be given back. */
+async function giveBack(context: MongoContext, suspect: Suspect): Promise<boolean> {
+  const { ids, leaseId } = suspect
+  try {
+    const found = await run(startDeadline(), (limit) =>
+      context.jobs
+        .find(
+          { _id: { $in: ids }, state: 'running', leaseId },
+          { projection: { superseded: 1 }, batchSize: ids.length + 1, ...BY_ID, ...limit },
+        )
+        .toArray(),
+    )
+    // Mostly there is nothing: a store that is slow to write is spared updates of nothing.
+    if (found.length === 0) return false
+    const now = nowOf(context)
+    const updates = found.slice(0, suspect.most).flatMap(({ _id, superseded }) =>
+      releasesOf(
+        // The lease id is random and of this claim alone: with it the guard needs no fence.
+        { _id, state: 'running', leaseId, superseded: superseded === true ? true : { $ne: true } },
+        unsentChange(superseded === true ? 'withdraw' : 'release', randomId(), now),
+      ),
+    )
+    const { matchedCount } = await run(startDeadline(), (limit) =>
+      context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
+    )
+    if (matchedCount > 0) context.hint()
+    return found.length > suspect.most
+  } catch {
+    // The store is still away, or too slow for so many: this is what the next look is for.
+    suspect.most = Math.max(1, Math.floor(suspect.most / 2))
+    return false
+  }
+}
+
+/** By state, the index that is read from name to name. */
+const NAME_INDEXES = {
+  queued: 'claim',
+  held: 'by_endpoint',
+  running: 'by_endpoint',
+  dead: 'by_endpoint',
+} as const
+
+/** By what has come due, and by what was let go though it had been due before. */
+async function dueLately(
+  context: MongoContext,
+  since: Date,
+  now: Date,
+  deadline: Deadline,
+): Promise<string[]> {
+  const names = { $group: { _id: '$endpoint' } }
+  const came = { state: 'queued', runAt: { $gt: since, $lte: now } }
+  const freed = { state: 'queued', freedAt: { $gt: since }, runAt: { $lte: now } }
+  const pipeline = [{ $match: freed }, names]
+  const stages = [{ $match: came }, names, { $unionWith: { coll: COLLECTIONS.jobs, pipeline } }]
+  const found = await run(deadline, (limit) =>
+    context.jobs.aggregate<{ _id: string }>(stages, { batchSize: MAX_NAMES, ...limit }).toArray(),
+  )
+  return [...new Set(found.map(({ _id }) => _id))]
 }

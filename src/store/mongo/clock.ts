@@ -1,9 +1,9 @@
 // The store's clock: the server's time, estimated from `hello`, and carried on by the monotonic
-// clock of this process. The wall clock of this machine is never asked.
+// clock of this process. The wall clock of this machine is never read.
 import type { MongoClient } from 'mongodb'
 import { createSetBackWatch } from '../set-back-watch.ts'
 import type { StoreClock } from '../store.ts'
-import { run, startDeadline } from './run-command.ts'
+import { run, startDeadline } from './connection.ts'
 
 /** The one with the shortest round trip of these is the nearest to the truth. */
 const SAMPLES = 3

@@ -1,27 +1,63 @@
-// Endpoints as stored: headers and secrets are sealed; every write names the version it replaces.
-import type { Filter } from 'mongodb'
-import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
+// Endpoints: their settings, their switches, the counts of their jobs, and the health that attempts
+// report. Headers and secrets are encrypted. Every write is guarded by the version or the health
+// that was read.
+import type { Document, Filter, UpdateFilter } from 'mongodb'
+import { type Endpoint, type EndpointSettings, rotatedSecrets } from '../../endpoint/endpoint.ts'
+import { type Health, type HealthReport, healthAfter } from '../../endpoint/health.ts'
 import { underNewLimit } from '../../endpoint/rate-bucket.ts'
-import type { DeleteEndpointResult, PutEndpointResult } from '../endpoint-results.ts'
-import { type IfVersion, isMet } from '../precondition.ts'
-import { type Page, StoreUnavailable } from '../store.ts'
-import { randomId } from './changes.ts'
-import { type MongoContext, nowOf } from './context.ts'
+import { COLLECTIONS } from '../collection-names.ts'
+import type {
+  DeleteEndpointResult,
+  EndpointCounts,
+  PutEndpointResult,
+} from '../endpoint-results.ts'
+import { type IfVersion, isMet, type OtherVersion, otherVersion } from '../precondition.ts'
+import { MAX_COUNT, type Page, StoreUnavailable } from '../store.ts'
+import {
+  type Deadline,
+  isDuplicateKey,
+  type MongoContext,
+  nowOf,
+  run,
+  startDeadline,
+} from './connection.ts'
 import {
   type EndpointDocument,
   endpointOf,
+  restOf,
   type SealedSecret,
   settingsFields,
   validSecrets,
-} from './endpoint-documents.ts'
-import { countJobs } from './jobs.ts'
-import { type Deadline, isDuplicateKey, run, startDeadline } from './run-command.ts'
+} from './endpoint-document.ts'
+import { dateOrNull, QUEUED_STATES, randomId } from './job-document.ts'
 import { schedulesIn } from './schedules.ts'
 
 /** An endpoint that is replaced this often within 3 s is fought over by two deployments. */
-export const MAX_ROUNDS = 10
+const MAX_ROUNDS = 10
+
+/** Names in one command of counts: two pipelines each. */
+const NAMES_PER_COUNT = 32
 
 type Secrets = { given: string | null; fresh: string }
+
+type Changed = Promise<Endpoint | OtherVersion | null>
+
+/** Workers that report at once get past each other one by one. */
+const MAX_REPORT_ROUNDS = 20
+
+const HEALTH = {
+  version: 1,
+  circuitBreaker: 1,
+  disabledReason: 1,
+  restingUntil: 1,
+  restCause: 1,
+  throttleStreak: 1,
+  failureCount: 1,
+  ramp: 1,
+  healthId: 1,
+} as const
+
+type Seen = Pick<EndpointDocument, '_id' | keyof typeof HEALTH>
 
 export async function putEndpoint(
   context: MongoContext,
@@ -77,6 +113,36 @@ export async function listEndpoints(
   return { items, next: found.length > limit ? (items.at(-1)?.name ?? null) : null }
 }
 
+export async function countJobs(context: MongoContext, names: string[]): Promise<EndpointCounts[]> {
+  const deadline = startDeadline()
+  const counts = new Map<string, number>()
+  for (let i = 0; i < names.length; i += NAMES_PER_COUNT) {
+    const pipelines = names
+      .slice(i, i + NAMES_PER_COUNT)
+      .flatMap((name) => [countOf(name, 'queued'), countOf(name, 'running')])
+    const [first = [], ...others] = pipelines
+    const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
+    const found = await run(deadline, (limit) =>
+      context.jobs
+        .aggregate<{ _id: { endpoint: string; state: string }; count: number }>(
+          [...first, ...unions],
+          { batchSize: pipelines.length + 1, ...limit },
+        )
+        .toArray(),
+    )
+    for (const { _id, count } of found) counts.set(`${_id.endpoint} ${_id.state}`, count)
+  }
+  return names.map((name) => {
+    const queued = counts.get(`${name} queued`) ?? 0
+    const running = counts.get(`${name} running`) ?? 0
+    return {
+      queued: Math.min(queued, MAX_COUNT),
+      running: Math.min(running, MAX_COUNT),
+      more: queued > MAX_COUNT || running > MAX_COUNT,
+    }
+  })
+}
+
 export async function deleteEndpoint(
   context: MongoContext,
   name: string,
@@ -104,6 +170,99 @@ export async function deleteEndpoint(
     if (deletedCount === 1) return { kind: 'deleted' }
   }
   throw new StoreUnavailable('the endpoint changed each time it was read')
+}
+
+export function pauseEndpoint(
+  context: MongoContext,
+  name: string,
+  ifVersion: number | null = null,
+): Changed {
+  return change(context, name, ifVersion, { paused: true }, { $not: ['$paused'] })
+}
+
+export function resumeEndpoint(
+  context: MongoContext,
+  name: string,
+  ifVersion: number | null = null,
+): Changed {
+  const fields = {
+    paused: false,
+    disabledReason: null,
+    restingUntil: null,
+    restCause: null,
+    throttleStreak: 0,
+    failureCount: 0,
+    ramp: null,
+    // A report that was reckoned from what was before is reckoned anew.
+    healthId: randomId(),
+  }
+  // What it resets beside these three are counts, which never raise a version.
+  const isHeldBack = {
+    $or: ['$paused', { $ne: ['$disabledReason', null] }, { $ne: ['$restingUntil', null] }],
+  }
+  return change(context, name, ifVersion, fields, isHeldBack)
+}
+
+export async function rotateSecret(
+  context: MongoContext,
+  name: string,
+  secret: string,
+  overlapMs: number,
+  ifVersion: number | null = null,
+): Promise<Endpoint | OtherVersion | { fullUntil: number } | null> {
+  const deadline = startDeadline()
+  for (let round = 0; round < MAX_ROUNDS; round++) {
+    const stored = await findEndpoint(context, name, deadline)
+    const other = otherVersion(stored, ifVersion)
+    if (other !== null) return other
+    if (stored === null || stored.deleting) return shown(context, stored)
+    const now = context.clock.now()
+    const valid = validSecrets(stored, now).map(({ sealed, until }) => ({
+      sealed,
+      until: until?.getTime() ?? null,
+    }))
+    const sealed = context.box.seal(secret, name)
+    const rotated = rotatedSecrets(valid, { sealed, until: null }, overlapMs, now)
+    if ('fullUntil' in rotated) return rotated
+    const secrets = rotated.map((one) => ({ ...one, until: dateOrNull(one.until) }))
+    const written = await run(deadline, (limit) =>
+      context.endpoints.findOneAndUpdate(
+        { _id: name, version: stored.version, deleting: false },
+        { $set: { secrets, updatedAt: new Date(now) }, $inc: { version: 1 } },
+        { returnDocument: 'after', ...limit },
+      ),
+    )
+    if (written !== null) return shown(context, written)
+  }
+  throw new StoreUnavailable('the endpoint changed each time it was read')
+}
+
+export async function reportHealth(context: MongoContext, reports: HealthReport[]): Promise<void> {
+  const deadline = startDeadline()
+  let open = reports
+  for (let round = 0; open.length > 0; round++) {
+    if (round === MAX_REPORT_ROUNDS) {
+      throw new StoreUnavailable('the endpoints changed each time they were read')
+    }
+    const seen = await look(context, open, deadline)
+    const writes = open.flatMap((report) => {
+      const endpoint = seen.get(report.endpoint)
+      if (endpoint === undefined) return []
+      const update = changeBy(endpoint, report, context.clock.now())
+      return update === null ? [] : [{ report, endpoint, update }]
+    })
+    open = await write(context, writes, deadline)
+  }
+}
+
+/** Counts in the index alone, and one beyond what is told. */
+function countOf(endpoint: string, state: 'queued' | 'running'): Document[] {
+  const states = state === 'queued' ? QUEUED_STATES : [state]
+  return [
+    { $match: { endpoint, state: { $in: [...states] } } },
+    { $limit: MAX_COUNT + 1 },
+    { $group: { _id: { endpoint: '$endpoint', state: { $literal: state } }, count: { $sum: 1 } } },
+  ]
 }
 
 /** What stands in the way of deleting it; null: nothing. */
@@ -137,7 +296,7 @@ async function mark(
   return matchedCount === 1
 }
 
-export function findEndpoint(
+function findEndpoint(
   context: MongoContext,
   name: string,
   deadline: Deadline,
@@ -254,4 +413,114 @@ function bucketUnder(
 
 function newest(context: MongoContext, name: string, secret: string): SealedSecret {
   return { sealed: context.box.seal(secret, name), until: null }
+}
+
+/** @param isChanged an expression over the stored document: whether its version is raised */
+async function change(
+  context: MongoContext,
+  name: string,
+  ifVersion: number | null,
+  fields: Partial<EndpointDocument>,
+  isChanged: object,
+): Changed {
+  const deadline = startDeadline()
+  const updatedAt = { $cond: [isChanged, nowOf(context), '$updatedAt'] }
+  const version = { $add: ['$version', { $cond: [isChanged, 1, 0] }] }
+  const update = [{ $set: { ...fields, updatedAt, version } }]
+  const written = await run(deadline, (limit) =>
+    context.endpoints.findOneAndUpdate(
+      { _id: name, deleting: false, ...(ifVersion === null ? {} : { version: ifVersion }) },
+      update,
+      { returnDocument: 'after', ...limit },
+    ),
+  )
+  if (written !== null) return shown(context, written)
+  const stored = await findEndpoint(context, name, deadline)
+  // Of one that is being deleted nothing is changed.
+  return otherVersion(stored, ifVersion) ?? shown(context, stored)
+}
+
+function shown(context: MongoContext, document: EndpointDocument | null): Endpoint | null {
+  return document === null ? null : endpointOf(document, context.box, context.clock.now())
+}
+
+async function look(context: MongoContext, reports: HealthReport[], deadline: Deadline) {
+  const names = reports.map(({ endpoint }) => endpoint)
+  const found = await run(deadline, (limit) =>
+    context.endpoints
+      .find<Seen>(
+        { _id: { $in: names } },
+        { projection: HEALTH, batchSize: names.length + 1, ...limit },
+      )
+      .toArray(),
+  )
+  return new Map(found.map((endpoint) => [endpoint._id, endpoint]))
+}
+
+interface Write {
+  report: HealthReport
+  endpoint: Seen
+  update: UpdateFilter<EndpointDocument>
+}
+
+/** Returns the reports whose endpoint has changed since it was read. */
+async function write(
+  context: MongoContext,
+  writes: Write[],
+  deadline: Deadline,
+): Promise<HealthReport[]> {
+  if (writes.length === 0) return []
+  const healthId = randomId()
+  const updates = writes.map(({ endpoint, update: { $set = {}, ...rest } }) => ({
+    updateOne: {
+      filter: {
+        _id: endpoint._id,
+        version: endpoint.version,
+        healthId: endpoint.healthId,
+      },
+      update: { ...rest, $set: { ...$set, healthId } },
+    },
+  })) as Parameters<typeof context.endpoints.bulkWrite>[0]
+  const { matchedCount } = await run(deadline, (limit) =>
+    context.endpoints.bulkWrite(updates, { ordered: false, ...limit }),
+  )
+  if (matchedCount === writes.length) return []
+  const now = await look(
+    context,
+    writes.map(({ report }) => report),
+    deadline,
+  )
+  return writes.flatMap(({ report }) =>
+    now.get(report.endpoint)?.healthId === healthId ? [] : [report],
+  )
+}
+
+/** null: it changes nothing, like the successes of an endpoint that is well. */
+function changeBy(
+  seen: Seen,
+  report: HealthReport,
+  now: number,
+): UpdateFilter<EndpointDocument> | null {
+  const before: Health = {
+    version: seen.version,
+    ...restOf(seen),
+    restCause: seen.restCause,
+    throttleStreak: seen.throttleStreak,
+    failureCount: seen.failureCount,
+    isGone: false,
+  }
+  const after = healthAfter(before, report, seen.circuitBreaker, now)
+  if (JSON.stringify(after) === JSON.stringify(before)) return null
+  const { restingUntil, restCause, throttleStreak, failureCount, ramp, isGone } = after
+  return {
+    $set: {
+      restingUntil: restingUntil === null ? null : new Date(restingUntil),
+      restCause,
+      throttleStreak,
+      failureCount,
+      ramp: ramp && { ...ramp, endsAt: new Date(ramp.endsAt) },
+      ...(isGone ? { disabledReason: 'gone' as const, updatedAt: new Date(now) } : {}),
+    },
+    ...(isGone ? { $inc: { version: 1 } } : {}),
+  }
 }

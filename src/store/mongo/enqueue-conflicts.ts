@@ -1,17 +1,25 @@
 // Jobs that were refused because their id or a key is stored: which job has it, and what follows.
-// The id is looked at first, then the idempotency key, what the job was made for (its origin), and
+// The id is checked first, then the idempotency key, what the job was made for (its origin), and
 // the dedupe key.
-import type { Filter } from 'mongodb'
+import type { Filter, UpdateFilter } from 'mongodb'
+import { type DedupeDecision, decideDedupe } from '../../job/dedupe.ts'
 import type { NewJob } from '../../job/job.ts'
 import { type EnqueueResult, StoreUnavailable } from '../store.ts'
-import type { MongoContext } from './context.ts'
-import { type JobDocument, jobOf } from './documents.ts'
-import { type Item, isSameJob } from './enqueue-insert.ts'
-import { type Deadline, run } from './run-command.ts'
-import { takeOver } from './take-over.ts'
+import { type Deadline, isDuplicateKey, type MongoContext, nowOf, run } from './connection.ts'
+import { guardOf } from './guards.ts'
+import {
+  BY_ID,
+  dateOrNull,
+  type JobDocument,
+  jobOf,
+  sealHeaders,
+  stateOf,
+  toFinal,
+} from './job-document.ts'
 
 const WITHOUT_PAYLOAD = { payload: 0 } as const
-export type Holder = Omit<JobDocument, keyof typeof WITHOUT_PAYLOAD>
+
+type Holder = Omit<JobDocument, keyof typeof WITHOUT_PAYLOAD>
 
 interface Holders {
   byId: Map<string, Holder>
@@ -41,6 +49,37 @@ export interface Answers {
 interface Existing {
   index: number
   jobId: string
+}
+
+/** Keys that one job answers to. The oldest are forgotten, but for the one that made it. */
+const MAX_KEYS = 1_000
+
+type TakenOver =
+  | { kind: 'dedupe_conflict'; jobId: string }
+  /** The request is answered with the job as it is; null: it has not been read since. */
+  | { kind: 'kept'; document: JobDocument | null }
+  | { kind: 'replaced'; document: JobDocument }
+  /** The job has no longer the key. */
+  | { kind: 'given_up'; isFinal: boolean }
+  /** It is no longer what was read. */
+  | { kind: 'raced' }
+
+const RACED: TakenOver = { kind: 'raced' }
+
+/** A job of the batch on its way into the store. */
+export interface Item {
+  index: number
+  job: NewJob
+  document: JobDocument
+}
+
+/** An application can give a document of its outbox the id of a job that was made before. */
+export function isSameJob(
+  job: NewJob,
+  stored: Pick<JobDocument, '_id' | 'originKey' | 'originHash'> | undefined,
+): boolean {
+  if (stored?._id !== job.id || (stored.originKey ?? null) !== job.originKey) return false
+  return stored.originHash === job.originHash
 }
 
 /** What is settled here stands in the answers. */
@@ -102,37 +141,6 @@ export async function resolve(
   return resolved
 }
 
-/** What the idempotency key or the origin says; null: neither is known. */
-export function knownBy(
-  job: NewJob,
-  { byKey, byOrigin }: Pick<Holders, 'byKey' | 'byOrigin'>,
-): { kind: 'existing' | 'key_reused' | 'id_taken'; holder: Holder } | null {
-  const { endpoint, idempotency, originKey } = job
-  const holder = byKey.get(textOf(endpoint, idempotency?.key))
-  if (holder !== undefined) {
-    const isSame = hashOf(holder, idempotency?.key ?? '') === idempotency?.requestHash
-    return { kind: isSame ? 'existing' : 'key_reused', holder }
-  }
-  const original = byOrigin.get(textOf(endpoint, originKey ?? undefined))
-  if (original === undefined) return null
-  const isSame = original.originHash === job.originHash
-  return { kind: isSame ? 'existing' : 'id_taken', holder: original }
-}
-
-export function refusedBy({ _id }: Holder, kind: 'key_reused' | 'id_taken'): EnqueueResult {
-  return { kind, jobId: _id }
-}
-
-/** The hash covers the payload: where the key made the job, its bytes need not travel. */
-function hasPayloadOf({ idempotencyKey, payloadChanged }: Holder, { idempotency }: NewJob) {
-  return idempotency !== null && idempotencyKey === idempotency.key && payloadChanged !== true
-}
-
-function hashOf({ keys = [], idempotencyKey, requestHash }: Holder, key: string) {
-  const own = keys.find((one) => one.key === key)
-  return own?.hash ?? (idempotencyKey === key ? requestHash : undefined)
-}
-
 export async function findHolders(
   context: MongoContext,
   jobs: NewJob[],
@@ -166,36 +174,25 @@ export async function findHolders(
   return { byId, byKey, byOrigin, byDedupe }
 }
 
-/**
- * One for each index. A value that is not null is all that the partial indexes ask for. `$exists`
- * beside it would be harmful: on the keys, which are an array, MongoDB bounds the scan by one
- * condition only, and that one would let in every key of the endpoint (SERVER-12281).
- */
-function alternativesOf(endpoint: string, jobs: NewJob[]): Filter<JobDocument>[] {
-  const keys = jobs.flatMap(({ idempotency }) => idempotency?.key ?? [])
-  const origins = jobs.flatMap(({ originKey }) => originKey ?? [])
-  const dedupes = jobs.flatMap(({ dedupe }) => dedupe?.key ?? [])
-  return [
-    ...(keys.length === 0
-      ? []
-      : [
-          { endpoint, 'keys.key': { $in: keys } },
-          { endpoint, idempotencyKey: { $in: keys } },
-        ]),
-    ...(origins.length === 0 ? [] : [{ endpoint, originKey: { $in: origins } }]),
-    ...(dedupes.length === 0 ? [] : [{ endpoint, dedupeHolder: { $in: dedupes } }]),
-  ]
+/** What the idempotency key or the origin says; null: neither is known. */
+export function knownBy(
+  job: NewJob,
+  { byKey, byOrigin }: Pick<Holders, 'byKey' | 'byOrigin'>,
+): { kind: 'existing' | 'key_reused' | 'id_taken'; holder: Holder } | null {
+  const { endpoint, idempotency, originKey } = job
+  const holder = byKey.get(textOf(endpoint, idempotency?.key))
+  if (holder !== undefined) {
+    const isSame = hashOf(holder, idempotency?.key ?? '') === idempotency?.requestHash
+    return { kind: isSame ? 'existing' : 'key_reused', holder }
+  }
+  const original = byOrigin.get(textOf(endpoint, originKey ?? undefined))
+  if (original === undefined) return null
+  const isSame = original.originHash === job.originHash
+  return { kind: isSame ? 'existing' : 'id_taken', holder: original }
 }
 
-/** With the jobs as they are now. */
-async function answerExisting(
-  context: MongoContext,
-  existing: Existing[],
-  results: EnqueueResult[],
-  deadline: Deadline,
-): Promise<void> {
-  const ids = existing.map(({ jobId }) => jobId)
-  answerFrom(await readExisting(context, ids, deadline), existing, results)
+export function refusedBy({ _id }: Holder, kind: 'key_reused' | 'id_taken'): EnqueueResult {
+  return { kind, jobId: _id }
 }
 
 export function answerFrom(
@@ -231,7 +228,159 @@ export async function readExisting(
   )
 }
 
+/** The hash covers the payload: where the key made the job, its bytes need not travel. */
+function hasPayloadOf({ idempotencyKey, payloadChanged }: Holder, { idempotency }: NewJob) {
+  return idempotency !== null && idempotencyKey === idempotency.key && payloadChanged !== true
+}
+
+function hashOf({ keys = [], idempotencyKey, requestHash }: Holder, key: string) {
+  const own = keys.find((one) => one.key === key)
+  return own?.hash ?? (idempotencyKey === key ? requestHash : undefined)
+}
+
+/**
+ * One for each index. A value that is not null is all that the partial indexes ask for. `$exists`
+ * beside it would be harmful: on the keys, which are an array, MongoDB bounds the scan by one
+ * condition only, and that one would let in every key of the endpoint (SERVER-12281).
+ */
+function alternativesOf(endpoint: string, jobs: NewJob[]): Filter<JobDocument>[] {
+  const keys = jobs.flatMap(({ idempotency }) => idempotency?.key ?? [])
+  const origins = jobs.flatMap(({ originKey }) => originKey ?? [])
+  const dedupes = jobs.flatMap(({ dedupe }) => dedupe?.key ?? [])
+  return [
+    ...(keys.length === 0
+      ? []
+      : [
+          { endpoint, 'keys.key': { $in: keys } },
+          { endpoint, idempotencyKey: { $in: keys } },
+        ]),
+    ...(origins.length === 0 ? [] : [{ endpoint, originKey: { $in: origins } }]),
+    ...(dedupes.length === 0 ? [] : [{ endpoint, dedupeHolder: { $in: dedupes } }]),
+  ]
+}
+
+/** With the jobs as they are now. */
+async function answerExisting(
+  context: MongoContext,
+  existing: Existing[],
+  results: EnqueueResult[],
+  deadline: Deadline,
+): Promise<void> {
+  const ids = existing.map(({ jobId }) => jobId)
+  answerFrom(await readExisting(context, ids, deadline), existing, results)
+}
+
 /** A name holds no space, so that two pairs never look the same. No key: a text that none has. */
 function textOf(endpoint: string, key: string | undefined): string {
   return key === undefined ? '' : `${endpoint} ${key}`
+}
+
+async function takeOver(
+  context: MongoContext,
+  job: NewJob,
+  holder: Holder,
+  deadline: Deadline,
+): Promise<TakenOver> {
+  if (job.dedupe === null) return RACED
+  const now = nowOf(context)
+  const { _id, version, state, attemptCount } = holder
+  const owned = { _id, dedupeHolder: job.dedupe.key }
+  const decision = decideDedupe(job.dedupe.mode, { state: stateOf(state), attemptCount })
+  switch (decision.kind) {
+    case 'reject':
+      return { kind: 'dedupe_conflict', jobId: _id }
+    case 'keep': {
+      if (job.idempotency === null) return { kind: 'kept', document: null }
+      const document = await updateOwner(context, owned, keyAdded(job), deadline)
+      return document === null ? RACED : { kind: 'kept', document }
+    }
+    case 'replace': {
+      const filter = { ...owned, ...guardOf('replace', { now, version }), attemptCount: 0 }
+      const document = await updateOwner(context, filter, replaced(context, job, _id), deadline)
+      return document === null ? RACED : { kind: 'replaced', document }
+    }
+    case 'displace': {
+      const filter = { ...owned, ...guardOf('displace', { now }) }
+      const isWritten = await releaseKey(context, filter, toFinal('cancelled', now, {}), deadline)
+      return isWritten ? { kind: 'given_up', isFinal: true } : RACED
+    }
+    case 'supersede': {
+      const filter = { ...owned, ...guardOf('supersede', { now }) }
+      const isWritten = await releaseKey(context, filter, SUPERSEDE, deadline)
+      return isWritten ? { kind: 'given_up', isFinal: false } : RACED
+    }
+    default:
+      throw new Error(`unknown decision ${(decision satisfies never as DedupeDecision).kind}`)
+  }
+}
+
+const SUPERSEDE = {
+  $set: { superseded: true as const },
+  $unset: { dedupeHolder: '' as const },
+  $inc: { version: 1 },
+}
+
+/** Of one of which nothing was sent: what the request gives, and no more. */
+function replaced({ box }: MongoContext, job: NewJob, id: string): UpdateFilter<JobDocument> {
+  const runAt = new Date(job.runAt)
+  return {
+    ...keyAdded(job),
+    $set: {
+      ...(job.idempotency === null ? {} : { hasKey: true }),
+      payload: job.payload,
+      payloadBytes: job.payload.byteLength,
+      payloadChanged: true,
+      runAt,
+      firstRunAt: runAt,
+      priority: job.priority,
+      metadata: JSON.stringify(job.metadata),
+      headers: sealHeaders(job.headers, id, box),
+      expiresAt: dateOrNull(job.expiresAt),
+      ...(job.tags.length > 0 ? { tags: job.tags } : {}),
+    },
+    ...(job.tags.length > 0 ? {} : { $unset: { tags: '' } }),
+    $inc: { version: 1 },
+  }
+}
+
+function keyAdded({ idempotency }: NewJob): UpdateFilter<JobDocument> {
+  if (idempotency === null) return {}
+  const entry = { key: idempotency.key, hash: idempotency.requestHash }
+  return {
+    $push: { keys: { $each: [entry], $slice: -MAX_KEYS } },
+    $set: { hasKey: true },
+  }
+}
+
+/** null: it is not what the filter says, or another job took the key of the request just now. */
+async function updateOwner(
+  context: MongoContext,
+  filter: Filter<JobDocument>,
+  update: UpdateFilter<JobDocument>,
+  deadline: Deadline,
+): Promise<JobDocument | null> {
+  try {
+    return await run(deadline, (limit) =>
+      context.jobs.findOneAndUpdate(filter, update, {
+        returnDocument: 'after',
+        ...BY_ID,
+        ...limit,
+      }),
+    )
+  } catch (error) {
+    if (isDuplicateKey(error)) return null
+    throw error
+  }
+}
+
+async function releaseKey(
+  context: MongoContext,
+  filter: Filter<JobDocument>,
+  update: UpdateFilter<JobDocument>,
+  deadline: Deadline,
+): Promise<boolean> {
+  const { matchedCount } = await run(deadline, (limit) =>
+    context.jobs.updateOne(filter, update, { ...BY_ID, ...limit }),
+  )
+  return matchedCount === 1
 }

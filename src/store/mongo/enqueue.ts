@@ -1,30 +1,46 @@
-// Enqueue: one look at the endpoints, one insert for the whole batch. A key that is taken comes
-// back as a duplicate-key error and is told apart by reading who has it. A job that depends on
-// others or has an ordering key is inserted held, and promoted before this returns.
-import { decideAcceptance, isDisabledFor, newlyQueued } from '../../job/acceptance.ts'
-import type { NewJob } from '../../job/job.ts'
-import { type EnqueueResult, MAX_ENQUEUE_BATCH, StoreUnavailable } from '../store.ts'
-import type { MongoContext } from './context.ts'
+// Enqueue: one read of the endpoints and one of the dependencies, one insert for the whole batch. A
+// key that is taken comes back as a duplicate-key error; which job has it is read then. A job that
+// depends on others or has an ordering key is inserted blocked, and promoted before this returns.
+// After an insert without a response, the jobs are read back by the ids that we gave.
+import type { WriteError } from 'mongodb'
+import {
+  type AcceptingEndpoint,
+  decideAcceptance,
+  isDisabledFor,
+  namedOnFinish,
+  newlyQueued,
+} from '../../job/acceptance.ts'
+import type { JobState, NewJob } from '../../job/job.ts'
+import { type EnqueueResult, MAX_ANSWER_MS, MAX_ENQUEUE_BATCH, StoreUnavailable } from '../store.ts'
+import { checkHeld, markDependedOn } from './blocked-jobs.ts'
+import {
+  type Deadline,
+  isBareDuplicateKey,
+  isDuplicateKey,
+  isOnlyDuplicateKeys,
+  type MongoContext,
+  run,
+  startDeadline,
+} from './connection.ts'
+import type { EndpointDocument } from './endpoint-document.ts'
 import {
   type Answers,
   answerFrom,
   findHolders,
+  type Item,
+  isSameJob,
   knownBy,
   type Resolved,
   readExisting,
   refusedBy,
   resolve,
 } from './enqueue-conflicts.ts'
-import { loadEnqueueContext } from './enqueue-grounds.ts'
-import { type Item, insert, insertKeyless } from './enqueue-insert.ts'
-import { checkHeld, markDependedOn } from './held.ts'
-import { newJobDocument } from './new-job-document.ts'
-import { type Deadline, startDeadline } from './run-command.ts'
+import { BY_ID, newJobDocument, stateOf } from './job-document.ts'
 
 /** A key's holder can be purged between the insert and the look: then the key is free again. */
 const MAX_ROUNDS_WITHOUT_PROGRESS = 5
 
-export interface Enqueued {
+interface Enqueued {
   results: EnqueueResult[]
   /** Ids of jobs that became final, for others have their dedupe keys now. */
   finished: string[]
@@ -37,6 +53,23 @@ interface Batch extends Answers {
   held: Item[]
   deadline: Deadline
 }
+
+interface EnqueueContext {
+  endpoints: Map<string, AcceptingEndpoint>
+  /** Of those dependencies that are stored. */
+  states: Map<string, JobState>
+}
+
+const FOUND = { 'retry.maxAttempts': 1, disabledReason: 1, onFinish: 1 } as const
+
+type FoundEndpoint = Pick<EndpointDocument, '_id' | 'disabledReason' | 'onFinish'> & {
+  retry: { maxAttempts: number }
+}
+
+/** Kept back from the insert, to find out what became of one that was not answered. */
+const READ_BACK_MS = 500
+/** Longer than any verb takes: until then no sweeper looks at a job that is not complete yet. */
+const KEYLESS_MS = 10_000
 
 export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<Enqueued> {
   if (jobs.length > MAX_ENQUEUE_BATCH) {
@@ -200,4 +233,148 @@ function insertedAs({ job, document }: Item): EnqueueResult {
   const { maxAttempts, onFinish = null, waitingFor = [] } = document
   const isHeld = document.state === 'held'
   return { kind: 'inserted', job: newlyQueued(job, { maxAttempts, onFinish, waitingFor, isHeld }) }
+}
+
+async function loadEnqueueContext(
+  context: MongoContext,
+  jobs: NewJob[],
+  deadline: Deadline,
+): Promise<EnqueueContext> {
+  const names = [
+    ...new Set(
+      jobs.flatMap((job) => {
+        const named = namedOnFinish(job)
+        return named === null ? [job.endpoint] : [job.endpoint, named.endpoint]
+      }),
+    ),
+  ]
+  const found = await run(deadline, (limit) =>
+    context.endpoints
+      .find<FoundEndpoint>(
+        { _id: { $in: names }, deleting: false },
+        { projection: FOUND, batchSize: names.length + 1, ...limit },
+      )
+      .toArray(),
+  )
+  const ids = [...new Set(jobs.flatMap(({ dependsOn }) => dependsOn))]
+  const dependencies =
+    ids.length === 0
+      ? []
+      : await run(deadline, (limit) =>
+          context.jobs
+            .find(
+              { _id: { $in: ids } },
+              { projection: { state: 1 }, batchSize: ids.length + 1, ...limit },
+            )
+            .toArray(),
+        )
+  return {
+    endpoints: new Map(found.map((endpoint) => [endpoint._id, acceptingOf(endpoint)])),
+    states: new Map(dependencies.map(({ _id, state }) => [_id, stateOf(state)])),
+  }
+}
+
+function acceptingOf({ disabledReason, onFinish, retry }: FoundEndpoint): AcceptingEndpoint {
+  return {
+    disabledReason,
+    onFinish,
+    maxAttempts: retry.maxAttempts,
+  }
+}
+
+/**
+ * Inserts; returns those that were refused because a key, or their id, is stored already. Which of
+ * the two is not read from the server's message: it quotes the key, which is a caller's text.
+ */
+async function insert(
+  context: MongoContext,
+  items: Item[],
+  deadline: Deadline,
+): Promise<Set<Item>> {
+  const ownMs = Math.min(MAX_ANSWER_MS, deadline.leftMs()) - READ_BACK_MS
+  try {
+    await run(startDeadline(ownMs), (limit) =>
+      context.jobs.insertMany(
+        items.map(({ document }) => document),
+        { ordered: false, ...limit },
+      ),
+    )
+    return new Set()
+  } catch (error) {
+    if (isOnlyDuplicateKeys(error)) return refusedItems(items, [error.writeErrors].flat())
+    if (!(error instanceof StoreUnavailable)) throw error
+    const missing = await notStored(context, items, deadline)
+    if (missing.size === 0) return missing
+    if (isBareDuplicateKey(error.cause)) return missing
+    throw error
+  }
+}
+
+/**
+ * Inserts without the dedupe key, held, and then gives it the key. Slower, and so only where an
+ * insert was refused for a key that nobody has: on some engines a key that was given up once still
+ * stands in the way of inserts, but not of updates (secantusd-rs 0.5). Returns those whose key was
+ * taken.
+ */
+async function insertKeyless(
+  context: MongoContext,
+  items: Item[],
+  deadline: Deadline,
+): Promise<Set<Item>> {
+  const checkedAt = new Date(context.clock.now() + KEYLESS_MS)
+  const keyless = items.map(({ document: { dedupeHolder, ...rest }, ...item }) => ({
+    ...item,
+    document: { ...rest, state: 'held' as const, checkedAt },
+  }))
+  const refused = await insert(context, keyless, deadline)
+  // One that the driver sent twice, when the first answer was lost, is refused and stored.
+  const missing = refused.size === 0 ? refused : await notStored(context, [...refused], deadline)
+  const taken = new Set<Item>()
+  for (const [i, item] of items.entries()) {
+    const isStored = !missing.has(keyless[i] as Item)
+    if (!isStored || !(await giveKey(context, item, deadline))) taken.add(item)
+  }
+  return taken
+}
+
+async function giveKey(context: MongoContext, item: Item, deadline: Deadline): Promise<boolean> {
+  const { _id, dedupeHolder, state } = item.document
+  if (dedupeHolder === undefined) throw new Error('only a job with a dedupe key can get one')
+  try {
+    await run(deadline, (limit) =>
+      context.jobs.updateOne(
+        { _id, state: 'held' },
+        { $set: { dedupeHolder, state, checkedAt: new Date(0) } },
+        { ...BY_ID, ...limit },
+      ),
+    )
+    return true
+  } catch (error) {
+    if (!isDuplicateKey(error)) throw error
+    await run(deadline, (limit) => context.jobs.deleteOne({ _id, state: 'held' }, limit))
+    return false
+  }
+}
+
+function refusedItems(items: Item[], errors: WriteError[]): Set<Item> {
+  return new Set(errors.flatMap(({ index }) => items[index] ?? []))
+}
+
+/** Those that were not stored, after an insert of which that was not told. */
+async function notStored(
+  context: MongoContext,
+  items: Item[],
+  deadline: Deadline,
+): Promise<Set<Item>> {
+  const ids = items.map(({ job }) => job.id)
+  const found = await run(deadline, (limit) =>
+    context.jobs
+      .find(
+        { _id: { $in: ids } },
+        { projection: { originKey: 1, originHash: 1 }, batchSize: ids.length + 1, ...limit },
+      )
+      .toArray(),
+  )
+  const stored = new Map(found.map((document) => [document._id, document]))
+  return new Set(items.filter(({ job }) => !isSameJob(job, stored.get(job.id))))
 }

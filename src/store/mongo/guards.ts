@@ -1,12 +1,23 @@
-// The guards of src/job/lifecycle.ts as filters: every write of a job's state takes its own here.
+// The guards of src/job/lifecycle.ts as filters: every write of a job's state takes its own here. A
+// batch of guarded writes returns only how many matched: if not all did, the jobs that carry its
+// mark are read back, and their ends are reported.
 import type { Filter } from 'mongodb'
+import type { FailureReason } from '../../job/job.ts'
 import { type EventName, type Guard, LIFECYCLE, type LifecycleEvent } from '../../job/lifecycle.ts'
 import type { FinalState, PurgeClass } from '../../job/retention.ts'
 import { MAX_FREE_ATTEMPTS } from '../../job/retry-policy.ts'
-import { type JobDocument, QUEUED_STATES, type StoredState } from './documents.ts'
+import { type Deadline, type MongoContext, run } from './connection.ts'
+import {
+  type AttemptDocument,
+  attemptOf,
+  BY_ID,
+  type JobDocument,
+  QUEUED_STATES,
+  type StoredState,
+} from './job-document.ts'
 
 /** What the writer knows, by which a guard is proved. */
-export interface Proof {
+interface Proof {
   now: Date
   lease?: { fence: number; leaseId: string; leaseExpiresAt?: Date }
   version?: number
@@ -64,6 +75,8 @@ const FILTERS = {
   endpoint_gone: () => ({}),
 } satisfies Record<Guard, (proof: Proof) => JobFilter>
 
+type Ended = Pick<JobDocument, '_id' | 'endpoint'>
+
 /** The filter that a write of this event must carry, beside the job's id. */
 export function guardOf(event: EventName, proof: Proof): JobFilter {
   const { from, guards }: LifecycleEvent = LIFECYCLE[event]
@@ -77,7 +90,62 @@ export function guardOf(event: EventName, proof: Proof): JobFilter {
   return filter
 }
 
+/** For jobs that died without an attempt, by a write that set `releaseId` to `writeId`. */
+export async function tellDied<T extends Ended>(
+  context: MongoContext,
+  jobs: T[],
+  diedOf: FailureReason,
+  { writeId, count }: { writeId: string; count: number },
+  deadline: Deadline,
+): Promise<T[]> {
+  const ended = await writtenAmong(context, jobs, { releaseId: writeId }, count, deadline)
+  for (const { _id: jobId, endpoint } of ended) {
+    context.ends.tell({ jobId, endpoint, attempt: null, diedOf })
+  }
+  return ended
+}
+
+/** For attempts that a write ended in the place of their holders. */
+export async function tellAttemptsEnded<T extends Ended>(
+  context: MongoContext,
+  ends: { job: T; attempt: AttemptDocument }[],
+  diedOf: FailureReason | null,
+  { writeId, count }: { writeId: string; count: number },
+  deadline: Deadline,
+): Promise<T[]> {
+  const jobs = ends.map(({ job }) => job)
+  const mark = { 'attempts.writeId': writeId }
+  const ended = new Set(await writtenAmong(context, jobs, mark, count, deadline))
+  for (const { job, attempt } of ends) {
+    if (!ended.has(job)) continue
+    const { _id: jobId, endpoint } = job
+    context.ends.tell({ jobId, endpoint, attempt: attemptOf(attempt), diedOf })
+  }
+  return [...ended]
+}
+
 /** A guard without its proof would match anything: better no write at all. */
 function missing(): never {
   throw new Error('a guard needs a proof that its writer did not give')
+}
+
+async function writtenAmong<T extends Ended>(
+  context: MongoContext,
+  jobs: T[],
+  mark: Filter<JobDocument>,
+  count: number,
+  deadline: Deadline,
+): Promise<T[]> {
+  if (count === jobs.length || count === 0) return count === 0 ? [] : jobs
+  const ids = jobs.map(({ _id }) => _id)
+  const found = await run(deadline, (limit) =>
+    context.jobs
+      .find(
+        { $and: [{ _id: { $in: ids } }, mark] },
+        { projection: { _id: 1 }, batchSize: ids.length + 1, ...BY_ID, ...limit },
+      )
+      .toArray(),
+  )
+  const marked = new Set(found.map(({ _id }) => _id))
+  return jobs.filter(({ _id }) => marked.has(_id))
 }

@@ -1,17 +1,22 @@
-// What is read of jobs: one, how many, which are final, which endpoints have work.
-import type { Document } from 'mongodb'
-import type { Job } from '../../job/job.ts'
-import { COLLECTIONS } from '../collection-names.ts'
-import type { EndpointCounts } from '../endpoint-results.ts'
-import { type Due, MAX_COUNT } from '../store.ts'
-import { type MongoContext, nowOf } from './context.ts'
-import { jobOf, ownBytes, QUEUED_STATES } from './documents.ts'
-import { type Deadline, run, startDeadline } from './run-command.ts'
+// What is read of jobs: one, a page, which are final. Ids sort by creation, so that they
+// bound and order every page.
+import type { Document, Filter } from 'mongodb'
+import type { Job, JobState, JobSummary } from '../../job/job.ts'
+import { firstIdAt } from '../../job/job-id.ts'
+import { FINAL_STATES } from '../../job/retention.ts'
+import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
+import { type Deadline, type MongoContext, run, startDeadline } from './connection.ts'
+import {
+  type JobDocument,
+  jobOf,
+  ownBytes,
+  QUEUED_STATES,
+  type StoredState,
+  summaryOf,
+  WITHOUT_BULK,
+} from './job-document.ts'
 
-/** Endpoints in one answer of a look for work. More come in further answers. */
-const MAX_NAMES = 10_000
-/** Names in one command of counts: two pipelines each. */
-const NAMES_PER_COUNT = 32
+const ALL_STATES: StoredState[] = [...QUEUED_STATES, 'running', ...FINAL_STATES]
 
 export async function getJob(context: MongoContext, id: string): Promise<Job | null> {
   const document = await run(startDeadline(), (limit) =>
@@ -25,6 +30,34 @@ export async function getPayload(context: MongoContext, id: string): Promise<Uin
     context.jobs.findOne({ _id: id }, { projection: { payload: 1 }, ...limit }),
   )
   return document === null ? null : ownBytes(document.payload)
+}
+
+export async function listJobs(context: MongoContext, query: JobQuery): Promise<Page<JobSummary>> {
+  const deadline = startDeadline()
+  const range = idRangeOf(query)
+  const direction = query.oldestFirst ? 1 : -1
+  const { walked, sifted } = sieveOf(query)
+  // What is sifted out of an index may lie far apart in it: so not too far.
+  const boundary =
+    sifted === null ? null : await lastEntryOfPage(context, walked, range, direction, deadline)
+  const filter: Filter<JobDocument> = { ...walked, ...sifted }
+  const bounded =
+    boundary === null ? range : { ...range, [direction === 1 ? '$lte' : '$gte']: boundary }
+  if (Object.keys(bounded).length > 0) filter._id = bounded
+  const found = await run(deadline, (limit) =>
+    context.jobs
+      .find<Omit<JobDocument, keyof typeof WITHOUT_BULK>>(filter, {
+        projection: WITHOUT_BULK,
+        sort: { _id: direction },
+        limit: query.limit + 1,
+        batchSize: query.limit + 1,
+        ...limit,
+      })
+      .toArray(),
+  )
+  const items = found.slice(0, query.limit).map((document) => summaryOf(document, context.box))
+  const isFull = found.length > query.limit
+  return { items, next: isFull ? (items.at(-1)?.id ?? null) : boundary }
 }
 
 export async function finalAmong(context: MongoContext, ids: string[]): Promise<string[]> {
@@ -41,107 +74,75 @@ export async function finalAmong(context: MongoContext, ids: string[]): Promise<
   return ids.filter((id) => !aliveIds.has(id))
 }
 
-export async function countJobs(context: MongoContext, names: string[]): Promise<EndpointCounts[]> {
-  const deadline = startDeadline()
-  const counts = new Map<string, number>()
-  for (let i = 0; i < names.length; i += NAMES_PER_COUNT) {
-    const pipelines = names
-      .slice(i, i + NAMES_PER_COUNT)
-      .flatMap((name) => [countOf(name, 'queued'), countOf(name, 'running')])
-    const [first = [], ...others] = pipelines
-    const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
-    const found = await run(deadline, (limit) =>
-      context.jobs
-        .aggregate<{ _id: { endpoint: string; state: string }; count: number }>(
-          [...first, ...unions],
-          { batchSize: pipelines.length + 1, ...limit },
-        )
-        .toArray(),
-    )
-    for (const { _id, count } of found) counts.set(`${_id.endpoint} ${_id.state}`, count)
+/** Ids sort by creation, so that bounds in time are bounds of ids. */
+function idRangeOf({ createdAfter, createdBefore, after, oldestFirst }: JobQuery) {
+  const lowest = createdAfter === undefined ? undefined : firstIdAt(createdAfter)
+  const highest = createdBefore === undefined ? undefined : firstIdAt(createdBefore)
+  const uppers = [highest, oldestFirst ? undefined : after]
+  const upper = uppers.filter((id) => id !== undefined).sort()[0]
+  return {
+    ...(lowest === undefined ? {} : { $gte: lowest }),
+    ...(upper === undefined ? {} : { $lt: upper }),
+    ...(oldestFirst && after !== undefined ? { $gt: after } : {}),
   }
-  return names.map((name) => {
-    const queued = counts.get(`${name} queued`) ?? 0
-    const running = counts.get(`${name} running`) ?? 0
-    return {
-      queued: Math.min(queued, MAX_COUNT),
-      running: Math.min(running, MAX_COUNT),
-      more: queued > MAX_COUNT || running > MAX_COUNT,
-    }
-  })
 }
 
-/** Counts in the index alone, and one beyond what is told. */
-export function countOf(endpoint: string, state: 'queued' | 'running'): Document[] {
-  const states = state === 'queued' ? QUEUED_STATES : [state]
-  return [
-    { $match: { endpoint, state: { $in: [...states] } } },
-    { $limit: MAX_COUNT + 1 },
-    { $group: { _id: { endpoint: '$endpoint', state: { $literal: state } }, count: { $sum: 1 } } },
-  ]
+/** What an index is walked by, and what is sifted out of it; null: it holds just what is asked. */
+function sieveOf(query: JobQuery): {
+  walked: Filter<JobDocument>
+  sifted: Filter<JobDocument> | null
+} {
+  const { endpoint, states = [], tag, dedupeKey, failureReason } = query
+  const placed: Filter<JobDocument> = {
+    ...(endpoint === undefined ? {} : { endpoint }),
+    ...(states.length > 0 ? { state: { $in: storedStates(states) } } : {}),
+  }
+  const failed = failureReason === undefined ? {} : { failureReason }
+  if (dedupeKey !== undefined) {
+    const rest = { ...placed, ...failed, ...(tag === undefined ? {} : { tags: tag }) }
+    return { walked: { dedupeKey }, sifted: orNull(rest) }
+  }
+  if (tag !== undefined) return { walked: { tags: tag }, sifted: orNull({ ...placed, ...failed }) }
+  const walked =
+    // With all states named, the index of an endpoint gives its jobs in order of their ids.
+    endpoint !== undefined && states.length === 0
+      ? { ...placed, state: { $in: ALL_STATES } }
+      : failureReason !== undefined && states.length === 0
+        ? { ...placed, state: { $in: [...FINAL_STATES] } }
+        : placed
+  return { walked, sifted: orNull(failed) }
 }
 
-export async function due(context: MongoContext, since: number | null): Promise<Due> {
-  const deadline = startDeadline()
-  const now = nowOf(context)
-  const [endpoints, next] = await Promise.all([
-    since === null
-      ? endpointsWith(context, 'queued', deadline)
-      : dueLately(context, new Date(since), now, deadline),
-    run(deadline, (limit) =>
-      context.jobs
-        .find(
-          { state: 'queued', runAt: { $gt: now } },
-          { projection: { _id: 0, runAt: 1 }, sort: { runAt: 1 }, limit: 1, ...limit },
-        )
-        .toArray(),
-    ),
-  ])
-  return { endpoints, nextAt: next[0]?.runAt.getTime() ?? null }
+function orNull(filter: Filter<JobDocument>): Filter<JobDocument> | null {
+  return Object.keys(filter).length === 0 ? null : filter
 }
 
-/** By state, the index that is read from name to name. */
-const NAME_INDEXES = {
-  queued: 'claim',
-  held: 'by_endpoint',
-  running: 'by_endpoint',
-  dead: 'by_endpoint',
-} as const
+function storedStates(states: JobState[]): StoredState[] {
+  return states.flatMap((state): StoredState[] =>
+    state === 'queued' ? [...QUEUED_STATES] : [state],
+  )
+}
 
-/**
- * Endpoints that have a job in this state, read from name to name in an index that begins with the
- * name. Not by `distinct`, which takes no hint before MongoDB 7.1, and without one any index that
- * holds what matches: that is a walk over all such jobs.
- */
-export async function endpointsWith(
+/** The id of the last index entry that a page may look at; null: it may look at all. */
+async function lastEntryOfPage(
   context: MongoContext,
-  state: keyof typeof NAME_INDEXES,
+  walked: Filter<JobDocument>,
+  range: Document,
+  direction: 1 | -1,
   deadline: Deadline,
-): Promise<string[]> {
-  const stages = [{ $match: { endpoint: { $gt: '' }, state } }, { $group: { _id: '$endpoint' } }]
-  const hint = NAME_INDEXES[state]
-  const found = await run(deadline, (limit) =>
+): Promise<string | null> {
+  const filter: Filter<JobDocument> = { ...walked }
+  if (Object.keys(range).length > 0) filter._id = range
+  const [last] = await run(deadline, (limit) =>
     context.jobs
-      .aggregate<{ _id: string }>(stages, { hint, batchSize: MAX_NAMES, ...limit })
+      .find(filter, {
+        projection: { _id: 1 },
+        sort: { _id: direction },
+        skip: MAX_ENTRIES_PER_PAGE - 1,
+        limit: 1,
+        ...limit,
+      })
       .toArray(),
   )
-  return found.map(({ _id }) => _id)
-}
-
-/** By what has come due, and by what was let go though it had been due before. */
-async function dueLately(
-  context: MongoContext,
-  since: Date,
-  now: Date,
-  deadline: Deadline,
-): Promise<string[]> {
-  const names = { $group: { _id: '$endpoint' } }
-  const came = { state: 'queued', runAt: { $gt: since, $lte: now } }
-  const freed = { state: 'queued', freedAt: { $gt: since }, runAt: { $lte: now } }
-  const pipeline = [{ $match: freed }, names]
-  const stages = [{ $match: came }, names, { $unionWith: { coll: COLLECTIONS.jobs, pipeline } }]
-  const found = await run(deadline, (limit) =>
-    context.jobs.aggregate<{ _id: string }>(stages, { batchSize: MAX_NAMES, ...limit }).toArray(),
-  )
-  return [...new Set(found.map(({ _id }) => _id))]
+  return last?._id ?? null
 }

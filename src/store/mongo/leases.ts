@@ -1,14 +1,38 @@
-// Renew and release: what a holder does with its leases before an attempt has ended.
-import type { AnyBulkWriteOperation, Filter, UpdateFilter } from 'mongodb'
+// What a holder does with its lease before the attempt has ended: renew, heartbeat, release.
+import type { UpdateFilter } from 'mongodb'
 import type { Lease } from '../../job/job.ts'
-import type { RenewResult } from '../settlement.ts'
-import { afterFinish } from './aftermath.ts'
-import { randomId, toFinal, toQueued } from './changes.ts'
-import { type MongoContext, nowOf } from './context.ts'
-import type { JobDocument } from './documents.ts'
+import { endOfLease } from '../../job/settlement.ts'
+import type { Heartbeat, HeartbeatResult, RenewResult } from '../settlement.ts'
+import { StoreUnavailable } from '../store.ts'
+import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
+import { afterFinish } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
-import { BY_ID } from './indexes.ts'
-import { type Deadline, run, startDeadline } from './run-command.ts'
+import {
+  BY_ID,
+  type JobDocument,
+  randomId,
+  releasesOf,
+  stateOf,
+  unsentChange,
+} from './job-document.ts'
+
+/** The phase changes at most once while a lease holds. */
+const MAX_ROUNDS = 3
+
+const SEEN = {
+  state: 1,
+  phase: 1,
+  fence: 1,
+  leaseId: 1,
+  pulledLeaseMs: 1,
+  'attempts.fence': 1,
+  'attempts.leaseId': 1,
+  'attempts.outcome': 1,
+} as const
+
+type Seen = Pick<JobDocument, 'state' | 'phase' | 'fence' | 'leaseId' | 'pulledLeaseMs'> & {
+  attempts: Pick<JobDocument['attempts'][number], 'fence' | 'leaseId' | 'outcome'>[]
+}
 
 export async function renew(
   context: MongoContext,
@@ -35,6 +59,26 @@ export async function renew(
     const job = found.get(lease.jobId)
     return holds(job, lease) && job?.phase === 'sending' ? 'applied' : 'lease_lost'
   })
+}
+
+export async function heartbeat(
+  context: MongoContext,
+  lease: Lease,
+  beat: Heartbeat,
+): Promise<HeartbeatResult> {
+  const deadline = startDeadline()
+  for (let round = 0; round < MAX_ROUNDS; round++) {
+    const seen = await run(deadline, (limit) =>
+      context.jobs.findOne<Seen>({ _id: lease.jobId }, { projection: SEEN, ...limit }),
+    )
+    if (seen?.state !== 'running' || seen.fence !== lease.fence || seen.leaseId !== lease.leaseId) {
+      const state = seen === null ? null : stateOf(seen.state)
+      return { kind: endOfLease(lease, state, seen?.attempts.at(-1)) }
+    }
+    const leaseExpiresAt = await write(context, lease, seen, beat, deadline)
+    if (leaseExpiresAt !== null) return { kind: 'applied', leaseExpiresAt }
+  }
+  throw new StoreUnavailable('the job changed each time it was read')
 }
 
 export async function release(context: MongoContext, leases: Lease[]): Promise<RenewResult[]> {
@@ -73,39 +117,6 @@ export async function release(context: MongoContext, leases: Lease[]): Promise<R
   )
 }
 
-/** The change of a job whose attempt ended before its request was sent. */
-export function unsentChange(event: 'release' | 'withdraw', releaseId: string, now: Date) {
-  const { $set, $inc, ...rest } =
-    event === 'release' ? toQueued(null) : toFinal('cancelled', now, {})
-  return {
-    ...rest,
-    $set: { ...$set, releaseId, ...(event === 'release' ? { freedAt: now } : {}) },
-    $inc: { ...$inc, attemptCount: -1, attemptsLeft: 1 },
-  }
-}
-
-/**
- * Two updates of which one fits: a job of which nothing was ever sent has not started. Each of one
- * job: the driver repeats such an update when the primary changes, and an update of many it does
- * not.
- */
-export function releasesOf(
-  filter: Filter<JobDocument>,
-  update: UpdateFilter<JobDocument>,
-): AnyBulkWriteOperation<JobDocument>[] {
-  const $unset = { ...update.$unset, startedAt: '' as const }
-  return [
-    { updateOne: { filter: { ...filter, attemptCount: { $gt: 1 } }, update, ...BY_ID } },
-    {
-      updateOne: {
-        filter: { ...filter, attemptCount: 1 },
-        update: { ...update, $unset },
-        ...BY_ID,
-      },
-    },
-  ]
-}
-
 function holds(
   job: Pick<JobDocument, 'state' | 'fence' | 'leaseId'> | undefined,
   { fence, leaseId }: Lease,
@@ -140,4 +151,32 @@ async function readBack(context: MongoContext, leases: Lease[], deadline: Deadli
       .toArray(),
   )
   return new Map(found.map((document) => [document._id, document]))
+}
+
+/** null: it has changed since it was read. */
+async function write(
+  context: MongoContext,
+  lease: Lease,
+  { phase, pulledLeaseMs = null }: Seen,
+  beat: Heartbeat,
+  deadline: Deadline,
+): Promise<number | null> {
+  const now = nowOf(context)
+  const ownMs = phase === 'awaiting_completion' ? beat.completionTimeoutMs : pulledLeaseMs
+  const update: UpdateFilter<JobDocument> = {
+    ...(beat.progress === null ? {} : { $set: { progress: { ...beat.progress, at: now } } }),
+    // One that was sent and is not answered yet lives by its worker's renewals alone.
+    ...(ownMs === null
+      ? {}
+      : { $max: { leaseExpiresAt: new Date(now.getTime() + (beat.extendMs ?? ownMs)) } }),
+    $inc: { version: 1 },
+  }
+  const written = await run(deadline, (limit) =>
+    context.jobs.findOneAndUpdate(
+      { _id: lease.jobId, ...guardOf('heartbeat', { now, lease }), phase },
+      update,
+      { returnDocument: 'after', projection: { leaseExpiresAt: 1 }, ...limit },
+    ),
+  )
+  return written?.leaseExpiresAt?.getTime() ?? null
 }

@@ -1,39 +1,40 @@
 // The outbox on MongoDB: documents that applications insert in transactions of their own.
 //
-// A document is held by whoever moves it, so that several movers share the work, and so that one
-// that comes late finds nothing to move: its job may have been done and deleted meanwhile. What is
-// here twice is found by the origin of the job, which is not purged or deleted before its document
-// is gone (aftermath.ts). The documents belong to others: no index of theirs is asked for, and so
-// the outbox is read as it lies, from its beginning.
-import { BSON, type Filter, MongoServerError } from 'mongodb'
-import { isJobId } from '../../job/job-id.ts'
-import { NoJsonForm } from '../bson-json.ts'
+// A relay holds the documents that it moves, so that several relays share the work, and so that a
+// late one finds nothing to move: the job may have been done and deleted meanwhile. A document that
+// is found twice is recognised by the origin of its job (database, collection and `_id`, whatever
+// OUTBOX is by then); that job is not purged or deleted before its document is gone
+// (finish-effects.ts). The documents belong to others: no index of theirs is asked for, and so the
+// outbox is read from its beginning. A collection that holds other data of an application is
+// refused before anything is taken. Once accepted it is remembered: a document that is wrong later
+// is set aside and stops no start.
+import { createHash } from 'node:crypto'
+import {
+  BSON,
+  type Collection,
+  type Db,
+  type Document,
+  type Filter,
+  MongoServerError,
+  ObjectId,
+} from 'mongodb'
+import { isJobId, timeOfJobId } from '../../job/job-id.ts'
+import { jsonOfBson, NoJsonForm } from '../bson-json.ts'
+import { COLLECTIONS } from '../collection-names.ts'
 import {
   OUTBOX_HOLD_MS,
   type Outbox,
   type OutboxFigures,
   type OutboxName,
+  outboxNameProblem,
+  REJECTED_SUFFIX,
   type RefusedDocument,
   type TakenDocument,
 } from '../outbox.ts'
-import { MAX_COUNT, StoreUnavailable } from '../store.ts'
-import { randomId } from './changes.ts'
-import { type MongoContext, nowOf } from './context.ts'
-import { Hints } from './hints.ts'
-import {
-  AS_STORED,
-  type DocumentId,
-  deserialised,
-  documentOf,
-  hashOf,
-  keyOf,
-  madeAt,
-  type OutboxCollection,
-  type OutboxDocument,
-  originOf,
-} from './outbox-documents.ts'
-import { requestOf } from './outbox-json.ts'
-import { run, startDeadline } from './run-command.ts'
+import { MAX_COUNT, SettingUnusable, StoreUnavailable } from '../store.ts'
+import { isDuplicateKey, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
+import { ORIGIN_PREFIX, randomId } from './job-document.ts'
+import { Hints } from './notifier.ts'
 
 /** What one take reads; a document alone may be larger. */
 const MAX_TAKEN_BYTES = 16 * 1_048_576
@@ -49,6 +50,42 @@ type Seen = Pick<OutboxDocument, '_id'> & { size: { valueOf(): number } }
 
 interface Ground {
   context: MongoContext
+  name: OutboxName
+  waiting: OutboxCollection
+  rejected: OutboxCollection
+}
+
+/** Of any BSON type in truth: it is only compared, and given back as it came. */
+export type DocumentId = string | ObjectId
+/** A document as this reads it: whatever an application has put there. */
+type OutboxDocument = Document & { _id: DocumentId }
+export type OutboxCollection = Collection<OutboxDocument>
+
+const { EJSON } = BSON
+
+/** Numbers keep their types: an `_id` is to be found again, a payload to be written as it is. */
+export const AS_STORED = {
+  promoteValues: false,
+  promoteBuffers: false,
+  promoteLongs: false,
+  // A pattern that only PCRE reads would be an error of every read that meets it.
+  bsonRegExp: true,
+  enableUtf8Validation: false,
+} as const
+
+/** Fields of ours, and of a document that is given another try: no part of the job. */
+const OUR_FIELDS = new Set(['_id', 'posthornMove', 'posthornError'])
+
+/** As many documents are looked at, from the beginning. */
+const MAX_LOOKED_AT = 100
+
+/** That an outbox was found to hold jobs alone, or nothing, when it was first used. */
+interface OutboxRecord {
+  _id: `outbox:${string}`
+  acceptedAt: Date
+}
+
+interface Place {
   name: OutboxName
   waiting: OutboxCollection
   rejected: OutboxCollection
@@ -70,6 +107,50 @@ export function openOutbox(
     onDocument: (listener) => hints.onWork(listener),
     close: () => hints.close(),
   }
+}
+
+/** @throws SettingUnusable with a sentence */
+export async function acceptOutbox(context: MongoContext, place: Place): Promise<void> {
+  const { database, collection } = place.name
+  const problem = outboxNameProblem(place.name)
+  if (problem !== null) {
+    throw new SettingUnusable(`OUTBOX names ${collection}; expected ${problem}.`)
+  }
+  await refuseUnmovable(place)
+  const records = context.db.collection<OutboxRecord>(COLLECTIONS.meta)
+  const _id = `outbox:${database}.${collection}` as const
+  const known = await run(startDeadline(), (limit) => records.findOne({ _id }, limit))
+  if (known !== null) return
+  await refuseOtherData(place)
+  await remember(records, { _id, acceptedAt: new Date(context.clock.now()) })
+}
+
+export function outboxCollection(db: Db, { database, collection }: OutboxName): OutboxCollection {
+  // The same client, whose databases share its connections, with majority writes as all others.
+  return db.client.db(database).collection<OutboxDocument>(collection)
+}
+
+/** Tells one document from another with the same `_id`; null: it can become no job. */
+export function requestHashOf(raw: Uint8Array): string | null {
+  try {
+    return hashOf(requestOf(deserialised(raw, { utf8: true })))
+  } catch (error) {
+    if (error instanceof NoJsonForm || error instanceof BSON.BSONError) return null
+    throw error
+  }
+}
+
+/** The document that an origin names. */
+export function documentOf(originKey: string): OutboxName & { id: DocumentId } {
+  const [database, collection, id] = EJSON.parse(originKey.slice(ORIGIN_PREFIX.length), {
+    relaxed: false,
+  }) as [string, string, DocumentId]
+  return { database, collection, id }
+}
+
+/** The same for two ids that are the same, of whatever type. */
+export function keyOf(id: DocumentId): string {
+  return EJSON.stringify([id], { relaxed: false })
 }
 
 async function take(ground: Ground, limit: number): Promise<TakenDocument[]> {
@@ -299,5 +380,123 @@ async function figures({ waiting, rejected }: Ground): Promise<OutboxFigures> {
     waiting: await count(waiting),
     setAside: await count(rejected),
     oldestAt: first === null ? null : madeAt(first._id),
+  }
+}
+
+function originOf({ database, collection }: OutboxName, id: DocumentId): string {
+  return ORIGIN_PREFIX + EJSON.stringify([database, collection, id], { relaxed: false })
+}
+
+/** Of the request that a document stands for, or of the document itself. */
+function hashOf(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex')
+}
+
+/** @throws BSONError, with `utf8` also where a string is not UTF-8 */
+function deserialised(raw: Uint8Array, { utf8 }: { utf8: boolean }): OutboxDocument {
+  return BSON.deserialize(raw, { ...AS_STORED, validation: { utf8 } }) as OutboxDocument
+}
+
+/** When a document was made, as its `_id` tells; null: it does not tell. */
+function madeAt(id: DocumentId): number | null {
+  if (id instanceof ObjectId) return id.getTimestamp().getTime()
+  return typeof id === 'string' && isJobId(id) ? timeOfJobId(id) : null
+}
+
+/**
+ * The body of POST /jobs that the document stands for.
+ *
+ * @param document deserialised without promoting values, so that every number has its type
+ * @throws NoJsonForm why the document cannot become a job, as a sentence
+ */
+function requestOf(document: Record<string, unknown>): Buffer {
+  const parts: string[] = []
+  for (const [name, value] of Object.entries(document)) {
+    if (OUR_FIELDS.has(name)) continue
+    if (name !== 'payloadJson') {
+      const json = jsonOfBson(value, [name], { largeIntegers: 'number' })
+      parts.push(`${JSON.stringify(name)}:${json}`)
+    } else if ('payload' in document) {
+      throw new NoJsonForm('payload and payloadJson cannot both be given')
+    } else {
+      parts.push(`"payload":${wholeJson(value)}`)
+    }
+  }
+  return Buffer.from(`{${parts.join(',')}}`)
+}
+
+/** Only one whole JSON value may go in: anything else could add fields to the request. */
+function wholeJson(value: unknown): string {
+  if (typeof value !== 'string') throw new NoJsonForm('payloadJson is not a string')
+  try {
+    JSON.parse(value)
+  } catch {
+    throw new NoJsonForm('payloadJson is not JSON text')
+  }
+  return value
+}
+
+/** From a view nothing can be removed, from a capped collection or a time series not everywhere. */
+async function refuseUnmovable({ name, waiting, rejected }: Place): Promise<void> {
+  const { database } = name
+  const names = [waiting.collectionName, rejected.collectionName]
+  const listed = await run(startDeadline(), () =>
+    waiting.db.listCollections({ name: { $in: names } }).toArray(),
+  )
+  for (const { name: found, type, ...info } of listed) {
+    const isCapped = 'options' in info && info.options?.capped === true
+    if (type === 'collection' && !isCapped) continue
+    throw new SettingUnusable(
+      `OUTBOX needs plain collections, but ${database}.${found} is a ` +
+        `${isCapped ? 'capped collection' : type}: documents cannot be moved there. Name another.`,
+    )
+  }
+}
+
+async function refuseOtherData({ name, waiting, rejected }: Place): Promise<void> {
+  const { database, collection } = name
+  const found = await typesOf(waiting)
+  const isJob = ({ endpoint, payload, payloadJson }: FieldTypes) =>
+    endpoint === 'string' && (payload !== 'missing' || payloadJson !== 'missing')
+  if (found.length > 0 && !found.some(isJob)) {
+    throw new SettingUnusable(
+      `OUTBOX names ${database}.${collection}, which holds documents that are not jobs: none has ` +
+        'an endpoint and a payload. Name a collection that holds outbox documents only.',
+    )
+  }
+  const aside = await typesOf(rejected)
+  if (aside.length > 0 && !aside.some(({ reason }) => reason === 'string')) {
+    throw new SettingUnusable(
+      `Documents of the outbox are set aside in ${database}.${collection}${REJECTED_SUFFIX}, but ` +
+        'it holds other documents. Name another collection in OUTBOX.',
+    )
+  }
+}
+
+/** The names of BSON types, or `missing`. */
+type FieldTypes = Record<'endpoint' | 'payload' | 'payloadJson' | 'reason', string>
+
+/** Not the values, which may be large. */
+function typesOf(collection: OutboxCollection): Promise<FieldTypes[]> {
+  const fields = {
+    _id: 0,
+    endpoint: { $type: '$endpoint' },
+    payload: { $type: '$payload' },
+    payloadJson: { $type: '$payloadJson' },
+    reason: { $type: '$posthornError.reason' },
+  }
+  return run(startDeadline(), (limit) =>
+    collection
+      .aggregate<FieldTypes>([{ $limit: MAX_LOOKED_AT }, { $project: fields }], limit)
+      .toArray(),
+  )
+}
+
+async function remember(records: Collection<OutboxRecord>, record: OutboxRecord): Promise<void> {
+  try {
+    await run(startDeadline(), (limit) => records.insertOne(record, limit))
+  } catch (error) {
+    // Another process that starts at the same time was first.
+    if (!isDuplicateKey(error)) throw error
   }
 }

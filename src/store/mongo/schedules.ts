@@ -1,4 +1,5 @@
-// Schedules: stored with their settings sealed, and moved on from tick to tick by compare-and-set.
+// Schedules: stored with their settings encrypted, and moved on from tick to tick by
+// compare-and-set.
 import type { Collection, Filter } from 'mongodb'
 import { COLLECTIONS } from '../collection-names.ts'
 import { type IfVersion, isMet } from '../precondition.ts'
@@ -10,9 +11,15 @@ import type {
   ScheduleMove,
 } from '../records.ts'
 import { type Page, StoreUnavailable } from '../store.ts'
-import { type MongoContext, nowOf } from './context.ts'
-import { type ScheduleDocument, scheduleOf } from './record-documents.ts'
-import { type Deadline, isDuplicateKey, run, startDeadline } from './run-command.ts'
+import {
+  type Deadline,
+  isDuplicateKey,
+  type MongoContext,
+  nowOf,
+  run,
+  startDeadline,
+} from './connection.ts'
+import { ownBytes } from './job-document.ts'
 
 /** A schedule that is replaced this often within 3 s is fought over by two deployments. */
 const MAX_ROUNDS = 10
@@ -20,6 +27,22 @@ const MAX_ROUNDS = 10
 const MOVED_PER_COMMAND = 200
 /** Payloads of one answer are held in memory together; it stops short once it has so many. */
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024
+
+export interface ScheduleDocument {
+  /** Its name. */
+  _id: string
+  endpoint: string
+  paused: boolean
+  /** Sealed. */
+  settings: string
+  payload: Uint8Array
+  nextRunAt: Date | null
+  lastJobId: string | null
+  lastError: string | null
+  createdAt: Date
+  updatedAt: Date
+  version: number
+}
 
 /** Never opens what was stored before: one sealed with a lost key can be replaced. */
 export async function putSchedule(
@@ -110,6 +133,10 @@ export async function advanceSchedules(
       schedulesIn(context).bulkWrite(some, { ordered: false, ...limit }),
     )
   }
+}
+
+export function schedulesIn({ db }: MongoContext): Collection<ScheduleDocument> {
+  return db.collection(COLLECTIONS.schedules)
 }
 
 /** The first documents, and whether there are no more. The server sends at most 16 MiB at once. */
@@ -215,6 +242,19 @@ function fieldsOf(context: MongoContext, change: ScheduleChange) {
   }
 }
 
-export function schedulesIn({ db }: MongoContext): Collection<ScheduleDocument> {
-  return db.collection(COLLECTIONS.schedules)
+/** @param settings opened */
+function scheduleOf(document: ScheduleDocument, settings: string): Schedule {
+  return {
+    name: document._id,
+    endpoint: document.endpoint,
+    paused: document.paused,
+    settings,
+    payload: ownBytes(document.payload),
+    nextRunAt: document.nextRunAt?.getTime() ?? null,
+    lastJobId: document.lastJobId,
+    lastError: document.lastError,
+    createdAt: document.createdAt.getTime(),
+    updatedAt: document.updatedAt.getTime(),
+    version: document.version,
+  }
 }

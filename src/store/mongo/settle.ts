@@ -1,14 +1,39 @@
-// Settle: how a holder's attempts ended, as one batch of guarded updates. What did not match is
-// read back, since a batch tells only how many did.
+// Settle: how attempts ended, as one batch of guarded updates, for holders and for the sweep of
+// jobs that awaited completion for too long. A batch returns only how many updates matched: if not
+// all did, the outcome of each is read back. A job that another one has superseded is withdrawn
+// then.
 import type { UpdateFilter } from 'mongodb'
+import type { Lease, Outcome } from '../../job/job.ts'
+import type { EventName } from '../../job/lifecycle.ts'
+import { eventIfSuperseded, isRepeat } from '../../job/settlement.ts'
 import type { Settlement, SettleResult } from '../settlement.ts'
 import type { SettleOptions } from '../store.ts'
-import { afterFinish } from './aftermath.ts'
-import { attemptDocument } from './attempt-documents.ts'
-import { failureFields, pushAttempt, randomId, toFinal, toQueued } from './changes.ts'
-import { type MongoContext, nowOf } from './context.ts'
-import type { JobDocument } from './documents.ts'
-import { type Ending, withdrawal, writeEndings } from './endings.ts'
+import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
+import { afterFinish } from './finish-effects.ts'
+import { guardOf } from './guards.ts'
+import {
+  type AttemptDocument,
+  attemptDocument,
+  BY_ID,
+  failureFields,
+  isFinalState,
+  type JobDocument,
+  pushAttempt,
+  randomId,
+  toFinal,
+  toQueued,
+} from './job-document.ts'
+
+export interface Ending extends Lease {
+  event: EventName
+  /** null: the attempt goes on elsewhere. */
+  outcome: Outcome | null
+  update: UpdateFilter<JobDocument>
+  /** The expiry that was seen, where that is to be proved. */
+  leaseExpiresAt?: Date
+  /** What is written in its place if the job was superseded. */
+  instead: { event: EventName; update: UpdateFilter<JobDocument> } | null
+}
 
 export async function settle(
   context: MongoContext,
@@ -25,6 +50,45 @@ export async function settle(
   }
   await afterFinish(context, context.debts.takeOwing(finished))
   return results
+}
+
+/** What ends a job that was superseded, where the event would queue it again. */
+export function withdrawal(attempt: AttemptDocument): Ending['instead'] {
+  const event = eventIfSuperseded(attempt.event)
+  if (event === null) return null
+  const change = toFinal('cancelled', attempt.finishedAt, {})
+  return { event, update: { ...change, ...pushAttempt({ ...attempt, event }) } }
+}
+
+export async function writeEndings(
+  context: MongoContext,
+  endings: Ending[],
+  { writeId, now, isRepeat }: WriteOptions,
+): Promise<Written> {
+  const deadline = startDeadline()
+  const finishing = endings.filter(({ event }) => FINISHING.has(event)).map(({ jobId }) => jobId)
+  const open = isRepeat ? await unwritten(context, endings, deadline) : endings
+  const matchedCount = open.length === 0 ? 0 : await write(context, open, now, deadline)
+  if (matchedCount === endings.length) {
+    return { results: endings.map(() => 'applied'), finished: finishing, withdrawn: [] }
+  }
+  let seen = await readBack(context, endings, deadline)
+  const superseded = endings.flatMap((ending): Ending[] => {
+    const job = seen.get(ending.jobId)
+    if (ending.instead === null || job?.superseded !== true || !holds(job, ending)) return []
+    return [{ ...ending, ...ending.instead }]
+  })
+  if (superseded.length > 0) {
+    await write(context, superseded, now, deadline)
+    seen = await readBack(context, endings, deadline)
+  }
+  const results = endings.map((ending) => resultOf(ending, seen.get(ending.jobId), writeId))
+  const withdrawn = superseded.map(({ jobId }) => jobId)
+  const finished = [...finishing, ...withdrawn].filter((id) => {
+    const job = seen.get(id)
+    return job !== undefined && isFinalState(job.state)
+  })
+  return { results, finished: [...new Set(finished)], withdrawn }
 }
 
 function endingOf(settlement: Settlement, writeId: string): Ending {
@@ -70,4 +134,111 @@ function stateChangeOf(
     default:
       throw new Error(`unknown event ${(settlement satisfies never as Settlement).event}`)
   }
+}
+
+interface Written {
+  results: SettleResult[]
+  /** Ids of those that may be final by this write. */
+  finished: string[]
+  /** Of those, the ones that were superseded. */
+  withdrawn: string[]
+}
+
+interface WriteOptions {
+  /** Stands in all these updates, and in no others. */
+  writeId: string
+  now: Date
+  /** An earlier write of them was not answered: what it stored is read, and not written again. */
+  isRepeat: boolean
+}
+
+const FINISHING: ReadonlySet<EventName> = new Set(['succeed', 'bury', 'bury_timed_out'])
+
+/** Those whose lease still holds the job. */
+async function unwritten(
+  context: MongoContext,
+  endings: Ending[],
+  deadline: Deadline,
+): Promise<Ending[]> {
+  const seen = await readBack(context, endings, deadline)
+  return endings.filter((ending) => {
+    const job = seen.get(ending.jobId)
+    return job !== undefined && holds(job, ending)
+  })
+}
+
+async function write(
+  context: MongoContext,
+  endings: Ending[],
+  now: Date,
+  deadline: Deadline,
+): Promise<number> {
+  const updates = endings.map(({ jobId, fence, leaseId, leaseExpiresAt, event, update }) => {
+    const lease = { fence, leaseId, ...(leaseExpiresAt === undefined ? {} : { leaseExpiresAt }) }
+    return {
+      updateOne: { filter: { _id: jobId, ...guardOf(event, { now, lease }) }, update, ...BY_ID },
+    }
+  })
+  const { matchedCount } = await run(deadline, (limit) =>
+    context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
+  )
+  return matchedCount
+}
+
+/** Of each attempt only what tells who wrote it. */
+const SEEN = {
+  state: 1,
+  phase: 1,
+  fence: 1,
+  leaseId: 1,
+  releaseId: 1,
+  superseded: 1,
+  'attempts.fence': 1,
+  'attempts.leaseId': 1,
+  'attempts.event': 1,
+  'attempts.outcome': 1,
+  'attempts.writeId': 1,
+} as const
+
+type Writer = Pick<
+  JobDocument['attempts'][number],
+  'fence' | 'leaseId' | 'event' | 'outcome' | 'writeId'
+>
+
+type Seen = Pick<
+  JobDocument,
+  '_id' | 'state' | 'phase' | 'fence' | 'leaseId' | 'releaseId' | 'superseded'
+> & { attempts: Writer[] }
+
+async function readBack(
+  context: MongoContext,
+  endings: Ending[],
+  deadline: Deadline,
+): Promise<Map<string, Seen>> {
+  const ids = endings.map(({ jobId }) => jobId)
+  const found = await run(deadline, (limit) =>
+    context.jobs
+      .find<Seen>({ _id: { $in: ids } }, { projection: SEEN, batchSize: ids.length + 1, ...limit })
+      .toArray(),
+  )
+  return new Map(found.map((document) => [document._id, document]))
+}
+
+function holds({ state, fence, leaseId }: Seen, lease: Lease): boolean {
+  return state === 'running' && fence === lease.fence && leaseId === lease.leaseId
+}
+
+function resultOf(ending: Ending, job: Seen | undefined, writeId: string): SettleResult {
+  if (job === undefined) return 'lease_lost'
+  if (ending.outcome === null) {
+    if (!holds(job, ending) || job.phase !== 'awaiting_completion') return 'lease_lost'
+    return job.releaseId === writeId ? 'applied' : 'already_applied'
+  }
+  const own = job.attempts.find(
+    ({ fence, leaseId }) => fence === ending.fence && leaseId === ending.leaseId,
+  )
+  if (own === undefined) return 'lease_lost'
+  if (own.writeId === writeId) return 'applied'
+  const { fence, leaseId, event, outcome } = ending
+  return isRepeat({ fence, leaseId, event, outcome }, own) ? 'already_applied' : 'lease_lost'
 }

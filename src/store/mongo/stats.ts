@@ -1,14 +1,13 @@
-// statsOf: what waits, runs and died at endpoints. Each figure looks at no more index entries than
-// can be told of, and at no document but for the oldest.
+// statsOf: what waits, runs and died at endpoints. Each figure reads no more index entries than it
+// can report, and no document but for the oldest.
 import type { Document } from 'mongodb'
 import { COLLECTIONS } from '../collection-names.ts'
 import type { EndpointStats } from '../records.ts'
 import { MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES } from '../store.ts'
-import { type MongoContext, nowOf } from './context.ts'
-import { QUEUED_STATES } from './documents.ts'
-import { notStored } from './gone-endpoints.ts'
-import { endpointsWith } from './jobs.ts'
-import { run, startDeadline } from './run-command.ts'
+import { endpointsWith } from './claim.ts'
+import { type MongoContext, nowOf, run, startDeadline } from './connection.ts'
+import { notStored } from './deleted-endpoints.ts'
+import { QUEUED_STATES } from './job-document.ts'
 
 /** Names in one command: five pipelines each. */
 const NAMES_PER_COMMAND = 12
@@ -30,12 +29,6 @@ interface Found {
   since?: Date
 }
 
-export async function deletedEndpoints(context: MongoContext): Promise<string[]> {
-  const deadline = startDeadline()
-  const names = await endpointsWith(context, 'dead', deadline)
-  return (await notStored(context, names, deadline)).sort().slice(0, MAX_DELETED_NAMES)
-}
-
 export async function statsOf(context: MongoContext, names: string[]): Promise<EndpointStats[]> {
   if (names.length > MAX_STATS_NAMES) {
     throw new RangeError(`${names.length} names in a call of at most ${MAX_STATS_NAMES}`)
@@ -47,6 +40,12 @@ export async function statsOf(context: MongoContext, names: string[]): Promise<E
   }
   const byName = Map.groupBy(found, ({ endpoint }) => endpoint)
   return names.map((name) => statsOfOne(byName.get(name) ?? []))
+}
+
+export async function deletedEndpoints(context: MongoContext): Promise<string[]> {
+  const deadline = startDeadline()
+  const names = await endpointsWith(context, 'dead', deadline)
+  return (await notStored(context, names, deadline)).sort().slice(0, MAX_DELETED_NAMES)
 }
 
 /** Of 10,000 endpoints few have jobs that count: the indexes are skipped through for their names. */

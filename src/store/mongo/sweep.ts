@@ -1,21 +1,46 @@
-// Sweep: what time alone brings about. Lapsed leases, expired jobs, jobs of endpoints that are
-// gone, final jobs kept long enough. Several sweepers at once do no harm: each write is guarded.
+// Sweep: what time alone causes. Expired leases, expired jobs, jobs that await completion past
+// their deadline, final jobs past their retention. Several sweepers at once do no harm: each write
+// is guarded.
 import type { Filter } from 'mongodb'
 import { EXPIRED, LEASE_LOST } from '../../job/attempt.ts'
 import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import { FINAL_STATES, purgeClasses } from '../../job/retention.ts'
+import type { OverdueEnd, OverdueJob, SettleResult } from '../settlement.ts'
 import type { SweepCounts, SweepOptions } from '../store.ts'
-import { afterFinish, doLeftAftermaths } from './aftermath.ts'
-import { failureFields, pushAttempt, randomId, toFinal, toQueued } from './changes.ts'
-import { type MongoContext, nowOf } from './context.ts'
-import type { JobDocument } from './documents.ts'
-import { tellAttemptsEnded, tellDied } from './ends.ts'
-import type { GoneEndpoints } from './gone-endpoints.ts'
-import { guardOf } from './guards.ts'
-import { checkSomeHeld } from './held.ts'
-import { BY_ID } from './indexes.ts'
-import { endedAttempt, leaseOf, SEEN_LEASE, type SeenLease } from './lost-attempts.ts'
-import { type Deadline, run, startDeadline } from './run-command.ts'
+import { checkSomeHeld } from './blocked-jobs.ts'
+import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
+import type { GoneEndpoints } from './deleted-endpoints.ts'
+import { afterFinish, doLeftAftermaths } from './finish-effects.ts'
+import { guardOf, tellAttemptsEnded, tellDied } from './guards.ts'
+import {
+  attemptDocument,
+  BY_ID,
+  endedAttempt,
+  failureFields,
+  type JobDocument,
+  leaseOf,
+  pushAttempt,
+  randomId,
+  SEEN_LEASE,
+  type SeenLease,
+  toFinal,
+  toQueued,
+} from './job-document.ts'
+import { type Ending, withdrawal, writeEndings } from './settle.ts'
+
+const OVERDUE = {
+  ...SEEN_LEASE,
+  runAt: 1,
+  attemptsLeft: 1,
+  maxAttempts: 1,
+  freeAttempts: 1,
+  firstRunAt: 1,
+  promotedAt: 1,
+  expiresAt: 1,
+  retry: 1,
+} as const
+
+type Overdue = Pick<JobDocument, '_id' | keyof typeof OVERDUE>
 
 export async function sweep(
   context: MongoContext,
@@ -57,10 +82,72 @@ export async function sweep(
   }
 }
 
+export async function overdue(context: MongoContext, limit: number): Promise<OverdueJob[]> {
+  const found = await run(startDeadline(), (commandLimit) =>
+    context.jobs
+      .find<Overdue>(
+        {
+          state: 'running',
+          leaseExpiresAt: { $lte: nowOf(context) },
+          phase: 'awaiting_completion',
+        },
+        {
+          projection: OVERDUE,
+          sort: { leaseExpiresAt: 1 },
+          limit,
+          batchSize: limit,
+          ...commandLimit,
+        },
+      )
+      .toArray(),
+  )
+  return found.map((job) => ({
+    jobId: job._id,
+    fence: job.fence,
+    leaseId: job.leaseId ?? '',
+    endpoint: job.endpoint,
+    leaseExpiresAt: job.leaseExpiresAt?.getTime() ?? 0,
+    claimedAt: (job.claimedAt ?? job.runAt).getTime(),
+    workerId: job.leaseWorkerId ?? '',
+    attemptNumber: job.attemptCount,
+    attemptsLeft: job.attemptsLeft,
+    maxAttempts: job.maxAttempts,
+    freeAttempts: job.freeAttempts,
+    firstRunAt: job.firstRunAt.getTime(),
+    promotedAt: job.promotedAt?.getTime() ?? null,
+    expiresAt: job.expiresAt?.getTime() ?? null,
+    retry: job.retry,
+  }))
+}
+
+export async function endOverdue(
+  context: MongoContext,
+  ends: OverdueEnd[],
+): Promise<SettleResult[]> {
+  if (ends.length === 0) return []
+  const now = nowOf(context)
+  const writeId = randomId()
+  const endings = ends.map((end) => endingOf(end, writeId))
+  const { results, finished, withdrawn } = await writeEndings(context, endings, {
+    writeId,
+    now,
+    isRepeat: false,
+  })
+  ends.forEach((end, i) => {
+    if (results[i] !== 'applied') return
+    const { jobId, endpoint, attempt } = end
+    const isDead = end.event === 'bury_timed_out' && !withdrawn.includes(jobId)
+    context.ends.tell({ jobId, endpoint, attempt, diedOf: isDead ? end.failure.reason : null })
+  })
+  context.hint()
+  await afterFinish(context, finished)
+  return results
+}
+
 type Lapsed = SeenLease & Pick<JobDocument, 'attemptsLeft' | 'superseded'>
 type LapsedEvent = 'reclaim' | 'bury_lapsed' | 'withdraw_lapsed'
 
-/** Of those that are sent or pulled: what awaits completion is overdue.ts's. */
+/** Of those that are sent or pulled: what awaits completion is overdue's. */
 async function takeLapsed(context: MongoContext, limit: number) {
   const now = nowOf(context)
   const seen = await run(startDeadline(), (commandLimit) =>
@@ -221,4 +308,22 @@ async function firstBy(
       })
       .toArray(),
   )
+}
+
+function endingOf(end: OverdueEnd, writeId: string): Ending {
+  const attempt = attemptDocument(end.attempt, { ...end, writeId })
+  const change =
+    end.event === 'time_out'
+      ? toQueued(new Date(end.runAt))
+      : toFinal('dead', attempt.finishedAt, failureFields(end.failure))
+  return {
+    jobId: end.jobId,
+    fence: end.fence,
+    leaseId: end.leaseId,
+    leaseExpiresAt: new Date(end.leaseExpiresAt),
+    event: end.event,
+    outcome: end.attempt.outcome,
+    update: { ...change, ...pushAttempt(attempt) },
+    instead: withdrawal(attempt),
+  }
 }

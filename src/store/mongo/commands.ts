@@ -1,27 +1,51 @@
-// Cancel and retry: what people do to jobs. Each reads the jobs, then writes what may be written,
-// in the given order, under guards that name what was read; one that moved meanwhile is read again
-// before the next one is written.
+// What people do to jobs: cancel, retry, edit, delete. Cancel and retry read the jobs, then write
+// what may be written, in the given order, under guards that name what was read; a job that changed
+// meanwhile is read again before the next one is written.
 import type { UpdateFilter } from 'mongodb'
 import { decideRetry, isRetryable, type RetryOptions } from '../../job/dependencies.ts'
+import { instantsAfterEdit, type JobChange, refusalOfEdit } from '../../job/edit.ts'
 import type { JobState } from '../../job/job.ts'
 import { LIFECYCLE } from '../../job/lifecycle.ts'
-import type { CommandResult, RetryResult } from '../job-commands.ts'
+import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from '../job-commands.ts'
 import { StoreUnavailable } from '../store.ts'
-import { afterFinish, doAftermath } from './aftermath.ts'
-import { type AttemptDocument, attemptOf } from './attempt-documents.ts'
-import { pushAttempt, randomId, toFinal } from './changes.ts'
-import { type MongoContext, nowOf } from './context.ts'
-import { isFinalState, type JobDocument, stateOf } from './documents.ts'
+import {
+  checkHeld,
+  type HeldJob,
+  holdLaterOnes,
+  markDependedOn,
+  type OrderedLane,
+  promoteHeads,
+  statesOf,
+} from './blocked-jobs.ts'
+import {
+  type Deadline,
+  isDuplicateKey,
+  type MongoContext,
+  nowOf,
+  run,
+  startDeadline,
+} from './connection.ts'
+import { afterFinish, doAftermath } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
-import { checkHeld, type HeldJob, markDependedOn, statesOf } from './held.ts'
-import { endedAttempt, SEEN_LEASE } from './lost-attempts.ts'
-import { type Deadline, isDuplicateKey, run, startDeadline } from './run-command.ts'
-import { holdLaterOnes, type OrderedLane, promoteHeads } from './turns.ts'
+import {
+  type AttemptDocument,
+  attemptOf,
+  dateOrNull,
+  endedAttempt,
+  isFinalState,
+  type JobDocument,
+  jobOf,
+  pushAttempt,
+  randomId,
+  SEEN_LEASE,
+  stateOf,
+  toFinal,
+} from './job-document.ts'
 
 /** A job that changes under our hands this often in 3 s is being worked on by a storm. */
 const MAX_ROUNDS = 10
 
-const SEEN = {
+const COMMAND_FIELDS = {
   ...SEEN_LEASE,
   state: 1,
   maxAttempts: 1,
@@ -31,7 +55,8 @@ const SEEN = {
   owes: 1,
   waitingFor: 1,
 } as const
-type Seen = Pick<JobDocument, '_id' | keyof typeof SEEN>
+
+type SeenForCommand = Pick<JobDocument, '_id' | keyof typeof COMMAND_FIELDS>
 
 /** A result, or the change to write and what to answer once it is written. */
 type Verdict =
@@ -52,12 +77,23 @@ interface Change {
 interface Command {
   context: MongoContext
   event: 'cancel' | 'retry'
-  seen: Map<string, Seen>
+  seen: Map<string, SeenForCommand>
   deadline: Deadline
-  judge(job: Seen): Verdict | Promise<Verdict>
+  judge(job: SeenForCommand): Verdict | Promise<Verdict>
   /** Called after each change, before the next job is judged. */
-  onWritten?(job: Seen, change: Change): void
+  onWritten?(job: SeenForCommand, change: Change): void
 }
+
+const EDIT_FIELDS = {
+  state: 1,
+  version: 1,
+  attemptCount: 1,
+  firstRunAt: 1,
+  runAt: 1,
+  expiresAt: 1,
+} as const
+
+type SeenForEdit = Pick<JobDocument, keyof typeof EDIT_FIELDS>
 
 export async function cancel(context: MongoContext, ids: string[]): Promise<CommandResult[]> {
   const deadline = startDeadline()
@@ -129,9 +165,67 @@ export async function retry(
   return results
 }
 
+export async function edit(
+  context: MongoContext,
+  id: string,
+  change: JobChange,
+  ifVersion: number | null,
+): Promise<EditResult> {
+  const deadline = startDeadline()
+  for (let round = 0; round < MAX_ROUNDS; round++) {
+    const seen = await run(deadline, (limit) =>
+      context.jobs.findOne<SeenForEdit>({ _id: id }, { projection: EDIT_FIELDS, ...limit }),
+    )
+    if (seen === null) return { kind: 'not_found' }
+    const { version, attemptCount } = seen
+    const state = stateOf(seen.state)
+    const refusal = refusalOfEdit({ state, version, attemptCount }, change, ifVersion)
+    if (refusal !== null) return refusal
+    const written = await run(deadline, (limit) =>
+      context.jobs.findOneAndUpdate(
+        { _id: id, ...guardOf('edit', { now: nowOf(context), version }), attemptCount },
+        updateOf(seen, change),
+        { returnDocument: 'after', ...limit },
+      ),
+    )
+    if (written === null) continue
+    context.hint()
+    return { kind: 'applied', job: jobOf(written, context.box) }
+  }
+  throw new StoreUnavailable('the job changed each time it was read')
+}
+
+export async function deleteJob(
+  context: MongoContext,
+  id: string,
+  ifVersion: number | null = null,
+): Promise<DeleteJobResult> {
+  const atVersion = ifVersion === null ? {} : { version: ifVersion }
+  const deadline = startDeadline()
+  for (let round = 0; round < MAX_ROUNDS; round++) {
+    const { deletedCount } = await run(deadline, (limit) =>
+      context.jobs.deleteOne(
+        { _id: id, ...guardOf('delete', { now: nowOf(context) }), ...atVersion },
+        limit,
+      ),
+    )
+    if (deletedCount === 1) return { kind: 'applied' }
+    const seen = await run(deadline, (limit) =>
+      context.jobs.findOne({ _id: id }, { projection: { state: 1, version: 1 }, ...limit }),
+    )
+    if (seen === null) return { kind: 'not_found' }
+    const { version } = seen
+    if (ifVersion !== null && version !== ifVersion) return { kind: 'stale', version }
+    if (!isFinalState(seen.state)) return { kind: 'refused', state: stateOf(seen.state) }
+    // What its finish leads to comes first.
+    await doAftermath(context, [id])
+  }
+  throw new StoreUnavailable('its finish effects could not be completed in time')
+}
+
 async function acceptingEndpoints(
   context: MongoContext,
-  seen: Seen[],
+  seen: SeenForCommand[],
   deadline: Deadline,
 ): Promise<Set<string>> {
   const names = [...new Set(seen.map(({ endpoint }) => endpoint))]
@@ -149,7 +243,7 @@ async function acceptingEndpoints(
 /** Marked before they are read: one that finishes afterwards leads to those that wait for it. */
 async function statesOfUnmet(
   context: MongoContext,
-  seen: Seen[],
+  seen: SeenForCommand[],
   deadline: Deadline,
 ): Promise<Map<string, JobState>> {
   const unmet = [...new Set(seen.flatMap(({ waitingFor = [] }) => waitingFor))]
@@ -174,7 +268,11 @@ async function letGo(context: MongoContext, queued: HeldJob[]): Promise<void> {
   context.hint()
 }
 
-function freshStart(seen: Seen, waitingFor: string[], now: Date): UpdateFilter<JobDocument> {
+function freshStart(
+  seen: SeenForCommand,
+  waitingFor: string[],
+  now: Date,
+): UpdateFilter<JobDocument> {
   const { dedupeKey, orderingKey, maxAttempts } = seen
   const waits = waitingFor.length > 0
   const isHeld = waits || orderingKey !== undefined
@@ -237,10 +335,13 @@ async function look(
   context: MongoContext,
   ids: string[],
   deadline: Deadline,
-): Promise<Map<string, Seen>> {
+): Promise<Map<string, SeenForCommand>> {
   const found = await run(deadline, (limit) =>
     context.jobs
-      .find<Seen>({ _id: { $in: ids } }, { projection: SEEN, batchSize: ids.length + 1, ...limit })
+      .find<SeenForCommand>(
+        { _id: { $in: ids } },
+        { projection: COMMAND_FIELDS, batchSize: ids.length + 1, ...limit },
+      )
       .toArray(),
   )
   return new Map(found.map((document) => [document._id, document]))
@@ -248,7 +349,7 @@ async function look(
 
 /** One by one, for only then each answer tells who of two callers at once was the one. */
 async function write(
-  seen: Seen,
+  seen: SeenForCommand,
   update: UpdateFilter<JobDocument>,
   { context, event, deadline }: Command,
 ): Promise<RetryResult | { kind: 'look_again' }> {
@@ -273,7 +374,7 @@ async function write(
 /** Who has its dedupe key by now; if nobody has any more, it is tried again. */
 async function keyHolder(
   context: MongoContext,
-  { endpoint, dedupeKey }: Seen,
+  { endpoint, dedupeKey }: SeenForCommand,
   deadline: Deadline,
 ): Promise<RetryResult | { kind: 'look_again' }> {
   if (dedupeKey === undefined) return { kind: 'look_again' }
@@ -284,4 +385,37 @@ async function keyHolder(
     ),
   )
   return holder === null ? { kind: 'look_again' } : { kind: 'dedupe_conflict', jobId: holder._id }
+}
+
+function updateOf(seen: SeenForEdit, change: JobChange): UpdateFilter<JobDocument> {
+  const { payload, priority, tags, metadata } = change
+  const withoutTags = tags !== undefined && tags.length === 0
+  return {
+    $set: {
+      ...instantFields(seen, change),
+      ...(priority === undefined ? {} : { priority }),
+      ...(tags === undefined || withoutTags ? {} : { tags }),
+      ...(metadata === undefined ? {} : { metadata: JSON.stringify(metadata) }),
+      ...(payload === undefined
+        ? {}
+        : { payload, payloadBytes: payload.byteLength, payloadChanged: true as const }),
+    },
+    ...(withoutTags ? { $unset: { tags: '' as const } } : {}),
+    $inc: { version: 1 },
+  }
+}
+
+function instantFields(seen: SeenForEdit, change: JobChange) {
+  const before = {
+    runAt: seen.runAt.getTime(),
+    firstRunAt: seen.firstRunAt.getTime(),
+    expiresAt: seen.expiresAt?.getTime() ?? null,
+    attemptCount: seen.attemptCount,
+  }
+  const { runAt, firstRunAt, expiresAt } = instantsAfterEdit(before, change)
+  return {
+    runAt: new Date(runAt),
+    firstRunAt: new Date(firstRunAt),
+    expiresAt: dateOrNull(expiresAt),
+  }
 }

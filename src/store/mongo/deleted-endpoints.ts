@@ -1,17 +1,24 @@
-// Jobs whose endpoint is gone or being deleted: they are buried in batches, and an endpoint being
-// deleted is removed when none is left.
+// Jobs whose endpoint was deleted or is being deleted: they are made dead in batches, and an
+// endpoint that is being deleted is removed when none is left.
 import { ENDPOINT_GONE } from '../../job/attempt.ts'
 import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
-import { afterFinish } from './aftermath.ts'
-import { failureFields, pushAttempt, randomId, toFinal } from './changes.ts'
-import { type MongoContext, nowOf } from './context.ts'
-import { type JobDocument, QUEUED_STATES } from './documents.ts'
-import { tellAttemptsEnded, tellDied } from './ends.ts'
-import { guardOf } from './guards.ts'
-import { BY_ID } from './indexes.ts'
-import { endpointsWith } from './jobs.ts'
-import { endedAttempt, leaseOf, SEEN_LEASE, type SeenLease } from './lost-attempts.ts'
-import { type Deadline, run, startDeadline } from './run-command.ts'
+import { endpointsWith } from './claim.ts'
+import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
+import { afterFinish } from './finish-effects.ts'
+import { guardOf, tellAttemptsEnded, tellDied } from './guards.ts'
+import {
+  BY_ID,
+  endedAttempt,
+  failureFields,
+  type JobDocument,
+  leaseOf,
+  pushAttempt,
+  QUEUED_STATES,
+  randomId,
+  SEEN_LEASE,
+  type SeenLease,
+  toFinal,
+} from './job-document.ts'
 
 /** An enqueue that saw the endpoint before it was marked has ended by then: its deadline is 3 s. */
 const LATE_ENQUEUES_MS = 4_000
@@ -80,6 +87,24 @@ export function watchGoneEndpoints(
       }
     },
   }
+}
+
+export async function notStored(
+  context: MongoContext,
+  names: string[],
+  deadline: Deadline,
+): Promise<string[]> {
+  if (names.length === 0) return []
+  const stored = await run(deadline, (limit) =>
+    context.endpoints
+      .find(
+        { _id: { $in: names } },
+        { projection: { _id: 1 }, batchSize: names.length + 1, ...limit },
+      )
+      .toArray(),
+  )
+  const known = new Set(stored.map(({ _id }) => _id))
+  return names.filter((name) => !known.has(name))
 }
 
 async function queuedOf(
@@ -208,22 +233,4 @@ async function abandonOrphans(context: MongoContext, limit: number): Promise<End
     orphans.filter(({ endpoint }) => gone.has(endpoint)),
     deadline,
   )
-}
-
-export async function notStored(
-  context: MongoContext,
-  names: string[],
-  deadline: Deadline,
-): Promise<string[]> {
-  if (names.length === 0) return []
-  const stored = await run(deadline, (limit) =>
-    context.endpoints
-      .find(
-        { _id: { $in: names } },
-        { projection: { _id: 1 }, batchSize: names.length + 1, ...limit },
-      )
-      .toArray(),
-  )
-  const known = new Set(stored.map(({ _id }) => _id))
-  return names.filter((name) => !known.has(name))
 }

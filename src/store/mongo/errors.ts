@@ -8,6 +8,7 @@ import {
   type TopologyDescription,
 } from 'mongodb'
 import { StoreUnavailable, StoreUnusable } from '../store.ts'
+import { UnreadableUrl } from './connection.ts'
 
 const CODES = {
   unauthorized: 13,
@@ -31,16 +32,9 @@ const NETWORK_REASONS: Record<string, string> = {
   ENETUNREACH: 'there is no route to it',
 }
 
-/** What the constructor of the client refuses. */
-export function unreadableUrl(url: string, cause: unknown): StoreUnusable {
-  return new StoreUnusable(
-    `STORE_URL cannot be read as a MongoDB URL: ${shown(url, messageOf(cause))}`,
-    { cause },
-  )
-}
-
 /** StoreUnusable where a setting must change, StoreUnavailable where waiting may help. */
 export function startError(url: string, error: unknown): unknown {
+  if (error instanceof UnreadableUrl) return unreadableUrl(url, error.cause)
   // A command that failed comes as StoreUnavailable, with the error of the driver as its cause.
   const cause = error instanceof StoreUnavailable && error.cause !== undefined ? error.cause : error
   if (cause instanceof MongoServerError) return refusedByServer(url, cause)
@@ -53,6 +47,13 @@ export function startError(url: string, error: unknown): unknown {
     return new StoreUnavailable(`MongoDB cannot be used: ${shown(url, cause.message)}`, { cause })
   }
   return error
+}
+
+function unreadableUrl(url: string, cause: unknown): StoreUnusable {
+  return new StoreUnusable(
+    `STORE_URL cannot be read as a MongoDB URL: ${shown(url, messageOf(cause))}`,
+    { cause },
+  )
 }
 
 function refusedByServer(url: string, cause: MongoServerError): Error {

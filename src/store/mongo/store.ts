@@ -1,6 +1,5 @@
-// The MongoDB store: the port of src/store/store.ts, each verb in a file of its own.
-// Every write carries its whole guard (guards.ts) and is kept by a majority before it is answered.
-
+// The MongoDB store: the port of src/store/store.ts, with the verbs of the other files. Every write
+// carries its whole guard (guards.ts), and a majority has it before the verb returns.
 import type { MongoClient } from 'mongodb'
 import { createAttemptTokens } from '../attempt-token.ts'
 import { COLLECTIONS } from '../collection-names.ts'
@@ -10,39 +9,48 @@ import { createReadiness, type Readiness } from '../readiness.ts'
 import { createSecretBox, type SecretBox } from '../secret-box.ts'
 import { SettingUnusable, type Store, type StoreSettings, StoreUnavailable } from '../store.ts'
 import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
-import { afterFinish } from './aftermath.ts'
-import { readApiMode, writeApiMode } from './api-mode.ts'
-import { cancel, retry } from './by-hand.ts'
-import { claim, createClaimer } from './claim.ts'
+import { type EligibleEndpoints, rememberEligibleEndpoints } from './admission.ts'
+import { headOfOrderingKey } from './blocked-jobs.ts'
+import { claim, createClaimer, createDisowner, type Disowner, due } from './claim.ts'
 import { type MongoClock, startClock } from './clock.ts'
-import type { Connection } from './connect.ts'
-import type { MongoContext } from './context.ts'
-import { rememberDebts } from './debts.ts'
-import { createDisowner, type Disowner } from './disown.ts'
-import type { JobDocument } from './documents.ts'
-import { deleteJob, edit } from './edit.ts'
-import { type EligibleEndpoints, rememberEligibleEndpoints } from './eligible-endpoints.ts'
-import type { EndpointDocument } from './endpoint-documents.ts'
-import { reportHealth } from './endpoint-health.ts'
-import { pauseEndpoint, resumeEndpoint, rotateSecret } from './endpoint-verbs.ts'
-import { deleteEndpoint, endpointsNamed, listEndpoints, putEndpoint } from './endpoints.ts'
+import { cancel, deleteJob, edit, retry } from './commands.ts'
+import { type Connection, type MongoContext, refusalOf, startDeadline } from './connection.ts'
+import { watchGoneEndpoints } from './deleted-endpoints.ts'
+import type { EndpointDocument } from './endpoint-document.ts'
+import {
+  countJobs,
+  deleteEndpoint,
+  endpointsNamed,
+  listEndpoints,
+  pauseEndpoint,
+  putEndpoint,
+  reportHealth,
+  resumeEndpoint,
+  rotateSecret,
+} from './endpoints.ts'
 import { enqueue } from './enqueue.ts'
-import { addFigures, figuresSince } from './figures.ts'
-import { watchGoneEndpoints } from './gone-endpoints.ts'
-import { heartbeat } from './heartbeat.ts'
-import { Hints } from './hints.ts'
-import { refusedWhileLost, watchDatabaseInPlace } from './in-place.ts'
-import { listJobs } from './job-lists.ts'
-import { countJobs, due, finalAmong, getJob, getPayload } from './jobs.ts'
-import { addKey, listKeys, removeKey } from './keys.ts'
-import { release, renew } from './leases.ts'
-import { openDatabase } from './open-database.ts'
-import { openOutbox } from './outbox.ts'
-import { outboxCollection } from './outbox-documents.ts'
-import { acceptOutbox } from './outbox-place.ts'
-import { endOverdue, overdue } from './overdue.ts'
-import { resealSchedules } from './reseal-schedules.ts'
-import { refusalOf, startDeadline } from './run-command.ts'
+import { startError } from './errors.ts'
+import { afterFinish, rememberDebts } from './finish-effects.ts'
+import type { JobDocument } from './job-document.ts'
+import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
+import { resealSchedules, sealAnew } from './key-rotation.ts'
+import { heartbeat, release, renew } from './leases.ts'
+import { Hints } from './notifier.ts'
+import { acceptOutbox, openOutbox, outboxCollection } from './outbox.ts'
+import {
+  addFigures,
+  addKey,
+  figuresSince,
+  listKeys,
+  listWorkers,
+  readApiMode,
+  releaseUpkeep,
+  removeKey,
+  removeWorker,
+  reportWorker,
+  takeUpkeep,
+  writeApiMode,
+} from './records.ts'
 import {
   advanceSchedules,
   deleteSchedule,
@@ -51,14 +59,10 @@ import {
   listSchedules,
   putSchedule,
 } from './schedules.ts'
-import { sealAnew } from './seal-anew.ts'
+import { openDatabase, refusedWhileLost, watchDatabaseInPlace } from './schema.ts'
 import { settle } from './settle.ts'
-import { startError } from './start-errors.ts'
 import { deletedEndpoints, statsOf } from './stats.ts'
-import { sweep } from './sweep.ts'
-import { headOfOrderingKey } from './turns.ts'
-import { releaseUpkeep, takeUpkeep } from './upkeep-lease.ts'
-import { listWorkers, removeWorker, reportWorker } from './workers.ts'
+import { endOverdue, overdue, sweep } from './sweep.ts'
 
 /**
  * Opens the store, making its indexes where they are missing.
@@ -73,27 +77,6 @@ export async function openMongoStore(url: string, settings: StoreSettings): Prom
   } catch (error) {
     throw startError(url, error)
   }
-}
-
-/** All of it, and by a majority. */
-function isStored(reply: unknown): boolean {
-  const { writeErrors, writeConcernError } = reply as Record<string, unknown>
-  return writeErrors === undefined && writeConcernError === undefined
-}
-
-const WRITES: ReadonlySet<string> = new Set(['insert', 'update', 'findAndModify', 'bulkWrite'])
-
-/** What becomes of the writes of this process, each of which tells whether the store takes any. */
-function noteWrites(client: MongoClient, readiness: Readiness): void {
-  client.on('commandSucceeded', ({ commandName, reply }) => {
-    if (WRITES.has(commandName) && isStored(reply)) readiness.noteSuccess()
-  })
-  client.on('commandFailed', ({ commandName, failure }) => {
-    const kind = WRITES.has(commandName) ? refusalOf(failure) : null
-    if (kind === null) return
-    const message = 'MongoDB accepted no write'
-    readiness.noteFailure(new StoreUnavailable(message, { cause: failure, kind }))
-  })
 }
 
 /** The store on a connection, which it closes when it is closed, or can not be opened. */
@@ -152,6 +135,27 @@ export async function storeOn(
     await client.close()
     throw error
   }
+}
+
+/** All of it, and by a majority. */
+function isStored(reply: unknown): boolean {
+  const { writeErrors, writeConcernError } = reply as Record<string, unknown>
+  return writeErrors === undefined && writeConcernError === undefined
+}
+
+const WRITES: ReadonlySet<string> = new Set(['insert', 'update', 'findAndModify', 'bulkWrite'])
+
+/** What becomes of the writes of this process, each of which tells whether the store takes any. */
+function noteWrites(client: MongoClient, readiness: Readiness): void {
+  client.on('commandSucceeded', ({ commandName, reply }) => {
+    if (WRITES.has(commandName) && isStored(reply)) readiness.noteSuccess()
+  })
+  client.on('commandFailed', ({ commandName, failure }) => {
+    const kind = WRITES.has(commandName) ? refusalOf(failure) : null
+    if (kind === null) return
+    const message = 'MongoDB accepted no write'
+    readiness.noteFailure(new StoreUnavailable(message, { cause: failure, kind }))
+  })
 }
 
 /** @throws SettingUnusable */

@@ -1,5 +1,5 @@
 // Hints that something may be due: a change stream of inserts, where the server has them, and what
-// this process itself enqueues. Nothing relies on them: those who listen poll as well.
+// this process itself enqueues. Nothing relies on them: listeners poll as well.
 import type { ChangeStream, Collection } from 'mongodb'
 
 /** Only its inserts are looked at, whatever is inserted. */

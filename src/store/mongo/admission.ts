@@ -1,23 +1,34 @@
-// The gate of an endpoint with limits: claims pass it one at a time, whoever claims. It is taken by
-// a guarded write of its endpoint, then the running jobs are counted, then is claimed, and it is
-// given back by a write of its holder, with the tokens that were used. What was claimed may be sent
-// only after that: a holder that was too slow, so that another has it by now, sends nothing. So
-// limits hold exactly, though nothing is locked; a holder that dies costs GATE_MS.
+// Which endpoints hand out jobs, and how many. Of endpoints without limits the answer is remembered
+// for a moment. Claims at an endpoint with limits go one at a time, whichever process claims: a
+// guarded write of the endpoint acquires its admission, the running jobs are counted, the claim is
+// made, and a write of the holder releases the admission, with the tokens that were used. The
+// claimed jobs may be sent only after that: a holder that was too slow, so that another has the
+// admission by now, sends nothing. So limits hold exactly, though nothing is locked; a holder that
+// dies costs GATE_MS.
 import type { Filter } from 'mongodb'
-import { afterClaim, type Limits, slotsLeft } from '../../endpoint/admission.ts'
+import { afterClaim, isLimited, type Limits, slotsLeft } from '../../endpoint/admission.ts'
 import { placesAfterRest } from '../../endpoint/health.ts'
 import type { ClaimedJob } from '../../job/job.ts'
 import { COLLECTIONS } from '../collection-names.ts'
-import { randomId } from './changes.ts'
-import { type MongoContext, nowOf } from './context.ts'
-import type { JobDocument } from './documents.ts'
+import { type Deadline, type MongoContext, nowOf, run } from './connection.ts'
 import {
   ELIGIBILITY,
   type Eligibility,
   type EndpointDocument,
   limitsOf,
-} from './endpoint-documents.ts'
-import { type Deadline, run } from './run-command.ts'
+} from './endpoint-document.ts'
+import { type JobDocument, randomId } from './job-document.ts'
+
+/** A change is to reach every worker within 1 s; a worker remembers for a moment as well. */
+const REMEMBERED_MS = 400
+/** Names are remembered only as long as they fit; beyond, all are forgotten. */
+const MAX_REMEMBERED = 20_000
+
+export interface EligibleEndpoints {
+  /** Those of the names that hand out jobs; `gated`: only through their gate. */
+  among(names: string[], now: number, deadline: Deadline): Promise<Map<string, { gated: boolean }>>
+  forget(name: string): void
+}
 
 /** More than the deadline of a claim. */
 const GATE_MS = 5_000
@@ -34,6 +45,45 @@ interface Room {
   limits: Limits
   /** So many jobs may be claimed. */
   slots: number
+}
+
+export function rememberEligibleEndpoints(endpoints: MongoContext['endpoints']): EligibleEndpoints {
+  const remembered = new Map<string, { endpoint: Eligibility | null; until: number }>()
+  const ask = async (names: string[], deadline: Deadline) => {
+    const until = performance.now() + REMEMBERED_MS
+    const found = await run(deadline, (limit) =>
+      endpoints
+        .find<Eligibility>(
+          { _id: { $in: names }, deleting: false },
+          { projection: ELIGIBILITY, batchSize: names.length + 1, ...limit },
+        )
+        .toArray(),
+    )
+    const byName = new Map(found.map((endpoint) => [endpoint._id, endpoint]))
+    if (remembered.size + names.length > MAX_REMEMBERED) remembered.clear()
+    for (const name of names) {
+      remembered.set(name, { endpoint: byName.get(name) ?? null, until })
+    }
+    return byName
+  }
+  return {
+    async among(names, now, deadline) {
+      const monotonicMs = performance.now()
+      const unknown = names.filter((name) => (remembered.get(name)?.until ?? 0) < monotonicMs)
+      const asked = unknown.length === 0 ? new Map() : await ask([...new Set(unknown)], deadline)
+      const eligible = new Map<string, { gated: boolean }>()
+      for (const name of names) {
+        const endpoint = asked.get(name) ?? remembered.get(name)?.endpoint ?? null
+        if (endpoint !== null && handsOut(endpoint, now)) {
+          eligible.set(name, { gated: isLimited(limitsOf(endpoint)) })
+        }
+      }
+      return eligible
+    },
+    forget(name) {
+      remembered.delete(name)
+    },
+  }
 }
 
 export async function takeGates(
@@ -55,6 +105,32 @@ export async function takeGates(
     return [name, { limits, slots: slotsLeft(limits, Infinity, counts, now) }]
   })
   return { holderId, rooms: new Map(rooms) }
+}
+
+/** false: not all were still ours, so that what was claimed through them may not be sent. */
+export async function giveBackGates(
+  context: MongoContext,
+  { holderId, rooms }: Gates,
+  claimed: Map<string, ClaimedJob[]>,
+  deadline: Deadline,
+): Promise<boolean> {
+  const now = context.clock.now()
+  const updates = [...rooms].map(([name, { limits }]) => {
+    const { rateFullAt } = afterClaim(limits, claimed.get(name)?.length ?? 0, now)
+    const tokens = rateFullAt === limits.rateFullAt ? {} : { rateFullAt }
+    const update = { $set: { gateHolder: null, gateUntil: null, ...tokens } }
+    return { updateOne: { filter: { _id: name, gateHolder: holderId }, update } }
+  })
+  const { matchedCount } = await run(deadline, (limit) =>
+    context.endpoints.bulkWrite(updates, { ordered: false, ...limit }),
+  )
+  return matchedCount === updates.length
+}
+
+function handsOut(endpoint: Eligibility, now: number): boolean {
+  const { deleting, paused, disabledReason, restingUntil } = endpoint
+  if (deleting || paused || disabledReason !== null) return false
+  return restingUntil === null || restingUntil.getTime() <= now
 }
 
 async function take(
@@ -149,24 +225,4 @@ async function countEach(
       .toArray(),
   )
   return new Map(found.map(({ _id, count }) => [_id, count]))
-}
-
-/** false: not all were still ours, so that what was claimed through them may not be sent. */
-export async function giveBackGates(
-  context: MongoContext,
-  { holderId, rooms }: Gates,
-  claimed: Map<string, ClaimedJob[]>,
-  deadline: Deadline,
-): Promise<boolean> {
-  const now = context.clock.now()
-  const updates = [...rooms].map(([name, { limits }]) => {
-    const { rateFullAt } = afterClaim(limits, claimed.get(name)?.length ?? 0, now)
-    const tokens = rateFullAt === limits.rateFullAt ? {} : { rateFullAt }
-    const update = { $set: { gateHolder: null, gateUntil: null, ...tokens } }
-    return { updateOne: { filter: { _id: name, gateHolder: holderId }, update } }
-  })
-  const { matchedCount } = await run(deadline, (limit) =>
-    context.endpoints.bulkWrite(updates, { ordered: false, ...limit }),
-  )
-  return matchedCount === updates.length
 }

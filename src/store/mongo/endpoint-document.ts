@@ -1,5 +1,5 @@
-// How endpoints lie in MongoDB: settings as they were given, secrets sealed, and beside them what
-// the endpoint's jobs have brought about.
+// How endpoints are stored in MongoDB: settings as they were given, secrets encrypted, and beside
+// them what the endpoint's jobs have caused.
 import type { Limits } from '../../endpoint/admission.ts'
 import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
 import type { Ramp } from '../../endpoint/health.ts'
@@ -27,7 +27,7 @@ export interface EndpointDocument extends Omit<EndpointSettings, 'name' | 'heade
   healthId: string | null
   /** When the bucket of its rate limit is full again: epoch milliseconds, with fractions. */
   rateFullAt: number | null
-  /** Who claims within its limits just now (gate.ts); null: nobody. */
+  /** Who claims within its limits just now (admission.ts); null: nobody. */
   gateHolder: string | null
   gateUntil: Date | null
   /** Newest first. */
@@ -56,6 +56,7 @@ export const ELIGIBILITY = {
   ramp: 1,
   rateFullAt: 1,
 } as const
+
 export type Eligibility = Pick<EndpointDocument, '_id' | keyof typeof ELIGIBILITY>
 
 export function endpointOf(document: EndpointDocument, box: SecretBox, now: number): Endpoint {

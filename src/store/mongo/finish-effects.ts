@@ -1,19 +1,24 @@
-// What a finish leads to: a notice (onFinish), the jobs that depend on it, the next of its ordering
-// key; and the document of an outbox that it was made of is gone, if it was still there. The write
-// to the final state leaves a mark, `owes`, that was put on the job before; each step here may be
-// done twice without harm; the last one takes the mark away and lets the job be purged. Whoever
-// finishes a job does this right after, and any sweeper does what was left.
+// What follows when a job becomes final: its notice (onFinish), the jobs that depend on it, the
+// next job of its ordering key; and the document of an outbox that it was made from is deleted, if
+// it is still there. A job with any of these carries a mark, `owes`, that the write to the final
+// state leaves in place. Each step here can be repeated without harm; the last one removes the mark
+// and lets the job be purged. The process that finishes a job does this right after, and any sweep
+// does what was left.
 import { addEffects, type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
 import { type DropReason, hasTooManyHops, isToldOf, noticeOf } from '../../job/notice.ts'
 import { FINAL_STATES, type FinalState } from '../../job/retention.ts'
 import type { OutboxName } from '../outbox.ts'
 import { StoreUnavailable } from '../store.ts'
-import type { MongoContext } from './context.ts'
-import { failureOf, type JobDocument } from './documents.ts'
+import { checkHeld, type OrderedLane, promoteHeads, waitingForAny } from './blocked-jobs.ts'
+import {
+  type Deadline,
+  type KnownDebts,
+  type MongoContext,
+  run,
+  startDeadline,
+} from './connection.ts'
 import { enqueue } from './enqueue.ts'
-import { checkHeld, waitingForAny } from './held.ts'
-import { BY_ID } from './indexes.ts'
-import { isFromOutbox } from './new-job-document.ts'
+import { BY_ID, failureOf, isFromOutbox, type JobDocument } from './job-document.ts'
 import {
   AS_STORED,
   type DocumentId,
@@ -21,10 +26,8 @@ import {
   keyOf,
   type OutboxCollection,
   outboxCollection,
-} from './outbox-documents.ts'
-import { requestHashOf } from './outbox-json.ts'
-import { type Deadline, run, startDeadline } from './run-command.ts'
-import { type OrderedLane, promoteHeads } from './turns.ts'
+  requestHashOf,
+} from './outbox.ts'
 
 /** Jobs whose results are in memory at once, up to 64 KiB each. */
 const JOBS_AT_ONCE = 100
@@ -33,9 +36,12 @@ const MAX_JOBS = 1_000
 const DEPENDENTS_AT_ONCE = 200
 /** Beyond, the rest of its dependents is left to the sweeper. */
 const MAX_TURNS_OF_DEPENDENTS = 5
-
 const OWING = { payload: 0, attempts: 0, keys: 0 } as const
+
 type Owing = Omit<JobDocument, keyof typeof OWING> & { state: FinalState; finishedAt: Date }
+
+/** Beyond, all is forgotten: then settlements look, which costs them a command. */
+const MAX_KNOWN = 50_000
 
 /**
  * For jobs that have just become final; those that owe nothing are passed over. That a store is
@@ -47,6 +53,24 @@ export async function afterFinish(context: MongoContext, ids: string[]): Promise
     await doAftermath(context, ids, total)
   } catch (error) {
     if (!(error instanceof StoreUnavailable)) throw error
+  }
+  return total
+}
+
+/** @param total what is done is added to it, step by step: also of a call that throws in the end */
+export async function doAftermath(
+  context: MongoContext,
+  ids: string[],
+  total: FinishEffects = { ...NO_EFFECTS },
+): Promise<FinishEffects> {
+  const queue = [...ids]
+  for (let at = 0; at < Math.min(queue.length, MAX_JOBS); ) {
+    const some = queue.slice(at, at + JOBS_AT_ONCE)
+    at += some.length
+    const { failed, aftermaths, promoted } = await doSome(context, some)
+    addEffects(total, { aftermaths, promoted, dependentsFailed: failed.length })
+    // Those that died of it may be waited for in their turn.
+    queue.push(...failed)
   }
   return total
 }
@@ -70,22 +94,22 @@ export async function doLeftAftermaths(
   )
 }
 
-/** @param total what is done is added to it, step by step: also of a call that throws in the end */
-export async function doAftermath(
-  context: MongoContext,
-  ids: string[],
-  total: FinishEffects = { ...NO_EFFECTS },
-): Promise<FinishEffects> {
-  const queue = [...ids]
-  for (let at = 0; at < Math.min(queue.length, MAX_JOBS); ) {
-    const some = queue.slice(at, at + JOBS_AT_ONCE)
-    at += some.length
-    const { failed, aftermaths, promoted } = await doSome(context, some)
-    addEffects(total, { aftermaths, promoted, dependentsFailed: failed.length })
-    // Those that died of it may be waited for in their turn.
-    queue.push(...failed)
+export function rememberDebts(): KnownDebts {
+  const owesById = new Map<string, boolean>()
+  return {
+    noteClaimed(jobs) {
+      if (owesById.size + jobs.length > MAX_KNOWN) owesById.clear()
+      for (const { _id, owes } of jobs) owesById.set(_id, owes === true)
+    },
+    noteOwing(jobIds) {
+      for (const id of jobIds) if (owesById.has(id)) owesById.set(id, true)
+    },
+    takeOwing(jobIds) {
+      const owing = jobIds.filter((id) => owesById.get(id) !== false)
+      for (const id of jobIds) owesById.delete(id)
+      return owing
+    },
   }
-  return total
 }
 
 async function doSome(context: MongoContext, ids: string[]) {

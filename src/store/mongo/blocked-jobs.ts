@@ -1,0 +1,386 @@
+// Blocked jobs: those that wait for others to succeed, or for the slot of their ordering key. The
+// process that finishes a job checks those that wait for it; the sweep checks all, again and again.
+// The earliest job of an ordering key that is not final has the slot, and a unique index keeps it
+// to one. Ids are in the order of enqueueing.
+import type { AnyBulkWriteOperation, Document } from 'mongodb'
+import { dependencyFailed } from '../../job/attempt.ts'
+import { checkDependencies } from '../../job/dependencies.ts'
+import type { JobState } from '../../job/job.ts'
+import { COLLECTIONS } from '../collection-names.ts'
+import {
+  type Deadline,
+  isOnlyDuplicateKeys,
+  type MongoContext,
+  nowOf,
+  run,
+  startDeadline,
+} from './connection.ts'
+import { guardOf, tellDied } from './guards.ts'
+import {
+  BY_ID,
+  failureFields,
+  type JobDocument,
+  QUEUED_STATES,
+  randomId,
+  stateOf,
+  toFinal,
+} from './job-document.ts'
+
+/** Held jobs that one sweep looks at: each has up to 50 dependencies to be read. */
+const MAX_CHECKED = 200
+const HELD = { endpoint: 1, orderingKey: 1, waitingFor: 1 } as const
+
+export type HeldJob = Pick<JobDocument, '_id' | keyof typeof HELD>
+
+interface Checked {
+  promotedCount: number
+  /** Whether any of them is no longer what it was. */
+  isChanged: boolean
+  /** Ids of those that are dead now. */
+  failed: string[]
+}
+
+export interface OrderedLane {
+  endpoint: string
+  orderingKey: string
+}
+
+/** Keys in one command. More make it long, fewer make many. */
+const KEYS_PER_COMMAND = 64
+/** A later job that has the turn is held again first; then the earliest is tried once more. */
+const MAX_ROUNDS = 3
+
+type Head = Pick<JobDocument, '_id' | 'endpoint' | 'state' | 'waitingFor'> & { orderingKey: string }
+
+interface Turns {
+  /** How many became claimable. */
+  promotedCount: number
+  /** Heads that wait for their dependencies: they get no turn, and nobody behind them does. */
+  waiting: Head[]
+}
+
+/**
+ * The jobs that these depend on are marked, so that their finish leads to these. To be called
+ * before their states are read: one that finishes after the mark finds it, one that finished
+ * before is found finished.
+ */
+export async function markDependedOn(
+  context: MongoContext,
+  ids: string[],
+  deadline: Deadline,
+): Promise<void> {
+  if (ids.length === 0) return
+  context.debts.noteOwing(ids)
+  await run(deadline, (limit) =>
+    context.jobs.updateMany(
+      { _id: { $in: ids }, state: { $in: [...QUEUED_STATES, 'running'] } },
+      { $set: { hasDependents: true, owes: true } },
+      { ...BY_ID, ...limit },
+    ),
+  )
+}
+
+/**
+ * Takes from each what it no longer waits for, and promotes it when that was all.
+ *
+ * @param fails those that wait for a job that is dead, cancelled or gone become dead
+ */
+export async function checkHeld(
+  context: MongoContext,
+  held: HeldJob[],
+  { fails }: { fails: boolean },
+  deadline: Deadline,
+): Promise<Checked> {
+  const states = await statesOf(
+    context,
+    held.flatMap(({ waitingFor = [] }) => waitingFor),
+    deadline,
+  )
+  const checks = held.map((job) => {
+    const { waitingFor = [] } = job
+    return { job, waitingFor, ...checkDependencies(waitingFor, (id) => states.get(id) ?? null) }
+  })
+  const lost = checks.flatMap(({ job: { _id, endpoint }, failed: dependency }) =>
+    dependency === null ? [] : [{ _id, endpoint, dependency }],
+  )
+  const isTaken = await takeMet(
+    context,
+    checks.map(({ job: { _id }, waitingFor, unmet }) => ({
+      _id,
+      met: waitingFor.filter((id) => !unmet.includes(id)),
+    })),
+    deadline,
+  )
+  const ready = checks.flatMap(({ job, unmet }) => (unmet.length === 0 ? [job] : []))
+  const failed = fails ? await failDependents(context, lost, deadline) : []
+  const promotedCount = await promote(context, ready, deadline)
+  return { promotedCount, isChanged: isTaken || promotedCount + failed.length > 0, failed }
+}
+
+/** Gives each key's turn to its earliest job that is not final. */
+export async function promoteHeads(
+  context: MongoContext,
+  lanes: OrderedLane[],
+  deadline: Deadline,
+): Promise<Turns> {
+  let open = [...new Map(lanes.map((lane) => [textOf(lane), lane])).values()]
+  const turns: Turns = { promotedCount: 0, waiting: [] }
+  for (let round = 0; open.length > 0 && round < MAX_ROUNDS; round++) {
+    const held = (await headsOf(context, open, deadline)).filter(({ state }) => state === 'held')
+    const isFree = ({ waitingFor = [] }: Head) => waitingFor.length === 0
+    const free = held.filter(isFree)
+    turns.waiting.push(...held.filter((head) => !isFree(head)))
+    if (free.length === 0) break
+    const { count, refused } = await giveTurns(context, free, deadline)
+    turns.promotedCount += count
+    open = await holdLaterOnes(context, refused, deadline)
+  }
+  return turns
+}
+
+/**
+ * A later job that has the turn but is not running gives it up to the head. Returns the heads when
+ * any was held again; else the later job runs, or the turn has moved on by itself.
+ */
+export async function holdLaterOnes<Earlier extends OrderedLane & { _id: string }>(
+  context: MongoContext,
+  heads: Earlier[],
+  deadline: Deadline,
+): Promise<Earlier[]> {
+  if (heads.length === 0) return []
+  const updates = heads.map(
+    ({ _id, endpoint, orderingKey }): AnyBulkWriteOperation<JobDocument> => ({
+      updateOne: {
+        filter: { endpoint, turn: orderingKey, state: 'queued', _id: { $gt: _id } },
+        update: {
+          $set: { state: 'held', checkedAt: new Date(context.clock.now()) },
+          $unset: { turn: '' },
+          $inc: { version: 1 },
+        },
+      },
+    }),
+  )
+  const { modifiedCount } = await run(deadline, (limit) =>
+    context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
+  )
+  return modifiedCount === 0 ? [] : heads
+}
+
+export async function headOfOrderingKey(
+  context: MongoContext,
+  lane: OrderedLane,
+  deadline: Deadline,
+): Promise<string | null> {
+  const [head] = await headsOf(context, [lane], deadline)
+  return head?._id ?? null
+}
+
+/** Held jobs that wait for one of these, not more than `limit`. */
+export function waitingForAny(
+  context: MongoContext,
+  ids: string[],
+  limit: number,
+  deadline: Deadline,
+): Promise<HeldJob[]> {
+  return run(deadline, (commandLimit) =>
+    context.jobs
+      .find<HeldJob>(
+        { waitingFor: { $in: ids }, state: 'held' },
+        { projection: HELD, limit, batchSize: limit, ...commandLimit },
+      )
+      .toArray(),
+  )
+}
+
+export async function statesOf(context: MongoContext, ids: string[], deadline: Deadline) {
+  const unique = [...new Set(ids)]
+  if (unique.length === 0) return new Map<string, JobState>()
+  const found = await run(deadline, (limit) =>
+    context.jobs
+      .find(
+        { _id: { $in: unique } },
+        { projection: { state: 1 }, batchSize: unique.length + 1, ...limit },
+      )
+      .toArray(),
+  )
+  return new Map(found.map(({ _id, state }) => [_id, stateOf(state)]))
+}
+
+/** Those looked at least recently. */
+export async function checkSomeHeld(context: MongoContext, limit: number): Promise<Checked> {
+  const deadline = startDeadline()
+  const most = Math.min(limit, MAX_CHECKED)
+  const held = await run(deadline, (commandLimit) =>
+    context.jobs
+      .find<HeldJob>(
+        { state: 'held', checkedAt: { $lte: nowOf(context) } },
+        {
+          projection: HELD,
+          sort: { checkedAt: 1 },
+          limit: most,
+          batchSize: most,
+          ...commandLimit,
+        },
+      )
+      .toArray(),
+  )
+  if (held.length === 0) return { promotedCount: 0, isChanged: false, failed: [] }
+  await run(deadline, (commandLimit) =>
+    context.jobs.updateMany(
+      { _id: { $in: held.map(({ _id }) => _id) } },
+      { $set: { checkedAt: nowOf(context) } },
+      { ...BY_ID, ...commandLimit },
+    ),
+  )
+  return checkHeld(context, held, { fails: true }, deadline)
+}
+
+/** One update for all that wait for the same. Returns whether there were any. */
+async function takeMet(
+  context: MongoContext,
+  jobs: { _id: string; met: string[] }[],
+  deadline: Deadline,
+): Promise<boolean> {
+  const pairs = jobs.flatMap(({ _id, met }) => met.map((dependency) => ({ _id, dependency })))
+  const updates = idsByDependency(pairs).map(([dependency, ids]) => ({
+    updateMany: {
+      filter: { _id: { $in: ids }, state: 'held' as const },
+      update: { $pull: { waitingFor: dependency } },
+      ...BY_ID,
+    },
+  }))
+  if (updates.length === 0) return false
+  await run(deadline, (limit) => context.jobs.bulkWrite(updates, { ordered: false, ...limit }))
+  return true
+}
+
+async function failDependents(
+  context: MongoContext,
+  lost: (Pair & { endpoint: string })[],
+  deadline: Deadline,
+): Promise<string[]> {
+  if (lost.length === 0) return []
+  const now = nowOf(context)
+  const writeId = randomId()
+  const updates = idsByDependency(lost).map(([dependency, ids]) => {
+    const failure = dependencyFailed(dependency)
+    return {
+      updateMany: {
+        // One that was retried by hand meanwhile waits for it no longer.
+        filter: {
+          _id: { $in: ids },
+          ...guardOf('fail_dependent', { now }),
+          waitingFor: dependency,
+        },
+        update: toFinal('dead', now, { ...failureFields(failure), releaseId: writeId }),
+        ...BY_ID,
+      },
+    }
+  })
+  const { modifiedCount } = await run(deadline, (limit) =>
+    context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
+  )
+  const written = { writeId, count: modifiedCount }
+  const failed = await tellDied(context, lost, 'dependency_failed', written, deadline)
+  return failed.map(({ _id }) => _id)
+}
+
+/** A job, and one that it waits for. */
+interface Pair {
+  _id: string
+  dependency: string
+}
+
+function idsByDependency(pairs: Pair[]): [string, string[]][] {
+  const grouped = Map.groupBy(pairs, ({ dependency }) => dependency)
+  return [...grouped].map(([dependency, own]) => [dependency, own.map(({ _id }) => _id)])
+}
+
+async function promote(
+  context: MongoContext,
+  ready: HeldJob[],
+  deadline: Deadline,
+): Promise<number> {
+  const ids = ready.flatMap(({ _id, orderingKey }) => (orderingKey === undefined ? [_id] : []))
+  const lanes = ready.flatMap(({ endpoint, orderingKey }): OrderedLane[] =>
+    orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
+  )
+  const now = nowOf(context)
+  let { promotedCount } = await promoteHeads(context, lanes, deadline)
+  if (ids.length > 0) {
+    const { modifiedCount } = await run(deadline, (limit) =>
+      context.jobs.updateMany(
+        { _id: { $in: ids }, ...guardOf('promote', { now }) },
+        { $set: { state: 'queued', freedAt: now, promotedAt: now }, $inc: { version: 1 } },
+        { ...BY_ID, ...limit },
+      ),
+    )
+    promotedCount += modifiedCount
+  }
+  if (promotedCount > 0) context.hint()
+  return promotedCount
+}
+
+async function headsOf(
+  context: MongoContext,
+  lanes: OrderedLane[],
+  deadline: Deadline,
+): Promise<Head[]> {
+  const heads: Head[] = []
+  for (let i = 0; i < lanes.length; i += KEYS_PER_COMMAND) {
+    const pipelines = lanes.slice(i, i + KEYS_PER_COMMAND).map(headPipeline)
+    const [first = [], ...others] = pipelines
+    const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
+    const found = await run(deadline, (limit) =>
+      context.jobs
+        .aggregate<Head>([...first, ...unions], { batchSize: pipelines.length + 1, ...limit })
+        .toArray(),
+    )
+    heads.push(...found)
+  }
+  return heads
+}
+
+function headPipeline({ endpoint, orderingKey }: OrderedLane): Document[] {
+  return [
+    { $match: { endpoint, orderingKey, state: { $in: [...QUEUED_STATES, 'running'] } } },
+    { $sort: { _id: 1 } },
+    { $limit: 1 },
+    { $project: { endpoint: 1, orderingKey: 1, state: 1, waitingFor: 1 } },
+  ]
+}
+
+/** `refused`: another job of the key has the turn. */
+async function giveTurns(
+  context: MongoContext,
+  heads: Head[],
+  deadline: Deadline,
+): Promise<{ count: number; refused: Head[] }> {
+  const now = new Date(context.clock.now())
+  const guard = guardOf('promote', { now })
+  const updates = heads.map(({ _id, orderingKey }) => ({
+    updateOne: {
+      filter: { _id, ...guard },
+      update: {
+        $set: { state: 'queued' as const, turn: orderingKey, freedAt: now, promotedAt: now },
+        $inc: { version: 1 },
+      },
+      ...BY_ID,
+    },
+  }))
+  try {
+    const { modifiedCount } = await run(deadline, (limit) =>
+      context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
+    )
+    return { count: modifiedCount, refused: [] }
+  } catch (error) {
+    if (!isOnlyDuplicateKeys(error)) throw error
+    const refused = [error.writeErrors].flat().flatMap(({ index }) => heads[index] ?? [])
+    return { count: error.result.modifiedCount, refused }
+  }
+}
+
+/** A name holds no line break, so that two pairs never look the same. */
+function textOf({ endpoint, orderingKey }: OrderedLane): string {
+  return `${endpoint}\n${orderingKey}`
+}

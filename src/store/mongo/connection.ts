@@ -1,0 +1,229 @@
+// The connection to MongoDB: from a URL to a client that keeps a promise (a replica set or a
+// sharded cluster, majority writes), and one way to run a command, under a deadline. The driver has
+// made its own timeoutMS a word without effect, so the deadline is kept here. MongoContext is what
+// every verb works with.
+import {
+  type Collection,
+  type Db,
+  MongoBulkWriteError,
+  MongoClient,
+  MongoError,
+  MongoServerError,
+} from 'mongodb'
+import type { EndListeners } from '../ends.ts'
+import type { SecretBox } from '../secret-box.ts'
+import {
+  MAX_ANSWER_MS,
+  type StoreClock,
+  type StoreSettings,
+  StoreUnavailable,
+  StoreUnusable,
+  type UnavailableKind,
+} from '../store.ts'
+import type { UnreadableSchedules } from '../unreadable-schedules.ts'
+import type { EndpointDocument } from './endpoint-document.ts'
+import type { JobDocument } from './job-document.ts'
+
+export interface MongoContext {
+  db: Db
+  jobs: Collection<JobDocument>
+  endpoints: Collection<EndpointDocument>
+  clock: StoreClock
+  box: SecretBox
+  settings: StoreSettings
+  unreadable: UnreadableSchedules
+  debts: KnownDebts
+  ends: EndListeners
+  /** Tells listeners that something may be due. */
+  hint(): void
+}
+
+export interface KnownDebts {
+  noteClaimed(jobs: Pick<JobDocument, '_id' | 'owes'>[]): void
+  /** Another job depends on these by now. */
+  noteOwing(jobIds: string[]): void
+  /** Those that owe something or that nobody here knows; from here on none of them is known. */
+  takeOwing(jobIds: string[]): string[]
+}
+
+const DEFAULT_DATABASE = 'posthorn'
+/** Longer than any command's own deadline; it ends those of a connection that has gone silent. */
+const SOCKET_DEADLINE_MS = 6_000
+
+const DUPLICATE_KEY = 11_000
+
+/**
+ * What a server says that takes no writes at all (github.com/mongodb/mongo, error_codes.yml). One
+ * that is no primary is not among them: the driver waits for another.
+ */
+const REFUSALS: ReadonlyMap<unknown, UnavailableKind> = new Map<unknown, UnavailableKind>([
+  // Unauthorized.
+  [13, 'read_only'],
+  // OutOfDiskSpace.
+  [14_031, 'full'],
+])
+
+/** EPIPE, ECONNRESET and their like, and a stream that is closed already. */
+const NETWORK_CODE = /^(E(?!RR_)|ERR_STREAM_)/
+
+export interface Deadline {
+  leftMs(): number
+}
+
+/** What every command is given, so that the server gives up no later than we do. */
+interface CommandLimit {
+  maxTimeMS: number
+}
+
+/** The driver refuses STORE_URL; startError (errors.ts) says why without quoting a password. */
+export class UnreadableUrl extends Error {}
+
+export interface Connection {
+  client: MongoClient
+  db: Db
+}
+
+/** @throws StoreUnusable, StoreUnavailable, UnreadableUrl, and errors of the driver (startError) */
+export async function connect(url: string): Promise<Connection> {
+  const connection = await open(url, { retryWrites: true })
+  try {
+    const isAlone = await isStandalone(connection)
+    if (isAlone && !/[?&]directConnection=true(&|$)/i.test(url)) {
+      throw new StoreUnusable(
+        'The MongoDB server runs alone, not in a replica set: it cannot guarantee that a write ' +
+          'is kept, or repeat one safely. Start it with --replSet and run rs.initiate() once. To ' +
+          'try Posthorn without a replica set, add directConnection=true to STORE_URL.',
+      )
+    }
+    if (!isAlone) return connection
+  } catch (error) {
+    await connection.client.close()
+    throw error
+  }
+  // Retryable writes need a replica set: a server alone refuses them.
+  await connection.client.close()
+  return open(url, { retryWrites: false })
+}
+
+export async function open(
+  url: string,
+  options: { retryWrites: boolean; socketTimeoutMS?: number },
+): Promise<Connection> {
+  let client: MongoClient
+  try {
+    client = new MongoClient(url, {
+      appName: 'posthorn',
+      serverSelectionTimeoutMS: MAX_ANSWER_MS,
+      connectTimeoutMS: MAX_ANSWER_MS,
+      waitQueueTimeoutMS: MAX_ANSWER_MS,
+      socketTimeoutMS: SOCKET_DEADLINE_MS,
+      readPreference: 'primary',
+      readConcern: { level: 'majority' },
+      writeConcern: { w: 'majority', journal: true, wtimeoutMS: MAX_ANSWER_MS },
+      // Bytes as they are, without a wrapper around each.
+      promoteBuffers: true,
+      // For the count of commands.
+      monitorCommands: true,
+      ...options,
+    })
+  } catch (error) {
+    throw new UnreadableUrl('the driver cannot read the URL', { cause: error })
+  }
+  try {
+    await client.connect()
+  } catch (error) {
+    await client.close()
+    throw error
+  }
+  return { client, db: client.db(databaseName(url)) }
+}
+
+/** The name in the path of the URL, which may list several hosts: URL can not parse it. */
+export function databaseName(url: string): string {
+  const [, name = ''] = /^mongodb(?:\+srv)?:\/\/[^/?]*\/([^?]*)/.exec(url) ?? []
+  return name === '' ? DEFAULT_DATABASE : decodeURIComponent(name)
+}
+
+export function nowOf(context: MongoContext): Date {
+  return new Date(context.clock.now())
+}
+
+/** Of all commands of one verb together. */
+export function startDeadline(durationMs = MAX_ANSWER_MS): Deadline {
+  const endsAt = performance.now() + durationMs
+  return { leftMs: () => endsAt - performance.now() }
+}
+
+/**
+ * Runs one command. Throws StoreUnavailable when it fails or the deadline comes first: a write may
+ * have happened, or may still happen. Duplicate keys are thrown as the driver throws them.
+ */
+export async function run<T>(
+  deadline: Deadline,
+  command: (limit: CommandLimit) => Promise<T>,
+): Promise<T> {
+  const leftMs = deadline.leftMs()
+  if (leftMs <= 0) throw new StoreUnavailable('MongoDB did not answer in time')
+  let timer: NodeJS.Timeout | undefined
+  const overdue = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new StoreUnavailable('MongoDB did not answer in time')), leftMs)
+  })
+  try {
+    // The loser of the race may reject later; Promise.race has its handler on it already.
+    return await Promise.race([command({ maxTimeMS: Math.ceil(leftMs) }), overdue])
+  } catch (error) {
+    throw asOurs(error)
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** Whether a single write broke a unique index. */
+export function isDuplicateKey(error: unknown): error is MongoServerError {
+  return error instanceof MongoServerError && error.code === DUPLICATE_KEY
+}
+
+/** Whether nothing but duplicate keys went wrong with a batch. */
+export function isOnlyDuplicateKeys(error: unknown): error is MongoBulkWriteError {
+  if (!(error instanceof MongoBulkWriteError)) return false
+  if (error.result.getWriteConcernError() !== undefined) return false
+  const writeErrors = [error.writeErrors].flat()
+  return writeErrors.length > 0 && writeErrors.every(({ code }) => code === DUPLICATE_KEY)
+}
+
+/** Whether a batch broke a unique index, and the server told no more than that. */
+export function isBareDuplicateKey(error: unknown): boolean {
+  if (!(error instanceof MongoBulkWriteError) || !isDuplicateKey(error)) return false
+  const isKept = error.result.getWriteConcernError() === undefined
+  return isKept && [error.writeErrors].flat().length === 0
+}
+
+/** Why the server takes no writes at all; null: this was refused for a reason of its own. */
+export function refusalOf(error: unknown): UnavailableKind | null {
+  if (!(error instanceof MongoServerError)) return null
+  return REFUSALS.get(error.code) ?? null
+}
+
+async function isStandalone({ client }: Connection): Promise<boolean> {
+  const hello = await client.db('admin').command({ hello: 1 })
+  const isBehindRouter = hello.msg === 'isdbgrid' || hello.serviceId !== undefined
+  return hello.setName === undefined && !isBehindRouter
+}
+
+function asOurs(error: unknown): unknown {
+  if (error instanceof MongoBulkWriteError) {
+    return isOnlyDuplicateKeys(error) ? error : unavailable(error)
+  }
+  if (isDuplicateKey(error)) return error
+  return error instanceof MongoError || isNetworkError(error) ? unavailable(error) : error
+}
+
+/** The driver wraps what breaks while it reads, but not what breaks while it writes. */
+function isNetworkError(error: unknown): error is Error {
+  return error instanceof Error && 'code' in error && NETWORK_CODE.test(String(error.code))
+}
+
+function unavailable(cause: Error): StoreUnavailable {
+  const kind = refusalOf(cause) ?? 'no_answer'
+  return new StoreUnavailable('MongoDB did not execute a command', { cause, kind })
+}

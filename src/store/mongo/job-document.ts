@@ -1,0 +1,504 @@
+// How jobs are stored in MongoDB: flat documents with plain names, because people look into their
+// database. Nothing that a caller sends becomes a BSON object: its keys could break one. Also the
+// updates of a job's events that several verbs share.
+import { randomBytes } from 'node:crypto'
+import type { AnyBulkWriteOperation, Filter, UpdateFilter } from 'mongodb'
+import type { Acceptance } from '../../job/acceptance.ts'
+import { attemptEndedByStore, type StoreEnd } from '../../job/attempt.ts'
+import {
+  type Attempt,
+  type ClaimedJob,
+  type Failure,
+  type FailureReason,
+  isFinal,
+  type Job,
+  type JobState,
+  type JobSummary,
+  MAX_ATTEMPTS_KEPT,
+  type NewJob,
+  type OnFinish,
+  type Phase,
+  type Progress,
+  type TraceContext,
+} from '../../job/job.ts'
+import type { EventName } from '../../job/lifecycle.ts'
+import { type FinalState, hasKey } from '../../job/retention.ts'
+import type { RetryOverride } from '../../job/retry-policy.ts'
+import type { SecretBox } from '../secret-box.ts'
+import { StoreUnusable } from '../store.ts'
+
+/** `held` is a queued job that is kept from being claimed: so it stands outside those indexes. */
+export type StoredState = JobState | 'held'
+
+export const QUEUED_STATES = ['queued', 'held'] as const satisfies StoredState[]
+
+export interface JobDocument {
+  _id: string
+  endpoint: string
+  state: StoredState
+  phase: Phase | null
+  priority: number
+  runAt: Date
+  firstRunAt: Date
+  createdAt: Date
+  /** Absent until its first attempt, so that $min can set it once. */
+  startedAt?: Date
+  /** Absent until it is final: the index of purges holds those that have it. */
+  finishedAt?: Date
+  /** Whether a repeat must find it by a key: it is then kept for longer. */
+  hasKey: boolean
+  expiresAt: Date | null
+  attemptCount: number
+  attemptsLeft: number
+  maxAttempts: number
+  freeAttempts: number
+  fence: number
+  leaseId: string | null
+  leaseWorkerId: string | null
+  leaseExpiresAt: Date | null
+  claimedAt: Date | null
+  /** Of one that was pulled: how long its lease is to be; a heartbeat extends by that. */
+  pulledLeaseMs?: number | null
+  /** Of the write that last gave it back unsent, or let it wait: tells that write from any other. */
+  releaseId: string | null
+  progress?: (Omit<Progress, 'at'> & { at: Date }) | null
+  failureReason: FailureReason | null
+  failureMessage: string | null
+  payload: Uint8Array
+  payloadBytes: number
+  timeoutMs: number | null
+  retry: RetryOverride | null
+  /** JSON, sealed as the endpoint's are; null: none. */
+  headers: string | null
+  /** Absent when there are none: the index of tags holds only jobs that have some. */
+  tags?: string[]
+  /** JSON. */
+  metadata: string
+  // From here to `onFinish`, what was not given is absent: the indexes hold only jobs that have it.
+  /** Of the request that made it. */
+  idempotencyKey?: string
+  requestHash?: string
+  /** All its idempotency keys. The version before wrote none. */
+  keys?: { key: string; hash: string }[]
+  dedupeKey?: string
+  /** Its dedupe key, as long as no other job may have that one. */
+  dedupeHolder?: string
+  superseded?: true
+  /** Its payload is no longer the one that it was made with. */
+  payloadChanged?: true
+  orderingKey?: string
+  /** Its ordering key, while it is its turn. */
+  turn?: string
+  dependsOn?: string[]
+  /** Of those, the ones that have not succeeded yet. */
+  waitingFor?: string[]
+  /** When it was last let go or given back: from then on it counts as due, if its runAt is past. */
+  freedAt?: Date
+  /** When it was last let go: with its runAt this tells since when it is due. */
+  promotedAt?: Date
+  /** Of a held one: when it was last looked at. */
+  checkedAt?: Date
+  hasDependents?: true
+  originKey?: string
+  /** Of the document of an outbox that it was made from. */
+  originHash?: string
+  scheduleName?: string
+  onFinish?: OnFinish
+  trace?: TraceContext
+  /** Absent: 0. */
+  hops?: number
+  /** Its finish leads to more: once it is final, this mark says that it has not been done yet. */
+  owes?: true
+  /** How often it has become final. */
+  finishes?: number
+  result: string | null
+  resultTruncated: boolean
+  attempts: AttemptDocument[]
+  version: number
+}
+
+/** What a list shows needs none of these, and they are the bulk of a document. */
+export const WITHOUT_BULK = { payload: 0, result: 0, attempts: 0, keys: 0 } as const
+
+/** An attempt, and what tells who wrote it: Job.attempts does not show the second part. */
+export interface AttemptDocument extends Omit<Attempt, 'startedAt' | 'finishedAt'> {
+  startedAt: Date
+  finishedAt: Date
+  fence: number
+  leaseId: string
+  event: EventName
+  /** Random for each write: tells a write from its repetition. */
+  writeId: string
+}
+
+/** What a claim reads of the jobs that it took. */
+export const AS_TAKEN = {
+  attempts: 0,
+  result: 0,
+  metadata: 0,
+  tags: 0,
+  keys: 0,
+  dependsOn: 0,
+  waitingFor: 0,
+} as const
+
+export type TakenDocument = Omit<JobDocument, keyof typeof AS_TAKEN>
+
+/** Origins of jobs that documents have become begin so. */
+export const ORIGIN_PREFIX = 'outbox:'
+
+const WITHOUT_LEASE = {
+  phase: null,
+  leaseId: null,
+  leaseWorkerId: null,
+  leaseExpiresAt: null,
+  claimedAt: null,
+  pulledLeaseMs: null,
+} as const
+
+/** What must have been seen of a running job to take it from its holder. */
+export type SeenLease = Pick<
+  JobDocument,
+  | '_id'
+  | 'endpoint'
+  | 'fence'
+  | 'leaseId'
+  | 'leaseWorkerId'
+  | 'leaseExpiresAt'
+  | 'claimedAt'
+  | 'attemptCount'
+>
+
+export const SEEN_LEASE = {
+  endpoint: 1,
+  fence: 1,
+  leaseId: 1,
+  leaseWorkerId: 1,
+  leaseExpiresAt: 1,
+  claimedAt: 1,
+  attemptCount: 1,
+} as const
+
+/** For writes that name their jobs: a planner with a choice of indexes can choose wrongly. */
+export const BY_ID = { hint: { _id: 1 } } as const
+
+export function newJobDocument(job: NewJob, acceptance: Acceptance, box: SecretBox): JobDocument {
+  const runAt = new Date(job.runAt)
+  const { maxAttempts, onFinish, waitingFor, isHeld } = acceptance
+  const owes = onFinish !== null || job.orderingKey !== null || isFromOutbox(job.originKey)
+  return {
+    _id: job.id,
+    endpoint: job.endpoint,
+    state: isHeld ? 'held' : 'queued',
+    phase: null,
+    priority: job.priority,
+    runAt,
+    firstRunAt: runAt,
+    createdAt: new Date(job.createdAt),
+    expiresAt: dateOrNull(job.expiresAt),
+    attemptCount: 0,
+    attemptsLeft: maxAttempts,
+    maxAttempts,
+    freeAttempts: 0,
+    fence: 0,
+    leaseId: null,
+    leaseWorkerId: null,
+    leaseExpiresAt: null,
+    claimedAt: null,
+    releaseId: null,
+    failureReason: null,
+    failureMessage: null,
+    payload: job.payload,
+    payloadBytes: job.payload.byteLength,
+    timeoutMs: job.timeoutMs,
+    retry: job.retry,
+    headers: sealHeaders(job.headers, job.id, box),
+    metadata: JSON.stringify(job.metadata),
+    hasKey: hasKey(job),
+    ...keyFields(job),
+    ...(job.tags.length > 0 ? { tags: job.tags } : {}),
+    ...(job.dependsOn.length > 0 ? { dependsOn: job.dependsOn, waitingFor } : {}),
+    ...(isHeld ? { checkedAt: new Date(0) } : {}),
+    ...(job.scheduleName === null ? {} : { scheduleName: job.scheduleName }),
+    ...(onFinish === null ? {} : { onFinish }),
+    ...(job.trace === null ? {} : { trace: job.trace }),
+    ...(job.hops === 0 ? {} : { hops: job.hops }),
+    ...(owes ? { owes } : {}),
+    result: null,
+    resultTruncated: false,
+    attempts: [],
+    version: 1,
+  }
+}
+
+export function isFromOutbox(originKey: string | null | undefined): originKey is string {
+  return originKey?.startsWith(ORIGIN_PREFIX) ?? false
+}
+
+export function stateOf(stored: StoredState): JobState {
+  return stored === 'held' ? 'queued' : stored
+}
+
+export function isFinalState(stored: StoredState): boolean {
+  return isFinal(stateOf(stored))
+}
+
+export function summaryOf(
+  document: Omit<JobDocument, keyof typeof WITHOUT_BULK>,
+  box: SecretBox,
+): JobSummary {
+  return {
+    id: document._id,
+    endpoint: document.endpoint,
+    state: stateOf(document.state),
+    phase: document.phase,
+    priority: document.priority,
+    runAt: document.runAt.getTime(),
+    firstRunAt: document.firstRunAt.getTime(),
+    promotedAt: document.promotedAt?.getTime() ?? null,
+    createdAt: document.createdAt.getTime(),
+    startedAt: document.startedAt?.getTime() ?? null,
+    finishedAt: document.finishedAt?.getTime() ?? null,
+    expiresAt: document.expiresAt?.getTime() ?? null,
+    attemptCount: document.attemptCount,
+    attemptsLeft: document.attemptsLeft,
+    maxAttempts: document.maxAttempts,
+    freeAttempts: document.freeAttempts,
+    fence: document.fence,
+    lease: shownLease(document),
+    progress: document.progress
+      ? { ...document.progress, at: document.progress.at.getTime() }
+      : null,
+    failure: failureOf(document),
+    payloadBytes: document.payloadBytes,
+    timeoutMs: document.timeoutMs,
+    retry: document.retry,
+    headers: openHeaders(document.headers, document._id, box),
+    tags: document.tags ?? [],
+    metadata: JSON.parse(document.metadata) as Record<string, string>,
+    idempotencyKey: document.idempotencyKey ?? null,
+    dedupeKey: document.dedupeKey ?? null,
+    orderingKey: document.orderingKey ?? null,
+    scheduleName: document.scheduleName ?? null,
+    dependsOn: document.dependsOn ?? [],
+    waitingFor: document.waitingFor ?? [],
+    isHeld: document.state === 'held',
+    onFinish: document.onFinish ?? null,
+    version: document.version,
+  }
+}
+
+export function jobOf(document: JobDocument, box: SecretBox): Job {
+  return {
+    ...summaryOf(document, box),
+    result: document.result,
+    resultTruncated: document.resultTruncated,
+    attempts: document.attempts.map(attemptOf),
+    payload: ownBytes(document.payload),
+  }
+}
+
+export function claimedJobOf(document: TakenDocument, leaseId: string, box: SecretBox): ClaimedJob {
+  return {
+    jobId: document._id,
+    fence: document.fence,
+    leaseId,
+    endpoint: document.endpoint,
+    payload: ownBytes(document.payload),
+    attemptNumber: document.attemptCount,
+    attemptsLeft: document.attemptsLeft,
+    maxAttempts: document.maxAttempts,
+    freeAttempts: document.freeAttempts,
+    runAt: document.runAt.getTime(),
+    firstRunAt: document.firstRunAt.getTime(),
+    promotedAt: document.promotedAt?.getTime() ?? null,
+    expiresAt: document.expiresAt?.getTime() ?? null,
+    timeoutMs: document.timeoutMs,
+    retry: document.retry,
+    headers: openHeaders(document.headers, document._id, box),
+    scheduleName: document.scheduleName ?? null,
+    trace: document.trace ?? null,
+    hops: document.hops ?? 0,
+    claimedAt: document.claimedAt?.getTime() ?? document.runAt.getTime(),
+  }
+}
+
+export function attemptOf(document: AttemptDocument): Attempt {
+  const { fence, leaseId, event, writeId, ...attempt } = document
+  return {
+    ...attempt,
+    startedAt: document.startedAt.getTime(),
+    finishedAt: document.finishedAt.getTime(),
+  }
+}
+
+export function failureOf(document: Pick<JobDocument, 'failureReason' | 'failureMessage'>) {
+  const { failureReason, failureMessage } = document
+  return failureReason === null ? null : { reason: failureReason, message: failureMessage ?? '' }
+}
+
+/** The driver's bytes are a window on its whole reply, which they would keep alive. */
+export function ownBytes(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes)
+}
+
+export function sealHeaders(headers: Record<string, string>, jobId: string, box: SecretBox) {
+  return Object.keys(headers).length === 0 ? null : box.seal(JSON.stringify(headers), jobId)
+}
+
+export function dateOrNull(instant: number | null): Date | null {
+  return instant === null ? null : new Date(instant)
+}
+
+/** Random enough to tell two writes of one job apart, and a lease from any other. */
+export function randomId(): string {
+  return randomBytes(12).toString('base64url')
+}
+
+/** Back to queued, without a lease; a turn that it has, it keeps. */
+export function toQueued(runAt: Date | null, counts: { attemptsLeft?: 1; freeAttempts?: 1 } = {}) {
+  return {
+    $set: { state: 'queued' as const, ...WITHOUT_LEASE, ...(runAt === null ? {} : { runAt }) },
+    $inc: { version: 1, ...counts },
+  }
+}
+
+/** The change of a job whose attempt ended before its request was sent. */
+export function unsentChange(event: 'release' | 'withdraw', releaseId: string, now: Date) {
+  const { $set, $inc, ...rest } =
+    event === 'release' ? toQueued(null) : toFinal('cancelled', now, {})
+  return {
+    ...rest,
+    $set: { ...$set, releaseId, ...(event === 'release' ? { freedAt: now } : {}) },
+    $inc: { ...$inc, attemptCount: -1, attemptsLeft: 1 },
+  }
+}
+
+/**
+ * Two updates of which one fits: a job of which nothing was ever sent has not started. Each of one
+ * job: the driver repeats such an update when the primary changes, and an update of many it does
+ * not.
+ */
+export function releasesOf(
+  filter: Filter<JobDocument>,
+  update: UpdateFilter<JobDocument>,
+): AnyBulkWriteOperation<JobDocument>[] {
+  const $unset = { ...update.$unset, startedAt: '' as const }
+  return [
+    { updateOne: { filter: { ...filter, attemptCount: { $gt: 1 } }, update, ...BY_ID } },
+    {
+      updateOne: {
+        filter: { ...filter, attemptCount: 1 },
+        update: { ...update, $unset },
+        ...BY_ID,
+      },
+    },
+  ]
+}
+
+/** To a final state; `fields` are set with it. Others may have its dedupe key and turn from here. */
+export function toFinal<T extends object>(state: FinalState, finishedAt: Date, fields: T) {
+  return {
+    $set: { state, finishedAt, ...WITHOUT_LEASE, ...fields },
+    $unset: { dedupeHolder: '' as const, turn: '' as const },
+    $inc: { version: 1, finishes: 1 },
+  }
+}
+
+export function failureFields(failure: Failure) {
+  return { failureReason: failure.reason, failureMessage: failure.message }
+}
+
+export function pushAttempt(attempt: AttemptDocument) {
+  return { $push: { attempts: { $each: [attempt], $slice: -MAX_ATTEMPTS_KEPT } } }
+}
+
+export function attemptDocument(
+  attempt: Attempt,
+  writer: Pick<AttemptDocument, 'fence' | 'leaseId' | 'event' | 'writeId'>,
+): AttemptDocument {
+  return {
+    number: attempt.number,
+    startedAt: new Date(attempt.startedAt),
+    finishedAt: new Date(attempt.finishedAt),
+    durationMs: attempt.durationMs,
+    outcome: attempt.outcome,
+    statusCode: attempt.statusCode,
+    errorCode: attempt.errorCode,
+    message: attempt.message,
+    responseBody: attempt.responseBody,
+    workerId: attempt.workerId,
+    fence: writer.fence,
+    leaseId: writer.leaseId,
+    event: writer.event,
+    writeId: writer.writeId,
+  }
+}
+
+export function endedAttempt(
+  seen: SeenLease,
+  now: Date,
+  end: StoreEnd,
+  writer: Pick<AttemptDocument, 'event' | 'writeId'>,
+): AttemptDocument {
+  const running = {
+    number: seen.attemptCount,
+    startedAt: (seen.claimedAt ?? now).getTime(),
+    workerId: seen.leaseWorkerId ?? '',
+  }
+  const attempt = attemptEndedByStore(running, end, now.getTime())
+  return attemptDocument(attempt, { ...writer, fence: seen.fence, leaseId: seen.leaseId ?? '' })
+}
+
+/** The lease as a guard names it. */
+export function leaseOf(seen: SeenLease) {
+  return {
+    fence: seen.fence,
+    leaseId: seen.leaseId ?? '',
+    ...(seen.leaseExpiresAt === null ? {} : { leaseExpiresAt: seen.leaseExpiresAt }),
+  }
+}
+
+function shownLease(
+  document: Pick<JobDocument, 'leaseWorkerId' | 'leaseExpiresAt' | 'claimedAt' | 'runAt'>,
+): JobSummary['lease'] {
+  const { leaseWorkerId, leaseExpiresAt, claimedAt, runAt } = document
+  if (leaseWorkerId === null || leaseExpiresAt === null) return null
+  return {
+    workerId: leaseWorkerId,
+    expiresAt: leaseExpiresAt.getTime(),
+    claimedAt: (claimedAt ?? runAt).getTime(),
+  }
+}
+
+/** null: sealed with a key that is no longer configured. The job can still be seen and ended. */
+function openHeaders(
+  sealed: string | null,
+  jobId: string,
+  box: SecretBox,
+): Record<string, string> | null {
+  if (sealed === null) return {}
+  try {
+    return JSON.parse(box.open(sealed, jobId))
+  } catch (error) {
+    if (error instanceof StoreUnusable) return null
+    throw error
+  }
+}
+
+function keyFields(job: NewJob): Partial<JobDocument> {
+  const { idempotency, dedupe, orderingKey, originKey, originHash } = job
+  return {
+    ...(idempotency === null
+      ? {}
+      : {
+          idempotencyKey: idempotency.key,
+          requestHash: idempotency.requestHash,
+          keys: [{ key: idempotency.key, hash: idempotency.requestHash }],
+        }),
+    ...(dedupe === null ? {} : { dedupeKey: dedupe.key, dedupeHolder: dedupe.key }),
+    ...(orderingKey === null ? {} : { orderingKey }),
+    ...(originKey === null ? {} : { originKey }),
+    ...(originHash === undefined ? {} : { originHash }),
+  }
+}

@@ -1,0 +1,360 @@
+// What is stored beside jobs, endpoints and schedules: workers, the lease of the upkeep, the
+// figures of each minute, API keys, and what the API reports to the workers. Flat documents, as
+// jobs are; the TTL indexes remove old workers and figures.
+import type { AnyBulkWriteOperation, Collection } from 'mongodb'
+import { COLLECTIONS } from '../collection-names.ts'
+import {
+  MAX_FIGURES_READ,
+  MINUTE_MS,
+  minuteOf,
+  refuseTooMany,
+  wholeMinutes,
+} from '../minute-figures.ts'
+import {
+  type ApiMode,
+  DURATION_BOUNDS_MS,
+  FIGURES_KEPT_MS,
+  type FiguresRead,
+  type FiguresReport,
+  type KeyScope,
+  latestUpkeepEnd,
+  MAX_KEYS,
+  MAX_WORKERS,
+  type MinuteFigures,
+  type StoredKey,
+  type UpkeepLease,
+  WORKER_KEPT_MS,
+  type WorkerRecord,
+  type WorkerReport,
+} from '../records.ts'
+import { StoreUnavailable } from '../store.ts'
+import {
+  type Deadline,
+  isDuplicateKey,
+  isOnlyDuplicateKeys,
+  type MongoContext,
+  nowOf,
+  run,
+  startDeadline,
+} from './connection.ts'
+
+interface KeyDocument {
+  _id: string
+  name: string
+  scope: KeyScope
+  /** Base64 of the SHA-256. */
+  hash: string
+  createdAt: Date
+}
+
+interface WorkerDocument {
+  _id: string
+  version: string
+  startedAt: Date
+  concurrency: number
+  inFlight: number
+  keyIds: string[]
+  seenAt: Date
+}
+
+interface FiguresDocument {
+  /** Minute and endpoint: adding to the same ones meets the same document. */
+  _id: string
+  minute: Date
+  endpoint: string
+  succeeded: number
+  failed: number
+  /** Counts by bucket; absent are those of none. */
+  durations?: Record<string, number>
+  /** By writer the number of its last report. */
+  reports?: Record<string, number>
+}
+
+const UPKEEP = 'upkeep'
+
+interface UpkeepDocument {
+  _id: typeof UPKEEP
+  holder: string
+  expiresAt: Date
+}
+
+/** Two workers that both make a document: the one that comes second finds it the next time. */
+const MAX_ROUNDS = 3
+/** By upper bound in ms, so that a look into the database tells what they are. */
+const BUCKETS = [...DURATION_BOUNDS_MS.map(String), 'above']
+
+type ApiModeDocument = { _id: 'api_mode' } & ApiMode
+
+export async function reportWorker(context: MongoContext, report: WorkerReport): Promise<void> {
+  await run(startDeadline(), (limit) =>
+    workersIn(context).updateOne(
+      { _id: report.id },
+      { $set: workerFields(report, nowOf(context)) },
+      { upsert: true, ...limit },
+    ),
+  )
+}
+
+export async function removeWorker(context: MongoContext, id: string): Promise<void> {
+  await run(startDeadline(), (limit) => workersIn(context).deleteOne({ _id: id }, limit))
+}
+
+/** Of more than fit those seen last: the living are not crowded out by the dead. */
+export async function listWorkers(context: MongoContext): Promise<WorkerRecord[]> {
+  const since = new Date(context.clock.now() - WORKER_KEPT_MS)
+  const found = await run(startDeadline(), (limit) =>
+    workersIn(context)
+      .find(
+        { seenAt: { $gt: since } },
+        {
+          sort: { seenAt: -1 },
+          limit: MAX_WORKERS,
+          batchSize: MAX_WORKERS + 1,
+          ...limit,
+        },
+      )
+      .toArray(),
+  )
+  return found.map(workerOf).sort((a, b) => (a.id < b.id ? -1 : 1))
+}
+
+export async function takeUpkeep(
+  context: MongoContext,
+  { holder, leaseMs }: UpkeepLease,
+): Promise<boolean> {
+  const now = nowOf(context)
+  const expiresAt = new Date(now.getTime() + leaseMs)
+  const latest = new Date(latestUpkeepEnd(now.getTime(), leaseMs))
+  const isFree = [{ holder }, { expiresAt: { $lte: now } }, { expiresAt: { $gt: latest } }]
+  try {
+    await run(startDeadline(), (limit) =>
+      upkeepIn(context).updateOne(
+        { _id: UPKEEP, $or: isFree },
+        { $set: { holder, expiresAt } },
+        { upsert: true, ...limit },
+      ),
+    )
+    return true
+  } catch (error) {
+    // It is there, and the filter did not find it: another process has it.
+    if (isDuplicateKey(error)) return false
+    throw error
+  }
+}
+
+export async function releaseUpkeep(context: MongoContext, holder: string): Promise<void> {
+  await run(startDeadline(), (limit) => upkeepIn(context).deleteOne({ _id: UPKEEP, holder }, limit))
+}
+
+export async function addFigures(
+  context: MongoContext,
+  figures: MinuteFigures[],
+  report: FiguresReport,
+): Promise<void> {
+  refuseTooMany(figures)
+  const deadline = startDeadline()
+  let open = figures
+  for (let round = 0; open.length > 0; round++) {
+    if (round === MAX_ROUNDS) {
+      throw new StoreUnavailable(
+        'other processes created the figures each time this one tried to add to them',
+      )
+    }
+    const refused = await add(context, open, report, deadline)
+    open = refused.length === 0 ? [] : await notAdded(context, refused, report, deadline)
+  }
+}
+
+export async function figuresSince(
+  context: MongoContext,
+  instant: number,
+  endpoint: string | null,
+): Promise<FiguresRead> {
+  if (endpoint !== null) return figuresOfOne(context, instant, endpoint)
+  const found = await run(startDeadline(), (limit) =>
+    figuresIn(context)
+      .find(
+        { minute: { $gte: new Date(minuteOf(instant)) } },
+        { sort: { minute: -1 }, limit: MAX_FIGURES_READ + 1, ...limit },
+      )
+      .toArray(),
+  )
+  return wholeMinutes(found.map(figuresOf))
+}
+
+/** Of several processes that add the last one at the same moment each may. */
+export async function addKey(context: MongoContext, key: StoredKey): Promise<'added' | 'full'> {
+  const deadline = startDeadline()
+  const count = await run(deadline, (limit) =>
+    keysIn(context).countDocuments({ _id: { $gt: '' } }, { limit: MAX_KEYS, ...limit }),
+  )
+  if (count >= MAX_KEYS) return 'full'
+  const { id, createdAt, ...fields } = key
+  await run(deadline, (limit) =>
+    keysIn(context).insertOne({ _id: id, ...fields, createdAt: new Date(createdAt) }, { ...limit }),
+  )
+  return 'added'
+}
+
+export async function listKeys(context: MongoContext): Promise<StoredKey[]> {
+  const found = await run(startDeadline(), (limit) =>
+    keysIn(context)
+      .find(
+        {},
+        {
+          sort: { createdAt: 1, _id: 1 },
+          limit: MAX_KEYS,
+          batchSize: MAX_KEYS + 1,
+          ...limit,
+        },
+      )
+      .toArray(),
+  )
+  return found.map(keyOf)
+}
+
+export async function removeKey(context: MongoContext, id: string): Promise<boolean> {
+  const { deletedCount } = await run(startDeadline(), (limit) =>
+    keysIn(context).deleteOne({ _id: id }, limit),
+  )
+  return deletedCount === 1
+}
+
+export async function writeApiMode(context: MongoContext, mode: ApiMode): Promise<void> {
+  await run(startDeadline(), (limit) =>
+    apiModeIn(context).updateOne({ _id: 'api_mode' }, { $set: mode }, { upsert: true, ...limit }),
+  )
+}
+
+export async function readApiMode(context: MongoContext): Promise<ApiMode | null> {
+  const found = await run(startDeadline(), (limit) =>
+    apiModeIn(context).findOne({ _id: 'api_mode' }, { ...limit }),
+  )
+  return found === null ? null : { localMode: found.localMode, publicUrl: found.publicUrl }
+}
+
+function keyOf({ _id, createdAt, ...key }: KeyDocument): StoredKey {
+  return { id: _id, ...key, createdAt: createdAt.getTime() }
+}
+
+function workerFields({ id, startedAt, ...report }: WorkerReport, seenAt: Date) {
+  return { ...report, startedAt: new Date(startedAt), seenAt } satisfies Omit<WorkerDocument, '_id'>
+}
+
+function workerOf(document: WorkerDocument): WorkerRecord {
+  const { _id, startedAt, seenAt, ...report } = document
+  return { id: _id, ...report, startedAt: startedAt.getTime(), seenAt: seenAt.getTime() }
+}
+
+function workersIn({ db }: MongoContext): Collection<WorkerDocument> {
+  return db.collection(COLLECTIONS.workers)
+}
+
+function upkeepIn({ db }: MongoContext): Collection<UpkeepDocument> {
+  return db.collection(COLLECTIONS.meta)
+}
+
+/** Those whose document was made at this moment by another, or has this report already. */
+async function add(
+  context: MongoContext,
+  figures: MinuteFigures[],
+  report: FiguresReport,
+  deadline: Deadline,
+): Promise<MinuteFigures[]> {
+  const operations = figures.map((one) => additionOf(one, report))
+  try {
+    await run(deadline, (limit) =>
+      figuresIn(context).bulkWrite(operations, { ordered: false, ...limit }),
+    )
+    return []
+  } catch (error) {
+    if (!isOnlyDuplicateKeys(error)) throw error
+    const failed = new Set([error.writeErrors].flat().map(({ index }) => index))
+    return figures.filter((_, index) => failed.has(index))
+  }
+}
+
+async function notAdded(
+  context: MongoContext,
+  figures: MinuteFigures[],
+  { writer, number }: FiguresReport,
+  deadline: Deadline,
+): Promise<MinuteFigures[]> {
+  const ids = figures.map(({ minute, endpoint }) => idOf(minute, endpoint))
+  const found = await run(deadline, (limit) =>
+    figuresIn(context)
+      .find(
+        { _id: { $in: ids }, [`reports.${writer}`]: { $gte: number } },
+        { projection: { _id: 1 }, batchSize: ids.length + 1, ...limit },
+      )
+      .toArray(),
+  )
+  const added = new Set(found.map(({ _id }) => _id))
+  return figures.filter(({ minute, endpoint }) => !added.has(idOf(minute, endpoint)))
+}
+
+/** By their ids: what other endpoints did is not read. */
+async function figuresOfOne(
+  context: MongoContext,
+  instant: number,
+  endpoint: string,
+): Promise<FiguresRead> {
+  const now = context.clock.now()
+  const ids: string[] = []
+  const first = minuteOf(Math.max(instant, now - FIGURES_KEPT_MS))
+  for (let minute = first; minute <= now; minute += MINUTE_MS) ids.push(idOf(minute, endpoint))
+  const found = await run(startDeadline(), (limit) =>
+    figuresIn(context)
+      .find({ _id: { $in: ids } }, { batchSize: ids.length + 1, ...limit })
+      .toArray(),
+  )
+  const figures = found.map(figuresOf).sort((a, b) => a.minute - b.minute)
+  return { figures, more: false }
+}
+
+function idOf(minute: number, endpoint: string): string {
+  return `${minute} ${endpoint}`
+}
+
+/**
+ * An object of counts: $inc can make its fields, but not those of an array. A document that has the
+ * report already does not match, and its insert is then refused.
+ */
+function additionOf(
+  { minute, endpoint, succeeded, failed, durations }: MinuteFigures,
+  { writer, number }: FiguresReport,
+): AnyBulkWriteOperation<FiguresDocument> {
+  const counts = durations.flatMap((count, i) =>
+    count === 0 ? [] : [[`durations.${BUCKETS[i]}`, count]],
+  )
+  const last = `reports.${writer}`
+  return {
+    updateOne: {
+      // Not $ne: a write whose answer was lost may come after a later report.
+      filter: { _id: idOf(minute, endpoint), [last]: { $not: { $gte: number } } },
+      update: {
+        $setOnInsert: { minute: new Date(minute), endpoint },
+        $set: { [last]: number },
+        $inc: { succeeded, failed, ...Object.fromEntries(counts) },
+      },
+      upsert: true,
+    },
+  }
+}
+
+function figuresOf({ minute, endpoint, succeeded, failed, durations }: FiguresDocument) {
+  const counts = BUCKETS.map((bucket) => durations?.[bucket] ?? 0)
+  return { minute: minute.getTime(), endpoint, succeeded, failed, durations: counts }
+}
+
+function figuresIn({ db }: MongoContext): Collection<FiguresDocument> {
+  return db.collection(COLLECTIONS.figures)
+}
+
+function keysIn({ db }: MongoContext): Collection<KeyDocument> {
+  return db.collection(COLLECTIONS.keys)
+}
+
+function apiModeIn({ db }: MongoContext): Collection<ApiModeDocument> {
+  return db.collection(COLLECTIONS.meta)
+}

@@ -4,34 +4,32 @@ import type { AddressInfo } from 'node:net'
 import { createServer } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { afterAll, describe, expect, it } from 'vitest'
+import { type Body, CONCURRENT, soon, useApi } from '../support/api-fixture.ts'
 import { ENGINES } from '../support/deployment.ts'
-import { type Body, CONCURRENT, soon, useFixture } from './fixture.ts'
 
 const ONCE = { retry: { maxAttempts: 1 } }
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
-  const fixture = useFixture(engine, { LEASE_DURATION: '1500ms', SHUTDOWN_GRACE: '100ms' })
+  const fixture = useApi(engine, { LEASE_DURATION: '1500ms', SHUTDOWN_GRACE: '100ms' })
   const closing: (() => void)[] = []
   afterAll(() => {
     for (const close of closing) close()
   })
-  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
-    fixture.posthorn.request(...all)
-  const read = (id: string) => fixture.get(`/jobs/${id}`)
+  const { request, readJob } = fixture
 
   /** Dead after the one attempt it has, at an endpoint with this URL. */
   async function deadAt(url: string, fields: object = {}): Promise<Body> {
-    const site = await fixture.site()
-    const put = await fixture.posthorn.endpoint(site.name, url, { ...ONCE, timeout: '2s' })
+    const endpoint = await fixture.endpoint()
+    const put = await fixture.posthorn.endpoint(endpoint.name, url, { ...ONCE, timeout: '2s' })
     expect(put.status).toBe(200)
-    return fixture.posthorn.job(await site.enqueue(fields), 'dead')
+    return fixture.job(await endpoint.enqueue(fields), 'dead')
   }
 
   it('2xx: succeeded, and the body is the result', async () => {
     for (const status of [200, 201, 202, 204, 299]) {
       const body = status === 204 ? undefined : '{"ok":true}'
-      const site = await fixture.site({ status, ...(body === undefined ? {} : { body }) })
-      const job = await fixture.posthorn.job(await site.enqueue(), 'succeeded')
+      const endpoint = await fixture.endpoint({ status, ...(body === undefined ? {} : { body }) })
+      const job = await fixture.job(await endpoint.enqueue(), 'succeeded')
       expect(job.result).toEqual(status === 204 ? null : { ok: true })
       expect(job.attempts).toMatchObject([{ outcome: 'succeeded', statusCode: status }])
     }
@@ -46,17 +44,17 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       })
     })
     const url = await listening(server)
-    const site = await fixture.site()
-    await fixture.posthorn.endpoint(site.name, url, ONCE)
-    const job = await fixture.posthorn.job(await site.enqueue(), 'succeeded')
+    const endpoint = await fixture.endpoint()
+    await fixture.posthorn.endpoint(endpoint.name, url, ONCE)
+    const job = await fixture.job(await endpoint.enqueue(), 'succeeded')
     expect(job).toMatchObject({ result: null, attempts: [{ outcome: 'succeeded' }] })
   })
 
   it('202 on an async endpoint: accepted; running, and it awaits completion', async () => {
-    const site = await fixture.site(202, { completion: 'async' })
-    const id = await site.enqueue()
+    const endpoint = await fixture.endpoint(202, { completion: 'async' })
+    const id = await endpoint.enqueue()
     await soon(async () =>
-      expect(await read(id)).toMatchObject({
+      expect(await readJob(id)).toMatchObject({
         state: 'running',
         phase: 'awaiting_completion',
         attempts: [],
@@ -76,16 +74,16 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   it('3xx: http_error, never followed, retried', async () => {
     const elsewhere = await fixture.receive()
     const moved = { status: 307, headers: { location: elsewhere.url } }
-    const site = await fixture.site([moved, 200])
-    const job = await fixture.posthorn.job(await site.enqueue(), 'succeeded')
+    const endpoint = await fixture.endpoint([moved, 200])
+    const job = await fixture.job(await endpoint.enqueue(), 'succeeded')
     expect(job.attempts).toMatchObject([{ outcome: 'http_error', statusCode: 307 }, {}])
     expect(elsewhere.requests).toHaveLength(0)
   })
 
   it('400, 413, 414, 415, 422: rejected, dead at once', async () => {
     for (const status of [400, 413, 414, 415, 422]) {
-      const site = await fixture.site({ status, body: 'why' })
-      const job = await fixture.posthorn.job(await site.enqueue(), 'dead')
+      const endpoint = await fixture.endpoint({ status, body: 'why' })
+      const job = await fixture.job(await endpoint.enqueue(), 'dead')
       expect(job).toMatchObject({ attemptCount: 1, failure: { reason: 'rejected' } })
       expect(job.attempts).toMatchObject([
         { outcome: 'rejected', statusCode: status, responseBody: 'why' },
@@ -96,33 +94,33 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   it('posthorn-no-retry: rejected on any status from 300, beats 410 and 429, means nothing on 2xx', async () => {
     const headers = { 'posthorn-no-retry': 'true', 'retry-after': '60' }
     for (const status of [302, 410, 429, 500, 503]) {
-      const site = await fixture.site({ status, headers })
-      const job = await fixture.posthorn.job(await site.enqueue(), 'dead')
+      const endpoint = await fixture.endpoint({ status, headers })
+      const job = await fixture.job(await endpoint.enqueue(), 'dead')
       expect(job).toMatchObject({ attemptCount: 1, failure: { reason: 'rejected' } })
       expect(job.attempts).toMatchObject([{ outcome: 'rejected', statusCode: status }])
       // Neither disabled nor at rest: the next job is sent.
-      site.receiver.answerWith(200)
-      await fixture.posthorn.job(await site.enqueue(), 'succeeded')
-      expect((await site.read()).state).toBe('active')
+      endpoint.receiver.answerWith(200)
+      await fixture.job(await endpoint.enqueue(), 'succeeded')
+      expect((await endpoint.read()).state).toBe('active')
     }
-    const fine = await fixture.site({ status: 200, headers })
-    await fixture.posthorn.job(await fine.enqueue(), 'succeeded')
+    const fine = await fixture.endpoint({ status: 200, headers })
+    await fixture.job(await fine.enqueue(), 'succeeded')
     const other = { 'posthorn-no-retry': 'false' }
-    const site = await fixture.site([{ status: 500, headers: other }, 200])
-    await fixture.posthorn.job(await site.enqueue(), 'succeeded')
+    const endpoint = await fixture.endpoint([{ status: 500, headers: other }, 200])
+    await fixture.job(await endpoint.enqueue(), 'succeeded')
   })
 
   it('any other status: http_error, retried; Retry-After counts when it is longer', async () => {
     for (const status of [401, 404, 408, 409, 500, 503]) {
-      const site = await fixture.site([status, 200])
-      const job = await fixture.posthorn.job(await site.enqueue(), 'succeeded')
+      const endpoint = await fixture.endpoint([status, 200])
+      const job = await fixture.job(await endpoint.enqueue(), 'succeeded')
       expect(job.attempts).toMatchObject([{ outcome: 'http_error', statusCode: status }, {}])
     }
-    const site = await fixture.site([{ status: 500, headers: { 'retry-after': '1' } }, 200])
-    await fixture.posthorn.job(await site.enqueue(), 'succeeded')
-    const [one, two] = site.receiver.requests.map(({ atMs }) => atMs) as [number, number]
+    const endpoint = await fixture.endpoint([{ status: 500, headers: { 'retry-after': '1' } }, 200])
+    await fixture.job(await endpoint.enqueue(), 'succeeded')
+    const [one, two] = endpoint.receiver.requests.map(({ atMs }) => atMs) as [number, number]
     expect(two - one).toBeGreaterThan(950)
-    expect((await site.read()).state).toBe('active')
+    expect((await endpoint.read()).state).toBe('active')
   })
 
   it('no connection: connect_error, with its code', async () => {
@@ -204,25 +202,25 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   it('lost, interrupted, cancelled: say that nobody knows the answer, or that it is discarded', {
     concurrent: false,
   }, async () => {
-    const site = await fixture.site('hang', { timeout: '1m' })
-    const cancelled = await site.enqueue()
-    await fixture.posthorn.job(cancelled, 'running')
-    await send('POST', `/jobs/${cancelled}/cancel`)
-    expect((await read(cancelled)).attempts).toMatchObject([{ outcome: 'cancelled' }])
+    const endpoint = await fixture.endpoint('hang', { timeout: '1m' })
+    const cancelled = await endpoint.enqueue()
+    await fixture.job(cancelled, 'running')
+    await request('POST', `/jobs/${cancelled}/cancel`)
+    expect((await readJob(cancelled)).attempts).toMatchObject([{ outcome: 'cancelled' }])
 
-    const interrupted = await site.enqueue()
-    await fixture.posthorn.job(interrupted, 'running')
+    const interrupted = await endpoint.enqueue()
+    await fixture.job(interrupted, 'running')
     const [first] = fixture.workers
     const second = await fixture.posthorn.startWorker()
     expect(await first?.stop()).toBe(0)
     await soon(async () =>
-      expect(await read(interrupted)).toMatchObject({ attempts: [{ outcome: 'interrupted' }] }),
+      expect(await readJob(interrupted)).toMatchObject({ attempts: [{ outcome: 'interrupted' }] }),
     )
-    await fixture.posthorn.job(interrupted, 'running')
+    await fixture.job(interrupted, 'running')
     await second.stop('SIGKILL')
     fixture.workers = [await fixture.posthorn.startWorker()]
     await soon(async () =>
-      expect((await read(interrupted)).attempts).toMatchObject([
+      expect((await readJob(interrupted)).attempts).toMatchObject([
         { outcome: 'interrupted' },
         { outcome: 'lost' },
       ]),

@@ -1,15 +1,14 @@
 // POST /jobs/batch: each item is answered as a single request would be.
 import { describe, expect, it } from 'vitest'
+import { type Body, NO_JOB, useApi } from '../support/api-fixture.ts'
 import { ENGINES } from '../support/deployment.ts'
-import { type Body, NO_JOB, useFixture } from './fixture.ts'
 
 const MAX_BODY_BYTES = 4_096
 
 describe.each(ENGINES)('on %s', (engine) => {
-  const fixture = useFixture(engine, { MAX_BODY_BYTES: String(MAX_BODY_BYTES) })
-  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
-    fixture.posthorn.request(...all)
-  const batch = (jobs: unknown[]) => send('POST', '/jobs/batch', { jobs })
+  const fixture = useApi(engine, { MAX_BODY_BYTES: String(MAX_BODY_BYTES) })
+  const { request } = fixture
+  const batch = (jobs: unknown[]) => request('POST', '/jobs/batch', { jobs })
   const items = async (jobs: unknown[]): Promise<Body[]> => {
     const answer = await batch(jobs)
     expect(answer.status).toBe(200)
@@ -18,8 +17,8 @@ describe.each(ENGINES)('on %s', (engine) => {
   }
 
   it('items: are answered in order with 201, 200 or an error, and a bad one harms no other', async () => {
-    const site = await fixture.site()
-    const job = { endpoint: site.name, payload: 1 }
+    const endpoint = await fixture.endpoint()
+    const job = { endpoint: endpoint.name, payload: 1 }
     const dedupe = { key: 'k', mode: 'keep' }
     const rejecting = { ...job, dedupe: { key: 'k', mode: 'reject' } }
     const delayed = { ...job, dedupe, delay: '1h' }
@@ -55,39 +54,39 @@ describe.each(ENGINES)('on %s', (engine) => {
     ])
     expect(found[1].error.errors).toMatchObject([{ path: '/colour' }])
     expect(found[4]).toEqual({ status: 200, id: found[2].id, deduplicated: true })
-    for (const i of [0, 12]) await fixture.posthorn.job(found[i].id, 'succeeded')
+    for (const i of [0, 12]) await fixture.job(found[i].id, 'succeeded')
   })
 
   it('idempotencyKey: is shared with single requests, and works within one batch', async () => {
-    const site = await fixture.pulled()
-    const job = { endpoint: site.name, payload: { n: 1 } }
+    const endpoint = await fixture.pulledEndpoint()
+    const job = { endpoint: endpoint.name, payload: { n: 1 } }
     const keyed = { ...job, idempotencyKey: 'k' }
     const [first, again, reused] = await items([keyed, keyed, { ...keyed, payload: 2 }])
     expect(first.status).toBe(201)
     expect(again).toEqual({ status: 200, id: first.id, deduplicated: true })
     expect(reused).toMatchObject({ status: 422, error: { code: 'idempotency_key_reused' } })
-    const single = await send('POST', '/jobs', job, { 'idempotency-key': 'k' })
+    const single = await request('POST', '/jobs', job, { 'idempotency-key': 'k' })
     expect(single).toMatchObject({ status: 200, body: { id: first.id } })
     const [wrong] = await items([{ ...job, idempotencyKey: 'a b' }])
     expect(wrong.error.errors).toMatchObject([{ path: '/idempotencyKey' }])
-    expect((await site.read()).counts.queued).toBe(1)
+    expect((await endpoint.read()).counts.queued).toBe(1)
   })
 
   it('payload: of each item is kept byte for byte', async () => {
-    const site = await fixture.site()
+    const endpoint = await fixture.endpoint()
     const texts = ['1.0', '{"b":1, "a":12345678901234567890}', '" \\u0041"']
-    const jobs = texts.map((text) => `{"payload": ${text} ,"endpoint":"${site.name}"}`)
-    const { body } = await send('POST', '/jobs/batch', `{"jobs":[${jobs.join(',')}]}`)
+    const jobs = texts.map((text) => `{"payload": ${text} ,"endpoint":"${endpoint.name}"}`)
+    const { body } = await request('POST', '/jobs/batch', `{"jobs":[${jobs.join(',')}]}`)
     for (const [i, { id }] of body.items.entries()) {
-      await fixture.posthorn.job(id, 'succeeded')
+      await fixture.job(id, 'succeeded')
       const raw = await fetch(`${fixture.posthorn.url()}/jobs/${id}/payload`)
       expect(await raw.text()).toBe(texts[i])
     }
   })
 
   it('dependsOn: "#0" names an earlier item, also one that was known; any other is 400', async () => {
-    const site = await fixture.site()
-    const job = { endpoint: site.name, payload: 1 }
+    const endpoint = await fixture.endpoint()
+    const job = { endpoint: endpoint.name, payload: 1 }
     const known = { ...job, idempotencyKey: 'known', delay: '100ms' }
     const found = await items([
       known,
@@ -106,15 +105,15 @@ describe.each(ENGINES)('on %s', (engine) => {
       found[0].id,
       found[1].id,
     ])
-    await fixture.posthorn.job(found[3].id, 'succeeded')
+    await fixture.job(found[3].id, 'succeeded')
   })
 
   it('dependsOn: "#0" of an item that was refused is 400, in the words of the request', async () => {
-    const site = await fixture.site()
+    const endpoint = await fixture.endpoint()
     const refused = { endpoint: 'nobody', payload: 1 }
     const [, second] = await items([
       refused,
-      { endpoint: site.name, payload: 1, dependsOn: ['#0'] },
+      { endpoint: endpoint.name, payload: 1, dependsOn: ['#0'] },
     ])
     expect(second).toMatchObject({
       status: 400,
@@ -123,8 +122,8 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('1–1,000 jobs: the whole batch fails only for bad JSON, a wrong envelope, 0 or too many items, or its size', async () => {
-    const site = await fixture.pulled()
-    const job = { endpoint: site.name, payload: 1 }
+    const endpoint = await fixture.pulledEndpoint()
+    const job = { endpoint: endpoint.name, payload: 1 }
     const refused: [body: unknown, status: number, code: string][] = [
       ['{"jobs":[', 400, 'invalid_json'],
       [{}, 400, 'invalid_request'],
@@ -137,18 +136,18 @@ describe.each(ENGINES)('on %s', (engine) => {
       ['{"jobs":[{"endpoint":"a","endpoint":"b","payload":1}]}', 400, 'invalid_json'],
     ]
     for (const [body, status, code] of refused) {
-      expect(await send('POST', '/jobs/batch', body)).toMatchObject({ status, body: { code } })
+      expect(await request('POST', '/jobs/batch', body)).toMatchObject({ status, body: { code } })
     }
-    expect((await site.read()).counts.queued).toBe(0)
+    expect((await endpoint.read()).counts.queued).toBe(0)
     const found = await items(Array(1_000).fill(job))
     expect(found.every(({ status }) => status === 201)).toBe(true)
     expect(new Set(found.map(({ id }) => id)).size).toBe(1_000)
-    expect((await site.read()).counts.queued).toBe(1_000)
+    expect((await endpoint.read()).counts.queued).toBe(1_000)
   })
 
   it('dedupe: within one batch as if each item came by itself, in order', async () => {
-    const site = await fixture.pulled()
-    const replace = { endpoint: site.name, dedupe: { key: 'r', mode: 'replace' } }
+    const endpoint = await fixture.pulledEndpoint()
+    const replace = { endpoint: endpoint.name, dedupe: { key: 'r', mode: 'replace' } }
     const [first, second, third] = await items([
       { ...replace, payload: 1 },
       { ...replace, payload: 2 },

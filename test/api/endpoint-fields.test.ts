@@ -2,26 +2,22 @@
 import { randomBytes } from 'node:crypto'
 import { Webhook } from 'standardwebhooks'
 import { describe, expect, it } from 'vitest'
+import {
+  at,
+  type Body,
+  CONCURRENT,
+  HOOK,
+  heldReplies,
+  QUICK_RETRY,
+  soon,
+  useApi,
+} from '../support/api-fixture.ts'
 import { ENGINES } from '../support/deployment.ts'
 import { startReceiver } from '../support/receiver.ts'
-import { at, type Body, useFixture } from './fixture.ts'
 
-const HOOK = 'http://127.0.0.1:8099/hook'
-
-describe.each(ENGINES)('on %s', (engine) => {
-  const fixture = useFixture(engine)
-  const put = (settings: object, name = 'probe') =>
-    fixture.posthorn.request('PUT', `/endpoints/${name}`, { url: HOOK, ...settings })
-
-  /** Each is refused, and the error names the field. */
-  async function expectRefused(path: string, ...all: object[]): Promise<void> {
-    for (const settings of all) {
-      const answer = await put(settings)
-      expect([settings, answer.status]).toEqual([settings, 400])
-      expect(answer.body.code).toBe('invalid_request')
-      expect(answer.body.errors.map((error: { path: string }) => error.path)).toContain(path)
-    }
-  }
+describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
+  const fixture = useApi(engine)
+  const { request, putEndpoint: put, expectEndpointRefused: expectRefused } = fixture
 
   it('url: http or https without userinfo, up to 2,048 characters, or null; it is required', async () => {
     expect((await put({}, 'url')).body.url).toBe(HOOK)
@@ -75,11 +71,11 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   it('headers: are sent, read back masked, and forbidden names are refused', async () => {
     const headers = { 'X-Tenant': 'tenant-0815', 'User-Agent': 'shop/7.0.12' }
-    const site = await fixture.site(200, { headers })
-    const read = await site.read()
+    const endpoint = await fixture.endpoint(200, { headers })
+    const read = await endpoint.read()
     expect(read.headers).toEqual({ 'X-Tenant': '***0815', 'User-Agent': '***0.12' })
-    await fixture.posthorn.job(await site.enqueue(), 'succeeded')
-    expect(site.receiver.requests[0]?.headers).toMatchObject({
+    await fixture.job(await endpoint.enqueue(), 'succeeded')
+    expect(endpoint.receiver.requests[0]?.headers).toMatchObject({
       'x-tenant': 'tenant-0815',
       'user-agent': 'shop/7.0.12',
     })
@@ -101,8 +97,8 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect((await put({ timeout: '90s' })).body.timeout).toBe('1m30s')
     expect((await put({ timeout: '15m' })).body.timeout).toBe('15m')
     await expectRefused('/timeout', { timeout: '99ms' }, { timeout: '15m1ms' }, { timeout: 15 })
-    const site = await fixture.site('hang', { timeout: '100ms', retry: { maxAttempts: 1 } })
-    const job = await fixture.posthorn.job(await site.enqueue(), 'dead')
+    const endpoint = await fixture.endpoint('hang', { timeout: '100ms', retry: { maxAttempts: 1 } })
+    const job = await fixture.job(await endpoint.enqueue(), 'dead')
     expect(job.attempts).toMatchObject([{ outcome: 'timeout' }])
     expect(job.attempts[0].durationMs).toBeGreaterThanOrEqual(95)
   })
@@ -139,10 +135,10 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   it('retry: linear waits grow by the delay, and a schedule repeats its last one', async () => {
     const waits = async (backoff: object) => {
-      const site = await fixture.site(500, { retry: { maxAttempts: 4, backoff } })
-      const job = await fixture.posthorn.job(await site.enqueue(), 'dead')
+      const endpoint = await fixture.endpoint(500, { retry: { maxAttempts: 4, backoff } })
+      const job = await fixture.job(await endpoint.enqueue(), 'dead')
       expect(job.failure.reason).toBe('attempts_exhausted')
-      const { requests } = site.receiver
+      const { requests } = endpoint.receiver
       return requests.slice(1).map((one, i) => one.atMs - (requests[i]?.atMs ?? 0))
     }
     const linear = await waits({ type: 'linear', delay: '100ms', jitter: 0 })
@@ -169,7 +165,7 @@ describe.each(ENGINES)('on %s', (engine) => {
       endpoint: 'secret',
       payload: { n: 1 },
     })
-    await fixture.posthorn.job(body.id, 'succeeded')
+    await fixture.job(body.id, 'succeeded')
     const [request] = receiver.requests
     const headers = request?.headers as Record<string, string>
     expect(new Webhook(given).verify(String(request?.body), headers)).toEqual({ n: 1 })
@@ -180,50 +176,51 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('onFinish: a default for its jobs, copied at enqueue', async () => {
-    const told = await fixture.pulled()
-    const site = await fixture.site(200, { onFinish: { endpoint: told.name, states: ['dead'] } })
-    const id = await site.enqueue()
+    const notified = await fixture.pulledEndpoint()
+    const endpoint = await fixture.endpoint(200, {
+      onFinish: { endpoint: notified.name, states: ['dead'] },
+    })
+    const id = await endpoint.enqueue()
     const { onFinish } = await fixture.get(`/jobs/${id}`)
-    expect(onFinish).toEqual({ endpoint: told.name, states: ['dead'] })
-    await put({ url: site.receiver.url }, site.name)
+    expect(onFinish).toEqual({ endpoint: notified.name, states: ['dead'] })
+    await put({ url: endpoint.receiver.url }, endpoint.name)
     expect((await fixture.get(`/jobs/${id}`)).onFinish).toEqual(onFinish)
-    expect((await fixture.get(`/jobs/${await site.enqueue()}`)).onFinish).toBe(null)
+    expect((await fixture.get(`/jobs/${await endpoint.enqueue()}`)).onFinish).toBe(null)
     expect((await put({})).body.onFinish).toBe(null)
-    const named = await put({ onFinish: told.name }, 'named')
+    const named = await put({ onFinish: notified.name }, 'named')
     expect(named.body.onFinish).toEqual({
-      endpoint: told.name,
+      endpoint: notified.name,
       states: ['succeeded', 'dead', 'cancelled'],
     })
     await expectRefused('/onFinish', { onFinish: 5 })
   })
 
   it('onFinish: null in a job, in a batch, in a schedule and in a copy is none', async () => {
-    const told = await fixture.pulled()
-    const site = await fixture.site(200, { onFinish: told.name })
-    const send = fixture.posthorn.request
+    const notified = await fixture.pulledEndpoint()
+    const endpoint = await fixture.endpoint(200, { onFinish: notified.name })
     const shownIn = async (id: string) => (await fixture.get(`/jobs/${id}`)).onFinish
-    const silent = await site.enqueue({ onFinish: null })
+    const silent = await endpoint.enqueue({ onFinish: null })
     expect(await shownIn(silent)).toBe(null)
-    expect((await send('POST', `/jobs/${silent}/copy`)).body.onFinish).toBe(null)
-    const job = { endpoint: site.name, payload: 1 }
-    const batch = await send('POST', '/jobs/batch', { jobs: [{ ...job, onFinish: null }, job] })
+    expect((await request('POST', `/jobs/${silent}/copy`)).body.onFinish).toBe(null)
+    const job = { endpoint: endpoint.name, payload: 1 }
+    const batch = await request('POST', '/jobs/batch', { jobs: [{ ...job, onFinish: null }, job] })
     const [none, inherited] = await Promise.all(batch.body.items.map(({ id }: Body) => shownIn(id)))
-    expect([none, inherited?.endpoint]).toEqual([null, told.name])
-    const schedule = `/schedules/${site.name}`
-    const made = await send('PUT', schedule, { ...job, every: '1h', onFinish: null })
+    expect([none, inherited?.endpoint]).toEqual([null, notified.name])
+    const schedule = `/schedules/${endpoint.name}`
+    const made = await request('PUT', schedule, { ...job, every: '1h', onFinish: null })
     expect(made.body.onFinish).toBe(null)
-    expect((await send('POST', `${schedule}/run`)).body.onFinish).toBe(null)
-    const replaced = await send('PUT', schedule, { ...job, every: '1h' })
+    expect((await request('POST', `${schedule}/run`)).body.onFinish).toBe(null)
+    const replaced = await request('PUT', schedule, { ...job, every: '1h' })
     expect(replaced.body).not.toHaveProperty('onFinish')
-    expect((await send('POST', `${schedule}/run`)).body.onFinish.endpoint).toBe(told.name)
+    expect((await request('POST', `${schedule}/run`)).body.onFinish.endpoint).toBe(notified.name)
   })
 
   it('read form: state, counts, version and times, and of the secret only its end', async () => {
-    const site = await fixture.pulled()
-    await site.enqueue()
-    const { headers, body } = await fixture.posthorn.request('GET', `/endpoints/${site.name}`)
+    const endpoint = await fixture.pulledEndpoint()
+    await endpoint.enqueue()
+    const { headers, body } = await fixture.posthorn.request('GET', `/endpoints/${endpoint.name}`)
     expect(body).toMatchObject({
-      name: site.name,
+      name: endpoint.name,
       state: 'active',
       disabledReason: null,
       restingUntil: null,
@@ -234,6 +231,128 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(body).not.toHaveProperty('secret')
     expect(headers.get('etag')).toBe('"1"')
     expect(at(body.createdAt)).toBeLessThanOrEqual(at(body.updatedAt))
+  })
+
+  it('concurrency: attempts in flight over all workers, 1 to 10,000 or null', async () => {
+    expect((await put({})).body.concurrency).toBe(null)
+    expect((await put({ concurrency: 10_000 })).body.concurrency).toBe(10_000)
+    await expectRefused(
+      '/concurrency',
+      ...[0, 10_001, 1.5, '5'].map((concurrency) => ({ concurrency })),
+    )
+    const held = heldReplies()
+    const endpoint = await fixture.endpoint(held.script, { concurrency: 2 })
+    const ids = await Promise.all(Array.from({ length: 5 }, () => endpoint.enqueue()))
+    await endpoint.receiver.waitFor((requests) => requests.length === 2)
+    expect((await endpoint.read()).counts).toEqual({ queued: 3, running: 2 })
+    expect(endpoint.receiver.requests).toHaveLength(2)
+    held.release(200)
+    for (const id of ids) await fixture.job(id, 'succeeded')
+  })
+
+  it('rateLimit: attempts started over all workers, {count, per} or null', async () => {
+    expect((await put({})).body.rateLimit).toBe(null)
+    const given = { count: 5, per: '60s' }
+    expect((await put({ rateLimit: given })).body.rateLimit).toEqual({ count: 5, per: '1m' })
+    await expectRefused('/rateLimit/count', { rateLimit: { count: 0, per: '1s' } })
+    await expectRefused(
+      '/rateLimit/per',
+      { rateLimit: { count: 1, per: '0s' } },
+      { rateLimit: { count: 1 } },
+    )
+    const endpoint = await fixture.endpoint(200, { rateLimit: { count: 2, per: '400ms' } })
+    const startedAtMs = performance.now()
+    const ids = await Promise.all(Array.from({ length: 5 }, () => endpoint.enqueue()))
+    for (const id of ids) await fixture.job(id, 'succeeded')
+    // Two at once, and three more tokens of 200 ms each.
+    expect(performance.now() - startedAtMs).toBeGreaterThanOrEqual(590)
+  })
+
+  it('completion: sync or async; with async a 202 is no end', async () => {
+    expect((await put({})).body.completion).toBe('sync')
+    await expectRefused('/completion', { completion: 'later' }, { completion: null })
+    const sync = await fixture.endpoint(202)
+    await fixture.job(await sync.enqueue(), 'succeeded')
+    const async = await fixture.endpoint(202, { completion: 'async' })
+    const id = await async.enqueue()
+    await soon(async () =>
+      expect(await fixture.get(`/jobs/${id}`)).toMatchObject({ phase: 'awaiting_completion' }),
+    )
+  })
+
+  it('completionTimeout: how long after the 202, 1s to 7d, by default 15m', async () => {
+    expect((await put({})).body.completionTimeout).toBe('15m')
+    expect((await put({ completionTimeout: '168h' })).body.completionTimeout).toBe('7d')
+    await expectRefused(
+      '/completionTimeout',
+      { completionTimeout: '999ms' },
+      { completionTimeout: '7d1s' },
+    )
+    const endpoint = await fixture.endpoint(202, { completion: 'async', completionTimeout: '5m' })
+    const id = await endpoint.enqueue()
+    await soon(async () => {
+      const job = await fixture.get(`/jobs/${id}`)
+      expect(job.phase).toBe('awaiting_completion')
+      const leftMs = at(job.lease.expiresAt) - Date.now()
+      expect(leftMs).toBeGreaterThan(4 * 60_000)
+      expect(leftMs).toBeLessThan(5 * 60_000 + 2_000)
+    })
+  })
+
+  it('circuitBreaker: {failures 1–1000, cooldown} or null, by default 20 and 30s', async () => {
+    expect((await put({})).body.circuitBreaker).toEqual({ failures: 20, cooldown: '30s' })
+    expect((await put({ circuitBreaker: null })).body.circuitBreaker).toBe(null)
+    const given = { failures: 1_000, cooldown: '60s' }
+    const answer = await put({ circuitBreaker: given })
+    expect(answer.body.circuitBreaker).toEqual({ failures: 1_000, cooldown: '1m' })
+    const failures = (count: number) => ({ circuitBreaker: { failures: count, cooldown: '1s' } })
+    await expectRefused('/circuitBreaker/failures', failures(0), failures(1_001))
+  })
+
+  it('statuses: 300–599 → retry, final or throttle, at most 20, by default none', async () => {
+    expect((await put({})).body.statuses).toEqual({})
+    const given = { 300: 'final', 400: 'retry', 599: 'throttle' }
+    expect((await put({ statuses: given }, 'chooses')).body.statuses).toEqual(given)
+    expect((await fixture.get('/endpoints/chooses')).statuses).toEqual(given)
+    for (const status of ['200', '299', '600', '99', '4xx', '404 ', '-400', '400.0']) {
+      await expectRefused(`/statuses/${status}`, { statuses: { [status]: 'retry' } })
+    }
+    await expectRefused(
+      '/statuses/400',
+      { statuses: { 400: 'never' } },
+      { statuses: { 400: null } },
+    )
+    const many = (count: number) =>
+      Object.fromEntries(Array.from({ length: count }, (_, i) => [String(400 + i), 'retry']))
+    expect((await put({ statuses: many(20) })).status).toBe(200)
+    await expectRefused('/statuses', { statuses: many(21) })
+  })
+
+  it('statuses: decide what an answer means, and what is retried counts for the breaker', async () => {
+    const statuses = { 400: 'retry', 404: 'final', 410: 'retry', 500: 'throttle' }
+    const endpoint = await fixture.endpoint([400, 410, 200], { statuses, retry: QUICK_RETRY })
+    const retried = await fixture.job(await endpoint.enqueue(), 'succeeded', 'dead')
+    const outcomes = retried.attempts.map((one: { outcome: string }) => one.outcome)
+    expect(outcomes).toEqual(['http_error', 'http_error', 'succeeded'])
+    expect(await endpoint.read()).toMatchObject({ state: 'active', disabledReason: null })
+    endpoint.receiver.answerWith(404)
+    const final = await fixture.job(await endpoint.enqueue(), 'dead')
+    expect(final).toMatchObject({ attemptCount: 1, failure: { reason: 'rejected' } })
+    expect(final.failure.message).toContain('404, which is final')
+    endpoint.receiver.answerWith({ status: 400, headers: { 'posthorn-no-retry': 'true' } })
+    expect(await fixture.job(await endpoint.enqueue(), 'dead')).toMatchObject({
+      attemptCount: 1,
+    })
+    endpoint.receiver.answerWith([500, 200])
+    const patient = await endpoint.enqueue({ retry: { maxAttempts: 1 } })
+    expect(await fixture.job(patient, 'succeeded', 'dead')).toMatchObject({
+      state: 'succeeded',
+      attempts: [{ outcome: 'throttled', statusCode: 500 }, {}],
+    })
+    const circuitBreaker = { failures: 2, cooldown: '1h' }
+    const down = await fixture.endpoint(400, { statuses, retry: QUICK_RETRY, circuitBreaker })
+    await down.enqueue()
+    await soon(async () => expect((await down.read()).state).toBe('resting'))
   })
 })
 

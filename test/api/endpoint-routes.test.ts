@@ -1,20 +1,19 @@
 // The table of endpoint routes.
 import { Webhook } from 'standardwebhooks'
 import { describe, expect, it } from 'vitest'
+import { at, CONCURRENT, heldReplies, soon, useApi } from '../support/api-fixture.ts'
 import { ENGINES } from '../support/deployment.ts'
-import { at, CONCURRENT, heldReplies, soon, useFixture } from './fixture.ts'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
-  const fixture = useFixture(engine)
-  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
-    fixture.posthorn.request(...all)
+  const fixture = useApi(engine)
+  const { request } = fixture
 
   it('PUT /endpoints/:name: creates with 201, replaces with 200, and keeps what is not settings', async () => {
     const path = '/endpoints/deploy.1_a-b'
-    const first = await send('PUT', path, { url: null, description: 'one', concurrency: 3 })
+    const first = await request('PUT', path, { url: null, description: 'one', concurrency: 3 })
     expect(first).toMatchObject({ status: 201, body: { version: 1 } })
-    await send('POST', `${path}/pause`)
-    const second = await send('PUT', path, { url: null, description: 'two' })
+    await request('POST', `${path}/pause`)
+    const second = await request('PUT', path, { url: null, description: 'two' })
     expect(second).toMatchObject({
       status: 200,
       body: { description: 'two', concurrency: null, state: 'paused' },
@@ -22,26 +21,26 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(second.body.createdAt).toBe(first.body.createdAt)
     expect(second.body.version).toBeGreaterThan(first.body.version)
     for (const name of ['Upper', '-first', '.first', 'a b', 'a'.repeat(65), '%C3%A4']) {
-      expect((await send('PUT', `/endpoints/${name}`, { url: null })).status).toBe(400)
+      expect((await request('PUT', `/endpoints/${name}`, { url: null })).status).toBe(400)
     }
-    expect((await send('PUT', `/endpoints/${'a'.repeat(64)}`, { url: null })).status).toBe(201)
+    expect((await request('PUT', `/endpoints/${'a'.repeat(64)}`, { url: null })).status).toBe(201)
   })
 
   it('PUT /endpoints/:name: one that changes nothing leaves the version, and so does such a PATCH', async () => {
-    const site = await fixture.pulled()
-    const path = `/endpoints/${site.name}`
+    const endpoint = await fixture.pulledEndpoint()
+    const path = `/endpoints/${endpoint.name}`
     const settings = {
       url: 'http://127.0.0.1:3999/',
       headers: { 'x-one': 'a value of some length', 'x-two': 'b' },
       retry: { maxAttempts: 3, backoff: { type: 'schedule', delays: ['1s'], jitter: 0 } },
       rateLimit: { count: 5, per: '60s' },
       statuses: { 404: 'final' },
-      onFinish: { endpoint: site.name, states: ['dead'] },
+      onFinish: { endpoint: endpoint.name, states: ['dead'] },
       secret: `whsec_${Buffer.alloc(32, 7).toString('base64')}`,
     }
-    const written = await send('PUT', path, settings)
+    const written = await request('PUT', path, settings)
     expect(written.status).toBe(200)
-    const read = (await send('GET', path)).body
+    const read = (await request('GET', path)).body
     const { secret: _, ...withoutSecret } = settings
     const same = { ...withoutSecret, rateLimit: { count: 5, per: '1m' } }
     for (const [method, body] of [
@@ -51,17 +50,17 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       ['PATCH', { description: '', secret: settings.secret }],
       ['PATCH', {}],
     ] as const) {
-      const again = await send(method, path, body, { 'if-match': `"${read.version}"` })
+      const again = await request(method, path, body, { 'if-match': `"${read.version}"` })
       expect([again.body.detail, again.status]).toEqual([undefined, 200])
       expect(again.headers.get('etag')).toBe(written.headers.get('etag'))
-      expect((await send('GET', path)).body).toEqual(read)
+      expect((await request('GET', path)).body).toEqual(read)
     }
-    const stale = await send('PUT', path, settings, { 'if-match': `"${read.version - 1}"` })
+    const stale = await request('PUT', path, settings, { 'if-match': `"${read.version - 1}"` })
     expect(stale.status).toBe(412)
     const other = { ...settings, secret: `whsec_${Buffer.alloc(32, 8).toString('base64')}` }
-    expect((await send('PUT', path, other)).body.version).toBe(read.version + 1)
+    expect((await request('PUT', path, other)).body.version).toBe(read.version + 1)
     const changed = { ...other, headers: { 'x-one': 'a value of some length' } }
-    expect((await send('PUT', path, changed)).body.version).toBe(read.version + 2)
+    expect((await request('PUT', path, changed)).body.version).toBe(read.version + 2)
   })
 
   it('PATCH /endpoints/:name: changes the fields given, keeps the rest, and null resets one', async () => {
@@ -79,9 +78,9 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       circuitBreaker: { failures: 5, cooldown: '10s' },
       statuses: { 404: 'final' },
     }
-    const { body: made } = await send('PUT', path, settings)
+    const { body: made } = await request('PUT', path, settings)
     const patch = async (change: object, headers = {}) => {
-      const answer = await send('PATCH', path, change, headers)
+      const answer = await request('PATCH', path, change, headers)
       expect(answer.status).toBe(200)
       expect(answer.headers.get('etag')).toBe(`"${answer.body.version}"`)
       expect(await fixture.get(path)).toMatchObject({ ...answer.body, counts: expect.anything() })
@@ -106,7 +105,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       headers: asMade.headers,
     })
     const all = Object.keys(settings).map((field) => [field, null])
-    await send('PUT', '/endpoints/plain', { url: null, circuitBreaker: null })
+    await request('PUT', '/endpoints/plain', { url: null, circuitBreaker: null })
     const {
       name: _n,
       secretHint: _h,
@@ -118,37 +117,37 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(await patch(Object.fromEntries(all))).toMatchObject(plain)
 
     const secret = 'whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY='
-    expect((await send('PATCH', path, { secret })).body).toMatchObject({ secret })
+    expect((await request('PATCH', path, { secret })).body).toMatchObject({ secret })
     const { version } = await fixture.get(path)
     await patch({ description: 'three' }, { 'if-match': `"${version}"` })
-    const stale = await send('PATCH', path, {}, { 'if-match': `"${version}"` })
+    const stale = await request('PATCH', path, {}, { 'if-match': `"${version}"` })
     expect(stale).toMatchObject({ status: 412, body: { code: 'precondition_failed' } })
-    const nowhere = await send('PATCH', '/endpoints/nowhere', { description: 'x' })
+    const nowhere = await request('PATCH', '/endpoints/nowhere', { description: 'x' })
     expect(nowhere).toMatchObject({ status: 404, body: { code: 'endpoint_not_found' } })
     for (const wrong of [{ secret: null }, { name: 'other' }, { timeout: '1ms' }, null]) {
-      expect([wrong, (await send('PATCH', path, wrong)).status]).toEqual([wrong, 400])
+      expect([wrong, (await request('PATCH', path, wrong)).status]).toEqual([wrong, 400])
     }
     expect((await fixture.get(path)).version).toBe(version + 1)
-    const { body: described } = await send('GET', '/openapi.json')
+    const { body: described } = await request('GET', '/openapi.json')
     const patched = described.paths['/endpoints/{name}'].patch.requestBody
     const { secret: own } = patched.content['application/json'].schema.properties
     expect(own).toMatchObject({ type: 'string', description: expect.stringContaining('null is') })
-    const unreachable = await send('PATCH', path, { url: 'http://10.1.2.3/' })
+    const unreachable = await request('PATCH', path, { url: 'http://10.1.2.3/' })
     expect(unreachable).toMatchObject({ status: 400, body: { code: 'invalid_request' } })
   })
 
   it('PATCH /endpoints/:name: loses no change of those that others make at the same time', async () => {
-    const site = await fixture.pulled()
-    const path = `/endpoints/${site.name}`
+    const endpoint = await fixture.pulledEndpoint()
+    const path = `/endpoints/${endpoint.name}`
     const changes = [{ description: 'a' }, { timeout: '7s' }, { concurrency: 7 }, { statuses: {} }]
-    const answers = await Promise.all(changes.map((change) => send('PATCH', path, change)))
+    const answers = await Promise.all(changes.map((change) => request('PATCH', path, change)))
     expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200])
-    expect(await site.read()).toMatchObject({ description: 'a', timeout: '7s', concurrency: 7 })
+    expect(await endpoint.read()).toMatchObject({ description: 'a', timeout: '7s', concurrency: 7 })
   })
 
   it('GET /endpoints: by name, page by page', async () => {
     const names = ['list-a', 'list-b', 'list-c'] as const
-    for (const name of names) await send('PUT', `/endpoints/${name}`, { url: null })
+    for (const name of names) await request('PUT', `/endpoints/${name}`, { url: null })
     const found: string[] = []
     let cursor: string | null = null
     do {
@@ -168,119 +167,122 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('GET /endpoints/:name: one, with its version as ETag', async () => {
-    const site = await fixture.pulled()
-    const { status, headers, body } = await send('GET', `/endpoints/${site.name}`)
-    expect({ status, name: body.name }).toEqual({ status: 200, name: site.name })
+    const endpoint = await fixture.pulledEndpoint()
+    const { status, headers, body } = await request('GET', `/endpoints/${endpoint.name}`)
+    expect({ status, name: body.name }).toEqual({ status: 200, name: endpoint.name })
     expect(headers.get('etag')).toBe(`"${body.version}"`)
   })
 
   it('DELETE /endpoints/:name: 204 when idle, 409 in use, and by force its jobs are buried and it is gone', async () => {
-    const idle = await fixture.pulled()
-    expect((await send('DELETE', `/endpoints/${idle.name}`)).status).toBe(204)
-    expect((await send('GET', `/endpoints/${idle.name}`)).status).toBe(404)
+    const idle = await fixture.pulledEndpoint()
+    expect((await request('DELETE', `/endpoints/${idle.name}`)).status).toBe(204)
+    expect((await request('GET', `/endpoints/${idle.name}`)).status).toBe(404)
     const held = heldReplies()
-    const site = await fixture.site(held.script)
-    const path = `/endpoints/${site.name}`
-    const running = await site.enqueue()
-    const queued = await site.enqueue({ delay: '1h' })
-    await fixture.posthorn.job(running, 'running')
-    expect((await send('DELETE', path)).status).toBe(409)
-    expect((await send('DELETE', `${path}?force=false`)).status).toBe(409)
-    const forced = await send('DELETE', `${path}?force=true`)
-    expect(forced).toMatchObject({ status: 202, body: { name: site.name, state: 'deleting' } })
-    expect((await site.post()).status).toBe(422)
+    const endpoint = await fixture.endpoint(held.script)
+    const path = `/endpoints/${endpoint.name}`
+    const running = await endpoint.enqueue()
+    const queued = await endpoint.enqueue({ delay: '1h' })
+    await fixture.job(running, 'running')
+    expect((await request('DELETE', path)).status).toBe(409)
+    expect((await request('DELETE', `${path}?force=false`)).status).toBe(409)
+    const forced = await request('DELETE', `${path}?force=true`)
+    expect(forced).toMatchObject({ status: 202, body: { name: endpoint.name, state: 'deleting' } })
+    expect((await endpoint.post()).status).toBe(422)
     for (const id of [running, queued]) {
-      const job = await fixture.posthorn.job(id, 'dead')
+      const job = await fixture.job(id, 'dead')
       expect(job.failure.reason).toBe('endpoint_gone')
     }
     held.release(200)
-    await soon(async () => expect((await send('GET', path)).status).toBe(404))
+    await soon(async () => expect((await request('GET', path)).status).toBe(404))
     expect((await fixture.get(`/jobs/${running}`)).state).toBe('dead')
-    expect((await send('POST', `/jobs/${queued}/retry`)).status).toBe(422)
-    expect((await send('PUT', path, { url: null })).status).toBe(201)
+    expect((await request('POST', `/jobs/${queued}/retry`)).status).toBe(422)
+    expect((await request('PUT', path, { url: null })).status).toBe(201)
   })
 
   it('POST /endpoints/:name/pause: deliveries stop, enqueueing goes on, a PUT does not end it', async () => {
-    const site = await fixture.site()
-    const paused = await send('POST', `/endpoints/${site.name}/pause`)
+    const endpoint = await fixture.endpoint()
+    const paused = await request('POST', `/endpoints/${endpoint.name}/pause`)
     expect(paused).toMatchObject({ status: 200, body: { state: 'paused' } })
-    expect((await send('POST', `/endpoints/${site.name}/pause`)).status).toBe(200)
-    const id = await site.enqueue()
-    await send('PUT', `/endpoints/${site.name}`, { url: site.receiver.url })
-    const other = await fixture.site()
-    await fixture.posthorn.job(await other.enqueue(), 'succeeded')
+    expect((await request('POST', `/endpoints/${endpoint.name}/pause`)).status).toBe(200)
+    const id = await endpoint.enqueue()
+    await request('PUT', `/endpoints/${endpoint.name}`, { url: endpoint.receiver.url })
+    const other = await fixture.endpoint()
+    await fixture.job(await other.enqueue(), 'succeeded')
     expect((await fixture.get(`/jobs/${id}`)).state).toBe('queued')
-    expect(site.receiver.requests).toHaveLength(0)
+    expect(endpoint.receiver.requests).toHaveLength(0)
   })
 
   it('POST /endpoints/:name/resume: deliveries go on within 1 s, also of one that was disabled', async () => {
-    const site = await fixture.site(200)
-    await send('POST', `/endpoints/${site.name}/pause`)
-    const id = await site.enqueue()
-    const resumed = await send('POST', `/endpoints/${site.name}/resume`)
+    const endpoint = await fixture.endpoint(200)
+    await request('POST', `/endpoints/${endpoint.name}/pause`)
+    const id = await endpoint.enqueue()
+    const resumed = await request('POST', `/endpoints/${endpoint.name}/resume`)
     expect(resumed).toMatchObject({ status: 200, body: { state: 'active' } })
-    await fixture.posthorn.job(id, 'succeeded')
-    site.receiver.answerWith(410)
-    const waiting = await site.enqueue({ delay: '1h' })
-    await fixture.posthorn.job(await site.enqueue(), 'dead')
-    await soon(async () => expect((await site.read()).state).toBe('disabled'))
-    await send('PUT', `/endpoints/${site.name}`, { url: site.receiver.url })
-    expect(await site.read()).toMatchObject({ state: 'disabled', disabledReason: 'gone' })
-    site.receiver.answerWith(200)
-    const enabled = await send('POST', `/endpoints/${site.name}/resume`)
+    await fixture.job(id, 'succeeded')
+    endpoint.receiver.answerWith(410)
+    const waiting = await endpoint.enqueue({ delay: '1h' })
+    await fixture.job(await endpoint.enqueue(), 'dead')
+    await soon(async () => expect((await endpoint.read()).state).toBe('disabled'))
+    await request('PUT', `/endpoints/${endpoint.name}`, { url: endpoint.receiver.url })
+    expect(await endpoint.read()).toMatchObject({ state: 'disabled', disabledReason: 'gone' })
+    endpoint.receiver.answerWith(200)
+    const enabled = await request('POST', `/endpoints/${endpoint.name}/resume`)
     expect(enabled.body).toMatchObject({ state: 'active', disabledReason: null })
-    await send('PATCH', `/jobs/${waiting}`, { delay: '0s' })
-    await fixture.posthorn.job(waiting, 'succeeded')
+    await request('PATCH', `/jobs/${waiting}`, { delay: '0s' })
+    await fixture.job(waiting, 'succeeded')
   })
 
   it('state: disabled is shown before paused, paused before resting', async () => {
-    const site = await fixture.site({ status: 429, headers: { 'retry-after': '60' } })
-    const throttled = await site.enqueue()
-    await soon(async () => expect((await site.read()).state).toBe('resting'))
-    await send('POST', `/endpoints/${site.name}/pause`)
-    expect((await site.read()).state).toBe('paused')
-    await send('POST', `/endpoints/${site.name}/resume`)
-    expect(await site.read()).toMatchObject({ state: 'active', restingUntil: null })
+    const endpoint = await fixture.endpoint({ status: 429, headers: { 'retry-after': '60' } })
+    const throttled = await endpoint.enqueue()
+    await soon(async () => expect((await endpoint.read()).state).toBe('resting'))
+    await request('POST', `/endpoints/${endpoint.name}/pause`)
+    expect((await endpoint.read()).state).toBe('paused')
+    await request('POST', `/endpoints/${endpoint.name}/resume`)
+    expect(await endpoint.read()).toMatchObject({ state: 'active', restingUntil: null })
     // The pause comes while the attempt that will answer 410 is under way.
     const held = heldReplies()
-    site.receiver.answerWith(held.script)
-    await send('PATCH', `/jobs/${throttled}`, { delay: '0s' })
-    await fixture.posthorn.job(throttled, 'running')
+    endpoint.receiver.answerWith(held.script)
+    await request('PATCH', `/jobs/${throttled}`, { delay: '0s' })
+    await fixture.job(throttled, 'running')
     held.release(410)
-    await soon(async () => expect((await site.read()).state).toBe('disabled'))
-    await send('POST', `/endpoints/${site.name}/pause`)
-    expect((await site.read()).state).toBe('disabled')
-    await send('POST', `/endpoints/${site.name}/resume`)
-    expect((await site.read()).state).toBe('active')
+    await soon(async () => expect((await endpoint.read()).state).toBe('disabled'))
+    await request('POST', `/endpoints/${endpoint.name}/pause`)
+    expect((await endpoint.read()).state).toBe('disabled')
+    await request('POST', `/endpoints/${endpoint.name}/resume`)
+    expect((await endpoint.read()).state).toBe('active')
   })
 
   it('POST /endpoints/:name/rotate-secret: a new secret once, and both sign during the overlap', async () => {
-    const site = await fixture.site()
-    const path = `/endpoints/${site.name}`
+    const endpoint = await fixture.endpoint()
+    const path = `/endpoints/${endpoint.name}`
     const given = `whsec_${Buffer.alloc(32, 1).toString('base64')}`
-    const { body: first } = await send('PUT', path, { url: site.receiver.url, secret: given })
+    const { body: first } = await request('PUT', path, {
+      url: endpoint.receiver.url,
+      secret: given,
+    })
     expect(first.secret).toBe(given)
-    const rotated = await send('POST', `${path}/rotate-secret`)
+    const rotated = await request('POST', `${path}/rotate-secret`)
     expect(rotated.status).toBe(200)
     expect(rotated.body.secret).toMatch(/^whsec_/)
     expect(rotated.body.secret).not.toBe(given)
     expect(rotated.body.secretHint).toBe(rotated.body.secret.slice(-4))
     await soon(async () => {
-      await fixture.posthorn.job(await site.enqueue(), 'succeeded')
+      await fixture.job(await endpoint.enqueue(), 'succeeded')
       expect(signers([given, rotated.body.secret])).toEqual([true, true])
     })
     const chosen = `whsec_${Buffer.alloc(24, 2).toString('base64')}`
     const body = { secret: chosen, overlap: '0s' }
-    expect((await send('POST', `${path}/rotate-secret`, body)).body.secret).toBe(chosen)
+    expect((await request('POST', `${path}/rotate-secret`, body)).body.secret).toBe(chosen)
     await soon(async () => {
-      await fixture.posthorn.job(await site.enqueue(), 'succeeded')
+      await fixture.job(await endpoint.enqueue(), 'succeeded')
       expect(signers([given, rotated.body.secret, chosen]).at(-1)).toBe(true)
       expect(signers([rotated.body.secret])).toEqual([false])
     })
-    expect(await site.read()).not.toHaveProperty('secret')
+    expect(await endpoint.read()).not.toHaveProperty('secret')
 
     function signers(secrets: string[]): boolean[] {
-      const request = site.receiver.requests.at(-1)
+      const request = endpoint.receiver.requests.at(-1)
       const headers = request?.headers as Record<string, string>
       return secrets.map((secret) => {
         try {
@@ -295,16 +297,16 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('POST /endpoints/:name/test: one signed ping now, answered with the attempt', async () => {
     const body = 'r'.repeat(10_000)
-    const site = await fixture.site({ status: 418, body }, { headers: { 'x-own': 'yes' } })
-    const path = `/endpoints/${site.name}`
-    const { body: put } = await send('POST', `${path}/rotate-secret`)
-    const answer = await send('POST', `${path}/test`)
+    const endpoint = await fixture.endpoint({ status: 418, body }, { headers: { 'x-own': 'yes' } })
+    const path = `/endpoints/${endpoint.name}`
+    const { body: put } = await request('POST', `${path}/rotate-secret`)
+    const answer = await request('POST', `${path}/test`)
     expect(answer).toMatchObject({
       status: 200,
       body: { outcome: 'http_error', statusCode: 418, durationMs: expect.any(Number) },
     })
     expect(answer.body.responseBody).toBe(body.slice(0, 4_096))
-    const [ping] = site.receiver.requests
+    const [ping] = endpoint.receiver.requests
     expect(ping).toMatchObject({
       method: 'POST',
       headers: { 'posthorn-test': 'true', 'x-own': 'yes' },
@@ -313,33 +315,33 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(new Webhook(put.secret).verify(String(ping?.body), headers)).toEqual({
       type: 'posthorn.test',
     })
-    expect((await site.read()).counts).toEqual({ queued: 0, running: 0 })
-    await site.receiver.close()
-    const refused = await send('POST', `${path}/test`)
+    expect((await endpoint.read()).counts).toEqual({ queued: 0, running: 0 })
+    await endpoint.receiver.close()
+    const refused = await request('POST', `${path}/test`)
     expect(refused.body).toMatchObject({ outcome: 'connect_error', errorCode: 'ECONNREFUSED' })
-    const pulled = await fixture.pulled()
-    const conflict = await send('POST', `/endpoints/${pulled.name}/test`)
+    const pulled = await fixture.pulledEndpoint()
+    const conflict = await request('POST', `/endpoints/${pulled.name}/test`)
     expect(conflict).toMatchObject({ status: 409, body: { code: 'job_state_conflict' } })
   })
 
   it('a change to an endpoint: reaches the worker within 1 s, and an attempt under way keeps what it began with', async () => {
     const held = heldReplies()
-    const site = await fixture.site(held.script)
+    const endpoint = await fixture.endpoint(held.script)
     const other = await fixture.receive()
-    const first = await site.enqueue()
-    await fixture.posthorn.job(first, 'running')
-    const { body } = await send('PUT', `/endpoints/${site.name}`, { url: other.url })
+    const first = await endpoint.enqueue()
+    await fixture.job(first, 'running')
+    const { body } = await request('PUT', `/endpoints/${endpoint.name}`, { url: other.url })
     const changedAtMs = performance.now()
     held.release(200)
-    await fixture.posthorn.job(first, 'succeeded')
+    await fixture.job(first, 'succeeded')
     while (performance.now() - changedAtMs < 1_000) {
-      await fixture.posthorn.job(await site.enqueue(), 'succeeded')
+      await fixture.job(await endpoint.enqueue(), 'succeeded')
     }
-    const toOld = site.receiver.requests.length
+    const toOld = endpoint.receiver.requests.length
     const startedAtMs = performance.now()
-    await fixture.posthorn.job(await site.enqueue(), 'succeeded')
+    await fixture.job(await endpoint.enqueue(), 'succeeded')
     expect(startedAtMs - changedAtMs).toBeGreaterThanOrEqual(1_000)
-    expect(site.receiver.requests).toHaveLength(toOld)
+    expect(endpoint.receiver.requests).toHaveLength(toOld)
     expect(at(body.updatedAt)).toBeGreaterThan(0)
   })
 })

@@ -1,6 +1,7 @@
-// The table of errors, continued: what a client is told while the store is away.
+// The table of errors, continued: what a client gets while the store is not available.
 import { DatabaseSync } from 'node:sqlite'
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
+import { expectProblem } from '../support/api-fixture.ts'
 import {
   type Answer,
   type Deployment,
@@ -11,7 +12,6 @@ import {
 import { databaseUrl } from '../support/mongo.ts'
 import { startMongoProxy } from '../support/mongo-proxy.ts'
 import { until } from '../support/until.ts'
-import { expectProblem } from './fixture.ts'
 
 /** The store taken away: another program holds the lock of the file, or the network brings nothing. */
 const OUTAGES: Record<Engine, () => Promise<Outage>> = {
@@ -63,8 +63,8 @@ describe.each(ENGINES)('on %s, while the store is away', (engine) => {
     outage.begin(posthorn.env)
     // More than may wait to be stored.
     const payload = 'x'.repeat(7 * MIB)
-    const send = () => posthorn.request('POST', '/jobs', { endpoint: 'known', payload })
-    const sent = Array.from({ length: 13 }, async () => void answers.push(await send()))
+    const enqueue = () => posthorn.request('POST', '/jobs', { endpoint: 'known', payload })
+    const sent = Array.from({ length: 13 }, async () => void answers.push(await enqueue()))
     await until(() => CODES.every((code) => withCode(code).length > 0))
     read = await posthorn.request('GET', '/jobs')
     await outage.end()
@@ -87,7 +87,7 @@ describe.each(ENGINES)('on %s, while the store is away', (engine) => {
   })
 
   it.runIf(engine === 'mongo')(
-    'store_unavailable: a read is not told how to repeat a write',
+    'store_unavailable: the error of a read does not say how to repeat a write',
     () => {
       // A file that another program has locked can still be read.
       expectProblem(read, 503, 'store_unavailable', { detail: 'the store did not answer in time' })

@@ -6,19 +6,18 @@ import { text } from 'node:stream/consumers'
 import { MongoClient } from 'mongodb'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
+import { type Body, expectProblem, NO_JOB, soon, useApi } from '../support/api-fixture.ts'
 import { ENGINES, type Engine } from '../support/deployment.ts'
-import { type Body, expectProblem, NO_JOB, soon, useFixture } from './fixture.ts'
 
 const MAX_BODY_BYTES = 8_192
 
 describe.each(ENGINES)('on %s', (engine) => {
-  const fixture = useFixture(engine, { MAX_BODY_BYTES: String(MAX_BODY_BYTES) })
-  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
-    fixture.posthorn.request(...all)
+  const fixture = useApi(engine, { MAX_BODY_BYTES: String(MAX_BODY_BYTES) })
+  const { request } = fixture
   const known = { endpoint: 'known', payload: {} }
   beforeAll(async () => {
-    await send('PUT', '/endpoints/known', { url: null })
-    await send('POST', '/endpoints/known/pause')
+    await request('PUT', '/endpoints/known', { url: null })
+    await request('POST', '/endpoints/known/pause')
   })
 
   it('invalid_json: no JSON, no UTF-8, nested too deep, or a duplicate key in the envelope', async () => {
@@ -29,7 +28,8 @@ describe.each(ENGINES)('on %s', (engine) => {
       '{"endpoint":"known","endpoint":"known","payload":1}',
       '{"endpoint":"known","payload":{"a":}}',
     ]
-    for (const body of bodies) expectProblem(await send('POST', '/jobs', body), 400, 'invalid_json')
+    for (const body of bodies)
+      expectProblem(await request('POST', '/jobs', body), 400, 'invalid_json')
     const latin1 = Buffer.from('{"endpoint":"known","payload":"\xe4"}', 'latin1')
     const answer = await fetch(`${fixture.posthorn.url()}/jobs`, {
       method: 'POST',
@@ -39,22 +39,22 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await answer.json()).toMatchObject({ status: 400, code: 'invalid_json' })
     // The payload counts: with the envelope this is 64 levels.
     const allowed = `{"endpoint":"known","payload":${deep(63)}}`
-    expect((await send('POST', '/jobs', allowed)).status).toBe(201)
+    expect((await request('POST', '/jobs', allowed)).status).toBe(201)
     const doubled = '{"endpoint":"known","payload":{"a":1,"a":2}}'
-    expect((await send('POST', '/jobs', doubled)).status).toBe(201)
+    expect((await request('POST', '/jobs', doubled)).status).toBe(201)
   })
 
   it('invalid_request: repeats no more than the beginning of a name', async () => {
     const long = 'x'.repeat(3_500)
     const answers = [
-      await send('POST', '/jobs', { ...known, [long]: 1 }),
-      await send('POST', '/jobs', { ...known, metadata: { [long]: 'a' } }),
-      await send('POST', '/jobs', { ...known, headers: { [long]: 'a' } }),
-      await send('POST', '/jobs', `{"${long}":1,"${long}":1,"payload":1}`),
-      await send('GET', `/jobs?${long}=1`),
-      await send('GET', `/jobs/${long}`),
-      await send('DELETE', `/keys/${long}`),
-      await send('GET', `/endpoints/${long}`),
+      await request('POST', '/jobs', { ...known, [long]: 1 }),
+      await request('POST', '/jobs', { ...known, metadata: { [long]: 'a' } }),
+      await request('POST', '/jobs', { ...known, headers: { [long]: 'a' } }),
+      await request('POST', '/jobs', `{"${long}":1,"${long}":1,"payload":1}`),
+      await request('GET', `/jobs?${long}=1`),
+      await request('GET', `/jobs/${long}`),
+      await request('DELETE', `/keys/${long}`),
+      await request('GET', `/endpoints/${long}`),
     ]
     for (const { status, body } of answers) {
       expect([400, 404]).toContain(status)
@@ -71,49 +71,49 @@ describe.each(ENGINES)('on %s', (engine) => {
       `{"endpoint":"known","payload":1,"tags":[${many(600, () => '0')}]}`,
       `{"endpoint":"known","payload":1,"metadata":{${keys}}}`,
     ]) {
-      expectProblem(await send('POST', '/jobs', body), 400, 'invalid_request')
+      expectProblem(await request('POST', '/jobs', body), 400, 'invalid_request')
     }
     // Of the payload none counts.
     const payload = `{${keys}}`
-    expect((await send('POST', '/jobs', `{"endpoint":"known","payload":${payload}}`)).status).toBe(
-      201,
-    )
+    expect(
+      (await request('POST', '/jobs', `{"endpoint":"known","payload":${payload}}`)).status,
+    ).toBe(201)
   })
 
   it('cache-control: every answer is kept by no cache, and is what its type says', async () => {
-    const job = await send('POST', '/jobs', known)
-    for (const answer of [job, await send('GET', '/jobs'), await send('GET', '/nothing')]) {
+    const job = await request('POST', '/jobs', known)
+    for (const answer of [job, await request('GET', '/jobs'), await request('GET', '/nothing')]) {
       expect(answer.headers.get('cache-control')).toBe('no-store')
       expect(answer.headers.get('x-content-type-options')).toBe('nosniff')
     }
   })
 
   it('invalid_request: says which field, query or header is wrong', async () => {
-    const field = await send('POST', '/jobs', { ...known, retry: { maxAttempts: 0 } })
+    const field = await request('POST', '/jobs', { ...known, retry: { maxAttempts: 0 } })
     expectProblem(field, 400, 'invalid_request', { errors: [{ path: '/retry/maxAttempts' }] })
-    const query = await send('GET', '/jobs?limit=101')
+    const query = await request('GET', '/jobs?limit=101')
     expectProblem(query, 400, 'invalid_request', { errors: [{ path: 'query/limit' }] })
-    const header = await send('POST', '/jobs', known, { 'idempotency-key': 'a b' })
+    const header = await request('POST', '/jobs', known, { 'idempotency-key': 'a b' })
     const path = 'header/idempotency-key'
     expectProblem(header, 400, 'invalid_request', { errors: [{ path }] })
-    const cursor = await send('GET', '/jobs?cursor=xyz')
+    const cursor = await request('GET', '/jobs?cursor=xyz')
     expectProblem(cursor, 400, 'invalid_request', { errors: [{ path: 'query/cursor' }] })
-    const several = await send('POST', '/jobs', { ...known, priority: 10, tags: [1], colour: 1 })
+    const several = await request('POST', '/jobs', { ...known, priority: 10, tags: [1], colour: 1 })
     const paths = several.body.errors.map((error: { path: string }) => error.path).sort()
     expect(paths).toEqual(['/colour', '/priority', '/tags/0'])
   })
 
   it('unauthorized: an unknown key, or no token of the attempt', async () => {
-    const answer = await send('GET', '/jobs', undefined, { authorization: 'Bearer unknown' })
+    const answer = await request('GET', '/jobs', undefined, { authorization: 'Bearer unknown' })
     expectProblem(answer, 401, 'unauthorized')
     expect(answer.headers.get('www-authenticate')).toBe('Bearer')
-    expectProblem(await send('POST', `/jobs/${NO_JOB}/complete`, {}), 401, 'unauthorized')
+    expectProblem(await request('POST', `/jobs/${NO_JOB}/complete`, {}), 401, 'unauthorized')
   })
 
   it('forbidden: the scope does not allow it, or in local mode the Host is not this machine', async () => {
-    const { body } = await send('POST', '/keys', { name: 'small', scope: 'work' })
+    const { body } = await request('POST', '/keys', { name: 'small', scope: 'work' })
     const authorization = `Bearer ${body.key}`
-    expectProblem(await send('GET', '/jobs', undefined, { authorization }), 403, 'forbidden')
+    expectProblem(await request('GET', '/jobs', undefined, { authorization }), 403, 'forbidden')
     for (const path of ['/jobs', '/health/live']) {
       const status = await statusFor(fixture.posthorn.url() + path, { host: 'evil.example' })
       expect(status).toBe(403)
@@ -123,46 +123,46 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   it('not_found: a path that no route has', async () => {
     for (const path of ['/nothing', '/jobs/a/b/c', '/JOBS', '/jobs//', '/keys/x/y']) {
-      expectProblem(await send('GET', path), 404, 'not_found')
+      expectProblem(await request('GET', path), 404, 'not_found')
     }
-    expectProblem(await send('DELETE', '/keys/key_none'), 404, 'not_found')
+    expectProblem(await request('DELETE', '/keys/key_none'), 404, 'not_found')
   })
 
   it('job_not_found: an id that no job has, well-formed or not', async () => {
     for (const id of [NO_JOB, 'x', 'job_', `${NO_JOB}0`]) {
       for (const verb of ['', '/payload', '/explain']) {
-        expectProblem(await send('GET', `/jobs/${id}${verb}`), 404, 'job_not_found')
+        expectProblem(await request('GET', `/jobs/${id}${verb}`), 404, 'job_not_found')
       }
       for (const verb of ['cancel', 'retry', 'copy']) {
-        expectProblem(await send('POST', `/jobs/${id}/${verb}`), 404, 'job_not_found')
+        expectProblem(await request('POST', `/jobs/${id}/${verb}`), 404, 'job_not_found')
       }
-      expectProblem(await send('PATCH', `/jobs/${id}`, { priority: 1 }), 404, 'job_not_found')
-      expectProblem(await send('DELETE', `/jobs/${id}`), 404, 'job_not_found')
+      expectProblem(await request('PATCH', `/jobs/${id}`, { priority: 1 }), 404, 'job_not_found')
+      expectProblem(await request('DELETE', `/jobs/${id}`), 404, 'job_not_found')
     }
   })
 
   it('endpoint_not_found: 404 in a path, 422 in a body', async () => {
     const path = '/endpoints/unknown'
-    expectProblem(await send('GET', path), 404, 'endpoint_not_found')
-    expectProblem(await send('DELETE', path), 404, 'endpoint_not_found')
+    expectProblem(await request('GET', path), 404, 'endpoint_not_found')
+    expectProblem(await request('DELETE', path), 404, 'endpoint_not_found')
     for (const verb of ['pause', 'resume', 'rotate-secret', 'test', 'claim']) {
-      expectProblem(await send('POST', `${path}/${verb}`), 404, 'endpoint_not_found')
+      expectProblem(await request('POST', `${path}/${verb}`), 404, 'endpoint_not_found')
     }
-    const enqueue = await send('POST', '/jobs', { ...known, endpoint: 'unknown' })
+    const enqueue = await request('POST', '/jobs', { ...known, endpoint: 'unknown' })
     expectProblem(enqueue, 422, 'endpoint_not_found', { errors: [{ path: '/endpoint' }] })
-    const notice = await send('POST', '/jobs', { ...known, onFinish: 'unknown' })
+    const notice = await request('POST', '/jobs', { ...known, onFinish: 'unknown' })
     expectProblem(notice, 422, 'endpoint_not_found', { errors: [{ path: '/onFinish' }] })
   })
 
   it('schedule_not_found: a name that no schedule has', async () => {
-    expectProblem(await send('GET', '/schedules/unknown'), 404, 'schedule_not_found')
+    expectProblem(await request('GET', '/schedules/unknown'), 404, 'schedule_not_found')
   })
 
   it('method_not_allowed: says in Allow what is', async () => {
-    const answer = await send('PUT', '/jobs')
+    const answer = await request('PUT', '/jobs')
     expectProblem(answer, 405, 'method_not_allowed')
     expect(answer.headers.get('allow')).toBe('GET, HEAD, POST')
-    const one = await send('POST', `/jobs/${NO_JOB}`)
+    const one = await request('POST', `/jobs/${NO_JOB}`)
     expectProblem(one, 405, 'method_not_allowed')
     expect(one.headers.get('allow')?.split(', ')).toEqual(
       expect.arrayContaining(['GET', 'PATCH', 'DELETE']),
@@ -170,105 +170,105 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('job_state_conflict: says the present state of the job', async () => {
-    const { body } = await send('POST', '/jobs', known)
-    const retry = await send('POST', `/jobs/${body.id}/retry`)
+    const { body } = await request('POST', '/jobs', known)
+    const retry = await request('POST', `/jobs/${body.id}/retry`)
     expectProblem(retry, 409, 'job_state_conflict', { detail: expect.stringContaining('queued') })
-    const remove = await send('DELETE', `/jobs/${body.id}`)
+    const remove = await request('DELETE', `/jobs/${body.id}`)
     expectProblem(remove, 409, 'job_state_conflict', { detail: expect.stringContaining('queued') })
-    await send('POST', `/jobs/${body.id}/cancel`)
-    const edit = await send('PATCH', `/jobs/${body.id}`, { priority: 1 })
+    await request('POST', `/jobs/${body.id}/cancel`)
+    const edit = await request('PATCH', `/jobs/${body.id}`, { priority: 1 })
     expectProblem(edit, 409, 'job_state_conflict', { detail: expect.stringContaining('cancelled') })
   })
 
   it('lease_lost: a token whose attempt is over', async () => {
-    const site = await fixture.pulled()
-    const id = await site.enqueue()
-    const { body } = await send('POST', `/endpoints/${site.name}/claim`)
-    await send('POST', `/jobs/${id}/cancel`)
+    const endpoint = await fixture.pulledEndpoint()
+    const id = await endpoint.enqueue()
+    const { body } = await request('POST', `/endpoints/${endpoint.name}/claim`)
+    await request('POST', `/jobs/${id}/cancel`)
     for (const verb of ['complete', 'fail']) {
-      const answer = await send('POST', `/jobs/${id}/${verb}?token=${body.jobs[0].token}`)
+      const answer = await request('POST', `/jobs/${id}/${verb}?token=${body.jobs[0].token}`)
       expectProblem(answer, 409, 'lease_lost')
     }
   })
 
   it('endpoint_in_use: while jobs are queued, or a schedule names it', async () => {
-    const site = await fixture.pulled()
-    const id = await site.enqueue()
-    expectProblem(await send('DELETE', `/endpoints/${site.name}`), 409, 'endpoint_in_use')
-    await send('POST', `/jobs/${id}/cancel`)
-    const schedule = { every: '1h', endpoint: site.name, payload: 1 }
-    expect((await send('PUT', `/schedules/${site.name}`, schedule)).status).toBe(201)
-    const named = await send('DELETE', `/endpoints/${site.name}`)
+    const endpoint = await fixture.pulledEndpoint()
+    const id = await endpoint.enqueue()
+    expectProblem(await request('DELETE', `/endpoints/${endpoint.name}`), 409, 'endpoint_in_use')
+    await request('POST', `/jobs/${id}/cancel`)
+    const schedule = { every: '1h', endpoint: endpoint.name, payload: 1 }
+    expect((await request('PUT', `/schedules/${endpoint.name}`, schedule)).status).toBe(201)
+    const named = await request('DELETE', `/endpoints/${endpoint.name}`)
     expectProblem(named, 409, 'endpoint_in_use', { detail: expect.stringContaining('schedule') })
-    await send('DELETE', `/schedules/${site.name}`)
-    expect((await send('DELETE', `/endpoints/${site.name}`)).status).toBe(204)
+    await request('DELETE', `/schedules/${endpoint.name}`)
+    expect((await request('DELETE', `/endpoints/${endpoint.name}`)).status).toBe(204)
   })
 
   it('endpoint_disabled: an enqueue to a disabled endpoint, but not to a paused one', async () => {
-    const site = await fixture.site(410)
-    const id = await site.enqueue()
-    await fixture.posthorn.job(id, 'dead')
-    await soon(async () => expect((await site.read()).state).toBe('disabled'))
-    expectProblem(await site.post(), 409, 'endpoint_disabled')
-    expect((await send('POST', '/jobs', known)).status).toBe(201)
+    const endpoint = await fixture.endpoint(410)
+    const id = await endpoint.enqueue()
+    await fixture.job(id, 'dead')
+    await soon(async () => expect((await endpoint.read()).state).toBe('disabled'))
+    expectProblem(await endpoint.post(), 409, 'endpoint_disabled')
+    expect((await request('POST', '/jobs', known)).status).toBe(201)
   })
 
   it('dedupe_conflict: the key is held, and the request asked to be refused then', async () => {
     const dedupe = { key: 'one', mode: 'reject' }
-    expect((await send('POST', '/jobs', { ...known, dedupe })).status).toBe(201)
-    expectProblem(await send('POST', '/jobs', { ...known, dedupe }), 409, 'dedupe_conflict')
+    expect((await request('POST', '/jobs', { ...known, dedupe })).status).toBe(201)
+    expectProblem(await request('POST', '/jobs', { ...known, dedupe }), 409, 'dedupe_conflict')
   })
 
   it('precondition_failed: If-Match of an older version of an endpoint, a schedule or a job', async () => {
-    const site = await fixture.pulled()
+    const endpoint = await fixture.pulledEndpoint()
     const stale = { 'if-match': '"99"' }
-    const path = `/endpoints/${site.name}`
-    const put = await send('PUT', path, { url: null }, stale)
+    const path = `/endpoints/${endpoint.name}`
+    const put = await request('PUT', path, { url: null }, stale)
     expectProblem(put, 412, 'precondition_failed')
-    const patch = await send('PATCH', path, { description: 'two' }, stale)
+    const patch = await request('PATCH', path, { description: 'two' }, stale)
     expectProblem(patch, 412, 'precondition_failed')
-    expectProblem(await send('DELETE', path, undefined, stale), 412, 'precondition_failed')
-    const schedule = `/schedules/${site.name}`
-    const timing = { every: '1h', endpoint: site.name, payload: 1 }
-    await send('PUT', schedule, timing)
-    expectProblem(await send('PUT', schedule, timing, stale), 412, 'precondition_failed')
-    expectProblem(await send('DELETE', schedule, undefined, stale), 412, 'precondition_failed')
-    const id = await site.enqueue()
-    const edit = await send('PATCH', `/jobs/${id}`, { priority: 1 }, stale)
+    expectProblem(await request('DELETE', path, undefined, stale), 412, 'precondition_failed')
+    const schedule = `/schedules/${endpoint.name}`
+    const timing = { every: '1h', endpoint: endpoint.name, payload: 1 }
+    await request('PUT', schedule, timing)
+    expectProblem(await request('PUT', schedule, timing, stale), 412, 'precondition_failed')
+    expectProblem(await request('DELETE', schedule, undefined, stale), 412, 'precondition_failed')
+    const id = await endpoint.enqueue()
+    const edit = await request('PATCH', `/jobs/${id}`, { priority: 1 }, stale)
     expectProblem(edit, 412, 'precondition_failed')
-    const { headers } = await send('GET', `/jobs/${id}`)
+    const { headers } = await request('GET', `/jobs/${id}`)
     const fresh = { 'if-match': headers.get('etag') as string }
-    expect((await send('PATCH', `/jobs/${id}`, { priority: 1 }, fresh)).status).toBe(200)
-    const again = await send('PATCH', `/jobs/${id}`, { priority: 1 }, fresh)
+    expect((await request('PATCH', `/jobs/${id}`, { priority: 1 }, fresh)).status).toBe(200)
+    const again = await request('PATCH', `/jobs/${id}`, { priority: 1 }, fresh)
     expectProblem(again, 412, 'precondition_failed')
   })
 
   it('precondition_failed: If-Match of an older version, of every verb that changes the record', async () => {
-    const site = await fixture.pulled()
-    const endpoint = `/endpoints/${site.name}`
-    const schedule = `/schedules/${site.name}`
-    await send('PUT', schedule, { every: '1h', endpoint: site.name, payload: 1 })
-    const ended = await site.enqueue()
-    await send('POST', `/jobs/${ended}/cancel`)
+    const endpoint = await fixture.pulledEndpoint()
+    const settings = `/endpoints/${endpoint.name}`
+    const schedule = `/schedules/${endpoint.name}`
+    await request('PUT', schedule, { every: '1h', endpoint: endpoint.name, payload: 1 })
+    const ended = await endpoint.enqueue()
+    await request('POST', `/jobs/${ended}/cancel`)
     for (const [method, record, verb] of [
-      ['POST', endpoint, '/pause'],
-      ['POST', endpoint, '/resume'],
-      ['POST', endpoint, '/rotate-secret'],
+      ['POST', settings, '/pause'],
+      ['POST', settings, '/resume'],
+      ['POST', settings, '/rotate-secret'],
       ['POST', schedule, '/pause'],
       ['POST', schedule, '/resume'],
       ['DELETE', `/jobs/${ended}`, ''],
     ] as const) {
-      const etag = (await send('GET', record)).headers.get('etag') as string
-      const stale = await send(method, `${record}${verb}`, undefined, { 'if-match': '"99"' })
+      const etag = (await request('GET', record)).headers.get('etag') as string
+      const stale = await request(method, `${record}${verb}`, undefined, { 'if-match': '"99"' })
       expectProblem(stale, 412, 'precondition_failed')
-      expect((await send('GET', record)).headers.get('etag')).toBe(etag)
-      const fresh = await send(method, `${record}${verb}`, undefined, { 'if-match': etag })
+      expect((await request('GET', record)).headers.get('etag')).toBe(etag)
+      const fresh = await request(method, `${record}${verb}`, undefined, { 'if-match': etag })
       expect([verb, fresh.status]).toEqual([verb, method === 'DELETE' ? 204 : 200])
     }
   })
 
   it('invalid_request: a condition of a request that looks at none', async () => {
-    const { body: described } = await send('GET', '/openapi.json')
+    const { body: described } = await request('GET', '/openapi.json')
     let count = 0
     for (const [path, operations] of Object.entries<Body>(described.paths)) {
       for (const [method, { parameters = [] }] of Object.entries<Body>(operations)) {
@@ -278,7 +278,7 @@ describe.each(ENGINES)('on %s', (engine) => {
         count++
         for (const header of ['if-match', 'if-none-match']) {
           const url = path.replace(/\{\w+\}/g, 'none')
-          const answer = await send(method.toUpperCase(), url, undefined, { [header]: '*' })
+          const answer = await request(method.toUpperCase(), url, undefined, { [header]: '*' })
           expectProblem(answer, 400, 'invalid_request')
           expect(answer.body.errors).toMatchObject([{ path: `header/${header}` }])
         }
@@ -288,38 +288,38 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('precondition_failed: If-Match: * of an endpoint and a schedule that do not exist', async () => {
-    const site = await fixture.pulled()
+    const endpoint = await fixture.pulledEndpoint()
     const any = { 'if-match': '*' }
     const bodies = {
       endpoints: { url: null },
-      schedules: { every: '1h', endpoint: site.name, payload: 1 },
+      schedules: { every: '1h', endpoint: endpoint.name, payload: 1 },
     }
     for (const [kind, body] of Object.entries(bodies)) {
-      const path = `/${kind}/${site.name}-new`
-      expectProblem(await send('PUT', path, body, any), 412, 'precondition_failed')
-      expect((await send('GET', path)).status, kind).toBe(404)
-      expect((await send('PUT', path, body)).status, kind).toBe(201)
-      expect((await send('PUT', path, body, any)).status, kind).toBe(200)
-      expect((await send('DELETE', path, undefined, any)).status, kind).toBe(204)
+      const path = `/${kind}/${endpoint.name}-new`
+      expectProblem(await request('PUT', path, body, any), 412, 'precondition_failed')
+      expect((await request('GET', path)).status, kind).toBe(404)
+      expect((await request('PUT', path, body)).status, kind).toBe(201)
+      expect((await request('PUT', path, body, any)).status, kind).toBe(200)
+      expect((await request('DELETE', path, undefined, any)).status, kind).toBe(204)
     }
   })
 
   it('invalid_request: If-None-Match of a request that creates nothing', async () => {
-    const site = await fixture.pulled()
+    const endpoint = await fixture.pulledEndpoint()
     const none = { 'if-none-match': '*' }
-    const schedule = `/schedules/${site.name}`
-    await send('PUT', schedule, { every: '1h', endpoint: site.name, payload: 1 })
-    const job = `/jobs/${await site.enqueue()}`
+    const schedule = `/schedules/${endpoint.name}`
+    await request('PUT', schedule, { every: '1h', endpoint: endpoint.name, payload: 1 })
+    const job = `/jobs/${await endpoint.enqueue()}`
     for (const [method, path, body] of [
-      ['PATCH', `/endpoints/${site.name}`, { description: 'two' }],
-      ['DELETE', `/endpoints/${site.name}`, undefined],
+      ['PATCH', `/endpoints/${endpoint.name}`, { description: 'two' }],
+      ['DELETE', `/endpoints/${endpoint.name}`, undefined],
       ['DELETE', schedule, undefined],
       ['PATCH', job, { priority: 1 }],
     ] as const) {
-      const before = (await send('GET', path)).headers.get('etag')
-      const answer = await send(method, path, body, none)
+      const before = (await request('GET', path)).headers.get('etag')
+      const answer = await request(method, path, body, none)
       expectProblem(answer, 400, 'invalid_request')
-      expect((await send('GET', path)).headers.get('etag')).toBe(before)
+      expect((await request('GET', path)).headers.get('etag')).toBe(before)
     }
   })
 
@@ -327,29 +327,33 @@ describe.each(ENGINES)('on %s', (engine) => {
     const bare = JSON.stringify({ ...known, payload: '' })
     const body = (bytes: number) =>
       JSON.stringify({ ...known, payload: 'x'.repeat(bytes - bare.length) })
-    expect((await send('POST', '/jobs', body(MAX_BODY_BYTES))).status).toBe(201)
-    expectProblem(await send('POST', '/jobs', body(MAX_BODY_BYTES + 1)), 413, 'payload_too_large')
+    expect((await request('POST', '/jobs', body(MAX_BODY_BYTES))).status).toBe(201)
+    expectProblem(
+      await request('POST', '/jobs', body(MAX_BODY_BYTES + 1)),
+      413,
+      'payload_too_large',
+    )
   })
 
   it('unsupported_media_type: anything but JSON', async () => {
     for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'application/xml']) {
-      const answer = await send('POST', '/jobs', JSON.stringify(known), { 'content-type': type })
+      const answer = await request('POST', '/jobs', JSON.stringify(known), { 'content-type': type })
       expectProblem(answer, 415, 'unsupported_media_type')
     }
-    const coded = await send('POST', '/jobs', known, { 'content-encoding': 'gzip' })
+    const coded = await request('POST', '/jobs', known, { 'content-encoding': 'gzip' })
     expectProblem(coded, 415, 'unsupported_media_type')
   })
 
   it('idempotency_key_reused: the same key with another request', async () => {
     const key = { 'idempotency-key': 'reused' }
-    expect((await send('POST', '/jobs', known, key)).status).toBe(201)
-    const other = await send('POST', '/jobs', { ...known, payload: 2 }, key)
+    expect((await request('POST', '/jobs', known, key)).status).toBe(201)
+    const other = await request('POST', '/jobs', { ...known, payload: 2 }, key)
     expectProblem(other, 422, 'idempotency_key_reused')
   })
 
   it('internal_error: is logged with its request id, and tells nothing of its cause', async () => {
     await BREAKS[engine](fixture.posthorn.env.STORE_URL as string)
-    const answer = await send('GET', '/keys', undefined, { 'x-request-id': 'broken-1' })
+    const answer = await request('GET', '/keys', undefined, { 'x-request-id': 'broken-1' })
     expectProblem(answer, 500, 'internal_error', { requestId: 'broken-1' })
     await soon(() =>
       expect(fixture.api.log.find((line) => line.msg === 'request.failed')).toMatchObject({
@@ -359,10 +363,10 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('X-Request-Id: the client’s own is kept if it is well-formed, else one is made', async () => {
-    const kept = await send('GET', '/jobs', undefined, { 'x-request-id': 'Own.id_1-2' })
+    const kept = await request('GET', '/jobs', undefined, { 'x-request-id': 'Own.id_1-2' })
     expect(kept.headers.get('x-request-id')).toBe('Own.id_1-2')
     for (const id of ['with space', 'x'.repeat(65), 'semi;colon']) {
-      const made = await send('GET', '/jobs', undefined, { 'x-request-id': id })
+      const made = await request('GET', '/jobs', undefined, { 'x-request-id': id })
       expect(made.headers.get('x-request-id')).toMatch(/^[A-Za-z0-9._-]{1,64}$/)
     }
   })

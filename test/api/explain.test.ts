@@ -1,6 +1,5 @@
 // GET /jobs/:id/explain: every reason, brought about for real.
 import { describe, expect, it } from 'vitest'
-import { ENGINES } from '../support/deployment.ts'
 import {
   at,
   type Body,
@@ -8,18 +7,18 @@ import {
   changeIsKnown,
   heldReplies,
   soon,
-  useFixture,
-} from './fixture.ts'
+  useApi,
+} from '../support/api-fixture.ts'
+import { ENGINES } from '../support/deployment.ts'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
-  const fixture = useFixture(engine)
-  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
-    fixture.posthorn.request(...all)
+  const fixture = useApi(engine)
+  const { request } = fixture
   const explain = (id: string): Promise<Body> => fixture.get(`/jobs/${id}/explain`)
 
   it('not_due: and when it is', async () => {
-    const site = await fixture.pulled()
-    const { body } = await site.post({ delay: '1h' })
+    const endpoint = await fixture.pulledEndpoint()
+    const { body } = await endpoint.post({ delay: '1h' })
     expect(await explain(body.id)).toEqual({
       state: 'queued',
       version: 1,
@@ -31,64 +30,64 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('not_due: also of one that waits for its retry', async () => {
     const retry = { backoff: { type: 'fixed', delay: '1h', jitter: 0 } }
-    const site = await fixture.site(500, { retry })
-    const id = await site.enqueue()
+    const endpoint = await fixture.endpoint(500, { retry })
+    const id = await endpoint.enqueue()
     await soon(async () => expect(await explain(id)).toMatchObject({ reason: 'not_due' }))
     expect(at((await explain(id)).expectedAt)).toBeGreaterThan(Date.now() + 3_000_000)
   })
 
   it('endpoint_paused: until somebody resumes it', async () => {
-    const site = await fixture.site()
-    await send('POST', `/endpoints/${site.name}/pause`)
-    const id = await site.enqueue()
+    const endpoint = await fixture.endpoint()
+    await request('POST', `/endpoints/${endpoint.name}/pause`)
+    const id = await endpoint.enqueue()
     expect(await explain(id)).toMatchObject({
       state: 'queued',
       reason: 'endpoint_paused',
-      detail: expect.stringContaining(`POST /endpoints/${site.name}/resume`),
+      detail: expect.stringContaining(`POST /endpoints/${endpoint.name}/resume`),
       expectedAt: null,
     })
   })
 
   it('endpoint_disabled: after a 410, until somebody resumes it', async () => {
-    const site = await fixture.site(410)
-    const waiting = await site.enqueue({ delay: '1h' })
-    await site.enqueue()
-    await soon(async () => expect((await site.read()).state).toBe('disabled'))
+    const endpoint = await fixture.endpoint(410)
+    const waiting = await endpoint.enqueue({ delay: '1h' })
+    await endpoint.enqueue()
+    await soon(async () => expect((await endpoint.read()).state).toBe('disabled'))
     await changeIsKnown()
-    await send('PATCH', `/jobs/${waiting}`, { delay: '0s' })
+    await request('PATCH', `/jobs/${waiting}`, { delay: '0s' })
     expect(await explain(waiting)).toMatchObject({
       reason: 'endpoint_disabled',
-      detail: expect.stringContaining(`POST /endpoints/${site.name}/resume`),
+      detail: expect.stringContaining(`POST /endpoints/${endpoint.name}/resume`),
       expectedAt: null,
     })
   })
 
   it('endpoint_resting: until the rest is over', async () => {
-    const site = await fixture.site({ status: 429, headers: { 'retry-after': '60' } })
-    await site.enqueue()
-    await soon(async () => expect((await site.read()).state).toBe('resting'))
-    const id = await site.enqueue()
+    const endpoint = await fixture.endpoint({ status: 429, headers: { 'retry-after': '60' } })
+    await endpoint.enqueue()
+    await soon(async () => expect((await endpoint.read()).state).toBe('resting'))
+    const id = await endpoint.enqueue()
     const { reason, expectedAt } = await explain(id)
     expect(reason).toBe('endpoint_resting')
-    expect(expectedAt).toBe((await site.read()).restingUntil)
+    expect(expectedAt).toBe((await endpoint.read()).restingUntil)
     expect(at(expectedAt) - Date.now()).toBeGreaterThan(50_000)
   })
 
   it('concurrency_full: while as many attempts are in flight as may be', async () => {
     const held = heldReplies()
-    const site = await fixture.site(held.script, { concurrency: 1 })
-    const first = await site.enqueue()
-    await fixture.posthorn.job(first, 'running')
-    const second = await site.enqueue()
+    const endpoint = await fixture.endpoint(held.script, { concurrency: 1 })
+    const first = await endpoint.enqueue()
+    await fixture.job(first, 'running')
+    const second = await endpoint.enqueue()
     expect(await explain(second)).toMatchObject({ state: 'queued', reason: 'concurrency_full' })
     held.release(200)
-    await fixture.posthorn.job(second, 'succeeded')
+    await fixture.job(second, 'succeeded')
   })
 
   it('rate_limited: and when the next attempt may start', async () => {
-    const site = await fixture.site(200, { rateLimit: { count: 1, per: '1h' } })
-    await fixture.posthorn.job(await site.enqueue(), 'succeeded')
-    const id = await site.enqueue()
+    const endpoint = await fixture.endpoint(200, { rateLimit: { count: 1, per: '1h' } })
+    await fixture.job(await endpoint.enqueue(), 'succeeded')
+    const id = await endpoint.enqueue()
     const { reason, expectedAt } = await explain(id)
     expect(reason).toBe('rate_limited')
     const untilMs = at(expectedAt) - Date.now()
@@ -97,10 +96,10 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('behind_ordering_key: and which job is before it', async () => {
-    const site = await fixture.pulled()
-    const first = await site.enqueue({ orderingKey: 'k', delay: '1h' })
-    const second = await site.enqueue({ orderingKey: 'k' })
-    const third = await site.enqueue({ orderingKey: 'k' })
+    const endpoint = await fixture.pulledEndpoint()
+    const first = await endpoint.enqueue({ orderingKey: 'k', delay: '1h' })
+    const second = await endpoint.enqueue({ orderingKey: 'k' })
+    const third = await endpoint.enqueue({ orderingKey: 'k' })
     for (const id of [second, third]) {
       expect(await explain(id)).toMatchObject({
         state: 'queued',
@@ -109,15 +108,15 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       })
     }
     expect((await explain(first)).reason).toBe('not_due')
-    await send('POST', `/jobs/${first}/cancel`)
+    await request('POST', `/jobs/${first}/cancel`)
     await soon(async () => expect((await explain(second)).reason).toBe('next_in_line'))
     expect(await explain(third)).toMatchObject({ detail: expect.stringContaining(second) })
   })
 
   it('waiting_for_dependencies: and for which job', async () => {
-    const site = await fixture.pulled()
-    const first = await site.enqueue({ delay: '1h' })
-    const id = await site.enqueue({ dependsOn: [first] })
+    const endpoint = await fixture.pulledEndpoint()
+    const first = await endpoint.enqueue({ delay: '1h' })
+    const id = await endpoint.enqueue({ dependsOn: [first] })
     expect(await explain(id)).toMatchObject({
       state: 'queued',
       reason: 'waiting_for_dependencies',
@@ -126,31 +125,31 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('next_in_line: a job that waited for others is due since they let it go', async () => {
-    const site = await fixture.pulled()
-    const first = await site.enqueue()
-    const { body: waiting } = await site.post({ dependsOn: [first] })
+    const endpoint = await fixture.pulledEndpoint()
+    const first = await endpoint.enqueue()
+    const { body: waiting } = await endpoint.post({ dependsOn: [first] })
     expect(waiting.dueAt).toBeNull()
     const listed = async () => {
-      const { items } = await fixture.get(`/jobs?endpoint=${site.name}`)
+      const { items } = await fixture.get(`/jobs?endpoint=${endpoint.name}`)
       return items.find(({ id }: Body) => id === waiting.id)
     }
     expect((await listed()).dueAt).toBeNull()
     expect((await fixture.get(`/jobs/${first}`)).dueAt).not.toBeNull()
-    const { body } = await send('POST', `/endpoints/${site.name}/claim`, { limit: 1 })
+    const { body } = await request('POST', `/endpoints/${endpoint.name}/claim`, { limit: 1 })
     expect((await fixture.get(`/jobs/${first}`)).dueAt).toBeNull()
     const endedAt = Date.now()
-    await send('POST', `/jobs/${first}/complete?token=${body.jobs[0].token}`, { result: 1 })
+    await request('POST', `/jobs/${first}/complete?token=${body.jobs[0].token}`, { result: 1 })
     await soon(async () => expect((await explain(waiting.id)).reason).toBe('next_in_line'))
     const { runAt, dueAt } = await listed()
     expect(runAt).toBe(waiting.runAt)
     expect(at(dueAt)).toBeGreaterThanOrEqual(endedAt - 100)
-    const later = (await send('PATCH', `/jobs/${waiting.id}`, { delay: '1h' })).body
+    const later = (await request('PATCH', `/jobs/${waiting.id}`, { delay: '1h' })).body
     expect(later.dueAt).toBe(later.runAt)
   })
 
   it('next_in_line: due, and nothing in its way', async () => {
-    const site = await fixture.pulled()
-    expect(await explain(await site.enqueue())).toMatchObject({
+    const endpoint = await fixture.pulledEndpoint()
+    expect(await explain(await endpoint.enqueue())).toMatchObject({
       state: 'queued',
       reason: 'next_in_line',
       expectedAt: null,
@@ -159,9 +158,9 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
 
   it('running: with the attempt under way, or its handler to report', async () => {
     const held = heldReplies()
-    const site = await fixture.site(held.script, { completion: 'async' })
-    const id = await site.enqueue()
-    await fixture.posthorn.job(id, 'running')
+    const endpoint = await fixture.endpoint(held.script, { completion: 'async' })
+    const id = await endpoint.enqueue()
+    await fixture.job(id, 'running')
     expect(await explain(id)).toMatchObject({
       state: 'running',
       reason: 'running',
@@ -172,9 +171,9 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('final: with what became of it', async () => {
-    const site = await fixture.site(422)
-    const id = await site.enqueue()
-    await fixture.posthorn.job(id, 'dead')
+    const endpoint = await fixture.endpoint(422)
+    const id = await endpoint.enqueue()
+    await fixture.job(id, 'dead')
     expect(await explain(id)).toMatchObject({
       state: 'dead',
       reason: 'final',
@@ -186,10 +185,10 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   // It ends the workers that the other tests need.
   it('no_live_worker: when none has been seen lately', { concurrent: false }, async () => {
     for (const worker of fixture.workers) await worker.stop()
-    const site = await fixture.site()
-    const id = await site.enqueue()
+    const endpoint = await fixture.endpoint()
+    const id = await endpoint.enqueue()
     expect(await explain(id)).toMatchObject({ state: 'queued', reason: 'no_live_worker' })
     fixture.workers.push(await fixture.posthorn.startWorker())
-    await fixture.posthorn.job(id, 'succeeded')
+    await fixture.job(id, 'succeeded')
   })
 })

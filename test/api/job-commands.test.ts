@@ -1,115 +1,115 @@
 // The table of job routes, continued: those that change jobs.
 import { describe, expect, it } from 'vitest'
+import { at, type Body, CONCURRENT, heldReplies, soon, useApi } from '../support/api-fixture.ts'
 import { ENGINES } from '../support/deployment.ts'
-import { at, type Body, CONCURRENT, heldReplies, soon, useFixture } from './fixture.ts'
 
 const LONG = { timeout: 240_000 }
 /** Of a machine that has much else to do. */
 const SLOW_MS = 110_000
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
-  const fixture = useFixture(engine)
-  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
-    fixture.posthorn.request(...all)
-  const read = (id: string) => fixture.get(`/jobs/${id}`)
+  const fixture = useApi(engine)
+  const { request, readJob } = fixture
   const conflict = { status: 409, body: { code: 'job_state_conflict' } }
 
   it('POST /jobs/:id/cancel: queued or running at once, again is 200, final is 409', async () => {
     const held = heldReplies()
-    const site = await fixture.site(held.script)
-    const queued = await site.enqueue({ delay: '1h' })
+    const endpoint = await fixture.endpoint(held.script)
+    const queued = await endpoint.enqueue({ delay: '1h' })
     for (let i = 0; i < 2; i++) {
-      const answer = await send('POST', `/jobs/${queued}/cancel`)
+      const answer = await request('POST', `/jobs/${queued}/cancel`)
       expect(answer).toMatchObject({ status: 200, body: { state: 'cancelled', attempts: [] } })
     }
-    const running = await site.enqueue()
-    await fixture.posthorn.job(running, 'running')
-    const cancelled = await send('POST', `/jobs/${running}/cancel`)
+    const running = await endpoint.enqueue()
+    await fixture.job(running, 'running')
+    const cancelled = await request('POST', `/jobs/${running}/cancel`)
     expect(cancelled).toMatchObject({ status: 200, body: { state: 'cancelled', lease: null } })
     held.release({ status: 200, body: '"too late"' })
-    const other = await fixture.site()
+    const other = await fixture.endpoint()
     const done = await other.enqueue()
-    await fixture.posthorn.job(done, 'succeeded')
-    expect(await send('POST', `/jobs/${done}/cancel`)).toMatchObject(conflict)
-    expect(await read(running)).toMatchObject({ state: 'cancelled', result: null })
+    await fixture.job(done, 'succeeded')
+    expect(await request('POST', `/jobs/${done}/cancel`)).toMatchObject(conflict)
+    expect(await readJob(running)).toMatchObject({ state: 'cancelled', result: null })
   })
 
   it('POST /jobs/:id/cancel: frees slot and order at once, though its handler is at work', async () => {
     const held = heldReplies()
-    const site = await fixture.site(held.script, { concurrency: 1 })
+    const endpoint = await fixture.endpoint(held.script, { concurrency: 1 })
     const ordered = { orderingKey: 'account-7' }
-    const first = await site.enqueue(ordered)
-    const second = await site.enqueue(ordered)
-    await site.receiver.waitFor(({ length }) => length === 1)
-    expect(await send('POST', `/jobs/${first}/cancel`)).toMatchObject({ status: 200 })
+    const first = await endpoint.enqueue(ordered)
+    const second = await endpoint.enqueue(ordered)
+    await endpoint.receiver.waitFor(({ length }) => length === 1)
+    expect(await request('POST', `/jobs/${first}/cancel`)).toMatchObject({ status: 200 })
     // No answer was sent to the first yet.
-    await fixture.posthorn.job(second, 'running')
-    await site.receiver.waitFor(({ length }) => length === 2)
+    await fixture.job(second, 'running')
+    await endpoint.receiver.waitFor(({ length }) => length === 2)
     held.release(200)
-    await fixture.posthorn.job(second, 'succeeded')
-    expect((await read(first)).state).toBe('cancelled')
+    await fixture.job(second, 'succeeded')
+    expect((await readJob(first)).state).toBe('cancelled')
   })
 
   it('POST /jobs/:id/retry: dead or cancelled to queued with a fresh budget, else 409', async () => {
-    const site = await fixture.site([500, 500, 200], { retry: { maxAttempts: 2, backoff: FAST } })
-    const id = await site.enqueue({ expiresIn: '1h' })
-    await fixture.posthorn.job(id, 'dead')
-    const retried = await send('POST', `/jobs/${id}/retry`)
+    const endpoint = await fixture.endpoint([500, 500, 200], {
+      retry: { maxAttempts: 2, backoff: FAST },
+    })
+    const id = await endpoint.enqueue({ expiresIn: '1h' })
+    await fixture.job(id, 'dead')
+    const retried = await request('POST', `/jobs/${id}/retry`)
     expect(retried).toMatchObject({
       status: 200,
       body: { state: 'queued', failure: null, finishedAt: null, expiresAt: null, attemptCount: 2 },
     })
-    const done = await fixture.posthorn.job(id, 'succeeded')
+    const done = await fixture.job(id, 'succeeded')
     expect(done).toMatchObject({ attemptCount: 3, maxAttempts: 2, fence: 3 })
-    expect(await send('POST', `/jobs/${id}/retry`)).toMatchObject(conflict)
-    const queued = await site.enqueue({ delay: '1h' })
-    expect(await send('POST', `/jobs/${queued}/retry`)).toMatchObject(conflict)
+    expect(await request('POST', `/jobs/${id}/retry`)).toMatchObject(conflict)
+    const queued = await endpoint.enqueue({ delay: '1h' })
+    expect(await request('POST', `/jobs/${queued}/retry`)).toMatchObject(conflict)
   })
 
   it('POST /jobs/:id/retry: 409 dedupe_conflict when another job holds its dedupe key by now', async () => {
-    const site = await fixture.pulled()
+    const endpoint = await fixture.pulledEndpoint()
     const dedupe = { key: 'k', mode: 'keep' }
-    const first = await site.enqueue({ dedupe })
-    await send('POST', `/jobs/${first}/cancel`)
-    const second = await site.enqueue({ dedupe })
-    const refused = await send('POST', `/jobs/${first}/retry`)
+    const first = await endpoint.enqueue({ dedupe })
+    await request('POST', `/jobs/${first}/cancel`)
+    const second = await endpoint.enqueue({ dedupe })
+    const refused = await request('POST', `/jobs/${first}/retry`)
     expect(refused).toMatchObject({ status: 409, body: { code: 'dedupe_conflict' } })
     expect(refused.body.detail).toContain(second)
-    await send('POST', `/jobs/${second}/cancel`)
-    expect((await send('POST', `/jobs/${first}/retry`)).status).toBe(200)
+    await request('POST', `/jobs/${second}/cancel`)
+    expect((await request('POST', `/jobs/${first}/retry`)).status).toBe(200)
   })
 
   it('PATCH /jobs/:id: while queued each field it names, and nothing else', async () => {
-    const site = await fixture.pulled()
-    const id = await site.enqueue({ expiresIn: '1h' })
+    const endpoint = await fixture.pulledEndpoint()
+    const id = await endpoint.enqueue({ expiresIn: '1h' })
     const change = { priority: 9, tags: ['t'], metadata: { m: '1' }, payload: { n: 2 } }
-    const edited = await send('PATCH', `/jobs/${id}`, { ...change, delay: '2h' })
+    const edited = await request('PATCH', `/jobs/${id}`, { ...change, delay: '2h' })
     expect(edited).toMatchObject({ status: 200, body: change })
     // The first runAt moved, and expiresIn counts from there.
     expect(at(edited.body.expiresAt) - at(edited.body.runAt)).toBe(3_600_000)
-    const expiring = await send('PATCH', `/jobs/${id}`, { expiresIn: '90m' })
+    const expiring = await request('PATCH', `/jobs/${id}`, { expiresIn: '90m' })
     expect(at(expiring.body.expiresAt) - at(expiring.body.runAt)).toBe(5_400_000)
     const instant = new Date(Date.now() + 3_600_000).toISOString()
-    expect((await send('PATCH', `/jobs/${id}`, { runAt: instant })).body.runAt).toBe(instant)
-    const wrong = [{}, { endpoint: site.name }, { delay: '1s', runAt: instant }, { retry: {} }]
-    for (const body of wrong) expect((await send('PATCH', `/jobs/${id}`, body)).status).toBe(400)
-    expect(await read(id)).toMatchObject({ ...change, runAt: instant })
-    await send('PATCH', `/jobs/${id}`, { delay: '0s' })
-    const { body } = await send('POST', `/endpoints/${site.name}/claim`)
+    expect((await request('PATCH', `/jobs/${id}`, { runAt: instant })).body.runAt).toBe(instant)
+    const wrong = [{}, { endpoint: endpoint.name }, { delay: '1s', runAt: instant }, { retry: {} }]
+    for (const body of wrong) expect((await request('PATCH', `/jobs/${id}`, body)).status).toBe(400)
+    expect(await readJob(id)).toMatchObject({ ...change, runAt: instant })
+    await request('PATCH', `/jobs/${id}`, { delay: '0s' })
+    const { body } = await request('POST', `/endpoints/${endpoint.name}/claim`)
     expect(body.jobs[0]).toMatchObject({ id, payload: { n: 2 } })
-    expect(await send('PATCH', `/jobs/${id}`, { priority: 1 })).toMatchObject(conflict)
+    expect(await request('PATCH', `/jobs/${id}`, { priority: 1 })).toMatchObject(conflict)
   })
 
   it('PATCH /jobs/:id: one that changes nothing leaves the version', async () => {
-    const site = await fixture.pulled()
+    const endpoint = await fixture.pulledEndpoint()
     const fields = {
       ...{ payload: { n: 1 }, priority: 3, tags: ['a'], metadata: { b: 'c' } },
       ...{ runAt: later(60_000), expiresIn: '1h' },
     }
-    const path = `/jobs/${await site.enqueue(fields)}`
+    const path = `/jobs/${await endpoint.enqueue(fields)}`
     const before = await fixture.get(path)
     for (const body of [fields, { priority: 3 }, { runAt: before.runAt }, { expiresIn: '1h' }]) {
-      const answer = await send('PATCH', path, body, { 'if-match': `"${before.version}"` })
+      const answer = await request('PATCH', path, body, { 'if-match': `"${before.version}"` })
       expect(answer).toMatchObject({ status: 200, body: before })
     }
     let { version } = before
@@ -122,29 +122,29 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       { expiresIn: null },
       { runAt: later(120_000) },
     ]) {
-      const answer = await send('PATCH', path, body, { 'if-match': `"${version}"` })
+      const answer = await request('PATCH', path, body, { 'if-match': `"${version}"` })
       expect(answer.body.version).toBe(++version)
     }
   })
 
   it('PATCH /jobs/:id: the payload only as long as nothing was sent', async () => {
     const retry = { maxAttempts: 2, backoff: { ...FAST, delay: '1h' } }
-    const site = await fixture.site(500, { retry })
-    const id = await site.enqueue()
-    await soon(async () => expect((await read(id)).attempts).toHaveLength(1))
-    expect(await send('PATCH', `/jobs/${id}`, { payload: 2 })).toMatchObject(conflict)
-    expect((await send('PATCH', `/jobs/${id}`, { priority: 1 })).status).toBe(200)
-    expect((await read(id)).payload).toEqual({})
+    const endpoint = await fixture.endpoint(500, { retry })
+    const id = await endpoint.enqueue()
+    await soon(async () => expect((await readJob(id)).attempts).toHaveLength(1))
+    expect(await request('PATCH', `/jobs/${id}`, { payload: 2 })).toMatchObject(conflict)
+    expect((await request('PATCH', `/jobs/${id}`, { priority: 1 })).status).toBe(200)
+    expect((await readJob(id)).payload).toEqual({})
   })
 
   it('POST /jobs/cancel: all that a filter finds, up to a limit, or only their number', async () => {
-    const site = await fixture.pulled()
-    for (let i = 0; i < 5; i++) await site.enqueue({ tags: i < 3 ? ['some'] : [] })
-    const cancel = (body: object) => send('POST', '/jobs/cancel', body)
-    const filter = { endpoint: site.name }
+    const endpoint = await fixture.pulledEndpoint()
+    for (let i = 0; i < 5; i++) await endpoint.enqueue({ tags: i < 3 ? ['some'] : [] })
+    const cancel = (body: object) => request('POST', '/jobs/cancel', body)
+    const filter = { endpoint: endpoint.name }
     const dry = await cancel({ filter, dryRun: true })
     expect(dry).toMatchObject({ status: 200, body: { matched: 5, affected: 0 } })
-    expect((await site.read()).counts.queued).toBe(5)
+    expect((await endpoint.read()).counts.queued).toBe(5)
     expect((await cancel({ filter: { ...filter, tag: 'some' }, limit: 2 })).body).toEqual({
       matched: 2,
       affected: 2,
@@ -162,27 +162,27 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('POST /jobs/retry: dead and cancelled ones, also by their failure reason', async () => {
-    const site = await fixture.site(422)
-    const dead = await site.enqueue()
-    await fixture.posthorn.job(dead, 'dead')
-    const cancelled = await site.enqueue({ delay: '1h' })
-    await send('POST', `/jobs/${cancelled}/cancel`)
+    const endpoint = await fixture.endpoint(422)
+    const dead = await endpoint.enqueue()
+    await fixture.job(dead, 'dead')
+    const cancelled = await endpoint.enqueue({ delay: '1h' })
+    await request('POST', `/jobs/${cancelled}/cancel`)
     const retry = (filter: object) =>
-      send('POST', '/jobs/retry', { filter: { endpoint: site.name, ...filter } })
+      request('POST', '/jobs/retry', { filter: { endpoint: endpoint.name, ...filter } })
     expect((await retry({ failureReason: 'expired' })).body).toEqual({ matched: 0, affected: 0 })
-    site.receiver.answerWith(200)
+    endpoint.receiver.answerWith(200)
     expect((await retry({ failureReason: 'rejected' })).body).toEqual({ matched: 1, affected: 1 })
-    await fixture.posthorn.job(dead, 'succeeded')
+    await fixture.job(dead, 'succeeded')
     const before = new Date(Date.now() - 3_600_000).toISOString()
     expect((await retry({ createdBefore: before })).body.matched).toBe(0)
     expect((await retry({ createdAfter: before })).body).toEqual({ matched: 1, affected: 1 })
-    await fixture.posthorn.job(cancelled, 'succeeded')
+    await fixture.job(cancelled, 'succeeded')
   })
 
   /** On a busy store it ends in the middle; the same request goes on from there. */
   async function untilNoneIsLeft(verb: 'cancel' | 'retry', filter: object): Promise<void> {
     await soon(async () => {
-      const { status, body } = await send('POST', `/jobs/${verb}`, { filter })
+      const { status, body } = await request('POST', `/jobs/${verb}`, { filter })
       expect({ status, more: body.more }).toEqual({ status: 200, more: undefined })
     }, SLOW_MS)
   }
@@ -190,18 +190,18 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   // More than one write of a bulk command; test/long/bulk-order.test.ts has the full size.
   it('POST /jobs/retry: an ordering key runs again from its first job on', LONG, async () => {
     const count = engine === 'sqlite' ? 220 : 110
-    const site = await fixture.site()
-    await send('POST', `/endpoints/${site.name}/pause`)
+    const endpoint = await fixture.endpoint()
+    await request('POST', `/endpoints/${endpoint.name}/pause`)
     const jobs = Array.from({ length: count }, (_, payload) => {
-      return { endpoint: site.name, payload, orderingKey: 'account-7' }
+      return { endpoint: endpoint.name, payload, orderingKey: 'account-7' }
     })
-    expect((await send('POST', '/jobs/batch', { jobs })).status).toBe(200)
-    const filter = { endpoint: site.name }
+    expect((await request('POST', '/jobs/batch', { jobs })).status).toBe(200)
+    const filter = { endpoint: endpoint.name }
     await untilNoneIsLeft('cancel', filter)
-    await send('POST', `/endpoints/${site.name}/resume`)
+    await request('POST', `/endpoints/${endpoint.name}/resume`)
     await untilNoneIsLeft('retry', filter)
-    await site.receiver.waitFor(({ length }) => length === count, SLOW_MS)
-    const order = site.receiver.requests.map(({ body }) => Number(body))
+    await endpoint.receiver.waitFor(({ length }) => length === count, SLOW_MS)
+    const order = endpoint.receiver.requests.map(({ body }) => Number(body))
     expect(order).toEqual(jobs.map(({ payload }) => payload))
   })
 
@@ -210,15 +210,15 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     LONG,
     async () => {
       const held = heldReplies()
-      const site = await fixture.site(held.script)
-      const job = { endpoint: site.name, payload: 1, orderingKey: 'account-7' }
-      await send('POST', '/jobs/batch', { jobs: Array(110).fill(job) })
-      await site.receiver.waitFor(({ length }) => length === 1)
-      const filter = { endpoint: site.name }
+      const endpoint = await fixture.endpoint(held.script)
+      const job = { endpoint: endpoint.name, payload: 1, orderingKey: 'account-7' }
+      await request('POST', '/jobs/batch', { jobs: Array(110).fill(job) })
+      await endpoint.receiver.waitFor(({ length }) => length === 1)
+      const filter = { endpoint: endpoint.name }
       await untilNoneIsLeft('cancel', filter)
       held.release(200)
-      expect((await site.read()).counts).toEqual({ queued: 0, running: 0 })
-      expect(site.receiver.requests).toHaveLength(1)
+      expect((await endpoint.read()).counts).toEqual({ queued: 0, running: 0 })
+      expect(endpoint.receiver.requests).toHaveLength(1)
     },
   )
 
@@ -231,106 +231,106 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       delivered.push(name)
       return name === 'first' ? replies.first : 200
     })
-    const site = await fixture.site(() => 200)
-    await fixture.posthorn.endpoint(site.name, receiver.url)
+    const endpoint = await fixture.endpoint(() => 200)
+    await fixture.posthorn.endpoint(endpoint.name, receiver.url)
     const chain = ['first', 'second', 'third'].map((payload, i) => {
-      return { endpoint: site.name, payload, dependsOn: i === 0 ? [] : [`#${i - 1}`] }
+      return { endpoint: endpoint.name, payload, dependsOn: i === 0 ? [] : [`#${i - 1}`] }
     })
-    const { body } = await send('POST', '/jobs/batch', { jobs: chain })
+    const { body } = await request('POST', '/jobs/batch', { jobs: chain })
     const ids = body.items.map(({ id }: { id: string }) => id) as [string, string, string]
-    const dead = () => Promise.all(ids.map((id) => fixture.posthorn.job(id, 'dead')))
+    const dead = () => Promise.all(ids.map((id) => fixture.job(id, 'dead')))
     await dead()
-    return { ids, delivered, replies, dead, filter: { endpoint: site.name } }
+    return { ids, delivered, replies, dead, filter: { endpoint: endpoint.name } }
   }
 
   it('POST /jobs/retry: what depends on a job waits for it again, and dies with it again', async () => {
     const { ids, delivered, replies, dead, filter } = await deadChain()
     const all = { matched: 3, affected: 3 }
-    expect((await send('POST', '/jobs/retry', { filter })).body).toEqual(all)
+    expect((await request('POST', '/jobs/retry', { filter })).body).toEqual(all)
     await soon(() => expect(delivered).toEqual(['first', 'first']))
     const failures = (await dead()).map(({ failure }) => failure.reason)
     expect(failures).toEqual(['rejected', 'dependency_failed', 'dependency_failed'])
     replies.first = 200
-    expect((await send('POST', '/jobs/retry', { filter })).body).toEqual(all)
-    await fixture.posthorn.job(ids[2], 'succeeded')
+    expect((await request('POST', '/jobs/retry', { filter })).body).toEqual(all)
+    await fixture.job(ids[2], 'succeeded')
     expect(delivered).toEqual(['first', 'first', 'first', 'second', 'third'])
   })
 
   it('POST /jobs/retry: leaves a job whose dependency stays dead, and says how many', async () => {
     const { ids, delivered, filter } = await deadChain()
     const some = { ...filter, failureReason: 'dependency_failed' }
-    expect((await send('POST', '/jobs/retry', { filter: some })).body).toEqual({
+    expect((await request('POST', '/jobs/retry', { filter: some })).body).toEqual({
       matched: 2,
       affected: 0,
       dependencyFailed: 2,
     })
-    expect(await read(ids[1])).toMatchObject({ state: 'dead', dependsOn: [ids[0]] })
+    expect(await readJob(ids[1])).toMatchObject({ state: 'dead', dependsOn: [ids[0]] })
     expect(delivered).toEqual(['first'])
   })
 
   it('POST /jobs/:id/retry: waives what stays dead, and says so; waits for the rest', async () => {
     const { ids, delivered } = await deadChain()
-    const retried = await send('POST', `/jobs/${ids[1]}/retry`)
+    const retried = await request('POST', `/jobs/${ids[1]}/retry`)
     expect(retried).toMatchObject({ status: 200, body: { dependenciesWaived: [ids[0]] } })
-    const last = await send('POST', `/jobs/${ids[2]}/retry`)
+    const last = await request('POST', `/jobs/${ids[2]}/retry`)
     expect(last).toMatchObject({ status: 200, body: { dependenciesWaived: [] } })
-    await fixture.posthorn.job(ids[2], 'succeeded')
+    await fixture.job(ids[2], 'succeeded')
     expect(delivered).toEqual(['first', 'second', 'third'])
   })
 
   it('POST /jobs/:id/copy: waives what is dead or gone, and says so; waits for the rest', async () => {
     const { ids, delivered, filter } = await deadChain()
-    const second = await send('POST', `/jobs/${ids[1]}/copy`)
+    const second = await request('POST', `/jobs/${ids[1]}/copy`)
     const waived = { dependsOn: [], dependenciesWaived: [ids[0]] }
     expect(second).toMatchObject({ status: 201, body: waived })
-    await fixture.posthorn.job(second.body.id, 'succeeded')
+    await fixture.job(second.body.id, 'succeeded')
     expect(delivered).toEqual(['first', 'second'])
-    await send('DELETE', `/jobs/${ids[0]}`)
-    const withoutParent = await send('POST', `/jobs/${ids[1]}/copy`)
+    await request('DELETE', `/jobs/${ids[0]}`)
+    const withoutParent = await request('POST', `/jobs/${ids[1]}/copy`)
     expect(withoutParent).toMatchObject({ status: 201, body: waived })
 
     const enqueue = async (payload: string, more: object) => {
-      const { body } = await send('POST', '/jobs', { ...filter, payload, ...more })
+      const { body } = await request('POST', '/jobs', { ...filter, payload, ...more })
       return body.id as string
     }
     const parent = await enqueue('parent', { delay: '1h' })
     const met = withoutParent.body.id
-    await fixture.posthorn.job(met, 'succeeded')
+    await fixture.job(met, 'succeeded')
     const child = await enqueue('child', { dependsOn: [met, parent] })
-    const copy = await send('POST', `/jobs/${child}/copy`)
+    const copy = await request('POST', `/jobs/${child}/copy`)
     const waiting = { state: 'queued', dependsOn: [parent], dependenciesWaived: [] }
     expect(copy).toMatchObject({ status: 201, body: waiting })
-    await send('PATCH', `/jobs/${parent}`, { delay: '0s' })
-    await fixture.posthorn.job(copy.body.id, 'succeeded')
-    await fixture.posthorn.job(child, 'succeeded')
+    await request('PATCH', `/jobs/${parent}`, { delay: '0s' })
+    await fixture.job(copy.body.id, 'succeeded')
+    await fixture.job(child, 'succeeded')
     expect(delivered.slice(3)).toEqual(['parent', 'child', 'child'])
     // A dependency that has succeeded is met for good.
-    for (const id of [met, parent]) await send('DELETE', `/jobs/${id}`)
-    const last = await send('POST', `/jobs/${child}/copy`)
+    for (const id of [met, parent]) await request('DELETE', `/jobs/${id}`)
+    const last = await request('POST', `/jobs/${child}/copy`)
     expect(last.body).toMatchObject({ dependsOn: [], dependenciesWaived: [] })
   })
 
   it('DELETE /jobs/:id: a final job is gone with payload and result, another is 409', async () => {
-    const site = await fixture.site()
-    const queued = await site.enqueue({ delay: '1h' })
-    expect(await send('DELETE', `/jobs/${queued}`)).toMatchObject(conflict)
+    const endpoint = await fixture.endpoint()
+    const queued = await endpoint.enqueue({ delay: '1h' })
+    expect(await request('DELETE', `/jobs/${queued}`)).toMatchObject(conflict)
     const key = { 'idempotency-key': 'deleted' }
-    const { body } = await site.post({}, key)
-    await fixture.posthorn.job(body.id, 'succeeded')
-    const removed = await send('DELETE', `/jobs/${body.id}`)
+    const { body } = await endpoint.post({}, key)
+    await fixture.job(body.id, 'succeeded')
+    const removed = await request('DELETE', `/jobs/${body.id}`)
     expect(removed).toMatchObject({ status: 204, body: '' })
-    expect((await send('GET', `/jobs/${body.id}`)).status).toBe(404)
-    expect((await send('GET', `/jobs/${body.id}/payload`)).status).toBe(404)
-    expect((await send('DELETE', `/jobs/${body.id}`)).status).toBe(404)
+    expect((await request('GET', `/jobs/${body.id}`)).status).toBe(404)
+    expect((await request('GET', `/jobs/${body.id}/payload`)).status).toBe(404)
+    expect((await request('DELETE', `/jobs/${body.id}`)).status).toBe(404)
   })
 
   it('POST /jobs/:id/copy: a job that is delivered to its own copy route ends after ten copies', async () => {
-    const site = await fixture.site()
-    const first = await site.enqueue({ delay: '1h', payload: {} })
+    const endpoint = await fixture.endpoint()
+    const first = await endpoint.enqueue({ delay: '1h', payload: {} })
     const url = `${fixture.posthorn.url()}/jobs/${first}/copy`
-    await fixture.posthorn.endpoint(site.name, url)
-    await send('PATCH', `/jobs/${first}`, { delay: '0s' })
-    const jobs = () => fixture.get(`/jobs?endpoint=${site.name}`)
+    await fixture.posthorn.endpoint(endpoint.name, url)
+    await request('PATCH', `/jobs/${first}`, { delay: '0s' })
+    const jobs = () => fixture.get(`/jobs?endpoint=${endpoint.name}`)
     await soon(async () => {
       const states = (await jobs()).items.map(({ state }: Body) => state)
       expect(states.filter((state: string) => state !== 'succeeded')).toEqual(['dead'])
@@ -343,7 +343,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('POST /jobs/:id/copy: a new job with the same payload and options, due now', async () => {
-    const site = await fixture.pulled()
+    const endpoint = await fixture.pulledEndpoint()
     const options = {
       payload: { n: [1.5] },
       priority: 7,
@@ -351,14 +351,14 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       tags: ['t'],
       metadata: { a: 'b' },
       retry: { maxAttempts: 4 },
-      onFinish: site.name,
+      onFinish: endpoint.name,
       orderingKey: 'o',
     }
-    const original = await site.post(
+    const original = await endpoint.post(
       { ...options, delay: '1h', dedupe: { key: 'd', mode: 'reject' } },
       { 'idempotency-key': 'original' },
     )
-    const copy = await send('POST', `/jobs/${original.body.id}/copy`)
+    const copy = await request('POST', `/jobs/${original.body.id}/copy`)
     const { body } = copy
     expect(copy).toMatchObject({
       status: 201,

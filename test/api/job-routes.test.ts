@@ -1,17 +1,15 @@
 // The table of job routes.
 import { describe, expect, it } from 'vitest'
+import { at, type Body, CONCURRENT, heldReplies, soon, useApi } from '../support/api-fixture.ts'
 import { ENGINES } from '../support/deployment.ts'
-import { at, type Body, CONCURRENT, heldReplies, soon, useFixture } from './fixture.ts'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
-  const fixture = useFixture(engine)
-  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
-    fixture.posthorn.request(...all)
-  const read = (id: string) => fixture.get(`/jobs/${id}`)
+  const fixture = useApi(engine)
+  const { request, readJob } = fixture
 
   it('POST /jobs: 201 with where it is and all of it', async () => {
-    const site = await fixture.pulled()
-    const { status, headers, body } = await site.post()
+    const endpoint = await fixture.pulledEndpoint()
+    const { status, headers, body } = await endpoint.post()
     expect(status).toBe(201)
     expect(headers.get('location')).toBe(`/jobs/${body.id}`)
     const { id, runAt, dueAt, createdAt, timeout, retry, version, ...rest } = body
@@ -20,7 +18,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(at(runAt)).toBe(at(createdAt))
     expect(dueAt).toBe(runAt)
     expect(rest).toEqual({
-      endpoint: site.name,
+      endpoint: endpoint.name,
       state: 'queued',
       priority: 5,
       startedAt: null,
@@ -48,14 +46,14 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       dependsOn: [],
       onFinish: null,
     })
-    expect(await read(id)).toEqual(body)
+    expect(await readJob(id)).toEqual(body)
   })
 
   it('GET /jobs/:id: the job after its attempts, with lease and attempts as they are', async () => {
     const held = heldReplies()
-    const site = await fixture.site([{ status: 500, body: 'no' }, 200])
-    const id = await site.enqueue()
-    const done = await fixture.posthorn.job(id, 'succeeded')
+    const endpoint = await fixture.endpoint([{ status: 500, body: 'no' }, 200])
+    const id = await endpoint.enqueue()
+    const done = await fixture.job(id, 'succeeded')
     expect(done.attempts).toHaveLength(2)
     expect(done.attempts[0]).toEqual({
       number: 1,
@@ -70,8 +68,8 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       workerId: expect.any(String),
     })
     expect(done).toMatchObject({ fence: 2, attemptCount: 2, lease: null, result: null })
-    const slow = await fixture.site(held.script)
-    const { lease, phase } = await fixture.posthorn.job(await slow.enqueue(), 'running')
+    const slow = await fixture.endpoint(held.script)
+    const { lease, phase } = await fixture.job(await slow.enqueue(), 'running')
     expect(phase).toBe('sending')
     expect(Object.keys(lease).sort()).toEqual(['expiresAt', 'workerId'])
     held.release(200)
@@ -86,74 +84,74 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       [big, { result: null, resultTruncated: true }],
     ]
     for (const [body, shown] of cases) {
-      const site = await fixture.site({ status: 200, body })
-      expect(await fixture.posthorn.job(await site.enqueue(), 'succeeded')).toMatchObject(shown)
+      const endpoint = await fixture.endpoint({ status: 200, body })
+      expect(await fixture.job(await endpoint.enqueue(), 'succeeded')).toMatchObject(shown)
     }
   })
 
   it('GET /jobs/:id: ?wait answers as soon as it is final, else at the end as it stands', async () => {
     const held = heldReplies()
-    const site = await fixture.site(held.script)
-    const id = await site.enqueue()
-    const short = await read(`${id}?wait=100ms`)
+    const endpoint = await fixture.endpoint(held.script)
+    const id = await endpoint.enqueue()
+    const short = await readJob(`${id}?wait=100ms`)
     expect(['queued', 'running']).toContain(short.state)
-    const waiting = read(`${id}?wait=30s`)
-    await fixture.posthorn.job(id, 'running')
+    const waiting = readJob(`${id}?wait=30s`)
+    await fixture.job(id, 'running')
     const releasedAtMs = performance.now()
     held.release(200)
     expect((await waiting).state).toBe('succeeded')
     expect(performance.now() - releasedAtMs).toBeLessThan(5_000)
-    expect((await read(`${id}?wait=60s`)).state).toBe('succeeded')
+    expect((await readJob(`${id}?wait=60s`)).state).toBe('succeeded')
     for (const wait of ['61s', 'long', '-1s']) {
-      expect((await send('GET', `/jobs/${id}?wait=${wait}`)).status).toBe(400)
+      expect((await request('GET', `/jobs/${id}?wait=${wait}`)).status).toBe(400)
     }
   })
 
   it('GET /jobs/:id: ETag and If-None-Match answer 304 without a body until it changes', async () => {
-    const site = await fixture.pulled()
-    const id = await site.enqueue()
-    const { headers } = await send('GET', `/jobs/${id}`)
+    const endpoint = await fixture.pulledEndpoint()
+    const id = await endpoint.enqueue()
+    const { headers } = await request('GET', `/jobs/${id}`)
     const etag = headers.get('etag') as string
     for (const tag of [etag, `W/${etag}`, `"x", ${etag}`, '*']) {
-      const same = await send('GET', `/jobs/${id}`, undefined, { 'if-none-match': tag })
+      const same = await request('GET', `/jobs/${id}`, undefined, { 'if-none-match': tag })
       expect(same).toMatchObject({ status: 304, body: '' })
       expect(same.headers.get('etag')).toBe(etag)
     }
-    await send('PATCH', `/jobs/${id}`, { priority: 9 })
-    const changed = await send('GET', `/jobs/${id}`, undefined, { 'if-none-match': etag })
+    await request('PATCH', `/jobs/${id}`, { priority: 9 })
+    const changed = await request('GET', `/jobs/${id}`, undefined, { 'if-none-match': etag })
     expect(changed).toMatchObject({ status: 200, body: { priority: 9 } })
   })
 
   it('version: is raised by events, not by renewals of the lease', async () => {
     const held = heldReplies()
-    const site = await fixture.site(held.script)
-    const id = await site.enqueue()
-    const before = await fixture.posthorn.job(id, 'running')
+    const endpoint = await fixture.endpoint(held.script)
+    const id = await endpoint.enqueue()
+    const before = await fixture.job(id, 'running')
     await soon(async () => {
-      const { lease } = await read(id)
+      const { lease } = await readJob(id)
       expect(at(lease.expiresAt)).toBeGreaterThan(at(before.lease.expiresAt))
     })
-    expect((await read(id)).version).toBe(before.version)
+    expect((await readJob(id)).version).toBe(before.version)
     held.release(200)
-    expect((await fixture.posthorn.job(id, 'succeeded')).version).toBeGreaterThan(before.version)
+    expect((await fixture.job(id, 'succeeded')).version).toBeGreaterThan(before.version)
   })
 
   it('GET /jobs/:id/payload: the exact bytes', async () => {
-    const site = await fixture.pulled()
+    const endpoint = await fixture.pulledEndpoint()
     const payload = '{"big": 12345678901234567890,  "a":[1.0]}'
-    const text = `{"endpoint":"${site.name}","payload":${payload}}`
-    const { body } = await send('POST', '/jobs', text)
+    const text = `{"endpoint":"${endpoint.name}","payload":${payload}}`
+    const { body } = await request('POST', '/jobs', text)
     const answer = await fetch(`${fixture.posthorn.url()}/jobs/${body.id}/payload`)
     expect(await answer.text()).toBe(payload)
     expect(answer.headers.get('content-type')).toMatch(/^application\/json/)
   })
 
   it('GET /jobs: newest first, page by page, with every filter, and without what is large', async () => {
-    const site = await fixture.pulled()
+    const endpoint = await fixture.pulledEndpoint()
     const ids: string[] = []
     for (let i = 0; i < 6; i++) {
       ids.push(
-        await site.enqueue({
+        await endpoint.enqueue({
           payload: i,
           tags: i % 2 === 0 ? ['even', 'all'] : ['all'],
           dedupe: { key: `key-${i}`, mode: 'keep' },
@@ -161,9 +159,9 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       )
     }
     const [first, second] = ids as [string, string]
-    await send('POST', `/jobs/${first}/cancel`)
+    await request('POST', `/jobs/${first}/cancel`)
     const of = async (query: string): Promise<string[]> => {
-      const page = await fixture.get(`/jobs?endpoint=${site.name}&${query}`)
+      const page = await fixture.get(`/jobs?endpoint=${endpoint.name}&${query}`)
       return page.items.map((item: Body) => item.id)
     }
     const newest = ids.toReversed()
@@ -174,7 +172,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(await of('tag=none')).toEqual([])
     expect(await of('dedupeKey=key-1')).toEqual([second])
     expect(await of('dedupeKey=key-0')).toEqual([first])
-    const middle = (await read(ids[3] as string)).createdAt
+    const middle = (await readJob(ids[3] as string)).createdAt
     const later = await of(`createdAfter=${middle}`)
     const earlier = await of(`createdBefore=${middle}`)
     expect(later.every((id) => ids.indexOf(id) >= 3)).toBe(true)
@@ -187,7 +185,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     let cursor: string | null = ''
     while (cursor !== null) {
       const more: string = cursor === '' ? '' : `&cursor=${cursor}`
-      const page: Body = await fixture.get(`/jobs?endpoint=${site.name}&limit=4${more}`)
+      const page: Body = await fixture.get(`/jobs?endpoint=${endpoint.name}&limit=4${more}`)
       paged.push(...page.items.map((item: Body) => item.id))
       cursor = page.nextCursor
     }
@@ -196,7 +194,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     for (const field of ['payload', 'result', 'attempts'])
       expect(items[0]).not.toHaveProperty(field)
     for (const query of ['limit=0', 'limit=101', 'state=done', 'colour=red', 'cursor=%00']) {
-      expect((await send('GET', `/jobs?${query}`)).status).toBe(400)
+      expect((await request('GET', `/jobs?${query}`)).status).toBe(400)
     }
   })
 })

@@ -1,9 +1,9 @@
 // Authentication: keys from the environment and stored ones, their scopes, and local mode.
 import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { NO_JOB, soon } from '../support/api-fixture.ts'
 import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
 import { runPosthorn } from '../support/process.ts'
-import { NO_JOB, soon } from './fixture.ts'
 
 const ADMIN_KEY = 'an-admin-key-of-enough-characters'
 
@@ -59,29 +59,29 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
   afterAll(() => posthorn.close())
 
-  const send = (method: string, path: string, key: string | null, body?: unknown) =>
+  const requestAs = (method: string, path: string, key: string | null, body?: unknown) =>
     posthorn.request(method, path, body, key === null ? {} : { authorization: `Bearer ${key}` })
   const bodyFor = (method: string) => (method === 'GET' || method === 'DELETE' ? undefined : {})
   const make = async (scope: string, name = scope) =>
-    (await send('POST', '/keys', ADMIN_KEY, { name, scope })).body
+    (await requestAs('POST', '/keys', ADMIN_KEY, { name, scope })).body
 
   it('API_KEYS: each is admin, an unknown one and none are 401, but for the open routes', async () => {
     for (const [method, path] of ROUTES) {
       for (const key of [null, 'unknown-key-of-enough-characters', '']) {
-        const answer = await send(method, path, key, bodyFor(method))
+        const answer = await requestAs(method, path, key, bodyFor(method))
         expect([method, path, answer.status]).toEqual([method, path, 401])
         expect(answer.headers.get('www-authenticate')).toBe('Bearer')
       }
       for (const key of [ADMIN_KEY, `another-${ADMIN_KEY}`]) {
-        const answer = await send(method, path, key, bodyFor(method))
+        const answer = await requestAs(method, path, key, bodyFor(method))
         expect([401, 403]).not.toContain(answer.status)
       }
     }
-    for (const path of OPEN) expect((await send('GET', path, null)).status).toBe(200)
+    for (const path of OPEN) expect((await requestAs('GET', path, null)).status).toBe(200)
   })
 
   it('POST /keys: makes a key that is shown once, of one of three scopes', async () => {
-    const answer = await send('POST', '/keys', ADMIN_KEY, { name: 'mine', scope: 'work' })
+    const answer = await requestAs('POST', '/keys', ADMIN_KEY, { name: 'mine', scope: 'work' })
     expect(answer.status).toBe(201)
     expect(answer.body).toEqual({
       id: expect.any(String),
@@ -96,13 +96,13 @@ describe.each(ENGINES)('on %s', (engine) => {
       { name: '', scope: 'work' },
       { name: 'x', scope: 'root' },
     ]) {
-      expect((await send('POST', '/keys', ADMIN_KEY, body)).status).toBe(400)
+      expect((await requestAs('POST', '/keys', ADMIN_KEY, body)).status).toBe(400)
     }
   })
 
   it('GET /keys: lists them, never the key', async () => {
     const made = await make('enqueue', 'listed')
-    const { body } = await send('GET', '/keys', ADMIN_KEY)
+    const { body } = await requestAs('GET', '/keys', ADMIN_KEY)
     const { key, ...shown } = made
     expect(body.items).toContainEqual(shown)
     expect(JSON.stringify(body)).not.toContain(key)
@@ -113,7 +113,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     async (scope) => {
       const { key } = await make(scope)
       for (const [method, path, scopes] of ROUTES) {
-        const answer = await send(method, path, key, bodyFor(method))
+        const answer = await requestAs(method, path, key, bodyFor(method))
         const isAllowed = scope === 'admin' || scopes.includes(scope)
         expect([method, path, answer.status === 403]).toEqual([method, path, !isAllowed])
         expect(answer.status).not.toBe(401)
@@ -133,11 +133,14 @@ describe.each(ENGINES)('on %s', (engine) => {
         }),
       )
     await soon(async () => expect(await statuses()).toEqual([200, 200]), 5_000)
-    expect(await send('DELETE', `/keys/${id}`, ADMIN_KEY)).toMatchObject({ status: 204, body: '' })
+    expect(await requestAs('DELETE', `/keys/${id}`, ADMIN_KEY)).toMatchObject({
+      status: 204,
+      body: '',
+    })
     expect((await statuses())[1]).toBe(401)
     await soon(async () => expect(await statuses()).toEqual([401, 401]), 5_000)
-    expect((await send('DELETE', `/keys/${id}`, ADMIN_KEY)).status).toBe(404)
-    const listed = (await send('GET', '/keys', ADMIN_KEY)).body.items
+    expect((await requestAs('DELETE', `/keys/${id}`, ADMIN_KEY)).status).toBe(404)
+    const listed = (await requestAs('GET', '/keys', ADMIN_KEY)).body.items
     expect(listed.map((one: { id: string }) => one.id)).not.toContain(id)
   })
 
@@ -145,30 +148,32 @@ describe.each(ENGINES)('on %s', (engine) => {
     const worker = await make('work', 'waiting')
     const reader = await make('enqueue', 'reading')
     const name = `waited-${engine}`
-    await send('PUT', `/endpoints/${name}`, ADMIN_KEY, { url: null })
-    const running = (await send('POST', '/jobs', ADMIN_KEY, { endpoint: name, payload: 1 })).body
-    const [held] = (await send('POST', `/endpoints/${name}/claim`, ADMIN_KEY)).body.jobs
-    const claiming = send('POST', `/endpoints/${name}/claim`, worker.key, { wait: '20s' })
-    const reading = send('GET', `/jobs/${running.id}?wait=20s`, reader.key)
+    await requestAs('PUT', `/endpoints/${name}`, ADMIN_KEY, { url: null })
+    const running = (await requestAs('POST', '/jobs', ADMIN_KEY, { endpoint: name, payload: 1 }))
+      .body
+    const [held] = (await requestAs('POST', `/endpoints/${name}/claim`, ADMIN_KEY)).body.jobs
+    const claiming = requestAs('POST', `/endpoints/${name}/claim`, worker.key, { wait: '20s' })
+    const reading = requestAs('GET', `/jobs/${running.id}?wait=20s`, reader.key)
     // Both have begun: requests are let in in the order in which they come.
-    await send('GET', `/jobs/${running.id}`, ADMIN_KEY)
+    await requestAs('GET', `/jobs/${running.id}`, ADMIN_KEY)
     for (const { id } of [worker, reader]) {
-      expect((await send('DELETE', `/keys/${id}`, ADMIN_KEY)).status).toBe(204)
+      expect((await requestAs('DELETE', `/keys/${id}`, ADMIN_KEY)).status).toBe(204)
     }
 
-    const next = (await send('POST', '/jobs', ADMIN_KEY, { endpoint: name, payload: 2 })).body
+    const next = (await requestAs('POST', '/jobs', ADMIN_KEY, { endpoint: name, payload: 2 })).body
     expect(await claiming).toMatchObject({ status: 401, body: { code: 'unauthorized' } })
     await posthorn.request('POST', `/jobs/${held.id}/complete?token=${held.token}`)
     expect(await reading).toMatchObject({ status: 401, body: { code: 'unauthorized' } })
 
-    const { jobs } = (await send('POST', `/endpoints/${name}/claim`, ADMIN_KEY, { wait: '5s' }))
-      .body
+    const { jobs } = (
+      await requestAs('POST', `/endpoints/${name}/claim`, ADMIN_KEY, { wait: '5s' })
+    ).body
     expect(jobs).toMatchObject([{ id: next.id, payload: 2 }])
   })
 
   it('PUBLIC_URL: without it an async endpoint with a URL is refused, a pulled one is not', async () => {
     const put = (settings: object) =>
-      send('PUT', '/endpoints/later', ADMIN_KEY, { completion: 'async', ...settings })
+      requestAs('PUT', '/endpoints/later', ADMIN_KEY, { completion: 'async', ...settings })
     const refused = await put({ url: 'https://example.com/' })
     expect(refused).toMatchObject({ status: 400, body: { errors: [{ path: '/completion' }] } })
     expect((await put({ url: null })).status).toBe(201)

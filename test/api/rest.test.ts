@@ -1,15 +1,14 @@
 // What the service says of itself: health, figures, workers, its description.
 import { describe, expect, inject, it } from 'vitest'
+import { at, type Body, heldReplies, soon, useApi } from '../support/api-fixture.ts'
 import { deploy, ENGINES } from '../support/deployment.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { startMongoProxy } from '../support/mongo-proxy.ts'
 import { until } from '../support/until.ts'
-import { at, type Body, heldReplies, soon, useFixture } from './fixture.ts'
 
 describe.each(ENGINES)('on %s', (engine) => {
-  const fixture = useFixture(engine, {}, 2)
-  const send = (...all: Parameters<typeof fixture.posthorn.request>) =>
-    fixture.posthorn.request(...all)
+  const fixture = useApi(engine, {}, 2)
+  const { request } = fixture
   const statsOf = async (name: string): Promise<Body> => {
     const { endpoints } = await fixture.get('/stats')
     return endpoints.find((one: Body) => one.name === name)
@@ -22,17 +21,20 @@ describe.each(ENGINES)('on %s', (engine) => {
       version: expect.stringMatching(/^\d+\.\d+\.\d+/),
     })
     for (const path of Object.values(body.links) as string[]) {
-      expect((await send('GET', path)).status).toBe(200)
+      expect((await request('GET', path)).status).toBe(200)
     }
     expect(Object.values(body.links)).toEqual(expect.arrayContaining(['/docs', '/openapi.json']))
   })
 
   it('GET /health/live: the process answers', async () => {
-    expect(await send('GET', '/health/live')).toMatchObject({ status: 200, body: { status: 'ok' } })
+    expect(await request('GET', '/health/live')).toMatchObject({
+      status: 200,
+      body: { status: 'ok' },
+    })
   })
 
   it('GET /health/ready: the store answers', async () => {
-    expect(await send('GET', '/health/ready')).toMatchObject({
+    expect(await request('GET', '/health/ready')).toMatchObject({
       status: 200,
       body: { status: 'ok', checks: { store: 'ok' } },
     })
@@ -54,22 +56,22 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   it('GET /stats: per endpoint what waits, is due, runs and is dead, at most 5 s old', async () => {
     const held = heldReplies()
-    const [site, waiting, failing] = [
-      await fixture.site(held.script),
-      await fixture.pulled(),
-      await fixture.site(422),
+    const [endpoint, waiting, failing] = [
+      await fixture.endpoint(held.script),
+      await fixture.pulledEndpoint(),
+      await fixture.endpoint(422),
     ]
-    await fixture.posthorn.job(await site.enqueue(), 'running')
+    await fixture.job(await endpoint.enqueue(), 'running')
     await waiting.enqueue()
     await waiting.enqueue({ delay: '1h' })
-    await fixture.posthorn.job(await failing.enqueue(), 'dead')
+    await fixture.job(await failing.enqueue(), 'dead')
     await soon(async () => {
-      expect(await statsOf(site.name)).toMatchObject({ queued: 0, due: 0, running: 1, dead: 0 })
+      expect(await statsOf(endpoint.name)).toMatchObject({ queued: 0, due: 0, running: 1, dead: 0 })
       expect(await statsOf(waiting.name)).toMatchObject({ queued: 2, due: 1, running: 0, dead: 0 })
       expect(await statsOf(failing.name)).toMatchObject({ queued: 0, running: 0, dead: 1 })
     })
     expect((await statsOf(waiting.name)).oldestDueAge).toMatch(/^(\d+m)?(\d+s)?(\d+ms)?$/)
-    expect((await statsOf(site.name)).oldestDueAge).toBe(null)
+    expect((await statsOf(endpoint.name)).oldestDueAge).toBe(null)
     const stats = await fixture.get('/stats')
     expect(stats.liveWorkers).toBe(2)
     expect(Date.now() - at(stats.asOf)).toBeLessThan(6_000)
@@ -78,10 +80,10 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('GET /stats: ?window adds per minute what succeeded and failed, with durations', async () => {
-    const good = await fixture.site()
-    const bad = await fixture.site(500)
-    for (let i = 0; i < 3; i++) await fixture.posthorn.job(await good.enqueue(), 'succeeded')
-    await fixture.posthorn.job(await bad.enqueue(), 'dead')
+    const good = await fixture.endpoint()
+    const bad = await fixture.endpoint(500)
+    for (let i = 0; i < 3; i++) await fixture.job(await good.enqueue(), 'succeeded')
+    await fixture.job(await bad.enqueue(), 'dead')
     const sum = async (name: string, field: string) => {
       const { minutes } = await fixture.get(`/stats?window=1h&endpoint=${name}`)
       return minutes.reduce((total: number, one: Body) => total + one[field], 0)
@@ -97,12 +99,12 @@ describe.each(ENGINES)('on %s', (engine) => {
       expect(minute.durations).toHaveLength(stats.durationBounds.length + 1)
     }
     for (const window of ['49h', '1s', 'day']) {
-      expect((await send('GET', `/stats?window=${window}`)).status).toBe(400)
+      expect((await request('GET', `/stats?window=${window}`)).status).toBe(400)
     }
   })
 
   it('GET /metrics: in the text format of Prometheus', async () => {
-    const answer = await send('GET', '/metrics')
+    const answer = await request('GET', '/metrics')
     expect(answer.headers.get('content-type')).toMatch(/^text\/plain; version=0\.0\.4/)
     expect(answer.body).toMatch(/^# TYPE posthorn_\w+ (counter|gauge|histogram)$/m)
   })
@@ -116,7 +118,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   it('GET /docs: the page of the API reference, which loads nothing from elsewhere', async () => {
-    const answer = await send('GET', '/docs')
+    const answer = await request('GET', '/docs')
     expect(answer.status).toBe(200)
     expect(answer.headers.get('content-type')).toMatch(/^text\/html/)
     expect(answer.body).not.toMatch(/(src|href)="(https?:)?\/\//)

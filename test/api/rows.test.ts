@@ -15,7 +15,7 @@ const TABLES = {
     rows: [...Object.keys(ERRORS), 'X-Request-Id', 'cache-control', 'malformed HTTP'],
   },
   'endpoint fields': {
-    files: /^endpoint-(fields|limits)/,
+    files: /^endpoint-fields/,
     rows: [
       'url',
       'description',
@@ -50,7 +50,7 @@ const TABLES = {
     ],
   },
   'job fields': {
-    files: /^job-(fields|keys)/,
+    files: /^job-fields/,
     rows: [
       'endpoint',
       'payload',

@@ -1,7 +1,7 @@
 // An endpoint that throttles is left alone for at least our own back-off, whatever it names; then
 // one attempt tries it, and the others follow step by step.
 import { describe, expect, it } from 'vitest'
-import { type Body, type Site, soon, useFixture } from '../api/fixture.ts'
+import { type Body, soon, type TestEndpoint, useApi } from '../support/api-fixture.ts'
 import type { Answer, ReceivedRequest } from '../support/receiver.ts'
 
 const JOBS = 100
@@ -18,13 +18,13 @@ describe.each([
   ['sqlite', '503 with a date that is past', 503, PAST],
   ['mongo', '429 with Retry-After: 0', 429, '0'],
 ] as const)('on %s', { timeout: 60_000 }, (engine, what, status, named) => {
-  const fixture = useFixture(engine, {}, 2)
+  const fixture = useApi(engine, {}, 2)
   let plainMs = 0
 
   it('an endpoint that takes what it is sent is not slowed', async () => {
     const seen = watchInFlight()
-    const site = await fixture.site(seen.script)
-    await enqueueMany(site)
+    const endpoint = await fixture.endpoint(seen.script)
+    await enqueueMany(endpoint)
     await soon(() => expect(seen.requests).toHaveLength(JOBS), 30_000)
     plainMs = seen.lastAtMs() - seen.firstAtMs()
     expect(Math.max(...seen.inFlightAt)).toBeGreaterThan(JOBS / 10)
@@ -32,18 +32,20 @@ describe.each([
 
   it(`${what} is no invitation to come back at once, and costs no attempt`, async () => {
     const answer = { status, headers: { 'retry-after': named } }
-    const site = await fixture.site(answer, { retry: { maxAttempts: 3 }, timeout: '5s' })
-    await enqueueMany(site)
-    await site.receiver.waitFor((requests) => requests.length > 0)
-    await passedSince(site.receiver.requests[0], OBSERVED_MS)
-    expect(site.receiver.requests.length).toBeLessThanOrEqual(MOST_REQUESTS)
-    await soon(async () => expect((await site.read()).counts).toEqual({ queued: JOBS, running: 0 }))
+    const endpoint = await fixture.endpoint(answer, { retry: { maxAttempts: 3 }, timeout: '5s' })
+    await enqueueMany(endpoint)
+    await endpoint.receiver.waitFor((requests) => requests.length > 0)
+    await passedSince(endpoint.receiver.requests[0], OBSERVED_MS)
+    expect(endpoint.receiver.requests.length).toBeLessThanOrEqual(MOST_REQUESTS)
+    await soon(async () =>
+      expect((await endpoint.read()).counts).toEqual({ queued: JOBS, running: 0 }),
+    )
 
     // It recovers: the backlog drains quickly, and yet not at once.
     const seen = watchInFlight()
-    site.receiver.answerWith(seen.script)
+    endpoint.receiver.answerWith(seen.script)
     await soon(
-      async () => expect((await site.read()).counts).toEqual({ queued: 0, running: 0 }),
+      async () => expect((await endpoint.read()).counts).toEqual({ queued: 0, running: 0 }),
       40_000,
     )
     expect(seen.requests).toHaveLength(JOBS)
@@ -56,7 +58,7 @@ describe.each([
     })
   })
 
-  async function enqueueMany({ name }: Site): Promise<void> {
+  async function enqueueMany({ name }: TestEndpoint): Promise<void> {
     const jobs = Array.from({ length: JOBS }, () => ({ endpoint: name, payload: 1 }))
     const answer = await fixture.posthorn.request('POST', '/jobs/batch', { jobs })
     expect(answer.body.items.filter((item: Body) => item.status === 201)).toHaveLength(JOBS)

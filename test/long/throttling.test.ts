@@ -1,10 +1,10 @@
 // What a receiver gets that throttles every request: one burst at most, and then our back-off.
 import { describe, expect, it } from 'vitest'
-import { soon, useFixture } from '../api/fixture.ts'
+import { soon, useApi } from '../support/api-fixture.ts'
 import { ENGINES } from '../support/deployment.ts'
 
 describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
-  const fixture = useFixture(engine)
+  const fixture = useApi(engine)
 
   it.for([
     ['0', 100, 10_000, 115],
@@ -13,17 +13,17 @@ describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
   ] as const)('429 with Retry-After: %s, %s jobs, %s ms: at most %s requests', async (row) => {
     const [named, jobCount, observedMs, most] = row
     const answer = { status: 429, headers: { 'retry-after': named } }
-    const site = await fixture.site(answer, { retry: { maxAttempts: 3 } })
-    const jobs = Array.from({ length: jobCount }, () => ({ endpoint: site.name, payload: 1 }))
+    const endpoint = await fixture.endpoint(answer, { retry: { maxAttempts: 3 } })
+    const jobs = Array.from({ length: jobCount }, () => ({ endpoint: endpoint.name, payload: 1 }))
     const { body } = await fixture.posthorn.request('POST', '/jobs/batch', { jobs })
     expect(body.items).toHaveLength(jobCount)
-    await site.receiver.waitFor((requests) => requests.length > 0)
-    const endsAtMs = (site.receiver.requests[0]?.atMs ?? 0) + observedMs
+    await endpoint.receiver.waitFor((requests) => requests.length > 0)
+    const endsAtMs = (endpoint.receiver.requests[0]?.atMs ?? 0) + observedMs
     await soon(() => expect(performance.now()).toBeGreaterThan(endsAtMs), 2 * observedMs)
-    console.log(`${engine}: ${site.receiver.requests.length} requests of ${most} at most`)
-    expect(site.receiver.requests.length).toBeLessThanOrEqual(most)
+    console.log(`${engine}: ${endpoint.receiver.requests.length} requests of ${most} at most`)
+    expect(endpoint.receiver.requests.length).toBeLessThanOrEqual(most)
     await soon(async () =>
-      expect((await site.read()).counts).toEqual({ queued: jobCount, running: 0 }),
+      expect((await endpoint.read()).counts).toEqual({ queued: jobCount, running: 0 }),
     )
   })
 })

@@ -2,15 +2,10 @@
 import { DatabaseSync } from 'node:sqlite'
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
 import { expectProblem } from '../support/api-fixture.ts'
-import {
-  type Answer,
-  type Deployment,
-  deploy,
-  ENGINES,
-  type Engine,
-} from '../support/deployment.ts'
+import { type Deployment, deploy, ENGINES, type Engine } from '../support/deployment.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { startMongoProxy } from '../support/mongo-proxy.ts'
+import type { Answer } from '../support/request.ts'
 import { until } from '../support/until.ts'
 
 /** The store taken away: another program holds the lock of the file, or the network brings nothing. */

@@ -1,12 +1,12 @@
 // Every row of the tables of the contract has a test that names it; the rows are those of the code.
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { EXPLAIN_REASONS } from '../../routes/jobs/explain.ts'
 import { ERRORS } from '../../src/errors.ts'
 import { endpointBody } from '../../src/wire/endpoints.ts'
 import { jobBody } from '../../src/wire/jobs.ts'
-import { type ServedApp, serveApp } from '../support/served-app.ts'
+import { useServedApp } from '../support/served-app.ts'
 
 /** A title begins with the name of its row, then a colon. Tables by the files that test them. */
 const TABLES = {
@@ -184,11 +184,7 @@ describe.each(Object.entries(TABLES))('the table of %s', (_, { files, rows }) =>
 })
 
 describe('the rows are those of the code', () => {
-  let served: ServedApp
-  beforeAll(async () => {
-    served = await serveApp()
-  })
-  afterAll(() => served.close())
+  const served = useServedApp()
 
   it('each file belongs to a table', () => {
     const isOfTable = (name: string) => Object.values(TABLES).some(({ files }) => files.test(name))

@@ -1,19 +1,17 @@
 import { gunzipSync, gzipSync } from 'node:zlib'
 import { request } from 'undici'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type ServedApp, serveApp } from '../support/served-app.ts'
+import { beforeAll, describe, expect, it } from 'vitest'
+import { useServedApp } from '../support/served-app.ts'
 
 const MAX_SCRIPT_BYTES = 60 * 1_024
 
-let served: ServedApp
 let page: string
 let names: string[]
+const served = useServedApp({ apiKeys: ['a-key-of-twenty-four-characters'] })
 beforeAll(async () => {
-  served = await serveApp({ apiKeys: ['a-key-of-twenty-four-characters'] })
   page = await (await fetch(`${served.url}/dashboard`)).text()
   names = [...page.matchAll(/\b(?:src|href)="dashboard\/([^"]*)"/g)].map((match) => match[1] ?? '')
 })
-afterAll(() => served.close())
 
 const load = (name: string, headers = {}) => fetch(`${served.url}/dashboard/${name}`, { headers })
 

@@ -1,14 +1,10 @@
 // What the API says of requests is what clients counted: every answer once, by its status, also of
 // what never came to a route.
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { answersIn, exchange } from '../hostile/raw-http.ts'
-import { type ServedApp, serveApp } from '../support/served-app.ts'
+import { useServedApp } from '../support/served-app.ts'
 
-let served: ServedApp
-beforeAll(async () => {
-  served = await serveApp({ maxBodyBytes: 4_096, limits: { pendingOfStranger: 8 } })
-})
-afterAll(() => served.close())
+const served = useServedApp({ maxBodyBytes: 4_096, limits: { pendingOfStranger: 8 } })
 
 /** What was counted so far, by this label; the look itself is not among it yet. */
 async function counted(name: string, label: string): Promise<Record<string, number>> {

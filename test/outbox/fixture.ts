@@ -4,8 +4,9 @@ import { randomBytes } from 'node:crypto'
 import { type Collection, type Db, MongoClient } from 'mongodb'
 import { afterAll, beforeAll, inject } from 'vitest'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
-import { type Answer, type Deployment, deploy } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
+import type { Answer } from '../support/request.ts'
 import { until } from '../support/until.ts'
 
 /** Of a machine that has much else to do. */

@@ -1,17 +1,10 @@
-import request from 'supertest'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type ServedApp, serveApp } from '../support/served-app.ts'
+import { describe, expect, it } from 'vitest'
+import { useServedApp } from '../support/served-app.ts'
 
-let served: ServedApp
-const send = (method: 'get' | 'post' | 'put' | 'delete', path: string) =>
-  request(served.app.server)[method](path)
-const put = (name: string, fields: object = {}) =>
-  send('put', `/endpoints/${name}`).send({ url: 'https://example.com/hook', ...fields })
-
-beforeAll(async () => {
-  served = await serveApp()
-})
-afterAll(() => served.close())
+const served = useServedApp()
+const { request } = served
+const put = (name: string, fields: object = {}, headers: object = {}) =>
+  request('PUT', `/endpoints/${name}`, { url: 'https://example.com/hook', ...fields }, headers)
 
 describe('an endpoint', () => {
   it('is made with defaults and a secret, which is shown this once', async () => {
@@ -33,10 +26,10 @@ describe('an endpoint', () => {
     })
     expect(made.body.secret).toMatch(/^whsec_/)
     expect(made.body.secretHint).toBe(made.body.secret.slice(-4))
-    const read = await send('get', '/endpoints/mail').expect(200)
+    const read = await request('GET', '/endpoints/mail').expect(200)
     const { secret, ...shown } = made.body
     expect(read.body).toEqual(shown)
-    expect(read.headers.etag).toBe('"1"')
+    expect(read.headers.get('etag')).toBe('"1"')
   })
 
   it('is replaced as a whole, but keeps its secret unless a new one is given', async () => {
@@ -58,26 +51,26 @@ describe('an endpoint', () => {
 
   it('is only written over the version that If-Match names', async () => {
     const made = await put('erp').expect(201)
-    const etag = made.headers.etag as string
-    await put('erp', { description: 'two' }).set('if-match', etag).expect(200)
-    await put('erp', { description: 'three' }).set('if-match', etag).expect(412)
-    await put('nowhere').set('if-match', '"1"').expect(412)
-    await send('get', '/endpoints/nowhere').expect(404)
+    const etag = made.headers.get('etag') as string
+    await put('erp', { description: 'two' }, { 'if-match': etag }).expect(200)
+    await put('erp', { description: 'three' }, { 'if-match': etag }).expect(412)
+    await put('nowhere', {}, { 'if-match': '"1"' }).expect(412)
+    await request('GET', '/endpoints/nowhere').expect(404)
   })
 
   it('is only created where If-None-Match asks for that, once of many', async () => {
     const answers = await Promise.all(
-      Array.from({ length: 10 }, () => put('only-new').set('if-none-match', '*')),
+      Array.from({ length: 10 }, () => put('only-new', {}, { 'if-none-match': '*' })),
     )
     const statuses = answers.map(({ status }) => status).toSorted()
     expect(statuses).toEqual([201, ...Array(9).fill(412)])
-    const late = await put('only-new').set('if-none-match', '*').expect(412)
+    const late = await put('only-new', {}, { 'if-none-match': '*' }).expect(412)
     expect(late.body.code).toBe('precondition_failed')
     expect(late.body.detail).toContain('If-None-Match asks that there be no such endpoint')
-    const { body } = await send('get', '/endpoints/only-new').expect(200)
+    const { body } = await request('GET', '/endpoints/only-new').expect(200)
     expect(body.version).toBe(1)
-    await put('only-new').set('if-none-match', '"1"').expect(400)
-    const both = put('only-new').set('if-none-match', '*').set('if-match', '"1"')
+    await put('only-new', {}, { 'if-none-match': '"1"' }).expect(400)
+    const both = put('only-new', {}, { 'if-none-match': '*', 'if-match': '"1"' })
     expect((await both.expect(400)).body.errors[0].path).toBe('header/if-none-match')
   })
 
@@ -87,7 +80,7 @@ describe('an endpoint', () => {
     let cursor: string | null = null
     do {
       const query: string = cursor === null ? '' : `&cursor=${cursor}`
-      const page = (await send('get', `/endpoints?limit=2${query}`).expect(200)).body
+      const page = (await request('GET', `/endpoints?limit=2${query}`).expect(200)).body
       names.push(...page.items.map((one: { name: string }) => one.name))
       cursor = page.nextCursor
     } while (cursor !== null)
@@ -98,24 +91,24 @@ describe('an endpoint', () => {
 
   it('in use is not removed, unless by force: then its jobs are buried', async () => {
     await put('old').expect(201)
-    const { id } = (await send('post', '/jobs').send({ endpoint: 'old', payload: 1 })).body
-    const refused = await send('delete', '/endpoints/old').expect(409)
+    const { id } = (await request('POST', '/jobs', { endpoint: 'old', payload: 1 })).body
+    const refused = await request('DELETE', '/endpoints/old').expect(409)
     expect(refused.body).toMatchObject({ code: 'endpoint_in_use' })
     expect(refused.body.detail).toContain('1 queued')
-    await send('delete', '/endpoints/old?force=true').expect(202)
-    const late = await send('post', '/jobs').send({ endpoint: 'old', payload: 1 }).expect(422)
+    await request('DELETE', '/endpoints/old?force=true').expect(202)
+    const late = await request('POST', '/jobs', { endpoint: 'old', payload: 1 }).expect(422)
     expect(late.body).toMatchObject({ code: 'endpoint_not_found' })
     await served.store.sweep({ limit: 100, reclaim: true })
-    const buried = (await send('get', `/jobs/${id}`)).body
+    const buried = (await request('GET', `/jobs/${id}`)).body
     expect(buried).toMatchObject({ state: 'dead', failure: { reason: 'endpoint_gone' } })
-    const gone = await send('post', `/jobs/${id}/retry`).expect(422)
+    const gone = await request('POST', `/jobs/${id}/retry`).expect(422)
     expect(gone.body).toMatchObject({ code: 'endpoint_not_found' })
   })
 
   it('has five secrets at most: a rotation that would end one too soon is refused', async () => {
     await put('rotated').expect(201)
     const rotate = (overlap: string) =>
-      send('post', '/endpoints/rotated/rotate-secret').send({ overlap })
+      request('POST', '/endpoints/rotated/rotate-secret', { overlap })
     for (let i = 0; i < 4; i++) await rotate('1h').expect(200)
     const refused = await rotate('1h').expect(409)
     expect(refused.body).toMatchObject({ code: 'endpoint_in_use' })
@@ -126,7 +119,7 @@ describe('an endpoint', () => {
 
   it('without jobs is removed at once', async () => {
     await put('idle').expect(201)
-    await send('delete', '/endpoints/idle').expect(204)
-    await send('get', '/endpoints/idle').expect(404)
+    await request('DELETE', '/endpoints/idle').expect(204)
+    await request('GET', '/endpoints/idle').expect(404)
   })
 })

@@ -1,21 +1,19 @@
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it } from 'vitest'
 import { FIELD_MEANINGS } from '../../routes/pages/field-meanings.ts'
 import { ERRORS } from '../../src/errors.ts'
 import { DELIVERY_HEADERS } from '../../src/webhook/delivery-headers.ts'
-import { type ServedApp, serveApp } from '../support/served-app.ts'
+import { useServedApp } from '../support/served-app.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: a document read as JSON
 type Json = any
 
-let served: ServedApp
 let document: Json
+const served = useServedApp()
 beforeAll(async () => {
-  served = await serveApp()
   document = await (await fetch(`${served.url}/openapi.json`)).json()
 })
-afterAll(() => served.close())
 
 interface Operation {
   /** `GET /jobs/{id}` */

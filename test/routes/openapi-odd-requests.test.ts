@@ -1,13 +1,9 @@
 import { request } from 'node:http'
 import { text } from 'node:stream/consumers'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type ServedApp, serveApp } from '../support/served-app.ts'
+import { describe, expect, it } from 'vitest'
+import { useServedApp } from '../support/served-app.ts'
 
-let served: ServedApp
-beforeAll(async () => {
-  served = await serveApp()
-})
-afterAll(() => served.close())
+const served = useServedApp()
 
 interface Answer {
   status: number

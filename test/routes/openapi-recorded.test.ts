@@ -1,16 +1,15 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it } from 'vitest'
 import {
   type AnswerCheck,
   createAnswerCheck,
   type RecordedAnswer,
 } from '../support/recorded-answers.ts'
-import { type ServedApp, serveApp } from '../support/served-app.ts'
+import { useServedApp } from '../support/served-app.ts'
 
-let served: ServedApp
 let check: AnswerCheck
 let real: RecordedAnswer
+const served = useServedApp()
 beforeAll(async () => {
-  served = await serveApp()
   check = createAnswerCheck(served.app.swagger())
   const json = { 'content-type': 'application/json' }
   const url = { body: '{"url":"http://127.0.0.1:3000/"}', headers: json }
@@ -25,7 +24,6 @@ beforeAll(async () => {
     body: await answer.text(),
   }
 })
-afterAll(() => served.close())
 
 const changed = (changes: Partial<RecordedAnswer>) => check.problemsOf({ ...real, ...changes })
 const withField = (field: object) =>

@@ -1,11 +1,7 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type ServedApp, serveApp } from '../support/served-app.ts'
+import { describe, expect, it } from 'vitest'
+import { useServedApp } from '../support/served-app.ts'
 
-let served: ServedApp
-beforeAll(async () => {
-  served = await serveApp({ apiKeys: ['a-key-of-twenty-four-characters'] })
-})
-afterAll(() => served.close())
+const served = useServedApp({ apiKeys: ['a-key-of-twenty-four-characters'] })
 
 /** What a browser would load for the page, as it would load it: no key, from this server. */
 async function load(path: string) {

@@ -1,9 +1,10 @@
 // The fixture of tests that use the API as a client does: one deployment for all tests of a block,
 // and endpoints with receivers of their own.
 import { afterAll, beforeAll, expect } from 'vitest'
-import { type Answer, type Deployment, deploy, type Engine } from './deployment.ts'
+import { type Deployment, deploy, type Engine } from './deployment.ts'
 import type { Process } from './process.ts'
 import { type Receiver, type Reply, type Script, startReceiver } from './receiver.ts'
+import type { Answer, PendingAnswer } from './request.ts'
 import { until } from './until.ts'
 
 /** Short intervals: tests wait for polls, sweeps and expired leases. */
@@ -25,7 +26,7 @@ export type Body = any
 export interface TestEndpoint {
   name: string
   /** POST /jobs to it; `fields` are laid over endpoint and payload. */
-  post(fields?: object, headers?: object): Promise<Answer>
+  post(fields?: object, headers?: object): PendingAnswer
   /** The same, which must be stored; resolves with the id. */
   enqueue(fields?: object): Promise<string>
   read(): Promise<Body>
@@ -50,7 +51,7 @@ export interface ApiFixture {
   endpoint(script?: Script, settings?: object): Promise<ReceivingEndpoint>
   pulledEndpoint(settings?: object): Promise<TestEndpoint>
   /** PUT /endpoints/:name; `settings` are laid over a URL. */
-  putEndpoint(settings: object, name?: string): Promise<Answer>
+  putEndpoint(settings: object, name?: string): PendingAnswer
   /** POST /jobs with each of these is refused with an error at `path`, and nothing is stored. */
   expectJobRefused(path: string, ...all: object[]): Promise<void>
   /** PUT /endpoints/:name with each of these is refused with an error at `path`. */

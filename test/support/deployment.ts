@@ -6,24 +6,19 @@ import { join } from 'node:path'
 import { expect, inject } from 'vitest'
 import { type Process, runPosthorn } from './process.ts'
 import { type AnswerCheck, createAnswerCheck } from './recorded-answers.ts'
+import { type Answer, requestTo, type SendRequest } from './request.ts'
 import { until } from './until.ts'
 
 export const ENGINES = ['sqlite', 'mongo'] as const
 export type Engine = (typeof ENGINES)[number]
-
-export interface Answer {
-  status: number
-  headers: Headers
-  // biome-ignore lint/suspicious/noExplicitAny: a test reads any field of an answer
-  body: any
-}
 
 export interface Deployment {
   env: Record<string, string>
   url: () => string
   startApi(env?: Record<string, string>): Promise<Process>
   startWorker(env?: Record<string, string>): Promise<Process>
-  request(method: string, path: string, body?: unknown, headers?: object): Promise<Answer>
+  /** Fails the test if the answer is not one that the API describes. */
+  request: SendRequest
   /** Registers an endpoint; the answer holds its secret. */
   endpoint(name: string, url: string, settings?: object): Promise<Answer>
   /** The job once it is in one of these states. */
@@ -51,27 +46,10 @@ export function deploy(engine: Engine, settings: Record<string, string> = {}): D
     return { one, line: await one.logged(ready) }
   }
 
-  async function request(method: string, path: string, body?: unknown, headers: object = {}) {
-    const isText = typeof body === 'string'
-    const answer = await fetch(url + path, {
-      method,
-      headers: {
-        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-        ...headers,
-      },
-      ...(body === undefined ? {} : { body: isText ? body : JSON.stringify(body) }),
-    })
-    const text = await answer.text()
-    const recorded = { method, path, status: answer.status, body: text }
-    const names = Object.fromEntries(answer.headers)
-    expect(check?.problemsOf({ ...recorded, headers: names }) ?? []).toEqual([])
-    const isJson = /json/.test(answer.headers.get('content-type') ?? '')
-    return {
-      status: answer.status,
-      headers: answer.headers,
-      body: isJson && text !== '' ? JSON.parse(text) : text,
-    }
-  }
+  const request = requestTo(
+    () => url,
+    (answer) => expect(check?.problemsOf(answer) ?? []).toEqual([]),
+  )
 
   return {
     env,

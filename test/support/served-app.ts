@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import { pino } from 'pino'
-import { afterEach, expect } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect } from 'vitest'
 import { buildApp } from '../../routes/app.ts'
 import type { ConnectionLimits } from '../../routes/http/connections.ts'
 import type { InflightLimits } from '../../routes/http/inflight-limits.ts'
@@ -15,6 +15,7 @@ import type { Store } from '../../src/store/store.ts'
 import { createAddressPolicy } from '../../src/webhook/address-policy.ts'
 import { createSender } from '../../src/webhook/send.ts'
 import { createAnswerCheck, recordAnswers } from './recorded-answers.ts'
+import { requestTo, type SendRequest } from './request.ts'
 
 export interface ServedApp {
   app: FastifyInstance
@@ -22,27 +23,35 @@ export interface ServedApp {
   /** Of the store, to get in its way. */
   filePath: string
   url: string
+  request: SendRequest
+  /** Fails if an answer was not one that openapi.json describes. */
+  expectDescribedAnswers(): void
   close(): Promise<void>
+}
+
+export interface ServedAppOptions {
+  /** In place of an empty SQLite store; the caller closes it. */
+  store?: Store
+  apiKeys?: string[]
+  maxBodyBytes?: number
+  limits?: Partial<ConnectionLimits>
+  inflight?: Partial<InflightLimits>
+  /** Absent: where it listens. */
+  publicUrl?: string
 }
 
 const DAY_MS = 86_400_000
 
-/** What answers held that openapi.json does not describe: it fails the test that got them. */
-const undescribed: string[] = []
-afterEach(() => expect(undescribed.splice(0)).toEqual([]))
+/** One for all tests of this block: its fields can be read once they begin. */
+export function useServedApp(options: ServedAppOptions = {}): ServedApp {
+  const served = { request: requestTo(() => served.url) } as ServedApp
+  beforeAll(async () => void Object.assign(served, await serveApp(options)))
+  afterEach(() => served.expectDescribedAnswers())
+  afterAll(() => served.close())
+  return served
+}
 
-export async function serveApp(
-  options: {
-    /** In place of an empty SQLite store; the caller closes it. */
-    store?: Store
-    apiKeys?: string[]
-    maxBodyBytes?: number
-    limits?: Partial<ConnectionLimits>
-    inflight?: Partial<InflightLimits>
-    /** Absent: where it listens. */
-    publicUrl?: string
-  } = {},
-): Promise<ServedApp> {
+export async function serveApp(options: ServedAppOptions = {}): Promise<ServedApp> {
   const directory = mkdtempSync(join(tmpdir(), 'posthorn-test-'))
   const filePath = join(directory, 'posthorn.db')
   const store = options.store ?? (await openEmptyStore(filePath))
@@ -63,18 +72,23 @@ export async function serveApp(
     inflight: options.inflight ?? {},
   })
   const check = createAnswerCheck(app.swagger())
+  const undescribed: string[] = []
   recordAnswers(app.server, (answer) => undescribed.push(...check.problemsOf(answer)))
   url = await app.listen({ host: '127.0.0.1', port: 0 })
+  const expectDescribedAnswers = () => expect(undescribed.splice(0)).toEqual([])
   return {
     app,
     store,
     filePath,
     url,
+    request: requestTo(() => url),
+    expectDescribedAnswers,
     async close() {
       await app.close()
       await sender.close()
       if (options.store === undefined) await store.close()
       rmSync(directory, { recursive: true })
+      expectDescribedAnswers()
     },
   }
 }

@@ -14,12 +14,13 @@ import { segment } from '../src/client/request-path.ts'
 import { FAILURE_REASONS } from '../src/job/job.ts'
 import { type Action, action, JSON_OPTION, type Option } from './command.ts'
 import { errorInCommandWords } from './command-words.ts'
-import { answerText } from './exact-json.ts'
-import { EXIT, told, UsageError } from './exit.ts'
+import { responseText } from './exact-json.ts'
+import { EXIT, errorMessage, UsageError } from './exit.ts'
 import { oneOf } from './input.ts'
 import { CHANGEABLE, FILTER_OPTIONS, type Filter, filterFrom } from './job-filter.ts'
+import { printError, printJson, printJsonText, printLine } from './output.ts'
 import { connect, connectRaw } from './server.ts'
-import { cleaned, say, sayAside, sayJson, sayJsonText } from './shown.ts'
+import { cleaned } from './terminal-text.ts'
 
 type Verb = keyof typeof CHANGEABLE
 
@@ -79,11 +80,11 @@ ${ORDER[verb]}`,
       if (!isFiltered) return changeEach(verb, words, values.json === true)
       const work = { posthorn, verb, filter, failureReason }
       const result = isDry ? await count(work) : await changeAll(work)
-      if (values.json === true) sayJson(result)
+      if (values.json === true) printJson(result)
       else if (isDry)
-        say(`${result.more ? 'More than ' : ''}${result.matched} would be ${DONE[verb]}.`)
-      else say(`${result.more ? 'At least ' : ''}${result.affected} ${DONE[verb]}.`)
-      if (result.dependencyFailed !== undefined) sayAside(leftAside(result.dependencyFailed))
+        printLine(`${result.more ? 'More than ' : ''}${result.matched} would be ${DONE[verb]}.`)
+      else printLine(`${result.more ? 'At least ' : ''}${result.affected} ${DONE[verb]}.`)
+      if (result.dependencyFailed !== undefined) printError(leftAside(result.dependencyFailed))
       return EXIT.done
     },
   })
@@ -115,14 +116,14 @@ async function changeEach(verb: Verb, ids: string[], isJson: boolean): Promise<n
   for (const id of ordered) {
     try {
       const text = await changeOne(verb, id)
-      if (isJson) sayJsonText(text)
-      else say(`${id} ${DONE[verb]}${withoutText(JSON.parse(text))}`)
+      if (isJson) printJsonText(text)
+      else printLine(`${id} ${DONE[verb]}${withoutText(JSON.parse(text))}`)
     } catch (error) {
       if (!(error instanceof PosthornError)) throw error
       const refusal = errorInCommandWords(error)
       if (!isOfServer(refusal)) throw error
-      const { text } = told(refusal, false)
-      sayAside(text.includes(id) ? text : `${cleaned(id)}: ${text}`)
+      const { text } = errorMessage(refusal, false)
+      printError(text.includes(id) ? text : `${cleaned(id)}: ${text}`)
       exitCode = EXIT.failed
     }
   }
@@ -133,7 +134,7 @@ async function changeEach(verb: Verb, ids: string[], isJson: boolean): Promise<n
 function changeOne(verb: Verb, id: string): Promise<string> {
   const path = `/jobs/${segment(id)}/${verb}`
   const request = { method: 'POST', path, repeatable: verb === 'cancel' } as const
-  return answerText(connectRaw(), request, ANSWERS[verb])
+  return responseText(connectRaw(), request, ANSWERS[verb])
 }
 
 /** Posthorn has refused this job; the next one may be taken. */
@@ -243,7 +244,7 @@ async function untilAnswered(ask: () => Promise<Result>): Promise<Result> {
       const isPassing = error instanceof PosthornError && error.status === 503
       if (!isPassing || tries === MAX_TRIES) throw error
       const pauseMs = Math.max(LEAST_PAUSE_MS, error.retryAfterMs ?? 0)
-      sayAside(`${cleaned(errorInCommandWords(error).detail)}; going on in ${pauseMs / 1_000} s.`)
+      printError(`${cleaned(errorInCommandWords(error).detail)}; going on in ${pauseMs / 1_000} s.`)
       await sleep(Math.min(pauseMs, MAX_PAUSE_MS))
     }
   }

@@ -3,7 +3,7 @@ import type { Check } from '../src/client/answer-check.ts'
 import type { Call, Request } from '../src/client/call.ts'
 
 /** The text of an answer, as it came. */
-export async function answerText(call: Call, request: Request, check: Check): Promise<string> {
+export async function responseText(call: Call, request: Request, check: Check): Promise<string> {
   return new TextDecoder().decode(await call.raw(request, check))
 }
 

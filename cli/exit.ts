@@ -37,10 +37,13 @@ export class CommandFailed extends Error {
  *
  * @param isServer the API or a worker was to start
  */
-export function told(error: unknown, isServer: boolean): { text: string; exitCode: number } {
+export function errorMessage(
+  error: unknown,
+  isServer: boolean,
+): { text: string; exitCode: number } {
   if (error instanceof UsageError) return { text: error.message, exitCode: EXIT.wrongUsage }
   if (error instanceof CommandFailed) return { text: error.message, exitCode: error.exitCode }
-  if (error instanceof PosthornError) return toldByServer(error)
+  if (error instanceof PosthornError) return serverErrorMessage(error)
   if (error instanceof ConfigError || error instanceof SettingUnusable) {
     const start = 'posthorn cannot start with these settings:\n'
     return { text: `${isServer ? start : ''}${error.message}`, exitCode: EXIT.wrongUsage }
@@ -57,7 +60,7 @@ function otherFailure(error: unknown, isServer: boolean): string {
 }
 
 /** The sentence of the answer, with what is wrong in which field. */
-function toldByServer(error: PosthornError): { text: string; exitCode: number } {
+function serverErrorMessage(error: PosthornError): { text: string; exitCode: number } {
   // The detail is often the sentence about one field, with its path or without.
   const further = error.errors
     .filter(({ message }) => message !== error.detail)

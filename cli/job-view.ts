@@ -3,18 +3,10 @@ import { JOB } from '../src/client/answer-check.ts'
 import type { Call } from '../src/client/call.ts'
 import type { Attempt, Job, JobState, JobSummary } from '../src/client/client.ts'
 import { segment } from '../src/client/request-path.ts'
-import { answerText } from './exact-json.ts'
+import { responseText } from './exact-json.ts'
 import { EXIT } from './exit.ts'
-import {
-  type Column,
-  cleaned,
-  fromNow,
-  painted,
-  record,
-  say,
-  styleOfState,
-  table,
-} from './shown.ts'
+import { type Column, fromNow, painted, printLine, record, styleOfState, table } from './output.ts'
+import { cleaned } from './terminal-text.ts'
 
 /** Of payloads and results so much is shown; --json has all. */
 const MAX_SHOWN_CHARACTERS = 2_000
@@ -80,12 +72,12 @@ const ATTEMPT_COLUMNS: Column<Attempt>[] = [
 /** The text of the API's answer, as it came. */
 export async function jobText(call: Call, id: string): Promise<string> {
   const path = `/jobs/${segment(id)}`
-  return answerText(call, { method: 'GET', path, repeatable: true }, JOB)
+  return responseText(call, { method: 'GET', path, repeatable: true }, JOB)
 }
 
 /** @param payload the exact text */
-export function sayJob(job: Job, payload: string): void {
-  say(
+export function printJob(job: Job, payload: string): void {
+  printLine(
     record([
       ['job', job.id],
       ['endpoint', job.endpoint],
@@ -110,7 +102,7 @@ export function sayJob(job: Job, payload: string): void {
       ['result', job.state === 'succeeded' ? resultText(job) : null],
     ]),
   )
-  if (job.attempts.length > 0) say(`\n${table(job.attempts, ATTEMPT_COLUMNS)}`)
+  if (job.attempts.length > 0) printLine(`\n${table(job.attempts, ATTEMPT_COLUMNS)}`)
 }
 
 function attemptsOf({ attemptCount, maxAttempts }: Job): string {

@@ -5,9 +5,9 @@ import { VERSION } from '../src/version.ts'
 import { type Action, readWords } from './command.ts'
 import { entryOf, isServer } from './command-table.ts'
 import { errorInCommandWords } from './command-words.ts'
-import { EXIT, told, UsageError } from './exit.ts'
+import { EXIT, errorMessage, UsageError } from './exit.ts'
 import { actionHelp, commandHelp, overview } from './help.ts'
-import { outliveReaders, print, printAside } from './output.ts'
+import { outliveReaders, print, printError } from './output.ts'
 
 /**
  * Of all that this process connects to by itself: a database that is far away, with IPv4 and IPv6
@@ -71,8 +71,8 @@ main(words).then(
     process.exitCode ||= exitCode
   },
   (error) => {
-    const { text, exitCode } = told(error, isServer(words[0]))
-    printAside(`${text}\n`)
+    const { text, exitCode } = errorMessage(error, isServer(words[0]))
+    printError(text)
     process.exit(exitCode)
   },
 )

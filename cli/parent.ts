@@ -1,6 +1,6 @@
 // A process under `posthorn start`: says that it is up, and ends with its parent.
 
-export function tellParent(ready: Record<string, string>): void {
+export function notifyParent(ready: Record<string, string>): void {
   if (process.send === undefined) return
   process.send(ready)
   process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'))

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { type Config, readConfig } from '../src/config.ts'
 import { VERSION } from '../src/version.ts'
 import { loadEnvFile } from './env-file.ts'
-import { printAside } from './output.ts'
+import { printError } from './output.ts'
 
 const FIRST_RESTART_MS = 500
 const MAX_RESTART_MS = 30_000
@@ -46,7 +46,7 @@ export async function start(): Promise<void> {
   try {
     const { url } = await begin('api')
     if (!isStopping) await begin('worker')
-    if (!isStopping) printAside(welcome(config, url as string))
+    if (!isStopping) printError(welcome(config, url as string))
   } catch (exitCode) {
     // Asked to stop while it starts, it has not failed; and who is asked twice drops its work.
     const wasAsked = isStopping
@@ -98,8 +98,8 @@ function keepRunning(command: string): Child {
         return
       }
       if (performance.now() - startedAtMs > STEADY_MS) restartMs = FIRST_RESTART_MS
-      printAside(
-        `posthorn ${command} ended (${signal ?? `exit code ${code}`}); starting it again in ${restartMs} ms\n`,
+      printError(
+        `posthorn ${command} ended (${signal ?? `exit code ${code}`}); starting it again in ${restartMs} ms`,
       )
       restartTimer = setTimeout(run, restartMs)
       restartMs = Math.min(restartMs * 2, MAX_RESTART_MS)
@@ -146,7 +146,6 @@ Next, in another terminal, with something of yours that listens on port 3000:
 
   curl -X PUT ${url}/endpoints/hello ${json} -d '{"url":"http://127.0.0.1:3000/"}'
   curl ${url}/jobs ${json} -d '{"endpoint":"hello","payload":{"name":"World"}}'
-
 `
 }
 

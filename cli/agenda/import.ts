@@ -2,7 +2,7 @@
 // of its document, each schedule a name made of it: a second run finds both there. A document that
 // the API refuses becomes a row with the reason, and the others go on.
 import type { Posthorn } from '../../src/client/client.ts'
-import { sayAside } from '../shown.ts'
+import { printError } from '../output.ts'
 import type { AgendaCollection, ReadDocument } from './collection.ts'
 import { type Given, type Plan, planOf, shownId } from './plan.ts'
 import { createWriter, type Outcome, type Writer } from './writer.ts'
@@ -52,7 +52,7 @@ export async function importAll(
     batchBytes = 0
   }
   for await (const read of agenda.documents()) {
-    if (++seen % PROGRESS_EVERY === 0) sayAside(`${seen} read`)
+    if (++seen % PROGRESS_EVERY === 0) printError(`${seen} read`)
     const plan = { ...planRead(read, given), id: shownId(read.document._id) }
     if (plan.kind === 'left') count(work, plan.name, 'left', plan.reason)
     else if (plan.kind === 'refused') refuse(work, plan, plan.reason)

@@ -2,7 +2,7 @@
 // long objects and lists only the parts that differ, of long texts the part around the difference.
 import { isDeepStrictEqual } from 'node:util'
 import { isMapping } from '../document.ts'
-import { visibleJson } from '../shown.ts'
+import { visibleJson } from '../output.ts'
 
 /** Of a value so much is shown. */
 const MAX_LENGTH = 60

@@ -2,7 +2,7 @@
 import { readConfig } from '../../src/config.ts'
 import { action } from '../command.ts'
 import { EXIT } from '../exit.ts'
-import { tellParent } from '../parent.ts'
+import { notifyParent } from '../parent.ts'
 
 export const command = action({
   summary: 'The API: checks, stores, answers',
@@ -16,7 +16,7 @@ export const command = action({
   examples: ['PORT=9000 posthorn api'],
   async run({ values }) {
     const { startApi } = await import('../../routes/server.ts')
-    tellParent({
+    notifyParent({
       url: await startApi(readConfig(process.env), { mayCreate: !values['existing-store'] }),
     })
     return EXIT.done

@@ -7,11 +7,11 @@ import {
 } from '../../src/client/client.ts'
 import { isUnchanged, planOf, readItems, type Step } from '../apply/plan.ts'
 import { refusalsOf } from '../apply/probe.ts'
-import { sayStep } from '../apply/show-step.ts'
+import { printStep } from '../apply/show-step.ts'
 import { action } from '../command.ts'
 import { CommandFailed, EXIT } from '../exit.ts'
+import { printError, printLine } from '../output.ts'
 import { connect } from '../server.ts'
-import { say, sayAside } from '../shown.ts'
 
 export const command = action({
   summary: 'Make endpoints and schedules as a file says',
@@ -24,16 +24,16 @@ the API. A field that is left out gets its default; what the file does not name 
     const posthorn = connect()
     const items = await readItems(file, posthorn)
     const steps = await planOf(posthorn, items)
-    for (const step of steps) sayStep(step)
+    for (const step of steps) printStep(step)
     const due = steps.filter((step) => !isUnchanged(step))
     if (due.length === 0) {
-      say('no change')
+      printLine('no change')
       return EXIT.done
     }
     await refuseAsServer(posthorn, due)
     const isDry = values['dry-run'] === true
     if (!isDry) await applyAll(posthorn, due)
-    say(`${countText(steps)}${isDry ? '; nothing was done (--dry-run)' : ''}`)
+    printLine(`${countText(steps)}${isDry ? '; nothing was done (--dry-run)' : ''}`)
     return EXIT.done
   },
 })
@@ -61,7 +61,7 @@ async function applyAll(posthorn: Posthorn, due: Step[]): Promise<void> {
       done++
     } catch (error) {
       if (!(error instanceof PosthornError)) throw error
-      sayAside(`${done} of ${due.length} done, then ${step.kind} ${step.name} failed.`)
+      printError(`${done} of ${due.length} done, then ${step.kind} ${step.name} failed.`)
       if (error.code !== 'precondition_failed') throw error
       const change = step.version === null ? 'created' : 'changed'
       throw new CommandFailed(

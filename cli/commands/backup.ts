@@ -4,7 +4,7 @@ import { backUpStore } from '../../src/store/open-store.ts'
 import { action } from '../command.ts'
 import { loadEnvFile } from '../env-file.ts'
 import { CommandFailed, EXIT } from '../exit.ts'
-import { say, sayAside } from '../shown.ts'
+import { printError, printLine } from '../output.ts'
 
 export const command = action({
   summary: 'Copy the SQLite store into a file, while it is in use',
@@ -26,14 +26,14 @@ both can use them as a store, and read it.`,
         'This store is in MongoDB: copy it with mongodump, and keep ENCRYPTION_KEY.',
       )
     }
-    say(`${file} is a checked copy of the store, ${copy.bytes} bytes.`)
+    printLine(`${file} is a checked copy of the store, ${copy.bytes} bytes.`)
     if (copy.key.kind === 'file')
-      say(`${copy.key.path} is the key to the secrets in it: keep both.`)
+      printLine(`${copy.key.path} is the key to the secrets in it: keep both.`)
     if (copy.key.kind === 'given') {
-      say('Its secrets can be read with ENCRYPTION_KEY only: keep that too.')
+      printLine('Its secrets can be read with ENCRYPTION_KEY only: keep that too.')
     }
     if (copy.key.kind === 'missing') {
-      sayAside(
+      printError(
         'No key was copied: there is no key file beside the store, and ENCRYPTION_KEY is not set here.\n' +
           `${file} starts only with the key that the servers of this store use: keep that too.`,
       )

@@ -7,23 +7,23 @@ import {
 } from '../../src/client/client.ts'
 import { ENDPOINT_FIELDS, picked } from '../apply/canonical.ts'
 import { differences } from '../apply/plan.ts'
-import { sayStep } from '../apply/show-step.ts'
+import { printStep } from '../apply/show-step.ts'
 import { type Action, action, JSON_OPTION } from '../command.ts'
 import { confirm, YES_OPTION } from '../confirm.ts'
 import { endpointChange, endpointSettings, PUT_OPTIONS } from '../endpoint-settings.ts'
 import { EXIT } from '../exit.ts'
-import { collected, connect } from '../server.ts'
 import {
   type Column,
-  cleaned,
   painted,
+  printError,
+  printJson,
+  printLine,
   record,
-  say,
-  sayAside,
-  sayJson,
   styleOfState,
   table,
-} from '../shown.ts'
+} from '../output.ts'
+import { collected, connect } from '../server.ts'
+import { cleaned } from '../terminal-text.ts'
 
 const COLUMNS: Column<Endpoint>[] = [
   { title: 'name', value: ({ name }) => name },
@@ -42,10 +42,10 @@ const list = action({
   examples: ['posthorn endpoints list'],
   async run({ values }) {
     const items = await collected(connect().endpoints.list())
-    if (values.json === true) sayJson({ items, nextCursor: null })
+    if (values.json === true) printJson({ items, nextCursor: null })
     else if (items.length === 0)
-      sayAside('There is no endpoint yet: posthorn endpoints put NAME --url URL')
-    else say(table(items, COLUMNS))
+      printError('There is no endpoint yet: posthorn endpoints put NAME --url URL')
+    else printLine(table(items, COLUMNS))
     return EXIT.done
   },
 })
@@ -56,7 +56,7 @@ const get = action({
   options: { json: JSON_OPTION },
   examples: ['posthorn endpoints get invoice-pdf'],
   async run({ words: [name = ''], values }) {
-    sayEndpoint(await connect().endpoints.get(name), values.json === true)
+    printEndpoint(await connect().endpoints.get(name), values.json === true)
     return EXIT.done
   },
 })
@@ -74,7 +74,7 @@ endpoints set changes only what is given. The difference is shown.`,
     const settings = await endpointSettings(values)
     const posthorn = connect()
     const before = await storedEndpoint(posthorn, name)
-    sayWritten(before, await posthorn.endpoints.put(name, settings), values.json === true)
+    printWritten(before, await posthorn.endpoints.put(name, settings), values.json === true)
     return EXIT.done
   },
 })
@@ -90,7 +90,7 @@ given replace parts. The difference is shown.`,
     const change = await endpointChange(values)
     const posthorn = connect()
     const before = await posthorn.endpoints.get(name)
-    sayWritten(before, await posthorn.endpoints.edit(name, change), values.json === true)
+    printWritten(before, await posthorn.endpoints.edit(name, change), values.json === true)
     return EXIT.done
   },
 })
@@ -103,8 +103,8 @@ function change(verb: 'pause' | 'resume', summary: string): Action {
     examples: [`posthorn endpoints ${verb} invoice-pdf`],
     async run({ words: [name = ''], values }) {
       const endpoint = await connect().endpoints[verb](name)
-      if (values.json === true) sayJson(endpoint)
-      else say(`${name} is ${painted(endpoint.state, styleOfState(endpoint.state))}`)
+      if (values.json === true) printJson(endpoint)
+      else printLine(`${name} is ${painted(endpoint.state, styleOfState(endpoint.state))}`)
       return EXIT.done
     },
   })
@@ -118,8 +118,8 @@ const test = action({
   examples: ['posthorn endpoints test invoice-pdf'],
   async run({ words: [name = ''], values }) {
     const ping = await connect().endpoints.test(name)
-    if (values.json === true) sayJson(ping)
-    else sayPing(ping)
+    if (values.json === true) printJson(ping)
+    else printPing(ping)
     return ping.outcome === 'succeeded' ? EXIT.done : EXIT.failed
   },
 })
@@ -134,8 +134,8 @@ const rotate = action({
   examples: ['posthorn endpoints rotate invoice-pdf --overlap 2d'],
   async run({ words: [name = ''], values }) {
     const endpoint = await connect().endpoints.rotateSecret(name, { overlap: values.overlap })
-    if (values.json === true) sayJson(endpoint)
-    else say(endpoint.secret)
+    if (values.json === true) printJson(endpoint)
+    else printLine(endpoint.secret)
     return EXIT.done
   },
 })
@@ -153,7 +153,7 @@ const remove = action({
     const buried = values.force === true ? ', and make its queued and running jobs dead' : ''
     await confirm(`Remove the endpoint ${name}${buried}`, values.yes)
     await posthorn.endpoints.remove(name, { force: values.force })
-    say(values.force === true ? `${name} is being removed` : `${name} is removed`)
+    printLine(values.force === true ? `${name} is being removed` : `${name} is removed`)
     return EXIT.done
   },
 })
@@ -168,22 +168,22 @@ async function storedEndpoint(posthorn: Posthorn, name: string): Promise<Endpoin
   }
 }
 
-function sayWritten(before: Endpoint | null, after: Endpoint, isJson: boolean): void {
+function printWritten(before: Endpoint | null, after: Endpoint, isJson: boolean): void {
   if (!isJson) {
     const written = picked(after, [...ENDPOINT_FIELDS, 'secretHint'])
     const changes = differences(before === null ? null : { ...before }, written)
-    sayStep({ kind: 'endpoint', name: after.name, version: before?.version ?? null, changes })
+    printStep({ kind: 'endpoint', name: after.name, version: before?.version ?? null, changes })
   }
-  sayEndpoint(after, isJson)
+  printEndpoint(after, isJson)
 }
 
-function sayEndpoint(endpoint: Endpoint, isJson: boolean): void {
+function printEndpoint(endpoint: Endpoint, isJson: boolean): void {
   if (isJson) {
-    sayJson(endpoint)
+    printJson(endpoint)
     return
   }
   const { counts, rateLimit, circuitBreaker, statuses, headers, onFinish } = endpoint
-  say(
+  printLine(
     record([
       ['endpoint', endpoint.name],
       ['state', endpoint.state],
@@ -205,14 +205,14 @@ function sayEndpoint(endpoint: Endpoint, isJson: boolean): void {
       ['secret', endpoint.secret ?? `…${endpoint.secretHint}`],
     ]),
   )
-  if (endpoint.secret !== undefined) sayAside('The secret is shown only now.')
+  if (endpoint.secret !== undefined) printError('The secret is shown only now.')
 }
 
-function sayPing({ outcome, statusCode, durationMs, message, responseBody }: PingResult): void {
+function printPing({ outcome, statusCode, durationMs, message, responseBody }: PingResult): void {
   const style = outcome === 'succeeded' ? 'green' : 'red'
   const status = statusCode === null ? '' : ` ${statusCode}`
-  say(`${painted(outcome, style)}${status} in ${durationMs} ms: ${cleaned(message ?? '')}`)
-  if (responseBody !== null && responseBody !== '') say(cleaned(responseBody))
+  printLine(`${painted(outcome, style)}${status} in ${durationMs} ms: ${cleaned(message ?? '')}`)
+  if (responseBody !== null && responseBody !== '') printLine(cleaned(responseBody))
 }
 
 export const command = {

@@ -4,8 +4,8 @@ import { action } from '../command.ts'
 import { EXIT, UsageError } from '../exit.ts'
 import { readInput, wholeNumber } from '../input.ts'
 import { endText, exitCodeOf, jobText } from '../job-view.ts'
+import { printError, printJsonText, printLine } from '../output.ts'
 import { connect, connectRaw } from '../server.ts'
-import { say, sayAside, sayJsonText } from '../shown.ts'
 import { WAIT_OPTIONS, waitOptions } from '../waiting.ts'
 
 export const command = action({
@@ -43,11 +43,11 @@ input. A text needs its own quotes: '"hello"'.`,
     const waits = waitOptions(values.timeout)
     const posthorn = connect()
     const { id, deduplicated } = await posthorn.enqueue(job)
-    if (deduplicated) sayAside(`The job was there already, by its idempotency key.`)
-    if (values.json !== true) say(id)
+    if (deduplicated) printError(`The job was there already, by its idempotency key.`)
+    if (values.json !== true) printLine(id)
     const end = values.wait === true ? await posthorn.wait(id, waits) : null
-    if (values.json === true) sayJsonText(await jobText(connectRaw(), id))
-    else if (end !== null) sayAside(endText(end))
+    if (values.json === true) printJsonText(await jobText(connectRaw(), id))
+    else if (end !== null) printError(endText(end))
     return end === null ? EXIT.done : exitCodeOf(end.state)
   },
 })

@@ -2,8 +2,9 @@
 import { action, JSON_OPTION } from '../command.ts'
 import { inCommandWords } from '../command-words.ts'
 import { EXIT } from '../exit.ts'
+import { fromNow, printJson, printLine } from '../output.ts'
 import { connect } from '../server.ts'
-import { cleaned, fromNow, say, sayJson } from '../shown.ts'
+import { cleaned } from '../terminal-text.ts'
 
 export const command = action({
   summary: 'Why a job is not running',
@@ -13,12 +14,12 @@ export const command = action({
   async run({ words: [id = ''], values }) {
     const explanation = await connect().explain(id)
     if (values.json === true) {
-      sayJson(explanation)
+      printJson(explanation)
       return EXIT.done
     }
     const { state, reason, detail, expectedAt } = explanation
-    say(`${state}, ${reason}: ${cleaned(inCommandWords(detail))}`)
-    if (expectedAt !== null) say(`That may change ${fromNow(expectedAt)} (${expectedAt}).`)
+    printLine(`${state}, ${reason}: ${cleaned(inCommandWords(detail))}`)
+    if (expectedAt !== null) printLine(`That may change ${fromNow(expectedAt)} (${expectedAt}).`)
     return EXIT.done
   },
 })

@@ -3,9 +3,9 @@ import type { Job } from '../../src/client/client.ts'
 import { action, JSON_OPTION } from '../command.ts'
 import { exactJson } from '../exact-json.ts'
 import { EXIT } from '../exit.ts'
-import { jobText, sayJob } from '../job-view.ts'
+import { jobText, printJob } from '../job-view.ts'
+import { printJsonText } from '../output.ts'
 import { connect, connectRaw } from '../server.ts'
-import { sayJsonText } from '../shown.ts'
 
 export const command = action({
   summary: 'A job and its attempts',
@@ -21,13 +21,13 @@ export const command = action({
       // A payload may be any JSON: the job shows that it is Posthorn which answers.
       await posthorn.get(id)
       const payload = await posthorn.payload(id)
-      if (process.stdout.isTTY) sayJsonText(new TextDecoder().decode(payload))
+      if (process.stdout.isTTY) printJsonText(new TextDecoder().decode(payload))
       else process.stdout.write(payload)
       return EXIT.done
     }
     const text = await jobText(connectRaw(), id)
-    if (values.json === true) sayJsonText(text)
-    else sayJob(exactJson(text) as Job, new TextDecoder().decode(await connect().payload(id)))
+    if (values.json === true) printJsonText(text)
+    else printJob(exactJson(text) as Job, new TextDecoder().decode(await connect().payload(id)))
     return EXIT.done
   },
 })

@@ -4,8 +4,8 @@ import { withAgenda } from '../agenda/collection.ts'
 import { importAll, type Row, type Rows } from '../agenda/import.ts'
 import { action } from '../command.ts'
 import { CommandFailed, EXIT, UsageError } from '../exit.ts'
+import { printError, printJson, printLine, table } from '../output.ts'
 import { connect } from '../server.ts'
-import { say, sayAside, sayJson, table } from '../shown.ts'
 
 const agenda = action({
   summary: 'Carry the waiting and repeating jobs of Agenda over',
@@ -39,9 +39,9 @@ the first has added.`,
     const found: Rows = new Map()
     const show = (complete: boolean) => {
       const rows = [...found.values()]
-      if (values.json === true) sayJson({ dryRun: isDry, complete, rows })
-      else sayRows(rows)
-      if (isDry) sayAside('Nothing was done (--dry-run).')
+      if (values.json === true) printJson({ dryRun: isDry, complete, rows })
+      else printRows(rows)
+      if (isDry) printError('Nothing was done (--dry-run).')
     }
     try {
       await withAgenda(from, collection, (source) =>
@@ -50,7 +50,7 @@ the first has added.`,
     } catch (error) {
       if (found.size > 0) {
         show(false)
-        sayAside('Not all documents were read. A further run finds what is there already.')
+        printError('Not all documents were read. A further run finds what is there already.')
       }
       throw error
     }
@@ -91,12 +91,12 @@ async function refuseUnknown(posthorn: Posthorn, endpoints: Map<string, string>)
   }
 }
 
-function sayRows(rows: Row[]): void {
+function printRows(rows: Row[]): void {
   const columns = [
     { title: 'in Agenda', value: ({ name }: Row) => name },
     { title: 'becomes', value: ({ becomes }: Row) => becomes },
     { title: 'count', value: ({ count }: Row) => count },
     { title: 'note', value: ({ note, id }: Row) => (id === undefined ? note : `${id}: ${note}`) },
   ]
-  say(rows.length === 0 ? 'Agenda has nothing to do.' : table(rows, columns))
+  printLine(rows.length === 0 ? 'Agenda has nothing to do.' : table(rows, columns))
 }

@@ -7,8 +7,8 @@ import { EXIT } from '../exit.ts'
 import { wholeNumber } from '../input.ts'
 import { FILTER_OPTIONS, filterFrom } from '../job-filter.ts'
 import { JOB_COLUMNS } from '../job-view.ts'
+import { printError, printJson, printLine, table } from '../output.ts'
 import { connect } from '../server.ts'
-import { say, sayAside, sayJson, table } from '../shown.ts'
 
 const DEFAULT_LIMIT = '25'
 /** All of them are held before they are shown. */
@@ -39,11 +39,11 @@ export const command = action({
       cursor = page.nextCursor ?? undefined
       if (items.length >= limit) break
     }
-    if (values.json === true) sayJson({ items, nextCursor: cursor ?? null })
-    else if (items.length === 0) sayAside('No jobs match.')
-    else say(table(items, JOB_COLUMNS))
+    if (values.json === true) printJson({ items, nextCursor: cursor ?? null })
+    else if (items.length === 0) printError('No jobs match.')
+    else printLine(table(items, JOB_COLUMNS))
     if (values.json !== true && cursor !== undefined) {
-      sayAside(`There may be more than ${limit}: --limit asks for them.`)
+      printError(`There may be more than ${limit}: --limit asks for them.`)
     }
     return EXIT.done
   },

@@ -4,8 +4,8 @@ import { action, JSON_OPTION } from '../command.ts'
 import { confirm, YES_OPTION } from '../confirm.ts'
 import { EXIT } from '../exit.ts'
 import { oneOf } from '../input.ts'
+import { type Column, fromNow, printError, printJson, printLine, table } from '../output.ts'
 import { connect } from '../server.ts'
-import { type Column, fromNow, say, sayAside, sayJson, table } from '../shown.ts'
 
 const SCOPES = ['enqueue', 'work', 'admin'] as const
 
@@ -23,9 +23,10 @@ const list = action({
   examples: ['posthorn keys list'],
   async run({ values }) {
     const items = await connect().keys.list()
-    if (values.json === true) sayJson({ items })
-    else if (items.length === 0) sayAside('No key was made yet; those of API_KEYS are not listed.')
-    else say(table(items, COLUMNS))
+    if (values.json === true) printJson({ items })
+    else if (items.length === 0)
+      printError('No key was made yet; those of API_KEYS are not listed.')
+    else printLine(table(items, COLUMNS))
     return EXIT.done
   },
 })
@@ -41,9 +42,9 @@ const create = action({
   async run({ words: [name = ''], values }) {
     const scope = oneOf('--scope', values.scope ?? 'enqueue', SCOPES)
     const made = await connect().keys.create({ name, scope })
-    if (values.json === true) sayJson(made)
-    else say(made.key)
-    sayAside(`The key is shown only now; posthorn keys delete ${made.id} ends it.`)
+    if (values.json === true) printJson(made)
+    else printLine(made.key)
+    printError(`The key is shown only now; posthorn keys delete ${made.id} ends it.`)
     return EXIT.done
   },
 })
@@ -57,7 +58,7 @@ const remove = action({
     const posthorn = connect()
     await confirm(`End the key ${id}: its requests are refused from then on`, values.yes)
     await posthorn.keys.remove(id)
-    say(`${id} is ended`)
+    printLine(`${id} is ended`)
     return EXIT.done
   },
 })

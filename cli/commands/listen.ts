@@ -12,8 +12,9 @@ import { attemptsText } from '../job-view.ts'
 import type { PulledJob } from '../listen/claim-call.ts'
 import { isFinalAtStart, withPatience } from '../listen/patience.ts'
 import { pullJobs } from '../listen/pull-loop.ts'
+import { painted, printError, printLine } from '../output.ts'
 import { connect, connectRaw } from '../server.ts'
-import { cleaned, painted, say, sayAside } from '../shown.ts'
+import { cleaned } from '../terminal-text.ts'
 
 const LEASE_MS = 30_000
 const MAX_CONCURRENCY = 1_000
@@ -47,16 +48,16 @@ under way 5 s.`,
     const secret = given ?? newSecret()
     try {
       const prepare = () => readTimeout(posthorn, name, values.create === true)
-      const timeoutMs = await withPatience(prepare, sayAside, stopping, isFinalAtStart)
+      const timeoutMs = await withPatience(prepare, printError, stopping, isFinalAtStart)
       if (timeoutMs === null) return EXIT.done
       const call = connectRaw()
       const attempt = { posthorn, call, sender, endpoint: name, url, secret, timeoutMs }
       const onReady = () => {
         if (given === null)
-          sayAside(`Signed with ${secret}, made for this run: give it to your handler.`)
-        sayAside(`Jobs of ${name} go to ${url}. Ctrl-C ends this.`)
+          printError(`Signed with ${secret}, made for this run: give it to your handler.`)
+        printError(`Jobs of ${name} go to ${url}. Ctrl-C ends this.`)
       }
-      const lines = { onReady, onEnd: sayAttempt, tell: sayAside }
+      const lines = { onReady, onEnd: printAttempt, print: printError }
       await pullJobs({ ...attempt, ...lines, leaseMs: LEASE_MS, concurrency }, stopping)
     } catch (error) {
       throw explained(name, error)
@@ -110,12 +111,12 @@ async function readTimeout(posthorn: Posthorn, name: string, create: boolean): P
     if (error.code === 'forbidden') return DEFAULT_TIMEOUT_MS
     if (error.code !== 'endpoint_not_found' || !create) throw error
     await posthorn.endpoints.put(name, { url: null })
-    sayAside(`Endpoint ${name} is made.`)
+    printError(`Endpoint ${name} is made.`)
     return DEFAULT_TIMEOUT_MS
   }
 }
 
-function sayAttempt(job: PulledJob, end: AttemptEnd, reportProblem: string | null): void {
+function printAttempt(job: PulledJob, end: AttemptEnd, reportProblem: string | null): void {
   const { outcome, statusCode, durationMs, message } = end
   const time = new Date().toTimeString().slice(0, 8)
   const style = outcome === 'succeeded' ? 'green' : 'red'
@@ -124,7 +125,9 @@ function sayAttempt(job: PulledJob, end: AttemptEnd, reportProblem: string | nul
   const why = outcome === 'succeeded' || statusCode !== null ? '' : `: ${cleaned(message)}`
   const problem = reportProblem === null ? '' : ` (${cleaned(reportProblem)})`
   const took = `${Math.round(durationMs)} ms`
-  say(`${time} ${job.id} ${attempts} ${painted(outcome, style)}${status} ${took}${why}${problem}`)
+  printLine(
+    `${time} ${job.id} ${attempts} ${painted(outcome, style)}${status} ${took}${why}${problem}`,
+  )
 }
 
 /** What to do about an endpoint that gives no jobs. */

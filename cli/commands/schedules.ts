@@ -4,19 +4,19 @@ import type { Job, Schedule, ScheduleSummary } from '../../src/client/client.ts'
 import { segment } from '../../src/client/request-path.ts'
 import { type Action, action, JSON_OPTION } from '../command.ts'
 import { confirm, YES_OPTION } from '../confirm.ts'
-import { answerText, exactJson } from '../exact-json.ts'
+import { exactJson, responseText } from '../exact-json.ts'
 import { EXIT } from '../exit.ts'
-import { collected, connect, connectRaw } from '../server.ts'
 import {
   type Column,
   fromNow,
+  printError,
+  printJson,
+  printJsonText,
+  printLine,
   record,
-  say,
-  sayAside,
-  sayJson,
-  sayJsonText,
   table,
-} from '../shown.ts'
+} from '../output.ts'
+import { collected, connect, connectRaw } from '../server.ts'
 
 const COLUMNS: Column<ScheduleSummary>[] = [
   { title: 'name', value: ({ name }) => name },
@@ -41,10 +41,10 @@ const list = action({
   examples: ['posthorn schedules list'],
   async run({ values }) {
     const items = await collected(connect().schedules.list())
-    if (values.json === true) sayJson({ items, nextCursor: null })
+    if (values.json === true) printJson({ items, nextCursor: null })
     else if (items.length === 0)
-      sayAside('There is no schedule yet: posthorn apply FILE makes them.')
-    else say(table(items, COLUMNS))
+      printError('There is no schedule yet: posthorn apply FILE makes them.')
+    else printLine(table(items, COLUMNS))
     return EXIT.done
   },
 })
@@ -56,8 +56,8 @@ const get = action({
   examples: ['posthorn schedules get nightly-report'],
   async run({ words: [name = ''], values }) {
     const text = await scheduleText('GET', name)
-    if (values.json === true) sayJsonText(text)
-    else saySchedule(exactJson(text) as Schedule)
+    if (values.json === true) printJsonText(text)
+    else printSchedule(exactJson(text) as Schedule)
     return EXIT.done
   },
 })
@@ -69,11 +69,11 @@ function pathOf(name: string, verb = ''): string {
 /** Of an answer that holds the payload. */
 function scheduleText(method: 'GET' | 'POST', name: string, verb = ''): Promise<string> {
   const request = { method, path: pathOf(name, verb), repeatable: true }
-  return answerText(connectRaw(), request, SCHEDULE)
+  return responseText(connectRaw(), request, SCHEDULE)
 }
 
-function saySchedule(schedule: Schedule): void {
-  say(
+function printSchedule(schedule: Schedule): void {
+  printLine(
     record([
       ['schedule', schedule.name],
       ['when', whenText(schedule)],
@@ -100,9 +100,9 @@ function change(verb: 'pause' | 'resume', summary: string): Action {
     async run({ words: [name = ''], values }) {
       const text = await scheduleText('POST', name, `/${verb}`)
       const schedule = JSON.parse(text) as Schedule
-      if (values.json === true) sayJsonText(text)
-      else if (schedule.paused) say(`${name} is paused`)
-      else say(`${name} goes on; next tick ${fromNow(schedule.nextRunAt) ?? 'never'}`)
+      if (values.json === true) printJsonText(text)
+      else if (schedule.paused) printLine(`${name} is paused`)
+      else printLine(`${name} goes on; next tick ${fromNow(schedule.nextRunAt) ?? 'never'}`)
       return EXIT.done
     },
   })
@@ -117,9 +117,9 @@ const run = action({
     // Not repeated: each request makes a job.
     const path = pathOf(name, '/run')
     const request = { method: 'POST', path, repeatable: false } as const
-    const text = await answerText(connectRaw(), request, JOB)
-    if (values.json === true) sayJsonText(text)
-    else say((JSON.parse(text) as Job).id)
+    const text = await responseText(connectRaw(), request, JOB)
+    if (values.json === true) printJsonText(text)
+    else printLine((JSON.parse(text) as Job).id)
     return EXIT.done
   },
 })
@@ -133,7 +133,7 @@ const remove = action({
     const posthorn = connect()
     await confirm(`Remove the schedule ${name}`, values.yes)
     await posthorn.schedules.remove(name)
-    say(`${name} is removed`)
+    printLine(`${name} is removed`)
     return EXIT.done
   },
 })

@@ -2,8 +2,16 @@
 import type { Stats } from '../../src/client/client.ts'
 import { action, JSON_OPTION } from '../command.ts'
 import { EXIT } from '../exit.ts'
+import {
+  type Column,
+  painted,
+  printError,
+  printJson,
+  printLine,
+  styleOfState,
+  table,
+} from '../output.ts'
 import { connect } from '../server.ts'
-import { type Column, painted, say, sayAside, sayJson, styleOfState, table } from '../shown.ts'
 
 type EndpointStats = Stats['endpoints'][number]
 
@@ -36,21 +44,21 @@ export const command = action({
   async run({ values: { endpoint, window, json } }) {
     const stats = await connect().stats({ endpoint, window })
     if (json === true) {
-      sayJson(stats)
+      printJson(stats)
       return EXIT.done
     }
-    if (stats.endpoints.length > 0) say(table(stats.endpoints, COLUMNS))
-    else sayAside('There is no such endpoint yet.')
-    if (stats.more === true) sayAside('Further endpoints are left out: --endpoint finds each.')
+    if (stats.endpoints.length > 0) printLine(table(stats.endpoints, COLUMNS))
+    else printError('There is no such endpoint yet.')
+    if (stats.more === true) printError('Further endpoints are left out: --endpoint finds each.')
     for (const { name, dead } of stats.deletedEndpoints ?? []) {
-      say(`${name} was deleted: ${leftText(dead)}`)
+      printLine(`${name} was deleted: ${leftText(dead)}`)
     }
     const workers = `${stats.liveWorkers} live worker${stats.liveWorkers === 1 ? '' : 's'}`
-    say(painted(workers, stats.liveWorkers === 0 ? 'red' : null))
+    printLine(painted(workers, stats.liveWorkers === 0 ? 'red' : null))
     if (stats.minutes === undefined) return EXIT.done
     const since =
       stats.moreMinutes === true ? `since ${stats.minutes[0]?.minute}` : `within ${window}`
-    say(`${since}: ${endedText(stats.minutes)}`)
+    printLine(`${since}: ${endedText(stats.minutes)}`)
     return EXIT.done
   },
 })

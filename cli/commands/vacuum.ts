@@ -4,7 +4,7 @@ import { vacuumStore } from '../../src/store/open-store.ts'
 import { action } from '../command.ts'
 import { loadEnvFile } from '../env-file.ts'
 import { CommandFailed, EXIT } from '../exit.ts'
-import { say } from '../shown.ts'
+import { printLine } from '../output.ts'
 
 export const command = action({
   summary: 'Give the free room of the SQLite store back to the disk',
@@ -23,7 +23,9 @@ a tenth of the file is free.`,
       )
     }
     const { pages, bytes, fileBytes } = vacuumed
-    say(`${pages} pages, ${bytes} bytes, were given back; the store has ${fileBytes} bytes now.`)
+    printLine(
+      `${pages} pages, ${bytes} bytes, were given back; the store has ${fileBytes} bytes now.`,
+    )
     return EXIT.done
   },
 })

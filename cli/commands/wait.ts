@@ -1,8 +1,8 @@
 // posthorn wait: waits until a job is final; the exit code says how it ended.
 import { action, JSON_OPTION } from '../command.ts'
 import { endText, exitCodeOf, jobText } from '../job-view.ts'
+import { printJsonText, printLine } from '../output.ts'
 import { connect, connectRaw } from '../server.ts'
-import { say, sayJsonText } from '../shown.ts'
 import { WAIT_OPTIONS, waitOptions } from '../waiting.ts'
 
 export const command = action({
@@ -14,8 +14,8 @@ export const command = action({
   examples: ['posthorn wait "$id" --timeout 5m'],
   async run({ words: [id = ''], values }) {
     const job = await connect().wait(id, waitOptions(values.timeout))
-    if (values.json === true) sayJsonText(await jobText(connectRaw(), id))
-    else say(endText(job))
+    if (values.json === true) printJsonText(await jobText(connectRaw(), id))
+    else printLine(endText(job))
     return exitCodeOf(job.state)
   },
 })

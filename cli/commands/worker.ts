@@ -2,7 +2,7 @@
 import { readConfig } from '../../src/config.ts'
 import { action } from '../command.ts'
 import { EXIT } from '../exit.ts'
-import { tellParent } from '../parent.ts'
+import { notifyParent } from '../parent.ts'
 
 export const command = action({
   summary: 'A worker: claims, delivers, settles',
@@ -11,7 +11,7 @@ export const command = action({
   examples: ['WORKER_CONCURRENCY=20 posthorn worker'],
   async run() {
     const { startWorker } = await import('../../workers/main.ts')
-    tellParent({ workerId: await startWorker(readConfig(process.env)) })
+    notifyParent({ workerId: await startWorker(readConfig(process.env)) })
     return EXIT.done
   },
 })

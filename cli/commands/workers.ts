@@ -2,8 +2,8 @@
 import type { WorkerView } from '../../src/client/client.ts'
 import { action, JSON_OPTION } from '../command.ts'
 import { EXIT } from '../exit.ts'
+import { type Column, fromNow, printError, printJson, printLine, table } from '../output.ts'
 import { connect } from '../server.ts'
-import { type Column, fromNow, say, sayAside, sayJson, table } from '../shown.ts'
 
 const COLUMNS: Column<WorkerView>[] = [
   { title: 'worker', value: ({ id }) => id },
@@ -30,9 +30,9 @@ export const command = action({
   examples: ['posthorn workers'],
   async run({ values }) {
     const items = await connect().workers()
-    if (values.json === true) sayJson({ items })
-    else if (items.length === 0) sayAside('No worker was seen within the last hour.')
-    else say(table(items, COLUMNS))
+    if (values.json === true) printJson({ items })
+    else if (items.length === 0) printError('No worker was seen within the last hour.')
+    else printLine(table(items, COLUMNS))
     return EXIT.done
   },
 })

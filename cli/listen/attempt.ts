@@ -45,7 +45,7 @@ export function startAttempt(
   async function report() {
     try {
       const end = await sending.ended
-      return { end, reportProblem: await told(parts, job, end) }
+      return { end, reportProblem: await reportEnd(parts, job, end) }
     } finally {
       lease.drop()
     }
@@ -119,7 +119,11 @@ function keepLease(
 }
 
 /** What could not be told, as a sentence; null: the server knows. */
-async function told(parts: AttemptParts, job: PulledJob, end: AttemptEnd): Promise<string | null> {
+async function reportEnd(
+  parts: AttemptParts,
+  job: PulledJob,
+  end: AttemptEnd,
+): Promise<string | null> {
   if (end.outcome === 'lost') return 'the lease was lost; the server tries the job again'
   if (end.outcome === 'cancelled') return null
   const untilMs = performance.now() + parts.leaseMs

@@ -16,7 +16,7 @@ const MAX_PAUSE_MS = 30_000
  */
 export async function withPatience<T>(
   work: () => Promise<T>,
-  tell: (sentence: string) => void,
+  print: (sentence: string) => void,
   stopping: AbortSignal,
   isFinal = isOfServer,
 ): Promise<T | null> {
@@ -24,12 +24,12 @@ export async function withPatience<T>(
     if (stopping.aborted) return null
     try {
       const result = await work()
-      if (pauseMs > FIRST_PAUSE_MS) tell('The server answers again.')
+      if (pauseMs > FIRST_PAUSE_MS) print('The server answers again.')
       return result
     } catch (error) {
       if (stopping.aborted) return null
       if (!(error instanceof PosthornError) || isFinal(error)) throw error
-      tell(`${cleaned(errorInCommandWords(error).detail)}; trying again in ${pauseMs / 1_000} s.`)
+      print(`${cleaned(errorInCommandWords(error).detail)}; trying again in ${pauseMs / 1_000} s.`)
       // Aborted: the next look at the signal ends this.
       await sleep(pauseMs, undefined, { signal: stopping }).catch(() => {})
     }

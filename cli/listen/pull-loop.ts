@@ -17,7 +17,7 @@ export interface PullParts extends AttemptParts {
   onReady: () => void
   onEnd: (job: PulledJob, end: AttemptEnd, reportProblem: string | null) => void
   /** A sentence for the user at the terminal. */
-  tell: (sentence: string) => void
+  print: (sentence: string) => void
 }
 
 /**
@@ -49,7 +49,7 @@ export async function pullJobs(parts: PullParts, stopping: AbortSignal): Promise
 
 /** null: `stopping` was aborted before. */
 async function claimJobs(
-  { call, endpoint, leaseMs, tell }: PullParts,
+  { call, endpoint, leaseMs, print }: PullParts,
   { limit, waitMs }: { limit: number; waitMs: number },
   stopping: AbortSignal,
 ): Promise<{ job: PulledJob; claimedAtMs: number }[] | null> {
@@ -58,7 +58,7 @@ async function claimJobs(
     claimedAtMs = performance.now()
     return claim(call, endpoint, { limit, waitMs, leaseMs, signal: stopping })
   }
-  const jobs = await withPatience(take, tell, stopping)
+  const jobs = await withPatience(take, print, stopping)
   return jobs?.map((job) => ({ job, claimedAtMs })) ?? null
 }
 
@@ -84,9 +84,9 @@ async function firstEnd(underWay: Set<AttemptUnderWay>, stopping: AbortSignal): 
   stopping.removeEventListener('abort', stop)
 }
 
-async function endAll({ tell }: PullParts, underWay: Set<AttemptUnderWay>): Promise<void> {
+async function endAll({ print }: PullParts, underWay: Set<AttemptUnderWay>): Promise<void> {
   if (underWay.size === 0) return
-  tell(`${underWay.size} under way: waiting ${GRACE_MS / 1_000} s for their handler.`)
+  print(`${underWay.size} under way: waiting ${GRACE_MS / 1_000} s for their handler.`)
   const all = Promise.all([...underWay].map(({ done }) => done))
   const giveUp = setTimeout(() => {
     for (const attempt of underWay) attempt.interrupt()

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { type Action, readWords } from '../../cli/command.ts'
 import { COMMAND_GROUPS, type Entry, entryOf } from '../../cli/command-table.ts'
-import { told } from '../../cli/exit.ts'
+import { errorMessage } from '../../cli/exit.ts'
 import { JOB } from '../client/answering.ts'
 import { openShell, type Shell } from './command-line.ts'
 
@@ -126,7 +126,7 @@ describe.each(Object.keys(KINDS))('a server that answers %s', (answered) => {
       COMMANDS.map(async (words) => {
         const { action, name, rest } = await actionOf(words)
         const error = await action.run(readWords(name, action, rest)).catch((reason) => reason)
-        return { words, ...told(error, false) }
+        return { words, ...errorMessage(error, false) }
       }),
     )
     const results = printed.mock.calls.map(([text]) => text)

@@ -1,6 +1,6 @@
 // A table that does not go to a terminal keeps its last column whole, and bounds the others.
 import { expect, it } from 'vitest'
-import { table } from '../../cli/shown.ts'
+import { table } from '../../cli/output.ts'
 
 const COLUMNS = [
   { title: 'name', value: ([name]: string[]) => name ?? null },

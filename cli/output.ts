@@ -1,6 +1,6 @@
 // What a command prints: lines, tables that fit the terminal, relative times, and colours only on a
-// terminal. The reader may be gone (EPIPE), the disk behind it may be full (ENOSPC), the terminal may
-// be closed (EIO): none of that ends a server, nor a command in the middle of its work.
+// terminal. A reader that is gone (EPIPE), a full disk (ENOSPC) or a closed terminal (EIO) ends
+// neither a server nor a command in the middle of its work.
 import { styleText } from 'node:util'
 import { formatDuration } from '../src/job/duration.ts'
 import { EXIT } from './exit.ts'

@@ -1,4 +1,4 @@
-// All commands, in the order of the help. What one needs is loaded only when it is asked for.
+// All commands, in the order of the help. The file of a command is loaded only when it is used.
 import type { Command } from './command.ts'
 
 export interface Entry {
@@ -15,7 +15,7 @@ export const COMMAND_GROUPS: Record<string, Record<string, Entry>> = {
       load: () => import('./commands/start.ts'),
     },
     api: {
-      summary: 'the API: checks, stores, answers',
+      summary: 'the API: validates, stores, responds',
       load: () => import('./commands/api.ts'),
     },
     worker: {
@@ -25,7 +25,7 @@ export const COMMAND_GROUPS: Record<string, Record<string, Entry>> = {
   },
   Jobs: {
     enqueue: {
-      summary: 'store a job, and say its id',
+      summary: 'store a job, and print its id',
       load: () => import('./commands/enqueue.ts'),
     },
     get: { summary: 'a job and its attempts', load: () => import('./commands/get.ts') },
@@ -37,50 +37,53 @@ export const COMMAND_GROUPS: Record<string, Record<string, Entry>> = {
     explain: { summary: 'why a job is not running', load: () => import('./commands/explain.ts') },
     retry: {
       summary: 'queue dead or cancelled jobs again, by id or filter',
-      load: () => import('./commands/retry.ts'),
+      load: async () => ({ command: (await import('./commands/bulk.ts')).retry }),
     },
     cancel: {
       summary: 'cancel jobs, by id or filter',
-      load: () => import('./commands/cancel.ts'),
+      load: async () => ({ command: (await import('./commands/bulk.ts')).cancel }),
     },
     listen: {
       summary: 'deliver the jobs of an endpoint to a handler on this machine',
       load: () => import('./commands/listen.ts'),
     },
   },
-  'What is set up': {
+  Setup: {
     endpoints: {
-      summary: 'who receives jobs: list, put, set, pause, test, …',
+      summary: 'the receivers of jobs: list, put, set, pause, test, …',
       load: () => import('./commands/endpoints.ts'),
     },
     schedules: {
-      summary: 'jobs by the clock: list, pause, run, …',
+      summary: 'recurring jobs: list, pause, run, …',
       load: () => import('./commands/schedules.ts'),
     },
     keys: { summary: 'API keys: list, create, delete', load: () => import('./commands/keys.ts') },
     apply: {
-      summary: 'make endpoints and schedules as a file says',
+      summary: 'create and change endpoints and schedules to match a file',
       load: () => import('./commands/apply.ts'),
     },
   },
-  'Moving in': {
+  Migration: {
     import: {
-      summary: 'carry over what another queue still has to do: agenda',
+      summary: 'import the pending jobs of another queue: agenda',
       load: () => import('./commands/import.ts'),
     },
   },
-  'How it goes': {
-    stats: { summary: 'what waits and runs', load: () => import('./commands/stats.ts') },
+  Operation: {
+    stats: {
+      summary: 'counts of queued and running jobs',
+      load: () => import('./commands/stats.ts'),
+    },
     workers: {
-      summary: 'the workers that were seen lately',
+      summary: 'the workers that reported in the last hour',
       load: () => import('./commands/workers.ts'),
     },
     backup: {
-      summary: 'copy the SQLite store, while it is in use',
+      summary: 'copy the SQLite store while it is in use',
       load: () => import('./commands/backup.ts'),
     },
     vacuum: {
-      summary: 'give the free room of the SQLite store back to the disk',
+      summary: 'return free space of the SQLite store to the disk',
       load: () => import('./commands/vacuum.ts'),
     },
   },
@@ -92,7 +95,7 @@ export function entryOf(name: string): Entry | undefined {
     .map((group) => group[name])[0]
 }
 
-/** Whether this is a process that stays, not a command that ends. */
+/** Whether the command is a process that runs until it is stopped. */
 export function isServer(name: string | undefined): boolean {
   return name !== undefined && Object.hasOwn(COMMAND_GROUPS[SERVERS] ?? {}, name)
 }

@@ -1,11 +1,14 @@
-// What the API says, in the words of the command line. The API names requests as `METHOD /path`,
-// query parameters as `?name=true`, and fields by a JSON Pointer or `query/name` in `errors`: each
-// becomes the command, the option or the argument that stands for it here, whatever the sentence.
+// Translates messages of the API to the words of the command line. The API names requests as
+// `METHOD /path`, query parameters as `?name=true`, and fields by a JSON Pointer or `query/name` in
+// `errors`. Each becomes the command, option or argument that corresponds to it.
 import { PosthornError } from '../src/client/posthorn-error.ts'
 import { NO_ROUTE } from '../src/errors.ts'
 import type { Action, Given } from './command.ts'
 
-/** By request; `*` is the name or id in both. A request that no command makes stays as it is. */
+/**
+ * Commands by request; `*` is the name or id in both. Requests without a command are not
+ * translated.
+ */
 export const COMMANDS: Record<string, string> = {
   'POST /jobs': 'enqueue',
   'GET /jobs': 'jobs',
@@ -36,7 +39,7 @@ export const COMMANDS: Record<string, string> = {
   'GET /workers': 'workers',
 }
 
-/** Fields that are called otherwise here. */
+/** Fields whose options have other names. */
 const OPTIONS: Record<string, string[]> = {
   tags: ['tag'],
   completion: ['async', 'sync'],
@@ -46,7 +49,7 @@ const REQUEST = /\b(GET|POST|PUT|PATCH|DELETE) (\/[\w.:/-]*\w)/g
 const FLAG = /\?(\w+)=true\b/g
 const KEY_HEADER = 'Idempotency-Key'
 
-/** A sentence of the API that a command prints. */
+/** @param sentence from the API, to be printed by a command */
 export function inCommandWords(sentence: string): string {
   return sentence
     .replace(REQUEST, (request, method: string, path: string) => commandOf(method, path) ?? request)
@@ -57,9 +60,9 @@ export function inCommandWords(sentence: string): string {
 type Typed = { action: Action; given: Given }
 
 /**
- * The same error, about what was typed.
+ * The same error, in the words that the user typed.
  *
- * @param typed absent: the error is about something else than the words of the command
+ * @param typed absent: the error is not about the words of the command
  */
 export function errorInCommandWords(error: PosthornError, typed?: Typed): PosthornError {
   const { status, requestId, retryAfterMs, cause } = error
@@ -76,12 +79,12 @@ export function errorInCommandWords(error: PosthornError, typed?: Typed): Postho
   return new PosthornError({ ...parts, detail: inCommandWords(detail) })
 }
 
-/** A request of a command always has a route, unless POSTHORN_URL has a path before it. */
+/** All requests of commands have a route, so POSTHORN_URL must have a path before it. */
 function isOtherPath({ code, detail }: PosthornError): boolean {
   return code === 'not_found' && detail.startsWith(NO_ROUTE)
 }
 
-/** Replaces advice of the API that only helps authors of requests. null: keep the sentence. */
+/** Replaces advice that only helps authors of requests. null: keep the sentence of the API. */
 function ownSentence(error: PosthornError, typed?: Typed): string | null {
   if (isOtherPath(error)) {
     return 'the server at this URL is Posthorn, but it has no Posthorn API under this path'
@@ -89,17 +92,17 @@ function ownSentence(error: PosthornError, typed?: Typed): string | null {
   const { code, detail } = error
   switch (code) {
     case 'unauthorized':
-      return 'the server does not take this API key, or needs one'
+      return 'the server needs an API key, or does not accept this one'
     case 'store_unavailable': {
       const [found, advice] = detail.split(/;(.*)/)
       if (advice === undefined || typed?.action.options['idempotency-key'] !== undefined)
         return null
-      return `${found}; the change may have been made all the same: look before you repeat it`
+      return `${found}; the change may have been made: check before you repeat it`
     }
     case 'connection_failed':
     case 'timeout':
     case 'unexpected_answer':
-      // The client begins with the request.
+      // The client's message begins with the request.
       return detail.replace(/^[A-Z]+ \/\S*/, 'the request')
     default:
       return null
@@ -116,8 +119,8 @@ function commandOf(method: string, path: string): string | null {
 }
 
 /**
- * As the person who typed the command knows it: the option or argument that was given, else the
- * field as a file has it.
+ * The name that the user knows: the option or argument that was given, else the field as it is in a
+ * file.
  *
  * @param path a JSON Pointer (RFC 6901), or `query/name`, `path/name`, `header/name`
  */

@@ -1,11 +1,11 @@
-// The shape of a command: what it takes, what it says of itself, what it does; and how its words
-// are read. Each lives in a file of its own under commands/ and is loaded only when it is asked for.
+// What defines a command: its arguments, options, help and action; and the parser of its words.
+// Most commands have a file of their own under commands/, which is loaded only when it is used.
 import { parseArgs } from 'node:util'
 import { UsageError } from './exit.ts'
 
 export interface Option {
   type: 'string' | 'boolean'
-  /** What its value is called in the help, like DURATION. */
+  /** The name of its value in the help, like DURATION. */
   value?: string
   /** May be given more than once. */
   multiple?: boolean
@@ -22,25 +22,25 @@ type Values<O extends Options> = {
       : string
 }
 
-/** What was typed after the command's name. */
+/** The words that were typed after the name of the command. */
 export interface Given<O extends Options = Options> {
-  /** As many as `arguments` asks for. */
+  /** The arguments: as many as `arguments` requires. */
   words: string[]
   values: Values<O>
 }
 
-/** One thing that can be done: a command, or a verb of one. */
+/** A command, or one verb of a command. */
 export interface Action<O extends Options = Options> {
   /** One line, without a full stop. */
   summary: string
-  /** Their names: `NAME`, `[NAME]` may be left out, `NAME...` may come more than once. */
+  /** Their names: `NAME`; `[NAME]` is optional; `NAME...` can be repeated. */
   arguments: readonly string[]
   options: O
   /** Further sentences for its help. */
   details?: string
-  /** Whole shell lines, each of which works; at least one. */
+  /** Complete shell lines that work; at least one. */
   examples: readonly string[]
-  /** Resolves with the exit code; throws what exit.ts can tell. */
+  /** Resolves with the exit code. Throws errors that exit.ts knows. */
   run(given: Given<O>): Promise<number>
 }
 
@@ -52,14 +52,14 @@ export function action<const O extends Options>(given: Action<O>): Action {
   return given as unknown as Action
 }
 
-/** `--json`, wherever something is shown. */
+/** `--json`, for every command that prints a response. */
 export const JSON_OPTION = {
   type: 'boolean',
-  help: 'the answer of the API as JSON, for scripts',
+  help: 'print the response of the API as JSON',
 } as const satisfies Option
 
 /**
- * @param name as it was typed, for the sentence about what is wrong
+ * @param name as it was typed, for error messages
  * @throws UsageError
  */
 export function readWords(name: string, action: Action, words: string[]): Given {
@@ -72,7 +72,7 @@ export function readWords(name: string, action: Action, words: string[]): Given 
     const { values, positionals, tokens } = parseArgs(config)
     refuseRepeats(name, action.options, tokens)
     refuseOtherCounts(name, action.arguments, positionals)
-    refuseNoNames(positionals)
+    refuseUnusableNames(positionals)
     return { words: positionals, values: values as Values<Options> }
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
@@ -81,7 +81,7 @@ export function readWords(name: string, action: Action, words: string[]): Given 
   }
 }
 
-/** Of several values the last would count, silently. */
+/** parseArgs would silently use the last of several values. */
 function refuseRepeats(
   command: string,
   options: Options,
@@ -110,18 +110,18 @@ function refuseOtherCounts(name: string, wanted: readonly string[], found: strin
   const extra = isOpen ? undefined : found[wanted.length]
   if (extra !== undefined) {
     throw new UsageError(
-      `posthorn ${name} does not know what "${extra}" is for. See: posthorn ${name} --help`,
+      `posthorn ${name} got an unexpected argument "${extra}". See: posthorn ${name} --help`,
     )
   }
 }
 
-/** In the path of a request they would name another path. */
-function refuseNoNames(words: string[]): void {
+/** In the path of a request they would lead to another path. */
+function refuseUnusableNames(words: string[]): void {
   const wrong = words.find((word) => word === '' || word === '.' || word === '..')
-  if (wrong !== undefined) throw new UsageError(`"${wrong}" is no id, no name and no file.`)
+  if (wrong !== undefined) throw new UsageError(`"${wrong}" is not a valid id, name or file.`)
 }
 
-/** Node's first sentence says what is wrong; what follows is advice about dashes. */
+/** The first sentence of Node says what is wrong; the rest is advice about dashes. */
 function sentenceFrom(message: string): string {
   const [first = message] = message.split(/(?<=[.\n])\s*/)
   return first.endsWith('.') ? first : `${first.trim()}.`

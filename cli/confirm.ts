@@ -1,20 +1,19 @@
-// The question before a command removes something: asked on a terminal, answered with --yes in a
-// script.
+// The question before a command deletes something. A script answers it with --yes.
 import { createInterface } from 'node:readline/promises'
 import type { Option } from './command.ts'
 import { CommandFailed, UsageError } from './exit.ts'
 
 export const YES_OPTION = {
   type: 'boolean',
-  help: 'do not ask; needed where no terminal is',
+  help: 'do not ask; required without a terminal',
 } as const satisfies Option
 
 /**
  * Resolves when the answer is yes.
  *
- * @param question without its question mark, such as `Remove the endpoint invoice-pdf`
+ * @param question without its question mark, such as `Delete the endpoint invoice-pdf`
  * @throws CommandFailed when the user does not confirm
- * @throws UsageError nobody can be asked
+ * @throws UsageError without a terminal
  */
 export async function confirm(question: string, yes: boolean | undefined): Promise<void> {
   if (yes === true) return
@@ -26,5 +25,5 @@ export async function confirm(question: string, yes: boolean | undefined): Promi
   const closed = new Promise<string>((resolve) => terminal.once('close', () => resolve('')))
   const answer = await Promise.race([terminal.question(`${question}? [y/N] `), closed])
   terminal.close()
-  if (!/^y(es)?$/i.test(answer.trim())) throw new CommandFailed('Nothing was removed.')
+  if (!/^y(es)?$/i.test(answer.trim())) throw new CommandFailed('Nothing was deleted.')
 }

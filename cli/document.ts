@@ -16,7 +16,7 @@ import { UsageError } from './exit.ts'
 import { inputName, readInput } from './input.ts'
 
 export interface Fault {
-  /** null: nobody can say. */
+  /** null: unknown. */
   line: number | null
   /** Without a full stop. */
   text: string
@@ -24,18 +24,18 @@ export interface Fault {
 
 export interface SettingsFile {
   fields: Record<string, unknown>
-  /** What the file cannot mean as it stands, though it can be read. */
+  /** Values that JSON cannot express. The rest of the file can be checked all the same. */
   faults: Fault[]
-  /** Where this is, or the last part of the path that the file has; null: it has none of it. */
+  /** The line of this path, or of the longest part of it that exists; null: none exists. */
   lineOf(path: readonly PropertyKey[]): number | null
 }
 
-/** Every document of ours is a mapping. @throws UsageError when it cannot be read */
+/** The file must be one mapping. @throws UsageError if it is not, or cannot be read */
 export async function readSettingsFile(path: string): Promise<SettingsFile> {
   const text = utf8(path, await readInput(path))
   const lines = new LineCounter()
-  // Of YAML 1.2, which JSON is a part of: no dates, no yes and no; a name stands once.
-  // Not `silent`: it would drop all documents but the first.
+  // YAML 1.2, which includes JSON: no dates, no yes and no, no duplicate names.
+  // Not `silent`, which would drop all documents but the first.
   const document = parseDocument(text, {
     ...({ schema: 'core', logLevel: 'error', lineCounter: lines } as const),
     prettyErrors: false,
@@ -44,12 +44,12 @@ export async function readSettingsFile(path: string): Promise<SettingsFile> {
   const faults = faultsOf(document, lines)
   const fields = jsonValue(path, document, faults)
   if (!isMapping(fields)) {
-    throw new UsageError(`${inputName(path)} holds no mapping; expected names and values.`)
+    throw new UsageError(`${inputName(path)} is not a mapping; expected names and values.`)
   }
   return { fields, faults, lineOf: (wanted) => lineAt(document, lines, wanted) }
 }
 
-/** @throws UsageError with all that is wrong */
+/** @throws UsageError with all faults */
 export async function readDocument(path: string): Promise<Record<string, unknown>> {
   const { fields, faults } = await readSettingsFile(path)
   refuseFaults(path, faults)
@@ -65,7 +65,7 @@ export function refuseFaults(path: string, faults: readonly Fault[], further: st
   throw new UsageError([`${inputName(path)} is wrong:`, ...lines, ...further].join('\n  '))
 }
 
-/** A lenient decoder would put other characters in place of the bytes that it cannot read. */
+/** A lenient decoder would replace bytes that are not UTF-8. */
 function utf8(path: string, bytes: Uint8Array): string {
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
@@ -78,10 +78,10 @@ export function isMapping(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** What leaves nothing to be checked further. */
+/** Faults after which nothing else can be checked. */
 function unreadable(document: Document, lines: LineCounter): Fault[] {
   const faults = [...document.errors, ...document.warnings]
-    // Said of every tag below.
+    // faultOfTag reports each tag.
     .filter(({ code }) => code !== 'TAG_RESOLVE_FAILED')
     .map(({ code, message, pos }) => ({
       line: lines.linePos(pos[0]).line,
@@ -98,7 +98,7 @@ function unreadable(document: Document, lines: LineCounter): Fault[] {
       if (isInItself) {
         faults.push({
           line: lineOfNode(node, lines) ?? 1,
-          text: `*${node.source} stands for itself`,
+          text: `*${node.source} contains itself`,
         })
       }
     },
@@ -106,7 +106,7 @@ function unreadable(document: Document, lines: LineCounter): Fault[] {
   return faults
 }
 
-const MORE_DOCUMENTS = 'it holds more than one document; give each a file of its own'
+const MORE_DOCUMENTS = 'it has more than one document; use one file for each'
 
 function faultsOf(document: Document, lines: LineCounter): Fault[] {
   const faults: Fault[] = []
@@ -121,7 +121,7 @@ function faultsOf(document: Document, lines: LineCounter): Fault[] {
   return faults
 }
 
-/** An alias in an alias in an alias fills the memory. */
+/** A few nested aliases can expand to more than fits into memory. */
 const MAX_ALIASES = 100
 
 function jsonValue(path: string, document: Document, faults: Fault[]): unknown {
@@ -132,7 +132,7 @@ function jsonValue(path: string, document: Document, faults: Fault[]): unknown {
   }
 }
 
-/** Texts that YAML 1.1, by which many programs still read, takes for booleans, dates, numbers. */
+/** Texts that YAML 1.1, which many programs still read, takes for booleans, dates or numbers. */
 const READ_OTHERWISE = [
   /^(yes|no|on|off)$/i,
   /^\d{4}-\d\d?-\d\d?/,
@@ -140,37 +140,37 @@ const READ_OTHERWISE = [
   /^[-+]?(0b[01_]+|0x[\da-f_]+|\d+(:[0-5]?\d)+(\.\d*)?)$/i,
 ]
 
-/** A name that is read as a number or as null would be another name: 007 would be 7. */
+/** A name that YAML reads as a number or as null would become another name: 007 would be 7. */
 function faultOfName(key: unknown): string | null {
-  if (!isScalar(key)) return 'a name is no text'
+  if (!isScalar(key)) return 'a name is not text'
   if (key.type !== 'PLAIN' || key.tag !== undefined) return null
   const source = key.source ?? ''
-  if (source === '<<') return 'merge keys (<<) are not taken; write the fields out'
+  if (source === '<<') return 'merge keys (<<) are not supported; repeat the fields'
   const isText = typeof key.value === 'string'
   if (isText && !READ_OTHERWISE.some((shape) => shape.test(source))) return null
-  // The name is the same as a number: a status, for instance.
+  // As a number it is written the same way, like an HTTP status.
   if (Number.isSafeInteger(key.value) && String(key.value) === source) return null
   const found = source === '' ? 'an empty name' : `the name ${source}`
-  return `${found} is not read as a text by YAML; quote it`
+  return `YAML does not read ${found} as text; quote it`
 }
 
-/** They change nothing, or make a text. */
+/** These tags change nothing, or make a value text. */
 const TAGS = ['str', 'map', 'seq'].map((name) => `tag:yaml.org,2002:${name}`)
 
 function faultOfTag(node: Node): string | null {
   if (isAlias(node) || node.tag === undefined || TAGS.includes(node.tag)) return null
-  return `the tag ${node.tag} cannot be carried as JSON`
+  return `the tag ${node.tag} cannot be expressed in JSON`
 }
 
-/** Better no number than another one. */
+/** A number that would change is refused. */
 function faultOfNumber(node: Node): string | null {
   if (!isScalar(node) || typeof node.value !== 'number') return null
   const { value, source = String(value) } = node
   if (/^[-+]?0\d/.test(source)) {
-    return `${source} begins with a zero; quote it, or write the number without`
+    return `${source} begins with a zero; quote it, or remove the zero`
   }
   const isExact = Number.isInteger(value) ? Number.isSafeInteger(value) : Number.isFinite(value)
-  return isExact ? null : `${source} cannot be carried exactly; make it a text`
+  return isExact ? null : `${source} cannot be represented exactly; quote it`
 }
 
 function lineAt(

@@ -1,4 +1,4 @@
-// From the options of `posthorn endpoints put` and `set` to the settings of an endpoint.
+// Converts the options of `posthorn endpoints put` and `set` to the settings of an endpoint.
 import type { EndpointChange, EndpointSettings } from '../src/client/client.ts'
 import { MAX_CONCURRENCY, MAX_RATE_COUNT } from '../src/wire/endpoints.ts'
 import { MAX_ATTEMPTS } from '../src/wire/fields.ts'
@@ -9,22 +9,26 @@ import { wholeNumber } from './input.ts'
 
 export const PUT_OPTIONS = {
   url: { type: 'string', value: 'URL', help: 'where its jobs are sent' },
-  pull: { type: 'boolean', help: 'no URL: its jobs are pulled, as posthorn listen does' },
-  description: { type: 'string', value: 'TEXT', help: 'for people' },
-  timeout: { type: 'string', value: 'DURATION', help: 'of one attempt; 15s' },
-  'max-attempts': { type: 'string', value: 'N', help: 'before a job is dead; 10' },
-  concurrency: { type: 'string', value: 'N', help: 'attempts at once; none: no limit' },
+  pull: { type: 'boolean', help: 'no URL: its jobs are pulled, for example by posthorn listen' },
+  description: { type: 'string', value: 'TEXT', help: 'a note for people' },
+  timeout: { type: 'string', value: 'DURATION', help: 'of one attempt; default 15s' },
+  'max-attempts': { type: 'string', value: 'N', help: 'attempts before a job is dead; default 10' },
+  concurrency: {
+    type: 'string',
+    value: 'N',
+    help: 'attempts at the same time; none removes the limit',
+  },
   'rate-limit': {
     type: 'string',
     value: 'N/DURATION',
-    help: 'attempts started, like 100/1m; none: no limit',
+    help: 'attempts in a time, like 100/1m; none removes the limit',
   },
   async: { type: 'boolean', help: 'a 202 means that the handler reports later' },
-  sync: { type: 'boolean', help: 'a 202 is the end, like any 2xx' },
+  sync: { type: 'boolean', help: 'a 202 means success, like any 2xx' },
   file: {
     type: 'string',
     value: 'FILE',
-    help: 'all settings, as JSON or YAML; options go over it',
+    help: 'settings as JSON or YAML; options override them',
   },
 } as const satisfies Record<string, Option>
 
@@ -41,7 +45,7 @@ interface PutValues {
   file?: string
 }
 
-/** What takes a limit away. */
+/** The value that removes a limit. */
 const NO_LIMIT = 'none'
 
 /** All settings of an endpoint. @throws UsageError */
@@ -51,14 +55,14 @@ export async function endpointSettings(values: PutValues): Promise<EndpointSetti
   throw new UsageError('posthorn endpoints put needs --url URL, --pull, or a url in --file.')
 }
 
-/** Those that are to change. @throws UsageError */
+/** The settings to change. @throws UsageError */
 export async function endpointChange(values: PutValues): Promise<EndpointChange> {
   const change = await settingsGiven(values)
   if (Object.keys(change).length > 0) return change
   throw new UsageError('posthorn endpoints set needs a setting. See: posthorn endpoints set --help')
 }
 
-/** The server decides what else is allowed. */
+/** The server validates the rest. */
 async function settingsGiven(values: PutValues): Promise<EndpointChange> {
   const fromFile = values.file === undefined ? {} : await readDocument(values.file)
   const { url, pull, description, timeout, concurrency } = values

@@ -1,4 +1,4 @@
-// How a command ends: its exit codes, and the sentence for each failure.
+// How a command ends: its exit code, and the message for each failure.
 import { PosthornError } from '../src/client/posthorn-error.ts'
 import { ConfigError } from '../src/config.ts'
 import { ListenFailed } from '../src/http/listening.ts'
@@ -7,7 +7,7 @@ import { cleaned } from './terminal-text.ts'
 
 export const EXIT = {
   done: 0,
-  /** The server said no, the job is dead, or the process could not start. */
+  /** The server refused, the job is dead, or the process could not start. */
   failed: 1,
   wrongUsage: 2,
   unreachable: 3,
@@ -21,7 +21,7 @@ export class UsageError extends Error {
   override readonly name = 'UsageError'
 }
 
-/** A sentence for the user of the command, and its exit code. */
+/** A message for the user, and the exit code. */
 export class CommandFailed extends Error {
   override readonly name = 'CommandFailed'
   readonly exitCode: number
@@ -33,9 +33,9 @@ export class CommandFailed extends Error {
 }
 
 /**
- * A sentence for what a person can mend; the whole error for what only we can.
+ * A message for a failure that the user can fix; the stack for one that only a developer can.
  *
- * @param isServer the API or a worker was to start
+ * @param isServer whether the command starts the API or a worker
  */
 export function errorMessage(
   error: unknown,
@@ -59,9 +59,9 @@ function otherFailure(error: unknown, isServer: boolean): string {
   return `posthorn failed${isServer ? ' to start' : ''}: ${whole}`
 }
 
-/** The sentence of the answer, with what is wrong in which field. */
+/** The detail of the response, and what is wrong with which field. */
 function serverErrorMessage(error: PosthornError): { text: string; exitCode: number } {
-  // The detail is often the sentence about one field, with its path or without.
+  // The detail is often the message about one field, with its path or without.
   const further = error.errors
     .filter(({ message }) => message !== error.detail)
     .map(({ path, message }) => `${path}: ${message}`)
@@ -72,7 +72,7 @@ function serverErrorMessage(error: PosthornError): { text: string; exitCode: num
     case 'timeout':
     case 'unexpected_answer':
       return { text: `${text}\n${SERVER_HINT}`, exitCode: EXIT.unreachable }
-    // The server judges most of what was typed or stands in a file.
+    // The server validates most of what was typed or is in a file.
     case 'invalid_request':
     case 'invalid_json':
       return { text, exitCode: EXIT.wrongUsage }
@@ -85,4 +85,4 @@ function serverErrorMessage(error: PosthornError): { text: string; exitCode: num
   }
 }
 
-const SERVER_HINT = 'POSTHORN_URL says where the server is (http://127.0.0.1:8080 if not set).'
+const SERVER_HINT = 'POSTHORN_URL sets the address of the server (default http://127.0.0.1:8080).'

@@ -1,18 +1,18 @@
-// What --help shows: all commands in their groups, or one with its options and an example.
+// The text of --help: all commands in groups, or one command with its options and an example.
 import { VERSION } from '../src/version.ts'
 import type { Action, Command } from './command.ts'
 import { COMMAND_GROUPS } from './command-table.ts'
 
-const EXIT_CODES = `Exit codes: 0 done, 1 failed (the server said no, a job is dead, it could not
-start), 2 wrong usage or settings, 3 the server cannot be reached, 4 waited too long, 5 a job that
-was waited for was cancelled`
+const EXIT_CODES = `Exit codes: 0 success, 1 failure (the server refused, the job is dead, a server
+could not start), 2 wrong usage or settings, 3 the server cannot be reached, 4 timeout of a wait,
+5 the job that was waited for was cancelled`
 
-const AFTERWORD = `posthorn COMMAND --help has the options of each, and an example.
+const AFTERWORD = `posthorn COMMAND --help prints the options of a command, and an example.
 
-Settings of a server come from its environment (README has the table): STORE_URL, HOST, PORT,
-API_KEYS, … For instance: PORT=9000 posthorn start
-All other commands talk to the server at POSTHORN_URL (http://127.0.0.1:8080 if not set) with the
-API key in POSTHORN_KEY (none in local mode).
+A server reads its settings from the environment (the README lists them): STORE_URL, HOST, PORT,
+API_KEYS, … For example: PORT=9000 posthorn start
+All other commands call the server at POSTHORN_URL (default http://127.0.0.1:8080) with the API key
+in POSTHORN_KEY (none in local mode).
 
 ${EXIT_CODES}
 `
@@ -32,7 +32,7 @@ export function commandHelp(name: string, summary: string, command: Command): st
     ([verb, action]) => [[verb, ...action.arguments].join(' '), action.summary] as const,
   )
   return `posthorn ${name} VERB: ${summary}\n\n${listed(lines)}
-posthorn ${name} VERB --help has the options of each, and an example.\n`
+posthorn ${name} VERB --help prints the options of a verb, and an example.\n`
 }
 
 export function actionHelp(name: string, action: Action): string {
@@ -44,7 +44,7 @@ export function actionHelp(name: string, action: Action): string {
     `posthorn ${[name, ...action.arguments].join(' ')}${options.length > 0 ? ' [OPTIONS]' : ''}`,
     `${action.summary}.${action.details === undefined ? '' : `\n\n${action.details}`}`,
     ...(options.length > 0 ? [`Options\n${listed(options).trimEnd()}`] : []),
-    `For instance\n${action.examples.map((line) => `  ${line}`).join('\n')}`,
+    `Example\n${action.examples.map((line) => `  ${line}`).join('\n')}`,
     EXIT_CODES,
   ]
   return `${parts.join('\n\n')}\n`

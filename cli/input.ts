@@ -1,13 +1,13 @@
-// What a command is given beside its words: files, the standard input, numbers and durations.
+// Reads the files, the standard input, and the numbers, durations and words of options.
 import { createReadStream } from 'node:fs'
 import { parseDuration } from '../src/job/duration.ts'
 import { UsageError } from './exit.ts'
 
 const STDIN = '-'
-/** The largest body that any server takes. */
+/** The largest body that a server can be configured to accept. */
 const MAX_BYTES = 8 * 1_048_576
 
-/** As a sentence calls it. */
+/** The name for messages. */
 export function inputName(path: string): string {
   return path === STDIN ? 'the standard input' : path
 }
@@ -21,10 +21,10 @@ export async function readInput(path: string): Promise<Buffer> {
   } catch (error) {
     throw new UsageError(`${what} cannot be read: ${(error as Error).message}.`)
   }
-  throw new UsageError(`${what} is longer than 8 MiB, more than any server takes.`)
+  throw new UsageError(`${what} is longer than 8 MiB, more than any server accepts.`)
 }
 
-/** null: it is longer than anybody needs, and not to fill the memory. */
+/** null: longer than any server accepts. It is not read further, to spare the memory. */
 async function limited(stream: AsyncIterable<Buffer>): Promise<Buffer | null> {
   const chunks: Buffer[] = []
   let length = 0

@@ -1,4 +1,4 @@
-// The options by which jobs are found: of `jobs`, and of `retry` and `cancel`.
+// The options that select jobs, for `jobs`, `retry` and `cancel`.
 import { isFinal, type JobState } from '../src/client/job.ts'
 import type { Option } from './command.ts'
 import { oneOf } from './input.ts'
@@ -6,11 +6,15 @@ import { oneOf } from './input.ts'
 const STATES = ['queued', 'running', 'succeeded', 'dead', 'cancelled'] as const satisfies JobState[]
 
 export const FILTER_OPTIONS = {
-  endpoint: { type: 'string', value: 'NAME', help: 'those of this endpoint' },
+  endpoint: { type: 'string', value: 'NAME', help: 'jobs of this endpoint' },
   state: { type: 'string', value: 'STATE', multiple: true, help: STATES.join(', ') },
-  tag: { type: 'string', value: 'TAG', help: 'those with this tag' },
-  'created-after': { type: 'string', value: 'INSTANT', help: 'like 2030-01-31T09:00:00Z' },
-  'created-before': { type: 'string', value: 'INSTANT', help: 'the same' },
+  tag: { type: 'string', value: 'TAG', help: 'jobs with this tag' },
+  'created-after': { type: 'string', value: 'INSTANT', help: 'created at this instant or later' },
+  'created-before': {
+    type: 'string',
+    value: 'INSTANT',
+    help: 'created before, like 2030-01-31T09:00:00Z',
+  },
 } as const satisfies Record<string, Option>
 
 export interface FilterValues {

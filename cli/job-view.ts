@@ -1,4 +1,4 @@
-// A job as people read it, and the exit code that its end means.
+// Formats a job for people, and derives the exit code from its final state.
 import { JOB } from '../src/client/answer-check.ts'
 import type { Call } from '../src/client/call.ts'
 import type { Attempt, Job, JobState, JobSummary } from '../src/client/client.ts'
@@ -8,7 +8,7 @@ import { EXIT } from './exit.ts'
 import { type Column, fromNow, painted, printLine, record, styleOfState, table } from './output.ts'
 import { cleaned } from './terminal-text.ts'
 
-/** Of payloads and results so much is shown; --json has all. */
+/** Longer payloads and results are cut; --json prints them whole. */
 const MAX_SHOWN_CHARACTERS = 2_000
 
 export const JOB_COLUMNS: Column<JobSummary>[] = [
@@ -17,12 +17,12 @@ export const JOB_COLUMNS: Column<JobSummary>[] = [
   { title: 'state', value: ({ state }) => state, style: ({ state }) => styleOfState(state) },
   { title: 'attempts', value: attemptsText },
   { title: 'created', value: ({ createdAt }) => fromNow(createdAt) },
-  { title: 'what next', value: whatNext },
+  { title: 'status', value: statusText },
 ]
 
 /**
- * As `1/10`. A retry by hand brings a fresh budget and some attempts are free. Where more were sent
- * than the budget holds it is their number alone.
+ * Like `1/10`. A retry by hand allows `maxAttempts` again and some attempts are free, so there can
+ * be more attempts than `maxAttempts`: then only their number is printed.
  */
 export function attemptsText({
   attemptCount,
@@ -31,7 +31,7 @@ export function attemptsText({
   return attemptCount > maxAttempts ? String(attemptCount) : `${attemptCount}/${maxAttempts}`
 }
 
-function whatNext(job: JobSummary): string | null {
+function statusText(job: JobSummary): string | null {
   const { state, failure, progress, finishedAt, lease } = job
   if (failure !== null) return `${failure.reason}: ${failure.message}`
   if (state === 'queued') return waitText(job) ?? `due ${fromNow(job.dueAt)}`
@@ -39,7 +39,7 @@ function whatNext(job: JobSummary): string | null {
   return `ended ${fromNow(finishedAt)}`
 }
 
-/** For which other jobs a queued one waits; null: for none. */
+/** Which other jobs a queued one waits for; null: none. */
 function waitText({ dueAt, dependsOn, orderingKey }: JobSummary): string | null {
   if (dueAt !== null) return null
   const { length } = dependsOn
@@ -47,7 +47,7 @@ function waitText({ dueAt, dependsOn, orderingKey }: JobSummary): string | null 
   return `in order of the key ${JSON.stringify(orderingKey)}`
 }
 
-/** null: its lease is valid, so that an attempt may be under way. */
+/** null: there is no lease, or it has not expired. */
 function leaseEnd(lease: JobSummary['lease']): string | null {
   if (lease === null || Date.parse(lease.expiresAt) > Date.now()) return null
   return `lost: the lease of ${lease.workerId} expired ${fromNow(lease.expiresAt)}`
@@ -69,7 +69,7 @@ const ATTEMPT_COLUMNS: Column<Attempt>[] = [
   { title: 'message', value: ({ message }) => message },
 ]
 
-/** The text of the API's answer, as it came. */
+/** The exact text of the response. */
 export async function jobText(call: Call, id: string): Promise<string> {
   const path = `/jobs/${segment(id)}`
   return responseText(call, { method: 'GET', path, repeatable: true }, JOB)
@@ -118,7 +118,7 @@ function dueText(job: Job): string {
 }
 
 function resultText({ result, resultTruncated }: Job): string {
-  return resultTruncated ? 'longer than is kept' : shortened(JSON.stringify(result))
+  return resultTruncated ? '(too long to be stored)' : shortened(JSON.stringify(result))
 }
 
 function pairs(metadata: Record<string, string>): string | null {
@@ -130,7 +130,7 @@ function shortened(text: string): string {
   return text.length <= MAX_SHOWN_CHARACTERS ? text : `${text.slice(0, MAX_SHOWN_CHARACTERS)}…`
 }
 
-/** One line on a job that has ended. */
+/** One line about a job that is final. */
 export function endText({ id, state, failure, finishedAt }: JobSummary): string {
   const why = failure === null ? '' : `: ${cleaned(failure.message)}`
   return `${id} ${painted(state, styleOfState(state))} ${fromNow(finishedAt) ?? ''}${why}`

@@ -1,4 +1,4 @@
-// The posthorn command: finds what was asked for, runs it, and tells how it ended.
+// The posthorn command: finds the command that was typed, runs it, and reports how it ended.
 import { setDefaultAutoSelectFamilyAttemptTimeout } from 'node:net'
 import { PosthornError } from '../src/client/posthorn-error.ts'
 import { VERSION } from '../src/version.ts'
@@ -10,8 +10,9 @@ import { actionHelp, commandHelp, overview } from './help.ts'
 import { outliveReaders, print, printError } from './output.ts'
 
 /**
- * Of all that this process connects to by itself: a database that is far away, with IPv4 and IPv6
- * addresses. Node gives each address 250 ms. Deliveries race their addresses (webhook/dial.ts).
+ * The time for each address of a host that this process connects to, such as a distant database
+ * with IPv4 and IPv6 addresses: the default of Node is 250 ms. Deliveries use webhook/dial.ts
+ * instead.
  */
 const ADDRESS_MS = 2_500
 
@@ -67,7 +68,7 @@ outliveReaders(isServer(words[0]) && !words.some(isHelp))
 
 main(words).then(
   (exitCode) => {
-    // Nothing is ended here: the API and a worker go on.
+    // Not process.exit: the API and a worker keep running.
     process.exitCode ||= exitCode
   },
   (error) => {

@@ -14,15 +14,15 @@ export interface Column<Row> {
   style?: (row: Row) => Style | null
 }
 
-/** Of every column but the last so much is shown. */
+/** Longer cells are cut, except in the last column. */
 const MAX_WIDTH = 100
-/** On the narrowest terminal. */
+/** Even on a narrower terminal. */
 const MIN_LAST_WIDTH = 8
 const GAP = '  '
-/** Before what stands below its line. */
+/** Indents a last cell that is printed below its row. */
 const BELOW = '    '
 const NOTHING = '-'
-/** Text beyond this that no reader has read yet is dropped. */
+/** Text that the reader has not read yet; beyond this, output is dropped. */
 const MAX_WAITING_BYTES = 8 * 1_048_576
 
 /** To the standard output, without a line end. */
@@ -44,9 +44,9 @@ function write(stream: NodeJS.WriteStream, text: string): void {
 }
 
 /**
- * To be called before anything is written: an error of these streams that nobody listens to would
- * end the process. A command whose result could not be written fails, unless its reader, like
- * `head`, had seen enough.
+ * Must be called before anything is written: without a listener, an error of these streams ends the
+ * process. A command whose result could not be written fails, unless its reader closed the pipe, as
+ * `head` does.
  */
 export function outliveReaders(isServer: boolean): void {
   process.stderr.on('error', () => {})
@@ -63,15 +63,17 @@ export function printJson(value: unknown): void {
   printJsonText(JSON.stringify(value, null, 2))
 }
 
-/** What a terminal obeys or does not show, and JSON lets stand in a string: C1, bidi and the like. */
+/**
+ * Characters that JSON allows in a string, but that a terminal obeys or hides: C1, bidi and others.
+ */
 const HIDDEN = /[\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]/gu
 
-/** The same JSON, with every hidden character as its escape. */
+/** @param text JSON; its hidden characters are printed as escapes */
 export function printJsonText(text: string): void {
   printLine(text.replace(HIDDEN, escaped))
 }
 
-/** A value in one line of JSON in which nothing is hidden; `none` where there is none. */
+/** A value as one line of JSON without hidden characters; `none` for undefined. */
 export function visibleJson(value: unknown): string {
   return (JSON.stringify(value) ?? 'none').replace(HIDDEN, escaped)
 }
@@ -86,8 +88,8 @@ export function painted(text: string, style: Style | null): string {
 }
 
 /**
- * Aligned columns. The last is never cut: where a terminal is too narrow for it beside the others
- * it stands below them, in as many lines as it takes.
+ * Aligned columns. The last one is never cut: on a terminal that is too narrow for it, it is
+ * printed below the others, on as many lines as it needs.
  */
 export function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): string {
   const last = columns.length - 1
@@ -102,7 +104,7 @@ export function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]
     Math.max(title.length, ...cells.map((line) => (line[i] as string).length)),
   )
   const before = widths.slice(0, last).reduce((sum, width) => sum + width + GAP.length, 0)
-  // A file or a pipe takes any width; some terminals do not know theirs.
+  // Files and pipes take any width, and some terminals do not report theirs.
   const total = process.stdout.columns || Number.POSITIVE_INFINITY
   const isBelow = before + (widths[last] as number) > total
   const room = Math.max(MIN_LAST_WIDTH, total - BELOW.length)
@@ -130,7 +132,7 @@ function shortened(text: string): string {
   return text.length <= MAX_WIDTH ? text : `${text.slice(0, MAX_WIDTH - 1)}…`
 }
 
-/** In lines of no more than `width`, ended at a space where there is one. */
+/** Lines of at most `width`, broken at spaces where possible. */
 function wrapped(text: string, width: number): string[] {
   const lines: string[] = []
   let rest = text
@@ -143,7 +145,7 @@ function wrapped(text: string, width: number): string[] {
   return [...lines, rest]
 }
 
-/** Names and values below each other; a value of null is left out. */
+/** Names and values, one pair a line. Pairs with null are left out. */
 export function record(fields: readonly (readonly [string, string | number | null])[]): string {
   const shown = fields.filter(([, value]) => value !== null)
   const width = Math.max(...shown.map(([name]) => name.length))
@@ -154,7 +156,7 @@ export function record(fields: readonly (readonly [string, string | number | nul
 
 const UNITS_MS = [86_400_000, 3_600_000, 60_000, 1_000]
 
-/** An instant as people ask for it: `3m ago`, `in 2h`. */
+/** An instant relative to now, like `3m ago` or `in 2h`. */
 export function fromNow(instant: string | null): string | null {
   if (instant === null) return null
   const awayMs = Date.parse(instant) - Date.now()

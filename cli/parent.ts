@@ -1,4 +1,4 @@
-// A process under `posthorn start`: says that it is up, and ends with its parent.
+// For a child process of `posthorn start`: reports that it is up, and ends when its parent does.
 
 export function notifyParent(ready: Record<string, string>): void {
   if (process.send === undefined) return

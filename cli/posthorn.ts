@@ -1,10 +1,10 @@
 #!/usr/bin/env node
-// The posthorn command: its environment first, then main.ts. Nothing is imported before that.
+// The posthorn command: adjusts the environment, then loads main.ts. It must import nothing before.
 
-// Node lets FORCE_COLOR beat it, and prints a warning as soon as node:util is loaded.
+// In Node FORCE_COLOR overrides NO_COLOR, with a warning as soon as node:util is loaded.
 if (process.env.NO_COLOR) delete process.env.FORCE_COLOR
 
-// Not awaited: what bin/ requires may not wait.
+// Not awaited: bin/ loads this file with require(), which cannot wait.
 void import('./main.ts')
 
 export {}

@@ -1,19 +1,19 @@
-// The server that commands talk to: POSTHORN_URL and POSTHORN_KEY, read here and nowhere else.
+// Connects to the server of POSTHORN_URL with POSTHORN_KEY. Nothing else reads these variables.
 import { type Call, type ClientOptions, createCall } from '../src/client/call.ts'
 import { Posthorn } from '../src/client/client.ts'
 import { readVariable } from '../src/config.ts'
 import { UsageError } from './exit.ts'
 
 const DEFAULT_URL = 'http://127.0.0.1:8080'
-/** A command on many jobs takes its time; nobody is served later for it. */
+/** Long, because a request about many jobs takes time, and no other request waits for it. */
 const TIMEOUT_MS = 60_000
 
-/** @throws UsageError or ConfigError when they cannot be used */
+/** @throws UsageError or ConfigError if a variable is not valid */
 export function connect(): Posthorn {
   return withOptions((options) => new Posthorn(options))
 }
 
-/** For answers that are shown as they came: JSON.parse would change big integers. */
+/** For responses that are printed as they came: JSON.parse would change big integers. */
 export function connectRaw(): Call {
   return withOptions(createCall)
 }
@@ -27,7 +27,7 @@ function withOptions<T>(make: (options: ClientOptions) => T): T {
   try {
     return make({ url, key, timeoutMs: TIMEOUT_MS })
   } catch (error) {
-    // The sentences of the client name its options, which are called so here too: url, key.
+    // Messages of the client name its options url and key.
     if (!(error instanceof TypeError)) throw error
     throw new UsageError(`POSTHORN_URL or POSTHORN_KEY cannot be used: ${error.message}.`)
   }

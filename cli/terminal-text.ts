@@ -1,16 +1,16 @@
-// What others wrote (a server, a proxy, a handler), made such that no terminal obeys it.
+// Removes what a terminal would obey from text of others: a server, a proxy, a handler.
 import { stripVTControlCharacters } from 'node:util'
 
-/** In one line: no control character, no line break. */
+/** On one line, without control characters. */
 export function cleaned(text: string): string {
   return stripVTControlCharacters(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ')
 }
 
-/** The colours of shown.ts; what a terminal obeys or does not show, beside line ends and tabs. */
+/** The colours of output.ts, and all that a terminal obeys or hides, except line ends and tabs. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: it begins every colour
 const OBEYED = /(\u001b\[(?:2|22|3[12369])m)|(?![\n\t])\p{Cc}|[\p{Cf}\p{Zl}\p{Zp}]/gu
 
-/** Several lines as they are, with our own colours: the last step before anything is printed. */
+/** Keeps line ends, tabs and the command's own colours: the last step before text is printed. */
 export function harmless(text: string): string {
   return text.replace(OBEYED, (_, colour: string | undefined) => colour ?? ' ')
 }

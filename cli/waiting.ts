@@ -1,17 +1,17 @@
-// How long a command waits for the end of a job.
+// The option --timeout of the commands that wait for the end of a job.
 import type { Option } from './command.ts'
 import { UsageError } from './exit.ts'
 import { durationMs } from './input.ts'
 
 const DEFAULT_TIMEOUT = '10m'
-/** What a timer can count. */
+/** The longest time that setTimeout can count. */
 const MAX_TIMEOUT_MS = 24 * 86_400_000
 
 export const WAIT_OPTIONS = {
   timeout: {
     type: 'string',
     value: 'DURATION',
-    help: `wait no longer than this, then exit with 4; ${DEFAULT_TIMEOUT}`,
+    help: `wait at most this long, then exit with 4; default ${DEFAULT_TIMEOUT}`,
   },
 } as const satisfies Record<string, Option>
 

@@ -1,5 +1,5 @@
-// Agenda's collection, which is only read. Each document is decoded by itself, so that one that
-// cannot be decoded stops no other.
+// Reads Agenda's collection, and never writes to it. Each document is decoded by itself: one that
+// cannot be decoded does not stop the others.
 import { BSON, type Filter, MongoClient } from 'mongodb'
 import { isOwnCollection } from '../../src/store/collection-names.ts'
 import { CommandFailed, EXIT, UsageError } from '../exit.ts'
@@ -8,7 +8,7 @@ import type { AgendaDocument } from './plan.ts'
 const DEADLINE_MS = 5_000
 const BATCH_SIZE = 200
 
-/** Neither due nor repeating: it was done, failed for good, or was never planned. */
+/** Neither due nor repeating: completed, failed for good, or never scheduled. */
 const FINISHED: Filter<AgendaDocument> = {
   nextRunAt: null,
   lockedAt: null,
@@ -16,7 +16,7 @@ const FINISHED: Filter<AgendaDocument> = {
   repeatAt: null,
 }
 
-/** Numbers keep their types, so that none is rounded, and patterns that only PCRE reads stay. */
+/** Keeps the types of numbers, so that none is rounded, and patterns that only PCRE can read. */
 const AS_STORED = {
   promoteValues: false,
   promoteBuffers: false,
@@ -24,22 +24,22 @@ const AS_STORED = {
   bsonRegExp: true,
 } as const
 
-/** `problem`: why the document cannot be carried over, if it cannot be decoded as it is. */
+/** `problem`: why the document cannot be imported; null: it was decoded completely. */
 export interface ReadDocument {
   document: AgendaDocument
   problem: string | null
 }
 
 export interface AgendaCollection {
-  /** Its database and its name, which tell its ids from those of another. */
+  /** Database and name: another collection can have the same ids. */
   source: string
-  /** All but the finished ones, the oldest first. */
+  /** All documents except the finished ones, oldest first. */
   documents(): AsyncIterable<ReadDocument>
   finishedCount(): Promise<number>
 }
 
 /**
- * Hands the collection to `work`, and lets go of it afterwards.
+ * Connects, calls `work` with the collection, and disconnects.
  *
  * @param url with the name of the database in its path
  * @throws UsageError, CommandFailed
@@ -68,10 +68,7 @@ export async function withAgenda<T>(
     })
   } catch (error) {
     if (!(error instanceof Error) || !error.name.startsWith('Mongo')) throw error
-    throw new CommandFailed(
-      `The MongoDB that --from names does not answer as it should: ${error.message}`,
-      EXIT.unreachable,
-    )
+    throw new CommandFailed(`The MongoDB of --from failed: ${error.message}`, EXIT.unreachable)
   } finally {
     await client.close()
   }
@@ -94,7 +91,7 @@ function clientOf(url: string): MongoClient {
   }
 }
 
-/** Of the bytes of one document. */
+/** @param raw the bytes of one document */
 export function decoded(raw: Uint8Array): ReadDocument {
   try {
     return { document: withUtf8(raw, true), problem: null }

@@ -1,19 +1,19 @@
-// Carries what Agenda has to do over to a Posthorn, through its API alone. Each job has a key made
-// of its document, each schedule a name made of it: a second run finds both there. A document that
-// the API refuses becomes a row with the reason, and the others go on.
+// Imports the pending work of Agenda through the API of Posthorn. The idempotency key of a job and
+// the name of a schedule are derived from the document, so that a second run finds them. A document
+// that the API refuses becomes a row with the reason; the others are imported.
 import type { Posthorn } from '../../src/client/client.ts'
 import { printError } from '../output.ts'
 import type { AgendaCollection, ReadDocument } from './collection.ts'
 import { type Given, type Plan, planOf, shownId } from './plan.ts'
 import { createWriter, type Outcome, type Writer } from './writer.ts'
 
-/** One kind of thing that happened, and how often. */
+/** A result, and how many documents had it. */
 export interface Row {
   name: string
   becomes: string
   count: number
   note: string
-  /** Of a document that was refused: its `_id` in Agenda. */
+  /** The `_id` in Agenda, of a document that was refused. */
   id?: string
 }
 
@@ -22,7 +22,7 @@ type Planned<K extends Plan['kind']> = Extract<Plan, { kind: K }> & { id: string
 const BATCH_JOBS = 100
 const BATCH_BYTES = 4 * 1_048_576
 const PROGRESS_EVERY = 10_000
-/** Further ones are counted together. */
+/** Results beyond this number of rows are counted in one row. */
 const MAX_ROWS = 1_000
 
 interface Import {
@@ -33,8 +33,8 @@ interface Import {
 export type Rows = Map<string, Row>
 
 /**
- * @param endpoints by name in Agenda
- * @param rows what happened is counted here as it happens: a failure takes nothing from that
+ * @param endpoints the endpoint for each job name of Agenda
+ * @param rows filled during the import: after a failure it has the results until then
  */
 export async function importAll(
   agenda: AgendaCollection,
@@ -54,7 +54,7 @@ export async function importAll(
   for await (const read of agenda.documents()) {
     if (++seen % PROGRESS_EVERY === 0) printError(`${seen} read`)
     const plan = { ...planRead(read, given), id: shownId(read.document._id) }
-    if (plan.kind === 'left') count(work, plan.name, 'left', plan.reason)
+    if (plan.kind === 'skipped') count(work, plan.name, 'skipped', plan.reason)
     else if (plan.kind === 'refused') refuse(work, plan, plan.reason)
     else if (plan.kind === 'schedule') await makeSchedule(work, plan)
     else {
@@ -69,17 +69,17 @@ export async function importAll(
   if (finishedCount > 0) {
     rows.set('', {
       name: '(all)',
-      becomes: 'left',
+      becomes: 'skipped',
       count: finishedCount,
       note: 'neither due nor repeating',
     })
   }
 }
 
-/** What would be left anyway is left, however it is encoded. */
+/** A document that is skipped anyway is not refused for its encoding. */
 function planRead({ document, problem }: ReadDocument, given: Given): Plan {
   const plan = planOf(document, given)
-  if (problem === null || plan.kind === 'left') return plan
+  if (problem === null || plan.kind === 'skipped') return plan
   return { name: plan.name, kind: 'refused', reason: problem }
 }
 
@@ -107,10 +107,10 @@ function countOutcome(
 ): void {
   const { kind } = outcome
   if (kind === 'refused') refuse(work, plan, outcome.reason)
-  else count(work, plan.name, becomes, kind === 'there already' ? kind : `${kind}${details}`)
+  else count(work, plan.name, becomes, kind === 'already imported' ? kind : `${kind}${details}`)
 }
 
-/** Each by itself, with its id: somebody has to look at it. */
+/** In a row of its own, with its id, because a person has to look at it. */
 function refuse(work: Import, { name, id }: { name: string; id: string }, reason: string): void {
   count(work, name, 'refused', reason, id)
 }

@@ -1,11 +1,11 @@
-// Agenda's ways to say how often, put into Posthorn's: a cron line of five fields, or an interval.
+// Converts intervals of Agenda to those of Posthorn: a cron line of five fields, or a duration.
 import { formatDuration } from '../../src/job/duration.ts'
 
-export type Rhythm = { cron: string } | { everyMs: number } | { problem: string }
+export type Interval = { cron: string } | { everyMs: number } | { problem: string }
 
 const SECOND_MS = 1_000
 const DAY_MS = 86_400_000
-/** As Agenda counts them: a month has 30 days, a year 365. */
+/** As Agenda defines them: a month has 30 days, a year 365. */
 const UNITS_MS: Record<string, number> = {
   second: SECOND_MS,
   minute: 60_000,
@@ -24,17 +24,18 @@ const MAX_LENGTH = 200
 const CRON_FIELD = /^[\d*/,?A-Za-z#-]+$/
 
 /** @param repeatInterval a cron line, words like "3 minutes", or milliseconds */
-export function rhythmOf(repeatInterval: string | number): Rhythm {
+export function intervalOf(repeatInterval: string | number): Interval {
   const text = String(repeatInterval).trim()
-  if (text.length > MAX_LENGTH) return { problem: 'its interval is too long to be one' }
+  if (text.length > MAX_LENGTH)
+    return { problem: `its interval is longer than ${MAX_LENGTH} characters` }
   const numeric = text === '' ? Number.NaN : Number(text)
-  if (Number.isFinite(numeric)) return interval(numeric, text)
-  const spokenMs = spokenInterval(text.toLowerCase())
-  return spokenMs === null ? cronLine(text) : interval(spokenMs, text)
+  if (Number.isFinite(numeric)) return everyInterval(numeric, text)
+  const wordsMs = durationInWords(text.toLowerCase())
+  return wordsMs === null ? cronLine(text) : everyInterval(wordsMs, text)
 }
 
-/** Of `repeatAt`: a time of day, like 3:30pm or 15:30. */
-export function timeOfDay(repeatAt: string): Rhythm {
+/** @param repeatAt a time of day, like 3:30pm or 15:30 */
+export function timeOfDay(repeatAt: string): Interval {
   const [, hours, minutes = '0', half] =
     /^(?:at )?(\d{1,2})(?::(\d{2}))? ?(am|pm)?$/.exec(repeatAt.trim().toLowerCase()) ?? []
   const isTime = hours !== undefined && (half !== undefined || repeatAt.includes(':'))
@@ -46,7 +47,7 @@ export function timeOfDay(repeatAt: string): Rhythm {
   return { cron: `${Number(minutes)} ${hour} * * *` }
 }
 
-function interval(valueMs: number, text: string): Rhythm {
+function everyInterval(valueMs: number, text: string): Interval {
   const everyMs = Math.round(valueMs)
   if (everyMs >= SECOND_MS && everyMs <= 366 * DAY_MS) return { everyMs }
   return {
@@ -54,8 +55,8 @@ function interval(valueMs: number, text: string): Rhythm {
   }
 }
 
-/** Words like "1 day and 3 hours"; null: they are none. */
-function spokenInterval(text: string): number | null {
+/** Milliseconds of words like "1 day and 3 hours"; null: the text is something else. */
+function durationInWords(text: string): number | null {
   let rest = text.replace(/([^a-z\d.-]|\band\b)+/g, ' ').trim()
   let totalMs = 0
   while (rest !== '') {
@@ -74,12 +75,14 @@ function numberOf(word: string): number {
   return index === -1 ? Number.parseFloat(word) : index + 1
 }
 
-/** Agenda reads six fields too, the first of which are seconds; `?` there means `*`. */
-function cronLine(text: string): Rhythm {
+/** Agenda also reads six fields, the first of which are seconds, and takes `?` for `*`. */
+function cronLine(text: string): Interval {
   const fields = text.split(/\s+/)
   const [seconds] = fields
   if (fields.length === 6 && seconds !== '0') {
-    return { problem: `"${shortened(text)}" has seconds, which a cron line here has not` }
+    return {
+      problem: `"${shortened(text)}" has a field for seconds, which cron lines of Posthorn do not have`,
+    }
   }
   const five = fields.slice(-5)
   const isCron =

@@ -1,13 +1,13 @@
-// What a document of Agenda becomes in Posthorn: a job, a schedule, or nothing and why. Whether the
-// API takes the job or the schedule is for the API to say: none of its limits stand here.
+// Decides what a document of Agenda becomes: a job, a schedule, or nothing, with the reason. The
+// limits of the API are not repeated here: the API itself accepts or refuses the result.
 import { createHash } from 'node:crypto'
 import { BSON, Double, Int32, Long, ObjectId } from 'mongodb'
 import type { NewJob, ScheduleSettings } from '../../src/client/client.ts'
 import { formatDuration } from '../../src/job/duration.ts'
 import { jsonOfBson, NoJsonForm } from '../../src/store/bson-json.ts'
-import { rhythmOf, timeOfDay } from './interval.ts'
+import { intervalOf, timeOfDay } from './interval.ts'
 
-/** As Agenda 4, 5 and 6 write it; what is not there may be null or absent. Numbers are BSON's. */
+/** As Agenda 4, 5 and 6 write it: any field may be null or absent. Numbers have BSON types. */
 export type AgendaDocument = { _id: unknown } & Partial<Record<AgendaField, unknown>>
 type AgendaField =
   | 'name'
@@ -26,37 +26,38 @@ type AgendaField =
 export type Plan = { name: string } & (
   | { kind: 'job'; job: NewJob & { rawPayload: string } }
   | { kind: 'schedule'; scheduleName: string; settings: ScheduleSettings; note: string }
-  /** Not carried over on purpose. */
-  | { kind: 'left'; reason: string }
-  /** It should be carried over, and cannot be. */
+  /** Deliberately not imported. */
+  | { kind: 'skipped'; reason: string }
+  /** It should be imported, but cannot be. */
   | { kind: 'refused'; reason: string }
 )
 
-/** A document that cannot be carried over, as a sentence. */
+/** The message says why the document cannot be imported. */
 class Refused extends Error {
   override readonly name = 'Refused'
 }
 
-/** Agenda takes the zone of its process then, which nobody can see from here. */
-const NO_ZONE = 'UTC for want of a zone'
+/** Agenda uses the time zone of its process then, which it does not store. */
+const NO_ZONE = 'UTC, because it has no time zone'
 const MAX_SLUG_LENGTH = 36
 const MAX_ID_LENGTH = 100
 
-/** What the import was asked for. */
+/** What the user asked to import. */
 export interface Given {
-  /** By name in Agenda. */
+  /** The endpoint for each job name of Agenda. */
   endpoints: Map<string, string>
-  /** The collection that the document is from. */
+  /** Database and name of the collection. */
   source: string
 }
 
 export function planOf(document: AgendaDocument, { endpoints, source }: Given): Plan {
   const { name, lockedAt } = document
-  if (typeof name !== 'string') return { name: '(no name)', kind: 'left', reason: 'it has no name' }
-  const left = (reason: string): Plan => ({ name, kind: 'left', reason })
+  if (typeof name !== 'string')
+    return { name: '(no name)', kind: 'skipped', reason: 'it has no name' }
+  const skipped = (reason: string): Plan => ({ name, kind: 'skipped', reason })
   const endpoint = endpoints.get(name)
-  if (endpoint === undefined) return left('no --map says which endpoint it is for')
-  if (lockedAt) return left('running now, or its process died: import again later')
+  if (endpoint === undefined) return skipped('no --map names an endpoint for it')
+  if (lockedAt) return skipped('running now, or its process died: import again later')
   try {
     const idText = idTextOf(document._id, source)
     const of = { endpoint, rawPayload: payloadOf(document.data), idText }
@@ -68,7 +69,7 @@ export function planOf(document: AgendaDocument, { endpoints, source }: Given): 
   }
 }
 
-/** How a person finds the document in Agenda. */
+/** The id in the form in which a person can find it in Agenda. */
 export function shownId(id: unknown): string {
   if (id instanceof ObjectId) return id.toHexString()
   const text = typeof id === 'string' ? id : BSON.EJSON.stringify(id as object)
@@ -78,15 +79,15 @@ export function shownId(id: unknown): string {
 interface Carried {
   endpoint: string
   rawPayload: string
-  /** Hex digits that name the document. */
+  /** Hex digits that identify the document. */
   idText: string
 }
 
 function jobPlan(document: AgendaDocument, name: string, { idText, ...of }: Carried): Plan {
-  const left = (reason: string): Plan => ({ name, kind: 'left', reason })
-  if (document.disabled) return left('disabled, and a single job cannot be paused')
+  const skipped = (reason: string): Plan => ({ name, kind: 'skipped', reason })
+  if (document.disabled) return skipped('disabled, and a single job cannot be paused')
   const nextRunAt = dateIn(document, 'nextRunAt')
-  if (nextRunAt === null) return left('it has no next run')
+  if (nextRunAt === null) return skipped('it has no next run')
   const job = {
     ...{ ...of, runAt: nextRunAt.toISOString() },
     priority: priorityOf(document.priority),
@@ -100,11 +101,15 @@ function schedulePlan(document: AgendaDocument, name: string, { idText, ...of }:
   const { repeatInterval, repeatAt, repeatTimezone } = document
   refuseSkippedDays(document.skipDays)
   const isInterval = isSet(repeatInterval)
-  const rhythm = isInterval ? rhythmOf(String(plain(repeatInterval))) : timeOfDay(String(repeatAt))
-  if ('problem' in rhythm) throw new Refused(rhythm.problem)
+  const interval = isInterval
+    ? intervalOf(String(plain(repeatInterval)))
+    : timeOfDay(String(repeatAt))
+  if ('problem' in interval) throw new Refused(interval.problem)
   const paused = document.disabled === true
   const nextRunAt = dateIn(document, 'nextRunAt')
-  if (!paused && nextRunAt === null) return { name, kind: 'left', reason: 'it has no next run' }
+  if (!paused && nextRunAt === null) {
+    return { name, kind: 'skipped', reason: 'it has no next run' }
+  }
   const startAt = dateIn(document, 'startDate')
   const endAt = dateIn(document, 'endDate')
   const settings = {
@@ -113,13 +118,13 @@ function schedulePlan(document: AgendaDocument, name: string, { idText, ...of }:
     ...(endAt === null ? {} : { endAt }),
   }
   const rest = { name, kind: 'schedule', scheduleName: scheduleNameOf(name, idText) } as const
-  if ('everyMs' in rhythm) {
-    // Its ticks count from here, so that the next one stays where it is.
+  if ('everyMs' in interval) {
+    // Ticks are counted from startAt, so the next one is when Agenda would have run it.
     const from = nextRunAt === null ? {} : { startAt: nextRunAt }
-    const every = formatDuration(rhythm.everyMs)
+    const every = formatDuration(interval.everyMs)
     return { ...rest, settings: { ...settings, ...from, every }, note: every }
   }
-  const { cron } = rhythm
+  const { cron } = interval
   const zone = isInterval && isSet(repeatTimezone) ? repeatTimezone : null
   const timezone = zone === null ? {} : { timezone: zone as string }
   const from = startAt === null ? {} : { startAt }
@@ -132,26 +137,26 @@ function refuseSkippedDays(skipDays: unknown): void {
   throw new Refused('skipDays has no counterpart: write a cron line')
 }
 
-/** As JavaScript in Agenda takes it. */
+/** Agenda tests these fields for truth: 0 and an empty text count as absent. */
 function isSet(value: unknown): boolean {
   return Boolean(plain(value))
 }
 
-/** A number of whichever BSON type as one of JavaScript; anything else as it is. */
+/** A BSON number as a number of JavaScript; anything else unchanged. */
 function plain(value: unknown): unknown {
   if (value instanceof Int32 || value instanceof Double) return value.valueOf()
   return value instanceof Long ? value.toNumber() : value
 }
 
-/** null: it is not there. */
+/** null: the field is absent. */
 function dateIn(document: AgendaDocument, field: AgendaField): Date | null {
   const value = document[field]
   if (value === undefined || value === null) return null
   if (value instanceof Date && !Number.isNaN(value.getTime())) return value
-  throw new Refused(`its ${field} is no date that can be read`)
+  throw new Refused(`its ${field} is not a valid date`)
 }
 
-/** −20 (lowest) to 20 (highest) there, 0 to 9 here; normal is 0 there and 5 here. */
+/** In Agenda −20 (lowest) to 20 (highest), normal is 0; in Posthorn 0 to 9, normal is 5. */
 function priorityOf(value: unknown): number {
   const given = plain(value)
   const priority = typeof given === 'number' && Number.isFinite(given) ? given : 0
@@ -163,7 +168,7 @@ function payloadOf(data: unknown): string {
   return jsonOfBson(data ?? null, ['data'], { largeIntegers: 'text' })
 }
 
-/** Readable, and another one for each document. */
+/** Readable, and unique for each document. */
 function scheduleNameOf(name: string, idText: string): string {
   const slug = name
     .toLowerCase()
@@ -173,7 +178,7 @@ function scheduleNameOf(name: string, idText: string): string {
   return `${slug || 'agenda'}-${idText}`
 }
 
-/** Another id than an ObjectId can be there in two collections, of two documents. */
+/** Only an ObjectId is unique across collections; any other id is hashed with its collection. */
 function idTextOf(id: unknown, source: string): string {
   if (id instanceof ObjectId) return id.toHexString()
   return createHash('sha256')

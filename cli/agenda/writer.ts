@@ -1,7 +1,7 @@
-// Writes jobs and schedules through the API, and reports the result of each. A dry run lets the API
-// judge the same requests, each with a condition that cannot be met: a job that depends on one that
-// does not exist, a schedule of a version that none has. The API looks at that last, so it answers
-// as it would have, and stores nothing.
+// Writes jobs and schedules through the API, and reports the result of each. A dry run sends the
+// same requests, each with a condition that cannot be met: the job depends on a job that does not
+// exist, the schedule must have a version that none has. The API checks that condition last, so it
+// reports every other fault, and stores nothing.
 import {
   type BatchItem,
   type NewJob,
@@ -13,7 +13,7 @@ import { newJobId } from '../../src/job/job-id.ts'
 import { NO_VERSION } from '../apply/probe.ts'
 
 export type Outcome =
-  | { kind: 'added' | 'would be added' | 'there already' }
+  | { kind: 'added' | 'would be added' | 'already imported' }
   | { kind: 'refused'; reason: string }
 
 export interface Writer {
@@ -23,26 +23,26 @@ export interface Writer {
 }
 
 type Refusal = NonNullable<BatchItem['error']>
-type Answer = { isNew: boolean; error?: undefined } | { error: Refusal }
+type ItemResult = { isNew: boolean; error?: undefined } | { error: Refusal }
 
-/** What is wrong with one job or schedule. All else would be wrong with the next one, too. */
+/** Errors of one job or schedule. Any other error would also occur with the next one. */
 const OF_ONE_ITEM = new Set([
   ...['invalid_json', 'invalid_request', 'payload_too_large', 'endpoint_not_found'],
   ...['endpoint_disabled', 'dedupe_conflict', 'idempotency_key_reused', 'precondition_failed'],
 ])
 
 export function createWriter(posthorn: Posthorn, isDry: boolean): Writer {
-  // Made now, and at random: no job has it.
+  // A new random id: no job has it.
   const noJob = newJobId(Date.now())
   return {
     async enqueue(jobs) {
       const sent = isDry ? jobs.map((job) => probeOf(job, noJob)) : jobs
-      return (await answersOf(posthorn, sent)).map(outcomeOfJob)
+      return (await resultsOf(posthorn, sent)).map(outcomeOfJob)
     },
     async putSchedule(name, settings) {
-      if (await isThere(posthorn, name)) return { kind: 'there already' }
+      if (await hasSchedule(posthorn, name)) return { kind: 'already imported' }
       try {
-        // Not ifAbsent: a repeat after a lost answer would fail, and the name is the document's.
+        // Not ifAbsent: a repeat after a lost response would fail. The name is unique anyway.
         await posthorn.schedules.put(name, settings, isDry ? { ifVersion: NO_VERSION } : {})
         return { kind: 'added' }
       } catch (error) {
@@ -54,41 +54,41 @@ export function createWriter(posthorn: Posthorn, isDry: boolean): Writer {
   }
 }
 
-/** The metadata of all jobs here have one form, and make room for the dependency. */
+/** Without the metadata, which is always valid, so that the dependency adds no bytes. */
 function probeOf({ metadata: _, ...job }: NewJob, noJob: string): NewJob {
   return { ...job, dependsOn: [noJob] } as NewJob
 }
 
-function outcomeOfJob(answer: Answer): Outcome {
-  if (answer.error === undefined) return { kind: answer.isNew ? 'added' : 'there already' }
-  const { code, detail, errors } = answer.error
-  // Agenda has moved its next run since, or this is a dry run: another request, but the same job.
-  if (code === 'idempotency_key_reused') return { kind: 'there already' }
+function outcomeOfJob(result: ItemResult): Outcome {
+  if (result.error === undefined) return { kind: result.isNew ? 'added' : 'already imported' }
+  const { code, detail, errors } = result.error
+  // The job exists with another body: Agenda has moved its next run, or this is a dry run.
+  if (code === 'idempotency_key_reused') return { kind: 'already imported' }
   const isProbe = errors?.some(({ path }) => path === '/dependsOn')
   return isProbe ? { kind: 'would be added' } : { kind: 'refused', reason: detail }
 }
 
-/** What the API refuses as a whole is sent in halves, to find the one that it refuses. */
-async function answersOf(posthorn: Posthorn, jobs: NewJob[]): Promise<Answer[]> {
+/** If the API refuses the whole batch, sends it in halves, to find the job that it refuses. */
+async function resultsOf(posthorn: Posthorn, jobs: NewJob[]): Promise<ItemResult[]> {
   const [first, ...others] = jobs
   if (first === undefined) return []
   try {
-    return (await posthorn.enqueueBatch(jobs)).map(answerIn)
+    return (await posthorn.enqueueBatch(jobs)).map(resultOf)
   } catch (error) {
     refusalIn(error)
-    // A batch is nested deeper than a job by itself.
-    if (others.length === 0) return [await answerTo(posthorn, first)]
+    // Not as a batch: the payload is nested deeper there, perhaps too deep.
+    if (others.length === 0) return [await enqueueAlone(posthorn, first)]
     const half = Math.ceil(jobs.length / 2)
-    const answers = await answersOf(posthorn, jobs.slice(0, half))
-    return [...answers, ...(await answersOf(posthorn, jobs.slice(half)))]
+    const results = await resultsOf(posthorn, jobs.slice(0, half))
+    return [...results, ...(await resultsOf(posthorn, jobs.slice(half)))]
   }
 }
 
-function answerIn({ status, error }: BatchItem): Answer {
+function resultOf({ status, error }: BatchItem): ItemResult {
   return error === undefined ? { isNew: status === 201 } : { error }
 }
 
-async function answerTo(posthorn: Posthorn, job: NewJob): Promise<Answer> {
+async function enqueueAlone(posthorn: Posthorn, job: NewJob): Promise<ItemResult> {
   try {
     return { isNew: !(await posthorn.enqueue(job)).deduplicated }
   } catch (error) {
@@ -96,13 +96,13 @@ async function answerTo(posthorn: Posthorn, job: NewJob): Promise<Answer> {
   }
 }
 
-/** @throws the error itself where it is about more than one job or schedule */
+/** @throws the error itself if it is not about one job or schedule */
 function refusalIn(error: unknown): Refusal {
   if (error instanceof PosthornError && OF_ONE_ITEM.has(error.code)) return error
   throw error
 }
 
-async function isThere(posthorn: Posthorn, scheduleName: string): Promise<boolean> {
+async function hasSchedule(posthorn: Posthorn, scheduleName: string): Promise<boolean> {
   try {
     await posthorn.schedules.get(scheduleName)
     return true

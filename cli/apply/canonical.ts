@@ -1,12 +1,12 @@
-// What a file asks for, in the very form in which the API reads it back: by the rules of the routes
-// themselves, so that `90s` is `1m30s`, what is left out is its default, and headers are masked.
+// Converts what a file asks for to the form in which the API returns it, with the schemas of the
+// routes: `90s` becomes `1m30s`, omitted fields get their defaults, and header values are masked.
 import { AppError } from '../../src/errors.ts'
 import { endpointBody, endpointView, settingsFrom } from '../../src/wire/endpoints.ts'
 import { parseEnvelope, REQUEST_LIMITS } from '../../src/wire/envelope.ts'
 import { endpointName } from '../../src/wire/fields.ts'
 import { scheduleBody, scheduleFrom, scheduleJson } from '../../src/wire/schedules.ts'
 
-/** Of what is read back only this is decided by whoever writes. */
+/** The fields that a client sets. The API sets the others. */
 export const ENDPOINT_FIELDS = [
   'url',
   'description',
@@ -45,12 +45,12 @@ const SCHEDULE_FIELDS = [
 type Fields = Record<string, unknown>
 
 export interface Problem {
-  /** From the endpoint or schedule down; empty: of it as a whole. */
+  /** Within the endpoint or schedule; empty: all of it. */
   path: PropertyKey[]
   message: string
 }
 
-/** The fields, or what is wrong. */
+/** The fields, or the problems with them. */
 export type Canonical = { fields: Fields } | { problems: Problem[] }
 
 export function canonicalEndpoint(name: string, given: unknown): Canonical {
@@ -79,7 +79,7 @@ export function canonicalEndpoint(name: string, given: unknown): Canonical {
     { queued: 0, running: 0, more: false },
     0,
   )
-  // A secret is read back by its end only; one that is not given stays as it is.
+  // The API returns only the end of a secret. Without one in the file, the secret is kept.
   const names = secret === undefined ? ENDPOINT_FIELDS : [...ENDPOINT_FIELDS, 'secretHint']
   return { fields: picked(view, names) }
 }
@@ -97,7 +97,7 @@ export function canonicalSchedule(name: string, given: unknown): Canonical {
     const unread = { lastJobId: null, lastError: null, createdAt: 0, updatedAt: 0, version: 0 }
     if (problems.length > 0) return { problems }
     const view = JSON.parse(scheduleJson({ ...change, ...unread }, now)) as Fields
-    // Whether it is paused is kept unless it is said.
+    // Without `paused` in the file, the schedule stays paused or active.
     const names =
       checked.data.paused === undefined ? SCHEDULE_FIELDS : [...SCHEDULE_FIELDS, 'paused']
     return { fields: picked(view, names) }
@@ -106,9 +106,9 @@ export function canonicalSchedule(name: string, given: unknown): Canonical {
   }
 }
 
-/** As the routes get it: its depth and size are checked, and the payload is cut out. */
+/** As the routes parse it: depth and size are checked, and the payload becomes bytes. */
 function requestBody(given: unknown): { value: unknown } | { problems: Problem[] } {
-  // A mapping without a value.
+  // In YAML, a name without a value.
   if (given === null) return { value: given }
   try {
     return { value: parseEnvelope(Buffer.from(JSON.stringify(given)), REQUEST_LIMITS) }
@@ -117,7 +117,7 @@ function requestBody(given: unknown): { value: unknown } | { problems: Problem[]
   }
 }
 
-/** What the routes would answer; an error that is none of theirs is thrown. */
+/** The problems that the routes would report; any other error is thrown. */
 function refusal(error: unknown): Problem[] {
   if (!(error instanceof AppError)) throw error
   if (error.errors === undefined) return [{ path: [], message: error.message }]
@@ -139,14 +139,14 @@ export function isName(value: unknown): value is string {
   return endpointName.safeParse(value).success
 }
 
-/** What a schema says. */
+/** An issue as zod reports it. */
 interface Issue extends Problem {
   code: string
-  /** Of `unrecognized_keys`. */
+  /** Only with the code `unrecognized_keys`. */
   keys?: string[]
 }
 
-/** One for each field that is not known: each stands in a line of its own. */
+/** One problem for each unknown field, because each is on another line of the file. */
 function problemsOf({ code, path, message, keys = [] }: Issue): Problem[] {
   if (code !== 'unrecognized_keys') return [{ path, message }]
   return keys.map((key) => ({ path: [...path, key], message: 'is not known' }))

@@ -1,4 +1,4 @@
-// What a file would change: each endpoint and schedule of it against what the server has.
+// What applying a file would change: compares its endpoints and schedules with those of the server.
 import { isDeepStrictEqual } from 'node:util'
 import { type Posthorn, PosthornError } from '../../src/client/client.ts'
 import { errorInCommandWords } from '../command-words.ts'
@@ -18,25 +18,25 @@ export interface FieldChange {
 export interface Item {
   kind: Kind
   name: string
-  /** As the file has it: what is sent. */
+  /** As it is in the file; this is sent. */
   given: Record<string, unknown>
-  /** As it will be read back. */
+  /** As the API will return it. */
   wanted: Record<string, unknown>
 }
 
 export interface Step extends Item {
-  /** What the server has; null: nothing. */
+  /** The version on the server; null: it is not there yet. */
   version: number | null
   changes: FieldChange[]
 }
 
-/** Endpoints come first: schedules name them. */
+/** Endpoints come first, because schedules refer to them. */
 const SECTIONS = { endpoints: 'endpoint', schedules: 'schedule' } as const
 
 /**
- * What the file asks for, once all of it was checked.
+ * Reads and checks the whole file.
  *
- * @throws UsageError with a line for all that is wrong
+ * @throws UsageError with a line for each fault
  */
 export async function readItems(path: string, posthorn: Posthorn): Promise<Item[]> {
   const file = await readSettingsFile(path)
@@ -72,7 +72,7 @@ function canonicalOf(kind: Kind, name: string, given: unknown): Canonical {
   return kind === 'endpoint' ? canonicalEndpoint(name, given) : canonicalSchedule(name, given)
 }
 
-/** Reads what the server has. */
+/** Compares with what the server has. */
 export async function planOf(posthorn: Posthorn, items: readonly Item[]): Promise<Step[]> {
   const steps: Step[] = []
   for (const item of items) {
@@ -84,28 +84,28 @@ export async function planOf(posthorn: Posthorn, items: readonly Item[]): Promis
 }
 
 /**
- * A schedule is for an endpoint of the file or of the server.
+ * Checks that the endpoint of each schedule is in the file or on the server.
  *
- * @param isWrong the file is wrong anyway: a server that does not answer is only mentioned
- * @returns what to add to the faults
+ * @param hasFaults the file has other faults: a server that does not respond is only mentioned
+ * @returns lines to print after the faults
  */
 async function noteUnknownEndpoints(
   posthorn: Posthorn,
   { endpoints, schedules }: Record<string, unknown>,
-  isWrong: boolean,
+  hasFaults: boolean,
   note: (at: PropertyKey[], message: string) => void,
 ): Promise<string[]> {
   const known = new Set(isMapping(endpoints) ? Object.keys(endpoints) : [])
   for (const [name, given] of Object.entries(isMapping(schedules) ? schedules : {})) {
     const endpoint = isMapping(given) ? given.endpoint : undefined
-    // Of one that is no name the rules of the fields have spoken.
+    // If it is not a valid name, the schema has reported it.
     if (!isName(endpoint) || known.has(endpoint)) continue
     try {
       const stored = await readStored(posthorn, { kind: 'endpoint', name: endpoint })
       if (stored !== null && stored.state !== 'deleting') known.add(endpoint)
       else note(['schedules', name, 'endpoint'], `there is no endpoint "${endpoint}"`)
     } catch (error) {
-      if (!isWrong || !(error instanceof PosthornError)) throw error
+      if (!hasFaults || !(error instanceof PosthornError)) throw error
       return [
         `endpoints that only the server may have were not checked: ${cleaned(errorInCommandWords(error).detail)}`,
       ]

@@ -1,15 +1,15 @@
-// What the server says to a change before it is made: the same request under a condition that it
-// cannot meet. It looks at the condition last, so that it refuses whatever it would refuse, and
+// Finds the changes that the server would refuse, before any is made: sends each with a condition
+// that cannot be met. The server checks the condition last, so it reports every other fault, and
 // writes nothing.
 import { PosthornError } from '../../src/client/client.ts'
 import { errorInCommandWords } from '../command-words.ts'
 import { cleaned } from '../terminal-text.ts'
 import type { Step } from './plan.ts'
 
-/** The largest that an ETag can name, and that no record reaches. */
+/** The largest version that an ETag can name; no record reaches it. */
 export const NO_VERSION = 999_999_999_999_999
 
-/** A sentence for each step that the server would refuse; anything else that fails is thrown. */
+/** A sentence for each step that the server would refuse. Any other failure is thrown. */
 export async function refusalsOf(
   steps: readonly Step[],
   put: (step: Step, options: { ifVersion: number }) => Promise<unknown>,
@@ -27,7 +27,7 @@ export async function refusalsOf(
   return refusals
 }
 
-/** All else would be said of any request: no key, a proxy, a busy store. */
+/** Other errors would occur with any request: no key, a proxy, a busy store. */
 function isAboutTheStep({ code }: PosthornError): boolean {
   return ABOUT_THE_STEP.has(code)
 }

@@ -1,16 +1,16 @@
-// posthorn api: the process of routes/.
+// posthorn api: runs the API process (routes/).
 import { readConfig } from '../../src/config.ts'
 import { action } from '../command.ts'
 import { EXIT } from '../exit.ts'
 import { notifyParent } from '../parent.ts'
 
 export const command = action({
-  summary: 'The API: checks, stores, answers',
+  summary: 'The API: validates, stores, responds',
   arguments: [],
   options: {
     'existing-store': {
       type: 'boolean',
-      help: 'exit rather than create a SQLite store where there is none',
+      help: 'exit if the SQLite store does not exist, instead of creating it',
     },
   },
   examples: ['PORT=9000 posthorn api'],

@@ -1,24 +1,26 @@
-// posthorn apply: makes endpoints and schedules as a file says, and shows the difference first.
+// posthorn apply: creates and changes endpoints and schedules to match a file, and prints the
+// difference first.
 import {
   type EndpointSettings,
   type Posthorn,
   PosthornError,
   type ScheduleSettings,
 } from '../../src/client/client.ts'
+import { printStep } from '../apply/difference.ts'
 import { isUnchanged, planOf, readItems, type Step } from '../apply/plan.ts'
 import { refusalsOf } from '../apply/probe.ts'
-import { printStep } from '../apply/show-step.ts'
 import { action } from '../command.ts'
 import { CommandFailed, EXIT } from '../exit.ts'
 import { printError, printLine } from '../output.ts'
 import { connect } from '../server.ts'
 
 export const command = action({
-  summary: 'Make endpoints and schedules as a file says',
+  summary: 'Create and change endpoints and schedules to match a file',
   arguments: ['FILE'],
-  options: { 'dry-run': { type: 'boolean', help: 'only show the difference' } },
-  details: `FILE is YAML or JSON: endpoints and schedules, each by its name, with the fields of
-the API. A field that is left out gets its default; what the file does not name is left alone.`,
+  options: { 'dry-run': { type: 'boolean', help: 'only print the difference' } },
+  details: `FILE is YAML or JSON: endpoints and schedules by name, with the fields of the API. A
+field that is left out gets its default. Records that the file does not name stay
+unchanged.`,
   examples: ['posthorn apply posthorn.yaml --dry-run'],
   async run({ words: [file = ''], values }) {
     const posthorn = connect()
@@ -42,17 +44,17 @@ function countText(steps: Step[]): string {
   const created = steps.filter(({ version }) => version === null).length
   const unchanged = steps.filter(isUnchanged).length
   const changed = steps.length - created - unchanged
-  return `${created} new, ${changed} changed, ${unchanged} as they were`
+  return `${created} new, ${changed} changed, ${unchanged} unchanged`
 }
 
-/** Before anything is done. */
+/** Throws before anything is changed, if the server would refuse a part. */
 async function refuseAsServer(posthorn: Posthorn, due: Step[]): Promise<void> {
   const refusals = await refusalsOf(due, (step, options) => put(posthorn, step, options))
   if (refusals.length === 0) return
   throw new CommandFailed(`Nothing was done; the server refuses:\n  ${refusals.join('\n  ')}`)
 }
 
-/** One after another; where one fails, those before it are done, and a further run goes on. */
+/** One after another. If one fails, those before it are done, and another run does the rest. */
 async function applyAll(posthorn: Posthorn, due: Step[]): Promise<void> {
   let done = 0
   for (const step of due) {
@@ -65,7 +67,7 @@ async function applyAll(posthorn: Posthorn, due: Step[]): Promise<void> {
       if (error.code !== 'precondition_failed') throw error
       const change = step.version === null ? 'created' : 'changed'
       throw new CommandFailed(
-        `${step.kind} ${step.name} was ${change} by somebody else meanwhile: look, and apply again.`,
+        `${step.kind} ${step.name} was ${change} by another client meanwhile: review the difference, and apply again.`,
       )
     }
   }
@@ -73,7 +75,7 @@ async function applyAll(posthorn: Posthorn, due: Step[]): Promise<void> {
 
 type Condition = { ifAbsent: true } | { ifVersion: number }
 
-/** Over the version that was read, and no other; where there was none, only if there is none. */
+/** Replaces only the version that was read; creates only what is still absent. */
 function conditionOf({ version }: Step): Condition {
   return version === null ? { ifAbsent: true } : { ifVersion: version }
 }

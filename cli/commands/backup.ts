@@ -1,4 +1,4 @@
-// posthorn backup: copies the SQLite store into a file, while the API and workers go on.
+// posthorn backup: copies the SQLite store to a file while the API and workers keep running.
 import { readConfig } from '../../src/config.ts'
 import { backUpStore } from '../../src/store/open-store.ts'
 import { action } from '../command.ts'
@@ -7,17 +7,17 @@ import { CommandFailed, EXIT } from '../exit.ts'
 import { printError, printLine } from '../output.ts'
 
 export const command = action({
-  summary: 'Copy the SQLite store into a file, while it is in use',
+  summary: 'Copy the SQLite store to a file while it is in use',
   arguments: ['FILE'],
   options: {},
-  details: `The store is the one of STORE_URL, here or in .env; run it where the store is. The copy
-is checked before it gets its name. A key file beside the store is copied too, to FILE.key: who has
-both can use them as a store, and read it.`,
+  details: `The store is that of STORE_URL, from the environment or .env; run this on its machine.
+The copy is checked before it gets its name. A key file beside the store is copied too,
+to FILE.key: with both files the store can be used, and its secrets can be read.`,
   examples: ['STORE_URL=sqlite:./data/posthorn.db posthorn backup posthorn-backup.db'],
   async run({ words: [file = ''] }) {
     loadEnvFile()
     const { STORE_URL, ENCRYPTION_KEY } = readConfig(process.env)
-    // An exit removes what an unfinished copy has made; the death by a signal would not.
+    // On exit an unfinished copy is removed; without these handlers the signal would leave it.
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
       process.on(signal, () => process.exit(EXIT.failed))
     const copy = await backUpStore(STORE_URL, file, ENCRYPTION_KEY)

@@ -1,4 +1,4 @@
-// posthorn endpoints: read and set up who receives jobs, a verb each.
+// posthorn endpoints: reads and configures the receivers of jobs, with a verb for each action.
 import {
   type Endpoint,
   type PingResult,
@@ -6,8 +6,8 @@ import {
   PosthornError,
 } from '../../src/client/client.ts'
 import { ENDPOINT_FIELDS, picked } from '../apply/canonical.ts'
+import { printStep } from '../apply/difference.ts'
 import { differences } from '../apply/plan.ts'
-import { printStep } from '../apply/show-step.ts'
 import { type Action, action, JSON_OPTION } from '../command.ts'
 import { confirm, YES_OPTION } from '../confirm.ts'
 import { endpointChange, endpointSettings, PUT_OPTIONS } from '../endpoint-settings.ts'
@@ -36,7 +36,7 @@ const COLUMNS: Column<Endpoint>[] = [
 ]
 
 const list = action({
-  summary: 'All endpoints, with their state and what waits',
+  summary: 'All endpoints, with their state and counts of jobs',
   arguments: [],
   options: { json: JSON_OPTION },
   examples: ['posthorn endpoints list'],
@@ -44,7 +44,7 @@ const list = action({
     const items = await collected(connect().endpoints.list())
     if (values.json === true) printJson({ items, nextCursor: null })
     else if (items.length === 0)
-      printError('There is no endpoint yet: posthorn endpoints put NAME --url URL')
+      printError('There are no endpoints yet. Create one: posthorn endpoints put NAME --url URL')
     else printLine(table(items, COLUMNS))
     return EXIT.done
   },
@@ -62,11 +62,11 @@ const get = action({
 })
 
 const put = action({
-  summary: 'Create or replace an endpoint; its jobs and its secret stay',
+  summary: 'Create or replace an endpoint; its jobs and secret are kept',
   arguments: ['NAME'],
   options: { ...PUT_OPTIONS, json: JSON_OPTION },
-  details: `What is not given gets its default, also where the endpoint is there already: posthorn
-endpoints set changes only what is given. The difference is shown.`,
+  details: `Settings that are not given get their defaults, also if the endpoint exists: to change
+only some, use posthorn endpoints set. Prints the difference.`,
   examples: [
     'posthorn endpoints put invoice-pdf --url http://localhost:3000/ --timeout 30s --max-attempts 5',
   ],
@@ -80,11 +80,11 @@ endpoints set changes only what is given. The difference is shown.`,
 })
 
 const set = action({
-  summary: 'Change the settings given of an endpoint; the others stay',
+  summary: 'Change the given settings of an endpoint; the others are kept',
   arguments: ['NAME'],
   options: { ...PUT_OPTIONS, json: JSON_OPTION },
-  details: `In a FILE null resets a setting to its default; of retry and circuitBreaker the parts
-given replace parts. The difference is shown.`,
+  details: `In FILE, null resets a setting to its default. Of retry and circuitBreaker only the
+given parts change. Prints the difference.`,
   examples: ['posthorn endpoints set invoice-pdf --timeout 30s'],
   async run({ words: [name = ''], values }) {
     const change = await endpointChange(values)
@@ -111,10 +111,10 @@ function change(verb: 'pause' | 'resume', summary: string): Action {
 }
 
 const test = action({
-  summary: 'Have the server send one signed ping, and show its answer',
+  summary: 'Let the server send one signed ping, and print the response',
   arguments: ['NAME'],
   options: { json: JSON_OPTION },
-  details: 'Exits with 1 unless the endpoint answered 2xx.',
+  details: 'Exits with 1 unless the endpoint responds with 2xx.',
   examples: ['posthorn endpoints test invoice-pdf'],
   async run({ words: [name = ''], values }) {
     const ping = await connect().endpoints.test(name)
@@ -125,10 +125,14 @@ const test = action({
 })
 
 const rotate = action({
-  summary: 'Make a new signing secret, and show it; the old one signs too for a while',
+  summary: 'Create a signing secret, and print it; for a while the old one signs too',
   arguments: ['NAME'],
   options: {
-    overlap: { type: 'string', value: 'DURATION', help: 'how long the old one signs too; 1d' },
+    overlap: {
+      type: 'string',
+      value: 'DURATION',
+      help: 'how long the old one signs too; default 1d',
+    },
     json: JSON_OPTION,
   },
   examples: ['posthorn endpoints rotate invoice-pdf --overlap 2d'],
@@ -141,7 +145,7 @@ const rotate = action({
 })
 
 const remove = action({
-  summary: 'Remove an endpoint; one in use only with --force',
+  summary: 'Delete an endpoint; one in use needs --force',
   arguments: ['NAME'],
   options: {
     force: { type: 'boolean', help: 'its queued and running jobs become dead' },
@@ -150,15 +154,15 @@ const remove = action({
   examples: ['posthorn endpoints delete invoice-pdf --force --yes'],
   async run({ words: [name = ''], values }) {
     const posthorn = connect()
-    const buried = values.force === true ? ', and make its queued and running jobs dead' : ''
-    await confirm(`Remove the endpoint ${name}${buried}`, values.yes)
+    const consequence = values.force === true ? ', and make its queued and running jobs dead' : ''
+    await confirm(`Delete the endpoint ${name}${consequence}`, values.yes)
     await posthorn.endpoints.remove(name, { force: values.force })
-    printLine(values.force === true ? `${name} is being removed` : `${name} is removed`)
+    printLine(values.force === true ? `${name} is being deleted` : `${name} is deleted`)
     return EXIT.done
   },
 })
 
-/** null: there is none yet. */
+/** null: it does not exist yet. */
 async function storedEndpoint(posthorn: Posthorn, name: string): Promise<Endpoint | null> {
   try {
     return await posthorn.endpoints.get(name)
@@ -205,7 +209,7 @@ function printEndpoint(endpoint: Endpoint, isJson: boolean): void {
       ['secret', endpoint.secret ?? `…${endpoint.secretHint}`],
     ]),
   )
-  if (endpoint.secret !== undefined) printError('The secret is shown only now.')
+  if (endpoint.secret !== undefined) printError('The secret is shown only once.')
 }
 
 function printPing({ outcome, statusCode, durationMs, message, responseBody }: PingResult): void {
@@ -221,8 +225,11 @@ export const command = {
     get,
     put,
     set,
-    pause: change('pause', 'Stop deliveries; enqueueing goes on'),
-    resume: change('resume', 'Go on; ends a pause, a rest, and being disabled'),
+    pause: change('pause', 'Stop deliveries; jobs can still be enqueued'),
+    resume: change(
+      'resume',
+      'Resume deliveries of an endpoint that is paused, resting or disabled',
+    ),
     test,
     rotate,
     delete: remove,

@@ -1,4 +1,4 @@
-// posthorn enqueue: stores a job and says its id; with --wait also how it ended.
+// posthorn enqueue: stores a job and prints its id; with --wait also how it ended.
 import type { NewJob } from '../../src/client/client.ts'
 import { action } from '../command.ts'
 import { EXIT, UsageError } from '../exit.ts'
@@ -9,22 +9,38 @@ import { connect, connectRaw } from '../server.ts'
 import { WAIT_OPTIONS, waitOptions } from '../waiting.ts'
 
 export const command = action({
-  summary: 'Store a job, and say its id',
+  summary: 'Store a job, and print its id',
   arguments: ['ENDPOINT', '[PAYLOAD]'],
   options: {
-    file: { type: 'string', value: 'FILE', help: 'the payload is what this file holds' },
-    delay: { type: 'string', value: 'DURATION', help: 'due after this, like 15m' },
-    'run-at': { type: 'string', value: 'INSTANT', help: 'due then, like 2030-01-31T09:00:00Z' },
-    priority: { type: 'string', value: '0-9', help: 'higher first, within its endpoint; 5' },
-    'idempotency-key': { type: 'string', value: 'KEY', help: 'the same key finds the same job' },
-    'ordering-key': { type: 'string', value: 'KEY', help: 'one at a time of those with this key' },
-    tag: { type: 'string', value: 'TAG', multiple: true, help: 'may be given more than once' },
+    file: { type: 'string', value: 'FILE', help: 'a file with the payload' },
+    delay: { type: 'string', value: 'DURATION', help: 'not before this has passed, like 15m' },
+    'run-at': {
+      type: 'string',
+      value: 'INSTANT',
+      help: 'not before this, like 2030-01-31T09:00:00Z',
+    },
+    priority: {
+      type: 'string',
+      value: '0-9',
+      help: 'higher first, within its endpoint; default 5',
+    },
+    'idempotency-key': {
+      type: 'string',
+      value: 'KEY',
+      help: 'a repeat with the same key returns the same job',
+    },
+    'ordering-key': {
+      type: 'string',
+      value: 'KEY',
+      help: 'jobs with the same key run one at a time, in order',
+    },
+    tag: { type: 'string', value: 'TAG', multiple: true, help: 'can be given more than once' },
     wait: { type: 'boolean', help: 'wait until it is final; the exit code says how it ended' },
     ...WAIT_OPTIONS,
-    json: { type: 'boolean', help: 'the job as JSON, for scripts' },
+    json: { type: 'boolean', help: 'print the job as JSON' },
   },
-  details: `PAYLOAD is JSON, delivered byte for byte as it stands; - reads it from the standard
-input. A text needs its own quotes: '"hello"'.`,
+  details: `PAYLOAD is JSON, and is delivered byte for byte; - reads it from the standard input. A
+string needs its own quotes: '"hello"'.`,
   examples: [`posthorn enqueue invoice-pdf '{"invoice": 42}' --wait`],
   async run({ words: [endpoint = '', given], values }) {
     const job = {
@@ -43,7 +59,7 @@ input. A text needs its own quotes: '"hello"'.`,
     const waits = waitOptions(values.timeout)
     const posthorn = connect()
     const { id, deduplicated } = await posthorn.enqueue(job)
-    if (deduplicated) printError(`The job was there already, by its idempotency key.`)
+    if (deduplicated) printError('A job with this idempotency key existed already.')
     if (values.json !== true) printLine(id)
     const end = values.wait === true ? await posthorn.wait(id, waits) : null
     if (values.json === true) printJsonText(await jobText(connectRaw(), id))
@@ -52,7 +68,7 @@ input. A text needs its own quotes: '"hello"'.`,
   },
 })
 
-/** What no header can carry; all else is for the server to judge. */
+/** Refuses what a header cannot carry. The server validates the rest. */
 function sendableKey(key: string | undefined): string | undefined {
   if (key === undefined || /^[\x20-\x7e]*$/.test(key)) return key
   throw new UsageError(
@@ -62,7 +78,9 @@ function sendableKey(key: string | undefined): string | undefined {
 
 async function payloadFrom(word: string | undefined, file: string | undefined): Promise<Buffer> {
   if ((word === undefined) === (file === undefined)) {
-    throw new UsageError('posthorn enqueue needs one payload: as a word, as - or as --file FILE.')
+    throw new UsageError(
+      'posthorn enqueue needs one payload: as an argument, as - or as --file FILE.',
+    )
   }
   const given =
     file === undefined && word !== '-' ? Buffer.from(word ?? '') : await readInput(file ?? '-')
@@ -75,7 +93,7 @@ async function payloadFrom(word: string | undefined, file: string | undefined): 
   return bytes
 }
 
-/** A byte order mark, which some shells put before what they pipe, is no part of the JSON. */
+/** Some shells put a byte order mark before what they pipe. It is not part of the JSON. */
 function withoutMark(bytes: Buffer): Buffer {
   return bytes.subarray(0, 3).equals(Buffer.from('\ufeff')) ? bytes.subarray(3) : bytes
 }

@@ -1,4 +1,4 @@
-// posthorn explain: why a job is not running, and when that may change.
+// posthorn explain: prints why a job is not running, and when that may change.
 import { action, JSON_OPTION } from '../command.ts'
 import { inCommandWords } from '../command-words.ts'
 import { EXIT } from '../exit.ts'

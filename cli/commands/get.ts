@@ -1,4 +1,4 @@
-// posthorn get: one job with its attempts.
+// posthorn get: prints one job with its attempts.
 import type { Job } from '../../src/client/client.ts'
 import { action, JSON_OPTION } from '../command.ts'
 import { exactJson } from '../exact-json.ts'
@@ -11,14 +11,14 @@ export const command = action({
   summary: 'A job and its attempts',
   arguments: ['ID'],
   options: {
-    payload: { type: 'boolean', help: 'only the payload; byte for byte where no terminal is' },
+    payload: { type: 'boolean', help: 'only the payload, byte for byte unless on a terminal' },
     json: JSON_OPTION,
   },
   examples: ['posthorn get "$id"'],
   async run({ words: [id = ''], values }) {
     if (values.payload === true) {
       const posthorn = connect()
-      // A payload may be any JSON: the job shows that it is Posthorn which answers.
+      // A payload can be any JSON. Only the job shows that the server is Posthorn.
       await posthorn.get(id)
       const payload = await posthorn.payload(id)
       if (process.stdout.isTTY) printJsonText(new TextDecoder().decode(payload))

@@ -1,4 +1,4 @@
-// posthorn import: carries over what another queue still has to do.
+// posthorn import: imports the pending jobs of another queue.
 import { type Posthorn, PosthornError } from '../../src/client/client.ts'
 import { withAgenda } from '../agenda/collection.ts'
 import { importAll, type Row, type Rows } from '../agenda/import.ts'
@@ -8,24 +8,28 @@ import { printError, printJson, printLine, table } from '../output.ts'
 import { connect } from '../server.ts'
 
 const agenda = action({
-  summary: 'Carry the waiting and repeating jobs of Agenda over',
+  summary: 'Import the waiting and repeating jobs of Agenda',
   arguments: [],
   options: {
-    from: { type: 'string', value: 'URL', help: 'the MongoDB of Agenda, with its database' },
-    collection: { type: 'string', value: 'NAME', help: 'agendaJobs if not given' },
+    from: {
+      type: 'string',
+      value: 'URL',
+      help: 'the MongoDB of Agenda, with the name of its database',
+    },
+    collection: { type: 'string', value: 'NAME', help: 'default agendaJobs' },
     map: {
       type: 'string',
       value: 'NAME=ENDPOINT',
       multiple: true,
       help: 'jobs of this name go to that endpoint; once for each name',
     },
-    'dry-run': { type: 'boolean', help: 'only say what would happen; the API judges each' },
-    json: { type: 'boolean', help: 'the rows as JSON, for scripts' },
+    'dry-run': { type: 'boolean', help: 'only print what would happen; the API checks each' },
+    json: { type: 'boolean', help: 'print the rows as JSON' },
   },
-  details: `Nothing is changed in Agenda: stop its processes first, or both do the work.
-What is finished, locked or has no --map is left, and counted. A document that cannot become a
-job or a schedule is refused, named with the reason, and the others go on. A second run finds what
-the first has added.`,
+  details: `Changes nothing in Agenda: stop its processes first, or both do the work. Documents that
+are finished, locked or without --map are skipped, and counted. A document that cannot
+become a job or a schedule is refused, and printed with the reason; the others are
+imported. A second run adds nothing twice.`,
   examples: [
     'posthorn import agenda --from mongodb://localhost:27017/agenda --map "send email=email" --dry-run',
   ],
@@ -50,7 +54,7 @@ the first has added.`,
     } catch (error) {
       if (found.size > 0) {
         show(false)
-        printError('Not all documents were read. A further run finds what is there already.')
+        printError('Not all documents were read. Another run imports the rest.')
       }
       throw error
     }
@@ -62,7 +66,7 @@ the first has added.`,
 
 export const command = { verbs: { agenda } }
 
-/** The endpoint is what stands after the last `=`: a name in Agenda may be anything. */
+/** The endpoint is the text after the last `=`: a name in Agenda can contain any character. */
 function endpointsFrom(given: string[]): Map<string, string> {
   const pairs = given.map((text): [string, string] => {
     const at = text.lastIndexOf('=')
@@ -77,7 +81,7 @@ function endpointsFrom(given: string[]): Map<string, string> {
   return new Map(pairs)
 }
 
-/** Before anything is carried over. */
+/** Throws before anything is imported, if an endpoint does not exist. */
 async function refuseUnknown(posthorn: Posthorn, endpoints: Map<string, string>): Promise<void> {
   for (const endpoint of new Set(endpoints.values())) {
     try {
@@ -98,5 +102,5 @@ function printRows(rows: Row[]): void {
     { title: 'count', value: ({ count }: Row) => count },
     { title: 'note', value: ({ note, id }: Row) => (id === undefined ? note : `${id}: ${note}`) },
   ]
-  printLine(rows.length === 0 ? 'Agenda has nothing to do.' : table(rows, columns))
+  printLine(rows.length === 0 ? 'Agenda has no jobs to import.' : table(rows, columns))
 }

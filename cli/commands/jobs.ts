@@ -1,5 +1,4 @@
-// posthorn jobs: lists jobs, newest first, page after page up to --limit.
-
+// posthorn jobs: lists jobs, newest first; reads as many pages as --limit needs.
 import type { JobSummary } from '../../src/client/client.ts'
 import { eachPage, MAX_PAGE } from '../../src/client/paging.ts'
 import { action, JSON_OPTION } from '../command.ts'
@@ -11,7 +10,7 @@ import { printError, printJson, printLine, table } from '../output.ts'
 import { connect } from '../server.ts'
 
 const DEFAULT_LIMIT = '25'
-/** All of them are held before they are shown. */
+/** All of them are in memory before they are printed. */
 const MAX_LIMIT = 100_000
 
 export const command = action({
@@ -19,8 +18,8 @@ export const command = action({
   arguments: [],
   options: {
     ...FILTER_OPTIONS,
-    'dedupe-key': { type: 'string', value: 'KEY', help: 'those with this dedupe key' },
-    limit: { type: 'string', value: 'N', help: `no more than this; ${DEFAULT_LIMIT}` },
+    'dedupe-key': { type: 'string', value: 'KEY', help: 'jobs with this dedupe key' },
+    limit: { type: 'string', value: 'N', help: `at most this many; default ${DEFAULT_LIMIT}` },
     json: JSON_OPTION,
   },
   examples: ['posthorn jobs --endpoint invoice-pdf --state dead --limit 100'],
@@ -43,7 +42,7 @@ export const command = action({
     else if (items.length === 0) printError('No jobs match.')
     else printLine(table(items, JOB_COLUMNS))
     if (values.json !== true && cursor !== undefined) {
-      printError(`There may be more than ${limit}: --limit asks for them.`)
+      printError(`There may be more than ${limit}; to list more, use --limit.`)
     }
     return EXIT.done
   },

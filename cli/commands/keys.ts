@@ -1,4 +1,4 @@
-// posthorn keys: API keys, a verb each. They need a key with the scope admin.
+// posthorn keys: manages API keys, with a verb for each action. Needs a key with the scope admin.
 import type { ApiKey } from '../../src/client/client.ts'
 import { action, JSON_OPTION } from '../command.ts'
 import { confirm, YES_OPTION } from '../confirm.ts'
@@ -12,12 +12,12 @@ const SCOPES = ['enqueue', 'work', 'admin'] as const
 const COLUMNS: Column<ApiKey>[] = [
   { title: 'id', value: ({ id }) => id },
   { title: 'scope', value: ({ scope }) => scope },
-  { title: 'made', value: ({ createdAt }) => fromNow(createdAt) },
+  { title: 'created', value: ({ createdAt }) => fromNow(createdAt) },
   { title: 'name', value: ({ name }) => name },
 ]
 
 const list = action({
-  summary: 'All keys that were made, without the keys themselves',
+  summary: 'All keys by id and name, without their secret text',
   arguments: [],
   options: { json: JSON_OPTION },
   examples: ['posthorn keys list'],
@@ -25,14 +25,14 @@ const list = action({
     const items = await connect().keys.list()
     if (values.json === true) printJson({ items })
     else if (items.length === 0)
-      printError('No key was made yet; those of API_KEYS are not listed.')
+      printError('No keys were created yet. The keys in API_KEYS are not listed.')
     else printLine(table(items, COLUMNS))
     return EXIT.done
   },
 })
 
 const create = action({
-  summary: 'Make a key, and show it, once',
+  summary: 'Create a key, and print it once',
   arguments: ['NAME'],
   options: {
     scope: { type: 'string', value: 'SCOPE', help: 'enqueue (default), work or admin' },
@@ -41,24 +41,24 @@ const create = action({
   examples: ['posthorn keys create web-shop --scope enqueue'],
   async run({ words: [name = ''], values }) {
     const scope = oneOf('--scope', values.scope ?? 'enqueue', SCOPES)
-    const made = await connect().keys.create({ name, scope })
-    if (values.json === true) printJson(made)
-    else printLine(made.key)
-    printError(`The key is shown only now; posthorn keys delete ${made.id} ends it.`)
+    const created = await connect().keys.create({ name, scope })
+    if (values.json === true) printJson(created)
+    else printLine(created.key)
+    printError(`The key is shown only once. To revoke it: posthorn keys delete ${created.id}`)
     return EXIT.done
   },
 })
 
 const remove = action({
-  summary: 'End a key: refused everywhere within 5 s',
+  summary: 'Revoke a key; every server refuses it within 5 s',
   arguments: ['ID'],
   options: { yes: YES_OPTION },
   examples: ['posthorn keys delete "$key_id" --yes'],
   async run({ words: [id = ''], values }) {
     const posthorn = connect()
-    await confirm(`End the key ${id}: its requests are refused from then on`, values.yes)
+    await confirm(`Revoke the key ${id}, so that its requests are refused`, values.yes)
     await posthorn.keys.remove(id)
-    printLine(`${id} is ended`)
+    printLine(`${id} is revoked`)
     return EXIT.done
   },
 })

@@ -1,4 +1,5 @@
-// posthorn listen: delivers the jobs of a pulled endpoint to a handler that no server can reach.
+// posthorn listen: delivers the jobs of a pulled endpoint to a handler that the server cannot
+// reach.
 import { type Posthorn, PosthornError } from '../../src/client/client.ts'
 import { readVariable } from '../../src/config.ts'
 import { DEFAULT_TIMEOUT_MS, newSecret, secretKey } from '../../src/endpoint/endpoint.ts'
@@ -10,8 +11,8 @@ import { CommandFailed, EXIT, UsageError } from '../exit.ts'
 import { wholeNumber } from '../input.ts'
 import { attemptsText } from '../job-view.ts'
 import type { PulledJob } from '../listen/claim-call.ts'
-import { isFinalAtStart, withPatience } from '../listen/patience.ts'
 import { pullJobs } from '../listen/pull-loop.ts'
+import { isFinalAtStart, retryWhileAway } from '../listen/retry-while-away.ts'
 import { painted, printError, printLine } from '../output.ts'
 import { connect, connectRaw } from '../server.ts'
 import { cleaned } from '../terminal-text.ts'
@@ -26,14 +27,14 @@ export const command = action({
     secret: {
       type: 'string',
       value: 'whsec_…',
-      help: 'signs; else POSTHORN_SECRET, else a new one',
+      help: 'signs the requests; default POSTHORN_SECRET, else a new one',
     },
-    concurrency: { type: 'string', value: 'N', help: 'jobs at once; 1' },
-    create: { type: 'boolean', help: 'make the endpoint where it is missing' },
+    concurrency: { type: 'string', value: 'N', help: 'jobs at the same time; default 1' },
+    create: { type: 'boolean', help: 'create the endpoint if it does not exist' },
   },
-  details: `The endpoint must be one without a URL: its jobs are pulled from the server, so that
-the handler may be behind a firewall. What it answers is what the job gets. Ctrl-C gives attempts
-under way 5 s.`,
+  details: `The endpoint must have no URL: its jobs are pulled from the server, so the handler can
+be behind a firewall. The response of the handler decides how the job ends. After
+Ctrl-C, attempts in progress have 5 s to end.`,
   examples: ['posthorn listen thumbnails http://localhost:3000/hook --create'],
   async run({ words: [name = '', url = ''], values }) {
     const concurrency = wholeNumber('--concurrency', values.concurrency ?? '1', 1, MAX_CONCURRENCY)
@@ -48,13 +49,13 @@ under way 5 s.`,
     const secret = given ?? newSecret()
     try {
       const prepare = () => readTimeout(posthorn, name, values.create === true)
-      const timeoutMs = await withPatience(prepare, printError, stopping, isFinalAtStart)
+      const timeoutMs = await retryWhileAway(prepare, printError, stopping, isFinalAtStart)
       if (timeoutMs === null) return EXIT.done
       const call = connectRaw()
       const attempt = { posthorn, call, sender, endpoint: name, url, secret, timeoutMs }
       const onReady = () => {
         if (given === null)
-          printError(`Signed with ${secret}, made for this run: give it to your handler.`)
+          printError(`Signing with ${secret}, created for this run: configure it in your handler.`)
         printError(`Jobs of ${name} go to ${url}. Ctrl-C ends this.`)
       }
       const lines = { onReady, onEnd: printAttempt, print: printError }
@@ -68,12 +69,12 @@ under way 5 s.`,
   },
 })
 
-/** Whoever names a handler here means it, wherever it is; nothing else is dialled. */
+/** The user chose the address of the handler, so it is allowed. No other address is dialled. */
 function onlyTo(text: string) {
   const url = URL.parse(text)
   if (url === null || !/^https?:$/.test(url.protocol) || url.username + url.password !== '') {
     throw new UsageError(
-      `"${text}" is no URL of a handler; expected one like http://localhost:3000/`,
+      `"${text}" is not the URL of a handler; expected one like http://localhost:3000/`,
     )
   }
   const target = `${url.hostname}:${portOf(url)}`
@@ -81,14 +82,14 @@ function onlyTo(text: string) {
   return () => policy
 }
 
-/** null: none is given. @throws UsageError */
+/** null: none was given. @throws UsageError */
 function givenSecret(text: string | null): string | null {
   if (text === null || text === '') return null
   if (secretKey(text) !== null) return text
-  throw new UsageError('The secret is not whsec_ and base64 of 24–64 bytes.')
+  throw new UsageError('The secret must be whsec_ followed by 24–64 bytes in base64.')
 }
 
-/** Aborted by the first Ctrl-C; the second ends the process, and leases run out. */
+/** The first Ctrl-C aborts it. The second ends the process, and the leases expire. */
 function stopSignal(): AbortSignal {
   const stopping = new AbortController()
   const onSignal = () => {
@@ -100,18 +101,18 @@ function stopSignal(): AbortSignal {
   return stopping.signal
 }
 
-/** How long a handler has, as its endpoint says, where the key may read that. */
+/** The timeout of the endpoint, or the default if the key may not read the endpoint. */
 async function readTimeout(posthorn: Posthorn, name: string, create: boolean): Promise<number> {
   try {
     const { timeout } = await posthorn.endpoints.get(name)
     return parseDuration(timeout) ?? DEFAULT_TIMEOUT_MS
   } catch (error) {
     if (!(error instanceof PosthornError)) throw error
-    // A key that may only claim is enough.
+    // A key that can only claim is enough to listen.
     if (error.code === 'forbidden') return DEFAULT_TIMEOUT_MS
     if (error.code !== 'endpoint_not_found' || !create) throw error
     await posthorn.endpoints.put(name, { url: null })
-    printError(`Endpoint ${name} is made.`)
+    printError(`Created the endpoint ${name}.`)
     return DEFAULT_TIMEOUT_MS
   }
 }
@@ -130,14 +131,14 @@ function printAttempt(job: PulledJob, end: AttemptEnd, reportProblem: string | n
   )
 }
 
-/** What to do about an endpoint that gives no jobs. */
+/** Adds what the user can do about an endpoint that gives no jobs. */
 function explained(name: string, error: unknown): unknown {
   if (!(error instanceof PosthornError)) return error
   if (error.code === 'endpoint_not_found') {
-    return new CommandFailed(`There is no endpoint "${name}". With --create it is made.`)
+    return new CommandFailed(`There is no endpoint "${name}". To create it, add --create.`)
   }
   if (error.code !== 'job_state_conflict') return error
   return new CommandFailed(
-    `Endpoint "${name}" has a URL: its jobs are sent there. Listen on another name with --create, or make this one pulled: posthorn endpoints set ${name} --pull`,
+    `Endpoint "${name}" has a URL: its jobs are sent there. Use another name with --create, or make this one pulled: posthorn endpoints set ${name} --pull`,
   )
 }

@@ -1,4 +1,4 @@
-// posthorn schedules: read and steer what makes jobs by the clock, a verb each.
+// posthorn schedules: reads and controls schedules, with a verb for each action.
 import { JOB, SCHEDULE } from '../../src/client/answer-check.ts'
 import type { Job, Schedule, ScheduleSummary } from '../../src/client/client.ts'
 import { segment } from '../../src/client/request-path.ts'
@@ -43,7 +43,7 @@ const list = action({
     const items = await collected(connect().schedules.list())
     if (values.json === true) printJson({ items, nextCursor: null })
     else if (items.length === 0)
-      printError('There is no schedule yet: posthorn apply FILE makes them.')
+      printError('There are no schedules yet. Create some: posthorn apply FILE')
     else printLine(table(items, COLUMNS))
     return EXIT.done
   },
@@ -66,7 +66,7 @@ function pathOf(name: string, verb = ''): string {
   return `/schedules/${segment(name)}${verb}`
 }
 
-/** Of an answer that holds the payload. */
+/** The exact text of the response, because it contains the payload. */
 function scheduleText(method: 'GET' | 'POST', name: string, verb = ''): Promise<string> {
   const request = { method, path: pathOf(name, verb), repeatable: true }
   return responseText(connectRaw(), request, SCHEDULE)
@@ -102,19 +102,19 @@ function change(verb: 'pause' | 'resume', summary: string): Action {
       const schedule = JSON.parse(text) as Schedule
       if (values.json === true) printJsonText(text)
       else if (schedule.paused) printLine(`${name} is paused`)
-      else printLine(`${name} goes on; next tick ${fromNow(schedule.nextRunAt) ?? 'never'}`)
+      else printLine(`${name} is resumed; next tick ${fromNow(schedule.nextRunAt) ?? 'never'}`)
       return EXIT.done
     },
   })
 }
 
 const run = action({
-  summary: 'Make a job of it now, beside its ticks, and say its id',
+  summary: 'Enqueue a job of the schedule now, and print its id; its ticks do not change',
   arguments: ['NAME'],
   options: { json: JSON_OPTION },
   examples: ['posthorn schedules run nightly-report'],
   async run({ words: [name = ''], values }) {
-    // Not repeated: each request makes a job.
+    // Not repeated: each request enqueues a job.
     const path = pathOf(name, '/run')
     const request = { method: 'POST', path, repeatable: false } as const
     const text = await responseText(connectRaw(), request, JOB)
@@ -125,15 +125,15 @@ const run = action({
 })
 
 const remove = action({
-  summary: 'Remove a schedule; the jobs it has made stay',
+  summary: 'Delete a schedule; jobs that it has enqueued are kept',
   arguments: ['NAME'],
   options: { yes: YES_OPTION },
   examples: ['posthorn schedules delete nightly-report --yes'],
   async run({ words: [name = ''], values }) {
     const posthorn = connect()
-    await confirm(`Remove the schedule ${name}`, values.yes)
+    await confirm(`Delete the schedule ${name}`, values.yes)
     await posthorn.schedules.remove(name)
-    printLine(`${name} is removed`)
+    printLine(`${name} is deleted`)
     return EXIT.done
   },
 })
@@ -142,8 +142,8 @@ export const command = {
   verbs: {
     list,
     get,
-    pause: change('pause', 'No job is made at any tick until it is resumed'),
-    resume: change('resume', 'Go on with the next tick'),
+    pause: change('pause', 'Enqueue no jobs until the schedule is resumed'),
+    resume: change('resume', 'Continue with the next tick'),
     run,
     delete: remove,
   },

@@ -1,15 +1,170 @@
-// posthorn start: see ../start.ts.
+// posthorn start: runs one API and one worker as child processes, and restarts them when they
+// crash.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { type Config, readConfig } from '../../src/config.ts'
+import { VERSION } from '../../src/version.ts'
 import { action } from '../command.ts'
+import { loadEnvFile } from '../env-file.ts'
 import { EXIT } from '../exit.ts'
+import { printError } from '../output.ts'
+
+const FIRST_RESTART_MS = 500
+const MAX_RESTART_MS = 30_000
+/** After this long a crash is a new one, so the restarts begin with the short delay again. */
+const STEADY_MS = 60_000
+const PARENT_CHECK_MS = 500
+
+interface Child {
+  /**
+   * Resolves with the message of the child once it is up; rejects with its exit code if it ends
+   * before.
+   */
+  up: Promise<Record<string, string>>
+  stop(signal: NodeJS.Signals): void
+  /** Resolves when it has ended and will not be restarted. */
+  ended: Promise<void>
+}
 
 export const command = action({
-  summary: 'One API and one worker, restarted when they crash; reads .env',
+  summary: 'Run one API and one worker, restarted when they crash; reads .env',
   arguments: [],
   options: {},
   examples: ['PORT=9000 posthorn start'],
   async run() {
-    const { start } = await import('../start.ts')
     await start()
     return EXIT.done
   },
 })
+
+/** Runs until it is stopped or a child cannot start; ends the process with the right exit code. */
+async function start(): Promise<void> {
+  loadEnvFile()
+  const config = readConfig(process.env)
+  const children: Child[] = []
+  let isStopping = false
+  const stopAll = (signal: NodeJS.Signals) => {
+    isStopping = true
+    for (const child of children) child.stop(signal)
+  }
+  const onSignal = () => stopAll(isStopping ? 'SIGKILL' : 'SIGTERM')
+  process.on('SIGINT', onSignal)
+  process.on('SIGTERM', onSignal)
+  whenNpmIsGone(() => stopAll('SIGTERM'))
+
+  const begin = (command: string) => {
+    const child = keepRunning(command)
+    children.push(child)
+    return child.up
+  }
+  try {
+    const { url } = await begin('api')
+    if (!isStopping) await begin('worker')
+    if (!isStopping) printError(welcome(config, url as string))
+  } catch (exitCode) {
+    // A stop during the start is not a failure, nor is a second signal, which kills the children.
+    const wasAsked = isStopping
+    if (!wasAsked) stopAll('SIGTERM')
+    await Promise.all(children.map((child) => child.ended))
+    process.exit(wasAsked ? 0 : (exitCode as number))
+  }
+  await Promise.all(children.map((child) => child.ended))
+  process.exit(0)
+}
+
+/**
+ * `npm start` runs a shell that runs this process. A signal to npm ends the shell but not this
+ * process, which would keep running unnoticed and keep the port.
+ */
+function whenNpmIsGone(stop: () => void): void {
+  if (process.env.npm_lifecycle_event === undefined) return
+  const parent = process.ppid
+  const timer = setInterval(() => {
+    if (process.ppid === parent) return
+    clearInterval(timer)
+    stop()
+  }, PARENT_CHECK_MS)
+  timer.unref()
+}
+
+function keepRunning(command: string): Child {
+  let current: ChildProcess
+  let isStopping = false
+  let restartMs = FIRST_RESTART_MS
+  let restartTimer: NodeJS.Timeout | undefined
+  const up = Promise.withResolvers<Record<string, string>>()
+  const ended = Promise.withResolvers<void>()
+  let wasUp = false
+
+  function run(): void {
+    const startedAtMs = performance.now()
+    // The store existed: after a crash the API must not replace a missing store by an empty one.
+    const words = wasUp && command === 'api' ? ['--existing-store'] : []
+    current = spawnChild([command, ...words])
+    current.once('message', (message) => {
+      wasUp = true
+      up.resolve(message as Record<string, string>)
+    })
+    current.once('exit', (code, signal) => {
+      if (isStopping || !wasUp) {
+        up.reject(code ?? 1)
+        ended.resolve()
+        return
+      }
+      if (performance.now() - startedAtMs > STEADY_MS) restartMs = FIRST_RESTART_MS
+      printError(
+        `posthorn ${command} ended (${signal ?? `exit code ${code}`}); starting it again in ${restartMs} ms`,
+      )
+      restartTimer = setTimeout(run, restartMs)
+      restartMs = Math.min(restartMs * 2, MAX_RESTART_MS)
+    })
+  }
+
+  run()
+  return {
+    up: up.promise,
+    ended: ended.promise,
+    stop(signal) {
+      isStopping = true
+      clearTimeout(restartTimer)
+      if (current.exitCode === null && current.signalCode === null) current.kill(signal)
+      else ended.resolve()
+    },
+  }
+}
+
+/** In a process group of its own: a Ctrl-C must reach it once, through this process. */
+function spawnChild(words: string[]): ChildProcess {
+  const script = fileURLToPath(
+    new URL(import.meta.url.replace(/commands\/start\.(\w+)$/, 'posthorn.$1')),
+  )
+  return spawn(process.execPath, [script, ...words], {
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    detached: true,
+  })
+}
+
+function welcome(config: Config, url: string): string {
+  const access =
+    config.API_KEYS === null
+      ? 'local mode: no key is needed, and only this machine can connect; endpoints may be on it'
+      : 'an API key is required'
+  const json = "-H 'content-type: application/json'"
+  return `
+Posthorn ${VERSION}
+
+  API        ${url}
+             ${access}
+  Dashboard  ${url}/dashboard
+  Store      ${withoutPassword(config.STORE_URL)}
+
+Next, in another terminal, with your handler listening on port 3000:
+
+  curl -X PUT ${url}/endpoints/hello ${json} -d '{"url":"http://127.0.0.1:3000/"}'
+  curl ${url}/jobs ${json} -d '{"endpoint":"hello","payload":{"name":"World"}}'
+`
+}
+
+function withoutPassword(storeUrl: string): string {
+  return storeUrl.replace(/\/\/[^@/]*@/, '//***@')
+}

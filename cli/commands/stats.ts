@@ -1,4 +1,4 @@
-// posthorn stats: what waits and runs at each endpoint, and what has ended of late.
+// posthorn stats: prints counts of jobs for each endpoint, and of attempts that ended recently.
 import type { Stats } from '../../src/client/client.ts'
 import { action, JSON_OPTION } from '../command.ts'
 import { EXIT } from '../exit.ts'
@@ -15,7 +15,7 @@ import { connect } from '../server.ts'
 
 type EndpointStats = Stats['endpoints'][number]
 
-/** What the API counts up to. */
+/** The API counts no further. */
 const MAX_COUNT = 10_000
 
 const COLUMNS: Column<EndpointStats>[] = [
@@ -33,11 +33,15 @@ function countText({ more }: EndpointStats, count: number): string {
 }
 
 export const command = action({
-  summary: 'What waits and runs',
+  summary: 'Counts of queued and running jobs',
   arguments: [],
   options: {
-    endpoint: { type: 'string', value: 'NAME', help: 'only this one' },
-    window: { type: 'string', value: 'DURATION', help: 'also what ended within this, like 1h' },
+    endpoint: { type: 'string', value: 'NAME', help: 'only this endpoint' },
+    window: {
+      type: 'string',
+      value: 'DURATION',
+      help: 'also attempts that ended in this time, like 1h',
+    },
     json: JSON_OPTION,
   },
   examples: ['posthorn stats --window 1h'],
@@ -48,8 +52,9 @@ export const command = action({
       return EXIT.done
     }
     if (stats.endpoints.length > 0) printLine(table(stats.endpoints, COLUMNS))
-    else printError('There is no such endpoint yet.')
-    if (stats.more === true) printError('Further endpoints are left out: --endpoint finds each.')
+    else printError('No endpoints match.')
+    if (stats.more === true)
+      printError('Not all endpoints are listed. For another one, use --endpoint.')
     for (const { name, dead } of stats.deletedEndpoints ?? []) {
       printLine(`${name} was deleted: ${leftText(dead)}`)
     }

@@ -9,8 +9,7 @@ export const command = action({
   summary: 'Wait until a job is final; the exit code says how it ended',
   arguments: ['ID'],
   options: { ...WAIT_OPTIONS, json: JSON_OPTION },
-  details:
-    'Exits with 0: it succeeded, 1: it is dead, 5: it was cancelled, 4: it is not final in time.',
+  details: 'Exits with 0 if it succeeded, 1 if dead, 5 if cancelled, 4 if it is not final in time.',
   examples: ['posthorn wait "$id" --timeout 5m'],
   async run({ words: [id = ''], values }) {
     const job = await connect().wait(id, waitOptions(values.timeout))

@@ -1,4 +1,4 @@
-// posthorn worker: the process of workers/.
+// posthorn worker: runs a worker process (workers/).
 import { readConfig } from '../../src/config.ts'
 import { action } from '../command.ts'
 import { EXIT } from '../exit.ts'

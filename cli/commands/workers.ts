@@ -1,4 +1,4 @@
-// posthorn workers: the worker processes that were seen within the last hour.
+// posthorn workers: lists the workers that reported within the last hour.
 import type { WorkerView } from '../../src/client/client.ts'
 import { action, JSON_OPTION } from '../command.ts'
 import { EXIT } from '../exit.ts'
@@ -24,14 +24,14 @@ const COLUMNS: Column<WorkerView>[] = [
 ]
 
 export const command = action({
-  summary: 'The workers that were seen within the last hour',
+  summary: 'The workers that reported within the last hour',
   arguments: [],
   options: { json: JSON_OPTION },
   examples: ['posthorn workers'],
   async run({ values }) {
     const items = await connect().workers()
     if (values.json === true) printJson({ items })
-    else if (items.length === 0) printError('No worker was seen within the last hour.')
+    else if (items.length === 0) printError('No worker reported within the last hour.')
     else printLine(table(items, COLUMNS))
     return EXIT.done
   },

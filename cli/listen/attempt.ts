@@ -1,5 +1,5 @@
-// One attempt of `posthorn listen`: the pulled job sent to the handler as a worker would send it,
-// its lease kept meanwhile, and what became of it reported.
+// One attempt of `posthorn listen`: sends the pulled job to the handler as a worker would, renews
+// its lease meanwhile, and reports the outcome.
 import type { Call } from '../../src/client/call.ts'
 import { type Posthorn, PosthornError } from '../../src/client/client.ts'
 import { MAX_FAIL_MESSAGE, reportText } from '../../src/client/report-text.ts'
@@ -9,7 +9,7 @@ import { webhookRequest } from '../../src/webhook/request.ts'
 import type { AttemptEnd, Sender, Sending } from '../../src/webhook/send.ts'
 import { errorInCommandWords } from '../command-words.ts'
 import { complete, fail, type PulledJob } from './claim-call.ts'
-import { isOfServer } from './patience.ts'
+import { isFromServer } from './retry-while-away.ts'
 
 export interface AttemptParts {
   posthorn: Posthorn
@@ -18,28 +18,28 @@ export interface AttemptParts {
   endpoint: string
   url: string
   secret: string
-  /** Of a job that gives none itself. */
+  /** For jobs without a timeout of their own. */
   timeoutMs: number
   leaseMs: number
 }
 
-export interface AttemptUnderWay {
-  /** What became of it, and why that could not be told to the server, if so; never rejects. */
+export interface RunningAttempt {
+  /** The outcome, and why it could not be reported to the server, if so; never rejects. */
   done: Promise<{ end: AttemptEnd; reportProblem: string | null }>
-  /** Gives the handler up. */
+  /** Aborts the request to the handler. */
   interrupt(): void
 }
 
 const USER_AGENT = `Posthorn/${VERSION} (listen)`
-/** Two beats may be lost before the lease is. */
-const BEATS_PER_LEASE = 3
+/** Two heartbeats in a row may fail before the lease expires. */
+const HEARTBEATS_PER_LEASE = 3
 
-/** @param claimedAtMs monotonic, just before the claim: its lease counts from no earlier */
+/** @param claimedAtMs monotonic, just before the claim: the lease begins no earlier */
 export function startAttempt(
   parts: AttemptParts,
   job: PulledJob,
   claimedAtMs: number,
-): AttemptUnderWay {
+): RunningAttempt {
   const lease = keepLease(parts, job, claimedAtMs, (outcome) => sending.abort(outcome))
   const sending = send(parts, job, lease.mayStillSend)
   async function report() {
@@ -64,7 +64,7 @@ function send(
       jobId: job.id,
       fence: job.fence,
       attemptNumber: job.attemptCount,
-      // The API does not show what is left of a budget; without free attempts it is this.
+      // The API does not show the attempts left. If none was free, this many are left.
       attemptsLeft: Math.max(0, job.maxAttempts - job.attemptCount),
       runAt: Date.parse(job.runAt),
       payload: job.payload,
@@ -72,7 +72,7 @@ function send(
       // The API does not show them.
       hops: 0,
     },
-    // Their values are not shown to anybody: what is masked must not be sent.
+    // The API masks the values, and masked values must not be sent.
     headers: {},
     endpoint: { name: endpoint, secrets: [secret], headers: {}, statuses: {} },
     url,
@@ -85,7 +85,7 @@ function send(
   return sender.send(request, timeoutMs, mayStillSend)
 }
 
-/** Renews the lease until it is dropped; ends the attempt when it is lost or the job cancelled. */
+/** Renews the lease until `drop`. Aborts the attempt if the lease is lost or the job cancelled. */
 function keepLease(
   { posthorn, leaseMs }: AttemptParts,
   job: PulledJob,
@@ -93,11 +93,11 @@ function keepLease(
   abort: Sending['abort'],
 ): { mayStillSend: () => boolean; drop: () => void } {
   let endsAtMs = claimedAtMs + leaseMs
-  let isBeating = false
-  async function beat(): Promise<void> {
+  let isRenewing = false
+  async function renew(): Promise<void> {
     if (performance.now() >= endsAtMs) return abort('lost')
-    if (isBeating) return
-    isBeating = true
+    if (isRenewing) return
+    isRenewing = true
     const askedAtMs = performance.now()
     try {
       const extend = formatDuration(leaseMs)
@@ -105,20 +105,20 @@ function keepLease(
       if (cancelRequested) abort('cancelled')
       else endsAtMs = askedAtMs + leaseMs
     } catch (error) {
-      // Any other failure may pass before the lease is over.
+      // Any other failure may be over before the lease expires.
       if (error instanceof PosthornError && error.code === 'lease_lost') abort('lost')
     } finally {
-      isBeating = false
+      isRenewing = false
     }
   }
-  const timer = setInterval(() => void beat(), leaseMs / BEATS_PER_LEASE)
+  const timer = setInterval(() => void renew(), leaseMs / HEARTBEATS_PER_LEASE)
   return {
     mayStillSend: () => performance.now() < endsAtMs,
     drop: () => clearInterval(timer),
   }
 }
 
-/** What could not be told, as a sentence; null: the server knows. */
+/** Why the outcome could not be reported, as a sentence; null: it was reported. */
 async function reportEnd(
   parts: AttemptParts,
   job: PulledJob,
@@ -137,7 +137,10 @@ async function reportEnd(
   }
 }
 
-/** A result that the API does not take, for it is nested too deep, is no reason to do it again. */
+/**
+ * If the API refuses the result, because it is nested too deep, stores it as text: the work is
+ * done.
+ */
 async function completed(
   { call }: AttemptParts,
   job: PulledJob,
@@ -148,13 +151,14 @@ async function completed(
     await complete(call, job, result, untilMs)
     return null
   } catch (error) {
-    if (!(error instanceof PosthornError) || error.status !== 400 || !isOfServer(error)) throw error
+    if (!(error instanceof PosthornError) || error.status !== 400 || !isFromServer(error))
+      throw error
     await complete(call, job, JSON.stringify({ text: result }), untilMs)
-    return `its result is kept as text: ${errorInCommandWords(error).detail}`
+    return `its result is stored as text: ${errorInCommandWords(error).detail}`
   }
 }
 
-/** As a worker decides: what is rejected is dead at once, all else is tried again. */
+/** As a worker decides: a rejected job becomes dead at once, any other failure is retried. */
 function failureOf({ outcome, message, retryAfterMs }: AttemptEnd) {
   return {
     message: reportText(message, MAX_FAIL_MESSAGE),

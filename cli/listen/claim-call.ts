@@ -1,5 +1,5 @@
-// The two calls of `posthorn listen` whose JSON must stay as it came: a claim's payloads, and the
-// result that a handler answered.
+// The calls of `posthorn listen` whose JSON must not change: a claim, with its payloads, and the
+// report of a result.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { APPLIED, CLAIM } from '../../src/client/answer-check.ts'
 import { attemptCall } from '../../src/client/attempt-ref.ts'
@@ -7,9 +7,9 @@ import type { Call } from '../../src/client/call.ts'
 import { type ClaimedJob, PosthornError } from '../../src/client/client.ts'
 import { segment } from '../../src/client/request-path.ts'
 import { parseEnvelope, type RawJson } from '../../src/wire/envelope.ts'
-import { isOfServer } from './patience.ts'
+import { isFromServer } from './retry-while-away.ts'
 
-/** Between two tries of a report that something else than Posthorn has answered. */
+/** Between two tries of a report, while something other than Posthorn responds. */
 const REPORT_PAUSE_MS = 1_000
 
 /** A pulled job with the bytes of its payload. */
@@ -22,7 +22,7 @@ export interface ClaimOptions {
   signal: AbortSignal
 }
 
-/** Not repeated: jobs of an answer that was lost come back when their lease is over. */
+/** Not repeated: jobs of a lost response become due again when their leases expire. */
 export async function claim(
   call: Call,
   endpoint: string,
@@ -63,7 +63,9 @@ export async function fail(
   await report(call, { ...attemptCall(job, 'fail'), body: JSON.stringify(failure) }, untilMs)
 }
 
-/** The work is done: only Posthorn itself can refuse its report, and a repeat does no harm. */
+/**
+ * The work is done, so it retries until Posthorn itself responds. A repeated report does no harm.
+ */
 async function report(
   call: Call,
   what: { path: string; token: string; body: string },
@@ -74,7 +76,7 @@ async function report(
       await call.raw({ method: 'POST', ...what, repeatable: true, untilMs }, APPLIED)
       return
     } catch (error) {
-      if (!(error instanceof PosthornError) || isOfServer(error)) throw error
+      if (!(error instanceof PosthornError) || isFromServer(error)) throw error
       const pauseMs = Math.max(REPORT_PAUSE_MS, error.retryAfterMs ?? 0)
       if (performance.now() + pauseMs > untilMs) throw error
       await sleep(pauseMs)

@@ -1,49 +1,49 @@
-// The loop of `posthorn listen`: claims as many jobs as there is room for, starts an attempt with
-// each, and outlasts a server that is away. Nothing is claimed that is not sent at once: what would
-// lie here could only come back by the end of its lease, at the cost of an attempt.
+// The loop of `posthorn listen`: claims as many jobs as it has free slots, starts an attempt with
+// each, and waits while the server is away. It claims no job that it cannot send at once: such a
+// job would become due again only when its lease expires, at the cost of an attempt.
 import type { AttemptEnd } from '../../src/webhook/send.ts'
-import { type AttemptParts, type AttemptUnderWay, startAttempt } from './attempt.ts'
+import { type AttemptParts, type RunningAttempt, startAttempt } from './attempt.ts'
 import { claim, type PulledJob } from './claim-call.ts'
-import { withPatience } from './patience.ts'
+import { retryWhileAway } from './retry-while-away.ts'
 
 const MAX_CLAIM = 100
 const CLAIM_WAIT_MS = 20_000
-/** How long a handler may still answer once we are asked to stop. */
+/** How long a handler may still respond after a stop. */
 const GRACE_MS = 5_000
 
 export interface PullParts extends AttemptParts {
   concurrency: number
-  /** Called once, when the server has answered a claim: it would give jobs of this endpoint. */
+  /** Called once, when the first claim has succeeded. */
   onReady: () => void
   onEnd: (job: PulledJob, end: AttemptEnd, reportProblem: string | null) => void
-  /** A sentence for the user at the terminal. */
+  /** Prints a sentence for the user. */
   print: (sentence: string) => void
 }
 
 /**
- * Runs until `stopping` is aborted; then attempts under way may end within the grace.
+ * Runs until `stopping` is aborted; attempts in progress may then end within the grace.
  *
- * @throws PosthornError when the server refuses to give jobs
+ * @throws PosthornError if the server refuses a claim
  */
 export async function pullJobs(parts: PullParts, stopping: AbortSignal): Promise<void> {
-  const underWay = new Set<AttemptUnderWay>()
+  const running = new Set<RunningAttempt>()
   // The first claim does not wait: it shows at once whether the server refuses.
   let waitMs = 0
   try {
     while (!stopping.aborted) {
-      const limit = Math.min(parts.concurrency - underWay.size, MAX_CLAIM)
+      const limit = Math.min(parts.concurrency - running.size, MAX_CLAIM)
       if (limit === 0) {
-        await firstEnd(underWay, stopping)
+        await firstEnd(running, stopping)
         continue
       }
       const jobs = await claimJobs(parts, { limit, waitMs }, stopping)
       if (jobs === null) break
       if (waitMs === 0) parts.onReady()
       waitMs = CLAIM_WAIT_MS
-      for (const { job, claimedAtMs } of jobs) start(parts, underWay, job, claimedAtMs)
+      for (const { job, claimedAtMs } of jobs) start(parts, running, job, claimedAtMs)
     }
   } finally {
-    await endAll(parts, underWay)
+    await endAll(parts, running)
   }
 }
 
@@ -58,38 +58,38 @@ async function claimJobs(
     claimedAtMs = performance.now()
     return claim(call, endpoint, { limit, waitMs, leaseMs, signal: stopping })
   }
-  const jobs = await withPatience(take, print, stopping)
+  const jobs = await retryWhileAway(take, print, stopping)
   return jobs?.map((job) => ({ job, claimedAtMs })) ?? null
 }
 
 function start(
   parts: PullParts,
-  underWay: Set<AttemptUnderWay>,
+  running: Set<RunningAttempt>,
   job: PulledJob,
   claimedAtMs: number,
 ): void {
   const attempt = startAttempt(parts, job, claimedAtMs)
-  underWay.add(attempt)
+  running.add(attempt)
   attempt.done.then(({ end, reportProblem }) => {
-    underWay.delete(attempt)
+    running.delete(attempt)
     parts.onEnd(job, end, reportProblem)
   })
 }
 
-async function firstEnd(underWay: Set<AttemptUnderWay>, stopping: AbortSignal): Promise<void> {
+async function firstEnd(running: Set<RunningAttempt>, stopping: AbortSignal): Promise<void> {
   const stopped = Promise.withResolvers<void>()
   const stop = () => stopped.resolve()
   stopping.addEventListener('abort', stop, { once: true })
-  await Promise.race([stopped.promise, ...[...underWay].map(({ done }) => done)])
+  await Promise.race([stopped.promise, ...[...running].map(({ done }) => done)])
   stopping.removeEventListener('abort', stop)
 }
 
-async function endAll({ print }: PullParts, underWay: Set<AttemptUnderWay>): Promise<void> {
-  if (underWay.size === 0) return
-  print(`${underWay.size} under way: waiting ${GRACE_MS / 1_000} s for their handler.`)
-  const all = Promise.all([...underWay].map(({ done }) => done))
+async function endAll({ print }: PullParts, running: Set<RunningAttempt>): Promise<void> {
+  if (running.size === 0) return
+  print(`Waiting ${GRACE_MS / 1_000} s for attempts in progress: ${running.size}.`)
+  const all = Promise.all([...running].map(({ done }) => done))
   const giveUp = setTimeout(() => {
-    for (const attempt of underWay) attempt.interrupt()
+    for (const attempt of running) attempt.interrupt()
   }, GRACE_MS)
   await all
   clearTimeout(giveUp)

@@ -129,10 +129,10 @@ it('waiting jobs become jobs, repeating ones schedules, and the rest is left wit
       expect.objectContaining({ becomes: `schedule report-${await idOf('short')}`, count: 1 }),
       expect.objectContaining({ note: 'added: 0 9 * * 1, Europe/Berlin' }),
       expect.objectContaining({ note: 'added: 0 0 1 * *, Europe/Berlin, paused' }),
-      expect.objectContaining({ name: 'forgotten', becomes: 'left', count: 1 }),
+      expect.objectContaining({ name: 'forgotten', becomes: 'skipped', count: 1 }),
       expect.objectContaining({ note: expect.stringMatching(/^running now/), count: 1 }),
       expect.objectContaining({ note: expect.stringMatching(/^disabled/), count: 1 }),
-      { name: '(all)', becomes: 'left', count: 2, note: 'neither due nor repeating' },
+      { name: '(all)', becomes: 'skipped', count: 2, note: 'neither due nor repeating' },
     ]),
   )
   expect(rows).toHaveLength(8)
@@ -184,7 +184,7 @@ it('a second run adds nothing', async () => {
     .updateOne({ 'data.to': 'b@example.com' }, { $set: { nextRunAt: new Date() } })
   const rows = await runImport()
   expect(rows).toContainEqual({
-    ...{ name: 'send email', becomes: 'job of email', count: 4, note: 'there already' },
+    ...{ name: 'send email', becomes: 'job of email', count: 4, note: 'already imported' },
   })
   expect(rows.filter(({ note }) => note.startsWith('added'))).toEqual([])
   const jobsOf = (await posthorn.request('GET', '/jobs?endpoint=email&limit=100')).body.items
@@ -216,7 +216,7 @@ it.each([
   [['--map', 'send email'], 2, /--map is "send email"; expected NAME=ENDPOINT/],
   [['--from', 'http://x/y'], 2, /--from needs a MongoDB URL/],
   [['--collection', 'posthorn_jobs'], 2, /--collection is "posthorn_jobs", which holds data of P/],
-  [['--from', 'mongodb://127.0.0.1:1/agenda'], 3, /does not answer as it should/],
+  [['--from', 'mongodb://127.0.0.1:1/agenda'], 3, /The MongoDB of --from failed/],
 ])('a wrong word ends with a sentence: %j', async (words, code, sentence) => {
   await expect(runImport(...words)).rejects.toMatchObject({
     code,

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { rhythmOf, timeOfDay } from '../../cli/agenda/interval.ts'
+import { intervalOf, timeOfDay } from '../../cli/agenda/interval.ts'
 
 describe('an interval of Agenda', () => {
   it.each([
@@ -17,7 +17,7 @@ describe('an interval of Agenda', () => {
     ['0 0 1 * ?', { cron: '0 0 1 * *' }],
     ['0 0 L * *', { cron: '0 0 L * *' }],
   ])('%s is understood', (text, expected) => {
-    expect(rhythmOf(text)).toEqual(expected)
+    expect(intervalOf(text)).toEqual(expected)
   })
 
   it.each([
@@ -29,7 +29,7 @@ describe('an interval of Agenda', () => {
     ['2 years', /not between/],
     ['x'.repeat(1_000), /too long/],
   ])('%s is refused with a reason', (text, reason) => {
-    expect(rhythmOf(text)).toEqual({ problem: expect.stringMatching(reason) })
+    expect(intervalOf(text)).toEqual({ problem: expect.stringMatching(reason) })
   })
 
   it.each([

@@ -81,7 +81,7 @@ describe('apply', () => {
 
     const first = await apply(FILE)
     expect(first).toMatchObject({ code: 0, stderr: '' })
-    expect(first.stdout).toBe(`${lines.join('\n')}\n3 new, 0 changed, 0 as they were\n`)
+    expect(first.stdout).toBe(`${lines.join('\n')}\n3 new, 0 changed, 0 unchanged\n`)
     expect(await read('/endpoints/invoice-pdf')).toMatchObject({ timeout: '1m30s', version: 1 })
     expect(await read('/schedules/nightly')).toMatchObject({
       timezone: 'Europe/Berlin',
@@ -105,7 +105,7 @@ describe('apply', () => {
     expect(stdout).toContain('    timeout: "1m30s" → "2m"\n')
     expect(stdout).toContain('headers: {"X-Api-Key":"***1234"} → {"X-Api-Key":"***5678"}')
     expect(stdout).toContain('= endpoint told\n~ schedule nightly\n    payload: ')
-    expect(stdout).toContain('0 new, 2 changed, 1 as they were')
+    expect(stdout).toContain('0 new, 2 changed, 1 unchanged')
     expect(stdout).not.toContain('a-long-secret')
     expect(await read('/endpoints/invoice-pdf')).toMatchObject({ timeout: '2m' })
     // The file says nothing of it: it stays paused.
@@ -126,7 +126,7 @@ describe('apply', () => {
     const { code, stderr } = await shell.run(['apply', file], { env })
     between.close()
     expect(code).toBe(1)
-    expect(stderr).toContain('endpoint told was changed by somebody else meanwhile')
+    expect(stderr).toContain('endpoint told was changed by another client meanwhile')
     expect(await read('/endpoints/told')).toMatchObject({ description: '', state: 'paused' })
   })
 
@@ -154,7 +154,7 @@ describe('apply', () => {
       const first = await shell.run(['apply', file], { env })
       expect([first.code, first.stderr]).toEqual([
         1,
-        expect.stringContaining('endpoint twice was created by somebody else meanwhile'),
+        expect.stringContaining('endpoint twice was created by another client meanwhile'),
       ])
       expect(await read('/endpoints/twice')).toMatchObject({ description: 'of the other run' })
       await posthorn.request('DELETE', '/schedules/twice')
@@ -165,7 +165,7 @@ describe('apply', () => {
       between.close()
       expect([second.code, second.stderr]).toEqual([
         1,
-        expect.stringContaining('schedule twice was created by somebody else meanwhile'),
+        expect.stringContaining('schedule twice was created by another client meanwhile'),
       ])
       expect(await read('/schedules/twice')).toMatchObject({ every: '2h' })
     },
@@ -257,19 +257,19 @@ schedules:
       [2, 'endpoint: expected endpoints and schedules only'],
       [3, 'queues: expected endpoints and schedules only'],
       [5, 'endpoints.Upper: expected 1–64'],
-      [6, 'the name 007 is not read as a text by YAML; quote it'],
-      [7, 'the name yes is not read as a text by YAML; quote it'],
+      [6, 'YAML does not read the name 007 as text; quote it'],
+      [7, 'YAML does not read the name yes as text; quote it'],
       [10, 'endpoints.slow.timeout: expected a duration'],
       [11, 'endpoints.slow.colour: is not known'],
       [12, 'endpoints.slow.size: is not known'],
-      [13, 'the name 12345678901234567890 is not read as a text'],
+      [13, 'YAML does not read the name 12345678901234567890 as text'],
       [13, 'endpoints.slow.statuses.404: expected'],
-      [14, 'the tag !job cannot be carried as JSON'],
+      [14, 'the tag !job cannot be expressed in JSON'],
       [16, 'schedules.never.cron: '],
       [17, 'schedules.empty.payload: a payload is needed'],
       [19, 'schedules.empty.endpoint: there is no endpoint "nowhere"'],
       [20, 'schedules.exact.endpoint: there is no endpoint "gone"'],
-      [21, '9007199254740993 cannot be carried exactly; make it a text'],
+      [21, '9007199254740993 cannot be represented exactly; quote it'],
     ]
     for (const [line, text] of expected) {
       expect(lines.filter((one) => one.startsWith(`  line ${line}: ${text}`))).toHaveLength(1)
@@ -361,7 +361,7 @@ schedules:
     ]) {
       const file = shell.write('names.yaml', text)
       await expect(readDocument(file)).rejects.toThrow(
-        `names.yaml is wrong:\n  line 2: the name ${name} is not read as a text by YAML; quote it`,
+        `names.yaml is wrong:\n  line 2: YAML does not read the name ${name} as text; quote it`,
       )
     }
     const quoted = shell.write('names.yaml', `endpoints: {"${name}": {url: null}}`)
@@ -389,21 +389,21 @@ schedules:
   })
 
   it.each([
-    ['!!set', 'a: !!set {x, y}', /line 1: the tag tag:yaml.org,2002:set cannot be carried/],
+    ['!!set', 'a: !!set {x, y}', /line 1: the tag tag:yaml.org,2002:set cannot be expressed/],
     ['!!omap', 'a: !!omap [x: 1]', /2002:omap/],
     ['!!pairs', 'a: !!pairs [x: 1]', /2002:pairs/],
     ['!!binary', 'a: !!binary aGVsbG8=', /2002:binary/],
     ['!!timestamp', 'a: !!timestamp 2026-01-31', /2002:timestamp/],
     ['!!float', 'a: !!float 1', /[Tt]ag.*2002:float/],
     ['a tag of its own', 'a: !job {x: 1}', /line 1: the tag !job cannot/],
-    ['a merge key', 'a: &a {x: 1}\nb: {<<: *a}', /line 2: merge keys \(<<\) are not taken/],
-    ['an alias of itself', 'a: &a [*a]', /line 1: \*a stands for itself/],
+    ['a merge key', 'a: &a {x: 1}\nb: {<<: *a}', /line 2: merge keys \(<<\) are not supported/],
+    ['an alias of itself', 'a: &a [*a]', /line 1: \*a contains itself/],
     ['aliases without end', bomb(), /[Ee]xcessive alias/],
-    ['a name that is a list', '? [a]\n: 1', /line 1: a name is no text/],
-    ['an empty name', 'a: {: 1}', /line 1: an empty name/],
+    ['a name that is a list', '? [a]\n: 1', /line 1: a name is not text/],
+    ['an empty name', 'a: {: 1}', /line 1: YAML does not read an empty name/],
     ['YAML 1.1', '%YAML 1.1\n---\na: yes', /line 1: it is not YAML 1.2/],
     ['a number with a leading zero', 'a: 0123', /line 1: 0123 begins with a zero; quote it/],
-    ['no number', 'a: .nan', /line 1: .nan cannot be carried exactly/],
+    ['no number', 'a: .nan', /line 1: .nan cannot be represented exactly/],
   ])('refuses %s', async (_, text, says) => {
     await expect(readDocument(shell.write('wrong.yaml', text))).rejects.toThrow(says)
     await expect(readDocument(shell.write('wrong.yaml', text))).rejects.toThrow(UsageError)
@@ -421,7 +421,7 @@ schedules:
   ])('refuses %s in a file, instead of dropping all but the first', async (_, name, text) => {
     const path = shell.write(name, text)
     await expect(readDocument(path)).rejects.toThrow(
-      /^\S+ is wrong:\n {2}line \d: it holds more than one document; give each a file of its own$/,
+      /^\S+ is wrong:\n {2}line \d: it has more than one document; use one file for each$/,
     )
     await expect(readDocument(path)).rejects.toThrow(UsageError)
     expect(await readDocument(shell.write('one.yaml', '---\na: 1\n...\n'))).toEqual({ a: 1 })
@@ -430,9 +430,13 @@ schedules:
   it.each([
     ['no YAML', 'endpoints: [', /line 1: /],
     ['a name twice', 'endpoints: {a: {url: null}, a: {url: null}}', /unique/],
-    ['a list', '[1]', /no mapping/],
+    ['a list', '[1]', /not a mapping/],
     ['two documents', 'endpoints: {a: {url: null}}\n---\nendpoints: {}', /more than one document/],
-    ['a number that JSON would change', 'schedules: {a: {payload: 12345678901234567890}}', /text/],
+    [
+      'a number that JSON would change',
+      'schedules: {a: {payload: 12345678901234567890}}',
+      /quote it/,
+    ],
   ])('refuses %s', async (_, text, says) => {
     const { code, stderr } = await apply(text)
     expect(code).toBe(2)

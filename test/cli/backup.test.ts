@@ -278,7 +278,7 @@ describe('vacuum', () => {
     const before = countIn(path, 'page_count')
     const { code, stdout, stderr } = await vacuum({})
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
-    const [, pages, bytes] = /^(\d+) pages, (\d+) bytes/.exec(stdout) ?? []
+    const [, pages, bytes] = /^(\d+) pages \((\d+) bytes\)/.exec(stdout) ?? []
     expect(Number(pages)).toBeGreaterThan(500)
     expect(Number(bytes)).toBe(Number(pages) * 4_096)
     expect(countIn(path, 'page_count')).toBeLessThanOrEqual(before - 500)

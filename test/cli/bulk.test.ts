@@ -90,10 +90,10 @@ describe('retry and cancel', () => {
     const byFilter = ['--endpoint', name, '--failure-reason', 'dependency_failed']
     const left = await shell.run(['retry', ...byFilter])
     expect(left).toMatchObject({ code: 0, stdout: '0 queued again.\n' })
-    expect(left.stderr).toContain('2 were left as they are')
+    expect(left.stderr).toContain('2 were not retried')
     const { stdout } = await shell.run(['retry', third, second])
     expect(stdout.trimEnd().split('\n')).toEqual([
-      `${second} queued again; it runs without ${dead}, on which it depends`,
+      `${second} queued again; it does not wait for ${dead}`,
       `${third} queued again`,
     ])
     await posthorn.job(third, 'succeeded')

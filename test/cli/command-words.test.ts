@@ -101,7 +101,7 @@ describe('a refusal of the server names', () => {
       })
     expect(errorInCommandWords(busy('GET')).detail).toBe('the store did not answer')
     expect(errorInCommandWords(busy('PUT')).detail).toBe(
-      'the store did not answer; the change may have been made all the same: look before you repeat it',
+      'the store did not answer; the change may have been made: check before you repeat it',
     )
   })
 

@@ -160,7 +160,7 @@ describe('delete', () => {
         const asked = typed(answer)
         expect(await asked.ended()).toBe(1)
         expect(asked.stdout()).toMatch(/Remove the \w+ \w+\? \[y\/N\]/)
-        expect(asked.stdout()).toContain('Nothing was removed.')
+        expect(asked.stdout()).toContain('Nothing was deleted.')
         expect((await posthorn.request('GET', path)).status).toBe(200)
       }
       expect(await typed('y\\n').ended()).toBe(0)

@@ -74,7 +74,7 @@ describe('wrong usage is 2', () => {
     [['endpoints', 'put', 'a'], /needs --url/],
     [['endpoints', 'put', 'a', '--pull', '--rate-limit', '5'], /--rate-limit is "5"/],
     [['keys', 'create', 'a', '--scope', 'all'], /--scope is "all"; expected one of enqueue/],
-    [['listen', 'a', 'localhost:3000'], /no URL of a handler/],
+    [['listen', 'a', 'localhost:3000'], /not the URL of a handler/],
     [['listen', 'a', 'http://localhost:3000/', '--secret', 'x'], /whsec_/],
   ])('%j', DEADLINE, (words, says) => fails(words, 2, says))
 

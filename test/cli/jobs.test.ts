@@ -296,7 +296,7 @@ describe('what is shown of a job', () => {
     const narrow = await inTerminal(80)
     expect(narrow.filter((line) => line.length > 80)).toEqual([])
     expect(narrow).toContain(`    rejected: ${message}`)
-    expect(narrow.slice(0, 2)).toEqual([expect.stringMatching(/^ID +ENDPOINT/), '    WHAT NEXT'])
+    expect(narrow.slice(0, 2)).toEqual([expect.stringMatching(/^ID +ENDPOINT/), '    STATUS'])
     // Also where it takes several lines, or would have some room beside the others.
     for (const columns of [40, 120]) {
       const text = await inTerminal(columns)

@@ -178,7 +178,7 @@ describe('Ctrl-C', () => {
     const id = await enqueue()
     await handler.waitFor((requests) => requests.length === 1, 15_000)
     typed.signal('SIGINT')
-    await typed.printed('1 under way')
+    await typed.printed('attempts in progress: 1')
     answer(200)
     expect(await typed.ended()).toBe(0)
     expect((await ask('GET', `/jobs/${id}`)).body.state).toBe('succeeded')
@@ -212,7 +212,7 @@ describe('the server', () => {
     api = await posthorn.startApi({ PORT: new URL(posthorn.url()).port })
     const id = await enqueue()
     expect(await jobIn(id, 'succeeded')).toMatchObject({ attemptCount: 1 })
-    await typed.printed('answers again')
+    await typed.printed('responds again')
   })
 
   it('gets each report once, though a proxy has answered the first tries', DEADLINE, async () => {
@@ -254,7 +254,7 @@ describe('the server', () => {
     expect(typed.stderr()).toMatch(says)
     expect(typed.stderr()).not.toMatch(/\n\s+at /)
     // What is refused was never announced.
-    expect(typed.stderr() + typed.stdout()).not.toMatch(/Signed with|Jobs of/)
+    expect(typed.stderr() + typed.stdout()).not.toMatch(/Signing with|Jobs of/)
   })
 
   it('is asked before anything is announced, also with a key that may only claim', async () => {
@@ -270,9 +270,9 @@ describe('the server', () => {
   it('makes the endpoint with --create, once', DEADLINE, async () => {
     name = 'made-here'
     const typed = await listening(['--create'])
-    expect(typed.stderr()).toContain('is made')
+    expect(typed.stderr()).toContain('Created the endpoint')
     const again = await listening(['--create'])
-    expect(again.stderr()).not.toContain('is made')
+    expect(again.stderr()).not.toContain('Created the endpoint')
     expect((await ask('GET', '/endpoints/made-here')).body).toMatchObject({ url: null, version: 1 })
   })
 })

@@ -1,15 +1,27 @@
-// The difference of two values in lines, such that both sides of a line never look the same: of
-// long objects and lists only the parts that differ, of long texts the part around the difference.
+// Prints the difference that one endpoint or schedule makes: apply prints it before it writes,
+// endpoints put and set afterwards. Both sides of a line always look different: of long objects and
+// lists only the parts that differ are printed, of long texts the part around the difference.
 import { isDeepStrictEqual } from 'node:util'
 import { isMapping } from '../document.ts'
-import { visibleJson } from '../output.ts'
+import { painted, printLine, visibleJson } from '../output.ts'
+import type { Step } from './plan.ts'
 
-/** Of a value so much is shown. */
+/** Longer values are cut. */
 const MAX_LENGTH = 60
-/** Before the first character that differs. */
+/** Characters that are kept before the first one that differs. */
 const LEAD = 20
 
-/** @param path of the field, like `retry.backoff` */
+export function printStep(step: Pick<Step, 'kind' | 'name' | 'version' | 'changes'>): void {
+  const { kind, name, version, changes } = step
+  if (version === null) printLine(painted(`+ ${kind} ${name}`, 'green'))
+  else if (changes.length === 0) printLine(painted(`= ${kind} ${name}`, 'dim'))
+  else printLine(painted(`~ ${kind} ${name}`, 'yellow'))
+  for (const { field, before, after } of changes) {
+    for (const line of differenceLines(field, before, after)) printLine(`    ${line}`)
+  }
+}
+
+/** @param path the field, like `retry.backoff` */
 export function differenceLines(path: string, before: unknown, after: unknown): string[] {
   const texts = [before, after].map((one) => [...visibleJson(one)])
   const [old = [], fresh = []] = texts
@@ -21,7 +33,7 @@ export function differenceLines(path: string, before: unknown, after: unknown): 
   return [`${path}: ${cut(old, from)} → ${cut(fresh, from)}`]
 }
 
-/** null: they have no parts in common. */
+/** null: the values have no parts that can be compared one by one. */
 function differingParts(path: string, before: unknown, after: unknown): string[] | null {
   if (isMapping(before) && isMapping(after)) {
     const names = new Set([...Object.keys(before), ...Object.keys(after)])
@@ -31,7 +43,7 @@ function differingParts(path: string, before: unknown, after: unknown): string[]
         : differenceLines(`${path}${step(name)}`, before[name], after[name]),
     )
   }
-  // Of lists of other lengths nobody knows which items belong together.
+  // If the lengths differ, it is unknown which items belong together.
   if (!Array.isArray(before) || !Array.isArray(after) || before.length !== after.length) return null
   return before.flatMap((one, i) =>
     isDeepStrictEqual(one, after[i]) ? [] : differenceLines(`${path}[${i}]`, one, after[i]),

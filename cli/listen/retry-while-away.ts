@@ -1,4 +1,4 @@
-// Work that outlasts a server that is away: tried again with growing pauses, saying so.
+// Retries a call with growing pauses while the server is away, and prints that.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { PosthornError } from '../../src/client/client.ts'
 import { wasUnsent } from '../../src/client/refusal.ts'
@@ -9,41 +9,41 @@ const FIRST_PAUSE_MS = 1_000
 const MAX_PAUSE_MS = 30_000
 
 /**
- * What `work` resolves with; null when `stopping` was aborted before.
+ * Resolves with the result of `work`, or null if `stopping` was aborted before.
  *
- * @param isFinal whether the server would say the same next time
- * @throws PosthornError that is final
+ * @param isFinal whether a retry would get the same refusal
+ * @throws PosthornError if it is final
  */
-export async function withPatience<T>(
+export async function retryWhileAway<T>(
   work: () => Promise<T>,
   print: (sentence: string) => void,
   stopping: AbortSignal,
-  isFinal = isOfServer,
+  isFinal = isFromServer,
 ): Promise<T | null> {
   for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, MAX_PAUSE_MS)) {
     if (stopping.aborted) return null
     try {
       const result = await work()
-      if (pauseMs > FIRST_PAUSE_MS) print('The server answers again.')
+      if (pauseMs > FIRST_PAUSE_MS) print('The server responds again.')
       return result
     } catch (error) {
       if (stopping.aborted) return null
       if (!(error instanceof PosthornError) || isFinal(error)) throw error
       print(`${cleaned(errorInCommandWords(error).detail)}; trying again in ${pauseMs / 1_000} s.`)
-      // Aborted: the next look at the signal ends this.
+      // If aborted, the check at the start of the loop ends it.
       await sleep(pauseMs, undefined, { signal: stopping }).catch(() => {})
     }
   }
 }
 
-/** What a proxy says while the server is away is not the server's word. */
-export function isOfServer({ status, code }: PosthornError): boolean {
+/** False for the response of a proxy while the server is away. */
+export function isFromServer({ status, code }: PosthornError): boolean {
   return status !== null && status < 500 && code !== 'unexpected_answer'
 }
 
 /**
- * Before Posthorn has answered once: only a Posthorn that is busy, or a server that does not listen
- * yet, is worth waiting for. Anything else means a wrong URL.
+ * For the time before the first response of Posthorn: a busy Posthorn and a server that does not
+ * listen yet are retried. Anything else means a wrong URL.
  */
 export function isFinalAtStart({ status, code, cause }: PosthornError): boolean {
   if (status === null) return !wasUnsent(cause)

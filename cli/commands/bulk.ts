@@ -1,6 +1,6 @@
-// posthorn retry and posthorn cancel: by ids, or all that a filter finds, however many they are.
+// posthorn retry and posthorn cancel: change jobs by id, or all that match a filter, however many.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Check, JOB, RETRIED_JOB } from '../src/client/answer-check.ts'
+import { type Check, JOB, RETRIED_JOB } from '../../src/client/answer-check.ts'
 import {
   type Job,
   type JobFilter,
@@ -8,60 +8,60 @@ import {
   type Posthorn,
   PosthornError,
   type RetriedJob,
-} from '../src/client/client.ts'
-import { eachPage, MAX_PAGE } from '../src/client/paging.ts'
-import { segment } from '../src/client/request-path.ts'
-import { FAILURE_REASONS } from '../src/job/job.ts'
-import { type Action, action, JSON_OPTION, type Option } from './command.ts'
-import { errorInCommandWords } from './command-words.ts'
-import { responseText } from './exact-json.ts'
-import { EXIT, errorMessage, UsageError } from './exit.ts'
-import { oneOf } from './input.ts'
-import { CHANGEABLE, FILTER_OPTIONS, type Filter, filterFrom } from './job-filter.ts'
-import { printError, printJson, printJsonText, printLine } from './output.ts'
-import { connect, connectRaw } from './server.ts'
-import { cleaned } from './terminal-text.ts'
+} from '../../src/client/client.ts'
+import { eachPage, MAX_PAGE } from '../../src/client/paging.ts'
+import { segment } from '../../src/client/request-path.ts'
+import { FAILURE_REASONS } from '../../src/job/job.ts'
+import { type Action, action, JSON_OPTION, type Option } from '../command.ts'
+import { errorInCommandWords } from '../command-words.ts'
+import { responseText } from '../exact-json.ts'
+import { EXIT, errorMessage, UsageError } from '../exit.ts'
+import { oneOf } from '../input.ts'
+import { CHANGEABLE, FILTER_OPTIONS, type Filter, filterFrom } from '../job-filter.ts'
+import { printError, printJson, printJsonText, printLine } from '../output.ts'
+import { connect, connectRaw } from '../server.ts'
+import { cleaned } from '../terminal-text.ts'
 
 type Verb = keyof typeof CHANGEABLE
 
-/** So many jobs are one request; several may be made in one millisecond, and come on top. */
-const PAGES_AT_ONCE = 10
-/** The most that the API counts or changes at once. */
-const MAX_AT_ONCE = 10_000
+/** Pages of jobs in a request; jobs created in the same millisecond as the last one are added. */
+const PAGES_PER_REQUEST = 10
+/** The most jobs that the API counts or changes in a request. */
+const MAX_PER_REQUEST = 10_000
 
-/** Before every job; a request must name something. */
+/** Before every job: the API refuses an empty filter. */
 const EVER = '1970-01-01T00:00:00Z'
 
-/** Of one request that the server is too busy for. */
+/** Tries of one request, while the server responds with 503. */
 const MAX_TRIES = 5
 const LEAST_PAUSE_MS = 1_000
 const MAX_PAUSE_MS = 30_000
 
-const ANSWERS = { cancel: JOB, retry: RETRIED_JOB } as const satisfies Record<Verb, Check>
+const RESPONSES = { cancel: JOB, retry: RETRIED_JOB } as const satisfies Record<Verb, Check>
 const DONE: Record<Verb, string> = { cancel: 'cancelled', retry: 'queued again' }
 
-/** What routes/jobs/bulk.ts does within one request, this does with its requests. */
+/** This command sends its requests in the same order that routes/jobs/bulk.ts keeps within one. */
 const ORDER: Record<Verb, string> = {
-  cancel: 'The newest is cancelled first, so that no cancel lets another job start.',
-  retry: 'The oldest is queued first, so that ordering keys and dependencies hold.',
+  cancel: 'Cancels the newest job first, so that no cancel lets another of the jobs start.',
+  retry: 'Retries the oldest job first, which keeps the order of ordering keys and dependencies.',
 }
 
-/** What cancel changes has not failed. */
+/** Only for retry: the jobs that cancel can change have not failed. */
 const REASON_OPTION = {
-  'failure-reason': { type: 'string', value: 'REASON', help: 'those that died of this' },
+  'failure-reason': { type: 'string', value: 'REASON', help: 'dead for this reason' },
 } as const satisfies Record<string, Option>
 
-export function bulkCommand(verb: Verb, summary: string, examples: string[]): Action {
+function bulkCommand(verb: Verb, summary: string, examples: string[]): Action {
   return action({
     summary,
     arguments: ['[ID...]'],
     options: {
       ...FILTER_OPTIONS,
       ...(verb === 'retry' ? REASON_OPTION : {}),
-      'dry-run': { type: 'boolean', help: 'only count what the filter finds' },
+      'dry-run': { type: 'boolean', help: 'only count the jobs that match' },
       json: JSON_OPTION,
     },
-    details: `Give ids, or a filter, which looks at ${CHANGEABLE[verb].join(' and ')} jobs.
+    details: `Give ids, or a filter. A filter matches only ${CHANGEABLE[verb].join(' and ')} jobs.
 ${ORDER[verb]}`,
     examples,
     async run({ words, values }) {
@@ -75,7 +75,7 @@ ${ORDER[verb]}`,
         )
       }
       const isDry = values['dry-run'] === true
-      if (isDry && !isFiltered) throw new UsageError('--dry-run counts what a filter finds.')
+      if (isDry && !isFiltered) throw new UsageError('--dry-run needs a filter.')
       const posthorn = connect()
       if (!isFiltered) return changeEach(verb, words, values.json === true)
       const work = { posthorn, verb, filter, failureReason }
@@ -84,13 +84,23 @@ ${ORDER[verb]}`,
       else if (isDry)
         printLine(`${result.more ? 'More than ' : ''}${result.matched} would be ${DONE[verb]}.`)
       else printLine(`${result.more ? 'At least ' : ''}${result.affected} ${DONE[verb]}.`)
-      if (result.dependencyFailed !== undefined) printError(leftAside(result.dependencyFailed))
+      if (result.dependencyFailed !== undefined) printError(notRetriedText(result.dependencyFailed))
       return EXIT.done
     },
   })
 }
 
-/** @throws UsageError for a state that the command can do nothing about */
+export const cancel = bulkCommand('cancel', 'Cancel jobs that are not final', [
+  'posthorn cancel --tag july --state queued',
+])
+
+export const retry = bulkCommand(
+  'retry',
+  'Queue dead or cancelled jobs again, each with all its attempts',
+  ['posthorn retry --endpoint invoice-pdf --state dead --dry-run'],
+)
+
+/** @throws UsageError for a state that the command cannot change */
 function refuseUnchangeable(verb: Verb, states: JobState[] = []): void {
   const state = states.find((one) => !CHANGEABLE[verb].includes(one))
   if (state === undefined) return
@@ -99,19 +109,19 @@ function refuseUnchangeable(verb: Verb, states: JobState[] = []): void {
   )
 }
 
-/** Judged here: where the filter finds no job, the server is not asked about it. */
+/** Checked here, because the server never sees it if the filter matches no job. */
 function failureReasonFrom(text: string | undefined): JobFilter['failureReason'] {
   return text === undefined ? undefined : oneOf('--failure-reason', text, FAILURE_REASONS)
 }
 
-function leftAside(count: number): string {
-  return `${count} were left as they are: a job they depend on stays dead, cancelled or gone. Retry one by its id to run it without.`
+function notRetriedText(count: number): string {
+  return `${count} were not retried: a job that they depend on is dead, cancelled or deleted. A retry by id runs a job without waiting for it.`
 }
 
-/** One that is refused does not keep the others from their turn. */
+/** If one job is refused, the others are changed all the same. */
 async function changeEach(verb: Verb, ids: string[], isJson: boolean): Promise<number> {
   let exitCode: number = EXIT.done
-  // Ids sort by creation.
+  // Ids sort by time of creation.
   const ordered = verb === 'retry' ? ids.toSorted() : ids.toSorted().reverse()
   for (const id of ordered) {
     try {
@@ -121,7 +131,7 @@ async function changeEach(verb: Verb, ids: string[], isJson: boolean): Promise<n
     } catch (error) {
       if (!(error instanceof PosthornError)) throw error
       const refusal = errorInCommandWords(error)
-      if (!isOfServer(refusal)) throw error
+      if (!isRefusedByPosthorn(refusal)) throw error
       const { text } = errorMessage(refusal, false)
       printError(text.includes(id) ? text : `${cleaned(id)}: ${text}`)
       exitCode = EXIT.failed
@@ -130,21 +140,21 @@ async function changeEach(verb: Verb, ids: string[], isJson: boolean): Promise<n
   return exitCode
 }
 
-/** A retry is not repeated: the job may have run and died again. */
+/** A retry is not repeated after a lost response: the job may have run and failed again. */
 function changeOne(verb: Verb, id: string): Promise<string> {
   const path = `/jobs/${segment(id)}/${verb}`
   const request = { method: 'POST', path, repeatable: verb === 'cancel' } as const
-  return responseText(connectRaw(), request, ANSWERS[verb])
+  return responseText(connectRaw(), request, RESPONSES[verb])
 }
 
-/** Posthorn has refused this job; the next one may be taken. */
-function isOfServer({ status, code }: PosthornError): boolean {
+/** Posthorn itself refused this job, and may accept the next one. */
+function isRefusedByPosthorn({ status, code }: PosthornError): boolean {
   return status !== null && code !== 'unexpected_answer'
 }
 
 function withoutText(job: Job | RetriedJob): string {
   const waived = 'dependenciesWaived' in job ? job.dependenciesWaived : []
-  return waived.length === 0 ? '' : `; it runs without ${waived.join(', ')}, on which it depends`
+  return waived.length === 0 ? '' : `; it does not wait for ${waived.join(', ')}`
 }
 
 interface Work {
@@ -157,17 +167,17 @@ interface Work {
 interface Result {
   matched: number
   affected: number
-  /** The figures are larger. */
+  /** The true numbers are larger. */
   more?: boolean
   dependencyFailed?: number
 }
 
-/** The states asked for, in the order in which the API takes them. */
+/** The requested states, in the order in which the API changes them. */
 function statesOf({ verb, filter }: Work): JobState[] {
   return CHANGEABLE[verb].filter((state) => filter.state?.includes(state) ?? true)
 }
 
-/** A request names one state, or none: then it looks at all that can be changed, in their order. */
+/** One for each request; undefined: the API changes jobs of all states that it can, in order. */
 function requestedStates(work: Work): (JobState | undefined)[] {
   const states = statesOf(work)
   return states.length === CHANGEABLE[work.verb].length ? [undefined] : states
@@ -177,7 +187,7 @@ async function count(work: Work): Promise<Result> {
   let matched = 0
   let more = false
   for (const state of requestedStates(work)) {
-    const options = { dryRun: true, limit: MAX_AT_ONCE }
+    const options = { dryRun: true, limit: MAX_PER_REQUEST }
     const found = await bulk(
       work,
       { state, createdAfter: work.filter.createdAfter ?? EVER },
@@ -190,15 +200,15 @@ async function count(work: Work): Promise<Result> {
 }
 
 /**
- * Stretch of time after stretch: a job that was queued again, and is dead again by now, is not
- * found a second time.
+ * Goes from one time range to the next, so that a job that was queued again and has failed again is
+ * not found a second time.
  */
 async function changeAll(work: Work): Promise<Result> {
   const total: Result = { matched: 0, affected: 0 }
-  const stretches = await stretchesOf(work)
-  for (const stretch of work.verb === 'retry' ? stretches.reverse() : stretches) {
+  const ranges = await timeRangesOf(work)
+  for (const range of work.verb === 'retry' ? ranges.reverse() : ranges) {
     for (const state of requestedStates(work)) {
-      const found = await changeWhole(work, { state, ...stretch })
+      const found = await changeRange(work, { state, ...range })
       total.matched += found.matched
       total.affected += found.affected
       if (found.more === true) total.more = true
@@ -211,9 +221,11 @@ async function changeAll(work: Work): Promise<Result> {
   return total
 }
 
-/** A store that is slow changes some of a stretch in time; the same request again does the rest. */
-async function changeWhole(work: Work, whole: Parameters<typeof bulk>[1]): Promise<Result> {
-  const ask = () => untilAnswered(() => bulk(work, whole, { limit: MAX_AT_ONCE }))
+/**
+ * A slow store may change only some jobs of a range in time; the same request again does the rest.
+ */
+async function changeRange(work: Work, range: Parameters<typeof bulk>[1]): Promise<Result> {
+  const ask = () => retryWhileBusy(() => bulk(work, range, { limit: MAX_PER_REQUEST }))
   const first = await ask()
   let last = first
   let { affected } = first
@@ -232,34 +244,36 @@ async function changeWhole(work: Work, whole: Parameters<typeof bulk>[1]): Promi
 }
 
 /**
- * A store under load may break off in the middle of a stretch: the rest of it is done by the same
- * request again, and only how many the first has changed is not known.
+ * A store under load may fail in the middle of a range. The same request again does the rest; only
+ * the number of jobs that the first one changed is unknown.
  */
-async function untilAnswered(ask: () => Promise<Result>): Promise<Result> {
+async function retryWhileBusy(ask: () => Promise<Result>): Promise<Result> {
   for (let tries = 1; ; tries++) {
     try {
       const found = await ask()
       return tries === 1 ? found : { ...found, more: true }
     } catch (error) {
-      const isPassing = error instanceof PosthornError && error.status === 503
-      if (!isPassing || tries === MAX_TRIES) throw error
+      const isBusy = error instanceof PosthornError && error.status === 503
+      if (!isBusy || tries === MAX_TRIES) throw error
       const pauseMs = Math.max(LEAST_PAUSE_MS, error.retryAfterMs ?? 0)
-      printError(`${cleaned(errorInCommandWords(error).detail)}; going on in ${pauseMs / 1_000} s.`)
+      printError(
+        `${cleaned(errorInCommandWords(error).detail)}; continuing in ${pauseMs / 1_000} s.`,
+      )
       await sleep(Math.min(pauseMs, MAX_PAUSE_MS))
     }
   }
 }
 
-interface Stretch {
+interface TimeRange {
   createdAfter: string
   createdBefore: string
 }
 
-/** Times that together hold all jobs that match now, a thousand or so each, the newest first. */
-async function stretchesOf(work: Work): Promise<Stretch[]> {
+/** Ranges that together contain all jobs that match now: about a thousand each, newest first. */
+async function timeRangesOf(work: Work): Promise<TimeRange[]> {
   const { posthorn, filter } = work
   const state = statesOf(work)
-  const stretches: Stretch[] = []
+  const ranges: TimeRange[] = []
   let createdBefore: string | undefined
   let found = 0
   const pages = eachPage((cursor) => posthorn.page({ ...filter, state, limit: MAX_PAGE, cursor }))
@@ -267,14 +281,14 @@ async function stretchesOf(work: Work): Promise<Stretch[]> {
     createdBefore ??= justAfter(page.items[0]?.createdAt)
     found += page.items.length
     const createdAfter = page.items.at(-1)?.createdAt
-    if (found >= PAGES_AT_ONCE * MAX_PAGE && createdBefore && createdAfter) {
-      stretches.push({ createdAfter, createdBefore })
+    if (found >= PAGES_PER_REQUEST * MAX_PAGE && createdBefore && createdAfter) {
+      ranges.push({ createdAfter, createdBefore })
       createdBefore = createdAfter
       found = 0
     }
   }
   const last = createdBefore && { createdAfter: filter.createdAfter ?? EVER, createdBefore }
-  return last ? [...stretches, last] : stretches
+  return last ? [...ranges, last] : ranges
 }
 
 function justAfter(instant: string | undefined): string | undefined {

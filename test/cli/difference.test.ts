@@ -1,6 +1,6 @@
 // The difference that apply, endpoints put and set print never has the same text on both sides.
 import { expect, it } from 'vitest'
-import { differenceLines } from '../../cli/apply/value-difference.ts'
+import { differenceLines } from '../../cli/apply/difference.ts'
 
 const LONG = 'a'.repeat(100)
 const CUT = `…${'a'.repeat(20)}`

@@ -150,6 +150,6 @@ describe('retry and cancel', () => {
     const { code, stdout, stderr } = await shell.run(['cancel', '--tag', 'busy'], { env })
     between.close()
     expect({ code, stdout }).toEqual({ code: 0, stdout: 'At least 5 cancelled.\n' })
-    expect(stderr).toContain('the store is busy; going on in')
+    expect(stderr).toContain('the store is busy; continuing in')
   })
 })

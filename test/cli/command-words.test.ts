@@ -107,7 +107,7 @@ describe('a refusal of the server names', () => {
 
   it('the server alone where there is none', DEADLINE, async () => {
     const { stderr } = await shell.run(['jobs'], { env: { POSTHORN_URL: 'http://127.0.0.1:1' } })
-    expect(stderr).toMatch(/^the request got no complete response: .*\nPOSTHORN_URL says/)
+    expect(stderr).toMatch(/^the request got no complete response: .*\nPOSTHORN_URL sets/)
   })
 })
 

@@ -134,7 +134,7 @@ describe('delete', () => {
 
   it.each(keep)('of %s without a terminal wants --yes', DEADLINE, async (_, words, path) => {
     const { code, stderr } = await shell.run(words)
-    expect([code, stderr]).toEqual([2, expect.stringMatching(/^Remove the .+ add --yes\.$/m)])
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/^Delete the .+ add --yes\.$/m)])
     expect((await posthorn.request('GET', path)).status).toBe(200)
     expect(await shell.run([...words, '--yes'])).toMatchObject({ code: 0, stderr: '' })
     expect((await posthorn.request('GET', path)).status).toBe(404)
@@ -159,7 +159,7 @@ describe('delete', () => {
       for (const answer of ['n\\n', '\\n', '\\004']) {
         const asked = typed(answer)
         expect(await asked.ended()).toBe(1)
-        expect(asked.stdout()).toMatch(/Remove the \w+ \w+\? \[y\/N\]/)
+        expect(asked.stdout()).toMatch(/Delete the \w+ \w+\? \[y\/N\]/)
         expect(asked.stdout()).toContain('Nothing was deleted.')
         expect((await posthorn.request('GET', path)).status).toBe(200)
       }

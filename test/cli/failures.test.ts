@@ -150,7 +150,7 @@ describe('a server that cannot be reached is 3', () => {
     await fails(
       words,
       3,
-      /^[^\n]*no Posthorn API under this path\nPOSTHORN_URL says [^\n]+\n$/,
+      /^[^\n]*no Posthorn API under this path\nPOSTHORN_URL sets [^\n]+\n$/,
       env,
     )
   })

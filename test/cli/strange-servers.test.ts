@@ -104,7 +104,7 @@ async function actionOf(
 
 const SENTENCE =
   /^[^\n]* (got a \d+ response that is not from Posthorn: |got no complete response: )/
-const HINT = /\nPOSTHORN_URL says where the server is [^\n]+$/
+const HINT = /\nPOSTHORN_URL sets the address of the server [^\n]+$/
 
 it('every command that talks to a server is here, with each of its verbs', async () => {
   const names = Object.values(COMMAND_GROUPS).flatMap((group) => Object.keys(group))

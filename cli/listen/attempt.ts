@@ -69,8 +69,8 @@ function send(
       runAt: Date.parse(job.runAt),
       payload: job.payload,
       scheduleName: job.scheduleName,
-      // The API does not show them.
-      hops: 0,
+      // A claim counts this delivery, which webhookRequest adds again.
+      hops: job.hops - 1,
     },
     // The API masks the values, and masked values must not be sent.
     headers: {},

@@ -70,7 +70,8 @@ describe('a job', () => {
     const typed = await listening(['--secret', secret])
     const payload = '{"scene": 12345678901234567890, "scale": 1.0 }'
     const text = `{"endpoint":"${name}","payload":${payload}}`
-    const { id } = (await ask('POST', '/jobs', text)).body
+    const hops = { ...bearer, 'posthorn-hops': '3' }
+    const { id } = (await posthorn.request('POST', '/jobs', text, hops)).body
     await jobIn(id, 'succeeded')
     const [request] = handler.requests
     expect(request?.path).toBe('/hook')
@@ -85,6 +86,7 @@ describe('a job', () => {
       'posthorn-attempt': '1',
       'posthorn-attempts-left': '4',
       'posthorn-fence': '1',
+      'posthorn-hops': '4',
     })
     const { url } = { url: `${posthorn.url()}/jobs/${id}` }
     const read = await (await fetch(url, { headers: bearer })).text()
@@ -135,7 +137,7 @@ describe('a job', () => {
     const typed = await listening()
     const id = await enqueue()
     expect(await jobIn(id, 'succeeded')).toMatchObject({ attemptCount: 1, result: { text } })
-    await typed.printed('succeeded 200 .*its result is kept as text')
+    await typed.printed('succeeded 200 .*its result is stored as text')
   })
 
   it('whose handler is not there is tried again', DEADLINE, async () => {
@@ -231,7 +233,7 @@ describe('the server', () => {
     expect(proxy.left()).toEqual([])
     await typed.printed(/1\/5 rejected 400/)
     expect(handler.requests).toHaveLength(2)
-    expect(typed.stdout()).not.toMatch(/not reported|kept as text/)
+    expect(typed.stdout()).not.toMatch(/not reported|stored as text/)
     typed.signal('SIGINT')
     expect(await typed.ended()).toBe(0)
   })

@@ -1,5 +1,5 @@
-// What delivery costs with no queue at all: sign and send, 50 connections. Argument: the sink's
-// URL. Asked { send: n }, it sends so many and tells its CPU per job.
+// Measures delivery without a queue: sign and send over 50 connections. The argument is the URL of
+// the sink. For { send: n } it sends n requests and reports its CPU per job.
 import { newJobId } from '../src/job/job-id.ts'
 import { createSender } from './deliver.ts'
 import { CONNECTIONS, PAYLOAD } from './load.ts'

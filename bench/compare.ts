@@ -1,15 +1,15 @@
-// Pairs of measurements in one run: what a noisy machine can be asked.
+// Measures in pairs within one run, because only that gives usable results on a noisy machine.
 import { type Bench, type Measure, type Result, type Spread, spread } from './row.ts'
 
 export interface Sample {
-  /** In the unit of its side. */
+  /** The value, in the unit of the comparison. */
   value: number
   /** CPU of each process, microseconds per job. */
   cpuUs?: Record<string, number>
 }
 
 export interface Side {
-  /** With its version and its settings, where it has some. */
+  /** Name, with version and settings if there are any. */
   name: string
   /** `every commit`, `every second` or `none`. */
   durability: string
@@ -25,23 +25,26 @@ export interface Sides {
 export interface SideSummary {
   name: string
   value: Spread
-  /** Medians, microseconds per job, by process. */
+  /** Medians by process, in microseconds per job. */
   cpuUs: Record<string, number>
 }
 
 export interface Terms {
   row: string
   what: string
-  /** Of both values, such as `jobs/s` or `ms`. */
+  /** The unit of both values, such as `jobs/s` or `ms`. */
   unit: string
   better: 'more' | 'less'
   mustReach: number | null
   aim: number | null
-  /** What the bounds are of: a ratio, unless said otherwise. */
+  /** What the bounds apply to; default: the ratio. */
   of?: Measure
 }
 
-/** ABBA: the order changes with each pair, so that a machine that slows down favours nobody. */
+/**
+ * Order ABBA: it changes with each pair, so that a machine that becomes slower favours neither
+ * side.
+ */
 export async function compare(
   { pairs, say }: Bench,
   terms: Terms,
@@ -85,7 +88,7 @@ export async function compare(
   }
 }
 
-/** Of a figure that stands by itself; the first sample is dropped, as of pairs. */
+/** For a figure without a counterpart. The first sample is dropped, as in pairs. */
 export function figureOf(
   { unit, ...terms }: Terms,
   { name, durability }: Omit<Side, 'measure'>,
@@ -105,7 +108,7 @@ function quotient({ ours, theirs }: { ours: Sample; theirs: Sample }, of: Measur
   return of === 'difference' ? ours.value - theirs.value : ours.value / theirs.value
 }
 
-/** As a person reads it: `0.92`, `+12 ms` or `84 µs`. */
+/** For people: `0.92`, `+12 ms` or `84 µs`. */
 export function measured(value: number, { of = 'ratio', unit }: Pick<Terms, 'of' | 'unit'>) {
   if (of === 'ratio') return shown(value)
   return `${of === 'difference' && value >= 0 ? '+' : ''}${shown(value)} ${unit}`

@@ -1,16 +1,16 @@
-// One signed POST, as every sender of the benchmark makes it: ours has its own way in src/webhook.
+// One signed POST, as all senders of the benchmark make it, except Posthorn (src/webhook).
 import { Agent, request } from 'undici'
 import { newSecret } from '../src/endpoint/endpoint.ts'
 import { signatureHeader } from '../src/webhook/signature.ts'
 import { CONNECTIONS } from './load.ts'
 
 export interface Sender {
-  /** @param id of the job: the sink counts by it */
+  /** @param id of the job; the sink counts ids */
   send(id: string, body: Buffer | string): Promise<void>
   close(): Promise<void>
 }
 
-/** Throws when the answer is not 200. */
+/** Throws if the status is not 200. */
 export function createSender(url: string): Sender {
   const agent = new Agent({ connections: CONNECTIONS, pipelining: 1 })
   const secrets = [newSecret()]

@@ -1,4 +1,5 @@
-// A Fastify that stores nothing: the same route, the same schema, an answer as long as a job's.
+// A Fastify application that stores nothing: the same route and schema, and a response of the same
+// length.
 import Fastify from 'fastify'
 import { validatorCompiler } from '../routes/http/route-schema.ts'
 import { newJobId } from '../src/job/job-id.ts'

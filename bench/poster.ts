@@ -1,4 +1,5 @@
-// Posts jobs as fast as they are taken, 64 connections. Arguments: the API's URL, how many.
+// Posts jobs as fast as they are accepted, over 64 connections. Arguments: URL of the API, number
+// of jobs.
 import { Client } from 'undici'
 import { JOB_BODY, POSTING_CONNECTIONS } from './load.ts'
 
@@ -7,7 +8,7 @@ const headers = { 'content-type': 'application/json' }
 let left = Number(amount)
 let refused = 0
 
-/** One connection, one request at a time: undici's dispatch costs the least of its ways. */
+/** One connection with one request at a time. undici's dispatch is its cheapest function. */
 function post(client: Client): Promise<void> {
   return new Promise((resolve, reject) => {
     client.dispatch(

@@ -1,4 +1,5 @@
-// Posthorn under measurement: processes as a user starts them, asked through the API alone.
+// Posthorn under measurement: processes started as a user starts them, and used only through the
+// API.
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -7,29 +8,32 @@ import { type Child, cpuUsOf, nextMessage, startChild, stopChild } from './proce
 
 const CLI = '../cli/posthorn.ts'
 const MAX_BATCH = 1_000
-/** Requests of batches under way at once: two, so that the API is never without one. */
+/** Batch requests in flight: two, so that the API always has one. */
 const BATCH_REQUESTS = 2
 const LOOK_INTERVAL_MS = 10
-/** MongoDB keeps none beside itself; one of a run, for processes of one store must share it. */
+/**
+ * With MongoDB there is no key file. One key for the whole run, because all processes of a store
+ * must have the same one.
+ */
 const ENCRYPTION_KEY = randomBytes(32).toString('base64')
 
 export interface Posthorn {
   apiUrl: string
   api: Child
   workers: Child[]
-  /** Another worker; resolves when it is up. */
+  /** Starts another worker; resolves when it is up. */
   startWorker(): Promise<Child>
-  /** Throws with the answer's text unless it is a 2xx. */
+  /** Throws an error with the text of the response unless it is 2xx. */
   ask(method: string, path: string, body?: string): Promise<unknown>
-  /** An endpoint at the sink. */
+  /** Creates an endpoint whose URL is the sink. */
   register(name: string, settings: object): Promise<void>
-  /** Jobs by POST /jobs/batch, 1,000 at once. */
+  /** Enqueues jobs by POST /jobs/batch, 1,000 in a request. */
   enqueue(count: number, endpoint?: string): Promise<void>
   /** Resolves once no job of the endpoint is queued or running. */
   untilDone(endpoint?: string): Promise<void>
-  /** CPU so far, microseconds: of the API, and of all workers together. */
+  /** CPU so far in microseconds: of the API, and of all workers together. */
   cpuUs(): { api: number; worker: number }
-  /** Stops all; the commands that the store was given by each side. */
+  /** Stops all processes; resolves with the number of store commands of each. */
   stop(): Promise<{ api: number; worker: number }>
 }
 
@@ -39,7 +43,7 @@ interface Counted {
 
 export interface PosthornSettings {
   storeUrl: string
-  /** For logs. */
+  /** Folder for the logs. */
   folder: string
   workers?: number
   env?: NodeJS.ProcessEnv

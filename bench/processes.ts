@@ -1,5 +1,4 @@
-// Child processes of the benchmark: started with a channel, asked by messages, measured by their
-// CPU.
+// Child processes of the benchmark: started with a channel for messages, and measured by their CPU.
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync, readFileSync } from 'node:fs'
@@ -9,13 +8,13 @@ const CLOCK_TICKS_PER_SECOND = 100
 
 export interface Child {
   process: ChildProcess
-  /** Where its log goes: a pipe would cost the benchmark what it is to measure. */
+  /** File of its log. A pipe would cost the benchmark CPU that it is supposed to measure. */
   logPath: string
 }
 
 const running = new Set<ChildProcess>()
 
-/** Ends with the run whatever it was started for, should the run be broken off. */
+/** Ends with the benchmark if the benchmark is interrupted. */
 export function endWithRun(child: ChildProcess): void {
   running.add(child)
   child.once('exit', () => running.delete(child))
@@ -53,7 +52,7 @@ export async function nextMessage({ process: child }: Child): Promise<any> {
   return message
 }
 
-/** Asks it to stop; resolves with the last line of its log. */
+/** Stops it; resolves with the last line of its log. */
 export async function stopChild({
   process: child,
   logPath,
@@ -74,12 +73,14 @@ export function cpuUsOf({ process: child }: Child): number {
   }
 }
 
-/** CPU so far of a process and all below it, those that ended included, in microseconds (Linux;
- * elsewhere 0). */
+/**
+ * CPU so far of a process and all its descendants, ended ones included, in microseconds (Linux;
+ * elsewhere 0).
+ */
 export function cpuUsOfTree(pid: number): number {
   try {
     const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
-    // Its own in user and system mode, then the same of the children that ended.
+    // User and system time of the process, then the same of its children that ended.
     const ticks = fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0)
     const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ')
     const below = children

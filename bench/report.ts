@@ -1,6 +1,5 @@
-// Writes what runs of the benchmark measured into docs/benchmarks.md:
-// `node bench/report.ts RUN.json...`, the files that --json made. A row that was played again
-// counts as it went the last time.
+// Writes the results of the benchmark to docs/benchmarks.md: `node bench/report.ts RUN.json...`,
+// with the files of --json. If a row was run several times, the last result counts.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type SideSummary, shown } from './compare.ts'

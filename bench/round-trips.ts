@@ -1,8 +1,8 @@
-// Posts jobs to an API and receives their deliveries: one process, so that one clock knows both
-// ends of each job. It is load and sink at once, and the same for every side.
+// Posts jobs to an API and receives their deliveries, in one process, so that one clock measures
+// both ends of a job. It is the load and the sink at the same time, for both sides of a comparison.
 //
-// It says { url } of its sink. Asked an Order, it posts for so many seconds, waits for what is
-// still to come, and tells a Tally.
+// It first reports { url } of its sink. For an Order, it posts for the given seconds, waits for
+// outstanding deliveries, and reports a Tally.
 import { createServer } from 'node:http'
 import { Pool } from 'undici'
 import { JOB_BODY, MAX_LAG_MS, POSTING_CONNECTIONS } from './load.ts'
@@ -10,28 +10,30 @@ import { JOB_BODY, MAX_LAG_MS, POSTING_CONNECTIONS } from './load.ts'
 export interface Order {
   apiUrl: string
   seconds: number
-  /** So many posted and not yet received at most, as fast as that allows; or a rate, with gaps of
-   * half to one and a half of the mean. */
+  /**
+   * Either at most this many posted and not yet received, as fast as that allows; or a rate, with
+   * gaps from half to one and a half of the mean.
+   */
   pace: { outstanding: number } | { perSecond: number }
 }
 
 export interface Tally {
-  /** Answered by 201. */
+  /** Accepted with 201. */
   accepted: number
   refused: number
-  /** Different ids that came. */
+  /** Different ids that were received. */
   delivered: number
   doubles: number
   /** Received no later than MAX_LAG_MS after their POST. */
   inTime: number
   /** From the first POST to the last of those. */
   seconds: number
-  /** From POST to sink. */
+  /** From POST to sink, in ms. */
   p50LagMs: number
   p99LagMs: number
 }
 
-/** For what is still to come when posting ends. */
+/** For outstanding deliveries after the last POST. */
 const STRAGGLERS_DEADLINE_MS = 120_000
 const LOOK_INTERVAL_MS = 20
 const headers = { 'content-type': 'application/json' }
@@ -97,9 +99,9 @@ function tallyOf(posts: Posts, startedAtMs: number): Tally {
   }
 }
 
-/** The POSTs of one order. */
+/** The POSTs of an order. */
 class Posts {
-  /** Of each job that was accepted, when its POST was handed over. */
+  /** When the POST of each accepted job was handed to undici. */
   readonly sentAtMs = new Map<string, number>()
   refused = 0
   #posted = 0
@@ -110,12 +112,12 @@ class Posts {
     this.#pool = new Pool(apiUrl, { connections: POSTING_CONNECTIONS, pipelining: 1 })
   }
 
-  /** Posted and not yet received; refused ones never will be. */
+  /** Posted and not yet received, without refused ones. */
   get outstanding(): number {
     return this.#posted - this.refused - arrivals.size
   }
 
-  /** undici's dispatch costs the least of its ways. */
+  /** undici's dispatch is its cheapest function. */
   post(): Promise<void> {
     const atMs = performance.now()
     this.#posted += 1
@@ -134,7 +136,8 @@ class Posts {
           },
           onResponseEnd: () => {
             this.#answered += 1
-            // All sides answer with the id first; to parse the rest would cost the load's CPU.
+            // The id comes first in the responses of both sides. Parsing the rest would cost CPU of
+            // the load.
             const id = /"id":"([^"]+)"/.exec(text)?.[1]
             if (isAccepted && id !== undefined) this.sentAtMs.set(id, atMs)
             else this.refused += 1
@@ -155,7 +158,7 @@ class Posts {
   }
 }
 
-/** 64 loops, of which each waits while too many jobs are under way. */
+/** 64 loops; each waits while too many jobs are outstanding. */
 async function postClosed(posts: Posts, maxOutstanding: number, endsAtMs: number): Promise<void> {
   async function postUntilEnd(): Promise<void> {
     while (performance.now() < endsAtMs) {
@@ -166,7 +169,7 @@ async function postClosed(posts: Posts, maxOutstanding: number, endsAtMs: number
   await Promise.all(Array.from({ length: POSTING_CONNECTIONS }, postUntilEnd))
 }
 
-/** Whether or not the API keeps up: what waits for a connection counts as lag. */
+/** Independent of whether the API keeps up: waiting for a connection counts as lag. */
 async function postAtRate(posts: Posts, perSecond: number, endsAtMs: number): Promise<void> {
   const meanGapMs = 1_000 / perSecond
   let dueAtMs = performance.now()
@@ -178,7 +181,7 @@ async function postAtRate(posts: Posts, perSecond: number, endsAtMs: number): Pr
   }
 }
 
-/** Also resolves at the end of posting: what is lost would be waited for without end. */
+/** Also resolves at `endsAtMs`, because a lost job never arrives. */
 function nextArrival(endsAtMs: number): Promise<void> {
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, Math.max(0, endsAtMs - performance.now()))

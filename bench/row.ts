@@ -1,10 +1,10 @@
-// What a row of the benchmark is, and what it says when it was played.
+// A row of the benchmark, and its result.
 import type { Sides } from './compare.ts'
 
 export type StoreEngine = 'sqlite' | 'mongo'
 
 export interface Row {
-  /** As in the table of docs/benchmarks.md. */
+  /** The name in the table of docs/benchmarks.md. */
   name: string
   title: string
   play(bench: Bench): Promise<Result[]>
@@ -14,13 +14,13 @@ export interface Row {
 export interface Bench {
   /** Pairs of each comparison; the first is dropped. At least 2. */
   pairs: number
-  /** Of all amounts, so that a row can be tried in seconds; 1 in a run that counts. */
+  /** Multiplies all amounts, so that a row can be tried in seconds; 1 in a run that counts. */
   scale: number
-  /** A temporary folder of the run; whatever is in it at the end is removed. */
+  /** A temporary folder of the run, which is removed with its content at the end. */
   folder: string
-  /** Only these, where a row has comparisons of both. */
+  /** Compare only with these, if a row has comparisons with both. */
   stores: StoreEngine[]
-  /** What is under way, for whoever waits. */
+  /** Prints what is in progress, for people who wait. */
   say(line: string): void
 }
 
@@ -30,7 +30,7 @@ export interface Spread {
   max: number
 }
 
-/** Ours ÷ theirs; ours − theirs, in their unit; or our own figure, set against nothing. */
+/** Ours ÷ theirs; ours − theirs, in their unit; or our figure alone. */
 export type Measure = 'ratio' | 'difference' | 'figure'
 
 /** One line of the table. */
@@ -38,19 +38,19 @@ export interface Result {
   row: string
   what: string
   against: string
-  /** How durable our side is, then theirs: `every commit`, `every second`, `none`. */
+  /** Durability of our side, then of theirs: `every commit`, `every second`, `none`. */
   durability: [string, string]
-  /** Ours ÷ theirs, pair by pair, or what `of` says. */
+  /** Ours ÷ theirs of each pair, or what `of` says. */
   ratio: Spread
-  /** What `ratio` holds. */
+  /** What `ratio` contains. */
   of?: Measure
-  /** Which ratio is good: a speed is to be high, a cost is to be low. */
+  /** Whether a good ratio is high (a speed) or low (a cost). */
   better: 'more' | 'less'
-  /** null: nothing is promised. */
+  /** null: no promise. */
   mustReach: number | null
   aim: number | null
   sides: Sides
-  /** Over all samples of our side; null: nothing was sent. */
+  /** Of all samples of our side; null: nothing was sent. */
   delivery: DeliveryCheck | null
   notes: string[]
 }

@@ -1,4 +1,4 @@
-// npm run bench: plays the rows and writes what was measured.
+// npm run bench: runs the rows and writes the results.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
@@ -22,7 +22,7 @@ ${ROWS.map(({ name, title }) => `  ${name.padEnd(12)} ${title}`).join('\n')}
 
 PAYLOAD_BYTES in the environment: the size of a job's payload, ${USUAL_BYTES} without it`
 
-/** What --json writes. */
+/** The content of a --json file. */
 export interface RunReport {
   date: string
   machine: string
@@ -73,7 +73,7 @@ async function main(): Promise<number> {
         for (const result of played) print(result)
         results.push(...played)
       } catch (error) {
-        // A server that is missing, say: the other rows can be played all the same.
+        // For example a missing server. The other rows can run nevertheless.
         isWhole = false
         console.error(`✗ ${name}: ${error instanceof Error ? error.message : error}`)
       }
@@ -93,13 +93,13 @@ async function main(): Promise<number> {
   return isWhole && results.every(({ delivery }) => isExact(delivery)) ? 0 : 1
 }
 
-/** Another size of payload makes another line of the table. */
+/** Another size of the payload is another line of the table. */
 function withPayload(result: Result): Result {
   if (PAYLOAD_BYTES === USUAL_BYTES) return result
   return { ...result, what: `${result.what}, ${PAYLOAD_BYTES} bytes each` }
 }
 
-/** Every job that was accepted arrived, none twice. */
+/** Every accepted job arrived, and none twice. */
 function isExact(delivery: Result['delivery']): boolean {
   if (delivery === null) return true
   const { accepted, delivered, doubles } = delivery
@@ -140,5 +140,5 @@ function machine(): string {
   return `${cpus().length} × ${model}, ${memoryGb} GB, Node ${process.versions.node}`
 }
 
-// A row that failed may have left children behind; they end now.
+// A row that failed may have left child processes, which end here.
 process.exit(await main())

@@ -1,5 +1,5 @@
-// The servers of the peers, each with data of its own: a Redis as BullMQ's pages ask for it, a
-// PostgreSQL as it comes.
+// The servers of the peers, each with its own data: a Redis as the pages of BullMQ recommend, and a
+// PostgreSQL with its defaults.
 import { type ChildProcess, execFileSync, type SpawnOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
@@ -10,23 +10,23 @@ import { cpuUsOfTree, endWithRun } from './processes.ts'
 
 export interface Server {
   url: string
-  /** With its name: `Redis 7.0.15`. */
+  /** The name, such as `Redis 7.0.15`. */
   version: string
-  /** CPU so far of the server and all its processes, microseconds. */
+  /** CPU so far of the server and all its processes, in microseconds. */
   cpuUs(): number
   stop(): Promise<void>
 }
 
 const HOST = '127.0.0.1'
 const START_DEADLINE_MS = 30_000
-/** Of what a server said, for the error when it does not start. */
+/** Output of a server that is kept for the error if it does not start. */
 const LAST_WORDS_BYTES = 2_000
-/** Where Debian puts the programs that are not for everybody's PATH: a folder for each version. */
+/** Where Debian installs programs that are not in every PATH: a folder for each version. */
 const DEBIAN_POSTGRESQL = '/usr/lib/postgresql'
-/** initdb and postgres refuse to run as root; Debian makes this user for them. */
+/** initdb and postgres refuse to run as root. Debian creates this user for them. */
 const POSTGRES_USER = 'postgres'
 
-/** AOF every second and no snapshots: what "Going to production" of BullMQ recommends. */
+/** AOF every second and no snapshots, as "Going to production" of BullMQ recommends. */
 export async function startRedis(folder: string): Promise<Server> {
   const program = onPath('redis-server')
   if (program === null) {
@@ -48,8 +48,10 @@ export async function startRedis(folder: string): Promise<Server> {
   }
 }
 
-/** Defaults throughout: each commit is flushed. Its data is outside the folder of the run, which
- * root alone may enter. */
+/**
+ * With all defaults: each commit is flushed. Its data is outside the folder of the run, which only
+ * root can enter.
+ */
 export async function startPostgres(): Promise<Server> {
   const programs = postgresFolder()
   if (programs === null) {
@@ -77,7 +79,10 @@ export async function startPostgres(): Promise<Server> {
   }
 }
 
-/** The user to run PostgreSQL as, to whom `data` is given; nobody in particular unless root. */
+/**
+ * The user to run PostgreSQL as, which becomes the owner of `data`; none unless this process is
+ * root.
+ */
 function postgresUser(data: string): { uid?: number; gid?: number } {
   if (process.getuid?.() !== 0) return {}
   const idOf = (flag: string) => {
@@ -101,7 +106,7 @@ function postgresFolder(): string | null {
   return folders.find((folder) => existsSync(join(folder, 'initdb'))) ?? null
 }
 
-/** Resolves when it says `ready` in its log. */
+/** Resolves when its log contains `ready`. */
 async function startServer(
   program: string,
   flags: string[],

@@ -1,18 +1,18 @@
-// The sink as the rows ask it: one process for all of them.
+// The sink as the rows use it: one process for all of them.
 import { type Child, nextMessage, startChild } from './processes.ts'
 
 export interface Sink {
   url: string
   child: Child
-  /** Says when so many different ids have come since the last time it was asked. */
+  /** Resolves when this many different ids have come since the last call. */
   expect(count: number): Promise<Arrived>
-  /** As expect(), with the time of each arrival. */
+  /** Like expect(), with the time of each arrival. */
   expectTimes(count: number): Promise<Arrived & { arrivals: Map<string, number> }>
   stop(): void
 }
 
 export interface Arrived {
-  /** From the first to the last. */
+  /** From the first arrival to the last one. */
   seconds: number
   distinct: number
   doubles: number

@@ -1,8 +1,8 @@
-// The receiver of the benchmark, a process of its own: answers 200 and counts who came.
+// The receiver of the benchmark, a process of its own: responds with 200 and counts ids.
 //
-// Asked { expect: n }, it tells when n different ids have come since it was asked last:
-// { seconds, distinct, doubles }, and with { arrivals: true } when each came, by the clock that all
-// processes of a machine share.
+// For { expect: n }, it reports when n different ids have come since the last order: { seconds,
+// distinct, doubles }, and with { arrivals: true } also the time of each arrival, by the clock that
+// all processes of a machine share.
 import { createServer } from 'node:http'
 
 interface Order {
@@ -11,7 +11,7 @@ interface Order {
 }
 
 const seen = new Map<string, { count: number; atMs: number }>()
-/** Paths that are never answered, for as long as the sender waits. */
+/** Requests to these paths never get a response. */
 const HANGING = '/hang'
 let order: Order | null = null
 

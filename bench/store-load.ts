@@ -1,4 +1,4 @@
-// Stores filled for rows that ask what a claim costs: through the port, in this process.
+// Fills stores for the rows that measure a claim: through the port, in this process.
 import { randomBytes } from 'node:crypto'
 import { DatabaseSync } from 'node:sqlite'
 import { newSecret } from '../src/endpoint/endpoint.ts'
@@ -10,9 +10,9 @@ import { PAYLOAD } from './load.ts'
 
 const DAY_MS = 86_400_000
 const SQLITE_SCHEME = 'sqlite:'
-/** Writes that come together share a transaction. */
+/** Writes at the same time share a transaction. */
 const PUTS_AT_ONCE = 100
-/** The last characters of an id, which a copy is given anew. */
+/** The last characters of an id, which are different in each copy. */
 const ID_END = 8
 const ID_LENGTH = 30
 const payload = Buffer.from(PAYLOAD)
@@ -38,7 +38,7 @@ export async function addEndpoints(store: Store, count: number): Promise<string[
   return names
 }
 
-/** So many jobs of 250 bytes in all, dealt out among the endpoints. */
+/** Enqueues this many jobs of 250 bytes, distributed over the endpoints. */
 export async function enqueueFor(
   store: Store,
   endpoints: string[],
@@ -56,7 +56,10 @@ export async function enqueueFor(
   }
 }
 
-/** Claims from these, `perLane` of each at most, and settles all as delivered; how many. */
+/**
+ * Claims from these endpoints, at most `perLane` of each, and settles all as delivered; returns how
+ * many.
+ */
 export async function claimAndSettle(
   store: Store,
   endpoints: string[],
@@ -71,8 +74,9 @@ export async function claimAndSettle(
 }
 
 /**
- * So many succeeded jobs on SQLite. The first are delivered through the port; the others are copies
- * of their rows under other ids, made by SQL, for a million deliveries take their time.
+ * Adds this many succeeded jobs on SQLite. The first ones are delivered through the port. The
+ * others are copies of their rows with other ids, made by SQL, because a million deliveries take
+ * too long.
  */
 export async function keepFinal(store: Store, url: string, count: number): Promise<void> {
   const [endpoint] = (await addEndpoints(store, 1)) as [string]
@@ -103,7 +107,7 @@ export async function keepFinal(store: Store, url: string, count: number): Promi
   }
 }
 
-/** What a copy does not take over as it is. */
+/** Columns that a copy does not take from its original. */
 const COPIED: Record<string, string> = {
   seq: 'seq + :offset',
   id: `substr(id, 1, ${ID_LENGTH - ID_END}) || printf('%0${ID_END}x', seq + :offset)`,

@@ -1,4 +1,4 @@
-// A store of its own for a row: a file in the run's folder, or a database of the run's MongoDB.
+// A store for a row: a file in the folder of the run, or a database of the run's MongoDB.
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync } from 'node:fs'
 import { join } from 'node:path'
@@ -6,7 +6,7 @@ import { databaseUrl, type RunningMongo, startMongo } from '../test/support/mong
 import type { Bench, StoreEngine } from './row.ts'
 
 export interface BenchStore {
-  /** With the engine of MongoDB, where it is not mongod. */
+  /** Name, with the engine if it is not mongod. */
   name: string
   url: string
   close(): Promise<void>

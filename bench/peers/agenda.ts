@@ -1,4 +1,5 @@
-// Agenda as a peer: its own process, on the same MongoDB as Posthorn, a job that signs and sends.
+// Agenda as a peer: a process of its own, on the same MongoDB as Posthorn, with a job that signs
+// and sends.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { MongoBackend } from '@agendajs/mongo-backend'
@@ -7,11 +8,13 @@ import { MongoClient } from 'mongodb'
 import { answerOrders, payload, peerWords, QUEUE } from './peer.ts'
 import { AGENDA } from './settings.ts'
 
-/** It has no bulk insert: so many calls of `now` at once. */
+/** Agenda has no bulk insert: this many calls of `now` run at the same time. */
 const INSERTS_AT_ONCE = 50
 const LOOK_INTERVAL_MS = 20
-/** A scan that is under way when it is stopped goes on, and would lock what is added next for ten
- * minutes. Nothing tells when it has ended; one that finds nothing takes some milliseconds. */
+/**
+ * stop() does not stop a scan in progress, which would lock the jobs that are added next for ten
+ * minutes. Nothing reports its end. A scan that finds nothing takes some milliseconds.
+ */
 const SCAN_ENDS_MS = 1_000
 
 const { serverUrl, mode, sender } = peerWords()
@@ -32,8 +35,8 @@ answerOrders({
     await Promise.all(Array.from({ length: INSERTS_AT_ONCE }, addUntilDone))
   },
   go: () => agenda.start(),
-  // Not drain(): with removeOnComplete it looks for the last time before the last job is removed,
-  // and waits for ever.
+  // Not drain(): with removeOnComplete its last check comes before the last job is removed, and it
+  // waits forever.
   async halt() {
     if (!agenda.isActiveJobProcessor()) return
     while ((await agenda.getRunningStats()).runningJobs !== 0) await sleep(LOOK_INTERVAL_MS)

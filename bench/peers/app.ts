@@ -1,5 +1,5 @@
-// The Fastify app that stands before a peer's queue: Fastify's own parser and schemas, the way its
-// users write it. Answers 201 with the id of the job.
+// The Fastify application in front of a peer's queue, with the parser and schemas of Fastify, as
+// its users would write it. Responds with 201 and the id of the job.
 import Fastify from 'fastify'
 import { ENDPOINT } from '../load.ts'
 
@@ -12,7 +12,7 @@ const schema = {
   response: { 201: { type: 'object', properties: { id: { type: 'string' } } } },
 }
 
-/** @param add stores the job; resolves to its id when it is as durable as the peer makes it */
+/** @param add stores the job; resolves with its id when it is as durable as the peer makes it */
 export async function serve(add: (payload: object) => Promise<string>): Promise<void> {
   const app = Fastify({ logger: false })
   app.post<{ Body: { payload: object } }>('/jobs', { schema }, async (request, reply) => {

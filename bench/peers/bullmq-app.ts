@@ -1,4 +1,4 @@
-// BullMQ behind HTTP. Argument: the URL of its Redis.
+// BullMQ behind HTTP. The argument is the URL of its Redis.
 import { Queue } from 'bullmq'
 import { serve } from './app.ts'
 import { QUEUE } from './peer.ts'

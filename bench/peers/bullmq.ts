@@ -1,4 +1,4 @@
-// BullMQ as a peer: its own process, a Worker that signs and sends.
+// BullMQ as a peer: a process of its own, with a Worker that signs and sends.
 import { type Job, Queue, Worker } from 'bullmq'
 import { answerOrders, bulks, payload, peerWords, QUEUE } from './peer.ts'
 import { BULLMQ } from './settings.ts'

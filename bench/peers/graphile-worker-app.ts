@@ -1,4 +1,4 @@
-// Graphile Worker behind HTTP. Argument: the URL of its PostgreSQL.
+// Graphile Worker behind HTTP. The argument is the URL of its PostgreSQL.
 import { Logger, makeWorkerUtils } from 'graphile-worker'
 import { serve } from './app.ts'
 import { QUEUE } from './peer.ts'

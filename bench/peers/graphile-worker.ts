@@ -1,10 +1,10 @@
-// Graphile Worker as a peer: its own process, a task that signs and sends.
+// Graphile Worker as a peer: a process of its own, with a task that signs and sends.
 import { Logger, makeWorkerUtils, type Runner, run, type Task } from 'graphile-worker'
 import { answerOrders, bulks, payload, peerWords, QUEUE } from './peer.ts'
 import { GRAPHILE } from './settings.ts'
 
 const { serverUrl, mode, sender } = peerWords()
-/** Without a line for each job: the others write none. */
+/** Does not log each job, as the other peers do not either. */
 const logger = new Logger(() => () => {})
 const utils = await makeWorkerUtils({ connectionString: serverUrl, logger })
 await utils.migrate()

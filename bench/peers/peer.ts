@@ -1,29 +1,30 @@
-// What every peer's process answers, one at a time: { enqueue: n }, { go: true }, { halt: true }.
+// The protocol of the processes of all peers. They handle one order at a time: { enqueue: n }, {
+// go: true }, { halt: true }.
 import { createSender, type Sender } from '../deliver.ts'
 import { PAYLOAD } from '../load.ts'
 
 export interface Peer {
-  /** Adds so many jobs in the fastest way that the peer has. */
+  /** Adds this many jobs in the fastest way that the peer has. */
   enqueue(count: number): Promise<void>
-  /** Starts or resumes delivering. */
+  /** Starts or resumes deliveries. */
   go(): Promise<void>
-  /** Resolves once nothing is being delivered and nothing new will be. */
+  /** Resolves once nothing is being delivered and no further delivery will start. */
   halt(): Promise<void>
 }
 
-/** The words that a peer's process is started with. */
+/** The arguments of a peer's process. */
 export interface PeerWords {
-  /** Of its Redis, PostgreSQL or MongoDB. */
+  /** URL of its Redis, PostgreSQL or MongoDB. */
   serverUrl: string
   mode: string
   sender: Sender
 }
 
-/** Jobs of one bulk request: what Posthorn's own POST /jobs/batch takes. */
+/** Jobs in a bulk request: as many as POST /jobs/batch of Posthorn accepts. */
 const BULK = 1_000
 
 export const QUEUE = 'sink'
-/** An object, as a user of these queues has it; each stores it in its own way. */
+/** An object, as users of these queues have it. Each queue serializes it in its own way. */
 export const payload: object = JSON.parse(PAYLOAD)
 
 export function peerWords(): PeerWords {
@@ -31,7 +32,7 @@ export function peerWords(): PeerWords {
   return { serverUrl, mode, sender: createSender(sinkUrl) }
 }
 
-/** What is to be added, in the sizes in which it is to be added. */
+/** Splits the jobs to add into bulk requests. */
 export function bulks<T>(count: number, one: T): T[][] {
   const full = Math.ceil(count / BULK)
   return Array.from({ length: full }, (_, i) => Array(Math.min(BULK, count - i * BULK)).fill(one))

@@ -1,4 +1,4 @@
-// pg-boss as a peer: its own process, workers that sign and send whole batches.
+// pg-boss as a peer: a process of its own, with workers that sign and send whole batches.
 import { PgBoss } from 'pg-boss'
 import { answerOrders, bulks, payload, peerWords, QUEUE } from './peer.ts'
 import { PG_BOSS } from './settings.ts'

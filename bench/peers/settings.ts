@@ -1,18 +1,18 @@
-// The settings of every peer: as installed, and as the page named beside them documents for speed.
-// What is not named here is the peer's own default.
+// The settings of each peer: as installed, and as the page named here recommends for speed. All
+// other settings have the peer's defaults.
 import { CONNECTIONS } from '../load.ts'
 
 export type PeerName = 'bullmq' | 'graphile-worker' | 'pg-boss' | 'agenda'
 
 export interface PeerFacts {
   title: string
-  /** When what it takes is safe on disk, with the server as bench/servers.ts starts it. */
+  /** When an accepted job is safe on disk, with the server as bench/servers.ts starts it. */
   durability: 'every commit' | 'every second'
-  /** What it is asked to do in each mode, as the table says it. */
+  /** The settings of each mode, as the table shows them. */
   modes: Record<string, string>
 }
 
-/** How many jobs a peer has under way at once: as many as there are connections to send them. */
+/** How many jobs a peer delivers at the same time: as many as there are connections. */
 const CONCURRENCY = CONNECTIONS
 
 export const PEERS: Record<PeerName, PeerFacts> = {
@@ -51,8 +51,10 @@ export const BULLMQ: Record<
   best: { concurrency: CONCURRENCY, removeOnComplete: { count: 0 } },
 }
 
-/** Page "Performance" of worker.graphile.org/docs, with more jobs at once than its 24: these wait
- * for an HTTP answer. maxPoolSize is concurrentJobs + 1, as there. */
+/**
+ * Page "Performance" of worker.graphile.org/docs, but with more jobs at the same time than its 24,
+ * because these wait for an HTTP response. maxPoolSize is concurrentJobs + 1, as on that page.
+ */
 export const GRAPHILE: Record<string, object> = {
   installed: {},
   unbatched: { concurrentJobs: CONCURRENCY, maxPoolSize: CONCURRENCY + 1 },
@@ -65,8 +67,11 @@ export const GRAPHILE: Record<string, object> = {
   },
 }
 
-/** Page "Workers" of pgboss.io/api. As installed it takes one job every two seconds, which is no
- * speed to compare with. Two workers, so that one fetches while the other's batch is sent. */
+/**
+ * Page "Workers" of pgboss.io/api. As installed it takes one job every two seconds, which is too
+ * slow for a comparison. There are two workers, so that one fetches while the other one sends its
+ * batch.
+ */
 export const PG_BOSS = {
   best: {
     instance: { useListenNotify: true },
@@ -80,9 +85,11 @@ export const PG_BOSS = {
   },
 }
 
-/** Options of the constructor, README of agenda and docs of @agendajs/mongo-backend. The change
- * stream that they also offer wakes an idle Agenda; a backlog does not need it. Scans more often
- * than each second overlap and slow a backlog down. */
+/**
+ * Options of the constructor: README of agenda, and docs of @agendajs/mongo-backend. The change
+ * stream that they also offer wakes up an idle Agenda; a backlog does not need it. Scans more often
+ * than once a second overlap and slow down a backlog.
+ */
 export const AGENDA: Record<string, object> = {
   installed: {},
   best: {

@@ -1,11 +1,12 @@
-// Starts a peer's process and asks it; imports no peer, so that rows load where none is installed.
+// Starts a peer's process and sends it orders. Imports no peer, so that rows also load where none
+// is installed.
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Child, nextMessage, startChild } from '../processes.ts'
 import { PEERS, type PeerName } from './settings.ts'
 
 export interface RunningPeer {
-  /** With its version and what it is set to. */
+  /** Name, with version and settings. */
   name: string
   durability: string
   child: Child
@@ -15,7 +16,7 @@ export interface RunningPeer {
   stop(): void
 }
 
-/** @param mode one of those that bench/peers/settings.ts has for it */
+/** @param mode one of the modes that bench/peers/settings.ts has for the peer */
 export async function startPeer(
   peer: PeerName,
   mode: string,
@@ -38,7 +39,9 @@ export async function startPeer(
   }
 }
 
-/** `BullMQ 6.7.0 (as installed)`; throws a sentence when it is not installed. */
+/**
+ * For example `BullMQ 6.7.0 (as installed)`. Throws an error for the user if it is not installed.
+ */
 export function peerTitle(peer: PeerName, mode: string): string {
   const { title, modes } = PEERS[peer]
   const about = join(import.meta.dirname, '../node_modules', peer, 'package.json')

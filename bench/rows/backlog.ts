@@ -1,5 +1,5 @@
-// b: a backlog delivered over HTTP, signed, by one worker, against a loop that signs and sends
-// with no queue.
+// Row b: one worker delivers a backlog over HTTP, signed, compared with a loop that signs and sends
+// without a queue.
 import { compare, type Sample, type Side } from '../compare.ts'
 import { ENDPOINT } from '../load.ts'
 import { type Posthorn, startPosthorn } from '../posthorn.ts'
@@ -42,7 +42,10 @@ export interface BacklogTerms {
   theirs: Side
 }
 
-/** Posthorn on SQLite with one worker delivers a backlog, against whatever `theirs` measures. */
+/**
+ * Compares the delivery of a backlog by Posthorn, on SQLite with one worker, with whatever `theirs`
+ * measures.
+ */
 export async function againstBacklog(
   bench: Bench,
   sink: Sink,
@@ -67,7 +70,7 @@ export async function againstBacklog(
   return { result: { ...result, delivery }, commandsPerJob }
 }
 
-/** From the first arrival to the last; the CPU from the moment the endpoint goes on. */
+/** From the first arrival to the last one; CPU from the moment when the endpoint is resumed. */
 export async function deliverBacklog(
   posthorn: Posthorn,
   sink: Sink,
@@ -94,7 +97,7 @@ export async function deliverBacklog(
   }
 }
 
-/** As warm as the worker it is compared with: one process for all samples. */
+/** One process for all samples, so that it is as warm as the worker. */
 async function bareLoop(loop: Child, sink: Sink, count: number): Promise<Sample> {
   const arrived = sink.expect(count)
   loop.process.send({ send: count })

@@ -1,5 +1,5 @@
-// a2: POST /jobs/batch of 100, durable, against the same rows inserted raw: SQLite in this process,
-// no HTTP, a transaction for each 100.
+// Row a2: POST /jobs/batch of 100 jobs, durable, compared with raw inserts of the same rows: SQLite
+// in this process, without HTTP, in a transaction for each 100.
 import { DatabaseSync } from 'node:sqlite'
 import { Client } from 'undici'
 import { newJobId } from '../../src/job/job-id.ts'
@@ -13,7 +13,7 @@ import { openStore } from '../stores.ts'
 
 const JOBS = 40_000
 const BATCH = 100
-/** Enough that the API is never without a request. */
+/** Enough that the API always has a request. */
 const CONNECTIONS = 8
 const BODY = `{"jobs":[${Array(BATCH).fill(JOB_BODY).join(',')}]}`
 
@@ -73,7 +73,10 @@ async function postBatches(posthorn: Posthorn, batches: number): Promise<Sample>
   return { value: jobs / seconds, cpuUs: { api: cpuUs / jobs } }
 }
 
-/** A file of the store's own schema and settings; its rows are as the store wrote the first. */
+/**
+ * A file with the schema and settings of the store. Its rows are copies of the first one, which the
+ * store wrote.
+ */
 async function openRaw(bench: Bench) {
   const { url } = await openStore(bench, 'sqlite')
   const store = await openForLoad(url)

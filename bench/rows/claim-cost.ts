@@ -1,5 +1,5 @@
-// d: what a claim costs when much is stored, against the same with little: two stores side by side
-// in this process, asked through the port in turns.
+// Row d: the cost of a claim with much in the store, compared with little: two stores side by side
+// in this process, used in turns through the port.
 import { DatabaseSync } from 'node:sqlite'
 import { CLAIM, CLAIMABLE, NEXT_PRIORITY } from '../../src/store/sqlite/claim.ts'
 import { SETTLE } from '../../src/store/sqlite/settle.ts'
@@ -10,11 +10,11 @@ import { addEndpoints, claimAndSettle, enqueueFor, keepFinal, openForLoad } from
 import { openStore } from '../stores.ts'
 
 const MILLION = 1_000_000
-/** Where the engine is a stand-in and only commands are counted. */
+/** For a stand-in engine, where only commands are counted. */
 const MANY_ON_MONGO = 10_000
 const FEW = 1_000
 const CLAIM_SIZE = 100
-/** However small the scale: a claim is to find as many as it asks for. */
+/** Independent of the scale: a claim must find as many jobs as it asks for. */
 const LEAST_QUEUED = 2 * CLAIM_SIZE
 const CLAIMS_PER_SAMPLE = { sqlite: 100, mongo: 10 }
 const LEAST_CLAIMS = 10
@@ -24,7 +24,7 @@ interface Loaded {
   store: Store
   url: string
   storeName: string
-  /** Those with due jobs. */
+  /** The endpoints with due jobs. */
   endpoints: string[]
 }
 
@@ -127,7 +127,7 @@ async function compareClaims(
   return { ...result, notes: [await lookNote(much)] }
 }
 
-/** What was claimed is replaced each time, which is not measured: as much is queued as before. */
+/** Replaces the claimed jobs, which is not measured, so that as many are queued as before. */
 async function claimInSteadyState(
   loaded: Loaded,
   engine: StoreEngine,
@@ -154,7 +154,7 @@ async function claimInSteadyState(
   return { value: (engine === 'sqlite' ? cpuUs : commands) / claimed }
 }
 
-/** What a worker's look for endpoints with work takes, of all that are there. */
+/** The time of a worker's look for endpoints with work, over all endpoints. */
 async function lookNote({ store }: Loaded): Promise<string> {
   const startedAtMs = performance.now()
   const { endpoints } = await store.due(null)
@@ -162,7 +162,7 @@ async function lookNote({ store }: Loaded): Promise<string> {
   return `a full look for endpoints with work: ${endpoints.length} in ${lookMs.toFixed(2)} ms`
 }
 
-/** What its statements search: the same whatever is stored. */
+/** The query plans of its statements: they must not depend on what is stored. */
 function plansNote({ url }: Loaded): string {
   const db = new DatabaseSync(url.slice('sqlite:'.length), { readOnly: true })
   const plans = Object.entries({

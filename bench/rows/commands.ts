@@ -1,5 +1,5 @@
-// h and i: what a job costs from its POST to its recorded end, at saturation: commands given to the
-// store, and CPU of API and worker. Both figures come from the same runs.
+// Rows h and i: the cost of a job at saturation, from its POST to its stored end: store commands,
+// and CPU of API and worker. Both figures come from the same runs.
 import { figureOf, shown } from '../compare.ts'
 import { ENDPOINT } from '../load.ts'
 import { type Posthorn, startPosthorn } from '../posthorn.ts'
@@ -16,7 +16,7 @@ import { type Sink, startSink } from '../sink-child.ts'
 import { openStore } from '../stores.ts'
 
 const JOBS = { sqlite: 20_000, mongo: 2_000 }
-/** Before what is measured, so that code is compiled and connections are open. */
+/** A warm-up before the measurement, so that code is compiled and connections are open. */
 const WARM_UP_SHARE = 0.2
 
 /** Of one deployment, per job. */
@@ -61,7 +61,8 @@ async function playOn(bench: Bench, engine: StoreEngine, sink: Sink): Promise<Re
   const what = `of a job on ${storeName}, POST to recorded end`
   const commandsOf = (who: 'api' | 'worker') =>
     shown(spread(runs.slice(1).map(({ commands }) => commands[who])).median)
-  // On MongoDB it depends on the engine's speed, which fills the batches: told, not bounded.
+  // On MongoDB it depends on the speed of the engine, which decides how full the batches are. So it
+  // is printed without a bound.
   const cpuBounds =
     engine === 'sqlite' ? { mustReach: 150, aim: 90 } : { mustReach: null, aim: null }
   return [
@@ -89,7 +90,10 @@ async function playOn(bench: Bench, engine: StoreEngine, sink: Sink): Promise<Re
   ]
 }
 
-/** A deployment of its own: what its processes told at their end are the commands of this run. */
+/**
+ * A deployment of its own: the counts that its processes report at their end are the commands of
+ * this run.
+ */
 async function playOnce(
   bench: Bench,
   engine: StoreEngine,
@@ -113,7 +117,7 @@ async function playOnce(
   }
 }
 
-/** A yardstick of the machine's speed in this run. */
+/** A measure of the speed of the machine in this run. */
 async function bareLoopUs(sink: Sink, count: number): Promise<number> {
   const loop = startChild('bare-loop.ts', [sink.url])
   await nextMessage(loop)

@@ -1,5 +1,5 @@
-// j: how late the jobs of others are while one endpoint hangs with many due jobs, against the same
-// without it: from the instant a job is due until it reaches its receiver, p99.
+// Row j: how late jobs of other endpoints are while one endpoint with many due jobs hangs, compared
+// with the same without it: p99 from the instant a job is due until it reaches the receiver.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { compare, type Sample, type Side } from '../compare.ts'
 import { PAYLOAD } from '../load.ts'
@@ -11,14 +11,14 @@ import { openStore } from '../stores.ts'
 const HANGING_JOBS = 10_000
 const HANGING = 'hanging'
 const OTHERS = 20
-/** Of each sample; the p99 of fewer would be the worst of them. */
+/** Jobs of each sample; with fewer the p99 would be the slowest one. */
 const MEASURED_JOBS = 400
 const LEAST_MEASURED_JOBS = 100
-/** A load of 50 jobs a second, due at instants that have nothing to do with any poll. */
+/** A load of 50 jobs a second, due at instants that are independent of any polling. */
 const MEAN_PAUSE_MS = 20
-/** No hanging attempt ends while others are measured only because of it, and some end meanwhile. */
+/** About as long as a sample: hanging attempts keep their slots for most of it, and some end. */
 const HANGING_TIMEOUT = '10s'
-/** Until the hanging endpoint holds as many slots as it is given. */
+/** Until the hanging endpoint uses all the slots that it gets. */
 const UNTIL_HELD_MS = 2_000
 
 export const hangingRow: Row = {
@@ -73,7 +73,7 @@ async function playOn(bench: Bench, engine: StoreEngine, sink: Sink): Promise<Re
   }
 }
 
-/** Without its circuit breaker, which would let it rest: it goes on hanging. */
+/** Without a circuit breaker, which would make the endpoint rest. */
 async function addHanging(posthorn: Posthorn, sink: Sink, jobs: number): Promise<void> {
   const settings = { url: `${sink.url}hang`, timeout: HANGING_TIMEOUT, circuitBreaker: null }
   await posthorn.register(HANGING, settings)
@@ -91,7 +91,10 @@ async function heldSlots(posthorn: Posthorn): Promise<string> {
   )
 }
 
-/** One job after another, each due when it is posted: its store's clock is this machine's. */
+/**
+ * One job after another, each due when it is posted: the clock of the store is that of this
+ * machine.
+ */
 async function measureLateness(
   bench: Bench,
   posthorn: Posthorn,
@@ -120,5 +123,5 @@ async function measureLateness(
   return { value: lateMs[Math.ceil(0.99 * lateMs.length) - 1] as number }
 }
 
-/** What turns the wall clock of the store into the clock that the sink tells arrivals by. */
+/** The offset from the wall clock of the store to the clock of the sink. */
 const epochOfMonotonicMs = () => Date.now() - Number(process.hrtime.bigint()) / 1e6

@@ -1,4 +1,4 @@
-// idle: what an API and a worker with nothing to do cost, in percent of one core.
+// Row idle: the cost of an API and a worker without work, in percent of one core.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { figureOf, type Sample } from '../compare.ts'
 import { ENDPOINT } from '../load.ts'
@@ -7,9 +7,11 @@ import type { Bench, Result, Row, StoreEngine } from '../row.ts'
 import { openStore } from '../stores.ts'
 
 const MEASURED_S = 20
-/** In less, one tick of the system's count of CPU would be a fifth of what is promised. */
+/**
+ * In a shorter time, one tick of the system's CPU counter would be a fifth of the promised value.
+ */
 const LEAST_MEASURED_S = 5
-/** After the start: until code that runs once has run, and caches are filled. */
+/** After the start, until one-time code has run and caches are full. */
 const SETTLE_MS = 5_000
 
 export const idleRow: Row = {

@@ -1,5 +1,5 @@
-// f: the memory of a worker in front of a long backlog, against one that has next to none, after as
-// many deliveries.
+// Row f: the memory of a worker with a long backlog, compared with one that has almost none, after
+// the same number of deliveries.
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { compare, type Sample } from '../compare.ts'
@@ -11,9 +11,9 @@ import { type Sink, startSink } from '../sink-child.ts'
 import { openStore } from '../stores.ts'
 
 const BACKLOG = 1_000_000
-/** Of each sample: all of them together stay far below the backlog. */
+/** Deliveries of each sample; all samples together use only a small part of the backlog. */
 const DELIVERIES = 20_000
-/** As much as waits at once where next to nothing waits. */
+/** How many jobs are queued where almost none should be. */
 const LITTLE = 1_000
 const LOOK_INTERVAL_MS = 20
 
@@ -58,7 +58,7 @@ export const memoryRow: Row = {
   },
 }
 
-/** Each its own sink: what the paused one still had in flight does not mix with the other's. */
+/** A sink for each, so that late deliveries of the paused one do not count for the other. */
 async function start(bench: Bench): Promise<Side> {
   const sink = await startSink()
   const { url } = await openStore(bench, 'sqlite')

@@ -1,5 +1,5 @@
-// workers: a backlog on SQLite with 1, 2 and 4 workers of one machine. Further ones can not make
-// one machine faster than its cores allow; they must not make it slower.
+// Row workers: a backlog on SQLite with 1, 2 and 4 workers on one machine. More workers cannot make
+// a machine faster than its cores allow, but they must not make it slower.
 import { compare, type Side } from '../compare.ts'
 import { ENDPOINT } from '../load.ts'
 import { type Posthorn, startPosthorn } from '../posthorn.ts'
@@ -29,7 +29,7 @@ export const moreWorkersRow: Row = {
 async function againstOne(bench: Bench, sink: Sink, workers: number): Promise<Result> {
   const jobs = Math.ceil(BACKLOG * bench.scale)
   const delivery: DeliveryCheck = { accepted: 0, delivered: 0, doubles: 0 }
-  // Two deployments side by side: the one that is not measured is idle.
+  // Two deployments side by side; the one that is not measured is idle.
   const many = await startOn(bench, sink, workers)
   const one = await startOn(bench, sink, 1)
   const sideOf = (name: string, posthorn: Posthorn): Side => ({

@@ -1,5 +1,5 @@
-// b against the peers: the same backlog, sent by each in its own way with the same pool, signature
-// and sink.
+// Row b compared with the peers: the same backlog, sent by each in its own way with the same pool,
+// signature and sink.
 import { compare, type Sample } from '../compare.ts'
 import { ENDPOINT } from '../load.ts'
 import type { PeerName } from '../peers/settings.ts'
@@ -17,25 +17,25 @@ interface Backlog {
   count: number
   mustReach: number | null
   aim: number | null
-  /** Where each takes long. */
+  /** For sides that are slow. */
   maxPairs?: number
 }
 
 interface Contest {
   peer: PeerName
   engine: StoreEngine
-  /** One for each backlog, so that none finds what another left. */
+  /** A database for each backlog, so that none finds jobs of another. */
   startServer(): Promise<Server>
   backlogs: Backlog[]
   notes?: string[]
 }
 
 const NOTHING_PROMISED = { mustReach: null, aim: null }
-/** Two that count: the largest backlog would take most of the run's time. */
+/** Two pairs that count, because the largest backlog would take most of the time of the run. */
 const FEW_PAIRS = 3
-/** A stand-in engine says something about small backlogs only. */
+/** With a stand-in engine only small backlogs are meaningful. */
 const STAND_IN_MAX_BACKLOG = 10_000
-/** A peer that lost a job would be waited for without end. */
+/** A limit, because a job that a peer lost never arrives. */
 const BACKLOG_DEADLINE_MS = 900_000
 
 export const bullmqRow: Row = {
@@ -95,7 +95,8 @@ export const agendaRow: Row = {
       ...{ peer: 'agenda', engine: 'mongo' },
       async startServer() {
         const { name, url } = await openStore(bench, 'mongo')
-        // Both sides are on it: its CPU can not be told apart, and it goes on with the next row.
+        // Both sides use this server, so its CPU cannot be attributed to one. It keeps running for
+        // the next row.
         return { url, version: name, cpuUs: () => 0, stop: async () => {} }
       },
       backlogs: backlogs.filter(({ count }) => !isStandIn || count <= STAND_IN_MAX_BACKLOG),
@@ -155,7 +156,7 @@ async function playOne(
   return { ...result, delivery, notes: [...notes, ...doubtsAbout(peer.name, theirs)] }
 }
 
-/** As deliverBacklog() does it with Posthorn. */
+/** What deliverBacklog() does with Posthorn, for a peer. */
 async function deliverTheirs(
   peer: RunningPeer,
   { server, sink, count }: { server: Server; sink: Sink; count: number },
@@ -181,7 +182,7 @@ async function deliverTheirs(
     cpuUs: {
       worker: (after.worker - before.worker) / count,
       sink: (after.sink - before.sink) / count,
-      // A server that both sides share has no CPU of one of them.
+      // The CPU of a server that both sides use is not counted.
       ...(after.server > 0 ? { server: (after.server - before.server) / count } : {}),
     },
   }

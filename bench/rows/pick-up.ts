@@ -1,5 +1,5 @@
-// c: how long a job takes from its POST to the sink when nothing else is going on. c2: the slowest
-// hundredth of jobs at half load.
+// Row c: the time of a job from its POST to the sink while nothing else happens. Row c2: the
+// slowest hundredth of jobs at half load.
 import { ENDPOINT } from '../load.ts'
 import { startPosthorn } from '../posthorn.ts'
 import type { Bench, Result, Row } from '../row.ts'
@@ -16,7 +16,7 @@ import {
 } from './round-trip-sides.ts'
 
 const IDLE_JOBS = 200
-/** A job every 50 ms: the one before is long done. */
+/** A job every 50 ms; the one before has ended long ago. */
 const IDLE_PER_SECOND = 20
 
 export const pickUpRow: Row = {
@@ -50,9 +50,9 @@ export const pickUpRow: Row = {
 }
 
 const HALF_LOAD_SECONDS = 10
-/** Jobs by which Posthorn's rate is found out, twice: the first time warms up. */
+/** Jobs that measure the rate of Posthorn, twice: the first time warms up. */
 const PROBE_BACKLOG = 10_000
-/** Few enough that none waits for a second: what is delivered later does not count. */
+/** Few enough that none waits for a second: later deliveries do not count. */
 const PROBE_OUTSTANDING = 200
 const PROBE_SECONDS = 5
 
@@ -64,7 +64,7 @@ export const halfLoadRow: Row = {
     const theirs = (await graphileRate(bench)) / 2
     const result = await playAt(bench, ours, 'half of what Posthorn delivers of a backlog')
     if (theirs >= ours) return [result]
-    // At a load that the peer can not sustain, its p99 is no property of its pick-up.
+    // At a load that the peer cannot sustain, its p99 says nothing about its pick-up.
     const sustained = Math.round(2 * theirs)
     const note = `Graphile Worker sustains ${sustained} jobs/s from POST on: see the next line too`
     return [
@@ -93,7 +93,7 @@ async function playAt(bench: Bench, perSecond: number, why: string): Promise<Res
   }
 }
 
-/** Jobs a second of a backlog, as row b measures it. */
+/** The rate of a backlog in jobs a second, as row b measures it. */
 async function posthornRate(bench: Bench): Promise<number> {
   const count = Math.ceil(PROBE_BACKLOG * bench.scale)
   const sink = await startSink()

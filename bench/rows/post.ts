@@ -1,4 +1,4 @@
-// a1: POST /jobs, durable, against a Fastify that stores nothing.
+// Row a1: POST /jobs, durable, compared with a Fastify application that stores nothing.
 import { compare, type Sample } from '../compare.ts'
 import { ENDPOINT } from '../load.ts'
 import { startPosthorn } from '../posthorn.ts'

@@ -1,4 +1,5 @@
-// Whole systems under measurement, from POST to delivery: Posthorn, and a peer behind its app.
+// Whole systems under measurement, from POST to delivery: Posthorn, and a peer behind its
+// application.
 import { compare, type Sample, shown, type Terms } from '../compare.ts'
 import { ENDPOINT, MAX_LAG_MS } from '../load.ts'
 import type { PeerName } from '../peers/settings.ts'
@@ -19,18 +20,18 @@ export interface Trips {
 }
 
 export interface System {
-  /** With its version, its settings and its store. */
+  /** Name, with version, settings and store. */
   name: string
   durability: string
   apiUrl: string
-  /** So far, microseconds, by process. */
+  /** CPU so far by process, in microseconds. */
   cpuUs(): Record<string, number>
-  /** Over all that was measured. */
+  /** Over all measurements. */
   delivery: DeliveryCheck
   stop(): Promise<void>
 }
 
-/** Before what is measured: code is to be compiled and connections are to be open. */
+/** A warm-up before the measurement, so that code is compiled and connections are open. */
 const WARM_UP_SECONDS = 2
 const WARM_UP_PACE = { outstanding: 100 }
 
@@ -67,7 +68,7 @@ export async function startPosthornSystem(
   }
 }
 
-/** The peer's worker at its best settings, and the app that adds jobs. */
+/** The peer's worker with its best settings, and the application that adds jobs. */
 export async function startPeerSystem(
   peerName: PeerName,
   server: Server,
@@ -90,11 +91,11 @@ export async function startPeerSystem(
 
 export interface TripTerms extends Terms {
   order: Omit<Order, 'apiUrl'>
-  /** What of a tally is compared. */
+  /** Which part of a tally is compared. */
   reading(tally: Tally): number
 }
 
-/** Both systems are warmed up, measured in pairs, and stopped. */
+/** Warms up both systems, measures in pairs, and stops both. */
 export async function compareTrips(
   bench: Bench,
   trips: Trips,
@@ -139,7 +140,7 @@ async function measureTrips(
   return { sample: { value: reading(tally), cpuUs: Object.fromEntries(cpuUs) }, tally }
 }
 
-/** Medians of what was kept. */
+/** Medians of the samples that count. */
 function noteOn({ name }: System, tallies: Tally[]): string {
   const median = (of: (tally: Tally) => number) => shown(spread(tallies.map(of)).median)
   const rate = median(({ inTime, seconds }) => inTime / seconds)

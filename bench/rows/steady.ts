@@ -1,4 +1,5 @@
-// b2: jobs are posted and delivered at once, as fast as a lag under a second allows.
+// Row b2: jobs are posted and delivered at the same time, as fast as a lag of less than a second
+// allows.
 import type { Row } from '../row.ts'
 import { startRedis } from '../servers.ts'
 import {
@@ -10,8 +11,10 @@ import {
 } from './round-trip-sides.ts'
 
 const SECONDS = 30
-/** Posted and not yet delivered: at 2,000 jobs/s that is half a second of lag, and more would only
- * make queues longer. */
+/**
+ * Limit of posted and not yet delivered jobs: at 2,000 jobs/s it is half a second of lag, and a
+ * larger limit would only lengthen queues.
+ */
 const MAX_OUTSTANDING = 1_000
 
 export const steadyRow: Row = {

@@ -1,4 +1,5 @@
-// The checker finds nothing wrong in a healthy history, and tells each damage to one as what it is.
+// The checker finds no violation in a healthy history, and reports each corruption of one under the
+// right invariant.
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'

@@ -1,5 +1,5 @@
-// Judges a history by the invariants, and reads the figures of the promises from it. Nothing of the
-// product may be imported here or in invariants/: what judges must not share its mistakes.
+// Checks a history against the invariants, and measures the figures of the promises. Nothing of the
+// product may be imported here or in invariants/: the checker must not share its bugs.
 import { type History, INVARIANTS, type InvariantId, type Violation } from './history.ts'
 import { isLost, judgeAccepted } from './invariants/accepted.ts'
 import { costingAttempts, givenBackCount, judgeAttempts } from './invariants/attempts.ts'
@@ -28,7 +28,7 @@ const JUDGES: Record<InvariantId, Judge> = {
   I11: judgeSecrets,
 }
 
-/** Of one invariant so many are told in words, the rest as a number. */
+/** This many violations of an invariant are described; of the others only the number is. */
 const MOST_TOLD = 20
 
 export function check(history: History): Violation[] {
@@ -47,34 +47,39 @@ function violationsOf(invariant: InvariantId, facts: Facts): Violation[] {
   return violations
 }
 
-/** What the promises D1 to D11 are measured by. Times are milliseconds. */
+/** The figures for the promises D1 to D11. Times are milliseconds. */
 export interface Figures {
   jobs: number
   deliveries: number
   accepted: number
   /** D1 */
   lost: number
-  /** D2: jobs with a second full 2xx that nothing explains. */
+  /** D2: jobs with a second full 2xx without an explanation. */
   doubledUnexplained: number
-  /** D3: full 2xx after the first of a job, how many of them are explained, and by what. */
+  /** D3: full 2xx after the first one of a job, how many of them are explained, and by what. */
   extraDeliveries: number
   extraExplained: number
   extraBy: Record<string, number>
   /** D4 */
   redelivery: Redelivery
-  /** The longest that two attempts of a job were under way at once with both workers going. */
+  /** The longest time that two attempts of a job overlapped while both workers were running. */
   longestOverlapMs: number
   /** D6 */
   fenceDoubles: number
   mostAttempts: number
   mostCostingAttempts: number
-  /** Claims that were given back unsent. */
+  /** Claims that were released unsent. */
   givenBack: number
-  /** Sent again within an attempt, when a kept connection died before any byte of an answer. */
+  /**
+   * Sent again within an attempt, because a kept connection broke before any byte of a response.
+   */
   resends: number
-  /** D7, D10: how early the earliest first delivery was; null: none, or the clock was turned. */
+  /**
+   * D7, D10: the smallest delay of a first delivery; null: there was none, or the clock was
+   * changed.
+   */
   leastSlackMs: number | null
-  /** D11: how late first deliveries were. */
+  /** D11: delays of first deliveries. */
   latenessMs: { p50: number; p99: number; max: number } | null
 }
 
@@ -137,7 +142,7 @@ function countExtras(
   if (isUnexplained) figures.doubledUnexplained += 1
 }
 
-/** The smallest that this share of all is not above. */
+/** The smallest value that at least this share of all values do not exceed. */
 function quantile(ascending: Float64Array, share: number): number {
   const index = Math.max(0, Math.ceil(share * ascending.length) - 1)
   return Math.round(ascending[index] as number)

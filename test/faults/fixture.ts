@@ -1,5 +1,5 @@
-// What a fault run works with: real processes on a store of their own, a client, a receiver, and
-// the log of everything that is broken on purpose.
+// The fixture of a round: real processes on a store of their own, a client, a receiver, and the log
+// of all injected faults.
 
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -24,18 +24,18 @@ import { startWorkReceiver, type WorkReceiver } from './work-receiver.ts'
 export interface FixtureSettings extends RunSettings {
   engine: Engine
   seed: number
-  /** Of each process; further environment variables. */
+  /** Further environment variables of each process. */
   env?: Record<string, string>
   endpoint?: Partial<EndpointFacts>
   /** SQLite only: on a small file system of its own. */
   isSmallDisk?: boolean
 }
 
-/** A process of the run, with its name in the faults. */
+/** A process of the run, with its name in the log of faults. */
 export interface Member {
   name: string
   process: Process
-  /** A metric of this worker, summed over its labels; 0 where it is not there. */
+  /** A metric of this worker, summed over its labels; 0 if it is missing. */
   metric(name: string): Promise<number>
 }
 
@@ -48,38 +48,41 @@ export interface Fixture {
   receiver: WorkReceiver
   /** The one that was started last. */
   api(): Member
-  /** Starts it, or starts it again at the same address. */
+  /** Starts it, or restarts it at the same address. */
   startApi(env?: Record<string, string>): Promise<Member>
-  /** With a name of its own. */
+  /** Starts a worker with a name of its own. */
   startWorker(env?: Record<string, string>): Promise<Member>
-  /** An endpoint at the receiver, under the run's retry policy. */
+  /** Creates an endpoint at the receiver, with the retry policy of the run. */
   register(name: string, settings?: object): Promise<void>
   /** SIGKILL, logged as a fault. */
   kill(member: Member): Promise<void>
-  /** SIGTERM, logged as a fault; its exit code. */
+  /** SIGTERM, logged as a fault; resolves with the exit code. */
   terminate(member: Member): Promise<number | null>
-  /** Logs the fault for as long as the work takes. */
+  /** Logs the fault for the duration of the work. */
   during<T>(kind: FaultKind, target: string, work: () => Promise<T>): Promise<T>
-  /** The moment a round was after was really met; 0 counts as looked for and not met. */
+  /**
+   * Counts how often the moment that a round looks for occurred; 0 means that it was looked for but
+   * did not occur.
+   */
   hit(window: string, times?: number): void
   windows: Map<string, number>
-  /** A measured figure of a promise, D1 to D15; the largest of the run stays. */
+  /** Records a figure of a promise, D1 to D15; the largest of the run counts. */
   measure(promise: string, what: string, value: number): void
   figures: Map<string, number>
-  /** Something of this round's own promise that did not hold. */
+  /** Reports a violation of what this round itself promises. */
   complain(message: string): void
   complaints: string[]
   /** Waits until no job is queued or running. */
   drained(deadlineMs?: number): Promise<void>
-  /** Reads what is stored, and ends everything. */
+  /** Reads what is stored, and stops everything. */
   finish(): Promise<History>
-  /** Ends everything at once. */
+  /** Stops everything at once. */
   close(): Promise<void>
 }
 
 const COUNT_EVERY_MS = 250
 const DRAIN_DEADLINE_MS = 120_000
-/** Long enough to be found in a text, and nowhere by chance. */
+/** Long enough that it is not in a text by chance. */
 const canary = (what: string) => `canary-${what}-${randomBytes(18).toString('hex')}`
 
 export async function openFixture(
@@ -155,9 +158,10 @@ export async function openFixture(
               answer.body.counts.queued + answer.body.counts.running === 0)),
       )
       quietLooks = isQuiet ? quietLooks + 1 : 0
-      // To count a backlog takes a store time that the workers should have.
+      // Counting a backlog takes time of the store that the workers need.
       if (!isQuiet) await sleep(COUNT_EVERY_MS)
-      // MongoDB counts the two one after the other, and a job may pass between them unseen.
+      // MongoDB counts the two states one after the other, so a job can change between them
+      // unnoticed.
       return quietLooks === 2
     }, deadlineMs)
   }
@@ -201,7 +205,7 @@ export async function openFixture(
       }
       receiver.trust(name, answer.body.secret)
       secrets.push(answer.body.secret)
-      // The one answer in which it may stand.
+      // The only response that may contain it.
       client.answers.length = 0
       if (!history.endpoints.some((one) => one.name === name)) {
         history.endpoints.push({ ...facts, name })
@@ -257,7 +261,9 @@ export async function openFixture(
   }
 }
 
-/** Requests that a worker waits for the end of: the outcomes of the others are in its hands. */
+/**
+ * While a worker waits for the end of these requests, it has the outcomes of the others in memory.
+ */
 export async function requestsUnderWay(worker: Member): Promise<number> {
   const inHand = await worker.metric('posthorn_unstored_outcomes')
   return (await worker.metric('posthorn_attempts_in_flight')) - inHand

@@ -1,13 +1,14 @@
-// Single damages to a told history that break I6 to I11: what comes too late, too early, or wrong.
+// Single corruptions of a synthetic history that violate I6 to I11: something is too late, too
+// early, or wrong.
 import { type Damage, first, last, moveBy, seen } from './history-corruptions.ts'
 import { hashOf, type SyntheticHistory, type SyntheticJob } from './synthetic-history.ts'
 
 const HOUR_MS = 3_600_000
 
-/** Each told job has a worker of its own. */
+/** Each synthetic job has a worker of its own. */
 const workerOf = ({ workNumber }: SyntheticJob) => `worker-${workNumber}`
 
-/** Then nothing explains what befell it. */
+/** Then nothing explains what happened to it. */
 function forgetFaults(history: SyntheticHistory, job: SyntheticJob): void {
   history.faults = history.faults.filter(({ target }) => target !== workerOf(job))
 }

@@ -1,4 +1,5 @@
-// Single damages to a told history that break I1 to I5: what is lost, made up or miscounted.
+// Single corruptions of a synthetic history that violate I1 to I5: something is lost, invented or
+// counted wrongly.
 import type { Delivery, InvariantId, Sighting } from './history.ts'
 import {
   type Fate,
@@ -10,7 +11,7 @@ import {
 export interface Damage {
   breaks: InvariantId
   what: string
-  /** The job that is damaged is the first with this fate. */
+  /** The first job with this fate is corrupted. */
   fate: Fate
   do(job: SyntheticJob, history: SyntheticHistory): void
 }
@@ -122,7 +123,7 @@ const WHAT_COMES_FROM_NOWHERE: Damage[] = [
     do({ calls, deliveries, id }, history) {
       const delivery = { ...first(deliveries), jobId: 'job_unknown' }
       history.deliveries.push(delivery)
-      // Deleted for all we know, so that its missing record is no loss.
+      // It may have been deleted, so its missing record is not a loss.
       history.calls.push({ ...first(calls), kind: 'delete', status: null, jobId: 'job_unknown' })
       drop(history.deliveries, first(history.deliveries.filter((one) => one.jobId === id)))
     },

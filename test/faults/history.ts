@@ -1,8 +1,8 @@
-// What is known of a run when it is over: the four logs that the checker reads, and nothing else.
-// It must not import from the product: what judges the product may not share its mistakes.
+// What is known about a run when it is over: the four logs that the checker reads. It must not
+// import from the product, because the checker must not share its bugs.
 //
-// Instants that end in AtMs are milliseconds of the machine's monotonic clock (nowMs), one clock
-// for all logs. Instants of a record are epoch milliseconds by the store's clock.
+// Instants that end in AtMs are milliseconds of the monotonic clock of the machine (nowMs), which
+// is the same for all logs. Instants of a record are epoch milliseconds of the clock of the store.
 
 export type Engine = 'sqlite' | 'mongo'
 
@@ -15,24 +15,24 @@ export interface History {
   sightings: Sighting[]
   deliveries: Delivery[]
   faults: Fault[]
-  /** The store's own record of each job at the end. */
+  /** The record of each job in the store at the end. */
   records: JobRecord[]
-  /** Every text in which no secret may stand: logs, answers, metrics, the raw store. */
+  /** Every text that must not contain a secret: logs, responses, metrics, the raw store. */
   texts: { from: string; text: string }[]
-  /** The planted ones. */
+  /** The secrets of the run. */
   secrets: string[]
-  /** Epoch milliseconds minus monotonic milliseconds, by the machine's own clock. */
+  /** Epoch milliseconds minus monotonic milliseconds, by the clock of the machine. */
   epochOffsetMs: number
 }
 
-/** The settings that all processes of the run had. */
+/** The settings of all processes of the run. */
 export interface RunSettings {
   leaseMs: number
   sweepMs: number
   pollMs: number
 }
 
-/** What the run registered; a job's own retry policy is not used in fault runs. */
+/** The endpoints of the run. Jobs have no retry policy of their own in fault runs. */
 export interface EndpointFacts {
   name: string
   maxAttempts: number
@@ -44,27 +44,27 @@ export interface EndpointFacts {
 
 export type CallKind = 'enqueue' | 'cancel' | 'retry' | 'delete'
 
-/** One request of a client. A repeated request is one call for each time it was sent. */
+/** A request of a client. If it is repeated, there is one call for each time it was sent. */
 export interface Call {
   kind: CallKind
   sentAtMs: number
-  /** When its answer, or the end of its connection, was there. */
+  /** When its response, or the end of its connection, was received. */
   endedAtMs: number
-  /** null: no answer came, so what it did is not known. */
+  /** null: there was no response, so its effect is unknown. */
   status: number | null
-  /** Of the answer; for cancel, retry and delete the one that was asked for. */
+  /** From the response; for cancel, retry and delete the job that the request names. */
   jobId: string | null
   endpoint: string
-  /** Unique in a run: it stands in the payload, and every repeat of an enqueue has the same. */
+  /** Unique in a run: it is in the payload, and all repeats of an enqueue have the same. */
   workNumber: number
   idempotencyKey: string | null
-  /** SHA-256 of the payload's bytes, hex. */
+  /** SHA-256 of the bytes of the payload, in hex. */
   bodyHash: string
-  /** How long after it was sent the job may first start; 0: at once. */
+  /** How long after the request the job may first start; 0: at once. */
   delayMs: number
 }
 
-/** A client saw this state of a job; it was so at some moment between the two. */
+/** A client read this state of a job; the job had it at some moment between the two. */
 export interface Sighting {
   jobId: string
   sentAtMs: number
@@ -73,7 +73,7 @@ export interface Sighting {
   fence: number
 }
 
-/** One request that reached the receiver. */
+/** A request that reached the receiver. */
 export interface Delivery {
   jobId: string
   workNumber: number
@@ -81,20 +81,20 @@ export interface Delivery {
   fence: number
   attempt: number
   bodyHash: string
-  /** When its head was there. */
+  /** When its headers had been received. */
   beganAtMs: number
-  /** Of its connection the first request, the second, and so on. */
+  /** The first request on its connection, the second, and so on. */
   requestOnConnection: number
-  /** Unix seconds, of the webhook-timestamp header. */
+  /** Unix seconds, from the header webhook-timestamp. */
   timestampSeconds: number
   signature: 'valid' | 'invalid'
-  /** What the receiver answered; null: it did not, or could not any more. */
+  /** The status of the receiver; null: it sent none, or the connection was gone. */
   status: number | null
-  /** When the whole answer had been handed to the connection, which was still there. */
+  /** When the whole response had been written to the connection, which was still open. */
   answeredAtMs: number | null
-  /** When the connection was seen to be gone before that. */
+  /** When the connection was found closed before that. */
   brokenOffAtMs: number | null
-  /** Whether the receiver meant to harm: such an answer is judged by its own test. */
+  /** Whether the receiver was hostile: such responses are checked by a test of their own. */
   isHostile: boolean
 }
 
@@ -111,13 +111,13 @@ export type FaultKind =
   | 'disk_full'
   | 'receiver'
 
-/** Something broken on purpose. Its effects may last a lease, a sweep and a second longer. */
+/** An injected fault. Its effects may last for a lease, a sweep and a second longer. */
 export interface Fault {
   kind: FaultKind
   /** `api`, `store`, `receiver`, or a worker id. */
   target: string
   beganAtMs: number
-  /** When it was mended; for a kill, when the process was gone. */
+  /** When it was repaired; for a kill, when the process was gone. */
   endedAtMs: number
 }
 
@@ -136,7 +136,7 @@ export interface JobRecord {
   failureReason: string | null
   hasLease: boolean
   idempotencyKey: string | null
-  /** The last twenty. */
+  /** The last twenty attempts. */
   attempts: AttemptRecord[]
 }
 
@@ -149,7 +149,7 @@ export interface AttemptRecord {
   workerId: string
 }
 
-/** What the checker has to say: which invariant, and in words what broke it. */
+/** A result of the checker: the invariant, and a description of the violation. */
 export interface Violation {
   invariant: InvariantId
   message: string

@@ -1,5 +1,5 @@
-// The deliberate bugs in mutants/: patches whose heads say what each breaks, what must catch it,
-// and where that is played. What is not understood is an error: a bug that nobody plays proves
+// Reads the patches in mutants/. The header of each describes what the bug breaks, what must catch
+// it, and where it is run. An unknown header is an error, because a bug that is never run proves
 // nothing.
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -10,7 +10,7 @@ export const PATCH_ENDING = '.patch'
 
 export interface Mutant {
   name: string
-  /** Of the patch. */
+  /** The header of the patch. */
   path: string
   /** One sentence. */
   breaks: string
@@ -18,7 +18,7 @@ export interface Mutant {
   stage: Stage
 }
 
-/** An invariant, some words of the round's own complaint, or a test of the model. */
+/** An invariant, some words of the message of the round, or a test of the model. */
 export type Catcher =
   | { kind: 'invariant'; id: string }
   | { kind: 'complaint'; words: string }
@@ -26,7 +26,10 @@ export type Catcher =
 
 export type Stage =
   | { kind: 'round'; round: string; stores: Engine[] }
-  /** `tests`: the beginning of their names. Run once for each store, with the bug in that one. */
+  /**
+   * `tests`: the beginning of their names. They run once for each store, with the bug in that
+   * store.
+   */
   | { kind: 'model'; file: string; tests: string; stores: Engine[] }
 
 /** In the order of their names. */

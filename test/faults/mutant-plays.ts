@@ -1,4 +1,4 @@
-// Plays a round, or tests of the model, in a copy of the project, and says what failed there.
+// Runs a round, or tests of the model, in a copy of the project, and returns what failed.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync, rmSync } from 'node:fs'
@@ -7,21 +7,23 @@ import type { Engine } from './history.ts'
 import type { Stage } from './mutant-patches.ts'
 import type { RunReport } from './run.ts'
 
-/** The slowest round takes a minute; a bug may make it wait for what never comes. */
+/**
+ * The slowest round takes a minute, but a bug may make it wait for something that never happens.
+ */
 const DEADLINE_MS = 300_000
-/** Of what it printed: enough to see why. */
+/** How much of the output is kept: enough to find the cause. */
 const KEPT_OUTPUT_CHARACTERS = 4_000
 
 export interface Played {
-  /** null: it was ended by the deadline. */
+  /** null: stopped at the deadline. */
   exitCode: number | null
   failures: Failure[]
-  /** The end of what was printed. */
+  /** The end of the output. */
   output: string
 }
 
 export interface Failure {
-  /** null: the round's own complaint, or a test. */
+  /** null: a message of the round, or a test. */
   invariant: string | null
   message: string
 }
@@ -72,7 +74,7 @@ async function runToEnd(folder: string, words: string[]) {
   const child = spawn(process.execPath, words, {
     cwd: folder,
     stdio: ['ignore', 'pipe', 'pipe'],
-    // A group of its own, so that all that it started can be ended with it.
+    // A process group of its own, so that all its descendants can be stopped with it.
     detached: true,
   })
   let output = ''

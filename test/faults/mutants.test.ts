@@ -1,5 +1,5 @@
-// The deliberate bugs stay what they are meant to be: each still fits the code, and names what
-// catches it. Whether it is caught is for `npm run test:mutants`.
+// Each deliberate bug still fits the code, and names what catches it. `npm run test:mutants`
+// verifies that it is caught.
 import { execFileSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,7 +9,7 @@ import { type Mutant, readMutants } from './mutant-patches.ts'
 import { ROUNDS } from './rounds.ts'
 
 const PROJECT = join(import.meta.dirname, '../..')
-/** docs: the fault suite must catch at least so many. */
+/** From docs/reliability.md: the fault suite must catch at least this many. */
 const LEAST_MUTANTS = 12
 const mutants = readMutants()
 
@@ -25,7 +25,7 @@ test('every patch still fits the code', () => {
 
 test('almost every invariant catches one of them', () => {
   const caught = new Set(mutants.map(({ mustBeCaughtBy: by }) => by.kind === 'invariant' && by.id))
-  // Nothing in the product makes up jobs, and what sends after an end is caught by what led to it.
+  // The product never invents jobs, and for a request after the end the cause is caught.
   const without = new Set(['I2', 'I7'])
   const missed = Object.keys(INVARIANTS).filter((id) => !caught.has(id) && !without.has(id))
   expect(missed).toEqual([])

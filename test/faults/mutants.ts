@@ -1,5 +1,5 @@
-// npm run test:mutants: plants each deliberate bug of mutants/ in a copy of the project, and
-// demands that the fault suite catches it, and by what its patch names. The copy without it must
+// npm run test:mutants: applies each deliberate bug of mutants/ to a copy of the project, and
+// requires that the fault suite catches it, by what its patch names. The copy without a bug must
 // pass.
 import { execFileSync } from 'node:child_process'
 import {
@@ -19,7 +19,7 @@ import { type Catcher, type Mutant, readMutants, type Stage } from './mutant-pat
 import { type Played, playIn } from './mutant-plays.ts'
 
 const PROJECT = join(import.meta.dirname, '../..')
-/** Quick ones, all of one round: what CI has the time for. */
+/** Quick bugs, all of one round: those that CI has time for. */
 const FEW = ['cancel-only-flags', 'no-fence', 'result-by-state-alone', 'sweeper-without-guard']
 const FEW_STORE: Engine = 'sqlite'
 const SOUND_TRIES = 2
@@ -32,7 +32,7 @@ const USAGE = `npm run test:mutants -- [--few] [--only name]... [--store sqlite|
   --seed    repeats the choices of an earlier run
   --json    writes what was caught, and by what`
 
-/** What became of one bug in one store. */
+/** The result of one bug in one store. */
 export interface MutantReport {
   name: string
   breaks: string
@@ -49,14 +49,14 @@ interface Wanted {
   store: Engine
 }
 
-/** The files of the project as they are now, with the same packages. */
+/** Copies the files of the project as they are now, with the same packages. */
 function copyProject(): string {
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-mutants-'))
   const list = ['ls-files', '-z', '--cached', '--others', '--exclude-standard']
   const files = execFileSync('git', list, { cwd: PROJECT, encoding: 'utf8' }).split('\0')
   for (const file of files) {
     const from = join(PROJECT, file)
-    // Listed until its removal is committed.
+    // Git lists it until its removal is committed.
     if (file === '' || !existsSync(from)) continue
     mkdirSync(dirname(join(folder, file)), { recursive: true })
     copyFileSync(from, join(folder, file))
@@ -65,7 +65,7 @@ function copyProject(): string {
   return folder
 }
 
-/** Of a bug that is in both stores only the part that this store has. */
+/** For a bug that is in both stores, only the part for this store. */
 function plant(folder: string, { path }: Mutant, store: Engine, isUndone: boolean): void {
   const other = store === 'sqlite' ? 'mongo' : 'sqlite'
   const options = isUndone ? ['--reverse'] : []
@@ -73,7 +73,7 @@ function plant(folder: string, { path }: Mutant, store: Engine, isUndone: boolea
   execFileSync('git', args, { cwd: folder, stdio: ['ignore', 'inherit', 'inherit'] })
 }
 
-/** null: it came through, or something else was found. */
+/** null: it was not caught, or something else was found. */
 function caughtBy(catcher: Catcher, { failures }: Played): string | null {
   switch (catcher.kind) {
     case 'invariant': {
@@ -117,7 +117,7 @@ async function playAll(wanted: Wanted[], seed: number): Promise<MutantReport[]> 
       reports.push(report)
       const key = `${report.round} on ${store}`
       if (!isSound.has(key)) isSound.set(key, await passes(folder, stage, store, seed, key))
-      // What fails anyhow catches nothing.
+      // A test that always fails catches nothing.
       if (!isSound.get(key)) continue
       const beganAtMs = nowMs()
       plant(folder, mutant, store, false)
@@ -133,7 +133,7 @@ async function playAll(wanted: Wanted[], seed: number): Promise<MutantReport[]> 
   return reports
 }
 
-/** Twice, if need be: the rounds judge times, and the machine may be busy with something else. */
+/** Twice, if needed: the rounds check times, and the machine may be busy. */
 async function passes(
   folder: string,
   stage: Stage,

@@ -1,4 +1,4 @@
-// One outage of the store, from a moment at which everything was under way until all goes on again.
+// One outage of the store, from a moment with work in progress until everything continues.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../support/until.ts'
 import type { Fixture } from './fixture.ts'
@@ -9,22 +9,22 @@ import type { Mend } from './store-fixture.ts'
 export interface Outage {
   name: string
   kind: FaultKind
-  /** `api`: deliveries are not touched by it, and nothing is explained. */
+  /** `api`: deliveries are not affected, so it explains no second delivery. */
   target: 'store' | 'api'
   begin(): Promise<Mend>
 }
 
-/** What is under way lasts some hundred milliseconds; a look at fewer is enough. */
+/** Work in progress lasts some hundred milliseconds, so a few checks in that time are enough. */
 const LOOKED_AT = 500
 const LATECOMER_AFTER_MS = 1_100
 const START_DEADLINE_MS = 60_000
-/** Far beyond what is promised: it is measured, and judged by the round. */
+/** Far longer than promised: the time is measured, and the round checks it. */
 const RECOVERY_DEADLINE_MS = 60_000
 
 export const whileSending = (name: string) => `${name}: began while attempts were in flight`
 export const whileEnqueueing = (name: string) => `${name}: began while enqueues were in flight`
 
-/** Resolves when a job was accepted and one was delivered after the mend. */
+/** Resolves when a job was accepted and one was delivered after the repair. */
 export async function playOutage(
   fixture: Fixture,
   load: SteadyLoad,
@@ -43,7 +43,8 @@ export async function playOutage(
   await fixture.during(kind, target, async () => {
     const mend = await outage.begin()
     await sleep(Math.min(holdMs, LATECOMER_AFTER_MS))
-    // Who comes while others wait already must not wait for them and then as long again.
+    // A request that comes while others already wait must not wait for them first and then for its
+    // own deadline.
     latecomer = client.enqueue()
     await sleep(Math.max(0, holdMs - LATECOMER_AFTER_MS))
     await mend()

@@ -1,6 +1,6 @@
-// Offers enqueues to an API at a rate it can not keep up with, as a process of its own: what this
-// costs is not to be felt by the receiver. Raw lines with pipelined requests, for only those are
-// cheap enough to be ten times as many as can be taken.
+// Sends enqueues to an API at a rate that it cannot keep up with, in a process of its own, so that
+// their cost does not affect the receiver. It writes pipelined requests to raw sockets, because
+// only these are cheap enough to offer ten times as many as the API can accept.
 import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { nowMs } from './history.ts'
@@ -12,28 +12,28 @@ export interface OfferOrder {
   endpoint: string
   firstWorkNumber: number
   connections: number
-  /** Sent and not yet answered, on each connection. */
+  /** Requests without a response, on each connection. */
   mostOpen: number
-  /** null: the next one whenever one was answered. */
+  /** null: a request after each response. */
   perSecond: number | null
   durationMs: number
-  /** How long after that answers are waited for. */
+  /** How long it waits for responses after the last request. */
   patienceMs: number
 }
 
 export interface OfferReport {
-  /** Asked for by the rate, but on no connection was there room for them. */
+  /** Requests that were due by the rate, but for which no connection had a free place. */
   unsentCount: number
   accepted: { workNumber: number; jobId: string; sentAtMs: number; endedAtMs: number }[]
-  /** Sent, and no answer came. */
+  /** Sent, without a response. */
   unanswered: { workNumber: number; sentAtMs: number; endedAtMs: number }[]
   refusedCount: number
-  /** Refused without saying when to come again. */
+  /** Refused without Retry-After. */
   curtCount: number
   /** Statuses that are neither 2xx nor a refusal. */
   otherStatuses: number[]
   beganAtMs: number
-  /** The last request was sent. */
+  /** When the last request was sent. */
   endedAtMs: number
 }
 
@@ -43,12 +43,12 @@ const MOST_OTHER_STATUSES = 20
 
 interface Line {
   socket: Socket
-  /** In the order in which they were sent, which is that of the answers. */
+  /** In the order in which they were sent, which is also the order of the responses. */
   open: { workNumber: number; sentAtMs: number }[]
   unread: string
 }
 
-/** Runs one order; all memory it takes is what is open, and what was accepted. */
+/** Runs one order. It keeps only open requests and accepted ones in memory. */
 async function offer(order: OfferOrder): Promise<OfferReport> {
   const report: OfferReport = {
     ...{ unsentCount: 0, accepted: [], unanswered: [], refusedCount: 0, curtCount: 0 },
@@ -126,7 +126,7 @@ function openLine(
       onAnswer(line)
     }
   })
-  // What was open on it is told as unanswered.
+  // Its open requests are reported as unanswered.
   socket.on('error', () => socket.destroy())
   return new Promise((resolve, reject) => {
     socket.once('connect', () => resolve(line))
@@ -139,7 +139,7 @@ interface Answer {
   body: string
 }
 
-/** null: it is not whole yet. */
+/** null: it is not complete yet. */
 function nextAnswer(line: Line): Answer | null {
   const headEnd = line.unread.indexOf('\r\n\r\n')
   if (headEnd === -1) return null
@@ -162,7 +162,7 @@ function note(report: OfferReport, line: Line, { head, body }: Answer): void {
   } else if (REFUSALS.includes(status)) {
     report.refusedCount += 1
     if (!/\r\nretry-after: \d+/.test(head)) report.curtCount += 1
-    // A write that found the store away may have happened all the same.
+    // A write during an outage of the store may have happened.
     if (body.includes('store_unavailable')) {
       report.unanswered.push({ ...asked, endedAtMs: nowMs() })
     }

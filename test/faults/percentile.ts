@@ -1,6 +1,6 @@
-// What share of a set of measured times is not above which of them.
+// Percentiles of measured times.
 
-/** The smallest that `share` of all are not above, in whole milliseconds. */
+/** The smallest value that `share` of all values do not exceed, in whole milliseconds. */
 export function percentile(timesMs: number[], share: number): number {
   if (timesMs.length === 0) throw new Error('nothing was measured')
   const ascending = Float64Array.from(timesMs).sort()

@@ -1,4 +1,4 @@
-// The promises D1 to D17 in words, and how each is read from the reports of a run.
+// The promises D1 to D17, and how each is read from the reports of a run.
 import type { Engine } from './history.ts'
 import type { RoundReport } from './run.ts'
 
@@ -8,10 +8,9 @@ export interface DurablePromise {
   id: string
   promise: string
   /**
-   * Of one store.
-   *
-   * @param reports each round as it went the last time
-   * @param all with those that were played again since
+   * The figures of one store.
+   * @param reports the last report of each round
+   * @param all all reports, also those of rounds that were repeated
    */
   measured(reports: RoundReport[], all: RoundReport[]): string
 }
@@ -31,7 +30,7 @@ function largest(reports: RoundReport[], read: (report: RoundReport) => number |
   return values.length === 0 ? null : Math.max(...values)
 }
 
-/** What the rounds measured under this promise, in their words. */
+/** What the rounds measured for this promise, in their words. */
 function told(id: string) {
   return (reports: RoundReport[]) => {
     const lines = reports.flatMap(({ measured }) =>

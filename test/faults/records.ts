@@ -1,11 +1,11 @@
-// The store's own record of every job at the end of a run, read as any client reads it.
+// The record of every job in the store at the end of a run, read like any client reads it.
 import type { AttemptRecord, JobRecord } from './history.ts'
 import type { WorkClient } from './work-client.ts'
 
 const PAGE_SIZE = 100
 const READS_AT_ONCE = 32
 
-/** All jobs, also those that the client knows nothing of. */
+/** All jobs, also those that the client does not know. */
 export async function readRecords(client: WorkClient): Promise<JobRecord[]> {
   const ids = await allIds(client)
   const records: JobRecord[] = []

@@ -1,6 +1,5 @@
-// Writes what runs of the fault suite measured into docs/reliability.md, from the files that --json
-// of both commands made. A round that was played again, once what it found was mended, counts as it
-// went the last time.
+// Writes the results of the fault suite into docs/reliability.md, from the --json files of both
+// commands. If a round was repeated after a fix, its last result counts.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Engine } from './history.ts'
@@ -77,7 +76,7 @@ function write(name: string, text: string): void {
   writeFileSync(PAGE, `${page.slice(0, from + begin.length)}\n${text}${page.slice(to)}`)
 }
 
-/** Each round once per store, in the order of the first run of it. */
+/** Each round once for each store, in the order of its first run. */
 function latest(runs: RunReport[]): RoundReport[] {
   const byRound = new Map<string, RoundReport>()
   for (const { reports } of runs) {

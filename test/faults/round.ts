@@ -1,22 +1,25 @@
-// What a round is: one row of the fault table, played on its own fixture.
+// The type of a round: one row of the fault table, run on a fixture of its own.
 
 import type { Fixture, FixtureSettings } from './fixture.ts'
 import type { Engine } from './history.ts'
 
 export interface Round {
-  /** kebab-case; `--round NAME` plays it alone. */
+  /** kebab-case; `--round NAME` runs only this round. */
   name: string
   /** What is broken, in the words of the table in docs/reliability.md. */
   title: string
   engines: readonly Engine[]
-  /** Where the short form plays it: it has four minutes in all. Absent: on all of its engines. */
+  /**
+   * On which engines the short form runs it: the short form has four minutes in all. Absent: on all
+   * of its engines.
+   */
   shortOn?: readonly Engine[]
   settings: RoundSettings
-  /** What differs on one engine. */
+  /** Settings for one engine only. */
   settingsOf?: Partial<Record<Engine, RoundSettings>>
-  /** The moments it is after: a run that met one of them never is void. */
+  /** The moments that it must meet: a run that missed one of them is void. */
   windows: readonly string[]
-  /** Those that only one engine has. */
+  /** Moments that only one engine has. */
   windowsOf?: Partial<Record<Engine, readonly string[]>>
   /** The fixture has an API and the endpoint `work`; the round starts its workers. */
   play(fixture: Fixture, form: Form): Promise<void>
@@ -24,11 +27,11 @@ export interface Round {
 
 export type RoundSettings = Partial<Omit<FixtureSettings, 'engine' | 'seed'>>
 
-/** How much of a round is played. */
+/** How much of a round is run. */
 export interface Form {
-  /** false: what fits into every run of CI. */
+  /** false: only what fits into every run of CI. */
   isLong: boolean
-  /** For rounds that go on and on: how long in the long form. */
+  /** For rounds that repeat: how long they run in the long form. */
   minutes: number
 }
 
@@ -39,7 +42,7 @@ export function windowsOf(round: Round, engine: Engine): string[] {
 }
 
 /**
- * What a stand-in for MongoDB can keep up with, at some 10 ms for each write: leases that are
- * renewed slower than they run out would lapse without any fault of ours.
+ * What a stand-in for MongoDB can keep up with, at about 10 ms for each write. With shorter leases,
+ * renewals would be slower than the leases, which would expire without an injected fault.
  */
 export const SLOW_STORE: RoundSettings = { leaseMs: 5_000, env: { WORKER_CONCURRENCY: '16' } }

@@ -1,4 +1,4 @@
-// Every round, in the order in which they are played.
+// All rounds, in the order in which they run.
 import type { Round } from './round.ts'
 import { apiKills } from './rounds/api-kills.ts'
 import { calm } from './rounds/calm.ts'

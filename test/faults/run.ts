@@ -1,4 +1,4 @@
-// npm run test:faults: plays the rounds on both stores and has the checker judge each.
+// npm run test:faults: runs the rounds on both stores, and lets the checker check each.
 import { writeFileSync } from 'node:fs'
 import { cpus, platform, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
@@ -23,7 +23,7 @@ const USAGE = `npm run test:faults -- [--short] [--store sqlite|mongo] [--minute
   --round        only this one: ${ROUNDS.map(({ name }) => name).join(', ')}
   --json         writes what was measured`
 
-/** What is to be said of one round on one store. */
+/** The result of one round on one store. */
 export interface RoundReport {
   round: string
   title: string
@@ -34,11 +34,13 @@ export interface RoundReport {
   measured: Record<string, number>
   figures: Figures | null
   violations: Violation[]
-  /** Of the round's own promise, of windows never met, and errors of the run itself. */
+  /**
+   * Violations of what the round itself promises, moments that were not met, and errors of the run.
+   */
   complaints: string[]
 }
 
-/** What --json writes. */
+/** The content of a --json file. */
 export interface RunReport {
   date: string
   machine: string
@@ -159,14 +161,14 @@ async function main(): Promise<number> {
   try {
     for (const engine of engines) {
       for (const round of rounds) {
-        // One that was asked for by name is played, short or not.
+        // A round that is named runs, even if it is not in the short form.
         const isWhole = form.isLong || values.round !== undefined
         const on = isWhole ? round.engines : (round.shortOn ?? round.engines)
         if (!on.includes(engine)) continue
         const report = await playRound(round, engine, Number(values.seed), form, mongo)
         print(report)
         run.reports.push(report)
-        // After each: a long run that is ended early has measured something all the same.
+        // After each round, so that a long run that is interrupted leaves results.
         if (values.json) writeFileSync(values.json, `${JSON.stringify(run, null, 2)}\n`)
       }
     }

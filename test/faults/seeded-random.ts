@@ -1,9 +1,10 @@
-// Chance that a seed replays: what is broken, when, and how often (mulberry32, by Tommy Ettinger).
+// Random numbers that a seed repeats: what is broken, when, and how often (mulberry32, by Tommy
+// Ettinger).
 
 export interface SeededRandom {
   /** At least `from`, below `to`. */
   between(from: number, to: number): number
-  /** One of them. */
+  /** One of the items. */
   pick<T>(items: readonly T[]): T
   /** True with this probability. */
   chance(probability: number): boolean

@@ -1,4 +1,4 @@
-// What a slow store can settle when nothing else is asked of it: no claims, no renewals.
+// How many outcomes a slow store can settle without other work: no claims, no renewals.
 import { randomBytes } from 'node:crypto'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store } from '../../src/store/store.ts'
@@ -9,14 +9,16 @@ import type { StoreFixture } from './store-fixture.ts'
 const DAY_MS = 86_400_000
 /** As many as the workers of the round. */
 const SETTLERS = 3
-/** Well within the deadline of a write, however slow the store. */
+/** Well within the deadline of a write, however slow the store is. */
 const BATCH = 4
 const ENQUEUED_AT_ONCE = 100
-/** Of each settler, for each millisecond of the measurement: more than any store here settles. */
+/**
+ * For each settler and each millisecond of the measurement: more than any store here can settle.
+ */
 const JOBS_PER_MS = { sqlite: 1, mongo: 1 / 12 }
 const MOST_JOBS = 3_000
 
-/** Jobs a second, of several settlers at once, on an empty store in the same place. */
+/** Jobs a second of several settlers at once, on an empty store in the same place. */
 export async function settleAlone(
   fixture: StoreFixture,
   slowMs: number,

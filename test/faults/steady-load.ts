@@ -1,18 +1,19 @@
-// A load of an even pace, whatever becomes of the store: some clients, each waiting for its answer.
+// A load at a steady pace, whatever happens to the store: some clients, each of which waits for its
+// response.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Fixture } from './fixture.ts'
 import type { Engine } from './history.ts'
 import type { Accepted, WorkRequest } from './work-client.ts'
 
 export interface SteadyLoad {
-  /** Enqueues that are not answered yet. */
+  /** Enqueues without a response so far. */
   pendingCount(): number
   accepted: Accepted[]
-  /** Resolves when the last one is answered. */
+  /** Resolves when the last one has its response. */
   stop(): Promise<void>
 }
 
-/** Some 100 jobs a second; the stand-in for MongoDB, at 10 ms for a write, is given fewer. */
+/** About 100 jobs a second; fewer for the stand-in for MongoDB, which takes 10 ms for a write. */
 const CLIENTS: Record<Engine, number> = { sqlite: 8, mongo: 3 }
 const PAUSE_MS: Record<Engine, readonly [number, number]> = { sqlite: [40, 120], mongo: [60, 180] }
 
@@ -39,7 +40,7 @@ export function startSteadyLoad(
     }
   }
 
-  // Settled, not failed: whatever went wrong is thrown by stop, where somebody waits for it.
+  // Settled, not failed: stop() throws the errors, because it is awaited.
   const ended = Promise.allSettled(Array.from({ length: clients }, oneClient))
   return {
     pendingCount: () => pendingCount,

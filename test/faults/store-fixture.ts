@@ -1,4 +1,4 @@
-// The store of a fault run, and every way in which it can be taken away.
+// The store of a fault run, and all ways to make it unavailable or slow.
 import { execFileSync, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
@@ -11,36 +11,39 @@ import { type MongoProxy, startMongoProxy } from '../support/mongo-proxy.ts'
 import { dropDatabase, rawTextOf, rawTextOfDatabase } from '../support/raw-store.ts'
 import { createSlowDisk } from '../support/slow-writes.ts'
 
-/** Ends what it began. */
+/** Ends the fault. */
 export type Mend = () => Promise<void>
 
 export interface StoreFixture {
-  /** What the API and what the workers are given: each has its own way to the same store. */
+  /** The URLs for the API and for the workers: each has its own path to the same store. */
   apiUrl: string
   workerUrl: string
-  /** In which a round may look for itself; SQLite only. */
+  /** For rounds that read the file themselves; SQLite only. */
   filePath: string | null
-  /** Workers can write nothing; on MongoDB neither read. On SQLite the API can not write either. */
+  /**
+   * Workers cannot write; on MongoDB they cannot read either. On SQLite the API cannot write
+   * either.
+   */
   cutOffWorkers(): Promise<Mend>
-  /** Nobody can write. */
+  /** No process can write. */
   cutOffAll(): Promise<Mend>
-  /** Every answer of the store comes later; null: there is no such thing here. */
+  /** Every response of the store is delayed; null: not possible with this store. */
   slow: ((delayMs: number) => Promise<Mend>) | null
   /**
-   * Writes get slow, and stay correct. MongoDB: each document takes so much longer, whoever writes
-   * it. SQLite: another process holds the write lock for so long, half of the time.
+   * Writes become slow, but stay correct. MongoDB: each document takes this much longer, for every
+   * process. SQLite: another process holds the write lock for this time, half of the time.
    */
   slowWrites(ms: number): Promise<Mend>
   /** Another, empty store in the same place, as slow as this one. */
   siblingUrl: string
-  /** Killed as by a crash, until it is mended; null: there is no such thing here. */
+  /** Killed as by a crash, until the repair; null: not possible with this store. */
   crash: (() => Promise<Mend>) | null
-  /** No byte more can be written; null: there is no such thing here. */
+  /** No more bytes can be written; null: not possible with this store. */
   fillDisk: (() => Promise<Mend>) | null
-  /** The way of the workers, to lose single answers; MongoDB only. */
+  /** The path of the workers, to lose single responses; MongoDB only. */
   workerProxy: MongoProxy | null
   apiProxy: MongoProxy | null
-  /** All that is stored, as whoever steals the disk would read it. */
+  /** Everything that is stored, as someone who steals the disk could read it. */
   rawText(): Promise<string>
   remove(): Promise<void>
 }
@@ -68,7 +71,7 @@ export function sqliteFixture(isSmallDisk: boolean): StoreFixture {
   async function fillDisk(): Promise<Mend> {
     const filler = join(folder, 'filler')
     let chunk = 1 << 20
-    // Larger pieces first, then smaller ones, until not a page is left.
+    // Larger pieces first, then smaller ones, until no page is left.
     while (chunk >= 512) {
       try {
         writeFileSync(filler, Buffer.alloc(chunk), { flag: 'a' })
@@ -94,7 +97,7 @@ export function sqliteFixture(isSmallDisk: boolean): StoreFixture {
   }
 }
 
-/** In another process: here it would stand still together with the round. */
+/** In another process, because here it would be frozen together with the round. */
 async function holdLocks(paths: string[], ms: number): Promise<Mend> {
   const words = [LOCK_HOLDER, String(ms), ...paths]
   const child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'] })
@@ -106,7 +109,10 @@ async function holdLocks(paths: string[], ms: number): Promise<Mend> {
   }
 }
 
-/** A database of its own on a server that rounds share; all traffic goes through our proxies. */
+/**
+ * A database of its own on a server that rounds share; all traffic goes through proxies of the
+ * suite.
+ */
 export async function mongoFixture(server: RunningMongo): Promise<StoreFixture> {
   const url = databaseUrl(server.url, `faults-${randomBytes(6).toString('hex')}`)
   const siblingUrl = databaseUrl(server.url, `faults-${randomBytes(6).toString('hex')}`)

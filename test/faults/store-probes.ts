@@ -1,4 +1,5 @@
-// Asks the API all kinds of things while its store is away: each must be answered, truly and soon.
+// Sends all kinds of requests to the API while its store is away: each must get a correct response
+// soon.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Fixture } from './fixture.ts'
 import { nowMs } from './history.ts'
@@ -6,12 +7,12 @@ import { nowMs } from './history.ts'
 interface Probe {
   method: string
   path: string
-  /** Asked of the process alone: a store that is away is no excuse. */
+  /** About the process only: an outage of the store is no excuse. */
   isOfProcess?: boolean
 }
 
 export interface StoreProbes {
-  /** How long each kind of request waited for its answer at most; milliseconds. */
+  /** The longest wait for a response, for each kind of request, in milliseconds. */
   longestMs: Map<string, number>
   /** How many were 503. */
   refusedCount(): number
@@ -21,7 +22,7 @@ export interface StoreProbes {
 const PAUSE_MS = [50, 250] as const
 const PROBED = 'probed'
 
-/** @param jobId of a job that is stored */
+/** @param jobId a stored job */
 export async function startStoreProbes(fixture: Fixture, jobId: string): Promise<StoreProbes> {
   await fixture.register(PROBED)
   const probes: Probe[] = [

@@ -1,5 +1,5 @@
-// Clients without a key that mean no good, as a process of their own: what they cost is not to be
-// felt by the client and the receiver of the round.
+// Hostile clients without a key, in a process of their own, so that their cost does not affect the
+// client and the receiver of the round.
 import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { BODIES, JUNK, pipelined } from '../hostile/strangers.ts'
@@ -22,16 +22,16 @@ export interface StrangerOrder {
 export interface StrangerReport {
   opened: number
   sentBytes: number
-  /** Answers that were read: by status. */
+  /** Responses that were read, by status. */
   answered: Record<string, number>
-  /** Connections that the API has ended. */
+  /** Connections that the API has closed. */
   ended: number
 }
 
 interface Attack {
-  /** Connections at once. */
+  /** Connections at the same time. */
   connections: number
-  /** How long until one that has ended, or has been ended, is opened again. */
+  /** The time until a closed connection is opened again. */
   againMs: number
   /** What the i-th connection sends; null: nothing. */
   bytes: (i: number) => Buffer | null
@@ -61,7 +61,7 @@ const ATTACKS: Record<StrangerKind, Attack> = {
   junk: { connections: 4, againMs: 200, reads: true, bytes: nth(junk) },
   connections: { connections: 3_000, againMs: 2_000, reads: true, bytes: () => null },
 }
-/** Not all at once: it would be over before anything is measured. */
+/** Not all at once, because it would be over before anything is measured. */
 const OPENED_AT_ONCE = 20
 const OPEN_EVERY_MS = 20
 
@@ -94,7 +94,7 @@ async function attack({ kind, port, durationMs }: StrangerOrder): Promise<Strang
     if (sent === null) return
     socket.write(sent, () => {
       report.sentBytes += sent.length
-      // One that does not read never hears that it was ended.
+      // A connection that does not read never learns that it was closed.
       if (!reads) setTimeout(() => socket.resume(), againMs / 2)
     })
   }
@@ -111,6 +111,6 @@ async function attack({ kind, port, durationMs }: StrangerOrder): Promise<Strang
 
 process.once('message', async (order: StrangerOrder) => {
   const report = await attack(order)
-  // Unless the round has ended before it.
+  // Unless the round has ended before.
   process.send?.(report, () => process.connected && process.disconnect())
 })

@@ -1,4 +1,4 @@
-// A history as a run would leave it, but told and not lived: each job has one of a few fates.
+// A history as a run would leave it, but synthetic: each job has one of a few fates.
 import type {
   AttemptRecord,
   Call,
@@ -11,7 +11,7 @@ import type {
   JobRecord,
 } from './history.ts'
 
-/** What becomes of a job; all within the time that it has to itself. */
+/** What happens to a job; all within its own span of time. */
 export const FATES = [
   'done',
   'delayed',
@@ -37,9 +37,12 @@ const EPOCH_OFFSET_MS = 1_790_000_000_000
 const FIRST_JOB_AT_MS = 5_000
 const SETTINGS = { leaseMs: 2_000, sweepMs: 250, pollMs: 100 }
 const ENDPOINT: EndpointFacts = { name: 'work', maxAttempts: 3, retryDelayMs: 400, jitter: 0.2 }
-/** From a worker's end to the next delivery of what it had. */
+/** From the end of a worker to the next delivery of its jobs. */
 const RECOVERY_MS = 2_500
-/** Longer than any fate with its fault's after-effects: no fault explains another job's extras. */
+/**
+ * Longer than any fate with the effects of its fault: no fault explains the extra deliveries of
+ * another job.
+ */
 const ALONE_MS = 20_000
 
 export interface SyntheticJob {
@@ -55,7 +58,7 @@ export interface SyntheticHistory extends History {
   told: SyntheticJob[]
 }
 
-/** Nothing in it breaks an invariant. */
+/** Nothing in it violates an invariant. */
 export function tellHistory(jobCount: number, aloneMs = ALONE_MS): SyntheticHistory {
   const history: SyntheticHistory = {
     ...{ engine: 'mongo', seed: 1, settings: SETTINGS, endpoints: [ENDPOINT], calls: [] },
@@ -81,7 +84,7 @@ export function jobWith({ told }: SyntheticHistory, fate: Fate): SyntheticJob {
   return job
 }
 
-/** One job's life, told in order: each sentence moves its time on. */
+/** The life of one job in order: each call advances its time. */
 class Story {
   #atMs = 0
   #claimedAtMs = 0
@@ -125,7 +128,7 @@ class Story {
     if (this.#job.record.finishedAt === null) this.#succeed()
   }
 
-  /** All that comes before success; or instead of it. */
+  /** Everything before the success, or instead of it. */
   #suffer(): void {
     const { record, fate } = this.#job
     switch (fate) {
@@ -182,7 +185,7 @@ class Story {
     record.attemptCount += 1
   }
 
-  /** Claims it and sends it. */
+  /** Claims and sends it. */
   #send(): Delivery {
     this.#claim()
     return this.#arrive(this.#job.record.fence, this.#job.record.attemptCount)
@@ -207,7 +210,7 @@ class Story {
     Object.assign(delivery, { status, answeredAtMs: this.#atMs })
   }
 
-  /** The attempt is written into the record. */
+  /** Writes the attempt into the record. */
   #end(outcome: string, statusCode: number | null): void {
     const { record } = this.#job
     this.#atMs += 8
@@ -248,7 +251,10 @@ class Story {
     this.#end('lost', null)
   }
 
-  /** What was claimed first is not sent when the worker goes on: another has done it by then. */
+  /**
+   * The first claim is not sent when the worker continues, because another worker has done the job
+   * by then.
+   */
   #freeze(): void {
     this.#lose('freeze', () => this.#claim())
     this.#succeed()
@@ -257,7 +263,7 @@ class Story {
     this.#atMs += 510
   }
 
-  /** The kept connection dies when the request was read; the attempt goes on on a new one. */
+  /** The kept connection breaks when the request was read; the attempt continues on a new one. */
   #resend(): void {
     const { record } = this.#job
     const first = this.#send()

@@ -1,4 +1,5 @@
-// A TLS door before the receiver that can hold whoever comes: a request behind it is not yet sent.
+// A TLS proxy in front of the receiver that can hold connections: a request behind it has not been
+// sent yet.
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
@@ -10,17 +11,17 @@ export interface TlsGate {
   url: string
   /** For EXTRA_CA_CERTS. */
   certificatePath: string
-  /** From now on connections are taken, and nothing is said to them. */
+  /** From now on connections are accepted, but nothing is sent to them. */
   hold(): void
   heldCount(): number
-  /** Drops those that were held, and lets new ones through. */
+  /** Closes held connections, and lets new ones through. */
   open(): void
-  /** Goes on with those that were held, and lets new ones through. */
+  /** Continues held connections, and lets new ones through. */
   letThrough(): void
   close(): Promise<void>
 }
 
-/** @param targetUrl where what comes through is sent on, in plain HTTP */
+/** @param targetUrl where requests are forwarded, in plain HTTP */
 export async function openGate(targetUrl: string): Promise<TlsGate> {
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-gate-'))
   const certificatePath = join(folder, 'cert.pem')
@@ -41,7 +42,7 @@ export async function openGate(targetUrl: string): Promise<TlsGate> {
         [client, upstream],
         [upstream, client],
       ] as const) {
-        // Either end is killed at any time: that is what this is for.
+        // Either end is killed at any time; that is the purpose.
         one.on('error', () => other.destroy())
         one.on('close', () => other.destroy())
       }

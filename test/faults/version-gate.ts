@@ -1,10 +1,10 @@
-// A door before the receiver that reads from each request of which version of its endpoint it is,
-// three times over: by URL, by header, and by the deadline that its timeout led to.
+// A proxy in front of the receiver that reads the version of the endpoint from each request, in
+// three ways: from the URL, from a header, and from the deadline that its timeout led to.
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { nowMs } from './history.ts'
 
-/** One request, as it was seen here. */
+/** A request as it was seen here. */
 export interface VersionSeen {
   jobId: string
   beganAtMs: number
@@ -15,17 +15,20 @@ export interface VersionSeen {
 
 export interface VersionGate {
   seen: VersionSeen[]
-  /** Of an endpoint: all that differs between versions. */
+  /** The settings that differ between versions of an endpoint. */
   settingsOf(version: number): { url: string; headers: Record<string, string>; timeout: string }
   close(): Promise<void>
 }
 
-/** Versions are apart by far more than any request is on its way; the largest timeout is 15 min. */
+/**
+ * The timeouts of versions differ by far more than the travel time of a request; the largest
+ * timeout is 15 min.
+ */
 const TIMEOUT_STEP_S = 10
 const VERSIONS = 80
 const VERSION_HEADER = 'x-version'
 
-/** @param targetUrl where requests are sent on */
+/** @param targetUrl where requests are forwarded */
 export async function openVersionGate(targetUrl: string): Promise<VersionGate> {
   const seen: VersionSeen[] = []
   const sockets = new Set<Socket>()
@@ -56,7 +59,7 @@ export async function openVersionGate(targetUrl: string): Promise<VersionGate> {
   }
 }
 
-/** In the form in which the API takes it: largest unit first. */
+/** In the form that the API accepts: largest unit first. */
 function timeoutText(version: number): string {
   const seconds = ((version % VERSIONS) + 1) * TIMEOUT_STEP_S
   const minutes = Math.floor(seconds / 60)
@@ -73,7 +76,7 @@ function versionSeen({ url = '/', headers }: IncomingMessage): VersionSeen {
     beganAtMs: nowMs(),
     byPath,
     byHeader: Number(headers[VERSION_HEADER]),
-    // Timeouts come round again: of those that have this one, the version of the path.
+    // Timeouts repeat, so of the versions with this timeout it is the one of the path.
     byTimeout: step === byPath % VERSIONS ? byPath : step,
   }
 }
@@ -83,7 +86,7 @@ function forward(targetUrl: string, incoming: IncomingMessage, response: ServerR
     response.writeHead(answer.statusCode as number)
     answer.pipe(response)
   })
-  // A sender that breaks off is seen as that by the receiver, and the other way round.
+  // If the sender aborts, the receiver sees that, and the other way round.
   upstream.on('error', () => response.destroy())
   response.on('close', () => upstream.destroy())
   incoming.pipe(upstream)

@@ -1,4 +1,4 @@
-// The client of a fault run: repeats each request until it is answered, and logs every time it
+// The client of a fault run: repeats each request until there is a response, and logs every time it
 // sent.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Pool } from 'undici'
@@ -8,7 +8,7 @@ import { hashOf, type Plan, payloadText } from './work-payload.ts'
 export interface WorkRequest extends Plan {
   endpoint?: string
   delayMs?: number
-  /** Any further field of POST /jobs. */
+  /** Further fields of POST /jobs. */
   fields?: object
 }
 
@@ -25,22 +25,22 @@ export interface Answer {
 }
 
 export interface WorkClient {
-  /** For who speaks to the API by other means. */
+  /** For code that calls the API without this client. */
   url: string
   apiKey: string
   calls: Call[]
   sightings: Sighting[]
-  /** Repeated with its key until it is answered by 2xx; 503, 429 and no answer are repeated. */
+  /** Repeated with its key until there is a 2xx; 503, 429 and a missing response are repeated. */
   enqueue(work?: WorkRequest): Promise<Accepted>
   /** In batches, each repeated as a whole. */
   enqueueMany(count: number, workOf: (index: number) => WorkRequest): Promise<Accepted[]>
-  /** Once; null: no answer came. */
+  /** Once; null: no response. */
   command(kind: 'cancel' | 'retry' | 'delete', job: Accepted): Promise<Answer | null>
-  /** Sees the state of a job; null: no answer came. */
+  /** Reads the state of a job; null: no response. */
   look(id: string): Promise<Answer | null>
-  /** Any other request, once, not logged; null: no answer came. */
+  /** Any other request, once, not logged; null: no response. */
   request(method: string, path: string, body?: unknown, headers?: object): Promise<Answer | null>
-  /** All answers that were kept for the search for secrets, shortened. */
+  /** Responses that were kept for the search for secrets, shortened. */
   answers: string[]
   close(): Promise<void>
 }
@@ -79,12 +79,12 @@ export function createWorkClient(url: string, apiKey: string): WorkClient {
       const parsed = isJson && text !== '' ? JSON.parse(text) : text
       return { status: answer.statusCode, headers: answer.headers, body: parsed }
     } catch {
-      // Whatever broke: the client does not know what became of its request.
+      // Whatever failed: the client does not know the effect of its request.
       return null
     }
   }
 
-  /** Repeats until the answer is one; `log` writes each time into the calls. */
+  /** Repeats until the response is acceptable; `log` writes each time into the calls. */
   async function persist(
     send: () => Promise<Answer | null>,
     log: (sentAtMs: number, answer: Answer | null) => void,
@@ -108,7 +108,7 @@ export function createWorkClient(url: string, apiKey: string): WorkClient {
     const envelope = JSON.stringify(more).slice(1, -1)
     return {
       workNumber,
-      // Written by hand: the payload's bytes are what is promised.
+      // Written by hand, because the promise is about the bytes of the payload.
       text: (key: boolean) =>
         `{${envelope}${key ? `,"idempotencyKey":"${idempotencyKey}"` : ''},"payload":${payload}}`,
       idempotencyKey,
@@ -137,7 +137,7 @@ export function createWorkClient(url: string, apiKey: string): WorkClient {
       throw new Error(`not accepted: ${JSON.stringify(refused ?? answer)}`)
     }
     const accepted = new Map(items.map(({ id }, i) => [drafts[i]?.workNumber, id]))
-    // What a slow store did not take in time is sent again.
+    // Items that a slow store did not write in time are sent again.
     const left = drafts.filter(({ workNumber }) => accepted.get(workNumber) === undefined)
     const later = left.length === 0 ? [] : await enqueueBatch(left)
     for (const { id, workNumber } of later) accepted.set(workNumber, id)

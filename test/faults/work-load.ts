@@ -1,25 +1,25 @@
-// A mixed load that never runs far ahead of the workers: quick jobs, slow ones, failing ones.
+// A mixed load that stays only a little ahead of the workers: quick jobs, slow ones, failing ones.
 import { until } from '../support/until.ts'
 import type { Fixture } from './fixture.ts'
 import type { Accepted, WorkRequest } from './work-client.ts'
 
 export interface Load {
-  /** At most so many. */
+  /** At most this many jobs. */
   jobs: number
-  /** Looked at between batches, with what was accepted so far. */
+  /** Called between batches, with the jobs accepted so far. */
   isOver(acceptedCount: number): boolean
-  /** For each job; else mixed by the random. */
+  /** For each job; default: a random mix. */
   workOf?(index: number): WorkRequest
 }
 
 const BATCH = 100
-/** So that a fault always meets work under way, and a slow store is not buried. */
+/** So that a fault always meets work in progress, and a slow store is not flooded. */
 const MOST_OPEN = 400
 const OPEN_DEADLINE_MS = 120_000
-/** Every so many-th job is looked at while it is under way. */
+/** Every n-th job is read while it runs. */
 const LOOK_AT_ONE_IN = 50
 
-/** Enqueues until it is over; returns what was accepted. */
+/** Enqueues until it is over; returns the accepted jobs. */
 export async function keepLoaded(fixture: Fixture, load: Load): Promise<Accepted[]> {
   const { client } = fixture
   const workOf = load.workOf ?? (() => mixedWork(fixture))
@@ -29,7 +29,7 @@ export async function keepLoaded(fixture: Fixture, load: Load): Promise<Accepted
   while (accepted.length < load.jobs && !load.isOver(accepted.length)) {
     const size = Math.min(BATCH, load.jobs - accepted.length)
     const from = accepted.length
-    // One by one and in batches: both doors are in use.
+    // Single enqueues and batches, so that both routes are used.
     const some = fixture.random.chance(0.2)
       ? await Promise.all(Array.from({ length: size }, (_, i) => client.enqueue(workOf(from + i))))
       : await client.enqueueMany(size, (i) => workOf(from + i))
@@ -50,7 +50,7 @@ function mixedWork({ random }: Fixture): WorkRequest {
   }
 }
 
-/** How many jobs have got a 2xx, told anew at each call. */
+/** How many jobs have got a 2xx, computed at each call. */
 function countAnswered(fixture: Fixture): () => number {
   const ids = new Set<string>()
   let seen = 0

@@ -1,11 +1,11 @@
-// The payload of a job of a fault run: its number, and what the receiver is to do with it.
+// The payload of a job of a fault run: its number, and how the receiver must respond.
 import { createHash } from 'node:crypto'
 
-/** What the receiver does with a job unless a round takes its deliveries in hand itself. */
+/** How the receiver responds, unless a round decides that itself. */
 export interface Plan {
-  /** So many attempts are answered by 500, by the count in posthorn-attempt. */
+  /** This many attempts get a 500, by the number in posthorn-attempt. */
   failures?: number
-  /** How long an answer takes. */
+  /** How long a response takes. */
   answerAfterMs?: number
 }
 
@@ -14,18 +14,18 @@ export interface WorkPayload extends Plan {
 }
 
 export function payloadText(workNumber: number, plan: Plan): string {
-  // The big number and the odd spaces tell whether the bytes were ever written anew.
+  // The big number and the unusual spaces show whether the bytes were serialized again.
   return `{"workNumber": ${workNumber},  "plan":${JSON.stringify(plan)}, "big":12345678901234567890.0}`
 }
 
-/** null: not one of ours. */
+/** null: not a payload of the suite. */
 export function readPayload(body: Buffer): WorkPayload | null {
   const match = /^\{"workNumber": (\d+), {2}"plan":(\{[^}]*\}),/.exec(body.toString())
   if (match === null) return null
   return { workNumber: Number(match[1]), ...(JSON.parse(match[2] as string) as Plan) }
 }
 
-/** SHA-256, hex. */
+/** SHA-256, in hex. */
 export function hashOf(bytes: Buffer | string): string {
   return createHash('sha256').update(bytes).digest('hex')
 }

@@ -1,4 +1,5 @@
-// The receiver of a fault run: logs each delivery, answers by plan, and lets a round hold answers.
+// The receiver of a fault run: logs each delivery, responds as planned, and lets a round delay
+// responses.
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -6,17 +7,17 @@ import { Webhook } from 'standardwebhooks'
 import { type Delivery, nowMs } from './history.ts'
 import { hashOf, readPayload } from './work-payload.ts'
 
-/** A status; or what is done with the connection instead. */
+/** A status, or what happens to the connection instead. */
 export type Reply = number | 'reset' | 'hang'
 
 export interface WorkReceiver {
-  /** With no trailing slash; the path is the endpoint's name. */
+  /** Without a trailing slash; the path is the name of the endpoint. */
   url: string
-  /** In the order in which their heads were there. */
+  /** In the order in which their headers were received. */
   deliveries: Delivery[]
-  /** The secret by which deliveries of this endpoint are verified; several during a rotation. */
+  /** The secret that verifies deliveries of this endpoint; several during a rotation. */
   trust(endpoint: string, ...secrets: string[]): void
-  /** Takes deliveries in hand: undefined leaves one to its plan; a promise holds the answer. */
+  /** Decides the response: undefined keeps the plan; a promise delays it. */
   answerWith(script: (delivery: Delivery) => Reply | undefined | Promise<Reply | undefined>): void
   close(): Promise<void>
 }
@@ -47,7 +48,7 @@ export async function startWorkReceiver(port = 0): Promise<WorkReceiver> {
   server.on('connection', (socket) => {
     sockets.set(socket, { requestCount: 0 })
     socket.on('close', () => sockets.delete(socket))
-    // Senders that are killed are what this is for.
+    // Senders are killed; that is the purpose.
     socket.on('error', () => {})
   })
   await new Promise<void>((resolve) => {
@@ -99,7 +100,8 @@ function deliveryOf(
 }
 
 /**
- * By the library of Standard Webhooks, but without its look at the clock: the checker does that.
+ * With the library of Standard Webhooks, but without its check of the clock, which the checker
+ * does.
  */
 function isSigned(request: IncomingMessage, body: Buffer, trusted: Webhook[]): 'valid' | 'invalid' {
   const { headers } = request
@@ -131,7 +133,7 @@ function reply(response: ServerResponse, delivery: Delivery, given: Reply): void
   response.end('"done"')
 }
 
-/** null: the sender broke off. */
+/** null: the sender aborted. */
 async function wholeBody(request: IncomingMessage): Promise<Buffer | null> {
   const chunks: Buffer[] = []
   try {

@@ -1,4 +1,4 @@
-// I1: what was accepted is there at the end and final; what succeeded was delivered.
+// I1: every accepted job is stored at the end and final, and every succeeded job was delivered.
 import {
   type Facts,
   isFinal,
@@ -26,7 +26,7 @@ export function judgeAccepted(facts: Facts, report: Report): void {
   }
 }
 
-/** What was delivered was stored before, so it is missed as well, whatever its client was told. */
+/** A delivered job was stored, so it is also missing if its client got no 201. */
 export function isLost(job: JobFacts): boolean {
   const wasThere = job.isAccepted || job.deliveries.length > 0
   return wasThere && job.record === null && !mayBeDeleted(job)
@@ -47,8 +47,9 @@ function judgeRecord(facts: Facts, job: JobFacts, report: Report): void {
 }
 
 /**
- * The attempt that the record names must itself have got the 2xx, before the job was finished: else
- * somebody's stale result was taken for it. What a hostile answer was worth is judged elsewhere.
+ * The attempt in the record must have got the 2xx itself, before the job was finished. Otherwise
+ * the stale result of another attempt was used. Responses of hostile receivers are checked
+ * elsewhere.
  */
 function judgeSuccess(facts: Facts, job: JobFacts, report: Report): void {
   const { id, record, deliveries } = job

@@ -1,4 +1,5 @@
-// I5: each attempt of the record is a claim, each delivery an attempt, and no budget is overdrawn.
+// I5: each attempt of the record is a claim, each delivery is an attempt, and no job uses more
+// attempts than it has.
 import type { JobRecord } from '../history.ts'
 import {
   called,
@@ -10,12 +11,12 @@ import {
   retriesOf,
 } from './facts.ts'
 
-/** A record remembers so many. */
+/** A record has at most this many attempts. */
 const ATTEMPTS_KEPT = 20
-/** These cost nothing (lifecycle.md), up to a hundred of them; the next one costs. */
+/** These use no attempt (lifecycle.md), up to a hundred of them; the next one does. */
 const FREE_OUTCOMES = new Set(['throttled', 'interrupted'])
 const MOST_FREE_ATTEMPTS = 100
-/** What a job dies of when its budget is used up. */
+/** The failure reasons of a job without attempts left. */
 const BUDGET_REASONS = new Set(['attempts_exhausted', 'lease_lost'])
 
 export function judgeAttempts(facts: Facts, report: Report): void {
@@ -27,7 +28,7 @@ export function judgeAttempts(facts: Facts, report: Report): void {
   }
 }
 
-/** Claims that were given back unsent: they raised the fence and no count. */
+/** Claims that were released unsent: they raised the fence and no count. */
 export function givenBackCount({ fence, attemptCount }: JobRecord): number {
   return fence - attemptCount
 }
@@ -35,7 +36,7 @@ export function givenBackCount({ fence, attemptCount }: JobRecord): number {
 function judgeNumbers(record: JobRecord, report: Report): void {
   const { id, fence, attemptCount, attempts } = record
   if (attemptCount > fence) report(`${id} counts ${attemptCount} attempts in ${fence} claims`)
-  // A running job's last attempt is not written yet; that it still runs is I1's to tell.
+  // The last attempt of a running job is not recorded yet. I1 reports that the job still runs.
   const endedCount = attemptCount - (record.hasLease ? 1 : 0)
   const keptCount = Math.min(endedCount, ATTEMPTS_KEPT)
   const firstNumber = endedCount - keptCount + 1
@@ -64,8 +65,8 @@ function judgeBudget(facts: Facts, job: JobFacts, record: JobRecord, report: Rep
 }
 
 /**
- * Of the listed attempts those that cost since the last retry by hand; with a retry whose outcome
- * or moment is not known all of them, against as many budgets as there may have been.
+ * How many of the listed attempts were used since the last retry by hand. If the outcome or time of
+ * a retry is unknown: all of them, with as many budgets as there may have been.
  */
 export function costingAttempts(facts: Facts, job: JobFacts): { count: number; budgets: number } {
   const costing = (job.record?.attempts ?? []).filter(({ outcome }) => !FREE_OUTCOMES.has(outcome))
@@ -92,7 +93,8 @@ function judgeDeliveries({ deliveries }: JobFacts, record: JobRecord, report: Re
       report(`${called(delivery)} was sent, but its record counts ${record.attemptCount} attempts`)
     }
     if (fence === lastFence) continue
-    // An attempt that was given back unsent leaves its number to the next: then it never came here.
+    // An attempt that was released unsent leaves its number to the next one, so it never reached
+    // the receiver.
     if (attempt <= lastAttempt) report(`${called(delivery)} did not raise the attempt`)
     fenceCount += 1
     lastFence = fence

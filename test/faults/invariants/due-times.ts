@@ -1,4 +1,4 @@
-// I10: never before it is due, and retries as far apart as the policy says.
+// I10: no delivery before the job is due, and retries after the delays of the policy.
 import type { AttemptRecord, Delivery, EndpointFacts } from '../history.ts'
 import {
   called,
@@ -15,17 +15,20 @@ import { rangeMaxOf } from './range-max.ts'
 
 /** Instants of the store are whole milliseconds; those of the logs are not. */
 const ROUNDING_MS = 2
-/** What a due job may wait beyond the poll interval (D11). */
+/** How long a due job may wait beyond the poll interval (D11). */
 const START_MS = 250
 /**
- * Between two attempts lie an answer, a stored outcome and a claim, each in processes that share
- * two cores, on a store that takes 10 ms for a write. How late the late are is a figure; here only
- * a retry that was forgotten for long is to be found.
+ * Between two attempts are a response, a stored outcome and a claim, in processes that share two
+ * cores, on a store that takes 10 ms for a write. Delays are measured as a figure; here only a
+ * retry that was forgotten for long must be found.
  */
 const LATE_NOISE_MS = 2_000
-/** A throttled endpoint rests, and with it all its jobs: this long at most, unless it says more. */
+/**
+ * A throttled endpoint and all its jobs rest at most this long, unless a response names a longer
+ * time.
+ */
 const LONGEST_REST_MS = 60_000
-/** After these the retry policy decides when the next attempt is due. */
+/** After these outcomes the retry policy decides when the next attempt is due. */
 const POLICY_OUTCOMES = new Set([
   'http_error',
   'connect_error',
@@ -55,8 +58,8 @@ export function judgeDueTimes(facts: Facts, report: Report): void {
 }
 
 /**
- * How long after it was due the first delivery began, as the earliest of its enqueues has it; null:
- * there is none, or a retry by hand made it due at another time.
+ * The delay of the first delivery, counted from the earliest of the job's enqueues; null: there was
+ * none, or a retry by hand changed the due time.
  */
 export function firstLatenessMs(facts: Facts, job: JobFacts): number | null {
   const dueAtMs = dueAtMsOf(facts, job)
@@ -82,7 +85,7 @@ function judgeGaps(
   for (const [i, next] of job.deliveries.entries()) {
     const before = job.deliveries[i - 1]
     if (before === undefined || before.isHostile) continue
-    // What is doubled or out of order is I4's.
+    // I4 reports duplicates and wrong orders.
     if (next.fence === before.fence || next.beganAtMs <= before.beganAtMs) continue
     if (mayBeRetried(job, before.beganAtMs, next.beganAtMs)) continue
     const attempt = attempts.get(before.attempt)
@@ -105,8 +108,8 @@ function judgeGaps(
 }
 
 /**
- * The earlier of what the receiver and the record say: the one may note its own answer late, the
- * other counts the delay from when the worker had read it.
+ * The earlier of the times of the receiver and the record: the receiver may log its response late,
+ * and the record counts the delay from when the worker had read the response.
  */
 function endOf(facts: Facts, delivery: Delivery, attempt: AttemptRecord): number {
   const { beganAtMs, answeredAtMs, brokenOffAtMs } = delivery
@@ -114,7 +117,7 @@ function endOf(facts: Facts, delivery: Delivery, attempt: AttemptRecord): number
   return Math.max(beganAtMs, Math.min(loggedMs, monotonic(facts, attempt.finishedAt)))
 }
 
-/** Of the attempts from the one on to the other, how many were followed by the policy's delay. */
+/** How many attempts, from one to the other, were followed by the delay of the policy. */
 function policyDelayCount(
   attempts: Map<number, AttemptRecord>,
   before: Delivery,
@@ -128,11 +131,11 @@ function policyDelayCount(
 }
 
 interface BusyTimes {
-  /** After that instant the workers were idle, or started what became due later. */
+  /** After that instant the workers were idle, or started jobs that became due later. */
   isPassedOver(delivery: Delivery, fromMs: number): boolean
 }
 
-/** When the workers have more than they can do, a retry is late and nothing is wrong. */
+/** While the workers have more jobs than they can deliver, a late retry is correct. */
 function busyTimesOf(facts: Facts): BusyTimes {
   const isInFlight = overlapOf(
     facts.history.deliveries.map(({ beganAtMs, answeredAtMs, brokenOffAtMs }) => ({
@@ -149,7 +152,7 @@ function busyTimesOf(facts: Facts): BusyTimes {
   return {
     isPassedOver({ endpoint, beganAtMs }, fromMs) {
       if (isResting(fromMs, beganAtMs)) return false
-      // Its own beginning is not work of others.
+      // The start of this attempt does not count as other work.
       if (!isInFlight(fromMs, beganAtMs - 1)) return true
       const starts = startsOf.get(endpoint)
       if (starts === undefined) return false
@@ -159,7 +162,7 @@ function busyTimesOf(facts: Facts): BusyTimes {
   }
 }
 
-/** First deliveries in the order in which they began, with when they became due. */
+/** First deliveries in the order of their start, with when they became due. */
 function startsByEndpoint(facts: Facts) {
   const starts = new Map<string, { beganAtMs: number; dueAtMs: number }[]>()
   for (const job of facts.jobs.values()) {

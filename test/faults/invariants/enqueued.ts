@@ -1,7 +1,7 @@
-// I2 and I3: nothing comes from nowhere, and one idempotency key makes one job.
+// I2 and I3: every job was enqueued, and an idempotency key creates one job.
 import { effectOf, type Facts, mayBeDeleted, type Report, type Work } from './facts.ts'
 
-/** Work that was refused each time was not enqueued either. */
+/** Work that was refused every time was not enqueued. */
 export function judgeOrigins(facts: Facts, report: Report): void {
   const { works, jobs, history } = facts
   const worksWithJob = new Set<number>()
@@ -49,8 +49,8 @@ export function judgeKeys(facts: Facts, report: Report): void {
 }
 
 /**
- * Only works with several ids. By answers and records; deliveries count where these know no job,
- * else they are I2's.
+ * Only work with several ids, from responses and records. Deliveries count only if these know no
+ * job; otherwise I2 reports them.
  */
 function severalIdsByWork({ history, jobs }: Facts): Map<number, Set<string>> {
   const firstIdOf = new Map<number, string>()
@@ -75,7 +75,10 @@ function severalIdsByWork({ history, jobs }: Facts): Map<number, Set<string>> {
   return several
 }
 
-/** A key is free again once its job was deleted; without a key each call may have made a job. */
+/**
+ * A key can be used again after its job was deleted; without a key each call may have created a
+ * job.
+ */
 function mostJobsOf({ jobs }: Facts, { calls }: Work, ids: Set<string>): number {
   if (calls.some(({ idempotencyKey }) => idempotencyKey === null)) return calls.length
   let deletedCount = 0

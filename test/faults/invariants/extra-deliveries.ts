@@ -1,4 +1,5 @@
-// I8: each full 2xx after the first is explained by a fault or a retry, and each explains one.
+// I8: each full 2xx after the first is explained by a fault or a retry, and each of these explains
+// one.
 import type { Delivery, Fault } from '../history.ts'
 import {
   called,
@@ -10,7 +11,7 @@ import {
   retriesOf,
 } from './facts.ts'
 
-/** One 2xx too many. */
+/** A 2xx after the first one. */
 export interface ExtraDelivery {
   delivery: Delivery
   /** null: nothing that happened between it and the one before explains it. */
@@ -42,7 +43,7 @@ export function extraDeliveriesOf(facts: Facts, job: JobFacts): ExtraDelivery[] 
   return full.slice(1).map((delivery, i) => {
     const earlier = full[i] as Delivery
     const [fromMs, toMs] = inOrder(earlier.beganAtMs, delivery.beganAtMs)
-    // The one that is over first: what lasts longer may still be needed for a later delivery.
+    // The fault that ends first: one that lasts longer may be needed for a later delivery.
     const explanation = explanations.find(
       (one) => !one.isUsed && one.fromMs <= toMs && one.toMs >= fromMs,
     )
@@ -52,7 +53,7 @@ export function extraDeliveriesOf(facts: Facts, job: JobFacts): ExtraDelivery[] 
   })
 }
 
-/** They stand in the order of their fences, which a mistake may send in another. */
+/** They are in the order of their fences, which a bug may send in another order. */
 function inOrder(a: number, b: number): [number, number] {
   return a <= b ? [a, b] : [b, a]
 }

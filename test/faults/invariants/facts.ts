@@ -1,4 +1,4 @@
-// What a history says about one job or one piece of work, gathered once for all invariants.
+// The facts of a history about each job and each piece of work, collected once for all invariants.
 import type { Call, Delivery, History, JobRecord, Sighting } from '../history.ts'
 import { type FaultTimes, faultTimesOf } from './fault-times.ts'
 
@@ -7,33 +7,37 @@ export interface Facts {
   works: Map<number, Work>
   jobs: Map<string, JobFacts>
   faults: FaultTimes
-  /** false: the store's own instants come from a clock that was turned, and tell nothing here. */
+  /**
+   * false: the instants of the store come from a clock that was changed, and prove nothing here.
+   */
   isStoreClockTrue: boolean
 }
 
-/** What one payload, and so one idempotency key, asked for. */
+/** What was requested for one payload, and therefore for one idempotency key. */
 export interface Work {
   workNumber: number
-  /** Those that were accepted, and those whose outcome is not known; no refused ones. */
+  /** Accepted calls and calls with an unknown outcome, without refused ones. */
   calls: Call[]
 }
 
 export interface JobFacts {
   id: string
-  /** By the answer that gave this id, else by its record; null: only deliveries know it. */
+  /**
+   * From the response that contains this id, else from the record; null: only deliveries know it.
+   */
   workNumber: number | null
-  /** A client was answered that this job is stored. */
+  /** A client got a response that this job is stored. */
   isAccepted: boolean
   record: JobRecord | null
   recordCount: number
   /** By fence, then by time. */
   deliveries: Delivery[]
   sightings: readonly Sighting[]
-  /** Cancel, retry and delete, but for refused ones. */
+  /** Cancel, retry and delete, without refused ones. */
   commands: readonly Call[]
 }
 
-/** An invariant tells each thing that breaks it. */
+/** Reports each violation of an invariant. */
 export type Report = (message: string) => void
 export type Judge = (facts: Facts, report: Report) => void
 
@@ -43,7 +47,7 @@ export function isFinal(state: string): boolean {
   return FINAL_STATES.has(state)
 }
 
-/** `unknown`: no answer, or one of a server in trouble; it may have been done all the same. */
+/** `unknown`: no response, or one of a server that is failing; the change may have been made. */
 export function effectOf({ status }: Call): 'done' | 'none' | 'unknown' {
   if (status === null || status >= 500) return 'unknown'
   return status >= 200 && status < 300 ? 'done' : 'none'
@@ -93,7 +97,7 @@ function takeCall(works: Map<number, Work>, jobs: Map<string, JobFacts>, call: C
   job.workNumber ??= call.workNumber
 }
 
-/** Most jobs are neither looked at nor commanded, and there may be a million of them. */
+/** Most jobs have no looks and no commands, and there may be a million of them. */
 const NONE: readonly never[] = []
 
 function added<T>(items: readonly T[], item: T): readonly T[] {
@@ -125,7 +129,10 @@ export function retriesOf({ commands }: JobFacts): Call[] {
   return commands.filter(({ kind }) => kind === 'retry')
 }
 
-/** A retry may have worked at some instant between; one without an answer at any time from then. */
+/**
+ * A retry may have taken effect at any instant between the two; without a response, at any time
+ * from then on.
+ */
 export function mayBeRetried(job: JobFacts, fromMs: number, toMs: number): boolean {
   return job.commands.some(
     (call) =>
@@ -135,7 +142,7 @@ export function mayBeRetried(job: JobFacts, fromMs: number, toMs: number): boole
   )
 }
 
-/** The receiver gave a whole 2xx, by all that it could see. */
+/** The receiver sent a whole 2xx, as far as it could see. */
 export function isFullSuccess({ status, answeredAtMs }: Delivery): boolean {
   return isSuccessStatus(status) && answeredAtMs !== null
 }
@@ -144,7 +151,7 @@ export function isSuccessStatus(status: number | null): boolean {
   return status !== null && status >= 200 && status < 300
 }
 
-/** From the store's epoch milliseconds to those of the logs. */
+/** From epoch milliseconds of the store to those of the logs. */
 export function monotonic({ history }: Facts, epochMs: number): number {
   return epochMs - history.epochOffsetMs
 }

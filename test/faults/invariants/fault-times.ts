@@ -1,28 +1,27 @@
-// When something was broken, and how long that may still be felt.
+// When each fault was injected, and how long it may have effects.
 import type { Fault, History } from '../history.ts'
 
 /**
  * All processes of a run share two cores, so any of them may stand still for some hundred
- * milliseconds. It is added wherever a promise names a time.
+ * milliseconds. This is added to every time in a promise.
  */
 export const NOISE_MS = 500
-/** What the promise of a dead worker's jobs adds to lease and sweep (lifecycle.md). */
+/** What the promise about jobs of a dead worker adds to lease and sweep (lifecycle.md). */
 const RECOVERY_MS = 1_000
 
 export interface FaultTimes {
-  /** A fault that may explain a second delivery was there, or was still felt. */
+  /** Whether a fault that can explain a second delivery was present or still had effects. */
   isFelt(fromMs: number, toMs: number): boolean
-  /** The same as `isFelt`, and which; slow. */
+  /** Like `isFelt`, but returns the fault; slow. */
   felt(fromMs: number, toMs: number): Fault[]
-  /** The last instant at which this fault may be felt. */
+  /** The last instant at which this fault may have effects. */
   feltUntilMs(fault: Fault): number
   /**
-   * For how long this worker was frozen between the two.
-   *
-   * @param worker null: it is not known which; then the one that was frozen for longest
+   * How long this worker was frozen between the two.
+   * @param worker null: unknown; then the worker that was frozen for longest
    */
   frozenMs(worker: string | null, fromMs: number, toMs: number): number
-  /** Something stood still between a worker and the receiver. */
+  /** Something between a worker and the receiver stood still. */
   isHeldUp(fromMs: number, toMs: number): boolean
 }
 
@@ -65,16 +64,17 @@ function longestOf(freezes: Fault[], worker: string | null, fromMs: number, toMs
 }
 
 /**
- * A wrong clock explains nothing: that is what is promised of clocks. The API delivers nothing, so
- * its end explains nothing; standing still it may hold the one write lock of an SQLite file. A
- * store that is slow to write explains nothing either: workers take on no more than it can keep.
+ * Which faults explain a second delivery. A wrong clock does not: that is promised. The API
+ * delivers nothing, so its end does not; but while it is frozen it may hold the write lock of an
+ * SQLite file. A store that is slow to write does not either: workers claim no more jobs than it
+ * can settle.
  */
 function mayDouble({ kind, target }: Fault, engine: History['engine']): boolean {
   if (kind === 'clock' || kind === 'slow_writes') return false
   return target !== 'api' || (kind === 'freeze' && engine === 'sqlite')
 }
 
-/** Tells in logarithmic time whether any of the spans touches the one asked for. */
+/** Finds in logarithmic time whether any of the spans overlaps the given one. */
 export function overlapOf(spans: Span[]): (fromMs: number, toMs: number) => boolean {
   const sorted = spans.toSorted((a, b) => a.fromMs - b.fromMs)
   const starts = Float64Array.from(sorted, ({ fromMs }) => fromMs)
@@ -90,7 +90,7 @@ export function overlapOf(spans: Span[]): (fromMs: number, toMs: number) => bool
   }
 }
 
-/** How many of the ascending numbers are not above `limit`. */
+/** How many of the ascending numbers are not greater than `limit`. */
 export function countUpTo(ascending: Float64Array, limit: number): number {
   let low = 0
   let high = ascending.length

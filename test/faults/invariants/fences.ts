@@ -1,12 +1,12 @@
-// I4: no (job, fence) twice at the receiver, a later delivery has a greater fence, and none begins
-// after its lease has ended.
+// I4: the receiver sees no (job, fence) twice, later deliveries have greater fences, and none
+// begins after its lease has expired.
 import type { Delivery } from '../history.ts'
 import { called, type Facts, type JobFacts, monotonic, type Report, workerOf } from './facts.ts'
 import { NOISE_MS } from './fault-times.ts'
 
 /**
  * How late a worker that was frozen may be. It stops sending a tenth of a lease before the end, so
- * this is for the two clocks alone.
+ * this is only for the difference of the two clocks.
  */
 const AFTER_LEASE_MS = 50
 
@@ -25,8 +25,8 @@ export function judgeFences(facts: Facts, report: Report): void {
 }
 
 /**
- * Those whose fence the receiver had seen before. A resend is none of a worker's mistakes: the
- * connection had been used before, and it died before any byte of an answer.
+ * Deliveries whose fence the receiver had seen before. A resend is not a mistake of the worker: the
+ * connection had been used before, and it broke before any byte of a response.
  */
 export function doublesOf({ deliveries }: JobFacts): { delivery: Delivery; isResend: boolean }[] {
   const doubles: { delivery: Delivery; isResend: boolean }[] = []
@@ -49,7 +49,7 @@ function isResendOf(first: Delivery, second: Delivery): boolean {
   )
 }
 
-/** Those that began after one with a greater fence. */
+/** Deliveries that began after one with a greater fence. */
 function disorderedOf({ deliveries }: JobFacts): Delivery[] {
   const disordered: Delivery[] = []
   let earliestAfterMs = Number.POSITIVE_INFINITY
@@ -57,7 +57,7 @@ function disorderedOf({ deliveries }: JobFacts): Delivery[] {
   let nextEarliestMs = earliestAfterMs
   for (let i = deliveries.length - 1; i >= 0; i--) {
     const delivery = deliveries[i] as Delivery
-    // Deliveries of one fence are no order among themselves: doubles are told apart.
+    // Deliveries with the same fence are reported as duplicates, not here.
     if (delivery.fence < greaterFence) earliestAfterMs = nextEarliestMs
     greaterFence = delivery.fence
     nextEarliestMs = Math.min(nextEarliestMs, delivery.beganAtMs)
@@ -66,7 +66,7 @@ function disorderedOf({ deliveries }: JobFacts): Delivery[] {
   return disordered
 }
 
-/** An attempt that a sweeper recorded as lost had a lease that was over by then. */
+/** The lease of an attempt that a sweeper recorded as lost had expired by then. */
 function afterLeaseOf(facts: Facts, job: JobFacts): { delivery: Delivery; lateMs: number }[] {
   const late: { delivery: Delivery; lateMs: number }[] = []
   if (!facts.isStoreClockTrue) return late

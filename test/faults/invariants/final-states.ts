@@ -1,4 +1,4 @@
-// I6: nothing leaves a final state but by a retry, and nothing leaves success at all.
+// I6: a job leaves a final state only by a retry, and never leaves success.
 import {
   called,
   effectOf,
@@ -37,7 +37,7 @@ function judgeSeen(job: JobFacts, report: Report): void {
       earlier = one
     }
     if (earlier === null || earlier.state === later.state) continue
-    // Only what is dead or cancelled can be retried.
+    // Only dead and cancelled jobs can be retried.
     const mayLeave = earlier.state !== 'succeeded'
     if (mayLeave && mayBeRetried(job, earlier.sentAtMs, later.endedAtMs)) continue
     report(`${job.id} was ${earlier.state} (${earlier.how}), later ${later.state} (${later.how})`)
@@ -59,7 +59,7 @@ function allSeen({ sightings, commands, record }: JobFacts): Seen[] {
   return seen
 }
 
-/** A greater fence than it had when it was seen dead: it was claimed after that. */
+/** A greater fence than when it was seen dead: it was claimed after that. */
 function judgeDead(job: JobFacts, report: Report): void {
   for (const sighting of job.sightings) {
     if (sighting.state !== 'dead') continue

@@ -1,6 +1,8 @@
-// The largest number of any stretch of a list, told in logarithmic time (a bottom-up max tree).
+// The largest number of any range of a list, in logarithmic time (a bottom-up max tree).
 
-/** The largest of those from index `from` up to, but without, index `to`; -Infinity of none. */
+/**
+ * The largest number from index `from` up to, but without, index `to`; -Infinity if there is none.
+ */
 export function rangeMaxOf(values: Float64Array): (from: number, to: number) => number {
   const size = values.length
   const tree = new Float64Array(2 * size)

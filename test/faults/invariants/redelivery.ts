@@ -1,15 +1,18 @@
-// D4, a figure and no invariant: how soon the jobs of a worker that died or froze are sent again.
+// D4, a figure and not an invariant: how soon the jobs of a worker that died or froze are sent
+// again.
 import type { AttemptRecord, Delivery, Fault } from '../history.ts'
 import { type Facts, type JobFacts, monotonic } from './facts.ts'
 
 export interface Redelivery {
   lostCount: number
-  /** Lost though their worker was neither killed nor frozen while it had them. */
+  /** Attempts that were lost although their worker was neither killed nor frozen meanwhile. */
   lostByOthersCount: number
-  /** Lost ones that were sent again, and the longest time from kill or freeze to that. */
+  /**
+   * Lost attempts whose job was sent again, and the longest time from the kill or freeze to that.
+   */
   sentAgainCount: number
   longestMs: number | null
-  /** The same of those in whose time nothing else was broken: it is they whom D4 is promised. */
+  /** The same without attempts during which another fault was present: D4 promises only these. */
   undisturbedCount: number
   longestUndisturbedMs: number | null
 }
@@ -38,7 +41,9 @@ function stopsByWorker({ history }: Facts): Map<string, Fault[]> {
   return Map.groupBy(stops, ({ target }) => target)
 }
 
-/** The first stop of its worker after the attempt had begun, unless it was sent again before. */
+/**
+ * The first stop of its worker after the attempt had begun, unless the job was sent again before.
+ */
 function stopThatLost(
   facts: Facts,
   { deliveries }: JobFacts,
@@ -47,7 +52,7 @@ function stopThatLost(
 ): Fault | null {
   const own = deliveries.find((delivery) => delivery.attempt === attempt.number)
   const claimedAtMs = facts.isStoreClockTrue ? monotonic(facts, attempt.startedAt) : Infinity
-  // Claimed first, but it may have been sent only after its worker was let go on.
+  // It was claimed before, but may have been sent only after its worker was continued.
   const heldFromMs = Math.min(own?.beganAtMs ?? Infinity, claimedAtMs)
   const stop = stops.find(({ endedAtMs }) => endedAtMs >= heldFromMs)
   if (stop === undefined) return null
@@ -82,8 +87,9 @@ function takeStop(
 }
 
 /**
- * How long two attempts of one job were at the receiver at once, at most, not counted what passed
- * before the earlier one's worker was let go on: a worker that lost a lease breaks off.
+ * The longest time that two attempts of a job were at the receiver at the same time. Time before
+ * the worker of the earlier one was continued does not count: a worker that lost a lease aborts its
+ * request.
  */
 export function longestOverlapMs({ history, jobs }: Facts): number {
   const thaws = history.faults.filter(({ kind }) => kind === 'freeze')

@@ -1,8 +1,8 @@
-// I9: the enqueued bytes under one id at every attempt, signed, with a fresh timestamp.
+// I9: every attempt has the enqueued bytes under the same id, signed, with a fresh timestamp.
 import type { Delivery } from '../history.ts'
 import { called, type Facts, type Report } from './facts.ts'
 
-/** A timestamp is whole seconds and is taken just before the request leaves. */
+/** A timestamp is in whole seconds and is taken just before the request is sent. */
 const FRESH_MS = 5_000
 
 export function judgeSameBytes(facts: Facts, report: Report): void {
@@ -28,7 +28,7 @@ function judgeTimestamp(facts: Facts, delivery: Delivery, report: Report): void 
   const signedAtMs = timestampSeconds * 1_000 - facts.history.epochOffsetMs
   const ageMs = beganAtMs - signedAtMs
   if (Math.abs(ageMs) <= FRESH_MS) return
-  // A worker frozen between signing and sending can not sign anew.
+  // A worker that was frozen between signing and sending cannot sign again.
   if (ageMs > 0 && facts.faults.isHeldUp(signedAtMs, beganAtMs)) return
   report(`${called(delivery)} had a timestamp ${Math.round(ageMs)} ms old`)
 }

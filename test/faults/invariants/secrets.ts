@@ -1,10 +1,11 @@
-// I11: no planted secret in any text, as it is or as an encoding that anybody can undo.
+// I11: no secret of the run is in any text, neither as it is nor in an encoding that anybody can
+// decode.
 import type { Facts, Report } from './facts.ts'
 
 /** A shorter one would be found by chance. */
 const MIN_SECRET_LENGTH = 8
 
-/** Says which secret by its place in the list: the message must not spread what it found. */
+/** Names a secret by its index: the message must not reveal it. */
 export function judgeSecrets({ history }: Facts, report: Report): void {
   for (const [index, secret] of history.secrets.entries()) {
     if (secret.length < MIN_SECRET_LENGTH) {
@@ -30,7 +31,7 @@ function formsOf(secret: string): { name: string; written: string }[] {
   ]
 }
 
-/** What stands in base64 text wherever in the encoded bytes the secret begins. */
+/** What base64 text contains wherever in the encoded bytes the secret begins. */
 function insideBase64(bytes: Buffer, offset: number): string {
   const encoded = Buffer.concat([Buffer.alloc(offset), bytes]).toString('base64')
   const wholeCount = Math.floor(((offset + bytes.length) * 8) / 6)

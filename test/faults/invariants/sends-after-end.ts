@@ -1,4 +1,4 @@
-// I7: no send begins after the recorded success or after an acknowledged cancel.
+// I7: no request begins after the recorded success or after an acknowledged cancel.
 import type { Call, Delivery } from '../history.ts'
 import {
   called,
@@ -12,9 +12,11 @@ import {
 } from './facts.ts'
 import { NOISE_MS } from './fault-times.ts'
 
-/** An instant of the store is a whole millisecond, read of the same clock by another process. */
+/** An instant of the store is a whole millisecond, read from the same clock by another process. */
 const CLOCKS_APART_MS = 50
-/** An attempt that was claimed before the cancel leaves at most this long after it. */
+/**
+ * The request of an attempt that was claimed before the cancel is sent at most this long after it.
+ */
 const SEND_AFTER_CANCEL_MS = 1_000
 
 export function judgeSendsAfterEnd(facts: Facts, report: Report): void {
@@ -33,7 +35,7 @@ function judgeAfterSuccess(facts: Facts, job: JobFacts, report: Report): void {
   }
 }
 
-/** Infinity: it is not known to have succeeded. */
+/** Infinity: no success is known. */
 function successKnownAtMs(facts: Facts, { sightings, record }: JobFacts): number {
   let knownAtMs = Number.POSITIVE_INFINITY
   for (const { state, endedAtMs } of sightings) {
@@ -58,7 +60,10 @@ function judgeAfterCancel(facts: Facts, job: JobFacts, report: Report): void {
   }
 }
 
-/** After less than a lease a frozen worker goes on where it was; after more it sends nothing. */
+/**
+ * A worker that was frozen for less than a lease continues its request; after more it sends
+ * nothing.
+ */
 function frozenUnderLeaseMs(
   { faults, history }: Facts,
   job: JobFacts,

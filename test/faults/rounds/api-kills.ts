@@ -1,4 +1,5 @@
-// The API killed before a write, and after it but before the 201: the client repeats with its key.
+// The API is killed before a write, and after it but before the 201. The client repeats with its
+// key.
 
 import { DatabaseSync } from 'node:sqlite'
 import { setImmediate as turn } from 'node:timers/promises'
@@ -9,7 +10,10 @@ import { BOTH, type Round } from '../round.ts'
 
 const JOBS = 20
 const WANTED_HITS = { short: 2, long: 25 }
-/** The kill comes too late as often as not: the answer leaves a millisecond after the write. */
+/**
+ * In about half of the tries the kill is too late: the response is sent a millisecond after the
+ * write.
+ */
 const TRIES_FOR_A_HIT = 12
 const WRITE_DEADLINE_MS = 1_000
 
@@ -40,10 +44,10 @@ async function beforeWrite(fixture: Fixture): Promise<void> {
   const { client } = fixture
   const mend = await fixture.store.cutOffAll()
   const enqueued = Promise.all(Array.from({ length: JOBS }, () => client.enqueue()))
-  // An answer to something else says that the API has read what came before it.
+  // The response to a later request shows that the API has read the earlier ones.
   await until(async () => (await client.request('GET', '/health/live'))?.status === 200)
   await fixture.kill(fixture.api())
-  // Each has ended: an API that answers before it writes leaves none that has no answer.
+  // All have ended. An API that responds before it writes would leave none without a response.
   await until(() => client.calls.length >= JOBS)
   fixture.hit(BEFORE_WRITE, client.calls.filter(({ status }) => status === null).length)
   await mend()
@@ -51,14 +55,14 @@ async function beforeWrite(fixture: Fixture): Promise<void> {
   await enqueued
 }
 
-/** The harness watches the file, and kills in the very moment in which the write is to be seen. */
+/** Watches the file, and kills the API at the moment when the write becomes visible. */
 async function whenTheFileChanges(fixture: Fixture): Promise<void> {
   const { client } = fixture
   const database = new DatabaseSync(fixture.store.filePath as string, { readOnly: true })
   const versionQuery = database.prepare('pragma data_version')
   const version = () => (versionQuery.get() as { data_version: number }).data_version
   const api = fixture.api()
-  // The line is open before: nothing but the request itself is to be waited for.
+  // The connection is open before, so that only the request itself takes time.
   await client.request('GET', '/health/live')
   await fixture.during('kill', 'api', async () => {
     const before = version()
@@ -87,7 +91,7 @@ async function whenTheAnswerIsLost(fixture: Fixture): Promise<void> {
   await enqueued
 }
 
-/** A hit: the first answer never came, and the repeat finds the job already there. */
+/** A hit: there was no first response, and the repeat finds that the job exists. */
 async function repeatedUntilKnown(fixture: Fixture): Promise<void> {
   const { workNumber } = await fixture.client.enqueue()
   const mine = fixture.client.calls.filter((call) => call.workNumber === workNumber)

@@ -1,5 +1,4 @@
-// Nothing is broken: no job comes twice, and at 70 % of what the workers can do each starts in
-// time.
+// Without faults no job is delivered twice, and at 70 % of the workers' rate each starts in time.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../support/until.ts'
 import type { Fixture } from '../fixture.ts'
@@ -8,23 +7,22 @@ import { percentile } from '../percentile.ts'
 import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
 import type { WorkRequest } from '../work-client.ts'
 
-/** By which the rate is measured: the first third warms the processes up. */
+/** The jobs that measure the rate; the first third warms up the processes. */
 const RATE_JOBS = { sqlite: 1_500, mongo: 200 }
 const WARM_SHARE = 1 / 3
 const RATE_STEP = 50
 const MOST_OPEN = 200
 const SHORT_JOBS = { sqlite: 3_000, mongo: 600 }
-/** In the long form the load is what the time allows, but no more than memory does. */
+/** In the long form the load depends on the time, but is limited by memory. */
 const LONG_JOBS = { sqlite: 500_000, mongo: 50_000 }
 const LOAD_SHARE = 0.7
 const TICK_MS = 10
 const POLL_MS = 100
-/** D11, on top of the poll interval. */
+/** D11, in addition to the poll interval. */
 const START_MS = 250
 /**
- * From the client's call on: the request, the durable write and the delivery's way are in it as
- * well, and the client, the receiver and whatever else runs share two cores with the three
- * processes.
+ * Counted from the call of the client: it includes the request, the durable write and the delivery,
+ * and the client, the receiver and everything else share two cores with the three processes.
  */
 const NOISE_MS = 5_000
 const DONE_DEADLINE_MS = 120_000
@@ -56,7 +54,7 @@ export const calm: Round = {
   },
 }
 
-/** Jobs a second, by the same doors, with as many on their way as do not wait for each other. */
+/** Jobs a second, sent in the same ways, with few enough in flight that none waits for another. */
 async function measureRate(fixture: Fixture): Promise<number> {
   const jobs = RATE_JOBS[fixture.engine]
   const { deliveries } = fixture.receiver
@@ -71,14 +69,14 @@ async function measureRate(fixture: Fixture): Promise<number> {
   return Math.round(((jobs - warm) / (to - from)) * 1_000)
 }
 
-/** One by one and in batches: both doors are in use. */
+/** Single enqueues and batches, so that both routes are used. */
 async function send(fixture: Fixture, count: number, workOf: () => WorkRequest): Promise<void> {
   const { client, random } = fixture
   if (random.chance(0.2)) await client.enqueueMany(count, workOf)
   else await Promise.all(Array.from({ length: count }, () => client.enqueue(workOf())))
 }
 
-/** Whether or not those before are done: what is late stays late. */
+/** Whether or not the earlier ones are done: a late job stays late. */
 async function offer(
   fixture: Fixture,
   { isLong, minutes }: Form,
@@ -108,7 +106,7 @@ function workOf({ random, hit }: Fixture): WorkRequest {
 function judgeStarts(fixture: Fixture, before: number): void {
   const dueAtMs = new Map<number, number>()
   for (const { kind, workNumber, sentAtMs, delayMs } of fixture.client.calls) {
-    // The first call of each: a repeat does not make it due any later.
+    // The first call for each: a repeat does not make it due later.
     if (kind !== 'enqueue' || dueAtMs.has(workNumber)) continue
     dueAtMs.set(workNumber, sentAtMs + delayMs)
   }
@@ -128,7 +126,7 @@ function judgeStarts(fixture: Fixture, before: number): void {
   }
 }
 
-/** D2. Nothing was broken: neither is a failed attempt to be seen. */
+/** D2. Without faults there must also be no failed attempt. */
 function judgeDoubles({ receiver, complain }: Fixture): void {
   const seen = new Set<string>()
   for (const { jobId } of receiver.deliveries) {

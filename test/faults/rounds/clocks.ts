@@ -1,5 +1,5 @@
-// Wrong and jumping clocks. MongoDB: those of the workers, which must not matter at all. SQLite:
-// the machine's, which decides when a job is due and may not end a lease.
+// Wrong and jumping clocks. On MongoDB those of the workers, which must not matter at all. On
+// SQLite that of the machine, which decides when a job is due but must not end a lease.
 import { existsSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -18,7 +18,10 @@ const SHORT_STEPS = 6
 const SHORT_JOBS = { sqlite: 600, mongo: 300 }
 const LONG_STEPS = 120
 const LONG_JOBS = { sqlite: 12_000, mongo: 3_000 }
-/** Few slots and answers that outlast sweeps: every step meets attempts, and every sweep a step. */
+/**
+ * Few slots and responses that take longer than a sweep: every step meets attempts, and every sweep
+ * follows a step.
+ */
 const ANSWER_AFTER_MS = [150, 1_000] as const
 
 const STEPPED = 'clock stepped while attempts were in flight'
@@ -30,12 +33,12 @@ export const clocks: Round = {
   shortOn: ['sqlite'],
   settings: { leaseMs: 2_000, sweepMs: 200, pollMs: 50, env: { WORKER_CONCURRENCY: '32' } },
   settingsOf: { mongo: SLOW_STORE },
-  // Met only where the library is; the round itself looks whether it was.
+  // Only met where the library is installed; the round itself checks that.
   windows: [],
   async play(fixture, form) {
     const library = LIBRARIES.find(existsSync)
     if (library === undefined) {
-      // CI plays the short form on whatever machine it is given.
+      // CI runs the short form on any machine.
       if (form.isLong) fixture.complain('libfaketime is missing: apt-get install libfaketime')
       else console.log('    clocks were left alone: libfaketime is not installed')
       return
@@ -49,11 +52,11 @@ export const clocks: Round = {
   },
 }
 
-/** The clock of whichever process is given its environment; set by writing a file. */
+/** The clock of all processes with this environment; it is set by writing a file. */
 function fakeClock(library: string, folder: string, name: string) {
   const path = join(folder, name)
   const set = (offset: string) => {
-    // Renamed, so that no process ever reads half a line.
+    // Renamed, so that no process reads half a line.
     writeFileSync(`${path}.new`, `${offset}\n`)
     renameSync(`${path}.new`, path)
   }
@@ -66,8 +69,9 @@ function fakeClock(library: string, folder: string, name: string) {
 }
 
 /**
- * Where the workers' clocks go next, and at last. Where they are the store's clock too, a step back
- * makes the jobs of before wait: the next one goes as far ahead again, and a minute more.
+ * The next steps of the workers' clocks, and the last one. Where they are also the clock of the
+ * store, a step back makes earlier jobs wait, so the next step goes as far ahead again, and a
+ * minute more.
  */
 function stepsOf({ engine, random }: Fixture) {
   if (engine === 'mongo') return { anywhere: () => random.pick(STEPS), furthest: () => '+25h' }
@@ -92,7 +96,7 @@ async function playWith(fixture: Fixture, form: Form, library: string, folder: s
     behind.set('-24h')
     for (const { env } of [ahead, behind, stepping]) workers.push(await fixture.startWorker(env))
   } else {
-    // One machine, one clock: every process has it.
+    // One machine has one clock, for every process.
     await fixture.terminate(fixture.api())
     await fixture.startApi(stepping.env)
     for (let i = 0; i < 2; i++) workers.push(await fixture.startWorker(stepping.env))
@@ -123,7 +127,7 @@ async function playWith(fixture: Fixture, form: Form, library: string, folder: s
   expectNoDoubles(fixture)
 }
 
-/** A fault explains a second delivery to the checker; a clock must not lead to one. */
+/** A fault explains a second delivery to the checker, but a clock must not cause one. */
 function expectNoDoubles(fixture: Fixture): void {
   const seen = new Set<string>()
   for (const { jobId } of fixture.receiver.deliveries) {

@@ -1,4 +1,4 @@
-// What people ask for races what the workers do: the answers must have told the truth.
+// Commands race the workers: the responses must be true.
 import { nowMs } from '../history.ts'
 import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
 import { CANCEL_WINDOWS, raceCancels } from './races/cancels.ts'
@@ -15,7 +15,7 @@ const PURGES = { sqlite: 40, mongo: 20 }
 const REPLACEMENTS = 10
 const SHORT_REPEATS = 1
 const LONG_REPEATS = { sqlite: 12, mongo: 4 }
-/** A long form goes round until this is over. */
+/** The long form repeats until this time has passed. */
 const LONGEST_MS = 150_000
 
 export const commandRaces: Round = {

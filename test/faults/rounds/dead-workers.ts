@@ -1,5 +1,4 @@
-// All workers killed at once: how soon that is to be seen from outside, and that it goes away
-// again.
+// All workers are killed at once: how soon this is visible from outside, and that it ends.
 import { until } from '../../support/until.ts'
 import type { Fixture, Member } from '../fixture.ts'
 import { nowMs } from '../history.ts'
@@ -11,12 +10,10 @@ const JOBS = 5
 const LONG_REPEATS = 5
 /** D14. */
 const SHOWN_WITHIN_MS = 10_000
-/** The API, the receiver and this round share two cores with whatever else runs there. */
+/** The API, the receiver and this round share two cores with everything else on the machine. */
 const NOISE_MS = 500
 const LOOK_DEADLINE_MS = 30_000
-/**
- * Times of a snapshot and of an age are told in whole milliseconds, and read one after the other.
- */
+/** A snapshot and an age are in whole milliseconds, and are read one after the other. */
 const AGE_NOISE_MS = 100
 
 const ALL_KILLED = 'all workers killed with work due'
@@ -39,7 +36,7 @@ async function killAll(fixture: Fixture): Promise<void> {
   for (let i = 0; i < WORKERS; i++) workers.push(await fixture.startWorker())
   await client.enqueueMany(JOBS, () => ({}))
   await fixture.drained()
-  // A snapshot is taken here, as by whoever keeps looking: the next one comes when it is too old.
+  // A snapshot is taken here, as by a regular reader: the next one comes when it is too old.
   await until(async () => (await stats(fixture)).liveWorkers === WORKERS, LOOK_DEADLINE_MS)
 
   await Promise.all(workers.map((worker) => fixture.kill(worker)))
@@ -52,7 +49,7 @@ async function killAll(fixture: Fixture): Promise<void> {
     shown(fixture, deadAtMs, 'live workers 0 in the metrics', () => metricsTell(fixture)),
     shown(fixture, deadAtMs, 'isLive false in GET /workers', () => workersTell(fixture, names)),
     shown(fixture, deadAtMs, 'no_live_worker in explain', () => explainTells(fixture, jobs)),
-    // Its own readiness is asked at its own port.
+    // Its own readiness, at its own port.
     shown(fixture, deadAtMs, 'no worker ready', async () => {
       const answers = await Promise.allSettled(workers.map((one) => one.metric('up')))
       return answers.every(({ status }) => status === 'rejected')
@@ -73,7 +70,7 @@ async function killAll(fixture: Fixture): Promise<void> {
   await fixture.terminate(worker)
 }
 
-/** Measures how long it takes from then on until the look is true. */
+/** Measures how long it takes until the check is true. */
 async function shown(
   fixture: Fixture,
   sinceMs: number,
@@ -126,7 +123,7 @@ async function explainTells({ client }: Fixture, jobs: Accepted[]): Promise<bool
 
 const UNIT_MS: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }
 
-/** Of a duration as the API tells it, like 1m30s; null counts as nothing. */
+/** Milliseconds of a duration of the API, like 1m30s; null counts as 0. */
 function millisecondsOf(text: string | null): number {
   const parts = [...(text ?? '').matchAll(/(\d+)(ms|s|m|h)/g)]
   return parts.reduce((sum, [, count, unit]) => sum + Number(count) * (UNIT_MS[unit ?? ''] ?? 0), 0)

@@ -1,4 +1,4 @@
-// Workers that stand still for longer than their leases, and then go on as if nothing had been.
+// Workers are frozen for longer than their leases, and then continue.
 import { until } from '../../support/until.ts'
 import { type Fixture, requestsUnderWay } from '../fixture.ts'
 import { BOTH, type Round } from '../round.ts'
@@ -25,7 +25,7 @@ export const freezes: Round = {
   },
 }
 
-/** @param isStored false: it gets as far as having the answer, but can not store the result */
+/** @param isStored false: the worker receives the response, but cannot store the outcome */
 async function freeze(fixture: Fixture, window: string, cutsOff: boolean): Promise<void> {
   const frozen = await fixture.startWorker()
   const release = Promise.withResolvers<200>()
@@ -45,7 +45,7 @@ async function freeze(fixture: Fixture, window: string, cutsOff: boolean): Promi
     if (!cutsOff) frozen.process.kill('SIGSTOP')
     release.resolve(200)
     await until(() => jobs.every((job) => firstDelivery(fixture, job)?.answeredAtMs !== null))
-    // The answers are in its hands when it says so.
+    // Its metric shows when it has the outcomes.
     if (cutsOff) await until(async () => (await requestsUnderWay(frozen)) === 0)
     if (cutsOff) frozen.process.kill('SIGSTOP')
     await mend?.()
@@ -55,7 +55,7 @@ async function freeze(fixture: Fixture, window: string, cutsOff: boolean): Promi
       return last?.body.state === 'succeeded'
     })
     frozen.process.kill('SIGCONT')
-    // It is awake, and through with what it had in hand, when it takes work again.
+    // When it claims jobs again, it is awake and has finished its old work.
     await other.process.stop()
     fixture.receiver.answerWith(() => undefined)
     await fixture.client.enqueueMany(1, () => ({}))

@@ -1,5 +1,5 @@
-// Workers that stand still between their claim and their send, until another has done their jobs.
-// When they go on, their leases have ended and nothing of theirs may leave.
+// Workers are frozen between their claim and their request until other workers have done their
+// jobs. When they continue, their leases have expired and they must not send.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { until } from '../../support/until.ts'
@@ -11,7 +11,9 @@ import type { Accepted } from '../work-client.ts'
 const JOBS = 20
 const LONG_REPEATS = { sqlite: 10, mongo: 3 }
 const LEASE_MS = 1_500
-/** So long the receiver answers for a connection of its own for each job to be needed. */
+/**
+ * The receiver waits this long before it responds, so that each job needs a connection of its own.
+ */
 const WARM_UP_ANSWER_MS = 150
 const STOPPER = join(import.meta.dirname, '../stop-before-send.ts')
 
@@ -39,7 +41,10 @@ export const frozenSends: Round = {
   },
 }
 
-/** The TLS handshakes end while the worker stands still: it goes on with connections ready. */
+/**
+ * The TLS handshakes end while the worker is frozen, so it continues with connections that are
+ * ready.
+ */
 async function onNewConnections(fixture: Fixture, gate: TlsGate): Promise<void> {
   const env = { EXTRA_CA_CERTS: gate.certificatePath }
   gate.hold()
@@ -58,7 +63,10 @@ async function onNewConnections(fixture: Fixture, gate: TlsGate): Promise<void> 
   await fixture.terminate(frozen)
 }
 
-/** The worker has as many connections to the receiver as it gets jobs, and stops at the first. */
+/**
+ * The worker has as many connections to the receiver as it gets jobs, and stops at the first
+ * request.
+ */
 async function onKeptConnections(fixture: Fixture, gate: TlsGate): Promise<void> {
   const env = { EXTRA_CA_CERTS: gate.certificatePath }
   const stopping = { NODE_OPTIONS: `--import ${STOPPER}`, STOP_AT_PATH: '/stopped' }
@@ -76,7 +84,7 @@ async function onKeptConnections(fixture: Fixture, gate: TlsGate): Promise<void>
   await fixture.terminate(frozen)
 }
 
-/** Those that are claimed and have not come to the receiver. */
+/** The jobs that are claimed and did not reach the receiver. */
 async function unsentCount(fixture: Fixture, jobs: Accepted[]): Promise<number> {
   const sent = new Set(fixture.receiver.deliveries.map(({ jobId }) => jobId))
   const answers = await Promise.all(jobs.map(({ id }) => fixture.client.look(id)))
@@ -93,12 +101,12 @@ async function goOnWhenDone(
   await fixture.drained()
   await other.process.stop()
   frozen.process.kill('SIGCONT')
-  // It is through with what it had in hand when it has done something new.
+  // When it has done something new, it has finished its old work.
   await fixture.client.enqueueMany(1, () => ({ endpoint }))
   await fixture.drained()
 }
 
-/** Deliveries stand in the order in which they came. */
+/** Deliveries are in the order of their arrival. */
 function measureLate(fixture: Fixture, window: string, jobs: Accepted[]): void {
   const greatest = new Map(jobs.map(({ id }) => [id, 0]))
   let lateCount = 0
@@ -112,6 +120,6 @@ function measureLate(fixture: Fixture, window: string, jobs: Accepted[]): void {
 }
 
 function isStopped({ process: { child } }: Member): boolean {
-  // The state stands behind the name of the program, which is in brackets.
+  // The state follows the name of the program, which is in parentheses.
   return /\) T /.test(readFileSync(`/proc/${child.pid}/stat`, 'latin1'))
 }

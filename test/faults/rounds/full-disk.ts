@@ -1,4 +1,4 @@
-// The disk of the embedded store is full, and later has room again.
+// The disk of the SQLite store is full, and later has space again.
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmdirSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -10,7 +10,7 @@ import { withLoad } from './store-outages.ts'
 
 const SHORT_HOLD_MS = 1_500
 const LONG_HOLD_MS = [500, 5_000] as const
-/** What is stored must fit beside what fills the disk. */
+/** Stored jobs must fit beside the file that fills the disk. */
 const LONGEST_MS = 60_000
 
 const FULL = 'the disk is full'
@@ -26,7 +26,7 @@ export const fullDisk: Round = {
       return { isSmallDisk: mayMount() }
     },
   },
-  // Met only by who may mount; the round itself looks whether they were.
+  // Only met if the process may mount; the round itself checks that.
   windows: [],
   async play(fixture, form) {
     const { fillDisk } = fixture.store
@@ -50,7 +50,7 @@ export const fullDisk: Round = {
   },
 }
 
-/** Found out by trying. */
+/** Determined by trying. */
 function mayMount(): boolean {
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-mount-'))
   try {
@@ -58,7 +58,7 @@ function mayMount(): boolean {
     execFileSync('umount', [folder])
     return true
   } catch {
-    // Whatever the reason, there is no small disk to be had.
+    // Whatever the reason, there is no small disk.
     return false
   } finally {
     rmdirSync(folder)

@@ -1,5 +1,5 @@
-// One endpoint that hangs, then two, with a backlog each: the others, idle until then, do not
-// feel it.
+// One endpoint hangs, then two, with a backlog each. The other endpoints, idle until then, are not
+// affected.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../support/until.ts'
 import type { Fixture, Member } from '../fixture.ts'
@@ -12,18 +12,18 @@ const OTHERS = Array.from({ length: 10 }, (_, i) => `other-${i}`)
 const HANGING = ['hanging-0', 'hanging-1']
 const BACKLOG = { long: { sqlite: 10_000, mongo: 2_000 }, short: { sqlite: 500, mongo: 100 } }
 const CONCURRENCY = { sqlite: 100, mongo: 16 }
-/** Short enough for slots to come free and be taken again within a phase. */
+/** Short enough that slots become free and are used again within a phase. */
 const HANG_TIMEOUT = '1s'
-/** A job for each of the others so often. */
+/** The interval of the jobs for the other endpoints. */
 const TRICKLE_EVERY_MS = { sqlite: 100, mongo: 500 }
 const PHASE_MS = { short: 2_000, long: 20_000 }
 const PHASE_DEADLINE_MS = 60_000
 
-/** D12: so much more may p99 of the others be while an endpoint hangs. */
+/** D12: how much larger the p99 of the others may be while an endpoint hangs. */
 const MOST_MORE_MS = 500
 /**
- * p99 of some hundred jobs is the third largest: on a machine that others use too, and on a
- * stand-in for MongoDB whose finds walk the whole backlog, it says as much of them as of us.
+ * The p99 of some hundred jobs is the third largest delay. On a shared machine, and on a stand-in
+ * for MongoDB whose finds scan the whole backlog, it depends on these as much as on Posthorn.
  */
 const NOISE_MS = 1_000
 
@@ -46,7 +46,7 @@ export const hangingEndpoints: Round = {
     fixture.receiver.answerWith(({ endpoint }) =>
       isHanging && HANGING.includes(endpoint) ? 'hang' : undefined,
     )
-    // The first job of each way is slower than any after it.
+    // The first job of each kind is slower than all later ones.
     await fixture.client.enqueueMany(OTHERS.length, (i) => ({ endpoint: OTHERS[i] as string }))
     await fixture.drained()
 
@@ -68,7 +68,7 @@ export const hangingEndpoints: Round = {
   },
 }
 
-/** Resolves when it has taken whatever slots it can. */
+/** Resolves when it uses all the slots that it can get. */
 async function hang(fixture: Fixture, worker: Member, form: Form, endpoint: string): Promise<void> {
   const count = BACKLOG[form.isLong ? 'long' : 'short'][fixture.engine]
   await fixture.client.enqueueMany(count, () => ({ endpoint }))
@@ -79,7 +79,7 @@ async function hang(fixture: Fixture, worker: Member, form: Form, endpoint: stri
   )
 }
 
-/** A steady trickle to each of the others; how late the latest hundredth of them was. */
+/** A steady trickle of jobs to each of the others; returns the p99 of their delays. */
 async function othersP99(fixture: Fixture, { isLong }: Form, phase: string): Promise<number> {
   const endsAtMs = nowMs() + (isLong ? PHASE_MS.long : PHASE_MS.short)
   const everyMs = TRICKLE_EVERY_MS[fixture.engine] / OTHERS.length

@@ -1,4 +1,4 @@
-// Workers killed at the four moments of an attempt that matter, each met on purpose.
+// Workers are killed at the four important moments of an attempt.
 import { until } from '../../support/until.ts'
 import type { Fixture, Member } from '../fixture.ts'
 import { BOTH, type Round } from '../round.ts'
@@ -41,7 +41,7 @@ export const killWindows: Round = {
 
 type StartWorker = () => Promise<Member>
 
-/** The line to the receiver is there, but its TLS handshake does not end: nothing was sent. */
+/** The connection to the receiver is open, but its TLS handshake does not end: nothing was sent. */
 async function beforeSend(
   fixture: Fixture,
   victim: Member,
@@ -60,7 +60,7 @@ async function beforeSend(
   return next
 }
 
-/** The receiver has the request and holds the answer. */
+/** The receiver has the request and delays its response. */
 async function beforeAnswer(
   fixture: Fixture,
   victim: Member,
@@ -77,7 +77,7 @@ async function beforeAnswer(
   return next
 }
 
-/** The answer was given, but the worker can not store it any more. */
+/** The response was sent, but the worker cannot store it any more. */
 async function beforeRecord(
   fixture: Fixture,
   victim: Member,
@@ -117,7 +117,7 @@ async function afterRecord(
   return next
 }
 
-/** Resolves when the receiver has the first attempt of each, and holds its answer. */
+/** Resolves when the receiver has the first attempt of each job, and delays its response. */
 async function enqueueAndHold({ receiver, client }: Fixture, reply: Promise<Reply>) {
   let heldCount = 0
   receiver.answerWith(({ attempt }) => {

@@ -1,5 +1,5 @@
-// Ten times the load that the API can take: the excess is refused, memory stays flat, and what was
-// accepted is delivered.
+// Ten times the load that the API can accept: the excess is refused, memory stays constant, and
+// accepted jobs are delivered.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
@@ -13,17 +13,15 @@ import { hashOf, payloadText } from '../work-payload.ts'
 
 const TIMES = 10
 const LONG_OVERLOAD_MS = 60_000
-/** What the stand-in for MongoDB takes in a second, a worker on it delivers in many. */
+/** Jobs that the stand-in for MongoDB accepts in a second take a worker many seconds to deliver. */
 const SHORT_OVERLOAD_MS = { sqlite: 4_000, mongo: 1_500 }
 const CAPACITY_MS = { short: 1_500, long: 5_000 }
 const CAPACITY_CONNECTIONS = 64
 const CONNECTIONS = 500
-/**
- * What is on its way at once is more than two writes hold, and no more than can be refused soon.
- */
+/** More requests in flight than two writes hold, but not more than can be refused soon. */
 const OPEN_ON_EACH = 8
 const PATIENCE_MS = 15_000
-/** Beyond those that the client hands out. */
+/** Larger than all that the client uses. */
 const FIRST_WORK_NUMBER = 2_000_000_000
 const WORK_NUMBERS_OF_A_RUN = 100_000_000
 const DRAIN_DEADLINE_MS = 600_000
@@ -31,14 +29,14 @@ const DRAIN_DEADLINE_MS = 600_000
 const SAMPLE_EVERY_MS = 250
 const MEGABYTE = 1_048_576
 /**
- * Of the API, whatever comes: what it holds for all clients is bounded, and so is what V8 keeps.
+ * Limit for the API: what it keeps for all clients is bounded, and so is the memory that V8 keeps.
  */
 const MOST_RSS_BYTES = 600 * MEGABYTE
 const FLAT_FACTOR = 1.25
 const FLAT_SLACK_BYTES = 32 * MEGABYTE
-/** Of an accepted one; longer, and its client has given up. */
+/** For an accepted request; after a longer time its client has given up. */
 const MOST_LATENCY_MS = 5_000
-/** Once it is over, a request is again answered this fast, within a second. */
+/** After the overload, a request gets its response this fast again, within a second. */
 const NORMAL_MS = 250
 const RECOVERY_MS = 1_000
 /** Generator, API, worker and receiver share two cores. */
@@ -85,7 +83,7 @@ async function measureCapacity(fixture: Fixture, { isLong }: Form): Promise<numb
   return Math.max(1, Math.round((report.accepted.length / tookMs) * 1_000))
 }
 
-/** In a process of its own; what it was told goes into the calls. */
+/** Sends them from a process of its own, and logs the responses as calls. */
 async function order(
   { client }: Fixture,
   more: Omit<OfferOrder, 'port' | 'apiKey' | 'endpoint' | 'patienceMs'>,
@@ -152,7 +150,7 @@ function judgeMemory(fixture: Fixture, samples: number[]): void {
   if (most > MOST_RSS_BYTES) fixture.complain(`the API took ${Math.round(most / MEGABYTE)} MB`)
 }
 
-/** How long until a request is answered as fast as ever. */
+/** The time until a request gets its response as fast as before. */
 async function judgeRecovery(fixture: Fixture): Promise<void> {
   const overAtMs = nowMs()
   for (;;) {

@@ -1,4 +1,4 @@
-// Any process killed at any time, again and again, under load.
+// Any process is killed at any time, again and again, under load.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Fixture, Member } from '../fixture.ts'
 import { nowMs } from '../history.ts'
@@ -7,10 +7,10 @@ import { keepLoaded } from '../work-load.ts'
 
 const WORKERS = 3
 const KILL_EVERY_MS = [500, 3_000] as const
-/** The stand-in for MongoDB takes some 10 ms for each write. */
+/** The stand-in for MongoDB takes about 10 ms for each write. */
 const SHORT_JOBS = { sqlite: 16_000, mongo: 400 }
 const MOST_TIMES = 8
-/** In the long form the load is what the time allows, but no more than memory does. */
+/** In the long form the load depends on the time, but is limited by memory. */
 const LONG_JOBS = { sqlite: 500_000, mongo: 50_000 }
 const WORKER_KILLED = 'a worker killed with attempts in hand'
 const API_KILLED = 'the API killed under load'
@@ -29,7 +29,7 @@ export const randomKills: Round = {
 
     let isOver = false
     const breaking = (async () => {
-      // Both kinds at least once, whatever the random say.
+      // Both kinds at least once, whatever the random numbers are.
       for (let kills = 0; !isOver || kills < 2; kills++) {
         await sleep(fixture.random.between(...KILL_EVERY_MS))
         if (kills === 1 || (kills !== 0 && fixture.random.chance(0.25))) {
@@ -52,7 +52,7 @@ export const randomKills: Round = {
   },
 }
 
-/** The short form goes on until each moment was met, but not for ever. */
+/** The short form continues until each moment was met, but not forever. */
 function load(fixture: Fixture, { isLong, minutes }: Form) {
   const endsAtMs = nowMs() + minutes * 60_000
   if (isLong) return { jobs: LONG_JOBS[fixture.engine], isOver: () => nowMs() > endsAtMs }

@@ -1,4 +1,5 @@
-// Processes asked to stop, under load: nothing is lost and nothing doubled, for all is handed over.
+// Processes are stopped under load: nothing is lost or delivered twice, because everything is
+// handed over.
 
 import { until } from '../../support/until.ts'
 import type { Fixture, Member } from '../fixture.ts'
@@ -16,12 +17,12 @@ const ENQUEUES_AT_ONCE = 20
 const SHORT_GRACE_MS = 500
 /** The default of SHUTDOWN_GRACE, far longer than any attempt of the load. */
 const GRACE_MS = 25_000
-/** After the grace the rest is broken off and given back: writes, on a store that may be slow. */
+/** After the grace the rest is aborted and released: writes, on a store that may be slow. */
 const GIVE_BACK_MS = 2_000
 /** D8: how long after the signal a worker may still claim. */
 const LAST_CLAIM_MS = 250
 const NOISE_MS = 500
-/** A worker with such an attempt lives on long enough to be seen claiming. */
+/** A worker with such an attempt lives long enough that later claims would be seen. */
 const LASTING_MS = LAST_CLAIM_MS + 2 * NOISE_MS
 
 const UNDER_LOAD = 'SIGTERM to a worker with attempts in flight'
@@ -29,7 +30,7 @@ const ONLY_WORKER = 'SIGTERM to the only worker, with jobs due'
 const API_UNDER_LOAD = 'SIGTERM to the API with enqueues under way'
 const GIVEN_BACK = 'attempts longer than the grace given back'
 
-/** A worker that was asked to stop, and when. */
+/** A worker that was stopped, and when. */
 interface Stop {
   name: string
   signalledAtMs: number
@@ -62,7 +63,7 @@ async function rollingRestarts(
   let worker = first
   const load = startSteadyLoad(fixture, () => quickWork(fixture))
   await lastingAttempt(fixture)
-  // The only one, and there for a while yet: whatever it claims now it may not claim any more.
+  // It is the only worker and lives for a while yet, so any later claim is its own, and wrong.
   await stopUnderLoad(fixture, worker, stops)
   fixture.hit(ONLY_WORKER)
   worker = await fixture.startWorker()
@@ -78,7 +79,7 @@ async function rollingRestarts(
   await load.stop()
 }
 
-/** Resolves when it is under way. */
+/** Resolves when it is in progress. */
 async function lastingAttempt(fixture: Fixture): Promise<void> {
   const { id } = await fixture.client.enqueue({ answerAfterMs: LASTING_MS })
   await until(() => fixture.receiver.deliveries.some(({ jobId }) => jobId === id))
@@ -99,7 +100,7 @@ async function stopUnderLoad(fixture: Fixture, worker: Member, stops: Stop[]): P
   if (tookMs > GRACE_MS) fixture.complain(`${worker.name} took ${tookMs} ms to stop`)
 }
 
-/** Its clients repeat what was cut short, and find their jobs there once. */
+/** Its clients repeat interrupted requests, and find their jobs once. */
 async function restartApi(fixture: Fixture): Promise<void> {
   const { client } = fixture
   const enqueued = Promise.all(
@@ -128,7 +129,7 @@ async function stop(fixture: Fixture, member: Member, stops: Stop[]): Promise<nu
 }
 
 /**
- * With one attempt in all: had the interrupted one cost anything, the job would be dead. Resolves
+ * Jobs with a single attempt: if the interrupted attempt counted, the job would be dead. Resolves
  * with the worker that took over.
  */
 async function longAttempts(fixture: Fixture): Promise<Member> {
@@ -165,7 +166,7 @@ async function expectHandedOver(fixture: Fixture, { id }: Accepted): Promise<voi
   }
 }
 
-/** A fault explains a second delivery to the checker; a stop on request must not lead to one. */
+/** A fault explains a second delivery to the checker, but a requested stop must not cause one. */
 function expectNoDoubles(fixture: Fixture): void {
   const done = new Set<string>()
   let doubled = 0

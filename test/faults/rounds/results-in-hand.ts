@@ -1,4 +1,5 @@
-// Results in hand while the store is away for longer than a write waits for it: none is dropped.
+// A worker has outcomes to store while the store is away for longer than the deadline of a write:
+// none is dropped.
 import { until } from '../../support/until.ts'
 import { type Fixture, requestsUnderWay } from '../fixture.ts'
 import { nowMs } from '../history.ts'
@@ -9,14 +10,17 @@ import type { Reply } from '../work-receiver.ts'
 const JOBS = 16
 const LONG_REPEATS = 8
 /**
- * Longer than the three seconds after which a write is given up, and longer than a timestamp counts
- * as fresh: an attempt after it that was signed as the first one is found.
+ * Longer than the three seconds after which a write fails, and longer than a timestamp counts as
+ * fresh: a later attempt that is signed like the first one is found.
  */
 const OUTAGE_MS = 5_300
-/** Renewed at a third: what began before the outage lasts beyond it. */
+/** Renewed at a third, so a lease from before the outage outlasts it. */
 const LEASE_MS = 10_000
 
-/** Of every other job: who claims the first may not take these along. */
+/**
+ * The delay of every other job, so that the worker that claims the first ones does not claim these
+ * too.
+ */
 const DELAY_MS = 800
 
 const IN_HAND = 'results in hand while the store was away'

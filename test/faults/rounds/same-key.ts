@@ -1,5 +1,5 @@
-// Fifty identical enqueues at once under one key, alone and in batches, while the API may die: one
-// job, and one delivery of it.
+// Fifty identical enqueues at once with one key, single and in batches, while the API may be
+// killed: one job, and one delivery of it.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Fixture } from '../fixture.ts'
 import { nowMs } from '../history.ts'
@@ -7,21 +7,24 @@ import { BOTH, type Round, SLOW_STORE } from '../round.ts'
 import { hashOf, payloadText } from '../work-payload.ts'
 
 const SINGLES = 30
-/** Identical ones meet within a batch, too. */
+/** Identical jobs also meet within a batch. */
 const BATCHES = 4
 const BATCH_SIZE = 5
 const ASKED = SINGLES + BATCHES * BATCH_SIZE
 const SHORT_ROUNDS = { sqlite: 30, mongo: 10 }
 const LONG_ROUNDS = 1_000
-/** So often the API is killed in the midst of it. */
+/** In one of this many rounds the API is killed in the middle. */
 const KILL_ONE_IN = { short: 10, long: 20 }
-/** From before the first request is read to after the last was answered, at first. */
+/** At first the kill comes between the first request and the last response. */
 const KILL_WITHIN_MS = 40
-/** A kill that comes too late is followed by one within half of the time: the last by one at once. */
+/**
+ * A kill that was too late is followed by one within half of the time; the last of them comes at
+ * once.
+ */
 const MOST_MORE_ROUNDS = 7
 const REPEAT_AFTER_MS = 20
 const GIVE_UP_AFTER_MS = 60_000
-/** Beyond those that the client hands out. */
+/** Larger than all that the client uses. */
 const FIRST_WORK_NUMBER = 1_000_000_000
 
 const AT_ONCE = 'fifty sent before the first was answered'
@@ -56,7 +59,7 @@ export const sameKey: Round = {
   },
 }
 
-/** What came back for one of the fifty. */
+/** The response to one of the fifty. */
 interface Told {
   id: string
   status: number
@@ -64,9 +67,8 @@ interface Told {
 }
 
 /**
- * The job that the fifty became, and whether the API was killed with some of them unanswered.
- *
- * @param killWithinMs null: it lives
+ * The job that the fifty became, and whether the API was killed before it responded to all.
+ * @param killWithinMs null: it is not killed
  */
 async function playOnce(fixture: Fixture, workNumber: number, killWithinMs: number | null) {
   let answeredCount = 0
@@ -131,7 +133,7 @@ const askBatch: Ask = async ({ client }, workNumber) => {
   return { status: answer.status, told }
 }
 
-/** Repeats until it is answered, and writes each time into the calls. */
+/** Repeats until there is a response, and logs each time as a call. */
 async function persist(
   fixture: Fixture,
   { workNumber, onAnswered }: Asked,
@@ -160,7 +162,7 @@ async function persist(
   throw new Error(`no answer within ${GIVE_UP_AFTER_MS} ms of repeating`)
 }
 
-/** The same key with other bytes: refused, whoever asks and however. */
+/** The same key with another payload is refused, for any client and either route. */
 async function expectRefusal({ client, complain }: Fixture, workNumber: number): Promise<void> {
   const key = keyOf(workNumber)
   const other = payloadText(workNumber, { failures: 1 })
@@ -175,7 +177,7 @@ async function expectRefusal({ client, complain }: Fixture, workNumber: number):
   if (item?.status !== 422) complain(`another payload, in a batch: ${item?.status}, not 422`)
 }
 
-/** The API's deaths explain no second delivery: no worker was touched. */
+/** Kills of the API explain no second delivery, because no worker was affected. */
 function expectOneDelivery({ receiver, complain }: Fixture, countById: Map<string, number>): void {
   for (const { jobId } of receiver.deliveries) {
     countById.set(jobId, (countById.get(jobId) ?? 0) + 1)

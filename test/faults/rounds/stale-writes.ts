@@ -1,5 +1,5 @@
-// A worker that stands still with writes in hand, and goes on when another has its jobs: a sweep of
-// leases that are another's by now, and results of attempts that are over.
+// A worker is frozen with writes to make, and continues when another worker has its jobs: a sweep
+// of leases that others have by now, and outcomes of attempts that are over.
 import { until } from '../../support/until.ts'
 import { type Fixture, type Member, requestsUnderWay } from '../fixture.ts'
 import { nowMs } from '../history.ts'
@@ -12,19 +12,23 @@ const JOBS = 8
 const CANCELLED = 4
 const LEASE_MS = 1_500
 const SWEEP_MS = 100
-/** The file is locked so long before a lease runs out: whoever finds that then waits to write. */
-const LOCK_AHEAD_MS = 200
-/** So long after it every sweeper has found it. */
-const FOUND_AFTER_MS = SWEEP_MS + 100
 /**
- * A sweep that has waited longer is given up by the store itself; on a busy machine that happens.
+ * The file is locked this long before a lease expires, so every sweeper that finds it must wait to
+ * write.
  */
+const LOCK_AHEAD_MS = 200
+/** By this time after the expiry every sweeper has found it. */
+const FOUND_AFTER_MS = SWEEP_MS + 100
+/** The store itself gives up a sweep that has waited longer; on a busy machine that happens. */
 const MOST_TRIES = 5
 /**
- * Transactions or commands by which a worker that was let go on has written what it had in hand.
+ * After this many transactions or commands, a worker that was continued has written what it had to
+ * write.
  */
 const COMMANDS_TO_CATCH_UP = 10
-/** A lost lease is seen at the next renewal; three processes share two cores with this one. */
+/**
+ * A worker notices a lost lease at its next renewal; three processes share two cores with this one.
+ */
 const BROKEN_OFF_WITHIN_MS = LEASE_MS / 3 + 2_500
 
 const STALE_SWEEP = 'a stale sweep came while the next attempt was under way'
@@ -38,7 +42,7 @@ export const staleWrites: Round = {
   shortOn: ['sqlite'],
   settings: { leaseMs: LEASE_MS, sweepMs: SWEEP_MS, pollMs: 50 },
   windows: [STALE_RESULTS, BROKEN_OFF],
-  // Elsewhere nothing holds a sweeper still between its look and its write.
+  // On MongoDB nothing stops a sweeper between its look and its write.
   windowsOf: { sqlite: [STALE_SWEEP] },
   async play(fixture, { isLong }) {
     const repeats = isLong ? LONG_REPEATS : 1
@@ -50,12 +54,12 @@ export const staleWrites: Round = {
   },
 }
 
-/** Of each job the first delivery gets the one answer, all others the next. */
+/** The first delivery of each job gets the one response, all others the other one. */
 function holdAnswers(fixture: Fixture) {
   const first = Promise.withResolvers<Reply>()
   const next = Promise.withResolvers<Reply>()
   const delivered = new Set<string>()
-  // By what came here, not by fence or attempt: a wrong number must not change the scene.
+  // By arrival, not by fence or attempt: a wrong number must not change the outcome.
   fixture.receiver.answerWith(({ jobId }) => {
     if (delivered.has(jobId)) return next.promise
     delivered.add(jobId)
@@ -64,7 +68,7 @@ function holdAnswers(fixture: Fixture) {
   return { first, next, delivered }
 }
 
-/** One worker dies, two find its leases lapsed, one of them stands still before it writes that. */
+/** One worker dies, two find its expired leases, and one of these is frozen before it writes. */
 async function staleSweep(fixture: Fixture): Promise<void> {
   const { delivered, next } = holdAnswers(fixture)
   const victim = await fixture.startWorker()
@@ -113,7 +117,7 @@ async function staleResults(fixture: Fixture): Promise<void> {
       const mend = await fixture.store.cutOffWorkers()
       first.resolve(200)
       await until(() => jobs.every((job) => deliveriesOf(fixture, job)[0]?.answeredAtMs))
-      // The answers are in its hands when it says so.
+      // Its metric shows when it has the outcomes.
       await until(async () => (await requestsUnderWay(frozen)) === 0)
       frozen.process.kill('SIGSTOP')
       await mend()

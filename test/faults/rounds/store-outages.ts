@@ -1,5 +1,5 @@
-// The store goes away and comes back: every request is answered meanwhile, no process ends, and the
-// work goes on by itself.
+// The store is away and comes back: every request gets a response meanwhile, no process ends, and
+// work continues by itself.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../support/until.ts'
 import type { Fixture, Member } from '../fixture.ts'
@@ -13,14 +13,14 @@ import type { Accepted } from '../work-client.ts'
 const WORKERS = 2
 const ANSWER_AFTER_MS = [50, 400] as const
 const LONG_HOLD_MS = [1_000, 5_000] as const
-/** One of the short form lasts longer than any deadline of ours, so that 503 is to be seen. */
+/** In the short form one outage lasts longer than any deadline of Posthorn, so that 503 is seen. */
 const SHORT_HOLD_MS = { first: 5_600, further: 800 }
 const SLOW_MS = [100, 400] as const
 const LOST_ANSWERS = { short: 2, long: 10 }
 const LOSS_DEADLINE_MS = 30_000
 /** D9. */
 const LONGEST_ANSWER_MS = 3_000
-/** Two cores are shared by all processes of a round, and this one is among them. */
+/** All processes of a round, this one included, share two cores. */
 const NOISE_MS = 1_000
 
 const LOCKED = 'a long writer holds the lock'
@@ -45,7 +45,7 @@ export const storeOutages: Round = {
   windows: [REFUSED],
   windowsOf: {
     sqlite: bothMoments(LOCKED),
-    // A server that is given can not be killed: that window is the round's own to miss.
+    // A MongoDB of MONGODB_URL cannot be killed, so the round cannot meet that moment.
     mongo: [
       ...[CUT_FOR_ALL, SLOWED, CUT_FOR_API, CUT_FOR_WORKERS].flatMap(bothMoments),
       ...[WORKER_ANSWER_LOST, API_ANSWER_LOST],
@@ -90,7 +90,7 @@ function outagesOf({ engine, store, random }: Fixture): Outage[] {
     { name: CUT_FOR_WORKERS, kind: 'store_cut', target, begin: store.cutOffWorkers },
     {
       ...{ name: CUT_FOR_API, kind: 'store_cut', target: 'api' },
-      // As a network does it that refuses, not as one that swallows.
+      // Like a network that refuses connections, not like one that drops packets.
       async begin() {
         apiProxy.cut()
         return async () => apiProxy.mend()
@@ -99,7 +99,10 @@ function outagesOf({ engine, store, random }: Fixture): Outage[] {
   ]
 }
 
-/** Under a load and looks from all sides; afterwards everything must have been answered in time. */
+/**
+ * Under load and with probes from all sides; afterwards everything must have had its response in
+ * time.
+ */
 export async function withLoad(
   fixture: Fixture,
   work: (load: SteadyLoad) => Promise<void>,
@@ -129,7 +132,7 @@ export async function withLoad(
   expectAlive(fixture, members)
 }
 
-/** Every answer came in time, and was an answer or 503. */
+/** Every response came in time, and was a success or 503. */
 export function expectAnswers(
   fixture: Fixture,
   longestMs: Map<string, number>,
@@ -160,7 +163,7 @@ function expectAlive(fixture: Fixture, members: Member[]): void {
   }
 }
 
-/** MongoDB: single writes are done, and whoever asked for them is never told. */
+/** MongoDB: single writes are made, but the process that asked for them gets no response. */
 async function loseAnswers(fixture: Fixture, times: number): Promise<void> {
   const { apiProxy, workerProxy } = fixture.store
   for (let i = 0; i < times; i++) {

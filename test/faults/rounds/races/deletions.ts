@@ -1,4 +1,4 @@
-// An endpoint is deleted with attempts in flight, jobs queued and enqueues on the way.
+// An endpoint is deleted while it has attempts in flight, queued jobs and enqueues in flight.
 import { until } from '../../../support/until.ts'
 import type { Fixture } from '../../fixture.ts'
 import { nowMs } from '../../history.ts'
@@ -52,7 +52,10 @@ export async function raceDeletion({ fixture }: Stage, number: number): Promise<
   }
 }
 
-/** One after the other: each is stored and buried, or refused, and then so is every later one. */
+/**
+ * One after the other: each is stored and then made dead, or refused, and then all later ones are
+ * refused.
+ */
 async function enqueueUntilRefused(fixture: Fixture, endpoint: string): Promise<Accepted[]> {
   const { client } = fixture
   const accepted: Accepted[] = []
@@ -67,7 +70,7 @@ async function enqueueUntilRefused(fixture: Fixture, endpoint: string): Promise<
   }
 }
 
-/** What was claimed before leaves within a second or not at all, as after a cancel. */
+/** A job that was claimed before is sent within a second or not at all, as after a cancel. */
 function judgeSends(fixture: Fixture, name: string, deletedAtMs: number): void {
   for (const { jobId, beganAtMs } of deliveriesTo(fixture, name)) {
     const lateMs = Math.round(beganAtMs - deletedAtMs)

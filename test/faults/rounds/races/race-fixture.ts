@@ -1,4 +1,4 @@
-// What the races of a round share: one fixture, one receiver that each has its endpoints at.
+// What the races of a round share: one fixture, and one receiver for all their endpoints.
 import type { Fixture } from '../../fixture.ts'
 import type { Delivery } from '../../history.ts'
 import type { WorkReceiver } from '../../work-receiver.ts'
@@ -7,16 +7,16 @@ export type Script = Parameters<WorkReceiver['answerWith']>[0]
 
 export interface Stage {
   fixture: Fixture
-  /** By endpoint: what is answered there. */
+  /** The responses of each endpoint. */
   scripts: Map<string, Script>
 }
 
-/** Judges what can be told only when all is done. */
+/** Checks what can only be checked when everything is done. */
 export type Judge = () => Promise<void>
 
-/** Two cores are shared by all processes of a round. */
+/** All processes of a round share two cores. */
 export const NOISE_MS = 500
-/** A change to an endpoint reaches every worker within this. */
+/** A change to an endpoint reaches every worker within this time. */
 export const KNOWN_AFTER_MS = 1_000
 
 export function openStage(fixture: Fixture): Stage {

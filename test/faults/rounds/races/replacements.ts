@@ -1,4 +1,4 @@
-// An endpoint is replaced again and again under load: each attempt is of one version in all of it.
+// An endpoint is replaced again and again under load: each attempt uses exactly one version of it.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Fixture } from '../../fixture.ts'
 import { nowMs } from '../../history.ts'
@@ -23,7 +23,7 @@ const AT_WORK = 'attempts begun with a version that had just been replaced'
 
 export const REPLACEMENT_WINDOWS = [IN_FLIGHT]
 
-/** When the answer to the change to each version was there. */
+/** When the response to the change to each version was received. */
 type AnsweredAtMs = number[]
 
 export async function raceReplacements({ fixture }: Stage, repeats: number): Promise<Judge> {
@@ -44,7 +44,7 @@ export async function raceReplacements({ fixture }: Stage, repeats: number): Pro
     answeredAtMs.push(nowMs())
     fixture.hit(IN_FLIGHT, deliveriesTo(fixture, ENDPOINT).some(isUnderWay) ? 1 : 0)
   }
-  // The last one too is to be seen.
+  // The last version must be used too.
   await sleep(KNOWN_AFTER_MS + NOISE_MS)
   await load.stop()
   return async () => {

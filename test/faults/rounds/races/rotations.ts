@@ -1,4 +1,5 @@
-// A rotation of the secret races deliveries: each is signed by what was valid when it left.
+// A rotation of the secret races deliveries: each is signed with the secrets that were valid when
+// it was sent.
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../../support/until.ts'
@@ -16,7 +17,9 @@ const IN_OVERLAP = 'deliveries in an overlap, signed by both secrets'
 
 export const ROTATION_WINDOWS = [AT_ONCE, IN_OVERLAP]
 
-/** Whatever is signed by none of those that the receiver trusts is told by the checker. */
+/**
+ * The checker reports a delivery that is signed by none of the secrets that the receiver trusts.
+ */
 export async function raceRotations({ fixture }: Stage, repeats: number): Promise<void> {
   await Promise.all([
     rotateOften(fixture, 'rotated-at-once', '0s', repeats),
@@ -66,7 +69,7 @@ async function rotate(
   await sleep(KNOWN_AFTER_MS + NOISE_MS)
   if (overlap === '0s') fixture.hit(AT_ONCE, deliveriesTo(fixture, name).length - countBefore)
   else {
-    // Whoever knows only the old one can still verify.
+    // A receiver that only knows the old secret can still verify.
     receiver.trust(name, old)
     fixture.hit(IN_OVERLAP, await nextDelivery(fixture, name))
   }
@@ -74,7 +77,7 @@ async function rotate(
   await nextDelivery(fixture, name)
 }
 
-/** Resolves with how many began from now on, at least one, when there is one. */
+/** Resolves with how many deliveries have begun from now on, when there is at least one. */
 async function nextDelivery(fixture: Fixture, name: string): Promise<number> {
   const fromMs = nowMs()
   const since = () => deliveriesTo(fixture, name).filter(({ beganAtMs }) => beganAtMs >= fromMs)

@@ -21,7 +21,7 @@ import { useStore } from '../support/stores.ts'
 
 const SETTLER = join(import.meta.dirname, 'sqlite-settler.ts')
 const TOLD_COUNT = 30
-/** More than one transaction looks at: some of the aftermath is left when a process is killed. */
+/** More than one transaction looks at: some finish effects are pending when a process is killed. */
 const DEPENDENT_COUNT = 230
 const KEYS = ['a', 'b', 'c']
 const JOBS_PER_KEY = 8
@@ -62,7 +62,7 @@ test('settling processes are killed again and again: each finish is told once, e
   const notices = (await allOf(told)).map(({ payload }) => JSON.parse(`${Buffer.from(payload)}`))
   const wanted = [first.id, ...toldOf, ...[...ordered.values()].flat()]
   expect(notices.map(({ jobId }) => jobId).sort()).toEqual(wanted.sort())
-  expect(marksLeft()).toEqual({ aftermath: 0, dependencies: 0, turns: 0 })
+  expect(marksLeft()).toEqual({ effects: 0, dependencies: 0, turns: 0 })
 }, 120_000)
 
 /** Answers whether the process was killed: 1, or 0 when it found nothing more to do. */
@@ -117,7 +117,7 @@ async function expectInOrder(ids: string[]): Promise<void> {
 
 function marksLeft(): Record<string, unknown> | undefined {
   return query(`select
-    (select count(*) from jobs where aftermath = 1) as aftermath,
+    (select count(*) from jobs where effects_pending = 1) as effects,
     (select count(*) from dependencies) as dependencies,
     (select count(*) from jobs where turn is not null) as turns`)
 }

@@ -75,7 +75,7 @@ const EXPECTED_INDEX: [string, string, string][] = [
   ['held, going round', sweep.HELD_NEXT, 'jobs_held (endpoint=? AND rowid>?)'],
   ['held, beyond', sweep.HELD_BEYOND, 'jobs_held (endpoint>?)'],
   ['marked', sweep.MARKED, 'jobs_recheck (recheck=?)'],
-  ['aftermath', finishEffects.NEXT_AFTERMATH, 'jobs_aftermath (aftermath=?)'],
+  ['finish effects', finishEffects.NEXT_WITH_EFFECTS, 'jobs_effects_pending (effects_pending=?)'],
   ['dependents', finishEffects.DEPENDENTS_OF, 'PRIMARY KEY (dependency=?)'],
   ['head of a key', blockedJobs.HEAD_OF_KEY, 'jobs_ordered (endpoint=? AND ordering_key=?)'],
   ['turn of a key', blockedJobs.TURN_OF_KEY, 'jobs_turn (endpoint=? AND turn=?)'],

@@ -81,7 +81,7 @@ function turnIsFree({ connection }: Database, { seq, endpoint, ordering_key }: H
   return connection.statement(TURN_OF_KEY).get(endpoint, ordering_key)?.state !== 'running'
 }
 
-/** Judges and writes. Whoever calls it is in a transaction, and sees to the aftermath. */
+/** Checks and writes. The caller is in a transaction and runs the finish effects. */
 export function resolveHeld(database: Database, row: HeldRow): Judgement['kind'] {
   const judgement = judge(database, row)
   switch (judgement.kind) {

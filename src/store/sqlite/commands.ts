@@ -8,7 +8,7 @@ import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from '..
 import { holdLaterOne, passTurn, waitForFinishOf } from './blocked-jobs.ts'
 import { type Database, tellEnd } from './connection.ts'
 import { DEDUPE_HOLDER, REPLACE_PAYLOAD } from './enqueue-conflicts.ts'
-import { runAftermath, runAftermathOf } from './finish-effects.ts'
+import { runFinishEffects, runFinishEffectsOf } from './finish-effects.ts'
 import { guardOf, inStates } from './guards.ts'
 import {
   attemptLine,
@@ -25,7 +25,7 @@ import { jobOfId, stateOf } from './jobs.ts'
 
 export const STATE_OF = `
 select seq, state, endpoint, dedupe_key, ordering_key, fence, lease_id, worker_id, claimed_at,
-  attempt_count, aftermath, waiting_for, version
+  attempt_count, effects_pending, waiting_for, version
 from jobs where id = ?`
 
 /** Parameters: now, seq. */
@@ -42,7 +42,7 @@ update jobs set state = 'queued', waiting_for = $waitingFor,
   held = (ordering_key is not null or $waitingFor is not null),
   attempts_left = max_attempts, free_attempts = 0, run_at = $now, due_at = $now,
   first_run_at = $now,
-  superseded = 0, aftermath = 0, finished_at = null, failure_reason = null,
+  superseded = 0, effects_pending = 0, finished_at = null, failure_reason = null,
   failure_message = null, result = null, result_truncated = 0, progress = null,
   expires_at = null, version = version + 1
 where seq = $seq and ${guardOf('retry')}`
@@ -69,7 +69,7 @@ interface FoundRow {
   worker_id: string
   claimed_at: number
   attempt_count: number
-  aftermath: number
+  effects_pending: number
   waiting_for: string | null
   version: number
 }
@@ -78,7 +78,7 @@ export async function cancel(database: Database, ids: string[]): Promise<Command
   if (ids.length === 0) return []
   return database.connection.write('full', () => {
     const results = ids.map((id) => cancelOne(database, id))
-    runAftermath(database)
+    runFinishEffects(database)
     return results
   })
 }
@@ -113,7 +113,7 @@ export async function retry(
   const results = await database.connection.write('full', () => {
     const told = ids.map((id) => retryOne(database, id, options))
     // Dependents that died with it may have dependents of their own.
-    runAftermath(database)
+    runFinishEffects(database)
     return told
   })
   if (results.some(({ kind }) => kind === 'applied')) database.watch.stir()
@@ -124,7 +124,7 @@ function retryOne(database: Database, id: string, options: RetryOptions): RetryR
   const row = find(database, id)
   if (row === null) return { kind: 'not_found' }
   // Its end is followed to the end before it begins anew: a retry revives no dependent.
-  if (row.aftermath === 1 && !runAftermathOf(database, row.seq)) {
+  if (row.effects_pending === 1 && !runFinishEffectsOf(database, row.seq)) {
     return { kind: 'refused', state: row.state }
   }
   const { connection, clock } = database
@@ -216,9 +216,9 @@ export function deleteJob(
     if (ifVersion !== null && row.version !== ifVersion) {
       return { kind: 'stale', version: row.version }
     }
-    if (isFinal(row.state)) runAftermathOf(database, row.seq)
+    if (isFinal(row.state)) runFinishEffectsOf(database, row.seq)
     const { changes } = database.connection.statement(DELETE).run(row.seq)
-    runAftermath(database)
+    runFinishEffects(database)
     return changes === 1 ? { kind: 'applied' } : { kind: 'refused', state: row.state }
   })
 }

@@ -334,7 +334,8 @@ export function createConnection(db: DatabaseSync, path: string, file: FileInPla
       try {
         return statement('pragma data_version').get()?.data_version as number
       } catch (error) {
-        // A hint may be missed; whoever needs the store next meets the error where it can be told.
+        // A hint may be missed; whoever needs the store next meets the error where it can be
+        // reported.
         if (sentenceFor(path, error) === null && !isBusy(error)) throw error
         return null
       }

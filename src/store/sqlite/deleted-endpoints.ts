@@ -5,7 +5,7 @@ import { ENDPOINT_GONE } from '../../job/attempt.ts'
 import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import type { SweepCounts } from '../store.ts'
 import { type Database, tellEnd } from './connection.ts'
-import { runAftermath } from './finish-effects.ts'
+import { runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
   attemptLine,
@@ -116,7 +116,7 @@ function buryJobsOf(
     evicted++
     tellEnd(database, { ...gone, jobId: row.id, attempt })
   }
-  const after = runAftermath(database)
+  const after = runFinishEffects(database)
   connection.statement(REMOVE_ENDPOINT).run(name)
   return { abandoned, evicted, ...after }
 }

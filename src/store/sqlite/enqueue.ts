@@ -19,7 +19,7 @@ import {
   findByKey,
   findByOrigin,
 } from './enqueue-conflicts.ts'
-import { runAftermath } from './finish-effects.ts'
+import { runFinishEffects } from './finish-effects.ts'
 import { insertJob, parsed } from './job-row.ts'
 import { jobOfId, stateOf } from './jobs.ts'
 
@@ -38,8 +38,8 @@ export async function enqueue(database: Database, jobs: NewJob[]): Promise<Enque
   const results = await database.connection.write('full', () => {
     const endpoints: Endpoints = new Map()
     const told = jobs.map((job) => enqueueOne(database, job, endpoints))
-    // Only a job that was displaced by another has an aftermath here.
-    if (jobs.some(({ dedupe }) => dedupe?.mode === 'replace')) runAftermath(database)
+    // Only a job that a new one displaced becomes final here.
+    if (jobs.some(({ dedupe }) => dedupe?.mode === 'replace')) runFinishEffects(database)
     return told
   })
   if (results.some(({ kind }) => kind === 'inserted' || kind === 'existing')) database.watch.stir()

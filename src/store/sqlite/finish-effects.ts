@@ -1,6 +1,7 @@
-// What a job's finish leads to: its notice, its dependents, the next of its ordering key. It is
-// done in the transaction that finished the job, as far as that may take; the mark on the job stays
-// until all is done, and every later write that ends jobs, and every sweep, goes on with it.
+// The finish effects: what follows when a job becomes final. Its notice is enqueued, its dependents
+// are unblocked or made dead, and the next job of its ordering key gets the slot. They run in the
+// transaction that makes the job final, up to a number of steps. `effects_pending` of the job stays
+// 1 until all are done: every later write that makes jobs final, and every sweep, continues them.
 
 import type { Acceptance } from '../../job/acceptance.ts'
 import { type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
@@ -10,21 +11,22 @@ import { HELD_BY_ID, type HeldRow, type Judgement, passTurn, resolveHeld } from 
 import type { Database } from './connection.ts'
 import { insertJob, originOf, parsed } from './job-row.ts'
 
-/** Jobs looked at in one transaction, which others wait for: some milliseconds. */
+/** Jobs read in one transaction: some milliseconds, in which other writers wait. */
 export const MAX_STEPS = 200
-/** Of one job that somebody asks to retry or delete: what is waited for may take longer. */
-const MAX_STEPS_OF_ONE = 10_000
+/** For one job that a client retries or deletes: its request may take longer. */
+const MAX_STEPS_FOR_ONE = 10_000
 
 const COLUMNS = `seq, id, endpoint, state, finishes, ordering_key, has_dependents,
   notice_endpoint, notice_states`
-export const NEXT_AFTERMATH = `
-select ${COLUMNS} from jobs where aftermath = 1 order by seq limit 1`
-export const AFTERMATH_OF = `select ${COLUMNS} from jobs where aftermath = 1 and seq = ?`
-export const TOLD_OF = `
+export const NEXT_WITH_EFFECTS = `
+select ${COLUMNS} from jobs where effects_pending = 1 order by seq limit 1`
+export const EFFECTS_OF = `select ${COLUMNS} from jobs where effects_pending = 1 and seq = ?`
+/** What its notice reports. */
+export const REPORTED_OF = `
 select created_at, result, metadata, failure_reason, failure_message, trace from jobs
 where seq = ?`
 
-/** Of an endpoint that is disabled too: its notices wait there. */
+/** Also of a disabled endpoint: its notices wait there. */
 export const NOTICE_BUDGET = 'select max_attempts from endpoints where name = ? and deleting = 0'
 
 /** Parameters: the job's id, limit. */
@@ -32,9 +34,10 @@ export const DEPENDENTS_OF = `
 select dependent from dependencies where dependency = ? order by dependent limit +?`
 export const DROP_DEPENDENT = 'delete from dependencies where dependency = ? and dependent = ?'
 
-export const CLEAR_AFTERMATH = 'update jobs set aftermath = 0 where seq = ? and aftermath = 1'
+export const CLEAR_EFFECTS_PENDING =
+  'update jobs set effects_pending = 0 where seq = ? and effects_pending = 1'
 
-interface AftermathRow {
+interface FinishedRow {
   seq: number
   id: string
   endpoint: string
@@ -46,48 +49,48 @@ interface AftermathRow {
   notice_states: string | null
 }
 
-/** Called in a transaction that may have ended jobs. Where none is marked it costs one seek. */
-export function runAftermath(database: Database): FinishEffects {
+/** For a transaction that may have made jobs final. If no effects are pending it costs one seek. */
+export function runFinishEffects(database: Database): FinishEffects {
   const counts = { ...NO_EFFECTS }
   for (let left = MAX_STEPS; left > 0; ) {
-    const row = database.connection.statement(NEXT_AFTERMATH).get() as AftermathRow | undefined
+    const row = database.connection.statement(NEXT_WITH_EFFECTS).get() as FinishedRow | undefined
     if (row === undefined) break
-    left = follow(database, row, left, counts)
+    left = runEffects(database, row, left, counts)
   }
   return counts
 }
 
-/** That of one job, before it is deleted or queued again; answers whether nothing is left of it. */
-export function runAftermathOf(database: Database, seq: number): boolean {
+/** Those of one job, before it is deleted or queued again. Returns whether all are done. */
+export function runFinishEffectsOf(database: Database, seq: number): boolean {
   const { connection } = database
-  const row = connection.statement(AFTERMATH_OF).get(seq) as AftermathRow | undefined
+  const row = connection.statement(EFFECTS_OF).get(seq) as FinishedRow | undefined
   if (row === undefined) return true
-  follow(database, row, MAX_STEPS_OF_ONE, { ...NO_EFFECTS })
-  return connection.statement(AFTERMATH_OF).get(seq) === undefined
+  runEffects(database, row, MAX_STEPS_FOR_ONE, { ...NO_EFFECTS })
+  return connection.statement(EFFECTS_OF).get(seq) === undefined
 }
 
-/** Answers how many steps are left; at 0 some of this job's aftermath may be, too. */
-function follow(
+/** Returns how many steps are left. At 0 some effects of this job may still be pending. */
+function runEffects(
   database: Database,
-  row: AftermathRow,
+  row: FinishedRow,
   steps: number,
   counts: FinishEffects,
 ): number {
-  // First, so that it is told of by the time that the job may be queued again.
-  giveNotice(database, row)
+  // First: it reports how this finish ended, and the job may be queued again afterwards.
+  enqueueNotice(database, row)
   let left = steps - 1
-  if (row.has_dependents === 1) left = tellDependents(database, row, left, counts)
+  if (row.has_dependents === 1) left = resolveDependents(database, row, left, counts)
   if (left <= 0 && row.has_dependents === 1) return 0
   if (row.ordering_key !== null) {
     count(counts, passTurn(database, row.endpoint, row.ordering_key))
   }
-  database.connection.statement(CLEAR_AFTERMATH).run(row.seq)
+  database.connection.statement(CLEAR_EFFECTS_PENDING).run(row.seq)
   counts.aftermaths++
   return left
 }
 
-/** Its origin key makes it one notice a finish, however often this is called. */
-function giveNotice(database: Database, row: AftermathRow): void {
+/** Can be repeated: the origin key allows one notice for each finish. */
+function enqueueNotice(database: Database, row: FinishedRow): void {
   const { connection, clock, settings, watch } = database
   const drop = (reason: DropReason) =>
     settings.warn({ jobId: row.id, endpoint, reason }, 'notice.dropped')
@@ -100,19 +103,19 @@ function giveNotice(database: Database, row: AftermathRow): void {
     drop('endpoint_not_found')
     return
   }
-  const told = connection.statement(TOLD_OF).get(row.seq) as unknown as ToldRow
-  const { failure_reason, failure_message } = told
+  const reported = connection.statement(REPORTED_OF).get(row.seq) as unknown as ReportedRow
+  const { failure_reason, failure_message } = reported
   const notice = noticeOf(
     {
       id: row.id,
-      createdAt: told.created_at,
+      createdAt: reported.created_at,
       endpoint: row.endpoint,
       state: row.state,
-      result: told.result,
+      result: reported.result,
       failure:
         failure_reason === null ? null : { reason: failure_reason, message: failure_message ?? '' },
-      metadata: parsed(told.metadata, {}),
-      hops: originOf(told.trace).hops,
+      metadata: parsed(reported.metadata, {}),
+      hops: originOf(reported.trace).hops,
     },
     row.finishes,
     endpoint,
@@ -130,7 +133,7 @@ function giveNotice(database: Database, row: AftermathRow): void {
   if (insertJob(database, notice, acceptance) !== null) watch.stir()
 }
 
-interface ToldRow {
+interface ReportedRow {
   created_at: number
   result: string | null
   metadata: string | null
@@ -139,10 +142,10 @@ interface ToldRow {
   trace: string | null
 }
 
-/** Each forgets that it waited for this one, and what that leads to is written with it. */
-function tellDependents(
+/** Each dependent is checked again, and stops waiting for this job in the same transaction. */
+function resolveDependents(
   database: Database,
-  { id }: AftermathRow,
+  { id }: FinishedRow,
   steps: number,
   counts: FinishEffects,
 ): number {

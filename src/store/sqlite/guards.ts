@@ -76,7 +76,7 @@ const GUARD_SQL = {
   /** Proved once for all jobs of a lane, by ELIGIBLE in admission.ts, in the same transaction. */
   endpoint_eligible: 'true',
   endpoint_gone: `not ${ENDPOINT_ACCEPTS}`,
-  aftermath_done: 'aftermath = 0',
+  aftermath_done: 'effects_pending = 0',
   /** is dead, has key, finished by */
   purge_due: "(state = 'dead') = ? and has_key is ? and finished_at <= ?",
 } satisfies Record<Guard, string>

@@ -175,12 +175,12 @@ export const DROP_LEASE = `lease_id = null, worker_id = null, claimed_at = null,
   version = version + 1`
 
 /**
- * One parameter: when it ended. The mark of the aftermath is looked for in the same transaction
- * (finish-effects.ts); until it is cleared the job stays.
+ * One parameter: when it ended. `effects_pending` is found in the same transaction
+ * (finish-effects.ts); the job is not purged before it is 0.
  */
 export function finishAs(state: Exclude<JobState, 'queued' | 'running'>): string {
   return `state = '${state}', finished_at = ?, turn = null, finishes = finishes + 1,
-    aftermath = (ordering_key is not null or has_dependents = 1
+    effects_pending = (ordering_key is not null or has_dependents = 1
       or coalesce(instr(notice_states, '"${state}"'), 0) > 0)`
 }
 

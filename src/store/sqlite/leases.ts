@@ -4,7 +4,7 @@ import type { JobState, Lease } from '../../job/job.ts'
 import { endOfLease } from '../../job/settlement.ts'
 import type { Heartbeat, HeartbeatResult, RenewResult } from '../settlement.ts'
 import type { Database } from './connection.ts'
-import { runAftermath } from './finish-effects.ts'
+import { runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import { DROP_LEASE, finishAs, readAttemptLines } from './job-row.ts'
 
@@ -88,7 +88,7 @@ export async function release(database: Database, leases: Lease[]): Promise<Rene
   if (leases.length === 0) return []
   const results = await database.connection.write('normal', () => {
     const told = leases.map((lease) => releaseOne(database, lease))
-    runAftermath(database)
+    runFinishEffects(database)
     return told
   })
   if (results.includes('applied')) database.watch.stir()

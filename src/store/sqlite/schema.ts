@@ -40,8 +40,8 @@ create table jobs (
   version integer not null default 1,
   -- How often it became final: a retry can make that happen again.
   finishes integer not null default 0,
-  -- 1: final, and not everything that follows from that is done.
-  aftermath integer not null default 0,
+  -- 1: final, and its finish effects are not all done.
+  effects_pending integer not null default 0,
   has_dependents integer not null default 0,
   -- 1: running, and a newer job has its dedupe key.
   superseded integer not null default 0,
@@ -142,9 +142,9 @@ create index jobs_expiring on jobs (expires_at)
 -- sweep: final jobs past their retention. Small numbers for the classes of src/job/retention.ts,
 -- because every job that becomes final is written to this index.
 create index jobs_purgeable on jobs ((state = 'dead'), has_key, finished_at)
-  where finished_at is not null and aftermath = 0;
+  where finished_at is not null and effects_pending = 0;
 -- every write that makes jobs final, and sweep: the finish effects that are not done
-create index jobs_aftermath on jobs (aftermath) where aftermath = 1;
+create index jobs_effects_pending on jobs (effects_pending) where effects_pending = 1;
 -- listJobs of one endpoint, newest first
 create index jobs_of_endpoint on jobs (endpoint, id);
 -- listJobs of the states that are few, newest first; countJobs, sweep. Two indexes, because for one

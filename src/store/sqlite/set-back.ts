@@ -28,7 +28,7 @@ export const FINISH_NOW = `
 update jobs set finished_at = ?
 where seq in (
   select seq from jobs where (state = 'dead') = ? and has_key is ? and finished_at > ?
-    and finished_at is not null and aftermath = 0
+    and finished_at is not null and effects_pending = 0
   limit +?)`
 export const RESTS_AHEAD = `
 select name, resting_until, rest_by_breaker, breaker_cooldown_ms from endpoints

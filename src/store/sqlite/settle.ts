@@ -7,7 +7,7 @@ import { isRepeat } from '../../job/settlement.ts'
 import type { Settlement, SettleResult } from '../settlement.ts'
 import type { SettleOptions } from '../store.ts'
 import type { Database } from './connection.ts'
-import { runAftermath } from './finish-effects.ts'
+import { runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
   attemptLine,
@@ -53,7 +53,7 @@ export async function settle(
   if (settlements.length === 0) return []
   const results = await database.connection.write(durable ? 'full' : 'normal', () => {
     const told = settlements.map((settlement) => settleOne(database, settlement))
-    runAftermath(database)
+    runFinishEffects(database)
     return told
   })
   if (settlements.some(({ event }) => event === 'reschedule' || event === 'postpone')) {

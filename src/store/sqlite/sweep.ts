@@ -12,7 +12,7 @@ import { HELD_BY_SEQ, HELD_COLUMNS, type HeldRow, judge, resolveHeld } from './b
 import { UNKNOWN_BOOT } from './clock.ts'
 import { type Database, tellEnd } from './connection.ts'
 import { buryJobsOfGoneEndpoints } from './deleted-endpoints.ts'
-import { MAX_STEPS, runAftermath } from './finish-effects.ts'
+import { MAX_STEPS, runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
   attemptLine,
@@ -32,8 +32,8 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
   if (!options.reclaim) await proveWritable(database)
   // First: what this sweep ends can be read until the next one, however short the retention is.
   const purged = await purge(database, limit)
-  // What others left undone, before what this sweep itself ends.
-  const left = await finishAftermaths(database, limit)
+  // Those that another process left pending, before those of the jobs that this sweep ends.
+  const left = await runPendingEffects(database, limit)
   const held = await recheckHeld(database, limit)
   // Evicts before it reclaims: a job of an endpoint that is being deleted need not go round again.
   const buried = await buryJobsOfGoneEndpoints(database, limit)
@@ -50,7 +50,7 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
     buriedLapsed: lapsed.buriedLapsed,
     expired: expired.expired,
     ...sumEffects([left, held, buried, lapsed, expired]),
-    // Found undone by this sweep; those of its own ends are not.
+    // Only those that another process left pending.
     aftermaths: left.aftermaths,
     purged,
   }
@@ -69,7 +69,7 @@ function proveWritable({ connection }: Database): Promise<void> {
 /** Parameters: is dead, has key, finished by, limit. */
 export const PURGEABLE = `
 select seq from jobs where (state = 'dead') = ? and has_key is ? and finished_at <= ?
-  and finished_at is not null and aftermath = 0
+  and finished_at is not null and effects_pending = 0
 order by finished_at limit +?`
 /** Parameters: seq, is dead, has key, finished by. */
 export const PURGE = `delete from jobs where seq = ? and ${guardOf('purge')}`
@@ -91,16 +91,16 @@ async function purge({ connection, clock, settings }: Database, limit: number): 
   )
 }
 
-export const IS_AFTERMATH_LEFT = 'select 1 from jobs where aftermath = 1 limit 1'
+export const ARE_EFFECTS_PENDING = 'select 1 from jobs where effects_pending = 1 limit 1'
 
-/** In transactions of bounded length, until none is left or as many jobs were looked at. */
-async function finishAftermaths(database: Database, limit: number): Promise<FinishEffects> {
+/** In transactions of bounded length, until none is pending or `limit` jobs were read. */
+async function runPendingEffects(database: Database, limit: number): Promise<FinishEffects> {
   const { connection } = database
   const total = { ...NO_EFFECTS }
   for (let steps = 0; steps < limit; steps += MAX_STEPS) {
-    const isLeft = await connection.read(() => connection.statement(IS_AFTERMATH_LEFT).get())
+    const isLeft = await connection.read(() => connection.statement(ARE_EFFECTS_PENDING).get())
     if (isLeft === undefined) break
-    const counts = await connection.write('normal', () => runAftermath(database))
+    const counts = await connection.write('normal', () => runFinishEffects(database))
     addEffects(total, counts)
   }
   return total
@@ -135,7 +135,7 @@ async function recheckHeld(database: Database, limit: number): Promise<FinishEff
       // What it depends on may be queued again: then its finish decides.
       connection.statement(UNMARK).run(seq)
     }
-    return sumEffects([counts, runAftermath(database)])
+    return sumEffects([counts, runFinishEffects(database)])
   })
 }
 
@@ -224,7 +224,7 @@ async function endLapsedLeases(database: Database, limit: number): Promise<Lapse
       else if (row.attempts_left > 0) counts.reclaimed += reclaim(database, row)
       else counts.buriedLapsed += buryLapsed(database, row)
     }
-    return { ...counts, ...runAftermath(database) }
+    return { ...counts, ...runFinishEffects(database) }
   })
   if (written === null)
     throw new StoreUnavailable('another process wrote to the store for too long')
@@ -326,7 +326,7 @@ async function expire(
       const { id, endpoint } = row as { id: string; endpoint: string }
       tellEnd(database, { jobId: id, endpoint, attempt: null, diedOf: EXPIRED.reason })
     }
-    return { expired, ...runAftermath(database) }
+    return { expired, ...runFinishEffects(database) }
   })
 }
 
@@ -393,7 +393,7 @@ export async function endOverdue(database: Database, ends: OverdueEnd[]): Promis
   if (ends.length === 0) return []
   const results = await database.connection.write('normal', () => {
     const told = ends.map((end) => endOne(database, end))
-    runAftermath(database)
+    runFinishEffects(database)
     return told
   })
   if (ends.some(({ event }) => event === 'time_out')) database.watch.stir()

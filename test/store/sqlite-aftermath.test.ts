@@ -36,7 +36,7 @@ async function withDependents(store: Store) {
 }
 
 function claimableOf(endpoint: string): number {
-  return count(`from jobs where state = 'queued' and held = 0 and endpoint = '${endpoint}'`)
+  return count(`from jobs where state = 'queued' and blocked = 0 and endpoint = '${endpoint}'`)
 }
 
 function count(from: string): number {
@@ -84,7 +84,7 @@ test('a job that is deleted takes what waits for it to its end first', async () 
   expect(claimableOf(waiting)).toBe(DEPENDENT_COUNT)
 })
 
-test('held jobs that everybody forgot are found on the way round', async () => {
+test('blocked jobs that everybody forgot are found on the way round', async () => {
   const { store } = place
   const { waiting, id } = await withDependents(store)
   const db = new DatabaseSync(place.url.slice('sqlite:'.length), { timeout: 5_000 })

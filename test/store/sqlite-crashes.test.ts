@@ -131,7 +131,7 @@ function query(sql: string): Record<string, unknown> | undefined {
   }
 }
 
-test('100,000 jobs held behind one head stand outside what a claim reads', async () => {
+test('100,000 jobs blocked behind one head stand outside what a claim reads', async () => {
   const { store } = place
   const endpoint = await addEndpoint(store)
   const head = await enqueueOne(store, endpoint, { orderingKey: 'k' })
@@ -140,7 +140,7 @@ test('100,000 jobs held behind one head stand outside what a claim reads', async
   // The one entry of the index is the head's: claim and look for due jobs read nothing else.
   const entries = (index: string) =>
     query(`select count(*) as count from jobs indexed by ${index}
-      where state = 'queued' and held = 0 and endpoint = '${endpoint}'`)
+      where state = 'queued' and blocked = 0 and endpoint = '${endpoint}'`)
   expect(entries('jobs_claimable')).toEqual({ count: 1 })
   expect(entries('jobs_due')).toEqual({ count: 1 })
   const [claimed] = await claimFrom(store, endpoint, 10)
@@ -156,12 +156,12 @@ test('100,000 jobs held behind one head stand outside what a claim reads', async
   expect((await claimFrom(store, endpoint, 10)).map(({ jobId }) => jobId)).toEqual([more.id])
 }, 60_000)
 
-/** Copies of a held job: so many are not enqueued one by one. */
+/** Copies of a blocked job: so many are not enqueued one by one. */
 function holdMoreLike(id: string, count: number): void {
   const db = new DatabaseSync(pathOf(), { timeout: 5_000 })
   db.prepare(
     `with recursive numbers (n) as (select 1 union all select n + 1 from numbers where n < ?)
-    insert into jobs (id, endpoint, held, priority, run_at, due_at, first_run_at, created_at,
+    insert into jobs (id, endpoint, blocked, priority, run_at, due_at, first_run_at, created_at,
       attempts_left, max_attempts, payload_bytes, ordering_key)
     select id || n, endpoint, 1, priority, run_at, due_at, first_run_at, created_at,
       attempts_left, max_attempts, payload_bytes, ordering_key

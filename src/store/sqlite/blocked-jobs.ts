@@ -1,5 +1,5 @@
-// Held jobs: those that wait for other jobs or for the turn of their ordering key. A job is judged
-// by reading alone; what the judgement leads to is written under the guards of its event.
+// Blocked jobs: queued jobs that wait for dependencies or for the slot of their ordering key. A
+// check only reads. What follows from it is written under the guard of its event.
 
 import { dependencyFailed } from '../../job/attempt.ts'
 import { checkDependencies } from '../../job/dependencies.ts'
@@ -8,14 +8,14 @@ import { guardOf, IN_ORDER } from './guards.ts'
 import { failureValues, finishQueuedAs, listText, parsed } from './job-row.ts'
 import { stateOf } from './jobs.ts'
 
-export const HELD_COLUMNS = 'seq, id, endpoint, ordering_key, waiting_for'
+export const BLOCKED_COLUMNS = 'seq, id, endpoint, ordering_key, waiting_for'
 
-export const HELD_BY_SEQ = `select ${HELD_COLUMNS} from jobs where seq = ? and held = 1`
-export const HELD_BY_ID = `select ${HELD_COLUMNS} from jobs where id = ? and held = 1`
+export const BLOCKED_BY_SEQ = `select ${BLOCKED_COLUMNS} from jobs where seq = ? and blocked = 1`
+export const BLOCKED_BY_ID = `select ${BLOCKED_COLUMNS} from jobs where id = ? and blocked = 1`
 
 /** The earliest of its ordering key that is not final. */
 export const HEAD_OF_KEY = `
-select ${HELD_COLUMNS}, held from jobs
+select ${BLOCKED_COLUMNS}, blocked from jobs
 where ${IN_ORDER} and endpoint = ? and ordering_key = ? order by seq limit 1`
 export const TURN_OF_KEY = `
 select seq, state from jobs where turn is not null and endpoint = ? and turn = ?`
@@ -27,13 +27,13 @@ update jobs set has_dependents = 1 where id = ? and has_dependents = 0`
 
 /** Parameters: now (twice), seq. */
 export const PROMOTE = `
-update jobs set held = 0, recheck = 0, turn = ordering_key, due_at = max(run_at, ?),
+update jobs set blocked = 0, recheck = 0, turn = ordering_key, due_at = max(run_at, ?),
   promoted_at = ?,
   version = version + 1
 where seq = ? and ${guardOf('promote')}`
-/** A later one of the key, when an earlier is queued again: it was not begun, or waits to be. */
-export const HOLD_AGAIN = `
-update jobs set held = 1, turn = null, version = version + 1
+/** A later job of the key, when an earlier one is queued again. */
+export const BLOCK_AGAIN = `
+update jobs set blocked = 1, turn = null, version = version + 1
 where seq = ? and state = 'queued' and turn is not null`
 /** Parameters: finished at, reason, message, what it still waited for, seq. */
 export const FAIL_DEPENDENT = `
@@ -41,9 +41,9 @@ update jobs set ${finishQueuedAs('dead')}, failure_reason = ?,
   failure_message = ?, waiting_for = ?
 where seq = ? and ${guardOf('fail_dependent')}`
 export const WAIT_FOR = `
-update jobs set waiting_for = ?, recheck = 0 where seq = ? and held = 1`
+update jobs set waiting_for = ?, recheck = 0 where seq = ? and blocked = 1`
 
-export interface HeldRow {
+export interface BlockedJob {
   seq: number
   id: string
   endpoint: string
@@ -51,14 +51,14 @@ export interface HeldRow {
   waiting_for: string | null
 }
 
-export type Judgement =
+export type BlockedCheck =
   | { kind: 'waits' }
-  /** Of what it waited for some is done, not all; or all, but it is not its turn. */
+  /** Some dependencies have succeeded; or all have, but another job has the ordering slot. */
   | { kind: 'waits_for_less'; unmet: string[] }
   | { kind: 'fails'; failed: string; unmet: string[] }
   | { kind: 'ready' }
 
-/** In the transaction that read their states: their finish comes after, and finds the mark. */
+/** In the transaction that read their states: they finish later, and their finish sees the mark. */
 export function waitForFinishOf({ connection }: Database, ids: string[], dependent: string): void {
   for (const id of ids) {
     connection.statement(ADD_DEPENDENCY).run(id, dependent)
@@ -66,7 +66,7 @@ export function waitForFinishOf({ connection }: Database, ids: string[], depende
   }
 }
 
-export function judge(database: Database, row: HeldRow): Judgement {
+export function checkBlocked(database: Database, row: BlockedJob): BlockedCheck {
   const waitingFor = parsed<string[]>(row.waiting_for, [])
   const { unmet, failed } = checkDependencies(waitingFor, (id) => stateOf(database, id))
   if (failed !== null) return { kind: 'fails', failed, unmet }
@@ -75,28 +75,31 @@ export function judge(database: Database, row: HeldRow): Judgement {
   return unmet.length < waitingFor.length ? { kind: 'waits_for_less', unmet } : { kind: 'waits' }
 }
 
-function turnIsFree({ connection }: Database, { seq, endpoint, ordering_key }: HeldRow): boolean {
+function turnIsFree(
+  { connection }: Database,
+  { seq, endpoint, ordering_key }: BlockedJob,
+): boolean {
   const head = connection.statement(HEAD_OF_KEY).get(endpoint, ordering_key)
   if (head?.seq !== seq) return false
   return connection.statement(TURN_OF_KEY).get(endpoint, ordering_key)?.state !== 'running'
 }
 
 /** Checks and writes. The caller is in a transaction and runs the finish effects. */
-export function resolveHeld(database: Database, row: HeldRow): Judgement['kind'] {
-  const judgement = judge(database, row)
-  switch (judgement.kind) {
+export function resolveBlocked(database: Database, row: BlockedJob): BlockedCheck['kind'] {
+  const check = checkBlocked(database, row)
+  switch (check.kind) {
     case 'waits':
-      return judgement.kind
+      return check.kind
     case 'waits_for_less':
-      waitFor(database, row, judgement.unmet)
-      return judgement.kind
+      waitFor(database, row, check.unmet)
+      return check.kind
     case 'fails':
-      return failDependent(database, row, judgement) ? judgement.kind : 'waits'
+      return failDependent(database, row, check) ? check.kind : 'waits'
     case 'ready':
       waitFor(database, row, [])
-      return promote(database, row) ? judgement.kind : 'waits'
+      return promote(database, row) ? check.kind : 'waits'
     default:
-      throw new Error(`unknown judgement ${(judgement satisfies never as Judgement).kind}`)
+      throw new Error(`unknown check ${(check satisfies never as BlockedCheck).kind}`)
   }
 }
 
@@ -105,14 +108,14 @@ export function passTurn(
   database: Database,
   endpoint: string,
   orderingKey: string,
-): Judgement['kind'] {
+): BlockedCheck['kind'] {
   const head = database.connection.statement(HEAD_OF_KEY).get(endpoint, orderingKey)
-  if (head === undefined || head.held === 0) return 'waits'
-  return resolveHeld(database, head as unknown as HeldRow)
+  if (head === undefined || head.blocked === 0) return 'waits'
+  return resolveBlocked(database, head as unknown as BlockedJob)
 }
 
 /** An earlier job of the key is queued again: a later one that is not running loses its turn. */
-export function holdLaterOne(
+export function blockLaterOne(
   { connection }: Database,
   seq: number,
   endpoint: string,
@@ -120,27 +123,27 @@ export function holdLaterOne(
 ): void {
   const holder = connection.statement(TURN_OF_KEY).get(endpoint, orderingKey)
   if (holder === undefined || (holder.seq as number) <= seq) return
-  connection.statement(HOLD_AGAIN).run(holder.seq as number)
+  connection.statement(BLOCK_AGAIN).run(holder.seq as number)
 }
 
-function promote(database: Database, { seq, endpoint, ordering_key }: HeldRow): boolean {
+function promote(database: Database, { seq, endpoint, ordering_key }: BlockedJob): boolean {
   const { connection, clock, watch } = database
-  if (ordering_key !== null) holdLaterOne(database, seq, endpoint, ordering_key)
+  if (ordering_key !== null) blockLaterOne(database, seq, endpoint, ordering_key)
   const now = clock.now()
   const { changes } = connection.statement(PROMOTE).run(now, now, seq)
   if (changes === 1) watch.stir()
   return changes === 1
 }
 
-function waitFor({ connection }: Database, row: HeldRow, unmet: string[]): void {
+function waitFor({ connection }: Database, row: BlockedJob, unmet: string[]): void {
   const text = listText(unmet)
   if (text !== row.waiting_for) connection.statement(WAIT_FOR).run(text, row.seq)
 }
 
 function failDependent(
   database: Database,
-  row: HeldRow,
-  { failed, unmet }: Extract<Judgement, { kind: 'fails' }>,
+  row: BlockedJob,
+  { failed, unmet }: Extract<BlockedCheck, { kind: 'fails' }>,
 ): boolean {
   const { connection, clock } = database
   const failure = dependencyFailed(failed)

@@ -19,7 +19,7 @@ const MAX_ENTRIES = 1_000
 
 /** Parameters: since, now. */
 export const DUE_BETWEEN = `
-select endpoint from jobs where state = 'queued' and held = 0 and due_at > ? and due_at <= ?
+select endpoint from jobs where state = 'queued' and blocked = 0 and due_at > ? and due_at <= ?
 order by due_at limit ${MAX_ENTRIES}`
 
 /** A thousand rows cost more to hand over than to count. */
@@ -28,15 +28,15 @@ export const COUNT_DUE_BETWEEN = `select count(*) as count from (${DUE_BETWEEN})
 /** Each step is one seek in the index, past all jobs of one endpoint. */
 export const ALL_QUEUED = `
 with recursive lane (endpoint) as (
-  select min(endpoint) from jobs where state = 'queued' and held = 0
+  select min(endpoint) from jobs where state = 'queued' and blocked = 0
   union all
   select (select min(endpoint) from jobs
-    where state = 'queued' and held = 0 and endpoint > lane.endpoint)
+    where state = 'queued' and blocked = 0 and endpoint > lane.endpoint)
   from lane where lane.endpoint is not null)
 select endpoint from lane where endpoint is not null`
 
 export const NEXT_DUE = `
-select due_at as next_at from jobs where state = 'queued' and held = 0 and due_at > ?
+select due_at as next_at from jobs where state = 'queued' and blocked = 0 and due_at > ?
 order by due_at limit 1`
 
 export function due({ connection, clock }: Database, since: number | null): Promise<Due> {
@@ -71,7 +71,7 @@ export const ABOVE_ALL = 1_000
 /** The next lower priority that has queued jobs: one seek, however many wait. */
 export const NEXT_PRIORITY = `
 select max(priority) as priority from jobs
-where state = 'queued' and held = 0 and endpoint = ? and priority < ?`
+where state = 'queued' and blocked = 0 and endpoint = ? and priority < ?`
 
 /** Parameters: now (due), now (unexpired), endpoint, priority, limit. */
 export const CLAIMABLE = `

@@ -5,7 +5,7 @@ import { decideRetry, type RetryOptions } from '../../job/dependencies.ts'
 import { instantsAfterEdit, type JobChange, refusalOfEdit } from '../../job/edit.ts'
 import { isFinal, type Job, type JobState } from '../../job/job.ts'
 import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from '../job-commands.ts'
-import { holdLaterOne, passTurn, waitForFinishOf } from './blocked-jobs.ts'
+import { blockLaterOne, passTurn, waitForFinishOf } from './blocked-jobs.ts'
 import { type Database, tellEnd } from './connection.ts'
 import { DEDUPE_HOLDER, REPLACE_PAYLOAD } from './enqueue-conflicts.ts'
 import { runFinishEffects, runFinishEffectsOf } from './finish-effects.ts'
@@ -39,7 +39,7 @@ where seq = ? and ${guardOf('cancel')} and ${inStates(['running'])}`
 
 export const RETRY = `
 update jobs set state = 'queued', waiting_for = $waitingFor,
-  held = (ordering_key is not null or $waitingFor is not null),
+  blocked = (ordering_key is not null or $waitingFor is not null),
   attempts_left = max_attempts, free_attempts = 0, run_at = $now, due_at = $now,
   first_run_at = $now,
   superseded = 0, effects_pending = 0, finished_at = null, failure_reason = null,
@@ -142,7 +142,7 @@ function retryOne(database: Database, id: string, options: RetryOptions): RetryR
   if (changes === 0) return dedupeConflict(database, row)
   waitForFinishOf(database, waitingFor, id)
   if (row.ordering_key !== null) {
-    holdLaterOne(database, row.seq, row.endpoint, row.ordering_key)
+    blockLaterOne(database, row.seq, row.endpoint, row.ordering_key)
     passTurn(database, row.endpoint, row.ordering_key)
   }
   return waived.length === 0 ? { kind: 'applied' } : { kind: 'applied', waived }

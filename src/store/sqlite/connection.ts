@@ -40,9 +40,9 @@ export interface Database {
   settings: StoreSettings
   ends: EndListeners
   unreadable: UnreadableSchedules
-  /** How far the look for jobs of missing endpoints has come on its way round the names. */
+  /** Up to which name the last sweep looked for jobs of missing endpoints. */
   burial: { lookedUpTo: string }
-  /** And the one for held jobs that somebody forgot. */
+  /** After which blocked job the next sweep continues its checks. */
   rechecks: { endpoint: string; seq: number }
 }
 
@@ -282,7 +282,7 @@ function codeOf(error: unknown): unknown {
 /** Where the next job would be written, and where the next one that is due is found. */
 const LOOK_AT_JOBS = [
   'select seq from jobs order by seq desc limit 1',
-  "select due_at from jobs where state = 'queued' and held = 0 order by due_at limit 1",
+  "select due_at from jobs where state = 'queued' and blocked = 0 order by due_at limit 1",
 ]
 const PROVE_WRITABLE =
   "insert or replace into meta (key, value) values ('last_proved_at', unixepoch('now'))"

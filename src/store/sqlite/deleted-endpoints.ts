@@ -28,17 +28,17 @@ export const DELETING_ENDPOINTS = 'select name from endpoints where deleting = 1
 /** The next name after this one that has unfinished jobs: three seeks. */
 export const NEXT_BUSY_NAME = `
 select min(name) as name from (
-  select min(endpoint) as name from jobs where state = 'queued' and held = 0 and endpoint > ?
+  select min(endpoint) as name from jobs where state = 'queued' and blocked = 0 and endpoint > ?
   union all
-  select min(endpoint) from jobs where held = 1 and endpoint > ?
+  select min(endpoint) from jobs where blocked = 1 and endpoint > ?
   union all
   select min(endpoint) from jobs where state = 'running' and endpoint > ?)`
 
 export const ENDPOINT_IS_THERE = 'select 1 from endpoints where name = ?'
 
 export const CLAIMABLE_OF = `
-select seq, id from jobs where state = 'queued' and held = 0 and endpoint = ? limit +?`
-export const HELD_OF = 'select seq, id from jobs where held = 1 and endpoint = ? limit +?'
+select seq, id from jobs where state = 'queued' and blocked = 0 and endpoint = ? limit +?`
+export const BLOCKED_OF = 'select seq, id from jobs where blocked = 1 and endpoint = ? limit +?'
 export const RUNNING_OF = `
 select seq, id, fence, lease_id, worker_id, claimed_at, attempt_count from jobs
 where state = 'running' and endpoint = ? limit +?`
@@ -56,8 +56,8 @@ where seq = ? and ${guardOf('evict')}`
 export const REMOVE_ENDPOINT = `
 delete from endpoints where name = ? and deleting = 1
   and not exists (select 1 from jobs
-    where state = 'queued' and held = 0 and jobs.endpoint = endpoints.name)
-  and not exists (select 1 from jobs where held = 1 and jobs.endpoint = endpoints.name)
+    where state = 'queued' and blocked = 0 and jobs.endpoint = endpoints.name)
+  and not exists (select 1 from jobs where blocked = 1 and jobs.endpoint = endpoints.name)
   and not exists (select 1 from jobs where state = 'running' and jobs.endpoint = endpoints.name)`
 
 type BurialCounts = Pick<SweepCounts, 'abandoned' | 'evicted'> & FinishEffects
@@ -96,10 +96,10 @@ function buryJobsOf(
   const now = clock.now()
   let abandoned = 0
   const queued = connection.statement(CLAIMABLE_OF).all(name, abandonLimit)
-  const held = connection.statement(HELD_OF).all(name, abandonLimit - queued.length)
+  const blocked = connection.statement(BLOCKED_OF).all(name, abandonLimit - queued.length)
   const gone = { endpoint: name, diedOf: ENDPOINT_GONE.reason }
   const failure = failureValues(ENDPOINT_GONE)
-  for (const { seq, id } of [...queued, ...held]) {
+  for (const { seq, id } of [...queued, ...blocked]) {
     const { changes } = connection.statement(ABANDON).run(now, ...failure, seq as number)
     if (changes === 0) continue
     abandoned++

@@ -60,12 +60,12 @@ update endpoints set paused = 1,
   updated_at = case when paused = 0 then ? else updated_at end, version = version + (paused = 0)
 where name = ? and deleting = 0`
 /** What it resets beside these three are counts, which never raise a version. */
-const IS_HELD_BACK = '(paused = 1 or disabled_reason is not null or resting_until is not null)'
+const IS_STOPPED = '(paused = 1 or disabled_reason is not null or resting_until is not null)'
 export const RESUME = `
 update endpoints set paused = 0, disabled_reason = null, resting_until = null,
   rest_by_breaker = 0, throttle_streak = 0, failure_count = 0, ramp_places = null,
-  ramp_ends_at = null, updated_at = case when ${IS_HELD_BACK} then ? else updated_at end,
-  version = version + ${IS_HELD_BACK}
+  ramp_ends_at = null, updated_at = case when ${IS_STOPPED} then ? else updated_at end,
+  version = version + ${IS_STOPPED}
 where name = ? and deleting = 0`
 /** Parameters: secrets, now, name. */
 export const ROTATE = `
@@ -92,17 +92,17 @@ select name from schedules where endpoint = ? order by name limit 1`
 
 export const COUNT_CLAIMABLE = `
 select count(*) as count from (
-  select 1 from jobs where state = 'queued' and held = 0 and endpoint = ?1 limit ${MAX_COUNT + 1})`
-export const COUNT_HELD = `
+  select 1 from jobs where state = 'queued' and blocked = 0 and endpoint = ?1 limit ${MAX_COUNT + 1})`
+export const COUNT_BLOCKED = `
 select count(*) as count from (
-  select 1 from jobs where held = 1 and endpoint = ?1 limit ${MAX_COUNT + 1})`
+  select 1 from jobs where blocked = 1 and endpoint = ?1 limit ${MAX_COUNT + 1})`
 export const COUNT_RUNNING = `
 select count(*) as count from (
   select 1 from jobs where state = 'running' and endpoint = ?1 limit ${MAX_COUNT + 1})`
 
 /** One statement, so one moment: a job that is claimed meanwhile is in one of the counts. */
 const COUNT_JOBS = `
-select (${COUNT_CLAIMABLE}) as claimable, (${COUNT_HELD}) as held, (${COUNT_RUNNING}) as running`
+select (${COUNT_CLAIMABLE}) as claimable, (${COUNT_BLOCKED}) as blocked, (${COUNT_RUNNING}) as running`
 
 export function putEndpoint(
   database: Database,
@@ -348,8 +348,8 @@ export function deleteEndpoint(
 }
 
 function countOne(database: Database, name: string): EndpointCounts {
-  const { claimable, held, running } = countRow(database, name)
-  const queued = claimable + held
+  const { claimable, blocked, running } = countRow(database, name)
+  const queued = claimable + blocked
   return {
     queued: Math.min(queued, MAX_COUNT),
     running: Math.min(running, MAX_COUNT),
@@ -360,7 +360,7 @@ function countOne(database: Database, name: string): EndpointCounts {
 /** Of each at most MAX_COUNT + 1. */
 export function countRow({ connection }: Database, name: string) {
   return connection.statement(COUNT_JOBS).get(name) as Record<
-    'claimable' | 'held' | 'running',
+    'claimable' | 'blocked' | 'running',
     number
   >
 }

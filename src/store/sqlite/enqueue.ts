@@ -10,7 +10,7 @@ import {
 } from '../../job/acceptance.ts'
 import type { Job, NewJob, OnFinish } from '../../job/job.ts'
 import { type EnqueueResult, MAX_ENQUEUE_BATCH } from '../store.ts'
-import { HELD_BY_SEQ, type HeldRow, resolveHeld, waitForFinishOf } from './blocked-jobs.ts'
+import { BLOCKED_BY_SEQ, type BlockedJob, resolveBlocked, waitForFinishOf } from './blocked-jobs.ts'
 import type { Database } from './connection.ts'
 import {
   applyDedupe,
@@ -104,7 +104,7 @@ function findKnown(database: Database, job: NewJob): EnqueueResult | null {
   return findById(database, job) ?? findByKey(database, job) ?? findByOrigin(database, job)
 }
 
-/** The stored job. One that is held may be promoted before this returns. */
+/** The stored job. A blocked one may be unblocked before this returns. */
 function becomeOf(
   database: Database,
   job: NewJob,
@@ -116,8 +116,8 @@ function becomeOf(
   const { connection } = database
   // What fails already is left to the sweep, so that this answer shows a queued job.
   if (waitingFor.length === 0) {
-    const held = connection.statement(HELD_BY_SEQ).get(seq) as unknown as HeldRow
-    if (resolveHeld(database, held) === 'ready') return jobOfId(database, job.id) as Job
+    const blocked = connection.statement(BLOCKED_BY_SEQ).get(seq) as unknown as BlockedJob
+    if (resolveBlocked(database, blocked) === 'ready') return jobOfId(database, job.id) as Job
   }
   waitForFinishOf(database, waitingFor, job.id)
   return newlyQueued(job, acceptance)

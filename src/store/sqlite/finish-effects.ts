@@ -7,7 +7,13 @@ import type { Acceptance } from '../../job/acceptance.ts'
 import { type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
 import type { FailureReason, JobState } from '../../job/job.ts'
 import { type DropReason, hasTooManyHops, isToldOf, noticeOf } from '../../job/notice.ts'
-import { HELD_BY_ID, type HeldRow, type Judgement, passTurn, resolveHeld } from './blocked-jobs.ts'
+import {
+  BLOCKED_BY_ID,
+  type BlockedCheck,
+  type BlockedJob,
+  passTurn,
+  resolveBlocked,
+} from './blocked-jobs.ts'
 import type { Database } from './connection.ts'
 import { insertJob, originOf, parsed } from './job-row.ts'
 
@@ -153,8 +159,10 @@ function resolveDependents(
   let left = steps
   const rows = connection.statement(DEPENDENTS_OF).all(id, Math.max(0, left))
   for (const { dependent } of rows) {
-    const held = connection.statement(HELD_BY_ID).get(dependent as string) as HeldRow | undefined
-    const became = held === undefined ? 'waits' : resolveHeld(database, held)
+    const blocked = connection.statement(BLOCKED_BY_ID).get(dependent as string) as
+      | BlockedJob
+      | undefined
+    const became = blocked === undefined ? 'waits' : resolveBlocked(database, blocked)
     count(counts, became)
     connection.statement(DROP_DEPENDENT).run(id, dependent as string)
     left--
@@ -162,7 +170,7 @@ function resolveDependents(
   return left
 }
 
-function count(counts: FinishEffects, became: Judgement['kind']): void {
+function count(counts: FinishEffects, became: BlockedCheck['kind']): void {
   if (became === 'ready') counts.promoted++
   if (became === 'fails') counts.dependentsFailed++
 }

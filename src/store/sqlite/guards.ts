@@ -21,7 +21,7 @@ export const HOLDS_DEDUPE_KEY = `dedupe_key is not null and superseded = 0 and $
 export const IN_ORDER = `ordering_key is not null and ${UNFINISHED}`
 
 /**
- * Of an awaiting job, whose lease must survive a restart of the machine, so the wall clock judges.
+ * Of an awaiting job, whose lease must survive a restart of the machine: the wall clock decides.
  * Parameters: fence, lease id and expiry as seen; now.
  */
 const AWAITING_LAPSED = 'fence = ? and lease_id = ? and lease_wall = ? and lease_wall <= ?'
@@ -35,8 +35,8 @@ const GUARD_SQL = {
   unexpired: '(expires_at is null or expires_at > ?)',
   /** now */
   expired: 'expires_at is not null and expires_at <= ?',
-  claimable: 'held = 0',
-  held: 'held = 1',
+  claimable: 'blocked = 0',
+  held: 'blocked = 1',
   dependencies_met: 'waiting_for is null',
   turn_free: `(ordering_key is null or (
     seq = (select min(earliest.seq) from jobs as earliest
@@ -84,7 +84,7 @@ const GUARD_SQL = {
 /**
  * The condition of an event: where it starts and all that its write proves, in LIFECYCLE's order.
  *
- * @param phase of an event that ends lapsed leases: how the lease is judged
+ * @param phase of an event that ends lapsed leases: how its expiry is decided
  */
 export function guardOf(
   event: Exclude<EventName, 'enqueue'>,

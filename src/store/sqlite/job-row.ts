@@ -19,7 +19,7 @@ import { hasKey } from '../../job/retention.ts'
 import type { Database } from './connection.ts'
 import type { KeyRing } from './key-file.ts'
 
-export const SUMMARY_COLUMNS = `id, endpoint, state, held, priority, run_at, first_run_at,
+export const SUMMARY_COLUMNS = `id, endpoint, state, blocked, priority, run_at, first_run_at,
   promoted_at, created_at, started_at, finished_at, expires_at, attempt_count, attempts_left,
   max_attempts, free_attempts, fence, version, worker_id, claimed_at, lease_wall, awaiting,
   timeout_ms, payload_bytes, idempotency_key, dedupe_key, ordering_key, schedule_name,
@@ -33,7 +33,7 @@ export interface SummaryRow {
   id: string
   endpoint: string
   state: JobState
-  held: number
+  blocked: number
   priority: number
   run_at: number
   first_run_at: number
@@ -81,7 +81,7 @@ export interface JobRow extends SummaryRow {
 const PLAIN_COLUMNS = `id, endpoint, priority, run_at, due_at, first_run_at, created_at, expires_at,
   attempts_left, max_attempts, timeout_ms, payload_bytes, idempotency_key, has_key, request_hash,
   retry, headers, tags, metadata`
-const OTHER_COLUMNS = `held, recheck, dedupe_key, ordering_key, origin_key, schedule_name,
+const OTHER_COLUMNS = `blocked, recheck, dedupe_key, ordering_key, origin_key, schedule_name,
   notice_endpoint, notice_states, depends_on, waiting_for, trace`
 
 /** Of most jobs: each column that is not named saves the binding of a null. */
@@ -184,9 +184,9 @@ export function finishAs(state: Exclude<JobState, 'queued' | 'running'>): string
       or coalesce(instr(notice_states, '"${state}"'), 0) > 0)`
 }
 
-/** The same for a job that was queued: it may have been held. */
+/** The same for a job that was queued, and may have been blocked. */
 export function finishQueuedAs(state: 'dead' | 'cancelled'): string {
-  return `${finishAs(state)}, held = 0, recheck = 0, version = version + 1`
+  return `${finishAs(state)}, blocked = 0, recheck = 0, version = version + 1`
 }
 
 /** The parameters of `failure_reason = ?, failure_message = ?`. */
@@ -231,7 +231,7 @@ export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {
     scheduleName: row.schedule_name,
     dependsOn: parsed(row.depends_on, []),
     waitingFor: parsed(row.waiting_for, []),
-    isHeld: row.held === 1,
+    isHeld: row.blocked === 1,
     onFinish:
       row.notice_endpoint === null
         ? null

@@ -34,7 +34,7 @@ export const WITHDRAW_UNSENT = `
 update jobs set ${finishAs('cancelled')}, ${UNSENT}, ${DROP_LEASE}
 where id = ? and ${guardOf('withdraw')}`
 
-export const HELD_LEASE = `
+export const LEASE_OF = `
 select state, fence, lease_id, awaiting, pulled_ms, lease_wall, attempts from jobs where id = ?`
 
 /** Each of a kind of holder; the last parameters: progress, id, fence, lease id. */
@@ -111,7 +111,7 @@ export function heartbeat(
   const { connection } = database
   const { jobId, fence, leaseId } = lease
   return connection.write('full', () => {
-    const row = connection.statement(HELD_LEASE).get(jobId) as LeaseRow | undefined
+    const row = connection.statement(LEASE_OF).get(jobId) as LeaseRow | undefined
     if (row === undefined) return { kind: 'lease_lost' }
     const [kind, values] = extensionBy(database, row, beat)
     const progress =
@@ -122,7 +122,7 @@ export function heartbeat(
     if (changes === 0) {
       return { kind: endOfLease(lease, row.state, readAttemptLines(row.attempts).at(-1)) }
     }
-    const after = connection.statement(HELD_LEASE).get(jobId) as unknown as LeaseRow
+    const after = connection.statement(LEASE_OF).get(jobId) as unknown as LeaseRow
     return { kind: 'applied', leaseExpiresAt: after.lease_wall as number }
   })
 }

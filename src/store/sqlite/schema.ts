@@ -17,7 +17,7 @@ create table jobs (
 
   state text not null default 'queued',
   -- 1: queued and blocked. It waits for dependencies or for its ordering key.
-  held integer not null default 0,
+  blocked integer not null default 0,
   -- 1: the next sweep checks whether it is still blocked.
   recheck integer not null default 0,
   priority integer not null,
@@ -124,12 +124,12 @@ const JOB_INDEXES = `
 -- claim, countJobs, statsOf: one endpoint, a priority at a time, in order of run_at. promoted_at is
 -- here so that statsOf finds the oldest due job without reading rows.
 create index jobs_claimable on jobs (endpoint, priority, run_at, promoted_at)
-  where state = 'queued' and held = 0;
+  where state = 'queued' and blocked = 0;
 -- due: what became due since the last look, and when the next job is due
 create index jobs_due on jobs (due_at, endpoint)
-  where state = 'queued' and held = 0;
+  where state = 'queued' and blocked = 0;
 -- countJobs, sweep: blocked jobs, and those of deleted endpoints
-create index jobs_held on jobs (endpoint) where held = 1;
+create index jobs_blocked on jobs (endpoint) where blocked = 1;
 -- sweep: blocked jobs that are known to have failed
 create index jobs_recheck on jobs (recheck) where recheck = 1;
 -- sweep: expired leases

@@ -17,7 +17,7 @@ select ${INSTANTS} from jobs where id > ? and state = 'queued'`
 /** Retries, and what is due later than any client can ask for. Parameters: now, a year from now. */
 export const RETRIED_AHEAD = `
 select ${INSTANTS} from jobs
-where state = 'queued' and held = 0 and due_at > ? and (attempts is not null or due_at > ?)`
+where state = 'queued' and blocked = 0 and due_at > ? and (attempts is not null or due_at > ?)`
 /** Parameters: run at (five times), seq, run at as seen. */
 export const PULL_IN = `
 update jobs set expires_at = expires_at - (run_at - ?), run_at = ?, due_at = ?,

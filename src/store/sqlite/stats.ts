@@ -18,7 +18,7 @@ select count(*) as count from (
 export const COUNT_DUE = `
 select count(*) as count, min(since) as oldest from (
   select max(run_at, coalesce(promoted_at, 0)) as since from jobs
-  where state = 'queued' and held = 0 and endpoint = ? and priority = ? and run_at <= ?
+  where state = 'queued' and blocked = 0 and endpoint = ? and priority = ? and run_at <= ?
   order by run_at limit +?)`
 
 export const ENDPOINT_IS_STORED = 'select 1 from endpoints where name = ?'
@@ -67,10 +67,10 @@ export async function statsOf(database: Database, names: string[]): Promise<Endp
 }
 
 function statsOfOne(database: Database, name: string): EndpointStats {
-  const { claimable, held, running } = countRow(database, name)
+  const { claimable, blocked, running } = countRow(database, name)
   const { due, oldestDueAt } = dueOf(database, name)
   const figures = {
-    queued: claimable + held,
+    queued: claimable + blocked,
     due,
     running,
     dead: database.connection.statement(COUNT_DEAD).get(name)?.count as number,

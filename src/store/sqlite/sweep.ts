@@ -8,7 +8,13 @@ import { purgeClasses } from '../../job/retention.ts'
 import type { OverdueEnd, OverdueJob, SettleResult } from '../settlement.ts'
 import { StoreUnavailable, type SweepCounts, type SweepOptions } from '../store.ts'
 import { giveBackPages } from './backup.ts'
-import { HELD_BY_SEQ, HELD_COLUMNS, type HeldRow, judge, resolveHeld } from './blocked-jobs.ts'
+import {
+  BLOCKED_BY_SEQ,
+  BLOCKED_COLUMNS,
+  type BlockedJob,
+  checkBlocked,
+  resolveBlocked,
+} from './blocked-jobs.ts'
 import { UNKNOWN_BOOT } from './clock.ts'
 import { type Database, tellEnd } from './connection.ts'
 import { buryJobsOfGoneEndpoints } from './deleted-endpoints.ts'
@@ -34,7 +40,7 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
   const purged = await purge(database, limit)
   // Those that another process left pending, before those of the jobs that this sweep ends.
   const left = await runPendingEffects(database, limit)
-  const held = await recheckHeld(database, limit)
+  const blocked = await recheckBlocked(database, limit)
   // Evicts before it reclaims: a job of an endpoint that is being deleted need not go round again.
   const buried = await buryJobsOfGoneEndpoints(database, limit)
   const lapsed = options.reclaim
@@ -49,7 +55,7 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
     reclaimed: lapsed.reclaimed,
     buriedLapsed: lapsed.buriedLapsed,
     expired: expired.expired,
-    ...sumEffects([left, held, buried, lapsed, expired]),
+    ...sumEffects([left, blocked, buried, lapsed, expired]),
     // Only those that another process left pending.
     aftermaths: left.aftermaths,
     purged,
@@ -111,25 +117,25 @@ const RECHECKS_PER_SWEEP = 200
 
 /** Those that an enqueue has marked. Parameter: limit. */
 export const MARKED = `
-select ${HELD_COLUMNS} from jobs where recheck = 1 order by seq limit +?`
+select ${BLOCKED_COLUMNS} from jobs where recheck = 1 order by seq limit +?`
 /** From where the last look ended, in the same endpoint. Parameters: endpoint, seq, limit. */
-export const HELD_NEXT = `
-select ${HELD_COLUMNS} from jobs where held = 1 and endpoint = ? and seq > ? order by seq limit +?`
+export const BLOCKED_NEXT = `
+select ${BLOCKED_COLUMNS} from jobs where blocked = 1 and endpoint = ? and seq > ? order by seq limit +?`
 /** And in those beyond: two queries, for a comparison of pairs would seek by endpoint alone. */
-export const HELD_BEYOND = `
-select ${HELD_COLUMNS} from jobs where held = 1 and endpoint > ? order by endpoint, seq limit +?`
+export const BLOCKED_BEYOND = `
+select ${BLOCKED_COLUMNS} from jobs where blocked = 1 and endpoint > ? order by endpoint, seq limit +?`
 
 export const UNMARK = 'update jobs set recheck = 0 where seq = ? and recheck = 1'
 
-async function recheckHeld(database: Database, limit: number): Promise<FinishEffects> {
+async function recheckBlocked(database: Database, limit: number): Promise<FinishEffects> {
   const { connection } = database
   const found = await connection.read(() => lookAround(database, limit))
   if (found.length === 0) return NO_EFFECTS
   return connection.write('normal', () => {
     const counts = { ...NO_EFFECTS }
     for (const seq of found) {
-      const held = connection.statement(HELD_BY_SEQ).get(seq) as HeldRow | undefined
-      const became = held === undefined ? 'waits' : resolveHeld(database, held)
+      const blocked = connection.statement(BLOCKED_BY_SEQ).get(seq) as BlockedJob | undefined
+      const became = blocked === undefined ? 'waits' : resolveBlocked(database, blocked)
       if (became === 'ready') counts.promoted++
       if (became === 'fails') counts.dependentsFailed++
       // What it depends on may be queued again: then its finish decides.
@@ -142,16 +148,16 @@ async function recheckHeld(database: Database, limit: number): Promise<FinishEff
 /** Of those that were marked, and of the next on the way round, the ones that may move on. */
 function lookAround(database: Database, limit: number): number[] {
   const { connection, rechecks } = database
-  const marked = connection.statement(MARKED).all(limit) as unknown as HeldRow[]
+  const marked = connection.statement(MARKED).all(limit) as unknown as BlockedJob[]
   const part = Math.min(limit, RECHECKS_PER_SWEEP)
   const { endpoint, seq } = rechecks
-  const next = connection.statement(HELD_NEXT).all(endpoint, seq, part)
-  next.push(...connection.statement(HELD_BEYOND).all(endpoint, part - next.length))
-  const round = next as unknown as HeldRow[]
+  const next = connection.statement(BLOCKED_NEXT).all(endpoint, seq, part)
+  next.push(...connection.statement(BLOCKED_BEYOND).all(endpoint, part - next.length))
+  const round = next as unknown as BlockedJob[]
   const last = round.length < part ? undefined : round.at(-1)
   rechecks.endpoint = last?.endpoint ?? ''
   rechecks.seq = last?.seq ?? 0
-  const moving = round.filter((row) => judge(database, row).kind !== 'waits')
+  const moving = round.filter((row) => checkBlocked(database, row).kind !== 'waits')
   return [...new Set([...marked, ...moving].map(({ seq }) => seq))]
 }
 

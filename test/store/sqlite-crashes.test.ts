@@ -62,7 +62,7 @@ test('settling processes are killed again and again: each finish is told once, e
   const notices = (await allOf(told)).map(({ payload }) => JSON.parse(`${Buffer.from(payload)}`))
   const wanted = [first.id, ...toldOf, ...[...ordered.values()].flat()]
   expect(notices.map(({ jobId }) => jobId).sort()).toEqual(wanted.sort())
-  expect(marksLeft()).toEqual({ effects: 0, dependencies: 0, turns: 0 })
+  expect(marksLeft()).toEqual({ effects: 0, dependencies: 0, slots: 0 })
 }, 120_000)
 
 /** Answers whether the process was killed: 1, or 0 when it found nothing more to do. */
@@ -119,7 +119,7 @@ function marksLeft(): Record<string, unknown> | undefined {
   return query(`select
     (select count(*) from jobs where effects_pending = 1) as effects,
     (select count(*) from dependencies) as dependencies,
-    (select count(*) from jobs where turn is not null) as turns`)
+    (select count(*) from jobs where ordering_slot is not null) as slots`)
 }
 
 function query(sql: string): Record<string, unknown> | undefined {

@@ -78,7 +78,11 @@ const EXPECTED_INDEX: [string, string, string][] = [
   ['finish effects', finishEffects.NEXT_WITH_EFFECTS, 'jobs_effects_pending (effects_pending=?)'],
   ['dependents', finishEffects.DEPENDENTS_OF, 'PRIMARY KEY (dependency=?)'],
   ['head of a key', blockedJobs.HEAD_OF_KEY, 'jobs_ordered (endpoint=? AND ordering_key=?)'],
-  ['turn of a key', blockedJobs.TURN_OF_KEY, 'jobs_turn (endpoint=? AND turn=?)'],
+  [
+    'slot of a key',
+    blockedJobs.ORDERING_SLOT_OF,
+    'jobs_ordering_slot (endpoint=? AND ordering_slot=?)',
+  ],
   ['dedupe key', enqueueConflicts.DEDUPE_HOLDER, 'jobs_dedupe (endpoint=? AND dedupe_key=?)'],
   ['origin', enqueueConflicts.JOB_OF_ORIGIN, 'jobs_origin (endpoint=? AND origin_key=?)'],
   ['running of a limited one', admission.RUNNING_UP_TO, 'COVERING INDEX jobs_running (endpoint=?)'],

@@ -17,8 +17,8 @@ export const BLOCKED_BY_ID = `select ${BLOCKED_COLUMNS} from jobs where id = ? a
 export const HEAD_OF_KEY = `
 select ${BLOCKED_COLUMNS}, blocked from jobs
 where ${IN_ORDER} and endpoint = ? and ordering_key = ? order by seq limit 1`
-export const TURN_OF_KEY = `
-select seq, state from jobs where turn is not null and endpoint = ? and turn = ?`
+export const ORDERING_SLOT_OF = `
+select seq, state from jobs where ordering_slot is not null and endpoint = ? and ordering_slot = ?`
 
 export const ADD_DEPENDENCY = `
 insert into dependencies (dependency, dependent) values (?, ?) on conflict do nothing`
@@ -27,14 +27,14 @@ update jobs set has_dependents = 1 where id = ? and has_dependents = 0`
 
 /** Parameters: now (twice), seq. */
 export const PROMOTE = `
-update jobs set blocked = 0, recheck = 0, turn = ordering_key, due_at = max(run_at, ?),
+update jobs set blocked = 0, recheck = 0, ordering_slot = ordering_key, due_at = max(run_at, ?),
   promoted_at = ?,
   version = version + 1
 where seq = ? and ${guardOf('promote')}`
 /** A later job of the key, when an earlier one is queued again. */
 export const BLOCK_AGAIN = `
-update jobs set blocked = 1, turn = null, version = version + 1
-where seq = ? and state = 'queued' and turn is not null`
+update jobs set blocked = 1, ordering_slot = null, version = version + 1
+where seq = ? and state = 'queued' and ordering_slot is not null`
 /** Parameters: finished at, reason, message, what it still waited for, seq. */
 export const FAIL_DEPENDENT = `
 update jobs set ${finishQueuedAs('dead')}, failure_reason = ?,
@@ -71,17 +71,18 @@ export function checkBlocked(database: Database, row: BlockedJob): BlockedCheck 
   const { unmet, failed } = checkDependencies(waitingFor, (id) => stateOf(database, id))
   if (failed !== null) return { kind: 'fails', failed, unmet }
   const mayGoOn = unmet.length === 0
-  if (mayGoOn && (row.ordering_key === null || turnIsFree(database, row))) return { kind: 'ready' }
+  if (mayGoOn && (row.ordering_key === null || isOrderingSlotFree(database, row)))
+    return { kind: 'ready' }
   return unmet.length < waitingFor.length ? { kind: 'waits_for_less', unmet } : { kind: 'waits' }
 }
 
-function turnIsFree(
+function isOrderingSlotFree(
   { connection }: Database,
   { seq, endpoint, ordering_key }: BlockedJob,
 ): boolean {
   const head = connection.statement(HEAD_OF_KEY).get(endpoint, ordering_key)
   if (head?.seq !== seq) return false
-  return connection.statement(TURN_OF_KEY).get(endpoint, ordering_key)?.state !== 'running'
+  return connection.statement(ORDERING_SLOT_OF).get(endpoint, ordering_key)?.state !== 'running'
 }
 
 /** Checks and writes. The caller is in a transaction and runs the finish effects. */
@@ -103,8 +104,8 @@ export function resolveBlocked(database: Database, row: BlockedJob): BlockedChec
   }
 }
 
-/** Gives the turn of the key to the job that is due for it; answers what became of that job. */
-export function passTurn(
+/** Gives the ordering slot to the next job of the key; returns what that job's check found. */
+export function advanceOrderingKey(
   database: Database,
   endpoint: string,
   orderingKey: string,
@@ -114,14 +115,14 @@ export function passTurn(
   return resolveBlocked(database, head as unknown as BlockedJob)
 }
 
-/** An earlier job of the key is queued again: a later one that is not running loses its turn. */
+/** An earlier job of the key is queued again: a later one that is not running loses the slot. */
 export function blockLaterOne(
   { connection }: Database,
   seq: number,
   endpoint: string,
   orderingKey: string,
 ): void {
-  const holder = connection.statement(TURN_OF_KEY).get(endpoint, orderingKey)
+  const holder = connection.statement(ORDERING_SLOT_OF).get(endpoint, orderingKey)
   if (holder === undefined || (holder.seq as number) <= seq) return
   connection.statement(BLOCK_AGAIN).run(holder.seq as number)
 }

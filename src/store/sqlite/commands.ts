@@ -5,7 +5,7 @@ import { decideRetry, type RetryOptions } from '../../job/dependencies.ts'
 import { instantsAfterEdit, type JobChange, refusalOfEdit } from '../../job/edit.ts'
 import { isFinal, type Job, type JobState } from '../../job/job.ts'
 import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from '../job-commands.ts'
-import { blockLaterOne, passTurn, waitForFinishOf } from './blocked-jobs.ts'
+import { advanceOrderingKey, blockLaterOne, waitForFinishOf } from './blocked-jobs.ts'
 import { type Database, tellEnd } from './connection.ts'
 import { DEDUPE_HOLDER, REPLACE_PAYLOAD } from './enqueue-conflicts.ts'
 import { runFinishEffects, runFinishEffectsOf } from './finish-effects.ts'
@@ -143,7 +143,7 @@ function retryOne(database: Database, id: string, options: RetryOptions): RetryR
   waitForFinishOf(database, waitingFor, id)
   if (row.ordering_key !== null) {
     blockLaterOne(database, row.seq, row.endpoint, row.ordering_key)
-    passTurn(database, row.endpoint, row.ordering_key)
+    advanceOrderingKey(database, row.endpoint, row.ordering_key)
   }
   return waived.length === 0 ? { kind: 'applied' } : { kind: 'applied', waived }
 }

@@ -8,10 +8,10 @@ import { type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
 import type { FailureReason, JobState } from '../../job/job.ts'
 import { type DropReason, hasTooManyHops, isToldOf, noticeOf } from '../../job/notice.ts'
 import {
+  advanceOrderingKey,
   BLOCKED_BY_ID,
   type BlockedCheck,
   type BlockedJob,
-  passTurn,
   resolveBlocked,
 } from './blocked-jobs.ts'
 import type { Database } from './connection.ts'
@@ -88,7 +88,7 @@ function runEffects(
   if (row.has_dependents === 1) left = resolveDependents(database, row, left, counts)
   if (left <= 0 && row.has_dependents === 1) return 0
   if (row.ordering_key !== null) {
-    count(counts, passTurn(database, row.endpoint, row.ordering_key))
+    count(counts, advanceOrderingKey(database, row.endpoint, row.ordering_key))
   }
   database.connection.statement(CLEAR_EFFECTS_PENDING).run(row.seq)
   counts.aftermaths++

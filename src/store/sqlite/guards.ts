@@ -43,8 +43,8 @@ const GUARD_SQL = {
       where earliest.endpoint = jobs.endpoint and earliest.ordering_key = jobs.ordering_key
         and earliest.ordering_key is not null
         and (earliest.state = 'queued' or earliest.state = 'running'))
-    and not exists (select 1 from jobs as other where other.turn is not null
-      and other.endpoint = jobs.endpoint and other.turn = jobs.ordering_key)))`,
+    and not exists (select 1 from jobs as other where other.ordering_slot is not null
+      and other.endpoint = jobs.endpoint and other.ordering_slot = jobs.ordering_key)))`,
   dependency_failed: `exists (select 1 from json_each(jobs.waiting_for) as awaited
     where not exists (select 1 from jobs as dependency where dependency.id = awaited.value
       and dependency.state in ('queued', 'running', 'succeeded')))`,

@@ -179,7 +179,7 @@ export const DROP_LEASE = `lease_id = null, worker_id = null, claimed_at = null,
  * (finish-effects.ts); the job is not purged before it is 0.
  */
 export function finishAs(state: Exclude<JobState, 'queued' | 'running'>): string {
-  return `state = '${state}', finished_at = ?, turn = null, finishes = finishes + 1,
+  return `state = '${state}', finished_at = ?, ordering_slot = null, finishes = finishes + 1,
     effects_pending = (ordering_key is not null or has_dependents = 1
       or coalesce(instr(notice_states, '"${state}"'), 0) > 0)`
 }

@@ -69,7 +69,7 @@ create table jobs (
   dedupe_key text,
   ordering_key text,
   -- The ordering key, while this job is the one of the key that may be claimed.
-  turn text,
+  ordering_slot text,
   origin_key text,
   schedule_name text,
   notice_endpoint text,
@@ -163,7 +163,8 @@ create unique index jobs_dedupe on jobs (endpoint, dedupe_key)
 -- the earliest job of an ordering key, and the one that has its ordering slot
 create index jobs_ordered on jobs (endpoint, ordering_key, seq)
   where ordering_key is not null and (state = 'queued' or state = 'running');
-create unique index jobs_turn on jobs (endpoint, turn) where turn is not null;
+create unique index jobs_ordering_slot on jobs (endpoint, ordering_slot)
+  where ordering_slot is not null;
 -- the trigger jobs_deleted
 create index added_keys_of on added_keys (seq);
 `

@@ -1,11 +1,18 @@
-// The gate of an endpoint: how many jobs a claim may take of it. The claiming transaction is the
-// only one that writes, so what is counted here holds until it commits.
+// Admission: how many jobs a claim may take from an endpoint. The claiming transaction is the only
+// one that writes, so the counts hold until it commits.
 
-import { type AttemptCounts, afterClaim, type Limits, slotsLeft } from '../../endpoint/admission.ts'
+import {
+  type AttemptCounts,
+  afterClaim,
+  isLimited,
+  type Limits,
+  slotsLeft,
+} from '../../endpoint/admission.ts'
+import type { Lane } from '../store.ts'
 import type { Database } from './connection.ts'
 import { rampOf } from './endpoint-row.ts'
 
-/** Proves the guard endpoint_eligible but for limits. Parameters: name, now. */
+/** Proves the guard endpoint_eligible, except for limits. Parameters: name, now. */
 export const ELIGIBLE = `
 select concurrency, rate_count, rate_per_ms, bucket_full_at, resting_until, ramp_places,
   ramp_ends_at
@@ -26,7 +33,7 @@ select count(*) as count from (
 
 export const TAKE_TOKENS = 'update endpoints set bucket_full_at = ? where name = ?'
 
-interface GateRow {
+interface LimitsRow {
   concurrency: number | null
   rate_count: number | null
   rate_per_ms: number | null
@@ -36,29 +43,32 @@ interface GateRow {
   ramp_ends_at: number | null
 }
 
-/** null: nothing may be claimed of it now. */
-export function eligible({ connection }: Database, endpoint: string, now: number): GateRow | null {
-  return (connection.statement(ELIGIBLE).get(endpoint, now) as GateRow | undefined) ?? null
+interface Admission {
+  slots: number
+  /** null: the endpoint has none, and the claim stores nothing about it. */
+  limits: Limits | null
 }
 
-/** How many jobs the limits leave room for, of those that are asked for. */
-export function slotsAt(
+/** null: the endpoint accepts no claim now. */
+export function acquireAdmission(
   { connection }: Database,
-  endpoint: string,
-  limits: Limits,
-  asked: number,
+  { endpoint, limit: asked }: Lane,
   now: number,
-): number {
+): Admission | null {
+  const row = connection.statement(ELIGIBLE).get(endpoint, now) as LimitsRow | undefined
+  if (row === undefined) return null
+  const limits = limitsOf(row)
+  if (!isLimited(limits)) return { slots: asked, limits: null }
   const counts: AttemptCounts = {
     running: (limit) => connection.statement(RUNNING_UP_TO).get(endpoint, limit)?.count as number,
     sendingSince: (since, limit) =>
       connection.statement(SENDING_SINCE).get(endpoint, since, limit)?.count as number,
   }
-  return slotsLeft(limits, asked, counts, now)
+  return { slots: slotsLeft(limits, asked, counts, now), limits }
 }
 
-/** Writes what the claim took; answers when to ask again. */
-export function closeGate(
+/** Stores what the claim took from the rate limit. Returns when to ask again. */
+export function releaseAdmission(
   { connection }: Database,
   endpoint: string,
   limits: Limits,
@@ -70,7 +80,7 @@ export function closeGate(
   return againAt
 }
 
-export function limitsOf(row: GateRow): Limits {
+function limitsOf(row: LimitsRow): Limits {
   const { rate_count: count, rate_per_ms: perMs } = row
   return {
     concurrency: row.concurrency,

@@ -3,10 +3,9 @@
 // Neither reads jobs that are final, in the future or of other endpoints.
 
 import { randomBytes } from 'node:crypto'
-import { isLimited } from '../../endpoint/admission.ts'
 import type { ClaimedJob } from '../../job/job.ts'
 import type { Claim, Due, Holder, Lane } from '../store.ts'
-import { closeGate, eligible, limitsOf, slotsAt } from './admission.ts'
+import { acquireAdmission, releaseAdmission } from './admission.ts'
 import type { Database } from './connection.ts'
 import { guardOf } from './guards.ts'
 import { openJobHeaders, originOf, parsed } from './job-row.ts'
@@ -139,7 +138,7 @@ export function claim(
     for (const lane of lanes) {
       const asked = Math.min(lane.limit, limit - claim.jobs.length)
       if (asked > 0 && bytesLeft > 0) {
-        bytesLeft = claimThroughGate(database, { ...lane, limit: asked }, grant, bytesLeft, claim)
+        bytesLeft = claimAdmitted(database, { ...lane, limit: asked }, grant, bytesLeft, claim)
       }
       const isCut = asked < lane.limit || bytesLeft <= 0
       if (isCut && lane.limit > 0) claim.unfinished.push(lane.endpoint)
@@ -149,23 +148,23 @@ export function claim(
 }
 
 /** Adds to `claim`; returns how many payload bytes may still be taken. */
-function claimThroughGate(
+function claimAdmitted(
   database: Database,
-  { endpoint, limit }: Lane,
+  lane: Lane,
   grant: Grant,
   bytes: number,
   claim: Claim,
 ): number {
-  const gate = eligible(database, endpoint, grant.now)
-  if (gate === null) return bytes
-  const limits = limitsOf(gate)
-  if (!isLimited(limits)) return claimLane(database, { endpoint, limit }, grant, bytes, claim.jobs)
-  const slots = slotsAt(database, endpoint, limits, limit, grant.now)
-  const before = claim.jobs.length
+  const admission = acquireAdmission(database, lane, grant.now)
+  if (admission === null) return bytes
+  const { endpoint } = lane
+  const { slots, limits } = admission
+  const countBefore = claim.jobs.length
   const bytesLeft = claimLane(database, { endpoint, limit: slots }, grant, bytes, claim.jobs)
-  const claimed = claim.jobs.slice(before)
-  const againAt = closeGate(database, endpoint, limits, claimed.length, grant.now)
-  if (slots < limit && claimed.length === slots) claim.limited.push({ endpoint, againAt })
+  if (limits === null) return bytesLeft
+  const claimedCount = claim.jobs.length - countBefore
+  const againAt = releaseAdmission(database, endpoint, limits, claimedCount, grant.now)
+  if (slots < lane.limit && claimedCount === slots) claim.limited.push({ endpoint, againAt })
   return bytesLeft
 }
 

@@ -51,7 +51,7 @@ const EXPECTED_INDEX: [string, string, string][] = [
   ['due', claim.DUE_BETWEEN, 'COVERING INDEX jobs_due (due_at>? AND due_at<?)'],
   ['next due', claim.NEXT_DUE, 'COVERING INDEX jobs_due (due_at>?)'],
   ['all queued', claim.ALL_QUEUED, 'COVERING INDEX jobs_claimable (endpoint>?)'],
-  ['lapsed leases', sweep.LAPSED, 'jobs_leased (lease_boot=? AND lease_mono<?)'],
+  ['expired leases', sweep.EXPIRED_LEASES, 'jobs_leased (lease_boot=? AND lease_mono<?)'],
   ['expired', sweep.EXPIRED_JOBS, 'COVERING INDEX jobs_expiring'],
   ['purgeable', sweep.PURGEABLE, 'INDEX jobs_purgeable'],
   [

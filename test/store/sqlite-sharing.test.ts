@@ -94,7 +94,7 @@ describe('while another process holds the file', () => {
 })
 
 describe('leases and starts of the machine', () => {
-  test('a lease of an earlier start has lapsed, however far ahead its end seems', async () => {
+  test('a lease of an earlier start has expired, however far ahead its end seems', async () => {
     const store = await open()
     const endpoint = await addEndpoint(store)
     const [before, after] = await enqueueMany(store, endpoint, 2)

@@ -24,7 +24,7 @@ export const IN_ORDER = `ordering_key is not null and ${UNFINISHED}`
  * Of an awaiting job, whose lease must survive a restart of the machine: the wall clock decides.
  * Parameters: fence, lease id and expiry as seen; now.
  */
-const AWAITING_LAPSED = 'fence = ? and lease_id = ? and lease_wall = ? and lease_wall <= ?'
+const AWAITING_EXPIRED = 'fence = ? and lease_id = ? and lease_wall = ? and lease_wall <= ?'
 
 const GUARD_SQL = {
   /** fence, lease id */
@@ -84,7 +84,7 @@ const GUARD_SQL = {
 /**
  * The condition of an event: where it starts and all that its write proves, in LIFECYCLE's order.
  *
- * @param phase of an event that ends lapsed leases: how its expiry is decided
+ * @param phase of an event that ends expired leases: how its expiry is decided
  */
 export function guardOf(
   event: Exclude<EventName, 'enqueue'>,
@@ -92,7 +92,7 @@ export function guardOf(
 ): string {
   const { from, guards } = LIFECYCLE[event]
   const proofs = (guards as readonly Guard[]).map((guard) =>
-    guard === 'lease_lapsed' && phase === 'awaiting' ? AWAITING_LAPSED : GUARD_SQL[guard],
+    guard === 'lease_lapsed' && phase === 'awaiting' ? AWAITING_EXPIRED : GUARD_SQL[guard],
   )
   return [inStates(from), ...proofs].join(' and ')
 }

@@ -43,19 +43,19 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
   const blocked = await recheckBlocked(database, limit)
   // Evicts before it reclaims: a job of an endpoint that is being deleted need not go round again.
   const buried = await buryJobsOfGoneEndpoints(database, limit)
-  const lapsed = options.reclaim
-    ? await endLapsedLeases(database, limit)
+  const leases = options.reclaim
+    ? await endExpiredLeases(database, limit)
     : { reclaimed: 0, buriedLapsed: 0, ...NO_EFFECTS }
   const expired = await expire(database, limit)
-  if (lapsed.reclaimed > 0) database.watch.stir()
+  if (leases.reclaimed > 0) database.watch.stir()
   await giveBackPages(database)
   return {
     abandoned: buried.abandoned,
     evicted: buried.evicted,
-    reclaimed: lapsed.reclaimed,
-    buriedLapsed: lapsed.buriedLapsed,
+    reclaimed: leases.reclaimed,
+    buriedLapsed: leases.buriedLapsed,
     expired: expired.expired,
-    ...sumEffects([left, blocked, buried, lapsed, expired]),
+    ...sumEffects([left, blocked, buried, leases, expired]),
     // Only those that another process left pending.
     aftermaths: left.aftermaths,
     purged,
@@ -161,22 +161,22 @@ function lookAround(database: Database, limit: number): number[] {
   return [...new Set([...marked, ...moving].map(({ seq }) => seq))]
 }
 
-const LAPSED_COLUMNS = `seq, id, endpoint, fence, lease_id, lease_boot, lease_mono, worker_id,
+const EXPIRED_LEASE_COLUMNS = `seq, id, endpoint, fence, lease_id, lease_boot, lease_mono, worker_id,
   claimed_at, attempt_count, attempts_left, superseded`
 
 /** Of an earlier start of the machine; parameters: boot, limit. Twice, to seek on either side. */
-export const LAPSED_BEFORE_BOOT = `
-select ${LAPSED_COLUMNS} from jobs where state = 'running' and lease_boot < ? limit +?`
-export const LAPSED_AFTER_BOOT = `
-select ${LAPSED_COLUMNS} from jobs where state = 'running' and lease_boot > ? limit +?`
+export const LEASES_BEFORE_BOOT = `
+select ${EXPIRED_LEASE_COLUMNS} from jobs where state = 'running' and lease_boot < ? limit +?`
+export const LEASES_AFTER_BOOT = `
+select ${EXPIRED_LEASE_COLUMNS} from jobs where state = 'running' and lease_boot > ? limit +?`
 /** Parameters: boot, monotonic now, limit. */
-export const LAPSED = `
-select ${LAPSED_COLUMNS} from jobs
+export const EXPIRED_LEASES = `
+select ${EXPIRED_LEASE_COLUMNS} from jobs
 where state = 'running' and lease_boot = ? and lease_mono <= ?
 order by lease_mono limit +?`
 /** Only where no boot id is known: walks all leases. Parameters: boot, now, now, limit. */
-export const LAPSED_BY_RESTART = `
-select ${LAPSED_COLUMNS} from jobs
+export const LEASES_BEFORE_RESTART = `
+select ${EXPIRED_LEASE_COLUMNS} from jobs
 where state = 'running' and lease_boot = ? and lease_mono > ? and lease_mono - lease_ms > ?
 limit +?`
 
@@ -194,7 +194,7 @@ export const WITHDRAW_LAPSED = `
 update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
 where seq = ? and awaiting = 0 and ${guardOf('withdraw_lapsed')}`
 
-interface LapsedRow {
+interface ExpiredLease {
   seq: number
   id: string
   endpoint: string
@@ -209,7 +209,7 @@ interface LapsedRow {
   superseded: number
 }
 
-type LapseCounts = Pick<SweepCounts, 'reclaimed' | 'buriedLapsed'> & FinishEffects
+type ExpiredLeaseCounts = Pick<SweepCounts, 'reclaimed' | 'buriedLapsed'> & FinishEffects
 
 /** Far longer than writers wait for each other: who waited so long met one that held the file. */
 const MAX_LOCK_WAIT_MS = 1_000
@@ -218,17 +218,17 @@ const MAX_LOCK_WAIT_MS = 1_000
  * Throws StoreUnavailable when it had to wait long for its turn: so had the holders of these
  * leases, who could not renew, and whose results are to be stored first.
  */
-async function endLapsedLeases(database: Database, limit: number): Promise<LapseCounts> {
-  const rows = await findLapsed(database, limit)
+async function endExpiredLeases(database: Database, limit: number): Promise<ExpiredLeaseCounts> {
+  const rows = await findExpiredLeases(database, limit)
   if (rows.length === 0) return { reclaimed: 0, buriedLapsed: 0, ...NO_EFFECTS }
   const askedAtMs = performance.now()
   const written = await database.connection.write('normal', () => {
     if (performance.now() - askedAtMs > MAX_LOCK_WAIT_MS) return null
     const counts = { reclaimed: 0, buriedLapsed: 0 }
     for (const row of rows) {
-      if (row.superseded === 1) counts.buriedLapsed += withdrawLapsed(database, row)
+      if (row.superseded === 1) counts.buriedLapsed += withdraw(database, row)
       else if (row.attempts_left > 0) counts.reclaimed += reclaim(database, row)
-      else counts.buriedLapsed += buryLapsed(database, row)
+      else counts.buriedLapsed += bury(database, row)
     }
     return { ...counts, ...runFinishEffects(database) }
   })
@@ -237,50 +237,57 @@ async function endLapsedLeases(database: Database, limit: number): Promise<Lapse
   return written
 }
 
-function findLapsed({ connection, clock }: Database, limit: number): Promise<LapsedRow[]> {
+function findExpiredLeases(
+  { connection, clock }: Database,
+  limit: number,
+): Promise<ExpiredLease[]> {
   return connection.read(() => {
     const { boot } = clock
     const now = clock.monotonic()
-    const rows = connection.statement(LAPSED).all(boot, now, limit)
-    rows.push(...connection.statement(LAPSED_BEFORE_BOOT).all(boot, limit))
-    rows.push(...connection.statement(LAPSED_AFTER_BOOT).all(boot, limit))
+    const rows = connection.statement(EXPIRED_LEASES).all(boot, now, limit)
+    rows.push(...connection.statement(LEASES_BEFORE_BOOT).all(boot, limit))
+    rows.push(...connection.statement(LEASES_AFTER_BOOT).all(boot, limit))
     if (boot === UNKNOWN_BOOT) {
-      rows.push(...connection.statement(LAPSED_BY_RESTART).all(boot, now, now, limit))
+      rows.push(...connection.statement(LEASES_BEFORE_RESTART).all(boot, now, now, limit))
     }
-    return rows.slice(0, limit) as unknown as LapsedRow[]
+    return rows.slice(0, limit) as unknown as ExpiredLease[]
   })
 }
 
-type LapsedEvent = 'reclaim' | 'bury_lapsed' | 'withdraw_lapsed'
+type ExpiryEvent = 'reclaim' | 'bury_lapsed' | 'withdraw_lapsed'
 
-function reclaim(database: Database, row: LapsedRow): number {
+function reclaim(database: Database, row: ExpiredLease): number {
   const now = database.clock.now()
   const { attempt, line } = lost(row, 'reclaim', now)
   const { changes } = database.connection
     .statement(RECLAIM)
-    .run(line, now, now, row.seq, ...lapseProof(database, row))
+    .run(line, now, now, row.seq, ...expiryProof(database, row))
   return ended(database, row, changes, attempt, null)
 }
 
-function buryLapsed(database: Database, row: LapsedRow): number {
+function bury(database: Database, row: ExpiredLease): number {
   const now = database.clock.now()
   const { attempt, line } = lost(row, 'bury_lapsed', now)
   const { changes } = database.connection
     .statement(BURY_LAPSED)
-    .run(line, now, ...failureValues(LEASE_LOST), row.seq, ...lapseProof(database, row))
+    .run(line, now, ...failureValues(LEASE_LOST), row.seq, ...expiryProof(database, row))
   return ended(database, row, changes, attempt, LEASE_LOST.reason)
 }
 
-function withdrawLapsed(database: Database, row: LapsedRow): number {
+function withdraw(database: Database, row: ExpiredLease): number {
   const now = database.clock.now()
   const { attempt, line } = lost(row, 'withdraw_lapsed', now)
   const { changes } = database.connection
     .statement(WITHDRAW_LAPSED)
-    .run(line, now, row.seq, ...lapseProof(database, row))
+    .run(line, now, row.seq, ...expiryProof(database, row))
   return ended(database, row, changes, attempt, null)
 }
 
-function lost(row: LapsedRow, event: LapsedEvent, now: number): { attempt: Attempt; line: string } {
+function lost(
+  row: ExpiredLease,
+  event: ExpiryEvent,
+  now: number,
+): { attempt: Attempt; line: string } {
   const lease = { fence: row.fence, leaseId: row.lease_id }
   const attempt = endedAttempt(row, 'lease_expired', now)
   return { attempt, line: attemptLine(attempt, lease, event) }
@@ -288,7 +295,7 @@ function lost(row: LapsedRow, event: LapsedEvent, now: number): { attempt: Attem
 
 function ended(
   database: Database,
-  { id: jobId, endpoint }: LapsedRow,
+  { id: jobId, endpoint }: ExpiredLease,
   changes: number | bigint,
   attempt: Attempt,
   diedOf: FailureReason | null,
@@ -298,7 +305,7 @@ function ended(
 }
 
 /** The parameters of the guard lease_lapsed. */
-function lapseProof({ clock }: Database, row: LapsedRow): (number | string)[] {
+function expiryProof({ clock }: Database, row: ExpiredLease): (number | string)[] {
   const now = clock.monotonic()
   return [row.fence, row.lease_id, row.lease_boot, row.lease_mono, clock.boot, now, now]
 }

@@ -40,10 +40,8 @@ export interface Database {
   settings: StoreSettings
   ends: EndListeners
   unreadable: UnreadableSchedules
-  /** Up to which name the last sweep looked for jobs of missing endpoints. */
-  burial: { lookedUpTo: string }
-  /** After which blocked job the next sweep continues its checks. */
-  rechecks: { endpoint: string; seq: number }
+  /** Where the next sweep continues to look for missing endpoints, and to check blocked jobs. */
+  nextSweep: { afterName: string; afterBlocked: { endpoint: string; seq: number } }
 }
 
 /** To be called in the transaction that ends it; told once that is committed. */

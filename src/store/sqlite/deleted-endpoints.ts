@@ -1,5 +1,5 @@
-// The jobs of endpoints that are gone or being deleted: the queued ones are abandoned, the running
-// ones evicted, and an endpoint being deleted goes when none is left.
+// Ends the jobs of endpoints that are deleted or being deleted: abandons the queued ones and evicts
+// the running ones. Deletes the endpoint itself once it has no unfinished job.
 
 import { ENDPOINT_GONE } from '../../job/attempt.ts'
 import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
@@ -18,8 +18,8 @@ import {
 } from './job-row.ts'
 
 /**
- * Jobs whose endpoint has no row at all can not come about by our own writes, only by a hand in the
- * file, so they are looked for a few names at a time, going round.
+ * Our own writes leave no job without its endpoint; only a change of the file by hand can. So each
+ * sweep looks at a few names, and the next one continues.
  */
 const NAMES_PER_SWEEP = 100
 
@@ -34,7 +34,7 @@ select min(name) as name from (
   union all
   select min(endpoint) from jobs where state = 'running' and endpoint > ?)`
 
-export const ENDPOINT_IS_THERE = 'select 1 from endpoints where name = ?'
+export const ENDPOINT_EXISTS = 'select 1 from endpoints where name = ?'
 
 export const CLAIMABLE_OF = `
 select seq, id from jobs where state = 'queued' and blocked = 0 and endpoint = ? limit +?`
@@ -60,50 +60,50 @@ delete from endpoints where name = ? and deleting = 1
   and not exists (select 1 from jobs where blocked = 1 and jobs.endpoint = endpoints.name)
   and not exists (select 1 from jobs where state = 'running' and jobs.endpoint = endpoints.name)`
 
-type BurialCounts = Pick<SweepCounts, 'abandoned' | 'evicted'> & FinishEffects
+type EndedCounts = Pick<SweepCounts, 'abandoned' | 'evicted'> & FinishEffects
 
-export async function buryJobsOfGoneEndpoints(
+export async function endJobsOfDeletedEndpoints(
   database: Database,
   limit: number,
-): Promise<BurialCounts> {
+): Promise<EndedCounts> {
   const { connection } = database
-  let counts: BurialCounts = { abandoned: 0, evicted: 0, ...NO_EFFECTS }
+  let counts: EndedCounts = { abandoned: 0, evicted: 0, ...NO_EFFECTS }
   const { deleting, missing } = await connection.read(() => ({
     deleting: connection.statement(DELETING_ENDPOINTS).all(limit).map(nameOf),
     missing: findMissing(database),
   }))
   for (const name of [...deleting, ...missing]) {
-    const buried = await connection.write('normal', () =>
-      buryJobsOf(database, name, limit - counts.abandoned, limit - counts.evicted),
+    const ended = await connection.write('normal', () =>
+      endJobsOf(database, name, limit - counts.abandoned, limit - counts.evicted),
     )
     counts = {
-      abandoned: counts.abandoned + buried.abandoned,
-      evicted: counts.evicted + buried.evicted,
-      ...sumEffects([counts, buried]),
+      abandoned: counts.abandoned + ended.abandoned,
+      evicted: counts.evicted + ended.evicted,
+      ...sumEffects([counts, ended]),
     }
     if (counts.abandoned >= limit || counts.evicted >= limit) break
   }
   return counts
 }
 
-function buryJobsOf(
+function endJobsOf(
   database: Database,
   name: string,
   abandonLimit: number,
   evictLimit: number,
-): BurialCounts {
+): EndedCounts {
   const { connection, clock } = database
   const now = clock.now()
   let abandoned = 0
   const queued = connection.statement(CLAIMABLE_OF).all(name, abandonLimit)
   const blocked = connection.statement(BLOCKED_OF).all(name, abandonLimit - queued.length)
-  const gone = { endpoint: name, diedOf: ENDPOINT_GONE.reason }
+  const end = { endpoint: name, diedOf: ENDPOINT_GONE.reason }
   const failure = failureValues(ENDPOINT_GONE)
   for (const { seq, id } of [...queued, ...blocked]) {
     const { changes } = connection.statement(ABANDON).run(now, ...failure, seq as number)
     if (changes === 0) continue
     abandoned++
-    tellEnd(database, { ...gone, jobId: id as string, attempt: null })
+    tellEnd(database, { ...end, jobId: id as string, attempt: null })
   }
   let evicted = 0
   const running = connection.statement(RUNNING_OF).all(name, evictLimit) as unknown as RunningRow[]
@@ -114,7 +114,7 @@ function buryJobsOf(
     const { changes } = connection.statement(EVICT).run(line, now, ...failure, row.seq)
     if (changes === 0) continue
     evicted++
-    tellEnd(database, { ...gone, jobId: row.id, attempt })
+    tellEnd(database, { ...end, jobId: row.id, attempt })
   }
   const after = runFinishEffects(database)
   connection.statement(REMOVE_ENDPOINT).run(name)
@@ -131,18 +131,18 @@ interface RunningRow {
   attempt_count: number
 }
 
-/** Names that jobs still wait for and no endpoint has. */
-function findMissing({ connection, burial }: Database): string[] {
+/** Names that unfinished jobs have and no endpoint has. */
+function findMissing({ connection, nextSweep }: Database): string[] {
   const missing: string[] = []
   for (let looked = 0; looked < NAMES_PER_SWEEP; looked++) {
-    const after = burial.lookedUpTo
+    const after = nextSweep.afterName
     const name = connection.statement(NEXT_BUSY_NAME).get(after, after, after)?.name
     if (typeof name !== 'string') {
-      burial.lookedUpTo = ''
+      nextSweep.afterName = ''
       break
     }
-    burial.lookedUpTo = name
-    if (connection.statement(ENDPOINT_IS_THERE).get(name) === undefined) missing.push(name)
+    nextSweep.afterName = name
+    if (connection.statement(ENDPOINT_EXISTS).get(name) === undefined) missing.push(name)
   }
   return missing
 }

@@ -21,7 +21,7 @@ select count(*) as count, min(since) as oldest from (
   where state = 'queued' and blocked = 0 and endpoint = ? and priority = ? and run_at <= ?
   order by run_at limit +?)`
 
-export const ENDPOINT_IS_STORED = 'select 1 from endpoints where name = ?'
+export const ENDPOINT_EXISTS = 'select 1 from endpoints where name = ?'
 /** Names looked at in one turn of the event loop. */
 const NAMES_PER_TURN = 500
 
@@ -47,7 +47,7 @@ function lookForDeleted(
     const next = statement(NEXT_NAME_UNSUCCESSFUL).get(name)?.name
     if (typeof next !== 'string') return null
     name = next
-    if (statement(ENDPOINT_IS_STORED).get(name) !== undefined) continue
+    if (statement(ENDPOINT_EXISTS).get(name) !== undefined) continue
     if ((statement(COUNT_DEAD).get(name)?.count as number) > 0) deleted.push(name)
   }
   return name

@@ -72,8 +72,7 @@ export async function openSqliteStore(path: string, settings: StoreSettings): Pr
     settings,
     ends: createEndListeners(),
     unreadable: rememberUnreadableSchedules(settings.warn),
-    burial: { lookedUpTo: '' },
-    rechecks: { endpoint: '', seq: 0 },
+    nextSweep: { afterName: '', afterBlocked: { endpoint: '', seq: 0 } },
   }
   try {
     await proveKeys(database)

@@ -17,7 +17,7 @@ import {
 } from './blocked-jobs.ts'
 import { UNKNOWN_BOOT } from './clock.ts'
 import { type Database, tellEnd } from './connection.ts'
-import { buryJobsOfGoneEndpoints } from './deleted-endpoints.ts'
+import { endJobsOfDeletedEndpoints } from './deleted-endpoints.ts'
 import { MAX_STEPS, runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
@@ -42,7 +42,7 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
   const left = await runPendingEffects(database, limit)
   const blocked = await recheckBlocked(database, limit)
   // Evicts before it reclaims: a job of an endpoint that is being deleted need not go round again.
-  const buried = await buryJobsOfGoneEndpoints(database, limit)
+  const ended = await endJobsOfDeletedEndpoints(database, limit)
   const leases = options.reclaim
     ? await endExpiredLeases(database, limit)
     : { reclaimed: 0, buriedLapsed: 0, ...NO_EFFECTS }
@@ -50,12 +50,12 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
   if (leases.reclaimed > 0) database.watch.stir()
   await giveBackPages(database)
   return {
-    abandoned: buried.abandoned,
-    evicted: buried.evicted,
+    abandoned: ended.abandoned,
+    evicted: ended.evicted,
     reclaimed: leases.reclaimed,
     buriedLapsed: leases.buriedLapsed,
     expired: expired.expired,
-    ...sumEffects([left, blocked, buried, leases, expired]),
+    ...sumEffects([left, blocked, ended, leases, expired]),
     // Only those that another process left pending.
     aftermaths: left.aftermaths,
     purged,
@@ -147,16 +147,15 @@ async function recheckBlocked(database: Database, limit: number): Promise<Finish
 
 /** Of those that were marked, and of the next on the way round, the ones that may move on. */
 function lookAround(database: Database, limit: number): number[] {
-  const { connection, rechecks } = database
+  const { connection, nextSweep } = database
   const marked = connection.statement(MARKED).all(limit) as unknown as BlockedJob[]
   const part = Math.min(limit, RECHECKS_PER_SWEEP)
-  const { endpoint, seq } = rechecks
+  const { endpoint, seq } = nextSweep.afterBlocked
   const next = connection.statement(BLOCKED_NEXT).all(endpoint, seq, part)
   next.push(...connection.statement(BLOCKED_BEYOND).all(endpoint, part - next.length))
   const round = next as unknown as BlockedJob[]
   const last = round.length < part ? undefined : round.at(-1)
-  rechecks.endpoint = last?.endpoint ?? ''
-  rechecks.seq = last?.seq ?? 0
+  nextSweep.afterBlocked = { endpoint: last?.endpoint ?? '', seq: last?.seq ?? 0 }
   const moving = round.filter((row) => checkBlocked(database, row).kind !== 'waits')
   return [...new Set([...marked, ...moving].map(({ seq }) => seq))]
 }

@@ -128,11 +128,11 @@ export function blockLaterOne(
 }
 
 function promote(database: Database, { seq, endpoint, ordering_key }: BlockedJob): boolean {
-  const { connection, clock, watch } = database
+  const { connection, clock, notifier } = database
   if (ordering_key !== null) blockLaterOne(database, seq, endpoint, ordering_key)
   const now = clock.now()
   const { changes } = connection.statement(PROMOTE).run(now, now, seq)
-  if (changes === 1) watch.stir()
+  if (changes === 1) notifier.notifyWork()
   return changes === 1
 }
 

@@ -116,7 +116,7 @@ export async function retry(
     runFinishEffects(database)
     return told
   })
-  if (results.some(({ kind }) => kind === 'applied')) database.watch.stir()
+  if (results.some(({ kind }) => kind === 'applied')) database.notifier.notifyWork()
   return results
 }
 
@@ -166,7 +166,7 @@ export async function edit(
   const result = await database.connection.write('full', () =>
     editOne(database, id, change, ifVersion),
   )
-  if (result.kind === 'applied') database.watch.stir()
+  if (result.kind === 'applied') database.notifier.notifyWork()
   return result
 }
 

@@ -28,7 +28,7 @@ import type { SqliteClock } from './clock.ts'
 import { isBusy, retryWhileBusy, sentenceFor } from './errors.ts'
 import { type FileInPlace, MAX_IDLE_LOG_BYTES } from './file-in-place.ts'
 import { flushFolder, type KeyRing } from './key-file.ts'
-import type { Watch } from './notifier.ts'
+import type { Notifier } from './notifier.ts'
 import { migrate, readVersion } from './schema.ts'
 import { createWriteQueue, type Durability } from './write-queue.ts'
 
@@ -36,7 +36,7 @@ export interface Database {
   connection: Connection
   clock: SqliteClock
   keys: KeyRing
-  watch: Watch
+  notifier: Notifier
   settings: StoreSettings
   ends: EndListeners
   unreadable: UnreadableSchedules

@@ -185,7 +185,7 @@ export async function resumeEndpoint(
   ifVersion: number | null = null,
 ): Promise<Endpoint | OtherVersion | null> {
   const endpoint = await run(database, RESUME, name, ifVersion)
-  database.watch.stir()
+  database.notifier.notifyWork()
   return endpoint
 }
 
@@ -240,7 +240,7 @@ interface HealthRow {
 
 export async function reportHealth(database: Database, reports: HealthReport[]): Promise<void> {
   if (reports.length === 0) return
-  const { connection, clock, watch } = database
+  const { connection, clock, notifier } = database
   await connection.write('normal', () => {
     const now = clock.now()
     for (const report of reports) {
@@ -248,7 +248,7 @@ export async function reportHealth(database: Database, reports: HealthReport[]):
       if (row !== undefined) writeHealth(database, row, report, now)
     }
   })
-  if (reports.some(({ succeeded }) => succeeded.length > 0)) watch.stir()
+  if (reports.some(({ succeeded }) => succeeded.length > 0)) notifier.notifyWork()
 }
 
 function writeHealth(

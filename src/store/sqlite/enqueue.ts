@@ -42,7 +42,8 @@ export async function enqueue(database: Database, jobs: NewJob[]): Promise<Enque
     if (jobs.some(({ dedupe }) => dedupe?.mode === 'replace')) runFinishEffects(database)
     return told
   })
-  if (results.some(({ kind }) => kind === 'inserted' || kind === 'existing')) database.watch.stir()
+  if (results.some(({ kind }) => kind === 'inserted' || kind === 'existing'))
+    database.notifier.notifyWork()
   return results
 }
 

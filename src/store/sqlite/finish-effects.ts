@@ -97,7 +97,7 @@ function runEffects(
 
 /** Can be repeated: the origin key allows one notice for each finish. */
 function enqueueNotice(database: Database, row: FinishedRow): void {
-  const { connection, clock, settings, watch } = database
+  const { connection, clock, settings, notifier } = database
   const drop = (reason: DropReason) =>
     settings.warn({ jobId: row.id, endpoint, reason }, 'notice.dropped')
   if (row.notice_endpoint === null) return
@@ -136,7 +136,7 @@ function enqueueNotice(database: Database, row: FinishedRow): void {
     ...{ kind: 'accepted', maxAttempts, onFinish: null, waitingFor: [] },
     ...{ isDoomed: false, isHeld: false },
   }
-  if (insertJob(database, notice, acceptance) !== null) watch.stir()
+  if (insertJob(database, notice, acceptance) !== null) notifier.notifyWork()
 }
 
 interface ReportedRow {

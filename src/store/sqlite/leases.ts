@@ -91,7 +91,7 @@ export async function release(database: Database, leases: Lease[]): Promise<Rene
     runFinishEffects(database)
     return told
   })
-  if (results.includes('applied')) database.watch.stir()
+  if (results.includes('applied')) database.notifier.notifyWork()
   return results
 }
 

@@ -1,64 +1,64 @@
-// Tells listeners that something may be due: this process's own writes at once, those of other
-// processes by `data_version` (sqlite.org/pragma.html). It is looked at closely for a moment
-// after the system says that the write-ahead log was written, and now and then in case it says
-// nothing.
+// Notifies listeners that something may be due: at once after a write of this process, and after
+// writes of other processes, which show in `pragma data_version` (sqlite.org/pragma.html). It is
+// polled often for a moment after the system reports a write to the write-ahead log, and seldom
+// otherwise, in case a report is lost.
 
-import { type FSWatcher, watch as watchFile } from 'node:fs'
+import { type FSWatcher, watch } from 'node:fs'
 
-/** In case a word of the system is lost, which may happen. */
-const LOOK_IN_CASE_EVERY_MS = 250
-/** Where the system tells nothing. A look costs some microseconds, waking up for it more. */
-const LOOK_UNTOLD_EVERY_MS = 25
+/** In case a report of the system is lost, which may happen. */
+const POLL_EVERY_MS = 250
+/** If the system cannot watch the log. A poll costs some microseconds; waking up costs more. */
+const POLL_UNWATCHED_EVERY_MS = 25
 /**
- * The log is written before its commit shows, and flushed in between: a word of the system is
- * followed by looks, ever more seldom, and so is news. Meanwhile the system is not listened to:
- * where several workers are busy their writes never end, and each would wake all of them.
+ * A write to the log comes before its commit shows, with a flush in between. So polls follow a
+ * report, with growing pauses, and again after each change that they find. Meanwhile the log is not
+ * watched: the writes of several busy workers never pause, and each would wake all of them.
  */
-const LOOK_CLOSELY_MS = { first: 1, growth: 1.3, most: 8, afterNews: 3, inAll: 30 }
+const BURST_MS = { first: 1, growth: 1.3, most: 8, afterChange: 3, total: 30 }
 
-export interface Watch {
+export interface Notifier {
   onWork(listener: () => void): () => void
   /** A write of this process made something claimable. */
-  stir(): void
+  notifyWork(): void
   stop(): void
 }
 
 /**
- * @param peekVersion changes when another connection has written; null: it cannot be asked now
- * @param path the database, open and in WAL mode: its log stays while it is open
+ * @param peekVersion changes when another connection has written; null: it cannot be read now
+ * @param path the database, open and in WAL mode: its log exists while it is open
  */
-export function createWatch(peekVersion: () => number | null, path: string): Watch {
+export function createNotifier(peekVersion: () => number | null, path: string): Notifier {
   const listeners = new Set<() => void>()
   let seenVersion: unknown = null
   let timer: NodeJS.Timeout | null = null
-  let stirred = false
-  const closeLooks = lookCloselyWhenTold(path, look)
+  let isPlanned = false
+  const bursts = pollAfterLogWrites(path, poll)
 
-  function tell(): void {
-    stirred = false
+  function notifyAll(): void {
+    isPlanned = false
     for (const listener of [...listeners]) listener()
   }
 
-  // Changes of this connection do not show in data_version: stir() tells of them.
-  function look(): boolean {
+  /** Whether there was a change. Those of this connection do not show: see notifyWork(). */
+  function poll(): boolean {
     const version = peekVersion()
     if (version === seenVersion || version === null) return false
     seenVersion = version
-    tell()
+    notifyAll()
     return true
   }
 
   function start(): void {
     seenVersion = peekVersion()
-    closeLooks.start()
-    timer = setInterval(look, LOOK_IN_CASE_EVERY_MS)
+    bursts.start()
+    timer = setInterval(poll, POLL_EVERY_MS)
     timer.unref()
   }
 
   function stop(): void {
     if (timer !== null) clearInterval(timer)
     timer = null
-    closeLooks.stop()
+    bursts.stop()
     listeners.clear()
   }
 
@@ -73,57 +73,57 @@ export function createWatch(peekVersion: () => number | null, path: string): Wat
         if (listeners.size === 0) stop()
       }
     },
-    stir() {
-      if (stirred || listeners.size === 0) return
-      stirred = true
-      setImmediate(tell)
+    notifyWork() {
+      if (isPlanned || listeners.size === 0) return
+      isPlanned = true
+      setImmediate(notifyAll)
     },
     stop,
   }
 }
 
-/** @param look whether there was news */
-function lookCloselyWhenTold(path: string, look: () => boolean) {
-  const { first, growth, most, afterNews, inAll } = LOOK_CLOSELY_MS
+/** @param poll whether there was a change */
+function pollAfterLogWrites(path: string, poll: () => boolean) {
+  const { first, growth, most, afterChange, total } = BURST_MS
   let log: FSWatcher | null = null
   let timer: NodeJS.Timeout | null = null
   let waitMs: number = first
   let untilMs = 0
 
-  function listen(): void {
+  function watchAgain(): void {
     log = watchLog(path, onWritten)
-    if (log === null) lookIn(LOOK_UNTOLD_EVERY_MS)
+    if (log === null) pollIn(POLL_UNWATCHED_EVERY_MS)
   }
 
   function onWritten(): void {
     log?.close()
     log = null
-    untilMs = performance.now() + inAll
-    lookIn(first)
+    untilMs = performance.now() + total
+    pollIn(first)
   }
 
-  function lookIn(ms: number): void {
+  function pollIn(ms: number): void {
     if (timer !== null) clearTimeout(timer)
     waitMs = ms
-    timer = setTimeout(lookNow, ms).unref()
+    timer = setTimeout(pollNow, ms).unref()
   }
 
-  function lookNow(): void {
+  function pollNow(): void {
     timer = null
-    const isNews = look()
+    const isChanged = poll()
     const nowMs = performance.now()
-    if (isNews) untilMs = nowMs + inAll
+    if (isChanged) untilMs = nowMs + total
     if (nowMs < untilMs) {
-      lookIn(isNews ? afterNews : Math.min(most, waitMs * growth))
+      pollIn(isChanged ? afterChange : Math.min(most, waitMs * growth))
     } else if (log === null) {
-      listen()
-      // What was written just before it was listened to shows by then.
-      if (log !== null) lookIn(most)
+      watchAgain()
+      // A write from just before the watch began shows by then.
+      if (log !== null) pollIn(most)
     }
   }
 
   return {
-    start: listen,
+    start: watchAgain,
     stop() {
       if (timer !== null) clearTimeout(timer)
       timer = null
@@ -133,11 +133,11 @@ function lookCloselyWhenTold(path: string, look: () => boolean) {
   }
 }
 
-/** null where the system has no watch to give, as when its limit of them is reached. */
+/** null if the system cannot watch, as when its limit of watches is reached. */
 function watchLog(path: string, onWritten: () => void): FSWatcher | null {
   try {
-    const watcher = watchFile(`${path}-wal`, { persistent: false }, onWritten)
-    // Hints may be missed: the looks in case go on.
+    const watcher = watch(`${path}-wal`, { persistent: false }, onWritten)
+    // A report may be missed: the seldom polls go on.
     watcher.on('error', () => watcher.close())
     return watcher
   } catch {

@@ -91,7 +91,7 @@ async function correctJobs(database: Database): Promise<number> {
       return count
     })
   }
-  if (corrected > 0) database.watch.stir()
+  if (corrected > 0) database.notifier.notifyWork()
   return corrected
 }
 

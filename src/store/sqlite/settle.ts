@@ -57,7 +57,7 @@ export async function settle(
     return told
   })
   if (settlements.some(({ event }) => event === 'reschedule' || event === 'postpone')) {
-    database.watch.stir()
+    database.notifier.notifyWork()
   }
   return results
 }

@@ -28,7 +28,7 @@ import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
 import { createKeyRing } from './key-file.ts'
 import { proveKeys, resealSchedules } from './key-rotation.ts'
 import { heartbeat, release, renew } from './leases.ts'
-import { createWatch } from './notifier.ts'
+import { createNotifier } from './notifier.ts'
 import {
   addFigures,
   addKey,
@@ -68,7 +68,7 @@ export async function openSqliteStore(path: string, settings: StoreSettings): Pr
     connection,
     clock: createClock(),
     keys: createKeyRing(file, settings.encryptionKeys, inPlace.add),
-    watch: createWatch(connection.peekVersion, file),
+    notifier: createNotifier(connection.peekVersion, file),
     settings,
     ends: createEndListeners(),
     unreadable: rememberUnreadableSchedules(settings.warn),
@@ -85,7 +85,7 @@ export async function openSqliteStore(path: string, settings: StoreSettings): Pr
 }
 
 function createStore(database: Database): Store {
-  const { clock, connection, watch } = database
+  const { clock, connection, notifier } = database
   return {
     clock,
     outbox: null,
@@ -126,10 +126,10 @@ function createStore(database: Database): Store {
     deleteEndpoint: (name, options) => deleteEndpoint(database, name, options),
     ...recordVerbs(database),
     onEnd: (listener) => database.ends.add(listener),
-    onWork: (listener) => watch.onWork(listener),
+    onWork: (listener) => notifier.onWork(listener),
     ready: () => connection.ready(),
     async close() {
-      watch.stop()
+      notifier.stop()
       await connection.close()
     },
   }

@@ -47,7 +47,7 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
     ? await endExpiredLeases(database, limit)
     : { reclaimed: 0, buriedLapsed: 0, ...NO_EFFECTS }
   const expired = await expire(database, limit)
-  if (leases.reclaimed > 0) database.watch.stir()
+  if (leases.reclaimed > 0) database.notifier.notifyWork()
   await giveBackPages(database)
   return {
     abandoned: ended.abandoned,
@@ -408,7 +408,7 @@ export async function endOverdue(database: Database, ends: OverdueEnd[]): Promis
     runFinishEffects(database)
     return told
   })
-  if (ends.some(({ event }) => event === 'time_out')) database.watch.stir()
+  if (ends.some(({ event }) => event === 'time_out')) database.notifier.notifyWork()
   return results
 }
 

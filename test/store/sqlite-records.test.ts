@@ -20,7 +20,7 @@ const STATEMENTS = Object.values(MODULES).flatMap((module) =>
 )
 
 /** Of at most MAX_KEYS rows; and every endpoint, once at the start. */
-const WALKED = ['COUNT_KEYS', 'LIST_KEYS', 'SEALED']
+const WALKED = ['COUNT_KEYS', 'LIST_KEYS', 'ENCRYPTED_ENDPOINTS']
 
 const EXPECTED_INDEX: [string, string, string][] = [
   ['due schedules', schedules.DUE_SCHEDULES, 'schedules_due (next_run_at>? AND next_run_at<?)'],

@@ -25,7 +25,7 @@ import { StoreUnusable } from '../store.ts'
 import type { Database } from './connection.ts'
 import { isBusy, primaryCode, RESULT_CODES, sentenceFor } from './errors.ts'
 import { createKeyRing } from './key-file.ts'
-import { SEALED } from './key-rotation.ts'
+import { ENCRYPTED_ENDPOINTS } from './key-rotation.ts'
 import { APPLICATION_ID } from './schema.ts'
 
 const OWNER_ONLY = 0o600
@@ -215,7 +215,7 @@ function checkCopy(
       if (found !== 'ok') {
         throw new StoreUnusable(`the store ${store} is damaged (${found}); nothing was copied`)
       }
-      const sealed = copy.prepare(SEALED).all() as Record<'name' | 'secrets', string>[]
+      const sealed = copy.prepare(ENCRYPTED_ENDPOINTS).all() as Record<'name' | 'secrets', string>[]
       if (given !== null || keyFile !== null) {
         const keys = createKeyRing(keyFile?.replace(/\.key$/, '') ?? '', given)
         for (const { name, secrets } of sealed) keys.open(secrets, name)

@@ -39,7 +39,7 @@ export interface Database {
   notifier: Notifier
   settings: StoreSettings
   ends: EndListeners
-  unreadable: UnreadableSchedules
+  undecryptable: UnreadableSchedules
   /** Where the next sweep continues to look for missing endpoints, and to check blocked jobs. */
   nextSweep: { afterName: string; afterBlocked: { endpoint: string; seq: number } }
 }

@@ -108,7 +108,7 @@ export function listSchedules(
 ): Promise<Page<Schedule>> {
   return database.connection.read(() => {
     const { rows, isAll } = take(database, SCHEDULES_AFTER, after ?? '', limit)
-    return { items: readable(database, rows), next: isAll ? null : (rows.at(-1)?.name ?? null) }
+    return { items: decryptable(database, rows), next: isAll ? null : (rows.at(-1)?.name ?? null) }
   })
 }
 
@@ -128,10 +128,10 @@ export function deleteSchedule(
 
 export function dueSchedules(database: Database, limit: number): Promise<Schedule[]> {
   return database.connection.read(() => {
-    const passedOver = new Set(database.unreadable.names())
+    const passedOver = new Set(database.undecryptable.names())
     const now = database.clock.now()
     const { rows } = take(database, DUE_SCHEDULES, now, limit, passedOver)
-    return readable(database, rows)
+    return decryptable(database, rows)
   })
 }
 
@@ -169,9 +169,9 @@ function take(
   return { rows, isAll: true }
 }
 
-function readable({ keys, unreadable }: Database, rows: ScheduleRow[]): Schedule[] {
+function decryptable({ keys, undecryptable }: Database, rows: ScheduleRow[]): Schedule[] {
   return rows.flatMap((row) => {
-    const settings = unreadable.openOrNote(row.name, () => keys.open(row.settings, row.name))
+    const settings = undecryptable.openOrNote(row.name, () => keys.open(row.settings, row.name))
     return settings === null ? [] : [toSchedule(row, settings)]
   })
 }

@@ -26,7 +26,7 @@ import { enqueue } from './enqueue.ts'
 import { watchFileInPlace } from './file-in-place.ts'
 import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
 import { createKeyRing } from './key-file.ts'
-import { proveKeys, resealSchedules } from './key-rotation.ts'
+import { reencryptEndpoints, reencryptSchedules } from './key-rotation.ts'
 import { heartbeat, release, renew } from './leases.ts'
 import { createNotifier } from './notifier.ts'
 import {
@@ -71,12 +71,12 @@ export async function openSqliteStore(path: string, settings: StoreSettings): Pr
     notifier: createNotifier(connection.peekVersion, file),
     settings,
     ends: createEndListeners(),
-    unreadable: rememberUnreadableSchedules(settings.warn),
+    undecryptable: rememberUnreadableSchedules(settings.warn),
     nextSweep: { afterName: '', afterBlocked: { endpoint: '', seq: 0 } },
   }
   try {
-    await proveKeys(database)
-    await resealSchedules(database)
+    await reencryptEndpoints(database)
+    await reencryptSchedules(database)
   } catch (error) {
     await connection.close()
     throw error

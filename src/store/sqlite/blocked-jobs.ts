@@ -3,7 +3,7 @@
 
 import { dependencyFailed } from '../../job/attempt.ts'
 import { checkDependencies } from '../../job/dependencies.ts'
-import { type Database, tellEnd } from './connection.ts'
+import { type Database, reportEnd } from './connection.ts'
 import { guardOf, IN_ORDER } from './guards.ts'
 import { failureValues, finishQueuedAs, listText, parsed } from './job-row.ts'
 import { stateOf } from './jobs.ts'
@@ -153,7 +153,7 @@ function failDependent(
     .run(clock.now(), ...failureValues(failure), listText(unmet), row.seq)
   if (changes === 0) return false
   const { id: jobId, endpoint } = row
-  tellEnd(database, { jobId, endpoint, attempt: null, diedOf: failure.reason })
+  reportEnd(database, { jobId, endpoint, attempt: null, diedOf: failure.reason })
   return true
 }
 

@@ -6,7 +6,7 @@ import { instantsAfterEdit, type JobChange, refusalOfEdit } from '../../job/edit
 import { isFinal, type Job, type JobState } from '../../job/job.ts'
 import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from '../job-commands.ts'
 import { advanceOrderingKey, blockLaterOne, waitForFinishOf } from './blocked-jobs.ts'
-import { type Database, tellEnd } from './connection.ts'
+import { type Database, reportEnd } from './connection.ts'
 import { DEDUPE_HOLDER, REPLACE_PAYLOAD } from './enqueue-conflicts.ts'
 import { runFinishEffects, runFinishEffectsOf } from './finish-effects.ts'
 import { guardOf, inStates } from './guards.ts'
@@ -77,9 +77,9 @@ interface FoundRow {
 export async function cancel(database: Database, ids: string[]): Promise<CommandResult[]> {
   if (ids.length === 0) return []
   return database.connection.write('full', () => {
-    const results = ids.map((id) => cancelOne(database, id))
+    const perJob = ids.map((id) => cancelOne(database, id))
     runFinishEffects(database)
-    return results
+    return perJob
   })
 }
 
@@ -100,7 +100,7 @@ function cancelRunning(database: Database, id: string, row: FoundRow, now: numbe
   const line = attemptLine(attempt, { fence: row.fence, leaseId: row.lease_id }, 'cancel')
   const { changes } = database.connection.statement(CANCEL_RUNNING).run(line, now, row.seq)
   if (changes === 0) return false
-  tellEnd(database, { jobId: id, endpoint: row.endpoint, attempt, diedOf: null })
+  reportEnd(database, { jobId: id, endpoint: row.endpoint, attempt, diedOf: null })
   return true
 }
 
@@ -111,10 +111,10 @@ export async function retry(
 ): Promise<RetryResult[]> {
   if (ids.length === 0) return []
   const results = await database.connection.write('full', () => {
-    const told = ids.map((id) => retryOne(database, id, options))
+    const perJob = ids.map((id) => retryOne(database, id, options))
     // Dependents that died with it may have dependents of their own.
     runFinishEffects(database)
-    return told
+    return perJob
   })
   if (results.some(({ kind }) => kind === 'applied')) database.notifier.notifyWork()
   return results

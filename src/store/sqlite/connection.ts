@@ -44,8 +44,8 @@ export interface Database {
   nextSweep: { afterName: string; afterBlocked: { endpoint: string; seq: number } }
 }
 
-/** To be called in the transaction that ends it; told once that is committed. */
-export function tellEnd({ connection, ends }: Database, end: End): void {
+/** For the transaction that ends an attempt or a job: listeners get it after the commit. */
+export function reportEnd({ connection, ends }: Database, end: End): void {
   connection.afterCommit(() => ends.tell(end))
 }
 
@@ -56,8 +56,8 @@ interface Connection {
   read<T>(body: () => T): Promise<T>
   /** All of `body` or nothing, committed; tried again while the file is busy. */
   write<T>(durability: Durability, body: () => T): Promise<T>
-  /** Called in a transaction: `tell` is called once it is committed, and never if it is not. */
-  afterCommit(tell: () => void): void
+  /** For code in a transaction: calls `notify` after the commit, and never without one. */
+  afterCommit(notify: () => void): void
   /** Changes when another connection has written; null when the store can not be asked just now. */
   peekVersion(): number | null
   /** Throws StoreUnavailable unless the store takes writes. */
@@ -373,7 +373,7 @@ function createTransactions(
   file: FileInPlace,
 ) {
   let count = 0
-  let toTell: (() => void)[] = []
+  let waiting: (() => void)[] = []
   /** As openFile left it. */
   let durability: Durability = 'full'
 
@@ -387,7 +387,7 @@ function createTransactions(
     }
     statement('begin immediate').run()
     count++
-    toTell = []
+    waiting = []
     try {
       body()
       statement('commit').run()
@@ -395,14 +395,14 @@ function createTransactions(
       if (db.isTransaction) db.exec('rollback')
     }
     file.assertNow()
-    for (const tell of toTell) tell()
+    for (const notify of waiting) notify()
   }
 
   return {
     run,
     count: () => count,
-    afterCommit(tell: () => void): void {
-      toTell.push(tell)
+    afterCommit(notify: () => void): void {
+      waiting.push(notify)
     },
   }
 }

@@ -4,7 +4,7 @@
 import { ENDPOINT_GONE } from '../../job/attempt.ts'
 import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import type { SweepCounts } from '../store.ts'
-import { type Database, tellEnd } from './connection.ts'
+import { type Database, reportEnd } from './connection.ts'
 import { runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
@@ -103,7 +103,7 @@ function endJobsOf(
     const { changes } = connection.statement(ABANDON).run(now, ...failure, seq as number)
     if (changes === 0) continue
     abandoned++
-    tellEnd(database, { ...end, jobId: id as string, attempt: null })
+    reportEnd(database, { ...end, jobId: id as string, attempt: null })
   }
   let evicted = 0
   const running = connection.statement(RUNNING_OF).all(name, evictLimit) as unknown as RunningRow[]
@@ -114,7 +114,7 @@ function endJobsOf(
     const { changes } = connection.statement(EVICT).run(line, now, ...failure, row.seq)
     if (changes === 0) continue
     evicted++
-    tellEnd(database, { ...end, jobId: row.id, attempt })
+    reportEnd(database, { ...end, jobId: row.id, attempt })
   }
   const after = runFinishEffects(database)
   connection.statement(REMOVE_ENDPOINT).run(name)

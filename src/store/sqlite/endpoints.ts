@@ -102,7 +102,8 @@ select count(*) as count from (
 
 /** One statement, so one moment: a job that is claimed meanwhile is in one of the counts. */
 const COUNT_JOBS = `
-select (${COUNT_CLAIMABLE}) as claimable, (${COUNT_BLOCKED}) as blocked, (${COUNT_RUNNING}) as running`
+select (${COUNT_CLAIMABLE}) as claimable, (${COUNT_BLOCKED}) as blocked,
+  (${COUNT_RUNNING}) as running`
 
 export function putEndpoint(
   database: Database,

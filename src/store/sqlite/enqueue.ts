@@ -37,10 +37,10 @@ export async function enqueue(database: Database, jobs: NewJob[]): Promise<Enque
   if (jobs.length === 0) return []
   const results = await database.connection.write('full', () => {
     const endpoints: Endpoints = new Map()
-    const told = jobs.map((job) => enqueueOne(database, job, endpoints))
+    const perJob = jobs.map((job) => enqueueOne(database, job, endpoints))
     // Only a job that a new one displaced becomes final here.
     if (jobs.some(({ dedupe }) => dedupe?.mode === 'replace')) runFinishEffects(database)
-    return told
+    return perJob
   })
   if (results.some(({ kind }) => kind === 'inserted' || kind === 'existing'))
     database.notifier.notifyWork()

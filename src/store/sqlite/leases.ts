@@ -87,9 +87,9 @@ function extension({ clock }: Database, ms: number): number[] {
 export async function release(database: Database, leases: Lease[]): Promise<RenewResult[]> {
   if (leases.length === 0) return []
   const results = await database.connection.write('normal', () => {
-    const told = leases.map((lease) => releaseOne(database, lease))
+    const perJob = leases.map((lease) => releaseOne(database, lease))
     runFinishEffects(database)
-    return told
+    return perJob
   })
   if (results.includes('applied')) database.notifier.notifyWork()
   return results

@@ -52,9 +52,9 @@ export async function settle(
 ): Promise<SettleResult[]> {
   if (settlements.length === 0) return []
   const results = await database.connection.write(durable ? 'full' : 'normal', () => {
-    const told = settlements.map((settlement) => settleOne(database, settlement))
+    const perJob = settlements.map((settlement) => settleOne(database, settlement))
     runFinishEffects(database)
-    return told
+    return perJob
   })
   if (settlements.some(({ event }) => event === 'reschedule' || event === 'postpone')) {
     database.notifier.notifyWork()
@@ -71,7 +71,7 @@ function settleOne(database: Database, settlement: Settlement): SettleResult {
   if ((event === 'reschedule' || event === 'postpone') && withdraw(database, settlement)) {
     return 'applied'
   }
-  return lookBack(database, settlement)
+  return resultIfRefused(database, settlement)
 }
 
 /** What the statement of this event takes before the job's id. */
@@ -92,7 +92,7 @@ function valuesOf(settlement: Settlement): (string | number | null)[] {
   }
 }
 
-/** Of a superseded job the end of a failed attempt is its end. */
+/** A superseded job is not retried: it ends with its failed attempt. */
 function withdraw(
   { connection }: Database,
   settlement: Extract<Settlement, { event: 'reschedule' | 'postpone' }>,
@@ -105,18 +105,18 @@ function withdraw(
   return changes === 1
 }
 
-function lookBack(database: Database, settlement: Settlement): SettleResult {
-  if (settlement.event !== 'await') return wasReportedBefore(database, settlement)
+function resultIfRefused(database: Database, settlement: Settlement): SettleResult {
+  if (settlement.event !== 'await') return repeatResult(database, settlement)
   const row = database.connection.statement(ATTEMPTS_OF).get(settlement.jobId)
   const awaits =
     row?.awaiting === 1 && row.fence === settlement.fence && row.lease_id === settlement.leaseId
   return awaits ? 'already_applied' : 'lease_lost'
 }
 
-/** Of what could not be written: whether it was stored before. */
-export function wasReportedBefore(
+/** For a report whose guard failed: `already_applied` if it was stored before. */
+export function repeatResult(
   { connection }: Database,
-  { jobId, fence, leaseId, event, attempt }: Told,
+  { jobId, fence, leaseId, event, attempt }: ReportedAttempt,
 ): SettleResult {
   const row = connection.statement(ATTEMPTS_OF).get(jobId)
   const lines = readAttemptLines((row?.attempts as string | null | undefined) ?? null)
@@ -125,4 +125,4 @@ export function wasReportedBefore(
 }
 
 /** An attempt as the holder of this lease reported it. */
-type Told = Lease & { event: EventName; attempt: Pick<Attempt, 'outcome'> }
+type ReportedAttempt = Lease & { event: EventName; attempt: Pick<Attempt, 'outcome'> }

@@ -16,7 +16,7 @@ import {
   resolveBlocked,
 } from './blocked-jobs.ts'
 import { UNKNOWN_BOOT } from './clock.ts'
-import { type Database, tellEnd } from './connection.ts'
+import { type Database, reportEnd } from './connection.ts'
 import { endJobsOfDeletedEndpoints } from './deleted-endpoints.ts'
 import { MAX_STEPS, runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
@@ -31,7 +31,7 @@ import {
   WITH_ATTEMPT,
 } from './job-row.ts'
 import { WRITE_META } from './records.ts'
-import { wasReportedBefore } from './settle.ts'
+import { repeatResult } from './settle.ts'
 
 export async function sweep(database: Database, options: SweepOptions): Promise<SweepCounts> {
   const { limit } = options
@@ -120,10 +120,12 @@ export const MARKED = `
 select ${BLOCKED_COLUMNS} from jobs where recheck = 1 order by seq limit +?`
 /** From where the last look ended, in the same endpoint. Parameters: endpoint, seq, limit. */
 export const BLOCKED_NEXT = `
-select ${BLOCKED_COLUMNS} from jobs where blocked = 1 and endpoint = ? and seq > ? order by seq limit +?`
+select ${BLOCKED_COLUMNS} from jobs where blocked = 1 and endpoint = ? and seq > ?
+order by seq limit +?`
 /** And in those beyond: two queries, for a comparison of pairs would seek by endpoint alone. */
 export const BLOCKED_BEYOND = `
-select ${BLOCKED_COLUMNS} from jobs where blocked = 1 and endpoint > ? order by endpoint, seq limit +?`
+select ${BLOCKED_COLUMNS} from jobs where blocked = 1 and endpoint > ?
+order by endpoint, seq limit +?`
 
 export const UNMARK = 'update jobs set recheck = 0 where seq = ? and recheck = 1'
 
@@ -160,22 +162,22 @@ function lookAround(database: Database, limit: number): number[] {
   return [...new Set([...marked, ...moving].map(({ seq }) => seq))]
 }
 
-const EXPIRED_LEASE_COLUMNS = `seq, id, endpoint, fence, lease_id, lease_boot, lease_mono, worker_id,
+const LEASE_COLUMNS = `seq, id, endpoint, fence, lease_id, lease_boot, lease_mono, worker_id,
   claimed_at, attempt_count, attempts_left, superseded`
 
 /** Of an earlier start of the machine; parameters: boot, limit. Twice, to seek on either side. */
 export const LEASES_BEFORE_BOOT = `
-select ${EXPIRED_LEASE_COLUMNS} from jobs where state = 'running' and lease_boot < ? limit +?`
+select ${LEASE_COLUMNS} from jobs where state = 'running' and lease_boot < ? limit +?`
 export const LEASES_AFTER_BOOT = `
-select ${EXPIRED_LEASE_COLUMNS} from jobs where state = 'running' and lease_boot > ? limit +?`
+select ${LEASE_COLUMNS} from jobs where state = 'running' and lease_boot > ? limit +?`
 /** Parameters: boot, monotonic now, limit. */
 export const EXPIRED_LEASES = `
-select ${EXPIRED_LEASE_COLUMNS} from jobs
+select ${LEASE_COLUMNS} from jobs
 where state = 'running' and lease_boot = ? and lease_mono <= ?
 order by lease_mono limit +?`
 /** Only where no boot id is known: walks all leases. Parameters: boot, now, now, limit. */
 export const LEASES_BEFORE_RESTART = `
-select ${EXPIRED_LEASE_COLUMNS} from jobs
+select ${LEASE_COLUMNS} from jobs
 where state = 'running' and lease_boot = ? and lease_mono > ? and lease_mono - lease_ms > ?
 limit +?`
 
@@ -299,7 +301,7 @@ function ended(
   attempt: Attempt,
   diedOf: FailureReason | null,
 ): number {
-  if (Number(changes) === 1) tellEnd(database, { jobId, endpoint, attempt, diedOf })
+  if (Number(changes) === 1) reportEnd(database, { jobId, endpoint, attempt, diedOf })
   return Number(changes)
 }
 
@@ -336,7 +338,7 @@ async function expire(
       if (row === undefined) continue
       expired++
       const { id, endpoint } = row as { id: string; endpoint: string }
-      tellEnd(database, { jobId: id, endpoint, attempt: null, diedOf: EXPIRED.reason })
+      reportEnd(database, { jobId: id, endpoint, attempt: null, diedOf: EXPIRED.reason })
     }
     return { expired, ...runFinishEffects(database) }
   })
@@ -404,9 +406,9 @@ export function overdue({ connection, clock }: Database, limit: number): Promise
 export async function endOverdue(database: Database, ends: OverdueEnd[]): Promise<SettleResult[]> {
   if (ends.length === 0) return []
   const results = await database.connection.write('normal', () => {
-    const told = ends.map((end) => endOne(database, end))
+    const perJob = ends.map((end) => endOne(database, end))
     runFinishEffects(database)
-    return told
+    return perJob
   })
   if (ends.some(({ event }) => event === 'time_out')) database.notifier.notifyWork()
   return results
@@ -427,12 +429,12 @@ function endOne(database: Database, end: OverdueEnd): SettleResult {
   const { jobId, endpoint, attempt } = end
   if (changes === 1) {
     const diedOf = end.event === 'bury_timed_out' ? end.failure.reason : null
-    tellEnd(database, { jobId, endpoint, attempt, diedOf })
+    reportEnd(database, { jobId, endpoint, attempt, diedOf })
     return 'applied'
   }
   const withdrawal = attemptLine(end.attempt, end, 'withdraw_lapsed')
   const withdrawn = connection.statement(WITHDRAW_OVERDUE).run(withdrawal, finishedAt, ...seen)
-  if (withdrawn.changes === 0) return wasReportedBefore(database, end)
-  tellEnd(database, { jobId, endpoint, attempt, diedOf: null })
+  if (withdrawn.changes === 0) return repeatResult(database, end)
+  reportEnd(database, { jobId, endpoint, attempt, diedOf: null })
   return 'applied'
 }

@@ -1,6 +1,7 @@
 // Responses whose numbers are printed as they came: JSON.parse would change 2⁵³ + 1.
-import type { Check } from '../src/client/answer-check.ts'
+
 import type { Call, Request } from '../src/client/call.ts'
+import type { Check } from '../src/client/response-check.ts'
 
 /** The exact text of a response. */
 export async function responseText(call: Call, request: Request, check: Check): Promise<string> {

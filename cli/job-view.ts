@@ -1,8 +1,9 @@
 // Formats a job for people, and derives the exit code from its final state.
-import { JOB } from '../src/client/answer-check.ts'
+
 import type { Call } from '../src/client/call.ts'
 import type { Attempt, Job, JobState, JobSummary } from '../src/client/client.ts'
 import { segment } from '../src/client/request-path.ts'
+import { JOB } from '../src/client/response-check.ts'
 import { responseText } from './exact-json.ts'
 import { EXIT } from './exit.ts'
 import { type Column, fromNow, painted, printLine, record, styleOfState, table } from './output.ts'

@@ -27,7 +27,7 @@ export async function openapiText(): Promise<string> {
     store,
     policy,
     sender,
-    figures: createMinuteStats(),
+    minuteStats: createMinuteStats(),
     publicUrl: () => null,
     log: pino({ level: 'silent' }),
     apiKeys: [],

@@ -57,12 +57,12 @@ import { registerWorkersRoute } from './service/workers.ts'
 
 interface AppOptions {
   store: Store
-  /** Judges the URLs of endpoints. */
+  /** Checks the URLs of endpoints. */
   policy: AddressPolicy
   /** For pings; jobs are delivered by workers. */
   sender: Sender
   /** What handlers report is added here. */
-  figures: MinuteStats
+  minuteStats: MinuteStats
   log: FastifyBaseLogger
   /** For the one line of each attempt that ends here; absent: `log`. */
   attemptLog?: Pick<FastifyBaseLogger, 'info'>
@@ -144,7 +144,7 @@ function createServer(
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     requestIdHeader: false,
     genReqId: (request) => requestIdFrom(request.headers['x-request-id']),
-    // A client's Host is judged by our own check, in our own words.
+    // The Host of a client is checked by Posthorn, with its own messages.
     http: { requireHostHeader: false, connectionsCheckingInterval: limits.checkMs },
     clientErrorHandler: refuseConnection,
     frameworkErrors: (error, request, reply) => {
@@ -169,7 +169,7 @@ function inflightLimits({ maxBodyBytes, inflight }: AppOptions): InflightLimits 
   return {
     ...INFLIGHT_LIMITS,
     bodyBytes: Math.max(INFLIGHT_LIMITS.bodyBytes, leastBytes),
-    answerBytes: Math.max(INFLIGHT_LIMITS.answerBytes, leastBytes),
+    responseBytes: Math.max(INFLIGHT_LIMITS.responseBytes, leastBytes),
     ...inflight,
   }
 }
@@ -181,8 +181,8 @@ function registerRoutes(
   storedKeys: StoredKeys,
 ): void {
   const { store, version, maxBodyBytes } = options
-  const { figures, attemptLog = options.log } = options
-  const countEnd = createAttemptCounts({ figures, metrics, log: attemptLog })
+  const { minuteStats, attemptLog = options.log } = options
+  const countEnd = createAttemptCounts({ minuteStats, metrics, log: attemptLog })
   // What a cancel ends, or a sweep of this process.
   store.onEnd(countEnd)
   const enqueueSize = createBatchSize(MAX_ENQUEUE_BATCH)

@@ -27,7 +27,10 @@ const PING_CONNECTIONS = 10
 /** How long a stopping API lets requests finish before it closes their connections. */
 const CLOSE_DEADLINE_MS = 5_000
 const STOP_DEADLINE_MS = 2 * CLOSE_DEADLINE_MS
-/** A connection whose last answer was sent while closing stays open until somebody looks. */
+/**
+ * Node does not close a connection after a response that was sent during the close: this check
+ * does.
+ */
 const IDLE_CHECK_MS = 50
 
 /**
@@ -63,13 +66,13 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
       now: () => store.clock.now(),
     }),
   )
-  const figures = createMinuteStats()
+  const minuteStats = createMinuteStats()
   const metrics = createApiMetrics(() => store.commandCount)
   const app = await buildApp({
     store,
     policy,
     sender,
-    figures,
+    minuteStats,
     publicUrl: () => publicUrl,
     // Fastify's own lines at info say nothing that ours do not say better.
     log: log.child({}, { level: log.isLevelEnabled('warn') ? 'warn' : log.level }),
@@ -85,7 +88,7 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
     await store.writeApiMode({ localMode, publicUrl: url })
     publicUrl = url
   }
-  const reports = new MinuteStatReports(store, figures, log)
+  const reports = new MinuteStatReports(store, minuteStats, log)
   const upkeep = createStandby(config, store, metrics, log)
   for (const part of [reports, upkeep]) part.start()
   stopOnSignal({

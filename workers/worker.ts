@@ -57,8 +57,8 @@ export function createWorker(
     unstoredCount: () => loop.unstoredCount,
     commandCount: () => store.commandCount,
   })
-  const figures = createMinuteStats()
-  const countEnd = createAttemptCounts({ figures, metrics, log })
+  const minuteStats = createMinuteStats()
+  const countEnd = createAttemptCounts({ minuteStats, metrics, log })
   // Counts the attempts and jobs that the sweeper of this process ends.
   store.onEnd(countEnd)
   const pacer = createWritePacer(concurrency)
@@ -94,7 +94,7 @@ export function createWorker(
           ...{ store, outbox, log, onMoved: metrics.onOutbox },
           ...{ maxBodyBytes: config.MAX_BODY_BYTES, pollIntervalMs: config.POLL_INTERVAL },
         })
-  const figureReports = new MinuteStatReports(store, figures, log)
+  const minuteStatReports = new MinuteStatReports(store, minuteStats, log)
   const self = { id: workerId, version: VERSION, startedAt: store.clock.now(), concurrency }
   const keyIds = () => store.encryptionKeyIds()
   const report = () => ({ ...self, inFlight: loop.inFlightCount, keyIds: keyIds() })
@@ -103,7 +103,8 @@ export function createWorker(
     metrics,
     ...{ unsettledCount: () => loop.unsettledCount, lacksKey: () => loop.lacksKey },
     start() {
-      for (const part of [leases, loop, sweeper, scheduler, figureReports, reports]) part.start()
+      for (const part of [leases, loop, sweeper, scheduler, minuteStatReports, reports])
+        part.start()
       outboxRelay?.start()
     },
     async stop() {
@@ -112,7 +113,7 @@ export function createWorker(
       const delivered = stopDelivering(loop, leases, config.SHUTDOWN_GRACE)
       await Promise.all([scheduler.stop(), outboxRelay?.stop(), delivered])
       await health.drained()
-      for (const part of [sweeper, figureReports, reports]) await part.stop()
+      for (const part of [sweeper, minuteStatReports, reports]) await part.stop()
       await sender.close()
     },
   }

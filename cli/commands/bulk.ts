@@ -1,6 +1,5 @@
 // posthorn retry and posthorn cancel: change jobs by id, or all that match a filter, however many.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Check, JOB, RETRIED_JOB } from '../../src/client/answer-check.ts'
 import {
   type Job,
   type JobFilter,
@@ -11,6 +10,7 @@ import {
 } from '../../src/client/client.ts'
 import { eachPage, MAX_PAGE } from '../../src/client/paging.ts'
 import { segment } from '../../src/client/request-path.ts'
+import { type Check, JOB, RETRIED_JOB } from '../../src/client/response-check.ts'
 import { FAILURE_REASONS } from '../../src/job/job.ts'
 import { type Action, action, JSON_OPTION, type Option } from '../command.ts'
 import { errorInCommandWords } from '../command-words.ts'

@@ -1,7 +1,8 @@
 // posthorn schedules: reads and controls schedules, with a verb for each action.
-import { JOB, SCHEDULE } from '../../src/client/answer-check.ts'
+
 import type { Job, Schedule, ScheduleSummary } from '../../src/client/client.ts'
 import { segment } from '../../src/client/request-path.ts'
+import { JOB, SCHEDULE } from '../../src/client/response-check.ts'
 import { type Action, action, JSON_OPTION } from '../command.ts'
 import { confirm, YES_OPTION } from '../confirm.ts'
 import { exactJson, responseText } from '../exact-json.ts'

@@ -1,11 +1,11 @@
 // The calls of `posthorn listen` whose JSON must not change: a claim, with its payloads, and the
 // report of a result.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { APPLIED, CLAIM } from '../../src/client/answer-check.ts'
 import { attemptCall } from '../../src/client/attempt-ref.ts'
 import type { Call } from '../../src/client/call.ts'
 import { type ClaimedJob, PosthornError } from '../../src/client/client.ts'
 import { segment } from '../../src/client/request-path.ts'
+import { APPLIED, CLAIM } from '../../src/client/response-check.ts'
 import { parseEnvelope, type RawJson } from '../../src/wire/envelope.ts'
 import { isFromServer } from './retry-while-away.ts'
 

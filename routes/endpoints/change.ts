@@ -82,7 +82,7 @@ export function beingDeleted(name: string): AppError {
 
 export function refuseForbiddenUrl(url: string | null, policy: AddressPolicy): void {
   if (url === null) return
-  const verdict = policy.judgeUrl(url)
+  const verdict = policy.checkUrl(url)
   if (!verdict.allowed) throw fieldError('/url', verdict.reason)
 }
 
@@ -99,7 +99,7 @@ function fieldError(path: string, message: string): AppError {
   return new AppError('invalid_request', `${path}: ${message}`, { errors: [{ path, message }] })
 }
 
-/** @param secret shown only in the answer that made it */
+/** @param secret shown only in the response to the request that created it */
 export async function sendEndpoint(
   store: Store,
   reply: FastifyReply,

@@ -10,7 +10,7 @@ import type { OtherVersion } from '../../src/store/precondition.ts'
 import type { Store } from '../../src/store/store.ts'
 import { pingRequest } from '../../src/webhook/request.ts'
 import type { Sender } from '../../src/webhook/send.ts'
-import { endpointAnswer, secret } from '../../src/wire/endpoints.ts'
+import { endpointResponse, secret } from '../../src/wire/endpoints.ts'
 import { DAY_MS, duration, instantText } from '../../src/wire/fields.ts'
 import { ifMatch, ifMatchHeaders, stale } from '../http/conditional.ts'
 import { nameParams, noBody, noQuery } from '../http/route-schema.ts'
@@ -26,7 +26,7 @@ const rotateFields = z.strictObject({
 const rotateBody = rotateFields.nullish().transform((body) => body ?? rotateFields.parse({}))
 type RotateBody = z.output<typeof rotateFields>
 
-export const testAnswer = z.object({
+export const testResponse = z.object({
   outcome: z.enum(OUTCOMES),
   statusCode: z.int().nullable(),
   errorCode: z.string().nullable(),
@@ -35,7 +35,7 @@ export const testAnswer = z.object({
   responseBody: z.string().nullable().meta({ description: 'the first 4 KiB' }),
 })
 
-const CHANGE_ANSWERS = {
+const CHANGE_RESPONSES = {
   errors: ['endpoint_not_found', 'endpoint_in_use'],
   responseHeaders: { 200: ['etag'] },
 } as const satisfies FastifySchema
@@ -77,8 +77,8 @@ function registerChange(
         querystring: noQuery,
         headers: ifMatchHeaders,
         body: noBody,
-        response: { 200: endpointAnswer },
-        ...CHANGE_ANSWERS,
+        response: { 200: endpointResponse },
+        ...CHANGE_RESPONSES,
       },
     },
     async (request, reply) => {
@@ -103,8 +103,8 @@ function registerRotate(app: FastifyInstance, { store }: CommandRoutes): void {
         querystring: noQuery,
         headers: ifMatchHeaders,
         body: rotateBody,
-        response: { 200: endpointAnswer },
-        ...CHANGE_ANSWERS,
+        response: { 200: endpointResponse },
+        ...CHANGE_RESPONSES,
       },
     },
     async (request, reply) => {
@@ -144,7 +144,7 @@ function registerTest(app: FastifyInstance, { store, sender, userAgent }: Comman
         params: nameParams,
         querystring: noQuery,
         body: noBody,
-        response: { 200: testAnswer },
+        response: { 200: testResponse },
         errors: ['endpoint_not_found', 'job_state_conflict'],
       },
     },

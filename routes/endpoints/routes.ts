@@ -10,10 +10,10 @@ import type { AddressPolicy } from '../../src/webhook/address-policy.ts'
 import {
   type EndpointBody,
   type EndpointChange,
-  endpointAnswer,
   endpointBody,
   endpointChange,
-  endpointListAnswer,
+  endpointListResponse,
+  endpointResponse,
   endpointView,
   settingsFrom,
 } from '../../src/wire/endpoints.ts'
@@ -25,7 +25,7 @@ import {
   writePrecondition,
 } from '../http/conditional.ts'
 import { MAX_PAGE, pageFields, readCursor, writeCursor } from '../http/cursor.ts'
-import { emptyAnswer, jsonAnswer, nameParams, noBody, noQuery } from '../http/route-schema.ts'
+import { emptyResponse, jsonResponse, nameParams, noBody, noQuery } from '../http/route-schema.ts'
 import {
   beingDeleted,
   changeEndpoint,
@@ -45,7 +45,7 @@ const deleteEndpointQuery = z.strictObject({
 
 const endpointsQuery = z.strictObject(pageFields)
 
-const deletingAnswer = jsonAnswer(
+const deletingResponse = jsonResponse(
   'its jobs are being buried, then it is gone',
   z.object({ name: z.string(), state: z.literal('deleting') }),
 )
@@ -79,7 +79,7 @@ function registerPut(app: FastifyInstance, { store, policy, publicUrl }: Endpoin
         querystring: noQuery,
         headers: writeHeaders,
         body: endpointBody,
-        response: { 200: endpointAnswer, 201: endpointAnswer },
+        response: { 200: endpointResponse, 201: endpointResponse },
         errors: ['endpoint_in_use'],
         responseHeaders: { 200: ['etag'], 201: ['etag'] },
       },
@@ -117,7 +117,7 @@ function registerPatch(app: FastifyInstance, { store, policy, publicUrl }: Endpo
         querystring: noQuery,
         headers: ifMatchHeaders,
         body: endpointChange,
-        response: { 200: endpointAnswer },
+        response: { 200: endpointResponse },
         errors: ['endpoint_not_found', 'endpoint_in_use', 'overloaded'],
         responseHeaders: { 200: ['etag'] },
       },
@@ -144,7 +144,7 @@ function registerList(app: FastifyInstance, { store }: EndpointRoutes): void {
       schema: {
         summary: 'List endpoints by name',
         querystring: endpointsQuery,
-        response: { 200: endpointListAnswer },
+        response: { 200: endpointListResponse },
       },
     },
     async (request) => {
@@ -173,7 +173,7 @@ function registerGet(app: FastifyInstance, { store }: EndpointRoutes): void {
         summary: 'Read an endpoint',
         params: nameParams,
         querystring: noQuery,
-        response: { 200: endpointAnswer },
+        response: { 200: endpointResponse },
         errors: ['endpoint_not_found'],
         responseHeaders: { 200: ['etag'] },
       },
@@ -197,7 +197,7 @@ function registerDelete(app: FastifyInstance, { store }: EndpointRoutes): void {
         querystring: deleteEndpointQuery,
         headers: ifMatchHeaders,
         body: noBody,
-        response: { 202: deletingAnswer, 204: emptyAnswer('done') },
+        response: { 202: deletingResponse, 204: emptyResponse('done') },
         errors: ['endpoint_not_found', 'endpoint_in_use'],
       },
     },

@@ -10,7 +10,7 @@ import { trustConnection } from './connections.ts'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** Answers without a key. */
+    /** The route needs no key. */
     open?: boolean
     /** The scope that is enough; every route needs `admin` unless it says less. */
     scope?: KeyScope

@@ -9,7 +9,7 @@ import type { IfVersion } from '../../src/store/precondition.ts'
 export const ifMatchHeaders = z.looseObject({
   'if-match': z
     .string()
-    .regex(/^(\*|"\d{1,15}")$/, 'expected the ETag of an earlier answer, like "3"')
+    .regex(/^(\*|"\d{1,15}")$/, 'expected the ETag of an earlier response, like "3"')
     .optional(),
 })
 

@@ -3,20 +3,20 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import {
-  clientErrorAnswer,
-  refusedConnectAnswer,
-  tooManyPendingAnswer,
-  type WholeAnswer,
+  clientErrorResponse,
+  type RawResponse,
+  refusedConnectResponse,
+  tooManyPendingResponse,
 } from '../../src/http/problem.ts'
 
 export interface ConnectionLimits {
   /** From the first byte of a request to its last. */
   requestMs: number
-  /** From the moment an answer is complete until its reader has taken it. */
-  answerMs: number
+  /** From the moment a response is complete until the client has read it. */
+  responseMs: number
   /** How often the deadline of requests is looked at. */
   checkMs: number
-  /** Requests on one connection whose answers are not complete. */
+  /** Requests on one connection whose responses are not complete. */
   pending: number
   /** The same, on a connection that has not shown a valid key. */
   pendingOfStranger: number
@@ -29,7 +29,7 @@ export interface ConnectionLimits {
 
 export const CONNECTION_LIMITS: ConnectionLimits = {
   requestMs: 30_000,
-  answerMs: 60_000,
+  responseMs: 60_000,
   checkMs: 5_000,
   pending: 100,
   pendingOfStranger: 8,
@@ -38,7 +38,7 @@ export const CONNECTION_LIMITS: ConnectionLimits = {
   connections: 25_000,
 }
 
-/** How long a connection whose last answer was sent may be silent. */
+/** After its last response, a connection is closed when it is silent for this long. */
 const GOODBYE_MS = 1_000
 /** How much it may still send in all, and for how long: then its client does not read. */
 const MAX_DISCARDED_BYTES = 32 * 1_048_576
@@ -51,7 +51,7 @@ interface Connection {
   address: string
   /** Of the latest request that came on it. */
   request: IncomingMessage | null
-  /** Requests whose answers are not complete, in order. */
+  /** Requests whose responses are not complete, in order. */
   pending: Set<ServerResponse>
   /** Ends the watch over connections without a key; null: it has shown one. */
   leaveStrangers: (() => void) | null
@@ -63,9 +63,9 @@ interface Connection {
 }
 
 const connections = new WeakMap<Socket, Connection>()
-/** Those that were refused already: whatever else they send is not of interest. */
+/** Connections that were refused already: nothing else that they send matters. */
 const refused = new WeakSet<Socket>()
-/** Those whose last answer was sent: what they still send is read and dropped. */
+/** Connections after their last response: what they still send is read and dropped. */
 const discarding = new WeakSet<Socket>()
 
 /** @param onRefused gets the status of each response that no route has sent */
@@ -90,8 +90,8 @@ export function watchConnections(
     limitParser(connection, limits)
     strangers.add(connection)
   })
-  const overdue = createAnswerDeadline(limits.answerMs)
-  // Before Fastify's own listener, which may answer at once.
+  const overdue = createResponseDeadline(limits.responseMs)
+  // Before Fastify's own listener, which may respond at once.
   server.prependListener('request', (request, response) => {
     const { socket } = request
     const connection = connections.get(socket)
@@ -106,13 +106,13 @@ export function watchConnections(
       pending?.delete(response)
     })
   })
-  // Node would answer an Expect that it does not know by itself, and not with a problem.
+  // Node itself would respond to an unknown Expect header, and not with a problem.
   server.on('checkExpectation', (request, response) => server.emit('request', request, response))
   // Node would close without a word. It lets go of the socket: an error that nobody hears ends us.
   server.on('connect', (_request: IncomingMessage, socket: Socket) => {
     socket.on('error', () => socket.destroy())
     refused.add(socket)
-    afterAnswers(pendingOn(socket), () => refuse(socket, refusedConnectAnswer()))
+    afterResponses(pendingOn(socket), () => refuse(socket, refusedConnectResponse()))
   })
 }
 
@@ -122,9 +122,9 @@ export function trustConnection(socket: Socket): void {
 }
 
 /**
- * The body of this request is not read, and the connection ends with the answer: a client without a
- * key could make Node parse any amount otherwise, one byte in each chunk. Must be called before the
- * headers of the answer are sent.
+ * Does not read the body of this request, and closes the connection after the response. Otherwise a
+ * client without a key could make Node parse any amount, one byte in each chunk. Must be called
+ * before the headers of the response are sent.
  */
 export function ignoreBody({ headers, socket }: IncomingMessage, response: ServerResponse): void {
   const hasBody =
@@ -136,9 +136,9 @@ export function ignoreBody({ headers, socket }: IncomingMessage, response: Serve
 }
 
 /**
- * Node closes a connection with its last answer. Where the client still sends a body, which was too
- * large or came with a wrong key, the close would be a reset, and a client that sends all before it
- * reads would find a broken pipe in place of the answer (RFC 9112, section 9.6).
+ * Node closes a connection after its last response. If the client still sends a body, which was too
+ * large or came with a wrong key, the close would be a reset, and a client that sends everything
+ * before it reads would get a broken pipe instead of the response (RFC 9112, section 9.6).
  */
 function lingerWithUnreadBody(connection: Connection): void {
   const { socket } = connection
@@ -212,7 +212,7 @@ function createStrangers(limits: ConnectionLimits) {
  * Node has a deadline for requests, and none for clients that do not read their responses. One
  * timer serves all: the responses are in the order of their deadlines.
  */
-function createAnswerDeadline(answerMs: number) {
+function createResponseDeadline(responseMs: number) {
   const untilMs = new Map<ServerResponse, number>()
   let timer: NodeJS.Timeout | null = null
 
@@ -233,10 +233,10 @@ function createAnswerDeadline(answerMs: number) {
   }
 
   return {
-    /** The answer is complete: its reader may take it until the deadline. */
+    /** The response is complete: the client may read it until the deadline. */
     begin(response: ServerResponse): void {
-      untilMs.set(response, performance.now() + answerMs)
-      lookIn(answerMs)
+      untilMs.set(response, performance.now() + responseMs)
+      lookIn(responseMs)
     },
     end(response: ServerResponse): void {
       untilMs.delete(response)
@@ -244,16 +244,16 @@ function createAnswerDeadline(answerMs: number) {
   }
 }
 
-/** For what is not HTTP: a problem, after the answers to what came before it, and the end. */
+/** For input that is not HTTP: sends a problem after the earlier responses, and closes. */
 export function refuseConnection(error: Error & { code?: string }, socket: Socket): void {
   if (discarding.has(socket)) return
   const { isClosing = false, isOverLimit = false } = connections.get(socket) ?? {}
-  // What it still sends stays where it is until its last answer is sent.
+  // What it still sends is not read until its last response is sent.
   if (isClosing || isOverLimit) {
     detachParser(socket)
     socket.pause()
   }
-  // Its last answer ends it.
+  // Its last response closes it.
   if (isClosing) return
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy()
@@ -263,15 +263,15 @@ export function refuseConnection(error: Error & { code?: string }, socket: Socke
   refused.add(socket)
   const open = pendingOn(socket)
   if (isOverLimit) {
-    afterAnswers(open, () => refuse(socket, tooManyPendingAnswer()))
+    afterResponses(open, () => refuse(socket, tooManyPendingResponse()))
     return
   }
-  // Of the wrong one itself, when it was answered before its body turned out to be wrong.
-  const isAnswered = open.some(({ req, headersSent }) => !req.complete && headersSent)
+  // True if the wrong request itself has a response, sent before its body turned out to be wrong.
+  const hasResponded = open.some(({ req, headersSent }) => !req.complete && headersSent)
   const before = open.filter(({ req }) => req.complete)
-  afterAnswers(before, () => {
-    if (isAnswered) sayGoodbye(socket)
-    else refuse(socket, clientErrorAnswer(error))
+  afterResponses(before, () => {
+    if (hasResponded) sayGoodbye(socket)
+    else refuse(socket, clientErrorResponse(error))
   })
 }
 
@@ -279,18 +279,18 @@ function pendingOn(socket: Socket): ServerResponse[] {
   return [...(connections.get(socket)?.pending ?? [])]
 }
 
-function afterAnswers(answers: ServerResponse[], then: () => void): void {
-  const last = answers.at(-1)
+function afterResponses(responses: ServerResponse[], then: () => void): void {
+  const last = responses.at(-1)
   if (last === undefined) then()
   else last.once('close', then)
 }
 
-function refuse(socket: Socket, { status, bytes }: WholeAnswer): void {
+function refuse(socket: Socket, { status, bytes }: RawResponse): void {
   if (socket.writable) connections.get(socket)?.onRefused(status)
   sayGoodbye(socket, bytes)
 }
 
-/** Not at once: a reset would take the answer away from a client that has not read it yet. */
+/** Not at once: after a reset, a client that has not read the response yet would lose it. */
 function sayGoodbye(socket: Socket, bytes = ''): void {
   if (!socket.writable) {
     socket.destroy()

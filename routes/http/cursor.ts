@@ -24,7 +24,7 @@ export function writeCursor(key: string): string {
 export function readCursor(cursor: string, isKey: (key: string) => boolean): string {
   const key = Buffer.from(cursor, 'base64url').toString()
   if (isKey(key) && writeCursor(key) === cursor) return key
-  const message = 'expected the nextCursor of an earlier answer'
+  const message = 'expected the nextCursor of an earlier response'
   throw new AppError('invalid_request', `query/cursor: ${message}`, {
     errors: [{ path: 'query/cursor', message }],
   })

@@ -17,20 +17,25 @@ export interface InflightLimits {
   requests: number
   /** Room for two of the largest. */
   bodyBytes: number
-  answerBytes: number
+  responseBytes: number
   /** Of routes that need no key: clients without one must not take up the room of the others. */
-  openAnswerBytes: number
+  openResponseBytes: number
 }
 
 export const INFLIGHT_LIMITS: InflightLimits = {
   requests: 50_000,
   bodyBytes: 128 * 1_048_576,
-  answerBytes: 128 * 1_048_576,
-  openAnswerBytes: 32 * 1_048_576,
+  responseBytes: 128 * 1_048_576,
+  openResponseBytes: 32 * 1_048_576,
 }
 
-const KINDS = ['requests', 'bodyBytes', 'answerBytes', 'openAnswerBytes'] as const
-const NOTHING: InflightLimits = { requests: 0, bodyBytes: 0, answerBytes: 0, openAnswerBytes: 0 }
+const KINDS = ['requests', 'bodyBytes', 'responseBytes', 'openResponseBytes'] as const
+const NOTHING: InflightLimits = {
+  requests: 0,
+  bodyBytes: 0,
+  responseBytes: 0,
+  openResponseBytes: 0,
+}
 
 /** Larger ones are refused from half of the limit on, so that they never keep out the others. */
 const SMALL_BYTES = 65_536
@@ -79,7 +84,7 @@ export function limitInflight(app: FastifyInstance, limits: InflightLimits): Cou
     const bytes = Buffer.byteLength(payload)
     try {
       const isOpen = request.routeOptions.config.open === true
-      inflight.add(reservation, isOpen ? 'openAnswerBytes' : 'answerBytes', bytes, bytes)
+      inflight.add(reservation, isOpen ? 'openResponseBytes' : 'responseBytes', bytes, bytes)
     } catch (error) {
       // They belong to the response that is not sent.
       for (const name of ['etag', 'location']) reply.removeHeader(name)

@@ -44,7 +44,7 @@ export type HeaderName = keyof typeof HEADERS
 /** The content type of JSON that a route has serialized itself. */
 export const JSON_TYPE = 'application/json; charset=utf-8'
 
-export const problemAnswer = z.object({
+export const problemResponse = z.object({
   type: z.string(),
   title: z.string(),
   status: z.int(),
@@ -55,22 +55,22 @@ export const problemAnswer = z.object({
 })
 
 /** A response by content type, in Fastify's form. */
-export interface ContentAnswer {
+export interface ContentResponse {
   description: string
   content: Record<string, { schema: z.ZodType }>
 }
 
 /** A response without a body. */
-export interface EmptyAnswer {
+export interface EmptyResponse {
   description: string
   type: 'null'
 }
 
-export function jsonAnswer(description: string, schema: z.ZodType): ContentAnswer {
+export function jsonResponse(description: string, schema: z.ZodType): ContentResponse {
   return { description, content: { 'application/json': { schema } } }
 }
 
-export function emptyAnswer(description: string): EmptyAnswer {
+export function emptyResponse(description: string): EmptyResponse {
   return { description, type: 'null' }
 }
 

@@ -23,7 +23,7 @@ import {
   storedOrThrow,
   unknownDependency,
 } from '../../src/wire/jobs.ts'
-import { noQuery, problemAnswer } from '../http/route-schema.ts'
+import { noQuery, problemResponse } from '../http/route-schema.ts'
 
 const MAX_BATCH_JOBS = 1_000
 /** A batch may be so many times as large as one job's request. */
@@ -49,7 +49,7 @@ const batchBody = z.strictObject({
 })
 type BatchBody = z.output<typeof batchBody>
 
-export const batchAnswer = z.object({
+export const batchResponse = z.object({
   items: z.array(
     z.union([
       z.object({ status: z.int(), id: z.string(), deduplicated: z.literal(true).optional() }),
@@ -58,7 +58,7 @@ export const batchAnswer = z.object({
         error: z.object({
           code: z.string(),
           detail: z.string(),
-          errors: problemAnswer.shape.errors,
+          errors: problemResponse.shape.errors,
         }),
       }),
     ]),
@@ -83,7 +83,7 @@ export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): vo
         summary: 'Enqueue up to 1,000 jobs, each with its own result',
         body: batchBody,
         querystring: noQuery,
-        response: { 200: batchAnswer },
+        response: { 200: batchResponse },
         errors: ['overloaded'],
       },
     },
@@ -96,8 +96,8 @@ export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): vo
         storingCount += jobs.length
         try {
           const items = await readItems(parts, { trace, hops }, jobs)
-          await enqueueInOrder(parts, items).catch((error) => answerRest(items, error))
-          return { items: items.map(answerOf) }
+          await enqueueInOrder(parts, items).catch((error) => failRest(items, error))
+          return { items: items.map(responseOf) }
         } finally {
           storingCount -= jobs.length
         }
@@ -106,17 +106,17 @@ export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): vo
   )
 }
 
-/** One item on its way from request to answer. */
+/** One item on its way from request to response. */
 interface Item {
   job: NewJob | null
   /** Ids, and `#n` for earlier items, as they were given. */
   dependsOn: string[]
   /** Its id is known before it is stored: no key can lead to another job. */
   isKeyless: boolean
-  answer: Answer | null
+  response: ItemResponse | null
 }
 
-type Answer =
+type ItemResponse =
   | { status: 200 | 201; id: string; deduplicated?: true }
   | { status: number; error: { code: string; detail: string; errors: AppError['errors'] } }
 
@@ -145,14 +145,14 @@ function readItem(
   origin: RequestOrigin,
   body: unknown,
 ): Item {
-  const item: Item = { job: null, dependsOn: [], isKeyless: true, answer: null }
-  if (body instanceof AppError) return { ...item, answer: refusal(body) }
+  const item: Item = { job: null, dependsOn: [], isKeyless: true, response: null }
+  if (body instanceof AppError) return { ...item, response: refusal(body) }
   const checked = batchJobBody.safeParse(body)
-  if (!checked.success) return { ...item, answer: refusal(invalidRequest(checked.error, '')) }
+  if (!checked.success) return { ...item, response: refusal(invalidRequest(checked.error, '')) }
   const { idempotencyKey, dependsOn, ...rest }: BatchJobBody = checked.data
   if (rest.payload.bytes.byteLength > maxBodyBytes) {
     const detail = 'the payload is larger than MAX_BODY_BYTES allows'
-    return { ...item, answer: refusal(new AppError('payload_too_large', detail)) }
+    return { ...item, response: refusal(new AppError('payload_too_large', detail)) }
   }
   try {
     const now = store.clock.now()
@@ -160,7 +160,7 @@ function readItem(
     item.dependsOn = item.job.dependsOn
     item.isKeyless = idempotencyKey === undefined && !rest.dedupe
   } catch (error) {
-    item.answer = refusal(error)
+    item.response = refusal(error)
   }
   return item
 }
@@ -200,7 +200,7 @@ function writeCostOf({ payload, headers, dependsOn }: NewJob): number {
 function waitsForEarlier(item: Item, items: Item[]): boolean {
   return item.dependsOn.filter(isReference).some((text) => {
     const earlier = items[indexOf(text)]
-    return earlier !== undefined && earlier.answer === null && !earlier.isKeyless
+    return earlier !== undefined && earlier.response === null && !earlier.isKeyless
   })
 }
 
@@ -212,7 +212,7 @@ function resolveReferences(item: Item, earlier: Item[]): void {
     const id = isReference(text) ? idOf(earlier[indexOf(text)]) : text
     if (id === null) {
       item.job = null
-      item.answer = refusal(notStored([text]))
+      item.response = refusal(notStored([text]))
       return
     }
     ids.add(id)
@@ -221,7 +221,7 @@ function resolveReferences(item: Item, earlier: Item[]): void {
 }
 
 function idOf(item: Item | undefined): string | null {
-  if (item?.answer) return 'id' in item.answer ? item.answer.id : null
+  if (item?.response) return 'id' in item.response ? item.response.id : null
   return item?.job?.id ?? null
 }
 
@@ -247,7 +247,7 @@ async function enqueueSome({ store, size, metrics }: BatchRoutes, some: Item[]):
   const durationMs = performance.now() - startedAtMs
   some.forEach((item, i) => {
     metrics.onEnqueued((results[i] as EnqueueResult).kind, durationMs)
-    item.answer = answerTo(results[i] as EnqueueResult, item)
+    item.response = responseTo(results[i] as EnqueueResult, item)
   })
 }
 
@@ -255,14 +255,14 @@ async function enqueueSome({ store, size, metrics }: BatchRoutes, some: Item[]):
  * A store that did not store all of a batch in time has stored its beginning: the client hears of
  * that, and sends the rest again. Where nothing is stored the whole batch has failed.
  */
-function answerRest(items: Item[], error: unknown): void {
-  const isPartlyStored = items.some(({ answer }) => answer !== null && 'id' in answer)
+function failRest(items: Item[], error: unknown): void {
+  const isPartlyStored = items.some(({ response }) => response !== null && 'id' in response)
   if (!(error instanceof StoreUnavailable) || !isPartlyStored) throw error
   const detail = 'the store did not store the whole batch in time; send this job again'
-  for (const item of items) item.answer ??= refusal(new AppError('store_unavailable', detail))
+  for (const item of items) item.response ??= refusal(new AppError('store_unavailable', detail))
 }
 
-function answerTo(result: EnqueueResult, { job, dependsOn }: Item): Answer {
+function responseTo(result: EnqueueResult, { job, dependsOn }: Item): ItemResponse {
   try {
     const stored = storedOrThrow(result, job as NewJob)
     return stored.kind === 'inserted'
@@ -285,15 +285,15 @@ function notStored(references: string[]): AppError {
   return unknownDependency(`${references.join(', ')}: expected earlier items that were stored`)
 }
 
-function refusal(error: unknown): Answer {
+function refusal(error: unknown): ItemResponse {
   if (!(error instanceof AppError)) throw error
   const { status, code, message: detail, errors } = error
   return { status, error: { code, detail, errors } }
 }
 
-function answerOf({ answer }: Item): Answer {
-  if (answer === null) throw new Error('an item of a batch was left without an answer')
-  return answer
+function responseOf({ response }: Item): ItemResponse {
+  if (response === null) throw new Error('an item of a batch was left without an response')
+  return response
 }
 
 function isReference(text: string): boolean {

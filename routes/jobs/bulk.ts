@@ -29,7 +29,7 @@ export const bulkBody = z.strictObject({
 })
 type BulkBody = z.output<typeof bulkBody>
 
-export const bulkAnswer = z.object({
+export const bulkResponse = z.object({
   matched: z.int(),
   affected: z.int(),
   more: z.literal(true).optional().meta({
@@ -73,7 +73,7 @@ function registerBulk(
   const size = createBatchSize(MAX_WRITE)
   app.post<{ Body: BulkBody }>(
     `/jobs/${verb}`,
-    { schema: { summary, body: bulkBody, querystring: noQuery, response: { 200: bulkAnswer } } },
+    { schema: { summary, body: bulkBody, querystring: noQuery, response: { 200: bulkResponse } } },
     async (request) => {
       const { filter, limit, dryRun } = request.body
       const bulk = { store, size, endsAtMs: performance.now() + MAX_BEGIN_MS }
@@ -144,7 +144,7 @@ async function applyToAll(
     const write = async () =>
       verb === 'retry' ? await store.retry(some, { waives: false }) : await store.cancel(some)
     const results = await size.run(some.length, write).catch((error) => {
-      // The answer counts what was changed before; of these that is not known.
+      // The response counts the jobs that were changed before. For these the result is unknown.
       if (at > 0 && error instanceof StoreUnavailable) return null
       throw error
     })

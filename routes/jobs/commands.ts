@@ -14,16 +14,16 @@ import {
   type EditBody,
   editBody,
   hopsOf,
-  jobAnswer,
   jobChangeFrom,
+  jobResponse,
   type RequestOrigin,
-  retriedJobAnswer,
+  retriedJobResponse,
   unknownEndpoint,
 } from '../../src/wire/jobs.ts'
 import { ifMatch, ifMatchHeaders, stale } from '../http/conditional.ts'
 import {
   ENQUEUE_ERRORS,
-  emptyAnswer,
+  emptyResponse,
   noBody,
   noQuery,
   UNKNOWN_ENDPOINT,
@@ -67,7 +67,7 @@ function registerEdit(app: FastifyInstance, { store }: JobRoutes): void {
         querystring: noQuery,
         headers: ifMatchHeaders,
         body: editBody,
-        response: { 200: jobAnswer },
+        response: { 200: jobResponse },
         errors: ['job_not_found', 'job_state_conflict'],
         responseHeaders: { 200: ['etag'] },
       },
@@ -123,18 +123,18 @@ const COMMANDS = {
   cancel: {
     summary: 'Cancel a queued or running job; its handler may still be working',
     needs: 'one that is queued or running',
-    answer: jobAnswer,
+    response: jobResponse,
     errors: ['job_not_found', 'job_state_conflict'],
   },
   retry: {
     summary: 'Queue a dead or cancelled job again, with maxAttempts new attempts',
     needs: 'one that is dead or cancelled',
-    answer: retriedJobAnswer,
+    response: retriedJobResponse,
     errors: ['job_not_found', 'job_state_conflict', 'dedupe_conflict', UNKNOWN_ENDPOINT],
   },
 } as const
 
-/** A command on one job: applied and answered with the job, or refused with its state. */
+/** A command on one job: applied, with the job as the response, or refused with its state. */
 function registerCommand(
   app: FastifyInstance,
   { store }: JobRoutes,
@@ -149,7 +149,7 @@ function registerCommand(
         params: jobParams,
         querystring: noQuery,
         body: noBody,
-        response: { 200: COMMANDS[verb].answer },
+        response: { 200: COMMANDS[verb].response },
         errors: COMMANDS[verb].errors,
         responseHeaders: { 200: ['etag'] },
       },
@@ -203,7 +203,7 @@ function registerCopy(app: FastifyInstance, { store, batcher, metrics }: JobRout
         params: jobParams,
         querystring: noQuery,
         body: noBody,
-        response: { 201: retriedJobAnswer },
+        response: { 201: retriedJobResponse },
         errors: ['job_not_found', ...ENQUEUE_ERRORS],
         responseHeaders: { 201: ['etag', 'location'] },
       },
@@ -281,7 +281,7 @@ function registerDelete(app: FastifyInstance, { store }: JobRoutes): void {
         querystring: noQuery,
         headers: ifMatchHeaders,
         body: noBody,
-        response: { 204: emptyAnswer('done') },
+        response: { 204: emptyResponse('done') },
         errors: ['job_not_found', 'job_state_conflict'],
       },
     },

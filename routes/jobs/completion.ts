@@ -19,7 +19,7 @@ import type { Store } from '../../src/store/store.ts'
 import { traceContextOf, traceReport } from '../../src/tracing.ts'
 import { extension } from '../../src/wire/endpoints.ts'
 import { RawJson } from '../../src/wire/envelope.ts'
-import { answeredInstant, duration, instantText, text } from '../../src/wire/fields.ts'
+import { duration, instantText, responseInstant, text } from '../../src/wire/fields.ts'
 import { trustConnection } from '../http/connections.ts'
 import type { RouteError } from '../http/route-schema.ts'
 import { jobParams, readJob } from './job-reply.ts'
@@ -62,10 +62,10 @@ const heartbeatFields = z.strictObject({
 const heartbeatBody = heartbeatFields.nullish().transform((body) => body ?? {})
 type HeartbeatBody = z.output<typeof heartbeatFields>
 
-export const appliedAnswer = z.object({ applied: z.literal(true) })
+export const appliedResponse = z.object({ applied: z.literal(true) })
 
-export const heartbeatAnswer = z.object({
-  leaseExpiresAt: answeredInstant,
+export const heartbeatResponse = z.object({
+  leaseExpiresAt: responseInstant,
   cancelRequested: z.boolean(),
 })
 
@@ -87,11 +87,11 @@ interface CompletionRoutes extends CompletionOptions {
   unanswered: Unanswered
 }
 
-/** Reported ends whose write the store did not answer, and which may be stored. */
+/** Limit of reports whose write failed without a response of the store: they may be stored. */
 const MAX_UNANSWERED = 10_000
 
 interface Unanswered {
-  /** Notes the report when its write is not answered. */
+  /** Notes the report if its write fails. */
   noting(report: Lease, write: () => Promise<SettleResult[]>): Promise<SettleResult | undefined>
   /** Whether it was noted; from then on it is not. */
   take(report: Lease): boolean
@@ -161,7 +161,7 @@ function registerComplete(app: FastifyInstance, parts: CompletionRoutes): void {
         params: jobParams,
         querystring: tokenQuery,
         body: completeBody,
-        response: { 200: appliedAnswer },
+        response: { 200: appliedResponse },
         errors: ERRORS_BY_TOKEN,
       },
     },
@@ -190,7 +190,7 @@ function registerFail(app: FastifyInstance, parts: CompletionRoutes): void {
         params: jobParams,
         querystring: tokenQuery,
         body: failBody,
-        response: { 200: appliedAnswer },
+        response: { 200: appliedResponse },
         errors: ERRORS_BY_TOKEN,
       },
     },
@@ -232,7 +232,7 @@ function registerHeartbeat(app: FastifyInstance, parts: CompletionRoutes): void 
         params: jobParams,
         querystring: tokenQuery,
         body: heartbeatBody,
-        response: { 200: heartbeatAnswer },
+        response: { 200: heartbeatResponse },
         errors: ERRORS_BY_TOKEN,
       },
     },
@@ -327,7 +327,7 @@ async function settle(parts: CompletionRoutes, job: Job, settlement: ReportedEnd
     const diedOf = settlement.event === 'bury' ? settlement.failure.reason : null
     countEnd({ jobId, endpoint, attempt, diedOf })
   } else if (unanswered.take(settlement)) {
-    // The write before was stored, and its answer was lost.
+    // The earlier write was stored, but its response was lost.
     const stored = job.attempts.find(({ number }) => number === attempt.number) ?? attempt
     countEnd({ jobId, endpoint, attempt: stored, diedOf: job.failure?.reason ?? null })
   }

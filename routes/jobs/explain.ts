@@ -7,7 +7,7 @@ import { formatDuration } from '../../src/job/duration.ts'
 import { isFinal, JOB_STATES, type Job } from '../../src/job/job.ts'
 import { canDeliver, isLive } from '../../src/store/records.ts'
 import type { Store } from '../../src/store/store.ts'
-import { answeredInstant, instantText } from '../../src/wire/fields.ts'
+import { instantText, responseInstant } from '../../src/wire/fields.ts'
 import { noQuery } from '../http/route-schema.ts'
 import { jobParams, readJob } from './job-reply.ts'
 import { PULLER } from './pull.ts'
@@ -28,12 +28,12 @@ export const EXPLAIN_REASONS = [
 ] as const
 export type ExplainReason = (typeof EXPLAIN_REASONS)[number]
 
-export const explainAnswer = z.object({
+export const explainResponse = z.object({
   state: z.enum(JOB_STATES),
   version: z.int().meta({ description: 'the version of the job that this describes' }),
   reason: z.enum(EXPLAIN_REASONS),
   detail: z.string(),
-  expectedAt: answeredInstant.meta({
+  expectedAt: responseInstant.meta({
     description: 'when that can change, never in the past; null: unknown',
   }),
 })
@@ -54,7 +54,7 @@ export function registerExplainRoute(app: FastifyInstance, { store }: { store: S
         summary: 'Explain why the job is not running',
         params: jobParams,
         querystring: noQuery,
-        response: { 200: explainAnswer },
+        response: { 200: explainResponse },
         errors: ['job_not_found'],
       },
     },

@@ -29,7 +29,7 @@ export function stateConflict(state: JobState, verb: string, needed: string): Ap
   return new AppError('job_state_conflict', `the job is ${state}; ${verb} needs ${needed}`)
 }
 
-/** Answers 201 with a job that was stored, 200 with one that was known. */
+/** Responds with 201 and a job that was stored, or 200 and one that existed. */
 export function sendEnqueued(
   reply: FastifyReply,
   result: EnqueueResult,

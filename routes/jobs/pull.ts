@@ -7,8 +7,8 @@ import { formatDuration } from '../../src/job/duration.ts'
 import { type ClaimedJob, dueAt, type Job } from '../../src/job/job.ts'
 import type { ApiMetrics } from '../../src/stats/metrics.ts'
 import type { Holder, Store } from '../../src/store/store.ts'
-import { answeredInstant, duration, instantText, MAX_WAIT_MS } from '../../src/wire/fields.ts'
-import { jobAnswer, jobJson } from '../../src/wire/jobs.ts'
+import { duration, instantText, MAX_WAIT_MS, responseInstant } from '../../src/wire/fields.ts'
+import { jobJson, jobResponse } from '../../src/wire/jobs.ts'
 import { endpointNotFound } from '../endpoints/change.ts'
 import type { KeyRecheck } from '../http/access.ts'
 import { JSON_TYPE, nameParams, noQuery } from '../http/route-schema.ts'
@@ -18,7 +18,7 @@ import type { PullWaits } from './waits.ts'
 export const PULLER = 'pull'
 
 /** Beyond it no further job is added to a response. */
-const MAX_ANSWER_BYTES = 16 * 1_048_576
+const MAX_RESPONSE_BYTES = 16 * 1_048_576
 const READ_AT_ONCE = 10
 
 const MAX_CLAIM = 100
@@ -33,12 +33,12 @@ const claimFields = z.strictObject({
 const claimBody = claimFields.nullish().transform((body) => body ?? claimFields.parse({}))
 type ClaimBody = z.output<typeof claimFields>
 
-export const claimAnswer = z.object({
+export const claimResponse = z.object({
   jobs: z.array(
     z.object({
-      ...jobAnswer.shape,
+      ...jobResponse.shape,
       token: z.string(),
-      leaseExpiresAt: answeredInstant,
+      leaseExpiresAt: responseInstant,
       traceparent: z.string().nullable().meta({
         description: 'the trace context of the request that enqueued the job (W3C); null: none',
       }),
@@ -72,7 +72,7 @@ export function registerPullRoute(
         params: nameParams,
         querystring: noQuery,
         body: claimBody,
-        response: { 200: claimAnswer },
+        response: { 200: claimResponse },
         errors: ['endpoint_not_found', 'job_state_conflict'],
       },
     },
@@ -127,7 +127,7 @@ async function pulledItems(
   const started: ClaimedJob[] = []
   let bytes = 0
   for (let i = 0; i < claimed.length; i += READ_AT_ONCE) {
-    if (bytes > MAX_ANSWER_BYTES) {
+    if (bytes > MAX_RESPONSE_BYTES) {
       await store.release(claimed.slice(i))
       break
     }

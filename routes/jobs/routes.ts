@@ -11,10 +11,10 @@ import {
   hopsOf,
   idempotencyKey,
   type JobBody,
-  jobAnswer,
   jobBody,
-  jobListAnswer,
   jobListJson,
+  jobListResponse,
+  jobResponse,
   newJobFrom,
   storedOrThrow,
 } from '../../src/wire/jobs.ts'
@@ -23,9 +23,9 @@ import { etagOf, ifNoneMatchHeaders, isNoneMatch } from '../http/conditional.ts'
 import { pageFields, readCursor, writeCursor } from '../http/cursor.ts'
 import {
   ENQUEUE_ERRORS,
-  emptyAnswer,
+  emptyResponse,
   JSON_TYPE,
-  jsonAnswer,
+  jsonResponse,
   noQuery,
 } from '../http/route-schema.ts'
 import type { EnqueueBatcher } from './enqueue-batcher.ts'
@@ -94,7 +94,7 @@ function registerEnqueue(app: FastifyInstance, { store, batcher, metrics }: JobR
         body: jobBody,
         querystring: noQuery,
         headers: enqueueHeaders,
-        response: { 201: jobAnswer, 200: jobAnswer },
+        response: { 201: jobResponse, 200: jobResponse },
         errors: ENQUEUE_ERRORS,
         responseHeaders: { 200: ['etag', 'location'], 201: ['etag', 'location'] },
       },
@@ -108,9 +108,9 @@ function registerEnqueue(app: FastifyInstance, { store, batcher, metrics }: JobR
         const job = newJobFrom(request.body, key, { trace, hops }, store.clock.now())
         const result = await batcher.enqueue(job)
         metrics.onEnqueued(result.kind, performance.now() - startedAtMs)
-        const answer = sendEnqueued(reply, result, job)
+        const text = sendEnqueued(reply, result, job)
         span.setAttributes({ 'messaging.message.id': storedOrThrow(result, job).job.id })
-        return answer
+        return text
       })
     },
   )
@@ -124,7 +124,7 @@ function registerList(app: FastifyInstance, { store }: JobRoutes): void {
       schema: {
         summary: 'List jobs, newest first',
         querystring: jobsQuery,
-        response: { 200: jobListAnswer },
+        response: { 200: jobListResponse },
       },
     },
     async (request, reply) => {
@@ -145,7 +145,7 @@ function registerRead(app: FastifyInstance, { store, waits, recheckKey }: JobRou
         params: jobParams,
         querystring: waitQuery,
         headers: ifNoneMatchHeaders,
-        response: { 200: jobAnswer, 304: emptyAnswer('not changed') },
+        response: { 200: jobResponse, 304: emptyResponse('not changed') },
         errors: ['job_not_found'],
         responseHeaders: { 200: ['etag'], 304: ['etag'] },
       },
@@ -176,7 +176,7 @@ function registerPayload(app: FastifyInstance, { store }: JobRoutes): void {
         summary: 'Read the exact bytes of the payload',
         params: jobParams,
         querystring: noQuery,
-        response: { 200: jsonAnswer('the bytes of the payload', z.unknown()) },
+        response: { 200: jsonResponse('the bytes of the payload', z.unknown()) },
         errors: ['job_not_found'],
       },
     },

@@ -34,7 +34,7 @@ export function createJobWaits(store: Pick<Store, 'finalAmong'>): JobWaits {
     const startedAtMs = performance.now()
     const ids = [...endsById.keys()]
     for (let i = 0; i < ids.length; i += MAX_IDS_PER_LOOK) {
-      // A store that does not answer ends no wait; each has its own deadline.
+      // A store that does not respond ends no wait; each has its own deadline.
       const final = await store.finalAmong(ids.slice(i, i + MAX_IDS_PER_LOOK)).catch(() => [])
       for (const id of final) endsById.get(id)?.forEach((end) => void end())
     }
@@ -198,7 +198,7 @@ export class SharedPullWaits implements PullWaits {
       this.#triedAllAtMs = performance.now()
       return null
     }
-    // A store that does not answer ends no wait: each has its own deadline.
+    // A store that does not respond ends no wait; each has its own deadline.
     const since = this.#store.clock.now() - OVERLAP_MS
     const found = await this.#store.due(since).catch(() => null)
     return new Set(found?.endpoints ?? [])

@@ -135,7 +135,7 @@ export const FIELD_MEANINGS: Record<string, string> = {
   'getJobs.state': 'only jobs in this state; can be repeated',
   'getJobs.dedupeKey': 'only jobs with this dedupe key',
   'getStats.endpoint': 'only this endpoint',
-  createdAfter: 'only jobs created after this instant',
+  createdAfter: 'only jobs created at this instant or later',
   createdBefore: 'only jobs created before this instant',
   filter: 'which jobs; at least one field',
   'filter.endpoint': 'only jobs of this endpoint',

@@ -6,40 +6,40 @@ import type { FastifyInstance, FastifySchema, RouteOptions } from 'fastify'
 import { z } from 'zod'
 import { ERRORS, type ErrorCode } from '../../src/errors.ts'
 import { PROBLEM_TYPE } from '../../src/http/problem.ts'
-import { endpointAnswer, endpointListAnswer } from '../../src/wire/endpoints.ts'
+import { endpointListResponse, endpointResponse } from '../../src/wire/endpoints.ts'
 import {
-  jobAnswer,
-  jobListAnswer,
-  jobSummaryAnswer,
-  retriedJobAnswer,
+  jobListResponse,
+  jobResponse,
+  jobSummaryResponse,
+  retriedJobResponse,
 } from '../../src/wire/jobs.ts'
-import { scheduleAnswer, scheduleListAnswer } from '../../src/wire/schedules.ts'
-import { testAnswer } from '../endpoints/commands.ts'
+import { scheduleListResponse, scheduleResponse } from '../../src/wire/schedules.ts'
+import { testResponse } from '../endpoints/commands.ts'
 import {
-  type ContentAnswer,
-  type EmptyAnswer,
+  type ContentResponse,
+  type EmptyResponse,
   HEADERS,
   type HeaderName,
   JSON_TYPE,
-  jsonAnswer,
+  jsonResponse,
   noQuery,
-  problemAnswer,
+  problemResponse,
   type RouteError,
 } from '../http/route-schema.ts'
-import { batchAnswer } from '../jobs/batch.ts'
-import { bulkAnswer } from '../jobs/bulk.ts'
-import { appliedAnswer, heartbeatAnswer } from '../jobs/completion.ts'
-import { explainAnswer } from '../jobs/explain.ts'
-import { claimAnswer } from '../jobs/pull.ts'
-import { keyAnswer, keyListAnswer, newKeyAnswer } from '../service/keys.ts'
-import { statsAnswer } from '../service/stats.ts'
-import { workerListAnswer } from '../service/workers.ts'
+import { batchResponse } from '../jobs/batch.ts'
+import { bulkResponse } from '../jobs/bulk.ts'
+import { appliedResponse, heartbeatResponse } from '../jobs/completion.ts'
+import { explainResponse } from '../jobs/explain.ts'
+import { claimResponse } from '../jobs/pull.ts'
+import { keyListResponse, keyResponse, newKeyResponse } from '../service/keys.ts'
+import { statsResponse } from '../service/stats.ts'
+import { workerListResponse } from '../service/workers.ts'
 import { describedField, withMeanings } from './field-meanings.ts'
 import { webhooksSection } from './openapi-webhooks.ts'
 
 type Json = Record<string, unknown>
 
-/** The parts of a route's schema that zod checks, and its answers. */
+/** The parts of a route's schema that zod checks, and its responses. */
 interface RouteSchema {
   summary?: string
   security?: Json[]
@@ -47,7 +47,7 @@ interface RouteSchema {
   querystring?: z.ZodType
   headers?: z.ZodType
   body?: z.ZodType
-  response?: Record<string, z.ZodType | ContentAnswer | EmptyAnswer>
+  response?: Record<string, z.ZodType | ContentResponse | EmptyResponse>
   errors?: readonly RouteError[]
   responseHeaders?: Record<number, readonly HeaderName[]>
 }
@@ -61,7 +61,7 @@ export function registerOpenapiRoute(app: FastifyInstance): void {
       schema: {
         summary: 'The description of this API as OpenAPI 3.1',
         querystring: noQuery,
-        response: { 200: jsonAnswer('this document', z.looseObject({})) },
+        response: { 200: jsonResponse('this document', z.looseObject({})) },
       },
     },
     async (_request, reply) => {
@@ -101,7 +101,7 @@ export function openapiOptions(version: string): FastifyDynamicSwaggerOptions {
   }
 }
 
-/** A route's schema as JSON Schema, with all that it may answer. */
+/** A route's schema as JSON Schema, with all its responses. */
 function described(schema: RouteSchema, route: RouteOptions): FastifySchema {
   const { response: _, errors = [], responseHeaders: __, ...rest } = schema
   const parts = Object.entries(rest).map(([part, value]) => [
@@ -153,17 +153,20 @@ function acceptsNoBody({ body }: RouteSchema): boolean {
 
 function responsesOf(schema: RouteSchema, isOpen: boolean): Json {
   const responses: Json = {}
-  for (const [status, answer] of Object.entries(schema.response ?? {})) {
-    responses[status] = successAnswer(answer, headersOf(schema.responseHeaders?.[Number(status)]))
+  for (const [status, response] of Object.entries(schema.response ?? {})) {
+    responses[status] = successResponse(
+      response,
+      headersOf(schema.responseHeaders?.[Number(status)]),
+    )
   }
   const byStatus = Map.groupBy(errorsOf(schema, isOpen), ({ status }) => status)
   for (const [status, errors] of byStatus) {
-    responses[status] ??= problemAnswerOf(
+    responses[status] ??= problemResponseOf(
       errors.map(({ code }) => `\`${code}\`: ${ERRORS[code].title}`).join('; '),
       headersOf(HEADERS_OF_ERRORS[status]),
     )
   }
-  responses.default = problemAnswerOf('a problem (RFC 9457)', headersOf([]))
+  responses.default = problemResponseOf('a problem (RFC 9457)', headersOf([]))
   return responses
 }
 
@@ -172,18 +175,22 @@ const HEADERS_OF_ERRORS: Record<number, HeaderName[]> = {
   503: ['retry-after'],
 }
 
-function successAnswer(answer: z.ZodType | ContentAnswer | EmptyAnswer, headers: Json): Json {
-  if (answer instanceof z.ZodType) return successAnswer(jsonAnswer('success', answer), headers)
-  if (!('content' in answer)) return { ...answer, headers }
-  const content = Object.entries(answer.content).map(([type, { schema }]) => [
+function successResponse(
+  response: z.ZodType | ContentResponse | EmptyResponse,
+  headers: Json,
+): Json {
+  if (response instanceof z.ZodType)
+    return successResponse(jsonResponse('success', response), headers)
+  if (!('content' in response)) return { ...response, headers }
+  const content = Object.entries(response.content).map(([type, { schema }]) => [
     type,
     { schema: jsonSchemaOf(schema) },
   ])
-  return { description: answer.description, headers, content: Object.fromEntries(content) }
+  return { description: response.description, headers, content: Object.fromEntries(content) }
 }
 
-function problemAnswerOf(description: string, headers: Json): Json {
-  const schema = jsonSchemaOf(problemAnswer)
+function problemResponseOf(description: string, headers: Json): Json {
+  const schema = jsonSchemaOf(problemResponse)
   return { description, headers, content: { [PROBLEM_TYPE]: { schema } } }
 }
 
@@ -220,7 +227,7 @@ function finished<T extends object>(document: T): T {
   for (const operation of Object.values(text.paths).flatMap((path) => Object.values(path))) {
     finishOperation(operation as Json)
   }
-  const named = namedAnswers()
+  const named = namedResponses()
   const components = text.components as Json
   const paths = withReferences(text.paths, named) as Record<string, Json>
   for (const path of Object.values(paths)) {
@@ -289,37 +296,37 @@ function headerComponents(): Json {
 }
 
 /** Each is a component, unless nothing refers to it. */
-export const ANSWERS = {
-  appliedAnswer,
-  batchAnswer,
-  bulkAnswer,
-  claimAnswer,
-  endpointAnswer,
-  endpointListAnswer,
-  explainAnswer,
-  heartbeatAnswer,
-  jobAnswer,
-  jobListAnswer,
-  jobSummaryAnswer,
-  keyAnswer,
-  keyListAnswer,
-  newKeyAnswer,
-  problemAnswer,
-  retriedJobAnswer,
-  scheduleAnswer,
-  scheduleListAnswer,
-  statsAnswer,
-  testAnswer,
-  workerListAnswer,
+export const RESPONSES = {
+  appliedResponse,
+  batchResponse,
+  bulkResponse,
+  claimResponse,
+  endpointResponse,
+  endpointListResponse,
+  explainResponse,
+  heartbeatResponse,
+  jobResponse,
+  jobListResponse,
+  jobSummaryResponse,
+  keyResponse,
+  keyListResponse,
+  newKeyResponse,
+  problemResponse,
+  retriedJobResponse,
+  scheduleResponse,
+  scheduleListResponse,
+  statsResponse,
+  testResponse,
+  workerListResponse,
 }
 
-/** `jobAnswer` as Job, `jobListAnswer` as JobList, …; in an order that no loader decides. */
-function namedAnswers(): [name: string, schema: Json][] {
-  const byName = Object.entries(ANSWERS).sort(([a], [b]) => (a < b ? -1 : 1))
-  return byName.map(([name, schema]) => [
-    capital(name.slice(0, -'Answer'.length)),
+/** `jobResponse` as Job, `jobListResponse` as JobList, …; in an order that no loader decides. */
+function namedResponses(): [name: string, schema: Json][] {
+  const named = Object.entries(RESPONSES).map(([name, schema]): [string, Json] => [
+    capital(name.slice(0, -'Response'.length)),
     asInPaths(jsonSchemaOf(schema)) as Json,
   ])
+  return named.sort(([a], [b]) => (a < b ? -1 : 1))
 }
 
 /**

@@ -7,7 +7,7 @@ import { z } from 'zod'
 import { AppError } from '../../src/errors.ts'
 import { noQuery } from '../http/route-schema.ts'
 
-/** Our own headers instead of @fastify/helmet: no other route answers with HTML. */
+/** Our own headers instead of @fastify/helmet: no other route responds with HTML. */
 const PAGE_HEADERS = {
   // data: for the icons in stylesheets. No form, no frame, no other origin, no inline script.
   'content-security-policy':
@@ -56,7 +56,7 @@ export function registerPage(app: FastifyInstance, page: Page): void {
       schema: {
         summary: page.summary,
         querystring: noQuery,
-        response: { 200: fileAnswer('the page', 'text/html') },
+        response: { 200: fileResponse('the page', 'text/html') },
       },
     },
     async (_request, reply) => reply.headers(PAGE_HEADERS).type(HTML_TYPE).send(page.html),
@@ -72,7 +72,7 @@ export function registerPage(app: FastifyInstance, page: Page): void {
         summary: 'A file of the page',
         params: z.object({ file: z.string() }),
         querystring: noQuery,
-        response: { 200: fileAnswer('the file', '*/*') },
+        response: { 200: fileResponse('the file', '*/*') },
       },
     },
     async (request, reply) => {
@@ -83,7 +83,7 @@ export function registerPage(app: FastifyInstance, page: Page): void {
   )
 }
 
-function fileAnswer(description: string, type: string) {
+function fileResponse(description: string, type: string) {
   return { description, content: { [type]: { schema: z.string() } } }
 }
 

@@ -12,15 +12,21 @@ import { type IfVersion, isMet } from '../../src/store/precondition.ts'
 import type { PutScheduleResult, Schedule, ScheduleChange } from '../../src/store/records.ts'
 import { type Store, StoreUnusable } from '../../src/store/store.ts'
 import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
-import { hopsOf, jobAnswer, jobJson, storedOrThrow, unknownEndpoint } from '../../src/wire/jobs.ts'
+import {
+  hopsOf,
+  jobJson,
+  jobResponse,
+  storedOrThrow,
+  unknownEndpoint,
+} from '../../src/wire/jobs.ts'
 import {
   type ScheduleBody,
-  scheduleAnswer,
   scheduleBody,
   scheduleFrom,
   scheduleJson,
-  scheduleListAnswer,
   scheduleListJson,
+  scheduleListResponse,
+  scheduleResponse,
 } from '../../src/wire/schedules.ts'
 import {
   etagOf,
@@ -33,7 +39,7 @@ import {
 import { pageFields, readCursor, writeCursor } from '../http/cursor.ts'
 import {
   ENQUEUE_ERRORS,
-  emptyAnswer,
+  emptyResponse,
   JSON_TYPE,
   nameParams,
   noBody,
@@ -75,7 +81,7 @@ function registerPut(app: FastifyInstance, { store }: ScheduleRoutes): void {
         querystring: noQuery,
         headers: writeHeaders,
         body: scheduleBody,
-        response: { 200: scheduleAnswer, 201: scheduleAnswer },
+        response: { 200: scheduleResponse, 201: scheduleResponse },
         errors: [UNKNOWN_ENDPOINT, 'overloaded'],
         responseHeaders: { 200: ['etag'], 201: ['etag'] },
       },
@@ -90,7 +96,7 @@ function registerPut(app: FastifyInstance, { store }: ScheduleRoutes): void {
         readToReplace,
       )
       reply.code(put.kind === 'created' ? 201 : 200)
-      return answer(reply, put.schedule, store)
+      return sendSchedule(reply, put.schedule, store)
     },
   )
 }
@@ -102,7 +108,7 @@ function registerList(app: FastifyInstance, { store }: ScheduleRoutes): void {
       schema: {
         summary: 'List schedules by name',
         querystring: schedulesQuery,
-        response: { 200: scheduleListAnswer },
+        response: { 200: scheduleListResponse },
       },
     },
     async (request, reply) => {
@@ -124,12 +130,13 @@ function registerGet(app: FastifyInstance, { store }: ScheduleRoutes): void {
         summary: 'Read a schedule, with its next five ticks',
         params: nameParams,
         querystring: noQuery,
-        response: { 200: scheduleAnswer },
+        response: { 200: scheduleResponse },
         errors: ['schedule_not_found'],
         responseHeaders: { 200: ['etag'] },
       },
     },
-    async (request, reply) => answer(reply, await readSchedule(store, request.params.name), store),
+    async (request, reply) =>
+      sendSchedule(reply, await readSchedule(store, request.params.name), store),
   )
 }
 
@@ -143,7 +150,7 @@ function registerDelete(app: FastifyInstance, { store }: ScheduleRoutes): void {
         querystring: noQuery,
         headers: ifMatchHeaders,
         body: noBody,
-        response: { 204: emptyAnswer('done') },
+        response: { 204: emptyResponse('done') },
         errors: ['schedule_not_found'],
       },
     },
@@ -181,7 +188,7 @@ function registerPause(
         querystring: noQuery,
         headers: ifMatchHeaders,
         body: noBody,
-        response: { 200: scheduleAnswer },
+        response: { 200: scheduleResponse },
         errors: ['schedule_not_found', UNKNOWN_ENDPOINT, 'overloaded'],
         responseHeaders: { 200: ['etag'] },
       },
@@ -192,7 +199,7 @@ function registerPause(
         if (stored === null) throw notFound(name)
         return pausedOrResumed(stored, verb === 'pause', now)
       })
-      return answer(reply, put.schedule, store)
+      return sendSchedule(reply, put.schedule, store)
     },
   )
 }
@@ -206,7 +213,7 @@ function registerRun(app: FastifyInstance, { store, metrics }: ScheduleRoutes): 
         params: nameParams,
         querystring: noQuery,
         body: noBody,
-        response: { 201: jobAnswer },
+        response: { 201: jobResponse },
         errors: ['schedule_not_found', ...ENQUEUE_ERRORS],
         responseHeaders: { 201: ['location'] },
       },
@@ -239,7 +246,7 @@ async function readSchedule(store: Store, name: string): Promise<Schedule> {
   return schedule
 }
 
-function answer(reply: FastifyReply, schedule: Schedule, store: Store): string {
+function sendSchedule(reply: FastifyReply, schedule: Schedule, store: Store): string {
   reply.header('etag', etagOf(schedule.version)).type(JSON_TYPE)
   return scheduleJson(schedule, store.clock.now())
 }
@@ -283,7 +290,7 @@ async function changeSchedule(
       case 'unknown_endpoint':
         throw unknownEndpoint(changed.endpoint)
       case 'stale':
-        // Another version is read and judged; what may not be there need not be read.
+        // Reads the other version and checks again, unless the schedule must not exist.
         if (ifVersion === 'none') throw stale('schedule', result.version, ifVersion)
         break
       default:

@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { createStoreCheck } from '../../src/http/health-server.ts'
 import type { Store } from '../../src/store/store.ts'
-import { jsonAnswer, noQuery } from '../http/route-schema.ts'
+import { jsonResponse, noQuery } from '../http/route-schema.ts'
 
 export function registerRootRoute(app: FastifyInstance, { version }: { version: string }): void {
   app.get(
@@ -13,7 +13,7 @@ export function registerRootRoute(app: FastifyInstance, { version }: { version: 
       schema: {
         summary: 'What this server is, with links',
         querystring: noQuery,
-        response: { 200: jsonAnswer('where to go on', z.looseObject({})) },
+        response: { 200: jsonResponse('where to go on', z.looseObject({})) },
       },
     },
     async () => ({
@@ -45,7 +45,7 @@ export function registerHealthRoutes(app: FastifyInstance, { store }: { store: S
         summary: 'Whether the process responds',
         querystring: noQuery,
         response: {
-          200: jsonAnswer('the process is alive', z.object({ status: z.literal('ok') })),
+          200: jsonResponse('the process is alive', z.object({ status: z.literal('ok') })),
         },
       },
     },
@@ -60,8 +60,8 @@ export function registerHealthRoutes(app: FastifyInstance, { store }: { store: S
         summary: 'Whether the store accepts writes',
         querystring: noQuery,
         response: {
-          200: jsonAnswer('it can work', readiness('ok')),
-          503: jsonAnswer('it cannot work: checks gives the reason', readiness('unavailable')),
+          200: jsonResponse('it can work', readiness('ok')),
+          503: jsonResponse('it cannot work: checks gives the reason', readiness('unavailable')),
         },
         responseHeaders: { 503: ['retry-after'] },
       },

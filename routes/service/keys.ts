@@ -6,9 +6,9 @@ import { AppError } from '../../src/errors.ts'
 import { hashOf } from '../../src/http/access.ts'
 import { KEY_SCOPES, type KeyScope, MAX_KEYS, type StoredKey } from '../../src/store/records.ts'
 import type { Store } from '../../src/store/store.ts'
-import { answeredInstant, instantText, text } from '../../src/wire/fields.ts'
+import { instantText, responseInstant, text } from '../../src/wire/fields.ts'
 import type { StoredKeys } from '../http/access.ts'
-import { emptyAnswer, noBody, noQuery } from '../http/route-schema.ts'
+import { emptyResponse, noBody, noQuery } from '../http/route-schema.ts'
 
 const KEY_BYTES = 32
 const ID_BYTES = 12
@@ -16,17 +16,17 @@ const ID_BYTES = 12
 const keyBody = z.strictObject({ name: text(1, 100), scope: z.enum(KEY_SCOPES) })
 const keyParams = z.object({ id: text(1, 64) })
 
-export const keyAnswer = z.object({
+export const keyResponse = z.object({
   id: z.string(),
   name: z.string(),
   scope: z.enum(KEY_SCOPES),
-  createdAt: answeredInstant,
+  createdAt: responseInstant,
 })
-export const newKeyAnswer = z.object({
-  ...keyAnswer.shape,
+export const newKeyResponse = z.object({
+  ...keyResponse.shape,
   key: z.string().meta({ description: 'shown only here' }),
 })
-export const keyListAnswer = z.object({ items: z.array(keyAnswer) })
+export const keyListResponse = z.object({ items: z.array(keyResponse) })
 
 interface KeyRoutes {
   store: Store
@@ -41,7 +41,7 @@ export function registerKeyRoutes(app: FastifyInstance, { store, storedKeys }: K
         summary: 'Create an API key; only this response shows it',
         body: keyBody,
         querystring: noQuery,
-        response: { 201: newKeyAnswer },
+        response: { 201: newKeyResponse },
       },
     },
     async (request, reply) => {
@@ -67,7 +67,7 @@ export function registerKeyRoutes(app: FastifyInstance, { store, storedKeys }: K
       schema: {
         summary: 'List API keys, without their values',
         querystring: noQuery,
-        response: { 200: keyListAnswer },
+        response: { 200: keyListResponse },
       },
     },
     async () => ({ items: (await store.listKeys()).map(keyView) }),
@@ -81,7 +81,7 @@ export function registerKeyRoutes(app: FastifyInstance, { store, storedKeys }: K
         params: keyParams,
         querystring: noQuery,
         body: noBody,
-        response: { 204: emptyAnswer('done') },
+        response: { 204: emptyResponse('done') },
         errors: ['not_found'],
       },
     },

@@ -1,7 +1,7 @@
 // Counts of jobs, endpoints and workers: one read of the store serves all requests of a few
 // seconds.
 import { type Endpoint, endpointState } from '../../src/endpoint/endpoint.ts'
-import type { DeletedFigures, EndpointFigures, QueueSnapshot } from '../../src/stats/metrics.ts'
+import type { DeletedEndpointStats, EndpointStats, QueueSnapshot } from '../../src/stats/metrics.ts'
 import { canDeliver } from '../../src/store/records.ts'
 import {
   MAX_ANSWER_MS,
@@ -10,7 +10,7 @@ import {
   StoreUnavailable,
 } from '../../src/store/store.ts'
 
-/** An answer is at most 5 s old (docs: api, "The rest"); a second is left for the look itself. */
+/** A response is at most 5 s old (docs: api, "The rest"); a second is left for the look itself. */
 const MAX_AGE_MS = 4_000
 /** Each has secrets to decrypt, which holds this thread. */
 const ENDPOINTS_PER_PAGE = 500
@@ -28,30 +28,30 @@ type Counted = Pick<
 
 export interface Snapshots {
   /**
-   * Of all endpoints, or what was found a moment ago. Throws StoreUnavailable. At thousands of
-   * endpoints with jobs a look may take longer than a request waits: it is then answered with the
-   * one before, whose asOf tells its age.
+   * The snapshot of all endpoints, at most a few seconds old. Throws StoreUnavailable. With
+   * thousands of endpoints with jobs, a look may take longer than a request waits. The response is
+   * then the previous snapshot; its asOf shows its age.
    */
   ofAll(): Promise<QueueSnapshot>
-  /** Of one endpoint, as it is now; none when there is no such endpoint. */
+  /** A new snapshot of one endpoint; empty if it does not exist. */
   ofOne(name: string): Promise<QueueSnapshot>
 }
 
 export function createSnapshots(store: Counted): Snapshots {
   let latest: { snapshot: QueueSnapshot; atMs: number } | null = null
   let looking: Promise<QueueSnapshot> | null = null
-  /** Whether the store has answered since the look under way began. */
-  let hasAnswered = false
+  /** Whether the store has responded since the present look began. */
+  let hasResponded = false
 
   async function look(): Promise<QueueSnapshot> {
-    hasAnswered = false
+    hasResponded = false
     try {
       const asOf = store.clock.now()
       const liveWorkers = await countLive(store, asOf)
-      hasAnswered = true
+      hasResponded = true
       const { endpoints, more } = await endpointsOf(store)
       const figures = await figuresOf(store, endpoints, asOf)
-      const deleted = await deletedFigures(store, await store.deletedEndpoints())
+      const deleted = await deletedEndpointStats(store, await store.deletedEndpoints())
       const snapshot = { asOf, endpoints: figures, more, liveWorkers, deleted }
       latest = { snapshot, atMs: performance.now() }
       return snapshot
@@ -64,10 +64,10 @@ export function createSnapshots(store: Counted): Snapshots {
     async ofAll() {
       if (latest !== null && performance.now() - latest.atMs < MAX_AGE_MS) return latest.snapshot
       looking ??= look()
-      const inTime = await withinAnswerTime(looking)
+      const inTime = await withinDeadline(looking)
       if (inTime !== null) return inTime
       // Each step of it has a deadline of its own, so that it is slow, and the store is not away.
-      if (latest !== null && hasAnswered) return latest.snapshot
+      if (latest !== null && hasResponded) return latest.snapshot
       throw new StoreUnavailable(`the store took more than ${MAX_ANSWER_MS} ms to count`)
     },
     async ofOne(name) {
@@ -76,14 +76,14 @@ export function createSnapshots(store: Counted): Snapshots {
       const endpoints = await store.endpointsNamed([name])
       const figures = await figuresOf(store, endpoints, asOf)
       const isDeleted = endpoints.length === 0
-      const deleted = isDeleted ? await deletedFigures(store, [name]) : []
+      const deleted = isDeleted ? await deletedEndpointStats(store, [name]) : []
       return { asOf, endpoints: figures, more: false, liveWorkers, deleted }
     },
   }
 }
 
 /** null: not within the time that a request waits. */
-async function withinAnswerTime<T>(work: Promise<T>): Promise<T | null> {
+async function withinDeadline<T>(work: Promise<T>): Promise<T | null> {
   const late = Promise.withResolvers<null>()
   const timer = setTimeout(() => late.resolve(null), MAX_ANSWER_MS)
   try {
@@ -112,7 +112,10 @@ async function endpointsOf(store: Counted): Promise<{ endpoints: Endpoint[]; mor
 }
 
 /** Those that have dead jobs. */
-async function deletedFigures(store: Counted, names: string[]): Promise<DeletedFigures[]> {
+async function deletedEndpointStats(
+  store: Counted,
+  names: string[],
+): Promise<DeletedEndpointStats[]> {
   const stats = await store.statsOf(names)
   const figures = stats.map(({ dead, more }, i) => ({ name: names[i] as string, dead, more }))
   return figures.filter(({ dead }) => dead > 0)
@@ -122,7 +125,7 @@ async function figuresOf(
   store: Counted,
   endpoints: Endpoint[],
   now: number,
-): Promise<EndpointFigures[]> {
+): Promise<EndpointStats[]> {
   const stats = await store.statsOf(endpoints.map(({ name }) => name))
   return endpoints.map((endpoint, i) => {
     const found = stats[i]

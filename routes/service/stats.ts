@@ -3,7 +3,7 @@
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { formatDuration } from '../../src/job/duration.ts'
-import type { EndpointFigures } from '../../src/stats/metrics.ts'
+import type { EndpointStats } from '../../src/stats/metrics.ts'
 import { DURATION_BOUNDS_MS, FIGURES_KEPT_MS, type MinuteFigures } from '../../src/store/records.ts'
 import type { Store } from '../../src/store/store.ts'
 import { duration, endpointName, instantText } from '../../src/wire/fields.ts'
@@ -24,7 +24,7 @@ const statsQuery = z
     message: 'needs window beside it',
   })
 
-export const statsAnswer = z.object({
+export const statsResponse = z.object({
   asOf: z.iso.datetime(),
   liveWorkers: z.int(),
   endpoints: z.array(
@@ -103,7 +103,7 @@ export function registerStatsRoute(app: FastifyInstance, { store, snapshots }: S
       schema: {
         summary: 'Jobs by endpoint and state; with ?window the attempts that ended in each minute',
         querystring: statsQuery,
-        response: { 200: statsAnswer },
+        response: { 200: statsResponse },
       },
     },
     async (request) => {
@@ -136,7 +136,7 @@ export function registerStatsRoute(app: FastifyInstance, { store, snapshots }: S
   )
 }
 
-function endpointStats(figures: EndpointFigures, asOf: number) {
+function endpointStats(figures: EndpointStats, asOf: number) {
   const { oldestDueAt, more, ...counts } = figures
   return {
     ...counts,

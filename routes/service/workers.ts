@@ -3,16 +3,16 @@ import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { hasKey, isLive } from '../../src/store/records.ts'
 import type { Store } from '../../src/store/store.ts'
-import { answeredInstant, instantText } from '../../src/wire/fields.ts'
+import { instantText, responseInstant } from '../../src/wire/fields.ts'
 import { noQuery } from '../http/route-schema.ts'
 
-export const workerListAnswer = z.object({
+export const workerListResponse = z.object({
   items: z.array(
     z.object({
       id: z.string(),
       version: z.string(),
-      startedAt: answeredInstant,
-      seenAt: answeredInstant,
+      startedAt: responseInstant,
+      seenAt: responseInstant,
       isLive: z.boolean(),
       concurrency: z.int(),
       inFlight: z.int().meta({ description: 'attempts in flight at the last heartbeat' }),
@@ -31,7 +31,7 @@ export function registerWorkersRoute(app: FastifyInstance, { store }: { store: S
       schema: {
         summary: 'List the workers seen within the last hour, at most 1000',
         querystring: noQuery,
-        response: { 200: workerListAnswer },
+        response: { 200: workerListResponse },
       },
     },
     async () => {

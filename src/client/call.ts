@@ -1,12 +1,12 @@
 // One call of the API: sends the request, retries it where a repeat is harmless, and returns the
 // checked response or throws.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { ANYTHING, type Check, DELETING } from './answer-check.ts'
 import { givenObject, notNull } from './given.ts'
 import { PosthornError, type PosthornErrorCode } from './posthorn-error.ts'
 import { readBytes } from './read-bytes.ts'
-import { noAnswer, quoted, refusal, unexpected } from './refusal.ts'
+import { noResponse, quoted, refusal, unexpected } from './refusal.ts'
 import { baseUrl } from './request-path.ts'
+import { ANYTHING, type Check, DELETING } from './response-check.ts'
 
 export interface ClientOptions {
   /** Base URL of the API, for example `https://jobs.example.com`. A path prefix is kept. */
@@ -60,7 +60,7 @@ export interface Call {
   nothing(request: Request): Promise<void>
 }
 
-interface Answered {
+interface Responded {
   status: number
   body: Uint8Array
   /** Whether the response has the header X-Request-Id, which every response of Posthorn has. */
@@ -74,7 +74,7 @@ const MAX_PAUSE_MS = 5_000
 /** A longer Retry-After is not waited for: the call throws, and the program decides. */
 const MAX_RETRY_AFTER_MS = 30_000
 /** A claim returns at most 64 MiB of payloads; the rest is room for the other fields. */
-const MAX_ANSWER_BYTES = 128 * 1_048_576
+const MAX_RESPONSE_BYTES = 128 * 1_048_576
 /** Posthorn itself responds with 503; a proxy in front of it with the others. */
 const PASSING_STATUSES = [502, 503, 504]
 /** The longest delay of a timer in Node. */
@@ -90,7 +90,7 @@ export function createCall(options: ClientOptions): Call {
   if (options.fetch === undefined) waitForFarServers()
   const key = checkedKey(options.key)
 
-  async function attempt(request: Request): Promise<Answered | PosthornError> {
+  async function attempt(request: Request): Promise<Responded | PosthornError> {
     const deadline = AbortSignal.timeout(
       Math.ceil(Math.min(timeoutMs + (request.serverWaitMs ?? 0), MAX_TIMER_MS)),
     )
@@ -103,22 +103,22 @@ export function createCall(options: ClientOptions): Call {
       signal: signal === undefined ? deadline : AbortSignal.any([signal, deadline]),
       ...(request.body === undefined ? {} : { body: request.body }),
     }
-    let answer: Response
+    let response: Response
     let body: Uint8Array | null
     try {
-      answer = await send(base + request.path, init)
-      body = await bodyOf(answer)
+      response = await send(base + request.path, init)
+      body = await bodyOf(response)
     } catch (error) {
       signal?.throwIfAborted()
-      return noAnswer(request, error, deadline.aborted)
+      return noResponse(request, error, deadline.aborted)
     }
-    const { status } = answer
-    if (body === null) return unexpected(request, status, `more than ${MAX_ANSWER_BYTES} bytes`)
-    const hasRequestId = answer.headers.has('x-request-id')
-    return answer.ok ? { status, body, hasRequestId } : refusal(request, answer, body)
+    const { status } = response
+    if (body === null) return unexpected(request, status, `more than ${MAX_RESPONSE_BYTES} bytes`)
+    const hasRequestId = response.headers.has('x-request-id')
+    return response.ok ? { status, body, hasRequestId } : refusal(request, response, body)
   }
 
-  async function answered(request: Request): Promise<Answered> {
+  async function responded(request: Request): Promise<Responded> {
     checkedSignal(request.signal)?.throwIfAborted()
     for (let tries = 1; ; tries++) {
       const outcome = await attempt(request)
@@ -134,20 +134,20 @@ export function createCall(options: ClientOptions): Call {
   }
 
   async function checked(request: Request, check: Check) {
-    const answer = await answered(request)
-    return { value: checkedValue(request, answer, check), body: answer.body }
+    const response = await responded(request)
+    return { value: checkedValue(request, response, check), body: response.body }
   }
 
   return {
     json: async <T>(request: Request, check: Check) => (await checked(request, check)).value as T,
     raw: async (request, check) => (await checked(request, check)).body,
     async nothing(request) {
-      checkRemoval(request, await answered(request))
+      checkRemoval(request, await responded(request))
     },
   }
 }
 
-const GONE: Answered = { status: 204, body: new Uint8Array(), hasRequestId: true }
+const GONE: Responded = { status: 204, body: new Uint8Array(), hasRequestId: true }
 
 /**
  * Only a 404 with the expected code: another 404, or the page of a proxy, does not show that the
@@ -161,22 +161,22 @@ function isGone({ status, code }: PosthornError, goneCode: string | undefined): 
  * Any server may respond with a 204 or with JSON. Such a response counts as Posthorn's only with
  * this header.
  */
-function withoutRequestId(request: Request, { status, body }: Answered): PosthornError {
+function withoutRequestId(request: Request, { status, body }: Responded): PosthornError {
   return unexpected(request, status, `the header X-Request-Id is missing: ${quoted(body)}`)
 }
 
-function checkRemoval(request: Request, answer: Answered): void {
-  const { status, body, hasRequestId } = answer
+function checkRemoval(request: Request, response: Responded): void {
+  const { status, body, hasRequestId } = response
   // 202: an endpoint that is deleted after its jobs have become dead.
-  if (status === 202) checkedValue(request, answer, DELETING)
+  if (status === 202) checkedValue(request, response, DELETING)
   else if (status !== 204) throw unexpected(request, status, quoted(body))
-  else if (!hasRequestId) throw withoutRequestId(request, answer)
+  else if (!hasRequestId) throw withoutRequestId(request, response)
 }
 
-function checkedValue(request: Request, answer: Answered, check: Check): unknown {
-  const { status, body } = answer
-  if (check === ANYTHING && !answer.hasRequestId) {
-    throw withoutRequestId(request, answer)
+function checkedValue(request: Request, response: Responded, check: Check): unknown {
+  const { status, body } = response
+  if (check === ANYTHING && !response.hasRequestId) {
+    throw withoutRequestId(request, response)
   }
   let value: unknown
   try {
@@ -244,8 +244,8 @@ function headersOf(request: Request, key: string | undefined): Headers {
   return headers
 }
 
-async function bodyOf(answer: Response): Promise<Uint8Array | null> {
-  return answer.body === null ? new Uint8Array() : readBytes(answer.body, MAX_ANSWER_BYTES)
+async function bodyOf(response: Response): Promise<Uint8Array | null> {
+  return response.body === null ? new Uint8Array() : readBytes(response.body, MAX_RESPONSE_BYTES)
 }
 
 function isPassing(error: PosthornError): boolean {

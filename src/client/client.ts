@@ -1,11 +1,9 @@
 // The module `posthorn/client`: the API as methods, and verify for handlers. It depends on Node
 // only, on no other package.
 import { randomUUID } from 'node:crypto'
-import * as check from './answer-check.ts'
 import { type AttemptRef, type AttemptVerb, attemptCall } from './attempt-ref.ts'
 import { type Call, type ClientOptions, createCall, type RequestOptions } from './call.ts'
 import { EndpointCalls, ifMatch, type VersionOptions } from './endpoint-calls.ts'
-import type { Stats, WorkerView } from './figures.ts'
 import { givenObject, idempotencyHeader, milliseconds, notNull, refuseNoDate } from './given.ts'
 import type {
   BatchItem,
@@ -28,18 +26,20 @@ import { KeyCalls } from './key-calls.ts'
 import { eachItem, MAX_PAGE } from './paging.ts'
 import { MAX_FAIL_MESSAGE, MAX_PROGRESS_MESSAGE, reportText } from './report-text.ts'
 import { queryText, segment } from './request-path.ts'
+import * as check from './response-check.ts'
 import { ScheduleCalls } from './schedule-calls.ts'
+import type { Stats, WorkerView } from './stats.ts'
 import { type WaitOptions, waitUntilFinal } from './wait.ts'
 
 export type { AttemptRef } from './attempt-ref.ts'
 export type { ClientOptions, RequestOptions } from './call.ts'
 export type { Endpoint, EndpointChange, EndpointSettings, PingResult } from './endpoint.ts'
-export type { Stats, WorkerView } from './figures.ts'
 export type * from './job.ts'
 export type { ApiKey, KeyScope } from './key-calls.ts'
 export { type OutboxDocument, type OutboxJob, outboxDocument } from './outbox.ts'
 export { PosthornError, type PosthornErrorCode } from './posthorn-error.ts'
 export type { Schedule, ScheduleSettings, ScheduleSummary } from './schedule.ts'
+export type { Stats, WorkerView } from './stats.ts'
 export { type Delivery, type SignedRequest, VerificationError, verify } from './verify.ts'
 
 export interface ClaimOptions extends RequestOptions {

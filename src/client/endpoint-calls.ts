@@ -1,11 +1,12 @@
 // The methods of `posthorn.endpoints`.
-import * as check from './answer-check.ts'
+
 import type { Call, RequestOptions } from './call.ts'
 import type { Endpoint, EndpointChange, EndpointSettings, PingResult } from './endpoint.ts'
 import { givenObject, notNull } from './given.ts'
 import type { Page } from './job.ts'
 import { eachItem, MAX_PAGE } from './paging.ts'
 import { queryText, segment } from './request-path.ts'
+import * as check from './response-check.ts'
 
 export interface VersionOptions extends RequestOptions {
   /** Write only if this is still the stored version; otherwise 412 precondition_failed. */

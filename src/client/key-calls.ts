@@ -1,8 +1,9 @@
 // The methods of `posthorn.keys`. They need an API key with the scope admin.
-import * as check from './answer-check.ts'
+
 import type { Call, RequestOptions } from './call.ts'
 import { givenObject } from './given.ts'
 import { segment } from './request-path.ts'
+import * as check from './response-check.ts'
 
 /** `enqueue`: enqueue jobs; `work`: claim jobs; `admin`: everything. */
 export type KeyScope = 'enqueue' | 'work' | 'admin'

@@ -15,7 +15,7 @@ const UNSENT_CODES = [
   ...['EADDRNOTAVAIL', 'UND_ERR_CONNECT_TIMEOUT'],
 ]
 
-export function noAnswer(request: Asked, error: unknown, isLate: boolean): PosthornError {
+export function noResponse(request: Asked, error: unknown, isLate: boolean): PosthornError {
   const what = `${request.method} ${request.path}`
   const why = error instanceof Error ? causeText(error) : String(error)
   return new PosthornError({
@@ -44,20 +44,20 @@ function causeText(error: Error): string {
   return cause.message === '' ? (code ?? error.message) : cause.message
 }
 
-export function refusal(request: Asked, answer: Response, body: Uint8Array): PosthornError {
+export function refusal(request: Asked, response: Response, body: Uint8Array): PosthornError {
   const text = new TextDecoder().decode(body)
   const problem = problemIn(text)
-  const retryAfterMs = retryAfterIn(answer.headers.get('retry-after'))
+  const retryAfterMs = retryAfterIn(response.headers.get('retry-after'))
   if (problem === null) {
-    const location = answer.headers.get('location')
+    const location = response.headers.get('location')
     const found = location === null ? body : Buffer.from(`a redirect to ${location}`)
-    return unexpected(request, answer.status, quoted(found), undefined, retryAfterMs)
+    return unexpected(request, response.status, quoted(found), undefined, retryAfterMs)
   }
   return new PosthornError({
     code: problem.code,
-    status: answer.status,
+    status: response.status,
     detail: problem.detail,
-    requestId: problem.requestId ?? answer.headers.get('x-request-id'),
+    requestId: problem.requestId ?? response.headers.get('x-request-id'),
     errors: problem.errors ?? [],
     retryAfterMs,
   })

@@ -1,5 +1,5 @@
 // The methods of `posthorn.schedules`.
-import * as check from './answer-check.ts'
+
 import type { Call, RequestOptions } from './call.ts'
 import {
   ifMatch,
@@ -13,6 +13,7 @@ import type { Job, Page } from './job.ts'
 import { jobText } from './json-text.ts'
 import { eachItem, MAX_PAGE } from './paging.ts'
 import { queryText, segment } from './request-path.ts'
+import * as check from './response-check.ts'
 import type { Schedule, ScheduleSettings, ScheduleSummary } from './schedule.ts'
 
 /** A class, because its many methods share one Call. */

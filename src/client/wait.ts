@@ -1,10 +1,11 @@
 // Waits for the end of a job: one long request after another until the job is final.
-import { JOB } from './answer-check.ts'
+
 import { type Call, pause, type RequestOptions } from './call.ts'
 import { milliseconds } from './given.ts'
 import { type FinalJob, isFinal, type Job } from './job.ts'
 import { PosthornError } from './posthorn-error.ts'
 import { segment } from './request-path.ts'
+import { JOB } from './response-check.ts'
 
 export interface WaitOptions extends RequestOptions {
   /** Default: 10 min. */

@@ -8,7 +8,7 @@ import { StoreUnavailable, UNAVAILABLE } from '../store/store.ts'
 import { createKeyCheck, forbidden, unauthorized } from './access.ts'
 import { listenAt } from './listening.ts'
 import { isLoopbackName, refuseWebPages } from './loopback.ts'
-import { clientErrorAnswer, SECURITY_HEADERS, sendProblem } from './problem.ts'
+import { clientErrorResponse, SECURITY_HEADERS, sendProblem } from './problem.ts'
 
 export interface HealthServer {
   url: string
@@ -70,7 +70,7 @@ function createServer(log: Logger): FastifyInstance {
     frameworkErrors: (error, request, reply) => sendProblem(request, reply, error),
     clientErrorHandler: (error, socket) => {
       if (error.code === 'ECONNRESET' || !socket.writable) socket.destroy()
-      else socket.end(clientErrorAnswer(error).bytes)
+      else socket.end(clientErrorResponse(error).bytes)
     },
   }) as unknown as FastifyInstance
   app.server.maxConnections = MAX_CONNECTIONS

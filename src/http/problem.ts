@@ -84,34 +84,34 @@ const CLIENT_ERRORS: Record<string, [status: number, detail: string]> = {
 }
 
 /** The complete response to what is not HTTP. */
-export function clientErrorAnswer({ code = '' }: { code?: string }): WholeAnswer {
+export function clientErrorResponse({ code = '' }: { code?: string }): RawResponse {
   const [status, detail] = CLIENT_ERRORS[code] ?? [400, 'what came is not an HTTP request']
-  return wholeAnswer(new AppError('invalid_request', detail, { status }))
+  return rawResponse(new AppError('invalid_request', detail, { status }))
 }
 
 /** The complete response to a request too many on a connection that does not read its responses. */
-export function tooManyPendingAnswer(): WholeAnswer {
+export function tooManyPendingResponse(): RawResponse {
   const detail = 'too many requests of this connection have no response yet; read responses first'
-  return wholeAnswer(
+  return rawResponse(
     new AppError('overloaded', detail, { headers: { 'retry-after': RETRY_AFTER_SECONDS } }),
   )
 }
 
 /** The complete response to CONNECT, for which Node creates no response object. */
-export function refusedConnectAnswer(): WholeAnswer {
+export function refusedConnectResponse(): RawResponse {
   const detail = 'CONNECT is not known here: this is no proxy'
-  return wholeAnswer(
+  return rawResponse(
     new AppError('method_not_allowed', detail, { headers: { allow: 'GET, HEAD, POST' } }),
   )
 }
 
 /** A response to what is no request of a route, as it is written to the socket. */
-export interface WholeAnswer {
+export interface RawResponse {
   status: number
   bytes: string
 }
 
-function wholeAnswer(error: AppError): WholeAnswer {
+function rawResponse(error: AppError): RawResponse {
   const requestId = randomUUID()
   const body = problemJson(error, requestId)
   const headers = {

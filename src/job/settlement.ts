@@ -1,5 +1,5 @@
-// How a store answers a report about an attempt that is no longer running: whether this report was
-// stored before, and if not, who ended the attempt.
+// What a store returns for a report about an attempt that is no longer running: whether this report
+// was stored before, and if not, who ended the attempt.
 import type { JobState, Lease, Outcome } from './job.ts'
 import type { EventName } from './lifecycle.ts'
 

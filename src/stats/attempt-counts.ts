@@ -15,11 +15,11 @@ export interface SentDetails {
 export type CountEnd = (end: End, sent?: SentDetails) => void
 
 export function createAttemptCounts({
-  figures,
+  minuteStats,
   metrics,
   log,
 }: {
-  figures: Pick<MinuteStats, 'add'>
+  minuteStats: Pick<MinuteStats, 'add'>
   metrics: EndMetrics
   log: { info: (fields: object, message: string) => void }
 }): CountEnd {
@@ -27,7 +27,7 @@ export function createAttemptCounts({
     if (diedOf !== null) metrics.onDead(endpoint, diedOf)
     if (attempt === null) return
     const { number, outcome, statusCode, errorCode, durationMs, finishedAt } = attempt
-    figures.add(endpoint, outcome, durationMs, finishedAt)
+    minuteStats.add(endpoint, outcome, durationMs, finishedAt)
     metrics.onAttempt(endpoint, outcome, durationMs)
     log.info(
       {

@@ -76,7 +76,7 @@ export const METRICS = {
     type: 'counter',
     process: 'api',
     labels: ['method', 'route', 'status'],
-    help: 'Requests answered by the API, including those refused before routing. route is the pattern, like /jobs/:id, or none; method is other if it is unknown or uncommon.',
+    help: 'Responses of the API, including those refused before routing. route is the pattern, like /jobs/:id, or none; method is other if it is unknown or uncommon.',
   },
   posthorn_http_request_duration_seconds: {
     type: 'histogram',

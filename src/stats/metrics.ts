@@ -16,22 +16,22 @@ import {
 export interface QueueSnapshot {
   asOf: number
   /** Ordered by name. */
-  endpoints: EndpointFigures[]
+  endpoints: EndpointStats[]
   /** Further endpoints, in order of name, are missing. */
   more: boolean
   /** Dead jobs of deleted endpoints. */
-  deleted: DeletedFigures[]
+  deleted: DeletedEndpointStats[]
   liveWorkers: number
 }
 
-export interface DeletedFigures {
+export interface DeletedEndpointStats {
   name: string
   dead: number
   /** The count stopped at its limit; the true number is larger. */
   more: boolean
 }
 
-export interface EndpointFigures {
+export interface EndpointStats {
   name: string
   state: string
   queued: number

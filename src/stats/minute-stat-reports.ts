@@ -19,7 +19,7 @@ const MAX_REST_MS = 20_000
 /** Writes reports from start() to stop(). */
 export class MinuteStatReports {
   readonly #store: Pick<Store, 'addFigures'>
-  readonly #figures: MinuteStats
+  readonly #minuteStats: MinuteStats
   readonly #log: Logger
   readonly #intervalMs: number
   readonly #size = createBatchSize(MAX_FIGURES_ADDED)
@@ -31,12 +31,12 @@ export class MinuteStatReports {
 
   constructor(
     store: Pick<Store, 'addFigures'>,
-    figures: MinuteStats,
+    minuteStats: MinuteStats,
     log: Logger,
     intervalMs = INTERVAL_MS,
   ) {
     this.#store = store
-    this.#figures = figures
+    this.#minuteStats = minuteStats
     this.#log = log
     this.#intervalMs = intervalMs
     this.#loop = new PollLoop({ turn: () => this.#reportAndRest(), firstRestMs: intervalMs })
@@ -59,17 +59,17 @@ export class MinuteStatReports {
   async stop(): Promise<void> {
     await this.#loop.stop()
     await this.#report()
-    const rows = this.#unwritten.length + this.#figures.take().length
+    const rows = this.#unwritten.length + this.#minuteStats.take().length
     if (rows > 0) this.#log.warn({ rows }, 'figures.lost')
   }
 
   /** Resolves with whether the store has accepted all rows. */
   async #report(): Promise<boolean> {
-    const attempts = this.#figures.takeLeftOut()
+    const attempts = this.#minuteStats.takeLeftOut()
     if (attempts > 0) this.#log.warn({ attempts }, 'figures.left_out')
     // An unfinished report comes first. New attempts are added to the statistics meanwhile.
     if (!(await this.#writeRest())) return false
-    this.#unwritten = this.#figures.take()
+    this.#unwritten = this.#minuteStats.take()
     this.#number++
     return this.#writeRest()
   }

@@ -20,7 +20,7 @@ export type Verdict = { allowed: true } | { allowed: false; reason: string }
 
 export interface AddressPolicy {
   /** At registration: checks scheme, userinfo, port, names and addresses in every spelling. */
-  judgeUrl(url: string): Verdict
+  checkUrl(url: string): Verdict
   /**
    * At connect time: checks exactly the address that is dialled.
    *
@@ -60,10 +60,10 @@ export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
     if (name !== undefined && isMetadataName(name))
       return refusedName(name, port, 'a cloud metadata name')
     if (REFUSED_PORTS.has(port)) return refusedPort(name ?? address.toString(), port)
-    return judgeRange(address, name)
+    return checkRange(address, name)
   }
 
-  function judgeRange(address: Address, name: string | undefined): Verdict {
+  function checkRange(address: Address, name: string | undefined): Verdict {
     const inner = embeddedIpv4(address)
     const isOpened = (one: Address) => opened.ranges.some((range) => contains(range, one))
     if (isOpened(address) || (inner !== null && isOpened(inner))) return ALLOWED
@@ -74,7 +74,7 @@ export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
     return found === undefined ? ALLOWED : refusedAddress(address, name, found)
   }
 
-  function judgeUrl(text: string): Verdict {
+  function checkUrl(text: string): Verdict {
     const problem = httpUrlProblem(text)
     if (problem !== null) return refused(problem)
     const url = new URL(text)
@@ -83,13 +83,13 @@ export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
     if (ipaddr.isValid(host)) return judgeAddress(host, port)
     if (isNamed(opened, host, port)) return ALLOWED
     if (isMetadataName(host)) return refusedName(host, port, 'a cloud metadata name')
-    if (isLocalhostName(host) && !judgeRange(LOCALHOST, host).allowed) {
+    if (isLocalhostName(host) && !checkRange(LOCALHOST, host).allowed) {
       return refusedName(host, port, 'a name of the loopback address')
     }
     return REFUSED_PORTS.has(port) ? refusedPort(host, port) : ALLOWED
   }
 
-  return { judgeUrl, judgeAddress }
+  return { checkUrl, judgeAddress }
 }
 
 /** The port of a URL, or the default port of its scheme. */

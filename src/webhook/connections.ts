@@ -5,7 +5,7 @@ import type { Socket } from 'node:net'
 import { Client } from 'undici'
 import type { AddressPolicy } from './address-policy.ts'
 import type { Dial, Target } from './dial.ts'
-import { type AnswerFilter, filterAnswers } from './interim-answers.ts'
+import { filterInterimResponses, type InterimFilter } from './interim-responses.ts'
 
 export interface Connection {
   client: Client
@@ -14,7 +14,7 @@ export interface Connection {
   /** null: not connected yet. */
   socket: Socket | null
   /** Of the socket. */
-  answers: AnswerFilter | null
+  interim: InterimFilter | null
   /** Ends the connection, or gives up connecting. */
   disconnect: () => void
   /** The policy that allowed the connection. */
@@ -40,7 +40,7 @@ export interface Connections {
 const IDLE_MS = 1_000
 /** A connection is closed this long before the time that the server declares in Keep-Alive. */
 const IDLE_MARGIN_MS = 500
-const MAX_ANSWER_HEADER_BYTES = 16 * 1_024
+const MAX_RESPONSE_HEADER_BYTES = 16 * 1_024
 
 /** @param maxIdle limit of idle connections to all origins together */
 export function createConnections(
@@ -110,7 +110,7 @@ function newConnection(origin: string, dial: Dial, policy: () => AddressPolicy):
     keepAliveTimeout: IDLE_MS,
     keepAliveMaxTimeout: IDLE_MS,
     keepAliveTimeoutThreshold: IDLE_MARGIN_MS,
-    maxHeaderSize: MAX_ANSWER_HEADER_BYTES,
+    maxHeaderSize: MAX_RESPONSE_HEADER_BYTES,
     connect: (_options, done) => {
       connection.policy = policy()
       connection.disconnect = dial(target, (error, socket) => {
@@ -119,14 +119,14 @@ function newConnection(origin: string, dial: Dial, policy: () => AddressPolicy):
           return
         }
         connection.socket = socket
-        connection.answers = filterAnswers(socket)
+        connection.interim = filterInterimResponses(socket)
         connection.disconnect = () => socket.destroy()
         done(null, socket)
       })
     },
   })
   const connection: Connection = {
-    ...{ client, origin, target, socket: null, answers: null, policy: null },
+    ...{ client, origin, target, socket: null, interim: null, policy: null },
     disconnect() {},
   }
   return connection

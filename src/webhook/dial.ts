@@ -1,5 +1,5 @@
 // Opens a connection, only to an address that the policy allows: undici's own connector resolves
-// names without a check. A name is resolved once, the policy judges each of its addresses, and
+// names without a check. A name is resolved once, the policy checks each of its addresses, and
 // exactly these addresses are dialled.
 import { X509Certificate } from 'node:crypto'
 import { type LookupAddress, lookup } from 'node:dns'
@@ -57,7 +57,7 @@ export function createDial(
   return (target, done) => {
     const { hostname, port, isTls } = target
     const { judgeAddress } = policy()
-    const judge = (ip: string) => judgeAddress(ip, port, hostname)
+    const check = (ip: string) => judgeAddress(ip, port, hostname)
     let isGivenUp = false
     let giveUp = () => {}
 
@@ -75,12 +75,12 @@ export function createDial(
       giveUp = () => socket.destroy()
       awaitHandshake(socket, done)
     }
-    judgedAddresses(hostname, resolve, judge, (error, addresses) => {
+    checkedAddresses(hostname, resolve, check, (error, addresses) => {
       if (isGivenUp) return
       if (error !== null) return fail(error)
       giveUp = race(addresses, port, (raceError, socket) => {
         if (raceError !== null) return fail(raceError)
-        const verdict = judge(socket.remoteAddress ?? '')
+        const verdict = check(socket.remoteAddress ?? '')
         if (!verdict.allowed) {
           socket.destroy()
           return fail(new AddressRefused(verdict.reason))
@@ -246,13 +246,13 @@ function remember(sessions: Map<string, Buffer>, key: string, session: Buffer): 
 }
 
 /**
- * Resolves a name and judges its addresses. One refused address refuses the name: otherwise a name
+ * Resolves a name and checks its addresses. One refused address refuses the name: otherwise a name
  * with changing addresses could be tried until the policy allows one.
  */
-function judgedAddresses(
+function checkedAddresses(
   hostname: string,
   resolve: Resolve,
-  judge: (ip: string) => ReturnType<AddressPolicy['judgeAddress']>,
+  check: (ip: string) => ReturnType<AddressPolicy['judgeAddress']>,
   done: (
     ...result: [error: Error, addresses: null] | [error: null, addresses: LookupAddress[]]
   ) => void,
@@ -262,7 +262,7 @@ function judgedAddresses(
     if (error !== null) return done(error, null)
     if (addresses.length === 0) return done(noAddress(hostname), null)
     for (const { address } of addresses) {
-      const verdict = judge(address)
+      const verdict = check(address)
       if (!verdict.allowed) return done(new AddressRefused(verdict.reason), null)
     }
     done(null, alternating(addresses).slice(0, MAX_ADDRESSES))

@@ -4,7 +4,7 @@ import type { StatusChoices } from '../endpoint/endpoint.ts'
 import type { Outcome } from '../job/job.ts'
 import { MAX_RETRY_AFTER_MS } from '../job/retry-policy.ts'
 
-export interface AnswerMeaning {
+export interface ResponseMeaning {
   outcome: Extract<Outcome, 'succeeded' | 'rejected' | 'throttled' | 'http_error'>
   /** Retry-After, in milliseconds from now; null: absent, not usable, or not in the future. */
   retryAfterMs: number | null
@@ -25,7 +25,7 @@ export interface ErrorMeaning {
 }
 
 /** Header names in lower case. A repeated name has a list of values. */
-export type AnswerHeaders = Record<string, string | string[] | undefined>
+export type ResponseHeaders = Record<string, string | string[] | undefined>
 
 /**
  * The one list of statuses with a meaning of their own; every other status outside 2xx is retried.
@@ -63,12 +63,12 @@ export class HandshakeFailed extends Error {
  * @param now epoch milliseconds, for a Retry-After that is a date
  * @param statuses of the endpoint
  */
-export function outcomeOfAnswer(
+export function outcomeOfResponse(
   status: number,
-  headers: AnswerHeaders,
+  headers: ResponseHeaders,
   now: number,
   statuses: StatusChoices = {},
-): AnswerMeaning {
+): ResponseMeaning {
   const message = `the endpoint responded with ${status}${redirectOf(status, headers)}`
   const plain = { retryAfterMs: null, message, isGone: false }
   if (status >= 200 && status < 300) return { ...plain, outcome: 'succeeded' }
@@ -90,7 +90,7 @@ export function outcomeOfAnswer(
 }
 
 /** Names the target of a redirect: often this is the URL that should be registered. */
-function redirectOf(status: number, { location }: AnswerHeaders): string {
+function redirectOf(status: number, { location }: ResponseHeaders): string {
   const target = first(location)
   if (status < 300 || status >= 400 || target === undefined) return ''
   return `, a redirect to ${shortened(withoutSecrets(target))}; redirects are not followed`

@@ -9,11 +9,11 @@ import type { AddressPolicy } from './address-policy.ts'
 import { type Connection, type Connections, createConnections } from './connections.ts'
 import { createDial, createResolver, type Resolve, secureContextWith } from './dial.ts'
 import {
-  type AnswerMeaning,
   invalidStatus,
   isClosedByReceiver,
-  outcomeOfAnswer,
   outcomeOfError,
+  outcomeOfResponse,
+  type ResponseMeaning,
 } from './outcome.ts'
 import type { WebhookRequest } from './request.ts'
 import {
@@ -191,7 +191,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   /** How many bytes the socket had read before this request. */
   #bytesReadBefore = 0
   #statusCode: number | null = null
-  #meaning: AnswerMeaning | null = null
+  #meaning: ResponseMeaning | null = null
   #body: ResponseBody | null = null
   /** The content-encoding of the response. */
   #encoding: string | undefined
@@ -282,7 +282,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     this.#isSent = true
     this.#isOnKeptSocket = this.#keptSocket !== null && this.#keptSocket === connection.socket
     this.#bytesReadBefore = this.#bytesRead()
-    connection.answers?.expectAnswer()
+    connection.interim?.expectResponse()
   }
 
   onResponseStarted(): void {
@@ -305,7 +305,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     this.#statusCode = statusCode
     const encoding = headers['content-encoding']
     this.#encoding = typeof encoding === 'string' ? encoding : undefined
-    this.#meaning = outcomeOfAnswer(statusCode, headers, this.#shared.now(), this.#statuses)
+    this.#meaning = outcomeOfResponse(statusCode, headers, this.#shared.now(), this.#statuses)
   }
 
   /** Interim responses are ignored, and however many come, the deadline applies. */
@@ -346,7 +346,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   }
 
   #endByResponse(isWhole: boolean): void {
-    const meaning = this.#meaning as AnswerMeaning
+    const meaning = this.#meaning as ResponseMeaning
     const isCut = !isWhole || (this.#body !== null && isTooLong(this.#body))
     const { body, isCut: isDecodedCut } = decoded(this.#body, this.#encoding)
     const result = () => (isCut || isDecodedCut ? CUT_RESULT : resultOf(body))

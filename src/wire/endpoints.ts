@@ -21,18 +21,18 @@ import { DEFAULT_RETRY, effectivePolicy } from '../job/retry-policy.ts'
 import { isPlainText } from '../plain-text.ts'
 import type { EndpointCounts } from '../store/endpoint-results.ts'
 import {
-  answeredInstant,
   DAY_MS,
   duration,
   extraHeaders,
   instantText,
   maskedHeaders,
   onFinish,
-  onFinishAnswer,
+  onFinishResponse,
   pairs,
-  retryAnswer,
+  responseInstant,
   retryOverrideFrom,
   retryParts,
+  retryResponse,
   text,
   timeout,
 } from './fields.ts'
@@ -56,7 +56,9 @@ const breakerFields = {
   cooldown: duration(0, MAX_EXTENSION_MS),
 }
 
-/** The rules that need no setting of the server; which addresses are allowed is not decided here. */
+/**
+ * The rules that need no setting of the server; which addresses are allowed is not decided here.
+ */
 function urlProblem(url: string): string | null {
   // URL parsers drop white space silently: the URL would be another than the one that is shown.
   if (/\s/.test(url)) return 'holds white space'
@@ -237,7 +239,7 @@ export function settingsFrom(name: string, body: EndpointBody): EndpointSettings
   }
 }
 
-export const endpointAnswer = z.object({
+export const endpointResponse = z.object({
   name: z.string(),
   url: z.string().nullable(),
   description: z.string(),
@@ -248,22 +250,22 @@ export const endpointAnswer = z.object({
   rateLimit: z.object({ count: z.int(), per: z.string() }).nullable(),
   completion: z.enum(['sync', 'async']),
   completionTimeout: z.string(),
-  onFinish: onFinishAnswer,
+  onFinish: onFinishResponse,
   circuitBreaker: z.object({ failures: z.int(), cooldown: z.string() }).nullable(),
   statuses: z.record(z.string(), z.enum(STATUS_CHOICES)),
   state: z.enum(['active', 'paused', 'disabled', 'resting', 'deleting']),
   disabledReason: z.string().nullable(),
-  restingUntil: answeredInstant.meta({ description: 'when the circuit closes or throttling ends' }),
+  restingUntil: responseInstant.meta({ description: 'when the circuit closes or throttling ends' }),
   secretHint: z.string(),
   secret: z.string().optional().meta({ description: 'only in the response that created it' }),
   counts: z.object({ queued: z.int(), running: z.int(), more: z.boolean().optional() }),
-  createdAt: answeredInstant,
-  updatedAt: answeredInstant,
+  createdAt: responseInstant,
+  updatedAt: responseInstant,
   version: z.int(),
 })
 
-export const endpointListAnswer = z.object({
-  items: z.array(endpointAnswer),
+export const endpointListResponse = z.object({
+  items: z.array(endpointResponse),
   nextCursor: z.string().nullable(),
 })
 
@@ -278,7 +280,7 @@ export function endpointView(endpoint: Endpoint, counts: EndpointCounts, now: nu
     description: endpoint.description,
     headers: maskedHeaders(endpoint.headers),
     timeout: formatDuration(endpoint.timeoutMs),
-    retry: retryAnswer(endpoint.retry),
+    retry: retryResponse(endpoint.retry),
     concurrency: endpoint.concurrency,
     rateLimit: rateLimit && { count: rateLimit.count, per: formatDuration(rateLimit.perMs) },
     completion: endpoint.completion,

@@ -219,9 +219,9 @@ const template = z.object(templateFields)
 export type TemplateBody = z.output<typeof template>
 
 /** An instant in a response. */
-export const answeredInstant = z.iso.datetime().nullable()
+export const responseInstant = z.iso.datetime().nullable()
 
-export const onFinishAnswer = z
+export const onFinishResponse = z
   .object({ endpoint: z.string(), states: z.array(z.enum(JOB_STATES)) })
   .nullable()
 
@@ -239,18 +239,18 @@ export function maskedHeaders(headers: Record<string, string> | null): Record<st
   )
 }
 
-export function retryAnswer(retry: RetryOverride): Record<string, unknown> {
+export function retryResponse(retry: RetryOverride): Record<string, unknown> {
   const { maxAttempts, backoff, maxAgeMs } = retry
   return {
     ...(maxAttempts === undefined ? {} : { maxAttempts }),
-    ...(backoff === undefined ? {} : { backoff: backoffAnswer(backoff) }),
+    ...(backoff === undefined ? {} : { backoff: backoffResponse(backoff) }),
     ...(maxAgeMs === undefined
       ? {}
       : { maxAge: maxAgeMs === null ? null : formatDuration(maxAgeMs) }),
   }
 }
 
-function backoffAnswer(backoff: Backoff): Record<string, unknown> {
+function backoffResponse(backoff: Backoff): Record<string, unknown> {
   const { type, jitter } = backoff
   if (backoff.type === 'schedule')
     return { type, delays: backoff.delaysMs.map(formatDuration), jitter }

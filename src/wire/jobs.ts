@@ -25,7 +25,6 @@ import type { EnqueueResult } from '../store/store.ts'
 import { parseEnvelope, REQUEST_LIMITS } from './envelope.ts'
 import { invalidRequest } from './field-errors.ts'
 import {
-  answeredInstant,
   duration,
   endpointName,
   expiresIn,
@@ -33,11 +32,12 @@ import {
   instantText,
   maskedHeaders,
   metadata,
-  onFinishAnswer,
+  onFinishResponse,
   payload,
   priority,
-  retryAnswer,
+  responseInstant,
   retryOverrideFrom,
+  retryResponse,
   type TemplateBody,
   tags,
   templateFields,
@@ -165,7 +165,7 @@ export function newJobFrom(
  * The job that a document of an outbox means, validated as POST /jobs validates its body.
  *
  * @param now epoch milliseconds by the store's clock
- * @throws AppError as POST /jobs would answer
+ * @throws AppError as for POST /jobs
  */
 export function jobFromOutbox(body: Buffer, maxBodyBytes: number, now: number): NewJob {
   if (body.length > maxBodyBytes) {
@@ -253,10 +253,10 @@ export function hopsOf(headers: Record<string, unknown>): number {
   })
 }
 
-const attemptAnswer = z.object({
+const attemptResponse = z.object({
   number: z.int(),
-  startedAt: answeredInstant,
-  finishedAt: answeredInstant,
+  startedAt: responseInstant,
+  finishedAt: responseInstant,
   durationMs: z.int(),
   outcome: z.enum(OUTCOMES),
   statusCode: z.int().nullable(),
@@ -272,21 +272,21 @@ const jobSummaryFields = {
   state: z.enum(JOB_STATES),
   phase: z.enum(['sending', 'awaiting_completion']).nullable(),
   priority: z.int(),
-  runAt: answeredInstant,
-  dueAt: answeredInstant.meta({
+  runAt: responseInstant,
+  dueAt: responseInstant.meta({
     description:
       'from when a worker may claim it: runAt, or the later end of its wait for other jobs; null: it waits for other jobs, or is not queued',
   }),
-  createdAt: answeredInstant,
-  startedAt: answeredInstant,
-  finishedAt: answeredInstant,
-  expiresAt: answeredInstant,
+  createdAt: responseInstant,
+  startedAt: responseInstant,
+  finishedAt: responseInstant,
+  expiresAt: responseInstant,
   attemptCount: z.int(),
   maxAttempts: z.int(),
   fence: z.int(),
-  lease: z.object({ workerId: z.string(), expiresAt: answeredInstant }).nullable(),
+  lease: z.object({ workerId: z.string(), expiresAt: responseInstant }).nullable(),
   progress: z
-    .object({ value: z.number().nullable(), message: z.string().nullable(), at: answeredInstant })
+    .object({ value: z.number().nullable(), message: z.string().nullable(), at: responseInstant })
     .nullable(),
   failure: z.object({ reason: z.enum(FAILURE_REASONS), message: z.string() }).nullable(),
   payloadBytes: z.int(),
@@ -300,35 +300,35 @@ const jobSummaryFields = {
   orderingKey: z.string().nullable(),
   scheduleName: z.string().nullable(),
   dependsOn: z.array(z.string()),
-  onFinish: onFinishAnswer,
+  onFinish: onFinishResponse,
   version: z.int(),
 }
 
-export const jobSummaryAnswer = z.object(jobSummaryFields)
+export const jobSummaryResponse = z.object(jobSummaryFields)
 
-export const jobAnswer = z.object({
+export const jobResponse = z.object({
   ...jobSummaryFields,
   deduplicated: z.boolean().optional(),
-  attempts: z.array(attemptAnswer),
+  attempts: z.array(attemptResponse),
   resultTruncated: z.boolean(),
   result: z.unknown(),
   payload: z.unknown(),
 })
 
-export const retriedJobAnswer = z.object({
-  ...jobAnswer.shape,
+export const retriedJobResponse = z.object({
+  ...jobResponse.shape,
   dependenciesWaived: z.array(z.string()).meta({
     description:
       'ids of the dependencies that are dead, cancelled or deleted: the job runs without them. It waits again for those that are queued or running',
   }),
 })
 
-export const jobListAnswer = z.object({
-  items: z.array(jobSummaryAnswer),
+export const jobListResponse = z.object({
+  items: z.array(jobSummaryResponse),
   nextCursor: z.string().nullable(),
 })
 
-/** The JSON text of a job; `more` are fields that only one answer has. */
+/** The JSON text of a job; `more` are fields of one response only. */
 export function jobJson(job: Job, more: object = {}): string {
   const head = JSON.stringify({
     ...summary(job),
@@ -368,7 +368,7 @@ function summary(job: JobSummary) {
     failure: job.failure,
     payloadBytes: job.payloadBytes,
     timeout: job.timeoutMs === null ? null : formatDuration(job.timeoutMs),
-    retry: job.retry && retryAnswer(job.retry),
+    retry: job.retry && retryResponse(job.retry),
     headers: maskedHeaders(job.headers),
     tags: job.tags,
     metadata: job.metadata,

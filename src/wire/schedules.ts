@@ -25,7 +25,6 @@ import {
 } from '../schedule/timing.ts'
 import type { Schedule, ScheduleChange } from '../store/records.ts'
 import {
-  answeredInstant,
   duration,
   endpointName,
   instant,
@@ -33,7 +32,8 @@ import {
   isWritable,
   maskedHeaders,
   payload,
-  retryAnswer,
+  responseInstant,
+  retryResponse,
   templateFields,
   text,
 } from './fields.ts'
@@ -154,9 +154,9 @@ const summaryFields = {
   paused: z.boolean(),
   overlap: z.enum(OVERLAPS),
   misfire: z.enum(MISFIRES),
-  startAt: answeredInstant,
-  endAt: answeredInstant,
-  nextRunAt: answeredInstant.meta({
+  startAt: responseInstant,
+  endAt: responseInstant,
+  nextRunAt: responseInstant.meta({
     description: 'the next tick; null: paused, or no tick is left',
   }),
   lastJobId: z.string().nullable(),
@@ -182,13 +182,13 @@ const summaryFields = {
   version: z.int(),
 }
 
-export const scheduleAnswer = z.object({
+export const scheduleResponse = z.object({
   ...summaryFields,
   nextRuns: z.array(z.iso.datetime()).meta({ description: 'the next five; empty while paused' }),
   payload: z.unknown(),
 })
 
-export const scheduleListAnswer = z.object({
+export const scheduleListResponse = z.object({
   items: z.array(z.object(summaryFields)),
   nextCursor: z.string().nullable(),
 })
@@ -228,18 +228,18 @@ function summary(schedule: Schedule) {
     nextRunAt: instantText(schedule.nextRunAt),
     lastJobId: schedule.lastJobId,
     lastError: schedule.lastError,
-    ...templateAnswer(template),
+    ...templateResponse(template),
     createdAt: instantText(schedule.createdAt),
     updatedAt: instantText(schedule.updatedAt),
     version: schedule.version,
   }
 }
 
-function templateAnswer(template: JobTemplate) {
+function templateResponse(template: JobTemplate) {
   return {
     priority: template.priority,
     timeout: durationText(template.timeoutMs),
-    retry: template.retry && retryAnswer(template.retry),
+    retry: template.retry && retryResponse(template.retry),
     expiresIn: durationText(template.expiresInMs),
     orderingKey: template.orderingKey,
     tags: template.tags,

@@ -6,13 +6,13 @@ import type { bulkBody } from '../../routes/jobs/bulk.ts'
 import * as completion from '../../routes/jobs/completion.ts'
 import type { ExplainReason } from '../../routes/jobs/explain.ts'
 import type { jobsQuery } from '../../routes/jobs/routes.ts'
-import { ANSWERS as answers } from '../../routes/pages/openapi.ts'
-import type { ObjectCheck } from '../../src/client/answer-check.ts'
-import * as checks from '../../src/client/answer-check.ts'
+import { RESPONSES as answers } from '../../routes/pages/openapi.ts'
 import type * as client from '../../src/client/client.ts'
 import type { Delivery } from '../../src/client/client.ts'
 import { API_ERROR_CODES, CLIENT_ERROR_CODES } from '../../src/client/posthorn-error.ts'
 import * as reports from '../../src/client/report-text.ts'
+import type { ObjectCheck } from '../../src/client/response-check.ts'
+import * as checks from '../../src/client/response-check.ts'
 import { ERRORS } from '../../src/errors.ts'
 import type * as job from '../../src/job/job.ts'
 import type { endpointBody, endpointChange } from '../../src/wire/endpoints.ts'
@@ -39,57 +39,57 @@ describe('the client knows', () => {
     expectTypeOf<client.Outcome>().toEqualTypeOf<job.Outcome>()
     expectTypeOf<client.FailureReason>().toEqualTypeOf<job.FailureReason>()
     expectTypeOf<client.ExplainReason>().toEqualTypeOf<ExplainReason>()
-    expectTypeOf<client.Endpoint['state']>().toEqualTypeOf<Answer<'endpointAnswer'>['state']>()
+    expectTypeOf<client.Endpoint['state']>().toEqualTypeOf<Answer<'endpointResponse'>['state']>()
   })
 
   it('every field of an answer', () => {
-    expectTypeOf<keyof client.Job | 'deduplicated'>().toEqualTypeOf<keyof Answer<'jobAnswer'>>()
+    expectTypeOf<keyof client.Job | 'deduplicated'>().toEqualTypeOf<keyof Answer<'jobResponse'>>()
     expectTypeOf<keyof client.RetriedJob | 'deduplicated'>().toEqualTypeOf<
-      keyof Answer<'retriedJobAnswer'>
+      keyof Answer<'retriedJobResponse'>
     >()
-    expectTypeOf<keyof client.JobSummary>().toEqualTypeOf<keyof Answer<'jobSummaryAnswer'>>()
+    expectTypeOf<keyof client.JobSummary>().toEqualTypeOf<keyof Answer<'jobSummaryResponse'>>()
     expectTypeOf<keyof client.Attempt>().toEqualTypeOf<
-      keyof Answer<'jobAnswer'>['attempts'][number]
+      keyof Answer<'jobResponse'>['attempts'][number]
     >()
-    expectTypeOf<keyof client.Endpoint>().toEqualTypeOf<keyof Answer<'endpointAnswer'>>()
-    expectTypeOf<keyof client.PingResult>().toEqualTypeOf<keyof Answer<'testAnswer'>>()
-    expectTypeOf<keyof client.BulkResult>().toEqualTypeOf<keyof Answer<'bulkAnswer'>>()
-    expectTypeOf<keyof client.Explanation>().toEqualTypeOf<keyof Answer<'explainAnswer'>>()
+    expectTypeOf<keyof client.Endpoint>().toEqualTypeOf<keyof Answer<'endpointResponse'>>()
+    expectTypeOf<keyof client.PingResult>().toEqualTypeOf<keyof Answer<'testResponse'>>()
+    expectTypeOf<keyof client.BulkResult>().toEqualTypeOf<keyof Answer<'bulkResponse'>>()
+    expectTypeOf<keyof client.Explanation>().toEqualTypeOf<keyof Answer<'explainResponse'>>()
     expectTypeOf<keyof client.ApiKey>().toEqualTypeOf<
-      keyof Answer<'keyListAnswer'>['items'][number]
+      keyof Answer<'keyListResponse'>['items'][number]
     >()
     expectTypeOf<keyof client.WorkerView>().toEqualTypeOf<
-      keyof Answer<'workerListAnswer'>['items'][number]
+      keyof Answer<'workerListResponse'>['items'][number]
     >()
     expectTypeOf<Names<client.BatchItem>>().toEqualTypeOf<
-      Names<Answer<'batchAnswer'>['items'][number]> | 'idempotencyKey'
+      Names<Answer<'batchResponse'>['items'][number]> | 'idempotencyKey'
     >()
     expectTypeOf<keyof client.ClaimedJob | 'deduplicated'>().toEqualTypeOf<
-      keyof Answer<'claimAnswer'>['jobs'][number]
+      keyof Answer<'claimResponse'>['jobs'][number]
     >()
   })
 
   it('of each answer only fields that the API always sends, null where it may be', () => {
     const page = (items: z.ZodType) => (items as unknown as z.ZodArray<z.ZodObject>).element
     const pairs: [string, ObjectCheck, z.ZodType][] = [
-      ['JOB_SUMMARY', checks.JOB_SUMMARY, answers.jobSummaryAnswer],
-      ['ATTEMPT', checks.ATTEMPT, page(answers.jobAnswer.shape.attempts)],
-      ['JOB', checks.JOB, answers.jobAnswer],
-      ['RETRIED_JOB', checks.RETRIED_JOB, answers.retriedJobAnswer],
-      ['CLAIMED_JOB', checks.CLAIMED_JOB, page(answers.claimAnswer.shape.jobs)],
-      ['APPLIED', checks.APPLIED, answers.appliedAnswer],
-      ['HEARTBEAT', checks.HEARTBEAT, answers.heartbeatAnswer],
-      ['BULK', checks.BULK, answers.bulkAnswer],
-      ['EXPLANATION', checks.EXPLANATION, answers.explainAnswer],
-      ['ENDPOINT', checks.ENDPOINT, answers.endpointAnswer],
-      ['PING', checks.PING, answers.testAnswer],
-      ['SCHEDULE', checks.SCHEDULE, answers.scheduleAnswer],
-      ['SCHEDULE_SUMMARY', checks.SCHEDULE_SUMMARY, page(answers.scheduleListAnswer.shape.items)],
-      ['API_KEY', checks.API_KEY, answers.keyAnswer],
-      ['NEW_API_KEY', checks.NEW_API_KEY, answers.newKeyAnswer],
-      ['WORKER', checks.WORKER, page(answers.workerListAnswer.shape.items)],
-      ['STATS', checks.STATS, answers.statsAnswer],
-      ['ENDPOINT_STATS', checks.ENDPOINT_STATS, page(answers.statsAnswer.shape.endpoints)],
+      ['JOB_SUMMARY', checks.JOB_SUMMARY, answers.jobSummaryResponse],
+      ['ATTEMPT', checks.ATTEMPT, page(answers.jobResponse.shape.attempts)],
+      ['JOB', checks.JOB, answers.jobResponse],
+      ['RETRIED_JOB', checks.RETRIED_JOB, answers.retriedJobResponse],
+      ['CLAIMED_JOB', checks.CLAIMED_JOB, page(answers.claimResponse.shape.jobs)],
+      ['APPLIED', checks.APPLIED, answers.appliedResponse],
+      ['HEARTBEAT', checks.HEARTBEAT, answers.heartbeatResponse],
+      ['BULK', checks.BULK, answers.bulkResponse],
+      ['EXPLANATION', checks.EXPLANATION, answers.explainResponse],
+      ['ENDPOINT', checks.ENDPOINT, answers.endpointResponse],
+      ['PING', checks.PING, answers.testResponse],
+      ['SCHEDULE', checks.SCHEDULE, answers.scheduleResponse],
+      ['SCHEDULE_SUMMARY', checks.SCHEDULE_SUMMARY, page(answers.scheduleListResponse.shape.items)],
+      ['API_KEY', checks.API_KEY, answers.keyResponse],
+      ['NEW_API_KEY', checks.NEW_API_KEY, answers.newKeyResponse],
+      ['WORKER', checks.WORKER, page(answers.workerListResponse.shape.items)],
+      ['STATS', checks.STATS, answers.statsResponse],
+      ['ENDPOINT_STATS', checks.ENDPOINT_STATS, page(answers.statsResponse.shape.endpoints)],
     ]
     for (const [what, check, answer] of pairs) {
       const { shape } = answer as z.ZodObject
@@ -115,9 +115,9 @@ describe('the client knows', () => {
   })
 
   it('every field of a schedule', () => {
-    expectTypeOf<keyof client.Schedule>().toEqualTypeOf<keyof Answer<'scheduleAnswer'>>()
+    expectTypeOf<keyof client.Schedule>().toEqualTypeOf<keyof Answer<'scheduleResponse'>>()
     expectTypeOf<keyof client.ScheduleSummary>().toEqualTypeOf<
-      keyof Answer<'scheduleListAnswer'>['items'][number]
+      keyof Answer<'scheduleListResponse'>['items'][number]
     >()
     expectTypeOf<Names<client.ScheduleSettings>>().toEqualTypeOf<
       keyof z.input<typeof scheduleBody> | 'rawPayload'

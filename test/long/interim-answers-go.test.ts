@@ -1,5 +1,5 @@
 // A Go handler that sends interim answers nobody asked for: compiling it takes long. What a raw
-// server sends is tried in test/webhook/interim-answers.test.ts.
+// server sends is tried in test/webhook/interim-responses.test.ts.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -4,7 +4,7 @@ import { METRICS, type MetricRow } from '../../src/stats/metric-table.ts'
 import {
   createApiMetrics,
   createWorkerMetrics,
-  type EndpointFigures,
+  type EndpointStats,
 } from '../../src/stats/metrics.ts'
 
 const apiMetrics = () => createApiMetrics(() => 7)
@@ -16,7 +16,7 @@ const workerMetrics = () =>
     commandCount: () => 9,
   })
 
-function figures(name: string, more: Partial<EndpointFigures> = {}): EndpointFigures {
+function figures(name: string, more: Partial<EndpointStats> = {}): EndpointStats {
   return {
     name,
     state: 'active',

@@ -79,8 +79,8 @@ function expectOverloaded({ status, headers, text }: Answer): void {
 describe('what the API holds for all clients together', () => {
   it('has by default room for its waits, and for some hundred megabytes', () => {
     expect(INFLIGHT_LIMITS).toEqual({
-      ...{ requests: 50_000, bodyBytes: 128 * MEGABYTE, answerBytes: 128 * MEGABYTE },
-      openAnswerBytes: 32 * MEGABYTE,
+      ...{ requests: 50_000, bodyBytes: 128 * MEGABYTE, responseBytes: 128 * MEGABYTE },
+      openResponseBytes: 32 * MEGABYTE,
     })
   })
 
@@ -98,7 +98,7 @@ describe('what the API holds for all clients together', () => {
   })
 
   it('large answers that nobody reads are refused in the end, small ones are not', async () => {
-    await serve({ answerBytes: 20 * MEGABYTE })
+    await serve({ responseBytes: 20 * MEGABYTE })
     const made = await send('POST', '/jobs', jobText(MEGABYTE - 1_000))
     const { id } = JSON.parse(made.text) as { id: string }
     const count = CONNECTION_LIMITS.pending - 1
@@ -135,7 +135,7 @@ describe('what the API holds for all clients together', () => {
   })
 
   it('lets go of what was answered: a connection is good for any number of requests', async () => {
-    await serve({ requests: 3, bodyBytes: 4_000, answerBytes: 8_000 })
+    await serve({ requests: 3, bodyBytes: 4_000, responseBytes: 8_000 })
     for (let i = 0; i < 30; i++) {
       expect((await send('POST', '/jobs', jobText(1_000))).status).toBe(201)
     }

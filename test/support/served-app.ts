@@ -62,7 +62,7 @@ export async function serveApp(options: ServedAppOptions = {}): Promise<ServedAp
     store,
     policy,
     sender,
-    figures: createMinuteStats(),
+    minuteStats: createMinuteStats(),
     publicUrl: () => options.publicUrl ?? url,
     log: pino({ level: 'silent' }),
     apiKeys: options.apiKeys ?? [],

@@ -79,7 +79,7 @@ describe('addresses', () => {
     for (const ip of ips) {
       for (const reason of [
         reasonOf(strict.judgeAddress(ip, 80)),
-        reasonOf(strict.judgeUrl(urlOf(ip))),
+        reasonOf(strict.checkUrl(urlOf(ip))),
       ]) {
         expect(reason).toContain(` ${kind} address (${range})`)
         expect(reason).toMatch(/; ALLOWED_TARGETS=\S+ would allow it$/)
@@ -89,12 +89,12 @@ describe('addresses', () => {
 
   it.each(PUBLIC)('%s is public and allowed', (ip) => {
     expect(strict.judgeAddress(ip, 443)).toEqual({ allowed: true })
-    expect(strict.judgeUrl(urlOf(ip))).toEqual({ allowed: true })
+    expect(strict.checkUrl(urlOf(ip))).toEqual({ allowed: true })
   })
 
   it.each(METADATA)('%s hands out cloud credentials and is refused', (ip) => {
     expect(reasonOf(strict.judgeAddress(ip, 80))).toContain('a cloud metadata address')
-    expect(reasonOf(strict.judgeUrl(urlOf(ip)))).toContain('a cloud metadata address')
+    expect(reasonOf(strict.checkUrl(urlOf(ip)))).toContain('a cloud metadata address')
   })
 
   it('that can not be read are refused', () => {
@@ -135,8 +135,8 @@ describe('URLs', () => {
     'http://[::ffff:127.0.0.1]/',
     'HTTP://127.0.0.1:8080/',
   ])('%s is loopback, however it is written', (url) => {
-    expect(reasonOf(strict.judgeUrl(url))).toContain('127.0.0.1 is a loopback address')
-    expect(local.judgeUrl(url)).toEqual({ allowed: true })
+    expect(reasonOf(strict.checkUrl(url))).toContain('127.0.0.1 is a loopback address')
+    expect(local.checkUrl(url)).toEqual({ allowed: true })
   })
 
   it.each([
@@ -154,7 +154,7 @@ describe('URLs', () => {
     'http://jobs.example.com/\n',
     ' http://jobs.example.com/',
   ])('%j is refused: people do not write URLs so', (url) => {
-    expect(reasonOf(local.judgeUrl(url))).toBe(
+    expect(reasonOf(local.checkUrl(url))).toBe(
       'it is not written like https://jobs.example.com/hook',
     )
   })
@@ -168,14 +168,14 @@ describe('URLs', () => {
     'http://[2606:4700::1111]:8080/',
     'http://jobs.example.com/%20?email=a@b.example',
   ])('%s is taken', (url) => {
-    expect(strict.judgeUrl(url)).toEqual({ allowed: true })
+    expect(strict.checkUrl(url)).toEqual({ allowed: true })
   })
 
   it.each(['localhost', 'LOCALHOST', 'localhost.', 'a.b.localhost', 'ip6-loopback'])(
     'with the name %s are refused but in local mode',
     (name) => {
-      expect(reasonOf(strict.judgeUrl(`http://${name}/`))).toContain('name of the loopback address')
-      expect(local.judgeUrl(`http://${name}/`)).toEqual({ allowed: true })
+      expect(reasonOf(strict.checkUrl(`http://${name}/`))).toContain('name of the loopback address')
+      expect(local.checkUrl(`http://${name}/`)).toEqual({ allowed: true })
     },
   )
 
@@ -183,7 +183,7 @@ describe('URLs', () => {
     'with the name %s are refused, and so is dialling it',
     (name) => {
       for (const policy of [strict, local]) {
-        expect(reasonOf(policy.judgeUrl(`http://${name}/`))).toContain('a cloud metadata name')
+        expect(reasonOf(policy.checkUrl(`http://${name}/`))).toContain('a cloud metadata name')
         expect(reasonOf(policy.judgeAddress('8.8.8.8', 80, name))).toContain('cloud metadata name')
       }
     },
@@ -192,21 +192,21 @@ describe('URLs', () => {
   it.each(['ftp://example.com/', 'file:///etc/passwd', 'javascript:1', 'ws://example.com/'])(
     '%s is neither http nor https',
     (url) => {
-      expect(reasonOf(local.judgeUrl(url))).toContain('neither http nor https')
+      expect(reasonOf(local.checkUrl(url))).toContain('neither http nor https')
     },
   )
 
   it.each(['http://user@example.com/', 'http://:pw@example.com/', 'http://u:p@example.com/'])(
     '%s holds a secret where it would be shown',
     (url) => {
-      expect(reasonOf(local.judgeUrl(url))).toContain('user name or a password')
+      expect(reasonOf(local.checkUrl(url))).toContain('user name or a password')
     },
   )
 
   it.each(['', 'example.com/hook', '/hook', 'http://', 'http://a b/', 'http://[::1/'])(
     '"%s" is no absolute URL',
     (url) => {
-      expect(strict.judgeUrl(url).allowed).toBe(false)
+      expect(strict.checkUrl(url).allowed).toBe(false)
     },
   )
 
@@ -214,7 +214,7 @@ describe('URLs', () => {
     'with port %i are refused, even on a good host',
     (port) => {
       for (const host of ['example.com', '8.8.8.8']) {
-        const verdict = local.judgeUrl(`https://${host}:${port}/`)
+        const verdict = local.checkUrl(`https://${host}:${port}/`)
         expect(reasonOf(verdict)).toContain(`ALLOWED_TARGETS=${host}:${port} would allow it`)
       }
       expect(local.judgeAddress('8.8.8.8', port).allowed).toBe(false)
@@ -224,7 +224,7 @@ describe('URLs', () => {
   it.each(['https://example.com/hook?x=1#y', 'http://hooks.example.com:8080/', 'http://db/'])(
     '%s is taken; where a name leads is judged when it is dialled',
     (url) => {
-      expect(strict.judgeUrl(url)).toEqual({ allowed: true })
+      expect(strict.checkUrl(url)).toEqual({ allowed: true })
     },
   )
 })
@@ -247,7 +247,7 @@ describe('ALLOWED_TARGETS', () => {
     const policy = policyOf(['10.0.0.0/8', 'fd00::/8'])
     for (const ip of ['10.1.2.3', '::ffff:10.1.2.3', 'fd12::1']) {
       expect(policy.judgeAddress(ip, 80, 'db.example.com')).toEqual({ allowed: true })
-      expect(policy.judgeUrl(urlOf(ip))).toEqual({ allowed: true })
+      expect(policy.checkUrl(urlOf(ip))).toEqual({ allowed: true })
     }
     for (const ip of ['11.0.0.1', '172.16.0.1', '127.0.0.1', 'fc00::1']) {
       expect(policy.judgeAddress(ip, 80)).toEqual(strict.judgeAddress(ip, 80))
@@ -260,7 +260,7 @@ describe('ALLOWED_TARGETS', () => {
     const wide = policyOf([...ranges, '169.254.0.0/16', 'fd00:ec2::/64', ...hosts])
     expect(wide.judgeAddress('127.0.0.1', 80).allowed).toBe(true)
     for (const ip of METADATA) {
-      expect(reasonOf(wide.judgeUrl(urlOf(ip)))).toContain('no setting allows it')
+      expect(reasonOf(wide.checkUrl(urlOf(ip)))).toContain('no setting allows it')
       for (const name of [undefined, ...hosts.map((host) => host.replace(':80', ''))]) {
         expect(wide.judgeAddress(ip, 80, name), `${name} ${ip}`).toMatchObject({ allowed: false })
       }
@@ -295,10 +295,10 @@ describe('ALLOWED_TARGETS', () => {
     expect(policy.judgeAddress('10.9.9.9', 8080, 'internal.example.com.').allowed).toBe(true)
     expect(policy.judgeAddress('10.9.9.9', 8081, 'internal.example.com').allowed).toBe(false)
     expect(policy.judgeAddress('10.9.9.9', 8080, 'other.example.com').allowed).toBe(false)
-    expect(policy.judgeUrl('http://10.0.0.1:9000/').allowed).toBe(true)
-    expect(policy.judgeUrl('http://0xa.1:9000/').allowed).toBe(true)
-    expect(policy.judgeUrl('http://10.0.0.1:9001/').allowed).toBe(false)
-    expect(policy.judgeUrl('http://[::1]:9001/').allowed).toBe(true)
+    expect(policy.checkUrl('http://10.0.0.1:9000/').allowed).toBe(true)
+    expect(policy.checkUrl('http://0xa.1:9000/').allowed).toBe(true)
+    expect(policy.checkUrl('http://10.0.0.1:9001/').allowed).toBe(false)
+    expect(policy.checkUrl('http://[::1]:9001/').allowed).toBe(true)
   })
 
   it('opens hosts with underscores, of other alphabets, and with a dot at the end', () => {
@@ -309,17 +309,17 @@ describe('ALLOWED_TARGETS', () => {
   })
 
   it('opens a blocked port only where it is named with its host', () => {
-    expect(policyOf(['10.0.0.0/8']).judgeUrl('http://10.0.0.1:25/').allowed).toBe(false)
-    expect(policyOf(['10.0.0.1:25']).judgeUrl('http://10.0.0.1:25/').allowed).toBe(true)
-    expect(policyOf(['mail.example.com:25']).judgeUrl('http://mail.example.com:25/').allowed).toBe(
+    expect(policyOf(['10.0.0.0/8']).checkUrl('http://10.0.0.1:25/').allowed).toBe(false)
+    expect(policyOf(['10.0.0.1:25']).checkUrl('http://10.0.0.1:25/').allowed).toBe(true)
+    expect(policyOf(['mail.example.com:25']).checkUrl('http://mail.example.com:25/').allowed).toBe(
       true,
     )
   })
 
   it('opens the names of loopback together with the loopback range', () => {
-    expect(policyOf(['127.0.0.0/8']).judgeUrl('http://localhost:3000/').allowed).toBe(true)
-    expect(policyOf(['localhost:3000']).judgeUrl('http://localhost:3000/').allowed).toBe(true)
-    expect(policyOf(['localhost:3000']).judgeUrl('http://localhost:3001/').allowed).toBe(false)
+    expect(policyOf(['127.0.0.0/8']).checkUrl('http://localhost:3000/').allowed).toBe(true)
+    expect(policyOf(['localhost:3000']).checkUrl('http://localhost:3000/').allowed).toBe(true)
+    expect(policyOf(['localhost:3000']).checkUrl('http://localhost:3001/').allowed).toBe(false)
   })
 
   it('allows what a refusal said would allow it', () => {
@@ -327,8 +327,8 @@ describe('ALLOWED_TARGETS', () => {
     urls.push('http://localhost/', 'http://metadata/', 'http://8.8.8.8:25/')
     for (const url of urls) {
       const [, setting = ''] =
-        /ALLOWED_TARGETS=(\S+) would/.exec(reasonOf(strict.judgeUrl(url))) ?? []
-      expect(policyOf([setting]).judgeUrl(url), url).toEqual({ allowed: true })
+        /ALLOWED_TARGETS=(\S+) would/.exec(reasonOf(strict.checkUrl(url))) ?? []
+      expect(policyOf([setting]).checkUrl(url), url).toEqual({ allowed: true })
     }
   })
 

@@ -3,8 +3,8 @@ import { describe, expect, it } from 'vitest'
 import {
   AddressRefused,
   HandshakeFailed,
-  outcomeOfAnswer,
   outcomeOfError,
+  outcomeOfResponse,
 } from '../../src/webhook/outcome.ts'
 
 const NOW = Date.UTC(2026, 10, 24, 8, 30, 0)
@@ -13,7 +13,7 @@ const DAY_MS = 86_400_000
 const NO_RETRY = { 'posthorn-no-retry': 'true' }
 const AFTER_2 = { 'retry-after': '2' }
 
-describe('outcomeOfAnswer', () => {
+describe('outcomeOfResponse', () => {
   it.each([
     [200, {}, 'succeeded'],
     [201, {}, 'succeeded'],
@@ -55,7 +55,7 @@ describe('outcomeOfAnswer', () => {
     [599, {}, 'http_error'],
     [999, {}, 'http_error'],
   ])('%i with %j is %s', (status, headers, outcome) => {
-    const meaning = outcomeOfAnswer(status, headers, NOW)
+    const meaning = outcomeOfResponse(status, headers, NOW)
     expect(meaning.outcome).toBe(outcome)
     expect(meaning.message).toContain(String(status))
   })
@@ -73,9 +73,9 @@ describe('outcomeOfAnswer', () => {
     [400, NO_RETRY, 'retry', 'rejected'],
     [429, NO_RETRY, 'throttle', 'rejected'],
   ] as const)('%i with %j is, where the endpoint says %s, %s', (status, headers, says, outcome) => {
-    const meaning = outcomeOfAnswer(status, headers, NOW, { [status]: says, 599: 'retry' })
+    const meaning = outcomeOfResponse(status, headers, NOW, { [status]: says, 599: 'retry' })
     expect(meaning).toMatchObject({ outcome, isGone: false })
-    expect(outcomeOfAnswer(418, {}, NOW, { [status]: says }).outcome).toBe('http_error')
+    expect(outcomeOfResponse(418, {}, NOW, { [status]: says }).outcome).toBe('http_error')
   })
 
   it.each([
@@ -101,21 +101,21 @@ describe('outcomeOfAnswer', () => {
     ['Tue, 99 Foo 2026 08:31:30 GMT', null],
   ])('Retry-After "%s" means %s ms', (value, expected) => {
     for (const status of [429, 503, 500]) {
-      const { retryAfterMs } = outcomeOfAnswer(status, { 'retry-after': value }, NOW)
+      const { retryAfterMs } = outcomeOfResponse(status, { 'retry-after': value }, NOW)
       expect(retryAfterMs).toBe(expected)
     }
   })
 
   it('takes the first of several Retry-After, and none from an answer that ends the job', () => {
-    expect(outcomeOfAnswer(429, { 'retry-after': ['3', '9'] }, NOW).retryAfterMs).toBe(3_000)
-    expect(outcomeOfAnswer(422, AFTER_2, NOW).retryAfterMs).toBeNull()
-    expect(outcomeOfAnswer(200, AFTER_2, NOW).retryAfterMs).toBeNull()
+    expect(outcomeOfResponse(429, { 'retry-after': ['3', '9'] }, NOW).retryAfterMs).toBe(3_000)
+    expect(outcomeOfResponse(422, AFTER_2, NOW).retryAfterMs).toBeNull()
+    expect(outcomeOfResponse(200, AFTER_2, NOW).retryAfterMs).toBeNull()
   })
 })
 
 describe('a redirect', () => {
   it.each([301, 302, 307, 308])('of %i shows where it leads', (status) => {
-    const { message } = outcomeOfAnswer(status, { location: 'https://new.example/hook' }, NOW)
+    const { message } = outcomeOfResponse(status, { location: 'https://new.example/hook' }, NOW)
     expect(message).toBe(
       `the endpoint responded with ${status}, a redirect to https://new.example/hook; redirects are not followed`,
     )
@@ -129,16 +129,16 @@ describe('a redirect', () => {
     ['/sign-in?next=/hook&token=secret', '/sign-in?…'],
     ['https://new.example/@team/a', 'https://new.example/@team/a'],
   ])('to %s is shown without credentials', (location, shown) => {
-    const { message } = outcomeOfAnswer(302, { location }, NOW)
+    const { message } = outcomeOfResponse(302, { location }, NOW)
     expect(message).toBe(
       `the endpoint responded with 302, a redirect to ${shown}; redirects are not followed`,
     )
   })
 
   it('is no other status, and none without a target', () => {
-    expect(outcomeOfAnswer(304, {}, NOW).message).toBe('the endpoint responded with 304')
+    expect(outcomeOfResponse(304, {}, NOW).message).toBe('the endpoint responded with 304')
     for (const status of [201, 400, 503]) {
-      const { message } = outcomeOfAnswer(status, { location: '/x' }, NOW)
+      const { message } = outcomeOfResponse(status, { location: '/x' }, NOW)
       expect(message).toBe(`the endpoint responded with ${status}`)
     }
   })
@@ -221,7 +221,7 @@ describe('outcomeOfError', () => {
     const mismatch = Object.assign(error('ERR_TLS_CERT_ALTNAME_INVALID'), { host: 'a.b', cert })
     expect(outcomeOfError(new HandshakeFailed(mismatch)).message.length).toBeLessThan(450)
     const headers = { location: `/${'x'.repeat(10_000)}` }
-    expect(outcomeOfAnswer(301, headers, NOW).message.length).toBeLessThan(400)
+    expect(outcomeOfResponse(301, headers, NOW).message.length).toBeLessThan(400)
   })
 })
 

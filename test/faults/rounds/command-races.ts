@@ -5,7 +5,7 @@ import { CANCEL_WINDOWS, raceCancels } from './races/cancels.ts'
 import { DELETION_WINDOWS, raceDeletion } from './races/deletions.ts'
 import { PAUSE_WINDOWS, racePauses } from './races/pauses.ts'
 import { PURGE_WINDOWS, racePurges } from './races/purges.ts'
-import { type Judge, openStage, type Stage } from './races/race-fixture.ts'
+import { type Check, openStage, type Stage } from './races/race-fixture.ts'
 import { REPLACEMENT_WINDOWS, raceReplacements } from './races/replacements.ts'
 import { ROTATION_WINDOWS, raceRotations } from './races/rotations.ts'
 
@@ -31,26 +31,26 @@ export const commandRaces: Round = {
   ],
   async play(fixture, form) {
     for (let i = 0; i < WORKERS; i++) await fixture.startWorker()
-    const judges = await raceAll(openStage(fixture), form)
+    const checks = await raceAll(openStage(fixture), form)
     await fixture.drained()
-    for (const judge of judges) await judge()
+    for (const check of checks) await check()
   },
 }
 
-async function raceAll(stage: Stage, { isLong, minutes }: Form): Promise<Judge[]> {
+async function raceAll(stage: Stage, { isLong, minutes }: Form): Promise<Check[]> {
   const { engine } = stage.fixture
   const repeats = isLong ? LONG_REPEATS[engine] : SHORT_REPEATS
   const endsAtMs = nowMs() + Math.min(minutes * 60_000, LONGEST_MS)
-  const repeated = async (race: (i: number) => Promise<Judge>) => {
-    const judges: Judge[] = []
-    for (let i = 0; i < repeats && (i === 0 || nowMs() < endsAtMs); i++) judges.push(await race(i))
-    return judges
+  const repeated = async (race: (i: number) => Promise<Check>) => {
+    const checks: Check[] = []
+    for (let i = 0; i < repeats && (i === 0 || nowMs() < endsAtMs); i++) checks.push(await race(i))
+    return checks
   }
   const [cancels, purges, deletions, replacements] = await Promise.all([
-    raceCancels(stage, CANCELS[engine] * repeats).then((judge) => [judge]),
-    racePurges(stage, PURGES[engine] * repeats).then((judge) => [judge]),
+    raceCancels(stage, CANCELS[engine] * repeats).then((check) => [check]),
+    racePurges(stage, PURGES[engine] * repeats).then((check) => [check]),
     repeated((i) => raceDeletion(stage, i)),
-    raceReplacements(stage, REPLACEMENTS * repeats).then((judge) => [judge]),
+    raceReplacements(stage, REPLACEMENTS * repeats).then((check) => [check]),
     raceRotations(stage, repeats),
     racePauses(stage, repeats),
   ])

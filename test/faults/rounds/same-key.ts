@@ -87,12 +87,12 @@ async function playOnce(fixture: Fixture, workNumber: number, killWithinMs: numb
     await fixture.startApi()
   }
   const told = (await Promise.all(sent)).flat()
-  judge(fixture, told, killWithinMs !== null)
+  check(fixture, told, killWithinMs !== null)
   await expectRefusal(fixture, workNumber)
   return { id: (told[0] as Told).id, isInTime }
 }
 
-function judge(fixture: Fixture, told: Told[], isKilled: boolean): void {
+function check(fixture: Fixture, told: Told[], isKilled: boolean): void {
   const ids = new Set(told.map(({ id }) => id))
   if (ids.size !== 1) fixture.complain(`${ids.size} ids for one key: ${[...ids].join(', ')}`)
   const made = told.filter(({ status }) => status === 201).length

@@ -5,7 +5,7 @@ import { until } from '../../../support/until.ts'
 import type { Fixture } from '../../fixture.ts'
 import { nowMs } from '../../history.ts'
 import type { Accepted, Answer } from '../../work-client.ts'
-import type { Judge, Stage } from './race-fixture.ts'
+import type { Check, Stage } from './race-fixture.ts'
 
 const ENDPOINT = 'cancels'
 /** Few clients, because a cancel that waits behind many requests is late for any race. */
@@ -36,7 +36,7 @@ interface Cancelled {
   retry: Answer | null
 }
 
-export async function raceCancels({ fixture, scripts }: Stage, jobCount: number): Promise<Judge> {
+export async function raceCancels({ fixture, scripts }: Stage, jobCount: number): Promise<Check> {
   const { client, random } = fixture
   const cancelled: Cancelled[] = []
   await fixture.register(ENDPOINT)
@@ -77,13 +77,13 @@ export async function raceCancels({ fixture, scripts }: Stage, jobCount: number)
   await Promise.all(Array.from({ length: CLIENTS }, oneClient))
   await until(() => cancelled.length === jobCount, CANCEL_DEADLINE_MS)
   return async () => {
-    for (const one of cancelled) await judge(fixture, one)
+    for (const one of cancelled) await check(fixture, one)
   }
 }
 
 const aimOf = (workNumber: number) => AIMS[workNumber % AIMS.length]
 
-async function judge(
+async function check(
   fixture: Fixture,
   { job, answer, endedAtMs, retry }: Cancelled,
 ): Promise<void> {

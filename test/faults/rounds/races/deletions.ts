@@ -4,9 +4,9 @@ import type { Fixture } from '../../fixture.ts'
 import { nowMs } from '../../history.ts'
 import type { Accepted } from '../../work-client.ts'
 import {
+  type Check,
   deliveriesTo,
   isUnderWay,
-  type Judge,
   KNOWN_AFTER_MS,
   NOISE_MS,
   type Stage,
@@ -24,7 +24,7 @@ const BURIED = 'jobs buried as endpoint_gone'
 
 export const DELETION_WINDOWS = [IN_FLIGHT, REFUSED, BURIED]
 
-export async function raceDeletion({ fixture }: Stage, number: number): Promise<Judge> {
+export async function raceDeletion({ fixture }: Stage, number: number): Promise<Check> {
   const { client } = fixture
   const name = `deleted-${number}`
   await fixture.register(name)

@@ -5,7 +5,7 @@ import { until } from '../../../support/until.ts'
 import type { Fixture } from '../../fixture.ts'
 import type { Engine } from '../../history.ts'
 import type { Accepted } from '../../work-client.ts'
-import type { Judge, Stage } from './race-fixture.ts'
+import type { Check, Stage } from './race-fixture.ts'
 
 /** Its jobs become dead in their first attempt. */
 const OF_DEAD = 'purged-dead'
@@ -26,7 +26,7 @@ const DONE_BEFORE = 'retried, done, and only then deleted'
 
 export const PURGE_WINDOWS = [RETRY_FIRST, DELETION_FIRST]
 
-export async function racePurges({ fixture, scripts }: Stage, jobCount: number): Promise<Judge> {
+export async function racePurges({ fixture, scripts }: Stage, jobCount: number): Promise<Check> {
   await fixture.register(OF_DEAD)
   await fixture.register(OF_CANCELLED)
   scripts.set(OF_DEAD, ({ attempt }) => (attempt === 1 ? 400 : undefined))
@@ -36,7 +36,7 @@ export async function racePurges({ fixture, scripts }: Stage, jobCount: number):
     races.push(...(await Promise.all(jobs.map((job) => race(fixture, job)))))
   }
   return async () => {
-    for (const one of races) await judge(fixture, one)
+    for (const one of races) await check(fixture, one)
   }
 }
 
@@ -66,7 +66,7 @@ async function race({ client, random, engine }: Fixture, job: Accepted) {
 
 type Race = Awaited<ReturnType<typeof race>>
 
-async function judge(fixture: Fixture, { job, retried, deleted }: Race): Promise<void> {
+async function check(fixture: Fixture, { job, retried, deleted }: Race): Promise<void> {
   const found = await fixture.client.look(job.id)
   const state = found?.status === 404 ? 'gone' : found?.body.state
   const told = `${job.id}: a retry was answered by ${retried}, a deletion by ${deleted}`

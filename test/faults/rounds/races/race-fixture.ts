@@ -12,7 +12,7 @@ export interface Stage {
 }
 
 /** Checks what can only be checked when everything is done. */
-export type Judge = () => Promise<void>
+export type Check = () => Promise<void>
 
 /** All processes of a round share two cores. */
 export const NOISE_MS = 500

@@ -5,9 +5,9 @@ import { nowMs } from '../../history.ts'
 import { startSteadyLoad } from '../../steady-load.ts'
 import { openVersionGate, type VersionGate, type VersionSeen } from '../../version-gate.ts'
 import {
+  type Check,
   deliveriesTo,
   isUnderWay,
-  type Judge,
   KNOWN_AFTER_MS,
   NOISE_MS,
   type Stage,
@@ -26,7 +26,7 @@ export const REPLACEMENT_WINDOWS = [IN_FLIGHT]
 /** When the response to the change to each version was received. */
 type AnsweredAtMs = number[]
 
-export async function raceReplacements({ fixture }: Stage, repeats: number): Promise<Judge> {
+export async function raceReplacements({ fixture }: Stage, repeats: number): Promise<Check> {
   const gate = await openVersionGate(`${fixture.receiver.url}/${ENDPOINT}`)
   await fixture.register(ENDPOINT, gate.settingsOf(0))
   const answeredAtMs: AnsweredAtMs = [nowMs()]
@@ -48,7 +48,7 @@ export async function raceReplacements({ fixture }: Stage, repeats: number): Pro
   await sleep(KNOWN_AFTER_MS + NOISE_MS)
   await load.stop()
   return async () => {
-    for (const one of gate.seen) judge(fixture, one, answeredAtMs)
+    for (const one of gate.seen) check(fixture, one, answeredAtMs)
     await gate.close()
   }
 }
@@ -62,7 +62,7 @@ async function replace(fixture: Fixture, gate: VersionGate, version: number): Pr
   }
 }
 
-function judge(fixture: Fixture, seen: VersionSeen, answeredAtMs: AnsweredAtMs): void {
+function check(fixture: Fixture, seen: VersionSeen, answeredAtMs: AnsweredAtMs): void {
   const { jobId, beganAtMs, byPath, byHeader, byTimeout } = seen
   if (byHeader !== byPath || byTimeout !== byPath) {
     fixture.complain(

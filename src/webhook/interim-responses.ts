@@ -3,9 +3,9 @@
 // ends the connection, and no setting changes that. So a 100 becomes a 102 before undici reads it.
 import type { Socket } from 'node:net'
 
-export interface AnswerFilter {
+export interface InterimFilter {
   /** Called when a request is written: the next bytes are the status line of its response. */
-  expectAnswer(): void
+  expectResponse(): void
 }
 
 /** The status line up to the code. # matches any byte; the code is compared separately. */
@@ -26,7 +26,7 @@ type Place =
   | 'final'
 
 /** Reads each byte once and keeps none, so the chunks may be split anywhere. */
-export function filterAnswers(socket: Socket): AnswerFilter {
+export function filterInterimResponses(socket: Socket): InterimFilter {
   let place: Place = 'final'
   /** Of the status line, or of the present line of an interim response; without line ends. */
   let length = 0
@@ -71,7 +71,7 @@ export function filterAnswers(socket: Socket): AnswerFilter {
     return push.call(socket, chunk, encoding)
   }
   return {
-    expectAnswer() {
+    expectResponse() {
       place = 'beginning'
       length = 0
     },

@@ -94,7 +94,7 @@ export function createWorker(
           ...{ store, outbox, log, onMoved: metrics.onOutbox },
           ...{ maxBodyBytes: config.MAX_BODY_BYTES, pollIntervalMs: config.POLL_INTERVAL },
         })
-  const minuteStatReports = new MinuteStatReports(store, minuteStats, log)
+  const statReports = new MinuteStatReports(store, minuteStats, log)
   const self = { id: workerId, version: VERSION, startedAt: store.clock.now(), concurrency }
   const keyIds = () => store.encryptionKeyIds()
   const report = () => ({ ...self, inFlight: loop.inFlightCount, keyIds: keyIds() })
@@ -103,8 +103,7 @@ export function createWorker(
     metrics,
     ...{ unsettledCount: () => loop.unsettledCount, lacksKey: () => loop.lacksKey },
     start() {
-      for (const part of [leases, loop, sweeper, scheduler, minuteStatReports, reports])
-        part.start()
+      for (const part of [leases, loop, sweeper, scheduler, statReports, reports]) part.start()
       outboxRelay?.start()
     },
     async stop() {
@@ -113,7 +112,7 @@ export function createWorker(
       const delivered = stopDelivering(loop, leases, config.SHUTDOWN_GRACE)
       await Promise.all([scheduler.stop(), outboxRelay?.stop(), delivered])
       await health.drained()
-      for (const part of [sweeper, minuteStatReports, reports]) await part.stop()
+      for (const part of [sweeper, statReports, reports]) await part.stop()
       await sender.close()
     },
   }

@@ -60,7 +60,6 @@ const files = [
   // and comments of SQL only.
   ...listed(
     ...['cli/*.ts', 'dashboard/*.js', 'routes/*.ts', 'workers/*.ts', 'src/*.ts'],
-    ...[':!src/store/mongo/connection.ts', ':!src/store/mongo/store.ts'],
   ),
 ]
 

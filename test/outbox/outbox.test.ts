@@ -132,7 +132,7 @@ describe('a job whose document is still there', () => {
     await outbox.insertOne({ ...document })
     await store
       .collection(COLLECTIONS.jobs)
-      .updateOne({ _id: document._id as never }, { $set: { owes: true } })
+      .updateOne({ _id: document._id as never }, { $set: { effectsPending: true } })
     expect((await posthorn.request('DELETE', `/jobs/${document._id}`)).status).toBe(204)
     expect(await outbox.countDocuments()).toBe(0)
     await posthorn.startWorker()

@@ -70,11 +70,11 @@ export async function markDependedOn(
   deadline: Deadline,
 ): Promise<void> {
   if (ids.length === 0) return
-  context.debts.noteOwing(ids)
+  context.pendingEffects.notePending(ids)
   await run(deadline, (limit) =>
     context.jobs.updateMany(
       { _id: { $in: ids }, state: { $in: [...QUEUED_STATES, 'running'] } },
-      { $set: { hasDependents: true, owes: true } },
+      { $set: { hasDependents: true, effectsPending: true } },
       { ...BY_ID, ...limit },
     ),
   )

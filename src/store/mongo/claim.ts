@@ -405,7 +405,7 @@ async function take(underWay: ClaimUnderWay, candidates: Candidate[]): Promise<C
         )
         .toArray(),
     )
-    context.debts.noteClaimed(documents)
+    context.pendingEffects.noteClaimed(documents)
     const byId = new Map(
       documents.map((document) => [document._id, claimedJobOf(document, leaseId, context.box)]),
     )

@@ -25,7 +25,7 @@ import {
   run,
   startDeadline,
 } from './connection.ts'
-import { afterFinish, doAftermath } from './finish-effects.ts'
+import { runFinishEffects, tryFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
   type AttemptDocument,
@@ -52,7 +52,7 @@ const COMMAND_FIELDS = {
   version: 1,
   dedupeKey: 1,
   orderingKey: 1,
-  owes: 1,
+  effectsPending: 1,
   waitingFor: 1,
 } as const
 
@@ -114,7 +114,7 @@ export async function cancel(context: MongoContext, ids: string[]): Promise<Comm
       context.ends.tell({ jobId, endpoint, attempt: attemptOf(attempt), diedOf: null })
     },
   })
-  await afterFinish(
+  await tryFinishEffects(
     context,
     ids.filter((_, i) => results[i]?.kind === 'applied'),
   )
@@ -136,9 +136,9 @@ export async function retry(
     ...{ context, event: 'retry', deadline, seen },
     async judge(job) {
       const state = stateOf(job.state)
-      if (job.owes && isRetryable(state)) {
+      if (job.effectsPending && isRetryable(state)) {
         // What its finish leads to must not be lost by there being another one.
-        await doAftermath(context, [job._id])
+        await runFinishEffects(context, [job._id])
         return { kind: 'look_again' }
       }
       const endpointAccepts = accepting.has(job.endpoint)
@@ -218,7 +218,7 @@ export async function deleteJob(
     if (ifVersion !== null && version !== ifVersion) return { kind: 'stale', version }
     if (!isFinalState(seen.state)) return { kind: 'refused', state: stateOf(seen.state) }
     // What its finish leads to comes first.
-    await doAftermath(context, [id])
+    await runFinishEffects(context, [id])
   }
   throw new StoreUnavailable('its finish effects could not be completed in time')
 }
@@ -294,7 +294,7 @@ function freshStart(
       expiresAt: null,
       // Another job may have come to depend on it while it was final, and was not marked for it.
       hasDependents: true,
-      owes: true,
+      effectsPending: true,
     },
     $unset: { finishedAt: '', superseded: '', ...(waits ? {} : { waitingFor: '' }) },
     $inc: { version: 1 },
@@ -354,8 +354,8 @@ async function write(
   { context, event, deadline }: Command,
 ): Promise<RetryResult | { kind: 'look_again' }> {
   const guard = guardOf(event, { now: nowOf(context) })
-  // A retry takes up the mark of an aftermath: one that was put there meanwhile has to be done.
-  const settled = event === 'retry' ? { owes: { $ne: true as const } } : {}
+  // A retry sets the mark again: one that was set meanwhile stands for effects that come first.
+  const settled = event === 'retry' ? { effectsPending: { $ne: true as const } } : {}
   try {
     const { matchedCount } = await run(deadline, (limit) =>
       context.jobs.updateOne(

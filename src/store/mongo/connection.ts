@@ -32,18 +32,22 @@ export interface MongoContext {
   box: SecretBox
   settings: StoreSettings
   unreadable: UnreadableSchedules
-  debts: KnownDebts
+  pendingEffects: PendingEffects
   ends: EndListeners
   /** Tells listeners that something may be due. */
   hint(): void
 }
 
-export interface KnownDebts {
-  noteClaimed(jobs: Pick<JobDocument, '_id' | 'owes'>[]): void
+/**
+ * Whether finish effects are pending for the jobs that this process claimed, so that a settlement of
+ * plain jobs need not read them (finish-effects.ts).
+ */
+export interface PendingEffects {
+  noteClaimed(jobs: Pick<JobDocument, '_id' | 'effectsPending'>[]): void
   /** Another job depends on these by now. */
-  noteOwing(jobIds: string[]): void
-  /** Those that owe something or that nobody here knows; from here on none of them is known. */
-  takeOwing(jobIds: string[]): string[]
+  notePending(jobIds: string[]): void
+  /** The jobs with pending effects, and those that are unknown here. All of them are forgotten. */
+  takePending(jobIds: string[]): string[]
 }
 
 const DEFAULT_DATABASE = 'posthorn'

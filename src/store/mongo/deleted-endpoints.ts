@@ -4,7 +4,7 @@ import { ENDPOINT_GONE } from '../../job/attempt.ts'
 import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import { endpointsWith } from './claim.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
-import { afterFinish } from './finish-effects.ts'
+import { tryFinishEffects } from './finish-effects.ts'
 import { guardOf, tellAttemptsEnded, tellDied } from './guards.ts'
 import {
   BY_ID,
@@ -137,7 +137,7 @@ async function abandon(context: MongoContext, jobs: Queued[], deadline: Deadline
   )
   const { reason } = ENDPOINT_GONE
   const ended = await tellDied(context, jobs, reason, { writeId, count }, deadline)
-  return { count, after: await afterFinish(context, idsOf(ended)) }
+  return { count, after: await tryFinishEffects(context, idsOf(ended)) }
 }
 
 function idsOf(jobs: Queued[]): string[] {
@@ -176,7 +176,7 @@ async function evict(
   )
   const { reason } = ENDPOINT_GONE
   const ended = await tellAttemptsEnded(context, ends, reason, { writeId, count }, deadline)
-  return { count, after: await afterFinish(context, idsOf(ended)) }
+  return { count, after: await tryFinishEffects(context, idsOf(ended)) }
 }
 
 /** Removes it when it has no job left and late enqueues have been waited out. */

@@ -58,7 +58,7 @@ const FILTERS = {
     leaseExpiresAt: { $eq: lease?.leaseExpiresAt ?? missing(), $lte: now },
   }),
   version_read: ({ version }) => ({ version: version ?? missing() }),
-  aftermath_done: () => ({ owes: FALSE }),
+  aftermath_done: () => ({ effectsPending: FALSE }),
   purge_due: ({ kept }) => ({
     state: kept?.state ?? missing(),
     hasKey: kept?.isKeyed ?? missing(),

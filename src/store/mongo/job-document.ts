@@ -108,7 +108,7 @@ export interface JobDocument {
   /** Absent: 0. */
   hops?: number
   /** Its finish leads to more: once it is final, this mark says that it has not been done yet. */
-  owes?: true
+  effectsPending?: true
   /** How often it has become final. */
   finishes?: number
   result: string | null
@@ -185,7 +185,8 @@ export const BY_ID = { hint: { _id: 1 } } as const
 export function newJobDocument(job: NewJob, acceptance: Acceptance, box: SecretBox): JobDocument {
   const runAt = new Date(job.runAt)
   const { maxAttempts, onFinish, waitingFor, isHeld } = acceptance
-  const owes = onFinish !== null || job.orderingKey !== null || isFromOutbox(job.originKey)
+  const effectsPending =
+    onFinish !== null || job.orderingKey !== null || isFromOutbox(job.originKey)
   return {
     _id: job.id,
     endpoint: job.endpoint,
@@ -223,7 +224,7 @@ export function newJobDocument(job: NewJob, acceptance: Acceptance, box: SecretB
     ...(onFinish === null ? {} : { onFinish }),
     ...(job.trace === null ? {} : { trace: job.trace }),
     ...(job.hops === 0 ? {} : { hops: job.hops }),
-    ...(owes ? { owes } : {}),
+    ...(effectsPending ? { effectsPending } : {}),
     result: null,
     resultTruncated: false,
     attempts: [],

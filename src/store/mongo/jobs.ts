@@ -1,5 +1,5 @@
-// What is read of jobs: one, a page, which are final. Ids sort by creation, so that they
-// bound and order every page.
+// What is read of jobs: one, a page, which are final. Ids sort by creation, so that they bound and
+// order every page.
 import type { Document, Filter } from 'mongodb'
 import type { Job, JobState, JobSummary } from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'

@@ -5,7 +5,7 @@ import { endOfLease } from '../../job/settlement.ts'
 import type { Heartbeat, HeartbeatResult, RenewResult } from '../settlement.ts'
 import { StoreUnavailable } from '../store.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
-import { afterFinish } from './finish-effects.ts'
+import { tryFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
   BY_ID,
@@ -107,7 +107,7 @@ export async function release(context: MongoContext, leases: Lease[]): Promise<R
   if (superseded.length > 0) {
     await write('withdraw', superseded)
     found = await readBack(context, leases, deadline)
-    await afterFinish(
+    await tryFinishEffects(
       context,
       superseded.map(({ jobId }) => jobId),
     )

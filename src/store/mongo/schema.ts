@@ -116,10 +116,10 @@ const JOB_INDEXES = {
     key: { expiresAt: 1, state: 1 },
     options: { partialFilterExpression: { state: 'held', expiresAt: { $gt: new Date(0) } } },
   },
-  /** sweep: final jobs whose aftermath was left undone. */
-  owing: {
-    key: { owes: 1, state: 1 },
-    options: { partialFilterExpression: { owes: true } },
+  /** sweep: final jobs whose effects were left undone. */
+  effects_pending: {
+    key: { effectsPending: 1, state: 1 },
+    options: { partialFilterExpression: { effectsPending: true } },
   },
   /** lists by dedupe key. */
   by_dedupe_key: {

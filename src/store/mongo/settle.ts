@@ -9,7 +9,7 @@ import { eventIfSuperseded, isRepeat } from '../../job/settlement.ts'
 import type { Settlement, SettleResult } from '../settlement.ts'
 import type { SettleOptions } from '../store.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
-import { afterFinish } from './finish-effects.ts'
+import { tryFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
   type AttemptDocument,
@@ -48,7 +48,7 @@ export async function settle(
   if (settlements.some(({ event }) => event === 'reschedule' || event === 'postpone')) {
     context.hint()
   }
-  await afterFinish(context, context.debts.takeOwing(finished))
+  await tryFinishEffects(context, context.pendingEffects.takePending(finished))
   return results
 }
 

@@ -30,7 +30,7 @@ import {
 } from './endpoints.ts'
 import { enqueue } from './enqueue.ts'
 import { startError } from './errors.ts'
-import { afterFinish, rememberDebts } from './finish-effects.ts'
+import { rememberPendingEffects, tryFinishEffects } from './finish-effects.ts'
 import type { JobDocument } from './job-document.ts'
 import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
 import { resealSchedules, sealAnew } from './key-rotation.ts'
@@ -102,7 +102,7 @@ export async function storeOn(
       box,
       settings,
       unreadable: rememberUnreadableSchedules(settings.warn),
-      debts: rememberDebts(),
+      pendingEffects: rememberPendingEffects(),
       ends: createEndListeners(),
       hint: () => hints.announce(),
     }
@@ -222,7 +222,7 @@ function jobVerbs(context: MongoContext, eligible: EligibleEndpoints, disowner: 
   return {
     async enqueue(jobs) {
       const { results, finished } = await enqueue(context, jobs)
-      if (finished.length > 0) await afterFinish(context, finished)
+      if (finished.length > 0) await tryFinishEffects(context, finished)
       return results
     },
     due: (since) => due(context, since),

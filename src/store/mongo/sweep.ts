@@ -10,7 +10,7 @@ import type { SweepCounts, SweepOptions } from '../store.ts'
 import { checkSomeHeld } from './blocked-jobs.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import type { GoneEndpoints } from './deleted-endpoints.ts'
-import { afterFinish, doLeftAftermaths } from './finish-effects.ts'
+import { runPendingEffects, tryFinishEffects } from './finish-effects.ts'
 import { guardOf, tellAttemptsEnded, tellDied } from './guards.ts'
 import {
   attemptDocument,
@@ -51,9 +51,9 @@ export async function sweep(
   // First: what this sweep ends can be read until the next one, however short the retention is.
   const purged = await purge(context, limit)
   // What others left undone, before what this sweep itself ends.
-  const left = await doLeftAftermaths(context, limit)
+  const left = await runPendingEffects(context, limit)
   const held = await checkSomeHeld(context, limit)
-  const afterHeld = await afterFinish(context, held.failed)
+  const afterHeld = await tryFinishEffects(context, held.failed)
   // Evicts before it reclaims: a job of an endpoint that is being deleted need not go round again.
   const gone = await goneEndpoints.bury(limit)
   const lapsed = options.reclaim
@@ -140,7 +140,7 @@ export async function endOverdue(
     context.ends.tell({ jobId, endpoint, attempt, diedOf: isDead ? end.failure.reason : null })
   })
   context.hint()
-  await afterFinish(context, finished)
+  await tryFinishEffects(context, finished)
   return results
 }
 
@@ -215,7 +215,7 @@ async function writeLapsed(
   if (event === 'reclaim') return { count, after: NO_EFFECTS }
   return {
     count,
-    after: await afterFinish(
+    after: await tryFinishEffects(
       context,
       ended.map(({ _id }) => _id),
     ),
@@ -257,7 +257,7 @@ async function buryExpired(
   const ended = await tellDied(context, jobs, EXPIRED.reason, { writeId, count }, deadline)
   return {
     count,
-    after: await afterFinish(
+    after: await tryFinishEffects(
       context,
       ended.map(({ _id }) => _id),
     ),

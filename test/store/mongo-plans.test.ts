@@ -80,7 +80,7 @@ it('endpoints with work are read from name to name by the index that begins with
   expect(new Set(hints.map((hint) => JSON.stringify(hint)))).toEqual(
     new Set([
       '["queued","claim"]',
-      ...['held', 'running', 'dead'].map((state) => JSON.stringify([state, 'by_endpoint'])),
+      ...['blocked', 'running', 'dead'].map((state) => JSON.stringify([state, 'by_endpoint'])),
     ]),
   )
   // It takes no hint before MongoDB 7.1.

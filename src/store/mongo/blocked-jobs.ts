@@ -26,11 +26,11 @@ import {
   toFinal,
 } from './job-document.ts'
 
-/** Held jobs that one sweep looks at: each has up to 50 dependencies to be read. */
+/** Blocked jobs that one sweep checks: each has up to 50 dependencies to read. */
 const MAX_CHECKED = 200
-const HELD = { endpoint: 1, orderingKey: 1, waitingFor: 1 } as const
+const BLOCKED_FIELDS = { endpoint: 1, orderingKey: 1, waitingFor: 1 } as const
 
-export type HeldJob = Pick<JobDocument, '_id' | keyof typeof HELD>
+export type BlockedJob = Pick<JobDocument, '_id' | keyof typeof BLOCKED_FIELDS>
 
 interface Checked {
   promotedCount: number
@@ -47,7 +47,7 @@ export interface OrderedLane {
 
 /** Keys in one command. More make it long, fewer make many. */
 const KEYS_PER_COMMAND = 64
-/** A later job that has the turn is held again first; then the earliest is tried once more. */
+/** A later job that has the turn is blocked first; then the earliest is tried once more. */
 const MAX_ROUNDS = 3
 
 type Head = Pick<JobDocument, '_id' | 'endpoint' | 'state' | 'waitingFor'> & { orderingKey: string }
@@ -85,18 +85,18 @@ export async function markDependedOn(
  *
  * @param fails those that wait for a job that is dead, cancelled or gone become dead
  */
-export async function checkHeld(
+export async function checkBlocked(
   context: MongoContext,
-  held: HeldJob[],
+  blocked: BlockedJob[],
   { fails }: { fails: boolean },
   deadline: Deadline,
 ): Promise<Checked> {
   const states = await statesOf(
     context,
-    held.flatMap(({ waitingFor = [] }) => waitingFor),
+    blocked.flatMap(({ waitingFor = [] }) => waitingFor),
     deadline,
   )
-  const checks = held.map((job) => {
+  const checks = blocked.map((job) => {
     const { waitingFor = [] } = job
     return { job, waitingFor, ...checkDependencies(waitingFor, (id) => states.get(id) ?? null) }
   })
@@ -126,23 +126,25 @@ export async function promoteHeads(
   let open = [...new Map(lanes.map((lane) => [textOf(lane), lane])).values()]
   const turns: Turns = { promotedCount: 0, waiting: [] }
   for (let round = 0; open.length > 0 && round < MAX_ROUNDS; round++) {
-    const held = (await headsOf(context, open, deadline)).filter(({ state }) => state === 'held')
+    const blocked = (await headsOf(context, open, deadline)).filter(
+      ({ state }) => state === 'blocked',
+    )
     const isFree = ({ waitingFor = [] }: Head) => waitingFor.length === 0
-    const free = held.filter(isFree)
-    turns.waiting.push(...held.filter((head) => !isFree(head)))
+    const free = blocked.filter(isFree)
+    turns.waiting.push(...blocked.filter((head) => !isFree(head)))
     if (free.length === 0) break
     const { count, refused } = await giveTurns(context, free, deadline)
     turns.promotedCount += count
-    open = await holdLaterOnes(context, refused, deadline)
+    open = await blockLaterJobs(context, refused, deadline)
   }
   return turns
 }
 
 /**
  * A later job that has the turn but is not running gives it up to the head. Returns the heads when
- * any was held again; else the later job runs, or the turn has moved on by itself.
+ * any was blocked; else the later job runs, or the turn has moved on by itself.
  */
-export async function holdLaterOnes<Earlier extends OrderedLane & { _id: string }>(
+export async function blockLaterJobs<Earlier extends OrderedLane & { _id: string }>(
   context: MongoContext,
   heads: Earlier[],
   deadline: Deadline,
@@ -153,7 +155,7 @@ export async function holdLaterOnes<Earlier extends OrderedLane & { _id: string 
       updateOne: {
         filter: { endpoint, turn: orderingKey, state: 'queued', _id: { $gt: _id } },
         update: {
-          $set: { state: 'held', checkedAt: new Date(context.clock.now()) },
+          $set: { state: 'blocked', checkedAt: new Date(context.clock.now()) },
           $unset: { turn: '' },
           $inc: { version: 1 },
         },
@@ -175,18 +177,18 @@ export async function headOfOrderingKey(
   return head?._id ?? null
 }
 
-/** Held jobs that wait for one of these, not more than `limit`. */
+/** Blocked jobs that wait for one of these, not more than `limit`. */
 export function waitingForAny(
   context: MongoContext,
   ids: string[],
   limit: number,
   deadline: Deadline,
-): Promise<HeldJob[]> {
+): Promise<BlockedJob[]> {
   return run(deadline, (commandLimit) =>
     context.jobs
-      .find<HeldJob>(
-        { waitingFor: { $in: ids }, state: 'held' },
-        { projection: HELD, limit, batchSize: limit, ...commandLimit },
+      .find<BlockedJob>(
+        { waitingFor: { $in: ids }, state: 'blocked' },
+        { projection: BLOCKED_FIELDS, limit, batchSize: limit, ...commandLimit },
       )
       .toArray(),
   )
@@ -207,15 +209,15 @@ export async function statesOf(context: MongoContext, ids: string[], deadline: D
 }
 
 /** Those looked at least recently. */
-export async function checkSomeHeld(context: MongoContext, limit: number): Promise<Checked> {
+export async function checkSomeBlocked(context: MongoContext, limit: number): Promise<Checked> {
   const deadline = startDeadline()
   const most = Math.min(limit, MAX_CHECKED)
-  const held = await run(deadline, (commandLimit) =>
+  const blocked = await run(deadline, (commandLimit) =>
     context.jobs
-      .find<HeldJob>(
-        { state: 'held', checkedAt: { $lte: nowOf(context) } },
+      .find<BlockedJob>(
+        { state: 'blocked', checkedAt: { $lte: nowOf(context) } },
         {
-          projection: HELD,
+          projection: BLOCKED_FIELDS,
           sort: { checkedAt: 1 },
           limit: most,
           batchSize: most,
@@ -224,15 +226,15 @@ export async function checkSomeHeld(context: MongoContext, limit: number): Promi
       )
       .toArray(),
   )
-  if (held.length === 0) return { promotedCount: 0, isChanged: false, failed: [] }
+  if (blocked.length === 0) return { promotedCount: 0, isChanged: false, failed: [] }
   await run(deadline, (commandLimit) =>
     context.jobs.updateMany(
-      { _id: { $in: held.map(({ _id }) => _id) } },
+      { _id: { $in: blocked.map(({ _id }) => _id) } },
       { $set: { checkedAt: nowOf(context) } },
       { ...BY_ID, ...commandLimit },
     ),
   )
-  return checkHeld(context, held, { fails: true }, deadline)
+  return checkBlocked(context, blocked, { fails: true }, deadline)
 }
 
 /** One update for all that wait for the same. Returns whether there were any. */
@@ -244,7 +246,7 @@ async function takeMet(
   const pairs = jobs.flatMap(({ _id, met }) => met.map((dependency) => ({ _id, dependency })))
   const updates = idsByDependency(pairs).map(([dependency, ids]) => ({
     updateMany: {
-      filter: { _id: { $in: ids }, state: 'held' as const },
+      filter: { _id: { $in: ids }, state: 'blocked' as const },
       update: { $pull: { waitingFor: dependency } },
       ...BY_ID,
     },
@@ -298,7 +300,7 @@ function idsByDependency(pairs: Pair[]): [string, string[]][] {
 
 async function promote(
   context: MongoContext,
-  ready: HeldJob[],
+  ready: BlockedJob[],
   deadline: Deadline,
 ): Promise<number> {
   const ids = ready.flatMap(({ _id, orderingKey }) => (orderingKey === undefined ? [_id] : []))

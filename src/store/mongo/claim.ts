@@ -539,7 +539,7 @@ async function giveBack(context: MongoContext, suspect: Suspect): Promise<boolea
 /** By state, the index that is read from name to name. */
 const NAME_INDEXES = {
   queued: 'claim',
-  held: 'by_endpoint',
+  blocked: 'by_endpoint',
   running: 'by_endpoint',
   dead: 'by_endpoint',
 } as const

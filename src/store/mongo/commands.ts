@@ -9,9 +9,9 @@ import { LIFECYCLE } from '../../job/lifecycle.ts'
 import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from '../job-commands.ts'
 import { StoreUnavailable } from '../store.ts'
 import {
-  checkHeld,
-  type HeldJob,
-  holdLaterOnes,
+  type BlockedJob,
+  blockLaterJobs,
+  checkBlocked,
   markDependedOn,
   type OrderedLane,
   promoteHeads,
@@ -131,7 +131,7 @@ export async function retry(
   const seen = await look(context, ids, deadline)
   const accepting = await acceptingEndpoints(context, [...seen.values()], deadline)
   const states = await statesOfUnmet(context, [...seen.values()], deadline)
-  const queued: HeldJob[] = []
+  const queued: BlockedJob[] = []
   const results = await byHand(ids, {
     ...{ context, event: 'retry', deadline, seen },
     async judge(job) {
@@ -252,7 +252,7 @@ async function statesOfUnmet(
 }
 
 /** Promotes what waits for nothing, and takes the turn from later jobs where it waits. */
-async function letGo(context: MongoContext, queued: HeldJob[]): Promise<void> {
+async function letGo(context: MongoContext, queued: BlockedJob[]): Promise<void> {
   const deadline = startDeadline()
   const lanes = queued.flatMap(({ endpoint, orderingKey }): OrderedLane[] =>
     orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
@@ -261,10 +261,10 @@ async function letGo(context: MongoContext, queued: HeldJob[]): Promise<void> {
   const ordered = waiting.flatMap(({ orderingKey, ...job }) =>
     orderingKey === undefined ? [] : [{ ...job, orderingKey }],
   )
-  await holdLaterOnes(context, ordered, deadline)
+  await blockLaterJobs(context, ordered, deadline)
   await promoteHeads(context, lanes, deadline)
   // What they wait for may have succeeded since it was read; its death is the sweeper's to find.
-  if (waiting.length > 0) await checkHeld(context, waiting, { fails: false }, deadline)
+  if (waiting.length > 0) await checkBlocked(context, waiting, { fails: false }, deadline)
   context.hint()
 }
 
@@ -275,11 +275,11 @@ function freshStart(
 ): UpdateFilter<JobDocument> {
   const { dedupeKey, orderingKey, maxAttempts } = seen
   const waits = waitingFor.length > 0
-  const isHeld = waits || orderingKey !== undefined
+  const isBlocked = waits || orderingKey !== undefined
   return {
     $set: {
-      state: isHeld ? 'held' : 'queued',
-      ...(isHeld ? { checkedAt: new Date(0) } : {}),
+      state: isBlocked ? 'blocked' : 'queued',
+      ...(isBlocked ? { checkedAt: new Date(0) } : {}),
       ...(waits ? { waitingFor } : {}),
       ...(dedupeKey === undefined ? {} : { dedupeHolder: dedupeKey }),
       runAt: now,

@@ -197,10 +197,10 @@ export function resumeEndpoint(
     healthId: randomId(),
   }
   // What it resets beside these three are counts, which never raise a version.
-  const isHeldBack = {
+  const isStopped = {
     $or: ['$paused', { $ne: ['$disabledReason', null] }, { $ne: ['$restingUntil', null] }],
   }
-  return change(context, name, ifVersion, fields, isHeldBack)
+  return change(context, name, ifVersion, fields, isStopped)
 }
 
 export async function rotateSecret(

@@ -12,7 +12,7 @@ import {
 } from '../../job/acceptance.ts'
 import type { JobState, NewJob } from '../../job/job.ts'
 import { type EnqueueResult, MAX_ANSWER_MS, MAX_ENQUEUE_BATCH, StoreUnavailable } from '../store.ts'
-import { checkHeld, markDependedOn } from './blocked-jobs.ts'
+import { checkBlocked, markDependedOn } from './blocked-jobs.ts'
 import {
   type Deadline,
   isBareDuplicateKey,
@@ -50,7 +50,7 @@ interface Enqueued {
 interface Batch extends Answers {
   context: MongoContext
   finished: string[]
-  held: Item[]
+  blocked: Item[]
   deadline: Deadline
 }
 
@@ -78,7 +78,7 @@ export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<En
   const results: EnqueueResult[] = jobs.map(() => ({ kind: 'unknown_endpoint' }))
   if (jobs.length === 0) return { results, finished: [] }
   const deadline = startDeadline()
-  const batch: Batch = { context, results, existing: [], finished: [], held: [], deadline }
+  const batch: Batch = { context, results, existing: [], finished: [], blocked: [], deadline }
   const { endpoints, states } = await loadEnqueueContext(context, jobs, deadline)
   const accepts = (name: string) => endpoints.has(name)
   /** Earlier jobs of the batch that are stored by now, or surely will be. */
@@ -109,8 +109,8 @@ export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<En
       if (results[index]?.kind === 'inserted') inserted.add(job.id)
   }
   await answerKnown(batch, refused)
-  const isChanged = await promoteHeld(batch)
-  await fillIn({ ...batch, held: isChanged ? batch.held : [] })
+  const isChanged = await promoteBlocked(batch)
+  await fillIn({ ...batch, blocked: isChanged ? batch.blocked : [] })
   if (results.some(({ kind }) => kind === 'inserted')) context.hint()
   return { results, finished: batch.finished }
 }
@@ -149,12 +149,12 @@ async function store(batch: Batch, items: Item[]): Promise<void> {
     for (const item of open) {
       if (taken.has(item)) continue
       results[item.index] = insertedAs(item)
-      if (item.document.state === 'held') batch.held.push(item)
+      if (item.document.state === 'blocked') batch.blocked.push(item)
     }
     const resolved = await resolveAll(batch, [...taken])
     for (const item of resolved.own) {
       results[item.index] = insertedAs(item)
-      if (item.document.state === 'held') batch.held.push(item)
+      if (item.document.state === 'blocked') batch.blocked.push(item)
     }
     batch.finished.push(...resolved.finished)
     fruitless = resolved.open.length < open.length ? 0 : fruitless + 1
@@ -205,13 +205,13 @@ async function answerKnown(batch: Batch, refused: { index: number; job: NewJob }
 }
 
 /** First the marks, then the look: a dependency that finishes in between is not overlooked. */
-async function promoteHeld({ context, held, deadline }: Batch): Promise<boolean> {
-  if (held.length === 0) return false
-  const waitedFor = held.flatMap(({ document }) => document.waitingFor ?? [])
+async function promoteBlocked({ context, blocked, deadline }: Batch): Promise<boolean> {
+  if (blocked.length === 0) return false
+  const waitedFor = blocked.flatMap(({ document }) => document.waitingFor ?? [])
   await markDependedOn(context, [...new Set(waitedFor)], deadline)
-  const { isChanged } = await checkHeld(
+  const { isChanged } = await checkBlocked(
     context,
-    held.map(({ document }) => document),
+    blocked.map(({ document }) => document),
     { fails: false },
     deadline,
   )
@@ -219,11 +219,11 @@ async function promoteHeld({ context, held, deadline }: Batch): Promise<boolean>
 }
 
 /** Jobs as they are in the end: those that were there, and those that were promoted. */
-async function fillIn({ context, results, existing, held, deadline }: Batch): Promise<void> {
-  const ids = [...existing.map(({ jobId }) => jobId), ...held.map(({ job }) => job.id)]
+async function fillIn({ context, results, existing, blocked, deadline }: Batch): Promise<void> {
+  const ids = [...existing.map(({ jobId }) => jobId), ...blocked.map(({ job }) => job.id)]
   const found = await readExisting(context, ids, deadline)
   answerFrom(found, existing, results)
-  for (const { index, job } of held) {
+  for (const { index, job } of blocked) {
     const result = found.get(job.id)
     if (result?.kind === 'existing') results[index] = { kind: 'inserted', job: result.job }
   }
@@ -231,7 +231,7 @@ async function fillIn({ context, results, existing, held, deadline }: Batch): Pr
 
 function insertedAs({ job, document }: Item): EnqueueResult {
   const { maxAttempts, onFinish = null, waitingFor = [] } = document
-  const isHeld = document.state === 'held'
+  const isHeld = document.state === 'blocked'
   return { kind: 'inserted', job: newlyQueued(job, { maxAttempts, onFinish, waitingFor, isHeld }) }
 }
 
@@ -311,7 +311,7 @@ async function insert(
 }
 
 /**
- * Inserts without the dedupe key, held, and then gives it the key. Slower, and so only where an
+ * Inserts without the dedupe key, blocked, and then gives it the key. Slower, and so only where an
  * insert was refused for a key that nobody has: on some engines a key that was given up once still
  * stands in the way of inserts, but not of updates (secantusd-rs 0.5). Returns those whose key was
  * taken.
@@ -324,7 +324,7 @@ async function insertKeyless(
   const checkedAt = new Date(context.clock.now() + KEYLESS_MS)
   const keyless = items.map(({ document: { dedupeHolder, ...rest }, ...item }) => ({
     ...item,
-    document: { ...rest, state: 'held' as const, checkedAt },
+    document: { ...rest, state: 'blocked' as const, checkedAt },
   }))
   const refused = await insert(context, keyless, deadline)
   // One that the driver sent twice, when the first answer was lost, is refused and stored.
@@ -343,7 +343,7 @@ async function giveKey(context: MongoContext, item: Item, deadline: Deadline): P
   try {
     await run(deadline, (limit) =>
       context.jobs.updateOne(
-        { _id, state: 'held' },
+        { _id, state: 'blocked' },
         { $set: { dedupeHolder, state, checkedAt: new Date(0) } },
         { ...BY_ID, ...limit },
       ),
@@ -351,7 +351,7 @@ async function giveKey(context: MongoContext, item: Item, deadline: Deadline): P
     return true
   } catch (error) {
     if (!isDuplicateKey(error)) throw error
-    await run(deadline, (limit) => context.jobs.deleteOne({ _id, state: 'held' }, limit))
+    await run(deadline, (limit) => context.jobs.deleteOne({ _id, state: 'blocked' }, limit))
     return false
   }
 }

@@ -9,7 +9,7 @@ import { type DropReason, hasTooManyHops, isToldOf, noticeOf } from '../../job/n
 import { FINAL_STATES, type FinalState } from '../../job/retention.ts'
 import type { OutboxName } from '../outbox.ts'
 import { StoreUnavailable } from '../store.ts'
-import { checkHeld, type OrderedLane, promoteHeads, waitingForAny } from './blocked-jobs.ts'
+import { checkBlocked, type OrderedLane, promoteHeads, waitingForAny } from './blocked-jobs.ts'
 import {
   type Deadline,
   type MongoContext,
@@ -138,7 +138,7 @@ async function runSomeEffects(context: MongoContext, ids: string[]) {
   const turns = await promoteHeads(context, lanes, deadline)
   if (turns.promotedCount > 0) context.hint()
   // One whose dependency was dead before it came would keep the turn from those behind it.
-  const next = await checkHeld(context, turns.waiting, { fails: true }, deadline)
+  const next = await checkBlocked(context, turns.waiting, { fails: true }, deadline)
   const done = finished.filter(({ hasDependents }) => dependents.isComplete || !hasDependents)
   const aftermaths = await clearMarks(context, done, deadline)
   const promoted = dependents.promotedCount + turns.promotedCount + next.promotedCount
@@ -224,12 +224,12 @@ async function releaseDependents(context: MongoContext, finished: FinishedJob[])
   for (let turn = 0; ids.length > 0; turn++) {
     if (turn === MAX_TURNS_OF_DEPENDENTS) return { promotedCount, failed, isComplete: false }
     const deadline = startDeadline()
-    const held = await waitingForAny(context, ids, DEPENDENTS_AT_ONCE, deadline)
-    if (held.length === 0) break
-    const checked = await checkHeld(context, held, { fails: true }, deadline)
+    const blocked = await waitingForAny(context, ids, DEPENDENTS_AT_ONCE, deadline)
+    if (blocked.length === 0) break
+    const checked = await checkBlocked(context, blocked, { fails: true }, deadline)
     promotedCount += checked.promotedCount
     failed.push(...checked.failed)
-    if (held.length < DEPENDENTS_AT_ONCE) break
+    if (blocked.length < DEPENDENTS_AT_ONCE) break
   }
   return { promotedCount, failed, isComplete: true }
 }

@@ -40,9 +40,9 @@ const FILTERS = {
   unexpired: ({ now }) => ({ expiresAt: { $not: { $lte: now } } }),
   // The lower bound is what the partial index asks for.
   expired: ({ now }) => ({ expiresAt: { $gt: new Date(0), $lte: now } }),
-  // Held is a state of its own here: the indexes of claims hold none of them.
+  // A state of its own here, so that the indexes of claims hold no blocked job.
   claimable: () => ({ state: 'queued' }),
-  held: () => ({ state: 'held' }),
+  held: () => ({ state: 'blocked' }),
   dependencies_met: () => ({ 'waitingFor.0': { $exists: false } }),
   sending: () => ({ phase: 'sending' }),
   awaiting: () => ({ phase: 'awaiting_completion' }),

@@ -27,10 +27,10 @@ import type { RetryOverride } from '../../job/retry-policy.ts'
 import type { SecretBox } from '../secret-box.ts'
 import { StoreUnusable } from '../store.ts'
 
-/** `held` is a queued job that is kept from being claimed: so it stands outside those indexes. */
-export type StoredState = JobState | 'held'
+/** `blocked` is a queued job that cannot be claimed: as a state it is outside the claim indexes. */
+export type StoredState = JobState | 'blocked'
 
-export const QUEUED_STATES = ['queued', 'held'] as const satisfies StoredState[]
+export const QUEUED_STATES = ['queued', 'blocked'] as const satisfies StoredState[]
 
 export interface JobDocument {
   _id: string
@@ -96,7 +96,7 @@ export interface JobDocument {
   freedAt?: Date
   /** When it was last let go: with its runAt this tells since when it is due. */
   promotedAt?: Date
-  /** Of a held one: when it was last looked at. */
+  /** Of a blocked job: when it was last checked. */
   checkedAt?: Date
   hasDependents?: true
   originKey?: string
@@ -184,13 +184,13 @@ export const BY_ID = { hint: { _id: 1 } } as const
 
 export function newJobDocument(job: NewJob, acceptance: Acceptance, box: SecretBox): JobDocument {
   const runAt = new Date(job.runAt)
-  const { maxAttempts, onFinish, waitingFor, isHeld } = acceptance
+  const { maxAttempts, onFinish, waitingFor, isHeld: isBlocked } = acceptance
   const effectsPending =
     onFinish !== null || job.orderingKey !== null || isFromOutbox(job.originKey)
   return {
     _id: job.id,
     endpoint: job.endpoint,
-    state: isHeld ? 'held' : 'queued',
+    state: isBlocked ? 'blocked' : 'queued',
     phase: null,
     priority: job.priority,
     runAt,
@@ -219,7 +219,7 @@ export function newJobDocument(job: NewJob, acceptance: Acceptance, box: SecretB
     ...keyFields(job),
     ...(job.tags.length > 0 ? { tags: job.tags } : {}),
     ...(job.dependsOn.length > 0 ? { dependsOn: job.dependsOn, waitingFor } : {}),
-    ...(isHeld ? { checkedAt: new Date(0) } : {}),
+    ...(isBlocked ? { checkedAt: new Date(0) } : {}),
     ...(job.scheduleName === null ? {} : { scheduleName: job.scheduleName }),
     ...(onFinish === null ? {} : { onFinish }),
     ...(job.trace === null ? {} : { trace: job.trace }),
@@ -237,7 +237,7 @@ export function isFromOutbox(originKey: string | null | undefined): originKey is
 }
 
 export function stateOf(stored: StoredState): JobState {
-  return stored === 'held' ? 'queued' : stored
+  return stored === 'blocked' ? 'queued' : stored
 }
 
 export function isFinalState(stored: StoredState): boolean {
@@ -283,7 +283,7 @@ export function summaryOf(
     scheduleName: document.scheduleName ?? null,
     dependsOn: document.dependsOn ?? [],
     waitingFor: document.waitingFor ?? [],
-    isHeld: document.state === 'held',
+    isHeld: document.state === 'blocked',
     onFinish: document.onFinish ?? null,
     version: document.version,
   }

@@ -106,15 +106,15 @@ const JOB_INDEXES = {
     key: { waitingFor: 1, state: 1 },
     options: { partialFilterExpression: { waitingFor: { $exists: true } } },
   },
-  /** sweep: held jobs, least recently checked first. */
-  held: {
+  /** sweep: blocked jobs, least recently checked first. */
+  blocked: {
     key: { state: 1, checkedAt: 1 },
-    options: { partialFilterExpression: { state: 'held' } },
+    options: { partialFilterExpression: { state: 'blocked' } },
   },
-  /** sweep: held jobs that expired. */
-  held_expiry: {
+  /** sweep: blocked jobs that expired. */
+  blocked_expiry: {
     key: { expiresAt: 1, state: 1 },
-    options: { partialFilterExpression: { state: 'held', expiresAt: { $gt: new Date(0) } } },
+    options: { partialFilterExpression: { state: 'blocked', expiresAt: { $gt: new Date(0) } } },
   },
   /** sweep: final jobs whose effects were left undone. */
   effects_pending: {

@@ -7,7 +7,7 @@ import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-eff
 import { FINAL_STATES, purgeClasses } from '../../job/retention.ts'
 import type { OverdueEnd, OverdueJob, SettleResult } from '../settlement.ts'
 import type { SweepCounts, SweepOptions } from '../store.ts'
-import { checkSomeHeld } from './blocked-jobs.ts'
+import { checkSomeBlocked } from './blocked-jobs.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import type { GoneEndpoints } from './deleted-endpoints.ts'
 import { runPendingEffects, tryFinishEffects } from './finish-effects.ts'
@@ -52,8 +52,8 @@ export async function sweep(
   const purged = await purge(context, limit)
   // What others left undone, before what this sweep itself ends.
   const left = await runPendingEffects(context, limit)
-  const held = await checkSomeHeld(context, limit)
-  const afterHeld = await tryFinishEffects(context, held.failed)
+  const blocked = await checkSomeBlocked(context, limit)
+  const afterBlocked = await tryFinishEffects(context, blocked.failed)
   // Evicts before it reclaims: a job of an endpoint that is being deleted need not go round again.
   const gone = await goneEndpoints.bury(limit)
   const lapsed = options.reclaim
@@ -61,11 +61,11 @@ export async function sweep(
     : { reclaimed: 0, buriedLapsed: 0, after: NO_EFFECTS }
   const expired = [
     await buryExpired(context, 'queued', limit),
-    await buryExpired(context, 'held', limit),
+    await buryExpired(context, 'blocked', limit),
   ]
   if (lapsed.reclaimed > 0) context.hint()
   const after = sumEffects([
-    ...[lapsed.after, gone.after, afterHeld, left],
+    ...[lapsed.after, gone.after, afterBlocked, left],
     ...expired.map((one) => one.after),
   ])
   return {
@@ -74,8 +74,8 @@ export async function sweep(
     expired: expired.reduce((sum, { count }) => sum + count, 0),
     abandoned: gone.abandoned,
     evicted: gone.evicted,
-    promoted: held.promotedCount + after.promoted,
-    dependentsFailed: held.failed.length + after.dependentsFailed,
+    promoted: blocked.promotedCount + after.promoted,
+    dependentsFailed: blocked.failed.length + after.dependentsFailed,
     // Found undone by this sweep; those of its own ends are not.
     aftermaths: left.aftermaths,
     purged,
@@ -238,7 +238,7 @@ function lapsedChange(event: LapsedEvent, now: Date) {
 /** One state at a time, for each has an index of its own. */
 async function buryExpired(
   context: MongoContext,
-  state: 'queued' | 'held',
+  state: 'queued' | 'blocked',
   limit: number,
 ): Promise<Ended> {
   const deadline = startDeadline()

@@ -40,22 +40,22 @@ interface Checked {
   failed: string[]
 }
 
-export interface OrderedLane {
+export interface OrderingKey {
   endpoint: string
   orderingKey: string
 }
 
 /** Keys in one command. More make it long, fewer make many. */
 const KEYS_PER_COMMAND = 64
-/** A later job that has the turn is blocked first; then the earliest is tried once more. */
+/** A later job that has the slot is blocked first; then the earliest is tried once more. */
 const MAX_ROUNDS = 3
 
 type Head = Pick<JobDocument, '_id' | 'endpoint' | 'state' | 'waitingFor'> & { orderingKey: string }
 
-interface Turns {
+interface FilledSlots {
   /** How many became claimable. */
   promotedCount: number
-  /** Heads that wait for their dependencies: they get no turn, and nobody behind them does. */
+  /** Heads that wait for their dependencies: neither they nor the jobs behind them get the slot. */
   waiting: Head[]
 }
 
@@ -117,34 +117,34 @@ export async function checkBlocked(
   return { promotedCount, isChanged: isTaken || promotedCount + failed.length > 0, failed }
 }
 
-/** Gives each key's turn to its earliest job that is not final. */
-export async function promoteHeads(
+/** Gives the slot of each key to its earliest job that is not final. */
+export async function fillOrderingSlots(
   context: MongoContext,
-  lanes: OrderedLane[],
+  keys: OrderingKey[],
   deadline: Deadline,
-): Promise<Turns> {
-  let open = [...new Map(lanes.map((lane) => [textOf(lane), lane])).values()]
-  const turns: Turns = { promotedCount: 0, waiting: [] }
+): Promise<FilledSlots> {
+  let open = [...new Map(keys.map((key) => [textOf(key), key])).values()]
+  const slots: FilledSlots = { promotedCount: 0, waiting: [] }
   for (let round = 0; open.length > 0 && round < MAX_ROUNDS; round++) {
     const blocked = (await headsOf(context, open, deadline)).filter(
       ({ state }) => state === 'blocked',
     )
     const isFree = ({ waitingFor = [] }: Head) => waitingFor.length === 0
     const free = blocked.filter(isFree)
-    turns.waiting.push(...blocked.filter((head) => !isFree(head)))
+    slots.waiting.push(...blocked.filter((head) => !isFree(head)))
     if (free.length === 0) break
-    const { count, refused } = await giveTurns(context, free, deadline)
-    turns.promotedCount += count
+    const { count, refused } = await giveSlots(context, free, deadline)
+    slots.promotedCount += count
     open = await blockLaterJobs(context, refused, deadline)
   }
-  return turns
+  return slots
 }
 
 /**
- * A later job that has the turn but is not running gives it up to the head. Returns the heads when
- * any was blocked; else the later job runs, or the turn has moved on by itself.
+ * A later job that has the slot but is not running loses it to the head. Returns the heads if any
+ * such job was blocked; if none was, the later job is running, or the slot has moved on by itself.
  */
-export async function blockLaterJobs<Earlier extends OrderedLane & { _id: string }>(
+export async function blockLaterJobs<Earlier extends OrderingKey & { _id: string }>(
   context: MongoContext,
   heads: Earlier[],
   deadline: Deadline,
@@ -153,10 +153,10 @@ export async function blockLaterJobs<Earlier extends OrderedLane & { _id: string
   const updates = heads.map(
     ({ _id, endpoint, orderingKey }): AnyBulkWriteOperation<JobDocument> => ({
       updateOne: {
-        filter: { endpoint, turn: orderingKey, state: 'queued', _id: { $gt: _id } },
+        filter: { endpoint, orderingSlot: orderingKey, state: 'queued', _id: { $gt: _id } },
         update: {
           $set: { state: 'blocked', checkedAt: new Date(context.clock.now()) },
-          $unset: { turn: '' },
+          $unset: { orderingSlot: '' },
           $inc: { version: 1 },
         },
       },
@@ -170,10 +170,10 @@ export async function blockLaterJobs<Earlier extends OrderedLane & { _id: string
 
 export async function headOfOrderingKey(
   context: MongoContext,
-  lane: OrderedLane,
+  key: OrderingKey,
   deadline: Deadline,
 ): Promise<string | null> {
-  const [head] = await headsOf(context, [lane], deadline)
+  const [head] = await headsOf(context, [key], deadline)
   return head?._id ?? null
 }
 
@@ -304,11 +304,11 @@ async function promote(
   deadline: Deadline,
 ): Promise<number> {
   const ids = ready.flatMap(({ _id, orderingKey }) => (orderingKey === undefined ? [_id] : []))
-  const lanes = ready.flatMap(({ endpoint, orderingKey }): OrderedLane[] =>
+  const keys = ready.flatMap(({ endpoint, orderingKey }): OrderingKey[] =>
     orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
   )
   const now = nowOf(context)
-  let { promotedCount } = await promoteHeads(context, lanes, deadline)
+  let { promotedCount } = await fillOrderingSlots(context, keys, deadline)
   if (ids.length > 0) {
     const { modifiedCount } = await run(deadline, (limit) =>
       context.jobs.updateMany(
@@ -325,12 +325,12 @@ async function promote(
 
 async function headsOf(
   context: MongoContext,
-  lanes: OrderedLane[],
+  keys: OrderingKey[],
   deadline: Deadline,
 ): Promise<Head[]> {
   const heads: Head[] = []
-  for (let i = 0; i < lanes.length; i += KEYS_PER_COMMAND) {
-    const pipelines = lanes.slice(i, i + KEYS_PER_COMMAND).map(headPipeline)
+  for (let i = 0; i < keys.length; i += KEYS_PER_COMMAND) {
+    const pipelines = keys.slice(i, i + KEYS_PER_COMMAND).map(headPipeline)
     const [first = [], ...others] = pipelines
     const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
     const found = await run(deadline, (limit) =>
@@ -343,7 +343,7 @@ async function headsOf(
   return heads
 }
 
-function headPipeline({ endpoint, orderingKey }: OrderedLane): Document[] {
+function headPipeline({ endpoint, orderingKey }: OrderingKey): Document[] {
   return [
     { $match: { endpoint, orderingKey, state: { $in: [...QUEUED_STATES, 'running'] } } },
     { $sort: { _id: 1 } },
@@ -352,8 +352,8 @@ function headPipeline({ endpoint, orderingKey }: OrderedLane): Document[] {
   ]
 }
 
-/** `refused`: another job of the key has the turn. */
-async function giveTurns(
+/** `refused`: another job of the key has the slot. */
+async function giveSlots(
   context: MongoContext,
   heads: Head[],
   deadline: Deadline,
@@ -364,7 +364,12 @@ async function giveTurns(
     updateOne: {
       filter: { _id, ...guard },
       update: {
-        $set: { state: 'queued' as const, turn: orderingKey, freedAt: now, promotedAt: now },
+        $set: {
+          state: 'queued' as const,
+          orderingSlot: orderingKey,
+          freedAt: now,
+          promotedAt: now,
+        },
         $inc: { version: 1 },
       },
       ...BY_ID,
@@ -383,6 +388,6 @@ async function giveTurns(
 }
 
 /** A name holds no line break, so that two pairs never look the same. */
-function textOf({ endpoint, orderingKey }: OrderedLane): string {
+function textOf({ endpoint, orderingKey }: OrderingKey): string {
   return `${endpoint}\n${orderingKey}`
 }

@@ -12,9 +12,9 @@ import {
   type BlockedJob,
   blockLaterJobs,
   checkBlocked,
+  fillOrderingSlots,
   markDependedOn,
-  type OrderedLane,
-  promoteHeads,
+  type OrderingKey,
   statesOf,
 } from './blocked-jobs.ts'
 import {
@@ -251,10 +251,10 @@ async function statesOfUnmet(
   return statesOf(context, unmet, deadline)
 }
 
-/** Promotes what waits for nothing, and takes the turn from later jobs where it waits. */
+/** Promotes the jobs that wait for nothing; those that wait take the slot from later jobs. */
 async function letGo(context: MongoContext, queued: BlockedJob[]): Promise<void> {
   const deadline = startDeadline()
-  const lanes = queued.flatMap(({ endpoint, orderingKey }): OrderedLane[] =>
+  const keys = queued.flatMap(({ endpoint, orderingKey }): OrderingKey[] =>
     orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
   )
   const waiting = queued.filter(({ waitingFor = [] }) => waitingFor.length > 0)
@@ -262,7 +262,7 @@ async function letGo(context: MongoContext, queued: BlockedJob[]): Promise<void>
     orderingKey === undefined ? [] : [{ ...job, orderingKey }],
   )
   await blockLaterJobs(context, ordered, deadline)
-  await promoteHeads(context, lanes, deadline)
+  await fillOrderingSlots(context, keys, deadline)
   // What they wait for may have succeeded since it was read; its death is the sweeper's to find.
   if (waiting.length > 0) await checkBlocked(context, waiting, { fails: false }, deadline)
   context.hint()

@@ -9,7 +9,7 @@ import { type DropReason, hasTooManyHops, isToldOf, noticeOf } from '../../job/n
 import { FINAL_STATES, type FinalState } from '../../job/retention.ts'
 import type { OutboxName } from '../outbox.ts'
 import { StoreUnavailable } from '../store.ts'
-import { checkBlocked, type OrderedLane, promoteHeads, waitingForAny } from './blocked-jobs.ts'
+import { checkBlocked, fillOrderingSlots, type OrderingKey, waitingForAny } from './blocked-jobs.ts'
 import {
   type Deadline,
   type MongoContext,
@@ -35,7 +35,7 @@ const JOBS_AT_ONCE = 100
 const MAX_JOBS = 1_000
 const DEPENDENTS_AT_ONCE = 200
 /** Beyond, the rest of its dependents is left to the sweeper. */
-const MAX_TURNS_OF_DEPENDENTS = 5
+const MAX_ROUNDS_OF_DEPENDENTS = 5
 const EFFECT_FIELDS = { payload: 0, attempts: 0, keys: 0 } as const
 
 type FinishedJob = Omit<JobDocument, keyof typeof EFFECT_FIELDS> & {
@@ -75,7 +75,7 @@ export async function runFinishEffects(
     at += some.length
     const { failed, aftermaths, promoted } = await runSomeEffects(context, some)
     addEffects(total, { aftermaths, promoted, dependentsFailed: failed.length })
-    // Those that died of it may be waited for in their turn.
+    // Other jobs may wait for those that died of it.
     queue.push(...failed)
   }
   return total
@@ -131,17 +131,17 @@ async function runSomeEffects(context: MongoContext, ids: string[]) {
   await enqueueNotices(context, finished)
   await deleteOutboxDocuments(context, finished)
   const dependents = await releaseDependents(context, finished)
-  const lanes = finished.flatMap(({ endpoint, orderingKey }): OrderedLane[] =>
+  const keys = finished.flatMap(({ endpoint, orderingKey }): OrderingKey[] =>
     orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
   )
   const deadline = startDeadline()
-  const turns = await promoteHeads(context, lanes, deadline)
-  if (turns.promotedCount > 0) context.hint()
-  // One whose dependency was dead before it came would keep the turn from those behind it.
-  const next = await checkBlocked(context, turns.waiting, { fails: true }, deadline)
+  const slots = await fillOrderingSlots(context, keys, deadline)
+  if (slots.promotedCount > 0) context.hint()
+  // A head whose dependency was dead before it came would keep the slot from those behind it.
+  const next = await checkBlocked(context, slots.waiting, { fails: true }, deadline)
   const done = finished.filter(({ hasDependents }) => dependents.isComplete || !hasDependents)
   const aftermaths = await clearMarks(context, done, deadline)
-  const promoted = dependents.promotedCount + turns.promotedCount + next.promotedCount
+  const promoted = dependents.promotedCount + slots.promotedCount + next.promotedCount
   return { aftermaths, promoted, failed: [...dependents.failed, ...next.failed] }
 }
 
@@ -221,8 +221,8 @@ async function releaseDependents(context: MongoContext, finished: FinishedJob[])
   const ids = finished.flatMap(({ _id, hasDependents }) => (hasDependents ? [_id] : []))
   const failed: string[] = []
   let promotedCount = 0
-  for (let turn = 0; ids.length > 0; turn++) {
-    if (turn === MAX_TURNS_OF_DEPENDENTS) return { promotedCount, failed, isComplete: false }
+  for (let round = 0; ids.length > 0; round++) {
+    if (round === MAX_ROUNDS_OF_DEPENDENTS) return { promotedCount, failed, isComplete: false }
     const deadline = startDeadline()
     const blocked = await waitingForAny(context, ids, DEPENDENTS_AT_ONCE, deadline)
     if (blocked.length === 0) break

@@ -87,8 +87,8 @@ export interface JobDocument {
   /** Its payload is no longer the one that it was made with. */
   payloadChanged?: true
   orderingKey?: string
-  /** Its ordering key, while it is its turn. */
-  turn?: string
+  /** Its ordering key, while it has the slot of that key. */
+  orderingSlot?: string
   dependsOn?: string[]
   /** Of those, the ones that have not succeeded yet. */
   waitingFor?: string[]
@@ -356,7 +356,7 @@ export function randomId(): string {
   return randomBytes(12).toString('base64url')
 }
 
-/** Back to queued, without a lease; a turn that it has, it keeps. */
+/** Back to queued, without a lease. It keeps its ordering slot. */
 export function toQueued(runAt: Date | null, counts: { attemptsLeft?: 1; freeAttempts?: 1 } = {}) {
   return {
     $set: { state: 'queued' as const, ...WITHOUT_LEASE, ...(runAt === null ? {} : { runAt }) },
@@ -397,11 +397,11 @@ export function releasesOf(
   ]
 }
 
-/** To a final state; `fields` are set with it. Others may have its dedupe key and turn from here. */
+/** To a final state, with these `fields`. Its dedupe key and ordering slot become free. */
 export function toFinal<T extends object>(state: FinalState, finishedAt: Date, fields: T) {
   return {
     $set: { state, finishedAt, ...WITHOUT_LEASE, ...fields },
-    $unset: { dedupeHolder: '' as const, turn: '' as const },
+    $unset: { dedupeHolder: '' as const, orderingSlot: '' as const },
     $inc: { version: 1, finishes: 1 },
   }
 }

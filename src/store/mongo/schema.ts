@@ -92,9 +92,9 @@ const JOB_INDEXES = {
     options: { unique: true, partialFilterExpression: { dedupeHolder: { $exists: true } } },
   },
   /** promote: one job at a time for each ordering key of an endpoint. */
-  turn: {
-    key: { endpoint: 1, turn: 1 },
-    options: { unique: true, partialFilterExpression: { turn: { $exists: true } } },
+  ordering_slot: {
+    key: { endpoint: 1, orderingSlot: 1 },
+    options: { unique: true, partialFilterExpression: { orderingSlot: { $exists: true } } },
   },
   /** promote: the earliest job of an ordering key that is not final. */
   ordering: {

@@ -4,7 +4,7 @@
 // made, and a write of the holder releases the admission, with the tokens that were used. The
 // claimed jobs may be sent only after that: a holder that was too slow, so that another has the
 // admission by now, sends nothing. So limits hold exactly, though nothing is locked; a holder that
-// dies costs GATE_MS.
+// dies costs ADMISSION_MS.
 import type { Filter } from 'mongodb'
 import { afterClaim, isLimited, type Limits, slotsLeft } from '../../endpoint/admission.ts'
 import { placesAfterRest } from '../../endpoint/health.ts'
@@ -25,25 +25,30 @@ const REMEMBERED_MS = 400
 const MAX_REMEMBERED = 20_000
 
 export interface EligibleEndpoints {
-  /** Those of the names that hand out jobs; `gated`: only through their gate. */
-  among(names: string[], now: number, deadline: Deadline): Promise<Map<string, { gated: boolean }>>
+  /** Those of the names that hand out jobs; `isLimited`: only within their admission. */
+  among(
+    names: string[],
+    now: number,
+    deadline: Deadline,
+  ): Promise<Map<string, { isLimited: boolean }>>
   forget(name: string): void
 }
 
 /** More than the deadline of a claim. */
-const GATE_MS = 5_000
-/** Gates that one claim holds at once: others are waiting for them. */
-export const MAX_GATES = 32
+const ADMISSION_MS = 5_000
+/** Endpoints that one claim is admitted to at once: other claims wait for them. */
+export const MAX_ADMITTED = 32
 
-export interface Gates {
+export interface Admission {
   holderId: string
-  /** By endpoint; one that is missing was not had: another holds it, or it hands out nothing. */
-  rooms: Map<string, Room>
+  /** By name; a missing one was not acquired: another claim holds it, or it hands out nothing. */
+  endpoints: Map<string, Admitted>
 }
 
-interface Room {
+/** An endpoint at which this claim alone may claim now. */
+interface Admitted {
   limits: Limits
-  /** So many jobs may be claimed. */
+  /** How many jobs it may claim. */
   slots: number
 }
 
@@ -71,11 +76,11 @@ export function rememberEligibleEndpoints(endpoints: MongoContext['endpoints']):
       const monotonicMs = performance.now()
       const unknown = names.filter((name) => (remembered.get(name)?.until ?? 0) < monotonicMs)
       const asked = unknown.length === 0 ? new Map() : await ask([...new Set(unknown)], deadline)
-      const eligible = new Map<string, { gated: boolean }>()
+      const eligible = new Map<string, { isLimited: boolean }>()
       for (const name of names) {
         const endpoint = asked.get(name) ?? remembered.get(name)?.endpoint ?? null
         if (endpoint !== null && handsOut(endpoint, now)) {
-          eligible.set(name, { gated: isLimited(limitsOf(endpoint)) })
+          eligible.set(name, { isLimited: isLimited(limitsOf(endpoint)) })
         }
       }
       return eligible
@@ -86,40 +91,40 @@ export function rememberEligibleEndpoints(endpoints: MongoContext['endpoints']):
   }
 }
 
-export async function takeGates(
+export async function acquireAdmission(
   context: MongoContext,
   names: string[],
   deadline: Deadline,
-): Promise<Gates> {
+): Promise<Admission> {
   const holderId = randomId()
-  const taken = await take(context, names, holderId, deadline)
+  const acquired = await writeHolder(context, names, holderId, deadline)
   const now = context.clock.now()
-  const limited = new Map(taken.map((endpoint) => [endpoint._id, limitsOf(endpoint)]))
-  const running = await countRunning(context, limited, deadline)
-  const sending = await countSending(context, limited, now, deadline)
-  const rooms = [...limited].map(([name, limits]): [string, Room] => {
+  const limitsByName = new Map(acquired.map((endpoint) => [endpoint._id, limitsOf(endpoint)]))
+  const running = await countRunning(context, limitsByName, deadline)
+  const sending = await countSending(context, limitsByName, now, deadline)
+  const admitted = [...limitsByName].map(([name, limits]): [string, Admitted] => {
     const counts = {
       running: () => running.get(name) ?? 0,
       sendingSince: () => sending.get(name) ?? 0,
     }
     return [name, { limits, slots: slotsLeft(limits, Infinity, counts, now) }]
   })
-  return { holderId, rooms: new Map(rooms) }
+  return { holderId, endpoints: new Map(admitted) }
 }
 
-/** false: not all were still ours, so that what was claimed through them may not be sent. */
-export async function giveBackGates(
+/** false: another claim holds one of them by now, so that the jobs claimed there may not be sent. */
+export async function releaseAdmission(
   context: MongoContext,
-  { holderId, rooms }: Gates,
+  { holderId, endpoints }: Admission,
   claimed: Map<string, ClaimedJob[]>,
   deadline: Deadline,
 ): Promise<boolean> {
   const now = context.clock.now()
-  const updates = [...rooms].map(([name, { limits }]) => {
+  const updates = [...endpoints].map(([name, { limits }]) => {
     const { rateFullAt } = afterClaim(limits, claimed.get(name)?.length ?? 0, now)
     const tokens = rateFullAt === limits.rateFullAt ? {} : { rateFullAt }
-    const update = { $set: { gateHolder: null, gateUntil: null, ...tokens } }
-    return { updateOne: { filter: { _id: name, gateHolder: holderId }, update } }
+    const update = { $set: { admissionHolder: null, admissionUntil: null, ...tokens } }
+    return { updateOne: { filter: { _id: name, admissionHolder: holderId }, update } }
   })
   const { matchedCount } = await run(deadline, (limit) =>
     context.endpoints.bulkWrite(updates, { ordered: false, ...limit }),
@@ -133,22 +138,22 @@ function handsOut(endpoint: Eligibility, now: number): boolean {
   return restingUntil === null || restingUntil.getTime() <= now
 }
 
-async function take(
+async function writeHolder(
   context: MongoContext,
   names: string[],
   holderId: string,
   deadline: Deadline,
 ): Promise<Eligibility[]> {
   const now = nowOf(context)
-  const gateUntil = new Date(now.getTime() + GATE_MS)
-  const update = { $set: { gateHolder: holderId, gateUntil } }
+  const admissionUntil = new Date(now.getTime() + ADMISSION_MS)
+  const update = { $set: { admissionHolder: holderId, admissionUntil } }
   const filterOf = (name: string): Filter<EndpointDocument> => ({
     _id: name,
     deleting: false,
     paused: false,
     disabledReason: null,
     restingUntil: { $not: { $gt: now } },
-    gateUntil: { $not: { $gt: now } },
+    admissionUntil: { $not: { $gt: now } },
   })
   const [only] = names
   if (only !== undefined && names.length === 1) {
@@ -169,34 +174,34 @@ async function take(
   return run(deadline, (limit) =>
     context.endpoints
       .find<Eligibility>(
-        { _id: { $in: names }, gateHolder: holderId },
+        { _id: { $in: names }, admissionHolder: holderId },
         { projection: ELIGIBILITY, batchSize: names.length + 1, ...limit },
       )
       .toArray(),
   )
 }
 
-/** Counted, not kept count of: a number beside the jobs would stray from them with every crash. */
+/** Counts the jobs themselves: a stored number would differ from them after every crash. */
 async function countRunning(
   context: MongoContext,
-  limited: Map<string, Limits>,
+  limitsByName: Map<string, Limits>,
   deadline: Deadline,
 ): Promise<Map<string, number>> {
-  const counts = [...limited].flatMap(([endpoint, { concurrency }]) => {
+  const counts = [...limitsByName].flatMap(([endpoint, { concurrency }]) => {
     if (concurrency === null) return []
     return [{ match: { endpoint, state: 'running' as const }, most: concurrency }]
   })
   return countEach(context, counts, deadline)
 }
 
-/** Of the endpoints that come back from a rest. */
+/** Of the endpoints that recover from a rest. */
 async function countSending(
   context: MongoContext,
-  limited: Map<string, Limits>,
+  limitsByName: Map<string, Limits>,
   now: number,
   deadline: Deadline,
 ): Promise<Map<string, number>> {
-  const counts = [...limited].flatMap(([endpoint, limits]) => {
+  const counts = [...limitsByName].flatMap(([endpoint, limits]) => {
     const back = placesAfterRest(limits, now)
     if (back === null) return []
     const claimedAt = { $gte: new Date(back.since) }

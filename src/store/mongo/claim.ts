@@ -18,11 +18,11 @@ import {
   StoreUnavailable,
 } from '../store.ts'
 import {
+  type Admission,
+  acquireAdmission,
   type EligibleEndpoints,
-  type Gates,
-  giveBackGates,
-  MAX_GATES,
-  takeGates,
+  MAX_ADMITTED,
+  releaseAdmission,
 } from './admission.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { guardOf } from './guards.ts'
@@ -63,8 +63,8 @@ interface ClaimUnderWay {
   disowner: Disowner
   holder: Holder
   picker: Picker
-  /** Names of endpoints whose jobs are taken within their gates only. */
-  gated: Set<string>
+  /** Endpoints whose jobs are claimed within their admission only. */
+  limitedNames: Set<string>
   limited: Map<string, LimitedLane>
   deadline: Deadline
 }
@@ -146,11 +146,11 @@ export async function claim(
   const deadline = startDeadline(holder.withinMs)
   const names = lanes.map(({ endpoint }) => endpoint)
   const eligible = await claimer.eligibleEndpoints.among(names, context.clock.now(), deadline)
-  const gated = new Set(names.filter((name) => eligible.get(name)?.gated))
+  const limitedNames = new Set(names.filter((name) => eligible.get(name)?.isLimited))
   const open = lanes.filter(({ endpoint }) => eligible.has(endpoint))
   const picker = createPicker(open, limit)
   const limited = new Map<string, LimitedLane>()
-  const underWay = { context, disowner, holder, picker, gated, limited, deadline }
+  const underWay = { context, disowner, holder, picker, limitedNames, limited, deadline }
   const claimed: ClaimedJob[] = []
   let leftMs = deadline.leftMs()
   let tookMs = 0
@@ -303,57 +303,59 @@ async function claimRound(
   underWay: ClaimUnderWay,
   spread: number,
 ): Promise<{ taken: ClaimedJob[]; lostCount: number }> {
-  const { context, picker, gated, deadline } = underWay
+  const { context, picker, limitedNames, deadline } = underWay
   picker.startRound()
   for (let lanes = picker.nextLanes(); lanes.length > 0; lanes = picker.nextLanes()) {
     picker.add(await findCandidates(context, lanes, spread, deadline))
   }
   const picked = picker.picked()
   const names = [...new Set(picked.map(({ endpoint }) => endpoint))].filter((name) =>
-    gated.has(name),
+    limitedNames.has(name),
   )
   const { taken, triedCount } =
     names.length === 0
-      ? { taken: await take(underWay, picked), triedCount: picked.length }
-      : await takeWithinGates(underWay, picked, names.slice(0, MAX_GATES))
+      ? { taken: await claimCandidates(underWay, picked), triedCount: picked.length }
+      : await claimAdmitted(underWay, picked, names.slice(0, MAX_ADMITTED))
   picker.count(taken)
   return { taken, lostCount: triedCount - taken.length }
 }
 
-/** Lanes whose gate was not had, or whose limit leaves no more room, are closed for this claim. */
-async function takeWithinGates(
+/** Closes the lanes without admission or without a free slot, for this claim. */
+async function claimAdmitted(
   underWay: ClaimUnderWay,
   picked: Candidate[],
   names: string[],
 ): Promise<{ taken: ClaimedJob[]; triedCount: number }> {
-  const { context, disowner, holder, picker, gated, deadline } = underWay
-  const gates = await takeGates(context, names, deadline)
-  const leftOver = new Set([...gated].filter((name) => !names.includes(name)))
-  const { candidates, cut } = withinRooms(picked, gates, gated)
-  const taken = await take(underWay, candidates)
-  const within = taken.filter(({ endpoint }) => gated.has(endpoint))
+  const { context, disowner, holder, picker, limitedNames, deadline } = underWay
+  const admission = await acquireAdmission(context, names, deadline)
+  const untried = new Set([...limitedNames].filter((name) => !names.includes(name)))
+  const { candidates, cutShort } = withinSlots(picked, admission, limitedNames)
+  const taken = await claimCandidates(underWay, candidates)
+  const within = taken.filter(({ endpoint }) => limitedNames.has(endpoint))
   const byEndpoint = Map.groupBy(within, ({ endpoint }) => endpoint)
-  const sendable = await giveBackGates(context, gates, byEndpoint, deadline).catch((error) => {
-    // Nobody knows whether it was given back: what was claimed through it may not be sent.
-    if (error instanceof StoreUnavailable) return false
-    throw error
-  })
+  const mayBeSent = await releaseAdmission(context, admission, byEndpoint, deadline).catch(
+    (error) => {
+      // Whether it was still ours is unknown, so that the jobs claimed within it may not be sent.
+      if (error instanceof StoreUnavailable) return false
+      throw error
+    },
+  )
   const now = context.clock.now()
   for (const name of names) underWay.limited.delete(name)
-  for (const name of cut) {
-    // A gate that was not even tried for, since there were too many, may have its turn next round.
-    const isLeftOver = leftOver.has(name)
-    const notHadAgainAt = isLeftOver ? now : now + ASK_AGAIN_MS
-    const limits = gates.rooms.get(name)?.limits
+  for (const name of cutShort) {
+    // Too many for one round: the admission of these was not tried for, and the next round may.
+    const isUntried = untried.has(name)
+    const notAcquiredAgainAt = isUntried ? now : now + ASK_AGAIN_MS
+    const limits = admission.endpoints.get(name)?.limits
     const againAt =
       limits === undefined
-        ? notHadAgainAt
+        ? notAcquiredAgainAt
         : afterClaim(limits, byEndpoint.get(name)?.length ?? 0, now).againAt
     underWay.limited.set(name, { endpoint: name, againAt })
-    if (isLeftOver) picker.reopen(name)
+    if (isUntried) picker.reopen(name)
     else picker.close(name)
   }
-  if (sendable) return { taken, triedCount: candidates.length }
+  if (mayBeSent) return { taken, triedCount: candidates.length }
   for (const [leaseId, jobs] of Map.groupBy(within, (job) => job.leaseId)) {
     disowner.disown(
       jobs.map(({ jobId }) => jobId),
@@ -361,36 +363,39 @@ async function takeWithinGates(
       holder.leaseMs,
     )
   }
-  for (const name of gates.rooms.keys()) {
+  for (const name of admission.endpoints.keys()) {
     underWay.limited.set(name, { endpoint: name, againAt: now + ASK_AGAIN_MS })
     picker.close(name)
   }
-  const free = taken.filter(({ endpoint }) => !gated.has(endpoint))
+  const free = taken.filter(({ endpoint }) => !limitedNames.has(endpoint))
   return { taken: free, triedCount: candidates.length - within.length }
 }
 
-/** The candidates that there is room for, and the endpoints where there was not for all. */
-function withinRooms(picked: Candidate[], gates: Gates, gated: Set<string>) {
-  const left = new Map([...gates.rooms].map(([name, { slots }]) => [name, slots]))
-  const cut = new Set<string>()
+/** The candidates within the free slots, and the endpoints that have more candidates than slots. */
+function withinSlots(picked: Candidate[], admission: Admission, limitedNames: Set<string>) {
+  const left = new Map([...admission.endpoints].map(([name, { slots }]) => [name, slots]))
+  const cutShort = new Set<string>()
   const candidates = picked.filter(({ endpoint }) => {
-    if (!gated.has(endpoint)) return true
+    if (!limitedNames.has(endpoint)) return true
     const slots = left.get(endpoint) ?? 0
     left.set(endpoint, slots - 1)
-    if (slots <= 0) cut.add(endpoint)
+    if (slots <= 0) cutShort.add(endpoint)
     return slots > 0
   })
-  return { candidates, cut }
+  return { candidates, cutShort }
 }
 
-/** Makes them ours, those that still can be, and reads them with their payloads, in order. */
-async function take(underWay: ClaimUnderWay, candidates: Candidate[]): Promise<ClaimedJob[]> {
+/** Claims those that are still queued and due, and reads them with their payloads, in order. */
+async function claimCandidates(
+  underWay: ClaimUnderWay,
+  candidates: Candidate[],
+): Promise<ClaimedJob[]> {
   const { context, holder, disowner, deadline } = underWay
   if (candidates.length === 0) return []
   const ids = candidates.map(({ _id }) => _id)
   const leaseId = randomId()
   try {
-    if (!(await mark(context, ids, leaseId, holder, deadline))) return []
+    if (!(await writeClaim(context, ids, leaseId, holder, deadline))) return []
     const documents = await run(deadline, (limit) =>
       context.jobs
         .find<TakenDocument>(
@@ -416,8 +421,8 @@ async function take(underWay: ClaimUnderWay, candidates: Candidate[]): Promise<C
   }
 }
 
-/** Whether any was still to be had. */
-async function mark(
+/** Whether it claimed any. */
+async function writeClaim(
   context: MongoContext,
   ids: string[],
   leaseId: string,

@@ -27,9 +27,9 @@ export interface EndpointDocument extends Omit<EndpointSettings, 'name' | 'heade
   healthId: string | null
   /** When the bucket of its rate limit is full again: epoch milliseconds, with fractions. */
   rateFullAt: number | null
-  /** Who claims within its limits just now (admission.ts); null: nobody. */
-  gateHolder: string | null
-  gateUntil: Date | null
+  /** The claim that holds its admission (admission.ts); null: none. */
+  admissionHolder: string | null
+  admissionUntil: Date | null
   /** Newest first. */
   secrets: SealedSecret[]
   createdAt: Date
@@ -45,7 +45,7 @@ export interface SealedSecret {
   until: Date | null
 }
 
-/** What decides whether the endpoint hands out jobs, and through a gate or not. */
+/** What decides whether the endpoint hands out jobs, and whether a claim needs its admission. */
 export const ELIGIBILITY = {
   deleting: 1,
   paused: 1,

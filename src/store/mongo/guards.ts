@@ -65,7 +65,7 @@ const FILTERS = {
     finishedAt: { $lte: new Date(kept?.finishedBy ?? missing()) },
   }),
   // Those that are not of this document. Unique indexes keep the first three; for the others the
-  // writer looks first, and what slips in between is found by the gate or the sweeper.
+  // writer looks first, and what slips in between is found by the admission or the sweep.
   key_unused: () => ({}),
   dedupe_unused: () => ({}),
   turn_free: () => ({}),

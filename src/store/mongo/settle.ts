@@ -24,7 +24,7 @@ import {
   toQueued,
 } from './job-document.ts'
 
-export interface Ending extends Lease {
+export interface SettlementWrite extends Lease {
   event: EventName
   /** null: the attempt goes on elsewhere. */
   outcome: Outcome | null
@@ -43,8 +43,8 @@ export async function settle(
   if (settlements.length === 0) return []
   const now = nowOf(context)
   const writeId = randomId()
-  const endings = settlements.map((settlement) => endingOf(settlement, writeId))
-  const { results, finished } = await writeEndings(context, endings, { writeId, now, isRepeat })
+  const writes = settlements.map((settlement) => writeOf(settlement, writeId))
+  const { results, finished } = await writeSettlements(context, writes, { writeId, now, isRepeat })
   if (settlements.some(({ event }) => event === 'reschedule' || event === 'postpone')) {
     context.hint()
   }
@@ -52,37 +52,37 @@ export async function settle(
   return results
 }
 
-/** What ends a job that was superseded, where the event would queue it again. */
-export function withdrawal(attempt: AttemptDocument): Ending['instead'] {
+/** Ends a superseded job that the event would queue again; null: the event ends it anyway. */
+export function withdrawal(attempt: AttemptDocument): SettlementWrite['instead'] {
   const event = eventIfSuperseded(attempt.event)
   if (event === null) return null
   const change = toFinal('cancelled', attempt.finishedAt, {})
   return { event, update: { ...change, ...pushAttempt({ ...attempt, event }) } }
 }
 
-export async function writeEndings(
+export async function writeSettlements(
   context: MongoContext,
-  endings: Ending[],
+  writes: SettlementWrite[],
   { writeId, now, isRepeat }: WriteOptions,
 ): Promise<Written> {
   const deadline = startDeadline()
-  const finishing = endings.filter(({ event }) => FINISHING.has(event)).map(({ jobId }) => jobId)
-  const open = isRepeat ? await unwritten(context, endings, deadline) : endings
-  const matchedCount = open.length === 0 ? 0 : await write(context, open, now, deadline)
-  if (matchedCount === endings.length) {
-    return { results: endings.map(() => 'applied'), finished: finishing, withdrawn: [] }
+  const finishing = writes.filter(({ event }) => FINISHING.has(event)).map(({ jobId }) => jobId)
+  const open = isRepeat ? await unwritten(context, writes, deadline) : writes
+  const matchedCount = open.length === 0 ? 0 : await writeBatch(context, open, now, deadline)
+  if (matchedCount === writes.length) {
+    return { results: writes.map(() => 'applied'), finished: finishing, withdrawn: [] }
   }
-  let seen = await readBack(context, endings, deadline)
-  const superseded = endings.flatMap((ending): Ending[] => {
-    const job = seen.get(ending.jobId)
-    if (ending.instead === null || job?.superseded !== true || !holds(job, ending)) return []
-    return [{ ...ending, ...ending.instead }]
+  let seen = await readBack(context, writes, deadline)
+  const superseded = writes.flatMap((write): SettlementWrite[] => {
+    const job = seen.get(write.jobId)
+    if (write.instead === null || job?.superseded !== true || !holds(job, write)) return []
+    return [{ ...write, ...write.instead }]
   })
   if (superseded.length > 0) {
-    await write(context, superseded, now, deadline)
-    seen = await readBack(context, endings, deadline)
+    await writeBatch(context, superseded, now, deadline)
+    seen = await readBack(context, writes, deadline)
   }
-  const results = endings.map((ending) => resultOf(ending, seen.get(ending.jobId), writeId))
+  const results = writes.map((write) => resultOf(write, seen.get(write.jobId), writeId))
   const withdrawn = superseded.map(({ jobId }) => jobId)
   const finished = [...finishing, ...withdrawn].filter((id) => {
     const job = seen.get(id)
@@ -91,7 +91,7 @@ export async function writeEndings(
   return { results, finished: [...new Set(finished)], withdrawn }
 }
 
-function endingOf(settlement: Settlement, writeId: string): Ending {
+function writeOf(settlement: Settlement, writeId: string): SettlementWrite {
   const { jobId, fence, leaseId, event } = settlement
   const lease = { jobId, fence, leaseId }
   if (settlement.event === 'await') {
@@ -138,42 +138,42 @@ function stateChangeOf(
 
 interface Written {
   results: SettleResult[]
-  /** Ids of those that may be final by this write. */
+  /** Ids of the jobs that may be final by this write. */
   finished: string[]
-  /** Of those, the ones that were superseded. */
+  /** Of those, the superseded ones that were cancelled. */
   withdrawn: string[]
 }
 
 interface WriteOptions {
-  /** Stands in all these updates, and in no others. */
+  /** Part of all these updates, and of no others. */
   writeId: string
   now: Date
-  /** An earlier write of them was not answered: what it stored is read, and not written again. */
+  /** An earlier write had no response: what it stored is read, and not written again. */
   isRepeat: boolean
 }
 
 const FINISHING: ReadonlySet<EventName> = new Set(['succeed', 'bury', 'bury_timed_out'])
 
-/** Those whose lease still holds the job. */
+/** Those whose lease still holds the job, so that no earlier write can have ended it. */
 async function unwritten(
   context: MongoContext,
-  endings: Ending[],
+  writes: SettlementWrite[],
   deadline: Deadline,
-): Promise<Ending[]> {
-  const seen = await readBack(context, endings, deadline)
-  return endings.filter((ending) => {
-    const job = seen.get(ending.jobId)
-    return job !== undefined && holds(job, ending)
+): Promise<SettlementWrite[]> {
+  const seen = await readBack(context, writes, deadline)
+  return writes.filter((write) => {
+    const job = seen.get(write.jobId)
+    return job !== undefined && holds(job, write)
   })
 }
 
-async function write(
+async function writeBatch(
   context: MongoContext,
-  endings: Ending[],
+  writes: SettlementWrite[],
   now: Date,
   deadline: Deadline,
 ): Promise<number> {
-  const updates = endings.map(({ jobId, fence, leaseId, leaseExpiresAt, event, update }) => {
+  const updates = writes.map(({ jobId, fence, leaseId, leaseExpiresAt, event, update }) => {
     const lease = { fence, leaseId, ...(leaseExpiresAt === undefined ? {} : { leaseExpiresAt }) }
     return {
       updateOne: { filter: { _id: jobId, ...guardOf(event, { now, lease }) }, update, ...BY_ID },
@@ -185,7 +185,7 @@ async function write(
   return matchedCount
 }
 
-/** Of each attempt only what tells who wrote it. */
+/** Of each attempt only what identifies its write. */
 const SEEN = {
   state: 1,
   phase: 1,
@@ -212,10 +212,10 @@ type Seen = Pick<
 
 async function readBack(
   context: MongoContext,
-  endings: Ending[],
+  writes: SettlementWrite[],
   deadline: Deadline,
 ): Promise<Map<string, Seen>> {
-  const ids = endings.map(({ jobId }) => jobId)
+  const ids = writes.map(({ jobId }) => jobId)
   const found = await run(deadline, (limit) =>
     context.jobs
       .find<Seen>({ _id: { $in: ids } }, { projection: SEEN, batchSize: ids.length + 1, ...limit })
@@ -228,17 +228,17 @@ function holds({ state, fence, leaseId }: Seen, lease: Lease): boolean {
   return state === 'running' && fence === lease.fence && leaseId === lease.leaseId
 }
 
-function resultOf(ending: Ending, job: Seen | undefined, writeId: string): SettleResult {
+function resultOf(write: SettlementWrite, job: Seen | undefined, writeId: string): SettleResult {
   if (job === undefined) return 'lease_lost'
-  if (ending.outcome === null) {
-    if (!holds(job, ending) || job.phase !== 'awaiting_completion') return 'lease_lost'
+  if (write.outcome === null) {
+    if (!holds(job, write) || job.phase !== 'awaiting_completion') return 'lease_lost'
     return job.releaseId === writeId ? 'applied' : 'already_applied'
   }
   const own = job.attempts.find(
-    ({ fence, leaseId }) => fence === ending.fence && leaseId === ending.leaseId,
+    ({ fence, leaseId }) => fence === write.fence && leaseId === write.leaseId,
   )
   if (own === undefined) return 'lease_lost'
   if (own.writeId === writeId) return 'applied'
-  const { fence, leaseId, event, outcome } = ending
+  const { fence, leaseId, event, outcome } = write
   return isRepeat({ fence, leaseId, event, outcome }, own) ? 'already_applied' : 'lease_lost'
 }

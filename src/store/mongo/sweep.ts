@@ -26,7 +26,7 @@ import {
   toFinal,
   toQueued,
 } from './job-document.ts'
-import { type Ending, withdrawal, writeEndings } from './settle.ts'
+import { type SettlementWrite, withdrawal, writeSettlements } from './settle.ts'
 
 const OVERDUE = {
   ...SEEN_LEASE,
@@ -127,8 +127,8 @@ export async function endOverdue(
   if (ends.length === 0) return []
   const now = nowOf(context)
   const writeId = randomId()
-  const endings = ends.map((end) => endingOf(end, writeId))
-  const { results, finished, withdrawn } = await writeEndings(context, endings, {
+  const writes = ends.map((end) => writeOf(end, writeId))
+  const { results, finished, withdrawn } = await writeSettlements(context, writes, {
     writeId,
     now,
     isRepeat: false,
@@ -310,7 +310,7 @@ async function firstBy(
   )
 }
 
-function endingOf(end: OverdueEnd, writeId: string): Ending {
+function writeOf(end: OverdueEnd, writeId: string): SettlementWrite {
   const attempt = attemptDocument(end.attempt, { ...end, writeId })
   const change =
     end.event === 'time_out'

@@ -274,7 +274,7 @@ async function failDependents(
           ...guardOf('fail_dependent', { now }),
           waitingFor: dependency,
         },
-        update: toFinal('dead', now, { ...failureFields(failure), releaseId: writeId }),
+        update: toFinal('dead', now, { ...failureFields(failure), writeId }),
         ...BY_ID,
       },
     }

@@ -131,7 +131,7 @@ async function abandon(context: MongoContext, jobs: Queued[], deadline: Deadline
   const { modifiedCount: count } = await run(deadline, (limit) =>
     context.jobs.updateMany(
       { _id: { $in: ids }, ...guardOf('abandon', { now }) },
-      toFinal('dead', now, { ...failureFields(ENDPOINT_GONE), releaseId: writeId }),
+      toFinal('dead', now, { ...failureFields(ENDPOINT_GONE), writeId }),
       limit,
     ),
   )

@@ -90,7 +90,7 @@ export function guardOf(event: EventName, proof: Proof): JobFilter {
   return filter
 }
 
-/** For jobs that died without an attempt, by a write that set `releaseId` to `writeId`. */
+/** For jobs that died without an attempt, by a write that set `writeId` to `writeId`. */
 export async function tellDied<T extends Ended>(
   context: MongoContext,
   jobs: T[],
@@ -98,7 +98,7 @@ export async function tellDied<T extends Ended>(
   { writeId, count }: { writeId: string; count: number },
   deadline: Deadline,
 ): Promise<T[]> {
-  const ended = await writtenAmong(context, jobs, { releaseId: writeId }, count, deadline)
+  const ended = await writtenAmong(context, jobs, { writeId }, count, deadline)
   for (const { _id: jobId, endpoint } of ended) {
     context.ends.tell({ jobId, endpoint, attempt: null, diedOf })
   }

@@ -59,8 +59,8 @@ export interface JobDocument {
   claimedAt: Date | null
   /** Of one that was pulled: how long its lease is to be; a heartbeat extends by that. */
   pulledLeaseMs?: number | null
-  /** Of the write that last gave it back unsent, or let it wait: tells that write from any other. */
-  releaseId: string | null
+  /** Random for each write that adds no attempt, such as a release: tells it from any other write. */
+  writeId: string | null
   progress?: (Omit<Progress, 'at'> & { at: Date }) | null
   failureReason: FailureReason | null
   failureMessage: string | null
@@ -206,7 +206,7 @@ export function newJobDocument(job: NewJob, acceptance: Acceptance, box: SecretB
     leaseWorkerId: null,
     leaseExpiresAt: null,
     claimedAt: null,
-    releaseId: null,
+    writeId: null,
     failureReason: null,
     failureMessage: null,
     payload: job.payload,
@@ -365,12 +365,12 @@ export function toQueued(runAt: Date | null, counts: { attemptsLeft?: 1; freeAtt
 }
 
 /** The change of a job whose attempt ended before its request was sent. */
-export function unsentChange(event: 'release' | 'withdraw', releaseId: string, now: Date) {
+export function unsentChange(event: 'release' | 'withdraw', writeId: string, now: Date) {
   const { $set, $inc, ...rest } =
     event === 'release' ? toQueued(null) : toFinal('cancelled', now, {})
   return {
     ...rest,
-    $set: { ...$set, releaseId, ...(event === 'release' ? { freedAt: now } : {}) },
+    $set: { ...$set, writeId, ...(event === 'release' ? { freedAt: now } : {}) },
     $inc: { ...$inc, attemptCount: -1, attemptsLeft: 1 },
   }
 }

@@ -85,11 +85,11 @@ export async function release(context: MongoContext, leases: Lease[]): Promise<R
   if (leases.length === 0) return []
   const deadline = startDeadline()
   const now = nowOf(context)
-  const releaseId = randomId()
+  const writeId = randomId()
   const write = async (event: 'release' | 'withdraw', some: Lease[]) => {
     const updates = some.flatMap((lease) => {
       const filter = { _id: lease.jobId, ...guardOf(event, { now, lease }) }
-      return releasesOf(filter, unsentChange(event, releaseId, now))
+      return releasesOf(filter, unsentChange(event, writeId, now))
     })
     const { matchedCount } = await run(deadline, (limit) =>
       context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
@@ -113,7 +113,7 @@ export async function release(context: MongoContext, leases: Lease[]): Promise<R
     )
   }
   return leases.map(({ jobId }) =>
-    found.get(jobId)?.releaseId === releaseId ? 'applied' : 'lease_lost',
+    found.get(jobId)?.writeId === writeId ? 'applied' : 'lease_lost',
   )
 }
 
@@ -143,7 +143,7 @@ async function readBack(context: MongoContext, leases: Lease[], deadline: Deadli
       .find(
         { _id: { $in: ids } },
         {
-          projection: { state: 1, phase: 1, fence: 1, leaseId: 1, releaseId: 1, superseded: 1 },
+          projection: { state: 1, phase: 1, fence: 1, leaseId: 1, writeId: 1, superseded: 1 },
           batchSize: ids.length + 1,
           ...limit,
         },

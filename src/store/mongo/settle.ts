@@ -110,7 +110,7 @@ function writeOf(settlement: Settlement, writeId: string): SettlementWrite {
 
 function toAwaiting(until: Date, writeId: string): UpdateFilter<JobDocument> {
   return {
-    $set: { phase: 'awaiting_completion', releaseId: writeId },
+    $set: { phase: 'awaiting_completion', writeId },
     $max: { leaseExpiresAt: until },
     $inc: { version: 1 },
   }
@@ -191,7 +191,7 @@ const SEEN = {
   phase: 1,
   fence: 1,
   leaseId: 1,
-  releaseId: 1,
+  writeId: 1,
   superseded: 1,
   'attempts.fence': 1,
   'attempts.leaseId': 1,
@@ -207,7 +207,7 @@ type Writer = Pick<
 
 type Seen = Pick<
   JobDocument,
-  '_id' | 'state' | 'phase' | 'fence' | 'leaseId' | 'releaseId' | 'superseded'
+  '_id' | 'state' | 'phase' | 'fence' | 'leaseId' | 'writeId' | 'superseded'
 > & { attempts: Writer[] }
 
 async function readBack(
@@ -232,7 +232,7 @@ function resultOf(write: SettlementWrite, job: Seen | undefined, writeId: string
   if (job === undefined) return 'lease_lost'
   if (write.outcome === null) {
     if (!holds(job, write) || job.phase !== 'awaiting_completion') return 'lease_lost'
-    return job.releaseId === writeId ? 'applied' : 'already_applied'
+    return job.writeId === writeId ? 'applied' : 'already_applied'
   }
   const own = job.attempts.find(
     ({ fence, leaseId }) => fence === write.fence && leaseId === write.leaseId,

@@ -250,7 +250,7 @@ async function buryExpired(
   const { modifiedCount: count } = await run(deadline, (commandLimit) =>
     context.jobs.updateMany(
       { $and: [{ _id: { $in: jobs.map(({ _id }) => _id) } }, guard] },
-      toFinal('dead', now, { ...failureFields(EXPIRED), releaseId: writeId }),
+      toFinal('dead', now, { ...failureFields(EXPIRED), writeId }),
       commandLimit,
     ),
   )

@@ -1,5 +1,5 @@
 // What people do to jobs: cancel, retry, edit, delete. Cancel and retry read the jobs, then write
-// what may be written, in the given order, under guards that name what was read; a job that changed
+// what may be written, in the given order, under guards that name what was read; a job that handled
 // meanwhile is read again before the next one is written.
 import type { UpdateFilter } from 'mongodb'
 import { decideRetry, isRetryable, type RetryOptions } from '../../job/dependencies.ts'
@@ -42,7 +42,7 @@ import {
   toFinal,
 } from './job-document.ts'
 
-/** A job that changes under our hands this often in 3 s is being worked on by a storm. */
+/** A job that other callers change this often in 3 s leaves no hope for one more round. */
 const MAX_ROUNDS = 10
 
 const COMMAND_FIELDS = {
@@ -56,32 +56,32 @@ const COMMAND_FIELDS = {
   waitingFor: 1,
 } as const
 
-type SeenForCommand = Pick<JobDocument, '_id' | keyof typeof COMMAND_FIELDS>
+type CommandJob = Pick<JobDocument, '_id' | keyof typeof COMMAND_FIELDS>
 
-/** A result, or the change to write and what to answer once it is written. */
-type Verdict =
+/** A result, or the change to write and the result once it is written. */
+type Decision =
   | RetryResult
   | Change
-  /** Something had to be done first: look again. */
-  | { kind: 'look_again' }
+  /** Something had to be done first: the job must be read again. */
+  | { kind: 'read_again' }
 
 interface Change {
   kind: 'change'
   update: UpdateFilter<JobDocument>
   result: RetryResult
-  /** That it ends; absent: none. */
+  /** The attempt that the change ends; absent: none. */
   attempt?: AttemptDocument
 }
 
-/** One call at work. */
+/** One call of cancel or retry. */
 interface Command {
   context: MongoContext
   event: 'cancel' | 'retry'
-  seen: Map<string, SeenForCommand>
+  seen: Map<string, CommandJob>
   deadline: Deadline
-  judge(job: SeenForCommand): Verdict | Promise<Verdict>
-  /** Called after each change, before the next job is judged. */
-  onWritten?(job: SeenForCommand, change: Change): void
+  decide(job: CommandJob): Decision | Promise<Decision>
+  /** Called after each change, before the decision about the next job. */
+  onWritten?(job: CommandJob, change: Change): void
 }
 
 const EDIT_FIELDS = {
@@ -93,13 +93,13 @@ const EDIT_FIELDS = {
   expiresAt: 1,
 } as const
 
-type SeenForEdit = Pick<JobDocument, keyof typeof EDIT_FIELDS>
+type EditedJob = Pick<JobDocument, keyof typeof EDIT_FIELDS>
 
 export async function cancel(context: MongoContext, ids: string[]): Promise<CommandResult[]> {
   const deadline = startDeadline()
-  const results = await byHand(ids, {
-    ...{ context, event: 'cancel', deadline, seen: await look(context, ids, deadline) },
-    judge(job) {
+  const results = await runCommand(ids, {
+    ...{ context, event: 'cancel', deadline, seen: await readJobs(context, ids, deadline) },
+    decide(job) {
       if (isFinalState(job.state)) return { kind: 'refused', state: stateOf(job.state) }
       const now = nowOf(context)
       const result = { kind: 'applied' } as const
@@ -128,18 +128,18 @@ export async function retry(
   options: RetryOptions = { waives: true },
 ): Promise<RetryResult[]> {
   const deadline = startDeadline()
-  const seen = await look(context, ids, deadline)
+  const seen = await readJobs(context, ids, deadline)
   const accepting = await acceptingEndpoints(context, [...seen.values()], deadline)
   const states = await statesOfUnmet(context, [...seen.values()], deadline)
   const queued: BlockedJob[] = []
-  const results = await byHand(ids, {
+  const results = await runCommand(ids, {
     ...{ context, event: 'retry', deadline, seen },
-    async judge(job) {
+    async decide(job) {
       const state = stateOf(job.state)
       if (job.effectsPending && isRetryable(state)) {
-        // What its finish leads to must not be lost by there being another one.
+        // A second finish must not take the place of the effects of the first.
         await runFinishEffects(context, [job._id])
-        return { kind: 'look_again' }
+        return { kind: 'read_again' }
       }
       const endpointAccepts = accepting.has(job.endpoint)
       const decision = decideRetry(
@@ -151,17 +151,17 @@ export async function retry(
       const { waitingFor, waived } = decision
       return {
         kind: 'change',
-        update: freshStart(job, waitingFor, nowOf(context)),
+        update: retryUpdate(job, waitingFor, nowOf(context)),
         result: waived.length === 0 ? { kind: 'applied' } : { kind: 'applied', waived },
       }
     },
     onWritten(job, { update: { $set } }) {
-      // From here on the jobs behind it may wait for it.
+      // From here on, later jobs of this call may wait for it.
       states.set(job._id, 'queued')
       queued.push({ ...job, waitingFor: $set?.waitingFor ?? [] })
     },
   })
-  if (queued.length > 0) await letGo(context, queued)
+  if (queued.length > 0) await unblockRetried(context, queued)
   return results
 }
 
@@ -174,7 +174,7 @@ export async function edit(
   const deadline = startDeadline()
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const seen = await run(deadline, (limit) =>
-      context.jobs.findOne<SeenForEdit>({ _id: id }, { projection: EDIT_FIELDS, ...limit }),
+      context.jobs.findOne<EditedJob>({ _id: id }, { projection: EDIT_FIELDS, ...limit }),
     )
     if (seen === null) return { kind: 'not_found' }
     const { version, attemptCount } = seen
@@ -184,7 +184,7 @@ export async function edit(
     const written = await run(deadline, (limit) =>
       context.jobs.findOneAndUpdate(
         { _id: id, ...guardOf('edit', { now: nowOf(context), version }), attemptCount },
-        updateOf(seen, change),
+        editUpdate(seen, change),
         { returnDocument: 'after', ...limit },
       ),
     )
@@ -192,7 +192,7 @@ export async function edit(
     context.hint()
     return { kind: 'applied', job: jobOf(written, context.box) }
   }
-  throw new StoreUnavailable('the job changed each time it was read')
+  throw new StoreUnavailable('the job handled each time it was read')
 }
 
 export async function deleteJob(
@@ -225,7 +225,7 @@ export async function deleteJob(
 
 async function acceptingEndpoints(
   context: MongoContext,
-  seen: SeenForCommand[],
+  seen: CommandJob[],
   deadline: Deadline,
 ): Promise<Set<string>> {
   const names = [...new Set(seen.map(({ endpoint }) => endpoint))]
@@ -240,10 +240,10 @@ async function acceptingEndpoints(
   return new Set(found.map(({ _id }) => _id))
 }
 
-/** Marked before they are read: one that finishes afterwards leads to those that wait for it. */
+/** Marks them before it reads them: one that finishes afterwards leads to the jobs that wait. */
 async function statesOfUnmet(
   context: MongoContext,
-  seen: SeenForCommand[],
+  seen: CommandJob[],
   deadline: Deadline,
 ): Promise<Map<string, JobState>> {
   const unmet = [...new Set(seen.flatMap(({ waitingFor = [] }) => waitingFor))]
@@ -252,7 +252,7 @@ async function statesOfUnmet(
 }
 
 /** Promotes the jobs that wait for nothing; those that wait take the slot from later jobs. */
-async function letGo(context: MongoContext, queued: BlockedJob[]): Promise<void> {
+async function unblockRetried(context: MongoContext, queued: BlockedJob[]): Promise<void> {
   const deadline = startDeadline()
   const keys = queued.flatMap(({ endpoint, orderingKey }): OrderingKey[] =>
     orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
@@ -263,16 +263,12 @@ async function letGo(context: MongoContext, queued: BlockedJob[]): Promise<void>
   )
   await blockLaterJobs(context, ordered, deadline)
   await fillOrderingSlots(context, keys, deadline)
-  // What they wait for may have succeeded since it was read; its death is the sweeper's to find.
+  // A dependency may have succeeded since it was read. One that died is left to the sweep.
   if (waiting.length > 0) await checkBlocked(context, waiting, { fails: false }, deadline)
   context.hint()
 }
 
-function freshStart(
-  seen: SeenForCommand,
-  waitingFor: string[],
-  now: Date,
-): UpdateFilter<JobDocument> {
+function retryUpdate(seen: CommandJob, waitingFor: string[], now: Date): UpdateFilter<JobDocument> {
   const { dedupeKey, orderingKey, maxAttempts } = seen
   const waits = waitingFor.length > 0
   const isBlocked = waits || orderingKey !== undefined
@@ -292,7 +288,7 @@ function freshStart(
       resultTruncated: false,
       progress: null,
       expiresAt: null,
-      // Another job may have come to depend on it while it was final, and was not marked for it.
+      // Another job may depend on it since it was final, which left no mark.
       hasDependents: true,
       effectsPending: true,
     },
@@ -301,44 +297,44 @@ function freshStart(
   }
 }
 
-async function byHand(ids: string[], command: Command): Promise<RetryResult[]> {
+async function runCommand(ids: string[], command: Command): Promise<RetryResult[]> {
   const results: RetryResult[] = []
-  const told = new Set<string>()
+  const handled = new Set<string>()
   for (const id of ids) {
     const result = await changeOne(id, command)
-    // An id given twice: the second finds what the first has made of it.
-    const isRepeat = told.has(id) && result.kind === 'applied'
+    // An id that is given twice: the second is refused in the state that the first led to.
+    const isRepeat = handled.has(id) && result.kind === 'applied'
     results.push(isRepeat ? { kind: 'refused', state: LIFECYCLE[command.event].to } : result)
-    told.add(id)
+    handled.add(id)
   }
   return results
 }
 
 async function changeOne(id: string, command: Command): Promise<RetryResult> {
-  const { context, seen, deadline, judge, onWritten } = command
+  const { context, seen, deadline, decide, onWritten } = command
   for (let round = 0; round < MAX_ROUNDS; round++) {
-    const found = round === 0 ? seen : await look(context, [id], deadline)
+    const found = round === 0 ? seen : await readJobs(context, [id], deadline)
     const job = found.get(id)
-    const verdict = job === undefined ? ({ kind: 'not_found' } as const) : await judge(job)
-    if (verdict.kind === 'look_again') continue
-    if (verdict.kind !== 'change' || job === undefined) return verdict as RetryResult
-    const written = await write(job, verdict.update, command)
-    if (written.kind === 'look_again') continue
+    const decision = job === undefined ? ({ kind: 'not_found' } as const) : await decide(job)
+    if (decision.kind === 'read_again') continue
+    if (decision.kind !== 'change' || job === undefined) return decision as RetryResult
+    const written = await writeChange(job, decision.update, command)
+    if (written.kind === 'read_again') continue
     if (written.kind !== 'applied') return written
-    onWritten?.(job, verdict)
-    return verdict.result
+    onWritten?.(job, decision)
+    return decision.result
   }
-  throw new StoreUnavailable('the job changed each time it was read')
+  throw new StoreUnavailable('the job handled each time it was read')
 }
 
-async function look(
+async function readJobs(
   context: MongoContext,
   ids: string[],
   deadline: Deadline,
-): Promise<Map<string, SeenForCommand>> {
+): Promise<Map<string, CommandJob>> {
   const found = await run(deadline, (limit) =>
     context.jobs
-      .find<SeenForCommand>(
+      .find<CommandJob>(
         { _id: { $in: ids } },
         { projection: COMMAND_FIELDS, batchSize: ids.length + 1, ...limit },
       )
@@ -347,12 +343,12 @@ async function look(
   return new Map(found.map((document) => [document._id, document]))
 }
 
-/** One by one, for only then each answer tells who of two callers at once was the one. */
-async function write(
-  seen: SeenForCommand,
+/** Job by job, because the count of a batch does not say which of two callers changed which job. */
+async function writeChange(
+  seen: CommandJob,
   update: UpdateFilter<JobDocument>,
   { context, event, deadline }: Command,
-): Promise<RetryResult | { kind: 'look_again' }> {
+): Promise<RetryResult | { kind: 'read_again' }> {
   const guard = guardOf(event, { now: nowOf(context) })
   // A retry sets the mark again: one that was set meanwhile stands for effects that come first.
   const settled = event === 'retry' ? { effectsPending: { $ne: true as const } } : {}
@@ -364,30 +360,30 @@ async function write(
         limit,
       ),
     )
-    return { kind: matchedCount === 1 ? 'applied' : 'look_again' }
+    return { kind: matchedCount === 1 ? 'applied' : 'read_again' }
   } catch (error) {
     if (!isDuplicateKey(error)) throw error
-    return keyHolder(context, seen, deadline)
+    return dedupeConflict(context, seen, deadline)
   }
 }
 
-/** Who has its dedupe key by now; if nobody has any more, it is tried again. */
-async function keyHolder(
+/** The job that has its dedupe key by now; if that key is free again, the retry is repeated. */
+async function dedupeConflict(
   context: MongoContext,
-  { endpoint, dedupeKey }: SeenForCommand,
+  { endpoint, dedupeKey }: CommandJob,
   deadline: Deadline,
-): Promise<RetryResult | { kind: 'look_again' }> {
-  if (dedupeKey === undefined) return { kind: 'look_again' }
+): Promise<RetryResult | { kind: 'read_again' }> {
+  if (dedupeKey === undefined) return { kind: 'read_again' }
   const holder = await run(deadline, (limit) =>
     context.jobs.findOne(
       { endpoint, dedupeHolder: dedupeKey },
       { projection: { _id: 1 }, ...limit },
     ),
   )
-  return holder === null ? { kind: 'look_again' } : { kind: 'dedupe_conflict', jobId: holder._id }
+  return holder === null ? { kind: 'read_again' } : { kind: 'dedupe_conflict', jobId: holder._id }
 }
 
-function updateOf(seen: SeenForEdit, change: JobChange): UpdateFilter<JobDocument> {
+function editUpdate(seen: EditedJob, change: JobChange): UpdateFilter<JobDocument> {
   const { payload, priority, tags, metadata } = change
   const withoutTags = tags !== undefined && tags.length === 0
   return {
@@ -405,7 +401,7 @@ function updateOf(seen: SeenForEdit, change: JobChange): UpdateFilter<JobDocumen
   }
 }
 
-function instantFields(seen: SeenForEdit, change: JobChange) {
+function instantFields(seen: EditedJob, change: JobChange) {
   const before = {
     runAt: seen.runAt.getTime(),
     firstRunAt: seen.firstRunAt.getTime(),

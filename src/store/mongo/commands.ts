@@ -192,7 +192,7 @@ export async function edit(
     context.hint()
     return { kind: 'applied', job: jobOf(written, context.box) }
   }
-  throw new StoreUnavailable('the job handled each time it was read')
+  throw new StoreUnavailable('the job changed each time it was read')
 }
 
 export async function deleteJob(
@@ -217,7 +217,7 @@ export async function deleteJob(
     const { version } = seen
     if (ifVersion !== null && version !== ifVersion) return { kind: 'stale', version }
     if (!isFinalState(seen.state)) return { kind: 'refused', state: stateOf(seen.state) }
-    // What its finish leads to comes first.
+    // Its finish effects come first.
     await runFinishEffects(context, [id])
   }
   throw new StoreUnavailable('its finish effects could not be completed in time')
@@ -324,7 +324,7 @@ async function changeOne(id: string, command: Command): Promise<RetryResult> {
     onWritten?.(job, decision)
     return decision.result
   }
-  throw new StoreUnavailable('the job handled each time it was read')
+  throw new StoreUnavailable('the job changed each time it was read')
 }
 
 async function readJobs(

@@ -29,20 +29,20 @@ interface Holders {
 }
 
 export interface Resolved {
-  /** Those whose key is free again or by now: they are to be tried once more. */
+  /** Those whose key is free by now: they must be inserted again. */
   open: Item[]
-  /** Those whose key's holder changed meanwhile, or by an earlier one of these. */
+  /** Those whose key's holder changed meanwhile, or was changed by an earlier one of these. */
   raced: Item[]
-  /** Those that are stored already: by an insert that was sent twice, for its answer was lost. */
+  /** Those that are stored already, by an insert that was sent twice because a response was lost. */
   own: Item[]
   /** Ids of jobs that became final. */
   finished: string[]
 }
 
-/** The answers of a batch, by index. */
-export interface Answers {
+/** The results of a batch, by index. */
+export interface BatchResults {
   results: EnqueueResult[]
-  /** Those to be answered with a job that is still to be read. */
+  /** Those whose result is a stored job that must still be read. */
   existing: Existing[]
 }
 
@@ -51,29 +51,29 @@ interface Existing {
   jobId: string
 }
 
-/** Keys that one job answers to. The oldest are forgotten, but for the one that made it. */
+/** Idempotency keys of one job. The oldest are dropped, except the key of the request that made it. */
 const MAX_KEYS = 1_000
 
-type TakenOver =
+type DedupeOutcome =
   | { kind: 'dedupe_conflict'; jobId: string }
-  /** The request is answered with the job as it is; null: it has not been read since. */
+  /** The result is the job as it is; null: it must still be read. */
   | { kind: 'kept'; document: JobDocument | null }
   | { kind: 'replaced'; document: JobDocument }
-  /** The job has no longer the key. */
-  | { kind: 'given_up'; isFinal: boolean }
+  /** The job no longer has the key. */
+  | { kind: 'released'; isFinal: boolean }
   /** It is no longer what was read. */
   | { kind: 'raced' }
 
-const RACED: TakenOver = { kind: 'raced' }
+const RACED: DedupeOutcome = { kind: 'raced' }
 
-/** A job of the batch on its way into the store. */
+/** A job of the batch that is being stored. */
 export interface Item {
   index: number
   job: NewJob
   document: JobDocument
 }
 
-/** An application can give a document of its outbox the id of a job that was made before. */
+/** The id alone is not enough: an application can give an outbox document the id of another job. */
 export function isSameJob(
   job: NewJob,
   stored: Pick<JobDocument, '_id' | 'originKey' | 'originHash'> | undefined,
@@ -82,11 +82,11 @@ export function isSameJob(
   return stored.originHash === job.originHash
 }
 
-/** What is settled here stands in the answers. */
+/** Writes what it decides into the results; returns what the caller must do with the rest. */
 export async function resolve(
   context: MongoContext,
   items: Item[],
-  { results, existing }: Answers,
+  { results, existing }: BatchResults,
   deadline: Deadline,
 ): Promise<Resolved> {
   const existingAs = (holder: Holder, { payload }: NewJob): EnqueueResult => ({
@@ -123,20 +123,20 @@ export async function resolve(
       ;(holder === undefined ? resolved.open : resolved.raced).push(item)
       continue
     }
-    // Earlier requests of the batch are answered with it as it was.
+    // Earlier requests of the batch get the job as it was before the replacement.
     if (job.dedupe?.mode === 'replace') {
       const earlier = existing.filter(({ jobId }) => jobId === holder._id)
-      await answerExisting(context, earlier, results, deadline)
+      await fillInExisting(context, earlier, results, deadline)
       existing.splice(0, existing.length, ...existing.filter((one) => !earlier.includes(one)))
     }
-    const taken = await takeOver(context, job, holder, deadline)
-    if (taken.kind !== 'kept') touched.add(text)
-    if (taken.kind === 'dedupe_conflict') results[index] = taken
-    else if (taken.kind === 'raced') resolved.raced.push(item)
-    else if (taken.kind === 'given_up') resolved.open.push(item)
-    else if (taken.document === null) existing.push({ index, jobId: holder._id })
-    else results[index] = { kind: 'existing', job: jobOf(taken.document, context.box) }
-    if (taken.kind === 'given_up' && taken.isFinal) resolved.finished.push(holder._id)
+    const outcome = await applyDedupe(context, job, holder, deadline)
+    if (outcome.kind !== 'kept') touched.add(text)
+    if (outcome.kind === 'dedupe_conflict') results[index] = outcome
+    else if (outcome.kind === 'raced') resolved.raced.push(item)
+    else if (outcome.kind === 'released') resolved.open.push(item)
+    else if (outcome.document === null) existing.push({ index, jobId: holder._id })
+    else results[index] = { kind: 'existing', job: jobOf(outcome.document, context.box) }
+    if (outcome.kind === 'released' && outcome.isFinal) resolved.finished.push(holder._id)
   }
   return resolved
 }
@@ -195,7 +195,7 @@ export function refusedBy({ _id }: Holder, kind: 'key_reused' | 'id_taken'): Enq
   return { kind, jobId: _id }
 }
 
-export function answerFrom(
+export function fillInFrom(
   found: Map<string, EnqueueResult>,
   existing: Existing[],
   results: EnqueueResult[],
@@ -228,7 +228,7 @@ export async function readExisting(
   )
 }
 
-/** The hash covers the payload: where the key made the job, its bytes need not travel. */
+/** The hash covers the payload: if the key made the job, its bytes need not be read. */
 function hasPayloadOf({ idempotencyKey, payloadChanged }: Holder, { idempotency }: NewJob) {
   return idempotency !== null && idempotencyKey === idempotency.key && payloadChanged !== true
 }
@@ -239,9 +239,9 @@ function hashOf({ keys = [], idempotencyKey, requestHash }: Holder, key: string)
 }
 
 /**
- * One for each index. A value that is not null is all that the partial indexes ask for. `$exists`
+ * One filter for each index. A value that is not null satisfies the partial indexes. `$exists`
  * beside it would be harmful: on the keys, which are an array, MongoDB bounds the scan by one
- * condition only, and that one would let in every key of the endpoint (SERVER-12281).
+ * condition only, and `$exists` would scan every key of the endpoint (SERVER-12281).
  */
 function alternativesOf(endpoint: string, jobs: NewJob[]): Filter<JobDocument>[] {
   const keys = jobs.flatMap(({ idempotency }) => idempotency?.key ?? [])
@@ -259,28 +259,28 @@ function alternativesOf(endpoint: string, jobs: NewJob[]): Filter<JobDocument>[]
   ]
 }
 
-/** With the jobs as they are now. */
-async function answerExisting(
+/** Writes the jobs as they are now into the results. */
+async function fillInExisting(
   context: MongoContext,
   existing: Existing[],
   results: EnqueueResult[],
   deadline: Deadline,
 ): Promise<void> {
   const ids = existing.map(({ jobId }) => jobId)
-  answerFrom(await readExisting(context, ids, deadline), existing, results)
+  fillInFrom(await readExisting(context, ids, deadline), existing, results)
 }
 
-/** A name holds no space, so that two pairs never look the same. No key: a text that none has. */
+/** A name contains no space, so that two pairs never get one text. No key: a text that none has. */
 function textOf(endpoint: string, key: string | undefined): string {
   return key === undefined ? '' : `${endpoint} ${key}`
 }
 
-async function takeOver(
+async function applyDedupe(
   context: MongoContext,
   job: NewJob,
   holder: Holder,
   deadline: Deadline,
-): Promise<TakenOver> {
+): Promise<DedupeOutcome> {
   if (job.dedupe === null) return RACED
   const now = nowOf(context)
   const { _id, version, state, attemptCount } = holder
@@ -302,12 +302,12 @@ async function takeOver(
     case 'displace': {
       const filter = { ...owned, ...guardOf('displace', { now }) }
       const isWritten = await releaseKey(context, filter, toFinal('cancelled', now, {}), deadline)
-      return isWritten ? { kind: 'given_up', isFinal: true } : RACED
+      return isWritten ? { kind: 'released', isFinal: true } : RACED
     }
     case 'supersede': {
       const filter = { ...owned, ...guardOf('supersede', { now }) }
       const isWritten = await releaseKey(context, filter, SUPERSEDE, deadline)
-      return isWritten ? { kind: 'given_up', isFinal: false } : RACED
+      return isWritten ? { kind: 'released', isFinal: false } : RACED
     }
     default:
       throw new Error(`unknown decision ${(decision satisfies never as DedupeDecision).kind}`)
@@ -320,7 +320,7 @@ const SUPERSEDE = {
   $inc: { version: 1 },
 }
 
-/** Of one of which nothing was sent: what the request gives, and no more. */
+/** Everything that the request gives. Nothing of the job was sent yet. */
 function replaced({ box }: MongoContext, job: NewJob, id: string): UpdateFilter<JobDocument> {
   const runAt = new Date(job.runAt)
   return {
@@ -352,7 +352,7 @@ function keyAdded({ idempotency }: NewJob): UpdateFilter<JobDocument> {
   }
 }
 
-/** null: it is not what the filter says, or another job took the key of the request just now. */
+/** null: the filter does not match, or another job took the key of the request just now. */
 async function updateOwner(
   context: MongoContext,
   filter: Filter<JobDocument>,

@@ -24,8 +24,8 @@ import {
 } from './connection.ts'
 import type { EndpointDocument } from './endpoint-document.ts'
 import {
-  type Answers,
-  answerFrom,
+  type BatchResults,
+  fillInFrom,
   findHolders,
   type Item,
   isSameJob,
@@ -47,7 +47,7 @@ interface Enqueued {
 }
 
 /** One call at work. */
-interface Batch extends Answers {
+interface Batch extends BatchResults {
   context: MongoContext
   finished: string[]
   blocked: Item[]
@@ -108,7 +108,7 @@ export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<En
     for (const { index, job } of items)
       if (results[index]?.kind === 'inserted') inserted.add(job.id)
   }
-  await answerKnown(batch, refused)
+  await fillInKnown(batch, refused)
   const isChanged = await promoteBlocked(batch)
   await fillIn({ ...batch, blocked: isChanged ? batch.blocked : [] })
   if (results.some(({ kind }) => kind === 'inserted')) context.hint()
@@ -192,7 +192,7 @@ async function tryToInsert(
 }
 
 /** A request that would be refused now, but was answered before, is answered as it was. */
-async function answerKnown(batch: Batch, refused: { index: number; job: NewJob }[]): Promise<void> {
+async function fillInKnown(batch: Batch, refused: { index: number; job: NewJob }[]): Promise<void> {
   if (refused.length === 0) return
   const jobs = refused.map(({ job }) => ({ ...job, dedupe: null }))
   const holders = await findHolders(batch.context, jobs, batch.deadline)
@@ -222,7 +222,7 @@ async function promoteBlocked({ context, blocked, deadline }: Batch): Promise<bo
 async function fillIn({ context, results, existing, blocked, deadline }: Batch): Promise<void> {
   const ids = [...existing.map(({ jobId }) => jobId), ...blocked.map(({ job }) => job.id)]
   const found = await readExisting(context, ids, deadline)
-  answerFrom(found, existing, results)
+  fillInFrom(found, existing, results)
   for (const { index, job } of blocked) {
     const result = found.get(job.id)
     if (result?.kind === 'existing') results[index] = { kind: 'inserted', job: result.job }

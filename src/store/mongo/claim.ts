@@ -47,7 +47,7 @@ const CALM_AFTER = 20
 interface Claimer {
   context: MongoContext
   eligibleEndpoints: EligibleEndpoints
-  disowner: Disowner
+  unacknowledged: UnacknowledgedClaims
   /**
    * Claims since the last one that lost ids to another claimer. Several claimers that aim at the
    * head of one lane take most ids from under each other. So a claim that follows a lost one takes
@@ -60,7 +60,7 @@ interface Claimer {
 /** What one call of claim works with. */
 interface ClaimUnderWay {
   context: MongoContext
-  disowner: Disowner
+  unacknowledged: UnacknowledgedClaims
   holder: Holder
   picker: Picker
   /** Endpoints whose jobs are claimed within their admission only. */
@@ -106,11 +106,11 @@ export interface Picker {
 
 const FIRST_WAIT_MS = 100
 const MAX_WAIT_MS = 5_000
-/** Claims under suspicion at once. Beyond, the sweeper finds them when their leases have lapsed. */
-const MAX_SUSPECTS = 100
+/** Further ones are left to the sweep, which finds their expired leases. */
+const MAX_UNACKNOWLEDGED = 100
 
-export interface Disowner {
-  disown(ids: string[], leaseId: string, leaseMs: number): void
+export interface UnacknowledgedClaims {
+  release(ids: string[], leaseId: string, leaseMs: number): void
   stop(): void
 }
 
@@ -142,7 +142,7 @@ export async function claim(
   limit: number,
   holder: Holder,
 ): Promise<Claim> {
-  const { context, disowner } = claimer
+  const { context, unacknowledged } = claimer
   const deadline = startDeadline(holder.withinMs)
   const names = lanes.map(({ endpoint }) => endpoint)
   const eligible = await claimer.eligibleEndpoints.among(names, context.clock.now(), deadline)
@@ -150,7 +150,7 @@ export async function claim(
   const open = lanes.filter(({ endpoint }) => eligible.has(endpoint))
   const picker = createPicker(open, limit)
   const limited = new Map<string, LimitedLane>()
-  const underWay = { context, disowner, holder, picker, limitedNames, limited, deadline }
+  const underWay = { context, unacknowledged, holder, picker, limitedNames, limited, deadline }
   const claimed: ClaimedJob[] = []
   let leftMs = deadline.leftMs()
   let tookMs = 0
@@ -176,36 +176,36 @@ export async function claim(
 export function createClaimer(
   context: MongoContext,
   eligibleEndpoints: EligibleEndpoints,
-  disowner: Disowner,
+  unacknowledged: UnacknowledgedClaims,
 ): Claimer {
-  return { context, eligibleEndpoints, disowner, calmClaims: CALM_AFTER }
+  return { context, eligibleEndpoints, unacknowledged, calmClaims: CALM_AFTER }
 }
 
-export function createDisowner(context: MongoContext): Disowner {
+export function trackUnacknowledgedClaims(context: MongoContext): UnacknowledgedClaims {
   const timers = new Set<NodeJS.Timeout>()
-  let suspects = 0
+  let count = 0
   let stopped = false
 
-  const lookAgain = (suspect: Suspect, waitMs: number) => {
-    if (stopped || performance.now() > suspect.endsAt) {
-      suspects -= 1
+  const tryAgain = (claim: UnacknowledgedClaim, waitMs: number) => {
+    if (stopped || performance.now() > claim.endsAt) {
+      count -= 1
       return
     }
     const timer = setTimeout(async () => {
       timers.delete(timer)
-      const isMore = await giveBack(context, suspect)
-      lookAgain(suspect, isMore ? FIRST_WAIT_MS : Math.min(waitMs * 2, MAX_WAIT_MS))
+      const isMore = await releaseUnacknowledged(context, claim)
+      tryAgain(claim, isMore ? FIRST_WAIT_MS : Math.min(waitMs * 2, MAX_WAIT_MS))
     }, waitMs)
     timer.unref()
     timers.add(timer)
   }
 
   return {
-    disown(ids, leaseId, leaseMs) {
-      if (suspects === MAX_SUSPECTS) return
-      suspects += 1
+    release(ids, leaseId, leaseMs) {
+      if (count === MAX_UNACKNOWLEDGED) return
+      count += 1
       const endsAt = performance.now() + leaseMs
-      lookAgain({ ids, leaseId, endsAt, most: ids.length }, FIRST_WAIT_MS)
+      tryAgain({ ids, leaseId, endsAt, most: ids.length }, FIRST_WAIT_MS)
     },
     stop() {
       stopped = true
@@ -326,7 +326,7 @@ async function claimAdmitted(
   picked: Candidate[],
   names: string[],
 ): Promise<{ taken: ClaimedJob[]; triedCount: number }> {
-  const { context, disowner, holder, picker, limitedNames, deadline } = underWay
+  const { context, unacknowledged, holder, picker, limitedNames, deadline } = underWay
   const admission = await acquireAdmission(context, names, deadline)
   const untried = new Set([...limitedNames].filter((name) => !names.includes(name)))
   const { candidates, cutShort } = withinSlots(picked, admission, limitedNames)
@@ -357,7 +357,7 @@ async function claimAdmitted(
   }
   if (mayBeSent) return { taken, triedCount: candidates.length }
   for (const [leaseId, jobs] of Map.groupBy(within, (job) => job.leaseId)) {
-    disowner.disown(
+    unacknowledged.release(
       jobs.map(({ jobId }) => jobId),
       leaseId,
       holder.leaseMs,
@@ -390,7 +390,7 @@ async function claimCandidates(
   underWay: ClaimUnderWay,
   candidates: Candidate[],
 ): Promise<ClaimedJob[]> {
-  const { context, holder, disowner, deadline } = underWay
+  const { context, holder, unacknowledged, deadline } = underWay
   if (candidates.length === 0) return []
   const ids = candidates.map(({ _id }) => _id)
   const leaseId = randomId()
@@ -416,7 +416,7 @@ async function claimCandidates(
     )
     return ids.flatMap((id) => byId.get(id) ?? [])
   } catch (error) {
-    disowner.disown(ids, leaseId, holder.leaseMs)
+    unacknowledged.release(ids, leaseId, holder.leaseMs)
     throw error
   }
 }
@@ -498,18 +498,21 @@ function stretchOf(candidates: Candidate[], length: number): Candidate[] {
   return candidates.slice(start, start + length)
 }
 
-interface Suspect {
+interface UnacknowledgedClaim {
   ids: string[]
   leaseId: string
   /** Monotonic. */
   endsAt: number
-  /** What one write gives back: a store that did not write so many in time is given fewer. */
+  /** Jobs that one write releases: fewer after each write that the store did not finish in time. */
   most: number
 }
 
-/** Whether there is more to be given back. */
-async function giveBack(context: MongoContext, suspect: Suspect): Promise<boolean> {
-  const { ids, leaseId } = suspect
+/** Whether there may be more to release. */
+async function releaseUnacknowledged(
+  context: MongoContext,
+  claim: UnacknowledgedClaim,
+): Promise<boolean> {
+  const { ids, leaseId } = claim
   try {
     const found = await run(startDeadline(), (limit) =>
       context.jobs
@@ -519,12 +522,12 @@ async function giveBack(context: MongoContext, suspect: Suspect): Promise<boolea
         )
         .toArray(),
     )
-    // Mostly there is nothing: a store that is slow to write is spared updates of nothing.
+    // Mostly there is nothing: this saves a slow store updates that match nothing.
     if (found.length === 0) return false
     const now = nowOf(context)
-    const updates = found.slice(0, suspect.most).flatMap(({ _id, superseded }) =>
+    const updates = found.slice(0, claim.most).flatMap(({ _id, superseded }) =>
       releasesOf(
-        // The lease id is random and of this claim alone: with it the guard needs no fence.
+        // The lease id is random and belongs to this claim alone, so that the guard needs no fence.
         { _id, state: 'running', leaseId, superseded: superseded === true ? true : { $ne: true } },
         unsentChange(superseded === true ? 'withdraw' : 'release', randomId(), now),
       ),
@@ -533,10 +536,10 @@ async function giveBack(context: MongoContext, suspect: Suspect): Promise<boolea
       context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
     )
     if (matchedCount > 0) context.hint()
-    return found.length > suspect.most
+    return found.length > claim.most
   } catch {
-    // The store is still away, or too slow for so many: this is what the next look is for.
-    suspect.most = Math.max(1, Math.floor(suspect.most / 2))
+    // The store is still away, or too slow for so many jobs: the next try releases fewer.
+    claim.most = Math.max(1, Math.floor(claim.most / 2))
     return false
   }
 }

@@ -1,5 +1,5 @@
 // What people do to jobs: cancel, retry, edit, delete. Cancel and retry read the jobs, then write
-// what may be written, in the given order, under guards that name what was read; a job that handled
+// what may be written, in the given order, under guards that name what was read; a job that changed
 // meanwhile is read again before the next one is written.
 import type { UpdateFilter } from 'mongodb'
 import { decideRetry, isRetryable, type RetryOptions } from '../../job/dependencies.ts'

@@ -11,7 +11,13 @@ import { SettingUnusable, type Store, type StoreSettings, StoreUnavailable } fro
 import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
 import { type EligibleEndpoints, rememberEligibleEndpoints } from './admission.ts'
 import { headOfOrderingKey } from './blocked-jobs.ts'
-import { claim, createClaimer, createDisowner, type Disowner, due } from './claim.ts'
+import {
+  claim,
+  createClaimer,
+  due,
+  trackUnacknowledgedClaims,
+  type UnacknowledgedClaims,
+} from './claim.ts'
 import { type MongoClock, startClock } from './clock.ts'
 import { cancel, deleteJob, edit, retry } from './commands.ts'
 import { type Connection, type MongoContext, refusalOf, startDeadline } from './connection.ts'
@@ -193,7 +199,7 @@ function assemble(
   hints: Hints,
   { outbox, commandCount, ready, close }: Process,
 ): Store {
-  const disowner = createDisowner(context)
+  const unacknowledged = trackUnacknowledgedClaims(context)
   const eligible = rememberEligibleEndpoints(context.endpoints)
   return {
     clock: context.clock,
@@ -202,7 +208,7 @@ function assemble(
       return commandCount()
     },
     attemptTokens: createAttemptTokens(keysOf(context.settings)),
-    ...jobVerbs(context, eligible, disowner),
+    ...jobVerbs(context, eligible, unacknowledged),
     ...endpointVerbs(context, eligible),
     ...recordVerbs(context),
     onEnd: (listener) => context.ends.add(listener),
@@ -210,14 +216,18 @@ function assemble(
     onWork: (listener) => hints.onWork(listener),
     ready,
     async close() {
-      disowner.stop()
+      unacknowledged.stop()
       await close()
     },
   }
 }
 
-function jobVerbs(context: MongoContext, eligible: EligibleEndpoints, disowner: Disowner) {
-  const claimer = createClaimer(context, eligible, disowner)
+function jobVerbs(
+  context: MongoContext,
+  eligible: EligibleEndpoints,
+  unacknowledged: UnacknowledgedClaims,
+) {
+  const claimer = createClaimer(context, eligible, unacknowledged)
   const goneEndpoints = watchGoneEndpoints(context, eligible.forget)
   return {
     async enqueue(jobs) {

@@ -4,6 +4,7 @@ import { ENDPOINT_GONE } from '../../job/attempt.ts'
 import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import { endpointsWith } from './claim.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
+import type { EndpointDocument } from './endpoint-document.ts'
 import { tryFinishEffects } from './finish-effects.ts'
 import { guardOf, tellAttemptsEnded, tellDied } from './guards.ts'
 import {
@@ -20,72 +21,70 @@ import {
   toFinal,
 } from './job-document.ts'
 
-/** An enqueue that saw the endpoint before it was marked has ended by then: its deadline is 3 s. */
+/** Enqueues that read the endpoint before it was marked have ended by then: their deadline is 3 s. */
 const LATE_ENQUEUES_MS = 4_000
-/** Orphans come only of an enqueue that raced a deletion: rare, and looked for rarely. */
-const LOOK_FOR_ORPHANS_MS = 10_000
-/** Endpoints being deleted that one sweep looks at. */
+/** Only an enqueue that races a deletion leaves orphans: they are rare. */
+const CHECK_ORPHANS_EVERY_MS = 10_000
+/** Endpoints that one sweep handles. */
 const MAX_ENDPOINTS = 100
 
-export interface GoneEndpoints {
-  /** At most `limit` jobs of each kind. */
-  bury(limit: number): Promise<{ abandoned: number; evicted: number; after: FinishEffects }>
+/** What a process remembers of deleted endpoints from sweep to sweep. */
+export interface DeletedEndpoints {
+  context: MongoContext
+  /** Makes the claims of this process read the endpoint again. */
+  forget(name: string): void
+  /** Monotonic. */
+  orphansCheckedAt: number
 }
 
+type DeletingEndpoint = Pick<EndpointDocument, '_id' | 'version' | 'deletingSince'>
 type Queued = Pick<JobDocument, '_id' | 'endpoint'>
 
-interface Ended {
+/** How many jobs a write has ended, and what followed. */
+export interface EndedJobs {
   count: number
   after: FinishEffects
 }
 
-const NONE: Ended = { count: 0, after: NO_EFFECTS }
+export const NO_JOBS: EndedJobs = { count: 0, after: NO_EFFECTS }
 
-export function watchGoneEndpoints(
+export function trackDeletedEndpoints(
   context: MongoContext,
   forget: (name: string) => void,
-): GoneEndpoints {
-  let orphansLookedForAt = Number.NEGATIVE_INFINITY
+): DeletedEndpoints {
+  return { context, forget, orphansCheckedAt: Number.NEGATIVE_INFINITY }
+}
+
+/** @param limit of each kind of job */
+export async function endJobsOfDeletedEndpoints(
+  deleted: DeletedEndpoints,
+  limit: number,
+): Promise<{ abandoned: number; evicted: number; after: FinishEffects }> {
+  const { context, forget } = deleted
+  const deadline = startDeadline()
+  const deleting = await deletingEndpoints(context, deadline)
+  let abandoned = NO_JOBS
+  let evicted = NO_JOBS
+  if (deleting.length > 0) {
+    const names = deleting.map(({ _id }) => _id)
+    const queued = await queuedOf(context, names, limit, deadline)
+    abandoned = await abandon(context, queued, deadline)
+    evicted = await evict(context, names, limit, deadline)
+    if (abandoned.count + evicted.count === 0) {
+      for (const endpoint of deleting) await removeEndpoint(context, endpoint, forget, deadline)
+    }
+  }
+  const left = limit - abandoned.count
+  let orphans = NO_JOBS
+  if (left > 0 && performance.now() - deleted.orphansCheckedAt >= CHECK_ORPHANS_EVERY_MS) {
+    orphans = await abandonOrphans(context, left)
+    // If the limit was filled, there may be more: the next sweep checks again.
+    if (orphans.count < left) deleted.orphansCheckedAt = performance.now()
+  }
   return {
-    async bury(limit) {
-      const deadline = startDeadline()
-      const deleting = await run(deadline, (commandLimit) =>
-        context.endpoints
-          .find(
-            { deleting: true },
-            {
-              projection: { version: 1, deletingSince: 1 },
-              limit: MAX_ENDPOINTS,
-              batchSize: MAX_ENDPOINTS,
-              ...commandLimit,
-            },
-          )
-          .toArray(),
-      )
-      let abandoned = NONE
-      let evicted = NONE
-      if (deleting.length > 0) {
-        const names = deleting.map(({ _id }) => _id)
-        const queued = await queuedOf(context, names, limit, deadline)
-        abandoned = await abandon(context, queued, deadline)
-        evicted = await evict(context, names, limit, deadline)
-        if (abandoned.count + evicted.count === 0) {
-          for (const endpoint of deleting) await remove(context, endpoint, forget, deadline)
-        }
-      }
-      const room = limit - abandoned.count
-      let orphans = NONE
-      if (room > 0 && performance.now() - orphansLookedForAt >= LOOK_FOR_ORPHANS_MS) {
-        orphans = await abandonOrphans(context, room)
-        // As many as it might look at: there may be more, and the next sweep is to see.
-        if (orphans.count < room) orphansLookedForAt = performance.now()
-      }
-      return {
-        abandoned: abandoned.count + orphans.count,
-        evicted: evicted.count,
-        after: sumEffects([abandoned.after, evicted.after, orphans.after]),
-      }
-    },
+    abandoned: abandoned.count + orphans.count,
+    evicted: evicted.count,
+    after: sumEffects([abandoned.after, evicted.after, orphans.after]),
   }
 }
 
@@ -107,6 +106,22 @@ export async function notStored(
   return names.filter((name) => !known.has(name))
 }
 
+function deletingEndpoints(context: MongoContext, deadline: Deadline): Promise<DeletingEndpoint[]> {
+  return run(deadline, (limit) =>
+    context.endpoints
+      .find(
+        { deleting: true },
+        {
+          projection: { version: 1, deletingSince: 1 },
+          limit: MAX_ENDPOINTS,
+          batchSize: MAX_ENDPOINTS,
+          ...limit,
+        },
+      )
+      .toArray(),
+  )
+}
+
 async function queuedOf(
   context: MongoContext,
   names: string[],
@@ -123,8 +138,12 @@ async function queuedOf(
   )
 }
 
-async function abandon(context: MongoContext, jobs: Queued[], deadline: Deadline): Promise<Ended> {
-  if (jobs.length === 0) return NONE
+async function abandon(
+  context: MongoContext,
+  jobs: Queued[],
+  deadline: Deadline,
+): Promise<EndedJobs> {
+  if (jobs.length === 0) return NO_JOBS
   const now = nowOf(context)
   const writeId = randomId()
   const ids = jobs.map(({ _id }) => _id)
@@ -149,7 +168,7 @@ async function evict(
   names: string[],
   limit: number,
   deadline: Deadline,
-): Promise<Ended> {
+): Promise<EndedJobs> {
   const seen = await run(deadline, (commandLimit) =>
     context.jobs
       .find<SeenLease>(
@@ -158,7 +177,7 @@ async function evict(
       )
       .toArray(),
   )
-  if (seen.length === 0) return NONE
+  if (seen.length === 0) return NO_JOBS
   const now = nowOf(context)
   const writeId = randomId()
   const ends = seen.map((job) => ({
@@ -179,16 +198,16 @@ async function evict(
   return { count, after: await tryFinishEffects(context, idsOf(ended)) }
 }
 
-/** Removes it when it has no job left and late enqueues have been waited out. */
-async function remove(
+/** Removes the endpoint when it has no job left and no late enqueue can add one. */
+async function removeEndpoint(
   context: MongoContext,
-  endpoint: { _id: string; version: number; deletingSince: Date | null },
+  endpoint: DeletingEndpoint,
   forget: (name: string) => void,
   deadline: Deadline,
 ): Promise<void> {
   const sinceMs = context.clock.now() - (endpoint.deletingSince?.getTime() ?? 0)
   if (sinceMs < LATE_ENQUEUES_MS) return
-  // Read after the wait: what was found before it may have been too early.
+  // Read after the wait: a late enqueue may have added one since the jobs were read.
   const left = await run(deadline, (limit) =>
     context.jobs.countDocuments(
       { endpoint: endpoint._id, state: { $in: [...QUEUED_STATES, 'running'] } },
@@ -206,19 +225,19 @@ async function remove(
 }
 
 /**
- * Queued jobs of an endpoint that is not stored at all. The ids are read before the endpoint is
- * looked for again: one that is made anew meanwhile keeps its new jobs.
+ * Queued jobs of an endpoint that is not stored at all. Their ids are read before the endpoint is
+ * read again, so that an endpoint that is created meanwhile keeps its new jobs.
  */
-async function abandonOrphans(context: MongoContext, limit: number): Promise<Ended> {
+async function abandonOrphans(context: MongoContext, limit: number): Promise<EndedJobs> {
   const deadline = startDeadline()
   const names: string[] = []
-  // One by one, for each state has its own place in the indexes.
+  // State by state, because each has its own range of the indexes.
   for (const state of QUEUED_STATES) {
     const some = await endpointsWith(context, state, deadline)
     names.push(...some.filter((name) => !names.includes(name)))
   }
   const suspects = await notStored(context, names, deadline)
-  if (suspects.length === 0) return NONE
+  if (suspects.length === 0) return NO_JOBS
   const orphans = await run(deadline, (commandLimit) =>
     context.jobs
       .find(

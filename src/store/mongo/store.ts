@@ -21,7 +21,7 @@ import {
 import { type MongoClock, startClock } from './clock.ts'
 import { cancel, deleteJob, edit, retry } from './commands.ts'
 import { type Connection, type MongoContext, refusalOf, startDeadline } from './connection.ts'
-import { watchGoneEndpoints } from './deleted-endpoints.ts'
+import { trackDeletedEndpoints } from './deleted-endpoints.ts'
 import type { EndpointDocument } from './endpoint-document.ts'
 import {
   countJobs,
@@ -228,7 +228,7 @@ function jobVerbs(
   unacknowledged: UnacknowledgedClaims,
 ) {
   const claimer = createClaimer(context, eligible, unacknowledged)
-  const goneEndpoints = watchGoneEndpoints(context, eligible.forget)
+  const deleted = trackDeletedEndpoints(context, eligible.forget)
   return {
     async enqueue(jobs) {
       const { results, finished } = await enqueue(context, jobs)
@@ -241,7 +241,7 @@ function jobVerbs(
     renew: (leases, leaseMs) => renew(context, leases, leaseMs),
     heartbeat: (lease, beat) => heartbeat(context, lease, beat),
     release: (leases) => release(context, leases),
-    sweep: (options) => sweep(context, goneEndpoints, options),
+    sweep: (options) => sweep(context, deleted, options),
     overdue: (limit) => overdue(context, limit),
     // The clock is that of the servers, which agree on the time to be a replica set at all.
     correctInstants: async () => 0,

@@ -3,13 +3,18 @@
 // is guarded.
 import type { Filter } from 'mongodb'
 import { EXPIRED, LEASE_LOST } from '../../job/attempt.ts'
-import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
+import { NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import { FINAL_STATES, purgeClasses } from '../../job/retention.ts'
 import type { OverdueEnd, OverdueJob, SettleResult } from '../settlement.ts'
 import type { SweepCounts, SweepOptions } from '../store.ts'
 import { checkSomeBlocked } from './blocked-jobs.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
-import type { GoneEndpoints } from './deleted-endpoints.ts'
+import {
+  type DeletedEndpoints,
+  type EndedJobs,
+  endJobsOfDeletedEndpoints,
+  NO_JOBS,
+} from './deleted-endpoints.ts'
 import { runPendingEffects, tryFinishEffects } from './finish-effects.ts'
 import { guardOf, tellAttemptsEnded, tellDied } from './guards.ts'
 import {
@@ -44,7 +49,7 @@ type Overdue = Pick<JobDocument, '_id' | keyof typeof OVERDUE>
 
 export async function sweep(
   context: MongoContext,
-  goneEndpoints: GoneEndpoints,
+  deletedEndpoints: DeletedEndpoints,
   options: SweepOptions,
 ): Promise<SweepCounts> {
   const { limit } = options
@@ -55,7 +60,7 @@ export async function sweep(
   const blocked = await checkSomeBlocked(context, limit)
   const afterBlocked = await tryFinishEffects(context, blocked.failed)
   // Evicts before it reclaims: a job of an endpoint that is being deleted need not go round again.
-  const gone = await goneEndpoints.bury(limit)
+  const deleted = await endJobsOfDeletedEndpoints(deletedEndpoints, limit)
   const lapsed = options.reclaim
     ? await takeLapsed(context, limit)
     : { reclaimed: 0, buriedLapsed: 0, after: NO_EFFECTS }
@@ -65,15 +70,15 @@ export async function sweep(
   ]
   if (lapsed.reclaimed > 0) context.hint()
   const after = sumEffects([
-    ...[lapsed.after, gone.after, afterBlocked, left],
+    ...[lapsed.after, deleted.after, afterBlocked, left],
     ...expired.map((one) => one.after),
   ])
   return {
     reclaimed: lapsed.reclaimed,
     buriedLapsed: lapsed.buriedLapsed,
     expired: expired.reduce((sum, { count }) => sum + count, 0),
-    abandoned: gone.abandoned,
-    evicted: gone.evicted,
+    abandoned: deleted.abandoned,
+    evicted: deleted.evicted,
     promoted: blocked.promotedCount + after.promoted,
     dependentsFailed: blocked.failed.length + after.dependentsFailed,
     // Found undone by this sweep; those of its own ends are not.
@@ -181,21 +186,13 @@ function eventOf({ superseded, attemptsLeft }: Lapsed): LapsedEvent {
   return attemptsLeft > 0 ? 'reclaim' : 'bury_lapsed'
 }
 
-/** How many a write has ended, and what that has led to. */
-interface Ended {
-  count: number
-  after: FinishEffects
-}
-
-const NONE: Ended = { count: 0, after: NO_EFFECTS }
-
 async function writeLapsed(
   context: MongoContext,
   event: LapsedEvent,
   jobs: Lapsed[],
   now: Date,
-): Promise<Ended> {
-  if (jobs.length === 0) return NONE
+): Promise<EndedJobs> {
+  if (jobs.length === 0) return NO_JOBS
   const deadline = startDeadline()
   const writeId = randomId()
   const ends = jobs.map((job) => ({
@@ -240,12 +237,12 @@ async function buryExpired(
   context: MongoContext,
   state: 'queued' | 'blocked',
   limit: number,
-): Promise<Ended> {
+): Promise<EndedJobs> {
   const deadline = startDeadline()
   const now = nowOf(context)
   const guard = { ...guardOf('expire', { now }), state }
   const jobs = await firstBy('expiresAt', context, guard, limit, deadline)
-  if (jobs.length === 0) return NONE
+  if (jobs.length === 0) return NO_JOBS
   const writeId = randomId()
   const { modifiedCount: count } = await run(deadline, (commandLimit) =>
     context.jobs.updateMany(

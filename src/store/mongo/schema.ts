@@ -59,7 +59,7 @@ const JOB_INDEXES = {
     key: { state: 1, freedAt: 1, runAt: 1, endpoint: 1 },
     options: { partialFilterExpression: { state: 'queued', freedAt: { $exists: true } } },
   },
-  /** sweep: lapsed leases. */
+  /** sweep: expired leases. */
   lease: {
     key: { state: 1, leaseExpiresAt: 1 },
     options: { partialFilterExpression: { state: 'running' } },

@@ -61,21 +61,21 @@ export async function sweep(
   const afterBlocked = await tryFinishEffects(context, blocked.failed)
   // Evicts before it reclaims: a job of an endpoint that is being deleted need not go round again.
   const deleted = await endJobsOfDeletedEndpoints(deletedEndpoints, limit)
-  const lapsed = options.reclaim
-    ? await takeLapsed(context, limit)
+  const leases = options.reclaim
+    ? await endExpiredLeases(context, limit)
     : { reclaimed: 0, buriedLapsed: 0, after: NO_EFFECTS }
   const expired = [
-    await buryExpired(context, 'queued', limit),
-    await buryExpired(context, 'blocked', limit),
+    await endExpiredJobs(context, 'queued', limit),
+    await endExpiredJobs(context, 'blocked', limit),
   ]
-  if (lapsed.reclaimed > 0) context.hint()
+  if (leases.reclaimed > 0) context.hint()
   const after = sumEffects([
-    ...[lapsed.after, deleted.after, afterBlocked, left],
+    ...[leases.after, deleted.after, afterBlocked, left],
     ...expired.map((one) => one.after),
   ])
   return {
-    reclaimed: lapsed.reclaimed,
-    buriedLapsed: lapsed.buriedLapsed,
+    reclaimed: leases.reclaimed,
+    buriedLapsed: leases.buriedLapsed,
     expired: expired.reduce((sum, { count }) => sum + count, 0),
     abandoned: deleted.abandoned,
     evicted: deleted.evicted,
@@ -149,15 +149,15 @@ export async function endOverdue(
   return results
 }
 
-type Lapsed = SeenLease & Pick<JobDocument, 'attemptsLeft' | 'superseded'>
-type LapsedEvent = 'reclaim' | 'bury_lapsed' | 'withdraw_lapsed'
+type ExpiredLease = SeenLease & Pick<JobDocument, 'attemptsLeft' | 'superseded'>
+type LeaseEvent = 'reclaim' | 'bury_lapsed' | 'withdraw_lapsed'
 
-/** Of those that are sent or pulled: what awaits completion is overdue's. */
-async function takeLapsed(context: MongoContext, limit: number) {
+/** Of jobs that are being sent, or were pulled. Those that await completion are overdue. */
+async function endExpiredLeases(context: MongoContext, limit: number) {
   const now = nowOf(context)
   const seen = await run(startDeadline(), (commandLimit) =>
     context.jobs
-      .find<Lapsed>(
+      .find<ExpiredLease>(
         { state: 'running', leaseExpiresAt: { $lte: now }, phase: 'sending' },
         {
           projection: { ...SEEN_LEASE, attemptsLeft: 1, superseded: 1 },
@@ -170,7 +170,7 @@ async function takeLapsed(context: MongoContext, limit: number) {
       .toArray(),
   )
   const byEvent = Map.groupBy(seen, eventOf)
-  const write = (event: LapsedEvent) => writeLapsed(context, event, byEvent.get(event) ?? [], now)
+  const write = (event: LeaseEvent) => writeExpired(context, event, byEvent.get(event) ?? [], now)
   const reclaimed = await write('reclaim')
   const buried = await write('bury_lapsed')
   const withdrawn = await write('withdraw_lapsed')
@@ -181,15 +181,15 @@ async function takeLapsed(context: MongoContext, limit: number) {
   }
 }
 
-function eventOf({ superseded, attemptsLeft }: Lapsed): LapsedEvent {
+function eventOf({ superseded, attemptsLeft }: ExpiredLease): LeaseEvent {
   if (superseded === true) return 'withdraw_lapsed'
   return attemptsLeft > 0 ? 'reclaim' : 'bury_lapsed'
 }
 
-async function writeLapsed(
+async function writeExpired(
   context: MongoContext,
-  event: LapsedEvent,
-  jobs: Lapsed[],
+  event: LeaseEvent,
+  jobs: ExpiredLease[],
   now: Date,
 ): Promise<EndedJobs> {
   if (jobs.length === 0) return NO_JOBS
@@ -201,7 +201,7 @@ async function writeLapsed(
   }))
   const updates = ends.map(({ job, attempt }) => {
     const filter = { _id: job._id, ...guardOf(event, { now, lease: leaseOf(job) }) }
-    const update = { ...lapsedChange(event, now), ...pushAttempt(attempt) }
+    const update = { ...changeOf(event, now), ...pushAttempt(attempt) }
     return { updateOne: { filter, update, ...BY_ID } }
   })
   const { modifiedCount: count } = await run(deadline, (commandLimit) =>
@@ -219,7 +219,7 @@ async function writeLapsed(
   }
 }
 
-function lapsedChange(event: LapsedEvent, now: Date) {
+function changeOf(event: LeaseEvent, now: Date) {
   switch (event) {
     case 'reclaim':
       return toQueued(now)
@@ -233,7 +233,7 @@ function lapsedChange(event: LapsedEvent, now: Date) {
 }
 
 /** One state at a time, for each has an index of its own. */
-async function buryExpired(
+async function endExpiredJobs(
   context: MongoContext,
   state: 'queued' | 'blocked',
   limit: number,

@@ -319,7 +319,7 @@ async function promote(
     )
     promotedCount += modifiedCount
   }
-  if (promotedCount > 0) context.hint()
+  if (promotedCount > 0) context.notifyWork()
   return promotedCount
 }
 

@@ -535,7 +535,7 @@ async function releaseUnacknowledged(
     const { matchedCount } = await run(startDeadline(), (limit) =>
       context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
     )
-    if (matchedCount > 0) context.hint()
+    if (matchedCount > 0) context.notifyWork()
     return found.length > claim.most
   } catch {
     // The store is still away, or too slow for so many jobs: the next try releases fewer.

@@ -189,7 +189,7 @@ export async function edit(
       ),
     )
     if (written === null) continue
-    context.hint()
+    context.notifyWork()
     return { kind: 'applied', job: jobOf(written, context.box) }
   }
   throw new StoreUnavailable('the job changed each time it was read')
@@ -265,7 +265,7 @@ async function unblockRetried(context: MongoContext, queued: BlockedJob[]): Prom
   await fillOrderingSlots(context, keys, deadline)
   // A dependency may have succeeded since it was read. One that died is left to the sweep.
   if (waiting.length > 0) await checkBlocked(context, waiting, { fails: false }, deadline)
-  context.hint()
+  context.notifyWork()
 }
 
 function retryUpdate(seen: CommandJob, waitingFor: string[], now: Date): UpdateFilter<JobDocument> {

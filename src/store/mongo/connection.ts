@@ -34,8 +34,8 @@ export interface MongoContext {
   unreadable: UnreadableSchedules
   pendingEffects: PendingEffects
   ends: EndListeners
-  /** Tells listeners that something may be due. */
-  hint(): void
+  /** Wakes the listeners of this process: something may be due. */
+  notifyWork(): void
 }
 
 /**

@@ -111,7 +111,7 @@ export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<En
   await fillInKnown(batch, refused)
   const isChanged = await promoteBlocked(batch)
   await fillIn({ ...batch, blocked: isChanged ? batch.blocked : [] })
-  if (results.some(({ kind }) => kind === 'inserted')) context.hint()
+  if (results.some(({ kind }) => kind === 'inserted')) context.notifyWork()
   return { results, finished: batch.finished }
 }
 

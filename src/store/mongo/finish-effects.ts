@@ -136,7 +136,7 @@ async function runSomeEffects(context: MongoContext, ids: string[]) {
   )
   const deadline = startDeadline()
   const slots = await fillOrderingSlots(context, keys, deadline)
-  if (slots.promotedCount > 0) context.hint()
+  if (slots.promotedCount > 0) context.notifyWork()
   // A head whose dependency was dead before it came would keep the slot from those behind it.
   const next = await checkBlocked(context, slots.waiting, { fails: true }, deadline)
   const done = finished.filter(({ hasDependents }) => dependents.isComplete || !hasDependents)

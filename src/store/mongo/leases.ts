@@ -97,7 +97,7 @@ export async function release(context: MongoContext, leases: Lease[]): Promise<R
     return matchedCount
   }
   const matchedCount = await write('release', leases)
-  context.hint()
+  context.notifyWork()
   if (matchedCount === leases.length) return leases.map(() => 'applied')
   let found = await readBack(context, leases, deadline)
   const superseded = leases.filter((lease) => {

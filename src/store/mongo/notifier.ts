@@ -1,8 +1,8 @@
-// Hints that something may be due: a change stream of inserts, where the server has them, and what
+// Notifier that something may be due: a change stream of inserts, where the server has them, and what
 // this process itself enqueues. Nothing relies on them: listeners poll as well.
 import type { ChangeStream, Collection } from 'mongodb'
 
-/** Only its inserts are looked at, whatever is inserted. */
+/** Only inserts are watched, of whatever. */
 type Watched = Pick<Collection, 'watch'>
 
 /** An idle stream asks again after this, well before the socket's own deadline. */
@@ -12,12 +12,12 @@ const MAX_RESTART_MS = 30_000
 /** "The $changeStream stage is only supported on replica sets": it will not come. */
 const NOT_SUPPORTED = 40_573
 
-export class Hints {
+export class Notifier {
   readonly #watched: Watched
   readonly #listeners = new Set<() => void>()
   #stream: ChangeStream | null = null
   #watching = false
-  #announced = false
+  #isNotifying = false
   #closed = false
   #wake: (() => void) | null = null
 
@@ -27,7 +27,7 @@ export class Hints {
 
   /** The stream is opened for the first listener: a process that only enqueues needs none. */
   onWork(listener: () => void): () => void {
-    // Its own function each time: one listener given twice is told twice.
+    // A new function each time, so that a listener that is given twice is called twice.
     const entry = () => listener()
     this.#listeners.add(entry)
     if (!this.#watching && !this.#closed) {
@@ -39,12 +39,12 @@ export class Hints {
     }
   }
 
-  /** Tells all listeners, once for all that happens in the same turn of the loop. */
-  announce(): void {
-    if (this.#announced || this.#listeners.size === 0) return
-    this.#announced = true
+  /** Calls all listeners, once for all calls in one turn of the event loop. */
+  notify(): void {
+    if (this.#isNotifying || this.#listeners.size === 0) return
+    this.#isNotifying = true
     setImmediate(() => {
-      this.#announced = false
+      this.#isNotifying = false
       for (const listener of this.#listeners) listener()
     })
   }
@@ -60,22 +60,22 @@ export class Hints {
     let waitMs = FIRST_RESTART_MS
     while (!this.#closed) {
       try {
-        // Only that there was one: neither its document nor its fields travel.
+        // Neither the document nor its fields are sent.
         this.#stream = this.#watched.watch(
           [{ $match: { operationType: 'insert' } }, { $project: { _id: 1 } }],
           { maxAwaitTimeMS: AWAIT_MS },
         )
         for await (const _ of this.#stream) {
           waitMs = FIRST_RESTART_MS
-          this.announce()
+          this.notify()
         }
       } catch (error) {
         if ((error as { code?: unknown }).code === NOT_SUPPORTED) return
       }
       await this.#stream?.close().catch(() => {})
       if (this.#closed) return
-      // What was enqueued meanwhile was not seen.
-      this.announce()
+      // Inserts since the stream broke were missed.
+      this.notify()
       await this.#pause(waitMs)
       waitMs = Math.min(waitMs * 2, MAX_RESTART_MS)
     }

@@ -34,7 +34,7 @@ import {
 import { MAX_COUNT, SettingUnusable, StoreUnavailable } from '../store.ts'
 import { isDuplicateKey, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { ORIGIN_PREFIX, randomId } from './job-document.ts'
-import { Hints } from './notifier.ts'
+import { Notifier } from './notifier.ts'
 
 /** What one take reads; a document alone may be larger. */
 const MAX_TAKEN_BYTES = 16 * 1_048_576
@@ -98,14 +98,14 @@ export function openOutbox(
   { waiting, rejected }: Pick<Ground, 'waiting' | 'rejected'>,
 ): Outbox & { close(): Promise<void> } {
   const ground: Ground = { context, name, waiting, rejected }
-  const hints = new Hints(waiting)
+  const notifier = new Notifier(waiting)
   return {
     take: (limit) => take(ground, limit),
     remove: (documents) => remove(ground, documents),
     setAside: (refused) => setAside(ground, refused),
     figures: () => figures(ground),
-    onDocument: (listener) => hints.onWork(listener),
-    close: () => hints.close(),
+    onDocument: (listener) => notifier.onWork(listener),
+    close: () => notifier.close(),
   }
 }
 

@@ -46,7 +46,7 @@ export async function settle(
   const writes = settlements.map((settlement) => writeOf(settlement, writeId))
   const { results, finished } = await writeSettlements(context, writes, { writeId, now, isRepeat })
   if (settlements.some(({ event }) => event === 'reschedule' || event === 'postpone')) {
-    context.hint()
+    context.notifyWork()
   }
   await tryFinishEffects(context, context.pendingEffects.takePending(finished))
   return results

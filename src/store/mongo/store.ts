@@ -41,7 +41,7 @@ import type { JobDocument } from './job-document.ts'
 import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
 import { resealSchedules, sealAnew } from './key-rotation.ts'
 import { heartbeat, release, renew } from './leases.ts'
-import { Hints } from './notifier.ts'
+import { Notifier } from './notifier.ts'
 import { acceptOutbox, openOutbox, outboxCollection } from './outbox.ts'
 import {
   addFigures,
@@ -99,7 +99,7 @@ export async function storeOn(
   try {
     clock = await startClock(client)
     const jobs = db.collection<JobDocument>(COLLECTIONS.jobs)
-    const hints = new Hints(jobs)
+    const notifier = new Notifier(jobs)
     const context: MongoContext = {
       db,
       jobs,
@@ -110,7 +110,7 @@ export async function storeOn(
       unreadable: rememberUnreadableSchedules(settings.warn),
       pendingEffects: rememberPendingEffects(),
       ends: createEndListeners(),
-      hint: () => hints.announce(),
+      notifyWork: () => notifier.notify(),
     }
     await sealAnew(context)
     await resealSchedules(context)
@@ -119,7 +119,7 @@ export async function storeOn(
     const inPlace = watchDatabaseInPlace(db, settings)
     const readiness = createReadiness(() => inPlace.prove())
     noteWrites(client, readiness)
-    const store = assemble(context, hints, {
+    const store = assemble(context, notifier, {
       outbox,
       commandCount: () => commandCount,
       async ready() {
@@ -131,7 +131,7 @@ export async function storeOn(
         ownClock.stop()
         inPlace.stop()
         await outbox?.close()
-        await hints.close()
+        await notifier.close()
         await client.close()
       },
     })
@@ -196,7 +196,7 @@ interface Process {
 
 function assemble(
   context: MongoContext,
-  hints: Hints,
+  notifier: Notifier,
   { outbox, commandCount, ready, close }: Process,
 ): Store {
   const unacknowledged = trackUnacknowledgedClaims(context)
@@ -213,7 +213,7 @@ function assemble(
     ...recordVerbs(context),
     onEnd: (listener) => context.ends.add(listener),
     encryptionKeyIds: () => context.box.keyIds,
-    onWork: (listener) => hints.onWork(listener),
+    onWork: (listener) => notifier.onWork(listener),
     ready,
     async close() {
       unacknowledged.stop()

@@ -68,7 +68,7 @@ export async function sweep(
     await endExpiredJobs(context, 'queued', limit),
     await endExpiredJobs(context, 'blocked', limit),
   ]
-  if (leases.reclaimed > 0) context.hint()
+  if (leases.reclaimed > 0) context.notifyWork()
   const after = sumEffects([
     ...[leases.after, deleted.after, afterBlocked, left],
     ...expired.map((one) => one.after),
@@ -144,7 +144,7 @@ export async function endOverdue(
     const isDead = end.event === 'bury_timed_out' && !withdrawn.includes(jobId)
     context.ends.tell({ jobId, endpoint, attempt, diedOf: isDead ? end.failure.reason : null })
   })
-  context.hint()
+  context.notifyWork()
   await tryFinishEffects(context, finished)
   return results
 }

@@ -15,7 +15,7 @@ import {
   run,
   startDeadline,
 } from './connection.ts'
-import { guardOf, tellDied } from './guards.ts'
+import { guardOf, reportDeaths } from './guards.ts'
 import {
   BY_ID,
   failureFields,
@@ -283,7 +283,7 @@ async function failDependents(
     context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
   )
   const written = { writeId, count: modifiedCount }
-  const failed = await tellDied(context, lost, 'dependency_failed', written, deadline)
+  const failed = await reportDeaths(context, lost, 'dependency_failed', written, deadline)
   return failed.map(({ _id }) => _id)
 }
 

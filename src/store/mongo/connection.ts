@@ -31,7 +31,7 @@ export interface MongoContext {
   clock: StoreClock
   box: SecretBox
   settings: StoreSettings
-  unreadable: UnreadableSchedules
+  undecryptable: UnreadableSchedules
   pendingEffects: PendingEffects
   ends: EndListeners
   /** Wakes the listeners of this process: something may be due. */

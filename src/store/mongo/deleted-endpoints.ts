@@ -6,7 +6,7 @@ import { endpointsWith } from './claim.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import type { EndpointDocument } from './endpoint-document.ts'
 import { tryFinishEffects } from './finish-effects.ts'
-import { guardOf, tellAttemptsEnded, tellDied } from './guards.ts'
+import { guardOf, reportDeaths, reportEndedAttempts } from './guards.ts'
 import {
   BY_ID,
   endedAttempt,
@@ -155,7 +155,7 @@ async function abandon(
     ),
   )
   const { reason } = ENDPOINT_GONE
-  const ended = await tellDied(context, jobs, reason, { writeId, count }, deadline)
+  const ended = await reportDeaths(context, jobs, reason, { writeId, count }, deadline)
   return { count, after: await tryFinishEffects(context, idsOf(ended)) }
 }
 
@@ -194,7 +194,7 @@ async function evict(
     context.jobs.bulkWrite(updates, { ordered: false, ...commandLimit }),
   )
   const { reason } = ENDPOINT_GONE
-  const ended = await tellAttemptsEnded(context, ends, reason, { writeId, count }, deadline)
+  const ended = await reportEndedAttempts(context, ends, reason, { writeId, count }, deadline)
   return { count, after: await tryFinishEffects(context, idsOf(ended)) }
 }
 

@@ -91,7 +91,7 @@ export function guardOf(event: EventName, proof: Proof): JobFilter {
 }
 
 /** For jobs that died without an attempt, by a write that set `writeId` to `writeId`. */
-export async function tellDied<T extends Ended>(
+export async function reportDeaths<T extends Ended>(
   context: MongoContext,
   jobs: T[],
   diedOf: FailureReason,
@@ -106,7 +106,7 @@ export async function tellDied<T extends Ended>(
 }
 
 /** For attempts that a write ended in the place of their holders. */
-export async function tellAttemptsEnded<T extends Ended>(
+export async function reportEndedAttempts<T extends Ended>(
   context: MongoContext,
   ends: { job: T; attempt: AttemptDocument }[],
   diedOf: FailureReason | null,

@@ -1,15 +1,15 @@
-// Notifier that something may be due: a change stream of inserts, where the server has them, and what
-// this process itself enqueues. Nothing relies on them: listeners poll as well.
+// Notifies listeners that something may be due: of inserts, by a change stream where the server has
+// one, and of what this process itself enqueues. Nothing relies on it: the listeners poll as well.
 import type { ChangeStream, Collection } from 'mongodb'
 
-/** Only inserts are watched, of whatever. */
+/** Any collection: only its inserts matter. */
 type Watched = Pick<Collection, 'watch'>
 
 /** An idle stream asks again after this, well before the socket's own deadline. */
 const AWAIT_MS = 1_000
 const FIRST_RESTART_MS = 500
 const MAX_RESTART_MS = 30_000
-/** "The $changeStream stage is only supported on replica sets": it will not come. */
+/** "The $changeStream stage is only supported on replica sets": trying again is useless. */
 const NOT_SUPPORTED = 40_573
 
 export class Notifier {

@@ -83,7 +83,7 @@ export async function listSchedules(
   const filter = after === null ? {} : { _id: { $gt: after } }
   const { documents, isAll } = await take(context, filter, { _id: 1 }, limit)
   const next = isAll ? null : (documents.at(-1)?._id ?? null)
-  return { items: readable(context, documents), next }
+  return { items: decryptable(context, documents), next }
 }
 
 export async function deleteSchedule(
@@ -104,11 +104,11 @@ export async function deleteSchedule(
 }
 
 export async function dueSchedules(context: MongoContext, limit: number): Promise<Schedule[]> {
-  const passedOver = context.unreadable.names()
+  const passedOver = context.undecryptable.names()
   const due = { paused: false, nextRunAt: { $lte: nowOf(context) } }
   const filter = passedOver.length === 0 ? due : { ...due, _id: { $nin: passedOver } }
   const { documents } = await take(context, filter, { nextRunAt: 1 }, limit)
-  return readable(context, documents)
+  return decryptable(context, documents)
 }
 
 export async function advanceSchedules(
@@ -163,10 +163,13 @@ function take(
   })
 }
 
-function readable({ box, unreadable }: MongoContext, documents: ScheduleDocument[]): Schedule[] {
+function decryptable(
+  { box, undecryptable }: MongoContext,
+  documents: ScheduleDocument[],
+): Schedule[] {
   return documents.flatMap((document) => {
     const { _id, settings } = document
-    const opened = unreadable.openOrNote(_id, () => box.open(settings, _id))
+    const opened = undecryptable.openOrNote(_id, () => box.open(settings, _id))
     return opened === null ? [] : [scheduleOf(document, opened)]
   })
 }

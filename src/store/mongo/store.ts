@@ -39,7 +39,7 @@ import { startError } from './errors.ts'
 import { rememberPendingEffects, tryFinishEffects } from './finish-effects.ts'
 import type { JobDocument } from './job-document.ts'
 import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
-import { resealSchedules, sealAnew } from './key-rotation.ts'
+import { reencryptEndpoints, reencryptSchedules } from './key-rotation.ts'
 import { heartbeat, release, renew } from './leases.ts'
 import { Notifier } from './notifier.ts'
 import { acceptOutbox, openOutbox, outboxCollection } from './outbox.ts'
@@ -107,13 +107,13 @@ export async function storeOn(
       clock,
       box,
       settings,
-      unreadable: rememberUnreadableSchedules(settings.warn),
+      undecryptable: rememberUnreadableSchedules(settings.warn),
       pendingEffects: rememberPendingEffects(),
       ends: createEndListeners(),
       notifyWork: () => notifier.notify(),
     }
-    await sealAnew(context)
-    await resealSchedules(context)
+    await reencryptEndpoints(context)
+    await reencryptSchedules(context)
     const ownClock = clock
     const outbox = await outboxOf(context)
     const inPlace = watchDatabaseInPlace(db, settings)

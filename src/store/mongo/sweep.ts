@@ -16,7 +16,7 @@ import {
   NO_JOBS,
 } from './deleted-endpoints.ts'
 import { runPendingEffects, tryFinishEffects } from './finish-effects.ts'
-import { guardOf, tellAttemptsEnded, tellDied } from './guards.ts'
+import { guardOf, reportDeaths, reportEndedAttempts } from './guards.ts'
 import {
   attemptDocument,
   BY_ID,
@@ -208,7 +208,7 @@ async function writeExpired(
     context.jobs.bulkWrite(updates, { ordered: false, ...commandLimit }),
   )
   const diedOf = event === 'bury_lapsed' ? LEASE_LOST.reason : null
-  const ended = await tellAttemptsEnded(context, ends, diedOf, { writeId, count }, deadline)
+  const ended = await reportEndedAttempts(context, ends, diedOf, { writeId, count }, deadline)
   if (event === 'reclaim') return { count, after: NO_EFFECTS }
   return {
     count,
@@ -251,7 +251,7 @@ async function endExpiredJobs(
       commandLimit,
     ),
   )
-  const ended = await tellDied(context, jobs, EXPIRED.reason, { writeId, count }, deadline)
+  const ended = await reportDeaths(context, jobs, EXPIRED.reason, { writeId, count }, deadline)
   return {
     count,
     after: await tryFinishEffects(

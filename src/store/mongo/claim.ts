@@ -27,13 +27,13 @@ import {
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { guardOf } from './guards.ts'
 import {
-  AS_TAKEN,
   BY_ID,
+  CLAIM_PROJECTION,
+  type ClaimedDocument,
   claimedJobOf,
   type JobDocument,
   randomId,
   releasesOf,
-  type TakenDocument,
   unsentChange,
 } from './job-document.ts'
 
@@ -398,10 +398,10 @@ async function claimCandidates(
     if (!(await writeClaim(context, ids, leaseId, holder, deadline))) return []
     const documents = await run(deadline, (limit) =>
       context.jobs
-        .find<TakenDocument>(
+        .find<ClaimedDocument>(
           { _id: { $in: ids }, state: 'running', leaseId },
           {
-            projection: AS_TAKEN,
+            projection: CLAIM_PROJECTION,
             batchSize: ids.length + 1,
             readConcern: 'majority',
             ...BY_ID,

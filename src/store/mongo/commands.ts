@@ -33,11 +33,12 @@ import {
   dateOrNull,
   endedAttempt,
   isFinalState,
+  isRunning,
   type JobDocument,
   jobOf,
   pushAttempt,
+  RUNNING_FIELDS,
   randomId,
-  SEEN_LEASE,
   stateOf,
   toFinal,
 } from './job-document.ts'
@@ -46,7 +47,7 @@ import {
 const MAX_ROUNDS = 10
 
 const COMMAND_FIELDS = {
-  ...SEEN_LEASE,
+  ...RUNNING_FIELDS,
   state: 1,
   maxAttempts: 1,
   version: 1,
@@ -104,7 +105,7 @@ export async function cancel(context: MongoContext, ids: string[]): Promise<Comm
       const now = nowOf(context)
       const result = { kind: 'applied' } as const
       const update = toFinal('cancelled', now, {})
-      if (job.state !== 'running') return { kind: 'change', update, result }
+      if (!isRunning(job)) return { kind: 'change', update, result }
       const writer = { event: 'cancel', writeId: randomId() } as const
       const attempt = endedAttempt(job, now, 'job_cancelled', writer)
       return { kind: 'change', update: { ...update, ...pushAttempt(attempt) }, result, attempt }

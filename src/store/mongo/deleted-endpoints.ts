@@ -15,9 +15,9 @@ import {
   leaseOf,
   pushAttempt,
   QUEUED_STATES,
+  RUNNING_FIELDS,
+  type RunningJob,
   randomId,
-  SEEN_LEASE,
-  type SeenLease,
   toFinal,
 } from './job-document.ts'
 
@@ -37,7 +37,7 @@ export interface DeletedEndpoints {
   orphansCheckedAt: number
 }
 
-type DeletingEndpoint = Pick<EndpointDocument, '_id' | 'version' | 'deletingSince'>
+type DeletingEndpoint = Pick<EndpointDocument, '_id' | 'version'> & { deletingSince: Date }
 type Queued = Pick<JobDocument, '_id' | 'endpoint'>
 
 /** How many jobs a write has ended, and what followed. */
@@ -109,7 +109,7 @@ export async function notStored(
 function deletingEndpoints(context: MongoContext, deadline: Deadline): Promise<DeletingEndpoint[]> {
   return run(deadline, (limit) =>
     context.endpoints
-      .find(
+      .find<DeletingEndpoint>(
         { deleting: true },
         {
           projection: { version: 1, deletingSince: 1 },
@@ -171,9 +171,9 @@ async function evict(
 ): Promise<EndedJobs> {
   const seen = await run(deadline, (commandLimit) =>
     context.jobs
-      .find<SeenLease>(
+      .find<RunningJob>(
         { endpoint: { $in: names }, state: 'running' },
-        { projection: SEEN_LEASE, limit, batchSize: limit, ...commandLimit },
+        { projection: RUNNING_FIELDS, limit, batchSize: limit, ...commandLimit },
       )
       .toArray(),
   )
@@ -205,7 +205,7 @@ async function removeEndpoint(
   forget: (name: string) => void,
   deadline: Deadline,
 ): Promise<void> {
-  const sinceMs = context.clock.now() - (endpoint.deletingSince?.getTime() ?? 0)
+  const sinceMs = context.clock.now() - endpoint.deletingSince.getTime()
   if (sinceMs < LATE_ENQUEUES_MS) return
   // Read after the wait: a late enqueue may have added one since the jobs were read.
   const left = await run(deadline, (limit) =>

@@ -161,9 +161,9 @@ async function enqueueNotices(context: MongoContext, finished: FinishedJob[]): P
       result: job.result,
       failure: failureOf(job),
       metadata: JSON.parse(job.metadata) as Record<string, string>,
-      hops: job.hops ?? 0,
+      hops: job.hops,
     }
-    const notice = noticeOf(finishedJob, job.finishes ?? 1, onFinish.endpoint, now)
+    const notice = noticeOf(finishedJob, job.finishes, onFinish.endpoint, now)
     if (!hasTooManyHops(notice)) return [{ jobId: job._id, notice }]
     drop(job._id, notice.endpoint, 'too_many_hops')
     return []
@@ -247,7 +247,7 @@ async function clearMarks(
         _id: job._id,
         state: job.state,
         effectsPending: true as const,
-        finishes: job.finishes ?? 1,
+        finishes: job.finishes,
       },
       update: { $unset: { effectsPending: '' as const } },
       ...BY_ID,

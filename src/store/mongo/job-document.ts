@@ -58,10 +58,10 @@ export interface JobDocument {
   leaseExpiresAt: Date | null
   claimedAt: Date | null
   /** Of one that was pulled: how long its lease is to be; a heartbeat extends by that. */
-  pulledLeaseMs?: number | null
+  pulledLeaseMs: number | null
   /** Random for each write that adds no attempt, such as a release: tells it from any other write. */
   writeId: string | null
-  progress?: (Omit<Progress, 'at'> & { at: Date }) | null
+  progress: (Omit<Progress, 'at'> & { at: Date }) | null
   failureReason: FailureReason | null
   failureMessage: string | null
   payload: Uint8Array
@@ -78,7 +78,7 @@ export interface JobDocument {
   /** Of the request that made it. */
   idempotencyKey?: string
   requestHash?: string
-  /** All its idempotency keys. The version before wrote none. */
+  /** All its idempotency keys: requests with its dedupe key add theirs. */
   keys?: { key: string; hash: string }[]
   dedupeKey?: string
   /** Its dedupe key, as long as no other job may have that one. */
@@ -105,12 +105,11 @@ export interface JobDocument {
   scheduleName?: string
   onFinish?: OnFinish
   trace?: TraceContext
-  /** Absent: 0. */
-  hops?: number
+  hops: number
   /** Its finish leads to more: once it is final, this mark says that it has not been done yet. */
   effectsPending?: true
   /** How often it has become final. */
-  finishes?: number
+  finishes: number
   result: string | null
   resultTruncated: boolean
   attempts: AttemptDocument[]
@@ -132,7 +131,7 @@ export interface AttemptDocument extends Omit<Attempt, 'startedAt' | 'finishedAt
 }
 
 /** What a claim reads of the jobs that it took. */
-export const AS_TAKEN = {
+export const CLAIM_PROJECTION = {
   attempts: 0,
   result: 0,
   metadata: 0,
@@ -142,7 +141,7 @@ export const AS_TAKEN = {
   waitingFor: 0,
 } as const
 
-export type TakenDocument = Omit<JobDocument, keyof typeof AS_TAKEN>
+export type ClaimedDocument = Omit<JobDocument, keyof typeof CLAIM_PROJECTION> & StoredLease
 
 /** Origins of jobs that documents have become begin so. */
 export const ORIGIN_PREFIX = 'outbox:'
@@ -156,20 +155,16 @@ const WITHOUT_LEASE = {
   pulledLeaseMs: null,
 } as const
 
-/** What must have been seen of a running job to take it from its holder. */
-export type SeenLease = Pick<
-  JobDocument,
-  | '_id'
-  | 'endpoint'
-  | 'fence'
-  | 'leaseId'
-  | 'leaseWorkerId'
-  | 'leaseExpiresAt'
-  | 'claimedAt'
-  | 'attemptCount'
->
+/** The lease of a running job. In every other state these fields are null. */
+interface StoredLease {
+  leaseId: string
+  leaseWorkerId: string
+  leaseExpiresAt: Date
+  claimedAt: Date
+}
 
-export const SEEN_LEASE = {
+/** What must be read of a running job to take it from its holder. */
+export const RUNNING_FIELDS = {
   endpoint: 1,
   fence: 1,
   leaseId: 1,
@@ -178,6 +173,8 @@ export const SEEN_LEASE = {
   claimedAt: 1,
   attemptCount: 1,
 } as const
+export type RunningJob = Pick<JobDocument, '_id' | 'endpoint' | 'fence' | 'attemptCount'> &
+  StoredLease
 
 /** For writes that name their jobs: a planner with a choice of indexes can choose wrongly. */
 export const BY_ID = { hint: { _id: 1 } } as const
@@ -206,7 +203,9 @@ export function newJobDocument(job: NewJob, acceptance: Acceptance, box: SecretB
     leaseWorkerId: null,
     leaseExpiresAt: null,
     claimedAt: null,
+    pulledLeaseMs: null,
     writeId: null,
+    progress: null,
     failureReason: null,
     failureMessage: null,
     payload: job.payload,
@@ -223,8 +222,9 @@ export function newJobDocument(job: NewJob, acceptance: Acceptance, box: SecretB
     ...(job.scheduleName === null ? {} : { scheduleName: job.scheduleName }),
     ...(onFinish === null ? {} : { onFinish }),
     ...(job.trace === null ? {} : { trace: job.trace }),
-    ...(job.hops === 0 ? {} : { hops: job.hops }),
     ...(effectsPending ? { effectsPending } : {}),
+    hops: job.hops,
+    finishes: 0,
     result: null,
     resultTruncated: false,
     attempts: [],
@@ -242,6 +242,12 @@ export function stateOf(stored: StoredState): JobState {
 
 export function isFinalState(stored: StoredState): boolean {
   return isFinal(stateOf(stored))
+}
+
+export function isRunning<T extends Pick<JobDocument, 'state' | keyof StoredLease>>(
+  job: T,
+): job is T & StoredLease {
+  return job.state === 'running'
 }
 
 export function summaryOf(
@@ -299,7 +305,11 @@ export function jobOf(document: JobDocument, box: SecretBox): Job {
   }
 }
 
-export function claimedJobOf(document: TakenDocument, leaseId: string, box: SecretBox): ClaimedJob {
+export function claimedJobOf(
+  document: ClaimedDocument,
+  leaseId: string,
+  box: SecretBox,
+): ClaimedJob {
   return {
     jobId: document._id,
     fence: document.fence,
@@ -319,8 +329,8 @@ export function claimedJobOf(document: TakenDocument, leaseId: string, box: Secr
     headers: openHeaders(document.headers, document._id, box),
     scheduleName: document.scheduleName ?? null,
     trace: document.trace ?? null,
-    hops: document.hops ?? 0,
-    claimedAt: document.claimedAt?.getTime() ?? document.runAt.getTime(),
+    hops: document.hops,
+    claimedAt: document.claimedAt.getTime(),
   }
 }
 
@@ -335,7 +345,8 @@ export function attemptOf(document: AttemptDocument): Attempt {
 
 export function failureOf(document: Pick<JobDocument, 'failureReason' | 'failureMessage'>) {
   const { failureReason, failureMessage } = document
-  return failureReason === null ? null : { reason: failureReason, message: failureMessage ?? '' }
+  if (failureReason === null || failureMessage === null) return null
+  return { reason: failureReason, message: failureMessage }
 }
 
 /** The driver's bytes are a window on its whole reply, which they would keep alive. */
@@ -437,38 +448,32 @@ export function attemptDocument(
 }
 
 export function endedAttempt(
-  seen: SeenLease,
+  job: RunningJob,
   now: Date,
   end: StoreEnd,
   writer: Pick<AttemptDocument, 'event' | 'writeId'>,
 ): AttemptDocument {
   const running = {
-    number: seen.attemptCount,
-    startedAt: (seen.claimedAt ?? now).getTime(),
-    workerId: seen.leaseWorkerId ?? '',
+    number: job.attemptCount,
+    startedAt: job.claimedAt.getTime(),
+    workerId: job.leaseWorkerId,
   }
   const attempt = attemptEndedByStore(running, end, now.getTime())
-  return attemptDocument(attempt, { ...writer, fence: seen.fence, leaseId: seen.leaseId ?? '' })
+  return attemptDocument(attempt, { ...writer, fence: job.fence, leaseId: job.leaseId })
 }
 
 /** The lease as a guard names it. */
-export function leaseOf(seen: SeenLease) {
-  return {
-    fence: seen.fence,
-    leaseId: seen.leaseId ?? '',
-    ...(seen.leaseExpiresAt === null ? {} : { leaseExpiresAt: seen.leaseExpiresAt }),
-  }
+export function leaseOf({ fence, leaseId, leaseExpiresAt }: RunningJob) {
+  return { fence, leaseId, leaseExpiresAt }
 }
 
-function shownLease(
-  document: Pick<JobDocument, 'leaseWorkerId' | 'leaseExpiresAt' | 'claimedAt' | 'runAt'>,
-): JobSummary['lease'] {
-  const { leaseWorkerId, leaseExpiresAt, claimedAt, runAt } = document
-  if (leaseWorkerId === null || leaseExpiresAt === null) return null
+function shownLease(document: Pick<JobDocument, 'state' | keyof StoredLease>): JobSummary['lease'] {
+  if (!isRunning(document)) return null
+  const { leaseWorkerId, leaseExpiresAt, claimedAt } = document
   return {
     workerId: leaseWorkerId,
     expiresAt: leaseExpiresAt.getTime(),
-    claimedAt: (claimedAt ?? runAt).getTime(),
+    claimedAt: claimedAt.getTime(),
   }
 }
 

@@ -157,7 +157,7 @@ async function readBack(context: MongoContext, leases: Lease[], deadline: Deadli
 async function write(
   context: MongoContext,
   lease: Lease,
-  { phase, pulledLeaseMs = null }: Seen,
+  { phase, pulledLeaseMs }: Seen,
   beat: Heartbeat,
   deadline: Deadline,
 ): Promise<number | null> {

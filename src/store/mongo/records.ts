@@ -67,7 +67,7 @@ interface FiguresDocument {
   /** Counts by bucket; absent are those of none. */
   durations?: Record<string, number>
   /** By writer the number of its last report. */
-  reports?: Record<string, number>
+  reports: Record<string, number>
 }
 
 const UPKEEP = 'upkeep'

@@ -76,7 +76,7 @@ const JOB_INDEXES = {
     key: { endpoint: 1, idempotencyKey: 1 },
     options: { unique: true, partialFilterExpression: { idempotencyKey: { $exists: true } } },
   },
-  /** enqueue: the same over all keys of a job; the version before wrote none of these. */
+  /** enqueue: the same over all keys of a job, which get more by their dedupe key. */
   keys: {
     key: { endpoint: 1, 'keys.key': 1 },
     options: { unique: true, partialFilterExpression: { 'keys.key': { $exists: true } } },

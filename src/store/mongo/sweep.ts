@@ -25,16 +25,16 @@ import {
   type JobDocument,
   leaseOf,
   pushAttempt,
+  RUNNING_FIELDS,
+  type RunningJob,
   randomId,
-  SEEN_LEASE,
-  type SeenLease,
   toFinal,
   toQueued,
 } from './job-document.ts'
 import { type SettlementWrite, withdrawal, writeSettlements } from './settle.ts'
 
 const OVERDUE = {
-  ...SEEN_LEASE,
+  ...RUNNING_FIELDS,
   runAt: 1,
   attemptsLeft: 1,
   maxAttempts: 1,
@@ -45,7 +45,7 @@ const OVERDUE = {
   retry: 1,
 } as const
 
-type Overdue = Pick<JobDocument, '_id' | keyof typeof OVERDUE>
+type Overdue = RunningJob & Pick<JobDocument, keyof typeof OVERDUE>
 
 export async function sweep(
   context: MongoContext,
@@ -109,11 +109,11 @@ export async function overdue(context: MongoContext, limit: number): Promise<Ove
   return found.map((job) => ({
     jobId: job._id,
     fence: job.fence,
-    leaseId: job.leaseId ?? '',
+    leaseId: job.leaseId,
     endpoint: job.endpoint,
-    leaseExpiresAt: job.leaseExpiresAt?.getTime() ?? 0,
-    claimedAt: (job.claimedAt ?? job.runAt).getTime(),
-    workerId: job.leaseWorkerId ?? '',
+    leaseExpiresAt: job.leaseExpiresAt.getTime(),
+    claimedAt: job.claimedAt.getTime(),
+    workerId: job.leaseWorkerId,
     attemptNumber: job.attemptCount,
     attemptsLeft: job.attemptsLeft,
     maxAttempts: job.maxAttempts,
@@ -149,7 +149,7 @@ export async function endOverdue(
   return results
 }
 
-type ExpiredLease = SeenLease & Pick<JobDocument, 'attemptsLeft' | 'superseded'>
+type ExpiredLease = RunningJob & Pick<JobDocument, 'attemptsLeft' | 'superseded'>
 type LeaseEvent = 'reclaim' | 'bury_lapsed' | 'withdraw_lapsed'
 
 /** Of jobs that are being sent, or were pulled. Those that await completion are overdue. */
@@ -160,7 +160,7 @@ async function endExpiredLeases(context: MongoContext, limit: number) {
       .find<ExpiredLease>(
         { state: 'running', leaseExpiresAt: { $lte: now }, phase: 'sending' },
         {
-          projection: { ...SEEN_LEASE, attemptsLeft: 1, superseded: 1 },
+          projection: { ...RUNNING_FIELDS, attemptsLeft: 1, superseded: 1 },
           sort: { leaseExpiresAt: 1 },
           limit,
           batchSize: limit,

@@ -5,11 +5,11 @@ import { createSetBackWatch } from '../set-back-watch.ts'
 import type { StoreClock } from '../store.ts'
 import { run, startDeadline } from './connection.ts'
 
-/** The one with the shortest round trip of these is the nearest to the truth. */
+/** The sample with the shortest round trip is the most exact. */
 const SAMPLES = 3
-/** Two quartz clocks part by 50 µs a second: half a millisecond until the next look. */
+/** Two quartz clocks drift apart by 50 µs a second: half a millisecond between two samples. */
 const REFRESH_MS = 10_000
-/** hello tells whole milliseconds. */
+/** hello returns whole milliseconds. */
 const RESOLUTION_MS = 1
 
 export interface MongoClock extends StoreClock {
@@ -19,11 +19,11 @@ export interface MongoClock extends StoreClock {
 interface Estimate {
   /** Server's epoch milliseconds minus performance.now(). */
   offsetMs: number
-  /** It may be wrong by this much. */
+  /** The largest possible error of the offset. */
   errorMs: number
 }
 
-/** Throws StoreUnavailable when the server does not tell its time. */
+/** Throws StoreUnavailable if the server does not respond. */
 export async function startClock(client: MongoClient): Promise<MongoClock> {
   let estimate = await sample(client)
   const setBack = createSetBackWatch(() => estimate.offsetMs)
@@ -34,11 +34,11 @@ export async function startClock(client: MongoClient): Promise<MongoClock> {
     try {
       const fresh = await sample(client)
       const changeMs = Math.abs(fresh.offsetMs - estimate.offsetMs)
-      // Within what both may be wrong by, the old one is as good, and time does not step.
+      // Within the error of both, the old estimate is as good, and keeping it avoids a step.
       if (changeMs > fresh.errorMs + estimate.errorMs) estimate = fresh
       setBack.note(estimate.offsetMs)
     } catch {
-      // The store is away: the monotonic clock carries on, and the next look comes.
+      // The store is away: the monotonic clock continues until the next refresh.
     } finally {
       refreshing = false
     }

@@ -1,7 +1,6 @@
-// The connection to MongoDB: from a URL to a client that keeps a promise (a replica set or a
-// sharded cluster, majority writes), and one way to run a command, under a deadline. The driver has
-// made its own timeoutMS a word without effect, so the deadline is kept here. MongoContext is what
-// every verb works with.
+// The connection to MongoDB: a client whose acknowledged writes are kept (a replica set or a sharded
+// cluster, majority writes), one way to run a command under a deadline, and MongoContext, which
+// every verb gets. The driver's timeoutMS has no effect any more, so the deadline is kept here.
 import {
   type Collection,
   type Db,
@@ -39,26 +38,26 @@ export interface MongoContext {
 }
 
 /**
- * Whether finish effects are pending for the jobs that this process claimed, so that a settlement of
- * plain jobs need not read them (finish-effects.ts).
+ * Remembers which of the jobs that this process claimed have pending finish effects, so that the
+ * settlement of the others need not read them (finish-effects.ts).
  */
 export interface PendingEffects {
   noteClaimed(jobs: Pick<JobDocument, '_id' | 'effectsPending'>[]): void
-  /** Another job depends on these by now. */
+  /** These got pending effects since they were claimed. */
   notePending(jobIds: string[]): void
-  /** The jobs with pending effects, and those that are unknown here. All of them are forgotten. */
+  /** The jobs whose effects are pending or unknown. Forgets all of the given jobs. */
   takePending(jobIds: string[]): string[]
 }
 
 const DEFAULT_DATABASE = 'posthorn'
-/** Longer than any command's own deadline; it ends those of a connection that has gone silent. */
+/** Longer than the deadline of any command: it closes connections that no longer respond. */
 const SOCKET_DEADLINE_MS = 6_000
 
 const DUPLICATE_KEY = 11_000
 
 /**
- * What a server says that takes no writes at all (github.com/mongodb/mongo, error_codes.yml). One
- * that is no primary is not among them: the driver waits for another.
+ * Codes of a server that accepts no writes at all (github.com/mongodb/mongo, error_codes.yml). The
+ * code of a server that is not the primary is not among them: the driver waits for another primary.
  */
 const REFUSALS: ReadonlyMap<unknown, UnavailableKind> = new Map<unknown, UnavailableKind>([
   // Unauthorized.
@@ -67,14 +66,14 @@ const REFUSALS: ReadonlyMap<unknown, UnavailableKind> = new Map<unknown, Unavail
   [14_031, 'full'],
 ])
 
-/** EPIPE, ECONNRESET and their like, and a stream that is closed already. */
+/** EPIPE, ECONNRESET and similar, and a stream that is closed already. */
 const NETWORK_CODE = /^(E(?!RR_)|ERR_STREAM_)/
 
 export interface Deadline {
   leftMs(): number
 }
 
-/** What every command is given, so that the server gives up no later than we do. */
+/** An option of every command, so that the server stops no later than the caller. */
 interface CommandLimit {
   maxTimeMS: number
 }
@@ -104,7 +103,7 @@ export async function connect(url: string): Promise<Connection> {
     await connection.client.close()
     throw error
   }
-  // Retryable writes need a replica set: a server alone refuses them.
+  // Retryable writes need a replica set: a standalone server refuses them.
   await connection.client.close()
   return open(url, { retryWrites: false })
 }
@@ -124,9 +123,9 @@ export async function open(
       readPreference: 'primary',
       readConcern: { level: 'majority' },
       writeConcern: { w: 'majority', journal: true, wtimeoutMS: MAX_ANSWER_MS },
-      // Bytes as they are, without a wrapper around each.
+      // Plain bytes instead of a Binary object around each payload.
       promoteBuffers: true,
-      // For the count of commands.
+      // For commandCount of the store.
       monitorCommands: true,
       ...options,
     })
@@ -142,7 +141,7 @@ export async function open(
   return { client, db: client.db(databaseName(url)) }
 }
 
-/** The name in the path of the URL, which may list several hosts: URL can not parse it. */
+/** The name in the path of the URL, which may list several hosts, so that URL cannot parse it. */
 export function databaseName(url: string): string {
   const [, name = ''] = /^mongodb(?:\+srv)?:\/\/[^/?]*\/([^?]*)/.exec(url) ?? []
   return name === '' ? DEFAULT_DATABASE : decodeURIComponent(name)
@@ -152,15 +151,15 @@ export function nowOf(context: MongoContext): Date {
   return new Date(context.clock.now())
 }
 
-/** Of all commands of one verb together. */
+/** One deadline for all commands of a verb. */
 export function startDeadline(durationMs = MAX_ANSWER_MS): Deadline {
   const endsAt = performance.now() + durationMs
   return { leftMs: () => endsAt - performance.now() }
 }
 
 /**
- * Runs one command. Throws StoreUnavailable when it fails or the deadline comes first: a write may
- * have happened, or may still happen. Duplicate keys are thrown as the driver throws them.
+ * Runs one command. Throws StoreUnavailable if it fails or the deadline comes first: a write may
+ * have happened, or may still happen. Duplicate-key errors of the driver are passed on.
  */
 export async function run<T>(
   deadline: Deadline,
@@ -173,7 +172,7 @@ export async function run<T>(
     timer = setTimeout(() => reject(new StoreUnavailable('MongoDB did not answer in time')), leftMs)
   })
   try {
-    // The loser of the race may reject later; Promise.race has its handler on it already.
+    // The loser of the race may reject later; Promise.race already handles that rejection.
     return await Promise.race([command({ maxTimeMS: Math.ceil(leftMs) }), overdue])
   } catch (error) {
     throw asOurs(error)
@@ -187,7 +186,7 @@ export function isDuplicateKey(error: unknown): error is MongoServerError {
   return error instanceof MongoServerError && error.code === DUPLICATE_KEY
 }
 
-/** Whether nothing but duplicate keys went wrong with a batch. */
+/** Whether duplicate keys are the only errors of a batch. */
 export function isOnlyDuplicateKeys(error: unknown): error is MongoBulkWriteError {
   if (!(error instanceof MongoBulkWriteError)) return false
   if (error.result.getWriteConcernError() !== undefined) return false
@@ -195,14 +194,14 @@ export function isOnlyDuplicateKeys(error: unknown): error is MongoBulkWriteErro
   return writeErrors.length > 0 && writeErrors.every(({ code }) => code === DUPLICATE_KEY)
 }
 
-/** Whether a batch broke a unique index, and the server told no more than that. */
+/** Whether a batch broke a unique index, but the server did not say for which of its writes. */
 export function isBareDuplicateKey(error: unknown): boolean {
   if (!(error instanceof MongoBulkWriteError) || !isDuplicateKey(error)) return false
   const isKept = error.result.getWriteConcernError() === undefined
   return isKept && [error.writeErrors].flat().length === 0
 }
 
-/** Why the server takes no writes at all; null: this was refused for a reason of its own. */
+/** Why the server accepts no writes at all; null: it refused this command for another reason. */
 export function refusalOf(error: unknown): UnavailableKind | null {
   if (!(error instanceof MongoServerError)) return null
   return REFUSALS.get(error.code) ?? null
@@ -222,7 +221,7 @@ function asOurs(error: unknown): unknown {
   return error instanceof MongoError || isNetworkError(error) ? unavailable(error) : error
 }
 
-/** The driver wraps what breaks while it reads, but not what breaks while it writes. */
+/** The driver wraps network errors of its reads, but not those of its writes. */
 function isNetworkError(error: unknown): error is Error {
   return error instanceof Error && 'code' in error && NETWORK_CODE.test(String(error.code))
 }

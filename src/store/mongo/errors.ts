@@ -1,5 +1,5 @@
-// From an error at the start to a sentence that says what is wrong and how to fix it. The decisions
-// are made by codes; the driver's text is shown only where there is no code, and never a password.
+// Turns an error at the start into a sentence that says what is wrong and how to fix it. It decides
+// by codes, and shows the driver's text only if there is no code, and never a password.
 import {
   MongoError,
   MongoServerError,
@@ -13,7 +13,7 @@ import { UnreadableUrl } from './connection.ts'
 const CODES = {
   unauthorized: 13,
   authenticationFailed: 18,
-  /** Atlas' own, for everything that its front end refuses. */
+  /** The one code of everything that the front end of Atlas refuses. */
   atlas: 8_000,
 } as const
 
@@ -35,7 +35,7 @@ const NETWORK_REASONS: Record<string, string> = {
 /** StoreUnusable where a setting must change, StoreUnavailable where waiting may help. */
 export function startError(url: string, error: unknown): unknown {
   if (error instanceof UnreadableUrl) return unreadableUrl(url, error.cause)
-  // A command that failed comes as StoreUnavailable, with the error of the driver as its cause.
+  // A failed command throws StoreUnavailable, with the error of the driver as its cause.
   const cause = error instanceof StoreUnavailable && error.cause !== undefined ? error.cause : error
   if (cause instanceof MongoServerError) return refusedByServer(url, cause)
   if (cause instanceof MongoServerSelectionError) return notSelected(url, cause)
@@ -84,7 +84,7 @@ function refusedByServer(url: string, cause: MongoServerError): Error {
   }
 }
 
-/** Where STORE_URL names a database and no authSource, the user is looked for in that database. */
+/** If STORE_URL names a database and no authSource, MongoDB looks for the user in that database. */
 function authSourceHint(url: string): string {
   const [, database = ''] = /^[^/]*\/\/[^/]*\/([^?]*)/.exec(url) ?? []
   if (database === '' || /[?&]authSource=/i.test(url)) return ''
@@ -98,7 +98,7 @@ function hasUser(url: string): boolean {
   return /^[^/]*\/\/[^/?]*@/.test(url)
 }
 
-/** No server of the kind that is needed answered in time: each of them says why. */
+/** No suitable server responded in time. The text has the reason of each server. */
 function notSelected(url: string, cause: MongoServerSelectionError): Error {
   const { servers, setName, type } = cause.reason as TopologyDescription
   const known = [...servers.values()]
@@ -135,26 +135,26 @@ function reasonOfError(error: Error): string {
   if (TLS_CODE.test(code)) return `TLS failed: ${message} (${code})`
   const known = NETWORK_REASONS[code]
   if (known !== undefined) return `${known} (${code})`
-  // A server that expects TLS closes a connection without it, and the other way round.
+  // A server that expects TLS closes connections without it, and a server without TLS those with it.
   if (code === 'ECONNRESET' || code === '') {
     return `${message}; does only one side use TLS (tls=true)?`
   }
   return `${message} (${code})`
 }
 
-/** mongodb+srv: Node's resolver throws its own errors. */
+/** With mongodb+srv, Node's resolver throws errors of its own. */
 function isFailedLookup(error: unknown): error is NodeJS.ErrnoException {
   const { syscall } = (error ?? {}) as NodeJS.ErrnoException
   return error instanceof Error && (syscall === 'querySrv' || syscall === 'queryTxt')
 }
 
-/** A text of the driver, cut short, without the user and password of the URL. */
+/** A text of the driver, shortened, without the user and password of the URL. */
 function shown(url: string, text: string): string {
   const clean = secretsOf(url).reduce((left, secret) => left.replaceAll(secret, '***'), text)
   return clean.length <= MAX_TEXT_LENGTH ? clean : `${clean.slice(0, MAX_TEXT_LENGTH)}…`
 }
 
-/** User and password up to the last @, as they stand there and decoded; the longest first. */
+/** User and password up to the last @, raw and decoded; the longest first. */
 function secretsOf(url: string): string[] {
   const [, userinfo = ''] = /^[^/]*\/\/(.*)@/s.exec(url) ?? []
   const password = userinfo.slice(userinfo.indexOf(':') + 1)

@@ -1,6 +1,6 @@
 // The guards of src/job/lifecycle.ts as filters: every write of a job's state takes its own here. A
-// batch of guarded writes returns only how many matched: if not all did, the jobs that carry its
-// mark are read back, and their ends are reported.
+// batch of guarded writes returns only how many matched: if not all did, the jobs with its mark are
+// read back, and their ends are reported.
 import type { Filter } from 'mongodb'
 import type { FailureReason } from '../../job/job.ts'
 import { type EventName, type Guard, LIFECYCLE, type LifecycleEvent } from '../../job/lifecycle.ts'
@@ -16,12 +16,12 @@ import {
   type StoredState,
 } from './job-document.ts'
 
-/** What the writer knows, by which a guard is proved. */
+/** What the writer knows, and a guard compares with the job. */
 interface Proof {
   now: Date
   lease?: { fence: number; leaseId: string; leaseExpiresAt?: Date }
   version?: number
-  /** Of a purge. */
+  /** For a purge. */
   kept?: Pick<PurgeClass, 'isKeyed' | 'finishedBy'> & { state: FinalState }
 }
 
@@ -36,9 +36,9 @@ const FILTERS = {
     leaseId: lease?.leaseId ?? missing(),
   }),
   due: ({ now }) => ({ runAt: { $lte: now } }),
-  // A comparison with a date matches no null: this holds for jobs that never expire, too.
+  // A comparison with a date matches no null, so that jobs that never expire pass, too.
   unexpired: ({ now }) => ({ expiresAt: { $not: { $lte: now } } }),
-  // The lower bound is what the partial index asks for.
+  // The lower bound is the condition of the partial index.
   expired: ({ now }) => ({ expiresAt: { $gt: new Date(0), $lte: now } }),
   // A state of its own here, so that the indexes of claims hold no blocked job.
   claimable: () => ({ state: 'queued' }),
@@ -64,8 +64,8 @@ const FILTERS = {
     hasKey: kept?.isKeyed ?? missing(),
     finishedAt: { $lte: new Date(kept?.finishedBy ?? missing()) },
   }),
-  // Those that are not of this document. Unique indexes keep the first three; for the others the
-  // writer looks first, and what slips in between is found by the admission or the sweep.
+  // Guards about other documents. Unique indexes enforce the first three. For the others the writer
+  // reads first; the admission or the sweep finds what changed in between.
   key_unused: () => ({}),
   dedupe_unused: () => ({}),
   turn_free: () => ({}),
@@ -77,7 +77,7 @@ const FILTERS = {
 
 type Ended = Pick<JobDocument, '_id' | 'endpoint'>
 
-/** The filter that a write of this event must carry, beside the job's id. */
+/** The filter that a write of this event must have, in addition to the job's id. */
 export function guardOf(event: EventName, proof: Proof): JobFilter {
   const { from, guards }: LifecycleEvent = LIFECYCLE[event]
   const states = from.flatMap((state): StoredState[] =>
@@ -90,7 +90,7 @@ export function guardOf(event: EventName, proof: Proof): JobFilter {
   return filter
 }
 
-/** For jobs that died without an attempt, by a write that set `writeId` to `writeId`. */
+/** Reports the jobs that a batch with this `writeId` made dead, without an attempt; returns them. */
 export async function reportDeaths<T extends Ended>(
   context: MongoContext,
   jobs: T[],
@@ -105,7 +105,7 @@ export async function reportDeaths<T extends Ended>(
   return ended
 }
 
-/** For attempts that a write ended in the place of their holders. */
+/** Reports the attempts that a batch ended in the place of their holders; returns their jobs. */
 export async function reportEndedAttempts<T extends Ended>(
   context: MongoContext,
   ends: { job: T; attempt: AttemptDocument }[],
@@ -124,7 +124,7 @@ export async function reportEndedAttempts<T extends Ended>(
   return [...ended]
 }
 
-/** A guard without its proof would match anything: better no write at all. */
+/** Without this, a guard whose proof is missing would match any job. */
 function missing(): never {
   throw new Error('a guard needs a proof that its writer did not give')
 }

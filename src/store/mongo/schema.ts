@@ -1,8 +1,8 @@
-// The collections and indexes of Posthorn in a database that an application may share. Their names
-// carry a prefix, and a record in one of them says that they are ours: without it nothing is
-// touched. Each index stands beside the query that it serves. While the store is in use, a watch
-// notices that the database was dropped, or replaced by an older copy: without its unique indexes
-// keys are no longer unique, and nothing else would show it.
+// The collections and indexes of Posthorn, in a database that an application may share. Their names
+// have a prefix, and a record in one of them marks them as ours: without it, nothing is changed.
+// Each index is listed with the query that it serves. While the store is in use, a watch notices
+// that the database was dropped, or replaced by an older copy: without the unique indexes, keys
+// would no longer be unique, and nothing else would show it.
 import {
   type Collection,
   type CreateIndexesOptions,
@@ -27,7 +27,7 @@ import {
 const INDEX_DEADLINE_MS = 15 * 60_000
 
 const NAMES: string[] = Object.values(COLLECTIONS)
-/** Rises when documents or indexes change so that an older version cannot use the database. */
+/** Increases when documents or indexes change so that an older version cannot use the database. */
 const SCHEMA = 1
 
 /** The first document that Posthorn writes into a database. */
@@ -42,19 +42,19 @@ interface NamedIndex {
   options: Pick<CreateIndexesOptions, 'unique' | 'expireAfterSeconds' | 'partialFilterExpression'>
 }
 
-/** By name. A name that exists is taken to be ours: a changed index needs a new name. */
+/** By name. An existing index of the same name is not changed: a changed index needs a new name. */
 const JOB_INDEXES = {
   /** claim: a lane's due jobs by priority, then runAt; and `due(null)`, from name to name. */
   claim: {
     key: { endpoint: 1, state: 1, priority: -1, runAt: 1 },
     options: { partialFilterExpression: { state: 'queued' } },
   },
-  /** due(since): what became due lately, and what is due next. */
+  /** due(since): jobs that became due lately, and the job that is due next. */
   due: {
     key: { state: 1, runAt: 1, endpoint: 1 },
     options: { partialFilterExpression: { state: 'queued' } },
   },
-  /** due(since): what was let go or given back lately, whose runAt may be long past. */
+  /** due(since): jobs that were unblocked or released lately; their runAt may be long past. */
   freed: {
     key: { state: 1, freedAt: 1, runAt: 1, endpoint: 1 },
     options: { partialFilterExpression: { state: 'queued', freedAt: { $exists: true } } },
@@ -76,12 +76,12 @@ const JOB_INDEXES = {
     key: { endpoint: 1, idempotencyKey: 1 },
     options: { unique: true, partialFilterExpression: { idempotencyKey: { $exists: true } } },
   },
-  /** enqueue: the same over all keys of a job, which get more by their dedupe key. */
+  /** enqueue: the same for the keys that later requests added by the job's dedupe key. */
   keys: {
     key: { endpoint: 1, 'keys.key': 1 },
     options: { unique: true, partialFilterExpression: { 'keys.key': { $exists: true } } },
   },
-  /** enqueue: one job for each tick of a schedule, and for each finish that is told. */
+  /** enqueue: one job for each tick of a schedule, and for each finish with a notice. */
   origin: {
     key: { endpoint: 1, originKey: 1 },
     options: { unique: true, partialFilterExpression: { originKey: { $exists: true } } },
@@ -101,7 +101,7 @@ const JOB_INDEXES = {
     key: { endpoint: 1, orderingKey: 1, state: 1, _id: 1 },
     options: { partialFilterExpression: { orderingKey: { $exists: true } } },
   },
-  /** After a finish: the jobs that depend on it. */
+  /** Finish effects: the jobs that depend on the finished one. */
   waiting: {
     key: { waitingFor: 1, state: 1 },
     options: { partialFilterExpression: { waitingFor: { $exists: true } } },
@@ -155,7 +155,7 @@ const RECORD_INDEXES = {
   [COLLECTIONS.schedules]: {
     /** dueSchedules. Those without a next tick have null here, which no instant matches. */
     due: { key: { paused: 1, nextRunAt: 1, _id: 1 }, options: {} },
-    /** deleteEndpoint: does a schedule name it. */
+    /** deleteEndpoint: whether a schedule names it. */
     by_endpoint: { key: { endpoint: 1, _id: 1 }, options: {} },
   },
   [COLLECTIONS.keys]: {
@@ -164,11 +164,11 @@ const RECORD_INDEXES = {
     by_age: { key: { createdAt: 1, _id: 1 }, options: {} },
   },
   [COLLECTIONS.workers]: {
-    /** listWorkers; and MongoDB's own removal of those not seen for long. */
+    /** listWorkers; also the TTL of workers that stopped reporting. */
     seen: { key: { seenAt: 1 }, options: { expireAfterSeconds: WORKER_KEPT_MS / 1_000 } },
   },
   [COLLECTIONS.figures]: {
-    /** figuresSince; and MongoDB's own removal of the old ones. */
+    /** figuresSince; also their TTL. */
     by_minute: { key: { minute: 1 }, options: { expireAfterSeconds: FIGURES_KEPT_MS / 1_000 } },
   },
 } as const satisfies Record<string, Record<string, NamedIndex>>
@@ -183,13 +183,13 @@ const INDEXES: Record<string, Record<string, NamedIndex>> = {
 type IndexNames = Map<string, string[]>
 
 const LOOK_EVERY_MS = 5_000
-/** What the server says of a collection that is not there. */
+/** The code for a collection that does not exist. */
 const NAMESPACE_NOT_FOUND = 26
 
 interface DatabaseInPlace {
-  /** Looks, and writes: throws StoreUnavailable unless the database is as it was and takes writes. */
+  /** Throws StoreUnavailable unless the database is complete and accepts a write. */
   prove(): Promise<void>
-  /** What the last look found; null: all is there. */
+  /** What the last check found; null: the database is complete. */
   lost(): StoreUnavailable | null
   stop(): void
 }
@@ -235,14 +235,14 @@ export function watchDatabaseInPlace(
   }
 
   const timer = setInterval(() => {
-    // A server that does not answer is met by every other command, too.
+    // A server that does not respond fails every other command, too.
     look(startDeadline()).catch(() => {})
   }, LOOK_EVERY_MS)
   timer.unref()
 
   return {
     async prove() {
-      // One for all of it: a probe does not wait for three answers.
+      // One deadline for all three commands, because a probe does not wait longer.
       const deadline = startDeadline()
       await look(deadline)
       if (lost !== null) throw lost
@@ -255,9 +255,9 @@ export function watchDatabaseInPlace(
   }
 }
 
-/** Each verb of the store, refused while the database is lost. */
+/** The store, with verbs that reject while the database is lost. */
 export function refusedWhileLost(store: Store, lost: () => StoreUnavailable | null): Store {
-  // encryptionKeyIds is no command and no promise: a rejection in its place would end the process.
+  // encryptionKeyIds returns no promise: nobody would handle a rejection, which ends the process.
   const always = new Set(['ready', 'close', 'onWork', 'onEnd', 'encryptionKeyIds'])
   const verbs = Object.entries(Object.getOwnPropertyDescriptors(store))
     .filter(([name, { value }]) => typeof value === 'function' && !always.has(name))
@@ -268,14 +268,14 @@ export function refusedWhileLost(store: Store, lost: () => StoreUnavailable | nu
       }
       return [name, guarded]
     })
-  // The rest, a count among it that is asked for each time, is inherited.
+  // Everything else is inherited, such as the getter of commandCount.
   return Object.assign(Object.create(store), Object.fromEntries(verbs)) as Store
 }
 
 async function makeIndexes(url: string, { db }: Connection): Promise<void> {
   const missing = await missingIndexes(db)
   if (missing.size === 0) return
-  // Of its own client, whose commands may take their time.
+  // A client of its own, with a longer deadline of its connections.
   const patient = await open(url, { retryWrites: false, socketTimeoutMS: INDEX_DEADLINE_MS })
   try {
     await createIndexes(patient.db, missing)
@@ -286,7 +286,7 @@ async function makeIndexes(url: string, { db }: Connection): Promise<void> {
 
 /**
  * Makes sure that the collections with our names are ours, and marks a database without any of
- * them. Comes before every other write; any number of processes may do it at once.
+ * them. Must come before every other write; any number of processes may call it at once.
  *
  * @throws StoreUnusable when another application or a newer version uses these names
  */
@@ -313,7 +313,7 @@ async function markUnlessUsed(
 ): Promise<SchemaRecord | null> {
   const used = await usedCollections(db)
   if (used.length > 0) {
-    // Another process may have marked the database meanwhile, and filled these collections.
+    // Another process may have marked the database meanwhile, and written to these collections.
     const record = await readRecord(meta, 'local')
     if (record !== null) return record
     throw new StoreUnusable(
@@ -333,7 +333,7 @@ async function markUnlessUsed(
   }
 }
 
-/** `local` is what the primary has, also what it has not yet told the other members. */
+/** `local` includes what the primary has not replicated yet. */
 function readRecord(
   meta: Collection<SchemaRecord>,
   level: 'local' | 'majority',
@@ -343,7 +343,7 @@ function readRecord(
   )
 }
 
-/** Those with our names that hold documents, or that are no plain collections. */
+/** Those with our names that contain documents, or that are not plain collections. */
 async function usedCollections(db: Db): Promise<string[]> {
   const listed = await run(startDeadline(), () =>
     db.listCollections({ name: { $in: NAMES } }, { nameOnly: true }).toArray(),
@@ -359,13 +359,13 @@ async function usedCollections(db: Db): Promise<string[]> {
   return used.flat().sort()
 }
 
-/** Those that this database lacks: empty when it has all. */
+/** The indexes that this database lacks. */
 async function missingIndexes(db: Db): Promise<IndexNames> {
   const there = await db.listCollections({}, { nameOnly: true }).toArray()
   const collections = new Set(there.map(({ name }) => name))
   const missing: IndexNames = new Map()
   for (const [collection, indexes] of Object.entries(INDEXES)) {
-    // A collection that is not there yet answers with an error: it has no index either.
+    // listIndexes of a collection that does not exist is an error.
     const known = collections.has(collection) ? await indexNamesOf(db, collection) : new Set()
     const names = Object.keys(indexes).filter((name) => !known.has(name))
     if (names.length > 0) missing.set(collection, names)
@@ -373,7 +373,7 @@ async function missingIndexes(db: Db): Promise<IndexNames> {
   return missing
 }
 
-/** Makes them. On a large collection this takes its time; an index that is there costs nothing. */
+/** Creates them. On a large collection this can take minutes; an existing index costs nothing. */
 async function createIndexes(db: Db, missing: IndexNames): Promise<void> {
   for (const [collection, names] of missing) {
     await createSome(db, collection, INDEXES[collection] ?? {}, names)
@@ -404,7 +404,7 @@ async function createSome(
   }
 }
 
-/** What createIndexes says of an index that waiting does not make possible. */
+/** Errors of createIndexes that no repetition can help, by code. */
 const REFUSALS: Record<number, (cause: MongoServerError) => string> = {
   // IndexOptionsConflict, IndexKeySpecsConflict
   85: conflictText,

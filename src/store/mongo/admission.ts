@@ -1,10 +1,10 @@
-// Which endpoints hand out jobs, and how many. Of endpoints without limits the answer is remembered
-// for a moment. Claims at an endpoint with limits go one at a time, whichever process claims: a
-// guarded write of the endpoint acquires its admission, the running jobs are counted, the claim is
-// made, and a write of the holder releases the admission, with the tokens that were used. The
-// claimed jobs may be sent only after that: a holder that was too slow, so that another has the
-// admission by now, sends nothing. So limits hold exactly, though nothing is locked; a holder that
-// dies costs ADMISSION_MS.
+// Which endpoints hand out jobs, and how many. Each process remembers for a moment which endpoints
+// do. At an endpoint with limits, one claim runs at a time, over all processes: a guarded write of
+// the endpoint acquires its admission, the running jobs are counted, the claim is made, and a write
+// of the same holder releases the admission and stores the used tokens. Claimed jobs may be sent
+// only after that: a holder that was too slow, so that another claim has the admission by now, sends
+// nothing. So limits are exact without a lock; a holder that dies blocks the endpoint for
+// ADMISSION_MS.
 import type { Filter } from 'mongodb'
 import { afterClaim, isLimited, type Limits, slotsLeft } from '../../endpoint/admission.ts'
 import { placesAfterRest } from '../../endpoint/health.ts'
@@ -19,9 +19,9 @@ import {
 } from './endpoint-document.ts'
 import { type JobDocument, randomId } from './job-document.ts'
 
-/** A change is to reach every worker within 1 s; a worker remembers for a moment as well. */
+/** A change must reach every worker within 1 s, and the workers remember endpoints, too. */
 const REMEMBERED_MS = 400
-/** Names are remembered only as long as they fit; beyond, all are forgotten. */
+/** Beyond this many names, all are forgotten. */
 const MAX_REMEMBERED = 20_000
 
 export interface EligibleEndpoints {
@@ -34,7 +34,7 @@ export interface EligibleEndpoints {
   forget(name: string): void
 }
 
-/** More than the deadline of a claim. */
+/** Longer than the deadline of a claim. */
 const ADMISSION_MS = 5_000
 /** Endpoints that one claim is admitted to at once: other claims wait for them. */
 export const MAX_ADMITTED = 32
@@ -112,7 +112,7 @@ export async function acquireAdmission(
   return { holderId, endpoints: new Map(admitted) }
 }
 
-/** false: another claim holds one of them by now, so that the jobs claimed there may not be sent. */
+/** false: another claim holds one of them by now, and the jobs claimed there must not be sent. */
 export async function releaseAdmission(
   context: MongoContext,
   { holderId, endpoints }: Admission,

@@ -1,10 +1,10 @@
 // Claim, in three commands whatever the batch, exact by construction: find ids of due jobs; update
 // those that are still queued and due, with one new random lease id; find by ids and lease id. The
-// last one returns only jobs that are ours, whatever raced. If the outcome of the update is
+// last one returns exactly the jobs of this claim, whatever raced. If the outcome of the update is
 // unknown, the jobs that it claimed are released and never sent. Jobs of endpoints with limits are
 // claimed within their admission (admission.ts): two commands before the update, and one at the
-// end. Over 500 lines, because the choice of the candidates and the release of unacknowledged
-// claims have no other reader.
+// end. Over 500 lines, because the choice of candidates and the release of unacknowledged claims
+// have no other reader.
 import type { Document } from 'mongodb'
 import { ASK_AGAIN_MS, afterClaim } from '../../endpoint/admission.ts'
 import type { ClaimedJob } from '../../job/job.ts'
@@ -37,11 +37,11 @@ import {
   unsentChange,
 } from './job-document.ts'
 
-/** Ids are lost to other claimers: try again, but not for ever. */
+/** A claim that loses ids to other claimers tries again, but not without end. */
 const MAX_ROUNDS = 8
-/** With other claimers about, choose from a list this much longer than what is asked for. */
+/** While there are other claimers, choose from a list this many times as long as needed. */
 const SPREAD_FACTOR = 4
-/** Calm claims until this process believes to be alone again. */
+/** Claims without a loss until this process assumes that there are no other claimers. */
 const CALM_AFTER = 20
 
 interface Claimer {
@@ -49,15 +49,14 @@ interface Claimer {
   eligibleEndpoints: EligibleEndpoints
   unacknowledged: UnacknowledgedClaims
   /**
-   * Claims since the last one that lost ids to another claimer. Several claimers that aim at the
-   * head of one lane take most ids from under each other. So a claim that follows a lost one takes
-   * a random stretch of a longer list, and only then may it stray from the order of the lane. One
-   * alone never does.
+   * Claims since the last one that lost ids to another claimer. Claimers that all try the head of a
+   * lane lose most ids to each other. So after a loss, a claim takes a random stretch of a longer
+   * list. Only then can it deviate from the order of the lane; a single claimer never does.
    */
   calmClaims: number
 }
 
-/** What one call of claim works with. */
+/** The state of one call of claim. */
 interface ClaimUnderWay {
   context: MongoContext
   unacknowledged: UnacknowledgedClaims
@@ -69,38 +68,38 @@ interface ClaimUnderWay {
   deadline: Deadline
 }
 
-/** Payloads of one claim: what a worker holds in memory at once. */
+/** Payloads of one claim, which a worker holds in memory together. */
 export const MAX_CLAIM_BYTES = 64 * 1_024 * 1_024
-/** Lanes in one command. More make it long, fewer make many. */
+/** Lanes in one command: more make a long command, fewer make many commands. */
 const MAX_LANES_PER_COMMAND = 64
-/** The first command asks few lanes, for they may hold all that is wanted; the next ask more. */
+/** The first command reads few lanes, because they may have enough; the next ones read more. */
 const FIRST_LANES = 4
 const LANES_GROWTH = 4
 
 type Candidate = Pick<JobDocument, '_id' | 'endpoint' | 'payloadBytes'>
 
-/** A lane with what may still be taken from it. */
+/** A lane, and how many more jobs the claim may take from it. */
 interface OpenLane {
   endpoint: string
   left: number
 }
 
-/** Chooses within the limits of one claim; a claim that loses ids to others takes more rounds. */
+/** Chooses jobs within the limits of one claim, which needs more rounds if it loses ids. */
 export interface Picker {
   wantsMore(): boolean
   startRound(): void
-  /** The lanes to ask next, each with how much may be taken of it; none: the round is complete. */
+  /** The lanes to read next, each with its limit; none: the round is complete. */
   nextLanes(): OpenLane[]
-  /** What those lanes gave. One that gave all it had is not asked again. */
+  /** The candidates of those lanes. A lane without further ones is not read again. */
   add(found: Candidate[][]): void
   picked(): Candidate[]
-  /** Nothing more is to be taken of this lane. */
+  /** Takes nothing more from this lane. */
   close(endpoint: string): void
-  /** What it gave in this round was not tried for: it is to be asked again. */
+  /** Its candidates of this round were not tried: reads the lane again. */
   reopen(endpoint: string): void
-  /** Those that may have more than was taken of them. */
+  /** Lanes that may have more due jobs. */
   openLanes(): string[]
-  /** Books what was really taken. */
+  /** Counts the jobs that were claimed. */
   count(taken: Pick<ClaimedJob, 'payload' | 'endpoint'>[]): void
 }
 
@@ -114,7 +113,7 @@ export interface UnacknowledgedClaims {
   stop(): void
 }
 
-/** Endpoints in one answer of a look for work. More come in further answers. */
+/** Endpoints in one reply to a look for work. More come in further replies. */
 const MAX_NAMES = 10_000
 
 export async function due(context: MongoContext, since: number | null): Promise<Due> {
@@ -155,7 +154,7 @@ export async function claim(
   let leftMs = deadline.leftMs()
   let tookMs = 0
   for (let round = 0; round < MAX_ROUNDS && picker.wantsMore(); round++) {
-    // A round that does not end in time would cost the jobs of those before it, too.
+    // A round past the deadline would make the caller lose the jobs of the rounds before.
     if (claimed.length > 0 && leftMs < tookMs) break
     const spread = claimer.calmClaims < CALM_AFTER ? SPREAD_FACTOR : 1
     try {
@@ -163,7 +162,7 @@ export async function claim(
       claimed.push(...taken)
       claimer.calmClaims = lostCount > 0 ? 0 : Math.min(claimer.calmClaims + 1, CALM_AFTER)
     } catch (error) {
-      // What earlier rounds took is surely ours and can be delivered.
+      // The jobs of earlier rounds are certainly claimed and can be delivered.
       if (claimed.length === 0 || !(error instanceof StoreUnavailable)) throw error
       break
     }
@@ -225,7 +224,7 @@ export function createPicker(lanes: Lane[], limit: number): Picker {
   let asked: OpenLane[] = []
   let round = newRound()
 
-  /** Whether the claim had room for it. */
+  /** Whether it fitted into the claim. */
   const pick = (candidate: Candidate) => {
     const bytes = round.bytes + candidate.payloadBytes
     // One job alone always fits, whatever its size.
@@ -280,9 +279,9 @@ export function createPicker(lanes: Lane[], limit: number): Picker {
 }
 
 /**
- * Endpoints that have a job in this state, read from name to name in an index that begins with the
- * name. Not by `distinct`, which takes no hint before MongoDB 7.1, and without one any index that
- * holds what matches: that is a walk over all such jobs.
+ * Endpoints that have a job in this state. Reads an index that begins with the name and skips from
+ * name to name. `distinct` takes no hint before MongoDB 7.1, and without one it may use an index in
+ * which it reads every such job.
  */
 export async function endpointsWith(
   context: MongoContext,
@@ -445,7 +444,7 @@ async function writeClaim(
           progress: null,
         },
         $inc: { fence: 1, attemptCount: 1, attemptsLeft: -1, version: 1 },
-        // Sets it once: a smaller one stays.
+        // Sets it once: an earlier instant stays.
         $min: { startedAt: now },
       },
       { ...BY_ID, ...limit },
@@ -461,7 +460,7 @@ function newRound() {
   }
 }
 
-/** Due jobs of each lane, in its order; with `spread` above 1 a random stretch of a longer list. */
+/** Due jobs of each lane, in order; with `spread` above 1, a random stretch of a longer list. */
 async function findCandidates(
   context: MongoContext,
   lanes: OpenLane[],
@@ -522,7 +521,7 @@ async function releaseUnacknowledged(
         )
         .toArray(),
     )
-    // Mostly there is nothing: this saves a slow store updates that match nothing.
+    // Usually the update claimed nothing: this saves a slow store updates that match nothing.
     if (found.length === 0) return false
     const now = nowOf(context)
     const updates = found.slice(0, claim.most).flatMap(({ _id, superseded }) =>
@@ -544,7 +543,7 @@ async function releaseUnacknowledged(
   }
 }
 
-/** By state, the index that is read from name to name. */
+/** By state, an index that begins with the name. */
 const NAME_INDEXES = {
   queued: 'claim',
   blocked: 'by_endpoint',
@@ -552,7 +551,7 @@ const NAME_INDEXES = {
   dead: 'by_endpoint',
 } as const
 
-/** By what has come due, and by what was let go though it had been due before. */
+/** Endpoints with jobs whose runAt has passed since, or that were unblocked or released since. */
 async function dueLately(
   context: MongoContext,
   since: Date,

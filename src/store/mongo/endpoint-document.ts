@@ -1,5 +1,5 @@
-// How endpoints are stored in MongoDB: settings as they were given, secrets encrypted, and beside
-// them what the endpoint's jobs have caused.
+// How endpoints are stored in MongoDB: the settings as given, with headers and secrets encrypted, and
+// the state that attempts and claims write: health, rate bucket, admission.
 import type { Limits } from '../../endpoint/admission.ts'
 import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
 import type { Ramp } from '../../endpoint/health.ts'
@@ -9,21 +9,21 @@ import type { SecretBox } from '../secret-box.ts'
 export interface EndpointDocument extends Omit<EndpointSettings, 'name' | 'headers'> {
   /** Its name. */
   _id: string
-  /** JSON, sealed. */
+  /** JSON, encrypted. */
   headers: string
   deleting: boolean
   deletingSince: Date | null
   paused: boolean
   disabledReason: 'gone' | null
   restingUntil: Date | null
-  /** Who began the rest: one that the breaker began ends with the breaker. */
+  /** A rest that the breaker began ends when the breaker is removed. */
   restCause: 'breaker' | 'throttle' | null
-  /** Rests by throttling in a row: each is twice as long as the one before. */
+  /** Consecutive rests by throttling: each is twice as long as the one before. */
   throttleStreak: number
   failureCount: number
-  /** How far it has come back from its rest; null: no attempt has succeeded since. */
+  /** How far it has recovered from its rest; null: no attempt has succeeded since. */
   ramp: RampDocument | null
-  /** Random at each write of the five before: the guard of the next. null: none was written. */
+  /** Random at each write of the five fields above, and the guard of the next write. */
   healthId: string | null
   /** When the bucket of its rate limit is full again: epoch milliseconds, with fractions. */
   rateFullAt: number | null
@@ -41,7 +41,7 @@ type RampDocument = Omit<Ramp, 'endsAt'> & { endsAt: Date }
 
 export interface SealedSecret {
   sealed: string
-  /** Valid until then; null: it is the newest. */
+  /** The end of its overlap; null: it is the newest. */
   until: Date | null
 }
 
@@ -109,7 +109,7 @@ export function restOf({
   }
 }
 
-/** What its limits are now (src/endpoint/admission.ts). */
+/** Its limits, as src/endpoint/admission.ts needs them. */
 export function limitsOf(document: Eligibility): Limits {
   const { concurrency, rateLimit, rateFullAt } = document
   return { concurrency, rateLimit, rateFullAt, ...restOf(document) }

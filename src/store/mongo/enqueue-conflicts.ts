@@ -1,6 +1,6 @@
-// Jobs that were refused because their id or a key is stored: which job has it, and what follows.
-// The id is checked first, then the idempotency key, what the job was made for (its origin), and
-// the dedupe key.
+// Jobs of an enqueue that were refused because their id or a key is stored: which job has it, and
+// what follows. The id is checked first, then the idempotency key, the origin (what the job was made
+// for, such as a tick of a schedule), and the dedupe key.
 import type { Filter, UpdateFilter } from 'mongodb'
 import { type DedupeDecision, decideDedupe } from '../../job/dedupe.ts'
 import type { NewJob } from '../../job/job.ts'
@@ -33,7 +33,7 @@ export interface Resolved {
   open: Item[]
   /** Those whose key's holder changed meanwhile, or was changed by an earlier one of these. */
   raced: Item[]
-  /** Those that are stored already, by an insert that was sent twice because a response was lost. */
+  /** Those that are stored already: the response to an earlier insert of them was lost. */
   own: Item[]
   /** Ids of jobs that became final. */
   finished: string[]
@@ -51,7 +51,7 @@ interface Existing {
   jobId: string
 }
 
-/** Idempotency keys of one job. The oldest are dropped, except the key of the request that made it. */
+/** Idempotency keys of a job. Beyond, the oldest is dropped, but never the one that created it. */
 const MAX_KEYS = 1_000
 
 type DedupeOutcome =
@@ -61,7 +61,7 @@ type DedupeOutcome =
   | { kind: 'replaced'; document: JobDocument }
   /** The job no longer has the key. */
   | { kind: 'released'; isFinal: boolean }
-  /** It is no longer what was read. */
+  /** The job changed since it was read. */
   | { kind: 'raced' }
 
 const RACED: DedupeOutcome = { kind: 'raced' }
@@ -174,7 +174,7 @@ export async function findHolders(
   return { byId, byKey, byOrigin, byDedupe }
 }
 
-/** What the idempotency key or the origin says; null: neither is known. */
+/** The job with its idempotency key or origin, and what that means; null: there is none. */
 export function knownBy(
   job: NewJob,
   { byKey, byOrigin }: Pick<Holders, 'byKey' | 'byOrigin'>,

@@ -1,7 +1,7 @@
-// Enqueue: one read of the endpoints and one of the dependencies, one insert for the whole batch. A
-// key that is taken comes back as a duplicate-key error; which job has it is read then. A job that
-// depends on others or has an ordering key is inserted blocked, and promoted before this returns.
-// After an insert without a response, the jobs are read back by the ids that we gave.
+// Enqueue: one read of the endpoints and one of the dependencies, then one insert for the whole
+// batch. A key that another job has is a duplicate-key error; enqueue-conflicts.ts reads which job
+// that is. A job that depends on others or has an ordering key is inserted blocked, and promoted
+// before enqueue returns. After an insert without a response, the jobs are read back by their ids.
 import type { WriteError } from 'mongodb'
 import {
   type AcceptingEndpoint,
@@ -37,16 +37,16 @@ import {
 } from './enqueue-conflicts.ts'
 import { BY_ID, newJobDocument, stateOf } from './job-document.ts'
 
-/** A key's holder can be purged between the insert and the look: then the key is free again. */
+/** The holder of a key can be purged between the insert and the read: then the key is free again. */
 const MAX_ROUNDS_WITHOUT_PROGRESS = 5
 
 interface Enqueued {
   results: EnqueueResult[]
-  /** Ids of jobs that became final, for others have their dedupe keys now. */
+  /** Ids of jobs that became final because others took their dedupe keys. */
   finished: string[]
 }
 
-/** One call at work. */
+/** One call of enqueue. */
 interface Batch extends BatchResults {
   context: MongoContext
   finished: string[]
@@ -56,7 +56,7 @@ interface Batch extends BatchResults {
 
 interface EnqueueContext {
   endpoints: Map<string, AcceptingEndpoint>
-  /** Of those dependencies that are stored. */
+  /** By id. A dependency that is not stored has none. */
   states: Map<string, JobState>
 }
 
@@ -66,7 +66,7 @@ type FoundEndpoint = Pick<EndpointDocument, '_id' | 'disabledReason' | 'onFinish
   retry: { maxAttempts: number }
 }
 
-/** Kept back from the insert, to find out what became of one that was not answered. */
+/** Reserved for reading back the outcome of an insert without a response. */
 const READ_BACK_MS = 500
 /** Longer than any verb takes: until then no sweeper looks at a job that is not complete yet. */
 const KEYLESS_MS = 10_000
@@ -81,7 +81,7 @@ export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<En
   const batch: Batch = { context, results, existing: [], finished: [], blocked: [], deadline }
   const { endpoints, states } = await loadEnqueueContext(context, jobs, deadline)
   const accepts = (name: string) => endpoints.has(name)
-  /** Earlier jobs of the batch that are stored by now, or surely will be. */
+  /** Earlier jobs of the batch that are stored, or certainly will be. */
   const inserted = new Set<string>()
   const stateOf = (id: string) => states.get(id) ?? (inserted.has(id) ? 'queued' : null)
   const refused: { index: number; job: NewJob }[] = []
@@ -116,8 +116,8 @@ export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<En
 }
 
 /**
- * The batch in parts, by index, each to be stored when those before have been: a job that depends
- * on an earlier one of the batch waits for it, if that one may turn out to be known already.
+ * Parts of the batch, as indexes; each is stored after the ones before. A job that depends on an
+ * earlier job of the batch is in a later part, if that earlier job may turn out to be stored already.
  */
 function wavesOf(jobs: NewJob[]): number[][] {
   if (jobs.every(({ dependsOn }) => dependsOn.length === 0)) return [[...jobs.keys()]]
@@ -165,7 +165,7 @@ async function store(batch: Batch, items: Item[]): Promise<void> {
   }
 }
 
-/** Whose job changed under the hands of others at once is looked for again: no insert is needed. */
+/** Reads again where the holder of a key changed meanwhile. That needs no other insert. */
 async function resolveAll(batch: Batch, items: Item[]): Promise<Resolved> {
   const { context, deadline } = batch
   const all: Resolved = { open: [], raced: [], own: [], finished: [] }
@@ -191,7 +191,7 @@ async function tryToInsert(
   return new Set([...taken, ...(await insertKeyless(context, keyless, deadline))])
 }
 
-/** A request that would be refused now, but was answered before, is answered as it was. */
+/** A repeated request that would be refused now has the result of the first one. */
 async function fillInKnown(batch: Batch, refused: { index: number; job: NewJob }[]): Promise<void> {
   if (refused.length === 0) return
   const jobs = refused.map(({ job }) => ({ ...job, dedupe: null }))
@@ -204,7 +204,7 @@ async function fillInKnown(batch: Batch, refused: { index: number; job: NewJob }
   }
 }
 
-/** First the marks, then the look: a dependency that finishes in between is not overlooked. */
+/** Marks the dependencies, then reads them, so that one that finishes in between is not missed. */
 async function promoteBlocked({ context, blocked, deadline }: Batch): Promise<boolean> {
   if (blocked.length === 0) return false
   const waitedFor = blocked.flatMap(({ document }) => document.waitingFor ?? [])
@@ -218,7 +218,7 @@ async function promoteBlocked({ context, blocked, deadline }: Batch): Promise<bo
   return isChanged
 }
 
-/** Jobs as they are in the end: those that were there, and those that were promoted. */
+/** Reads the jobs whose result is not complete: existing ones, and those that were promoted. */
 async function fillIn({ context, results, existing, blocked, deadline }: Batch): Promise<void> {
   const ids = [...existing.map(({ jobId }) => jobId), ...blocked.map(({ job }) => job.id)]
   const found = await readExisting(context, ids, deadline)
@@ -283,8 +283,8 @@ function acceptingOf({ disabledReason, onFinish, retry }: FoundEndpoint): Accept
 }
 
 /**
- * Inserts; returns those that were refused because a key, or their id, is stored already. Which of
- * the two is not read from the server's message: it quotes the key, which is a caller's text.
+ * Inserts; returns those that were refused because their id or a key is stored already. The server
+ * says which of them only in its message, next to the key, which is a caller's text.
  */
 async function insert(
   context: MongoContext,
@@ -327,7 +327,7 @@ async function insertKeyless(
     document: { ...rest, state: 'blocked' as const, checkedAt },
   }))
   const refused = await insert(context, keyless, deadline)
-  // One that the driver sent twice, when the first answer was lost, is refused and stored.
+  // The driver repeats an insert without a response: then a job is refused, but stored.
   const missing = refused.size === 0 ? refused : await notStored(context, [...refused], deadline)
   const taken = new Set<Item>()
   for (const [i, item] of items.entries()) {
@@ -360,7 +360,7 @@ function refusedItems(items: Item[], errors: WriteError[]): Set<Item> {
   return new Set(errors.flatMap(({ index }) => items[index] ?? []))
 }
 
-/** Those that were not stored, after an insert of which that was not told. */
+/** Those that are not stored, after an insert with an unknown outcome. */
 async function notStored(
   context: MongoContext,
   items: Item[],

@@ -135,7 +135,7 @@ function reasonOfError(error: Error): string {
   if (TLS_CODE.test(code)) return `TLS failed: ${message} (${code})`
   const known = NETWORK_REASONS[code]
   if (known !== undefined) return `${known} (${code})`
-  // A server that expects TLS closes connections without it, and a server without TLS those with it.
+  // A server that expects TLS closes connections without it; a server without TLS those with it.
   if (code === 'ECONNRESET' || code === '') {
     return `${message}; does only one side use TLS (tls=true)?`
   }

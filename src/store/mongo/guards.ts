@@ -90,7 +90,7 @@ export function guardOf(event: EventName, proof: Proof): JobFilter {
   return filter
 }
 
-/** Reports the jobs that a batch with this `writeId` made dead, without an attempt; returns them. */
+/** Reports the jobs that a batch with this `writeId` made dead without an attempt. Returns them. */
 export async function reportDeaths<T extends Ended>(
   context: MongoContext,
   jobs: T[],
@@ -105,7 +105,7 @@ export async function reportDeaths<T extends Ended>(
   return ended
 }
 
-/** Reports the attempts that a batch ended in the place of their holders; returns their jobs. */
+/** Reports the attempts that a batch ended in the place of their holders. Returns their jobs. */
 export async function reportEndedAttempts<T extends Ended>(
   context: MongoContext,
   ends: { job: T; attempt: AttemptDocument }[],

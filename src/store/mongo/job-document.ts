@@ -1,6 +1,6 @@
 // How jobs are stored in MongoDB: flat documents with plain names, because people look into their
-// database. Nothing that a caller sends becomes a BSON object: its keys could break one. Also the
-// updates of a job's events that several verbs share.
+// database, and the updates of a job's events that several verbs share. Nothing that a caller sends
+// becomes a BSON object, because not every JSON key is valid in one.
 import { randomBytes } from 'node:crypto'
 import type { AnyBulkWriteOperation, Filter, UpdateFilter } from 'mongodb'
 import type { Acceptance } from '../../job/acceptance.ts'
@@ -27,7 +27,7 @@ import type { RetryOverride } from '../../job/retry-policy.ts'
 import type { SecretBox } from '../secret-box.ts'
 import { StoreUnusable } from '../store.ts'
 
-/** `blocked` is a queued job that cannot be claimed: as a state it is outside the claim indexes. */
+/** `blocked` is a queued job that cannot be claimed: a state of its own, outside the claim indexes. */
 export type StoredState = JobState | 'blocked'
 
 export const QUEUED_STATES = ['queued', 'blocked'] as const satisfies StoredState[]
@@ -43,9 +43,9 @@ export interface JobDocument {
   createdAt: Date
   /** Absent until its first attempt, so that $min can set it once. */
   startedAt?: Date
-  /** Absent until it is final: the index of purges holds those that have it. */
+  /** Absent until it is final, because the index of purges contains every job that has it. */
   finishedAt?: Date
-  /** Whether a repeat must find it by a key: it is then kept for longer. */
+  /** Whether a repeated request must find it by a key: then its retention is longer. */
   hasKey: boolean
   expiresAt: Date | null
   attemptCount: number
@@ -57,9 +57,9 @@ export interface JobDocument {
   leaseWorkerId: string | null
   leaseExpiresAt: Date | null
   claimedAt: Date | null
-  /** Of one that was pulled: how long its lease is to be; a heartbeat extends by that. */
+  /** Of a pulled job: the length of its lease, by which a heartbeat extends it. */
   pulledLeaseMs: number | null
-  /** Random for each write that adds no attempt, such as a release: tells it from any other write. */
+  /** Random for each write that adds no attempt, such as a release: identifies that write. */
   writeId: string | null
   progress: (Omit<Progress, 'at'> & { at: Date }) | null
   failureReason: FailureReason | null
@@ -68,45 +68,45 @@ export interface JobDocument {
   payloadBytes: number
   timeoutMs: number | null
   retry: RetryOverride | null
-  /** JSON, sealed as the endpoint's are; null: none. */
+  /** JSON, encrypted; null: none. */
   headers: string | null
-  /** Absent when there are none: the index of tags holds only jobs that have some. */
+  /** Absent without tags, because the index of tags contains every job that has this field. */
   tags?: string[]
   /** JSON. */
   metadata: string
-  // From here to `onFinish`, what was not given is absent: the indexes hold only jobs that have it.
-  /** Of the request that made it. */
+  // Up to `onFinish`, fields that were not given are absent: the indexes contain jobs that have them.
+  /** Of the request that created it. */
   idempotencyKey?: string
   requestHash?: string
   /** All its idempotency keys: requests with its dedupe key add theirs. */
   keys?: { key: string; hash: string }[]
   dedupeKey?: string
-  /** Its dedupe key, as long as no other job may have that one. */
+  /** Its dedupe key, as long as no other job may have it. */
   dedupeHolder?: string
   superseded?: true
-  /** Its payload is no longer the one that it was made with. */
+  /** Its payload is no longer that of the request that created it. */
   payloadChanged?: true
   orderingKey?: string
   /** Its ordering key, while it has the slot of that key. */
   orderingSlot?: string
   dependsOn?: string[]
-  /** Of those, the ones that have not succeeded yet. */
+  /** Those of them that have not succeeded yet. */
   waitingFor?: string[]
-  /** When it was last let go or given back: from then on it counts as due, if its runAt is past. */
+  /** When it was last unblocked or released: from then on it is due, if its runAt is past. */
   freedAt?: Date
-  /** When it was last let go: with its runAt this tells since when it is due. */
+  /** When it was last unblocked: it is due since this or its runAt, whichever is later. */
   promotedAt?: Date
   /** Of a blocked job: when it was last checked. */
   checkedAt?: Date
   hasDependents?: true
   originKey?: string
-  /** Of the document of an outbox that it was made from. */
+  /** Of the outbox document that it was made from. */
   originHash?: string
   scheduleName?: string
   onFinish?: OnFinish
   trace?: TraceContext
   hops: number
-  /** Its finish leads to more: once it is final, this mark says that it has not been done yet. */
+  /** Its finish has effects. Once it is final: they are not complete yet. */
   effectsPending?: true
   /** How often it has become final. */
   finishes: number
@@ -116,21 +116,21 @@ export interface JobDocument {
   version: number
 }
 
-/** What a list shows needs none of these, and they are the bulk of a document. */
+/** Most of the bytes of a document. A list shows none of them. */
 export const WITHOUT_BULK = { payload: 0, result: 0, attempts: 0, keys: 0 } as const
 
-/** An attempt, and what tells who wrote it: Job.attempts does not show the second part. */
+/** An attempt, and the fields that identify its write. Job.attempts does not have the latter. */
 export interface AttemptDocument extends Omit<Attempt, 'startedAt' | 'finishedAt'> {
   startedAt: Date
   finishedAt: Date
   fence: number
   leaseId: string
   event: EventName
-  /** Random for each write: tells a write from its repetition. */
+  /** Random for each write: distinguishes a write from its repetition. */
   writeId: string
 }
 
-/** What a claim reads of the jobs that it took. */
+/** A claim reads everything but these. */
 export const CLAIM_PROJECTION = {
   attempts: 0,
   result: 0,
@@ -143,7 +143,7 @@ export const CLAIM_PROJECTION = {
 
 export type ClaimedDocument = Omit<JobDocument, keyof typeof CLAIM_PROJECTION> & StoredLease
 
-/** Origins of jobs that documents have become begin so. */
+/** The origins of jobs that were made from outbox documents begin with this. */
 export const ORIGIN_PREFIX = 'outbox:'
 
 const WITHOUT_LEASE = {
@@ -176,7 +176,7 @@ export const RUNNING_FIELDS = {
 export type RunningJob = Pick<JobDocument, '_id' | 'endpoint' | 'fence' | 'attemptCount'> &
   StoredLease
 
-/** For writes that name their jobs: a planner with a choice of indexes can choose wrongly. */
+/** For writes that name their jobs by id: the planner can choose a worse index. */
 export const BY_ID = { hint: { _id: 1 } } as const
 
 export function newJobDocument(job: NewJob, acceptance: Acceptance, box: SecretBox): JobDocument {
@@ -349,7 +349,7 @@ export function failureOf(document: Pick<JobDocument, 'failureReason' | 'failure
   return { reason: failureReason, message: failureMessage }
 }
 
-/** The driver's bytes are a window on its whole reply, which they would keep alive. */
+/** A copy: the driver's bytes are a view of its whole reply, which they would keep in memory. */
 export function ownBytes(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(bytes)
 }
@@ -362,7 +362,7 @@ export function dateOrNull(instant: number | null): Date | null {
   return instant === null ? null : new Date(instant)
 }
 
-/** Random enough to tell two writes of one job apart, and a lease from any other. */
+/** Random enough to distinguish two writes of one job, and a lease from any other. */
 export function randomId(): string {
   return randomBytes(12).toString('base64url')
 }
@@ -387,9 +387,8 @@ export function unsentChange(event: 'release' | 'withdraw', writeId: string, now
 }
 
 /**
- * Two updates of which one fits: a job of which nothing was ever sent has not started. Each of one
- * job: the driver repeats such an update when the primary changes, and an update of many it does
- * not.
+ * Two updates, of which one matches: a job without an earlier attempt gets no startedAt. Both update
+ * a single job, because the driver does not repeat an update of many jobs when the primary changes.
  */
 export function releasesOf(
   filter: Filter<JobDocument>,
@@ -462,7 +461,7 @@ export function endedAttempt(
   return attemptDocument(attempt, { ...writer, fence: job.fence, leaseId: job.leaseId })
 }
 
-/** The lease as a guard names it. */
+/** The lease as guards need it. */
 export function leaseOf({ fence, leaseId, leaseExpiresAt }: RunningJob) {
   return { fence, leaseId, leaseExpiresAt }
 }
@@ -477,7 +476,7 @@ function shownLease(document: Pick<JobDocument, 'state' | keyof StoredLease>): J
   }
 }
 
-/** null: sealed with a key that is no longer configured. The job can still be seen and ended. */
+/** null: the key that encrypted them is not configured. The job can still be read and ended. */
 function openHeaders(
   sealed: string | null,
   jobId: string,

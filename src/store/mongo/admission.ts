@@ -2,8 +2,8 @@
 // do. At an endpoint with limits, one claim runs at a time, over all processes: a guarded write of
 // the endpoint acquires its admission, the running jobs are counted, the claim is made, and a write
 // of the same holder releases the admission and stores the used tokens. Claimed jobs may be sent
-// only after that: a holder that was too slow, so that another claim has the admission by now, sends
-// nothing. So limits are exact without a lock; a holder that dies blocks the endpoint for
+// only after that: a holder that was too slow, so that another claim has the admission by now,
+// sends nothing. So limits are exact without a lock; a holder that dies blocks the endpoint for
 // ADMISSION_MS.
 import type { Filter } from 'mongodb'
 import { afterClaim, isLimited, type Limits, slotsLeft } from '../../endpoint/admission.ts'

@@ -1,7 +1,7 @@
-// Blocked jobs: those that wait for others to succeed, or for the slot of their ordering key. The
-// process that finishes a job checks those that wait for it; the sweep checks all, again and again.
-// The earliest job of an ordering key that is not final has the slot, and a unique index keeps it
-// to one. Ids are in the order of enqueueing.
+// Blocked jobs wait for others to succeed, or for the slot of their ordering key. The process that
+// finishes a job checks those that wait for it; the sweep checks all, periodically. The slot
+// belongs to the earliest job of the key that is not final, by its id; a unique index allows only
+// one.
 import type { AnyBulkWriteOperation, Document } from 'mongodb'
 import { dependencyFailed } from '../../job/attempt.ts'
 import { checkDependencies } from '../../job/dependencies.ts'
@@ -34,7 +34,7 @@ export type BlockedJob = Pick<JobDocument, '_id' | keyof typeof BLOCKED_FIELDS>
 
 interface Checked {
   promotedCount: number
-  /** Whether any of them is no longer what it was. */
+  /** Whether any of them changed. */
   isChanged: boolean
   /** Ids of those that are dead now. */
   failed: string[]
@@ -45,7 +45,7 @@ export interface OrderingKey {
   orderingKey: string
 }
 
-/** Keys in one command. More make it long, fewer make many. */
+/** Keys in one command: more make a long command, fewer make many commands. */
 const KEYS_PER_COMMAND = 64
 /** A later job that has the slot is blocked first; then the earliest is tried once more. */
 const MAX_ROUNDS = 3
@@ -60,9 +60,9 @@ interface FilledSlots {
 }
 
 /**
- * The jobs that these depend on are marked, so that their finish leads to these. To be called
- * before their states are read: one that finishes after the mark finds it, one that finished
- * before is found finished.
+ * Marks jobs that others depend on, so that the effects of their finish include those others. Must
+ * be called before their states are read: a job that finishes after the mark has these effects, and
+ * one that finished before it is read as final.
  */
 export async function markDependedOn(
   context: MongoContext,
@@ -81,9 +81,9 @@ export async function markDependedOn(
 }
 
 /**
- * Takes from each what it no longer waits for, and promotes it when that was all.
+ * Removes the dependencies that have succeeded, and promotes the jobs that wait for nothing more.
  *
- * @param fails those that wait for a job that is dead, cancelled or gone become dead
+ * @param fails whether jobs that wait for a dead, cancelled or purged job become dead
  */
 export async function checkBlocked(
   context: MongoContext,
@@ -117,7 +117,7 @@ export async function checkBlocked(
   return { promotedCount, isChanged: isTaken || promotedCount + failed.length > 0, failed }
 }
 
-/** Gives the slot of each key to its earliest job that is not final. */
+/** Gives the slot of each key to its earliest job that is not final: its head. */
 export async function fillOrderingSlots(
   context: MongoContext,
   keys: OrderingKey[],
@@ -208,7 +208,7 @@ export async function statesOf(context: MongoContext, ids: string[], deadline: D
   return new Map(found.map(({ _id, state }) => [_id, stateOf(state)]))
 }
 
-/** Those looked at least recently. */
+/** Checks those whose last check is the longest ago. */
 export async function checkSomeBlocked(context: MongoContext, limit: number): Promise<Checked> {
   const deadline = startDeadline()
   const most = Math.min(limit, MAX_CHECKED)
@@ -237,7 +237,7 @@ export async function checkSomeBlocked(context: MongoContext, limit: number): Pr
   return checkBlocked(context, blocked, { fails: true }, deadline)
 }
 
-/** One update for all that wait for the same. Returns whether there were any. */
+/** Removes met dependencies, in one update per dependency. Returns whether there were any. */
 async function takeMet(
   context: MongoContext,
   jobs: { _id: string; met: string[] }[],
@@ -268,7 +268,7 @@ async function failDependents(
     const failure = dependencyFailed(dependency)
     return {
       updateMany: {
-        // One that was retried by hand meanwhile waits for it no longer.
+        // A job that was retried by hand meanwhile no longer waits for it.
         filter: {
           _id: { $in: ids },
           ...guardOf('fail_dependent', { now }),
@@ -287,7 +287,7 @@ async function failDependents(
   return failed.map(({ _id }) => _id)
 }
 
-/** A job, and one that it waits for. */
+/** A job, and one of its dependencies. */
 interface Pair {
   _id: string
   dependency: string
@@ -387,7 +387,7 @@ async function giveSlots(
   }
 }
 
-/** A name holds no line break, so that two pairs never look the same. */
+/** A name contains no line break, so that two pairs never get one text. */
 function textOf({ endpoint, orderingKey }: OrderingKey): string {
   return `${endpoint}\n${orderingKey}`
 }

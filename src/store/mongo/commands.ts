@@ -1,6 +1,6 @@
-// What people do to jobs: cancel, retry, edit, delete. Cancel and retry read the jobs, then write
-// what may be written, in the given order, under guards that name what was read; a job that changed
-// meanwhile is read again before the next one is written.
+// Commands of people: cancel, retry, edit and delete a job. Cancel and retry read all the jobs,
+// then write one after another in the given order, each guarded by the version that was read. A job
+// that changed meanwhile is read again before the next one is written.
 import type { UpdateFilter } from 'mongodb'
 import { decideRetry, isRetryable, type RetryOptions } from '../../job/dependencies.ts'
 import { instantsAfterEdit, type JobChange, refusalOfEdit } from '../../job/edit.ts'
@@ -43,7 +43,7 @@ import {
   toFinal,
 } from './job-document.ts'
 
-/** A job that other callers change this often in 3 s leaves no hope for one more round. */
+/** If other callers change a job this often in 3 s, one more round is useless. */
 const MAX_ROUNDS = 10
 
 const COMMAND_FIELDS = {
@@ -138,7 +138,7 @@ export async function retry(
     async decide(job) {
       const state = stateOf(job.state)
       if (job.effectsPending && isRetryable(state)) {
-        // A second finish must not take the place of the effects of the first.
+        // The effects of this finish must run before there can be another one.
         await runFinishEffects(context, [job._id])
         return { kind: 'read_again' }
       }
@@ -289,7 +289,7 @@ function retryUpdate(seen: CommandJob, waitingFor: string[], now: Date): UpdateF
       resultTruncated: false,
       progress: null,
       expiresAt: null,
-      // Another job may depend on it since it was final, which left no mark.
+      // Another job may depend on it since it became final: such jobs set no mark.
       hasDependents: true,
       effectsPending: true,
     },
@@ -351,7 +351,7 @@ async function writeChange(
   { context, event, deadline }: Command,
 ): Promise<RetryResult | { kind: 'read_again' }> {
   const guard = guardOf(event, { now: nowOf(context) })
-  // A retry sets the mark again: one that was set meanwhile stands for effects that come first.
+  // A retry sets the mark of a later finish. Pending effects of the last one must run before.
   const settled = event === 'retry' ? { effectsPending: { $ne: true as const } } : {}
   try {
     const { matchedCount } = await run(deadline, (limit) =>

@@ -1,6 +1,7 @@
 // The connection to MongoDB: a client whose acknowledged writes are kept (a replica set or a
 // sharded cluster, majority writes), one way to run a command under a deadline, and MongoContext,
-// which every verb gets. The driver's timeoutMS has no effect any more, so the deadline is kept here.
+// which every verb gets. The driver's timeoutMS has no effect any more, so the deadline is kept
+// here.
 import {
   type Collection,
   type Db,

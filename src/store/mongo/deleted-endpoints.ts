@@ -21,14 +21,14 @@ import {
   toFinal,
 } from './job-document.ts'
 
-/** Enqueues that read the endpoint before it was marked have ended by then: their deadline is 3 s. */
+/** By then, enqueues that read the endpoint before its mark have ended: their deadline is 3 s. */
 const LATE_ENQUEUES_MS = 4_000
 /** Only an enqueue that races a deletion leaves orphans: they are rare. */
 const CHECK_ORPHANS_EVERY_MS = 10_000
 /** Endpoints that one sweep handles. */
 const MAX_ENDPOINTS = 100
 
-/** What a process remembers of deleted endpoints from sweep to sweep. */
+/** The state of a process between its sweeps. */
 export interface DeletedEndpoints {
   context: MongoContext
   /** Makes the claims of this process read the endpoint again. */

@@ -1,5 +1,5 @@
-// How endpoints are stored in MongoDB: the settings as given, with headers and secrets encrypted, and
-// the state that attempts and claims write: health, rate bucket, admission.
+// How endpoints are stored in MongoDB: the settings as given, with headers and secrets encrypted,
+// and the state that attempts and claims write: health, rate bucket, admission.
 import type { Limits } from '../../endpoint/admission.ts'
 import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
 import type { Ramp } from '../../endpoint/health.ts'

@@ -1,6 +1,6 @@
-// Endpoints: their settings, their switches, the counts of their jobs, and the health that attempts
-// report. Headers and secrets are encrypted. Every write is guarded by the version or the health
-// that was read.
+// Endpoints: their settings, pause and resume, their secrets, the counts of their jobs, and the
+// health that attempts report. Headers and secrets are encrypted. Every write is guarded by the
+// version, or the health, that was read.
 import type { Document, Filter, UpdateFilter } from 'mongodb'
 import { type Endpoint, type EndpointSettings, rotatedSecrets } from '../../endpoint/endpoint.ts'
 import { type Health, type HealthReport, healthAfter } from '../../endpoint/health.ts'
@@ -32,17 +32,17 @@ import {
 import { dateOrNull, QUEUED_STATES, randomId } from './job-document.ts'
 import { schedulesIn } from './schedules.ts'
 
-/** An endpoint that is replaced this often within 3 s is fought over by two deployments. */
+/** An endpoint is only replaced this often in 3 s if two deployments fight over it. */
 const MAX_ROUNDS = 10
 
-/** Names in one command of counts: two pipelines each. */
+/** Names in one command of counts, with two pipelines each. */
 const NAMES_PER_COUNT = 32
 
 type Secrets = { given: string | null; fresh: string }
 
 type Changed = Promise<Endpoint | OtherVersion | null>
 
-/** Workers that report at once get past each other one by one. */
+/** Of workers that report at once, one gets through in each round. */
 const MAX_REPORT_ROUNDS = 20
 
 const HEALTH = {
@@ -163,7 +163,7 @@ export async function deleteEndpoint(
     }
     const use = await useOf(context, name, deadline)
     if (use !== null) return use
-    // A job that is enqueued between the count and this is abandoned by the sweeper.
+    // The sweep abandons a job that is enqueued between the count and this.
     const { deletedCount } = await run(deadline, (limit) =>
       context.endpoints.deleteOne(asRead, limit),
     )
@@ -193,10 +193,10 @@ export function resumeEndpoint(
     throttleStreak: 0,
     failureCount: 0,
     ramp: null,
-    // A report that was reckoned from what was before is reckoned anew.
+    // A report that read the health before must be computed again.
     healthId: randomId(),
   }
-  // What it resets beside these three are counts, which never raise a version.
+  // The other fields are counts, which do not change the version.
   const isStopped = {
     $or: ['$paused', { $ne: ['$disabledReason', null] }, { $ne: ['$restingUntil', null] }],
   }
@@ -255,7 +255,7 @@ export async function reportHealth(context: MongoContext, reports: HealthReport[
   }
 }
 
-/** Counts in the index alone, and one beyond what is told. */
+/** Counts in the index alone, up to one more than is reported. */
 function countOf(endpoint: string, state: 'queued' | 'running'): Document[] {
   const states = state === 'queued' ? QUEUED_STATES : [state]
   return [
@@ -265,7 +265,7 @@ function countOf(endpoint: string, state: 'queued' | 'running'): Document[] {
   ]
 }
 
-/** What stands in the way of deleting it; null: nothing. */
+/** What prevents its deletion; null: nothing. */
 async function useOf(
   context: MongoContext,
   name: string,
@@ -279,7 +279,7 @@ async function useOf(
   return { kind: 'in_use', counts, scheduleName: schedule?._id ?? null }
 }
 
-/** From here it takes no job; the sweeper does the rest. */
+/** From now on it accepts no job; the sweep does the rest. */
 async function mark(
   context: MongoContext,
   asRead: Filter<EndpointDocument>,
@@ -304,7 +304,7 @@ function findEndpoint(
   return run(deadline, (limit) => context.endpoints.findOne({ _id: name }, { ...limit }))
 }
 
-/** null: there is one by now. */
+/** null: another process created it meanwhile. */
 async function insert(
   context: MongoContext,
   settings: EndpointSettings,
@@ -340,7 +340,7 @@ async function insert(
   }
 }
 
-/** null: it is no longer what was read. What paused, disabled or rests it stays. */
+/** null: it changed since it was read. It stays paused, disabled or resting. */
 async function replace(
   context: MongoContext,
   settings: EndpointSettings,
@@ -357,7 +357,7 @@ async function replace(
     ...healthKept(settings, stored),
     ...bucketUnder(settings, stored, now.getTime()),
   }
-  // Tokens that a claim takes meanwhile are not to be written over.
+  // Do not overwrite tokens that a claim takes meanwhile.
   const asRead = 'rateFullAt' in fields ? { rateFullAt } : {}
   return run(deadline, (limit) =>
     context.endpoints.findOneAndUpdate(
@@ -368,7 +368,7 @@ async function replace(
   )
 }
 
-/** A PUT that repeats the present secret ends no overlap. */
+/** A PUT that repeats the current secret does not end an overlap. */
 function secretsAfter(
   context: MongoContext,
   stored: EndpointDocument,
@@ -384,7 +384,7 @@ function secretsAfter(
 
 const NO_REST = { restingUntil: null, restCause: null, ramp: null }
 
-/** Nothing is sent to one that is pulled, so nothing would end its rest. */
+/** A pulled endpoint gets no requests, so that nothing would end its rest. */
 function healthKept(
   { url, circuitBreaker }: EndpointSettings,
   { restCause }: EndpointDocument,
@@ -415,7 +415,7 @@ function newest(context: MongoContext, name: string, secret: string): SealedSecr
   return { sealed: context.box.seal(secret, name), until: null }
 }
 
-/** @param isChanged an expression over the stored document: whether its version is raised */
+/** @param isChanged an expression over the stored document: whether its version increases */
 async function change(
   context: MongoContext,
   name: string,
@@ -436,7 +436,7 @@ async function change(
   )
   if (written !== null) return shown(context, written)
   const stored = await findEndpoint(context, name, deadline)
-  // Of one that is being deleted nothing is changed.
+  // An endpoint that is being deleted does not change.
   return otherVersion(stored, ifVersion) ?? shown(context, stored)
 }
 
@@ -463,7 +463,7 @@ interface Write {
   update: UpdateFilter<EndpointDocument>
 }
 
-/** Returns the reports whose endpoint has changed since it was read. */
+/** Returns the reports whose endpoint changed since it was read. */
 async function write(
   context: MongoContext,
   writes: Write[],
@@ -495,7 +495,7 @@ async function write(
   )
 }
 
-/** null: it changes nothing, like the successes of an endpoint that is well. */
+/** null: it changes nothing, such as a success of a healthy endpoint. */
 function changeBy(
   seen: Seen,
   report: HealthReport,

@@ -1,6 +1,6 @@
 // Jobs of an enqueue that were refused because their id or a key is stored: which job has it, and
-// what follows. The id is checked first, then the idempotency key, the origin (what the job was made
-// for, such as a tick of a schedule), and the dedupe key.
+// what follows. The id is checked first, then the idempotency key, the origin (what the job was
+// made for, such as a tick of a schedule), and the dedupe key.
 import type { Filter, UpdateFilter } from 'mongodb'
 import { type DedupeDecision, decideDedupe } from '../../job/dedupe.ts'
 import type { NewJob } from '../../job/job.ts'

@@ -37,7 +37,7 @@ import {
 } from './enqueue-conflicts.ts'
 import { BY_ID, newJobDocument, stateOf } from './job-document.ts'
 
-/** The holder of a key can be purged between the insert and the read: then the key is free again. */
+/** The holder of a key can be purged between insert and read: then the key is free again. */
 const MAX_ROUNDS_WITHOUT_PROGRESS = 5
 
 interface Enqueued {
@@ -117,7 +117,7 @@ export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<En
 
 /**
  * Parts of the batch, as indexes; each is stored after the ones before. A job that depends on an
- * earlier job of the batch is in a later part, if that earlier job may turn out to be stored already.
+ * earlier job of the batch is in a later part, if that one may turn out to be stored already.
  */
 function wavesOf(jobs: NewJob[]): number[][] {
   if (jobs.every(({ dependsOn }) => dependsOn.length === 0)) return [[...jobs.keys()]]

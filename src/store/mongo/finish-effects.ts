@@ -1,9 +1,9 @@
-// What follows when a job becomes final: its notice (onFinish), the jobs that depend on it, the
-// next job of its ordering key; and the document of an outbox that it was made from is deleted, if
-// it is still there. A job with any of these carries a mark, `effectsPending`, that the write to
-// the final state leaves in place. Each step here can be repeated without harm; the last one
-// removes the mark and lets the job be purged. The process that finishes a job does this right
-// after, and any sweep does what was left.
+// What follows when a job becomes final: its notice (onFinish) is enqueued, jobs that depend on it
+// are unblocked or fail, the next job of its ordering key gets the slot, and the outbox document
+// that it was made from is deleted, if it is still there. A job that may have such effects has the
+// mark `effectsPending` before it becomes final. Each step can be repeated without harm; the last
+// one removes the mark, and only then the job can be purged. The process that finishes a job runs
+// its effects at once; any sweep runs those that were left undone.
 import { addEffects, type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
 import { type DropReason, hasTooManyHops, isToldOf, noticeOf } from '../../job/notice.ts'
 import { FINAL_STATES, type FinalState } from '../../job/retention.ts'
@@ -29,12 +29,12 @@ import {
   requestHashOf,
 } from './outbox.ts'
 
-/** Jobs whose results are in memory at once, up to 64 KiB each. */
+/** Jobs whose results, of up to 64 KiB each, are in memory together. */
 const JOBS_AT_ONCE = 100
-/** Jobs that one finish may bring down with it before the rest is left to the sweeper. */
+/** Jobs whose effects one call runs, with those that fail by them. The sweep runs the rest. */
 const MAX_JOBS = 1_000
 const DEPENDENTS_AT_ONCE = 200
-/** Beyond, the rest of its dependents is left to the sweeper. */
+/** Beyond, the remaining dependents are left to the sweep. */
 const MAX_ROUNDS_OF_DEPENDENTS = 5
 const EFFECT_FIELDS = { payload: 0, attempts: 0, keys: 0 } as const
 
@@ -43,7 +43,7 @@ type FinishedJob = Omit<JobDocument, keyof typeof EFFECT_FIELDS> & {
   finishedAt: Date
 }
 
-/** Beyond, all is forgotten: then settlements look, which costs them a command. */
+/** Beyond, all are forgotten: then settlements read the jobs, which is one more command. */
 const MAX_KNOWN = 50_000
 
 /**
@@ -63,7 +63,7 @@ export async function tryFinishEffects(
   return total
 }
 
-/** @param total what is done is added to it, step by step: also of a call that throws in the end */
+/** @param total is increased step by step, so that it is correct also if the call throws */
 export async function runFinishEffects(
   context: MongoContext,
   ids: string[],
@@ -75,7 +75,7 @@ export async function runFinishEffects(
     at += some.length
     const { failed, aftermaths, promoted } = await runSomeEffects(context, some)
     addEffects(total, { aftermaths, promoted, dependentsFailed: failed.length })
-    // Other jobs may wait for those that died of it.
+    // Other jobs may wait for those that failed by it.
     queue.push(...failed)
   }
   return total
@@ -137,7 +137,7 @@ async function runSomeEffects(context: MongoContext, ids: string[]) {
   const deadline = startDeadline()
   const slots = await fillOrderingSlots(context, keys, deadline)
   if (slots.promotedCount > 0) context.notifyWork()
-  // A head whose dependency was dead before it came would keep the slot from those behind it.
+  // A head that waits for a dead job must fail, or it blocks the jobs behind it.
   const next = await checkBlocked(context, slots.waiting, { fails: true }, deadline)
   const done = finished.filter(({ hasDependents }) => dependents.isComplete || !hasDependents)
   const aftermaths = await clearMarks(context, done, deadline)
@@ -145,7 +145,7 @@ async function runSomeEffects(context: MongoContext, ids: string[]) {
   return { aftermaths, promoted, failed: [...dependents.failed, ...next.failed] }
 }
 
-/** The notice's key holds the count of finishes: there is one for each, whoever makes it. */
+/** The key of a notice contains the number of the finish: each finish has one notice. */
 async function enqueueNotices(context: MongoContext, finished: FinishedJob[]): Promise<void> {
   const now = context.clock.now()
   const drop = (jobId: string, endpoint: string, reason: DropReason) =>
@@ -180,7 +180,7 @@ async function enqueueNotices(context: MongoContext, finished: FinishedJob[]): P
   })
 }
 
-/** A job that could be removed before its document is, would be made a second time. */
+/** If the job were purged before its document is deleted, the relay would make it again. */
 async function deleteOutboxDocuments(
   context: MongoContext,
   finished: FinishedJob[],
@@ -204,7 +204,7 @@ async function deleteOutboxDocuments(
   }
 }
 
-/** Another document with the same `_id` has not become this job: it is left to the mover. */
+/** A later document with the same `_id` did not become this job: it is left to the relay. */
 async function deleteDocument(
   outbox: OutboxCollection,
   _id: DocumentId,
@@ -234,7 +234,7 @@ async function releaseDependents(context: MongoContext, finished: FinishedJob[])
   return { promotedCount, failed, isComplete: true }
 }
 
-/** Only for the finish that was seen: a job may have been retried and be final once more. */
+/** Only of the finish that was read: the job may have been retried and be final again. */
 async function clearMarks(
   context: MongoContext,
   done: FinishedJob[],

@@ -27,7 +27,7 @@ import type { RetryOverride } from '../../job/retry-policy.ts'
 import type { SecretBox } from '../secret-box.ts'
 import { StoreUnusable } from '../store.ts'
 
-/** `blocked` is a queued job that cannot be claimed: a state of its own, outside the claim indexes. */
+/** `blocked`: queued, but not claimable. As a state of its own it is outside the claim indexes. */
 export type StoredState = JobState | 'blocked'
 
 export const QUEUED_STATES = ['queued', 'blocked'] as const satisfies StoredState[]
@@ -74,7 +74,7 @@ export interface JobDocument {
   tags?: string[]
   /** JSON. */
   metadata: string
-  // Up to `onFinish`, fields that were not given are absent: the indexes contain jobs that have them.
+  // Up to `onFinish`, what was not given is absent: the indexes contain only jobs that have it.
   /** Of the request that created it. */
   idempotencyKey?: string
   requestHash?: string
@@ -387,8 +387,8 @@ export function unsentChange(event: 'release' | 'withdraw', writeId: string, now
 }
 
 /**
- * Two updates, of which one matches: a job without an earlier attempt gets no startedAt. Both update
- * a single job, because the driver does not repeat an update of many jobs when the primary changes.
+ * Two updates, of which one matches: without an earlier attempt, the job has not started. Both
+ * update a single job: when the primary changes, the driver does not repeat an update of many jobs.
  */
 export function releasesOf(
   filter: Filter<JobDocument>,

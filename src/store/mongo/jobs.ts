@@ -1,5 +1,5 @@
-// What is read of jobs: one, a page, which are final. Ids sort by creation, so that they bound and
-// order every page.
+// Reads of jobs: one, a page, and which of many are final. Ids sort by creation, so that pages are
+// ordered and bounded by ids.
 import type { Document, Filter } from 'mongodb'
 import type { Job, JobState, JobSummary } from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'
@@ -37,7 +37,7 @@ export async function listJobs(context: MongoContext, query: JobQuery): Promise<
   const range = idRangeOf(query)
   const direction = query.oldestFirst ? 1 : -1
   const { walked, sifted } = sieveOf(query)
-  // What is sifted out of an index may lie far apart in it: so not too far.
+  // Matching jobs can be far apart in the index, so that a page reads a limited number of entries.
   const boundary =
     sifted === null ? null : await lastEntryOfPage(context, walked, range, direction, deadline)
   const filter: Filter<JobDocument> = { ...walked, ...sifted }
@@ -74,7 +74,7 @@ export async function finalAmong(context: MongoContext, ids: string[]): Promise<
   return ids.filter((id) => !aliveIds.has(id))
 }
 
-/** Ids sort by creation, so that bounds in time are bounds of ids. */
+/** Bounds in time become bounds of ids. */
 function idRangeOf({ createdAfter, createdBefore, after, oldestFirst }: JobQuery) {
   const lowest = createdAfter === undefined ? undefined : firstIdAt(createdAfter)
   const highest = createdBefore === undefined ? undefined : firstIdAt(createdBefore)
@@ -87,7 +87,7 @@ function idRangeOf({ createdAfter, createdBefore, after, oldestFirst }: JobQuery
   }
 }
 
-/** What an index is walked by, and what is sifted out of it; null: it holds just what is asked. */
+/** The part of the query that an index answers, and the rest; null: there is no rest. */
 function sieveOf(query: JobQuery): {
   walked: Filter<JobDocument>
   sifted: Filter<JobDocument> | null
@@ -104,7 +104,7 @@ function sieveOf(query: JobQuery): {
   }
   if (tag !== undefined) return { walked: { tags: tag }, sifted: orNull({ ...placed, ...failed }) }
   const walked =
-    // With all states named, the index of an endpoint gives its jobs in order of their ids.
+    // With all states named, by_endpoint returns the jobs in the order of their ids.
     endpoint !== undefined && states.length === 0
       ? { ...placed, state: { $in: ALL_STATES } }
       : failureReason !== undefined && states.length === 0
@@ -123,7 +123,7 @@ function storedStates(states: JobState[]): StoredState[] {
   )
 }
 
-/** The id of the last index entry that a page may look at; null: it may look at all. */
+/** The id of the last index entry that a page may read; null: it may read all. */
 async function lastEntryOfPage(
   context: MongoContext,
   walked: Filter<JobDocument>,

@@ -16,7 +16,7 @@ import {
   unsentChange,
 } from './job-document.ts'
 
-/** The phase changes at most once while a lease holds. */
+/** The phase changes at most once during a lease. */
 const MAX_ROUNDS = 3
 
 const SEEN = {
@@ -124,7 +124,7 @@ function holds(
   return job?.state === 'running' && job.fence === fence && job.leaseId === leaseId
 }
 
-/** Jobs of one claim mostly share fence and lease id: one update serves many of them. */
+/** Jobs of one claim often share fence and lease id, so that one update renews many of them. */
 function groupsOf(leases: Lease[]): { ids: string[]; lease: Lease }[] {
   const groups = new Map<string, { ids: string[]; lease: Lease }>()
   for (const lease of leases) {
@@ -153,7 +153,7 @@ async function readBack(context: MongoContext, leases: Lease[], deadline: Deadli
   return new Map(found.map((document) => [document._id, document]))
 }
 
-/** null: it has changed since it was read. */
+/** null: the job changed since it was read. */
 async function write(
   context: MongoContext,
   lease: Lease,
@@ -165,7 +165,7 @@ async function write(
   const ownMs = phase === 'awaiting_completion' ? beat.completionTimeoutMs : pulledLeaseMs
   const update: UpdateFilter<JobDocument> = {
     ...(beat.progress === null ? {} : { $set: { progress: { ...beat.progress, at: now } } }),
-    // One that was sent and is not answered yet lives by its worker's renewals alone.
+    // While a request is in progress, only the renewals of its worker extend the lease.
     ...(ownMs === null
       ? {}
       : { $max: { leaseExpiresAt: new Date(now.getTime() + (beat.extendMs ?? ownMs)) } }),

@@ -1,13 +1,14 @@
 // The outbox on MongoDB: documents that applications insert in transactions of their own.
 //
-// A relay holds the documents that it moves, so that several relays share the work, and so that a
-// late one finds nothing to move: the job may have been done and deleted meanwhile. A document that
-// is found twice is recognised by the origin of its job (database, collection and `_id`, whatever
-// OUTBOX is by then); that job is not purged or deleted before its document is gone
-// (finish-effects.ts). The documents belong to others: no index of theirs is asked for, and so the
-// outbox is read from its beginning. A collection that holds other data of an application is
-// refused before anything is taken. Once accepted it is remembered: a document that is wrong later
-// is set aside and stops no start.
+// A relay holds the documents that it moves, so that several relays share the work, and a late one
+// moves nothing: by then, the job may have been done and deleted. If a document is found twice, the
+// origin of its job identifies it (database, collection and `_id`, whatever OUTBOX is by then).
+// That job is not purged or deleted before its document is deleted (finish-effects.ts).
+//
+// The documents belong to the application. They need no index, so that the outbox is read from its
+// beginning. A collection with other data of an application is refused before anything is moved.
+// Once accepted, it stays accepted: a later invalid document is set aside and does not stop a
+// start.
 import { createHash } from 'node:crypto'
 import {
   BSON,
@@ -36,16 +37,16 @@ import { isDuplicateKey, type MongoContext, nowOf, run, startDeadline } from './
 import { ORIGIN_PREFIX, randomId } from './job-document.ts'
 import { Notifier } from './notifier.ts'
 
-/** What one take reads; a document alone may be larger. */
+/** Bytes of one take; a single document may be larger. */
 const MAX_TAKEN_BYTES = 16 * 1_048_576
-/** MongoDB's own limit of 16 MiB, less what is written into a document to hold or to refuse it. */
+/** MongoDB's limit of 16 MiB, less the fields that hold or refuse a document. */
 const MAX_DOCUMENT_BYTES = 16 * 1_048_576 - 4_096
-/** Names of fields can be as long as a document. */
+/** A message can quote a field name, which can be as long as a document. */
 const MAX_MESSAGE_LENGTH = 500
 /** The origin is a key of an index. */
 const MAX_ORIGIN_LENGTH = 1_024
 
-/** An id, and how many bytes its document has. */
+/** An id, and the size of its document. */
 type Seen = Pick<OutboxDocument, '_id'> & { size: { valueOf(): number } }
 
 interface Ground {
@@ -55,31 +56,31 @@ interface Ground {
   rejected: OutboxCollection
 }
 
-/** Of any BSON type in truth: it is only compared, and given back as it came. */
+/** In fact of any BSON type: it is only compared, and written back unchanged. */
 export type DocumentId = string | ObjectId
-/** A document as this reads it: whatever an application has put there. */
+/** A document with any content. */
 type OutboxDocument = Document & { _id: DocumentId }
 export type OutboxCollection = Collection<OutboxDocument>
 
 const { EJSON } = BSON
 
-/** Numbers keep their types: an `_id` is to be found again, a payload to be written as it is. */
+/** Numbers keep their types, to find an `_id` again and to write a payload unchanged. */
 export const AS_STORED = {
   promoteValues: false,
   promoteBuffers: false,
   promoteLongs: false,
-  // A pattern that only PCRE reads would be an error of every read that meets it.
+  // Otherwise, a pattern that is valid only in PCRE would fail every read of its document.
   bsonRegExp: true,
   enableUtf8Validation: false,
 } as const
 
-/** Fields of ours, and of a document that is given another try: no part of the job. */
+/** Fields of Posthorn, also in a document that is inserted again. They are no part of the job. */
 const OUR_FIELDS = new Set(['_id', 'posthornMove', 'posthornError'])
 
-/** As many documents are looked at, from the beginning. */
+/** Documents that are checked, from the beginning. */
 const MAX_LOOKED_AT = 100
 
-/** That an outbox was found to hold jobs alone, or nothing, when it was first used. */
+/** Stored once an outbox contained only jobs, or nothing, when it was first used. */
 interface OutboxRecord {
   _id: `outbox:${string}`
   acceptedAt: Date
@@ -109,7 +110,7 @@ export function openOutbox(
   }
 }
 
-/** @throws SettingUnusable with a sentence */
+/** @throws SettingUnusable with a sentence for the operator */
 export async function acceptOutbox(context: MongoContext, place: Place): Promise<void> {
   const { database, collection } = place.name
   const problem = outboxNameProblem(place.name)
@@ -126,11 +127,11 @@ export async function acceptOutbox(context: MongoContext, place: Place): Promise
 }
 
 export function outboxCollection(db: Db, { database, collection }: OutboxName): OutboxCollection {
-  // The same client, whose databases share its connections, with majority writes as all others.
+  // The same client, with the same connections and majority writes.
   return db.client.db(database).collection<OutboxDocument>(collection)
 }
 
-/** Tells one document from another with the same `_id`; null: it can become no job. */
+/** Distinguishes two documents with the same `_id`; null: it cannot become a job. */
 export function requestHashOf(raw: Uint8Array): string | null {
   try {
     return hashOf(requestOf(deserialised(raw, { utf8: true })))
@@ -148,7 +149,7 @@ export function documentOf(originKey: string): OutboxName & { id: DocumentId } {
   return { database, collection, id }
 }
 
-/** The same for two ids that are the same, of whatever type. */
+/** Equal for equal ids, of whatever type. */
 export function keyOf(id: DocumentId): string {
   return EJSON.stringify([id], { relaxed: false })
 }
@@ -193,7 +194,7 @@ async function take(ground: Ground, limit: number): Promise<TakenDocument[]> {
   return [...beyondUse, ...held.map((raw) => taken(name, raw as unknown as Uint8Array, moveId))]
 }
 
-/** From the beginning as many as are not too large together; what can not be held is told apart. */
+/** The first documents that fit together, and those that are too large to be held. */
 function affordable(seen: Seen[]): { ids: DocumentId[]; oversized: DocumentId[] } {
   const ids: DocumentId[] = []
   const oversized: DocumentId[] = []
@@ -236,8 +237,8 @@ function unreadable(
 }
 
 /**
- * Only what is still held: whoever took it since has found its job and removes it, and what is
- * there under the same `_id` by then may be another document.
+ * Deletes only what is still held. A relay that holds it by now finds its job and deletes it; and a
+ * document with the same `_id` may be another one by then.
  */
 async function remove({ waiting }: Ground, documents: TakenDocument[]): Promise<number> {
   if (documents.length === 0) return 0
@@ -260,7 +261,7 @@ function idOf({ originKey }: TakenDocument): DocumentId {
   return documentOf(originKey).id
 }
 
-/** First it is there, then it is no longer here: who dies in between leaves it to be done again. */
+/** Copies, then deletes: after a crash in between, both are repeated. */
 async function setAside(ground: Ground, refused: RefusedDocument[]): Promise<number> {
   let count = 0
   const at = nowOf(ground.context)
@@ -271,7 +272,7 @@ async function setAside(ground: Ground, refused: RefusedDocument[]): Promise<num
     const documents = some.map(({ document }) => document)
     const { reason, message } = some[0] as RefusedDocument
     const posthornError = { reason, message: message.slice(0, MAX_MESSAGE_LENGTH), at }
-    // One that fills all that a document may hold has no room for a reason.
+    // A document of the maximum size has no space for a reason.
     const beside = documents[0]?.holdId === null ? {} : { posthornError }
     const others = await otherDocuments(ground, documents)
     const plain = documents.filter((document) => !others.has(document))
@@ -284,8 +285,8 @@ async function setAside(ground: Ground, refused: RefusedDocument[]): Promise<num
 }
 
 /**
- * Documents under whose `_id` another one was set aside before, each with an `_id` that tells it
- * from that one, and stays the same when the move is repeated.
+ * Documents whose `_id` another rejected document has, each with a different `_id` that is the same
+ * when the move is repeated.
  */
 async function otherDocuments(
   { waiting, rejected }: Ground,
@@ -307,13 +308,13 @@ async function otherDocuments(
     const own = await contentOf(waiting, id)
     if (own === undefined || contentIsIn(own, await contentOf(rejected, id))) continue
     const sha256 = hashOf(own)
-    // Of any BSON type in truth.
+    // In fact of any BSON type.
     others.set(document, { id, sha256 } as unknown as DocumentId)
   }
   return others
 }
 
-/** As the application has written it, byte for byte. */
+/** The bytes that the application wrote. */
 async function contentOf(
   collection: OutboxCollection,
   _id: DocumentId,
@@ -329,10 +330,7 @@ function contentIsIn(own: Uint8Array, stored: Uint8Array | undefined): boolean {
   return stored !== undefined && Buffer.compare(own, stored) === 0
 }
 
-/**
- * The server copies them, so that each stays as it is: a driver would write some of what it reads
- * in another form, or refuse to.
- */
+/** The server copies them, because the driver would change or refuse some of what it reads. */
 async function moveAside(
   ground: Ground,
   documents: TakenDocument[],
@@ -356,8 +354,8 @@ async function moveAside(
   } catch (error) {
     const isRefused = error instanceof StoreUnavailable && error.cause instanceof MongoServerError
     if (!isRefused) throw error
-    // The server refuses one: it is not to stop the others. Alone it stays where it is, and comes
-    // up again when nobody holds it any more.
+    // The server refuses one of them, which must not stop the others. A single one stays where it
+    // is, and is taken again when its hold has ended.
     if (documents.length === 1) {
       context.settings.warn({ err: error }, 'outbox.not_set_aside')
       return 0
@@ -387,27 +385,27 @@ function originOf({ database, collection }: OutboxName, id: DocumentId): string 
   return ORIGIN_PREFIX + EJSON.stringify([database, collection, id], { relaxed: false })
 }
 
-/** Of the request that a document stands for, or of the document itself. */
+/** Of the request that a document represents, or of the document itself. */
 function hashOf(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex')
 }
 
-/** @throws BSONError, with `utf8` also where a string is not UTF-8 */
+/** @throws BSONError, with `utf8` also if a string is not UTF-8 */
 function deserialised(raw: Uint8Array, { utf8 }: { utf8: boolean }): OutboxDocument {
   return BSON.deserialize(raw, { ...AS_STORED, validation: { utf8 } }) as OutboxDocument
 }
 
-/** When a document was made, as its `_id` tells; null: it does not tell. */
+/** When a document was created, by its `_id`; null: its `_id` has no time. */
 function madeAt(id: DocumentId): number | null {
   if (id instanceof ObjectId) return id.getTimestamp().getTime()
   return typeof id === 'string' && isJobId(id) ? timeOfJobId(id) : null
 }
 
 /**
- * The body of POST /jobs that the document stands for.
+ * The body of POST /jobs that the document represents.
  *
  * @param document deserialised without promoting values, so that every number has its type
- * @throws NoJsonForm why the document cannot become a job, as a sentence
+ * @throws NoJsonForm with a sentence why the document cannot become a job
  */
 function requestOf(document: Record<string, unknown>): Buffer {
   const parts: string[] = []
@@ -425,7 +423,7 @@ function requestOf(document: Record<string, unknown>): Buffer {
   return Buffer.from(`{${parts.join(',')}}`)
 }
 
-/** Only one whole JSON value may go in: anything else could add fields to the request. */
+/** Accepts only one whole JSON value: anything else could add fields to the request. */
 function wholeJson(value: unknown): string {
   if (typeof value !== 'string') throw new NoJsonForm('payloadJson is not a string')
   try {
@@ -436,7 +434,7 @@ function wholeJson(value: unknown): string {
   return value
 }
 
-/** From a view nothing can be removed, from a capped collection or a time series not everywhere. */
+/** Views, and on some servers capped collections and time series, do not allow deletes. */
 async function refuseUnmovable({ name, waiting, rejected }: Place): Promise<void> {
   const { database } = name
   const names = [waiting.collectionName, rejected.collectionName]
@@ -476,7 +474,7 @@ async function refuseOtherData({ name, waiting, rejected }: Place): Promise<void
 /** The names of BSON types, or `missing`. */
 type FieldTypes = Record<'endpoint' | 'payload' | 'payloadJson' | 'reason', string>
 
-/** Not the values, which may be large. */
+/** Types only, because the values may be large. */
 function typesOf(collection: OutboxCollection): Promise<FieldTypes[]> {
   const fields = {
     _id: 0,

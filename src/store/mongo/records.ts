@@ -1,6 +1,5 @@
-// What is stored beside jobs, endpoints and schedules: workers, the lease of the upkeep, the
-// figures of each minute, API keys, and what the API reports to the workers. Flat documents, as
-// jobs are; the TTL indexes remove old workers and figures.
+// Smaller records: workers, the lease of the upkeep, the figures of each minute, API keys, and what
+// the API tells the workers of its mode. TTL indexes delete old workers and figures.
 import type { AnyBulkWriteOperation, Collection } from 'mongodb'
 import { COLLECTIONS } from '../collection-names.ts'
 import {
@@ -58,15 +57,15 @@ interface WorkerDocument {
 }
 
 interface FiguresDocument {
-  /** Minute and endpoint: adding to the same ones meets the same document. */
+  /** Minute and endpoint, so that all workers add to the same document. */
   _id: string
   minute: Date
   endpoint: string
   succeeded: number
   failed: number
-  /** Counts by bucket; absent are those of none. */
+  /** Counts by bucket, without those that are 0. */
   durations?: Record<string, number>
-  /** By writer the number of its last report. */
+  /** By writer, the number of its last report. */
   reports: Record<string, number>
 }
 
@@ -78,9 +77,9 @@ interface UpkeepDocument {
   expiresAt: Date
 }
 
-/** Two workers that both make a document: the one that comes second finds it the next time. */
+/** If two workers create a document at once, the second one finds it in the next round. */
 const MAX_ROUNDS = 3
-/** By upper bound in ms, so that a look into the database tells what they are. */
+/** Named by their upper bound in ms, for people who look into the database. */
 const BUCKETS = [...DURATION_BOUNDS_MS.map(String), 'above']
 
 type ApiModeDocument = { _id: 'api_mode' } & ApiMode
@@ -99,7 +98,7 @@ export async function removeWorker(context: MongoContext, id: string): Promise<v
   await run(startDeadline(), (limit) => workersIn(context).deleteOne({ _id: id }, limit))
 }
 
-/** Of more than fit those seen last: the living are not crowded out by the dead. */
+/** Beyond the limit, the most recent reports: dead workers do not displace live ones. */
 export async function listWorkers(context: MongoContext): Promise<WorkerRecord[]> {
   const since = new Date(context.clock.now() - WORKER_KEPT_MS)
   const found = await run(startDeadline(), (limit) =>
@@ -136,7 +135,7 @@ export async function takeUpkeep(
     )
     return true
   } catch (error) {
-    // It is there, and the filter did not find it: another process has it.
+    // The document exists, and the filter did not match: another process has the lease.
     if (isDuplicateKey(error)) return false
     throw error
   }
@@ -182,7 +181,7 @@ export async function figuresSince(
   return wholeMinutes(found.map(figuresOf))
 }
 
-/** Of several processes that add the last one at the same moment each may. */
+/** Several processes that add the last allowed key at once may all succeed. */
 export async function addKey(context: MongoContext, key: StoredKey): Promise<'added' | 'full'> {
   const deadline = startDeadline()
   const count = await run(deadline, (limit) =>
@@ -254,7 +253,7 @@ function upkeepIn({ db }: MongoContext): Collection<UpkeepDocument> {
   return db.collection(COLLECTIONS.meta)
 }
 
-/** Those whose document was made at this moment by another, or has this report already. */
+/** Returns those whose document another process created at once, or that have this report already. */
 async function add(
   context: MongoContext,
   figures: MinuteFigures[],
@@ -293,7 +292,7 @@ async function notAdded(
   return figures.filter(({ minute, endpoint }) => !added.has(idOf(minute, endpoint)))
 }
 
-/** By their ids: what other endpoints did is not read. */
+/** Reads by id, so that it reads no figures of other endpoints. */
 async function figuresOfOne(
   context: MongoContext,
   instant: number,
@@ -317,8 +316,8 @@ function idOf(minute: number, endpoint: string): string {
 }
 
 /**
- * An object of counts: $inc can make its fields, but not those of an array. A document that has the
- * report already does not match, and its insert is then refused.
+ * The counts are an object, because $inc creates fields of objects, but not elements of arrays. A
+ * document that has the report already does not match, so that the upsert fails by its id.
  */
 function additionOf(
   { minute, endpoint, succeeded, failed, durations }: MinuteFigures,
@@ -330,7 +329,7 @@ function additionOf(
   const last = `reports.${writer}`
   return {
     updateOne: {
-      // Not $ne: a write whose answer was lost may come after a later report.
+      // Not $ne: a repeated write may come after a later report.
       filter: { _id: idOf(minute, endpoint), [last]: { $not: { $gte: number } } },
       update: {
         $setOnInsert: { minute: new Date(minute), endpoint },

@@ -1,5 +1,4 @@
-// Schedules: stored with their settings encrypted, and moved on from tick to tick by
-// compare-and-set.
+// Schedules: their settings are encrypted; compare-and-set advances them from tick to tick.
 import type { Collection, Filter } from 'mongodb'
 import { COLLECTIONS } from '../collection-names.ts'
 import { type IfVersion, isMet } from '../precondition.ts'
@@ -21,11 +20,11 @@ import {
 } from './connection.ts'
 import { ownBytes } from './job-document.ts'
 
-/** A schedule that is replaced this often within 3 s is fought over by two deployments. */
+/** A schedule is only replaced this often in 3 s if two deployments fight over it. */
 const MAX_ROUNDS = 10
-/** A server that flushes for each of them is to be done with these within the deadline. */
+/** A server that flushes for each of them completes so many within the deadline. */
 const MOVED_PER_COMMAND = 200
-/** Payloads of one answer are held in memory together; it stops short once it has so many. */
+/** Payloads in one result, which are in memory together. A page ends once it has this many. */
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 export interface ScheduleDocument {
@@ -33,7 +32,7 @@ export interface ScheduleDocument {
   _id: string
   endpoint: string
   paused: boolean
-  /** Sealed. */
+  /** Encrypted. */
   settings: string
   payload: Uint8Array
   nextRunAt: Date | null
@@ -44,7 +43,7 @@ export interface ScheduleDocument {
   version: number
 }
 
-/** Never opens what was stored before: one sealed with a lost key can be replaced. */
+/** Does not decrypt the stored settings, so that a schedule with a lost key can be replaced. */
 export async function putSchedule(
   context: MongoContext,
   change: ScheduleChange,
@@ -66,7 +65,7 @@ export async function putSchedule(
   throw new StoreUnavailable('the schedule changed each time it was read')
 }
 
-/** Throws StoreUnusable when no key opens the settings of this one. */
+/** Throws StoreUnusable if no key decrypts its settings. */
 export async function getSchedule(context: MongoContext, name: string): Promise<Schedule | null> {
   const found = await run(startDeadline(), (limit) =>
     schedulesIn(context).findOne({ _id: name }, { ...limit }),
@@ -139,7 +138,7 @@ export function schedulesIn({ db }: MongoContext): Collection<ScheduleDocument> 
   return db.collection(COLLECTIONS.schedules)
 }
 
-/** The first documents, and whether there are no more. The server sends at most 16 MiB at once. */
+/** The first documents, and whether these are all. The server sends at most 16 MiB at once. */
 function take(
   context: MongoContext,
   filter: Filter<ScheduleDocument>,
@@ -192,7 +191,7 @@ async function accepts(context: MongoContext, name: string, deadline: Deadline):
   return found !== null
 }
 
-/** null: there is one by now. */
+/** null: another process created it meanwhile. */
 async function insert(
   context: MongoContext,
   change: ScheduleChange,
@@ -216,7 +215,7 @@ async function insert(
   }
 }
 
-/** null: it is no longer this version. What the last tick came to stays. */
+/** null: it has another version by now. The outcome of the last tick stays. */
 async function replace(
   context: MongoContext,
   change: ScheduleChange,
@@ -245,7 +244,7 @@ function fieldsOf(context: MongoContext, change: ScheduleChange) {
   }
 }
 
-/** @param settings opened */
+/** @param settings decrypted */
 function scheduleOf(document: ScheduleDocument, settings: string): Schedule {
   return {
     name: document._id,

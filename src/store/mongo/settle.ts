@@ -1,7 +1,6 @@
-// Settle: how attempts ended, as one batch of guarded updates, for holders and for the sweep of
-// jobs that awaited completion for too long. A batch returns only how many updates matched: if not
-// all did, the outcome of each is read back. A job that another one has superseded is withdrawn
-// then.
+// Settle: stores how attempts ended, as one batch of guarded updates, for holders and for the sweep
+// of jobs that awaited completion too long. A batch returns only how many updates matched: if not
+// all did, the outcome of each is read back, and superseded jobs are cancelled.
 import type { UpdateFilter } from 'mongodb'
 import type { Lease, Outcome } from '../../job/job.ts'
 import type { EventName } from '../../job/lifecycle.ts'
@@ -26,12 +25,12 @@ import {
 
 export interface SettlementWrite extends Lease {
   event: EventName
-  /** null: the attempt goes on elsewhere. */
+  /** null: the attempt continues, awaiting completion. */
   outcome: Outcome | null
   update: UpdateFilter<JobDocument>
-  /** The expiry that was seen, where that is to be proved. */
+  /** The expiry that was read, if the guard compares it. */
   leaseExpiresAt?: Date
-  /** What is written in its place if the job was superseded. */
+  /** Written in its place if the job was superseded. */
   instead: { event: EventName; update: UpdateFilter<JobDocument> } | null
 }
 

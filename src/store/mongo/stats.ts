@@ -1,5 +1,5 @@
-// statsOf: what waits, runs and died at endpoints. Each figure reads no more index entries than it
-// can report, and no document but for the oldest.
+// Stats of endpoints: how many jobs are queued, due, running and dead. Each count reads no more
+// index entries than it can report. Only the age of the oldest due job needs documents.
 import type { Document } from 'mongodb'
 import { COLLECTIONS } from '../collection-names.ts'
 import type { EndpointStats } from '../records.ts'
@@ -9,15 +9,15 @@ import { type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { notStored } from './deleted-endpoints.ts'
 import { QUEUED_STATES } from './job-document.ts'
 
-/** Names in one command: five pipelines each. */
+/** Names in one command, with five pipelines each. */
 const NAMES_PER_COMMAND = 12
 /**
- * Documents, by runAt: one that waited for others is due since it was let go, so that the first is
- * not always the one that is due longest. Where more than these were let go of late, the age of the
- * oldest is told too small.
+ * Documents that are read for the oldest due job, in the order of runAt. The first is not always the
+ * oldest, because a job that was blocked is due only since it was unblocked. If more than these were
+ * unblocked lately, the reported age is too small.
  */
 export const OLDEST_LOOKED_AT = 100
-/** Said one by one, so that the index of claims gives the due ones of each in order of runAt. */
+/** Named one by one, so that the claim index returns the due jobs of each in order of runAt. */
 const PRIORITIES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 type Figure = 'queued' | 'due' | 'running' | 'dead'
@@ -48,7 +48,7 @@ export async function deletedEndpoints(context: MongoContext): Promise<string[]>
   return (await notStored(context, names, deadline)).sort().slice(0, MAX_DELETED_NAMES)
 }
 
-/** Of 10,000 endpoints few have jobs that count: the indexes are skipped through for their names. */
+/** Of many endpoints, few have jobs that count: their names are read from the indexes. */
 async function withJobs(context: MongoContext, names: string[]): Promise<string[]> {
   const busy = new Set<string>()
   for (const state of [...QUEUED_STATES, 'running', 'dead'] as const) {
@@ -86,7 +86,7 @@ function pipelinesOf(endpoint: string, now: Date): Document[][] {
   ]
 }
 
-/** Counts in the index alone, and one beyond what is told. */
+/** Counts in the index alone, up to one more than is reported. */
 function countOf(endpoint: string, figure: Figure, filter: Document): Document[] {
   return [
     { $match: filter },

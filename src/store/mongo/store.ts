@@ -1,5 +1,5 @@
-// The MongoDB store: the port of src/store/store.ts, with the verbs of the other files. Every write
-// carries its whole guard (guards.ts), and a majority has it before the verb returns.
+// The MongoDB store: implements src/store/store.ts with the verbs of the other files. Every write
+// has its whole guard (guards.ts), and a majority has stored it before the verb returns.
 import type { MongoClient } from 'mongodb'
 import { createAttemptTokens } from '../attempt-token.ts'
 import { COLLECTIONS } from '../collection-names.ts'
@@ -71,10 +71,9 @@ import { deletedEndpoints, statsOf } from './stats.ts'
 import { endOverdue, overdue, sweep } from './sweep.ts'
 
 /**
- * Opens the store, making its indexes where they are missing.
+ * Opens the store, and creates missing indexes.
  *
- * @throws StoreUnusable, with a sentence for the one who set it up; StoreUnavailable when no server
- *   answers
+ * @throws StoreUnusable, with a sentence for the operator; StoreUnavailable if no server responds
  */
 export async function openMongoStore(url: string, settings: StoreSettings): Promise<Store> {
   const box = secretBoxOf(settings)
@@ -85,7 +84,7 @@ export async function openMongoStore(url: string, settings: StoreSettings): Prom
   }
 }
 
-/** The store on a connection, which it closes when it is closed, or can not be opened. */
+/** The store on a connection. It closes the connection when it is closed or cannot be opened. */
 export async function storeOn(
   { client, db }: Connection,
   settings: StoreSettings,
@@ -143,7 +142,7 @@ export async function storeOn(
   }
 }
 
-/** All of it, and by a majority. */
+/** Whether a majority stored all of the write. */
 function isStored(reply: unknown): boolean {
   const { writeErrors, writeConcernError } = reply as Record<string, unknown>
   return writeErrors === undefined && writeConcernError === undefined
@@ -151,7 +150,7 @@ function isStored(reply: unknown): boolean {
 
 const WRITES: ReadonlySet<string> = new Set(['insert', 'update', 'findAndModify', 'bulkWrite'])
 
-/** What becomes of the writes of this process, each of which tells whether the store takes any. */
+/** Every write of this process shows whether the store accepts writes. */
 function noteWrites(client: MongoClient, readiness: Readiness): void {
   client.on('commandSucceeded', ({ commandName, reply }) => {
     if (WRITES.has(commandName) && isStored(reply)) readiness.noteSuccess()
@@ -243,7 +242,7 @@ function jobVerbs(
     release: (leases) => release(context, leases),
     sweep: (options) => sweep(context, deleted, options),
     overdue: (limit) => overdue(context, limit),
-    // The clock is that of the servers, which agree on the time to be a replica set at all.
+    // The clock is that of the servers; a replica set whose members disagree does not work at all.
     correctInstants: async () => 0,
     endOverdue: (ends) => endOverdue(context, ends),
     cancel: (ids) => cancel(context, ids),
@@ -260,7 +259,7 @@ function jobVerbs(
   } satisfies Partial<Store>
 }
 
-/** Each change is forgotten about at once by the claims of this process; by others within 1 s. */
+/** Claims of this process see each change at once, those of other processes within 1 s. */
 function endpointVerbs(context: MongoContext, eligible: EligibleEndpoints) {
   async function changing<T>(names: string[], work: Promise<T>): Promise<T> {
     try {
@@ -286,7 +285,7 @@ function endpointVerbs(context: MongoContext, eligible: EligibleEndpoints) {
   } satisfies Partial<Store>
 }
 
-/** What is kept beside jobs and endpoints. */
+/** Schedules, and the records of records.ts and stats.ts. */
 function recordVerbs(context: MongoContext) {
   return {
     putSchedule: (change, ifVersion) => putSchedule(context, change, ifVersion),

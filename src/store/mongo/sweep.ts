@@ -1,6 +1,6 @@
-// Sweep: what time alone causes. Expired leases, expired jobs, jobs that await completion past
-// their deadline, final jobs past their retention. Several sweepers at once do no harm: each write
-// is guarded.
+// Sweep: everything that time alone causes: expired leases, expired jobs, jobs that await
+// completion past their deadline, final jobs past their retention. Any number of processes may
+// sweep at once, because each write is guarded.
 import type { Filter } from 'mongodb'
 import { EXPIRED, LEASE_LOST } from '../../job/attempt.ts'
 import { NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
@@ -53,13 +53,13 @@ export async function sweep(
   options: SweepOptions,
 ): Promise<SweepCounts> {
   const { limit } = options
-  // First: what this sweep ends can be read until the next one, however short the retention is.
+  // First, so that jobs that this sweep ends can be read until the next one.
   const purged = await purge(context, limit)
-  // What others left undone, before what this sweep itself ends.
+  // Before this sweep ends jobs itself, so that it counts only the effects that others left undone.
   const left = await runPendingEffects(context, limit)
   const blocked = await checkSomeBlocked(context, limit)
   const afterBlocked = await tryFinishEffects(context, blocked.failed)
-  // Evicts before it reclaims: a job of an endpoint that is being deleted need not go round again.
+  // Before the expired leases: a job of a deleted endpoint must not be queued again.
   const deleted = await endJobsOfDeletedEndpoints(deletedEndpoints, limit)
   const leases = options.reclaim
     ? await endExpiredLeases(context, limit)
@@ -81,7 +81,7 @@ export async function sweep(
     evicted: deleted.evicted,
     promoted: blocked.promotedCount + after.promoted,
     dependentsFailed: blocked.failed.length + after.dependentsFailed,
-    // Found undone by this sweep; those of its own ends are not.
+    // Only those that others left undone.
     aftermaths: left.aftermaths,
     purged,
   }
@@ -152,7 +152,7 @@ export async function endOverdue(
 type ExpiredLease = RunningJob & Pick<JobDocument, 'attemptsLeft' | 'superseded'>
 type LeaseEvent = 'reclaim' | 'bury_lapsed' | 'withdraw_lapsed'
 
-/** Of jobs that are being sent, or were pulled. Those that await completion are overdue. */
+/** Of jobs in phase `sending`. Jobs that await completion past their deadline are overdue. */
 async function endExpiredLeases(context: MongoContext, limit: number) {
   const now = nowOf(context)
   const seen = await run(startDeadline(), (commandLimit) =>
@@ -232,7 +232,7 @@ function changeOf(event: LeaseEvent, now: Date) {
   }
 }
 
-/** One state at a time, for each has an index of its own. */
+/** One state at a time, because each has its own index. */
 async function endExpiredJobs(
   context: MongoContext,
   state: 'queued' | 'blocked',
@@ -261,7 +261,7 @@ async function endExpiredJobs(
   }
 }
 
-/** Class by class; a class that fills the limit is looked at again by the next sweep, at once. */
+/** Class by class. If one fills the limit, the next sweep follows at once. */
 async function purge(context: MongoContext, limit: number): Promise<number> {
   const now = nowOf(context)
   let purged = 0
@@ -286,7 +286,7 @@ async function purge(context: MongoContext, limit: number): Promise<number> {
   return purged
 }
 
-/** Those that the guard lets through, the earliest first. */
+/** The jobs that match the guard, the earliest first. */
 async function firstBy(
   instant: 'expiresAt' | 'finishedAt',
   { jobs }: MongoContext,

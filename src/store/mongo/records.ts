@@ -253,7 +253,7 @@ function upkeepIn({ db }: MongoContext): Collection<UpkeepDocument> {
   return db.collection(COLLECTIONS.meta)
 }
 
-/** Returns those whose document another process created at once, or that have this report already. */
+/** Returns those whose document another process just created, or that have this report already. */
 async function add(
   context: MongoContext,
   figures: MinuteFigures[],

@@ -12,9 +12,9 @@ import { QUEUED_STATES } from './job-document.ts'
 /** Names in one command, with five pipelines each. */
 const NAMES_PER_COMMAND = 12
 /**
- * Documents that are read for the oldest due job, in the order of runAt. The first is not always the
- * oldest, because a job that was blocked is due only since it was unblocked. If more than these were
- * unblocked lately, the reported age is too small.
+ * Documents that are read for the oldest due job, by runAt. The first is not always the oldest: a
+ * job that was blocked is due only since it was unblocked. If more than these were unblocked
+ * lately, the reported age is too small.
  */
 export const OLDEST_LOOKED_AT = 100
 /** Named one by one, so that the claim index returns the due jobs of each in order of runAt. */

@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { ENGINES, type Engine } from '../support/stores.ts'
 
-const STORE = join(import.meta.dirname, '../../src/store')
+const PROJECT = join(import.meta.dirname, '../..')
+const STORE = join(PROJECT, 'src/store')
 
 /** Files without a counterpart: what belongs to one database alone. */
 const OWN_FILES: Record<Engine, string[]> = {
@@ -64,23 +65,75 @@ describe.each(ENGINES)('%s', (engine) => {
 
   test('has no import circle among its files, not even of types', () => {
     const circles = filesOf(engine).filter((file) => {
-      const reached = importsOf(engine, file).flatMap((one) => [...closureOf(engine, one)])
+      const reached = importsOf(engine, file, { types: true }).flatMap((one) => [
+        ...closureOf(engine, one, { types: true }),
+      ])
       return reached.includes(file)
     })
     expect(circles).toEqual([])
   })
 })
 
+describe('docs/ARCHITECTURE.md', () => {
+  const architecture = readFileSync(join(PROJECT, 'docs/ARCHITECTURE.md'), 'utf8')
+
+  test('lists the files of src/store/mongo that a claim needs at run time: at most 6', () => {
+    const files = [...closureOf('mongo', 'claim.ts', { types: false })]
+    expect(listedAfter(architecture, 'To understand `claim` on MongoDB').sort()).toEqual(
+      files.sort(),
+    )
+    expect(files.length).toBeLessThanOrEqual(6)
+  })
+
+  test('lists the files from POST /jobs to the insert: at most 5', () => {
+    const files = Object.keys(FROM_POST_TO_INSERT)
+    expect(listedAfter(architecture, 'From `POST /jobs` to the insert')).toEqual(files)
+    expect(files.length).toBeLessThanOrEqual(5)
+    for (const [file, texts] of Object.entries(FROM_POST_TO_INSERT)) {
+      const code = readFileSync(join(PROJECT, file), 'utf8')
+      expect(texts.filter((text) => !code.includes(text))).toEqual([])
+    }
+  })
+})
+
+/** The calls in each file that lead to the next one. */
+const FROM_POST_TO_INSERT: Record<string, string[]> = {
+  'routes/jobs/routes.ts': ['batcher.enqueue('],
+  'routes/jobs/enqueue-batcher.ts': ['enqueue(job', 'store.enqueue('],
+  'src/store/mongo/store.ts': ['async enqueue(jobs', ' enqueue(context, jobs)'],
+  'src/store/mongo/enqueue.ts': [
+    'export async function enqueue(',
+    'newJobDocument(job',
+    'context.jobs.insertMany(',
+  ],
+  'src/store/mongo/job-document.ts': ['export function newJobDocument('],
+}
+
+/** The files of the numbered list below this text. */
+function listedAfter(markdown: string, text: string): string[] {
+  const [, below = ''] = markdown.split(`\n${text}`)
+  const [list = ''] = /(\n\d+\. .*)+/.exec(below) ?? []
+  return [...list.matchAll(/\n\d+\. `([^`]+)`/g)].map(([, file]) => file as string)
+}
+
 /** The files of the same folder that a file imports. */
-function importsOf(engine: Engine, file: string): string[] {
+function importsOf(engine: Engine, file: string, { types }: { types: boolean }): string[] {
   const text = readFileSync(join(STORE, engine, file), 'utf8')
-  return [...text.matchAll(/(?:from|import\()\s*'\.\/([^']+)'/g)].map(([, name]) => name as string)
+  const imports = text.matchAll(/^import (type )?[^']*from '\.\/([^']+)'/gm)
+  return [...imports].flatMap(([, isType, name]) =>
+    isType === undefined || types ? [name as string] : [],
+  )
 }
 
 /** A file, and all files of the folder that it imports, directly or through others. */
-function closureOf(engine: Engine, file: string, seen = new Set<string>()): Set<string> {
+function closureOf(
+  engine: Engine,
+  file: string,
+  options: { types: boolean },
+  seen = new Set<string>(),
+): Set<string> {
   if (seen.has(file)) return seen
   seen.add(file)
-  for (const one of importsOf(engine, file)) closureOf(engine, one, seen)
+  for (const one of importsOf(engine, file, options)) closureOf(engine, one, options, seen)
   return seen
 }

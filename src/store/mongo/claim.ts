@@ -57,7 +57,7 @@ interface Claimer {
 }
 
 /** The state of one call of claim. */
-interface ClaimUnderWay {
+interface ClaimCall {
   context: MongoContext
   unacknowledged: UnacknowledgedClaims
   holder: Holder
@@ -149,7 +149,7 @@ export async function claim(
   const open = lanes.filter(({ endpoint }) => eligible.has(endpoint))
   const picker = createPicker(open, limit)
   const limited = new Map<string, LimitedLane>()
-  const underWay = { context, unacknowledged, holder, picker, limitedNames, limited, deadline }
+  const call = { context, unacknowledged, holder, picker, limitedNames, limited, deadline }
   const claimed: ClaimedJob[] = []
   let leftMs = deadline.leftMs()
   let tookMs = 0
@@ -158,7 +158,7 @@ export async function claim(
     if (claimed.length > 0 && leftMs < tookMs) break
     const spread = claimer.calmClaims < CALM_AFTER ? SPREAD_FACTOR : 1
     try {
-      const { taken, lostCount } = await claimRound(underWay, spread)
+      const { taken, lostCount } = await claimRound(call, spread)
       claimed.push(...taken)
       claimer.calmClaims = lostCount > 0 ? 0 : Math.min(claimer.calmClaims + 1, CALM_AFTER)
     } catch (error) {
@@ -221,7 +221,7 @@ export function createPicker(lanes: Lane[], limit: number): Picker {
   let wanted = limit
   let bytesLeft = MAX_CLAIM_BYTES
   let takenCount = 0
-  let asked: OpenLane[] = []
+  let lastLanes: OpenLane[] = []
   let round = newRound()
 
   /** Whether it fitted into the claim. */
@@ -245,13 +245,13 @@ export function createPicker(lanes: Lane[], limit: number): Picker {
     nextLanes() {
       const most = round.isFull ? 0 : wanted - round.picked.length
       const next = most === 0 ? [] : open.slice(round.nextLane, round.nextLane + round.lanesAtOnce)
-      asked = next.map(({ endpoint, left }) => ({ endpoint, left: Math.min(left, most) }))
-      round.nextLane += asked.length
+      lastLanes = next.map(({ endpoint, left }) => ({ endpoint, left: Math.min(left, most) }))
+      round.nextLane += lastLanes.length
       round.lanesAtOnce = Math.min(round.lanesAtOnce * LANES_GROWTH, MAX_LANES_PER_COMMAND)
-      return asked
+      return lastLanes
     },
     add(found) {
-      asked.forEach(({ endpoint, left }, i) => {
+      lastLanes.forEach(({ endpoint, left }, i) => {
         const own = found[i] ?? []
         const isAll = own.slice(0, left).every(pick)
         if (isAll && own.length < left) exhausted.add(endpoint)
@@ -299,10 +299,10 @@ export async function endpointsWith(
 }
 
 async function claimRound(
-  underWay: ClaimUnderWay,
+  call: ClaimCall,
   spread: number,
 ): Promise<{ taken: ClaimedJob[]; lostCount: number }> {
-  const { context, picker, limitedNames, deadline } = underWay
+  const { context, picker, limitedNames, deadline } = call
   picker.startRound()
   for (let lanes = picker.nextLanes(); lanes.length > 0; lanes = picker.nextLanes()) {
     picker.add(await findCandidates(context, lanes, spread, deadline))
@@ -313,23 +313,23 @@ async function claimRound(
   )
   const { taken, triedCount } =
     names.length === 0
-      ? { taken: await claimCandidates(underWay, picked), triedCount: picked.length }
-      : await claimAdmitted(underWay, picked, names.slice(0, MAX_ADMITTED))
+      ? { taken: await claimCandidates(call, picked), triedCount: picked.length }
+      : await claimAdmitted(call, picked, names.slice(0, MAX_ADMITTED))
   picker.count(taken)
   return { taken, lostCount: triedCount - taken.length }
 }
 
 /** Closes the lanes without admission or without a free slot, for this claim. */
 async function claimAdmitted(
-  underWay: ClaimUnderWay,
+  call: ClaimCall,
   picked: Candidate[],
   names: string[],
 ): Promise<{ taken: ClaimedJob[]; triedCount: number }> {
-  const { context, unacknowledged, holder, picker, limitedNames, deadline } = underWay
+  const { context, unacknowledged, holder, picker, limitedNames, deadline } = call
   const admission = await acquireAdmission(context, names, deadline)
   const untried = new Set([...limitedNames].filter((name) => !names.includes(name)))
   const { candidates, cutShort } = withinSlots(picked, admission, limitedNames)
-  const taken = await claimCandidates(underWay, candidates)
+  const taken = await claimCandidates(call, candidates)
   const within = taken.filter(({ endpoint }) => limitedNames.has(endpoint))
   const byEndpoint = Map.groupBy(within, ({ endpoint }) => endpoint)
   const mayBeSent = await releaseAdmission(context, admission, byEndpoint, deadline).catch(
@@ -340,7 +340,7 @@ async function claimAdmitted(
     },
   )
   const now = context.clock.now()
-  for (const name of names) underWay.limited.delete(name)
+  for (const name of names) call.limited.delete(name)
   for (const name of cutShort) {
     // Too many for one round: the admission of these was not tried for, and the next round may.
     const isUntried = untried.has(name)
@@ -350,7 +350,7 @@ async function claimAdmitted(
       limits === undefined
         ? notAcquiredAgainAt
         : afterClaim(limits, byEndpoint.get(name)?.length ?? 0, now).againAt
-    underWay.limited.set(name, { endpoint: name, againAt })
+    call.limited.set(name, { endpoint: name, againAt })
     if (isUntried) picker.reopen(name)
     else picker.close(name)
   }
@@ -363,7 +363,7 @@ async function claimAdmitted(
     )
   }
   for (const name of admission.endpoints.keys()) {
-    underWay.limited.set(name, { endpoint: name, againAt: now + ASK_AGAIN_MS })
+    call.limited.set(name, { endpoint: name, againAt: now + ASK_AGAIN_MS })
     picker.close(name)
   }
   const free = taken.filter(({ endpoint }) => !limitedNames.has(endpoint))
@@ -385,11 +385,8 @@ function withinSlots(picked: Candidate[], admission: Admission, limitedNames: Se
 }
 
 /** Claims those that are still queued and due, and reads them with their payloads, in order. */
-async function claimCandidates(
-  underWay: ClaimUnderWay,
-  candidates: Candidate[],
-): Promise<ClaimedJob[]> {
-  const { context, holder, unacknowledged, deadline } = underWay
+async function claimCandidates(call: ClaimCall, candidates: Candidate[]): Promise<ClaimedJob[]> {
+  const { context, holder, unacknowledged, deadline } = call
   if (candidates.length === 0) return []
   const ids = candidates.map(({ _id }) => _id)
   const leaseId = randomId()
@@ -478,7 +475,7 @@ async function findCandidates(
     context.jobs.aggregate<Candidate>([...first, ...unions], { batchSize, ...limit }).toArray(),
   )
   const byLane = Map.groupBy(found, ({ endpoint }) => endpoint)
-  return lanes.map(({ endpoint, left }) => stretchOf(byLane.get(endpoint) ?? [], left))
+  return lanes.map(({ endpoint, left }) => randomStretch(byLane.get(endpoint) ?? [], left))
 }
 
 function candidatesOfLane(endpoint: string, limit: number, now: Date): Document[] {
@@ -490,7 +487,7 @@ function candidatesOfLane(endpoint: string, limit: number, now: Date): Document[
   ]
 }
 
-function stretchOf(candidates: Candidate[], length: number): Candidate[] {
+function randomStretch(candidates: Candidate[], length: number): Candidate[] {
   const slack = candidates.length - length
   if (slack <= 0) return candidates
   const start = Math.floor(Math.random() * (slack + 1))

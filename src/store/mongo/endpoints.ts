@@ -45,7 +45,7 @@ type Changed = Promise<Endpoint | OtherVersion | null>
 /** Of workers that report at once, one gets through in each round. */
 const MAX_REPORT_ROUNDS = 20
 
-const HEALTH = {
+const HEALTH_FIELDS = {
   version: 1,
   circuitBreaker: 1,
   disabledReason: 1,
@@ -57,7 +57,7 @@ const HEALTH = {
   healthId: 1,
 } as const
 
-type Seen = Pick<EndpointDocument, '_id' | keyof typeof HEALTH>
+type SeenHealth = Pick<EndpointDocument, '_id' | keyof typeof HEALTH_FIELDS>
 
 export async function putEndpoint(
   context: MongoContext,
@@ -73,8 +73,8 @@ export async function putEndpoint(
     if (!isMet(ifVersion, version)) return { kind: 'stale', version }
     const written =
       stored === null
-        ? await insert(context, settings, secrets, deadline)
-        : await replace(context, settings, secrets, stored, deadline)
+        ? await insertEndpoint(context, settings, secrets, deadline)
+        : await replaceEndpoint(context, settings, secrets, stored, deadline)
     if (written === null) continue
     const endpoint = endpointOf(written, context.box, context.clock.now())
     return { kind: stored === null ? 'created' : 'replaced', endpoint }
@@ -158,7 +158,7 @@ export async function deleteEndpoint(
     if (stored.deleting) return { kind: 'deleting' }
     const asRead = { _id: name, version: stored.version, deleting: false }
     if (options.force) {
-      if (await mark(context, asRead, deadline)) return { kind: 'deleting' }
+      if (await markDeleting(context, asRead, deadline)) return { kind: 'deleting' }
       continue
     }
     const use = await useOf(context, name, deadline)
@@ -177,7 +177,7 @@ export function pauseEndpoint(
   name: string,
   ifVersion: number | null = null,
 ): Changed {
-  return change(context, name, ifVersion, { paused: true }, { $not: ['$paused'] })
+  return changeEndpoint(context, name, ifVersion, { paused: true }, { $not: ['$paused'] })
 }
 
 export function resumeEndpoint(
@@ -200,7 +200,7 @@ export function resumeEndpoint(
   const isStopped = {
     $or: ['$paused', { $ne: ['$disabledReason', null] }, { $ne: ['$restingUntil', null] }],
   }
-  return change(context, name, ifVersion, fields, isStopped)
+  return changeEndpoint(context, name, ifVersion, fields, isStopped)
 }
 
 export async function rotateSecret(
@@ -244,14 +244,14 @@ export async function reportHealth(context: MongoContext, reports: HealthReport[
     if (round === MAX_REPORT_ROUNDS) {
       throw new StoreUnavailable('the endpoints changed each time they were read')
     }
-    const seen = await look(context, open, deadline)
+    const seen = await readHealth(context, open, deadline)
     const writes = open.flatMap((report) => {
       const endpoint = seen.get(report.endpoint)
       if (endpoint === undefined) return []
       const update = changeBy(endpoint, report, context.clock.now())
       return update === null ? [] : [{ report, endpoint, update }]
     })
-    open = await write(context, writes, deadline)
+    open = await writeHealth(context, writes, deadline)
   }
 }
 
@@ -280,7 +280,7 @@ async function useOf(
 }
 
 /** From now on it accepts no job; the sweep does the rest. */
-async function mark(
+async function markDeleting(
   context: MongoContext,
   asRead: Filter<EndpointDocument>,
   deadline: Deadline,
@@ -305,7 +305,7 @@ function findEndpoint(
 }
 
 /** null: another process created it meanwhile. */
-async function insert(
+async function insertEndpoint(
   context: MongoContext,
   settings: EndpointSettings,
   secrets: Secrets,
@@ -326,7 +326,7 @@ async function insert(
     rateFullAt: null,
     admissionHolder: null,
     admissionUntil: null,
-    secrets: [newest(context, settings.name, secrets.given ?? secrets.fresh)],
+    secrets: [newSecret(context, settings.name, secrets.given ?? secrets.fresh)],
     createdAt: now,
     updatedAt: now,
     version: 1,
@@ -341,7 +341,7 @@ async function insert(
 }
 
 /** null: it changed since it was read. It stays paused, disabled or resting. */
-async function replace(
+async function replaceEndpoint(
   context: MongoContext,
   settings: EndpointSettings,
   secrets: Secrets,
@@ -354,8 +354,8 @@ async function replace(
     ...settingsFields(settings, context.box),
     secrets: secretsAfter(context, stored, secrets.given, now.getTime()),
     updatedAt: now,
-    ...healthKept(settings, stored),
-    ...bucketUnder(settings, stored, now.getTime()),
+    ...healthReset(settings, stored),
+    ...bucketAfter(settings, stored, now.getTime()),
   }
   // Do not overwrite tokens that a claim takes meanwhile.
   const asRead = 'rateFullAt' in fields ? { rateFullAt } : {}
@@ -379,13 +379,13 @@ function secretsAfter(
   const [present] = before
   const isKept =
     given === null || (present && context.box.open(present.sealed, stored._id) === given)
-  return isKept ? before : [newest(context, stored._id, given)]
+  return isKept ? before : [newSecret(context, stored._id, given)]
 }
 
 const NO_REST = { restingUntil: null, restCause: null, ramp: null }
 
 /** A pulled endpoint gets no requests, so that nothing would end its rest. */
-function healthKept(
+function healthReset(
   { url, circuitBreaker }: EndpointSettings,
   { restCause }: EndpointDocument,
 ): Partial<EndpointDocument> {
@@ -399,7 +399,7 @@ function healthKept(
   }
 }
 
-function bucketUnder(
+function bucketAfter(
   settings: EndpointSettings,
   stored: EndpointDocument,
   now: number,
@@ -411,12 +411,12 @@ function bucketUnder(
   return { rateFullAt: underNewLimit(before, after, rateFullAt, now) }
 }
 
-function newest(context: MongoContext, name: string, secret: string): SealedSecret {
+function newSecret(context: MongoContext, name: string, secret: string): SealedSecret {
   return { sealed: context.box.seal(secret, name), until: null }
 }
 
 /** @param isChanged an expression over the stored document: whether its version increases */
-async function change(
+async function changeEndpoint(
   context: MongoContext,
   name: string,
   ifVersion: number | null,
@@ -444,29 +444,29 @@ function shown(context: MongoContext, document: EndpointDocument | null): Endpoi
   return document === null ? null : endpointOf(document, context.box, context.clock.now())
 }
 
-async function look(context: MongoContext, reports: HealthReport[], deadline: Deadline) {
+async function readHealth(context: MongoContext, reports: HealthReport[], deadline: Deadline) {
   const names = reports.map(({ endpoint }) => endpoint)
   const found = await run(deadline, (limit) =>
     context.endpoints
-      .find<Seen>(
+      .find<SeenHealth>(
         { _id: { $in: names } },
-        { projection: HEALTH, batchSize: names.length + 1, ...limit },
+        { projection: HEALTH_FIELDS, batchSize: names.length + 1, ...limit },
       )
       .toArray(),
   )
   return new Map(found.map((endpoint) => [endpoint._id, endpoint]))
 }
 
-interface Write {
+interface HealthWrite {
   report: HealthReport
-  endpoint: Seen
+  endpoint: SeenHealth
   update: UpdateFilter<EndpointDocument>
 }
 
 /** Returns the reports whose endpoint changed since it was read. */
-async function write(
+async function writeHealth(
   context: MongoContext,
-  writes: Write[],
+  writes: HealthWrite[],
   deadline: Deadline,
 ): Promise<HealthReport[]> {
   if (writes.length === 0) return []
@@ -485,7 +485,7 @@ async function write(
     context.endpoints.bulkWrite(updates, { ordered: false, ...limit }),
   )
   if (matchedCount === writes.length) return []
-  const now = await look(
+  const now = await readHealth(
     context,
     writes.map(({ report }) => report),
     deadline,
@@ -497,7 +497,7 @@ async function write(
 
 /** null: it changes nothing, such as a success of a healthy endpoint. */
 function changeBy(
-  seen: Seen,
+  seen: SeenHealth,
   report: HealthReport,
   now: number,
 ): UpdateFilter<EndpointDocument> | null {

@@ -117,7 +117,7 @@ export async function resolve(
       else existing.push({ index, jobId: known.holder._id })
       continue
     }
-    const text = textOf(job.endpoint, job.dedupe?.key)
+    const text = keyText(job.endpoint, job.dedupe?.key)
     const holder = holders.byDedupe.get(text)
     if (holder === undefined || touched.has(text)) {
       ;(holder === undefined ? resolved.open : resolved.raced).push(item)
@@ -166,10 +166,10 @@ export async function findHolders(
     byId.set(holder._id, holder)
     const { endpoint, keys = [], idempotencyKey, originKey, dedupeHolder } = holder
     for (const key of [idempotencyKey, ...keys.map((one) => one.key)]) {
-      if (key !== undefined) byKey.set(textOf(endpoint, key), holder)
+      if (key !== undefined) byKey.set(keyText(endpoint, key), holder)
     }
-    if (originKey !== undefined) byOrigin.set(textOf(endpoint, originKey), holder)
-    if (dedupeHolder !== undefined) byDedupe.set(textOf(endpoint, dedupeHolder), holder)
+    if (originKey !== undefined) byOrigin.set(keyText(endpoint, originKey), holder)
+    if (dedupeHolder !== undefined) byDedupe.set(keyText(endpoint, dedupeHolder), holder)
   }
   return { byId, byKey, byOrigin, byDedupe }
 }
@@ -180,12 +180,12 @@ export function knownBy(
   { byKey, byOrigin }: Pick<Holders, 'byKey' | 'byOrigin'>,
 ): { kind: 'existing' | 'key_reused' | 'id_taken'; holder: Holder } | null {
   const { endpoint, idempotency, originKey } = job
-  const holder = byKey.get(textOf(endpoint, idempotency?.key))
+  const holder = byKey.get(keyText(endpoint, idempotency?.key))
   if (holder !== undefined) {
     const isSame = hashOf(holder, idempotency?.key ?? '') === idempotency?.requestHash
     return { kind: isSame ? 'existing' : 'key_reused', holder }
   }
-  const original = byOrigin.get(textOf(endpoint, originKey ?? undefined))
+  const original = byOrigin.get(keyText(endpoint, originKey ?? undefined))
   if (original === undefined) return null
   const isSame = original.originHash === job.originHash
   return { kind: isSame ? 'existing' : 'id_taken', holder: original }
@@ -271,7 +271,7 @@ async function fillInExisting(
 }
 
 /** A name contains no space, so that two pairs never get one text. No key: a text that none has. */
-function textOf(endpoint: string, key: string | undefined): string {
+function keyText(endpoint: string, key: string | undefined): string {
   return key === undefined ? '' : `${endpoint} ${key}`
 }
 
@@ -291,22 +291,27 @@ async function applyDedupe(
       return { kind: 'dedupe_conflict', jobId: _id }
     case 'keep': {
       if (job.idempotency === null) return { kind: 'kept', document: null }
-      const document = await updateOwner(context, owned, keyAdded(job), deadline)
+      const document = await updateOwner(context, owned, keyAddition(job), deadline)
       return document === null ? RACED : { kind: 'kept', document }
     }
     case 'replace': {
       const filter = { ...owned, ...guardOf('replace', { now, version }), attemptCount: 0 }
-      const document = await updateOwner(context, filter, replaced(context, job, _id), deadline)
+      const document = await updateOwner(context, filter, replacement(context, job, _id), deadline)
       return document === null ? RACED : { kind: 'replaced', document }
     }
     case 'displace': {
       const filter = { ...owned, ...guardOf('displace', { now }) }
-      const isWritten = await releaseKey(context, filter, toFinal('cancelled', now, {}), deadline)
+      const isWritten = await releaseDedupeKey(
+        context,
+        filter,
+        toFinal('cancelled', now, {}),
+        deadline,
+      )
       return isWritten ? { kind: 'released', isFinal: true } : RACED
     }
     case 'supersede': {
       const filter = { ...owned, ...guardOf('supersede', { now }) }
-      const isWritten = await releaseKey(context, filter, SUPERSEDE, deadline)
+      const isWritten = await releaseDedupeKey(context, filter, SUPERSEDE, deadline)
       return isWritten ? { kind: 'released', isFinal: false } : RACED
     }
     default:
@@ -321,10 +326,10 @@ const SUPERSEDE = {
 }
 
 /** Everything that the request gives. Nothing of the job was sent yet. */
-function replaced({ box }: MongoContext, job: NewJob, id: string): UpdateFilter<JobDocument> {
+function replacement({ box }: MongoContext, job: NewJob, id: string): UpdateFilter<JobDocument> {
   const runAt = new Date(job.runAt)
   return {
-    ...keyAdded(job),
+    ...keyAddition(job),
     $set: {
       ...(job.idempotency === null ? {} : { hasKey: true }),
       payload: job.payload,
@@ -343,7 +348,7 @@ function replaced({ box }: MongoContext, job: NewJob, id: string): UpdateFilter<
   }
 }
 
-function keyAdded({ idempotency }: NewJob): UpdateFilter<JobDocument> {
+function keyAddition({ idempotency }: NewJob): UpdateFilter<JobDocument> {
   if (idempotency === null) return {}
   const entry = { key: idempotency.key, hash: idempotency.requestHash }
   return {
@@ -373,7 +378,7 @@ async function updateOwner(
   }
 }
 
-async function releaseKey(
+async function releaseDedupeKey(
   context: MongoContext,
   filter: Filter<JobDocument>,
   update: UpdateFilter<JobDocument>,

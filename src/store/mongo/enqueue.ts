@@ -104,7 +104,7 @@ export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<En
         if (mayBeKnown(job)) refused.push({ index, job })
       }
     }
-    await store(batch, items)
+    await storeItems(batch, items)
     for (const { index, job } of items)
       if (results[index]?.kind === 'inserted') inserted.add(job.id)
   }
@@ -140,10 +140,10 @@ function mayBeKnown({ idempotency, dedupe, originKey }: NewJob): boolean {
   return idempotency !== null || dedupe !== null || originKey !== null
 }
 
-async function store(batch: Batch, items: Item[]): Promise<void> {
+async function storeItems(batch: Batch, items: Item[]): Promise<void> {
   const { context, results, deadline } = batch
   let open = items
-  let fruitless = 0
+  let roundsWithoutProgress = 0
   while (open.length > 0) {
     const taken = await tryToInsert(context, open, fruitless, deadline)
     for (const item of open) {
@@ -157,8 +157,8 @@ async function store(batch: Batch, items: Item[]): Promise<void> {
       if (item.document.state === 'blocked') batch.blocked.push(item)
     }
     batch.finished.push(...resolved.finished)
-    fruitless = resolved.open.length < open.length ? 0 : fruitless + 1
-    if (fruitless > MAX_ROUNDS_WITHOUT_PROGRESS) {
+    roundsWithoutProgress = resolved.open.length < open.length ? 0 : roundsWithoutProgress + 1
+    if (roundsWithoutProgress > MAX_ROUNDS_WITHOUT_PROGRESS) {
       throw new StoreUnavailable('a key was freed each time it was found in use')
     }
     open = resolved.open

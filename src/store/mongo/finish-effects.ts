@@ -130,7 +130,7 @@ async function runSomeEffects(context: MongoContext, ids: string[]) {
   if (finished.length === 0) return { aftermaths: 0, promoted: 0, failed: [] }
   await enqueueNotices(context, finished)
   await deleteOutboxDocuments(context, finished)
-  const dependents = await releaseDependents(context, finished)
+  const dependents = await resolveDependents(context, finished)
   const keys = finished.flatMap(({ endpoint, orderingKey }): OrderingKey[] =>
     orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
   )
@@ -217,7 +217,7 @@ async function deleteDocument(
   await run(startDeadline(), (limit) => outbox.deleteOne({ _id }, limit))
 }
 
-async function releaseDependents(context: MongoContext, finished: FinishedJob[]) {
+async function resolveDependents(context: MongoContext, finished: FinishedJob[]) {
   const ids = finished.flatMap(({ _id, hasDependents }) => (hasDependents ? [_id] : []))
   const failed: string[] = []
   let promotedCount = 0

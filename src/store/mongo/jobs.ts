@@ -36,11 +36,11 @@ export async function listJobs(context: MongoContext, query: JobQuery): Promise<
   const deadline = startDeadline()
   const range = idRangeOf(query)
   const direction = query.oldestFirst ? 1 : -1
-  const { walked, sifted } = sieveOf(query)
+  const { indexed, rest } = splitQuery(query)
   // Matching jobs can be far apart in the index, so that a page reads a limited number of entries.
   const boundary =
-    sifted === null ? null : await lastEntryOfPage(context, walked, range, direction, deadline)
-  const filter: Filter<JobDocument> = { ...walked, ...sifted }
+    rest === null ? null : await lastEntryOfPage(context, indexed, range, direction, deadline)
+  const filter: Filter<JobDocument> = { ...indexed, ...rest }
   const bounded =
     boundary === null ? range : { ...range, [direction === 1 ? '$lte' : '$gte']: boundary }
   if (Object.keys(bounded).length > 0) filter._id = bounded
@@ -88,9 +88,9 @@ function idRangeOf({ createdAfter, createdBefore, after, oldestFirst }: JobQuery
 }
 
 /** The part of the query that an index answers, and the rest; null: there is no rest. */
-function sieveOf(query: JobQuery): {
-  walked: Filter<JobDocument>
-  sifted: Filter<JobDocument> | null
+function splitQuery(query: JobQuery): {
+  indexed: Filter<JobDocument>
+  rest: Filter<JobDocument> | null
 } {
   const { endpoint, states = [], tag, dedupeKey, failureReason } = query
   const placed: Filter<JobDocument> = {
@@ -100,17 +100,17 @@ function sieveOf(query: JobQuery): {
   const failed = failureReason === undefined ? {} : { failureReason }
   if (dedupeKey !== undefined) {
     const rest = { ...placed, ...failed, ...(tag === undefined ? {} : { tags: tag }) }
-    return { walked: { dedupeKey }, sifted: orNull(rest) }
+    return { indexed: { dedupeKey }, rest: orNull(rest) }
   }
-  if (tag !== undefined) return { walked: { tags: tag }, sifted: orNull({ ...placed, ...failed }) }
-  const walked =
+  if (tag !== undefined) return { indexed: { tags: tag }, rest: orNull({ ...placed, ...failed }) }
+  const indexed =
     // With all states named, by_endpoint returns the jobs in the order of their ids.
     endpoint !== undefined && states.length === 0
       ? { ...placed, state: { $in: ALL_STATES } }
       : failureReason !== undefined && states.length === 0
         ? { ...placed, state: { $in: [...FINAL_STATES] } }
         : placed
-  return { walked, sifted: orNull(failed) }
+  return { indexed, rest: orNull(failed) }
 }
 
 function orNull(filter: Filter<JobDocument>): Filter<JobDocument> | null {
@@ -126,12 +126,12 @@ function storedStates(states: JobState[]): StoredState[] {
 /** The id of the last index entry that a page may read; null: it may read all. */
 async function lastEntryOfPage(
   context: MongoContext,
-  walked: Filter<JobDocument>,
+  indexed: Filter<JobDocument>,
   range: Document,
   direction: 1 | -1,
   deadline: Deadline,
 ): Promise<string | null> {
-  const filter: Filter<JobDocument> = { ...walked }
+  const filter: Filter<JobDocument> = { ...indexed }
   if (Object.keys(range).length > 0) filter._id = range
   const [last] = await run(deadline, (limit) =>
     context.jobs

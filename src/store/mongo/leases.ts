@@ -19,7 +19,7 @@ import {
 /** The phase changes at most once during a lease. */
 const MAX_ROUNDS = 3
 
-const SEEN = {
+const HEARTBEAT_FIELDS = {
   state: 1,
   phase: 1,
   fence: 1,
@@ -30,7 +30,7 @@ const SEEN = {
   'attempts.outcome': 1,
 } as const
 
-type Seen = Pick<JobDocument, 'state' | 'phase' | 'fence' | 'leaseId' | 'pulledLeaseMs'> & {
+type HeartbeatJob = Pick<JobDocument, 'state' | 'phase' | 'fence' | 'leaseId' | 'pulledLeaseMs'> & {
   attempts: Pick<JobDocument['attempts'][number], 'fence' | 'leaseId' | 'outcome'>[]
 }
 
@@ -69,13 +69,16 @@ export async function heartbeat(
   const deadline = startDeadline()
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const seen = await run(deadline, (limit) =>
-      context.jobs.findOne<Seen>({ _id: lease.jobId }, { projection: SEEN, ...limit }),
+      context.jobs.findOne<HeartbeatJob>(
+        { _id: lease.jobId },
+        { projection: HEARTBEAT_FIELDS, ...limit },
+      ),
     )
     if (seen?.state !== 'running' || seen.fence !== lease.fence || seen.leaseId !== lease.leaseId) {
       const state = seen === null ? null : stateOf(seen.state)
       return { kind: endOfLease(lease, state, seen?.attempts.at(-1)) }
     }
-    const leaseExpiresAt = await write(context, lease, seen, beat, deadline)
+    const leaseExpiresAt = await writeHeartbeat(context, lease, seen, beat, deadline)
     if (leaseExpiresAt !== null) return { kind: 'applied', leaseExpiresAt }
   }
   throw new StoreUnavailable('the job changed each time it was read')
@@ -154,10 +157,10 @@ async function readBack(context: MongoContext, leases: Lease[], deadline: Deadli
 }
 
 /** null: the job changed since it was read. */
-async function write(
+async function writeHeartbeat(
   context: MongoContext,
   lease: Lease,
-  { phase, pulledLeaseMs }: Seen,
+  { phase, pulledLeaseMs }: HeartbeatJob,
   beat: Heartbeat,
   deadline: Deadline,
 ): Promise<number | null> {

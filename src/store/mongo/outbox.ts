@@ -49,7 +49,7 @@ const MAX_ORIGIN_LENGTH = 1_024
 /** An id, and the size of its document. */
 type Seen = Pick<OutboxDocument, '_id'> & { size: { valueOf(): number } }
 
-interface Ground {
+interface OpenedOutbox {
   context: MongoContext
   name: OutboxName
   waiting: OutboxCollection
@@ -86,7 +86,7 @@ interface OutboxRecord {
   acceptedAt: Date
 }
 
-interface Place {
+interface OutboxCollections {
   name: OutboxName
   waiting: OutboxCollection
   rejected: OutboxCollection
@@ -96,34 +96,37 @@ interface Place {
 export function openOutbox(
   context: MongoContext,
   name: OutboxName,
-  { waiting, rejected }: Pick<Ground, 'waiting' | 'rejected'>,
+  { waiting, rejected }: Pick<OpenedOutbox, 'waiting' | 'rejected'>,
 ): Outbox & { close(): Promise<void> } {
-  const ground: Ground = { context, name, waiting, rejected }
+  const outbox: OpenedOutbox = { context, name, waiting, rejected }
   const notifier = new Notifier(waiting)
   return {
-    take: (limit) => take(ground, limit),
-    remove: (documents) => remove(ground, documents),
-    setAside: (refused) => setAside(ground, refused),
-    figures: () => figures(ground),
+    take: (limit) => takeDocuments(outbox, limit),
+    remove: (documents) => removeDocuments(outbox, documents),
+    setAside: (refused) => setAside(outbox, refused),
+    figures: () => figures(outbox),
     onDocument: (listener) => notifier.onWork(listener),
     close: () => notifier.close(),
   }
 }
 
 /** @throws SettingUnusable with a sentence for the operator */
-export async function acceptOutbox(context: MongoContext, place: Place): Promise<void> {
-  const { database, collection } = place.name
-  const problem = outboxNameProblem(place.name)
+export async function acceptOutbox(
+  context: MongoContext,
+  outbox: OutboxCollections,
+): Promise<void> {
+  const { database, collection } = outbox.name
+  const problem = outboxNameProblem(outbox.name)
   if (problem !== null) {
     throw new SettingUnusable(`OUTBOX names ${collection}; expected ${problem}.`)
   }
-  await refuseUnmovable(place)
+  await refuseUnmovable(outbox)
   const records = context.db.collection<OutboxRecord>(COLLECTIONS.meta)
   const _id = `outbox:${database}.${collection}` as const
   const known = await run(startDeadline(), (limit) => records.findOne({ _id }, limit))
   if (known !== null) return
-  await refuseOtherData(place)
-  await remember(records, { _id, acceptedAt: new Date(context.clock.now()) })
+  await refuseOtherData(outbox)
+  await storeRecord(records, { _id, acceptedAt: new Date(context.clock.now()) })
 }
 
 export function outboxCollection(db: Db, { database, collection }: OutboxName): OutboxCollection {
@@ -154,8 +157,8 @@ export function keyOf(id: DocumentId): string {
   return EJSON.stringify([id], { relaxed: false })
 }
 
-async function take(ground: Ground, limit: number): Promise<TakenDocument[]> {
-  const { context, name, waiting } = ground
+async function takeDocuments(outbox: OpenedOutbox, limit: number): Promise<TakenDocument[]> {
+  const { context, name, waiting } = outbox
   const deadline = startDeadline()
   const now = nowOf(context)
   const free: Filter<OutboxDocument> = {
@@ -173,8 +176,8 @@ async function take(ground: Ground, limit: number): Promise<TakenDocument[]> {
       .toArray(),
   )
   const { ids, oversized } = affordable(seen)
-  const beyondUse = oversized.map((id) => unreadable(name, id, 'the document is too large'))
-  if (ids.length === 0) return beyondUse
+  const tooLarge = oversized.map((id) => unreadable(name, id, 'the document is too large'))
+  if (ids.length === 0) return tooLarge
   const moveId = randomId()
   await run(deadline, (commandLimit) =>
     waiting.updateMany(
@@ -191,7 +194,10 @@ async function take(ground: Ground, limit: number): Promise<TakenDocument[]> {
       )
       .toArray(),
   )
-  return [...beyondUse, ...held.map((raw) => taken(name, raw as unknown as Uint8Array, moveId))]
+  return [
+    ...tooLarge,
+    ...held.map((raw) => takenDocument(name, raw as unknown as Uint8Array, moveId)),
+  ]
 }
 
 /** The first documents that fit together, and those that are too large to be held. */
@@ -210,7 +216,7 @@ function affordable(seen: Seen[]): { ids: DocumentId[]; oversized: DocumentId[] 
   return { ids, oversized }
 }
 
-function taken(name: OutboxName, raw: Uint8Array, holdId: string): TakenDocument {
+function takenDocument(name: OutboxName, raw: Uint8Array, holdId: string): TakenDocument {
   const { _id } = deserialised(raw, { utf8: false })
   const refused = (message: string) => unreadable(name, _id, message, holdId)
   const originKey = originOf(name, _id)
@@ -240,15 +246,18 @@ function unreadable(
  * Deletes only what is still held. A relay that holds it by now finds its job and deletes it; and a
  * document with the same `_id` may be another one by then.
  */
-async function remove({ waiting }: Ground, documents: TakenDocument[]): Promise<number> {
+async function removeDocuments(
+  { waiting }: OpenedOutbox,
+  documents: TakenDocument[],
+): Promise<number> {
   if (documents.length === 0) return 0
   const { deletedCount } = await run(startDeadline(), (limit) =>
-    waiting.deleteMany(heldAs(documents), limit),
+    waiting.deleteMany(heldFilter(documents), limit),
   )
   return deletedCount
 }
 
-function heldAs(documents: TakenDocument[]): Filter<OutboxDocument> {
+function heldFilter(documents: TakenDocument[]): Filter<OutboxDocument> {
   const byHold = Map.groupBy(documents, ({ holdId }) => holdId)
   const alternatives = [...byHold].map(([holdId, some]) => ({
     _id: { $in: some.map(idOf) },
@@ -262,9 +271,9 @@ function idOf({ originKey }: TakenDocument): DocumentId {
 }
 
 /** Copies, then deletes: after a crash in between, both are repeated. */
-async function setAside(ground: Ground, refused: RefusedDocument[]): Promise<number> {
+async function setAside(outbox: OpenedOutbox, refused: RefusedDocument[]): Promise<number> {
   let count = 0
-  const at = nowOf(ground.context)
+  const at = nowOf(outbox.context)
   const alike = Map.groupBy(refused, ({ document, reason, message }) =>
     JSON.stringify([document.holdId, reason, message]),
   )
@@ -274,11 +283,11 @@ async function setAside(ground: Ground, refused: RefusedDocument[]): Promise<num
     const posthornError = { reason, message: message.slice(0, MAX_MESSAGE_LENGTH), at }
     // A document of the maximum size has no space for a reason.
     const beside = documents[0]?.holdId === null ? {} : { posthornError }
-    const others = await otherDocuments(ground, documents)
+    const others = await otherDocuments(outbox, documents)
     const plain = documents.filter((document) => !others.has(document))
-    count += await moveAside(ground, plain, beside)
+    count += await moveAside(outbox, plain, beside)
     for (const [document, _id] of others) {
-      count += await moveAside(ground, [document], { ...beside, _id })
+      count += await moveAside(outbox, [document], { ...beside, _id })
     }
   }
   return count
@@ -289,7 +298,7 @@ async function setAside(ground: Ground, refused: RefusedDocument[]): Promise<num
  * when the move is repeated.
  */
 async function otherDocuments(
-  { waiting, rejected }: Ground,
+  { waiting, rejected }: OpenedOutbox,
   documents: TakenDocument[],
 ): Promise<Map<TakenDocument, DocumentId>> {
   const others = new Map<TakenDocument, DocumentId>()
@@ -332,14 +341,14 @@ function contentIsIn(own: Uint8Array, stored: Uint8Array | undefined): boolean {
 
 /** The server copies them, because the driver would change or refuse some of what it reads. */
 async function moveAside(
-  ground: Ground,
+  outbox: OpenedOutbox,
   documents: TakenDocument[],
   beside: Partial<OutboxDocument>,
 ): Promise<number> {
   if (documents.length === 0) return 0
-  const { waiting, rejected, context } = ground
+  const { waiting, rejected, context } = outbox
   const pipeline = [
-    { $match: heldAs(documents) },
+    { $match: heldFilter(documents) },
     { $unset: 'posthornMove' },
     { $replaceWith: { $mergeObjects: ['$$ROOT', { $literal: beside }] } },
     {
@@ -361,13 +370,13 @@ async function moveAside(
       return 0
     }
     let count = 0
-    for (const one of documents) count += await moveAside(ground, [one], beside)
+    for (const one of documents) count += await moveAside(outbox, [one], beside)
     return count
   }
-  return remove(ground, documents)
+  return removeDocuments(outbox, documents)
 }
 
-async function figures({ waiting, rejected }: Ground): Promise<OutboxFigures> {
+async function figures({ waiting, rejected }: OpenedOutbox): Promise<OutboxFigures> {
   const deadline = startDeadline()
   const count = (collection: OutboxCollection) =>
     run(deadline, (limit) => collection.countDocuments({}, { limit: MAX_COUNT, ...limit }))
@@ -435,7 +444,7 @@ function wholeJson(value: unknown): string {
 }
 
 /** Views, and on some servers capped collections and time series, do not allow deletes. */
-async function refuseUnmovable({ name, waiting, rejected }: Place): Promise<void> {
+async function refuseUnmovable({ name, waiting, rejected }: OutboxCollections): Promise<void> {
   const { database } = name
   const names = [waiting.collectionName, rejected.collectionName]
   const listed = await run(startDeadline(), () =>
@@ -451,7 +460,7 @@ async function refuseUnmovable({ name, waiting, rejected }: Place): Promise<void
   }
 }
 
-async function refuseOtherData({ name, waiting, rejected }: Place): Promise<void> {
+async function refuseOtherData({ name, waiting, rejected }: OutboxCollections): Promise<void> {
   const { database, collection } = name
   const found = await typesOf(waiting)
   const isJob = ({ endpoint, payload, payloadJson }: FieldTypes) =>
@@ -490,7 +499,7 @@ function typesOf(collection: OutboxCollection): Promise<FieldTypes[]> {
   )
 }
 
-async function remember(records: Collection<OutboxRecord>, record: OutboxRecord): Promise<void> {
+async function storeRecord(records: Collection<OutboxRecord>, record: OutboxRecord): Promise<void> {
   try {
     await run(startDeadline(), (limit) => records.insertOne(record, limit))
   } catch (error) {

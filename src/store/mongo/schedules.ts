@@ -53,11 +53,12 @@ export async function putSchedule(
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const version = await versionOf(context, change.name, deadline)
     if (!isMet(ifVersion, version)) return { kind: 'stale', version }
-    if (!(await accepts(context, change.endpoint, deadline))) return { kind: 'unknown_endpoint' }
+    if (!(await endpointAccepts(context, change.endpoint, deadline)))
+      return { kind: 'unknown_endpoint' }
     const written =
       version === null
-        ? await insert(context, change, deadline)
-        : await replace(context, change, version, deadline)
+        ? await insertSchedule(context, change, deadline)
+        : await replaceSchedule(context, change, version, deadline)
     if (written === null) continue
     const schedule = scheduleOf(written, change.settings)
     return { kind: version === null ? 'created' : 'replaced', schedule }
@@ -80,7 +81,7 @@ export async function listSchedules(
   limit: number,
 ): Promise<Page<Schedule>> {
   const filter = after === null ? {} : { _id: { $gt: after } }
-  const { documents, isAll } = await take(context, filter, { _id: 1 }, limit)
+  const { documents, isAll } = await readSchedules(context, filter, { _id: 1 }, limit)
   const next = isAll ? null : (documents.at(-1)?._id ?? null)
   return { items: decryptable(context, documents), next }
 }
@@ -106,7 +107,7 @@ export async function dueSchedules(context: MongoContext, limit: number): Promis
   const passedOver = context.undecryptable.names()
   const due = { paused: false, nextRunAt: { $lte: nowOf(context) } }
   const filter = passedOver.length === 0 ? due : { ...due, _id: { $nin: passedOver } }
-  const { documents } = await take(context, filter, { nextRunAt: 1 }, limit)
+  const { documents } = await readSchedules(context, filter, { nextRunAt: 1 }, limit)
   return decryptable(context, documents)
 }
 
@@ -139,7 +140,7 @@ export function schedulesIn({ db }: MongoContext): Collection<ScheduleDocument> 
 }
 
 /** The first documents, and whether these are all. The server sends at most 16 MiB at once. */
-function take(
+function readSchedules(
   context: MongoContext,
   filter: Filter<ScheduleDocument>,
   sort: Record<string, 1>,
@@ -184,7 +185,11 @@ async function versionOf(
   return found?.version ?? null
 }
 
-async function accepts(context: MongoContext, name: string, deadline: Deadline): Promise<boolean> {
+async function endpointAccepts(
+  context: MongoContext,
+  name: string,
+  deadline: Deadline,
+): Promise<boolean> {
   const found = await run(deadline, (limit) =>
     context.endpoints.findOne({ _id: name, deleting: false }, { projection: { _id: 1 }, ...limit }),
   )
@@ -192,7 +197,7 @@ async function accepts(context: MongoContext, name: string, deadline: Deadline):
 }
 
 /** null: another process created it meanwhile. */
-async function insert(
+async function insertSchedule(
   context: MongoContext,
   change: ScheduleChange,
   deadline: Deadline,
@@ -216,7 +221,7 @@ async function insert(
 }
 
 /** null: it has another version by now. The outcome of the last tick stays. */
-async function replace(
+async function replaceSchedule(
   context: MongoContext,
   change: ScheduleChange,
   version: number,

@@ -182,7 +182,7 @@ const INDEXES: Record<string, Record<string, NamedIndex>> = {
 /** Names of indexes, by collection. */
 type IndexNames = Map<string, string[]>
 
-const LOOK_EVERY_MS = 5_000
+const CHECK_EVERY_MS = 5_000
 /** The code for a collection that does not exist. */
 const NAMESPACE_NOT_FOUND = 26
 
@@ -226,7 +226,7 @@ export function watchDatabaseInPlace(
     else (settings.error ?? settings.warn)({ detail: `${found}. ${ADVICE}` }, 'store.lost')
   }
 
-  async function look(deadline: Deadline): Promise<void> {
+  async function check(deadline: Deadline): Promise<void> {
     const record = await run(deadline, (limit) => records.findOne({ _id: 'schema' }, { ...limit }))
     if (record === null) return note(`the database ${db.databaseName} was dropped or replaced`)
     const missing = await missingJobIndexes(db, deadline)
@@ -236,15 +236,15 @@ export function watchDatabaseInPlace(
 
   const timer = setInterval(() => {
     // A server that does not respond fails every other command, too.
-    look(startDeadline()).catch(() => {})
-  }, LOOK_EVERY_MS)
+    check(startDeadline()).catch(() => {})
+  }, CHECK_EVERY_MS)
   timer.unref()
 
   return {
     async prove() {
       // One deadline for all three commands, because a probe does not wait longer.
       const deadline = startDeadline()
-      await look(deadline)
+      await check(deadline)
       if (lost !== null) throw lost
       await run(deadline, (limit) =>
         records.updateOne({ _id: 'schema' }, { $set: { provedAt: new Date() } }, { ...limit }),

@@ -33,10 +33,10 @@ export async function statsOf(context: MongoContext, names: string[]): Promise<E
   if (names.length > MAX_STATS_NAMES) {
     throw new RangeError(`${names.length} names in a call of at most ${MAX_STATS_NAMES}`)
   }
-  const asked = names.length > NAMES_PER_COMMAND ? await withJobs(context, names) : names
+  const namesToRead = names.length > NAMES_PER_COMMAND ? await withJobs(context, names) : names
   const found: Found[] = []
-  for (let i = 0; i < asked.length; i += NAMES_PER_COMMAND) {
-    found.push(...(await ask(context, asked.slice(i, i + NAMES_PER_COMMAND))))
+  for (let i = 0; i < namesToRead.length; i += NAMES_PER_COMMAND) {
+    found.push(...(await readStats(context, namesToRead.slice(i, i + NAMES_PER_COMMAND))))
   }
   const byName = Map.groupBy(found, ({ endpoint }) => endpoint)
   return names.map((name) => statsOfOne(byName.get(name) ?? []))
@@ -57,7 +57,7 @@ async function withJobs(context: MongoContext, names: string[]): Promise<string[
   return names.filter((name) => busy.has(name))
 }
 
-function ask(context: MongoContext, names: string[]): Promise<Found[]> {
+function readStats(context: MongoContext, names: string[]): Promise<Found[]> {
   const now = nowOf(context)
   const [first = [], ...others] = names.flatMap((name) => pipelinesOf(name, now))
   const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))

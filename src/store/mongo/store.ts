@@ -186,7 +186,7 @@ function keysOf({ encryptionKeys }: StoreSettings): Buffer[] {
   )
 }
 
-interface Process {
+interface ProcessParts {
   outbox: Outbox | null
   commandCount(): number
   ready(): Promise<void>
@@ -196,7 +196,7 @@ interface Process {
 function assemble(
   context: MongoContext,
   notifier: Notifier,
-  { outbox, commandCount, ready, close }: Process,
+  { outbox, commandCount, ready, close }: ProcessParts,
 ): Store {
   const unacknowledged = trackUnacknowledgedClaims(context)
   const eligible = rememberEligibleEndpoints(context.endpoints)

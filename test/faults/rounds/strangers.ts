@@ -29,6 +29,8 @@ const ATTACK_MS = { short: 2_000, long: 20_000 }
 /** Each waits for its answer, then sends the next. */
 const CLIENTS = { sqlite: 8, mongo: 3 } as const
 const LOOK_EVERY_MS = 50
+/** Of all that was accepted meanwhile, with one worker. */
+const DRAIN_DEADLINE_MS = 600_000
 const MEGABYTE = 1_048_576
 
 const KINDS: readonly StrangerKind[] = [
@@ -53,7 +55,7 @@ export const strangers: Round = {
     const memoryBefore = memoryOf(fixture)
     for (const kind of KINDS) await playKind(fixture, form, kind)
     const after = await rate(fixture, form)
-    await fixture.drained()
+    await fixture.drained(DRAIN_DEADLINE_MS)
     fixture.measure('D17', 'enqueues/s once they are gone', Math.round(after.perSecond))
     fixture.measure('D17', 'memory before, MB', Math.round(memoryBefore / MEGABYTE))
   },

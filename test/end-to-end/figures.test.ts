@@ -16,6 +16,7 @@ const TEST_MS = 180_000
 /** A process reports its minute figures this often. */
 const REPORT_MS = 5_000
 const JOBS = 5
+const MAX_READS = 10
 
 const SETTINGS = {
   LEASE_DURATION: `${LEASE_MS}ms`,
@@ -84,8 +85,15 @@ describe.each(RUN_LONG ? ENGINES : (['sqlite'] as const))('on %s', (engine) => {
     return workers.at(-1) as Process & { port: string }
   }
 
-  const ask = async (method: string, path: string, body?: unknown) =>
-    (await posthorn.request(method, path, body)).body
+  /** A store under load may refuse a read: it is asked again. */
+  async function ask(method: string, path: string, body?: unknown) {
+    for (let tries = 1; ; tries++) {
+      const answer = await posthorn.request(method, path, body)
+      if (answer.status < 300) return answer.body
+      const isBusyRead = answer.status === 503 && method === 'GET' && tries < MAX_READS
+      if (!isBusyRead) throw new Error(`${method} ${path}: ${JSON.stringify(answer)}`)
+    }
+  }
   async function endpoint(name: string, settings: object): Promise<void> {
     const { status, body } = await posthorn.request('PUT', `/endpoints/${name}`, settings)
     expect([status, body.errors]).toEqual([201, undefined])
@@ -331,14 +339,17 @@ describe.each(RUN_LONG ? ENGINES : (['sqlite'] as const))('on %s', (engine) => {
     await until(async () => JSON.stringify(logged()) === JSON.stringify(seen), DEADLINE_MS).catch(
       () => {},
     )
-    expect(logged()).toEqual(seen)
-    expect(await recorded()).toEqual(seen)
+    // Together: where one of them differs, the others say what happened.
+    expect({
+      logged: logged(),
+      recorded: await recorded(),
+      counted: await all('posthorn_attempts_total', 'endpoint', 'outcome'),
+    }).toEqual({ logged: seen, recorded: seen, counted: seen })
     const resent = processes.flatMap(({ log }) => log.filter((line) => line.resent === true))
     const paths = new Set(receiver.requests.map(({ path }) => path.slice(1)))
     const attemptCount = [...paths].reduce((sum, path) => sum + requestsAt(path).length, 0)
     // Of a request that was sent again the receiver may have seen only the second.
     expect(receiver.requests.length - attemptCount).toBeLessThanOrEqual(resent.length)
-    expect(await all('posthorn_attempts_total', 'endpoint', 'outcome')).toEqual(seen)
     const byName = countsOf(
       Object.entries(seen).flatMap(([key, n]) => Array(n).fill(key.split(' ')[0])),
     )

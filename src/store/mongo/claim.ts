@@ -33,8 +33,7 @@ import {
   claimedJobOf,
   type JobDocument,
   randomId,
-  releasesOf,
-  unsentChange,
+  releaseOf,
 } from './job-document.ts'
 
 /** A claim that loses ids to other claimers tries again, but not without end. */
@@ -514,20 +513,29 @@ async function releaseUnacknowledged(
       context.jobs
         .find(
           { _id: { $in: ids }, state: 'running', leaseId },
-          { projection: { superseded: 1 }, batchSize: ids.length + 1, ...BY_ID, ...limit },
+          {
+            projection: { superseded: 1, attemptCount: 1 },
+            batchSize: ids.length + 1,
+            ...BY_ID,
+            ...limit,
+          },
         )
         .toArray(),
     )
     // Usually the update claimed nothing: this saves a slow store updates that match nothing.
     if (found.length === 0) return false
     const now = nowOf(context)
-    const updates = found.slice(0, claim.most).flatMap(({ _id, superseded }) =>
-      releasesOf(
-        // The lease id is random and belongs to this claim alone, so that the guard needs no fence.
-        { _id, state: 'running', leaseId, superseded: superseded === true ? true : { $ne: true } },
-        unsentChange(superseded === true ? 'withdraw' : 'release', randomId(), now),
-      ),
-    )
+    const updates = found.slice(0, claim.most).map(({ _id, superseded, attemptCount }) => {
+      const isSuperseded = superseded === true
+      const event = isSuperseded ? 'withdraw' : 'release'
+      // The lease id is random and belongs to this claim alone, so that the guard needs no fence.
+      const filter = { _id, state: 'running' as const, leaseId }
+      return releaseOf(
+        { ...filter, superseded: isSuperseded ? true : { $ne: true } },
+        { attemptCount },
+        { event, writeId: randomId(), now },
+      )
+    })
     const { matchedCount } = await run(startDeadline(), (limit) =>
       context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
     )

@@ -376,7 +376,7 @@ export function toQueued(runAt: Date | null, counts: { attemptsLeft?: 1; freeAtt
 }
 
 /** The change of a job whose attempt ended before its request was sent. */
-export function unsentChange(event: 'release' | 'withdraw', writeId: string, now: Date) {
+function unsentChange({ event, writeId, now }: Release): UpdateFilter<JobDocument> {
   const { $set, $inc, ...rest } =
     event === 'release' ? toQueued(null) : toFinal('cancelled', now, {})
   return {
@@ -386,25 +386,28 @@ export function unsentChange(event: 'release' | 'withdraw', writeId: string, now
   }
 }
 
+interface Release {
+  event: 'release' | 'withdraw'
+  writeId: string
+  now: Date
+}
+
 /**
- * Two updates, of which one matches: without an earlier attempt, the job has not started. Both
- * update a single job: when the primary changes, the driver does not repeat an update of many jobs.
+ * Ends a claim of which nothing was sent. It updates a single job: when the primary changes, the
+ * driver does not repeat an update of many jobs.
+ *
+ * @param filter with the lease: under it, the count of attempts does not change
  */
-export function releasesOf(
+export function releaseOf(
   filter: Filter<JobDocument>,
-  update: UpdateFilter<JobDocument>,
-): AnyBulkWriteOperation<JobDocument>[] {
-  const $unset = { ...update.$unset, startedAt: '' as const }
-  return [
-    { updateOne: { filter: { ...filter, attemptCount: { $gt: 1 } }, update, ...BY_ID } },
-    {
-      updateOne: {
-        filter: { ...filter, attemptCount: 1 },
-        update: { ...update, $unset },
-        ...BY_ID,
-      },
-    },
-  ]
+  { attemptCount }: Pick<JobDocument, 'attemptCount'>,
+  release: Release,
+): AnyBulkWriteOperation<JobDocument> {
+  const change = unsentChange(release)
+  // Without an earlier attempt, the job has not started.
+  const update =
+    attemptCount > 1 ? change : { ...change, $unset: { ...change.$unset, startedAt: '' as const } }
+  return { updateOne: { filter, update, ...BY_ID } }
 }
 
 /** To a final state, with these `fields`. Its dedupe key and ordering slot become free. */

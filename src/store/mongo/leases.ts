@@ -9,11 +9,11 @@ import { tryFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
   BY_ID,
+  isFinalState,
   type JobDocument,
   randomId,
-  releasesOf,
+  releaseOf,
   stateOf,
-  unsentChange,
 } from './job-document.ts'
 
 /** The phase changes at most once during a lease. */
@@ -28,6 +28,10 @@ const HEARTBEAT_FIELDS = {
   'attempts.fence': 1,
   'attempts.leaseId': 1,
   'attempts.outcome': 1,
+} as const
+
+const RELEASE_FIELDS = {
+  ...{ state: 1, phase: 1, fence: 1, leaseId: 1, writeId: 1, superseded: 1, attemptCount: 1 },
 } as const
 
 type HeartbeatJob = Pick<JobDocument, 'state' | 'phase' | 'fence' | 'leaseId' | 'pulledLeaseMs'> & {
@@ -89,32 +93,24 @@ export async function release(context: MongoContext, leases: Lease[]): Promise<R
   const deadline = startDeadline()
   const now = nowOf(context)
   const writeId = randomId()
-  const write = async (event: 'release' | 'withdraw', some: Lease[]) => {
-    const updates = some.flatMap((lease) => {
-      const filter = { _id: lease.jobId, ...guardOf(event, { now, lease }) }
-      return releasesOf(filter, unsentChange(event, writeId, now))
-    })
-    const { matchedCount } = await run(deadline, (limit) =>
-      context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
-    )
-    return matchedCount
-  }
-  const matchedCount = await write('release', leases)
-  context.notifyWork()
-  if (matchedCount === leases.length) return leases.map(() => 'applied')
   let found = await readBack(context, leases, deadline)
-  const superseded = leases.filter((lease) => {
-    const job = found.get(lease.jobId)
-    return holds(job, lease) && job?.superseded === true
-  })
-  if (superseded.length > 0) {
-    await write('withdraw', superseded)
+  // A job can be superseded between the read and the write.
+  for (let round = 0; round < MAX_ROUNDS; round++) {
+    const updates = leases.flatMap((lease) => {
+      const job = found.get(lease.jobId)
+      if (job === undefined || !holds(job, lease)) return []
+      const event = job.superseded === true ? 'withdraw' : 'release'
+      const filter = { _id: lease.jobId, ...guardOf(event, { now, lease }) }
+      return [releaseOf(filter, job, { event, writeId, now })]
+    })
+    if (updates.length === 0) break
+    await run(deadline, (limit) => context.jobs.bulkWrite(updates, { ordered: false, ...limit }))
     found = await readBack(context, leases, deadline)
-    await tryFinishEffects(
-      context,
-      superseded.map(({ jobId }) => jobId),
-    )
   }
+  context.notifyWork()
+  const own = [...found.values()].filter((job) => job.writeId === writeId)
+  const withdrawn = own.filter(({ state }) => isFinalState(state)).map(({ _id }) => _id)
+  if (withdrawn.length > 0) await tryFinishEffects(context, withdrawn)
   return leases.map(({ jobId }) =>
     found.get(jobId)?.writeId === writeId ? 'applied' : 'lease_lost',
   )
@@ -146,7 +142,7 @@ async function readBack(context: MongoContext, leases: Lease[], deadline: Deadli
       .find(
         { _id: { $in: ids } },
         {
-          projection: { state: 1, phase: 1, fence: 1, leaseId: 1, writeId: 1, superseded: 1 },
+          projection: RELEASE_FIELDS,
           batchSize: ids.length + 1,
           ...limit,
         },

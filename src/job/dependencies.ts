@@ -7,7 +7,8 @@ export interface DependencyCheck {
   /** The dependencies that have not succeeded. */
   unmet: string[]
   /**
-   * The first of them that is dead, cancelled or gone: it makes the job fail. null: there is none.
+   * The oldest of them that is dead, cancelled or gone: it makes the job fail. Of jobs that depend
+   * on each other it is the one that failed by itself. null: there is none.
    */
   failed: string | null
 }
@@ -27,7 +28,9 @@ export function checkDependencies(
     const state = stateOf(id)
     if (state === 'succeeded') continue
     unmet.push(id)
-    if (failed === null && (state === null || isFinal(state))) failed = id
+    // Ids sort by the time at which they were made.
+    const isOldest = failed === null || id < failed
+    if (isOldest && (state === null || isFinal(state))) failed = id
   }
   return { unmet, failed }
 }

@@ -14,16 +14,15 @@ const STATES: Record<string, JobState> = {
 const stateOf = (id: string) => STATES[id] ?? null
 
 describe('a job that waits', () => {
-  test('still waits for what has not succeeded, and fails with the first that never will', () => {
+  test('still waits for what has not succeeded, and fails with the oldest that never will', () => {
     const check = (...ids: string[]) => checkDependencies(ids, stateOf)
     expect(check('done')).toEqual({ unmet: [], failed: null })
     expect(check('done', 'waits', 'works')).toEqual({ unmet: ['waits', 'works'], failed: null })
     for (const lost of ['dead', 'off', 'gone']) {
-      expect(check('done', 'waits', lost, 'dead')).toEqual({
-        unmet: ['waits', lost, 'dead'],
-        failed: lost,
-      })
+      expect(check('done', 'waits', lost)).toEqual({ unmet: ['waits', lost], failed: lost })
     }
+    // Ids sort by their age. What failed by itself is older than what failed with it.
+    expect(check('off', 'waits', 'dead', 'gone')).toMatchObject({ failed: 'dead' })
   })
 })
 

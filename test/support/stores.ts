@@ -13,6 +13,7 @@ export const ENGINES = ['sqlite', 'mongo'] as const
 export type Engine = (typeof ENGINES)[number]
 
 const DAY_MS = 86_400_000
+const RETENTION = { retentionMs: 7 * DAY_MS, retentionDeadMs: 30 * DAY_MS }
 
 /** What a test may do with the place where its jobs are kept. */
 export interface Place {
@@ -39,8 +40,7 @@ export function useStore(engine: Engine, settings: Partial<StoreSettings> = {}):
   const warnings: Warning[] = []
   const encryptionKey = randomBytes(32)
   const complete: StoreSettings = {
-    retentionMs: 7 * DAY_MS,
-    retentionDeadMs: 30 * DAY_MS,
+    ...RETENTION,
     encryptionKeys: [encryptionKey],
     warn: (fields, message) => void warnings.push({ fields, message }),
     ...settings,
@@ -74,6 +74,29 @@ export function useStore(engine: Engine, settings: Partial<StoreSettings> = {}):
     encryptionKey,
     warnings,
     rawText: () => fixture.rawText(),
+  }
+}
+
+/** Opens an empty store for this work alone, and removes it afterwards. */
+export async function withStore<T>(
+  engine: Engine,
+  work: (store: Store, warnings: readonly Warning[]) => Promise<T>,
+): Promise<T> {
+  const warnings: Warning[] = []
+  const fixture = FIXTURES[engine]()
+  try {
+    const store = await openStore(fixture.url(), {
+      ...RETENTION,
+      encryptionKeys: [randomBytes(32)],
+      warn: (fields, message) => void warnings.push({ fields, message }),
+    })
+    try {
+      return await work(store, warnings)
+    } finally {
+      await store.close()
+    }
+  } finally {
+    await fixture.remove()
   }
 }
 

@@ -113,7 +113,7 @@ export async function resolve(
     const known = knownBy(job, holders)
     if (known !== null) {
       if (known.kind !== 'existing') results[index] = refusedBy(known.holder, known.kind)
-      else if (hasPayloadOf(known.holder, job)) results[index] = existingAs(known.holder, job)
+      else if (needsNoRead(known.holder, job)) results[index] = existingAs(known.holder, job)
       else existing.push({ index, jobId: known.holder._id })
       continue
     }
@@ -228,9 +228,13 @@ export async function readExisting(
   )
 }
 
-/** The hash covers the payload: if the key made the job, its bytes need not be read. */
-function hasPayloadOf({ idempotencyKey, payloadChanged }: Holder, { idempotency }: NewJob) {
-  return idempotency !== null && idempotencyKey === idempotency.key && payloadChanged !== true
+/**
+ * The hash covers the payload: if the key made the job, its bytes need not be read. A blocked job
+ * is read, because it may be promoted before the batch returns.
+ */
+function needsNoRead({ state, idempotencyKey, payloadChanged }: Holder, { idempotency }: NewJob) {
+  const hasPayload = idempotency !== null && idempotencyKey === idempotency.key
+  return hasPayload && payloadChanged !== true && state !== 'blocked'
 }
 
 function hashOf({ keys = [], idempotencyKey, requestHash }: Holder, key: string) {
@@ -292,7 +296,9 @@ async function applyDedupe(
     case 'keep': {
       if (job.idempotency === null) return { kind: 'kept', document: null }
       const document = await updateOwner(context, owned, keyAddition(job), deadline)
-      return document === null ? RACED : { kind: 'kept', document }
+      if (document === null) return RACED
+      // It may be promoted before the batch returns.
+      return { kind: 'kept', document: document.state === 'blocked' ? null : document }
     }
     case 'replace': {
       const filter = { ...owned, ...guardOf('replace', { now, version }), attemptCount: 0 }

@@ -198,10 +198,17 @@ async function fillInKnown(batch: Batch, refused: { index: number; job: NewJob }
   const holders = await findHolders(batch.context, jobs, batch.deadline)
   for (const { index, job } of refused) {
     const known = knownBy(job, holders)
-    if (known === null) continue
+    if (known === null || isMadeAfter(batch, index, known.holder._id)) continue
     if (known.kind !== 'existing') batch.results[index] = refusedBy(known.holder, known.kind)
     else batch.existing.push({ index, jobId: known.holder._id })
   }
+}
+
+/** Whether a later request of the batch made the job: an earlier request cannot repeat it. */
+function isMadeAfter({ results }: Batch, index: number, jobId: string): boolean {
+  return results
+    .slice(index + 1)
+    .some((result) => result.kind === 'inserted' && result.job.id === jobId)
 }
 
 /** Marks the dependencies, then reads them, so that one that finishes in between is not missed. */

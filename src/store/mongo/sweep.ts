@@ -64,19 +64,18 @@ export async function sweep(
   const leases = options.reclaim
     ? await endExpiredLeases(context, limit)
     : { reclaimed: 0, buriedLapsed: 0, after: NO_EFFECTS }
+  // All of them before their effects: a dependent that has expired too is expired, not failed.
   const expired = [
-    await endExpiredJobs(context, 'queued', limit),
-    await endExpiredJobs(context, 'blocked', limit),
+    ...(await endExpiredJobs(context, 'queued', limit)),
+    ...(await endExpiredJobs(context, 'blocked', limit)),
   ]
+  const afterExpired = await tryFinishEffects(context, expired)
   if (leases.reclaimed > 0) context.notifyWork()
-  const after = sumEffects([
-    ...[leases.after, deleted.after, afterBlocked, left],
-    ...expired.map((one) => one.after),
-  ])
+  const after = sumEffects([...[leases.after, deleted.after, afterBlocked, left, afterExpired]])
   return {
     reclaimed: leases.reclaimed,
     buriedLapsed: leases.buriedLapsed,
-    expired: expired.reduce((sum, { count }) => sum + count, 0),
+    expired: expired.length,
     abandoned: deleted.abandoned,
     evicted: deleted.evicted,
     promoted: blocked.promotedCount + after.promoted,
@@ -232,17 +231,17 @@ function changeOf(event: LeaseEvent, now: Date) {
   }
 }
 
-/** One state at a time, because each has its own index. */
+/** Returns the ids of the jobs. One state at a time, because each has its own index. */
 async function endExpiredJobs(
   context: MongoContext,
   state: 'queued' | 'blocked',
   limit: number,
-): Promise<EndedJobs> {
+): Promise<string[]> {
   const deadline = startDeadline()
   const now = nowOf(context)
   const guard = { ...guardOf('expire', { now }), state }
   const jobs = await firstBy('expiresAt', context, guard, limit, deadline)
-  if (jobs.length === 0) return NO_JOBS
+  if (jobs.length === 0) return []
   const writeId = randomId()
   const { modifiedCount: count } = await run(deadline, (commandLimit) =>
     context.jobs.updateMany(
@@ -252,13 +251,7 @@ async function endExpiredJobs(
     ),
   )
   const ended = await reportDeaths(context, jobs, EXPIRED.reason, { writeId, count }, deadline)
-  return {
-    count,
-    after: await tryFinishEffects(
-      context,
-      ended.map(({ _id }) => _id),
-    ),
-  }
+  return ended.map(({ _id }) => _id)
 }
 
 /** Class by class. If one fills the limit, the next sweep follows at once. */

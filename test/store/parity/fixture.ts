@@ -10,7 +10,7 @@ import type { Warning } from '../../support/stores.ts'
 import { until } from '../../support/until.ts'
 
 /** Instants that a script gives lie whole units apart, and a script takes less than one. */
-const UNIT_MS = 300_000
+export const UNIT_MS = 300_000
 export const HOUR_MS = 3_600_000
 const SHORT_LEASE_MS = 1
 

@@ -1,0 +1,286 @@
+// Scripts that chance writes: thirty commands of clients, workers, handlers and sweepers, in an
+// order that nobody thought of. A script is a list of numbers, so that fast-check can shrink it.
+import fc from 'fast-check'
+import type { Attempt, ClaimedJob, JobState, NewJob } from '../../../src/job/job.ts'
+import type { OverdueJob } from '../../../src/store/settlement.ts'
+import type { Holder } from '../../../src/store/store.ts'
+import {
+  acceptance,
+  attemptOf,
+  burial,
+  holderOf,
+  laterAgain,
+  leaseOf,
+  passed,
+  postponement,
+  report,
+  success,
+} from '../../contract/fixtures.ts'
+import { HOUR_MS, type Script, type Stage, UNIT_MS } from './fixture.ts'
+
+const COMMANDS = 30
+const SHORT_LEASE_MS = 1
+/** Jobs become due in the order in which they were enqueued, all long ago. */
+const FIRST_DUE_UNITS = 900
+const ENDPOINTS = ['plain', 'limited', 'telling'] as const
+const NOTICES = { endpoint: 'told', states: ['succeeded', 'dead', 'cancelled'] as const }
+
+/** Numbers that a command takes its choices from. */
+interface Draw {
+  verb: Verb
+  numbers: number[]
+}
+
+/** What a script has to choose from. */
+interface World {
+  stage: Stage
+  /** Names of jobs, oldest first. */
+  jobs: string[]
+  /** All claims, also those whose lease has ended: their holders do not know. */
+  claimed: ClaimedJob[]
+  /** What was overdue at the last look. */
+  overdue: OverdueJob[]
+}
+
+type Choose = <T>(items: readonly T[]) => T
+type Play = (world: World, choose: Choose) => Promise<unknown>
+
+const few = [null, null, null, 'a', 'b'] as const
+
+const VERBS = {
+  async nothing() {},
+  async enqueue(world, choose) {
+    const count = choose([1, 1, 1, 2])
+    const jobs = [newJob(world, choose)]
+    if (count === 1) return world.stage.enqueue(...jobs)
+    // Two requests of one batch for one key are as two requests at once: either can be the first.
+    jobs.push({ ...newJob(world, choose), idempotency: null, dedupe: null })
+    // Both can be about one job. Which of its states each is answered with depends on when a store
+    // looks; what it is in the end does not.
+    await world.stage.step(`enqueue ${count}`, async () =>
+      (await world.stage.store.enqueue(jobs)).map((result) =>
+        'job' in result ? { kind: result.kind, id: result.job.id } : result,
+      ),
+    )
+  },
+  async claim(world, choose) {
+    await claim(world, choose(ENDPOINTS), choose([1, 1, 2, 3]))
+  },
+  async claimForPulling(world, choose) {
+    await claim(world, choose(ENDPOINTS), 1, { pulls: true })
+  },
+  async claimAndLapse(world, choose) {
+    await claim(world, choose(ENDPOINTS), 1, { leaseMs: SHORT_LEASE_MS })
+  },
+  async settle({ stage, claimed }, choose) {
+    const { store } = stage
+    const one = choose(claimed)
+    const isLater = choose([false, false, true])
+    const end = choose([
+      () => success(store, one),
+      () => laterAgain(store, one, one.claimedAt + (isLater ? HOUR_MS : 0)),
+      () => laterAgain(store, one),
+      () => postponement(store, one),
+      () => burial(store, one),
+    ])()
+    const isRepeat = choose([false, false, true])
+    await stage.step(end.event, () => store.settle([end], { isRepeat }))
+  },
+  async accept({ stage, claimed }, choose) {
+    const one = choose(claimed)
+    const endsAt = one.claimedAt + choose([0, 2 * HOUR_MS])
+    await stage.step('accept', () => stage.store.settle([acceptance(one, endsAt)]))
+  },
+  async renew({ stage, claimed }, choose) {
+    const one = choose(claimed)
+    await stage.step('renew', () => stage.store.renew([leaseOf(one)], 2 * HOUR_MS))
+  },
+  async heartbeat({ stage, claimed }, choose) {
+    const one = choose(claimed)
+    const beat = {
+      progress: choose([null, { value: 7, message: 'page 7' }]),
+      extendMs: choose([null, 3 * HOUR_MS]),
+      completionTimeoutMs: 5 * HOUR_MS,
+    }
+    await stage.step('heartbeat', () => stage.store.heartbeat(leaseOf(one), beat))
+  },
+  async release({ stage, claimed }, choose) {
+    const one = choose(claimed)
+    await stage.step('release', () => stage.store.release([leaseOf(one)]))
+  },
+  async sweep({ stage }) {
+    await stage.sweep()
+  },
+  async lookForOverdue(world) {
+    world.overdue = await world.stage.step('overdue', () => world.stage.store.overdue(10))
+  },
+  async endOverdue({ stage, overdue }, choose) {
+    const late = choose(overdue)
+    const attempt: Attempt = {
+      ...attemptOf(stage.store, late as unknown as ClaimedJob),
+      outcome: 'timeout',
+      message: 'no report in time',
+      number: late.attemptNumber,
+      finishedAt: stage.now() - HOUR_MS,
+    }
+    const failure = { reason: 'attempts_exhausted', message: 'no report in time' } as const
+    const end = choose([
+      { ...late, attempt, event: 'time_out' as const, runAt: stage.now() },
+      { ...late, attempt, event: 'bury_timed_out' as const, failure },
+    ])
+    await stage.step(end.event, () => stage.store.endOverdue([end]))
+  },
+  async cancel({ stage, jobs }, choose) {
+    const names = [choose(jobs), choose(jobs)].slice(0, choose([1, 1, 2]))
+    await stage.step(`cancel ${names}`, () => stage.store.cancel(names.map(stage.idOf)))
+  },
+  async retry({ stage, jobs }, choose) {
+    const name = choose(jobs)
+    const waives = choose([true, false])
+    await stage.step(`retry ${name}`, () => stage.store.retry([stage.idOf(name)], { waives }))
+  },
+  async edit({ stage, jobs }, choose) {
+    const name = choose(jobs)
+    const change = {
+      runAt: choose([undefined, stage.now(), stage.now() + HOUR_MS]),
+      priority: choose([undefined, 1, 9]),
+      tags: choose([undefined, [], ['x']]),
+      expiresInMs: choose([undefined, undefined, null, 5 * HOUR_MS]),
+      payload: choose([undefined, Buffer.from('{"edited":true}')]),
+    }
+    const version = choose([null, null, 1, 2])
+    await stage.step(`edit ${name}`, () => stage.store.edit(stage.idOf(name), change, version))
+  },
+  async deleteJob({ stage, jobs }, choose) {
+    const name = choose(jobs)
+    await stage.step(`delete ${name}`, () => stage.store.deleteJob(stage.idOf(name)))
+  },
+  async switchEndpoint({ stage }, choose) {
+    const name = choose(ENDPOINTS)
+    const { store } = stage
+    await choose([
+      () => stage.step(`resume ${name}`, () => store.resumeEndpoint(name)),
+      () => stage.step(`pause ${name}`, () => store.pauseEndpoint(name)),
+      () => stage.step(`${name} fails`, () => report(store, name, { failures: 2 })),
+      () => stage.step(`${name} is gone`, () => report(store, name, { goneAtVersion: 1 })),
+    ])()
+  },
+  async read({ stage, jobs }, choose) {
+    const { store } = stage
+    const states = choose<JobState[]>([['queued'], ['dead', 'cancelled'], ['succeeded']])
+    await stage.step('list', () =>
+      store.listJobs({ endpoint: choose(ENDPOINTS), states, limit: 3 }),
+    )
+    await stage.step('count', () => store.countJobs([...ENDPOINTS, 'told', 'nowhere']))
+    await stage.step('final', () => store.finalAmong(jobs.map(stage.idOf)))
+    await stage.step('head', () => store.headOfOrderingKey(choose(ENDPOINTS), 'a'))
+  },
+} satisfies Record<string, Play>
+
+type Verb = keyof typeof VERBS
+
+/** Those that lead on are here more than once; fast-check shrinks to the first. */
+const WEIGHTED: Verb[] = [
+  'nothing',
+  ...(Object.keys(VERBS) as Verb[]).slice(1),
+  ...(['enqueue', 'enqueue', 'enqueue', 'enqueue', 'enqueue', 'claim', 'claim', 'claim'] as const),
+  ...(['settle', 'settle', 'settle', 'sweep', 'retry', 'cancel'] as const),
+]
+
+const draw: fc.Arbitrary<Draw> = fc.record({
+  verb: fc.constantFrom(...WEIGHTED),
+  numbers: fc.array(fc.nat({ max: 999 }), { minLength: 24, maxLength: 24 }),
+})
+
+export const randomScripts = fc.array(draw, { minLength: COMMANDS, maxLength: COMMANDS })
+
+export function scriptOf(draws: Draw[]): Script {
+  return async (stage) => {
+    const world: World = { stage, jobs: [], claimed: [], overdue: [] }
+    await stage.endpoint('told')
+    await stage.endpoint('plain')
+    await stage.endpoint('limited', { concurrency: 1 })
+    await stage.endpoint('telling', { onFinish: { ...NOTICES, states: [...NOTICES.states] } })
+    for (const { verb, numbers } of draws) {
+      await VERBS[canPlay(verb, world) ? verb : 'enqueue'](world, chooser(numbers))
+    }
+    await stage.sweep()
+  }
+}
+
+/**
+ * Without the hints of a claim, where to ask again: a store may give one without need. A short
+ * lease has ended when this returns.
+ */
+async function claim(
+  { stage, claimed }: World,
+  endpoint: string,
+  limit: number,
+  holder: Partial<Holder> = {},
+): Promise<void> {
+  const { store } = stage
+  const complete = holderOf({ leaseMs: HOUR_MS, ...holder })
+  const jobs = await stage.step(`claim ${limit} of ${endpoint}`, async () => {
+    const claim = await store.claim([{ endpoint, limit }], limit, complete)
+    if (complete.leaseMs === SHORT_LEASE_MS) {
+      await passed(store, store.clock.now() + SHORT_LEASE_MS)
+    }
+    return claim.jobs
+  })
+  claimed.push(...jobs)
+}
+
+/** Whether there is something to do it to. */
+function canPlay(verb: Verb, { jobs, claimed, overdue }: World): boolean {
+  switch (verb) {
+    case 'settle':
+    case 'accept':
+    case 'renew':
+    case 'heartbeat':
+    case 'release':
+      return claimed.length > 0
+    case 'endOverdue':
+      return overdue.length > 0
+    case 'cancel':
+    case 'retry':
+    case 'edit':
+    case 'deleteJob':
+      return jobs.length > 0
+    default:
+      return true
+  }
+}
+
+function newJob({ stage, jobs }: World, choose: Choose): NewJob {
+  const name = `job-${jobs.length + 1}`
+  const key = choose(few)
+  const request = choose(['same', 'same', 'other'])
+  const dedupe = choose(few)
+  const dependsOn = [choose(jobs), choose(jobs)].slice(0, choose([0, 0, 0, 1, 2]))
+  const job = stage.job(name, choose(ENDPOINTS), {
+    runAt: stage.now() - (FIRST_DUE_UNITS - jobs.length) * UNIT_MS,
+    priority: choose([5, 5, 9]),
+    maxAttempts: choose([1, 2, 3]),
+    expiresAt: choose([null, null, null, null, stage.now() + HOUR_MS, stage.now()]),
+    // As of the API: the hash stands for the request, its payload included.
+    ...(key === null
+      ? {}
+      : { idempotency: { key, requestHash: request }, payload: Buffer.from(`"${request}"`) }),
+    dedupe:
+      dedupe === null
+        ? null
+        : { key: dedupe, mode: choose(['keep', 'replace', 'replace', 'reject'] as const) },
+    orderingKey: choose(few),
+    dependsOn: [...new Set(dependsOn.map(stage.idOf))],
+    onFinish: choose(['inherited', 'inherited', null]),
+    metadata: choose([{}, { customer: '7' }]),
+  })
+  jobs.push(name)
+  return job
+}
+
+/** Choices by the given numbers, one after another. */
+function chooser(numbers: number[]): Choose {
+  let at = 0
+  return (items) => items[(numbers[at++ % numbers.length] as number) % items.length] as never
+}

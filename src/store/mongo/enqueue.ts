@@ -145,7 +145,7 @@ async function storeItems(batch: Batch, items: Item[]): Promise<void> {
   let open = items
   let roundsWithoutProgress = 0
   while (open.length > 0) {
-    const taken = await tryToInsert(context, open, fruitless, deadline)
+    const taken = await tryToInsert(context, open, roundsWithoutProgress, deadline)
     for (const item of open) {
       if (taken.has(item)) continue
       results[item.index] = insertedAs(item)
@@ -180,10 +180,11 @@ async function resolveAll(batch: Batch, items: Item[]): Promise<Resolved> {
 async function tryToInsert(
   context: MongoContext,
   items: Item[],
-  fruitless: number,
+  roundsWithoutProgress: number,
   deadline: Deadline,
 ): Promise<Set<Item>> {
-  const isKeyless = ({ document }: Item) => fruitless > 0 && document.dedupeHolder !== undefined
+  const isKeyless = ({ document }: Item) =>
+    roundsWithoutProgress > 0 && document.dedupeHolder !== undefined
   const keyless = items.filter(isKeyless)
   const others = items.filter((item) => !isKeyless(item))
   const taken = others.length === 0 ? new Set<Item>() : await insert(context, others, deadline)

@@ -6,7 +6,7 @@ const DEADLINE_MS = 10_000
 const CLOCK_SLACK_MS = 2_000
 
 /** The API refused, and said why. */
-export class Refused extends Error {
+class Refused extends Error {
   /** @param {number} status @param {{code?: string, detail?: string, errors?: {path: string, message: string}[]}} problem */
   constructor(status, problem) {
     const fields = (problem.errors ?? []).map(({ path, message }) => `${path}: ${message}`)

@@ -21,7 +21,7 @@ const NO_ATTEMPTS = { succeeded: 0, failed: 0 }
 const PING_DEADLINE_MS = 16 * 60_000
 
 /** @param {string} name */
-export const endpointPath = (name) => `endpoints/${encodeURIComponent(name)}`
+const endpointPath = (name) => `endpoints/${encodeURIComponent(name)}`
 
 /** @param {{name?: string}} props */
 export function Endpoint({ name = '' }) {

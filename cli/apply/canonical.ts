@@ -44,7 +44,7 @@ const SCHEDULE_FIELDS = [
 
 type Fields = Record<string, unknown>
 
-export interface Problem {
+interface Problem {
   /** Within the endpoint or schedule; empty: all of it. */
   path: PropertyKey[]
   message: string

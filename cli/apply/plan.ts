@@ -6,7 +6,7 @@ import { isMapping, readSettingsFile, refuseFaults } from '../document.ts'
 import { cleaned } from '../terminal-text.ts'
 import { type Canonical, canonicalEndpoint, canonicalSchedule, isName } from './canonical.ts'
 
-export type Kind = 'endpoint' | 'schedule'
+type Kind = 'endpoint' | 'schedule'
 
 export interface FieldChange {
   field: string

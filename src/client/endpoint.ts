@@ -31,9 +31,9 @@ export type EndpointChange = {
     | (Field extends 'secret' ? never : null)
 }
 
-export type StatusChoice = 'retry' | 'final' | 'throttle'
+type StatusChoice = 'retry' | 'final' | 'throttle'
 
-export type EndpointState = 'active' | 'paused' | 'disabled' | 'resting' | 'deleting'
+type EndpointState = 'active' | 'paused' | 'disabled' | 'resting' | 'deleting'
 
 export interface Endpoint {
   name: string

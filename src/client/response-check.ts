@@ -181,7 +181,7 @@ export const ENDPOINT_STATS = record({
   ...{ name: word, state: word, queued: number, due: number, running: number, dead: number },
   ...{ more: ifGiven(flag), oldestDueAge: orNull(word) },
 })
-export const MINUTE = record({
+const MINUTE = record({
   ...{ minute: word, succeeded: number, failed: number, durations: listOf(number) },
 })
 export const STATS = record({

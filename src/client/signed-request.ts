@@ -3,7 +3,7 @@ import { readBytes } from './read-bytes.ts'
 import { VerificationError } from './verification-error.ts'
 
 /** Headers as in Fetch, or as in Node: an array for a header that was sent more than once. */
-export type RequestHeaders =
+type RequestHeaders =
   | { get(name: string): string | null }
   | Record<string, string | readonly string[] | undefined>
 

@@ -1,7 +1,7 @@
 // The extra request headers that an endpoint or a job may have (docs: delivery, "The request").
 
 export const MAX_EXTRA_HEADERS = 20
-export const MAX_HEADER_VALUE_BYTES = 4_096
+const MAX_HEADER_VALUE_BYTES = 4_096
 const MAX_HEADER_NAME_LENGTH = 256
 
 /** Set by Posthorn. accept-encoding is one of them because Posthorn does not decode responses. */

@@ -6,7 +6,7 @@ import type { Timing } from './timing.ts'
 
 export const OVERLAPS = ['allow', 'skip'] as const
 /** `skip`: a tick enqueues no job while the job of the last tick is not final. */
-export type Overlap = (typeof OVERLAPS)[number]
+type Overlap = (typeof OVERLAPS)[number]
 
 export const MISFIRES = ['once', 'skip'] as const
 /** The rule for missed ticks. `once`: one job now for all of them; `skip`: none. */

@@ -6,7 +6,7 @@ import type { EndMetrics } from './metrics.ts'
 import type { MinuteStats } from './minute-stats.ts'
 
 /** Details that only the process that sent the request has. */
-export interface SentDetails {
+interface SentDetails {
   /** The request was sent a second time, on a new connection. */
   resent: boolean
   runAt: number

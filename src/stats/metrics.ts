@@ -43,7 +43,7 @@ export interface EndpointStats {
   more: boolean
 }
 
-export interface MetricsText {
+interface MetricsText {
   contentType: string
   text: string
 }
@@ -191,7 +191,7 @@ function upkeepMetrics(metrics: Metrics): UpkeepMetrics {
 }
 
 /** Returns a function that keeps the first `max` names and replaces all later ones by `other`. */
-export function createBoundedLabel(max: number): (name: string) => string {
+function createBoundedLabel(max: number): (name: string) => string {
   const known = new Set<string>()
   return (name) => {
     if (known.has(name)) return name

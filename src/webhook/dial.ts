@@ -21,7 +21,7 @@ export interface Target {
   isTls: boolean
 }
 
-export type Dialled = (
+type Dialled = (
   ...result: [error: Error, socket: null] | [error: null, socket: Socket]
 ) => void
 

@@ -55,7 +55,7 @@ export interface AttemptEnd {
 }
 
 /** Why the worker ends an attempt. */
-export type AbortOutcome = Extract<Outcome, 'interrupted' | 'cancelled' | 'lost'>
+type AbortOutcome = Extract<Outcome, 'interrupted' | 'cancelled' | 'lost'>
 
 export interface Sending {
   /** Never rejects. */

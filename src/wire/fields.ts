@@ -189,7 +189,7 @@ export const onFinish = z.union(
   { error: 'expected the name of an endpoint, or an object with endpoint and states' },
 )
 
-export const orderingKey = text(1, 256)
+const orderingKey = text(1, 256)
 export const priority = z.int().min(0).max(9)
 export const expiresIn = duration(1, MAX_AHEAD_MS)
 export const tags = z.array(text(1, 64)).max(MAX_TAGS)

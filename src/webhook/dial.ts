@@ -21,9 +21,7 @@ export interface Target {
   isTls: boolean
 }
 
-type Dialled = (
-  ...result: [error: Error, socket: null] | [error: null, socket: Socket]
-) => void
+type Dialled = (...result: [error: Error, socket: null] | [error: null, socket: Socket]) => void
 
 /**
  * Starts to connect and returns a function that gives up. `done` is called once, when the

@@ -53,7 +53,9 @@ function prettyLines(): Destination {
 
 /** Await this before the process exits. It gives up after a second if the reader does not read. */
 export async function flushLog(log: Logger): Promise<void> {
-  const flushed = new Promise<void>((resolve) => log.flush(() => resolve()))
+  const flush = () => new Promise<void>((resolve) => log.flush(() => resolve()))
+  // The first ends with the write in progress, the second with the lines that came meanwhile.
+  const flushed = flush().then(flush)
   await Promise.race([flushed, sleep(FLUSH_DEADLINE_MS)])
 }
 
@@ -78,15 +80,29 @@ function lines(): Destination {
 function flushSoon(destination: ReturnType<typeof pino.destination>): void {
   const write = destination.write.bind(destination)
   let timer: NodeJS.Timeout | null = null
+  let waitingBytes = 0
+  const arm = () => {
+    if (timer !== null) return
+    timer = setTimeout(() => {
+      timer = null
+      destination.flush()
+    }, GATHER_MS)
+  }
   destination.write = (line) => {
-    if (timer === null) {
-      timer = setTimeout(() => {
-        timer = null
-        destination.flush()
-      }, GATHER_MS)
-    }
+    waitingBytes += Buffer.byteLength(line)
+    arm()
     return write(line)
   }
+  destination.on('write', (byteCount: number) => {
+    waitingBytes -= byteCount
+  })
+  destination.on('drop', (line: string) => {
+    waitingBytes -= Buffer.byteLength(line)
+  })
+  // A flush during a write does nothing. The lines of meanwhile would wait for the next line.
+  destination.on('drain', () => {
+    if (waitingBytes > 0) arm()
+  })
 }
 
 // Under load many lines share a millisecond, so its text is cached.

@@ -1,10 +1,13 @@
-// The log on a terminal: what others have said reaches it harmless.
-import { execFile } from 'node:child_process'
+// The log: its last lines reach a reader that was slow, and on a terminal no text of others is
+// interpreted.
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { expect, it } from 'vitest'
+import { expect, it, onTestFinished } from 'vitest'
+import { until } from './support/until.ts'
 
 /** Clears the screen, twice; turns the writing round; sets the title. */
 const WORDS = 'a\u001b[2J\u009b2J\u202eb\u001b]0;title\u0007'
@@ -29,4 +32,30 @@ it('holds no character that a terminal obeys', async () => {
   expect(stdout).toContain('request.failed')
   expect(stdout).toContain('title')
   expect(stdout).not.toMatch(/(?![\r\n])\p{Cc}|[\p{Cf}\p{Zl}\p{Zp}]/u)
+})
+
+/** Fills the pipe of its reader, logs one more line and says on stderr that it did. */
+const SLOWLY_READ = (end: string) => `
+import { createLogger, flushLog } from ${JSON.stringify(LOG)}
+const log = createLogger('api', 'info')
+log.info({ filler: 'x'.repeat(300_000) }, 'first')
+setTimeout(() => {
+  log.info('last')
+  setTimeout(async () => { process.stderr.write('logged'); ${end} }, 100)
+}, 100)
+`
+
+it.each([
+  ['that goes on without a further line', 'setTimeout(() => {}, 60_000)'],
+  ['that ends', 'await flushLog(log); process.exit()'],
+])('reaches a reader that was slow whole, of a process %s', async (_, end) => {
+  const words = ['--input-type=module', '-e', SLOWLY_READ(end)]
+  const child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'pipe'] })
+  onTestFinished(() => void child.kill())
+  await once(child.stderr, 'data')
+  let log = ''
+  child.stdout.on('data', (chunk: Buffer) => {
+    log += chunk.toString()
+  })
+  await until(() => log.includes('"msg":"last"'))
 })

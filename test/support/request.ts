@@ -51,7 +51,7 @@ export function requestTo(
     return Object.assign(answer, {
       async expect(status: number) {
         const found = await answer
-        expect({ status: found.status, body: found.body }).toMatchObject({ status })
+        expect(found.status, `${method} ${path}: ${found.text}`).toBe(status)
         return found
       },
     })

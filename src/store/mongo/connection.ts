@@ -195,11 +195,7 @@ export function isOnlyDuplicateKeys(error: unknown): error is MongoBulkWriteErro
   return writeErrors.length > 0 && writeErrors.every(({ code }) => code === DUPLICATE_KEY)
 }
 
-/**
- * Whether a batch broke a unique index, but the server did not say by which write, and stored none.
- * MongoDB always says it. secantusd-rs 0.5.3-beta.196 does not where it refuses a value that an
- * update removed from the index (insertKeyless of enqueue.ts).
- */
+/** Whether a batch broke a unique index, but the server did not say for which of its writes. */
 export function isBareDuplicateKey(error: unknown): boolean {
   if (!(error instanceof MongoBulkWriteError) || !isDuplicateKey(error)) return false
   const isKept = error.result.getWriteConcernError() === undefined

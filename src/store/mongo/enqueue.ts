@@ -68,7 +68,7 @@ type FoundEndpoint = Pick<EndpointDocument, '_id' | 'disabledReason' | 'onFinish
 
 /** Reserved for reading back the outcome of an insert without a response. */
 const READ_BACK_MS = 500
-/** Longer than the deadline of a verb: until then, no sweep checks a job without its key. */
+/** Longer than any verb takes: until then no sweeper looks at a job that is not complete yet. */
 const KEYLESS_MS = 10_000
 
 export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<Enqueued> {
@@ -319,11 +319,10 @@ async function insert(
 }
 
 /**
- * Inserts blocked jobs without their dedupe keys, then sets the keys by updates. Returns the jobs
- * whose key was taken. This is for secantusd-rs 0.5.3-beta.196, which tests use where they find no
- * mongod: once an update has removed or changed the value of a field in a unique index, that engine
- * refuses inserts with the former value, though no document has it. It accepts updates to it. On
- * MongoDB, this runs only if a key is freed between the insert and the read of its holder.
+ * Inserts without the dedupe key, blocked, and then gives it the key. Slower, and so only where an
+ * insert was refused for a key that nobody has: on some engines a key that was given up once still
+ * stands in the way of inserts, but not of updates (secantusd-rs 0.5). Returns those whose key was
+ * taken.
  */
 async function insertKeyless(
   context: MongoContext,
@@ -341,14 +340,14 @@ async function insertKeyless(
   const taken = new Set<Item>()
   for (const [i, item] of items.entries()) {
     const isStored = !missing.has(keyless[i] as Item)
-    if (!isStored || !(await setKey(context, item, deadline))) taken.add(item)
+    if (!isStored || !(await giveKey(context, item, deadline))) taken.add(item)
   }
   return taken
 }
 
-async function setKey(context: MongoContext, item: Item, deadline: Deadline): Promise<boolean> {
+async function giveKey(context: MongoContext, item: Item, deadline: Deadline): Promise<boolean> {
   const { _id, dedupeHolder, state } = item.document
-  if (dedupeHolder === undefined) throw new Error('only a job with a dedupe key has a key to set')
+  if (dedupeHolder === undefined) throw new Error('only a job with a dedupe key can get one')
   try {
     await run(deadline, (limit) =>
       context.jobs.updateOne(

@@ -57,10 +57,10 @@ test('workers and figures of the future are forgotten', async () => {
 })
 
 test('retries and ends are found by their indexes, not by walking the jobs', () => {
-  const planOf = (sql: string, ...values: number[]) =>
-    raw((db) => db.prepare(`explain query plan ${sql}`).all(...values))
+  const planOf = (sql: string) =>
+    raw((db) => db.prepare(`explain query plan ${sql}`).all())
       .map(({ detail }) => detail)
       .join()
-  expect(planOf(RETRIED_AHEAD, 0, 0)).toContain('jobs_due (due_at>?)')
-  expect(planOf(FINISH_NOW, 0, 0, 1, 0, 1)).toContain('jobs_purgeable (<expr>=? AND has_key=? AND')
+  expect(planOf(RETRIED_AHEAD)).toContain('jobs_due (due_at>?)')
+  expect(planOf(FINISH_NOW)).toContain('jobs_purgeable (<expr>=? AND has_key=? AND')
 })

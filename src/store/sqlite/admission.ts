@@ -9,29 +9,31 @@ import {
   slotsLeft,
 } from '../../endpoint/admission.ts'
 import type { Lane } from '../store.ts'
-import type { Database } from './connection.ts'
+import { type Database, inOrder } from './connection.ts'
 import { rampOf } from './endpoint-row.ts'
 
-/** Proves the guard endpoint_eligible, except for limits. Parameters: name, now. */
-export const ELIGIBLE = `
-select concurrency, rate_count, rate_per_ms, bucket_full_at, resting_until, ramp_places,
-  ramp_ends_at
-from endpoints
-where name = ? and deleting = 0 and paused = 0 and disabled_reason is null
-  and (resting_until is null or resting_until <= ?)`
+/** Proves the guard endpoint_eligible, except for limits. */
+export const ELIGIBLE = inOrder<[endpoint: string, now: number]>(
+  ['endpoint', 'now'],
+  `select concurrency, rate_count, rate_per_ms, bucket_full_at, resting_until, ramp_places,
+    ramp_ends_at
+  from endpoints
+  where name = $endpoint and deleting = 0 and paused = 0 and disabled_reason is null
+    and (resting_until is null or resting_until <= $now)`,
+)
 
-/** Parameters: endpoint, limit. */
 export const RUNNING_UP_TO = `
 select count(*) as count from (
-  select 1 from jobs where state = 'running' and endpoint = ? limit +?)`
+  select 1 from jobs where state = 'running' and endpoint = $endpoint limit +$limit)`
 
-/** Parameters: endpoint, since, limit. */
 export const SENDING_SINCE = `
 select count(*) as count from (
   select 1 from jobs
-  where state = 'running' and endpoint = ? and awaiting = 0 and claimed_at >= ? limit +?)`
+  where state = 'running' and endpoint = $endpoint and awaiting = 0 and claimed_at >= $since
+  limit +$limit)`
 
-export const TAKE_TOKENS = 'update endpoints set bucket_full_at = ? where name = ?'
+export const TAKE_TOKENS =
+  'update endpoints set bucket_full_at = $rateFullAt where name = $endpoint'
 
 interface LimitsRow {
   concurrency: number | null
@@ -55,14 +57,15 @@ export function acquireAdmission(
   { endpoint, limit: asked }: Lane,
   now: number,
 ): Admission | null {
-  const row = connection.statement(ELIGIBLE).get(endpoint, now) as LimitsRow | undefined
+  const row = connection.ordered(ELIGIBLE).get(endpoint, now) as LimitsRow | undefined
   if (row === undefined) return null
   const limits = limitsOf(row)
   if (!isLimited(limits)) return { slots: asked, limits: null }
   const counts: AttemptCounts = {
-    running: (limit) => connection.statement(RUNNING_UP_TO).get(endpoint, limit)?.count as number,
+    running: (limit) =>
+      connection.statement(RUNNING_UP_TO).get({ endpoint, limit })?.count as number,
     sendingSince: (since, limit) =>
-      connection.statement(SENDING_SINCE).get(endpoint, since, limit)?.count as number,
+      connection.statement(SENDING_SINCE).get({ endpoint, since, limit })?.count as number,
   }
   return { slots: slotsLeft(limits, asked, counts, now), limits }
 }
@@ -76,7 +79,9 @@ export function releaseAdmission(
   now: number,
 ): number {
   const { rateFullAt, againAt } = afterClaim(limits, claimedCount, now)
-  if (rateFullAt !== limits.rateFullAt) connection.statement(TAKE_TOKENS).run(rateFullAt, endpoint)
+  if (rateFullAt !== limits.rateFullAt) {
+    connection.statement(TAKE_TOKENS).run({ endpoint, rateFullAt })
+  }
   return againAt
 }
 

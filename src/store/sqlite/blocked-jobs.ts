@@ -5,43 +5,40 @@ import { dependencyFailed } from '../../job/attempt.ts'
 import { checkDependencies } from '../../job/dependencies.ts'
 import { type Database, reportEnd } from './connection.ts'
 import { guardOf, IN_ORDER } from './guards.ts'
-import { failureValues, finishQueuedAs, listText, parsed } from './job-row.ts'
+import { FAILURE, finishQueuedAs, listText, parsed } from './job-row.ts'
 import { stateOf } from './jobs.ts'
 
 export const BLOCKED_COLUMNS = 'seq, id, endpoint, ordering_key, waiting_for'
 
-export const BLOCKED_BY_SEQ = `select ${BLOCKED_COLUMNS} from jobs where seq = ? and blocked = 1`
-export const BLOCKED_BY_ID = `select ${BLOCKED_COLUMNS} from jobs where id = ? and blocked = 1`
+export const BLOCKED_BY_SEQ = `select ${BLOCKED_COLUMNS} from jobs where seq = $seq and blocked = 1`
+export const BLOCKED_BY_ID = `select ${BLOCKED_COLUMNS} from jobs where id = $id and blocked = 1`
 
 /** The earliest of its ordering key that is not final. */
 export const HEAD_OF_KEY = `
 select ${BLOCKED_COLUMNS}, blocked from jobs
-where ${IN_ORDER} and endpoint = ? and ordering_key = ? order by seq limit 1`
+where ${IN_ORDER} and endpoint = $endpoint and ordering_key = $orderingKey order by seq limit 1`
 export const ORDERING_SLOT_OF = `
-select seq, state from jobs where ordering_slot is not null and endpoint = ? and ordering_slot = ?`
+select seq, state from jobs
+where ordering_slot is not null and endpoint = $endpoint and ordering_slot = $orderingKey`
 
 export const ADD_DEPENDENCY = `
-insert into dependencies (dependency, dependent) values (?, ?) on conflict do nothing`
+insert into dependencies (dependency, dependent) values ($id, $dependent) on conflict do nothing`
 export const MARK_DEPENDED_ON = `
-update jobs set has_dependents = 1 where id = ? and has_dependents = 0`
+update jobs set has_dependents = 1 where id = $id and has_dependents = 0`
 
-/** Parameters: now (twice), seq. */
 export const PROMOTE = `
-update jobs set blocked = 0, recheck = 0, ordering_slot = ordering_key, due_at = max(run_at, ?),
-  promoted_at = ?,
-  version = version + 1
-where seq = ? and ${guardOf('promote')}`
+update jobs set blocked = 0, recheck = 0, ordering_slot = ordering_key,
+  due_at = max(run_at, $now), promoted_at = $now, version = version + 1
+where seq = $seq and ${guardOf('promote')}`
 /** A later job of the key, when an earlier one is queued again. */
 export const BLOCK_AGAIN = `
 update jobs set blocked = 1, ordering_slot = null, version = version + 1
-where seq = ? and state = 'queued' and ordering_slot is not null`
-/** Parameters: finished at, reason, message, what it still waited for, seq. */
+where seq = $seq and state = 'queued' and ordering_slot is not null`
 export const FAIL_DEPENDENT = `
-update jobs set ${finishQueuedAs('dead')}, failure_reason = ?,
-  failure_message = ?, waiting_for = ?
-where seq = ? and ${guardOf('fail_dependent')}`
+update jobs set ${finishQueuedAs('dead')}, ${FAILURE}, waiting_for = $waitingFor
+where seq = $seq and ${guardOf('fail_dependent')}`
 export const WAIT_FOR = `
-update jobs set waiting_for = ?, recheck = 0 where seq = ? and blocked = 1`
+update jobs set waiting_for = $waitingFor, recheck = 0 where seq = $seq and blocked = 1`
 
 export interface BlockedJob {
   seq: number
@@ -61,8 +58,8 @@ export type BlockedCheck =
 /** In the transaction that read their states: they finish later, and their finish sees the mark. */
 export function waitForFinishOf({ connection }: Database, ids: string[], dependent: string): void {
   for (const id of ids) {
-    connection.statement(ADD_DEPENDENCY).run(id, dependent)
-    connection.statement(MARK_DEPENDED_ON).run(id)
+    connection.statement(ADD_DEPENDENCY).run({ id, dependent })
+    connection.statement(MARK_DEPENDED_ON).run({ id })
   }
 }
 
@@ -78,11 +75,11 @@ export function checkBlocked(database: Database, row: BlockedJob): BlockedCheck 
 
 function isOrderingSlotFree(
   { connection }: Database,
-  { seq, endpoint, ordering_key }: BlockedJob,
+  { seq, endpoint, ordering_key: orderingKey }: BlockedJob,
 ): boolean {
-  const head = connection.statement(HEAD_OF_KEY).get(endpoint, ordering_key)
+  const head = connection.statement(HEAD_OF_KEY).get({ endpoint, orderingKey })
   if (head?.seq !== seq) return false
-  return connection.statement(ORDERING_SLOT_OF).get(endpoint, ordering_key)?.state !== 'running'
+  return connection.statement(ORDERING_SLOT_OF).get({ endpoint, orderingKey })?.state !== 'running'
 }
 
 /** Checks and writes. The caller is in a transaction and runs the finish effects. */
@@ -110,7 +107,7 @@ export function advanceOrderingKey(
   endpoint: string,
   orderingKey: string,
 ): BlockedCheck['kind'] {
-  const head = database.connection.statement(HEAD_OF_KEY).get(endpoint, orderingKey)
+  const head = database.connection.statement(HEAD_OF_KEY).get({ endpoint, orderingKey })
   if (head === undefined || head.blocked === 0) return 'waits'
   return resolveBlocked(database, head as unknown as BlockedJob)
 }
@@ -122,23 +119,23 @@ export function blockLaterOne(
   endpoint: string,
   orderingKey: string,
 ): void {
-  const holder = connection.statement(ORDERING_SLOT_OF).get(endpoint, orderingKey)
+  const holder = connection.statement(ORDERING_SLOT_OF).get({ endpoint, orderingKey })
   if (holder === undefined || (holder.seq as number) <= seq) return
-  connection.statement(BLOCK_AGAIN).run(holder.seq as number)
+  connection.statement(BLOCK_AGAIN).run({ seq: holder.seq as number })
 }
 
 function promote(database: Database, { seq, endpoint, ordering_key }: BlockedJob): boolean {
   const { connection, clock, notifier } = database
   if (ordering_key !== null) blockLaterOne(database, seq, endpoint, ordering_key)
-  const now = clock.now()
-  const { changes } = connection.statement(PROMOTE).run(now, now, seq)
+  const { changes } = connection.statement(PROMOTE).run({ seq, now: clock.now() })
   if (changes === 1) notifier.notifyWork()
   return changes === 1
 }
 
 function waitFor({ connection }: Database, row: BlockedJob, unmet: string[]): void {
-  const text = listText(unmet)
-  if (text !== row.waiting_for) connection.statement(WAIT_FOR).run(text, row.seq)
+  const waitingFor = listText(unmet)
+  if (waitingFor === row.waiting_for) return
+  connection.statement(WAIT_FOR).run({ seq: row.seq, waitingFor })
 }
 
 function failDependent(
@@ -148,9 +145,12 @@ function failDependent(
 ): boolean {
   const { connection, clock } = database
   const failure = dependencyFailed(failed)
-  const { changes } = connection
-    .statement(FAIL_DEPENDENT)
-    .run(clock.now(), ...failureValues(failure), listText(unmet), row.seq)
+  const { changes } = connection.statement(FAIL_DEPENDENT).run({
+    seq: row.seq,
+    finishedAt: clock.now(),
+    ...failure,
+    waitingFor: listText(unmet),
+  })
   if (changes === 0) return false
   const { id: jobId, endpoint } = row
   reportEnd(database, { jobId, endpoint, attempt: null, diedOf: failure.reason })
@@ -163,7 +163,7 @@ export function headOfOrderingKey(
   orderingKey: string,
 ): Promise<string | null> {
   return connection.read(() => {
-    const row = connection.statement(HEAD_OF_KEY).get(endpoint, orderingKey)
+    const row = connection.statement(HEAD_OF_KEY).get({ endpoint, orderingKey })
     return row === undefined ? null : (row.id as string)
   })
 }

@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto'
 import type { ClaimedJob } from '../../job/job.ts'
 import type { Claim, Due, Holder, Lane } from '../store.ts'
 import { acquireAdmission, releaseAdmission } from './admission.ts'
-import type { Database } from './connection.ts'
+import { type Database, inOrder } from './connection.ts'
 import { guardOf } from './guards.ts'
 import { openJobHeaders, originOf, parsed } from './job-row.ts'
 
@@ -16,9 +16,9 @@ import { openJobHeaders, originOf, parsed } from './job-row.ts'
  */
 const MAX_ENTRIES = 1_000
 
-/** Parameters: since, now. */
 export const DUE_BETWEEN = `
-select endpoint from jobs where state = 'queued' and blocked = 0 and due_at > ? and due_at <= ?
+select endpoint from jobs
+where state = 'queued' and blocked = 0 and due_at > $since and due_at <= $now
 order by due_at limit ${MAX_ENTRIES}`
 
 /** A thousand rows cost more to hand over than to count. */
@@ -35,21 +35,23 @@ with recursive lane (endpoint) as (
 select endpoint from lane where endpoint is not null`
 
 export const NEXT_DUE = `
-select due_at as next_at from jobs where state = 'queued' and blocked = 0 and due_at > ?
+select due_at as next_at from jobs where state = 'queued' and blocked = 0 and due_at > $now
 order by due_at limit 1`
 
 export function due({ connection, clock }: Database, since: number | null): Promise<Due> {
   return connection.read(() => {
     const now = clock.now()
     const recent = since === null ? null : becameDue(since, now)
-    const nextAt = (connection.statement(NEXT_DUE).get(now)?.next_at as number | undefined) ?? null
+    const next = connection.statement(NEXT_DUE).get({ now })
+    const nextAt = (next?.next_at as number | undefined) ?? null
     return { endpoints: recent ?? allQueued(), nextAt }
   })
 
-  function becameDue(after: number, now: number): string[] | null {
-    const { count } = connection.statement(COUNT_DUE_BETWEEN).get(after, now) as { count: number }
+  function becameDue(since: number, now: number): string[] | null {
+    const row = connection.statement(COUNT_DUE_BETWEEN).get({ since, now })
+    const count = row?.count as number
     if (count >= MAX_ENTRIES) return null
-    return distinct(connection.statement(DUE_BETWEEN).all(after, now))
+    return distinct(connection.statement(DUE_BETWEEN).all({ since, now }))
   }
 
   function allQueued(): string[] {
@@ -68,28 +70,47 @@ const LEASE_ID_BYTES = 12
 export const ABOVE_ALL = 1_000
 
 /** The next lower priority that has queued jobs: one seek, however many wait. */
-export const NEXT_PRIORITY = `
-select max(priority) as priority from jobs
-where state = 'queued' and blocked = 0 and endpoint = ? and priority < ?`
+export const NEXT_PRIORITY = inOrder<[endpoint: string, below: number]>(
+  ['endpoint', 'below'],
+  `select max(priority) as priority from jobs
+  where state = 'queued' and blocked = 0 and endpoint = $endpoint and priority < $below`,
+)
 
-/** Parameters: now (due), now (unexpired), endpoint, priority, limit. */
-export const CLAIMABLE = `
-select seq, id, fence, payload_bytes, attempt_count, attempts_left, max_attempts, free_attempts,
+export const CLAIMABLE = inOrder<[now: number, endpoint: string, priority: number, limit: number]>(
+  ['now', 'endpoint', 'priority', 'limit'],
+  `select seq, id, fence, payload_bytes, attempt_count, attempts_left, max_attempts, free_attempts,
   run_at, promoted_at, first_run_at, expires_at, timeout_ms, retry, headers, schedule_name, trace
 from jobs
-where ${guardOf('claim')} and endpoint = ? and priority = ?
-order by run_at limit +?`
+  where ${guardOf('claim')} and endpoint = $endpoint and priority = $priority
+  order by run_at limit +$limit`,
+)
 
-export const PAYLOAD = 'select bytes from payloads where seq = ?'
+export const PAYLOAD = inOrder<[seq: number]>(
+  ['seq'],
+  'select bytes from payloads where seq = $seq',
+)
+
+type ClaimValues = [
+  ...[now: number, boot: number, leaseId: string, workerId: string],
+  ...[leaseMono: number, leaseMs: number, leaseWall: number, pulledMs: number | null],
+  seq: number,
+]
 
 /** What it may change was proved by CLAIMABLE in the same transaction. */
-export const CLAIM = `
-update jobs set state = 'running', lease_id = ?, worker_id = ?, claimed_at = ?, lease_boot = ?,
-  lease_mono = ?, lease_ms = ?, lease_wall = ?, pulled_ms = ?,
-  progress = null, started_at = coalesce(started_at, ?),
+export const CLAIM = inOrder<ClaimValues>(
+  [
+    ...(['now', 'boot', 'leaseId', 'workerId'] as const),
+    ...(['leaseMono', 'leaseMs', 'leaseWall', 'pulledMs'] as const),
+    'seq',
+  ],
+  `update jobs set state = 'running', lease_id = $leaseId, worker_id = $workerId,
+  claimed_at = $now, started_at = coalesce(started_at, $now),
+  lease_boot = $boot, lease_mono = $leaseMono, lease_ms = $leaseMs, lease_wall = $leaseWall,
+  pulled_ms = $pulledMs, progress = null,
   fence = fence + 1, attempt_count = attempt_count + 1, attempts_left = attempts_left - 1,
   version = version + 1
-where seq = ?`
+  where seq = $seq`,
+)
 
 interface ClaimableRow {
   seq: number
@@ -178,30 +199,29 @@ function claimLane(
 ): number {
   const full = claimed.length + limit
   const { holder, leaseId, monotonic, now } = grant
-  const update = connection.statement(CLAIM)
-  const payload = connection.statement(PAYLOAD)
+  const update = connection.ordered(CLAIM)
+  const payload = connection.ordered(PAYLOAD)
   let bytesLeft = bytes
   let priority = ABOVE_ALL
   while (claimed.length < full && bytesLeft > 0) {
-    const next = connection.statement(NEXT_PRIORITY).get(endpoint, priority)?.priority
+    const next = connection.ordered(NEXT_PRIORITY).get(endpoint, priority)?.priority
     if (typeof next !== 'number') break
     priority = next
     const rows = connection
-      .statement(CLAIMABLE)
-      .all(now, now, endpoint, priority, full - claimed.length) as unknown as ClaimableRow[]
+      .ordered(CLAIMABLE)
+      .all(now, endpoint, priority, full - claimed.length) as unknown as ClaimableRow[]
     for (const row of rows) {
       if (bytesLeft <= 0) break
       bytesLeft -= row.payload_bytes
       update.run(
-        leaseId,
-        holder.workerId,
         now,
         clock.boot,
+        leaseId,
+        holder.workerId,
         monotonic + holder.leaseMs,
         holder.leaseMs,
         now + holder.leaseMs,
         holder.pulls ? holder.leaseMs : null,
-        now,
         row.seq,
       )
       claimed.push({

@@ -26,16 +26,14 @@ import { jobOfId, stateOf } from './jobs.ts'
 export const STATE_OF = `
 select seq, state, endpoint, dedupe_key, ordering_key, fence, lease_id, worker_id, claimed_at,
   attempt_count, effects_pending, waiting_for, version
-from jobs where id = ?`
+from jobs where id = $id`
 
-/** Parameters: now, seq. */
 export const CANCEL_QUEUED = `
 update jobs set ${finishQueuedAs('cancelled')}
-where seq = ? and ${guardOf('cancel')} and ${inStates(['queued'])}`
-/** Parameters: line, now, seq. */
+where seq = $seq and ${guardOf('cancel')} and ${inStates(['queued'])}`
 export const CANCEL_RUNNING = `
 update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
-where seq = ? and ${guardOf('cancel')} and ${inStates(['running'])}`
+where seq = $seq and ${guardOf('cancel')} and ${inStates(['running'])}`
 
 export const RETRY = `
 update jobs set state = 'queued', waiting_for = $waitingFor,
@@ -47,16 +45,15 @@ update jobs set state = 'queued', waiting_for = $waitingFor,
   expires_at = null, version = version + 1
 where seq = $seq and ${guardOf('retry')}`
 
-export const SEQ_OF = 'select seq from jobs where id = ?'
+export const SEQ_OF = 'select seq from jobs where id = $id'
 
-/** The last parameters: id, version. */
 export const EDIT = `
-update jobs set run_at = ?, due_at = ?, first_run_at = ?, expires_at = ?, priority = ?,
-  tags = ?, metadata = ?,
-  payload_bytes = ?, version = version + 1
-where id = ? and ${guardOf('edit')}`
+update jobs set run_at = $runAt, due_at = $runAt, first_run_at = $firstRunAt,
+  expires_at = $expiresAt, priority = $priority, tags = $tags, metadata = $metadata,
+  payload_bytes = $payloadBytes, version = version + 1
+where id = $id and ${guardOf('edit')}`
 
-export const DELETE = `delete from jobs where seq = ? and ${guardOf('delete')}`
+export const DELETE = `delete from jobs where seq = $seq and ${guardOf('delete')}`
 
 interface FoundRow {
   seq: number
@@ -91,14 +88,16 @@ function cancelOne(database: Database, id: string): CommandResult {
   const isWritten =
     row.state === 'running'
       ? cancelRunning(database, id, row, now)
-      : connection.statement(CANCEL_QUEUED).run(now, row.seq).changes === 1
+      : connection.statement(CANCEL_QUEUED).run({ seq: row.seq, finishedAt: now }).changes === 1
   return isWritten ? { kind: 'applied' } : { kind: 'refused', state: row.state }
 }
 
 function cancelRunning(database: Database, id: string, row: FoundRow, now: number): boolean {
   const attempt = endedAttempt(row, 'job_cancelled', now)
   const line = attemptLine(attempt, { fence: row.fence, leaseId: row.lease_id }, 'cancel')
-  const { changes } = database.connection.statement(CANCEL_RUNNING).run(line, now, row.seq)
+  const { changes } = database.connection
+    .statement(CANCEL_RUNNING)
+    .run({ seq: row.seq, line, finishedAt: now })
   if (changes === 0) return false
   reportEnd(database, { jobId: id, endpoint: row.endpoint, attempt, diedOf: null })
   return true
@@ -128,7 +127,8 @@ function retryOne(database: Database, id: string, options: RetryOptions): RetryR
     return { kind: 'refused', state: row.state }
   }
   const { connection, clock } = database
-  const endpointAccepts = connection.statement(ENDPOINT_ACCEPTS).get(row.endpoint) !== undefined
+  const { endpoint } = row
+  const endpointAccepts = connection.statement(ENDPOINT_ACCEPTS).get({ endpoint }) !== undefined
   const decision = decideRetry(
     { state: row.state, endpointAccepts, unmet: parsed<string[]>(row.waiting_for, []) },
     (other) => stateOf(database, other),
@@ -138,7 +138,7 @@ function retryOne(database: Database, id: string, options: RetryOptions): RetryR
   const { waitingFor, waived } = decision
   const { changes } = connection
     .statement(RETRY)
-    .run({ $waitingFor: listText(waitingFor), $now: clock.now(), $seq: row.seq })
+    .run({ seq: row.seq, waitingFor: listText(waitingFor), now: clock.now() })
   if (changes === 0) return dedupeConflict(database, row)
   waitForFinishOf(database, waitingFor, id)
   if (row.ordering_key !== null) {
@@ -150,12 +150,13 @@ function retryOne(database: Database, id: string, options: RetryOptions): RetryR
 
 /** All else that the write proves was read in its transaction. */
 function dedupeConflict({ connection }: Database, row: FoundRow): RetryResult {
-  const owner = connection.statement(DEDUPE_HOLDER).get(row.endpoint, row.dedupe_key)
+  const { endpoint, dedupe_key: dedupeKey } = row
+  const owner = connection.statement(DEDUPE_HOLDER).get({ endpoint, dedupeKey })
   if (owner === undefined) throw new Error('a retry was refused, and no job has its dedupe key')
   return { kind: 'dedupe_conflict', jobId: owner.id as string }
 }
 
-export const ENDPOINT_ACCEPTS = 'select 1 from endpoints where name = ? and deleting = 0'
+export const ENDPOINT_ACCEPTS = 'select 1 from endpoints where name = $endpoint and deleting = 0'
 
 export async function edit(
   database: Database,
@@ -184,23 +185,16 @@ function editOne(
   if (refusal !== null) return refusal
   const { payload } = change
   const { runAt, firstRunAt, expiresAt } = instantsAfterEdit(job, change)
-  connection
-    .statement(EDIT)
-    .run(
-      runAt,
-      runAt,
-      firstRunAt,
-      expiresAt,
-      change.priority ?? job.priority,
-      listText(change.tags ?? job.tags),
-      mapText(change.metadata ?? job.metadata),
-      payload?.byteLength ?? job.payloadBytes,
-      id,
-      job.version,
-    )
+  connection.statement(EDIT).run({
+    ...{ id, version: job.version, runAt, firstRunAt, expiresAt },
+    priority: change.priority ?? job.priority,
+    tags: listText(change.tags ?? job.tags),
+    metadata: mapText(change.metadata ?? job.metadata),
+    payloadBytes: payload?.byteLength ?? job.payloadBytes,
+  })
   if (payload !== undefined) {
-    const { seq } = connection.statement(SEQ_OF).get(id) as { seq: number }
-    connection.statement(REPLACE_PAYLOAD).run(payload, seq)
+    const { seq } = connection.statement(SEQ_OF).get({ id }) as { seq: number }
+    connection.statement(REPLACE_PAYLOAD).run({ seq, payload })
   }
   return { kind: 'applied', job: jobOfId(database, id) as Job }
 }
@@ -217,12 +211,12 @@ export function deleteJob(
       return { kind: 'stale', version: row.version }
     }
     if (isFinal(row.state)) runFinishEffectsOf(database, row.seq)
-    const { changes } = database.connection.statement(DELETE).run(row.seq)
+    const { changes } = database.connection.statement(DELETE).run({ seq: row.seq })
     runFinishEffects(database)
     return changes === 1 ? { kind: 'applied' } : { kind: 'refused', state: row.state }
   })
 }
 
 function find({ connection }: Database, id: string): FoundRow | null {
-  return (connection.statement(STATE_OF).get(id) as FoundRow | undefined) ?? null
+  return (connection.statement(STATE_OF).get({ id }) as FoundRow | undefined) ?? null
 }

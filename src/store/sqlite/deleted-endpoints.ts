@@ -11,7 +11,7 @@ import {
   attemptLine,
   DROP_LEASE,
   endedAttempt,
-  failureValues,
+  FAILURE,
   finishAs,
   finishQueuedAs,
   WITH_ATTEMPT,
@@ -23,38 +23,37 @@ import {
  */
 const NAMES_PER_SWEEP = 100
 
-export const DELETING_ENDPOINTS = 'select name from endpoints where deleting = 1 limit +?'
+export const DELETING_ENDPOINTS = 'select name from endpoints where deleting = 1 limit +$limit'
 
 /** The next name after this one that has unfinished jobs: three seeks. */
 export const NEXT_BUSY_NAME = `
 select min(name) as name from (
-  select min(endpoint) as name from jobs where state = 'queued' and blocked = 0 and endpoint > ?
+  select min(endpoint) as name from jobs
+    where state = 'queued' and blocked = 0 and endpoint > $after
   union all
-  select min(endpoint) from jobs where blocked = 1 and endpoint > ?
+  select min(endpoint) from jobs where blocked = 1 and endpoint > $after
   union all
-  select min(endpoint) from jobs where state = 'running' and endpoint > ?)`
+  select min(endpoint) from jobs where state = 'running' and endpoint > $after)`
 
-export const ENDPOINT_EXISTS = 'select 1 from endpoints where name = ?'
+export const ENDPOINT_EXISTS = 'select 1 from endpoints where name = $name'
 
 export const CLAIMABLE_OF = `
-select seq, id from jobs where state = 'queued' and blocked = 0 and endpoint = ? limit +?`
-export const BLOCKED_OF = 'select seq, id from jobs where blocked = 1 and endpoint = ? limit +?'
+select seq, id from jobs where state = 'queued' and blocked = 0 and endpoint = $name limit +$limit`
+export const BLOCKED_OF =
+  'select seq, id from jobs where blocked = 1 and endpoint = $name limit +$limit'
 export const RUNNING_OF = `
 select seq, id, fence, lease_id, worker_id, claimed_at, attempt_count from jobs
-where state = 'running' and endpoint = ? limit +?`
+where state = 'running' and endpoint = $name limit +$limit`
 
-/** Parameters: now, reason, message, seq. */
 export const ABANDON = `
-update jobs set ${finishQueuedAs('dead')}, failure_reason = ?, failure_message = ?
-where seq = ? and ${guardOf('abandon')}`
-/** Parameters: line, now, reason, message, seq. */
+update jobs set ${finishQueuedAs('dead')}, ${FAILURE}
+where seq = $seq and ${guardOf('abandon')}`
 export const EVICT = `
-update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')},
-  failure_reason = ?, failure_message = ?, ${DROP_LEASE}
-where seq = ? and ${guardOf('evict')}`
+update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')}, ${FAILURE}, ${DROP_LEASE}
+where seq = $seq and ${guardOf('evict')}`
 
 export const REMOVE_ENDPOINT = `
-delete from endpoints where name = ? and deleting = 1
+delete from endpoints where name = $name and deleting = 1
   and not exists (select 1 from jobs
     where state = 'queued' and blocked = 0 and jobs.endpoint = endpoints.name)
   and not exists (select 1 from jobs where blocked = 1 and jobs.endpoint = endpoints.name)
@@ -69,7 +68,7 @@ export async function endJobsOfDeletedEndpoints(
   const { connection } = database
   let counts: EndedCounts = { abandoned: 0, evicted: 0, ...NO_EFFECTS }
   const { deleting, missing } = await connection.read(() => ({
-    deleting: connection.statement(DELETING_ENDPOINTS).all(limit).map(nameOf),
+    deleting: connection.statement(DELETING_ENDPOINTS).all({ limit }).map(nameOf),
     missing: findMissing(database),
   }))
   for (const name of [...deleting, ...missing]) {
@@ -94,30 +93,32 @@ function endJobsOf(
 ): EndedCounts {
   const { connection, clock } = database
   const now = clock.now()
-  let abandoned = 0
-  const queued = connection.statement(CLAIMABLE_OF).all(name, abandonLimit)
-  const blocked = connection.statement(BLOCKED_OF).all(name, abandonLimit - queued.length)
+  const death = { finishedAt: now, ...ENDPOINT_GONE }
   const end = { endpoint: name, diedOf: ENDPOINT_GONE.reason }
-  const failure = failureValues(ENDPOINT_GONE)
+  let abandoned = 0
+  const queued = connection.statement(CLAIMABLE_OF).all({ name, limit: abandonLimit })
+  const blocked = connection
+    .statement(BLOCKED_OF)
+    .all({ name, limit: abandonLimit - queued.length })
   for (const { seq, id } of [...queued, ...blocked]) {
-    const { changes } = connection.statement(ABANDON).run(now, ...failure, seq as number)
+    const { changes } = connection.statement(ABANDON).run({ seq: seq as number, ...death })
     if (changes === 0) continue
     abandoned++
     reportEnd(database, { ...end, jobId: id as string, attempt: null })
   }
   let evicted = 0
-  const running = connection.statement(RUNNING_OF).all(name, evictLimit) as unknown as RunningRow[]
-  for (const row of running) {
+  const running = connection.statement(RUNNING_OF).all({ name, limit: evictLimit })
+  for (const row of running as unknown as RunningRow[]) {
     const lease = { fence: row.fence, leaseId: row.lease_id }
     const attempt = endedAttempt(row, 'endpoint_deleted', now)
     const line = attemptLine(attempt, lease, 'evict')
-    const { changes } = connection.statement(EVICT).run(line, now, ...failure, row.seq)
+    const { changes } = connection.statement(EVICT).run({ seq: row.seq, line, ...death })
     if (changes === 0) continue
     evicted++
     reportEnd(database, { ...end, jobId: row.id, attempt })
   }
   const after = runFinishEffects(database)
-  connection.statement(REMOVE_ENDPOINT).run(name)
+  connection.statement(REMOVE_ENDPOINT).run({ name })
   return { abandoned, evicted, ...after }
 }
 
@@ -136,13 +137,13 @@ function findMissing({ connection, nextSweep }: Database): string[] {
   const missing: string[] = []
   for (let looked = 0; looked < NAMES_PER_SWEEP; looked++) {
     const after = nextSweep.afterName
-    const name = connection.statement(NEXT_BUSY_NAME).get(after, after, after)?.name
+    const name = connection.statement(NEXT_BUSY_NAME).get({ after })?.name
     if (typeof name !== 'string') {
       nextSweep.afterName = ''
       break
     }
     nextSweep.afterName = name
-    if (connection.statement(ENDPOINT_EXISTS).get(name) === undefined) missing.push(name)
+    if (connection.statement(ENDPOINT_EXISTS).get({ name }) === undefined) missing.push(name)
   }
   return missing
 }

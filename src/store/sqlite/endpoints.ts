@@ -22,9 +22,9 @@ import {
 } from './endpoint-row.ts'
 import { mapText, sealHeaders } from './job-row.ts'
 
-export const ENDPOINT_NAMED = `select ${ENDPOINT_COLUMNS} from endpoints where name = ?`
+export const ENDPOINT_NAMED = `select ${ENDPOINT_COLUMNS} from endpoints where name = $name`
 export const ENDPOINTS_AFTER = `
-select ${ENDPOINT_COLUMNS} from endpoints where name > ? order by name limit +?`
+select ${ENDPOINT_COLUMNS} from endpoints where name > $after order by name limit +$limit`
 
 /** What is not named here stays: pause, disabling, rest, counts. */
 export const PUT_ENDPOINT = `
@@ -32,7 +32,9 @@ insert into endpoints (name, bucket_full_at, concurrency, rate_count, rate_per_m
   breaker_failures, breaker_cooldown_ms, max_attempts, timeout_ms, completion,
   completion_timeout_ms, created_at, updated_at, version, on_finish, url, description, headers,
   retry, statuses, secrets)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?)
+values ($name, $bucketFullAt, $concurrency, $rateCount, $ratePerMs, $breakerFailures,
+  $breakerCooldownMs, $maxAttempts, $timeoutMs, $completion, $completionTimeoutMs, $now, $now, 1,
+  $onFinish, $url, $description, $headers, $retry, $statuses, $secrets)
 on conflict (name) do update set bucket_full_at = excluded.bucket_full_at,
   concurrency = excluded.concurrency, rate_count = excluded.rate_count,
   rate_per_ms = excluded.rate_per_ms, breaker_failures = excluded.breaker_failures,
@@ -47,58 +49,59 @@ export const FORGET_BREAKER = `
 update endpoints set failure_count = 0, ramp_places = iif(rest_by_breaker = 1, null, ramp_places),
   ramp_ends_at = iif(rest_by_breaker = 1, null, ramp_ends_at),
   resting_until = iif(rest_by_breaker = 1, null, resting_until), rest_by_breaker = 0
-where name = ?`
+where name = $name`
 /** Nothing is sent to one that is pulled, so nothing would end its rest. */
 export const FORGET_HEALTH = `
 update endpoints set resting_until = null, rest_by_breaker = 0, throttle_streak = 0,
   failure_count = 0, ramp_places = null, ramp_ends_at = null
-where name = ?`
+where name = $name`
 
-/** Parameters: now, name. The version of an endpoint that was paused before stays as it is. */
+/** An endpoint that was paused before keeps its version. */
 export const PAUSE = `
 update endpoints set paused = 1,
-  updated_at = case when paused = 0 then ? else updated_at end, version = version + (paused = 0)
-where name = ? and deleting = 0`
+  updated_at = case when paused = 0 then $now else updated_at end, version = version + (paused = 0)
+where name = $name and deleting = 0`
 /** What it resets beside these three are counts, which never raise a version. */
 const IS_STOPPED = '(paused = 1 or disabled_reason is not null or resting_until is not null)'
 export const RESUME = `
 update endpoints set paused = 0, disabled_reason = null, resting_until = null,
   rest_by_breaker = 0, throttle_streak = 0, failure_count = 0, ramp_places = null,
-  ramp_ends_at = null, updated_at = case when ${IS_STOPPED} then ? else updated_at end,
+  ramp_ends_at = null, updated_at = case when ${IS_STOPPED} then $now else updated_at end,
   version = version + ${IS_STOPPED}
-where name = ? and deleting = 0`
-/** Parameters: secrets, now, name. */
+where name = $name and deleting = 0`
 export const ROTATE = `
-update endpoints set secrets = ?, updated_at = ?, version = version + 1
-where name = ? and deleting = 0`
+update endpoints set secrets = $secrets, updated_at = $now, version = version + 1
+where name = $name and deleting = 0`
 
 export const HEALTH_OF = `
 select version, failure_count, breaker_failures, breaker_cooldown_ms, resting_until,
   rest_by_breaker, throttle_streak, ramp_places, ramp_ends_at
-from endpoints where name = ?`
+from endpoints where name = $endpoint`
 /** The row was read in the same transaction. */
 export const WRITE_HEALTH = `
-update endpoints set version = ?, failure_count = ?, resting_until = ?, rest_by_breaker = ?,
-  throttle_streak = ?, ramp_places = ?, ramp_ends_at = ?,
-  disabled_reason = coalesce(?, disabled_reason), updated_at = coalesce(?, updated_at)
-where name = ?`
+update endpoints set version = $version, failure_count = $failureCount,
+  resting_until = $restingUntil, rest_by_breaker = $restByBreaker,
+  throttle_streak = $throttleStreak, ramp_places = $rampPlaces, ramp_ends_at = $rampEndsAt,
+  disabled_reason = coalesce($disabledReason, disabled_reason),
+  updated_at = coalesce($updatedAt, updated_at)
+where name = $endpoint`
 
-const DELETE_ENDPOINT = 'delete from endpoints where name = ?'
+const DELETE_ENDPOINT = 'delete from endpoints where name = $name'
 const MARK_DELETING = `
-update endpoints set deleting = 1, updated_at = ?, version = version + 1
-where name = ? and deleting = 0`
+update endpoints set deleting = 1, updated_at = $now, version = version + 1
+where name = $name and deleting = 0`
 export const SCHEDULE_OF_ENDPOINT = `
-select name from schedules where endpoint = ? order by name limit 1`
+select name from schedules where endpoint = $name order by name limit 1`
 
 export const COUNT_CLAIMABLE = `
 select count(*) as count from (
-  select 1 from jobs where state = 'queued' and blocked = 0 and endpoint = ?1 limit ${MAX_COUNT + 1})`
+  select 1 from jobs where state = 'queued' and blocked = 0 and endpoint = $name limit ${MAX_COUNT + 1})`
 export const COUNT_BLOCKED = `
 select count(*) as count from (
-  select 1 from jobs where blocked = 1 and endpoint = ?1 limit ${MAX_COUNT + 1})`
+  select 1 from jobs where blocked = 1 and endpoint = $name limit ${MAX_COUNT + 1})`
 export const COUNT_RUNNING = `
 select count(*) as count from (
-  select 1 from jobs where state = 'running' and endpoint = ?1 limit ${MAX_COUNT + 1})`
+  select 1 from jobs where state = 'running' and endpoint = $name limit ${MAX_COUNT + 1})`
 
 /** One statement, so one moment: a job that is claimed meanwhile is in one of the counts. */
 const COUNT_JOBS = `
@@ -134,32 +137,21 @@ function write(
   const newest = given ?? before[0]?.secret ?? fresh
   // A PUT that repeats the present secret ends no overlap.
   const kept = newest === before[0]?.secret ? before : [{ secret: newest, until: null }]
-  connection
-    .statement(PUT_ENDPOINT)
-    .run(
-      name,
-      bucketUnder(settings, row, now),
-      settings.concurrency,
-      rateLimit?.count ?? null,
-      rateLimit?.perMs ?? null,
-      circuitBreaker?.failures ?? null,
-      circuitBreaker?.cooldownMs ?? null,
-      settings.retry.maxAttempts,
-      settings.timeoutMs,
-      settings.completion,
-      settings.completionTimeoutMs,
-      now,
-      now,
-      settings.onFinish === null ? null : JSON.stringify(settings.onFinish),
-      settings.url,
-      settings.description,
-      sealHeaders(settings.headers, name, keys),
-      JSON.stringify(settings.retry),
-      mapText(settings.statuses),
-      sealSecrets(kept, name, keys),
-    )
-  if (settings.url === null) connection.statement(FORGET_HEALTH).run(name)
-  else if (circuitBreaker === null) connection.statement(FORGET_BREAKER).run(name)
+  const { url, description, concurrency, timeoutMs, completion, completionTimeoutMs } = settings
+  connection.statement(PUT_ENDPOINT).run({
+    ...{ name, now, url, description, concurrency, timeoutMs, completion, completionTimeoutMs },
+    bucketFullAt: bucketUnder(settings, row, now),
+    ...{ rateCount: rateLimit?.count ?? null, ratePerMs: rateLimit?.perMs ?? null },
+    breakerFailures: circuitBreaker?.failures ?? null,
+    breakerCooldownMs: circuitBreaker?.cooldownMs ?? null,
+    ...{ maxAttempts: settings.retry.maxAttempts, retry: JSON.stringify(settings.retry) },
+    onFinish: settings.onFinish === null ? null : JSON.stringify(settings.onFinish),
+    headers: sealHeaders(settings.headers, name, keys),
+    statuses: mapText(settings.statuses),
+    secrets: sealSecrets(kept, name, keys),
+  })
+  if (settings.url === null) connection.statement(FORGET_HEALTH).run({ name })
+  else if (circuitBreaker === null) connection.statement(FORGET_BREAKER).run({ name })
 }
 
 function bucketUnder(
@@ -200,7 +192,7 @@ function run(
   return connection.write('full', () => {
     const other = otherVersion(findRow(database, name), ifVersion)
     if (other !== null) return other
-    connection.statement(change).run(clock.now(), name)
+    connection.statement(change).run({ name, now: clock.now() })
     return find(database, name)
   })
 }
@@ -222,7 +214,7 @@ export function rotateSecret(
     const newest = { secret, until: null }
     const secrets = rotatedSecrets(validSecrets(row, keys, now), newest, overlapMs, now)
     if ('fullUntil' in secrets) return secrets
-    connection.statement(ROTATE).run(sealSecrets(secrets, name, keys), now, name)
+    connection.statement(ROTATE).run({ name, now, secrets: sealSecrets(secrets, name, keys) })
     return find(database, name)
   })
 }
@@ -245,7 +237,9 @@ export async function reportHealth(database: Database, reports: HealthReport[]):
   await connection.write('normal', () => {
     const now = clock.now()
     for (const report of reports) {
-      const row = connection.statement(HEALTH_OF).get(report.endpoint) as HealthRow | undefined
+      const row = connection.statement(HEALTH_OF).get({ endpoint: report.endpoint }) as
+        | HealthRow
+        | undefined
       if (row !== undefined) writeHealth(database, row, report, now)
     }
   })
@@ -273,20 +267,13 @@ function writeHealth(
     ramp: rampOf(row),
   }
   const after = healthAfter(before, report, breaker, now)
-  connection
-    .statement(WRITE_HEALTH)
-    .run(
-      after.version,
-      after.failureCount,
-      after.restingUntil,
-      after.restCause === 'breaker' ? 1 : 0,
-      after.throttleStreak,
-      after.ramp?.places ?? null,
-      after.ramp?.endsAt ?? null,
-      after.isGone ? 'gone' : null,
-      after.isGone ? now : null,
-      report.endpoint,
-    )
+  const { version, failureCount, restingUntil, restCause, throttleStreak, ramp, isGone } = after
+  connection.statement(WRITE_HEALTH).run({
+    ...{ endpoint: report.endpoint, version, failureCount, restingUntil, throttleStreak },
+    restByBreaker: restCause === 'breaker' ? 1 : 0,
+    ...{ rampPlaces: ramp?.places ?? null, rampEndsAt: ramp?.endsAt ?? null },
+    ...{ disabledReason: isGone ? 'gone' : null, updatedAt: isGone ? now : null },
+  })
 }
 
 function restCauseOf({ resting_until, rest_by_breaker }: HealthRow): Health['restCause'] {
@@ -307,7 +294,7 @@ export function listEndpoints(
 ): Promise<Page<Endpoint>> {
   return connection.read(() => {
     const now = clock.now()
-    const rows = connection.statement(ENDPOINTS_AFTER).all(after ?? '', limit + 1)
+    const rows = connection.statement(ENDPOINTS_AFTER).all({ after: after ?? '', limit: limit + 1 })
     const items = (rows as unknown as EndpointRow[])
       .slice(0, limit)
       .map((row) => toEndpoint(row, keys, now))
@@ -333,17 +320,17 @@ export function deleteEndpoint(
     }
     if (stored.deleting === 1) return { kind: 'deleting' }
     if (options.force) {
-      connection.statement(MARK_DELETING).run(clock.now(), name)
+      connection.statement(MARK_DELETING).run({ name, now: clock.now() })
       return { kind: 'deleting' }
     }
     const counts = countOne(database, name)
-    const schedule = connection.statement(SCHEDULE_OF_ENDPOINT).get(name)?.name as
+    const schedule = connection.statement(SCHEDULE_OF_ENDPOINT).get({ name })?.name as
       | string
       | undefined
     if (counts.queued > 0 || counts.running > 0 || schedule !== undefined) {
       return { kind: 'in_use', counts, scheduleName: schedule ?? null }
     }
-    connection.statement(DELETE_ENDPOINT).run(name)
+    connection.statement(DELETE_ENDPOINT).run({ name })
     return { kind: 'deleted' }
   })
 }
@@ -360,14 +347,14 @@ function countOne(database: Database, name: string): EndpointCounts {
 
 /** Of each at most MAX_COUNT + 1. */
 export function countRow({ connection }: Database, name: string) {
-  return connection.statement(COUNT_JOBS).get(name) as Record<
+  return connection.statement(COUNT_JOBS).get({ name }) as Record<
     'claimable' | 'blocked' | 'running',
     number
   >
 }
 
 function findRow({ connection }: Database, name: string): EndpointRow | null {
-  return (connection.statement(ENDPOINT_NAMED).get(name) as EndpointRow | undefined) ?? null
+  return (connection.statement(ENDPOINT_NAMED).get({ name }) as EndpointRow | undefined) ?? null
 }
 
 function find(database: Database, name: string): Endpoint | null {

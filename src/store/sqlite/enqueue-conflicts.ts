@@ -19,39 +19,41 @@ import { JOB_OF_ID, jobOfId } from './jobs.ts'
 
 export const JOB_OF_KEY = `
 select ${JOB_COLUMNS}, request_hash as known_hash from jobs
-where endpoint = ? and idempotency_key = ?`
-export const IS_ADDED_KEY = 'select 1 from added_keys where endpoint = ? and key = ?'
-/** Of a key that came later. */
+where endpoint = $endpoint and idempotency_key = $key`
+export const IS_ADDED_KEY = 'select 1 from added_keys where endpoint = $endpoint and key = $key'
+/** For a key that was added to a stored job. */
 export const JOB_OF_ADDED_KEY = `
 select ${JOB_COLUMNS},
-  (select request_hash from added_keys where added_keys.endpoint = ? and key = ?) as known_hash
-from jobs where seq = (select seq from added_keys where added_keys.endpoint = ? and key = ?)`
+  (select request_hash from added_keys
+    where added_keys.endpoint = $endpoint and key = $key) as known_hash
+from jobs
+where seq = (select seq from added_keys where added_keys.endpoint = $endpoint and key = $key)`
 
-export const JOB_OF_ORIGIN = `select ${JOB_COLUMNS} from jobs where endpoint = ? and origin_key = ?`
+export const JOB_OF_ORIGIN = `
+select ${JOB_COLUMNS} from jobs where endpoint = $endpoint and origin_key = $originKey`
 
 export const ADD_IDEMPOTENCY_KEY = `
-insert into added_keys (endpoint, key, request_hash, seq) values (?, ?, ?, ?)
+insert into added_keys (endpoint, key, request_hash, seq)
+values ($endpoint, $key, $requestHash, $seq)
 on conflict do nothing`
 /** For its retention. */
-export const MARK_KEYED = 'update jobs set has_key = 1 where seq = ? and has_key is null'
+export const MARK_KEYED = 'update jobs set has_key = 1 where seq = $seq and has_key is null'
 
 export const DEDUPE_HOLDER = `
 select seq, id, state, attempt_count, version from jobs
-where ${HOLDS_DEDUPE_KEY} and endpoint = ? and dedupe_key = ?`
+where ${HOLDS_DEDUPE_KEY} and endpoint = $endpoint and dedupe_key = $dedupeKey`
 
-/** The last parameters: seq, version. */
 export const REPLACE = `
-update jobs set run_at = ?, due_at = ?, first_run_at = ?, priority = ?, tags = ?, metadata = ?,
-  headers = ?,
-  expires_at = ?, payload_bytes = ?, version = version + 1
-where seq = ? and ${guardOf('replace')}`
-export const REPLACE_PAYLOAD = 'update payloads set bytes = ? where seq = ?'
-/** Parameters: now, seq. */
+update jobs set run_at = $runAt, due_at = $runAt, first_run_at = $runAt, expires_at = $expiresAt,
+  priority = $priority, tags = $tags, metadata = $metadata, headers = $headers,
+  payload_bytes = $payloadBytes, version = version + 1
+where seq = $seq and ${guardOf('replace')}`
+export const REPLACE_PAYLOAD = 'update payloads set bytes = $payload where seq = $seq'
 export const DISPLACE = `
-update jobs set ${finishQueuedAs('cancelled')} where seq = ? and ${guardOf('displace')}`
+update jobs set ${finishQueuedAs('cancelled')} where seq = $seq and ${guardOf('displace')}`
 export const SUPERSEDE = `
 update jobs set superseded = 1, version = version + 1
-where seq = ? and ${guardOf('supersede')}`
+where seq = $seq and ${guardOf('supersede')}`
 
 type KeyedRow = JobRow & { known_hash: string | null }
 
@@ -60,7 +62,7 @@ export function findById(
   { connection, keys }: Database,
   { id, originKey }: NewJob,
 ): EnqueueResult | null {
-  const row = connection.statement(JOB_OF_ID).get(id) as
+  const row = connection.statement(JOB_OF_ID).get({ id }) as
     | (JobRow & { origin_key: string | null })
     | undefined
   if (row === undefined) return null
@@ -72,7 +74,8 @@ export function findById(
 export function findByAddedKey(database: Database, job: NewJob): EnqueueResult | null {
   const { idempotency, endpoint } = job
   if (idempotency === null) return null
-  const added = database.connection.statement(IS_ADDED_KEY).get(endpoint, idempotency.key)
+  const { key } = idempotency
+  const added = database.connection.statement(IS_ADDED_KEY).get({ endpoint, key })
   return added === undefined ? null : findByKey(database, job)
 }
 
@@ -82,10 +85,8 @@ export function findByKey(
 ): EnqueueResult | null {
   if (idempotency === null) return null
   const { key, requestHash } = idempotency
-  const row = (connection.statement(JOB_OF_KEY).get(endpoint, key) ??
-    connection.statement(JOB_OF_ADDED_KEY).get(endpoint, key, endpoint, key)) as
-    | KeyedRow
-    | undefined
+  const row = (connection.statement(JOB_OF_KEY).get({ endpoint, key }) ??
+    connection.statement(JOB_OF_ADDED_KEY).get({ endpoint, key })) as KeyedRow | undefined
   if (row === undefined) return null
   if (row.known_hash !== requestHash) return { kind: 'key_reused', jobId: row.id }
   return { kind: 'existing', job: toJob(row, keys) }
@@ -96,7 +97,7 @@ export function findByOrigin(
   { endpoint, originKey }: NewJob,
 ): EnqueueResult | null {
   if (originKey === null) return null
-  const row = connection.statement(JOB_OF_ORIGIN).get(endpoint, originKey) as JobRow | undefined
+  const row = connection.statement(JOB_OF_ORIGIN).get({ endpoint, originKey }) as JobRow | undefined
   return row === undefined ? null : { kind: 'existing', job: toJob(row, keys) }
 }
 
@@ -111,8 +112,10 @@ interface HolderRow {
 /** null: nobody has the key, or nobody has it any more, and the job is to be inserted. */
 export function applyDedupe(database: Database, job: NewJob): EnqueueResult | null {
   const { connection, clock } = database
-  const { key, mode } = job.dedupe as NonNullable<NewJob['dedupe']>
-  const holder = connection.statement(DEDUPE_HOLDER).get(job.endpoint, key) as HolderRow | undefined
+  const { key: dedupeKey, mode } = job.dedupe as NonNullable<NewJob['dedupe']>
+  const holder = connection.statement(DEDUPE_HOLDER).get({ endpoint: job.endpoint, dedupeKey }) as
+    | HolderRow
+    | undefined
   if (holder === undefined) return null
   const decision = decideDedupe(mode, { state: holder.state, attemptCount: holder.attempt_count })
   switch (decision.kind) {
@@ -124,10 +127,10 @@ export function applyDedupe(database: Database, job: NewJob): EnqueueResult | nu
     case 'keep':
       return found(database, job, holder)
     case 'displace':
-      connection.statement(DISPLACE).run(clock.now(), holder.seq)
+      connection.statement(DISPLACE).run({ seq: holder.seq, finishedAt: clock.now() })
       return null
     case 'supersede':
-      connection.statement(SUPERSEDE).run(holder.seq)
+      connection.statement(SUPERSEDE).run({ seq: holder.seq })
       return null
     default:
       throw new Error(`unknown decision ${(decision satisfies never as DedupeDecision).kind}`)
@@ -141,28 +144,22 @@ function found(database: Database, job: NewJob, { seq, id }: HolderRow): Enqueue
 
 /** Its id, budget, ordering key, dependencies and onFinish stay. */
 function replace({ connection, keys }: Database, job: NewJob, { seq, version }: HolderRow): void {
-  connection
-    .statement(REPLACE)
-    .run(
-      job.runAt,
-      job.runAt,
-      job.runAt,
-      job.priority,
-      listText(job.tags),
-      mapText(job.metadata),
-      sealHeaders(job.headers, job.endpoint, keys),
-      job.expiresAt,
-      job.payload.byteLength,
-      seq,
-      version,
-    )
-  connection.statement(REPLACE_PAYLOAD).run(job.payload, seq)
+  const { runAt, expiresAt, priority, payload } = job
+  connection.statement(REPLACE).run({
+    ...{ seq, version, runAt, expiresAt, priority },
+    tags: listText(job.tags),
+    metadata: mapText(job.metadata),
+    headers: sealHeaders(job.headers, job.endpoint, keys),
+    payloadBytes: payload.byteLength,
+  })
+  connection.statement(REPLACE_PAYLOAD).run({ seq, payload })
 }
 
 /** So that the repeat of a request that was answered with this job is answered with it again. */
 function addIdempotencyKey({ connection }: Database, job: NewJob, seq: number): void {
   if (job.idempotency === null) return
+  const { endpoint } = job
   const { key, requestHash } = job.idempotency
-  connection.statement(ADD_IDEMPOTENCY_KEY).run(job.endpoint, key, requestHash, seq)
-  connection.statement(MARK_KEYED).run(seq)
+  connection.statement(ADD_IDEMPOTENCY_KEY).run({ endpoint, key, requestHash, seq })
+  connection.statement(MARK_KEYED).run({ seq })
 }

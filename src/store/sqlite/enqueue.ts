@@ -25,7 +25,8 @@ import { jobOfId, stateOf } from './jobs.ts'
 
 /** Being deleted means gone. */
 export const ACCEPTING_ENDPOINT = `
-select max_attempts, on_finish, disabled_reason from endpoints where name = ? and deleting = 0`
+select max_attempts, on_finish, disabled_reason from endpoints
+where name = $name and deleting = 0`
 
 /** Endpoints as the batch's transaction has read them; null: there is none. */
 type Endpoints = Map<string, AcceptingEndpoint | null>
@@ -81,7 +82,7 @@ function accepting(
 ): AcceptingEndpoint | null {
   const known = endpoints.get(name)
   if (known !== undefined) return known
-  const row = connection.statement(ACCEPTING_ENDPOINT).get(name) as AcceptingRow | undefined
+  const row = connection.statement(ACCEPTING_ENDPOINT).get({ name }) as AcceptingRow | undefined
   const endpoint = row === undefined ? null : acceptingOf(row)
   endpoints.set(name, endpoint)
   return endpoint
@@ -117,7 +118,7 @@ function becomeOf(
   const { connection } = database
   // What fails already is left to the sweep, so that this answer shows a queued job.
   if (waitingFor.length === 0) {
-    const blocked = connection.statement(BLOCKED_BY_SEQ).get(seq) as unknown as BlockedJob
+    const blocked = connection.statement(BLOCKED_BY_SEQ).get({ seq }) as unknown as BlockedJob
     if (resolveBlocked(database, blocked) === 'ready') return jobOfId(database, job.id) as Job
   }
   waitForFinishOf(database, waitingFor, job.id)

@@ -26,22 +26,23 @@ const COLUMNS = `seq, id, endpoint, state, finishes, ordering_key, has_dependent
   notice_endpoint, notice_states`
 export const NEXT_WITH_EFFECTS = `
 select ${COLUMNS} from jobs where effects_pending = 1 order by seq limit 1`
-export const EFFECTS_OF = `select ${COLUMNS} from jobs where effects_pending = 1 and seq = ?`
+export const EFFECTS_OF = `select ${COLUMNS} from jobs where effects_pending = 1 and seq = $seq`
 /** What its notice reports. */
 export const REPORTED_OF = `
 select created_at, result, metadata, failure_reason, failure_message, trace from jobs
-where seq = ?`
+where seq = $seq`
 
 /** Also of a disabled endpoint: its notices wait there. */
-export const NOTICE_BUDGET = 'select max_attempts from endpoints where name = ? and deleting = 0'
+export const NOTICE_BUDGET =
+  'select max_attempts from endpoints where name = $endpoint and deleting = 0'
 
-/** Parameters: the job's id, limit. */
 export const DEPENDENTS_OF = `
-select dependent from dependencies where dependency = ? order by dependent limit +?`
-export const DROP_DEPENDENT = 'delete from dependencies where dependency = ? and dependent = ?'
+select dependent from dependencies where dependency = $id order by dependent limit +$limit`
+export const DROP_DEPENDENT =
+  'delete from dependencies where dependency = $id and dependent = $dependent'
 
 export const CLEAR_EFFECTS_PENDING =
-  'update jobs set effects_pending = 0 where seq = ? and effects_pending = 1'
+  'update jobs set effects_pending = 0 where seq = $seq and effects_pending = 1'
 
 interface FinishedRow {
   seq: number
@@ -69,10 +70,10 @@ export function runFinishEffects(database: Database): FinishEffects {
 /** Those of one job, before it is deleted or queued again. Returns whether all are done. */
 export function runFinishEffectsOf(database: Database, seq: number): boolean {
   const { connection } = database
-  const row = connection.statement(EFFECTS_OF).get(seq) as FinishedRow | undefined
+  const row = connection.statement(EFFECTS_OF).get({ seq }) as FinishedRow | undefined
   if (row === undefined) return true
   runEffects(database, row, MAX_STEPS_FOR_ONE, { ...NO_EFFECTS })
-  return connection.statement(EFFECTS_OF).get(seq) === undefined
+  return connection.statement(EFFECTS_OF).get({ seq }) === undefined
 }
 
 /** Returns how many steps are left. At 0 some effects of this job may still be pending. */
@@ -90,7 +91,7 @@ function runEffects(
   if (row.ordering_key !== null) {
     count(counts, advanceOrderingKey(database, row.endpoint, row.ordering_key))
   }
-  database.connection.statement(CLEAR_EFFECTS_PENDING).run(row.seq)
+  database.connection.statement(CLEAR_EFFECTS_PENDING).run({ seq: row.seq })
   counts.aftermaths++
   return left
 }
@@ -104,12 +105,12 @@ function enqueueNotice(database: Database, row: FinishedRow): void {
   const onFinish = { endpoint: row.notice_endpoint, states: parsed(row.notice_states, []) }
   if (!isToldOf(onFinish, row.state)) return
   const { endpoint } = onFinish
-  const accepting = connection.statement(NOTICE_BUDGET).get(endpoint)
+  const accepting = connection.statement(NOTICE_BUDGET).get({ endpoint })
   if (accepting === undefined) {
     drop('endpoint_not_found')
     return
   }
-  const reported = connection.statement(REPORTED_OF).get(row.seq) as unknown as ReportedRow
+  const reported = connection.statement(REPORTED_OF).get({ seq: row.seq }) as unknown as ReportedRow
   const { failure_reason, failure_message } = reported
   const notice = noticeOf(
     {
@@ -157,14 +158,14 @@ function resolveDependents(
 ): number {
   const { connection } = database
   let left = steps
-  const rows = connection.statement(DEPENDENTS_OF).all(id, Math.max(0, left))
-  for (const { dependent } of rows) {
-    const blocked = connection.statement(BLOCKED_BY_ID).get(dependent as string) as
+  const rows = connection.statement(DEPENDENTS_OF).all({ id, limit: Math.max(0, left) })
+  for (const { dependent } of rows as { dependent: string }[]) {
+    const blocked = connection.statement(BLOCKED_BY_ID).get({ id: dependent }) as
       | BlockedJob
       | undefined
     const became = blocked === undefined ? 'waits' : resolveBlocked(database, blocked)
     count(counts, became)
-    connection.statement(DROP_DEPENDENT).run(id, dependent as string)
+    connection.statement(DROP_DEPENDENT).run({ id, dependent })
     left--
   }
   return left

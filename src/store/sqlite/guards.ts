@@ -1,5 +1,5 @@
-// LIFECYCLE's guards as SQL: what each write on a job proves, in the statement that writes it.
-// Parameters are positional; a guard's are named beside it, in the order of its question marks.
+// The guards of LIFECYCLE as SQL: what each write of a job proves, in the statement that writes it.
+// The parameters have the same names in all statements: $now, $fence, $leaseId, $version …
 
 import type { JobState } from '../../job/job.ts'
 import { type EventName, type Guard, LIFECYCLE } from '../../job/lifecycle.ts'
@@ -8,33 +8,32 @@ import { MAX_FREE_ATTEMPTS } from '../../job/retry-policy.ts'
 const ENDPOINT_ACCEPTS = `exists (
   select 1 from endpoints where endpoints.name = jobs.endpoint and endpoints.deleting = 0)`
 
-/** Finds the index jobs_unsuccessful, whose words these are. */
+/**
+ * The condition of the index jobs_unsuccessful, word for word: otherwise SQLite does not use it.
+ */
 export const UNSUCCESSFUL = "(state = 'dead' or state = 'cancelled')"
 
-/** Of partial indexes, whose words these are. */
+/** A part of the conditions of partial indexes, word for word. */
 export const UNFINISHED = "(state = 'queued' or state = 'running')"
 
-/** Finds the index jobs_dedupe; with it `endpoint` and `dedupe_key` make one job. */
+/** The condition of the unique index jobs_dedupe on `endpoint` and `dedupe_key`. */
 export const HOLDS_DEDUPE_KEY = `dedupe_key is not null and superseded = 0 and ${UNFINISHED}`
 
-/** Finds the index jobs_ordered. */
+/** The condition of the index jobs_ordered. */
 export const IN_ORDER = `ordering_key is not null and ${UNFINISHED}`
 
 /**
- * Of an awaiting job, whose lease must survive a restart of the machine: the wall clock decides.
- * Parameters: fence, lease id and expiry as seen; now.
+ * For a job that awaits completion. Its lease must survive a restart of the machine, so the wall
+ * clock decides.
  */
-const AWAITING_EXPIRED = 'fence = ? and lease_id = ? and lease_wall = ? and lease_wall <= ?'
+const AWAITING_EXPIRED = `fence = $fence and lease_id = $leaseId
+  and lease_wall = $leaseExpiresAt and lease_wall <= $now`
 
 const GUARD_SQL = {
-  /** fence, lease id */
-  holder: 'fence = ? and lease_id = ?',
-  /** now */
-  due: 'run_at <= ?',
-  /** now */
-  unexpired: '(expires_at is null or expires_at > ?)',
-  /** now */
-  expired: 'expires_at is not null and expires_at <= ?',
+  holder: 'fence = $fence and lease_id = $leaseId',
+  due: 'run_at <= $now',
+  unexpired: '(expires_at is null or expires_at > $now)',
+  expired: 'expires_at is not null and expires_at <= $now',
   claimable: 'blocked = 0',
   held: 'blocked = 1',
   dependencies_met: 'waiting_for is null',
@@ -57,14 +56,13 @@ const GUARD_SQL = {
   no_attempts_left: 'attempts_left = 0',
   free_attempts_left: `free_attempts < ${MAX_FREE_ATTEMPTS}`,
   /**
-   * fence, lease id, boot and expiry as seen; then this boot, monotonic now, monotonic now.
-   * The last one is the rule for systems that tell no boot id: a lease that seems to begin in the
-   * future is of an earlier start of the machine.
+   * As it was read, and expired. The last comparison is for systems without a boot id: a lease that
+   * begins in the future is from an earlier start of the machine.
    */
-  lease_lapsed: `fence = ? and lease_id = ? and lease_boot = ? and lease_mono = ?
-    and (lease_boot <> ? or lease_mono <= ? or lease_mono - lease_ms > ?)`,
-  /** version */
-  version_read: 'version = ?',
+  lease_lapsed: `fence = $fence and lease_id = $leaseId
+    and lease_boot = $leaseBoot and lease_mono = $leaseMono
+    and (lease_boot <> $boot or lease_mono <= $monotonic or lease_mono - lease_ms > $monotonic)`,
+  version_read: 'version = $version',
   /** The unique index jobs_idempotency: the insert does nothing when the key is used. */
   key_unused: 'true',
   /** Of a retry; at enqueue the unique index jobs_dedupe proves it. */
@@ -77,8 +75,7 @@ const GUARD_SQL = {
   endpoint_eligible: 'true',
   endpoint_gone: `not ${ENDPOINT_ACCEPTS}`,
   aftermath_done: 'effects_pending = 0',
-  /** is dead, has key, finished by */
-  purge_due: "(state = 'dead') = ? and has_key is ? and finished_at <= ?",
+  purge_due: "(state = 'dead') = $isDead and has_key is $hasKey and finished_at <= $finishedBy",
 } satisfies Record<Guard, string>
 
 /**

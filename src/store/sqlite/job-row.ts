@@ -1,11 +1,11 @@
 // Translates between rows of jobs and the domain's records: the insert of a new job, the columns
 // that every final state sets, the log of attempts, and the records that callers see.
 
+import type { SQLInputValue } from 'node:sqlite'
 import type { Acceptance } from '../../job/acceptance.ts'
 import { attemptEndedByStore, type StoreEnd } from '../../job/attempt.ts'
 import {
   type Attempt,
-  type Failure,
   type FailureReason,
   type Job,
   type JobState,
@@ -16,7 +16,7 @@ import {
 } from '../../job/job.ts'
 import type { EventName } from '../../job/lifecycle.ts'
 import { hasKey } from '../../job/retention.ts'
-import type { Database } from './connection.ts'
+import { type Database, inOrder, type OrderedSql } from './connection.ts'
 import type { KeyRing } from './key-file.ts'
 
 export const SUMMARY_COLUMNS = `id, endpoint, state, blocked, priority, run_at, first_run_at,
@@ -84,17 +84,24 @@ const PLAIN_COLUMNS = `id, endpoint, priority, run_at, due_at, first_run_at, cre
 const OTHER_COLUMNS = `blocked, recheck, dedupe_key, ordering_key, origin_key, schedule_name,
   notice_endpoint, notice_states, depends_on, waiting_for, trace`
 
-/** Of most jobs: each column that is not named saves the binding of a null. */
-export const INSERT_PLAIN = insertSql(PLAIN_COLUMNS)
-export const INSERT_JOB = insertSql(`${PLAIN_COLUMNS}, ${OTHER_COLUMNS}`)
+/** For most jobs: each column that is not named saves the binding of a null. */
+export const INSERT_PLAIN = insertSql<PlainValues>(PLAIN_COLUMNS)
+export const INSERT_JOB = insertSql<[...PlainValues, ...OtherValues]>(
+  `${PLAIN_COLUMNS}, ${OTHER_COLUMNS}`,
+)
 
-/** `on conflict do nothing`: a used key or a known id is told by the count of changes. */
-function insertSql(columns: string): string {
-  const values = columns.split(',').map(() => '?')
-  return `insert into jobs (${columns}) values (${values.join(', ')}) on conflict do nothing`
+/** The values are in the order of the columns. A used key or a known id shows as no change. */
+function insertSql<Values extends SQLInputValue[]>(columns: string): OrderedSql<Values> {
+  const names = columns.split(',').map((column) => column.trim())
+  const sql = `insert into jobs (${columns}) values (${names.map((name) => `$${name}`).join(', ')})
+    on conflict do nothing`
+  return inOrder<Values>(names as { [Index in keyof Values]: string }, sql)
 }
 
-export const INSERT_PAYLOAD = 'insert into payloads (seq, bytes) values (?, ?)'
+export const INSERT_PAYLOAD = inOrder<[seq: number | bigint, bytes: Uint8Array]>(
+  ['seq', 'bytes'],
+  'insert into payloads (seq, bytes) values ($seq, $bytes)',
+)
 
 /** Its seq, or null when it is known by its id or by a key that must be its own. */
 export function insertJob(
@@ -105,10 +112,10 @@ export function insertJob(
   const { connection } = database
   const plain = plainValues(database, job, acceptance.maxAttempts)
   const { changes, lastInsertRowid } = isPlain(job, acceptance)
-    ? connection.statement(INSERT_PLAIN).run(...plain)
-    : connection.statement(INSERT_JOB).run(...plain, ...otherValues(job, acceptance))
+    ? connection.ordered(INSERT_PLAIN).run(...plain)
+    : connection.ordered(INSERT_JOB).run(...plain, ...otherValues(job, acceptance))
   if (changes === 0) return null
-  connection.statement(INSERT_PAYLOAD).run(lastInsertRowid, job.payload)
+  connection.ordered(INSERT_PAYLOAD).run(lastInsertRowid, job.payload)
   return lastInsertRowid
 }
 
@@ -125,9 +132,23 @@ function isPlain(job: NewJob, { onFinish }: Acceptance): boolean {
   )
 }
 
-type Value = string | number | null
+type Text = string | null
 
-function plainValues({ keys }: Database, job: NewJob, maxAttempts: number): Value[] {
+type PlainValues = [
+  ...[id: string, endpoint: string, priority: number, runAt: number, dueAt: number],
+  ...[firstRunAt: number, createdAt: number, expiresAt: number | null],
+  ...[attemptsLeft: number, maxAttempts: number, timeoutMs: number | null, payloadBytes: number],
+  ...[idempotencyKey: Text, hasKey: 1 | null, requestHash: Text],
+  ...[retry: Text, headers: Text, tags: Text, metadata: Text],
+]
+
+type OtherValues = [
+  ...[blocked: 0 | 1, recheck: 0 | 1, dedupeKey: Text, orderingKey: Text, originKey: Text],
+  ...[scheduleName: Text, noticeEndpoint: Text, noticeStates: Text],
+  ...[dependsOn: Text, waitingFor: Text, trace: Text],
+]
+
+function plainValues({ keys }: Database, job: NewJob, maxAttempts: number): PlainValues {
   const { idempotency } = job
   return [
     job.id,
@@ -152,7 +173,7 @@ function plainValues({ keys }: Database, job: NewJob, maxAttempts: number): Valu
   ]
 }
 
-function otherValues(job: NewJob, acceptance: Acceptance): Value[] {
+function otherValues(job: NewJob, acceptance: Acceptance): OtherValues {
   const { onFinish, waitingFor, isHeld, isDoomed } = acceptance
   return [
     isHeld ? 1 : 0,
@@ -175,12 +196,12 @@ export const DROP_LEASE = `lease_id = null, worker_id = null, claimed_at = null,
   version = version + 1`
 
 /**
- * One parameter: when it ended. `effects_pending` is found in the same transaction
- * (finish-effects.ts); the job is not purged before it is 0.
+ * `effects_pending` is found in the same transaction (finish-effects.ts); the job is not purged
+ * before it is 0.
  */
 export function finishAs(state: Exclude<JobState, 'queued' | 'running'>): string {
-  return `state = '${state}', finished_at = ?, ordering_slot = null, finishes = finishes + 1,
-    effects_pending = (ordering_key is not null or has_dependents = 1
+  return `state = '${state}', finished_at = $finishedAt, ordering_slot = null,
+    finishes = finishes + 1, effects_pending = (ordering_key is not null or has_dependents = 1
       or coalesce(instr(notice_states, '"${state}"'), 0) > 0)`
 }
 
@@ -189,10 +210,8 @@ export function finishQueuedAs(state: 'dead' | 'cancelled'): string {
   return `${finishAs(state)}, blocked = 0, recheck = 0, version = version + 1`
 }
 
-/** The parameters of `failure_reason = ?, failure_message = ?`. */
-export function failureValues({ reason, message }: Failure): [string, string] {
-  return [reason, message]
-}
+/** With the parameters of a Failure. */
+export const FAILURE = 'failure_reason = $reason, failure_message = $message'
 
 export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {
   return {
@@ -267,12 +286,12 @@ interface AttemptLine extends Attempt {
 }
 
 /**
- * The new value of `attempts`; its one parameter is the line. Every attempt that was counted wrote
- * one, so from the 21st on the oldest line goes.
+ * The new value of `attempts`. Every counted attempt wrote a line, so from the 21st on the oldest
+ * line goes.
  */
 export const WITH_ATTEMPT = `coalesce(
   substr(attempts, iif(attempt_count > ${MAX_ATTEMPTS_KEPT}, instr(attempts, char(10)) + 1, 1))
-  || char(10), '') || ?`
+  || char(10), '') || $line`
 
 /**
  * In this order they stand in a line: a list without names is half as long, and every row has one.

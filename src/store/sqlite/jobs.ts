@@ -14,12 +14,12 @@ import {
   toSummary,
 } from './job-row.ts'
 
-export const JOB_OF_ID = `select ${JOB_COLUMNS}, origin_key from jobs where id = ?`
+export const JOB_OF_ID = `select ${JOB_COLUMNS}, origin_key from jobs where id = $id`
 
 export const PAYLOAD_OF = `
-select bytes from payloads where seq = (select seq from jobs where id = ?)`
+select bytes from payloads where seq = (select seq from jobs where id = $id)`
 
-export const STATE_OF_JOB = 'select state from jobs where id = ?'
+export const STATE_OF_JOB = 'select state from jobs where id = $id'
 
 /** With more lists than this a share of a page's entries is too small: then walking is better. */
 const MAX_LISTS = 100
@@ -33,7 +33,7 @@ export function getJob(database: Database, id: string): Promise<Job | null> {
 
 export function getPayload({ connection }: Database, id: string): Promise<Uint8Array | null> {
   return connection.read(() => {
-    const row = connection.statement(PAYLOAD_OF).get(id)
+    const row = connection.statement(PAYLOAD_OF).get({ id })
     return row === undefined ? null : (row.bytes as Uint8Array)
   })
 }
@@ -48,19 +48,19 @@ export function finalAmong(database: Database, ids: string[]): Promise<string[]>
 }
 
 export function jobOfId({ connection, keys }: Database, id: string): Job | null {
-  const row = connection.statement(JOB_OF_ID).get(id) as JobRow | undefined
+  const row = connection.statement(JOB_OF_ID).get({ id }) as JobRow | undefined
   return row === undefined ? null : toJob(row, keys)
 }
 
 export function stateOf({ connection }: Database, id: string): JobState | null {
-  const row = connection.statement(STATE_OF_JOB).get(id)
+  const row = connection.statement(STATE_OF_JOB).get({ id })
   return row === undefined ? null : (row.state as JobState)
 }
 
-/** A stretch of ids: below `below`, not under `from`. */
+/** A stretch of ids, from `atLeast` on, before `below`. */
 interface Stretch {
   below: string
-  from: string
+  atLeast: string
 }
 
 export function listJobs(database: Database, query: JobQuery): Promise<Page<JobSummary>> {
@@ -79,11 +79,11 @@ export function listJobs(database: Database, query: JobQuery): Promise<Page<JobS
 
 function stretchOf({ after, createdAfter, createdBefore, oldestFirst }: JobQuery): Stretch {
   const below = createdBefore === undefined ? ABOVE_ALL : firstIdAt(createdBefore)
-  const from = createdAfter === undefined ? '' : firstIdAt(createdAfter)
-  if (after === undefined) return { below, from }
+  const atLeast = createdAfter === undefined ? '' : firstIdAt(createdAfter)
+  if (after === undefined) return { below, atLeast }
   // All ids are equally long: nothing sorts between an id and the same with one more character.
-  if (oldestFirst) return { below, from: after < from ? from : `${after}!` }
-  return { below: after < below ? after : below, from }
+  if (oldestFirst) return { below, atLeast: after < atLeast ? atLeast : `${after}!` }
+  return { below: after < below ? after : below, atLeast }
 }
 
 /** Which filters a query has; their values are parameters. */
@@ -103,11 +103,13 @@ function directionOf({ oldestFirst }: Pick<JobQuery, 'oldestFirst'>): 'asc' | 'd
 export function walkSql(query: Filters): string {
   const filters = [
     query.states === undefined ? 'true' : inStates(query.states, 'found_state'),
-    query.dedupeKey === undefined || query.endpoint === undefined ? 'true' : 'found_endpoint = ?',
-    query.failureReason === undefined ? 'true' : 'found_reason = ?',
+    query.dedupeKey === undefined || query.endpoint === undefined
+      ? 'true'
+      : 'found_endpoint = $endpoint',
+    query.failureReason === undefined ? 'true' : 'found_reason = $failureReason',
     query.tag === undefined
       ? 'true'
-      : 'exists (select 1 from json_each(found_tags) where value = ?)',
+      : 'exists (select 1 from json_each(found_tags) where value = $tag)',
   ]
   const found = `seq as found, state as found_state, endpoint as found_endpoint,
       failure_reason as found_reason, tags as found_tags`
@@ -115,7 +117,7 @@ export function walkSql(query: Filters): string {
       select ${found} from jobs
       where ${rangeSql(query)} order by id ${directionOf(query)} limit ${MAX_ENTRIES_PER_PAGE})
     cross join jobs on seq = found
-    where ${filters.join(' and ')} limit +?`
+    where ${filters.join(' and ')} limit +$limit`
 }
 
 /** The id of the last entry that a walk looks at, if it looks at so many. */
@@ -125,38 +127,36 @@ export function lastLookedAtSql(query: Filters): string {
 }
 
 function rangeSql({ endpoint, dedupeKey }: Filters): string {
-  const stretch = 'id < ? and id >= ?'
-  if (dedupeKey !== undefined) return `dedupe_key = ? and ${stretch}`
-  return endpoint === undefined ? stretch : `endpoint = ? and ${stretch}`
+  const stretch = 'id < $below and id >= $atLeast'
+  if (dedupeKey !== undefined) return `dedupe_key = $dedupeKey and ${stretch}`
+  return endpoint === undefined ? stretch : `endpoint = $endpoint and ${stretch}`
 }
 
 /** Looks at jobs of all states from one end on, and stops at its limit of entries. */
 function pageByWalking(database: Database, query: JobQuery, stretch: Stretch): Page<JobSummary> {
   const { connection, keys } = database
-  const { endpoint, dedupeKey } = query
-  const range = [...given(dedupeKey ?? endpoint), stretch.below, stretch.from]
-  const filters = [
-    ...(dedupeKey === undefined ? [] : given(endpoint)),
-    ...given(query.failureReason),
-    ...given(query.tag),
-  ]
-  const rows = connection
-    .statement(walkSql(query))
-    .all(...range, ...filters, query.limit + 1) as unknown as SummaryRow[]
+  const { endpoint, dedupeKey, failureReason, tag } = query
+  const range = given({ ...stretch, ...(dedupeKey === undefined ? { endpoint } : { dedupeKey }) })
+  const rows = connection.statement(walkSql(query)).all({
+    ...range,
+    ...given({ endpoint, failureReason, tag }),
+    limit: query.limit + 1,
+  }) as unknown as SummaryRow[]
   const items = rows.slice(0, query.limit).map((row) => toSummary(row, keys))
   if (rows.length > query.limit) return { items, next: items.at(-1)?.id ?? null }
-  const last = connection.statement(lastLookedAtSql(query)).get(...range)
+  const last = connection.statement(lastLookedAtSql(query)).get(range)
   return { items, next: last === undefined ? null : (last.id as string) }
 }
 
-/** By direction. Parameters: endpoint, the stretch, limit. */
+/** By direction. */
 export const IDS_IN_STATE = { desc: idsInState('desc'), asc: idsInState('asc') }
 type IndexedState = keyof (typeof IDS_IN_STATE)['desc']
 
 function idsInState(direction: 'asc' | 'desc') {
   const idsSql = (condition: string) => `
-    select id from jobs where ${condition} and endpoint = ? and id < ? and id >= ?
-    order by id ${direction} limit +?`
+    select id from jobs where ${condition} and endpoint = $endpoint
+      and id < $below and id >= $atLeast
+    order by id ${direction} limit +$limit`
   return {
     running: idsSql("state = 'running'"),
     dead: idsSql(`${UNSUCCESSFUL} and state = 'dead'`),
@@ -166,11 +166,11 @@ function idsInState(direction: 'asc' | 'desc') {
 
 /** The next endpoint with running jobs, and with unsuccessful ones: one seek each. */
 export const NEXT_NAME_RUNNING = `
-select min(endpoint) as name from jobs where state = 'running' and endpoint > ?`
+select min(endpoint) as name from jobs where state = 'running' and endpoint > $after`
 export const NEXT_NAME_UNSUCCESSFUL = `
-select min(endpoint) as name from jobs where ${UNSUCCESSFUL} and endpoint > ?`
+select min(endpoint) as name from jobs where ${UNSUCCESSFUL} and endpoint > $after`
 
-export const SUMMARY_OF = `select ${SUMMARY_COLUMNS} from jobs where id = ?`
+export const SUMMARY_OF = `select ${SUMMARY_COLUMNS} from jobs where id = $id`
 
 /** One endpoint's jobs in one state, which an index holds in order of id. */
 interface List {
@@ -193,10 +193,10 @@ function listsOf({ connection }: Database, states: IndexedState[], endpoint?: st
       state === 'running' ? NEXT_NAME_RUNNING : NEXT_NAME_UNSUCCESSFUL,
     )
     const names: string[] = []
-    let name = next.get('')?.name
+    let name = next.get({ after: '' })?.name
     while (typeof name === 'string' && names.length <= MAX_LISTS) {
       names.push(name)
-      name = next.get(name)?.name
+      name = next.get({ after: name })?.name
     }
     return names
   }
@@ -210,7 +210,7 @@ function pageOfLists(
   database: Database,
   query: JobQuery,
   lists: List[],
-  { below, from }: Stretch,
+  { below, atLeast }: Stretch,
 ): Page<JobSummary> {
   const { connection, keys } = database
   const direction = directionOf(query)
@@ -221,7 +221,7 @@ function pageOfLists(
   let end: string | null = null
   for (const { endpoint, state } of lists) {
     const statement = connection.statement(IDS_IN_STATE[direction][state])
-    const found = statement.all(endpoint, below, from, part)
+    const found = statement.all({ endpoint, below, atLeast, limit: part })
     for (const { id } of found) ids.push(id as string)
     const last = found.at(-1)?.id as string | undefined
     if (last === undefined || found.length < part) continue
@@ -230,7 +230,10 @@ function pageOfLists(
   const items: JobSummary[] = []
   for (const id of ids.sort((a, b) => (comesAfter(a, b) ? 1 : -1))) {
     if (end !== null && comesAfter(id, end)) break
-    const item = toSummary(connection.statement(SUMMARY_OF).get(id) as unknown as SummaryRow, keys)
+    const item = toSummary(
+      connection.statement(SUMMARY_OF).get({ id }) as unknown as SummaryRow,
+      keys,
+    )
     if (!fits(item, query)) continue
     if (items.length === query.limit) return { items, next: items.at(-1)?.id ?? null }
     items.push(item)
@@ -252,6 +255,9 @@ function partSize({ limit, tag, failureReason }: JobQuery, listCount: number): n
   return isFiltered ? share : Math.min(limit + 1, share)
 }
 
-function given(value: string | undefined): string[] {
-  return value === undefined ? [] : [value]
+/** The parameters that a query has: a statement refuses those that it does not know. */
+function given(parameters: Record<string, string | undefined>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(parameters).filter((entry): entry is [string, string] => entry[1] !== undefined),
+  )
 }

@@ -7,14 +7,14 @@ const SCHEDULES_AT_ONCE = 500
 
 export const ENCRYPTED_ENDPOINTS = 'select name, headers, secrets from endpoints'
 /** Only what was decrypted is replaced. */
-export const REENCRYPT_ENDPOINT =
-  'update endpoints set headers = ?, secrets = ? where name = ? and secrets = ?'
+export const REENCRYPT_ENDPOINT = `
+update endpoints set headers = $newHeaders, secrets = $newSecrets
+where name = $name and secrets = $secrets`
 
-/** Parameters: name, limit. */
 export const ENCRYPTED_SCHEDULES = `
-select name, settings from schedules where name > ? order by name limit +?`
+select name, settings from schedules where name > $after order by name limit +$limit`
 export const REENCRYPT_SCHEDULE =
-  'update schedules set settings = ? where name = ? and settings = ?'
+  'update schedules set settings = $newSettings where name = $name and settings = $settings'
 
 interface EncryptedEndpoint {
   name: string
@@ -30,7 +30,7 @@ interface EncryptedSchedule {
 /** @throws StoreUnusable if a secret has another key: the start fails, instead of each delivery */
 export async function reencryptEndpoints({ connection, keys }: Database): Promise<void> {
   const changes = await connection.read(() => {
-    const found: [string | null, string, string, string][] = []
+    const found: Record<string, string | null>[] = []
     const rows = connection.statement(ENCRYPTED_ENDPOINTS).iterate()
     for (const {
       name,
@@ -41,13 +41,13 @@ export async function reencryptEndpoints({ connection, keys }: Database): Promis
       const plainHeaders = headers === null ? null : keys.open(headers, name)
       if (keys.isCurrent(secrets) && (headers === null || keys.isCurrent(headers))) continue
       const newHeaders = plainHeaders === null ? null : keys.seal(plainHeaders, name)
-      found.push([newHeaders, keys.seal(plain, name), name, secrets])
+      found.push({ name, secrets, newHeaders, newSecrets: keys.seal(plain, name) })
     }
     return found
   })
   if (changes.length === 0) return
   await connection.write('full', () => {
-    for (const values of changes) connection.statement(REENCRYPT_ENDPOINT).run(...values)
+    for (const change of changes) connection.statement(REENCRYPT_ENDPOINT).run(change)
   })
 }
 
@@ -58,7 +58,7 @@ export async function reencryptSchedules(database: Database): Promise<void> {
   while (last !== undefined) {
     const after: string = last.name
     const rows = (await connection.read(() =>
-      connection.statement(ENCRYPTED_SCHEDULES).all(after, SCHEDULES_AT_ONCE),
+      connection.statement(ENCRYPTED_SCHEDULES).all({ after, limit: SCHEDULES_AT_ONCE }),
     )) as unknown as EncryptedSchedule[]
     await reencryptSome(database, rows)
     last = rows.length === SCHEDULES_AT_ONCE ? rows.at(-1) : undefined
@@ -72,10 +72,10 @@ async function reencryptSome(
   const changes = rows.flatMap(({ name, settings }) => {
     if (keys.isCurrent(settings)) return []
     const plain = undecryptable.openOrNote(name, () => keys.open(settings, name))
-    return plain === null ? [] : [[keys.seal(plain, name), name, settings]]
+    return plain === null ? [] : [{ name, settings, newSettings: keys.seal(plain, name) }]
   })
   if (changes.length === 0) return
   await connection.write('full', () => {
-    for (const values of changes) connection.statement(REENCRYPT_SCHEDULE).run(...values)
+    for (const change of changes) connection.statement(REENCRYPT_SCHEDULE).run(change)
   })
 }

@@ -3,52 +3,57 @@
 import type { JobState, Lease } from '../../job/job.ts'
 import { endOfLease } from '../../job/settlement.ts'
 import type { Heartbeat, HeartbeatResult, RenewResult } from '../settlement.ts'
-import type { Database } from './connection.ts'
+import { type Database, inOrder } from './connection.ts'
 import { runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import { DROP_LEASE, finishAs, readAttemptLines } from './job-row.ts'
 
 /**
- * Parameters: boot, expiry, lease length, boot, expiry (twice), wall-clock expiry, boot. A lease is
- * never shortened; one of an earlier start of the machine can not be compared and is replaced.
+ * Never shortens a lease. One of an earlier start of the machine cannot be compared and is
+ * replaced.
  */
 const EXTEND_LEASE = `
-  lease_ms = iif(lease_boot <> ? or lease_mono < ?, ?, lease_ms),
-  lease_mono = iif(lease_boot <> ?, ?, max(lease_mono, ?)),
-  lease_wall = max(lease_wall, ?),
-  lease_boot = ?`
+  lease_ms = iif(lease_boot <> $boot or lease_mono < $leaseMono, $leaseMs, lease_ms),
+  lease_mono = iif(lease_boot <> $boot, $leaseMono, max(lease_mono, $leaseMono)),
+  lease_wall = max(lease_wall, $leaseWall),
+  lease_boot = $boot`
 
-/** Then: id, fence, lease id. */
-export const RENEW = `update jobs set ${EXTEND_LEASE} where id = ? and ${guardOf('renew')}`
+type RenewValues = [
+  ...[boot: number, leaseMono: number, leaseMs: number, leaseWall: number],
+  ...[jobId: string, fence: number, leaseId: string],
+]
+
+export const RENEW = inOrder<RenewValues>(
+  ['boot', 'leaseMono', 'leaseMs', 'leaseWall', 'jobId', 'fence', 'leaseId'],
+  `update jobs set ${EXTEND_LEASE} where id = $jobId and ${guardOf('renew')}`,
+)
 
 /** Nothing was sent: as if it had not been claimed, but for the fence. */
 const UNSENT = `attempt_count = attempt_count - 1, attempts_left = attempts_left + 1,
   started_at = iif(attempt_count = 1, null, started_at)`
 
-/** Parameters: now; id, fence, lease id. */
 export const RELEASE = `
-update jobs set state = 'queued', due_at = max(run_at, ?), ${UNSENT}, ${DROP_LEASE}
-where id = ? and ${guardOf('release')}`
-/** Parameters: now; id, fence, lease id. */
+update jobs set state = 'queued', due_at = max(run_at, $now), ${UNSENT}, ${DROP_LEASE}
+where id = $jobId and ${guardOf('release')}`
 export const WITHDRAW_UNSENT = `
 update jobs set ${finishAs('cancelled')}, ${UNSENT}, ${DROP_LEASE}
-where id = ? and ${guardOf('withdraw')}`
+where id = $jobId and ${guardOf('withdraw')}`
 
 export const LEASE_OF = `
-select state, fence, lease_id, awaiting, pulled_ms, lease_wall, attempts from jobs where id = ?`
+select state, fence, lease_id, awaiting, pulled_ms, lease_wall, attempts from jobs
+where id = $jobId`
 
-/** Each of a kind of holder; the last parameters: progress, id, fence, lease id. */
+/** By the kind of holder: a worker renews the lease of an attempt that it sends. */
 export const HEARTBEAT = {
   pushed: heartbeatSql('lease_wall = lease_wall'),
-  /** Parameter: wall-clock expiry. */
-  awaiting: heartbeatSql('lease_wall = max(lease_wall, ?)'),
-  /** Parameters: as of RENEW. */
+  awaiting: heartbeatSql('lease_wall = max(lease_wall, $leaseWall)'),
   pulled: heartbeatSql(EXTEND_LEASE),
 } as const
 
 function heartbeatSql(extension: string): string {
-  return `update jobs set ${extension}, progress = coalesce(?, progress), version = version + 1
-    where id = ? and ${guardOf('heartbeat')}`
+  return `update jobs set ${extension}, progress = coalesce($progress, progress),
+    version = version + 1
+    where id = $jobId and ${guardOf('heartbeat')}`
 }
 
 interface LeaseRow {
@@ -68,20 +73,21 @@ export async function renew(
 ): Promise<RenewResult[]> {
   if (leases.length === 0) return []
   return database.connection.write('normal', () => {
-    const values = extension(database, leaseMs)
-    const statement = database.connection.statement(RENEW)
+    const { boot, leaseMono, leaseWall } = extension(database, leaseMs)
+    const statement = database.connection.ordered(RENEW)
     return leases.map(({ jobId, fence, leaseId }) => {
-      const { changes } = statement.run(...values, jobId, fence, leaseId)
+      const { changes } = statement.run(boot, leaseMono, leaseMs, leaseWall, jobId, fence, leaseId)
       return changes === 1 ? 'applied' : 'lease_lost'
     })
   })
 }
 
 /** The parameters of EXTEND_LEASE. */
-function extension({ clock }: Database, ms: number): number[] {
-  const { boot } = clock
-  const until = clock.monotonic() + ms
-  return [boot, until, ms, boot, until, until, clock.now() + ms, boot]
+function extension({ clock }: Database, leaseMs: number) {
+  return {
+    ...{ boot: clock.boot, leaseMs },
+    ...{ leaseMono: clock.monotonic() + leaseMs, leaseWall: clock.now() + leaseMs },
+  }
 }
 
 export async function release(database: Database, leases: Lease[]): Promise<RenewResult[]> {
@@ -95,12 +101,15 @@ export async function release(database: Database, leases: Lease[]): Promise<Rene
   return results
 }
 
-function releaseOne(database: Database, { jobId, fence, leaseId }: Lease): RenewResult {
-  const { connection, clock } = database
+function releaseOne({ connection, clock }: Database, lease: Lease): RenewResult {
+  const { jobId, fence, leaseId } = lease
   const now = clock.now()
-  if (connection.statement(RELEASE).run(now, jobId, fence, leaseId).changes === 1) return 'applied'
-  const { changes } = connection.statement(WITHDRAW_UNSENT).run(now, jobId, fence, leaseId)
-  return changes === 1 ? 'applied' : 'lease_lost'
+  const released = connection.statement(RELEASE).run({ jobId, fence, leaseId, now })
+  if (released.changes === 1) return 'applied'
+  const withdrawn = connection
+    .statement(WITHDRAW_UNSENT)
+    .run({ jobId, fence, leaseId, finishedAt: now })
+  return withdrawn.changes === 1 ? 'applied' : 'lease_lost'
 }
 
 export function heartbeat(
@@ -111,18 +120,18 @@ export function heartbeat(
   const { connection } = database
   const { jobId, fence, leaseId } = lease
   return connection.write('full', () => {
-    const row = connection.statement(LEASE_OF).get(jobId) as LeaseRow | undefined
+    const row = connection.statement(LEASE_OF).get({ jobId }) as LeaseRow | undefined
     if (row === undefined) return { kind: 'lease_lost' }
     const [kind, values] = extensionBy(database, row, beat)
     const progress =
       beat.progress === null ? null : JSON.stringify({ ...beat.progress, at: database.clock.now() })
     const { changes } = connection
       .statement(HEARTBEAT[kind])
-      .run(...values, progress, jobId, fence, leaseId)
+      .run({ jobId, fence, leaseId, progress, ...values })
     if (changes === 0) {
       return { kind: endOfLease(lease, row.state, readAttemptLines(row.attempts).at(-1)) }
     }
-    const after = connection.statement(LEASE_OF).get(jobId) as unknown as LeaseRow
+    const after = connection.statement(LEASE_OF).get({ jobId }) as unknown as LeaseRow
     return { kind: 'applied', leaseExpiresAt: after.lease_wall as number }
   })
 }
@@ -131,11 +140,11 @@ function extensionBy(
   database: Database,
   { awaiting, pulled_ms }: LeaseRow,
   { extendMs, completionTimeoutMs }: Heartbeat,
-): [keyof typeof HEARTBEAT, number[]] {
+): [keyof typeof HEARTBEAT, Record<string, number>] {
   if (awaiting === 1) {
-    return ['awaiting', [database.clock.now() + (extendMs ?? completionTimeoutMs)]]
+    return ['awaiting', { leaseWall: database.clock.now() + (extendMs ?? completionTimeoutMs) }]
   }
   return pulled_ms === null
-    ? ['pushed', []]
+    ? ['pushed', {}]
     : ['pulled', extension(database, extendMs ?? pulled_ms)]
 }

@@ -27,11 +27,12 @@ import type { Database } from './connection.ts'
 
 export const COUNT_KEYS = 'select count(*) as count from api_keys'
 export const ADD_KEY = `
-insert into api_keys (id, name, scope, hash, created_at) values (?, ?, ?, ?, ?)`
-/** Parameter: limit. */
+insert into api_keys (id, name, scope, hash, created_at)
+values ($id, $name, $scope, $hash, $createdAt)`
 export const LIST_KEYS = `
-select id, name, scope, hash, created_at from api_keys order by created_at, id limit +?`
-export const REMOVE_KEY = 'delete from api_keys where id = ?'
+select id, name, scope, hash, created_at from api_keys order by created_at, id
+limit +$limit`
+export const REMOVE_KEY = 'delete from api_keys where id = $id'
 
 interface KeyRow {
   id: string
@@ -45,20 +46,24 @@ export function addKey({ connection }: Database, key: StoredKey): Promise<'added
   return connection.write('full', () => {
     const count = connection.statement(COUNT_KEYS).get()?.count as number
     if (count >= MAX_KEYS) return 'full'
-    connection.statement(ADD_KEY).run(key.id, key.name, key.scope, key.hash, key.createdAt)
+    const { id, name, scope, hash, createdAt } = key
+    connection.statement(ADD_KEY).run({ id, name, scope, hash, createdAt })
     return 'added'
   })
 }
 
 export function listKeys({ connection }: Database): Promise<StoredKey[]> {
   return connection.read(() => {
-    const rows = connection.statement(LIST_KEYS).all(MAX_KEYS) as unknown as KeyRow[]
-    return rows.map(({ created_at, ...key }) => ({ ...key, createdAt: created_at }))
+    const rows = connection.statement(LIST_KEYS).all({ limit: MAX_KEYS })
+    return (rows as unknown as KeyRow[]).map(({ created_at, ...key }) => ({
+      ...key,
+      createdAt: created_at,
+    }))
   })
 }
 
 export function removeKey({ connection }: Database, id: string): Promise<boolean> {
-  return connection.write('full', () => connection.statement(REMOVE_KEY).run(id).changes === 1)
+  return connection.write('full', () => connection.statement(REMOVE_KEY).run({ id }).changes === 1)
 }
 
 /** Each report makes one record at most, so this many keep up with any number of them. */
@@ -67,15 +72,13 @@ const FORGOTTEN_PER_REPORT = 10
 export const REPORT_WORKER = `
 insert or replace into workers
   (id, version, started_at, concurrency, in_flight, key_ids, seen_at)
-values (?, ?, ?, ?, ?, ?, ?)`
-export const REMOVE_WORKER = 'delete from workers where id = ?'
-/** Parameters: until when they were seen, limit. */
+values ($id, $version, $startedAt, $concurrency, $inFlight, $keyIds, $now)`
+export const REMOVE_WORKER = 'delete from workers where id = $id'
 export const FORGET_WORKERS = `
-delete from workers where id in (select id from workers where seen_at <= ? limit +?)`
-/** Parameters: since when they were seen, limit. */
+delete from workers where id in (select id from workers where seen_at <= $until limit +$limit)`
 export const WORKERS_SEEN = `
 select id, version, started_at, concurrency, in_flight, key_ids, seen_at from workers
-where seen_at > ? order by seen_at desc limit +?`
+where seen_at > $since order by seen_at desc limit +$limit`
 
 interface WorkerRow {
   id: string
@@ -95,14 +98,17 @@ export async function reportWorker(
   const keyIds = JSON.stringify(report.keyIds)
   await connection.write('normal', () => {
     const now = clock.now()
-    const values = [id, version, startedAt, concurrency, inFlight, keyIds, now]
-    connection.statement(REPORT_WORKER).run(...values)
-    connection.statement(FORGET_WORKERS).run(now - WORKER_KEPT_MS, FORGOTTEN_PER_REPORT)
+    connection
+      .statement(REPORT_WORKER)
+      .run({ id, version, startedAt, concurrency, inFlight, keyIds, now })
+    connection
+      .statement(FORGET_WORKERS)
+      .run({ until: now - WORKER_KEPT_MS, limit: FORGOTTEN_PER_REPORT })
   })
 }
 
 export async function removeWorker({ connection }: Database, id: string): Promise<void> {
-  await connection.write('normal', () => connection.statement(REMOVE_WORKER).run(id))
+  await connection.write('normal', () => connection.statement(REMOVE_WORKER).run({ id }))
 }
 
 /** Of more than fit those seen last: the living are not crowded out by the dead. */
@@ -111,7 +117,7 @@ export function listWorkers({ connection, clock }: Database): Promise<WorkerReco
     const since = clock.now() - WORKER_KEPT_MS
     const rows = connection
       .statement(WORKERS_SEEN)
-      .all(since, MAX_WORKERS) as unknown as WorkerRow[]
+      .all({ since, limit: MAX_WORKERS }) as unknown as WorkerRow[]
     return rows.map(toWorker).sort((a, b) => (a.id < b.id ? -1 : 1))
   })
 }
@@ -132,18 +138,17 @@ function toWorker(row: WorkerRow): WorkerRecord {
 const FORGOTTEN_PER_ADD = 1_000
 
 export const FIGURES_OF = `
-select succeeded, failed, durations from figures where minute = ? and endpoint = ?`
+select succeeded, failed, durations from figures
+where minute = $minute and endpoint = $endpoint`
 export const WRITE_FIGURES = `
 insert or replace into figures (minute, endpoint, succeeded, failed, durations)
-values (?, ?, ?, ?, ?)`
-/** Parameters: the first minute that is kept, limit. */
+values ($minute, $endpoint, $succeeded, $failed, $durations)`
 export const FORGET_FIGURES = `
 delete from figures where (minute, endpoint) in (
-  select minute, endpoint from figures where minute < ? limit +?)`
-/** Parameters: the first minute, limit. */
+  select minute, endpoint from figures where minute < $firstKept limit +$limit)`
 export const FIGURES_SINCE = `
 select minute, endpoint, succeeded, failed, durations from figures
-where minute >= ? order by minute desc, endpoint desc limit +?`
+where minute >= $first order by minute desc, endpoint desc limit +$limit`
 
 interface FiguresRow {
   minute: number
@@ -165,24 +170,22 @@ export async function addFigures(database: Database, figures: MinuteFigures[]): 
   await connection.write('normal', () => {
     for (const one of figures) addMinute(database, one)
     const firstKept = clock.now() - FIGURES_KEPT_MS
-    connection.statement(FORGET_FIGURES).run(firstKept, FORGOTTEN_PER_ADD)
+    connection.statement(FORGET_FIGURES).run({ firstKept, limit: FORGOTTEN_PER_ADD })
   })
 }
 
 function addMinute({ connection }: Database, figures: MinuteFigures): void {
   const { minute, endpoint } = figures
-  const stored = connection.statement(FIGURES_OF).get(minute, endpoint) as FiguresRow | undefined
+  const stored = connection.statement(FIGURES_OF).get({ minute, endpoint }) as
+    | FiguresRow
+    | undefined
   const before: number[] = stored === undefined ? [] : JSON.parse(stored.durations)
   const durations = figures.durations.map((count, i) => count + (before[i] ?? 0))
-  connection
-    .statement(WRITE_FIGURES)
-    .run(
-      minute,
-      endpoint,
-      figures.succeeded + (stored?.succeeded ?? 0),
-      figures.failed + (stored?.failed ?? 0),
-      JSON.stringify(durations),
-    )
+  connection.statement(WRITE_FIGURES).run({
+    ...{ minute, endpoint, durations: JSON.stringify(durations) },
+    succeeded: figures.succeeded + (stored?.succeeded ?? 0),
+    failed: figures.failed + (stored?.failed ?? 0),
+  })
 }
 
 export function figuresSince(
@@ -195,7 +198,7 @@ export function figuresSince(
     if (endpoint !== null) return figuresOfOne(database, instant, endpoint)
     const rows = connection
       .statement(FIGURES_SINCE)
-      .all(minuteOf(instant), MAX_FIGURES_READ + 1) as unknown as FiguresRow[]
+      .all({ first: minuteOf(instant), limit: MAX_FIGURES_READ + 1 }) as unknown as FiguresRow[]
     return wholeMinutes(rows.map((row) => ({ ...row, durations: JSON.parse(row.durations) })))
   })
 }
@@ -211,7 +214,7 @@ function figuresOfOne(
   const figures: MinuteFigures[] = []
   const first = minuteOf(Math.max(instant, now - FIGURES_KEPT_MS))
   for (let minute = first; minute <= now; minute += MINUTE_MS) {
-    const row = statement.get(minute, endpoint) as FiguresRow | undefined
+    const row = statement.get({ minute, endpoint }) as FiguresRow | undefined
     if (row === undefined) continue
     const { succeeded, failed, durations } = row
     figures.push({ minute, endpoint, succeeded, failed, durations: JSON.parse(durations) })
@@ -219,10 +222,10 @@ function figuresOfOne(
   return { figures, more: false }
 }
 
-export const WRITE_META = 'insert or replace into meta (key, value) values (?, ?)'
-export const READ_META = 'select value from meta where key = ?'
+export const WRITE_META = 'insert or replace into meta (key, value) values ($key, $value)'
+export const READ_META = 'select value from meta where key = $key'
 
-export const DROP_META = 'delete from meta where key = ? and value = ?'
+export const DROP_META = 'delete from meta where key = $key and value = $value'
 
 const UPKEEP = 'upkeep'
 
@@ -232,11 +235,11 @@ export async function takeUpkeep(
 ): Promise<boolean> {
   return connection.write('normal', () => {
     const now = clock.now()
-    const row = connection.statement(READ_META).get(UPKEEP)
+    const row = connection.statement(READ_META).get({ key: UPKEEP })
     const known = row === undefined ? null : (JSON.parse(row.value as string) as StoredLease)
     if (known !== null && known.holder !== holder && isValid(known, now, leaseMs)) return false
     const lease: StoredLease = { holder, expiresAt: now + leaseMs }
-    connection.statement(WRITE_META).run(UPKEEP, JSON.stringify(lease))
+    connection.statement(WRITE_META).run({ key: UPKEEP, value: JSON.stringify(lease) })
     return true
   })
 }
@@ -252,11 +255,11 @@ function isValid({ expiresAt }: StoredLease, now: number, leaseMs: number): bool
 
 export async function releaseUpkeep({ connection }: Database, holder: string): Promise<void> {
   await connection.write('normal', () => {
-    const row = connection.statement(READ_META).get(UPKEEP)
+    const row = connection.statement(READ_META).get({ key: UPKEEP })
     if (row === undefined) return
     const text = row.value as string
     if ((JSON.parse(text) as StoredLease).holder !== holder) return
-    connection.statement(DROP_META).run(UPKEEP, text)
+    connection.statement(DROP_META).run({ key: UPKEEP, value: text })
   })
 }
 
@@ -264,13 +267,13 @@ const API_MODE = 'api_mode'
 
 export function writeApiMode({ connection }: Database, mode: ApiMode): Promise<void> {
   return connection.write('full', () => {
-    connection.statement(WRITE_META).run(API_MODE, JSON.stringify(mode))
+    connection.statement(WRITE_META).run({ key: API_MODE, value: JSON.stringify(mode) })
   })
 }
 
 export function readApiMode({ connection }: Database): Promise<ApiMode | null> {
   return connection.read(() => {
-    const row = connection.statement(READ_META).get(API_MODE)
+    const row = connection.statement(READ_META).get({ key: API_MODE })
     if (row === undefined) return null
     return JSON.parse(row.value as string)
   })

@@ -17,32 +17,32 @@ const MAX_ANSWER_BYTES = 16 * 1024 * 1024
 const COLUMNS = `name, endpoint, paused, settings, payload, next_run_at, last_job_id, last_error,
   created_at, updated_at, version`
 
-export const ENDPOINT_FOR_SCHEDULE = 'select 1 from endpoints where name = ? and deleting = 0'
+export const ENDPOINT_FOR_SCHEDULE =
+  'select 1 from endpoints where name = $endpoint and deleting = 0'
 
-export const SCHEDULE_NAMED = `select ${COLUMNS} from schedules where name = ?`
-export const VERSION_OF_SCHEDULE = 'select version from schedules where name = ?'
-/** Parameters: name, limit. */
+export const SCHEDULE_NAMED = `select ${COLUMNS} from schedules where name = $name`
+export const VERSION_OF_SCHEDULE = 'select version from schedules where name = $name'
 export const SCHEDULES_AFTER = `
-select ${COLUMNS} from schedules where name > ? order by name limit +?`
-/** Parameters: now, limit. */
+select ${COLUMNS} from schedules where name > $after order by name limit +$limit`
 export const DUE_SCHEDULES = `
 select ${COLUMNS} from schedules
-where paused = 0 and next_run_at is not null and next_run_at <= ?
-order by next_run_at limit +?`
+where paused = 0 and next_run_at is not null and next_run_at <= $now
+order by next_run_at limit +$limit`
 
 /** What the last tick came to stays. */
 export const PUT_SCHEDULE = `
 insert into schedules (name, endpoint, paused, settings, payload, next_run_at, created_at,
   updated_at, version)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?)
+values ($name, $endpoint, $paused, $settings, $payload, $nextRunAt, $now, $now, $version)
 on conflict (name) do update set endpoint = excluded.endpoint, paused = excluded.paused,
   settings = excluded.settings, payload = excluded.payload, next_run_at = excluded.next_run_at,
   updated_at = excluded.updated_at, version = excluded.version`
-export const DELETE_SCHEDULE = 'delete from schedules where name = ?'
+export const DELETE_SCHEDULE = 'delete from schedules where name = $name'
 /** The guards: version and tick as read. */
 export const ADVANCE_SCHEDULE = `
-update schedules set next_run_at = ?, last_job_id = coalesce(?, last_job_id), last_error = ?
-where name = ? and version = ? and next_run_at is ?`
+update schedules set next_run_at = $nextRunAt, last_job_id = coalesce($lastJobId, last_job_id),
+  last_error = $lastError
+where name = $name and version = $version and next_run_at is $tickAt`
 
 interface ScheduleRow {
   name: string
@@ -65,27 +65,19 @@ export function putSchedule(
   ifVersion: IfVersion,
 ): Promise<PutScheduleResult> {
   const { connection, clock, keys } = database
+  const { name, endpoint, payload, nextRunAt } = change
   return connection.write('full', () => {
-    const version = versionOf(database, change.name)
+    const version = versionOf(database, name)
     if (!isMet(ifVersion, version)) return { kind: 'stale', version }
-    if (connection.statement(ENDPOINT_FOR_SCHEDULE).get(change.endpoint) === undefined) {
+    if (connection.statement(ENDPOINT_FOR_SCHEDULE).get({ endpoint }) === undefined) {
       return { kind: 'unknown_endpoint' }
     }
-    const now = clock.now()
-    connection
-      .statement(PUT_SCHEDULE)
-      .run(
-        change.name,
-        change.endpoint,
-        change.paused ? 1 : 0,
-        keys.seal(change.settings, change.name),
-        change.payload,
-        change.nextRunAt,
-        now,
-        now,
-        (version ?? 0) + 1,
-      )
-    const row = find(database, change.name) as ScheduleRow
+    connection.statement(PUT_SCHEDULE).run({
+      ...{ name, endpoint, payload, nextRunAt, now: clock.now(), version: (version ?? 0) + 1 },
+      paused: change.paused ? 1 : 0,
+      settings: keys.seal(change.settings, name),
+    })
+    const row = find(database, name) as ScheduleRow
     return {
       kind: version === null ? 'created' : 'replaced',
       schedule: toSchedule(row, change.settings),
@@ -107,7 +99,7 @@ export function listSchedules(
   limit: number,
 ): Promise<Page<Schedule>> {
   return database.connection.read(() => {
-    const { rows, isAll } = take(database, SCHEDULES_AFTER, after ?? '', limit)
+    const { rows, isAll } = take(database, SCHEDULES_AFTER, { after: after ?? '' }, limit)
     return { items: decryptable(database, rows), next: isAll ? null : (rows.at(-1)?.name ?? null) }
   })
 }
@@ -121,7 +113,7 @@ export function deleteSchedule(
     const version = versionOf(database, name)
     if (version === null) return { kind: 'not_found' }
     if (ifVersion !== null && version !== ifVersion) return { kind: 'stale', version }
-    database.connection.statement(DELETE_SCHEDULE).run(name)
+    database.connection.statement(DELETE_SCHEDULE).run({ name })
     return { kind: 'deleted' }
   })
 }
@@ -130,7 +122,7 @@ export function dueSchedules(database: Database, limit: number): Promise<Schedul
   return database.connection.read(() => {
     const passedOver = new Set(database.undecryptable.names())
     const now = database.clock.now()
-    const { rows } = take(database, DUE_SCHEDULES, now, limit, passedOver)
+    const { rows } = take(database, DUE_SCHEDULES, { now }, limit, passedOver)
     return decryptable(database, rows)
   })
 }
@@ -144,22 +136,25 @@ export async function advanceSchedules(
   await connection.write('normal', () => {
     const advance = connection.statement(ADVANCE_SCHEDULE)
     for (const { name, version, tickAt, nextRunAt, lastJobId, lastError } of moves) {
-      advance.run(nextRunAt, lastJobId ?? null, lastError, name, version, tickAt)
+      advance.run({
+        ...{ name, version, tickAt, nextRunAt, lastError },
+        lastJobId: lastJobId ?? null,
+      })
     }
   })
 }
 
-/** The first rows of a query by (start, limit), in its order, but for those passed over. */
+/** The first rows of a query with `$limit`, in its order, except those that are passed over. */
 function take(
   { connection }: Database,
   sql: string,
-  start: string | number,
+  start: Record<string, string | number>,
   limit: number,
   passedOver: ReadonlySet<string> = new Set(),
 ): { rows: ScheduleRow[]; isAll: boolean } {
   const rows: ScheduleRow[] = []
   let bytes = 0
-  const found = connection.statement(sql).iterate(start, limit + 1 + passedOver.size)
+  const found = connection.statement(sql).iterate({ ...start, limit: limit + 1 + passedOver.size })
   for (const row of found as Iterable<unknown> as Iterable<ScheduleRow>) {
     if (passedOver.has(row.name)) continue
     if (rows.length === limit || bytes > MAX_ANSWER_BYTES) return { rows, isAll: false }
@@ -177,12 +172,12 @@ function decryptable({ keys, undecryptable }: Database, rows: ScheduleRow[]): Sc
 }
 
 function find({ connection }: Database, name: string): ScheduleRow | null {
-  const row = connection.statement(SCHEDULE_NAMED).get(name)
+  const row = connection.statement(SCHEDULE_NAMED).get({ name })
   return row === undefined ? null : (row as unknown as ScheduleRow)
 }
 
 function versionOf({ connection }: Database, name: string): number | null {
-  const row = connection.statement(VERSION_OF_SCHEDULE).get(name)
+  const row = connection.statement(VERSION_OF_SCHEDULE).get({ name })
   return row === undefined ? null : (row.version as number)
 }
 

@@ -11,33 +11,34 @@ import { readAttemptLines } from './job-row.ts'
 const CORRECTED_PER_TRANSACTION = 500
 
 const INSTANTS = 'seq, run_at, created_at, attempts'
-/** Parameter: the first id of a job that is created after now. */
+/** Ids begin with the instant of their creation. */
 export const CREATED_AHEAD = `
-select ${INSTANTS} from jobs where id > ? and state = 'queued'`
-/** Retries, and what is due later than any client can ask for. Parameters: now, a year from now. */
+select ${INSTANTS} from jobs where id > $firstId and state = 'queued'`
+/** Retries, and jobs that are due later than any client can ask for. */
 export const RETRIED_AHEAD = `
 select ${INSTANTS} from jobs
-where state = 'queued' and blocked = 0 and due_at > ? and (attempts is not null or due_at > ?)`
-/** Parameters: run at (five times), seq, run at as seen. */
+where state = 'queued' and blocked = 0 and due_at > $ahead
+  and (attempts is not null or due_at > $latest)`
 export const PULL_IN = `
-update jobs set expires_at = expires_at - (run_at - ?), run_at = ?, due_at = ?,
-  first_run_at = min(first_run_at, ?), promoted_at = min(promoted_at, ?), version = version + 1
-where seq = ? and state = 'queued' and run_at = ?`
-/** Parameters: now, is dead, has key, now, limit. */
+update jobs set expires_at = expires_at - (run_at - $to), run_at = $to, due_at = $to,
+  first_run_at = min(first_run_at, $to), promoted_at = min(promoted_at, $to),
+  version = version + 1
+where seq = $seq and state = 'queued' and run_at = $from`
 export const FINISH_NOW = `
-update jobs set finished_at = ?
+update jobs set finished_at = $now
 where seq in (
-  select seq from jobs where (state = 'dead') = ? and has_key is ? and finished_at > ?
+  select seq from jobs
+  where (state = 'dead') = $isDead and has_key is $hasKey and finished_at > $ahead
     and finished_at is not null and effects_pending = 0
-  limit +?)`
+  limit +$limit)`
 export const RESTS_AHEAD = `
 select name, resting_until, rest_by_breaker, breaker_cooldown_ms from endpoints
-where resting_until > ?`
+where resting_until > $ahead`
 export const END_REST = `
-update endpoints set resting_until = ?, ramp_places = null, ramp_ends_at = null
-where name = ? and resting_until = ?`
-export const FORGET_WORKERS_AHEAD = 'delete from workers where seen_at > ?'
-export const FORGET_FIGURES_AHEAD = 'delete from figures where minute > ?'
+update endpoints set resting_until = $until, ramp_places = null, ramp_ends_at = null
+where name = $name and resting_until = $before`
+export const FORGET_WORKERS_AHEAD = 'delete from workers where seen_at > $ahead'
+export const FORGET_FIGURES_AHEAD = 'delete from figures where minute > $ahead'
 
 interface JobRow {
   seq: number
@@ -68,11 +69,10 @@ async function correctJobs(database: Database): Promise<number> {
     const now = clock.now()
     const ahead = now + AHEAD_TOLERANCE_MS
     const found = new Map<number, { from: number; to: number }>()
-    for (const [sql, ...values] of [
-      [CREATED_AHEAD, firstIdAt(ahead)],
-      [RETRIED_AHEAD, ahead, ahead + MAX_AHEAD_MS],
-    ] as const) {
-      const rows = connection.statement(sql).iterate(...values)
+    for (const rows of [
+      connection.statement(CREATED_AHEAD).iterate({ firstId: firstIdAt(ahead) }),
+      connection.statement(RETRIED_AHEAD).iterate({ ahead, latest: ahead + MAX_AHEAD_MS }),
+    ]) {
       for (const row of rows as Iterable<unknown> as Iterable<JobRow>) {
         const to = dueAfterSetBack(row, now)
         if (to !== null) found.set(row.seq, { from: row.run_at, to })
@@ -86,7 +86,7 @@ async function correctJobs(database: Database): Promise<number> {
       const pullIn = connection.statement(PULL_IN)
       let count = 0
       for (const [seq, { from, to }] of moves.slice(i, i + CORRECTED_PER_TRANSACTION)) {
-        count += Number(pullIn.run(to, to, to, to, to, seq, from).changes)
+        count += Number(pullIn.run({ seq, from, to }).changes)
       }
       return count
     })
@@ -110,8 +110,10 @@ async function correctEnds({ connection, clock }: Database): Promise<number> {
       do {
         count = await connection.write('normal', () => {
           const now = clock.now()
-          const values = [now, isDead, hasKey, now + AHEAD_TOLERANCE_MS, CORRECTED_PER_TRANSACTION]
-          return Number(connection.statement(FINISH_NOW).run(...values).changes)
+          const ahead = now + AHEAD_TOLERANCE_MS
+          const limit = CORRECTED_PER_TRANSACTION
+          const finish = connection.statement(FINISH_NOW)
+          return Number(finish.run({ now, isDead, hasKey, ahead, limit }).changes)
         })
         corrected += count
       } while (count === CORRECTED_PER_TRANSACTION)
@@ -128,15 +130,16 @@ function correctRecords(
     const now = clock.now()
     const ahead = now + AHEAD_TOLERANCE_MS
     let corrected = 0
-    const rests = connection.statement(RESTS_AHEAD).all(ahead) as unknown as RestRow[]
+    const rests = connection.statement(RESTS_AHEAD).all({ ahead }) as unknown as RestRow[]
     for (const { name, resting_until, rest_by_breaker, breaker_cooldown_ms } of rests) {
       const cooldownMs = rest_by_breaker === 1 ? breaker_cooldown_ms : null
       const until = restAfterSetBack(resting_until, cooldownMs, setBackMs ?? 0, now)
       if (until === resting_until) continue
-      corrected += Number(connection.statement(END_REST).run(until, name, resting_until).changes)
+      const endRest = connection.statement(END_REST)
+      corrected += Number(endRest.run({ name, until, before: resting_until }).changes)
     }
-    const workers = connection.statement(FORGET_WORKERS_AHEAD).run(ahead)
-    const figures = connection.statement(FORGET_FIGURES_AHEAD).run(ahead)
+    const workers = connection.statement(FORGET_WORKERS_AHEAD).run({ ahead })
+    const figures = connection.statement(FORGET_FIGURES_AHEAD).run({ ahead })
     return corrected + Number(workers.changes) + Number(figures.changes)
   })
 }

@@ -6,43 +6,63 @@ import type { EventName, SettlingEvent } from '../../job/lifecycle.ts'
 import { isRepeat } from '../../job/settlement.ts'
 import type { Settlement, SettleResult } from '../settlement.ts'
 import type { SettleOptions } from '../store.ts'
-import type { Database } from './connection.ts'
+import { type Database, inOrder } from './connection.ts'
 import { runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
   attemptLine,
   DROP_LEASE,
-  failureValues,
+  FAILURE,
   finishAs,
   readAttemptLines,
   WITH_ATTEMPT,
 } from './job-row.ts'
 
-/** Of each, the last three parameters are the job's id, fence and lease id. */
+/** What every settlement proves. */
+type ByLease = [jobId: string, fence: number, leaseId: string]
+const BY_LEASE = ['jobId', 'fence', 'leaseId'] as const
+
 export const SETTLE = {
-  await: `update jobs set awaiting = 1, lease_wall = max(lease_wall, ?), lease_boot = null,
-    lease_mono = null, version = version + 1
-    where id = ? and ${guardOf('await')}`,
-  succeed: `update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('succeeded')},
-    result = ?, result_truncated = ?, ${DROP_LEASE}
-    where id = ? and ${guardOf('succeed')}`,
-  reschedule: `update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = ?, due_at = ?,
-    ${DROP_LEASE}
-    where id = ? and ${guardOf('reschedule')}`,
-  postpone: `update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = ?, due_at = ?,
+  await: inOrder<[...ByLease, leaseExpiresAt: number]>(
+    [...BY_LEASE, 'leaseExpiresAt'],
+    `update jobs set awaiting = 1, lease_wall = max(lease_wall, $leaseExpiresAt),
+    lease_boot = null, lease_mono = null, version = version + 1
+    where id = $jobId and ${guardOf('await')}`,
+  ),
+  succeed: inOrder<
+    [...ByLease, line: string, finishedAt: number, result: string | null, isTruncated: number]
+  >(
+    [...BY_LEASE, 'line', 'finishedAt', 'result', 'isTruncated'],
+    `update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('succeeded')},
+    result = $result, result_truncated = $isTruncated, ${DROP_LEASE}
+    where id = $jobId and ${guardOf('succeed')}`,
+  ),
+  reschedule: inOrder<[...ByLease, line: string, runAt: number]>(
+    [...BY_LEASE, 'line', 'runAt'],
+    `update jobs set state = 'queued', attempts = ${WITH_ATTEMPT},
+    run_at = $runAt, due_at = $runAt, ${DROP_LEASE}
+    where id = $jobId and ${guardOf('reschedule')}`,
+  ),
+  postpone: inOrder<[...ByLease, line: string, runAt: number]>(
+    [...BY_LEASE, 'line', 'runAt'],
+    `update jobs set state = 'queued', attempts = ${WITH_ATTEMPT},
+    run_at = $runAt, due_at = $runAt,
     attempts_left = attempts_left + 1, free_attempts = free_attempts + 1, ${DROP_LEASE}
-    where id = ? and ${guardOf('postpone')}`,
-  bury: `update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')},
-    failure_reason = ?, failure_message = ?, ${DROP_LEASE}
-    where id = ? and ${guardOf('bury')}`,
+    where id = $jobId and ${guardOf('postpone')}`,
+  ),
+  bury: inOrder<[...ByLease, line: string, finishedAt: number, reason: string, message: string]>(
+    [...BY_LEASE, 'line', 'finishedAt', 'reason', 'message'],
+    `update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')},
+    ${FAILURE}, ${DROP_LEASE}
+    where id = $jobId and ${guardOf('bury')}`,
+  ),
 } as const satisfies Record<SettlingEvent, string>
 
-/** Parameters: line, finished at; id, fence, lease id. */
 export const WITHDRAW = `
 update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
-where id = ? and ${guardOf('withdraw')}`
+where id = $jobId and ${guardOf('withdraw')}`
 
-export const ATTEMPTS_OF = 'select attempts, awaiting, fence, lease_id from jobs where id = ?'
+export const ATTEMPTS_OF = 'select attempts, awaiting, fence, lease_id from jobs where id = $jobId'
 
 export async function settle(
   database: Database,
@@ -63,10 +83,8 @@ export async function settle(
 }
 
 function settleOne(database: Database, settlement: Settlement): SettleResult {
-  const { jobId, fence, leaseId, event } = settlement
-  const { changes } = database.connection
-    .statement(SETTLE[event])
-    .run(...valuesOf(settlement), jobId, fence, leaseId)
+  const { event } = settlement
+  const { changes } = writeSettlement(database.connection, settlement)
   if (changes === 1) return 'applied'
   if ((event === 'reschedule' || event === 'postpone') && withdraw(database, settlement)) {
     return 'applied'
@@ -74,19 +92,32 @@ function settleOne(database: Database, settlement: Settlement): SettleResult {
   return resultIfRefused(database, settlement)
 }
 
-/** What the statement of this event takes before the job's id. */
-function valuesOf(settlement: Settlement): (string | number | null)[] {
-  if (settlement.event === 'await') return [settlement.leaseExpiresAt]
+function writeSettlement({ ordered }: Database['connection'], settlement: Settlement) {
+  const { jobId, fence, leaseId } = settlement
+  const lease: ByLease = [jobId, fence, leaseId]
+  if (settlement.event === 'await') {
+    return ordered(SETTLE.await).run(...lease, settlement.leaseExpiresAt)
+  }
   const line = attemptLine(settlement.attempt, settlement, settlement.event)
   const { finishedAt } = settlement.attempt
   switch (settlement.event) {
-    case 'succeed':
-      return [line, finishedAt, settlement.result, settlement.resultTruncated ? 1 : 0]
+    case 'succeed': {
+      const { result, resultTruncated } = settlement
+      return ordered(SETTLE.succeed).run(
+        ...lease,
+        line,
+        finishedAt,
+        result,
+        resultTruncated ? 1 : 0,
+      )
+    }
     case 'reschedule':
     case 'postpone':
-      return [line, settlement.runAt, settlement.runAt]
-    case 'bury':
-      return [line, finishedAt, ...failureValues(settlement.failure)]
+      return ordered(SETTLE[settlement.event]).run(...lease, line, settlement.runAt)
+    case 'bury': {
+      const { reason, message } = settlement.failure
+      return ordered(SETTLE.bury).run(...lease, line, finishedAt, reason, message)
+    }
     default:
       throw new Error(`unknown event ${(settlement satisfies never as Settlement).event}`)
   }
@@ -99,15 +130,17 @@ function withdraw(
 ): boolean {
   const { jobId, fence, leaseId, attempt } = settlement
   const line = attemptLine(attempt, settlement, 'withdraw')
+  const { finishedAt } = attempt
   const { changes } = connection
     .statement(WITHDRAW)
-    .run(line, attempt.finishedAt, jobId, fence, leaseId)
+    .run({ jobId, fence, leaseId, line, finishedAt })
   return changes === 1
 }
 
 function resultIfRefused(database: Database, settlement: Settlement): SettleResult {
   if (settlement.event !== 'await') return repeatResult(database, settlement)
-  const row = database.connection.statement(ATTEMPTS_OF).get(settlement.jobId)
+  const { jobId } = settlement
+  const row = database.connection.statement(ATTEMPTS_OF).get({ jobId })
   const awaits =
     row?.awaiting === 1 && row.fence === settlement.fence && row.lease_id === settlement.leaseId
   return awaits ? 'already_applied' : 'lease_lost'
@@ -118,7 +151,7 @@ export function repeatResult(
   { connection }: Database,
   { jobId, fence, leaseId, event, attempt }: ReportedAttempt,
 ): SettleResult {
-  const row = connection.statement(ATTEMPTS_OF).get(jobId)
+  const row = connection.statement(ATTEMPTS_OF).get({ jobId })
   const lines = readAttemptLines((row?.attempts as string | null | undefined) ?? null)
   const reported = { fence, leaseId, event, outcome: attempt.outcome }
   return lines.some((line) => isRepeat(reported, line)) ? 'already_applied' : 'lease_lost'

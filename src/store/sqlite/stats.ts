@@ -12,16 +12,17 @@ import { NEXT_NAME_UNSUCCESSFUL } from './jobs.ts'
 
 export const COUNT_DEAD = `
 select count(*) as count from (
-  select 1 from jobs where ${UNSUCCESSFUL} and state = 'dead' and endpoint = ?
+  select 1 from jobs where ${UNSUCCESSFUL} and state = 'dead' and endpoint = $name
   limit ${MAX_COUNT + 1})`
-/** In order, so that the first entry is the oldest. Parameters: endpoint, priority, now, limit. */
+/** In order, so that the first entry is the oldest. */
 export const COUNT_DUE = `
 select count(*) as count, min(since) as oldest from (
   select max(run_at, coalesce(promoted_at, 0)) as since from jobs
-  where state = 'queued' and blocked = 0 and endpoint = ? and priority = ? and run_at <= ?
-  order by run_at limit +?)`
+  where state = 'queued' and blocked = 0 and endpoint = $name and priority = $priority
+    and run_at <= $now
+  order by run_at limit +$limit)`
 
-export const ENDPOINT_EXISTS = 'select 1 from endpoints where name = ?'
+export const ENDPOINT_EXISTS = 'select 1 from endpoints where name = $name'
 /** Names looked at in one turn of the event loop. */
 const NAMES_PER_TURN = 500
 
@@ -44,11 +45,11 @@ function lookForDeleted(
 ): string | null {
   let name = after
   for (let i = 0; i < NAMES_PER_TURN; i++) {
-    const next = statement(NEXT_NAME_UNSUCCESSFUL).get(name)?.name
+    const next = statement(NEXT_NAME_UNSUCCESSFUL).get({ after: name })?.name
     if (typeof next !== 'string') return null
     name = next
-    if (statement(ENDPOINT_EXISTS).get(name) !== undefined) continue
-    if ((statement(COUNT_DEAD).get(name)?.count as number) > 0) deleted.push(name)
+    if (statement(ENDPOINT_EXISTS).get({ name }) !== undefined) continue
+    if ((statement(COUNT_DEAD).get({ name })?.count as number) > 0) deleted.push(name)
   }
   return name
 }
@@ -73,7 +74,7 @@ function statsOfOne(database: Database, name: string): EndpointStats {
     queued: claimable + blocked,
     due,
     running,
-    dead: database.connection.statement(COUNT_DEAD).get(name)?.count as number,
+    dead: database.connection.statement(COUNT_DEAD).get({ name })?.count as number,
   }
   return {
     queued: Math.min(figures.queued, MAX_COUNT),
@@ -93,14 +94,14 @@ function dueOf(
   const now = clock.now()
   let due = 0
   let oldestDueAt: number | null = null
-  let priority = connection.statement(NEXT_PRIORITY).get(name, ABOVE_ALL)?.priority
+  let priority = connection.ordered(NEXT_PRIORITY).get(name, ABOVE_ALL)?.priority
   while (typeof priority === 'number') {
-    const room = Math.max(1, MAX_COUNT + 1 - due)
-    const found = connection.statement(COUNT_DUE).get(name, priority, now, room)
+    const limit = Math.max(1, MAX_COUNT + 1 - due)
+    const found = connection.statement(COUNT_DUE).get({ name, priority, now, limit })
     due += found?.count as number
     const oldest = found?.oldest
     if (typeof oldest === 'number') oldestDueAt = Math.min(oldest, oldestDueAt ?? oldest)
-    priority = connection.statement(NEXT_PRIORITY).get(name, priority)?.priority
+    priority = connection.ordered(NEXT_PRIORITY).get(name, priority)?.priority
   }
   return { due, oldestDueAt }
 }

@@ -3,7 +3,6 @@
 
 import { EXPIRED, LEASE_LOST } from '../../job/attempt.ts'
 import { addEffects, type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
-import type { Attempt, FailureReason } from '../../job/job.ts'
 import { purgeClasses } from '../../job/retention.ts'
 import type { OverdueEnd, OverdueJob, SettleResult } from '../settlement.ts'
 import { StoreUnavailable, type SweepCounts, type SweepOptions } from '../store.ts'
@@ -24,7 +23,7 @@ import {
   attemptLine,
   DROP_LEASE,
   endedAttempt,
-  failureValues,
+  FAILURE,
   finishAs,
   finishQueuedAs,
   parsed,
@@ -68,32 +67,31 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
  */
 function proveWritable({ connection }: Database): Promise<void> {
   return connection.write('normal', () => {
-    connection.statement(WRITE_META).run('proof_of_writing', '')
+    connection.statement(WRITE_META).run({ key: 'proof_of_writing', value: '' })
   })
 }
 
-/** Parameters: is dead, has key, finished by, limit. */
 export const PURGEABLE = `
-select seq from jobs where (state = 'dead') = ? and has_key is ? and finished_at <= ?
+select seq from jobs
+where (state = 'dead') = $isDead and has_key is $hasKey and finished_at <= $finishedBy
   and finished_at is not null and effects_pending = 0
-order by finished_at limit +?`
-/** Parameters: seq, is dead, has key, finished by. */
-export const PURGE = `delete from jobs where seq = ? and ${guardOf('purge')}`
+order by finished_at limit +$limit`
+export const PURGE = `delete from jobs where seq = $seq and ${guardOf('purge')}`
 
 /** Class by class; a class that fills the limit is looked at again by the next sweep, at once. */
 async function purge({ connection, clock, settings }: Database, limit: number): Promise<number> {
   const found = await connection.read(() => {
     let left = limit
     return purgeClasses(settings, clock.now()).flatMap(({ isDead, isKeyed, finishedBy }) => {
-      const proof = [isDead ? 1 : 0, isKeyed ? 1 : null, finishedBy] as const
-      const rows = connection.statement(PURGEABLE).all(...proof, left)
+      const proof = { isDead: isDead ? 1 : 0, hasKey: isKeyed ? 1 : null, finishedBy }
+      const rows = connection.statement(PURGEABLE).all({ ...proof, limit: left })
       left -= rows.length
-      return rows.map(({ seq }) => [seq as number, ...proof] as const)
+      return rows.map(({ seq }) => ({ seq: seq as number, ...proof }))
     })
   })
   if (found.length === 0) return 0
   return connection.write('normal', () =>
-    found.reduce((sum, row) => sum + Number(connection.statement(PURGE).run(...row).changes), 0),
+    found.reduce((sum, job) => sum + Number(connection.statement(PURGE).run(job).changes), 0),
   )
 }
 
@@ -115,19 +113,19 @@ async function runPendingEffects(database: Database, limit: number): Promise<Fin
 /** So many of those that nothing is known against; a look costs some microseconds each. */
 const RECHECKS_PER_SWEEP = 200
 
-/** Those that an enqueue has marked. Parameter: limit. */
+/** Those that an enqueue has marked. */
 export const MARKED = `
-select ${BLOCKED_COLUMNS} from jobs where recheck = 1 order by seq limit +?`
-/** From where the last look ended, in the same endpoint. Parameters: endpoint, seq, limit. */
+select ${BLOCKED_COLUMNS} from jobs where recheck = 1 order by seq limit +$limit`
+/** After the last one that was checked, in the same endpoint. */
 export const BLOCKED_NEXT = `
-select ${BLOCKED_COLUMNS} from jobs where blocked = 1 and endpoint = ? and seq > ?
-order by seq limit +?`
-/** And in those beyond: two queries, for a comparison of pairs would seek by endpoint alone. */
+select ${BLOCKED_COLUMNS} from jobs where blocked = 1 and endpoint = $endpoint and seq > $seq
+order by seq limit +$limit`
+/** In the endpoints after it. Two queries: a comparison of pairs would seek by endpoint alone. */
 export const BLOCKED_BEYOND = `
-select ${BLOCKED_COLUMNS} from jobs where blocked = 1 and endpoint > ?
-order by endpoint, seq limit +?`
+select ${BLOCKED_COLUMNS} from jobs where blocked = 1 and endpoint > $endpoint
+order by endpoint, seq limit +$limit`
 
-export const UNMARK = 'update jobs set recheck = 0 where seq = ? and recheck = 1'
+export const UNMARK = 'update jobs set recheck = 0 where seq = $seq and recheck = 1'
 
 async function recheckBlocked(database: Database, limit: number): Promise<FinishEffects> {
   const { connection } = database
@@ -136,12 +134,12 @@ async function recheckBlocked(database: Database, limit: number): Promise<Finish
   return connection.write('normal', () => {
     const counts = { ...NO_EFFECTS }
     for (const seq of found) {
-      const blocked = connection.statement(BLOCKED_BY_SEQ).get(seq) as BlockedJob | undefined
+      const blocked = connection.statement(BLOCKED_BY_SEQ).get({ seq }) as BlockedJob | undefined
       const became = blocked === undefined ? 'waits' : resolveBlocked(database, blocked)
       if (became === 'ready') counts.promoted++
       if (became === 'fails') counts.dependentsFailed++
       // What it depends on may be queued again: then its finish decides.
-      connection.statement(UNMARK).run(seq)
+      connection.statement(UNMARK).run({ seq })
     }
     return sumEffects([counts, runFinishEffects(database)])
   })
@@ -150,11 +148,12 @@ async function recheckBlocked(database: Database, limit: number): Promise<Finish
 /** Of those that were marked, and of the next on the way round, the ones that may move on. */
 function lookAround(database: Database, limit: number): number[] {
   const { connection, nextSweep } = database
-  const marked = connection.statement(MARKED).all(limit) as unknown as BlockedJob[]
+  const marked = connection.statement(MARKED).all({ limit }) as unknown as BlockedJob[]
   const part = Math.min(limit, RECHECKS_PER_SWEEP)
   const { endpoint, seq } = nextSweep.afterBlocked
-  const next = connection.statement(BLOCKED_NEXT).all(endpoint, seq, part)
-  next.push(...connection.statement(BLOCKED_BEYOND).all(endpoint, part - next.length))
+  const next = connection.statement(BLOCKED_NEXT).all({ endpoint, seq, limit: part })
+  const beyond = { endpoint, limit: part - next.length }
+  next.push(...connection.statement(BLOCKED_BEYOND).all(beyond))
   const round = next as unknown as BlockedJob[]
   const last = round.length < part ? undefined : round.at(-1)
   nextSweep.afterBlocked = { endpoint: last?.endpoint ?? '', seq: last?.seq ?? 0 }
@@ -165,35 +164,33 @@ function lookAround(database: Database, limit: number): number[] {
 const LEASE_COLUMNS = `seq, id, endpoint, fence, lease_id, lease_boot, lease_mono, worker_id,
   claimed_at, attempt_count, attempts_left, superseded`
 
-/** Of an earlier start of the machine; parameters: boot, limit. Twice, to seek on either side. */
+/** Of an earlier start of the machine. Twice, to seek on both sides. */
 export const LEASES_BEFORE_BOOT = `
-select ${LEASE_COLUMNS} from jobs where state = 'running' and lease_boot < ? limit +?`
+select ${LEASE_COLUMNS} from jobs where state = 'running' and lease_boot < $boot limit +$limit`
 export const LEASES_AFTER_BOOT = `
-select ${LEASE_COLUMNS} from jobs where state = 'running' and lease_boot > ? limit +?`
-/** Parameters: boot, monotonic now, limit. */
+select ${LEASE_COLUMNS} from jobs where state = 'running' and lease_boot > $boot limit +$limit`
 export const EXPIRED_LEASES = `
 select ${LEASE_COLUMNS} from jobs
-where state = 'running' and lease_boot = ? and lease_mono <= ?
-order by lease_mono limit +?`
-/** Only where no boot id is known: walks all leases. Parameters: boot, now, now, limit. */
+where state = 'running' and lease_boot = $boot and lease_mono <= $monotonic
+order by lease_mono limit +$limit`
+/** Only if the system has no boot id: reads all leases. */
 export const LEASES_BEFORE_RESTART = `
 select ${LEASE_COLUMNS} from jobs
-where state = 'running' and lease_boot = ? and lease_mono > ? and lease_mono - lease_ms > ?
-limit +?`
+where state = 'running' and lease_boot = $boot and lease_mono > $monotonic
+  and lease_mono - lease_ms > $monotonic
+limit +$limit`
 
-/** After `seq` come the parameters of the guard lease_lapsed. Parameters: line, now (twice), … */
-export const RECLAIM = `
-update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = ?, due_at = ?, ${DROP_LEASE}
-where seq = ? and ${guardOf('reclaim')}`
-/** Parameters: line, now, reason, message, … */
-export const BURY_LAPSED = `
-update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')},
-  failure_reason = ?, failure_message = ?, ${DROP_LEASE}
-where seq = ? and ${guardOf('bury_lapsed')}`
-/** Parameters: line, now, … */
-export const WITHDRAW_LAPSED = `
-update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
-where seq = ? and awaiting = 0 and ${guardOf('withdraw_lapsed')}`
+export const END_EXPIRED_LEASE = {
+  reclaim: `update jobs set state = 'queued', attempts = ${WITH_ATTEMPT},
+    run_at = $now, due_at = $now, ${DROP_LEASE}
+    where seq = $seq and ${guardOf('reclaim')}`,
+  bury_lapsed: `update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')}, ${FAILURE},
+    ${DROP_LEASE}
+    where seq = $seq and ${guardOf('bury_lapsed')}`,
+  withdraw_lapsed: `update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')},
+    ${DROP_LEASE}
+    where seq = $seq and awaiting = 0 and ${guardOf('withdraw_lapsed')}`,
+} as const
 
 interface ExpiredLease {
   seq: number
@@ -227,9 +224,10 @@ async function endExpiredLeases(database: Database, limit: number): Promise<Expi
     if (performance.now() - askedAtMs > MAX_LOCK_WAIT_MS) return null
     const counts = { reclaimed: 0, buriedLapsed: 0 }
     for (const row of rows) {
-      if (row.superseded === 1) counts.buriedLapsed += withdraw(database, row)
-      else if (row.attempts_left > 0) counts.reclaimed += reclaim(database, row)
-      else counts.buriedLapsed += bury(database, row)
+      const event = eventOf(row)
+      if (!endExpiredLease(database, row, event)) continue
+      if (event === 'reclaim') counts.reclaimed++
+      else counts.buriedLapsed++
     }
     return { ...counts, ...runFinishEffects(database) }
   })
@@ -244,81 +242,54 @@ function findExpiredLeases(
 ): Promise<ExpiredLease[]> {
   return connection.read(() => {
     const { boot } = clock
-    const now = clock.monotonic()
-    const rows = connection.statement(EXPIRED_LEASES).all(boot, now, limit)
-    rows.push(...connection.statement(LEASES_BEFORE_BOOT).all(boot, limit))
-    rows.push(...connection.statement(LEASES_AFTER_BOOT).all(boot, limit))
+    const monotonic = clock.monotonic()
+    const rows = connection.statement(EXPIRED_LEASES).all({ boot, monotonic, limit })
+    rows.push(...connection.statement(LEASES_BEFORE_BOOT).all({ boot, limit }))
+    rows.push(...connection.statement(LEASES_AFTER_BOOT).all({ boot, limit }))
     if (boot === UNKNOWN_BOOT) {
-      rows.push(...connection.statement(LEASES_BEFORE_RESTART).all(boot, now, now, limit))
+      rows.push(...connection.statement(LEASES_BEFORE_RESTART).all({ boot, monotonic, limit }))
     }
     return rows.slice(0, limit) as unknown as ExpiredLease[]
   })
 }
 
-type ExpiryEvent = 'reclaim' | 'bury_lapsed' | 'withdraw_lapsed'
-
-function reclaim(database: Database, row: ExpiredLease): number {
-  const now = database.clock.now()
-  const { attempt, line } = lost(row, 'reclaim', now)
-  const { changes } = database.connection
-    .statement(RECLAIM)
-    .run(line, now, now, row.seq, ...expiryProof(database, row))
-  return ended(database, row, changes, attempt, null)
+function eventOf({ superseded, attempts_left }: ExpiredLease): keyof typeof END_EXPIRED_LEASE {
+  if (superseded === 1) return 'withdraw_lapsed'
+  return attempts_left > 0 ? 'reclaim' : 'bury_lapsed'
 }
 
-function bury(database: Database, row: ExpiredLease): number {
-  const now = database.clock.now()
-  const { attempt, line } = lost(row, 'bury_lapsed', now)
-  const { changes } = database.connection
-    .statement(BURY_LAPSED)
-    .run(line, now, ...failureValues(LEASE_LOST), row.seq, ...expiryProof(database, row))
-  return ended(database, row, changes, attempt, LEASE_LOST.reason)
-}
-
-function withdraw(database: Database, row: ExpiredLease): number {
-  const now = database.clock.now()
-  const { attempt, line } = lost(row, 'withdraw_lapsed', now)
-  const { changes } = database.connection
-    .statement(WITHDRAW_LAPSED)
-    .run(line, now, row.seq, ...expiryProof(database, row))
-  return ended(database, row, changes, attempt, null)
-}
-
-function lost(
+/** Returns whether the lease was still as it was read. */
+function endExpiredLease(
+  database: Database,
   row: ExpiredLease,
-  event: ExpiryEvent,
-  now: number,
-): { attempt: Attempt; line: string } {
+  event: keyof typeof END_EXPIRED_LEASE,
+): boolean {
+  const { connection, clock } = database
+  const now = clock.now()
   const lease = { fence: row.fence, leaseId: row.lease_id }
   const attempt = endedAttempt(row, 'lease_expired', now)
-  return { attempt, line: attemptLine(attempt, lease, event) }
+  const values = {
+    reclaim: { now },
+    bury_lapsed: { finishedAt: now, ...LEASE_LOST },
+    withdraw_lapsed: { finishedAt: now },
+  }[event]
+  const { changes } = connection.statement(END_EXPIRED_LEASE[event]).run({
+    ...{ seq: row.seq, ...lease, leaseBoot: row.lease_boot, leaseMono: row.lease_mono },
+    ...{ boot: clock.boot, monotonic: clock.monotonic() },
+    ...{ line: attemptLine(attempt, lease, event), ...values },
+  })
+  if (changes === 0) return false
+  const diedOf = event === 'bury_lapsed' ? LEASE_LOST.reason : null
+  reportEnd(database, { jobId: row.id, endpoint: row.endpoint, attempt, diedOf })
+  return true
 }
 
-function ended(
-  database: Database,
-  { id: jobId, endpoint }: ExpiredLease,
-  changes: number | bigint,
-  attempt: Attempt,
-  diedOf: FailureReason | null,
-): number {
-  if (Number(changes) === 1) reportEnd(database, { jobId, endpoint, attempt, diedOf })
-  return Number(changes)
-}
-
-/** The parameters of the guard lease_lapsed. */
-function expiryProof({ clock }: Database, row: ExpiredLease): (number | string)[] {
-  const now = clock.monotonic()
-  return [row.fence, row.lease_id, row.lease_boot, row.lease_mono, clock.boot, now, now]
-}
-
-/** Parameters: now, limit. */
 export const EXPIRED_JOBS = `
-select seq from jobs where state = 'queued' and expires_at is not null and expires_at <= ?
-order by expires_at limit +?`
-/** Parameters: finished at, reason, message, seq, now. */
+select seq from jobs where state = 'queued' and expires_at is not null and expires_at <= $now
+order by expires_at limit +$limit`
 export const EXPIRE = `
-update jobs set ${finishQueuedAs('dead')}, failure_reason = ?, failure_message = ?
-where seq = ? and ${guardOf('expire')} returning id, endpoint`
+update jobs set ${finishQueuedAs('dead')}, ${FAILURE}
+where seq = $seq and ${guardOf('expire')} returning id, endpoint`
 
 async function expire(
   database: Database,
@@ -326,15 +297,15 @@ async function expire(
 ): Promise<{ expired: number } & FinishEffects> {
   const { connection, clock } = database
   const found = await connection.read(() =>
-    connection.statement(EXPIRED_JOBS).all(clock.now(), limit),
+    connection.statement(EXPIRED_JOBS).all({ now: clock.now(), limit }),
   )
   if (found.length === 0) return { expired: 0, ...NO_EFFECTS }
   return connection.write('normal', () => {
     const now = clock.now()
     const statement = connection.statement(EXPIRE)
     let expired = 0
-    for (const { seq } of found) {
-      const row = statement.get(now, ...failureValues(EXPIRED), seq as number, now)
+    for (const { seq } of found as { seq: number }[]) {
+      const row = statement.get({ seq, now, finishedAt: now, ...EXPIRED })
       if (row === undefined) continue
       expired++
       const { id, endpoint } = row as { id: string; endpoint: string }
@@ -344,23 +315,21 @@ async function expire(
   })
 }
 
-/** Parameters: now, limit. */
 export const OVERDUE = `
 select id, endpoint, fence, lease_id, lease_wall, claimed_at, worker_id, attempt_count,
   attempts_left, max_attempts, free_attempts, first_run_at, promoted_at, expires_at, retry
-from jobs where awaiting = 1 and lease_wall <= ? order by lease_wall limit +?`
+from jobs where awaiting = 1 and lease_wall <= $now order by lease_wall limit +$limit`
 
-/** Of each, the last parameters are the job's id; fence, lease id and expiry as seen; now. */
 export const TIME_OUT = `
-update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = ?, due_at = ?, ${DROP_LEASE}
-where id = ? and ${guardOf('time_out', 'awaiting')}`
+update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = $runAt, due_at = $runAt,
+  ${DROP_LEASE}
+where id = $jobId and ${guardOf('time_out', 'awaiting')}`
 export const BURY_TIMED_OUT = `
-update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')},
-  failure_reason = ?, failure_message = ?, ${DROP_LEASE}
-where id = ? and ${guardOf('bury_timed_out', 'awaiting')}`
+update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')}, ${FAILURE}, ${DROP_LEASE}
+where id = $jobId and ${guardOf('bury_timed_out', 'awaiting')}`
 export const WITHDRAW_OVERDUE = `
 update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
-where id = ? and awaiting = 1 and ${guardOf('withdraw_lapsed', 'awaiting')}`
+where id = $jobId and awaiting = 1 and ${guardOf('withdraw_lapsed', 'awaiting')}`
 
 interface OverdueRow {
   id: string
@@ -382,7 +351,7 @@ interface OverdueRow {
 
 export function overdue({ connection, clock }: Database, limit: number): Promise<OverdueJob[]> {
   return connection.read(() => {
-    const rows = connection.statement(OVERDUE).all(clock.now(), limit)
+    const rows = connection.statement(OVERDUE).all({ now: clock.now(), limit })
     return (rows as unknown as OverdueRow[]).map((row) => ({
       jobId: row.id,
       fence: row.fence,
@@ -416,24 +385,22 @@ export async function endOverdue(database: Database, ends: OverdueEnd[]): Promis
 
 function endOne(database: Database, end: OverdueEnd): SettleResult {
   const { connection, clock } = database
-  const now = clock.now()
-  const line = attemptLine(end.attempt, end, end.event)
-  const seen = [end.jobId, end.fence, end.leaseId, end.leaseExpiresAt, now]
-  const { finishedAt } = end.attempt
+  const { jobId, endpoint, fence, leaseId, leaseExpiresAt, attempt } = end
+  const { finishedAt } = attempt
+  const proof = { jobId, fence, leaseId, leaseExpiresAt, now: clock.now() }
+  const line = attemptLine(attempt, end, end.event)
   const { changes } =
     end.event === 'time_out'
-      ? connection.statement(TIME_OUT).run(line, end.runAt, end.runAt, ...seen)
-      : connection
-          .statement(BURY_TIMED_OUT)
-          .run(line, finishedAt, ...failureValues(end.failure), ...seen)
-  const { jobId, endpoint, attempt } = end
+      ? connection.statement(TIME_OUT).run({ ...proof, line, runAt: end.runAt })
+      : connection.statement(BURY_TIMED_OUT).run({ ...proof, line, finishedAt, ...end.failure })
   if (changes === 1) {
     const diedOf = end.event === 'bury_timed_out' ? end.failure.reason : null
     reportEnd(database, { jobId, endpoint, attempt, diedOf })
     return 'applied'
   }
-  const withdrawal = attemptLine(end.attempt, end, 'withdraw_lapsed')
-  const withdrawn = connection.statement(WITHDRAW_OVERDUE).run(withdrawal, finishedAt, ...seen)
+  const withdrawn = connection
+    .statement(WITHDRAW_OVERDUE)
+    .run({ ...proof, line: attemptLine(attempt, end, 'withdraw_lapsed'), finishedAt })
   if (withdrawn.changes === 0) return repeatResult(database, end)
   reportEnd(database, { jobId, endpoint, attempt, diedOf: null })
   return 'applied'

@@ -47,7 +47,7 @@ interface LimitsRow {
 
 interface Admission {
   slots: number
-  /** null: the endpoint has none, and the claim stores nothing about it. */
+  /** null: the endpoint has no limits, and the claim stores nothing about it. */
   limits: Limits | null
 }
 

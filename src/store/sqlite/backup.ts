@@ -30,25 +30,25 @@ import { APPLICATION_ID } from './schema.ts'
 
 const OWNER_ONLY = 0o600
 /**
- * All pages in one step: it holds one snapshot, for which no writer waits in WAL mode. In several
- * steps it would start again at each write of another process, and might never end.
+ * All pages in one step: it reads one snapshot, and in WAL mode no writer waits for that. Several
+ * steps would start again after each write of another process, and might never end.
  */
 const ALL_PAGES = 2 ** 31 - 1
-/** What link(2) says where the file system has no hard links. */
+/** The errors of link(2) on a file system without hard links. */
 const NO_LINKS: unknown[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK']
 
 interface Backup {
   bytes: number
   /**
-   * What opens the secrets in it. `missing`: none of the keys is here. `none`: there are no
+   * The key that decrypts its secrets. `missing`: none of the keys is here. `none`: it has no
    * secrets.
    */
   key: { kind: 'file'; path: string } | { kind: 'given' | 'missing' | 'none' }
 }
 
 /**
- * Nothing is written over. A run that fails or ends by process.exit leaves nothing; one that is
- * killed leaves a file that ends in `.part`, which the next run names.
+ * Never overwrites a file. A run that fails or ends by process.exit leaves nothing. A run that is
+ * killed leaves a file that ends in `.part`, and the next run fails with its name.
  *
  * @param given the keys that were set, or null for the key file
  * @throws StoreUnusable with a sentence
@@ -76,8 +76,8 @@ export async function backUpFile(
       made.push(`${target}.key`)
       copyKey(keyFile, `${target}.key`)
     }
-    attempt(target, () => giveName(`${target}.part`, target))
-    // Only the name `.part` is left to be removed.
+    writing(target, () => linkToName(`${target}.part`, target))
+    // Only the name `.part` remains to be removed.
     made.length = 1
     return { bytes, key: keyOf(isSealed, given, keyFile, `${target}.key`) }
   } finally {
@@ -97,7 +97,7 @@ function keyOf(
   return keyFile === null ? { kind: 'missing' } : { kind: 'file', path }
 }
 
-/** Beside the name the store has here; or, behind a symbolic link, beside the file itself. */
+/** Beside the given path or, if that is a symbolic link, beside the file that it points to. */
 function findKeyFile(path: string): string | null {
   const found = [path, realpathSync(path)].map((one) => `${one}.key`)
   return found.find((file) => existsSync(file)) ?? null
@@ -117,7 +117,7 @@ function refuseExisting(target: string, keyFile: string | null): void {
   }
   const copiedKey = `${target}.key`
   if (!isThere(copiedKey)) return
-  // A run that was killed may have left it; the same key does no harm.
+  // A killed run may have left it. The same key does no harm.
   const isSame = keyFile !== null && readIfFile(copiedKey)?.equals(readFileSync(keyFile)) === true
   if (isSame) return
   throw new StoreUnusable(
@@ -125,7 +125,7 @@ function refuseExisting(target: string, keyFile: string | null): void {
   )
 }
 
-/** A symbolic link that leads nowhere is there, too. */
+/** A symbolic link that leads nowhere exists, too. */
 function isThere(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false }) !== undefined
 }
@@ -142,8 +142,8 @@ function makePart(target: string): void {
         'if none is running, delete that file',
     )
   }
-  // Made before SQLite opens it, for SQLite would make it readable to others.
-  attempt(target, () => closeSync(openSync(part, 'wx', OWNER_ONLY)))
+  // Before SQLite opens it: SQLite would make it readable to others.
+  writing(target, () => closeSync(openSync(part, 'wx', OWNER_ONLY)))
 }
 
 async function copyDatabase(store: string, path: string, part: string): Promise<number> {
@@ -161,7 +161,7 @@ async function copyDatabase(store: string, path: string, part: string): Promise<
   }
 }
 
-/** Only the copy grows and is made: the store is read. */
+/** An error that only a write causes concerns the copy: the store is only read. */
 function copyFailed(store: string, part: string, error: unknown): unknown {
   if (error instanceof StoreUnusable) return error
   const code = primaryCode(error)
@@ -195,14 +195,14 @@ function open<T>(store: string, work: () => T): T {
   }
 }
 
-/** Whether there are secrets in it. All of those of endpoints must open, as at a start. */
+/** Returns whether it has secrets. Those of endpoints must decrypt, as at a start. */
 function checkCopy(
   store: string,
   part: string,
   given: Buffer[] | null,
   keyFile: string | null,
 ): boolean {
-  // Nobody writes to it, so that neither locks nor side files are needed.
+  // Nothing writes to it, so it needs neither locks nor side files.
   const copy = new DatabaseSync(new URL(`${pathToFileURL(resolve(part))}?immutable=1`), {
     readOnly: true,
   })
@@ -228,14 +228,14 @@ function checkCopy(
 }
 
 function copyKey(from: string, to: string): void {
-  attempt(to, () => {
+  writing(to, () => {
     copyFileSync(from, to, constants.COPYFILE_EXCL)
     flush(to)
   })
 }
 
-/** Never over a file that came meanwhile, where the file system can tell. */
-function giveName(part: string, target: string): void {
+/** Does not overwrite a file that was created meanwhile, if the file system can detect that. */
+function linkToName(part: string, target: string): void {
   try {
     linkSync(part, target)
   } catch (error) {
@@ -245,7 +245,7 @@ function giveName(part: string, target: string): void {
   flush(dirname(target))
 }
 
-function attempt(path: string, work: () => void): void {
+function writing(path: string, work: () => void): void {
   try {
     work()
   } catch (error) {
@@ -280,33 +280,33 @@ function flush(path: string): void {
   }
 }
 
-/** Of one transaction: 5 ms, and a checkpoint now and then, as after any write. */
+/** In one transaction: 5 ms, and sometimes a checkpoint, as after any write. */
 const PAGES_AT_ONCE = 500
-/** The next jobs need room: to give it back and take it again would cost twice. */
+/** The next jobs need the space again: returning it first would cost twice. */
 const MIN_PAGES_KEPT = 1_000
 const SHARE_KEPT = 0.1
-/** Between two transactions of the command, so that other writers have their turn. */
+/** Between two transactions of the command, so that other processes can write. */
 const PAUSE_MS = 20
 /** How long the command waits for another writer. */
 const BUSY_TIMEOUT_MS = 5_000
 
 export const FREE_PAGES = `
 select freelist_count as free, page_count as pages from pragma_freelist_count, pragma_page_count`
-export const GIVE_BACK = `pragma incremental_vacuum(${PAGES_AT_ONCE})`
+export const RETURN_PAGES = `pragma incremental_vacuum(${PAGES_AT_ONCE})`
 
 interface PageCounts {
   free: number
   pages: number
 }
 
-/** One transaction of bounded length, and only where many pages are free. */
-export async function giveBackPages({ connection }: Database): Promise<void> {
+/** One transaction of bounded length, and only if many pages are free. */
+export async function returnFreePages({ connection }: Database): Promise<void> {
   const { free, pages } = await connection.read(
     () => connection.statement(FREE_PAGES).get() as unknown as PageCounts,
   )
   if (free <= Math.max(MIN_PAGES_KEPT, pages * SHARE_KEPT)) return
-  // Stepped to its end: each step gives back one page.
-  await connection.write('normal', () => void connection.statement(GIVE_BACK).all())
+  // Stepped to its end: each step returns one page.
+  await connection.write('normal', () => void connection.statement(RETURN_PAGES).all())
 }
 
 interface Vacuumed {
@@ -317,7 +317,7 @@ interface Vacuumed {
 }
 
 /**
- * Gives back all free pages, in short transactions while the store is in use.
+ * Returns all free pages to the disk, in short transactions while the store is in use.
  *
  * @throws StoreUnusable with a sentence
  */
@@ -328,7 +328,7 @@ export async function vacuumFile(store: string): Promise<Vacuumed> {
   try {
     db = new DatabaseSync(path, { timeout: BUSY_TIMEOUT_MS })
     const before = countPages(db, store)
-    await giveBackAll(db)
+    await returnAllPages(db)
     const after = countPages(db, store)
     const pageBytes = db.prepare('pragma page_size').get()?.page_size as number
     const pages = before.pages - after.pages
@@ -347,13 +347,13 @@ function countPages(db: DatabaseSync, store: string): PageCounts {
   return db.prepare(FREE_PAGES).get() as unknown as PageCounts
 }
 
-async function giveBackAll(db: DatabaseSync): Promise<void> {
-  const giveBack = db.prepare(GIVE_BACK)
+async function returnAllPages(db: DatabaseSync): Promise<void> {
+  const returnPages = db.prepare(RETURN_PAGES)
   let left = Number.POSITIVE_INFINITY
   for (;;) {
-    giveBack.all()
+    returnPages.all()
     const { free } = db.prepare(FREE_PAGES).get() as unknown as PageCounts
-    // Others may free pages as fast: it need not chase them.
+    // Other processes may free pages as fast: those can wait for the next run.
     if (free === 0 || free >= left) break
     left = free
     await sleep(PAUSE_MS)

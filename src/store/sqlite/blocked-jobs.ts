@@ -13,7 +13,7 @@ export const BLOCKED_COLUMNS = 'seq, id, endpoint, ordering_key, waiting_for'
 export const BLOCKED_BY_SEQ = `select ${BLOCKED_COLUMNS} from jobs where seq = $seq and blocked = 1`
 export const BLOCKED_BY_ID = `select ${BLOCKED_COLUMNS} from jobs where id = $id and blocked = 1`
 
-/** The earliest of its ordering key that is not final. */
+/** The earliest job of an ordering key that is not final. */
 export const HEAD_OF_KEY = `
 select ${BLOCKED_COLUMNS}, blocked from jobs
 where ${IN_ORDER} and endpoint = $endpoint and ordering_key = $orderingKey order by seq limit 1`

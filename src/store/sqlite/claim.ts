@@ -11,8 +11,8 @@ import { guardOf } from './guards.ts'
 import { openJobHeaders, originOf, parsed } from './job-row.ts'
 
 /**
- * So many index entries are looked at for what became due since the last look; with more, skipping
- * from name to name is cheaper and names every endpoint that has queued jobs.
+ * How many index entries are read for the jobs that became due since the last look. With more, it
+ * is cheaper to skip from name to name, which returns every endpoint that has queued jobs.
  */
 const MAX_ENTRIES = 1_000
 
@@ -21,7 +21,7 @@ select endpoint from jobs
 where state = 'queued' and blocked = 0 and due_at > $since and due_at <= $now
 order by due_at limit ${MAX_ENTRIES}`
 
-/** A thousand rows cost more to hand over than to count. */
+/** Counting a thousand rows costs less than returning them. */
 export const COUNT_DUE_BETWEEN = `select count(*) as count from (${DUE_BETWEEN})`
 
 /** Each step is one seek in the index, past all jobs of one endpoint. */
@@ -63,13 +63,13 @@ function distinct(rows: Record<string, unknown>[]): string[] {
   return [...new Set(rows.map((row) => row.endpoint as string))]
 }
 
-/** Payloads of one claim are held in memory together; a claim stops short once it has so many. */
+/** The payloads of one claim are in memory together: it stops when it has so many bytes. */
 const MAX_CLAIM_BYTES = 64 * 1024 * 1024
 const LEASE_ID_BYTES = 12
-/** Above every priority, where the way down begins. */
+/** Above every priority. */
 export const ABOVE_ALL = 1_000
 
-/** The next lower priority that has queued jobs: one seek, however many wait. */
+/** The next lower priority that has queued jobs: one seek, for any number of jobs. */
 export const NEXT_PRIORITY = inOrder<[endpoint: string, below: number]>(
   ['endpoint', 'below'],
   `select max(priority) as priority from jobs
@@ -96,7 +96,7 @@ type ClaimValues = [
   seq: number,
 ]
 
-/** What it may change was proved by CLAIMABLE in the same transaction. */
+/** CLAIMABLE has proved the guard in the same transaction. */
 export const CLAIM = inOrder<ClaimValues>(
   [
     ...(['now', 'boot', 'leaseId', 'workerId'] as const),
@@ -168,7 +168,7 @@ export function claim(
   })
 }
 
-/** Adds to `claim`; returns how many payload bytes may still be taken. */
+/** Adds to `claim`. Returns how many payload bytes the claim may still take. */
 function claimAdmitted(
   database: Database,
   lane: Lane,
@@ -189,7 +189,7 @@ function claimAdmitted(
   return bytesLeft
 }
 
-/** Adds to `claimed`; returns how many payload bytes may still be taken. */
+/** Adds to `claimed`. Returns how many payload bytes the claim may still take. */
 function claimLane(
   { connection, clock, keys }: Database,
   { endpoint, limit }: Lane,

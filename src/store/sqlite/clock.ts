@@ -1,21 +1,18 @@
-// The store's clock: wall time for due times, monotonic time for leases, so a stepped clock ends no
-// lease. The monotonic clock is the machine's: all its processes read the same one.
+// The store's clock: wall time for due times, monotonic time for leases, so that setting the clock
+// ends no lease. All processes of a machine read the same monotonic clock.
 
 import { readFileSync } from 'node:fs'
 import { createSetBackWatch } from '../set-back-watch.ts'
 import type { StoreClock } from '../store.ts'
 
 const BOOT_ID_FILE = '/proc/sys/kernel/random/boot_id'
-/** 48 bits: a whole number that a double holds exactly, and short in an index. */
+/** 48 bits: an integer that a double represents exactly, and short in an index. */
 const BOOT_ID_HEX_DIGITS = 12
-/**
- * Where the system tells no boot id; see `lease_lapsed` in guards.ts for the rule that replaces
- * it.
- */
+/** On a system without boot ids. `lease_lapsed` in guards.ts has the rule that replaces them. */
 export const UNKNOWN_BOOT = 0
 
 export interface SqliteClock extends StoreClock {
-  /** Which start of the machine this is; monotonic instants of another start mean nothing. */
+  /** Identifies the start of the machine: monotonic instants of another start mean nothing. */
   readonly boot: number
   /** Milliseconds since some instant of this start of the machine. */
   monotonic(): number

@@ -111,7 +111,7 @@ export async function retry(
   if (ids.length === 0) return []
   const results = await database.connection.write('full', () => {
     const perJob = ids.map((id) => retryOne(database, id, options))
-    // Dependents that died with it may have dependents of their own.
+    // A dependent that died with it may have dependents, too.
     runFinishEffects(database)
     return perJob
   })
@@ -122,7 +122,7 @@ export async function retry(
 function retryOne(database: Database, id: string, options: RetryOptions): RetryResult {
   const row = find(database, id)
   if (row === null) return { kind: 'not_found' }
-  // Its end is followed to the end before it begins anew: a retry revives no dependent.
+  // All its finish effects run before it is queued again: a retry revives no dependent.
   if (row.effects_pending === 1 && !runFinishEffectsOf(database, row.seq)) {
     return { kind: 'refused', state: row.state }
   }
@@ -148,7 +148,7 @@ function retryOne(database: Database, id: string, options: RetryOptions): RetryR
   return waived.length === 0 ? { kind: 'applied' } : { kind: 'applied', waived }
 }
 
-/** All else that the write proves was read in its transaction. */
+/** Everything else that the guard proves was read in the same transaction. */
 function dedupeConflict({ connection }: Database, row: FoundRow): RetryResult {
   const { endpoint, dedupe_key: dedupeKey } = row
   const owner = connection.statement(DEDUPE_HOLDER).get({ endpoint, dedupeKey })
@@ -171,7 +171,7 @@ export async function edit(
   return result
 }
 
-/** What is read here stays so to the end of the transaction: no race to begin anew for. */
+/** What it reads cannot change before the transaction ends, so it never has to start again. */
 function editOne(
   database: Database,
   id: string,

@@ -57,15 +57,15 @@ export function reportEnd({ connection, ends }: Database, end: End): void {
 
 interface Connection {
   readonly commandCount: number
-  /** Prepares a text once. */
+  /** Prepares each text once. */
   statement(sql: string): StatementSync
   ordered<Values extends SQLInputValue[]>(sql: OrderedSql<Values>): OrderedStatement<Values>
   read<T>(body: () => T): Promise<T>
-  /** All of `body` or nothing, committed; tried again while the file is busy. */
+  /** Commits all of `body` or nothing. Retries while the file is busy. */
   write<T>(durability: Durability, body: () => T): Promise<T>
   /** For code in a transaction: calls `notify` after the commit, and never without one. */
   afterCommit(notify: () => void): void
-  /** Changes when another connection has written; null when the store can not be asked just now. */
+  /** Changes when another connection has written. null: it cannot be read now. */
   peekVersion(): number | null
   /** Throws StoreUnavailable unless the store takes writes. */
   ready(): Promise<void>
@@ -101,7 +101,7 @@ export function inOrder<Values extends SQLInputValue[]>(
 }
 
 const OWNER_ONLY = 0o600
-/** SQLite makes files of its own beside the database, and people put copies there. */
+/** SQLite creates files beside the database, and people put copies there. */
 const OWNER_ONLY_FOLDER = 0o700
 /** 16 MiB of pages: keeps the upper levels of the indexes of a large backlog in memory. */
 const CACHE_KIB = 16_384
@@ -115,26 +115,26 @@ pragma wal_autocheckpoint = ${CHECKPOINT_PAGES};
 pragma journal_size_limit = ${MAX_IDLE_LOG_BYTES};
 pragma synchronous = full;`
 
-/** SQLite takes 512 bytes, file system names of 255, each with what stands beside the file. */
+/** SQLite's limit is 512 bytes, that of file names 255, both with the suffixes of side files. */
 const MAX_PATH_BYTES = 480
 const MAX_NAME_BYTES = 230
 
-/** A worker that is started together with the API of a new installation waits for its store. */
+/** A worker that starts together with the API of a new installation waits for the store. */
 const MISSING_DEADLINE_MS = 5_000
 const MISSING_LOOK_MS = 50
 
 /**
- * @param mayCreate false: a file that is missing, and is not created soon, is refused
+ * @param mayCreate false: if the file is missing, waits for another process to create it
  * @throws StoreUnusable with a sentence for the person who started the process
  */
 export async function openFile(path: string, mayCreate: boolean): Promise<DatabaseSync> {
   refuseLongPath(path)
   if (isMissing(path)) {
     if (mayCreate) createFile(path)
-    else await created(path)
+    else await waitForFile(path)
   }
   refuseUnreadable(path)
-  const db = attempt(path, () => new DatabaseSync(path, { timeout: 0 }))
+  const db = orUnusable(path, () => new DatabaseSync(path, { timeout: 0 }))
   try {
     await retryWhileBusy(path, () => {
       if (db.isTransaction) db.exec('rollback')
@@ -150,8 +150,8 @@ export async function openFile(path: string, mayCreate: boolean): Promise<Databa
 }
 
 /**
- * A durable write: a read-only file or a full disk shows now, not at the first job. Writing the
- * schema number, as it is, raises the change counter of the header; see file-in-place.ts.
+ * A durable write: a read-only file or a full disk fails now, not at the first job. Writing the
+ * schema number, although unchanged, raises the change counter of the header (file-in-place.ts).
  */
 function proveWritable(db: DatabaseSync): void {
   db.exec('begin immediate')
@@ -169,7 +169,7 @@ function refuseLongPath(path: string): void {
   )
 }
 
-/** An empty file was a store once: ours are never empty, not even while they are created. */
+/** An empty file has lost its content: a store is never empty, not even while it is created. */
 function isMissing(path: string): boolean {
   let stats: { size: number; isDirectory(): boolean } | undefined
   try {
@@ -199,7 +199,7 @@ function refuseUnreadable(path: string): void {
 }
 
 /** Resolves when another process has created the file. */
-async function created(path: string): Promise<void> {
+async function waitForFile(path: string): Promise<void> {
   const deadline = performance.now() + MISSING_DEADLINE_MS
   while (isMissing(path)) {
     if (performance.now() > deadline) {
@@ -213,13 +213,13 @@ async function created(path: string): Promise<void> {
 }
 
 /**
- * Created under another name and linked to its own: a store is never there without its tables, and
- * of several processes one wins and the others open the winner's.
+ * Creates it under a temporary name and links it to its own: a store with its name always has its
+ * tables. Of several processes one wins, and the others open its file.
  */
 function createFile(path: string): void {
   const left = SIDE_FILES.map((end) => path + end).find((file) => existsSync(file))
   if (left !== undefined) {
-    // Another process has created it meanwhile, and opened it.
+    // Another process has created and opened it meanwhile.
     if (existsSync(path)) return
     throw new StoreUnusable(
       `there is no store at ${path}, but ${left} is a part of one, which a new store would remove: ` +
@@ -236,7 +236,7 @@ function createFile(path: string): void {
   }
   const draft = `${path}.${randomBytes(6).toString('hex')}`
   try {
-    // Before SQLite opens it, which would create it readable to others.
+    // Before SQLite opens it: SQLite would make it readable to others.
     closeSync(openSync(draft, 'wx', OWNER_ONLY))
   } catch (error) {
     throw cannotCreate(path, error)
@@ -272,24 +272,24 @@ function nameDraft(draft: string, path: string): void {
   try {
     linkSync(draft, path)
   } catch (error) {
-    // A file system without hard links; what it lets slip, two creators at once, is noticed later.
+    // No hard links here, so two processes may both create it: file-in-place.ts detects that.
     if (codeOf(error) !== 'EEXIST' && !existsSync(path)) renameSync(draft, path)
   }
 }
 
-/** Not mkdir's own `recursive`, which never returns for a folder under /proc. */
+/** Not with `recursive` of mkdir, which never returns for a folder under /proc. */
 function makeFolder(folder: string): void {
   if (existsSync(folder)) return
   makeFolder(dirname(folder))
   try {
     mkdirSync(folder, OWNER_ONLY_FOLDER)
   } catch (error) {
-    // Another process may have made it meanwhile.
+    // Another process may have created it meanwhile.
     if (!existsSync(folder)) throw error
   }
 }
 
-function attempt<T>(path: string, work: () => T): T {
+function orUnusable<T>(path: string, work: () => T): T {
   try {
     return work()
   } catch (error) {
@@ -297,7 +297,7 @@ function attempt<T>(path: string, work: () => T): T {
   }
 }
 
-/** What would be "unavailable" later is a reason not to start. */
+/** An error that means "unavailable" later is a reason not to start. */
 function asUnusable(path: string, error: unknown): unknown {
   if (error instanceof StoreUnavailable) return new StoreUnusable(error.message, { cause: error })
   const sentence = sentenceFor(path, error)
@@ -312,7 +312,7 @@ function codeOf(error: unknown): unknown {
   return error instanceof Error && 'code' in error ? error.code : null
 }
 
-/** Where the next job would be written, and where the next one that is due is found. */
+/** The pages to which the next job is written, and where the next due one is found. */
 const LOOK_AT_JOBS = [
   'select seq from jobs order by seq desc limit 1',
   "select due_at from jobs where state = 'queued' and blocked = 0 order by due_at limit 1",
@@ -368,8 +368,7 @@ export function createConnection(db: DatabaseSync, path: string, file: FileInPla
       try {
         return statement('pragma data_version').get()?.data_version as number
       } catch (error) {
-        // A hint may be missed; whoever needs the store next meets the error where it can be
-        // reported.
+        // A notification may be missed. The next read or write gets the error and reports it.
         if (sentenceFor(path, error) === null && !isBusy(error)) throw error
         return null
       }
@@ -388,7 +387,6 @@ export function createConnection(db: DatabaseSync, path: string, file: FileInPla
   }
 }
 
-/** Statements prepared once. */
 function createStatements(db: DatabaseSync) {
   const known = new Map<string, StatementSync>()
   return {
@@ -410,13 +408,13 @@ function createTransactions(
 ) {
   let count = 0
   let waiting: (() => void)[] = []
-  /** As openFile left it. */
+  /** As openFile sets it. */
   let durability: Durability = 'full'
 
-  /** What is committed after the file went is lost: no caller may take it for stored. */
+  /** A commit after the file was removed is lost, so it must not look like a success. */
   function run(wanted: Durability, body: () => void): void {
     file.assertLastSeen()
-    // The pragma acts when it is compiled, and not inside a transaction: it cannot be prepared.
+    // Takes effect when it is compiled, and only outside a transaction: it cannot be prepared.
     if (durability !== wanted) {
       db.exec(`pragma synchronous = ${wanted}`)
       durability = wanted

@@ -42,7 +42,7 @@ export interface EndpointRow {
   secrets: string
 }
 
-/** @param now by the store's clock: secrets whose overlap has ended by then are left out */
+/** @param now by the store's clock: without the secrets whose overlap has ended */
 export function toEndpoint(row: EndpointRow, keys: KeyRing, now: number): Endpoint {
   const { rate_count, rate_per_ms, breaker_failures, breaker_cooldown_ms } = row
   const rateLimit =
@@ -85,7 +85,7 @@ export function rampOf({
   return places === null || endsAt === null ? null : { places, endsAt }
 }
 
-/** `until` null: not rotated out. Newest first. */
+/** `until` null: the current secret. Newest first. */
 interface StoredSecret {
   secret: string
   until: number | null

@@ -26,7 +26,7 @@ export const ENDPOINT_NAMED = `select ${ENDPOINT_COLUMNS} from endpoints where n
 export const ENDPOINTS_AFTER = `
 select ${ENDPOINT_COLUMNS} from endpoints where name > $after order by name limit +$limit`
 
-/** What is not named here stays: pause, disabling, rest, counts. */
+/** Keeps everything else: pause, disabling, rest, counts. */
 export const PUT_ENDPOINT = `
 insert into endpoints (name, bucket_full_at, concurrency, rate_count, rate_per_ms,
   breaker_failures, breaker_cooldown_ms, max_attempts, timeout_ms, completion,
@@ -44,13 +44,13 @@ on conflict (name) do update set bucket_full_at = excluded.bucket_full_at,
   version = version + 1, on_finish = excluded.on_finish, url = excluded.url,
   description = excluded.description, headers = excluded.headers, retry = excluded.retry,
   statuses = excluded.statuses, secrets = excluded.secrets`
-/** A breaker that is taken away lets go at once. */
+/** Removing the circuit breaker ends its rest at once. */
 export const FORGET_BREAKER = `
 update endpoints set failure_count = 0, ramp_places = iif(rest_by_breaker = 1, null, ramp_places),
   ramp_ends_at = iif(rest_by_breaker = 1, null, ramp_ends_at),
   resting_until = iif(rest_by_breaker = 1, null, resting_until), rest_by_breaker = 0
 where name = $name`
-/** Nothing is sent to one that is pulled, so nothing would end its rest. */
+/** Nothing is sent to a pulled endpoint, so nothing would end its rest. */
 export const FORGET_HEALTH = `
 update endpoints set resting_until = null, rest_by_breaker = 0, throttle_streak = 0,
   failure_count = 0, ramp_places = null, ramp_ends_at = null
@@ -61,7 +61,7 @@ export const PAUSE = `
 update endpoints set paused = 1,
   updated_at = case when paused = 0 then $now else updated_at end, version = version + (paused = 0)
 where name = $name and deleting = 0`
-/** What it resets beside these three are counts, which never raise a version. */
+/** The other columns that a resume resets are counts, which never raise a version. */
 const IS_STOPPED = '(paused = 1 or disabled_reason is not null or resting_until is not null)'
 export const RESUME = `
 update endpoints set paused = 0, disabled_reason = null, resting_until = null,
@@ -103,7 +103,7 @@ export const COUNT_RUNNING = `
 select count(*) as count from (
   select 1 from jobs where state = 'running' and endpoint = $name limit ${MAX_COUNT + 1})`
 
-/** One statement, so one moment: a job that is claimed meanwhile is in one of the counts. */
+/** One statement reads one snapshot: a job that is claimed meanwhile is in one of the counts. */
 const COUNT_JOBS = `
 select (${COUNT_CLAIMABLE}) as claimable, (${COUNT_BLOCKED}) as blocked,
   (${COUNT_RUNNING}) as running`
@@ -135,7 +135,7 @@ function write(
   const now = clock.now()
   const before = row === null ? [] : validSecrets(row, keys, now)
   const newest = given ?? before[0]?.secret ?? fresh
-  // A PUT that repeats the present secret ends no overlap.
+  // A PUT that repeats the current secret ends no overlap.
   const kept = newest === before[0]?.secret ? before : [{ secret: newest, until: null }]
   const { url, description, concurrency, timeoutMs, completion, completionTimeoutMs } = settings
   connection.statement(PUT_ENDPOINT).run({
@@ -345,7 +345,7 @@ function countOne(database: Database, name: string): EndpointCounts {
   }
 }
 
-/** Of each at most MAX_COUNT + 1. */
+/** Each at most MAX_COUNT + 1. */
 export function countRow({ connection }: Database, name: string) {
   return connection.statement(COUNT_JOBS).get({ name }) as Record<
     'claimable' | 'blocked' | 'running',

@@ -36,7 +36,7 @@ export const ADD_IDEMPOTENCY_KEY = `
 insert into added_keys (endpoint, key, request_hash, seq)
 values ($endpoint, $key, $requestHash, $seq)
 on conflict do nothing`
-/** For its retention. */
+/** Its retention depends on it. */
 export const MARK_KEYED = 'update jobs set has_key = 1 where seq = $seq and has_key is null'
 
 export const DEDUPE_HOLDER = `
@@ -57,7 +57,7 @@ where seq = $seq and ${guardOf('supersede')}`
 
 type KeyedRow = JobRow & { known_hash: string | null }
 
-/** This very job, stored by a write whose answer was lost; or one of another origin. */
+/** The same job, stored by a write whose result was lost; or a job of another origin. */
 export function findById(
   { connection, keys }: Database,
   { id, originKey }: NewJob,
@@ -70,7 +70,7 @@ export function findById(
   return { kind: 'inserted', job: toJob(row, keys) }
 }
 
-/** What no unique index of jobs tells. */
+/** The unique indexes of jobs do not cover added keys. */
 export function findByAddedKey(database: Database, job: NewJob): EnqueueResult | null {
   const { idempotency, endpoint } = job
   if (idempotency === null) return null
@@ -109,7 +109,7 @@ interface HolderRow {
   version: number
 }
 
-/** null: nobody has the key, or nobody has it any more, and the job is to be inserted. */
+/** null: no job has the key, or no longer, and the new one must be inserted. */
 export function applyDedupe(database: Database, job: NewJob): EnqueueResult | null {
   const { connection, clock } = database
   const { key: dedupeKey, mode } = job.dedupe as NonNullable<NewJob['dedupe']>
@@ -142,7 +142,7 @@ function found(database: Database, job: NewJob, { seq, id }: HolderRow): Enqueue
   return { kind: 'existing', job: jobOfId(database, id) as Job }
 }
 
-/** Its id, budget, ordering key, dependencies and onFinish stay. */
+/** Keeps its id, attempts, ordering key, dependencies and onFinish. */
 function replace({ connection, keys }: Database, job: NewJob, { seq, version }: HolderRow): void {
   const { runAt, expiresAt, priority, payload } = job
   connection.statement(REPLACE).run({
@@ -155,7 +155,7 @@ function replace({ connection, keys }: Database, job: NewJob, { seq, version }: 
   connection.statement(REPLACE_PAYLOAD).run({ seq, payload })
 }
 
-/** So that the repeat of a request that was answered with this job is answered with it again. */
+/** A repeat of the request that got this job then gets it again. */
 function addIdempotencyKey({ connection }: Database, job: NewJob, seq: number): void {
   if (job.idempotency === null) return
   const { endpoint } = job

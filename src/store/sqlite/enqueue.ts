@@ -23,12 +23,12 @@ import { runFinishEffects } from './finish-effects.ts'
 import { insertJob, parsed } from './job-row.ts'
 import { jobOfId, stateOf } from './jobs.ts'
 
-/** Being deleted means gone. */
+/** An endpoint that is being deleted accepts no job. */
 export const ACCEPTING_ENDPOINT = `
 select max_attempts, on_finish, disabled_reason from endpoints
 where name = $name and deleting = 0`
 
-/** Endpoints as the batch's transaction has read them; null: there is none. */
+/** The endpoints that the transaction has read. null: there is none. */
 type Endpoints = Map<string, AcceptingEndpoint | null>
 
 export async function enqueue(database: Database, jobs: NewJob[]): Promise<EnqueueResult[]> {
@@ -52,7 +52,7 @@ function enqueueOne(database: Database, job: NewJob, endpoints: Endpoints): Enqu
   const endpoint = accepting(database, job.endpoint, endpoints)
   if (endpoint === null) return { kind: 'unknown_endpoint' }
   if (isDisabledFor(job, endpoint)) return { kind: 'endpoint_disabled' }
-  // Before all else: a repeat is answered with what it made, whatever has changed since.
+  // First: a repeat returns the job that it created, whatever has changed since.
   const isReadFirst = job.dedupe !== null || namesOthers(job)
   const known = isReadFirst ? findKnown(database, job) : findByAddedKey(database, job)
   if (known !== null) return known
@@ -72,7 +72,7 @@ function enqueueOne(database: Database, job: NewJob, endpoints: Endpoints): Enqu
     if (repeated !== null) return repeated
     throw new Error(`job ${job.id} was neither inserted nor known`)
   }
-  return { kind: 'inserted', job: becomeOf(database, job, decision, seq) }
+  return { kind: 'inserted', job: insertedJob(database, job, decision, seq) }
 }
 
 function accepting(
@@ -107,7 +107,7 @@ function findKnown(database: Database, job: NewJob): EnqueueResult | null {
 }
 
 /** The stored job. A blocked one may be unblocked before this returns. */
-function becomeOf(
+function insertedJob(
   database: Database,
   job: NewJob,
   acceptance: Acceptance,
@@ -116,7 +116,7 @@ function becomeOf(
   if (!acceptance.isHeld) return newlyQueued(job, acceptance)
   const { waitingFor } = acceptance
   const { connection } = database
-  // What fails already is left to the sweep, so that this answer shows a queued job.
+  // A job that has already failed is left to the sweep, so that the response shows a queued job.
   if (waitingFor.length === 0) {
     const blocked = connection.statement(BLOCKED_BY_SEQ).get({ seq }) as unknown as BlockedJob
     if (resolveBlocked(database, blocked) === 'ready') return jobOfId(database, job.id) as Job

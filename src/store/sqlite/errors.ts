@@ -37,10 +37,10 @@ const MEANINGS: Record<number, { kind: UnavailableKind; sentence: string }> = {
   },
   [RESULT_CODES.notADatabase]: { kind: 'damaged', sentence: 'is not an SQLite database' },
 }
-/** The file system has no room for the shared memory of the log: SQLite calls it an I/O error. */
+/** The file system is too full for the shared memory of the log: for SQLite an I/O error. */
 const IO_ERROR_SHM_SIZE = RESULT_CODES.ioError | (19 << 8)
 
-/** Wrong SQL or a broken invariant of ours: shown as it is, for waiting does not fix it. */
+/** Wrong SQL or a broken invariant: thrown unchanged, because waiting does not fix it. */
 const BUGS: readonly number[] = [
   1,
   RESULT_CODES.constraint,
@@ -53,15 +53,13 @@ export function isBusy(error: unknown): boolean {
   return primary === RESULT_CODES.busy || primary === RESULT_CODES.locked
 }
 
-/**
- * The sentence for an error of SQLite, or null when the error is not one a caller can live with.
- */
+/** The sentence for an error of SQLite. null: it is a bug or comes from elsewhere. */
 export function sentenceFor(path: string, error: unknown): string | null {
   const meaning = meaningOf(path, error)
   return meaning === null ? null : `the store ${path} ${meaning.sentence}`
 }
 
-/** StoreUnavailable for what may pass, the error itself for what is a bug. */
+/** StoreUnavailable for an error that may pass; the error itself for a bug. */
 export function asStoreError(path: string, error: unknown): unknown {
   const meaning = meaningOf(path, error)
   if (meaning === null) return error
@@ -88,7 +86,7 @@ function meaningOf(
 
 /**
  * Linux makes a file system read-only after an error of its disk. SQLite reports that as an I/O
- * error, and access() may still say "writable": setting a time to what it is does not.
+ * error, and access() may still report it as writable. Setting a time to its present value fails.
  */
 function isOnReadOnlyDisk(path: string): boolean {
   try {
@@ -114,11 +112,11 @@ function isClosed(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === 'ERR_INVALID_STATE'
 }
 
-/** Around the length of a transaction, jittered so that processes do not meet again and again. */
+/** About the length of a transaction; random, so that processes do not collide repeatedly. */
 const MIN_PAUSE_MS = 0.5
 const MAX_PAUSE_MS = 5
 
-/** Does it, again and again while it is refused as busy. A read waits for no write's turn. */
+/** Retries while the file is busy. For reads, which need not wait in the write queue. */
 export async function retryWhileBusy<T>(path: string, work: () => T): Promise<T> {
   const deadline = performance.now() + MAX_ANSWER_MS
   for (;;) {

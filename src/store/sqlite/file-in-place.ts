@@ -1,6 +1,7 @@
-// Notices that the store at its path is no longer the one this process has open: removed, moved,
-// replaced, or overwritten in place. SQLite notices none of these: it goes on writing to files that
-// no other process can find ("How To Corrupt An SQLite Database File", 4.2 to 4.5).
+// Detects that the store at its path is no longer the one that this process has open: it was
+// removed, moved, replaced, or overwritten in place. SQLite does not detect that: it continues to
+// write to files that no other process finds ("How To Corrupt An SQLite Database File", 4.2 to
+// 4.5).
 
 import {
   closeSync,
@@ -13,15 +14,13 @@ import {
 } from 'node:fs'
 import { type StoreSettings, StoreUnavailable, type UnavailableKind } from '../store.ts'
 
-/** Idle processes notice, and report, within this time. */
+/** An idle process detects and reports it within this time. */
 const LOOK_EVERY_MS = 500
-/**
- * A busy one looks after each write at the file, and as often as this at all that belongs to it.
- */
+/** A busy process checks the file after each write, and all files of the store as often as this. */
 const LOOK_AT_ALL_EVERY_MS = 50
 const CUT_OFF_FOR_MS = 300
 
-/** What the log is cut back to after a burst. */
+/** SQLite truncates the log to this size after a burst. */
 export const MAX_IDLE_LOG_BYTES = 64 * 1024 * 1024
 
 /** sqlite.org/fileformat.html, "The Database Header". */
@@ -30,18 +29,18 @@ const MAGIC = 'SQLite format 3\0'
 const PAGE_SIZE_AT = 16
 const CHANGE_COUNTER_AT = 24
 const PAGE_COUNT_AT = 28
-/** sqlite.org/fileformat.html, "WAL File Format": the last bit tells the order of bytes. */
+/** sqlite.org/fileformat.html, "WAL File Format": the last bit is the byte order. */
 const LOG_HEADER_BYTES = 32
 const LOG_MAGIC = 0x377f0682
 const LOG_PAGE_SIZE_AT = 8
 const FRAME_HEADER_BYTES = 24
 
 export interface FileInPlace {
-  /** Looks, and throws StoreUnavailable unless the files at the path are the open ones. */
+  /** Checks the files, and throws StoreUnavailable unless those at the path are the open ones. */
   assertNow(): void
-  /** Throws what the last look found: for reads, which are many, and before a write. */
+  /** Throws what the last check found: for reads, which are many, and before a write. */
   assertLastSeen(): void
-  /** Watches a small file that must stay as it is for as long as the store is open. */
+  /** Checks a small file, too, which must not change while the store is open. */
   add(path: string): void
   close(): void
 }
@@ -95,9 +94,9 @@ export function watchFileInPlace(path: string, settings: Settings): FileInPlace 
 }
 
 interface Loss {
-  /** A sentence without its end. */
+  /** A sentence without its full stop. */
   text: string
-  /** Damaged: no file that was moved brings it back. */
+  /** `damaged`: moving a file back does not repair it. */
   kind: Extract<UnavailableKind, 'removed' | 'damaged'>
 }
 
@@ -107,7 +106,7 @@ function watchFiles(path: string) {
   const log = openLog(`${path}-wal`)
   const known = new Map(['', '-wal', '-shm'].map((end) => [path + end, fileId(path + end)]))
   const contents = new Map<string, Buffer>()
-  /** Nothing brings it back: what was cut off is gone. */
+  /** Stays: what was cut off is lost. */
   let damage: string | null = null
 
   function lossOf(file: string): string | null {
@@ -179,7 +178,7 @@ interface FileId {
   ino: number | null
 }
 
-/** A file that cannot be looked at for any reason is as good as none. */
+/** A file that cannot be read for any reason counts as missing. */
 function fileId(path: string): FileId {
   let stats: Stats | undefined
   try {
@@ -191,15 +190,15 @@ function fileId(path: string): FileId {
 }
 
 interface Header {
-  /** By an earlier copy of the store, or by what is no database. */
+  /** By an earlier copy of the store, or by something that is not a database. */
   overwritten(): 'copy' | 'other' | null
   isCutOff(): boolean
   close(): void
 }
 
 /**
- * The change counter in the file only grows while SQLite alone writes it, and every start of a
- * process raises it (connection.ts). A copy made earlier, or by `posthorn backup`, has a lower one.
+ * The change counter in the file only grows while SQLite alone writes it, and each start of a
+ * process raises it (connection.ts). An earlier copy, or one of `posthorn backup`, has a lower one.
  */
 function openHeader(path: string): Header {
   const file = openShared(path)
@@ -209,9 +208,9 @@ function openHeader(path: string): Header {
   let suspected: { size: number; atMs: number } | null = null
   return {
     /**
-     * SQLite itself makes the file smaller after a vacuum, and has said so in the header by then.
-     * While a checkpoint lets it grow again it may be smaller than its header says: so it must
-     * stay like this for some time.
+     * SQLite makes the file smaller after a vacuum, and updates the header first. While a
+     * checkpoint lets it grow again, it may be smaller than its header says. So it counts as cut
+     * off only if it stays smaller for some time.
      */
     isCutOff() {
       const { size } = fstatSync(file.fd)
@@ -239,15 +238,16 @@ function openHeader(path: string): Header {
   function sizeByHeader(): number {
     readSync(file.fd, bytes, 0, HEADER_BYTES, 0)
     const pageSize = bytes.readUInt16BE(PAGE_SIZE_AT)
-    // 65,536 does not fit and is written as 1.
+    // 65,536 does not fit and is stored as 1.
     return bytes.readUInt32BE(PAGE_COUNT_AT) * (pageSize === 1 ? 65_536 : pageSize)
   }
 }
 
 /**
- * SQLite writes a header with new salts whenever it begins the log from its start. Under the same
- * header the log keeps its length, and its last frame stays as it is or is replaced by one with
- * these salts. Otherwise another program has cut the log off, and SQLite has written behind a hole.
+ * SQLite writes a header with new salts whenever it writes the log from its start again. With the
+ * same header the log keeps its length, and its last frame stays unchanged or is replaced by one
+ * with these salts. Otherwise another program has truncated the log, and SQLite has written after a
+ * gap.
  */
 function openLog(path: string): { isCutOff(): boolean; close(): void } {
   const file = openShared(path)
@@ -258,7 +258,7 @@ function openLog(path: string): { isCutOff(): boolean; close(): void } {
   let known = { size: 0, header: Buffer.alloc(0), frameAt: 0, frame: Buffer.alloc(0) }
 
   function isShorter(size: number): boolean {
-    // After a burst SQLite cuts the log back to this size.
+    // SQLite truncates the log to this size after a burst.
     if (size < known.size && size < MAX_IDLE_LOG_BYTES) return true
     const frame = read(known.frameAt, FRAME_HEADER_BYTES)
     return (
@@ -270,11 +270,11 @@ function openLog(path: string): { isCutOff(): boolean; close(): void } {
     isCutOff() {
       const { size } = fstatSync(file.fd)
       const header = read(0, LOG_HEADER_BYTES)
-      // Emptied, which SQLite may do: the next write begins it again.
+      // SQLite may empty it: the next write starts it again.
       if (size < LOG_HEADER_BYTES || header.length < LOG_HEADER_BYTES) return false
       if ((header.readUInt32BE(0) & ~1) >>> 0 !== LOG_MAGIC) return true
       const isSuspect = header.equals(known.header) && isShorter(size)
-      // Another process may have begun the log again between two of these reads.
+      // Another process may have started the log again between two of these reads.
       if (isSuspect && read(0, LOG_HEADER_BYTES).equals(header)) return true
       const frameBytes = FRAME_HEADER_BYTES + header.readUInt32BE(LOG_PAGE_SIZE_AT)
       const frames = Math.floor((size - LOG_HEADER_BYTES) / frameBytes)
@@ -290,8 +290,8 @@ function openLog(path: string): { isCutOff(): boolean; close(): void } {
 const shared = new Map<string, { fd: number; users: number }>()
 
 /**
- * One descriptor for all stores of a process on the same file, closed after the last of them: to
- * close any descriptor of a file drops the locks that SQLite holds on it in this process.
+ * One descriptor for all stores of a process on the same file, closed after the last of them.
+ * Closing any descriptor of a file drops the locks that SQLite holds on it in this process.
  */
 function openShared(path: string): { fd: number; close(): void } {
   const { dev, ino } = fileId(path)

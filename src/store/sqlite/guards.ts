@@ -63,9 +63,9 @@ const GUARD_SQL = {
     and lease_boot = $leaseBoot and lease_mono = $leaseMono
     and (lease_boot <> $boot or lease_mono <= $monotonic or lease_mono - lease_ms > $monotonic)`,
   version_read: 'version = $version',
-  /** The unique index jobs_idempotency: the insert does nothing when the key is used. */
+  /** By the unique index jobs_idempotency: the insert changes nothing if the key is used. */
   key_unused: 'true',
-  /** Of a retry; at enqueue the unique index jobs_dedupe proves it. */
+  /** For a retry. At enqueue the unique index jobs_dedupe proves it. */
   dedupe_unused: `(dedupe_key is null or not exists (select 1 from jobs as other
     where other.endpoint = jobs.endpoint and other.dedupe_key = jobs.dedupe_key
       and other.dedupe_key is not null and other.superseded = 0
@@ -79,9 +79,9 @@ const GUARD_SQL = {
 } satisfies Record<Guard, string>
 
 /**
- * The condition of an event: where it starts and all that its write proves, in LIFECYCLE's order.
+ * The condition of an event: the states it starts from, and its guards in LIFECYCLE's order.
  *
- * @param phase of an event that ends expired leases: how its expiry is decided
+ * @param phase for an event that ends expired leases: which rule decides that they have expired
  */
 export function guardOf(
   event: Exclude<EventName, 'enqueue'>,
@@ -96,7 +96,7 @@ export function guardOf(
 
 export function inStates(states: readonly JobState[], column = 'state'): string {
   const [first, ...others] = states
-  // An equation, where it can be one, is what the planner finds partial indexes by.
+  // For one state an equation: the planner finds partial indexes only by that.
   if (others.length === 0) return `${column} = '${first}'`
   return `${column} in (${states.map((state) => `'${state}'`).join(', ')})`
 }

@@ -103,7 +103,7 @@ export const INSERT_PAYLOAD = inOrder<[seq: number | bigint, bytes: Uint8Array]>
   'insert into payloads (seq, bytes) values ($seq, $bytes)',
 )
 
-/** Its seq, or null when it is known by its id or by a key that must be its own. */
+/** Its seq. null: its id or a unique key is known already. */
 export function insertJob(
   database: Database,
   job: NewJob,
@@ -177,7 +177,7 @@ function otherValues(job: NewJob, acceptance: Acceptance): OtherValues {
   const { onFinish, waitingFor, isHeld, isDoomed } = acceptance
   return [
     isHeld ? 1 : 0,
-    // The next sweep looks at it.
+    // The next sweep checks it.
     isDoomed ? 1 : 0,
     job.dedupe?.key ?? null,
     job.orderingKey,
@@ -210,7 +210,7 @@ export function finishQueuedAs(state: 'dead' | 'cancelled'): string {
   return `${finishAs(state)}, blocked = 0, recheck = 0, version = version + 1`
 }
 
-/** With the parameters of a Failure. */
+/** Its parameters are the fields of a Failure. */
 export const FAILURE = 'failure_reason = $reason, failure_message = $message'
 
 export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {
@@ -294,7 +294,7 @@ export const WITH_ATTEMPT = `coalesce(
   || char(10), '') || $line`
 
 /**
- * In this order they stand in a line: a list without names is half as long, and every row has one.
+ * The order of the fields in a line: a list without names is half as long, and every row has one.
  */
 const FIELDS = [
   ...(['number', 'startedAt', 'finishedAt', 'durationMs', 'outcome', 'statusCode'] as const),
@@ -324,7 +324,7 @@ function readAttempts(lines: string | null): Attempt[] {
   return readAttemptLines(lines).map(({ fence, leaseId, event, ...attempt }) => attempt)
 }
 
-/** The attempt of this row, ended by the store. */
+/** The attempt of this row, as the store ends it. */
 export function endedAttempt(
   row: { attempt_count: number; claimed_at: number; worker_id: string },
   end: StoreEnd,
@@ -338,7 +338,7 @@ export function parsed<T>(text: string | null, absent: T): T {
   return text === null ? absent : JSON.parse(text)
 }
 
-/** Sealed when there are any: header values often carry credentials. */
+/** Encrypted if there are any: header values often contain credentials. */
 export function sealHeaders(
   headers: Record<string, string>,
   endpoint: string,
@@ -348,7 +348,7 @@ export function sealHeaders(
   return null
 }
 
-/** An endpoint's: its keys were proved at the start. */
+/** For an endpoint: the start has decrypted its headers already. */
 export function openHeaders(
   sealed: string | null,
   endpoint: string,
@@ -357,7 +357,7 @@ export function openHeaders(
   return sealed === null ? {} : JSON.parse(keys.open(sealed, endpoint))
 }
 
-/** A job's: null when the key they were sealed with is gone. */
+/** For a job. null: no key decrypts them any more. */
 export function openJobHeaders(
   sealed: string | null,
   endpoint: string,
@@ -367,7 +367,7 @@ export function openJobHeaders(
   return parsed(keys.openIfPossible(sealed, endpoint), null)
 }
 
-/** Null for the usual empty map, so that it costs no JSON work. */
+/** null for the usual empty map, so that it costs no JSON work. */
 export function mapText(map: Record<string, string>): string | null {
   for (const _ in map) return JSON.stringify(map)
   return null
@@ -380,7 +380,7 @@ export function listText(list: string[]): string | null {
 
 type Origin = Pick<NewJob, 'trace' | 'hops'>
 
-/** The column `trace`: the trace context, and the hops beside it when there are any. */
+/** The column `trace`: the trace context, with the hops if there are any. */
 function originText({ trace, hops }: Origin): string | null {
   if (trace === null && hops === 0) return null
   return JSON.stringify(hops === 0 ? trace : { ...trace, hops })

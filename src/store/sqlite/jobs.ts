@@ -1,4 +1,4 @@
-// Reading jobs: one by id, its payload, lists by age, and which of many are final.
+// Reads jobs: one by id, its payload, lists by age, and which of many are final.
 
 import { isFinal, type Job, type JobState, type JobSummary } from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'
@@ -21,7 +21,7 @@ select bytes from payloads where seq = (select seq from jobs where id = $id)`
 
 export const STATE_OF_JOB = 'select state from jobs where id = $id'
 
-/** With more lists than this a share of a page's entries is too small: then walking is better. */
+/** With more lists, each would get too few entries of a page: then a walk is better. */
 const MAX_LISTS = 100
 
 /** Greater than every id. */
@@ -66,7 +66,7 @@ interface Stretch {
 export function listJobs(database: Database, query: JobQuery): Promise<Page<JobSummary>> {
   const stretch = stretchOf(query)
   return database.connection.read(() => {
-    // Few jobs have one dedupe key: their index is the shortest way.
+    // Few jobs share a dedupe key: its index is the shortest way.
     const lists =
       query.dedupeKey === undefined && query.states?.every(isIndexed)
         ? listsOf(database, query.states, query.endpoint)
@@ -81,7 +81,7 @@ function stretchOf({ after, createdAfter, createdBefore, oldestFirst }: JobQuery
   const below = createdBefore === undefined ? ABOVE_ALL : firstIdAt(createdBefore)
   const atLeast = createdAfter === undefined ? '' : firstIdAt(createdAfter)
   if (after === undefined) return { below, atLeast }
-  // All ids are equally long: nothing sorts between an id and the same with one more character.
+  // All ids have the same length: no id sorts between an id and that id with one more character.
   if (oldestFirst) return { below, atLeast: after < atLeast ? atLeast : `${after}!` }
   return { below: after < below ? after : below, atLeast }
 }
@@ -97,8 +97,8 @@ function directionOf({ oldestFirst }: Pick<JobQuery, 'oldestFirst'>): 'asc' | 'd
 }
 
 /**
- * The text of a walk; exported for the test of its plan. What it filters by is read first, so that
- * the rest is read of the jobs that fit; `cross join` keeps the order of the walk.
+ * The SQL of a walk. The inner query reads only what the filters need, and the rest is read for the
+ * jobs that match. `cross join` keeps the order of the walk.
  */
 export function walkSql(query: Filters): string {
   const filters = [
@@ -120,7 +120,7 @@ export function walkSql(query: Filters): string {
     where ${filters.join(' and ')} limit +$limit`
 }
 
-/** The id of the last entry that a walk looks at, if it looks at so many. */
+/** The id of the last entry that a walk reads, if it reads as many as it may. */
 export function lastLookedAtSql(query: Filters): string {
   return `select id from jobs where ${rangeSql(query)}
     order by id ${directionOf(query)} limit 1 offset ${MAX_ENTRIES_PER_PAGE - 1}`
@@ -132,7 +132,7 @@ function rangeSql({ endpoint, dedupeKey }: Filters): string {
   return endpoint === undefined ? stretch : `endpoint = $endpoint and ${stretch}`
 }
 
-/** Looks at jobs of all states from one end on, and stops at its limit of entries. */
+/** Reads jobs of all states in order of id, and stops at its limit of entries. */
 function pageByWalking(database: Database, query: JobQuery, stretch: Stretch): Page<JobSummary> {
   const { connection, keys } = database
   const { endpoint, dedupeKey, failureReason, tag } = query
@@ -172,7 +172,7 @@ select min(endpoint) as name from jobs where ${UNSUCCESSFUL} and endpoint > $aft
 
 export const SUMMARY_OF = `select ${SUMMARY_COLUMNS} from jobs where id = $id`
 
-/** One endpoint's jobs in one state, which an index holds in order of id. */
+/** The jobs of one endpoint in one state, which an index has in order of id. */
 interface List {
   endpoint: string
   state: IndexedState
@@ -203,8 +203,8 @@ function listsOf({ connection }: Database, states: IndexedState[], endpoint?: st
 }
 
 /**
- * Merges lists. Each gives its first part; what it holds beyond comes after that part's end, so the
- * merged page is complete up to the first of these ends, and stops there.
+ * Merges lists. Each contributes its first part. Its other entries come after the end of that part,
+ * so the merged page is complete up to the first of these ends, and stops there.
  */
 function pageOfLists(
   database: Database,
@@ -234,28 +234,26 @@ function pageOfLists(
       connection.statement(SUMMARY_OF).get({ id }) as unknown as SummaryRow,
       keys,
     )
-    if (!fits(item, query)) continue
+    if (!matches(item, query)) continue
     if (items.length === query.limit) return { items, next: items.at(-1)?.id ?? null }
     items.push(item)
   }
   return { items, next: end }
 }
 
-function fits({ tags, failure }: JobSummary, { tag, failureReason }: JobQuery): boolean {
+function matches({ tags, failure }: JobSummary, { tag, failureReason }: JobQuery): boolean {
   if (tag !== undefined && !tags.includes(tag)) return false
   return failureReason === undefined || failure?.reason === failureReason
 }
 
-/**
- * An equal share of what a page may look at; where every entry fits, a page is enough.
- */
+/** An equal share of the entries that a page may read. Without a filter, one page is enough. */
 function partSize({ limit, tag, failureReason }: JobQuery, listCount: number): number {
   const share = Math.floor(MAX_ENTRIES_PER_PAGE / Math.max(1, listCount))
   const isFiltered = tag !== undefined || failureReason !== undefined
   return isFiltered ? share : Math.min(limit + 1, share)
 }
 
-/** The parameters that a query has: a statement refuses those that it does not know. */
+/** Only the parameters that a query has: a statement rejects any other. */
 function given(parameters: Record<string, string | undefined>): Record<string, string> {
   return Object.fromEntries(
     Object.entries(parameters).filter((entry): entry is [string, string] => entry[1] !== undefined),

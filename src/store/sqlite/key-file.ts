@@ -1,5 +1,5 @@
-// The encryption keys: those that were set, or the key file beside the database, made when the
-// first secret is to be stored.
+// The encryption keys: those of ENCRYPTION_KEY, or the key file beside the database, which is
+// created when the first secret is stored.
 
 import { randomBytes } from 'node:crypto'
 import { closeSync, fsyncSync, linkSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
@@ -8,7 +8,7 @@ import { createSecretBox, KEY_SHAPE, newKey, readKey, type SecretBox } from '../
 import { StoreUnavailable, StoreUnusable, type UnavailableKind } from '../store.ts'
 
 const OWNER_ONLY = 0o600
-/** Why a file cannot be created, by the code of the system; others are errors of the disk. */
+/** Why a file cannot be created, by the code of the system. Other codes are disk errors. */
 const KINDS: Record<string, UnavailableKind> = {
   ...{ ENOSPC: 'full', EDQUOT: 'full' },
   ...{ EACCES: 'read_only', EPERM: 'read_only', EROFS: 'read_only' },
@@ -17,19 +17,19 @@ const KINDS: Record<string, UnavailableKind> = {
 export interface KeyRing {
   seal(plain: string, owner: string): string
   open(sealed: string, owner: string): string
-  /** null: sealed with a key that is not at hand any more, or changed since. */
+  /** null: encrypted with a key that is missing now, or changed since. */
   openIfPossible(sealed: string, owner: string): string | null
-  /** Sealed with the key that seals now. */
+  /** Whether it is encrypted with the current key. */
   isCurrent(sealed: string): boolean
-  /** See SecretBox; empty: there is no key file yet. */
+  /** See SecretBox. Empty: there is no key file yet. */
   ids(): string[]
-  /** The key file is made where it is missing. Throws StoreUnavailable when it cannot be. */
+  /** Creates the key file if it is missing. Throws StoreUnavailable if that fails. */
   all(): Buffer[]
 }
 
 /**
  * @param given the keys that were set, or null for the key file
- * @param onFileUsed told the path of the key file once a key was read from it
+ * @param onFileUsed gets the path of the key file after a key was read from it
  */
 export function createKeyRing(
   databasePath: string,
@@ -108,8 +108,8 @@ function readIfThere(path: string): string | null {
 }
 
 /**
- * Written under another name, flushed, then linked to its own: whoever finds the file finds all of
- * it, and of several processes one wins and the others read the winner's.
+ * Writes it under a temporary name, flushes it, and links it to its own: a file with its name is
+ * complete. Of several processes one wins, and the others read its file.
  */
 function makeKeyFile(path: string): Buffer {
   const draft = `${path}.${randomBytes(6).toString('hex')}`
@@ -131,7 +131,7 @@ function makeKeyFile(path: string): Buffer {
   return key
 }
 
-/** Not StoreUnusable: once there is room or a permission again, the next write creates the file. */
+/** Not StoreUnusable: with space or a permission again, the next write creates the file. */
 function cannotCreate(path: string, cause: unknown): StoreUnavailable {
   const kind = KINDS[String(codeOf(cause))] ?? 'disk_error'
   const reason = cause instanceof Error ? cause.message : String(cause)
@@ -148,7 +148,7 @@ function writeDurably(path: string, text: string): void {
   }
 }
 
-/** Makes the new name itself survive power loss; some systems cannot open a folder for it. */
+/** The new name itself must survive power loss. Windows cannot open a folder for that. */
 export function flushFolder(path: string): void {
   if (process.platform === 'win32') return
   const folder = openSync(path, 'r')

@@ -1,4 +1,4 @@
-// renew, release and heartbeat: what a holder writes while its attempt goes on, or was not begun.
+// renew, release and heartbeat: what the holder of a lease writes before its attempt ends.
 
 import type { JobState, Lease } from '../../job/job.ts'
 import { endOfLease } from '../../job/settlement.ts'
@@ -28,7 +28,7 @@ export const RENEW = inOrder<RenewValues>(
   `update jobs set ${EXTEND_LEASE} where id = $jobId and ${guardOf('renew')}`,
 )
 
-/** Nothing was sent: as if it had not been claimed, but for the fence. */
+/** Nothing was sent: as if the job had not been claimed, except for the fence. */
 const UNSENT = `attempt_count = attempt_count - 1, attempts_left = attempts_left + 1,
   started_at = iif(attempt_count = 1, null, started_at)`
 

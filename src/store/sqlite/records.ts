@@ -66,7 +66,7 @@ export function removeKey({ connection }: Database, id: string): Promise<boolean
   return connection.write('full', () => connection.statement(REMOVE_KEY).run({ id }).changes === 1)
 }
 
-/** Each report makes one record at most, so this many keep up with any number of them. */
+/** A report adds one record at most, so this many are enough for any number of workers. */
 const FORGOTTEN_PER_REPORT = 10
 
 export const REPORT_WORKER = `
@@ -111,7 +111,7 @@ export async function removeWorker({ connection }: Database, id: string): Promis
   await connection.write('normal', () => connection.statement(REMOVE_WORKER).run({ id }))
 }
 
-/** Of more than fit those seen last: the living are not crowded out by the dead. */
+/** If there are too many, those seen last: live workers come before stopped ones. */
 export function listWorkers({ connection, clock }: Database): Promise<WorkerRecord[]> {
   return connection.read(() => {
     const since = clock.now() - WORKER_KEPT_MS
@@ -160,8 +160,7 @@ interface FiguresRow {
 }
 
 /**
- * In one transaction. One that was not answered did not commit, so that a repetition needs no look
- * at what is stored.
+ * In one transaction. If it throws, nothing was committed, so a repeated report needs no check.
  */
 export async function addFigures(database: Database, figures: MinuteFigures[]): Promise<void> {
   refuseTooMany(figures)
@@ -203,7 +202,7 @@ export function figuresSince(
   })
 }
 
-/** A seek for each minute that is kept: what other endpoints did is not read. */
+/** One seek for each minute that is kept: it reads nothing of other endpoints. */
 function figuresOfOne(
   { connection, clock }: Database,
   instant: number,

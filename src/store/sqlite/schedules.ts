@@ -1,4 +1,4 @@
-// Schedules: stored with their settings sealed, and moved on from tick to tick by compare-and-set.
+// Schedules: stored with encrypted settings, and moved from tick to tick by compare-and-set.
 
 import { type IfVersion, isMet } from '../precondition.ts'
 import type {
@@ -11,8 +11,8 @@ import type {
 import type { Page } from '../store.ts'
 import type { Database } from './connection.ts'
 
-/** Payloads of one answer are held in memory together; it stops short once it has so many. */
-const MAX_ANSWER_BYTES = 16 * 1024 * 1024
+/** The payloads of one result are in memory together: it stops when it has so many bytes. */
+const MAX_RESULT_BYTES = 16 * 1024 * 1024
 
 const COLUMNS = `name, endpoint, paused, settings, payload, next_run_at, last_job_id, last_error,
   created_at, updated_at, version`
@@ -29,7 +29,7 @@ select ${COLUMNS} from schedules
 where paused = 0 and next_run_at is not null and next_run_at <= $now
 order by next_run_at limit +$limit`
 
-/** What the last tick came to stays. */
+/** Keeps the outcome of the last tick. */
 export const PUT_SCHEDULE = `
 insert into schedules (name, endpoint, paused, settings, payload, next_run_at, created_at,
   updated_at, version)
@@ -38,7 +38,7 @@ on conflict (name) do update set endpoint = excluded.endpoint, paused = excluded
   settings = excluded.settings, payload = excluded.payload, next_run_at = excluded.next_run_at,
   updated_at = excluded.updated_at, version = excluded.version`
 export const DELETE_SCHEDULE = 'delete from schedules where name = $name'
-/** The guards: version and tick as read. */
+/** Only if version and tick are as they were read. */
 export const ADVANCE_SCHEDULE = `
 update schedules set next_run_at = $nextRunAt, last_job_id = coalesce($lastJobId, last_job_id),
   last_error = $lastError
@@ -58,7 +58,7 @@ interface ScheduleRow {
   version: number
 }
 
-/** Never opens what was stored before: one sealed with a lost key can be replaced. */
+/** Does not decrypt the stored settings: those of a lost key can be replaced. */
 export function putSchedule(
   database: Database,
   change: ScheduleChange,
@@ -85,7 +85,7 @@ export function putSchedule(
   })
 }
 
-/** Throws StoreUnusable when no key opens the settings of this one. */
+/** Throws StoreUnusable if no key decrypts its settings. */
 export function getSchedule(database: Database, name: string): Promise<Schedule | null> {
   return database.connection.read(() => {
     const row = find(database, name)
@@ -127,7 +127,7 @@ export function dueSchedules(database: Database, limit: number): Promise<Schedul
   })
 }
 
-/** Killing a process loses nothing; power loss may undo it, and then the tick's job is known. */
+/** Power loss may undo it. Then the tick is repeated, and its job is known by its origin. */
 export async function advanceSchedules(
   { connection }: Database,
   moves: ScheduleMove[],
@@ -157,7 +157,7 @@ function take(
   const found = connection.statement(sql).iterate({ ...start, limit: limit + 1 + passedOver.size })
   for (const row of found as Iterable<unknown> as Iterable<ScheduleRow>) {
     if (passedOver.has(row.name)) continue
-    if (rows.length === limit || bytes > MAX_ANSWER_BYTES) return { rows, isAll: false }
+    if (rows.length === limit || bytes > MAX_RESULT_BYTES) return { rows, isAll: false }
     bytes += row.payload.byteLength
     rows.push(row)
   }

@@ -1,4 +1,4 @@
-// correctInstants: pulls in what was stored while the machine's clock was ahead.
+// correctInstants moves instants back that were stored while the machine's clock was ahead.
 
 import { restAfterSetBack } from '../../endpoint/health.ts'
 import { MAX_AHEAD_MS } from '../../job/job.ts'
@@ -7,7 +7,7 @@ import { AHEAD_TOLERANCE_MS, runAtAfterSetBack } from '../../job/set-back.ts'
 import type { Database } from './connection.ts'
 import { readAttemptLines } from './job-row.ts'
 
-/** In one transaction: it holds the file, and others must not wait long for it. */
+/** A transaction blocks other writers, who must not wait long. */
 const CORRECTED_PER_TRANSACTION = 500
 
 const INSTANTS = 'seq, run_at, created_at, attempts'
@@ -19,7 +19,7 @@ export const RETRIED_AHEAD = `
 select ${INSTANTS} from jobs
 where state = 'queued' and blocked = 0 and due_at > $ahead
   and (attempts is not null or due_at > $latest)`
-export const PULL_IN = `
+export const MOVE_BACK = `
 update jobs set expires_at = expires_at - (run_at - $to), run_at = $to, due_at = $to,
   first_run_at = min(first_run_at, $to), promoted_at = min(promoted_at, $to),
   version = version + 1
@@ -83,10 +83,10 @@ async function correctJobs(database: Database): Promise<number> {
   let corrected = 0
   for (let i = 0; i < moves.length; i += CORRECTED_PER_TRANSACTION) {
     corrected += await connection.write('normal', () => {
-      const pullIn = connection.statement(PULL_IN)
+      const moveBack = connection.statement(MOVE_BACK)
       let count = 0
       for (const [seq, { from, to }] of moves.slice(i, i + CORRECTED_PER_TRANSACTION)) {
-        count += Number(pullIn.run({ seq, from, to }).changes)
+        count += Number(moveBack.run({ seq, from, to }).changes)
       }
       return count
     })
@@ -101,7 +101,7 @@ function dueAfterSetBack(row: JobRow, now: number): number | null {
   return runAtAfterSetBack({ runAt: row.run_at, createdAt: row.created_at, lastFinishedAt }, now)
 }
 
-/** Retention counts from the end of a job. */
+/** Retention counts from `finished_at`. */
 async function correctEnds({ connection, clock }: Database): Promise<number> {
   let corrected = 0
   for (const isDead of [0, 1]) {

@@ -1,5 +1,5 @@
-// settle: what a holder tells of its attempt. Each update proves fence and lease id, so whoever
-// lost the lease changes nothing. On the usual path nothing is read.
+// settle stores how attempts ended. Each update proves fence and lease id, so a worker that has
+// lost the lease changes nothing. The usual path reads nothing.
 
 import type { Attempt, Lease } from '../../job/job.ts'
 import type { EventName, SettlingEvent } from '../../job/lifecycle.ts'
@@ -67,7 +67,7 @@ export const ATTEMPTS_OF = 'select attempts, awaiting, fence, lease_id from jobs
 export async function settle(
   database: Database,
   settlements: Settlement[],
-  // A repeat needs no look at what is stored: a transaction that was not answered did not commit.
+  // A repeat needs no check first: if a write throws, nothing was committed.
   { durable = false }: SettleOptions = {},
 ): Promise<SettleResult[]> {
   if (settlements.length === 0) return []
@@ -157,5 +157,5 @@ export function repeatResult(
   return lines.some((line) => isRepeat(reported, line)) ? 'already_applied' : 'lease_lost'
 }
 
-/** An attempt as the holder of this lease reported it. */
+/** An attempt as the holder of its lease reported it. */
 type ReportedAttempt = Lease & { event: EventName; attempt: Pick<Attempt, 'outcome'> }

@@ -1,5 +1,5 @@
-// statsOf: what waits, runs and died at endpoints. Each figure looks at no more index entries than
-// can be told of, and at no job itself.
+// statsOf counts the queued, due, running and dead jobs of endpoints. Each count reads at most one
+// index entry more than it can report, and no job itself.
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { EndpointStats } from '../records.ts'
@@ -23,7 +23,7 @@ select count(*) as count, min(since) as oldest from (
   order by run_at limit +$limit)`
 
 export const ENDPOINT_EXISTS = 'select 1 from endpoints where name = $name'
-/** Names looked at in one turn of the event loop. */
+/** Names that one turn of the event loop reads. */
 const NAMES_PER_TURN = 500
 
 export async function deletedEndpoints({ connection }: Database): Promise<string[]> {
@@ -37,7 +37,7 @@ export async function deletedEndpoints({ connection }: Database): Promise<string
   return deleted.slice(0, MAX_DELETED_NAMES)
 }
 
-/** From name to name, a seek for each; null: there is no further one. */
+/** One seek for each name. Returns the last name; null: there is no further one. */
 function lookForDeleted(
   { statement }: Database['connection'],
   after: string,
@@ -61,7 +61,7 @@ export async function statsOf(database: Database, names: string[]): Promise<Endp
   const stats: EndpointStats[] = []
   for (const name of names) {
     stats.push(await database.connection.read(() => statsOfOne(database, name)))
-    // Each may cost 50,000 index entries, a few milliseconds: others are let through in between.
+    // Each may read 50,000 index entries, some milliseconds: other work runs in between.
     await nextTurn()
   }
   return stats
@@ -86,7 +86,7 @@ function statsOfOne(database: Database, name: string): EndpointStats {
   }
 }
 
-/** Of each priority at least the oldest is looked at, for only one of them is the oldest of all. */
+/** Reads at least the oldest job of each priority: any of them may be the oldest of all. */
 function dueOf(
   { connection, clock }: Database,
   name: string,

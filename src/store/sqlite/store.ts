@@ -56,10 +56,10 @@ import { settle } from './settle.ts'
 import { deletedEndpoints, statsOf } from './stats.ts'
 import { endOverdue, overdue, sweep } from './sweep.ts'
 
-/** Opens the file at `path`, making it where it is missing. Throws StoreUnusable. */
+/** Opens the file at `path`, and creates it if it is missing. Throws StoreUnusable. */
 export async function openSqliteStore(path: string, settings: StoreSettings): Promise<Store> {
   if (path === '') throw new StoreUnusable('STORE_URL names no file: sqlite:PATH is expected')
-  // Resolved, so that no path is taken for one of SQLite's special names.
+  // Resolved, so that SQLite takes no path for one of its special names.
   const file = resolve(path)
   const db = await openFile(file, settings.mayCreate ?? true)
   const inPlace = watchFileInPlace(file, settings)
@@ -135,7 +135,7 @@ function createStore(database: Database): Store {
   }
 }
 
-/** The key file is made when the first token is. */
+/** Creates the key file with the first token, not at the start. */
 function lazyAttemptTokens(keys: () => Buffer[]): AttemptTokens {
   let tokens: AttemptTokens | null = null
   function made(): AttemptTokens {
@@ -148,7 +148,7 @@ function lazyAttemptTokens(keys: () => Buffer[]): AttemptTokens {
   }
 }
 
-/** What is kept beside jobs and endpoints. */
+/** The verbs about records other than jobs and endpoints. */
 function recordVerbs(database: Database) {
   return {
     putSchedule: (change, ifVersion) => putSchedule(database, change, ifVersion),

@@ -6,7 +6,7 @@ import { addEffects, type FinishEffects, NO_EFFECTS, sumEffects } from '../../jo
 import { purgeClasses } from '../../job/retention.ts'
 import type { OverdueEnd, OverdueJob, SettleResult } from '../settlement.ts'
 import { StoreUnavailable, type SweepCounts, type SweepOptions } from '../store.ts'
-import { giveBackPages } from './backup.ts'
+import { returnFreePages } from './backup.ts'
 import {
   BLOCKED_BY_SEQ,
   BLOCKED_COLUMNS,
@@ -35,19 +35,19 @@ import { repeatResult } from './settle.ts'
 export async function sweep(database: Database, options: SweepOptions): Promise<SweepCounts> {
   const { limit } = options
   if (!options.reclaim) await proveWritable(database)
-  // First: what this sweep ends can be read until the next one, however short the retention is.
+  // First: a job that this sweep ends can be read until the next one, even with a short retention.
   const purged = await purge(database, limit)
   // Those that another process left pending, before those of the jobs that this sweep ends.
   const left = await runPendingEffects(database, limit)
   const blocked = await recheckBlocked(database, limit)
-  // Evicts before it reclaims: a job of an endpoint that is being deleted need not go round again.
+  // Evict before reclaim: a job of a deleted endpoint must not be queued again.
   const ended = await endJobsOfDeletedEndpoints(database, limit)
   const leases = options.reclaim
     ? await endExpiredLeases(database, limit)
     : { reclaimed: 0, buriedLapsed: 0, ...NO_EFFECTS }
   const expired = await expire(database, limit)
   if (leases.reclaimed > 0) database.notifier.notifyWork()
-  await giveBackPages(database)
+  await returnFreePages(database)
   return {
     abandoned: ended.abandoned,
     evicted: ended.evicted,
@@ -62,8 +62,8 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
 }
 
 /**
- * Most sweeps find nothing and only read, and that a full disk or a long writer does not hinder. To
- * whoever sweeps in an outage the store must not seem to be back before its holders can renew.
+ * Most sweeps find nothing and only read, which works with a full disk or a long writer, too. But
+ * during an outage a sweep must fail until the holders of leases can renew again.
  */
 function proveWritable({ connection }: Database): Promise<void> {
   return connection.write('normal', () => {
@@ -78,7 +78,7 @@ where (state = 'dead') = $isDead and has_key is $hasKey and finished_at <= $fini
 order by finished_at limit +$limit`
 export const PURGE = `delete from jobs where seq = $seq and ${guardOf('purge')}`
 
-/** Class by class; a class that fills the limit is looked at again by the next sweep, at once. */
+/** Class by class. If a class fills the limit, the next sweep follows at once. */
 async function purge({ connection, clock, settings }: Database, limit: number): Promise<number> {
   const found = await connection.read(() => {
     let left = limit
@@ -110,10 +110,10 @@ async function runPendingEffects(database: Database, limit: number): Promise<Fin
   return total
 }
 
-/** So many of those that nothing is known against; a look costs some microseconds each. */
+/** For blocked jobs that are not marked. Each check costs some microseconds. */
 const RECHECKS_PER_SWEEP = 200
 
-/** Those that an enqueue has marked. */
+/** Those that enqueue has marked. */
 export const MARKED = `
 select ${BLOCKED_COLUMNS} from jobs where recheck = 1 order by seq limit +$limit`
 /** After the last one that was checked, in the same endpoint. */
@@ -129,7 +129,7 @@ export const UNMARK = 'update jobs set recheck = 0 where seq = $seq and recheck 
 
 async function recheckBlocked(database: Database, limit: number): Promise<FinishEffects> {
   const { connection } = database
-  const found = await connection.read(() => lookAround(database, limit))
+  const found = await connection.read(() => findMovable(database, limit))
   if (found.length === 0) return NO_EFFECTS
   return connection.write('normal', () => {
     const counts = { ...NO_EFFECTS }
@@ -138,15 +138,15 @@ async function recheckBlocked(database: Database, limit: number): Promise<Finish
       const became = blocked === undefined ? 'waits' : resolveBlocked(database, blocked)
       if (became === 'ready') counts.promoted++
       if (became === 'fails') counts.dependentsFailed++
-      // What it depends on may be queued again: then its finish decides.
+      // If its dependency is queued again by now, the next finish of that decides.
       connection.statement(UNMARK).run({ seq })
     }
     return sumEffects([counts, runFinishEffects(database)])
   })
 }
 
-/** Of those that were marked, and of the next on the way round, the ones that may move on. */
-function lookAround(database: Database, limit: number): number[] {
+/** The marked ones, and those of the next unmarked ones that no longer have to wait. */
+function findMovable(database: Database, limit: number): number[] {
   const { connection, nextSweep } = database
   const marked = connection.statement(MARKED).all({ limit }) as unknown as BlockedJob[]
   const part = Math.min(limit, RECHECKS_PER_SWEEP)
@@ -209,12 +209,12 @@ interface ExpiredLease {
 
 type ExpiredLeaseCounts = Pick<SweepCounts, 'reclaimed' | 'buriedLapsed'> & FinishEffects
 
-/** Far longer than writers wait for each other: who waited so long met one that held the file. */
+/** Far longer than writers wait for each other: then one of them has blocked the file. */
 const MAX_LOCK_WAIT_MS = 1_000
 
 /**
- * Throws StoreUnavailable when it had to wait long for its turn: so had the holders of these
- * leases, who could not renew, and whose results are to be stored first.
+ * Throws StoreUnavailable if it had to wait long to write: then the holders of these leases could
+ * not renew either, and their results must be stored first.
  */
 async function endExpiredLeases(database: Database, limit: number): Promise<ExpiredLeaseCounts> {
   const rows = await findExpiredLeases(database, limit)

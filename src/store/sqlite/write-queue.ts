@@ -1,5 +1,5 @@
-// Writes of this process, in the order of the calls. Those that are asked for in one turn of the
-// event loop share a transaction: a worker's settle and claim then cost one commit, not two.
+// The writes of this process, in the order of the calls. Those of one turn of the event loop share
+// a transaction: a worker's settle and claim then cost one commit, not two.
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { MAX_ANSWER_MS, StoreUnavailable } from '../store.ts'
 import { asStoreError, isBusy, pause, stillBusy } from './errors.ts'
@@ -11,15 +11,15 @@ export type Durability = 'full' | 'normal'
 type Transaction = (durability: Durability, body: () => void) => void
 
 interface WriteQueue {
-  /** Resolves once it is committed; tried again while the file is busy. */
+  /** Resolves after the commit. Retries while the file is busy. */
   add<T>(durability: Durability, body: () => T): Promise<T>
-  /** Resolves when nothing waits. */
+  /** Resolves when no write waits. */
   drained(): Promise<void>
 }
 
-/** A transaction holds the file: others must not wait long for it. */
+/** A transaction blocks other writers, who must not wait long. */
 const MAX_SHARED = 8
-/** Far more than the doors of one process send at once; beyond it memory would only grow. */
+/** Far more than one process has at once. A longer queue would only use memory. */
 const MAX_WAITING_WRITES = 10_000
 
 interface Write {
@@ -32,8 +32,8 @@ interface Write {
 }
 
 /**
- * Two turns: whoever was answered by the last transaction has then asked for the next write. It
- * also lets answers and timers through between two transactions.
+ * Two turns: by then the callers of the last transaction have asked for their next writes. It also
+ * lets responses and timers run between two transactions.
  */
 async function gather(): Promise<void> {
   await nextTurn()
@@ -64,7 +64,7 @@ export function createWriteQueue(path: string, transaction: Transaction): WriteQ
     }
   }
 
-  /** Whether the writes have their answers; else they are to be tried again. */
+  /** Returns whether the writes are done; otherwise they must be retried. */
   function commit(writes: Write[]): boolean {
     const durability = writes.some((write) => write.durability === 'full') ? 'full' : 'normal'
     const values: unknown[] = []
@@ -75,7 +75,7 @@ export function createWriteQueue(path: string, transaction: Transaction): WriteQ
     } catch (error) {
       if (isBusy(error)) return false
       if (writes.length === 1) writes[0]?.reject(asStoreError(path, error))
-      // The one that fails undid the others: each gets a transaction and an answer of its own.
+      // The failed one has undone the others: each is retried in a transaction of its own.
       for (const write of writes) write.isAlone = true
       return writes.length === 1
     }

@@ -130,7 +130,7 @@ describe('the size of a write', () => {
     expect(size.limit).toBe(25)
   })
 
-  it('goes by the count that the result tells of, where only that is known', async () => {
+  it('uses the count of the result, where only that is known', async () => {
     const size = createBatchSize(MAX)
     size.failed(MAX)
     const { limit } = size

@@ -103,7 +103,7 @@ describe('settings', () => {
     )
   })
 
-  it('an outbox is a collection of a MongoDB, and can not be had with SQLite', () => {
+  it('an outbox is a collection of a MongoDB, and cannot be used with SQLite', () => {
     const STORE_URL = 'mongodb://localhost/posthorn'
     const OUTBOX = 'shop.jobs.outbox'
     expect(readConfig({ STORE_URL, OUTBOX }).OUTBOX).toEqual({
@@ -240,7 +240,7 @@ describe('settings', () => {
     expect(() => readConfig({ PUBLIC_URL: url })).not.toThrow(new RegExp(secret))
   })
 
-  it('all that is wrong is told at once, and no secret is printed', () => {
+  it('all errors are reported at once, and no secret is printed', () => {
     const read = () => readConfig({ PORT: 'x', API_KEYS: 'hunter2', LOG_LEVEL: 'y' })
     expect(read).toThrow(/PORT.*API_KEYS.*LOG_LEVEL/s)
     expect(read).not.toThrow(/hunter2/)

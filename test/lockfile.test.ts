@@ -29,7 +29,7 @@ describe('the lock file', () => {
   })
 
   it('names no place but the registry that npm is set to', () => {
-    // A `resolved` would pin a host, or a git repository, beside what npm was told.
+    // A `resolved` would pin a host, or a git repository, beside the registry that npm is set to.
     const elsewhere = locked.filter(([, one]) => one.resolved !== undefined || one.link === true)
     expect(elsewhere.map(([path]) => path)).toEqual([])
   })

@@ -96,7 +96,10 @@ const plainRooms = listed(
   ...['src/wire/*.ts', 'src/http/*.ts', 'routes/*.ts', 'src/job/*.ts', 'src/endpoint/*.ts'],
   ...['src/schedule/*.ts', 'src/client/*.ts', 'src/store/*/*.ts', 'cli/*.ts', 'bench/*.ts'],
   ...[
-    'test/faults/*.ts',
+    'test/*.ts',
+    // It names the words.
+    ':!test/words.test.ts',
+    ':!test/store',
     ':!test/faults/rounds/slow-store.ts',
     ':!test/faults/rounds/strangers.ts',
   ],

@@ -17,7 +17,7 @@ import {
   Timestamp,
 } from 'mongodb'
 import { afterAll, beforeAll, expect, inject, it, vi } from 'vitest'
-import { startBetween } from '../cli/intercepting-proxy.ts'
+import { startInterceptingProxy } from '../cli/intercepting-proxy.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { databaseUrl } from '../support/mongo.ts'
 
@@ -184,9 +184,9 @@ it('a further run, dry or not, finds what the first one has added', async () => 
 
 it('what was found before the API failed is said all the same', async () => {
   const failsAtPut = async (method: string) => (method === 'PUT' ? 503 : undefined)
-  const between = await startBetween(posthorn.url, failsAtPut)
-  const { complete, code, rows, stderr } = await runImportAt(between.url, '--dry-run')
-  between.close()
+  const proxy = await startInterceptingProxy(posthorn.url, failsAtPut)
+  const { complete, code, rows, stderr } = await runImportAt(proxy.url, '--dry-run')
+  proxy.close()
   expect([complete, code]).toEqual([false, 1])
   expect(refused(rows).length).toBeGreaterThan(0)
   expect(stderr).toMatch(/Not all documents were read\..*\nthe store is busy/s)

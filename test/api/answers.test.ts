@@ -35,7 +35,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     }
   })
 
-  it('2xx: once its status line has come the attempt succeeded, whatever becomes of the body', async () => {
+  it('2xx: once its status line has come the attempt succeeded, whatever happens to the body', async () => {
     const server = createServer((socket) => {
       socket.on('error', () => {})
       socket.once('data', () => {
@@ -174,7 +174,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 
   it('address policy: blocked, dead at once, and the refusal names what would allow it', async () => {
-    // An API that allows more than the worker: what is dialled is judged by the worker itself.
+    // An API that allows more than the worker: the worker itself checks what it dials.
     await fixture.posthorn.startApi({ ALLOWED_TARGETS: '10.0.0.0/8' })
     const job = await deadAt('http://10.0.0.1/', { retry: { maxAttempts: 5 } })
     expect(job).toMatchObject({ attemptCount: 1, failure: { reason: 'rejected' } })

@@ -62,7 +62,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     }
   })
 
-  it('invalid_request: more values than any job has are refused before they are judged', async () => {
+  it('invalid_request: more values than any job has are refused before they are checked', async () => {
     const many = (count: number, of: (i: number) => string) =>
       Array.from({ length: count }, (_, i) => of(i))
     const keys = many(600, (i) => `"${i}":0`)

@@ -170,7 +170,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     await soon(async () => expect((await explain(id)).detail).toMatch(/report completion/))
   })
 
-  it('final: with what became of it', async () => {
+  it('final: with its outcome', async () => {
     const endpoint = await fixture.endpoint(422)
     const id = await endpoint.enqueue()
     await fixture.job(id, 'dead')

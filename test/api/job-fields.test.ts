@@ -144,7 +144,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     await expectRefused('/expiresIn', { expiresIn: '0s' }, { expiresIn: 'soon' })
   })
 
-  it('expiresIn: an attempt under way may still finish the job, a failure then buries it', async () => {
+  it('expiresIn: a running attempt may still finish the job, after a failure it is dead', async () => {
     const good = heldReplies()
     const bad = heldReplies()
     const [one, two] = [await fixture.endpoint(good.script), await fixture.endpoint(bad.script)]
@@ -327,7 +327,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(next.body.jobs.map((job: Body) => job.id)).toEqual([second])
   })
 
-  it('onFinish: each time the job becomes final a job tells of it, once', async () => {
+  it('onFinish: each time the job becomes final a job reports it, once', async () => {
     const notified = await fixture.endpoint()
     const endpoint = await fixture.endpoint([{ status: 200, body: '{"pages":3}' }, 422])
     const good = await endpoint.enqueue({ onFinish: notified.name, metadata: { tenant: '7' } })

@@ -6,7 +6,7 @@ import { UsageError } from '../../cli/exit.ts'
 import { Posthorn } from '../../src/client/client.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { openShell, type Shell } from './command-line.ts'
-import { startBetween } from './intercepting-proxy.ts'
+import { startInterceptingProxy } from './intercepting-proxy.ts'
 
 const DEADLINE = { timeout: 60_000 }
 
@@ -127,14 +127,14 @@ describe('apply', () => {
   it('never writes over what was changed since it was read', DEADLINE, async () => {
     await apply(FILE)
     // Between the reading and the writing of the command somebody pauses the endpoint.
-    const between = await startBetween(posthorn.url, async (method) => {
+    const proxy = await startInterceptingProxy(posthorn.url, async (method) => {
       if (method === 'PUT') await posthorn.request('POST', '/endpoints/notified/pause')
       return undefined
     })
     const file = shell.write('raced.yaml', 'endpoints: {notified: {url: null, description: new}}')
-    const env = { POSTHORN_URL: between.url }
+    const env = { POSTHORN_URL: proxy.url }
     const { code, stderr } = await shell.run(['apply', file], { env })
-    between.close()
+    proxy.close()
     expect(code).toBe(1)
     expect(stderr).toContain('endpoint notified was changed by another client meanwhile')
     expect(await read('/endpoints/notified')).toMatchObject({ description: '', state: 'paused' })
@@ -146,7 +146,7 @@ describe('apply', () => {
     async () => {
       // The other run creates what this one has found missing.
       let isCreated = false
-      const between = await startBetween(posthorn.url, async (method) => {
+      const proxy = await startInterceptingProxy(posthorn.url, async (method) => {
         if (method === 'PUT' && !isCreated) {
           isCreated = true
           const settings = { url: null, description: 'of the other run' }
@@ -156,7 +156,7 @@ describe('apply', () => {
         }
         return undefined
       })
-      const env = { POSTHORN_URL: between.url }
+      const env = { POSTHORN_URL: proxy.url }
       const file = shell.write(
         'twice.yaml',
         'endpoints: {twice: {url: null}}\nschedules: {twice: {every: 1h, endpoint: twice, payload: 1}}',
@@ -172,7 +172,7 @@ describe('apply', () => {
       await posthorn.request('PUT', '/endpoints/twice', { url: null })
       isCreated = false
       const second = await shell.run(['apply', file], { env })
-      between.close()
+      proxy.close()
       expect([second.code, second.stderr]).toEqual([
         1,
         expect.stringContaining('schedule twice was created by another client meanwhile'),

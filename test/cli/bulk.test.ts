@@ -4,7 +4,7 @@ import { type Deployment, deploy } from '../support/deployment.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
 import { openShell, type Shell } from './command-line.ts'
-import { startBetween } from './intercepting-proxy.ts'
+import { startInterceptingProxy } from './intercepting-proxy.ts'
 
 const DEADLINE = { timeout: 60_000 }
 const UNKNOWN_JOB = 'job_00000000000000000000000000'
@@ -67,7 +67,7 @@ describe('retry and cancel', () => {
     expect(dry.stdout).toBe('1150 would be cancelled.\n')
     const cancelled = await shell.run(['cancel', ...filter])
     expect(cancelled).toEqual({ code: 0, stdout: '1150 cancelled.\n', stderr: '' })
-    // They are dead again while others are still to be retried: each is to be tried once only.
+    // They are dead again while the command still retries others: it must retry each only once.
     receiver.answerWith(400)
     expect((await shell.run(['retry', ...filter])).stdout).toBe('1150 queued again.\n')
     await until(async () => {
@@ -147,12 +147,12 @@ describe('retry and cancel', () => {
   it('by filter: goes on where a busy server broke off, and says so', DEADLINE, async () => {
     await enqueueMany(5, 'busy')
     let refusals = 0
-    const between = await startBetween(posthorn.url, async (method) =>
+    const proxy = await startInterceptingProxy(posthorn.url, async (method) =>
       method === 'POST' && refusals++ < 2 ? 503 : undefined,
     )
-    const env = { POSTHORN_URL: between.url }
+    const env = { POSTHORN_URL: proxy.url }
     const { code, stdout, stderr } = await shell.run(['cancel', '--tag', 'busy'], { env })
-    between.close()
+    proxy.close()
     expect({ code, stdout }).toEqual({ code: 0, stdout: 'At least 5 cancelled.\n' })
     expect(stderr).toContain('the store is busy; continuing in')
   })

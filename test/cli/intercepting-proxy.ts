@@ -2,16 +2,16 @@
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
-export interface Between {
+export interface InterceptingProxy {
   url: string
   close(): void
 }
 
 /** @param look before a request is passed on; a status answers it instead */
-export async function startBetween(
+export async function startInterceptingProxy(
   apiUrl: () => string,
   look: (method: string, path: string) => Promise<number | undefined>,
-): Promise<Between> {
+): Promise<InterceptingProxy> {
   const server = createServer(async (request, answer) => {
     const body = Buffer.concat(await request.toArray())
     const { method = '', url: path = '' } = request

@@ -281,7 +281,7 @@ describe('what is shown of a job', () => {
     expect(`${reason}: ${message}`.length).toBeGreaterThan(50)
   })
 
-  it('fits a terminal of 80 columns, with what became of it', DEADLINE, async () => {
+  it('fits a terminal of 80 columns, with its outcome', DEADLINE, async () => {
     receiver.answerWith(400)
     const id = await enqueued()
     await until(async () => (await job(id)).state === 'dead')

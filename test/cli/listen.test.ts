@@ -248,16 +248,20 @@ describe('the server', () => {
     ['an endpoint with a URL', [], {}, /has a URL/],
     ['an endpoint that is not there', [], {}, /--create/],
     ['a key that is wrong', [], { POSTHORN_KEY: 'no-key-of-this-server' }, /POSTHORN_KEY/],
-  ])('that refuses is told, and the command ends: %s', DEADLINE, async (what, words, env, says) => {
-    if (what.includes('not there')) name = 'nowhere'
-    else await ask('PUT', `/endpoints/${name}`, { url: 'https://example.com/' })
-    const typed = shell.start(['listen', name, handler.url, ...words], { env })
-    expect(await typed.ended()).toBe(1)
-    expect(typed.stderr()).toMatch(says)
-    expect(typed.stderr()).not.toMatch(/\n\s+at /)
-    // What is refused was never announced.
-    expect(typed.stderr() + typed.stdout()).not.toMatch(/Signing with|Jobs of/)
-  })
+  ])(
+    'that refuses is named, and the command ends: %s',
+    DEADLINE,
+    async (what, words, env, says) => {
+      if (what.includes('not there')) name = 'nowhere'
+      else await ask('PUT', `/endpoints/${name}`, { url: 'https://example.com/' })
+      const typed = shell.start(['listen', name, handler.url, ...words], { env })
+      expect(await typed.ended()).toBe(1)
+      expect(typed.stderr()).toMatch(says)
+      expect(typed.stderr()).not.toMatch(/\n\s+at /)
+      // What is refused was never announced.
+      expect(typed.stderr() + typed.stdout()).not.toMatch(/Signing with|Jobs of/)
+    },
+  )
 
   it('is asked before anything is announced, also with a key that may only claim', async () => {
     const { key } = (await ask('POST', '/keys', { name: 'laptop', scope: 'work' })).body

@@ -72,7 +72,7 @@ describe('jobs', () => {
     expect(Buffer.from(await posthorn.payload(id)).toString()).toBe(rawPayload)
   })
 
-  it('a batch tells of each job what became of it, and its repeat finds the same', async () => {
+  it('a batch has the outcome of each job, and its repeat finds the same', async () => {
     const jobs = [
       { endpoint, payload: 1, ...LATER },
       { endpoint, rawPayload: '{"n":1.0}', ...LATER, idempotencyKey: 'second' },

@@ -1,5 +1,4 @@
-// How calls are sent, repeated, given up and reported, judged by a server that answers as it is
-// told.
+// How calls are sent, repeated, given up and reported, against a server with prepared responses.
 
 import dns from 'node:dns'
 import type { AddressInfo } from 'node:net'
@@ -74,7 +73,7 @@ describe('a request', () => {
     expect(server.requests[0]?.headers.authorization).toBeUndefined()
   })
 
-  it('can not be led to another path by an id', async () => {
+  it('cannot be led to another path by an id', async () => {
     await posthorn.get('../endpoints/x?y#z')
     expect(server.requests[0]?.path).toBe('/jobs/..%2Fendpoints%2Fx%3Fy%23z')
     for (const id of ['', '.', '..']) {
@@ -93,7 +92,7 @@ describe('a request', () => {
     expect(urls).toEqual([`${server.url}/jobs/job_1`])
   })
 
-  it('is never made with options that can not work, and a key is not printed', () => {
+  it('is never made with options that cannot work, and a key is not printed', () => {
     const wrong: Partial<ClientOptions>[] = [
       { url: 'jobs.example.com' },
       { url: 'ftp://jobs.example.com' },

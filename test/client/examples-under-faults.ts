@@ -136,7 +136,7 @@ async function freePort(): Promise<number> {
   return port
 }
 
-/** Tried again at once, and often: what is to be seen is that it is done at last. */
+/** Retried at once, and often: the tests only need to see that it succeeds in the end. */
 const BACKOFF = { type: 'fixed', delay: '100ms' } as const
 const MANY_ATTEMPTS = 100
 /** Enough for one that is reported; many more would open the circuit of the endpoint. */

@@ -1,4 +1,4 @@
-// Waiting, listing and reporting, judged by a server that answers as it is told.
+// Waiting, listing and reporting, against a server with prepared responses.
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type ClientOptions, Posthorn } from '../../src/client/client.ts'
 import { type Receiver, type Reply, startReceiver } from '../support/receiver.ts'
@@ -102,7 +102,7 @@ describe('reports of an attempt', () => {
     for (const { headers } of server.requests) expect(headers.authorization).toBe(`Bearer ${token}`)
   })
 
-  it('are repeated, for a repeat is answered as the first', async () => {
+  it('are repeated, because the response to a repeat is that to the first', async () => {
     server.answerWith([UNAVAILABLE, { body: '{"applied":true}' }])
     await posthorn.complete({ jobId: 'job_1', token })
     expect(server.requests).toHaveLength(2)

@@ -125,7 +125,7 @@ it('a body that is longer than any payload is not read to its end', async () => 
   await expect(verify(request, SECRET)).rejects.toMatchObject({ code: 'body_too_large' })
 })
 
-it('headers without a body can not be judged, nor with one that was parsed', async () => {
+it('headers cannot be verified without a body, nor with one that was parsed', async () => {
   const headers = signedHeaders(SECRET, BODY)
   const without = verify({ headers, body: undefined }, SECRET)
   await expect(without).rejects.toThrow(/^verify needs .* there is no body/)

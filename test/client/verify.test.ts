@@ -1,4 +1,5 @@
-// verify believes what our Posthorn has signed, and nothing else; judged with somebody else's code.
+// verify believes what our Posthorn has signed, and nothing else; the code of another project
+// checks that.
 import { createHmac } from 'node:crypto'
 import fc from 'fast-check'
 import { Webhook } from 'standardwebhooks'
@@ -158,7 +159,7 @@ describe('time', () => {
     body: BODY,
   })
 
-  it('a delivery is believed for five minutes, either way, unless told otherwise', async () => {
+  it('a delivery is believed for five minutes, either way, by default', async () => {
     const now = nowSeconds()
     expect(await codeOf(verify(at(now - 295), SECRET))).toBe('verified')
     expect(await codeOf(verify(at(now + 295), SECRET))).toBe('verified')

@@ -87,7 +87,7 @@ describe.each(ENGINES)('an attempt that was accepted on %s', (engine) => {
     expect(await store.settle([success(store, claimed)])).toEqual(['lease_lost'])
   })
 
-  test('that is overdue is told of with what its retry policy needs', async () => {
+  test('that is overdue is reported with what its retry policy needs', async () => {
     const { store } = place
     const retry = { maxAttempts: 4, maxAgeMs: HOUR_MS }
     const claimed = await accepted(1, { maxAttempts: 4, retry, runAt: 1_000 })
@@ -158,7 +158,7 @@ describe.each(ENGINES)('an attempt that was accepted on %s', (engine) => {
     expect(await store.settle([success(store, claimed)])).toEqual(['applied'])
   })
 
-  test('is ended once by two sweepers at once, and its handler is told the truth', async () => {
+  test('is ended once by two sweepers at once, and the answer to its handler is true', async () => {
     const { store } = place
     const other = await place.open()
     for (let round = 0; round < 10; round++) {

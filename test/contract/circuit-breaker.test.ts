@@ -1,5 +1,5 @@
 // What the circuit breaker of an endpoint promises: it rests after failures in a row, then one
-// attempt at a time is let through, whoever asks, until one succeeds.
+// attempt at a time is let through, whichever process asks, until one succeeds.
 import { describe, expect, test } from 'vitest'
 import { newSecret } from '../../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../../src/job/job.ts'

@@ -178,7 +178,7 @@ describe.each(ENGINES)('claim on %s', (engine) => {
     await store.release([leaseOf(second)])
     const third = await claimOne(store, endpoint)
     expect([first, second, third].map(({ fence }) => fence)).toEqual([1, 2, 3])
-    // The release gave its attempt back, for nothing was sent.
+    // The release gave its attempt back because nothing was sent.
     expect([first, second, third].map((job) => job.attemptNumber)).toEqual([1, 2, 2])
     expect(new Set([first, second, third].map(({ leaseId }) => leaseId)).size).toBe(3)
   })
@@ -296,25 +296,25 @@ describe.each(ENGINES)('due on %s', (engine) => {
 describe.each(ENGINES)('onWork on %s', (engine) => {
   const place = useStore(engine)
 
-  test('tells of a job that this or another process enqueued, until it is stopped', async () => {
+  test('reports a job that this or another process enqueued, until it is stopped', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     const other = await place.open()
-    let told = 0
+    let reportCount = 0
     const stop = store.onWork(() => {
-      told++
+      reportCount++
     })
     await enqueueOne(store, endpoint)
-    await until(() => told > 0)
-    const before = told
+    await until(() => reportCount > 0)
+    const before = reportCount
     // A hint may be missed, so one is given again and again until it is heard.
     await until(async () => {
       await enqueueOne(other, endpoint)
-      return told > before
+      return reportCount > before
     })
     stop()
     let heard = false
-    const after = told
+    const after = reportCount
     const stopOther = other.onWork(() => {
       heard = true
     })
@@ -323,7 +323,7 @@ describe.each(ENGINES)('onWork on %s', (engine) => {
       return heard
     })
     stopOther()
-    expect(told).toBe(after)
+    expect(reportCount).toBe(after)
   })
 })
 

@@ -26,7 +26,7 @@ const HOUR_MS = 60 * MINUTE_MS
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
 
-  test('cancel answers for each job what became of it', async () => {
+  test('cancel answers with the outcome for each job', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     const first = await enqueueOne(store, endpoint)

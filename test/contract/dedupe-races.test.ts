@@ -120,7 +120,7 @@ describe.each(ENGINES)('a dedupe hit on %s', (engine) => {
     expect(second.idempotencyKey).toBe('late')
   })
 
-  test('keeps the job for a day more, for a key has come to it', async () => {
+  test('keeps the job for a day more, because it has got a key', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     const createdAt = store.clock.now() - MIN_KEY_LIFE_MS - HOUR_MS

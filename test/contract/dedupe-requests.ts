@@ -1,4 +1,4 @@
-// Requests with a dedupe key, for the tests of what becomes of them.
+// Requests with a dedupe key, for the tests of dedupe.
 import type { DedupeMode, Job, NewJob } from '../../src/job/job.ts'
 import type { EnqueueResult, Store } from '../../src/store/store.ts'
 import { newJob } from './fixtures.ts'

@@ -1,5 +1,5 @@
 // What dedupe keys promise: of an endpoint's queued and running jobs at most one has the key, and a
-// request with it does what its mode says, whoever else asks at the same moment.
+// request with it does what its mode says, whatever other requests do at the same moment.
 import { describe, expect, test } from 'vitest'
 import type { DedupeMode, Job } from '../../src/job/job.ts'
 import { ENGINES, useStore } from '../support/stores.ts'
@@ -75,7 +75,7 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   test('replace gives a queued job what the request says, and lets the rest stand', async () => {
     const { store } = place
-    const [endpoint, told, other] = [
+    const [endpoint, notified, other] = [
       await addEndpoint(store),
       await addEndpoint(store),
       await addEndpoint(store),
@@ -83,7 +83,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const before = await askFirstWithKey(store, endpoint, {
       maxAttempts: 3,
       orderingKey: 'a',
-      onFinish: { endpoint: told, states: ['dead'] },
+      onFinish: { endpoint: notified, states: ['dead'] },
       tags: ['old'],
       headers: { 'x-old': '1' },
     })
@@ -122,7 +122,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await claimFrom(store, endpoint, 1)).toEqual([])
   })
 
-  test('replace brings a job forward that was to come later, and due tells of it', async () => {
+  test('replace brings a job forward that was to come later, and due reports it', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     await askFirstWithKey(store, endpoint, { runAt: store.clock.now() + HOUR_MS })
@@ -176,7 +176,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await jobOf(store, claimed.jobId)).toEqual(job)
   })
 
-  test('a superseded job that was not sent, or whose lease lapsed, is cancelled', async () => {
+  test('a superseded job that was not sent, or whose lease expired, is cancelled', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     await askFirstWithKey(store, endpoint)

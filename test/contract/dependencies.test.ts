@@ -372,9 +372,9 @@ describe.each(ENGINES)('on %s', (engine) => {
 describe.each(ENGINES)('many that wait for one job on %s', (engine) => {
   const place = useStore(engine)
 
-  // More than a store tells in one go: until all are told the mark keeps the job.
+  // More than a store handles in one step: until all are handled, the mark keeps the job.
   test.each(['succeeded', 'cancelled'] as const)(
-    'are all told that it has %s, though it is deleted at once',
+    'all learn that it has %s, though it is deleted at once',
     { timeout: 60_000 },
     async (state) => {
       const { store } = place

@@ -280,7 +280,7 @@ describe.each(ENGINES)('a rest on %s', (engine) => {
     expect(await claimFrom(store, name, 3)).toHaveLength(3)
   })
 
-  test('of an unknown endpoint is told to nobody', async () => {
+  test('of an unknown endpoint changes nothing', async () => {
     await report(place.store, freshName(), {
       succeeded: [1],
       failures: 1,
@@ -338,7 +338,7 @@ describe.each(ENGINES)('a rotated secret on %s', (engine) => {
     expect(await store.rotateSecret(name, last, 0)).toMatchObject({ secrets: [last] })
   })
 
-  test('is one of five at most: a sixth is refused, for it would end the oldest too soon', async () => {
+  test('is one of five at most: a sixth is refused, because it would end the oldest too soon', async () => {
     const { store } = place
     const name = await addEndpoint(store)
     const before = store.clock.now()
@@ -409,7 +409,7 @@ describe.each(ENGINES)('a rotated secret on %s', (engine) => {
     expect(await endpointOf(both, name)).toEqual(before)
     expect((await jobOf(both, id)).headers).toEqual({ 'x-token': 'green' })
     const { id: later } = await enqueueOne(both, name, { headers: { 'x-token': 'red' } })
-    // Who has not got the new key reads on: what it can not open is null, never an error.
+    // A process without the new key reads on: what it cannot decrypt is null, never an error.
     expect((await jobOf(store, later)).headers).toBeNull()
     const { items } = await store.listJobs({ endpoint: name, limit: 2 })
     expect(items.map(({ headers }) => headers)).toEqual([null, { 'x-token': 'green' }])

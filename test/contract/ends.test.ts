@@ -1,4 +1,4 @@
-// What a store tells of ends that no caller of `settle` knows: each attempt once, each death once,
+// What a store reports of ends that no caller of `settle` knows: each attempt once, each death once,
 // by the process that wrote it.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, NewJob } from '../../src/job/job.ts'
@@ -25,7 +25,7 @@ import {
   sweepClean,
 } from './fixtures.ts'
 
-/** What is told of ends while `work` runs, by this store. */
+/** The ends that this store reports while `work` runs. */
 async function endsOf(store: Store, work: () => Promise<unknown>): Promise<End[]> {
   const ends: End[] = []
   const stop = store.onEnd((end) => ends.push(end))
@@ -39,7 +39,7 @@ const REPLACING = { dedupe: { key: 'k', mode: 'replace' } } as const
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
 
-  /** The attempt that the job shows, told with the reason it shows. */
+  /** The attempt that the job shows, with the reason that it shows. */
   async function expectTold(
     ends: End[],
     { jobId, endpoint }: Pick<ClaimedJob, 'jobId' | 'endpoint'>,
@@ -69,7 +69,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     return { claimed, again, dead }
   }
 
-  test('an attempt whose lease lapsed is told as lost, and its job as dead if none is left', async () => {
+  test('an attempt whose lease expired is reported as lost, and its job as dead if none is left', async () => {
     const { store } = place
     const again = await lapsed({})
     await expectTold(await endsOf(store, () => sweep(store)), again)
@@ -79,7 +79,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     await expectTold(ends, last)
   })
 
-  test('one of a superseded job is told as lost, and the job is not dead', async () => {
+  test('one of a superseded job is reported as lost, and the job is not dead', async () => {
     const { store } = place
     const claimed = await lapsed({ ...REPLACING, maxAttempts: 1 })
     await store.enqueue([newJob(store, claimed.endpoint, REPLACING)])
@@ -87,7 +87,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect((await jobOf(store, claimed.jobId)).state).toBe('cancelled')
   })
 
-  test('one that was accepted and is overdue is told, as its job goes on or is dead', async () => {
+  test('one that was accepted and is overdue is reported, as its job goes on or is dead', async () => {
     const { store } = place
     const one = await overdue()
     await expectTold(await endsOf(store, () => store.endOverdue([one.again])), one.claimed)
@@ -101,7 +101,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     await expectTold(await endsOf(store, () => store.endOverdue([three.dead])), three.claimed)
   })
 
-  test('one that is cancelled is told once, and a queued job has none', async () => {
+  test('one that is cancelled is reported once, and a queued job has none', async () => {
     const { store } = place
     const claimed = await enqueueAndClaim(store)
     const queued = await enqueueOne(store, claimed.endpoint)
@@ -109,7 +109,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     await expectTold(await endsOf(store, () => store.cancel(ids)), claimed)
   })
 
-  test('the jobs of a removed endpoint are told as dead, with the attempts that were under way', async () => {
+  test('the jobs of a removed endpoint are reported as dead, with their running attempts', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     await enqueueMany(store, endpoint, 3)
@@ -123,7 +123,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     )
   })
 
-  test('a job that expires is told as dead, held or not', async () => {
+  test('a job that expires is reported as dead, blocked or not', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     const expiresAt = store.clock.now() + 1
@@ -150,7 +150,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     return { first: first.id, ids: [...two, last.id].sort() }
   }
 
-  test('jobs that die of a dependency are told, whoever ended it', async () => {
+  test('jobs that die of a dependency are reported, whatever ended it', async () => {
     const { store } = place
     const bySettle = await withDependents({})
     const { endpoint } = await jobOf(store, bySettle.first)
@@ -179,7 +179,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(ends.filter(({ diedOf }) => diedOf === 'dependency_failed')).toHaveLength(ids.length)
   })
 
-  test('what a holder settles itself is not told', async () => {
+  test('what a holder settles itself is not reported', async () => {
     const { store } = place
     const claimed = await enqueueAndClaim(store)
     const other = await enqueueAndClaim(store)

@@ -78,11 +78,11 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(payload.equals(claimed?.payload as Uint8Array)).toBe(true)
   })
 
-  test('a job is read back as enqueue told it', async () => {
+  test('a job is read back as enqueue answered it', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     const now = store.clock.now()
-    const told = await enqueueOne(store, endpoint, {
+    const answered = await enqueueOne(store, endpoint, {
       runAt: now + 60_000,
       expiresAt: now + 90_000,
       priority: 9,
@@ -94,8 +94,8 @@ describe.each(ENGINES)('on %s', (engine) => {
       headers: { 'x-tenant': 'blue' },
       idempotency: KEY,
     })
-    const read = await jobOf(store, told.id)
-    expect({ ...read, payload: Buffer.from(read.payload) }).toEqual(told)
+    const read = await jobOf(store, answered.id)
+    expect({ ...read, payload: Buffer.from(read.payload) }).toEqual(answered)
     expect(read).toMatchObject({ state: 'queued', attemptsLeft: 3, maxAttempts: 3, fence: 0 })
   })
 

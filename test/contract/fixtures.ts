@@ -57,7 +57,7 @@ export async function endpointOf(store: Store, name: string): Promise<Endpoint> 
   return endpoint
 }
 
-/** Tells the store what attempts have told of the endpoint. */
+/** Reports to the store what attempts have shown of the endpoint. */
 export function report(
   store: Store,
   endpoint: string,

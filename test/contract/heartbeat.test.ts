@@ -102,7 +102,7 @@ describe.each(ENGINES)('a heartbeat on %s', (engine) => {
     expect((await jobOf(place.store, claimed.jobId)).progress?.value).toBe(10)
   })
 
-  test('keeps what was said last until something else is said', async () => {
+  test('keeps the last progress until another is reported', async () => {
     const { store } = place
     const claimed = await accepted(HOUR_MS)
     const before = store.clock.now()

@@ -8,7 +8,7 @@ import { type EventName, LIFECYCLE, type LifecycleEvent } from '../../src/job/li
 import { ENGINES, useStore } from '../support/stores.ts'
 import { jobOf, sweepClean } from './fixtures.ts'
 import { CASES } from './lifecycle-cases/all-cases.ts'
-import type { BrokenGuard, NotAlone, Told } from './lifecycle-cases/event-case.ts'
+import type { Applied, BrokenGuard, NotAlone } from './lifecycle-cases/event-case.ts'
 
 const EVENTS = Object.keys(LIFECYCLE) as EventName[]
 const ROOT = join(import.meta.dirname, '../..')
@@ -27,10 +27,10 @@ describe.each(ENGINES)('on %s', (engine) => {
       const before = await jobOf(store, claimed.jobId)
       expect(before.state).toBe(state)
 
-      const told = await fire(store, claimed)
+      const applied = await fire(store, claimed)
 
-      expect(told.event === name).toBe(event.from.includes(state))
-      expectJust(told, before, await store.getJob(claimed.jobId))
+      expect(applied.event === name).toBe(event.from.includes(state))
+      expectJust(applied, before, await store.getJob(claimed.jobId))
     })
 
     const guards = Object.entries(broken) as [string, BrokenGuard | NotAlone][]
@@ -45,9 +45,9 @@ describe.each(ENGINES)('on %s', (engine) => {
         const { id, tries } = await prepare(store)
         for (const { fire: attempt, instead } of tries) {
           const before = await jobOf(store, id)
-          const told = await attempt()
-          expect(told.event).toBe(instead)
-          expectJust(told, before, await store.getJob(id))
+          const applied = await attempt()
+          expect(applied.event).toBe(instead)
+          expectJust(applied, before, await store.getJob(id))
         }
       })
     }
@@ -55,7 +55,7 @@ describe.each(ENGINES)('on %s', (engine) => {
 })
 
 /** The record is what this event makes of it, or untouched when there was none. */
-function expectJust({ event: name, pushedCount }: Told, before: Job, after: Job | null): void {
+function expectJust({ event: name, pushedCount }: Applied, before: Job, after: Job | null): void {
   if (name === null) {
     expect(after).toEqual(before)
     return

@@ -30,7 +30,7 @@ const CLOCK_MARGIN_MS = 60
 describe.each(ENGINES)('concurrency on %s', (engine) => {
   const place = useStore(engine)
 
-  test('is never exceeded by three processes, though leases lapse', {
+  test('is never exceeded by three processes, though leases expire', {
     timeout: 90_000,
   }, async () => {
     const concurrency = 7
@@ -74,7 +74,7 @@ describe.each(ENGINES)('concurrency on %s', (engine) => {
     expect(mostHeld).toBeGreaterThan(1)
   })
 
-  test('counts attempts that await completion, and those whose lease has lapsed', async () => {
+  test('counts attempts that await completion, and those whose lease has expired', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store, { concurrency: 2 })
     await enqueueMany(store, endpoint, 5)
@@ -117,7 +117,7 @@ describe.each(ENGINES)('concurrency on %s', (engine) => {
     expect(await claimFrom(store, limited, 5)).toHaveLength(1)
   })
 
-  test('that is not reached is not told of', async () => {
+  test('that is not reached is not reported', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store, { concurrency: 10 })
     await enqueueMany(store, endpoint, 4)
@@ -234,7 +234,7 @@ describe.each(ENGINES)('a rate on %s', (engine) => {
   })
 })
 
-/** As a worker does that was told when to ask again; but not for long, for places come free. */
+/** As a worker waits that knows when to ask again; but not for long, because slots come free. */
 async function askedToWait(store: Store, [lane]: LimitedLane[]): Promise<void> {
   if (lane === undefined) return
   const waitUntil = Math.min(lane.againAt, store.clock.now() + 50)

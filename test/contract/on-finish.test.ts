@@ -1,5 +1,5 @@
-// What onFinish promises: each time a job becomes final a notice is enqueued, once, whoever wrote
-// the end and however often it is looked at.
+// What onFinish promises: each time a job becomes final a notice is enqueued, once, whichever
+// process wrote the end, and however often it is swept.
 import { describe, expect, test } from 'vitest'
 import { newSecret } from '../../src/endpoint/endpoint.ts'
 import { type Job, type JobState, MAX_HOPS, type NewJob } from '../../src/job/job.ts'
@@ -28,14 +28,18 @@ const ALL_STATES: JobState[] = ['succeeded', 'dead', 'cancelled']
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
 
-  /** A job that is told of, in a worker's hands, and where it is told. */
-  async function claimTold(fields: Partial<NewJob> = {}, states = ALL_STATES, leaseMs?: number) {
+  /** A claimed job with an onFinish, and the endpoint of its notices. */
+  async function claimWithNotice(
+    fields: Partial<NewJob> = {},
+    states = ALL_STATES,
+    leaseMs?: number,
+  ) {
     const { store } = place
-    const told = await addEndpoint(store)
+    const notified = await addEndpoint(store)
     const endpoint = await addEndpoint(store)
-    const onFinish = { endpoint: told, states }
+    const onFinish = { endpoint: notified, states }
     const job = await enqueueOne(store, endpoint, { onFinish, ...fields })
-    return { told, job, claimed: await claimOne(store, endpoint, leaseMs) }
+    return { notified, job, claimed: await claimOne(store, endpoint, leaseMs) }
   }
 
   async function noticesAt(endpoint: string): Promise<Job[]> {
@@ -47,27 +51,27 @@ describe.each(ENGINES)('on %s', (engine) => {
     return (await noticesAt(endpoint)).map(({ payload }) => Buffer.from(payload).toString())
   }
 
-  test('a success is told with its result as it came, and the metadata', async () => {
+  test('the notice of a success has its result as it came, and the metadata', async () => {
     const { store } = place
-    const { told, claimed } = await claimTold({ metadata: { customer: '7' } })
+    const { notified, claimed } = await claimWithNotice({ metadata: { customer: '7' } })
     const result = '{"id":12345678901234567890}'
     await store.settle([{ ...success(store, claimed), result }])
     const { jobId, endpoint } = claimed
-    expect(await textsAt(told)).toEqual([
+    expect(await textsAt(notified)).toEqual([
       `{"jobId":"${jobId}","endpoint":"${endpoint}","state":"succeeded",` +
         `"metadata":{"customer":"7"},"result":${result}}`,
     ])
-    expect(await noticesAt(told)).toMatchObject([
+    expect(await noticesAt(notified)).toMatchObject([
       { state: 'queued', onFinish: null, isHeld: false, idempotencyKey: null, tags: [] },
     ])
-    expect((await store.due(claimed.claimedAt - 1)).endpoints).toContain(told)
+    expect((await store.due(claimed.claimedAt - 1)).endpoints).toContain(notified)
   })
 
-  test('a death is told with its failure, a cancel without', async () => {
+  test('the notice of a dead job has its failure, that of a cancelled one has none', async () => {
     const { store } = place
-    const dead = await claimTold()
+    const dead = await claimWithNotice()
     await store.settle([burial(store, dead.claimed)])
-    const [death] = await textsAt(dead.told)
+    const [death] = await textsAt(dead.notified)
     expect(JSON.parse(death as string)).toEqual({
       jobId: dead.job.id,
       endpoint: dead.job.endpoint,
@@ -75,61 +79,61 @@ describe.each(ENGINES)('on %s', (engine) => {
       metadata: {},
       failure: { reason: 'rejected', message: 'HTTP 422' },
     })
-    const cancelled = await claimTold()
+    const cancelled = await claimWithNotice()
     await store.cancel([cancelled.job.id])
-    const [cancel] = await textsAt(cancelled.told)
+    const [cancel] = await textsAt(cancelled.notified)
     expect(JSON.parse(cancel as string)).toMatchObject({ state: 'cancelled', failure: null })
   })
 
-  test.each(ALL_STATES)('of the ends only those are told that it names: %s', async (state) => {
+  test.each(ALL_STATES)('only the final states that it names have a notice: %s', async (state) => {
     const { store } = place
-    const named = await claimTold({}, [state])
+    const named = await claimWithNotice({}, [state])
     await bringTo(store, named.claimed, state)
-    expect(await noticesAt(named.told)).toHaveLength(1)
+    expect(await noticesAt(named.notified)).toHaveLength(1)
     const others = ALL_STATES.filter((other) => other !== state)
-    const unnamed = await claimTold({}, others)
+    const unnamed = await claimWithNotice({}, others)
     await bringTo(store, unnamed.claimed, state)
     await sweep(store)
-    expect(await noticesAt(unnamed.told)).toEqual([])
+    expect(await noticesAt(unnamed.notified)).toEqual([])
   })
 
-  test('an attempt that is no end is not told', async () => {
+  test('an attempt after which the job is not final has no notice', async () => {
     const { store } = place
-    const { told, claimed } = await claimTold()
+    const { notified, claimed } = await claimWithNotice()
     await store.settle([laterAgain(store, claimed)])
     await sweep(store)
-    expect(await noticesAt(told)).toEqual([])
+    expect(await noticesAt(notified)).toEqual([])
   })
 
-  test('a job that becomes final twice is told of twice', async () => {
+  test('a job that becomes final twice has two notices', async () => {
     const { store } = place
-    const { told, job, claimed } = await claimTold()
+    const { notified, job, claimed } = await claimWithNotice()
     await store.settle([burial(store, claimed)])
     await store.retry([job.id])
     await store.settle([success(store, await claimOne(store, job.endpoint))])
     await sweep(store)
-    const states = (await textsAt(told)).map((text) => JSON.parse(text).state)
+    const states = (await textsAt(notified)).map((text) => JSON.parse(text).state)
     expect(states).toEqual(['dead', 'succeeded'])
   })
 
-  test('a job with the id of one that was deleted is told of too', async () => {
+  test('a job with the id of one that was deleted has a notice, too', async () => {
     const { store } = place
-    const { told, job, claimed } = await claimTold()
+    const { notified, job, claimed } = await claimWithNotice()
     await store.settle([burial(store, claimed)])
     expect(await store.deleteJob(job.id)).toEqual({ kind: 'applied' })
-    const onFinish = { endpoint: told, states: ALL_STATES }
+    const onFinish = { endpoint: notified, states: ALL_STATES }
     const { id, createdAt } = job
     await enqueueOne(store, job.endpoint, { id, createdAt: createdAt + 1, onFinish })
     await store.cancel([id])
     await sweep(store)
-    const states = (await textsAt(told)).map((text) => JSON.parse(text).state)
+    const states = (await textsAt(notified)).map((text) => JSON.parse(text).state)
     expect(states).toEqual(['dead', 'cancelled'])
   })
 
-  test('an end that is written again and swept over by three is told of once', async () => {
+  test('an end that is written again, and swept by three, has one notice', async () => {
     const stores = [place.store, await place.open(), await place.open()]
     for (let round = 0; round < 10; round++) {
-      const { told, claimed } = await claimTold()
+      const { notified, claimed } = await claimWithNotice()
       await Promise.all(
         stores.map(async (store) => {
           await store.settle([success(store, claimed)])
@@ -138,36 +142,36 @@ describe.each(ENGINES)('on %s', (engine) => {
       )
       await until(async () => {
         await sweep(place.store)
-        return (await noticesAt(told)).length > 0
+        return (await noticesAt(notified)).length > 0
       })
-      expect(await noticesAt(told)).toHaveLength(1)
+      expect(await noticesAt(notified)).toHaveLength(1)
     }
   })
 
-  test('ends that a sweeper writes are told too', async () => {
+  test('ends that a sweeper writes have a notice, too', async () => {
     const { store } = place
     const expiresAt = store.clock.now() + 800
-    const expiring = await claimTold({ expiresAt })
+    const expiring = await claimWithNotice({ expiresAt })
     await store.settle([laterAgain(store, expiring.claimed)])
-    const lapsing = await claimTold({ maxAttempts: 1 }, ALL_STATES, 1)
-    const homeless = await claimTold()
+    const lapsing = await claimWithNotice({ maxAttempts: 1 }, ALL_STATES, 1)
+    const homeless = await claimWithNotice()
     await store.deleteEndpoint(homeless.job.endpoint, { force: true, ifVersion: null })
     await passed(store, expiresAt)
     const reasons = ['expired', 'lease_lost', 'endpoint_gone']
-    const tolds = [expiring.told, lapsing.told, homeless.told]
+    const endpoints = [expiring.notified, lapsing.notified, homeless.notified]
     await until(async () => {
       await sweep(store)
-      const texts = (await Promise.all(tolds.map(textsAt))).flat()
+      const texts = (await Promise.all(endpoints.map(textsAt))).flat()
       return texts.length === 3
     })
-    const texts = (await Promise.all(tolds.map(textsAt))).flat()
+    const texts = (await Promise.all(endpoints.map(textsAt))).flat()
     expect(texts.map((text) => JSON.parse(text).failure.reason)).toEqual(reasons)
   })
 
   test('a job takes what its endpoint says when it is enqueued, unless it says so itself', async () => {
     const { store } = place
-    const [told, other] = [await addEndpoint(store), await addEndpoint(store)]
-    const onFinish = { endpoint: told, states: ALL_STATES }
+    const [notified, other] = [await addEndpoint(store), await addEndpoint(store)]
+    const onFinish = { endpoint: notified, states: ALL_STATES }
     const name = await addEndpoint(store, { onFinish })
     const taken = await enqueueOne(store, name)
     expect(taken.onFinish).toEqual(onFinish)
@@ -182,19 +186,22 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect((await jobOf(store, taken.id)).onFinish).toEqual(onFinish)
   })
 
-  test('a notice is not told of, though its endpoint is told of itself', async () => {
+  test('a notice has none itself, though its endpoint has notices of others', async () => {
     const { store } = place
-    const told = freshName()
-    await addEndpoint(store, { name: told, onFinish: { endpoint: told, states: ALL_STATES } })
+    const notified = freshName()
+    await addEndpoint(store, {
+      name: notified,
+      onFinish: { endpoint: notified, states: ALL_STATES },
+    })
     const endpoint = await addEndpoint(store)
-    const onFinish = { endpoint: told, states: ALL_STATES }
+    const onFinish = { endpoint: notified, states: ALL_STATES }
     await enqueueOne(store, endpoint, { onFinish })
     await store.settle([success(store, await claimOne(store, endpoint))])
-    const [notice] = await noticesAt(told)
+    const [notice] = await noticesAt(notified)
     expect(notice?.onFinish).toBeNull()
-    await store.settle([success(store, await claimOne(store, told))])
+    await store.settle([success(store, await claimOne(store, notified))])
     await sweep(store)
-    expect(await noticesAt(told)).toHaveLength(1)
+    expect(await noticesAt(notified)).toHaveLength(1)
   })
 
   test('an endpoint that is unknown or being deleted is refused at enqueue', async () => {
@@ -213,12 +220,12 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   test('a notice whose endpoint is gone by then is dropped with a warning', async () => {
     const { store } = place
-    const { told, job, claimed } = await claimTold()
-    await store.deleteEndpoint(told, { force: false, ifVersion: null })
-    expect(await store.endpointsNamed([told])).toEqual([])
+    const { notified, job, claimed } = await claimWithNotice()
+    await store.deleteEndpoint(notified, { force: false, ifVersion: null })
+    expect(await store.endpointsNamed([notified])).toEqual([])
     expect(await store.settle([success(store, claimed)])).toEqual(['applied'])
     const dropped = {
-      fields: { jobId: job.id, endpoint: told, reason: 'endpoint_not_found' },
+      fields: { jobId: job.id, endpoint: notified, reason: 'endpoint_not_found' },
       message: 'notice.dropped',
     }
     await until(async () => {
@@ -231,9 +238,9 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   test('a default that leads to a deleted endpoint drops the notices, not the jobs', async () => {
     const { store } = place
-    const told = await addEndpoint(store)
-    const name = await addEndpoint(store, { onFinish: { endpoint: told, states: ALL_STATES } })
-    await store.deleteEndpoint(told, { force: false, ifVersion: null })
+    const notified = await addEndpoint(store)
+    const name = await addEndpoint(store, { onFinish: { endpoint: notified, states: ALL_STATES } })
+    await store.deleteEndpoint(notified, { force: false, ifVersion: null })
     const { id } = await enqueueOne(store, name)
     await store.settle([success(store, await claimOne(store, name))])
     await until(async () => {
@@ -241,21 +248,21 @@ describe.each(ENGINES)('on %s', (engine) => {
       return place.warnings.some(({ fields }) => fields.jobId === id)
     })
     expect((await jobOf(store, id)).state).toBe('succeeded')
-    expect(await noticesAt(told)).toEqual([])
+    expect(await noticesAt(notified)).toEqual([])
   })
 
   test.each([undefined, 'x'])(
     'a loop through notices ends at the most hops (trace: %s)',
     async (id) => {
       const { store } = place
-      const [told, endpoint] = [await addEndpoint(store), await addEndpoint(store)]
-      const onFinish = { endpoint: told, states: ALL_STATES }
+      const [notified, endpoint] = [await addEndpoint(store), await addEndpoint(store)]
+      const onFinish = { endpoint: notified, states: ALL_STATES }
       const trace = id === undefined ? null : { traceparent: id, tracestate: null }
       // The handler of the notice enqueues the next job, with the hops of its delivery.
       for (let hops = 0; hops < MAX_HOPS; hops += 2) {
         await enqueueOne(store, endpoint, { onFinish, hops, trace })
         await store.settle([success(store, await claimOne(store, endpoint))])
-        const notice = await claimOne(store, told)
+        const notice = await claimOne(store, notified)
         expect(notice.hops).toBe(hops + 1)
         await store.settle([success(store, notice)])
       }
@@ -263,10 +270,10 @@ describe.each(ENGINES)('on %s', (engine) => {
       await store.settle([success(store, await claimOne(store, endpoint))])
       await sweep(store)
       expect((await jobOf(store, last.id)).state).toBe('succeeded')
-      expect(await noticesAt(told)).toHaveLength(MAX_HOPS / 2)
+      expect(await noticesAt(notified)).toHaveLength(MAX_HOPS / 2)
       expect(place.warnings.filter(({ fields }) => fields.jobId === last.id)).toEqual([
         {
-          fields: { jobId: last.id, endpoint: told, reason: 'too_many_hops' },
+          fields: { jobId: last.id, endpoint: notified, reason: 'too_many_hops' },
           message: 'notice.dropped',
         },
       ])
@@ -276,26 +283,26 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   test('a notice to an endpoint that is being deleted is dropped too', async () => {
     const { store } = place
-    const { told, job, claimed } = await claimTold()
-    await enqueueOne(store, told)
-    await store.deleteEndpoint(told, { force: true, ifVersion: null })
+    const { notified, job, claimed } = await claimWithNotice()
+    await enqueueOne(store, notified)
+    await store.deleteEndpoint(notified, { force: true, ifVersion: null })
     await store.settle([success(store, claimed)])
     await until(async () => {
       await sweep(store)
       return place.warnings.some(({ fields }) => fields.jobId === job.id)
     })
-    expect(await noticesAt(told)).toHaveLength(1)
+    expect(await noticesAt(notified)).toHaveLength(1)
   })
 
   test('a disabled endpoint takes notices, which wait until it is resumed', async () => {
     const { store } = place
-    const { told, claimed } = await claimTold()
-    await report(store, told, { goneAtVersion: 1 })
-    expect((await endpointOf(store, told)).disabledReason).toBe('gone')
+    const { notified, claimed } = await claimWithNotice()
+    await report(store, notified, { goneAtVersion: 1 })
+    expect((await endpointOf(store, notified)).disabledReason).toBe('gone')
     await store.settle([success(store, claimed)])
-    expect(await noticesAt(told)).toHaveLength(1)
-    await store.resumeEndpoint(told)
-    expect((await claimOne(store, told)).endpoint).toBe(told)
+    expect(await noticesAt(notified)).toHaveLength(1)
+    await store.resumeEndpoint(notified)
+    expect((await claimOne(store, notified)).endpoint).toBe(notified)
   })
 
   test('a request of one origin that is known is answered with the job it made', async () => {

@@ -1,5 +1,5 @@
 // What races promise: sweeper against renewal, cancel against claim and settlement: one wins, and
-// both are told the truth.
+// both get a true answer.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob } from '../../src/job/job.ts'
 import type { Store } from '../../src/store/store.ts'

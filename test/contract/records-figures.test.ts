@@ -46,7 +46,7 @@ describe.each(ENGINES)('figures on %s', (engine) => {
   const sinceOf = async (endpoint: string, instant: number) =>
     (await place.store.figuresSince(instant, endpoint)).figures
 
-  test('figures of one minute and endpoint add up, whoever adds', async () => {
+  test('figures of one minute and endpoint add up, whichever process adds', async () => {
     const [name, another] = [freshName(), freshName()]
     const minute = thisMinute()
     const stores = [place.store, await place.open(), await place.open()]

@@ -34,21 +34,21 @@ describe.each(ENGINES)('the keys of schedules on %s', (engine) => {
     expect(await store.deleteSchedule('from-before', 1)).toEqual({ kind: 'deleted' })
   })
 
-  test('one that no key opens holds up none of the others, and can be put anew', async () => {
+  test('one that no key decrypts delays none of the others, and can be replaced', async () => {
     const store = await place.open({ encryptionKeys: [NEW] })
     const endpoint = await addEndpoint(store)
     const now = store.clock.now()
     // By a process that was left running with the old key alone.
     await put(place.store, { name: 'lost', endpoint, nextRunAt: now - 2_000 })
     await put(store, { name: 'well', endpoint, nextRunAt: now - 1_000 })
-    const told = place.warnings.length
+    const warningCount = place.warnings.length
 
     expect(await namesListed(store)).toEqual(['well'])
     expect(await store.listSchedules(null, 1)).toEqual({ items: [], next: 'lost' })
     expect((await store.dueSchedules(1)).map(({ name }) => name)).toEqual(['well'])
     expect(await store.getSchedule('well')).toMatchObject({ settings: SETTINGS })
     await expect(store.getSchedule('lost')).rejects.toThrow(/ENCRYPTION_KEY does not hold/)
-    expect(place.warnings.slice(told)).toEqual([
+    expect(place.warnings.slice(warningCount)).toEqual([
       {
         message: 'schedule.unreadable',
         fields: expect.objectContaining({ schedule: 'lost' }),
@@ -60,13 +60,13 @@ describe.each(ENGINES)('the keys of schedules on %s', (engine) => {
     expect(await namesListed(store)).toEqual(['lost', 'well'])
   })
 
-  test('one that no key opens ends no start: it is told of, and can be deleted', async () => {
+  test('one that no key decrypts ends no start: it is reported, and can be deleted', async () => {
     const newer = await place.open({ encryptionKeys: [NEW] })
     const endpoint = await addEndpoint(newer)
     await put(place.store, { name: 'stray', endpoint })
-    const told = place.warnings.length
+    const warningCount = place.warnings.length
     const store = await place.open({ encryptionKeys: [NEW] })
-    expect(place.warnings.slice(told)).toMatchObject([{ fields: { schedule: 'stray' } }])
+    expect(place.warnings.slice(warningCount)).toMatchObject([{ fields: { schedule: 'stray' } }])
     expect(await store.deleteSchedule('stray', null)).toEqual({ kind: 'deleted' })
   })
 })

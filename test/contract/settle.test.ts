@@ -1,4 +1,4 @@
-// What a holder's writes promise: recorded once, by the holder only, whoever races.
+// What a holder's writes promise: recorded once, by the holder only, whatever races it.
 import { describe, expect, test } from 'vitest'
 import { type ClaimedJob, firstDueAt } from '../../src/job/job.ts'
 import type { Settlement } from '../../src/store/settlement.ts'
@@ -235,7 +235,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     })
   })
 
-  test('a sweeper that may not reclaim leaves lapsed leases to their holders', async () => {
+  test('a sweeper that may not reclaim leaves expired leases to their holders', async () => {
     const { store } = place
     const claimed = await claimNew(1)
     await until(() => store.clock.now() > claimed.claimedAt + 100)

@@ -47,7 +47,7 @@ describe('the files of the dashboard', () => {
     expect(sum).toBeLessThanOrEqual(MAX_SCRIPT_BYTES)
   })
 
-  it('come compressed to whoever takes that, and as they are to others', async () => {
+  it('come compressed to a client that accepts that, and as they are to others', async () => {
     const url = `${served.url}/dashboard/words.js`
     const plain = await request(url)
     expect(plain.headers['content-encoding']).toBeUndefined()
@@ -61,7 +61,7 @@ describe('the files of the dashboard', () => {
     await refused.body.dump()
   })
 
-  it('are sent once: a browser that has a file is told that it has not changed', async () => {
+  it('are sent once: a browser that has a file gets 304', async () => {
     const { headers } = await load('main.js')
     expect(headers.get('cache-control')).toBe('no-cache')
     const again = await load('main.js', { 'if-none-match': headers.get('etag') })

@@ -31,7 +31,7 @@ interface Template {
   shape: RegExp
 }
 
-/** What the page did that it may not, told after each test. */
+/** What the page did that it may not, reported after each test. */
 const wrongs: string[] = []
 /** Asked for by a test that breaks something on purpose. */
 export const expected: { wrongs: RegExp | null } = { wrongs: null }

@@ -59,7 +59,7 @@ describe.skipIf(CHROMIUM === null)('the page of a job', () => {
     await page.getByText('the job is succeeded').waitFor()
   })
 
-  it('says in words why it waits, and runs it now when told to', async () => {
+  it('says in words why it waits, and runs it now when asked to', async () => {
     const { posthorn, enqueue, open } = fixture
     const id = await enqueue('print', { delay: '1h' })
     const page = await open(`/jobs/${id}`)

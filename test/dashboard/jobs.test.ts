@@ -62,7 +62,7 @@ describe.skipIf(CHROMIUM === null)('the list of jobs', () => {
     await fixture.posthorn.request('POST', `/jobs/${id}/cancel`)
   })
 
-  it('cancels all that match only after it has said how many, and was told to', async () => {
+  it('cancels all that match only after it has said how many, and was confirmed', async () => {
     const page = await fixture.open('/jobs?endpoint=letters')
     const cancel = page.getByRole('button', { name: 'Cancel …' })
     await cancel.click()

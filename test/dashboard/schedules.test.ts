@@ -49,7 +49,7 @@ describe.skipIf(CHROMIUM === null)('the page of the schedules', () => {
     expect(await isPaused()).toBe(false)
   })
 
-  it('shows what became of the last tick', async () => {
+  it('shows the outcome of the last tick', async () => {
     const { posthorn, receiver, open } = fixture
     receiver.answerWith(422)
     const every = { every: '1s', endpoint: 'reports', payload: {} }

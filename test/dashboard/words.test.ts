@@ -55,7 +55,7 @@ describe('words for figures', () => {
     ])
   })
 
-  it('instants are told from now, also within a sentence', () => {
+  it('instants are relative to now, also within a sentence', () => {
     const now = Date.parse('2026-11-24T08:30:00.000Z')
     expect([relative(now - 61_000, now), relative(now + 7_900, now)]).toEqual([
       '1 min ago',

@@ -9,7 +9,7 @@ import { until } from '../support/until.ts'
 const RETRY = { maxAttempts: 3, backoff: { type: 'fixed', delay: '20ms', jitter: 0 } }
 const LAPSE = '1s'
 
-/** A job in the hands of whoever works on it. */
+/** A job that a worker or a handler holds. */
 interface Work {
   jobId: string
   attempt: number

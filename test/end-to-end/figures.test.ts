@@ -323,12 +323,12 @@ describe.each(RUN_LONG ? ENGINES : (['sqlite'] as const))('on %s', (engine) => {
       return
     }
     const body = how === 'complete' ? {} : { message: 'no luck', retryable: false }
-    // Twice: what is told again is not counted again.
+    // Twice: a report that is repeated is not counted again.
     for (let i = 0; i < 2; i++) expect((await report(id, how, token, body)).status).toBe(200)
     saw(`${name} ${how === 'complete' ? 'succeeded' : 'failed'}`)
   }
 
-  /** Every place that tells of attempts and deaths, against what was seen. */
+  /** Every place that shows attempts and deaths, against what was seen. */
   async function expectFigures(): Promise<void> {
     const processes = [api, ...workers]
     const urls = [posthorn.url(), ...workers.map(({ port }) => port)]

@@ -79,7 +79,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(Math.min(...pickUpsMs)).toBeLessThan(PICK_UP_MS)
   })
 
-  it('a waiting client is told as soon as the job is done', async () => {
+  it('a waiting client gets its response as soon as the job is done', async () => {
     await posthorn.endpoint('waited', receiver.url)
     const { body } = await posthorn.request('POST', '/jobs', { endpoint: 'waited', payload: {} })
     const read = await posthorn.request('GET', `/jobs/${body.id}?wait=30s`)

@@ -117,8 +117,8 @@ describe('the guides', () => {
     const answers = run(claim as string)
     const [job] = answers.at(-1).jobs
     expect(job).toMatchObject({ payload: { scene: 7 }, state: 'running' })
-    const told = run(report as string, { claimed: JSON.stringify(answers.at(-1)) })
-    expect(told).toMatchObject([{ cancelRequested: false }, { applied: true }])
+    const reports = run(report as string, { claimed: JSON.stringify(answers.at(-1)) })
+    expect(reports).toMatchObject([{ cancelRequested: false }, { applied: true }])
     expect(await posthorn.job(job.id, 'succeeded')).toMatchObject({ result: { frames: 240 } })
   })
 

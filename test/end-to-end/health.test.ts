@@ -104,12 +104,12 @@ function keepEnqueueing() {
   }
 }
 
-interface Told {
+interface Reply {
   status: number | null
   text: string
 }
 
-async function ask(url: string): Promise<Told> {
+async function ask(url: string): Promise<Reply> {
   try {
     const answer = await fetch(url, { signal: AbortSignal.timeout(PROBE_DEADLINE_MS) })
     return { status: answer.status, text: await answer.text() }

@@ -45,7 +45,7 @@ afterAll(async () => {
 async function register(name: string, { behave, isTls, holds }: HostileKind): Promise<void> {
   const server = await listen(name, (socket) => {
     behave?.(socket)
-    // On a connection that is used again: at each request anew.
+    // On a connection that is used again: once per request.
     socket.on('data', (bytes) => bytes.includes('POST ') && behave?.(socket))
   })
   if (behave === null) await server.close()

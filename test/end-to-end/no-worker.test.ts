@@ -34,7 +34,7 @@ describe.each(ENGINES)('on %s', { concurrent: true }, (engine) => {
   const enqueue = async (more: object = {}) =>
     (await post('/jobs', { endpoint: 'render', payload: 1, ...more })).body.id as string
 
-  it('hands a claim whose lease has lapsed out again, in time', IN_ORDER, async () => {
+  it('hands out again a job whose lease has expired, in time', IN_ORDER, async () => {
     const id = await enqueue()
     const [first] = await claim({ lease: '1s' })
     const [second] = await claim({ wait: '20s', lease: '1m' })

@@ -1,5 +1,5 @@
 // A worker that was started with another ENCRYPTION_KEY, while there was no secret that could have
-// told it so: it lives and claims nothing, and whoever asks why is told.
+// shown that: it lives and claims nothing, and every place that shows it says why.
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openShell, type Shell } from '../cli/command-line.ts'

@@ -1,5 +1,5 @@
 // What the pages print as commands is run as it is printed, page by page, against an API and a
-// worker on free ports. A block that can not be run here is named below, with the reason.
+// worker on free ports. A block that cannot run here is named below, with the reason.
 import { execFile, execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -85,8 +85,8 @@ describe.each(pages)('%s', (page) => {
   const works = it.skipIf(TESTED_ELSEWHERE.test(page))
   works('gives commands that work', { timeout: PAGE_DEADLINE_MS + 10_000 }, async () => {
     const script = blocks.filter(isRun).map(asReachable).join('\n')
-    const told = await runScript(script)
-    expect(told.code, told.output).toBe(0)
+    const ended = await runScript(script)
+    expect(ended.code, ended.output).toBe(0)
   })
 })
 

@@ -51,7 +51,7 @@ const METADATA = [
   ...['[fd00:ec2::254]', '100.100.100.200', '[64:ff9b::a9fe:a9fe]', '[2002:a9fe:a9fe::1]'],
 ]
 
-/** URLs that can not even be registered where everything is open. */
+/** URLs that cannot even be registered where everything is open. */
 const NEVER: [url: string, reason: RegExp][] = [
   ['http://user@hooks.example.com/', /user name or a password/],
   ['http://127.0.0.1@hooks.example.com/', /user name or a password/],
@@ -139,7 +139,7 @@ describe('at a worker that is stricter than the API', () => {
   })
   afterAll(() => listener.close())
 
-  it.each(METADATA)('%s can not be registered there either', async (host) => {
+  it.each(METADATA)('%s cannot be registered there either', async (host) => {
     const { status, body } = await put('refused', `http://${host}:${listener.port}/`)
     expect(status).toBe(400)
     expect(body.errors[0].message).toContain('a cloud metadata address; no setting allows it')

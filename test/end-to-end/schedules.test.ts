@@ -1,4 +1,4 @@
-// The promise of schedules, between real processes: every tick one job, whoever dies meanwhile.
+// The promise of schedules, between real processes: every tick is one job, whatever dies meanwhile.
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

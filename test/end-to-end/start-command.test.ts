@@ -1,4 +1,4 @@
-// The promise of one command: posthorn start runs both processes, and says clearly when it can not.
+// The promise of one command: posthorn start runs both processes, and says clearly why it cannot.
 import { spawn, spawnSync } from 'node:child_process'
 import {
   existsSync,
@@ -210,7 +210,7 @@ describe('posthorn start', () => {
   })
 })
 
-describe('what can not start says why, and exits', () => {
+describe('what cannot start says why, and exits', () => {
   async function expectFailure(
     words: string[],
     env: Record<string, string>,

@@ -115,7 +115,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(jobs.map((job) => job.attemptCount)).toEqual(Array(JOBS).fill(1))
   })
 
-  it('a worker that can not renew breaks its requests off before the leases lapse', async () => {
+  it('a worker that cannot renew aborts its requests before the leases expire', async () => {
     const worker = await posthorn.startWorker({ LEASE_DURATION: `${LEASE_MS}ms` })
     receiver.answerWith(['hang', 200])
     const { body } = await post('k')

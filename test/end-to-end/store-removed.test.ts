@@ -55,7 +55,7 @@ afterEach(async () => {
 
 const post = () => posthorn.request('POST', '/jobs', { endpoint: 'work', payload: 'x' })
 
-/** Enqueues from several clients until told to stop; keeps what was accepted. */
+/** Enqueues from several clients until it is stopped; keeps what was accepted. */
 function keepEnqueueing() {
   const accepted: Accepted[] = []
   const details = new Set<string>()

@@ -56,7 +56,7 @@ describe('after a claim', () => {
     expect(afterClaim(NONE, 5, NOW)).toEqual({ rateFullAt: null, againAt: NOW + ASK_AGAIN_MS })
   })
 
-  it('that took nothing, nothing is to be stored', () => {
+  it('that took nothing, nothing is stored', () => {
     expect(afterClaim({ ...NONE, rateLimit, rateFullAt: NOW + 1 }, 0, NOW).rateFullAt).toBe(NOW + 1)
   })
 })

@@ -67,7 +67,7 @@ describe('the bucket of a rate limit', () => {
         const fullAt = fullAfterTaking(before, null, START, Math.min(taken, before.count))
         const changed = underNewLimit(before, limit, fullAt, START)
         const tokens = tokensAt(limit, changed, START)
-        // Either instant is off by what a double can not hold of it, in tokens of its own rate.
+        // Either instant is off by what a double cannot hold of it, in tokens of its own rate.
         const perMs = before.count / before.perMs + limit.count / limit.perMs
         const most = tokensAt(before, fullAt, START) + Math.max(1e-9, 1e-3 * perMs)
         expect(tokens).toBeLessThanOrEqual(most)

@@ -15,7 +15,7 @@ const JOBS = 20 * FATES.length
 describe('a healthy history', () => {
   test('breaks no invariant, whatever befell its jobs', () => {
     const history = tellHistory(JOBS)
-    expect(new Set(history.told.map(({ fate }) => fate))).toEqual(new Set(FATES))
+    expect(new Set(history.synthetic.map(({ fate }) => fate))).toEqual(new Set(FATES))
     expect(check(history)).toEqual([])
   })
 
@@ -56,7 +56,7 @@ describe('a damaged history', () => {
     }
   })
 
-  test('is told in bounded words', () => {
+  test('is reported in a bounded text', () => {
     const history = tellHistory(JOBS)
     history.records = []
     const violations = check(history).filter(({ invariant }) => invariant === 'I1')
@@ -67,9 +67,9 @@ describe('a damaged history', () => {
   test('spreads no secret that it found', () => {
     const history = tellHistory(1)
     history.texts.push({ from: 'metrics', text: history.secrets.join(' ') })
-    const told = JSON.stringify(check(history))
-    expect(told).toContain('metrics')
-    for (const secret of history.secrets) expect(told).not.toContain(secret)
+    const report = JSON.stringify(check(history))
+    expect(report).toContain('metrics')
+    for (const secret of history.secrets) expect(report).not.toContain(secret)
   })
 })
 
@@ -152,7 +152,7 @@ describe('the figures', () => {
   })
 })
 
-test('what judges imports nothing of what is judged', () => {
+test('the checker imports nothing of the product', () => {
   const files = [
     'checker.ts',
     'history.ts',

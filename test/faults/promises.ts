@@ -31,7 +31,7 @@ function largest(reports: RoundReport[], read: (report: RoundReport) => number |
 }
 
 /** What the rounds measured for this promise, in their words. */
-function told(id: string) {
+function measuredOf(id: string) {
   return (reports: RoundReport[]) => {
     const lines = reports.flatMap(({ measured }) =>
       Object.entries(measured)
@@ -81,7 +81,7 @@ export const PROMISES: readonly DurablePromise[] = [
   {
     id: 'D5',
     promise: 'no stale result is applied; each that is refused is counted',
-    measured: told('D5'),
+    measured: measuredOf('D5'),
   },
   {
     id: 'D6',
@@ -96,23 +96,23 @@ export const PROMISES: readonly DurablePromise[] = [
   {
     id: 'D7',
     promise: 'clocks that are wrong or jump change nothing; nothing is early by the store’s clock',
-    measured: told('D7'),
+    measured: measuredOf('D7'),
   },
   {
     id: 'D8',
     promise:
       'SIGTERM: no claim after 250 ms, exit 0 within the grace; restarts lose and double nothing',
-    measured: told('D8'),
+    measured: measuredOf('D8'),
   },
   {
     id: 'D9',
     promise: 'the store goes and comes back: 503 within 3 s, no crash, work goes on by itself',
-    measured: told('D9'),
+    measured: measuredOf('D9'),
   },
   {
     id: 'D10',
     promise: '50 identical enqueues at once with one key make one job',
-    measured: told('D10'),
+    measured: measuredOf('D10'),
   },
   {
     id: 'D11',
@@ -127,29 +127,29 @@ export const PROMISES: readonly DurablePromise[] = [
   {
     id: 'D12',
     promise: 'endpoints that hang with 10,000 due jobs cost the others ≤ 500 ms on their p99',
-    measured: told('D12'),
+    measured: measuredOf('D12'),
   },
   {
     id: 'D13',
     promise: 'ten times the load: the excess is refused, memory stays bounded, the backlog drains',
-    measured: told('D13'),
+    measured: measuredOf('D13'),
   },
-  { id: 'D14', promise: 'dead workers show within 10 s', measured: told('D14') },
+  { id: 'D14', promise: 'dead workers show within 10 s', measured: measuredOf('D14') },
   {
     id: 'D15',
     promise:
       'a store slower than the work: the backlog drains at ≥ 0.4 of what the store alone settles, or the workers deliver of a quick store',
-    measured: told('D15'),
+    measured: measuredOf('D15'),
   },
   {
     id: 'D16',
     promise: 'a worker frozen between claim and send sends nothing after its lease has ended',
-    measured: told('D16'),
+    measured: measuredOf('D16'),
   },
   {
     id: 'D17',
     promise:
       'clients without a key cost ≤ 5 ms of CPU for a megabyte and 200 MB in all; 0.7 of the enqueues of others go on',
-    measured: told('D17'),
+    measured: measuredOf('D17'),
   },
 ]

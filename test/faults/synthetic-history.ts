@@ -55,14 +55,14 @@ export interface SyntheticJob {
 }
 
 export interface SyntheticHistory extends History {
-  told: SyntheticJob[]
+  synthetic: SyntheticJob[]
 }
 
 /** Nothing in it violates an invariant. */
 export function tellHistory(jobCount: number, aloneMs = ALONE_MS): SyntheticHistory {
   const history: SyntheticHistory = {
     ...{ engine: 'mongo', seed: 1, settings: SETTINGS, endpoints: [ENDPOINT], calls: [] },
-    ...{ sightings: [], deliveries: [], faults: [], records: [], told: [] },
+    ...{ sightings: [], deliveries: [], faults: [], records: [], synthetic: [] },
     texts: [
       { from: 'log of worker-1', text: '{"msg":"worker.started"}' },
       { from: 'store', text: 'sealed:v1:9f31' },
@@ -78,8 +78,8 @@ export function tellHistory(jobCount: number, aloneMs = ALONE_MS): SyntheticHist
 }
 
 /** The first job with this fate. */
-export function jobWith({ told }: SyntheticHistory, fate: Fate): SyntheticJob {
-  const job = told.find((one) => one.fate === fate)
+export function jobWith({ synthetic }: SyntheticHistory, fate: Fate): SyntheticJob {
+  const job = synthetic.find((one) => one.fate === fate)
   if (job === undefined) throw new Error(`no job is ${fate}`)
   return job
 }
@@ -113,7 +113,7 @@ class Story {
     this.#atMs += this.#delayMs()
     this.#live()
     this.#see()
-    this.#history.told.push(this.#job)
+    this.#history.synthetic.push(this.#job)
     if (fate === 'deleted') this.#call('delete', 204)
     else this.#history.records.push(record)
   }

@@ -13,7 +13,7 @@ import { expectNothingFromInside, type Fixture, openFixture } from './fixture.ts
 import { listenTo, logProblems } from './listening.ts'
 import type { Json } from './operations.ts'
 
-/** Told apart from one another wherever one turns up. */
+/** Each is another text, so that a leak shows which of them it was. */
 const CANARIES = {
   apiKey: 'canary-api-key-0123456789abcdef',
   secret: `whsec_${Buffer.from('canary-endpoint-secret-32-bytes!').toString('base64')}`,
@@ -177,7 +177,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     ).toEqual([])
   })
 
-  it('a write that fails in the store is told without what was to be written', async () => {
+  it('a write that fails in the store is logged without what it would have written', async () => {
     await BREAKS[engine](fixture.posthorn.env.STORE_URL as string)
     const { url } = fixture.posthorn
     const send = (path: string, body: object) =>

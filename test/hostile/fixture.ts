@@ -1,4 +1,4 @@
-// One API with records that hostile requests may aim at, and a client that judges every answer.
+// One API with records that hostile requests may aim at, and a client that checks every answer.
 import { randomBytes } from 'node:crypto'
 import { expect } from 'vitest'
 import { ERRORS, type ErrorCode } from '../../src/errors.ts'
@@ -7,7 +7,7 @@ import type { Process } from '../support/process.ts'
 import { type AnswerCheck, createAnswerCheck } from '../support/recorded-answers.ts'
 import { type Json, type Operation, operationsOf, type Samples } from './operations.ts'
 
-/** Longer than anything here may take: whoever waits so long hangs. */
+/** Longer than anything here may take: a request that takes so long hangs. */
 const HANGING_MS = 10_000
 
 export interface Heard {

@@ -40,8 +40,8 @@ async function send(method: string, path: string, body?: string) {
 }
 
 /**
- * How long the longest other request took meanwhile, in ms: the least of some tries, for what else
- * the machine does is seldom the same twice.
+ * How long the longest other request took meanwhile, in ms: the least of some tries, because what
+ * else the machine does is seldom the same twice.
  */
 async function waitBeside(path: string, body: string): Promise<number> {
   let leastMs = Number.POSITIVE_INFINITY

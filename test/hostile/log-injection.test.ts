@@ -1,4 +1,4 @@
-// What clients and receivers send can not write log lines, nor command a terminal that shows them.
+// What clients and receivers send cannot write log lines, nor command a terminal that shows them.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/deployment.ts'
 import type { Process } from '../support/process.ts'
@@ -11,7 +11,7 @@ import { exchange } from './raw-http.ts'
 /** One that would be a line of its own, were it written as it is. */
 const FORGED = 'forged-log-line'
 const INJECTION = `a\n{"level":"fatal","msg":"${FORGED}"}\r\n\u001b[31m\u0007\u009b2J\u2028`
-/** The same where line breaks and control characters can not be sent. */
+/** The same where line breaks and control characters cannot be sent. */
 const IN_HEADER = `a"},{"msg":"${FORGED}","x":"\t\u009b2J`
 
 describe.each(ENGINES)('on %s', (engine) => {
@@ -81,7 +81,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expectCleanLogs()
   })
 
-  it('a receiver that does not speak HTTP can not either', async () => {
+  it('a receiver that does not speak HTTP cannot either', async () => {
     const { createServer } = await import('node:net')
     const server = createServer((socket) => {
       socket.on('error', () => {})
@@ -109,7 +109,7 @@ describe.each(ENGINES)('on %s', (engine) => {
 })
 
 describe('the look at log lines', () => {
-  it('tells of a line that is none, and of control characters', () => {
+  it('reports a line that is none, and control characters', () => {
     expect(logProblems('{"a":1}\n{"b":"\\u001b"}\n')).toEqual([])
     for (const bad of ['x\n', '{}{}\n', '1\n', '{"a":"\u009b"}\n', '{"a":"\u2028"}\n', '{}']) {
       expect(logProblems(bad)).toHaveLength(1)

@@ -22,7 +22,7 @@ export interface Operation {
 export interface Place {
   /** Names and positions, from the top. */
   at: (string | number)[]
-  /** Good but for what stands at `at`, which is to be laid over. */
+  /** Valid except for the value at `at`, which a case replaces. */
   body: Json
 }
 

@@ -208,7 +208,7 @@ describe('what is HTTP, but unusual', () => {
     expect(answer?.status).toBe(200)
   })
 
-  it('a client that waits for 100-continue is told to go on, or refused', async () => {
+  it('a client that waits for 100-continue gets it, or is refused', async () => {
     const fields = [JSON_BODY, 'Expect: 100-continue', 'Connection: close']
     const good = head('POST /jobs HTTP/1.1', ...fields, `Content-Length: ${JOB.length}`) + JOB
     const bytes = await exchange(fixture.posthorn.url(), good)
@@ -250,7 +250,7 @@ describe('what is HTTP, but unusual', () => {
     }
   })
 
-  it('a header that stands twice is refused where one is meant', async () => {
+  it('a duplicate header is refused where one is meant', async () => {
     const twice = (name: string, line = 'POST /jobs HTTP/1.1') =>
       send(
         closing(line, `${name}: a`, `${name}: b`, JSON_BODY, `Content-Length: ${JOB.length}`) + JOB,

@@ -64,9 +64,9 @@ describe('a thousand slow clients', () => {
       path: `/jobs/${body.id}/payload`,
     })
     const during = await measure(posthorn)
-    const told = (sorted: number[]) =>
+    const inWords = (sorted: number[]) =>
       `p50 ${percentile(sorted, 0.5).toFixed(1)} ms, p99 ${percentile(sorted, 0.99).toFixed(1)} ms`
-    console.log(`before ${told(before)}; with 1,000 slow connections ${told(during)}`)
+    console.log(`before ${inWords(before)}; with 1,000 slow connections ${inWords(during)}`)
     expect(slow.openCount()).toBe(1_000)
     expect(percentile(during, 0.99)).toBeLessThan(2 * percentile(before, 0.99) + FELT_MS)
   })
@@ -88,7 +88,7 @@ describe('a client that is slow', () => {
   })
 
   it.each(SLOW_KINDS.filter((kind) => kind !== 'reading'))(
-    'in its %s is told so and cut off, though it goes on dripping and never closes',
+    'in its %s gets 408 and is cut off, though it goes on dripping and never closes',
     async (kind) => {
       const { url } = await serve()
       slow = await openSlowClients(url, { [kind as SlowKind]: 20 }, { dripMs: 100 })

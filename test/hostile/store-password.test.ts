@@ -7,7 +7,7 @@ import { runPosthorn } from '../support/process.ts'
 
 describe('a password in STORE_URL', () => {
   it.each(['api', 'worker'])(
-    'is not told by %s when the store is not there, or not usable',
+    'is not printed by %s when the store is not there, or not usable',
     async (command) => {
       const closed = createServer()
       await new Promise<void>((resolve) => closed.listen(0, '127.0.0.1', resolve))
@@ -31,9 +31,9 @@ describe('a password in STORE_URL', () => {
           })
           await once(one.child, 'close')
           expect([1, 2]).toContain(one.child.exitCode)
-          const told = one.stderr() + JSON.stringify(one.log)
-          expect(told).not.toBe('[]')
-          expect(told).not.toMatch(/canary|word@/)
+          const printed = one.stderr() + JSON.stringify(one.log)
+          expect(printed).not.toBe('[]')
+          expect(printed).not.toMatch(/canary|word@/)
         }),
       )
     },

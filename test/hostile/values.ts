@@ -66,7 +66,7 @@ export const NAUGHTY_STRINGS: [what: string, text: string][] = [
   ['very long', 'x'.repeat(100_000)],
 ]
 
-/** As JSON text, for JSON.stringify can not write all of them. */
+/** As JSON text, because JSON.stringify cannot write all of them. */
 export const HOSTILE_JSON: [what: string, json: string][] = [
   ...NAUGHTY_STRINGS.map(([what, text]) => [what, JSON.stringify(text)] as [string, string]),
   ['null itself', 'null'],

@@ -7,7 +7,7 @@ import {
 import type { JobState, NewJob } from '../../src/job/job.ts'
 
 const ENDPOINT: AcceptingEndpoint = { disabledReason: null, maxAttempts: 10, onFinish: null }
-const TOLD = { endpoint: 'told', states: ['dead' as const] }
+const NOTIFIED = { endpoint: 'notified', states: ['dead' as const] }
 
 function decide(
   fields: Partial<NewJob>,
@@ -24,23 +24,26 @@ function decide(
   return decideAcceptance(
     { originKey: null, ...job } as unknown as NewJob,
     { ...ENDPOINT, ...endpoint },
-    (name) => name === 'told',
+    (name) => name === 'notified',
     (id) => states[id] ?? null,
   )
 }
 
 describe('what a job takes over when it is enqueued', () => {
   it('its own attempts and onFinish, else those of its endpoint', () => {
-    expect(decide({}, { onFinish: TOLD })).toMatchObject({ maxAttempts: 10, onFinish: TOLD })
-    const own = { endpoint: 'told', states: [] }
-    expect(decide({ maxAttempts: 3, onFinish: own }, { onFinish: TOLD })).toMatchObject({
+    expect(decide({}, { onFinish: NOTIFIED })).toMatchObject({
+      maxAttempts: 10,
+      onFinish: NOTIFIED,
+    })
+    const own = { endpoint: 'notified', states: [] }
+    expect(decide({ maxAttempts: 3, onFinish: own }, { onFinish: NOTIFIED })).toMatchObject({
       maxAttempts: 3,
       onFinish: own,
     })
   })
 
   it('no onFinish if it says null, also where its endpoint has one', () => {
-    expect(decide({ onFinish: null }, { onFinish: TOLD })).toMatchObject({ onFinish: null })
+    expect(decide({ onFinish: null }, { onFinish: NOTIFIED })).toMatchObject({ onFinish: null })
   })
 
   it('only notices are taken by a disabled endpoint', () => {

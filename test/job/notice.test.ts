@@ -1,4 +1,4 @@
-// What the notice of a finish says, and which finishes are told.
+// What a notice says, and which final states have one.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -24,16 +24,16 @@ function textOf(...job: Parameters<typeof noticeOf>): string {
 
 describe('a notice', () => {
   it('carries the result as the text it came in', () => {
-    expect(textOf(finished, 1, 'told', NOW)).toBe(
+    expect(textOf(finished, 1, 'notified', NOW)).toBe(
       '{"jobId":"job_1","endpoint":"invoice-pdf","state":"succeeded",' +
         '"metadata":{"customer":"7"},"result":{"id":12345678901234567890,"b":1,"a":2}}',
     )
-    expect(textOf({ ...finished, result: null }, 1, 'told', NOW)).toMatch(/,"result":null\}$/)
+    expect(textOf({ ...finished, result: null }, 1, 'notified', NOW)).toMatch(/,"result":null\}$/)
   })
 
   it('carries the failure of a death, and of a cancel that there was none', () => {
     const failure = { reason: 'rejected', message: 'said "no"\n' } as const
-    const dead = textOf({ ...finished, state: 'dead', result: null, failure }, 1, 'told', NOW)
+    const dead = textOf({ ...finished, state: 'dead', result: null, failure }, 1, 'notified', NOW)
     expect(JSON.parse(dead)).toEqual({
       jobId: 'job_1',
       endpoint: 'invoice-pdf',
@@ -41,7 +41,7 @@ describe('a notice', () => {
       metadata: { customer: '7' },
       failure,
     })
-    const cancelled = textOf({ ...finished, state: 'cancelled', result: null }, 1, 'told', NOW)
+    const cancelled = textOf({ ...finished, state: 'cancelled', result: null }, 1, 'notified', NOW)
     expect(JSON.parse(cancelled)).toMatchObject({ state: 'cancelled', failure: null })
   })
 
@@ -54,10 +54,10 @@ describe('a notice', () => {
   })
 
   it('is a plain job, due now, known by the job and how often that was final', () => {
-    const notice = noticeOf(finished, 3, 'told', NOW)
+    const notice = noticeOf(finished, 3, 'notified', NOW)
     expect(isJobId(notice.id)).toBe(true)
     expect(notice).toMatchObject({
-      endpoint: 'told',
+      endpoint: 'notified',
       runAt: NOW,
       createdAt: NOW,
       originKey: 'finish:job_1:1700000000000:3',
@@ -67,13 +67,13 @@ describe('a notice', () => {
       dedupe: null,
       idempotency: null,
     })
-    expect(noticeOf(finished, 4, 'told', NOW).originKey).not.toBe(notice.originKey)
+    expect(noticeOf(finished, 4, 'notified', NOW).originKey).not.toBe(notice.originKey)
   })
 })
 
 describe('the hops of a notice', () => {
   it('are one more than those of its job, and at most as many as those of a request', () => {
-    const noticeAfter = (hops: number) => noticeOf({ ...finished, hops }, 1, 'told', NOW)
+    const noticeAfter = (hops: number) => noticeOf({ ...finished, hops }, 1, 'notified', NOW)
     expect(noticeAfter(0).hops).toBe(1)
     expect(noticeAfter(MAX_HOPS - 1).hops).toBe(MAX_HOPS)
     expect(hasTooManyHops(noticeAfter(MAX_HOPS - 1))).toBe(false)
@@ -82,8 +82,8 @@ describe('the hops of a notice', () => {
 })
 
 describe('a finish', () => {
-  it('is told in the states that were named', () => {
-    const onFinish = { endpoint: 'told', states: ['dead', 'cancelled'] as const }
+  it('is sent in the states that were named', () => {
+    const onFinish = { endpoint: 'notified', states: ['dead', 'cancelled'] as const }
     const named = { ...onFinish, states: [...onFinish.states] }
     expect(isToldOf(named, 'dead')).toBe(true)
     expect(isToldOf(named, 'succeeded')).toBe(false)

@@ -1,5 +1,5 @@
-// The suggested alert rules, as Prometheus itself judges them: each fires in its own case, and in
-// no other.
+// The suggested alert rules, evaluated by Prometheus itself: each fires in its own case, and in no
+// other.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -25,7 +25,7 @@ const RULES: Rule[] = parse(readFileSync(PATH, 'utf8')).groups[0].rules
 type Series = (minute: number) => number | null
 type AllSeries = Record<string, Series>
 
-/** The minute at which it is judged. */
+/** The minute at which it is evaluated. */
 const NOW = 180
 const always =
   (value: number): Series =>

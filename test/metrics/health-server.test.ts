@@ -174,7 +174,7 @@ describe('the port of a worker', () => {
     await expect(start({ port: Number(new URL(url).port) })).rejects.toThrow('EADDRINUSE')
   })
 
-  it('tells no error of its own to whoever asks', async () => {
+  it('shows no error of its own to a client', async () => {
     const { url } = await start({ metrics: () => Promise.reject(new Error('a secret')) })
     const answer = await fetch(`${url}/metrics`)
     expect(answer.status).toBe(500)

@@ -256,7 +256,7 @@ describe('every metric', () => {
     )
   })
 
-  it('is told by the process that the table says', async () => {
+  it('comes from the process that the table says', async () => {
     const api = (
       await apiMetrics().text({ asOf: 0, liveWorkers: 0, deleted: [], more: false, endpoints: [] })
     ).text

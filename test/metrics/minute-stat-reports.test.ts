@@ -82,7 +82,7 @@ describe.each(ENGINES)('reports on %s', (engine) => {
     const addAll = () => {
       for (const name of endpoints) book.add(name, 'succeeded', 1, minute)
     }
-    const told = (msg: string) => lines.filter((line) => line.includes(`"msg":"${msg}"`)).length
+    const logged = (msg: string) => lines.filter((line) => line.includes(`"msg":"${msg}"`)).length
     const sums = async () => {
       const { figures } = await place.store.figuresSince(minute, null)
       return figures.map(({ succeeded }) => succeeded)
@@ -90,7 +90,7 @@ describe.each(ENGINES)('reports on %s', (engine) => {
     addAll()
     outage.begin()
     reports.start()
-    await until(() => told('figures.failed') > 0, DEADLINE_MS)
+    await until(() => logged('figures.failed') > 0, DEADLINE_MS)
     // Of the same minute, while the report before is not stored.
     addAll()
     outage.end()
@@ -101,10 +101,10 @@ describe.each(ENGINES)('reports on %s', (engine) => {
     addAll()
     await reports.stop()
     expect(await sums()).toEqual(Array(500).fill(3))
-    expect(told('figures.lost')).toBe(0)
+    expect(logged('figures.lost')).toBe(0)
   })
 
-  // On SQLite a write that was not answered is not stored: there is nothing to be told apart.
+  // On SQLite a write that was not answered is not stored: there is nothing to distinguish.
   test.runIf(engine === 'mongo')(
     'one that comes again, in other parts or late, adds nothing',
     async () => {

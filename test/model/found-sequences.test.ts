@@ -1,5 +1,5 @@
 // Sequences that the model-based test has found once, each as short as it became: what they broke
-// was mended, and stays so.
+// was fixed, and stays so.
 import { describe, expect, test } from 'vitest'
 import {
   addEndpoint,

@@ -22,7 +22,7 @@ const OUTCOMES = {
   bury: ['rejected', 'failed'],
 } as const satisfies Record<string, readonly Attempt['outcome'][]>
 
-export type Told = keyof typeof OUTCOMES
+export type Reported = keyof typeof OUTCOMES
 
 export async function claim(
   fixture: Fixture,
@@ -38,14 +38,14 @@ export async function claim(
   const { jobs, room } = claimable(world, endpoint, store.clock.now())
 
   const leaseMs = isShort ? SHORT_LEASE_MS : LONG_LEASE_MS
-  const told = await store.claim([{ endpoint, limit }], limit, holderOf({ leaseMs }))
+  const answer = await store.claim([{ endpoint, limit }], limit, holderOf({ leaseMs }))
 
-  expect(told.jobs.length).toBe(Math.min(limit, room, jobs.length))
-  const taken = told.jobs.map(({ jobId }) => jobIn(world, jobId))
+  expect(answer.jobs.length).toBe(Math.min(limit, room, jobs.length))
+  const taken = answer.jobs.map(({ jobId }) => jobIn(world, jobId))
   for (const job of taken) expect(jobs).toContain(job)
   const left = jobs.filter((job) => !taken.includes(job))
   for (const job of left) for (const other of taken) expect(comesBefore(job, other)).toBe(false)
-  for (const claimed of told.jobs) {
+  for (const claimed of answer.jobs) {
     const job = jobIn(world, claimed.jobId)
     const unmet = job.dependsOn.filter((id) => jobIn(world, id).state !== 'succeeded')
     expect(unmet.filter((id) => !job.waived.has(id))).toEqual([])
@@ -59,7 +59,7 @@ export async function claim(
     const { attemptNumber: number, claimedAt } = claimed
     hands.push({ ...leaseOf(claimed), number, claimedAt })
   }
-  const endsAt = Math.max(0, ...told.jobs.map(({ claimedAt }) => claimedAt)) + SHORT_LEASE_MS
+  const endsAt = Math.max(0, ...answer.jobs.map(({ claimedAt }) => claimedAt)) + SHORT_LEASE_MS
   if (isShort) await until(() => store.clock.now() > endsAt + CLOCK_MARGIN_MS)
 }
 
@@ -70,7 +70,7 @@ function comesBefore(one: ModelJob, other: ModelJob): boolean {
 export async function settle(
   fixture: Fixture,
   leasePick: Pick,
-  event: Told,
+  event: Reported,
   outcomePick: number,
   isDue: boolean,
 ): Promise<void> {
@@ -81,7 +81,7 @@ export async function settle(
   const attempt = attemptOf(fixture, lease, outcome)
   const runAt = isDue ? fixture.nextDueAt++ : store.clock.now() + HOUR_MS
   const result = `{"n":${fixture.count++}}`
-  const settlements: Record<Told, Settlement> = {
+  const settlements: Record<Reported, Settlement> = {
     succeed: { ...leaseOf(lease), attempt, event: 'succeed', result, resultTruncated: false },
     reschedule: { ...leaseOf(lease), attempt, event: 'reschedule', runAt },
     postpone: { ...leaseOf(lease), attempt, event: 'postpone', runAt },
@@ -90,36 +90,36 @@ export async function settle(
       failure: { reason: 'rejected', message: 'HTTP 422' },
     },
   }
-  const told = await store.settle([settlements[event]])
-  expect(told).toEqual([endings.settle(world, lease, { event, outcome, runAt, result })])
+  const answer = await store.settle([settlements[event]])
+  expect(answer).toEqual([endings.settle(world, lease, { event, outcome, runAt, result })])
 }
 
 export async function accept(fixture: Fixture, leasePick: Pick, isPast: boolean): Promise<void> {
   const { store, world } = fixture
   const lease = held(fixture, leasePick)
   const leaseExpiresAt = store.clock.now() + (isPast ? -HOUR_MS : HOUR_MS)
-  const told = await store.settle([{ ...leaseOf(lease), event: 'await', leaseExpiresAt }])
-  expect(told).toEqual([endings.settle(world, lease, { event: 'await', isPast })])
+  const answer = await store.settle([{ ...leaseOf(lease), event: 'await', leaseExpiresAt }])
+  expect(answer).toEqual([endings.settle(world, lease, { event: 'await', isPast })])
 }
 
 export async function renew(fixture: Fixture, leasePick: Pick): Promise<void> {
   const lease = held(fixture, leasePick)
-  const told = await fixture.store.renew([leaseOf(lease)], LONG_LEASE_MS)
-  expect(told).toEqual([endings.renew(fixture.world, lease)])
+  const answer = await fixture.store.renew([leaseOf(lease)], LONG_LEASE_MS)
+  expect(answer).toEqual([endings.renew(fixture.world, lease)])
 }
 
 export async function heartbeat(fixture: Fixture, leasePick: Pick, value: number): Promise<void> {
   const lease = held(fixture, leasePick)
   const progress = { value, message: null }
   const beat = { progress, extendMs: null, completionTimeoutMs: HOUR_MS }
-  const told = await fixture.store.heartbeat(leaseOf(lease), beat)
-  expect(told.kind).toBe(endings.heartbeat(fixture.world, lease, value))
+  const answer = await fixture.store.heartbeat(leaseOf(lease), beat)
+  expect(answer.kind).toBe(endings.heartbeat(fixture.world, lease, value))
 }
 
 export async function release(fixture: Fixture, leasePick: Pick): Promise<void> {
   const lease = held(fixture, leasePick)
-  const told = await fixture.store.release([leaseOf(lease)])
-  expect(told).toEqual([endings.release(fixture.world, lease)])
+  const answer = await fixture.store.release([leaseOf(lease)])
+  expect(answer).toEqual([endings.release(fixture.world, lease)])
 }
 
 export async function sweep({ store, world }: Fixture): Promise<void> {
@@ -153,10 +153,10 @@ export async function endOverdue(
   const runAt = fixture.nextDueAt++
   const failure = { reason: 'attempts_exhausted', message: 'no completion' } as const
   const end = { ...leaseOf(seen), endpoint, leaseExpiresAt, attempt }
-  const told = await store.endOverdue([
+  const answer = await store.endOverdue([
     event === 'time_out' ? { ...end, event, runAt } : { ...end, event, failure },
   ])
-  expect(told).toEqual([endings.endOverdue(world, seen, { event, runAt })])
+  expect(answer).toEqual([endings.endOverdue(world, seen, { event, runAt })])
 }
 
 /** One of a job that runs under it, or any that ever was. */

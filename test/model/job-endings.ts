@@ -1,4 +1,4 @@
-// What holders of leases and the sweeper do to the jobs of the model, and what they are told.
+// What holders of leases and the sweeper do to the jobs of the model, and which answers they get.
 
 import type { Attempt, Lease } from '../../src/job/job.ts'
 import type { HeartbeatResult, RenewResult, SettleResult } from '../../src/store/settlement.ts'

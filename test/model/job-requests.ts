@@ -40,7 +40,7 @@ export function enqueue(world: World, job: NewJob): Enqueued {
   const made = modelOf(job, waitingFor)
   world.jobs.set(job.id, made)
   takeKey(world, job, job.id)
-  // What can not be met any more is left to the sweeper.
+  // Dependencies that can no longer be met are left to the sweeper.
   if (made.isHeld && waitingFor.length === 0) lookAtHeld(world, made)
   if (holder !== undefined && holder.state !== 'running') finish(world, holder, 'cancelled')
   return { kind: 'inserted', jobId: job.id }

@@ -27,7 +27,7 @@ export interface Worker {
   leaseId: number
   /** What `ended` is to write. */
   result: EventName | null
-  /** It was told that its renewal matched nothing, and went on. */
+  /** The answer said that its renewal matched nothing, and it went on. */
   isDeaf: boolean
   /** It is deaf, and the deadline of its lease has passed without its letting go. */
   isPast: boolean
@@ -41,7 +41,7 @@ export interface Bounds {
   renewals: number
   cancels: number
   retries: number
-  /** Claims that a failover undoes after the worker was told of them. */
+  /** Claims that a failover undoes after they were answered. */
   rollBacks: number
   /** Writes that arrive late, or never. */
   lates: number
@@ -50,7 +50,7 @@ export interface Bounds {
 export interface State {
   record: LeaseRecord
   workers: readonly [Worker, Worker]
-  /** The lapsed lease that the sweeper is about to end, as it saw it. */
+  /** The expired lease that the sweeper is about to end, as it saw it. */
   seen: Writer | null
   /** What may still happen. */
   left: Bounds
@@ -112,7 +112,7 @@ export function reach(rules: Rules, state: State, event: EventName, writer: Writ
   return { state: { ...state, record: after }, applied: true, breaks }
 }
 
-/** What an applied write broke. Leases are told apart by their ids alone: none is used twice. */
+/** What an applied write broke. Only their ids distinguish leases: none is used twice. */
 function wrongOf(
   { record, workers }: State,
   after: LeaseRecord,

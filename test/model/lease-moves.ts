@@ -85,7 +85,7 @@ function deliveries(
   const change = answered(applied, reached.state)
   const steps: Step[] = [
     {
-      says: `${who} ${applied ? 'is applied and answered' : 'matches nothing, as it is told'}`,
+      says: `${who} ${applied ? 'is applied and answered' : 'matches nothing, and is answered so'}`,
       to: become(reached.state, index, change),
       breaks,
     },
@@ -178,11 +178,11 @@ function settleSteps(rules: Rules, state: State, index: number, worker: Worker):
     let lie: string | null = null
     const steps = deliveries(rules, state, index, event, writer, {
       answered: (applied, after) => {
-        const told = applied || wasToldBefore(rules, after, worker, event)
-        if (told !== isStored(after, worker, event)) {
-          lie = `${event} is ${told ? 'said to be stored and is not' : 'stored and said to be lost'}`
+        const saysStored = applied || wasAnsweredBefore(rules, after, worker, event)
+        if (saysStored !== isStored(after, worker, event)) {
+          lie = `${event} is ${saysStored ? 'said to be stored and is not' : 'stored and said to be lost'}`
         }
-        return told && event === 'await' ? { at: 'awaiting', result: null } : idle(worker)
+        return saysStored && event === 'await' ? { at: 'awaiting', result: null } : idle(worker)
       },
       unanswered: {},
     })
@@ -191,7 +191,12 @@ function settleSteps(rules: Rules, state: State, index: number, worker: Worker):
 }
 
 /** By what the store knows a repeat: the same proof and the same event. */
-function wasToldBefore(rules: Rules, { record }: State, worker: Worker, event: EventName): boolean {
+function wasAnsweredBefore(
+  rules: Rules,
+  { record }: State,
+  worker: Worker,
+  event: EventName,
+): boolean {
   if (event === 'await') {
     return record.phase === 'awaiting' && provesAll(record, worker, rules.holder)
   }

@@ -154,8 +154,8 @@ export function write(
   const { leaseId } = record
   if (also.includes('adds the attempt') && leaseId !== null) {
     // The record of the attempt is the writer's; of a cancel, that of the lease it ends.
-    const told = event === 'cancel' ? { fence: record.fence, leaseId } : writer
-    after.attempts = [...record.attempts, { fence: told.fence, leaseId: told.leaseId, event }]
+    const holder = event === 'cancel' ? { fence: record.fence, leaseId } : writer
+    after.attempts = [...record.attempts, { fence: holder.fence, leaseId: holder.leaseId, event }]
   }
   if (also.includes('drops the lease')) Object.assign(after, NO_LEASE)
   if (also.includes('new lease')) {

@@ -43,20 +43,20 @@ export async function enqueue(fixture: Fixture, plan: EnqueuePlan): Promise<void
       plan.key === null ? null : { key: `k${plan.key}`, requestHash: `h${plan.request}` },
     dedupe: plan.dedupe === null ? null : { ...plan.dedupe, key: `d${plan.dedupe.key}` },
     orderingKey: plan.orderingKey === null ? null : `o${plan.orderingKey}`,
-    // A job can not depend on the one whose place it takes: whether it may is not settled.
+    // A job cannot depend on the one that it replaces: whether it may is not decided.
     dependsOn: plan.dedupe === null ? [...new Set(dependsOn.filter((id) => id !== undefined))] : [],
   })
 
-  const [told] = await store.enqueue([job])
+  const [answer] = await store.enqueue([job])
 
   const expected = requests.enqueue(world, job)
-  expect(told?.kind).toBe(expected.kind)
-  if (told !== undefined && 'job' in told) expect(told.job.id).toBe(expected.jobId)
-  if (told?.kind === 'inserted' && hadNothingToWaitFor(told.job)) {
+  expect(answer?.kind).toBe(expected.kind)
+  if (answer !== undefined && 'job' in answer) expect(answer.job.id).toBe(expected.jobId)
+  if (answer?.kind === 'inserted' && hadNothingToWaitFor(answer.job)) {
     // One store holds it for the moment of the write, the other never does.
-    jobIn(world, job.id).version = told.job.version
+    jobIn(world, job.id).version = answer.job.version
   }
-  if (told !== undefined && 'jobId' in told) expect(told.jobId).toBe(expected.jobId)
+  if (answer !== undefined && 'jobId' in answer) expect(answer.jobId).toBe(expected.jobId)
 }
 
 function hadNothingToWaitFor({ dependsOn, orderingKey, isHeld, version }: Job): boolean {
@@ -65,15 +65,15 @@ function hadNothingToWaitFor({ dependsOn, orderingKey, isHeld, version }: Job): 
 
 export async function cancel(fixture: Fixture, pick: Pick): Promise<void> {
   const id = jobId(fixture, pick, isUnfinished)
-  const told = await fixture.store.cancel([id])
-  expect(told).toEqual([requests.cancel(fixture.world, id)])
+  const answer = await fixture.store.cancel([id])
+  expect(answer).toEqual([requests.cancel(fixture.world, id)])
 }
 
 export async function retry(fixture: Fixture, pick: Pick): Promise<void> {
   const id = jobId(fixture, pick, ({ state }) => state === 'dead' || state === 'cancelled')
   const now = fixture.store.clock.now()
-  const told = await fixture.store.retry([id])
-  expect(told).toEqual([requests.retry(fixture.world, id, now, true)])
+  const answer = await fixture.store.retry([id])
+  expect(answer).toEqual([requests.retry(fixture.world, id, now, true)])
 }
 
 /** Some of those that can be retried, as a bulk command does it. */
@@ -83,8 +83,8 @@ export async function retryMany({ store, world }: Fixture, every: number): Promi
   )
   const ids = retryOrder(dead)
   const now = store.clock.now()
-  const told = await store.retry(ids, { waives: false })
-  expect(told).toEqual(ids.map((id) => requests.retry(world, id, now, false)))
+  const answer = await store.retry(ids, { waives: false })
+  expect(answer).toEqual(ids.map((id) => requests.retry(world, id, now, false)))
 }
 
 export interface EditPlan {
@@ -105,8 +105,8 @@ export async function edit(fixture: Fixture, pick: Pick, plan: EditPlan): Promis
   if (plan.withPayload) change.payload = Buffer.from(`{"n":${fixture.count++}}`)
   const version = world.jobs.get(id)?.version ?? 0
   const ifVersion = { any: null, right: version, stale: version - 1 }[plan.version]
-  const told = await store.edit(id, change, ifVersion)
-  expect(told.kind).toBe(requests.edit(world, id, change, ifVersion))
+  const answer = await store.edit(id, change, ifVersion)
+  expect(answer.kind).toBe(requests.edit(world, id, change, ifVersion))
 }
 
 export async function switchEndpoint(

@@ -94,7 +94,7 @@ const settle = step(
   'hands',
   fc.tuple(
     pick,
-    fc.constantFrom<holders.Told>('succeed', 'reschedule', 'reschedule', 'postpone', 'bury'),
+    fc.constantFrom<holders.Reported>('succeed', 'reschedule', 'reschedule', 'postpone', 'bury'),
     fc.nat({ max: 1 }),
     oftenTrue,
   ),
@@ -163,7 +163,7 @@ const FLOW_STEPS = [
   step(
     'settle',
     'hands',
-    fc.tuple(pick, fc.constantFrom<holders.Told>('succeed', 'bury', 'bury', 'reschedule')),
+    fc.tuple(pick, fc.constantFrom<holders.Reported>('succeed', 'bury', 'bury', 'reschedule')),
     (fixture, [lease, event]) => holders.settle(fixture, lease, event, 0, true),
   ),
   step('sweep', 'nothing', nothing, holders.sweep),

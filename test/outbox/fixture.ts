@@ -43,7 +43,7 @@ export function useOutbox(settings: Record<string, string> = {}): Fixture {
       writeConcern: { w: 'majority' },
     }).connect()
     const shop = client.db(database)
-    // A collection can not be made within a transaction on every version of MongoDB.
+    // Not every version of MongoDB can create a collection within a transaction.
     await shop.createCollection('posthorn_outbox')
     await shop.createCollection('orders')
     const store = client.db(new URL(posthorn.env.STORE_URL as string).pathname.slice(1))

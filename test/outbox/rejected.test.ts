@@ -1,4 +1,4 @@
-// Documents that can not become jobs are set aside with their reason: they slow nobody, never come
+// Documents that cannot become jobs are set aside with their reason: they slow nobody, never come
 // back by themselves, and can be given another try.
 import {
   BSONRegExp,
@@ -24,7 +24,7 @@ interface Rejected {
 
 vi.setConfig({ testTimeout: 2 * SLOW_MS })
 
-describe('documents that can not become jobs', () => {
+describe('documents that cannot become jobs', () => {
   const fixture = useOutbox({ MAX_BODY_BYTES: '20000' })
   let worker: Process
 

@@ -23,7 +23,7 @@ const WORKER = {
   keyIds: [],
 }
 
-interface Told {
+interface Explanation {
   state: string
   reason: string
   detail: string
@@ -41,10 +41,11 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   async function explain(jobId: string) {
     const answer = await fetch(`${served.url}/jobs/${jobId}/explain`)
-    const told = (await answer.json()) as Told
+    const explanation = (await answer.json()) as Explanation
     const now = place.store.clock.now()
-    if (told.expectedAt !== null) expect(Date.parse(told.expectedAt)).toBeGreaterThan(now)
-    return told
+    if (explanation.expectedAt !== null)
+      expect(Date.parse(explanation.expectedAt)).toBeGreaterThan(now)
+    return explanation
   }
 
   async function claimed(leaseMs: number, pulls = false): Promise<string> {
@@ -65,9 +66,11 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   test('an attempt of a worker that is gone is probably lost, until its lease ends', async () => {
     await place.store.removeWorker(WORKER.id)
-    const told = await explain(await claimed(LONG_LEASE_MS))
-    expect(told.detail).toContain('attempt 1 is probably lost: worker worker-1 is gone; its lease')
-    expect(told.detail).toContain(told.expectedAt)
+    const explanation = await explain(await claimed(LONG_LEASE_MS))
+    expect(explanation.detail).toContain(
+      'attempt 1 is probably lost: worker worker-1 is gone; its lease',
+    )
+    expect(explanation.detail).toContain(explanation.expectedAt)
   })
 
   test('an attempt whose lease has expired is lost, and who reclaims it is said', async () => {
@@ -83,9 +86,9 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   test('a pulled attempt is under way until its lease ends', async () => {
-    const told = await explain(await claimed(LONG_LEASE_MS, true))
-    expect(told.detail).toBe('attempt 1 is under way with the worker that claimed it')
-    expect(told.expectedAt).not.toBeNull()
+    const explanation = await explain(await claimed(LONG_LEASE_MS, true))
+    expect(explanation.detail).toBe('attempt 1 is under way with the worker that claimed it')
+    expect(explanation.expectedAt).not.toBeNull()
   })
 
   test('a handler that was to report and did not is not waited for', async () => {

@@ -152,7 +152,7 @@ describe('an idempotency key', () => {
 })
 
 describe('commands', () => {
-  it('cancel ends a queued job, and again is the same answer; retry queues it anew', async () => {
+  it('cancel ends a queued job, and again is the same answer; retry queues it again', async () => {
     const { id } = (await enqueue({ delay: '1h' })).body
     const cancelled = await request('POST', `/jobs/${id}/cancel`).expect(200)
     expect(cancelled.body).toMatchObject({ id, state: 'cancelled', attempts: [] })

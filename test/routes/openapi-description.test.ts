@@ -105,7 +105,7 @@ describe('openapi.json', () => {
     }
   })
 
-  it('describes what a request without a key, and one that is wrong, are told', () => {
+  it('describes the responses to a request without a key, and to one that is wrong', () => {
     for (const { name, operation } of operations()) {
       const statuses = Object.keys(operation.responses)
       const isOpen = operation.security?.length === 0

@@ -26,12 +26,12 @@ function send(method: string, path: string): Promise<Answer> {
 const LONG = 'x'.repeat(300)
 const WIDE = encodeURIComponent('ṯ̈'.repeat(60))
 
-it('a method that no route has is told which there are, whatever it may need elsewhere', async () => {
+it('the response to a method that no route has names those that there are, whatever the method needs elsewhere', async () => {
   expect(await send('QUERY', '/jobs')).toMatchObject({ status: 405 })
   expect(await send('QUERY', '/nowhere')).toMatchObject({ status: 404 })
 })
 
-it('a path that could be an id is told the methods of the path', async () => {
+it('the response to a path that could be an id names the methods of the path', async () => {
   const { status, allow } = await send('OPTIONS', '/jobs/batch')
   expect([status, allow]).toEqual([405, 'POST'])
 })

@@ -64,7 +64,7 @@ describe('an answer that a test gets', () => {
     expect(check.problemsOf({ ...deleted, body: '{}' })).toEqual([expect.stringContaining('body')])
   })
 
-  it('is told from a longer path, and a path that no route has is answered by a problem', () => {
+  it('is distinguished from a longer path, and a path that no route has is answered by a problem', () => {
     const headers = { 'content-type': 'application/problem+json' }
     const unknown = { method: 'GET', path: '/jobs/x/y/z', headers, body: '{}' }
     expect(check.problemsOf({ ...unknown, status: 404 })).toEqual([])

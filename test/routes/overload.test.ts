@@ -1,5 +1,5 @@
-// What all clients together can make the API hold is bounded; what is beyond is refused and told
-// when to come again. Nobody else is harmed by it, and it is over when they let go.
+// What all clients together can make the API hold is bounded; the excess is refused with the time
+// of the next try. It harms no other request, and ends when they let go.
 import { connect, type Socket } from 'node:net'
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, describe, expect, it } from 'vitest'

@@ -69,7 +69,7 @@ describe('the page of the API reference', () => {
     expect((await load('/docs')).text).not.toMatch(/<script>|style=|\bon\w+=/)
   })
 
-  it('is asked for once: a browser that has a file is told that it has not changed', async () => {
+  it('is sent once: a browser that has a file gets 304', async () => {
     const first = await load('/docs/swagger-ui.css')
     const headers = { 'if-none-match': first.headers.get('etag') ?? '' }
     const again = await fetch(`${served.url}/docs/swagger-ui.css`, { headers })

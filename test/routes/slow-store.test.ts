@@ -69,7 +69,7 @@ describe('a store that is slow to write', () => {
     expect(affected).toBeGreaterThan(0)
   })
 
-  it('a batch is stored as far as time allows, and says which items are to be sent again', async () => {
+  it('a batch is stored as far as time allows, and says which items the client must send again', async () => {
     const endpoint = await addEndpoint(place.store)
     const jobs = Array.from({ length: 70 }, (_, i) => ({
       ...{ endpoint, payload: i, idempotencyKey: `item-${i}` },

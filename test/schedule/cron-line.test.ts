@@ -81,7 +81,7 @@ describe('a cron line', () => {
     expect(cronProblem(line)).toMatch(sentence)
   })
 
-  it('of any text is refused, or has ticks that can be told', () => {
+  it('of any text is refused, or has ticks that can be computed', () => {
     const field = fc.stringMatching(/^[0-9*/,LW#:+?A-Z-]{1,6}$/)
     const line = fc.array(field, { minLength: 5, maxLength: 5 }).map((some) => some.join(' '))
     fc.assert(

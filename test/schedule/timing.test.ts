@@ -136,7 +136,7 @@ describe('startAt and endAt', () => {
   })
 })
 
-describe('what a schedule owes', () => {
+describe('the ticks of a schedule that are due', () => {
   const everyMinute = { timing: timing({ cron: '* * * * *' }), misfire: 'once' as const }
   const first = at('2026-11-24T09:00Z')
 

@@ -12,7 +12,7 @@ export type MongoEngine = 'mongod' | 'secantusd-rs' | 'given'
 export interface RunningMongo {
   url: string
   engine: MongoEngine
-  /** null: this one can not be killed and started again from here. */
+  /** null: this one cannot be killed and started again from here. */
   crashes: { kill(): Promise<void>; restart(): Promise<void> } | null
   stop(): Promise<void>
 }

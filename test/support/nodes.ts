@@ -1,4 +1,4 @@
-// Every Node.js that is installed here, for what must run, or refuse to run, on several.
+// Every Node.js that is installed here: some programs must run, or refuse to run, on several.
 import { execFileSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { delimiter, join } from 'node:path'

@@ -1,4 +1,4 @@
-// What a store holds, as whoever steals its disk would read it, and how it is thrown away.
+// What a store holds, as a thief of its disk would read it, and how it is removed.
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { MongoClient } from 'mongodb'

@@ -1,4 +1,4 @@
-// A real HTTP receiver for tests: records every request, answers as it is told.
+// A real HTTP receiver for tests: records every request, and answers by a script.
 import {
   createServer,
   type IncomingHttpHeaders,

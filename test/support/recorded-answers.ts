@@ -1,4 +1,4 @@
-// Holds every answer that a test gets against what openapi.json says of its route.
+// Compares every answer that a test gets with the description of its route in openapi.json.
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
@@ -125,7 +125,7 @@ function escaped(step: string): string {
   return encodeURIComponent(step.replaceAll('~', '~0').replaceAll('/', '~1'))
 }
 
-/** Tells of every answer that this server gives, just before its last byte leaves. */
+/** Calls `onAnswer` with every answer of this server, just before its last byte leaves. */
 export function recordAnswers(server: Server, onAnswer: (answer: RecordedAnswer) => void): void {
   server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
     const chunks: Buffer[] = []

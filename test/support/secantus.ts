@@ -1,4 +1,4 @@
-// Runs secantusd-rs, the MongoDB-compatible server for machines that can not download mongod.
+// Runs secantusd-rs, the MongoDB-compatible server for machines that cannot download mongod.
 // It can be killed and started again on the same data, which is what the tests of faults need.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -149,7 +149,7 @@ async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
   clearTimeout(timer)
 }
 
-/** Where the server's program is; built on first use. Throws a sentence when it can not be. */
+/** Where the server's program is; built on first use. Throws a sentence when it cannot be built. */
 async function secantusBinary(): Promise<string> {
   const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache')
   const root = join(cache, 'posthorn', `${CRATE}-${CRATE_VERSION}`)
@@ -162,7 +162,7 @@ async function secantusBinary(): Promise<string> {
       '--root',
       root,
     ]),
-    // What cargo says goes to stderr: stdout belongs to whoever reads the URL.
+    // What cargo prints goes to stderr: stdout has the URL alone.
     { stdio: ['ignore', 2, 2] },
   )
   const code = await new Promise<number | string>((resolve) => {

@@ -24,9 +24,9 @@ export interface Place {
   open(settings?: Partial<StoreSettings>): Promise<Store>
   /** The one that is used unless settings say otherwise. */
   readonly encryptionKey: Buffer
-  /** What the stores opened here have warned of, oldest first. */
+  /** Warnings of the stores that were opened here, oldest first. */
   readonly warnings: Warning[]
-  /** All that is stored, as whoever steals the disk would read it. */
+  /** All that is stored, as a thief of the disk would read it. */
   rawText(): Promise<string>
 }
 

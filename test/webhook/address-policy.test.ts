@@ -97,7 +97,7 @@ describe('addresses', () => {
     expect(reasonOf(strict.checkUrl(urlOf(ip)))).toContain('a cloud metadata address')
   })
 
-  it('that can not be read are refused', () => {
+  it('that cannot be parsed are refused', () => {
     for (const ip of ['', 'example.com', '1.2.3.4.5', ':::']) {
       expect(strict.judgeAddress(ip, 80).allowed).toBe(false)
     }
@@ -222,7 +222,7 @@ describe('URLs', () => {
   )
 
   it.each(['https://example.com/hook?x=1#y', 'http://hooks.example.com:8080/', 'http://db/'])(
-    '%s is taken; where a name leads is judged when it is dialled',
+    '%s is accepted; the addresses of a name are checked when it is dialled',
     (url) => {
       expect(strict.checkUrl(url)).toEqual({ allowed: true })
     },

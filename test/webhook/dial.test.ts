@@ -1,4 +1,5 @@
-// What is judged is what is dialled: names with several addresses, names that change their mind.
+// The address that was checked is the one that is dialled: names with several addresses, and names
+// whose addresses change.
 import type { LookupAddress } from 'node:dns'
 import type { Socket } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
@@ -51,7 +52,7 @@ function dial(resolve: Resolve, hostname = NAME): Promise<Error | null> {
 }
 
 describe('a name', () => {
-  it('is dialled at the address that was judged, asked for only once', async () => {
+  it('is dialled at the address that was checked, and resolved only once', async () => {
     const { resolve, questions } = nameService(['127.0.0.1'], ['10.0.0.1'])
     expect(await dial(resolve)).toBeNull()
     expect(socket?.remoteAddress).toBe('127.0.0.1')
@@ -104,7 +105,7 @@ describe('a name', () => {
     expect(end).toMatchObject({ outcome: 'timeout', message: 'no connection within 400ms' })
   })
 
-  it('whose addresses all fail is told by the one that says most', async () => {
+  it('whose addresses all fail is reported by the most telling error', async () => {
     const closedPort = server.port
     await server.close()
     for (const addresses of [
@@ -126,7 +127,7 @@ describe('a name', () => {
 })
 
 describe('a literal address', () => {
-  it('is judged without a question, and refused without a connection', async () => {
+  it('is checked without a lookup, and refused without a connection', async () => {
     const { resolve, questions } = nameService(['127.0.0.1'])
     expect(await dial(resolve, '10.0.0.1')).toMatchObject({ code: 'ADDRESS_REFUSED' })
     expect(questions).toEqual([])
@@ -155,7 +156,7 @@ describe('a connection that is given up while it is made', () => {
 })
 
 describe('the resolver', () => {
-  it('asks once for all that want a name at the same time, and anew afterwards', async () => {
+  it('looks a name up once for all that want it at the same time, and again afterwards', async () => {
     const { resolve, questions } = nameService(['127.0.0.1'], ['127.0.0.2'])
     const shared = createResolver(resolve)
     const ask = (name: string) =>

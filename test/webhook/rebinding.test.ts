@@ -1,4 +1,4 @@
-// Names that change their mind: what was judged is what is reached, at each connection anew.
+// Names whose addresses change: each connection reaches the address that was checked for it.
 import type { LookupAddress } from 'node:dns'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createAddressPolicy } from '../../src/webhook/address-policy.ts'
@@ -7,7 +7,7 @@ import { createSender, type Sender } from '../../src/webhook/send.ts'
 import { until } from '../support/until.ts'
 import { type RawServer, startRawServer } from './raw-server.ts'
 
-/** Stands for the public internet: 127.0.0.2, on the same port, for what must not be reached. */
+/** Stands for the public internet; 127.0.0.2, on the same port, stands for what is forbidden. */
 const ALLOWED = createAddressPolicy({ allowedTargets: ['127.0.0.1/32'], allowLoopback: false })
 const STRICT = createAddressPolicy({ allowedTargets: [], allowLoopback: false })
 const LOCAL = createAddressPolicy({ allowedTargets: [], allowLoopback: true })
@@ -89,7 +89,7 @@ describe('a name that leads elsewhere at the second look', () => {
     expect([server.connectionCount(), hidden.connectionCount()]).toEqual([4, 0])
   })
 
-  it('does not matter on a connection that stands: it leads where it was judged', async () => {
+  it('does not matter on an open connection: it leads to the address that was checked', async () => {
     answer = KEPT
     const { resolve, questionCount } = inTurn([PUBLIC], [PRIVATE])
     const from = newSender(resolve)

@@ -1,4 +1,4 @@
-// Signatures are judged by somebody else's code: the Standard Webhooks library.
+// Signatures are checked by the code of another project: the Standard Webhooks library.
 import { Webhook } from 'standardwebhooks'
 import { describe, expect, it } from 'vitest'
 import { newSecret } from '../../src/endpoint/endpoint.ts'
@@ -61,7 +61,7 @@ describe('signatureHeader', () => {
     expect(signatureHeader([first], ID, 1, BODY)).toBe(before)
   })
 
-  it('throws on a secret that can not have been stored, without printing it', () => {
+  it('throws on a secret that cannot have been stored, without printing it', () => {
     expect(() => signatureHeader(['whsec_c2hvcnQ='], ID, 1, BODY)).toThrow(/24–64 bytes/)
     expect(() => signatureHeader(['whsec_c2hvcnQ='], ID, 1, BODY)).not.toThrow(/c2hvcnQ/)
   })

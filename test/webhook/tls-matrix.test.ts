@@ -1,4 +1,4 @@
-// Every way in which TLS can be wrong: a tls_error with its code, and no byte of the request told.
+// Every way in which TLS can be wrong: a tls_error with its code, and no byte of the request.
 import type { LookupAddress } from 'node:dns'
 import type { AddressInfo } from 'node:net'
 import { createServer, type TLSSocket, type TlsOptions } from 'node:tls'

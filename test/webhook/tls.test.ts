@@ -60,7 +60,7 @@ describe('an https endpoint', () => {
     expect(end).toMatchObject({ outcome: 'tls_error', errorCode: 'CERT_HAS_EXPIRED' })
   })
 
-  it('is met with a resumed session where it can be, else verified anew', async () => {
+  it('is used with a resumed session where possible, else verified again', async () => {
     const server = await startTls(good, { connection: 'close' })
     const sender = newSender(good.cert)
     const url = `https://localhost:${server.port}/`

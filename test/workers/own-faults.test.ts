@@ -28,7 +28,7 @@ describe('a failure for want of a resource of this machine', () => {
     ['ENETUNREACH', null],
     ['EAI_AGAIN', null],
     [null, null],
-  ])('%s is told from one of the endpoint', (code, expected) => {
+  ])('%s is distinguished from a fault of the endpoint', (code, expected) => {
     expect(ownFaultOf(end(code))).toEqual(expected)
   })
 

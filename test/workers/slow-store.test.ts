@@ -42,7 +42,7 @@ describe('a worker on a store that is slow to write', () => {
     { level: 'info' },
     { write: (line: string) => void lines.push(JSON.parse(line)) },
   )
-  const told = (msg: string) => lines.filter((line) => line.msg === msg)
+  const logged = (msg: string) => lines.filter((line) => line.msg === msg)
 
   beforeAll(async () => {
     proxy = await startMongoProxy(place.url, disk)
@@ -75,7 +75,7 @@ describe('a worker on a store that is slow to write', () => {
     return { settler, batches }
   }
 
-  it('settles in smaller batches what it can not settle at once', async () => {
+  it('settles in smaller batches what it cannot settle at once', async () => {
     const jobs = await claimed(30)
     const { settler, batches } = settlerOf()
     disk.setDelay(110)
@@ -84,7 +84,7 @@ describe('a worker on a store that is slow to write', () => {
     expect(batches[0]).toBe(30)
     expect(Math.max(...batches.slice(1))).toBeLessThanOrEqual(15)
     // A line for each write that failed, not for each outcome.
-    expect(told('settle.failed').length).toBeLessThanOrEqual(2)
+    expect(logged('settle.failed').length).toBeLessThanOrEqual(2)
     // Settled one by one, 30 outcomes take 3.3 s: what it can take is known by now.
     expect(settler.affordable(1_000)).toBeGreaterThan(1)
     expect(settler.affordable(1_000)).toBeLessThan(20)
@@ -176,7 +176,7 @@ describe('a worker on a store that is slow to write', () => {
     proxy.stall()
     renewal.start()
     try {
-      await until(() => told('renew.failed').length > 0, DEADLINE_MS)
+      await until(() => logged('renew.failed').length > 0, DEADLINE_MS)
       proxy.mend()
       const mendedAtMs = performance.now()
       await until(async () => (await expiresAt()) > before, DEADLINE_MS)
@@ -253,7 +253,7 @@ describe('a worker on a store that is slow to write', () => {
     await until(() => askedAtMs.length > 1, DEADLINE_MS)
     await reports.stop()
     expect((askedAtMs[1] as number) - (askedAtMs[0] as number)).toBeGreaterThan(2_900)
-    expect(told('worker_report.failed')).toEqual([])
+    expect(logged('worker_report.failed')).toEqual([])
     expect(await place.store.listWorkers()).toEqual([])
   })
 

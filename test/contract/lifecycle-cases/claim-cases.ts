@@ -18,6 +18,8 @@ import {
   success,
 } from '../fixtures.ts'
 import {
+  appliedBy,
+  appliedToJob,
   brokenBy,
   type CasesOf,
   caseOf,
@@ -26,8 +28,6 @@ import {
   type EventCase,
   HOUR_MS,
   IDEMPOTENCY,
-  toldBy,
-  toldByJob,
   twoOfOneKey,
 } from './event-case.ts'
 import { sweeping } from './sweeper-cases.ts'
@@ -38,7 +38,7 @@ const enqueue: EventCase['fire'] = (store, { endpoint }) =>
 const claim: EventCase['fire'] = async (store, { jobId, endpoint }) => {
   const holder = holderOf({ workerId: 'worker-2' })
   const { jobs } = await store.claim([{ endpoint, limit: 5 }], 5, holder)
-  return toldBy(
+  return appliedBy(
     'claim',
     jobs.some((job) => job.jobId === jobId),
   )
@@ -64,7 +64,7 @@ export const CLAIM_CASES: CasesOf<'enqueue' | 'promote' | 'fail_dependent' | 'cl
     arrange: arrangeBehindRetried,
     fire: async (store, { jobId, endpoint }) => {
       const head = await store.headOfOrderingKey(endpoint, KEY.orderingKey)
-      return toldByJob(store, jobId, async () => {
+      return appliedToJob(store, jobId, async () => {
         await store.cancel([head ?? newJobId(0)])
         await store.sweep({ limit: 100, reclaim: true })
       })
@@ -93,7 +93,7 @@ export const CLAIM_CASES: CasesOf<'enqueue' | 'promote' | 'fail_dependent' | 'cl
   fail_dependent: {
     arrange: arrangeDependent,
     fire: (store, { jobId }) =>
-      toldByJob(store, jobId, async () => {
+      appliedToJob(store, jobId, async () => {
         const job = await store.getJob(jobId)
         await store.cancel(job?.dependsOn ?? [])
         await store.sweep({ limit: 100, reclaim: true })
@@ -110,7 +110,7 @@ export const CLAIM_CASES: CasesOf<'enqueue' | 'promote' | 'fail_dependent' | 'cl
       dependency_failed: async (store) => {
         const { endpoint, second } = await twoDependent(store)
         const settlement = success(store, await claimOne(store, endpoint))
-        const fire = () => toldByJob(store, second, () => settleAndSweep(store, settlement))
+        const fire = () => appliedToJob(store, second, () => settleAndSweep(store, settlement))
         return { id: second, tries: [{ fire, instead: 'promote' }] }
       },
     },
@@ -177,7 +177,7 @@ async function arrangeDependent(store: Store, state: JobState): Promise<ClaimedJ
 
 async function enqueueAgain(store: Store, endpoint: string, fields: Partial<NewJob>) {
   const [result] = await store.enqueue([newJob(store, endpoint, fields)])
-  return toldBy('enqueue', result?.kind === 'inserted')
+  return appliedBy('enqueue', result?.kind === 'inserted')
 }
 
 async function settleAndSweep(store: Store, settlement: ReturnType<typeof success>) {

@@ -25,7 +25,7 @@ export const IDEMPOTENCY = { key: 'order-7', requestHash: 'hash-1' }
 export const DEDUPE = { key: 'report-7', mode: 'replace' } as const
 
 /** What the try of an event has done to the job; null: nothing. */
-export interface Told {
+export interface Applied {
   event: EventName | null
   /** Attempts added, where the event alone does not say it. */
   pushedCount?: number
@@ -35,13 +35,13 @@ export interface Told {
 export interface EventCase {
   /** Brings a job to the state, by way of a claim, so that the guards would hold. */
   arrange(store: Store, state: JobState): Promise<ClaimedJob>
-  fire(store: Store, claimed: ClaimedJob): Promise<Told>
+  fire(store: Store, claimed: ClaimedJob): Promise<Applied>
 }
 
 /** Brings a job about; each of the tries must do no more than it says. */
 export type BrokenGuard = (store: Store) => Promise<{ id: string; tries: Try[] }>
 export interface Try {
-  fire(): Promise<Told>
+  fire(): Promise<Applied>
   /** The event that the table allows in its place. */
   instead: EventName | null
 }
@@ -131,16 +131,16 @@ export function byNoHolder(fire: EventCase['fire'], how: Arrangement = {}): Brok
 }
 
 /** By what the store has answered. */
-export function toldBy(name: EventName, isApplied: boolean): Told {
+export function appliedBy(name: EventName, isApplied: boolean): Applied {
   return { event: isApplied ? name : null }
 }
 
-/** By what has become of the job, for verbs that do whatever the table allows. */
-export async function toldByJob(
+/** By the state of the job after it, for verbs that do whatever the table allows. */
+export async function appliedToJob(
   store: Store,
   id: string,
   work: () => Promise<unknown>,
-): Promise<Told> {
+): Promise<Applied> {
   const before = await jobOf(store, id)
   await work()
   const after = await store.getJob(id)

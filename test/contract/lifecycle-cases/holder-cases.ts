@@ -17,15 +17,15 @@ import {
   success,
 } from '../fixtures.ts'
 import {
+  type Applied,
   type Arrangement,
+  appliedBy,
   brokenBy,
   byNoHolder,
   type CasesOf,
   caseOf,
   DEDUPE,
   type EventCase,
-  type Told,
-  toldBy,
 } from './event-case.ts'
 
 type HolderEvent =
@@ -43,14 +43,14 @@ const SUPERSEDED: Arrangement = { fields: () => ({ dedupe: DEDUPE }), isReplaced
 
 const renew: EventCase['fire'] = async (store, claimed) => {
   const [result] = await store.renew([leaseOf(claimed)], 2 * LONG_LEASE_MS)
-  return toldBy('renew', result === 'applied')
+  return appliedBy('renew', result === 'applied')
 }
 
 const heartbeat: EventCase['fire'] = async (store, claimed) => {
   const progress = { value: 40, message: 'page 4 of 10' }
   const beat = { progress, extendMs: null, completionTimeoutMs: 60_000 }
   const { kind } = await store.heartbeat(leaseOf(claimed), beat)
-  return toldBy('heartbeat', kind === 'applied')
+  return appliedBy('heartbeat', kind === 'applied')
 }
 
 const release: EventCase['fire'] = async (store, claimed) => {
@@ -118,7 +118,7 @@ export const HOLDER_CASES: CasesOf<HolderEvent> = {
 
 /** What `applied` means for a settlement: its own event, or withdraw in its place. */
 function settling(settlementOf: (store: Store, claimed: ClaimedJob) => Settlement) {
-  return async (store: Store, claimed: ClaimedJob): Promise<Told> => {
+  return async (store: Store, claimed: ClaimedJob): Promise<Applied> => {
     const settlement = settlementOf(store, claimed)
     const [result] = await store.settle([settlement])
     if (result !== 'applied') return { event: null }

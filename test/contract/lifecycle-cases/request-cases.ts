@@ -3,13 +3,13 @@ import { expect } from 'vitest'
 import { jobOf, newJob } from '../fixtures.ts'
 import {
   type Arrangement,
+  appliedBy,
+  appliedToJob,
   brokenBy,
   type CasesOf,
   caseOf,
   DEDUPE,
   type EventCase,
-  toldBy,
-  toldByJob,
 } from './event-case.ts'
 
 type RequestEvent = 'replace' | 'displace' | 'supersede' | 'cancel' | 'retry' | 'edit' | 'delete'
@@ -17,20 +17,20 @@ type RequestEvent = 'replace' | 'displace' | 'supersede' | 'cancel' | 'retry' | 
 /** A request with the job's dedupe key: what it does depends on what it finds. */
 const replacing: EventCase['fire'] = async (store, { jobId, endpoint }) => {
   const request = newJob(store, endpoint, { dedupe: DEDUPE, priority: 8 })
-  return toldByJob(store, jobId, () => store.enqueue([request]))
+  return appliedToJob(store, jobId, () => store.enqueue([request]))
 }
 
 const cancel: EventCase['fire'] = async (store, { jobId }) =>
-  toldBy('cancel', (await store.cancel([jobId]))[0]?.kind === 'applied')
+  appliedBy('cancel', (await store.cancel([jobId]))[0]?.kind === 'applied')
 
 const retry: EventCase['fire'] = async (store, { jobId }) =>
-  toldBy('retry', (await store.retry([jobId]))[0]?.kind === 'applied')
+  appliedBy('retry', (await store.retry([jobId]))[0]?.kind === 'applied')
 
 const edit: EventCase['fire'] = async (store, { jobId }) =>
-  toldBy('edit', (await store.edit(jobId, { priority: 8 }, null)).kind === 'applied')
+  appliedBy('edit', (await store.edit(jobId, { priority: 8 }, null)).kind === 'applied')
 
 const remove: EventCase['fire'] = async (store, { jobId }) =>
-  toldBy('delete', (await store.deleteJob(jobId)).kind === 'applied')
+  appliedBy('delete', (await store.deleteJob(jobId)).kind === 'applied')
 
 const WITH_KEY: Arrangement = { fields: () => ({ dedupe: DEDUPE }) }
 const TAKEN_OVER: Arrangement = { ...WITH_KEY, isReplaced: true }

@@ -16,6 +16,7 @@ import {
 } from '../fixtures.ts'
 import {
   type Arrangement,
+  appliedToJob,
   brokenBy,
   byNoHolder,
   type CasesOf,
@@ -25,7 +26,6 @@ import {
   HOUR_MS,
   SHORT_LEASE_MS,
   SHORT_LIFE_MS,
-  toldByJob,
 } from './event-case.ts'
 
 type SweeperEvent =
@@ -53,24 +53,24 @@ const COUNTED_AS: Partial<Record<EventName, keyof SweepCounts>> = {
 /** A sweep, which does whatever the table allows and counts it. */
 export const sweeping: EventCase['fire'] = async (store, { jobId }) => {
   let counts: SweepCounts | null = null
-  const told = await toldByJob(store, jobId, async () => {
+  const applied = await appliedToJob(store, jobId, async () => {
     counts = await sweep(store)
   })
-  const counted = told.event === null ? undefined : COUNTED_AS[told.event]
+  const counted = applied.event === null ? undefined : COUNTED_AS[applied.event]
   if (counted !== undefined) expect(counts).toMatchObject({ [counted]: 1 })
-  return told
+  return applied
 }
 
 const timeOut: EventCase['fire'] = async (store, claimed) => {
   const end = { ...(await seenOverdue(store, claimed)), event: 'time_out', runAt: 7 } as const
-  return toldByJob(store, claimed.jobId, () => store.endOverdue([end]))
+  return appliedToJob(store, claimed.jobId, () => store.endOverdue([end]))
 }
 
 const buryTimedOut: EventCase['fire'] = async (store, claimed) => {
   const failure = { reason: 'attempts_exhausted', message: 'no report in time' } as const
   const seen = await seenOverdue(store, claimed)
   const end = { ...seen, event: 'bury_timed_out', failure } as const
-  return toldByJob(store, claimed.jobId, () => store.endOverdue([end]))
+  return appliedToJob(store, claimed.jobId, () => store.endOverdue([end]))
 }
 
 const running = (how: Arrangement = {}) => ({ ...how, state: 'running' as const })
@@ -181,7 +181,7 @@ async function arrangeOld(store: Store, state: JobState): Promise<ClaimedJob> {
   return claimed
 }
 
-/** As overdue() would have told it, had the job been there. */
+/** As overdue() would have returned it, had the job been there. */
 async function seenOverdue(store: Store, claimed: ClaimedJob) {
   const job = await store.getJob(claimed.jobId)
   const attempt = attemptOf(store, claimed, { outcome: 'timeout', statusCode: 202 })

@@ -1,7 +1,7 @@
-// The one connection of a process. It opens the file: creates it if it is missing, readable to its
-// owner only, and checks that it is ours and writable. Statements are prepared once. Transactions
-// run one after another, each as durable as its caller asks. Nothing is awaited inside a
-// transaction, so that no two can interleave.
+// The one connection of a process, and the store's clock. It opens the file: creates it if it is
+// missing, readable to its owner only, and checks that it is ours and writable. Statements are
+// prepared once. Transactions run one after another, each as durable as its caller asks. Nothing is
+// awaited inside a transaction, so that no two can interleave.
 
 import { randomBytes } from 'node:crypto'
 import {
@@ -12,6 +12,7 @@ import {
   linkSync,
   mkdirSync,
   openSync,
+  readFileSync,
   renameSync,
   rmSync,
   statSync,
@@ -28,9 +29,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { End, EndListeners } from '../ends.ts'
 import { SIDE_FILES } from '../file-names.ts'
 import { createReadiness } from '../readiness.ts'
-import { type StoreSettings, StoreUnavailable, StoreUnusable } from '../store.ts'
+import { createSetBackWatch } from '../set-back-watch.ts'
+import { type StoreClock, type StoreSettings, StoreUnavailable, StoreUnusable } from '../store.ts'
 import type { UnreadableSchedules } from '../unreadable-schedules.ts'
-import type { SqliteClock } from './clock.ts'
 import { isBusy, retryWhileBusy, sentenceFor } from './errors.ts'
 import { type FileInPlace, MAX_IDLE_LOG_BYTES } from './file-in-place.ts'
 import { flushFolder, type KeyRing } from './key-file.ts'
@@ -53,6 +54,13 @@ export interface Database {
 /** For the transaction that ends an attempt or a job: listeners get it after the commit. */
 export function reportEnd({ connection, ends }: Database, end: End): void {
   connection.afterCommit(() => ends.tell(end))
+}
+
+interface SqliteClock extends StoreClock {
+  /** Identifies the start of the machine: monotonic instants of another start mean nothing. */
+  readonly boot: number
+  /** Milliseconds since some instant of this start of the machine. */
+  monotonic(): number
 }
 
 interface Connection {
@@ -98,6 +106,36 @@ export function inOrder<Values extends SQLInputValue[]>(
   })
   if (unused.size > 0) throw new Error(`${[...unused]} are not parameters of ${sql}`)
   return ordered as OrderedSql<Values>
+}
+
+const BOOT_ID_FILE = '/proc/sys/kernel/random/boot_id'
+/** 48 bits: an integer that a double represents exactly, and short in an index. */
+const BOOT_ID_HEX_DIGITS = 12
+/** On a system without boot ids. `lease_lapsed` in guards.ts has the rule that replaces them. */
+export const UNKNOWN_BOOT = 0
+
+/**
+ * Wall time for due times, monotonic time for leases, so that setting the clock ends no lease. All
+ * processes of a machine read the same monotonic clock.
+ */
+export function createClock(): SqliteClock {
+  const setBack = createSetBackWatch(() => Date.now() - performance.now())
+  return {
+    boot: readBoot(),
+    now() {
+      const now = Date.now()
+      setBack.note(now - performance.now())
+      return now
+    },
+    watchSetBack: setBack.watch,
+    monotonic: () => Number(process.hrtime.bigint() / 1_000_000n),
+  }
+}
+
+function readBoot(): number {
+  if (process.platform !== 'linux') return UNKNOWN_BOOT
+  const digits = readFileSync(BOOT_ID_FILE, 'latin1').replaceAll('-', '')
+  return Number.parseInt(digits.slice(0, BOOT_ID_HEX_DIGITS), 16)
 }
 
 const OWNER_ONLY = 0o600

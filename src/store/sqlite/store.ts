@@ -8,9 +8,8 @@ import { type Store, type StoreSettings, StoreUnusable } from '../store.ts'
 import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
 import { headOfOrderingKey } from './blocked-jobs.ts'
 import { claim, due } from './claim.ts'
-import { createClock } from './clock.ts'
 import { cancel, deleteJob, edit, retry } from './commands.ts'
-import { createConnection, type Database, openFile } from './connection.ts'
+import { createClock, createConnection, type Database, openFile } from './connection.ts'
 import {
   countJobs,
   deleteEndpoint,

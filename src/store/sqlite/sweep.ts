@@ -14,8 +14,7 @@ import {
   checkBlocked,
   resolveBlocked,
 } from './blocked-jobs.ts'
-import { UNKNOWN_BOOT } from './clock.ts'
-import { type Database, reportEnd } from './connection.ts'
+import { type Database, reportEnd, UNKNOWN_BOOT } from './connection.ts'
 import { endJobsOfDeletedEndpoints } from './deleted-endpoints.ts'
 import { MAX_STEPS, runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'

@@ -1,7 +1,7 @@
 // POST /jobs/batch: each item is answered as a single request would be.
 import { describe, expect, it } from 'vitest'
 import { type Body, NO_JOB, useApi } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 
 const MAX_BODY_BYTES = 4_096
 

@@ -9,7 +9,7 @@ import {
   soon,
   useApi,
 } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import type { Script } from '../support/receiver.ts'
 
 type Verb = 'complete' | 'fail' | 'heartbeat'

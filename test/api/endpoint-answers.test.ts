@@ -9,7 +9,7 @@ import {
   soon,
   useApi,
 } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 
 const SLOW = { retry: { backoff: { type: 'fixed', delay: '1h', jitter: 0 } } }
 

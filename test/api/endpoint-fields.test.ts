@@ -12,7 +12,7 @@ import {
   soon,
   useApi,
 } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import { startReceiver } from '../support/receiver.ts'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {

@@ -2,7 +2,7 @@
 import { Webhook } from 'standardwebhooks'
 import { describe, expect, it } from 'vitest'
 import { at, CONCURRENT, heldReplies, soon, useApi } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   const fixture = useApi(engine)

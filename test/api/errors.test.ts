@@ -7,7 +7,7 @@ import { MongoClient } from 'mongodb'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { type Body, expectProblem, NO_JOB, soon, useApi } from '../support/api-fixture.ts'
-import { ENGINES, type Engine } from '../support/deployment.ts'
+import { ENGINES, type Engine } from '../support/engines.ts'
 
 const MAX_BODY_BYTES = 8_192
 

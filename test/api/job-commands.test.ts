@@ -1,7 +1,7 @@
 // The table of job routes, continued: those that change jobs.
 import { describe, expect, it } from 'vitest'
 import { at, type Body, CONCURRENT, heldReplies, soon, useApi } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 
 const LONG = { timeout: 240_000 }
 /** Of a machine that has much else to do. */

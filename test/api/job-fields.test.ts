@@ -10,7 +10,7 @@ import {
   soon,
   useApi,
 } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   const fixture = useApi(engine)

@@ -1,7 +1,7 @@
 // The table of job routes.
 import { describe, expect, it } from 'vitest'
 import { at, type Body, CONCURRENT, heldReplies, soon, useApi } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   const fixture = useApi(engine)

@@ -2,7 +2,8 @@
 import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { NO_JOB, soon } from '../support/api-fixture.ts'
-import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import { runPosthorn } from '../support/process.ts'
 
 const ADMIN_KEY = 'an-admin-key-of-enough-characters'

@@ -1,7 +1,7 @@
 // Pull: jobs for workers that have no URL to be called at.
 import { describe, expect, it } from 'vitest'
 import { at, type Body, CONCURRENT, soon, useApi } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   const fixture = useApi(engine)

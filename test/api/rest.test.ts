@@ -1,7 +1,8 @@
 // What the service says of itself: health, figures, workers, its description.
 import { describe, expect, inject, it } from 'vitest'
 import { at, type Body, heldReplies, soon, useApi } from '../support/api-fixture.ts'
-import { deploy, ENGINES } from '../support/deployment.ts'
+import { deploy } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { startMongoProxy } from '../support/mongo-proxy.ts'
 import { until } from '../support/until.ts'

@@ -4,7 +4,8 @@ import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, NewJob } from '../../src/job/job.ts'
 import type { Heartbeat, OverdueEnd, OverdueJob } from '../../src/store/settlement.ts'
 import type { Store } from '../../src/store/store.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import {
   acceptance,
   attemptOf,

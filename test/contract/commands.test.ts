@@ -4,7 +4,8 @@ import type { ClaimedJob, NewJob } from '../../src/job/job.ts'
 import { newJobId } from '../../src/job/job-id.ts'
 import { MIN_KEY_LIFE_MS } from '../../src/job/retention.ts'
 import type { Store } from '../../src/store/store.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import {
   addEndpoint,

@@ -3,7 +3,8 @@
 import { describe, expect, test } from 'vitest'
 import type { DedupeMode } from '../../src/job/job.ts'
 import { MIN_KEY_LIFE_MS } from '../../src/job/retention.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import { askFirstWithKey, askWithKey } from './dedupe-requests.ts'
 import {
   addEndpoint,

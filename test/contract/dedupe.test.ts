@@ -2,7 +2,8 @@
 // request with it does what its mode says, whatever other requests do at the same moment.
 import { describe, expect, test } from 'vitest'
 import type { DedupeMode, Job } from '../../src/job/job.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import { askFirstWithKey, askWithKey, DEDUPE_KEY } from './dedupe-requests.ts'
 import {
   addEndpoint,

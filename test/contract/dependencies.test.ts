@@ -4,7 +4,8 @@ import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, Job } from '../../src/job/job.ts'
 import { newJobId } from '../../src/job/job-id.ts'
 import type { Store } from '../../src/store/store.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import {
   addEndpoint,

@@ -4,7 +4,8 @@ import { describe, expect, test } from 'vitest'
 import type { JobChange } from '../../src/job/edit.ts'
 import type { Job, NewJob } from '../../src/job/job.ts'
 import { newJobId } from '../../src/job/job-id.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import {
   addEndpoint,
   bringTo,

@@ -3,7 +3,8 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { NewJob } from '../../src/job/job.ts'
 import { DEFAULT_RETRY } from '../../src/job/retry-policy.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import {
   addEndpoint,
   bringTo,

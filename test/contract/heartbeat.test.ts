@@ -3,7 +3,8 @@
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, Lease } from '../../src/job/job.ts'
 import type { Heartbeat, HeartbeatResult } from '../../src/store/settlement.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import {
   acceptance,
   addEndpoint,

@@ -4,7 +4,8 @@ import { describe, expect, test } from 'vitest'
 import { newSecret, type RateLimit } from '../../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../../src/job/job.ts'
 import type { LimitedLane, Store } from '../../src/store/store.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import {
   acceptance,

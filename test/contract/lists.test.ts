@@ -2,7 +2,8 @@
 import { describe, expect, test } from 'vitest'
 import { JOB_STATES, type JobState, type JobSummary, type NewJob } from '../../src/job/job.ts'
 import type { JobQuery, Store } from '../../src/store/store.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import { addEndpoint, bringTo, claimOne, enqueueOne, jobOf, success, sweep } from './fixtures.ts'
 
 const START = Date.UTC(2026, 0, 1)

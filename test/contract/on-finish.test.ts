@@ -3,7 +3,8 @@
 import { describe, expect, test } from 'vitest'
 import { newSecret } from '../../src/endpoint/endpoint.ts'
 import { type Job, type JobState, MAX_HOPS, type NewJob } from '../../src/job/job.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import {
   addEndpoint,

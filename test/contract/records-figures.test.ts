@@ -7,7 +7,8 @@ import {
   type MinuteFigures,
 } from '../../src/store/records.ts'
 import { MAX_STATS_NAMES } from '../../src/store/store.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import {
   addEndpoint,

@@ -2,7 +2,8 @@
 import { randomBytes } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
 import { MAX_KEYS, type StoredKey, type WorkerReport } from '../../src/store/records.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import { passed } from './fixtures.ts'
 

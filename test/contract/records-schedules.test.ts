@@ -2,7 +2,8 @@
 import { describe, expect, test } from 'vitest'
 import type { Schedule, ScheduleChange } from '../../src/store/records.ts'
 import type { Store } from '../../src/store/store.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import { addEndpoint, freshName } from './fixtures.ts'
 
 const SETTINGS = '{"every":"15m","headers":{"x-token":"planted-in-schedule"}}'

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { RUN_LONG } from '../support/run-long.ts'
+import { RUN_LONG } from '../support/engines.ts'
 import { until } from '../support/until.ts'
 import { CHROMIUM, expected, useFixture } from './fixture.ts'
 import { isSideways, PHONE } from './page-width.ts'

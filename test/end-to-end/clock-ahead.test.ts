@@ -1,7 +1,8 @@
 // The promise of a clock that was ahead for a moment: what was stored meanwhile goes on at its own
 // time. On MongoDB the clock of workers and API must not matter at all.
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import { FAKETIME, fakeClock } from '../support/fake-clock.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'

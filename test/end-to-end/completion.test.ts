@@ -1,7 +1,8 @@
 // Pushed, pulled and completed later: three ways to work on the same kind of job, and one promise
 // of lease, retry and cancel for all of them.
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, type Reply, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'

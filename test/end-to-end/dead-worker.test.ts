@@ -1,10 +1,10 @@
 // The promise of the lease: a dead worker's job is done by another, a frozen one's result changes
 // nothing.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
-import { RUN_LONG } from '../support/run-long.ts'
 import { until } from '../support/until.ts'
 
 const LEASE_MS = 1_500
@@ -15,8 +15,7 @@ const NOISE_MS = 1_000
 
 const SETTINGS = { LEASE_DURATION: `${LEASE_MS}ms`, SWEEP_INTERVAL: `${SWEEP_MS}ms` }
 
-// npm run test:long plays them on both stores.
-describe.each(RUN_LONG ? ENGINES : (['sqlite'] as const))('on %s', (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   let posthorn: Deployment
   let receiver: Receiver
   let endpoint: string

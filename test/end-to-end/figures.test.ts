@@ -3,10 +3,10 @@
 // stop and a kill. What a kill costs is known to the attempt.
 import { createServer, type Server } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, type Reply, startReceiver } from '../support/receiver.ts'
-import { RUN_LONG } from '../support/run-long.ts'
 import { freePort } from '../support/secantus.ts'
 import { until } from '../support/until.ts'
 
@@ -66,8 +66,8 @@ const FAILED = new Set([
   ...['timeout', 'blocked', 'lost', 'failed'],
 ])
 
-// Twenty seconds a test: every run plays them on SQLite, npm run test:long on both stores.
-describe.each(RUN_LONG ? ENGINES : (['sqlite'] as const))('on %s', (engine) => {
+// They take twenty seconds each.
+describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   let posthorn: Deployment
   let receiver: Receiver
   let garbage: Server

@@ -1,7 +1,8 @@
 // The promise of the first minute: a job posted is delivered, signed, and reported with its result.
 import { Webhook } from 'standardwebhooks'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 
 /** What README promises. Machines are noisy: the quickest of a few jobs must keep it. */

@@ -1,7 +1,8 @@
 // The promise of limits and of order: exact over all workers, also while some are killed and others
 // join.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
 import { type ReceivedRequest, type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'

@@ -1,7 +1,8 @@
 // An API without a worker, as pulled endpoints need no more: what workers do beside delivering is
 // done by the API, by one of several, and by none while a worker lives.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
 import { until } from '../support/until.ts'
 

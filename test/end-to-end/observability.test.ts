@@ -5,7 +5,7 @@ import { pathToFileURL } from 'node:url'
 import { SpanKind } from '@opentelemetry/api'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { heldReplies, useApi } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
 import { until } from '../support/until.ts'
 

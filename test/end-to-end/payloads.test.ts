@@ -1,6 +1,7 @@
 // The promise of bytes: a payload arrives as it was sent, and what is too large is refused.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 
 const MAX_BODY_BYTES = 1_048_576

@@ -1,6 +1,7 @@
 // The promise of durability: whatever stops and starts, jobs wait, and are done in time.
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
 

@@ -1,7 +1,8 @@
 // The promise of retries: each attempt is recorded, waits are as the policy says, and some ends
 // are final.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import { type Receiver, type Script, startReceiver } from '../support/receiver.ts'
 
 /** How late a retry may be: a look of the worker, and a noisy machine. */

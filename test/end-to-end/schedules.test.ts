@@ -6,10 +6,10 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store } from '../../src/store/store.ts'
 import { HOUR_MS, scheduleChange } from '../schedule/fixtures.ts'
-import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
-import { RUN_LONG } from '../support/run-long.ts'
 import { until } from '../support/until.ts'
 
 const SLOW_MS = 120_000
@@ -25,8 +25,7 @@ const CROWD = {
 /** Schedules of one second, and workers killed meanwhile. */
 const KILLED = { sqlite: { schedules: 100, kills: 4 }, mongo: { schedules: 30, kills: 5 } }
 
-// npm run test:long plays them on both stores.
-describe.each(RUN_LONG ? ENGINES : (['sqlite'] as const))('on %s', (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   let posthorn: Deployment
   let receiver: Receiver
   beforeEach(async () => {

@@ -2,7 +2,8 @@
 // says in its log what was not stored, and the jobs are sent again.
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import { startMongoProxy } from '../support/mongo-proxy.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 

@@ -1,7 +1,8 @@
 // The promise of an outage: while the store is away clients get a clear 503, and nothing is lost.
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest'
-import { type Deployment, deploy, ENGINES, type Engine } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { ENGINES, type Engine } from '../support/engines.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { startMongoProxy } from '../support/mongo-proxy.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'

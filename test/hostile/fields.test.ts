@@ -1,6 +1,6 @@
 // Every field of every body takes every hostile value: it is refused in our words, or kept.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { ENGINES } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import { type Fixture, openFixture } from './fixture.ts'
 import { bodyWith, type Json, type Operation, type Place } from './operations.ts'
 import { DEEP_JSON, HOSTILE_JSON } from './values.ts'

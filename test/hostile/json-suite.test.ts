@@ -1,6 +1,7 @@
 // JSON as parsers disagree about it, as payloads: taken and delivered byte for byte, or refused.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type Deployment, deploy, ENGINES } from '../support/deployment.ts'
+import { type Deployment, deploy } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { INVALID } from './invalid-json.ts'
 import { type JsonCase, LEFT_TO_US, VALID } from './json-cases.ts'

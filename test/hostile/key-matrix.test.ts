@@ -1,6 +1,6 @@
 // Every route that openapi.json names, with every kind of key.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { ENGINES } from '../support/deployment.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import { type Fixture, openFixture } from './fixture.ts'
 import type { Operation } from './operations.ts'
 
@@ -27,7 +27,7 @@ function scopesOf({ method, path, isOpen }: Operation): string[] | 'open' {
 /** Much longer than this takes, but on a machine that does something else as well. */
 const DEADLINE_MS = 120_000
 
-describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   let fixture: Fixture
   const keys: Record<string, string> = {}
   let revoked: string

@@ -1,6 +1,6 @@
 // What clients and receivers send cannot write log lines, nor command a terminal that shows them.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { ENGINES } from '../support/deployment.ts'
+import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
@@ -14,7 +14,7 @@ const INJECTION = `a\n{"level":"fatal","msg":"${FORGED}"}\r\n\u001b[31m\u0007\u0
 /** The same where line breaks and control characters cannot be sent. */
 const IN_HEADER = `a"},{"msg":"${FORGED}","x":"\t\u009b2J`
 
-describe.each(ENGINES)('on %s', (engine) => {
+describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   let fixture: Fixture
   let worker: Process
   let receiver: Receiver

@@ -1,6 +1,6 @@
 // Hostile names within a body: unknown fields anywhere, and the names of pairs.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { ENGINES } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 import { type Fixture, openFixture } from './fixture.ts'
 import { bodyWith, type Json, type Operation, type Place } from './operations.ts'
 import { NAUGHTY_STRINGS } from './values.ts'

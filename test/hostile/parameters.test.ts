@@ -1,6 +1,6 @@
 // Every query, path parameter and header that the API reads takes every hostile value.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { ENGINES, type Engine } from '../support/deployment.ts'
+import { ENGINES, type Engine } from '../support/engines.ts'
 import { expectNothingFromInside, type Fixture, openFixture } from './fixture.ts'
 import type { Operation } from './operations.ts'
 import { answersIn, exchange } from './raw-http.ts'

@@ -1,7 +1,7 @@
 // What a receiver gets that throttles every request: one burst at most, and then our back-off.
 import { describe, expect, it } from 'vitest'
 import { soon, useApi } from '../support/api-fixture.ts'
-import { ENGINES } from '../support/deployment.ts'
+import { ENGINES } from '../support/engines.ts'
 
 describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
   const fixture = useApi(engine)

@@ -9,8 +9,9 @@ import { MinuteStatReports } from '../../src/stats/minute-stat-reports.ts'
 import { createMinuteStats } from '../../src/stats/minute-stats.ts'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store } from '../../src/store/store.ts'
+import { ENGINES, type Engine } from '../support/engines.ts'
 import { startMongoProxy } from '../support/mongo-proxy.ts'
-import { ENGINES, type Engine, useStore } from '../support/stores.ts'
+import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
 const INTERVAL_MS = 50

@@ -11,7 +11,8 @@ import {
   leaseOf,
   success,
 } from '../contract/fixtures.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)

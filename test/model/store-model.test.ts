@@ -3,8 +3,8 @@
 // the model makes of it. MODEL_RUNS and MODEL_SEED try more, or the same again.
 import fc from 'fast-check'
 import { describe, test } from 'vitest'
-import { RUN_LONG } from '../support/run-long.ts'
-import { ENGINES, type Engine, useStore } from '../support/stores.ts'
+import { ENGINES, type Engine, RUN_LONG } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import { clearAway, compare, type Fixture, openFixture } from './fixture.ts'
 import * as holders from './holder-commands.ts'
 import * as requests from './request-commands.ts'

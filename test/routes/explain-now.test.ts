@@ -11,8 +11,9 @@ import {
   LONG_LEASE_MS,
   passed,
 } from '../contract/fixtures.ts'
+import { ENGINES } from '../support/engines.ts'
 import { type ServedApp, serveApp } from '../support/served-app.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { useStore } from '../support/stores.ts'
 
 const WORKER = {
   id: 'worker-1',

@@ -3,8 +3,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DURATION_BOUNDS_MS } from '../../src/store/records.ts'
 import { addEndpoint, enqueueMany, settingsOf } from '../contract/fixtures.ts'
+import { ENGINES } from '../support/engines.ts'
 import { type ServedApp, serveApp } from '../support/served-app.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { useStore } from '../support/stores.ts'
 
 const COUNT = 1_030
 const AT_ONCE = 10

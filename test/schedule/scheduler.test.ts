@@ -6,7 +6,8 @@ import { jobByHand, jobOfTick, readSettings } from '../../src/schedule/schedule.
 import type { Store } from '../../src/store/store.ts'
 import { Scheduler } from '../../src/upkeep/scheduler.ts'
 import { addEndpoint, claimOne, report, success } from '../contract/fixtures.ts'
-import { ENGINES, useStore } from '../support/stores.ts'
+import { ENGINES } from '../support/engines.ts'
+import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import { addSchedule, HOUR_MS, movedOn, storedSchedule } from './fixtures.ts'
 

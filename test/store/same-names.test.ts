@@ -3,7 +3,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { ENGINES, type Engine } from '../support/stores.ts'
+import { ENGINES, type Engine } from '../support/engines.ts'
 
 const PROJECT = join(import.meta.dirname, '../..')
 const STORE = join(PROJECT, 'src/store')

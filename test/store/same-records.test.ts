@@ -3,7 +3,7 @@
 // of two stores decides by itself, they drift apart, and this shows it.
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { RUN_LONG } from '../support/run-long.ts'
+import { RUN_LONG } from '../support/engines.ts'
 import { useStore, withStore } from '../support/stores.ts'
 import { completing, lapsing, purging, settling } from './parity/attempt-scripts.ts'
 import { differencesOf } from './parity/differences.ts'

@@ -1,7 +1,8 @@
 // The fixture of tests that use the API as a client does: one deployment for all tests of a block,
 // and endpoints with receivers of their own.
 import { afterAll, beforeAll, expect } from 'vitest'
-import { type Deployment, deploy, type Engine } from './deployment.ts'
+import { type Deployment, deploy } from './deployment.ts'
+import type { Engine } from './engines.ts'
 import type { Process } from './process.ts'
 import { type Receiver, type Reply, type Script, startReceiver } from './receiver.ts'
 import type { Answer, PendingAnswer } from './request.ts'

@@ -4,13 +4,11 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, inject } from 'vitest'
+import type { Engine } from './engines.ts'
 import { type Process, runPosthorn } from './process.ts'
 import { type AnswerCheck, createAnswerCheck } from './recorded-answers.ts'
 import { type Answer, requestTo, type SendRequest } from './request.ts'
 import { until } from './until.ts'
-
-export const ENGINES = ['sqlite', 'mongo'] as const
-export type Engine = (typeof ENGINES)[number]
 
 export interface Deployment {
   env: Record<string, string>

@@ -6,11 +6,9 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, inject } from 'vitest'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store, StoreSettings } from '../../src/store/store.ts'
+import type { Engine } from './engines.ts'
 import { databaseUrl } from './mongo.ts'
 import { dropDatabase, rawTextOf, rawTextOfDatabase } from './raw-store.ts'
-
-export const ENGINES = ['sqlite', 'mongo'] as const
-export type Engine = (typeof ENGINES)[number]
 
 const DAY_MS = 86_400_000
 const RETENTION = { retentionMs: 7 * DAY_MS, retentionDeadMs: 30 * DAY_MS }

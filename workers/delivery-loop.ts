@@ -79,6 +79,12 @@ const WORTH_CLAIM = 25
  * jobs that the store can settle.
  */
 const WORTH_SHARE = 1 / 2
+/**
+ * A store that settles fewer jobs than this in half of a lease is written to by one claim or one
+ * settlement at a time. Both at once, from several workers, wait for each other so long that claims
+ * come too late and are released.
+ */
+const FEW = 10
 /** Limit of unsettled jobs for each slot: it bounds memory when an endpoint responds fast. */
 const MAX_UNSETTLED_PER_SLOT = 4
 /**
@@ -201,9 +207,9 @@ export class DeliveryLoop {
     // costs the store a quarter less for each job than a claim of one.
     const most = Math.min(Math.max(1, Math.round(settleable)), concurrency * MAX_UNSETTLED_PER_SLOT)
     const more = most - this.#unsettledCount
+    if (oldest === undefined || most >= concurrency) return more
     // On a slow store, the writes in progress soon make room for a larger claim.
-    const isWorth = most >= concurrency || oldest === undefined || more >= most * WORTH_SHARE
-    return isWorth ? more : 0
+    return most >= FEW && more >= most * WORTH_SHARE ? more : 0
   }
 
   *#readyEndpoints(): Iterable<ReadyEndpoint> {

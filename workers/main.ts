@@ -28,6 +28,7 @@ export async function startWorker(config: Config): Promise<string> {
     warn: (fields, message) => log.warn(fields, message),
     error: (fields, message) => log.error(fields, message),
     mayCreate: false,
+    reencrypts: false,
   })
   const worker = createWorker(config, store, { workerId, log })
   let isStopping = false

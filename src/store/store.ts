@@ -257,6 +257,12 @@ export interface StoreSettings extends Retention {
   error?: (fields: Record<string, unknown>, message: string) => void
   /** false: a missing SQLite file is refused, not created. Absent: true. */
   mayCreate?: boolean
+  /**
+   * false: a worker. It leaves stored secrets in the encryption of the API, which may lack the
+   * first key of the worker. Absent: secrets of older keys are encrypted with the first key at
+   * the start.
+   */
+  reencrypts?: boolean
 }
 
 export type EnqueueResult =
@@ -374,6 +380,7 @@ export const UNAVAILABLE = {
   read_only: 'cannot be written: it is read-only',
   disk_error: 'cannot be read or written: its disk reports an error',
   damaged: 'is damaged',
+  key_file: 'cannot encrypt secrets: its key file cannot be read or holds no key',
   removed: 'was removed or replaced while it was in use',
   closed: 'is closed',
 } as const

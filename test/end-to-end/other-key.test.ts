@@ -71,8 +71,9 @@ describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
     expect(named.filter((msg) => msg === 'worker.key_missing')).toHaveLength(1)
     expect(named).not.toContain('claim.failed')
 
-    // One that holds both keys opens what either has encrypted.
-    const both = `${posthorn.env.ENCRYPTION_KEY},${OTHER_KEY}`
+    // One that holds both keys, in whichever order, decrypts what the API has encrypted, and leaves
+    // it so: the API still reads its endpoints.
+    const both = `${OTHER_KEY},${posthorn.env.ENCRYPTION_KEY}`
     expect((await read(`/jobs/${id}`)).state).toBe('queued')
     await posthorn.startWorker({ ENCRYPTION_KEY: both, WORKER_ID: 'worker-with-both' })
     await posthorn.job(id, 'succeeded')
@@ -84,5 +85,6 @@ describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
     ])
     await until(async () => (await read('/stats')).liveWorkers === 1)
     await api.logged('upkeep.ended')
+    expect((await posthorn.request('GET', '/endpoints/invoice-pdf')).status).toBe(200)
   })
 })

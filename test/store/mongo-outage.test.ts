@@ -11,9 +11,9 @@ import {
   it,
   onTestFinished,
 } from 'vitest'
+import type { End } from '../../src/store/ends.ts'
 import { run, startDeadline } from '../../src/store/mongo/connection.ts'
 import { openMongoStore } from '../../src/store/mongo/store.ts'
-
 import { type Store, type StoreSettings, StoreUnavailable } from '../../src/store/store.ts'
 import {
   addEndpoint,
@@ -114,6 +114,27 @@ describe('a store whose server can be cut off', () => {
     expect(proxy.lostAnswers()).toBe(lostBefore + 1)
     const { items } = await place.store.listJobs({ endpoint, limit: 10 })
     expect(items.map(({ id }) => id)).toEqual([job.id])
+  })
+
+  it('a cancel that was stored but not answered is reported by its repeat, once', async () => {
+    const endpoint = await addEndpoint(place.store)
+    const { id } = await enqueueOne(place.store, endpoint)
+    await claimOne(place.store, endpoint)
+    const ends: End[] = []
+    const stop = store.onEnd((end) => void ends.push(end))
+    onTestFinished(stop)
+    proxy.cutAfter('cancelled')
+
+    await expect(store.cancel([id])).rejects.toThrow(StoreUnavailable)
+
+    await until(async () => (await jobOf(place.store, id)).state === 'cancelled')
+    expect(ends).toEqual([])
+    proxy.mend()
+    await until(() => answers(store))
+    for (let i = 0; i < 2; i++) {
+      expect(await store.cancel([id])).toEqual([{ kind: 'refused', state: 'cancelled' }])
+    }
+    expect(ends).toMatchObject([{ jobId: id, endpoint, attempt: { outcome: 'cancelled' } }])
   })
 
   it('a job whose claim was not answered comes back long before its lease would end', async () => {

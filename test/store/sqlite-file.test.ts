@@ -3,6 +3,7 @@
 import {
   chmodSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readFileSync,
   rmSync,
@@ -236,6 +237,22 @@ describe('the key file', () => {
     symlinkSync(join(folder, 'nowhere'), join(folder, 'other.db.key'))
     const refused = { name: 'StoreUnavailable', kind: 'disk_error' }
     await expect(addEndpoint(other)).rejects.toMatchObject(refused)
+  })
+
+  test.each([
+    ['is a folder', (file: string) => mkdirSync(file)],
+    ['is empty', (file: string) => writeFileSync(file, '')],
+    ['holds no key', (file: string) => writeFileSync(file, 'no key')],
+  ])('that %s makes the store unavailable until it is repaired', async (_, spoil) => {
+    const store = await open()
+    spoil(`${path}.key`)
+    await expect(addEndpoint(store)).rejects.toMatchObject({
+      ...{ name: 'StoreUnavailable', kind: 'key_file' },
+      message: expect.stringContaining(`${path}.key`),
+    })
+    await expect(store.ready()).rejects.toMatchObject({ kind: 'key_file' })
+    rmSync(`${path}.key`, { recursive: true })
+    await addEndpoint(store)
   })
 
   /** Files that are open can still be written. Root may write anywhere, so it becomes another user. */

@@ -43,6 +43,8 @@ import {
   toFinal,
 } from './job-document.ts'
 
+/** Limit of unacknowledged cancels that a process remembers. */
+const MAX_UNACKNOWLEDGED = 1_000
 /** If other callers change a job this often in 3 s, one more round is useless. */
 const MAX_ROUNDS = 10
 
@@ -55,9 +57,13 @@ const COMMAND_FIELDS = {
   orderingKey: 1,
   effectsPending: 1,
   waitingFor: 1,
+  'attempts.writeId': 1,
 } as const
 
-type CommandJob = Pick<JobDocument, '_id' | keyof typeof COMMAND_FIELDS>
+type CommandJob = Pick<
+  JobDocument,
+  '_id' | Exclude<keyof typeof COMMAND_FIELDS, 'attempts.writeId'>
+> & { attempts: Pick<AttemptDocument, 'writeId'>[] }
 
 /** A result, or the change to write and the result once it is written. */
 type Decision =
@@ -83,6 +89,8 @@ interface Command {
   decide(job: CommandJob): Decision | Promise<Decision>
   /** Called after each change, before the decision about the next job. */
   onWritten?(job: CommandJob, change: Change): void
+  /** Called if the store did not say whether it wrote the change. */
+  onUnacknowledged?(job: CommandJob, change: Change): void
 }
 
 const EDIT_FIELDS = {
@@ -101,7 +109,10 @@ export async function cancel(context: MongoContext, ids: string[]): Promise<Comm
   const results = await runCommand(ids, {
     ...{ context, event: 'cancel', deadline, seen: await readJobs(context, ids, deadline) },
     decide(job) {
-      if (isFinalState(job.state)) return { kind: 'refused', state: stateOf(job.state) }
+      if (isFinalState(job.state)) {
+        reportUnacknowledged(context, job)
+        return { kind: 'refused', state: stateOf(job.state) }
+      }
       const now = nowOf(context)
       const result = { kind: 'applied' } as const
       const update = toFinal('cancelled', now, {})
@@ -114,6 +125,10 @@ export async function cancel(context: MongoContext, ids: string[]): Promise<Comm
       if (attempt === undefined) return
       context.ends.tell({ jobId, endpoint, attempt: attemptOf(attempt), diedOf: null })
     },
+    onUnacknowledged({ _id }, { attempt }) {
+      const { unacknowledgedCancels: noted } = context
+      if (attempt !== undefined && noted.size < MAX_UNACKNOWLEDGED) noted.set(_id, attempt)
+    },
   })
   await tryFinishEffects(
     context,
@@ -121,6 +136,18 @@ export async function cancel(context: MongoContext, ids: string[]): Promise<Comm
   )
   // Only a retry can break the unique index of dedupe keys or be refused for its dependencies.
   return results as CommandResult[]
+}
+
+/** The write of an earlier cancel was stored, but not acknowledged in time: it ended the attempt. */
+function reportUnacknowledged(
+  { unacknowledgedCancels, ends }: MongoContext,
+  { _id: jobId, endpoint, attempts }: CommandJob,
+): void {
+  const attempt = unacknowledgedCancels.get(jobId)
+  if (attempt === undefined) return
+  unacknowledgedCancels.delete(jobId)
+  if (!attempts.some(({ writeId }) => writeId === attempt.writeId)) return
+  ends.tell({ jobId, endpoint, attempt: attemptOf(attempt), diedOf: null })
 }
 
 export async function retry(
@@ -312,14 +339,17 @@ async function runCommand(ids: string[], command: Command): Promise<RetryResult[
 }
 
 async function changeOne(id: string, command: Command): Promise<RetryResult> {
-  const { context, seen, deadline, decide, onWritten } = command
+  const { context, seen, deadline, decide, onWritten, onUnacknowledged } = command
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const found = round === 0 ? seen : await readJobs(context, [id], deadline)
     const job = found.get(id)
     const decision = job === undefined ? ({ kind: 'not_found' } as const) : await decide(job)
     if (decision.kind === 'read_again') continue
     if (decision.kind !== 'change' || job === undefined) return decision as RetryResult
-    const written = await writeChange(job, decision.update, command)
+    const written = await writeChange(job, decision.update, command).catch((error: unknown) => {
+      if (error instanceof StoreUnavailable) onUnacknowledged?.(job, decision)
+      throw error
+    })
     if (written.kind === 'read_again') continue
     if (written.kind !== 'applied') return written
     onWritten?.(job, decision)

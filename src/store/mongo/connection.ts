@@ -22,7 +22,7 @@ import {
 } from '../store.ts'
 import type { UnreadableSchedules } from '../unreadable-schedules.ts'
 import type { EndpointDocument } from './endpoint-document.ts'
-import type { JobDocument } from './job-document.ts'
+import type { AttemptDocument, JobDocument } from './job-document.ts'
 
 export interface MongoContext {
   db: Db
@@ -34,6 +34,11 @@ export interface MongoContext {
   undecryptable: UnreadableSchedules
   pendingEffects: PendingEffects
   ends: EndListeners
+  /**
+   * Attempts that a cancel of this process ended, by job id, if the write was not acknowledged in
+   * time. The repeated cancel reports them (commands.ts).
+   */
+  unacknowledgedCancels: Map<string, AttemptDocument>
   /** Wakes the listeners of this process: something may be due. */
   notifyWork(): void
 }

@@ -109,6 +109,7 @@ export async function storeOn(
       undecryptable: rememberUnreadableSchedules(settings.warn),
       pendingEffects: rememberPendingEffects(),
       ends: createEndListeners(),
+      unacknowledgedCancels: new Map(),
       notifyWork: () => notifier.notify(),
     }
     await reencryptEndpoints(context)

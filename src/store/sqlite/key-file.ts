@@ -52,7 +52,14 @@ export function createKeyRing(
   }
 
   function all(): Buffer[] {
-    return keys ?? use([readKeyFile(path) ?? makeKeyFile(path)])
+    if (keys !== null) return keys
+    try {
+      return use([readKeyFile(path) ?? makeKeyFile(path)])
+    } catch (error) {
+      // After the start: once the file is repaired, the next write reads it.
+      if (!(error instanceof StoreUnusable)) throw error
+      throw new StoreUnavailable(error.message, { cause: error, kind: 'key_file' })
+    }
   }
 
   function opener(): SecretBox {

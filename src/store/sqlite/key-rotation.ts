@@ -28,7 +28,7 @@ interface EncryptedSchedule {
 }
 
 /** @throws StoreUnusable if a secret has another key: the start fails, instead of each delivery */
-export async function reencryptEndpoints({ connection, keys }: Database): Promise<void> {
+export async function reencryptEndpoints({ connection, keys, settings }: Database): Promise<void> {
   const changes = await connection.read(() => {
     const found: Record<string, string | null>[] = []
     const rows = connection.statement(ENCRYPTED_ENDPOINTS).iterate()
@@ -45,7 +45,7 @@ export async function reencryptEndpoints({ connection, keys }: Database): Promis
     }
     return found
   })
-  if (changes.length === 0) return
+  if (settings.reencrypts === false || changes.length === 0) return
   await connection.write('full', () => {
     for (const change of changes) connection.statement(REENCRYPT_ENDPOINT).run(change)
   })
@@ -53,7 +53,8 @@ export async function reencryptEndpoints({ connection, keys }: Database): Promis
 
 /** A schedule that no key decrypts is logged and stays: the others must tick. */
 export async function reencryptSchedules(database: Database): Promise<void> {
-  const { connection } = database
+  const { connection, settings } = database
+  if (settings.reencrypts === false) return
   let last: EncryptedSchedule | undefined = { name: '', settings: '' }
   while (last !== undefined) {
     const after: string = last.name

@@ -7,7 +7,7 @@ export default defineConfig({
     include: [
       'test/long/**/*.test.ts',
       'test/end-to-end/{dead-worker,figures,health,schedules}.test.ts',
-      'test/hostile/{key-matrix,log-injection}.test.ts',
+      'test/hostile/{key-matrix,log-injection,parameters}.test.ts',
       'test/dashboard/overview.test.ts',
       'test/model/store-model.test.ts',
     ],

@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, expect, vi } from 'vitest'
 import { findChromium, startChromium } from '../support/chromium.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { describedApi } from '../support/recorded-answers.ts'
 
 export const CHROMIUM = findChromium()
 const ACTION_DEADLINE_MS = 20_000
@@ -42,7 +43,6 @@ export function useFixture(settings: Record<string, string> = {}, worker = true)
   const fixture = {} as Fixture
   let browser: Browser
   let usual: BrowserContext
-  let templates: Template[] = []
 
   beforeAll(async () => {
     if (CHROMIUM === null) return
@@ -57,7 +57,6 @@ export function useFixture(settings: Record<string, string> = {}, worker = true)
     Object.assign(fixture, { posthorn, receiver })
     if (worker) await posthorn.startWorker()
     usual = await browser.newContext({ viewport: DESK })
-    templates = await templatesOf(posthorn.url())
   })
   afterEach(async () => {
     for (const context of browser?.contexts() ?? []) {
@@ -80,7 +79,7 @@ export function useFixture(settings: Record<string, string> = {}, worker = true)
     const page = await context.newPage()
     page.setDefaultTimeout(ACTION_DEADLINE_MS)
     if (clock) await page.clock.install()
-    watch(page, fixture.posthorn.url(), templates)
+    watch(page, fixture.posthorn.url())
     await page.goto(`${fixture.posthorn.url()}/dashboard#${place}`)
     return page
   }
@@ -97,7 +96,8 @@ export function useFixture(settings: Record<string, string> = {}, worker = true)
 }
 
 /** Every request of the page is one of the public API, or a file of the dashboard. */
-function watch(page: Page, url: string, templates: Template[]): void {
+function watch(page: Page, url: string): void {
+  const described = templates()
   page.on('pageerror', (error) => wrongs.push(`error: ${error.message}`))
   page.on('console', (line) => {
     if (line.type() === 'error' || line.type() === 'warning') wrongs.push(`console: ${line.text()}`)
@@ -108,17 +108,15 @@ function watch(page: Page, url: string, templates: Template[]): void {
   })
   page.on('request', (request) => {
     const { origin, pathname } = new URL(request.url())
-    const isPublic = templates.some(
+    const isPublic = described.some(
       ({ method, shape }) => method === request.method() && shape.test(pathname),
     )
     if (origin !== url || !isPublic) wrongs.push(`request: ${request.method()} ${request.url()}`)
   })
 }
 
-async function templatesOf(url: string): Promise<Template[]> {
-  const { paths } = (await (await fetch(`${url}/openapi.json`)).json()) as {
-    paths: Record<string, object>
-  }
+function templates(): Template[] {
+  const paths: Record<string, object> = describedApi().document.paths
   // The files of the page are no part of the API.
   const all = { ...paths, '/dashboard/{file}': { get: {} } }
   return Object.entries(all).flatMap(([path, methods]) =>

@@ -5,7 +5,7 @@ import { ERRORS, type ErrorCode } from '../../src/errors.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import type { Engine } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
-import { type AnswerCheck, createAnswerCheck } from '../support/recorded-answers.ts'
+import { describedApi } from '../support/recorded-answers.ts'
 import { type Json, type Operation, operationsOf, type Samples } from './operations.ts'
 
 /** Longer than anything here may take: a request that takes so long hangs. */
@@ -21,7 +21,6 @@ export interface Fixture {
   posthorn: Deployment
   api: Process
   operations: Operation[]
-  check: AnswerCheck
   /** Any answer that is a 5xx, hangs, or is not described, is a failure. */
   ask(method: string, path: string, body?: string, headers?: object): Promise<Heard>
   /** A job of the endpoint `known`, queued. */
@@ -52,8 +51,7 @@ export async function openFixture(
 ): Promise<Fixture> {
   const posthorn = deploy(engine, settings)
   const api = await posthorn.startApi()
-  const document: Json = await (await fetch(`${posthorn.url()}/openapi.json`)).json()
-  const check = createAnswerCheck(document)
+  const { document, check } = describedApi()
   const key = settings.API_KEYS?.split(',', 1)[0]
   const known = key === undefined ? {} : { authorization: `Bearer ${key}` }
 
@@ -91,7 +89,6 @@ export async function openFixture(
     posthorn,
     api,
     operations: operationsOf(document, SAMPLES),
-    check,
     ask,
     newJob: async () => (await made('POST', '/jobs', { endpoint: 'known', payload: 1 })).id,
     async heldJob() {

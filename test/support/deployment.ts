@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { expect, inject } from 'vitest'
 import type { Engine } from './engines.ts'
 import { type Process, runPosthorn } from './process.ts'
-import { type AnswerCheck, createAnswerCheck } from './recorded-answers.ts'
+import { describedApi } from './recorded-answers.ts'
 import { type Answer, requestTo, type SendRequest } from './request.ts'
 import { until } from './until.ts'
 
@@ -15,7 +15,7 @@ export interface Deployment {
   url: () => string
   startApi(env?: Record<string, string>): Promise<Process>
   startWorker(env?: Record<string, string>): Promise<Process>
-  /** Fails the test if the answer is not one that the API describes. */
+  /** Fails the test if the answer is not one that openapi.json describes. */
   request: SendRequest
   /** Registers an endpoint; the answer holds its secret. */
   endpoint(name: string, url: string, settings?: object): Promise<Answer>
@@ -36,7 +36,6 @@ export function deploy(engine: Engine, settings: Record<string, string> = {}): D
   }
   const processes: Process[] = []
   let url = ''
-  let check: AnswerCheck | null = null
 
   async function start(command: string, ready: string, more: Record<string, string>) {
     const one = runPosthorn([command], { ...env, ...more })
@@ -46,7 +45,7 @@ export function deploy(engine: Engine, settings: Record<string, string> = {}): D
 
   const request = requestTo(
     () => url,
-    (answer) => expect(check?.problemsOf(answer) ?? []).toEqual([]),
+    (answer) => expect(describedApi().check.problemsOf(answer)).toEqual([]),
   )
 
   return {
@@ -55,8 +54,6 @@ export function deploy(engine: Engine, settings: Record<string, string> = {}): D
     async startApi(more = {}) {
       const { one, line } = await start('api', 'api.listening', more)
       url = line.url as string
-      // Every answer that request() gets must be one that this API describes.
-      check ??= createAnswerCheck(await (await fetch(`${url}/openapi.json`)).json())
       return one
     },
     startWorker: async (more = {}) => (await start('worker', 'worker.started', more)).one,

@@ -14,7 +14,7 @@ import { openStore } from '../../src/store/open-store.ts'
 import type { Store } from '../../src/store/store.ts'
 import { createAddressPolicy } from '../../src/webhook/address-policy.ts'
 import { createSender } from '../../src/webhook/send.ts'
-import { createAnswerCheck, recordAnswers } from './recorded-answers.ts'
+import { describedApi, recordAnswers } from './recorded-answers.ts'
 import { requestTo, type SendRequest } from './request.ts'
 
 export interface ServedApp {
@@ -71,9 +71,10 @@ export async function serveApp(options: ServedAppOptions = {}): Promise<ServedAp
     limits: options.limits ?? {},
     inflight: options.inflight ?? {},
   })
-  const check = createAnswerCheck(app.swagger())
   const undescribed: string[] = []
-  recordAnswers(app.server, (answer) => undescribed.push(...check.problemsOf(answer)))
+  recordAnswers(app.server, (answer) =>
+    undescribed.push(...describedApi().check.problemsOf(answer)),
+  )
   url = await app.listen({ host: '127.0.0.1', port: 0 })
   const expectDescribedAnswers = () => expect(undescribed.splice(0)).toEqual([])
   return {

@@ -59,32 +59,35 @@ interface AppOptions {
   store: Store
   /** Checks the URLs of endpoints. */
   policy: AddressPolicy
-  /** For pings; jobs are delivered by workers. */
+  /** Sends test pings; workers deliver jobs. */
   sender: Sender
-  /** What handlers report is added here. */
+  /** Gets the attempts that handlers report about. */
   minuteStats: MinuteStats
   log: FastifyBaseLogger
-  /** For the one line of each attempt that ends here; absent: `log`. */
+  /** Logs the one line of each attempt that ends here; absent: `log`. */
   attemptLog?: Pick<FastifyBaseLogger, 'info'>
-  /** None: local mode. */
+  /** Empty: local mode. */
   apiKeys: string[]
-  /** Base of the URLs that async handlers are given; null: none is known (yet). */
+  /** Base of the URLs that async handlers report to; null: not known (yet). */
   publicUrl: () => string | null
   maxBodyBytes: number
   version: string
-  /** Made here unless given. */
+  /** Absent: created here. */
   metrics?: ApiMetrics
-  /** Of connections; those that are not given are as they should be. */
+  /** Limits of each connection; absent ones have their defaults. */
   limits?: Partial<ConnectionLimits>
-  /** Of all clients together; as above. */
+  /** Limits of all clients together; absent ones have their defaults. */
   inflight?: Partial<InflightLimits>
 }
 
-/** As long as a request line can be: Node takes 16 KiB of header. */
+/** The longest request line: Node accepts 16 KiB of headers. */
 const MAX_PARAM_LENGTH = 16_384
 const KEEP_ALIVE_TIMEOUT_MS = 72_000
 const REQUEST_ID_SHAPE = /^[A-Za-z0-9._-]{1,64}$/
-/** Of an attempt, sent with the wrong method; with the right one, POST, no query is shown. */
+/**
+ * The URL may contain the token of an attempt. This is for requests with a wrong method: the query
+ * of a POST is never shown.
+ */
 const MAY_HOLD_TOKEN = /token|\/(complete|fail|heartbeat)\b/i
 
 export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
@@ -135,12 +138,13 @@ function createServer(
   const app = Fastify({
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }),
-    // One of its own for each request would cost it more than a hook: our lines name the request.
+    // Creating a logger for each request would cost more than a hook. Our log lines name the
+    // request.
     childLoggerFactory: (logger) => logger,
     bodyLimit: maxBodyBytes,
     requestTimeout: limits.requestMs,
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
-    // An id that is too long to be one is unknown, not malformed.
+    // An id that is too long gets 404, not 400.
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     requestIdHeader: false,
     genReqId: (request) => requestIdFrom(request.headers['x-request-id']),
@@ -150,20 +154,20 @@ function createServer(
     frameworkErrors: (error, request, reply) => {
       ignoreBody(request.raw, reply.raw)
       sendProblem(request, reply, error)
-      // No hook runs for these.
+      // No hook runs for these errors.
       metrics.onRefused(reply.statusCode, request.method)
     },
     forceCloseConnections: 'idle',
   })
   watchConnections(app.server, limits, (status) => metrics.onRefused(status))
-  // First of all: the active span is that of the HTTP server then, not one of a plugin.
+  // Before everything else: then the active span is that of the HTTP server, not that of a plugin.
   app.server.prependListener('request', ({ method, url = '' }) => {
     if (method !== 'GET' || MAY_HOLD_TOKEN.test(url)) hideQuery(url)
   })
   return app
 }
 
-/** However large a body may be, there is room for two. */
+/** Whatever the largest body is, two of them are within the limit. */
 function inflightLimits({ maxBodyBytes, inflight }: AppOptions): InflightLimits {
   const leastBytes = 2 * BATCH_SIZE_FACTOR * maxBodyBytes
   return {
@@ -183,7 +187,7 @@ function registerRoutes(
   const { store, version, maxBodyBytes } = options
   const { minuteStats, attemptLog = options.log } = options
   const countEnd = createAttemptCounts({ minuteStats, metrics, log: attemptLog })
-  // What a cancel ends, or a sweep of this process.
+  // Counts what a cancel, or a sweep of this process, ends.
   store.onEnd(countEnd)
   const enqueueSize = createBatchSize(MAX_ENQUEUE_BATCH)
   const batcher = createEnqueueBatcher(store, enqueueSize, metrics.onBatch)
@@ -213,7 +217,7 @@ function registerRoutes(
   registerKeyRoutes(app, { store, storedKeys })
   registerStatsRoute(app, { store, snapshots })
   registerWorkersRoute(app, { store })
-  // A store that takes no writes is not up, whatever can be read of it.
+  // A store that accepts no writes is not up, even if it can be read.
   const snapshot = async () => {
     await store.ready()
     return snapshots.ofAll()
@@ -221,7 +225,7 @@ function registerRoutes(
   registerMetricsRoute(app, { metrics, snapshot })
 }
 
-/** A proxy that serves this API below a path is known by PUBLIC_URL alone. */
+/** If a proxy serves this API below a path, only PUBLIC_URL contains that path. */
 function locateBelow(app: FastifyInstance, publicUrl: () => string | null): void {
   app.addHook('onSend', (_request, reply, _payload, done) => {
     const location = reply.statusCode < 300 ? reply.getHeader('location') : undefined
@@ -230,7 +234,7 @@ function locateBelow(app: FastifyInstance, publicUrl: () => string | null): void
   })
 }
 
-/** Without a slash at its end. */
+/** The path without a slash at its end. */
 function pathOf(url: string | null): string {
   return url === null ? '' : new URL(url).pathname.replace(/\/$/, '')
 }

@@ -22,7 +22,7 @@ import { createAddressPolicy } from '../src/webhook/address-policy.ts'
 import { createSender } from '../src/webhook/send.ts'
 import { buildApp } from './app.ts'
 
-/** Pings are few. */
+/** Test pings are rare. */
 const PING_CONNECTIONS = 10
 /** How long a stopping API lets requests finish before it closes their connections. */
 const CLOSE_DEADLINE_MS = 5_000
@@ -34,9 +34,9 @@ const STOP_DEADLINE_MS = 2 * CLOSE_DEADLINE_MS
 const IDLE_CHECK_MS = 50
 
 /**
- * Starts the API; resolves with its URL once it listens. Throws when it cannot start.
+ * Starts the API; resolves with its URL once it listens. Throws if it cannot start.
  *
- * @param mayCreate false: a SQLite store that is missing is refused, not created
+ * @param mayCreate false: a missing SQLite store is an error, and is not created
  */
 export async function startApi(config: Config, { mayCreate = true } = {}): Promise<string> {
   const log = createLogger('api', config.LOG_LEVEL)
@@ -74,7 +74,7 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
     sender,
     minuteStats,
     publicUrl: () => publicUrl,
-    // Fastify's own lines at info say nothing that ours do not say better.
+    // Fastify's own lines at level info add nothing to ours.
     log: log.child({}, { level: log.isLevelEnabled('warn') ? 'warn' : log.level }),
     attemptLog: log,
     apiKeys: config.API_KEYS ?? [],
@@ -104,12 +104,12 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
     },
     unfinished: () => ({ detail: 'the store did not accept the last reports' }),
   })
-  // Only now: a program that reads this line may stop the process.
+  // Logged last: a program that reads this line may stop the process at once.
   log.info({ url, localMode, allowedTargets, publicUrl }, 'api.listening')
   return url
 }
 
-/** What a worker does beside delivering, for endpoints that are pulled need no worker. */
+/** The work of a worker besides deliveries: a system with only pulled endpoints needs no worker. */
 function createStandby(
   config: Config,
   store: Store,
@@ -150,7 +150,8 @@ function refuseOpenDoor(host: string, localMode: boolean): void {
 }
 
 /**
- * Closes listeners and waits at once, connections as they fall idle, all of them at the deadline.
+ * Closes listeners and waits at once, connections when they are idle, and all of them at the
+ * deadline.
  */
 async function closeApp(app: FastifyInstance, log: Logger): Promise<void> {
   const idleTimer = setInterval(() => app.server.closeIdleConnections(), IDLE_CHECK_MS)

@@ -1,5 +1,5 @@
-// How the routes of endpoints change an endpoint and send it, and the errors when they cannot. A
-// PATCH is written over the version that was read, and over no other.
+// How the routes of endpoints change an endpoint and send it, and the errors if they cannot. A
+// PATCH replaces only the version that was read.
 import type { FastifyReply } from 'fastify'
 import {
   type Endpoint,
@@ -15,13 +15,16 @@ import type { AddressPolicy } from '../../src/webhook/address-policy.ts'
 import { changedSettings, type EndpointChange, endpointView } from '../../src/wire/endpoints.ts'
 import { etagOf, stale } from '../http/conditional.ts'
 
-/** Against concurrent changes of the same endpoint; a client that loses so often must try again. */
+/**
+ * Tries, because another client may change the endpoint at the same time. A client that loses more
+ * often must try again.
+ */
 const MAX_TRIES = 10
 
 /**
- * Writes the change over the endpoint that was read, and over no other version.
+ * Changes the endpoint that was read, and only that version.
  *
- * @param ifVersion null: whichever version is stored
+ * @param ifVersion null: any stored version
  * @throws AppError endpoint_not_found, endpoint_in_use, precondition_failed, invalid_request
  */
 export async function changeEndpoint(
@@ -36,7 +39,7 @@ export async function changeEndpoint(
     if (stored.deleting) throw beingDeleted(name)
     if (ifVersion !== null && stored.version !== ifVersion) throw stale('endpoint', stored.version)
     const settings = changedSettings(stored, change)
-    // A change of something else is not refused for what the endpoint was before.
+    // Only a change of these fields is refused: any other change keeps the state from before.
     if (change.url !== undefined || change.completion !== undefined) {
       refuseUnreachableCompletion(settings, publicUrl)
     }
@@ -60,7 +63,7 @@ export async function changeEndpoint(
   })
 }
 
-/** As the store's putEndpoint; where nothing would change, nothing is written. */
+/** Like putEndpoint of the store, but writes nothing if nothing would change. */
 export async function putEndpoint(
   store: Store,
   settings: EndpointSettings,
@@ -86,7 +89,7 @@ export function refuseForbiddenUrl(url: string | null, policy: AddressPolicy): v
   if (!verdict.allowed) throw fieldError('/url', verdict.reason)
 }
 
-/** An async handler reports to a URL of this API. Only PUBLIC_URL names its origin. */
+/** An async handler reports to a URL of this API, whose origin is known only from PUBLIC_URL. */
 export function refuseUnreachableCompletion(
   { url, completion }: Pick<EndpointSettings, 'url' | 'completion'>,
   publicUrl: string | null,

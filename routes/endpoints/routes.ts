@@ -57,7 +57,7 @@ interface ByName {
 interface EndpointRoutes {
   store: Store
   policy: AddressPolicy
-  /** Base of the URLs that async handlers are given; null: none is known. */
+  /** Base of the URLs that async handlers report to; null: unknown. */
   publicUrl: () => string | null
 }
 
@@ -136,7 +136,8 @@ function registerPatch(app: FastifyInstance, { store, policy, publicUrl }: Endpo
 }
 
 function registerList(app: FastifyInstance, { store }: EndpointRoutes): void {
-  // A store that is too slow to count for a whole page is asked for shorter ones.
+  // If the store is too slow to count the jobs of a whole page, smaller pages are requested from
+  // it.
   const size = createBatchSize(MAX_PAGE)
   app.get<{ Querystring: { limit: number; cursor?: string } }>(
     '/endpoints',

@@ -1,5 +1,5 @@
-// Who may send a request: API keys and their scopes, stored keys as this process knows them, and
-// the log of refused requests.
+// Who may send a request: API keys and their scopes, a cache of the stored keys, and the log of
+// refused requests.
 import type { FastifyRequest } from 'fastify'
 import type { AppError } from '../../src/errors.ts'
 import { createKeyCheck, forbidden, unauthorized } from '../../src/http/access.ts'
@@ -12,20 +12,20 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** The route needs no key. */
     open?: boolean
-    /** The scope that is enough; every route needs `admin` unless it says less. */
+    /** The scope that is sufficient; default: `admin`. */
     scope?: KeyScope
   }
   interface FastifyRequest {
-    /** The stored key that it came with; null: none, or one of the environment. */
+    /** The stored key of the request; null: none, or a key of API_KEYS. */
     storedKey: StoredKey | null
   }
 }
 
 /**
- * The check that runs before every request. With no keys from the environment the API is in local
- * mode, whatever keys are stored; a key that is sent is checked even there.
+ * The check that runs before every request. Without API_KEYS the API is in local mode, whatever
+ * keys are stored; a key that is sent is checked even then.
  *
- * @param storedKeys those made with POST /keys
+ * @param storedKeys keys created with POST /keys
  */
 export function createAccessCheck(
   apiKeys: string[],
@@ -76,11 +76,11 @@ const MAX_AGE_MS = 2_000
 
 export interface StoredKeys {
   /**
-   * null: there is no such key. Not a promise if the keys were read a moment ago: a wrong key is
-   * then refused before the body is parsed.
+   * null: there is no such key. Not a promise if the keys were read a moment ago: then a wrong key
+   * is refused before the body is parsed.
    */
   find(hash: string): StoredKey | null | Promise<StoredKey | null>
-  /** After a change by this process, which must see it at once. */
+  /** Called after a change by this process, which must see it at once. */
   forget(): void
 }
 
@@ -90,7 +90,7 @@ export function createStoredKeys(store: Pick<Store, 'listKeys'>): StoredKeys {
   let known: Map<string, StoredKey> | null = null
   let readAtMs = Number.NEGATIVE_INFINITY
 
-  /** Reads all keys, which are few, once for all requests that come meanwhile. */
+  /** Reads all keys, which are few. Requests that come during the read share it. */
   function read(): Map<string, StoredKey> | Promise<Map<string, StoredKey>> {
     const isFresh = performance.now() - readAtMs < MAX_AGE_MS
     if (reading !== null && isFresh) return known ?? reading
@@ -102,7 +102,7 @@ export function createStoredKeys(store: Pick<Store, 'listKeys'>): StoredKeys {
       (keys) => {
         if (reading === started) known = keys
       },
-      // The next request repeats a read that failed.
+      // After a failed read, the next request reads again.
       () => {
         if (reading === started) reading = null
       },
@@ -122,7 +122,7 @@ export function createStoredKeys(store: Pick<Store, 'listKeys'>): StoredKeys {
   }
 }
 
-/** Of the log of refused requests: a flood of wrong keys must not fill a disk. */
+/** Limit of the log of refused requests: a flood of wrong keys must not fill a disk. */
 const MAX_LINES = 10
 const WINDOW_MS = 10_000
 
@@ -131,10 +131,7 @@ export function isRefusal({ status }: AppError): boolean {
   return status === 401 || status === 403
 }
 
-/**
- * Logs a refused request, except beyond MAX_LINES; the next line counts those that were left
- * out.
- */
+/** Logs a refused request. Beyond MAX_LINES it only counts, and the next line has the count. */
 export function createRefusalLog(): (request: FastifyRequest, error: AppError) => void {
   let windowEndsAtMs = 0
   let lineCount = 0

@@ -5,7 +5,7 @@ import { z } from 'zod'
 import { AppError } from '../../src/errors.ts'
 import type { IfVersion } from '../../src/store/precondition.ts'
 
-/** Loose, so that ifMatch can refuse If-None-Match. */
+/** Accepts any text, so that ifMatch can refuse If-None-Match with a message of its own. */
 export const ifMatchHeaders = z.looseObject({
   'if-match': z
     .string()
@@ -13,12 +13,12 @@ export const ifMatchHeaders = z.looseObject({
     .optional(),
 })
 
-/** Of a write that also creates. */
+/** Headers of a write that can also create a record. */
 export const writeHeaders = ifMatchHeaders.extend({
   'if-none-match': z.string().regex(/^\*$/, 'expected *: nothing is replaced').optional(),
 })
 
-/** Of a read. */
+/** Headers of a read. */
 export const ifNoneMatchHeaders = z.object({ 'if-none-match': z.string().max(1_024).optional() })
 
 export function etagOf(version: number): string {
@@ -26,8 +26,8 @@ export function etagOf(version: number): string {
 }
 
 /**
- * The version that a write to an existing record requires. null: any; `*` is the same, because
- * such a write changes nothing where no record is.
+ * The version that a write to an existing record requires; null: any. `*` means the same, because
+ * such a write changes nothing if the record does not exist.
  *
  * @throws AppError for If-None-Match, which such a write can never meet
  */
@@ -39,7 +39,10 @@ export function ifMatch(headers: Record<string, unknown>): number | null {
   return wanted === 'any' ? null : wanted
 }
 
-/** What a write that also creates requires. @throws AppError when both headers are given */
+/**
+ * The version that a write requires that can also create. @throws AppError if both headers are
+ * given
+ */
 export function writePrecondition(headers: Record<string, unknown>): IfVersion {
   if (headers['if-none-match'] === undefined) return matchOf(headers)
   if (headers['if-match'] === undefined) return 'none'
@@ -61,8 +64,8 @@ function refusedIfNoneMatch(message: string): AppError {
 const CONDITIONS = ['if-match', 'if-none-match'] as const
 
 /**
- * A client that sends a condition relies on it (RFC 9110, section 13.1). A route that does not
- * support conditions refuses a request that has one, instead of ignoring it.
+ * A client that sends a condition relies on it (RFC 9110, section 13.1). A route without conditions
+ * refuses a request that has one, instead of ignoring it.
  */
 export function refuseUnsupportedConditions(app: FastifyInstance): void {
   app.addHook('preValidation', (request, _reply, done) => {
@@ -83,7 +86,7 @@ function supportsConditions({ routeOptions }: FastifyRequest): boolean {
   return headers instanceof z.ZodObject && 'if-match' in headers.shape
 }
 
-/** Whether the client has this version: weak comparison, as If-None-Match asks for. */
+/** Whether the client has this version, by weak comparison, as If-None-Match requires. */
 export function isNoneMatch(headers: Record<string, unknown>, version: number): boolean {
   const text = headers['if-none-match']
   if (typeof text !== 'string') return false
@@ -92,8 +95,8 @@ export function isNoneMatch(headers: Record<string, unknown>, version: number): 
 }
 
 /**
- * @param version null: there is no such record
- * @param wanted what the write depended on
+ * @param version null: the record does not exist
+ * @param wanted the condition of the write
  */
 export function stale(what: string, version: number | null, wanted: IfVersion = null): AppError {
   const found =

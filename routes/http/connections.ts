@@ -10,20 +10,22 @@ import {
 } from '../../src/http/problem.ts'
 
 export interface ConnectionLimits {
-  /** From the first byte of a request to its last. */
+  /** From the first byte of a request to its last byte. */
   requestMs: number
   /** From the moment a response is complete until the client has read it. */
   responseMs: number
-  /** How often the deadline of requests is looked at. */
+  /** How often the deadline of requests is checked. */
   checkMs: number
   /** Requests on one connection whose responses are not complete. */
   pending: number
-  /** The same, on a connection that has not shown a valid key. */
+  /** The same, for a connection that has not shown a valid key. */
   pendingOfStranger: number
-  /** Connections that have not shown a valid key. Beyond it the oldest of them is closed. */
+  /**
+   * Connections that have not shown a valid key. Beyond this limit the oldest of them is closed.
+   */
   strangers: number
   strangersOfAddress: number
-  /** Of all connections. Room for the waits of all clients (jobs/waits.ts). */
+  /** All connections. Enough for the waits of all clients (jobs/waits.ts). */
   connections: number
 }
 
@@ -40,24 +42,27 @@ export const CONNECTION_LIMITS: ConnectionLimits = {
 
 /** After its last response, a connection is closed when it is silent for this long. */
 const GOODBYE_MS = 1_000
-/** How much it may still send in all, and for how long: then its client does not read. */
+/**
+ * How much it may still send in all, and for how long. After that its client apparently does not
+ * read.
+ */
 const MAX_DISCARDED_BYTES = 32 * 1_048_576
 const MAX_DISCARD_MS = 30_000
-/** From a callback of Node's parser: it stops in the middle of what it was given. */
+/** Returned from a callback of Node's parser, this value stops it in the middle of its input. */
 const STOP_PARSING = -1
 
 interface Connection {
   socket: Socket
   address: string
-  /** Of the latest request that came on it. */
+  /** The latest request on this connection. */
   request: IncomingMessage | null
   /** Requests whose responses are not complete, in order. */
   pending: Set<ServerResponse>
-  /** Ends the watch over connections without a key; null: it has shown one. */
+  /** Stops counting it as a connection without a key; null: it has shown one. */
   leaveStrangers: (() => void) | null
-  /** Nothing more that it sends is read. */
+  /** Nothing more from it is read. */
   isClosing: boolean
-  /** It asked for more than it may at once. */
+  /** It has sent more requests at once than allowed. */
   isOverLimit: boolean
   onRefused: (status: number) => void
 }
@@ -68,14 +73,14 @@ const refused = new WeakSet<Socket>()
 /** Connections after their last response: what they still send is read and dropped. */
 const discarding = new WeakSet<Socket>()
 
-/** @param onRefused gets the status of each response that no route has sent */
+/** @param onRefused called with the status of each response that comes from no route */
 export function watchConnections(
   server: Server,
   limits: ConnectionLimits,
   onRefused: (status: number) => void,
 ): void {
-  // Of two deadlines Node takes the longer one for whole requests, whichever that is: left at its
-  // default of a minute, the one for headers would be the one for bodies too.
+  // For whole requests Node uses the longer one of two deadlines. With its default of a minute, the
+  // deadline for headers would also apply to bodies.
   server.headersTimeout = limits.requestMs
   server.maxConnections = limits.connections
   const strangers = createStrangers(limits)
@@ -98,7 +103,7 @@ export function watchConnections(
     const pending = connection?.pending
     pending?.add(response)
     if (connection !== undefined) connection.request = request
-    // No route reads one.
+    // No route reads the body of a GET or HEAD.
     if (request.method === 'GET' || request.method === 'HEAD') ignoreBody(request, response)
     response.on('prefinish', () => overdue.begin(response))
     response.on('close', () => {
@@ -108,7 +113,8 @@ export function watchConnections(
   })
   // Node itself would respond to an unknown Expect header, and not with a problem.
   server.on('checkExpectation', (request, response) => server.emit('request', request, response))
-  // Node would close without a word. It lets go of the socket: an error that nobody hears ends us.
+  // Node would close the connection without a response. It removes its error listener from the
+  // socket, and an error without a listener would end the process.
   server.on('connect', (_request: IncomingMessage, socket: Socket) => {
     socket.on('error', () => socket.destroy())
     refused.add(socket)
@@ -116,7 +122,7 @@ export function watchConnections(
   })
 }
 
-/** A request on this connection was let in: it is no longer one of the strangers. */
+/** A request on this connection was accepted, so it no longer counts as one without a key. */
 export function trustConnection(socket: Socket): void {
   connections.get(socket)?.leaveStrangers?.()
 }
@@ -150,9 +156,9 @@ function lingerWithUnreadBody(connection: Connection): void {
 }
 
 /**
- * Node reads 64 KiB at a time, which may hold 3,600 requests, or a body in 10,000 chunks, and
- * parses all of it. An error from the callback that announces a request is the only way to stop it
- * there; the error then comes to refuseConnection.
+ * Node reads 64 KiB at a time, which may contain 3,600 requests, or a body in 10,000 chunks, and
+ * parses all of it. The only way to stop it there is an error from the callback that announces a
+ * request. Node passes this error to refuseConnection.
  */
 function limitParser(connection: Connection, limits: ConnectionLimits): void {
   const { parser } = connection.socket as Socket & { parser?: Parser }
@@ -168,14 +174,14 @@ function limitParser(connection: Connection, limits: ConnectionLimits): void {
   }
 }
 
-/** What this file needs of Node's own parser, which Node does not document. */
+/** The part of Node's own parser that this file uses. Node does not document it. */
 interface Parser {
   onIncoming(request: IncomingMessage, keepAlive: boolean): number
 }
 
 /**
- * Connections without a key, oldest first. Beyond a limit the oldest is closed, not the newest
- * refused: a client with a key shows it at once, and is then none of them.
+ * Connections without a key, oldest first. Beyond a limit the oldest is closed; a new one is never
+ * refused, because a client with a key shows it at once and is then not counted here.
  */
 function createStrangers(limits: ConnectionLimits) {
   const strangers = new Set<Connection>()
@@ -209,8 +215,8 @@ function createStrangers(limits: ConnectionLimits) {
 }
 
 /**
- * Node has a deadline for requests, and none for clients that do not read their responses. One
- * timer serves all: the responses are in the order of their deadlines.
+ * Node has a deadline for requests, but none for clients that do not read their responses. One
+ * timer is enough for all, because the responses are in the order of their deadlines.
  */
 function createResponseDeadline(responseMs: number) {
   const untilMs = new Map<ServerResponse, number>()
@@ -300,7 +306,7 @@ function sayGoodbye(socket: Socket, bytes = ''): void {
   discardInput(socket)
 }
 
-/** Reads on without a parser until the client closes, is silent, or sends more than makes sense. */
+/** Keeps reading without a parser until the client closes, is silent, or has sent too much. */
 function discardInput(socket: Socket): void {
   discarding.add(socket)
   const endsAtMs = performance.now() + MAX_DISCARD_MS
@@ -317,8 +323,8 @@ function discardInput(socket: Socket): void {
 }
 
 /**
- * Node's parser reads past the stream until there is a listener for its data. Must come before a
- * pause: the one of the parser ends only with the parser.
+ * Node's parser bypasses the stream until the stream has a listener for data. Call this before
+ * pause(): a pause of the parser would end only with the parser.
  */
 function detachParser(socket: Socket): void {
   socket.on('data', () => {})

@@ -1,4 +1,4 @@
-// Paging: the query fields of every list, and cursors, which are opaque to clients and contain
+// Paging: the query fields of every list, and cursors. A cursor is opaque to clients and contains
 // the key after which the next page begins.
 import { z } from 'zod'
 import { AppError } from '../../src/errors.ts'
@@ -20,7 +20,7 @@ export function writeCursor(key: string): string {
   return Buffer.from(key).toString('base64url')
 }
 
-/** @throws AppError invalid_request for a cursor that is not ours */
+/** @throws AppError invalid_request for a cursor that Posthorn did not create */
 export function readCursor(cursor: string, isKey: (key: string) => boolean): string {
   const key = Buffer.from(cursor, 'base64url').toString()
   if (isKey(key) && writeCursor(key) === cursor) return key

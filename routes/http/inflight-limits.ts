@@ -1,6 +1,6 @@
-// What the API holds for all clients together: requests without a response, their bodies, and
-// responses that were not read yet. A thousand clients that are each within their limits can be
-// too many together: the API then refuses what is too much, large requests first.
+// Limits what the API keeps for all clients together: requests without a response, their bodies,
+// and responses that were not read yet. A thousand clients that are each within their limits can be
+// too many together. The API then refuses the excess, large requests first.
 import type { Server } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
@@ -13,12 +13,14 @@ declare module 'fastify' {
 }
 
 export interface InflightLimits {
-  /** Waits included, of which there are 20,000 at most (jobs/waits.ts). */
+  /** Including waits, of which there are at most 20,000 (jobs/waits.ts). */
   requests: number
-  /** Room for two of the largest. */
+  /** Enough for two of the largest bodies. */
   bodyBytes: number
   responseBytes: number
-  /** Of routes that need no key: clients without one must not take up the room of the others. */
+  /**
+   * Responses of routes that need no key: clients without a key must not use the memory of others.
+   */
   openResponseBytes: number
 }
 
@@ -37,32 +39,40 @@ const NOTHING: InflightLimits = {
   openResponseBytes: 0,
 }
 
-/** Larger ones are refused from half of the limit on, so that they never keep out the others. */
+/**
+ * Larger bodies and responses are refused from half of the limit on, so that small ones always have
+ * room.
+ */
 const SMALL_BYTES = 65_536
 const RETRY_AFTER_SECONDS = '1'
 
 /**
  * Counts further bytes of the body of a request.
  *
- * @param soFar how large the body is with them
+ * @param soFar the size of the body including these bytes
  * @throws AppError overloaded
  */
 export type CountBody = (request: FastifyRequest, bytes: number, soFar: number) => void
 
 /** What is counted for one request, until its response is sent or its connection is closed. */
 interface Reservation extends InflightLimits {
-  /** Those of the same connection; null: it has ended. */
+  /** The reservations of the same connection; null: this one has ended. */
   siblings: Set<Reservation> | null
 }
 
 interface Inflight {
   open(socket: Socket): Reservation
-  /** @param soFar how large the body or response is with it. Throws AppError overloaded. */
+  /**
+   * @param soFar the size of the body or response including this amount. Throws AppError
+   * overloaded.
+   */
   add(reservation: Reservation, what: keyof InflightLimits, amount: number, soFar: number): void
   end(reservation: Reservation): void
 }
 
-/** Must be called before the routes are registered: a hook holds for what comes after it. */
+/**
+ * Must be called before the routes are registered: a hook applies only to routes registered later.
+ */
 export function limitInflight(app: FastifyInstance, limits: InflightLimits): CountBody {
   const inflight = countInflight(app.server, limits)
   app.decorateRequest('reservation', null)
@@ -76,7 +86,7 @@ export function limitInflight(app: FastifyInstance, limits: InflightLimits): Cou
   app.addHook('onSend', (request, reply, payload, done) => {
     const reservation = request.reservation
     const isSized = typeof payload === 'string' || Buffer.isBuffer(payload)
-    // A refusal is always sent.
+    // Refusals are always sent.
     if (reservation === null || !isSized || reply.statusCode >= 400) {
       done(null, payload)
       return
@@ -86,7 +96,7 @@ export function limitInflight(app: FastifyInstance, limits: InflightLimits): Cou
       const isOpen = request.routeOptions.config.open === true
       inflight.add(reservation, isOpen ? 'openResponseBytes' : 'responseBytes', bytes, bytes)
     } catch (error) {
-      // They belong to the response that is not sent.
+      // These headers belong to the response that is not sent.
       for (const name of ['etag', 'location']) reply.removeHeader(name)
       throw error
     }
@@ -100,9 +110,10 @@ export function limitInflight(app: FastifyInstance, limits: InflightLimits): Cou
 function countInflight(server: Server, limits: InflightLimits): Inflight {
   const sum: InflightLimits = { ...NOTHING }
   const reservationsOf = new WeakMap<Socket, Set<Reservation>>()
-  // Node tells a response that its connection is gone, but not those that were to come after it.
+  // Node closes the current response of a closed connection, but not the responses queued behind
+  // it.
   server.on('connection', (socket) => {
-    // One for each request on it that waits for its end; their number is limited here.
+    // Each pending request adds a listener. The number of requests is limited in connections.ts.
     socket.setMaxListeners(0)
     const reservations = new Set<Reservation>()
     reservationsOf.set(socket, reservations)

@@ -1,5 +1,5 @@
-// Request bodies: which content types are accepted, and reading a body whole within the limit of
-// its route. src/wire/envelope.ts parses what was read.
+// Request bodies: which content types are accepted, and how a body is read within the limit of its
+// route. src/wire/envelope.ts parses it.
 import type { IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
@@ -11,14 +11,14 @@ const JSON_TYPE = 'application/json'
 const JSON_TYPE_SHAPE = /^application\/json\s*(;|$)/i
 
 /**
- * Reads bodies: JSON with any parameters (RFC 8259 defines none), a payload kept as bytes. An
- * empty body is no body, whatever content type it comes with: clients send both for a POST
- * without data.
+ * Reads bodies: JSON with any parameters (RFC 8259 defines none), with the payload as bytes. An
+ * empty body counts as no body, whatever its content type: clients send one for a POST without
+ * data.
  */
 export function acceptJson(app: FastifyInstance, countBody: CountBody): void {
   app.removeAllContentTypeParsers()
   app.addHook('onRequest', (request, _reply, done) => {
-    // Fastify refuses a malformed content type before any parser sees that the body is empty.
+    // Fastify refuses a malformed content type before any parser can see that the body is empty.
     const { headers } = request.raw
     if (headers['content-type'] !== undefined) {
       if (JSON_TYPE_SHAPE.test(headers['content-type'])) headers['content-type'] = JSON_TYPE
@@ -41,13 +41,13 @@ export function acceptJson(app: FastifyInstance, countBody: CountBody): void {
   })
 }
 
-/** Reads no further than the first byte. */
+/** Reads only until the first byte. */
 function isEmpty(request: FastifyRequest, stream: IncomingMessage): Promise<boolean> {
   if (Number(request.headers['content-length']) > 0) return Promise.resolve(false)
   return new Promise((resolve, reject) => {
     stream.once('data', () => {
       resolve(false)
-      // The rest is discarded; the answer closes the connection.
+      // The rest is discarded; the response closes the connection.
       stream.resume()
     })
     stream.once('end', () => resolve(true))
@@ -56,7 +56,7 @@ function isEmpty(request: FastifyRequest, stream: IncomingMessage): Promise<bool
 }
 
 /**
- * Fastify would do this by itself, but does not say how much it holds meanwhile.
+ * Fastify can do this by itself, but it does not tell how many bytes it has in memory meanwhile.
  *
  * @throws AppError payload_too_large, or overloaded
  */
@@ -95,7 +95,7 @@ function readWhole(
       resolve(Buffer.concat(chunks, length))
     }
     function onClose(): void {
-      // An error costs more than all the rest of this.
+      // Creating an error costs more than everything else here.
       if (isOver) return
       fail(new AppError('invalid_request', 'the body ended before all of it had come'))
     }

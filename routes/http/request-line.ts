@@ -1,14 +1,14 @@
-// What is wrong with a request line: a path or a method that no route has (404, 405), and a
-// query that is not percent-coded UTF-8.
+// Checks request lines: a path or a method without a route (404, 405), and a query that is not
+// percent-encoded UTF-8.
 import type { FastifyInstance } from 'fastify'
 import { AppError, NO_ROUTE } from '../../src/errors.ts'
 
 interface MethodTable {
-  /** The error of a request that no route takes. */
+  /** The error of a request without a route. */
   refusal(method: string, url: string): AppError
 }
 
-/** Watches the routes as they are registered; must be made before them. */
+/** Records the routes as they are registered, so it must be created before them. */
 export function createMethodTable(app: FastifyInstance): MethodTable {
   const paths = new Map<string, { shape: RegExp; methods: Set<string> }>()
   app.addHook('onRoute', ({ url, method }) => {
@@ -19,7 +19,7 @@ export function createMethodTable(app: FastifyInstance): MethodTable {
 
   function refusal(method: string, url: string): AppError {
     const path = url.split('?', 1)[0] as string
-    // `/jobs/batch` is not the id of a job: the most literal path is the one that is meant.
+    // `/jobs/batch` is not the id of a job: the path with the fewest parameters wins.
     const [known] = [...paths]
       .filter(([, { shape }]) => shape.test(path))
       .sort(([a], [b]) => a.split(':').length - b.split(':').length)
@@ -31,19 +31,22 @@ export function createMethodTable(app: FastifyInstance): MethodTable {
     })
   }
 
-  // Before the body is read: without a route its faults do not matter.
+  // Before the body is read, because its faults do not matter without a route.
   app.addHook('preParsing', async (request) => {
     if (request.is404) throw refusal(request.method, request.url)
   })
   return { refusal }
 }
 
-/** `/jobs/:id/cancel` as a pattern; our paths contain no other special character of a RegExp. */
+/**
+ * `/jobs/:id/cancel` as a pattern. Paths of Posthorn contain no other special character of a
+ * RegExp.
+ */
 function shapeOf(url: string): RegExp {
   return new RegExp(`^${url.replaceAll('.', '\\.').replaceAll(/:[a-z]+/g, '[^/]+')}$`)
 }
 
-/** Fastify keeps an invalid code as it is written: `%ff` would search for those three letters. */
+/** Fastify keeps an invalid escape unchanged: `%ff` would search for these three characters. */
 export function refuseBadCoding(app: FastifyInstance): void {
   app.addHook('onRequest', ({ url }, _reply, done) => {
     const queryAt = url.indexOf('?')
@@ -58,7 +61,7 @@ export function refuseBadCoding(app: FastifyInstance): void {
   })
 }
 
-/** Node reads the bytes of a request line as Latin-1, which changes bytes beyond ASCII. */
+/** Node reads the bytes of a request line as Latin-1, which changes non-ASCII bytes. */
 function isCodedText(query: string): boolean {
   if (!/^[\x21-\x7e]*$/.test(query)) return false
   if (!query.includes('%')) return true

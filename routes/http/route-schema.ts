@@ -1,6 +1,6 @@
-// What a route declares beside its handler: how its schema is validated, which errors and which
-// headers it sends, and the responses that are not the JSON of a schema. pages/openapi.ts describes
-// the API from it.
+// What a route declares in addition to its handler: its schema and how it is validated, its errors,
+// its headers, and responses that are not JSON of a schema. pages/openapi.ts describes the API from
+// this.
 import type { FastifySchemaCompiler } from 'fastify'
 import { z } from 'zod'
 import type { ErrorCode } from '../../src/errors.ts'
@@ -9,20 +9,20 @@ import { endpointName } from '../../src/wire/fields.ts'
 
 declare module 'fastify' {
   interface FastifySchema {
-    /** Beside those that follow from the rest of the schema (pages/openapi.ts). */
+    /** Errors in addition to those that follow from the schema (pages/openapi.ts). */
     errors?: readonly RouteError[]
-    /** By status, beside x-request-id, which every response has. */
+    /** Headers of responses by status, in addition to x-request-id, which every response has. */
     responseHeaders?: Record<number, readonly HeaderName[]>
   }
 }
 
-/** A code, with the status that it has here where that is not its own. */
+/** An error code, or a code with the status that it has here. */
 export type RouteError = ErrorCode | { code: ErrorCode; status: number }
 
-/** A request that is right but for the name of an endpoint in its body. */
+/** The request is valid except for the name of an endpoint in its body. */
 export const UNKNOWN_ENDPOINT = { code: 'endpoint_not_found', status: 422 } as const
 
-/** Of every route that enqueues one job. */
+/** Errors of every route that enqueues one job. */
 export const ENQUEUE_ERRORS: readonly RouteError[] = [
   'endpoint_disabled',
   'dedupe_conflict',
@@ -77,10 +77,10 @@ export function emptyResponse(description: string): EmptyResponse {
 export const nameParams = z.object({ name: endpointName })
 
 export const noQuery = z.strictObject({})
-/** Of a route that needs no body: none, or an empty object. */
+/** The body of a route that needs none: absent, or an empty object. */
 export const noBody = z.strictObject({}).nullish()
 
-/** The parts of a request as Fastify names them, and the beginning of a path into each. */
+/** The parts of a request by Fastify's names, and the prefix of paths into each. */
 const PATH_PREFIXES: Record<string, string> = {
   body: '',
   querystring: 'query',

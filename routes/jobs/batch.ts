@@ -26,21 +26,24 @@ import {
 import { noQuery, problemResponse } from '../http/route-schema.ts'
 
 const MAX_BATCH_JOBS = 1_000
-/** A batch may be so many times as large as one job's request. */
+/** A batch may be this many times as large as a request with one job. */
 export const BATCH_SIZE_FACTOR = 16
-/** One write to the store holds no more payload than this, so that others get their turn. */
+/** Limit of the payload bytes of one write to the store, so that other writes are not delayed. */
 const MAX_WRITE_BYTES = 16 * 1_048_576
 const HEADER_BYTE_COST = 4
 const DEPENDENCY_COST_BYTES = 2_048
-/** Of all batches that are being stored at once: what comes beyond would wait for seconds. */
+/** Limit of jobs in all batches that are being stored. Jobs beyond it would wait for seconds. */
 const MAX_STORING_JOBS = 20_000
-/** No write begins later than this after the first: its own deadline comes on top. */
+/** No write begins later than this after the first one, because its own deadline is added. */
 const MAX_BEGIN_MS = MAX_ANSWER_MS / 2
-/** How long items are checked before other requests have a turn. */
+/** How long items are checked before other requests are served. */
 const MAX_STEP_MS = 5
 const RETRY_AFTER_SECONDS = '1'
 
-/** Items are checked one by one, so that a bad one harms no other; here they are only described. */
+/**
+ * The handler checks items one by one, so that an invalid one does not affect the others. This
+ * schema only describes them.
+ */
 const batchBody = z.strictObject({
   jobs: z.array(z.unknown()).min(1).max(MAX_BATCH_JOBS).meta({
     description:
@@ -106,12 +109,12 @@ export function registerBatchRoute(app: FastifyInstance, parts: BatchRoutes): vo
   )
 }
 
-/** One item on its way from request to response. */
+/** An item of the batch, from its request to its response. */
 interface Item {
   job: NewJob | null
-  /** Ids, and `#n` for earlier items, as they were given. */
+  /** Ids, and `#n` for earlier items, as in the request. */
   dependsOn: string[]
-  /** Its id is known before it is stored: no key can lead to another job. */
+  /** It has no key that could lead to another job, so its id is known before it is stored. */
   isKeyless: boolean
   response: ItemResponse | null
 }
@@ -120,10 +123,7 @@ type ItemResponse =
   | { status: 200 | 201; id: string; deduplicated?: true }
   | { status: number; error: { code: string; detail: string; errors: AppError['errors'] } }
 
-/**
- * Gives other requests a turn every few milliseconds: the items of a batch can be wrong at
- * length.
- */
+/** Serves other requests every few milliseconds: checking an invalid batch can take long. */
 async function readItems(
   parts: BatchRoutes,
   origin: RequestOrigin,
@@ -166,8 +166,8 @@ function readItem(
 }
 
 /**
- * Writes in stretches, as if each item came by itself: a stretch ends before an item that refers to
- * one of it whose id is not known yet, and where it gets too large.
+ * Writes items in groups, with the same results as one by one. A group ends before an item that
+ * refers to one of the group whose id is not known yet, and where it becomes too large.
  */
 async function enqueueInOrder(parts: BatchRoutes, items: Item[]): Promise<void> {
   const endsAtMs = performance.now() + MAX_BEGIN_MS
@@ -189,7 +189,10 @@ async function enqueueInOrder(parts: BatchRoutes, items: Item[]): Promise<void> 
   await write()
 }
 
-/** In bytes of payload. Headers are encrypted, each dependency is looked up and is a row. */
+/**
+ * The cost of a job in bytes of payload. Headers are encrypted; each dependency is looked up and is
+ * a row.
+ */
 function writeCostOf({ payload, headers, dependsOn }: NewJob): number {
   const headerBytes = Object.values(headers).reduce((sum, value) => sum + value.length, 0)
   return (
@@ -204,7 +207,7 @@ function waitsForEarlier(item: Item, items: Item[]): boolean {
   })
 }
 
-/** Puts ids in place of `#n`; an item that refers to nothing is refused. */
+/** Replaces `#n` by ids. An item that refers to an item without a job is refused. */
 function resolveReferences(item: Item, earlier: Item[]): void {
   if (item.job === null) return
   const ids = new Set<string>()
@@ -225,7 +228,7 @@ function idOf(item: Item | undefined): string | null {
   return item?.job?.id ?? null
 }
 
-/** In writes as large as the store can take. */
+/** Writes as many items at a time as the store can take. */
 async function enqueueStretch(
   parts: BatchRoutes,
   stretch: Item[],
@@ -252,8 +255,8 @@ async function enqueueSome({ store, size, metrics }: BatchRoutes, some: Item[]):
 }
 
 /**
- * A store that did not store all of a batch in time has stored its beginning: the client hears of
- * that, and sends the rest again. Where nothing is stored the whole batch has failed.
+ * If the store did not write a whole batch in time, it has written the beginning: the response says
+ * so, and the client can send the rest again. If nothing was written, the whole batch fails.
  */
 function failRest(items: Item[], error: unknown): void {
   const isPartlyStored = items.some(({ response }) => response !== null && 'id' in response)
@@ -269,7 +272,7 @@ function responseTo(result: EnqueueResult, { job, dependsOn }: Item): ItemRespon
       ? { status: 201, id: stored.job.id }
       : { status: 200, id: stored.job.id, deduplicated: true }
   } catch (error) {
-    // The id of an item that was refused means nothing to the client.
+    // Our id of an item that was refused means nothing to the client.
     const isOurs = result.kind === 'unknown_dependency' && !dependsOn.includes(result.jobId)
     return refusal(isOurs ? notStored(dependsOn.filter(isReference)) : error)
   }
@@ -292,7 +295,7 @@ function refusal(error: unknown): ItemResponse {
 }
 
 function responseOf({ response }: Item): ItemResponse {
-  if (response === null) throw new Error('an item of a batch was left without an response')
+  if (response === null) throw new Error('an item of a batch was left without a response')
   return response
 }
 

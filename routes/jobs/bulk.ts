@@ -49,9 +49,11 @@ const STATES = {
 } as const satisfies Record<string, readonly JobState[]>
 
 const PAGE = 500
-/** A store's verb has a deadline: so many jobs are well within it, unless the store is slow. */
+/**
+ * A write to the store has a deadline. This many jobs are well within it unless the store is slow.
+ */
 const MAX_WRITE = 100
-/** No write begins later than this after the request: its own deadline comes on top. */
+/** No write begins later than this after the request, because its own deadline is added. */
 const MAX_BEGIN_MS = MAX_ANSWER_MS / 2
 
 export function registerBulkRoutes(app: FastifyInstance, { store }: { store: Store }): void {
@@ -87,7 +89,9 @@ function registerBulk(
 
 type Found = Pick<JobSummary, 'id' | 'dependsOn'>
 
-/** Of more than `limit` the oldest for a retry, the newest for a cancel: see inOrder. */
+/**
+ * If more than `limit` jobs match: the oldest for a retry, the newest for a cancel (see inOrder).
+ */
 async function findMatching(
   store: Store,
   verb: keyof typeof STATES,
@@ -114,9 +118,9 @@ async function findMatching(
 }
 
 /**
- * Each part is committed by itself, and workers act on it at once. A retry begins with the first
- * job of an ordering key and of a chain of dependencies. A cancel begins with the last one, so that
- * it neither lets a job start nor makes it dead by cancelling the job before it.
+ * Each part is committed alone, and workers act on it at once. A retry begins with the first job of
+ * an ordering key or a chain of dependencies. A cancel begins with the last one, so that it never
+ * unblocks a job that it is about to cancel, nor makes one dead by cancelling its dependency.
  */
 function inOrder(verb: keyof typeof STATES, jobs: Found[]): string[] {
   const ids = retryOrder(jobs)
@@ -126,11 +130,11 @@ function inOrder(verb: keyof typeof STATES, jobs: Found[]): string[] {
 interface Bulk {
   store: Store
   size: BatchSize
-  /** Monotonic. */
+  /** By the monotonic clock. */
   endsAtMs: number
 }
 
-/** Ends in time, with `more`, on a store that is too slow for all of them. */
+/** Stops in time, with `more`, if the store is too slow for all of them. */
 async function applyToAll(
   { store, size, endsAtMs }: Bulk,
   verb: keyof typeof STATES,

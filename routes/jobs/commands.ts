@@ -86,7 +86,7 @@ function registerEdit(app: FastifyInstance, { store }: JobRoutes): void {
   )
 }
 
-/** Such a change raises no version: what others have read stays true. */
+/** Such a change does not raise the version, so what other clients have read stays valid. */
 function changesNothing(job: Job, { payload, expiresInMs, ...change }: JobChange): boolean {
   if (job.state !== 'queued') return false
   if (payload !== undefined && (job.attemptCount > 0 || !isSame(payload, job.payload))) return false
@@ -164,7 +164,7 @@ function registerCommand(
   )
 }
 
-/** Cancelling what is cancelled already changes nothing and is no conflict. */
+/** Cancelling a cancelled job changes nothing and is not a conflict. */
 function isDone(verb: keyof typeof COMMANDS, result: RetryResult | undefined): boolean {
   if (result?.kind === 'applied') return true
   return verb === 'cancel' && result?.kind === 'refused' && result.state === 'cancelled'
@@ -226,23 +226,23 @@ function registerCopy(app: FastifyInstance, { store, batcher, metrics }: JobRout
   )
 }
 
-/** By the rule of a retry by id. */
+/** The same rule as for a retry by id. */
 async function dependenciesOfCopy(
   store: Store,
   job: Job,
 ): Promise<{ waitingFor: string[]; waived: string[] }> {
   const states = new Map<string, JobState>()
-  // One after the other: each is read with its payload.
+  // One after the other, because each is read with its payload.
   for (const id of job.dependsOn) {
     const dependency = await store.getJob(id)
     if (dependency !== null) states.set(id, dependency.state)
   }
-  // One that had succeeded is met for good, also when it is gone.
+  // A dependency that had succeeded is met forever, even if it was deleted since.
   const asked = job.dependsOn.filter((id) => states.has(id) || job.waitingFor.includes(id))
   return splitUnmet(asked, (id) => states.get(id) ?? null)
 }
 
-/** Without its keys, which tell jobs apart, and without its dependencies. */
+/** Without its keys, which must be unique, and without its dependencies. */
 function copyOf(job: Job, now: number, { trace, hops }: RequestOrigin): NewJob {
   return {
     id: newJobId(now),

@@ -93,7 +93,7 @@ const MAX_UNANSWERED = 10_000
 interface Unanswered {
   /** Notes the report if its write fails. */
   noting(report: Lease, write: () => Promise<SettleResult[]>): Promise<SettleResult | undefined>
-  /** Whether it was noted; from then on it is not. */
+  /** Whether it was noted; also forgets it. */
   take(report: Lease): boolean
 }
 
@@ -121,20 +121,20 @@ interface ByToken {
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** What the token of the attempt stands for; null: on a route without one. */
+    /** The lease that the token of the attempt proves; null: the route has no token. */
     lease: Lease | null
   }
 }
 
-/** Twice of what is kept of a result. */
+/** Twice the largest result that is stored. */
 const BODY_LIMIT_BYTES = 2 * MAX_RESULT_BYTES
 
-/** No API key: the token is the right to speak for this attempt, and for nothing else. */
+/** Without an API key: the token authorizes reports about this attempt, and nothing else. */
 function byToken({ store, maxBodyBytes }: CompletionRoutes) {
   return {
     config: { open: true },
     bodyLimit: Math.min(BODY_LIMIT_BYTES, maxBodyBytes),
-    // Before the body is read: without a token it costs nothing.
+    // Before the body is read, so that a request without a token costs little.
     onRequest: (request: FastifyRequest, _reply: FastifyReply, done: () => void) => {
       request.lease = leaseOf(store, request)
       trustConnection(request.raw.socket)
@@ -262,7 +262,7 @@ function registerHeartbeat(app: FastifyInstance, parts: CompletionRoutes): void 
   )
 }
 
-/** The lease that the request's token was made for; 401 for any other text. */
+/** The lease that the token of the request was created for; 401 for any other text. */
 function leaseOf(store: Store, request: FastifyRequest): Lease {
   // Not validated yet.
   const { id } = request.params as ByToken['Params']
@@ -274,7 +274,7 @@ function leaseOf(store: Store, request: FastifyRequest): Lease {
   throw unauthorized('send the token of the attempt, as ?token= or as Authorization: Bearer')
 }
 
-/** Of an attempt that is over already it is not used: the guard of the write does not match. */
+/** If the attempt is over already, this is not used: the guard of the write does not match. */
 function attemptOf(store: Store, job: Job, outcome: Outcome, message: string): Attempt {
   const finishedAt = store.clock.now()
   const startedAt = job.lease?.claimedAt ?? finishedAt
@@ -334,7 +334,7 @@ async function settle(parts: CompletionRoutes, job: Job, settlement: ReportedEnd
   return { applied: true as const }
 }
 
-/** null: the attempt has reported its end before, which another report does not change. */
+/** null: the attempt has already ended by a report, and this one changes nothing. */
 function staleReasonOf(job: Job, { fence }: Lease): StaleReason | null {
   const last = job.fence === fence ? job.attempts.at(-1)?.outcome : undefined
   if (job.state === 'cancelled' || last === 'cancelled') return 'cancelled'

@@ -1,8 +1,8 @@
 // Group commit for enqueues: concurrent requests share one durable write.
 //
-// There is no timer. With no write in progress a job is written at the end of this turn of the
-// event loop, else when a write returns: an idle API does not wait, and load forms its own
-// batches.
+// There is no timer. If no write is in progress, a job is written at the end of this turn of the
+// event loop, otherwise when a write returns. So an idle API does not wait, and under load batches
+// form by themselves.
 
 import type { BatchSize } from '../../src/batch-size.ts'
 import { AppError } from '../../src/errors.ts'
@@ -16,15 +16,18 @@ import {
 
 const MAX_WRITES_IN_FLIGHT = 2
 const MAX_BATCH_BYTES = 1_048_576
-/** The jobs that may wait here; beyond them requests are refused. */
+/** Limit of jobs that wait here. Beyond it requests are refused. */
 const MAX_WAITING_JOBS = 20_000
 const MAX_WAITING_BYTES = 64 * 1_048_576
 /**
- * Requests are also refused while the first job of several writes has waited this long: the
- * store cannot keep up, and a client that learns this at once can act on it.
+ * Requests are also refused while the oldest of several waiting jobs has waited this long: the
+ * store cannot keep up, and a client should learn that early.
  */
 const MAX_WAIT_UNDER_LOAD_MS = 1_000
-/** Jobs that have waited this long when a write fails are refused, not kept for the next write. */
+/**
+ * If a write fails, jobs that have waited this long are refused instead of waiting for the next
+ * write.
+ */
 const MAX_WAIT_IN_OUTAGE_MS = 2_000
 const RETRY_AFTER_SECONDS = '1'
 
@@ -36,15 +39,15 @@ interface Waiting {
 }
 
 export interface EnqueueBatcher {
-  /** Resolves once the job is durable. Throws AppError overloaded when too much waits. */
+  /** Resolves once the job is durable. Throws AppError overloaded if too many jobs wait. */
   enqueue(job: NewJob): Promise<EnqueueResult>
-  /** Throws AppError overloaded as enqueue() would, before a request has cost anything. */
+  /** Throws AppError overloaded if enqueue() would, before the request has cost anything. */
   refuseIfFull(): void
 }
 
 /**
- * @param size how many jobs one write may hold, learned from all writes of jobs in this process
- * @param onBatch gets the number of jobs of each write
+ * @param size how many jobs one write may contain, learned from all writes of jobs in this process
+ * @param onBatch called with the number of jobs of each write
  */
 export function createEnqueueBatcher(
   store: Pick<Store, 'enqueue'>,
@@ -122,7 +125,7 @@ function tooMuchWaits(): AppError {
   })
 }
 
-/** Resolves or rejects each job of the batch; resolves with the error, or null. */
+/** Resolves or rejects each job of the batch. Resolves with the error, or null. */
 async function write(
   store: Pick<Store, 'enqueue'>,
   size: BatchSize,
@@ -144,12 +147,12 @@ async function write(
   }
 }
 
-/** The store has the same deadline, and its error says what is wrong. */
+/** A little later than the deadline of the store, whose own error says more. */
 const STORE_FIRST_MS = 100
 
 /**
- * By the first job of a batch, which has waited longest; whether the jobs are stored is unknown
- * then.
+ * Fails at the deadline of the first job of the batch, which has waited longest. Whether the jobs
+ * are stored is unknown then.
  */
 function refuseInTime(batch: Waiting[]): () => void {
   const sinceMs = batch[0]?.sinceMs ?? performance.now()
@@ -161,7 +164,7 @@ function refuseInTime(batch: Waiting[]): () => void {
   return () => clearTimeout(timer)
 }
 
-/** How many of those that wait go into the next write: at least one, however large it is. */
+/** How many of the waiting jobs go into the next write: at least one, however large it is. */
 function batchLength(waiting: Waiting[], limit: number): number {
   let count = 0
   let bytes = 0

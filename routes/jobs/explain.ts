@@ -41,7 +41,7 @@ export const explainResponse = z.object({
 interface Explanation {
   reason: ExplainReason
   detail: string
-  /** null: nobody knows. */
+  /** null: unknown. */
   expectedAt: number | null
 }
 
@@ -67,7 +67,7 @@ export function registerExplainRoute(app: FastifyInstance, { store }: { store: S
   )
 }
 
-/** The reasons in the order in which they would have to go away. */
+/** The reasons, in the order in which they would have to end. */
 async function explain(store: Store, job: Job): Promise<Explanation> {
   const now = store.clock.now()
   if (isFinal(job.state)) return whyFinal(job)
@@ -106,8 +106,8 @@ function whyFinal({ state, failure }: Job): Explanation {
 }
 
 /**
- * The stored state is what was true when it was written. A worker that died since has not changed
- * it, so that the lease and the list of workers tell what is true now.
+ * The stored state was true when it was written. A worker that died since then has not changed it,
+ * so the lease and the list of workers show what is true now.
  */
 async function whyRunning(
   store: Store,
@@ -134,7 +134,8 @@ async function whyRunning(
     return because('running', `${attempt} is under way with the worker that claimed it`, expiresAt)
   }
   const worker = (await store.listWorkers()).find(({ id }) => id === workerId)
-  // Its lease is renewed as long as the attempt goes on: that instant tells nothing about its end.
+  // The lease is renewed while the attempt runs, so its end says nothing about the end of the
+  // attempt.
   if (worker !== undefined && isLive(worker, now)) {
     return because('running', `${attempt} is under way at worker ${workerId}`)
   }
@@ -143,7 +144,7 @@ async function whyRunning(
   return because('running', detail, expiresAt)
 }
 
-/** In whole seconds, beyond a minute in whole minutes and so on. */
+/** In whole seconds; beyond a minute in whole minutes, and so on. */
 function ago(instant: number, now: number): string {
   const passedMs = Math.max(0, now - instant)
   const unitMs = [86_400_000, 3_600_000, 60_000].find((unit) => passedMs >= unit) ?? 1_000

@@ -1,5 +1,5 @@
-// How the routes of jobs find a job by the id in the path and send it, and the errors when they
-// cannot. A job is sent with its version as ETag.
+// How the routes of jobs find a job by the id in the path and send it, and the errors if they
+// cannot. A job is sent with its version as the ETag.
 import type { FastifyReply } from 'fastify'
 import { z } from 'zod'
 import { AppError } from '../../src/errors.ts'
@@ -10,7 +10,7 @@ import { jobJson, storedOrThrow } from '../../src/wire/jobs.ts'
 import { etagOf } from '../http/conditional.ts'
 import { JSON_TYPE } from '../http/route-schema.ts'
 
-/** Any text: an id that is none is not found, not malformed. */
+/** Accepts any text: a text that is not an id gets 404, not 400. */
 export const jobParams = z.object({ id: z.string() })
 
 /** @throws AppError job_not_found */
@@ -24,7 +24,7 @@ export function jobNotFound(id: string): AppError {
   return new AppError('job_not_found', `no job has the id ${JSON.stringify(id.slice(0, 64))}`)
 }
 
-/** @param needed what the verb needs, like "one that is final" */
+/** @param needed the states that the command needs, like "one that is final" */
 export function stateConflict(state: JobState, verb: string, needed: string): AppError {
   return new AppError('job_state_conflict', `the job is ${state}; ${verb} needs ${needed}`)
 }

@@ -1,4 +1,4 @@
-// POST /endpoints/:name/claim: jobs for workers that have no URL to be called at.
+// POST /endpoints/:name/claim: jobs for workers without a URL.
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { createBatchSize } from '../../src/batch-size.ts'
@@ -14,10 +14,10 @@ import type { KeyRecheck } from '../http/access.ts'
 import { JSON_TYPE, nameParams, noQuery } from '../http/route-schema.ts'
 import type { PullWaits } from './waits.ts'
 
-/** What a pulled job shows as its worker: the program that claimed it is unknown. */
+/** The worker that a pulled job shows: the program that claimed it is unknown. */
 export const PULLER = 'pull'
 
-/** Beyond it no further job is added to a response. */
+/** No further job is added to a response beyond this size. */
 const MAX_RESPONSE_BYTES = 16 * 1_048_576
 const READ_AT_ONCE = 10
 
@@ -116,8 +116,8 @@ async function refuseOtherKinds(store: Store, name: string): Promise<void> {
 }
 
 /**
- * As many as fit into a response; the others are released. A hundred jobs of 8 MiB each are more
- * than a string can hold.
+ * Returns as many as fit into a response and releases the others. A hundred jobs of 8 MiB each are
+ * more than a string can contain.
  */
 async function pulledItems(
   store: Store,
@@ -143,7 +143,7 @@ async function pulledItems(
   return { items, started }
 }
 
-/** null: it was cancelled right after it was claimed. */
+/** null: it was cancelled right after the claim. */
 async function pulledJson(store: Store, claimed: ClaimedJob): Promise<string | null> {
   const job = await store.getJob(claimed.jobId)
   if (job === null || !isHeldBy(job, claimed)) return null
@@ -152,7 +152,7 @@ async function pulledJson(store: Store, claimed: ClaimedJob): Promise<string | n
     leaseExpiresAt: instantText(job.lease?.expiresAt ?? null),
     traceparent: claimed.trace?.traceparent ?? null,
     tracestate: claimed.trace?.tracestate ?? null,
-    // As in the header of a delivery: a claim is one too.
+    // Like the header of a delivery: a claim counts as one.
     hops: claimed.hops + 1,
   })
 }

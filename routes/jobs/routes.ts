@@ -84,7 +84,7 @@ function registerEnqueue(app: FastifyInstance, { store, batcher, metrics }: JobR
     '/jobs',
     {
       config: { scope: 'enqueue' },
-      // Before the body is read: a refusal is to cost far less than a job.
+      // Before the body is read, because a refusal must cost far less than a job.
       onRequest: (_request, _reply, done) => {
         batcher.refuseIfFull()
         done()

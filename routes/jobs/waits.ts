@@ -1,19 +1,18 @@
-// Requests that wait: GET /jobs/:id?wait until a job is final, and claims until a job is due.
-// All waits of one process share one look at the store, and none holds a connection of the
-// store.
+// Requests that wait: GET /jobs/:id?wait until a job is final, and claims until a job is due. All
+// waits of a process share one look at the store, and none uses a connection of the store.
 import type { Socket } from 'node:net'
 import type { ClaimedJob } from '../../src/job/job.ts'
 import type { Store } from '../../src/store/store.ts'
 
-/** Of each kind. Beyond it a wait ends at once: with the job as it is, or with no job. */
+/** Limit of each kind. Beyond it a wait ends at once, with the job as it is, or without a job. */
 const MAX_WAITS = 10_000
 
 /** How often the jobs are looked up while a request waits for one. */
 const FINAL_LOOK_INTERVAL_MS = 50
 const MAX_IDS_PER_LOOK = 1_000
-/** However many requests wait, the looks take at most a fifth of the time of this process. */
+/** However many requests wait, looks take at most a fifth of the time of this process. */
 const REST_PER_LOOK = 4
-/** A store that did not respond is asked again within this time. */
+/** If the store did not respond, the next look comes within this time. */
 const MAX_FINAL_LOOK_INTERVAL_MS = 1_000
 export interface JobWaits {
   /**
@@ -74,22 +73,25 @@ export function createJobWaits(store: Pick<Store, 'finalAmong'>): JobWaits {
   }
 }
 
-/** How often due jobs are looked up while a claim waits, if nothing announces one. */
+/** How often due jobs are looked up while a claim waits and no write announces one. */
 const DUE_LOOK_INTERVAL_MS = 250
-/** However often work is announced. */
+/** The least time between looks, however often writes announce work. */
 const MIN_DUE_LOOK_INTERVAL_MS = 10
-/** A look goes back this far: a job is seen late when its write was slow. */
+/** A look covers this much of the past: a slow write shows its job late. */
 const OVERLAP_MS = 5_000
-/** Each waiting claim is tried at least this often: a resume or a freed limit makes nothing due. */
+/**
+ * Each waiting claim is tried at least this often, because a resume or the end of a limit makes no
+ * job due.
+ */
 const TRY_ALL_INTERVAL_MS = 1_000
-/** Of one endpoint: thousands of claims that try for one job would stop the store. */
+/** Limit for one endpoint: thousands of claims for one job would block the store. */
 const TRIED_AT_ONCE = 16
 
 type Claim = () => Promise<ClaimedJob[]>
 
 export interface PullWaits {
   /**
-   * Claims jobs as soon as there are some; none when the time is over, the client has
+   * Claims jobs as soon as there are some. Returns none if the time is over, the client has
    * disconnected, or the process stops. Rejects as `claim` does.
    */
   untilClaimed(

@@ -1,4 +1,4 @@
-// GET /dashboard: the page and its files. The page uses the public API only.
+// GET /dashboard: the page and its files. The page uses only the public API.
 import { readdirSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { findPackageJSON } from 'node:module'
@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import type { FastifyInstance } from 'fastify'
 import { type PageFile, registerPage, SCRIPT_TYPE, STYLE_TYPE } from './page-files.ts'
 
-/** The same folder from the sources and from dist/. */
+/** The same folder for the sources and for dist/. */
 const FOLDER = join(dirname(findPackageJSON(import.meta.url) as string), 'dashboard')
 
 const TYPES: Record<string, string> = {
@@ -16,7 +16,7 @@ const TYPES: Record<string, string> = {
   '.svg': 'image/svg+xml',
 }
 
-/** Modules of packages, and the names they are served by. */
+/** Modules of packages, and the names under which they are served. */
 const PACKAGES: Record<string, string> = {
   preact: 'preact.js',
   'preact/hooks': 'preact-hooks.js',
@@ -37,18 +37,18 @@ export function registerDashboard(app: FastifyInstance): void {
     summary: 'The dashboard',
     html: pageOf(Object.keys(files).sort()),
     files,
-    // Modules of two versions would not fit together: a browser revalidates, and gets 304.
+    // Modules of two versions would not fit together, so browsers must revalidate, and get 304.
     cacheControl: 'no-cache',
   })
 }
 
-/** All modules are named at the head: else a browser would find them one level after the other. */
+/** All modules are listed in the head. Otherwise a browser would discover them level by level. */
 function pageOf(names: string[]): string {
   const linksTo = (end: string, rel: string) =>
     names
       .filter((name) => name.endsWith(end))
       .map((name) => `<link rel="${rel}" href="dashboard/${name}">`)
-  // The first paint waits for the styles alone.
+  // The first paint waits only for the styles.
   const links = [...linksTo('.css', 'stylesheet'), ...linksTo('.js', 'modulepreload')]
   return `<!doctype html>
 <html lang="en">
@@ -84,7 +84,7 @@ function fromPackage(specifier: string): PageFile {
   return { type: SCRIPT_TYPE, load: async () => forBrowser(await readFile(path, 'utf8')) }
 }
 
-/** Does the work of an import map, which is an inline script and which our policy forbids. */
+/** Replaces the import map, which is an inline script and forbidden by our policy. */
 function forBrowser(script: string): string {
   return script
     .replace(/(\bfrom\s*)(["'])([a-z/]+)\2/g, (found, from, quote, specifier) =>

@@ -1,10 +1,10 @@
 // The meanings of the fields of requests and responses, for openapi.json and docs/api.md. A name
-// has the same meaning everywhere, so that it is written once; the description of a schema
-// itself comes first.
+// has the same meaning everywhere, so it is described once. A description in a schema takes
+// precedence.
 
 type Json = Record<string, unknown>
 
-/** By name; by `parent.name` or `Schema.name` where one name has a second meaning. */
+/** By name; by `parent.name` or `Schema.name` if a name has a second meaning. */
 export const FIELD_MEANINGS: Record<string, string> = {
   // Jobs, and what schedules and endpoints share with them.
   id: 'the id',
@@ -192,11 +192,11 @@ export const FIELD_MEANINGS: Record<string, string> = {
     '1–255 visible ASCII characters; a repeat with the same key finds the same job',
 }
 
-/** How the description of a duration begins that says nothing but its range. */
+/** The beginning of the description of a duration that only has its range. */
 const RANGE_ONLY = /^a duration like/
 
 /**
- * Adds its meaning to each field that has none.
+ * Adds a description to each field that has none.
  *
  * @param context name of the schema, or operationId
  */
@@ -214,7 +214,7 @@ export function withMeanings(node: unknown, context: string, parent = ''): unkno
   return Object.fromEntries(parts)
 }
 
-/** A parameter of a request or a property of an object, with its meaning. */
+/** Adds a description to a parameter of a request or a property of an object. */
 export function describedField(field: Json, name: string, context: string, parent = ''): Json {
   if ('$ref' in field) return field
   const { description } = field as { description?: string }

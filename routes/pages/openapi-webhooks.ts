@@ -7,7 +7,7 @@ import { PING_BODY } from '../../src/webhook/request.ts'
 
 type Json = Record<string, unknown>
 
-/** Each of these is in every delivery; the others are in some. */
+/** Every delivery has these headers; the others are in some. */
 const ALWAYS: SentWith[] = ['all', 'jobs']
 
 export function webhooksSection(): Json {
@@ -111,7 +111,7 @@ function parametersOf(sentWith: SentWith[]): Json[] {
         description: header.meaning,
         schema: { type: 'string' },
       }))
-      // OpenAPI has these described by other means: a parameter of these names is ignored.
+      // OpenAPI describes these differently, and ignores parameters with these names.
       .filter(({ name }) => name !== 'content-type')
   )
 }

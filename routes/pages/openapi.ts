@@ -1,5 +1,5 @@
-// GET /openapi.json, made from the schemas of the routes, never by hand. http/route-schema.ts
-// has what a route declares beside its schema: errors, headers, responses without JSON.
+// GET /openapi.json, generated from the schemas of the routes. http/route-schema.ts has what a
+// route declares in addition to its schema: errors, headers, responses without JSON.
 import { isDeepStrictEqual } from 'node:util'
 import type { FastifyDynamicSwaggerOptions } from '@fastify/swagger'
 import type { FastifyInstance, FastifySchema, RouteOptions } from 'fastify'
@@ -65,14 +65,14 @@ export function registerOpenapiRoute(app: FastifyInstance): void {
       },
     },
     async (_request, reply) => {
-      // Made once: it can be requested without a key.
+      // Generated once, because it can be requested without a key.
       document ??= Buffer.from(JSON.stringify(app.swagger()))
       return reply.type(JSON_TYPE).send(document)
     },
   )
 }
 
-/** For the plugin, which must be registered before the routes. */
+/** Options of the plugin, which must be registered before the routes. */
 export function openapiOptions(version: string): FastifyDynamicSwaggerOptions {
   return {
     openapi: {
@@ -84,12 +84,12 @@ export function openapiOptions(version: string): FastifyDynamicSwaggerOptions {
         version,
         license: { name: 'MIT', identifier: 'MIT' },
       },
-      // Whichever server it came from.
+      // The server that sent the document.
       servers: [{ url: '/', description: 'the server that serves this description' }],
       components: {
         securitySchemes: { key: { type: 'http', scheme: 'bearer' } },
       },
-      // A key, or in local mode none.
+      // A key, or none in local mode.
       security: [{ key: [] }, {}],
     },
     transform: ({ schema, url, route }) => ({
@@ -121,7 +121,7 @@ function described(schema: RouteSchema, route: RouteOptions): FastifySchema {
   } as FastifySchema
 }
 
-/** `POST /jobs/:id/cancel` as postJobsByIdCancel: names that generated clients can use. */
+/** `POST /jobs/:id/cancel` as postJobsByIdCancel: a name that generated clients can use. */
 function operationIdOf(method: string, url: string): string {
   const words = url
     .split(/[/.-]/)
@@ -138,13 +138,13 @@ function tagOf(url: string): string {
   return url.split(/[/.]/)[1] || 'service'
 }
 
-/** Which key a request needs: of a scope, the token of an attempt, or none. */
+/** The authorization of a request: a key with a scope, the token of an attempt, or none. */
 function scopeOf({ config }: RouteOptions, errors: readonly RouteError[]): string {
   if (config?.open !== true) return config?.scope ?? 'admin'
   return errors.includes('unauthorized') ? 'token' : 'none'
 }
 
-/** The plugin takes every body for required; the mark is taken off again at the end. */
+/** The plugin treats every body as required. This mark on optional ones is removed at the end. */
 const OPTIONAL_BODY = 'x-optional-body'
 
 function acceptsNoBody({ body }: RouteSchema): boolean {
@@ -199,7 +199,7 @@ function headersOf(names: readonly HeaderName[] = []): Json {
   return Object.fromEntries(all.map((name) => [name, { type: 'string' }]))
 }
 
-/** The errors of a route: those that follow from what it takes, and its own. */
+/** The errors of a route: those that follow from its schema, and its own. */
 function errorsOf(schema: RouteSchema, isOpen: boolean): { code: ErrorCode; status: number }[] {
   const hasBody = schema.body !== undefined
   const headerNames = schema.headers === undefined ? [] : propertiesOf(schema.headers)
@@ -221,7 +221,7 @@ function propertiesOf(schema: z.ZodType): string[] {
   return Object.keys(jsonSchemaOf(schema).properties ?? {})
 }
 
-/** The whole document: optional bodies are marked, and named responses become components. */
+/** Completes the document: marks optional bodies, and makes named responses components. */
 function finished<T extends object>(document: T): T {
   const text = JSON.parse(JSON.stringify(document)) as Json & { paths: Record<string, Json> }
   for (const operation of Object.values(text.paths).flatMap((path) => Object.values(path))) {
@@ -235,7 +235,7 @@ function finished<T extends object>(document: T): T {
       path[method] = explained(operation as Json)
     }
   }
-  // Within one another too: a list of jobs refers to the job.
+  // Also within each other: a list of jobs refers to the job.
   const schemas = Object.fromEntries(
     named.map(([name, schema]) => [name, withMeanings(withReferences(schema, named, true), name)]),
   )
@@ -246,7 +246,7 @@ function finished<T extends object>(document: T): T {
   } as unknown as T
 }
 
-/** With the meaning of each field and parameter. */
+/** Adds the description of each field and parameter. */
 function explained(operation: Json): Json {
   const { operationId, parameters } = operation as { operationId: string; parameters?: Json[] }
   const described = withMeanings(operation, operationId) as Json
@@ -257,7 +257,7 @@ function explained(operation: Json): Json {
   }
 }
 
-/** Of the components those that something refers to, other components included. */
+/** The components that something refers to, other components included. */
 function used(components: Json, document: Json): Json {
   const kept: Json = {}
   for (const [kind, all] of Object.entries(components)) {
@@ -286,7 +286,7 @@ function finishOperation(operation: Json): void {
   }
 }
 
-/** Each is sent whenever it is described. */
+/** A described header is always sent. */
 function headerComponents(): Json {
   const components = Object.entries(HEADERS).map(([name, description]) => [
     name,
@@ -295,7 +295,7 @@ function headerComponents(): Json {
   return Object.fromEntries(components)
 }
 
-/** Each is a component, unless nothing refers to it. */
+/** The schemas that become components, if something refers to them. */
 export const RESPONSES = {
   appliedResponse,
   batchResponse,
@@ -320,7 +320,10 @@ export const RESPONSES = {
   workerListResponse,
 }
 
-/** `jobResponse` as Job, `jobListResponse` as JobList, …; in an order that no loader decides. */
+/**
+ * `jobResponse` as Job, `jobListResponse` as JobList, …; sorted, so that the order of imports does
+ * not matter.
+ */
 function namedResponses(): [name: string, schema: Json][] {
   const named = Object.entries(RESPONSES).map(([name, schema]): [string, Json] => [
     capital(name.slice(0, -'Response'.length)),
@@ -330,7 +333,8 @@ function namedResponses(): [name: string, schema: Json][] {
 }
 
 /**
- * The plugin writes `const` as an `enum` of one value; a schema is found again only in one form.
+ * The plugin writes `const` as an `enum` of one value. Equal schemas are recognized only in the
+ * same form.
  */
 function asInPaths(node: unknown): unknown {
   if (Array.isArray(node)) return node.map(asInPaths)
@@ -352,7 +356,7 @@ function withReferences(node: unknown, named: [string, Json][], isRoot = false):
   )
 }
 
-/** The OpenAPI 3.1 form of a zod schema, as a client writes it. */
+/** The OpenAPI 3.1 form of a zod schema, for input. */
 function jsonSchemaOf(schema: z.ZodType): Record<string, unknown> {
   const { $schema, ...json } = z.toJSONSchema(schema, {
     io: 'input',
@@ -363,8 +367,8 @@ function jsonSchemaOf(schema: z.ZodType): Record<string, unknown> {
 }
 
 /**
- * Generators of clients refuse an object as a default, and leave out the whole operation: what such
- * a field is by default is said in its description.
+ * Generators of clients fail on an object as a default and leave out the whole operation. The
+ * description of such a field says what the default is.
  */
 function withoutObjectDefaults(node: unknown): unknown {
   if (Array.isArray(node)) return node.map(withoutObjectDefaults)
@@ -376,7 +380,7 @@ function withoutObjectDefaults(node: unknown): unknown {
   return isKept ? { ...rest, default: byDefault } : rest
 }
 
-/** Not a map of properties, one of which may be called `default`. */
+/** Not for a map of properties, one of which may be named `default`. */
 function isSchema(node: Record<string, unknown>): boolean {
   return 'type' in node || 'anyOf' in node || 'oneOf' in node
 }

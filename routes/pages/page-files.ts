@@ -1,4 +1,4 @@
-// Serves a page and its files: by name, to everyone, under a strict content security policy.
+// Serves a page and its files by name, to everyone, under a strict content security policy.
 import { createHash } from 'node:crypto'
 import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
@@ -20,7 +20,7 @@ const PAGE_HEADERS = {
 export const SCRIPT_TYPE = 'text/javascript; charset=utf-8'
 export const STYLE_TYPE = 'text/css; charset=utf-8'
 const HTML_TYPE = 'text/html; charset=utf-8'
-/** Below it compressing saves no packet. */
+/** Compressing a smaller file would save no packet. */
 const MIN_COMPRESSED_BYTES = 1_000
 
 export interface PageFile {
@@ -29,12 +29,12 @@ export interface PageFile {
 }
 
 export interface Page {
-  /** Its files are below it. */
+  /** The path of the page; its files are below it. */
   path: '/docs' | '/dashboard'
   summary: string
   html: string
   files: Record<string, PageFile>
-  /** Of the files: how long a browser may go without asking. */
+  /** For the files: how long a browser may use them without asking. */
   cacheControl: string
 }
 
@@ -67,7 +67,7 @@ export function registerPage(app: FastifyInstance, page: Page): void {
     {
       config,
       schema: {
-        // A part of the page, not of the API.
+        // Not part of the API, but of the page.
         hide: true,
         summary: 'A file of the page',
         params: z.object({ file: z.string() }),
@@ -101,7 +101,7 @@ function sendFile(
   return reply.type(type).send(gzipped ?? bytes)
 }
 
-/** Reads each file once, when it is first asked for: most processes are never asked. */
+/** Reads each file once, at its first request: most processes never get one. */
 function createFileReader(files: Record<string, PageFile>): (name: string) => Promise<Loaded> {
   const known = new Map<string, Promise<Loaded>>()
 

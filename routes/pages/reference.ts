@@ -1,9 +1,8 @@
-// GET /docs: openapi.json as a page to read and try. This server serves all that the page loads.
+// GET /docs: openapi.json as a page. This server serves everything that the page loads.
 //
-// Swagger UI comes from @fastify/swagger-ui: its copy has no install script that reports home,
-// and works under a policy without inline scripts. Its files are served by name, not by the
-// plugin, which would add seven routes, a second copy of openapi.json and a page with inline
-// styles.
+// Swagger UI comes from @fastify/swagger-ui: its copy has no install script that sends data home,
+// and works under a policy without inline scripts. Its files are served by name, not by the plugin,
+// which would add seven routes, a second copy of openapi.json and a page with inline styles.
 import { readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -29,7 +28,7 @@ const PAGE = `<!doctype html>
 </html>
 `
 
-// validatorUrl null: else a badge would send the address of this server to swagger.io.
+// validatorUrl null: otherwise a badge would send the address of this server to swagger.io.
 const START_SCRIPT = `SwaggerUIBundle({
   url: 'openapi.json',
   dom_id: '#reference',

@@ -1,5 +1,5 @@
-// /schedules: create or replace, list, read, delete, pause, resume, run. A change is written
-// over the version that was read, and over no other.
+// /schedules: create or replace, list, read, delete, pause, resume, run. A change replaces only the
+// version that was read.
 import { isDeepStrictEqual } from 'node:util'
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import { z } from 'zod'
@@ -47,7 +47,10 @@ import {
   UNKNOWN_ENDPOINT,
 } from '../http/route-schema.ts'
 
-/** Against concurrent changes of the same schedule; a client that loses so often must try again. */
+/**
+ * Tries, because another client may change the schedule at the same time. A client that loses more
+ * often must try again.
+ */
 const MAX_TRIES = 10
 
 const schedulesQuery = z.strictObject(pageFields)
@@ -258,11 +261,12 @@ function notFound(name: string): AppError {
 type Put = Extract<PutScheduleResult, { schedule: Schedule }>
 
 /**
- * Writes what `change` makes of the stored schedule, over that one and no other.
+ * Writes the result of `change` for the stored schedule, and replaces only the version that was
+ * read.
  *
- * @param change null: nothing is written
- * @param read how the stored schedule is read: a PUT passes readToReplace
- * @throws AppError precondition_failed, endpoint_not_found (422), what `change` throws
+ * @param change returns null to write nothing
+ * @param read reads the stored schedule; a PUT passes readToReplace
+ * @throws AppError precondition_failed, endpoint_not_found (422), and what `change` throws
  */
 async function changeSchedule(
   store: Store,
@@ -274,7 +278,8 @@ async function changeSchedule(
   for (let tries = 0; tries < MAX_TRIES; tries++) {
     const stored = await read(store, name)
     const version = stored?.version ?? null
-    // First: only a request that would be carried out has a precondition (RFC 9110, 13.2.1).
+    // Validation comes first: only a request that would succeed has a precondition (RFC 9110,
+    // 13.2.1).
     const changed = change(stored, store.clock.now())
     if (!isMet(ifVersion, version)) throw stale('schedule', version, ifVersion)
     if (changed === null) return { kind: 'replaced', schedule: stored as Schedule }
@@ -302,7 +307,7 @@ async function changeSchedule(
   })
 }
 
-/** To store it would change nothing: then no version is raised. */
+/** Storing it would change nothing, so no version is raised. */
 function isSameSchedule(stored: Schedule, change: ScheduleChange): boolean {
   return (
     stored.endpoint === change.endpoint &&
@@ -313,7 +318,7 @@ function isSameSchedule(stored: Schedule, change: ScheduleChange): boolean {
   )
 }
 
-/** As the store would. */
+/** The same check as in the store. */
 async function refuseUnknown(store: Store, endpoint: string): Promise<void> {
   const [stored] = await store.endpointsNamed([endpoint])
   if (stored === undefined || stored.deleting) throw unknownEndpoint(endpoint)
@@ -323,7 +328,7 @@ function readToChange(store: Store, name: string): Promise<Schedule | null> {
   return store.getSchedule(name)
 }
 
-/** A schedule that no key decrypts can only be replaced as a whole: it counts as missing. */
+/** A schedule that no key decrypts can only be replaced as a whole, so it counts as missing. */
 async function readToReplace(store: Store, name: string): Promise<Schedule | null> {
   try {
     return await store.getSchedule(name)
@@ -333,7 +338,7 @@ async function readToReplace(store: Store, name: string): Promise<Schedule | nul
   }
 }
 
-/** The stored schedule paused, or going on with the next tick that is still to come. */
+/** The stored schedule, paused, or resumed with the next tick from now on. */
 function pausedOrResumed(stored: Schedule, paused: boolean, now: number): ScheduleChange | null {
   if (stored.paused === paused) return null
   const { name, endpoint, settings, payload } = stored

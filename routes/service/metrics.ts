@@ -5,7 +5,9 @@ import type { ApiMetrics, QueueSnapshot } from '../../src/stats/metrics.ts'
 import { StoreUnavailable } from '../../src/store/store.ts'
 import { noQuery } from '../http/route-schema.ts'
 
-/** Must be called before the routes are registered: a hook holds for what comes after it. */
+/**
+ * Must be called before the routes are registered: a hook applies only to routes registered later.
+ */
 export function countRequests(app: FastifyInstance, metrics: ApiMetrics): void {
   app.addHook('onResponse', (request, reply, done) => {
     const { url } = request.routeOptions
@@ -35,7 +37,7 @@ export function registerMetricsRoute(
     async (request, reply) => {
       const { contentType, text } = await metrics.text(
         await snapshot().catch((error) => {
-          // The figures of the process itself are wanted most while the store is away.
+          // The metrics of the process itself are most important while the store is away.
           if (!(error instanceof StoreUnavailable)) throw error
           request.log.warn({ err: error, requestId: request.id }, 'metrics.without_store')
           return null

@@ -1,4 +1,4 @@
-// Counts of jobs, endpoints and workers: one read of the store serves all requests of a few
+// Counts of jobs, endpoints and workers. One read of the store serves all requests of a few
 // seconds.
 import { type Endpoint, endpointState } from '../../src/endpoint/endpoint.ts'
 import type { DeletedEndpointStats, EndpointStats, QueueSnapshot } from '../../src/stats/metrics.ts'
@@ -10,9 +10,12 @@ import {
   StoreUnavailable,
 } from '../../src/store/store.ts'
 
-/** A response is at most 5 s old (docs: api, "The rest"); a second is left for the look itself. */
+/**
+ * A response is at most 5 s old (docs: api, "The rest"); one second is reserved for the look
+ * itself.
+ */
 const MAX_AGE_MS = 4_000
-/** Each has secrets to decrypt, which holds this thread. */
+/** Each endpoint has secrets to decrypt, which blocks this thread. */
 const ENDPOINTS_PER_PAGE = 500
 
 type Counted = Pick<
@@ -66,7 +69,7 @@ export function createSnapshots(store: Counted): Snapshots {
       looking ??= look()
       const inTime = await withinDeadline(looking)
       if (inTime !== null) return inTime
-      // Each step of it has a deadline of its own, so that it is slow, and the store is not away.
+      // Each step has a deadline of its own, so the look is slow, but the store is not away.
       if (latest !== null && hasResponded) return latest.snapshot
       throw new StoreUnavailable(`the store took more than ${MAX_ANSWER_MS} ms to count`)
     },
@@ -82,7 +85,7 @@ export function createSnapshots(store: Counted): Snapshots {
   }
 }
 
-/** null: not within the time that a request waits. */
+/** null: not finished within the time that a request waits. */
 async function withinDeadline<T>(work: Promise<T>): Promise<T | null> {
   const late = Promise.withResolvers<null>()
   const timer = setTimeout(() => late.resolve(null), MAX_ANSWER_MS)
@@ -111,7 +114,7 @@ async function endpointsOf(store: Counted): Promise<{ endpoints: Endpoint[]; mor
   return { endpoints, more: after !== null }
 }
 
-/** Those that have dead jobs. */
+/** The deleted endpoints that have dead jobs. */
 async function deletedEndpointStats(
   store: Counted,
   names: string[],

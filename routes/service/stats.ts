@@ -152,10 +152,7 @@ async function outboxStats({ outbox, clock }: StatsRoute['store']) {
   return { waiting, setAside, oldestAge }
 }
 
-/**
- * Of each endpoint, from the oldest minute of any: lists, as many of them as there are
- * endpoints.
- */
+/** The minutes of each endpoint, as lists from the oldest minute of any endpoint. */
 function byEndpoint(figures: MinuteFigures[]) {
   const first = figures[0]?.minute ?? 0
   const count = ((figures.at(-1)?.minute ?? 0) - first) / MINUTE_MS + 1
@@ -181,7 +178,7 @@ function byEndpoint(figures: MinuteFigures[]) {
   return all
 }
 
-/** Of all endpoints together, oldest first. */
+/** The minutes of all endpoints together, oldest first. */
 function byMinute(figures: MinuteFigures[]) {
   const minutes = new Map<number, Omit<MinuteFigures, 'endpoint'>>()
   for (const { minute, succeeded, failed, durations } of figures) {

@@ -1,13 +1,13 @@
-// API keys in requests: the one check of API_KEYS that the API and the port of a worker share,
-// and the errors of a request that is not allowed.
+// API keys in requests: the check of API_KEYS that the API and the worker port share, and the
+// errors of a request that is not authorized.
 import { createHash } from 'node:crypto'
 import { AppError } from '../errors.ts'
 
 /**
- * Checks a request against the keys of API_KEYS. Returns null for one of them, else the hash of the
- * key that was sent.
+ * Checks a request against API_KEYS. Returns null if its key is one of them, else the hash of its
+ * key.
  *
- * @throws AppError unauthorized when no key was sent
+ * @throws AppError unauthorized if the request has no key
  */
 type KeyCheck = (authorization: string | undefined) => string | null
 
@@ -25,7 +25,10 @@ export function bearerOf(authorization: string | undefined): string | null {
   return /^Bearer +(\S+)$/i.exec(authorization ?? '')?.[1] ?? null
 }
 
-/** How keys are stored and compared: the time of a lookup then tells nothing about a key. */
+/**
+ * How keys are stored and compared: because of the hash, the time of a lookup reveals nothing about
+ * a key.
+ */
 export function hashOf(key: string): string {
   return createHash('sha256').update(key).digest('base64')
 }

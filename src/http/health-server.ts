@@ -1,4 +1,4 @@
-// The HTTP server of a worker (WORKER_PORT): its health and its metrics, nothing else.
+// The HTTP server of a worker (WORKER_PORT): only its health and its metrics.
 import { randomUUID } from 'node:crypto'
 import { type AddressInfo, isIP } from 'node:net'
 import Fastify, { type FastifyInstance, type FastifyRequest, LogController } from 'fastify'
@@ -17,25 +17,25 @@ export interface HealthServer {
 
 export interface HealthServerParts {
   host: string
-  /** 0: a free one. */
+  /** 0: any free port. */
   port: number
-  /** Of the environment. None: the metrics are for this machine only. */
+  /** API_KEYS. Empty: only this machine can read the metrics. */
   apiKeys: string[]
   metrics: () => Promise<{ contentType: string; text: string }>
-  /** Throws unless the store takes writes. */
+  /** Throws unless the store accepts writes. */
   storeReady: () => Promise<void>
-  /** It claims nothing more. */
+  /** The worker is stopping and claims no more jobs. */
   isStopping: () => boolean
-  /** It claims nothing: it cannot decrypt the secrets of the endpoints. */
+  /** The worker claims no jobs because it cannot decrypt the secrets of the endpoints. */
   lacksKey: () => boolean
   log: Logger
 }
 
-/** Probes and a scraper or two; more is abuse. */
+/** Enough for probes and a scraper or two; more is abuse. */
 const MAX_CONNECTIONS = 64
 const REQUEST_TIMEOUT_MS = 5_000
 const KEEP_ALIVE_TIMEOUT_MS = 30_000
-/** A connection is closed after so many requests. */
+/** A connection is closed after this many requests. */
 const MAX_REQUESTS_PER_CONNECTION = 1_000
 const MAX_HEADER_BYTES = 8_192
 /** How old the result of a check of the store may be. */
@@ -43,7 +43,7 @@ const STORE_CHECK_AGE_MS = 250
 
 const PATHS = ['/health/live', '/health/ready', '/metrics']
 
-/** Listens; rejects when it cannot. */
+/** Listens; rejects if it cannot. */
 export async function startHealthServer(parts: HealthServerParts): Promise<HealthServer> {
   const { host, port, log } = parts
   const app = createServer(log)
@@ -57,7 +57,7 @@ export async function startHealthServer(parts: HealthServerParts): Promise<Healt
 
 function createServer(log: Logger): FastifyInstance {
   const app = Fastify({
-    // Fastify's own lines at info say nothing that ours do not say better.
+    // Fastify's own lines at level info add nothing to ours.
     loggerInstance: log.child({}, { level: log.isLevelEnabled('warn') ? 'warn' : log.level }),
     logController: new LogController({ disableRequestLogging: true }),
     childLoggerFactory: (logger) => logger,
@@ -77,7 +77,7 @@ function createServer(log: Logger): FastifyInstance {
   app.setErrorHandler((error, request, reply) => sendProblem(request, reply, error))
   app.addHook('onRequest', async (request, reply) => {
     reply.headers(SECURITY_HEADERS)
-    // A body is not read: the connection is closed instead.
+    // Bodies are not read: the connection is closed instead.
     const { 'content-length': length, 'transfer-encoding': coding } = request.headers
     if (length !== undefined || coding !== undefined) reply.header('connection', 'close')
     if (request.is404) throw refusedRequestLine(request)
@@ -111,11 +111,11 @@ function workerState({ isStopping, lacksKey }: HealthServerParts): string {
 }
 
 /**
- * However many requests ask, the store is asked once at a time: anyone can send them, without a
- * key. Its own deadline limits the wait.
+ * Checks the store once at a time, however many requests come: anyone can send them, without a key.
+ * The deadline of the store limits the wait.
  *
- * @param storeReady throws unless the store takes writes
- * @returns `ok`, or what is wrong with the store
+ * @param storeReady throws unless the store accepts writes
+ * @returns `ok`, or the problem of the store
  */
 export function createStoreCheck(
   storeReady: () => Promise<void>,
@@ -142,7 +142,7 @@ export function createStoreCheck(
   }
 }
 
-/** The metrics name endpoints: they need a key, or are for this machine only. */
+/** Metrics contain names of endpoints, so they need a key, or are only for this machine. */
 function createMetricsCheck({ apiKeys, host }: HealthServerParts) {
   const unknownHashOf = createKeyCheck(apiKeys)
   return ({ headers, raw }: FastifyRequest): void => {

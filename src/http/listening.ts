@@ -1,7 +1,7 @@
-// Listens at the address of the settings; an error names the settings that are wrong.
+// Listens at the configured address. An error names the setting that is wrong.
 import { ConfigError } from '../config.ts'
 
-/** The address is taken, or not allowed: exit code 1. */
+/** The address is in use, or not allowed: exit code 1. */
 export class ListenFailed extends Error {
   override readonly name = 'ListenFailed'
 }
@@ -9,7 +9,7 @@ export class ListenFailed extends Error {
 const TAKEN: ReadonlySet<unknown> = new Set(['EADDRINUSE', 'EACCES', 'EADDRNOTAVAIL'])
 const UNKNOWN_HOST: ReadonlySet<unknown> = new Set(['ENOTFOUND', 'EAI_AGAIN', 'EINVAL'])
 
-/** @throws ConfigError for a host that is none, ListenFailed for an address that cannot be had */
+/** @throws ConfigError for an invalid host, ListenFailed for an address that is not available */
 export async function listenAt<T>(
   { host, portSetting }: { host: string; portSetting: 'PORT' | 'WORKER_PORT' },
   listen: () => Promise<T>,

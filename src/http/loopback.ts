@@ -1,5 +1,5 @@
-// Which requests a process without API_KEYS accepts: those of this machine that no web page has
-// sent.
+// Which requests a process without API_KEYS accepts: those from this machine that do not come from
+// a web page.
 import type { FastifyRequest } from 'fastify'
 import { AppError } from '../errors.ts'
 import { forbidden } from './access.ts'
@@ -15,13 +15,14 @@ function isLoopbackV4(name: string): boolean {
 }
 
 /**
- * Without API_KEYS a request needs no key, and so a page in the user's browser must not reach
- * it: neither by a name that was rebound to 127.0.0.1 (Host), nor across sites (Origin; Fetch
+ * Without API_KEYS a request needs no key, so a page in the user's browser must not reach the API:
+ * neither through a name that was rebound to 127.0.0.1 (Host), nor from another site (Origin; Fetch
  * Metadata, w3.org/TR/fetch-metadata).
  */
 export function refuseWebPages(request: Pick<FastifyRequest, 'headers' | 'raw'>): void {
   const { host = '' } = request.headers
-  // Of several Node shows the first; RFC 9112, section 3.2, wants none of them taken.
+  // If there are several Host headers, Node shows the first one. RFC 9112, section 3.2, requires an
+  // error.
   if (countOf('host', request.raw.rawHeaders) > 1) {
     const message = 'duplicate header'
     throw new AppError('invalid_request', `header/host: ${message}`, {
@@ -43,7 +44,7 @@ export function refuseWebPages(request: Pick<FastifyRequest, 'headers' | 'raw'>)
   }
 }
 
-/** @param rawHeaders names and values in turn, as they came */
+/** @param rawHeaders alternating names and values, as received */
 function countOf(name: string, rawHeaders: string[]): number {
   let count = 0
   for (let i = 0; i < rawHeaders.length; i += 2) {

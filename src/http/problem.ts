@@ -9,18 +9,18 @@ import { StoreUnavailable, UNAVAILABLE } from '../store/store.ts'
 export const PROBLEM_TYPE = 'application/problem+json'
 
 /**
- * Of every response except the files of pages: it can contain a secret, and is no script or
- * page.
+ * Headers of every response except files of pages: a response can contain a secret, and is never a
+ * script or a page.
  */
 export const SECURITY_HEADERS = {
   'cache-control': 'no-store',
   'x-content-type-options': 'nosniff',
 }
 
-/** Retry-After when the store does not respond. */
+/** Retry-After if the store does not respond. */
 const RETRY_AFTER_SECONDS = '1'
 
-/** The client disconnected before its body was complete, and will not read this. */
+/** The client disconnected before its body was complete, and will not read this response. */
 const CUT_OFF = new AppError('invalid_request', 'the body ended before all of it had come')
 
 export function sendProblem(request: FastifyRequest, reply: FastifyReply, error: unknown): void {
@@ -48,7 +48,7 @@ function problemJson(error: AppError, requestId: string): string {
   })
 }
 
-/** Fastify's own errors in our words; the details of unknown errors are not sent. */
+/** Fastify's own errors with our messages. The details of unknown errors are not sent. */
 function asAppError(error: unknown, isRead: boolean): AppError {
   if (error instanceof AppError) return error
   if (error instanceof StoreUnavailable) {
@@ -77,19 +77,19 @@ function asAppError(error: unknown, isRead: boolean): AppError {
   }
 }
 
-/** What Node's parser refuses before there is a request, by error code. */
+/** Errors of Node's parser, by code: there is no request yet. */
 const CLIENT_ERRORS: Record<string, [status: number, detail: string]> = {
   HPE_HEADER_OVERFLOW: [431, 'the header fields are larger than 16 KiB'],
   ERR_HTTP_REQUEST_TIMEOUT: [408, 'the request did not arrive in time'],
 }
 
-/** The complete response to what is not HTTP. */
+/** The complete response to input that is not HTTP. */
 export function clientErrorResponse({ code = '' }: { code?: string }): RawResponse {
   const [status, detail] = CLIENT_ERRORS[code] ?? [400, 'what came is not an HTTP request']
   return rawResponse(new AppError('invalid_request', detail, { status }))
 }
 
-/** The complete response to a request too many on a connection that does not read its responses. */
+/** The complete response to a connection with too many requests without a response. */
 export function tooManyPendingResponse(): RawResponse {
   const detail = 'too many requests of this connection have no response yet; read responses first'
   return rawResponse(
@@ -105,7 +105,7 @@ export function refusedConnectResponse(): RawResponse {
   )
 }
 
-/** A response to what is no request of a route, as it is written to the socket. */
+/** A response without a route, as it is written to the socket. */
 export interface RawResponse {
   status: number
   bytes: string

@@ -1,5 +1,5 @@
-// Endpoints in requests and responses: their shapes, what a PUT or a PATCH means as settings to
-// store, and the JSON of an endpoint. Of a secret only its end is shown.
+// Endpoints in requests and responses: their shapes, how a PUT or a PATCH becomes settings to
+// store, and the JSON of an endpoint. Of a secret only the end is shown.
 import { z } from 'zod'
 import {
   type CircuitBreaker,
@@ -48,7 +48,7 @@ export const secret = z
   .max(128)
   .refine((value) => secretKey(value) !== null, 'expected whsec_ and base64 of 24–64 bytes')
 
-/** How long after a 202 or a heartbeat a completion may come. */
+/** The time limit for a completion, from the 202 or the last heartbeat. */
 export const extension = duration(MIN_EXTENSION_MS, MAX_EXTENSION_MS)
 
 const breakerFields = {
@@ -56,21 +56,22 @@ const breakerFields = {
   cooldown: duration(0, MAX_EXTENSION_MS),
 }
 
-/**
- * The rules that need no setting of the server; which addresses are allowed is not decided here.
- */
+/** Checks the form of a URL. Whether its address is allowed is decided elsewhere. */
 function urlProblem(url: string): string | null {
-  // URL parsers drop white space silently: the URL would be another than the one that is shown.
+  // URL parsers silently drop white space: the URL in use would differ from the one that is shown.
   if (/\s/.test(url)) return 'holds white space'
   if (!isPlainText(url)) return 'holds a control character or an invisible one'
-  // They also accept a host without // before it, and a backslash for a slash.
+  // They also accept a host without // before it, and a backslash instead of a slash.
   if (/^https?:(?!\/\/[^/\\])/i.test(url)) return 'expected // and a host behind the scheme'
   if (/^[^?]*\\/.test(url)) return 'holds a backslash'
   if (url.includes('#')) return 'holds a fragment (#…), which is never sent'
   return httpUrlProblem(url)
 }
 
-/** What a field may hold, whether it has a default (PUT) or stays when it is left out (PATCH). */
+/**
+ * The fields without their defaults. In a PUT an absent field gets its default, in a PATCH it is
+ * unchanged.
+ */
 const fields = {
   url: text(1, MAX_URL_LENGTH)
     .superRefine(
@@ -143,7 +144,7 @@ export const endpointBody = z.strictObject({
 })
 export type EndpointBody = z.output<typeof endpointBody>
 
-/** What is left out stays. null: the default, or the value that null is in a PUT. */
+/** An absent field is unchanged. null means the default, or what null means in a PUT. */
 export const endpointChange = z.strictObject({
   url: fields.url.optional(),
   description: fields.description.nullish(),
@@ -165,7 +166,7 @@ export const endpointChange = z.strictObject({
 })
 export type EndpointChange = z.output<typeof endpointChange>
 
-/** The stored settings with those of the change in their place. */
+/** The stored settings, with those of the change replaced. */
 export function changedSettings(stored: Endpoint, change: EndpointChange): EndpointSettings {
   const reset = settingsFrom(stored.name, endpointBody.parse({ url: null }))
   const { url, retry, rateLimit, circuitBreaker } = change
@@ -202,7 +203,7 @@ export function changedSettings(stored: Endpoint, change: EndpointChange): Endpo
   }
 }
 
-/** @param given undefined: not named, so that it stays; null: reset */
+/** @param given undefined: unchanged; null: reset */
 function changed<T>(given: T | null | undefined, stored: T, reset: T): T {
   if (given === undefined) return stored
   return given === null ? reset : given
@@ -216,7 +217,7 @@ function breakerOf(
   return { failures: failures ?? before.failures, cooldownMs: cooldown ?? before.cooldownMs }
 }
 
-/** What a checked request asks for. */
+/** The settings that a validated request asks for. */
 export function settingsFrom(name: string, body: EndpointBody): EndpointSettings {
   const { rateLimit, circuitBreaker } = body
   return {

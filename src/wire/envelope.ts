@@ -1,17 +1,17 @@
-// Parses a request body, and keeps payloads and results as the bytes that came.
+// Parses a request body, and keeps payloads and results as the bytes that were received.
 //
-// JSON.parse would change them (big integers, 1.0, duplicate keys). One pass over the bytes
-// finds them, checks that they are JSON and cuts them out, and so it does with the items of a
-// batch. The pass checks depth, duplicate keys and the size of the rest; JSON.parse refuses
-// whatever else is wrong. It works in steps: a body of many megabytes must not block other
-// requests.
+// JSON.parse would change them (big integers, 1.0, duplicate keys). One pass over the bytes finds
+// them, checks that they are JSON and cuts them out; items of a batch are cut out in the same way.
+// The pass checks depth, duplicate keys and the size of the rest. JSON.parse then refuses
+// everything else that is wrong. The pass works in steps, because a body of many megabytes must not
+// block other requests.
 import { isUtf8 } from 'node:buffer'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { AppError, shortened } from '../errors.ts'
 import { MAX_JSON_DEPTH } from '../job/json-depth.ts'
 import { endOfJson, isTooDeep, MAX_STRING_BYTES, tooDeep } from './raw-json.ts'
 
-/** A JSON value as the bytes that came, checked to be JSON. */
+/** A JSON value as the bytes that were received, checked to be JSON. */
 export class RawJson {
   readonly bytes: Buffer
   constructor(bytes: Buffer) {
@@ -19,12 +19,14 @@ export class RawJson {
   }
 }
 
-/** What an envelope may hold beside payloads and results; each item of a batch by itself. */
+/** Limits of an envelope without its payloads and results; of a batch, for each item. */
 interface EnvelopeLimits {
-  /** Keys and items of lists: validation may find something wrong with each. */
+  /** Keys and items of lists: validation may report a problem with each. */
   values: number
   bytes: number
-  /** Of a list `jobs`. More than a batch may have: up to here validation tells the number. */
+  /**
+   * Items of a list `jobs`. More than a batch may have: up to here validation reports the number.
+   */
   items: number
 }
 
@@ -36,7 +38,7 @@ const NO_LIMITS: EnvelopeLimits = {
   items: Number.POSITIVE_INFINITY,
 }
 
-/** Of each step: a few milliseconds at most. */
+/** Bytes of each step: a few milliseconds at most. */
 const STEP_BYTES = 262_144
 
 const QUOTE = 0x22
@@ -53,16 +55,16 @@ const SPACE = 0x20
 interface Cut {
   start: number
   end: number
-  /** Of an item of a batch: what is cut out of it in turn. null: a raw value. */
+  /** For an item of a batch: the bytes that are cut out of it. null: a raw value. */
   inner: Cut[] | null
-  /** Of an item that is refused for what was found on the way: it is not parsed. */
+  /** For an item that the pass refuses: it is not parsed. */
   problem?: AppError
 }
 
 /**
- * The envelope in `body`. A `payload` or `result` at the top and the `payload` of each item of a
- * list `jobs` are RawJson. An item that is too deep or beyond the limits is an AppError. Throws
- * AppError invalid_json; beyond the limits invalid_request or payload_too_large.
+ * Parses the envelope in `body`. A `payload` or `result` at the top, and the `payload` of each item
+ * of a list `jobs`, become RawJson. An item that is too deep or beyond the limits becomes an
+ * AppError. Throws AppError invalid_json; beyond the limits invalid_request or payload_too_large.
  */
 export function parseEnvelope(body: Buffer, limits: EnvelopeLimits = NO_LIMITS): unknown {
   const steps = parseInSteps(body, limits)
@@ -72,7 +74,7 @@ export function parseEnvelope(body: Buffer, limits: EnvelopeLimits = NO_LIMITS):
   }
 }
 
-/** The same for a request: within the limits, and with a turn for others after each step. */
+/** The same for a request: with limits, and other requests are served after each step. */
 export async function parseRequest(body: Buffer): Promise<unknown> {
   const steps = parseInSteps(body, REQUEST_LIMITS)
   for (;;) {
@@ -84,7 +86,7 @@ export async function parseRequest(body: Buffer): Promise<unknown> {
 
 function* parseInSteps(body: Buffer, limits: EnvelopeLimits): Generator<void, unknown> {
   if (!isUtf8(body)) throw invalid('the body is not UTF-8')
-  // Items are not cut out where all can be parsed in one step, which costs less.
+  // If the whole body is one step, items are not cut out, which costs less.
   const cuts = yield* scan(body, limits, body.length > STEP_BYTES)
   const envelope = parsePart(body, { start: 0, end: body.length, inner: cuts }, limits)
   if (cuts.length === 0 || !isObject(envelope)) return envelope
@@ -115,7 +117,8 @@ function parseItem(body: Buffer, item: Cut, limits: EnvelopeLimits): unknown {
     if (isObject(job)) putBack(job, ['payload'], body, item.inner ?? [])
     return job
   } catch (error) {
-    // It harms no other job; one that is no JSON makes all of the body none.
+    // A large item does not affect the others. An item that is not JSON makes the whole body
+    // invalid.
     if (error instanceof AppError && error.code === 'payload_too_large') return error
     throw error
   }
@@ -125,13 +128,13 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** The part of the body without what is cut out of it, as JSON.parse reads it. */
+/** Parses a part of the body without the bytes that are cut out of it. */
 function parsePart(body: Buffer, { start, end, inner }: Cut, limits: EnvelopeLimits): unknown {
   let text = ''
   let at = start
   let kept = end - start
   inner?.forEach((cut, i) => {
-    // Neither can become another value together with what stands beside it, as a number could.
+    // Unlike a number, these placeholders cannot form another value with the text beside them.
     text += body.toString('utf8', at, cut.start) + (cut.inner === null ? `[${i}]` : '{}')
     at = cut.end
     kept -= cut.end - cut.start
@@ -161,27 +164,27 @@ function invalid(detail: string): AppError {
   return new AppError('invalid_json', detail)
 }
 
-/** Where the scan stands. */
+/** The state of the pass. */
 interface Scan {
-  /** The keys of each object that is open; null: a list. */
+  /** The keys of each open object; null: an array. */
   open: (Set<string> | null)[]
   topKey: string
   expectKey: boolean
   cuts: Cut[]
-  /** Items of a batch are cut out. */
+  /** Whether items of a batch are cut out. */
   cutsItems: boolean
-  /** They were not, and something is wrong with one of them. */
+  /** They are not cut out, but one of them has a problem. */
   mustCut: boolean
-  /** Brackets that are open beyond the deepest level: only those of an item are passed over. */
+  /** Open brackets beyond the deepest level. Only those of an item of a batch are skipped. */
   beyond: number
-  /** The item that is open. */
+  /** The open item of a batch. */
   item: Cut | null
   itemCount: number
-  /** Of the item that is open, or of all. */
+  /** Values of the open item, or of all. */
   valueCount: number
 }
 
-/** Finds what to cut out; refuses depth, duplicate keys and too many values on the way. */
+/** Finds what to cut out. Refuses depth, duplicate keys and too many values. */
 function* scan(body: Buffer, limits: EnvelopeLimits, cutsItems: boolean): Generator<void, Cut[]> {
   const at: Scan = {
     ...{ open: [], topKey: '', expectKey: false },
@@ -221,9 +224,9 @@ function* scan(body: Buffer, limits: EnvelopeLimits, cutsItems: boolean): Genera
   return at.cuts
 }
 
-/** null: the item is refused for it, and the scan goes on through it. */
+/** null: the item is refused because of this value, and the pass continues inside it. */
 function* endOfRaw(at: Scan, body: Buffer, start: number): Generator<void, number | null> {
-  // The envelope itself is one level, that of an item in a batch as well.
+  // The envelope counts as one level, also that of an item in a batch.
   const open: number[] = []
   try {
     let end = endOfJson(body, start, open, MAX_JSON_DEPTH - 1, start + STEP_BYTES)
@@ -240,10 +243,10 @@ function* endOfRaw(at: Scan, body: Buffer, start: number): Generator<void, numbe
 }
 
 /**
- * What is wrong with an item of a batch harms no other; anything else refuses the body.
+ * A problem of an item of a batch does not affect the others. Any other problem refuses the body.
  *
- * @param errorOf called once for each item: an error costs 10 µs, and millions of values can be
- *   wrong
+ * @param errorOf called once for each item: creating an error costs 10 µs, and millions of values
+ * can be wrong
  */
 function blame(at: Scan, errorOf: () => AppError): void {
   const { open, topKey, item, cutsItems } = at
@@ -298,7 +301,7 @@ function count(at: Scan, limits: EnvelopeLimits): void {
 
 function noteKey(at: Scan, key: string): void {
   at.expectKey = false
-  // The keys of an item that is refused may be those of its payload, which can stand there twice.
+  // The keys of a refused item may be keys of its payload, where duplicates are allowed.
   if (at.item?.problem !== undefined) return
   const keys = at.open.at(-1)
   if (keys?.has(key)) throw invalid(`duplicate key ${JSON.stringify(shortened(key))} in one object`)
@@ -306,7 +309,7 @@ function noteKey(at: Scan, key: string): void {
   if (at.open.length === 1) at.topKey = key
 }
 
-/** Directly in the list `jobs` at the top. */
+/** Whether it is directly in the list `jobs` at the top. */
 function isInBatch({ open, topKey }: Scan): boolean {
   return open.length === 2 && open[1] === null && topKey === 'jobs'
 }
@@ -341,7 +344,7 @@ function stringEnd(at: Scan, body: Buffer, start: number, { bytes }: EnvelopeLim
   return body.length
 }
 
-/** A key as it reads once its escapes are undone: `pay\u006coad` is `payload`. */
+/** The key with its escapes decoded: `pay\u006coad` is `payload`. */
 function keyText(body: Buffer, start: number, end: number): string {
   const text = body.toString('utf8', start, end)
   return text.includes('\\') ? String(parse(text, 'a key')) : text.slice(1, -1)

@@ -1,9 +1,9 @@
-// What a client reads about a field that a schema refuses: the sentence where the schema has
-// none of its own, and the 400 that lists all refused fields.
+// Messages for refused fields: those for schemas without a message of their own, and the 400 that
+// lists all refused fields.
 import type { z } from 'zod'
 import { AppError, type FieldError, shortened } from '../errors.ts'
 
-/** Of a JSON value, by what the schemas call it. */
+/** Names of JSON types, by zod's names. */
 const KINDS: Record<string, string> = {
   string: 'a string',
   number: 'a number',
@@ -19,7 +19,7 @@ const UNITS: Record<string, string> = { string: 'character', array: 'item' }
 
 const NOT_VALID = 'the value is not valid'
 
-/** Instead of zod's own messages, which speak of types and records. */
+/** Replaces zod's own messages, which use terms of zod. */
 export const fieldMessage: z.core.$ZodErrorMap = (issue) => {
   switch (issue.code) {
     case 'invalid_type':
@@ -68,7 +68,7 @@ function sizeMessage(origin: string, bound: string, limit: number | bigint): str
   return `expected ${bound} ${limit} ${unit}${Number(limit) === 1 ? '' : 's'}`
 }
 
-/** The 400 for what zod found: the first sentence as detail, all of them as field errors. */
+/** The 400 for the issues of zod: the first message as the detail, all of them as field errors. */
 export function invalidRequest(error: z.ZodError, prefix: string): AppError {
   const errors = error.issues
     .slice(0, MAX_FIELD_ERRORS)
@@ -81,7 +81,7 @@ export function invalidRequest(error: z.ZodError, prefix: string): AppError {
   return new AppError('invalid_request', detail, { errors })
 }
 
-/** More would help nobody, and could be made as many as the body is long. */
+/** More would help nobody, and a long body could cause any number of them. */
 const MAX_FIELD_ERRORS = 20
 
 function fieldErrors(issue: z.core.$ZodIssue, prefix: string): FieldError[] {
@@ -94,7 +94,7 @@ function fieldErrors(issue: z.core.$ZodIssue, prefix: string): FieldError[] {
   return [{ path: pointer(issue.path, prefix), message: issue.message }]
 }
 
-/** JSON Pointer (RFC 6901) into the body; `query/limit` and the like for the other parts. */
+/** A JSON Pointer (RFC 6901) into the body; `query/limit` and similar for the other parts. */
 function pointer(path: PropertyKey[], prefix: string): string {
   const steps = path.map((step) =>
     shortened(String(step)).replaceAll('~', '~0').replaceAll('/', '~1'),

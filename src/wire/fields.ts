@@ -1,5 +1,5 @@
-// The fields that jobs, endpoints and schedules share: their shapes in requests, their shapes in
-// responses, and the translation in both directions.
+// The fields that jobs, endpoints and schedules share: their shapes in requests and responses, and
+// the conversion in both directions.
 import { z } from 'zod'
 import {
   ENDPOINT_NAME_SHAPE,
@@ -14,7 +14,7 @@ import { type Backoff, DEFAULT_BACKOFF, type RetryOverride } from '../job/retry-
 import { RawJson } from './envelope.ts'
 import { fieldMessage } from './field-errors.ts'
 
-// Every schema of the API is made with this module, so all of them have these messages.
+// All schemas of the API import this module, so all of them have these messages.
 z.config({ localeError: fieldMessage })
 
 export const DAY_MS = 86_400_000
@@ -26,7 +26,7 @@ const MAX_TAGS = 10
 const MAX_METADATA = 20
 export const MAX_WAIT_MS = 60_000
 
-/** Text that every store and every log can hold: no NUL, no lone surrogate. */
+/** Text that every store and every log can contain: no NUL, no lone surrogate. */
 export function text(min: number, max: number) {
   return z
     .string()
@@ -39,10 +39,10 @@ export function text(min: number, max: number) {
     .meta({ pattern: '^[^\\u0000]*$' })
 }
 
-/** For openapi.json; parseDuration decides, and the description has the range. */
+/** For openapi.json. parseDuration does the check, and the description has the range. */
 const DURATION_PATTERN = '^(\\d+d)?(\\d+h)?(\\d+m)?(\\d+s)?(\\d+ms)?$'
 
-/** A duration text to milliseconds. */
+/** Converts the text of a duration to milliseconds. */
 export function duration(minMs: number, maxMs: number) {
   const bounds = `${formatDuration(minMs)} to ${formatDuration(maxMs)}`
   const range = `a duration like 500ms, 15s or 1h30m, from ${bounds}`
@@ -59,14 +59,14 @@ export function duration(minMs: number, maxMs: number) {
     .meta({ description: range, 'x-range': bounds, minLength: 2, pattern: DURATION_PATTERN })
 }
 
-/** The years that RFC 3339 can write in UTC; an offset may lead beyond them. */
+/** The years that RFC 3339 can express in UTC; an offset may lead outside of them. */
 export function isWritable(instant: number): boolean {
   return instant >= FIRST_INSTANT && instant <= LAST_INSTANT
 }
 const FIRST_INSTANT = Date.parse('0000-01-01T00:00:00.000Z')
 const LAST_INSTANT = Date.parse('9999-12-31T23:59:59.999Z')
 
-/** RFC 3339 text, which may have a small t and z, to epoch milliseconds. */
+/** Converts RFC 3339 text, with upper or lower case t and z, to epoch milliseconds. */
 export const instant = z
   .string()
   .max(64)
@@ -79,7 +79,7 @@ export const endpointName = z
   .string()
   .regex(ENDPOINT_NAME_SHAPE, 'expected 1–64 of a-z 0-9 - _ . with a letter or digit first')
 
-/** Zod drops this name silently; a request that has it is refused. */
+/** Zod silently drops this name, so a request that has it is refused. */
 const NOT_TAKEN = '__proto__'
 
 export function pairs<T extends z.ZodType>(record: T) {
@@ -161,9 +161,10 @@ function backoffFrom(wire: NonNullable<RetryWire['backoff']>) {
 
 export const timeout = duration(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)
 
-/** A JSON value as the bytes that came; a schedule's and a job's alike. */
+/** A JSON value as the bytes that were received, of a job or a schedule. */
 export const payload = z
-  // Not z.instanceof, which ends the check of the whole object: the response lists all faults.
+  // Not z.instanceof, which ends the check of the whole object: the response must list all
+  // problems.
   .custom<RawJson>((value) => value instanceof RawJson, {
     error: 'a payload is needed: any JSON value',
     abort: false,
@@ -172,7 +173,7 @@ export const payload = z
 
 const FINAL_STATES = ['succeeded', 'dead', 'cancelled'] as const
 
-/** A name alone stands for all final states. */
+/** An endpoint name alone stands for all final states. */
 export const onFinish = z.union(
   [
     endpointName.transform((endpoint) => ({ endpoint, states: [...FINAL_STATES] as JobState[] })),
@@ -200,7 +201,10 @@ export const metadata = pairs(
     .meta({ maxProperties: MAX_METADATA }),
 )
 
-/** What a job takes from a client wherever it is written: posted, in a batch, in a schedule. */
+/**
+ * The fields of a job that a client can set in every request that creates jobs: a job, a batch, a
+ * schedule.
+ */
 export const templateFields = {
   priority: priority.default(DEFAULT_PRIORITY),
   timeout: timeout.optional(),
@@ -229,7 +233,7 @@ export function instantText(instant: number | null): string | null {
   return instant === null ? null : new Date(instant).toISOString()
 }
 
-/** Header values are shown by their last characters only, and short ones not at all. */
+/** Header values are shown by their last characters, and short ones not at all. */
 export function maskedHeaders(headers: Record<string, string> | null): Record<string, string> {
   return Object.fromEntries(
     Object.entries(headers ?? {}).map(([name, value]) => [

@@ -1,6 +1,6 @@
-// Jobs in requests and responses: their shapes, what a request means as a job to store, the JSON
-// of a job, and the error that an enqueue which stored nothing means. Payload and result are
-// sent as the JSON text that they are, never serialized again.
+// Jobs in requests and responses: their shapes, how a request becomes a job to store, the JSON of a
+// job, and the error for an enqueue that stored nothing. Payload and result are sent as their
+// stored JSON text, never serialized again.
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { AppError } from '../errors.ts'
@@ -46,7 +46,10 @@ import {
 
 const MAX_DEPENDENCIES = 50
 
-/** RFC draft-ietf-httpapi-idempotency-key-header: plain, or a quoted structured-field string. */
+/**
+ * The header of draft-ietf-httpapi-idempotency-key-header: plain, or a quoted structured-field
+ * string.
+ */
 export const idempotencyKey = z
   .string()
   .refine((value) => /^[\x21-\x7e]{1,255}$/.test(value), 'expected 1–255 visible ASCII characters')
@@ -63,7 +66,7 @@ function isDueOnce({ runAt, delay }: DueTimes): boolean {
 }
 const DUE_ONCE = { path: ['delay'], error: 'runAt and delay cannot both be given' }
 
-/** `#0` in a batch: the job that an earlier item of it has become. */
+/** `#0` in a batch: the job of an earlier item. */
 const BATCH_REFERENCE = /^#\d{1,3}$/
 
 const jobFields = {
@@ -107,7 +110,9 @@ export const batchJobBody = z
   .refine(isDueOnce, DUE_ONCE)
 export type BatchJobBody = z.output<typeof batchJobBody>
 
-/** No dedupe key and no dependencies: what they mean would depend on when the document is moved. */
+/**
+ * Without dedupe key and dependencies: their meaning would depend on when the document is moved.
+ */
 const outboxBody = z
   .strictObject({ endpoint: endpointName, payload, ...dueTimes, ...templateFields })
   .refine(isDueOnce, DUE_ONCE)
@@ -125,10 +130,10 @@ export const editBody = z
   .refine((change) => Object.keys(change).length > 0, 'nothing to change was given')
 export type EditBody = z.output<typeof editBody>
 
-/** What a request tells about itself beside its body. */
+/** What a request contains besides its body. */
 export interface RequestOrigin {
   trace: TraceContext | null
-  /** How many deliveries led to it. */
+  /** How many deliveries led to the request. */
   hops: number
 }
 
@@ -162,7 +167,7 @@ export function newJobFrom(
 }
 
 /**
- * The job that a document of an outbox means, validated as POST /jobs validates its body.
+ * The job for a document of an outbox, validated like the body of POST /jobs.
  *
  * @param now epoch milliseconds by the store's clock
  * @throws AppError as for POST /jobs
@@ -177,7 +182,7 @@ export function jobFromOutbox(body: Buffer, maxBodyBytes: number, now: number): 
   return newJobFrom({ ...checked.data, dependsOn: [] }, undefined, { trace: null, hops: 0 }, now)
 }
 
-/** When a job is due that says so by one of these. A past instant means now. */
+/** The due time of a job with one of these fields. A past instant means now. */
 function dueTimeOf({ runAt, delay }: Pick<JobBody, 'runAt' | 'delay'>, now: number): number {
   const dueAt = Math.max(now, runAt ?? now + (delay ?? 0))
   if (dueAt <= now + MAX_AHEAD_MS) return dueAt
@@ -187,7 +192,7 @@ function dueTimeOf({ runAt, delay }: Pick<JobBody, 'runAt' | 'delay'>, now: numb
   })
 }
 
-/** The fields that a job takes from a client wherever it is written. */
+/** The fields of a job that a client can set in every request that creates jobs. */
 export function templateFrom(body: TemplateBody, runAt: number) {
   return {
     priority: body.priority,
@@ -204,9 +209,9 @@ export function templateFrom(body: TemplateBody, runAt: number) {
 }
 
 /**
- * The same for a repeat of a request, another for another one: the checked envelope with its keys
- * in order, then the payload's bytes. A `delay` counts as it was written, not as the instant it
- * means.
+ * Equal for repeats of a request, and different for other requests: the checked envelope with
+ * sorted keys, then the bytes of the payload. A `delay` counts as it was written, not as an
+ * instant.
  */
 function requestHash(body: JobBody): string {
   const { payload, ...envelope } = body
@@ -234,8 +239,8 @@ export function jobChangeFrom(body: EditBody, now: number): JobChange {
 }
 
 /**
- * How many deliveries led to a request; 0: none. An endpoint may be this very API, and a job that
- * enqueues another one would then go round for ever (the idea of CDN-Loop, RFC 8586).
+ * How many deliveries led to a request; 0: none. An endpoint may be this same API, and a job that
+ * enqueues another one would then loop forever (the idea is from CDN-Loop, RFC 8586).
  *
  * @throws AppError invalid_request beyond MAX_HOPS
  */
@@ -392,7 +397,7 @@ function utf8(bytes: Uint8Array): string {
 
 type Stored = Extract<EnqueueResult, { kind: 'inserted' | 'existing' }>
 
-/** The job that was stored or found; throws AppError for all else. */
+/** The job that was stored or found; throws AppError in all other cases. */
 export function storedOrThrow(result: EnqueueResult, job: NewJob): Stored {
   switch (result.kind) {
     case 'inserted':
@@ -435,13 +440,13 @@ export function unknownDependency(message: string): AppError {
   })
 }
 
-/** The 422 of a request that is right but for a name in its body. */
+/** The 422 for a request that is valid except for a name in its body. */
 export function unknownEndpoint(name: string, path = '/endpoint'): AppError {
   const message = `there is no endpoint "${name}"; register it with PUT /endpoints/${name}`
   return new AppError('endpoint_not_found', message, { status: 422, errors: [{ path, message }] })
 }
 
-/** Why the job was not stored; null: it was, now or before. */
+/** Why the job was not stored; null: it was stored, now or before. */
 export function enqueueRefusal(result: EnqueueResult, job: NewJob): AppError | null {
   try {
     storedOrThrow(result, job)

@@ -1,9 +1,9 @@
-// Checks that bytes are one JSON value (RFC 8259) without building it: JSON.parse would create
-// an object for each of the millions of values that a payload may hold, in one go.
+// Checks that bytes are one JSON value (RFC 8259) without building it: JSON.parse would create, in
+// one go, an object for each of the millions of values that a payload may contain.
 import { AppError } from '../errors.ts'
 import { MAX_JSON_DEPTH } from '../job/json-depth.ts'
 
-/** As long as MAX_BODY_BYTES can be. A string is read in one go: some 10 ms of it. */
+/** As long as MAX_BODY_BYTES can be. A string is read in one go, which takes about 10 ms. */
 export const MAX_STRING_BYTES = 8 * 1_048_576
 
 const TAB = 0x09
@@ -33,17 +33,17 @@ const SMALL_T = 0x74
 const TRUE = Buffer.from('true')
 const FALSE = Buffer.from('false')
 const NULL = Buffer.from('null')
-/** Behind a backslash. */
+/** Characters after a backslash. */
 const ESCAPES = new Set(Buffer.from('"\\/bfnrtu'))
 const HEX = new Set(Buffer.from('0123456789abcdefABCDEF'))
 
 /**
- * Reads the JSON value that begins at `start`; `body` is UTF-8. Returns the index after it, or,
- * when it comes beyond `stopAt` before the end, the negative index at which to go on with the same
+ * Reads the JSON value that begins at `start`; `body` is UTF-8. Returns the index after it. If it
+ * reaches `stopAt` before the end, it returns the negative index at which to continue with the same
  * `open`. Throws AppError invalid_json.
  *
- * @param open the brackets that are open: an empty list at first
- * @param maxDepth of objects and arrays within one another
+ * @param open the open brackets: an empty list at first
+ * @param maxDepth of nested objects and arrays
  */
 export function endOfJson(
   body: Buffer,
@@ -53,7 +53,7 @@ export function endOfJson(
   stopAt: number,
 ): number {
   let i = start
-  // Each turn of the loop reads one value, or the beginning of one.
+  // Each iteration reads one value, or the beginning of one.
   while (i <= stopAt) {
     i = endOfSpace(body, i)
     const byte = body[i]
@@ -79,7 +79,7 @@ export function endOfJson(
   return -i
 }
 
-/** After a value: the index after the comma behind it, or after the last bracket. */
+/** After a value: the index after the following comma, or after the last closing bracket. */
 function endOfClosings(body: Buffer, start: number, open: number[]): number {
   let i = start
   while (open.length > 0) {
@@ -95,7 +95,7 @@ function isClosing(byte: number | undefined, opening: number | undefined): boole
   return byte === (opening === OPEN_OBJECT ? CLOSE_OBJECT : CLOSE_ARRAY)
 }
 
-/** The index after the colon. */
+/** Returns the index after the colon. */
 function endOfKey(body: Buffer, start: number): number {
   if (body[start] !== QUOTE) throw notJson()
   const i = endOfSpace(body, endOfString(body, start))
@@ -120,7 +120,7 @@ function endOfString(body: Buffer, start: number): number {
   throw new AppError('payload_too_large', detail)
 }
 
-/** Of a number, true, false or null. */
+/** The end of a number, true, false or null. */
 function endOfScalar(body: Buffer, start: number, byte: number | undefined): number {
   if (byte === SMALL_T) return endOfLiteral(body, start, TRUE)
   if (byte === SMALL_F) return endOfLiteral(body, start, FALSE)
@@ -167,7 +167,7 @@ export function tooDeep(): AppError {
   return new AppError('invalid_json', TOO_DEEP)
 }
 
-/** So far it is JSON: what stands behind it can be read. */
+/** Valid JSON so far, so the text after it can be read. */
 export function isTooDeep(error: unknown): error is AppError {
   return error instanceof AppError && error.message === TOO_DEEP
 }

@@ -1,6 +1,5 @@
-// Schedules in requests and responses: their shapes, what a PUT means as a schedule to store,
-// and the JSON of a schedule. The payload is sent as the JSON text that it is, never serialized
-// again.
+// Schedules in requests and responses: their shapes, how a PUT becomes a schedule to store, and the
+// JSON of a schedule. The payload is sent as its stored JSON text, never serialized again.
 import { z } from 'zod'
 import { AppError } from '../errors.ts'
 import { formatDuration } from '../job/duration.ts'
@@ -70,7 +69,7 @@ export const scheduleBody = z
     startAt: instant.nullable().optional(),
     endAt: instant.nullable().optional(),
   })
-  // Also if a field is refused: a client reads all that is wrong at once.
+  // Also if a field is refused: the client gets all problems at once.
   .superRefine(noteTimingFields, { when: ({ value }) => isFields(value) })
 export type ScheduleBody = z.output<typeof scheduleBody>
 
@@ -80,7 +79,7 @@ function isFields(value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** @param body its fields may be of any kind */
+/** @param body its fields may have any type */
 function noteTimingFields(
   { cron, every, timezone }: Partial<TimingFields>,
   context: z.core.$RefinementCtx,
@@ -106,8 +105,8 @@ export function scheduleFrom(
   const settings = settingsFrom(body, before?.timing.anchorAt ?? now)
   refuseImpossible(settings.timing)
   const paused = body.paused ?? stored?.paused ?? false
-  // The next tick is computed again only if the timing has changed; else a deploy that repeats
-  // its PUT in the very second of a tick would swallow it.
+  // The next tick is computed again only if the timing has changed. Otherwise a deploy that repeats
+  // its PUT in the second of a tick would skip that tick.
   const goesOn = stored?.paused === false && before && isSameTiming(before.timing, settings.timing)
   const nextRunAt = goesOn ? stored.nextRunAt : nextTick(settings.timing, now)
   return {

@@ -149,7 +149,7 @@ interface Issue extends Problem {
 /** One problem for each unknown field, because each is on another line of the file. */
 function problemsOf({ code, path, message, keys = [] }: Issue): Problem[] {
   if (code !== 'unrecognized_keys') return [{ path, message }]
-  return keys.map((key) => ({ path: [...path, key], message: 'is not known' }))
+  return keys.map((key) => ({ path: [...path, key], message: 'is unknown' }))
 }
 
 export function picked(view: object, names: readonly string[]): Fields {

@@ -58,9 +58,13 @@ export async function changeEndpoint(
         throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
     }
   }
-  throw new AppError('overloaded', `endpoint "${name}" is being changed by many; try again`, {
-    headers: { 'retry-after': '1' },
-  })
+  throw new AppError(
+    'overloaded',
+    `endpoint "${name}" is being changed by other requests; try again`,
+    {
+      headers: { 'retry-after': '1' },
+    },
+  )
 }
 
 /** Like putEndpoint of the store, but writes nothing if nothing would change. */

@@ -122,7 +122,7 @@ function tooManySecrets(name: string, fullUntil: number): AppError {
   const until = instantText(fullUntil)
   return new AppError(
     'endpoint_in_use',
-    `endpoint "${name}" signs with ${MAX_SECRETS} secrets, the most there may be, until ${until}; rotate after that, or with an overlap that is shorter: it holds for the older ones too`,
+    `endpoint "${name}" has ${MAX_SECRETS} signing secrets, the maximum, until ${until}; rotate after that, or with a shorter overlap, which also applies to the older secrets`,
   )
 }
 

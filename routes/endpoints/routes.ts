@@ -46,7 +46,7 @@ const deleteEndpointQuery = z.strictObject({
 const endpointsQuery = z.strictObject(pageFields)
 
 const deletingResponse = jsonResponse(
-  'its jobs are being buried, then it is gone',
+  'its jobs become dead, then it is deleted',
   z.object({ name: z.string(), state: z.literal('deleting') }),
 )
 
@@ -193,7 +193,7 @@ function registerDelete(app: FastifyInstance, { store }: EndpointRoutes): void {
     '/endpoints/:name',
     {
       schema: {
-        summary: 'Delete an endpoint; with ?force=true also its jobs end, dead as endpoint_gone',
+        summary: 'Delete an endpoint; with ?force=true its jobs become dead (endpoint_gone)',
         params: nameParams,
         querystring: deleteEndpointQuery,
         headers: ifMatchHeaders,

@@ -54,7 +54,7 @@ export function createAccessCheck(
 
 function checkScope(request: FastifyRequest, key: StoredKey | null, needed: KeyScope): undefined {
   request.storedKey = key
-  if (key === null) throw unauthorized('the key is not known')
+  if (key === null) throw unauthorized('the key is unknown')
   if (key.scope !== 'admin' && key.scope !== needed) {
     throw forbidden(`the key has the scope ${key.scope}; this needs ${needed}`)
   }
@@ -67,7 +67,7 @@ export type KeyRecheck = (request: FastifyRequest) => Promise<void>
 export function createKeyRecheck(storedKeys: StoredKeys): KeyRecheck {
   return async ({ storedKey }) => {
     if (storedKey === null) return
-    if ((await storedKeys.find(storedKey.hash)) === null) throw unauthorized('the key was ended')
+    if ((await storedKeys.find(storedKey.hash)) === null) throw unauthorized('the key was revoked')
   }
 }
 

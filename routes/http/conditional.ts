@@ -15,7 +15,7 @@ export const ifMatchHeaders = z.looseObject({
 
 /** Headers of a write that can also create a record. */
 export const writeHeaders = ifMatchHeaders.extend({
-  'if-none-match': z.string().regex(/^\*$/, 'expected *: nothing is replaced').optional(),
+  'if-none-match': z.string().regex(/^\*$/, 'expected *, to create only').optional(),
 })
 
 /** Headers of a read. */
@@ -72,7 +72,7 @@ export function refuseUnsupportedConditions(app: FastifyInstance): void {
     const found = CONDITIONS.find((name) => request.headers[name] !== undefined)
     const isSafe = request.method === 'GET' || request.method === 'HEAD'
     if (found === undefined || isSafe || request.is404 || supportsConditions(request)) return done()
-    const message = 'this request takes no condition'
+    const message = 'this request supports no condition'
     done(
       new AppError('invalid_request', `header/${found}: ${message}`, {
         errors: [{ path: `header/${found}`, message }],
@@ -106,8 +106,8 @@ export function stale(what: string, version: number | null, wanted: IfVersion = 
 }
 
 function askedFor(what: string, wanted: IfVersion): string {
-  if (wanted === 'none') return `If-None-Match asks that there be no such ${what}`
+  if (wanted === 'none') return `If-None-Match requires that there is no such ${what}`
   return wanted === 'any'
-    ? `If-Match: * asks that the ${what} exist`
+    ? `If-Match: * requires that the ${what} exists`
     : 'If-Match names another version'
 }

@@ -97,7 +97,7 @@ function readWhole(
     function onClose(): void {
       // Creating an error costs more than everything else here.
       if (isOver) return
-      fail(new AppError('invalid_request', 'the body ended before all of it had come'))
+      fail(new AppError('invalid_request', 'the body is incomplete'))
     }
     stream.on('data', onData).on('end', onEnd).on('error', fail).on('close', onClose)
   })

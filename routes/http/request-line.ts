@@ -23,12 +23,15 @@ export function createMethodTable(app: FastifyInstance): MethodTable {
     const [known] = [...paths]
       .filter(([, { shape }]) => shape.test(path))
       .sort(([a], [b]) => a.split(':').length - b.split(':').length)
-    if (known === undefined)
-      return new AppError('not_found', `${NO_ROUTE}; GET / says where to go on`)
+    if (known === undefined) return new AppError('not_found', `${NO_ROUTE}; see GET /`)
     const allow = [...known[1].methods].sort().join(', ')
-    return new AppError('method_not_allowed', `${method} is not known here; expected ${allow}`, {
-      headers: { allow },
-    })
+    return new AppError(
+      'method_not_allowed',
+      `${method} is not supported here; expected ${allow}`,
+      {
+        headers: { allow },
+      },
+    )
   }
 
   // Before the body is read, because its faults do not matter without a route.

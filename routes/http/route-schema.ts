@@ -33,7 +33,7 @@ export const ENQUEUE_ERRORS: readonly RouteError[] = [
 
 /** The headers of responses that openapi.json describes. */
 export const HEADERS = {
-  'x-request-id': 'the request’s own, or one made for it; the log names it',
+  'x-request-id': 'from the request, or generated; it is also in the log',
   etag: 'the version, for If-Match and If-None-Match',
   location: 'the path of the job',
   'retry-after': 'seconds to wait before the next try',

@@ -42,7 +42,7 @@ const completeBody = completeFields.nullish().transform((body) => body ?? {})
 type CompleteBody = z.output<typeof completeFields>
 
 const failFields = z.strictObject({
-  message: text(0, MAX_FAIL_MESSAGE).default('the handler said that it failed'),
+  message: text(0, MAX_FAIL_MESSAGE).default('the handler reported a failure'),
   retryable: z.boolean().default(true),
   retryAfter: duration(0, MAX_RETRY_AFTER_MS).optional().meta({
     description: 'makes the back-off longer, never shorter; unused if retryable is false',

@@ -128,16 +128,20 @@ async function whyRunning(
     )
   }
   if (phase === 'awaiting_completion') {
-    return because('running', 'its handler has accepted it and is to report completion', expiresAt)
+    return because(
+      'running',
+      'its handler accepted it and has not reported completion yet',
+      expiresAt,
+    )
   }
   if (workerId === PULLER) {
-    return because('running', `${attempt} is under way with the worker that claimed it`, expiresAt)
+    return because('running', `${attempt} is in progress at the worker that claimed it`, expiresAt)
   }
   const worker = (await store.listWorkers()).find(({ id }) => id === workerId)
   // The lease is renewed while the attempt runs, so its end says nothing about the end of the
   // attempt.
   if (worker !== undefined && isLive(worker, now)) {
-    return because('running', `${attempt} is under way at worker ${workerId}`)
+    return because('running', `${attempt} is in progress at worker ${workerId}`)
   }
   const seen = worker === undefined ? 'is gone' : `was last seen ${ago(worker.seenAt, now)}`
   const detail = `${attempt} is probably lost: worker ${workerId} ${seen}; its lease expires at ${instantText(expiresAt)}`
@@ -200,12 +204,12 @@ async function whyLimited(
   const { name, concurrency, rateFreeAt } = endpoint
   const back = placesAfterRest(endpoint, now)
   if (back !== null) {
-    const detail = `endpoint "${name}" rested, and takes ${back.places} at a time until more of them succeed`
+    const detail = `endpoint "${name}" is recovering from a rest: at most ${back.places} at a time until more of them succeed`
     return because('endpoint_resting', detail)
   }
   const [counts] = concurrency === null ? [] : await store.countJobs([name])
   if (counts !== undefined && concurrency !== null && counts.running >= concurrency) {
-    const detail = `${counts.running} jobs of endpoint "${name}" are running, and ${concurrency} may be; one of a dead worker counts until its lease expires`
+    const detail = `${counts.running} jobs of endpoint "${name}" are running, and its limit is ${concurrency}; a job of a dead worker counts until its lease expires`
     return because('concurrency_full', detail)
   }
   if (rateFreeAt === null || rateFreeAt <= now) return null
@@ -221,13 +225,13 @@ async function whyWaiting(store: Store, endpoint: Endpoint, now: number): Promis
   const live = workers.filter((worker) => isLive(worker, now))
   const [first, ...others] = live
   if (first === undefined) {
-    return because('no_live_worker', 'no worker has been seen lately; start one: posthorn worker')
+    return because('no_live_worker', 'no worker has reported lately; start one: posthorn worker')
   }
   const keyIds = store.encryptionKeyIds()
   if (!live.some((worker) => canDeliver(worker, now, keyIds))) {
     const more = others.length === 0 ? '' : `, and ${others.length} more like it`
-    const detail = `worker ${first.id} is live but cannot read the secret of the endpoint${more}: its ENCRYPTION_KEY does not hold the key of the API`
+    const detail = `worker ${first.id} is live but cannot read the secret of the endpoint${more}: its ENCRYPTION_KEY does not contain the key of the API`
     return because('no_live_worker', detail)
   }
-  return because('next_in_line', 'it is due, and a worker takes it when a slot is free')
+  return because('next_in_line', 'it is due, and a worker claims it when a slot is free')
 }

@@ -51,7 +51,7 @@ export const FIELD_MEANINGS: Record<string, string> = {
   'lease.expiresAt': 'when the lease expires unless it is renewed',
   progress: 'the last progress that the handler reported',
   'progress.value': 'percent',
-  'progress.message': 'text of the handler',
+  'progress.message': 'text from the handler',
   'progress.at': 'when it was reported',
   failure: 'why a dead job is dead',
   'failure.reason': 'the reason, for programs',
@@ -70,8 +70,8 @@ export const FIELD_MEANINGS: Record<string, string> = {
   'attempts.finishedAt': 'when it ended',
   durationMs: 'duration in milliseconds',
   outcome: 'how the attempt ended',
-  statusCode: 'status of the response; null: none came',
-  errorCode: 'why no response came, such as ECONNREFUSED',
+  statusCode: 'status of the response; null: there was none',
+  errorCode: 'why there was no response, such as ECONNREFUSED',
   message: 'a sentence about what happened',
   responseBody: 'the first 4 KiB of the response as text',
   workerId: 'the worker of the attempt',
@@ -85,11 +85,12 @@ export const FIELD_MEANINGS: Record<string, string> = {
   leaseExpiresAt: 'when the lease expires; null: the job was cancelled',
   cancelRequested: 'the job was cancelled: stop the work',
   token: 'authorizes complete, fail and heartbeat for this attempt',
-  tracestate: 'goes with traceparent',
+  tracestate: 'the tracestate of the same trace context',
   'getJobsById.wait': 'respond when the job is final, or after this time with the job as it is',
   'postEndpointsByNameClaim.wait': 'how long to wait for a due job',
   limit: 'how many jobs at most',
-  'postEndpointsByNameClaim.lease': 'how long the claimed jobs are yours without a heartbeat',
+  'postEndpointsByNameClaim.lease':
+    'how long the lease of the claimed jobs lasts without a heartbeat',
 
   // Endpoints.
   name: 'the name',
@@ -97,7 +98,7 @@ export const FIELD_MEANINGS: Record<string, string> = {
   url: 'where deliveries are sent; null: its jobs are pulled',
   completionTimeout: 'with async completion: how long the report may take',
   circuitBreaker: 'when failures open the circuit; null: never',
-  statuses: 'by status: what a response with it means',
+  statuses: 'the meaning of a response, by its status',
   concurrency: 'how many jobs run at the same time, over all workers; null: no limit',
   rateLimit: 'how many attempts start, over all workers; null: no limit',
   'rateLimit.count': 'attempts, also as a burst',
@@ -117,7 +118,7 @@ export const FIELD_MEANINGS: Record<string, string> = {
 
   // Schedules.
   cron: 'five fields or @daily and similar; exactly one of cron and every',
-  timezone: 'of cron: a name of the IANA database; default UTC',
+  timezone: 'with cron: a name of the IANA database; default UTC',
   paused: 'no ticks',
   every: 'the interval; exactly one of cron and every',
   overlap: 'skip: no job while the job of the last tick is not final',
@@ -145,7 +146,7 @@ export const FIELD_MEANINGS: Record<string, string> = {
   matched: 'jobs that match, up to the limit',
   affected: 'jobs that were changed',
   'Batch.items': 'one for each job, in the order of the request',
-  'Batch.status': 'as a single request would have it',
+  'Batch.status': 'the status that a single request would have',
   'Batch.error': 'instead of id: why the job was not enqueued',
   jobs: 'the claimed jobs',
   'errors.message': 'what was found and what was expected',
@@ -189,7 +190,7 @@ export const FIELD_MEANINGS: Record<string, string> = {
   'if-none-match': '*: create only, else 412',
   'getJobsById.if-none-match': 'the ETag of an earlier response: 304 if the job has not changed',
   'idempotency-key':
-    '1–255 visible ASCII characters; a repeat with the same key finds the same job',
+    '1–255 visible ASCII characters; a repeat with the same key returns the same job',
 }
 
 /** The beginning of the description of a duration that only has its range. */

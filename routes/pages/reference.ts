@@ -44,7 +44,7 @@ const START_SCRIPT = `SwaggerUIBundle({
 export function registerReferencePage(app: FastifyInstance): void {
   registerPage(app, {
     path: '/docs',
-    summary: 'The API reference, a page to read and try',
+    summary: 'The API reference as a web page',
     html: PAGE,
     files: {
       'swagger-ui.css': fromPackage('swagger-ui.css', STYLE_TYPE),

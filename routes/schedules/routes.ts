@@ -302,9 +302,13 @@ async function changeSchedule(
         throw new Error(`unknown result ${JSON.stringify(result satisfies never)}`)
     }
   }
-  throw new AppError('overloaded', `schedule "${name}" is being changed by many; try again`, {
-    headers: { 'retry-after': '1' },
-  })
+  throw new AppError(
+    'overloaded',
+    `schedule "${name}" is being changed by other requests; try again`,
+    {
+      headers: { 'retry-after': '1' },
+    },
+  )
 }
 
 /** Storing it would change nothing, so no version is raised. */

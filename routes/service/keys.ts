@@ -53,7 +53,7 @@ export function registerKeyRoutes(app: FastifyInstance, { store, storedKeys }: K
         createdAt: store.clock.now(),
       }
       if ((await store.addKey(stored)) === 'full') {
-        const detail = `there are ${MAX_KEYS} keys already; end one with DELETE /keys/:id`
+        const detail = `there are ${MAX_KEYS} keys already; revoke one with DELETE /keys/:id`
         throw new AppError('invalid_request', detail)
       }
       storedKeys.forget()

@@ -21,7 +21,7 @@ const statsQuery = z
   })
   .refine(({ by, window }) => by === undefined || window !== undefined, {
     path: ['by'],
-    message: 'needs window beside it',
+    message: 'needs window',
   })
 
 export const statsResponse = z.object({
@@ -45,7 +45,8 @@ export const statsResponse = z.object({
             .meta({ description: 'attempts that succeeded, a count for each minute' }),
           failed: z.array(z.int()),
           durations: z.array(z.int()).meta({
-            description: 'of all these minutes together: a count for each bound, and one above',
+            description:
+              'of all these minutes together: one count for each bound, and one above the last',
           }),
         })
         .optional()

@@ -18,7 +18,7 @@ export const workerListResponse = z.object({
       inFlight: z.int().meta({ description: 'attempts in flight at the last heartbeat' }),
       hasEncryptionKey: z.boolean().meta({
         description:
-          'false: its ENCRYPTION_KEY does not hold the key that the API encrypts secrets with, so that it delivers nothing',
+          'false: its ENCRYPTION_KEY does not contain the key with which the API encrypts secrets, so it delivers nothing',
       }),
     }),
   ),
@@ -29,7 +29,7 @@ export function registerWorkersRoute(app: FastifyInstance, { store }: { store: S
     '/workers',
     {
       schema: {
-        summary: 'List the workers seen within the last hour, at most 1000',
+        summary: 'List the workers that reported within the last hour, at most 1000',
         querystring: noQuery,
         response: { 200: workerListResponse },
       },

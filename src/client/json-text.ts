@@ -40,7 +40,7 @@ function payloadText({ payload, rawPayload }: Envelope): string | undefined {
 /** Only one complete JSON value is inserted: other text could add fields to the envelope. */
 function rawText(raw: RawJson): string {
   const text = typeof raw === 'string' ? raw : decoded(raw)
-  if (!text.isWellFormed()) throw new TypeError('rawPayload holds a lone surrogate')
+  if (!text.isWellFormed()) throw new TypeError('rawPayload contains a lone surrogate')
   try {
     JSON.parse(text)
   } catch (error) {

@@ -50,7 +50,7 @@ export function outboxDocument(job: OutboxJob): OutboxDocument {
  * then set aside.
  */
 function refuseUnmovable(name: string, value: unknown): void {
-  if (NOT_TAKEN.includes(name)) throw new TypeError(`an outbox takes no ${name}`)
+  if (NOT_TAKEN.includes(name)) throw new TypeError(`an outbox document cannot have ${name}`)
   if (!MAY_BE_NULL.includes(name)) notNull(name, value)
   refuseNoDate(name, value)
 }

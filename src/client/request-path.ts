@@ -40,7 +40,8 @@ export function baseUrl(url: string | URL): string {
   if (protocol !== 'http:' && protocol !== 'https:') {
     throw new TypeError(`url must be http or https, not ${protocol}`)
   }
-  if (/[?#]/.test(href)) throw new TypeError('url must not hold a query or a fragment')
-  if (username !== '' || password !== '') throw new TypeError('url must not hold a user; give key')
+  if (/[?#]/.test(href)) throw new TypeError('url must not contain a query or a fragment')
+  if (username !== '' || password !== '')
+    throw new TypeError('url must not contain a user; use the option key')
   return origin + pathname.replace(/\/+$/, '')
 }

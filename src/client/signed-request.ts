@@ -76,6 +76,6 @@ function isStream(value: unknown): value is AsyncIterable<Uint8Array> {
 
 function notRaw(why: string): TypeError {
   return new TypeError(
-    `verify needs the bytes of the request as they came, but ${why}: verify before a body parser, or give { headers, body } with the raw body`,
+    `verify needs the bytes of the request as they were received, but ${why}: verify before a body parser, or give { headers, body } with the raw body`,
   )
 }

@@ -54,7 +54,7 @@ export async function verify<Payload = unknown>(
   const body = await rawBody(request)
   const signed = [`${id}.${timestamp}.`, body] as const
   if (!keys.some((key) => matches(signatures, key, signed))) {
-    throw new VerificationError('no_matching_signature', 'no signature fits the secret')
+    throw new VerificationError('no_matching_signature', 'no signature matches the secret')
   }
   return deliveryFrom<Payload>(id, Number(timestamp), header, body)
 }

@@ -147,7 +147,7 @@ function createMetricsCheck({ apiKeys, host }: HealthServerParts) {
   const unknownHashOf = createKeyCheck(apiKeys)
   return ({ headers, raw }: FastifyRequest): void => {
     if (apiKeys.length > 0) {
-      if (unknownHashOf(headers.authorization) !== null) throw unauthorized('the key is not known')
+      if (unknownHashOf(headers.authorization) !== null) throw unauthorized('the key is unknown')
       return
     }
     if (!isLoopbackName(host)) {

@@ -21,7 +21,7 @@ export const SECURITY_HEADERS = {
 const RETRY_AFTER_SECONDS = '1'
 
 /** The client disconnected before its body was complete, and will not read this response. */
-const CUT_OFF = new AppError('invalid_request', 'the body ended before all of it had come')
+const CUT_OFF = new AppError('invalid_request', 'the body is incomplete')
 
 export function sendProblem(request: FastifyRequest, reply: FastifyReply, error: unknown): void {
   const isRead = request.method === 'GET' || request.method === 'HEAD'
@@ -85,7 +85,7 @@ const CLIENT_ERRORS: Record<string, [status: number, detail: string]> = {
 
 /** The complete response to input that is not HTTP. */
 export function clientErrorResponse({ code = '' }: { code?: string }): RawResponse {
-  const [status, detail] = CLIENT_ERRORS[code] ?? [400, 'what came is not an HTTP request']
+  const [status, detail] = CLIENT_ERRORS[code] ?? [400, 'this is not an HTTP request']
   return rawResponse(new AppError('invalid_request', detail, { status }))
 }
 
@@ -99,7 +99,7 @@ export function tooManyPendingResponse(): RawResponse {
 
 /** The complete response to CONNECT, for which Node creates no response object. */
 export function refusedConnectResponse(): RawResponse {
-  const detail = 'CONNECT is not known here: this is no proxy'
+  const detail = 'CONNECT is not supported: this server is not a proxy'
   return rawResponse(
     new AppError('method_not_allowed', detail, { headers: { allow: 'GET, HEAD, POST' } }),
   )

@@ -211,14 +211,14 @@ export const LIFECYCLE = {
     from: ['queued'],
     guards: ['sent_before'],
     to: 'cancelled',
-    also: `by a request with its dedupe key, which it gives up; ${FINISH}`,
+    also: `by a request with its dedupe key, which the job loses; ${FINISH}`,
     by: ['API'],
   },
   supersede: {
     from: ['running'],
     guards: ['not_superseded'],
     to: 'running',
-    also: 'by a request with its dedupe key, which it gives up; superseded',
+    also: 'by a request with its dedupe key, which the job loses; superseded',
     by: ['API'],
   },
   cancel: {

@@ -120,7 +120,7 @@ function itemProblem(item: string, field: Field): string | null {
   const first = numberOf(from, field)
   if (first === null) return expected
   if (to === undefined) {
-    return step === undefined ? null : 'expected a step behind * or a range, like 5-59/10'
+    return step === undefined ? null : 'expected a step after * or a range, like 5-59/10'
   }
   const last = lastOf(to, field)
   if (last === null) return expected

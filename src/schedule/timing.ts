@@ -53,7 +53,7 @@ export function timingProblem(timing: Timing): { path: string; message: string }
   }
   if (cron === null) return null
   if (nextCronTick(cron, timezone, anchorAt) === null) {
-    return { path: '/cron', message: `no day ever comes that "${cron}" names` }
+    return { path: '/cron', message: `"${cron}" names a day that never comes` }
   }
   if (startAt !== null && nextCronTick(cron, timezone, startAt - 1) === null) {
     const message = 'expected an instant from which the cron line has a tick before the year 3000'

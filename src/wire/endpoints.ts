@@ -59,12 +59,12 @@ const breakerFields = {
 /** Checks the form of a URL. Whether its address is allowed is decided elsewhere. */
 function urlProblem(url: string): string | null {
   // URL parsers silently drop white space: the URL in use would differ from the one that is shown.
-  if (/\s/.test(url)) return 'holds white space'
-  if (!isPlainText(url)) return 'holds a control character or an invisible one'
+  if (/\s/.test(url)) return 'contains white space'
+  if (!isPlainText(url)) return 'contains a control character or an invisible one'
   // They also accept a host without // before it, and a backslash instead of a slash.
-  if (/^https?:(?!\/\/[^/\\])/i.test(url)) return 'expected // and a host behind the scheme'
-  if (/^[^?]*\\/.test(url)) return 'holds a backslash'
-  if (url.includes('#')) return 'holds a fragment (#…), which is never sent'
+  if (/^https?:(?!\/\/[^/\\])/i.test(url)) return 'expected // and a host after the scheme'
+  if (/^[^?]*\\/.test(url)) return 'contains a backslash'
+  if (url.includes('#')) return 'contains a fragment (#…), which is never sent'
   return httpUrlProblem(url)
 }
 

@@ -320,15 +320,18 @@ function isRaw({ open, topKey }: Scan, key: string): boolean {
 }
 
 function tooLarge(most: number): AppError {
-  return new AppError('payload_too_large', `all but the payload is larger than ${most} bytes`)
+  return new AppError(
+    'payload_too_large',
+    `the body without the payload is larger than ${most} bytes`,
+  )
 }
 
 function tooManyValues({ values }: EnvelopeLimits): AppError {
-  return tooMany(values, 'values beside the payload')
+  return tooMany(values, 'values outside the payload')
 }
 
 function tooMany(most: number, what: string): AppError {
-  return new AppError('invalid_request', `the body holds more than ${most} ${what}`)
+  return new AppError('invalid_request', `the body contains more than ${most} ${what}`)
 }
 
 /** The index after the string that begins at `start`. */

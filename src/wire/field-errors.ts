@@ -88,7 +88,7 @@ function fieldErrors(issue: z.core.$ZodIssue, prefix: string): FieldError[] {
   if (issue.code === 'unrecognized_keys') {
     return issue.keys.slice(0, MAX_FIELD_ERRORS).map((key) => ({
       path: pointer([...issue.path, key], prefix),
-      message: 'this field is not known',
+      message: 'this field is unknown',
     }))
   }
   return [{ path: pointer(issue.path, prefix), message: issue.message }]

@@ -34,7 +34,7 @@ export function text(min: number, max: number) {
     .max(max)
     .refine(
       (value) => value.isWellFormed() && !value.includes('\0'),
-      'holds NUL or a lone surrogate',
+      'contains NUL or a lone surrogate',
     )
     .meta({ pattern: '^[^\\u0000]*$' })
 }
@@ -85,7 +85,7 @@ const NOT_TAKEN = '__proto__'
 export function pairs<T extends z.ZodType>(record: T) {
   return z.preprocess((value, context) => {
     if (typeof value === 'object' && value !== null && Object.hasOwn(value, NOT_TAKEN)) {
-      context.addIssue({ code: 'custom', path: [NOT_TAKEN], message: 'this name is not taken' })
+      context.addIssue({ code: 'custom', path: [NOT_TAKEN], message: 'this name is not allowed' })
     }
     return value
   }, record)
@@ -122,7 +122,7 @@ const backoff = z.discriminatedUnion('type', [
       .min(1)
       .max(10)
       .default(DEFAULT_BACKOFF.factor)
-      .meta({ description: 'with exponential only: each delay is so many times the one before' }),
+      .meta({ description: 'with exponential only: the factor from one delay to the next' }),
     maxDelay: duration(0, MAX_BACKOFF_MS).prefault(formatDuration(DEFAULT_BACKOFF.maxDelayMs)),
     jitter,
   }),

@@ -127,7 +127,7 @@ export const editBody = z
     payload: payload.optional(),
   })
   .refine(isDueOnce, DUE_ONCE)
-  .refine((change) => Object.keys(change).length > 0, 'nothing to change was given')
+  .refine((change) => Object.keys(change).length > 0, 'expected at least one field to change')
 export type EditBody = z.output<typeof editBody>
 
 /** What a request contains besides its body. */
@@ -416,7 +416,7 @@ export function storedOrThrow(result: EnqueueResult, job: NewJob): Stored {
     case 'id_taken':
       throw new AppError(
         'invalid_request',
-        `_id: job ${result.jobId} was not made from this document; use each _id once, and the id of no other job`,
+        `_id: job ${result.jobId} was not made from this document; use each _id once, and no id of another job`,
       )
     case 'unknown_endpoint':
       throw unknownEndpoint(job.endpoint)

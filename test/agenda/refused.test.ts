@@ -81,7 +81,7 @@ const BAD: [Document, string | RegExp][] = [
   [often({ repeatInterval: '1 day', endDate: new Date() }), '/endAt: expected an instant after'],
   [often({ endDate: 'never' }), 'its endDate is not a valid date'],
   [often({ repeatInterval: '61 * * * *' }), '/cron: '],
-  [often({ repeatInterval: '0 0 31 2 *' }), '/cron: no day ever comes'],
+  [often({ repeatInterval: '0 0 31 2 *' }), 'names a day that never comes'],
   [often({ repeatInterval: '*/10 * * * * *' }), 'field for seconds'],
   [often({ repeatInterval: 'whenever' }), 'is not understood as an interval'],
   [often({ repeatInterval: null, repeatAt: 'at noon' }), 'is not a time of day'],

@@ -167,7 +167,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       detail: expect.stringContaining('attempt 1'),
     })
     held.release(202)
-    await soon(async () => expect((await explain(id)).detail).toMatch(/report completion/))
+    await soon(async () => expect((await explain(id)).detail).toMatch(/reported completion/))
   })
 
   it('final: with its outcome', async () => {

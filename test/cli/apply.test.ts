@@ -268,8 +268,8 @@ schedules:
       [6, 'YAML does not read the name 007 as text; quote it'],
       [7, 'YAML does not read the name yes as text; quote it'],
       [10, 'endpoints.slow.timeout: expected a duration'],
-      [11, 'endpoints.slow.colour: is not known'],
-      [12, 'endpoints.slow.size: is not known'],
+      [11, 'endpoints.slow.colour: is unknown'],
+      [12, 'endpoints.slow.size: is unknown'],
       [13, 'YAML does not read the name 12345678901234567890 as text'],
       [13, 'endpoints.slow.statuses.404: expected'],
       [14, 'the tag !job cannot be expressed in JSON'],
@@ -311,7 +311,7 @@ schedules:
     [
       'neither, and an unknown field',
       '{endpoint: notified, payload: 1, colour: red}',
-      ['colour: is not known', 'cron: expected one of cron and every; found none'],
+      ['colour: is unknown', 'cron: expected one of cron and every; found none'],
     ],
     [
       'no payload, and an interval in a time zone',

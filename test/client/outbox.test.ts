@@ -49,10 +49,10 @@ describe('the document of a job', () => {
     [{ tags: null }, /^tags is null/],
     [{ endpoint: null }, /^endpoint is null/],
     [{ endpoint: undefined }, /^endpoint is not a name/],
-    [{ idempotencyKey: null }, /takes no idempotencyKey/],
-    [{ idempotencyKey: 'k' }, /takes no idempotencyKey/],
-    [{ dedupe: { key: 'k', mode: 'keep' } }, /takes no dedupe/],
-    [{ dependsOn: [] }, /takes no dependsOn/],
+    [{ idempotencyKey: null }, /cannot have idempotencyKey/],
+    [{ idempotencyKey: 'k' }, /cannot have idempotencyKey/],
+    [{ dedupe: { key: 'k', mode: 'keep' } }, /cannot have dedupe/],
+    [{ dependsOn: [] }, /cannot have dependsOn/],
     [{ rawPayload: null, payload: undefined }, /^rawPayload is null/],
   ])('is refused when it could never become a job: %j', (fields, says) => {
     const job = { endpoint: 'a', payload: 1, ...fields }

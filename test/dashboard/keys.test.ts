@@ -12,7 +12,7 @@ describe.skipIf(CHROMIUM === null)('an API with keys', () => {
     const field = page.getByLabel('Key', { exact: true })
     await field.fill('a-key-that-nobody-knows-anything-of')
     await page.getByRole('button', { name: 'Open the dashboard' }).click()
-    await page.getByText('the key is not known').waitFor()
+    await page.getByText('the key is unknown').waitFor()
     expect(await page.getByRole('table').count()).toBe(0)
     await field.fill(KEY)
     await page.getByRole('button', { name: 'Open the dashboard' }).click()

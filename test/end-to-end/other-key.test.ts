@@ -46,7 +46,7 @@ describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
     const { reason, detail } = await read(`/jobs/${id}/explain`)
     expect([reason, detail]).toEqual([
       'no_live_worker',
-      'worker worker-of-others is live but cannot read the secret of the endpoint: its ENCRYPTION_KEY does not hold the key of the API',
+      'worker worker-of-others is live but cannot read the secret of the endpoint: its ENCRYPTION_KEY does not contain the key of the API',
     ])
     const listed = await shell.run(['workers'])
     expect(listed.stdout).toMatch(/^worker-of-others +live, lacks the encryption key /m)

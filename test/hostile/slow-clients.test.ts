@@ -73,7 +73,7 @@ describe('a thousand slow clients', () => {
 })
 
 describe('a client that is slow', () => {
-  const limits = { requestMs: 500, answerMs: 500, checkMs: 50 }
+  const limits = { requestMs: 500, responseMs: 500, checkMs: 50 }
 
   async function serve(): Promise<ServedApp> {
     const served = await serveApp({ limits, maxBodyBytes: LARGE })
@@ -83,7 +83,7 @@ describe('a client that is slow', () => {
 
   it('has by default half a minute for its request, and a minute to read the answer', () => {
     expect(CONNECTION_LIMITS).toMatchObject({
-      ...{ requestMs: 30_000, answerMs: 60_000, checkMs: 5_000 },
+      ...{ requestMs: 30_000, responseMs: 60_000, checkMs: 5_000 },
     })
   })
 

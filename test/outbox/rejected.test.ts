@@ -64,7 +64,7 @@ describe('documents that cannot become jobs', () => {
     ])
     expect(Object.fromEntries(reasons)).toEqual({
       unknown: expect.stringMatching(/^endpoint_not_found: there is no endpoint "nowhere"/),
-      field: 'invalid_request: /priorty: this field is not known',
+      field: 'invalid_request: /priorty: this field is unknown',
       value: expect.stringMatching(/^invalid_request: \/priority: /),
       nan: 'invalid_request: /payload/a/0 is NaN, which JSON cannot express',
       decimal: 'invalid_request: /payload is NaN, which JSON cannot express',

@@ -178,7 +178,7 @@ describe('a body that is refused', () => {
     const deep = 'the body is nested deeper than 64 levels'
     const reasons = [
       ...[deep, deep, deep, deep, deep, deep],
-      'all but the payload is larger than 1048576 bytes',
+      'the body without the payload is larger than 1048576 bytes',
     ]
     const expected = reasons.flatMap((reason, n) => [`{"n":${n}}`, reason])
     expect(found.slice(1)).toEqual([...expected, '{"last":[]}'])

@@ -61,7 +61,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     await place.store.reportWorker(WORKER)
     expect(await explain(await claimed(LONG_LEASE_MS))).toMatchObject({
       ...{ state: 'running', reason: 'running', expectedAt: null },
-      detail: 'attempt 1 is under way at worker worker-1',
+      detail: 'attempt 1 is in progress at worker worker-1',
     })
   })
 
@@ -88,7 +88,7 @@ describe.each(ENGINES)('on %s', (engine) => {
 
   test('a pulled attempt is under way until its lease ends', async () => {
     const explanation = await explain(await claimed(LONG_LEASE_MS, true))
-    expect(explanation.detail).toBe('attempt 1 is under way with the worker that claimed it')
+    expect(explanation.detail).toBe('attempt 1 is in progress at the worker that claimed it')
     expect(explanation.expectedAt).not.toBeNull()
   })
 
@@ -98,7 +98,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const leaseExpiresAt = store.clock.now() + LONG_LEASE_MS
     await store.settle([acceptance(job, leaseExpiresAt)])
     expect(await explain(job.jobId)).toMatchObject({
-      detail: expect.stringContaining('is to report completion'),
+      detail: expect.stringContaining('has not reported completion yet'),
       expectedAt: expect.any(String),
     })
     const late = await enqueueAndClaim(store, {}, 1)

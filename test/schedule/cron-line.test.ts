@@ -37,7 +37,7 @@ describe('a cron line', () => {
     ['60 * * * *', /^the field minute is wrong: "60": expected 0 to 59$/],
     ['*/0 * * * *', /^the field minute is wrong: "\*\/0": expected a step of 1 to 60$/],
     ['*/61 * * * *', /expected a step of 1 to 60$/],
-    ['5/10 * * * *', /expected a step behind \* or a range, like 5-59\/10$/],
+    ['5/10 * * * *', /expected a step after \* or a range, like 5-59\/10$/],
     ['9-5 * * * *', /expected a range from the smaller to the larger value$/],
     ['? * * * *', /^the field minute is wrong/],
     ['1, * * * *', /^the field minute is wrong/],

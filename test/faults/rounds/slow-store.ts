@@ -89,18 +89,18 @@ async function play(fixture: Fixture, form: Form, slowMs: number): Promise<void>
   const workers: Member[] = []
   const alone = await settleAlone(store, slowMs, extent.baselineMs)
   fixture.measure('D15', 'the store alone settles, jobs/s', alone)
-  while (workers.length < WORKERS) workers.push(await fixture.startWorker())
   const calm = await deliverCalmly(fixture, CALM_JOBS[engine])
   fixture.measure('D15', 'workers deliver while nothing slows the store, jobs/s', calm)
   // All these processes share the processors: a quick store alone settles more than the workers
   // can deliver at any time. The drain is compared with whichever of the two is slower.
   const reference = Math.min(alone, calm)
-  await enqueuePaused(fixture, extent.backlog)
+  await fixture.client.enqueueMany(extent.backlog, () => ({}))
   // The round registers this endpoint while the store is quick: a request may get a 503 later.
   const probes = await startStoreProbes(fixture, (await fixture.client.enqueue()).id)
   await fixture.during('slow_writes', 'store', async () => {
     const mend = await store.slowWrites(slowMs)
     try {
+      while (workers.length < WORKERS) workers.push(await fixture.startWorker())
       await storm(fixture, workers, probes, extent)
       const missing = extent.backlog - (await leftOf(fixture))
       if (missing > 0) await enqueuePaused(fixture, missing)
@@ -112,12 +112,17 @@ async function play(fixture: Fixture, form: Form, slowMs: number): Promise<void>
   await fixture.drained(DRAINED_DEADLINE_MS)
 }
 
-/** Jobs a second that the same workers deliver while nothing slows the store. */
+/** Jobs a second that as many workers deliver while nothing slows the store. */
 async function deliverCalmly(fixture: Fixture, count: number): Promise<number> {
+  const workers: Member[] = []
+  while (workers.length < WORKERS) workers.push(await fixture.startWorker())
   await enqueuePaused(fixture, count)
   const beganAtMs = nowMs()
   await fixture.drained()
-  return Math.round(count / ((nowMs() - beganAtMs) / 1_000))
+  const perSecond = Math.round(count / ((nowMs() - beganAtMs) / 1_000))
+  // Those of the storm learn the pace of the slow store, and not of this one.
+  for (const worker of workers) await fixture.terminate(worker)
+  return perSecond
 }
 
 async function enqueuePaused({ client }: Fixture, count: number): Promise<void> {

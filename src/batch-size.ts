@@ -3,7 +3,7 @@
 // follows what was written in time: additive increase, multiplicative decrease, down to one (Chiu
 // and Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance", 1989;
 // Jacobson, "Congestion Avoidance and Control", 1988).
-import { MAX_ANSWER_MS, StoreUnavailable } from './store/store.ts'
+import { STORE_DEADLINE_MS, StoreUnavailable } from './store/store.ts'
 
 /** A write that took more than this share of its deadline was almost too large. */
 const SLOW_SHARE = 2 / 3
@@ -31,7 +31,7 @@ export interface BatchSize {
 }
 
 export interface BatchLimits {
-  /** After this time a write has failed or is useless; default: MAX_ANSWER_MS. */
+  /** After this time a write has failed or is useless; default: STORE_DEADLINE_MS. */
   deadlineMs?: number
   /** Fewer items than this make no write faster: the limit is lower only while writes fail. */
   worth?: number
@@ -40,7 +40,7 @@ export interface BatchLimits {
 /** Starts at the largest size, so that a healthy store is not slowed down. */
 export function createBatchSize(
   max: number,
-  { deadlineMs = MAX_ANSWER_MS, worth = 1 }: BatchLimits = {},
+  { deadlineMs = STORE_DEADLINE_MS, worth = 1 }: BatchLimits = {},
 ): BatchSize {
   let limit = max
   let failures = 0

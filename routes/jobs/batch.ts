@@ -8,7 +8,7 @@ import type { NewJob } from '../../src/job/job.ts'
 import type { ApiMetrics } from '../../src/stats/metrics.ts'
 import {
   type EnqueueResult,
-  MAX_ANSWER_MS,
+  STORE_DEADLINE_MS,
   type Store,
   StoreUnavailable,
 } from '../../src/store/store.ts'
@@ -35,7 +35,7 @@ const DEPENDENCY_COST_BYTES = 2_048
 /** Limit of jobs in all batches that are being stored. Jobs beyond it would wait for seconds. */
 const MAX_STORING_JOBS = 20_000
 /** No write begins later than this after the first one, because its own deadline is added. */
-const MAX_BEGIN_MS = MAX_ANSWER_MS / 2
+const MAX_BEGIN_MS = STORE_DEADLINE_MS / 2
 /** How long items are checked before other requests are served. */
 const MAX_STEP_MS = 5
 const RETRY_AFTER_SECONDS = '1'

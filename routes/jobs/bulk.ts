@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { type BatchSize, createBatchSize } from '../../src/batch-size.ts'
 import { retryOrder } from '../../src/job/dependencies.ts'
 import { FAILURE_REASONS, JOB_STATES, type JobState, type JobSummary } from '../../src/job/job.ts'
-import { MAX_ANSWER_MS, type Store, StoreUnavailable } from '../../src/store/store.ts'
+import { STORE_DEADLINE_MS, type Store, StoreUnavailable } from '../../src/store/store.ts'
 import { endpointName, instant, text } from '../../src/wire/fields.ts'
 import { noQuery } from '../http/route-schema.ts'
 
@@ -54,7 +54,7 @@ const PAGE = 500
  */
 const MAX_WRITE = 100
 /** No write begins later than this after the request, because its own deadline is added. */
-const MAX_BEGIN_MS = MAX_ANSWER_MS / 2
+const MAX_BEGIN_MS = STORE_DEADLINE_MS / 2
 
 export function registerBulkRoutes(app: FastifyInstance, { store }: { store: Store }): void {
   registerBulk(app, store, 'cancel', 'Cancel all jobs that match a filter, newest first')

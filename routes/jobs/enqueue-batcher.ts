@@ -9,7 +9,7 @@ import { AppError } from '../../src/errors.ts'
 import type { NewJob } from '../../src/job/job.ts'
 import {
   type EnqueueResult,
-  MAX_ANSWER_MS,
+  STORE_DEADLINE_MS,
   type Store,
   StoreUnavailable,
 } from '../../src/store/store.ts'
@@ -156,9 +156,9 @@ const STORE_FIRST_MS = 100
  */
 function refuseInTime(batch: Waiting[]): () => void {
   const sinceMs = batch[0]?.sinceMs ?? performance.now()
-  const leftMs = Math.max(0, sinceMs + MAX_ANSWER_MS + STORE_FIRST_MS - performance.now())
+  const leftMs = Math.max(0, sinceMs + STORE_DEADLINE_MS + STORE_FIRST_MS - performance.now())
   const timer = setTimeout(() => {
-    const error = new StoreUnavailable(`the store did not answer within ${MAX_ANSWER_MS} ms`)
+    const error = new StoreUnavailable(`the store did not answer within ${STORE_DEADLINE_MS} ms`)
     for (const { reject } of batch) reject(error)
   }, leftMs)
   return () => clearTimeout(timer)

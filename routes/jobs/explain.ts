@@ -2,7 +2,7 @@
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { type Endpoint, endpointState, isTripped } from '../../src/endpoint/endpoint.ts'
-import { placesAfterRest } from '../../src/endpoint/health.ts'
+import { slotsAfterRest } from '../../src/endpoint/health.ts'
 import { formatDuration } from '../../src/job/duration.ts'
 import { isFinal, JOB_STATES, type Job } from '../../src/job/job.ts'
 import { canDeliver, isLive } from '../../src/store/records.ts'
@@ -80,7 +80,7 @@ async function explain(store: Store, job: Job): Promise<Explanation> {
   if (endpoint === undefined || endpoint.deleting) {
     return because('endpoint_disabled', `endpoint "${job.endpoint}" is gone or being deleted`)
   }
-  const held = job.isHeld ? await whyHeld(store, job) : null
+  const held = job.isBlocked ? await whyHeld(store, job) : null
   if (held !== null) return held
   if (job.runAt > now) {
     const what = job.attemptCount === 0 ? 'it is due' : 'its next attempt is due'
@@ -202,7 +202,7 @@ async function whyLimited(
   now: number,
 ): Promise<Explanation | null> {
   const { name, concurrency, rateFreeAt } = endpoint
-  const back = placesAfterRest(endpoint, now)
+  const back = slotsAfterRest(endpoint, now)
   if (back !== null) {
     const detail = `endpoint "${name}" is recovering from a rest: at most ${back.places} at a time until more of them succeed`
     return because('endpoint_resting', detail)

@@ -4,8 +4,8 @@ import { type Endpoint, endpointState } from '../../src/endpoint/endpoint.ts'
 import type { DeletedEndpointStats, EndpointStats, QueueSnapshot } from '../../src/stats/metrics.ts'
 import { canDeliver } from '../../src/store/records.ts'
 import {
-  MAX_ANSWER_MS,
   MAX_STATS_NAMES,
+  STORE_DEADLINE_MS,
   type Store,
   StoreUnavailable,
 } from '../../src/store/store.ts'
@@ -71,7 +71,7 @@ export function createSnapshots(store: Counted): Snapshots {
       if (inTime !== null) return inTime
       // Each step has a deadline of its own, so the look is slow, but the store is not away.
       if (latest !== null && hasResponded) return latest.snapshot
-      throw new StoreUnavailable(`the store took more than ${MAX_ANSWER_MS} ms to count`)
+      throw new StoreUnavailable(`the store took more than ${STORE_DEADLINE_MS} ms to count`)
     },
     async ofOne(name) {
       const asOf = store.clock.now()
@@ -88,7 +88,7 @@ export function createSnapshots(store: Counted): Snapshots {
 /** null: not finished within the time that a request waits. */
 async function withinDeadline<T>(work: Promise<T>): Promise<T | null> {
   const late = Promise.withResolvers<null>()
-  const timer = setTimeout(() => late.resolve(null), MAX_ANSWER_MS)
+  const timer = setTimeout(() => late.resolve(null), STORE_DEADLINE_MS)
   try {
     return await Promise.race([work, late.promise])
   } finally {

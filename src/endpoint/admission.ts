@@ -2,7 +2,7 @@
 // The store counts the running attempts, and ensures that no other process claims between the count
 // and the write.
 import type { Endpoint, EndpointSettings } from './endpoint.ts'
-import { placesAfterRest } from './health.ts'
+import { slotsAfterRest } from './health.ts'
 import { freeAt, fullAfterTaking, wholeTokens } from './rate-bucket.ts'
 
 /** The stored fields that decide. */
@@ -48,7 +48,7 @@ export function slotsLeft(
   if (concurrency !== null && slots > 0) {
     slots = Math.min(slots, concurrency - counts.running(concurrency))
   }
-  const back = placesAfterRest(limits, now)
+  const back = slotsAfterRest(limits, now)
   if (back !== null && slots > 0) {
     slots = Math.min(slots, back.places - counts.sendingSince(back.since, back.places))
   }

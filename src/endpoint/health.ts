@@ -80,7 +80,7 @@ export function healthAfter(
  * How many attempts of an endpoint may be in flight after its rest, counting those claimed at or
  * after `since`; null: it is not recovering from a rest.
  */
-export function placesAfterRest(
+export function slotsAfterRest(
   { restingUntil, ramp }: Pick<Endpoint, 'restingUntil' | 'ramp'>,
   now: number,
 ): { places: number; since: number } | null {

@@ -27,7 +27,7 @@ export interface Acceptance {
   /** A dependency is already dead or cancelled. */
   isDoomed: boolean
   /** The job is blocked: it waits for dependencies or for its ordering slot. */
-  isHeld: boolean
+  isBlocked: boolean
 }
 
 /** A disabled endpoint refuses jobs, but still accepts notices. */
@@ -81,14 +81,14 @@ export function decideAcceptance(
     onFinish: job.onFinish === 'inherited' ? endpoint.onFinish : named,
     waitingFor,
     isDoomed,
-    isHeld: waitingFor.length > 0 || job.orderingKey !== null,
+    isBlocked: waitingFor.length > 0 || job.orderingKey !== null,
   }
 }
 
 /** The job that an accepted request becomes. */
 export function newlyQueued(
   job: NewJob,
-  { maxAttempts, onFinish, waitingFor, isHeld }: Omit<Acceptance, 'kind' | 'isDoomed'>,
+  { maxAttempts, onFinish, waitingFor, isBlocked }: Omit<Acceptance, 'kind' | 'isDoomed'>,
 ): Job {
   // Field by field: a spread of so many costs more than the insert of a plain job.
   return {
@@ -109,7 +109,7 @@ export function newlyQueued(
     orderingKey: job.orderingKey,
     dependsOn: job.dependsOn,
     scheduleName: job.scheduleName,
-    isHeld,
+    isBlocked,
     waitingFor,
     onFinish,
     dedupeKey: job.dedupe?.key ?? null,

@@ -2,14 +2,14 @@
 
 export interface FinishEffects {
   /** Final jobs whose finish effects are complete. */
-  aftermaths: number
+  effectsDone: number
   /** Blocked jobs that became claimable. */
   promoted: number
   dependentsFailed: number
 }
 
 export const NO_EFFECTS: Readonly<FinishEffects> = {
-  aftermaths: 0,
+  effectsDone: 0,
   promoted: 0,
   dependentsFailed: 0,
 }
@@ -22,7 +22,7 @@ export function sumEffects(some: Readonly<FinishEffects>[]): FinishEffects {
 
 /** @param total is changed */
 export function addEffects(total: FinishEffects, more: Partial<FinishEffects>): void {
-  total.aftermaths += more.aftermaths ?? 0
+  total.effectsDone += more.effectsDone ?? 0
   total.promoted += more.promoted ?? 0
   total.dependentsFailed += more.dependentsFailed ?? 0
 }

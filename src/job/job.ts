@@ -152,7 +152,7 @@ export interface JobSummary {
   /** The dependencies that have not succeeded yet, as far as the store knows. */
   waitingFor: string[]
   /** Blocked: queued, but waiting for dependencies or for its ordering slot. */
-  isHeld: boolean
+  isBlocked: boolean
   onFinish: OnFinish | null
   /** Raised by every event except renew. */
   version: number

@@ -10,9 +10,9 @@ export const GUARDS = {
   unexpired: 'its expiresAt, if any, has not come',
   expired: 'its expiresAt has come',
   claimable: 'it is not blocked: its dependencies are met and it has its ordering slot',
-  held: 'it is blocked: it waits for dependencies or for its ordering slot',
+  blocked: 'it is blocked: it waits for dependencies or for its ordering slot',
   dependencies_met: 'every job it depends on has succeeded, or was waived by a retry',
-  turn_free:
+  slot_free:
     'no other job has the ordering slot of its key (unique index), and every earlier job of the key is final',
   dependency_failed: 'a job that it depends on is dead, cancelled or gone',
   sending: 'its phase is sending',
@@ -23,7 +23,7 @@ export const GUARDS = {
   attempts_left: 'at least one attempt is left',
   no_attempts_left: 'no attempt is left',
   free_attempts_left: 'fewer than 100 attempts were free',
-  lease_lapsed: 'fence, lease id and expiry are those that were read, and the expiry has passed',
+  lease_expired: 'fence, lease id and expiry are those that were read, and the expiry has passed',
   version_read: 'its version is the one that was read',
   key_unused: 'its idempotency key is unused at its endpoint (unique index)',
   dedupe_unused: 'no other queued or running job of its endpoint has its dedupe key (unique index)',
@@ -31,7 +31,7 @@ export const GUARDS = {
   endpoint_eligible:
     'its endpoint exists, is not being deleted, paused, disabled or resting, and its limits leave room',
   endpoint_gone: 'its endpoint is gone or being deleted',
-  aftermath_done: 'everything that follows its finish is done',
+  effects_done: 'everything that follows its finish is done',
   purge_due: 'its retention has passed',
 } as const
 export type Guard = keyof typeof GUARDS
@@ -50,7 +50,7 @@ const DROP_LEASE = 'drops the lease'
 const PUSH_ATTEMPT = 'adds the attempt'
 
 /** Changes of every write to a final state. */
-const FINISH = 'finishedAt, finishes + 1, aftermath = true if anything follows'
+const FINISH = 'finishedAt, finishes + 1, effectsPending = true if anything follows'
 
 export const LIFECYCLE = {
   enqueue: {
@@ -62,7 +62,7 @@ export const LIFECYCLE = {
   },
   promote: {
     from: ['queued'],
-    guards: ['held', 'dependencies_met', 'turn_free'],
+    guards: ['blocked', 'dependencies_met', 'slot_free'],
     to: 'queued',
     also: 'no longer blocked; it has its ordering slot',
     by: ['API', 'worker', 'sweeper'],
@@ -139,35 +139,35 @@ export const LIFECYCLE = {
   },
   reclaim: {
     from: ['running'],
-    guards: ['sending', 'lease_lapsed', 'attempts_left', 'not_superseded'],
+    guards: ['sending', 'lease_expired', 'attempts_left', 'not_superseded'],
     to: 'queued',
     also: `${PUSH_ATTEMPT} (lost), ${DROP_LEASE}, runAt = now`,
     by: ['sweeper'],
   },
-  bury_lapsed: {
+  bury_lost: {
     from: ['running'],
-    guards: ['sending', 'lease_lapsed', 'no_attempts_left', 'not_superseded'],
+    guards: ['sending', 'lease_expired', 'no_attempts_left', 'not_superseded'],
     to: 'dead',
     also: `${PUSH_ATTEMPT} (lost), ${DROP_LEASE}, failure lease_lost; ${FINISH}`,
     by: ['sweeper'],
   },
-  withdraw_lapsed: {
+  withdraw_lost: {
     from: ['running'],
-    guards: ['lease_lapsed', 'superseded'],
+    guards: ['lease_expired', 'superseded'],
     to: 'cancelled',
     also: `${PUSH_ATTEMPT} (lost, or timeout of one that awaited completion), ${DROP_LEASE}; ${FINISH}`,
     by: ['sweeper'],
   },
   time_out: {
     from: ['running'],
-    guards: ['awaiting', 'lease_lapsed', 'attempts_left', 'not_superseded'],
+    guards: ['awaiting', 'lease_expired', 'attempts_left', 'not_superseded'],
     to: 'queued',
     also: `${PUSH_ATTEMPT} (timeout), ${DROP_LEASE}, runAt = now + back-off`,
     by: ['sweeper'],
   },
   bury_timed_out: {
     from: ['running'],
-    guards: ['awaiting', 'lease_lapsed', 'not_superseded'],
+    guards: ['awaiting', 'lease_expired', 'not_superseded'],
     to: 'dead',
     also: `${PUSH_ATTEMPT} (timeout), ${DROP_LEASE}, failure; ${FINISH}`,
     by: ['sweeper'],
@@ -188,7 +188,7 @@ export const LIFECYCLE = {
   },
   fail_dependent: {
     from: ['queued'],
-    guards: ['held', 'dependency_failed'],
+    guards: ['blocked', 'dependency_failed'],
     to: 'dead',
     also: `failure dependency_failed; ${FINISH}`,
     by: ['API', 'worker', 'sweeper'],
@@ -244,14 +244,14 @@ export const LIFECYCLE = {
   },
   delete: {
     from: ['succeeded', 'dead', 'cancelled'],
-    guards: ['aftermath_done'],
+    guards: ['effects_done'],
     to: null,
     also: '',
     by: ['API'],
   },
   purge: {
     from: ['succeeded', 'dead', 'cancelled'],
-    guards: ['purge_due', 'aftermath_done'],
+    guards: ['purge_due', 'effects_done'],
     to: null,
     also: '',
     by: ['sweeper'],

@@ -23,7 +23,7 @@ export function isNotice({ originKey }: Pick<NewJob, 'originKey'>): boolean {
 }
 
 /** Whether this finish sends a notice. */
-export function isToldOf(onFinish: OnFinish | null, state: Job['state']): onFinish is OnFinish {
+export function sendsNotice(onFinish: OnFinish | null, state: Job['state']): onFinish is OnFinish {
   return onFinish?.states.includes(state) ?? false
 }
 

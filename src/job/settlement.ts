@@ -16,14 +16,14 @@ export interface AttemptEnd extends Holder {
 /**
  * The event that is written instead if another job has taken over the dedupe key; null: the same.
  */
-export function eventIfSuperseded(event: EventName): 'withdraw' | 'withdraw_lapsed' | null {
+export function eventIfSuperseded(event: EventName): 'withdraw' | 'withdraw_lost' | null {
   switch (event) {
     case 'reschedule':
     case 'postpone':
       return 'withdraw'
     case 'time_out':
     case 'bury_timed_out':
-      return 'withdraw_lapsed'
+      return 'withdraw_lost'
     default:
       return null
   }

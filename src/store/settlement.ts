@@ -53,7 +53,7 @@ export interface OverdueJob extends Lease {
   retry: ClaimedJob['retry']
 }
 
-/** Of a superseded job either applies as `withdraw_lapsed`. */
+/** Of a superseded job either applies as `withdraw_lost`. */
 export type OverdueEnd = Lease & { endpoint: string; leaseExpiresAt: number; attempt: Attempt } & (
     | { event: 'time_out'; runAt: number }
     | { event: 'bury_timed_out'; failure: Failure }

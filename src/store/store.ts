@@ -230,7 +230,7 @@ export interface Store {
  * A verb that was not answered by then throws StoreUnavailable: a client is to hear 503 within 3 s
  * rather than hang, and the rest is for the way there and back on a busy machine.
  */
-export const MAX_ANSWER_MS = 2_700
+export const STORE_DEADLINE_MS = 2_700
 export const MAX_ENQUEUE_BATCH = 1_000
 export const MAX_COUNT = 10_000
 export const MAX_STATS_NAMES = 10_000
@@ -331,23 +331,23 @@ export interface SettleOptions {
 }
 
 export interface SweepOptions {
-  /** At most so many jobs for each kind of finding. */
+  /** Limit of jobs for each kind of finding. */
   limit: number
-  /** false: leave lapsed leases alone, for their holders may not have been able to renew. */
+  /** false: keeps expired leases, because their holders may not have been able to renew. */
   reclaim: boolean
 }
 
 export interface SweepCounts {
   reclaimed: number
-  buriedLapsed: number
+  buriedLost: number
   expired: number
   abandoned: number
   evicted: number
-  /** Held jobs that became claimable, or dead by their dependencies. */
+  /** Blocked jobs that became claimable. */
   promoted: number
   dependentsFailed: number
-  /** Final jobs whose aftermath was left undone, and is done now. */
-  aftermaths: number
+  /** Final jobs whose finish effects were pending and are done now. */
+  effectsDone: number
   purged: number
 }
 

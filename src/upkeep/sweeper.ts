@@ -4,7 +4,7 @@ import type { Logger } from 'pino'
 import { createBatchSize } from '../batch-size.ts'
 import { PollLoop } from '../loop.ts'
 import type { SetBackLooks } from '../store/set-back-watch.ts'
-import { MAX_ANSWER_MS, type Store } from '../store/store.ts'
+import { STORE_DEADLINE_MS, type Store } from '../store/store.ts'
 import { endOverdueJobs } from './overdue-jobs.ts'
 
 /**
@@ -32,7 +32,7 @@ export class Sweeper {
   readonly #onSwept: (counts: object) => void
   readonly #log: Logger
   readonly #size = createBatchSize(SWEEP_LIMIT, {
-    deadlineMs: SWEEP_VERBS * MAX_ANSWER_MS,
+    deadlineMs: SWEEP_VERBS * STORE_DEADLINE_MS,
   })
   readonly #loop: PollLoop
   /** Duration of the last sweep; 0: it failed, and the store may be back at any time. */

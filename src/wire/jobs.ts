@@ -357,7 +357,7 @@ function summary(job: JobSummary) {
     phase: job.phase,
     priority: job.priority,
     runAt: instantText(job.runAt),
-    dueAt: job.state === 'queued' && !job.isHeld ? instantText(dueAt(job)) : null,
+    dueAt: job.state === 'queued' && !job.isBlocked ? instantText(dueAt(job)) : null,
     createdAt: instantText(job.createdAt),
     startedAt: instantText(job.startedAt),
     finishedAt: instantText(job.finishedAt),

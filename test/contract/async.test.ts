@@ -94,7 +94,7 @@ describe.each(ENGINES)('an attempt that was accepted on %s', (engine) => {
     const claimed = await accepted(1, { maxAttempts: 4, retry, runAt: 1_000 })
     const expiresAt = claimed.claimedAt + 1
     await passed(store, expiresAt)
-    expect(await sweep(store)).toMatchObject({ reclaimed: 0, buriedLapsed: 0 })
+    expect(await sweep(store)).toMatchObject({ reclaimed: 0, buriedLost: 0 })
     expect(await overdueOf(claimed)).toEqual({
       ...leaseOf(claimed),
       endpoint: claimed.endpoint,

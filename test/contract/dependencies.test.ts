@@ -40,8 +40,8 @@ describe.each(ENGINES)('on %s', (engine) => {
   }
 
   async function stateOf({ id }: Job): Promise<string> {
-    const { state, isHeld, failure } = await jobOf(place.store, id)
-    return isHeld ? 'held' : (failure?.reason ?? state)
+    const { state, isBlocked, failure } = await jobOf(place.store, id)
+    return isBlocked ? 'held' : (failure?.reason ?? state)
   }
 
   test('a job waits until all it depends on have succeeded', async () => {
@@ -51,16 +51,16 @@ describe.each(ENGINES)('on %s', (engine) => {
       dependsOn: [first.id, second.id],
       runAt: store.clock.now() - HOUR_MS,
     })
-    expect(last).toMatchObject({ isHeld: true, state: 'queued' })
+    expect(last).toMatchObject({ isBlocked: true, state: 'queued' })
     expect(last.waitingFor.toSorted()).toEqual([first.id, second.id].toSorted())
     expect((await store.due(null)).endpoints).not.toContain(last.endpoint)
     await finish(first, 'succeeded')
-    expect(await jobOf(store, last.id)).toMatchObject({ isHeld: true, waitingFor: [second.id] })
+    expect(await jobOf(store, last.id)).toMatchObject({ isBlocked: true, waitingFor: [second.id] })
     expect(await claimFrom(store, last.endpoint, 1)).toEqual([])
     const since = store.clock.now() - 1
     await finish(second, 'succeeded')
     expect(await jobOf(store, last.id)).toMatchObject({
-      isHeld: false,
+      isBlocked: false,
       waitingFor: [],
       dependsOn: [first.id, second.id],
     })
@@ -116,7 +116,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     await store.retry([second.id])
     expect(await jobOf(store, second.id)).toMatchObject({
       state: 'queued',
-      isHeld: false,
+      isBlocked: false,
       waitingFor: [],
       dependsOn: [first.id],
     })
@@ -234,7 +234,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     await finish(good, 'succeeded')
     await finish(bad, 'dead')
     const ready = await alone([good.id])
-    expect(ready).toMatchObject({ isHeld: false, waitingFor: [], dependsOn: [good.id] })
+    expect(ready).toMatchObject({ isBlocked: false, waitingFor: [], dependsOn: [good.id] })
     const late = await alone([good.id, bad.id])
     expect((await jobOf(store, late.id)).state).toBe('queued')
     expect(await claimFrom(store, late.endpoint, 1)).toEqual([])
@@ -390,7 +390,7 @@ describe.each(ENGINES)('many that wait for one job on %s', (engine) => {
       await until(async () => {
         await sweep(store)
         const { items } = await store.listJobs({ endpoint, states: ['queued'], limit: 500 })
-        return items.every(({ isHeld }) => !isHeld)
+        return items.every(({ isBlocked }) => !isBlocked)
       }, 50_000)
       expect((await store.finalAmong(ids)).length).toBe(state === 'succeeded' ? 0 : 450)
     },

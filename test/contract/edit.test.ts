@@ -146,7 +146,7 @@ describe.each(ENGINES)('an edit on %s', (engine) => {
     const { store } = place
     const head = await queued({ orderingKey: 'k' })
     const { id } = await enqueueOne(store, head.endpoint, { orderingKey: 'k' })
-    expect(await edited(id, { priority: 9, runAt: 1 })).toMatchObject({ isHeld: true })
+    expect(await edited(id, { priority: 9, runAt: 1 })).toMatchObject({ isBlocked: true })
     const claimed = await claimFrom(store, head.endpoint, 5)
     expect(claimed.map(({ jobId }) => jobId)).toEqual([head.id])
   })
@@ -215,7 +215,7 @@ describe.each(ENGINES)('the deletion of a job on %s', (engine) => {
     await store.cancel([id])
     await store.deleteJob(id)
     const [again] = await store.enqueue([newJob(store, endpoint, fields)])
-    expect(again).toMatchObject({ kind: 'inserted', job: { isHeld: false } })
+    expect(again).toMatchObject({ kind: 'inserted', job: { isBlocked: false } })
     expect(await claimFrom(store, endpoint, 1)).toHaveLength(1)
   })
 })

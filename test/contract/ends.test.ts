@@ -176,7 +176,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const ends = await endsOf(store, async () => {
       counts = await sweep(store)
     })
-    expect(counts).toMatchObject({ expired: 1, dependentsFailed: 3, aftermaths: 0 })
+    expect(counts).toMatchObject({ expired: 1, dependentsFailed: 3, effectsDone: 0 })
     expect(ends.filter(({ diedOf }) => diedOf === 'dependency_failed')).toHaveLength(ids.length)
   })
 

@@ -81,6 +81,6 @@ function expectInvariants(job: Job): void {
   expect(job.finishedAt !== null).toBe(isFinal(job.state))
   expect(job.failure !== null).toBe(job.state === 'dead')
   if (job.state === 'queued') expect(job.attemptsLeft).toBeGreaterThan(0)
-  if (job.isHeld) expect(job.state).toBe('queued')
-  if (job.waitingFor.length > 0) expect(job.isHeld || isFinal(job.state)).toBe(true)
+  if (job.isBlocked) expect(job.state).toBe('queued')
+  if (job.waitingFor.length > 0) expect(job.isBlocked || isFinal(job.state)).toBe(true)
 }

@@ -63,7 +63,7 @@ describe.each(ENGINES)('on %s', (engine) => {
         `"metadata":{"customer":"7"},"result":${result}}`,
     ])
     expect(await noticesAt(notified)).toMatchObject([
-      { state: 'queued', onFinish: null, isHeld: false, idempotencyKey: null, tags: [] },
+      { state: 'queued', onFinish: null, isBlocked: false, idempotencyKey: null, tags: [] },
     ])
     expect((await store.due(claimed.claimedAt - 1)).endpoints).toContain(notified)
   })

@@ -88,7 +88,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await claimedIds(endpoint)).toEqual([])
     await sweep(store)
     expect(await claimedIds(endpoint)).toEqual([])
-    const held = await Promise.all(ids.map(async (id) => (await jobOf(store, id)).isHeld))
+    const held = await Promise.all(ids.map(async (id) => (await jobOf(store, id)).isBlocked))
     expect(held).toEqual([false, true, true])
     expect(await store.headOfOrderingKey(endpoint, KEY.orderingKey)).toBe(ids[0])
   })
@@ -182,9 +182,9 @@ describe.each(ENGINES)('on %s', (engine) => {
     const { store } = place
     const { endpoint, ids } = await line(3)
     await store.settle([burial(store, await claimOne(store, endpoint))])
-    expect((await jobOf(store, ids[1])).isHeld).toBe(false)
+    expect((await jobOf(store, ids[1])).isBlocked).toBe(false)
     await store.retry([ids[0]])
-    expect((await jobOf(store, ids[1])).isHeld).toBe(true)
+    expect((await jobOf(store, ids[1])).isBlocked).toBe(true)
     const order = []
     for (let i = 0; i < 3; i++) {
       const [claimed, ...others] = await claimFrom(store, endpoint, 5)
@@ -290,6 +290,6 @@ describe.each(ENGINES)('on %s', (engine) => {
 })
 
 async function isClaimable(store: Store, id: string): Promise<boolean> {
-  const { isHeld, state } = await jobOf(store, id)
-  return state === 'queued' && !isHeld
+  const { isBlocked, state } = await jobOf(store, id)
+  return state === 'queued' && !isBlocked
 }

@@ -107,7 +107,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const waiting = await enqueueOne(store, endpoint, { runAt, dependsOn: [first.jobId] })
     const letGoAt = store.clock.now()
     await store.settle([success(store, first)])
-    await until(async () => !(await jobOf(store, waiting.id)).isHeld)
+    await until(async () => !(await jobOf(store, waiting.id)).isBlocked)
     const claimed = await claimOne(store, endpoint, 1)
     expect(claimed).toMatchObject({ jobId: waiting.id, firstRunAt: runAt })
     const since = firstDueAt(claimed)
@@ -228,7 +228,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const endpoint = await addEndpoint(store)
     const { id } = await enqueueOne(store, endpoint, { maxAttempts: 1 })
     await claimOne(store, endpoint, 1)
-    await until(async () => (await sweep(store)).buriedLapsed === 1)
+    await until(async () => (await sweep(store)).buriedLost === 1)
     expect(await jobOf(store, id)).toMatchObject({
       state: 'dead',
       failure: { reason: 'lease_lost' },
@@ -241,7 +241,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const claimed = await claimNew(1)
     await until(() => store.clock.now() > claimed.claimedAt + 100)
     const counts = await store.sweep({ limit: 100, reclaim: false })
-    expect(counts).toMatchObject({ reclaimed: 0, buriedLapsed: 0 })
+    expect(counts).toMatchObject({ reclaimed: 0, buriedLost: 0 })
     expect(await store.renew([leaseOf(claimed)], LONG_LEASE_MS)).toEqual(['applied'])
     expect(await store.settle([success(store, claimed)])).toEqual(['applied'])
   })

@@ -65,13 +65,16 @@ describe('what a job takes over when it is enqueued', () => {
     const states = { a: 'succeeded', b: 'queued', c: 'dead' } as const
     expect(decide({ dependsOn: ['a'] }, {}, states)).toMatchObject({
       waitingFor: [],
-      isHeld: false,
+      isBlocked: false,
     })
     expect(decide({ dependsOn: ['a', 'b'] }, {}, states)).toMatchObject({
-      ...{ waitingFor: ['b'], isHeld: true, isDoomed: false },
+      ...{ waitingFor: ['b'], isBlocked: true, isDoomed: false },
     })
-    expect(decide({ dependsOn: ['c'] }, {}, states)).toMatchObject({ isHeld: true, isDoomed: true })
-    expect(decide({ orderingKey: 'k' })).toMatchObject({ isHeld: true, waitingFor: [] })
+    expect(decide({ dependsOn: ['c'] }, {}, states)).toMatchObject({
+      isBlocked: true,
+      isDoomed: true,
+    })
+    expect(decide({ orderingKey: 'k' })).toMatchObject({ isBlocked: true, waitingFor: [] })
     expect(decide({ dependsOn: ['d'] }, {}, states)).toEqual({
       kind: 'unknown_dependency',
       jobId: 'd',

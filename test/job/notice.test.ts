@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { MAX_HOPS } from '../../src/job/job.ts'
 import { isJobId } from '../../src/job/job-id.ts'
-import { hasTooManyHops, isToldOf, noticeOf } from '../../src/job/notice.ts'
+import { hasTooManyHops, noticeOf, sendsNotice } from '../../src/job/notice.ts'
 
 const NOW = 1_800_000_000_000
 const finished = {
@@ -85,8 +85,8 @@ describe('a finish', () => {
   it('is sent in the states that were named', () => {
     const onFinish = { endpoint: 'notified', states: ['dead', 'cancelled'] as const }
     const named = { ...onFinish, states: [...onFinish.states] }
-    expect(isToldOf(named, 'dead')).toBe(true)
-    expect(isToldOf(named, 'succeeded')).toBe(false)
-    expect(isToldOf(null, 'dead')).toBe(false)
+    expect(sendsNotice(named, 'dead')).toBe(true)
+    expect(sendsNotice(named, 'succeeded')).toBe(false)
+    expect(sendsNotice(null, 'dead')).toBe(false)
   })
 })

@@ -24,7 +24,7 @@ describe('a report about an attempt that has ended', () => {
 
   it('is a repeat also where the job was withdrawn, since it was superseded', () => {
     expect(isRepeat(end(), end({ event: 'withdraw' }))).toBe(true)
-    expect(isRepeat(end({ event: 'time_out' }), end({ event: 'withdraw_lapsed' }))).toBe(true)
+    expect(isRepeat(end({ event: 'time_out' }), end({ event: 'withdraw_lost' }))).toBe(true)
     expect(isRepeat(end({ event: 'succeed' }), end({ event: 'withdraw' }))).toBe(false)
     expect(eventIfSuperseded('bury')).toBeNull()
   })

@@ -87,13 +87,13 @@ function takeOrder(expected: ModelJob, { failure, version }: Job): void {
 
 function factsOf(job: Job) {
   const { id, state, phase, priority, runAt, firstRunAt, expiresAt, version, dedupeKey } = job
-  const { attemptCount, attemptsLeft, freeAttempts, fence, isHeld, result } = job
+  const { attemptCount, attemptsLeft, freeAttempts, fence, isBlocked, result } = job
   return {
     ...{ id, state, phase, priority, runAt, firstRunAt, expiresAt, version, dedupeKey },
-    ...{ attemptCount, attemptsLeft, freeAttempts, fence, isHeld, result },
+    ...{ attemptCount, attemptsLeft, freeAttempts, fence, isBlocked, result },
     progress: job.progress?.value ?? null,
     failure: job.failure?.reason ?? null,
-    waitingFor: job.isHeld ? job.waitingFor.toSorted() : [],
+    waitingFor: job.isBlocked ? job.waitingFor.toSorted() : [],
     outcomes: job.attempts.map(({ outcome }) => outcome),
     payload: Buffer.from(job.payload).toString(),
   }
@@ -101,13 +101,13 @@ function factsOf(job: Job) {
 
 function expectedFacts(job: ModelJob): ReturnType<typeof factsOf> {
   const { id, state, phase, priority, runAt, firstRunAt, expiresAt, version, dedupeKey } = job
-  const { attemptCount, attemptsLeft, freeAttempts, fence, isHeld, result } = job
+  const { attemptCount, attemptsLeft, freeAttempts, fence, isBlocked, result } = job
   return {
     ...{ id, state, phase, priority, runAt, firstRunAt, expiresAt, version, dedupeKey },
-    ...{ attemptCount, attemptsLeft, freeAttempts, fence, isHeld, result },
+    ...{ attemptCount, attemptsLeft, freeAttempts, fence, isBlocked, result },
     progress: job.progress,
     failure: job.failure,
-    waitingFor: job.isHeld ? job.waitingFor.toSorted() : [],
+    waitingFor: job.isBlocked ? job.waitingFor.toSorted() : [],
     outcomes: job.attempts.map(({ outcome }) => outcome),
     payload: job.payload,
   }
@@ -121,5 +121,5 @@ function expectInvariants(job: Job): void {
   expect(job.failure !== null).toBe(job.state === 'dead')
   expect(job.startedAt !== null || job.attemptCount === 0).toBe(true)
   if (job.state === 'queued') expect(job.attemptsLeft).toBeGreaterThan(0)
-  if (job.isHeld) expect(job.state).toBe('queued')
+  if (job.isBlocked) expect(job.state).toBe('queued')
 }

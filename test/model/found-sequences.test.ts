@@ -48,7 +48,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const dependent = await enqueueOne(store, endpoint, { dependsOn: [jobId] })
     await store.retry([jobId])
     await store.settle([success(store, await claimOne(store, endpoint))])
-    expect(await jobOf(store, dependent.id)).toMatchObject({ isHeld: false, waitingFor: [] })
+    expect(await jobOf(store, dependent.id)).toMatchObject({ isBlocked: false, waitingFor: [] })
   })
   test('one that depends on a dead job dies when its turn comes, and lets those behind it run', async () => {
     const { store } = place

@@ -144,14 +144,14 @@ export function endOverdue(world: World, lease: Lease, ending: OverdueEnding): S
 export function sweepClean(world: World, now: number): void {
   const jobs = [...world.jobs.values()]
   const expired = jobs.filter((job) => job.state === 'queued' && hasExpired(job, now))
-  for (const job of jobs) if (job.isHeld) lookAtHeld(world, job)
+  for (const job of jobs) if (job.isBlocked) lookAtHeld(world, job)
   for (const job of jobs) {
     if (job.phase === 'sending' && job.lease?.hasLapsed) endLapsed(world, job, now)
   }
   for (const job of jobs) {
     if (job.state === 'queued' && hasExpired(job, now)) finish(world, job, 'dead', 'expired')
   }
-  for (const job of jobs) if (job.isHeld) lookAtHeld(world, job)
+  for (const job of jobs) if (job.isBlocked) lookAtHeld(world, job)
   for (const job of expired) job.hadExpired = job.state === 'dead'
 }
 

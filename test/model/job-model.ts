@@ -34,7 +34,7 @@ export interface ModelJob {
   fence: number
   lease: ModelLease | null
   progress: number | null
-  isHeld: boolean
+  isBlocked: boolean
   /** It has the turn of its ordering key. */
   hasTurn: boolean
   orderingKey: string | null
@@ -134,12 +134,12 @@ export function finish(
   job.state = state
   job.failure = reason
   job.hadExpired = false
-  job.isHeld = false
+  job.isBlocked = false
   job.hasTurn = false
   dropLease(job)
   job.version++
   for (const other of world.jobs.values()) {
-    if (other.isHeld && other.waitingFor.includes(job.id)) lookAtHeld(world, other)
+    if (other.isBlocked && other.waitingFor.includes(job.id)) lookAtHeld(world, other)
   }
   if (job.orderingKey !== null) passTurn(world, job.endpoint, job.orderingKey)
 }
@@ -165,8 +165,8 @@ export function lookAtHeld(world: World, job: ModelJob): void {
   const holder = others.find(({ hasTurn }) => hasTurn)
   if (job.orderingKey !== null && (others[0] !== job || holder?.state === 'running')) return
   if (holder !== undefined)
-    Object.assign(holder, { isHeld: true, hasTurn: false, version: holder.version + 1 })
-  job.isHeld = false
+    Object.assign(holder, { isBlocked: true, hasTurn: false, version: holder.version + 1 })
+  job.isBlocked = false
   job.hasTurn = job.orderingKey !== null
   job.version++
 }
@@ -176,13 +176,13 @@ export function holdLaterOne(world: World, job: ModelJob, orderingKey: string): 
   const later = ofKey(world, job.endpoint, orderingKey)
   const holder = later.slice(later.indexOf(job) + 1).find(({ hasTurn }) => hasTurn)
   if (holder?.state !== 'queued') return
-  Object.assign(holder, { isHeld: true, hasTurn: false, version: holder.version + 1 })
+  Object.assign(holder, { isBlocked: true, hasTurn: false, version: holder.version + 1 })
 }
 
 /** To the earliest job of the key that is not final, if it waits for nothing else. */
 export function passTurn(world: World, endpoint: string, orderingKey: string): void {
   const [head] = ofKey(world, endpoint, orderingKey)
-  if (head?.isHeld) lookAtHeld(world, head)
+  if (head?.isBlocked) lookAtHeld(world, head)
 }
 
 function ofKey(world: World, endpoint: string, orderingKey: string): ModelJob[] {
@@ -201,8 +201,8 @@ export function claimable(
   const own = [...world.jobs.values()].filter((job) => job.endpoint === endpoint)
   const running = own.filter(({ state }) => state === 'running').length
   const jobs = own.filter(
-    ({ state, isHeld, runAt, expiresAt }) =>
-      state === 'queued' && !isHeld && runAt <= now && (expiresAt === null || expiresAt > now),
+    ({ state, isBlocked, runAt, expiresAt }) =>
+      state === 'queued' && !isBlocked && runAt <= now && (expiresAt === null || expiresAt > now),
   )
   const room = concurrency === null ? jobs.length : Math.max(0, concurrency - running)
   return { jobs, room: isPaused || isDisabled ? 0 : room }

@@ -41,7 +41,7 @@ export function enqueue(world: World, job: NewJob): Enqueued {
   world.jobs.set(job.id, made)
   takeKey(world, job, job.id)
   // Dependencies that can no longer be met are left to the sweeper.
-  if (made.isHeld && waitingFor.length === 0) lookAtHeld(world, made)
+  if (made.isBlocked && waitingFor.length === 0) lookAtHeld(world, made)
   if (holder !== undefined && holder.state !== 'running') finish(world, holder, 'cancelled')
   return { kind: 'inserted', jobId: job.id }
 }
@@ -100,7 +100,7 @@ function modelOf(job: NewJob, waitingFor: string[]): ModelJob {
     fence: 0,
     lease: null,
     progress: null,
-    isHeld: job.orderingKey !== null || job.dependsOn.length > 0,
+    isBlocked: job.orderingKey !== null || job.dependsOn.length > 0,
     hasTurn: false,
     orderingKey: job.orderingKey,
     isSinceNow: false,
@@ -143,7 +143,7 @@ export function retry(world: World, id: string, now: number, waives: boolean): R
   for (const other of waived) job.waived.add(other)
   Object.assign(job, {
     state: 'queued',
-    isHeld: job.orderingKey !== null || waitingFor.length > 0,
+    isBlocked: job.orderingKey !== null || waitingFor.length > 0,
     waitingFor,
     attemptsLeft: job.maxAttempts,
     freeAttempts: 0,

@@ -27,7 +27,7 @@ const EVENTS_OF_LEASES = [
   'bury',
   'release',
   'reclaim',
-  'bury_lapsed',
+  'bury_lost',
   'time_out',
   'bury_timed_out',
 ] as const satisfies EventName[]
@@ -35,7 +35,7 @@ const EVENTS_OF_LEASES = [
 /** What the model knows of; the other guards of these events hold throughout. */
 const GUARDS_OF_LEASES: readonly Guard[] = [
   'holder',
-  'lease_lapsed',
+  'lease_expired',
   'sending',
   'awaiting',
   'attempts_left',

@@ -133,7 +133,7 @@ function wrongOf(
   if (record.phase === 'sending' && (event === 'time_out' || event === 'bury_timed_out')) {
     return `${event} was applied though no handler has the lease`
   }
-  if (event === 'bury_lapsed' && record.attemptsLeft > 0) return 'a job was buried too early'
+  if (event === 'bury_lost' && record.attemptsLeft > 0) return 'a job was buried too early'
   const wasSent = (worker: Worker) =>
     worker.leaseId === leaseId && ['sending', 'awaiting', 'ended'].includes(worker.at)
   if (event === 'release' && workers.some(wasSent)) {
@@ -143,7 +143,7 @@ function wrongOf(
 }
 
 const isOfSender = (event: EventName) =>
-  event === 'renew' || event === 'await' || event === 'reclaim' || event === 'bury_lapsed'
+  event === 'renew' || event === 'await' || event === 'reclaim' || event === 'bury_lost'
 
 /** Two requests out at once though no worker stood still and no claim was undone: no fault. */
 function overlapOf({ workers }: State): string | null {

@@ -37,8 +37,8 @@ function provenBy(sentence: string): Proven[] {
 export const REAL_RULES: Rules = {
   table: LIFECYCLE,
   holder: provenBy(GUARDS.holder),
-  lapsed: provenBy(GUARDS.lease_lapsed),
-  provesLapse: GUARDS.lease_lapsed.includes('has passed'),
+  lapsed: provenBy(GUARDS.lease_expired),
+  provesLapse: GUARDS.lease_expired.includes('has passed'),
   heedsRenewals: true,
 }
 
@@ -98,7 +98,7 @@ type Proof = (record: LeaseRecord, writer: Writer, rules: Rules) => boolean
 
 const PROOFS: Record<Guard, Proof> = {
   holder: (record, writer, { holder }) => provesAll(record, writer, holder),
-  lease_lapsed: (record, writer, { lapsed, provesLapse }) =>
+  lease_expired: (record, writer, { lapsed, provesLapse }) =>
     provesAll(record, writer, lapsed) && (record.hasLapsed || !provesLapse),
   sending: ({ phase }) => phase === 'sending',
   awaiting: ({ phase }) => phase === 'awaiting',
@@ -110,9 +110,9 @@ const PROOFS: Record<Guard, Proof> = {
   unexpired: HOLDS,
   expired: HOLDS,
   claimable: HOLDS,
-  held: HOLDS,
+  blocked: HOLDS,
   dependencies_met: HOLDS,
-  turn_free: HOLDS,
+  slot_free: HOLDS,
   dependency_failed: HOLDS,
   sent_before: HOLDS,
   free_attempts_left: HOLDS,
@@ -122,7 +122,7 @@ const PROOFS: Record<Guard, Proof> = {
   endpoint_accepts: HOLDS,
   endpoint_eligible: HOLDS,
   endpoint_gone: HOLDS,
-  aftermath_done: HOLDS,
+  effects_done: HOLDS,
   purge_due: HOLDS,
 }
 

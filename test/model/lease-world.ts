@@ -13,7 +13,7 @@ export function worldSteps(rules: Rules, state: State): Step[] {
   ]
 }
 
-const ENDS_BY_SWEEPER = ['reclaim', 'bury_lapsed', 'time_out', 'bury_timed_out'] as const
+const ENDS_BY_SWEEPER = ['reclaim', 'bury_lost', 'time_out', 'bury_timed_out'] as const
 
 /**
  * It looks first and writes later; between the two everything may change. Which of its events

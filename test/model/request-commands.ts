@@ -59,8 +59,8 @@ export async function enqueue(fixture: Fixture, plan: EnqueuePlan): Promise<void
   if (answer !== undefined && 'jobId' in answer) expect(answer.jobId).toBe(expected.jobId)
 }
 
-function hadNothingToWaitFor({ dependsOn, orderingKey, isHeld, version }: Job): boolean {
-  return dependsOn.length > 0 && orderingKey === null && !isHeld && version <= 2
+function hadNothingToWaitFor({ dependsOn, orderingKey, isBlocked, version }: Job): boolean {
+  return dependsOn.length > 0 && orderingKey === null && !isBlocked && version <= 2
 }
 
 export async function cancel(fixture: Fixture, pick: Pick): Promise<void> {

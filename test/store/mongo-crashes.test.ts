@@ -89,7 +89,7 @@ describe('a process that ends right after it wrote', () => {
       const { items } = await place.store.listJobs({ endpoint: told, limit: 10 })
       expect(items).toHaveLength(1)
       expect(await jobOf(place.store, dependent.id)).toMatchObject({
-        isHeld: false,
+        isBlocked: false,
         waitingFor: [],
       })
       expect((await claimFrom(place.store, next.endpoint, 5)).map(({ jobId }) => jobId)).toEqual([
@@ -124,7 +124,7 @@ describe('a process that ends right after it wrote', () => {
     await place.store.settle([success(place.store, await claimOne(place.store, endpoint))])
     await until(async () => {
       await sweep(place.store)
-      return !(await jobOf(place.store, job.id)).isHeld
+      return !(await jobOf(place.store, job.id)).isBlocked
     })
     expect((await claimOne(place.store, waiting)).jobId).toBe(job.id)
   })

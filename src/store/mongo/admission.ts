@@ -7,7 +7,7 @@
 // ADMISSION_MS.
 import type { Filter } from 'mongodb'
 import { afterClaim, isLimited, type Limits, slotsLeft } from '../../endpoint/admission.ts'
-import { placesAfterRest } from '../../endpoint/health.ts'
+import { slotsAfterRest } from '../../endpoint/health.ts'
 import type { ClaimedJob } from '../../job/job.ts'
 import { COLLECTIONS } from '../collection-names.ts'
 import { type Deadline, type MongoContext, nowOf, run } from './connection.ts'
@@ -202,7 +202,7 @@ async function countSending(
   deadline: Deadline,
 ): Promise<Map<string, number>> {
   const counts = [...limitsByName].flatMap(([endpoint, limits]) => {
-    const back = placesAfterRest(limits, now)
+    const back = slotsAfterRest(limits, now)
     if (back === null) return []
     const claimedAt = { $gte: new Date(back.since) }
     const match = { endpoint, state: 'running' as const, phase: 'sending' as const, claimedAt }

@@ -13,7 +13,7 @@ import {
 import type { EndListeners } from '../ends.ts'
 import type { SecretBox } from '../secret-box.ts'
 import {
-  MAX_ANSWER_MS,
+  STORE_DEADLINE_MS,
   type StoreClock,
   type StoreSettings,
   StoreUnavailable,
@@ -122,13 +122,13 @@ export async function open(
   try {
     client = new MongoClient(url, {
       appName: 'posthorn',
-      serverSelectionTimeoutMS: MAX_ANSWER_MS,
-      connectTimeoutMS: MAX_ANSWER_MS,
-      waitQueueTimeoutMS: MAX_ANSWER_MS,
+      serverSelectionTimeoutMS: STORE_DEADLINE_MS,
+      connectTimeoutMS: STORE_DEADLINE_MS,
+      waitQueueTimeoutMS: STORE_DEADLINE_MS,
       socketTimeoutMS: SOCKET_DEADLINE_MS,
       readPreference: 'primary',
       readConcern: { level: 'majority' },
-      writeConcern: { w: 'majority', journal: true, wtimeoutMS: MAX_ANSWER_MS },
+      writeConcern: { w: 'majority', journal: true, wtimeoutMS: STORE_DEADLINE_MS },
       // Plain bytes instead of a Binary object around each payload.
       promoteBuffers: true,
       // For commandCount of the store.
@@ -158,7 +158,7 @@ export function nowOf(context: MongoContext): Date {
 }
 
 /** One deadline for all commands of a verb. */
-export function startDeadline(durationMs = MAX_ANSWER_MS): Deadline {
+export function startDeadline(durationMs = STORE_DEADLINE_MS): Deadline {
   const endsAt = performance.now() + durationMs
   return { leftMs: () => endsAt - performance.now() }
 }

@@ -11,7 +11,12 @@ import {
   newlyQueued,
 } from '../../job/acceptance.ts'
 import type { JobState, NewJob } from '../../job/job.ts'
-import { type EnqueueResult, MAX_ANSWER_MS, MAX_ENQUEUE_BATCH, StoreUnavailable } from '../store.ts'
+import {
+  type EnqueueResult,
+  MAX_ENQUEUE_BATCH,
+  STORE_DEADLINE_MS,
+  StoreUnavailable,
+} from '../store.ts'
 import { checkBlocked, markDependedOn } from './blocked-jobs.ts'
 import {
   type Deadline,
@@ -239,8 +244,11 @@ async function fillIn({ context, results, existing, blocked, deadline }: Batch):
 
 function insertedAs({ job, document }: Item): EnqueueResult {
   const { maxAttempts, onFinish = null, waitingFor = [] } = document
-  const isHeld = document.state === 'blocked'
-  return { kind: 'inserted', job: newlyQueued(job, { maxAttempts, onFinish, waitingFor, isHeld }) }
+  const isBlocked = document.state === 'blocked'
+  return {
+    kind: 'inserted',
+    job: newlyQueued(job, { maxAttempts, onFinish, waitingFor, isBlocked }),
+  }
 }
 
 async function loadEnqueueContext(
@@ -299,7 +307,7 @@ async function insert(
   items: Item[],
   deadline: Deadline,
 ): Promise<Set<Item>> {
-  const ownMs = Math.min(MAX_ANSWER_MS, deadline.leftMs()) - READ_BACK_MS
+  const ownMs = Math.min(STORE_DEADLINE_MS, deadline.leftMs()) - READ_BACK_MS
   try {
     await run(startDeadline(ownMs), (limit) =>
       context.jobs.insertMany(

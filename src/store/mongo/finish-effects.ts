@@ -5,7 +5,7 @@
 // one removes the mark, and only then the job can be purged. The process that finishes a job runs
 // its effects at once; any sweep runs those that were left undone.
 import { addEffects, type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
-import { type DropReason, hasTooManyHops, isToldOf, noticeOf } from '../../job/notice.ts'
+import { type DropReason, hasTooManyHops, noticeOf, sendsNotice } from '../../job/notice.ts'
 import { FINAL_STATES, type FinalState } from '../../job/retention.ts'
 import type { OutboxName } from '../outbox.ts'
 import { StoreUnavailable } from '../store.ts'
@@ -73,8 +73,8 @@ export async function runFinishEffects(
   for (let at = 0; at < Math.min(queue.length, MAX_JOBS); ) {
     const some = queue.slice(at, at + JOBS_AT_ONCE)
     at += some.length
-    const { failed, aftermaths, promoted } = await runSomeEffects(context, some)
-    addEffects(total, { aftermaths, promoted, dependentsFailed: failed.length })
+    const { failed, effectsDone, promoted } = await runSomeEffects(context, some)
+    addEffects(total, { effectsDone, promoted, dependentsFailed: failed.length })
     // Other jobs may wait for those that failed by it.
     queue.push(...failed)
   }
@@ -127,7 +127,7 @@ async function runSomeEffects(context: MongoContext, ids: string[]) {
       )
       .toArray(),
   )
-  if (finished.length === 0) return { aftermaths: 0, promoted: 0, failed: [] }
+  if (finished.length === 0) return { effectsDone: 0, promoted: 0, failed: [] }
   await enqueueNotices(context, finished)
   await deleteOutboxDocuments(context, finished)
   const dependents = await resolveDependents(context, finished)
@@ -140,9 +140,9 @@ async function runSomeEffects(context: MongoContext, ids: string[]) {
   // A head that waits for a dead job must fail, or it blocks the jobs behind it.
   const next = await checkBlocked(context, slots.waiting, { fails: true }, deadline)
   const done = finished.filter(({ hasDependents }) => dependents.isComplete || !hasDependents)
-  const aftermaths = await clearMarks(context, done, deadline)
+  const effectsDone = await clearMarks(context, done, deadline)
   const promoted = dependents.promotedCount + slots.promotedCount + next.promotedCount
-  return { aftermaths, promoted, failed: [...dependents.failed, ...next.failed] }
+  return { effectsDone, promoted, failed: [...dependents.failed, ...next.failed] }
 }
 
 /** The key of a notice contains the number of the finish: each finish has one notice. */
@@ -152,7 +152,7 @@ async function enqueueNotices(context: MongoContext, finished: FinishedJob[]): P
     context.settings.warn({ jobId, endpoint, reason }, 'notice.dropped')
   const notices = finished.flatMap((job) => {
     const onFinish = job.onFinish ?? null
-    if (!isToldOf(onFinish, job.state)) return []
+    if (!sendsNotice(onFinish, job.state)) return []
     const finishedJob = {
       id: job._id,
       createdAt: job.createdAt.getTime(),

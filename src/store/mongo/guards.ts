@@ -42,7 +42,7 @@ const FILTERS = {
   expired: ({ now }) => ({ expiresAt: { $gt: new Date(0), $lte: now } }),
   // A state of its own here, so that the indexes of claims hold no blocked job.
   claimable: () => ({ state: 'queued' }),
-  held: () => ({ state: 'blocked' }),
+  blocked: () => ({ state: 'blocked' }),
   dependencies_met: () => ({ 'waitingFor.0': { $exists: false } }),
   sending: () => ({ phase: 'sending' }),
   awaiting: () => ({ phase: 'awaiting_completion' }),
@@ -52,13 +52,13 @@ const FILTERS = {
   attempts_left: () => ({ attemptsLeft: { $gt: 0 } }),
   no_attempts_left: () => ({ attemptsLeft: 0 }),
   free_attempts_left: () => ({ freeAttempts: { $lt: MAX_FREE_ATTEMPTS } }),
-  lease_lapsed: ({ lease, now }) => ({
+  lease_expired: ({ lease, now }) => ({
     fence: lease?.fence ?? missing(),
     leaseId: lease?.leaseId ?? missing(),
     leaseExpiresAt: { $eq: lease?.leaseExpiresAt ?? missing(), $lte: now },
   }),
   version_read: ({ version }) => ({ version: version ?? missing() }),
-  aftermath_done: () => ({ effectsPending: FALSE }),
+  effects_done: () => ({ effectsPending: FALSE }),
   purge_due: ({ kept }) => ({
     state: kept?.state ?? missing(),
     hasKey: kept?.isKeyed ?? missing(),
@@ -68,7 +68,7 @@ const FILTERS = {
   // reads first; the admission or the sweep finds what changed in between.
   key_unused: () => ({}),
   dedupe_unused: () => ({}),
-  turn_free: () => ({}),
+  slot_free: () => ({}),
   dependency_failed: () => ({}),
   endpoint_accepts: () => ({}),
   endpoint_eligible: () => ({}),

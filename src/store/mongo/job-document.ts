@@ -181,7 +181,7 @@ export const BY_ID = { hint: { _id: 1 } } as const
 
 export function newJobDocument(job: NewJob, acceptance: Acceptance, box: SecretBox): JobDocument {
   const runAt = new Date(job.runAt)
-  const { maxAttempts, onFinish, waitingFor, isHeld: isBlocked } = acceptance
+  const { maxAttempts, onFinish, waitingFor, isBlocked } = acceptance
   const effectsPending =
     onFinish !== null || job.orderingKey !== null || isFromOutbox(job.originKey)
   return {
@@ -289,7 +289,7 @@ export function summaryOf(
     scheduleName: document.scheduleName ?? null,
     dependsOn: document.dependsOn ?? [],
     waitingFor: document.waitingFor ?? [],
-    isHeld: document.state === 'blocked',
+    isBlocked: document.state === 'blocked',
     onFinish: document.onFinish ?? null,
     version: document.version,
   }

@@ -63,7 +63,7 @@ export async function sweep(
   const deleted = await endJobsOfDeletedEndpoints(deletedEndpoints, limit)
   const leases = options.reclaim
     ? await endExpiredLeases(context, limit)
-    : { reclaimed: 0, buriedLapsed: 0, after: NO_EFFECTS }
+    : { reclaimed: 0, buriedLost: 0, after: NO_EFFECTS }
   // All of them before their effects: a dependent that has expired too is expired, not failed.
   const expired = [
     ...(await endExpiredJobs(context, 'queued', limit)),
@@ -74,14 +74,14 @@ export async function sweep(
   const after = sumEffects([...[leases.after, deleted.after, afterBlocked, left, afterExpired]])
   return {
     reclaimed: leases.reclaimed,
-    buriedLapsed: leases.buriedLapsed,
+    buriedLost: leases.buriedLost,
     expired: expired.length,
     abandoned: deleted.abandoned,
     evicted: deleted.evicted,
     promoted: blocked.promotedCount + after.promoted,
     dependentsFailed: blocked.failed.length + after.dependentsFailed,
     // Only those that others left undone.
-    aftermaths: left.aftermaths,
+    effectsDone: left.effectsDone,
     purged,
   }
 }
@@ -149,7 +149,7 @@ export async function endOverdue(
 }
 
 type ExpiredLease = RunningJob & Pick<JobDocument, 'attemptsLeft' | 'superseded'>
-type LeaseEvent = 'reclaim' | 'bury_lapsed' | 'withdraw_lapsed'
+type LeaseEvent = 'reclaim' | 'bury_lost' | 'withdraw_lost'
 
 /** Of jobs in phase `sending`. Jobs that await completion past their deadline are overdue. */
 async function endExpiredLeases(context: MongoContext, limit: number) {
@@ -171,18 +171,18 @@ async function endExpiredLeases(context: MongoContext, limit: number) {
   const byEvent = Map.groupBy(seen, eventOf)
   const write = (event: LeaseEvent) => writeExpired(context, event, byEvent.get(event) ?? [], now)
   const reclaimed = await write('reclaim')
-  const buried = await write('bury_lapsed')
-  const withdrawn = await write('withdraw_lapsed')
+  const buried = await write('bury_lost')
+  const withdrawn = await write('withdraw_lost')
   return {
     reclaimed: reclaimed.count,
-    buriedLapsed: buried.count + withdrawn.count,
+    buriedLost: buried.count + withdrawn.count,
     after: sumEffects([buried.after, withdrawn.after]),
   }
 }
 
 function eventOf({ superseded, attemptsLeft }: ExpiredLease): LeaseEvent {
-  if (superseded === true) return 'withdraw_lapsed'
-  return attemptsLeft > 0 ? 'reclaim' : 'bury_lapsed'
+  if (superseded === true) return 'withdraw_lost'
+  return attemptsLeft > 0 ? 'reclaim' : 'bury_lost'
 }
 
 async function writeExpired(
@@ -206,7 +206,7 @@ async function writeExpired(
   const { modifiedCount: count } = await run(deadline, (commandLimit) =>
     context.jobs.bulkWrite(updates, { ordered: false, ...commandLimit }),
   )
-  const diedOf = event === 'bury_lapsed' ? LEASE_LOST.reason : null
+  const diedOf = event === 'bury_lost' ? LEASE_LOST.reason : null
   const ended = await reportEndedAttempts(context, ends, diedOf, { writeId, count }, deadline)
   if (event === 'reclaim') return { count, after: NO_EFFECTS }
   return {
@@ -222,9 +222,9 @@ function changeOf(event: LeaseEvent, now: Date) {
   switch (event) {
     case 'reclaim':
       return toQueued(now)
-    case 'bury_lapsed':
+    case 'bury_lost':
       return toFinal('dead', now, failureFields(LEASE_LOST))
-    case 'withdraw_lapsed':
+    case 'withdraw_lost':
       return toFinal('cancelled', now, {})
     default:
       throw new Error(`unknown event ${event satisfies never}`)

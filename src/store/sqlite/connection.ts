@@ -111,7 +111,7 @@ export function inOrder<Values extends SQLInputValue[]>(
 const BOOT_ID_FILE = '/proc/sys/kernel/random/boot_id'
 /** 48 bits: an integer that a double represents exactly, and short in an index. */
 const BOOT_ID_HEX_DIGITS = 12
-/** On a system without boot ids. `lease_lapsed` in guards.ts has the rule that replaces them. */
+/** On a system without boot ids. `lease_expired` in guards.ts has the rule that replaces them. */
 export const UNKNOWN_BOOT = 0
 
 /**

@@ -113,7 +113,7 @@ function insertedJob(
   acceptance: Acceptance,
   seq: number | bigint,
 ): Job {
-  if (!acceptance.isHeld) return newlyQueued(job, acceptance)
+  if (!acceptance.isBlocked) return newlyQueued(job, acceptance)
   const { waitingFor } = acceptance
   const { connection } = database
   // A job that has already failed is left to the sweep, so that the response shows a queued job.

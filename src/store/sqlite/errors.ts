@@ -3,7 +3,7 @@
 
 import { statSync, utimesSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
-import { MAX_ANSWER_MS, StoreUnavailable, type UnavailableKind } from '../store.ts'
+import { STORE_DEADLINE_MS, StoreUnavailable, type UnavailableKind } from '../store.ts'
 
 /** Primary result codes (sqlite.org/rescode.html); the low byte of an extended one. */
 export const RESULT_CODES = {
@@ -118,7 +118,7 @@ const MAX_PAUSE_MS = 5
 
 /** Retries while the file is busy. For reads, which need not wait in the write queue. */
 export async function retryWhileBusy<T>(path: string, work: () => T): Promise<T> {
-  const deadline = performance.now() + MAX_ANSWER_MS
+  const deadline = performance.now() + STORE_DEADLINE_MS
   for (;;) {
     try {
       return work()
@@ -136,7 +136,7 @@ export function pause(): Promise<void> {
 
 export function stillBusy(path: string): StoreUnavailable {
   return new StoreUnavailable(
-    `the store ${path} was in use by another process for more than ${MAX_ANSWER_MS} ms`,
+    `the store ${path} was in use by another process for more than ${STORE_DEADLINE_MS} ms`,
     { kind: 'locked' },
   )
 }

@@ -6,7 +6,7 @@
 import type { Acceptance } from '../../job/acceptance.ts'
 import { type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
 import type { FailureReason, JobState } from '../../job/job.ts'
-import { type DropReason, hasTooManyHops, isToldOf, noticeOf } from '../../job/notice.ts'
+import { type DropReason, hasTooManyHops, noticeOf, sendsNotice } from '../../job/notice.ts'
 import {
   advanceOrderingKey,
   BLOCKED_BY_ID,
@@ -92,7 +92,7 @@ function runEffects(
     count(counts, advanceOrderingKey(database, row.endpoint, row.ordering_key))
   }
   database.connection.statement(CLEAR_EFFECTS_PENDING).run({ seq: row.seq })
-  counts.aftermaths++
+  counts.effectsDone++
   return left
 }
 
@@ -103,7 +103,7 @@ function enqueueNotice(database: Database, row: FinishedRow): void {
     settings.warn({ jobId: row.id, endpoint, reason }, 'notice.dropped')
   if (row.notice_endpoint === null) return
   const onFinish = { endpoint: row.notice_endpoint, states: parsed(row.notice_states, []) }
-  if (!isToldOf(onFinish, row.state)) return
+  if (!sendsNotice(onFinish, row.state)) return
   const { endpoint } = onFinish
   const accepting = connection.statement(NOTICE_BUDGET).get({ endpoint })
   if (accepting === undefined) {
@@ -135,7 +135,7 @@ function enqueueNotice(database: Database, row: FinishedRow): void {
   const maxAttempts = accepting.max_attempts as number
   const acceptance: Acceptance = {
     ...{ kind: 'accepted', maxAttempts, onFinish: null, waitingFor: [] },
-    ...{ isDoomed: false, isHeld: false },
+    ...{ isDoomed: false, isBlocked: false },
   }
   if (insertJob(database, notice, acceptance) !== null) notifier.notifyWork()
 }

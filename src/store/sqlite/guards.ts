@@ -35,9 +35,9 @@ const GUARD_SQL = {
   unexpired: '(expires_at is null or expires_at > $now)',
   expired: 'expires_at is not null and expires_at <= $now',
   claimable: 'blocked = 0',
-  held: 'blocked = 1',
+  blocked: 'blocked = 1',
   dependencies_met: 'waiting_for is null',
-  turn_free: `(ordering_key is null or (
+  slot_free: `(ordering_key is null or (
     seq = (select min(earliest.seq) from jobs as earliest
       where earliest.endpoint = jobs.endpoint and earliest.ordering_key = jobs.ordering_key
         and earliest.ordering_key is not null
@@ -59,7 +59,7 @@ const GUARD_SQL = {
    * As it was read, and expired. The last comparison is for systems without a boot id: a lease that
    * begins in the future is from an earlier start of the machine.
    */
-  lease_lapsed: `fence = $fence and lease_id = $leaseId
+  lease_expired: `fence = $fence and lease_id = $leaseId
     and lease_boot = $leaseBoot and lease_mono = $leaseMono
     and (lease_boot <> $boot or lease_mono <= $monotonic or lease_mono - lease_ms > $monotonic)`,
   version_read: 'version = $version',
@@ -74,7 +74,7 @@ const GUARD_SQL = {
   /** Proved once for all jobs of a lane, by ELIGIBLE in admission.ts, in the same transaction. */
   endpoint_eligible: 'true',
   endpoint_gone: `not ${ENDPOINT_ACCEPTS}`,
-  aftermath_done: 'effects_pending = 0',
+  effects_done: 'effects_pending = 0',
   purge_due: "(state = 'dead') = $isDead and has_key is $hasKey and finished_at <= $finishedBy",
 } satisfies Record<Guard, string>
 
@@ -89,7 +89,7 @@ export function guardOf(
 ): string {
   const { from, guards } = LIFECYCLE[event]
   const proofs = (guards as readonly Guard[]).map((guard) =>
-    guard === 'lease_lapsed' && phase === 'awaiting' ? AWAITING_EXPIRED : GUARD_SQL[guard],
+    guard === 'lease_expired' && phase === 'awaiting' ? AWAITING_EXPIRED : GUARD_SQL[guard],
   )
   return [inStates(from), ...proofs].join(' and ')
 }

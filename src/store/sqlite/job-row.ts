@@ -174,9 +174,9 @@ function plainValues({ keys }: Database, job: NewJob, maxAttempts: number): Plai
 }
 
 function otherValues(job: NewJob, acceptance: Acceptance): OtherValues {
-  const { onFinish, waitingFor, isHeld, isDoomed } = acceptance
+  const { onFinish, waitingFor, isBlocked, isDoomed } = acceptance
   return [
-    isHeld ? 1 : 0,
+    isBlocked ? 1 : 0,
     // The next sweep checks it.
     isDoomed ? 1 : 0,
     job.dedupe?.key ?? null,
@@ -250,7 +250,7 @@ export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {
     scheduleName: row.schedule_name,
     dependsOn: parsed(row.depends_on, []),
     waitingFor: parsed(row.waiting_for, []),
-    isHeld: row.blocked === 1,
+    isBlocked: row.blocked === 1,
     onFinish:
       row.notice_endpoint === null
         ? null

@@ -43,7 +43,7 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
   const ended = await endJobsOfDeletedEndpoints(database, limit)
   const leases = options.reclaim
     ? await endExpiredLeases(database, limit)
-    : { reclaimed: 0, buriedLapsed: 0, ...NO_EFFECTS }
+    : { reclaimed: 0, buriedLost: 0, ...NO_EFFECTS }
   const expired = await expire(database, limit)
   if (leases.reclaimed > 0) database.notifier.notifyWork()
   await returnFreePages(database)
@@ -51,11 +51,11 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
     abandoned: ended.abandoned,
     evicted: ended.evicted,
     reclaimed: leases.reclaimed,
-    buriedLapsed: leases.buriedLapsed,
+    buriedLost: leases.buriedLost,
     expired: expired.expired,
     ...sumEffects([left, blocked, ended, leases, expired]),
     // Only those that another process left pending.
-    aftermaths: left.aftermaths,
+    effectsDone: left.effectsDone,
     purged,
   }
 }
@@ -183,12 +183,12 @@ export const END_EXPIRED_LEASE = {
   reclaim: `update jobs set state = 'queued', attempts = ${WITH_ATTEMPT},
     run_at = $now, due_at = $now, ${DROP_LEASE}
     where seq = $seq and ${guardOf('reclaim')}`,
-  bury_lapsed: `update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')}, ${FAILURE},
+  bury_lost: `update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')}, ${FAILURE},
     ${DROP_LEASE}
-    where seq = $seq and ${guardOf('bury_lapsed')}`,
-  withdraw_lapsed: `update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')},
+    where seq = $seq and ${guardOf('bury_lost')}`,
+  withdraw_lost: `update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')},
     ${DROP_LEASE}
-    where seq = $seq and awaiting = 0 and ${guardOf('withdraw_lapsed')}`,
+    where seq = $seq and awaiting = 0 and ${guardOf('withdraw_lost')}`,
 } as const
 
 interface ExpiredLease {
@@ -206,7 +206,7 @@ interface ExpiredLease {
   superseded: number
 }
 
-type ExpiredLeaseCounts = Pick<SweepCounts, 'reclaimed' | 'buriedLapsed'> & FinishEffects
+type ExpiredLeaseCounts = Pick<SweepCounts, 'reclaimed' | 'buriedLost'> & FinishEffects
 
 /** Far longer than writers wait for each other: then one of them has blocked the file. */
 const MAX_LOCK_WAIT_MS = 1_000
@@ -217,16 +217,16 @@ const MAX_LOCK_WAIT_MS = 1_000
  */
 async function endExpiredLeases(database: Database, limit: number): Promise<ExpiredLeaseCounts> {
   const rows = await findExpiredLeases(database, limit)
-  if (rows.length === 0) return { reclaimed: 0, buriedLapsed: 0, ...NO_EFFECTS }
+  if (rows.length === 0) return { reclaimed: 0, buriedLost: 0, ...NO_EFFECTS }
   const askedAtMs = performance.now()
   const written = await database.connection.write('normal', () => {
     if (performance.now() - askedAtMs > MAX_LOCK_WAIT_MS) return null
-    const counts = { reclaimed: 0, buriedLapsed: 0 }
+    const counts = { reclaimed: 0, buriedLost: 0 }
     for (const row of rows) {
       const event = eventOf(row)
       if (!endExpiredLease(database, row, event)) continue
       if (event === 'reclaim') counts.reclaimed++
-      else counts.buriedLapsed++
+      else counts.buriedLost++
     }
     return { ...counts, ...runFinishEffects(database) }
   })
@@ -253,8 +253,8 @@ function findExpiredLeases(
 }
 
 function eventOf({ superseded, attempts_left }: ExpiredLease): keyof typeof END_EXPIRED_LEASE {
-  if (superseded === 1) return 'withdraw_lapsed'
-  return attempts_left > 0 ? 'reclaim' : 'bury_lapsed'
+  if (superseded === 1) return 'withdraw_lost'
+  return attempts_left > 0 ? 'reclaim' : 'bury_lost'
 }
 
 /** Returns whether the lease was still as it was read. */
@@ -269,8 +269,8 @@ function endExpiredLease(
   const attempt = endedAttempt(row, 'lease_expired', now)
   const values = {
     reclaim: { now },
-    bury_lapsed: { finishedAt: now, ...LEASE_LOST },
-    withdraw_lapsed: { finishedAt: now },
+    bury_lost: { finishedAt: now, ...LEASE_LOST },
+    withdraw_lost: { finishedAt: now },
   }[event]
   const { changes } = connection.statement(END_EXPIRED_LEASE[event]).run({
     ...{ seq: row.seq, ...lease, leaseBoot: row.lease_boot, leaseMono: row.lease_mono },
@@ -278,7 +278,7 @@ function endExpiredLease(
     ...{ line: attemptLine(attempt, lease, event), ...values },
   })
   if (changes === 0) return false
-  const diedOf = event === 'bury_lapsed' ? LEASE_LOST.reason : null
+  const diedOf = event === 'bury_lost' ? LEASE_LOST.reason : null
   reportEnd(database, { jobId: row.id, endpoint: row.endpoint, attempt, diedOf })
   return true
 }
@@ -328,7 +328,7 @@ update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('dead')}, ${FAILURE}, ${D
 where id = $jobId and ${guardOf('bury_timed_out', 'awaiting')}`
 export const WITHDRAW_OVERDUE = `
 update jobs set attempts = ${WITH_ATTEMPT}, ${finishAs('cancelled')}, ${DROP_LEASE}
-where id = $jobId and awaiting = 1 and ${guardOf('withdraw_lapsed', 'awaiting')}`
+where id = $jobId and awaiting = 1 and ${guardOf('withdraw_lost', 'awaiting')}`
 
 interface OverdueRow {
   id: string
@@ -399,7 +399,7 @@ function endOne(database: Database, end: OverdueEnd): SettleResult {
   }
   const withdrawn = connection
     .statement(WITHDRAW_OVERDUE)
-    .run({ ...proof, line: attemptLine(attempt, end, 'withdraw_lapsed'), finishedAt })
+    .run({ ...proof, line: attemptLine(attempt, end, 'withdraw_lost'), finishedAt })
   if (withdrawn.changes === 0) return repeatResult(database, end)
   reportEnd(database, { jobId, endpoint, attempt, diedOf: null })
   return 'applied'

@@ -1,7 +1,7 @@
 // The writes of this process, in the order of the calls. Those of one turn of the event loop share
 // a transaction: a worker's settle and claim then cost one commit, not two.
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { MAX_ANSWER_MS, StoreUnavailable } from '../store.ts'
+import { STORE_DEADLINE_MS, StoreUnavailable } from '../store.ts'
 import { asStoreError, isBusy, pause, stillBusy } from './errors.ts'
 
 /** `full`: survives power loss. `normal`: survives the death of any process. */
@@ -92,7 +92,7 @@ export function createWriteQueue(path: string, transaction: Transaction): WriteQ
         return Promise.reject(new StoreUnavailable(detail))
       }
       return new Promise<T>((resolve, reject) => {
-        const deadline = performance.now() + MAX_ANSWER_MS
+        const deadline = performance.now() + STORE_DEADLINE_MS
         waiting.push({
           durability,
           body,

@@ -70,13 +70,13 @@ export const CLAIM_CASES: CasesOf<'enqueue' | 'promote' | 'fail_dependent' | 'cl
       })
     },
     broken: {
-      held: brokenBy({ state: 'queued', fields: () => KEY }, sweeping),
+      blocked: brokenBy({ state: 'queued', fields: () => KEY }, sweeping),
       dependencies_met: async (store) => {
         const endpoint = await addEndpoint(store)
         const first = await enqueueOne(store, endpoint)
         return sweepOf(store, (await enqueueOne(store, endpoint, { dependsOn: [first.id] })).id)
       },
-      turn_free: async (store) => {
+      slot_free: async (store) => {
         const { head, behind } = await twoOfOneKey(store)
         await store.settle([burial(store, head)])
         await claimOne(store, head.endpoint)
@@ -100,7 +100,7 @@ export const CLAIM_CASES: CasesOf<'enqueue' | 'promote' | 'fail_dependent' | 'cl
       }),
     broken: {
       // It was retried by hand, which waives its dependencies.
-      held: async (store) => {
+      blocked: async (store) => {
         const { first, second } = await twoDependent(store)
         await store.cancel([first])
         await store.sweep({ limit: 100, reclaim: true })

@@ -150,7 +150,7 @@ export async function appliedToJob(
   const pushedCount = after.attempts.length - before.attempts.length
   switch (change) {
     case 'queued to queued':
-      return { event: before.isHeld && !after.isHeld ? 'promote' : 'replace' }
+      return { event: before.isBlocked && !after.isBlocked ? 'promote' : 'replace' }
     case 'queued to cancelled':
       return { event: 'displace' }
     case 'queued to dead':
@@ -162,7 +162,7 @@ export async function appliedToJob(
     case 'running to dead':
       return { event: DEATHS_IN_FLIGHT[after.failure?.reason ?? ''] ?? 'bury_timed_out' }
     case 'running to cancelled':
-      return { event: 'withdraw_lapsed', pushedCount }
+      return { event: 'withdraw_lost', pushedCount }
     default:
       throw new Error(`no event leads from ${change}`)
   }
@@ -174,7 +174,7 @@ const DEATHS: Record<string, EventName> = {
   dependency_failed: 'fail_dependent',
 }
 const DEATHS_IN_FLIGHT: Record<string, EventName> = {
-  lease_lost: 'bury_lapsed',
+  lease_lost: 'bury_lost',
   endpoint_gone: 'evict',
 }
 

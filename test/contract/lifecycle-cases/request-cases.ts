@@ -69,6 +69,6 @@ export const REQUEST_CASES: CasesOf<RequestEvent> = {
   },
   delete: {
     ...caseOf({}, remove),
-    broken: { aftermath_done: { triedIn: 'test/contract/dependencies.test.ts' } },
+    broken: { effects_done: { triedIn: 'test/contract/dependencies.test.ts' } },
   },
 }

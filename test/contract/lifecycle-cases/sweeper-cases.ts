@@ -30,8 +30,8 @@ import {
 
 type SweeperEvent =
   | 'reclaim'
-  | 'bury_lapsed'
-  | 'withdraw_lapsed'
+  | 'bury_lost'
+  | 'withdraw_lost'
   | 'time_out'
   | 'bury_timed_out'
   | 'expire'
@@ -41,7 +41,7 @@ type SweeperEvent =
 
 const COUNTED_AS: Partial<Record<EventName, keyof SweepCounts>> = {
   reclaim: 'reclaimed',
-  bury_lapsed: 'buriedLapsed',
+  bury_lost: 'buriedLost',
   expire: 'expired',
   abandon: 'abandoned',
   evict: 'evicted',
@@ -87,16 +87,16 @@ export const SWEEPER_CASES: CasesOf<SweeperEvent> = {
     ...caseOf(LAPSED, sweeping),
     broken: {
       sending: brokenBy(running(OVERDUE), sweeping),
-      lease_lapsed: brokenBy(running(), sweeping),
-      attempts_left: brokenBy(running(LAST_LAPSED), sweeping, 'bury_lapsed'),
-      not_superseded: brokenBy(running({ ...LAPSED, ...SUPERSEDED }), sweeping, 'withdraw_lapsed'),
+      lease_expired: brokenBy(running(), sweeping),
+      attempts_left: brokenBy(running(LAST_LAPSED), sweeping, 'bury_lost'),
+      not_superseded: brokenBy(running({ ...LAPSED, ...SUPERSEDED }), sweeping, 'withdraw_lost'),
     },
   },
-  bury_lapsed: {
+  bury_lost: {
     ...caseOf(LAST_LAPSED, sweeping),
     broken: {
       sending: brokenBy(running({ ...LAST_LAPSED, awaits: true }), sweeping),
-      lease_lapsed: brokenBy(running({ fields: oneAttempt }), sweeping),
+      lease_expired: brokenBy(running({ fields: oneAttempt }), sweeping),
       no_attempts_left: brokenBy(running(LAPSED), sweeping, 'reclaim'),
       not_superseded: brokenBy(
         running({
@@ -105,14 +105,14 @@ export const SWEEPER_CASES: CasesOf<SweeperEvent> = {
           isReplaced: true,
         }),
         sweeping,
-        'withdraw_lapsed',
+        'withdraw_lost',
       ),
     },
   },
-  withdraw_lapsed: {
+  withdraw_lost: {
     ...caseOf({ ...LAPSED, ...SUPERSEDED }, sweeping),
     broken: {
-      lease_lapsed: brokenBy(running(SUPERSEDED), sweeping),
+      lease_expired: brokenBy(running(SUPERSEDED), sweeping),
       superseded: brokenBy(running(LAPSED), sweeping, 'reclaim'),
     },
   },
@@ -120,20 +120,20 @@ export const SWEEPER_CASES: CasesOf<SweeperEvent> = {
     ...caseOf(OVERDUE, timeOut),
     broken: {
       awaiting: brokenBy(running(LAPSED), timeOut),
-      lease_lapsed: lapsedOtherwise(timeOut),
+      lease_expired: lapsedOtherwise(timeOut),
       attempts_left: brokenBy(running({ ...OVERDUE, fields: oneAttempt }), timeOut),
-      not_superseded: brokenBy(running({ ...OVERDUE, ...SUPERSEDED }), timeOut, 'withdraw_lapsed'),
+      not_superseded: brokenBy(running({ ...OVERDUE, ...SUPERSEDED }), timeOut, 'withdraw_lost'),
     },
   },
   bury_timed_out: {
     ...caseOf(OVERDUE, buryTimedOut),
     broken: {
       awaiting: brokenBy(running(LAPSED), buryTimedOut),
-      lease_lapsed: lapsedOtherwise(buryTimedOut),
+      lease_expired: lapsedOtherwise(buryTimedOut),
       not_superseded: brokenBy(
         running({ ...OVERDUE, ...SUPERSEDED }),
         buryTimedOut,
-        'withdraw_lapsed',
+        'withdraw_lost',
       ),
     },
   },
@@ -154,7 +154,7 @@ export const SWEEPER_CASES: CasesOf<SweeperEvent> = {
     fire: sweeping,
     broken: {
       purge_due: brokenBy({ state: 'succeeded' }, sweeping),
-      aftermath_done: { triedIn: 'test/contract/dependencies.test.ts' },
+      effects_done: { triedIn: 'test/contract/dependencies.test.ts' },
     },
   },
 }

@@ -13,7 +13,7 @@ export function registerRootRoute(app: FastifyInstance, { version }: { version: 
       schema: {
         summary: 'What this server is, with links',
         querystring: noQuery,
-        response: { 200: jsonResponse('links to all parts', z.looseObject({})) },
+        response: { 200: jsonResponse('links to the parts of the API', z.looseObject({})) },
       },
     },
     async () => ({

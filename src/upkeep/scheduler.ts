@@ -26,7 +26,7 @@ const MAX_TICKS_PER_SCHEDULE = 60
 /** Limits of one write: it must end well within its deadline on a store at full load. */
 const MAX_BATCH_JOBS = 250
 const MAX_BATCH_BYTES = 16 * 1_048_576
-/** Limit of ticks known before the next poll; more would only lead to the same looks. */
+/** Limit of ticks remembered until the next poll. The looks at these also find the others. */
 const MAX_KNOWN_TICKS = 1_000
 /** A scheduler that finds a whole batch enqueued already leaves the next ticks to the other one. */
 const MIN_STAND_BACK_MS = 100

@@ -166,7 +166,7 @@ export const endpointChange = z.strictObject({
 })
 export type EndpointChange = z.output<typeof endpointChange>
 
-/** The stored settings, with those of the change replaced. */
+/** The stored settings after the change. */
 export function changedSettings(stored: Endpoint, change: EndpointChange): EndpointSettings {
   const reset = settingsFrom(stored.name, endpointBody.parse({ url: null }))
   const { url, retry, rateLimit, circuitBreaker } = change

@@ -37,7 +37,7 @@ const ALL_PAGES = 2 ** 31 - 1
 /** The errors of link(2) on a file system without hard links. */
 const NO_LINKS: unknown[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK']
 
-interface Backup {
+export interface Backup {
   bytes: number
   /**
    * The key that decrypts its secrets. `missing`: none of the keys is here. `none`: it has no
@@ -309,7 +309,7 @@ export async function returnFreePages({ connection }: Database): Promise<void> {
   await connection.write('normal', () => void connection.statement(RETURN_PAGES).all())
 }
 
-interface Vacuumed {
+export interface Vacuumed {
   pages: number
   bytes: number
   /** Of the file now. */

@@ -31,7 +31,7 @@ const OUTAGES: Record<Engine, () => Promise<Outage>> = {
       settings: { STORE_URL: proxy.url },
       begin: () => proxy.stall(),
       async end() {
-        proxy.mend()
+        proxy.restore()
         await proxy.stop()
       },
     }

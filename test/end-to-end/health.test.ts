@@ -377,7 +377,7 @@ describe('on MongoDB', () => {
     await dropDatabase(direct)
   })
 
-  const end = () => proxy.mend()
+  const end = () => proxy.restore()
   const refuse = (code: number, codeName: string) => () =>
     proxy.refuseWrites({ code, codeName, errmsg: codeName })
   const troubles: Trouble[] = [

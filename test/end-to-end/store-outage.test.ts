@@ -46,7 +46,7 @@ async function cutNetwork(): Promise<Outage> {
   return {
     storeUrl: proxy.url,
     begin: () => proxy.stall(),
-    end: () => proxy.mend(),
+    end: () => proxy.restore(),
     close: () => proxy.stop(),
   }
 }

@@ -4,14 +4,14 @@ import { until } from '../support/until.ts'
 import type { Fixture } from './fixture.ts'
 import { type Delivery, type FaultKind, nowMs } from './history.ts'
 import type { SteadyLoad } from './steady-load.ts'
-import type { Mend } from './store-fixture.ts'
+import type { Restore } from './store-fixture.ts'
 
 export interface Outage {
   name: string
   kind: FaultKind
   /** `api`: deliveries are not affected, so it explains no second delivery. */
   target: 'store' | 'api'
-  begin(): Promise<Mend>
+  begin(): Promise<Restore>
 }
 
 /** Work in progress lasts some hundred milliseconds, so a few checks in that time are enough. */
@@ -41,13 +41,13 @@ export async function playOutage(
   fixture.hit(whileSending(name))
   let latecomer: Promise<unknown> = Promise.resolve()
   await fixture.during(kind, target, async () => {
-    const mend = await outage.begin()
+    const restore = await outage.begin()
     await sleep(Math.min(holdMs, LATECOMER_AFTER_MS))
     // A request that comes while others already wait must not wait for them first and then for its
     // own deadline.
     latecomer = client.enqueue()
     await sleep(Math.max(0, holdMs - LATECOMER_AFTER_MS))
-    await mend()
+    await restore()
   })
   const mendedAtMs = nowMs()
   const accepted = () =>

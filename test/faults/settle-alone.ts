@@ -34,7 +34,7 @@ export async function settleAlone(
     const most = Math.min(MOST_JOBS, Math.ceil(forMs * JOBS_PER_MS[engine]))
     const held = []
     for (let i = 0; i < SETTLERS; i++) held.push(await claimed(store, endpoint, most))
-    const mend = await fixture.slowWrites(slowMs)
+    const restore = await fixture.slowWrites(slowMs)
     try {
       const beganAtMs = nowMs()
       const isOver = () => nowMs() - beganAtMs > forMs
@@ -42,7 +42,7 @@ export async function settleAlone(
       const settled = counts.reduce((sum, count) => sum + count, 0)
       return Math.round((settled / (nowMs() - beganAtMs)) * 1_000)
     } finally {
-      await mend()
+      await restore()
     }
   } finally {
     await store.close()

@@ -12,7 +12,7 @@ import { dropDatabase, rawTextOf, rawTextOfDatabase } from '../support/raw-store
 import { createSlowDisk } from '../support/slow-writes.ts'
 
 /** Ends the fault. */
-export type Mend = () => Promise<void>
+export type Restore = () => Promise<void>
 
 export interface StoreFixture {
   /** The URLs for the API and for the workers: each has its own path to the same store. */
@@ -24,22 +24,22 @@ export interface StoreFixture {
    * Workers cannot write; on MongoDB they cannot read either. On SQLite the API cannot write
    * either.
    */
-  cutOffWorkers(): Promise<Mend>
+  cutOffWorkers(): Promise<Restore>
   /** No process can write. */
-  cutOffAll(): Promise<Mend>
+  cutOffAll(): Promise<Restore>
   /** Every response of the store is delayed; null: not possible with this store. */
-  slow: ((delayMs: number) => Promise<Mend>) | null
+  slow: ((delayMs: number) => Promise<Restore>) | null
   /**
    * Writes become slow, but stay correct. MongoDB: each document takes this much longer, for every
    * process. SQLite: another process holds the write lock for this time, half of the time.
    */
-  slowWrites(ms: number): Promise<Mend>
+  slowWrites(ms: number): Promise<Restore>
   /** Another, empty store in the same place, as slow as this one. */
   siblingUrl: string
   /** Killed as by a crash, until the repair; null: not possible with this store. */
-  crash: (() => Promise<Mend>) | null
+  crash: (() => Promise<Restore>) | null
   /** No more bytes can be written; null: not possible with this store. */
-  fillDisk: (() => Promise<Mend>) | null
+  fillDisk: (() => Promise<Restore>) | null
   /** The path of the workers, to lose single responses; MongoDB only. */
   workerProxy: MongoProxy | null
   apiProxy: MongoProxy | null
@@ -63,12 +63,12 @@ export function sqliteFixture(isSmallDisk: boolean): StoreFixture {
   const url = `sqlite:${filePath}`
 
   /** A long writer: holds the write lock of the file. */
-  async function lock(): Promise<Mend> {
+  async function lock(): Promise<Restore> {
     const writer = new DatabaseSync(filePath, { timeout: 5_000 })
     writer.exec('begin immediate')
     return async () => writer.close()
   }
-  async function fillDisk(): Promise<Mend> {
+  async function fillDisk(): Promise<Restore> {
     const filler = join(folder, 'filler')
     let chunk = 1 << 20
     // Larger pieces first, then smaller ones, until no page is left.
@@ -98,7 +98,7 @@ export function sqliteFixture(isSmallDisk: boolean): StoreFixture {
 }
 
 /** In another process, because here it would be frozen together with the round. */
-async function holdLocks(paths: string[], ms: number): Promise<Mend> {
+async function holdLocks(paths: string[], ms: number): Promise<Restore> {
   const words = [LOCK_HOLDER, String(ms), ...paths]
   const child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'] })
   const ended = once(child, 'exit')
@@ -123,18 +123,18 @@ export async function mongoFixture(server: RunningMongo): Promise<StoreFixture> 
   const both = [apiProxy, workerProxy]
   const { crashes } = server
 
-  const mendBoth = async () => {
-    for (const proxy of both) proxy.mend()
+  const restoreBoth = async () => {
+    for (const proxy of both) proxy.restore()
   }
   return {
     ...{ apiUrl: apiProxy.url, workerUrl: workerProxy.url, filePath: null, apiProxy, workerProxy },
     async cutOffWorkers() {
       workerProxy.stall()
-      return async () => workerProxy.mend()
+      return async () => workerProxy.restore()
     },
     async cutOffAll() {
       for (const proxy of both) proxy.stall()
-      return mendBoth
+      return restoreBoth
     },
     siblingUrl: siblingProxy.url,
     async slowWrites(ms) {
@@ -143,7 +143,7 @@ export async function mongoFixture(server: RunningMongo): Promise<StoreFixture> 
     },
     async slow(delayMs) {
       for (const proxy of both) proxy.slow(delayMs)
-      return mendBoth
+      return restoreBoth
     },
     crash:
       crashes &&

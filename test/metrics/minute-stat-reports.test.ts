@@ -68,7 +68,7 @@ describe.each(ENGINES)('reports on %s', (engine) => {
         await proxy.stop()
       })
       // The server takes the report, and nobody hears of it.
-      return { store, begin: () => proxy.cutAfter('reports.'), end: () => proxy.mend() }
+      return { store, begin: () => proxy.cutAfter('reports.'), end: () => proxy.restore() }
     },
   }
 

@@ -58,7 +58,7 @@ describe('on mongo', () => {
     })
   })
   afterEach(async () => {
-    proxy.mend()
+    proxy.restore()
     await store.close()
     await proxy.stop()
   })
@@ -69,7 +69,7 @@ describe('on mongo', () => {
     proxy.cut()
     const { scheduler, hasLogged } = startScheduler(store)
     await until(() => hasLogged('schedules.failed'))
-    proxy.mend()
+    proxy.restore()
     await movedOn(place.store, schedule)
     await scheduler.stop()
     expect(await dueTimesAt(place.store, endpoint)).toEqual([schedule.nextRunAt])

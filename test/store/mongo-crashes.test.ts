@@ -47,7 +47,7 @@ describe('a process that ends right after it wrote', () => {
     store = await openMongoStore(proxy.url, { ...settings, warn: () => {} })
   })
   afterEach(async () => {
-    proxy.mend()
+    proxy.restore()
     await until(() =>
       store.ready().then(
         () => true,

@@ -52,7 +52,7 @@ describe('a store whose server can be cut off', () => {
     store = await openMongoStore(proxy.url, SETTINGS)
   })
   afterEach(async () => {
-    proxy.mend()
+    proxy.restore()
     await until(() => answers(store))
   })
   afterAll(async () => {
@@ -68,7 +68,7 @@ describe('a store whose server can be cut off', () => {
     await expect(store.ready()).rejects.toThrow(StoreUnavailable)
     expect(performance.now() - startedAt).toBeLessThan(2 * DEADLINE_MS)
 
-    proxy.mend()
+    proxy.restore()
     await until(() => answers(store))
     expect(await enqueueOne(store, endpoint)).toMatchObject({ state: 'queued' })
   })
@@ -129,7 +129,7 @@ describe('a store whose server can be cut off', () => {
 
     await until(async () => (await jobOf(place.store, id)).state === 'cancelled')
     expect(ends).toEqual([])
-    proxy.mend()
+    proxy.restore()
     await until(() => answers(store))
     for (let i = 0; i < 2; i++) {
       expect(await store.cancel([id])).toEqual([{ kind: 'refused', state: 'cancelled' }])

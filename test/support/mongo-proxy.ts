@@ -28,7 +28,7 @@ export interface MongoProxy {
   /** Answers every write with this error in place of the server. */
   refuseWrites(error: ServerError): void
   /** Lets new connections through again; those that were stalled stay silent. */
-  mend(): void
+  restore(): void
   /** The next request that holds this text reaches the server, and its connection then ends. */
   loseAnswerTo(text: string): void
   /** The next request that holds this text reaches the server, and nothing after it does. */
@@ -147,7 +147,7 @@ export async function startMongoProxy(
     refuseWrites(error) {
       refusal = error
     },
-    mend() {
+    restore() {
       mode = 'open'
       delayMs = 0
       refusal = null

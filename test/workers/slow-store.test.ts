@@ -51,7 +51,7 @@ describe('a worker on a store that is slow to write', () => {
   })
   afterEach(() => {
     disk.setDelay(0)
-    proxy.mend()
+    proxy.restore()
     lines = []
   })
   afterAll(async () => {
@@ -177,7 +177,7 @@ describe('a worker on a store that is slow to write', () => {
     renewal.start()
     try {
       await until(() => logged('renew.failed').length > 0, DEADLINE_MS)
-      proxy.mend()
+      proxy.restore()
       const mendedAtMs = performance.now()
       await until(async () => (await expiresAt()) > before, DEADLINE_MS)
       expect(performance.now() - mendedAtMs).toBeLessThan(leaseMs / 3 / 2)

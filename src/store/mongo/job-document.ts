@@ -393,10 +393,11 @@ interface Release {
 }
 
 /**
- * Ends a claim of which nothing was sent. It updates a single job: when the primary changes, the
- * driver does not repeat an update of many jobs.
+ * Returns a claimed job to the queue before anything was sent, or cancels it if it was superseded.
+ * It updates one job, because the driver does not repeat an update of many jobs when the primary
+ * changes.
  *
- * @param filter with the lease: under it, the count of attempts does not change
+ * @param filter must contain the lease: while the lease holds, `attemptCount` does not change
  */
 export function releaseOf(
   filter: Filter<JobDocument>,

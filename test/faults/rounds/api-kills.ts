@@ -42,7 +42,7 @@ export const apiKills: Round = {
 
 async function beforeWrite(fixture: Fixture): Promise<void> {
   const { client } = fixture
-  const mend = await fixture.store.cutOffAll()
+  const restore = await fixture.store.cutOffAll()
   const enqueued = Promise.all(Array.from({ length: JOBS }, () => client.enqueue()))
   // The response to a later request shows that the API has read the earlier ones.
   await until(async () => (await client.request('GET', '/health/live'))?.status === 200)
@@ -50,7 +50,7 @@ async function beforeWrite(fixture: Fixture): Promise<void> {
   // All have ended. An API that responds before it writes would leave none without a response.
   await until(() => client.calls.length >= JOBS)
   fixture.hit(BEFORE_WRITE, client.calls.filter(({ status }) => status === null).length)
-  await mend()
+  await restore()
   await fixture.startApi()
   await enqueued
 }
@@ -86,7 +86,7 @@ async function whenTheAnswerIsLost(fixture: Fixture): Promise<void> {
   const enqueued = repeatedUntilKnown(fixture)
   await until(() => proxy.lostAnswers() > lostBefore)
   await fixture.kill(fixture.api())
-  proxy.mend()
+  proxy.restore()
   await fixture.startApi()
   await enqueued
 }

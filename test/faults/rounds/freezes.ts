@@ -41,14 +41,14 @@ async function freeze(fixture: Fixture, window: string, cutsOff: boolean): Promi
   const staleBefore = await frozen.metric('posthorn_stale_results_total')
 
   await fixture.during('freeze', frozen.name, async () => {
-    const mend = cutsOff ? await fixture.store.cutOffWorkers() : null
+    const restore = cutsOff ? await fixture.store.cutOffWorkers() : null
     if (!cutsOff) frozen.process.kill('SIGSTOP')
     release.resolve(200)
     await until(() => jobs.every((job) => firstDelivery(fixture, job)?.answeredAtMs !== null))
     // Its metric shows when it has the outcomes.
     if (cutsOff) await until(async () => (await requestsUnderWay(frozen)) === 0)
     if (cutsOff) frozen.process.kill('SIGSTOP')
-    await mend?.()
+    await restore?.()
     await fixture.drained()
     await until(async () => {
       const last = await fixture.client.look((jobs.at(-1) as Accepted).id)

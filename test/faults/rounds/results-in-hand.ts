@@ -48,13 +48,13 @@ export const resultsInHand: Round = {
       const kind = fixture.engine === 'sqlite' ? 'store_locked' : 'store_cut'
       await fixture.during(kind, 'store', async () => {
         const awayFromMs = nowMs()
-        const mend = await fixture.store.cutOffWorkers()
+        const restore = await fixture.store.cutOffWorkers()
         for (const { id } of succeeding) answers.get(id)?.resolve(200)
         for (const { id } of failing) answers.get(id)?.resolve(500)
         await until(async () => (await requestsUnderWay(worker)) === 0)
         fixture.hit(IN_HAND, JOBS)
         await until(() => nowMs() > awayFromMs + OUTAGE_MS)
-        await mend()
+        await restore()
       })
       await fixture.drained()
       expectDeliveries(fixture, succeeding, 1)

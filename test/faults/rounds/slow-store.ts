@@ -98,7 +98,7 @@ async function play(fixture: Fixture, form: Form, slowMs: number): Promise<void>
   // The round registers this endpoint while the store is quick: a request may get a 503 later.
   const probes = await startStoreProbes(fixture, (await fixture.client.enqueue()).id)
   await fixture.during('slow_writes', 'store', async () => {
-    const mend = await store.slowWrites(slowMs)
+    const restore = await store.slowWrites(slowMs)
     try {
       while (workers.length < WORKERS) workers.push(await fixture.startWorker())
       await storm(fixture, workers, probes, extent)
@@ -106,7 +106,7 @@ async function play(fixture: Fixture, form: Form, slowMs: number): Promise<void>
       if (missing > 0) await enqueuePaused(fixture, missing)
       await drain(fixture, extent, reference)
     } finally {
-      await mend()
+      await restore()
     }
   })
   await fixture.drained(DRAINED_DEADLINE_MS)

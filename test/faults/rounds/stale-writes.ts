@@ -82,10 +82,10 @@ async function staleSweep(fixture: Fixture): Promise<void> {
   const isInTime = Date.now() < lapsesAtMs
   await fixture.during('freeze', frozen.name, async () => {
     await fixture.during('store_locked', 'store', async () => {
-      const mend = await fixture.store.cutOffAll()
+      const restore = await fixture.store.cutOffAll()
       await until(() => Date.now() > lapsesAtMs + FOUND_AFTER_MS)
       frozen.process.kill('SIGSTOP')
-      await mend()
+      await restore()
     })
     await until(() => jobs.every((job) => deliveriesOf(fixture, job).length > 1))
     frozen.process.kill('SIGCONT')
@@ -114,13 +114,13 @@ async function staleResults(fixture: Fixture): Promise<void> {
   const cut = fixture.engine === 'sqlite' ? 'store_locked' : 'store_cut'
   const other = await fixture.during('freeze', frozen.name, async () => {
     await fixture.during(cut, 'store', async () => {
-      const mend = await fixture.store.cutOffWorkers()
+      const restore = await fixture.store.cutOffWorkers()
       first.resolve(200)
       await until(() => jobs.every((job) => deliveriesOf(fixture, job)[0]?.answeredAtMs))
       // Its metric shows when it has the outcomes.
       await until(async () => (await requestsUnderWay(frozen)) === 0)
       frozen.process.kill('SIGSTOP')
-      await mend()
+      await restore()
     })
     const started = await fixture.startWorker()
     await until(() => jobs.every((job) => deliveriesOf(fixture, job).length > 1))

@@ -93,7 +93,7 @@ function outagesOf({ engine, store, random }: Fixture): Outage[] {
       // Like a network that refuses connections, not like one that drops packets.
       async begin() {
         apiProxy.cut()
-        return async () => apiProxy.mend()
+        return async () => apiProxy.restore()
       },
     },
   ]

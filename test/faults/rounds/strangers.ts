@@ -23,6 +23,8 @@ const MOST_SILENCE_MS = 2_000
 /** Client, strangers, API, worker and receiver share two cores. */
 const NOISE_FACTOR = 4
 const TRIES = 3
+/** Of each body. The first ones pay for compiling the code, and some for a garbage collection. */
+const CPU_TRIES = { warmUp: 10, counted: 11 }
 const GIVEN_UP_MS = 30_000
 
 const ATTACK_MS = { short: 2_000, long: 20_000 }
@@ -68,13 +70,15 @@ async function judgeCpu(fixture: Fixture): Promise<void> {
   const bodies = lines.flatMap((line) => Object.values(BODIES).map((build) => build(line)))
   for (const bytes of [...bodies, ...Object.values(JUNK)]) {
     const costs: number[] = []
-    for (let i = 0; i < TRIES; i++) {
+    for (let i = 0; i < CPU_TRIES.warmUp + CPU_TRIES.counted; i++) {
       const before = cpuMs(pid)
       await sendAlone(fixture.client.url, bytes)
       await fixture.client.request('GET', '/health/live')
       costs.push(cpuMs(pid) - before)
     }
-    const ms = Math.round(Math.min(...costs) * 10) / 10
+    const counted = costs.slice(CPU_TRIES.warmUp).sort((a, b) => a - b)
+    const median = counted[CPU_TRIES.counted >> 1] as number
+    const ms = Math.round(median * 10) / 10
     fixture.measure('D17', 'CPU of the API for a megabyte, ms', ms)
     if (ms > MOST_CPU_MS * NOISE_FACTOR) fixture.complain(`${ms} ms of CPU for a megabyte`)
   }

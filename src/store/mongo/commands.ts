@@ -43,7 +43,7 @@ import {
   toFinal,
 } from './job-document.ts'
 
-/** Limit of unacknowledged cancels that a process remembers. */
+/** Limit of unacknowledged cancels that a process remembers. Beyond, it forgets the oldest. */
 const MAX_UNACKNOWLEDGED = 1_000
 /** If other callers change a job this often in 3 s, one more round is useless. */
 const MAX_ROUNDS = 10
@@ -127,7 +127,10 @@ export async function cancel(context: MongoContext, ids: string[]): Promise<Comm
     },
     onUnacknowledged({ _id }, { attempt }) {
       const { unacknowledgedCancels: noted } = context
-      if (attempt !== undefined && noted.size < MAX_UNACKNOWLEDGED) noted.set(_id, attempt)
+      if (attempt === undefined) return
+      noted.set(_id, attempt)
+      const [oldest] = noted.keys()
+      if (noted.size > MAX_UNACKNOWLEDGED && oldest !== undefined) noted.delete(oldest)
     },
   })
   await tryFinishEffects(

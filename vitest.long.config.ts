@@ -6,7 +6,7 @@ export default defineConfig({
     // Of the last ones every run plays a part: RUN_LONG adds what takes long.
     include: [
       'test/long/**/*.test.ts',
-      'test/end-to-end/{dead-worker,figures,health,schedules}.test.ts',
+      'test/end-to-end/{dead-worker,health,minute-stats,schedules}.test.ts',
       'test/hostile/{key-matrix,log-injection,parameters}.test.ts',
       'test/dashboard/overview.test.ts',
       'test/model/store-model.test.ts',

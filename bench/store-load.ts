@@ -57,17 +57,17 @@ export async function enqueueFor(
 }
 
 /**
- * Claims from these endpoints, at most `perLane` of each, and settles all as delivered; returns how
- * many.
+ * Claims from these endpoints, at most `perEndpoint` of each, and settles all as delivered; returns
+ * how many.
  */
 export async function claimAndSettle(
   store: Store,
   endpoints: string[],
-  perLane: number,
+  perEndpoint: number,
   limit: number,
 ): Promise<number> {
-  const lanes = endpoints.map((endpoint) => ({ endpoint, limit: perLane }))
-  const { jobs } = await store.claim(lanes, limit, holderOf())
+  const shares = endpoints.map((endpoint) => ({ endpoint, limit: perEndpoint }))
+  const { jobs } = await store.claim(shares, limit, holderOf())
   const results = await store.settle(jobs.map((job) => success(store, job)))
   if (results.some((result) => result !== 'applied')) throw new Error('not all were settled')
   return jobs.length

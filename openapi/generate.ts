@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { buildApp } from '../routes/app.ts'
-import { createMinuteStats } from '../src/stats/minute-stats.ts'
+import { createMinuteStatsBuffer } from '../src/stats/minute-stats-buffer.ts'
 import { openStore } from '../src/store/open-store.ts'
 import { VERSION } from '../src/version.ts'
 import { createAddressPolicy } from '../src/webhook/address-policy.ts'
@@ -27,7 +27,7 @@ export async function openapiText(): Promise<string> {
     store,
     policy,
     sender,
-    minuteStats: createMinuteStats(),
+    minuteStats: createMinuteStatsBuffer(),
     publicUrl: () => null,
     log: pino({ level: 'silent' }),
     apiKeys: [],

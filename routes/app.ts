@@ -8,7 +8,7 @@ import { AppError } from '../src/errors.ts'
 import { SECURITY_HEADERS, sendProblem } from '../src/http/problem.ts'
 import { createAttemptCounts } from '../src/stats/attempt-counts.ts'
 import { type ApiMetrics, createApiMetrics } from '../src/stats/metrics.ts'
-import type { MinuteStats } from '../src/stats/minute-stats.ts'
+import type { MinuteStatsBuffer } from '../src/stats/minute-stats-buffer.ts'
 import { MAX_ENQUEUE_BATCH, type Store } from '../src/store/store.ts'
 import { hideQuery } from '../src/tracing.ts'
 import type { AddressPolicy } from '../src/webhook/address-policy.ts'
@@ -62,7 +62,7 @@ interface AppOptions {
   /** Sends test pings; workers deliver jobs. */
   sender: Sender
   /** Gets the attempts that handlers report about. */
-  minuteStats: MinuteStats
+  minuteStats: MinuteStatsBuffer
   log: FastifyBaseLogger
   /** Logs the one line of each attempt that ends here; absent: `log`. */
   attemptLog?: Pick<FastifyBaseLogger, 'info'>

@@ -9,7 +9,7 @@ import { isLoopbackName } from '../src/http/loopback.ts'
 import { createLogger } from '../src/log.ts'
 import { createApiMetrics, type UpkeepMetrics } from '../src/stats/metrics.ts'
 import { MinuteStatReports } from '../src/stats/minute-stat-reports.ts'
-import { createMinuteStats } from '../src/stats/minute-stats.ts'
+import { createMinuteStatsBuffer } from '../src/stats/minute-stats-buffer.ts'
 import { stopOnSignal } from '../src/stop-on-signal.ts'
 import { openStore } from '../src/store/open-store.ts'
 import type { Store } from '../src/store/store.ts'
@@ -66,7 +66,7 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
       now: () => store.clock.now(),
     }),
   )
-  const minuteStats = createMinuteStats()
+  const minuteStats = createMinuteStatsBuffer()
   const metrics = createApiMetrics(() => store.commandCount)
   const app = await buildApp({
     store,

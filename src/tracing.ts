@@ -109,12 +109,12 @@ export async function traceReport<T>(
 
 /** Runs a claim of a worker in a span of its own trace, because a claim serves many jobs. */
 export async function traceClaim<T>(
-  laneCount: number,
+  endpointCount: number,
   work: (span: OpenSpan) => Promise<T>,
 ): Promise<T> {
   const tracer = tracerInUse()
   if (tracer === null) return work(NO_SPAN)
-  const attributes = { ...messaging('claim', 'receive', null), 'posthorn.lanes': laneCount }
+  const attributes = { ...messaging('claim', 'receive', null), 'posthorn.lanes': endpointCount }
   const span = tracer.startSpan('claim', { kind: SpanKind.CLIENT, attributes })
   return inside(span, context.active(), () => work(span))
 }

@@ -22,7 +22,7 @@ import type { ClaimedJob } from '../src/job/job.ts'
 import { PollLoop, waitBackOff } from '../src/loop.ts'
 import {
   type Claim,
-  type Lane,
+  type EndpointShare,
   type Store,
   StoreUnavailable,
   StoreUnusable,
@@ -250,29 +250,29 @@ export class DeliveryLoop {
     return Math.min(Math.max(newsMs, restMs), deferredMs)
   }
 
-  async #claim(shares: Lane[]): Promise<void> {
+  async #claim(shares: EndpointShare[]): Promise<void> {
     const { store, workerId, leaseMs } = this.#parts
     const endpoints = await this.#parts.endpoints.current(shares.map(({ endpoint }) => endpoint))
     this.#lacksKey = false
-    const lanes = shares.filter(({ endpoint }) =>
+    const open = shares.filter(({ endpoint }) =>
       this.#isClaimable(endpoints.get(endpoint), endpoint),
     )
-    if (lanes.length === 0 || this.#loop.isStopping) return
+    if (open.length === 0 || this.#loop.isStopping) return
     const holder = { workerId, leaseMs, withinMs: MAX_CLAIM_AGE_MS }
     const claimedAtMs = performance.now()
     const wanted = this.#parts.slots() - this.#inFlightCount
     if (wanted <= 0) return
-    const asked = lanes.reduce((sum, { limit }) => sum + limit, 0)
+    const asked = open.reduce((sum, { limit }) => sum + limit, 0)
     const ask = () =>
-      traceClaim(lanes.length, async (span) => {
-        const found = await store.claim(lanes, wanted, { ...holder, pulls: false })
+      traceClaim(open.length, async (span) => {
+        const found = await store.claim(open, wanted, { ...holder, pulls: false })
         span.setAttributes({ 'messaging.batch.message_count': found.jobs.length })
         return found
       })
     const claim = await this.#size.run(asked, ask, ({ jobs }) => jobs.length)
     this.#parts.onClaimed(claim.jobs.length)
     this.#parts.pacer.isBehind = claim.jobs.length >= Math.min(asked, wanted)
-    this.#rank(lanes, claim)
+    this.#rank(open, claim)
     const tookMs = performance.now() - claimedAtMs
     const isLate = tookMs > MAX_CLAIM_AGE_MS
     if (this.#loop.isStopping || isLate) {
@@ -322,11 +322,11 @@ export class DeliveryLoop {
    * An endpoint that filled its share may have more jobs due. One that returned fewer has none
    * left, unless a limit stopped the claim or other workers claimed at the same time.
    */
-  #rank(lanes: Lane[], { jobs, limited, unfinished }: Claim): void {
+  #rank(open: EndpointShare[], { jobs, limited, unfinished }: Claim): void {
     const mayHaveMore = new Set(unfinished)
     const claimed = new Map<string, number>()
     for (const { endpoint } of jobs) claimed.set(endpoint, (claimed.get(endpoint) ?? 0) + 1)
-    for (const { endpoint, limit } of lanes) {
+    for (const { endpoint, limit } of open) {
       const isFilled = (claimed.get(endpoint) ?? 0) >= limit
       if (isFilled || mayHaveMore.has(endpoint)) this.#ready.moveToBack(endpoint)
       else this.#ready.markDrained(endpoint)

@@ -1,6 +1,6 @@
 // Divides the free slots among the ready endpoints, so that one that hangs cannot hold them all.
 // Pure.
-import type { Lane } from '../src/store/store.ts'
+import type { EndpointShare } from '../src/store/store.ts'
 
 /**
  * An endpoint gets another slot only while it has fewer attempts in this worker than this factor
@@ -19,7 +19,7 @@ export interface ReadyEndpoint {
  * most 80 and two get at most 89, so a slot always stays free for the others. The next claim deals
  * out again the slots that an endpoint did not use.
  */
-export function fairShares(endpoints: Iterable<ReadyEndpoint>, freeSlots: number): Lane[] {
+export function fairShares(endpoints: Iterable<ReadyEndpoint>, freeSlots: number): EndpointShare[] {
   const shares = firstThatMayStart(endpoints, freeSlots).map((one) => ({ ...one, limit: 0 }))
   let left = freeSlots
   let taking = shares

@@ -7,7 +7,7 @@ import type { Lease } from '../src/job/job.ts'
 import { createAttemptCounts } from '../src/stats/attempt-counts.ts'
 import { createWorkerMetrics, type WorkerMetrics } from '../src/stats/metrics.ts'
 import { MinuteStatReports } from '../src/stats/minute-stat-reports.ts'
-import { createMinuteStats } from '../src/stats/minute-stats.ts'
+import { createMinuteStatsBuffer } from '../src/stats/minute-stats-buffer.ts'
 import type { HeartbeatResult } from '../src/store/settlement.ts'
 import { type Store, StoreUnavailable } from '../src/store/store.ts'
 import { OutboxRelay } from '../src/upkeep/outbox-relay.ts'
@@ -57,7 +57,7 @@ export function createWorker(
     unstoredCount: () => loop.unstoredCount,
     commandCount: () => store.commandCount,
   })
-  const minuteStats = createMinuteStats()
+  const minuteStats = createMinuteStatsBuffer()
   const countEnd = createAttemptCounts({ minuteStats, metrics, log })
   // Counts the attempts and jobs that the sweeper of this process ends.
   store.onEnd(countEnd)

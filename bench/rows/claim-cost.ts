@@ -134,22 +134,22 @@ async function claimInSteadyState(
   claims: number,
 ): Promise<Sample> {
   const { store, endpoints } = loaded
-  const laneCount = Math.min(endpoints.length, CLAIM_SIZE)
+  const endpointCount = Math.min(endpoints.length, CLAIM_SIZE)
   let claimed = 0
   let cpuUs = 0
   let commands = 0
   for (let i = 0; i < claims; i++) {
-    const lanes = endpoints.splice(0, laneCount)
-    endpoints.push(...lanes)
+    const shares = endpoints.splice(0, endpointCount)
+    endpoints.push(...shares)
     const commandsBefore = store.commandCount
     const before = process.cpuUsage()
-    const count = await claimAndSettle(store, lanes, CLAIM_SIZE / laneCount, CLAIM_SIZE)
+    const count = await claimAndSettle(store, shares, CLAIM_SIZE / endpointCount, CLAIM_SIZE)
     const { user, system } = process.cpuUsage(before)
     if (count < CLAIM_SIZE) throw new Error(`a claim brought ${count} of ${CLAIM_SIZE} jobs`)
     commands += store.commandCount - commandsBefore
     cpuUs += user + system
     claimed += count
-    await enqueueFor(store, lanes, count)
+    await enqueueFor(store, shares, count)
   }
   return { value: (engine === 'sqlite' ? cpuUs : commands) / claimed }
 }

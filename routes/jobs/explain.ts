@@ -204,7 +204,7 @@ async function whyLimited(
   const { name, concurrency, rateFreeAt } = endpoint
   const back = slotsAfterRest(endpoint, now)
   if (back !== null) {
-    const detail = `endpoint "${name}" is recovering from a rest: at most ${back.places} at a time until more of them succeed`
+    const detail = `endpoint "${name}" is recovering from a rest: at most ${back.slots} at a time until more of them succeed`
     return because('endpoint_resting', detail)
   }
   const [counts] = concurrency === null ? [] : await store.countJobs([name])

@@ -83,8 +83,8 @@ export function registerPullRoute(
       const holder: Holder = { workerId: PULLER, leaseMs: lease, pulls: true }
       const claimSome = async () => {
         const most = Math.min(limit, size.limit)
-        const lanes = [{ endpoint: name, limit: most }]
-        const claim = () => store.claim(lanes, most, holder)
+        const shares = [{ endpoint: name, limit: most }]
+        const claim = () => store.claim(shares, most, holder)
         return (await size.run(most, claim, ({ jobs }) => jobs.length)).jobs
       }
       const claimed = await pulls.untilClaimed(name, claimSome, wait, request.raw.socket)

@@ -188,8 +188,8 @@ export class SharedPullWaits implements PullWaits {
     this.#lookedAtMs = performance.now()
     const names = await this.#namesToTry()
     const tried = [...this.#waits].filter(({ endpoint }) => names?.has(endpoint) ?? true)
-    const lanes = Map.groupBy(tried, ({ endpoint }) => endpoint)
-    await Promise.all([...lanes.values()].map(tryInTurn))
+    const byEndpoint = Map.groupBy(tried, ({ endpoint }) => endpoint)
+    await Promise.all([...byEndpoint.values()].map(tryInTurn))
     this.#isLooking = false
     if (this.#waits.size > 0 && !this.#isStopped) this.#planLook(DUE_LOOK_INTERVAL_MS)
   }

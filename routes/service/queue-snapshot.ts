@@ -53,9 +53,9 @@ export function createSnapshots(store: Counted): Snapshots {
       const liveWorkers = await countLive(store, asOf)
       hasResponded = true
       const { endpoints, more } = await endpointsOf(store)
-      const figures = await figuresOf(store, endpoints, asOf)
+      const stats = await statsByEndpoint(store, endpoints, asOf)
       const deleted = await deletedEndpointStats(store, await store.deletedEndpoints())
-      const snapshot = { asOf, endpoints: figures, more, liveWorkers, deleted }
+      const snapshot = { asOf, endpoints: stats, more, liveWorkers, deleted }
       latest = { snapshot, atMs: performance.now() }
       return snapshot
     } finally {
@@ -77,10 +77,10 @@ export function createSnapshots(store: Counted): Snapshots {
       const asOf = store.clock.now()
       const liveWorkers = await countLive(store, asOf)
       const endpoints = await store.endpointsNamed([name])
-      const figures = await figuresOf(store, endpoints, asOf)
+      const stats = await statsByEndpoint(store, endpoints, asOf)
       const isDeleted = endpoints.length === 0
       const deleted = isDeleted ? await deletedEndpointStats(store, [name]) : []
-      return { asOf, endpoints: figures, more: false, liveWorkers, deleted }
+      return { asOf, endpoints: stats, more: false, liveWorkers, deleted }
     },
   }
 }
@@ -120,11 +120,11 @@ async function deletedEndpointStats(
   names: string[],
 ): Promise<DeletedEndpointStats[]> {
   const stats = await store.statsOf(names)
-  const figures = stats.map(({ dead, more }, i) => ({ name: names[i] as string, dead, more }))
-  return figures.filter(({ dead }) => dead > 0)
+  const named = stats.map(({ dead, more }, i) => ({ name: names[i] as string, dead, more }))
+  return named.filter(({ dead }) => dead > 0)
 }
 
-async function figuresOf(
+async function statsByEndpoint(
   store: Counted,
   endpoints: Endpoint[],
   now: number,

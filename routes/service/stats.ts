@@ -4,7 +4,11 @@ import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { formatDuration } from '../../src/job/duration.ts'
 import type { EndpointStats } from '../../src/stats/metrics.ts'
-import { DURATION_BOUNDS_MS, FIGURES_KEPT_MS, type MinuteFigures } from '../../src/store/records.ts'
+import {
+  DURATION_BOUNDS_MS,
+  MINUTE_STATS_KEPT_MS,
+  type MinuteStats,
+} from '../../src/store/records.ts'
 import type { Store } from '../../src/store/store.ts'
 import { duration, endpointName, instantText } from '../../src/wire/fields.ts'
 import type { Snapshots } from './queue-snapshot.ts'
@@ -13,7 +17,7 @@ const MINUTE_MS = 60_000
 
 const statsQuery = z
   .strictObject({
-    window: duration(MINUTE_MS, FIGURES_KEPT_MS).optional(),
+    window: duration(MINUTE_MS, MINUTE_STATS_KEPT_MS).optional(),
     endpoint: endpointName.optional(),
     by: z.literal('endpoint').optional().meta({
       description: 'with window: `ended` of each endpoint instead of `minutes`',
@@ -93,7 +97,7 @@ export const statsResponse = z.object({
 })
 
 interface StatsRoute {
-  store: Pick<Store, 'clock' | 'figuresSince' | 'outbox'>
+  store: Pick<Store, 'clock' | 'minuteStatsSince' | 'outbox'>
   snapshots: Snapshots
 }
 
@@ -117,28 +121,28 @@ export function registerStatsRoute(app: FastifyInstance, { store, snapshots }: S
         asOf: instantText(asOf),
         liveWorkers,
         outbox: await outboxStats(store),
-        endpoints: endpoints.map((figures) => endpointStats(figures, asOf)),
+        endpoints: endpoints.map((stats) => endpointStats(stats, asOf)),
         ...(more ? { more } : {}),
         ...(deleted.length > 0
           ? { deletedEndpoints: deleted.map(({ name, dead }) => ({ name, dead })) }
           : {}),
       }
       if (window === undefined) return shown
-      const read = await store.figuresSince(store.clock.now() - window, endpoint ?? null)
+      const read = await store.minuteStatsSince(store.clock.now() - window, endpoint ?? null)
       const durationBounds = DURATION_BOUNDS_MS.map(formatDuration)
       const cut = read.more ? { moreMinutes: true } : {}
       if (by === 'endpoint') {
-        const ended = byEndpoint(read.figures)
+        const ended = byEndpoint(read.stats)
         const rows = shown.endpoints.map((row) => ({ ...row, ended: ended.get(row.name) }))
         return { ...shown, endpoints: rows, durationBounds, ...cut }
       }
-      return { ...shown, durationBounds, minutes: byMinute(read.figures), ...cut }
+      return { ...shown, durationBounds, minutes: byMinute(read.stats), ...cut }
     },
   )
 }
 
-function endpointStats(figures: EndpointStats, asOf: number) {
-  const { oldestDueAt, more, ...counts } = figures
+function endpointStats(stats: EndpointStats, asOf: number) {
+  const { oldestDueAt, more, ...counts } = stats
   return {
     ...counts,
     ...(more ? { more } : {}),
@@ -148,22 +152,22 @@ function endpointStats(figures: EndpointStats, asOf: number) {
 
 async function outboxStats({ outbox, clock }: StatsRoute['store']) {
   if (outbox === null) return null
-  const { waiting, setAside, oldestAt } = await outbox.figures()
+  const { waiting, setAside, oldestAt } = await outbox.stats()
   const oldestAge = oldestAt === null ? null : formatDuration(Math.max(0, clock.now() - oldestAt))
   return { waiting, setAside, oldestAge }
 }
 
 /** The minutes of each endpoint, as lists from the oldest minute of any endpoint. */
-function byEndpoint(figures: MinuteFigures[]) {
-  const first = figures[0]?.minute ?? 0
-  const count = ((figures.at(-1)?.minute ?? 0) - first) / MINUTE_MS + 1
+function byEndpoint(stats: MinuteStats[]) {
+  const first = stats[0]?.minute ?? 0
+  const count = ((stats.at(-1)?.minute ?? 0) - first) / MINUTE_MS + 1
   const from = instantText(first)
   const zeros = () => Array<number>(count).fill(0)
   const all = new Map<
     string,
     { from: string | null; succeeded: number[]; failed: number[]; durations: number[] }
   >()
-  for (const { minute, endpoint, succeeded, failed, durations } of figures) {
+  for (const { minute, endpoint, succeeded, failed, durations } of stats) {
     const sum = all.get(endpoint) ?? {
       ...{ from, succeeded: zeros(), failed: zeros() },
       durations: durations.map(() => 0),
@@ -180,9 +184,9 @@ function byEndpoint(figures: MinuteFigures[]) {
 }
 
 /** The minutes of all endpoints together, oldest first. */
-function byMinute(figures: MinuteFigures[]) {
-  const minutes = new Map<number, Omit<MinuteFigures, 'endpoint'>>()
-  for (const { minute, succeeded, failed, durations } of figures) {
+function byMinute(stats: MinuteStats[]) {
+  const minutes = new Map<number, Omit<MinuteStats, 'endpoint'>>()
+  for (const { minute, succeeded, failed, durations } of stats) {
     const sum = minutes.get(minute)
     if (sum === undefined)
       minutes.set(minute, { minute, succeeded, failed, durations: [...durations] })

@@ -50,7 +50,7 @@ export function slotsLeft(
   }
   const back = slotsAfterRest(limits, now)
   if (back !== null && slots > 0) {
-    slots = Math.min(slots, back.places - counts.sendingSince(back.since, back.places))
+    slots = Math.min(slots, back.slots - counts.sendingSince(back.since, back.slots))
   }
   return Math.max(0, slots)
 }

@@ -7,7 +7,7 @@ export interface Ramp {
   /**
    * Attempts that may be in flight. Each success adds one, so that the number doubles each round.
    */
-  places: number
+  slots: number
   /** The latest end of the ramp: handlers that take minutes must not make it last for hours. */
   endsAt: number
 }
@@ -50,7 +50,7 @@ const MAX_THROTTLE_MS = 60_000
 /** The longest rest that a response can ask for. */
 const MAX_REST_MS = 24 * 3_600_000
 /** An endpoint that handles this many attempts in flight has recovered. */
-const MAX_RAMP_PLACES = 64
+const MAX_RAMP_SLOTS = 64
 const MAX_RAMP_MS = 30_000
 /**
  * Larger than the difference between the clocks of two processes. A claim within this margin before
@@ -83,10 +83,10 @@ export function healthAfter(
 export function slotsAfterRest(
   { restingUntil, ramp }: Pick<Endpoint, 'restingUntil' | 'ramp'>,
   now: number,
-): { places: number; since: number } | null {
+): { slots: number; since: number } | null {
   if (restingUntil === null) return null
   if (ramp !== null && ramp.endsAt <= now) return null
-  return { places: ramp?.places ?? 1, since: restingUntil - CLOCK_MARGIN_MS }
+  return { slots: ramp?.slots ?? 1, since: restingUntil - CLOCK_MARGIN_MS }
 }
 
 /**
@@ -122,12 +122,12 @@ function countSuccesses(health: Health, claimedAt: number[], now: number): void 
   const proofs = restCause === 'breaker' ? claimedAt : claimedAt.filter((at) => at >= since)
   if (proofs.length === 0) return
   health.throttleStreak = 0
-  const places = (health.ramp?.places ?? 1) + proofs.length
+  const slots = (health.ramp?.slots ?? 1) + proofs.length
   const endsAt = health.ramp?.endsAt ?? now + MAX_RAMP_MS
-  const isWell = places > MAX_RAMP_PLACES || endsAt <= now
+  const isWell = slots > MAX_RAMP_SLOTS || endsAt <= now
   health.restingUntil = isWell ? null : Math.min(restingUntil, now)
   health.restCause = isWell ? null : restCause
-  health.ramp = isWell ? null : { places, endsAt }
+  health.ramp = isWell ? null : { slots, endsAt }
 }
 
 function countFailures(

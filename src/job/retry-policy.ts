@@ -49,7 +49,7 @@ const FIRST_THROTTLE_MS = 1_000
 const MAX_THROTTLE_MS = 60_000
 
 /** The end of an attempt, as far as the policy needs it. */
-export interface Ending {
+export interface AttemptEnd {
   outcome: Outcome
   /** The value of Retry-After in milliseconds from now; null: it was absent or not usable. */
   retryAfterMs: number | null
@@ -80,36 +80,32 @@ export type Budget = Pick<
 export function decide(
   job: Budget,
   policy: RetryPolicy,
-  ending: Ending,
+  end: AttemptEnd,
   now: number,
   random: number,
 ): Decision {
-  if (ending.outcome === 'succeeded') return { event: 'succeed' }
-  if (ending.outcome === 'accepted') return { event: 'await' }
-  if (ending.isFinal) return bury('failed_by_handler', ending.message)
-  if (ending.outcome === 'rejected' || ending.outcome === 'blocked') {
-    return bury('rejected', ending.message)
+  if (end.outcome === 'succeeded') return { event: 'succeed' }
+  if (end.outcome === 'accepted') return { event: 'await' }
+  if (end.isFinal) return bury('failed_by_handler', end.message)
+  if (end.outcome === 'rejected' || end.outcome === 'blocked') {
+    return bury('rejected', end.message)
   }
-  const free = isFree(ending.outcome) && job.freeAttempts < MAX_FREE_ATTEMPTS
+  const free = isFree(end.outcome) && job.freeAttempts < MAX_FREE_ATTEMPTS
   if (!free && job.attemptsLeft === 0) {
     return bury(
       'attempts_exhausted',
-      `${job.maxAttempts} of ${job.maxAttempts} attempts failed; the last: ${ending.message}`,
+      `${job.maxAttempts} of ${job.maxAttempts} attempts failed; the last: ${end.message}`,
     )
   }
-  const runAt =
-    now + (free ? freeDelayMs(job, ending) : costingDelayMs(job, policy, ending, random))
+  const runAt = now + (free ? freeDelayMs(job, end) : costingDelayMs(job, policy, end, random))
   if (job.expiresAt !== null && runAt > job.expiresAt) {
     return bury(
       'expired',
-      `the next attempt would be due after the job expires; the last: ${ending.message}`,
+      `the next attempt would be due after the job expires; the last: ${end.message}`,
     )
   }
   if (policy.maxAgeMs !== null && runAt > firstDueAt(job) + policy.maxAgeMs) {
-    return bury(
-      'max_age',
-      `the next attempt would be due after maxAge; the last: ${ending.message}`,
-    )
+    return bury('max_age', `the next attempt would be due after maxAge; the last: ${end.message}`)
   }
   return { event: free ? 'postpone' : 'reschedule', runAt }
 }
@@ -148,19 +144,19 @@ function isFree(outcome: Outcome): boolean {
   return outcome === 'throttled' || outcome === 'interrupted'
 }
 
-function freeDelayMs(job: Budget, ending: Ending): number {
-  if (ending.outcome === 'interrupted') return ending.retryAfterMs ?? 0
+function freeDelayMs(job: Budget, end: AttemptEnd): number {
+  if (end.outcome === 'interrupted') return end.retryAfterMs ?? 0
   const ownMs = Math.min(FIRST_THROTTLE_MS * 2 ** job.freeAttempts, MAX_THROTTLE_MS)
-  return Math.max(ownMs, namedMs(ending))
+  return Math.max(ownMs, namedMs(end))
 }
 
-function costingDelayMs(job: Budget, policy: RetryPolicy, ending: Ending, random: number): number {
+function costingDelayMs(job: Budget, policy: RetryPolicy, end: AttemptEnd, random: number): number {
   const computedMs = backoffMs(policy.backoff, job.maxAttempts - job.attemptsLeft, random)
-  return Math.max(computedMs, namedMs(ending))
+  return Math.max(computedMs, namedMs(end))
 }
 
 /** Retry-After can only make the delay longer. */
-function namedMs({ retryAfterMs }: Ending): number {
+function namedMs({ retryAfterMs }: AttemptEnd): number {
   return Math.min(retryAfterMs ?? 0, MAX_RETRY_AFTER_MS)
 }
 

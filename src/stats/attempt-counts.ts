@@ -3,7 +3,7 @@
 
 import type { End } from '../store/ends.ts'
 import type { EndMetrics } from './metrics.ts'
-import type { MinuteStats } from './minute-stats.ts'
+import type { MinuteStatsBuffer } from './minute-stats-buffer.ts'
 
 /** Details that only the process that sent the request has. */
 interface SentDetails {
@@ -19,7 +19,7 @@ export function createAttemptCounts({
   metrics,
   log,
 }: {
-  minuteStats: Pick<MinuteStats, 'add'>
+  minuteStats: Pick<MinuteStatsBuffer, 'add'>
   metrics: EndMetrics
   log: { info: (fields: object, message: string) => void }
 }): CountEnd {

@@ -222,15 +222,15 @@ function createSnapshotGauges(metrics: Metrics): (snapshot: QueueSnapshot | null
     liveWorkers.set(snapshot.liveWorkers)
     isCut.set(snapshot.more ? 1 : 0)
     const oldestDueAtByLabel = new Map<string, number | null>()
-    for (const [i, figures] of snapshot.endpoints.entries()) {
-      const endpoint = i < MAX_ENDPOINT_LABELS ? figures.name : OTHER_LABEL
-      jobs.inc({ endpoint, state: 'queued' }, figures.queued)
-      jobs.inc({ endpoint, state: 'running' }, figures.running)
-      jobs.inc({ endpoint, state: 'dead' }, figures.dead)
-      due.inc({ endpoint }, figures.due)
-      endpoints.inc({ state: figures.state })
+    for (const [i, stats] of snapshot.endpoints.entries()) {
+      const endpoint = i < MAX_ENDPOINT_LABELS ? stats.name : OTHER_LABEL
+      jobs.inc({ endpoint, state: 'queued' }, stats.queued)
+      jobs.inc({ endpoint, state: 'running' }, stats.running)
+      jobs.inc({ endpoint, state: 'dead' }, stats.dead)
+      due.inc({ endpoint }, stats.due)
+      endpoints.inc({ state: stats.state })
       const known = oldestDueAtByLabel.get(endpoint) ?? null
-      oldestDueAtByLabel.set(endpoint, earlier(known, figures.oldestDueAt))
+      oldestDueAtByLabel.set(endpoint, earlier(known, stats.oldestDueAt))
     }
     // Deleted endpoints come last: existing endpoints get the first labels.
     for (const [i, { name, dead }] of snapshot.deleted.entries()) {

@@ -5,9 +5,9 @@ import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import { createBatchSize } from '../batch-size.ts'
 import { PollLoop } from '../loop.ts'
-import { MAX_FIGURES_ADDED, type MinuteFigures } from '../store/records.ts'
+import { MAX_MINUTE_STATS_ADDED, type MinuteStats } from '../store/records.ts'
 import { type Store, StoreUnavailable } from '../store/store.ts'
-import type { MinuteStats } from './minute-stats.ts'
+import type { MinuteStatsBuffer } from './minute-stats-buffer.ts'
 
 /** A process that is killed loses the statistics of at most this time. */
 const INTERVAL_MS = 5_000
@@ -18,20 +18,20 @@ const MAX_REST_MS = 20_000
 
 /** Writes reports from start() to stop(). */
 export class MinuteStatReports {
-  readonly #store: Pick<Store, 'addFigures'>
-  readonly #minuteStats: MinuteStats
+  readonly #store: Pick<Store, 'addMinuteStats'>
+  readonly #minuteStats: MinuteStatsBuffer
   readonly #log: Logger
   readonly #intervalMs: number
-  readonly #size = createBatchSize(MAX_FIGURES_ADDED)
+  readonly #size = createBatchSize(MAX_MINUTE_STATS_ADDED)
   readonly #writer = randomBytes(9).toString('base64url')
   #number = 0
   /** Rows of the present report that the store has not accepted yet. */
-  #unwritten: MinuteFigures[] = []
+  #unwritten: MinuteStats[] = []
   readonly #loop: PollLoop
 
   constructor(
-    store: Pick<Store, 'addFigures'>,
-    minuteStats: MinuteStats,
+    store: Pick<Store, 'addMinuteStats'>,
+    minuteStats: MinuteStatsBuffer,
     log: Logger,
     intervalMs = INTERVAL_MS,
   ) {
@@ -80,7 +80,7 @@ export class MinuteStatReports {
     while (this.#unwritten.length > 0) {
       const some = this.#unwritten.slice(0, this.#size.limit)
       try {
-        await this.#size.run(some.length, () => this.#store.addFigures(some, report))
+        await this.#size.run(some.length, () => this.#store.addMinuteStats(some, report))
       } catch (error) {
         if (!(error instanceof StoreUnavailable)) throw error
         this.#log.warn({ err: error, rows: this.#unwritten.length }, 'figures.failed')

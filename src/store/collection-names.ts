@@ -8,7 +8,7 @@ export const COLLECTIONS = {
   schedules: 'posthorn_schedules',
   keys: 'posthorn_keys',
   workers: 'posthorn_workers',
-  figures: 'posthorn_figures',
+  minuteStats: 'posthorn_minute_stats',
   meta: 'posthorn_meta',
 } as const
 

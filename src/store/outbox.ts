@@ -16,7 +16,7 @@ export interface Outbox {
   remove(documents: TakenDocument[]): Promise<number>
   /** Those that can not become jobs, out of the way of the others. Returns how many. */
   setAside(refused: RefusedDocument[]): Promise<number>
-  figures(): Promise<OutboxFigures>
+  stats(): Promise<OutboxStats>
   /** A hint that there is a document; may be missed, may be false. Returns how to stop it. */
   onDocument(listener: () => void): () => void
 }
@@ -69,7 +69,7 @@ export interface RefusedDocument {
 }
 
 /** Each count is exact up to MAX_COUNT, which also stands for more. */
-export interface OutboxFigures {
+export interface OutboxStats {
   waiting: number
   setAside: number
   /** When the first of those that wait was made, as far as its `_id` tells; null: it does not. */

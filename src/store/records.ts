@@ -1,10 +1,10 @@
-// What a store keeps beside jobs and endpoints: schedules, keys, workers and figures.
+// What a store keeps beside jobs and endpoints: schedules, keys, workers and statistics.
 
 export const MAX_KEYS = 1_000
 export const MAX_WORKERS = 1_000
 export const WORKER_KEPT_MS = 3_600_000
-/** How long the figures of a minute are kept. */
-export const FIGURES_KEPT_MS = 48 * 3_600_000
+/** How long the statistics of a minute are kept. */
+export const MINUTE_STATS_KEPT_MS = 48 * 3_600_000
 
 /** A schedule as stored: what it means is src/schedule's. */
 export interface ScheduleChange {
@@ -79,7 +79,7 @@ export interface WorkerRecord extends WorkerReport {
 
 /**
  * A worker reports every 2 s: one that missed two reports is taken for dead. Together with the
- * age of the figures in which that is shown (queue-snapshot.ts) this is to stay below 10 s
+ * age of the statistics in which that is shown (queue-snapshot.ts) this is to stay below 10 s
  * (D14).
  */
 const WORKER_LIVE_MS = 5_000
@@ -111,11 +111,11 @@ export function canDeliver(worker: WorkerRecord, now: number, keyIds: string[]):
   return isLive(worker, now) && hasKey(worker, keyIds)
 }
 
-/** Upper bounds of the histogram of durations in MinuteFigures, in ms; one more bucket is above. */
+/** Upper bounds of the histogram of durations in MinuteStats, in ms; one more bucket is above. */
 export const DURATION_BOUNDS_MS = [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000]
 
 /** What ended at one endpoint within one minute. */
-export interface MinuteFigures {
+export interface MinuteStats {
   /** Its first instant. */
   minute: number
   endpoint: string
@@ -126,10 +126,10 @@ export interface MinuteFigures {
 }
 
 /** Rows that one call adds at most: one write of either store. */
-export const MAX_FIGURES_ADDED = 200
+export const MAX_MINUTE_STATS_ADDED = 200
 
 /** Tells a report from its repetition. */
-export interface FiguresReport {
+export interface MinuteStatsReport {
   /** Names the process: letters, digits, `-` and `_`. */
   writer: string
   /** Grows with each report of the writer. */
@@ -137,8 +137,8 @@ export interface FiguresReport {
 }
 
 /** Whole minutes, oldest first. */
-export interface FiguresRead {
-  figures: MinuteFigures[]
+export interface MinuteStatsRange {
+  stats: MinuteStats[]
   /** Older minutes were asked for and are left out: they are too many. */
   more: boolean
 }
@@ -151,7 +151,7 @@ export interface EndpointStats {
   dead: number
   /** Since when the job is due that has been due longest; null: none is due. */
   oldestDueAt: number | null
-  /** A figure is MAX_COUNT, and the true one larger. */
+  /** A count is MAX_COUNT, and the true one larger. */
   more: boolean
 }
 

@@ -30,9 +30,9 @@ import type {
   ApiMode,
   DeleteScheduleResult,
   EndpointStats,
-  FiguresRead,
-  FiguresReport,
-  MinuteFigures,
+  MinuteStats,
+  MinuteStatsRange,
+  MinuteStatsReport,
   PutScheduleResult,
   Schedule,
   ScheduleChange,
@@ -75,11 +75,11 @@ export interface Store {
   /** Which endpoints may have work; see Due. */
   due(since: number | null): Promise<Due>
   /**
-   * Takes due jobs, at most `limit`, at most `lane.limit` of a lane, lanes in their order; within a
-   * lane by priority, then runAt. All jobs of one call may share one lease id. Limits and the probe
-   * of an endpoint hold over all holders, exactly.
+   * Takes due jobs, at most `limit`, and at most `share.limit` of an endpoint. Shares are taken in
+   * their order, the jobs of one by priority, then runAt. All jobs of one call may have one lease
+   * id. Limits and the probe of an endpoint hold over all holders, exactly.
    */
-  claim(lanes: Lane[], limit: number, holder: Holder): Promise<Claim>
+  claim(shares: EndpointShare[], limit: number, holder: Holder): Promise<Claim>
   settle(settlements: Settlement[], options?: SettleOptions): Promise<SettleResult[]>
   /** To now + leaseMs; never shortens one. */
   renew(leases: Lease[], leaseMs: number): Promise<RenewResult[]>
@@ -145,7 +145,7 @@ export interface Store {
   endpointsNamed(names: string[]): Promise<Endpoint[]>
   /** By name, from the one after `after`. */
   listEndpoints(after: string | null, limit: number): Promise<Page<Endpoint>>
-  /** Per name, in order; each figure is exact up to MAX_COUNT and then MAX_COUNT with `more`. */
+  /** Per name, in order; each count is exact up to MAX_COUNT and then MAX_COUNT with `more`. */
   countJobs(names: string[]): Promise<EndpointCounts[]>
   /**
    * Without force: gone at once, or in use by jobs or a schedule. With force: marked, and the
@@ -168,7 +168,7 @@ export interface Store {
   /** Each moves on only from the version and tick that were read. */
   advanceSchedules(moves: ScheduleMove[]): Promise<void>
 
-  // Keys, workers, figures.
+  // Keys, workers, statistics.
 
   /** `full`: there are MAX_KEYS already. */
   addKey(key: StoredKey): Promise<'added' | 'full'>
@@ -182,15 +182,15 @@ export interface Store {
   /** Those seen within WORKER_KEPT_MS, by id; at most MAX_WORKERS. */
   listWorkers(): Promise<WorkerRecord[]>
   /**
-   * Adds to the figures of each minute and endpoint; at most MAX_FIGURES_ADDED rows. When it throws
-   * StoreUnavailable, the same rows may be given again under the same report: each is added once.
-   * The writer gives no later report before that.
+   * Adds to the statistics of each minute and endpoint; at most MAX_MINUTE_STATS_ADDED rows. When
+   * it throws StoreUnavailable, the same rows may be given again under the same report: each is
+   * added once. The writer gives no later report before that.
    */
-  addFigures(figures: MinuteFigures[], report: FiguresReport): Promise<void>
+  addMinuteStats(stats: MinuteStats[], report: MinuteStatsReport): Promise<void>
   /** From the minute that holds this instant on, of one endpoint or (null) of all. */
-  figuresSince(instant: number, endpoint: string | null): Promise<FiguresRead>
+  minuteStatsSince(instant: number, endpoint: string | null): Promise<MinuteStatsRange>
   /**
-   * Per name, in order, at most MAX_STATS_NAMES; each figure is exact up to MAX_COUNT and then
+   * Per name, in order, at most MAX_STATS_NAMES; each count is exact up to MAX_COUNT and then
    * MAX_COUNT with `more`. Each step has a deadline; the whole, of many names, has none.
    */
   statsOf(names: string[]): Promise<EndpointStats[]>
@@ -281,8 +281,8 @@ export type EnqueueResult =
   | EndpointRefusal
   | RequestRefusal
 
-/** The jobs of one endpoint, as a worker asks for them. */
-export interface Lane {
+/** How many jobs of one endpoint a worker asks for. */
+export interface EndpointShare {
   endpoint: string
   limit: number
 }
@@ -298,16 +298,16 @@ export interface Holder {
 
 export interface Claim {
   jobs: ClaimedJob[]
-  /** Lanes that may have gone on, had a limit of their endpoint let them. */
-  limited: LimitedLane[]
+  /** Endpoints that may have more due jobs, which a limit of theirs keeps from being claimed. */
+  limited: LimitedEndpoint[]
   /**
-   * Names of lanes that gave less than was asked for and may have more: the claim was full, or
+   * Names of endpoints that gave less than their share and may have more: the claim was full, or
    * other claimers were faster.
    */
   unfinished: string[]
 }
 
-export interface LimitedLane {
+export interface LimitedEndpoint {
   endpoint: string
   /** When to ask again, by the store's clock; an attempt that ends may free it earlier. */
   againAt: number

@@ -106,9 +106,9 @@ describe.each(ENGINES)('on %s', (engine) => {
   test('a probe that succeeds closes it, and then two attempts go, and four', async () => {
     const { store } = place
     const name = await trip()
-    for (const places of [1, 2, 4]) {
+    for (const slots of [1, 2, 4]) {
       const claimed = await claimFrom(store, name, 9)
-      expect(claimed).toHaveLength(places)
+      expect(claimed).toHaveLength(slots)
       expect(await claimFrom(store, name, 9)).toEqual([])
       await store.settle(claimed.map((one) => success(store, one)))
       await report(store, name, { succeeded: claimed.map(({ claimedAt }) => claimedAt) })

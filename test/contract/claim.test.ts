@@ -27,7 +27,7 @@ const NOTHING = { jobs: [], limited: [], unfinished: [] }
 describe.each(ENGINES)('claim on %s', (engine) => {
   const place = useStore(engine)
 
-  test('jobs of one lane come by priority, then by when they are due', async () => {
+  test('jobs of one endpoint come by priority, then by when they are due', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     const now = store.clock.now()
@@ -70,7 +70,7 @@ describe.each(ENGINES)('claim on %s', (engine) => {
     }
   })
 
-  test('lanes are taken in their order, each up to its limit, all up to the whole limit', async () => {
+  test('shares are taken in their order, each up to its limit, all up to the whole limit', async () => {
     const { store } = place
     const [first, second, third] = [
       await addEndpoint(store),
@@ -78,12 +78,12 @@ describe.each(ENGINES)('claim on %s', (engine) => {
       await addEndpoint(store),
     ]
     for (const endpoint of [first, second, third]) await enqueueMany(store, endpoint, 10)
-    const lanes = [
+    const shares = [
       { endpoint: second, limit: 4 },
       { endpoint: first, limit: 3 },
       { endpoint: third, limit: 10 },
     ]
-    const { jobs } = await store.claim(lanes, 9, HOLDER)
+    const { jobs } = await store.claim(shares, 9, HOLDER)
     expect(jobs.map(({ endpoint }) => endpoint)).toEqual([
       ...Array(4).fill(second),
       ...Array(3).fill(first),
@@ -91,7 +91,7 @@ describe.each(ENGINES)('claim on %s', (engine) => {
     ])
   })
 
-  test('nothing is claimed for no lanes, or a limit of none', async () => {
+  test('nothing is claimed for no shares, or a limit of none', async () => {
     const { store } = place
     const endpoint = await addEndpoint(store)
     await enqueueOne(store, endpoint)
@@ -101,7 +101,7 @@ describe.each(ENGINES)('claim on %s', (engine) => {
     expect(none).toEqual({ ...NOTHING, unfinished: [endpoint] })
   })
 
-  test('lanes that the limit of the claim cuts short may have more, others have not', async () => {
+  test('endpoints that the limit of the claim cuts short may have more, others have not', async () => {
     const { store } = place
     const [first, second, empty] = [
       await addEndpoint(store),
@@ -109,16 +109,16 @@ describe.each(ENGINES)('claim on %s', (engine) => {
       await addEndpoint(store),
     ]
     for (const endpoint of [first, second]) await enqueueMany(store, endpoint, 3)
-    const lanes = [empty, first, second].map((endpoint) => ({ endpoint, limit: 3 }))
-    const cut = await store.claim(lanes, 4, HOLDER)
+    const shares = [empty, first, second].map((endpoint) => ({ endpoint, limit: 3 }))
+    const cut = await store.claim(shares, 4, HOLDER)
     expect(cut.jobs).toHaveLength(4)
     expect(cut.unfinished).toEqual([second])
-    const rest = await store.claim(lanes, 9, HOLDER)
+    const rest = await store.claim(shares, 9, HOLDER)
     expect(rest.jobs).toHaveLength(2)
     expect(rest.unfinished).toEqual([])
   })
 
-  test('future and expired jobs, and lanes of unknown or deleted endpoints, are not claimed', async () => {
+  test('future and expired jobs, and jobs of unknown or deleted endpoints, are not claimed', async () => {
     const { store } = place
     const [open, deleting] = [await addEndpoint(store), await addEndpoint(store)]
     const now = store.clock.now()
@@ -126,8 +126,8 @@ describe.each(ENGINES)('claim on %s', (engine) => {
     await enqueueOne(store, open, { expiresAt: now - 1 })
     await enqueueOne(store, deleting)
     await store.deleteEndpoint(deleting, { force: true, ifVersion: null })
-    const lanes = [open, deleting, freshName()].map((endpoint) => ({ endpoint, limit: 10 }))
-    expect(await store.claim(lanes, 30, HOLDER)).toEqual(NOTHING)
+    const shares = [open, deleting, freshName()].map((endpoint) => ({ endpoint, limit: 10 }))
+    expect(await store.claim(shares, 30, HOLDER)).toEqual(NOTHING)
   })
 
   test('a claimed job carries what its delivery needs', async () => {
@@ -196,14 +196,14 @@ describe.each(ENGINES)('claim on %s', (engine) => {
 
   test('eight claimers take all jobs, each job once', { timeout: 60_000 }, async () => {
     const { store } = place
-    const lanes = [await addEndpoint(store), await addEndpoint(store)]
+    const shares = [await addEndpoint(store), await addEndpoint(store)]
     // The stand-in for mongod has one lock: of more claims some get no answer in time.
-    const perLane = engine === 'sqlite' ? 1_000 : 250
-    for (const endpoint of lanes) await enqueueMany(store, endpoint, perLane)
+    const perEndpoint = engine === 'sqlite' ? 1_000 : 250
+    for (const endpoint of shares) await enqueueMany(store, endpoint, perEndpoint)
     const stores = await Promise.all(Array.from({ length: 8 }, () => place.open()))
     const claimed: ClaimedJob[] = []
     async function claimAll(own: typeof store, i: number) {
-      const order = i % 2 === 0 ? lanes : lanes.toReversed()
+      const order = i % 2 === 0 ? shares : shares.toReversed()
       const asked = order.map((endpoint) => ({ endpoint, limit: 25 }))
       // Another claimer may have taken what this one saw: nothing got is not nothing left.
       await until(async () => {
@@ -214,12 +214,12 @@ describe.each(ENGINES)('claim on %s', (engine) => {
           // On a busy machine: what it took is given back.
           if (!(error instanceof StoreUnavailable)) throw error
         }
-        return claimed.length >= 2 * perLane
+        return claimed.length >= 2 * perEndpoint
       }, 50_000)
     }
     await Promise.all(stores.map(claimAll))
-    expect(claimed).toHaveLength(2 * perLane)
-    expect(new Set(idsOf(claimed)).size).toBe(2 * perLane)
+    expect(claimed).toHaveLength(2 * perEndpoint)
+    expect(new Set(idsOf(claimed)).size).toBe(2 * perEndpoint)
   })
 })
 

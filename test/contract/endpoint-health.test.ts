@@ -232,14 +232,14 @@ describe.each(ENGINES)('a rest on %s', (engine) => {
     const before = await claimFrom(store, name, 3)
     await report(store, name, { throttle: { until: null } })
     await passed(store, (await endpointOf(store, name)).restingUntil as number)
-    for (let places = 1; places <= 32; places *= 2) {
+    for (let slots = 1; slots <= 32; slots *= 2) {
       const claimed: ClaimedJob[] = []
       await until(async () => {
         const answers = await Promise.all(stores.map((one) => claimFrom(one, name, 40)))
         claimed.push(...answers.flat())
-        return claimed.length >= places
+        return claimed.length >= slots
       })
-      expect(claimed).toHaveLength(places)
+      expect(claimed).toHaveLength(slots)
       for (const one of stores) expect(await claimFrom(one, name, 40)).toEqual([])
       await store.settle(claimed.map((one) => success(store, one)))
       const succeeded = [...before, ...claimed].map(({ claimedAt }) => claimedAt)

@@ -181,9 +181,9 @@ export function attemptOf(
   }
 }
 
-type Ending<E> = Extract<Settlement, { event: E }>
+type SettlementOf<E> = Extract<Settlement, { event: E }>
 
-export function success(store: Store, claimed: ClaimedJob): Ending<'succeed'> {
+export function success(store: Store, claimed: ClaimedJob): SettlementOf<'succeed'> {
   const attempt = attemptOf(store, claimed, { outcome: 'succeeded', statusCode: 200 })
   return {
     ...leaseOf(claimed),
@@ -198,22 +198,25 @@ export function laterAgain(
   store: Store,
   claimed: ClaimedJob,
   runAt = claimed.claimedAt,
-): Ending<'reschedule' | 'postpone'> {
+): SettlementOf<'reschedule' | 'postpone'> {
   return { ...leaseOf(claimed), attempt: attemptOf(store, claimed), event: 'reschedule', runAt }
 }
 
-export function postponement(store: Store, claimed: ClaimedJob): Ending<'reschedule' | 'postpone'> {
+export function postponement(
+  store: Store,
+  claimed: ClaimedJob,
+): SettlementOf<'reschedule' | 'postpone'> {
   const attempt = attemptOf(store, claimed, { outcome: 'interrupted' })
   return { ...leaseOf(claimed), attempt, event: 'postpone', runAt: claimed.claimedAt }
 }
 
-export function burial(store: Store, claimed: ClaimedJob): Ending<'bury'> {
+export function burial(store: Store, claimed: ClaimedJob): SettlementOf<'bury'> {
   const failure = { reason: 'rejected', message: 'HTTP 422' } as const
   return { ...leaseOf(claimed), attempt: attemptOf(store, claimed), event: 'bury', failure }
 }
 
 /** The answer 202: the handler reports later. */
-export function acceptance(claimed: ClaimedJob, leaseExpiresAt: number): Ending<'await'> {
+export function acceptance(claimed: ClaimedJob, leaseExpiresAt: number): SettlementOf<'await'> {
   return { ...leaseOf(claimed), event: 'await', leaseExpiresAt }
 }
 

@@ -3,7 +3,7 @@
 import { describe, expect, test } from 'vitest'
 import { newSecret, type RateLimit } from '../../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../../src/job/job.ts'
-import type { LimitedLane, Store } from '../../src/store/store.ts'
+import type { LimitedEndpoint, Store } from '../../src/store/store.ts'
 import { ENGINES } from '../support/engines.ts'
 import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
@@ -50,8 +50,8 @@ describe.each(ENGINES)('concurrency on %s', (engine) => {
         const isLost = round % 8 === i
         const limit = 1 + (round % 10)
         const leaseMs = isLost ? 1 : LONG_LEASE_MS
-        const lane = { endpoint, limit }
-        const { jobs: claimed, limited } = await store.claim([lane], limit, holderOf({ leaseMs }))
+        const share = { endpoint, limit }
+        const { jobs: claimed, limited } = await store.claim([share], limit, holderOf({ leaseMs }))
         if (isLost) {
           await sweep(store)
           continue
@@ -94,21 +94,21 @@ describe.each(ENGINES)('concurrency on %s', (engine) => {
     const { store } = place
     const endpoint = await addEndpoint(store, { concurrency: 3 })
     await enqueueMany(store, endpoint, 9)
-    const lane = { endpoint, limit: 2 }
-    const pulled = await store.claim([lane], 2, holderOf({ pulls: true, workerId: 'puller' }))
+    const share = { endpoint, limit: 2 }
+    const pulled = await store.claim([share], 2, holderOf({ pulls: true, workerId: 'puller' }))
     expect(pulled.jobs).toHaveLength(2)
-    expect((await store.claim([lane], 2, holderOf())).jobs).toHaveLength(1)
-    expect((await store.claim([lane], 2, holderOf({ pulls: true }))).jobs).toEqual([])
+    expect((await store.claim([share], 2, holderOf())).jobs).toHaveLength(1)
+    expect((await store.claim([share], 2, holderOf({ pulls: true }))).jobs).toEqual([])
   })
 
-  test('limits its own lane only, and a claim tells when to ask that one again', async () => {
+  test('limits its own endpoint only, and a claim tells when to ask that one again', async () => {
     const { store } = place
     const limited = await addEndpoint(store, { concurrency: 2 })
     const free = await addEndpoint(store)
     for (const endpoint of [limited, free]) await enqueueMany(store, endpoint, 5)
-    const lanes = [limited, free].map((endpoint) => ({ endpoint, limit: 4 }))
+    const shares = [limited, free].map((endpoint) => ({ endpoint, limit: 4 }))
     const asked = store.clock.now()
-    const first = await store.claim(lanes, 10, holderOf())
+    const first = await store.claim(shares, 10, holderOf())
     const claimedFrom = first.jobs.map(({ endpoint }) => endpoint)
     expect(claimedFrom).toEqual([limited, limited, free, free, free, free])
     expect(first.limited.map(({ endpoint }) => endpoint)).toEqual([limited])
@@ -122,8 +122,8 @@ describe.each(ENGINES)('concurrency on %s', (engine) => {
     const { store } = place
     const endpoint = await addEndpoint(store, { concurrency: 10 })
     await enqueueMany(store, endpoint, 4)
-    const lane = { endpoint, limit: 2 }
-    expect((await store.claim([lane], 5, holderOf())).limited).toEqual([])
+    const share = { endpoint, limit: 2 }
+    expect((await store.claim([share], 5, holderOf())).limited).toEqual([])
     const { jobs, limited } = await store.claim([{ endpoint, limit: 8 }], 8, holderOf())
     expect(jobs).toHaveLength(2)
     expect(limited).toEqual([])
@@ -156,8 +156,8 @@ describe.each(ENGINES)('a rate on %s', (engine) => {
     await Promise.all(
       stores.map((store, i) =>
         until(async () => {
-          const lane = { endpoint, limit: 1 + 3 * i }
-          const { jobs, limited } = await store.claim([lane], lane.limit, holderOf())
+          const share = { endpoint, limit: 1 + 3 * i }
+          const { jobs, limited } = await store.claim([share], share.limit, holderOf())
           startedAt.push(...jobs.map((job) => job.claimedAt))
           await askedToWait(store, limited)
           return store.clock.now() > firstAt + 3_000
@@ -176,8 +176,8 @@ describe.each(ENGINES)('a rate on %s', (engine) => {
     expect((await endpointOf(store, endpoint)).rateFreeAt).toBeNull()
     const first = await claimFrom(store, endpoint, 2)
     expect(first).toHaveLength(2)
-    const lane = { endpoint, limit: 10 }
-    const { jobs, limited } = await store.claim([lane], 10, holderOf())
+    const share = { endpoint, limit: 10 }
+    const { jobs, limited } = await store.claim([share], 10, holderOf())
     expect(jobs).toHaveLength(3)
     expect(limited).toMatchObject([{ endpoint }])
     // An end frees no token: the limit is on starts.
@@ -236,9 +236,9 @@ describe.each(ENGINES)('a rate on %s', (engine) => {
 })
 
 /** As a worker waits that knows when to ask again; but not for long, because slots come free. */
-async function askedToWait(store: Store, [lane]: LimitedLane[]): Promise<void> {
-  if (lane === undefined) return
-  const waitUntil = Math.min(lane.againAt, store.clock.now() + 50)
+async function askedToWait(store: Store, [share]: LimitedEndpoint[]): Promise<void> {
+  if (share === undefined) return
+  const waitUntil = Math.min(share.againAt, store.clock.now() + 50)
   await until(() => store.clock.now() >= waitUntil)
 }
 

@@ -38,7 +38,7 @@ describe('the slots of an endpoint', () => {
   it('are one after a rest, until its attempt has succeeded', () => {
     expect(left({ restingUntil: NOW - 1 })).toBe(1)
     expect(left({ restingUntil: NOW - 1 }, 0, 1)).toBe(0)
-    const ramp = { places: 4, endsAt: NOW + 1 }
+    const ramp = { slots: 4, endsAt: NOW + 1 }
     expect(left({ restingUntil: NOW - 1, ramp }, 0, 1)).toBe(3)
     expect(left({ restingUntil: NOW - 1, ramp: { ...ramp, endsAt: NOW } }, 0, 1)).toBe(10)
   })

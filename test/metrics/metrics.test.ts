@@ -16,7 +16,7 @@ const workerMetrics = () =>
     commandCount: () => 9,
   })
 
-function figures(name: string, more: Partial<EndpointStats> = {}): EndpointStats {
+function statsOf(name: string, more: Partial<EndpointStats> = {}): EndpointStats {
   return {
     name,
     state: 'active',
@@ -52,8 +52,8 @@ describe('the metrics of an API', () => {
       deleted: [],
       more: true,
       endpoints: [
-        figures('a', { queued: 4, due: 3, running: 2, dead: 1, oldestDueAt: 7_500 }),
-        figures('b', { state: 'paused' }),
+        statsOf('a', { queued: 4, due: 3, running: 2, dead: 1, oldestDueAt: 7_500 }),
+        statsOf('b', { state: 'paused' }),
       ],
     })
     expect(samples(text, 'posthorn_jobs')).toEqual({
@@ -80,8 +80,8 @@ describe('the metrics of an API', () => {
 
   it('tell the dead jobs of endpoints that were deleted, behind those that there are', async () => {
     const deleted = [{ name: 'gone', dead: 7, more: false }]
-    const few = { asOf: 0, liveWorkers: 0, more: false, deleted, endpoints: [figures('a')] }
-    const endpoints = Array.from({ length: 100 }, (_, i) => figures(`endpoint-${i}`))
+    const few = { asOf: 0, liveWorkers: 0, more: false, deleted, endpoints: [statsOf('a')] }
+    const endpoints = Array.from({ length: 100 }, (_, i) => statsOf(`endpoint-${i}`))
     const dead = async (snapshot: Parameters<ReturnType<typeof apiMetrics>['text']>[0]) =>
       samples((await apiMetrics().text(snapshot)).text, 'posthorn_jobs')
     expect(await dead(few)).toMatchObject({
@@ -100,7 +100,7 @@ describe('the metrics of an API', () => {
       liveWorkers: 1,
       deleted: [],
       more: false,
-      endpoints: [figures('gone', { queued: 1 })],
+      endpoints: [statsOf('gone', { queued: 1 })],
     })
     const { text } = await metrics.text({
       asOf: 0,
@@ -119,7 +119,7 @@ describe('the metrics of an API', () => {
       liveWorkers: 1,
       deleted: [],
       more: false,
-      endpoints: [figures('a')],
+      endpoints: [statsOf('a')],
     })
     const { text } = await metrics.text(null)
     expect(samples(text, 'posthorn_store_up')).toEqual({ '': 0 })
@@ -129,7 +129,7 @@ describe('the metrics of an API', () => {
 
   it('stay bounded however many endpoints there are: all beyond 100 are one', async () => {
     const endpoints = Array.from({ length: 1_000 }, (_, i) =>
-      figures(`endpoint-${String(i).padStart(4, '0')}`, { queued: 1, oldestDueAt: 5_000 - i }),
+      statsOf(`endpoint-${String(i).padStart(4, '0')}`, { queued: 1, oldestDueAt: 5_000 - i }),
     )
     const { text } = await apiMetrics().text({
       asOf: 5_000,

@@ -1,4 +1,4 @@
-// Minute figures on their way into the store: none is lost and none counted twice when a write
+// Minute statistics on their way into the store: none is lost and none counted twice when a write
 // fails, whether or not the store has taken it.
 import { randomBytes } from 'node:crypto'
 import { DatabaseSync } from 'node:sqlite'
@@ -6,7 +6,7 @@ import pino from 'pino'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { OUTCOMES } from '../../src/job/job.ts'
 import { MinuteStatReports } from '../../src/stats/minute-stat-reports.ts'
-import { createMinuteStats } from '../../src/stats/minute-stats.ts'
+import { createMinuteStatsBuffer } from '../../src/stats/minute-stats-buffer.ts'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store } from '../../src/store/store.ts'
 import { ENGINES, type Engine } from '../support/engines.ts'
@@ -25,9 +25,9 @@ interface Outage {
   end(): void
 }
 
-describe('a figure book', () => {
+describe('the reports of minute statistics', () => {
   test('counts as failures what the endpoint could not do, and no cancel or throttle', () => {
-    const book = createMinuteStats()
+    const book = createMinuteStatsBuffer()
     for (const outcome of OUTCOMES) book.add(outcome, outcome, 1, 60_000)
     const taken = book.take()
     const failed = taken.filter((one) => one.failed === 1).map(({ endpoint }) => endpoint)
@@ -38,7 +38,7 @@ describe('a figure book', () => {
   })
 
   test('is bounded, and says how much it left out', () => {
-    const book = createMinuteStats()
+    const book = createMinuteStatsBuffer()
     for (let i = 0; i < 10_003; i++) book.add(`endpoint-${i}`, 'succeeded', 1, 60_000)
     book.add('endpoint-1', 'succeeded', 1, 60_000)
     expect([book.takeLeftOut(), book.takeLeftOut()]).toEqual([3, 0])
@@ -76,7 +76,7 @@ describe.each(ENGINES)('reports on %s', (engine) => {
     const outage = await OUTAGES[engine]()
     const lines: string[] = []
     const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) })
-    const book = createMinuteStats()
+    const book = createMinuteStatsBuffer()
     const reports = new MinuteStatReports(outage.store, book, log, INTERVAL_MS)
     const minute = Math.floor(place.store.clock.now() / 60_000) * 60_000
     const endpoints = Array.from({ length: 500 }, (_, i) => `endpoint-${i}`)
@@ -85,8 +85,8 @@ describe.each(ENGINES)('reports on %s', (engine) => {
     }
     const logged = (msg: string) => lines.filter((line) => line.includes(`"msg":"${msg}"`)).length
     const sums = async () => {
-      const { figures } = await place.store.figuresSince(minute, null)
-      return figures.map(({ succeeded }) => succeeded)
+      const { stats } = await place.store.minuteStatsSince(minute, null)
+      return stats.map(({ succeeded }) => succeeded)
     }
     addAll()
     outage.begin()
@@ -113,13 +113,13 @@ describe.each(ENGINES)('reports on %s', (engine) => {
       const row = { minute: 60_000, succeeded: 1, failed: 0, durations: Array<number>(12).fill(0) }
       const rows = ['a', 'b', 'c'].map((endpoint) => ({ ...row, endpoint }))
       const first = { writer: 'one', number: 7 }
-      await store.addFigures(rows.slice(0, 2), first)
-      await store.addFigures(rows, first)
-      await store.addFigures(rows, { writer: 'another', number: 7 })
-      await store.addFigures(rows.slice(0, 1), { writer: 'one', number: 8 })
-      await store.addFigures(rows, first)
-      const { figures } = await store.figuresSince(0, null)
-      const sums = figures.filter(({ minute }) => minute === 60_000)
+      await store.addMinuteStats(rows.slice(0, 2), first)
+      await store.addMinuteStats(rows, first)
+      await store.addMinuteStats(rows, { writer: 'another', number: 7 })
+      await store.addMinuteStats(rows.slice(0, 1), { writer: 'one', number: 8 })
+      await store.addMinuteStats(rows, first)
+      const { stats } = await store.minuteStatsSince(0, null)
+      const sums = stats.filter(({ minute }) => minute === 60_000)
       expect(Object.fromEntries(sums.map((one) => [one.endpoint, one.succeeded]))).toEqual({
         a: 3,
         b: 2,

@@ -13,7 +13,7 @@ import {
 } from './job-model.ts'
 
 /** Free attempts are far from their limit of 100 in the sequences that are tried. */
-export type Ending =
+export type AttemptEnd =
   | { event: 'await'; isPast: boolean }
   | { event: 'succeed'; outcome: Attempt['outcome']; result: string }
   | { event: 'reschedule' | 'postpone'; outcome: Attempt['outcome']; runAt: number }
@@ -34,20 +34,20 @@ function holds({ lease }: ModelJob, { fence, leaseId }: Lease): boolean {
   return lease?.fence === fence && lease.leaseId === leaseId
 }
 
-export function settle(world: World, lease: Lease, ending: Ending): SettleResult {
+export function settle(world: World, lease: Lease, end: AttemptEnd): SettleResult {
   const job = jobIn(world, lease.jobId)
-  if (!holds(job, lease)) return wasToldBefore(job, lease, ending)
-  if (ending.event === 'await') {
+  if (!holds(job, lease)) return wasToldBefore(job, lease, end)
+  if (end.event === 'await') {
     if (job.phase !== 'sending') return 'already_applied'
     job.phase = 'awaiting_completion'
-    if (!ending.isPast && job.lease) job.lease.hasLapsed = false
+    if (!end.isPast && job.lease) job.lease.hasLapsed = false
     job.version++
     return 'applied'
   }
-  const { event, outcome } = ending
+  const { event, outcome } = end
   const isKept = event === 'reschedule' || event === 'postpone'
   if (event === 'reschedule' && !job.isSuperseded && job.attemptsLeft === 0) {
-    return wasToldBefore(job, lease, ending)
+    return wasToldBefore(job, lease, end)
   }
   pushAttempt(job, lease, event, outcome)
   if (isKept && job.isSuperseded) {
@@ -57,9 +57,9 @@ export function settle(world: World, lease: Lease, ending: Ending): SettleResult
       job.attemptsLeft++
       job.freeAttempts++
     }
-    toQueued(job, ending.runAt)
+    toQueued(job, end.runAt)
   } else if (event === 'succeed') {
-    job.result = ending.result
+    job.result = end.result
     finish(world, job, 'succeeded')
   } else {
     finish(world, job, 'dead', 'rejected')
@@ -68,16 +68,16 @@ export function settle(world: World, lease: Lease, ending: Ending): SettleResult
 }
 
 /** The same event with the same outcome; of a handler's report the verdict may have differed. */
-function wasToldBefore(job: ModelJob, { fence, leaseId }: Lease, ending: Ending): SettleResult {
-  if (ending.event === 'await') return 'lease_lost'
+function wasToldBefore(job: ModelJob, { fence, leaseId }: Lease, end: AttemptEnd): SettleResult {
+  if (end.event === 'await') return 'lease_lost'
   const isVerdict = (event: string) => event === 'reschedule' || event === 'bury'
   const known = job.attempts.some(
     (one) =>
       one.fence === fence &&
       one.leaseId === leaseId &&
-      one.outcome === ending.outcome &&
-      (one.event === ending.event ||
-        (one.outcome === 'failed' && isVerdict(one.event) && isVerdict(ending.event))),
+      one.outcome === end.outcome &&
+      (one.event === end.event ||
+        (one.outcome === 'failed' && isVerdict(one.event) && isVerdict(end.event))),
   )
   return known ? 'already_applied' : 'lease_lost'
 }
@@ -117,21 +117,21 @@ export function release(world: World, lease: Lease): RenewResult {
 
 export type OverdueEnding = { event: 'time_out'; runAt: number } | { event: 'bury_timed_out' }
 
-export function endOverdue(world: World, lease: Lease, ending: OverdueEnding): SettleResult {
+export function endOverdue(world: World, lease: Lease, end: OverdueEnding): SettleResult {
   const job = jobIn(world, lease.jobId)
   const isOverdue =
     holds(job, lease) && job.phase === 'awaiting_completion' && job.lease?.hasLapsed === true
-  const isAllowed = job.isSuperseded || ending.event === 'bury_timed_out' || job.attemptsLeft > 0
+  const isAllowed = job.isSuperseded || end.event === 'bury_timed_out' || job.attemptsLeft > 0
   if (!isOverdue || !isAllowed) {
     const known = job.attempts.some(
       ({ event, fence, leaseId }) =>
-        event === ending.event && fence === lease.fence && leaseId === lease.leaseId,
+        event === end.event && fence === lease.fence && leaseId === lease.leaseId,
     )
     return known ? 'already_applied' : 'lease_lost'
   }
-  pushAttempt(job, lease, ending.event, 'timeout')
+  pushAttempt(job, lease, end.event, 'timeout')
   if (job.isSuperseded) finish(world, job, 'cancelled')
-  else if (ending.event === 'time_out') toQueued(job, ending.runAt)
+  else if (end.event === 'time_out') toQueued(job, end.runAt)
   else finish(world, job, 'dead', 'attempts_exhausted')
   return 'applied'
 }

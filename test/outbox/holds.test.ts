@@ -102,6 +102,6 @@ describe('the documents of an outbox', () => {
     await until(async () => (await setAside()) === 1, SLOW_MS)
     const rejected = client.db(name.database).collection(`${name.collection}_rejected`)
     expect((await rejected.findOne())?.payload).toHaveLength(overhead)
-    expect((await first.figures()).setAside).toBe(1)
+    expect((await first.stats()).setAside).toBe(1)
   })
 })

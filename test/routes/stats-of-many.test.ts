@@ -56,12 +56,12 @@ describe.each(ENGINES)('on %s', (engine) => {
     const now = Math.floor(store.clock.now() / MINUTE_MS) * MINUTE_MS
     const durations = Array(DURATION_BOUNDS_MS.length + 1).fill(0)
     durations[1] = 1
-    const figures = { succeeded: 2, failed: 1, durations }
-    await store.addFigures(
+    const counted = { succeeded: 2, failed: 1, durations }
+    await store.addMinuteStats(
       [
-        { ...figures, minute: now - 5 * MINUTE_MS, endpoint: LAST },
-        { ...figures, minute: now - 5 * MINUTE_MS, endpoint: 'endpoint-1' },
-        { ...figures, minute: now - 90 * MINUTE_MS, endpoint: LAST },
+        { ...counted, minute: now - 5 * MINUTE_MS, endpoint: LAST },
+        { ...counted, minute: now - 5 * MINUTE_MS, endpoint: 'endpoint-1' },
+        { ...counted, minute: now - 90 * MINUTE_MS, endpoint: LAST },
       ],
       { writer: 'w', number: 1 },
     )

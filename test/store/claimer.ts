@@ -23,10 +23,10 @@ async function work(): Promise<Claimed> {
     warn: () => {},
   })
   const all: Claimed = { jobIds: [], results: [] }
-  const lane = { endpoint: endpoint as string, limit: 10 }
+  const share = { endpoint: endpoint as string, limit: 10 }
   await until(async () => {
     const holder = { workerId: workerId as string, leaseMs: DAY_MS, pulls: false }
-    const { jobs } = await store.claim([lane], 10, holder)
+    const { jobs } = await store.claim([share], 10, holder)
     all.jobIds.push(...jobs.map(({ jobId }) => jobId))
     all.results.push(...(await store.settle(jobs.map((job) => success(store, job)))))
     return jobs.length === 0

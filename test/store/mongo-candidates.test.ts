@@ -1,18 +1,18 @@
-// How a claim chooses among what its lanes hold, without a database.
+// How a claim chooses among what its shares hold, without a database.
 import { expect, it } from 'vitest'
 import { createPicker, MAX_CLAIM_BYTES, type Picker } from '../../src/store/mongo/claim.ts'
 
-/** What each lane holds, in order, and the size of each of its jobs. */
+/** What each endpoint holds, in order, and the size of each of its jobs. */
 type Held = Record<string, { count: number; bytes?: number }>
 
 /** Lets the picker ask until its round is complete; returns how often it asked. */
 function runRound(picker: Picker, held: Held): number {
   let askedTimes = 0
   picker.startRound()
-  for (let lanes = picker.nextLanes(); lanes.length > 0; lanes = picker.nextLanes()) {
+  for (let shares = picker.nextShares(); shares.length > 0; shares = picker.nextShares()) {
     askedTimes += 1
     picker.add(
-      lanes.map(({ endpoint, left }) => {
+      shares.map(({ endpoint, left }) => {
         const { count = 0, bytes = 10 } = held[endpoint] ?? {}
         const length = Math.min(count, left)
         return Array.from({ length }, (_, i) => {
@@ -34,27 +34,27 @@ function takeAll(picker: Picker): string[] {
   return picked.map(({ _id }) => _id)
 }
 
-it('lanes are served in their order, each up to its own limit', () => {
-  const lanes = [
+it('shares are served in their order, each up to its own limit', () => {
+  const shares = [
     { endpoint: 'a', limit: 2 },
     { endpoint: 'b', limit: 10 },
   ]
-  const picker = createPicker(lanes, 4)
+  const picker = createPicker(shares, 4)
   runRound(picker, { a: { count: 5 }, b: { count: 5 } })
   expect(takeAll(picker)).toEqual(['a-0', 'a-1', 'b-0', 'b-1'])
   expect(picker.wantsMore()).toBe(false)
 })
 
-it('a claim stops at its bytes, and does not go on with a smaller job of a later lane', () => {
-  const lanes = [
+it('a claim stops at its bytes, and does not go on with a smaller job of a later share', () => {
+  const shares = [
     { endpoint: 'big', limit: 10 },
     { endpoint: 'small', limit: 10 },
   ]
-  const picker = createPicker(lanes, 10)
+  const picker = createPicker(shares, 10)
   runRound(picker, { big: { count: 5, bytes: MAX_CLAIM_BYTES / 2 }, small: { count: 5 } })
   expect(takeAll(picker)).toEqual(['big-0', 'big-1'])
   expect(picker.wantsMore()).toBe(false)
-  expect(picker.openLanes()).toContain('big')
+  expect(picker.openEndpoints()).toContain('big')
 })
 
 it('a job larger than a whole claim may hold is taken alone', () => {
@@ -63,29 +63,32 @@ it('a job larger than a whole claim may hold is taken alone', () => {
   expect(takeAll(picker)).toEqual(['a-0'])
 })
 
-it('ids that others took are tried for again, but not at a lane that gave all it had', () => {
-  const lanes = [
+it('ids that others took are tried for again, but not at an endpoint that gave all it had', () => {
+  const shares = [
     { endpoint: 'short', limit: 3 },
     { endpoint: 'long', limit: 3 },
   ]
-  const picker = createPicker(lanes, 4)
+  const picker = createPicker(shares, 4)
   runRound(picker, { short: { count: 1 }, long: { count: 3 } })
   picker.count([])
   expect(picker.wantsMore()).toBe(true)
-  expect(picker.openLanes()).toEqual(['long'])
+  expect(picker.openEndpoints()).toEqual(['long'])
   picker.startRound()
-  expect(picker.nextLanes().map(({ endpoint }) => endpoint)).toEqual(['long'])
+  expect(picker.nextShares().map(({ endpoint }) => endpoint)).toEqual(['long'])
 })
 
-it('a thousand empty lanes cost few commands', () => {
-  const lanes = Array.from({ length: 1_000 }, (_, i) => ({ endpoint: `lane-${i}`, limit: 100 }))
-  const picker = createPicker(lanes, 100)
+it('a thousand empty endpoints cost few commands', () => {
+  const shares = Array.from({ length: 1_000 }, (_, i) => ({
+    endpoint: `endpoint-${i}`,
+    limit: 100,
+  }))
+  const picker = createPicker(shares, 100)
   expect(runRound(picker, {})).toBeLessThanOrEqual(20)
   takeAll(picker)
   expect(picker.wantsMore()).toBe(false)
 })
 
-it('nothing is asked of a lane whose limit is none', () => {
+it('nothing is asked of an endpoint whose limit is none', () => {
   const picker = createPicker([{ endpoint: 'a', limit: 0 }], 10)
   expect(picker.wantsMore()).toBe(false)
 })

@@ -44,10 +44,10 @@ it('a claim of 100 jobs costs at most 4 commands, and their settlement 1', async
   const { store } = place
   const endpoint = await addEndpoint(store)
   await enqueueMany(store, endpoint, BATCH)
-  const lanes = [{ endpoint, limit: BATCH }]
+  const shares = [{ endpoint, limit: BATCH }]
   const holder = holderOf({ leaseMs: 30_000 })
 
-  const claim = await commandsOf(() => store.claim(lanes, BATCH, holder))
+  const claim = await commandsOf(() => store.claim(shares, BATCH, holder))
   expect(claim.result.jobs).toHaveLength(BATCH)
   expect(claim.count).toBeLessThanOrEqual(4)
 
@@ -67,39 +67,39 @@ it('a claim of 100 jobs within a limit costs 6 commands', async () => {
   const rateLimit = { count: 10 * BATCH, perMs: 60_000 }
   const endpoint = await addEndpoint(store, { concurrency: 10 * BATCH, rateLimit })
   await enqueueMany(store, endpoint, BATCH + 1)
-  const lanes = [{ endpoint, limit: BATCH }]
+  const shares = [{ endpoint, limit: BATCH }]
   const holder = holderOf({ leaseMs: 30_000 })
   // What the endpoint is like is looked up by the first claim, and remembered for a moment.
   await store.claim([{ endpoint, limit: 1 }], 1, holder)
 
-  const { result, count } = await commandsOf(() => store.claim(lanes, BATCH, holder))
+  const { result, count } = await commandsOf(() => store.claim(shares, BATCH, holder))
 
   expect(result.jobs).toHaveLength(BATCH)
   expect(count).toBe(6)
 })
 
-it('a claim from 40 lanes with limits costs few commands more than from one', async () => {
+it('a claim from 40 endpoints with limits costs few commands more than from one', async () => {
   const { store } = place
   const names = await Promise.all(
     Array.from({ length: 40 }, () => addEndpoint(store, { concurrency: 1 })),
   )
   await store.enqueue(names.map((endpoint) => newJob(store, endpoint)))
-  const lanes = names.map((endpoint) => ({ endpoint, limit: 10 }))
+  const shares = names.map((endpoint) => ({ endpoint, limit: 10 }))
 
-  const { result, count } = await commandsOf(() => store.claim(lanes, BATCH, holderOf()))
+  const { result, count } = await commandsOf(() => store.claim(shares, BATCH, holderOf()))
 
   expect(new Set(result.jobs.map(({ endpoint }) => endpoint))).toEqual(new Set(names))
   expect(count).toBeLessThanOrEqual(24)
 })
 
-it('a claim from 100 lanes with a job each costs no more than 8 commands', async () => {
+it('a claim from 100 endpoints with a job each costs no more than 8 commands', async () => {
   const { store } = place
   const names = await Promise.all(Array.from({ length: BATCH }, () => addEndpoint(store)))
   await store.enqueue(names.map((endpoint) => newJob(store, endpoint)))
-  const lanes = names.map((endpoint) => ({ endpoint, limit: 10 }))
+  const shares = names.map((endpoint) => ({ endpoint, limit: 10 }))
   const holder = holderOf({ leaseMs: 30_000 })
 
-  const { result, count } = await commandsOf(() => store.claim(lanes, BATCH, holder))
+  const { result, count } = await commandsOf(() => store.claim(shares, BATCH, holder))
 
   expect(result.jobs.map(({ endpoint }) => endpoint)).toEqual(names)
   expect(count).toBeLessThanOrEqual(8)

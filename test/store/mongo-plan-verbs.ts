@@ -31,8 +31,8 @@ async function useLimitsAndHealth(store: Store): Promise<void> {
   const none = { succeeded: [], failures: 0, throttle: null, goneAtVersion: null }
   await store.reportHealth([{ ...none, endpoint: second, failures: 1 }])
   for (let i = 0; i < 2; i++) {
-    const lanes = [first, second].map((endpoint) => ({ endpoint, limit: 1 }))
-    await store.claim(lanes, 2, holderOf())
+    const shares = [first, second].map((endpoint) => ({ endpoint, limit: 1 }))
+    await store.claim(shares, 2, holderOf())
   }
   await store.pauseEndpoint(first)
   await store.resumeEndpoint(first)

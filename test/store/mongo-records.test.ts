@@ -7,7 +7,7 @@ import { openDatabase } from '../../src/store/mongo/schema.ts'
 import { OLDEST_LOOKED_AT } from '../../src/store/mongo/stats.ts'
 import { storeOn } from '../../src/store/mongo/store.ts'
 
-import { FIGURES_KEPT_MS, WORKER_KEPT_MS } from '../../src/store/records.ts'
+import { MINUTE_STATS_KEPT_MS, WORKER_KEPT_MS } from '../../src/store/records.ts'
 import { MAX_COUNT, type Store } from '../../src/store/store.ts'
 import { addEndpoint, enqueueMany } from '../contract/fixtures.ts'
 import { databaseUrl } from '../support/mongo.ts'
@@ -45,10 +45,10 @@ async function indexOf(collection: string, name: string): Promise<Document | und
   return indexes.find((index) => index.name === name)
 }
 
-test('old figures and workers are removed by MongoDB itself', async () => {
-  expect(await indexOf(COLLECTIONS.figures, 'by_minute')).toMatchObject({
+test('old statistics and workers are removed by MongoDB itself', async () => {
+  expect(await indexOf(COLLECTIONS.minuteStats, 'by_minute')).toMatchObject({
     key: { minute: 1 },
-    expireAfterSeconds: FIGURES_KEPT_MS / 1_000,
+    expireAfterSeconds: MINUTE_STATS_KEPT_MS / 1_000,
   })
   expect(await indexOf(COLLECTIONS.workers, 'seen')).toMatchObject({
     key: { seenAt: 1 },

@@ -69,7 +69,7 @@ const FRAGILE = {
   schedules: { paused: false, nextRunAt: LONG_AGO, endpoint: 'a', settings: 'daily' },
   keys: { hash: 'same' },
   workers: { seenAt: LONG_AGO },
-  figures: { minute: LONG_AGO },
+  minuteStats: { minute: LONG_AGO },
   meta: { localMode: 1 },
 }
 
@@ -121,11 +121,11 @@ describe('a database of an application', () => {
 
   it('may have a view with one of our names: the start is refused', async () => {
     await db.collection('orders').insertOne({ open: true })
-    await db.createCollection(COLLECTIONS.figures, {
+    await db.createCollection(COLLECTIONS.minuteStats, {
       viewOn: 'orders',
       pipeline: [{ $match: { open: false } }],
     })
-    expect((await refusal()).message).toContain('holds posthorn_figures,')
+    expect((await refusal()).message).toContain('holds posthorn_minute_stats,')
   })
 
   it('may use other names that begin with posthorn_, such as that of its outbox', async () => {

@@ -1,4 +1,4 @@
-// Every verb of schedules, keys, workers and figures once, for those who watch what a store sends.
+// Every verb of schedules, keys, workers and statistics once, for those who watch what is sent.
 import type { Store } from '../../src/store/store.ts'
 
 /** @param endpoint one that is stored */
@@ -36,11 +36,11 @@ export async function useRecordVerbs(store: Store, endpoint: string): Promise<vo
   await store.removeWorker(report.id)
 
   const minute = Math.floor(tickAt / 60_000) * 60_000
-  const figures = [{ minute, endpoint, succeeded: 1, failed: 0, durations: [1] }]
+  const stats = [{ minute, endpoint, succeeded: 1, failed: 0, durations: [1] }]
   // The second finds that the row was added.
-  for (let i = 0; i < 2; i++) await store.addFigures(figures, { writer: 'w', number: 1 })
-  await store.figuresSince(tickAt, null)
-  await store.figuresSince(tickAt, endpoint)
+  for (let i = 0; i < 2; i++) await store.addMinuteStats(stats, { writer: 'w', number: 1 })
+  await store.minuteStatsSince(tickAt, null)
+  await store.minuteStatsSince(tickAt, endpoint)
   await store.statsOf([endpoint, 'nobody'])
   await store.deletedEndpoints()
   // Of many only those that have jobs are asked about.

@@ -130,14 +130,14 @@ describe('a start is refused, with a sentence,', () => {
     after.close()
   })
 
-  test.each([6, 999])('when the file has schema %d', async (number) => {
+  test.each([7, 999])('when the file has schema %d', async (number) => {
     await (await open()).close()
     const db = new DatabaseSync(path)
     db.exec(`pragma user_version = ${number}`)
     db.close()
     await expectRefusal(
       new RegExp(
-        `has schema ${number}, and this version of Posthorn uses schema 7: start the version ` +
+        `has schema ${number}, and this version of Posthorn uses schema 8: start the version ` +
           'that wrote the file, or name another file in STORE_URL$',
       ),
     )

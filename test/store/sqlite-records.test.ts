@@ -5,7 +5,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { DURATION_BOUNDS_MS, FIGURES_KEPT_MS, WORKER_KEPT_MS } from '../../src/store/records.ts'
+import {
+  DURATION_BOUNDS_MS,
+  MINUTE_STATS_KEPT_MS,
+  WORKER_KEPT_MS,
+} from '../../src/store/records.ts'
 import * as keyRotation from '../../src/store/sqlite/key-rotation.ts'
 import * as records from '../../src/store/sqlite/records.ts'
 import * as schedules from '../../src/store/sqlite/schedules.ts'
@@ -28,8 +32,8 @@ const EXPECTED_INDEX: [string, string, string][] = [
   ['keys', records.LIST_KEYS, 'api_keys_by_age'],
   ['workers', records.WORKERS_SEEN, 'workers_seen (seen_at>?)'],
   ['old workers', records.FORGET_WORKERS, 'COVERING INDEX workers_seen (seen_at<?)'],
-  ['figures', records.FIGURES_SINCE, 'PRIMARY KEY (minute>?)'],
-  ['old figures', records.FORGET_FIGURES, 'PRIMARY KEY (minute<?)'],
+  ['minute statistics', records.MINUTE_STATS_SINCE, 'PRIMARY KEY (minute>?)'],
+  ['old minute statistics', records.FORGET_MINUTE_STATS, 'PRIMARY KEY (minute<?)'],
   ['dead of', stats.COUNT_DEAD, 'COVERING INDEX jobs_unsuccessful (endpoint=? AND state=?)'],
   [
     'due of',
@@ -72,25 +76,25 @@ describe('records of the SQLite store', () => {
     expect(planOf(sql).filter((step) => step.includes(index))).toHaveLength(1)
   })
 
-  test('figures are kept for two days and go by and by', async () => {
+  test('minute statistics are kept for two days and go by and by', async () => {
     const durations = Array<number>(DURATION_BOUNDS_MS.length + 1).fill(0)
-    const figuresAt = (minute: number, i: number) => ({
+    const statsAt = (minute: number, i: number) => ({
       minute,
       endpoint: `endpoint-${i}`,
       succeeded: 1,
       failed: 0,
       durations,
     })
-    const old = store.clock.now() - FIGURES_KEPT_MS - 60_000
-    const kept = store.clock.now() - FIGURES_KEPT_MS + 60_000
+    const old = store.clock.now() - MINUTE_STATS_KEPT_MS - 60_000
+    const kept = store.clock.now() - MINUTE_STATS_KEPT_MS + 60_000
     const report = { writer: 'w', number: 1 }
-    await store.addFigures(
-      Array.from({ length: 30 }, (_, i) => figuresAt(old, i)),
+    await store.addMinuteStats(
+      Array.from({ length: 30 }, (_, i) => statsAt(old, i)),
       report,
     )
-    await store.addFigures([figuresAt(kept, 1)], report)
-    const { figures } = await store.figuresSince(0, null)
-    expect(figures.map(({ minute }) => minute)).toEqual([kept])
+    await store.addMinuteStats([statsAt(kept, 1)], report)
+    const { stats } = await store.minuteStatsSince(0, null)
+    expect(stats.map(({ minute }) => minute)).toEqual([kept])
   })
 
   test('workers not seen for an hour are not listed, and go when others report', async () => {
@@ -105,7 +109,7 @@ describe('records of the SQLite store', () => {
     expect(idsStored()).toEqual([{ id: 'new' }])
   })
 
-  test('a figure stops at what is told, and the oldest is still the oldest of all', async () => {
+  test('a count stops at what is told, and the oldest is still the oldest of all', async () => {
     const name = await addEndpoint(store)
     const now = store.clock.now()
     for (let i = 0; i < MAX_COUNT; i += 1_000) {

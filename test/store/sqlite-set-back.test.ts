@@ -36,14 +36,14 @@ test('a job that ended ahead is kept for its retention from now', async () => {
   expect(await place.store.correctInstants(null)).toBe(0)
 })
 
-test('workers and figures of the future are forgotten', async () => {
+test('workers and statistics of the future are forgotten', async () => {
   const report = { version: '1', startedAt: 0, concurrency: 1, inFlight: 0, keyIds: [] }
   for (const id of ['ahead', 'right']) await place.store.reportWorker({ id, ...report })
   raw((db) => db.exec(`update workers set seen_at = seen_at + ${AHEAD_MS} where id = 'ahead'`))
   const durations = Array(12).fill(0)
   const minute = Math.floor(Date.now() / 60_000) * 60_000
   const one = { endpoint: 'e', succeeded: 1, failed: 0, durations }
-  await place.store.addFigures(
+  await place.store.addMinuteStats(
     [
       { minute, ...one },
       { minute: minute + AHEAD_MS, ...one },
@@ -52,8 +52,8 @@ test('workers and figures of the future are forgotten', async () => {
   )
   expect(await place.store.correctInstants(null)).toBe(2)
   expect((await place.store.listWorkers()).map(({ id }) => id)).toEqual(['right'])
-  const { figures } = await place.store.figuresSince(0, null)
-  expect(figures.map((one) => one.minute)).toEqual([minute])
+  const { stats } = await place.store.minuteStatsSince(0, null)
+  expect(stats.map((one) => one.minute)).toEqual([minute])
 })
 
 test('retries and ends are found by their indexes, not by walking the jobs', () => {

@@ -9,7 +9,7 @@ import { afterAll, afterEach, beforeAll, expect } from 'vitest'
 import { buildApp } from '../../routes/app.ts'
 import type { ConnectionLimits } from '../../routes/http/connections.ts'
 import type { InflightLimits } from '../../routes/http/inflight-limits.ts'
-import { createMinuteStats } from '../../src/stats/minute-stats.ts'
+import { createMinuteStatsBuffer } from '../../src/stats/minute-stats-buffer.ts'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store } from '../../src/store/store.ts'
 import { createAddressPolicy } from '../../src/webhook/address-policy.ts'
@@ -62,7 +62,7 @@ export async function serveApp(options: ServedAppOptions = {}): Promise<ServedAp
     store,
     policy,
     sender,
-    minuteStats: createMinuteStats(),
+    minuteStats: createMinuteStatsBuffer(),
     publicUrl: () => options.publicUrl ?? url,
     log: pino({ level: 'silent' }),
     apiKeys: options.apiKeys ?? [],

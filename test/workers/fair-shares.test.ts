@@ -2,19 +2,19 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { fairShares } from '../../workers/fair-shares.ts'
 
-/** What lanes that all hang end up holding, asked again and again until nothing more is dealt. */
-function heldInTheEnd(laneCount: number, slots: number): number[] {
-  const lanes = Array.from({ length: laneCount }, (_, i) => ({
+/** What endpoints that all hang end up holding, asked until nothing more is dealt. */
+function heldInTheEnd(endpointCount: number, slots: number): number[] {
+  const ready = Array.from({ length: endpointCount }, (_, i) => ({
     endpoint: `e${i}`,
     inFlightCount: 0,
   }))
   for (;;) {
-    const free = slots - lanes.reduce((sum, lane) => sum + lane.inFlightCount, 0)
-    const shares = fairShares(lanes, free)
-    if (shares.length === 0) return lanes.map((lane) => lane.inFlightCount)
+    const free = slots - ready.reduce((sum, one) => sum + one.inFlightCount, 0)
+    const shares = fairShares(ready, free)
+    if (shares.length === 0) return ready.map((one) => one.inFlightCount)
     for (const { endpoint, limit } of shares) {
-      const lane = lanes.find((one) => one.endpoint === endpoint)
-      if (lane) lane.inFlightCount += limit
+      const asked = ready.find((one) => one.endpoint === endpoint)
+      if (asked) asked.inFlightCount += limit
     }
   }
 }
@@ -30,9 +30,9 @@ describe('sharing slots', () => {
   })
 
   it('deals in turns: with fewer slots than endpoints each gets one at most', () => {
-    const lanes = Array.from({ length: 50 }, (_, i) => ({ endpoint: `e${i}`, inFlightCount: 0 }))
-    expect(fairShares(lanes, 20)).toEqual(
-      lanes.slice(0, 20).map(({ endpoint }) => ({ endpoint, limit: 1 })),
+    const ready = Array.from({ length: 50 }, (_, i) => ({ endpoint: `e${i}`, inFlightCount: 0 }))
+    expect(fairShares(ready, 20)).toEqual(
+      ready.slice(0, 20).map(({ endpoint }) => ({ endpoint, limit: 1 })),
     )
   })
 
@@ -43,21 +43,21 @@ describe('sharing slots', () => {
     ])
   })
 
-  it('never deals more than is free, and leaves a slot to the others when lanes hang', () => {
+  it('never deals more than is free, and leaves a slot to the others when endpoints hang', () => {
     fc.assert(
       fc.property(
         fc.array(fc.nat({ max: 200 }), { maxLength: 30 }),
         fc.integer({ min: 0, max: 200 }),
         (inFlightCounts, freeSlots) => {
-          const lanes = inFlightCounts.map((inFlightCount, i) => ({
+          const ready = inFlightCounts.map((inFlightCount, i) => ({
             endpoint: `e${i}`,
             inFlightCount,
           }))
-          const shares = fairShares(lanes, freeSlots)
+          const shares = fairShares(ready, freeSlots)
           const dealt = shares.reduce((sum, { limit }) => sum + limit, 0)
           expect(dealt).toBeLessThanOrEqual(freeSlots)
           for (const { endpoint, limit } of shares) {
-            const before = lanes.find((lane) => lane.endpoint === endpoint)?.inFlightCount ?? 0
+            const before = ready.find((one) => one.endpoint === endpoint)?.inFlightCount ?? 0
             // Its last attempt started while more than a quarter of its others were free slots.
             expect(before + limit - 1).toBeLessThan(4 * freeSlots)
           }

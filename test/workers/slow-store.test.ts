@@ -5,7 +5,7 @@ import pino from 'pino'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { ClaimedJob } from '../../src/job/job.ts'
 import { MinuteStatReports } from '../../src/stats/minute-stat-reports.ts'
-import { createMinuteStats } from '../../src/stats/minute-stats.ts'
+import { createMinuteStatsBuffer } from '../../src/stats/minute-stats-buffer.ts'
 import { openMongoStore } from '../../src/store/mongo/store.ts'
 import type { Store } from '../../src/store/store.ts'
 import { DeliveryLoop } from '../../workers/delivery-loop.ts'
@@ -257,16 +257,16 @@ describe('a worker on a store that is slow to write', () => {
     expect(await place.store.listWorkers()).toEqual([])
   })
 
-  it('reports minute figures less often than asked', async () => {
+  it('reports minute statistics less often than asked', async () => {
     disk.setDelay(60)
     const askedAtMs: number[] = []
-    const watched: Pick<Store, 'addFigures'> = {
-      addFigures(figures, report) {
+    const watched: Pick<Store, 'addMinuteStats'> = {
+      addMinuteStats(stats, report) {
         askedAtMs.push(performance.now())
-        return store.addFigures(figures, report)
+        return store.addMinuteStats(stats, report)
       },
     }
-    const book = createMinuteStats()
+    const book = createMinuteStatsBuffer()
     const addOne = () => book.add('slow', 'succeeded', 1, place.store.clock.now())
     const reports = new MinuteStatReports(watched, book, log, 50)
     addOne()
@@ -282,9 +282,9 @@ describe('a worker on a store that is slow to write', () => {
     const endpoint = await addEndpoint(place.store)
     await enqueueMany(place.store, endpoint, 12)
     disk.setDelay(1_500)
-    const lanes = [{ endpoint, limit: 12 }]
+    const shares = [{ endpoint, limit: 12 }]
     const holder = holderOf({ withinMs: 1_000 })
-    await expect(store.claim(lanes, 12, holder)).rejects.toThrow('MongoDB')
+    await expect(store.claim(shares, 12, holder)).rejects.toThrow('MongoDB')
     disk.setDelay(0)
     await until(async () => {
       const [counts] = await place.store.countJobs([endpoint])

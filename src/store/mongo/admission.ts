@@ -206,7 +206,7 @@ async function countSending(
     if (back === null) return []
     const claimedAt = { $gte: new Date(back.since) }
     const match = { endpoint, state: 'running' as const, phase: 'sending' as const, claimedAt }
-    return [{ match, most: back.places }]
+    return [{ match, most: back.slots }]
   })
   return countEach(context, counts, deadline)
 }

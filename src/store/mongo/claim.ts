@@ -12,9 +12,9 @@ import { COLLECTIONS } from '../collection-names.ts'
 import {
   type Claim,
   type Due,
+  type EndpointShare,
   type Holder,
-  type Lane,
-  type LimitedLane,
+  type LimitedEndpoint,
   StoreUnavailable,
 } from '../store.ts'
 import {
@@ -48,9 +48,10 @@ interface Claimer {
   eligibleEndpoints: EligibleEndpoints
   unacknowledged: UnacknowledgedClaims
   /**
-   * Claims since the last one that lost ids to another claimer. Claimers that all try the head of a
-   * lane lose most ids to each other. So after a loss, a claim takes a random stretch of a longer
-   * list. Only then can it deviate from the order of the lane; a single claimer never does.
+   * Claims since the last one that lost ids to another claimer. Claimers that all try the first due
+   * jobs of an endpoint lose most ids to each other. So after a loss, a claim takes a random part
+   * of a longer list. Only then can it deviate from the order of the endpoint's jobs; a single
+   * claimer never does.
    */
   calmClaims: number
 }
@@ -63,22 +64,22 @@ interface ClaimCall {
   picker: Picker
   /** Endpoints whose jobs are claimed within their admission only. */
   limitedNames: Set<string>
-  limited: Map<string, LimitedLane>
+  limited: Map<string, LimitedEndpoint>
   deadline: Deadline
 }
 
 /** Payloads of one claim, which a worker holds in memory together. */
 export const MAX_CLAIM_BYTES = 64 * 1_024 * 1_024
-/** Lanes in one command: more make a long command, fewer make many commands. */
-const MAX_LANES_PER_COMMAND = 64
-/** The first command reads few lanes, because they may have enough; the next ones read more. */
-const FIRST_LANES = 4
-const LANES_GROWTH = 4
+/** Shares in one command: more make a long command, fewer make many commands. */
+const MAX_SHARES_PER_COMMAND = 64
+/** The first command reads few shares, because they may have enough; the next ones read more. */
+const FIRST_SHARES = 4
+const SHARES_GROWTH = 4
 
 type Candidate = Pick<JobDocument, '_id' | 'endpoint' | 'payloadBytes'>
 
-/** A lane, and how many more jobs the claim may take from it. */
-interface OpenLane {
+/** An endpoint, and how many more of its jobs the claim may take. */
+interface OpenShare {
   endpoint: string
   left: number
 }
@@ -87,17 +88,17 @@ interface OpenLane {
 export interface Picker {
   wantsMore(): boolean
   startRound(): void
-  /** The lanes to read next, each with its limit; none: the round is complete. */
-  nextLanes(): OpenLane[]
-  /** The candidates of those lanes. A lane without further ones is not read again. */
+  /** The shares to read next, each with its limit; none: the round is complete. */
+  nextShares(): OpenShare[]
+  /** The candidates of those shares. An endpoint without further ones is not read again. */
   add(found: Candidate[][]): void
   picked(): Candidate[]
-  /** Takes nothing more from this lane. */
+  /** Takes nothing more from this endpoint. */
   close(endpoint: string): void
-  /** Its candidates of this round were not tried: reads the lane again. */
+  /** Its candidates of this round were not tried: reads the endpoint again. */
   reopen(endpoint: string): void
-  /** Lanes that may have more due jobs. */
-  openLanes(): string[]
+  /** Those that may have more due jobs. */
+  openEndpoints(): string[]
   /** Counts the jobs that were claimed. */
   count(taken: Pick<ClaimedJob, 'payload' | 'endpoint'>[]): void
 }
@@ -136,18 +137,18 @@ export async function due(context: MongoContext, since: number | null): Promise<
 
 export async function claim(
   claimer: Claimer,
-  lanes: Lane[],
+  shares: EndpointShare[],
   limit: number,
   holder: Holder,
 ): Promise<Claim> {
   const { context, unacknowledged } = claimer
   const deadline = startDeadline(holder.withinMs)
-  const names = lanes.map(({ endpoint }) => endpoint)
+  const names = shares.map(({ endpoint }) => endpoint)
   const eligible = await claimer.eligibleEndpoints.among(names, context.clock.now(), deadline)
   const limitedNames = new Set(names.filter((name) => eligible.get(name)?.isLimited))
-  const open = lanes.filter(({ endpoint }) => eligible.has(endpoint))
+  const open = shares.filter(({ endpoint }) => eligible.has(endpoint))
   const picker = createPicker(open, limit)
-  const limited = new Map<string, LimitedLane>()
+  const limited = new Map<string, LimitedEndpoint>()
   const call = { context, unacknowledged, holder, picker, limitedNames, limited, deadline }
   const claimed: ClaimedJob[] = []
   let leftMs = deadline.leftMs()
@@ -168,7 +169,7 @@ export async function claim(
     tookMs = leftMs - deadline.leftMs()
     leftMs -= tookMs
   }
-  return { jobs: claimed, limited: [...limited.values()], unfinished: picker.openLanes() }
+  return { jobs: claimed, limited: [...limited.values()], unfinished: picker.openEndpoints() }
 }
 
 export function createClaimer(
@@ -212,15 +213,15 @@ export function trackUnacknowledgedClaims(context: MongoContext): Unacknowledged
   }
 }
 
-export function createPicker(lanes: Lane[], limit: number): Picker {
-  let open: OpenLane[] = lanes
-    .filter((lane) => lane.limit > 0)
-    .map((lane) => ({ endpoint: lane.endpoint, left: lane.limit }))
+export function createPicker(shares: EndpointShare[], limit: number): Picker {
+  let open: OpenShare[] = shares
+    .filter((share) => share.limit > 0)
+    .map((share) => ({ endpoint: share.endpoint, left: share.limit }))
   const exhausted = new Set<string>()
   let wanted = limit
   let bytesLeft = MAX_CLAIM_BYTES
   let takenCount = 0
-  let lastLanes: OpenLane[] = []
+  let lastShares: OpenShare[] = []
   let round = newRound()
 
   /** Whether it fitted into the claim. */
@@ -241,16 +242,17 @@ export function createPicker(lanes: Lane[], limit: number): Picker {
     startRound() {
       round = newRound()
     },
-    nextLanes() {
+    nextShares() {
       const most = round.isFull ? 0 : wanted - round.picked.length
-      const next = most === 0 ? [] : open.slice(round.nextLane, round.nextLane + round.lanesAtOnce)
-      lastLanes = next.map(({ endpoint, left }) => ({ endpoint, left: Math.min(left, most) }))
-      round.nextLane += lastLanes.length
-      round.lanesAtOnce = Math.min(round.lanesAtOnce * LANES_GROWTH, MAX_LANES_PER_COMMAND)
-      return lastLanes
+      const next =
+        most === 0 ? [] : open.slice(round.nextShare, round.nextShare + round.sharesAtOnce)
+      lastShares = next.map(({ endpoint, left }) => ({ endpoint, left: Math.min(left, most) }))
+      round.nextShare += lastShares.length
+      round.sharesAtOnce = Math.min(round.sharesAtOnce * SHARES_GROWTH, MAX_SHARES_PER_COMMAND)
+      return lastShares
     },
     add(found) {
-      lastLanes.forEach(({ endpoint, left }, i) => {
+      lastShares.forEach(({ endpoint, left }, i) => {
         const own = found[i] ?? []
         const isAll = own.slice(0, left).every(pick)
         if (isAll && own.length < left) exhausted.add(endpoint)
@@ -263,14 +265,14 @@ export function createPicker(lanes: Lane[], limit: number): Picker {
     reopen(endpoint) {
       exhausted.delete(endpoint)
     },
-    openLanes: () => open.map(({ endpoint }) => endpoint),
+    openEndpoints: () => open.map(({ endpoint }) => endpoint),
     count(taken) {
       if (round.isFull && round.picked.length < wanted) bytesLeft = 0
       for (const { payload, endpoint } of taken) {
         takenCount += 1
         wanted -= 1
         bytesLeft -= payload.byteLength
-        for (const lane of open) if (lane.endpoint === endpoint) lane.left -= 1
+        for (const share of open) if (share.endpoint === endpoint) share.left -= 1
       }
       open = open.filter(({ endpoint, left }) => left > 0 && !exhausted.has(endpoint))
     },
@@ -303,8 +305,8 @@ async function claimRound(
 ): Promise<{ taken: ClaimedJob[]; lostCount: number }> {
   const { context, picker, limitedNames, deadline } = call
   picker.startRound()
-  for (let lanes = picker.nextLanes(); lanes.length > 0; lanes = picker.nextLanes()) {
-    picker.add(await findCandidates(context, lanes, spread, deadline))
+  for (let shares = picker.nextShares(); shares.length > 0; shares = picker.nextShares()) {
+    picker.add(await findCandidates(context, shares, spread, deadline))
   }
   const picked = picker.picked()
   const names = [...new Set(picked.map(({ endpoint }) => endpoint))].filter((name) =>
@@ -318,7 +320,7 @@ async function claimRound(
   return { taken, lostCount: triedCount - taken.length }
 }
 
-/** Closes the lanes without admission or without a free slot, for this claim. */
+/** Closes the endpoints without admission or without a free slot, for this claim. */
 async function claimAdmitted(
   call: ClaimCall,
   picked: Candidate[],
@@ -451,33 +453,33 @@ async function writeClaim(
 
 function newRound() {
   return {
-    ...{ lanesAtOnce: FIRST_LANES, nextLane: 0, bytes: 0, isFull: false },
+    ...{ sharesAtOnce: FIRST_SHARES, nextShare: 0, bytes: 0, isFull: false },
     picked: [] as Candidate[],
   }
 }
 
-/** Due jobs of each lane, in order; with `spread` above 1, a random stretch of a longer list. */
+/** Due jobs of each share, in order; with `spread` above 1, a random stretch of a longer list. */
 async function findCandidates(
   context: MongoContext,
-  lanes: OpenLane[],
+  shares: OpenShare[],
   spread: number,
   deadline: Deadline,
 ): Promise<Candidate[][]> {
-  const pipelines = lanes.map(({ endpoint, left }) =>
-    candidatesOfLane(endpoint, left * spread, nowOf(context)),
+  const pipelines = shares.map(({ endpoint, left }) =>
+    candidatesOf(endpoint, left * spread, nowOf(context)),
   )
   const [first, ...others] = pipelines
   if (first === undefined) return []
   const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
-  const batchSize = lanes.reduce((sum, { left }) => sum + left * spread, 1)
+  const batchSize = shares.reduce((sum, { left }) => sum + left * spread, 1)
   const found = await run(deadline, (limit) =>
     context.jobs.aggregate<Candidate>([...first, ...unions], { batchSize, ...limit }).toArray(),
   )
-  const byLane = Map.groupBy(found, ({ endpoint }) => endpoint)
-  return lanes.map(({ endpoint, left }) => randomStretch(byLane.get(endpoint) ?? [], left))
+  const byEndpoint = Map.groupBy(found, ({ endpoint }) => endpoint)
+  return shares.map(({ endpoint, left }) => randomStretch(byEndpoint.get(endpoint) ?? [], left))
 }
 
-function candidatesOfLane(endpoint: string, limit: number, now: Date): Document[] {
+function candidatesOf(endpoint: string, limit: number, now: Date): Document[] {
   return [
     { $match: { endpoint, ...guardOf('claim', { now }) } },
     { $sort: { priority: -1, runAt: 1 } },

@@ -20,7 +20,7 @@ import {
   StoreUnusable,
   type UnavailableKind,
 } from '../store.ts'
-import type { UnreadableSchedules } from '../unreadable-schedules.ts'
+import type { UndecryptableSchedules } from '../undecryptable-schedules.ts'
 import type { EndpointDocument } from './endpoint-document.ts'
 import type { AttemptDocument, JobDocument } from './job-document.ts'
 
@@ -31,7 +31,7 @@ export interface MongoContext {
   clock: StoreClock
   box: SecretBox
   settings: StoreSettings
-  undecryptable: UnreadableSchedules
+  undecryptable: UndecryptableSchedules
   pendingEffects: PendingEffects
   ends: EndListeners
   /**

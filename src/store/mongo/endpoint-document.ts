@@ -105,7 +105,7 @@ export function restOf({
 }: Pick<EndpointDocument, 'restingUntil' | 'ramp'>): Pick<Endpoint, 'restingUntil' | 'ramp'> {
   return {
     restingUntil: restingUntil?.getTime() ?? null,
-    ramp: ramp && { places: ramp.places, endsAt: ramp.endsAt.getTime() },
+    ramp: ramp && { slots: ramp.slots, endsAt: ramp.endsAt.getTime() },
   }
 }
 

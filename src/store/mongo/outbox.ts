@@ -25,8 +25,8 @@ import { COLLECTIONS } from '../collection-names.ts'
 import {
   OUTBOX_HOLD_MS,
   type Outbox,
-  type OutboxFigures,
   type OutboxName,
+  type OutboxStats,
   outboxNameProblem,
   REJECTED_SUFFIX,
   type RefusedDocument,
@@ -104,7 +104,7 @@ export function openOutbox(
     take: (limit) => takeDocuments(outbox, limit),
     remove: (documents) => removeDocuments(outbox, documents),
     setAside: (refused) => setAside(outbox, refused),
-    figures: () => figures(outbox),
+    stats: () => stats(outbox),
     onDocument: (listener) => notifier.onWork(listener),
     close: () => notifier.close(),
   }
@@ -376,7 +376,7 @@ async function moveAside(
   return removeDocuments(outbox, documents)
 }
 
-async function figures({ waiting, rejected }: OpenedOutbox): Promise<OutboxFigures> {
+async function stats({ waiting, rejected }: OpenedOutbox): Promise<OutboxStats> {
   const deadline = startDeadline()
   const count = (collection: OutboxCollection) =>
     run(deadline, (limit) => collection.countDocuments({}, { limit: MAX_COUNT, ...limit }))

@@ -1,25 +1,25 @@
-// Smaller records: workers, the lease of the upkeep, the figures of each minute, API keys, and what
-// the API tells the workers of its mode. TTL indexes delete old workers and figures.
+// Smaller records: workers, the lease of the upkeep, minute statistics, API keys, and what the API
+// tells the workers of its mode. TTL indexes delete old workers and minute statistics.
 import type { AnyBulkWriteOperation, Collection } from 'mongodb'
 import { COLLECTIONS } from '../collection-names.ts'
 import {
-  MAX_FIGURES_READ,
+  MAX_MINUTE_STATS_READ,
   MINUTE_MS,
   minuteOf,
   refuseTooMany,
   wholeMinutes,
-} from '../minute-figures.ts'
+} from '../minute-stats.ts'
 import {
   type ApiMode,
   DURATION_BOUNDS_MS,
-  FIGURES_KEPT_MS,
-  type FiguresRead,
-  type FiguresReport,
   type KeyScope,
   latestUpkeepEnd,
   MAX_KEYS,
   MAX_WORKERS,
-  type MinuteFigures,
+  MINUTE_STATS_KEPT_MS,
+  type MinuteStats,
+  type MinuteStatsRange,
+  type MinuteStatsReport,
   type StoredKey,
   type UpkeepLease,
   WORKER_KEPT_MS,
@@ -56,7 +56,7 @@ interface WorkerDocument {
   seenAt: Date
 }
 
-interface FiguresDocument {
+interface MinuteStatsDocument {
   /** Minute and endpoint, so that all workers add to the same document. */
   _id: string
   minute: Date
@@ -145,18 +145,18 @@ export async function releaseUpkeep(context: MongoContext, holder: string): Prom
   await run(startDeadline(), (limit) => upkeepIn(context).deleteOne({ _id: UPKEEP, holder }, limit))
 }
 
-export async function addFigures(
+export async function addMinuteStats(
   context: MongoContext,
-  figures: MinuteFigures[],
-  report: FiguresReport,
+  stats: MinuteStats[],
+  report: MinuteStatsReport,
 ): Promise<void> {
-  refuseTooMany(figures)
+  refuseTooMany(stats)
   const deadline = startDeadline()
-  let open = figures
+  let open = stats
   for (let round = 0; open.length > 0; round++) {
     if (round === MAX_ROUNDS) {
       throw new StoreUnavailable(
-        'other processes created the figures each time this one tried to add to them',
+        'other processes created the minute statistics each time this one tried to add to them',
       )
     }
     const refused = await add(context, open, report, deadline)
@@ -164,21 +164,21 @@ export async function addFigures(
   }
 }
 
-export async function figuresSince(
+export async function minuteStatsSince(
   context: MongoContext,
   instant: number,
   endpoint: string | null,
-): Promise<FiguresRead> {
-  if (endpoint !== null) return figuresOfOne(context, instant, endpoint)
+): Promise<MinuteStatsRange> {
+  if (endpoint !== null) return minuteStatsOfOne(context, instant, endpoint)
   const found = await run(startDeadline(), (limit) =>
-    figuresIn(context)
+    minuteStatsIn(context)
       .find(
         { minute: { $gte: new Date(minuteOf(instant)) } },
-        { sort: { minute: -1 }, limit: MAX_FIGURES_READ + 1, ...limit },
+        { sort: { minute: -1 }, limit: MAX_MINUTE_STATS_READ + 1, ...limit },
       )
       .toArray(),
   )
-  return wholeMinutes(found.map(figuresOf))
+  return wholeMinutes(found.map(minuteStatsOf))
 }
 
 /** Several processes that add the last allowed key at once may all succeed. */
@@ -256,32 +256,32 @@ function upkeepIn({ db }: MongoContext): Collection<UpkeepDocument> {
 /** Returns those whose document another process just created, or that have this report already. */
 async function add(
   context: MongoContext,
-  figures: MinuteFigures[],
-  report: FiguresReport,
+  stats: MinuteStats[],
+  report: MinuteStatsReport,
   deadline: Deadline,
-): Promise<MinuteFigures[]> {
-  const operations = figures.map((one) => additionOf(one, report))
+): Promise<MinuteStats[]> {
+  const operations = stats.map((one) => additionOf(one, report))
   try {
     await run(deadline, (limit) =>
-      figuresIn(context).bulkWrite(operations, { ordered: false, ...limit }),
+      minuteStatsIn(context).bulkWrite(operations, { ordered: false, ...limit }),
     )
     return []
   } catch (error) {
     if (!isOnlyDuplicateKeys(error)) throw error
     const failed = new Set([error.writeErrors].flat().map(({ index }) => index))
-    return figures.filter((_, index) => failed.has(index))
+    return stats.filter((_, index) => failed.has(index))
   }
 }
 
 async function notAdded(
   context: MongoContext,
-  figures: MinuteFigures[],
-  { writer, number }: FiguresReport,
+  stats: MinuteStats[],
+  { writer, number }: MinuteStatsReport,
   deadline: Deadline,
-): Promise<MinuteFigures[]> {
-  const ids = figures.map(({ minute, endpoint }) => idOf(minute, endpoint))
+): Promise<MinuteStats[]> {
+  const ids = stats.map(({ minute, endpoint }) => idOf(minute, endpoint))
   const found = await run(deadline, (limit) =>
-    figuresIn(context)
+    minuteStatsIn(context)
       .find(
         { _id: { $in: ids }, [`reports.${writer}`]: { $gte: number } },
         { projection: { _id: 1 }, batchSize: ids.length + 1, ...limit },
@@ -289,26 +289,26 @@ async function notAdded(
       .toArray(),
   )
   const added = new Set(found.map(({ _id }) => _id))
-  return figures.filter(({ minute, endpoint }) => !added.has(idOf(minute, endpoint)))
+  return stats.filter(({ minute, endpoint }) => !added.has(idOf(minute, endpoint)))
 }
 
-/** Reads by id, so that it reads no figures of other endpoints. */
-async function figuresOfOne(
+/** Reads by id, so that it reads no statistics of other endpoints. */
+async function minuteStatsOfOne(
   context: MongoContext,
   instant: number,
   endpoint: string,
-): Promise<FiguresRead> {
+): Promise<MinuteStatsRange> {
   const now = context.clock.now()
   const ids: string[] = []
-  const first = minuteOf(Math.max(instant, now - FIGURES_KEPT_MS))
+  const first = minuteOf(Math.max(instant, now - MINUTE_STATS_KEPT_MS))
   for (let minute = first; minute <= now; minute += MINUTE_MS) ids.push(idOf(minute, endpoint))
   const found = await run(startDeadline(), (limit) =>
-    figuresIn(context)
+    minuteStatsIn(context)
       .find({ _id: { $in: ids } }, { batchSize: ids.length + 1, ...limit })
       .toArray(),
   )
-  const figures = found.map(figuresOf).sort((a, b) => a.minute - b.minute)
-  return { figures, more: false }
+  const stats = found.map(minuteStatsOf).sort((a, b) => a.minute - b.minute)
+  return { stats, more: false }
 }
 
 function idOf(minute: number, endpoint: string): string {
@@ -320,9 +320,9 @@ function idOf(minute: number, endpoint: string): string {
  * document that has the report already does not match, so that the upsert fails by its id.
  */
 function additionOf(
-  { minute, endpoint, succeeded, failed, durations }: MinuteFigures,
-  { writer, number }: FiguresReport,
-): AnyBulkWriteOperation<FiguresDocument> {
+  { minute, endpoint, succeeded, failed, durations }: MinuteStats,
+  { writer, number }: MinuteStatsReport,
+): AnyBulkWriteOperation<MinuteStatsDocument> {
   const counts = durations.flatMap((count, i) =>
     count === 0 ? [] : [[`durations.${BUCKETS[i]}`, count]],
   )
@@ -341,13 +341,13 @@ function additionOf(
   }
 }
 
-function figuresOf({ minute, endpoint, succeeded, failed, durations }: FiguresDocument) {
+function minuteStatsOf({ minute, endpoint, succeeded, failed, durations }: MinuteStatsDocument) {
   const counts = BUCKETS.map((bucket) => durations?.[bucket] ?? 0)
   return { minute: minute.getTime(), endpoint, succeeded, failed, durations: counts }
 }
 
-function figuresIn({ db }: MongoContext): Collection<FiguresDocument> {
-  return db.collection(COLLECTIONS.figures)
+function minuteStatsIn({ db }: MongoContext): Collection<MinuteStatsDocument> {
+  return db.collection(COLLECTIONS.minuteStats)
 }
 
 function keysIn({ db }: MongoContext): Collection<KeyDocument> {

@@ -11,7 +11,7 @@ import {
   MongoServerError,
 } from 'mongodb'
 import { COLLECTIONS } from '../collection-names.ts'
-import { FIGURES_KEPT_MS, WORKER_KEPT_MS } from '../records.ts'
+import { MINUTE_STATS_KEPT_MS, WORKER_KEPT_MS } from '../records.ts'
 import { type Store, type StoreSettings, StoreUnavailable, StoreUnusable } from '../store.ts'
 import {
   type Connection,
@@ -28,7 +28,7 @@ const INDEX_DEADLINE_MS = 15 * 60_000
 
 const NAMES: string[] = Object.values(COLLECTIONS)
 /** Increases when documents or indexes change so that an older version cannot use the database. */
-const SCHEMA = 1
+const SCHEMA = 2
 
 /** The first document that Posthorn writes into a database. */
 interface SchemaRecord {
@@ -44,7 +44,7 @@ interface NamedIndex {
 
 /** By name. An existing index of the same name is not changed: a changed index needs a new name. */
 const JOB_INDEXES = {
-  /** claim: a lane's due jobs by priority, then runAt; and `due(null)`, from name to name. */
+  /** claim: an endpoint's due jobs by priority, then runAt; and `due(null)`, from name to name. */
   claim: {
     key: { endpoint: 1, state: 1, priority: -1, runAt: 1 },
     options: { partialFilterExpression: { state: 'queued' } },
@@ -167,9 +167,12 @@ const RECORD_INDEXES = {
     /** listWorkers; also the TTL of workers that stopped reporting. */
     seen: { key: { seenAt: 1 }, options: { expireAfterSeconds: WORKER_KEPT_MS / 1_000 } },
   },
-  [COLLECTIONS.figures]: {
-    /** figuresSince; also their TTL. */
-    by_minute: { key: { minute: 1 }, options: { expireAfterSeconds: FIGURES_KEPT_MS / 1_000 } },
+  [COLLECTIONS.minuteStats]: {
+    /** minuteStatsSince; also their TTL. */
+    by_minute: {
+      key: { minute: 1 },
+      options: { expireAfterSeconds: MINUTE_STATS_KEPT_MS / 1_000 },
+    },
   },
 } as const satisfies Record<string, Record<string, NamedIndex>>
 

@@ -8,7 +8,7 @@ import { type Outbox, REJECTED_SUFFIX } from '../outbox.ts'
 import { createReadiness, type Readiness } from '../readiness.ts'
 import { createSecretBox, type SecretBox } from '../secret-box.ts'
 import { SettingUnusable, type Store, type StoreSettings, StoreUnavailable } from '../store.ts'
-import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
+import { rememberUndecryptableSchedules } from '../undecryptable-schedules.ts'
 import { type EligibleEndpoints, rememberEligibleEndpoints } from './admission.ts'
 import { headOfOrderingKey } from './blocked-jobs.ts'
 import {
@@ -44,11 +44,11 @@ import { heartbeat, release, renew } from './leases.ts'
 import { Notifier } from './notifier.ts'
 import { acceptOutbox, openOutbox, outboxCollection } from './outbox.ts'
 import {
-  addFigures,
   addKey,
-  figuresSince,
+  addMinuteStats,
   listKeys,
   listWorkers,
+  minuteStatsSince,
   readApiMode,
   releaseUpkeep,
   removeKey,
@@ -106,7 +106,7 @@ export async function storeOn(
       clock,
       box,
       settings,
-      undecryptable: rememberUnreadableSchedules(settings.warn),
+      undecryptable: rememberUndecryptableSchedules(settings.warn),
       pendingEffects: rememberPendingEffects(),
       ends: createEndListeners(),
       unacknowledgedCancels: new Map(),
@@ -236,7 +236,7 @@ function jobVerbs(
       return results
     },
     due: (since) => due(context, since),
-    claim: (lanes, limit, holder) => claim(claimer, lanes, limit, holder),
+    claim: (shares, limit, holder) => claim(claimer, shares, limit, holder),
     settle: (settlements, options) => settle(context, settlements, options),
     renew: (leases, leaseMs) => renew(context, leases, leaseMs),
     heartbeat: (lease, beat) => heartbeat(context, lease, beat),
@@ -301,8 +301,8 @@ function recordVerbs(context: MongoContext) {
     reportWorker: (report) => reportWorker(context, report),
     removeWorker: (id) => removeWorker(context, id),
     listWorkers: () => listWorkers(context),
-    addFigures: (figures, report) => addFigures(context, figures, report),
-    figuresSince: (instant, endpoint) => figuresSince(context, instant, endpoint),
+    addMinuteStats: (stats, report) => addMinuteStats(context, stats, report),
+    minuteStatsSince: (instant, endpoint) => minuteStatsSince(context, instant, endpoint),
     statsOf: (names) => statsOf(context, names),
     deletedEndpoints: () => deletedEndpoints(context),
     takeUpkeep: (lease) => takeUpkeep(context, lease),

@@ -8,14 +8,14 @@ import {
   type Limits,
   slotsLeft,
 } from '../../endpoint/admission.ts'
-import type { Lane } from '../store.ts'
+import type { EndpointShare } from '../store.ts'
 import { type Database, inOrder } from './connection.ts'
 import { rampOf } from './endpoint-row.ts'
 
 /** Proves the guard endpoint_eligible, except for limits. */
 export const ELIGIBLE = inOrder<[endpoint: string, now: number]>(
   ['endpoint', 'now'],
-  `select concurrency, rate_count, rate_per_ms, bucket_full_at, resting_until, ramp_places,
+  `select concurrency, rate_count, rate_per_ms, bucket_full_at, resting_until, ramp_slots,
     ramp_ends_at
   from endpoints
   where name = $endpoint and deleting = 0 and paused = 0 and disabled_reason is null
@@ -41,7 +41,7 @@ interface LimitsRow {
   rate_per_ms: number | null
   bucket_full_at: number | null
   resting_until: number | null
-  ramp_places: number | null
+  ramp_slots: number | null
   ramp_ends_at: number | null
 }
 
@@ -54,7 +54,7 @@ interface Admission {
 /** null: the endpoint accepts no claim now. */
 export function acquireAdmission(
   { connection }: Database,
-  { endpoint, limit: asked }: Lane,
+  { endpoint, limit: asked }: EndpointShare,
   now: number,
 ): Admission | null {
   const row = connection.ordered(ELIGIBLE).get(endpoint, now) as LimitsRow | undefined

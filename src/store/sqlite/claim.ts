@@ -4,7 +4,7 @@
 
 import { randomBytes } from 'node:crypto'
 import type { ClaimedJob } from '../../job/job.ts'
-import type { Claim, Due, Holder, Lane } from '../store.ts'
+import type { Claim, Due, EndpointShare, Holder } from '../store.ts'
 import { acquireAdmission, releaseAdmission } from './admission.ts'
 import { type Database, inOrder } from './connection.ts'
 import { guardOf } from './guards.ts'
@@ -26,13 +26,13 @@ export const COUNT_DUE_BETWEEN = `select count(*) as count from (${DUE_BETWEEN})
 
 /** Each step is one seek in the index, past all jobs of one endpoint. */
 export const ALL_QUEUED = `
-with recursive lane (endpoint) as (
+with recursive named (endpoint) as (
   select min(endpoint) from jobs where state = 'queued' and blocked = 0
   union all
   select (select min(endpoint) from jobs
-    where state = 'queued' and blocked = 0 and endpoint > lane.endpoint)
-  from lane where lane.endpoint is not null)
-select endpoint from lane where endpoint is not null`
+    where state = 'queued' and blocked = 0 and endpoint > named.endpoint)
+  from named where named.endpoint is not null)
+select endpoint from named where endpoint is not null`
 
 export const NEXT_DUE = `
 select due_at as next_at from jobs where state = 'queued' and blocked = 0 and due_at > $now
@@ -142,7 +142,7 @@ interface Grant {
 
 export function claim(
   database: Database,
-  lanes: Lane[],
+  shares: EndpointShare[],
   limit: number,
   holder: Holder,
 ): Promise<Claim> {
@@ -156,13 +156,13 @@ export function claim(
     }
     const claim: Claim = { jobs: [], limited: [], unfinished: [] }
     let bytesLeft = MAX_CLAIM_BYTES
-    for (const lane of lanes) {
-      const asked = Math.min(lane.limit, limit - claim.jobs.length)
+    for (const share of shares) {
+      const asked = Math.min(share.limit, limit - claim.jobs.length)
       if (asked > 0 && bytesLeft > 0) {
-        bytesLeft = claimAdmitted(database, { ...lane, limit: asked }, grant, bytesLeft, claim)
+        bytesLeft = claimAdmitted(database, { ...share, limit: asked }, grant, bytesLeft, claim)
       }
-      const isCut = asked < lane.limit || bytesLeft <= 0
-      if (isCut && lane.limit > 0) claim.unfinished.push(lane.endpoint)
+      const isCut = asked < share.limit || bytesLeft <= 0
+      if (isCut && share.limit > 0) claim.unfinished.push(share.endpoint)
     }
     return claim
   })
@@ -171,28 +171,28 @@ export function claim(
 /** Adds to `claim`. Returns how many payload bytes the claim may still take. */
 function claimAdmitted(
   database: Database,
-  lane: Lane,
+  share: EndpointShare,
   grant: Grant,
   bytes: number,
   claim: Claim,
 ): number {
-  const admission = acquireAdmission(database, lane, grant.now)
+  const admission = acquireAdmission(database, share, grant.now)
   if (admission === null) return bytes
-  const { endpoint } = lane
+  const { endpoint } = share
   const { slots, limits } = admission
   const countBefore = claim.jobs.length
-  const bytesLeft = claimLane(database, { endpoint, limit: slots }, grant, bytes, claim.jobs)
+  const bytesLeft = claimShare(database, { endpoint, limit: slots }, grant, bytes, claim.jobs)
   if (limits === null) return bytesLeft
   const claimedCount = claim.jobs.length - countBefore
   const againAt = releaseAdmission(database, endpoint, limits, claimedCount, grant.now)
-  if (slots < lane.limit && claimedCount === slots) claim.limited.push({ endpoint, againAt })
+  if (slots < share.limit && claimedCount === slots) claim.limited.push({ endpoint, againAt })
   return bytesLeft
 }
 
 /** Adds to `claimed`. Returns how many payload bytes the claim may still take. */
-function claimLane(
+function claimShare(
   { connection, clock, keys }: Database,
-  { endpoint, limit }: Lane,
+  { endpoint, limit }: EndpointShare,
   grant: Grant,
   bytes: number,
   claimed: ClaimedJob[],

@@ -31,7 +31,7 @@ import { SIDE_FILES } from '../file-names.ts'
 import { createReadiness } from '../readiness.ts'
 import { createSetBackWatch } from '../set-back-watch.ts'
 import { type StoreClock, type StoreSettings, StoreUnavailable, StoreUnusable } from '../store.ts'
-import type { UnreadableSchedules } from '../unreadable-schedules.ts'
+import type { UndecryptableSchedules } from '../undecryptable-schedules.ts'
 import { isBusy, retryWhileBusy, sentenceFor } from './errors.ts'
 import { type FileInPlace, MAX_IDLE_LOG_BYTES } from './file-in-place.ts'
 import { flushFolder, type KeyRing } from './key-file.ts'
@@ -46,7 +46,7 @@ export interface Database {
   notifier: Notifier
   settings: StoreSettings
   ends: EndListeners
-  undecryptable: UnreadableSchedules
+  undecryptable: UndecryptableSchedules
   /** Where the next sweep continues to look for missing endpoints, and to check blocked jobs. */
   nextSweep: { afterName: string; afterBlocked: { endpoint: string; seq: number } }
 }

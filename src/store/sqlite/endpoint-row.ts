@@ -7,7 +7,7 @@ import { openHeaders, parsed } from './job-row.ts'
 import type { KeyRing } from './key-file.ts'
 
 export const ENDPOINT_COLUMNS = `name, deleting, paused, disabled_reason, resting_until,
-  ramp_places, ramp_ends_at, failure_count, bucket_full_at, concurrency, rate_count, rate_per_ms,
+  ramp_slots, ramp_ends_at, failure_count, bucket_full_at, concurrency, rate_count, rate_per_ms,
   breaker_failures, breaker_cooldown_ms, timeout_ms, completion, completion_timeout_ms, created_at,
   updated_at, version, on_finish, url, description, headers, retry, statuses,
   secrets`
@@ -18,7 +18,7 @@ export interface EndpointRow {
   paused: number
   disabled_reason: 'gone' | null
   resting_until: number | null
-  ramp_places: number | null
+  ramp_slots: number | null
   ramp_ends_at: number | null
   failure_count: number
   bucket_full_at: number | null
@@ -79,10 +79,10 @@ export function toEndpoint(row: EndpointRow, keys: KeyRing, now: number): Endpoi
 }
 
 export function rampOf({
-  ramp_places: places,
+  ramp_slots: slots,
   ramp_ends_at: endsAt,
-}: Pick<EndpointRow, 'ramp_places' | 'ramp_ends_at'>): Ramp | null {
-  return places === null || endsAt === null ? null : { places, endsAt }
+}: Pick<EndpointRow, 'ramp_slots' | 'ramp_ends_at'>): Ramp | null {
+  return slots === null || endsAt === null ? null : { slots, endsAt }
 }
 
 /** `until` null: the current secret. Newest first. */

@@ -46,14 +46,14 @@ on conflict (name) do update set bucket_full_at = excluded.bucket_full_at,
   statuses = excluded.statuses, secrets = excluded.secrets`
 /** Removing the circuit breaker ends its rest at once. */
 export const FORGET_BREAKER = `
-update endpoints set failure_count = 0, ramp_places = iif(rest_by_breaker = 1, null, ramp_places),
+update endpoints set failure_count = 0, ramp_slots = iif(rest_by_breaker = 1, null, ramp_slots),
   ramp_ends_at = iif(rest_by_breaker = 1, null, ramp_ends_at),
   resting_until = iif(rest_by_breaker = 1, null, resting_until), rest_by_breaker = 0
 where name = $name`
 /** Nothing is sent to a pulled endpoint, so nothing would end its rest. */
 export const FORGET_HEALTH = `
 update endpoints set resting_until = null, rest_by_breaker = 0, throttle_streak = 0,
-  failure_count = 0, ramp_places = null, ramp_ends_at = null
+  failure_count = 0, ramp_slots = null, ramp_ends_at = null
 where name = $name`
 
 /** An endpoint that was paused before keeps its version. */
@@ -65,7 +65,7 @@ where name = $name and deleting = 0`
 const IS_STOPPED = '(paused = 1 or disabled_reason is not null or resting_until is not null)'
 export const RESUME = `
 update endpoints set paused = 0, disabled_reason = null, resting_until = null,
-  rest_by_breaker = 0, throttle_streak = 0, failure_count = 0, ramp_places = null,
+  rest_by_breaker = 0, throttle_streak = 0, failure_count = 0, ramp_slots = null,
   ramp_ends_at = null, updated_at = case when ${IS_STOPPED} then $now else updated_at end,
   version = version + ${IS_STOPPED}
 where name = $name and deleting = 0`
@@ -75,13 +75,13 @@ where name = $name and deleting = 0`
 
 export const HEALTH_OF = `
 select version, failure_count, breaker_failures, breaker_cooldown_ms, resting_until,
-  rest_by_breaker, throttle_streak, ramp_places, ramp_ends_at
+  rest_by_breaker, throttle_streak, ramp_slots, ramp_ends_at
 from endpoints where name = $endpoint`
 /** The row was read in the same transaction. */
 export const WRITE_HEALTH = `
 update endpoints set version = $version, failure_count = $failureCount,
   resting_until = $restingUntil, rest_by_breaker = $restByBreaker,
-  throttle_streak = $throttleStreak, ramp_places = $rampPlaces, ramp_ends_at = $rampEndsAt,
+  throttle_streak = $throttleStreak, ramp_slots = $rampSlots, ramp_ends_at = $rampEndsAt,
   disabled_reason = coalesce($disabledReason, disabled_reason),
   updated_at = coalesce($updatedAt, updated_at)
 where name = $endpoint`
@@ -227,7 +227,7 @@ interface HealthRow {
   resting_until: number | null
   rest_by_breaker: number
   throttle_streak: number
-  ramp_places: number | null
+  ramp_slots: number | null
   ramp_ends_at: number | null
 }
 
@@ -271,7 +271,7 @@ function writeHealth(
   connection.statement(WRITE_HEALTH).run({
     ...{ endpoint: report.endpoint, version, failureCount, restingUntil, throttleStreak },
     restByBreaker: restCause === 'breaker' ? 1 : 0,
-    ...{ rampPlaces: ramp?.places ?? null, rampEndsAt: ramp?.endsAt ?? null },
+    ...{ rampSlots: ramp?.slots ?? null, rampEndsAt: ramp?.endsAt ?? null },
     ...{ disabledReason: isGone ? 'gone' : null, updatedAt: isGone ? now : null },
   })
 }

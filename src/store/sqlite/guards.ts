@@ -71,7 +71,7 @@ const GUARD_SQL = {
       and other.dedupe_key is not null and other.superseded = 0
       and (other.state = 'queued' or other.state = 'running')))`,
   endpoint_accepts: ENDPOINT_ACCEPTS,
-  /** Proved once for all jobs of a lane, by ELIGIBLE in admission.ts, in the same transaction. */
+  /** Proved once for all jobs of a share, by ELIGIBLE in admission.ts, in the same transaction. */
   endpoint_eligible: 'true',
   endpoint_gone: `not ${ENDPOINT_ACCEPTS}`,
   effects_done: 'effects_pending = 0',

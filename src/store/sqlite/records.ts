@@ -2,21 +2,21 @@
 // upkeep lease, and the settings that the API reports to the workers.
 
 import {
-  MAX_FIGURES_READ,
+  MAX_MINUTE_STATS_READ,
   MINUTE_MS,
   minuteOf,
   refuseTooMany,
   wholeMinutes,
-} from '../minute-figures.ts'
+} from '../minute-stats.ts'
 import {
   type ApiMode,
-  FIGURES_KEPT_MS,
-  type FiguresRead,
   type KeyScope,
   latestUpkeepEnd,
   MAX_KEYS,
   MAX_WORKERS,
-  type MinuteFigures,
+  MINUTE_STATS_KEPT_MS,
+  type MinuteStats,
+  type MinuteStatsRange,
   type StoredKey,
   type UpkeepLease,
   WORKER_KEPT_MS,
@@ -137,20 +137,20 @@ function toWorker(row: WorkerRow): WorkerRecord {
 /** More than one call can add, so that the table shrinks again after a burst. */
 const FORGOTTEN_PER_ADD = 1_000
 
-export const FIGURES_OF = `
-select succeeded, failed, durations from figures
+export const MINUTE_STATS_OF = `
+select succeeded, failed, durations from minute_stats
 where minute = $minute and endpoint = $endpoint`
-export const WRITE_FIGURES = `
-insert or replace into figures (minute, endpoint, succeeded, failed, durations)
+export const WRITE_MINUTE_STATS = `
+insert or replace into minute_stats (minute, endpoint, succeeded, failed, durations)
 values ($minute, $endpoint, $succeeded, $failed, $durations)`
-export const FORGET_FIGURES = `
-delete from figures where (minute, endpoint) in (
-  select minute, endpoint from figures where minute < $firstKept limit +$limit)`
-export const FIGURES_SINCE = `
-select minute, endpoint, succeeded, failed, durations from figures
+export const FORGET_MINUTE_STATS = `
+delete from minute_stats where (minute, endpoint) in (
+  select minute, endpoint from minute_stats where minute < $firstKept limit +$limit)`
+export const MINUTE_STATS_SINCE = `
+select minute, endpoint, succeeded, failed, durations from minute_stats
 where minute >= $first order by minute desc, endpoint desc limit +$limit`
 
-interface FiguresRow {
+interface MinuteStatsRow {
   minute: number
   endpoint: string
   succeeded: number
@@ -162,63 +162,64 @@ interface FiguresRow {
 /**
  * In one transaction. If it throws, nothing was committed, so a repeated report needs no check.
  */
-export async function addFigures(database: Database, figures: MinuteFigures[]): Promise<void> {
-  refuseTooMany(figures)
-  if (figures.length === 0) return
+export async function addMinuteStats(database: Database, stats: MinuteStats[]): Promise<void> {
+  refuseTooMany(stats)
+  if (stats.length === 0) return
   const { connection, clock } = database
   await connection.write('normal', () => {
-    for (const one of figures) addMinute(database, one)
-    const firstKept = clock.now() - FIGURES_KEPT_MS
-    connection.statement(FORGET_FIGURES).run({ firstKept, limit: FORGOTTEN_PER_ADD })
+    for (const one of stats) addMinute(database, one)
+    const firstKept = clock.now() - MINUTE_STATS_KEPT_MS
+    connection.statement(FORGET_MINUTE_STATS).run({ firstKept, limit: FORGOTTEN_PER_ADD })
   })
 }
 
-function addMinute({ connection }: Database, figures: MinuteFigures): void {
-  const { minute, endpoint } = figures
-  const stored = connection.statement(FIGURES_OF).get({ minute, endpoint }) as
-    | FiguresRow
+function addMinute({ connection }: Database, stats: MinuteStats): void {
+  const { minute, endpoint } = stats
+  const stored = connection.statement(MINUTE_STATS_OF).get({ minute, endpoint }) as
+    | MinuteStatsRow
     | undefined
   const before: number[] = stored === undefined ? [] : JSON.parse(stored.durations)
-  const durations = figures.durations.map((count, i) => count + (before[i] ?? 0))
-  connection.statement(WRITE_FIGURES).run({
+  const durations = stats.durations.map((count, i) => count + (before[i] ?? 0))
+  connection.statement(WRITE_MINUTE_STATS).run({
     ...{ minute, endpoint, durations: JSON.stringify(durations) },
-    succeeded: figures.succeeded + (stored?.succeeded ?? 0),
-    failed: figures.failed + (stored?.failed ?? 0),
+    succeeded: stats.succeeded + (stored?.succeeded ?? 0),
+    failed: stats.failed + (stored?.failed ?? 0),
   })
 }
 
-export function figuresSince(
+export function minuteStatsSince(
   database: Database,
   instant: number,
   endpoint: string | null,
-): Promise<FiguresRead> {
+): Promise<MinuteStatsRange> {
   const { connection } = database
   return connection.read(() => {
-    if (endpoint !== null) return figuresOfOne(database, instant, endpoint)
-    const rows = connection
-      .statement(FIGURES_SINCE)
-      .all({ first: minuteOf(instant), limit: MAX_FIGURES_READ + 1 }) as unknown as FiguresRow[]
+    if (endpoint !== null) return minuteStatsOfOne(database, instant, endpoint)
+    const rows = connection.statement(MINUTE_STATS_SINCE).all({
+      first: minuteOf(instant),
+      limit: MAX_MINUTE_STATS_READ + 1,
+    }) as unknown as MinuteStatsRow[]
     return wholeMinutes(rows.map((row) => ({ ...row, durations: JSON.parse(row.durations) })))
   })
 }
 
 /** One seek for each minute that is kept: it reads nothing of other endpoints. */
-function figuresOfOne(
+function minuteStatsOfOne(
   { connection, clock }: Database,
   instant: number,
   endpoint: string,
-): FiguresRead {
+): MinuteStatsRange {
   const now = clock.now()
-  const statement = connection.statement(FIGURES_OF)
-  const figures: MinuteFigures[] = []
-  const first = minuteOf(Math.max(instant, now - FIGURES_KEPT_MS))
+  const statement = connection.statement(MINUTE_STATS_OF)
+  const stats: MinuteStats[] = []
+  const first = minuteOf(Math.max(instant, now - MINUTE_STATS_KEPT_MS))
   for (let minute = first; minute <= now; minute += MINUTE_MS) {
-    const row = statement.get({ minute, endpoint }) as FiguresRow | undefined
+    const row = statement.get({ minute, endpoint }) as MinuteStatsRow | undefined
     if (row === undefined) continue
     const { succeeded, failed, durations } = row
-    figures.push({ minute, endpoint, succeeded, failed, durations: JSON.parse(durations) })
+    stats.push({ minute, endpoint, succeeded, failed, durations: JSON.parse(durations) })
   }
-  return { figures, more: false }
+  return { stats, more: false }
 }
 
 export const WRITE_META = 'insert or replace into meta (key, value) values ($key, $value)'

@@ -179,7 +179,7 @@ create table endpoints (
   resting_until integer,
   -- 1: the circuit breaker set resting_until, and removing the breaker ends the rest.
   rest_by_breaker integer not null default 0,
-  ramp_places integer,
+  ramp_slots integer,
   ramp_ends_at integer,
   throttle_streak integer not null default 0,
   failure_count integer not null default 0,
@@ -259,7 +259,7 @@ create table workers (
 -- listWorkers: those seen last; reportWorker: those not seen for long
 create index workers_seen on workers (seen_at);
 
-create table figures (
+create table minute_stats (
   minute integer not null,
   endpoint text not null,
   succeeded integer not null,
@@ -278,9 +278,9 @@ export interface Migration {
   sql: string
 }
 
-/** The first one creates a file. Numbers below 7 belong to versions that were never released. */
+/** The first one creates a file. Numbers below 8 belong to versions that were never released. */
 export const MIGRATIONS: readonly Migration[] = [
-  { number: 7, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
+  { number: 8, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
 ]
 
 /**

@@ -35,10 +35,10 @@ export const RESTS_AHEAD = `
 select name, resting_until, rest_by_breaker, breaker_cooldown_ms from endpoints
 where resting_until > $ahead`
 export const END_REST = `
-update endpoints set resting_until = $until, ramp_places = null, ramp_ends_at = null
+update endpoints set resting_until = $until, ramp_slots = null, ramp_ends_at = null
 where name = $name and resting_until = $before`
 export const FORGET_WORKERS_AHEAD = 'delete from workers where seen_at > $ahead'
-export const FORGET_FIGURES_AHEAD = 'delete from figures where minute > $ahead'
+export const FORGET_MINUTE_STATS_AHEAD = 'delete from minute_stats where minute > $ahead'
 
 interface JobRow {
   seq: number
@@ -139,7 +139,7 @@ function correctRecords(
       corrected += Number(endRest.run({ name, until, before: resting_until }).changes)
     }
     const workers = connection.statement(FORGET_WORKERS_AHEAD).run({ ahead })
-    const figures = connection.statement(FORGET_FIGURES_AHEAD).run({ ahead })
-    return corrected + Number(workers.changes) + Number(figures.changes)
+    const stats = connection.statement(FORGET_MINUTE_STATS_AHEAD).run({ ahead })
+    return corrected + Number(workers.changes) + Number(stats.changes)
   })
 }

@@ -5,7 +5,7 @@ import { resolve } from 'node:path'
 import { type AttemptTokens, createAttemptTokens } from '../attempt-token.ts'
 import { createEndListeners } from '../ends.ts'
 import { type Store, type StoreSettings, StoreUnusable } from '../store.ts'
-import { rememberUnreadableSchedules } from '../unreadable-schedules.ts'
+import { rememberUndecryptableSchedules } from '../undecryptable-schedules.ts'
 import { headOfOrderingKey } from './blocked-jobs.ts'
 import { claim, due } from './claim.ts'
 import { cancel, deleteJob, edit, retry } from './commands.ts'
@@ -29,11 +29,11 @@ import { reencryptEndpoints, reencryptSchedules } from './key-rotation.ts'
 import { heartbeat, release, renew } from './leases.ts'
 import { createNotifier } from './notifier.ts'
 import {
-  addFigures,
   addKey,
-  figuresSince,
+  addMinuteStats,
   listKeys,
   listWorkers,
+  minuteStatsSince,
   readApiMode,
   releaseUpkeep,
   removeKey,
@@ -70,7 +70,7 @@ export async function openSqliteStore(path: string, settings: StoreSettings): Pr
     notifier: createNotifier(connection.peekVersion, file),
     settings,
     ends: createEndListeners(),
-    undecryptable: rememberUnreadableSchedules(settings.warn),
+    undecryptable: rememberUndecryptableSchedules(settings.warn),
     nextSweep: { afterName: '', afterBlocked: { endpoint: '', seq: 0 } },
   }
   try {
@@ -95,7 +95,7 @@ function createStore(database: Database): Store {
     },
     enqueue: (jobs) => enqueue(database, jobs),
     due: (since) => due(database, since),
-    claim: (lanes, limit, holder) => claim(database, lanes, limit, holder),
+    claim: (shares, limit, holder) => claim(database, shares, limit, holder),
     settle: (settlements, options) => settle(database, settlements, options),
     renew: (leases, leaseMs) => renew(database, leases, leaseMs),
     heartbeat: (lease, beat) => heartbeat(database, lease, beat),
@@ -162,8 +162,8 @@ function recordVerbs(database: Database) {
     reportWorker: (report) => reportWorker(database, report),
     removeWorker: (id) => removeWorker(database, id),
     listWorkers: () => listWorkers(database),
-    addFigures: (figures) => addFigures(database, figures),
-    figuresSince: (instant, endpoint) => figuresSince(database, instant, endpoint),
+    addMinuteStats: (stats) => addMinuteStats(database, stats),
+    minuteStatsSince: (instant, endpoint) => minuteStatsSince(database, instant, endpoint),
     statsOf: (names) => statsOf(database, names),
     deletedEndpoints: () => deletedEndpoints(database),
     takeUpkeep: (lease) => takeUpkeep(database, lease),

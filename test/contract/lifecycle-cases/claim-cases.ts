@@ -130,7 +130,7 @@ export const CLAIM_CASES: CasesOf<'enqueue' | 'promote' | 'fail_dependent' | 'cl
       },
       claimable: async (store) => {
         const { head, behind } = await twoOfOneKey(store)
-        // One that may go, so that the lane is looked into.
+        // One that may go, so that the endpoint is looked into.
         await enqueueOne(store, head.endpoint)
         return claimOf(store, behind, head.endpoint)
       },

@@ -1,10 +1,10 @@
-// The client's calls about keys, figures and workers, against the API and a worker.
+// The client's calls about keys, statistics and workers, against the API and a worker.
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { Posthorn, PosthornError } from '../../src/client/client.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { until } from '../support/until.ts'
 
-const ADMIN_KEY = 'a-key-of-the-keys-and-figures-tests'
+const ADMIN_KEY = 'a-key-of-the-keys-and-stats-tests'
 
 let deployment: Deployment
 let posthorn: Posthorn

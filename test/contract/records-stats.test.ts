@@ -1,10 +1,10 @@
-// Figures by the minute and counts by endpoint, on both stores.
+// Statistics by the minute and counts by endpoint, on both stores.
 import { describe, expect, test } from 'vitest'
 import { dueAt } from '../../src/job/job.ts'
 import {
   DURATION_BOUNDS_MS,
-  MAX_FIGURES_ADDED,
-  type MinuteFigures,
+  MAX_MINUTE_STATS_ADDED,
+  type MinuteStats,
 } from '../../src/store/records.ts'
 import { MAX_STATS_NAMES } from '../../src/store/store.ts'
 import { ENGINES } from '../support/engines.ts'
@@ -27,12 +27,12 @@ const MINUTE_MS = 60_000
 const CLOCKS_DIFFER_MS = 50
 const NONE = { queued: 0, due: 0, running: 0, dead: 0, oldestDueAt: null, more: false }
 
-describe.each(ENGINES)('figures on %s', (engine) => {
+describe.each(ENGINES)('minute statistics on %s', (engine) => {
   const place = useStore(engine)
   const thisMinute = () => Math.floor(place.store.clock.now() / MINUTE_MS) * MINUTE_MS
 
   /** `ended` counts in the first bucket, one in the last. */
-  function figuresOf(endpoint: string, minute: number, ended = 1): MinuteFigures {
+  function minuteStatsOf(endpoint: string, minute: number, ended = 1): MinuteStats {
     const durations = Array<number>(DURATION_BOUNDS_MS.length + 1).fill(0)
     durations[0] = ended
     durations[DURATION_BOUNDS_MS.length] = 1
@@ -41,26 +41,29 @@ describe.each(ENGINES)('figures on %s', (engine) => {
 
   let reportCount = 0
   /** A report of its own. */
-  const add = (figures: MinuteFigures[], store = place.store) =>
-    store.addFigures(figures, { writer: 'test', number: ++reportCount })
+  const add = (stats: MinuteStats[], store = place.store) =>
+    store.addMinuteStats(stats, { writer: 'test', number: ++reportCount })
 
   const sinceOf = async (endpoint: string, instant: number) =>
-    (await place.store.figuresSince(instant, endpoint)).figures
+    (await place.store.minuteStatsSince(instant, endpoint)).stats
 
-  test('figures of one minute and endpoint add up, whichever process adds', async () => {
+  test('statistics of one minute and endpoint add up, whichever process adds', async () => {
     const [name, another] = [freshName(), freshName()]
     const minute = thisMinute()
     const stores = [place.store, await place.open(), await place.open()]
     await Promise.all(
       Array.from({ length: 12 }, (_, i) =>
-        stores[i % 3]?.addFigures([figuresOf(name, minute, 2), figuresOf(another, minute)], {
-          writer: `writer-${i}`,
-          number: 1,
-        }),
+        stores[i % 3]?.addMinuteStats(
+          [minuteStatsOf(name, minute, 2), minuteStatsOf(another, minute)],
+          {
+            writer: `writer-${i}`,
+            number: 1,
+          },
+        ),
       ),
     )
     const [sum, ...others] = await sinceOf(name, minute)
-    const { durations } = figuresOf(name, minute)
+    const { durations } = minuteStatsOf(name, minute)
     durations[0] = 24
     durations[DURATION_BOUNDS_MS.length] = 12
     expect(sum).toEqual({ minute, endpoint: name, succeeded: 24, failed: 12, durations })
@@ -68,10 +71,10 @@ describe.each(ENGINES)('figures on %s', (engine) => {
     expect(await sinceOf(another, minute)).toMatchObject([{ succeeded: 12, failed: 12 }])
   })
 
-  test('figures are read from the minute that holds the instant on, oldest first', async () => {
+  test('statistics are read from the minute that holds the instant on, oldest first', async () => {
     const name = freshName()
     const minutes = [3, 1, 2, 0].map((ago) => thisMinute() - ago * MINUTE_MS)
-    await add(minutes.map((minute) => figuresOf(name, minute)))
+    await add(minutes.map((minute) => minuteStatsOf(name, minute)))
     const [oldest = 0, ...later] = minutes.toSorted()
     const all = await sinceOf(name, oldest + MINUTE_MS - 1)
     expect(all.map(({ minute }) => minute)).toEqual([oldest, ...later])
@@ -81,13 +84,15 @@ describe.each(ENGINES)('figures on %s', (engine) => {
 
   test('a report of as many rows as are taken is added as a whole, and a larger one refused', async () => {
     const minute = thisMinute()
-    const rows = Array.from({ length: MAX_FIGURES_ADDED }, (_, i) => figuresOf(`many-${i}`, minute))
+    const rows = Array.from({ length: MAX_MINUTE_STATS_ADDED }, (_, i) =>
+      minuteStatsOf(`many-${i}`, minute),
+    )
     await add(rows)
-    const { figures, more } = await place.store.figuresSince(minute, null)
+    const { stats, more } = await place.store.minuteStatsSince(minute, null)
     expect(more).toBe(false)
-    const found = figures.map(({ endpoint }) => endpoint)
+    const found = stats.map(({ endpoint }) => endpoint)
     expect(found.filter((name) => name.startsWith('many-'))).toHaveLength(rows.length)
-    await expect(add([...rows, figuresOf('many-more', minute)])).rejects.toThrow(RangeError)
+    await expect(add([...rows, minuteStatsOf('many-more', minute)])).rejects.toThrow(RangeError)
   })
 })
 

@@ -1,7 +1,7 @@
 // Statistics, per minute and endpoint, of the attempts that this process ended.
 // minute-stat-reports.ts writes them to the store.
 import type { Outcome } from '../job/job.ts'
-import { DURATION_BOUNDS_MS, type MinuteFigures } from '../store/records.ts'
+import { DURATION_BOUNDS_MS, type MinuteStats } from '../store/records.ts'
 
 const MINUTE_MS = 60_000
 /**
@@ -17,17 +17,17 @@ const NOT_COUNTED: ReadonlySet<Outcome> = new Set([
 /** Limit of rows, one for each minute and endpoint, so that memory is bounded. */
 const MAX_OPEN = 10_000
 
-export interface MinuteStats {
+export interface MinuteStatsBuffer {
   /** @param now epoch milliseconds by the store's clock */
   add(endpoint: string, outcome: Outcome, durationMs: number, now: number): void
   /** Returns the rows added since the last call. */
-  take(): MinuteFigures[]
+  take(): MinuteStats[]
   /** Returns how many attempts were left out since the last call: there were too many endpoints. */
   takeLeftOut(): number
 }
 
-export function createMinuteStats(): MinuteStats {
-  let open = new Map<string, MinuteFigures>()
+export function createMinuteStatsBuffer(): MinuteStatsBuffer {
+  let open = new Map<string, MinuteStats>()
   let leftOut = 0
   return {
     add(endpoint, outcome, durationMs, now) {
@@ -38,13 +38,13 @@ export function createMinuteStats(): MinuteStats {
         leftOut++
         return
       }
-      const figures = open.get(key) ?? emptyFigures(minute, endpoint)
-      open.set(key, figures)
-      if (outcome === 'succeeded') figures.succeeded++
-      else figures.failed++
+      const stats = open.get(key) ?? emptyStats(minute, endpoint)
+      open.set(key, stats)
+      if (outcome === 'succeeded') stats.succeeded++
+      else stats.failed++
       const bucket = DURATION_BOUNDS_MS.findIndex((boundMs) => durationMs <= boundMs)
       const at = bucket === -1 ? DURATION_BOUNDS_MS.length : bucket
-      figures.durations[at] = (figures.durations[at] as number) + 1
+      stats.durations[at] = (stats.durations[at] as number) + 1
     },
     take() {
       const taken = [...open.values()]
@@ -59,7 +59,7 @@ export function createMinuteStats(): MinuteStats {
   }
 }
 
-function emptyFigures(minute: number, endpoint: string): MinuteFigures {
+function emptyStats(minute: number, endpoint: string): MinuteStats {
   const durations = Array.from({ length: DURATION_BOUNDS_MS.length + 1 }, () => 0)
   return { minute, endpoint, succeeded: 0, failed: 0, durations }
 }

@@ -5,20 +5,20 @@ import { type StoreSettings, StoreUnusable } from './store.ts'
 
 /** A schedule that was put anew under a key at hand is found again after so long. */
 const REMEMBERED_MS = 60_000
-/** A wrong key makes all unreadable: then nothing is gained by remembering each. */
+/** With a wrong key that is all of them: then nothing is gained by remembering each. */
 const MAX_REMEMBERED = 10_000
 
-export interface UnreadableSchedules {
+export interface UndecryptableSchedules {
   /** At most MAX_REMEMBERED: those to look past. */
   names(): string[]
   /** What `open` returns; null, and remembered, when no key opens the settings of this schedule. */
   openOrNote<T>(name: string, open: () => T): T | null
 }
 
-export function rememberUnreadableSchedules(
+export function rememberUndecryptableSchedules(
   warn: StoreSettings['warn'],
   monotonicMs: () => number = () => performance.now(),
-): UnreadableSchedules {
+): UndecryptableSchedules {
   const remembered = new Set<string>()
   let rememberedSince = 0
 

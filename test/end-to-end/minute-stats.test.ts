@@ -1,4 +1,4 @@
-// What Posthorn says is a promise: every figure is what a receiver and a client counted, for every
+// What Posthorn says is a promise: every number is what a receiver and a client counted, for every
 // outcome of attempts that are sent, completed later and pulled, over several workers, through a
 // stop and a kill. What a kill costs is known to the attempt.
 import { createServer, type Server } from 'node:net'
@@ -13,7 +13,7 @@ import { until } from '../support/until.ts'
 const LEASE_MS = 15_000
 const DEADLINE_MS = 60_000
 const TEST_MS = 180_000
-/** A process reports its minute figures this often. */
+/** A process reports its minute statistics this often. */
 const REPORT_MS = 5_000
 const JOBS = 5
 const MAX_READS = 10
@@ -382,7 +382,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
         for (const id of ids) held.get(id)?.(200)
       }
 
-      // A worker that is asked to stop gives back what it holds, says so, and reports its figures.
+      // A worker that is asked to stop gives back what it holds, says so, and reports its counts.
       const parted = await enqueue('parted', 8)
       await receiver.waitFor(() => requestsAt('parted').length === 8, DEADLINE_MS)
       const ofB = (await jobs(parted)).filter(({ lease }) => lease.workerId === 'worker-b').length
@@ -396,7 +396,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
       expect((await minutes('parted')).failed).toBe(0)
 
       // Now one works alone. What it ended just before it is killed is in its log and in the jobs,
-      // and not yet in the minute figures.
+      // and not yet in the minute statistics.
       const heldIds = await enqueue('held', 4)
       await receiver.waitFor(() => requestsAt('held').length === 4, DEADLINE_MS)
       const [marker] = await enqueue('quick', 1)

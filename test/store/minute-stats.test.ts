@@ -1,6 +1,6 @@
-// Reading figures: minutes that were cut off are left out.
+// Reading minute statistics: minutes that were cut off are left out.
 import { expect, test } from 'vitest'
-import { minuteOf, wholeMinutes } from '../../src/store/minute-figures.ts'
+import { minuteOf, wholeMinutes } from '../../src/store/minute-stats.ts'
 
 const at = (minute: number, endpoint: string) => ({
   minute,
@@ -10,17 +10,17 @@ const at = (minute: number, endpoint: string) => ({
   durations: [],
 })
 
-test('figures come oldest first', () => {
+test('statistics come oldest first', () => {
   const newestFirst = [at(120_000, 'a'), at(60_000, 'b'), at(60_000, 'a')]
-  expect(wholeMinutes(newestFirst)).toEqual({ figures: newestFirst.toReversed(), more: false })
-  expect(wholeMinutes([])).toEqual({ figures: [], more: false })
+  expect(wholeMinutes(newestFirst)).toEqual({ stats: newestFirst.toReversed(), more: false })
+  expect(wholeMinutes([])).toEqual({ stats: [], more: false })
 })
 
 test('of more than fit, the oldest minute is left out, for some of it may be missing', () => {
   const newestFirst = [at(120_000, 'b'), at(120_000, 'a'), at(60_000, 'b')]
-  const figures = [at(120_000, 'a'), at(120_000, 'b')]
-  expect(wholeMinutes(newestFirst, 2)).toEqual({ figures, more: true })
-  expect(wholeMinutes(newestFirst, 3).figures).toHaveLength(3)
+  const stats = [at(120_000, 'a'), at(120_000, 'b')]
+  expect(wholeMinutes(newestFirst, 2)).toEqual({ stats, more: true })
+  expect(wholeMinutes(newestFirst, 3).stats).toHaveLength(3)
 })
 
 test('a minute holds its first instant and not its end', () => {

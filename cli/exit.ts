@@ -2,7 +2,7 @@
 import { PosthornError } from '../src/client/posthorn-error.ts'
 import { ConfigError } from '../src/config.ts'
 import { ListenFailed } from '../src/http/listening.ts'
-import { SettingUnusable, StoreUnavailable, StoreUnusable } from '../src/store/store.ts'
+import { SettingUnusable, StoreUnavailable, StoreUnusable } from '../src/store/store-errors.ts'
 import { cleaned } from './terminal-text.ts'
 
 export const EXIT = {

@@ -3,7 +3,9 @@
 // follows what was written in time: additive increase, multiplicative decrease, down to one (Chiu
 // and Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance", 1989;
 // Jacobson, "Congestion Avoidance and Control", 1988).
-import { STORE_DEADLINE_MS, StoreUnavailable } from './store/store.ts'
+
+import { STORE_DEADLINE_MS } from './store/store.ts'
+import { StoreUnavailable } from './store/store-errors.ts'
 
 /** A write that took more than this share of its deadline was almost too large. */
 const SLOW_SHARE = 2 / 3

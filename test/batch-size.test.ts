@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { createBatchSize } from '../src/batch-size.ts'
-import { StoreUnavailable } from '../src/store/store.ts'
+import { StoreUnavailable } from '../src/store/store-errors.ts'
 
 const DEADLINE_MS = 2_700
 const MAX = 500

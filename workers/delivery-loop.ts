@@ -20,14 +20,8 @@ import { type BatchSize, createBatchSize } from '../src/batch-size.ts'
 import { type Endpoint, endpointState } from '../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../src/job/job.ts'
 import { PollLoop, waitBackOff } from '../src/loop.ts'
-import {
-  type Claim,
-  type EndpointShare,
-  type Store,
-  StoreUnavailable,
-  StoreUnusable,
-  Undecryptable,
-} from '../src/store/store.ts'
+import type { Claim, EndpointShare, Store } from '../src/store/store.ts'
+import { StoreUnavailable, StoreUnusable, Undecryptable } from '../src/store/store-errors.ts'
 import { traceClaim } from '../src/tracing.ts'
 import type { EndpointCache } from './endpoint-cache.ts'
 import { fairShares, type ReadyEndpoint } from './fair-shares.ts'

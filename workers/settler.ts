@@ -3,8 +3,8 @@
 import type { Logger } from 'pino'
 import { createBatchSize } from '../src/batch-size.ts'
 import { waitBackOff } from '../src/loop.ts'
-import type { Settlement, SettleResult } from '../src/store/settlement.ts'
-import { type Store, StoreUnavailable } from '../src/store/store.ts'
+import type { Settlement, SettleResult, Store } from '../src/store/store.ts'
+import { StoreUnavailable } from '../src/store/store-errors.ts'
 import type { WritePacer } from './write-pacer.ts'
 
 /** Limit of outcomes in one write. The worker's unsettled jobs limit how many can wait. */

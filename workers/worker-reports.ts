@@ -2,10 +2,9 @@
 // can say that no worker is live.
 import type { Logger } from 'pino'
 import { PollLoop } from '../src/loop.ts'
-import type { WorkerReport } from '../src/store/records.ts'
-import type { Store } from '../src/store/store.ts'
+import type { Store, WorkerReport } from '../src/store/store.ts'
 
-/** A worker that misses two reports no longer counts as live (src/store/records.ts). */
+/** A worker that misses two reports no longer counts as live (src/store/worker-liveness.ts). */
 const INTERVAL_MS = 2_000
 /** Reports take at most this share of the time: a slow store has jobs to settle. */
 const REPORT_SHARE = 1 / 10

@@ -8,9 +8,8 @@ import {
   newSecret,
 } from '../../src/endpoint/endpoint.ts'
 import { AppError } from '../../src/errors.ts'
-import type { EndpointCounts, PutEndpointResult } from '../../src/store/endpoint-results.ts'
 import { type IfVersion, isMet } from '../../src/store/precondition.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { EndpointCounts, PutEndpointResult, Store } from '../../src/store/store.ts'
 import type { AddressPolicy } from '../../src/webhook/address-policy.ts'
 import { changedSettings, type EndpointChange, endpointView } from '../../src/wire/endpoints.ts'
 import { etagOf, stale } from '../http/conditional.ts'

@@ -4,8 +4,7 @@ import { z } from 'zod'
 import { createBatchSize } from '../../src/batch-size.ts'
 import { ENDPOINT_NAME_SHAPE } from '../../src/endpoint/endpoint.ts'
 import { AppError } from '../../src/errors.ts'
-import type { DeleteEndpointResult, EndpointCounts } from '../../src/store/endpoint-results.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { DeleteEndpointResult, EndpointCounts, Store } from '../../src/store/store.ts'
 import type { AddressPolicy } from '../../src/webhook/address-policy.ts'
 import {
   type EndpointBody,

@@ -6,12 +6,8 @@ import type { BatchSize } from '../../src/batch-size.ts'
 import { AppError } from '../../src/errors.ts'
 import type { NewJob } from '../../src/job/job.ts'
 import type { ApiMetrics } from '../../src/stats/metrics.ts'
-import {
-  type EnqueueResult,
-  STORE_DEADLINE_MS,
-  type Store,
-  StoreUnavailable,
-} from '../../src/store/store.ts'
+import { type EnqueueResult, STORE_DEADLINE_MS, type Store } from '../../src/store/store.ts'
+import { StoreUnavailable } from '../../src/store/store-errors.ts'
 import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
 import { invalidRequest } from '../../src/wire/field-errors.ts'
 import {

@@ -7,8 +7,7 @@ import type { JobChange } from '../../src/job/edit.ts'
 import type { Job, JobState, NewJob } from '../../src/job/job.ts'
 import { isJobId, newJobId } from '../../src/job/job-id.ts'
 import type { ApiMetrics } from '../../src/stats/metrics.ts'
-import type { EditResult, RetryResult } from '../../src/store/job-commands.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { EditResult, RetryResult, Store } from '../../src/store/store.ts'
 import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
 import {
   type EditBody,

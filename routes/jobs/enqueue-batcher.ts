@@ -7,12 +7,8 @@
 import type { BatchSize } from '../../src/batch-size.ts'
 import { AppError } from '../../src/errors.ts'
 import type { NewJob } from '../../src/job/job.ts'
-import {
-  type EnqueueResult,
-  STORE_DEADLINE_MS,
-  type Store,
-  StoreUnavailable,
-} from '../../src/store/store.ts'
+import { type EnqueueResult, STORE_DEADLINE_MS, type Store } from '../../src/store/store.ts'
+import { StoreUnavailable } from '../../src/store/store-errors.ts'
 
 const MAX_WRITES_IN_FLIGHT = 2
 const MAX_BATCH_BYTES = 1_048_576

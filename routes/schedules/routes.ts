@@ -9,8 +9,8 @@ import { jobByHand, readSettings } from '../../src/schedule/schedule.ts'
 import { nextTick } from '../../src/schedule/timing.ts'
 import type { ApiMetrics } from '../../src/stats/metrics.ts'
 import { type IfVersion, isMet } from '../../src/store/precondition.ts'
-import type { PutScheduleResult, Schedule, ScheduleChange } from '../../src/store/records.ts'
-import { type Store, StoreUnusable } from '../../src/store/store.ts'
+import type { PutScheduleResult, Schedule, ScheduleChange, Store } from '../../src/store/store.ts'
+import { StoreUnusable } from '../../src/store/store-errors.ts'
 import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
 import {
   hopsOf,

@@ -2,7 +2,7 @@
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import type { ApiMetrics, QueueSnapshot } from '../../src/stats/metrics.ts'
-import { StoreUnavailable } from '../../src/store/store.ts'
+import { StoreUnavailable } from '../../src/store/store-errors.ts'
 import { noQuery } from '../http/route-schema.ts'
 
 /**

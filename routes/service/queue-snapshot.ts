@@ -2,13 +2,9 @@
 // seconds.
 import { type Endpoint, endpointState } from '../../src/endpoint/endpoint.ts'
 import type { DeletedEndpointStats, EndpointStats, QueueSnapshot } from '../../src/stats/metrics.ts'
-import { canDeliver } from '../../src/store/records.ts'
-import {
-  MAX_STATS_NAMES,
-  STORE_DEADLINE_MS,
-  type Store,
-  StoreUnavailable,
-} from '../../src/store/store.ts'
+import { MAX_STATS_NAMES, STORE_DEADLINE_MS, type Store } from '../../src/store/store.ts'
+import { StoreUnavailable } from '../../src/store/store-errors.ts'
+import { canDeliver } from '../../src/store/worker-liveness.ts'
 
 /**
  * A response is at most 5 s old (docs: api, "The rest"); one second is reserved for the look

@@ -8,7 +8,7 @@ import {
   DURATION_BOUNDS_MS,
   MINUTE_STATS_KEPT_MS,
   type MinuteStats,
-} from '../../src/store/records.ts'
+} from '../../src/store/minute-stats.ts'
 import type { Store } from '../../src/store/store.ts'
 import { duration, endpointName, instantText } from '../../src/wire/fields.ts'
 import type { Snapshots } from './queue-snapshot.ts'

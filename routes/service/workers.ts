@@ -1,8 +1,8 @@
 // GET /workers: the workers that reported within the last hour, and which of them are live.
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
-import { hasKey, isLive } from '../../src/store/records.ts'
 import type { Store } from '../../src/store/store.ts'
+import { hasKey, isLive } from '../../src/store/worker-liveness.ts'
 import { instantText, responseInstant } from '../../src/wire/fields.ts'
 import { noQuery } from '../http/route-schema.ts'
 

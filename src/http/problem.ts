@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { AppError, ERRORS } from '../errors.ts'
-import { StoreUnavailable, UNAVAILABLE } from '../store/store.ts'
+import { StoreUnavailable, UNAVAILABLE } from '../store/store-errors.ts'
 
 export const PROBLEM_TYPE = 'application/problem+json'
 

@@ -5,8 +5,9 @@ import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import { createBatchSize } from '../batch-size.ts'
 import { PollLoop } from '../loop.ts'
-import { MAX_MINUTE_STATS_ADDED, type MinuteStats } from '../store/records.ts'
-import { type Store, StoreUnavailable } from '../store/store.ts'
+import { MAX_MINUTE_STATS_ADDED, type MinuteStats } from '../store/minute-stats.ts'
+import type { Store } from '../store/store.ts'
+import { StoreUnavailable } from '../store/store-errors.ts'
 import type { MinuteStatsBuffer } from './minute-stats-buffer.ts'
 
 /** A process that is killed loses the statistics of at most this time. */

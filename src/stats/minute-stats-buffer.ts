@@ -1,7 +1,7 @@
 // Statistics, per minute and endpoint, of the attempts that this process ended.
 // minute-stat-reports.ts writes them to the store.
 import type { Outcome } from '../job/job.ts'
-import { DURATION_BOUNDS_MS, type MinuteStats } from '../store/records.ts'
+import { DURATION_BOUNDS_MS, type MinuteStats } from '../store/minute-stats.ts'
 
 const MINUTE_MS = 60_000
 /**

@@ -1,6 +1,6 @@
 // Whether a store takes writes, as health checks ask it: however many ask, and however often, the
 // store is asked at most once a second, and not at all while it is known from its own writes.
-import { StoreUnavailable, type UnavailableKind } from './store.ts'
+import { StoreUnavailable, type UnavailableKind } from './store-errors.ts'
 
 /** How long the result of a write, or of a proof, stands for the next one. */
 const KNOWN_FOR_MS = 1_000

@@ -1,6 +1,6 @@
 // Secrets at rest: AES-256-GCM with a key id, bound to the name they belong to (NIST SP 800-38D).
 import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto'
-import { StoreUnusable, Undecryptable } from './store.ts'
+import { StoreUnusable, Undecryptable } from './store-errors.ts'
 
 const ALGORITHM = 'aes-256-gcm'
 const VERSION = 'v1'

@@ -9,49 +9,27 @@ import type { Endpoint, EndpointSettings } from '../endpoint/endpoint.ts'
 import type { HealthReport } from '../endpoint/health.ts'
 import type { EndpointRefusal, RequestRefusal } from '../job/acceptance.ts'
 import type { RetryOptions } from '../job/dependencies.ts'
-import type { JobChange } from '../job/edit.ts'
+import type { EditRefusal, JobChange } from '../job/edit.ts'
 import type {
+  Attempt,
   ClaimedJob,
+  Failure,
   FailureReason,
   Job,
   JobState,
   JobSummary,
   Lease,
   NewJob,
+  Progress,
 } from '../job/job.ts'
+import type { SettlingEvent } from '../job/lifecycle.ts'
 import type { Retention } from '../job/retention.ts'
 import type { AttemptTokens } from './attempt-token.ts'
-import type { DeleteEndpointResult, EndpointCounts, PutEndpointResult } from './endpoint-results.ts'
 import type { End } from './ends.ts'
-import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from './job-commands.ts'
+import type { MinuteStats, MinuteStatsRange, MinuteStatsReport } from './minute-stats.ts'
 import type { Outbox, OutboxName } from './outbox.ts'
 import type { IfVersion, OtherVersion } from './precondition.ts'
-import type {
-  ApiMode,
-  DeleteScheduleResult,
-  EndpointStats,
-  MinuteStats,
-  MinuteStatsRange,
-  MinuteStatsReport,
-  PutScheduleResult,
-  Schedule,
-  ScheduleChange,
-  ScheduleMove,
-  StoredKey,
-  UpkeepLease,
-  WorkerRecord,
-  WorkerReport,
-} from './records.ts'
 import type { SetBackLooks } from './set-back-watch.ts'
-import type {
-  Heartbeat,
-  HeartbeatResult,
-  OverdueEnd,
-  OverdueJob,
-  RenewResult,
-  Settlement,
-  SettleResult,
-} from './settlement.ts'
 
 export interface Store {
   /** Decides due times and leases: never the clock of the process that asks. */
@@ -265,6 +243,17 @@ export interface StoreSettings extends Retention {
   reencrypts?: boolean
 }
 
+/**
+ * Newest first for jobs (unless asked otherwise), by name for endpoints. `next` null: there is
+ * nothing beyond.
+ */
+export interface Page<T> {
+  items: T[]
+  next: string | null
+}
+
+// The life of a job.
+
 export type EnqueueResult =
   | { kind: 'inserted'; job: Job }
   /** Its idempotency key, dedupe key or origin was known: the job that has it, as it is now. */
@@ -280,6 +269,16 @@ export type EnqueueResult =
   | { kind: 'id_taken'; jobId: string }
   | EndpointRefusal
   | RequestRefusal
+
+/**
+ * Endpoints with queued jobs that became due after `since` and until now; with `since` null all
+ * endpoints with queued jobs. An endpoint may be named without need, but none is left out.
+ */
+export interface Due {
+  endpoints: string[]
+  /** The earliest runAt still to come, or null. */
+  nextAt: number | null
+}
 
 /** How many jobs of one endpoint a worker asks for. */
 export interface EndpointShare {
@@ -314,14 +313,22 @@ export interface LimitedEndpoint {
 }
 
 /**
- * Endpoints with queued jobs that became due after `since` and until now; with `since` null all
- * endpoints with queued jobs. An endpoint may be named without need, but none is left out.
+ * How a holder tells the end of its attempt, or that its handler goes on and reports later.
+ * Instants by the store's clock. Of a superseded job reschedule and postpone apply as `withdraw`.
  */
-export interface Due {
-  endpoints: string[]
-  /** The earliest runAt still to come, or null. */
-  nextAt: number | null
-}
+export type Settlement = Lease &
+  (
+    | { event: Extract<SettlingEvent, 'await'>; leaseExpiresAt: number }
+    | ({ attempt: Attempt } & (
+        | {
+            event: Extract<SettlingEvent, 'succeed'>
+            result: string | null
+            resultTruncated: boolean
+          }
+        | { event: Extract<SettlingEvent, 'reschedule' | 'postpone'>; runAt: number }
+        | { event: Extract<SettlingEvent, 'bury'>; failure: Failure }
+      ))
+  )
 
 export interface SettleOptions {
   /** It survives power loss, since an HTTP answer reports it. */
@@ -329,6 +336,30 @@ export interface SettleOptions {
   /** They may be stored: an earlier write was not answered. What is stored is not written again. */
   isRepeat?: boolean
 }
+
+/**
+ * `already_applied`: this very settlement was stored before, and its answer was lost. Known by
+ * fence, lease id and outcome of an attempt among the last; the event must be the same too, but
+ * that handlers' failures (outcome `failed`) may have led to reschedule or bury.
+ */
+export type SettleResult = 'applied' | 'already_applied' | 'lease_lost'
+export type RenewResult = 'applied' | 'lease_lost'
+
+export interface Heartbeat {
+  /** null: what was said before stays. */
+  progress: Omit<Progress, 'at'> | null
+  /** null: completionTimeoutMs of one that awaits completion, its own lease of a pulled one. */
+  extendMs: number | null
+  completionTimeoutMs: number
+}
+
+export type HeartbeatResult =
+  | { kind: 'applied'; leaseExpiresAt: number }
+  /** The job was cancelled while this lease held it. */
+  | { kind: 'cancelled' }
+  /** The endpoint of the job was deleted while this lease held it. */
+  | { kind: 'evicted' }
+  | { kind: 'lease_lost' }
 
 export interface SweepOptions {
   /** Limit of jobs for each kind of finding. */
@@ -351,6 +382,54 @@ export interface SweepCounts {
   purged: number
 }
 
+/** A job whose deadline of completion has passed, with what decides about it. */
+export interface OverdueJob extends Lease {
+  endpoint: string
+  /** As it was seen: the guard of what follows. */
+  leaseExpiresAt: number
+  claimedAt: number
+  workerId: string
+  attemptNumber: number
+  attemptsLeft: number
+  maxAttempts: number
+  freeAttempts: number
+  firstRunAt: number
+  promotedAt: number | null
+  expiresAt: number | null
+  retry: ClaimedJob['retry']
+}
+
+/** Of a superseded job either applies as `withdraw_lost`. */
+export type OverdueEnd = Lease & { endpoint: string; leaseExpiresAt: number; attempt: Attempt } & (
+    | { event: 'time_out'; runAt: number }
+    | { event: 'bury_timed_out'; failure: Failure }
+  )
+
+// Requests about jobs.
+
+export type CommandResult =
+  | { kind: 'applied' }
+  | { kind: 'refused'; state: JobState }
+  | { kind: 'not_found' }
+
+export type RetryResult =
+  | Exclude<CommandResult, { kind: 'applied' }>
+  /** `waived`: dependencies that it no longer waits for; absent when there are none. */
+  | { kind: 'applied'; waived?: string[] }
+  /** The endpoint is gone or being deleted. */
+  | { kind: 'unknown_endpoint' }
+  /** Another job has its dedupe key by now. */
+  | { kind: 'dedupe_conflict'; jobId: string }
+  /** Of a bulk retry: it depends on these, which stay dead, cancelled or gone. */
+  | { kind: 'dependency_failed'; jobIds: string[] }
+
+export type EditResult = { kind: 'applied'; job: Job } | { kind: 'not_found' } | EditRefusal
+
+export type DeleteJobResult =
+  | CommandResult
+  /** `ifVersion` is another version. */
+  | { kind: 'stale'; version: number }
+
 export interface JobQuery {
   endpoint?: string
   states?: JobState[]
@@ -366,55 +445,126 @@ export interface JobQuery {
   limit: number
 }
 
-/** Newest first for jobs (unless asked otherwise), by name for endpoints. `next` null: there is nothing beyond. */
-export interface Page<T> {
-  items: T[]
-  next: string | null
+// Endpoints.
+
+export type PutEndpointResult =
+  | { kind: 'created' | 'replaced'; endpoint: Endpoint }
+  /** `ifVersion` is not met; null: there is no such endpoint. */
+  | { kind: 'stale'; version: number | null }
+  | { kind: 'being_deleted' }
+
+export interface EndpointCounts {
+  queued: number
+  running: number
+  more: boolean
 }
 
-/** Why a store cannot be used now, in words for a client: no path, no text of a driver. */
-export const UNAVAILABLE = {
-  no_answer: 'did not answer in time',
-  locked: 'is locked by another process',
-  full: 'cannot store anything: its disk is full',
-  read_only: 'cannot be written: it is read-only',
-  disk_error: 'cannot be read or written: its disk reports an error',
-  damaged: 'is damaged',
-  key_file: 'cannot encrypt secrets: its key file cannot be read or holds no key',
-  removed: 'was removed or replaced while it was in use',
-  closed: 'is closed',
-} as const
-export type UnavailableKind = keyof typeof UNAVAILABLE
+export type DeleteEndpointResult =
+  | { kind: 'deleted' | 'deleting' | 'not_found' }
+  | { kind: 'in_use'; counts: EndpointCounts; scheduleName: string | null }
+  | { kind: 'stale'; version: number }
 
-/** The store cannot be used now. A write may have happened. */
-export class StoreUnavailable extends Error {
-  override readonly name = 'StoreUnavailable'
-  readonly kind: UnavailableKind
+// Schedules.
 
-  /** @param message for the log: it may name the file or the server */
-  constructor(message: string, options: { cause?: unknown; kind?: UnavailableKind } = {}) {
-    super(message, 'cause' in options ? { cause: options.cause } : {})
-    this.kind = options.kind ?? 'no_answer'
-  }
+/** A schedule as stored: what it means is src/schedule's. */
+export interface ScheduleChange {
+  name: string
+  /** Where its jobs go. */
+  endpoint: string
+  paused: boolean
+  /** JSON text, sealed at rest: timing, options and the template of its jobs. */
+  settings: string
+  payload: Uint8Array
+  /** null: no tick is to come. */
+  nextRunAt: number | null
 }
 
-/**
- * The store can not be used as it is: a wrong file, a newer schema, a wrong key. Ends the start.
- */
-export class StoreUnusable extends Error {
-  override readonly name = 'StoreUnusable'
+export interface Schedule extends ScheduleChange {
+  lastJobId: string | null
+  /** Why the last tick made no job; null: it made one. */
+  lastError: string | null
+  createdAt: number
+  updatedAt: number
+  /** Raised by what people change, not by ticks. */
+  version: number
 }
 
-/** No key opens what is encrypted. */
-export class Undecryptable extends StoreUnusable {
-  /** What it belongs to: the name of an endpoint or a schedule, or the id of a job. */
-  readonly owner: string
-
-  constructor(message: string, owner: string) {
-    super(message)
-    this.owner = owner
-  }
+export interface ScheduleMove {
+  name: string
+  /** Guards: as read. */
+  version: number
+  tickAt: number | null
+  nextRunAt: number | null
+  /** undefined: it stays. */
+  lastJobId?: string
+  lastError: string | null
 }
 
-/** A setting beside STORE_URL is missing, or names what must not be used. */
-export class SettingUnusable extends StoreUnusable {}
+export type PutScheduleResult =
+  | { kind: 'created' | 'replaced'; schedule: Schedule }
+  /** `ifVersion` is not met; null: there is no such schedule. */
+  | { kind: 'stale'; version: number | null }
+  | { kind: 'unknown_endpoint' }
+
+export type DeleteScheduleResult =
+  | { kind: 'deleted' | 'not_found' }
+  | { kind: 'stale'; version: number }
+
+// Keys, workers, statistics, upkeep.
+
+export const MAX_KEYS = 1_000
+export const KEY_SCOPES = ['enqueue', 'work', 'admin'] as const
+export type KeyScope = (typeof KEY_SCOPES)[number]
+
+/** An API key: never itself, only its SHA-256. */
+export interface StoredKey {
+  id: string
+  name: string
+  scope: KeyScope
+  /** Base64. */
+  hash: string
+  createdAt: number
+}
+
+export const MAX_WORKERS = 1_000
+export const WORKER_KEPT_MS = 3_600_000
+
+export interface WorkerReport {
+  id: string
+  version: string
+  startedAt: number
+  concurrency: number
+  inFlight: number
+  /** See Store.encryptionKeyIds. */
+  keyIds: string[]
+}
+
+export interface WorkerRecord extends WorkerReport {
+  seenAt: number
+}
+
+export interface EndpointStats {
+  /** Due ones included. */
+  queued: number
+  due: number
+  running: number
+  dead: number
+  /** Since when the job is due that has been due longest; null: none is due. */
+  oldestDueAt: number | null
+  /** A count is MAX_COUNT, and the true one larger. */
+  more: boolean
+}
+
+/** The right to do the upkeep for all processes, until `leaseMs` from now. */
+export interface UpkeepLease {
+  /** The process. */
+  holder: string
+  leaseMs: number
+}
+
+export interface ApiMode {
+  /** No API key is set: loopback targets are allowed. */
+  localMode: boolean
+  /** Base of the URLs that handlers are given; null: none is known. */
+  publicUrl: string | null
+}

@@ -1,7 +1,9 @@
 // Schedules whose settings no configured key opens: lists and ticks go on without them. They are
 // remembered for a while, so that each is told of once in that time and looked past meanwhile:
 // however many there are at the head of what is due, they hold up none of the others.
-import { type StoreSettings, StoreUnusable } from './store.ts'
+
+import type { StoreSettings } from './store.ts'
+import { StoreUnusable } from './store-errors.ts'
 
 /** A schedule that was put anew under a key at hand is found again after so long. */
 const REMEMBERED_MS = 60_000

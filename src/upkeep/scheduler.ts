@@ -10,9 +10,8 @@ import type { NewJob } from '../job/job.ts'
 import { PollLoop } from '../loop.ts'
 import { type DueTicks, dueTicks, tickAfterSetBack } from '../schedule/due-ticks.ts'
 import { jobOfTick, readSettings, type ScheduleSettings } from '../schedule/schedule.ts'
-import type { Schedule, ScheduleMove } from '../store/records.ts'
 import type { SetBackLooks } from '../store/set-back-watch.ts'
-import type { EnqueueResult, Page, Store } from '../store/store.ts'
+import type { EnqueueResult, Page, Schedule, ScheduleMove, Store } from '../store/store.ts'
 
 /** Longest time between looks. Looks come just after a whole second, when cron ticks are due. */
 const POLL_INTERVAL_MS = 1_000

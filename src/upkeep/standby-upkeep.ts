@@ -3,8 +3,8 @@
 // starts.
 import type { Logger } from 'pino'
 import { PollLoop } from '../loop.ts'
-import { canDeliver } from '../store/records.ts'
 import type { Store } from '../store/store.ts'
+import { canDeliver } from '../store/worker-liveness.ts'
 
 const LOOK_INTERVAL_MS = 1_500
 /**

@@ -19,7 +19,7 @@ import { httpUrlProblem } from '../endpoint/http-url.ts'
 import { formatDuration } from '../job/duration.ts'
 import { DEFAULT_RETRY, effectivePolicy } from '../job/retry-policy.ts'
 import { isPlainText } from '../plain-text.ts'
-import type { EndpointCounts } from '../store/endpoint-results.ts'
+import type { EndpointCounts } from '../store/store.ts'
 import {
   DAY_MS,
   duration,

@@ -22,7 +22,7 @@ import {
   type Timing,
   timingProblem,
 } from '../schedule/timing.ts'
-import type { Schedule, ScheduleChange } from '../store/records.ts'
+import type { Schedule, ScheduleChange } from '../store/store.ts'
 import {
   duration,
   endpointName,

@@ -2,8 +2,7 @@
 // move, and ends that are written once, by who has the right to.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, NewJob } from '../../src/job/job.ts'
-import type { Heartbeat, OverdueEnd, OverdueJob } from '../../src/store/settlement.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { Heartbeat, OverdueEnd, OverdueJob, Store } from '../../src/store/store.ts'
 import { ENGINES } from '../support/engines.ts'
 import { useStore } from '../support/stores.ts'
 import {

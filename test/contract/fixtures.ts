@@ -4,8 +4,7 @@ import type { HealthReport } from '../../src/endpoint/health.ts'
 import type { Attempt, ClaimedJob, Job, JobState, Lease, NewJob } from '../../src/job/job.ts'
 import { newJobId } from '../../src/job/job-id.ts'
 import { DEFAULT_RETRY } from '../../src/job/retry-policy.ts'
-import type { Settlement } from '../../src/store/settlement.ts'
-import type { Holder, Store, SweepCounts } from '../../src/store/store.ts'
+import type { Holder, Settlement, Store, SweepCounts } from '../../src/store/store.ts'
 import { until } from '../support/until.ts'
 
 /** No lease of this length ends within a test run. */

@@ -2,7 +2,7 @@
 // and a token speaks for one attempt of one job.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, Lease } from '../../src/job/job.ts'
-import type { Heartbeat, HeartbeatResult } from '../../src/store/settlement.ts'
+import type { Heartbeat, HeartbeatResult } from '../../src/store/store.ts'
 import { ENGINES } from '../support/engines.ts'
 import { useStore } from '../support/stores.ts'
 import {

@@ -1,7 +1,7 @@
 // API keys, workers, and what the API says of itself, on both stores.
 import { randomBytes } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
-import { MAX_KEYS, type StoredKey, type WorkerReport } from '../../src/store/records.ts'
+import { MAX_KEYS, type StoredKey, type WorkerReport } from '../../src/store/store.ts'
 import { ENGINES } from '../support/engines.ts'
 import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'

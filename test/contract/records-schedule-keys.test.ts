@@ -1,8 +1,7 @@
 // Schedules whose settings were sealed with another key than those at hand, on both stores.
 import { randomBytes } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
-import type { ScheduleChange } from '../../src/store/records.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { ScheduleChange, Store } from '../../src/store/store.ts'
 import { ENGINES } from '../support/engines.ts'
 import { useStore } from '../support/stores.ts'
 import { addEndpoint } from './fixtures.ts'

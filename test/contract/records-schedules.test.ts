@@ -1,7 +1,6 @@
 // Schedules as records, on both stores: compare-and-set by people and by ticks, secrecy, order.
 import { describe, expect, test } from 'vitest'
-import type { Schedule, ScheduleChange } from '../../src/store/records.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { Schedule, ScheduleChange, Store } from '../../src/store/store.ts'
 import { ENGINES } from '../support/engines.ts'
 import { useStore } from '../support/stores.ts'
 import { addEndpoint, freshName } from './fixtures.ts'

@@ -5,7 +5,7 @@ import {
   DURATION_BOUNDS_MS,
   MAX_MINUTE_STATS_ADDED,
   type MinuteStats,
-} from '../../src/store/records.ts'
+} from '../../src/store/minute-stats.ts'
 import { MAX_STATS_NAMES } from '../../src/store/store.ts'
 import { ENGINES } from '../support/engines.ts'
 import { useStore } from '../support/stores.ts'

@@ -1,7 +1,7 @@
 // What a holder's writes promise: recorded once, by the holder only, whatever races it.
 import { describe, expect, test } from 'vitest'
 import { type ClaimedJob, firstDueAt } from '../../src/job/job.ts'
-import type { Settlement } from '../../src/store/settlement.ts'
+import type { Settlement } from '../../src/store/store.ts'
 import { ENGINES } from '../support/engines.ts'
 import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'

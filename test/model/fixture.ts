@@ -3,8 +3,7 @@
 import { expect } from 'vitest'
 import { type Endpoint, newSecret } from '../../src/endpoint/endpoint.ts'
 import { isFinal, type Job, type Lease } from '../../src/job/job.ts'
-import type { OverdueJob } from '../../src/store/settlement.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { OverdueJob, Store } from '../../src/store/store.ts'
 import { settingsOf } from '../contract/fixtures.ts'
 import type { ModelJob, World } from './job-model.ts'
 

@@ -2,7 +2,7 @@
 // with the same answer. Leases that are long over are used as well, on purpose.
 import { expect } from 'vitest'
 import type { Attempt, Lease } from '../../src/job/job.ts'
-import type { Settlement } from '../../src/store/settlement.ts'
+import type { Settlement } from '../../src/store/store.ts'
 import { holderOf, LONG_LEASE_MS, leaseOf, sweepClean } from '../contract/fixtures.ts'
 import { until } from '../support/until.ts'
 import type { Fixture, Pick } from './fixture.ts'

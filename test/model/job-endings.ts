@@ -1,7 +1,7 @@
 // What holders of leases and the sweeper do to the jobs of the model, and which answers they get.
 
 import type { Attempt, Lease } from '../../src/job/job.ts'
-import type { HeartbeatResult, RenewResult, SettleResult } from '../../src/store/settlement.ts'
+import type { HeartbeatResult, RenewResult, SettleResult } from '../../src/store/store.ts'
 import {
   finish,
   jobIn,

@@ -1,8 +1,12 @@
 // What clients and people ask of the jobs of the model, and what they are answered.
 import type { JobChange } from '../../src/job/edit.ts'
 import type { NewJob } from '../../src/job/job.ts'
-import type { CommandResult, EditResult, RetryResult } from '../../src/store/job-commands.ts'
-import type { EnqueueResult } from '../../src/store/store.ts'
+import type {
+  CommandResult,
+  EditResult,
+  EnqueueResult,
+  RetryResult,
+} from '../../src/store/store.ts'
 import {
   dedupeHolder,
   endpointIn,

@@ -1,7 +1,7 @@
 // /stats and /metrics where there are more endpoints than one look used to count: none is left out,
 // and what is asked of one endpoint does not depend on what the others have.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { DURATION_BOUNDS_MS } from '../../src/store/records.ts'
+import { DURATION_BOUNDS_MS } from '../../src/store/minute-stats.ts'
 import { addEndpoint, enqueueMany, settingsOf } from '../contract/fixtures.ts'
 import { ENGINES } from '../support/engines.ts'
 import { type ServedApp, serveApp } from '../support/served-app.ts'

@@ -5,8 +5,7 @@ import {
   settingsText,
 } from '../../src/schedule/schedule.ts'
 import type { Timing } from '../../src/schedule/timing.ts'
-import type { Schedule, ScheduleChange } from '../../src/store/records.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { Schedule, ScheduleChange, Store } from '../../src/store/store.ts'
 import { until } from '../support/until.ts'
 
 export const HOUR_MS = 3_600_000

@@ -1,7 +1,7 @@
 // A thread of test/store/sqlite-processes.test.ts: a process of its own, as far as SQLite can see.
 import { parentPort, workerData } from 'node:worker_threads'
-import type { SettleResult } from '../../src/store/settlement.ts'
 import { openSqliteStore } from '../../src/store/sqlite/store.ts'
+import type { SettleResult } from '../../src/store/store.ts'
 import { success } from '../contract/fixtures.ts'
 import { until } from '../support/until.ts'
 

@@ -1,7 +1,7 @@
 // A database that is dropped under a running process: without its indexes keys are not unique.
 import { MongoClient } from 'mongodb'
 import { expect, test } from 'vitest'
-import { StoreUnavailable } from '../../src/store/store.ts'
+import { StoreUnavailable } from '../../src/store/store-errors.ts'
 import { addEndpoint, enqueueOne, newJob } from '../contract/fixtures.ts'
 import { dropDatabase } from '../support/raw-store.ts'
 import { useStore } from '../support/stores.ts'

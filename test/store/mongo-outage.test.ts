@@ -14,7 +14,8 @@ import {
 import type { End } from '../../src/store/ends.ts'
 import { run, startDeadline } from '../../src/store/mongo/connection.ts'
 import { openMongoStore } from '../../src/store/mongo/store.ts'
-import { type Store, type StoreSettings, StoreUnavailable } from '../../src/store/store.ts'
+import type { Store, StoreSettings } from '../../src/store/store.ts'
+import { StoreUnavailable } from '../../src/store/store-errors.ts'
 import {
   addEndpoint,
   claimFrom,

@@ -15,8 +15,8 @@ import { afterAll, beforeAll, describe, expect, inject, it, onTestFinished } fro
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { startError } from '../../src/store/mongo/errors.ts'
 import { openMongoStore } from '../../src/store/mongo/store.ts'
-
-import { type StoreSettings, StoreUnavailable, StoreUnusable } from '../../src/store/store.ts'
+import type { StoreSettings } from '../../src/store/store.ts'
+import { StoreUnavailable, StoreUnusable } from '../../src/store/store-errors.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { type Secantus, startSecantus } from '../support/secantus.ts'
 import { openCertificateRoom } from '../webhook/certificates.ts'

@@ -28,9 +28,10 @@ const VERBS_OF_ONE_STORE = ['correctInstants']
 /** Files in a folder. */
 const MAX_FILES = 30
 
-const VERBS = [...readFileSync(join(STORE, 'store.ts'), 'utf8').matchAll(/^ {2}(\w+)\(/gm)].map(
-  ([, verb]) => verb as string,
-)
+/** The interface itself: the types below it in the same file have no verbs. */
+const [PORT = ''] =
+  /^export interface Store \{\n.*?^\}/ms.exec(readFileSync(join(STORE, 'store.ts'), 'utf8')) ?? []
+const VERBS = [...PORT.matchAll(/^ {2}(\w+)\(/gm)].map(([, verb]) => verb as string)
 
 function filesOf(engine: Engine): string[] {
   return readdirSync(join(STORE, engine))

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { createSecretBox } from '../../src/store/secret-box.ts'
-import { StoreUnusable } from '../../src/store/store.ts'
+import { StoreUnusable } from '../../src/store/store-errors.ts'
 
 const key = randomBytes(32)
 const box = createSecretBox([key])

@@ -17,12 +17,8 @@ import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { asStoreError } from '../../src/store/sqlite/errors.ts'
 import { openSqliteStore } from '../../src/store/sqlite/store.ts'
-import {
-  type Store,
-  type StoreSettings,
-  StoreUnavailable,
-  StoreUnusable,
-} from '../../src/store/store.ts'
+import type { Store, StoreSettings } from '../../src/store/store.ts'
+import { StoreUnavailable, StoreUnusable } from '../../src/store/store-errors.ts'
 import { addEndpoint, claimOne, enqueueOne, jobOf } from '../contract/fixtures.ts'
 
 const SETTINGS: StoreSettings = {

@@ -6,7 +6,7 @@ import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { MIGRATIONS, type Migration, migrate } from '../../src/store/sqlite/schema.ts'
 import { openSqliteStore } from '../../src/store/sqlite/store.ts'
-import { StoreUnusable } from '../../src/store/store.ts'
+import { StoreUnusable } from '../../src/store/store-errors.ts'
 import { addEndpoint, enqueueOne } from '../contract/fixtures.ts'
 
 const NUMBER = MIGRATIONS.at(-1)?.number as number

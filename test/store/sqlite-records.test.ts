@@ -5,17 +5,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import {
-  DURATION_BOUNDS_MS,
-  MINUTE_STATS_KEPT_MS,
-  WORKER_KEPT_MS,
-} from '../../src/store/records.ts'
+import { DURATION_BOUNDS_MS, MINUTE_STATS_KEPT_MS } from '../../src/store/minute-stats.ts'
 import * as keyRotation from '../../src/store/sqlite/key-rotation.ts'
 import * as records from '../../src/store/sqlite/records.ts'
 import * as schedules from '../../src/store/sqlite/schedules.ts'
 import * as stats from '../../src/store/sqlite/stats.ts'
 import { openSqliteStore } from '../../src/store/sqlite/store.ts'
-import { MAX_COUNT, type Store } from '../../src/store/store.ts'
+import { MAX_COUNT, type Store, WORKER_KEPT_MS } from '../../src/store/store.ts'
 import { addEndpoint, enqueueMany } from '../contract/fixtures.ts'
 
 const MODULES = { keyRotation, records, schedules, stats }

@@ -7,12 +7,8 @@ import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { ClaimedJob } from '../../src/job/job.ts'
 import { openSqliteStore } from '../../src/store/sqlite/store.ts'
-import {
-  STORE_DEADLINE_MS,
-  type Store,
-  type StoreSettings,
-  StoreUnavailable,
-} from '../../src/store/store.ts'
+import { STORE_DEADLINE_MS, type Store, type StoreSettings } from '../../src/store/store.ts'
+import { StoreUnavailable } from '../../src/store/store-errors.ts'
 import {
   addEndpoint,
   claimFrom,

@@ -1,6 +1,6 @@
 // What is remembered of schedules that no key opens.
 import { expect, test } from 'vitest'
-import { StoreUnusable } from '../../src/store/store.ts'
+import { StoreUnusable } from '../../src/store/store-errors.ts'
 import { rememberUndecryptableSchedules } from '../../src/store/undecryptable-schedules.ts'
 
 function remembering() {

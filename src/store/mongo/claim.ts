@@ -9,14 +9,8 @@ import type { Document } from 'mongodb'
 import { ASK_AGAIN_MS, afterClaim } from '../../endpoint/admission.ts'
 import type { ClaimedJob } from '../../job/job.ts'
 import { COLLECTIONS } from '../collection-names.ts'
-import {
-  type Claim,
-  type Due,
-  type EndpointShare,
-  type Holder,
-  type LimitedEndpoint,
-  StoreUnavailable,
-} from '../store.ts'
+import type { Claim, Due, EndpointShare, Holder, LimitedEndpoint } from '../store.ts'
+import { StoreUnavailable } from '../store-errors.ts'
 import {
   type Admission,
   acquireAdmission,

@@ -6,8 +6,8 @@ import { decideRetry, isRetryable, type RetryOptions } from '../../job/dependenc
 import { instantsAfterEdit, type JobChange, refusalOfEdit } from '../../job/edit.ts'
 import type { JobState } from '../../job/job.ts'
 import { LIFECYCLE } from '../../job/lifecycle.ts'
-import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from '../job-commands.ts'
-import { StoreUnavailable } from '../store.ts'
+import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from '../store.ts'
+import { StoreUnavailable } from '../store-errors.ts'
 import {
   type BlockedJob,
   blockLaterJobs,

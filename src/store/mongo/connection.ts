@@ -12,14 +12,8 @@ import {
 } from 'mongodb'
 import type { EndListeners } from '../ends.ts'
 import type { SecretBox } from '../secret-box.ts'
-import {
-  STORE_DEADLINE_MS,
-  type StoreClock,
-  type StoreSettings,
-  StoreUnavailable,
-  StoreUnusable,
-  type UnavailableKind,
-} from '../store.ts'
+import { STORE_DEADLINE_MS, type StoreClock, type StoreSettings } from '../store.ts'
+import { StoreUnavailable, StoreUnusable, type UnavailableKind } from '../store-errors.ts'
 import type { UndecryptableSchedules } from '../undecryptable-schedules.ts'
 import type { EndpointDocument } from './endpoint-document.ts'
 import type { AttemptDocument, JobDocument } from './job-document.ts'

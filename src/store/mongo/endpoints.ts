@@ -6,13 +6,15 @@ import { type Endpoint, type EndpointSettings, rotatedSecrets } from '../../endp
 import { type Health, type HealthReport, healthAfter } from '../../endpoint/health.ts'
 import { underNewLimit } from '../../endpoint/rate-bucket.ts'
 import { COLLECTIONS } from '../collection-names.ts'
-import type {
-  DeleteEndpointResult,
-  EndpointCounts,
-  PutEndpointResult,
-} from '../endpoint-results.ts'
 import { type IfVersion, isMet, type OtherVersion, otherVersion } from '../precondition.ts'
-import { MAX_COUNT, type Page, StoreUnavailable } from '../store.ts'
+import {
+  type DeleteEndpointResult,
+  type EndpointCounts,
+  MAX_COUNT,
+  type Page,
+  type PutEndpointResult,
+} from '../store.ts'
+import { StoreUnavailable } from '../store-errors.ts'
 import {
   type Deadline,
   isDuplicateKey,

@@ -4,7 +4,8 @@
 import type { Filter, UpdateFilter } from 'mongodb'
 import { type DedupeDecision, decideDedupe } from '../../job/dedupe.ts'
 import type { NewJob } from '../../job/job.ts'
-import { type EnqueueResult, StoreUnavailable } from '../store.ts'
+import type { EnqueueResult } from '../store.ts'
+import { StoreUnavailable } from '../store-errors.ts'
 import { type Deadline, isDuplicateKey, type MongoContext, nowOf, run } from './connection.ts'
 import { guardOf } from './guards.ts'
 import {

@@ -11,12 +11,8 @@ import {
   newlyQueued,
 } from '../../job/acceptance.ts'
 import type { JobState, NewJob } from '../../job/job.ts'
-import {
-  type EnqueueResult,
-  MAX_ENQUEUE_BATCH,
-  STORE_DEADLINE_MS,
-  StoreUnavailable,
-} from '../store.ts'
+import { type EnqueueResult, MAX_ENQUEUE_BATCH, STORE_DEADLINE_MS } from '../store.ts'
+import { StoreUnavailable } from '../store-errors.ts'
 import { checkBlocked, markDependedOn } from './blocked-jobs.ts'
 import {
   type Deadline,

@@ -7,7 +7,7 @@ import {
   type ServerDescription,
   type TopologyDescription,
 } from 'mongodb'
-import { StoreUnavailable, StoreUnusable } from '../store.ts'
+import { StoreUnavailable, StoreUnusable } from '../store-errors.ts'
 import { UnreadableUrl } from './connection.ts'
 
 const CODES = {

@@ -8,7 +8,7 @@ import { addEffects, type FinishEffects, NO_EFFECTS } from '../../job/finish-eff
 import { type DropReason, hasTooManyHops, noticeOf, sendsNotice } from '../../job/notice.ts'
 import { FINAL_STATES, type FinalState } from '../../job/retention.ts'
 import type { OutboxName } from '../outbox.ts'
-import { StoreUnavailable } from '../store.ts'
+import { StoreUnavailable } from '../store-errors.ts'
 import { checkBlocked, fillOrderingSlots, type OrderingKey, waitingForAny } from './blocked-jobs.ts'
 import {
   type Deadline,

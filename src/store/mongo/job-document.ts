@@ -25,7 +25,7 @@ import type { EventName } from '../../job/lifecycle.ts'
 import { type FinalState, hasKey } from '../../job/retention.ts'
 import type { RetryOverride } from '../../job/retry-policy.ts'
 import type { SecretBox } from '../secret-box.ts'
-import { StoreUnusable } from '../store.ts'
+import { StoreUnusable } from '../store-errors.ts'
 
 /** `blocked`: queued, but not claimable. As a state of its own it is outside the claim indexes. */
 export type StoredState = JobState | 'blocked'

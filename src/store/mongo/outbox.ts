@@ -32,7 +32,8 @@ import {
   type RefusedDocument,
   type TakenDocument,
 } from '../outbox.ts'
-import { MAX_COUNT, SettingUnusable, StoreUnavailable } from '../store.ts'
+import { MAX_COUNT } from '../store.ts'
+import { SettingUnusable, StoreUnavailable } from '../store-errors.ts'
 import { isDuplicateKey, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { ORIGIN_PREFIX, randomId } from './job-document.ts'
 import { Notifier } from './notifier.ts'

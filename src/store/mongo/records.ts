@@ -3,30 +3,30 @@
 import type { AnyBulkWriteOperation, Collection } from 'mongodb'
 import { COLLECTIONS } from '../collection-names.ts'
 import {
+  DURATION_BOUNDS_MS,
   MAX_MINUTE_STATS_READ,
   MINUTE_MS,
+  MINUTE_STATS_KEPT_MS,
+  type MinuteStats,
+  type MinuteStatsRange,
+  type MinuteStatsReport,
   minuteOf,
   refuseTooMany,
   wholeMinutes,
 } from '../minute-stats.ts'
 import {
   type ApiMode,
-  DURATION_BOUNDS_MS,
   type KeyScope,
-  latestUpkeepEnd,
   MAX_KEYS,
   MAX_WORKERS,
-  MINUTE_STATS_KEPT_MS,
-  type MinuteStats,
-  type MinuteStatsRange,
-  type MinuteStatsReport,
   type StoredKey,
   type UpkeepLease,
   WORKER_KEPT_MS,
   type WorkerRecord,
   type WorkerReport,
-} from '../records.ts'
-import { StoreUnavailable } from '../store.ts'
+} from '../store.ts'
+import { StoreUnavailable } from '../store-errors.ts'
+import { latestUpkeepEnd } from '../upkeep-lease.ts'
 import {
   type Deadline,
   isDuplicateKey,

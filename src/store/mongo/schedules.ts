@@ -4,12 +4,13 @@ import { COLLECTIONS } from '../collection-names.ts'
 import { type IfVersion, isMet } from '../precondition.ts'
 import type {
   DeleteScheduleResult,
+  Page,
   PutScheduleResult,
   Schedule,
   ScheduleChange,
   ScheduleMove,
-} from '../records.ts'
-import { type Page, StoreUnavailable } from '../store.ts'
+} from '../store.ts'
+import { StoreUnavailable } from '../store-errors.ts'
 import {
   type Deadline,
   isDuplicateKey,

@@ -11,8 +11,9 @@ import {
   MongoServerError,
 } from 'mongodb'
 import { COLLECTIONS } from '../collection-names.ts'
-import { MINUTE_STATS_KEPT_MS, WORKER_KEPT_MS } from '../records.ts'
-import { type Store, type StoreSettings, StoreUnavailable, StoreUnusable } from '../store.ts'
+import { MINUTE_STATS_KEPT_MS } from '../minute-stats.ts'
+import { type Store, type StoreSettings, WORKER_KEPT_MS } from '../store.ts'
+import { StoreUnavailable, StoreUnusable } from '../store-errors.ts'
 import {
   type Connection,
   connect,

@@ -2,8 +2,7 @@
 // index entries than it can report. Only the age of the oldest due job needs documents.
 import type { Document } from 'mongodb'
 import { COLLECTIONS } from '../collection-names.ts'
-import type { EndpointStats } from '../records.ts'
-import { MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES } from '../store.ts'
+import { type EndpointStats, MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES } from '../store.ts'
 import { endpointsWith } from './claim.ts'
 import { type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { notStored } from './deleted-endpoints.ts'

@@ -4,7 +4,7 @@
 import { decideRetry, type RetryOptions } from '../../job/dependencies.ts'
 import { instantsAfterEdit, type JobChange, refusalOfEdit } from '../../job/edit.ts'
 import { isFinal, type Job, type JobState } from '../../job/job.ts'
-import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from '../job-commands.ts'
+import type { CommandResult, DeleteJobResult, EditResult, RetryResult } from '../store.ts'
 import { advanceOrderingKey, blockLaterOne, waitForFinishOf } from './blocked-jobs.ts'
 import { type Database, reportEnd } from './connection.ts'
 import { DEDUPE_HOLDER, REPLACE_PAYLOAD } from './enqueue-conflicts.ts'

@@ -4,13 +4,14 @@
 import { type Endpoint, type EndpointSettings, rotatedSecrets } from '../../endpoint/endpoint.ts'
 import { type Health, type HealthReport, healthAfter } from '../../endpoint/health.ts'
 import { underNewLimit } from '../../endpoint/rate-bucket.ts'
-import type {
-  DeleteEndpointResult,
-  EndpointCounts,
-  PutEndpointResult,
-} from '../endpoint-results.ts'
 import { type IfVersion, isMet, type OtherVersion, otherVersion } from '../precondition.ts'
-import { MAX_COUNT, type Page } from '../store.ts'
+import {
+  type DeleteEndpointResult,
+  type EndpointCounts,
+  MAX_COUNT,
+  type Page,
+  type PutEndpointResult,
+} from '../store.ts'
 import type { Database } from './connection.ts'
 import {
   ENDPOINT_COLUMNS,

@@ -3,7 +3,8 @@
 
 import { statSync, utimesSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
-import { STORE_DEADLINE_MS, StoreUnavailable, type UnavailableKind } from '../store.ts'
+import { STORE_DEADLINE_MS } from '../store.ts'
+import { StoreUnavailable, type UnavailableKind } from '../store-errors.ts'
 
 /** Primary result codes (sqlite.org/rescode.html); the low byte of an extended one. */
 export const RESULT_CODES = {

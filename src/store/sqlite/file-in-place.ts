@@ -12,7 +12,8 @@ import {
   type Stats,
   statSync,
 } from 'node:fs'
-import { type StoreSettings, StoreUnavailable, type UnavailableKind } from '../store.ts'
+import type { StoreSettings } from '../store.ts'
+import { StoreUnavailable, type UnavailableKind } from '../store-errors.ts'
 
 /** An idle process detects and reports it within this time. */
 const LOOK_EVERY_MS = 500

@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto'
 import { closeSync, fsyncSync, linkSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { createSecretBox, KEY_SHAPE, newKey, readKey, type SecretBox } from '../secret-box.ts'
-import { StoreUnavailable, StoreUnusable, type UnavailableKind } from '../store.ts'
+import { StoreUnavailable, StoreUnusable, type UnavailableKind } from '../store-errors.ts'
 
 const OWNER_ONLY = 0o600
 /** Why a file cannot be created, by the code of the system. Other codes are disk errors. */

@@ -2,7 +2,7 @@
 
 import type { JobState, Lease } from '../../job/job.ts'
 import { endOfLease } from '../../job/settlement.ts'
-import type { Heartbeat, HeartbeatResult, RenewResult } from '../settlement.ts'
+import type { Heartbeat, HeartbeatResult, RenewResult } from '../store.ts'
 import { type Database, inOrder } from './connection.ts'
 import { runFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'

@@ -4,6 +4,9 @@
 import {
   MAX_MINUTE_STATS_READ,
   MINUTE_MS,
+  MINUTE_STATS_KEPT_MS,
+  type MinuteStats,
+  type MinuteStatsRange,
   minuteOf,
   refuseTooMany,
   wholeMinutes,
@@ -11,18 +14,15 @@ import {
 import {
   type ApiMode,
   type KeyScope,
-  latestUpkeepEnd,
   MAX_KEYS,
   MAX_WORKERS,
-  MINUTE_STATS_KEPT_MS,
-  type MinuteStats,
-  type MinuteStatsRange,
   type StoredKey,
   type UpkeepLease,
   WORKER_KEPT_MS,
   type WorkerRecord,
   type WorkerReport,
-} from '../records.ts'
+} from '../store.ts'
+import { latestUpkeepEnd } from '../upkeep-lease.ts'
 import type { Database } from './connection.ts'
 
 export const COUNT_KEYS = 'select count(*) as count from api_keys'

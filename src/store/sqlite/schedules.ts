@@ -3,12 +3,12 @@
 import { type IfVersion, isMet } from '../precondition.ts'
 import type {
   DeleteScheduleResult,
+  Page,
   PutScheduleResult,
   Schedule,
   ScheduleChange,
   ScheduleMove,
-} from '../records.ts'
-import type { Page } from '../store.ts'
+} from '../store.ts'
 import type { Database } from './connection.ts'
 
 /** The payloads of one result are in memory together: it stops when it has so many bytes. */

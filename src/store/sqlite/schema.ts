@@ -1,7 +1,7 @@
 // The schema of the database file: the script that creates it, and the runner that brings a file
 // from one schema number to the next. A file has its number in `pragma user_version`.
 import type { DatabaseSync } from 'node:sqlite'
-import { StoreUnusable } from '../store.ts'
+import { StoreUnusable } from '../store-errors.ts'
 
 /** "Post": marks a file as ours, so that Posthorn never writes to another program's database. */
 export const APPLICATION_ID = 0x506f7374

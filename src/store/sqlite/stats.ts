@@ -2,8 +2,7 @@
 // index entry more than it can report, and no job itself.
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { EndpointStats } from '../records.ts'
-import { MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES } from '../store.ts'
+import { type EndpointStats, MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES } from '../store.ts'
 import { ABOVE_ALL, NEXT_PRIORITY } from './claim.ts'
 import type { Database } from './connection.ts'
 import { countRow } from './endpoints.ts'

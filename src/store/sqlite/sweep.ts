@@ -4,8 +4,8 @@
 import { EXPIRED, LEASE_LOST } from '../../job/attempt.ts'
 import { addEffects, type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import { purgeClasses } from '../../job/retention.ts'
-import type { OverdueEnd, OverdueJob, SettleResult } from '../settlement.ts'
-import { StoreUnavailable, type SweepCounts, type SweepOptions } from '../store.ts'
+import type { OverdueEnd, OverdueJob, SettleResult, SweepCounts, SweepOptions } from '../store.ts'
+import { StoreUnavailable } from '../store-errors.ts'
 import { returnFreePages } from './backup.ts'
 import {
   BLOCKED_BY_SEQ,

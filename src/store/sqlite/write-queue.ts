@@ -1,7 +1,8 @@
 // The writes of this process, in the order of the calls. Those of one turn of the event loop share
 // a transaction: a worker's settle and claim then cost one commit, not two.
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { STORE_DEADLINE_MS, StoreUnavailable } from '../store.ts'
+import { STORE_DEADLINE_MS } from '../store.ts'
+import { StoreUnavailable } from '../store-errors.ts'
 import { asStoreError, isBusy, pause, stillBusy } from './errors.ts'
 
 /** `full`: survives power loss. `normal`: survives the death of any process. */

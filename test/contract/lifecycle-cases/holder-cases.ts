@@ -2,8 +2,7 @@
 import type { ClaimedJob } from '../../../src/job/job.ts'
 import type { EventName } from '../../../src/job/lifecycle.ts'
 import { MAX_FREE_ATTEMPTS } from '../../../src/job/retry-policy.ts'
-import type { Settlement } from '../../../src/store/settlement.ts'
-import type { Store } from '../../../src/store/store.ts'
+import type { Settlement, Store } from '../../../src/store/store.ts'
 import {
   acceptance,
   burial,

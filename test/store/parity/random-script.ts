@@ -2,8 +2,7 @@
 // order that nobody thought of. A script is a list of numbers, so that fast-check can shrink it.
 import fc from 'fast-check'
 import type { Attempt, ClaimedJob, JobState, NewJob } from '../../../src/job/job.ts'
-import type { OverdueJob } from '../../../src/store/settlement.ts'
-import type { Holder } from '../../../src/store/store.ts'
+import type { Holder, OverdueJob } from '../../../src/store/store.ts'
 import {
   acceptance,
   attemptOf,

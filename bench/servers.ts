@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
-import { freePort } from '../test/support/secantus.ts'
+import { freePort } from '../test/support/mongo-server.ts'
 import { cpuUsOfTree, endWithRun } from './processes.ts'
 
 export interface Server {

@@ -5,9 +5,9 @@ import { createServer, type Server } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
+import { freePort } from '../support/mongo-server.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, type Reply, startReceiver } from '../support/receiver.ts'
-import { freePort } from '../support/secantus.ts'
 import { until } from '../support/until.ts'
 
 const LEASE_MS = 15_000

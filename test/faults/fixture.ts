@@ -4,8 +4,8 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { RunningMongo } from '../support/mongo.ts'
+import { freePort } from '../support/mongo-server.ts'
 import { type Process, runPosthorn } from '../support/process.ts'
-import { freePort } from '../support/secantus.ts'
 import { until } from '../support/until.ts'
 import {
   type EndpointFacts,

@@ -6,8 +6,8 @@ import { openMongoStore } from '../../src/store/mongo/store.ts'
 import type { StoreSettings } from '../../src/store/store.ts'
 import { StoreUnavailable, StoreUnusable } from '../../src/store/store-errors.ts'
 import { addEndpoint, claimOne, enqueueOne, jobOf, success } from '../contract/fixtures.ts'
-import { databaseUrl, type RunningMongo, startStandaloneMongo } from '../support/mongo.ts'
-import { freePort } from '../support/secantus.ts'
+import { databaseUrl, type RunningMongo, startOwnMongo } from '../support/mongo.ts'
+import { freePort } from '../support/mongo-server.ts'
 
 const SETTINGS: StoreSettings = {
   retentionMs: 1_000,
@@ -19,7 +19,7 @@ const SETTINGS: StoreSettings = {
 let alone: RunningMongo
 
 beforeAll(async () => {
-  alone = await startStandaloneMongo()
+  alone = await startOwnMongo({ standalone: true })
 })
 afterAll(() => alone.stop())
 

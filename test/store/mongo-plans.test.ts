@@ -100,7 +100,7 @@ it(
       const plan = await db.command({ explain: explainable(query), verbosity: 'queryPlanner' })
       const stages = stagesOf(plan)
       expect(stages.length).toBeGreaterThan(0)
-      if (stages.includes('COLLSCAN') || stages.includes('SORT')) bad.push(JSON.stringify(query))
+      if (stages.includes('COLLSCAN') || sortsInMemory(plan)) bad.push(JSON.stringify(query))
       const named = new Set(conditionsIn(query).map(({ path }) => path))
       const unbounded = unboundedFieldsOf(plan).filter((field) => named.has(field))
       if (unbounded.length > 0) bad.push(`all of ${unbounded}: ${JSON.stringify(query)}`)
@@ -231,6 +231,17 @@ function stagesOf(plan: unknown): string[] {
   // Plans that lost do not count.
   const rest = Object.entries(plan).filter(([key]) => key !== 'rejectedPlans')
   return own.concat(rest.flatMap(([, part]) => stagesOf(part)))
+}
+
+/**
+ * Whether no plan that was tried takes the order from an index. Of few documents, as here, the plan
+ * that sorts them may win; mongod plans anew once it reads ten times as much as in the trial.
+ */
+function sortsInMemory(plan: unknown): boolean {
+  if (typeof plan !== 'object' || plan === null) return false
+  const { winningPlan, rejectedPlans = [] } = plan as Document
+  if (winningPlan === undefined) return Object.values(plan).some(sortsInMemory)
+  return [winningPlan, ...rejectedPlans].every((one) => stagesOf(one).includes('SORT'))
 }
 
 /** Fields of indexes that are walked from end to end. */

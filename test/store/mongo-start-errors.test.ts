@@ -17,8 +17,7 @@ import { startError } from '../../src/store/mongo/errors.ts'
 import { openMongoStore } from '../../src/store/mongo/store.ts'
 import type { StoreSettings } from '../../src/store/store.ts'
 import { StoreUnavailable, StoreUnusable } from '../../src/store/store-errors.ts'
-import { databaseUrl } from '../support/mongo.ts'
-import { type Secantus, startSecantus } from '../support/secantus.ts'
+import { databaseUrl, type RunningMongo, startOwnMongo } from '../support/mongo.ts'
 import { openCertificateRoom } from '../webhook/certificates.ts'
 
 const SETTINGS: StoreSettings = {
@@ -257,17 +256,21 @@ describe('a start that fails', () => {
   })
 })
 
-describe.skipIf(inject('mongoEngine') !== 'secantusd-rs')('a server with users', () => {
-  let server: Secantus
+describe('a server with users', () => {
+  let server: RunningMongo
   const urlOf = (user: string, rest: string) => {
     const userinfo = `${user}:${encodeURIComponent(PASSWORD)}`
-    return `mongodb://${userinfo}@127.0.0.1:${server.port}${rest}`
+    return `mongodb://${userinfo}@${new URL(server.url).host}${rest}`
   }
 
   beforeAll(async () => {
-    server = await startSecantus({ auth: true })
-    // The first user is made by anyone who comes from this machine.
-    const client = await new MongoClient(server.url).connect()
+    server = await startOwnMongo({ auth: true })
+    // The first user is made by anyone who comes from this machine, and makes the others.
+    const first = await new MongoClient(server.url).connect()
+    const admin = { createUser: 'admin', pwd: PASSWORD, roles: [{ role: 'root', db: 'admin' }] }
+    await first.db('admin').command(admin)
+    await first.close()
+    const client = await new MongoClient(urlOf('admin', '/?authSource=admin')).connect()
     await client.db('admin').command({
       createUser: 'app',
       pwd: PASSWORD,

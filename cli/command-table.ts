@@ -78,6 +78,10 @@ export const COMMAND_GROUPS: Record<string, Record<string, Entry>> = {
       summary: 'the workers that reported in the last hour',
       load: () => import('./commands/workers.ts'),
     },
+    migrate: {
+      summary: 'bring the store to the schema and indexes of this version',
+      load: () => import('./commands/migrate.ts'),
+    },
     backup: {
       summary: 'copy the SQLite store while it is in use',
       load: () => import('./commands/backup.ts'),

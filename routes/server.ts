@@ -36,7 +36,7 @@ const IDLE_CHECK_MS = 50
 /**
  * Starts the API; resolves with its URL once it listens. Throws if it cannot start.
  *
- * @param mayCreate false: a missing SQLite store is an error, and is not created
+ * @param mayCreate false: a store that is missing or has an older schema is an error
  */
 export async function startApi(config: Config, { mayCreate = true } = {}): Promise<string> {
   const log = createLogger('api', config.LOG_LEVEL)

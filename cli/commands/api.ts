@@ -10,7 +10,7 @@ export const command = action({
   options: {
     'existing-store': {
       type: 'boolean',
-      help: 'exit if the SQLite store does not exist, instead of creating it',
+      help: 'exit if the store does not exist or has an older schema',
     },
   },
   examples: ['PORT=9000 posthorn api'],

@@ -1,9 +1,10 @@
 // From STORE_URL to a store. The drivers are loaded only when they are used.
 import type { Store, StoreSettings } from './store.ts'
+import type { Migrated } from './upgrade.ts'
 
 const SQLITE_SCHEME = 'sqlite:'
 
-/** Opens the store that the URL names, making its file or its indexes where they are missing. */
+/** Opens the store that the URL names, and creates or upgrades it (StoreSettings.mayCreate). */
 export async function openStore(url: string, settings: StoreSettings): Promise<Store> {
   if (url.startsWith(SQLITE_SCHEME)) {
     const { openSqliteStore } = await import('./sqlite/store.ts')
@@ -11,6 +12,16 @@ export async function openStore(url: string, settings: StoreSettings): Promise<S
   }
   const { openMongoStore } = await import('./mongo/store.ts')
   return openMongoStore(url, settings)
+}
+
+/** Brings the store to the schema of this version, and creates, changes and drops its indexes. */
+export async function migrateStore(url: string): Promise<Migrated> {
+  if (url.startsWith(SQLITE_SCHEME)) {
+    const { migrateFile } = await import('./sqlite/connection.ts')
+    return migrateFile(url.slice(SQLITE_SCHEME.length))
+  }
+  const { migrateMongoStore } = await import('./mongo/store.ts')
+  return migrateMongoStore(url)
 }
 
 /** Gives the free room of the file back to the disk; null: it is no SQLite store. */

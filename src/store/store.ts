@@ -233,7 +233,10 @@ export interface StoreSettings extends Retention {
   warn: (fields: Record<string, unknown>, message: string) => void
   /** Tells that the store can no longer be used as it is. Absent: `warn`. */
   error?: (fields: Record<string, unknown>, message: string) => void
-  /** false: a missing SQLite file is refused, not created. Absent: true. */
+  /**
+   * false: a store that is missing or has an older schema is refused, after 5 s in which another
+   * process may create or upgrade it. Absent: true.
+   */
   mayCreate?: boolean
   /**
    * false: a worker. It leaves stored secrets in the encryption of the API, which may lack the

@@ -167,7 +167,9 @@ describe('a database of Posthorn', () => {
     await (await open()).close()
     const meta = db.collection<{ _id: string }>(COLLECTIONS.meta)
     await meta.updateOne({ _id: 'schema' }, { $set: { schema: 99 } })
-    expect((await refusal()).message).toMatch(/another version of Posthorn \(schema 99;/)
+    expect((await refusal()).message).toMatch(
+      /has schema 99, and this version of Posthorn uses schema/,
+    )
     await meta.updateOne({ _id: 'schema' }, { $set: { product: 'another' } })
     expect((await refusal()).message).toMatch(/posthorn_meta .* does not belong to Posthorn/)
   })

@@ -19,6 +19,7 @@ const SETTINGS = {
 
 const NEXT: Migration = {
   number: NUMBER + 1,
+  online: true,
   sql: "alter table jobs add column colour text not null default 'red'",
 }
 
@@ -50,7 +51,7 @@ const jobsIn = (db: DatabaseSync) => db.prepare('select * from jobs').all()
 
 test('a step brings a file to its number, with all its rows', () => {
   const db = open()
-  migrate(db, path, [...MIGRATIONS, NEXT])
+  migrate(db, path, 'online', [...MIGRATIONS, NEXT])
   expect(numberOf(db)).toBe(NUMBER + 1)
   expect(jobsIn(db)).toEqual([expect.objectContaining({ id: jobId, colour: 'red' })])
   expect(db.prepare('pragma integrity_check').all()).toEqual([{ integrity_check: 'ok' }])
@@ -59,7 +60,7 @@ test('a step brings a file to its number, with all its rows', () => {
 test('a new file takes every step', () => {
   const db = new DatabaseSync(':memory:')
   opened.push(db)
-  migrate(db, ':memory:', [...MIGRATIONS, NEXT])
+  migrate(db, ':memory:', 'online', [...MIGRATIONS, NEXT])
   expect(numberOf(db)).toBe(NUMBER + 1)
   expect(db.prepare("select 1 from pragma_table_info('jobs') where name = 'colour'").all()).toEqual(
     [{ 1: 1 }],
@@ -69,31 +70,66 @@ test('a new file takes every step', () => {
 test('a step is taken once', () => {
   const [one, other] = [open(), open()]
   const steps = [...MIGRATIONS, NEXT]
-  migrate(one, path, steps)
+  migrate(one, path, 'online', steps)
   // It would fail if it were taken again: there cannot be two columns of one name.
-  migrate(other, path, steps)
-  migrate(one, path, steps)
+  migrate(other, path, 'all', steps)
+  migrate(one, path, 'none', steps)
   expect(numberOf(other)).toBe(NUMBER + 1)
 })
 
 test('a step that fails leaves the file as it was', () => {
   const db = open()
   const before = jobsIn(db)
-  const failing = { number: NUMBER + 1, sql: `${NEXT.sql}; drop table no_such_table` }
-  expect(() => migrate(db, path, [...MIGRATIONS, failing])).toThrow(/no_such_table/)
+  const failing = { ...NEXT, sql: `${NEXT.sql}; drop table no_such_table` }
+  expect(() => migrate(db, path, 'online', [...MIGRATIONS, failing])).toThrow(/no_such_table/)
   expect(numberOf(db)).toBe(NUMBER)
   expect(jobsIn(db)).toEqual(before)
 })
 
 test('a file that has taken a later step is refused, and stays as it is', async () => {
   const db = open()
-  migrate(db, path, [...MIGRATIONS, NEXT])
+  migrate(db, path, 'online', [...MIGRATIONS, NEXT])
   const before = jobsIn(db)
   const refusal = new StoreUnusable(
     `the store ${path} has schema ${NUMBER + 1}, and this version of Posthorn uses schema ` +
-      `${NUMBER}: start the version that wrote the file, or name another file in STORE_URL`,
+      `${NUMBER}: start the version that wrote it, or name another store in STORE_URL`,
   )
   await expect(openSqliteStore(path, SETTINGS)).rejects.toThrow(refusal)
   expect(numberOf(db)).toBe(NUMBER + 1)
   expect(jobsIn(db)).toEqual(before)
+})
+
+const STEPS = [...MIGRATIONS, NEXT]
+const OFFLINE = [...MIGRATIONS, { ...NEXT, online: false }]
+
+test('a process that must not create a store takes no step, and says which command does', () => {
+  const db = open()
+  expect(() => migrate(db, path, 'none', STEPS)).toThrow(
+    new StoreUnusable(
+      `the store ${path} has an older schema, and this version of Posthorn uses schema ` +
+        `${NUMBER + 1}: run posthorn migrate, or start the API of this version first, without ` +
+        '--existing-store',
+    ),
+  )
+  expect(numberOf(db)).toBe(NUMBER)
+})
+
+test('a step that older processes cannot work with is left to posthorn migrate', () => {
+  const db = open()
+  expect(() => migrate(db, path, 'online', OFFLINE)).toThrow(/stop every API and worker, and run/)
+  expect(numberOf(db)).toBe(NUMBER)
+  migrate(db, path, 'all', OFFLINE)
+  expect(numberOf(db)).toBe(NUMBER + 1)
+})
+
+test('such a step is refused while a worker reports', async () => {
+  const store = await openSqliteStore(path, SETTINGS)
+  const report = { id: 'worker-1', version: '1', startedAt: 0, concurrency: 1, inFlight: 0 }
+  await store.reportWorker({ ...report, keyIds: [] })
+  const db = open()
+  expect(() => migrate(db, path, 'all', OFFLINE)).toThrow(/^1 workers use the store/)
+  expect(numberOf(db)).toBe(NUMBER)
+  migrate(db, path, 'all', STEPS)
+  expect(numberOf(db)).toBe(NUMBER + 1)
+  await store.close()
 })

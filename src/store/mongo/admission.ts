@@ -9,7 +9,6 @@ import type { Filter } from 'mongodb'
 import { afterClaim, isLimited, type Limits, slotsLeft } from '../../endpoint/admission.ts'
 import { slotsAfterRest } from '../../endpoint/health.ts'
 import type { ClaimedJob } from '../../job/job.ts'
-import { COLLECTIONS } from '../collection-names.ts'
 import { type Deadline, type MongoContext, nowOf, run } from './connection.ts'
 import {
   ELIGIBILITY,
@@ -220,7 +219,7 @@ async function countEach(
   const pipelines = counts.map(({ match, most }) => [{ $match: match }, { $limit: most }, group])
   const [first, ...others] = pipelines
   if (first === undefined) return new Map()
-  const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
+  const unions = others.map((pipeline) => ({ $unionWith: { coll: context.names.jobs, pipeline } }))
   const found = await run(deadline, (limit) =>
     context.jobs
       .aggregate<{ _id: string; count: number }>([...first, ...unions], {

@@ -6,7 +6,6 @@ import type { AnyBulkWriteOperation, Document } from 'mongodb'
 import { dependencyFailed } from '../../job/attempt.ts'
 import { checkDependencies } from '../../job/dependencies.ts'
 import type { JobState } from '../../job/job.ts'
-import { COLLECTIONS } from '../collection-names.ts'
 import {
   type Deadline,
   isOnlyDuplicateKeys,
@@ -332,7 +331,9 @@ async function headsOf(
   for (let i = 0; i < keys.length; i += KEYS_PER_COMMAND) {
     const pipelines = keys.slice(i, i + KEYS_PER_COMMAND).map(headPipeline)
     const [first = [], ...others] = pipelines
-    const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
+    const unions = others.map((pipeline) => ({
+      $unionWith: { coll: context.names.jobs, pipeline },
+    }))
     const found = await run(deadline, (limit) =>
       context.jobs
         .aggregate<Head>([...first, ...unions], { batchSize: pipelines.length + 1, ...limit })

@@ -8,7 +8,6 @@
 import type { Document } from 'mongodb'
 import { ASK_AGAIN_MS, afterClaim } from '../../endpoint/admission.ts'
 import type { ClaimedJob } from '../../job/job.ts'
-import { COLLECTIONS } from '../collection-names.ts'
 import type { Claim, Due, EndpointShare, Holder, LimitedEndpoint } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
 import {
@@ -464,7 +463,7 @@ async function findCandidates(
   )
   const [first, ...others] = pipelines
   if (first === undefined) return []
-  const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
+  const unions = others.map((pipeline) => ({ $unionWith: { coll: context.names.jobs, pipeline } }))
   const batchSize = shares.reduce((sum, { left }) => sum + left * spread, 1)
   const found = await run(deadline, (limit) =>
     context.jobs.aggregate<Candidate>([...first, ...unions], { batchSize, ...limit }).toArray(),
@@ -563,7 +562,7 @@ async function dueLately(
   const came = { state: 'queued', runAt: { $gt: since, $lte: now } }
   const freed = { state: 'queued', freedAt: { $gt: since }, runAt: { $lte: now } }
   const pipeline = [{ $match: freed }, names]
-  const stages = [{ $match: came }, names, { $unionWith: { coll: COLLECTIONS.jobs, pipeline } }]
+  const stages = [{ $match: came }, names, { $unionWith: { coll: context.names.jobs, pipeline } }]
   const found = await run(deadline, (limit) =>
     context.jobs.aggregate<{ _id: string }>(stages, { batchSize: MAX_NAMES, ...limit }).toArray(),
   )

@@ -7,9 +7,11 @@ import {
   type Db,
   MongoBulkWriteError,
   MongoClient,
+  type MongoClientOptions,
   MongoError,
   MongoServerError,
 } from 'mongodb'
+import type { CollectionNames } from '../collection-names.ts'
 import type { EndListeners } from '../ends.ts'
 import type { SecretBox } from '../secret-box.ts'
 import { STORE_DEADLINE_MS, type StoreClock, type StoreSettings } from '../store.ts'
@@ -20,6 +22,7 @@ import type { AttemptDocument, JobDocument } from './job-document.ts'
 
 export interface MongoContext {
   db: Db
+  names: CollectionNames
   jobs: Collection<JobDocument>
   endpoints: Collection<EndpointDocument>
   clock: StoreClock
@@ -84,10 +87,13 @@ export class UnreadableUrl extends Error {}
 export interface Connection {
   client: MongoClient
   db: Db
+  names: CollectionNames
 }
 
+type Connected = Pick<Connection, 'client' | 'db'>
+
 /** @throws StoreUnusable, StoreUnavailable, UnreadableUrl, and errors of the driver (startError) */
-export async function connect(url: string): Promise<Connection> {
+export async function connect(url: string): Promise<Connected> {
   const connection = await open(url, { retryWrites: true })
   try {
     const isAlone = await isStandalone(connection)
@@ -110,8 +116,8 @@ export async function connect(url: string): Promise<Connection> {
 
 export async function open(
   url: string,
-  options: { retryWrites: boolean; socketTimeoutMS?: number },
-): Promise<Connection> {
+  options: Pick<MongoClientOptions, 'retryWrites' | 'socketTimeoutMS' | 'writeConcern'>,
+): Promise<Connected> {
   let client: MongoClient
   try {
     client = new MongoClient(url, {
@@ -207,7 +213,7 @@ export function refusalOf(error: unknown): UnavailableKind | null {
   return REFUSALS.get(error.code) ?? null
 }
 
-async function isStandalone({ client }: Connection): Promise<boolean> {
+async function isStandalone({ client }: Connected): Promise<boolean> {
   const hello = await client.db('admin').command({ hello: 1 })
   const isBehindRouter = hello.msg === 'isdbgrid' || hello.serviceId !== undefined
   return hello.setName === undefined && !isBehindRouter

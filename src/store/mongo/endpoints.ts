@@ -5,7 +5,6 @@ import type { Document, Filter, UpdateFilter } from 'mongodb'
 import { type Endpoint, type EndpointSettings, rotatedSecrets } from '../../endpoint/endpoint.ts'
 import { type Health, type HealthReport, healthAfter } from '../../endpoint/health.ts'
 import { underNewLimit } from '../../endpoint/rate-bucket.ts'
-import { COLLECTIONS } from '../collection-names.ts'
 import { type IfVersion, isMet, type OtherVersion, otherVersion } from '../precondition.ts'
 import {
   type DeleteEndpointResult,
@@ -123,7 +122,9 @@ export async function countJobs(context: MongoContext, names: string[]): Promise
       .slice(i, i + NAMES_PER_COUNT)
       .flatMap((name) => [countOf(name, 'queued'), countOf(name, 'running')])
     const [first = [], ...others] = pipelines
-    const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
+    const unions = others.map((pipeline) => ({
+      $unionWith: { coll: context.names.jobs, pipeline },
+    }))
     const found = await run(deadline, (limit) =>
       context.jobs
         .aggregate<{ _id: { endpoint: string; state: string }; count: number }>(

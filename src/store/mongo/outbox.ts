@@ -21,7 +21,6 @@ import {
 } from 'mongodb'
 import { isJobId, timeOfJobId } from '../../job/job-id.ts'
 import { jsonOfBson, NoJsonForm } from '../bson-json.ts'
-import { COLLECTIONS } from '../collection-names.ts'
 import {
   OUTBOX_HOLD_MS,
   type Outbox,
@@ -122,7 +121,7 @@ export async function acceptOutbox(
     throw new SettingUnusable(`OUTBOX names ${collection}; expected ${problem}.`)
   }
   await refuseUnmovable(outbox)
-  const records = context.db.collection<OutboxRecord>(COLLECTIONS.meta)
+  const records = context.db.collection<OutboxRecord>(context.names.meta)
   const _id = `outbox:${database}.${collection}` as const
   const known = await run(startDeadline(), (limit) => records.findOne({ _id }, limit))
   if (known !== null) return

@@ -1,7 +1,6 @@
 // Smaller records: workers, the lease of the upkeep, minute statistics, API keys, and what the API
 // tells the workers of its mode. TTL indexes delete old workers and minute statistics.
 import type { AnyBulkWriteOperation, Collection } from 'mongodb'
-import { COLLECTIONS } from '../collection-names.ts'
 import {
   DURATION_BOUNDS_MS,
   MAX_MINUTE_STATS_READ,
@@ -245,12 +244,12 @@ function workerOf(document: WorkerDocument): WorkerRecord {
   return { id: _id, ...report, startedAt: startedAt.getTime(), seenAt: seenAt.getTime() }
 }
 
-function workersIn({ db }: MongoContext): Collection<WorkerDocument> {
-  return db.collection(COLLECTIONS.workers)
+function workersIn({ db, names }: MongoContext): Collection<WorkerDocument> {
+  return db.collection(names.workers)
 }
 
-function upkeepIn({ db }: MongoContext): Collection<UpkeepDocument> {
-  return db.collection(COLLECTIONS.meta)
+function upkeepIn({ db, names }: MongoContext): Collection<UpkeepDocument> {
+  return db.collection(names.meta)
 }
 
 /** Returns those whose document another process just created, or that have this report already. */
@@ -346,14 +345,14 @@ function minuteStatsOf({ minute, endpoint, succeeded, failed, durations }: Minut
   return { minute: minute.getTime(), endpoint, succeeded, failed, durations: counts }
 }
 
-function minuteStatsIn({ db }: MongoContext): Collection<MinuteStatsDocument> {
-  return db.collection(COLLECTIONS.minuteStats)
+function minuteStatsIn({ db, names }: MongoContext): Collection<MinuteStatsDocument> {
+  return db.collection(names.minuteStats)
 }
 
-function keysIn({ db }: MongoContext): Collection<KeyDocument> {
-  return db.collection(COLLECTIONS.keys)
+function keysIn({ db, names }: MongoContext): Collection<KeyDocument> {
+  return db.collection(names.keys)
 }
 
-function apiModeIn({ db }: MongoContext): Collection<ApiModeDocument> {
-  return db.collection(COLLECTIONS.meta)
+function apiModeIn({ db, names }: MongoContext): Collection<ApiModeDocument> {
+  return db.collection(names.meta)
 }

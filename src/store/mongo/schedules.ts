@@ -1,6 +1,5 @@
 // Schedules: their settings are encrypted; compare-and-set advances them from tick to tick.
 import type { Collection, Filter } from 'mongodb'
-import { COLLECTIONS } from '../collection-names.ts'
 import { type IfVersion, isMet } from '../precondition.ts'
 import type {
   DeleteScheduleResult,
@@ -136,8 +135,8 @@ export async function advanceSchedules(
   }
 }
 
-export function schedulesIn({ db }: MongoContext): Collection<ScheduleDocument> {
-  return db.collection(COLLECTIONS.schedules)
+export function schedulesIn({ db, names }: MongoContext): Collection<ScheduleDocument> {
+  return db.collection(names.schedules)
 }
 
 /** The first documents, and whether these are all. The server sends at most 16 MiB at once. */

@@ -3,17 +3,25 @@
 // Each index is listed with the query that it serves. While the store is in use, a watch notices
 // that the database was dropped, or replaced by an older copy: without the unique indexes, keys
 // would no longer be unique, and nothing else would show it.
-import {
-  type Collection,
-  type CreateIndexesOptions,
-  type Db,
-  type IndexSpecification,
-  MongoServerError,
-} from 'mongodb'
-import { COLLECTIONS } from '../collection-names.ts'
+import { randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import { type Collection, type Db, MongoServerError } from 'mongodb'
+import { COLLECTIONS, type CollectionKind, type CollectionNames } from '../collection-names.ts'
 import { MINUTE_STATS_KEPT_MS } from '../minute-stats.ts'
 import { type Store, type StoreSettings, WORKER_KEPT_MS } from '../store.ts'
 import { StoreUnavailable, StoreUnusable } from '../store-errors.ts'
+import {
+  type Migrated,
+  missingStore,
+  outstandingSteps,
+  refuseSteps,
+  refuseWhileInUse,
+  type Step,
+  type Upgrades,
+  WORKER_RUNS_MS,
+  waitForApi,
+} from '../upgrade.ts'
+import { startClock } from './clock.ts'
 import {
   type Connection,
   connect,
@@ -23,13 +31,28 @@ import {
   run,
   startDeadline,
 } from './connection.ts'
+import {
+  changeTtl,
+  compareIndexes,
+  createMissing,
+  type IndexDefinition,
+  type IndexDifference,
+  type Indexes,
+} from './indexes.ts'
 
 /** An index on a collection of many millions takes minutes, once. */
 const INDEX_DEADLINE_MS = 15 * 60_000
 
-const NAMES: string[] = Object.values(COLLECTIONS)
-/** Increases when documents or indexes change so that an older version cannot use the database. */
-const SCHEMA = 2
+/**
+ * A step between two schemas. It may run again if its process is killed, or on another process that
+ * takes over from one that no longer responds: each of its writes can be repeated.
+ */
+export interface Migration extends Step {
+  run(db: Db, names: CollectionNames): Promise<void>
+}
+
+/** A new database gets the last schema at once; the first one therefore has nothing to do. */
+export const MIGRATIONS: readonly Migration[] = [{ number: 2, online: true, run: async () => {} }]
 
 /** The first document that Posthorn writes into a database. */
 interface SchemaRecord {
@@ -38,12 +61,11 @@ interface SchemaRecord {
   schema: number
 }
 
-interface NamedIndex {
-  key: Record<string, 1 | -1>
-  options: Pick<CreateIndexesOptions, 'unique' | 'expireAfterSeconds' | 'partialFilterExpression'>
-}
-
-/** By name. An existing index of the same name is not changed: a changed index needs a new name. */
+/**
+ * By name. A changed definition needs a new name, and the old one goes to RETIRED: the new index is
+ * created at the start, and `posthorn migrate` then drops the old one. Only the time to live may
+ * change under one name.
+ */
 const JOB_INDEXES = {
   /** claim: an endpoint's due jobs by priority, then runAt; and `due(null)`, from name to name. */
   claim: {
@@ -141,7 +163,7 @@ const JOB_INDEXES = {
     key: { state: 1, hasKey: 1, finishedAt: 1 },
     options: { partialFilterExpression: { finishedAt: { $exists: true } } },
   },
-} as const satisfies Record<string, NamedIndex>
+} as const satisfies Record<string, IndexDefinition>
 
 const ENDPOINT_INDEXES = {
   /** sweep: endpoints being deleted. */
@@ -149,42 +171,58 @@ const ENDPOINT_INDEXES = {
     key: { deleting: 1 },
     options: { partialFilterExpression: { deleting: true } },
   },
-} as const satisfies Record<string, NamedIndex>
+} as const satisfies Record<string, IndexDefinition>
 
 /** By collection, then by name, as in JOB_INDEXES. */
 const RECORD_INDEXES = {
-  [COLLECTIONS.schedules]: {
+  schedules: {
     /** dueSchedules. Those without a next tick have null here, which no instant matches. */
     due: { key: { paused: 1, nextRunAt: 1, _id: 1 }, options: {} },
     /** deleteEndpoint: whether a schedule names it. */
     by_endpoint: { key: { endpoint: 1, _id: 1 }, options: {} },
   },
-  [COLLECTIONS.keys]: {
+  keys: {
     hash: { key: { hash: 1 }, options: { unique: true } },
     /** listKeys: oldest first. */
     by_age: { key: { createdAt: 1, _id: 1 }, options: {} },
   },
-  [COLLECTIONS.workers]: {
+  workers: {
     /** listWorkers; also the TTL of workers that stopped reporting. */
     seen: { key: { seenAt: 1 }, options: { expireAfterSeconds: WORKER_KEPT_MS / 1_000 } },
   },
-  [COLLECTIONS.minuteStats]: {
+  minuteStats: {
     /** minuteStatsSince; also their TTL. */
     by_minute: {
       key: { minute: 1 },
       options: { expireAfterSeconds: MINUTE_STATS_KEPT_MS / 1_000 },
     },
   },
-} as const satisfies Record<string, Record<string, NamedIndex>>
+} as const satisfies Record<string, Record<string, IndexDefinition>>
 
-const INDEXES: Record<string, Record<string, NamedIndex>> = {
-  [COLLECTIONS.jobs]: JOB_INDEXES,
-  [COLLECTIONS.endpoints]: ENDPOINT_INDEXES,
+const INDEXES: Partial<Record<CollectionKind, Record<string, IndexDefinition>>> = {
+  jobs: JOB_INDEXES,
+  endpoints: ENDPOINT_INDEXES,
   ...RECORD_INDEXES,
 }
 
-/** Names of indexes, by collection. */
-type IndexNames = Map<string, string[]>
+/** Indexes that earlier versions created and this one does not use, as they defined them. */
+const RETIRED: typeof INDEXES = {}
+
+export interface Definitions {
+  indexes: typeof INDEXES
+  retired: typeof INDEXES
+  migrations: readonly Migration[]
+}
+
+export const DEFINITIONS: Definitions = {
+  indexes: INDEXES,
+  retired: RETIRED,
+  migrations: MIGRATIONS,
+}
+
+/** Longer than any command of a process that still works. */
+const MIGRATION_LEASE_MS = 30_000
+const MIGRATION_LOOK_MS = 500
 
 const CHECK_EVERY_MS = 5_000
 /** The code for a collection that does not exist. */
@@ -199,16 +237,32 @@ interface DatabaseInPlace {
 }
 
 /**
- * Connects, makes sure that the collections are ours, and creates missing indexes.
+ * Connects, makes sure that the collections are ours and have the schema of this version, and
+ * creates missing indexes.
  *
+ * @param upgrades `none`: waits for another process to create or upgrade the store
  * @throws StoreUnusable, StoreUnavailable, UnreadableUrl, and errors of the driver (startError)
  */
-export async function openDatabase(url: string): Promise<Connection> {
-  const connection = await connect(url)
+export async function openDatabase(
+  url: string,
+  upgrades: Exclude<Upgrades, 'all'> = 'online',
+  { names = COLLECTIONS, definitions = DEFINITIONS } = {},
+): Promise<Connection> {
+  const connection = { ...(await connect(url)), names }
   try {
-    // First: an index on a collection of an application could delete its documents.
-    await reserveCollections(connection.db)
-    await makeIndexes(url, connection)
+    if (upgrades === 'none') {
+      await waitForApi(() => isUpgraded(connection, definitions))
+      if ((await readRecord(connection, 'majority')) === null)
+        throw missingStore(placeOf(connection))
+    } else {
+      // First: an index on a collection of an application could delete its documents.
+      await markUnlessUsed(connection, definitions)
+    }
+    await takeSteps(url, connection, upgrades, definitions)
+    const differences = await differencesOf(connection, definitions)
+    if (differences.some(({ kind }) => kind === 'missing')) {
+      await withPatience(url, (db) => createMissing(db, differences))
+    }
     return connection
   } catch (error) {
     await connection.client.close()
@@ -216,11 +270,56 @@ export async function openDatabase(url: string): Promise<Connection> {
   }
 }
 
+/**
+ * Takes all steps, creates missing indexes, and then changes and drops those of earlier versions.
+ * API and workers of this version may run meanwhile.
+ */
+export async function migrateDatabase(url: string, definitions = DEFINITIONS): Promise<Migrated> {
+  const connection = { ...(await connect(url)), names: COLLECTIONS }
+  try {
+    const record = await readRecord(connection, 'majority')
+    if (record === null) throw missingStore(placeOf(connection))
+    const to = await takeSteps(url, connection, 'all', definitions)
+    const differences = await differencesOf(connection, definitions)
+    const ofKind = (kind: IndexDifference['kind']) =>
+      differences.filter((difference) => difference.kind === kind)
+    await withPatience(url, async (db) => {
+      await createMissing(db, differences)
+      for (const difference of ofKind('ttl')) await changeTtl(db, difference)
+      // Last: by now each has its successor.
+      for (const { collection, name } of ofKind('retired')) {
+        await db.collection(collection).dropIndex(name)
+      }
+    })
+    const shown = (kind: IndexDifference['kind']) =>
+      ofKind(kind).map(({ collection, name }) => `${collection}.${name}`)
+    return {
+      ...{ from: record.schema, to, createdIndexes: shown('missing') },
+      ...{ changedIndexes: shown('ttl'), droppedIndexes: shown('retired') },
+    }
+  } finally {
+    await connection.client.close()
+  }
+}
+
+/** How the indexes of the database differ from those of this version. */
+export function differencesOf(
+  { db, names }: Connection,
+  { indexes, retired }: Definitions = DEFINITIONS,
+): Promise<IndexDifference[]> {
+  return compareIndexes(db, named(indexes, names), named(retired, names))
+}
+
+function named(indexes: typeof INDEXES, names: CollectionNames): Indexes {
+  const entries = Object.entries(indexes)
+  return Object.fromEntries(entries.map(([kind, some]) => [names[kind as CollectionKind], some]))
+}
+
 export function watchDatabaseInPlace(
-  db: Db,
+  { db, names }: Pick<Connection, 'db' | 'names'>,
   settings: Pick<StoreSettings, 'warn' | 'error'>,
 ): DatabaseInPlace {
-  const records = db.collection<{ _id: string; provedAt: Date }>(COLLECTIONS.meta)
+  const records = db.collection<{ _id: string; provedAt: Date }>(names.meta)
   let lost: StoreUnavailable | null = null
 
   function note(found: string | null): void {
@@ -233,9 +332,9 @@ export function watchDatabaseInPlace(
   async function check(deadline: Deadline): Promise<void> {
     const record = await run(deadline, (limit) => records.findOne({ _id: 'schema' }, { ...limit }))
     if (record === null) return note(`the database ${db.databaseName} was dropped or replaced`)
-    const missing = await missingJobIndexes(db, deadline)
+    const missing = await missingJobIndexes(db.collection(names.jobs), deadline)
     if (missing.length === 0) return note(null)
-    note(`${COLLECTIONS.jobs} was dropped or replaced: it lacks the indexes ${missing.join(', ')}`)
+    note(`${names.jobs} was dropped or replaced: it lacks the indexes ${missing.join(', ')}`)
   }
 
   const timer = setInterval(() => {
@@ -276,81 +375,173 @@ export function refusedWhileLost(store: Store, lost: () => StoreUnavailable | nu
   return Object.assign(Object.create(store), Object.fromEntries(verbs)) as Store
 }
 
-async function makeIndexes(url: string, { db }: Connection): Promise<void> {
-  const missing = await missingIndexes(db)
-  if (missing.size === 0) return
-  // A client of its own, with a longer deadline of its connections.
-  const patient = await open(url, { retryWrites: false, socketTimeoutMS: INDEX_DEADLINE_MS })
+/** With a client that waits as long as the build of an index can take, also for the majority. */
+async function withPatience<T>(url: string, work: (db: Db) => Promise<T>): Promise<T> {
+  const patient = await open(url, {
+    retryWrites: false,
+    socketTimeoutMS: INDEX_DEADLINE_MS,
+    writeConcern: { w: 'majority', journal: true },
+  })
   try {
-    await createIndexes(patient.db, missing)
+    return await work(patient.db)
   } finally {
     await patient.client.close()
+  }
+}
+
+function placeOf({ db }: Connection): string {
+  return `in the database ${db.databaseName}`
+}
+
+/** @throws StoreUnusable if another application or a later version uses these collections */
+function stepsOf(
+  { db, names }: Connection,
+  record: SchemaRecord | null,
+  { migrations }: Definitions,
+): readonly Migration[] {
+  if (record?.product !== 'posthorn') {
+    throw new StoreUnusable(
+      `The collection ${names.meta} of the database ${db.databaseName} does not belong to ` +
+        'Posthorn. Rename it, or name another database in STORE_URL.',
+    )
+  }
+  return outstandingSteps(`The database ${db.databaseName}`, record.schema, migrations)
+}
+
+async function isUpgraded(connection: Connection, definitions: Definitions): Promise<boolean> {
+  const record = await readRecord(connection, 'majority')
+  return record !== null && stepsOf(connection, record, definitions).length === 0
+}
+
+/** Takes the steps that are left, one process at a time. Returns the schema that it leads to. */
+async function takeSteps(
+  url: string,
+  connection: Connection,
+  upgrades: Upgrades,
+  definitions: Definitions,
+): Promise<number> {
+  const { db, names } = connection
+  const left = async () => {
+    const record =
+      (await readRecord(connection, 'majority')) ?? (await readRecord(connection, 'local'))
+    const steps = stepsOf(connection, record, definitions)
+    refuseSteps(`The database ${db.databaseName}`, steps, upgrades)
+    return { schema: (record as SchemaRecord).schema, steps }
+  }
+  const { schema, steps } = await left()
+  if (steps.length === 0) return schema
+  return withMigrationLease(connection, async (now) => {
+    // Another process may have taken them meanwhile.
+    let { schema: number, steps: open } = await left()
+    const workers = db.collection(names.workers)
+    const since = new Date(now() - WORKER_RUNS_MS)
+    refuseWhileInUse(open, await workers.countDocuments({ seenAt: { $gt: since } }))
+    for (const step of open) {
+      await withPatience(url, (patient) => step.run(patient, names))
+      const meta = db.collection<SchemaRecord>(names.meta)
+      await run(startDeadline(), (limit) =>
+        meta.updateOne(
+          { _id: 'schema', schema: number },
+          { $set: { schema: step.number } },
+          { ...limit },
+        ),
+      )
+      number = step.number
+    }
+    return number
+  })
+}
+
+/** Runs `work` while no other process does. @param work gets the server's clock */
+async function withMigrationLease<T>(
+  { client, db, names }: Connection,
+  work: (now: () => number) => Promise<T>,
+): Promise<T> {
+  const clock = await startClock(client)
+  const leases = db.collection<{ _id: string; holder: string; expiresAt: Date }>(names.meta)
+  const holder = randomUUID()
+  const giveUpAt = performance.now() + INDEX_DEADLINE_MS
+  const take = async (): Promise<boolean> => {
+    const now = clock.now()
+    const isFree = [{ holder }, { expiresAt: { $lte: new Date(now) } }]
+    const expiresAt = new Date(now + MIGRATION_LEASE_MS)
+    try {
+      await run(startDeadline(), (limit) =>
+        leases.updateOne(
+          { _id: 'migration', $or: isFree },
+          { $set: { holder, expiresAt } },
+          { upsert: true, ...limit },
+        ),
+      )
+      return true
+    } catch (error) {
+      // The document exists, and the filter did not match: another process has the lease.
+      if (isDuplicateKey(error)) return false
+      throw error
+    }
+  }
+  let timer: NodeJS.Timeout | undefined
+  try {
+    while (!(await take())) {
+      if (performance.now() > giveUpAt) {
+        throw new StoreUnavailable('another process has been upgrading the database for too long')
+      }
+      await delay(MIGRATION_LOOK_MS)
+    }
+    // A renewal that fails is repeated; a lease that is lost meanwhile lets a step run twice.
+    timer = setInterval(() => void take().catch(() => {}), MIGRATION_LEASE_MS / 3)
+    return await work(clock.now)
+  } finally {
+    clearInterval(timer)
+    clock.stop()
+    // It expires anyway.
+    await leases.deleteOne({ _id: 'migration', holder }).catch(() => {})
   }
 }
 
 /**
  * Makes sure that the collections with our names are ours, and marks a database without any of
  * them. Must come before every other write; any number of processes may call it at once.
- *
- * @throws StoreUnusable when another application or a newer version uses these names
  */
-async function reserveCollections(db: Db): Promise<void> {
-  const meta = db.collection<SchemaRecord>(COLLECTIONS.meta)
-  const record = (await readRecord(meta, 'majority')) ?? (await markUnlessUsed(db, meta))
-  if (record?.product !== 'posthorn') {
-    throw new StoreUnusable(
-      `The collection ${COLLECTIONS.meta} of the database ${db.databaseName} does not belong to ` +
-        'Posthorn. Rename it, or name another database in STORE_URL.',
-    )
-  }
-  if (record.schema !== SCHEMA) {
-    throw new StoreUnusable(
-      `The database ${db.databaseName} was written by another version of Posthorn (schema ` +
-        `${record.schema}; this one uses ${SCHEMA}). Run that version.`,
-    )
-  }
-}
-
-async function markUnlessUsed(
-  db: Db,
-  meta: Collection<SchemaRecord>,
-): Promise<SchemaRecord | null> {
-  const used = await usedCollections(db)
+async function markUnlessUsed(connection: Connection, definitions: Definitions): Promise<void> {
+  if ((await readRecord(connection, 'majority')) !== null) return
+  const { db, names } = connection
+  const used = await usedCollections(db, Object.values(names))
   if (used.length > 0) {
     // Another process may have marked the database meanwhile, and written to these collections.
-    const record = await readRecord(meta, 'local')
-    if (record !== null) return record
+    if ((await readRecord(connection, 'local')) !== null) return
     throw new StoreUnusable(
       `The database ${db.databaseName} holds ${used.join(', ')}, which Posthorn did not create: ` +
-        `${COLLECTIONS.meta} has no record of it. Rename these collections, or name another ` +
+        `${names.meta} has no record of it. Rename these collections, or name another ` +
         'database in STORE_URL.',
     )
   }
-  const record: SchemaRecord = { _id: 'schema', product: 'posthorn', schema: SCHEMA }
+  const schema = definitions.migrations.at(-1)?.number as number
+  const meta = db.collection<SchemaRecord>(names.meta)
+  const record: SchemaRecord = { _id: 'schema', product: 'posthorn', schema }
   try {
     await run(startDeadline(), (limit) => meta.insertOne(record, limit))
-    return record
   } catch (error) {
     // Another process that starts at the same time was first.
-    if (isDuplicateKey(error)) return readRecord(meta, 'local')
-    throw error
+    if (!isDuplicateKey(error)) throw error
   }
 }
 
 /** `local` includes what the primary has not replicated yet. */
-function readRecord(
-  meta: Collection<SchemaRecord>,
+export function readRecord(
+  { db, names }: Connection,
   level: 'local' | 'majority',
 ): Promise<SchemaRecord | null> {
+  const meta = db.collection<SchemaRecord>(names.meta)
   return run(startDeadline(), (limit) =>
     meta.findOne({ _id: 'schema' }, { readConcern: { level }, ...limit }),
   )
 }
 
 /** Those with our names that contain documents, or that are not plain collections. */
-async function usedCollections(db: Db): Promise<string[]> {
+async function usedCollections(db: Db, names: string[]): Promise<string[]> {
   const listed = await run(startDeadline(), () =>
-    db.listCollections({ name: { $in: NAMES } }, { nameOnly: true }).toArray(),
+    db.listCollections({ name: { $in: names } }, { nameOnly: true }).toArray(),
   )
   const used = await Promise.all(
     listed.map(async ({ name, type }) => {
@@ -363,78 +554,11 @@ async function usedCollections(db: Db): Promise<string[]> {
   return used.flat().sort()
 }
 
-/** The indexes that this database lacks. */
-async function missingIndexes(db: Db): Promise<IndexNames> {
-  const there = await db.listCollections({}, { nameOnly: true }).toArray()
-  const collections = new Set(there.map(({ name }) => name))
-  const missing: IndexNames = new Map()
-  for (const [collection, indexes] of Object.entries(INDEXES)) {
-    // listIndexes of a collection that does not exist is an error.
-    const known = collections.has(collection) ? await indexNamesOf(db, collection) : new Set()
-    const names = Object.keys(indexes).filter((name) => !known.has(name))
-    if (names.length > 0) missing.set(collection, names)
-  }
-  return missing
-}
-
-/** Creates them. On a large collection this can take minutes; an existing index costs nothing. */
-async function createIndexes(db: Db, missing: IndexNames): Promise<void> {
-  for (const [collection, names] of missing) {
-    await createSome(db, collection, INDEXES[collection] ?? {}, names)
-  }
-}
-
-async function indexNamesOf(db: Db, collection: string): Promise<Set<string | undefined>> {
-  const indexes = await db.collection(collection).listIndexes().toArray()
-  return new Set(indexes.map(({ name }) => name))
-}
-
-async function createSome(
-  db: Db,
-  collection: string,
-  indexes: Record<string, NamedIndex>,
-  names: string[],
-): Promise<void> {
-  const specifications = Object.entries(indexes)
-    .filter(([name]) => names.includes(name))
-    .map(([name, { key, options }]) => ({ name, key: key as IndexSpecification, ...options }))
-  if (specifications.length === 0) return
-  try {
-    await db
-      .collection(collection)
-      .createIndexes(specifications as Parameters<ReturnType<Db['collection']>['createIndexes']>[0])
-  } catch (error) {
-    throw asRefusal(collection, error)
-  }
-}
-
-/** Errors of createIndexes that no repetition can help, by code. */
-const REFUSALS: Record<number, (cause: MongoServerError) => string> = {
-  // IndexOptionsConflict, IndexKeySpecsConflict
-  85: conflictText,
-  86: conflictText,
-  // DuplicateKey. Its message would quote the keys.
-  11000: ({ keyPattern }) =>
-    `documents in it have the same ${Object.keys(keyPattern ?? {}).join(' and ')}.`,
-}
-
-function conflictText({ message }: MongoServerError): string {
-  return `another index has its name or its keys. Drop that one and start again. ${message}`
-}
-
-function asRefusal(collection: string, cause: unknown): unknown {
-  const refusal = cause instanceof MongoServerError ? REFUSALS[Number(cause.code)] : undefined
-  if (refusal === undefined) return cause
-  const why = refusal(cause as MongoServerError)
-  return new StoreUnusable(`An index of ${collection} cannot be created: ${why}`, { cause })
-}
-
 const ADVICE =
   'Nothing is accepted, claimed or recorded until it is back. To continue with the data that is ' +
   'there now, restart every process of Posthorn'
 
-async function missingJobIndexes(db: Db, deadline: Deadline): Promise<string[]> {
-  const jobs = db.collection(COLLECTIONS.jobs)
+async function missingJobIndexes(jobs: Collection, deadline: Deadline): Promise<string[]> {
   const there = await run(deadline, () => jobs.listIndexes().toArray()).catch((error) => {
     const { cause } = error as Error
     if (cause instanceof MongoServerError && cause.code === NAMESPACE_NOT_FOUND) return []

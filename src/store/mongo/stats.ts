@@ -1,7 +1,6 @@
 // Stats of endpoints: how many jobs are queued, due, running and dead. Each count reads no more
 // index entries than it can report. Only the age of the oldest due job needs documents.
 import type { Document } from 'mongodb'
-import { COLLECTIONS } from '../collection-names.ts'
 import { type EndpointStats, MAX_COUNT, MAX_DELETED_NAMES, MAX_STATS_NAMES } from '../store.ts'
 import { endpointsWith } from './claim.ts'
 import { type MongoContext, nowOf, run, startDeadline } from './connection.ts'
@@ -59,7 +58,7 @@ async function withJobs(context: MongoContext, names: string[]): Promise<string[
 function readStats(context: MongoContext, names: string[]): Promise<Found[]> {
   const now = nowOf(context)
   const [first = [], ...others] = names.flatMap((name) => pipelinesOf(name, now))
-  const unions = others.map((pipeline) => ({ $unionWith: { coll: COLLECTIONS.jobs, pipeline } }))
+  const unions = others.map((pipeline) => ({ $unionWith: { coll: context.names.jobs, pipeline } }))
   return run(startDeadline(), (limit) =>
     context.jobs
       .aggregate<Found>([...first, ...unions], { batchSize: others.length + 2, ...limit })

@@ -2,7 +2,6 @@
 // has its whole guard (guards.ts), and a majority has stored it before the verb returns.
 import type { MongoClient } from 'mongodb'
 import { createAttemptTokens } from '../attempt-token.ts'
-import { COLLECTIONS } from '../collection-names.ts'
 import { createEndListeners } from '../ends.ts'
 import { type Outbox, REJECTED_SUFFIX } from '../outbox.ts'
 import { createReadiness, type Readiness } from '../readiness.ts'
@@ -10,6 +9,7 @@ import { createSecretBox, type SecretBox } from '../secret-box.ts'
 import type { Store, StoreSettings } from '../store.ts'
 import { SettingUnusable, StoreUnavailable } from '../store-errors.ts'
 import { rememberUndecryptableSchedules } from '../undecryptable-schedules.ts'
+import type { Migrated } from '../upgrade.ts'
 import { type EligibleEndpoints, rememberEligibleEndpoints } from './admission.ts'
 import { headOfOrderingKey } from './blocked-jobs.ts'
 import {
@@ -66,7 +66,7 @@ import {
   listSchedules,
   putSchedule,
 } from './schedules.ts'
-import { openDatabase, refusedWhileLost, watchDatabaseInPlace } from './schema.ts'
+import { migrateDatabase, openDatabase, refusedWhileLost, watchDatabaseInPlace } from './schema.ts'
 import { settle } from './settle.ts'
 import { deletedEndpoints, statsOf } from './stats.ts'
 import { endOverdue, overdue, sweep } from './sweep.ts'
@@ -79,7 +79,17 @@ import { endOverdue, overdue, sweep } from './sweep.ts'
 export async function openMongoStore(url: string, settings: StoreSettings): Promise<Store> {
   const box = secretBoxOf(settings)
   try {
-    return await storeOn(await openDatabase(url), settings, box)
+    const upgrades = settings.mayCreate === false ? 'none' : 'online'
+    return await storeOn(await openDatabase(url, upgrades), settings, box)
+  } catch (error) {
+    throw startError(url, error)
+  }
+}
+
+/** For `posthorn migrate`. Throws as openMongoStore does. */
+export async function migrateMongoStore(url: string): Promise<Migrated> {
+  try {
+    return await migrateDatabase(url)
   } catch (error) {
     throw startError(url, error)
   }
@@ -87,7 +97,7 @@ export async function openMongoStore(url: string, settings: StoreSettings): Prom
 
 /** The store on a connection. It closes the connection when it is closed or cannot be opened. */
 export async function storeOn(
-  { client, db }: Connection,
+  { client, db, names }: Connection,
   settings: StoreSettings,
   box = secretBoxOf(settings),
 ): Promise<Store> {
@@ -98,12 +108,13 @@ export async function storeOn(
   let clock: MongoClock | undefined
   try {
     clock = await startClock(client)
-    const jobs = db.collection<JobDocument>(COLLECTIONS.jobs)
+    const jobs = db.collection<JobDocument>(names.jobs)
     const notifier = new Notifier(jobs)
     const context: MongoContext = {
       db,
+      names,
       jobs,
-      endpoints: db.collection<EndpointDocument>(COLLECTIONS.endpoints),
+      endpoints: db.collection<EndpointDocument>(names.endpoints),
       clock,
       box,
       settings,
@@ -117,7 +128,7 @@ export async function storeOn(
     await reencryptSchedules(context)
     const ownClock = clock
     const outbox = await outboxOf(context)
-    const inPlace = watchDatabaseInPlace(db, settings)
+    const inPlace = watchDatabaseInPlace({ db, names }, settings)
     const readiness = createReadiness(() => inPlace.prove())
     noteWrites(client, readiness)
     const store = assemble(context, notifier, {

@@ -25,7 +25,6 @@ import {
   type StatementResultingChanges,
   type StatementSync,
 } from 'node:sqlite'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { End, EndListeners } from '../ends.ts'
 import { SIDE_FILES } from '../file-names.ts'
 import { createReadiness } from '../readiness.ts'
@@ -33,11 +32,12 @@ import { createSetBackWatch } from '../set-back-watch.ts'
 import type { StoreClock, StoreSettings } from '../store.ts'
 import { StoreUnavailable, StoreUnusable } from '../store-errors.ts'
 import type { UndecryptableSchedules } from '../undecryptable-schedules.ts'
+import { type Migrated, missingStore, waitForApi } from '../upgrade.ts'
 import { isBusy, retryWhileBusy, sentenceFor } from './errors.ts'
 import { type FileInPlace, MAX_IDLE_LOG_BYTES } from './file-in-place.ts'
 import { flushFolder, type KeyRing } from './key-file.ts'
 import type { Notifier } from './notifier.ts'
-import { migrate, readVersion } from './schema.ts'
+import { isUpgraded, migrate, readVersion } from './schema.ts'
 import { createWriteQueue, type Durability } from './write-queue.ts'
 
 export interface Database {
@@ -158,12 +158,9 @@ pragma synchronous = full;`
 const MAX_PATH_BYTES = 480
 const MAX_NAME_BYTES = 230
 
-/** A worker that starts together with the API of a new installation waits for the store. */
-const MISSING_DEADLINE_MS = 5_000
-const MISSING_LOOK_MS = 50
-
 /**
- * @param mayCreate false: if the file is missing, waits for another process to create it
+ * @param mayCreate false: if the file is missing or has an older schema, waits for another process
+ *   to create or upgrade it
  * @throws StoreUnusable with a sentence for the person who started the process
  */
 export async function openFile(path: string, mayCreate: boolean): Promise<DatabaseSync> {
@@ -175,9 +172,10 @@ export async function openFile(path: string, mayCreate: boolean): Promise<Databa
   refuseUnreadable(path)
   const db = orUnusable(path, () => new DatabaseSync(path, { timeout: 0 }))
   try {
+    if (!mayCreate) await waitForApi(() => retryWhileBusy(path, () => isUpgraded(db, path)))
     await retryWhileBusy(path, () => {
       if (db.isTransaction) db.exec('rollback')
-      migrate(db, path)
+      migrate(db, path, mayCreate ? 'online' : 'none')
       db.exec(SETTINGS)
       proveWritable(db)
     })
@@ -185,6 +183,28 @@ export async function openFile(path: string, mayCreate: boolean): Promise<Databa
   } catch (error) {
     db.close()
     throw asUnusable(path, error)
+  }
+}
+
+/** All steps, for `posthorn migrate`. */
+export async function migrateFile(path: string): Promise<Migrated> {
+  if (isMissing(path)) throw missingStore(`at ${path}`)
+  refuseUnreadable(path)
+  const db = orUnusable(path, () => new DatabaseSync(path, { timeout: 0 }))
+  try {
+    const from = readVersion(db)
+    await retryWhileBusy(path, () => {
+      if (db.isTransaction) db.exec('rollback')
+      migrate(db, path, 'all')
+    })
+    return {
+      ...{ from, to: readVersion(db) },
+      ...{ createdIndexes: [], changedIndexes: [], droppedIndexes: [] },
+    }
+  } catch (error) {
+    throw asUnusable(path, error)
+  } finally {
+    db.close()
   }
 }
 
@@ -239,16 +259,8 @@ function refuseUnreadable(path: string): void {
 
 /** Resolves when another process has created the file. */
 async function waitForFile(path: string): Promise<void> {
-  const deadline = performance.now() + MISSING_DEADLINE_MS
-  while (isMissing(path)) {
-    if (performance.now() > deadline) {
-      throw new StoreUnusable(
-        `there is no store at ${path}, and this process does not create one. If there was one, ` +
-          'restore it from a backup; otherwise start the API first, without --existing-store',
-      )
-    }
-    await delay(MISSING_LOOK_MS)
-  }
+  await waitForApi(() => !isMissing(path))
+  if (isMissing(path)) throw missingStore(`at ${path}`)
 }
 
 /**

@@ -2,6 +2,14 @@
 // from one schema number to the next. A file has its number in `pragma user_version`.
 import type { DatabaseSync } from 'node:sqlite'
 import { StoreUnusable } from '../store-errors.ts'
+import {
+  outstandingSteps,
+  refuseSteps,
+  refuseWhileInUse,
+  type Step,
+  type Upgrades,
+  WORKER_RUNS_MS,
+} from '../upgrade.ts'
 
 /** "Post": marks a file as ours, so that Posthorn never writes to another program's database. */
 export const APPLICATION_ID = 0x506f7374
@@ -273,49 +281,63 @@ create table meta (key text primary key, value text not null) strict, without ro
 `
 
 /** A step between two schemas: `sql` brings a file from the number before to `number`. */
-export interface Migration {
-  number: number
+export interface Migration extends Step {
   sql: string
 }
 
 /** The first one creates a file. Numbers below 8 belong to versions that were never released. */
 export const MIGRATIONS: readonly Migration[] = [
-  { number: 8, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
+  { number: 8, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
 ]
 
 /**
- * Brings a file to the last schema of the list. Any number of processes may do it at once.
+ * Brings a file to the last schema of the list. Any number of processes may do it at once: each
+ * step is one transaction, and is taken once.
  *
- * @throws StoreUnusable when the file is not ours, or its schema number is not in the list
+ * @throws StoreUnusable when the file is not ours, its schema number is not in the list, or a step
+ *   is not for a process with these rights
  */
 export function migrate(
   db: DatabaseSync,
   path: string,
+  upgrades: Upgrades = 'online',
   migrations: readonly Migration[] = MIGRATIONS,
 ): void {
-  refuseForeign(db, path)
   let number = readVersion(db)
-  // Possible only before the first table exists; later it would take a `vacuum`.
-  if (number === 0) db.exec('pragma auto_vacuum = incremental')
-  for (const migration of migrationsAfter(number, path, migrations)) {
-    applyMigration(db, path, number, migration)
-    number = migration.number
+  const steps = stepsOf(db, path, migrations)
+  // To create the file is the caller's decision.
+  if (number !== 0) {
+    refuseSteps(`the store ${path}`, steps, upgrades)
+    refuseWhileInUse(steps, countRunningWorkers(db))
+  } else {
+    // Possible only before the first table exists; later it would take a `vacuum`.
+    db.exec('pragma auto_vacuum = incremental')
+  }
+  for (const step of steps) {
+    applyMigration(db, path, number, step)
+    number = step.number
   }
 }
 
-function migrationsAfter(
-  number: number,
+/** Whether the file has the last schema of the list. */
+export function isUpgraded(db: DatabaseSync, path: string): boolean {
+  return stepsOf(db, path, MIGRATIONS).length === 0
+}
+
+function stepsOf(
+  db: DatabaseSync,
   path: string,
   migrations: readonly Migration[],
 ): readonly Migration[] {
-  if (number === 0) return migrations
-  const index = migrations.findIndex((migration) => migration.number === number)
-  if (index >= 0) return migrations.slice(index + 1)
-  throw new StoreUnusable(
-    `the store ${path} has schema ${number}, and this version of Posthorn uses schema ` +
-      `${migrations.at(-1)?.number}: start the version that wrote the file, or name another file ` +
-      'in STORE_URL',
-  )
+  refuseForeign(db, path)
+  const number = readVersion(db)
+  return number === 0 ? migrations : outstandingSteps(`the store ${path}`, number, migrations)
+}
+
+function countRunningWorkers(db: DatabaseSync): number {
+  const since = Date.now() - WORKER_RUNS_MS
+  const counted = db.prepare('select count(*) as count from workers where seen_at > ?').get(since)
+  return counted?.count as number
 }
 
 function applyMigration(

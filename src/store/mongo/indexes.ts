@@ -1,0 +1,140 @@
+// Compares the indexes of a database with their definitions (schema.ts), and creates, changes and
+// drops what differs. Nothing is dropped but what an earlier version of Posthorn created.
+import {
+  type CreateIndexesOptions,
+  type Db,
+  type Document,
+  type IndexSpecification,
+  MongoServerError,
+} from 'mongodb'
+import { StoreUnusable } from '../store-errors.ts'
+
+export interface IndexDefinition {
+  key: Record<string, 1 | -1>
+  options: Pick<CreateIndexesOptions, 'unique' | 'expireAfterSeconds' | 'partialFilterExpression'>
+}
+
+/** By collection, then by name. */
+export type Indexes = Record<string, Record<string, IndexDefinition>>
+
+export interface IndexDifference {
+  collection: string
+  name: string
+  /**
+   * `ttl`: only its expireAfterSeconds differs. `hidden`: the planner does not use it. `retired`: an
+   * earlier version created it, and this one does not use it.
+   */
+  kind: 'missing' | 'different' | 'ttl' | 'hidden' | 'retired'
+  definition: IndexDefinition
+}
+
+const UNAUTHORIZED = 13
+
+/** @param retired definitions that earlier versions created */
+export async function compareIndexes(
+  db: Db,
+  wanted: Indexes,
+  retired: Indexes,
+): Promise<IndexDifference[]> {
+  const listed = await db.listCollections({}, { nameOnly: true }).toArray()
+  const collections = new Set(listed.map(({ name }) => name))
+  const names = new Set([...Object.keys(wanted), ...Object.keys(retired)])
+  const differences = [...names].map(async (collection) => {
+    // listIndexes of a collection that does not exist is an error.
+    const isThere = collections.has(collection)
+    const found = isThere ? await db.collection(collection).listIndexes().toArray() : []
+    const byName = new Map(found.map((index) => [index.name, index]))
+    return [
+      ...Object.entries(wanted[collection] ?? {}).flatMap(([name, definition]) => {
+        const index = byName.get(name) ?? null
+        const kind = differenceOf(index, definition)
+        return kind === null ? [] : [{ collection, name, kind, definition }]
+      }),
+      ...Object.entries(retired[collection] ?? {}).flatMap(([name, definition]) => {
+        const index = byName.get(name)
+        if (index === undefined || differenceOf(index, definition) !== null) return []
+        return [{ collection, name, kind: 'retired' as const, definition }]
+      }),
+    ]
+  })
+  return (await Promise.all(differences)).flat()
+}
+
+/** Creates the missing ones. On a large collection this can take minutes. */
+export async function createMissing(db: Db, differences: IndexDifference[]): Promise<void> {
+  const missing = differences.filter(({ kind }) => kind === 'missing')
+  const byCollection = Map.groupBy(missing, ({ collection }) => collection)
+  for (const [collection, indexes] of byCollection) {
+    const specifications = indexes.map(({ name, definition: { key, options } }) => ({
+      ...{ name, key: key as IndexSpecification },
+      ...options,
+    }))
+    try {
+      await db.collection(collection).createIndexes(specifications as CreateIndexes)
+    } catch (error) {
+      throw asRefusal(collection, error)
+    }
+  }
+}
+
+type CreateIndexes = Parameters<ReturnType<Db['collection']>['createIndexes']>[0]
+
+/** Changes the time to live of one index. The role readWrite does not include collMod. */
+export async function changeTtl(
+  db: Db,
+  { collection, name, definition: { key, options } }: IndexDifference,
+): Promise<void> {
+  const { expireAfterSeconds } = options
+  try {
+    await db.command({ collMod: collection, index: { name, expireAfterSeconds } })
+  } catch (error) {
+    if (!(error instanceof MongoServerError) || error.code !== UNAUTHORIZED) throw error
+    await db.collection(collection).dropIndex(name)
+    await db.collection(collection).createIndex(key as IndexSpecification, { name, ...options })
+  }
+}
+
+function differenceOf(
+  index: Document | null,
+  { key, options }: IndexDefinition,
+): Exclude<IndexDifference['kind'], 'retired'> | null {
+  if (index === null) return 'missing'
+  const isSame =
+    text(index.key) === text(key) &&
+    (index.unique ?? false) === (options.unique ?? false) &&
+    text(index.partialFilterExpression) === text(options.partialFilterExpression) &&
+    OTHER_OPTIONS.every((option) => index[option] === undefined || index[option] === false) &&
+    (index.expireAfterSeconds === undefined) === (options.expireAfterSeconds === undefined)
+  if (!isSame) return 'different'
+  if (index.expireAfterSeconds !== options.expireAfterSeconds) return 'ttl'
+  return index.hidden === true ? 'hidden' : null
+}
+
+/** Options that change what an index finds, and that ours never have. */
+const OTHER_OPTIONS = ['sparse', 'collation', 'prepareUnique']
+
+/** In the order of the keys, which is a part of the definition. Numbers may be 1 or Double(1). */
+function text(value: unknown): string {
+  return JSON.stringify(value ?? null)
+}
+
+/** Errors of createIndexes that no repetition can help, by code. */
+const REFUSALS: Record<number, (cause: MongoServerError) => string> = {
+  // IndexOptionsConflict, IndexKeySpecsConflict
+  85: conflictText,
+  86: conflictText,
+  // DuplicateKey. Its message would quote the keys.
+  11000: ({ keyPattern }) =>
+    `documents in it have the same ${Object.keys(keyPattern ?? {}).join(' and ')}.`,
+}
+
+function conflictText({ message }: MongoServerError): string {
+  return `another index has its name or its keys. Drop that one and start again. ${message}`
+}
+
+function asRefusal(collection: string, cause: unknown): unknown {
+  const refusal = cause instanceof MongoServerError ? REFUSALS[Number(cause.code)] : undefined
+  if (refusal === undefined) return cause
+  const why = refusal(cause as MongoServerError)
+  return new StoreUnusable(`An index of ${collection} cannot be created: ${why}`, { cause })
+}

@@ -33,7 +33,7 @@ export function sharedMongo(): Promise<RunningMongo> {
   return mongo
 }
 
-export const nameOf = ({ engine }: RunningMongo) =>
+const nameOf = ({ engine }: RunningMongo) =>
   engine === 'mongod' ? 'MongoDB' : `MongoDB (${engine})`
 
 export async function stopStores(): Promise<void> {

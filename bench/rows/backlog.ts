@@ -34,7 +34,7 @@ export const backlogRow: Row = {
   },
 }
 
-export interface BacklogTerms {
+interface BacklogTerms {
   row: string
   what: string
   mustReach: number | null
@@ -46,7 +46,7 @@ export interface BacklogTerms {
  * Compares the delivery of a backlog by Posthorn, on SQLite with one worker, with whatever `theirs`
  * measures.
  */
-export async function againstBacklog(
+async function againstBacklog(
   bench: Bench,
   sink: Sink,
   count: number,

@@ -10,7 +10,7 @@ const CLI = join(import.meta.dirname, '../../cli/posthorn.ts')
 const COMPILE_CACHE = join(tmpdir(), 'posthorn-compile-cache')
 const DEADLINE_MS = 30_000
 
-export interface Typed {
+interface Typed {
   child: ChildProcess
   stdout: () => string
   stderr: () => string

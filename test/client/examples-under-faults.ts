@@ -16,7 +16,7 @@ import { newSecret } from './signed.ts'
 /** Those that end by themselves. */
 export const ONE_SHOTS = ['register.ts', 'enqueue.ts', 'many.ts', 'schedule.ts', 'errors.ts']
 
-export interface Program {
+interface Program {
   name: string
   child: ChildProcess
   printed(): string

@@ -13,7 +13,7 @@ const ACTION_DEADLINE_MS = 20_000
 const TEST_DEADLINE_MS = 60_000
 const DESK = { width: 1280, height: 900 }
 
-export interface OpenOptions extends BrowserContextOptions {
+interface OpenOptions extends BrowserContextOptions {
   /** The time of the page can be turned on. */
   clock?: boolean
 }

@@ -19,7 +19,7 @@ export interface Damage {
 export const first = <T>(items: T[]): T => items[0] as T
 export const last = <T>(items: T[]): T => items.at(-1) as T
 
-export function drop<T>(items: T[], gone: T): void {
+function drop<T>(items: T[], gone: T): void {
   items.splice(items.indexOf(gone), 1)
 }
 

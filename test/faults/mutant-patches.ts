@@ -5,8 +5,8 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Engine } from './history.ts'
 
-export const MUTANTS_FOLDER = join(import.meta.dirname, 'mutants')
-export const PATCH_ENDING = '.patch'
+const MUTANTS_FOLDER = join(import.meta.dirname, 'mutants')
+const PATCH_ENDING = '.patch'
 
 export interface Mutant {
   name: string

@@ -22,7 +22,7 @@ export interface Played {
   output: string
 }
 
-export interface Failure {
+interface Failure {
   /** null: a message of the round, or a test. */
   invariant: string | null
   message: string

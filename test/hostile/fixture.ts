@@ -11,7 +11,7 @@ import { type Json, type Operation, operationsOf, type Samples } from './operati
 /** Longer than anything here may take: a request that takes so long hangs. */
 const HANGING_MS = 10_000
 
-export interface Heard {
+interface Heard {
   status: number
   headers: Headers
   text: string

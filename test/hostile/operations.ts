@@ -75,7 +75,7 @@ function operationOf(name: string, operation: Json, samples: Samples): Operation
 }
 
 /** The root, each field of each branch, each item of a list, each pair of a map. */
-export function placesIn(schema: Json, samples: Samples, name = ''): Place[] {
+function placesIn(schema: Json, samples: Samples, name = ''): Place[] {
   const own: Place = { at: [], body: sampleOf(schema, samples, name) }
   return [own, ...placesBelow(schema, samples, name)]
 }

@@ -1,6 +1,6 @@
 // What an attacker or an unlucky client sends where a plain value is expected.
 
-export const MAX_HEADER_TEXT = 4_000
+const MAX_HEADER_TEXT = 4_000
 const MANY = 200_000
 
 /** Strings that some parser, database, shell, template, terminal or log takes for its own. */

@@ -52,7 +52,7 @@ export interface ModelJob {
   version: number
 }
 
-export interface ModelAttempt {
+interface ModelAttempt {
   fence: number
   leaseId: string
   /** What was asked for: reschedule, even where it became withdraw. */

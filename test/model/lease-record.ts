@@ -10,7 +10,7 @@ import {
   type LifecycleEvent,
 } from '../../src/job/lifecycle.ts'
 
-export const MAX_ATTEMPTS = 2
+const MAX_ATTEMPTS = 2
 
 /** What a guard compares with the record. */
 export type Proven = 'fence' | 'lease id' | 'expiry'
@@ -42,7 +42,7 @@ export const REAL_RULES: Rules = {
   heedsRenewals: true,
 }
 
-export interface AttemptRecord {
+interface AttemptRecord {
   fence: number
   leaseId: number
   event: EventName

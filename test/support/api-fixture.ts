@@ -9,7 +9,7 @@ import type { Answer, PendingAnswer } from './request.ts'
 import { until } from './until.ts'
 
 /** Short intervals: tests wait for polls, sweeps and expired leases. */
-export const FAST = { POLL_INTERVAL: '20ms', SWEEP_INTERVAL: '50ms', LEASE_DURATION: '3s' }
+const FAST = { POLL_INTERVAL: '20ms', SWEEP_INTERVAL: '50ms', LEASE_DURATION: '3s' }
 /** For blocks whose tests share no endpoint: they wait at the same time. */
 export const CONCURRENT = { concurrent: true }
 /** Three attempts, one right after the other. */
@@ -33,7 +33,7 @@ export interface TestEndpoint {
   read(): Promise<Body>
 }
 
-export interface ReceivingEndpoint extends TestEndpoint {
+interface ReceivingEndpoint extends TestEndpoint {
   receiver: Receiver
 }
 

@@ -12,7 +12,7 @@ export const COMPILE_CACHE = join(tmpdir(), 'posthorn-compile-cache')
 const START_DEADLINE_MS = 60_000
 const STOP_DEADLINE_MS = 35_000
 
-export interface LogLine {
+interface LogLine {
   msg: string
   [field: string]: unknown
 }

@@ -16,7 +16,7 @@ export interface Issued extends Certificate {
   issue(options?: IssueOptions): Issued
 }
 
-export interface IssueOptions {
+interface IssueOptions {
   /** As openssl spells it, like `DNS:a.example.com,IP:127.0.0.1`. */
   names?: string
   /** Days from now; it begins at noon. */

@@ -290,9 +290,9 @@ const PAUSE_MS = 20
 /** How long the command waits for another writer. */
 const BUSY_TIMEOUT_MS = 5_000
 
-export const FREE_PAGES = `
+const FREE_PAGES = `
 select freelist_count as free, page_count as pages from pragma_freelist_count, pragma_page_count`
-export const RETURN_PAGES = `pragma incremental_vacuum(${PAGES_AT_ONCE})`
+const RETURN_PAGES = `pragma incremental_vacuum(${PAGES_AT_ONCE})`
 
 interface PageCounts {
   free: number

@@ -14,7 +14,7 @@ const ENDPOINT_ACCEPTS = `exists (
 export const UNSUCCESSFUL = "(state = 'dead' or state = 'cancelled')"
 
 /** A part of the conditions of partial indexes, word for word. */
-export const UNFINISHED = "(state = 'queued' or state = 'running')"
+const UNFINISHED = "(state = 'queued' or state = 'running')"
 
 /** The condition of the unique index jobs_dedupe on `endpoint` and `dedupe_key`. */
 export const HOLDS_DEDUPE_KEY = `dedupe_key is not null and superseded = 0 and ${UNFINISHED}`

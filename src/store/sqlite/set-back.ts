@@ -12,14 +12,14 @@ const CORRECTED_PER_TRANSACTION = 500
 
 const INSTANTS = 'seq, run_at, created_at, attempts'
 /** Ids begin with the instant of their creation. */
-export const CREATED_AHEAD = `
+const CREATED_AHEAD = `
 select ${INSTANTS} from jobs where id > $firstId and state = 'queued'`
 /** Retries, and jobs that are due later than any client can ask for. */
 export const RETRIED_AHEAD = `
 select ${INSTANTS} from jobs
 where state = 'queued' and blocked = 0 and due_at > $ahead
   and (attempts is not null or due_at > $latest)`
-export const MOVE_BACK = `
+const MOVE_BACK = `
 update jobs set expires_at = expires_at - (run_at - $to), run_at = $to, due_at = $to,
   first_run_at = min(first_run_at, $to), promoted_at = min(promoted_at, $to),
   version = version + 1
@@ -31,14 +31,14 @@ where seq in (
   where (state = 'dead') = $isDead and has_key is $hasKey and finished_at > $ahead
     and finished_at is not null and effects_pending = 0
   limit +$limit)`
-export const RESTS_AHEAD = `
+const RESTS_AHEAD = `
 select name, resting_until, rest_by_breaker, breaker_cooldown_ms from endpoints
 where resting_until > $ahead`
-export const END_REST = `
+const END_REST = `
 update endpoints set resting_until = $until, ramp_slots = null, ramp_ends_at = null
 where name = $name and resting_until = $before`
-export const FORGET_WORKERS_AHEAD = 'delete from workers where seen_at > $ahead'
-export const FORGET_MINUTE_STATS_AHEAD = 'delete from minute_stats where minute > $ahead'
+const FORGET_WORKERS_AHEAD = 'delete from workers where seen_at > $ahead'
+const FORGET_MINUTE_STATS_AHEAD = 'delete from minute_stats where minute > $ahead'
 
 interface JobRow {
   seq: number

@@ -40,7 +40,7 @@ export interface EventCase {
 
 /** Brings a job about; each of the tries must do no more than it says. */
 export type BrokenGuard = (store: Store) => Promise<{ id: string; tries: Try[] }>
-export interface Try {
+interface Try {
   fire(): Promise<Applied>
   /** The event that the table allows in its place. */
   instead: EventName | null
@@ -52,7 +52,7 @@ export interface NotAlone {
 }
 
 /** One of each guard of an event: it alone does not hold. */
-export type BrokenGuardsOf<E extends EventName> = {
+type BrokenGuardsOf<E extends EventName> = {
   [G in (typeof LIFECYCLE)[E]['guards'][number]]: BrokenGuard | NotAlone
 }
 export type CasesOf<E extends EventName> = {
@@ -72,11 +72,7 @@ export interface Arrangement {
   endpointIsDeleted?: boolean
 }
 
-export async function arrange(
-  store: Store,
-  state: JobState,
-  how: Arrangement = {},
-): Promise<ClaimedJob> {
+async function arrange(store: Store, state: JobState, how: Arrangement = {}): Promise<ClaimedJob> {
   const { fields, leaseMs = LONG_LEASE_MS, awaits = false, wasSent = awaits } = how
   const claimed = await enqueueAndClaim(store, fields?.(store), leaseMs)
   if (awaits) await store.settle([acceptance(claimed, claimed.claimedAt + leaseMs)])

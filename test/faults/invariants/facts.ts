@@ -147,7 +147,7 @@ export function isFullSuccess({ status, answeredAtMs }: Delivery): boolean {
   return isSuccessStatus(status) && answeredAtMs !== null
 }
 
-export function isSuccessStatus(status: number | null): boolean {
+function isSuccessStatus(status: number | null): boolean {
   return status !== null && status >= 200 && status < 300
 }
 

@@ -3,7 +3,7 @@ import type { Fixture } from '../../fixture.ts'
 import type { Delivery } from '../../history.ts'
 import type { WorkReceiver } from '../../work-receiver.ts'
 
-export type Script = Parameters<WorkReceiver['answerWith']>[0]
+type Script = Parameters<WorkReceiver['answerWith']>[0]
 
 export interface Stage {
   fixture: Fixture

@@ -9,19 +9,8 @@ import { openDatabase } from '../../src/store/mongo/schema.ts'
 import { storeOn } from '../../src/store/mongo/store.ts'
 
 import type { Store } from '../../src/store/store.ts'
-import {
-  addEndpoint,
-  burial,
-  claimFrom,
-  enqueueMany,
-  holderOf,
-  newJob,
-  success,
-} from '../contract/fixtures.ts'
 import { databaseUrl } from '../support/mongo.ts'
-import { until } from '../support/until.ts'
-import { useWaitingVerbs } from './mongo-plan-verbs.ts'
-import { useRecordVerbs } from './record-verbs.ts'
+import { useEveryVerb } from './mongo-verbs.ts'
 
 const DAY_MS = 86_400_000
 
@@ -44,7 +33,7 @@ beforeAll(async () => {
     encryptionKeys: [randomBytes(32)],
     warn: () => {},
   })
-  await useEveryVerb()
+  await useEveryVerb(store)
   connection.client.off('commandStarted', record)
 })
 
@@ -123,77 +112,6 @@ it('each query has an index that begins with what it asks and sorts as it wants'
   }
   expect(unserved).toEqual([])
 })
-
-async function useEveryVerb(): Promise<void> {
-  const now = store.clock.now()
-  const endpoint = await addEndpoint(store)
-  const other = await addEndpoint(store)
-  const doomed = await addEndpoint(store)
-  await enqueueMany(store, endpoint, 4, { tags: ['a'], expiresAt: now + DAY_MS })
-  const key = { idempotency: { key: 'k', requestHash: 'h' } }
-  await enqueueMany(store, other, 1, key)
-  await store.enqueue([newJob(store, other, key)])
-  await enqueueMany(store, other, 1, { expiresAt: now })
-  await enqueueMany(store, doomed, 2)
-  await claimFrom(store, doomed, 1)
-  await store.claim(
-    [endpoint, other].map((name) => ({ endpoint: name, limit: 1 })),
-    2,
-    holderOf({ leaseMs: 1 }),
-  )
-  const [first, second] = await claimFrom(store, endpoint, 2)
-  if (first === undefined || second === undefined) throw new Error('nothing was claimed')
-  await store.renew([first, { ...second, fence: 99 }], 60_000)
-  await store.settle([success(store, first), burial(store, { ...second, fence: 99 })])
-  await store.release([second, first])
-  await store.cancel([second.jobId])
-  await store.retry([second.jobId])
-  await store.deleteEndpoint(doomed, { force: true, ifVersion: null })
-  await store.deleteEndpoint(endpoint, { force: false, ifVersion: null })
-  const createdAt = now - 2 * DAY_MS
-  const [old = ''] = await enqueueMany(store, other, 1, { createdAt })
-  await store.cancel([old])
-  const unused = await addEndpoint(store)
-  await store.deleteEndpoint(unused, { force: false, ifVersion: null })
-  await until(async () => {
-    await store.sweep({ limit: 100, reclaim: true })
-    return (await store.endpointsNamed([doomed])).length === 0
-  })
-  expect(await store.getJob(old)).toBeNull()
-  await useWaitingVerbs(store)
-  await readAll(endpoint, first.jobId, now)
-  await useRecordVerbs(store, other)
-}
-
-async function readAll(endpoint: string, jobId: string, now: number): Promise<void> {
-  await store.getJob(jobId)
-  await store.getPayload(jobId)
-  await store.finalAmong([jobId])
-  await store.due(null)
-  await store.due(now - 5_000)
-  await store.countJobs([endpoint, 'nobody'])
-  await store.endpointsNamed([endpoint])
-  await store.listEndpoints('a', 10)
-  await store.writeApiMode({ localMode: true, publicUrl: null })
-  await store.readApiMode()
-  for (const query of [
-    {},
-    { createdAfter: now - 1_000, createdBefore: now + 1_000 },
-    { endpoint },
-    { endpoint, states: ['dead' as const, 'queued' as const], after: jobId },
-    { states: ['dead' as const] },
-    { tag: 'a' },
-    { dedupeKey: 'd' },
-    { dedupeKey: 'd', endpoint },
-    { failureReason: 'expired' as const },
-    { endpoint, failureReason: 'expired' as const },
-    { tag: 'a', endpoint, createdAfter: now - 1_000 },
-    { endpoint, states: ['dead' as const, 'cancelled' as const], after: jobId, oldestFirst: true },
-    { endpoint, failureReason: 'expired' as const, oldestFirst: true },
-  ]) {
-    await store.listJobs({ ...query, limit: 10 })
-  }
-}
 
 /** One of each update of a batch, for only one at a time can be explained. */
 function queriesOf(commands: Document[]): Document[] {

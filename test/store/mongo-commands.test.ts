@@ -1,0 +1,127 @@
+// The commands that each verb sends to MongoDB, compared with mongo-commands.txt: a change of what
+// is sent shows in the review. WRITE_COMMANDS=1 writes that file anew.
+import { randomBytes } from 'node:crypto'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Db, Document } from 'mongodb'
+import { afterAll, beforeAll, expect, inject, it } from 'vitest'
+import { openDatabase } from '../../src/store/mongo/schema.ts'
+import { storeOn } from '../../src/store/mongo/store.ts'
+import type { Store } from '../../src/store/store.ts'
+import { addEndpoint } from '../contract/fixtures.ts'
+import { databaseUrl } from '../support/mongo.ts'
+import { type RecordedStore, recordCalls, shapeOf } from '../support/recorded-commands.ts'
+import { useEveryVerb, useOutboxVerbs } from './mongo-verbs.ts'
+
+const FILE = join(import.meta.dirname, 'mongo-commands.txt')
+const HEAD = `The commands that each verb of the store sends to MongoDB, without their values.
+To write this file anew: WRITE_COMMANDS=1 npx vitest run test/store/mongo-commands.test.ts
+`
+const DAY_MS = 86_400_000
+/** These send nothing. */
+const WITHOUT_COMMANDS = ['correctInstants', 'encryptionKeyIds', 'onEnd', 'onWork', 'close']
+
+/** By command (mongodb.com/docs/manual/reference/command). */
+const COMMAND_FIELDS: Record<string, string> = {
+  find:
+    'filter sort projection hint skip limit batchSize singleBatch comment maxTimeMS readConcern ' +
+    'max min returnKey showRecordId collation allowDiskUse let',
+  aggregate:
+    'pipeline allowDiskUse cursor maxTimeMS bypassDocumentValidation readConcern collation hint ' +
+    'comment writeConcern let',
+  insert: 'documents ordered maxTimeMS writeConcern bypassDocumentValidation comment',
+  update: 'updates ordered maxTimeMS writeConcern bypassDocumentValidation comment let',
+  delete: 'deletes ordered maxTimeMS writeConcern comment let',
+  findAndModify:
+    'query sort remove update new fields upsert bypassDocumentValidation writeConcern maxTimeMS ' +
+    'collation arrayFilters hint comment let',
+}
+const STATEMENT_FIELDS: Record<string, string> = {
+  // `sort` only since MongoDB 8.0.
+  updates: 'q u c upsert multi collation arrayFilters hint',
+  deletes: 'q limit collation hint',
+}
+/** mongodb.com/docs/manual/reference/operator; all of them since MongoDB 5.0. */
+const OPERATORS = new Set(
+  (
+    '$eq $ne $in $gt $gte $lt $lte $not $exists $and $or ' +
+    '$set $unset $inc $min $max $push $pull $each $slice $setOnInsert ' +
+    '$match $project $sort $limit $group $unionWith $replaceWith $merge ' +
+    '$mergeObjects $literal $sum $add $bsonSize $type $cond'
+  ).split(' '),
+)
+
+let db: Db
+let store: Store
+let recorded: RecordedStore
+
+beforeAll(async () => {
+  const name = `test-${randomBytes(6).toString('hex')}`
+  const connection = await openDatabase(databaseUrl(inject('mongoUrl'), name))
+  db = connection.db
+  const waiting = db.collection<Document>('outbox')
+  store = await storeOn(connection, {
+    ...{ retentionMs: 0, retentionDeadMs: DAY_MS, encryptionKeys: [randomBytes(32)] },
+    ...{ outbox: { database: name, collection: 'outbox' }, warn: () => {} },
+  })
+  recorded = recordCalls(store, connection.client)
+  await useEveryVerb(recorded.store)
+  const endpoint = await addEndpoint(recorded.store)
+  await useOutboxVerbs(recorded.store.outbox as NonNullable<Store['outbox']>, endpoint, (some) =>
+    waiting.insertMany(some),
+  )
+})
+
+afterAll(async () => {
+  await db.dropDatabase()
+  await store.close()
+})
+
+it('every verb is recorded', () => {
+  const verbs = Object.entries(store).filter(([, value]) => typeof value === 'function')
+  const ownNames = verbs.map(([name]) => name).filter((name) => !WITHOUT_COMMANDS.includes(name))
+  const names = new Set(recorded.calls.map(({ verb }) => verb))
+  expect(ownNames.filter((name) => !names.has(name))).toEqual([])
+})
+
+it('the commands are those of mongo-commands.txt', () => {
+  const byVerb = Map.groupBy(recorded.calls, ({ verb }) => verb)
+  const parts = [...byVerb].sort().map(([verb, calls]) => {
+    const shapes = new Set(calls.flatMap(({ commands }) => commands.map(shapeOf)))
+    return [`# ${verb}`, ...[...shapes].sort()].join('\n')
+  })
+  const text = `${[HEAD.trimEnd(), ...parts].join('\n\n')}\n`
+  if (process.env.WRITE_COMMANDS) writeFileSync(FILE, text)
+  expect(text).toBe(readFileSync(FILE, 'utf8'))
+})
+
+it('a command has only fields and operators that MongoDB 5.0 and later document', () => {
+  const commands = recorded.calls.flatMap((call) => call.commands)
+  const wrong = commands.flatMap((command) => {
+    const [[name] = [''], ...fields] = Object.entries(command)
+    const allowed = allowedFields(COMMAND_FIELDS[name] ?? '')
+    const statements = Object.entries(STATEMENT_FIELDS).flatMap(([list, some]) =>
+      ((command[list] ?? []) as Document[]).flatMap((statement) =>
+        Object.keys(statement).filter((field) => !allowedFields(some).has(field)),
+      ),
+    )
+    return [...fields.map(([field]) => field).filter((field) => !allowed.has(field)), ...statements]
+      .concat(operatorsIn(command).filter((operator) => !OPERATORS.has(operator)))
+      .map((field) => `${name}: ${field}`)
+  })
+  expect([...new Set(wrong)]).toEqual([])
+})
+
+/** With those that the driver adds for a session (its documentation of runCommand). */
+function allowedFields(names: string): Set<string> {
+  return new Set([...names.split(' '), 'lsid', 'txnNumber', '$db', '$clusterTime'])
+}
+
+function operatorsIn(value: unknown): string[] {
+  if (Array.isArray(value)) return value.flatMap(operatorsIn)
+  if (Object.getPrototypeOf(value ?? 0) !== Object.prototype) return []
+  return Object.entries(value as Document).flatMap(([name, inner]) => {
+    const isOperator = name.startsWith('$') && name !== '$db' && name !== '$clusterTime'
+    return [...(isOperator ? [name] : []), ...operatorsIn(inner)]
+  })
+}

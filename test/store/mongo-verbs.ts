@@ -1,0 +1,229 @@
+// Every verb of the store, for tests that watch what the MongoDB store sends.
+import type { Document } from 'mongodb'
+import { newSecret } from '../../src/endpoint/endpoint.ts'
+import type { DedupeMode } from '../../src/job/job.ts'
+import type { Outbox } from '../../src/store/outbox.ts'
+import type { Store } from '../../src/store/store.ts'
+import {
+  acceptance,
+  addEndpoint,
+  attemptOf,
+  burial,
+  claimFrom,
+  claimOne,
+  enqueueMany,
+  enqueueOne,
+  holderOf,
+  laterAgain,
+  leaseOf,
+  newJob,
+  passed,
+  postponement,
+  success,
+} from '../contract/fixtures.ts'
+import { until } from '../support/until.ts'
+import { useRecordVerbs } from './record-verbs.ts'
+
+const DAY_MS = 86_400_000
+
+/** Every verb of the store but those of the outbox, most of them in several situations. */
+export async function useEveryVerb(store: Store): Promise<void> {
+  const now = store.clock.now()
+  const endpoint = await addEndpoint(store)
+  const other = await addEndpoint(store)
+  const doomed = await addEndpoint(store)
+  await enqueueMany(store, endpoint, 4, { tags: ['a'], expiresAt: now + DAY_MS })
+  const key = { idempotency: { key: 'k', requestHash: 'h' } }
+  await enqueueMany(store, other, 1, key)
+  await store.enqueue([newJob(store, other, key)])
+  await enqueueMany(store, other, 1, { expiresAt: now })
+  await enqueueMany(store, doomed, 2)
+  await claimFrom(store, doomed, 1)
+  await store.claim(
+    [endpoint, other].map((name) => ({ endpoint: name, limit: 1 })),
+    2,
+    holderOf({ leaseMs: 1 }),
+  )
+  const [first, second] = await claimFrom(store, endpoint, 2)
+  if (first === undefined || second === undefined) throw new Error('nothing was claimed')
+  await store.renew([first, { ...second, fence: 99 }], 60_000)
+  await store.settle([success(store, first), burial(store, { ...second, fence: 99 })])
+  await store.release([second, first])
+  await store.cancel([second.jobId])
+  await store.retry([second.jobId])
+  await store.deleteEndpoint(doomed, { force: true, ifVersion: null })
+  await store.deleteEndpoint(endpoint, { force: false, ifVersion: null })
+  const createdAt = now - 2 * DAY_MS
+  const [old = ''] = await enqueueMany(store, other, 1, { createdAt })
+  await store.cancel([old])
+  const unused = await addEndpoint(store)
+  await store.deleteEndpoint(unused, { force: false, ifVersion: null })
+  await until(async () => {
+    await store.sweep({ limit: 100, reclaim: true })
+    return (await store.endpointsNamed([doomed])).length === 0
+  })
+  if ((await store.getJob(old)) !== null) throw new Error('the old job was not purged')
+  await useWaitingVerbs(store)
+  await useLateVerbs(store)
+  await readAll(store, endpoint, first.jobId)
+  await useRecordVerbs(store, other)
+}
+
+async function readAll(store: Store, endpoint: string, jobId: string): Promise<void> {
+  const now = store.clock.now()
+  await store.getJob(jobId)
+  await store.getPayload(jobId)
+  await store.finalAmong([jobId])
+  await store.due(null)
+  await store.due(now - 5_000)
+  await store.countJobs([endpoint, 'nobody'])
+  await store.endpointsNamed([endpoint])
+  await store.listEndpoints('a', 10)
+  await store.writeApiMode({ localMode: true, publicUrl: null })
+  await store.readApiMode()
+  for (const query of [
+    {},
+    { createdAfter: now - 1_000, createdBefore: now + 1_000 },
+    { endpoint },
+    { endpoint, states: ['dead' as const, 'queued' as const], after: jobId },
+    { states: ['dead' as const] },
+    { tag: 'a' },
+    { dedupeKey: 'd' },
+    { dedupeKey: 'd', endpoint },
+    { failureReason: 'expired' as const },
+    { endpoint, failureReason: 'expired' as const },
+    { tag: 'a', endpoint, createdAfter: now - 1_000 },
+    { endpoint, states: ['dead' as const, 'cancelled' as const], after: jobId, oldestFirst: true },
+    { endpoint, failureReason: 'expired' as const, oldestFirst: true },
+  ]) {
+    await store.listJobs({ ...query, limit: 10 })
+  }
+}
+
+async function useWaitingVerbs(store: Store): Promise<void> {
+  await useLimitsAndHealth(store)
+  await useAftermath(store)
+  await useDedupe(store)
+  await useAsync(store)
+}
+
+async function useLimitsAndHealth(store: Store): Promise<void> {
+  const limits = { concurrency: 5, rateLimit: { count: 5, perMs: 60_000 } }
+  const breaker = { circuitBreaker: { failures: 1, cooldownMs: 1 } }
+  const first = await addEndpoint(store, limits)
+  const second = await addEndpoint(store, { ...limits, ...breaker })
+  for (const name of [first, second]) await enqueueMany(store, name, 2)
+  const none = { succeeded: [], failures: 0, throttle: null, goneAtVersion: null }
+  await store.reportHealth([{ ...none, endpoint: second, failures: 1 }])
+  for (let i = 0; i < 2; i++) {
+    const shares = [first, second].map((endpoint) => ({ endpoint, limit: 1 }))
+    await store.claim(shares, 2, holderOf())
+  }
+  await store.pauseEndpoint(first)
+  await store.resumeEndpoint(first)
+  await store.rotateSecret(first, newSecret(), 1_000)
+}
+
+/** Those that wait, fail and go on by what another job has come to. */
+async function useAftermath(store: Store): Promise<void> {
+  const told = await addEndpoint(store)
+  const endpoint = await addEndpoint(store)
+  const onFinish = { endpoint: told, states: ['succeeded' as const, 'dead' as const] }
+  const [first = ''] = await enqueueMany(store, endpoint, 2, { orderingKey: 'k', onFinish })
+  await enqueueMany(store, told, 2, { dependsOn: [first], expiresAt: store.clock.now() + DAY_MS })
+  await store.settle([success(store, await claimOne(store, endpoint))])
+  const second = await claimOne(store, endpoint)
+  await enqueueMany(store, told, 1, { dependsOn: [second.jobId] })
+  await store.settle([burial(store, second)])
+  await enqueueMany(store, endpoint, 1, { orderingKey: 'k' })
+  await store.retry([second.jobId])
+  await store.headOfOrderingKey(endpoint, 'k')
+  await store.deleteJob(first)
+  await enqueueMany(store, endpoint, 1, { orderingKey: 'k' })
+  await store.sweep({ limit: 10, reclaim: true })
+}
+
+async function useDedupe(store: Store): Promise<void> {
+  const endpoint = await addEndpoint(store)
+  const ask = (mode: DedupeMode, key: string) =>
+    store.enqueue([
+      newJob(store, endpoint, {
+        dedupe: { key: 'd', mode },
+        idempotency: { key, requestHash: 'h' },
+        originKey: `origin ${key}`,
+      }),
+    ])
+  await ask('keep', 'a')
+  await ask('keep', 'b')
+  await ask('replace', 'c')
+  const claimed = await claimOne(store, endpoint)
+  await ask('replace', 'd')
+  await store.release([claimed])
+  await ask('reject', 'e')
+  await store.retry([claimed.jobId])
+  const [last = ''] = await enqueueMany(store, endpoint, 1)
+  await store.edit(last, { priority: 9 }, null)
+}
+
+async function useAsync(store: Store): Promise<void> {
+  const endpoint = await addEndpoint(store)
+  await enqueueMany(store, endpoint, 1)
+  const claimed = await claimOne(store, endpoint, 1)
+  await store.settle([acceptance(claimed, claimed.claimedAt + 1)])
+  const progress = { value: 1, message: null }
+  await store.heartbeat(claimed, { progress, extendMs: 1, completionTimeoutMs: 1 })
+  await store.overdue(10)
+}
+
+/** What time brings about, and what is rare. */
+async function useLateVerbs(store: Store): Promise<void> {
+  const endpoint = await addEndpoint(store)
+  await enqueueMany(store, endpoint, 4)
+  const [first, second, third, last] = await claimFrom(store, endpoint, 4)
+  if (!first || !second || !third || !last) throw new Error('not all were claimed')
+  await store.settle([laterAgain(store, first), postponement(store, second)])
+  const dueAt = store.clock.now()
+  await store.settle([acceptance(third, dueAt)])
+  await passed(store, dueAt)
+  const ends = (await store.overdue(10)).map((job) => ({
+    ...{ ...leaseOf(job), endpoint, leaseExpiresAt: job.leaseExpiresAt },
+    attempt: attemptOf(store, third, { outcome: 'timeout', statusCode: null }),
+  }))
+  await store.endOverdue(ends.map((end) => ({ ...end, event: 'time_out', runAt: dueAt })))
+  await store.settle([success(store, last)], { isRepeat: true })
+  await store.settle([success(store, last)], { isRepeat: true })
+  await store.cancel([first.jobId, second.jobId, 'job_none'])
+
+  const pulled = await addEndpoint(store, { url: null })
+  const { id } = await enqueueOne(store, pulled)
+  const claim = () => store.claim([{ endpoint: pulled, limit: 1 }], 1, holderOf({ pulls: true }))
+  const [held] = (await claim()).jobs
+  if (held === undefined) throw new Error('nothing was claimed')
+  await store.heartbeat(held, { progress: null, extendMs: null, completionTimeoutMs: 1 })
+  await store.cancel([id])
+  await store.heartbeat(held, { progress: null, extendMs: null, completionTimeoutMs: 1 })
+
+  const lease = { holder: 'api', leaseMs: 3_600_000 }
+  await store.takeUpkeep(lease)
+  await store.takeUpkeep(lease)
+  await store.releaseUpkeep(lease.holder)
+}
+
+/** The verbs of the outbox, which `insert` puts documents into. */
+export async function useOutboxVerbs(
+  outbox: Outbox,
+  endpoint: string,
+  insert: (documents: Document[]) => Promise<unknown>,
+): Promise<void> {
+  const message = 'a sentence'
+  await insert([1, 2, 3].map((_id) => ({ _id, endpoint, payload: _id })))
+  const [first, ...others] = await outbox.take(10)
+  if (first === undefined) throw new Error('no document was taken')
+  await outbox.stats()
+  await outbox.remove([first])
+  await outbox.setAside(others.map((document) => ({ document, reason: 'invalid', message })))
+  // Others of the same ids, one of which has another content.
+  await insert([2, 3].map((_id) => ({ _id, endpoint, payload: _id === 2 ? 2 : 'other' })))
+  const again = await outbox.take(10)
+  await outbox.setAside(again.map((document) => ({ document, reason: 'invalid', message })))
+}

@@ -19,7 +19,14 @@ const OWN_FILES: Record<Engine, string[]> = {
     'set-back.ts',
     'write-queue.ts',
   ],
-  mongo: ['clock.ts', 'endpoint-document.ts', 'indexes.ts', 'job-document.ts', 'outbox.ts'],
+  mongo: [
+    'clock.ts',
+    'endpoint-document.ts',
+    'indexes.ts',
+    'job-document.ts',
+    'outbox.ts',
+    'plan.ts',
+  ],
 }
 
 /** The clock of MongoDB's servers needs no correction of what was stored before it was set back. */

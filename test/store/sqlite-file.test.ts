@@ -134,7 +134,7 @@ describe('a start is refused, with a sentence,', () => {
     await expectRefusal(
       new RegExp(
         `has schema ${number}, and this version of Posthorn uses schema 8: start the version ` +
-          'that wrote the file, or name another file in STORE_URL$',
+          'that wrote it, or name another store in STORE_URL$',
       ),
     )
   })

@@ -78,6 +78,10 @@ export const COMMAND_GROUPS: Record<string, Record<string, Entry>> = {
       summary: 'the workers that reported in the last hour',
       load: () => import('./commands/workers.ts'),
     },
+    doctor: {
+      summary: 'check whether the store is fit for Posthorn: store',
+      load: () => import('./commands/doctor.ts'),
+    },
     migrate: {
       summary: 'bring the store to the schema and indexes of this version',
       load: () => import('./commands/migrate.ts'),

@@ -1,4 +1,5 @@
 // From STORE_URL to a store. The drivers are loaded only when they are used.
+import type { StoreReport } from './doctor-report.ts'
 import type { Store, StoreSettings } from './store.ts'
 import type { Migrated } from './upgrade.ts'
 
@@ -22,6 +23,20 @@ export async function migrateStore(url: string): Promise<Migrated> {
   }
   const { migrateMongoStore } = await import('./mongo/store.ts')
   return migrateMongoStore(url)
+}
+
+/**
+ * Checks whether the store, or the place where it will be, is fit for Posthorn.
+ *
+ * @param signal ends the checks early; what they have created is removed then, too
+ */
+export async function examineStore(url: string, signal: AbortSignal): Promise<StoreReport> {
+  if (url.startsWith(SQLITE_SCHEME)) {
+    const { examineSqliteStore } = await import('./sqlite/doctor.ts')
+    return { store: 'sqlite', ...examineSqliteStore(url.slice(SQLITE_SCHEME.length)) }
+  }
+  const { examineMongoStore } = await import('./mongo/doctor.ts')
+  return { store: 'mongodb', ...(await examineMongoStore(url, signal)) }
 }
 
 /** Gives the free room of the file back to the disk; null: it is no SQLite store. */

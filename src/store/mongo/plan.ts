@@ -1,7 +1,11 @@
-// Checks the reply of MongoDB to `explain`: whether each access to a collection reads little more
-// than it returns. Reads the replies of both query engines of mongod, of aggregates and of mongos.
+// Explains commands, and checks the replies of MongoDB: whether each access to a collection reads
+// little more than it returns. Reads the replies of both query engines of mongod, of aggregates and
+// of mongos.
 // https://www.mongodb.com/docs/manual/reference/explain-results/
-import type { Document } from 'mongodb'
+import type { CommandStartedEvent, Db, Document } from 'mongodb'
+import type { CommandPlan } from '../doctor-report.ts'
+import { StoreUnavailable } from '../store-errors.ts'
+import { run, startDeadline } from './connection.ts'
 
 export type PlanFault = 'collection_scan' | 'sort' | 'unbounded_field' | 'many_keys'
 
@@ -190,4 +194,154 @@ function partsOf(value: unknown): Document[] {
   )
   const parts = inner.flatMap(([, part]) => partsOf(part))
   return Array.isArray(value) ? parts : [value, ...parts]
+}
+
+/** The server ends an explain after this. */
+const EXPLAIN_LIMIT_MS = 1_000
+/**
+ * A command is explained when it has been carried out: its guard may match nothing any more. Fewer
+ * keys than this show nothing, and a bad plan reads more of the hundreds of jobs.
+ */
+const NOTABLE_KEYS = 20
+
+/** Explains each kind of command that a client sends to the collections of one prefix. */
+export interface CommandExplainer {
+  /** Listens to `commandStarted` of the client. */
+  note(event: CommandStartedEvent): void
+  /** Explains each kind of command that was sent since the last time. */
+  explainNew(): Promise<void>
+  plans(): CommandPlan[]
+}
+
+const EXPLAINABLE = ['find', 'aggregate', 'update', 'delete', 'findAndModify', 'count', 'distinct']
+/** What the driver adds, and what an explain does not take. */
+const ADDED = [
+  'lsid',
+  '$db',
+  '$clusterTime',
+  'txnNumber',
+  'maxTimeMS',
+  'readConcern',
+  'writeConcern',
+].concat(['$readPreference', 'comment', 'ordered'])
+
+/** @param isTrusted false: the server's plans mean nothing, so that nothing is explained */
+export function explainCommands(db: Db, prefix: string, isTrusted: boolean): CommandExplainer {
+  const seen = new Set<string>()
+  let waiting: { command: Document; text: string }[] = []
+  const plans: CommandPlan[] = []
+
+  return {
+    note({ command, commandName }) {
+      const collection = String(command[commandName])
+      if (!EXPLAINABLE.includes(commandName) || !collection.startsWith(prefix)) return
+      for (const one of explainableParts(command)) {
+        const shape = shapeOf(one)
+        if (seen.has(shape)) continue
+        seen.add(shape)
+        waiting.push({
+          command: one,
+          text: `${commandName} ${collection.slice(prefix.length)}: ${fieldsIn(one).join(', ')}`,
+        })
+      }
+    },
+    async explainNew() {
+      const some = waiting
+      waiting = []
+      for (const { command, text } of some) {
+        plans.push(
+          isTrusted ? await planOf(db, command, text) : { ...NOT_EXPLAINED, command: text },
+        )
+      }
+    },
+    plans: () => plans,
+  }
+}
+
+const NOT_EXPLAINED: Omit<CommandPlan, 'command'> = {
+  ...{ findings: [], indexes: [], keysExamined: null, results: null },
+}
+
+async function planOf(db: Db, command: Document, text: string): Promise<CommandPlan> {
+  try {
+    const explained = await run(startDeadline(2 * EXPLAIN_LIMIT_MS), () =>
+      db.command({ explain: command, verbosity: 'executionStats', maxTimeMS: EXPLAIN_LIMIT_MS }),
+    )
+    const accesses = accessesOf(explained)
+    const counts = accesses.flatMap(({ counts: own }) => (own === null ? [] : [own]))
+    return {
+      command: text,
+      findings: checkPlan(explained, allowedFor(command, explained, counts)).map(
+        ({ message }) => message,
+      ),
+      indexes: accesses.flatMap(({ scans }) => scans.map(({ index }) => index)),
+      keysExamined: counts.reduce((sum, { keysExamined }) => sum + keysExamined, 0),
+      results: counts.reduce((sum, { results }) => sum + results, 0),
+    }
+  } catch (error) {
+    const cause = error instanceof StoreUnavailable ? (error.cause ?? error) : error
+    const findings = [`it could not be explained: ${(cause as Error).message}`]
+    return { ...NOT_EXPLAINED, command: text, findings }
+  }
+}
+
+/** What shows no fault, of this command and of so few documents. */
+function allowedFor(command: Document, explained: Document, counts: PlanCounts[]): PlanFault[] {
+  // mongod may sort few documents in memory, although another plan takes them in order.
+  if (hasOrderedPlan(explained)) return ['sort', 'many_keys']
+  // A page of a list reads up to MAX_ENTRIES_PER_PAGE entries for what no index answers.
+  const isFiltered = command.find !== undefined && fieldsIn(command).includes('failureReason')
+  const isSmall = counts.every(
+    ({ keysExamined, results }) => keysExamined <= MAX_KEYS_PER_RESULT * results + NOTABLE_KEYS,
+  )
+  return isFiltered || isSmall ? ['many_keys'] : []
+}
+
+/** Whether one of the plans that lost sorts nothing. */
+function hasOrderedPlan(explained: Document): boolean {
+  return partsOf(explained).some(({ rejectedPlans = [] }) =>
+    rejectedPlans.some((plan: Document) => !stagesOf(plan).some(({ stage }) => stage === 'SORT')),
+  )
+}
+
+/**
+ * The parts of a command that are explained. An explain takes one update or deletion, not a batch.
+ * Each pipeline of a `$unionWith` is explained alone: with `executionStats`, mongod 6.0.5 ends with
+ * a segmentation fault on unions whose pipelines end in `$group`.
+ */
+function explainableParts(command: Document): Document[] {
+  const clean = Object.fromEntries(Object.entries(command).filter(([key]) => !ADDED.includes(key)))
+  for (const list of ['updates', 'deletes']) {
+    const changes = clean[list] as Document[] | undefined
+    if (changes !== undefined) return changes.map((one) => ({ ...clean, [list]: [one] }))
+  }
+  const { pipeline } = clean
+  if (pipeline === undefined) return [clean]
+  // A change stream reads the oplog, whatever is asked of it.
+  if (pipeline[0]?.$changeStream !== undefined) return []
+  return pipelinesOf(pipeline).map((one) => ({ ...clean, pipeline: one }))
+}
+
+function pipelinesOf(pipeline: Document[]): Document[][] {
+  const unions = pipeline.flatMap(({ $unionWith }) => ($unionWith ? [$unionWith.pipeline] : []))
+  return [pipeline.filter(({ $unionWith }) => !$unionWith), ...unions.flatMap(pipelinesOf)]
+}
+
+/** Without the values, but with short texts: states and names of indexes make a difference. */
+function shapeOf(command: Document): string {
+  return JSON.stringify(command, (_, value) => {
+    if (typeof value === 'number' || typeof value === 'boolean') return typeof value
+    if (typeof value === 'string') return value.length > 12 ? 'text' : value
+    if (value instanceof Map) return Object.fromEntries(value)
+    const isList = Array.isArray(value) && value.every((one) => typeof one !== 'object')
+    return isList ? [typeof value[0]] : value
+  })
+}
+
+/** The fields that its filters name. */
+function fieldsIn(command: Document): string[] {
+  const changes: Document[] = [...(command.updates ?? []), ...(command.deletes ?? [])]
+  const matches = (command.pipeline ?? []).flatMap(({ $match }: Document) => $match ?? [])
+  const filters = [command.filter, command.query, ...changes.map(({ q }) => q), ...matches]
+  return [...new Set(filters.flatMap((filter) => Object.keys(filter ?? {})))]
 }

@@ -1,0 +1,343 @@
+// Calls every verb of a store as API and workers do, on a few hundred jobs of its own: for
+// `posthorn doctor store` and the test of query plans. Only for a store that holds nothing else.
+import { type EndpointSettings, newSecret } from '../endpoint/endpoint.ts'
+import type { Attempt, ClaimedJob, DedupeMode, Lease, NewJob } from '../job/job.ts'
+import { newJobId } from '../job/job-id.ts'
+import { DEFAULT_RETRY } from '../job/retry-policy.ts'
+import type { JobQuery, Settlement, Store } from './store.ts'
+
+const DAY_MS = 86_400_000
+const LEASE_MS = 60_000
+/** As many times each of the verbs of every job is called, so that percentiles mean something. */
+const ROUNDS = 20
+const JOBS_PER_BATCH = 10
+const SWEEP = { limit: 100, reclaim: true }
+/** A sweep finds what an earlier one has left, in a few rounds. */
+const MAX_SWEEPS = 20
+
+/** @throws StoreUnavailable, or an Error that says which verb gave another result than expected */
+export async function useEveryVerb(store: Store): Promise<void> {
+  const busy = await addEndpoint(store, 'doctor-busy-endpoint')
+  await useUsualVerbs(store, busy)
+  await useEndings(store)
+  await useKeys(store)
+  await useLimits(store)
+  await useDependencies(store)
+  await useAsyncJobs(store)
+  await useDeletion(store)
+  await useRecords(store, busy)
+  await readAll(store, busy)
+  await sweepAll(store)
+}
+
+/** What happens to every job, often. */
+async function useUsualVerbs(store: Store, endpoint: string): Promise<void> {
+  for (let i = 0; i < ROUNDS; i++) {
+    await enqueue(store, endpoint, JOBS_PER_BATCH, {
+      ...{ priority: i % 3, tags: ['doctor'], expiresAt: store.clock.now() + DAY_MS },
+    })
+    await enqueue(store, endpoint, 1, { idempotency: { key: `key-${i}`, requestHash: 'hash' } })
+    await store.due(i === 0 ? null : store.clock.now() - 5_000)
+    const claimed = await claim(store, endpoint, 5)
+    await store.renew(claimed.map(leaseOf), LEASE_MS)
+    await store.settle(claimed.slice(1).map((job) => success(store, job)))
+    await store.release(claimed.slice(0, 1).map(leaseOf))
+    await store.getJob(jobIdOf(claimed))
+    await store.getPayload(jobIdOf(claimed))
+    await store.finalAmong(claimed.map(({ jobId }) => jobId))
+    await store.sweep(SWEEP)
+  }
+}
+
+async function useEndings(store: Store): Promise<void> {
+  const now = store.clock.now()
+  const endpoint = await addEndpoint(store, 'doctor-endings-endpoint')
+  await enqueue(store, endpoint, 8)
+  const [first, second, third, fourth] = await claim(store, endpoint, 4)
+  if (!first || !second || !third || !fourth) throw new Error('claim: 4 jobs were due')
+  const attempt = attemptOf(store, second, 'http_error')
+  const failure = { reason: 'rejected', message: 'HTTP 422' } as const
+  const stale = { ...leaseOf(first), fence: first.fence + 99 }
+  await store.settle([
+    success(store, first),
+    { ...leaseOf(second), attempt, event: 'bury', failure },
+    { ...leaseOf(third), attempt, event: 'reschedule', runAt: now },
+  ])
+  await store.settle([success(store, first)], { isRepeat: true })
+  await store.renew([stale], LEASE_MS)
+  await store.cancel([fourth.jobId, third.jobId])
+  await store.retry([second.jobId, fourth.jobId])
+  await store.edit(second.jobId, { priority: 9 }, null)
+  await store.claim([{ endpoint, limit: 1 }], 1, { ...HOLDER, leaseMs: 1 })
+  await enqueue(store, endpoint, 1, { expiresAt: now })
+  const [old = ''] = await enqueue(store, endpoint, 1, { createdAt: now - 2 * DAY_MS })
+  await store.cancel([old])
+  await store.deleteJob(third.jobId)
+  await sweepAll(store)
+}
+
+/** Idempotency keys, dedupe keys and origins. */
+async function useKeys(store: Store): Promise<void> {
+  const endpoint = await addEndpoint(store, 'doctor-keys-endpoint')
+  const ask = (mode: DedupeMode, key: string) =>
+    store.enqueue([
+      newJob(store, endpoint, {
+        dedupe: { key: 'd', mode },
+        idempotency: { key, requestHash: 'hash' },
+        originKey: `origin ${key}`,
+      }),
+    ])
+  for (const [mode, key] of [
+    ...[['keep', 'a'] as const, ['keep', 'b'] as const, ['keep', 'b'] as const],
+    ['replace', 'c'] as const,
+  ]) {
+    await ask(mode, key)
+  }
+  const claimed = await claim(store, endpoint, 1)
+  await ask('replace', 'd')
+  await store.release(claimed.map(leaseOf))
+  await ask('reject', 'e')
+  await store.retry([jobIdOf(claimed)])
+  // Known keys of a batch, beside new ones.
+  const batch = ['a', 'b', 'c', 'f', 'g'].map((key) =>
+    newJob(store, endpoint, { idempotency: { key, requestHash: 'hash' } }),
+  )
+  await store.enqueue(batch)
+}
+
+async function useLimits(store: Store): Promise<void> {
+  const limits = { concurrency: 5, rateLimit: { count: 5, perMs: 60_000 } }
+  const breaker = { circuitBreaker: { failures: 1, cooldownMs: 1 } }
+  const first = await addEndpoint(store, 'doctor-limited-endpoint', limits)
+  const second = await addEndpoint(store, 'doctor-broken-endpoint', { ...limits, ...breaker })
+  for (const name of [first, second]) await enqueue(store, name, 3)
+  const none = { succeeded: [], failures: 0, throttle: null, goneAtVersion: null }
+  await store.reportHealth([{ ...none, endpoint: second, failures: 1 }])
+  for (let i = 0; i < 2; i++) {
+    const shares = [first, second].map((endpoint) => ({ endpoint, limit: 1 }))
+    const { jobs } = await store.claim(shares, 2, HOLDER)
+    await store.settle(jobs.map((job) => success(store, job)))
+  }
+  await store.pauseEndpoint(first)
+  await store.resumeEndpoint(first)
+  await store.rotateSecret(first, newSecret(), 1_000)
+}
+
+/** Jobs that wait for others: dependencies, ordering keys and notices. */
+async function useDependencies(store: Store): Promise<void> {
+  const target = await addEndpoint(store, 'doctor-notices-endpoint')
+  const endpoint = await addEndpoint(store, 'doctor-ordered-endpoint')
+  const states = ['succeeded' as const, 'dead' as const]
+  const ordered = { orderingKey: 'k', onFinish: { endpoint: target, states } }
+  const [first = ''] = await enqueue(store, endpoint, 2, ordered)
+  await enqueue(store, target, 2, {
+    ...{ dependsOn: [first], expiresAt: store.clock.now() + DAY_MS },
+  })
+  await store.settle((await claim(store, endpoint, 1)).map((job) => success(store, job)))
+  const [second] = await claim(store, endpoint, 1)
+  if (second === undefined) throw new Error('claim: the second job of the ordering key was due')
+  await enqueue(store, target, 1, { dependsOn: [second.jobId] })
+  const failure = { reason: 'rejected', message: 'HTTP 422' } as const
+  const attempt = attemptOf(store, second, 'http_error')
+  await store.settle([{ ...leaseOf(second), attempt, event: 'bury', failure }])
+  await enqueue(store, endpoint, 1, { orderingKey: 'k' })
+  await store.retry([second.jobId])
+  await store.headOfOrderingKey(endpoint, 'k')
+  await store.deleteJob(first)
+  await sweepAll(store)
+}
+
+async function useAsyncJobs(store: Store): Promise<void> {
+  const endpoint = await addEndpoint(store, 'doctor-async-endpoint')
+  await enqueue(store, endpoint, 2)
+  const [first, second] = await claim(store, endpoint, 2)
+  if (!first || !second) throw new Error('claim: 2 jobs were due')
+  const leaseExpiresAt = first.claimedAt + 1
+  await store.settle([
+    { ...leaseOf(first), event: 'await', leaseExpiresAt },
+    { ...leaseOf(second), event: 'await', leaseExpiresAt: second.claimedAt + LEASE_MS },
+  ])
+  const progress = { value: 1, message: null }
+  await store.heartbeat(second, { progress, extendMs: 1_000, completionTimeoutMs: 1_000 })
+  const overdue = await store.overdue(10)
+  await store.endOverdue(
+    overdue.map((job) => ({
+      ...leaseOf(job),
+      endpoint: job.endpoint,
+      leaseExpiresAt: job.leaseExpiresAt,
+      attempt: attemptOf(store, job, 'timeout'),
+      event: 'time_out' as const,
+      runAt: store.clock.now(),
+    })),
+  )
+}
+
+async function useDeletion(store: Store): Promise<void> {
+  const unused = await addEndpoint(store, 'doctor-unused-endpoint')
+  await store.deleteEndpoint(unused, { force: false, ifVersion: null })
+  const doomed = await addEndpoint(store, 'doctor-deleted-endpoint')
+  await enqueue(store, doomed, 3)
+  await claim(store, doomed, 1)
+  await store.deleteEndpoint(doomed, { force: false, ifVersion: null })
+  await store.deleteEndpoint(doomed, { force: true, ifVersion: null })
+  for (let i = 0; i < MAX_SWEEPS; i++) {
+    await store.sweep(SWEEP)
+    if ((await store.endpointsNamed([doomed])).length === 0) break
+  }
+  await store.deletedEndpoints()
+}
+
+/** Schedules, keys, workers and statistics. */
+async function useRecords(store: Store, endpoint: string): Promise<void> {
+  const now = store.clock.now()
+  const change = { name: 'doctor-schedule', endpoint, paused: false, settings: '{}' }
+  const full = { ...change, payload: Buffer.from('{}'), nextRunAt: now - 1_000 }
+  await store.putSchedule(full, null)
+  await store.putSchedule(full, 1)
+  await store.getSchedule(change.name)
+  await store.listSchedules(null, 10)
+  await store.listSchedules('a', 10)
+  const due = await store.dueSchedules(10)
+  await store.advanceSchedules(
+    due.map(({ name, version, nextRunAt: tickAt }) => ({
+      ...{ name, version, tickAt, nextRunAt: null, lastError: null },
+    })),
+  )
+  await store.deleteSchedule(change.name, null)
+  const key = { id: 'key_1', name: 'doctor', scope: 'work' as const, createdAt: now }
+  await store.addKey({ ...key, hash: 'aGFzaA==' })
+  await store.listKeys()
+  await store.removeKey(key.id)
+  const report = { id: 'doctor-worker', version: '1', startedAt: now, concurrency: 1, inFlight: 0 }
+  await store.reportWorker({ ...report, keyIds: [] })
+  await store.listWorkers()
+  await store.removeWorker(report.id)
+  const minute = Math.floor(now / 60_000) * 60_000
+  const stats = [{ minute, endpoint, succeeded: 1, failed: 0, durations: [1] }]
+  // The second finds that the row was added.
+  for (let i = 0; i < 2; i++) await store.addMinuteStats(stats, { writer: 'doctor', number: 1 })
+  await store.minuteStatsSince(now, null)
+  await store.minuteStatsSince(now, endpoint)
+  await store.takeUpkeep({ holder: 'doctor', leaseMs: 1_000 })
+  await store.releaseUpkeep('doctor')
+  await store.writeApiMode({ localMode: true, publicUrl: null })
+  await store.readApiMode()
+  await store.correctInstants(null)
+  store.onWork(() => {})()
+  store.onEnd(() => {})()
+  store.encryptionKeyIds()
+  await store.ready()
+}
+
+/** What lists, counts and statistics read. */
+async function readAll(store: Store, endpoint: string): Promise<void> {
+  const now = store.clock.now()
+  const others = Array.from({ length: 20 }, (_, i) => `doctor-nobody-${i}`)
+  await store.countJobs([endpoint, ...others.slice(0, 1)])
+  await store.statsOf([endpoint, ...others.slice(0, 1)])
+  // Of many only those that have jobs are read.
+  await store.statsOf([endpoint, ...others])
+  await store.endpointsNamed([endpoint])
+  await store.listEndpoints(null, 10)
+  await store.listEndpoints('a', 10)
+  const { items } = await store.listJobs({ endpoint, limit: 10 })
+  const after = items.at(-1)?.id
+  const states = ['dead' as const, 'cancelled' as const]
+  const queries: Omit<JobQuery, 'limit'>[] = [
+    {},
+    { createdAfter: now - 1_000, createdBefore: now + 1_000 },
+    { endpoint, states, ...(after === undefined ? {} : { after }) },
+    { states: ['dead'] },
+    { tag: 'doctor' },
+    { tag: 'doctor', endpoint, createdAfter: now - DAY_MS },
+    { dedupeKey: 'd' },
+    { dedupeKey: 'd', endpoint },
+    { failureReason: 'expired' },
+    { endpoint, failureReason: 'expired' },
+    { endpoint, states, oldestFirst: true },
+    { endpoint, failureReason: 'expired', oldestFirst: true },
+  ]
+  for (const query of queries) await store.listJobs({ ...query, limit: 10 })
+}
+
+async function sweepAll(store: Store): Promise<void> {
+  for (let i = 0; i < MAX_SWEEPS; i++) {
+    const counts = await store.sweep(SWEEP)
+    if (Object.values(counts).every((count) => count === 0)) return
+  }
+}
+
+const HOLDER = { workerId: 'doctor-worker', leaseMs: LEASE_MS, pulls: false }
+
+async function addEndpoint(
+  store: Store,
+  name: string,
+  fields: Partial<EndpointSettings> = {},
+): Promise<string> {
+  const settings: EndpointSettings = {
+    ...{ name, url: 'https://receiver.example/', description: '', headers: {}, statuses: {} },
+    ...{ timeoutMs: 15_000, retry: DEFAULT_RETRY, concurrency: null, rateLimit: null },
+    ...{ completion: 'sync', completionTimeoutMs: 900_000, onFinish: null, circuitBreaker: null },
+    ...fields,
+  }
+  const { kind } = await store.putEndpoint(settings, { given: null, fresh: newSecret() }, null)
+  if (kind !== 'created') throw new Error(`putEndpoint: ${kind}`)
+  return name
+}
+
+function newJob(store: Store, endpoint: string, fields: Partial<NewJob> = {}): NewJob {
+  const createdAt = fields.createdAt ?? store.clock.now()
+  return {
+    ...{ id: newJobId(createdAt), endpoint, payload: Buffer.from('{"doctor":true}') },
+    ...{ createdAt, runAt: createdAt, priority: 5, expiresAt: null, hops: 0, trace: null },
+    ...{ maxAttempts: null, timeoutMs: null, retry: null, tags: [], metadata: {}, headers: {} },
+    ...{ idempotency: null, dedupe: null, orderingKey: null, dependsOn: [] },
+    ...{ onFinish: 'inherited', scheduleName: null, originKey: null },
+    ...fields,
+  }
+}
+
+/** The ids of the new jobs. */
+async function enqueue(
+  store: Store,
+  endpoint: string,
+  count: number,
+  fields: Partial<NewJob> = {},
+): Promise<string[]> {
+  const jobs = Array.from({ length: count }, () => newJob(store, endpoint, fields))
+  const results = await store.enqueue(jobs)
+  const other = results.find(({ kind }) => kind !== 'inserted')
+  if (other !== undefined) throw new Error(`enqueue: ${other.kind}`)
+  return jobs.map(({ id }) => id)
+}
+
+async function claim(store: Store, endpoint: string, limit: number): Promise<ClaimedJob[]> {
+  const { jobs } = await store.claim([{ endpoint, limit }], limit, HOLDER)
+  return jobs
+}
+
+function jobIdOf([first]: ClaimedJob[]): string {
+  if (first === undefined) throw new Error('claim: a job was due')
+  return first.jobId
+}
+
+function leaseOf({ jobId, fence, leaseId }: Lease): Lease {
+  return { jobId, fence, leaseId }
+}
+
+function attemptOf(
+  store: Store,
+  { attemptNumber, claimedAt }: Pick<ClaimedJob, 'attemptNumber' | 'claimedAt'>,
+  outcome: Attempt['outcome'],
+): Attempt {
+  return {
+    ...{ number: attemptNumber, startedAt: claimedAt, finishedAt: store.clock.now() },
+    ...{ durationMs: 1, outcome, statusCode: null, errorCode: null, message: outcome },
+    ...{ responseBody: null, workerId: HOLDER.workerId },
+  }
+}
+
+function success(store: Store, claimed: ClaimedJob): Settlement {
+  const attempt = attemptOf(store, claimed, 'succeeded')
+  return { ...leaseOf(claimed), attempt, event: 'succeed', result: null, resultTruncated: false }
+}

@@ -1,0 +1,503 @@
+// The checks of `posthorn doctor store` on MongoDB: what the server is, what its user may do, the
+// indexes, and what every verb of the store costs. The verbs run on scratch collections, which are
+// dropped in any case; nothing else is written.
+import { randomBytes } from 'node:crypto'
+import type { Db, Document, MongoClient } from 'mongodb'
+import { COLLECTIONS, collectionNames } from '../collection-names.ts'
+import {
+  type Check,
+  type CommandPlan,
+  failed,
+  latencyOf,
+  ok,
+  type StoreReport,
+  unknown,
+  type VerbLatency,
+  warning,
+} from '../doctor-report.ts'
+import { useEveryVerb } from '../every-verb.ts'
+import type { Store } from '../store.ts'
+import { type Connection, open, run, startDeadline } from './connection.ts'
+import { startError } from './errors.ts'
+import type { IndexDifference } from './indexes.ts'
+import { type CommandExplainer, explainCommands } from './plan.ts'
+import { differencesOf, MIGRATIONS, openDatabase, readRecord } from './schema.ts'
+import { storeOn } from './store.ts'
+
+const SCRATCH = 'posthorn_doctor_'
+const SCRATCH_NAME = /^posthorn_doctor_[0-9a-f]{12}_/
+const CLOCK_SAMPLES = 5
+/** Handlers refuse signatures that are 5 minutes off. */
+const MAX_CLOCK_OFFSET_MS = 60_000
+const NOTABLE_CLOCK_OFFSET_MS = 2_000
+/** A third of the deadline of each verb (STORE_DEADLINE_MS). */
+const SLOW_VERB_MS = 900
+/** Actions that the role readWrite includes (mongodb.com/docs/manual/reference/built-in-roles). */
+const ACTIONS = ['find', 'insert', 'update', 'remove', 'createCollection', 'createIndex'].concat([
+  ...['dropIndex', 'listIndexes', 'changeStream'],
+])
+const SCRATCH_ACTIONS = [...ACTIONS, 'dropCollection']
+/** Options that connection.ts sets, whatever the URL says. */
+const OVERRIDDEN = ['w', 'journal', 'wtimeoutMS', 'retryWrites', 'readPreference'].concat([
+  ...['readConcernLevel', 'socketTimeoutMS', 'connectTimeoutMS', 'serverSelectionTimeoutMS'],
+])
+
+interface Facts {
+  client: MongoClient
+  db: Db
+  url: string
+  hello: Document
+  engine: Engine
+}
+
+type Report = Pick<StoreReport, 'engine' | 'checks' | 'plans' | 'latencies'>
+
+/**
+ * @param signal ends the checks between two verbs; the scratch collections are dropped then, too
+ * @throws the reason of the signal
+ */
+export async function examineMongoStore(url: string, signal: AbortSignal): Promise<Report> {
+  let opened: { client: MongoClient; db: Db }
+  try {
+    opened = await open(url, { retryWrites: true })
+  } catch (error) {
+    return { engine: 'unknown', checks: [notConnected(url, error)], plans: [], latencies: [] }
+  }
+  const { client, db } = opened
+  try {
+    const hello = await ask(client, { hello: 1 })
+    const engine = await engineOf(url, (command) => ask(client, command))
+    const facts: Facts = { client, db, url, hello, engine }
+    const checks = [
+      checkEngine(engine),
+      checkTopology(facts),
+      checkUrl(url),
+      await checkPrivileges(facts),
+      ...(await checkSchema(facts)),
+      await checkLeftovers(db),
+      await checkClock(client),
+    ]
+    const trial = await tryVerbs(facts, signal)
+    return {
+      engine: engine.name,
+      checks: [...checks, ...trial.checks],
+      plans: trial.plans,
+      latencies: trial.latencies,
+    }
+  } catch (error) {
+    if (signal.aborted) throw signal.reason
+    const checks = [notConnected(url, error)]
+    return { engine: 'unknown', checks, plans: [], latencies: [] }
+  } finally {
+    await client.close()
+  }
+}
+
+function ask(client: MongoClient, command: Document): Promise<Document> {
+  return run(startDeadline(), () => client.db('admin').command(command))
+}
+
+function notConnected(url: string, error: unknown): Check {
+  return failed('connection', sentenceOf(url, error), 'Correct STORE_URL, or start the server.')
+}
+
+function sentenceOf(url: string, error: unknown): string {
+  const { message } = startError(url, error) as Error
+  return message.endsWith('.') ? message : `${message}.`
+}
+
+/**
+ * Which server answers behind the URL. Several databases speak the protocol of MongoDB, but do not
+ * have the guarantees, or the commands, that Posthorn relies on.
+ */
+export interface Engine {
+  /** With its version. */
+  name: string
+  /** Only a mongod (or mongos) explains its queries in a way that can be checked. */
+  isMongod: boolean
+  /** Why Posthorn does not run on it; null: it does, or nobody knows. */
+  problem: string | null
+}
+
+const OLDEST = 5
+
+/** Host names that only one service has. */
+const SERVICES: [RegExp, string][] = [
+  [/docdb(-elastic)?\.amazonaws\.com/i, 'Amazon DocumentDB'],
+  [/\.cosmos\.azure\.com/i, 'Azure Cosmos DB'],
+  [/\.firestore\.goog/i, 'Google Firestore'],
+]
+
+/** Fields of buildInfo that only one server has. */
+const FIELDS: Record<string, string> = {
+  _t: 'Azure Cosmos DB',
+  ferretdb: 'FerretDB',
+  ferretdbVersion: 'FerretDB',
+  dataLake: 'Atlas Data Federation',
+}
+
+/** @param ask runs a command on the database admin */
+export async function engineOf(
+  url: string,
+  ask: (command: Document) => Promise<Document>,
+): Promise<Engine> {
+  const buildInfo = await ask({ buildInfo: 1 })
+  const version = String(buildInfo.version ?? 'of an unknown version')
+  const service =
+    SERVICES.find(([host]) => host.test(hostsOf(url)))?.[1] ??
+    Object.entries(FIELDS).find(([field]) => field in buildInfo)?.[1] ??
+    ((await isDocumentDbExtension(ask)) ? 'DocumentDB on PostgreSQL' : undefined)
+  if (service !== undefined) {
+    return { name: `${service} (${version})`, isMongod: false, problem: 'it is not supported.' }
+  }
+  if (!hasTheBuildOfMongod(buildInfo)) {
+    return { name: `a server like MongoDB ${version}`, isMongod: false, problem: null }
+  }
+  const [major = 0] = (buildInfo.versionArray ?? []) as number[]
+  const problem = major < OLDEST ? 'it is older than 5.0.' : null
+  return { name: `MongoDB ${version}`, isMongod: problem === null, problem }
+}
+
+function hostsOf(url: string): string {
+  return /^[^/]*\/\/(?:.*@)?([^/?]*)/.exec(url)?.[1] ?? ''
+}
+
+async function isDocumentDbExtension(ask: (command: Document) => Promise<Document>) {
+  try {
+    await ask({ getParameter: 1, noSuchParameter: 1 })
+    return false
+  } catch (error) {
+    const { cause = error } = error as Error
+    return /documentdb_api/.test((cause as Error).message)
+  }
+}
+
+/** Its compiler, its JavaScript engine and the commit that it was built from. */
+function hasTheBuildOfMongod({
+  gitVersion,
+  javascriptEngine,
+  buildEnvironment,
+}: Document): boolean {
+  return (
+    /^[0-9a-f]{40}$/.test(String(gitVersion)) &&
+    /[1-9a-f]/.test(String(gitVersion)) &&
+    javascriptEngine === 'mozjs' &&
+    typeof buildEnvironment?.cc === 'string'
+  )
+}
+
+function checkEngine({ name, problem, isMongod }: Engine): Check {
+  if (problem !== null) {
+    return failed('engine', `${name}: ${problem}`, 'Use MongoDB 5.0 or later: mongod or Atlas.')
+  }
+  if (isMongod) return ok('engine', `${name}.`)
+  return unknown(
+    'engine',
+    `${name} does not identify itself as mongod: its query plans cannot be checked.`,
+    'Posthorn is made for MongoDB 5.0 or later. What else this report says was tried here.',
+  )
+}
+
+function checkTopology({ hello, url }: Facts): Check {
+  const name = 'topology'
+  if (hello.msg === 'isdbgrid') {
+    return ok(name, 'A sharded cluster; the replica set of each shard cannot be seen from here.')
+  }
+  if (hello.setName === undefined) {
+    const direct = /[?&]directConnection=true(&|$)/i.test(url)
+    return failed(
+      name,
+      `The server runs alone, not in a replica set${direct ? '; directConnection=true allows it' : ''}.`,
+      'Start it with --replSet and run rs.initiate() once: alone, it can lose acknowledged jobs.',
+    )
+  }
+  const members = [...(hello.hosts ?? []), ...(hello.passives ?? [])].length
+  const arbiters = (hello.arbiters ?? []).length
+  const found = `A replica set with ${members} data members and ${arbiters} arbiters.`
+  if (members >= 3) return ok(name, found)
+  return warning(
+    name,
+    found,
+    members === 1
+      ? 'With one member, a lost disk loses every job: use three data members in production.'
+      : 'If one data member fails, no majority can store a job: use three data members.',
+  )
+}
+
+function checkUrl(url: string): Check {
+  const query = url.slice(url.indexOf('?') + 1)
+  const names = url.includes('?') ? [...new URLSearchParams(query).keys()] : []
+  const ignored = OVERRIDDEN.filter((option) =>
+    names.some((name) => name.toLowerCase() === option.toLowerCase()),
+  )
+  if (ignored.length === 0) return ok('url', 'STORE_URL has no option that Posthorn replaces.')
+  return warning(
+    'url',
+    `Posthorn replaces these options of STORE_URL: ${ignored.join(', ')}.`,
+    'Remove them. Every write is acknowledged by a majority, with its journal.',
+  )
+}
+
+async function checkPrivileges({ client, db }: Facts): Promise<Check> {
+  const name = 'privileges'
+  const { authInfo } = await ask(client, { connectionStatus: 1, showPrivileges: true })
+  if ((authInfo?.authenticatedUsers ?? []).length === 0) {
+    return ok(name, 'STORE_URL has no user: the server asks for none.')
+  }
+  const privileges: Document[] = authInfo.authenticatedUserPrivileges ?? []
+  if (privileges.length === 0) {
+    return unknown(name, 'The server does not list the privileges of the user.')
+  }
+  const lacking = (collection: string, actions: string[]) =>
+    actions
+      .filter(
+        (action) => !privileges.some((one) => allows(one, db.databaseName, collection, action)),
+      )
+      .map((action) => `${action} on ${collection}`)
+  const missing = [
+    ...Object.values(COLLECTIONS).flatMap((collection) => lacking(collection, ACTIONS)),
+    ...lacking(`${SCRATCH}*`, SCRATCH_ACTIONS),
+  ]
+  if (missing.length === 0) return ok(name, 'The user has every privilege that Posthorn needs.')
+  const more = missing.length > 5 ? ` and ${missing.length - 5} more` : ''
+  return failed(
+    name,
+    `The user lacks ${missing.slice(0, 5).join(', ')}${more}.`,
+    `Grant the role readWrite on the database ${db.databaseName}.`,
+  )
+}
+
+/** @param collection one that ends in `*` stands for any name: only the whole database covers it */
+function allows(
+  { resource, actions }: Document,
+  database: string,
+  collection: string,
+  action: string,
+): boolean {
+  if (!actions?.includes(action)) return false
+  if (resource?.anyResource === true) return true
+  const isDatabase = resource?.db === database || resource?.db === ''
+  return isDatabase && (resource?.collection === '' || resource?.collection === collection)
+}
+
+async function checkSchema({ client, db }: Facts): Promise<Check[]> {
+  const connection: Connection = { client, db, names: COLLECTIONS }
+  const record = await readRecord(connection, 'majority')
+  if (record === null) {
+    const found = 'Posthorn has not created its collections in this database yet.'
+    return [ok('schema', found)]
+  }
+  if (record.product !== 'posthorn') {
+    const found = `The collection ${COLLECTIONS.meta} does not belong to Posthorn.`
+    return [failed('schema', found, 'Name another database in STORE_URL.')]
+  }
+  const newest = MIGRATIONS.at(-1)?.number as number
+  const indexes = checkIndexes(await differencesOf(connection))
+  if (record.schema === newest) return [ok('schema', `Schema ${newest}.`), indexes]
+  const found = `The database has schema ${record.schema}; this version of Posthorn uses ${newest}.`
+  const advice =
+    record.schema < newest ? 'Run posthorn migrate.' : 'Use the version that wrote the database.'
+  return [failed('schema', found, advice), indexes]
+}
+
+const INDEX_ADVICE: Record<IndexDifference['kind'], string> = {
+  missing: 'Start the API or run posthorn migrate: both create missing indexes.',
+  different: 'Drop the index, and run posthorn migrate to create it again.',
+  ttl: 'Run posthorn migrate.',
+  hidden: 'Unhide the index: db.runCommand({collMod: …, index: {name: …, hidden: false}}).',
+  retired: 'Run posthorn migrate when all processes have the new version.',
+}
+
+const INDEX_TEXT: Record<IndexDifference['kind'], string> = {
+  missing: 'is missing',
+  different: 'has another definition',
+  ttl: 'has another time to live',
+  hidden: 'is hidden from the query planner',
+  retired: 'belongs to an earlier version',
+}
+
+function checkIndexes(differences: IndexDifference[]): Check {
+  if (differences.length === 0) return ok('indexes', 'Every index is as this version defines it.')
+  const texts = differences.map(
+    ({ collection, name, kind }) => `${collection}.${name} ${INDEX_TEXT[kind]}`,
+  )
+  const advice = [...new Set(differences.map(({ kind }) => INDEX_ADVICE[kind]))].join(' ')
+  const isHarmless = differences.every(({ kind }) => kind === 'retired' || kind === 'ttl')
+  const found = `${texts.join('; ')}.`
+  return isHarmless ? warning('indexes', found, advice) : failed('indexes', found, advice)
+}
+
+async function checkLeftovers(db: Db): Promise<Check> {
+  const names = (await scratchCollections(db)).map((name) => SCRATCH_NAME.exec(name)?.[0] ?? name)
+  const prefixes = [...new Set(names)]
+  if (prefixes.length === 0) return ok('leftovers', 'No earlier doctor has left collections here.')
+  return warning(
+    'leftovers',
+    `Another doctor was killed or still runs: ${prefixes.map((name) => `${name}*`).join(', ')}.`,
+    'If none runs, drop these collections.',
+  )
+}
+
+async function scratchCollections(db: Db, prefix = SCRATCH_NAME): Promise<string[]> {
+  const listed = await run(startDeadline(), () =>
+    db.listCollections({ name: prefix }, { nameOnly: true }).toArray(),
+  )
+  return listed.map(({ name }) => name).sort()
+}
+
+/** Instants of jobs and leases are the server's; signatures carry the time of this machine. */
+async function checkClock(client: MongoClient): Promise<Check> {
+  let best = { offsetMs: 0, tripMs: Number.POSITIVE_INFINITY }
+  for (let i = 0; i < CLOCK_SAMPLES; i++) {
+    const sentAt = Date.now()
+    const hello = await ask(client, { hello: 1 })
+    const tripMs = Date.now() - sentAt
+    const offsetMs = (hello.localTime as Date).getTime() - sentAt - tripMs / 2
+    if (tripMs < best.tripMs) best = { offsetMs, tripMs }
+  }
+  const offsetMs = Math.round(best.offsetMs)
+  const found = `The clock of the server is ${Math.abs(offsetMs)} ms ${
+    offsetMs < 0 ? 'behind' : 'ahead of'
+  } that of this machine; a round trip takes ${best.tripMs} ms.`
+  const advice = 'Synchronize both clocks, for example by NTP.'
+  if (Math.abs(offsetMs) > MAX_CLOCK_OFFSET_MS) return failed('clock', found, advice)
+  if (Math.abs(offsetMs) > NOTABLE_CLOCK_OFFSET_MS) return warning('clock', found, advice)
+  return ok('clock', found)
+}
+
+type Trial = Pick<StoreReport, 'checks' | 'plans' | 'latencies'>
+
+/** Every verb on scratch collections; these are dropped whatever happens. */
+async function tryVerbs(facts: Facts, signal: AbortSignal): Promise<Trial> {
+  const { url, db, engine } = facts
+  const prefix = `${SCRATCH}${randomBytes(6).toString('hex')}_`
+  const watched = explainCommands(db, prefix, engine.isMongod)
+  const samples = new Map<string, number[]>()
+  let outcome: Check
+  try {
+    const write = await tryMajorityWrite(db, `${prefix}meta`)
+    if (write !== null) return { checks: [write], plans: [], latencies: [] }
+    await runVerbs(facts, { prefix, signal, watched, samples })
+    outcome = ok('verbs', `All ${samples.size} verbs of the store worked on scratch collections.`)
+  } catch (error) {
+    if (signal.aborted) throw signal.reason
+    const last = [...samples.keys()].at(-1)
+    const where = last === undefined ? 'The store could not be opened' : `${last} failed`
+    const found = `${where}: ${sentenceOf(url, error)}`
+    outcome = failed('verbs', found, 'See the other checks; if they pass, send this report.')
+  } finally {
+    await dropScratch(db, prefix)
+  }
+  const plans = watched.plans()
+  const latencies = [...samples].map(([verb, times]) => latencyOf(verb, times))
+  return {
+    checks: [outcome, checkPlans(engine, plans), checkLatencies(latencies)],
+    plans,
+    latencies,
+  }
+}
+
+/** null: a majority acknowledged it with its journal. */
+async function tryMajorityWrite(db: Db, collection: string): Promise<Check | null> {
+  try {
+    const document = { _id: 'doctor' as never }
+    await run(startDeadline(), () => db.collection(collection).insertOne(document))
+    // openDatabase takes documents without a record of Posthorn for those of an application.
+    await run(startDeadline(), () => db.collection(collection).drop())
+    return null
+  } catch (error) {
+    const { cause = error } = error as Error
+    return failed(
+      'write_concern',
+      `A majority did not acknowledge a write with its journal: ${(cause as Error).message}.`,
+      'Check the privileges of the user, and that a majority of the data members is up.',
+    )
+  }
+}
+
+interface Run {
+  prefix: string
+  signal: AbortSignal
+  watched: CommandExplainer
+  samples: Map<string, number[]>
+}
+
+async function runVerbs({ url }: Facts, { prefix, signal, watched, samples }: Run): Promise<void> {
+  const connection = await openDatabase(url, 'online', { names: collectionNames(prefix) })
+  connection.client.on('commandStarted', watched.note)
+  const store = await storeOn(connection, {
+    ...{ retentionMs: 0, retentionDeadMs: 86_400_000, warn: () => {} },
+    encryptionKeys: [randomBytes(32)],
+  })
+  try {
+    await useEveryVerb(
+      timed(store, samples, async () => {
+        await watched.explainNew()
+        signal.throwIfAborted()
+      }),
+    )
+  } finally {
+    await store.close()
+  }
+}
+
+/** The store, with the time of each verb noted, and `after` awaited behind each. */
+function timed(store: Store, samples: Map<string, number[]>, after: () => Promise<void>): Store {
+  return new Proxy(store, {
+    get(target, name) {
+      const value = Reflect.get(target, name)
+      if (typeof value !== 'function') return value
+      return (...given: unknown[]) => {
+        const startedAt = performance.now()
+        const returned: unknown = value.apply(target, given)
+        if (!(returned instanceof Promise)) return returned
+        const times = samples.get(String(name)) ?? []
+        samples.set(String(name), times)
+        return returned.then(async (result) => {
+          times.push(performance.now() - startedAt)
+          await after()
+          return result
+        })
+      }
+    },
+  })
+}
+
+/** Also after a failure; a collection that cannot be dropped is found by the next doctor. */
+async function dropScratch(db: Db, prefix: string): Promise<void> {
+  const names = await scratchCollections(db, new RegExp(`^${prefix}`)).catch(() => [])
+  for (const name of names) {
+    await run(startDeadline(), () => db.collection(name).drop()).catch(() => {})
+  }
+}
+
+function checkPlans({ isMongod, name }: Engine, plans: CommandPlan[]): Check {
+  if (!isMongod) {
+    const found = `The ${plans.length} kinds of commands were not explained, because ${name} is not known as mongod.`
+    return unknown('plans', found, 'Run the doctor on a mongod.')
+  }
+  const bad = plans.filter(({ findings }) => findings.length > 0)
+  if (bad.length === 0) {
+    return ok(
+      'plans',
+      `The plans of all ${plans.length} kinds of commands read only what they need.`,
+    )
+  }
+  const texts = bad.map(({ command, findings }) => `${command}: ${findings.join(', ')}`)
+  return failed(
+    'plans',
+    `${bad.length} of ${plans.length} kinds of commands read too much: ${texts.join('; ')}.`,
+    'Send the report (posthorn doctor store --json) to the authors of Posthorn.',
+  )
+}
+
+function checkLatencies(latencies: VerbLatency[]): Check {
+  const slow = latencies.filter(({ p95Ms }) => p95Ms > SLOW_VERB_MS)
+  const worst = latencies.reduce((most, { p95Ms }) => Math.max(most, p95Ms), 0)
+  if (slow.length === 0) return ok('latency', `The slowest verb takes ${worst} ms (p95).`)
+  return warning(
+    'latency',
+    `Slow: ${slow.map(({ verb, p95Ms }) => `${verb} ${p95Ms} ms`).join(', ')} (p95).`,
+    'Each verb fails after 2.7 s. Run Posthorn closer to the primary, or on faster disks.',
+  )
+}

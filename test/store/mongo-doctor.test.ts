@@ -1,0 +1,319 @@
+// `posthorn doctor store` on MongoDB: each check is made to fail once, and what it created is gone
+// afterwards, however it ended.
+import { randomBytes } from 'node:crypto'
+import { type Db, type Document, MongoClient } from 'mongodb'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest'
+import { COLLECTIONS } from '../../src/store/collection-names.ts'
+import type { Check, StoreReport } from '../../src/store/doctor-report.ts'
+import { openMongoStore } from '../../src/store/mongo/store.ts'
+import { examineStore } from '../../src/store/open-store.ts'
+import { openShell, type Shell } from '../cli/command-line.ts'
+import { databaseUrl, type RunningMongo, startOwnMongo } from '../support/mongo.ts'
+import { freePort } from '../support/mongo-server.ts'
+import {
+  type Rewrite,
+  type RewritingProxy,
+  startRewritingProxy,
+} from '../support/rewriting-proxy.ts'
+import { until } from '../support/until.ts'
+
+const LONG = { timeout: 180_000 }
+const NEVER = new AbortController().signal
+const SETTINGS = {
+  ...{ retentionMs: 60_000, retentionDeadMs: 60_000, warn: () => {} },
+  encryptionKeys: [randomBytes(32)],
+}
+const isStandIn = inject('mongoEngine') === 'secantusd-rs'
+
+let client: MongoClient
+let url: string
+let db: Db
+const proxies: RewritingProxy[] = []
+
+beforeAll(async () => {
+  client = await new MongoClient(inject('mongoUrl'), { writeConcern: { w: 'majority' } }).connect()
+})
+afterAll(() => client.close())
+beforeEach(() => {
+  const name = `test-${randomBytes(6).toString('hex')}`
+  url = databaseUrl(inject('mongoUrl'), name)
+  db = client.db(name)
+})
+afterEach(async () => {
+  await Promise.all(proxies.splice(0).map((proxy) => proxy.stop()))
+  await db.dropDatabase()
+})
+
+async function through(rewrites: Record<string, Rewrite>): Promise<RewritingProxy> {
+  const proxy = await startRewritingProxy(inject('mongoUrl'), rewrites)
+  proxies.push(proxy)
+  return proxy
+}
+
+async function createStore(): Promise<void> {
+  await (await openMongoStore(url, SETTINGS)).close()
+}
+
+const check = (report: StoreReport, name: string): Check | undefined =>
+  report.checks.find((one) => one.name === name)
+const verdicts = ({ checks }: StoreReport) =>
+  Object.fromEntries(checks.map(({ name, verdict }) => [name, verdict]))
+const scratch = async () =>
+  (await db.listCollections({ name: /^posthorn_doctor_/ }).toArray()).map(({ name }) => name)
+
+/** What a mongod 8 says of its build. */
+const MONGOD_BUILD = {
+  version: '8.0.4',
+  versionArray: [8, 0, 4, 0],
+  gitVersion: 'bc35ab4305d9920d9d0491c1c9ef9b72383d31f9',
+  javascriptEngine: 'mozjs',
+  buildEnvironment: { cc: '/opt/mongodbtoolchain/v4/bin/gcc: gcc (GCC) 11.3.0' },
+}
+const asMongod: Rewrite = ({ secantusVersion, ...reply }) => ({ ...reply, ...MONGOD_BUILD })
+
+/** The reply to the explain of a command that looks up one id. */
+const GOOD_PLAN = {
+  explainVersion: '1',
+  queryPlanner: { namespace: 'a.b', parsedQuery: {}, winningPlan: { stage: 'IDHACK' } },
+  executionStats: {
+    ...{ nReturned: 1, totalKeysExamined: 1, totalDocsExamined: 1 },
+    executionStages: { stage: 'IDHACK', nReturned: 1 },
+  },
+  ok: 1,
+}
+/** mongod chose to sort a few documents, and has a plan that need not. */
+const CHOSEN_PLAN = {
+  ...GOOD_PLAN,
+  queryPlanner: {
+    ...GOOD_PLAN.queryPlanner,
+    winningPlan: { stage: 'SORT', inputStage: { stage: 'FETCH' } },
+    rejectedPlans: [
+      { stage: 'FETCH', inputStage: { stage: 'IXSCAN', indexName: 'by_dedupe_key' } },
+    ],
+  },
+}
+const BAD_PLAN = {
+  ...GOOD_PLAN,
+  queryPlanner: { namespace: 'a.b', parsedQuery: {}, winningPlan: { stage: 'COLLSCAN' } },
+}
+const REFUSAL = { ok: 0, code: 13, codeName: 'Unauthorized', errmsg: 'not authorized' }
+
+it('a good store: no check fails, and the verbs leave nothing', LONG, async () => {
+  await createStore()
+  const before = (await db.listCollections().toArray()).map(({ name }) => name).sort()
+  const report = await examineStore(url, NEVER)
+  expect(verdicts(report)).toEqual({
+    ...{ engine: isStandIn ? 'unknown' : 'ok', topology: 'warning', url: 'ok', privileges: 'ok' },
+    ...{ schema: 'ok', indexes: 'ok', leftovers: 'ok', clock: 'ok', verbs: 'ok' },
+    ...{ plans: isStandIn ? 'unknown' : 'ok', latency: expect.stringMatching(/^(ok|warning)$/) },
+  })
+  expect(report.plans.length).toBeGreaterThan(100)
+  expect(report.latencies.find(({ verb }) => verb === 'claim')?.calls).toBeGreaterThan(20)
+  expect((await db.listCollections().toArray()).map(({ name }) => name).sort()).toEqual(before)
+  for (const name of before.filter((one) => one !== COLLECTIONS.meta)) {
+    expect(await db.collection(name).countDocuments()).toBe(0)
+  }
+})
+
+describe('what the server, its user and the database are', () => {
+  it('each fault has a verdict of its own, and says what to do', LONG, async () => {
+    await createStore()
+    await db.collection(COLLECTIONS.jobs).dropIndex('claim')
+    await db.collection(COLLECTIONS.jobs).dropIndex('lease')
+    await db.collection(COLLECTIONS.jobs).createIndex({ state: 1 }, { name: 'lease' })
+    const meta = db.collection<{ _id: string }>(COLLECTIONS.meta)
+    await meta.updateOne({ _id: 'schema' }, { $set: { schema: 99 } })
+    await db.createCollection('posthorn_doctor_0123456789ab_jobs')
+    const proxy = await through({
+      buildInfo: (reply) => ({ ...reply, version: '7.0.0', ferretdb: { version: '2.0.0' } }),
+      hello: (reply) => ({
+        ...reply,
+        hosts: ['a:1', 'b:1'],
+        arbiters: ['c:1'],
+        localTime: new Date(Date.now() - 300_000),
+      }),
+      connectionStatus: (reply) => ({
+        ...reply,
+        authInfo: {
+          authenticatedUsers: [{ user: 'app', db: 'admin' }],
+          authenticatedUserPrivileges: [
+            { resource: { db: db.databaseName, collection: '' }, actions: ['find', 'insert'] },
+          ],
+        },
+      }),
+      insert: () => REFUSAL,
+    })
+    const report = await examineStore(proxy.url(db.databaseName, '&w=1'), NEVER)
+    expect(verdicts(report)).toEqual({
+      ...{ engine: 'failed', topology: 'warning', url: 'warning', privileges: 'failed' },
+      ...{ schema: 'failed', indexes: 'failed', leftovers: 'warning', clock: 'failed' },
+      write_concern: 'failed',
+    })
+    const found = (name: string) => check(report, name)?.found
+    expect(found('engine')).toBe('FerretDB (7.0.0): it is not supported.')
+    expect(found('topology')).toBe('A replica set with 2 data members and 1 arbiters.')
+    expect(found('url')).toBe('Posthorn replaces these options of STORE_URL: w.')
+    expect(found('privileges')).toMatch(/^The user lacks update on posthorn_jobs, .* more\.$/)
+    expect(found('schema')).toMatch(/^The database has schema 99; this version of Posthorn uses/)
+    expect(found('indexes')).toBe(
+      'posthorn_jobs.claim is missing; posthorn_jobs.lease has another definition.',
+    )
+    expect(found('leftovers')).toContain('posthorn_doctor_0123456789ab_*')
+    expect(found('clock')).toMatch(/^The clock of the server is 3\d{5} ms behind that of this mach/)
+    expect(found('write_concern')).toContain('not authorized')
+    const silent = report.checks.filter(({ advice }) => advice === null)
+    expect(silent).toEqual([])
+    expect(await scratch()).toEqual(['posthorn_doctor_0123456789ab_jobs'])
+  })
+
+  it.each([
+    ['Amazon DocumentDB', {}, 'mongodb://u:p@x.cluster-abc.eu-central-1.docdb.amazonaws.com/'],
+    ['Azure Cosmos DB', { _t: 'BuildInfoResponse' }, null],
+    ['FerretDB', { ferretdbVersion: 'v1.24.0' }, null],
+  ])('%s is named', async (name, fields, host) => {
+    const { engineOf } = await import('../../src/store/mongo/doctor.ts')
+    const ask = async () => ({ ...MONGOD_BUILD, ...fields })
+    const engine = await engineOf(host ?? 'mongodb://db.example/', ask)
+    expect(engine).toMatchObject({ name: `${name} (8.0.4)`, isMongod: false })
+    expect(engine.problem).not.toBeNull()
+  })
+
+  it('a mongod older than 5.0 is refused', async () => {
+    const { engineOf } = await import('../../src/store/mongo/doctor.ts')
+    const old = { ...MONGOD_BUILD, version: '4.4.29', versionArray: [4, 4, 29, 0] }
+    expect((await engineOf('mongodb://db.example/', async () => old)).problem).toMatch(/older/)
+  })
+
+  it('a server that does not answer is one check that failed', async () => {
+    const report = await examineStore(`mongodb://127.0.0.1:${await freePort()}/x`, NEVER)
+    expect(verdicts(report)).toEqual({ connection: 'failed' })
+    expect(report.checks[0]?.found).toMatch(/^MongoDB cannot be reached/)
+  })
+
+  describe('of its own', () => {
+    const servers: RunningMongo[] = []
+    afterEach(async () => {
+      await Promise.all(servers.splice(0).map((server) => server.stop()))
+    })
+
+    it('a server that runs alone is refused', LONG, async () => {
+      const server = await startOwnMongo({ standalone: true })
+      servers.push(server)
+      const report = await examineStore(databaseUrl(server.url, 'shop'), NEVER)
+      expect(check(report, 'topology')).toMatchObject({ verdict: 'failed' })
+    })
+
+    it('a user who may only read is refused', LONG, async () => {
+      const server = await startOwnMongo({ auth: true })
+      servers.push(server)
+      const { host } = new URL(server.url)
+      const urlOf = (user: string) => `mongodb://${user}:secret@${host}/shop?authSource=admin`
+      const first = await new MongoClient(server.url).connect()
+      const root = { createUser: 'root', pwd: 'secret', roles: [{ role: 'root', db: 'admin' }] }
+      await first.db('admin').command(root)
+      await first.close()
+      const admin = await new MongoClient(urlOf('root')).connect()
+      const reader = { createUser: 'app', pwd: 'secret', roles: [{ role: 'read', db: 'shop' }] }
+      await admin.db('admin').command(reader)
+      await admin.close()
+      const report = await examineStore(urlOf('app'), NEVER)
+      // The stand-in does not list the privileges of a user.
+      const listed = server.engine === 'secantusd-rs' ? 'unknown' : 'failed'
+      expect(check(report, 'privileges')?.verdict).toBe(listed)
+      expect(check(report, 'write_concern')?.verdict).toBe('failed')
+      expect(JSON.stringify(report)).not.toContain('secret')
+    })
+  })
+})
+
+describe('the verbs', () => {
+  it('bad plans and a slow verb are found, command by command', LONG, async () => {
+    const explained: Document[] = []
+    const proxy = await through({
+      buildInfo: asMongod,
+      explain: (_, { explain, ...options }) => {
+        explained.push({ ...options, command: explain })
+        if (explain.filter?.tags !== undefined) return BAD_PLAN
+        if (explain.filter?.dedupeKey !== undefined) return CHOSEN_PLAN
+        if (explain.find?.endsWith('_schedules')) return { ok: 0, code: 50, errmsg: 'over time' }
+        return GOOD_PLAN
+      },
+      // takeUpkeep, whose record is in the collection of records.
+      update: async (reply, { update }) => {
+        if (String(update).endsWith('_meta')) await new Promise((done) => setTimeout(done, 1_000))
+        return reply
+      },
+    })
+    const report = await examineStore(proxy.url(db.databaseName), NEVER)
+    expect(verdicts(report)).toMatchObject({ engine: 'ok', verbs: 'ok', plans: 'failed' })
+    const bad = report.plans.filter(({ findings }) => findings.length > 0)
+    expect(bad.map(({ findings }) => findings.join())).toEqual(
+      expect.arrayContaining([
+        'a.b is read from end to end',
+        'it could not be explained: over time',
+      ]),
+    )
+    for (const { command } of bad) expect(command).toMatch(/ schedules:|: .*tags/)
+    expect(check(report, 'latency')).toMatchObject({ verdict: 'warning' })
+    expect(check(report, 'latency')?.found).toContain('takeUpkeep')
+    expect(explained.every(({ maxTimeMS }) => maxTimeMS === 1_000)).toBe(true)
+    // mongod 6.0.5 ends when it explains some of these.
+    expect(JSON.stringify(explained)).not.toContain('$unionWith')
+    expect(await scratch()).toEqual([])
+  })
+
+  it('the plans of an unknown engine are not explained', LONG, async () => {
+    const proxy = await through({
+      buildInfo: (reply) => ({ ...reply, javascriptEngine: 'none' }),
+      findAndModify: () => REFUSAL,
+    })
+    const report = await examineStore(proxy.url(db.databaseName), NEVER)
+    expect(verdicts(report)).toMatchObject({ engine: 'unknown', plans: 'unknown', verbs: 'failed' })
+    // The first verb that needs the refused command.
+    expect(check(report, 'verbs')?.found).toMatch(/^\w+ failed: /)
+    expect(proxy.commands.filter(({ explain }) => explain !== undefined)).toEqual([])
+    expect(await scratch()).toEqual([])
+  })
+
+  it('a build of an index does not wait for a majority under the deadline of a write', async () => {
+    const proxy = await through({})
+    await (await openMongoStore(proxy.url(db.databaseName), SETTINGS)).close()
+    const builds = proxy.commands.filter(({ createIndexes }) => createIndexes !== undefined)
+    expect(builds.length).toBeGreaterThan(3)
+    for (const { writeConcern } of builds) expect(writeConcern).toEqual({ w: 'majority', j: true })
+  })
+})
+
+describe('posthorn doctor store', () => {
+  let shell: Shell
+  beforeEach(() => {
+    shell = openShell({ STORE_URL: url })
+  })
+  afterEach(() => shell.close())
+
+  it('interrupted by Ctrl-C it drops its collections, and exits with 1', LONG, async () => {
+    const typed = shell.start(['doctor', 'store'])
+    await until(async () => (await scratch()).length > 3, 60_000)
+    typed.signal('SIGINT')
+    expect(await typed.ended()).toBe(1)
+    expect(typed.stderr()).toContain('The check was interrupted; its collections are removed.')
+    expect(await scratch()).toEqual([])
+  })
+
+  it('killed, its collections are found and named by the next', LONG, async () => {
+    const killed = shell.start(['doctor', 'store'])
+    await until(async () => (await scratch()).length > 3, 60_000)
+    killed.signal('SIGKILL')
+    await killed.ended()
+    const [left = ''] = await scratch()
+    const proxy = await through({ insert: () => REFUSAL })
+    const env = { STORE_URL: proxy.url(db.databaseName) }
+    const { code, stdout } = await shell.run(['doctor', 'store', '--json'], { env })
+    expect(code).toBe(1)
+    const report = JSON.parse(stdout) as StoreReport
+    const prefix = /^posthorn_doctor_[0-9a-f]{12}_/.exec(left)?.[0]
+    expect(check(report, 'leftovers')).toMatchObject({ verdict: 'warning' })
+    expect(check(report, 'leftovers')?.found).toContain(`${prefix}*`)
+    expect(check(report, 'write_concern')?.verdict).toBe('failed')
+  })
+})

@@ -152,8 +152,10 @@ function printed(child: ChildProcess, text: string): Promise<void> {
       reject(new Error(`it did not listen within ${START_DEADLINE_MS} ms: ${output}`))
     }, START_DEADLINE_MS)
     const look = (chunk: Buffer) => {
-      output = (output + chunk).slice(-4096)
-      if (!output.includes(text)) return
+      output += chunk
+      const isThere = output.includes(text)
+      output = output.slice(-4096)
+      if (!isThere) return
       clearTimeout(timer)
       child.stdout?.off('data', look)
       child.stderr?.off('data', look)

@@ -6,7 +6,7 @@ import { access } from 'node:fs/promises'
 import { delimiter, join } from 'node:path'
 import { DryMongoBinary, MongoBinary } from 'mongodb-memory-server-core'
 import type { MongoServer, MongoServerOptions } from './mongo-server.ts'
-import { mongodOfWheel, startMongod } from './mongod.ts'
+import { type MongodSet, mongodOfWheel, startMongod, startMongodSet } from './mongod.ts'
 import { startSecantus } from './secantus.ts'
 
 /** The stand-in explains no query truthfully; see the tests of query plans. */
@@ -55,6 +55,14 @@ export async function startOwnMongo(options: MongoServerOptions): Promise<Runnin
   throw new Error(
     `No MongoDB for the tests: set MONGODB_URL, or install mongod or cargo. ${problems.join('; ')}`,
   )
+}
+
+/** A replica set of three members; the stand-in has no more than one. */
+export async function startMongoSet(): Promise<MongodSet> {
+  const problems: string[] = []
+  const found = await findMongod(process.env.MONGO_ENGINE === 'mongod', problems)
+  if (found === null) throw new Error(problems.join('; '))
+  return startMongodSet(found)
 }
 
 /** Where a mongod is. */

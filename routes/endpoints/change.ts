@@ -10,6 +10,7 @@ import {
 import { AppError } from '../../src/errors.ts'
 import { type IfVersion, isMet } from '../../src/store/precondition.ts'
 import type { EndpointCounts, PutEndpointResult, Store } from '../../src/store/store.ts'
+import { decrypted } from '../../src/store/store-errors.ts'
 import type { AddressPolicy } from '../../src/webhook/address-policy.ts'
 import { changedSettings, type EndpointChange, endpointView } from '../../src/wire/endpoints.ts'
 import { etagOf, stale } from '../http/conditional.ts'
@@ -37,7 +38,7 @@ export async function changeEndpoint(
     if (stored === undefined) throw endpointNotFound(name)
     if (stored.deleting) throw beingDeleted(name)
     if (ifVersion !== null && stored.version !== ifVersion) throw stale('endpoint', stored.version)
-    const settings = changedSettings(stored, change)
+    const settings = changedSettings(decrypted(stored), change)
     // Only a change of these fields is refused: any other change keeps the state from before.
     if (change.url !== undefined || change.completion !== undefined) {
       refuseUnreachableCompletion(settings, publicUrl)

@@ -8,6 +8,7 @@ import { formatDuration } from '../../src/job/duration.ts'
 import { OUTCOMES } from '../../src/job/job.ts'
 import type { OtherVersion } from '../../src/store/precondition.ts'
 import type { Store } from '../../src/store/store.ts'
+import { decrypted } from '../../src/store/store-errors.ts'
 import { pingRequest } from '../../src/webhook/request.ts'
 import type { Sender } from '../../src/webhook/send.ts'
 import { endpointResponse, secret } from '../../src/wire/endpoints.ts'
@@ -160,6 +161,7 @@ function registerTest(app: FastifyInstance, { store, sender, userAgent }: Comman
         )
       }
       const id = `ping_${randomBytes(12).toString('base64url')}`
+      decrypted(endpoint)
       const ping = pingRequest({ id, endpoint, url, now: store.clock.now(), timeoutMs, userAgent })
       const end = await sender.send(ping, timeoutMs).ended
       return {

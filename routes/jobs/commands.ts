@@ -8,6 +8,7 @@ import type { Job, JobState, NewJob } from '../../src/job/job.ts'
 import { isJobId, newJobId } from '../../src/job/job-id.ts'
 import type { ApiMetrics } from '../../src/stats/metrics.ts'
 import type { EditResult, RetryResult, Store } from '../../src/store/store.ts'
+import { Undecryptable } from '../../src/store/store-errors.ts'
 import { traceContextOf, traceEnqueue } from '../../src/tracing.ts'
 import {
   type EditBody,
@@ -241,6 +242,12 @@ async function dependenciesOfCopy(
   return splitUnmet(asked, (id) => states.get(id) ?? null)
 }
 
+/** @throws Undecryptable: without them the copy would be another job */
+function headersOf({ id, headers }: Job): Record<string, string> {
+  if (headers === null) throw new Undecryptable(`no key decrypts the headers of job ${id}`, id)
+  return headers
+}
+
 /** Without its keys, which must be unique, and without its dependencies. */
 function copyOf(job: Job, now: number, { trace, hops }: RequestOrigin): NewJob {
   return {
@@ -256,7 +263,7 @@ function copyOf(job: Job, now: number, { trace, hops }: RequestOrigin): NewJob {
     expiresAt: job.expiresAt === null ? null : now + job.expiresAt - job.firstRunAt,
     tags: job.tags,
     metadata: job.metadata,
-    headers: job.headers ?? {},
+    headers: headersOf(job),
     idempotency: null,
     dedupe: null,
     orderingKey: job.orderingKey,

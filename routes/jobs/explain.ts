@@ -227,10 +227,15 @@ async function whyWaiting(store: Store, endpoint: Endpoint, now: number): Promis
   if (first === undefined) {
     return because('no_live_worker', 'no worker has reported lately; start one: posthorn worker')
   }
-  const keyIds = store.encryptionKeyIds()
-  if (!live.some((worker) => canDeliver(worker, now, keyIds))) {
+  const { name, keyId, undecryptable } = endpoint
+  if (undecryptable !== null && store.encryptionKeyIds().includes(keyId)) {
+    const detail = `no worker can read the secret of endpoint "${name}", which was changed in the store: PUT the endpoint with a new secret`
+    return because('no_live_worker', detail)
+  }
+  if (!live.some((worker) => canDeliver(worker, now, [keyId]))) {
     const more = others.length === 0 ? '' : `, and ${others.length} more like it`
-    const detail = `worker ${first.id} is live but cannot read the secret of the endpoint${more}: its ENCRYPTION_KEY does not contain the key of the API`
+    const key = undecryptable === null ? 'of the API' : 'that encrypted it, which the API lacks too'
+    const detail = `worker ${first.id} is live but cannot read the secret of the endpoint${more}: its ENCRYPTION_KEY does not contain the key ${key}`
     return because('no_live_worker', detail)
   }
   return because('next_in_line', 'it is due, and a worker claims it when a slot is free')

@@ -3,7 +3,10 @@ import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { createStoreCheck } from '../../src/http/health-server.ts'
 import type { Store } from '../../src/store/store.ts'
+import { StoreUnavailable } from '../../src/store/store-errors.ts'
 import { jsonResponse, noQuery } from '../http/route-schema.ts'
+
+const ENDPOINTS_PER_CHECK = 100
 
 export function registerRootRoute(app: FastifyInstance, { version }: { version: string }): void {
   app.get(
@@ -35,7 +38,11 @@ export function registerRootRoute(app: FastifyInstance, { version }: { version: 
 
 export function registerHealthRoutes(app: FastifyInstance, { store }: { store: Store }): void {
   const open = { open: true }
-  const checkStore = createStoreCheck(() => store.ready())
+  const checkKeys = createKeyCheck(store)
+  const checkStore = createStoreCheck(async () => {
+    await store.ready()
+    await checkKeys()
+  })
 
   app.get(
     '/health/live',
@@ -57,7 +64,7 @@ export function registerHealthRoutes(app: FastifyInstance, { store }: { store: S
     {
       config: open,
       schema: {
-        summary: 'Whether the store accepts writes',
+        summary: 'Whether the store accepts writes, and the secrets of endpoints can be decrypted',
         querystring: noQuery,
         response: {
           200: jsonResponse('it can work', readiness('ok')),
@@ -72,6 +79,27 @@ export function registerHealthRoutes(app: FastifyInstance, { store }: { store: S
       return { status: found === 'ok' ? 'ok' : 'unavailable', checks: { store: found } }
     },
   )
+}
+
+/**
+ * Reads a page of the endpoints at each call, because each has secrets to decrypt. Throws
+ * StoreUnavailable if one that was read in this pass or in the last lacks its key.
+ */
+function createKeyCheck(store: Store): () => Promise<void> {
+  let after: string | null = null
+  let inLastPass: string | null = null
+  let inThisPass: string | null = null
+  return async () => {
+    const { items, next } = await store.listEndpoints(after, ENDPOINTS_PER_CHECK)
+    inThisPass ??= items.find(({ undecryptable }) => undecryptable !== null)?.undecryptable ?? null
+    after = next
+    if (next === null) {
+      inLastPass = inThisPass
+      inThisPass = null
+    }
+    const reason = inThisPass ?? inLastPass
+    if (reason !== null) throw new StoreUnavailable(reason, { kind: 'other_key' })
+  }
 }
 
 function readiness(status: string) {

@@ -87,6 +87,13 @@ export interface Endpoint extends EndpointSettings {
    * stays only until the overlap of its rotation ends.
    */
   secrets: string[]
+  /**
+   * Why no key of this process decrypts its secrets and headers, for the operator; both are then
+   * empty. null: they are decrypted.
+   */
+  undecryptable: string | null
+  /** The id of the key that encrypted its secrets. */
+  keyId: string
   createdAt: number
   updatedAt: number
   /** Raised by changes of clients and by disabling; not by rests and counts. */

@@ -4,7 +4,12 @@ import { randomUUID } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { AppError, ERRORS } from '../errors.ts'
-import { StoreUnavailable, UNAVAILABLE } from '../store/store-errors.ts'
+import {
+  StoreUnavailable,
+  StoreUnusable,
+  UNAVAILABLE,
+  Undecryptable,
+} from '../store/store-errors.ts'
 
 export const PROBLEM_TYPE = 'application/problem+json'
 
@@ -56,6 +61,13 @@ function asAppError(error: unknown, isRead: boolean): AppError {
     const advice =
       '; if this was a write, it may have happened: repeat it with the same Idempotency-Key'
     return new AppError('store_unavailable', isRead ? found : found + advice, {
+      headers: { 'retry-after': RETRY_AFTER_SECONDS },
+    })
+  }
+  if (error instanceof StoreUnusable) {
+    const what = error instanceof Undecryptable ? `what is stored of "${error.owner}"` : 'secrets'
+    const detail = `no key of this process decrypts ${what}: its ENCRYPTION_KEY or key file lacks the key that encrypted it`
+    return new AppError('store_unavailable', detail, {
       headers: { 'retry-after': RETRY_AFTER_SECONDS },
     })
   }

@@ -35,8 +35,12 @@ export interface SecretBox {
   keyIds: string[]
 }
 
-/** A box that seals with the first key and opens with any. Keys are 32 bytes. */
-export function createSecretBox(keys: Buffer[]): SecretBox {
+/**
+ * A box that seals with the first key and opens with any. Keys are 32 bytes.
+ *
+ * @param keyHolder what holds them, for the operator
+ */
+export function createSecretBox(keys: Buffer[], keyHolder = 'ENCRYPTION_KEY'): SecretBox {
   const [first] = keys
   if (first === undefined) throw new StoreUnusable('no encryption key is set')
   const keysById = new Map(keys.map((key) => [keyId(key), key]))
@@ -50,13 +54,13 @@ export function createSecretBox(keys: Buffer[]): SecretBox {
       const sealed = Buffer.concat(parts)
       return `${VERSION}.${keyId(first)}.${sealed.toString('base64')}`
     },
-    isCurrent: (text) => text.split('.')[1] === keyId(first),
+    isCurrent: (text) => keyIdOf(text) === keyId(first),
     open(text, owner) {
       const [version, id, base64] = text.split('.')
       const key = keysById.get(id ?? '')
       if (version !== VERSION || key === undefined || base64 === undefined) {
         throw new Undecryptable(
-          'a stored secret was encrypted with a key that ENCRYPTION_KEY does not hold',
+          `the stored secret of ${owner} was encrypted with a key that ${keyHolder} does not hold: ${adviceFor(keyHolder)}`,
           owner,
         )
       }
@@ -73,12 +77,23 @@ export function createSecretBox(keys: Buffer[]): SecretBox {
         ]).toString('utf8')
       } catch {
         throw new Undecryptable(
-          `the stored secret of ${owner} was changed or belongs to another endpoint`,
+          `the stored secret of ${owner} was changed or belongs to another endpoint: restore it from a backup`,
           owner,
         )
       }
     },
   }
+}
+
+function adviceFor(keyHolder: string): string {
+  return keyHolder === 'ENCRYPTION_KEY'
+    ? 'add that key to it, after the first and a comma'
+    : 'restore the key file that belongs to this store, or set ENCRYPTION_KEY to its key'
+}
+
+/** The id of the key that encrypted it. */
+export function keyIdOf(sealed: string): string {
+  return sealed.split('.')[1] ?? ''
 }
 
 /** Tells keys apart without telling anything about them. */

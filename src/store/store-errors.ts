@@ -1,4 +1,5 @@
 // Why a store cannot be used: now, or as it is.
+import type { Endpoint } from '../endpoint/endpoint.ts'
 
 /** Why a store cannot be used now, in words for a client: no path, no text of a driver. */
 export const UNAVAILABLE = {
@@ -9,6 +10,7 @@ export const UNAVAILABLE = {
   disk_error: 'cannot be read or written: its disk reports an error',
   damaged: 'is damaged',
   key_file: 'cannot encrypt secrets: its key file cannot be read or holds no key',
+  other_key: 'holds secrets that no key of this process decrypts',
   removed: 'was removed or replaced while it was in use',
   closed: 'is closed',
 } as const
@@ -42,6 +44,12 @@ export class Undecryptable extends StoreUnusable {
     super(message)
     this.owner = owner
   }
+}
+
+/** The endpoint, for what needs its secrets or headers. Throws Undecryptable without them. */
+export function decrypted(endpoint: Endpoint): Endpoint {
+  if (endpoint.undecryptable === null) return endpoint
+  throw new Undecryptable(endpoint.undecryptable, endpoint.name)
 }
 
 /** A setting beside STORE_URL is missing, or names what must not be used. */

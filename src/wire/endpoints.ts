@@ -20,6 +20,7 @@ import { formatDuration } from '../job/duration.ts'
 import { DEFAULT_RETRY, effectivePolicy } from '../job/retry-policy.ts'
 import { isPlainText } from '../plain-text.ts'
 import type { EndpointCounts } from '../store/store.ts'
+import { decrypted } from '../store/store-errors.ts'
 import {
   DAY_MS,
   duration,
@@ -270,9 +271,13 @@ export const endpointListResponse = z.object({
   nextCursor: z.string().nullable(),
 })
 
-/** @param now by the store's clock */
+/**
+ * @param now by the store's clock
+ * @throws Undecryptable without its secrets and headers
+ */
 export function endpointView(endpoint: Endpoint, counts: EndpointCounts, now: number) {
   const { queued, running, more } = counts
+  decrypted(endpoint)
   const { rateLimit, circuitBreaker, restingUntil } = endpoint
   const state = endpointState(endpoint, now)
   return {

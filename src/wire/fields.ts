@@ -234,9 +234,9 @@ export function instantText(instant: number | null): string | null {
 }
 
 /** Header values are shown by their last characters, and short ones not at all. */
-export function maskedHeaders(headers: Record<string, string> | null): Record<string, string> {
+export function maskedHeaders(headers: Record<string, string>): Record<string, string> {
   return Object.fromEntries(
-    Object.entries(headers ?? {}).map(([name, value]) => [
+    Object.entries(headers).map(([name, value]) => [
       name,
       `***${value.length >= 8 ? hintOf(value) : ''}`,
     ]),

@@ -297,7 +297,10 @@ const jobSummaryFields = {
   payloadBytes: z.int(),
   timeout: z.string().nullable().meta({ description: 'null: the endpoint’s' }),
   retry: z.record(z.string(), z.unknown()).nullable().meta({ description: 'null: the endpoint’s' }),
-  headers: z.record(z.string(), z.string()).meta({ description: 'values are masked' }),
+  headers: z
+    .record(z.string(), z.string())
+    .nullable()
+    .meta({ description: 'values are masked; null: no key of this API decrypts them' }),
   tags: z.array(z.string()),
   metadata: z.record(z.string(), z.string()),
   idempotencyKey: z.string().nullable(),
@@ -374,7 +377,7 @@ function summary(job: JobSummary) {
     payloadBytes: job.payloadBytes,
     timeout: job.timeoutMs === null ? null : formatDuration(job.timeoutMs),
     retry: job.retry && retryResponse(job.retry),
-    headers: maskedHeaders(job.headers),
+    headers: job.headers && maskedHeaders(job.headers),
     tags: job.tags,
     metadata: job.metadata,
     idempotencyKey: job.idempotencyKey,

@@ -7,6 +7,7 @@ import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
+import { requestTo, type SendRequest } from '../support/request.ts'
 import { until } from '../support/until.ts'
 
 const OTHER_KEY = randomBytes(32).toString('base64')
@@ -86,5 +87,99 @@ describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
     await until(async () => (await read('/stats')).liveWorkers === 1)
     await api.logged('upkeep.ended')
     expect((await posthorn.request('GET', '/endpoints/invoice-pdf')).status).toBe(200)
+  })
+})
+
+/** An API that was started with a further key, which encrypts, while the others ran on without it. */
+describe.each(ENGINES)('on %s, beside an API with a newer key', { timeout: 60_000 }, (engine) => {
+  let posthorn: Deployment
+  let receiver: Receiver
+  let worker: Process
+  /** Sends to the API that lacks the newer key. */
+  let older: SendRequest
+
+  beforeAll(async () => {
+    posthorn = deploy(engine, { POLL_INTERVAL: '20ms' })
+    receiver = await startReceiver()
+    await posthorn.startApi()
+    const olderUrl = posthorn.url()
+    older = requestTo(() => olderUrl)
+    worker = await posthorn.startWorker({ WORKER_ID: 'worker-of-before', WORKER_PORT: '0' })
+    await posthorn.startApi({ ENCRYPTION_KEY: `${OTHER_KEY},${posthorn.env.ENCRYPTION_KEY}` })
+    await older('PUT', '/endpoints/well', { url: receiver.url })
+    await posthorn.endpoint('lost', receiver.url)
+    await posthorn.request('PUT', '/endpoints/lost-pulled', { url: null })
+  })
+  afterAll(async () => {
+    await posthorn.close()
+    await receiver.close()
+  })
+
+  async function enqueue(endpoint: string, fields: object = {}): Promise<string> {
+    const { status, body } = await posthorn.request('POST', '/jobs', {
+      ...{ endpoint, payload: 1, ...fields },
+    })
+    expect(status).toBe(201)
+    return body.id
+  }
+
+  it('its endpoint alone waits, and each place says why', async () => {
+    const waiting = await enqueue('lost')
+    const { url } = await worker.logged('worker_port.listening')
+    await until(async () => (await fetch(`${url}/health/ready`)).status === 503)
+    await posthorn.job(await enqueue('well'), 'succeeded')
+    expect((await worker.logged('worker.key_missing')).endpoint).toBe('lost')
+    for (const ask of [older, posthorn.request]) {
+      const { body } = await ask('GET', `/jobs/${waiting}/explain`)
+      expect([body.state, body.reason]).toEqual(['queued', 'no_live_worker'])
+      expect(body.detail).toContain('worker worker-of-before is live but cannot read the secret')
+    }
+    for (const path of ['/workers', '/stats', '/metrics', '/schedules', '/stats?endpoint=lost']) {
+      expect([path, (await older('GET', path)).status]).toEqual([path, 200])
+    }
+    expect((await older('GET', '/health/ready')).body).toEqual({
+      status: 'unavailable',
+      checks: { store: 'holds secrets that no key of this process decrypts' },
+    })
+    expect((await posthorn.request('GET', '/health/ready')).status).toBe(200)
+  })
+
+  it('what needs its secrets is refused with its name, and nothing is written', async () => {
+    const before = (await posthorn.request('GET', '/endpoints/lost')).body
+    const refused = [
+      await older('GET', '/endpoints/lost'),
+      await older('GET', '/endpoints'),
+      await older('PUT', '/endpoints/lost', { url: receiver.url, description: 'new' }),
+      await older('PATCH', '/endpoints/lost', { description: 'new' }),
+      ...(await Promise.all(
+        ['pause', 'resume', 'rotate-secret', 'test'].map((verb) =>
+          older('POST', `/endpoints/lost/${verb}`),
+        ),
+      )),
+    ]
+    for (const { status, body } of refused) {
+      expect([status, body.code]).toEqual([503, 'store_unavailable'])
+      expect(body.detail).toMatch(/"lost(-pulled)?".*ENCRYPTION_KEY/)
+    }
+    const { body } = await posthorn.request('GET', '/endpoints/lost')
+    expect({ ...body, counts: null }).toEqual({ ...before, counts: null })
+  })
+
+  it('its pulled jobs are claimed, which needs no secret', async () => {
+    const id = await enqueue('lost-pulled')
+    const { status, body } = await older('POST', '/endpoints/lost-pulled/claim')
+    expect([status, body.jobs.map((job: { id: string }) => job.id)]).toEqual([200, [id]])
+  })
+
+  it('headers of a job that cannot be read are not shown as none, and not lost in a copy', async () => {
+    const id = await enqueue('well', { headers: { 'x-token': 'green-green' }, delay: '1h' })
+    expect((await older('GET', `/jobs/${id}`)).body).toMatchObject({ id, headers: null })
+    const { status, body } = await older('POST', `/jobs/${id}/copy`)
+    expect([status, body.code]).toEqual([503, 'store_unavailable'])
+    expect(body.detail).toContain('ENCRYPTION_KEY')
+    const copy = await posthorn.request('POST', `/jobs/${id}/copy`)
+    expect([copy.status, copy.body.headers]).toEqual([201, { 'x-token': '***reen' }])
+    const { items } = (await older('GET', '/jobs?endpoint=well&state=queued')).body
+    expect(items.map((job: { id: string }) => job.id).sort()).toEqual([id, copy.body.id].sort())
   })
 })

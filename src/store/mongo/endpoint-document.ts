@@ -4,7 +4,8 @@ import type { Limits } from '../../endpoint/admission.ts'
 import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
 import type { Ramp } from '../../endpoint/health.ts'
 import { freeAt } from '../../endpoint/rate-bucket.ts'
-import type { SecretBox } from '../secret-box.ts'
+import { keyIdOf, type SecretBox } from '../secret-box.ts'
+import { Undecryptable } from '../store-errors.ts'
 
 export interface EndpointDocument extends Omit<EndpointSettings, 'name' | 'headers'> {
   /** Its name. */
@@ -66,7 +67,7 @@ export function endpointOf(document: EndpointDocument, box: SecretBox, now: numb
     name,
     url: document.url,
     description: document.description,
-    headers: JSON.parse(box.open(document.headers, name)) as Record<string, string>,
+    ...opened(document, box, now),
     timeoutMs: document.timeoutMs,
     retry: document.retry,
     concurrency: document.concurrency,
@@ -82,10 +83,26 @@ export function endpointOf(document: EndpointDocument, box: SecretBox, now: numb
     ...restOf(document),
     failureCount: document.failureCount,
     rateFreeAt: rateLimit === null ? null : freeAt(rateLimit, rateFullAt, now),
-    secrets: validSecrets(document, now).map(({ sealed }) => box.open(sealed, name)),
+    keyId: keyIdOf(document.secrets[0]?.sealed ?? ''),
     createdAt: document.createdAt.getTime(),
     updatedAt: document.updatedAt.getTime(),
     version: document.version,
+  }
+}
+
+function opened(
+  document: EndpointDocument,
+  box: SecretBox,
+  now: number,
+): Pick<Endpoint, 'headers' | 'secrets' | 'undecryptable'> {
+  const open = (sealed: string) => box.open(sealed, document._id)
+  try {
+    const headers = JSON.parse(open(document.headers)) as Record<string, string>
+    const secrets = validSecrets(document, now).map(({ sealed }) => open(sealed))
+    return { headers, secrets, undecryptable: null }
+  } catch (error) {
+    if (!(error instanceof Undecryptable)) throw error
+    return { headers: {}, secrets: [], undecryptable: error.message }
   }
 }
 

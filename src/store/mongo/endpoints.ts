@@ -13,7 +13,7 @@ import {
   type Page,
   type PutEndpointResult,
 } from '../store.ts'
-import { StoreUnavailable } from '../store-errors.ts'
+import { decrypted, StoreUnavailable } from '../store-errors.ts'
 import {
   type Deadline,
   isDuplicateKey,
@@ -72,12 +72,13 @@ export async function putEndpoint(
     if (stored?.deleting) return { kind: 'being_deleted' }
     const version = stored?.version ?? null
     if (!isMet(ifVersion, version)) return { kind: 'stale', version }
+    if (stored !== null && secrets.given === null) decrypted(shown(context, stored))
     const written =
       stored === null
         ? await insertEndpoint(context, settings, secrets, deadline)
         : await replaceEndpoint(context, settings, secrets, stored, deadline)
     if (written === null) continue
-    const endpoint = endpointOf(written, context.box, context.clock.now())
+    const endpoint = shown(context, written)
     return { kind: stored === null ? 'created' : 'replaced', endpoint }
   }
   throw new StoreUnavailable('the endpoint changed each time it was read')
@@ -218,7 +219,10 @@ export async function rotateSecret(
     const stored = await findEndpoint(context, name, deadline)
     const other = otherVersion(stored, ifVersion)
     if (other !== null) return other
-    if (stored === null || stored.deleting) return shown(context, stored)
+    if (stored === null) return null
+    const endpoint = shown(context, stored)
+    if (stored.deleting) return endpoint
+    decrypted(endpoint)
     const now = context.clock.now()
     const valid = validSecrets(stored, now).map(({ sealed, until }) => ({
       sealed,
@@ -379,10 +383,10 @@ function secretsAfter(
   now: number,
 ): SealedSecret[] {
   const before = validSecrets(stored, now)
-  const [present] = before
-  const isKept =
-    given === null || (present && context.box.open(present.sealed, stored._id) === given)
-  return isKept ? before : [newSecret(context, stored._id, given)]
+  if (given === null) return before
+  // A given secret also replaces one that no key decrypts.
+  const isRepeated = shown(context, stored).secrets[0] === given
+  return isRepeated ? before : [newSecret(context, stored._id, given)]
 }
 
 const NO_REST = { restingUntil: null, restCause: null, ramp: null }
@@ -430,21 +434,30 @@ async function changeEndpoint(
   const updatedAt = { $cond: [isChanged, nowOf(context), '$updatedAt'] }
   const version = { $add: ['$version', { $cond: [isChanged, 1, 0] }] }
   const update = [{ $set: { ...fields, updatedAt, version } }]
-  const written = await run(deadline, (limit) =>
-    context.endpoints.findOneAndUpdate(
-      { _id: name, deleting: false, ...(ifVersion === null ? {} : { version: ifVersion }) },
-      update,
-      { returnDocument: 'after', ...limit },
-    ),
-  )
-  if (written !== null) return shown(context, written)
-  const stored = await findEndpoint(context, name, deadline)
-  // An endpoint that is being deleted does not change.
-  return otherVersion(stored, ifVersion) ?? shown(context, stored)
+  for (let round = 0; round < MAX_ROUNDS; round++) {
+    const stored = await findEndpoint(context, name, deadline)
+    const other = otherVersion(stored, ifVersion)
+    if (other !== null) return other
+    if (stored === null) return null
+    const endpoint = shown(context, stored)
+    // An endpoint that is being deleted does not change.
+    if (stored.deleting) return endpoint
+    // Before the write: after it, a response without the endpoint would hide that it happened.
+    decrypted(endpoint)
+    const written = await run(deadline, (limit) =>
+      context.endpoints.findOneAndUpdate(
+        { _id: name, deleting: false, version: stored.version },
+        update,
+        { returnDocument: 'after', ...limit },
+      ),
+    )
+    if (written !== null) return shown(context, written)
+  }
+  throw new StoreUnavailable('the endpoint changed each time it was read')
 }
 
-function shown(context: MongoContext, document: EndpointDocument | null): Endpoint | null {
-  return document === null ? null : endpointOf(document, context.box, context.clock.now())
+function shown(context: MongoContext, document: EndpointDocument): Endpoint {
+  return endpointOf(document, context.box, context.clock.now())
 }
 
 async function readHealth(context: MongoContext, reports: HealthReport[], deadline: Deadline) {

@@ -4,38 +4,52 @@ import { type MongoContext, run, startDeadline } from './connection.ts'
 import { type EndpointDocument, validSecrets } from './endpoint-document.ts'
 import { type ScheduleDocument, schedulesIn } from './schedules.ts'
 
-const PAGE = 500
-/** Further endpoints are encrypted when they are put or their secret is rotated. */
-const MAX_PAGES = 20
-
+/** Read together, with what is encrypted of each. */
+const ENDPOINTS_AT_ONCE = 500
 /** Read and encrypted together. */
 const SCHEDULES_AT_ONCE = 200
 
 type Sealed = Pick<ScheduleDocument, '_id' | 'settings'>
 
 /** Throws StoreUnusable if no key decrypts an endpoint: that must show at the start, not later. */
-export async function reencryptEndpoints(context: MongoContext): Promise<void> {
-  let after = ''
-  for (let page = 0; page < MAX_PAGES; page++) {
-    const found = await run(startDeadline(), (limit) =>
-      context.endpoints
-        .find({ _id: { $gt: after } }, { sort: { _id: 1 }, limit: PAGE, batchSize: PAGE, ...limit })
-        .toArray(),
-    )
+export async function reencryptEndpoints(
+  context: MongoContext,
+  pageSize = ENDPOINTS_AT_ONCE,
+): Promise<void> {
+  let after: string | undefined = ''
+  while (after !== undefined) {
+    const found = await endpointsAfter(context, after, pageSize)
     for (const endpoint of found) await reencryptEndpoint(context, endpoint)
-    if (found.length < PAGE) return
-    after = found.at(-1)?._id ?? ''
+    after = found.length === pageSize ? found.at(-1)?._id : undefined
   }
 }
 
-export async function reencryptSchedules(context: MongoContext): Promise<void> {
+export async function reencryptSchedules(
+  context: MongoContext,
+  pageSize = SCHEDULES_AT_ONCE,
+): Promise<void> {
   if (context.settings.reencrypts === false) return
   let last: Sealed | undefined = { _id: '', settings: '' }
   while (last !== undefined) {
-    const found: Sealed[] = await sealedAfter(context, last._id)
+    const found: Sealed[] = await sealedAfter(context, last._id, pageSize)
     await reencrypt(context, found)
-    last = found.length === SCHEDULES_AT_ONCE ? found.at(-1) : undefined
+    last = found.length === pageSize ? found.at(-1) : undefined
   }
+}
+
+function endpointsAfter(
+  context: MongoContext,
+  name: string,
+  pageSize: number,
+): Promise<EndpointDocument[]> {
+  return run(startDeadline(), (limit) =>
+    context.endpoints
+      .find(
+        { _id: { $gt: name } },
+        { sort: { _id: 1 }, limit: pageSize, batchSize: pageSize + 1, ...limit },
+      )
+      .toArray(),
+  )
 }
 
 async function reencryptEndpoint(
@@ -59,7 +73,7 @@ async function reencryptEndpoint(
   )
 }
 
-function sealedAfter(context: MongoContext, name: string): Promise<Sealed[]> {
+function sealedAfter(context: MongoContext, name: string, pageSize: number): Promise<Sealed[]> {
   return run(startDeadline(), (limit) =>
     schedulesIn(context)
       .find<Sealed>(
@@ -67,8 +81,8 @@ function sealedAfter(context: MongoContext, name: string): Promise<Sealed[]> {
         {
           projection: { settings: 1 },
           sort: { _id: 1 },
-          limit: SCHEDULES_AT_ONCE,
-          batchSize: SCHEDULES_AT_ONCE + 1,
+          limit: pageSize,
+          batchSize: pageSize + 1,
           ...limit,
         },
       )

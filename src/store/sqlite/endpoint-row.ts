@@ -3,7 +3,9 @@
 import type { Endpoint, EndpointSettings } from '../../endpoint/endpoint.ts'
 import type { Ramp } from '../../endpoint/health.ts'
 import { freeAt } from '../../endpoint/rate-bucket.ts'
-import { openHeaders, parsed } from './job-row.ts'
+import { keyIdOf } from '../secret-box.ts'
+import { StoreUnusable } from '../store-errors.ts'
+import { parsed } from './job-row.ts'
 import type { KeyRing } from './key-file.ts'
 
 export const ENDPOINT_COLUMNS = `name, deleting, paused, disabled_reason, resting_until,
@@ -51,7 +53,7 @@ export function toEndpoint(row: EndpointRow, keys: KeyRing, now: number): Endpoi
     name: row.name,
     url: row.url,
     description: row.description,
-    headers: openHeaders(row.headers, row.name, keys),
+    ...opened(row, keys, now),
     timeoutMs: row.timeout_ms,
     retry: JSON.parse(row.retry),
     concurrency: row.concurrency,
@@ -71,10 +73,26 @@ export function toEndpoint(row: EndpointRow, keys: KeyRing, now: number): Endpoi
     ramp: rampOf(row),
     failureCount: row.failure_count,
     rateFreeAt: rateLimit === null ? null : freeAt(rateLimit, row.bucket_full_at, now),
-    secrets: validSecrets(row, keys, now).map(({ secret }) => secret),
+    keyId: keyIdOf(row.secrets),
     createdAt: row.created_at,
     updatedAt: row.updated_at,
     version: row.version,
+  }
+}
+
+function opened(
+  row: EndpointRow,
+  keys: KeyRing,
+  now: number,
+): Pick<Endpoint, 'headers' | 'secrets' | 'undecryptable'> {
+  try {
+    const headers = row.headers === null ? {} : JSON.parse(keys.open(row.headers, row.name))
+    const secrets = validSecrets(row, keys, now).map(({ secret }) => secret)
+    return { headers, secrets, undecryptable: null }
+  } catch (error) {
+    // Undecryptable, or the key file is gone.
+    if (!(error instanceof StoreUnusable)) throw error
+    return { headers: {}, secrets: [], undecryptable: error.message }
   }
 }
 

@@ -12,6 +12,7 @@ import {
   type Page,
   type PutEndpointResult,
 } from '../store.ts'
+import { decrypted, StoreUnusable } from '../store-errors.ts'
 import type { Database } from './connection.ts'
 import {
   ENDPOINT_COLUMNS,
@@ -22,6 +23,7 @@ import {
   validSecrets,
 } from './endpoint-row.ts'
 import { mapText, sealHeaders } from './job-row.ts'
+import type { KeyRing } from './key-file.ts'
 
 export const ENDPOINT_NAMED = `select ${ENDPOINT_COLUMNS} from endpoints where name = $name`
 export const ENDPOINTS_AFTER = `
@@ -134,7 +136,7 @@ function write(
 ): void {
   const { name, rateLimit, circuitBreaker } = settings
   const now = clock.now()
-  const before = row === null ? [] : validSecrets(row, keys, now)
+  const before = row === null ? [] : secretsBefore(row, keys, now, given)
   const newest = given ?? before[0]?.secret ?? fresh
   // A PUT that repeats the current secret ends no overlap.
   const kept = newest === before[0]?.secret ? before : [{ secret: newest, until: null }]
@@ -153,6 +155,16 @@ function write(
   })
   if (settings.url === null) connection.statement(FORGET_HEALTH).run({ name })
   else if (circuitBreaker === null) connection.statement(FORGET_BREAKER).run({ name })
+}
+
+/** A given secret also replaces those that no key decrypts. */
+function secretsBefore(row: EndpointRow, keys: KeyRing, now: number, given: string | null) {
+  try {
+    return validSecrets(row, keys, now)
+  } catch (error) {
+    if (given === null || !(error instanceof StoreUnusable)) throw error
+    return []
+  }
 }
 
 function bucketUnder(
@@ -193,6 +205,10 @@ function run(
   return connection.write('full', () => {
     const other = otherVersion(findRow(database, name), ifVersion)
     if (other !== null) return other
+    const stored = find(database, name)
+    // An endpoint that is being deleted does not change.
+    if (stored === null || stored.deleting) return stored
+    decrypted(stored)
     connection.statement(change).run({ name, now: clock.now() })
     return find(database, name)
   })
@@ -212,6 +228,7 @@ export function rotateSecret(
     const other = otherVersion(row, ifVersion)
     if (other !== null) return other
     const now = clock.now()
+    decrypted(toEndpoint(row, keys, now))
     const newest = { secret, until: null }
     const secrets = rotatedSecrets(validSecrets(row, keys, now), newest, overlapMs, now)
     if ('fullUntil' in secrets) return secrets

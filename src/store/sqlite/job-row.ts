@@ -348,16 +348,7 @@ export function sealHeaders(
   return null
 }
 
-/** For an endpoint: the start has decrypted its headers already. */
-export function openHeaders(
-  sealed: string | null,
-  endpoint: string,
-  keys: KeyRing,
-): Record<string, string> {
-  return sealed === null ? {} : JSON.parse(keys.open(sealed, endpoint))
-}
-
-/** For a job. null: no key decrypts them any more. */
+/** null: no key decrypts them any more. */
 export function openJobHeaders(
   sealed: string | null,
   endpoint: string,

@@ -47,7 +47,7 @@ export function createKeyRing(
   }
 
   function boxOf(found: Buffer[]): SecretBox {
-    box ??= createSecretBox(use(found))
+    box ??= createSecretBox(use(found), `the key file ${path}`)
     return box
   }
 
@@ -67,7 +67,7 @@ export function createKeyRing(
     const key = keys?.[0] ?? readKeyFile(path)
     if (key === null) {
       throw new StoreUnusable(
-        `the key file ${path} is missing; the stored secrets cannot be read without it`,
+        `the key file ${path} is missing; the stored secrets cannot be read without it: restore it from a backup, or set ENCRYPTION_KEY to its key`,
       )
     }
     return boxOf([key])

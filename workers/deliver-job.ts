@@ -197,8 +197,8 @@ function settlementOf(
   const finishedAt = parts.clock.now()
   const policy = effectivePolicy(endpoint.retry, job.retry)
   const decision = decide(job, policy, end, finishedAt, Math.random())
-  const { jobId, fence, leaseId } = job
-  const lease = { jobId, fence, leaseId }
+  const { jobId, endpoint: name, fence, leaseId } = job
+  const lease = { jobId, endpoint: name, fence, leaseId }
   if (decision.event === 'await') {
     const leaseExpiresAt = finishedAt + endpoint.completionTimeoutMs
     return { ...lease, event: 'await', leaseExpiresAt }

@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { AppError } from '../../src/errors.ts'
 import { bearerOf, unauthorized } from '../../src/http/access.ts'
-import type { Attempt, Job, Lease, Outcome } from '../../src/job/job.ts'
+import type { Attempt, Job, Outcome } from '../../src/job/job.ts'
 import { isJobId } from '../../src/job/job-id.ts'
 import {
   DEFAULT_RETRY,
@@ -14,6 +14,7 @@ import {
 } from '../../src/job/retry-policy.ts'
 import type { CountEnd } from '../../src/stats/attempt-counts.ts'
 import type { ApiMetrics, StaleReason } from '../../src/stats/metrics.ts'
+import type { ProvenLease } from '../../src/store/attempt-token.ts'
 import type { Settlement, SettleResult, Store } from '../../src/store/store.ts'
 import { traceContextOf, traceReport } from '../../src/tracing.ts'
 import { extension } from '../../src/wire/endpoints.ts'
@@ -91,14 +92,17 @@ const MAX_UNANSWERED = 10_000
 
 interface Unanswered {
   /** Notes the report if its write fails. */
-  noting(report: Lease, write: () => Promise<SettleResult[]>): Promise<SettleResult | undefined>
+  noting(
+    report: ProvenLease,
+    write: () => Promise<SettleResult[]>,
+  ): Promise<SettleResult | undefined>
   /** Whether it was noted; also forgets it. */
-  take(report: Lease): boolean
+  take(report: ProvenLease): boolean
 }
 
 function createUnanswered(): Unanswered {
   const noted = new Set<string>()
-  const keyOf = ({ jobId, fence, leaseId }: Lease) => `${jobId} ${fence} ${leaseId}`
+  const keyOf = ({ jobId, fence, leaseId }: ProvenLease) => `${jobId} ${fence} ${leaseId}`
   return {
     async noting(report, write) {
       try {
@@ -121,7 +125,7 @@ interface ByToken {
 declare module 'fastify' {
   interface FastifyRequest {
     /** The lease that the token of the attempt proves; null: the route has no token. */
-    lease: Lease | null
+    lease: ProvenLease | null
   }
 }
 
@@ -165,8 +169,7 @@ function registerComplete(app: FastifyInstance, parts: CompletionRoutes): void {
       },
     },
     async (request) => {
-      const lease = request.lease as Lease
-      const job = await readJob(parts.store, lease.jobId)
+      const { job, lease } = await readHeldJob(parts.store, request)
       const attempt = attemptOf(parts.store, job, 'succeeded', 'the handler reported completion')
       const bytes = request.body.result?.bytes
       const resultTruncated = (bytes?.byteLength ?? 0) > MAX_RESULT_BYTES
@@ -194,9 +197,8 @@ function registerFail(app: FastifyInstance, parts: CompletionRoutes): void {
       },
     },
     async (request) => {
-      const lease = request.lease as Lease
       const said = request.body
-      const job = await readJob(store, lease.jobId)
+      const { job, lease } = await readHeldJob(store, request)
       const [endpoint] = await store.endpointsNamed([job.endpoint])
       const decision = decide(
         job,
@@ -236,9 +238,8 @@ function registerHeartbeat(app: FastifyInstance, parts: CompletionRoutes): void 
       },
     },
     async (request) => {
-      const lease = request.lease as Lease
       const { progress, message, extend } = request.body
-      const job = await readJob(store, lease.jobId)
+      const { job, lease } = await readHeldJob(store, request)
       const [endpoint] = await store.endpointsNamed([job.endpoint])
       const isSaid = progress !== undefined || message !== undefined
       const result = await store.heartbeat(lease, {
@@ -262,7 +263,7 @@ function registerHeartbeat(app: FastifyInstance, parts: CompletionRoutes): void 
 }
 
 /** The lease that the token of the request was created for; 401 for any other text. */
-function leaseOf(store: Store, request: FastifyRequest): Lease {
+function leaseOf(store: Store, request: FastifyRequest): ProvenLease {
   // Not validated yet.
   const { id } = request.params as ByToken['Params']
   const { token: given } = request.query as { token?: unknown }
@@ -271,6 +272,13 @@ function leaseOf(store: Store, request: FastifyRequest): Lease {
     isJobId(id) && typeof token === 'string' ? store.attemptTokens.read(id, token) : null
   if (lease !== null) return lease
   throw unauthorized('send the token of the attempt, as ?token= or as Authorization: Bearer')
+}
+
+/** The job of the request, and the lease that its token proves. It may be over by now. */
+async function readHeldJob(store: Store, request: FastifyRequest) {
+  const proven = request.lease as ProvenLease
+  const job = await readJob(store, proven.jobId)
+  return { job, lease: { ...proven, endpoint: job.endpoint } }
 }
 
 /** If the attempt is over already, this is not used: the guard of the write does not match. */
@@ -334,7 +342,7 @@ async function settle(parts: CompletionRoutes, job: Job, settlement: ReportedEnd
 }
 
 /** null: the attempt has already ended by a report, and this one changes nothing. */
-function staleReasonOf(job: Job, { fence }: Lease): StaleReason | null {
+function staleReasonOf(job: Job, { fence }: ProvenLease): StaleReason | null {
   const last = job.fence === fence ? job.attempts.at(-1)?.outcome : undefined
   if (job.state === 'cancelled' || last === 'cancelled') return 'cancelled'
   return last === 'succeeded' || last === 'failed' ? null : 'lease_lost'

@@ -96,9 +96,11 @@ export interface Attempt {
   workerId: string
 }
 
-/** The right to work on a job. Every write of the holder names all three fields. */
+/** The right to work on a job. Every write of the holder names all its fields. */
 export interface Lease {
   jobId: string
+  /** Of the job. A store that distributes jobs by endpoint finds it there. */
+  endpoint: string
   /** Grows with every claim of the job and never decreases, not even by a release or a retry. */
   fence: number
   /** Random, so that a claim that a failover rolled back cannot be mistaken for its successor. */
@@ -215,7 +217,6 @@ export type DedupeMode = 'keep' | 'replace' | 'reject'
 
 /** A job under a worker's lease, with all that its delivery needs. */
 export interface ClaimedJob extends Lease {
-  endpoint: string
   payload: Uint8Array
   /** Number of this attempt, from 1. */
   attemptNumber: number

@@ -4,15 +4,18 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { Lease } from '../job/job.ts'
 
+/** The part of a lease that a token proves. The endpoint is read with the job. */
+export type ProvenLease = Omit<Lease, 'endpoint'>
+
 /** 128 bits, as RFC 2104, section 5 allows: half of the digest. */
 const MAC_BYTES = 16
 const TOKEN_SHAPE = /^(\d{1,10})\.([A-Za-z0-9_-]{1,64})\.([A-Za-z0-9_-]{22})$/
 
 /** Bound to a job, its fence and its lease id by a MAC under the encryption key. */
 export interface AttemptTokens {
-  mint(lease: Lease): string
+  mint(lease: ProvenLease): string
   /** The lease that the token was minted for; null: it was never minted for this job. */
-  read(jobId: string, token: string): Lease | null
+  read(jobId: string, token: string): ProvenLease | null
 }
 
 /** @param keys the encryption keys: the first mints, all are tried by read. */

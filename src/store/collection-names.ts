@@ -4,6 +4,8 @@
 /** By what they hold: the name without its prefix. */
 const SUFFIXES = {
   jobs: 'jobs',
+  /** Large payloads and results. */
+  bodies: 'bodies',
   endpoints: 'endpoints',
   schedules: 'schedules',
   keys: 'keys',

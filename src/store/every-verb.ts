@@ -7,6 +7,7 @@ import { DEFAULT_RETRY } from '../job/retry-policy.ts'
 import type { JobQuery, Settlement, Store } from './store.ts'
 
 const DAY_MS = 86_400_000
+const LARGE_BYTES = 10_000
 const LEASE_MS = 60_000
 /** As many times each of the verbs of every job is called, so that percentiles mean something. */
 const ROUNDS = 20
@@ -21,6 +22,7 @@ export async function useEveryVerb(store: Store): Promise<void> {
   await useUsualVerbs(store, busy)
   await useEndings(store)
   await useKeys(store)
+  await useLargePayloads(store)
   await useLimits(store)
   await useDependencies(store)
   await useAsyncJobs(store)
@@ -103,6 +105,22 @@ async function useKeys(store: Store): Promise<void> {
     newJob(store, endpoint, { idempotency: { key, requestHash: 'hash' } }),
   )
   await store.enqueue(batch)
+}
+
+/** MongoDB stores these apart from their jobs. */
+async function useLargePayloads(store: Store): Promise<void> {
+  const endpoint = await addEndpoint(store, 'doctor-large-endpoint')
+  const large = (text: string) => Buffer.from(`"${text.repeat(LARGE_BYTES)}"`)
+  const dedupe = { key: 'large', mode: 'replace' } as const
+  const [id = ''] = await enqueue(store, endpoint, 1, { payload: large('a'), dedupe })
+  await store.enqueue([newJob(store, endpoint, { payload: large('b'), dedupe })])
+  await store.edit(id, { payload: large('c') }, null)
+  const [claimed] = await claim(store, endpoint, 1)
+  if (!claimed) throw new Error('claim: a large job was due')
+  if (claimed.payload[1] !== large('c')[1]) throw new Error('claim: not the edited payload')
+  await store.settle([{ ...success(store, claimed), result: large('d').toString() }])
+  const job = await store.getJob(id)
+  if (job?.result?.[1] !== 'd') throw new Error('getJob: not the result')
 }
 
 async function useLimits(store: Store): Promise<void> {
@@ -321,8 +339,8 @@ function jobIdOf([first]: ClaimedJob[]): string {
   return first.jobId
 }
 
-function leaseOf({ jobId, fence, leaseId }: Lease): Lease {
-  return { jobId, fence, leaseId }
+function leaseOf({ jobId, endpoint, fence, leaseId }: Lease): Lease {
+  return { jobId, endpoint, fence, leaseId }
 }
 
 function attemptOf(
@@ -337,7 +355,7 @@ function attemptOf(
   }
 }
 
-function success(store: Store, claimed: ClaimedJob): Settlement {
+function success(store: Store, claimed: ClaimedJob): Extract<Settlement, { event: 'succeed' }> {
   const attempt = attemptOf(store, claimed, 'succeeded')
   return { ...leaseOf(claimed), attempt, event: 'succeed', result: null, resultTruncated: false }
 }

@@ -387,7 +387,6 @@ export interface SweepCounts {
 
 /** A job whose deadline of completion has passed, with what decides about it. */
 export interface OverdueJob extends Lease {
-  endpoint: string
   /** As it was seen: the guard of what follows. */
   leaseExpiresAt: number
   claimedAt: number
@@ -403,7 +402,7 @@ export interface OverdueJob extends Lease {
 }
 
 /** Of a superseded job either applies as `withdraw_lost`. */
-export type OverdueEnd = Lease & { endpoint: string; leaseExpiresAt: number; attempt: Attempt } & (
+export type OverdueEnd = Lease & { leaseExpiresAt: number; attempt: Attempt } & (
     | { event: 'time_out'; runAt: number }
     | { event: 'bury_timed_out'; failure: Failure }
   )

@@ -219,8 +219,8 @@ export function acceptance(claimed: ClaimedJob, leaseExpiresAt: number): Settlem
   return { ...leaseOf(claimed), event: 'await', leaseExpiresAt }
 }
 
-export function leaseOf({ jobId, fence, leaseId }: Lease): Lease {
-  return { jobId, fence, leaseId }
+export function leaseOf({ jobId, endpoint, fence, leaseId }: Lease): Lease {
+  return { jobId, endpoint, fence, leaseId }
 }
 
 /** Brings a claimed job into a state. */

@@ -9,6 +9,7 @@ import { extraDeliveriesOf, judgeExtraDeliveries } from './invariants/extra-deli
 import { type Facts, factsOf, type Judge } from './invariants/facts.ts'
 import { doublesOf, judgeFences } from './invariants/fences.ts'
 import { judgeFinalStates } from './invariants/final-states.ts'
+import { judgePayloads } from './invariants/payloads.ts'
 import { longestOverlapMs, type Redelivery, redeliveryOf } from './invariants/redelivery.ts'
 import { judgeSameBytes } from './invariants/same-bytes.ts'
 import { judgeSecrets } from './invariants/secrets.ts'
@@ -26,6 +27,7 @@ const JUDGES: Record<InvariantId, Judge> = {
   I9: judgeSameBytes,
   I10: judgeDueTimes,
   I11: judgeSecrets,
+  I12: judgePayloads,
 }
 
 /** This many violations of an invariant are described; of the others only the number is. */

@@ -1,4 +1,4 @@
-// Single corruptions of a synthetic history that violate I6 to I11: something is too late, too
+// Single corruptions of a synthetic history that violate I6 to I12: something is too late, too
 // early, or wrong.
 import { type Damage, first, last, moveBy, seen } from './history-corruptions.ts'
 import { hashOf, type SyntheticHistory, type SyntheticJob } from './synthetic-history.ts'
@@ -190,6 +190,18 @@ const WHAT_IS_SENT: Damage[] = [
     do(_, { texts, secrets }) {
       const text = Buffer.from(`Bearer ${first(secrets)}, and more`).toString('base64')
       texts.push({ from: 'store', text })
+    },
+  },
+  {
+    ...{ breaks: 'I12', what: 'a job that was delivered lacks its payload', fate: 'done' },
+    do({ record }) {
+      record.hasPayload = false
+    },
+  },
+  {
+    ...{ breaks: 'I12', what: 'a cancelled job lacks its payload', fate: 'cancelled_waiting' },
+    do({ record }) {
+      record.hasPayload = false
     },
   },
 ]

@@ -135,6 +135,8 @@ export interface JobRecord {
   finishedAt: number | null
   failureReason: string | null
   hasLease: boolean
+  /** Whether the store returns it with its payload. */
+  hasPayload: boolean
   idempotencyKey: string | null
   /** The last twenty attempts. */
   attempts: AttemptRecord[]
@@ -167,6 +169,7 @@ export const INVARIANTS = {
   I9: 'the same bytes and id at every attempt, a fresh timestamp, a valid signature',
   I10: 'never before it is due, and retries as far apart as the policy says',
   I11: 'no planted secret stands in any log, answer, metric or dump',
+  I12: 'every stored job has its payload',
 } as const
 export type InvariantId = keyof typeof INVARIANTS
 

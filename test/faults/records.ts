@@ -1,35 +1,39 @@
 // The record of every job in the store at the end of a run, read like any client reads it.
 import type { AttemptRecord, JobRecord } from './history.ts'
-import type { WorkClient } from './work-client.ts'
+import type { Answer, WorkClient } from './work-client.ts'
 
 const PAGE_SIZE = 100
 const READS_AT_ONCE = 32
 
 /** All jobs, also those that the client does not know. */
 export async function readRecords(client: WorkClient): Promise<JobRecord[]> {
-  const ids = await allIds(client)
+  const listed = await allListed(client)
   const records: JobRecord[] = []
-  for (let from = 0; from < ids.length; from += READS_AT_ONCE) {
-    const some = ids.slice(from, from + READS_AT_ONCE)
-    records.push(...(await Promise.all(some.map((id) => readRecord(client, id)))))
+  for (let from = 0; from < listed.length; from += READS_AT_ONCE) {
+    const some = listed.slice(from, from + READS_AT_ONCE)
+    records.push(...(await Promise.all(some.map((job) => readRecord(client, job)))))
   }
   return records
 }
 
-async function allIds(client: WorkClient): Promise<string[]> {
-  const ids: string[] = []
+async function allListed(client: WorkClient): Promise<Answer['body'][]> {
+  const listed: Answer['body'][] = []
   let cursor: string | null = null
   do {
     const query: string = cursor === null ? '' : `&cursor=${encodeURIComponent(cursor)}`
     const page = await mustAnswer(client, `/jobs?limit=${PAGE_SIZE}${query}`)
-    ids.push(...page.items.map(({ id }: { id: string }) => id))
+    listed.push(...page.items)
     cursor = page.nextCursor
   } while (cursor !== null)
-  return ids
+  return listed
 }
 
-async function readRecord(client: WorkClient, id: string): Promise<JobRecord> {
-  const job = await mustAnswer(client, `/jobs/${id}`)
+/** A job without its payload is in the list, but the API cannot return it. */
+async function readRecord(client: WorkClient, listed: Answer['body']): Promise<JobRecord> {
+  const { id } = listed
+  const answer = await client.request('GET', `/jobs/${id}`)
+  const hasPayload = answer?.status !== 503
+  const job = hasPayload ? bodyOf(answer, `/jobs/${id}`) : { attempts: [], ...listed }
   return {
     ...{ id, endpoint: job.endpoint, state: job.state, fence: job.fence },
     workNumber: job.payload?.workNumber ?? null,
@@ -40,6 +44,7 @@ async function readRecord(client: WorkClient, id: string): Promise<JobRecord> {
     finishedAt: job.finishedAt === null ? null : Date.parse(job.finishedAt),
     failureReason: job.failure?.reason ?? null,
     hasLease: job.lease !== null,
+    hasPayload,
     idempotencyKey: job.idempotencyKey,
     attempts: job.attempts.map(
       (one: Record<string, unknown>): AttemptRecord => ({
@@ -55,7 +60,10 @@ async function readRecord(client: WorkClient, id: string): Promise<JobRecord> {
 }
 
 async function mustAnswer(client: WorkClient, path: string) {
-  const answer = await client.request('GET', path)
+  return bodyOf(await client.request('GET', path), path)
+}
+
+function bodyOf(answer: Answer | null, path: string): Answer['body'] {
   if (answer?.status !== 200) throw new Error(`GET ${path} was answered by ${answer?.status}`)
   return answer.body
 }

@@ -96,7 +96,12 @@ class Story {
     const record: JobRecord = {
       ...{ id, workNumber, endpoint: ENDPOINT.name, state: 'queued', fence: 0, attemptCount: 0 },
       ...{ maxAttempts: ENDPOINT.maxAttempts, createdAt: 0, runAt: 0, finishedAt: null },
-      ...{ failureReason: null, hasLease: false, idempotencyKey: `work-${workNumber}` },
+      ...{
+        failureReason: null,
+        hasLease: false,
+        hasPayload: true,
+        idempotencyKey: `work-${workNumber}`,
+      },
       attempts: [],
     }
     this.#history = history

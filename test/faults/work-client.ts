@@ -8,6 +8,8 @@ import { hashOf, type Plan, payloadText } from './work-payload.ts'
 export interface WorkRequest extends Plan {
   endpoint?: string
   delayMs?: number
+  /** Text that makes the payload larger. */
+  padding?: string
   /** Further fields of POST /jobs. */
   fields?: object
 }
@@ -100,9 +102,9 @@ export function createWorkClient(url: string, apiKey: string): WorkClient {
     throw new Error(`no answer within ${GIVE_UP_AFTER_MS} ms of repeating`)
   }
 
-  function draft({ endpoint = 'work', delayMs = 0, fields = {}, ...plan }: WorkRequest) {
+  function draft({ endpoint = 'work', delayMs = 0, padding, fields = {}, ...plan }: WorkRequest) {
     const workNumber = nextWorkNumber++
-    const payload = payloadText(workNumber, plan)
+    const payload = payloadText(workNumber, plan, padding)
     const idempotencyKey = `work-${workNumber}`
     const more = { endpoint, ...(delayMs > 0 ? { delay: `${delayMs}ms` } : {}), ...fields }
     const envelope = JSON.stringify(more).slice(1, -1)

@@ -13,9 +13,11 @@ export interface WorkPayload extends Plan {
   workNumber: number
 }
 
-export function payloadText(workNumber: number, plan: Plan): string {
+/** @param padding makes it larger */
+export function payloadText(workNumber: number, plan: Plan, padding = ''): string {
   // The big number and the unusual spaces show whether the bytes were serialized again.
-  return `{"workNumber": ${workNumber},  "plan":${JSON.stringify(plan)}, "big":12345678901234567890.0}`
+  const more = padding === '' ? '' : `,"padding":"${padding}"`
+  return `{"workNumber": ${workNumber},  "plan":${JSON.stringify(plan)}, "big":12345678901234567890.0${more}}`
 }
 
 /** null: not a payload of the suite. */

@@ -1,9 +1,21 @@
 // What the MongoDB store may cost: commands for a batch, whatever its size.
-import { expect, it } from 'vitest'
-import { addEndpoint, enqueueMany, holderOf, newJob, success } from '../contract/fixtures.ts'
+import { randomBytes } from 'node:crypto'
+import { BSON, type CommandStartedEvent } from 'mongodb'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { openDatabase } from '../../src/store/mongo/schema.ts'
+import { storeOn } from '../../src/store/mongo/store.ts'
+import {
+  addEndpoint,
+  enqueueMany,
+  holderOf,
+  leaseOf,
+  newJob,
+  success,
+} from '../contract/fixtures.ts'
 import { useStore } from '../support/stores.ts'
 
 const BATCH = 100
+const WRITES = ['insert', 'update', 'delete', 'findAndModify']
 
 const place = useStore('mongo')
 
@@ -51,7 +63,7 @@ it('a claim of 100 jobs costs at most 4 commands, and their settlement 1', async
   expect(claim.result.jobs).toHaveLength(BATCH)
   expect(claim.count).toBeLessThanOrEqual(4)
 
-  const leases = claim.result.jobs.map(({ jobId, fence, leaseId }) => ({ jobId, fence, leaseId }))
+  const leases = claim.result.jobs.map(leaseOf)
   const renewal = await commandsOf(() => store.renew(leases, 30_000))
   expect(new Set(renewal.result)).toEqual(new Set(['applied']))
   expect(renewal.count).toBe(1)
@@ -109,3 +121,45 @@ it('an idle look for work costs 2 commands, whatever is stored', async () => {
   const { count } = await commandsOf(() => place.store.due(place.store.clock.now() - 5_000))
   expect(count).toBe(2)
 })
+
+describe('from the enqueue to the stored end, in batches of 100', () => {
+  it.each([
+    ['4 KiB', 4_096, 0.25],
+    ['100 KiB', 102_400, 0.25],
+  ])('jobs of %s are sent once, in few commands', async (_, size, mostCommands) => {
+    const { store, sentBytes } = await openCounting()
+    const endpoint = await addEndpoint(store)
+    const payload = randomBytes(size)
+    const before = { commands: store.commandCount, bytes: sentBytes() }
+
+    await store.due(store.clock.now() - 1_000)
+    await store.enqueue(Array.from({ length: BATCH }, () => newJob(store, endpoint, { payload })))
+    const { jobs } = await store.claim([{ endpoint, limit: BATCH }], BATCH, holderOf())
+    await store.renew(jobs.map(leaseOf), 30_000)
+    await store.settle(jobs.map((claimed) => success(store, claimed)))
+    await store.due(store.clock.now() - 1_000)
+
+    const commands = (store.commandCount - before.commands) / BATCH
+    const bytes = (sentBytes() - before.bytes) / BATCH
+    expect(jobs).toHaveLength(BATCH)
+    expect(commands).toBeLessThanOrEqual(mostCommands)
+    // A second copy of the payload would be more than this.
+    expect(bytes).toBeGreaterThan(size)
+    expect(bytes).toBeLessThan(size + 3_000)
+  })
+})
+
+/** A store, and the bytes of all writes that it sends. */
+async function openCounting() {
+  const connection = await openDatabase(place.url)
+  let bytes = 0
+  connection.client.on('commandStarted', ({ commandName, command }: CommandStartedEvent) => {
+    if (WRITES.includes(commandName)) bytes += BSON.calculateObjectSize(command)
+  })
+  const store = await storeOn(connection, {
+    ...{ retentionMs: 0, retentionDeadMs: 0, encryptionKeys: [place.encryptionKey] },
+    warn: () => {},
+  })
+  onTestFinished(() => store.close())
+  return { store, sentBytes: () => bytes }
+}

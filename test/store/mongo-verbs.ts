@@ -20,11 +20,13 @@ import {
   passed,
   postponement,
   success,
+  sweep,
 } from '../contract/fixtures.ts'
 import { until } from '../support/until.ts'
 import { useRecordVerbs } from './record-verbs.ts'
 
 const DAY_MS = 86_400_000
+const LARGE = Buffer.from(`"${'x'.repeat(10_000)}"`)
 
 /** Every verb of the store but those of the outbox, most of them in several situations. */
 export async function useEveryVerb(store: Store): Promise<void> {
@@ -63,6 +65,7 @@ export async function useEveryVerb(store: Store): Promise<void> {
     return (await store.endpointsNamed([doomed])).length === 0
   })
   if ((await store.getJob(old)) !== null) throw new Error('the old job was not purged')
+  await useLargePayloads(store)
   await useWaitingVerbs(store)
   await useLateVerbs(store)
   await readAll(store, endpoint, first.jobId)
@@ -98,6 +101,18 @@ async function readAll(store: Store, endpoint: string, jobId: string): Promise<v
   ]) {
     await store.listJobs({ ...query, limit: 10 })
   }
+}
+
+async function useLargePayloads(store: Store): Promise<void> {
+  const endpoint = await addEndpoint(store)
+  const fields = { payload: LARGE, dedupe: { key: 'large', mode: 'replace' } } as const
+  const { id } = await enqueueOne(store, endpoint, fields)
+  await store.edit(id, { payload: Buffer.concat([LARGE, Buffer.from(' ')]) }, null)
+  const claimed = await claimOne(store, endpoint)
+  await store.settle([{ ...success(store, claimed), result: LARGE.toString() }])
+  await store.getJob(id)
+  await store.getPayload(id)
+  await sweep(store)
 }
 
 async function useWaitingVerbs(store: Store): Promise<void> {

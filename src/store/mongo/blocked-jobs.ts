@@ -16,6 +16,7 @@ import {
 } from './connection.ts'
 import { guardOf, reportDeaths } from './guards.ts'
 import {
+  atEndpoints,
   BY_ID,
   failureFields,
   type JobDocument,
@@ -104,8 +105,8 @@ export async function checkBlocked(
   )
   const isTaken = await takeMet(
     context,
-    checks.map(({ job: { _id }, waitingFor, unmet }) => ({
-      _id,
+    checks.map(({ job: { _id, endpoint }, waitingFor, unmet }) => ({
+      ...{ _id, endpoint },
       met: waitingFor.filter((id) => !unmet.includes(id)),
     })),
     deadline,
@@ -228,7 +229,7 @@ export async function checkSomeBlocked(context: MongoContext, limit: number): Pr
   if (blocked.length === 0) return { promotedCount: 0, isChanged: false, failed: [] }
   await run(deadline, (commandLimit) =>
     context.jobs.updateMany(
-      { _id: { $in: blocked.map(({ _id }) => _id) } },
+      atEndpoints(blocked),
       { $set: { checkedAt: nowOf(context) } },
       { ...BY_ID, ...commandLimit },
     ),
@@ -239,13 +240,13 @@ export async function checkSomeBlocked(context: MongoContext, limit: number): Pr
 /** Removes met dependencies, in one update per dependency. Returns whether there were any. */
 async function takeMet(
   context: MongoContext,
-  jobs: { _id: string; met: string[] }[],
+  jobs: { _id: string; endpoint: string; met: string[] }[],
   deadline: Deadline,
 ): Promise<boolean> {
-  const pairs = jobs.flatMap(({ _id, met }) => met.map((dependency) => ({ _id, dependency })))
-  const updates = idsByDependency(pairs).map(([dependency, ids]) => ({
+  const pairs = jobs.flatMap(({ met, ...job }) => met.map((dependency) => ({ ...job, dependency })))
+  const updates = byDependency(pairs).map(([dependency, own]) => ({
     updateMany: {
-      filter: { _id: { $in: ids }, state: 'blocked' as const },
+      filter: { ...atEndpoints(own), state: 'blocked' as const },
       update: { $pull: { waitingFor: dependency } },
       ...BY_ID,
     },
@@ -257,19 +258,19 @@ async function takeMet(
 
 async function failDependents(
   context: MongoContext,
-  lost: (Pair & { endpoint: string })[],
+  lost: Pair[],
   deadline: Deadline,
 ): Promise<string[]> {
   if (lost.length === 0) return []
   const now = nowOf(context)
   const writeId = randomId()
-  const updates = idsByDependency(lost).map(([dependency, ids]) => {
+  const updates = byDependency(lost).map(([dependency, own]) => {
     const failure = dependencyFailed(dependency)
     return {
       updateMany: {
         // A job that was retried by hand meanwhile no longer waits for it.
         filter: {
-          _id: { $in: ids },
+          ...atEndpoints(own),
           ...guardOf('fail_dependent', { now }),
           waitingFor: dependency,
         },
@@ -289,12 +290,12 @@ async function failDependents(
 /** A job, and one of its dependencies. */
 interface Pair {
   _id: string
+  endpoint: string
   dependency: string
 }
 
-function idsByDependency(pairs: Pair[]): [string, string[]][] {
-  const grouped = Map.groupBy(pairs, ({ dependency }) => dependency)
-  return [...grouped].map(([dependency, own]) => [dependency, own.map(({ _id }) => _id)])
+function byDependency(pairs: Pair[]): [string, Pair[]][] {
+  return [...Map.groupBy(pairs, ({ dependency }) => dependency)]
 }
 
 async function promote(
@@ -302,16 +303,16 @@ async function promote(
   ready: BlockedJob[],
   deadline: Deadline,
 ): Promise<number> {
-  const ids = ready.flatMap(({ _id, orderingKey }) => (orderingKey === undefined ? [_id] : []))
+  const unordered = ready.filter(({ orderingKey }) => orderingKey === undefined)
   const keys = ready.flatMap(({ endpoint, orderingKey }): OrderingKey[] =>
     orderingKey === undefined ? [] : [{ endpoint, orderingKey }],
   )
   const now = nowOf(context)
   let { promotedCount } = await fillOrderingSlots(context, keys, deadline)
-  if (ids.length > 0) {
+  if (unordered.length > 0) {
     const { modifiedCount } = await run(deadline, (limit) =>
       context.jobs.updateMany(
-        { _id: { $in: ids }, ...guardOf('promote', { now }) },
+        { ...atEndpoints(unordered), ...guardOf('promote', { now }) },
         { $set: { state: 'queued', freedAt: now, promotedAt: now }, $inc: { version: 1 } },
         { ...BY_ID, ...limit },
       ),
@@ -361,9 +362,9 @@ async function giveSlots(
 ): Promise<{ count: number; refused: Head[] }> {
   const now = new Date(context.clock.now())
   const guard = guardOf('promote', { now })
-  const updates = heads.map(({ _id, orderingKey }) => ({
+  const updates = heads.map(({ _id, endpoint, orderingKey }) => ({
     updateOne: {
-      filter: { _id, ...guard },
+      filter: { _id, endpoint, ...guard },
       update: {
         $set: {
           state: 'queued' as const,

@@ -1,6 +1,7 @@
 // Claim, in three commands whatever the batch, exact by construction: find ids of due jobs; update
 // those that are still queued and due, with one new random lease id; find by ids and lease id. The
-// last one returns exactly the jobs of this claim, whatever raced. If the outcome of the update is
+// last one returns exactly the jobs of this claim, whatever raced. A fourth reads the payloads that
+// are stored apart, if there are any. If the outcome of the update is
 // unknown, the jobs that it claimed are released and never sent. Jobs of endpoints with limits are
 // claimed within their admission (admission.ts): two commands before the update, and one at the
 // end. Over 500 lines, because the choice of candidates and the release of unacknowledged claims
@@ -17,9 +18,11 @@ import {
   MAX_ADMITTED,
   releaseAdmission,
 } from './admission.ts'
+import { withBodies } from './bodies.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { guardOf } from './guards.ts'
 import {
+  atEndpoints,
   BY_ID,
   CLAIM_PROJECTION,
   type ClaimedDocument,
@@ -385,11 +388,12 @@ async function claimCandidates(call: ClaimCall, candidates: Candidate[]): Promis
   const ids = candidates.map(({ _id }) => _id)
   const leaseId = randomId()
   try {
-    if (!(await writeClaim(context, ids, leaseId, holder, deadline))) return []
+    const claimedCount = await writeClaim(context, candidates, leaseId, holder, deadline)
+    if (claimedCount === 0) return []
     const documents = await run(deadline, (limit) =>
       context.jobs
         .find<ClaimedDocument>(
-          { _id: { $in: ids }, state: 'running', leaseId },
+          { ...atEndpoints(candidates), state: 'running', leaseId },
           {
             projection: CLAIM_PROJECTION,
             batchSize: ids.length + 1,
@@ -401,9 +405,22 @@ async function claimCandidates(call: ClaimCall, candidates: Candidate[]): Promis
         .toArray(),
     )
     context.pendingEffects.noteClaimed(documents)
+    const whole = await withBodies(context, documents, deadline)
     const byId = new Map(
-      documents.map((document) => [document._id, claimedJobOf(document, leaseId, context.box)]),
+      whole.map((document) => [document._id, claimedJobOf(document, leaseId, context.box)]),
     )
+    for (const { _id: jobId, endpoint } of documents) {
+      if (!byId.has(jobId)) context.settings.warn({ jobId, endpoint }, 'payload.missing')
+    }
+    // After an election a majority read can miss what this claim has just written.
+    if (documents.length < claimedCount) {
+      const found = new Set(documents.map(({ _id }) => _id))
+      unacknowledged.release(
+        ids.filter((id) => !found.has(id)),
+        leaseId,
+        holder.leaseMs,
+      )
+    }
     return ids.flatMap((id) => byId.get(id) ?? [])
   } catch (error) {
     unacknowledged.release(ids, leaseId, holder.leaseMs)
@@ -411,18 +428,18 @@ async function claimCandidates(call: ClaimCall, candidates: Candidate[]): Promis
   }
 }
 
-/** Whether it claimed any. */
+/** Returns how many it claimed. */
 async function writeClaim(
   context: MongoContext,
-  ids: string[],
+  candidates: Candidate[],
   leaseId: string,
   holder: Holder,
   deadline: Deadline,
-): Promise<boolean> {
+): Promise<number> {
   const now = nowOf(context)
   const { matchedCount } = await run(deadline, (limit) =>
     context.jobs.updateMany(
-      { _id: { $in: ids }, ...guardOf('claim', { now }) },
+      { ...atEndpoints(candidates), ...guardOf('claim', { now }) },
       {
         $set: {
           state: 'running',
@@ -441,7 +458,7 @@ async function writeClaim(
       { ...BY_ID, ...limit },
     ),
   )
-  return matchedCount > 0
+  return matchedCount
 }
 
 function newRound() {
@@ -509,7 +526,7 @@ async function releaseUnacknowledged(
         .find(
           { _id: { $in: ids }, state: 'running', leaseId },
           {
-            projection: { superseded: 1, attemptCount: 1 },
+            projection: { endpoint: 1, superseded: 1, attemptCount: 1 },
             batchSize: ids.length + 1,
             ...BY_ID,
             ...limit,
@@ -520,17 +537,19 @@ async function releaseUnacknowledged(
     // Usually the update claimed nothing: this saves a slow store updates that match nothing.
     if (found.length === 0) return false
     const now = nowOf(context)
-    const updates = found.slice(0, claim.most).map(({ _id, superseded, attemptCount }) => {
-      const isSuperseded = superseded === true
-      const event = isSuperseded ? 'withdraw' : 'release'
-      // The lease id is random and belongs to this claim alone, so that the guard needs no fence.
-      const filter = { _id, state: 'running' as const, leaseId }
-      return releaseOf(
-        { ...filter, superseded: isSuperseded ? true : { $ne: true } },
-        { attemptCount },
-        { event, writeId: randomId(), now },
-      )
-    })
+    const updates = found
+      .slice(0, claim.most)
+      .map(({ _id, endpoint, superseded, attemptCount }) => {
+        const isSuperseded = superseded === true
+        const event = isSuperseded ? 'withdraw' : 'release'
+        // The lease id is random and belongs to this claim alone, so that the guard needs no fence.
+        const filter = { _id, endpoint, state: 'running' as const, leaseId }
+        return releaseOf(
+          { ...filter, superseded: isSuperseded ? true : { $ne: true } },
+          { attemptCount },
+          { event, writeId: randomId(), now },
+        )
+      })
     const { matchedCount } = await run(startDeadline(), (limit) =>
       context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
     )

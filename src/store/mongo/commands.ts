@@ -17,6 +17,7 @@ import {
   type OrderingKey,
   statesOf,
 } from './blocked-jobs.ts'
+import { bodiesOf, deleteBodies, readWhole, storeBodies, withBodies } from './bodies.ts'
 import {
   type Deadline,
   isDuplicateKey,
@@ -30,12 +31,16 @@ import { guardOf } from './guards.ts'
 import {
   type AttemptDocument,
   attemptOf,
+  type BodyDocument,
+  BY_ID,
   dateOrNull,
   endedAttempt,
   isFinalState,
   isRunning,
   type JobDocument,
   jobOf,
+  newBody,
+  payloadFields,
   pushAttempt,
   RUNNING_FIELDS,
   randomId,
@@ -94,15 +99,19 @@ interface Command {
 }
 
 const EDIT_FIELDS = {
+  endpoint: 1,
   state: 1,
   version: 1,
   attemptCount: 1,
   firstRunAt: 1,
   runAt: 1,
   expiresAt: 1,
+  payloadId: 1,
 } as const
 
-type EditedJob = Pick<JobDocument, keyof typeof EDIT_FIELDS>
+type EditedJob = Pick<JobDocument, '_id' | keyof typeof EDIT_FIELDS>
+
+const DELETE_FIELDS = { endpoint: 1, state: 1, version: 1, payloadId: 1, resultId: 1 } as const
 
 export async function cancel(context: MongoContext, ids: string[]): Promise<CommandResult[]> {
   const deadline = startDeadline()
@@ -212,18 +221,39 @@ export async function edit(
     const state = stateOf(seen.state)
     const refusal = refusalOfEdit({ state, version, attemptCount }, change, ifVersion)
     if (refusal !== null) return refusal
-    const written = await run(deadline, (limit) =>
-      context.jobs.findOneAndUpdate(
-        { _id: id, ...guardOf('edit', { now: nowOf(context), version }), attemptCount },
-        editUpdate(seen, change),
-        { returnDocument: 'after', ...limit },
-      ),
-    )
+    const written = await writeEdit(context, seen, change, deadline)
     if (written === null) continue
     context.notifyWork()
-    return { kind: 'applied', job: jobOf(written, context.box) }
+    const [job] = await withBodies(context, [written], deadline)
+    // Changed again since: the job as it is now.
+    const [now] = job ? [job] : await readWhole(context, { _id: id }, { count: 1 }, deadline)
+    return now ? { kind: 'applied', job: jobOf(now, context.box) } : { kind: 'not_found' }
   }
   throw new StoreUnavailable('the job changed each time it was read')
+}
+
+/** null: the job changed since it was read. */
+async function writeEdit(
+  context: MongoContext,
+  seen: EditedJob,
+  change: JobChange,
+  deadline: Deadline,
+): Promise<JobDocument | null> {
+  const { _id, endpoint, version, attemptCount } = seen
+  const now = nowOf(context)
+  const body = change.payload ? newBody(seen, change.payload, now.getTime()) : null
+  const own = body === null ? [] : [body]
+  await storeBodies(context, own, deadline)
+  const written = await run(deadline, (limit) =>
+    context.jobs.findOneAndUpdate(
+      { _id, endpoint, ...guardOf('edit', { now, version }), attemptCount },
+      editUpdate(seen, change, body),
+      { returnDocument: 'after', ...BY_ID, ...limit },
+    ),
+  )
+  const replaced = change.payload === undefined ? [] : bodiesOf(seen)
+  await deleteBodies(context, written === null ? own : replaced, deadline)
+  return written
 }
 
 export async function deleteJob(
@@ -231,23 +261,26 @@ export async function deleteJob(
   id: string,
   ifVersion: number | null = null,
 ): Promise<DeleteJobResult> {
-  const atVersion = ifVersion === null ? {} : { version: ifVersion }
   const deadline = startDeadline()
   for (let round = 0; round < MAX_ROUNDS; round++) {
-    const { deletedCount } = await run(deadline, (limit) =>
-      context.jobs.deleteOne(
-        { _id: id, ...guardOf('delete', { now: nowOf(context) }), ...atVersion },
-        limit,
-      ),
-    )
-    if (deletedCount === 1) return { kind: 'applied' }
     const seen = await run(deadline, (limit) =>
-      context.jobs.findOne({ _id: id }, { projection: { state: 1, version: 1 }, ...limit }),
+      context.jobs.findOne({ _id: id }, { projection: DELETE_FIELDS, ...limit }),
     )
     if (seen === null) return { kind: 'not_found' }
-    const { version } = seen
+    const { endpoint, version } = seen
     if (ifVersion !== null && version !== ifVersion) return { kind: 'stale', version }
     if (!isFinalState(seen.state)) return { kind: 'refused', state: stateOf(seen.state) }
+    const { deletedCount } = await run(deadline, (limit) =>
+      context.jobs.deleteOne(
+        // The bodies that were read are those of this version.
+        { _id: id, endpoint, version, ...guardOf('delete', { now: nowOf(context) }) },
+        { ...BY_ID, ...limit },
+      ),
+    )
+    if (deletedCount === 1) {
+      await deleteBodies(context, bodiesOf(seen), deadline)
+      return { kind: 'applied' }
+    }
     // Its finish effects come first.
     await runFinishEffects(context, [id])
   }
@@ -383,16 +416,16 @@ async function writeChange(
   update: UpdateFilter<JobDocument>,
   { context, event, deadline }: Command,
 ): Promise<RetryResult | { kind: 'read_again' }> {
+  const { _id, endpoint, version } = seen
   const guard = guardOf(event, { now: nowOf(context) })
   // A retry sets the mark of a later finish. Pending effects of the last one must run before.
   const settled = event === 'retry' ? { effectsPending: { $ne: true as const } } : {}
   try {
     const { matchedCount } = await run(deadline, (limit) =>
-      context.jobs.updateOne(
-        { $and: [{ _id: seen._id, version: seen.version, ...settled }, guard] },
-        update,
-        limit,
-      ),
+      context.jobs.updateOne({ $and: [{ _id, endpoint, version, ...settled }, guard] }, update, {
+        ...BY_ID,
+        ...limit,
+      }),
     )
     return { kind: matchedCount === 1 ? 'applied' : 'read_again' }
   } catch (error) {
@@ -417,9 +450,14 @@ async function dedupeConflict(
   return holder === null ? { kind: 'read_again' } : { kind: 'dedupe_conflict', jobId: holder._id }
 }
 
-function editUpdate(seen: EditedJob, change: JobChange): UpdateFilter<JobDocument> {
+function editUpdate(
+  seen: EditedJob,
+  change: JobChange,
+  body: BodyDocument | null,
+): UpdateFilter<JobDocument> {
   const { payload, priority, tags, metadata } = change
   const withoutTags = tags !== undefined && tags.length === 0
+  const inline = payload !== undefined && body === null
   return {
     $set: {
       ...instantFields(seen, change),
@@ -428,9 +466,16 @@ function editUpdate(seen: EditedJob, change: JobChange): UpdateFilter<JobDocumen
       ...(metadata === undefined ? {} : { metadata: JSON.stringify(metadata) }),
       ...(payload === undefined
         ? {}
-        : { payload, payloadBytes: payload.byteLength, payloadChanged: true as const }),
+        : {
+            ...payloadFields(payload, body),
+            payloadBytes: payload.byteLength,
+            payloadChanged: true as const,
+          }),
     },
-    ...(withoutTags ? { $unset: { tags: '' as const } } : {}),
+    $unset: {
+      ...(withoutTags ? { tags: '' as const } : {}),
+      ...(inline ? { payloadId: '' as const } : {}),
+    },
     $inc: { version: 1 },
   }
 }

@@ -18,12 +18,13 @@ import { STORE_DEADLINE_MS, type StoreClock, type StoreSettings } from '../store
 import { StoreUnavailable, StoreUnusable, type UnavailableKind } from '../store-errors.ts'
 import type { UndecryptableSchedules } from '../undecryptable-schedules.ts'
 import type { EndpointDocument } from './endpoint-document.ts'
-import type { AttemptDocument, JobDocument } from './job-document.ts'
+import type { AttemptDocument, BodyDocument, JobDocument } from './job-document.ts'
 
 export interface MongoContext {
   db: Db
   names: CollectionNames
   jobs: Collection<JobDocument>
+  bodies: Collection<BodyDocument>
   endpoints: Collection<EndpointDocument>
   clock: StoreClock
   box: SecretBox

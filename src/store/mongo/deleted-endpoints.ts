@@ -8,6 +8,7 @@ import type { EndpointDocument } from './endpoint-document.ts'
 import { tryFinishEffects } from './finish-effects.ts'
 import { guardOf, reportDeaths, reportEndedAttempts } from './guards.ts'
 import {
+  atEndpoints,
   BY_ID,
   endedAttempt,
   failureFields,
@@ -146,12 +147,11 @@ async function abandon(
   if (jobs.length === 0) return NO_JOBS
   const now = nowOf(context)
   const writeId = randomId()
-  const ids = jobs.map(({ _id }) => _id)
   const { modifiedCount: count } = await run(deadline, (limit) =>
     context.jobs.updateMany(
-      { _id: { $in: ids }, ...guardOf('abandon', { now }) },
+      { ...atEndpoints(jobs), ...guardOf('abandon', { now }) },
       toFinal('dead', now, { ...failureFields(ENDPOINT_GONE), writeId }),
-      limit,
+      { ...BY_ID, ...limit },
     ),
   )
   const { reason } = ENDPOINT_GONE
@@ -187,7 +187,8 @@ async function evict(
   const updates = ends.map(({ job, attempt }) => {
     const change = toFinal('dead', now, failureFields(ENDPOINT_GONE))
     const { fence, leaseId } = leaseOf(job)
-    const filter = { _id: job._id, fence, leaseId, ...guardOf('evict', { now }) }
+    const { _id, endpoint } = job
+    const filter = { _id, endpoint, fence, leaseId, ...guardOf('evict', { now }) }
     return { updateOne: { filter, update: { ...change, ...pushAttempt(attempt) }, ...BY_ID } }
   })
   const { modifiedCount: count } = await run(deadline, (commandLimit) =>

@@ -6,6 +6,7 @@ import { type DedupeDecision, decideDedupe } from '../../job/dedupe.ts'
 import type { NewJob } from '../../job/job.ts'
 import type { EnqueueResult } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
+import { bodiesOf, deleteBodies, readWhole, storeBodies } from './bodies.ts'
 import { type Deadline, isDuplicateKey, type MongoContext, nowOf, run } from './connection.ts'
 import { guardOf } from './guards.ts'
 import {
@@ -13,9 +14,12 @@ import {
   dateOrNull,
   type JobDocument,
   jobOf,
+  newBody,
+  payloadFields,
   sealHeaders,
   stateOf,
   toFinal,
+  type Whole,
 } from './job-document.ts'
 
 const WITHOUT_PAYLOAD = { payload: 0 } as const
@@ -29,13 +33,16 @@ interface Holders {
   byDedupe: Map<string, Holder>
 }
 
+/** With the body that the stored job names. */
+type StoredItem = Item & { payloadId: string | undefined }
+
 export interface Resolved {
   /** Those whose key is free by now: they must be inserted again. */
   open: Item[]
   /** Those whose key's holder changed meanwhile, or was changed by an earlier one of these. */
   raced: Item[]
   /** Those that are stored already: the response to an earlier insert of them was lost. */
-  own: Item[]
+  own: StoredItem[]
   /** Ids of jobs that became final. */
   finished: string[]
 }
@@ -58,8 +65,8 @@ const MAX_KEYS = 1_000
 type DedupeOutcome =
   | { kind: 'dedupe_conflict'; jobId: string }
   /** The result is the job as it is; null: it must still be read. */
-  | { kind: 'kept'; document: JobDocument | null }
-  | { kind: 'replaced'; document: JobDocument }
+  | { kind: 'kept'; document: Whole<JobDocument> | null }
+  | { kind: 'replaced'; document: Whole<JobDocument> }
   /** The job no longer has the key. */
   | { kind: 'released'; isFinal: boolean }
   /** The job changed since it was read. */
@@ -107,7 +114,7 @@ export async function resolve(
     const { job, index } = item
     const stored = holders.byId.get(job.id)
     if (stored !== undefined) {
-      if (isSameJob(job, stored)) resolved.own.push(item)
+      if (isSameJob(job, stored)) resolved.own.push({ ...item, payloadId: stored.payloadId })
       else results[index] = { kind: 'id_taken', jobId: job.id }
       continue
     }
@@ -216,11 +223,8 @@ export async function readExisting(
 ): Promise<Map<string, EnqueueResult>> {
   if (ids.length === 0) return new Map()
   const unique = [...new Set(ids)]
-  const found = await run(deadline, (limit) =>
-    context.jobs
-      .find({ _id: { $in: unique } }, { batchSize: unique.length + 1, ...limit })
-      .toArray(),
-  )
+  const filter = { _id: { $in: unique } }
+  const found = await readWhole(context, filter, { count: unique.length }, deadline)
   return new Map(
     found.map((document) => [
       document._id,
@@ -233,9 +237,11 @@ export async function readExisting(
  * The hash covers the payload: if the key made the job, its bytes need not be read. A blocked job
  * is read, because it may be promoted before the batch returns.
  */
-function needsNoRead({ state, idempotencyKey, payloadChanged }: Holder, { idempotency }: NewJob) {
+function needsNoRead(holder: Holder, { idempotency }: NewJob) {
+  const { state, idempotencyKey, payloadChanged, resultId } = holder
   const hasPayload = idempotency !== null && idempotencyKey === idempotency.key
-  return hasPayload && payloadChanged !== true && state !== 'blocked'
+  const hasAll = hasPayload && payloadChanged !== true && resultId === undefined
+  return hasAll && state !== 'blocked'
 }
 
 function hashOf({ keys = [], idempotencyKey, requestHash }: Holder, key: string) {
@@ -289,7 +295,7 @@ async function applyDedupe(
   if (job.dedupe === null) return RACED
   const now = nowOf(context)
   const { _id, version, state, attemptCount } = holder
-  const owned = { _id, dedupeHolder: job.dedupe.key }
+  const owned = { _id, endpoint: job.endpoint, dedupeHolder: job.dedupe.key }
   const decision = decideDedupe(job.dedupe.mode, { state: stateOf(state), attemptCount })
   switch (decision.kind) {
     case 'reject':
@@ -298,13 +304,21 @@ async function applyDedupe(
       if (job.idempotency === null) return { kind: 'kept', document: null }
       const document = await updateOwner(context, owned, keyAddition(job), deadline)
       if (document === null) return RACED
-      // It may be promoted before the batch returns.
-      return { kind: 'kept', document: document.state === 'blocked' ? null : document }
+      const { payload } = document
+      // A blocked job may be promoted before the batch returns.
+      const isRead = payload !== null && document.state !== 'blocked'
+      return { kind: 'kept', document: isRead ? { ...document, payload } : null }
     }
     case 'replace': {
       const filter = { ...owned, ...guardOf('replace', { now, version }), attemptCount: 0 }
-      const document = await updateOwner(context, filter, replacement(context, job, _id), deadline)
-      return document === null ? RACED : { kind: 'replaced', document }
+      const body = newBody(holder, job.payload, now.getTime())
+      const own = body === null ? [] : [body]
+      await storeBodies(context, own, deadline)
+      const update = replacement(context, job, _id, payloadFields(job.payload, body))
+      const document = await updateOwner(context, filter, update, deadline)
+      await deleteBodies(context, document === null ? own : bodiesOf(holder), deadline)
+      if (document === null) return RACED
+      return { kind: 'replaced', document: { ...document, payload: job.payload } }
     }
     case 'displace': {
       const filter = { ...owned, ...guardOf('displace', { now }) }
@@ -333,13 +347,22 @@ const SUPERSEDE = {
 }
 
 /** Everything that the request gives. Nothing of the job was sent yet. */
-function replacement({ box }: MongoContext, job: NewJob, id: string): UpdateFilter<JobDocument> {
+function replacement(
+  { box }: MongoContext,
+  job: NewJob,
+  id: string,
+  payload: ReturnType<typeof payloadFields>,
+): UpdateFilter<JobDocument> {
   const runAt = new Date(job.runAt)
+  const absent: Partial<Record<'tags' | 'payloadId', ''>> = {
+    ...(job.tags.length > 0 ? {} : { tags: '' }),
+    ...('payloadId' in payload ? {} : { payloadId: '' }),
+  }
   return {
     ...keyAddition(job),
     $set: {
       ...(job.idempotency === null ? {} : { hasKey: true }),
-      payload: job.payload,
+      ...payload,
       payloadBytes: job.payload.byteLength,
       payloadChanged: true,
       runAt,
@@ -350,7 +373,7 @@ function replacement({ box }: MongoContext, job: NewJob, id: string): UpdateFilt
       expiresAt: dateOrNull(job.expiresAt),
       ...(job.tags.length > 0 ? { tags: job.tags } : {}),
     },
-    ...(job.tags.length > 0 ? {} : { $unset: { tags: '' } }),
+    $unset: absent,
     $inc: { version: 1 },
   }
 }

@@ -1,7 +1,8 @@
 // Enqueue: one read of the endpoints and one of the dependencies, then one insert for the whole
-// batch. A key that another job has is a duplicate-key error; enqueue-conflicts.ts reads which job
-// that is. A job that depends on others or has an ordering key is inserted blocked, and promoted
-// before enqueue returns. After an insert without a response, the jobs are read back by their ids.
+// batch, after one of the payloads that are stored apart (bodies.ts). A key that another job has is
+// a duplicate-key error; enqueue-conflicts.ts reads which job that is. A job that depends on others
+// or has an ordering key is inserted blocked, and promoted before enqueue returns. After an insert
+// without a response, the jobs are read back by their ids.
 import type { WriteError } from 'mongodb'
 import {
   type AcceptingEndpoint,
@@ -14,6 +15,7 @@ import type { JobState, NewJob } from '../../job/job.ts'
 import { type EnqueueResult, MAX_ENQUEUE_BATCH, STORE_DEADLINE_MS } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
 import { checkBlocked, markDependedOn } from './blocked-jobs.ts'
+import { bodiesOf, deleteBodies, storeBodies } from './bodies.ts'
 import {
   type Deadline,
   isBareDuplicateKey,
@@ -98,7 +100,8 @@ export async function enqueue(context: MongoContext, jobs: NewJob[]): Promise<En
       }
       const decision = decideAcceptance(job, endpoint, accepts, stateOf)
       if (decision.kind === 'accepted') {
-        items.push({ index, job, document: newJobDocument(job, decision, context.box) })
+        const document = newJobDocument(job, decision, context.box, context.clock.now())
+        items.push({ index, job, document })
         if (!mayBeKnown(job)) inserted.add(job.id)
       } else {
         results[index] = decision
@@ -143,6 +146,11 @@ function mayBeKnown({ idempotency, dedupe, originKey }: NewJob): boolean {
 
 async function storeItems(batch: Batch, items: Item[]): Promise<void> {
   const { context, results, deadline } = batch
+  const bodies = items.flatMap(({ job: { payload }, document }) =>
+    bodiesOf(document).map((name) => ({ ...name, bytes: payload })),
+  )
+  await storeBodies(context, bodies, deadline)
+  const inUse = new Set<string | undefined>()
   let open = items
   let roundsWithoutProgress = 0
   while (open.length > 0) {
@@ -150,11 +158,13 @@ async function storeItems(batch: Batch, items: Item[]): Promise<void> {
     for (const item of open) {
       if (taken.has(item)) continue
       results[item.index] = insertedAs(item)
+      inUse.add(item.document.payloadId)
       if (item.document.state === 'blocked') batch.blocked.push(item)
     }
     const resolved = await resolveAll(batch, [...taken])
     for (const item of resolved.own) {
       results[item.index] = insertedAs(item)
+      inUse.add(item.payloadId)
       if (item.document.state === 'blocked') batch.blocked.push(item)
     }
     batch.finished.push(...resolved.finished)
@@ -164,6 +174,8 @@ async function storeItems(batch: Batch, items: Item[]): Promise<void> {
     }
     open = resolved.open
   }
+  const unused = bodies.filter(({ _id }) => !inUse.has(_id))
+  await deleteBodies(context, unused, deadline)
 }
 
 /** Reads again where the holder of a key changed meanwhile. That needs no other insert. */
@@ -172,7 +184,8 @@ async function resolveAll(batch: Batch, items: Item[]): Promise<Resolved> {
   const all: Resolved = { open: [], raced: [], own: [], finished: [] }
   for (let left = items; left.length > 0; left = all.raced.splice(0)) {
     const some = await resolve(context, left, batch, deadline)
-    for (const kind of ['open', 'raced', 'own'] as const) all[kind].push(...some[kind])
+    for (const kind of ['open', 'raced'] as const) all[kind].push(...some[kind])
+    all.own.push(...some.own)
     all.finished.push(...some.finished)
   }
   return all
@@ -350,12 +363,12 @@ async function insertKeyless(
 }
 
 async function giveKey(context: MongoContext, item: Item, deadline: Deadline): Promise<boolean> {
-  const { _id, dedupeHolder, state } = item.document
+  const { _id, endpoint, dedupeHolder, state } = item.document
   if (dedupeHolder === undefined) throw new Error('only a job with a dedupe key can get one')
   try {
     await run(deadline, (limit) =>
       context.jobs.updateOne(
-        { _id, state: 'blocked' },
+        { _id, endpoint, state: 'blocked' },
         { $set: { dedupeHolder, state, checkedAt: new Date(0) } },
         { ...BY_ID, ...limit },
       ),
@@ -363,7 +376,9 @@ async function giveKey(context: MongoContext, item: Item, deadline: Deadline): P
     return true
   } catch (error) {
     if (!isDuplicateKey(error)) throw error
-    await run(deadline, (limit) => context.jobs.deleteOne({ _id, state: 'blocked' }, limit))
+    await run(deadline, (limit) =>
+      context.jobs.deleteOne({ _id, endpoint, state: 'blocked' }, { ...BY_ID, ...limit }),
+    )
     return false
   }
 }

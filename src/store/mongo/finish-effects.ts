@@ -10,6 +10,7 @@ import { FINAL_STATES, type FinalState } from '../../job/retention.ts'
 import type { OutboxName } from '../outbox.ts'
 import { StoreUnavailable } from '../store-errors.ts'
 import { checkBlocked, fillOrderingSlots, type OrderingKey, waitingForAny } from './blocked-jobs.ts'
+import { withBodies } from './bodies.ts'
 import {
   type Deadline,
   type MongoContext,
@@ -36,7 +37,7 @@ const MAX_JOBS = 1_000
 const DEPENDENTS_AT_ONCE = 200
 /** Beyond, the remaining dependents are left to the sweep. */
 const MAX_ROUNDS_OF_DEPENDENTS = 5
-const EFFECT_FIELDS = { payload: 0, attempts: 0, keys: 0 } as const
+const EFFECT_FIELDS = { payload: 0, payloadId: 0, attempts: 0, keys: 0 } as const
 
 type FinishedJob = Omit<JobDocument, keyof typeof EFFECT_FIELDS> & {
   state: FinalState
@@ -150,7 +151,8 @@ async function enqueueNotices(context: MongoContext, finished: FinishedJob[]): P
   const now = context.clock.now()
   const drop = (jobId: string, endpoint: string, reason: DropReason) =>
     context.settings.warn({ jobId, endpoint, reason }, 'notice.dropped')
-  const notices = finished.flatMap((job) => {
+  const told = finished.filter(({ onFinish = null, state }) => sendsNotice(onFinish, state))
+  const notices = (await withBodies(context, told, startDeadline())).flatMap((job) => {
     const onFinish = job.onFinish ?? null
     if (!sendsNotice(onFinish, job.state)) return []
     const finishedJob = {
@@ -246,6 +248,7 @@ async function clearMarks(
       filter: {
         _id: job._id,
         state: job.state,
+        endpoint: job.endpoint,
         effectsPending: true as const,
         finishes: job.finishes,
       },

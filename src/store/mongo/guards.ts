@@ -9,6 +9,7 @@ import { MAX_FREE_ATTEMPTS } from '../../job/retry-policy.ts'
 import { type Deadline, type MongoContext, run } from './connection.ts'
 import {
   type AttemptDocument,
+  atEndpoints,
   attemptOf,
   BY_ID,
   type JobDocument,
@@ -137,12 +138,11 @@ async function writtenAmong<T extends Ended>(
   deadline: Deadline,
 ): Promise<T[]> {
   if (count === jobs.length || count === 0) return count === 0 ? [] : jobs
-  const ids = jobs.map(({ _id }) => _id)
   const found = await run(deadline, (limit) =>
     context.jobs
       .find(
-        { $and: [{ _id: { $in: ids } }, mark] },
-        { projection: { _id: 1 }, batchSize: ids.length + 1, ...BY_ID, ...limit },
+        { $and: [atEndpoints(jobs), mark] },
+        { projection: { _id: 1 }, batchSize: jobs.length + 1, ...BY_ID, ...limit },
       )
       .toArray(),
   )

@@ -64,7 +64,9 @@ export interface JobDocument {
   progress: (Omit<Progress, 'at'> & { at: Date }) | null
   failureReason: FailureReason | null
   failureMessage: string | null
-  payload: Uint8Array
+  /** null: it is the body `payloadId`. */
+  payload: Uint8Array | null
+  payloadId?: string
   payloadBytes: number
   timeoutMs: number | null
   retry: RetryOverride | null
@@ -110,11 +112,31 @@ export interface JobDocument {
   effectsPending?: true
   /** How often it has become final. */
   finishes: number
+  /** null: none, or it is the body `resultId`. */
   result: string | null
+  resultId?: string
   resultTruncated: boolean
   attempts: AttemptDocument[]
   version: number
 }
+
+/** A payload or a result that is stored apart from its job (bodies.ts). */
+export interface BodyDocument {
+  /** The id of its job, when it was made, and a random text. */
+  _id: string
+  /** That of the job, so that both can be distributed by it. */
+  endpoint: string
+  bytes: Uint8Array
+}
+
+/**
+ * A larger payload or result is stored apart, because each change of state makes the server write
+ * the whole document of a job again (docs/decisions/0025-large-payloads-are-stored-apart.md).
+ */
+const MAX_INLINE_BYTES = 8_192
+
+/** A job of which everything has been read that is stored apart. */
+export type Whole<T> = T & { payload: Uint8Array }
 
 /** Most of the bytes of a document. A list shows none of them. */
 export const WITHOUT_BULK = { payload: 0, result: 0, attempts: 0, keys: 0 } as const
@@ -179,7 +201,24 @@ export type RunningJob = Pick<JobDocument, '_id' | 'endpoint' | 'fence' | 'attem
 /** For writes that name their jobs by id: the planner can choose a worse index. */
 export const BY_ID = { hint: { _id: 1 } } as const
 
-export function newJobDocument(job: NewJob, acceptance: Acceptance, box: SecretBox): JobDocument {
+/**
+ * The filter of these jobs, or of their bodies. It names their endpoints, because a sharded cluster
+ * finds both by the endpoint: a command with ids alone goes to every shard, and some are refused.
+ */
+export function atEndpoints(jobs: Pick<JobDocument, '_id' | 'endpoint'>[]) {
+  return {
+    _id: { $in: jobs.map(({ _id }) => _id) },
+    endpoint: { $in: [...new Set(jobs.map(({ endpoint }) => endpoint))] },
+  }
+}
+
+/** @param now when its body is made, if it gets one */
+export function newJobDocument(
+  job: NewJob,
+  acceptance: Acceptance,
+  box: SecretBox,
+  now: number,
+): JobDocument {
   const runAt = new Date(job.runAt)
   const { maxAttempts, onFinish, waitingFor, isBlocked } = acceptance
   const effectsPending =
@@ -208,7 +247,10 @@ export function newJobDocument(job: NewJob, acceptance: Acceptance, box: SecretB
     progress: null,
     failureReason: null,
     failureMessage: null,
-    payload: job.payload,
+    ...payloadFields(
+      job.payload,
+      newBody({ _id: job.id, endpoint: job.endpoint }, job.payload, now),
+    ),
     payloadBytes: job.payload.byteLength,
     timeoutMs: job.timeoutMs,
     retry: job.retry,
@@ -230,6 +272,25 @@ export function newJobDocument(job: NewJob, acceptance: Acceptance, box: SecretB
     attempts: [],
     version: 1,
   }
+}
+
+/** The body for these bytes; null: they are small, and belong into the job. */
+export function newBody(
+  { _id, endpoint }: Pick<JobDocument, '_id' | 'endpoint'>,
+  bytes: Uint8Array,
+  now: number,
+): BodyDocument | null {
+  if (bytes.byteLength <= MAX_INLINE_BYTES) return null
+  return { _id: `${_id}.${now}.${randomId()}`, endpoint, bytes }
+}
+
+export function bodyIdParts(bodyId: string): { jobId: string; bornAt: number } {
+  const [jobId = '', bornAt] = bodyId.split('.')
+  return { jobId, bornAt: Number(bornAt) }
+}
+
+export function payloadFields(payload: Uint8Array, body: BodyDocument | null) {
+  return body === null ? { payload } : { payload: null, payloadId: body._id }
 }
 
 export function isFromOutbox(originKey: string | null | undefined): originKey is string {
@@ -295,7 +356,7 @@ export function summaryOf(
   }
 }
 
-export function jobOf(document: JobDocument, box: SecretBox): Job {
+export function jobOf(document: Whole<JobDocument>, box: SecretBox): Job {
   return {
     ...summaryOf(document, box),
     result: document.result,
@@ -306,7 +367,7 @@ export function jobOf(document: JobDocument, box: SecretBox): Job {
 }
 
 export function claimedJobOf(
-  document: ClaimedDocument,
+  document: Whole<ClaimedDocument>,
   leaseId: string,
   box: SecretBox,
 ): ClaimedJob {

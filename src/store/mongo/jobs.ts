@@ -5,6 +5,7 @@ import type { Job, JobState, JobSummary } from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'
 import { FINAL_STATES } from '../../job/retention.ts'
 import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
+import { readWhole } from './bodies.ts'
 import { type Deadline, type MongoContext, run, startDeadline } from './connection.ts'
 import {
   type JobDocument,
@@ -19,17 +20,14 @@ import {
 const ALL_STATES: StoredState[] = [...QUEUED_STATES, 'running', ...FINAL_STATES]
 
 export async function getJob(context: MongoContext, id: string): Promise<Job | null> {
-  const document = await run(startDeadline(), (limit) =>
-    context.jobs.findOne({ _id: id }, { ...limit }),
-  )
-  return document === null ? null : jobOf(document, context.box)
+  const [document] = await readWhole(context, { _id: id }, { count: 1 }, startDeadline())
+  return document === undefined ? null : jobOf(document, context.box)
 }
 
 export async function getPayload(context: MongoContext, id: string): Promise<Uint8Array | null> {
-  const document = await run(startDeadline(), (limit) =>
-    context.jobs.findOne({ _id: id }, { projection: { payload: 1 }, ...limit }),
-  )
-  return document === null ? null : ownBytes(document.payload)
+  const wanted = { count: 1, projection: { endpoint: 1, payload: 1, payloadId: 1 } } as const
+  const [document] = await readWhole(context, { _id: id }, wanted, startDeadline())
+  return document === undefined ? null : ownBytes(document.payload)
 }
 
 export async function listJobs(context: MongoContext, query: JobQuery): Promise<Page<JobSummary>> {

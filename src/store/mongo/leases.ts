@@ -8,6 +8,7 @@ import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './c
 import { tryFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
+  atEndpoints,
   BY_ID,
   isFinalState,
   type JobDocument,
@@ -47,9 +48,9 @@ export async function renew(
   const deadline = startDeadline()
   const now = nowOf(context)
   const until = new Date(now.getTime() + leaseMs)
-  const updates = groupsOf(leases).map(({ ids, lease }) => ({
+  const updates = groupsOf(leases).map(({ group, lease }) => ({
     updateMany: {
-      filter: { _id: { $in: ids }, ...guardOf('renew', { now, lease }) },
+      filter: { ...atEndpoints(named(group)), ...guardOf('renew', { now, lease }) },
       update: { $max: { leaseExpiresAt: until } },
       ...BY_ID,
     },
@@ -74,8 +75,8 @@ export async function heartbeat(
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const seen = await run(deadline, (limit) =>
       context.jobs.findOne<HeartbeatJob>(
-        { _id: lease.jobId },
-        { projection: HEARTBEAT_FIELDS, ...limit },
+        { _id: lease.jobId, endpoint: lease.endpoint },
+        { projection: HEARTBEAT_FIELDS, ...BY_ID, ...limit },
       ),
     )
     if (seen?.state !== 'running' || seen.fence !== lease.fence || seen.leaseId !== lease.leaseId) {
@@ -100,7 +101,8 @@ export async function release(context: MongoContext, leases: Lease[]): Promise<R
       const job = found.get(lease.jobId)
       if (job === undefined || !holds(job, lease)) return []
       const event = job.superseded === true ? 'withdraw' : 'release'
-      const filter = { _id: lease.jobId, ...guardOf(event, { now, lease }) }
+      const { jobId: _id, endpoint } = lease
+      const filter = { _id, endpoint, ...guardOf(event, { now, lease }) }
       return [releaseOf(filter, job, { event, writeId, now })]
     })
     if (updates.length === 0) break
@@ -124,29 +126,24 @@ function holds(
 }
 
 /** Jobs of one claim often share fence and lease id, so that one update renews many of them. */
-function groupsOf(leases: Lease[]): { ids: string[]; lease: Lease }[] {
-  const groups = new Map<string, { ids: string[]; lease: Lease }>()
-  for (const lease of leases) {
-    const key = `${lease.fence} ${lease.leaseId}`
-    const group = groups.get(key)
-    if (group === undefined) groups.set(key, { ids: [lease.jobId], lease })
-    else group.ids.push(lease.jobId)
-  }
-  return [...groups.values()]
+function groupsOf(leases: Lease[]): { group: Lease[]; lease: Lease }[] {
+  const groups = Map.groupBy(leases, ({ fence, leaseId }) => `${fence} ${leaseId}`)
+  return [...groups.values()].map((group) => ({ group, lease: group[0] as Lease }))
+}
+
+function named(leases: Lease[]) {
+  return leases.map(({ jobId: _id, endpoint }) => ({ _id, endpoint }))
 }
 
 async function readBack(context: MongoContext, leases: Lease[], deadline: Deadline) {
-  const ids = leases.map(({ jobId }) => jobId)
   const found = await run(deadline, (limit) =>
     context.jobs
-      .find(
-        { _id: { $in: ids } },
-        {
-          projection: RELEASE_FIELDS,
-          batchSize: ids.length + 1,
-          ...limit,
-        },
-      )
+      .find(atEndpoints(named(leases)), {
+        projection: RELEASE_FIELDS,
+        batchSize: leases.length + 1,
+        ...BY_ID,
+        ...limit,
+      })
       .toArray(),
   )
   return new Map(found.map((document) => [document._id, document]))
@@ -172,9 +169,14 @@ async function writeHeartbeat(
   }
   const written = await run(deadline, (limit) =>
     context.jobs.findOneAndUpdate(
-      { _id: lease.jobId, ...guardOf('heartbeat', { now, lease }), phase },
+      {
+        _id: lease.jobId,
+        endpoint: lease.endpoint,
+        ...guardOf('heartbeat', { now, lease }),
+        phase,
+      },
       update,
-      { returnDocument: 'after', projection: { leaseExpiresAt: 1 }, ...limit },
+      { returnDocument: 'after', projection: { leaseExpiresAt: 1 }, ...BY_ID, ...limit },
     ),
   )
   return written?.leaseExpiresAt?.getTime() ?? null

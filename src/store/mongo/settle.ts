@@ -6,16 +6,20 @@ import type { Lease, Outcome } from '../../job/job.ts'
 import type { EventName } from '../../job/lifecycle.ts'
 import { eventIfSuperseded, isRepeat } from '../../job/settlement.ts'
 import type { Settlement, SettleOptions, SettleResult } from '../store.ts'
+import { deleteBodies, storeBodies } from './bodies.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { tryFinishEffects } from './finish-effects.ts'
 import { guardOf } from './guards.ts'
 import {
   type AttemptDocument,
+  atEndpoints,
   attemptDocument,
+  type BodyDocument,
   BY_ID,
   failureFields,
   isFinalState,
   type JobDocument,
+  newBody,
   pushAttempt,
   randomId,
   toFinal,
@@ -27,6 +31,8 @@ export interface SettlementWrite extends Lease {
   /** null: the attempt continues, awaiting completion. */
   outcome: Outcome | null
   update: UpdateFilter<JobDocument>
+  /** The result that the update names. */
+  body?: BodyDocument | null
   /** The expiry that was read, if the guard compares it. */
   leaseExpiresAt?: Date
   /** Written in its place if the job was superseded. */
@@ -41,7 +47,7 @@ export async function settle(
   if (settlements.length === 0) return []
   const now = nowOf(context)
   const writeId = randomId()
-  const writes = settlements.map((settlement) => writeOf(settlement, writeId))
+  const writes = settlements.map((settlement) => writeOf(settlement, writeId, now))
   const { results, finished } = await writeSettlements(context, writes, { writeId, now, isRepeat })
   if (settlements.some(({ event }) => event === 'reschedule' || event === 'postpone')) {
     context.notifyWork()
@@ -66,6 +72,11 @@ export async function writeSettlements(
   const deadline = startDeadline()
   const finishing = writes.filter(({ event }) => FINISHING.has(event)).map(({ jobId }) => jobId)
   const open = isRepeat ? await unwritten(context, writes, deadline) : writes
+  await storeBodies(
+    context,
+    open.flatMap(({ body }) => body ?? []),
+    deadline,
+  )
   const matchedCount = open.length === 0 ? 0 : await writeBatch(context, open, now, deadline)
   if (matchedCount === writes.length) {
     return { results: writes.map(() => 'applied'), finished: finishing, withdrawn: [] }
@@ -81,6 +92,8 @@ export async function writeSettlements(
     seen = await readBack(context, writes, deadline)
   }
   const results = writes.map((write) => resultOf(write, seen.get(write.jobId), writeId))
+  const unused = writes.flatMap(({ body }, i) => (results[i] === 'applied' ? [] : (body ?? [])))
+  await deleteBodies(context, unused, deadline)
   const withdrawn = superseded.map(({ jobId }) => jobId)
   const finished = [...finishing, ...withdrawn].filter((id) => {
     const job = seen.get(id)
@@ -89,21 +102,29 @@ export async function writeSettlements(
   return { results, finished: [...new Set(finished)], withdrawn }
 }
 
-function writeOf(settlement: Settlement, writeId: string): SettlementWrite {
-  const { jobId, fence, leaseId, event } = settlement
-  const lease = { jobId, fence, leaseId }
+function writeOf(settlement: Settlement, writeId: string, now: Date): SettlementWrite {
+  const { jobId, endpoint, fence, leaseId, event } = settlement
+  const lease = { jobId, endpoint, fence, leaseId }
   if (settlement.event === 'await') {
     const update = toAwaiting(new Date(settlement.leaseExpiresAt), writeId)
     return { ...lease, event, outcome: null, update, instead: null }
   }
   const attempt = attemptDocument(settlement.attempt, { ...settlement, writeId })
+  const body = resultBody(settlement, now)
   return {
     ...lease,
     event,
     outcome: settlement.attempt.outcome,
-    update: { ...stateChangeOf(settlement), ...pushAttempt(attempt) },
+    update: { ...stateChangeOf(settlement, body), ...pushAttempt(attempt) },
+    body,
     instead: withdrawal(attempt),
   }
+}
+
+function resultBody(settlement: Settlement, now: Date): BodyDocument | null {
+  if (settlement.event !== 'succeed' || settlement.result === null) return null
+  const { jobId: _id, endpoint, result } = settlement
+  return newBody({ _id, endpoint }, Buffer.from(result), now.getTime())
 }
 
 function toAwaiting(until: Date, writeId: string): UpdateFilter<JobDocument> {
@@ -116,12 +137,14 @@ function toAwaiting(until: Date, writeId: string): UpdateFilter<JobDocument> {
 
 function stateChangeOf(
   settlement: Exclude<Settlement, { event: 'await' }>,
+  body: BodyDocument | null,
 ): UpdateFilter<JobDocument> {
   const finishedAt = new Date(settlement.attempt.finishedAt)
   switch (settlement.event) {
     case 'succeed': {
       const { result, resultTruncated } = settlement
-      return toFinal('succeeded', finishedAt, { result, resultTruncated })
+      const where = body === null ? { result } : { result: null, resultId: body._id }
+      return toFinal('succeeded', finishedAt, { ...where, resultTruncated })
     }
     case 'reschedule':
       return toQueued(new Date(settlement.runAt))
@@ -171,11 +194,11 @@ async function writeBatch(
   now: Date,
   deadline: Deadline,
 ): Promise<number> {
-  const updates = writes.map(({ jobId, fence, leaseId, leaseExpiresAt, event, update }) => {
+  const updates = writes.map(({ jobId, endpoint, leaseExpiresAt, event, update, ...held }) => {
+    const { fence, leaseId } = held
     const lease = { fence, leaseId, ...(leaseExpiresAt === undefined ? {} : { leaseExpiresAt }) }
-    return {
-      updateOne: { filter: { _id: jobId, ...guardOf(event, { now, lease }) }, update, ...BY_ID },
-    }
+    const filter = { _id: jobId, endpoint, ...guardOf(event, { now, lease }) }
+    return { updateOne: { filter, update, ...BY_ID } }
   })
   const { matchedCount } = await run(deadline, (limit) =>
     context.jobs.bulkWrite(updates, { ordered: false, ...limit }),
@@ -213,10 +236,14 @@ async function readBack(
   writes: SettlementWrite[],
   deadline: Deadline,
 ): Promise<Map<string, Seen>> {
-  const ids = writes.map(({ jobId }) => jobId)
   const found = await run(deadline, (limit) =>
     context.jobs
-      .find<Seen>({ _id: { $in: ids } }, { projection: SEEN, batchSize: ids.length + 1, ...limit })
+      .find<Seen>(atEndpoints(writes.map(({ jobId: _id, endpoint }) => ({ _id, endpoint }))), {
+        projection: SEEN,
+        batchSize: writes.length + 1,
+        ...BY_ID,
+        ...limit,
+      })
       .toArray(),
   )
   return new Map(found.map((document) => [document._id, document]))

@@ -12,6 +12,7 @@ import { rememberUndecryptableSchedules } from '../undecryptable-schedules.ts'
 import type { Migrated } from '../upgrade.ts'
 import { type EligibleEndpoints, rememberEligibleEndpoints } from './admission.ts'
 import { headOfOrderingKey } from './blocked-jobs.ts'
+import { startOrphanSearch } from './bodies.ts'
 import {
   claim,
   createClaimer,
@@ -38,7 +39,7 @@ import {
 import { enqueue } from './enqueue.ts'
 import { startError } from './errors.ts'
 import { rememberPendingEffects, tryFinishEffects } from './finish-effects.ts'
-import type { JobDocument } from './job-document.ts'
+import type { BodyDocument, JobDocument } from './job-document.ts'
 import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
 import { reencryptEndpoints, reencryptSchedules } from './key-rotation.ts'
 import { heartbeat, release, renew } from './leases.ts'
@@ -114,6 +115,7 @@ export async function storeOn(
       db,
       names,
       jobs,
+      bodies: db.collection<BodyDocument>(names.bodies),
       endpoints: db.collection<EndpointDocument>(names.endpoints),
       clock,
       box,
@@ -240,7 +242,10 @@ function jobVerbs(
   unacknowledged: UnacknowledgedClaims,
 ) {
   const claimer = createClaimer(context, eligible, unacknowledged)
-  const deleted = trackDeletedEndpoints(context, eligible.forget)
+  const remembered = {
+    deletedEndpoints: trackDeletedEndpoints(context, eligible.forget),
+    orphans: startOrphanSearch(),
+  }
   return {
     async enqueue(jobs) {
       const { results, finished } = await enqueue(context, jobs)
@@ -253,7 +258,7 @@ function jobVerbs(
     renew: (leases, leaseMs) => renew(context, leases, leaseMs),
     heartbeat: (lease, beat) => heartbeat(context, lease, beat),
     release: (leases) => release(context, leases),
-    sweep: (options) => sweep(context, deleted, options),
+    sweep: (options) => sweep(context, remembered, options),
     overdue: (limit) => overdue(context, limit),
     // The clock is that of the servers; a replica set whose members disagree does not work at all.
     correctInstants: async () => 0,

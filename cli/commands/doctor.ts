@@ -64,9 +64,7 @@ function print({ engine, checks, latencies }: StoreReport, failures: Check[]): v
   }
   if (latencies.length > 0) printLine(`\n${table(latencies, LATENCY_COLUMNS)}`)
   const names = failures.map(({ name }) => name).join(', ')
-  printLine(
-    failures.length === 0 ? '\nNo check failed.' : `\n${failures.length} checks failed: ${names}.`,
-  )
+  printLine(failures.length === 0 ? '\nNo check failed.' : `\nFailed: ${names}.`)
 }
 
 const STYLES: Record<Verdict, Style | null> = {

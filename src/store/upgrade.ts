@@ -66,7 +66,7 @@ export function refuseSteps(place: string, steps: readonly Step[], upgrades: Upg
 export function refuseWhileInUse(steps: readonly Step[], runningWorkers: number): void {
   if (runningWorkers === 0 || steps.every(({ online }) => online)) return
   throw new StoreUnusable(
-    `${runningWorkers} workers use the store (posthorn workers lists them). Stop every API and ` +
+    `workers use the store: ${runningWorkers} (posthorn workers lists them). Stop every API and ` +
       `worker, and run posthorn migrate ${WORKER_RUNS_MS / 1_000} s later`,
   )
 }

@@ -151,7 +151,7 @@ describe('what the server, its user and the database are', () => {
     })
     const found = (name: string) => check(report, name)?.found
     expect(found('engine')).toBe('FerretDB (7.0.0): it is not supported.')
-    expect(found('topology')).toBe('A replica set with 2 data members and 1 arbiters.')
+    expect(found('topology')).toBe('A replica set. Data members: 2, arbiters: 1.')
     expect(found('url')).toBe('Posthorn replaces these options of STORE_URL: w.')
     expect(found('privileges')).toMatch(/^The user lacks update on posthorn_jobs, .* more\.$/)
     expect(found('schema')).toMatch(/^The database has schema 99; this version of Posthorn uses/)
@@ -159,7 +159,9 @@ describe('what the server, its user and the database are', () => {
       'posthorn_jobs.claim is missing; posthorn_jobs.lease has another definition.',
     )
     expect(found('leftovers')).toContain('posthorn_doctor_0123456789ab_*')
-    expect(found('clock')).toMatch(/^The clock of the server is 3\d{5} ms behind that of this mach/)
+    expect(found('clock')).toMatch(
+      /^The clock of the server is (29|30)\d{4} ms behind that of this mach/,
+    )
     expect(found('write_concern')).toContain('not authorized')
     const silent = report.checks.filter(({ advice }) => advice === null)
     expect(silent).toEqual([])

@@ -18,6 +18,7 @@ import { StoreUnusable } from '../../src/store/store-errors.ts'
 import { addEndpoint, enqueueOne, jobOf } from '../contract/fixtures.ts'
 import { databaseUrl } from '../support/mongo.ts'
 import { runPosthorn } from '../support/process.ts'
+import { startRewritingProxy } from '../support/rewriting-proxy.ts'
 
 const KEY = randomBytes(32)
 const SETTINGS: StoreSettings = {
@@ -146,7 +147,7 @@ describe('a step', () => {
     await expect(open(offline)).rejects.toThrow(/stop every API and worker, and run posthorn/)
     const workers = db.collection<{ _id: string; seenAt: Date }>(COLLECTIONS.workers)
     await workers.insertOne({ _id: 'worker-1', seenAt: new Date() })
-    await expect(migrateDatabase(url, offline)).rejects.toThrow(/^1 workers use the store/)
+    await expect(migrateDatabase(url, offline)).rejects.toThrow(/^workers use the store: 1 /)
     expect(runs).toBe(0)
     await workers.updateOne({}, { $set: { seenAt: new Date(Date.now() - 60_000) } })
     expect(await migrateDatabase(url, offline)).toMatchObject({ from: NUMBER, to: NUMBER + 1 })
@@ -177,6 +178,19 @@ describe('indexes', () => {
       droppedIndexes: [`${COLLECTIONS.endpoints}.deleting`],
     })
     expect([...(await indexesOf(COLLECTIONS.endpoints)).keys()]).not.toContain('deleting')
+    const seen = (await indexesOf(COLLECTIONS.workers)).get('seen')
+    expect(seen).toMatchObject({ expireAfterSeconds: 60 })
+  })
+
+  it('are created again for a user without the privilege to change them', async () => {
+    await createStore()
+    const refusal = { ok: 0, code: 13, codeName: 'Unauthorized', errmsg: 'not authorized' }
+    const proxy = await startRewritingProxy(inject('mongoUrl'), { collMod: () => refusal })
+    const { changedIndexes } = await migrateDatabase(proxy.url(db.databaseName), changed)
+    await proxy.stop()
+    expect(changedIndexes).toEqual([`${COLLECTIONS.workers}.seen`])
+    const dropped = proxy.commands.filter(({ dropIndexes }) => dropIndexes !== undefined)
+    expect(dropped.map(({ index }) => index)).toEqual(['seen', 'deleting'])
     const seen = (await indexesOf(COLLECTIONS.workers)).get('seen')
     expect(seen).toMatchObject({ expireAfterSeconds: 60 })
   })

@@ -76,5 +76,5 @@ it('a store that is not there ends the command with 1, and is not created', asyn
   await shell.close()
   expect(code).toBe(1)
   expect(stdout).toMatch(/failed\s+file\s+There is no store at .*other\.db/)
-  expect(stdout).toContain('1 checks failed: file.')
+  expect(stdout).toContain('Failed: file.')
 })

@@ -127,7 +127,7 @@ test('such a step is refused while a worker reports', async () => {
   const report = { id: 'worker-1', version: '1', startedAt: 0, concurrency: 1, inFlight: 0 }
   await store.reportWorker({ ...report, keyIds: [] })
   const db = open()
-  expect(() => migrate(db, path, 'all', OFFLINE)).toThrow(/^1 workers use the store/)
+  expect(() => migrate(db, path, 'all', OFFLINE)).toThrow(/^workers use the store: 1 /)
   expect(numberOf(db)).toBe(NUMBER)
   migrate(db, path, 'all', STEPS)
   expect(numberOf(db)).toBe(NUMBER + 1)

@@ -213,7 +213,7 @@ function checkTopology({ hello, url }: Facts): Check {
   }
   const members = [...(hello.hosts ?? []), ...(hello.passives ?? [])].length
   const arbiters = (hello.arbiters ?? []).length
-  const found = `A replica set with ${members} data members and ${arbiters} arbiters.`
+  const found = `A replica set. Data members: ${members}, arbiters: ${arbiters}.`
   if (members >= 3) return ok(name, found)
   return warning(
     name,

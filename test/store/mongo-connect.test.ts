@@ -1,11 +1,12 @@
 // What must be right before the MongoDB store opens, and the sentence for whoever got it wrong.
 import { randomBytes } from 'node:crypto'
-import { afterAll, beforeAll, expect, inject, it } from 'vitest'
-import { databaseName } from '../../src/store/mongo/connection.ts'
+import { afterAll, beforeAll, expect, inject, it, onTestFinished } from 'vitest'
+import { databaseName, open } from '../../src/store/mongo/connection.ts'
 import { openMongoStore } from '../../src/store/mongo/store.ts'
 import type { StoreSettings } from '../../src/store/store.ts'
 import { StoreUnavailable, StoreUnusable } from '../../src/store/store-errors.ts'
 import { addEndpoint, claimOne, enqueueOne, jobOf, success } from '../contract/fixtures.ts'
+import { startElectionProxy } from '../support/election-proxy.ts'
 import { databaseUrl, type RunningMongo, startOwnMongo } from '../support/mongo.ts'
 import { freePort } from '../support/mongo-server.ts'
 
@@ -64,4 +65,33 @@ it('the database is the one in the path of the URL, else posthorn', () => {
   expect(databaseName('mongodb://127.0.0.1/?replicaSet=rs0')).toBe('posthorn')
   expect(databaseName('mongodb://user:pw@a:1,b:2/jobs?replicaSet=rs0')).toBe('jobs')
   expect(databaseName('mongodb+srv://cluster.example/my%20jobs')).toBe('my jobs')
+})
+
+it('a server of before MongoDB 5.0 is refused, and the sentence names what is supported', async () => {
+  const proxy = await startElectionProxy(databaseUrl(inject('mongoUrl'), 'posthorn'))
+  onTestFinished(() => proxy.stop())
+  proxy.hello = { maxWireVersion: 9 }
+  const opening = openMongoStore(proxy.url, SETTINGS)
+  await expect(opening).rejects.toThrow(StoreUnusable)
+  await expect(opening).rejects.toThrow(/needs MongoDB 5.0 or later/)
+})
+
+it('the URL cannot weaken the reads and writes', async () => {
+  const weak = 'w=0&journal=false&wtimeoutMS=1&readConcernLevel=local&retryWrites=false'
+  const [plain, weakened] = await Promise.all(
+    ['', `${weak}&retryReads=false&readPreference=secondary`].map(async (query) => {
+      const url = new URL(inject('mongoUrl'))
+      for (const [name, value] of new URLSearchParams(query)) url.searchParams.set(name, value)
+      const { client } = await open(url.href, { retryWrites: true })
+      await client.close()
+      const { writeConcern, readConcern, readPreference, retryWrites, retryReads } = client.options
+      return { writeConcern, readConcern, readPreference, retryWrites, retryReads }
+    }),
+  )
+  expect(weakened).toEqual(plain)
+  expect(plain).toMatchObject({
+    writeConcern: { w: 'majority', journal: true },
+    readConcern: { level: 'majority' },
+    ...{ retryWrites: true, retryReads: true },
+  })
 })

@@ -13,6 +13,7 @@ import {
   type SlowDisk,
   writeRequestOf,
 } from './slow-writes.ts'
+import { splitMessages } from './wire-messages.ts'
 
 export interface MongoProxy {
   /** The URL of the same database, through the proxy. */
@@ -65,7 +66,6 @@ export async function startMongoProxy(
     let isBlackHole = false
     let sent = Promise.resolve()
     let received = Promise.resolve()
-    let unread = Buffer.alloc(0)
     const gone = new AbortController()
 
     /** Whether these bytes get through; a connection that lost some carries no others any more. */
@@ -111,14 +111,9 @@ export async function startMongoProxy(
         else client.write(errorAnswerTo(message, OVER_TIME))
       })
     }
+    const read = splitMessages(request)
     client.on('data', (chunk) => {
-      if (!getsThrough()) return
-      unread = Buffer.concat([unread, chunk])
-      while (unread.length >= 4 && unread.length >= unread.readInt32LE(0)) {
-        const length = unread.readInt32LE(0)
-        request(unread.subarray(0, length))
-        unread = unread.subarray(length)
-      }
+      if (getsThrough()) read(chunk)
     })
     upstream.on('data', (chunk) => {
       if (!getsThrough()) return

@@ -2,6 +2,7 @@
 // secondary or a noisy neighbour is like. All connections share it, one document of each in turn.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { BSON } from 'mongodb'
+import { answerTo, requestIdOf } from './wire-messages.ts'
 
 export interface SlowDisk {
   /** Milliseconds for each document from now on; 0: as fast as the server behind. */
@@ -111,13 +112,7 @@ export const OVER_TIME: ServerError = {
 
 /** The answer of a server that refuses a request. */
 export function errorAnswerTo(message: Buffer, error: ServerError): Buffer {
-  const body = BSON.serialize({ ok: 0, ...error })
-  const head = Buffer.alloc(HEADER_BYTES + FLAG_BYTES + 1)
-  head.writeInt32LE(head.length + body.length, 0)
-  // The request's own id, to which this answers.
-  head.writeInt32LE(message.readInt32LE(4), 8)
-  head.writeInt32LE(OP_MSG, 12)
-  return Buffer.concat([head, body])
+  return answerTo(requestIdOf(message), { ok: 0, ...error })
 }
 
 function writtenByCommand(command: Record<string, unknown>): number {

@@ -224,6 +224,8 @@ async function countEach(
     context.jobs
       .aggregate<{ _id: string; count: number }>([...first, ...unions], {
         batchSize: pipelines.length + 1,
+        // Right after an election, a majority read could miss jobs that are running.
+        readConcern: 'local',
         ...limit,
       })
       .toArray(),

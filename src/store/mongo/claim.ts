@@ -1,11 +1,10 @@
 // Claim, in three commands whatever the batch, exact by construction: find ids of due jobs; update
 // those that are still queued and due, with one new random lease id; find by ids and lease id. The
-// last one returns exactly the jobs of this claim, whatever raced. A fourth reads the payloads that
-// are stored apart, if there are any. If the outcome of the update is
-// unknown, the jobs that it claimed are released and never sent. Jobs of endpoints with limits are
-// claimed within their admission (admission.ts): two commands before the update, and one at the
-// end. Over 500 lines, because the choice of candidates and the release of unacknowledged claims
-// have no other reader.
+// last one returns only jobs of this claim, whatever raced. A fourth reads the payloads that are
+// stored apart, if there are any. Jobs that the update claimed, or may have claimed, and that are
+// not read are released and never sent. Jobs of endpoints with limits are claimed within their
+// admission (admission.ts): two commands before the update, and one at the end. Over 500 lines,
+// because the choice of candidates and the release of unacknowledged claims have no other reader.
 import type { Document } from 'mongodb'
 import { ASK_AGAIN_MS, afterClaim } from '../../endpoint/admission.ts'
 import type { ClaimedJob } from '../../job/job.ts'
@@ -100,7 +99,8 @@ export interface Picker {
 }
 
 const FIRST_WAIT_MS = 100
-const MAX_WAIT_MS = 5_000
+/** An election of some seconds must not use up the lease. */
+const MAX_WAIT_MS = 1_000
 /** Further ones are left to the sweep, which finds their expired leases. */
 const MAX_UNACKNOWLEDGED = 100
 
@@ -412,7 +412,7 @@ async function claimCandidates(call: ClaimCall, candidates: Candidate[]): Promis
     for (const { _id: jobId, endpoint } of documents) {
       if (!byId.has(jobId)) context.settings.warn({ jobId, endpoint }, 'payload.missing')
     }
-    // After an election a majority read can miss what this claim has just written.
+    // After an election, a majority read can miss what this claim has just written (SERVER-53813).
     if (documents.length < claimedCount) {
       const found = new Set(documents.map(({ _id }) => _id))
       unacknowledged.release(
@@ -482,8 +482,10 @@ async function findCandidates(
   if (first === undefined) return []
   const unions = others.map((pipeline) => ({ $unionWith: { coll: context.names.jobs, pipeline } }))
   const batchSize = shares.reduce((sum, { left }) => sum + left * spread, 1)
+  // The newest state: the guard of the update proves it, and a majority read can be older.
+  const options = { batchSize, readConcern: 'local' } as const
   const found = await run(deadline, (limit) =>
-    context.jobs.aggregate<Candidate>([...first, ...unions], { batchSize, ...limit }).toArray(),
+    context.jobs.aggregate<Candidate>([...first, ...unions], { ...options, ...limit }).toArray(),
   )
   const byEndpoint = Map.groupBy(found, ({ endpoint }) => endpoint)
   return shares.map(({ endpoint, left }) => randomStretch(byEndpoint.get(endpoint) ?? [], left))

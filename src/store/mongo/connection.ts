@@ -5,6 +5,7 @@
 import {
   type Collection,
   type Db,
+  type Document,
   MongoBulkWriteError,
   MongoClient,
   type MongoClientOptions,
@@ -58,6 +59,8 @@ const DEFAULT_DATABASE = 'posthorn'
 const SOCKET_DEADLINE_MS = 6_000
 
 const DUPLICATE_KEY = 11_000
+/** Of MongoDB 5.0 (github.com/mongodb/mongo, src/mongo/db/wire_version.h). */
+const LEAST_WIRE_VERSION = 13
 
 /**
  * Codes of a server that accepts no writes at all (github.com/mongodb/mongo, error_codes.yml). The
@@ -97,7 +100,14 @@ type Connected = Pick<Connection, 'client' | 'db'>
 export async function connect(url: string): Promise<Connected> {
   const connection = await open(url, { retryWrites: true })
   try {
-    const isAlone = await isStandalone(connection)
+    const hello = await connection.client.db('admin').command({ hello: 1 })
+    if (hello.maxWireVersion < LEAST_WIRE_VERSION) {
+      throw new StoreUnusable(
+        'The server in STORE_URL is older than MongoDB 5.0, or only similar to MongoDB. Posthorn ' +
+          'needs MongoDB 5.0 or later; Amazon DocumentDB, Cosmos DB and FerretDB are not supported.',
+      )
+    }
+    const isAlone = isStandalone(hello)
     if (isAlone && !/[?&]directConnection=true(&|$)/i.test(url)) {
       throw new StoreUnusable(
         'The MongoDB server runs alone, not in a replica set: it cannot guarantee that a write ' +
@@ -117,7 +127,7 @@ export async function connect(url: string): Promise<Connected> {
 
 export async function open(
   url: string,
-  options: Pick<MongoClientOptions, 'retryWrites' | 'socketTimeoutMS' | 'writeConcern'>,
+  options: Pick<MongoClientOptions, 'retryWrites' | 'socketTimeoutMS' | 'wtimeoutMS'>,
 ): Promise<Connected> {
   let client: MongoClient
   try {
@@ -127,9 +137,14 @@ export async function open(
       connectTimeoutMS: STORE_DEADLINE_MS,
       waitQueueTimeoutMS: STORE_DEADLINE_MS,
       socketTimeoutMS: SOCKET_DEADLINE_MS,
+      // By these names: `writeConcern` and `readConcern` give way to journal=false and
+      // readConcernLevel=local in the URL.
       readPreference: 'primary',
-      readConcern: { level: 'majority' },
-      writeConcern: { w: 'majority', journal: true, wtimeoutMS: STORE_DEADLINE_MS },
+      readConcernLevel: 'majority',
+      w: 'majority',
+      journal: true,
+      wtimeoutMS: STORE_DEADLINE_MS,
+      retryReads: true,
       // Plain bytes instead of a Binary object around each payload.
       promoteBuffers: true,
       // For commandCount of the store.
@@ -214,8 +229,7 @@ export function refusalOf(error: unknown): UnavailableKind | null {
   return REFUSALS.get(error.code) ?? null
 }
 
-async function isStandalone({ client }: Connected): Promise<boolean> {
-  const hello = await client.db('admin').command({ hello: 1 })
+function isStandalone(hello: Document): boolean {
   const isBehindRouter = hello.msg === 'isdbgrid' || hello.serviceId !== undefined
   return hello.setName === undefined && !isBehindRouter
 }

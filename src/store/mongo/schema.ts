@@ -380,7 +380,7 @@ async function withPatience<T>(url: string, work: (db: Db) => Promise<T>): Promi
   const patient = await open(url, {
     retryWrites: false,
     socketTimeoutMS: INDEX_DEADLINE_MS,
-    writeConcern: { w: 'majority', journal: true },
+    wtimeoutMS: 0,
   })
   try {
     return await work(patient.db)

@@ -1,0 +1,258 @@
+// A proxy before a MongoDB server that plays elections of a replica set: it refuses commands as a
+// primary does that steps down, loses connections, lets a write be rolled back, and answers a
+// majority read with older data. The driver sees a replica set of one member, which is primary,
+// then secondary for a moment, and primary again.
+import { once } from 'node:events'
+import { connect, createServer, type Socket } from 'node:net'
+import { BSON, type Document } from 'mongodb'
+import { databaseUrl } from './mongo.ts'
+import { freePort } from './mongo-server.ts'
+import {
+  answeredIdOf,
+  answerTo,
+  commandIn,
+  requestIdOf,
+  splitMessages,
+  withBody,
+} from './wire-messages.ts'
+
+/** Of github.com/mongodb/mongo, src/mongo/base/error_codes.yml. */
+const STATE_CHANGES = {
+  NotWritablePrimary: 10_107,
+  PrimarySteppedDown: 189,
+  InterruptedDueToReplStateChange: 11_602,
+} as const
+
+type StateChange = keyof typeof STATE_CHANGES
+
+export type Fault =
+  /** The connection ends before the server has the command. */
+  | { kind: 'cut' }
+  /** The server executes the command, and the connection ends before the answer. */
+  | { kind: 'unanswered' }
+  /** The command is not executed. */
+  | { kind: 'refused'; by: StateChange }
+  /** The write is executed, and kept; the answer says that no majority confirmed it. */
+  | { kind: 'unconfirmed'; by: StateChange }
+  /**
+   * The same, but no majority got it, and it is rolled back.
+   *
+   * @param remember called before the write; what it returns undoes the write
+   */
+  | { kind: 'rolled_back'; by: StateChange; remember: () => Promise<() => Promise<void>> }
+  /** A read of what a majority has is answered from this database of the same server. */
+  | { kind: 'old_read'; database: string }
+
+export interface ElectionProxy {
+  /** The URL of the same database, through the proxy. */
+  url: string
+  /** Decides what happens to a request, by the id that the driver gave it; null: nothing. */
+  decide: (requestId: number, message: Buffer) => Fault | null
+  /** How long an election lasts that a fault begins. */
+  electionMs: number
+  /** What the server says of itself, in place of the truth. */
+  hello: Document
+  /**
+   * Begins an election: commands are refused until the member is primary again. Writes that are in
+   * progress are executed, and answered as not confirmed; after a crash nothing is answered.
+   */
+  stepDown(forMs: number, isCrash: boolean): void
+  stop(): Promise<void>
+}
+
+const SET_NAME = 'elections'
+const SHORT_ELECTION_MS = 5
+/** The driver looks at the member at once after an error, so that a test does not wait for it. */
+const AT_ONCE = 'heartbeatFrequencyMS=500&minHeartbeatFrequencyMS=1'
+/** Otherwise the server would have to tell the driver of a change, and this proxy to send that. */
+const POLLING = 'serverMonitoringMode=poll'
+
+/** @param monitoring options of the driver, by which it finds out that the member changed */
+export async function startElectionProxy(
+  targetUrl: string,
+  monitoring = AT_ONCE,
+): Promise<ElectionProxy> {
+  const { hostname, port: targetPort, pathname } = new URL(targetUrl)
+  const sockets = new Set<Socket>()
+  const member = createMember()
+  const proxy: Pick<ElectionProxy, 'decide' | 'electionMs' | 'hello'> = {
+    decide: () => null,
+    electionMs: SHORT_ELECTION_MS,
+    hello: {},
+  }
+  const stepDown = (forMs: number, isCrash: boolean) => {
+    member.stepDown(forMs)
+    if (isCrash) for (const socket of sockets) socket.destroy()
+  }
+  const server = createServer((client) => {
+    const upstream = connect(Number(targetPort), hostname)
+    /** How the answer is changed, by the id of the request; null: it is dropped. */
+    const pending = new Map<number, (answer: Buffer) => Buffer | null | Promise<Buffer | null>>()
+    for (const socket of [client, upstream]) {
+      sockets.add(socket)
+      socket.setNoDelay(true)
+      socket.on('error', () => {})
+      socket.on('close', () => {
+        sockets.delete(socket)
+        client.destroy()
+        upstream.destroy()
+      })
+    }
+    const play = async (fault: Fault, message: Buffer, command: Document) => {
+      const id = requestIdOf(message)
+      const isRetryable = 'txnNumber' in command
+      switch (fault.kind) {
+        case 'cut':
+          return stepDown(proxy.electionMs, true)
+        case 'unanswered':
+          pending.set(id, () => {
+            stepDown(proxy.electionMs, true)
+            return null
+          })
+          return upstream.write(message)
+        case 'refused':
+          member.stepDown(proxy.electionMs)
+          return client.write(answerTo(id, member.refusal(fault.by, isRetryable)))
+        case 'unconfirmed':
+          pending.set(id, (answer) => {
+            member.stepDown(proxy.electionMs)
+            return member.unconfirmed(answer, fault.by, isRetryable)
+          })
+          return upstream.write(message)
+        case 'rolled_back': {
+          const undo = await fault.remember()
+          pending.set(id, async (answer) => {
+            await undo()
+            member.stepDown(proxy.electionMs)
+            return member.unconfirmed(answer, fault.by, isRetryable)
+          })
+          // It leaves no record by which the server would know the repetition.
+          return upstream.write(withBody(message, withoutNumber(command)))
+        }
+        case 'old_read':
+          return upstream.write(withBody(message, { ...command, $db: fault.database }))
+        default:
+          throw new Error(`unknown fault ${fault satisfies never}`)
+      }
+    }
+    /** The answer to a command that was sent in this term. */
+    const interruptedSince = (term: number, command: Document) => (answer: Buffer) => {
+      if (member.term === term) return answer
+      const isRetryable = 'txnNumber' in command
+      const by = 'InterruptedDueToReplStateChange'
+      if ('writeConcern' in command) return member.unconfirmed(answer, by, isRetryable)
+      return answerTo(answeredIdOf(answer), member.refusal(by, isRetryable))
+    }
+    client.on(
+      'data',
+      splitMessages((message) => {
+        const command = commandIn(message)
+        if (command === null || isHello(command)) {
+          pending.set(requestIdOf(message), (answer) => {
+            const document = commandIn(answer) as Document
+            const hello = member.helloOf(document, `127.0.0.1:${ownPort}`)
+            return withBody(answer, { ...hello, ...proxy.hello })
+          })
+          upstream.write(message)
+          return
+        }
+        const fault = proxy.decide(requestIdOf(message), message)
+        if (fault !== null) return void play(fault, message, command)
+        if (member.isPrimary() || 'endSessions' in command) {
+          pending.set(requestIdOf(message), interruptedSince(member.term, command))
+          return void upstream.write(message)
+        }
+        const refusal = member.refusal('NotWritablePrimary', 'txnNumber' in command)
+        client.write(answerTo(requestIdOf(message), refusal))
+      }),
+    )
+    upstream.on(
+      'data',
+      splitMessages(async (answer) => {
+        const change = pending.get(answeredIdOf(answer))
+        pending.delete(answeredIdOf(answer))
+        const changed = change === undefined ? answer : await change(answer)
+        if (changed !== null) client.write(changed)
+      }),
+    )
+  })
+  const ownPort = await freePort()
+  server.listen(ownPort, '127.0.0.1')
+  await once(server, 'listening')
+  const own = databaseUrl(`mongodb://127.0.0.1:${ownPort}`, pathname.slice(1))
+  return Object.assign(proxy, {
+    url: `${own}?replicaSet=${SET_NAME}&${POLLING}&${monitoring}`,
+    stepDown,
+    async stop() {
+      for (const socket of sockets) socket.destroy()
+      server.close()
+      await once(server, 'close')
+    },
+  })
+}
+
+/** What the driver sees of the member of the replica set. */
+function createMember() {
+  const processId = new BSON.ObjectId()
+  let counter = 0
+  let term = 1
+  let primaryFromMs = Number.NEGATIVE_INFINITY
+  const isPrimary = () => performance.now() >= primaryFromMs
+  // It grows with each change that the driver must see.
+  const topologyVersion = () => ({
+    processId,
+    counter: BSON.Long.fromNumber(counter + (isPrimary() ? 1 : 0)),
+  })
+  const stepDown = (forMs: number) => {
+    counter += 2
+    term += 1
+    primaryFromMs = performance.now() + forMs
+  }
+  // The label is given to what the driver may repeat (src/mongo/db/error_labels.cpp).
+  const labels = (isRetryable: boolean) =>
+    isRetryable ? { errorLabels: ['RetryableWriteError'] } : {}
+  const errorOf = (by: StateChange) => ({
+    ...{ code: STATE_CHANGES[by], codeName: by, errmsg: `played by the test: ${by}` },
+  })
+  return {
+    get term() {
+      return term
+    },
+    isPrimary,
+    stepDown,
+    /** The answer to a command that is not executed. */
+    refusal(by: StateChange, isRetryable: boolean): Document {
+      const error = { ok: 0, ...errorOf(by), ...labels(isRetryable) }
+      return { ...error, topologyVersion: topologyVersion() }
+    },
+    /** The answer to a write that no majority confirmed before the member stepped down. */
+    unconfirmed(answer: Buffer, by: StateChange, isRetryable: boolean): Buffer {
+      const fields = { ...labels(isRetryable), topologyVersion: topologyVersion() }
+      const written = commandIn(answer)
+      return withBody(answer, { ...written, writeConcernError: errorOf(by), ...fields })
+    },
+    helloOf(document: Document, address: string): Document {
+      const { primary, ismaster, isWritablePrimary, secondary, ...rest } = document
+      const role = ismaster === undefined ? 'isWritablePrimary' : 'ismaster'
+      return {
+        ...rest,
+        ...{ [role]: isPrimary(), secondary: !isPrimary(), topologyVersion: topologyVersion() },
+        ...{ hosts: [address], me: address, setName: SET_NAME, setVersion: 1 },
+        ...(isPrimary() ? { primary: address, electionId: electionIdOf(term) } : {}),
+      }
+    },
+  }
+}
+
+/** As a server makes it: it grows with the term. */
+function electionIdOf(term: number) {
+  return new BSON.ObjectId(`7fffffff${term.toString(16).padStart(16, '0')}`)
+}
+
+function isHello(command: Document): boolean {
+  return 'hello' in command || 'ismaster' in command || 'isMaster' in command
+}
+
+function withoutNumber({ txnNumber, ...command }: Document): Document {
+  return command
+}

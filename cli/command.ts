@@ -77,7 +77,9 @@ export function readWords(name: string, action: Action, words: string[]): Given 
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
     if (code?.startsWith('ERR_PARSE_ARGS_') !== true) throw error
-    throw new UsageError(`${sentenceFrom(message)} See: posthorn ${name} --help`)
+    throw new UsageError(
+      `${dashHint(message) ?? sentenceFrom(message)} See: posthorn ${name} --help`,
+    )
   }
 }
 
@@ -119,6 +121,13 @@ function refuseOtherCounts(name: string, wanted: readonly string[], found: strin
 function refuseUnusableNames(words: string[]): void {
   const wrong = words.find((word) => word === '' || word === '.' || word === '..')
   if (wrong !== undefined) throw new UsageError(`"${wrong}" is not a valid id, name or file.`)
+}
+
+/** For a value that looks like an option; null: another error. */
+function dashHint(message: string): string | null {
+  const [, option] = /^Option '(?:-\w, )?(--[\w-]+)[^']*' argument is ambiguous/.exec(message) ?? []
+  if (option === undefined) return null
+  return `${option} has no value; one that begins with a dash is written ${option}=VALUE.`
 }
 
 /** The first sentence of Node says what is wrong; the rest is advice about dashes. */

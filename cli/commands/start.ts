@@ -148,8 +148,10 @@ function welcome(config: Config, url: string): string {
   const access =
     config.API_KEYS === null
       ? 'local mode: no key is needed, and only this machine can connect; endpoints may be on it'
-      : 'an API key is required'
+      : 'an API key is required; below, $API_KEY is one of API_KEYS'
   const json = "-H 'content-type: application/json'"
+  // The key itself must not be on a terminal.
+  const key = config.API_KEYS === null ? '' : ' -H "Authorization: Bearer $API_KEY"'
   return `
 Posthorn ${VERSION}
 
@@ -160,8 +162,8 @@ Posthorn ${VERSION}
 
 Next, in another terminal, with your handler listening on port 3000:
 
-  curl -X PUT ${url}/endpoints/hello ${json} -d '{"url":"http://127.0.0.1:3000/"}'
-  curl ${url}/jobs ${json} -d '{"endpoint":"hello","payload":{"name":"World"}}'
+  curl -X PUT ${url}/endpoints/hello${key} ${json} -d '{"url":"http://127.0.0.1:3000/"}'
+  curl ${url}/jobs${key} ${json} -d '{"endpoint":"hello","payload":{"name":"World"}}'
 `
 }
 

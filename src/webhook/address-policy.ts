@@ -57,8 +57,7 @@ export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
     if (isMetadata(address)) return refusedMetadata(address, name)
     const spellings = [name, address.toString(), embeddedIpv4(address)?.toString()]
     if (spellings.some((host) => isNamed(opened, host, port))) return ALLOWED
-    if (name !== undefined && isMetadataName(name))
-      return refusedName(name, port, 'a cloud metadata name')
+    if (name !== undefined && isMetadataName(name)) return refusedMetadataName(name)
     if (REFUSED_PORTS.has(port)) return refusedPort(name ?? address.toString(), port)
     return checkRange(address, name)
   }
@@ -82,7 +81,7 @@ export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
     const host = canonicalHost(url.hostname)
     if (ipaddr.isValid(host)) return judgeAddress(host, port)
     if (isNamed(opened, host, port)) return ALLOWED
-    if (isMetadataName(host)) return refusedName(host, port, 'a cloud metadata name')
+    if (isMetadataName(host)) return refusedMetadataName(host)
     if (isLocalhostName(host) && !checkRange(LOCALHOST, host).allowed) {
       return refusedName(host, port, 'a name of the loopback address')
     }
@@ -233,14 +232,17 @@ function parseHostAndPort(text: string): string {
   }
   const address = parseAddress(host)
   if (address !== null) refuseMetadata(text, address)
+  if (isMetadataName(host)) throw new Error(withoutEffect(text, 'name'))
   return `${address?.toString() ?? host}:${port}`
 }
 
 /** Refuses a metadata address in the setting, which would have no effect. */
 function refuseMetadata(text: string, address: Address): void {
-  if (!isMetadata(address)) return
-  const found = `ALLOWED_TARGETS contains "${text}", a cloud metadata address`
-  throw new Error(`${found}, which no setting allows`)
+  if (isMetadata(address)) throw new Error(withoutEffect(text, 'address'))
+}
+
+function withoutEffect(text: string, kind: 'address' | 'name'): string {
+  return `ALLOWED_TARGETS contains "${text}", a cloud metadata ${kind}, which no setting allows`
 }
 
 function refused(reason: string): Verdict {
@@ -271,6 +273,10 @@ function leading(address: Address, name: string | undefined): string {
 
 function refusedName(host: string, port: number, kind: string): Verdict {
   return refused(`${host} is ${kind}; ALLOWED_TARGETS=${host}:${port} would allow it`)
+}
+
+function refusedMetadataName(host: string): Verdict {
+  return refused(`${host} is a cloud metadata name; no setting allows it`)
 }
 
 function refusedPort(host: string, port: number): Verdict {

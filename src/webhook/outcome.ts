@@ -116,6 +116,10 @@ export function invalidStatus(status: number): string {
   return `the response is not valid HTTP: ${digits} is not a status code`
 }
 
+/** The message about a 101, whose headers may or may not name the protocol. */
+export const SWITCHES_PROTOCOL =
+  'the response is not valid HTTP: it switches the protocol, which was not requested'
+
 const CLOSED_CODES = new Set(['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'])
 
 /** Whether the other side closed an open connection. */
@@ -175,12 +179,12 @@ const PARSER_OBJECTIONS: readonly (readonly [words: RegExp, detail: string])[] =
 ]
 
 function protocolMessage(errorCode: string, error: Error): string {
+  if (PROTOCOL_TEXT.test(error.message)) return SWITCHES_PROTOCOL
   return `the response is not valid HTTP: ${protocolDetail(errorCode, error.message)}`
 }
 
 function protocolDetail(errorCode: string, text: string): string {
   if (errorCode === 'UND_ERR_HEADERS_OVERFLOW') return 'its headers are longer than 16 KiB'
-  if (PROTOCOL_TEXT.test(text)) return 'it switches the protocol, which was not requested'
   return PARSER_OBJECTIONS.find(([words]) => words.test(text))?.[1] ?? 'it has no status line'
 }
 

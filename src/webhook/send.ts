@@ -14,6 +14,7 @@ import {
   outcomeOfError,
   outcomeOfResponse,
   type ResponseMeaning,
+  SWITCHES_PROTOCOL,
 } from './outcome.ts'
 import type { WebhookRequest } from './request.ts'
 import {
@@ -296,6 +297,11 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   ): void {
     if (statusCode < 100) {
       this.#endWithoutResponse('protocol_error', 'INVALID_STATUS', invalidStatus(statusCode))
+      return
+    }
+    // undici knows a switch only by its headers, and stops at an assertion without them.
+    if (statusCode === 101) {
+      this.#endWithoutResponse('protocol_error', 'INVALID_STATUS', SWITCHES_PROTOCOL)
       return
     }
     if (statusCode < 200) {

@@ -43,6 +43,10 @@ describe('wrong usage is 2', () => {
     [['jobs', '--no-such-option'], /--no-such-option/],
     [['jobs', '--state', 'gone'], /--state is "gone"; expected one of queued/],
     [['jobs', '--endpoint', 'a', '--endpoint', 'b'], /--endpoint can be given only once/],
+    [
+      ['enqueue', 'a', '1', '--delay', '-5s'],
+      /--delay has no value; one that begins with a dash is written --delay=VALUE\./,
+    ],
     [['help', 'fly'], /does not know "fly --help"/],
     [
       ['endpoints', 'set', 'there', '--concurrency=-1'],

@@ -19,7 +19,7 @@ const NOT_RUN: Record<string, Record<string, string>> = {
   'README.md': {
     'npm ci && npm start': 'what readme.test.ts starts, and CI begins with',
     'node -e': 'the receiver of readme.test.ts',
-    'API_KEYS=': 'listens on every address of the machine',
+    'export API_KEY=': 'listens on every address of the machine',
     'docker build': 'needs Docker',
     'export POSTHORN_API_KEY': 'needs Docker',
     'export STORE_URL': 'needs a replica set; other tests start on one',
@@ -35,7 +35,7 @@ const NOT_RUN: Record<string, Record<string, string>> = {
     'posthorn listen': 'runs until Ctrl-C; test/cli runs it',
   },
   'docs/keys-and-secrets.md': {
-    'API_KEYS=': 'listens on every address of the machine',
+    'export ADMIN_KEY=': 'listens on every address of the machine',
     'ENCRYPTION_KEY=': 'two settings, not commands',
   },
   'docs/observability.md': { 'npm install @opentelemetry': 'installs packages' },

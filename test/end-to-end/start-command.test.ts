@@ -103,6 +103,19 @@ describe('posthorn start', () => {
     expect(statSync(join(directory, 'data')).mode & 0o777).toBe(0o700)
   })
 
+  it('types the key into its commands by the name of a variable, never itself', async () => {
+    const key = 'a-key-of-twenty-four-characters'
+    const one = start(['start'], { API_KEYS: key })
+    await until(() => one.stderr().includes('curl'))
+    const commands = one
+      .stderr()
+      .split('\n')
+      .filter((line) => line.includes('curl '))
+    expect(commands).toHaveLength(2)
+    for (const line of commands) expect(line).toContain('-H "Authorization: Bearer $API_KEY"')
+    expect(one.stderr()).not.toContain(key)
+  })
+
   it('starts a crashed process again, and ends both when asked to stop', async () => {
     const one = start(['start'])
     await until(() => one.stderr().includes('curl'))

@@ -116,6 +116,26 @@ describe('a start is refused, with a sentence,', () => {
     await expectRefusal(/is not an SQLite database$/)
   })
 
+  test('when the file is one byte, which SQLite reads as an empty database', async () => {
+    writeFileSync(path, '\n')
+    await expectRefusal(/is not an SQLite database$/)
+    await expect(openSqliteStore(path, { ...SETTINGS, mayCreate: false })).rejects.toThrow(
+      /is not an SQLite database$/,
+    )
+    expect(readFileSync(path, 'utf8')).toBe('\n')
+  })
+
+  test.each([
+    ['number', 'pragma user_version = 0'],
+    ['tables', 'drop table jobs'],
+  ])('when a store has lost its %s', async (_lost, sql) => {
+    await (await open()).close()
+    const db = new DatabaseSync(path)
+    db.exec(sql)
+    db.close()
+    await expectRefusal(/has lost its tables or its schema number: restore it from a backup/)
+  })
+
   test('when the file is a database of another program', async () => {
     const db = new DatabaseSync(path)
     db.exec('create table other (a)')
@@ -282,7 +302,8 @@ describe('keys that change', () => {
     await before.close()
     await (await open(path, [current, old])).close()
     const after = await open(path, [current])
-    expect(await after.endpointsNamed([name])).toEqual([endpoint])
+    const [keyId] = after.encryptionKeyIds()
+    expect(await after.endpointsNamed([name])).toEqual([{ ...endpoint, keyId }])
   })
 
   test('a job whose headers no key opens is shown and claimed without them', async () => {

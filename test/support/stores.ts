@@ -11,6 +11,8 @@ import { databaseUrl } from './mongo.ts'
 import { dropDatabase, rawTextOf, rawTextOfDatabase } from './raw-store.ts'
 
 const DAY_MS = 86_400_000
+/** One for all stores of a test file, so that what two of them hold can be compared. */
+const encryptionKey = randomBytes(32)
 const RETENTION = { retentionMs: 7 * DAY_MS, retentionDeadMs: 30 * DAY_MS }
 
 /** What a test may do with the place where its jobs are kept. */
@@ -36,7 +38,6 @@ export interface Warning {
 /** Opens an empty store before the tests of this block and removes it after them. */
 export function useStore(engine: Engine, settings: Partial<StoreSettings> = {}): Place {
   const warnings: Warning[] = []
-  const encryptionKey = randomBytes(32)
   const complete: StoreSettings = {
     ...RETENTION,
     encryptionKeys: [encryptionKey],
@@ -85,7 +86,7 @@ export async function withStore<T>(
   try {
     const store = await openStore(fixture.url(), {
       ...RETENTION,
-      encryptionKeys: [randomBytes(32)],
+      encryptionKeys: [encryptionKey],
       warn: (fields, message) => void warnings.push({ fields, message }),
     })
     try {

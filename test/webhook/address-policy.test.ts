@@ -183,8 +183,13 @@ describe('URLs', () => {
     'with the name %s are refused, and so is dialling it',
     (name) => {
       for (const policy of [strict, local]) {
-        expect(reasonOf(policy.checkUrl(`http://${name}/`))).toContain('a cloud metadata name')
-        expect(reasonOf(policy.judgeAddress('8.8.8.8', 80, name))).toContain('cloud metadata name')
+        const reasons = [
+          policy.checkUrl(`http://${name}/`),
+          policy.judgeAddress('8.8.8.8', 80, name),
+        ]
+        for (const reason of reasons.map(reasonOf)) {
+          expect(reason).toContain('is a cloud metadata name; no setting allows it')
+        }
       }
     },
   )
@@ -256,7 +261,7 @@ describe('ALLOWED_TARGETS', () => {
 
   it('opens no metadata address, whatever it names: ranges, or hosts that resolve to it', () => {
     const ranges = ['0.0.0.0/0', '::/0', '64:ff9b::/96', '64:ff9b:1::/48', '2002::/16', '::/96']
-    const hosts = ['hooks.example.com:80', 'metadata.google.internal:80', 'localhost:80']
+    const hosts = ['hooks.example.com:80', 'metadata.example.com:80', 'localhost:80']
     const wide = policyOf([...ranges, '169.254.0.0/16', 'fd00:ec2::/64', ...hosts])
     expect(wide.judgeAddress('127.0.0.1', 80).allowed).toBe(true)
     for (const ip of METADATA) {
@@ -277,6 +282,15 @@ describe('ALLOWED_TARGETS', () => {
       `ALLOWED_TARGETS contains "${text}", a cloud metadata address, which no setting allows`,
     )
   })
+
+  it.each(['metadata.google.internal:80', 'METADATA.google.internal:8080', 'metadata:80'])(
+    '"%s" is refused at the start too',
+    (text) => {
+      expect(() => policyOf([text])).toThrow(
+        `ALLOWED_TARGETS contains "${text}", a cloud metadata name, which no setting allows`,
+      )
+    },
+  )
 
   it('opens the range of a translator, and what is opened by its IPv4 address', () => {
     const translator = policyOf(['64:ff9b::/96'])
@@ -324,7 +338,7 @@ describe('ALLOWED_TARGETS', () => {
 
   it('allows what a refusal said would allow it', () => {
     const urls = REFUSED.flatMap(([, , ips]) => ips.map(urlOf))
-    urls.push('http://localhost/', 'http://metadata/', 'http://8.8.8.8:25/')
+    urls.push('http://localhost/', 'http://8.8.8.8:25/')
     for (const url of urls) {
       const [, setting = ''] =
         /ALLOWED_TARGETS=(\S+) would/.exec(reasonOf(strict.checkUrl(url))) ?? []

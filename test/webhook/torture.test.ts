@@ -175,6 +175,11 @@ describe('no answer at all', () => {
       'an upgrade nobody asked for',
       'HTTP/1.1 101 Switch\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n',
     ],
+    ['a switch that names no protocol', 'HTTP/1.1 101 X\r\n\r\n'],
+    [
+      'a switch that names no protocol, before a response',
+      'HTTP/1.1 101 X\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n',
+    ],
     ['a status below 100', 'HTTP/1.1 099 No\r\ncontent-length: 0\r\n\r\n'],
     ['a status of 000', 'HTTP/1.1 000 No\r\n\r\n'],
     ['headers over 16 KiB', `HTTP/1.1 200 OK\r\nx: ${'x'.repeat(17 * 1_024)}\r\n\r\n`],

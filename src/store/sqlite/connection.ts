@@ -228,7 +228,10 @@ function refuseLongPath(path: string): void {
   )
 }
 
-/** An empty file has lost its content: a store is never empty, not even while it is created. */
+/**
+ * An empty file has lost its content: a store is never empty, not even while it is created. SQLite
+ * reads a file of one byte as an empty one, and refuses any longer file that is no database.
+ */
 function isMissing(path: string): boolean {
   let stats: { size: number; isDirectory(): boolean } | undefined
   try {
@@ -240,6 +243,7 @@ function isMissing(path: string): boolean {
   }
   if (stats === undefined) return true
   if (stats.isDirectory()) throw new StoreUnusable(`the store ${path} is a folder, not a file`)
+  if (stats.size === 1) throw new StoreUnusable(`the store ${path} is not an SQLite database`)
   if (stats.size > 0) return false
   throw new StoreUnusable(
     `the store ${path} is an empty file, so its jobs are gone: restore it from a backup, or remove ` +

@@ -65,10 +65,8 @@ export function watchFileInPlace(path: string, settings: Settings): FileInPlace 
       settings.warn({ detail: `the store ${path} is back in its place` }, 'store.back')
       return
     }
-    const { text, kind } = found
-    const detail = kind === 'damaged' ? damageAdvice(path, text) : adviceFor(path, text)
     const report = settings.error ?? settings.warn
-    report({ detail }, 'store.lost')
+    report({ detail: found.advice }, 'store.lost')
   }
 
   function assertLastSeen(): void {
@@ -99,6 +97,8 @@ interface Loss {
   text: string
   /** `damaged`: moving a file back does not repair it. */
   kind: Extract<UnavailableKind, 'removed' | 'damaged'>
+  /** `text` with what to do, for the log. */
+  advice: string
 }
 
 /** What is wrong with the files of a store. */
@@ -127,17 +127,18 @@ function watchFiles(path: string) {
     loss(): Loss | null {
       for (const file of known.keys()) {
         const text = lossOf(file)
-        if (text !== null) return { text, kind: 'removed' }
+        if (text !== null) return moved(path, text)
       }
       for (const [file, content] of contents) {
-        if (!isStill(file, content)) return { text: `${file} was changed`, kind: 'removed' }
+        const change = changeOf(file, content)
+        if (change !== null) return keyFileLoss(file, change)
       }
       damage ??= cutOff()
-      if (damage !== null) return { text: damage, kind: 'damaged' }
+      if (damage !== null) return damaged(path, damage)
       const overwritten = header.overwritten()
       if (overwritten === null) return null
       const text = `${path} was overwritten by something other than SQLite`
-      return { text, kind: overwritten === 'copy' ? 'removed' : 'damaged' }
+      return overwritten === 'copy' ? moved(path, text) : damaged(path, text)
     },
     add(file: string): void {
       known.set(file, fileId(file))
@@ -150,27 +151,37 @@ function watchFiles(path: string) {
   }
 }
 
-function adviceFor(path: string, loss: string): string {
-  return (
-    `${loss} while the store was in use: nothing is accepted, claimed or recorded until the same ` +
+function moved(path: string, text: string): Loss {
+  const advice =
+    `${text} while the store was in use: nothing is accepted, claimed or recorded until the same ` +
     `file is back. To continue with another one, stop every process of Posthorn, remove ${path}-wal ` +
     `and ${path}-shm if they are there, put the file in its place, and start again.`
-  )
+  return { text, kind: 'removed', advice }
 }
 
-function damageAdvice(path: string, damage: string): string {
-  return (
-    `${damage} while the store was in use: nothing is accepted, claimed or recorded any more. Stop ` +
+function damaged(path: string, text: string): Loss {
+  const advice =
+    `${text} while the store was in use: nothing is accepted, claimed or recorded any more. Stop ` +
     `every process of Posthorn, remove ${path}-wal and ${path}-shm if they are there, and restore ` +
     'the store from a backup.'
-  )
+  return { text, kind: 'damaged', advice }
 }
 
-function isStill(file: string, content: Buffer): boolean {
+function keyFileLoss(file: string, change: string): Loss {
+  const text = `the key file ${file} ${change}`
+  const advice =
+    `${text} while the store was in use: nothing is accepted, claimed or recorded until its content ` +
+    'is as before. Restore it from a backup; without its key no stored secret can be read.'
+  return { text, kind: 'removed', advice }
+}
+
+/** null: none. */
+function changeOf(file: string, content: Buffer): string | null {
   try {
-    return readFileSync(file).equals(content)
-  } catch {
-    return false
+    return readFileSync(file).equals(content) ? null : 'was changed'
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    return code === 'ENOENT' ? 'was removed' : 'cannot be read'
   }
 }
 

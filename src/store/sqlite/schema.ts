@@ -362,13 +362,28 @@ function applyMigration(
 }
 
 function refuseForeign(db: DatabaseSync, path: string): void {
-  if (readPragma(db, 'application_id') === APPLICATION_ID) return
+  if (readPragma(db, 'application_id') === APPLICATION_ID) {
+    refuseEmptied(db, path)
+    return
+  }
   const tables = db.prepare('select count(*) as count from sqlite_schema').get()?.count
   if (readVersion(db) !== 0 || tables !== 0) {
     throw new StoreUnusable(
       `${path} is a database of another program: STORE_URL names the wrong file`,
     )
   }
+}
+
+/** Tables and number are written in one transaction, so that a store never has only one of them. */
+function refuseEmptied(db: DatabaseSync, path: string): void {
+  const jobs = db
+    .prepare("select 1 from sqlite_schema where type = 'table' and name = 'jobs'")
+    .get()
+  if (readVersion(db) !== 0 && jobs !== undefined) return
+  throw new StoreUnusable(
+    `the store ${path} has lost its tables or its schema number: restore it from a backup, or remove ` +
+      'the file to start with a new store',
+  )
 }
 
 export function readVersion(db: DatabaseSync): number {

@@ -168,16 +168,19 @@ async function useDependencies(store: Store): Promise<void> {
 async function useAsyncJobs(store: Store): Promise<void> {
   const endpoint = await addEndpoint(store, 'doctor-async-endpoint')
   await enqueue(store, endpoint, 2)
-  const [first, second] = await claim(store, endpoint, 2)
+  // A lease is never shortened: that of the first expires at once.
+  const short = { ...HOLDER, leaseMs: 1 }
+  const [first] = (await store.claim([{ endpoint, limit: 1 }], 1, short)).jobs
+  const [second] = await claim(store, endpoint, 1)
   if (!first || !second) throw new Error('claim: 2 jobs were due')
-  const leaseExpiresAt = first.claimedAt + 1
   await store.settle([
-    { ...leaseOf(first), event: 'await', leaseExpiresAt },
+    { ...leaseOf(first), event: 'await', leaseExpiresAt: first.claimedAt + 1 },
     { ...leaseOf(second), event: 'await', leaseExpiresAt: second.claimedAt + LEASE_MS },
   ])
   const progress = { value: 1, message: null }
   await store.heartbeat(second, { progress, extendMs: 1_000, completionTimeoutMs: 1_000 })
   const overdue = await store.overdue(10)
+  if (overdue.length === 0) throw new Error('overdue: the completion of a job was due')
   await store.endOverdue(
     overdue.map((job) => ({
       ...leaseOf(job),

@@ -124,8 +124,8 @@ it('an idle look for work costs 2 commands, whatever is stored', async () => {
 
 describe('from the enqueue to the stored end, in batches of 100', () => {
   it.each([
-    ['4 KiB', 4_096, 0.25],
-    ['100 KiB', 102_400, 0.25],
+    ['4 KiB', 4_096, 0.12],
+    ['100 KiB', 102_400, 0.14],
   ])('jobs of %s are sent once, in few commands', async (_, size, mostCommands) => {
     const { store, sentBytes } = await openCounting()
     const endpoint = await addEndpoint(store)

@@ -70,6 +70,31 @@ export function checkPlan(explained: Document, allowed: readonly PlanFault[] = [
   return findings.filter(({ fault }) => !allowed.includes(fault))
 }
 
+/**
+ * The queries of a command, each as a command for `explain`: one update at a time, and the pipelines
+ * of `$unionWith` one by one. Asked for the `executionStats` of a `$unionWith` with a `$project`,
+ * mongod 6.0.5 ends with a segmentation fault.
+ */
+export function explainableParts(command: Document): Document[] {
+  const { lsid, $db, $clusterTime, txnNumber, maxTimeMS, readConcern, writeConcern, ...rest } =
+    command
+  const { find, aggregate, update, delete: deletion, findAndModify, query, hint } = rest
+  if (findAndModify !== undefined) {
+    // It reaches its document as a find does.
+    return [{ find: findAndModify, filter: query, ...(hint === undefined ? {} : { hint }) }]
+  }
+  if (update !== undefined) {
+    return (rest.updates as Document[]).map((one) => ({ ...rest, updates: [one] }))
+  }
+  if (deletion !== undefined) {
+    return (rest.deletes as Document[]).map((one) => ({ ...rest, deletes: [one] }))
+  }
+  if (aggregate === undefined) return find === undefined ? [] : [rest]
+  const [own, unions] = splitPipeline(rest.pipeline)
+  const parts = unions.map(({ coll, pipeline }) => ({ aggregate: coll, pipeline, cursor: {} }))
+  return [{ ...rest, pipeline: own }, ...parts]
+}
+
 /** What a command would read, access by access. */
 export function accessesOf(explained: Document): PlannedAccess[] {
   return partsOf(explained).flatMap((part) => {
@@ -92,11 +117,11 @@ function findingsOf({ namespace, fields, stages, scans, counts }: PlannedAccess)
       add('unbounded_field', `the index ${index} is read for all values of ${field}`)
     }
   }
-  // A scan of several ranges examines one more key at the end of each.
+  // A range may hold no result, and a scan of several examines one more key at the end of each.
   const ranges = scans.reduce((sum, { bounds }) => sum + rangesOf(bounds), 0)
   if (counts !== null) {
     const { keysExamined, results } = counts
-    if (keysExamined > MAX_KEYS_PER_RESULT * results + ranges) {
+    if (keysExamined > MAX_KEYS_PER_RESULT * (results + ranges)) {
       const text = `${keysExamined} index keys of ${namespace} are read for ${results} results`
       add('many_keys', text)
     }
@@ -107,6 +132,12 @@ function findingsOf({ namespace, fields, stages, scans, counts }: PlannedAccess)
 /** The number of ranges that a scan skips between. */
 function rangesOf(bounds: Record<string, string[]>): number {
   return Object.values(bounds).reduce((product, intervals) => product * intervals.length, 1)
+}
+
+/** Its stages, and the pipelines that it unites with their results. */
+function splitPipeline(stages: Document[]): [Document[], Document[]] {
+  const unions = stages.flatMap(({ $unionWith }) => $unionWith ?? [])
+  return [stages.filter(({ $unionWith }) => $unionWith === undefined), unions]
 }
 
 /** On mongos, each shard has its own plan. */

@@ -30,6 +30,7 @@ import {
   randomId,
   releaseOf,
 } from './job-document.ts'
+import type { JobIndex } from './schema.ts'
 
 /** A claim that loses ids to other claimers tries again, but not without end. */
 const MAX_ROUNDS = 8
@@ -468,7 +469,10 @@ function newRound() {
   }
 }
 
-/** Due jobs of each share, in order; with `spread` above 1, a random stretch of a longer list. */
+/**
+ * Due jobs of each share, in order; with `spread` above 1, a random stretch of a longer list. The
+ * index `claim` has every field that this asks for or returns, so that it reads no document.
+ */
 async function findCandidates(
   context: MongoContext,
   shares: OpenShare[],
@@ -567,10 +571,10 @@ async function releaseUnacknowledged(
 /** By state, an index that begins with the name. */
 const NAME_INDEXES = {
   queued: 'claim',
-  blocked: 'by_endpoint',
-  running: 'by_endpoint',
-  dead: 'by_endpoint',
-} as const
+  blocked: 'blocked_of_endpoint',
+  running: 'running',
+  dead: 'unsuccessful_of_endpoint',
+} as const satisfies Record<string, JobIndex>
 
 /** Endpoints with jobs whose runAt has passed since, or that were unblocked or released since. */
 async function dueLately(

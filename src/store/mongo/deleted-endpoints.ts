@@ -5,6 +5,7 @@ import { type FinishEffects, NO_EFFECTS, sumEffects } from '../../job/finish-eff
 import { endpointsWith } from './claim.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import type { EndpointDocument } from './endpoint-document.ts'
+import { countJobs } from './endpoints.ts'
 import { tryFinishEffects } from './finish-effects.ts'
 import { guardOf, reportDeaths, reportEndedAttempts } from './guards.ts'
 import {
@@ -123,20 +124,28 @@ function deletingEndpoints(context: MongoContext, deadline: Deadline): Promise<D
   )
 }
 
+/** State by state, because each has its own index. */
 async function queuedOf(
   context: MongoContext,
   names: string[],
   limit: number,
   deadline: Deadline,
 ): Promise<Queued[]> {
-  return run(deadline, (commandLimit) =>
-    context.jobs
-      .find(
-        { endpoint: { $in: names }, state: { $in: [...QUEUED_STATES] } },
-        { projection: { endpoint: 1 }, limit, batchSize: limit, ...commandLimit },
-      )
-      .toArray(),
-  )
+  const found: Queued[] = []
+  for (const state of QUEUED_STATES) {
+    const left = limit - found.length
+    if (left === 0) break
+    const some = await run(deadline, (commandLimit) =>
+      context.jobs
+        .find(
+          { endpoint: { $in: names }, state },
+          { projection: { endpoint: 1 }, limit: left, batchSize: left, ...commandLimit },
+        )
+        .toArray(),
+    )
+    found.push(...some)
+  }
+  return found
 }
 
 async function abandon(
@@ -209,13 +218,8 @@ async function removeEndpoint(
   const sinceMs = context.clock.now() - endpoint.deletingSince.getTime()
   if (sinceMs < LATE_ENQUEUES_MS) return
   // Read after the wait: a late enqueue may have added one since the jobs were read.
-  const left = await run(deadline, (limit) =>
-    context.jobs.countDocuments(
-      { endpoint: endpoint._id, state: { $in: [...QUEUED_STATES, 'running'] } },
-      { limit: 1, ...limit },
-    ),
-  )
-  if (left > 0) return
+  const [{ queued, running } = { queued: 0, running: 0 }] = await countJobs(context, [endpoint._id])
+  if (queued + running > 0) return
   await run(deadline, (limit) =>
     context.endpoints.deleteOne(
       { _id: endpoint._id, deleting: true, version: endpoint.version },
@@ -239,14 +243,7 @@ async function abandonOrphans(context: MongoContext, limit: number): Promise<End
   }
   const suspects = await notStored(context, names, deadline)
   if (suspects.length === 0) return NO_JOBS
-  const orphans = await run(deadline, (commandLimit) =>
-    context.jobs
-      .find(
-        { endpoint: { $in: suspects }, state: { $in: [...QUEUED_STATES] } },
-        { projection: { endpoint: 1 }, limit, batchSize: limit, ...commandLimit },
-      )
-      .toArray(),
-  )
+  const orphans = await queuedOf(context, suspects, limit, deadline)
   const gone = new Set(await notStored(context, suspects, deadline))
   return abandon(
     context,

@@ -30,14 +30,16 @@ import {
   settingsFields,
   validSecrets,
 } from './endpoint-document.ts'
-import { dateOrNull, QUEUED_STATES, randomId } from './job-document.ts'
+import { dateOrNull, QUEUED_STATES, randomId, type StoredState } from './job-document.ts'
 import { schedulesIn } from './schedules.ts'
 
 /** An endpoint is only replaced this often in 3 s if two deployments fight over it. */
 const MAX_ROUNDS = 10
 
-/** Names in one command of counts, with two pipelines each. */
-const NAMES_PER_COUNT = 32
+/** Names in one command of counts, with three pipelines each. */
+const NAMES_PER_COUNT = 20
+/** One pipeline each, because each has its own index. */
+const COUNTED_STATES = [...QUEUED_STATES, 'running'] as const
 
 type Secrets = { given: string | null; fresh: string }
 
@@ -121,7 +123,7 @@ export async function countJobs(context: MongoContext, names: string[]): Promise
   for (let i = 0; i < names.length; i += NAMES_PER_COUNT) {
     const pipelines = names
       .slice(i, i + NAMES_PER_COUNT)
-      .flatMap((name) => [countOf(name, 'queued'), countOf(name, 'running')])
+      .flatMap((name) => COUNTED_STATES.map((state) => countOf(name, state)))
     const [first = [], ...others] = pipelines
     const unions = others.map((pipeline) => ({
       $unionWith: { coll: context.names.jobs, pipeline },
@@ -137,8 +139,9 @@ export async function countJobs(context: MongoContext, names: string[]): Promise
     for (const { _id, count } of found) counts.set(`${_id.endpoint} ${_id.state}`, count)
   }
   return names.map((name) => {
-    const queued = counts.get(`${name} queued`) ?? 0
-    const running = counts.get(`${name} running`) ?? 0
+    const countIn = (state: StoredState) => counts.get(`${name} ${state}`) ?? 0
+    const queued = countIn('queued') + countIn('blocked')
+    const running = countIn('running')
     return {
       queued: Math.min(queued, MAX_COUNT),
       running: Math.min(running, MAX_COUNT),
@@ -263,12 +266,11 @@ export async function reportHealth(context: MongoContext, reports: HealthReport[
 }
 
 /** Counts in the index alone, up to one more than is reported. */
-function countOf(endpoint: string, state: 'queued' | 'running'): Document[] {
-  const states = state === 'queued' ? QUEUED_STATES : [state]
+function countOf(endpoint: string, state: StoredState): Document[] {
   return [
-    { $match: { endpoint, state: { $in: [...states] } } },
+    { $match: { endpoint, state } },
     { $limit: MAX_COUNT + 1 },
-    { $group: { _id: { endpoint: '$endpoint', state: { $literal: state } }, count: { $sum: 1 } } },
+    { $group: { _id: { endpoint: '$endpoint', state: '$state' }, count: { $sum: 1 } } },
   ]
 }
 

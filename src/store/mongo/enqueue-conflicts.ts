@@ -172,10 +172,8 @@ export async function findHolders(
   )
   for (const holder of found) {
     byId.set(holder._id, holder)
-    const { endpoint, keys = [], idempotencyKey, originKey, dedupeHolder } = holder
-    for (const key of [idempotencyKey, ...keys.map((one) => one.key)]) {
-      if (key !== undefined) byKey.set(keyText(endpoint, key), holder)
-    }
+    const { endpoint, keys = [], originKey, dedupeHolder } = holder
+    for (const { key } of keys) byKey.set(keyText(endpoint, key), holder)
     if (originKey !== undefined) byOrigin.set(keyText(endpoint, originKey), holder)
     if (dedupeHolder !== undefined) byDedupe.set(keyText(endpoint, dedupeHolder), holder)
   }
@@ -244,9 +242,8 @@ function needsNoRead(holder: Holder, { idempotency }: NewJob) {
   return hasAll && state !== 'blocked'
 }
 
-function hashOf({ keys = [], idempotencyKey, requestHash }: Holder, key: string) {
-  const own = keys.find((one) => one.key === key)
-  return own?.hash ?? (idempotencyKey === key ? requestHash : undefined)
+function hashOf({ keys = [] }: Holder, key: string): string | undefined {
+  return keys.find((one) => one.key === key)?.hash
 }
 
 /**
@@ -259,12 +256,7 @@ function alternativesOf(endpoint: string, jobs: NewJob[]): Filter<JobDocument>[]
   const origins = jobs.flatMap(({ originKey }) => originKey ?? [])
   const dedupes = jobs.flatMap(({ dedupe }) => dedupe?.key ?? [])
   return [
-    ...(keys.length === 0
-      ? []
-      : [
-          { endpoint, 'keys.key': { $in: keys } },
-          { endpoint, idempotencyKey: { $in: keys } },
-        ]),
+    ...(keys.length === 0 ? [] : [{ endpoint, 'keys.key': { $in: keys } }]),
     ...(origins.length === 0 ? [] : [{ endpoint, originKey: { $in: origins } }]),
     ...(dedupes.length === 0 ? [] : [{ endpoint, dedupeHolder: { $in: dedupes } }]),
   ]
@@ -302,7 +294,7 @@ async function applyDedupe(
       return { kind: 'dedupe_conflict', jobId: _id }
     case 'keep': {
       if (job.idempotency === null) return { kind: 'kept', document: null }
-      const document = await updateOwner(context, owned, keyAddition(job), deadline)
+      const document = await updateOwner(context, owned, keyAddition(job, holder), deadline)
       if (document === null) return RACED
       const { payload } = document
       // A blocked job may be promoted before the batch returns.
@@ -314,7 +306,7 @@ async function applyDedupe(
       const body = newBody(holder, job.payload, now.getTime())
       const own = body === null ? [] : [body]
       await storeBodies(context, own, deadline)
-      const update = replacement(context, job, _id, payloadFields(job.payload, body))
+      const update = replacement(context, job, holder, payloadFields(job.payload, body))
       const document = await updateOwner(context, filter, update, deadline)
       await deleteBodies(context, document === null ? own : bodiesOf(holder), deadline)
       if (document === null) return RACED
@@ -350,7 +342,7 @@ const SUPERSEDE = {
 function replacement(
   { box }: MongoContext,
   job: NewJob,
-  id: string,
+  holder: Holder,
   payload: ReturnType<typeof payloadFields>,
 ): UpdateFilter<JobDocument> {
   const runAt = new Date(job.runAt)
@@ -359,7 +351,7 @@ function replacement(
     ...('payloadId' in payload ? {} : { payloadId: '' }),
   }
   return {
-    ...keyAddition(job),
+    ...keyAddition(job, holder),
     $set: {
       ...(job.idempotency === null ? {} : { hasKey: true }),
       ...payload,
@@ -369,7 +361,7 @@ function replacement(
       firstRunAt: runAt,
       priority: job.priority,
       metadata: JSON.stringify(job.metadata),
-      headers: sealHeaders(job.headers, id, box),
+      headers: sealHeaders(job.headers, holder._id, box),
       expiresAt: dateOrNull(job.expiresAt),
       ...(job.tags.length > 0 ? { tags: job.tags } : {}),
     },
@@ -378,11 +370,16 @@ function replacement(
   }
 }
 
-function keyAddition({ idempotency }: NewJob): UpdateFilter<JobDocument> {
+/** The newest key comes first, but after the one that created the job. The last ones are dropped. */
+function keyAddition(
+  { idempotency }: NewJob,
+  { idempotencyKey }: Holder,
+): UpdateFilter<JobDocument> {
   if (idempotency === null) return {}
   const entry = { key: idempotency.key, hash: idempotency.requestHash }
+  const $position = idempotencyKey === undefined ? 0 : 1
   return {
-    $push: { keys: { $each: [entry], $slice: -MAX_KEYS } },
+    $push: { keys: { $each: [entry], $position, $slice: MAX_KEYS } },
     $set: { hasKey: true },
   }
 }

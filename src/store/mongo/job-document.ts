@@ -79,8 +79,10 @@ export interface JobDocument {
   // Up to `onFinish`, what was not given is absent: the indexes contain only jobs that have it.
   /** Of the request that created it. */
   idempotencyKey?: string
-  requestHash?: string
-  /** All its idempotency keys: requests with its dedupe key add theirs. */
+  /**
+   * All its idempotency keys: requests with its dedupe key add theirs. The key of the request that
+   * created it comes first.
+   */
   keys?: { key: string; hash: string }[]
   dedupeKey?: string
   /** Its dedupe key, as long as no other job may have it. */
@@ -563,7 +565,6 @@ function keyFields(job: NewJob): Partial<JobDocument> {
       ? {}
       : {
           idempotencyKey: idempotency.key,
-          requestHash: idempotency.requestHash,
           keys: [{ key: idempotency.key, hash: idempotency.requestHash }],
         }),
     ...(dedupe === null ? {} : { dedupeKey: dedupe.key, dedupeHolder: dedupe.key }),

@@ -1,13 +1,16 @@
 // Reads of jobs: one, a page, and which of many are final. Ids sort by creation, so that pages are
-// ordered and bounded by ids.
+// ordered and bounded by ids. Running, dead and cancelled jobs have indexes of their own in that
+// order. Queued and succeeded ones have none, because each job would be written to it and removed:
+// they are looked for among all jobs of the endpoint, or of all endpoints.
 import type { Document, Filter } from 'mongodb'
 import type { Job, JobState, JobSummary } from '../../job/job.ts'
 import { firstIdAt } from '../../job/job-id.ts'
-import { FINAL_STATES } from '../../job/retention.ts'
 import { type JobQuery, MAX_ENTRIES_PER_PAGE, type Page } from '../store.ts'
 import { readWhole } from './bodies.ts'
+import { endpointsWith } from './claim.ts'
 import { type Deadline, type MongoContext, run, startDeadline } from './connection.ts'
 import {
+  BY_ID,
   type JobDocument,
   jobOf,
   ownBytes,
@@ -16,8 +19,12 @@ import {
   summaryOf,
   WITHOUT_BULK,
 } from './job-document.ts'
+import type { JobIndex } from './schema.ts'
 
-const ALL_STATES: StoredState[] = [...QUEUED_STATES, 'running', ...FINAL_STATES]
+/** Those in the indexes `unsuccessful`. */
+const UNSUCCESSFUL: ReadonlySet<JobState> = new Set(['dead', 'cancelled'])
+/** Scans that MongoDB merges in the order of a sort: by default it does so with up to 200. */
+const MAX_MERGED = 100
 
 export async function getJob(context: MongoContext, id: string): Promise<Job | null> {
   const [document] = await readWhole(context, { _id: id }, { count: 1 }, startDeadline())
@@ -32,25 +39,28 @@ export async function getPayload(context: MongoContext, id: string): Promise<Uin
 
 export async function listJobs(context: MongoContext, query: JobQuery): Promise<Page<JobSummary>> {
   const deadline = startDeadline()
-  const range = idRangeOf(query)
   const direction = query.oldestFirst ? 1 : -1
-  const { indexed, rest } = splitQuery(query)
+  const walk = await walkOf(context, query, deadline)
   // Matching jobs can be far apart in the index, so that a page reads a limited number of entries.
   const boundary =
-    rest === null ? null : await lastEntryOfPage(context, indexed, range, direction, deadline)
-  const filter: Filter<JobDocument> = { ...indexed, ...rest }
-  const bounded =
-    boundary === null ? range : { ...range, [direction === 1 ? '$lte' : '$gte']: boundary }
-  if (Object.keys(bounded).length > 0) filter._id = bounded
+    walk.rest === null ? null : await lastEntryOfPage(context, walk, direction, deadline)
+  const range =
+    boundary === null
+      ? walk.range
+      : { ...walk.range, [direction === 1 ? '$lte' : '$gte']: boundary }
   const found = await run(deadline, (limit) =>
     context.jobs
-      .find<Omit<JobDocument, keyof typeof WITHOUT_BULK>>(filter, {
-        projection: WITHOUT_BULK,
-        sort: { _id: direction },
-        limit: query.limit + 1,
-        batchSize: query.limit + 1,
-        ...limit,
-      })
+      .find<Omit<JobDocument, keyof typeof WITHOUT_BULK>>(
+        { ...walk.indexed, ...walk.rest, ...idsIn(range) },
+        {
+          projection: WITHOUT_BULK,
+          sort: { _id: direction },
+          hint: walk.hint,
+          limit: query.limit + 1,
+          batchSize: query.limit + 1,
+          ...limit,
+        },
+      )
       .toArray(),
   )
   const items = found.slice(0, query.limit).map((document) => summaryOf(document, context.box))
@@ -85,30 +95,56 @@ function idRangeOf({ createdAfter, createdBefore, after, oldestFirst }: JobQuery
   }
 }
 
-/** The part of the query that an index answers, and the rest; null: there is no rest. */
-function splitQuery(query: JobQuery): {
+/** A part of an index in order of the ids, in which a list looks for its jobs. */
+interface Walk {
+  hint: JobIndex | typeof BY_ID.hint
+  /** What the index answers. */
   indexed: Filter<JobDocument>
+  range: Document
+  /** What is compared with each job; null: nothing. */
   rest: Filter<JobDocument> | null
-} {
-  const { endpoint, states = [], tag, dedupeKey, failureReason } = query
-  const placed: Filter<JobDocument> = {
-    ...(endpoint === undefined ? {} : { endpoint }),
-    ...(states.length > 0 ? { state: { $in: storedStates(states) } } : {}),
-  }
+}
+
+async function walkOf(context: MongoContext, query: JobQuery, deadline: Deadline): Promise<Walk> {
+  const { endpoint, tag, dedupeKey, failureReason } = query
+  const range = idRangeOf(query)
+  // A failure is of a dead job: a retry removes it.
+  const states = query.states ?? (failureReason === undefined ? [] : ['dead'])
+  const ofEndpoint = endpoint === undefined ? {} : { endpoint }
+  const inStates = states.length === 0 ? {} : { state: { $in: storedStates(states) } }
   const failed = failureReason === undefined ? {} : { failureReason }
+  const tagged = tag === undefined ? {} : { tags: tag }
   if (dedupeKey !== undefined) {
-    const rest = { ...placed, ...failed, ...(tag === undefined ? {} : { tags: tag }) }
-    return { indexed: { dedupeKey }, rest: orNull(rest) }
+    const rest = orNull({ ...ofEndpoint, ...inStates, ...failed, ...tagged })
+    return { hint: 'by_dedupe_key', indexed: { dedupeKey }, range, rest }
   }
-  if (tag !== undefined) return { indexed: { tags: tag }, rest: orNull({ ...placed, ...failed }) }
-  const indexed =
-    // With all states named, by_endpoint returns the jobs in the order of their ids.
-    endpoint !== undefined && states.length === 0
-      ? { ...placed, state: { $in: ALL_STATES } }
-      : failureReason !== undefined && states.length === 0
-        ? { ...placed, state: { $in: [...FINAL_STATES] } }
-        : placed
-  return { indexed, rest: orNull(failed) }
+  if (tag !== undefined) {
+    const rest = orNull({ ...ofEndpoint, ...inStates, ...failed })
+    return { hint: 'by_tag', indexed: tagged, range, rest }
+  }
+  if (states.length > 0 && states.every((state) => UNSUCCESSFUL.has(state))) {
+    const hint = endpoint === undefined ? 'unsuccessful' : 'unsuccessful_of_endpoint'
+    return { hint, indexed: { ...ofEndpoint, ...inStates }, range, rest: orNull(failed) }
+  }
+  if (states.length > 0 && states.every((state) => state === 'running')) {
+    const names = endpoint === undefined ? await namesToMerge(context, deadline) : [endpoint]
+    if (names !== null) {
+      const indexed = { endpoint: { $in: names }, state: 'running' as const }
+      return { hint: 'running', indexed, range, rest: orNull(failed) }
+    }
+  }
+  const hint = endpoint === undefined ? BY_ID.hint : 'by_endpoint'
+  return { hint, indexed: ofEndpoint, range, rest: orNull({ ...inStates, ...failed }) }
+}
+
+/** The endpoints with running jobs; null: more than MongoDB merges in order of the ids. */
+async function namesToMerge(context: MongoContext, deadline: Deadline): Promise<string[] | null> {
+  const names = await endpointsWith(context, 'running', deadline)
+  return names.length > MAX_MERGED ? null : names
+}
+
+function idsIn(range: Document): Filter<JobDocument> {
+  return Object.keys(range).length === 0 ? {} : { _id: range }
 }
 
 function orNull(filter: Filter<JobDocument>): Filter<JobDocument> | null {
@@ -124,22 +160,23 @@ function storedStates(states: JobState[]): StoredState[] {
 /** The id of the last index entry that a page may read; null: it may read all. */
 async function lastEntryOfPage(
   context: MongoContext,
-  indexed: Filter<JobDocument>,
-  range: Document,
+  { hint, indexed, range }: Walk,
   direction: 1 | -1,
   deadline: Deadline,
 ): Promise<string | null> {
-  const filter: Filter<JobDocument> = { ...indexed }
-  if (Object.keys(range).length > 0) filter._id = range
   const [last] = await run(deadline, (limit) =>
     context.jobs
-      .find(filter, {
-        projection: { _id: 1 },
-        sort: { _id: direction },
-        skip: MAX_ENTRIES_PER_PAGE - 1,
-        limit: 1,
-        ...limit,
-      })
+      .find(
+        { ...indexed, ...idsIn(range) },
+        {
+          projection: { _id: 1 },
+          sort: { _id: direction },
+          hint,
+          skip: MAX_ENTRIES_PER_PAGE - 1,
+          limit: 1,
+          ...limit,
+        },
+      )
       .toArray(),
   )
   return last?._id ?? null

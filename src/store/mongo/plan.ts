@@ -70,31 +70,6 @@ export function checkPlan(explained: Document, allowed: readonly PlanFault[] = [
   return findings.filter(({ fault }) => !allowed.includes(fault))
 }
 
-/**
- * The queries of a command, each as a command for `explain`: one update at a time, and the pipelines
- * of `$unionWith` one by one. Asked for the `executionStats` of a `$unionWith` with a `$project`,
- * mongod 6.0.5 ends with a segmentation fault.
- */
-export function explainableParts(command: Document): Document[] {
-  const { lsid, $db, $clusterTime, txnNumber, maxTimeMS, readConcern, writeConcern, ...rest } =
-    command
-  const { find, aggregate, update, delete: deletion, findAndModify, query, hint } = rest
-  if (findAndModify !== undefined) {
-    // It reaches its document as a find does.
-    return [{ find: findAndModify, filter: query, ...(hint === undefined ? {} : { hint }) }]
-  }
-  if (update !== undefined) {
-    return (rest.updates as Document[]).map((one) => ({ ...rest, updates: [one] }))
-  }
-  if (deletion !== undefined) {
-    return (rest.deletes as Document[]).map((one) => ({ ...rest, deletes: [one] }))
-  }
-  if (aggregate === undefined) return find === undefined ? [] : [rest]
-  const [own, unions] = splitPipeline(rest.pipeline)
-  const parts = unions.map(({ coll, pipeline }) => ({ aggregate: coll, pipeline, cursor: {} }))
-  return [{ ...rest, pipeline: own }, ...parts]
-}
-
 /** What a command would read, access by access. */
 export function accessesOf(explained: Document): PlannedAccess[] {
   return partsOf(explained).flatMap((part) => {
@@ -132,12 +107,6 @@ function findingsOf({ namespace, fields, stages, scans, counts }: PlannedAccess)
 /** The number of ranges that a scan skips between. */
 function rangesOf(bounds: Record<string, string[]>): number {
   return Object.values(bounds).reduce((product, intervals) => product * intervals.length, 1)
-}
-
-/** Its stages, and the pipelines that it unites with their results. */
-function splitPipeline(stages: Document[]): [Document[], Document[]] {
-  const unions = stages.flatMap(({ $unionWith }) => $unionWith ?? [])
-  return [stages.filter(({ $unionWith }) => $unionWith === undefined), unions]
 }
 
 /** On mongos, each shard has its own plan. */
@@ -340,7 +309,7 @@ function hasOrderedPlan(explained: Document): boolean {
  * Each pipeline of a `$unionWith` is explained alone: with `executionStats`, mongod 6.0.5 ends with
  * a segmentation fault on unions whose pipelines end in `$group`.
  */
-function explainableParts(command: Document): Document[] {
+export function explainableParts(command: Document): Document[] {
   const clean = Object.fromEntries(Object.entries(command).filter(([key]) => !ADDED.includes(key)))
   for (const list of ['updates', 'deletes']) {
     const changes = clean[list] as Document[] | undefined

@@ -61,15 +61,29 @@ interface SchemaRecord {
   schema: number
 }
 
+/** `cancelled` and `dead`, as a range: MongoDB 5.0 allows no list of values here. */
+const UNSUCCESSFUL = { state: { $gte: 'cancelled', $lte: 'dead' } } as const
+
 /**
  * By name. A changed definition needs a new name, and the old one goes to RETIRED: the new index is
  * created at the start, and `posthorn migrate` then drops the old one. Only the time to live may
  * change under one name.
+ *
+ * Each change of a job's state inserts and removes entries. Therefore the indexes that hold every
+ * job have no state in them, and the others are partial. These have the fields of their condition
+ * in the key: otherwise MongoDB reads each document to compare it (SERVER-28889).
  */
-const JOB_INDEXES = {
-  /** claim: an endpoint's due jobs by priority, then runAt; and `due(null)`, from name to name. */
+export const JOB_INDEXES = {
+  /**
+   * claim: an endpoint's due jobs by priority, then runAt, then id; and `due(null)`, from name to
+   * name. With its last fields, a claim chooses jobs without reading a document. To see that,
+   * explain the command of findCandidates with `executionStats`: totalDocsExamined is 0.
+   */
   claim: {
-    key: { endpoint: 1, state: 1, priority: -1, runAt: 1 },
+    key: {
+      ...{ endpoint: 1, state: 1, priority: -1, runAt: 1 },
+      ...{ _id: 1, expiresAt: 1, payloadBytes: 1 },
+    },
     options: { partialFilterExpression: { state: 'queued' } },
   },
   /** due(since): jobs that became due lately, and the job that is due next. */
@@ -94,12 +108,10 @@ const JOB_INDEXES = {
       partialFilterExpression: { state: 'queued', expiresAt: { $gt: new Date(0) } },
     },
   },
-  /** enqueue: one job for each key of an endpoint. */
-  idempotency: {
-    key: { endpoint: 1, idempotencyKey: 1 },
-    options: { unique: true, partialFilterExpression: { idempotencyKey: { $exists: true } } },
-  },
-  /** enqueue: the same for the keys that later requests added by the job's dedupe key. */
+  /**
+   * enqueue: one job for each idempotency key of an endpoint, whether it made the job or a later
+   * request added it by the job's dedupe key.
+   */
   keys: {
     key: { endpoint: 1, 'keys.key': 1 },
     options: { unique: true, partialFilterExpression: { 'keys.key': { $exists: true } } },
@@ -134,6 +146,11 @@ const JOB_INDEXES = {
     key: { state: 1, checkedAt: 1 },
     options: { partialFilterExpression: { state: 'blocked' } },
   },
+  /** counts of an endpoint, abandon: its blocked jobs. */
+  blocked_of_endpoint: {
+    key: { endpoint: 1, state: 1 },
+    options: { partialFilterExpression: { state: 'blocked' } },
+  },
   /** sweep: blocked jobs that expired. */
   blocked_expiry: {
     key: { expiresAt: 1, state: 1 },
@@ -149,10 +166,20 @@ const JOB_INDEXES = {
     key: { dedupeKey: 1, _id: -1 },
     options: { partialFilterExpression: { dedupeKey: { $exists: true } } },
   },
-  /** lists and counts of an endpoint; abandon and evict. */
-  by_endpoint: { key: { endpoint: 1, state: 1, _id: -1 }, options: {} },
-  /** lists by state over all endpoints. */
-  by_state: { key: { state: 1, _id: -1 }, options: {} },
+  /** lists of an endpoint. Those by a state that most jobs have are read from here, too. */
+  by_endpoint: { key: { endpoint: 1, _id: -1 }, options: {} },
+  /** lists and counts of running jobs, admission, evict. */
+  running: {
+    key: { endpoint: 1, state: 1, _id: -1 },
+    options: { partialFilterExpression: { state: 'running' } },
+  },
+  /** lists of dead or cancelled jobs over all endpoints. */
+  unsuccessful: { key: { state: 1, _id: -1 }, options: { partialFilterExpression: UNSUCCESSFUL } },
+  /** lists and counts of dead or cancelled jobs of an endpoint. */
+  unsuccessful_of_endpoint: {
+    key: { endpoint: 1, state: 1, _id: -1 },
+    options: { partialFilterExpression: UNSUCCESSFUL },
+  },
   /** lists by tag. */
   by_tag: {
     key: { tags: 1, _id: -1 },
@@ -164,6 +191,8 @@ const JOB_INDEXES = {
     options: { partialFilterExpression: { finishedAt: { $exists: true } } },
   },
 } as const satisfies Record<string, IndexDefinition>
+
+export type JobIndex = keyof typeof JOB_INDEXES
 
 const ENDPOINT_INDEXES = {
   /** sweep: endpoints being deleted. */

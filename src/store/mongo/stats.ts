@@ -7,8 +7,8 @@ import { type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import { notStored } from './deleted-endpoints.ts'
 import { QUEUED_STATES } from './job-document.ts'
 
-/** Names in one command, with five pipelines each. */
-const NAMES_PER_COMMAND = 12
+/** Names in one command, with six pipelines each. */
+const NAMES_PER_COMMAND = 10
 /**
  * Documents that are read for the oldest due job, by runAt. The first is not always the oldest: a
  * job that was blocked is due only since it was unblocked. If more than these were unblocked
@@ -69,7 +69,8 @@ function readStats(context: MongoContext, names: string[]): Promise<Found[]> {
 function pipelinesOf(endpoint: string, now: Date): Document[][] {
   const due = { endpoint, state: 'queued', priority: { $in: PRIORITIES }, runAt: { $lte: now } }
   return [
-    countOf(endpoint, 'queued', { endpoint, state: { $in: [...QUEUED_STATES] } }),
+    // State by state, because each has its own index.
+    ...QUEUED_STATES.map((state) => countOf(endpoint, 'queued', { endpoint, state })),
     countOf(endpoint, 'running', { endpoint, state: 'running' }),
     countOf(endpoint, 'dead', { endpoint, state: 'dead' }),
     countOf(endpoint, 'due', due),
@@ -95,8 +96,8 @@ function countOf(endpoint: string, figure: Figure, filter: Document): Document[]
 }
 
 function statsOfOne(found: Found[]): EndpointStats {
-  const of = (wanted: Found['figure']) => found.find(({ figure }) => figure === wanted)
-  const countedOf = (figure: Figure) => of(figure)?.count ?? 0
+  const of = (wanted: Found['figure']) => found.filter(({ figure }) => figure === wanted)
+  const countedOf = (figure: Figure) => of(figure).reduce((sum, { count = 0 }) => sum + count, 0)
   const figures = {
     queued: countedOf('queued'),
     due: countedOf('due'),
@@ -108,7 +109,7 @@ function statsOfOne(found: Found[]): EndpointStats {
     due: Math.min(figures.due, MAX_COUNT),
     running: Math.min(figures.running, MAX_COUNT),
     dead: Math.min(figures.dead, MAX_COUNT),
-    oldestDueAt: of('oldest')?.since?.getTime() ?? null,
+    oldestDueAt: of('oldest')[0]?.since?.getTime() ?? null,
     more: Object.values(figures).some((figure) => figure > MAX_COUNT),
   }
 }

@@ -99,7 +99,8 @@ function registerRotate(app: FastifyInstance, { store }: CommandRoutes): void {
     '/endpoints/:name/rotate-secret',
     {
       schema: {
-        summary: 'Replace the signing secret; the old one also signs until the overlap ends',
+        summary:
+          'Replace the signing secret; the old one also signs until the overlap ends, and alone for up to a second',
         params: nameParams,
         querystring: noQuery,
         headers: ifMatchHeaders,

@@ -73,7 +73,7 @@ function registerPut(app: FastifyInstance, { store, policy, publicUrl }: Endpoin
     '/endpoints/:name',
     {
       schema: {
-        summary: 'Create or replace an endpoint',
+        summary: 'Create or replace an endpoint; deliveries follow within a second',
         params: nameParams,
         querystring: noQuery,
         headers: writeHeaders,

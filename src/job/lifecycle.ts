@@ -85,14 +85,14 @@ export const LIFECYCLE = {
     from: ['running'],
     guards: ['holder'],
     to: 'running',
-    also: 'progress; for a job that awaits completion or was pulled, lease.expiresAt = the later of the stored one and now + extension',
+    also: 'progress; for a job that awaits completion or was pulled, lease.expiresAt = the later of the stored one and now + extension; for one whose response is not stored yet, the extension is kept for await',
     by: ['API'],
   },
   await: {
     from: ['running'],
     guards: ['holder', 'sending'],
     to: 'running',
-    also: 'phase = awaiting_completion, lease.expiresAt = the later of the stored one and the completion deadline',
+    also: 'phase = awaiting_completion, lease.expiresAt = the latest of the stored one, the completion deadline and the extension of a heartbeat',
     by: ['worker'],
   },
   succeed: {

@@ -103,6 +103,31 @@ describe.each(ENGINES)('a heartbeat on %s', (engine) => {
     expect((await jobOf(place.store, claimed.jobId)).progress?.value).toBe(10)
   })
 
+  test('that comes before the response is stored extends the deadline after it', async () => {
+    const { store } = place
+    const claimed = await enqueueAndClaim(store, {}, MINUTE_MS)
+    const asked = store.clock.now() + 5 * HOUR_MS
+    await beat(claimed, { extendMs: 5 * HOUR_MS })
+    await beat(claimed, { extendMs: 1_000 })
+    await beat(claimed)
+    expect(await leaseEnd(claimed)).toBe(claimed.claimedAt + MINUTE_MS)
+    await store.settle([acceptance(claimed, claimed.claimedAt + 2 * MINUTE_MS)])
+    expectAbout(await leaseEnd(claimed), asked)
+    expect(await leaseEnd(claimed)).toBeGreaterThanOrEqual(asked)
+    expect((await beat(claimed, { extendMs: 1_000 })).kind).toBe('applied')
+    expect(await leaseEnd(claimed)).toBeGreaterThanOrEqual(asked)
+  })
+
+  test('extends the deadline of its own attempt alone', async () => {
+    const { store } = place
+    const first = await enqueueAndClaim(store, {}, MINUTE_MS)
+    await beat(first, { extendMs: 5 * HOUR_MS })
+    await store.settle([laterAgain(store, first)])
+    const second = await claimOne(store, first.endpoint)
+    await store.settle([acceptance(second, second.claimedAt + 1_000)])
+    expect(await leaseEnd(second)).toBeLessThan(store.clock.now() + 4 * HOUR_MS)
+  })
+
   test('keeps the last progress until another is reported', async () => {
     const { store } = place
     const claimed = await accepted(HOUR_MS)

@@ -1,5 +1,6 @@
 // The SQLite store and its file: who may read it, what it keeps, and what is refused at the start
 // with which sentence.
+import { execFileSync } from 'node:child_process'
 import {
   chmodSync,
   existsSync,
@@ -42,6 +43,16 @@ afterEach(async () => {
   await Promise.all(opened.splice(0).map((store) => store.close()))
   rmSync(folder, { recursive: true, force: true })
 })
+
+/** Returns whether it could. */
+function mountDisk(at: string): boolean {
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', 'tmpfs', at], { stdio: 'ignore' })
+    return true
+  } catch {
+    return false
+  }
+}
 
 async function open(where = path, encryptionKeys: Buffer[] | null = null): Promise<Store> {
   const store = await openSqliteStore(where, { ...SETTINGS, encryptionKeys })
@@ -153,10 +164,25 @@ describe('a start is refused, with a sentence,', () => {
     db.close()
     await expectRefusal(
       new RegExp(
-        `has schema ${number}, and this version of Posthorn uses schema 8: start the version ` +
+        `has schema ${number}, and this version of Posthorn uses schema 9: start the version ` +
           'that wrote it, or name another store in STORE_URL$',
       ),
     )
+  })
+
+  test('when the disk is read-only', async ({ skip }) => {
+    const disk = join(folder, 'disk')
+    mkdirSync(disk)
+    skip(!mountDisk(disk), 'to mount takes root')
+    try {
+      await (await open(join(disk, 'posthorn.db'))).close()
+      execFileSync('mount', ['-o', 'remount,ro', disk])
+      await expect(open(join(disk, 'posthorn.db'))).rejects.toThrow(/the disk is read-only$/)
+      await expect(open(join(disk, 'new.db'))).rejects.toThrow(/read-only/)
+      await expect(open(join(disk, 'new', 'posthorn.db'))).rejects.toThrow(/read-only/)
+    } finally {
+      execFileSync('umount', [disk])
+    }
   })
 
   test('when the folder can not be made', async () => {

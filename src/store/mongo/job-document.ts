@@ -59,6 +59,8 @@ export interface JobDocument {
   claimedAt: Date | null
   /** Of a pulled job: the length of its lease, by which a heartbeat extends it. */
   pulledLeaseMs: number | null
+  /** By a heartbeat before the response: until when the lease lasts once it awaits completion. */
+  extendedTo?: Date | null
   /** Random for each write that adds no attempt, such as a release: identifies that write. */
   writeId: string | null
   progress: (Omit<Progress, 'at'> & { at: Date }) | null
@@ -177,6 +179,7 @@ const WITHOUT_LEASE = {
   leaseExpiresAt: null,
   claimedAt: null,
   pulledLeaseMs: null,
+  extendedTo: null,
 } as const
 
 /** The lease of a running job. In every other state these fields are null. */

@@ -159,12 +159,12 @@ async function writeHeartbeat(
 ): Promise<number | null> {
   const now = nowOf(context)
   const ownMs = phase === 'awaiting_completion' ? beat.completionTimeoutMs : pulledLeaseMs
+  const extendMs = beat.extendMs ?? ownMs
+  // While a request is in progress, only the renewals of its worker extend the lease.
+  const field = ownMs === null ? 'extendedTo' : 'leaseExpiresAt'
   const update: UpdateFilter<JobDocument> = {
     ...(beat.progress === null ? {} : { $set: { progress: { ...beat.progress, at: now } } }),
-    // While a request is in progress, only the renewals of its worker extend the lease.
-    ...(ownMs === null
-      ? {}
-      : { $max: { leaseExpiresAt: new Date(now.getTime() + (beat.extendMs ?? ownMs)) } }),
+    ...(extendMs === null ? {} : { $max: { [field]: new Date(now.getTime() + extendMs) } }),
     $inc: { version: 1 },
   }
   const written = await run(deadline, (limit) =>

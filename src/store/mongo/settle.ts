@@ -1,7 +1,7 @@
 // Settle: stores how attempts ended, as one batch of guarded updates, for holders and for the sweep
 // of jobs that awaited completion too long. A batch returns only how many updates matched: if not
 // all did, the outcome of each is read back, and superseded jobs are cancelled.
-import type { UpdateFilter } from 'mongodb'
+import type { Document, UpdateFilter } from 'mongodb'
 import type { Lease, Outcome } from '../../job/job.ts'
 import type { EventName } from '../../job/lifecycle.ts'
 import { eventIfSuperseded, isRepeat } from '../../job/settlement.ts'
@@ -30,7 +30,7 @@ export interface SettlementWrite extends Lease {
   event: EventName
   /** null: the attempt continues, awaiting completion. */
   outcome: Outcome | null
-  update: UpdateFilter<JobDocument>
+  update: UpdateFilter<JobDocument> | Document[]
   /** The result that the update names. */
   body?: BodyDocument | null
   /** The expiry that was read, if the guard compares it. */
@@ -127,12 +127,14 @@ function resultBody(settlement: Settlement, now: Date): BodyDocument | null {
   return newBody({ _id, endpoint }, Buffer.from(result), now.getTime())
 }
 
-function toAwaiting(until: Date, writeId: string): UpdateFilter<JobDocument> {
-  return {
-    $set: { phase: 'awaiting_completion', writeId },
-    $max: { leaseExpiresAt: until },
-    $inc: { version: 1 },
+/** Also what a heartbeat asked for before the response was stored. */
+function toAwaiting(until: Date, writeId: string): Document[] {
+  const fields = {
+    ...{ phase: 'awaiting_completion', writeId, extendedTo: null },
+    leaseExpiresAt: { $max: ['$leaseExpiresAt', '$extendedTo', until] },
+    version: { $add: ['$version', 1] },
   }
+  return [{ $set: fields }]
 }
 
 function stateChangeOf(

@@ -78,7 +78,8 @@ function meaningOf(
   if (code === IO_ERROR_SHM_SIZE) return MEANINGS[RESULT_CODES.full] ?? null
   const primary = code & 0xff
   if (BUGS.includes(primary)) return null
-  if (primary === RESULT_CODES.ioError && isOnReadOnlyDisk(path)) {
+  const mayBeReadOnly = primary === RESULT_CODES.ioError || primary === RESULT_CODES.cannotOpen
+  if (mayBeReadOnly && isOnReadOnlyDisk(path)) {
     return MEANINGS[RESULT_CODES.readOnly] ?? null
   }
   const unknown = { kind: 'disk_error', sentence: `does not work (SQLite result code ${code})` }
@@ -87,7 +88,8 @@ function meaningOf(
 
 /**
  * Linux makes a file system read-only after an error of its disk. SQLite reports that as an I/O
- * error, and access() may still report it as writable. Setting a time to its present value fails.
+ * error, and access() may still report it as writable. A disk that is mounted read-only has no place
+ * for the log, which SQLite cannot open then. Setting a time to its present value fails.
  */
 function isOnReadOnlyDisk(path: string): boolean {
   try {

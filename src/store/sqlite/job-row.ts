@@ -193,7 +193,7 @@ function otherValues(job: NewJob, acceptance: Acceptance): OtherValues {
 
 export const DROP_LEASE = `lease_id = null, worker_id = null, claimed_at = null, lease_boot = null,
   lease_mono = null, lease_ms = null, lease_wall = null, awaiting = 0, pulled_ms = null,
-  version = version + 1`
+  extended_to = null,  version = version + 1`
 
 /**
  * `effects_pending` is found in the same transaction (finish-effects.ts); the job is not purged

@@ -45,7 +45,9 @@ where id = $jobId`
 
 /** By the kind of holder: a worker renews the lease of an attempt that it sends. */
 export const HEARTBEAT = {
-  pushed: heartbeatSql('lease_wall = lease_wall'),
+  pushed: heartbeatSql(
+    'extended_to = coalesce(max(extended_to, $extendedTo), $extendedTo, extended_to)',
+  ),
   awaiting: heartbeatSql('lease_wall = max(lease_wall, $leaseWall)'),
   pulled: heartbeatSql(EXTEND_LEASE),
 } as const
@@ -140,11 +142,11 @@ function extensionBy(
   database: Database,
   { awaiting, pulled_ms }: LeaseRow,
   { extendMs, completionTimeoutMs }: Heartbeat,
-): [keyof typeof HEARTBEAT, Record<string, number>] {
+): [keyof typeof HEARTBEAT, Record<string, number | null>] {
   if (awaiting === 1) {
     return ['awaiting', { leaseWall: database.clock.now() + (extendMs ?? completionTimeoutMs) }]
   }
   return pulled_ms === null
-    ? ['pushed', {}]
+    ? ['pushed', { extendedTo: extendMs === null ? null : database.clock.now() + extendMs }]
     : ['pulled', extension(database, extendMs ?? pulled_ms)]
 }

@@ -67,6 +67,8 @@ create table jobs (
   awaiting integer not null default 0,
   -- The length of the lease if the job was pulled.
   pulled_ms integer,
+  -- By a heartbeat before the response: until when the lease lasts once the job awaits completion.
+  extended_to integer,
   timeout_ms integer,
   payload_bytes integer not null,
 
@@ -285,9 +287,9 @@ export interface Migration extends Step {
   sql: string
 }
 
-/** The first one creates a file. Numbers below 8 belong to versions that were never released. */
+/** The first one creates a file. Numbers below 9 belong to versions that were never released. */
 export const MIGRATIONS: readonly Migration[] = [
-  { number: 8, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
+  { number: 9, online: true, sql: JOBS + JOB_INDEXES + ENDPOINTS + RECORDS },
 ]
 
 /**

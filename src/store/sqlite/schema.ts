@@ -338,7 +338,9 @@ function stepsOf(
 
 function countRunningWorkers(db: DatabaseSync): number {
   const since = Date.now() - WORKER_RUNS_MS
-  const counted = db.prepare('select count(*) as count from workers where seen_at > ?').get(since)
+  const counted = db
+    .prepare('select count(*) as count from workers where seen_at > $since')
+    .get({ since })
   return counted?.count as number
 }
 

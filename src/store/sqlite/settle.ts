@@ -24,7 +24,8 @@ const BY_LEASE = ['jobId', 'fence', 'leaseId'] as const
 export const SETTLE = {
   await: inOrder<[...ByLease, leaseExpiresAt: number]>(
     [...BY_LEASE, 'leaseExpiresAt'],
-    `update jobs set awaiting = 1, lease_wall = max(lease_wall, $leaseExpiresAt, coalesce(extended_to, 0)),
+    `update jobs set awaiting = 1,
+    lease_wall = max(lease_wall, $leaseExpiresAt, coalesce(extended_to, 0)),
     lease_boot = null, lease_mono = null, version = version + 1
     where id = $jobId and ${guardOf('await')}`,
   ),

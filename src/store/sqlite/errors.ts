@@ -88,8 +88,8 @@ function meaningOf(
 
 /**
  * Linux makes a file system read-only after an error of its disk. SQLite reports that as an I/O
- * error, and access() may still report it as writable. On a disk that is mounted read-only it cannot
- * open its log. Setting a time to its present value fails.
+ * error, and access() may still report it as writable. On a disk that is mounted read-only SQLite
+ * cannot open its log. Setting a time to its present value fails.
  */
 function isOnReadOnlyDisk(path: string): boolean {
   try {

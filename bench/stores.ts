@@ -1,4 +1,5 @@
-// A store for a row: a file in the folder of the run, or a database of the run's MongoDB.
+// The store that a row of the benchmark uses: a file in the folder of the run, or a database in the
+// MongoDB of the run.
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync } from 'node:fs'
 import { join } from 'node:path'

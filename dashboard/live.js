@@ -1,21 +1,22 @@
-// Looking again and again, but only while somebody looks: what is shown stays true.
+// Reads data again at an interval while the tab is visible, so that the page stays up to date.
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { connection, Unreachable } from './api.js'
 
 const TICK_MS = 1_000
-/** After no answer. */
+/** The interval after a request that got no response. */
 const AGAIN_MS = 2_000
-/** However slow the store is, this page asks it for for a sixth of its time at most. */
+/** However slow the store is, requests of this page take at most a sixth of the time. */
 const REST_PER_LOOK = 5
 
 /**
- * What `load` gave last, looked at anew every so often while the tab is visible. `load` gets what it
- * gave before, and gives the same back when nothing has changed.
+ * The latest result of `load`, which is called at an interval while the tab is visible. `load` gets
+ * its last result, and returns the same object if nothing has changed.
  *
  * @template T
  * @param {(before: T | null, signal: AbortSignal) => Promise<T>} load rejects within a deadline
  * @param {number | null} everyMs null: only once
- * @param {unknown[]} on what it depends on: another value begins anew
+ * @param {unknown[]} on the values that `load` depends on: a changed one discards the earlier
+ * result
  * @returns {{data: T | null, error: Error | null, refresh: () => void}}
  */
 export function useLive(load, everyMs, on) {
@@ -61,7 +62,7 @@ export function useLive(load, everyMs, on) {
           : { on: identity, data, error },
       )
       const { everyMs } = latest.current
-      // What takes long is asked for less often.
+      // A slow request is repeated less often.
       const leastMs = (performance.now() - startedAt) * REST_PER_LOOK
       if (isWanted) timer = setTimeout(look)
       else if (error instanceof Unreachable) timer = setTimeout(look, AGAIN_MS)
@@ -82,7 +83,7 @@ export function useLive(load, everyMs, on) {
   return { data: shown.data, error: shown.error, refresh: () => refresh.current() }
 }
 
-/** Draws again whenever the connection changes. */
+/** Renders again whenever the connection changes. */
 export function useConnection() {
   const [, setCount] = useState(0)
   useEffect(() => {
@@ -101,7 +102,7 @@ setInterval(() => {
   if (!document.hidden) for (const draw of tickers) draw()
 }, TICK_MS)
 
-/** Draws again each second, so that "12 s ago" stays true. */
+/** Renders again each second, so that "12 s ago" stays true. */
 export function useTick() {
   const [, setCount] = useState(0)
   useEffect(() => {

@@ -1,4 +1,4 @@
-// The first page: what is wrong, and how every endpoint and worker is.
+// The first page: the problems, and the state of every endpoint and worker.
 import { html } from 'htm/preact'
 import { useState } from 'preact/hooks'
 import { addressOf } from './address.js'
@@ -9,19 +9,19 @@ import { Empty, Foreign, State, Waiting, When } from './parts.js'
 import { explainStuck, isStuck, lateMs, problemsIn, shownState } from './problems.js'
 import { counted, figure, span, withInstants } from './words.js'
 
-/** The API itself looks no more often. */
+/** The API itself does not count more often. */
 const EVERY_MS = 5_000
-/** The page waits so long for the reasons of what is stuck. */
+/** The page waits at most this long for the reasons why endpoints are stuck. */
 const EXPLAINED_WITHIN_MS = 2_000
-/** Of an endpoint that was made since the figures were read. */
+/** The figures of an endpoint that was created after they were read. */
 const UNREAD = { ended: undefined, durationBounds: [] }
 const ROWS_SHOWN = 50
-/** So that the table below stays in sight. */
+/** More would push the table below out of sight. */
 const PROBLEMS_SHOWN = 5
 
 /**
- * All that the page shows, so that nothing of it comes late and moves the rest: one look at all
- * endpoints, whose figures of the last hour and whose reasons are kept for a while.
+ * Reads everything that the page shows at once, so that nothing appears late and moves the rest.
+ * The figures of the last hour and the reasons are kept for a while.
  *
  * @param {any} before @param {AbortSignal} signal
  */
@@ -43,7 +43,7 @@ async function readOverview(before, signal) {
   return { ...shown, lastHour: new Map(figures), readAtMs: performance.now() }
 }
 
-/** The reasons; where they take long those of before, for the page is needed. */
+/** The reasons. If they take long, the earlier ones, so that the page is not delayed. */
 async function explainedInTime(stuck, before = new Map(), signal) {
   const late = new Promise((resolve) => setTimeout(resolve, EXPLAINED_WITHIN_MS, before))
   return Promise.race([explainStuck(stuck, signal).catch(() => before), late])
@@ -67,7 +67,7 @@ export function Overview() {
 }
 
 function Problems({ problems }) {
-  // Only what is new is read out, not each figure that changes.
+  // Screen readers announce only new problems, not each figure that changes.
   const news = problems.map(({ endpoint }) => `${endpoint ?? 'worker'}: trouble`).join(', ')
   return html`<section class="problems" aria-label="What is wrong">
     <span class="hidden" role="status">${news}</span>
@@ -146,7 +146,7 @@ function Endpoints({ endpoints, isCut, lastHour }) {
   </section>`
 }
 
-/** Endpoints that are gone, and whose dead jobs are not. */
+/** Deleted endpoints that still have dead jobs. */
 function Deleted({ endpoints }) {
   if (endpoints.length === 0) return null
   const links = endpoints.slice(0, ROWS_SHOWN).map(({ name, dead }) => {
@@ -159,7 +159,7 @@ function Deleted({ endpoints }) {
   </section>`
 }
 
-/** Those that need somebody come first. */
+/** Endpoints that need attention come first. */
 function rankOf(row, lastHour) {
   if (isStuck(row)) return 1 + lateMs(row)
   const { state } = shownState(row.state, sumOf(lastHour.get(row.name) ?? UNREAD))

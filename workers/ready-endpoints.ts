@@ -1,10 +1,11 @@
 // Which endpoints to claim jobs from. An endpoint is ready from when one of its jobs becomes due
 // until a claim returns fewer jobs than it asked for. An endpoint that is paused, throttled or at a
-// limit is deferred: it becomes ready again after a time, because no job of it becomes due. A look
-// is one query, however many endpoints there are.
+// limit is deferred: it becomes ready again after a time. Its jobs are due already, so no job that
+// becomes due would make it ready. A look, which asks the store for endpoints with due jobs, is one
+// query for all endpoints.
 import type { Due, Store } from '../src/store/store.ts'
 
-/** Each look reaches back this far before the last one: a slow write shows its job late. */
+/** Each look covers this much time before the last one, because a slow write shows its job late. */
 const OVERLAP_MS = 5_000
 /** How often a look covers all queued jobs. It finds released jobs, whose runAt is old. */
 const FULL_LOOK_INTERVAL_MS = 10_000

@@ -6,7 +6,7 @@ import type { Store, WorkerReport } from '../src/store/store.ts'
 
 /** A worker that misses two reports no longer counts as live (src/store/worker-liveness.ts). */
 const INTERVAL_MS = 2_000
-/** Reports take at most this share of the time: a slow store has jobs to settle. */
+/** Reports take at most this share of the time, so that a slow store has time to settle jobs. */
 const REPORT_SHARE = 1 / 10
 /** Even on a slow store the next report is stored within this time, so the worker stays live. */
 const MAX_INTERVAL_MS = 4_000

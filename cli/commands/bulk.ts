@@ -115,7 +115,7 @@ function failureReasonFrom(text: string | undefined): JobFilter['failureReason']
 }
 
 function notRetriedText(count: number): string {
-  return `${count} were not retried: a job that they depend on is dead, cancelled or deleted. A retry by id runs a job without waiting for it.`
+  return `${count} were not retried: a job that they depend on is dead, cancelled or deleted. To run such a job without waiting for that one, retry it by id.`
 }
 
 /** If one job is refused, the others are changed all the same. */

@@ -25,7 +25,7 @@ export interface ConnectionLimits {
    */
   strangers: number
   strangersOfAddress: number
-  /** All connections. Enough for the waits of all clients (jobs/waits.ts). */
+  /** Limit of all connections. It leaves room for every request that waits (jobs/waits.ts). */
   connections: number
 }
 

@@ -114,7 +114,7 @@ export const FIELD_MEANINGS: Record<string, string> = {
   running: 'running jobs',
   'counts.more': 'a count of 10000 means more',
   'postEndpointsByNameRotateSecret.overlap': 'how long the old secret also signs',
-  force: 'true: also while jobs or schedules use it; its jobs become dead',
+  force: 'true: delete the endpoint even if jobs or schedules use it; its jobs become dead',
 
   // Schedules.
   cron: 'five fields or @daily and similar; exactly one of cron and every',

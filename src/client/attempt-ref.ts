@@ -23,11 +23,13 @@ export type AttemptVerb = 'complete' | 'fail' | 'heartbeat'
 export function attemptCall(ref: AttemptRef, verb: AttemptVerb): { path: string; token: string } {
   const isUrl = typeof ref === 'string' || ref instanceof URL
   if (!isUrl && (typeof ref !== 'object' || ref === null)) {
-    throw new TypeError(`to ${verb} an attempt, its URL, or its job's id and its token, is needed`)
+    throw new TypeError(
+      `to ${verb} an attempt, give its ${verb}Url, or the id and the token of the job`,
+    )
   }
   const { jobId, token } = isUrl ? read(ref, verb) : of(ref)
   if (typeof token !== 'string' || !/^[\x21-\x7e]+$/.test(token)) {
-    throw new TypeError(`to ${verb} an attempt, its token is needed`)
+    throw new TypeError(`to ${verb} an attempt, give its token`)
   }
   return { path: `/jobs/${segment(jobId)}/${verb}`, token }
 }

@@ -45,7 +45,7 @@ export interface ScheduleSummary {
   metadata: Record<string, string>
   /** Values are masked. */
   headers: Record<string, string>
-  /** null: none; absent: the endpoint's. */
+  /** null: no notice; absent: `onFinish` of the endpoint applies. */
   onFinish?: { endpoint: string; states: FinalState[] } | null
   createdAt: string
   updatedAt: string

@@ -12,7 +12,7 @@ import type { MinuteStatsBuffer } from './minute-stats-buffer.ts'
 
 /** A process that is killed loses the statistics of at most this time. */
 const INTERVAL_MS = 5_000
-/** Reports take at most this share of the time: a slow store has jobs to settle. */
+/** Reports take at most this share of the time, so that a slow store has time to settle jobs. */
 const REPORT_SHARE = 1 / 20
 /** Even on a slow store, the statistics that a killed process loses are limited. */
 const MAX_REST_MS = 20_000

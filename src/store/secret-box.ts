@@ -87,7 +87,7 @@ export function createSecretBox(keys: Buffer[], keyHolder = 'ENCRYPTION_KEY'): S
 
 function adviceFor(keyHolder: string): string {
   return keyHolder === 'ENCRYPTION_KEY'
-    ? 'add that key to it, after the first and a comma'
+    ? 'add that key to the end of ENCRYPTION_KEY, separated by a comma'
     : 'restore the key file that belongs to this store, or set ENCRYPTION_KEY to its key'
 }
 

@@ -1,4 +1,4 @@
-// Why a store cannot be used: now, or as it is.
+// The errors of a store: it is unavailable now, or it is unusable until somebody changes it.
 import type { Endpoint } from '../endpoint/endpoint.ts'
 
 /** Why a store cannot be used now, in words for a client: no path, no text of a driver. */
@@ -29,13 +29,14 @@ export class StoreUnavailable extends Error {
 }
 
 /**
- * The store can not be used as it is: a wrong file, a newer schema, a wrong key. Ends the start.
+ * The store cannot be used until somebody changes a setting or the store: the file is wrong, the
+ * schema is newer, or the key is wrong. The process does not start.
  */
 export class StoreUnusable extends Error {
   override readonly name = 'StoreUnusable'
 }
 
-/** No key opens what is encrypted. */
+/** No key of this process decrypts the value. */
 export class Undecryptable extends StoreUnusable {
   /** What it belongs to: the name of an endpoint or a schedule, or the id of a job. */
   readonly owner: string
@@ -46,11 +47,14 @@ export class Undecryptable extends StoreUnusable {
   }
 }
 
-/** The endpoint, for what needs its secrets or headers. Throws Undecryptable without them. */
+/**
+ * Returns the endpoint to code that needs its secrets or headers. Throws Undecryptable if no key
+ * decrypts them.
+ */
 export function decrypted(endpoint: Endpoint): Endpoint {
   if (endpoint.undecryptable === null) return endpoint
   throw new Undecryptable(endpoint.undecryptable, endpoint.name)
 }
 
-/** A setting beside STORE_URL is missing, or names what must not be used. */
+/** A setting other than STORE_URL is missing, or names something that must not be used. */
 export class SettingUnusable extends StoreUnusable {}

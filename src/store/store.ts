@@ -341,15 +341,16 @@ export interface SettleOptions {
 }
 
 /**
- * `already_applied`: this very settlement was stored before, and its answer was lost. Known by
- * fence, lease id and outcome of an attempt among the last; the event must be the same too, but
- * that handlers' failures (outcome `failed`) may have led to reschedule or bury.
+ * `already_applied`: the store has this settlement from an earlier write whose response was lost.
+ * One of the stored attempts has the same fence, lease id and outcome, and was ended by the same
+ * event. One exception: a failure that a handler reported (outcome `failed`) may have led to
+ * reschedule or to bury.
  */
 export type SettleResult = 'applied' | 'already_applied' | 'lease_lost'
 export type RenewResult = 'applied' | 'lease_lost'
 
 export interface Heartbeat {
-  /** null: what was said before stays. */
+  /** null: the earlier progress stays. */
   progress: Omit<Progress, 'at'> | null
   /** null: completionTimeoutMs of one that awaits completion, its own lease of a pulled one. */
   extendMs: number | null
@@ -518,7 +519,7 @@ export const MAX_KEYS = 1_000
 export const KEY_SCOPES = ['enqueue', 'work', 'admin'] as const
 export type KeyScope = (typeof KEY_SCOPES)[number]
 
-/** An API key: never itself, only its SHA-256. */
+/** An API key. The store has only the SHA-256 of the key itself. */
 export interface StoredKey {
   id: string
   name: string

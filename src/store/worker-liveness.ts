@@ -2,25 +2,25 @@
 import type { WorkerRecord } from './store.ts'
 
 /**
- * A worker reports every 2 s: one that missed two reports is taken for dead. Together with the
- * age of the statistics in which that is shown (queue-snapshot.ts) this is to stay below 10 s
- * (D14).
+ * A worker reports every 2 s, so one that missed two reports counts as dead. GET /stats shows that
+ * after its snapshot expired (queue-snapshot.ts); both times together are below 10 s.
  */
 const WORKER_LIVE_MS = 5_000
 
 /** @param now by the store's clock */
 export function isLive(worker: WorkerRecord, now: number): boolean {
-  // One that was seen in the future was seen before the clock was set back.
+  // A worker that was seen in the future reported before the clock was set back.
   return Math.abs(now - worker.seenAt) < WORKER_LIVE_MS
 }
 
 /**
- * Whether a worker can open what is encrypted here: one that cannot claims nothing.
+ * Whether a worker has the key with which this process encrypts. A worker without it delivers
+ * nothing.
  *
  * @param keyIds of the process that asks
  */
 export function hasKey(worker: WorkerRecord, [current]: string[]): boolean {
-  // One that had no need of a key yet reads the key file once there is one.
+  // A worker without a key reads the key file as soon as it exists.
   return current === undefined || worker.keyIds.length === 0 || worker.keyIds.includes(current)
 }
 

@@ -419,7 +419,7 @@ export function storedOrThrow(result: EnqueueResult, job: NewJob): Stored {
     case 'id_taken':
       throw new AppError(
         'invalid_request',
-        `_id: job ${result.jobId} was not made from this document; use each _id once, and no id of another job`,
+        `_id: job ${result.jobId} was not made from this document; give each document a unique _id that is not the id of another job`,
       )
     case 'unknown_endpoint':
       throw unknownEndpoint(job.endpoint)

@@ -175,7 +175,10 @@ const summaryFields = {
     .object({ endpoint: z.string(), states: z.array(z.string()) })
     .nullable()
     .optional()
-    .meta({ description: 'null: none; absent: the endpoint’s' }),
+    .meta({
+      description:
+        'the endpoint that gets a notice when a job is final; null: none; absent: onFinish of the endpoint',
+    }),
   createdAt: z.iso.datetime(),
   updatedAt: z.iso.datetime(),
   version: z.int(),

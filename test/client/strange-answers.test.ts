@@ -215,7 +215,7 @@ describe('what a caller gave', () => {
     for (const [i, call] of wrong.entries()) {
       const error = (await call().catch((reason) => reason)) as Error
       expect([i, error]).toEqual([i, expect.any(TypeError)])
-      expect(error.message).toMatch(/null|not an id|its token/)
+      expect(error.message).toMatch(/null|not an id|token/)
     }
     for (const option of ['url', 'key', 'timeoutMs', 'maxTries', 'fetch']) {
       const options = { url: server.url, [option]: none }
@@ -250,8 +250,11 @@ describe('what a caller gave', () => {
       [() => one.edit('job_1'), /^change is undefined/],
       [() => one.cancelMany(), /^filter is undefined/],
       [() => one.get('job_1', { signal: {} }), /^signal is not an AbortSignal$/],
-      [() => one.complete(null), /^to complete an attempt, its URL, or its job's id and its token/],
-      [() => one.heartbeat(7), /^to heartbeat an attempt, its URL/],
+      [
+        () => one.complete(null),
+        /^to complete an attempt, give its completeUrl, or the id and the token of the job/,
+      ],
+      [() => one.heartbeat(7), /^to heartbeat an attempt, give its heartbeatUrl/],
       [() => one.fail(attempt), /^failure is undefined/],
       [() => one.heartbeat(attempt, null), /^beat is null/],
       [() => one.endpoints.put('a'), /^settings is undefined/],

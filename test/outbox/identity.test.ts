@@ -127,7 +127,7 @@ it('a document with the _id of an earlier one and other content is set aside, an
   ])
   for (const { posthornError } of found) {
     expect(posthornError.reason).toBe('invalid_request')
-    expect(posthornError.message).toMatch(/^_id: job job_.* was not made from this document; use/)
+    expect(posthornError.message).toMatch(/^_id: job job_.* was not made from this document; give/)
   }
 })
 

@@ -128,7 +128,8 @@ describe('a job whose document is still there', () => {
     await fixture.job(document._id, 'succeeded')
     await fixture.untilMoved()
     await worker.stop('SIGKILL')
-    // As a worker leaves it that was killed between its two writes, while the job went on.
+    // A worker that was killed between its two writes leaves this state, if the job went on
+    // meanwhile.
     await outbox.insertOne({ ...document })
     await store
       .collection(COLLECTIONS.jobs)

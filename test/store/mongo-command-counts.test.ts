@@ -81,7 +81,7 @@ it('a claim of 100 jobs within a limit costs 6 commands', async () => {
   await enqueueMany(store, endpoint, BATCH + 1)
   const shares = [{ endpoint, limit: BATCH }]
   const holder = holderOf({ leaseMs: 30_000 })
-  // What the endpoint is like is looked up by the first claim, and remembered for a moment.
+  // The first claim reads the settings of the endpoint; the store then caches them for a moment.
   await store.claim([{ endpoint, limit: 1 }], 1, holder)
 
   const { result, count } = await commandsOf(() => store.claim(shares, BATCH, holder))

@@ -189,7 +189,7 @@ describe('a sort in memory', () => {
 })
 
 describe('a field that the query names', () => {
-  // What mongod does with { endpoint, 'keys.key': { $in: […], $exists: true } }: SERVER-12281.
+  // mongod plans { endpoint, 'keys.key': { $in: […], $exists: true } } like this (SERVER-12281).
   const keys = (direction: string[]) =>
     explainedFind(
       {

@@ -139,7 +139,7 @@ async function useLimitsAndHealth(store: Store): Promise<void> {
   await store.rotateSecret(first, newSecret(), 1_000)
 }
 
-/** Those that wait, fail and go on by what another job has come to. */
+/** Verbs for jobs that another job unblocks, makes dead or notifies when it becomes final. */
 async function useAftermath(store: Store): Promise<void> {
   const told = await addEndpoint(store)
   const endpoint = await addEndpoint(store)

@@ -294,8 +294,8 @@ async function setAside(outbox: OpenedOutbox, refused: RefusedDocument[]): Promi
 }
 
 /**
- * Documents whose `_id` another rejected document has, each with a different `_id` that is the same
- * when the move is repeated.
+ * Finds the documents whose `_id` is already the `_id` of a different rejected document. Returns a
+ * new `_id` for each, derived from its content, so that a repeated move uses the same one.
  */
 async function otherDocuments(
   { waiting, rejected }: OpenedOutbox,

@@ -75,9 +75,10 @@ const UNSUCCESSFUL = { state: { $gte: 'cancelled', $lte: 'dead' } } as const
  */
 export const JOB_INDEXES = {
   /**
-   * claim: an endpoint's due jobs by priority, then runAt, then id; and `due(null)`, from name to
-   * name. With its last fields, a claim chooses jobs without reading a document. To see that,
-   * explain the command of findCandidates with `executionStats`: totalDocsExamined is 0.
+   * claim: an endpoint's due jobs by priority, then runAt, then id; and `due(null)`, which goes
+   * from one endpoint's name to the next. With its last fields, a claim chooses jobs without
+   * reading a document. To see that, explain the command of findCandidates with `executionStats`:
+   * totalDocsExamined is 0.
    */
   claim: {
     key: {

@@ -66,7 +66,7 @@ interface SqliteClock extends StoreClock {
 
 interface Connection {
   readonly commandCount: number
-  /** Prepares each text once. */
+  /** Prepares each SQL text once. */
   statement(sql: string): StatementSync
   ordered<Values extends SQLInputValue[]>(sql: OrderedSql<Values>): OrderedStatement<Values>
   read<T>(body: () => T): Promise<T>

@@ -14,6 +14,7 @@ import { longestOverlapMs, type Redelivery, redeliveryOf } from './invariants/re
 import { judgeSameBytes } from './invariants/same-bytes.ts'
 import { judgeSecrets } from './invariants/secrets.ts'
 import { judgeSendsAfterEnd } from './invariants/sends-after-end.ts'
+import { judgeUnsentAttempts } from './invariants/unsent-attempts.ts'
 
 const JUDGES: Record<InvariantId, Judge> = {
   I1: judgeAccepted,
@@ -28,6 +29,7 @@ const JUDGES: Record<InvariantId, Judge> = {
   I10: judgeDueTimes,
   I11: judgeSecrets,
   I12: judgePayloads,
+  I13: judgeUnsentAttempts,
 }
 
 /** This many violations of an invariant are described; of the others only the number is. */

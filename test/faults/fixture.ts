@@ -17,7 +17,12 @@ import {
 } from './history.ts'
 import { readRecords } from './records.ts'
 import { createSeededRandom, type SeededRandom } from './seeded-random.ts'
-import { mongoFixture, type StoreFixture, sqliteFixture } from './store-fixture.ts'
+import {
+  mongoFixture,
+  replicaSetFixture,
+  type StoreFixture,
+  sqliteFixture,
+} from './store-fixture.ts'
 import { createWorkClient, type WorkClient } from './work-client.ts'
 import { startWorkReceiver, type WorkReceiver } from './work-receiver.ts'
 
@@ -29,6 +34,8 @@ export interface FixtureSettings extends RunSettings {
   endpoint?: Partial<EndpointFacts>
   /** SQLite only: on a small file system of its own. */
   isSmallDisk?: boolean
+  /** MongoDB only: a replica set that has elections. */
+  isReplicaSet?: boolean
 }
 
 /** A process of the run, with its name in the log of faults. */
@@ -86,10 +93,19 @@ const DRAIN_DEADLINE_MS = 120_000
 const canary = (what: string) => `canary-${what}-${randomBytes(18).toString('hex')}`
 
 export async function openFixture(
-  { engine, seed, env = {}, endpoint = {}, isSmallDisk = false, ...settings }: FixtureSettings,
+  {
+    engine,
+    seed,
+    env = {},
+    endpoint = {},
+    isSmallDisk,
+    isReplicaSet,
+    ...settings
+  }: FixtureSettings,
   mongo: RunningMongo | null,
 ): Promise<Fixture> {
-  const store = mongo === null ? sqliteFixture(isSmallDisk) : await mongoFixture(mongo)
+  const openMongo = isReplicaSet ? replicaSetFixture : mongoFixture
+  const store = mongo === null ? sqliteFixture(isSmallDisk ?? false) : await openMongo(mongo)
   const receiver = await startWorkReceiver()
   const apiKey = canary('key')
   const headerValue = canary('header')

@@ -1,5 +1,6 @@
-// Single corruptions of a synthetic history that violate I6 to I12: something is too late, too
+// Single corruptions of a synthetic history that violate I6 to I13: something is too late, too
 // early, or wrong.
+import type { Fault } from './history.ts'
 import { type Damage, first, last, moveBy, seen } from './history-corruptions.ts'
 import { hashOf, type SyntheticHistory, type SyntheticJob } from './synthetic-history.ts'
 
@@ -202,6 +203,23 @@ const WHAT_IS_SENT: Damage[] = [
     ...{ breaks: 'I12', what: 'a cancelled job lacks its payload', fate: 'cancelled_waiting' },
     do({ record }) {
       record.hasPayload = false
+    },
+  },
+  {
+    ...{ breaks: 'I13', what: 'an attempt is lost that was not sent', fate: 'killed_unsent' },
+    do(job, history) {
+      forgetFaults(history, job)
+    },
+  },
+  {
+    ...{
+      breaks: 'I13',
+      what: 'an unsent attempt is lost by a short election',
+      fate: 'killed_unsent',
+    },
+    do(job, history) {
+      const kill = history.faults.find(({ target }) => target === workerOf(job))
+      Object.assign(kill as Fault, { kind: 'election', target: 'store' })
     },
   },
 ]

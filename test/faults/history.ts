@@ -108,6 +108,7 @@ export type FaultKind =
   | 'store_slow'
   | 'store_locked'
   | 'slow_writes'
+  | 'election'
   | 'disk_full'
   | 'receiver'
 
@@ -170,6 +171,7 @@ export const INVARIANTS = {
   I10: 'never before it is due, and retries as far apart as the policy says',
   I11: 'no planted secret stands in any log, answer, metric or dump',
   I12: 'every stored job has its payload',
+  I13: 'no attempt is lost whose request was not sent, but by a fault of most of its lease',
 } as const
 export type InvariantId = keyof typeof INVARIANTS
 

@@ -5,6 +5,7 @@ import { calm } from './rounds/calm.ts'
 import { clocks } from './rounds/clocks.ts'
 import { commandRaces } from './rounds/command-races.ts'
 import { deadWorkers } from './rounds/dead-workers.ts'
+import { elections } from './rounds/elections.ts'
 import { freezes } from './rounds/freezes.ts'
 import { frozenSends } from './rounds/frozen-sends.ts'
 import { fullDisk } from './rounds/full-disk.ts'
@@ -38,6 +39,7 @@ export const ROUNDS: readonly Round[] = [
   commandRaces,
   restarts,
   storeOutages,
+  elections,
   ...slowStores,
   fullDisk,
 ]

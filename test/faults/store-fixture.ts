@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
+import { type ElectionProxy, startElectionProxy } from '../support/election-proxy.ts'
 import { databaseUrl, type RunningMongo } from '../support/mongo.ts'
 import { type MongoProxy, startMongoProxy } from '../support/mongo-proxy.ts'
 import { dropDatabase, rawTextOf, rawTextOfDatabase } from '../support/raw-store.ts'
@@ -42,10 +43,22 @@ export interface StoreFixture {
   fillDisk: (() => Promise<Restore>) | null
   /** The path of the workers, to lose single responses; MongoDB only. */
   workerProxy: MongoProxy | null
+  /** MongoDB as a replica set only; else null. */
+  elections: Elections | null
   apiProxy: MongoProxy | null
   /** Everything that is stored, as someone who steals the disk could read it. */
   rawText(): Promise<string>
   remove(): Promise<void>
+}
+
+export interface Elections {
+  /**
+   * Begins an election at the next request of the API or of the workers that holds this text: the
+   * server executes it, but does not confirm that a majority has it. Resolves when it has begun.
+   *
+   * @param isCrash all connections end, too
+   */
+  beginAt(side: 'api' | 'worker', text: string, forMs: number, isCrash: boolean): Promise<void>
 }
 
 const DISK_SIZE = '64m'
@@ -84,6 +97,7 @@ export function sqliteFixture(isSmallDisk: boolean): StoreFixture {
 
   return {
     ...{ apiUrl: url, workerUrl: url, filePath, workerProxy: null, apiProxy: null },
+    elections: null,
     ...{ cutOffWorkers: lock, cutOffAll: lock, slow: null, crash: null },
     siblingUrl: `sqlite:${join(folder, SIBLING)}`,
     slowWrites: (ms) => holdLocks([filePath, join(folder, SIBLING)], ms),
@@ -128,6 +142,7 @@ export async function mongoFixture(server: RunningMongo): Promise<StoreFixture> 
   }
   return {
     ...{ apiUrl: apiProxy.url, workerUrl: workerProxy.url, filePath: null, apiProxy, workerProxy },
+    elections: null,
     async cutOffWorkers() {
       workerProxy.stall()
       return async () => workerProxy.restore()
@@ -158,6 +173,46 @@ export async function mongoFixture(server: RunningMongo): Promise<StoreFixture> 
       await dropDatabase(url)
       await dropDatabase(siblingUrl)
       for (const proxy of [...both, siblingProxy]) await proxy.stop()
+    },
+  }
+}
+
+/** The same, of a replica set whose primary changes; no other fault is possible. */
+export async function replicaSetFixture(server: RunningMongo): Promise<StoreFixture> {
+  const url = databaseUrl(server.url, `faults-${randomBytes(6).toString('hex')}`)
+  // As the driver of a user looks at a member: not more often than each half second.
+  const monitoring = 'heartbeatFrequencyMS=1000'
+  const api = await startElectionProxy(url, monitoring)
+  const worker = await startElectionProxy(url, monitoring)
+  const proxies = [api, worker]
+  const impossible = () => Promise.reject(new Error('only elections are possible here'))
+  return {
+    ...{ apiUrl: api.url, workerUrl: worker.url, filePath: null, apiProxy: null },
+    ...{ workerProxy: null, slow: null, crash: null, fillDisk: null, siblingUrl: url },
+    ...{ cutOffWorkers: impossible, cutOffAll: impossible, slowWrites: impossible },
+    elections: {
+      beginAt(side, text, forMs, isCrash) {
+        const [own, other] = (side === 'api' ? [api, worker] : [worker, api]) as [
+          ElectionProxy,
+          ElectionProxy,
+        ]
+        own.electionMs = forMs
+        return new Promise((resolve) => {
+          own.decide = (_, message) => {
+            if (!message.includes(text)) return null
+            own.decide = () => null
+            other.stepDown(forMs, isCrash)
+            resolve()
+            if (isCrash) return { kind: 'unanswered' }
+            return { kind: 'unconfirmed', by: 'InterruptedDueToReplStateChange' }
+          }
+        })
+      },
+    },
+    rawText: () => rawTextOfDatabase(url),
+    async remove() {
+      await dropDatabase(url)
+      for (const proxy of proxies) await proxy.stop()
     },
   }
 }

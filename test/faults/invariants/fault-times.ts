@@ -67,10 +67,10 @@ function longestOf(freezes: Fault[], worker: string | null, fromMs: number, toMs
  * Which faults explain a second delivery. A wrong clock does not: that is promised. The API
  * delivers nothing, so its end does not; but while it is frozen it may hold the write lock of an
  * SQLite file. A store that is slow to write does not either: workers claim no more jobs than it
- * can settle.
+ * can settle. Nor does an election, which is shorter than a lease.
  */
 function mayDouble({ kind, target }: Fault, engine: History['engine']): boolean {
-  if (kind === 'clock' || kind === 'slow_writes') return false
+  if (kind === 'clock' || kind === 'slow_writes' || kind === 'election') return false
   return target !== 'api' || (kind === 'freeze' && engine === 'sqlite')
 }
 

@@ -10,7 +10,7 @@ export default defineConfig({
       'test/hostile/{key-matrix,log-injection,parameters}.test.ts',
       'test/dashboard/overview.test.ts',
       'test/model/store-model.test.ts',
-      'test/store/same-records.test.ts',
+      'test/store/{mongo-elections,same-records}.test.ts',
     ],
     env: { RUN_LONG: '1' },
     globalSetup: ['test/support/global-setup.ts'],

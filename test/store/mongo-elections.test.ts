@@ -1,0 +1,176 @@
+// Elections of a replica set, in the middle of every command of every verb. The calls and their
+// documents are taken from a run of all verbs (mongo-verbs.ts); each command of a call meets each
+// fault of election-cases.ts. Then the verb has succeeded, or it has thrown StoreUnavailable and
+// all or nothing was done; a repeated call succeeds, and nothing is done twice. Each run plays one
+// fault for each command, RUN_LONG=1 all of them, ELECTION_VERB=claim those of one verb.
+import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Db, type Document, MongoClient } from 'mongodb'
+import { afterAll, beforeAll, expect, inject, it } from 'vitest'
+import { openDatabase } from '../../src/store/mongo/schema.ts'
+import { openMongoStore, storeOn } from '../../src/store/mongo/store.ts'
+import type { Store, StoreSettings } from '../../src/store/store.ts'
+import { StoreUnavailable } from '../../src/store/store-errors.ts'
+import { addEndpoint } from '../contract/fixtures.ts'
+import { startElectionProxy } from '../support/election-proxy.ts'
+import { RUN_LONG } from '../support/engines.ts'
+import { databaseUrl } from '../support/mongo.ts'
+import { recordCalls, shapeOf } from '../support/recorded-commands.ts'
+import { type Documents, readDocuments } from './documents.ts'
+import {
+  expectedOf,
+  FAULTS_OF_READS,
+  FAULTS_OF_WRITES,
+  type FaultName,
+  type Lane,
+  OLD_READ,
+  problemOf,
+  type Scenario,
+  type SentCommand,
+} from './election-cases.ts'
+import { useEveryVerb, useOutboxVerbs } from './mongo-verbs.ts'
+
+const LISTED = join(import.meta.dirname, 'mongo-commands.txt')
+const DAY_MS = 86_400_000
+const LANES = 4
+const DEADLINE_MS = 3_600_000
+const MAX_TRIES = 3
+
+const encryptionKeys = [randomBytes(32)]
+const freshUrl = () => databaseUrl(inject('mongoUrl'), `test-${randomBytes(6).toString('hex')}`)
+
+let client: MongoClient
+const lanes: Lane[] = []
+const databases: Db[] = []
+/** Of each verb and shape of a command, the first call that sends it. */
+let scenarios: Scenario[]
+
+beforeAll(async () => {
+  client = await MongoClient.connect(inject('mongoUrl'))
+  scenarios = await patiently(recordScenarios)
+  for (let i = 0; i < LANES; i++) lanes.push(await patiently(openLane))
+}, DEADLINE_MS)
+
+afterAll(async () => {
+  for (const { proxy, sweeper } of lanes) {
+    await sweeper.close()
+    await proxy.stop()
+  }
+  for (const db of databases) await db.dropDatabase()
+  await client.close()
+})
+
+it(
+  'every command of every verb',
+  async () => {
+    const problems: string[] = []
+    const met = new Set<string>()
+    let caseCount = 0
+    const waiting = [...scenarios]
+    const next = () => waiting.shift()
+    const { ELECTION_VERB } = process.env
+    await Promise.all(
+      lanes.map(async (lane) => {
+        for (let scenario = next(); scenario !== undefined; scenario = next()) {
+          const { verb } = scenario.call
+          if (ELECTION_VERB && verb !== ELECTION_VERB) continue
+          const expected = await patiently(() => expectedOf(lane, scenario))
+          for (const command of expected.commands) {
+            const key = `${verb}\n${command.shape}`
+            if (met.has(key)) continue
+            met.add(key)
+            for (const faults of faultsOf(command, met.size)) {
+              caseCount += 1
+              const { shape } = command
+              const play = () =>
+                patiently(() => problemOf(lane, scenario, expected, { shape, faults })).catch(
+                  String,
+                )
+              // A deadline of the store can pass on a busy machine: a real problem is found again.
+              const problem = (await play()) && (await play())
+              if (problem !== null) problems.push(`${key}\n  met ${faults}: ${problem}`)
+            }
+          }
+        }
+      }),
+    )
+    expect(caseCount).toBeGreaterThan(0)
+    if (!ELECTION_VERB) expect(listedCommands().filter((key) => !met.has(key))).toEqual([])
+    expect(problems.join('\n\n')).toBe('')
+  },
+  DEADLINE_MS,
+)
+
+/** Again where a deadline of the store passed, as it can on a busy machine. */
+async function patiently<T>(work: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await work()
+    } catch (error) {
+      if (tries === MAX_TRIES || !(error instanceof StoreUnavailable)) throw error
+    }
+  }
+}
+
+/** Each verb and command of mongo-commands.txt. */
+function listedCommands(): string[] {
+  const [, ...parts] = readFileSync(LISTED, 'utf8').trimEnd().split('\n\n# ')
+  return parts.flatMap((part) => {
+    const [verb, ...commands] = part.split(/\n(?! )/)
+    return commands.map((command) => `${verb}\n${command}`)
+  })
+}
+
+function faultsOf({ isWrite, readsItsWrite }: SentCommand, index: number): FaultName[][] {
+  const all = [
+    ...(isWrite ? FAULTS_OF_WRITES : FAULTS_OF_READS),
+    ...(readsItsWrite ? [OLD_READ] : []),
+  ]
+  return RUN_LONG ? all : [all[index % all.length] as FaultName[]]
+}
+
+function settingsFor(db: string): StoreSettings {
+  const outbox = { database: db, collection: 'outbox' }
+  const retention = { retentionMs: 0, retentionDeadMs: DAY_MS }
+  return { ...retention, encryptionKeys, outbox, warn: () => {} }
+}
+
+async function recordScenarios(): Promise<Scenario[]> {
+  const connection = await openDatabase(freshUrl())
+  const { db } = connection
+  databases.push(client.db(db.databaseName))
+  const store = await storeOn(connection, settingsFor(db.databaseName))
+  const before: Documents[] = []
+  const { store: recorded, calls } = recordCalls(store, connection.client, async () => {
+    before.push(await readDocuments(client.db(db.databaseName)))
+  })
+  await useEveryVerb(recorded)
+  const endpoint = await addEndpoint(recorded)
+  const waiting = client.db(db.databaseName).collection<Document>('outbox')
+  await useOutboxVerbs(recorded.outbox as NonNullable<Store['outbox']>, endpoint, (some) =>
+    waiting.insertMany(some),
+  )
+  await store.close()
+  const seen = new Set<string>()
+  return calls.flatMap((call, i) => {
+    const keys = call.commands.map((command) => `${call.verb} ${shapeOf(command)}`)
+    if (keys.every((key) => seen.has(key))) return []
+    for (const key of keys) seen.add(key)
+    return [{ call, documents: before[i] as Documents }]
+  })
+}
+
+async function openLane(): Promise<Lane> {
+  const [url, oldUrl] = [freshUrl(), freshUrl()]
+  const settings = settingsFor(new URL(url).pathname.slice(1))
+  const sweeper = await openMongoStore(url, { ...settings, retentionMs: DAY_MS })
+  const older = await openMongoStore(oldUrl, { ...settings, outbox: null })
+  await older.close()
+  const [db, old] = [url, oldUrl].map((one) => client.db(new URL(one).pathname.slice(1))) as [
+    Db,
+    Db,
+  ]
+  databases.push(db, old)
+  return { proxy: await startElectionProxy(url), db, old, settings, sweeper }
+}

@@ -1,6 +1,6 @@
-// The token by which a handler speaks for its attempt: fence, lease id, and a MAC that binds both
-// to the job. With the MAC no record of issued tokens is needed to tell an old one from a forged
-// one.
+// The token that authorizes a handler's reports about its attempt: fence, lease id, and a MAC that
+// binds both to the job. The MAC distinguishes an old token from a forged one without a record of
+// issued tokens.
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { Lease } from '../job/job.ts'
 
@@ -11,7 +11,10 @@ export type ProvenLease = Omit<Lease, 'endpoint'>
 const MAC_BYTES = 16
 const TOKEN_SHAPE = /^(\d{1,10})\.([A-Za-z0-9_-]{1,64})\.([A-Za-z0-9_-]{22})$/
 
-/** Bound to a job, its fence and its lease id by a MAC under the encryption key. */
+/**
+ * Creates and reads tokens. A MAC under the encryption key binds each to its job, fence and lease
+ * id.
+ */
 export interface AttemptTokens {
   mint(lease: ProvenLease): string
   /** The lease that the token was minted for; null: it was never minted for this job. */

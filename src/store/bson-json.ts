@@ -1,21 +1,21 @@
-// From BSON values, as the MongoDB driver reads them without promoting, to JSON text: for documents
-// of an outbox and for jobs of Agenda alike. Every BSON type has one form, or none, and then the
-// value is refused by its place: nothing is rounded, left out or made a text that looks like data.
+// Converts BSON values, as the MongoDB driver reads them without promoting, to JSON text: for
+// documents of an outbox and for jobs of Agenda. A BSON type has one JSON form or none. A value
+// without one is refused, with its path: nothing is rounded, left out, or replaced by text.
 //
-// The classes of the driver are told apart by `_bsontype`, so that no driver is loaded here.
+// `_bsontype` identifies the classes of the driver, so that this file need not load the driver.
 import { MAX_JSON_DEPTH } from '../job/json-depth.ts'
 
-/** A value that no JSON stands for, as a sentence. */
+/** A value has no JSON form. The message is a sentence. */
 export class NoJsonForm extends Error {
   override readonly name = 'NoJsonForm'
 }
 
 export interface BsonForms {
-  /** How an int64 beyond 2^53 is written: a handler in JavaScript reads such a number inexactly. */
+  /** How an int64 beyond 2^53 is written, because JavaScript would round such a number. */
   largeIntegers: 'number' | 'text'
 }
 
-/** What the driver makes of BSON numbers, ids and their like. */
+/** How the driver represents BSON numbers, ids and similar values. */
 interface BsonScalar {
   _bsontype?: unknown
   value?: unknown
@@ -30,7 +30,7 @@ const UUID_BYTES = 16
 
 /**
  * @param value deserialised without promoting values, so that every number has its type
- * @param path where it stands, for the sentence
+ * @param path the path of the value, for the message
  * @throws NoJsonForm
  */
 export function jsonOfBson(value: unknown, path: string[], forms: BsonForms): string {
@@ -44,7 +44,7 @@ export function jsonOfBson(value: unknown, path: string[], forms: BsonForms): st
   if (Array.isArray(value)) {
     return `[${value.map((item, i) => jsonOfBson(item, [...path, String(i)], forms)).join(',')}]`
   }
-  // A field of a document can be named _bsontype too: only its prototype tells a document.
+  // A document can have a field named _bsontype, so only its prototype shows that it is a document.
   if (Object.getPrototypeOf(value) !== Object.prototype) return scalarJson(value, path, forms)
   const fields = Object.entries(value).map(
     ([name, item]) => `${JSON.stringify(name)}:${jsonOfBson(item, [...path, name], forms)}`,

@@ -1,7 +1,7 @@
-// The names of Posthorn's collections in MongoDB, for those who must keep away from them: settings
-// and commands are checked where no driver is loaded.
+// The names of Posthorn's collections in MongoDB. Without a driver, so that the checks of settings
+// and commands can refuse these names.
 
-/** By what they hold: the name without its prefix. */
+/** The names without their prefix, by what the collections contain. */
 const SUFFIXES = {
   jobs: 'jobs',
   /** Large payloads and results. */
@@ -17,7 +17,7 @@ const SUFFIXES = {
 export type CollectionKind = keyof typeof SUFFIXES
 export type CollectionNames = Record<CollectionKind, string>
 
-/** @param prefix another one is for the scratch collections of `posthorn doctor store` */
+/** @param prefix `posthorn_`, or that of the scratch collections of `posthorn doctor store` */
 export function collectionNames(prefix: string): CollectionNames {
   const names = Object.entries(SUFFIXES).map(([kind, suffix]) => [kind, `${prefix}${suffix}`])
   return Object.fromEntries(names) as CollectionNames
@@ -28,7 +28,7 @@ export const COLLECTIONS = collectionNames('posthorn_')
 
 const NAMES: string[] = Object.values(COLLECTIONS)
 
-/** In any case: names that differ by that alone are a slip. */
+/** Ignores case: a name that differs only in case is a mistake of the user. */
 export function isOwnCollection(name: string): boolean {
   return NAMES.includes(name.toLowerCase())
 }

@@ -1,4 +1,4 @@
-// What `posthorn doctor store` found. Each store has its own checks (doctor.ts in its folder).
+// The report of `posthorn doctor store`. Each store has its own checks (doctor.ts in its folder).
 
 /** `unknown`: it could not be checked here, and the text says why. */
 export type Verdict = 'ok' | 'warning' | 'failed' | 'unknown'
@@ -12,7 +12,7 @@ export interface Check {
   advice: string | null
 }
 
-/** Of one verb of the store, as this process saw it. */
+/** The latency of one verb of the store, as this process measured it. */
 export interface VerbLatency {
   verb: string
   calls: number

@@ -1,21 +1,22 @@
-// What a store ends without a settlement, for the counts of a process: attempts that are lost,
-// overdue or cancelled, and jobs that die without one. Callers of settle know what it ends.
+// The attempts and jobs that a store ends without a settlement, so that a process can count them:
+// attempts that are lost, overdue or cancelled, and jobs that die without an attempt. Callers of
+// settle count what it ends themselves.
 import type { Attempt, FailureReason } from '../job/job.ts'
 
 /** The end of an attempt, of the life of a job, or of both. */
 export interface End {
   jobId: string
   endpoint: string
-  /** null: none was under way. */
+  /** null: the job had no attempt in progress. */
   attempt: Attempt | null
   /** null: the job is not dead. */
   diedOf: FailureReason | null
 }
 
 export interface EndListeners {
-  /** Returns how to stop. */
+  /** Returns a function that removes the listener. */
   add(listener: (end: End) => void): () => void
-  /** To be called once the write is stored. */
+  /** Must be called only after the write is stored. */
   tell(end: End): void
 }
 

@@ -9,11 +9,11 @@ import type { JobQuery, Settlement, Store } from './store.ts'
 const DAY_MS = 86_400_000
 const LARGE_BYTES = 10_000
 const LEASE_MS = 60_000
-/** As many times each of the verbs of every job is called, so that percentiles mean something. */
+/** How often each of the most frequent verbs is called, so that percentiles are meaningful. */
 const ROUNDS = 20
 const JOBS_PER_BATCH = 10
 const SWEEP = { limit: 100, reclaim: true }
-/** A sweep finds what an earlier one has left, in a few rounds. */
+/** The most sweeps that are needed until one finds nothing more. */
 const MAX_SWEEPS = 20
 
 /** @throws StoreUnavailable, or an Error that says which verb gave another result than expected */
@@ -32,7 +32,7 @@ export async function useEveryVerb(store: Store): Promise<void> {
   await sweepAll(store)
 }
 
-/** What happens to every job, often. */
+/** The verbs that every job needs. */
 async function useUsualVerbs(store: Store, endpoint: string): Promise<void> {
   for (let i = 0; i < ROUNDS; i++) {
     await enqueue(store, endpoint, JOBS_PER_BATCH, {
@@ -235,7 +235,7 @@ async function useRecords(store: Store, endpoint: string): Promise<void> {
   await store.removeWorker(report.id)
   const minute = Math.floor(now / 60_000) * 60_000
   const stats = [{ minute, endpoint, succeeded: 1, failed: 0, durations: [1] }]
-  // The second finds that the row was added.
+  // The second call finds that the row was added.
   for (let i = 0; i < 2; i++) await store.addMinuteStats(stats, { writer: 'doctor', number: 1 })
   await store.minuteStatsSince(now, null)
   await store.minuteStatsSince(now, endpoint)
@@ -250,13 +250,13 @@ async function useRecords(store: Store, endpoint: string): Promise<void> {
   await store.ready()
 }
 
-/** What lists, counts and statistics read. */
+/** Lists, counts and statistics. */
 async function readAll(store: Store, endpoint: string): Promise<void> {
   const now = store.clock.now()
   const others = Array.from({ length: 20 }, (_, i) => `doctor-nobody-${i}`)
   await store.countJobs([endpoint, ...others.slice(0, 1)])
   await store.statsOf([endpoint, ...others.slice(0, 1)])
-  // Of many only those that have jobs are read.
+  // Of many names, the store reads only those that have jobs.
   await store.statsOf([endpoint, ...others])
   await store.endpointsNamed([endpoint])
   await store.listEndpoints(null, 10)

@@ -1,21 +1,21 @@
-// How minute statistics come into either store and out of it: in bounded writes, and by whole
-// minutes only.
+// Rules for minute statistics, for both stores: writes are bounded, and reads return whole minutes
+// only.
 
 export const MINUTE_MS = 60_000
 /** How long the statistics of a minute are kept. */
 export const MINUTE_STATS_KEPT_MS = 48 * 3_600_000
-/** Rows that one call adds at most: one write of either store. */
+/** The most rows that one call adds: one write in both stores. */
 export const MAX_MINUTE_STATS_ADDED = 200
 /**
- * Every minute of 48 h at 34 busy endpoints. With more of them the oldest minutes are left out, so
- * that what is told of a minute is always all of it.
+ * Every minute of 48 h at 34 busy endpoints. With more endpoints the oldest minutes are left out,
+ * so that a returned minute is always complete.
  */
 export const MAX_MINUTE_STATS_READ = 100_000
 
 /** Upper bounds of the histogram of durations in MinuteStats, in ms; one more bucket is above. */
 export const DURATION_BOUNDS_MS = [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000]
 
-/** What ended at one endpoint within one minute. */
+/** The attempts that ended at one endpoint within one minute. */
 export interface MinuteStats {
   /** Its first instant. */
   minute: number
@@ -26,9 +26,9 @@ export interface MinuteStats {
   durations: number[]
 }
 
-/** Tells a report from its repetition. */
+/** Identifies a report, so that a repeated one is not added twice. */
 export interface MinuteStatsReport {
-  /** Names the process: letters, digits, `-` and `_`. */
+  /** Identifies the process: letters, digits, `-` and `_`. */
   writer: string
   /** Grows with each report of the writer. */
   number: number
@@ -37,7 +37,7 @@ export interface MinuteStatsReport {
 /** Whole minutes, oldest first. */
 export interface MinuteStatsRange {
   stats: MinuteStats[]
-  /** Older minutes were asked for and are left out: they are too many. */
+  /** true: older minutes were requested, but left out because there are too many. */
   more: boolean
 }
 
@@ -54,7 +54,8 @@ export function refuseTooMany({ length }: MinuteStats[]): void {
 /**
  * Oldest first.
  *
- * @param newestFirst up to `limit` + 1 of them: one more tells that the oldest minute is in pieces
+ * @param newestFirst up to `limit` + 1 of them: one more shows that the oldest minute is not
+ * complete
  */
 export function wholeMinutes(
   newestFirst: MinuteStats[],

@@ -1,4 +1,4 @@
-// From STORE_URL to a store. The drivers are loaded only when they are used.
+// Opens the store of STORE_URL. The drivers are loaded only when they are used.
 import type { StoreReport } from './doctor-report.ts'
 import type { Store, StoreSettings } from './store.ts'
 import type { Migrated } from './upgrade.ts'
@@ -39,14 +39,14 @@ export async function examineStore(url: string, signal: AbortSignal): Promise<St
   return { store: 'mongodb', ...(await examineMongoStore(url, signal)) }
 }
 
-/** Gives the free room of the file back to the disk; null: it is no SQLite store. */
+/** Returns the free space of the file to the disk; null: the store is not on SQLite. */
 export async function vacuumStore(url: string) {
   if (!url.startsWith(SQLITE_SCHEME)) return null
   const { vacuumFile } = await import('./sqlite/backup.ts')
   return vacuumFile(url.slice(SQLITE_SCHEME.length))
 }
 
-/** A copy of the store in a new file, and of the key file beside it; null: it is no SQLite store. */
+/** Copies the store to a new file, and the key file beside it; null: the store is not on SQLite. */
 export async function backUpStore(url: string, target: string, encryptionKeys: Buffer[] | null) {
   if (!url.startsWith(SQLITE_SCHEME)) return null
   const { backUpFile } = await import('./sqlite/backup.ts')

@@ -1,32 +1,37 @@
-// The outbox: documents that applications insert in transactions of their own, each of which is to
-// become one job. What moves them takes some, stores their jobs, and only then removes them; a move
-// that is broken off is begun again, and finds the jobs it had made by their origin.
+// The outbox: documents that applications insert in their own transactions. Each becomes one job.
+// The relay takes some documents, stores their jobs, and only then removes the documents. A move
+// that was interrupted is repeated, and finds the jobs that exist already by their origin.
 import { isOwnCollection } from './collection-names.ts'
 
-/** Where the documents are: any database of the cluster that the store is on. */
+/** Where the documents are: in any database of the cluster of the store. */
 export interface OutboxName {
   database: string
   collection: string
 }
 
 export interface Outbox {
-  /** Takes at most `limit` documents. Whoever takes one has it for OUTBOX_HOLD_MS. */
+  /** Takes at most `limit` documents. The caller holds each for OUTBOX_HOLD_MS. */
   take(limit: number): Promise<TakenDocument[]>
-  /** Those that have become jobs and are still held. Returns how many were there. */
+  /** Removes documents that have become jobs and are still held. Returns how many it removed. */
   remove(documents: TakenDocument[]): Promise<number>
-  /** Those that can not become jobs, out of the way of the others. Returns how many. */
+  /** Moves documents that cannot become jobs to another collection. Returns how many it moved. */
   setAside(refused: RefusedDocument[]): Promise<number>
   stats(): Promise<OutboxStats>
-  /** A hint that there is a document; may be missed, may be false. Returns how to stop it. */
+  /**
+   * Calls `listener` when there may be a document. Such a hint can be missing or false. Returns a
+   * function that removes the listener.
+   */
   onDocument(listener: () => void): () => void
 }
 
 /** MongoDB's own. */
 const SYSTEM_DATABASES = ['admin', 'config', 'local']
-/** Of database, dot and collection together (mongodb.com/docs/manual/reference/limits). */
+/**
+ * The limit for database, dot and collection together (mongodb.com/docs/manual/reference/limits).
+ */
 const MAX_NAMESPACE_BYTES = 255
 
-/** Why the documents there are not to be taken, as what is expected; null: they may be. */
+/** Why this name cannot be an outbox, as a phrase that follows "expected"; null: it can. */
 export function outboxNameProblem({ database, collection }: OutboxName): string | null {
   const name = collection.toLowerCase()
   if (isOwnCollection(name)) {
@@ -44,18 +49,18 @@ export function outboxNameProblem({ database, collection }: OutboxName): string 
 }
 
 export interface TakenDocument {
-  /** Names the document, and makes its job the only one (NewJob.originKey). */
+  /** Identifies the document, so that it becomes one job only (NewJob.originKey). */
   originKey: string
-  /** Its `_id`, where that is the id of a job; else null: any id will do. */
+  /** Its `_id`, if that has the form of a job id; null: the job gets a new id. */
   jobId: string | null
-  /** Of this take; null: the document is too large to be written to. */
+  /** Identifies this take; null: the document is too large to be updated. */
   holdId: string | null
-  /** What POST /jobs would be sent for it. */
+  /** The body of POST /jobs that the document represents. */
   request:
     | {
         kind: 'body'
         bytes: Buffer
-        /** Tells it from another document that had this `_id` before. */
+        /** Distinguishes it from an earlier document with the same `_id`. */
         hash: string
       }
     | { kind: 'unreadable'; message: string }
@@ -72,11 +77,13 @@ export interface RefusedDocument {
 export interface OutboxStats {
   waiting: number
   setAside: number
-  /** When the first of those that wait was made, as far as its `_id` tells; null: it does not. */
+  /**
+   * When the oldest waiting document was created, by its `_id`; null: its `_id` contains no time.
+   */
   oldestAt: number | null
 }
 
-/** A mover that died leaves its documents to others after this. */
+/** After this time, other relays take the documents of a relay that died. */
 export const OUTBOX_HOLD_MS = 10_000
-/** What is kept beside an outbox: `<collection>_rejected`. */
+/** The ending of the collection for rejected documents: `<collection>_rejected`. */
 export const REJECTED_SUFFIX = '_rejected'

@@ -1,24 +1,24 @@
-// On which stored version a write depends. A shared leaf: both stores judge by it.
+// The stored version that a write depends on: one rule for both stores.
 
 /**
- * A version; `any`: something of this name must be stored; `none`: nothing may be; null: it depends
- * on nothing.
+ * The version that must be stored. `any`: the record must exist; `none`: it must not exist; null:
+ * no condition.
  */
 export type IfVersion = number | 'any' | 'none' | null
 
-/** @param stored null: nothing of this name is stored */
+/** @param stored null: the record does not exist */
 export function isMet(wanted: IfVersion, stored: number | null): boolean {
   if (wanted === null) return true
   if (wanted === 'any') return stored !== null
   return wanted === 'none' ? stored === null : stored === wanted
 }
 
-/** Of a write to what is there already: it named another version than the stored one. */
+/** The result of a write to an existing record whose version is not the required one. */
 export interface OtherVersion {
   storedVersion: number
 }
 
-/** @returns null: the version does not stand in the way of the write */
+/** @returns null: the version allows the write */
 export function otherVersion(
   stored: { version: number } | null,
   ifVersion: number | null,

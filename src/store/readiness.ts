@@ -1,26 +1,26 @@
-// Whether a store takes writes, as health checks ask it: however many ask, and however often, the
-// store is asked at most once a second, and not at all while it is known from its own writes.
+// Whether a store accepts writes, for health checks. However many checks there are, the store gets
+// at most one test write a second, and none while its other writes show the answer.
 import { StoreUnavailable, type UnavailableKind } from './store-errors.ts'
 
-/** How long the result of a write, or of a proof, stands for the next one. */
+/** How long the result of a write or of a test write counts. */
 const KNOWN_FOR_MS = 1_000
 /**
- * A small proof can fit where the writes of the day do not, as on a full disk: a failed write
- * counts for longer than the client that repeats it waits.
+ * A small test write can succeed where ordinary writes fail, as on a full disk. So a failed write
+ * counts for longer than a client waits before it repeats the write.
  */
 const FAILED_FOR_MS = 2_000
-/** A part that is still whole may take the proof, and what was found does not pass by itself. */
+/** The test write may meet an undamaged part of the file, and damage does not pass by itself. */
 const DAMAGED_FOR_MS = 10_000
-/** What a read finds and a write meets too. */
+/** Failures of a read that a write would have, too. */
 const FOUND_BY_READS: ReadonlySet<UnavailableKind> = new Set(['damaged', 'disk_error', 'read_only'])
 
 export interface Readiness {
-  /** Of any write of this process. */
+  /** Called after any write of this process. */
   noteSuccess(): void
   noteFailure(error: unknown): void
-  /** Of any read of this process. */
+  /** Called after any read of this process that failed. */
   noteReadFailure(error: unknown): void
-  /** Throws StoreUnavailable unless a write succeeded lately or the proof succeeds. */
+  /** Throws StoreUnavailable unless a write succeeded lately or a test write succeeds now. */
   check(): Promise<void>
 }
 

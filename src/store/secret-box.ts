@@ -1,4 +1,5 @@
-// Secrets at rest: AES-256-GCM with a key id, bound to the name they belong to (NIST SP 800-38D).
+// Encrypts secrets at rest with AES-256-GCM. Each is stored with the id of its key and bound to the
+// name of its owner (NIST SP 800-38D).
 import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto'
 import { StoreUnusable, Undecryptable } from './store-errors.ts'
 
@@ -16,8 +17,9 @@ export function newKey(): Buffer {
 }
 
 /**
- * The bytes of a key, or null when the text is anything but the one way to write one: Node decodes
- * base64 up to the first `=` and passes over what is none, and would make a key of a part of it.
+ * The bytes of a key; null: the text is not the canonical base64 of one. Node ignores characters
+ * that are not base64 and everything after the first `=`, so it would accept a part of a text as a
+ * key.
  */
 export function readKey(text: string): Buffer | null {
   const key = Buffer.from(text, 'base64')
@@ -25,13 +27,16 @@ export function readKey(text: string): Buffer | null {
 }
 
 export interface SecretBox {
-  /** `owner` (an endpoint's name) must be given again to open: a sealed text can not be moved. */
+  /**
+   * open() needs the same `owner` (the name of the endpoint), so that a secret cannot be moved to
+   * another record.
+   */
   seal(plain: string, owner: string): string
-  /** Throws Undecryptable when no key fits or the text was changed. */
+  /** Throws Undecryptable if no key fits or the text was changed. */
   open(sealed: string, owner: string): string
-  /** Sealed with the first key: the others are not needed for it. */
+  /** Whether it was encrypted with the first key. */
   isCurrent(sealed: string): boolean
-  /** They tell keys apart and nothing else about them; that of the first key comes first. */
+  /** The ids of the keys, that of the first key first. An id reveals nothing else about its key. */
   keyIds: string[]
 }
 
@@ -96,7 +101,7 @@ export function keyIdOf(sealed: string): string {
   return sealed.split('.')[1] ?? ''
 }
 
-/** Tells keys apart without telling anything about them. */
+/** Identifies a key, and reveals nothing else about it. */
 function keyId(key: Buffer): string {
   return createHash('sha256').update('posthorn key id').update(key).digest('hex').slice(0, 8)
 }

@@ -1,26 +1,28 @@
-// Tells when the store's clock was set back. Instants that were stored while it was ahead then lie
-// in the future, where nobody looks at them again in time.
+// Detects that the store's clock was set back. Instants that were stored while it was ahead are
+// then in the future, so that jobs and rests would wait too long.
 
-/** A clock that is slewed, and a process that is late, are within this. */
+/** A slewed clock or a delayed process causes smaller differences than this. */
 const TOLERANCE_MS = 500
 
 export interface SetBackWatch {
-  /** An instant was told: so far it is from the monotonic clock of this process. */
+  /** Called whenever now() is read, with the offset from the monotonic clock of this process. */
   note(offsetMs: number): void
-  /** Of StoreClock. */
+  /** Implements StoreClock.watchSetBack. */
   watch(): SetBackLooks
 }
 
 export interface SetBackLooks {
   /**
-   * How far the clock was set back since the look before, in milliseconds; 0: it was not. Every
-   * instant that now() told in between counts, however short the clock was ahead.
+   * How far the clock was set back since the last call, in milliseconds; 0: it was not. It counts
+   * every instant that now() has returned meanwhile, even if the clock was ahead for a moment only.
    */
   look(): number
   stop(): void
 }
 
-/** @param offsetMs of the store's clock from the monotonic clock of this process, now */
+/**
+ * @param offsetMs the present offset of the store's clock from the monotonic clock of this process
+ */
 export function createSetBackWatch(offsetMs: () => number): SetBackWatch {
   const watchers = new Set<{ highestMs: number }>()
   return {

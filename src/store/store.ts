@@ -1,9 +1,9 @@
-// The port: what every store does, in the words of src/job/lifecycle.ts. Two rooms stand behind it,
-// sqlite/ and mongo/; nothing outside src/store knows which one it talks to.
+// The port: what every store does, in the words of src/job/lifecycle.ts. sqlite/ and mongo/
+// implement it; nothing outside src/store depends on which of them is in use.
 //
-// Verbs take batches and answer item by item, in order. Every write carries the whole guard of its
-// event; a guard that does not match is a value returned, never an exception. What can be thrown is
-// StoreUnavailable, after which the outcome of a write is unknown until it is read back.
+// Verbs take batches and return a result for each item, in order. Every write has the whole guard
+// of its event. A guard that does not match is a returned value, never an exception. A verb throws
+// only StoreUnavailable; after it, the outcome of a write is unknown until it is read back.
 
 import type { Endpoint, EndpointSettings } from '../endpoint/endpoint.ts'
 import type { HealthReport } from '../endpoint/health.ts'
@@ -32,15 +32,15 @@ import type { IfVersion, OtherVersion } from './precondition.ts'
 import type { SetBackLooks } from './set-back-watch.ts'
 
 export interface Store {
-  /** Decides due times and leases: never the clock of the process that asks. */
+  /** Due times and leases follow this clock, never that of the calling process. */
   readonly clock: StoreClock
   /** Transactions (SQLite) or commands (MongoDB) since the store was opened, reads included. */
   readonly commandCount: number
-  /** Proves to a handler's call which attempt it speaks for. */
+  /** Creates and reads the tokens that authorize a handler's reports about its attempt. */
   readonly attemptTokens: AttemptTokens
   /**
-   * Of the keys that secrets are encrypted with here, the one that encrypts first. They tell keys
-   * apart and nothing else about them. Empty: none was needed yet.
+   * The ids of the encryption keys of this process, that of the key that encrypts first. An id
+   * reveals nothing else about its key. Empty: no key was needed yet.
    */
   encryptionKeyIds(): string[]
   /** null: no outbox is set, and SQLite has none. */
@@ -48,18 +48,21 @@ export interface Store {
 
   // The life of a job.
 
-  /** Durable on return. At most MAX_ENQUEUE_BATCH jobs, as if each came by itself, in order. */
+  /**
+   * Durable on return. Takes at most MAX_ENQUEUE_BATCH jobs; the results are those of single calls
+   * in this order.
+   */
   enqueue(jobs: NewJob[]): Promise<EnqueueResult[]>
-  /** Which endpoints may have work; see Due. */
+  /** The endpoints that may have due jobs; see Due. */
   due(since: number | null): Promise<Due>
   /**
-   * Takes due jobs, at most `limit`, and at most `share.limit` of an endpoint. Shares are taken in
-   * their order, the jobs of one by priority, then runAt. All jobs of one call may have one lease
-   * id. Limits and the probe of an endpoint hold over all holders, exactly.
+   * Claims at most `limit` due jobs, and at most `share.limit` of each endpoint. Shares are served
+   * in their order, the jobs of a share by priority, then runAt. The jobs of one call may share a
+   * lease id. The limits of an endpoint, and its ramp after a rest, hold exactly over all holders.
    */
   claim(shares: EndpointShare[], limit: number, holder: Holder): Promise<Claim>
   settle(settlements: Settlement[], options?: SettleOptions): Promise<SettleResult[]>
-  /** To now + leaseMs; never shortens one. */
+  /** Extends each lease to now + leaseMs; never shortens one. */
   renew(leases: Lease[], leaseMs: number): Promise<RenewResult[]>
   heartbeat(lease: Lease, beat: Heartbeat): Promise<HeartbeatResult>
   /** Returns claimed jobs to the queue, before any part of their requests was sent. */
@@ -68,8 +71,8 @@ export interface Store {
   /** Jobs whose completion is overdue; the retry policy of their endpoint decides what follows. */
   overdue(limit: number): Promise<OverdueJob[]>
   /**
-   * Pulls in the instants that were stored while the store's clock was ahead: of retries, of jobs
-   * that were created then, of rests, of retention. Returns how many records were changed.
+   * Moves back the instants that were stored while the store's clock was ahead: those of retries,
+   * of jobs created then, of rests and of retention. Returns the number of records that it changed.
    *
    * @param setBackMs how far the clock was set back; null: it may have been, before this process
    */
@@ -77,26 +80,29 @@ export interface Store {
   endOverdue(ends: OverdueEnd[]): Promise<SettleResult[]>
 
   cancel(ids: string[]): Promise<CommandResult[]>
-  /** In the given order (see retryOrder). Without options it waives, as a retry by id does. */
+  /**
+   * Retries in the given order (see retryOrder). Without options, a job no longer waits for
+   * dependencies that cannot succeed, as with a retry by id.
+   */
   retry(ids: string[], options?: RetryOptions): Promise<RetryResult[]>
-  /** With `ifVersion` nothing is written unless it is the stored version. */
+  /** With `ifVersion`, it writes only if that is the stored version. */
   edit(id: string, change: JobChange, ifVersion: number | null): Promise<EditResult>
   /** `ifVersion` as of edit; absent: null. */
   deleteJob(id: string, ifVersion?: number | null): Promise<DeleteJobResult>
   getJob(id: string): Promise<Job | null>
   getPayload(id: string): Promise<Uint8Array | null>
   listJobs(query: JobQuery): Promise<Page<JobSummary>>
-  /** Which of these are final or gone: one look-up for all who wait. */
+  /** Returns the ids of those that are final or deleted: one query for all requests that wait. */
   finalAmong(ids: string[]): Promise<string[]>
-  /** Of the jobs of this ordering key that are not final the earliest, or null. */
+  /** The id of the earliest job of this ordering key that is not final; null: there is none. */
   headOfOrderingKey(endpoint: string, orderingKey: string): Promise<string | null>
 
   // Endpoints.
 
   /**
-   * Creates or replaces. `secret` null keeps the stored one or, for a new endpoint, takes
-   * `freshSecret`. Unless `ifVersion` is met nothing is written. What was
-   * paused, disabled or rests stays so; a breaker that is taken away lets go at once.
+   * Creates or replaces, if `ifVersion` is met. With `given` null, the stored secret stays; a new
+   * endpoint gets `fresh`. An endpoint stays paused, disabled or resting, but removing its circuit
+   * breaker ends the rest of that breaker at once.
    */
   putEndpoint(
     settings: EndpointSettings,
@@ -104,30 +110,39 @@ export interface Store {
     ifVersion: IfVersion,
   ): Promise<PutEndpointResult>
   /**
-   * null: there is none. Of one that is being deleted nothing is changed, nor of another version
-   * than `ifVersion`; absent or null: whichever it is.
+   * Returns null if there is no such endpoint. Changes nothing if the endpoint is being deleted or
+   * has another version than `ifVersion`; absent or null: any version.
    */
   pauseEndpoint(name: string, ifVersion?: number | null): Promise<Endpoint | OtherVersion | null>
-  /** Ends pause, disabling, rest and what the breaker counted. */
+  /** Ends a pause, disabling and a rest, and resets the count of the circuit breaker. */
   resumeEndpoint(name: string, ifVersion?: number | null): Promise<Endpoint | OtherVersion | null>
-  /** Those before stay valid for `overlapMs`. `fullUntil`: MAX_SECRETS are, until then. */
+  /**
+   * The earlier secrets stay valid for `overlapMs`. `fullUntil`: the endpoint has MAX_SECRETS valid
+   * secrets until this instant.
+   */
   rotateSecret(
     name: string,
     secret: string,
     overlapMs: number,
     ifVersion?: number | null,
   ): Promise<Endpoint | OtherVersion | { fullUntil: number } | null>
-  /** What attempts tell about the health of their endpoints; at most one report of each name. */
+  /**
+   * Stores what attempts show about the health of their endpoints; at most one report for each
+   * name.
+   */
   reportHealth(reports: HealthReport[]): Promise<void>
-  /** Those of the names that are stored, in no order. */
+  /** The stored endpoints with these names, in no order. */
   endpointsNamed(names: string[]): Promise<Endpoint[]>
-  /** By name, from the one after `after`. */
+  /** In order of name, beginning after `after`. */
   listEndpoints(after: string | null, limit: number): Promise<Page<Endpoint>>
-  /** Per name, in order; each count is exact up to MAX_COUNT and then MAX_COUNT with `more`. */
+  /**
+   * A result for each name, in order. Counts are exact up to MAX_COUNT; beyond, MAX_COUNT with
+   * `more`.
+   */
   countJobs(names: string[]): Promise<EndpointCounts[]>
   /**
-   * Without force: gone at once, or in use by jobs or a schedule. With force: marked, and the
-   * sweeper buries its jobs.
+   * Without force, deletes the endpoint at once, or refuses if jobs or a schedule use it. With
+   * force, marks it as being deleted, and the sweep makes its jobs dead.
    */
   deleteEndpoint(
     name: string,
@@ -136,52 +151,52 @@ export interface Store {
 
   // Schedules.
 
-  /** Creates or replaces, as the record says, if `ifVersion` is met. */
+  /** Creates or replaces the schedule if `ifVersion` is met. */
   putSchedule(change: ScheduleChange, ifVersion: IfVersion): Promise<PutScheduleResult>
   getSchedule(name: string): Promise<Schedule | null>
   listSchedules(after: string | null, limit: number): Promise<Page<Schedule>>
   deleteSchedule(name: string, ifVersion: number | null): Promise<DeleteScheduleResult>
-  /** Those whose next tick has come and that are not paused, the earliest first. */
+  /** The schedules whose next tick has come and that are not paused, the earliest tick first. */
   dueSchedules(limit: number): Promise<Schedule[]>
-  /** Each moves on only from the version and tick that were read. */
+  /** Advances each schedule only if it still has the version and the tick that were read. */
   advanceSchedules(moves: ScheduleMove[]): Promise<void>
 
   // Keys, workers, statistics.
 
-  /** `full`: there are MAX_KEYS already. */
+  /** `full`: the store has MAX_KEYS keys already. */
   addKey(key: StoredKey): Promise<'added' | 'full'>
   /** Oldest first. */
   listKeys(): Promise<StoredKey[]>
-  /** Whether there was one. */
+  /** Returns whether the key existed. */
   removeKey(id: string): Promise<boolean>
-  /** Written anew every few seconds by each worker; `seenAt` is the store's. */
+  /** Each worker calls this every few seconds; `seenAt` is the time of the store's clock. */
   reportWorker(report: WorkerReport): Promise<void>
   removeWorker(id: string): Promise<void>
-  /** Those seen within WORKER_KEPT_MS, by id; at most MAX_WORKERS. */
+  /** The workers that reported within WORKER_KEPT_MS, in order of id; at most MAX_WORKERS. */
   listWorkers(): Promise<WorkerRecord[]>
   /**
-   * Adds to the statistics of each minute and endpoint; at most MAX_MINUTE_STATS_ADDED rows. When
-   * it throws StoreUnavailable, the same rows may be given again under the same report: each is
-   * added once. The writer gives no later report before that.
+   * Adds to the statistics of each minute and endpoint; at most MAX_MINUTE_STATS_ADDED rows. After
+   * StoreUnavailable, the writer repeats the same rows under the same report before it sends a
+   * later one; each row is added once.
    */
   addMinuteStats(stats: MinuteStats[], report: MinuteStatsReport): Promise<void>
-  /** From the minute that holds this instant on, of one endpoint or (null) of all. */
+  /** The statistics from the minute of this instant on, of one endpoint; null: of all. */
   minuteStatsSince(instant: number, endpoint: string | null): Promise<MinuteStatsRange>
   /**
-   * Per name, in order, at most MAX_STATS_NAMES; each count is exact up to MAX_COUNT and then
-   * MAX_COUNT with `more`. Each step has a deadline; the whole, of many names, has none.
+   * A result for each name, in order, for at most MAX_STATS_NAMES. Each count is exact up to
+   * MAX_COUNT; beyond, it is MAX_COUNT with `more`. Each step has a deadline, but a call with many
+   * names has none.
    */
   statsOf(names: string[]): Promise<EndpointStats[]>
 
   /**
-   * Names that dead jobs have and no endpoint, since it was deleted; by name, at most
-   * MAX_DELETED_NAMES.
+   * The names of deleted endpoints that still have dead jobs, sorted; at most MAX_DELETED_NAMES.
    */
   deletedEndpoints(): Promise<string[]>
 
-  /** Takes or extends the lease of the upkeep; answers whether the holder has it. */
+  /** Takes or extends the lease of the upkeep; returns whether the holder has it. */
   takeUpkeep(lease: UpkeepLease): Promise<boolean>
-  /** Nothing happens when another process has it. */
+  /** Does nothing if another process has the lease. */
   releaseUpkeep(holder: string): Promise<void>
 
   /** What the API tells the workers about itself. */
@@ -189,49 +204,52 @@ export interface Store {
   readApiMode(): Promise<ApiMode | null>
 
   /**
-   * Tells each attempt that a write of this process ended otherwise than by `settle`, and each job
-   * that died of another write. Called once for each, after the write is stored; never for a write
-   * whose answer was lost. Returns how to stop it.
+   * Calls `listener` for each attempt that this process ended with a write other than `settle`, and
+   * for each job that such a write made dead: once each, after the write is stored, and never for a
+   * write whose response was lost. Returns a function that removes the listener.
    */
   onEnd(listener: (end: End) => void): () => void
-  /** A hint that something may be due; may be missed, may be false. Returns how to stop it. */
+  /**
+   * Calls `listener` when jobs may be due. Such a hint can be missing or false. Returns a function
+   * that removes the listener.
+   */
   onWork(listener: () => void): () => void
   /**
-   * Throws StoreUnavailable unless the store takes writes: one succeeded within the last second, or
-   * a small one succeeds now.
+   * Throws StoreUnavailable unless the store accepts writes: one succeeded within the last second,
+   * or a small one succeeds now.
    */
   ready(): Promise<void>
   close(): Promise<void>
 }
 
 /**
- * A verb that was not answered by then throws StoreUnavailable: a client is to hear 503 within 3 s
- * rather than hang, and the rest is for the way there and back on a busy machine.
+ * A verb that takes longer throws StoreUnavailable, so that a client gets its 503 within 3 s. The
+ * other 300 ms are for the request and the response on a busy machine.
  */
 export const STORE_DEADLINE_MS = 2_700
 export const MAX_ENQUEUE_BATCH = 1_000
 export const MAX_COUNT = 10_000
 export const MAX_STATS_NAMES = 10_000
 export const MAX_DELETED_NAMES = 1_000
-/** A page of a list looks at no more index entries than this, and may be short or empty for it. */
+/** A page of a list reads at most this many index entries, so it can be short or even empty. */
 export const MAX_ENTRIES_PER_PAGE = 10_000
 
 export interface StoreClock {
   /** Epoch milliseconds by the store's clock. */
   now(): number
-  /** Looks for a clock that was set back, from now until they are stopped. */
+  /** Watches from now on whether the clock is set back, until stop() of the result is called. */
   watchSetBack(): SetBackLooks
 }
 
-/** What opening a store needs beside its URL. */
+/** What a store needs to be opened, apart from its URL. */
 export interface StoreSettings extends Retention {
   /** AES-256 keys for secrets at rest: the first encrypts, all decrypt. null: SQLite's key file. */
   encryptionKeys: Buffer[] | null
-  /** Where applications enqueue in transactions of their own. MongoDB only. */
+  /** The collection where applications enqueue in their own transactions. MongoDB only. */
   outbox?: OutboxName | null
-  /** Tells what happened that no caller asked for, like a notice whose endpoint is gone. */
+  /** Logs events that no caller asked for, such as a notice whose endpoint was deleted. */
   warn: (fields: Record<string, unknown>, message: string) => void
-  /** Tells that the store can no longer be used as it is. Absent: `warn`. */
+  /** Logs that the store cannot be used until somebody repairs it. Absent: `warn`. */
   error?: (fields: Record<string, unknown>, message: string) => void
   /**
    * false: a store that is missing or has an older schema is refused, after 5 s in which another
@@ -239,16 +257,16 @@ export interface StoreSettings extends Retention {
    */
   mayCreate?: boolean
   /**
-   * false: a worker. It leaves stored secrets in the encryption of the API, which may lack the
-   * first key of the worker. Absent: secrets of older keys are encrypted with the first key at
-   * the start.
+   * false, for a worker: leaves stored secrets as the API encrypted them, because the API may lack
+   * the first key of the worker. Absent: encrypts secrets of older keys with the first key at the
+   * start.
    */
   reencrypts?: boolean
 }
 
 /**
- * Newest first for jobs (unless asked otherwise), by name for endpoints. `next` null: there is
- * nothing beyond.
+ * Newest first for jobs (unless asked otherwise), by name for endpoints. `next` null: this is the
+ * last page.
  */
 export interface Page<T> {
   items: T[]
@@ -259,15 +277,15 @@ export interface Page<T> {
 
 export type EnqueueResult =
   | { kind: 'inserted'; job: Job }
-  /** Its idempotency key, dedupe key or origin was known: the job that has it, as it is now. */
+  /** A stored job has the same idempotency key, dedupe key or origin: that job, as it is now. */
   | { kind: 'existing'; job: Job }
-  /** The idempotency key is known, with another request. */
+  /** A stored job has the idempotency key, but was created by a different request. */
   | { kind: 'key_reused'; jobId: string }
-  /** The dedupe key is held, and the request asked to be refused then. */
+  /** Another job has the dedupe key, and the request asks to be refused then. */
   | { kind: 'dedupe_conflict'; jobId: string }
   /**
-   * Its id is that of a job of another origin, or its origin that of a job made from something
-   * else. Only documents of an outbox bring either.
+   * A job of another origin has its id, or a job of other content has its origin. Only documents of
+   * an outbox lead to this.
    */
   | { kind: 'id_taken'; jobId: string }
   | EndpointRefusal
@@ -275,15 +293,16 @@ export type EnqueueResult =
 
 /**
  * Endpoints with queued jobs that became due after `since` and until now; with `since` null all
- * endpoints with queued jobs. An endpoint may be named without need, but none is left out.
+ * endpoints with queued jobs. The list may contain an endpoint without due jobs, but it is never
+ * missing one that has some.
  */
 export interface Due {
   endpoints: string[]
-  /** The earliest runAt still to come, or null. */
+  /** The earliest runAt in the future; null: there is none. */
   nextAt: number | null
 }
 
-/** How many jobs of one endpoint a worker asks for. */
+/** How many jobs of one endpoint a worker requests. */
 export interface EndpointShare {
   endpoint: string
   limit: number
@@ -292,32 +311,33 @@ export interface EndpointShare {
 export interface Holder {
   workerId: string
   leaseMs: number
-  /** Its jobs are worked on where they were pulled to: a heartbeat extends their leases. */
+  /** The claim comes from a client over HTTP, and its heartbeats extend the leases of the jobs. */
   pulls: boolean
-  /** A claim that takes longer is of no use to it; absent: as long as any verb may take. */
+  /** The holder cannot use a claim that takes longer; absent: the deadline of every verb. */
   withinMs?: number
 }
 
 export interface Claim {
   jobs: ClaimedJob[]
-  /** Endpoints that may have more due jobs, which a limit of theirs keeps from being claimed. */
+  /** Endpoints that may have more due jobs, but are at a limit of their own. */
   limited: LimitedEndpoint[]
   /**
-   * Names of endpoints that gave less than their share and may have more: the claim was full, or
-   * other claimers were faster.
+   * Names of endpoints that returned fewer jobs than their share and may have more: the claim was
+   * full, or other claimers were faster.
    */
   unfinished: string[]
 }
 
 export interface LimitedEndpoint {
   endpoint: string
-  /** When to ask again, by the store's clock; an attempt that ends may free it earlier. */
+  /** When to claim again, by the store's clock. The end of an attempt may allow it earlier. */
   againAt: number
 }
 
 /**
- * How a holder tells the end of its attempt, or that its handler goes on and reports later.
- * Instants by the store's clock. Of a superseded job reschedule and postpone apply as `withdraw`.
+ * How a holder reports the end of its attempt, or that the handler continues and reports later.
+ * Instants are by the store's clock. For a superseded job, reschedule and postpone become
+ * `withdraw`.
  */
 export type Settlement = Lease &
   (
@@ -334,9 +354,11 @@ export type Settlement = Lease &
   )
 
 export interface SettleOptions {
-  /** It survives power loss, since an HTTP answer reports it. */
+  /** The write survives power loss, because an HTTP response reports it. */
   durable?: boolean
-  /** They may be stored: an earlier write was not answered. What is stored is not written again. */
+  /**
+   * An earlier write of these had no response, so they may be stored. Such are not written again.
+   */
   isRepeat?: boolean
 }
 
@@ -352,7 +374,10 @@ export type RenewResult = 'applied' | 'lease_lost'
 export interface Heartbeat {
   /** null: the earlier progress stays. */
   progress: Omit<Progress, 'at'> | null
-  /** null: completionTimeoutMs of one that awaits completion, its own lease of a pulled one. */
+  /**
+   * null: completionTimeoutMs for a job that awaits completion, the length of its lease for a
+   * pulled one.
+   */
   extendMs: number | null
   completionTimeoutMs: number
 }
@@ -386,9 +411,9 @@ export interface SweepCounts {
   purged: number
 }
 
-/** A job whose deadline of completion has passed, with what decides about it. */
+/** A job whose deadline of completion has passed, with the fields that decide what follows. */
 export interface OverdueJob extends Lease {
-  /** As it was seen: the guard of what follows. */
+  /** The value that was read; the write that ends the attempt has it as its guard. */
   leaseExpiresAt: number
   claimedAt: number
   workerId: string
@@ -402,7 +427,7 @@ export interface OverdueJob extends Lease {
   retry: ClaimedJob['retry']
 }
 
-/** Of a superseded job either applies as `withdraw_lost`. */
+/** For a superseded job, both become `withdraw_lost`. */
 export type OverdueEnd = Lease & { leaseExpiresAt: number; attempt: Attempt } & (
     | { event: 'time_out'; runAt: number }
     | { event: 'bury_timed_out'; failure: Failure }
@@ -419,18 +444,18 @@ export type RetryResult =
   | Exclude<CommandResult, { kind: 'applied' }>
   /** `waived`: dependencies that it no longer waits for; absent when there are none. */
   | { kind: 'applied'; waived?: string[] }
-  /** The endpoint is gone or being deleted. */
+  /** The endpoint was deleted or is being deleted. */
   | { kind: 'unknown_endpoint' }
-  /** Another job has its dedupe key by now. */
+  /** Another job has the dedupe key now. */
   | { kind: 'dedupe_conflict'; jobId: string }
-  /** Of a bulk retry: it depends on these, which stay dead, cancelled or gone. */
+  /** Only for a bulk retry: the job depends on these, which stay dead, cancelled or deleted. */
   | { kind: 'dependency_failed'; jobIds: string[] }
 
 export type EditResult = { kind: 'applied'; job: Job } | { kind: 'not_found' } | EditRefusal
 
 export type DeleteJobResult =
   | CommandResult
-  /** `ifVersion` is another version. */
+  /** The stored version is not `ifVersion`. */
   | { kind: 'stale'; version: number }
 
 export interface JobQuery {
@@ -443,7 +468,7 @@ export interface JobQuery {
   createdBefore?: number
   /** The id after which the page begins, in its order. */
   after?: string
-  /** Else newest first. */
+  /** Absent or false: newest first. */
   oldestFirst?: boolean
   limit: number
 }
@@ -469,26 +494,26 @@ export type DeleteEndpointResult =
 
 // Schedules.
 
-/** A schedule as stored: what it means is src/schedule's. */
+/** A schedule as it is stored. src/schedule interprets it. */
 export interface ScheduleChange {
   name: string
-  /** Where its jobs go. */
+  /** The endpoint of its jobs. */
   endpoint: string
   paused: boolean
-  /** JSON text, sealed at rest: timing, options and the template of its jobs. */
+  /** JSON text, encrypted at rest: timing, options and the template of its jobs. */
   settings: string
   payload: Uint8Array
-  /** null: no tick is to come. */
+  /** null: there is no further tick. */
   nextRunAt: number | null
 }
 
 export interface Schedule extends ScheduleChange {
   lastJobId: string | null
-  /** Why the last tick made no job; null: it made one. */
+  /** Why the last tick enqueued no job; null: it enqueued one. */
   lastError: string | null
   createdAt: number
   updatedAt: number
-  /** Raised by what people change, not by ticks. */
+  /** Raised by changes of clients, not by ticks. */
   version: number
 }
 
@@ -498,7 +523,7 @@ export interface ScheduleMove {
   version: number
   tickAt: number | null
   nextRunAt: number | null
-  /** undefined: it stays. */
+  /** undefined: keeps the stored one. */
   lastJobId?: string
   lastError: string | null
 }
@@ -547,18 +572,18 @@ export interface WorkerRecord extends WorkerReport {
 }
 
 export interface EndpointStats {
-  /** Due ones included. */
+  /** Including due jobs. */
   queued: number
   due: number
   running: number
   dead: number
-  /** Since when the job is due that has been due longest; null: none is due. */
+  /** The instant since which the oldest due job is due; null: none is due. */
   oldestDueAt: number | null
-  /** A count is MAX_COUNT, and the true one larger. */
+  /** At least one count is MAX_COUNT and its true value is larger. */
   more: boolean
 }
 
-/** The right to do the upkeep for all processes, until `leaseMs` from now. */
+/** The right to do the upkeep for all processes during the next `leaseMs`. */
 export interface UpkeepLease {
   /** The process. */
   holder: string
@@ -566,8 +591,8 @@ export interface UpkeepLease {
 }
 
 export interface ApiMode {
-  /** No API key is set: loopback targets are allowed. */
+  /** No API key is set, so endpoints may have loopback addresses. */
   localMode: boolean
-  /** Base of the URLs that handlers are given; null: none is known. */
+  /** Base of the URLs that handlers report to; null: unknown. */
   publicUrl: string | null
 }

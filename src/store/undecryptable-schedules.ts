@@ -1,19 +1,22 @@
-// Schedules whose settings no configured key opens: lists and ticks go on without them. They are
-// remembered for a while, so that each is told of once in that time and looked past meanwhile:
-// however many there are at the head of what is due, they hold up none of the others.
+// Schedules whose settings no configured key decrypts. Lists and ticks omit them. A process
+// remembers them for a while: it logs each once in that time, and queries exclude them, so that
+// they never delay other due schedules.
 
 import type { StoreSettings } from './store.ts'
 import { StoreUnusable } from './store-errors.ts'
 
-/** A schedule that was put anew under a key at hand is found again after so long. */
+/** After this time, a schedule that was replaced under a configured key is found again. */
 const REMEMBERED_MS = 60_000
-/** With a wrong key that is all of them: then nothing is gained by remembering each. */
+/** With a wrong key, no schedule can be decrypted, and remembering more would not help. */
 const MAX_REMEMBERED = 10_000
 
 export interface UndecryptableSchedules {
-  /** At most MAX_REMEMBERED: those to look past. */
+  /** The names that queries exclude, at most MAX_REMEMBERED. */
   names(): string[]
-  /** What `open` returns; null, and remembered, when no key opens the settings of this schedule. */
+  /**
+   * Returns the result of `open`. If no key decrypts the settings, remembers the name and returns
+   * null.
+   */
   openOrNote<T>(name: string, open: () => T): T | null
 }
 

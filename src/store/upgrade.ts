@@ -1,18 +1,18 @@
-// Which steps lead a store to the schema of this version, and which processes may take them: one
+// Which steps bring a store to the schema of this version, and which processes may take them: one
 // rule for both stores. Each store runs its own steps (schema.ts).
 import { setTimeout as delay } from 'node:timers/promises'
 import { StoreUnusable } from './store-errors.ts'
 
 export interface Step {
-  /** The schema that it leads to. */
+  /** The schema number after the step. */
   number: number
   /** false: processes of earlier versions cannot use the store after it, so they stop before. */
   online: boolean
 }
 
 /**
- * A process that may create the store takes the steps that are online (`online`); one that must
- * not, like a worker, takes none; `posthorn migrate` takes all.
+ * Which steps a process takes. A process that may create the store takes the online ones, a worker
+ * takes none, and `posthorn migrate` takes all.
  */
 export type Upgrades = 'none' | 'online' | 'all'
 

@@ -1,4 +1,4 @@
-// Which page is shown: it stands behind the # of the address, so that it can be sent to others.
+// The page that is shown is named after the # of the address, so that a link to it can be sent.
 import { useEffect, useState } from 'preact/hooks'
 import { queryOf } from './api.js'
 
@@ -16,7 +16,8 @@ function decoded(word) {
   try {
     return decodeURIComponent(word)
   } catch {
-    // Typed by hand: then it is what it is, and nothing of that name is found.
+    // An address that somebody typed can have an invalid escape. It stays as it is, and no record
+    // has that name.
     return word
   }
 }

@@ -1,11 +1,11 @@
-// Requests to the API: the public routes that any script may use, with the reader's own key.
+// Requests to the API: the public routes, with the API key of the user.
 
 const KEY_SLOT = 'posthorn-key'
 const DEADLINE_MS = 10_000
-/** A clock that is off by less is left alone: the Date header has no fractions. */
+/** Smaller differences of clocks are ignored, because the Date header has whole seconds. */
 const CLOCK_SLACK_MS = 2_000
 
-/** The API refused, and said why. */
+/** The API refused the request; the message has the reason. */
 class Refused extends Error {
   /** @param {number} status @param {{code?: string, detail?: string, errors?: {path: string, message: string}[]}} problem */
   constructor(status, problem) {
@@ -16,17 +16,17 @@ class Refused extends Error {
   }
 }
 
-/** No answer came, or none that an API in health would give. */
+/** There was no response, or none that a healthy API would give. */
 export class Unreachable extends Error {}
 
-/** What the whole page must know of the connection. */
+/** The state of the connection, for the whole page. */
 export const connection = {
   /** @type {number | null} */
   failingSince: null,
   why: '',
-  /** Why a key is asked for, or null: none is needed now. @type {string | null} */
+  /** Why the page asks for a key; null: it needs none now. @type {string | null} */
   keyWanted: null,
-  /** Added to this machine's clock it gives the server's. */
+  /** Milliseconds to add to the clock of this machine to get that of the server. */
   clockOffsetMs: 0,
   /** @type {Set<() => void>} */
   watchers: new Set(),
@@ -36,7 +36,7 @@ export function now() {
   return Date.now() + connection.clockOffsetMs
 }
 
-/** @param {string | null} key null: the one that is kept is forgotten */
+/** @param {string | null} key null: forgets the stored key */
 export function keepKey(key) {
   if (key === null) sessionStorage.removeItem(KEY_SLOT)
   else sessionStorage.setItem(KEY_SLOT, key)
@@ -124,7 +124,7 @@ function problemIn(text) {
   try {
     return JSON.parse(text)
   } catch {
-    // A proxy in between answers with a page of its own.
+    // A proxy may respond with a page of its own.
     return {}
   }
 }

@@ -1,4 +1,5 @@
-// Each attempt of a job: how long it waited and took, what came of it, and what the endpoint said.
+// Each attempt of a job: how long it waited and took, its outcome, and the response of the
+// endpoint.
 import { html } from 'htm/preact'
 import { Foreign, State, When } from './parts.js'
 import { figure, span, utc } from './words.js'
@@ -16,13 +17,16 @@ export function Attempts({ job }) {
   `
 }
 
-/** How long it was since the attempt before ended, or since the job was made. */
+/** The time since the previous attempt ended, or since the job was created. */
 function waitOf({ attempts, createdAt }, i) {
   const from = i === 0 ? createdAt : attempts[i - 1].finishedAt
   return Date.parse(attempts[i].startedAt) - Date.parse(from)
 }
 
-/** @param {{one?: any, waitedMs?: number, isOpen?: boolean}} props isOpen: the answer is shown at once */
+/**
+ * @param {{one?: any, waitedMs?: number, isOpen?: boolean}} props isOpen: the response is shown at
+ * once
+ */
 export function Attempt({ one, waitedMs, isOpen = true }) {
   const { number, outcome, statusCode, errorCode, message, responseBody } = one
   return html`<li class="card">

@@ -1,13 +1,14 @@
-// Retry or cancel all jobs that the filter finds: counted first, and nothing happens before a yes.
+// Retries or cancels all jobs that match the filter, after it has counted them and the user has
+// confirmed.
 import { html } from 'htm/preact'
 import { useState } from 'preact/hooks'
 import { ask } from './api.js'
 import { Action, Dialog, Foreign } from './parts.js'
 import { counted, figure } from './words.js'
 
-/** As many as the API takes in one request. */
+/** The most jobs that the API changes in one request. */
 const LIMIT = 10_000
-/** So many writes take their time. */
+/** So many writes can take long. */
 const DEADLINE_MS = 120_000
 
 /** @typedef {'retry' | 'cancel'} Verb */
@@ -16,7 +17,7 @@ const DEADLINE_MS = 120_000
 const CHANGES = { retry: ['dead', 'cancelled'], cancel: ['queued', 'running'] }
 
 /**
- * The filter as the bulk routes take it, or why they can not.
+ * The filter in the form of the bulk routes, or why they cannot have it.
  *
  * @param {Verb} verb @param {Record<string, any>} filter
  */
@@ -67,7 +68,7 @@ function Confirm({ asked, done, close }) {
   const { verb, body, matched, more } = asked
   const word = verb === 'retry' ? 'Retry' : 'Cancel'
   async function change() {
-    // No more than were counted, whatever has come since.
+    // At most as many as were counted, even if more match now.
     const request = { filter: body, limit: matched }
     const answer = await ask('POST', `jobs/${verb}`, request, { deadlineMs: DEADLINE_MS })
     const { affected, dependencyFailed } = answer

@@ -1,10 +1,13 @@
-// A line for a shell that enqueues the same job again, here or on another server.
+// A shell line that enqueues the same job again, on this or another server.
 import { hasKey } from './api.js'
 import { readPayload } from './job-reads.js'
 
 const CARRIED = ['tags', 'metadata', 'timeout', 'retry', 'orderingKey', 'onFinish']
 
-/** The payload stands in it byte for byte; header values are not told by the API. @param {any} job */
+/**
+ * It contains the exact bytes of the payload, but no headers, because the API does not return their
+ * values. @param {any} job
+ */
 export async function curlLine(job) {
   const payload = await readPayload(job.id)
   const fields = [
@@ -23,7 +26,7 @@ function isGiven(value) {
   return value !== null && Object.keys(Object(value)).length + Number(typeof value === 'string') > 0
 }
 
-/** For any POSIX shell: within single quotes nothing means anything but the quote itself. */
+/** For any POSIX shell: within single quotes, only the single quote is special. */
 function quoted(text) {
   return `'${text.replaceAll("'", `'\\''`)}'`
 }

@@ -1,4 +1,4 @@
-// Changes a job that is queued: when it is due, its priority, its payload while nothing was sent.
+// Changes a queued job: its due time, its priority and, if no attempt was sent, its payload.
 import { html } from 'htm/preact'
 import { useState } from 'preact/hooks'
 import { request } from './api.js'
@@ -11,7 +11,8 @@ const PRIORITIES = [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
 
 /** @param {{job?: any, refresh?: any, close?: any}} props */
 export function EditDialog({ job, refresh, close }) {
-  // What is edited is what was there when the dialog was opened; the version guards the write.
+  // The fields keep the values of the moment when the dialog was opened; the version guards the
+  // write.
   const [before] = useState(job)
   const [problem, setProblem] = useState('')
   const isUnsent = before.attemptCount === 0
@@ -71,7 +72,7 @@ export function EditDialog({ job, refresh, close }) {
 }
 
 /**
- * The fields that differ, each as JSON text; or what is wrong with them.
+ * The changed fields as JSON text, or what is wrong with them.
  *
  * @param {FormData} form @param {any} before @param {string | null} payload
  */
@@ -83,7 +84,7 @@ function changesIn(form, before, payload) {
     changes.push(`"runAt":"${instantOf(runAt)}"`)
   const priority = Number(form.get('priority'))
   if (priority !== before.priority) changes.push(`"priority":${priority}`)
-  // A form sends line ends as CRLF; the field itself holds LF.
+  // A form converts line ends to CRLF; the field has LF.
   const text = form.get('payload')?.toString().replaceAll('\r\n', '\n') ?? null
   if (text === null || payload === null || text === payload.replaceAll('\r\n', '\n')) return changes
   try {

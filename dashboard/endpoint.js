@@ -1,4 +1,4 @@
-// One endpoint: how it is, what it is set to, what failed of late, and what may be done about it.
+// One endpoint: its state, its settings, its recent failures, and the commands for it.
 import { html } from 'htm/preact'
 import { useState } from 'preact/hooks'
 import { addressOf } from './address.js'
@@ -14,10 +14,10 @@ import { figure, plain, span, utc } from './words.js'
 
 const EVERY_MS = 3_000
 const FAILURES_SHOWN = 10
-/** Among so many queued ones those are looked for that were tried already. */
+/** The number of queued jobs among which the page looks for those that had an attempt. */
 const QUEUED_LOOKED_AT = 50
 const NO_ATTEMPTS = { succeeded: 0, failed: 0 }
-/** The endpoint's timeout is 15 min at most. */
+/** A ping takes at most the timeout of the endpoint, which is at most 15 min. */
 const PING_DEADLINE_MS = 16 * 60_000
 
 /** @param {string} name */
@@ -178,7 +178,7 @@ function Failures({ name }) {
   </section>`
 }
 
-/** What the endpoint said last when it failed: why, before which. */
+/** The last failed attempt of a job. */
 function LastFailure({ id }) {
   const { data } = useLive((before, signal) => readJob(id, before, signal), EVERY_MS, [id])
   const failed = data?.job.attempts.findLast(({ outcome }) => toneOf(outcome) === 'bad')

@@ -1,15 +1,15 @@
-// What ended in the last hour, minute by minute: drawn, and added up.
+// The attempts that ended in the last hour, minute by minute: as a chart and as sums.
 import { html } from 'htm/preact'
 import { ask, now, queryOf } from './api.js'
 import { counted, durationMs, span } from './words.js'
 
 const MINUTE_MS = 60_000
 const MINUTES = 60
-/** They are of whole minutes: more often would show the same. */
+/** The figures are of whole minutes, so more frequent requests would show the same. */
 export const FIGURES_EVERY_MS = 15_000
-/** Said where p50 and p95 stand. */
+/** The note beside p50 and p95. */
 export const BOUNDS_NOTE = 'a histogram tells only between which bounds that time lies'
-/** What GET /stats is asked for. */
+/** The query of GET /stats. */
 export const LAST_HOUR = { window: '1h', by: 'endpoint' }
 
 /** @typedef {{from: string, succeeded: number[], failed: number[], durations: number[]}} Ended */
@@ -30,8 +30,7 @@ export function sumOf({ ended }) {
 }
 
 /**
- * The bounds between which the duration lies that this share of the attempts did not exceed: a
- * histogram tells no more.
+ * The bounds of this percentile of the durations. A histogram has no more exact value.
  *
  * @param {Figures} figures @param {number} share
  */
@@ -54,7 +53,7 @@ export function within({ ended, durationBounds }, share) {
 /** @type {Ended} */
 const NOTHING = { from: '', succeeded: [], failed: [], durations: [] }
 
-/** Succeeded upwards, failed downwards: told by place, not by colour alone. */
+/** Succeeded attempts go up and failed ones go down, so that colour is not the only difference. */
 export function Sparkline({ figures, tall = false }) {
   const { succeeded, failed } = sumOf(figures)
   const newest = Math.floor(now() / MINUTE_MS)

@@ -1,11 +1,11 @@
-// A job and its payload as the API gives them, to the last digit.
+// Reads a job and its payload exactly as the API returns them, to the last digit.
 import { request } from './api.js'
 
 /** @param {string} id */
 export const jobPath = (id) => `jobs/${encodeURIComponent(id)}`
 
 /**
- * Reads a job, or gives back what was read before when it is still the same version.
+ * Reads a job, or returns the earlier result if the job still has the same version.
  *
  * @param {string} id
  * @param {{job: any, etag: string | null} | null} before
@@ -18,14 +18,20 @@ export async function readJob(id, before, signal) {
   return status === 304 && before !== null ? before : { job: JSON.parse(text, exact), etag }
 }
 
-/** A number that JavaScript would round stays the text it is. @type {(key: string, value: any, context?: {source?: string}) => any} */
+/**
+ * A number that JavaScript would round stays text. @type {(key: string, value: any, context?:
+ * {source?: string}) => any}
+ */
 function exact(_key, value, context) {
   if (typeof value !== 'number' || context?.source === undefined) return value
   const { rawJSON } = /** @type {{rawJSON?: (text: string) => object}} */ (JSON)
   return String(value) === context.source || rawJSON === undefined ? value : rawJSON(context.source)
 }
 
-/** The payload's text, which is its bytes: it is JSON in UTF-8. @param {string} id @param {AbortSignal} [signal] */
+/**
+ * The text of the payload. It stands for the exact bytes, because a payload is JSON in UTF-8.
+ * @param {string} id @param {AbortSignal} [signal]
+ */
 export async function readPayload(id, signal) {
   const { text } = await request('GET', `${jobPath(id)}/payload`, signal ? { signal } : {})
   return text

@@ -1,4 +1,4 @@
-// One job: what became of it, why it waits, and what may be done about it.
+// One job: its state and outcome, why it waits, and the commands for it.
 import { html } from 'htm/preact'
 import { useEffect, useState } from 'preact/hooks'
 import { addressOf } from './address.js'
@@ -53,7 +53,8 @@ function Why({ job, refresh }) {
   const [kept, setKept] = useState(/** @type {any} */ (null))
   if (explained.data !== null && explained.data !== kept) setKept(explained.data)
   const { progress } = job
-  // Two reads: the explanation may be of a later version of the job than the page.
+  // The explanation is a second request, so it may describe a later version of the job than the
+  // page.
   const isAhead = explained.data !== null && explained.data.version > job.version
   useEffect(() => {
     if (isAhead) refresh()
@@ -173,7 +174,7 @@ function Facts({ job }) {
   </section>`
 }
 
-/** The items of one fact, a line each: ids side by side would read as one. */
+/** The items of one fact, one on each line: ids on one line would look like one id. */
 function listed(items) {
   return html`<ul class="plain">${items.map((item) => html`<li key=${item.key}>${item}</li>`)}</ul>`
 }

@@ -1,4 +1,4 @@
-// Jobs, newest first: the filters stand in the address, and pages are walked by cursor.
+// Jobs, newest first. The filters are in the address, and pages follow by cursor.
 import { html } from 'htm/preact'
 import { addressOf, goTo } from './address.js'
 import { ask, queryOf } from './api.js'
@@ -24,7 +24,7 @@ function filterIn(query) {
 export function Jobs({ query }) {
   const filter = filterIn(query)
   const cursor = query.get('cursor')
-  // What was paged to is looked at once: it would slide away under the reader.
+  // An older page is read only once: new jobs would move its rows while somebody reads them.
   const page = useLive(
     (_, signal) =>
       ask('GET', `jobs${queryOf({ ...filter, limit: PAGE, cursor })}`, undefined, { signal }),
@@ -88,7 +88,7 @@ function Filters({ filter }) {
   </form>`
 }
 
-/** The form is in the reader's zone, the address in UTC. @param {string} local */
+/** The form has the user's time zone, the address UTC. @param {string} local */
 export function instantOf(local) {
   const at = new Date(local)
   return Number.isNaN(at.getTime()) ? '' : at.toISOString()
@@ -133,7 +133,7 @@ function NoJobs({ next, cursor, filter }) {
   <//>`
 }
 
-/** @param {{jobs?: any[], isOfOne?: boolean}} props isOfOne: all are of one endpoint */
+/** @param {{jobs?: any[], isOfOne?: boolean}} props isOfOne: all jobs belong to one endpoint */
 export function JobTable({ jobs = [], isOfOne = false }) {
   return html`<table class="rows jobs">
     <thead>

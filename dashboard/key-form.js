@@ -1,4 +1,4 @@
-// Asks for the API key. It stays in this tab (sessionStorage) and goes nowhere but to this API.
+// Asks for the API key. It stays in this tab (sessionStorage) and is sent only to this API.
 import { html } from 'htm/preact'
 import { useState } from 'preact/hooks'
 import { ask, keepKey } from './api.js'

@@ -1,4 +1,4 @@
-// Where the page begins: the frame around every page, and which page is shown.
+// The entry point: the frame around every page, and the choice of the page.
 
 import { html } from 'htm/preact'
 import { render } from 'preact'
@@ -30,7 +30,8 @@ function Dashboard() {
 
   useEffect(() => {
     document.title = ['Posthorn', ...words].reverse().join(' · ')
-    // A screen reader goes on where the new page begins; on the first one it is there already.
+    // Moves the focus to the beginning of a new page, for screen readers. On the first page it is
+    // there already.
     if (isFirst.current) isFirst.current = false
     else main.current?.focus()
     scrollTo(0, 0)
@@ -86,12 +87,12 @@ function Bar({ section }) {
   </header>`
 }
 
-/** A line that is there only while the API does not answer. */
+/** A line that is visible only while the API does not respond. */
 function Reach() {
   const { failingSince, why } = useConnection()
   useTick()
   const since = failingSince === null ? '' : new Date(failingSince).toLocaleTimeString('en-GB')
-  // What counts on is not read out again and again.
+  // The relative time is outside the alert, so that screen readers do not announce each second.
   return html`<div class=${since && 'reach'}>
     <strong role="alert">${since && `Not reachable since ${since}`}</strong>
     ${

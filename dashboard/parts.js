@@ -1,11 +1,11 @@
-// What every page is built of: states, instants, foreign text, buttons that do something, dialogs.
+// The components of every page: states, instants, foreign text, action buttons, dialogs.
 import { html } from 'htm/preact'
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { now, Unreachable } from './api.js'
 import { useTick } from './live.js'
 import { plain, relative, utc, visible } from './words.js'
 
-/** A shape for each state, for those to whom red and green are one colour: paths in a box of 16. */
+/** A shape for each state, so that colour is not the only difference: paths in a box of 16. */
 const SHAPES = {
   ring: 'M8 3a5 5 0 1 0 0 10a5 5 0 1 0 0-10z',
   half: 'M8 3a5 5 0 1 0 0 10a5 5 0 1 0 0-10zM8 5v6M10 5.6v4.8M12 7v2',
@@ -42,7 +42,10 @@ const LOOKS = {
   gone: FAILED,
 }
 
-/** Of a state or an outcome; an outcome that is not named here is a failure. @param {string} state */
+/**
+ * The look of a state or an outcome. An outcome that is not listed is a failure. @param {string}
+ * state
+ */
 export function toneOf(state) {
   return (LOOKS[state] ?? FAILED)[1]
 }
@@ -55,14 +58,14 @@ export function State({ state, text = plain(state) }) {
   >`
 }
 
-/** How long ago, or how soon; the instant itself is told to whoever points at it. */
+/** A relative time. The title has the instant itself. */
 export function When({ at }) {
   useTick()
   if (at === null) return html`<span class="faint">–</span>`
   return html`<time datetime=${at} title=${utc(at)}>${relative(Date.parse(at), now())}</time>`
 }
 
-/** Text that somebody else wrote. */
+/** Text that clients or handlers wrote. */
 export function Foreign({ text, label, long = false }) {
   const shown = visible(text)
   if (!long) return html`<span class="foreign" dir="auto">${shown}</span>`
@@ -74,7 +77,7 @@ export function Empty({ title, children }) {
   return html`<div class="empty"><p><strong>${title}</strong></p>${children}</div>`
 }
 
-/** What stands in the place of data that has not come. */
+/** Shown until the data has arrived. */
 export function Waiting({ error, what }) {
   if (error === null) return html`<p class="faint" role="status">Reading ${what} …</p>`
   if (error instanceof Unreachable) return html`<p class="faint">Nothing was read yet.</p>`
@@ -89,12 +92,15 @@ const listeners = new Set()
 const MAX_SAYINGS = 3
 const SAID_MS = 8_000
 
-/** Tells what was done, or why it was not; screen readers read it out. @param {string} text */
+/**
+ * Shows a message about a command: its result, or why it failed. Screen readers announce it. @param
+ * {string} text
+ */
 export function say(text, isError = false) {
   const saying = { text, isError, id: performance.now() }
   sayings = [...sayings, saying].slice(-MAX_SAYINGS)
   for (const listener of listeners) listener()
-  // An error stays until it is closed.
+  // An error stays until the user closes it.
   if (!isError) setTimeout(unsay, SAID_MS, saying)
 }
 
@@ -104,7 +110,7 @@ function unsay(saying) {
   for (const listener of listeners) listener()
 }
 
-/** What went wrong before is over when something new is begun. */
+/** The errors of earlier commands disappear when a new command begins. */
 function unsayAll() {
   sayings = []
   for (const listener of listeners) listener()
@@ -130,12 +136,12 @@ export function Sayings() {
 }
 
 /**
- * A button that does something, once at a time.
+ * A button that runs a command, one call at a time.
  *
  * @param {object} props
  * @param {unknown} props.label
- * @param {() => Promise<string | undefined | void>} props.act gives the sentence that is said
- * @param {() => void} [props.done] follows, whatever came of it
+ * @param {() => Promise<string | undefined | void>} props.act returns the message to show
+ * @param {() => void} [props.done] called after it, whether it succeeded or failed
  * @param {string} [props.tone]
  * @param {boolean} [props.disabled]
  * @param {string} [props.title]
@@ -168,7 +174,7 @@ export function Action({ label, act, done, tone = '', disabled = false, title })
 }
 
 /**
- * What is said is said within it too: all else is out of reach while it is open.
+ * A dialog shows the messages, too, because the rest of the page is inert while it is open.
  *
  * @param {{title?: string, close: () => void, children?: unknown}} props
  */
@@ -195,7 +201,10 @@ export async function copy(text, what) {
   return `${what} copied.`
 }
 
-/** A page that came over plain http from another machine has no clipboard. @param {string} text */
+/**
+ * A page that was loaded over http from another machine has no access to the clipboard. @param
+ * {string} text
+ */
 function copyTheOldWay(text) {
   const area = document.createElement('textarea')
   area.value = text
@@ -207,7 +216,7 @@ function copyTheOldWay(text) {
   if (!isCopied) throw new Error('the browser did not let this page copy')
 }
 
-/** A term and what it is, in a list of such. @param {[term: string, value: unknown][]} pairs */
+/** A list of terms and their values. @param {[term: string, value: unknown][]} pairs */
 export function facts(pairs) {
   return html`<dl class="facts">
     ${pairs.map(([term, value]) => html`<div key=${term}><dt>${term}</dt><dd>${value}</dd></div>`)}

@@ -1,4 +1,4 @@
-// What a job carries and what it gave: laid out to be read, and copied as the bytes they are.
+// The payload and the result of a job: formatted for reading, and copied byte for byte.
 import { html } from 'htm/preact'
 import { useState } from 'preact/hooks'
 import { readPayload } from './job-reads.js'
@@ -6,13 +6,13 @@ import { useLive } from './live.js'
 import { Action, copy, Foreign } from './parts.js'
 import { bytes, laidOut } from './words.js'
 
-/** A payload may be megabytes: laying out and showing more would hold the page up. */
+/** A payload can have megabytes; formatting and showing more than this would block the page. */
 const MAX_LAID_OUT = 65_536
 
 /** @param {{job?: any}} props */
 export function Payload({ job }) {
   const [isAsSent, setAsSent] = useState(false)
-  // Only an edit changes it, and every edit has a version of its own.
+  // Only an edit changes the payload, and every edit raises the version.
   const on = job.attemptCount === 0 ? [job.id, job.version] : [job.id]
   const { data, error } = useLive((_, signal) => readPayload(job.id, signal), null, on)
   return html`<section aria-labelledby="payload">

@@ -1,15 +1,16 @@
-// What is wrong, since when and why: the lines at the top of the overview. None when all is well.
+// The problems at the top of the overview: what is wrong, since when, and why. There are none when
+// all is well.
 import { ask, now, queryOf } from './api.js'
 import { counted, durationMs, figure, span } from './words.js'
 
-/** A due job waits for a free slot now and then; this long is more than that. */
+/** A due job may wait for a free slot for a moment; a longer wait is a problem. */
 const LATE_MS = 60_000
-/** So few failures may be chance. */
+/** Fewer failures may be chance. */
 const MIN_FAILED = 5
 const MAX_EXPLAINED = 5
-/** Of the newest jobs that may be due, among which one that is due is looked for. */
+/** How many of the newest queued jobs are searched for a due one. */
 const LOOKED_AT = 100
-/** Of those, so many at most are asked about for each endpoint. */
+/** At most this many of them are explained for each endpoint. */
 const MAX_ASKED = 20
 /** Reasons that say nothing about the other jobs of the endpoint. */
 const OF_ONE_JOB = new Set([
@@ -34,7 +35,7 @@ export function isStuck(row) {
 }
 
 /**
- * The state as it is shown: that an endpoint is active does not make it well.
+ * The state to show: an active endpoint can still have failures.
  *
  * @param {string} state @param {{succeeded: number, failed: number}} lastHour
  */
@@ -46,8 +47,9 @@ export function shownState(state, { succeeded, failed }) {
 /**
  * @param {{liveWorkers: number, endpoints: Row[]}} stats
  * @param {{id: string, seenAt: string, isLive: boolean, hasEncryptionKey: boolean}[]} workers
- * @param {Map<string, {succeeded: number, failed: number}>} lastHour of those that were looked at
- * @param {Map<string, string>} whys what the API says of a due job of the endpoint
+ * @param {Map<string, {succeeded: number, failed: number}>} lastHour of the endpoints whose figures
+ * were read
+ * @param {Map<string, string>} whys the explanation of a due job of each endpoint
  * @returns {Problem[]}
  */
 export function problemsIn(stats, workers, lastHour, whys) {
@@ -67,7 +69,7 @@ export function problemsIn(stats, workers, lastHour, whys) {
     const why = `ENCRYPTION_KEY is not that of the API at ${keyless.map(({ id }) => id).join(', ')}`
     problems.push({ key: '/key', endpoint: null, text, why })
   }
-  // Those that have waited longest come first.
+  // Endpoints that have waited longest come first.
   for (const row of stats.endpoints.toSorted((a, b) => lateMs(b) - lateMs(a))) {
     const { name, state, due, more } = row
     const parts = []
@@ -87,7 +89,7 @@ export function problemsIn(stats, workers, lastHour, whys) {
 }
 
 /**
- * Asks the API why the endpoints that are stuck are so, the latest first.
+ * Asks the API why endpoints are stuck, the most delayed first.
  *
  * @param {Row[]} rows @param {AbortSignal} signal
  */
@@ -106,14 +108,14 @@ export async function explainStuck(rows, signal) {
 /** @typedef {{id: string, dueAt: string | null, expiresAt: string | null}} Queued */
 
 /**
- * What holds back the jobs that are due: none of those that wait for other jobs.
+ * Why the due jobs do not start. Jobs that wait for other jobs do not count.
  *
  * @param {Row} row @param {AbortSignal} signal
  * @returns {Promise<string | null>}
  */
 async function whyStuck(row, signal) {
-  // The job that is due longest was made before then: newer ones, which may all wait for a later
-  // time, are not looked at.
+  // The oldest due job was created before this instant, so newer ones are not searched: they may
+  // all be due later.
   const createdBefore = new Date(now() - lateMs(row) + 1_000).toISOString()
   const query = queryOf({ endpoint: row.name, state: 'queued', createdBefore, limit: LOOKED_AT })
   /** @type {{items: Queued[]}} */
@@ -130,7 +132,7 @@ async function whyStuck(row, signal) {
 }
 
 /**
- * null: it is gone since it was listed.
+ * null: the job was deleted after it was listed.
  *
  * @param {string} id @param {AbortSignal} signal
  * @returns {Promise<{reason: string, detail: string} | null>}

@@ -1,4 +1,4 @@
-// Schedules: when each ticks next, what became of its last job, and what may be done about it.
+// Schedules: the next tick and the last job of each, and the commands for it.
 import { html } from 'htm/preact'
 import { addressOf } from './address.js'
 import { ask, queryOf } from './api.js'
@@ -8,13 +8,13 @@ import { Action, Empty, Foreign, facts, State, Waiting, When } from './parts.js'
 import { READER_ZONE, utc, zoned } from './words.js'
 
 const EVERY_MS = 5_000
-/** Each is read by itself, with its last job. */
+/** The page sends a request for each schedule, and one for its last job. */
 const PAGE = 20
 
 /** @param {string} name */
 const schedulePath = (name) => `schedules/${encodeURIComponent(name)}`
 
-/** @param {{name?: string, query?: any}} props name: only this one */
+/** @param {{name?: string, query?: any}} props name: show only this schedule */
 export function Schedules({ name, query }) {
   if (name !== undefined) {
     return html`<h1>Schedule</h1>

@@ -1,11 +1,11 @@
-// The life of a job drawn to scale: when it waited, and when it was tried.
+// The life of a job drawn to scale: when it waited, and when its attempts ran.
 import { html } from 'htm/preact'
 import { now } from './api.js'
 import { useTick } from './live.js'
 import { toneOf } from './parts.js'
 import { counted, plain, span } from './words.js'
 
-/** Of the whole width, in per cent: a try of 20 ms within a day is still to be seen. */
+/** In per cent of the width, so that an attempt of 20 ms within a day stays visible. */
 const MIN_WIDTH = 0.7
 const MIN_APART = 4
 
@@ -34,7 +34,7 @@ export function Timeline({ job }) {
         const from = Date.parse(one.startedAt)
         const to = Date.parse(one.finishedAt)
         const x = at(from)
-        // A number that would lie over the one before is left out.
+        // A number that would overlap the previous one is left out.
         const isClear = i === 0 || x - at(Date.parse(attempts[i - 1].startedAt)) > MIN_APART
         return html`<g key=${one.number} class=${toneOf(one.outcome)}>
           <title>${`${one.number}: ${plain(one.outcome)}, ${span(to - from)}`}</title>
@@ -72,7 +72,10 @@ export function isLapsed({ lease }) {
   return lease !== null && Date.parse(lease.expiresAt) <= now()
 }
 
-/** Of a running job, about: the API tells when the first attempt began, and when others ended. */
+/**
+ * Approximate for a running job: the API shows when its first attempt began, and when later ones
+ * ended.
+ */
 function runningSince(job) {
   if (job.state !== 'running') return null
   const last = job.attempts.at(-1)

@@ -1,4 +1,4 @@
-// Figures, instants and foreign text as a person reads them. No element is made here.
+// Formats figures, instants and foreign text for people. It creates no elements.
 
 const UNITS_MS = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 
@@ -37,7 +37,10 @@ export function utc(instant) {
   return `${new Date(instant).toISOString().slice(0, 19).replace('T', ' ')} UTC`
 }
 
-/** An instant within a sentence of the API, with how far away it is. @param {string} text @param {number} nowMs */
+/**
+ * Adds the relative time to each instant in a sentence of the API. @param {string} text @param
+ * {number} nowMs
+ */
 export function withInstants(text, nowMs) {
   return text.replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, (instant) => {
     return `${instant.slice(11, 19)} UTC (${relative(Date.parse(instant), nowMs)})`
@@ -82,7 +85,7 @@ export function plain(word) {
 }
 
 /**
- * For which other jobs a queued one waits; null: for none.
+ * Which other jobs a queued job waits for; null: none.
  *
  * @param {{state: string, dueAt: string | null, dependsOn: string[]}} job
  */
@@ -93,7 +96,8 @@ export function waitText({ state, dueAt, dependsOn }) {
 }
 
 /**
- * Foreign text with what can not be seen, or would turn round what stands beside it, made visible.
+ * Makes characters of foreign text visible that are invisible or would reverse the text beside
+ * them.
  *
  * @param {string} text
  */
@@ -113,8 +117,8 @@ function codePoint(one) {
 }
 
 /**
- * JSON in lines. Not JSON.parse and back: that would change large numbers and lose a key that
- * stands twice, and what is shown here must be what was sent.
+ * JSON in lines. Not JSON.parse and back, which would change large numbers and drop duplicate keys:
+ * the page must show what was sent.
  *
  * @param {string} text valid JSON
  */

@@ -97,7 +97,9 @@ export function plain(value: unknown, known: ReadonlySet<string>, key = ''): unk
   }
   // Of an outbox document.
   if (key === 'posthornMove') return 'random'
-  const fields = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))
+  // A field that is null may as well be absent.
+  const fields = Object.entries(value).filter(([, inner]) => inner !== null)
+  fields.sort(([a], [b]) => (a < b ? -1 : 1))
   return Object.fromEntries(fields.map(([name, inner]) => [name, plain(inner, known, name)]))
 }
 

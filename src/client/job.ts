@@ -139,8 +139,8 @@ export interface JobSummary {
   payloadBytes: number
   timeout: string | null
   retry: Retry | null
-  /** Values are masked. */
-  headers: Record<string, string>
+  /** Values are masked. null: no key of the API decrypts them. */
+  headers: Record<string, string> | null
   tags: string[]
   metadata: Record<string, string>
   idempotencyKey: string | null

@@ -75,7 +75,7 @@ export const JOB_SUMMARY = record({
   lease: orNull(record({ workerId: text, expiresAt: word })),
   progress: orNull(record({ value: orNull(number), message: orNull(text), at: word })),
   failure: orNull(record({ reason: word, message: text })),
-  ...{ timeout: orNull(text), retry: orNull(object), headers: object, metadata: object },
+  ...{ timeout: orNull(text), retry: orNull(object), headers: orNull(object), metadata: object },
   ...{ tags: listOf(text), dependsOn: listOf(word), onFinish: orNull(object) },
   ...{ idempotencyKey: orNull(text), dedupeKey: orNull(text), orderingKey: orNull(text) },
   ...{ scheduleName: orNull(word), version: number },

@@ -11,7 +11,7 @@ import { printError } from '../output.ts'
 
 const FIRST_RESTART_MS = 500
 const MAX_RESTART_MS = 30_000
-/** After this long a crash is a new one, so the restarts begin with the short delay again. */
+/** A process that ran this long before it crashed is restarted with the shortest delay again. */
 const STEADY_MS = 60_000
 const PARENT_CHECK_MS = 500
 

@@ -56,7 +56,7 @@ function isEmpty(request: FastifyRequest, stream: IncomingMessage): Promise<bool
 }
 
 /**
- * Fastify can do this by itself, but it does not tell how many bytes it has in memory meanwhile.
+ * Fastify can do this by itself, but it does not report how many bytes it has in memory meanwhile.
  *
  * @throws AppError payload_too_large, or overloaded
  */

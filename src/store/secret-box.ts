@@ -41,7 +41,7 @@ export interface SecretBox {
 }
 
 /**
- * A box that seals with the first key and opens with any. Keys are 32 bytes.
+ * Encrypts with the first key and decrypts with any of the keys, which have 32 bytes each.
  *
  * @param keyHolder what holds them, for the operator
  */

@@ -199,7 +199,7 @@ export interface Store {
   /** Does nothing if another process has the lease. */
   releaseUpkeep(holder: string): Promise<void>
 
-  /** What the API tells the workers about itself. */
+  /** Stores the mode and the public URL of the API, which workers read. */
   writeApiMode(mode: ApiMode): Promise<void>
   readApiMode(): Promise<ApiMode | null>
 

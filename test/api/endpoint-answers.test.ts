@@ -100,7 +100,8 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     for (let i = 0; i < 3; i++) await firstAttempt(await endpoint.enqueue())
     await soon(async () => expect((await endpoint.read()).state).toBe('resting'))
     const ids = await Promise.all(Array.from({ length: 4 }, () => endpoint.enqueue()))
-    // The first probe fails: it rests once more. The second is held, and nobody else is sent.
+    // The first probe fails: it rests once more. The second gets no response yet, and no other job
+    // is sent.
     await endpoint.receiver.waitFor((requests) => requests.length === 4)
     const held = heldReplies()
     endpoint.receiver.answerWith((_, index) => (index === 0 ? held.script() : 200))

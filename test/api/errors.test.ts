@@ -377,7 +377,8 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(answer).toMatch(/x-request-id: [A-Za-z0-9._-]{1,64}\r\n/i)
     const problem = JSON.parse(answer.slice(answer.indexOf('\r\n\r\n')))
     expect(problem).toMatchObject({ status: 400, code: 'invalid_request' })
-    // An expectation that nobody knows is let pass: Node would answer it without a problem.
+    // An unknown Expect header is accepted: Node itself would respond to it, and not with a
+    // problem.
     const lines = 'GET /none HTTP/1.1\r\nHost: localhost\r\nExpect: x\r\nConnection: close\r\n\r\n'
     expect(await sendRaw(lines)).toMatch(/^HTTP\/1\.1 404 [\s\S]*application\/problem\+json/)
   })

@@ -134,7 +134,7 @@ describe('on mongo, while the network brings nothing', () => {
     try {
       await posthorn.startApi()
       proxy.stall()
-      // A write of less than a second ago proves the store for so long.
+      // A write of the last second counts as a proof that the store accepts writes.
       let answer = await posthorn.request('GET', '/health/ready')
       await until(async () => {
         answer = await posthorn.request('GET', '/health/ready')

@@ -155,7 +155,7 @@ const TABLES = {
   },
 }
 
-/** Routes whose tests stand under other names, by what their paths match. */
+/** Routes whose tests are under other names, by a pattern of their paths. */
 const ELSEWHERE = [
   /\/(complete|fail|heartbeat|explain|claim)$/,
   /^POST \/jobs\/batch$/,

@@ -54,7 +54,7 @@ const read = async (path: string) => (await posthorn.request('GET', path)).body
 const apply = (text: string, ...words: string[]) =>
   shell.run(['apply', shell.write('posthorn.yaml', text), ...words])
 
-/** What the command prints of a wrong file; that it ends with 2 is seen once, for a whole file. */
+/** What the command prints about a wrong file. One test checks the exit code 2. */
 async function faultsOf(text: string): Promise<string> {
   const client = new Posthorn({ url: posthorn.url() })
   const error = await readItems(shell.write('posthorn.yaml', text), client).catch(

@@ -122,7 +122,7 @@ describe('backup', () => {
     expect(existsSync(join(shell.folder, 'new.db'))).toBe(false)
   })
 
-  /** A store that nobody uses, with its key file, and secrets in it. */
+  /** A store that no process uses, with secrets and a key file. */
   async function copyAs(name: string): Promise<string> {
     if (!existsSync(join(shell.folder, 'quiet.db'))) {
       await posthorn.endpoint('sealed', receiver.url)

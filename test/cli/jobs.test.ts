@@ -1,4 +1,4 @@
-// The commands about jobs do what they say, and their exit codes tell how it went.
+// The commands about jobs do what they say, and their exit codes show the outcome.
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'

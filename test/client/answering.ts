@@ -1,4 +1,4 @@
-// What a server that stands in for the API answers, and the error that a call then ends with.
+// Responses of a server in place of the API, and the error of a call that gets them.
 import { expect } from 'vitest'
 import { type Job, PosthornError } from '../../src/client/client.ts'
 import type { Reply } from '../support/receiver.ts'

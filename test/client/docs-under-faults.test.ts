@@ -21,7 +21,7 @@ const OF_REPORTS: Fault[] = [
   ...(['lost_lease', 'unavailable', 'cut', 'lost_answer', 'page_503', 'page_200'] as const),
   ...(['lost_lease', 'page_404', 'pass', 'lost_lease', 'page_200'] as const),
 ]
-/** A report of one, at least, for each fault. */
+/** At least one report of the example for each fault. */
 const JOBS_EACH = OF_REPORTS.length
 const OF_CALLS: Fault[] = ['page_503', 'cut', 'pass', 'unavailable', 'lost_answer', 'page_200']
 

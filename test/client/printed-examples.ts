@@ -1,4 +1,4 @@
-// The programs that a page of docs/ prints, as they stand there.
+// The programs that a page of docs/ prints, unchanged.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 

@@ -1,4 +1,5 @@
-// verify takes a request in the form in which a server hands it to a handler, and tells all of it.
+// verify takes a request in the form in which a server hands it to a handler, and returns
+// everything that it contains.
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'

@@ -108,7 +108,7 @@ describe('the client knows', () => {
           expect([what, field, isSent(null) && isRefused(null)]).toEqual([what, field, false])
       }
     }
-    // Any JSON, which a schema cannot tell from none.
+    // Any JSON: a schema cannot distinguish it from a missing value.
     function isAny(field: string): boolean {
       return field === 'payload' || field === 'result'
     }

@@ -20,7 +20,7 @@ export function freshName(): string {
   return `endpoint-${endpointCount}`
 }
 
-/** What an endpoint is when nobody says anything: no limits, no circuit breaker. */
+/** The defaults of an endpoint: no limits, no circuit breaker. */
 export function settingsOf(fields: Partial<EndpointSettings> = {}): EndpointSettings {
   return {
     name: fields.name ?? freshName(),

@@ -46,7 +46,7 @@ describe.each(ENGINES)('concurrency on %s', (engine) => {
     async function work(store: Store, i: number): Promise<void> {
       const mine: ClaimedJob[] = []
       for (let round = 0; doneCount < jobCount; round++) {
-        // Every eighth claim is lost: nobody settles it, and a sweep brings its jobs back.
+        // Every eighth claim is lost: its jobs are not settled, and a sweep reclaims them.
         const isLost = round % 8 === i
         const limit = 1 + (round % 10)
         const leaseMs = isLost ? 1 : LONG_LEASE_MS

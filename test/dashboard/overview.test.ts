@@ -37,7 +37,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
     expect(await good.getByText('active', { exact: true }).getAttribute('class')).toMatch(/good/)
     const bad = page.getByRole('row', { name: /^worse/ })
     await bad.getByText('1 failed', { exact: true }).waitFor()
-    // All of its attempts failed: nothing green stands there.
+    // All of its attempts failed, so the chart has nothing green.
     const state = bad.getByText('active, failing', { exact: true })
     expect(await state.getAttribute('class')).toMatch(/bad/)
     expect(await page.locator('table.endpoints tbody tr').first().textContent()).toMatch(/^worse/)

@@ -93,7 +93,7 @@ async function startOn(count: number): Promise<Filled> {
   }
 }
 
-/** From the order to go there until what was asked for is on the page. */
+/** The time from the navigation until the expected content is on the page. */
 async function load(browser: Browser, url: string, ready: string): Promise<number> {
   const context = await browser.newContext()
   try {

@@ -1,5 +1,5 @@
-// A deployment as one finds it at night: endpoints that work, rest, are paused and fail, with an
-// hour behind them. The hour is written into the file by SQL, for nobody waits that long.
+// A realistic deployment: endpoints that work, rest, are paused and fail, with statistics of an
+// hour. SQL writes that hour into the file, because a test cannot wait that long.
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,4 +1,4 @@
-// Receivers as bad as they come, and what is to become of an attempt at each of them.
+// Receivers that misbehave, and the expected outcome of an attempt at each of them.
 import type { Socket } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import { writeForEver } from '../webhook/raw-server.ts'

@@ -7,7 +7,7 @@ import type { Process } from '../support/process.ts'
 import { until } from '../support/until.ts'
 
 const SWEEP_MS = 100
-/** Claims are asked for again and again meanwhile, on a machine at full load. */
+/** Meanwhile clients request claims again and again, on a machine at full load. */
 const NOISE_MS = 1_000
 /** A dead process is taken for dead after 5 s; two looks follow, 2 s apart. */
 const TAKEN_OVER_MS = 10_000

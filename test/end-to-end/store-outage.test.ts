@@ -8,7 +8,7 @@ import { startMongoProxy } from '../support/mongo-proxy.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
 
-/** store: every operation has a deadline of 3 s; and what a machine at full load may add. */
+/** Every operation of the store has a deadline of 3 s. A machine at full load may add NOISE_MS. */
 const ANSWERED_MS = 3_000
 const NOISE_MS = 1_500
 const JOBS = 20

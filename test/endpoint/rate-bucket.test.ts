@@ -17,7 +17,7 @@ const limits = record({
   count: integer({ min: 1, max: 1_000 }),
   perMs: integer({ min: 100, max: 86_400_000 }),
 })
-/** How long after the one before, in thousandths of perMs, and how much is asked for. */
+/** The time since the previous claim, in thousandths of perMs, and the number of jobs requested. */
 const demands = array(
   record({ pause: integer({ min: 0, max: 1_500 }), asked: integer({ min: 1, max: 2_000 }) }),
   { minLength: 1, maxLength: 60 },

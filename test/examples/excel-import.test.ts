@@ -177,7 +177,10 @@ describe('an import', () => {
   )
 })
 
-/** Frozen within a transaction it would hold the lock of the database, and nobody could go on. */
+/**
+ * If it were frozen within a transaction, it would keep the lock of the database, and the test
+ * would block.
+ */
 async function freezeOutsideOfWrites(program: Program, db: DatabaseSync): Promise<void> {
   await until(() => {
     program.signal('SIGSTOP')

@@ -33,7 +33,7 @@ export async function installExamples(): Promise<void> {
   }
 }
 
-/** Beside the place, then moved there whole: nobody ever sees half of it. */
+/** Built beside its place and then moved there, so that no process sees a part of it. */
 async function install(): Promise<void> {
   mkdirSync(join(ROOT, 'node_modules'), { recursive: true })
   const beside = mkdtempSync(join(ROOT, 'node_modules/.examples-'))

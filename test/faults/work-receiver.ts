@@ -100,8 +100,7 @@ function deliveryOf(
 }
 
 /**
- * With the library of Standard Webhooks, but without its check of the clock, which the checker
- * does.
+ * Verifies with the library of Standard Webhooks, but not the timestamp: the checker checks that.
  */
 function isSigned(request: IncomingMessage, body: Buffer, trusted: Webhook[]): 'valid' | 'invalid' {
   const { headers } = request

@@ -191,7 +191,8 @@ describe.each(ENGINES)('on %s', (engine) => {
         body: JSON.stringify(body),
       })
     const answer = await send('/jobs', { ...job('known'), priority: 3 })
-    // MongoDB's driver does not tell a write that can never be made from one that may come later.
+    // MongoDB's driver does not distinguish a write that can never succeed from one that may
+    // succeed later.
     expect(answer.status).toBe(engine === 'sqlite' ? 500 : 503)
     const text = await answer.text()
     expectNothingFromInside(text, 'the answer')
@@ -224,7 +225,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     }
   })
 
-  /** Names of those whose text, or whose secret part, stands in it. */
+  /** The names of the canaries whose text, or secret part, the output contains. */
   function foundIn(text: string, names: string[]): string[] {
     return names.filter((name) =>
       formsOf(planted[name] as string).some((form) => text.includes(form)),
@@ -268,7 +269,7 @@ const RAW: Record<Engine, (storeUrl: string) => Promise<string>> = {
   },
 }
 
-/** Makes the next insert of a job fail in a way that nobody foresaw. */
+/** Makes the next insert of a job fail with an unexpected error. */
 const BREAKS: Record<Engine, (storeUrl: string) => Promise<void>> = {
   async sqlite(storeUrl) {
     const database = new DatabaseSync(storeUrl.replace('sqlite:', ''))

@@ -88,7 +88,7 @@ async function pathOf({ path }: Operation): Promise<string> {
   return path.replace('{id}', id).replace('{name}', 'idle').replace('{file}', 'none')
 }
 
-/** Payloads and results may be anything; names of a map stand in names.test.ts. */
+/** Payloads and results may be anything; names.test.ts tests the names of maps. */
 function isAnyJson({ at }: Place): boolean {
   return ['payload', 'result'].includes(String(at[0])) || at.length === 0
 }

@@ -8,7 +8,7 @@ import type { Process } from '../support/process.ts'
 import { describedApi } from '../support/recorded-answers.ts'
 import { type Json, type Operation, operationsOf, type Samples } from './operations.ts'
 
-/** Longer than anything here may take: a request that takes so long hangs. */
+/** Longer than any request here may take: a request that takes this long hangs. */
 const HANGING_MS = 10_000
 
 interface Heard {

@@ -49,7 +49,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', { timeout: DEADLINE_MS }, (engine) =>
   const bodyOf = ({ body }: Operation) => (body === undefined ? undefined : '{"colour":"red"}')
   const isOfAttempt = ({ path }: Operation) => /(complete|fail|heartbeat)$/.test(path)
 
-  /** HEAD stands beside every GET, though openapi.json does not say so. */
+  /** Every GET route has a HEAD route, which openapi.json omits. */
   async function eachRoute(look: (operation: Operation, method: string) => Promise<void>) {
     for (const operation of fixture.operations) {
       await look(operation, operation.method)

@@ -26,7 +26,7 @@ export interface Place {
   body: Json
 }
 
-/** Good values that a schema alone does not tell, by the name of the field. */
+/** Valid values that cannot be derived from the schema, by the name of the field. */
 export interface Samples {
   [name: string]: Json
 }

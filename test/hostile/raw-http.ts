@@ -34,7 +34,7 @@ export function exchange(url: string, bytes: string | Buffer): Promise<Buffer> {
   })
 }
 
-/** All answers that stand in the bytes one after another; 1xx are left out. */
+/** All responses in the bytes, in order, without those of status 1xx. */
 export function answersIn(bytes: Buffer): RawAnswer[] {
   const answers: RawAnswer[] = []
   let text = bytes.toString('latin1')

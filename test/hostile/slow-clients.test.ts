@@ -1,4 +1,4 @@
-// A thousand slow clients: nobody else waits for them, and they are cut off.
+// A thousand slow clients: no other client waits for them, and they are disconnected.
 import { afterEach, describe, expect, it } from 'vitest'
 import { CONNECTION_LIMITS } from '../../routes/http/connections.ts'
 import { type Deployment, deploy } from '../support/deployment.ts'

@@ -27,9 +27,9 @@ const STARTS: Record<SlowKind, (path: string) => string> = {
 }
 
 /**
- * Opens so many connections and keeps each alive by one byte in `dripMs`.
+ * Opens `count` connections and sends one byte on each every `dripMs`.
  *
- * @param path what those who read slowly ask for
+ * @param path what clients that read slowly request
  */
 export async function openSlowClients(
   url: string,

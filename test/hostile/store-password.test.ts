@@ -1,4 +1,4 @@
-// The password of the store stands in a setting: no failure to start may repeat it.
+// A setting contains the password of the store: no error at the start may print it.
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:net'

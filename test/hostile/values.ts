@@ -116,7 +116,7 @@ function named(_: unknown, i: number): [string, string] {
   return [`name-${i}`, 'a']
 }
 
-/** Query strings as they stand in the request line, with the name of a known parameter. */
+/** Query strings in the form of the request line, with the name of a known parameter. */
 export const HOSTILE_QUERIES: [what: string, query: (name: string) => string][] = [
   ['an operator', (name) => `${name}[$ne]=1`],
   ['an operator for a list', (name) => `${name}[]=1`],
@@ -137,7 +137,7 @@ export const HOSTILE_QUERIES: [what: string, query: (name: string) => string][] 
   ['NUL', (name) => `${name}=%00`],
 ]
 
-/** Path segments as they stand in the request line. */
+/** Path segments in the form of the request line. */
 export const HOSTILE_SEGMENTS: [what: string, segment: string][] = [
   ...NAUGHTY_STRINGS.filter(([, text]) => text !== '' && text.isWellFormed()).map(
     ([what, text]) => [what, encodeURIComponent(text.slice(0, 2_000))] as [string, string],

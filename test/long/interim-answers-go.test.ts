@@ -1,5 +1,5 @@
-// A Go handler that sends interim answers nobody asked for: compiling it takes long. What a raw
-// server sends is tried in test/webhook/interim-responses.test.ts.
+// A Go handler that sends interim responses that were not requested. Compiling it takes long.
+// test/webhook/interim-responses.test.ts has the cases of a raw server.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

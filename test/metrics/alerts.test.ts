@@ -340,7 +340,7 @@ test.skipIf(!hasPromtool)('each fires in its case, and in no other', { timeout: 
   const tests = CASES.map(promtoolTest)
   writeFileSync(file, stringify({ rule_files: [PATH], evaluation_interval: '5m', tests }))
   const { stdout, stderr } = spawnSync('promtool', ['test', 'rules', file], { encoding: 'utf8' })
-  // What failed stands there, with the name of the case.
+  // The output contains the failures, with the name of the case.
   expect(`${stdout}${stderr}`.replaceAll(/\s+/g, ' ').trim()).toMatch(/SUCCESS$/)
 })
 

@@ -1,4 +1,4 @@
-// Every kind of log line stands in docs/observability.md, and no other does.
+// docs/observability.md lists every kind of log line, and no other.
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

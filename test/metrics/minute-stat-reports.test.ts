@@ -67,7 +67,7 @@ describe.each(ENGINES)('reports on %s', (engine) => {
         await store.close()
         await proxy.stop()
       })
-      // The server takes the report, and nobody hears of it.
+      // The store accepts the report, but its response is lost.
       return { store, begin: () => proxy.cutAfter('reports.'), end: () => proxy.restore() }
     },
   }

@@ -82,7 +82,7 @@ function wasToldBefore(job: ModelJob, { fence, leaseId }: Lease, end: AttemptEnd
   return known ? 'already_applied' : 'lease_lost'
 }
 
-/** For so long that no sequence sees its end. */
+/** Longer than any sequence lasts. */
 export function renew(world: World, lease: Lease): RenewResult {
   const job = jobIn(world, lease.jobId)
   if (!holds(job, lease) || job.phase !== 'sending' || job.lease === null) return 'lease_lost'

@@ -55,7 +55,7 @@ export interface ModelJob {
 interface ModelAttempt {
   fence: number
   leaseId: string
-  /** What was asked for: reschedule, even where it became withdraw. */
+  /** The requested event: reschedule, even if the store applied withdraw. */
   event: string
   outcome: Attempt['outcome']
 }

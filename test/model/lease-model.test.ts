@@ -42,7 +42,7 @@ const GUARDS_OF_LEASES: readonly Guard[] = [
   'no_attempts_left',
 ]
 
-/** Searches, and prints what came of it. */
+/** Searches, and prints the result. */
 function searched(name: string, changes: Partial<Rules>, bounds: Bounds): SearchResult {
   const result = search(leaseModel({ ...REAL_RULES, ...changes }, bounds))
   onTestFinished(() => console.log(inWords(name, result)))

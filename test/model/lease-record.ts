@@ -24,7 +24,7 @@ export interface Rules {
   lapsed: readonly Proven[]
   /** Whether the sweeper proves that the lease has run out, too. */
   provesLapse: boolean
-  /** Whether a worker whose renewal matched nothing lets go. */
+  /** Whether a worker whose renewal matched nothing gives up its attempt. */
   heedsRenewals: boolean
 }
 
@@ -54,7 +54,7 @@ export interface LeaseRecord {
   phase: 'sending' | 'awaiting' | null
   fence: number
   leaseId: number | null
-  /** Which of the expiries that the lease was given, one after the other. */
+  /** The number of the expiry that the lease has now, counted from its claim. */
   expiry: number
   /** That expiry has passed by the store's clock. */
   hasLapsed: boolean
@@ -63,7 +63,7 @@ export interface LeaseRecord {
   attempts: readonly AttemptRecord[]
   /** How many of these a retry by hand has forgiven. */
   forgiven: number
-  /** What a failover would bring back: set while a claim is the last write. */
+  /** The record that a failover would restore: set while a claim is the last write. */
   beforeClaim: LeaseRecord | null
 }
 

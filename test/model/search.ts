@@ -64,7 +64,7 @@ function pathTo<State>(last: Visited<State>, says: string): string[] {
   return path
 }
 
-/** The result in sentences: what a failed or a telling search prints. */
+/** The result of a search in sentences. */
 export function inWords(name: string, result: SearchResult): string {
   const { kind, stateCount, moveCount, depth, path, breaks } = result
   if (kind === 'holds') {

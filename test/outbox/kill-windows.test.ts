@@ -43,7 +43,7 @@ it.each([
 ])('a mover that dies once %s leaves exactly one job', async (moment, text, left) => {
   const { outbox, store, receiver } = fixture
   const before = { jobs: await fixture.jobCount(), requests: receiver.requests.length }
-  // Of an id that is no job's, so that only the origin tells that it was moved before.
+  // With an `_id` that is not a job id, so that only the origin shows that it was moved before.
   const payload = moment
   await dieAfter(text, { endpoint: 'work', payload })
   const jobsLeft = (await fixture.jobCount()) - before.jobs

@@ -1,5 +1,5 @@
-// Documents that cannot become jobs are set aside with their reason: they slow nobody, never come
-// back by themselves, and can be given another try.
+// Documents that cannot become jobs are set aside with their reason: they do not delay others,
+// never come back by themselves, and can be inserted again.
 import {
   BSONRegExp,
   BSONSymbol,

@@ -1,5 +1,6 @@
-// GET /jobs/:id/explain tells what is true now, not what was true when the job was last written: of
-// a job whose worker is gone, whose lease or time is over, or whose dependency has died meanwhile.
+// GET /jobs/:id/explain describes the present, not the moment when the job was last written: for a
+// job whose worker has died, whose lease or time has expired, or whose dependency has died
+// meanwhile.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import {
   acceptance,

@@ -168,7 +168,7 @@ describe('a thousand claims that wait at one endpoint', () => {
     const before = store.commandCount
     const { pending } = CONNECTION_LIMITS
     for (let i = 0; i < WAITING / pending; i++) await open(claim.repeat(pending))
-    // Each has looked at its endpoint once, and is in line behind nobody else's claim.
+    // Each has looked at its endpoint once, and no other claim is before it.
     await until(() => store.commandCount - before >= WAITING)
     await send('POST', '/endpoints/work/claim', '{}')
 

@@ -80,7 +80,7 @@ export async function storedSchedule(store: Store, name: string): Promise<Schedu
   return schedule
 }
 
-/** The schedule once it stands at another tick. */
+/** The schedule, as soon as it has another next tick. */
 export async function movedOn(store: Store, { name, nextRunAt }: Schedule): Promise<Schedule> {
   await until(async () => (await storedSchedule(store, name)).nextRunAt !== nextRunAt)
   return storedSchedule(store, name)

@@ -108,8 +108,8 @@ export function jobIdsIn(text: string): string[] {
 }
 
 /**
- * On some engines, a unique key that an update gave up still stands in the way of inserts, but not
- * of updates (secantusd-rs 0.5).
+ * On some engines (secantusd-rs 0.5), a unique key that an update removed still prevents inserts,
+ * but not updates.
  */
 async function insert(collection: Collection<Document>, documents: Document[]): Promise<void> {
   const bare = documents.map(({ orderingSlot, dedupeHolder, ...rest }) => rest)

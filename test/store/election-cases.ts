@@ -1,5 +1,5 @@
-// Plays one call of a verb on given documents while MongoDB has an election, and says what is wrong
-// with what came of it. See mongo-elections.test.ts.
+// Plays one call of a verb on given documents while MongoDB has an election, and reports what is
+// wrong with the result. See mongo-elections.test.ts.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { CommandStartedEvent, Db, Document } from 'mongodb'
@@ -93,7 +93,7 @@ export const FAULTS_OF_WRITES: FaultName[][] = [
 /** Of a read after a write of the same call. */
 export const OLD_READ: FaultName[] = ['old read', 'old read']
 
-/** Claims that no answer told of are released within seconds, and so is their admission. */
+/** Claims whose response was lost are released within seconds, and so is their admission. */
 const RELEASE_DEADLINE_MS = 12_000
 const LOOK_AGAIN_MS = 100
 /** Without them a sweep does what they would cause at once. */
@@ -213,7 +213,7 @@ async function problemOfClaim(
   // What is not released within its lease is left to the sweep.
   if ((scenario.call.args[2] as Holder).leaseMs < RELEASE_DEADLINE_MS) return null
   let state = await claimedState(lane)
-  // What no answer told of is released later.
+  // A claim whose response was lost is released later.
   while (state !== expected.claimed && performance.now() < endsAtMs) {
     await sleep(LOOK_AGAIN_MS)
     state = await claimedState(lane)

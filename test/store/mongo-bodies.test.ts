@@ -152,7 +152,7 @@ test('an edit gives a claim the payload of the version that it claims, old or ne
 })
 
 describe('a sweep', () => {
-  /** As a crash leaves it, so long ago. */
+  /** The state that a crash leaves, of this long ago. */
   const orphan = (jobId: string, agoMs: number): BodyDocument => ({
     _id: `${jobId}.${store.clock.now() - agoMs}.${Math.random()}`,
     endpoint,

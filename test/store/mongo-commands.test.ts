@@ -1,5 +1,5 @@
-// The commands that each verb sends to MongoDB, compared with mongo-commands.txt: a change of what
-// is sent shows in the review. WRITE_COMMANDS=1 writes that file anew.
+// The commands that each verb sends to MongoDB, compared with mongo-commands.txt: a change of the
+// commands is then visible in the review. WRITE_COMMANDS=1 writes that file again.
 import { randomBytes } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

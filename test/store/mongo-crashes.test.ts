@@ -60,7 +60,10 @@ describe('a process that ends right after it wrote', () => {
     await proxy.stop()
   })
 
-  /** One that is told of, depended on, and first of its key, in the hands of the doomed process. */
+  /**
+   * A job with a notice and a dependent, the first of its ordering key, held by the process that
+   * will be killed.
+   */
   async function arrange() {
     const told = await addEndpoint(place.store)
     const endpoint = await addEndpoint(place.store)
@@ -70,7 +73,7 @@ describe('a process that ends right after it wrote', () => {
     const claimed = await claimOne(store, endpoint)
     const waiting = await addEndpoint(place.store)
     const dependent = await enqueueOne(place.store, waiting, { dependsOn: [claimed.jobId] })
-    // The doomed process is told nothing of the dependent: that is the harder case.
+    // The process that will be killed does not know the dependent, which is the harder case.
     return { told, claimed, next, dependent }
   }
 

@@ -91,7 +91,7 @@ it('endpoints with work are read from name to name by the index that begins with
       '["dead","unsuccessful_of_endpoint"]',
     ]),
   )
-  // It takes no hint before MongoDB 7.1.
+  // `distinct` takes no hint before MongoDB 7.1, so no verb may use it here.
   expect(sent.filter(({ distinct }) => distinct !== undefined)).toEqual([])
 })
 

@@ -1,4 +1,4 @@
-// Every verb of schedules, keys, workers and statistics once, for those who watch what is sent.
+// Every verb of schedules, keys, workers and statistics once, for tests that watch the commands.
 import type { Store } from '../../src/store/store.ts'
 
 /** @param endpoint one that is stored */

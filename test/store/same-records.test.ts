@@ -56,7 +56,7 @@ test(
     })
     await fc.assert(property, {
       numRuns: PARITY_RUNS === undefined ? RANDOM_SCRIPTS : Number(PARITY_RUNS),
-      // The steps tell enough: each smaller script would take a second of two stores.
+      // The steps show enough: each smaller script would take a second on both stores.
       endOnFailure: true,
       ...(PARITY_SEED === undefined ? {} : { seed: Number(PARITY_SEED) }),
     })

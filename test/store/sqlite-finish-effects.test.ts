@@ -117,7 +117,7 @@ test('a deadline of completion is judged by the wall clock, whichever start of t
   await store.settle([acceptance(second, deadline)])
   expect((await jobOf(store, second.jobId)).lease?.expiresAt).toBe(claimedUntil)
   const db = new DatabaseSync(place.url.slice('sqlite:'.length), { timeout: 5_000 })
-  // As if the machine had started anew; and the deadline is nearer than the lease was.
+  // As after a restart of the machine. The deadline is earlier than the end of the lease was.
   db.prepare('update jobs set lease_boot = lease_boot + 1 where endpoint = ?').run(endpoint)
   db.prepare('update jobs set lease_wall = ? where id = ?').run(deadline, second.jobId)
   db.close()

@@ -82,7 +82,10 @@ const NAME = fc
   )
   .map((parts) => parts.join(''))
 
-/** The store itself may be written, as it is for that; what came beside it must be nobody's part. */
+/**
+ * The store itself may be overwritten by name. A new file beside it must not be a part of another
+ * store.
+ */
 async function leavesOthers(work: () => Promise<unknown>): Promise<void> {
   const before = contents()
   await work().catch((error: Error) => expect(error.message).not.toBe(''))

@@ -1,4 +1,4 @@
-// Several writers on one SQLite file at the same moment, which one thread alone can not show.
+// Several writers on one SQLite file at the same moment, which needs several processes.
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'

@@ -1,5 +1,5 @@
-// What the SQLite store keeps beside jobs: old records go, counts stop at what is told, and each
-// statement is served by its index.
+// The records beside jobs in the SQLite store: old ones are deleted, counts stop at the maximum
+// that is reported, and each statement uses its index.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

@@ -26,8 +26,8 @@ for (;;) {
       ? burial(store, job)
       : success(store, job),
   )
-  // Told before it is written: whoever kills this process now kills it around the write. It goes no
-  // further by itself, or on a busy machine it would be done before it is killed.
+  // Reported before the write, so that the test kills this process during the write. After the
+  // write it waits for a message: otherwise it could end before it is killed, on a busy machine.
   const goOn = once(process, 'message')
   process.send?.('settling')
   await store.settle(settlements)

@@ -163,7 +163,7 @@ export async function soon(check: () => Promise<void> | void, deadlineMs?: numbe
   }
 }
 
-/** Every worker knows a change of an endpoint within 1 s: waits for so long. */
+/** Waits for 1 s: by then every worker knows a change of an endpoint. */
 export async function changeIsKnown(): Promise<void> {
   const knownAtMs = performance.now() + 1_000
   await until(() => performance.now() >= knownAtMs)

@@ -191,7 +191,7 @@ export async function startElectionProxy(
   })
 }
 
-/** What the driver sees of the member of the replica set. */
+/** Answers the driver's `hello` for the only member of the replica set. */
 function createMember() {
   const processId = new BSON.ObjectId()
   let counter = 0

@@ -24,7 +24,7 @@ export interface MongoProxy {
   stall(): void
   /** Reads no further byte of what is being sent. */
   stopReading(): void
-  /** Holds every answer back for so long. */
+  /** Delays every response by this time. */
   slow(delayMs: number): void
   /** Answers every write with this error in place of the server. */
   refuseWrites(error: ServerError): void

@@ -359,7 +359,7 @@ describe('ALLOWED_TARGETS', () => {
       'http://host:80',
       'a b:80',
     ],
-    // What the parsers of URLs and addresses would take, and nobody means.
+    // Texts that the parsers of URLs and addresses accept, but that are certainly mistakes.
     ...['*:80', '*.example.com:80', '10.0.0.0/08', 'host:080', 'a..b:80', '-a:80', 'a$b:80'],
     ...['10.1:80', '010.0.0.1:80', '0x7f.1:80', '2130706433:80', '１０.0.0.1:80', 'a%2eb:80'],
     ...['::ffff:10.0.0.0/104'],

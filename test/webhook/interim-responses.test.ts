@@ -1,4 +1,4 @@
-// Interim answers that nobody asked for are read and ignored, however they come.
+// Interim responses that were not requested are read and ignored, in any form.
 import { once } from 'node:events'
 import { createServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'

@@ -23,7 +23,7 @@ const MAX_ROUNDS = 5
  * later than this, it would lack its payload.
  */
 const ORPHAN_AFTER_MS = 86_400_000
-/** Orphans are rare and harm nobody: an idle process sends one command a minute to find them. */
+/** Orphans are rare and do no harm, so an idle process sends one command a minute to find them. */
 const LOOK_EVERY_MS = 60_000
 const BODIES_PER_LOOK = 5_000
 

@@ -115,7 +115,7 @@ export interface Engine {
   name: string
   /** Only a mongod (or mongos) explains its queries in a way that can be checked. */
   isMongod: boolean
-  /** Why Posthorn does not run on it; null: it does, or nobody knows. */
+  /** Why Posthorn does not support this server; null: it does, or the server is unknown. */
   problem: string | null
 }
 
@@ -334,7 +334,7 @@ async function checkLeftovers(db: Db): Promise<Check> {
   return warning(
     'leftovers',
     `Another doctor was killed or still runs: ${prefixes.map((name) => `${name}*`).join(', ')}.`,
-    'If none runs, drop these collections.',
+    'If no other doctor is running, drop these collections.',
   )
 }
 

@@ -336,10 +336,9 @@ async function insert(
 }
 
 /**
- * Inserts without the dedupe key, blocked, and then gives it the key. Slower, and so only where an
- * insert was refused for a key that nobody has: on some engines a key that was given up once still
- * stands in the way of inserts, but not of updates (secantusd-rs 0.5). Returns those whose key was
- * taken.
+ * Inserts without the dedupe key, blocked, and then gives it the key. Slower, and so only if an
+ * insert was refused for a key that no job has: on some engines (secantusd-rs 0.5), a key that an
+ * update removed still prevents inserts, but not updates. Returns those whose key was taken.
  */
 async function insertKeyless(
   context: MongoContext,

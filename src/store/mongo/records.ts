@@ -1,5 +1,5 @@
-// Smaller records: workers, the lease of the upkeep, minute statistics, API keys, and what the API
-// tells the workers of its mode. TTL indexes delete old workers and minute statistics.
+// Smaller records: workers, the lease of the upkeep, minute statistics, API keys, and the mode of
+// the API, which workers read. TTL indexes delete old workers and minute statistics.
 import type { AnyBulkWriteOperation, Collection } from 'mongodb'
 import {
   DURATION_BOUNDS_MS,

@@ -127,7 +127,7 @@ function resultBody(settlement: Settlement, now: Date): BodyDocument | null {
   return newBody({ _id, endpoint }, Buffer.from(result), now.getTime())
 }
 
-/** Also what a heartbeat asked for before the response was stored. */
+/** Also the extension that a heartbeat requested before the response was stored. */
 function toAwaiting(until: Date, writeId: string): Document[] {
   const fields = {
     ...{ phase: 'awaiting_completion', writeId, extendedTo: null },

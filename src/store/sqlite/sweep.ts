@@ -208,7 +208,9 @@ interface ExpiredLease {
 
 type ExpiredLeaseCounts = Pick<SweepCounts, 'reclaimed' | 'buriedLost'> & FinishEffects
 
-/** Far longer than writers wait for each other: then one of them has blocked the file. */
+/**
+ * Far longer than writers wait for each other. A longer wait shows that one has blocked the file.
+ */
 const MAX_LOCK_WAIT_MS = 1_000
 
 /**

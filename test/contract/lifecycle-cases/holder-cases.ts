@@ -1,4 +1,4 @@
-// Cases of the events by which a holder tells what becomes of its attempt.
+// Cases of the events by which a holder reports the end of its attempt.
 import type { ClaimedJob } from '../../../src/job/job.ts'
 import type { EventName } from '../../../src/job/lifecycle.ts'
 import { MAX_FREE_ATTEMPTS } from '../../../src/job/retry-policy.ts'

@@ -35,7 +35,7 @@ const remove: EventCase['fire'] = async (store, { jobId }) =>
 const WITH_KEY: Arrangement = { fields: () => ({ dedupe: DEDUPE }) }
 const TAKEN_OVER: Arrangement = { ...WITH_KEY, isReplaced: true }
 
-/** Two stores at once, for no verb takes the version that was read. */
+/** Two stores at once, because no verb takes the version that was read. */
 const IN_RACES = { triedIn: 'test/contract/dedupe-races.test.ts' }
 
 export const REQUEST_CASES: CasesOf<RequestEvent> = {

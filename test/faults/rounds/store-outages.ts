@@ -163,7 +163,7 @@ function expectAlive(fixture: Fixture, members: Member[]): void {
   }
 }
 
-/** MongoDB: single writes are made, but the process that asked for them gets no response. */
+/** MongoDB: single writes are made, but the process that requested them gets no response. */
 async function loseAnswers(fixture: Fixture, times: number): Promise<void> {
   const { apiProxy, workerProxy } = fixture.store
   for (let i = 0; i < times; i++) {

@@ -1,4 +1,4 @@
-// What becomes of endpoints by people and by attempts, and what their limits let through.
+// How requests and attempts change endpoints, and how many jobs their limits allow.
 import { newSecret } from '../../../src/endpoint/endpoint.ts'
 import { laterAgain, passed, report, settingsOf, success } from '../../contract/fixtures.ts'
 import { HOUR_MS, type Stage } from './fixture.ts'

@@ -1,6 +1,6 @@
-// Plays a script on a store, step by step, and keeps what every step answered and what became of
-// the records. Everything that differs from run to run by nature (ids, leases, instants) is told in
-// names that do not: so what two stores made of one script can be compared as it is.
+// Plays a script on a store, step by step, and keeps the result of every step and the records at
+// the end. Stable names replace everything that differs in each run (ids, leases, instants), so
+// that the outputs of two stores can be compared directly.
 import { type EndpointSettings, newSecret } from '../../../src/endpoint/endpoint.ts'
 import type { ClaimedJob, NewJob } from '../../../src/job/job.ts'
 import type { End } from '../../../src/store/ends.ts'
@@ -30,9 +30,9 @@ export interface Recorded {
 export interface Stage {
   readonly store: Store
   readonly recorded: Recorded[]
-  /** Does what it says and records what came of it. */
+  /** Does the step and records its result. */
   step<T>(title: string, work: () => Promise<T>): Promise<T>
-  /** A job to be enqueued, which is told of by this name from here on. */
+  /** Enqueues a job, which has this name in all later steps. */
   job(name: string, endpoint: string, fields?: Partial<NewJob>): NewJob
   idOf(name: string): string
   now(): number
@@ -40,7 +40,7 @@ export interface Stage {
   enqueue(...jobs: NewJob[]): Promise<void>
   claim(endpoint: string, limit?: number, holder?: Partial<Holder>): Promise<ClaimedJob[]>
   claimOne(endpoint: string, holder?: Partial<Holder>): Promise<ClaimedJob>
-  /** The lease has lapsed when this returns. */
+  /** The lease has expired when this returns. */
   claimAndLapse(endpoint: string): Promise<ClaimedJob>
   /** Until there is nothing left to do; the answer is what all these sweeps have done. */
   sweep(title?: string): Promise<void>
@@ -250,7 +250,7 @@ function createNames(store: Store) {
     idOf(text: string): string {
       return idByName.get(text) ?? 'job_00000000000000000000000000'
     },
-    /** A job that no script has named tells of the finish of another. */
+    /** A job that the script has not named is the notice of another job. */
     nameNotice(id: string, payload: Uint8Array): void {
       if (nameById.has(id)) return
       const { jobId, state } = JSON.parse(Buffer.from(payload).toString())

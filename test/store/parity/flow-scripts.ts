@@ -1,4 +1,4 @@
-// What one job's finish does to others, and what becomes of jobs with their endpoint.
+// How the finish of one job affects others, and how changes of an endpoint affect its jobs.
 import { burial, laterAgain, leaseOf, report, success } from '../../contract/fixtures.ts'
 import { HOUR_MS, type Stage } from './fixture.ts'
 

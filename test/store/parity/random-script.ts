@@ -1,5 +1,5 @@
-// Scripts that chance writes: thirty commands of clients, workers, handlers and sweepers, in an
-// order that nobody thought of. A script is a list of numbers, so that fast-check can shrink it.
+// Random scripts: thirty commands of clients, workers, handlers and sweepers, in any order. A
+// script is a list of numbers, so that fast-check can shrink it.
 import fc from 'fast-check'
 import type { Attempt, ClaimedJob, JobState, NewJob } from '../../../src/job/job.ts'
 import type { Holder, OverdueJob } from '../../../src/store/store.ts'

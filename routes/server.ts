@@ -1,5 +1,4 @@
 // The API process: validates, stores and responds; it delivers nothing.
-import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
@@ -7,16 +6,13 @@ import { type Config, ConfigError, fromSetting } from '../src/config.ts'
 import { listenAt } from '../src/http/listening.ts'
 import { isLoopbackName } from '../src/http/loopback.ts'
 import { createLogger } from '../src/log.ts'
-import { createApiMetrics, type UpkeepMetrics } from '../src/stats/metrics.ts'
+import { type ApiMetrics, createApiMetrics } from '../src/stats/metrics.ts'
 import { MinuteStatReports } from '../src/stats/minute-stat-reports.ts'
 import { createMinuteStatsBuffer } from '../src/stats/minute-stats-buffer.ts'
 import { stopOnSignal } from '../src/stop-on-signal.ts'
 import { openStore } from '../src/store/open-store.ts'
 import type { Store } from '../src/store/store.ts'
-import { OutboxRelay } from '../src/upkeep/outbox-relay.ts'
-import { Scheduler } from '../src/upkeep/scheduler.ts'
-import { StandbyUpkeep } from '../src/upkeep/standby-upkeep.ts'
-import { Sweeper } from '../src/upkeep/sweeper.ts'
+import { Upkeep } from '../src/upkeep/upkeep.ts'
 import { VERSION } from '../src/version.ts'
 import { createAddressPolicy } from '../src/webhook/address-policy.ts'
 import { createSender } from '../src/webhook/send.ts'
@@ -50,7 +46,7 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
     retentionMs: config.RETENTION,
     retentionDeadMs: config.RETENTION_DEAD,
     encryptionKeys: config.ENCRYPTION_KEY,
-    outbox: config.OUTBOX,
+    ...{ outbox: config.OUTBOX, changeStream: config.CHANGE_STREAM === 'on' },
     warn: (fields, message) => log.warn(fields, message),
     error: (fields, message) => log.error(fields, message),
     mayCreate,
@@ -89,7 +85,7 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
     publicUrl = url
   }
   const reports = new MinuteStatReports(store, minuteStats, log)
-  const upkeep = createStandby(config, store, metrics, log)
+  const upkeep = createUpkeep(config, store, metrics, log)
   for (const part of [reports, upkeep]) part.start()
   stopOnSignal({
     log,
@@ -109,36 +105,11 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
   return url
 }
 
-/** The work of a worker besides deliveries: a system with only pulled endpoints needs no worker. */
-function createStandby(
-  config: Config,
-  store: Store,
-  metrics: UpkeepMetrics,
-  log: Logger,
-): StandbyUpkeep {
-  const { LEASE_DURATION: leaseMs, SWEEP_INTERVAL: intervalMs } = config
-  const { outbox } = store
-  return new StandbyUpkeep(
-    store,
-    {
-      holder: `api-${randomUUID()}`,
-      leaseMs,
-      createParts: (reclaimFromMs) => [
-        new Sweeper(store, { intervalMs, leaseMs, reclaimFromMs }, metrics.onSwept, log),
-        new Scheduler(store, log),
-        ...(outbox === null
-          ? []
-          : [
-              new OutboxRelay({
-                ...{ store, outbox, log },
-                ...{ maxBodyBytes: config.MAX_BODY_BYTES, pollIntervalMs: config.POLL_INTERVAL },
-                onMoved: metrics.onOutbox,
-              }),
-            ]),
-      ],
-    },
-    log,
-  )
+/** A system whose endpoints are all pulled needs no worker. */
+function createUpkeep(config: Config, store: Store, metrics: ApiMetrics, log: Logger): Upkeep {
+  const role = { name: 'api', isStandby: true, lacksKey: () => false }
+  const { onSwept, onOutbox } = metrics
+  return new Upkeep(store, config, { ...role, onSwept, onOutbox }, log)
 }
 
 function refuseOpenDoor(host: string, localMode: boolean): void {

@@ -92,6 +92,7 @@ describe('settings', () => {
     ['WORKER_ID', 'a b'],
     ['LEASE_DURATION', '999ms'],
     ['POLL_INTERVAL', '0.5s'],
+    ['CHANGE_STREAM', 'yes'],
     ['SHUTDOWN_GRACE', 'soon'],
     ['OUTBOX', 'no-dot'],
     ['OUTBOX', 'shop.system.users'],

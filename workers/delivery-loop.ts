@@ -9,7 +9,8 @@
 //    half of a lease at its present pace. It claims no jobs while a renewal is due or an outcome
 //    has waited too long for the store.
 // 4. Look (ready-endpoints.ts). The worker asks which endpoints have due jobs after a hint, at the
-//    next known due time, and every POLL_INTERVAL. Looks take at most a share of its time.
+//    next known due time, and every POLL_INTERVAL (less often while it is idle and the store gives
+//    a hint at all work). Looks take at most a share of its time.
 // 5. Shares (fair-shares.ts). The free slots are divided among the ready endpoints, so that an
 //    endpoint that hangs cannot hold them all.
 // 6. Size (src/batch-size.ts). A claim that took too long or failed is followed by a smaller one.
@@ -103,6 +104,13 @@ const LOOK_INTERVAL_MS = { least: 20, most: 5_000 }
  * would take the time that claims need. `idle`: no endpoint is ready, so no claim needs the time.
  */
 const LOOK_SHARE = { ready: 1 / 10, idle: 1 / 2 }
+/**
+ * While the store gives a hint at all work, the looks of an idle worker only make up for a lost
+ * hint, and come less often than every POLL_INTERVAL.
+ */
+const HINTED_POLL = { factor: 20, mostMs: 5_000 }
+/** A worker is idle when it has had no attempt for this long. */
+const IDLE_AFTER_MS = 5_000
 /** The cause stays until the worker is restarted with another key. */
 const KEY_LOG_EVERY_MS = 60_000
 /** Longer than a full look is away: while it has jobs due, such an endpoint is met again by then. */
@@ -124,6 +132,8 @@ export class DeliveryLoop {
   readonly #outcomes = new Set<{ endedAtMs: number }>()
   #isHinted = true
   #lastLookAtMs = Number.NEGATIVE_INFINITY
+  /** When there was an unsettled job last, as far as this loop has seen. */
+  #busyAtMs = performance.now()
   #lookTookMs = 0
   #lacksKeyAtMs = Number.NEGATIVE_INFINITY
   #lastKeyLogMs = Number.NEGATIVE_INFINITY
@@ -217,9 +227,21 @@ export class DeliveryLoop {
   #isLookDue(): boolean {
     const sinceLookMs = performance.now() - this.#lastLookAtMs
     if (sinceLookMs < this.#lookIntervalMs()) return false
-    if (sinceLookMs >= this.#parts.pollIntervalMs) return true
+    if (sinceLookMs >= this.#pollIntervalMs()) return true
     const nextAt = this.#ready.nextDueAt()
     return this.#isHinted || (nextAt !== null && nextAt <= this.#parts.store.clock.now())
+  }
+
+  /** The longest time between two looks. */
+  #pollIntervalMs(): number {
+    const { pollIntervalMs, store } = this.#parts
+    if (this.#unsettledCount > 0) this.#busyAtMs = performance.now()
+    const isIdle = performance.now() - this.#busyAtMs > IDLE_AFTER_MS
+    if (!isIdle || !store.hintsAtAllWork) return pollIntervalMs
+    return Math.max(
+      pollIntervalMs,
+      Math.min(HINTED_POLL.mostMs, pollIntervalMs * HINTED_POLL.factor),
+    )
   }
 
   async #look(): Promise<void> {
@@ -237,7 +259,8 @@ export class DeliveryLoop {
   }
 
   #untilNextLookMs(): number {
-    const { pollIntervalMs, store } = this.#parts
+    const { store } = this.#parts
+    const pollIntervalMs = this.#pollIntervalMs()
     const nextAt = this.#ready.nextDueAt()
     const untilDueMs = nextAt === null ? pollIntervalMs : nextAt - store.clock.now()
     const newsMs = this.#isHinted ? 0 : Math.min(pollIntervalMs, untilDueMs)

@@ -25,6 +25,7 @@ export async function startWorker(config: Config): Promise<string> {
     retentionDeadMs: config.RETENTION_DEAD,
     encryptionKeys: config.ENCRYPTION_KEY,
     outbox: config.OUTBOX,
+    changeStream: config.CHANGE_STREAM === 'on',
     warn: (fields, message) => log.warn(fields, message),
     error: (fields, message) => log.error(fields, message),
     mayCreate: false,

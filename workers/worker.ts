@@ -1,4 +1,4 @@
-// Assembles a worker from its parts: delivery loop, sweeper, scheduler, outbox relay and reports.
+// Assembles a worker from its parts: delivery loop, lease renewal, upkeep and reports.
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
@@ -10,9 +10,7 @@ import { MinuteStatReports } from '../src/stats/minute-stat-reports.ts'
 import { createMinuteStatsBuffer } from '../src/stats/minute-stats-buffer.ts'
 import type { HeartbeatResult, Store } from '../src/store/store.ts'
 import { StoreUnavailable } from '../src/store/store-errors.ts'
-import { OutboxRelay } from '../src/upkeep/outbox-relay.ts'
-import { Scheduler } from '../src/upkeep/scheduler.ts'
-import { Sweeper } from '../src/upkeep/sweeper.ts'
+import { Upkeep } from '../src/upkeep/upkeep.ts'
 import { VERSION } from '../src/version.ts'
 import { createAddressPolicy } from '../src/webhook/address-policy.ts'
 import { createSender } from '../src/webhook/send.ts'
@@ -59,7 +57,7 @@ export function createWorker(
   })
   const minuteStats = createMinuteStatsBuffer()
   const countEnd = createAttemptCounts({ minuteStats, metrics, log })
-  // Counts the attempts and jobs that the sweeper of this process ends.
+  // Counts the attempts and jobs that the sweep of this process ends.
   store.onEnd(countEnd)
   const pacer = createWritePacer(concurrency)
   const leases = new LeaseRenewal(store, leaseMs, log)
@@ -83,17 +81,10 @@ export function createWorker(
     slots: ownFaults.slots,
     onClaimed: (jobCount) => metrics.onBatch('claim', jobCount),
   })
-  const sweep = { intervalMs: config.SWEEP_INTERVAL, leaseMs }
-  const sweeper = new Sweeper(store, sweep, metrics.onSwept, log)
-  const scheduler = new Scheduler(store, log)
-  const { outbox } = store
-  const outboxRelay =
-    outbox === null
-      ? null
-      : new OutboxRelay({
-          ...{ store, outbox, log, onMoved: metrics.onOutbox },
-          ...{ maxBodyBytes: config.MAX_BODY_BYTES, pollIntervalMs: config.POLL_INTERVAL },
-        })
+  const { onSwept, onOutbox } = metrics
+  const lacksKey = () => loop.lacksKey
+  const role = { name: workerId, isStandby: false, lacksKey }
+  const upkeep = new Upkeep(store, config, { ...role, onSwept, onOutbox }, log)
   const statReports = new MinuteStatReports(store, minuteStats, log)
   const self = { id: workerId, version: VERSION, startedAt: store.clock.now(), concurrency }
   const keyIds = () => store.encryptionKeyIds()
@@ -101,18 +92,17 @@ export function createWorker(
   const reports = new WorkerReports(store, report, log)
   return {
     metrics,
-    ...{ unsettledCount: () => loop.unsettledCount, lacksKey: () => loop.lacksKey },
+    ...{ unsettledCount: () => loop.unsettledCount, lacksKey },
     start() {
-      for (const part of [leases, loop, sweeper, scheduler, statReports, reports]) part.start()
-      outboxRelay?.start()
+      for (const part of [leases, loop, upkeep, statReports, reports]) part.start()
     },
     async stop() {
-      // All at the same time: the scheduler may wait for the store, and the worker must not claim
-      // jobs meanwhile.
+      // At the same time: the upkeep may wait for the store, and the worker must not claim jobs
+      // meanwhile. Another process takes over the upkeep while the last attempts end.
       const delivered = stopDelivering(loop, leases, config.SHUTDOWN_GRACE)
-      await Promise.all([scheduler.stop(), outboxRelay?.stop(), delivered])
+      await Promise.all([upkeep.stop(), delivered])
       await health.drained()
-      for (const part of [sweeper, statReports, reports]) await part.stop()
+      for (const part of [statReports, reports]) await part.stop()
       await sender.close()
     },
   }

@@ -158,7 +158,7 @@ export const METRICS = {
     type: 'counter',
     process: 'both',
     labels: ['finding'],
-    help: 'Jobs that the sweeper of this process changed, by finding: reclaimed, expired, purged and so on. An API sweeps while no worker is live.',
+    help: 'Jobs that the sweeper of this process changed, by finding: reclaimed, expired, purged and so on. One worker sweeps for all; an API does while no worker is live.',
   },
   posthorn_outbox_documents_total: {
     type: 'counter',

@@ -48,8 +48,8 @@ interface MetricsText {
   text: string
 }
 
-/** Of a worker, and of an API while no worker is live. */
-export interface UpkeepMetrics {
+/** Of the process that does the upkeep. */
+interface UpkeepMetrics {
   /** Called with the findings of one sweep, by kind. */
   onSwept(counts: object): void
   /** Called with the documents that left the outbox. */

@@ -30,6 +30,7 @@ import type { MinuteStats, MinuteStatsRange, MinuteStatsReport } from './minute-
 import type { Outbox, OutboxName } from './outbox.ts'
 import type { IfVersion, OtherVersion } from './precondition.ts'
 import type { SetBackLooks } from './set-back-watch.ts'
+import type { StoredUpkeepLease, UpkeepLease } from './upkeep-lease.ts'
 
 export interface Store {
   /** Due times and leases follow this clock, never that of the calling process. */
@@ -194,6 +195,8 @@ export interface Store {
    */
   deletedEndpoints(): Promise<string[]>
 
+  /** null: none was taken, or it was released. It may have expired (mayTakeUpkeep). */
+  upkeepLease(): Promise<StoredUpkeepLease | null>
   /** Takes or extends the lease of the upkeep; returns whether the holder has it. */
   takeUpkeep(lease: UpkeepLease): Promise<boolean>
   /** Does nothing if another process has the lease. */
@@ -214,6 +217,8 @@ export interface Store {
    * that removes the listener.
    */
   onWork(listener: () => void): () => void
+  /** Whether `onWork` calls its listeners now after each write, of any process, of a due job. */
+  readonly hintsAtAllWork: boolean
   /**
    * Throws StoreUnavailable unless the store accepts writes: one succeeded within the last second,
    * or a small one succeeds now.
@@ -247,6 +252,8 @@ export interface StoreSettings extends Retention {
   encryptionKeys: Buffer[] | null
   /** The collection where applications enqueue in their own transactions. MongoDB only. */
   outbox?: OutboxName | null
+  /** MongoDB only: whether a change stream wakes the process (CHANGE_STREAM). Absent: true. */
+  changeStream?: boolean
   /** Logs events that no caller asked for, such as a notice whose endpoint was deleted. */
   warn: (fields: Record<string, unknown>, message: string) => void
   /** Logs that the store cannot be used until somebody repairs it. Absent: `warn`. */
@@ -409,6 +416,8 @@ export interface SweepCounts {
   /** Final jobs whose finish effects were pending and are done now. */
   effectsDone: number
   purged: number
+  /** 1: jobs await completion past their deadline, and `overdue` lists them; 0: none does. */
+  overdue: 0 | 1
 }
 
 /** A job whose deadline of completion has passed, with the fields that decide what follows. */
@@ -581,13 +590,6 @@ export interface EndpointStats {
   oldestDueAt: number | null
   /** At least one count is MAX_COUNT and its true value is larger. */
   more: boolean
-}
-
-/** The right to do the upkeep for all processes during the next `leaseMs`. */
-export interface UpkeepLease {
-  /** The process. */
-  holder: string
-  leaseMs: number
 }
 
 export interface ApiMode {

@@ -26,7 +26,7 @@ export function hasKey(worker: WorkerRecord, [current]: string[]): boolean {
 
 /**
  * Whether jobs are delivered by this worker: it is live and has the key. Statistics, metrics and
- * explain count only such workers, and without one an API does the upkeep.
+ * explain count only such workers.
  *
  * @param now by the store's clock
  * @param keyIds of the process that asks

@@ -1,5 +1,5 @@
-// Turns the documents of an outbox into jobs. Any number of relays may run: each holds the
-// documents that it takes.
+// Turns the documents of an outbox into jobs. Two relays may run at once: each holds the documents
+// that it takes.
 //
 // A relay first stores the jobs, each under the origin key of its document, then removes the
 // documents. If it dies between the two, the next relay finds that the jobs exist already.

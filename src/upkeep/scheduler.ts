@@ -1,4 +1,4 @@
-// Enqueues the jobs of schedules whose tick has come. Any number of schedulers may run.
+// Enqueues the jobs of schedules whose tick has come. Two schedulers may run at once.
 //
 // A scheduler first stores the jobs, each under the unique key of its tick, then advances the
 // schedules by compare-and-set from the tick and the version that it read. If it dies between the

@@ -24,7 +24,7 @@ type SweptStore = Pick<
   'sweep' | 'clock' | 'overdue' | 'endOverdue' | 'endpointsNamed' | 'correctInstants'
 >
 
-/** Sweeps from start() to stop(). Any number of sweepers may run: every write is guarded. */
+/** Sweeps from start() to stop(). Two sweepers may run at once: every write is guarded. */
 export class Sweeper {
   readonly #store: SweptStore
   readonly #intervalMs: number
@@ -60,7 +60,7 @@ export class Sweeper {
     this.#leaseMs = times.leaseMs
     this.#reclaimFromMs = times.reclaimFromMs ?? 0
     this.#log = log
-    this.#loop = new PollLoop({ turn: () => this.#sweepAll(), firstRestMs: times.intervalMs })
+    this.#loop = new PollLoop({ turn: () => this.#sweepAll() })
   }
 
   start(): void {
@@ -87,7 +87,7 @@ export class Sweeper {
       const reclaim = !this.#isStoreLost && performance.now() >= this.#reclaimFromMs
       const startedAtMs = performance.now()
       const swept = await this.#store.sweep({ limit, reclaim })
-      const overdue = await endOverdueJobs(this.#store, limit)
+      const overdue = swept.overdue === 0 ? 0 : await endOverdueJobs(this.#store, limit)
       const counts = { ...swept, overdue }
       this.#tookMs = performance.now() - startedAtMs
       this.#size.written(Math.max(...Object.values(counts)), this.#tookMs)

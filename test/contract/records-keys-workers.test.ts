@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
 import { MAX_KEYS, type StoredKey, type WorkerReport } from '../../src/store/store.ts'
+import type { UpkeepLease } from '../../src/store/upkeep-lease.ts'
 import { ENGINES } from '../support/engines.ts'
 import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
@@ -137,47 +138,64 @@ describe.each(ENGINES)('the mode of the API on %s', (engine) => {
 describe.each(ENGINES)('the lease of the upkeep on %s', (engine) => {
   const place = useStore(engine)
   const LEASE_MS = 400
+  const lease = (holder: string, fields: Partial<UpkeepLease> = {}): UpkeepLease => ({
+    ...{ holder, isStandby: false, leaseMs: 60_000 },
+    ...fields,
+  })
 
   test('one process has it, extends it, and gives it back', async () => {
     const { store } = place
     const other = await place.open()
-    const mine = { holder: 'api-1', leaseMs: 60_000 }
-    const yours = { holder: 'api-2', leaseMs: 60_000 }
-    expect(await store.takeUpkeep(mine)).toBe(true)
-    expect(await other.takeUpkeep(yours)).toBe(false)
-    expect(await store.takeUpkeep(mine)).toBe(true)
-    await other.releaseUpkeep(yours.holder)
-    expect(await other.takeUpkeep(yours)).toBe(false)
-    await store.releaseUpkeep(mine.holder)
-    expect(await other.takeUpkeep(yours)).toBe(true)
-    expect(await store.takeUpkeep(mine)).toBe(false)
-    await other.releaseUpkeep(yours.holder)
+    expect(await other.upkeepLease()).toBe(null)
+    expect(await store.takeUpkeep(lease('a'))).toBe(true)
+    expect(await other.takeUpkeep(lease('b'))).toBe(false)
+    const first = await other.upkeepLease()
+    expect(first).toEqual({ holder: 'a', isStandby: false, expiresAt: expect.any(Number) })
+    await passed(store, store.clock.now())
+    expect(await store.takeUpkeep(lease('a'))).toBe(true)
+    expect((await other.upkeepLease())?.expiresAt).toBeGreaterThan(first?.expiresAt as number)
+    await other.releaseUpkeep('b')
+    expect(await other.takeUpkeep(lease('b'))).toBe(false)
+    await store.releaseUpkeep('a')
+    expect(await other.upkeepLease()).toBe(null)
+    expect(await other.takeUpkeep(lease('b'))).toBe(true)
+    expect(await store.takeUpkeep(lease('a'))).toBe(false)
+    await other.releaseUpkeep('b')
+  })
+
+  test('a stand-by gives way to any process that is none, and to no other stand-by', async () => {
+    const { store } = place
+    expect(await store.takeUpkeep(lease('api-1', { isStandby: true }))).toBe(true)
+    expect(await store.takeUpkeep(lease('api-2', { isStandby: true }))).toBe(false)
+    expect(await store.takeUpkeep(lease('worker'))).toBe(true)
+    expect(await store.takeUpkeep(lease('api-1', { isStandby: true }))).toBe(false)
+    await store.releaseUpkeep('api-1')
+    expect(await store.upkeepLease()).toMatchObject({ holder: 'worker', isStandby: false })
+    await store.releaseUpkeep('worker')
   })
 
   test('one that asks for less than is left of it does not get it', async () => {
     const { store } = place
-    expect(await store.takeUpkeep({ holder: 'api-1', leaseMs: 60_000 })).toBe(true)
-    expect(await store.takeUpkeep({ holder: 'api-2', leaseMs: 40_000 })).toBe(false)
-    await store.releaseUpkeep('api-1')
+    expect(await store.takeUpkeep(lease('a'))).toBe(true)
+    expect(await store.takeUpkeep(lease('b', { leaseMs: 30_000 }))).toBe(false)
+    await store.releaseUpkeep('a')
   })
 
   test('of many that ask at once one gets it', async () => {
     const stores = [place.store, await place.open(), await place.open()]
-    const asked = stores.map((store, i) =>
-      store.takeUpkeep({ holder: `api-${i}`, leaseMs: 60_000 }),
-    )
+    const asked = stores.map((store, i) => store.takeUpkeep(lease(`a-${i}`)))
     const answers = await Promise.all(asked)
     expect(answers.filter((got) => got)).toEqual([true])
-    await place.store.releaseUpkeep(`api-${answers.indexOf(true)}`)
+    await place.store.releaseUpkeep(`a-${answers.indexOf(true)}`)
   })
 
   test('another process gets it once the lease has ended, and not before', async () => {
     const { store } = place
     const startedMs = performance.now()
-    expect(await store.takeUpkeep({ holder: 'api-1', leaseMs: LEASE_MS })).toBe(true)
-    await until(() => store.takeUpkeep({ holder: 'api-2', leaseMs: 60_000 }))
+    expect(await store.takeUpkeep(lease('a', { leaseMs: LEASE_MS }))).toBe(true)
+    await until(() => store.takeUpkeep(lease('b')))
     // Both instants of the lease are whole milliseconds.
     expect(performance.now() - startedMs).toBeGreaterThan(LEASE_MS - 2)
-    await store.releaseUpkeep('api-2')
+    await store.releaseUpkeep('b')
   })
 })

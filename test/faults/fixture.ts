@@ -73,7 +73,7 @@ export interface Fixture {
    */
   hit(window: string, times?: number): void
   windows: Map<string, number>
-  /** Records a figure of a promise, D1 to D15; the largest of the run counts. */
+  /** Records a figure of a promise, D1 to D18; the largest of the run counts. */
   measure(promise: string, what: string, value: number): void
   figures: Map<string, number>
   /** Reports a violation of what this round itself promises. */
@@ -275,6 +275,11 @@ export async function openFixture(
     await close()
     throw error
   }
+}
+
+export function doesUpkeep({ process: { log } }: Member): boolean {
+  const last = log.findLast(({ msg }) => msg === 'upkeep.begun' || msg === 'upkeep.ended')
+  return last?.msg === 'upkeep.begun'
 }
 
 /**

@@ -152,4 +152,9 @@ export const PROMISES: readonly DurablePromise[] = [
       'clients without a key cost ≤ 5 ms of CPU for a megabyte and 200 MB in all; 0.7 of the enqueues of others go on',
     measured: measuredOf('D17'),
   },
+  {
+    id: 'D18',
+    promise: 'another process takes over the upkeep within 3 s of the death of its holder',
+    measured: measuredOf('D18'),
+  },
 ]

@@ -20,6 +20,7 @@ import { slowStores } from './rounds/slow-store.ts'
 import { staleWrites } from './rounds/stale-writes.ts'
 import { storeOutages } from './rounds/store-outages.ts'
 import { strangers } from './rounds/strangers.ts'
+import { upkeepTakeovers } from './rounds/upkeep-takeovers.ts'
 
 export const ROUNDS: readonly Round[] = [
   killWindows,
@@ -32,6 +33,7 @@ export const ROUNDS: readonly Round[] = [
   apiKills,
   calm,
   deadWorkers,
+  upkeepTakeovers,
   hangingEndpoints,
   sameKey,
   overload,

@@ -218,8 +218,9 @@ async function useLateVerbs(store: Store): Promise<void> {
   await store.cancel([id])
   await store.heartbeat(held, { progress: null, extendMs: null, completionTimeoutMs: 1 })
 
-  const lease = { holder: 'api', leaseMs: 3_600_000 }
+  const lease = { holder: 'api', isStandby: true, leaseMs: 3_600_000 }
   await store.takeUpkeep(lease)
+  await store.upkeepLease()
   await store.takeUpkeep(lease)
   await store.releaseUpkeep(lease.holder)
 }

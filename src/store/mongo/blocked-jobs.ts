@@ -1,7 +1,7 @@
 // Blocked jobs wait for others to succeed, or for the slot of their ordering key. The process that
-// finishes a job checks those that wait for it; the sweep checks all, periodically. The slot
-// belongs to the earliest job of the key that is not final, by its id; a unique index allows only
-// one.
+// finishes a job checks those that wait for it. The sweep checks those that a write has marked,
+// once, and reads all the others from time to time, in case a change was missed. The slot belongs
+// to the earliest job of the key that is not final, by its id; a unique index allows only one.
 import type { AnyBulkWriteOperation, Document } from 'mongodb'
 import { dependencyFailed } from '../../job/attempt.ts'
 import { checkDependencies } from '../../job/dependencies.ts'
@@ -26,19 +26,31 @@ import {
   toFinal,
 } from './job-document.ts'
 
-/** Blocked jobs that one sweep checks: each has up to 50 dependencies to read. */
+/** Blocked jobs that are checked together: each has up to 50 dependencies to read. */
 const MAX_CHECKED = 200
+/** A round over all blocked jobs begins at most this often. It only reads, unless it finds some. */
+const ROUND_EVERY_MS = 10_000
 const BLOCKED_FIELDS = { endpoint: 1, orderingKey: 1, waitingFor: 1 } as const
 
 export type BlockedJob = Pick<JobDocument, '_id' | keyof typeof BLOCKED_FIELDS>
 
-interface Checked {
+/** The round of this process over all blocked jobs, MAX_CHECKED with each sweep. */
+export interface BlockedRound {
+  /** The last id that was checked; null: the round is complete. */
+  after: string | null
+  /** Monotonic. */
+  beganAtMs: number
+}
+
+export interface Checked {
   promotedCount: number
   /** Whether any of them changed. */
   isChanged: boolean
   /** Ids of those that are dead now. */
   failed: string[]
 }
+
+export const NOTHING_CHECKED: Checked = { promotedCount: 0, isChanged: false, failed: [] }
 
 export interface OrderingKey {
   endpoint: string
@@ -155,7 +167,7 @@ export async function blockLaterJobs<Earlier extends OrderingKey & { _id: string
       updateOne: {
         filter: { endpoint, orderingSlot: orderingKey, state: 'queued', _id: { $gt: _id } },
         update: {
-          $set: { state: 'blocked', checkedAt: new Date(context.clock.now()) },
+          $set: { state: 'blocked', recheckAt: new Date(context.clock.now()) },
           $unset: { orderingSlot: '' },
           $inc: { version: 1 },
         },
@@ -208,33 +220,83 @@ export async function statesOf(context: MongoContext, ids: string[], deadline: D
   return new Map(found.map(({ _id, state }) => [_id, stateOf(state)]))
 }
 
-/** Checks those whose last check is the longest ago. */
-export async function checkSomeBlocked(context: MongoContext, limit: number): Promise<Checked> {
+/** Checks those that a write has marked, and removes the marks. */
+export async function checkMarked(context: MongoContext): Promise<Checked> {
   const deadline = startDeadline()
-  const most = Math.min(limit, MAX_CHECKED)
-  const blocked = await run(deadline, (commandLimit) =>
+  const now = nowOf(context)
+  const marked = await run(deadline, (limit) =>
     context.jobs
       .find<BlockedJob>(
-        { state: 'blocked', checkedAt: { $lte: nowOf(context) } },
+        { state: 'blocked', recheckAt: { $lte: now } },
         {
           projection: BLOCKED_FIELDS,
-          sort: { checkedAt: 1 },
-          limit: most,
-          batchSize: most,
-          ...commandLimit,
+          sort: { recheckAt: 1 },
+          limit: MAX_CHECKED,
+          batchSize: MAX_CHECKED,
+          ...limit,
         },
       )
       .toArray(),
   )
-  if (blocked.length === 0) return { promotedCount: 0, isChanged: false, failed: [] }
-  await run(deadline, (commandLimit) =>
+  if (marked.length === 0) return NOTHING_CHECKED
+  const checked = await checkBlocked(context, marked, { fails: true }, deadline)
+  // Last: after a failure they are checked again. A mark that was set meanwhile may be lost, and
+  // the job is left to the round.
+  await run(deadline, (limit) =>
     context.jobs.updateMany(
-      atEndpoints(blocked),
-      { $set: { checkedAt: nowOf(context) } },
-      { ...BY_ID, ...commandLimit },
+      { ...atEndpoints(marked), state: 'blocked', recheckAt: { $lte: now } },
+      { $unset: { recheckAt: '' } },
+      { ...BY_ID, ...limit },
     ),
   )
-  return checkBlocked(context, blocked, { fails: true }, deadline)
+  return checked
+}
+
+export function startBlockedRound(): BlockedRound {
+  return { after: null, beganAtMs: Number.NEGATIVE_INFINITY }
+}
+
+export function isRoundDue({ after, beganAtMs }: BlockedRound): boolean {
+  return after !== null || performance.now() - beganAtMs >= ROUND_EVERY_MS
+}
+
+/** There are no jobs to check. */
+export function endRound(round: BlockedRound): void {
+  round.after = null
+  round.beganAtMs = performance.now()
+}
+
+/** A marked job may be incomplete until its mark is due (enqueue.ts). */
+export const UNMARKED = { state: 'blocked', recheckAt: { $exists: false } } as const
+
+/** Checks the next ones of the round. */
+export async function checkNextOfRound(
+  context: MongoContext,
+  round: BlockedRound,
+): Promise<Checked> {
+  const deadline = startDeadline()
+  if (round.after === null) round.beganAtMs = performance.now()
+  const next = await run(deadline, (limit) =>
+    context.jobs
+      .find<BlockedJob>(
+        {
+          ...UNMARKED,
+          ...(round.after === null ? {} : { _id: { $lt: round.after } }),
+        },
+        {
+          projection: BLOCKED_FIELDS,
+          sort: { _id: -1 },
+          limit: MAX_CHECKED,
+          batchSize: MAX_CHECKED,
+          ...limit,
+        },
+      )
+      .toArray(),
+  )
+  round.after = next.length < MAX_CHECKED ? null : (next.at(-1)?._id ?? null)
+  return next.length === 0
+    ? NOTHING_CHECKED
+    : checkBlocked(context, next, { fails: true }, deadline)
 }
 
 /** Removes met dependencies, in one update per dependency. Returns whether there were any. */

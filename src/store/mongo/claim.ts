@@ -116,20 +116,13 @@ const MAX_NAMES = 10_000
 export async function due(context: MongoContext, since: number | null): Promise<Due> {
   const deadline = startDeadline()
   const now = nowOf(context)
-  const [endpoints, next] = await Promise.all([
-    since === null
-      ? endpointsWith(context, 'queued', deadline)
-      : dueLately(context, new Date(since), now, deadline),
-    run(deadline, (limit) =>
-      context.jobs
-        .find(
-          { state: 'queued', runAt: { $gt: now } },
-          { projection: { _id: 0, runAt: 1 }, sort: { runAt: 1 }, limit: 1, ...limit },
-        )
-        .toArray(),
-    ),
+  // One command: every worker asks this again and again while it is idle.
+  if (since !== null) return readDue(context, [...cameSince(since, now), nextDue(now)], deadline)
+  const [endpoints, { nextAt }] = await Promise.all([
+    endpointsWith(context, 'queued', deadline),
+    readDue(context, [nextDue(now)], deadline),
   ])
-  return { endpoints, nextAt: next[0]?.runAt.getTime() ?? null }
+  return { endpoints, nextAt }
 }
 
 export async function claim(
@@ -576,20 +569,32 @@ const NAME_INDEXES = {
   dead: 'unsuccessful_of_endpoint',
 } as const satisfies Record<string, JobIndex>
 
-/** Endpoints with jobs whose runAt has passed since, or that were unblocked or released since. */
-async function dueLately(
-  context: MongoContext,
-  since: Date,
-  now: Date,
+/** @param pipelines each returns names of endpoints as `_id`, or one `nextAt` */
+async function readDue(
+  { jobs, names }: MongoContext,
+  [first = [], ...others]: Document[][],
   deadline: Deadline,
-): Promise<string[]> {
-  const names = { $group: { _id: '$endpoint' } }
-  const came = { state: 'queued', runAt: { $gt: since, $lte: now } }
-  const freed = { state: 'queued', freedAt: { $gt: since }, runAt: { $lte: now } }
-  const pipeline = [{ $match: freed }, names]
-  const stages = [{ $match: came }, names, { $unionWith: { coll: context.names.jobs, pipeline } }]
+): Promise<Due> {
+  const unions = others.map((pipeline) => ({ $unionWith: { coll: names.jobs, pipeline } }))
+  type Found = { _id?: string; nextAt?: Date }
   const found = await run(deadline, (limit) =>
-    context.jobs.aggregate<{ _id: string }>(stages, { batchSize: MAX_NAMES, ...limit }).toArray(),
+    jobs.aggregate<Found>([...first, ...unions], { batchSize: MAX_NAMES, ...limit }).toArray(),
   )
-  return [...new Set(found.map(({ _id }) => _id))]
+  const nextAt = found.find((one) => one.nextAt !== undefined)?.nextAt?.getTime() ?? null
+  return { endpoints: [...new Set(found.flatMap(({ _id = [] }) => _id))], nextAt }
+}
+
+/** Endpoints with jobs whose runAt has passed since, or that were unblocked or released since. */
+function cameSince(since: number, now: Date): Document[][] {
+  const from = new Date(since)
+  const came = { state: 'queued', runAt: { $gt: from, $lte: now } }
+  const freed = { state: 'queued', freedAt: { $gt: from }, runAt: { $lte: now } }
+  return [came, freed].map((match) => [{ $match: match }, { $group: { _id: '$endpoint' } }])
+}
+
+/** When the next job becomes due that is not due now. */
+function nextDue(now: Date): Document[] {
+  const later = { state: 'queued', runAt: { $gt: now } }
+  const project = { _id: 0, nextAt: '$runAt' }
+  return [{ $match: later }, { $sort: { runAt: 1 } }, { $limit: 1 }, { $project: project }]
 }

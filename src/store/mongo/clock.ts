@@ -6,7 +6,9 @@ import type { StoreClock } from '../store.ts'
 import { run, startDeadline } from './connection.ts'
 
 /** The sample with the shortest round trip is the most exact. */
-const SAMPLES = 3
+const MAX_SAMPLES = 3
+/** A later estimate this exact shows whether the clock was set or drifts: one sample is enough. */
+const GOOD_HALF_TRIP_MS = 5
 /** Two quartz clocks drift apart by 50 µs a second: half a millisecond between two samples. */
 const REFRESH_MS = 10_000
 /** hello returns whole milliseconds. */
@@ -25,14 +27,14 @@ interface Estimate {
 
 /** Throws StoreUnavailable if the server does not respond. */
 export async function startClock(client: MongoClient): Promise<MongoClock> {
-  let estimate = await sample(client)
+  let estimate = await sample(client, 0)
   const setBack = createSetBackWatch(() => estimate.offsetMs)
   let refreshing = false
   const refresh = async () => {
     if (refreshing) return
     refreshing = true
     try {
-      const fresh = await sample(client)
+      const fresh = await sample(client, GOOD_HALF_TRIP_MS)
       const changeMs = Math.abs(fresh.offsetMs - estimate.offsetMs)
       // Within the error of both, the old estimate is as good, and keeping it avoids a step.
       if (changeMs > fresh.errorMs + estimate.errorMs) estimate = fresh
@@ -57,10 +59,11 @@ export async function startClock(client: MongoClient): Promise<MongoClock> {
   }
 }
 
-async function sample(client: MongoClient): Promise<Estimate> {
+/** @param goodHalfTripMs so short a trip needs no further sample */
+async function sample(client: MongoClient, goodHalfTripMs: number): Promise<Estimate> {
   const deadline = startDeadline()
   let best: Estimate = { offsetMs: 0, errorMs: Number.POSITIVE_INFINITY }
-  for (let i = 0; i < SAMPLES; i++) {
+  for (let i = 0; i < MAX_SAMPLES && best.errorMs > goodHalfTripMs + RESOLUTION_MS; i++) {
     const sentAt = performance.now()
     const hello = await run(deadline, () => client.db('admin').command({ hello: 1 }))
     const halfTripMs = (performance.now() - sentAt) / 2

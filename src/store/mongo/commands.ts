@@ -339,7 +339,7 @@ function retryUpdate(seen: CommandJob, waitingFor: string[], now: Date): UpdateF
   return {
     $set: {
       state: isBlocked ? 'blocked' : 'queued',
-      ...(isBlocked ? { checkedAt: new Date(0) } : {}),
+      ...(isBlocked ? { recheckAt: new Date(0) } : {}),
       ...(waits ? { waitingFor } : {}),
       ...(dedupeKey === undefined ? {} : { dedupeHolder: dedupeKey }),
       runAt: now,

@@ -26,7 +26,7 @@ import {
 /** By then, enqueues that read the endpoint before its mark have ended: their deadline is 3 s. */
 const LATE_ENQUEUES_MS = 4_000
 /** Only an enqueue that races a deletion leaves orphans: they are rare. */
-const CHECK_ORPHANS_EVERY_MS = 10_000
+const CHECK_ORPHANS_EVERY_MS = 60_000
 /** Endpoints that one sweep handles. */
 const MAX_ENDPOINTS = 100
 
@@ -57,14 +57,17 @@ export function trackDeletedEndpoints(
   return { context, forget, orphansCheckedAt: Number.NEGATIVE_INFINITY }
 }
 
-/** @param limit of each kind of job */
+/**
+ * @param limit of each kind of job
+ * @param isAnyDeleting whether an endpoint is being deleted
+ */
 export async function endJobsOfDeletedEndpoints(
   deleted: DeletedEndpoints,
-  limit: number,
+  { limit, isAnyDeleting }: { limit: number; isAnyDeleting: boolean },
 ): Promise<{ abandoned: number; evicted: number; after: FinishEffects }> {
   const { context, forget } = deleted
   const deadline = startDeadline()
-  const deleting = await deletingEndpoints(context, deadline)
+  const deleting = isAnyDeleting ? await deletingEndpoints(context, deadline) : []
   let abandoned = NO_JOBS
   let evicted = NO_JOBS
   if (deleting.length > 0) {

@@ -345,10 +345,10 @@ async function insertKeyless(
   items: Item[],
   deadline: Deadline,
 ): Promise<Set<Item>> {
-  const checkedAt = new Date(context.clock.now() + KEYLESS_MS)
+  const recheckAt = new Date(context.clock.now() + KEYLESS_MS)
   const keyless = items.map(({ document: { dedupeHolder, ...rest }, ...item }) => ({
     ...item,
-    document: { ...rest, state: 'blocked' as const, checkedAt },
+    document: { ...rest, state: 'blocked' as const, recheckAt },
   }))
   const refused = await insert(context, keyless, deadline)
   // The driver repeats an insert without a response: then a job is refused, but stored.
@@ -368,7 +368,7 @@ async function giveKey(context: MongoContext, item: Item, deadline: Deadline): P
     await run(deadline, (limit) =>
       context.jobs.updateOne(
         { _id, endpoint, state: 'blocked' },
-        { $set: { dedupeHolder, state, checkedAt: new Date(0) } },
+        { $set: { dedupeHolder, state, recheckAt: new Date(0) } },
         { ...BY_ID, ...limit },
       ),
     )

@@ -4,6 +4,7 @@
 // mark `effectsPending` before it becomes final. Each step can be repeated without harm; the last
 // one removes the mark, and only then the job can be purged. The process that finishes a job runs
 // its effects at once; any sweep runs those that were left undone.
+import type { Filter } from 'mongodb'
 import { addEffects, type FinishEffects, NO_EFFECTS } from '../../job/finish-effects.ts'
 import { type DropReason, hasTooManyHops, noticeOf, sendsNotice } from '../../job/notice.ts'
 import { FINAL_STATES, type FinalState } from '../../job/retention.ts'
@@ -82,6 +83,12 @@ export async function runFinishEffects(
   return total
 }
 
+/** Final jobs whose effects are not complete. */
+export const EFFECTS_PENDING: Filter<JobDocument> = {
+  effectsPending: true,
+  state: { $in: [...FINAL_STATES] },
+}
+
 /** Runs the effects that other processes left undone. */
 export async function runPendingEffects(
   context: MongoContext,
@@ -89,10 +96,7 @@ export async function runPendingEffects(
 ): Promise<FinishEffects> {
   const found = await run(startDeadline(), (commandLimit) =>
     context.jobs
-      .find(
-        { effectsPending: true, state: { $in: [...FINAL_STATES] } },
-        { projection: { _id: 1 }, limit, batchSize: limit, ...commandLimit },
-      )
+      .find(EFFECTS_PENDING, { projection: { _id: 1 }, limit, batchSize: limit, ...commandLimit })
       .toArray(),
   )
   return runFinishEffects(

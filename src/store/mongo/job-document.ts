@@ -102,8 +102,8 @@ export interface JobDocument {
   freedAt?: Date
   /** When it was last unblocked: it is due since this or its runAt, whichever is later. */
   promotedAt?: Date
-  /** Of a blocked job: when it was last checked. */
-  checkedAt?: Date
+  /** Of a blocked job, until the sweep has checked it: from when on the sweep may. */
+  recheckAt?: Date
   hasDependents?: true
   originKey?: string
   /** Of the outbox document that it was made from. */
@@ -265,7 +265,7 @@ export function newJobDocument(
     ...keyFields(job),
     ...(job.tags.length > 0 ? { tags: job.tags } : {}),
     ...(job.dependsOn.length > 0 ? { dependsOn: job.dependsOn, waitingFor } : {}),
-    ...(isBlocked ? { checkedAt: new Date(0) } : {}),
+    ...(isBlocked ? { recheckAt: new Date(0) } : {}),
     ...(job.scheduleName === null ? {} : { scheduleName: job.scheduleName }),
     ...(onFinish === null ? {} : { onFinish }),
     ...(job.trace === null ? {} : { trace: job.trace }),

@@ -1,28 +1,51 @@
-// Notifies listeners that something may be due: of inserts, by a change stream where the server has
-// one, and of what this process itself enqueues. Nothing relies on it: the listeners poll as well.
-import type { ChangeStream, Collection } from 'mongodb'
+// Notifies listeners that something may be due: by a change stream, where the server has one and
+// CHANGE_STREAM is on, and after the writes of this process itself. Nothing relies on it: the
+// listeners poll as well, but less often while the stream is read.
+import type { ChangeStream, Collection, Document } from 'mongodb'
 
-/** Any collection: only its inserts matter. */
 type Watched = Pick<Collection, 'watch'>
 
-/** An idle stream asks again after this, well before the socket's own deadline. */
-const AWAIT_MS = 1_000
+/** An idle stream asks again after this, well before the socket's own deadline of 6 s. */
+const AWAIT_MS = 4_000
+/** The server responds this much later on a busy machine. A stream without a response is lost. */
+const LATE_RESPONSE_MS = 1_000
 const FIRST_RESTART_MS = 500
 const MAX_RESTART_MS = 30_000
 /** "The $changeStream stage is only supported on replica sets": trying again is useless. */
 const NOT_SUPPORTED = 40_573
 
+const INSERTS: Document = { operationType: 'insert' }
+/** Every write after which a job may be due, or due earlier than before. */
+export const QUEUED_JOBS: Document = {
+  $or: [
+    INSERTS,
+    { 'updateDescription.updatedFields.state': 'queued' },
+    { 'updateDescription.updatedFields.runAt': { $exists: true } },
+  ],
+}
+
 export class Notifier {
-  readonly #watched: Watched
+  /** null: there is no stream. */
+  readonly #watched: Watched | null
+  readonly #match: Document
   readonly #listeners = new Set<() => void>()
   #stream: ChangeStream | null = null
   #watching = false
   #isNotifying = false
   #closed = false
   #wake: (() => void) | null = null
+  /** Monotonic: the last response to the stream. */
+  #respondedAtMs = Number.NEGATIVE_INFINITY
 
-  constructor(watched: Watched) {
+  /** @param match the changes to be notified of */
+  constructor(watched: Watched | null, match = INSERTS) {
     this.#watched = watched
+    this.#match = match
+  }
+
+  /** Whether the listeners are notified of the writes of all processes now. */
+  get isWatching(): boolean {
+    return performance.now() - this.#respondedAtMs < AWAIT_MS + LATE_RESPONSE_MS
   }
 
   /** The stream is opened for the first listener: a process that only enqueues needs none. */
@@ -30,9 +53,9 @@ export class Notifier {
     // A new function each time, so that a listener that is given twice is called twice.
     const entry = () => listener()
     this.#listeners.add(entry)
-    if (!this.#watching && !this.#closed) {
+    if (this.#watched !== null && !this.#watching && !this.#closed) {
       this.#watching = true
-      void this.#watch()
+      void this.#watch(this.#watched)
     }
     return () => {
       this.#listeners.delete(entry)
@@ -56,26 +79,27 @@ export class Notifier {
     await this.#stream?.close().catch(() => {})
   }
 
-  async #watch(): Promise<void> {
+  async #watch(watched: Watched): Promise<void> {
     let waitMs = FIRST_RESTART_MS
     while (!this.#closed) {
       try {
         // Neither the document nor its fields are sent.
-        this.#stream = this.#watched.watch(
-          [{ $match: { operationType: 'insert' } }, { $project: { _id: 1 } }],
-          { maxAwaitTimeMS: AWAIT_MS },
-        )
-        for await (const _ of this.#stream) {
+        this.#stream = watched.watch([{ $match: this.#match }, { $project: { _id: 1 } }], {
+          maxAwaitTimeMS: AWAIT_MS,
+        })
+        for (let isNew = true; !this.#closed; isNew = false) {
+          const change = await this.#stream.tryNext()
+          this.#respondedAtMs = performance.now()
           waitMs = FIRST_RESTART_MS
-          this.notify()
+          // Changes before the stream was open were missed.
+          if (isNew || change !== null) this.notify()
         }
       } catch (error) {
         if ((error as { code?: unknown }).code === NOT_SUPPORTED) return
       }
+      this.#respondedAtMs = Number.NEGATIVE_INFINITY
       await this.#stream?.close().catch(() => {})
       if (this.#closed) return
-      // Inserts since the stream broke were missed.
-      this.notify()
       await this.#pause(waitMs)
       waitMs = Math.min(waitMs * 2, MAX_RESTART_MS)
     }

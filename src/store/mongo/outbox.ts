@@ -99,7 +99,8 @@ export function openOutbox(
   { waiting, rejected }: Pick<OpenedOutbox, 'waiting' | 'rejected'>,
 ): Outbox & { close(): Promise<void> } {
   const outbox: OpenedOutbox = { context, name, waiting, rejected }
-  const notifier = new Notifier(waiting)
+  const { changeStream = true } = context.settings
+  const notifier = new Notifier(changeStream ? waiting : null)
   return {
     take: (limit) => takeDocuments(outbox, limit),
     remove: (documents) => removeDocuments(outbox, documents),

@@ -315,16 +315,23 @@ export function explainableParts(command: Document): Document[] {
     const changes = clean[list] as Document[] | undefined
     if (changes !== undefined) return changes.map((one) => ({ ...clean, [list]: [one] }))
   }
-  const { pipeline } = clean
+  const { aggregate, pipeline } = clean
   if (pipeline === undefined) return [clean]
   // A change stream reads the oplog, whatever is asked of it.
   if (pipeline[0]?.$changeStream !== undefined) return []
-  return pipelinesOf(pipeline).map((one) => ({ ...clean, pipeline: one }))
+  return pipelinesOf(aggregate, pipeline).map((one) => ({ ...clean, ...one }))
 }
 
-function pipelinesOf(pipeline: Document[]): Document[][] {
-  const unions = pipeline.flatMap(({ $unionWith }) => ($unionWith ? [$unionWith.pipeline] : []))
-  return [pipeline.filter(({ $unionWith }) => !$unionWith), ...unions.flatMap(pipelinesOf)]
+/** Each with the collection that it reads, which may be another one than that of the command. */
+function pipelinesOf(
+  aggregate: string,
+  pipeline: Document[],
+): { aggregate: string; pipeline: Document[] }[] {
+  const own = pipeline.filter(({ $unionWith }) => !$unionWith)
+  const unions = pipeline.flatMap(({ $unionWith }) =>
+    $unionWith ? pipelinesOf($unionWith.coll, $unionWith.pipeline) : [],
+  )
+  return [{ aggregate, pipeline: own }, ...unions]
 }
 
 /** Without the values, but with short texts: states and names of indexes make a difference. */

@@ -19,13 +19,12 @@ import {
   MAX_KEYS,
   MAX_WORKERS,
   type StoredKey,
-  type UpkeepLease,
   WORKER_KEPT_MS,
   type WorkerRecord,
   type WorkerReport,
 } from '../store.ts'
 import { StoreUnavailable } from '../store-errors.ts'
-import { latestUpkeepEnd } from '../upkeep-lease.ts'
+import { latestUpkeepEnd, type StoredUpkeepLease, type UpkeepLease } from '../upkeep-lease.ts'
 import {
   type Deadline,
   isDuplicateKey,
@@ -73,6 +72,7 @@ const UPKEEP = 'upkeep'
 interface UpkeepDocument {
   _id: typeof UPKEEP
   holder: string
+  isStandby: boolean
   expiresAt: Date
 }
 
@@ -116,19 +116,34 @@ export async function listWorkers(context: MongoContext): Promise<WorkerRecord[]
   return found.map(workerOf).sort((a, b) => (a.id < b.id ? -1 : 1))
 }
 
+export async function upkeepLease(context: MongoContext): Promise<StoredUpkeepLease | null> {
+  const found = await run(startDeadline(), (limit) =>
+    upkeepIn(context).findOne({ _id: UPKEEP }, { ...limit }),
+  )
+  if (found === null) return null
+  const { holder, isStandby, expiresAt } = found
+  return { holder, isStandby, expiresAt: expiresAt.getTime() }
+}
+
+/** The filter is mayTakeUpkeep. */
 export async function takeUpkeep(
   context: MongoContext,
-  { holder, leaseMs }: UpkeepLease,
+  { holder, isStandby, leaseMs }: UpkeepLease,
 ): Promise<boolean> {
   const now = nowOf(context)
   const expiresAt = new Date(now.getTime() + leaseMs)
   const latest = new Date(latestUpkeepEnd(now.getTime(), leaseMs))
-  const isFree = [{ holder }, { expiresAt: { $lte: now } }, { expiresAt: { $gt: latest } }]
+  const isFree = [
+    { holder },
+    { expiresAt: { $lte: now } },
+    { expiresAt: { $gt: latest } },
+    ...(isStandby ? [] : [{ isStandby: true }]),
+  ]
   try {
     await run(startDeadline(), (limit) =>
       upkeepIn(context).updateOne(
         { _id: UPKEEP, $or: isFree },
-        { $set: { holder, expiresAt } },
+        { $set: { holder, isStandby, expiresAt } },
         { upsert: true, ...limit },
       ),
     )

@@ -1,8 +1,7 @@
 // The collections and indexes of Posthorn, in a database that an application may share. Their names
 // have a prefix, and a record in one of them marks them as ours: without it, nothing is changed.
 // Each index is listed with the query that it serves. While the store is in use, a watch notices
-// that the database was dropped, or replaced by an older copy: without the unique indexes, keys
-// would no longer be unique, and nothing else would show it.
+// that the database was dropped or replaced: without the unique indexes, keys are not unique.
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Collection, type Db, MongoServerError } from 'mongodb'
@@ -63,6 +62,7 @@ interface SchemaRecord {
 
 /** `cancelled` and `dead`, as a range: MongoDB 5.0 allows no list of values here. */
 const UNSUCCESSFUL = { state: { $gte: 'cancelled', $lte: 'dead' } } as const
+const BLOCKED = { partialFilterExpression: { state: 'blocked' } } as const
 
 /**
  * By name. A changed definition needs a new name, and the old one goes to RETIRED: the new index is
@@ -142,16 +142,15 @@ export const JOB_INDEXES = {
     key: { waitingFor: 1, state: 1 },
     options: { partialFilterExpression: { waitingFor: { $exists: true } } },
   },
-  /** sweep: blocked jobs, least recently checked first. */
-  blocked: {
-    key: { state: 1, checkedAt: 1 },
-    options: { partialFilterExpression: { state: 'blocked' } },
+  /** sweep: blocked jobs that are marked to be checked. */
+  recheck: {
+    key: { state: 1, recheckAt: 1 },
+    options: { partialFilterExpression: { state: 'blocked', recheckAt: { $exists: true } } },
   },
+  /** sweep: blocked jobs that are not marked, in turn. */
+  blocked_round: { key: { state: 1, _id: -1 }, options: BLOCKED },
   /** counts of an endpoint, abandon: its blocked jobs. */
-  blocked_of_endpoint: {
-    key: { endpoint: 1, state: 1 },
-    options: { partialFilterExpression: { state: 'blocked' } },
-  },
+  blocked_of_endpoint: { key: { endpoint: 1, state: 1 }, options: BLOCKED },
   /** sweep: blocked jobs that expired. */
   blocked_expiry: {
     key: { expiresAt: 1, state: 1 },
@@ -359,17 +358,19 @@ export function watchDatabaseInPlace(
     else (settings.error ?? settings.warn)({ detail: `${found}. ${ADVICE}` }, 'store.lost')
   }
 
-  async function check(deadline: Deadline): Promise<void> {
+  /** A database that was dropped lacks the indexes too: only a thorough check reads the record. */
+  async function check(deadline: Deadline, isThorough: boolean): Promise<void> {
+    const missing = await missingJobIndexes(db.collection(names.jobs), deadline)
+    if (missing.length === 0 && lost === null && !isThorough) return
     const record = await run(deadline, (limit) => records.findOne({ _id: 'schema' }, { ...limit }))
     if (record === null) return note(`the database ${db.databaseName} was dropped or replaced`)
-    const missing = await missingJobIndexes(db.collection(names.jobs), deadline)
     if (missing.length === 0) return note(null)
     note(`${names.jobs} was dropped or replaced: it lacks the indexes ${missing.join(', ')}`)
   }
 
   const timer = setInterval(() => {
     // A server that does not respond fails every other command, too.
-    check(startDeadline()).catch(() => {})
+    check(startDeadline(), false).catch(() => {})
   }, CHECK_EVERY_MS)
   timer.unref()
 
@@ -377,7 +378,7 @@ export function watchDatabaseInPlace(
     async prove() {
       // One deadline for all three commands, because a probe does not wait longer.
       const deadline = startDeadline()
-      await check(deadline)
+      await check(deadline, true)
       if (lost !== null) throw lost
       await run(deadline, (limit) =>
         records.updateOne({ _id: 'schema' }, { $set: { provedAt: new Date() } }, { ...limit }),

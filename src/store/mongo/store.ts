@@ -12,7 +12,6 @@ import { rememberUndecryptableSchedules } from '../undecryptable-schedules.ts'
 import type { Migrated } from '../upgrade.ts'
 import { type EligibleEndpoints, rememberEligibleEndpoints } from './admission.ts'
 import { headOfOrderingKey } from './blocked-jobs.ts'
-import { startOrphanSearch } from './bodies.ts'
 import {
   claim,
   createClaimer,
@@ -23,7 +22,6 @@ import {
 import { type MongoClock, startClock } from './clock.ts'
 import { cancel, deleteJob, edit, retry } from './commands.ts'
 import { type Connection, type MongoContext, refusalOf, startDeadline } from './connection.ts'
-import { trackDeletedEndpoints } from './deleted-endpoints.ts'
 import type { EndpointDocument } from './endpoint-document.ts'
 import {
   countJobs,
@@ -43,7 +41,7 @@ import type { BodyDocument, JobDocument } from './job-document.ts'
 import { finalAmong, getJob, getPayload, listJobs } from './jobs.ts'
 import { reencryptEndpoints, reencryptSchedules } from './key-rotation.ts'
 import { heartbeat, release, renew } from './leases.ts'
-import { Notifier } from './notifier.ts'
+import { Notifier, QUEUED_JOBS } from './notifier.ts'
 import { acceptOutbox, openOutbox, outboxCollection } from './outbox.ts'
 import {
   addKey,
@@ -57,6 +55,7 @@ import {
   removeWorker,
   reportWorker,
   takeUpkeep,
+  upkeepLease,
   writeApiMode,
 } from './records.ts'
 import {
@@ -70,7 +69,7 @@ import {
 import { migrateDatabase, openDatabase, refusedWhileLost, watchDatabaseInPlace } from './schema.ts'
 import { settle } from './settle.ts'
 import { deletedEndpoints, statsOf } from './stats.ts'
-import { endOverdue, overdue, sweep } from './sweep.ts'
+import { endOverdue, overdue, startSweepMemory, sweep } from './sweep.ts'
 
 /**
  * Opens the store, and creates missing indexes.
@@ -110,7 +109,8 @@ export async function storeOn(
   try {
     clock = await startClock(client)
     const jobs = db.collection<JobDocument>(names.jobs)
-    const notifier = new Notifier(jobs)
+    const { changeStream = true } = settings
+    const notifier = new Notifier(changeStream ? jobs : null, QUEUED_JOBS)
     const context: MongoContext = {
       db,
       names,
@@ -228,6 +228,9 @@ function assemble(
     onEnd: (listener) => context.ends.add(listener),
     encryptionKeyIds: () => context.box.keyIds,
     onWork: (listener) => notifier.onWork(listener),
+    get hintsAtAllWork() {
+      return notifier.isWatching
+    },
     ready,
     async close() {
       unacknowledged.stop()
@@ -242,10 +245,7 @@ function jobVerbs(
   unacknowledged: UnacknowledgedClaims,
 ) {
   const claimer = createClaimer(context, eligible, unacknowledged)
-  const remembered = {
-    deletedEndpoints: trackDeletedEndpoints(context, eligible.forget),
-    orphans: startOrphanSearch(),
-  }
+  const memory = startSweepMemory(context, eligible.forget)
   return {
     async enqueue(jobs) {
       const { results, finished } = await enqueue(context, jobs)
@@ -258,7 +258,7 @@ function jobVerbs(
     renew: (leases, leaseMs) => renew(context, leases, leaseMs),
     heartbeat: (lease, beat) => heartbeat(context, lease, beat),
     release: (leases) => release(context, leases),
-    sweep: (options) => sweep(context, remembered, options),
+    sweep: (options) => sweep(context, memory, options),
     overdue: (limit) => overdue(context, limit),
     // The clock is that of the servers; a replica set whose members disagree does not work at all.
     correctInstants: async () => 0,
@@ -322,6 +322,7 @@ function recordVerbs(context: MongoContext) {
     minuteStatsSince: (instant, endpoint) => minuteStatsSince(context, instant, endpoint),
     statsOf: (names) => statsOf(context, names),
     deletedEndpoints: () => deletedEndpoints(context),
+    upkeepLease: () => upkeepLease(context),
     takeUpkeep: (lease) => takeUpkeep(context, lease),
     releaseUpkeep: (holder) => releaseUpkeep(context, holder),
     writeApiMode: (mode) => writeApiMode(context, mode),

@@ -1,21 +1,38 @@
 // Sweep: everything that time alone causes: expired leases, expired jobs, jobs that await
 // completion past their deadline, final jobs past their retention. Any number of processes may
 // sweep at once, because each write is guarded.
-import type { Filter } from 'mongodb'
+import type { Document, Filter } from 'mongodb'
 import { EXPIRED, LEASE_LOST } from '../../job/attempt.ts'
 import { NO_EFFECTS, sumEffects } from '../../job/finish-effects.ts'
 import { FINAL_STATES, purgeClasses } from '../../job/retention.ts'
 import type { OverdueEnd, OverdueJob, SettleResult, SweepCounts, SweepOptions } from '../store.ts'
-import { checkSomeBlocked } from './blocked-jobs.ts'
-import { bodiesOf, deleteBodies, deleteOrphans, type OrphanSearch } from './bodies.ts'
+import {
+  type BlockedRound,
+  type Checked,
+  checkMarked,
+  checkNextOfRound,
+  endRound,
+  isRoundDue,
+  NOTHING_CHECKED,
+  startBlockedRound,
+  UNMARKED,
+} from './blocked-jobs.ts'
+import {
+  bodiesOf,
+  deleteBodies,
+  deleteOrphans,
+  type OrphanSearch,
+  startOrphanSearch,
+} from './bodies.ts'
 import { type Deadline, type MongoContext, nowOf, run, startDeadline } from './connection.ts'
 import {
   type DeletedEndpoints,
   type EndedJobs,
   endJobsOfDeletedEndpoints,
   NO_JOBS,
+  trackDeletedEndpoints,
 } from './deleted-endpoints.ts'
-import { runPendingEffects, tryFinishEffects } from './finish-effects.ts'
+import { EFFECTS_PENDING, runPendingEffects, tryFinishEffects } from './finish-effects.ts'
 import { guardOf, reportDeaths, reportEndedAttempts } from './guards.ts'
 import {
   atEndpoints,
@@ -34,6 +51,12 @@ import {
 } from './job-document.ts'
 import { type SettlementWrite, withdrawal, writeSettlements } from './settle.ts'
 
+const EPOCH = new Date(0)
+const FROM_THE_BEGINNING = { running: EPOCH, queued: EPOCH, blocked: EPOCH }
+/** By then, a write with an earlier expiry has ended or failed: it has a deadline of 3 s. */
+const LATE_WRITES_MS = 10_000
+const WIDEN_EVERY_MS = 30_000
+
 const OVERDUE = {
   ...RUNNING_FIELDS,
   runAt: 1,
@@ -48,34 +71,75 @@ const OVERDUE = {
 
 type Overdue = RunningJob & Pick<JobDocument, keyof typeof OVERDUE>
 
-/** What a process remembers from one sweep to the next. */
-interface SweepState {
-  deletedEndpoints: DeletedEndpoints
+/** What a process remembers between its sweeps. */
+export interface SweepMemory {
+  deleted: DeletedEndpoints
   orphans: OrphanSearch
+  round: BlockedRound
+  /**
+   * The last sweep found nothing that had expired before these instants. The next one begins there:
+   * MongoDB keeps deleted index entries for minutes, and a search from the beginning of an index
+   * reads all of them.
+   */
+  expiredFrom: { running: Date; queued: Date; blocked: Date }
+  /** Monotonic: then a sweep searches from the beginning again. */
+  widensAtMs: number
 }
 
+export function startSweepMemory(
+  context: MongoContext,
+  forgetEndpoint: (name: string) => void,
+): SweepMemory {
+  return {
+    deleted: trackDeletedEndpoints(context, forgetEndpoint),
+    orphans: startOrphanSearch(),
+    round: startBlockedRound(),
+    expiredFrom: { ...FROM_THE_BEGINNING },
+    widensAtMs: Number.NEGATIVE_INFINITY,
+  }
+}
+
+type Finding =
+  | 'purgeable'
+  | 'effects_pending'
+  | 'marked'
+  | 'blocked'
+  | 'deleting'
+  | 'sending'
+  | 'awaiting'
+  | 'expired_queued'
+  | 'expired_blocked'
+
+/** An idle sweep is one command: only what it finds is read and written after it. */
 export async function sweep(
   context: MongoContext,
-  { deletedEndpoints, orphans }: SweepState,
+  memory: SweepMemory,
   options: SweepOptions,
 ): Promise<SweepCounts> {
   const { limit } = options
+  const found = await look(context, memory)
   // First, so that jobs that this sweep ends can be read until the next one.
-  const purged = await purge(context, limit)
-  await deleteOrphans(context, orphans)
+  const purged = found.has('purgeable') ? await purge(context, limit) : 0
+  await deleteOrphans(context, memory.orphans)
   // Before this sweep ends jobs itself, so that it counts only the effects that others left undone.
-  const left = await runPendingEffects(context, limit)
-  const blocked = await checkSomeBlocked(context, limit)
-  const afterBlocked = await tryFinishEffects(context, blocked.failed)
+  const left = found.has('effects_pending') ? await runPendingEffects(context, limit) : NO_EFFECTS
+  const marked = found.has('marked') ? await checkMarked(context) : NOTHING_CHECKED
+  const next = await checkRound(context, memory.round, found)
+  const failed = [...marked.failed, ...next.failed]
+  const afterBlocked = await tryFinishEffects(context, failed)
   // Before the expired leases: a job of a deleted endpoint must not be queued again.
-  const deleted = await endJobsOfDeletedEndpoints(deletedEndpoints, limit)
-  const leases = options.reclaim
-    ? await endExpiredLeases(context, limit)
-    : { reclaimed: 0, buriedLost: 0, after: NO_EFFECTS }
+  const deleted = await endJobsOfDeletedEndpoints(memory.deleted, {
+    limit,
+    isAnyDeleting: found.has('deleting'),
+  })
+  const leases =
+    options.reclaim && found.has('sending')
+      ? await endExpiredLeases(context, limit)
+      : { reclaimed: 0, buriedLost: 0, after: NO_EFFECTS }
   // All of them before their effects: a dependent that has expired too is expired, not failed.
   const expired = [
-    ...(await endExpiredJobs(context, 'queued', limit)),
-    ...(await endExpiredJobs(context, 'blocked', limit)),
+    ...(found.has('expired_queued') ? await endExpiredJobs(context, 'queued', limit) : []),
+    ...(found.has('expired_blocked') ? await endExpiredJobs(context, 'blocked', limit) : []),
   ]
   const afterExpired = await tryFinishEffects(context, expired)
   if (leases.reclaimed > 0) context.notifyWork()
@@ -86,12 +150,87 @@ export async function sweep(
     expired: expired.length,
     abandoned: deleted.abandoned,
     evicted: deleted.evicted,
-    promoted: blocked.promotedCount + after.promoted,
-    dependentsFailed: blocked.failed.length + after.dependentsFailed,
+    promoted: marked.promotedCount + next.promotedCount + after.promoted,
+    dependentsFailed: failed.length + after.dependentsFailed,
     // Only those that others left undone.
     effectsDone: left.effectsDone,
     purged,
+    overdue: found.has('awaiting') ? 1 : 0,
   }
+}
+
+/** What there is to do, in one command: each search ends at its first job. */
+async function look(context: MongoContext, memory: SweepMemory): Promise<Set<Finding>> {
+  const now = nowOf(context)
+  const nowMs = performance.now()
+  if (nowMs >= memory.widensAtMs) {
+    memory.expiredFrom = { ...FROM_THE_BEGINNING }
+    memory.widensAtMs = nowMs + WIDEN_EVERY_MS
+  }
+  const [first = [], ...others] = searchesOf(context, memory, now)
+  const unions = others.map((pipeline) => ({ $unionWith: { coll: context.names.jobs, pipeline } }))
+  const deleting = search('deleting', { deleting: true }, {})
+  const stages = [
+    ...first,
+    ...unions,
+    { $unionWith: { coll: context.names.endpoints, pipeline: deleting } },
+  ]
+  const seen = await run(startDeadline(), (limit) =>
+    context.jobs
+      .aggregate<{ finding: Finding }>(stages, { batchSize: stages.length + 1, ...limit })
+      .toArray(),
+  )
+  const found = new Set(seen.map(({ finding }) => finding))
+  const from = new Date(now.getTime() - LATE_WRITES_MS)
+  if (!found.has('sending') && !found.has('awaiting')) memory.expiredFrom.running = from
+  if (!found.has('expired_queued')) memory.expiredFrom.queued = from
+  if (!found.has('expired_blocked')) memory.expiredFrom.blocked = from
+  return found
+}
+
+/** @param sort chooses the index, even while the collection shows no difference between several */
+function search(finding: Finding, match: Document, sort: Record<string, 1 | -1>): Document[] {
+  return [
+    { $match: match },
+    ...(Object.keys(sort).length === 0 ? [] : [{ $sort: sort }]),
+    { $limit: 1 },
+    { $project: { _id: 0, finding: { $literal: finding } } },
+  ]
+}
+
+function searchesOf(
+  context: MongoContext,
+  { expiredFrom, round }: SweepMemory,
+  now: Date,
+): Document[][] {
+  const { running, queued, blocked } = expiredFrom
+  const lease = { state: 'running', leaseExpiresAt: { $gt: running, $lte: now } }
+  const byLease = { leaseExpiresAt: 1 } as const
+  const expired = (state: 'queued' | 'blocked', from: Date) => ({
+    ...guardOf('expire', { now }),
+    ...{ state, expiresAt: { $gt: from, $lte: now } },
+  })
+  return [
+    ...purgeGuards(context, now).map((guard) => search('purgeable', guard, { finishedAt: 1 })),
+    search('effects_pending', EFFECTS_PENDING, {}),
+    search('marked', { state: 'blocked', recheckAt: { $lte: now } }, { recheckAt: 1 }),
+    ...(isRoundDue(round) ? [search('blocked', UNMARKED, { _id: -1 })] : []),
+    search('sending', { ...lease, phase: 'sending' }, byLease),
+    search('awaiting', { ...lease, phase: 'awaiting_completion' }, byLease),
+    search('expired_queued', expired('queued', queued), { expiresAt: 1 }),
+    search('expired_blocked', expired('blocked', blocked), { expiresAt: 1 }),
+  ]
+}
+
+async function checkRound(
+  context: MongoContext,
+  round: BlockedRound,
+  found: Set<Finding>,
+): Promise<Checked> {
+  if (!isRoundDue(round)) return NOTHING_CHECKED
+  if (found.has('blocked')) return checkNextOfRound(context, round)
+  endRound(round)
+  return NOTHING_CHECKED
 }
 
 export async function overdue(context: MongoContext, limit: number): Promise<OverdueJob[]> {
@@ -267,17 +406,9 @@ async function endExpiredJobs(
 
 /** Class by class. If one fills the limit, the next sweep follows at once. */
 async function purge(context: MongoContext, limit: number): Promise<number> {
-  const now = nowOf(context)
   let purged = 0
-  const classes = purgeClasses(context.settings, now.getTime()).flatMap((one) =>
-    FINAL_STATES.filter((state) => (state === 'dead') === one.isDead).map((state) => ({
-      ...one,
-      state,
-    })),
-  )
-  for (const kept of classes) {
+  for (const guard of purgeGuards(context, nowOf(context))) {
     const deadline = startDeadline()
-    const guard = guardOf('purge', { now, kept })
     const found = await firstBy('finishedAt', context, guard, limit - purged, deadline)
     if (found.length === 0) continue
     const { deletedCount } = await run(deadline, (commandLimit) =>
@@ -312,6 +443,15 @@ async function goneAmong(
   )
   const leftIds = new Set(left.map(({ _id }) => _id))
   return purged.filter(({ _id }) => !leftIds.has(_id))
+}
+
+/** One for each class and state, because the index begins with the state. */
+function purgeGuards({ settings }: MongoContext, now: Date): Filter<JobDocument>[] {
+  return purgeClasses(settings, now.getTime()).flatMap((one) =>
+    FINAL_STATES.filter((state) => (state === 'dead') === one.isDead).map((state) =>
+      guardOf('purge', { now, kept: { ...one, state } }),
+    ),
+  )
 }
 
 /** The jobs that match the guard, the earliest first. */

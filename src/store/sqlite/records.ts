@@ -17,12 +17,11 @@ import {
   MAX_KEYS,
   MAX_WORKERS,
   type StoredKey,
-  type UpkeepLease,
   WORKER_KEPT_MS,
   type WorkerRecord,
   type WorkerReport,
 } from '../store.ts'
-import { latestUpkeepEnd } from '../upkeep-lease.ts'
+import { mayTakeUpkeep, type StoredUpkeepLease, type UpkeepLease } from '../upkeep-lease.ts'
 import type { Database } from './connection.ts'
 
 export const COUNT_KEYS = 'select count(*) as count from api_keys'
@@ -229,28 +228,28 @@ export const DROP_META = 'delete from meta where key = $key and value = $value'
 
 const UPKEEP = 'upkeep'
 
+export function upkeepLease({ connection }: Database): Promise<StoredUpkeepLease | null> {
+  return connection.read(() => storedLease(connection))
+}
+
 export async function takeUpkeep(
   { connection, clock }: Database,
-  { holder, leaseMs }: UpkeepLease,
+  lease: UpkeepLease,
 ): Promise<boolean> {
   return connection.write('normal', () => {
     const now = clock.now()
-    const row = connection.statement(READ_META).get({ key: UPKEEP })
-    const known = row === undefined ? null : (JSON.parse(row.value as string) as StoredLease)
-    if (known !== null && known.holder !== holder && isValid(known, now, leaseMs)) return false
-    const lease: StoredLease = { holder, expiresAt: now + leaseMs }
-    connection.statement(WRITE_META).run({ key: UPKEEP, value: JSON.stringify(lease) })
+    const known = storedLease(connection)
+    if (known !== null && !mayTakeUpkeep(known, lease, now)) return false
+    const { holder, isStandby, leaseMs } = lease
+    const stored: StoredUpkeepLease = { holder, isStandby, expiresAt: now + leaseMs }
+    connection.statement(WRITE_META).run({ key: UPKEEP, value: JSON.stringify(stored) })
     return true
   })
 }
 
-interface StoredLease {
-  holder: string
-  expiresAt: number
-}
-
-function isValid({ expiresAt }: StoredLease, now: number, leaseMs: number): boolean {
-  return expiresAt > now && expiresAt <= latestUpkeepEnd(now, leaseMs)
+function storedLease(connection: Database['connection']): StoredUpkeepLease | null {
+  const row = connection.statement(READ_META).get({ key: UPKEEP })
+  return row === undefined ? null : JSON.parse(row.value as string)
 }
 
 export async function releaseUpkeep({ connection }: Database, holder: string): Promise<void> {
@@ -258,7 +257,7 @@ export async function releaseUpkeep({ connection }: Database, holder: string): P
     const row = connection.statement(READ_META).get({ key: UPKEEP })
     if (row === undefined) return
     const text = row.value as string
-    if ((JSON.parse(text) as StoredLease).holder !== holder) return
+    if ((JSON.parse(text) as StoredUpkeepLease).holder !== holder) return
     connection.statement(DROP_META).run({ key: UPKEEP, value: text })
   })
 }

@@ -41,6 +41,7 @@ import {
   removeWorker,
   reportWorker,
   takeUpkeep,
+  upkeepLease,
   writeApiMode,
 } from './records.ts'
 import {
@@ -127,6 +128,8 @@ function createStore(database: Database): Store {
     ...recordVerbs(database),
     onEnd: (listener) => database.ends.add(listener),
     onWork: (listener) => notifier.onWork(listener),
+    // Its looks cost some microseconds, so that they need not be rare.
+    hintsAtAllWork: false,
     ready: () => connection.ready(),
     async close() {
       notifier.stop()
@@ -167,6 +170,7 @@ function recordVerbs(database: Database) {
     minuteStatsSince: (instant, endpoint) => minuteStatsSince(database, instant, endpoint),
     statsOf: (names) => statsOf(database, names),
     deletedEndpoints: () => deletedEndpoints(database),
+    upkeepLease: () => upkeepLease(database),
     takeUpkeep: (lease) => takeUpkeep(database, lease),
     releaseUpkeep: (holder) => releaseUpkeep(database, holder),
     writeApiMode: (mode) => writeApiMode(database, mode),

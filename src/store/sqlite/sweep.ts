@@ -57,6 +57,7 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
     // Only those that another process left pending.
     effectsDone: left.effectsDone,
     purged,
+    overdue: await isAnyOverdue(database),
   }
 }
 
@@ -320,6 +321,15 @@ export const OVERDUE = `
 select id, endpoint, fence, lease_id, lease_wall, claimed_at, worker_id, attempt_count,
   attempts_left, max_attempts, free_attempts, first_run_at, promoted_at, expires_at, retry
 from jobs where awaiting = 1 and lease_wall <= $now order by lease_wall limit +$limit`
+
+export const IS_ANY_OVERDUE = 'select 1 from jobs where awaiting = 1 and lease_wall <= $now limit 1'
+
+function isAnyOverdue({ connection, clock }: Database): Promise<0 | 1> {
+  return connection.read(() => {
+    const found = connection.statement(IS_ANY_OVERDUE).get({ now: clock.now() })
+    return found === undefined ? 0 : 1
+  })
+}
 
 export const TIME_OUT = `
 update jobs set state = 'queued', attempts = ${WITH_ATTEMPT}, run_at = $runAt, due_at = $runAt,

@@ -1,7 +1,7 @@
 // A worker is frozen with writes to make, and continues when another worker has its jobs: a sweep
 // of leases that others have by now, and outcomes of attempts that are over.
 import { until } from '../../support/until.ts'
-import { type Fixture, type Member, requestsUnderWay } from '../fixture.ts'
+import { doesUpkeep, type Fixture, type Member, requestsUnderWay } from '../fixture.ts'
 import { nowMs } from '../history.ts'
 import { BOTH, type Round } from '../round.ts'
 import type { Accepted } from '../work-client.ts'
@@ -13,11 +13,16 @@ const CANCELLED = 4
 const LEASE_MS = 1_500
 const SWEEP_MS = 100
 /**
- * The file is locked this long before a lease expires, so every sweeper that finds it must wait to
+ * The file is locked this long before a lease expires, so the sweeper that finds it must wait to
  * write.
  */
 const LOCK_AHEAD_MS = 200
-/** By this time after the expiry every sweeper has found it. */
+/**
+ * The lease of the upkeep is as short: after a freeze the other worker takes over before the store
+ * gives up the sweep of the frozen one.
+ */
+const SHORT_UPKEEP_LEASE = { LEASE_DURATION: '1s' }
+/** By this time after the expiry the sweeper has found it. */
 const FOUND_AFTER_MS = SWEEP_MS + 100
 /** The store itself gives up a sweep that has waited longer; on a busy machine that happens. */
 const MOST_TRIES = 5
@@ -68,18 +73,44 @@ function holdAnswers(fixture: Fixture) {
   return { first, next, delivered }
 }
 
-/** One worker dies, two find its expired leases, and one of these is frozen before it writes. */
+/**
+ * A worker dies. The one that does the upkeep finds its expired leases, and is frozen before it
+ * writes; another one takes over the upkeep meanwhile.
+ */
 async function staleSweep(fixture: Fixture): Promise<void> {
   const { delivered, next } = holdAnswers(fixture)
+  const sweepers = [
+    await fixture.startWorker(SHORT_UPKEEP_LEASE),
+    await fixture.startWorker(SHORT_UPKEEP_LEASE),
+  ]
   const victim = await fixture.startWorker()
+  // They leave all jobs to the victim.
+  for (const { process } of sweepers) process.kill('SIGSTOP')
   const jobs = await fixture.client.enqueueMany(JOBS, () => ({}))
   await until(() => delivered.size === JOBS)
-  const frozen = await fixture.startWorker()
-  const other = await fixture.startWorker()
+  for (const { process } of sweepers) process.kill('SIGCONT')
+  await until(() => [victim, ...sweepers].some(doesUpkeep))
   await fixture.kill(victim)
   const lapsesAtMs = await lapseOf(fixture, jobs)
   await until(() => Date.now() > lapsesAtMs - LOCK_AHEAD_MS)
   const isInTime = Date.now() < lapsesAtMs
+  const frozen = sweepers.find(doesUpkeep)
+  if (frozen !== undefined) {
+    await freezeBeforeWrite(fixture, frozen, { jobs, lapsesAtMs })
+    const isGivenUp = frozen.process.log.some(({ msg }) => msg === 'sweep.failed')
+    fixture.hit(STALE_SWEEP, isInTime && !isGivenUp ? JOBS : 0)
+  }
+  next.resolve(200)
+  await fixture.drained()
+  expectTwoDeliveries(fixture, jobs)
+  for (const sweeper of sweepers) await fixture.terminate(sweeper)
+}
+
+async function freezeBeforeWrite(
+  fixture: Fixture,
+  frozen: Member,
+  { jobs, lapsesAtMs }: { jobs: Accepted[]; lapsesAtMs: number },
+): Promise<void> {
   await fixture.during('freeze', frozen.name, async () => {
     await fixture.during('store_locked', 'store', async () => {
       const restore = await fixture.store.cutOffAll()
@@ -91,13 +122,6 @@ async function staleSweep(fixture: Fixture): Promise<void> {
     frozen.process.kill('SIGCONT')
     await catchUp(frozen)
   })
-  const isGivenUp = frozen.process.log.some(({ msg }) => msg === 'sweep.failed')
-  fixture.hit(STALE_SWEEP, isInTime && !isGivenUp ? JOBS : 0)
-  next.resolve(200)
-  await fixture.drained()
-  expectTwoDeliveries(fixture, jobs)
-  await fixture.terminate(frozen)
-  await fixture.terminate(other)
 }
 
 /** Epoch milliseconds; all jobs of one claim are renewed together. */

@@ -99,7 +99,7 @@ function withPayload(result: Result): Result {
   return { ...result, what: `${result.what}, ${PAYLOAD_BYTES} bytes each` }
 }
 
-/** Every accepted job arrived, and none twice. */
+/** Checks that every accepted job arrived exactly once. */
 function isExact(delivery: Result['delivery']): boolean {
   if (delivery === null) return true
   const { accepted, delivered, doubles } = delivery

@@ -9,7 +9,7 @@ const MAX = 500
 /** A store that takes `fixedMs` for a write and `itemMs` for each item of it. */
 const storeOf = (fixedMs: number, itemMs: number) => (count: number) => fixedMs + itemMs * count
 
-/** Full writes, one after the other; how long each took. */
+/** Makes full writes, one after the other; returns the duration of each. */
 function play(tookMs: (count: number) => number, writes: number, size = createBatchSize(MAX)) {
   const played: { count: number; ms: number }[] = []
   for (let i = 0; i < writes; i++) {

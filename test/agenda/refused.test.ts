@@ -108,7 +108,7 @@ beforeAll(async () => {
   const data = { big: Long.MAX_VALUE, small: Long.fromInt(7) }
   Object.assign(jobs[3] as Document, { name: 'numbers', data })
   const good = [...jobs, ...schedules]
-  // Bad ones among all of the good ones.
+  // Invalid documents among valid ones.
   const step = Math.floor(good.length / bad.length)
   const mixed = good.flatMap((one, i) => (i % step === 0 ? [bad[i / step] ?? [], one].flat() : one))
   expect(mixed).toHaveLength(ALL)

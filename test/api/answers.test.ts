@@ -1,4 +1,4 @@
-// What an endpoint's answer means: each kind of answer, its outcome, and what follows from it.
+// The meaning of a response: each kind of response, its outcome, and what follows from it.
 
 import type { AddressInfo } from 'node:net'
 import { createServer } from 'node:net'
@@ -17,7 +17,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
   const { request, readJob } = fixture
 
-  /** Dead after the one attempt it has, at an endpoint with this URL. */
+  /** Enqueues a job with one attempt for an endpoint with this URL, and waits until it is dead. */
   async function deadAt(url: string, fields: object = {}): Promise<Body> {
     const endpoint = await fixture.endpoint()
     const put = await fixture.posthorn.endpoint(endpoint.name, url, { ...ONCE, timeout: '2s' })

@@ -1,4 +1,4 @@
-// The table of endpoint fields: what each takes, what it is without being given, what it does.
+// The table of endpoint fields: the values, the default and the effect of each.
 import { randomBytes } from 'node:crypto'
 import { Webhook } from 'standardwebhooks'
 import { describe, expect, it } from 'vitest'

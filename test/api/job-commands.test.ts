@@ -4,7 +4,7 @@ import { at, type Body, CONCURRENT, heldReplies, soon, useApi } from '../support
 import { ENGINES } from '../support/engines.ts'
 
 const LONG = { timeout: 240_000 }
-/** Of a machine that has much else to do. */
+/** The delay that a busy machine can add. */
 const SLOW_MS = 110_000
 
 describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {

@@ -1,4 +1,4 @@
-// The table of job fields: what each takes, what it is without being given, what it does.
+// The table of job fields: the values, the default and the effect of each.
 import { describe, expect, it } from 'vitest'
 import {
   at,

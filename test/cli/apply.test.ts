@@ -1,4 +1,5 @@
-// posthorn apply makes what a file says, shows the difference first, and does nothing twice.
+// posthorn apply creates what a file contains, shows the difference first, and changes nothing the
+// second time.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readItems } from '../../cli/apply/plan.ts'
 import { readDocument } from '../../cli/document.ts'

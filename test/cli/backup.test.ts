@@ -160,7 +160,7 @@ describe('backup', () => {
     await fails(store, 'half.db', /half\.db\.part already exists: .*interrupted.*delete that file/)
     shell.write('third.db.part-wal', 'of somebody else')
     await fails(store, 'third.db', /third\.db\.part-wal already exists/)
-    // No file of these names is there, and none is made: SQLite would take it for its own.
+    // No file with these names exists, and none may be created: SQLite would use it as its own.
     for (const end of ['-wal', '-shm', '-journal', '-WAL', '.key']) {
       const isRefused = new RegExp(`cannot have the name .*${end}, which ends in ${end}`, 'i')
       await fails(store, `two.db${end}`, isRefused)

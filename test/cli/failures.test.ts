@@ -1,4 +1,4 @@
-// Whatever goes wrong is one sentence and an exit code, never a stack.
+// Every failure prints one sentence and has an exit code; it never prints a stack.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { openShell, type Shell } from './command-line.ts'

@@ -1,5 +1,5 @@
-// The package as `npm pack` makes it: its command runs on the Node that it names, and says so on an
-// older one.
+// The package that `npm pack` creates: its command runs on the Node.js version that it requires,
+// and prints an error on an older one.
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'

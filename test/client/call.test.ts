@@ -33,7 +33,7 @@ describe('a server a second away, with an IPv6 address too', () => {
   it('is reached where there is no IPv6', async () => {
     const far = await startFarReceiver()
     const { lookup } = dns
-    // The address that answers comes first, so that it is the one that is given up in time.
+    // The address that responds comes first, so that the call gives up on that one in time.
     const both = [
       { address: '127.0.0.1', family: 4 },
       { address: '::1', family: 6 },

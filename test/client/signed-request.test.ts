@@ -40,7 +40,8 @@ async function received(
     headers: signedHeaders(SECRET, body ?? ''),
     body,
   }).catch(() => {
-    // The server may hang up on a body that is too long; what verify made of it is asked below.
+    // The server may close the connection if a body is too long; the result of verify is checked
+    // below.
   })
   return outcome
 }

@@ -1,5 +1,5 @@
-// The client imports nothing of the server, so that what it knows of the wire is written twice:
-// here the two are compared, most of it by the type checker.
+// The client imports nothing from the server, so the wire format is defined twice. These tests
+// compare both definitions, mostly by the type checker.
 import { describe, expect, expectTypeOf, it } from 'vitest'
 import type { z } from 'zod'
 import type { bulkBody } from '../../routes/jobs/bulk.ts'

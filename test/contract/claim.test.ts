@@ -197,7 +197,7 @@ describe.each(ENGINES)('claim on %s', (engine) => {
   test('eight claimers take all jobs, each job once', { timeout: 60_000 }, async () => {
     const { store } = place
     const shares = [await addEndpoint(store), await addEndpoint(store)]
-    // The stand-in for mongod has one lock: of more claims some get no answer in time.
+    // The stand-in for mongod has one lock: with more claims, some get no response in time.
     const perEndpoint = engine === 'sqlite' ? 1_000 : 250
     for (const endpoint of shares) await enqueueMany(store, endpoint, perEndpoint)
     const stores = await Promise.all(Array.from({ length: 8 }, () => place.open()))
@@ -205,13 +205,14 @@ describe.each(ENGINES)('claim on %s', (engine) => {
     async function claimAll(own: typeof store, i: number) {
       const order = i % 2 === 0 ? shares : shares.toReversed()
       const asked = order.map((endpoint) => ({ endpoint, limit: 25 }))
-      // Another claimer may have taken what this one saw: nothing got is not nothing left.
+      // Another claimer may have taken the jobs that this one found, so an empty claim does not
+      // show that none is left.
       await until(async () => {
         const holder = holderOf({ workerId: `worker-${i}` })
         try {
           claimed.push(...(await own.claim(asked, 25, holder)).jobs)
         } catch (error) {
-          // On a busy machine: what it took is given back.
+          // On a busy machine, the jobs that it claimed are released.
           if (!(error instanceof StoreUnavailable)) throw error
         }
         return claimed.length >= 2 * perEndpoint
@@ -308,7 +309,7 @@ describe.each(ENGINES)('onWork on %s', (engine) => {
     await enqueueOne(store, endpoint)
     await until(() => reportCount > 0)
     const before = reportCount
-    // A hint may be missed, so one is given again and again until it is heard.
+    // A hint can be missed, so the test repeats it until the listener gets one.
     await until(async () => {
       await enqueueOne(other, endpoint)
       return reportCount > before

@@ -1,5 +1,5 @@
-// What the store promises about endpoints that do not take deliveries as they come: paused,
-// resting, disabled, and what ends each of these.
+// What the store promises about endpoints that are paused, resting or disabled, and how each of
+// these ends.
 import { describe, expect, test } from 'vitest'
 import { type Endpoint, MAX_SECRETS, newSecret } from '../../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../../src/job/job.ts'

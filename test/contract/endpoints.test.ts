@@ -142,7 +142,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(results.filter(({ kind }) => kind === 'replaced')).toHaveLength(9)
     const [stored] = await place.store.endpointsNamed([settings.name])
     expect(stored?.version).toBe(10)
-    // All of them kept the secret of the one that created it.
+    // All of them kept the secret of the request that created the endpoint.
     const secrets = results.map((result) => 'endpoint' in result && result.endpoint.secrets[0])
     expect(new Set(secrets)).toEqual(new Set(stored?.secrets))
   })

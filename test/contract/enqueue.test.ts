@@ -1,4 +1,4 @@
-// What enqueue promises: durable jobs, one for each idempotency key, payloads as they came.
+// What enqueue promises: durable jobs, one for each idempotency key, payloads unchanged.
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { NewJob } from '../../src/job/job.ts'

@@ -1,5 +1,5 @@
-// What heartbeats and attempt tokens promise: a deadline is moved by who holds the job, never back,
-// and a token speaks for one attempt of one job.
+// What heartbeats and attempt tokens promise: only the holder of the job moves its deadline, and
+// only forward; a token authorizes reports about one attempt of one job.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, Lease } from '../../src/job/job.ts'
 import type { Heartbeat, HeartbeatResult } from '../../src/store/store.ts'

@@ -55,7 +55,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 })
 
-/** The record is what this event makes of it, or untouched when there was none. */
+/** The record is changed as this event requires, or unchanged if no event was applied. */
 function expectJust({ event: name, pushedCount }: Applied, before: Job, after: Job | null): void {
   if (name === null) {
     expect(after).toEqual(before)

@@ -12,7 +12,7 @@ const MAX_PAGES = 1_000
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
 
-  /** Jobs made a minute after one another, oldest first. */
+  /** Jobs that were created a minute apart, oldest first. */
   async function enqueueEachMinute(
     endpoint: string,
     count: number,

@@ -1,5 +1,5 @@
-// What races promise: sweeper against renewal, cancel against claim and settlement: one wins, and
-// both get a true answer.
+// Races of the sweeper with a renewal, and of a cancel with a claim or a settlement: one wins, and
+// both get a correct result.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob } from '../../src/job/job.ts'
 import type { Store } from '../../src/store/store.ts'

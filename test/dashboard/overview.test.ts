@@ -69,7 +69,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
     expect(texts).toEqual(['≤ 10 ms', '2.5 s – 5 s', '> 5 s', '–'])
   })
 
-  // With sixty endpoints; that one request gives all is seen in test/routes/stats-of-many.test.ts.
+  // With sixty endpoints. test/routes/stats-of-many.test.ts tests that one request returns all.
   it.runIf(RUN_LONG)(
     'asks once for all endpoints, and shows all at once: nothing comes late and moves the rest',
     async () => {
@@ -201,7 +201,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
   })
 })
 
-/** Runs in the page: adds up how far what is on the screen was moved by something that came. */
+/** Runs in the page: adds up the layout shifts that content caused when it arrived. */
 const WATCH_SHIFTS = `window.shifted = 0
   new PerformanceObserver((list) => {
     for (const { value } of list.getEntries()) window.shifted += value

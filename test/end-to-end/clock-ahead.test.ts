@@ -1,5 +1,5 @@
-// The promise of a clock that was ahead for a moment: what was stored meanwhile goes on at its own
-// time. On MongoDB the clock of workers and API must not matter at all.
+// After a clock was ahead for a moment, jobs that were stored meanwhile run at the right time. On
+// MongoDB the clocks of workers and API must have no effect.
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'

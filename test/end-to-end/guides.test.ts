@@ -1,4 +1,4 @@
-// The guides give shell lines: each line does what its page says, as it is printed.
+// The shell lines of the guides: each does what its page says, unchanged.
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -37,7 +37,7 @@ const LOOKS = 2
 const PROBE_DEADLINE_MS = 4_000
 const TEST_DEADLINE_MS = 120_000
 
-/** null: no answer, or no such figure. */
+/** null: there is no response, or it has no such figure. */
 interface Signals {
   enqueue: number | null
   apiReady: number | null
@@ -329,7 +329,7 @@ describe('on a damaged SQLite file', () => {
     rmSync(folder, { recursive: true, force: true })
   })
 
-  /** The first page of the jobs; the one that a proof of health writes stays whole. */
+  /** The first page of the jobs. The page that a health check writes stays undamaged. */
   async function damageJobs(): Promise<void> {
     const db = new DatabaseSync(path, { timeout: 15_000 })
     const named = "select rootpage from sqlite_schema where name = 'jobs'"

@@ -11,11 +11,11 @@ import { type RawServer, startRawServer } from '../webhook/raw-server.ts'
 import { CANARY, HOSTILE_KINDS, type HostileKind, redirectTo } from './hostile-kinds.ts'
 
 const TIMEOUT_MS = 400
-/** Of those that end by themselves: far beyond what they take. */
+/** For attempts that end by themselves: far longer than they take. */
 const PATIENT_MS = 10_000
 /** A slot is free at the deadline within this … */
 const TOLERANCE_MS = 500
-/** … and what machines that do other things as well may take beyond it. */
+/** The delay that a busy machine can add to it. */
 const NOISE_MS = 500
 const EARLY_MS = 10
 const DAY_MS = 86_400_000
@@ -272,7 +272,7 @@ describe('with many slots', () => {
   })
 })
 
-/** So many jobs over all kinds in turn; resolves when none is left to be done. */
+/** Enqueues this many jobs for all kinds in turn; resolves when all are final. */
 async function deliverAll(tag: string, count: number): Promise<void> {
   const jobs = Array.from({ length: count }, (_, i) => {
     const [name] = KINDS[i % KINDS.length] as (typeof KINDS)[number]

@@ -8,8 +8,8 @@ import { type ReceivedRequest, type Receiver, startReceiver } from '../support/r
 import { until } from '../support/until.ts'
 
 /**
- * What every run has the time for: MongoDB's stand-in takes some 10 ms for each write.
- * LIMITS_JOBS=2000 is what is promised.
+ * As many as fit into every run: MongoDB's stand-in needs some 10 ms for each write.
+ * LIMITS_JOBS=2000 tests the promised number.
  */
 const [SQLITE_JOBS, MONGO_JOBS] = [1_000, 100]
 const JOBS = {

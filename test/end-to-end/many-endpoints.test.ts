@@ -10,7 +10,9 @@ const SLOTS = 20
 /** Of 20 slots, an endpoint that hangs is given 16: it starts while it holds fewer than 4 × the free. */
 const HELD_SLOTS = 16
 const OTHERS = 30
-/** A third of what those that hang are given; the bound of D12 is measured by the fault suite. */
+/**
+ * A third of the timeout of the endpoints that hang. The fault suite measures the promised bound.
+ */
 const LATE_MS = 5_000
 
 describe.each(ENGINES)('on %s', (engine) => {

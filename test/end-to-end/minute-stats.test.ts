@@ -287,7 +287,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
       saw('slow timeout', requestsAt('slow').length)
       saw('async-overdue timeout', requestsAt('async-overdue').length)
       saw('protocol-error protocol_error', garbageCount)
-      // Of these no request came to be counted: a job had one attempt.
+      // For these, no request is compared: a job had one attempt.
       saw('connect-error connect_error', JOBS)
       saw('dns-error dns_error', JOBS)
       saw('tls-error tls_error', JOBS)
@@ -382,7 +382,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
         for (const id of ids) held.get(id)?.(200)
       }
 
-      // A worker that is asked to stop gives back what it holds, says so, and reports its counts.
+      // A worker that is stopped releases its jobs, logs that, and reports its counts.
       const parted = await enqueue('parted', 8)
       await receiver.waitFor(() => requestsAt('parted').length === 8, DEADLINE_MS)
       const ofB = (await jobs(parted)).filter(({ lease }) => lease.workerId === 'worker-b').length

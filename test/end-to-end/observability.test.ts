@@ -17,7 +17,7 @@ const WORKER_PORT = { WORKER_PORT: '0' }
 const portOf = async (worker: Process) =>
   (await worker.logged('worker_port.listening')).url as string
 
-/** The value of one sample: all given labels, in whatever order they stand. */
+/** The value of the sample that has all given labels, in any order. */
 function sample(text: string, name: string, labels: Record<string, string> = {}): number | null {
   const line = text.split('\n').find((one) => {
     const isNamed = one.startsWith(`${name}{`) || one.startsWith(`${name} `)

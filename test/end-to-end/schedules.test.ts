@@ -14,8 +14,8 @@ import { until } from '../support/until.ts'
 
 const SLOW_MS = 120_000
 /**
- * What every run has the time for: MongoDB's stand-in takes some 10 ms for each write.
- * SCHEDULES=10000 is what is promised.
+ * As many as fit into every run: MongoDB's stand-in needs some 10 ms for each write.
+ * SCHEDULES=10000 tests the promised number.
  */
 const [SQLITE_CROWD, MONGO_CROWD] = [3_000, 500]
 const CROWD = {

@@ -24,7 +24,7 @@ import { until } from '../support/until.ts'
 /** Until nothing is accepted any more. */
 const NOTICED_WITHIN_MS = 1_000
 const SENDERS = 4
-/** Refusals that come one after another: then it is not one write that failed. */
+/** Refusals in a row, so that not just one write has failed. */
 const MANY = 50
 
 interface Accepted {

@@ -1,11 +1,11 @@
-// An endpoint that throttles is left alone for at least our own back-off, whatever it names; then
-// one attempt tries it, and the others follow step by step.
+// An endpoint that throttles gets no request for at least our own back-off, whatever its
+// Retry-After says. Then one attempt is sent, and the others follow in growing numbers.
 import { describe, expect, it } from 'vitest'
 import { type Body, soon, type TestEndpoint, useApi } from '../support/api-fixture.ts'
 import type { Answer, ReceivedRequest } from '../support/receiver.ts'
 
 const JOBS = 100
-/** At most all at once, then one after 1 s, one after 2 s more; twice as many for noise. */
+/** At most one burst, then one after 1 s and one after 2 s more; doubled for a busy machine. */
 const MOST_REQUESTS = JOBS + 4
 const OBSERVED_MS = 4_000
 /** Long enough that what runs side by side is seen to do so. */

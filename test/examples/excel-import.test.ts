@@ -101,7 +101,7 @@ const rowsByFence = (db: DatabaseSync, jobId: string) =>
     .prepare('select fence, count(*) as rows from items where job_id = ? group by fence')
     .all(jobId) as { fence: number; rows: number }[]
 
-/** Each row of the workbook is there; that none is there twice is the key of the table. */
+/** Each row of the workbook is in the table. The key of the table prevents duplicates. */
 function expectAllRows(db: DatabaseSync, jobId: string, rows: number): void {
   const all = 'select count(*) as n, min(row) as first, max(row) as last, sum(price_cents) as cents'
   expect(db.prepare(`${all} from items where job_id = ?`).get(jobId)).toEqual({

@@ -80,7 +80,7 @@ describe.each(RUNTIMES)('the handler in $name', ({ name, runtime, line }) => {
   }
 
   const workCount = () => handler.printed().split('makes the PDF of invoice').length - 1
-  /** What it prints may come after what it answers. */
+  /** Its output may arrive after its response. */
   async function worked(count: number): Promise<void> {
     await until(() => workCount() >= count)
     expect(workCount()).toBe(count)

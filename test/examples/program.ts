@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { until } from '../support/until.ts'
 
 export const ROOT = join(import.meta.dirname, '../..')
-/** A compiler may have to start first, on a machine that does much else. */
+/** A compiler may have to start first, on a busy machine. */
 const START_DEADLINE_MS = 90_000
 const STOP_DEADLINE_MS = 10_000
 

@@ -84,7 +84,7 @@ export function sqliteFixture(isSmallDisk: boolean): StoreFixture {
   async function fillDisk(): Promise<Restore> {
     const filler = join(folder, 'filler')
     let chunk = 1 << 20
-    // Larger pieces first, then smaller ones, until no page is left.
+    // Writes larger pieces first, then smaller ones, until no page is free.
     while (chunk >= 512) {
       try {
         writeFileSync(filler, Buffer.alloc(chunk), { flag: 'a' })

@@ -1,4 +1,5 @@
-// Secrets planted wherever Posthorn takes one, and looked for wherever it writes.
+// Gives Posthorn a known secret in each place that accepts one, and searches all its output for
+// them.
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'

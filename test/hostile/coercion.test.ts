@@ -1,4 +1,4 @@
-// Nothing is coerced: a value of another type is refused, however clear it seems what was meant.
+// Nothing is coerced: a value of a wrong type is refused, even if its meaning seems clear.
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { type Fixture, openFixture } from './fixture.ts'
 import { bodyWith, type Json, type Operation, type Place } from './operations.ts'

@@ -13,7 +13,7 @@ const RAW = new Set(['payload', 'result'])
 const CANONICAL = /^(0s|\d{4}-.*)$/
 const MAX_RESULT_BYTES = 65_536
 const DEADLINE_MS = 300_000
-/** A job in a batch takes all of them in every field; elsewhere one in so many must do. */
+/** A job in a batch gets all values in every field; other operations get a part of them. */
 const SHARE = 8
 
 describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
@@ -144,7 +144,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
     if (isTold) expect(holds(JSON.parse(text), value), where).toBe(true)
   }
 
-  /** Where an operation is aimed, what it is aimed at next, and where to read what it left. */
+  /** The path of an operation, the path of the next one, and where to read the result. */
   function targetOf({ method, path }: Operation) {
     let next: { id: string; token: string } | null = null
     const isOfAttempt = /(complete|fail|heartbeat)$/.test(path)

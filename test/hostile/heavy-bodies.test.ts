@@ -17,7 +17,7 @@ let posthorn: Deployment
 let probe: Probe
 let pid: number
 const waits: number[] = []
-/** Of jobs of batches, by the CPU of a good one. */
+/** The cost of batches, with the CPU time of a valid one as the unit. */
 const costs: number[] = []
 beforeAll(async () => {
   posthorn = deploy('sqlite', { API_KEYS: KEY, MAX_BODY_BYTES: String(MOST_BYTES) })
@@ -40,8 +40,8 @@ async function send(method: string, path: string, body?: string) {
 }
 
 /**
- * How long the longest other request took meanwhile, in ms: the least of some tries, because what
- * else the machine does is seldom the same twice.
+ * The duration of the slowest other request meanwhile, in ms: the least of some tries, because the
+ * load of the machine varies.
  */
 async function waitBeside(path: string, body: string): Promise<number> {
   let leastMs = Number.POSITIVE_INFINITY

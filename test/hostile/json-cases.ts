@@ -1,5 +1,5 @@
-// JSON as parsers disagree about it, named as in JSONTestSuite (github.com/nst/JSONTestSuite):
-// what every parser must take, and what is left to each.
+// JSON that parsers treat differently, with the names of JSONTestSuite
+// (github.com/nst/JSONTestSuite): what every parser must accept, and what each may decide.
 
 export type JsonCase = [name: string, json: string | Buffer]
 

@@ -7,7 +7,7 @@ import type { Operation } from './operations.ts'
 const ADMIN_KEY = 'an-admin-key-of-enough-characters'
 const SCOPES = ['enqueue', 'work', 'admin'] as const
 const UNKNOWN_KEY = 'a-key-that-nobody-has-ever-made'
-/** Made out of a good one by somebody who has seen most of it. */
+/** Forges keys that differ little from a valid one. */
 const NEARLY: ((key: string) => string)[] = [
   (key) => key.slice(0, -1),
   (key) => `${key}a`,
@@ -24,7 +24,7 @@ function scopesOf({ method, path, isOpen }: Operation): string[] | 'open' {
   return path.startsWith('/jobs') && !(isBulk && method === 'POST') ? ['enqueue'] : []
 }
 
-/** Much longer than this takes, but on a machine that does something else as well. */
+/** Much longer than this takes on a machine that is not busy. */
 const DEADLINE_MS = 120_000
 
 describe.each(SQLITE_UNLESS_LONG)('on %s', { timeout: DEADLINE_MS }, (engine) => {

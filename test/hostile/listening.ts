@@ -18,7 +18,7 @@ const CONTROL = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u2029]/
 /** Epoch milliseconds, from 2001 to 2286: instants are ISO 8601, as the time of the line is. */
 const EPOCH_MS = /[:[,]\s*[1-9]\d{12}(\.\d+)?\s*[,}\]]/
 
-/** What is wrong with the lines of a log: each must be one JSON object and no more. */
+/** The faults of a log: each line must be one JSON object. */
 export function logProblems(stdout: string): string[] {
   const lines = stdout.split('\n')
   const unfinished = lines.pop()

@@ -25,7 +25,7 @@ const UNKNOWN_NAMES = [
   '\ud800',
 ]
 
-/** Much longer than this takes, but on a machine that does something else as well. */
+/** Much longer than this takes on a machine that is not busy. */
 const DEADLINE_MS = 120_000
 
 describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {

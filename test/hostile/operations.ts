@@ -15,7 +15,7 @@ export interface Operation {
   inHeader: string[]
   /** Every place of the body where a value may stand, with a body that has one there. */
   places: Place[]
-  /** A good body; undefined: it takes none. */
+  /** A valid body; undefined: the operation has none. */
   body: Json
 }
 
@@ -105,7 +105,7 @@ function placesBelow(schema: Json, samples: Samples, name: string): Place[] {
   )
 }
 
-/** The least that is good: what is required, and no more. */
+/** The smallest valid value: the required fields and no others. */
 function sampleOf(schema: Json, samples: Samples, name: string): Json {
   if (Object.hasOwn(samples, name)) return samples[name]
   const [branch] = schema.anyOf ?? schema.oneOf ?? []

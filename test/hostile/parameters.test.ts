@@ -28,10 +28,10 @@ const OTHER_HEADERS = [
   'x-http-method-override',
 ]
 
-/** Thousands of requests: much longer than this only on a machine that does something else. */
+/** Thousands of requests. Only a busy machine needs much longer than this. */
 const DEADLINE_MS = 120_000
 
-/** Every operation takes one in so many values of a list, another operation takes others. */
+/** Each operation uses a part of the values of a list; other operations use the other parts. */
 const SHARE: Record<Engine, number> = { sqlite: RUN_LONG ? 1 : 3, mongo: 6 }
 
 function shareOf<T>(engine: Engine, values: readonly T[], turn: string): readonly T[] {

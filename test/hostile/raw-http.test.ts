@@ -1,4 +1,5 @@
-// HTTP as no library would write it: answered with a problem, never taken for something else.
+// HTTP that no library would send gets a problem as its response, and is never treated as another
+// request.
 import { connect } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { expectNothingFromInside, type Fixture, openFixture } from './fixture.ts'

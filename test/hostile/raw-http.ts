@@ -1,4 +1,4 @@
-// HTTP as bytes: what no well-behaved client would write, and what exactly came back.
+// HTTP as bytes: sends what no well-behaved client would send, and returns the exact response.
 import { connect } from 'node:net'
 
 export interface RawAnswer {
@@ -24,7 +24,7 @@ export function exchange(url: string, bytes: string | Buffer): Promise<Buffer> {
       reject(new Error(`hangs after ${JSON.stringify(Buffer.concat(chunks).toString('latin1'))}`))
     }, HANGING_MS)
     socket.on('data', (chunk) => chunks.push(chunk))
-    // A reset after an answer is how a server refuses the rest of what is sent.
+    // With a reset after its response, a server refuses the rest of the request.
     socket.on('error', () => {})
     socket.on('close', () => {
       clearTimeout(timer)

@@ -14,7 +14,7 @@ export interface SlowClients {
 }
 
 const DRIP_SLICES = 50
-/** One large answer may fit into what the kernel keeps for a connection. */
+/** One large response may fit into the buffers of the kernel for a connection. */
 const PIPELINED = 4
 
 const STARTS: Record<SlowKind, (path: string) => string> = {

@@ -27,7 +27,7 @@ function chunked(line: string, fields: string[], chunk: string): Buffer {
   return Buffer.from(`${head(line, all) + chunks}0\r\n\r\n`)
 }
 
-/** A megabyte of one request after the other, none of whose answers is read in between. */
+/** A megabyte of requests, one after the other; the client reads no response in between. */
 export function pipelined(line: string, fields: string[] = []): Buffer {
   const one = head(line, fields)
   return Buffer.from(one.repeat(Math.floor(MEGABYTE / one.length)))
@@ -96,7 +96,7 @@ export function sendThenRead(url: string, bytes: Buffer): Promise<string> {
   })
 }
 
-/** How much one may send, in pieces, until it is cut off. */
+/** How much a client may send, in pieces, until it is disconnected. */
 export function sendForEver(url: string, start: Buffer, piece: Buffer): Promise<number> {
   const { hostname, port } = new URL(url)
   return new Promise((resolve) => {

@@ -1,4 +1,4 @@
-// What a retry makes of dependencies, and the order in which one command retries many jobs.
+// The effect of a retry on dependencies, and the order in which one command retries many jobs.
 import { describe, expect, test } from 'vitest'
 import {
   checkDependencies,

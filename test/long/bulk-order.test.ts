@@ -1,5 +1,5 @@
-// 2,500 dead jobs of one ordering key, retried in bulk by each way there is: they are delivered in
-// their old order, though each page of a retry is committed by itself and a worker takes it at
+// 2,500 dead jobs of one ordering key, retried in bulk in each possible way: they are delivered in
+// their old order, although each page of a retry is committed alone and a worker claims its jobs at
 // once.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { Posthorn } from '../../src/client/client.ts'

@@ -19,7 +19,7 @@ const ACKNOWLEDGED_BETWEEN = 200
 const CLAIM_LIMIT = 100
 const LEASE_MS = 30_000
 const RECOVERY_MS = 60_000
-/** For what is left when the enqueues stop. */
+/** The time for the jobs that are left when the enqueues stop. */
 const DRAIN_MS = 300_000
 const DAY_MS = 86_400_000
 

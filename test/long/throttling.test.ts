@@ -1,4 +1,5 @@
-// What a receiver gets that throttles every request: one burst at most, and then our back-off.
+// A receiver that throttles every request gets one burst at most, and then requests at our
+// back-off.
 import { describe, expect, it } from 'vitest'
 import { soon, useApi } from '../support/api-fixture.ts'
 import { ENGINES } from '../support/engines.ts'

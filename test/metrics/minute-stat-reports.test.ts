@@ -1,5 +1,5 @@
-// Minute statistics on their way into the store: none is lost and none counted twice when a write
-// fails, whether or not the store has taken it.
+// Reports of minute statistics: if a write fails, nothing is lost or counted twice, whether or not
+// the store applied it.
 import { randomBytes } from 'node:crypto'
 import { DatabaseSync } from 'node:sqlite'
 import pino from 'pino'

@@ -1,5 +1,5 @@
-// What the API says of requests is what clients counted: every answer once, by its status, also of
-// what never came to a route.
+// The metrics of requests match what clients counted: every response once, by its status, including
+// requests without a route.
 import { expect, test } from 'vitest'
 import { answersIn, exchange } from '../hostile/raw-http.ts'
 import { useServedApp } from '../support/served-app.ts'
@@ -50,7 +50,7 @@ test.each(REQUESTS)('%s', async (_, bytes) => {
     seen[status] = (seen[status] ?? 0) + 1
   }
   expect(Object.keys(seen).length).toBeGreaterThan(0)
-  // Each look is an answer too, and not among those that it shows.
+  // Each read of the metrics is a response, too, and not among those that it shows.
   const wanted = { ...before, 200: (before['200'] ?? 0) + 1 } as Record<string, number>
   for (const [status, count] of Object.entries(seen)) wanted[status] = (wanted[status] ?? 0) + count
   expect(await counted('posthorn_http_requests_total', 'status')).toEqual(wanted)

@@ -43,7 +43,7 @@ export async function openFixture(store: Store): Promise<Fixture> {
   return { store, world, names, hands: [], overdue: [], nextDueAt, count: 0 }
 }
 
-/** Ends what a sequence left behind, so that the next one's sweeps have nothing of it to find. */
+/** Ends the jobs that a sequence left, so that the sweeps of the next one do not find them. */
 export async function clearAway({ store, world }: Fixture): Promise<void> {
   await store.cancel([...world.jobs.keys()])
 }
@@ -72,8 +72,8 @@ function takeInstants(expected: ModelJob, { runAt, firstRunAt }: Job, now: numbe
 }
 
 /**
- * One that had expired may have died of that, or with what it depends on; and it may have come to
- * its turn before, or not.
+ * An expired job may have died because it expired or because its dependency died, and it may or may
+ * not have got its ordering slot before.
  */
 function takeOrder(expected: ModelJob, { failure, version }: Job): void {
   if (expected.failure === 'dependency_failed' && failure?.reason === 'expired') {

@@ -1,5 +1,5 @@
-// Sequences that the model-based test has found once, each as short as it became: what they broke
-// was fixed, and stays so.
+// Sequences that the model-based test once found, as short as possible: the faults that they showed
+// stay fixed.
 import { describe, expect, test } from 'vitest'
 import {
   addEndpoint,

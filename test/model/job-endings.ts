@@ -137,7 +137,7 @@ export function endOverdue(world: World, lease: Lease, end: OverdueEnding): Sett
 }
 
 /**
- * What sweeps lead to when nothing is left for them to find.
+ * The state after sweeps that leave nothing to find.
  *
  * @param now the instant at which they began; the runAt of what they reclaim is a little later
  */

@@ -71,7 +71,7 @@ export interface World {
   endpoints: Map<string, ModelEndpoint>
   /** In the order of enqueueing. */
   jobs: Map<string, ModelJob>
-  /** By endpoint and key: what the key made. */
+  /** The job that each key created, by endpoint and key. */
   keys: Map<string, { jobId: string; requestHash: string }>
 }
 

@@ -1,4 +1,4 @@
-// What clients and people ask of the jobs of the model, and what they are answered.
+// The requests of clients about the jobs of the model, and the expected results.
 import type { JobChange } from '../../src/job/edit.ts'
 import type { NewJob } from '../../src/job/job.ts'
 import type {
@@ -21,7 +21,7 @@ import {
   type World,
 } from './job-model.ts'
 
-/** The job that the answer is about: a new one, one that was there, the one in the way. */
+/** The job that the result names: a new one, an existing one, or the conflicting one. */
 export interface Enqueued {
   kind: EnqueueResult['kind']
   jobId: string | null

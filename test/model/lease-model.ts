@@ -85,7 +85,8 @@ export function become(state: State, index: number, change: Partial<Worker>): St
 }
 
 /**
- * One thing that can happen. `breaks`: what it does wrong by itself, whatever state it leads to.
+ * One possible step. `breaks`: the invariants that the step itself breaks, whatever state it leads
+ * to.
  */
 export interface Step {
   says: string
@@ -112,7 +113,10 @@ export function reach(rules: Rules, state: State, event: EventName, writer: Writ
   return { state: { ...state, record: after }, applied: true, breaks }
 }
 
-/** What an applied write broke. Only their ids distinguish leases: none is used twice. */
+/**
+ * The invariants that an applied write broke. Leases differ by their ids alone, and no id is used
+ * twice.
+ */
 function wrongOf(
   { record, workers }: State,
   after: LeaseRecord,

@@ -106,7 +106,7 @@ function deliveries(
 function claimSteps(rules: Rules, state: State, index: number, worker: Worker): Step[] {
   const counted = spend(state, 'claims')
   if (counted === null) return []
-  // Counted down, each claim has another; the claims that were not made need none.
+  // Counted down, so that each claim has its own; claims that are not made need none.
   const leaseId = state.left.claims
   return deliveries(
     rules,

@@ -1,6 +1,6 @@
-// One job's record, as far as the lease protocol is about it, and its writes. Which write is let
-// through, and what it changes, is read from the table in src/job/lifecycle.ts, words included: a
-// table that says less gives a model that proves less.
+// The part of a job's record that the lease protocol uses, and its writes. The table in
+// src/job/lifecycle.ts, words included, decides which write is applied and what it changes: with a
+// guard missing there, the model finds a violation.
 import type { JobState } from '../../src/job/job.ts'
 import {
   type EventName,
@@ -48,7 +48,7 @@ interface AttemptRecord {
   event: EventName
 }
 
-/** Random lease ids are numbers here: what matters is that none is ever handed out twice. */
+/** Random lease ids are numbers here: all that matters is that no id is used twice. */
 export interface LeaseRecord {
   state: JobState
   phase: 'sending' | 'awaiting' | null
@@ -87,7 +87,7 @@ export interface Writer {
   leaseId: number
   /** Of the sweeper. */
   expiry?: number
-  /** Of an await: its deadline is no later than the one that is stored, which then stays. */
+  /** For an await: its deadline is not later than the stored one, which then stays. */
   isShort?: boolean
 }
 

@@ -35,7 +35,7 @@ interface Visited<State> {
   depth: number
 }
 
-/** @param maxStates with more of them the model is not the small one it was meant to be */
+/** @param maxStates the search fails beyond this number, because the model should be small */
 export function search<State>(model: Model<State>, maxStates = 3_000_000): SearchResult {
   const first: Visited<State> = { state: model.start, from: null, says: '', depth: 0 }
   const queue = [first]

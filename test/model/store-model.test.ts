@@ -1,6 +1,6 @@
-// Random sequences of all that can be asked of a store, by clients, workers, handlers and sweepers,
-// some with leases that are long over: each is answered as the model says, and leaves each job what
-// the model makes of it. MODEL_RUNS and MODEL_SEED try more, or the same again.
+// Random sequences of calls of a store by clients, workers, handlers and sweepers, some with leases
+// that expired long ago. Each result, and each job afterwards, is the one that the model predicts.
+// MODEL_RUNS and MODEL_SEED try more, or the same again.
 import fc from 'fast-check'
 import { describe, test } from 'vitest'
 import { ENGINES, type Engine, RUN_LONG } from '../support/engines.ts'

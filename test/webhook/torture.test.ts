@@ -215,7 +215,7 @@ describe('an odd answer is still an answer', () => {
     expect(end).toMatchObject({ outcome: 'succeeded', result: null, resultTruncated: true })
     expect(end.responseBody).toBe('x'.repeat(4_096))
     await until(() => server?.openCount() === 0)
-    // What the buffers of the system hold, not what a receiver has to give.
+    // The size of the buffers of the system, not of the response.
     expect(sentBytes).toBeLessThan(32 * 1_048_576)
   })
 

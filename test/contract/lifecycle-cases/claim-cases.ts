@@ -81,7 +81,7 @@ export const CLAIM_CASES: CasesOf<'enqueue' | 'promote' | 'fail_dependent' | 'cl
         await store.settle([burial(store, head)])
         await claimOne(store, head.endpoint)
         const last = await enqueueOne(store, head.endpoint, KEY)
-        // The earlier one is back, and the one that has the turn is running.
+        // The earlier job is queued again, and the job that has the slot is running.
         await store.retry([head.jobId])
         const tries = await Promise.all(
           [head.jobId, behind, last.id].map((id) => sweepOf(store, id)),
@@ -159,7 +159,7 @@ async function twoDependent(store: Store) {
   return { endpoint, first, second }
 }
 
-/** A job that waits for another, or has come to its state after that one was waived. */
+/** A job that waits for another one, or whose dependency was waived before it got its state. */
 async function arrangeDependent(store: Store, state: JobState): Promise<ClaimedJob> {
   const { endpoint, first, second } = await twoDependent(store)
   if (state === 'queued') {
@@ -197,7 +197,7 @@ function claimOf(store: Store, jobId: string, endpoint: string) {
   return { id: jobId, tries: [{ fire: () => claim(store, tried), instead: null }] }
 }
 
-/** Each of what makes an endpoint hand out nothing, one after the other. */
+/** Each state in which an endpoint hands out no job. */
 async function byNoEligibleEndpoint(store: Store) {
   const endpoint = await addEndpoint(store, {
     concurrency: 1,

@@ -59,7 +59,7 @@ export type CasesOf<E extends EventName> = {
   [Name in E]: EventCase & { broken: BrokenGuardsOf<Name> }
 }
 
-/** How a job comes to its state, and what has come over it since. */
+/** How a job gets to its state, and what changed it afterwards. */
 export interface Arrangement {
   fields?: (store: Store) => Partial<NewJob>
   leaseMs?: number
@@ -97,7 +97,7 @@ export function caseOf(how: Arrangement, fire: EventCase['fire']): EventCase {
   return { arrange: (store, state) => arrange(store, state, how), fire }
 }
 
-/** An event tried on a job of which one thing is not as it should be. */
+/** An event on a job that violates one of its guards. */
 export function brokenBy(
   how: Arrangement & { state: JobState },
   fire: EventCase['fire'],
@@ -126,7 +126,7 @@ export function byNoHolder(fire: EventCase['fire'], how: Arrangement = {}): Brok
   }
 }
 
-/** By what the store has answered. */
+/** Depends on the result that the store returned. */
 export function appliedBy(name: EventName, isApplied: boolean): Applied {
   return { event: isApplied ? name : null }
 }

@@ -189,7 +189,7 @@ async function seenOverdue(store: Store, claimed: ClaimedJob) {
   return { ...leaseOf(claimed), endpoint: claimed.endpoint, leaseExpiresAt, attempt }
 }
 
-/** Its fence, its lease id or its deadline is another one, or has not come. */
+/** Its fence, lease id or deadline differs, or the deadline has not come. */
 function lapsedOtherwise(fire: EventCase['fire']) {
   return async (store: Store) => {
     const impostors = await byNoHolder(fire, OVERDUE)(store)

@@ -76,7 +76,7 @@ async function send(fixture: Fixture, count: number, workOf: () => WorkRequest):
   else await Promise.all(Array.from({ length: count }, () => client.enqueue(workOf())))
 }
 
-/** Whether or not the earlier ones are done: a late job stays late. */
+/** Does not wait for the earlier jobs, so that a late job stays late. */
 async function offer(
   fixture: Fixture,
   { isLong, minutes }: Form,

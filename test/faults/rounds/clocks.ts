@@ -1,5 +1,6 @@
-// Wrong and jumping clocks. On MongoDB those of the workers, which must not matter at all. On
-// SQLite that of the machine, which decides when a job is due but must not end a lease.
+// Wrong and jumping clocks. On MongoDB the clocks of the workers change, which must have no effect.
+// On SQLite the clock of the machine changes: it decides when a job is due, but must not end a
+// lease.
 import { existsSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -69,9 +70,9 @@ function fakeClock(library: string, folder: string, name: string) {
 }
 
 /**
- * The next steps of the workers' clocks, and the last one. Where they are also the clock of the
- * store, a step back makes earlier jobs wait, so the next step goes as far ahead again, and a
- * minute more.
+ * The next steps of the workers' clocks, and the last one. If they are also the clock of the store,
+ * a step back makes earlier jobs wait, so the next step goes forward by the same time and a minute
+ * more.
  */
 function stepsOf({ engine, random }: Fixture) {
   if (engine === 'mongo') return { anywhere: () => random.pick(STEPS), furthest: () => '+25h' }

@@ -36,7 +36,8 @@ async function killAll(fixture: Fixture): Promise<void> {
   for (let i = 0; i < WORKERS; i++) workers.push(await fixture.startWorker())
   await client.enqueueMany(JOBS, () => ({}))
   await fixture.drained()
-  // A snapshot is taken here, as by a regular reader: the next one comes when it is too old.
+  // Reads the statistics here as a regular client would: the next snapshot is taken when this one
+  // is too old.
   await until(async () => (await stats(fixture)).liveWorkers === WORKERS, LOOK_DEADLINE_MS)
 
   await Promise.all(workers.map((worker) => fixture.kill(worker)))

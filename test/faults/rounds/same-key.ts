@@ -17,10 +17,7 @@ const LONG_ROUNDS = 1_000
 const KILL_ONE_IN = { short: 10, long: 20 }
 /** At first the kill comes between the first request and the last response. */
 const KILL_WITHIN_MS = 40
-/**
- * A kill that was too late is followed by one within half of the time; the last of them comes at
- * once.
- */
+/** If a kill came too late, the next one comes after half of the time, and the last one at once. */
 const MOST_MORE_ROUNDS = 7
 const REPEAT_AFTER_MS = 20
 const GIVE_UP_AFTER_MS = 60_000

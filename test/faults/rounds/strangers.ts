@@ -1,5 +1,5 @@
-// Clients without a key that do what costs a server the most, beside one with a key: it goes on,
-// and they cost little CPU and little memory.
+// Clients without a key that do what costs a server most, beside a client with a key: that one is
+// served, and the others cost little CPU and little memory.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
@@ -145,8 +145,8 @@ async function rate(fixture: Fixture, { isLong }: Form): Promise<Rate> {
 }
 
 /**
- * How long it takes until /health/live answers. Each probe has a connection of its own, as those
- * of an orchestrator do: a kept one is that of a stranger, and may be closed for newer ones.
+ * How long /health/live takes to respond. Each probe has a new connection, like those of an
+ * orchestrator: a kept connection has shown no key, so it may be closed in favour of newer ones.
  */
 async function silenceOf({ client }: Fixture): Promise<number> {
   const askedAtMs = nowMs()

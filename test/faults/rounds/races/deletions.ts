@@ -53,8 +53,8 @@ export async function raceDeletion({ fixture }: Stage, number: number): Promise<
 }
 
 /**
- * One after the other: each is stored and then made dead, or refused, and then all later ones are
- * refused.
+ * Enqueues one job after another. Each is stored and later made dead until the first one is
+ * refused; from then on, all are refused.
  */
 async function enqueueUntilRefused(fixture: Fixture, endpoint: string): Promise<Accepted[]> {
   const { client } = fixture

@@ -43,7 +43,10 @@ async function readOverview(before, signal) {
   return { ...shown, lastHour: new Map(figures), readAtMs: performance.now() }
 }
 
-/** The reasons. If they take long, the earlier ones, so that the page is not delayed. */
+/**
+ * Returns the reasons. If they take too long, returns the earlier ones, so that the page is not
+ * delayed.
+ */
 async function explainedInTime(stuck, before = new Map(), signal) {
   const late = new Promise((resolve) => setTimeout(resolve, EXPLAINED_WITHIN_MS, before))
   return Promise.race([explainStuck(stuck, signal).catch(() => before), late])

@@ -259,7 +259,10 @@ export const endpointResponse = z.object({
   disabledReason: z.string().nullable(),
   restingUntil: responseInstant.meta({ description: 'when the circuit closes or throttling ends' }),
   secretHint: z.string(),
-  secret: z.string().optional().meta({ description: 'only in the response that created it' }),
+  secret: z
+    .string()
+    .optional()
+    .meta({ description: 'only in the response to the request that generated or set it' }),
   counts: z.object({ queued: z.int(), running: z.int(), more: z.boolean().optional() }),
   createdAt: responseInstant,
   updatedAt: responseInstant,

@@ -1,5 +1,5 @@
 // posthorn backup copies the store while it is in use, and the copy is a store; posthorn vacuum
-// gives its free room back.
+// returns its free space.
 import { execFileSync } from 'node:child_process'
 import {
   copyFileSync,

@@ -1,5 +1,5 @@
-// What ordering keys promise: the jobs of a key run one at a time, in the order they were enqueued,
-// and nothing but the head's end lets the next one go.
+// What ordering keys promise: the jobs of a key run one at a time, in the order in which they were
+// enqueued, and the next one starts only when the head is final.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, NewJob } from '../../src/job/job.ts'
 import type { Store } from '../../src/store/store.ts'

@@ -11,11 +11,15 @@ export function listenTo({ child, stderr }: Process): {
   return { stdout: () => Buffer.concat(chunks).toString(), stderr }
 }
 
-/** Beside line feeds: C0, DEL and C1, which terminals obey, and what ends a line elsewhere. */
+/**
+ * Control characters that terminals obey (C0 except the line feed, DEL, C1), and other line ends.
+ */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
 const CONTROL = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u2029]/
 
-/** Epoch milliseconds, from 2001 to 2286: instants are ISO 8601, as the time of the line is. */
+/**
+ * Epoch milliseconds from 2001 to 2286, which no line may have: instants are logged as ISO 8601.
+ */
 const EPOCH_MS = /[:[,]\s*[1-9]\d{12}(\.\d+)?\s*[,}\]]/
 
 /** The faults of a log: each line must be one JSON object. */

@@ -64,13 +64,15 @@ function nextSteps(rules: Rules, state: State, index: number, worker: Worker): S
   }
 }
 
-/** What a worker is after its write was answered, and while it knows nothing of it. */
+/** The state of a worker after the response to its write, and without a response. */
 interface Aftermath {
   answered(applied: boolean, state: State): Partial<Worker>
   unanswered: Partial<Worker>
 }
 
-/** The ways of a write: it is answered; only its answer is lost; it arrives late, or never. */
+/**
+ * What can happen to a write: it succeeds; only its response is lost; it arrives late, or never.
+ */
 function deliveries(
   rules: Rules,
   state: State,

@@ -32,14 +32,16 @@ export interface Lane {
   db: Db
   old: Db
   settings: StoreSettings
-  /** Not through the proxy; its retention is long. */
+  /** A store that does not use the proxy, with a long retention. */
   sweeper: Store
 }
 
 export interface Case {
-  /** Of the command that meets the faults. */
+  /** The index of the command that meets the faults. */
   shape: string
-  /** What this command meets, then its repetition, and so on; `undefined` from then on: nothing. */
+  /**
+   * The fault that this command meets, then that of its repetition, and so on; `undefined`: none.
+   */
   faults: FaultName[]
 }
 
@@ -47,14 +49,14 @@ export interface Case {
 export interface SentCommand {
   shape: string
   isWrite: boolean
-  /** The call reads, after it has written, what a majority has. */
+  /** Whether the call makes a majority read after a write. */
   readsItsWrite: boolean
 }
 
 /** What a call without a fault did. */
 export interface Expected {
   commands: SentCommand[]
-  /** Of the call, and of the same call again. */
+  /** The results of the call and of the same call again. */
   results: [string, string]
   /** The documents before the call, after it, and after the second one. */
   before: string
@@ -75,7 +77,7 @@ const FAULTS = {
 
 export type FaultName = keyof typeof FAULTS | 'rolled back' | 'old read'
 
-/** What each command meets: the first for a read, all for a write. */
+/** The faults that a command can meet: the first for a read, all for a write. */
 export const FAULTS_OF_READS: FaultName[][] = [
   ['cut', 'cut'],
   ['not primary', 'not primary'],
@@ -90,13 +92,13 @@ export const FAULTS_OF_WRITES: FaultName[][] = [
   ['rolled back'],
   ['rolled back', 'not primary'],
 ]
-/** Of a read after a write of the same call. */
+/** The faults of a read after a write of the same call. */
 export const OLD_READ: FaultName[] = ['old read', 'old read']
 
 /** Claims whose response was lost are released within seconds, and so is their admission. */
 const RELEASE_DEADLINE_MS = 12_000
 const LOOK_AGAIN_MS = 100
-/** Without them a sweep does what they would cause at once. */
+/** Marks that lead to work at once. Without them, a sweep does that work later. */
 const MARKS = ['hasDependents', 'effectsPending']
 /** They do many things, each of which is complete in itself; a repeated call does the rest. */
 const GRADUAL = new Set(['sweep', 'outbox.setAside'])
@@ -165,7 +167,7 @@ async function problemOfCall(
   if (first.kind === 'other') return `threw ${first.error}`
   if (first.kind === 'result') {
     const result = resultText(first.value, known)
-    // What the verb says is as old as what it read.
+    // The result of the verb is as old as what it read.
     const isCurrent = !played.faults.includes('old read') && !isGradual
     if (isCurrent && result !== expected.results[0]) {
       return differenceOf('result', expected.results[0], result)
@@ -177,7 +179,7 @@ async function problemOfCall(
   if (half !== null) return `after StoreUnavailable, ${half}`
   const again = await outcomeOf(() => opened.play(scenario.call, null))
   const result = outcomeText(again, known)
-  // What they count has been done by the first call in part.
+  // The first call has done a part of what they count.
   if (!isGradual && !expected.results.includes(result)) {
     return differenceOf('result of the repeated call', expected.results[isDone ? 1 : 0], result)
   }
@@ -234,7 +236,7 @@ function claimedState(lane: Lane): Promise<string> {
   return stateOf(lane, new Set(), OF_A_CLAIM)
 }
 
-/** Compares states, and where they differ, what a sweep makes of them. */
+/** Compares states, and if they differ, the states after a sweep. */
 function sweptStates(lane: Lane, scenario: Scenario, expected: Expected) {
   const known = knownOf(scenario)
   const texts = { before: expected.before, after: expected.after[0], again: expected.after[1] }

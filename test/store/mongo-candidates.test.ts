@@ -1,8 +1,8 @@
-// How a claim chooses among what its shares hold, without a database.
+// How a claim chooses among the jobs of its shares, without a database.
 import { expect, it } from 'vitest'
 import { createPicker, MAX_CLAIM_BYTES, type Picker } from '../../src/store/mongo/claim.ts'
 
-/** What each endpoint holds, in order, and the size of each of its jobs. */
+/** The jobs of each endpoint, in order, with their sizes. */
 type Held = Record<string, { count: number; bytes?: number }>
 
 /** Lets the picker ask until its round is complete; returns how often it asked. */

@@ -1,5 +1,5 @@
-// `posthorn doctor store` on MongoDB: each check is made to fail once, and what it created is gone
-// afterwards, however it ended.
+// `posthorn doctor store` on MongoDB: each check is made to fail once. Afterwards nothing that the
+// doctor created is left, however it ended.
 import { randomBytes } from 'node:crypto'
 import { type Db, type Document, MongoClient } from 'mongodb'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest'
@@ -61,7 +61,7 @@ const verdicts = ({ checks }: StoreReport) =>
 const scratch = async () =>
   (await db.listCollections({ name: /^posthorn_doctor_/ }).toArray()).map(({ name }) => name)
 
-/** What a mongod 8 says of its build. */
+/** The build information of a mongod 8. */
 const MONGOD_BUILD = {
   version: '8.0.4',
   versionArray: [8, 0, 4, 0],
@@ -81,7 +81,7 @@ const GOOD_PLAN = {
   },
   ok: 1,
 }
-/** mongod chose to sort a few documents, and has a plan that need not. */
+/** mongod chose to sort a few documents, although another plan needs no sort. */
 const CHOSEN_PLAN = {
   ...GOOD_PLAN,
   queryPlanner: {
@@ -259,7 +259,7 @@ describe('the verbs', () => {
     expect(check(report, 'latency')).toMatchObject({ verdict: 'warning' })
     expect(check(report, 'latency')?.found).toContain('takeUpkeep')
     expect(explained.every(({ maxTimeMS }) => maxTimeMS === 1_000)).toBe(true)
-    // mongod 6.0.5 ends when it explains some of these.
+    // mongod 6.0.5 crashes when it explains some of these.
     expect(JSON.stringify(explained)).not.toContain('$unionWith')
     expect(await scratch()).toEqual([])
   })

@@ -11,7 +11,7 @@ import { databaseUrl } from '../support/mongo.ts'
 
 const DAY_MS = 86_400_000
 const BLOCKED = 1_000
-/** More than one round over all of them takes. */
+/** Longer than a round over all of them. */
 const SWEEPS = 10
 /** A stand-in takes 10 ms and more for each write. */
 const SLOW = { timeout: 120_000 }
@@ -24,7 +24,7 @@ let store: Store
 let jobs: Collection<Document & { _id: string }>
 let endpoint: string
 
-/** As a process that has just started: its round over the blocked jobs has not begun. */
+/** Like a process that has just started: its round over the blocked jobs has not begun. */
 async function open(): Promise<Store> {
   const connection = await openDatabase(url)
   connection.client.on('commandStarted', ({ commandName }: CommandStartedEvent) => {
@@ -84,7 +84,7 @@ it('a round finds what a crash left undone, whichever job it is', SLOW, async ()
   const [early = ''] = await enqueueMany(store, endpoint, 1, { dependsOn: [first.id] })
   await enqueueMany(store, endpoint, 250, { dependsOn: [last.id] })
   while ((await jobs.countDocuments({ recheckAt: { $exists: true } })) > 0) await sweep(store)
-  // A finish without its effects, and without the mark that says so.
+  // A finish whose effects are missing, without the mark for that.
   const finish = { state: 'succeeded', finishedAt: new Date(store.clock.now()), hasKey: false }
   await jobs.updateOne({ _id: first.id }, { $set: finish, $unset: { effectsPending: '' } })
   await store.close()

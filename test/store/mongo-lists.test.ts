@@ -1,5 +1,5 @@
-// Lists of the MongoDB store where a page may not read all that it walks: pages may be short or
-// empty, but together they have each job once.
+// Lists of the MongoDB store that read more entries than a page may: pages can be short or empty,
+// but together they have each job once.
 import { type Document, MongoClient } from 'mongodb'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { newJobId } from '../../src/job/job-id.ts'
@@ -80,7 +80,7 @@ test('the key that created a job finds it, however many keys later requests add'
   expect(await ask('first')).toMatchObject({ kind: 'existing', job: { id: _id } })
 })
 
-/** Thousands of jobs are not brought to an end one by one. */
+/** Writes final jobs directly, because thousands of deliveries would take too long. */
 async function addSucceeded(likeId: string, count: number): Promise<void> {
   const like = await jobs().findOne({ _id: likeId })
   if (like === null) throw new Error(`${likeId} is not stored`)

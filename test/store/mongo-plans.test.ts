@@ -1,6 +1,6 @@
-// Each query that the MongoDB store sends is served as mongo-plans.txt says. A mongod is asked how
-// it carries the query out, with many jobs stored. A stand-in explains nothing that could be
-// believed: there, only the queries and the fields of the indexes are compared with the table.
+// Each query that the MongoDB store sends is served as mongo-plans.txt says. The test lets mongod
+// explain each query, with many jobs stored. The explanations of a stand-in mean nothing: there,
+// only the queries and the fields of the indexes are compared with the table.
 import { randomBytes } from 'node:crypto'
 import type { CommandStartedEvent, Db, Document } from 'mongodb'
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
@@ -23,7 +23,7 @@ import { useEveryVerb } from './mongo-verbs.ts'
 
 const DAY_MS = 86_400_000
 const IS_STAND_IN = inject('mongoEngine') === 'secantusd-rs'
-/** Of each endpoint: enough for MongoDB to see which of its plans reads least. */
+/** Jobs of each endpoint: enough to show MongoDB which of its plans reads least. */
 const JOBS_BY_STATE = {
   ...{ succeeded: 400, queued: 200, blocked: 20, running: 20, dead: 20, cancelled: 20 },
 }
@@ -200,7 +200,9 @@ interface Condition {
   operators: string[]
 }
 
-/** What the filter of a query asks, by path; those of an `$and` together, of an `$or` apart. */
+/**
+ * The conditions of a filter, by path: those of an `$and` together, those of an `$or` separately.
+ */
 function conditionsIn(query: Document): Condition[] {
   const [change] = query.updates ?? query.deletes ?? []
   const stages: Document[] = query.pipeline ?? []

@@ -265,7 +265,8 @@ describe('a server with users', () => {
 
   beforeAll(async () => {
     server = await startOwnMongo({ auth: true })
-    // The first user is made by anyone who comes from this machine, and makes the others.
+    // Without users, the server lets any local client create the first one, which creates the
+    // others.
     const first = await new MongoClient(server.url).connect()
     const admin = { createUser: 'admin', pwd: PASSWORD, roles: [{ role: 'root', db: 'admin' }] }
     await first.db('admin').command(admin)

@@ -190,7 +190,7 @@ async function useAsync(store: Store): Promise<void> {
   await store.overdue(10)
 }
 
-/** What time brings about, and what is rare. */
+/** Verbs for deadlines that pass, and for rare cases. */
 async function useLateVerbs(store: Store): Promise<void> {
   const endpoint = await addEndpoint(store)
   await enqueueMany(store, endpoint, 4)
@@ -238,7 +238,7 @@ export async function useOutboxVerbs(
   await outbox.stats()
   await outbox.remove([first])
   await outbox.setAside(others.map((document) => ({ document, reason: 'invalid', message })))
-  // Others of the same ids, one of which has another content.
+  // Other documents with the same ids, one of which has another content.
   await insert([2, 3].map((_id) => ({ _id, endpoint, payload: _id === 2 ? 2 : 'other' })))
   const again = await outbox.take(10)
   await outbox.setAside(again.map((document) => ({ document, reason: 'invalid', message })))

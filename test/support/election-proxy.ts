@@ -40,7 +40,7 @@ export type Fault =
    * @param remember called before the write; what it returns undoes the write
    */
   | { kind: 'rolled_back'; by: StateChange; remember: () => Promise<() => Promise<void>> }
-  /** A read of what a majority has is answered from this database of the same server. */
+  /** Majority reads get their results from this database of the same server. */
   | { kind: 'old_read'; database: string }
 
 export interface ElectionProxy {
@@ -50,7 +50,7 @@ export interface ElectionProxy {
   decide: (requestId: number, message: Buffer) => Fault | null
   /** How long an election lasts that a fault begins. */
   electionMs: number
-  /** What the server says of itself, in place of the truth. */
+  /** What the server reports about itself, as the proxy changes it. */
   hello: Document
   /**
    * Begins an election: commands are refused until the member is primary again. Writes that are in
@@ -62,7 +62,7 @@ export interface ElectionProxy {
 
 const SET_NAME = 'elections'
 const SHORT_ELECTION_MS = 5
-/** The driver looks at the member at once after an error, so that a test does not wait for it. */
+/** The driver checks the member at once after an error, so that a test need not wait. */
 const AT_ONCE = 'heartbeatFrequencyMS=500&minHeartbeatFrequencyMS=1'
 /** Otherwise the server would have to tell the driver of a change, and this proxy to send that. */
 const POLLING = 'serverMonitoringMode=poll'
@@ -126,7 +126,7 @@ export async function startElectionProxy(
             member.stepDown(proxy.electionMs)
             return member.unconfirmed(answer, fault.by, isRetryable)
           })
-          // It leaves no record by which the server would know the repetition.
+          // The write leaves no record by which the server would recognize its repetition.
           return upstream.write(withBody(message, withoutNumber(command)))
         }
         case 'old_read':
@@ -244,7 +244,7 @@ function createMember() {
   }
 }
 
-/** As a server makes it: it grows with the term. */
+/** Grows with the term, as on a real server. */
 function electionIdOf(term: number) {
   return new BSON.ObjectId(`7fffffff${term.toString(16).padStart(16, '0')}`)
 }

@@ -18,7 +18,7 @@ const START_DEADLINE_MS = 20_000
 export interface MongoServerOptions {
   /** It runs alone, outside of any replica set. */
   standalone?: boolean
-  /** Only users that it knows are let in; it has none yet. */
+  /** It requires authentication, and has no users yet. */
   auth?: boolean
 }
 
@@ -74,7 +74,7 @@ export async function startMongoServer(
   return server
 }
 
-/** Where programs that tests need are kept from run to run. */
+/** The folder for programs that the tests install; later runs use them again. */
 export function cacheFolder(name: string): string {
   const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache')
   return join(cache, 'posthorn', name)
@@ -125,7 +125,7 @@ async function spawnServer(
   dataDir: string,
   port: number,
 ): Promise<ChildProcess> {
-  // In its own folder: a configuration file found in ours would overrule the flags.
+  // Runs in its own folder: a configuration file in ours would override the flags.
   const child = spawn(binary, flags(dataDir, port), {
     cwd: tmpdir(),
     stdio: ['ignore', 'pipe', 'pipe'],

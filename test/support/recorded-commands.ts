@@ -20,7 +20,7 @@ export interface RecordedStore {
 }
 
 const WIDTH = 100
-/** Of every command, and the same for all. */
+/** Fields that every command has with the same value. */
 const LEFT_OUT = new Set(['lsid', '$db', '$clusterTime'])
 /** Below these fields, values are part of the shape. */
 const SHOWN_BELOW =

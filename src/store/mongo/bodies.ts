@@ -1,8 +1,9 @@
 // Bodies: the payloads and results that are stored apart from their jobs, because they are large. A
 // body never changes. Its job names it by its id, and a new payload is a new body, so that a reader
 // gets the payload of the version of the job that it read. A body is stored before the write that
-// names it, and deleted after the write that names it no more, so that a job never lacks its body.
-// A crash between two writes leaves a body that no job names: an orphan, which a sweep deletes.
+// names it, and deleted after the write that removes its name from the job, so that a job never
+// lacks its body. A crash between two writes leaves a body that no job names: an orphan, which a
+// sweep deletes.
 import type { Filter } from 'mongodb'
 import { StoreUnavailable } from '../store-errors.ts'
 import { type Deadline, type MongoContext, run, startDeadline } from './connection.ts'

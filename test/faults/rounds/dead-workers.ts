@@ -1,4 +1,5 @@
-// All workers are killed at once: how soon this is visible from outside, and that it ends.
+// All workers are killed at once. The API must report that soon, and must stop reporting it after a
+// new worker has started.
 import { until } from '../../support/until.ts'
 import type { Fixture, Member } from '../fixture.ts'
 import { nowMs } from '../history.ts'

@@ -23,12 +23,15 @@ const MOST_SILENCE_MS = 2_000
 /** Client, strangers, API, worker and receiver share two cores. */
 const NOISE_FACTOR = 4
 const TRIES = 3
-/** Of each body. The first ones pay for compiling the code, and some for a garbage collection. */
+/**
+ * Requests with each body. The first ones include the compilation of the code, and some a garbage
+ * collection.
+ */
 const CPU_TRIES = { warmUp: 10, counted: 11 }
 const GIVEN_UP_MS = 30_000
 
 const ATTACK_MS = { short: 2_000, long: 20_000 }
-/** Each waits for its answer, then sends the next. */
+/** Each client sends its next request after the response to the last one. */
 const CLIENTS = { sqlite: 8, mongo: 3 } as const
 const LOOK_EVERY_MS = 50
 /** Of all that was accepted meanwhile, with one worker. */

@@ -53,7 +53,7 @@ describe('Dockerfile', () => {
     expect(all('VOLUME')).toEqual([folder])
     const made = lastStage.findIndex(({ rest }) => rest.includes('chown node:node data'))
     const declared = lastStage.findIndex(({ name }) => name === 'VOLUME')
-    // What is changed after the declaration is lost.
+    // Changes after the declaration are lost.
     expect(made).toBeGreaterThan(0)
     expect(declared).toBeGreaterThan(made)
   })

@@ -1,4 +1,4 @@
-// Every link in the pages leads somewhere: a moved file takes its readers along.
+// Every link in the pages has a target, also after a file was moved.
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'

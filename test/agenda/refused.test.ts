@@ -101,7 +101,7 @@ beforeAll(async () => {
   const jobs = Array.from({ length: ALL - SCHEDULES - BAD.length }, (_, n) =>
     once({ data: { n }, priority: 10 }),
   )
-  // As deep, as large and as late as the API takes it.
+  // A document at the limits of the API: depth, size and due time.
   Object.assign(jobs[0] as Document, { data: nested(63) })
   Object.assign(jobs[1] as Document, { data: 'x'.repeat(MAX_BODY_BYTES - 2) })
   Object.assign(jobs[2] as Document, { nextRunAt: new Date(Date.now() + 365 * DAY_MS) })

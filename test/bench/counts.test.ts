@@ -56,7 +56,7 @@ it(
   DEADLINE_MS,
 )
 
-/** Of a worker: its log tells where. */
+/** The URL of a worker's port, from its log. */
 function urlOf({ logPath }: Child): string {
   const lines = readFileSync(logPath, 'utf8').split('\n')
   return JSON.parse(lines.find((line) => line.includes('"worker.started"')) as string).url

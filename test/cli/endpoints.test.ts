@@ -153,7 +153,7 @@ describe('delete', () => {
     'of %s asks on a terminal, and no answer is no',
     DEADLINE,
     async (_, words, path) => {
-      // util-linux: gives the command a terminal.
+      // `script` of util-linux gives the command a terminal.
       const typed = (answer: string) =>
         shell.script(`printf '${answer}' | script -qec "posthorn ${words.join(' ')}" /dev/null`)
       for (const answer of ['n\\n', '\\n', '\\004']) {

@@ -239,7 +239,7 @@ describe('what is shown of a job', () => {
       expect(await lineOf(inOrder)).toMatch(/ {2}in order of the key "tenant 7"$/)
       expect(await shown('get', after)).toMatch(/^due .*Z \(at the earliest: depends on 2 jobs\)$/m)
       expect(await shown('get', first)).toMatch(/^due .*Z \((now|.* ago)\)$/m)
-      // Its runAt is a while ago by then.
+      // Its runAt has passed by then.
       const { runAt } = await job(after)
       await until(() => Date.now() > Date.parse(runAt) + 5_000)
       for (let left = 2; left > 0; left--) {

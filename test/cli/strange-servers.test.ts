@@ -153,7 +153,7 @@ it.each([
 })
 
 describe('what a server says is obeyed by no terminal', () => {
-  /** Clears the screen, twice; turns the writing round; begins a line of its own. */
+  /** Characters that clear the screen in two ways, reverse the text, and begin a new line. */
   const WORDS = 'a\u001b[2J\u009b2J\u202eb\r\nposthorn: all is well\u001b]0;title\u0007'
   const AT = '2026-11-24T08:30:00.000Z'
   const PING = { outcome: 'http_error', statusCode: 500, durationMs: 1, errorCode: null }

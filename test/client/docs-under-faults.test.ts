@@ -1,5 +1,5 @@
-// The programs of docs/ survive what ordinary operation does to them: a restart, a lost lease, a
-// busy store, a proxy in place of the API. test/long has the long form.
+// The programs of docs/ work correctly during ordinary faults: a restart, a lost lease, a busy
+// store, a proxy in place of the API. test/long has the long form.
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { until } from '../support/until.ts'
 import {

@@ -13,7 +13,7 @@ import { type Installed, installClient } from './installed.ts'
 import { clientExamples, exampleOf } from './printed-examples.ts'
 import { newSecret } from './signed.ts'
 
-/** Those that end by themselves. */
+/** Programs that end by themselves. */
 export const ONE_SHOTS = ['register.ts', 'enqueue.ts', 'many.ts', 'schedule.ts', 'errors.ts']
 
 interface Program {

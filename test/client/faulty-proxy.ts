@@ -67,7 +67,7 @@ export async function startFaultyProxy(apiUrl: () => string): Promise<FaultyProx
   }
 
   const server = createServer((incoming, outgoing) => {
-    // The API is away: as proxies say it.
+    // The response of a proxy while the API is away.
     answer(incoming, outgoing).catch(() => page(outgoing, 502))
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))

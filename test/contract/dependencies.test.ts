@@ -182,7 +182,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     await finish(second, 'succeeded')
     await finish(third, 'succeeded')
     expect(await stateOf(both)).toBe('queued')
-    // Once waived it stays so: by its own failure alone the job can be retried in bulk.
+    // A waived dependency stays waived: after a failure of its own, the job can be retried in bulk.
     await finish(both, 'dead')
     expect(await store.retry([both.id], BY_FILTER)).toEqual([{ kind: 'applied' }])
   })

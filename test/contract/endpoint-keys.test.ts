@@ -1,4 +1,4 @@
-// Endpoints whose secrets were encrypted with another key than those at hand, on both stores.
+// Endpoints whose secrets were encrypted with a key that the process lacks, on both stores.
 import { randomBytes } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
 import { newSecret } from '../../src/endpoint/endpoint.ts'

@@ -29,7 +29,7 @@ const KEY = { orderingKey: 'customer-7' }
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
 
-  /** As many jobs of one key as wanted, in order. */
+  /** Enqueues this many jobs of one key, in order. */
   async function line(count: number, fields: Partial<NewJob> = {}) {
     const endpoint = await addEndpoint(place.store)
     const ids = await enqueueMany(place.store, endpoint, count, { ...KEY, ...fields })

@@ -1,4 +1,5 @@
-// Schedules as records, on both stores: compare-and-set by people and by ticks, secrecy, order.
+// Schedules as records, on both stores: compare-and-set by requests and by ticks, encryption,
+// order.
 import { describe, expect, test } from 'vitest'
 import type { Schedule, ScheduleChange, Store } from '../../src/store/store.ts'
 import { ENGINES } from '../support/engines.ts'

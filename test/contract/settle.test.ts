@@ -22,7 +22,7 @@ import {
 } from './fixtures.ts'
 
 const HOUR_MS = 3_600_000
-/** The clock of a store is not this one. */
+/** The clock of the store differs from the clock of this process. */
 const CLOCKS_DIFFER_MS = 50
 
 describe.each(ENGINES)('on %s', (engine) => {

@@ -37,7 +37,7 @@ const wrongs: string[] = []
 /** Asked for by a test that breaks something on purpose. */
 export const expected: { wrongs: RegExp | null } = { wrongs: null }
 
-/** For one test file; nothing is started where there is no browser. */
+/** For one test file. Without a browser, it starts nothing. */
 export function useFixture(settings: Record<string, string> = {}, worker = true): Fixture {
   vi.setConfig({ testTimeout: TEST_DEADLINE_MS, hookTimeout: TEST_DEADLINE_MS })
   const fixture = {} as Fixture

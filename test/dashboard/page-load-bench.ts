@@ -22,7 +22,7 @@ const DEADLINE_MS = 60_000
 const DAY_MS = 86_400_000
 
 interface Filled {
-  /** Of the API, which has nothing else to do. */
+  /** The response time of the API, which has nothing else to do. */
   url: string
   /** A job that is dead. */
   id: string

@@ -1,5 +1,6 @@
-// Makes the pictures of docs/images. Run it by hand and look at each:
-// node test/dashboard/screenshots.ts, or with a folder, which gets every page in every look, whole.
+// Makes the pictures of docs/images. Run it by hand and check each: node
+// test/dashboard/screenshots.ts. With a folder as its argument, it writes every page in every theme
+// and size there.
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Page } from 'playwright-core'

@@ -10,7 +10,7 @@ import { until } from '../support/until.ts'
 if (FAKETIME === null) console.log('clock-ahead: skipped, libfaketime is not installed')
 
 const SLOW_MS = 120_000
-/** Less than the deadline of a look: on a machine that stands still, an attempt may fail by it. */
+/** Less than the deadline of a look. On an overloaded machine, an attempt may fail by it. */
 const TIMEOUT = '3s'
 const RETRY = { maxAttempts: 5, backoff: { type: 'fixed', delay: '1s', jitter: 0 } }
 

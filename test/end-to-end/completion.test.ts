@@ -30,7 +30,7 @@ interface Way {
   endpoint: object
   /** The next job of the endpoint, once there is one. */
   take(name: string): Promise<Work>
-  /** The outcome of an attempt that fell silent. */
+  /** The outcome of an attempt without further reports. */
   silentOutcome: 'lost' | 'timeout'
 }
 

@@ -141,7 +141,7 @@ async function look(): Promise<Signals> {
   }
 }
 
-/** Within the time; and from then on by every look, and to every client. */
+/** Reported within the time, and from then on in every response to every client. */
 async function expectSignals(expected: Signals): Promise<void> {
   const seen: string[] = []
   try {

@@ -143,7 +143,7 @@ function dripBody(head: string) {
   }
 }
 
-/** As fast as it is taken. */
+/** Sends as fast as the other side reads. */
 function pour(socket: Socket, bytes: string | Buffer): void {
   function more(): void {
     while (!socket.destroyed && socket.write(bytes));

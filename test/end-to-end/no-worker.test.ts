@@ -1,5 +1,5 @@
-// An API without a worker, as pulled endpoints need no more: what workers do beside delivering is
-// done by the API, by one of several, and by none while a worker lives.
+// An API without a worker, which is enough for pulled endpoints. The API does what workers do
+// besides deliveries. Of several APIs only one does it, and none while a worker is live.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'

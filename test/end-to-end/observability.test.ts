@@ -144,8 +144,8 @@ describe('the port of a worker', () => {
 })
 
 /**
- * An SDK as a user would load it with --import: it prints each span that ends on stderr, makes a
- * span of each HTTP request, and shuts down at SIGTERM, as the documented one does.
+ * An SDK as a user would load it with --import: it prints each finished span on stderr, creates a
+ * span for each HTTP request, and shuts down at SIGTERM, like the documented one.
  */
 function sdkScript(): string {
   const from = (name: string) => JSON.stringify(import.meta.resolve(name))

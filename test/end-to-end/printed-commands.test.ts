@@ -1,5 +1,5 @@
-// What the pages print as commands is run as it is printed, page by page, against an API and a
-// worker on free ports. A block that cannot run here is named below, with the reason.
+// Runs the commands of the pages unchanged, page by page, against an API and a worker on free
+// ports. A block that cannot run here is named below, with the reason.
 import { execFile, execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

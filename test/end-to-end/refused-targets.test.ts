@@ -51,7 +51,7 @@ const METADATA = [
   ...['[fd00:ec2::254]', '100.100.100.200', '[64:ff9b::a9fe:a9fe]', '[2002:a9fe:a9fe::1]'],
 ]
 
-/** URLs that cannot even be registered where everything is open. */
+/** URLs that cannot be registered even if every target is allowed. */
 const NEVER: [url: string, reason: RegExp][] = [
   ['http://user@hooks.example.com/', /user name or a password/],
   ['http://127.0.0.1@hooks.example.com/', /user name or a password/],

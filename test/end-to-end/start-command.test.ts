@@ -183,7 +183,7 @@ describe('posthorn start', () => {
     shell.stdout.resume()
     const ask = async (path: string) =>
       JSON.parse(await (await fetch(`http://127.0.0.1:${port}${path}`)).text())
-    /** Those that said that they work; one that was killed is listed for a while. */
+    /** The workers that have reported. A killed one stays in the list for a while. */
     const isUp = (count: number) =>
       ask('/workers').then(
         ({ items }) => items.length === count,

@@ -39,7 +39,7 @@ function lockedFile(): Outage {
   }
 }
 
-/** The network to the server takes everything and brings nothing. */
+/** The network accepts everything for the server, and returns nothing. */
 async function cutNetwork(): Promise<Outage> {
   const database = `test-${Date.now().toString(36)}`
   const proxy = await startMongoProxy(databaseUrl(inject('mongoUrl'), database))

@@ -1,4 +1,5 @@
-// The example of the nightly report: ticks at two in a time zone, reports of the day before.
+// The example of the nightly report: ticks at two o'clock in a time zone, and reports of the day
+// before.
 import { execFile } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

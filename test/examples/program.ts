@@ -19,7 +19,7 @@ export interface Program {
   stop(signal?: NodeJS.Signals): Promise<void>
 }
 
-/** Resolves once it has said on which port it listens. */
+/** Resolves once it has printed the port that it listens on. */
 export async function startProgram(
   line: string,
   env: Record<string, string>,

@@ -214,7 +214,7 @@ describe.each(ENGINES)('on %s', (engine) => {
         Object.keys(planted).filter((name) => !READABLE.includes(name) && name !== 'token'),
       ),
     ).toEqual([])
-    // The request's own path, as this test has written it down.
+    // The path of the request, as this test has recorded it.
     expect(foundIn(all.replaceAll(/^POST .*$/gm, ''), ['token'])).toEqual([])
   })
 

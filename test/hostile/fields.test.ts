@@ -9,7 +9,7 @@ import { DEEP_JSON, HOSTILE_JSON } from './values.ts'
 const MASKED = new Set(['headers', 'secret'])
 /** Kept and shown as the bytes that came. */
 const RAW = new Set(['payload', 'result'])
-/** Answered in their canonical form. */
+/** The API returns these in their canonical form. */
 const CANONICAL = /^(0s|\d{4}-.*)$/
 const MAX_RESULT_BYTES = 65_536
 const DEADLINE_MS = 300_000

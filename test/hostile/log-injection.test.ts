@@ -8,7 +8,7 @@ import { type Fixture, openFixture } from './fixture.ts'
 import { listenTo, logProblems } from './listening.ts'
 import { exchange } from './raw-http.ts'
 
-/** One that would be a line of its own, were it written as it is. */
+/** A text that would be a separate log line if it were written unchanged. */
 const FORGED = 'forged-log-line'
 const INJECTION = `a\n{"level":"fatal","msg":"${FORGED}"}\r\n\u001b[31m\u0007\u009b2J\u2028`
 /** The same where line breaks and control characters cannot be sent. */

@@ -13,7 +13,7 @@ export interface Operation {
   inPath: string[]
   inQuery: string[]
   inHeader: string[]
-  /** Every place of the body where a value may stand, with a body that has one there. */
+  /** Every path in the body that can have a value, with a body that has one there. */
   places: Place[]
   /** A valid body; undefined: the operation has none. */
   body: Json

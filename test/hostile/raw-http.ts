@@ -11,8 +11,8 @@ export interface RawAnswer {
 const HANGING_MS = 10_000
 
 /**
- * Writes the bytes and collects all that comes back until the other side closes. Rejects when it
- * does not, so whatever is sent should ask for that or be wrong.
+ * Writes the bytes and collects the response until the server closes the connection. Rejects if the
+ * server does not: the request must ask for the close, or be invalid.
  */
 export function exchange(url: string, bytes: string | Buffer): Promise<Buffer> {
   const { hostname, port } = new URL(url)

@@ -60,7 +60,7 @@ async function costOnce(bytes: Buffer): Promise<number> {
 }
 
 describe('a megabyte without a key', { timeout: 120_000 }, () => {
-  /** What docs/THREATS.md has as a table. */
+  /** The values of the table in docs/THREATS.md. */
   const table: [what: string, ms: number][] = []
   afterAll(() => {
     console.log(table.map(([what, ms]) => `| ${what} | ${ms.toFixed(1)} ms |`).join('\n'))

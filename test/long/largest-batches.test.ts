@@ -8,7 +8,7 @@ const KEY = 'a-key-of-twenty-four-characters'
 const BODY_BYTES = 8_388_608
 const BATCH_BYTES = 16 * BODY_BYTES
 const ROOM_BYTES = 10_000
-/** How long others may wait on a quiet machine, and four times that on one that is not. */
+/** How long others may wait on a quiet machine; a busy one may need four times as long. */
 const MOST_WAIT_MS = 4 * 250
 /** The least of some tries counts: the machine has other work as well. */
 const TRIES = 3

@@ -1,5 +1,5 @@
-// openapi.json as other people's tools read it: a linter, and generators of clients in three
-// languages. Each comes from its registry; where it cannot be had its test is skipped, and says so.
+// openapi.json in common tools: a linter, and generators of clients in three languages. Each tool
+// comes from its registry. Without it, its test is skipped and says so.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -48,7 +48,7 @@ export async function clearAway({ store, world }: Fixture): Promise<void> {
   await store.cancel([...world.jobs.keys()])
 }
 
-/** Every job of the sequence is in the store what it is in the model. */
+/** Checks that every job of the sequence is the same in the store and in the model. */
 export async function compare({ store, world }: Fixture): Promise<void> {
   const jobs = [...world.jobs.values()]
   const found = await Promise.all(jobs.map(({ id }) => store.getJob(id)))

@@ -46,7 +46,10 @@ export interface ModelJob {
   isSuperseded: boolean
   attempts: ModelAttempt[]
   failure: FailureReason | null
-  /** A sweep ended it when it had expired. What else ended then, and when, is the sweeper's. */
+  /**
+   * A sweep ended the job because it had expired. The sweeper alone knows what else ended, and
+   * when.
+   */
   hadExpired: boolean
   result: string | null
   version: number

@@ -156,7 +156,7 @@ function overlapOf({ workers }: State): string | null {
   return isUnexplained ? 'two requests are out at once, one of them beyond its lease' : null
 }
 
-/** Which of the two workers is which makes no difference. */
+/** The two workers can be exchanged without a difference. */
 export function keyOf({ record, workers, seen, left }: State): string {
   const [first, second] = [workerKey(workers[0]), workerKey(workers[1])]
   const both = first < second ? `${first}|${second}` : `${second}|${first}`

@@ -192,7 +192,7 @@ function settleSteps(rules: Rules, state: State, index: number, worker: Worker):
   })
 }
 
-/** By what the store knows a repeat: the same proof and the same event. */
+/** How the store recognizes a repeat: the same proof and the same event. */
 function wasAnsweredBefore(
   rules: Rules,
   { record }: State,

@@ -53,7 +53,7 @@ export async function enqueue(fixture: Fixture, plan: EnqueuePlan): Promise<void
   expect(answer?.kind).toBe(expected.kind)
   if (answer !== undefined && 'job' in answer) expect(answer.job.id).toBe(expected.jobId)
   if (answer?.kind === 'inserted' && hadNothingToWaitFor(answer.job)) {
-    // One store holds it for the moment of the write, the other never does.
+    // One store has this state during the write, the other never has it.
     jobIn(world, job.id).version = answer.job.version
   }
   if (answer !== undefined && 'jobId' in answer) expect(answer.jobId).toBe(expected.jobId)

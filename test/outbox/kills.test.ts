@@ -1,4 +1,4 @@
-// Movers that are killed with their work half done: each document becomes exactly one job.
+// Relays that are killed in the middle of their work: each document becomes exactly one job.
 import { expect, it } from 'vitest'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import { until } from '../support/until.ts'

@@ -70,7 +70,7 @@ describe('a job that is inserted into the outbox', () => {
       ...{ runAt: runAt.toISOString(), priority: 9, tags: ['a'], metadata: { order: '7' } },
       ...{ expiresIn: '1d', timeout: '5s', retry: { maxAttempts: 2 } },
     })
-    // As a driver of another language may have it: instants as dates.
+    // As a driver of another language may write it, with instants as dates.
     await outbox.insertOne({ ...document, runAt })
     const job = await fixture.job(document._id, 'queued')
     expect(job).toMatchObject({

@@ -33,7 +33,7 @@ async function serve(inflight: Partial<InflightLimits>): Promise<ServedApp> {
   return served
 }
 
-/** What was not read until now, up to the end of the connection. */
+/** Reads the rest, up to the end of the connection. */
 async function rest(socket: Socket): Promise<RawAnswer[]> {
   const chunks: Buffer[] = []
   for await (const chunk of socket) chunks.push(chunk)

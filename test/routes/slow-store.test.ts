@@ -1,5 +1,5 @@
-// Requests that ask more of a store than it can write within their time: each is answered in time,
-// with what was done, and a repeat goes on where it ended.
+// Requests that need more writes than a slow store can make in their time. Each gets a response in
+// time, which says what was done, and a repeat continues from there.
 import { randomBytes } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { Posthorn } from '../../src/client/client.ts'

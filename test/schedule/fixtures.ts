@@ -58,7 +58,7 @@ export function scheduleChange(
 
 let scheduleCount = 0
 
-/** Stored with a first tick that is as long ago, or still as far ahead, as is said. */
+/** Stores a schedule whose first tick is this far in the past or in the future. */
 export async function addSchedule(
   store: Store,
   endpoint: string,

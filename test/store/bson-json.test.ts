@@ -1,5 +1,5 @@
-// BSON to JSON: each type has one form, or none. What drivers of other languages send, and that for
-// JavaScript does not, is made of bytes here.
+// BSON to JSON: each type has one form, or none. The tests build values from bytes if drivers of
+// other languages send them and the JavaScript driver does not.
 import {
   Binary,
   BSON,

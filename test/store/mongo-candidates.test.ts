@@ -24,7 +24,7 @@ function runRound(picker: Picker, held: Held): number {
   return askedTimes
 }
 
-/** Books all that was picked as taken. */
+/** Counts all picked jobs as claimed. */
 function takeAll(picker: Picker): string[] {
   const picked = picker.picked()
   const payloads = picked.map(({ payloadBytes, endpoint }) => {

@@ -27,7 +27,7 @@ export const DEDUPE = { key: 'report-7', mode: 'replace' } as const
 /** What the try of an event has done to the job; null: nothing. */
 export interface Applied {
   event: EventName | null
-  /** Attempts added, where the event alone does not say it. */
+  /** The number of attempts that the event adds, if the event alone does not determine it. */
   pushedCount?: number
 }
 
@@ -65,7 +65,7 @@ export interface Arrangement {
   leaseMs?: number
   /** Its attempt was answered by 202, with a deadline that is as long as the lease. */
   awaits?: boolean
-  /** Where it is queued, it is so by a failed attempt and not by a release. */
+  /** If the job is queued, that is after a failed attempt and not after a release. */
   wasSent?: boolean
   /** Another request with its dedupe key has come. */
   isReplaced?: boolean

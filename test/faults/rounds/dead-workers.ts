@@ -1,5 +1,5 @@
-// All workers are killed at once. The API must report that soon, and must stop reporting it after a
-// new worker has started.
+// All workers are killed at once. The API must report that soon, and a new worker must finish the
+// work.
 import { until } from '../../support/until.ts'
 import type { Fixture, Member } from '../fixture.ts'
 import { nowMs } from '../history.ts'

@@ -16,7 +16,7 @@ const KILL_EVERY_MS = [1_000, 4_000] as const
 const LEAST_DRAIN_SHARE = 0.4
 /** Enough to deliver for some seconds on a store that nothing slows. */
 const CALM_JOBS: Record<Engine, number> = { sqlite: 1_500, mongo: 1_000 }
-/** Seldom: to count a backlog takes a store time that the drain should have. */
+/** Rarely, because counting a backlog takes time that the store needs for the drain. */
 const LOOK_EVERY_MS = 1_000
 const UNMEASURED_SHARE = 0.1
 const DRAINED_DEADLINE_MS = 120_000
@@ -120,7 +120,7 @@ async function deliverCalmly(fixture: Fixture, count: number): Promise<number> {
   const beganAtMs = nowMs()
   await fixture.drained()
   const perSecond = Math.round(count / ((nowMs() - beganAtMs) / 1_000))
-  // Those of the storm learn the pace of the slow store, and not of this one.
+  // The workers of the storm have learned the pace of the slow store, not of this one.
   for (const worker of workers) await fixture.terminate(worker)
   return perSecond
 }

@@ -42,7 +42,7 @@ export interface Stage {
   claimOne(endpoint: string, holder?: Partial<Holder>): Promise<ClaimedJob>
   /** The lease has expired when this returns. */
   claimAndLapse(endpoint: string): Promise<ClaimedJob>
-  /** Until there is nothing left to do; the answer is what all these sweeps have done. */
+  /** Sweeps until nothing is left to do. The result is the sum of all these sweeps. */
   sweep(title?: string): Promise<void>
   /** Until an endpoint that is being deleted is gone: MongoDB waits for enqueues that came late. */
   sweepAway(endpoint: string): Promise<void>

@@ -54,8 +54,8 @@ const VERBS = {
     if (count === 1) return world.stage.enqueue(...jobs)
     // Two requests of one batch for one key are as two requests at once: either can be the first.
     jobs.push({ ...newJob(world, choose), idempotency: null, dedupe: null })
-    // Both can be about one job. Which of its states each is answered with depends on when a store
-    // looks; what it is in the end does not.
+    // Both can be about one job. The state in each result depends on when a store reads the job;
+    // its final state does not.
     await world.stage.step(`enqueue ${count}`, async () =>
       (await world.stage.store.enqueue(jobs)).map((result) =>
         'job' in result ? { kind: result.kind, id: result.job.id } : result,

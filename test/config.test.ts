@@ -46,6 +46,8 @@ describe('settings', () => {
     ['STORE_URL', 'postgres://x'],
     ['STORE_URL', 'sqlite:'],
     ['STORE_URL', 'sqlite:./data/posthorn.db-wal'],
+    ['STORE_URL', 'sqlite:./data/posthorn.db-wal/'],
+    ['STORE_URL', 'sqlite:./data/posthorn.db-WAL/.'],
     ['STORE_URL', 'sqlite:./data/posthorn.db-SHM'],
     ['STORE_URL', 'sqlite:./data/posthorn.db-journal'],
     ['STORE_URL', 'sqlite:./data/posthorn.db.key'],

@@ -55,7 +55,7 @@ const COMMANDS: string[][] = [
   ['stats', '--window', '1h', '--json'],
   ['workers'],
 ]
-const WITHOUT_SERVER = ['start', 'api', 'worker', 'backup', 'vacuum']
+const WITHOUT_SERVER = ['start', 'api', 'worker', 'backup', 'vacuum', 'migrate', 'doctor']
 
 const json = { 'content-type': 'application/json' }
 const KINDS: Record<string, (answer: ServerResponse) => void> = {

@@ -38,6 +38,9 @@ const NOT_RUN: Record<string, Record<string, string>> = {
     'export ADMIN_KEY=': 'listens on every address of the machine',
     'ENCRYPTION_KEY=': 'two settings, not commands',
   },
+  'docs/mongodb.md': {
+    "export STORE_URL='mongodb://": 'needs a server; test/store/mongo-doctor.test.ts has one',
+  },
   'docs/observability.md': { 'npm install @opentelemetry': 'installs packages' },
   'docs/reliability.md': { 'npm run test:faults': 'CI runs the short form by itself' },
 }

@@ -88,7 +88,7 @@ describe('the count', () => {
     }
     expect(partial('dead')).toEqual(['unsuccessful', 'unsuccessful_of_endpoint'])
     expect(partial('cancelled')).toEqual(['unsuccessful', 'unsuccessful_of_endpoint'])
-    expect(partial('blocked')).toEqual(['blocked', 'blocked_of_endpoint'])
+    expect(partial('blocked')).toEqual(['blocked_round', 'blocked_of_endpoint'])
     expect(partial('running')).toEqual(['lease', 'running'])
     expect(partial('queued')).toEqual(['claim', 'due'])
     expect(partial('succeeded')).toEqual([])

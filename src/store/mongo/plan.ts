@@ -14,7 +14,7 @@ export interface PlanFinding {
   message: string
 }
 
-export interface IndexScan {
+interface IndexScan {
   index: string
   /** By field of the index, each interval as MongoDB writes it; none: the id is looked up. */
   bounds: Record<string, string[]>

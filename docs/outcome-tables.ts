@@ -106,7 +106,7 @@ const FAILURE_ADVICE: Record<FailureReason, { cause: string; advice: string }> =
   },
   expired: {
     cause: 'The job, or its next attempt, would have started after `expiresIn`.',
-    advice: `If the work is still wanted, ${RETRY_IT}; the job then expires no more.`,
+    advice: `If the work is still wanted, ${RETRY_IT}; the job then has no expiry.`,
   },
   lease_lost: {
     cause: 'The last attempt ended as `lost`.',

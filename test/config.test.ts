@@ -71,7 +71,7 @@ describe('settings', () => {
     ['ENCRYPTION_KEY', `${KEY} ${OTHER_KEY}`],
     ['ENCRYPTION_KEY', `${KEY}junk`],
     ['ENCRYPTION_KEY', `${KEY},${KEY}`],
-    // Base64 of 32 bytes with other bits behind them than zeros: Node takes it for the same key.
+    // Base64 of 32 bytes whose unused last bits are not zero: Node decodes it to the same key.
     ['ENCRYPTION_KEY', `${'A'.repeat(42)}B=`],
     ['ENCRYPTION_KEY', 'correct horse battery staple, and so on and on'],
     ['ENCRYPTION_KEY', Buffer.alloc(32, 255).toString('base64url')],

@@ -114,7 +114,8 @@ function inflated(bytes: Buffer, inflate: Inflate): { bytes: Buffer; isCut: bool
       return { bytes: inflate(bytes.subarray(0, length), !isCut), isCut }
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
-      // zlib discards its output when it exceeds the limit. Half of the input makes less.
+      // zlib discards its output when it exceeds the limit. The next round reads half of the input,
+      // which has less output.
       if (code === 'ERR_BUFFER_TOO_LARGE') length = Math.floor(length / 2)
       // The stream has no end. The next round reads the part that arrived.
       else if (code !== 'Z_BUF_ERROR' || isCut) return null

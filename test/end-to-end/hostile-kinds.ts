@@ -121,7 +121,7 @@ export const HOSTILE_KINDS: Record<string, HostileKind> = {
     behave(socket) {
       socket.pause()
       socket.write('HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n')
-      // Or it would never see that the connection has ended.
+      // A paused socket would never report the end of the connection.
       setTimeout(() => socket.resume(), READS_LATER_MS)
     },
   },

@@ -223,8 +223,8 @@ function refuseLongPath(path: string): void {
   const isLong = Buffer.byteLength(path) > MAX_PATH_BYTES
   if (!isLong && Buffer.byteLength(basename(path)) <= MAX_NAME_BYTES) return
   throw new StoreUnusable(
-    `the path of the store is too long: at most ${MAX_PATH_BYTES} bytes, and ${MAX_NAME_BYTES} in ` +
-      'the name of the file, are possible',
+    `the path of the store is too long: it may have ${MAX_PATH_BYTES} bytes, and the name of the ` +
+      `file ${MAX_NAME_BYTES}`,
   )
 }
 

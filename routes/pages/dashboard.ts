@@ -61,7 +61,7 @@ function pageOf(names: string[]): string {
     ${links.join('\n    ')}
   </head>
   <body>
-    <noscript>This page needs JavaScript; the <a href="docs">API</a> has all its functions.</noscript>
+    <noscript>This page needs JavaScript; the <a href="docs">API</a> can do the same.</noscript>
     <div id="dashboard">
       <header class="bar"><a class="brand" href="#/">Posthorn</a></header>
       <main><p class="faint">Reading …</p></main>

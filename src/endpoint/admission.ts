@@ -1,16 +1,16 @@
 // Admission: how many attempts of an endpoint may start now, by its limits, and when to ask again.
-// The store counts the running attempts, and ensures that no other process claims between the count
-// and the write.
+// The store counts the running attempts, and ensures that no other process claims jobs between the
+// count and the write.
 import type { Endpoint, EndpointSettings } from './endpoint.ts'
 import { slotsAfterRest } from './health.ts'
 import { freeAt, fullAfterTaking, wholeTokens } from './rate-bucket.ts'
 
-/** The stored fields that decide. */
+/** The stored fields that decide how many attempts may start. */
 export interface Limits
   extends Pick<EndpointSettings, 'concurrency' | 'rateLimit'>,
     Pick<Endpoint, 'restingUntil' | 'ramp'> {
   /**
-   * When the bucket of its rate limit is full again, with fractions of milliseconds; null: it is
+   * When the bucket of the rate limit is full again, with fractions of milliseconds; null: it is
    * full.
    */
   rateFullAt: number | null
@@ -27,10 +27,7 @@ export interface AttemptCounts {
 /** How soon to ask again if the end of an attempt cannot be predicted. */
 export const ASK_AGAIN_MS = 250
 
-/**
- * Whether any limit needs a count. After a rest an endpoint is limited, too, until it has
- * recovered.
- */
+/** Whether any limit needs a count. An endpoint that recovers from a rest is limited, too. */
 export function isLimited({ concurrency, rateLimit, restingUntil }: Limits): boolean {
   return concurrency !== null || rateLimit !== null || restingUntil !== null
 }
@@ -55,7 +52,9 @@ export function slotsLeft(
   return Math.max(0, slots)
 }
 
-/** What to store after so many attempts were claimed, and when there may be room for more. */
+/**
+ * The values to store after this many attempts were claimed, and when there may be room for more.
+ */
 export function afterClaim(
   { rateLimit, rateFullAt }: Limits,
   claimedCount: number,

@@ -16,8 +16,8 @@ export const DEFAULT_COMPLETION_TIMEOUT_MS = 15 * 60_000
 export const DEFAULT_CIRCUIT_BREAKER: CircuitBreaker = { failures: 20, cooldownMs: 30_000 }
 
 /**
- * Limits attempts started over all workers: a bucket of `count` tokens, refilled evenly within
- * `perMs`.
+ * Limits how many attempts may start, over all workers: a bucket of `count` tokens, refilled evenly
+ * within `perMs`.
  */
 export interface RateLimit {
   count: number
@@ -37,7 +37,7 @@ export interface CircuitBreaker {
  * The meanings that a status of 300 or more can be given; `final`: the job becomes dead at once.
  */
 export const STATUS_CHOICES = ['retry', 'final', 'throttle'] as const
-/** The key is the status. */
+/** Each key is a status. */
 export type StatusChoices = Record<string, (typeof STATUS_CHOICES)[number]>
 export const MAX_STATUSES = 20
 
@@ -57,7 +57,7 @@ export interface EndpointSettings {
   completion: 'sync' | 'async'
   /** With async completion: the time limit after the 202 or the last heartbeat. */
   completionTimeoutMs: number
-  /** The default for its jobs, read when they are enqueued. */
+  /** The default for the jobs of the endpoint, read when they are enqueued. */
   onFinish: OnFinish | null
   circuitBreaker: CircuitBreaker | null
   /** Statuses whose meaning differs from the default. */
@@ -66,21 +66,27 @@ export interface EndpointSettings {
 
 /** An endpoint as stored. Instants are epoch milliseconds by the store's clock. */
 export interface Endpoint extends EndpointSettings {
-  /** It is being deleted: it accepts no jobs, its jobs become dead, then its record is deleted. */
+  /**
+   * The endpoint is being deleted: it accepts no jobs, its jobs become dead, then its record is
+   * deleted.
+   */
   deleting: boolean
-  /** Nothing is claimed until it is resumed; enqueueing continues. */
+  /** Nothing is claimed until the endpoint is resumed; enqueueing continues. */
   paused: boolean
-  /** Nothing is claimed, as with a pause, and enqueueing is refused. null: it is not disabled. */
+  /**
+   * Nothing is claimed, as with a pause, and enqueueing is refused. null: the endpoint is not
+   * disabled.
+   */
   disabledReason: 'gone' | null
   /**
-   * Nothing is claimed before this instant. An instant in the past: it is recovering from a rest.
+   * Nothing is claimed before this instant. If it is past, the endpoint is recovering from a rest.
    */
   restingUntil: number | null
-  /** How far it has recovered; null: no attempt has succeeded since its rest. */
+  /** How far the endpoint has recovered; null: no attempt has succeeded since its rest. */
   ramp: Ramp | null
   /** Failed attempts in a row, as the circuit breaker counts them. */
   failureCount: number
-  /** When its rate limit lets the next attempt start; null: now, or there is no rate limit. */
+  /** When the rate limit lets the next attempt start; null: now, or there is no rate limit. */
   rateFreeAt: number | null
   /**
    * `whsec_` + base64, newest first. Every delivery is signed with each of them. An older secret
@@ -88,21 +94,21 @@ export interface Endpoint extends EndpointSettings {
    */
   secrets: string[]
   /**
-   * Why no key of this process decrypts its secrets and headers, for the operator; both are then
-   * empty. null: they are decrypted.
+   * Why no key of this process decrypts the secrets and headers, as a message to the operator; both
+   * are then empty. null: they are decrypted.
    */
   undecryptable: string | null
   /** The id of the key that encrypted its secrets. */
   keyId: string
   createdAt: number
   updatedAt: number
-  /** Raised by changes of clients and by disabling; not by rests and counts. */
+  /** Raised by changes of clients and by disabling, but not by rests and counts. */
   version: number
 }
 
 /**
- * Whether these settings equal the stored ones. Then the version is not raised, and a version that
- * another client has read stays valid.
+ * Whether these settings equal the stored ones. If they do, the version is not raised, and a
+ * version that another client has read stays valid.
  *
  * @param secret null: the request gives none
  */
@@ -118,7 +124,7 @@ export function isSameEndpoint(
 
 export type EndpointState = 'active' | 'paused' | 'disabled' | 'resting' | 'deleting'
 
-/** The state to show: if several apply, the one that takes most to end. */
+/** The state to show. If several states apply, it is the one that takes most to end. */
 export function endpointState(endpoint: Endpoint, now: number): EndpointState {
   if (endpoint.deleting) return 'deleting'
   if (endpoint.disabledReason !== null) return 'disabled'
@@ -158,8 +164,8 @@ export function secretKey(secret: string): Buffer | null {
 export const MAX_SECRETS = 5
 
 /**
- * The secrets after a rotation, newest first; or, if there are too many, when there is room for one
- * more.
+ * The secrets after a rotation, newest first. If there are too many, returns when there is room for
+ * one more.
  *
  * @param valid the current secrets, newest first; `until` null: not rotated out
  */
@@ -177,7 +183,7 @@ export function rotatedSecrets<T extends { until: number | null }>(
   return { fullUntil: Math.min(...older.map(({ until }) => until)) }
 }
 
-/** The only part of a stored secret or header value that is shown. */
+/** Returns the only part of a stored secret or header value that is shown. */
 export function hintOf(secret: string): string {
   return secret.slice(-4)
 }

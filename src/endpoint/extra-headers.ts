@@ -4,9 +4,12 @@ export const MAX_EXTRA_HEADERS = 20
 const MAX_HEADER_VALUE_BYTES = 4_096
 const MAX_HEADER_NAME_LENGTH = 256
 
-/** Set by Posthorn. accept-encoding is one of them because Posthorn does not decode responses. */
+/**
+ * Posthorn sets these itself. accept-encoding is one of them because Posthorn does not decode
+ * responses.
+ */
 const OWN_NAMES = ['host', 'content-length', 'idempotency-key', 'accept-encoding']
-/** They belong to one connection, not to the message (RFC 9110, section 7.6.1). */
+/** These headers belong to one connection, not to the message (RFC 9110, section 7.6.1). */
 const HOP_NAMES = [
   'connection',
   'transfer-encoding',

@@ -37,13 +37,13 @@ export interface Health {
   throttleStreak: number
   /** Failed attempts in a row, as the circuit breaker counts them. */
   failureCount: number
-  /** null: it is not resting, or no attempt has succeeded since its rest. */
+  /** null: the endpoint is not resting, or no attempt has succeeded since its rest. */
   ramp: Ramp | null
 }
 
 /**
- * The rest of a throttled endpoint: starts at the first value and doubles with each further one in
- * a row, up to the maximum.
+ * The rest of a throttled endpoint: it starts with the first value and doubles with each further
+ * throttled attempt in a row, up to the maximum.
  */
 const FIRST_THROTTLE_MS = 1_000
 const MAX_THROTTLE_MS = 60_000
@@ -53,8 +53,8 @@ const MAX_REST_MS = 24 * 3_600_000
 const MAX_RAMP_SLOTS = 64
 const MAX_RAMP_MS = 30_000
 /**
- * Larger than the difference between the clocks of two processes. A claim within this margin before
- * the end of a rest counts as one after it, because nothing is claimed during a rest.
+ * Larger than the difference between the clocks of two processes. Nothing is claimed during a rest,
+ * so a claim within this margin before its end counts as a claim after it.
  */
 const CLOCK_MARGIN_MS = 100
 
@@ -109,7 +109,8 @@ export function restAfterSetBack(
 
 /**
  * A rest that the circuit breaker began ends with any success. A rest that the endpoint asked for
- * does not: an attempt that started before it proves nothing about it, and none starts during it.
+ * does not end with the success of an attempt that started before it: such an attempt proves
+ * nothing, and none starts during the rest.
  */
 function countSuccesses(health: Health, claimedAt: number[], now: number): void {
   health.failureCount = 0

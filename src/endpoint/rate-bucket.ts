@@ -3,7 +3,8 @@
 import type { RateLimit } from './endpoint.ts'
 
 /**
- * Absorbs rounding: a double holds a current instant to a quarter of a thousandth of a millisecond.
+ * Absorbs rounding: a double stores a current instant to a quarter of a thousandth of a
+ * millisecond.
  */
 const ROUNDING_MS = 1e-3
 
@@ -55,8 +56,8 @@ export function tokensAt(limit: RateLimit, fullAt: number | null, now: number): 
 }
 
 /**
- * How long until it is full: at most perMs, the time of an empty bucket, even if the clock was set
- * back.
+ * How long until the bucket is full: at most perMs, the time of an empty bucket, even if the clock
+ * was set back.
  */
 function missing({ perMs }: RateLimit, fullAt: number | null, now: number): number {
   return Math.min(perMs, Math.max(0, (fullAt ?? 0) - now))

@@ -1,20 +1,21 @@
-// Decides whether a job may be enqueued, and what it takes from its endpoint and its dependencies.
+// Decides whether a job may be enqueued, and which values it takes from its endpoint and
+// dependencies.
 import { isFinal, type Job, type JobState, type NewJob, type OnFinish } from './job.ts'
 import { isNotice } from './notice.ts'
 
-/** The fields of the endpoint that decide. An endpoint that is being deleted counts as gone. */
+/** The fields of the endpoint that decide. An endpoint that is being deleted counts as missing. */
 export interface AcceptingEndpoint {
   disabledReason: string | null
   maxAttempts: number
   onFinish: OnFinish | null
 }
 
-/** Applies even if a key of the request is known. */
+/** Applies even if a job already has a key of the request. */
 export type EndpointRefusal = { kind: 'unknown_endpoint' } | { kind: 'endpoint_disabled' }
 
-/** Applies unless a key of the request is known: then the response is the job that has the key. */
+/** Applies unless a job already has a key of the request: then the response is that job. */
 export type RequestRefusal =
-  /** `endpoint`: the one that onFinish names. */
+  /** `endpoint`: the endpoint that onFinish names. */
   | { kind: 'unknown_notice_endpoint'; endpoint: string }
   | { kind: 'unknown_dependency'; jobId: string }
 
@@ -43,15 +44,15 @@ export function namesOthers(job: NewJob): boolean {
   return namedOnFinish(job) !== null || job.dependsOn.length > 0
 }
 
-/** The onFinish that the request itself gives; null: none, or the endpoint's. */
+/** The onFinish in the request itself; null: it has none, or asks for that of the endpoint. */
 export function namedOnFinish({ onFinish }: Pick<NewJob, 'onFinish'>): OnFinish | null {
   return onFinish === 'inherited' ? null : onFinish
 }
 
 /**
- * Decides about a job whose endpoint accepts it. If the request names an onFinish, its endpoint
- * must exist. The default of the job's endpoint may name one that does not exist: the client did
- * not choose it, so the notice is dropped instead.
+ * Decides about a job whose endpoint accepts it. If the request names an onFinish, the endpoint of
+ * that onFinish must exist. The default onFinish of the job's endpoint may name an endpoint that
+ * does not exist: the client did not choose it, so the notice is dropped instead.
  *
  * @param accepts whether there is an endpoint of this name, disabled or not
  * @param stateOf null: the job is not stored
@@ -90,7 +91,7 @@ export function newlyQueued(
   job: NewJob,
   { maxAttempts, onFinish, waitingFor, isBlocked }: Omit<Acceptance, 'kind' | 'isDoomed'>,
 ): Job {
-  // Field by field: a spread of so many costs more than the insert of a plain job.
+  // Copied field by field: a spread of so many fields costs more than the insert of a plain job.
   return {
     id: job.id,
     endpoint: job.endpoint,

@@ -59,7 +59,7 @@ export const ENDPOINT_GONE = {
   message: 'its endpoint was deleted',
 } as const satisfies Failure
 
-/** @param dependency may be a job that succeeded and was deleted: its success is no longer known */
+/** @param dependency may be a job that succeeded and was deleted: its success is then unknown */
 export function dependencyFailed(dependency: string): Failure {
   const message = `it depends on ${dependency}, which is dead, cancelled or no longer stored`
   return { reason: 'dependency_failed', message }

@@ -8,8 +8,8 @@ export type DedupeDecision =
   /** The response is the unchanged owner. */
   | { kind: 'keep' }
   /**
-   * No attempt of the owner was sent: the owner takes the values of the request, and is the
-   * response.
+   * No attempt of the owner was sent: the owner takes the values of the request, and the response
+   * is the owner.
    */
   | { kind: 'replace' }
   /** An attempt of the owner was sent: the owner is cancelled, and the request creates a job. */
@@ -17,7 +17,7 @@ export type DedupeDecision =
   /** The owner is running: it continues without the key, and the request creates a job. */
   | { kind: 'supersede' }
 
-/** @param owner its attemptCount does not include claims that were released unsent */
+/** @param owner its attemptCount leaves out claims that were released before a request was sent */
 export function decideDedupe(
   mode: DedupeMode,
   owner: { state: JobState; attemptCount: number },

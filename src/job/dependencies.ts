@@ -7,8 +7,8 @@ export interface DependencyCheck {
   /** The dependencies that have not succeeded. */
   unmet: string[]
   /**
-   * The oldest of them that is dead, cancelled or gone: it makes the job fail. Of jobs that depend
-   * on each other it is the one that failed by itself. null: there is none.
+   * The oldest of them that is dead, cancelled or gone: it makes the job fail. If these jobs depend
+   * on each other, the oldest is the one that failed by itself. null: there is none.
    */
   failed: string | null
 }
@@ -56,11 +56,12 @@ export function isRetryable(state: JobState): boolean {
 }
 
 /**
- * The job waits again for a dependency that is queued or running, also if the same command has just
- * queued it. A dependency that is dead, cancelled or gone is waived, or prevents the retry.
+ * Decides about a retry of a job that may have dependencies. The job waits again for a dependency
+ * that is queued or running, even if the same command has just queued it. A dependency that is
+ * dead, cancelled or gone is waived, or prevents the retry.
  *
- * @param job `unmet`: the dependencies that had not succeeded when it became final;
- *   `endpointAccepts`: its endpoint exists and is not being deleted
+ * @param job `unmet`: the dependencies that had not succeeded when the job became final;
+ * `endpointAccepts`: its endpoint exists and is not being deleted
  * @param stateOf null: the job is no longer stored
  */
 export function decideRetry(

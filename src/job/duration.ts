@@ -14,7 +14,10 @@ const SHAPE = /^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?$/
 /** The longest text that is parsed. The longest canonical text is far shorter. */
 const MAX_LENGTH = 40
 
-/** Milliseconds of a duration text, or null if it is invalid. Each unit once, largest first. */
+/**
+ * Milliseconds of a duration text, or null if it is invalid. Each unit may occur once, largest
+ * first.
+ */
 export function parseDuration(text: string): number | null {
   if (text.length === 0 || text.length > MAX_LENGTH) return null
   const parts = SHAPE.exec(text)

@@ -4,7 +4,7 @@ import type { Job, JobState } from './job.ts'
 /** The fields of a PATCH. An undefined field stays as it is. */
 export interface JobChange {
   /**
-   * Before the first attempt it also moves the first due time, and the expiry by the same amount.
+   * Before the first attempt, it also moves the first due time, and the expiry by the same amount.
    */
   runAt?: number | undefined
   priority?: number | undefined
@@ -21,7 +21,7 @@ export type EditRefusal =
   /** The request gives a payload, but an attempt was already sent with the old one. */
   | { kind: 'already_sent' }
 
-/** Why the job cannot be changed; null: it can. */
+/** Why the job cannot be changed; null: it can be changed. */
 export function refusalOfEdit(
   job: Pick<Job, 'state' | 'version' | 'attemptCount'>,
   { payload }: JobChange,

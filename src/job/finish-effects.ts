@@ -1,4 +1,4 @@
-// Counts of finish effects: what followed when jobs became final.
+// Counts of finish effects: how many actions followed when jobs became final.
 
 export interface FinishEffects {
   /** Final jobs whose finish effects are complete. */
@@ -20,7 +20,7 @@ export function sumEffects(some: Readonly<FinishEffects>[]): FinishEffects {
   return total
 }
 
-/** @param total is changed */
+/** @param total the function adds to it */
 export function addEffects(total: FinishEffects, more: Partial<FinishEffects>): void {
   total.effectsDone += more.effectsDone ?? 0
   total.promoted += more.promoted ?? 0

@@ -99,7 +99,7 @@ export interface Attempt {
 /** The right to work on a job. Every write of the holder names all its fields. */
 export interface Lease {
   jobId: string
-  /** Of the job. A store that distributes jobs by endpoint finds it there. */
+  /** The endpoint of the job. A store that distributes jobs by endpoint finds the job with it. */
   endpoint: string
   /** Grows with every claim of the job and never decreases, not even by a release or a retry. */
   fence: number
@@ -114,14 +114,14 @@ export interface JobSummary {
   state: JobState
   phase: Phase | null
   priority: number
-  /** When its last attempt was due; for a queued job, when its next attempt is due. */
+  /** When the last attempt was due; for a queued job, when the next attempt is due. */
   runAt: number
-  /** Its first runAt; a retry by hand sets it again. expiresIn counts from here. */
+  /** The first runAt; a retry by hand sets it again. expiresIn counts from here. */
   firstRunAt: number
-  /** When its last wait for other jobs ended; null: it never waited, or still waits. */
+  /** When the last wait for other jobs ended; null: the job never waited, or still waits. */
   promotedAt: number | null
   createdAt: number
-  /** When its first attempt started. */
+  /** When the first attempt started. */
   startedAt: number | null
   finishedAt: number | null
   expiresAt: number | null
@@ -138,14 +138,16 @@ export interface JobSummary {
   progress: Progress | null
   failure: Failure | null
   payloadBytes: number
-  /** Set by the job itself; null: the endpoint's value at the time of each attempt. */
+  /** Set by the job itself; null: the endpoint's value at the time of each attempt applies. */
   timeoutMs: number | null
   retry: RetryOverride | null
-  /** null: sealed with a key that is no longer configured. */
+  /** null: no configured key decrypts them. */
   headers: Record<string, string> | null
   tags: string[]
   metadata: Record<string, string>
-  /** The key of the request that created it. Later keys find the job too, but are not shown. */
+  /**
+   * The key of the request that created the job. Later keys find the job too, but are not shown.
+   */
   idempotencyKey: string | null
   dedupeKey: string | null
   orderingKey: string | null
@@ -178,7 +180,7 @@ export interface NewJob {
   createdAt: number
   runAt: number
   priority: number
-  /** null: the endpoint's, read in the write that stores the job. */
+  /** null: the endpoint's value, read in the write that stores the job. */
   maxAttempts: number | null
   timeoutMs: number | null
   retry: RetryOverride | null
@@ -193,7 +195,7 @@ export interface NewJob {
   orderingKey: string | null
   /** Ids of stored jobs, without duplicates. */
   dependsOn: string[]
-  /** `inherited`: the endpoint's, read in the write that stores the job; null: none. */
+  /** `inherited`: the endpoint's value, read in the write that stores the job; null: none. */
   onFinish: OnFinish | 'inherited' | null
   scheduleName: string | null
   /**
@@ -208,7 +210,7 @@ export interface NewJob {
    */
   originHash?: string
   trace: TraceContext | null
-  /** How many deliveries led to the request that created it. */
+  /** How many deliveries led to the request that created the job. */
   hops: number
 }
 
@@ -230,23 +232,26 @@ export interface ClaimedJob extends Lease {
   expiresAt: number | null
   timeoutMs: number | null
   retry: RetryOverride | null
-  /** null: sealed with a key that is no longer configured; the job cannot be sent. */
+  /** null: no configured key decrypts them, and the job cannot be sent. */
   headers: Record<string, string> | null
   scheduleName: string | null
   trace: TraceContext | null
   hops: number
-  /** When it was claimed, by the store's clock. */
+  /** When the job was claimed, by the store's clock. */
   claimedAt: number
 }
 
-/** When it is or was due: its runAt, or the end of its wait for other jobs if that is later. */
+/**
+ * When the job is or was due: its runAt, or the end of its wait for other jobs if that is later.
+ */
 export function dueAt({ runAt, promotedAt }: Pick<Job, 'runAt' | 'promotedAt'>): number {
   return Math.max(runAt, promotedAt ?? 0)
 }
 
 /**
- * The first due time, from which maxAge counts. A retry by hand sets it again. So does a wait for
- * an earlier job of the same ordering key that was retried: no wait for other jobs uses up maxAge.
+ * The first due time, from which maxAge counts. A retry by hand sets it again. A wait for an
+ * earlier job of the same ordering key that was retried sets it again, too, so that no wait for
+ * other jobs uses up maxAge.
  */
 export function firstDueAt(job: Pick<Job, 'firstRunAt' | 'promotedAt'>): number {
   return dueAt({ runAt: job.firstRunAt, promotedAt: job.promotedAt })

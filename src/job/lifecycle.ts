@@ -261,7 +261,7 @@ export const LIFECYCLE = {
 export type EventName = keyof typeof LIFECYCLE
 
 /**
- * The events by which a holder reports the end of its attempt, or that the handler completes it
- * later.
+ * The events by which the holder of a lease reports that its attempt has ended, or that the handler
+ * will report the end later.
  */
 export type SettlingEvent = 'await' | 'succeed' | 'reschedule' | 'postpone' | 'bury'

@@ -22,7 +22,7 @@ export function isNotice({ originKey }: Pick<NewJob, 'originKey'>): boolean {
   return originKey?.startsWith(NOTICE_ORIGIN) ?? false
 }
 
-/** Whether this finish sends a notice. */
+/** Whether a job that reaches this state sends a notice. */
 export function sendsNotice(onFinish: OnFinish | null, state: Job['state']): onFinish is OnFinish {
   return onFinish?.states.includes(state) ?? false
 }
@@ -31,8 +31,8 @@ export function sendsNotice(onFinish: OnFinish | null, state: Job['state']): onF
  * The notice of a finish. It has no onFinish, not even its endpoint's: an endpoint whose onFinish
  * names itself would otherwise enqueue notices forever.
  *
- * @param finishes how often the job has become final. Part of the origin key, so that each finish
- *   has one notice, whichever process enqueues it
+ * @param finishes how often the job has become final. It is part of the origin key, so that each
+ * finish has one notice, whichever process enqueues it
  * @param now epoch milliseconds by the store's clock
  */
 export function noticeOf(job: Finished, finishes: number, endpoint: string, now: number): NewJob {
@@ -56,7 +56,7 @@ export function noticeOf(job: Finished, finishes: number, endpoint: string, now:
     dependsOn: [],
     onFinish: null,
     scheduleName: null,
-    // With createdAt, because an outbox can reuse an id after its job was deleted.
+    // createdAt is part of the key because an outbox can reuse an id after its job was deleted.
     originKey: `${NOTICE_ORIGIN}${job.id}:${job.createdAt}:${finishes}`,
     trace: null,
     // The delivery of the job led to its notice. Without this count, two endpoints whose notices
@@ -65,7 +65,10 @@ export function noticeOf(job: Finished, finishes: number, endpoint: string, now:
   }
 }
 
-/** A request with that many hops is refused. A notice has no client to refuse: it is dropped. */
+/**
+ * Whether the notice has more hops than a request may have. A request is refused. A notice has no
+ * client that could be refused, so it is dropped.
+ */
 export function hasTooManyHops({ hops }: Pick<NewJob, 'hops'>): boolean {
   return hops > MAX_HOPS
 }

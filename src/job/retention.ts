@@ -6,7 +6,7 @@ export const FINAL_STATES = ['succeeded', 'dead', 'cancelled'] as const satisfie
 export type FinalState = (typeof FINAL_STATES)[number]
 
 export interface Retention {
-  /** For succeeded and cancelled jobs. */
+  /** The retention of succeeded and cancelled jobs. */
   retentionMs: number
   retentionDeadMs: number
 }
@@ -15,8 +15,8 @@ export interface Retention {
 export const MIN_KEY_LIFE_MS = 24 * 3_600_000
 
 /**
- * Whether a repeat must find the job: a repeated request by its idempotency key, and what Posthorn
- * itself enqueues (for a schedule, an onFinish or an outbox) by its origin key.
+ * Whether a repeat must find the job. A repeated request finds it by its idempotency key. Posthorn
+ * itself, which enqueues for a schedule, an onFinish or an outbox, finds it by its origin key.
  */
 export function hasKey(job: Pick<NewJob, 'idempotency' | 'originKey'>): boolean {
   return job.idempotency !== null || job.originKey !== null

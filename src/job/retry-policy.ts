@@ -1,5 +1,5 @@
-// What follows an attempt: success, a retry, or death of the job. Pure: clock and randomness are
-// arguments.
+// Decides what follows an attempt: success, a retry, or death of the job. Pure: clock and
+// randomness are arguments.
 import { type ClaimedJob, type Failure, firstDueAt, type Outcome } from './job.ts'
 
 export type Backoff =
@@ -15,7 +15,7 @@ export type Backoff =
 export interface RetryPolicy {
   maxAttempts: number
   backoff: Backoff
-  /** No attempt is due later than this after the first due time; null: no limit. */
+  /** No attempt may be due later than this after the first due time; null: no limit. */
   maxAgeMs: number | null
 }
 
@@ -65,7 +65,7 @@ export type Decision =
   | { event: 'reschedule' | 'postpone'; runAt: number }
   | { event: 'bury'; failure: Failure }
 
-/** The fields of the job that decide, besides the policy. */
+/** The fields of the job that decide, in addition to the policy. */
 export type Budget = Pick<
   ClaimedJob,
   'attemptsLeft' | 'maxAttempts' | 'freeAttempts' | 'firstRunAt' | 'promotedAt' | 'expiresAt'

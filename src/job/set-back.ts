@@ -11,14 +11,14 @@ export interface StoredInstants {
 }
 
 /**
- * When a queued job is due after the clock was set back; null: as stored. Only an instant that was
- * provably written while the clock was ahead is changed:
+ * When a queued job is due after the clock was set back; null: the stored value stays. Only an
+ * instant that was provably written while the clock was ahead is changed:
  *
  * - a retry keeps its delay, counted from now: its last attempt ended in the future;
  * - a job that was due at its creation is due now;
  * - an instant more than a year ahead was computed from a delay: no client can ask for one.
  *
- * A job keeps a runAt within the next year that a client named.
+ * A runAt within the next year that a client named stays as it is.
  */
 export function runAtAfterSetBack(job: StoredInstants, now: number): number | null {
   const writtenAt = job.lastFinishedAt ?? job.createdAt

@@ -6,7 +6,7 @@ import type { EventName } from './lifecycle.ts'
 type Holder = Pick<Lease, 'fence' | 'leaseId'>
 
 /**
- * Who ended an attempt and how: as reported, or as stored with the attempt. Never shown to users.
+ * Who ended an attempt, and how, as reported or as stored with the attempt. Never shown to users.
  */
 export interface AttemptEnd extends Holder {
   event: EventName
@@ -14,7 +14,8 @@ export interface AttemptEnd extends Holder {
 }
 
 /**
- * The event that is written instead if another job has taken over the dedupe key; null: the same.
+ * The event that is written instead if another job has taken over the dedupe key; null: the event
+ * itself.
  */
 export function eventIfSuperseded(event: EventName): 'withdraw' | 'withdraw_lost' | null {
   switch (event) {
@@ -29,7 +30,7 @@ export function eventIfSuperseded(event: EventName): 'withdraw' | 'withdraw_lost
   }
 }
 
-/** A report of failure may have led to any of these, depending on the attempts left. */
+/** A report of failure may have led to any of these events, depending on the attempts left. */
 const AFTER_FAILED: ReadonlySet<EventName> = new Set(['reschedule', 'bury', 'withdraw'])
 
 /**
@@ -44,8 +45,8 @@ export function isRepeat(reported: AttemptEnd, stored: AttemptEnd): boolean {
 }
 
 /**
- * How a lease that no longer holds its job has ended, for the handler that works under it. If the
- * job was retried since, the lease is lost.
+ * How a lease that no longer holds its job has ended, as a message to the handler that works under
+ * it. If the job was retried since then, the lease is lost.
  *
  * @param last the last stored attempt
  */

@@ -22,7 +22,7 @@ const YEARS_AHEAD = 50
 /** The years are part of the cached object, so it is valid for one decade. */
 const DECADE = 10
 
-/** By line and decade. */
+/** Cached by line and decade. */
 const crons = new Map<string, Cron>()
 
 /**

@@ -8,9 +8,9 @@ export const MISSED_AFTER_MS = 60_000
 export interface DueTicks {
   /** The ticks that become jobs, earliest first. */
   ticks: number[]
-  /** The first tick was missed: its job, if there is one, stands for all missed ticks. */
+  /** The first tick was missed. Its job, if there is one, stands for all missed ticks. */
   isMissed: boolean
-  /** null: no tick is left. It may be due itself if `limit` cut the list. */
+  /** null: no tick is left. If `limit` cut the list, this tick may be due as well. */
   nextRunAt: number | null
 }
 
@@ -38,8 +38,8 @@ export function dueTicks(
 }
 
 /**
- * The next tick of a schedule after the clock was set back: the stored one may have been written
- * while the clock was ahead. No schedule waits for a later tick than the next one from now, and a
+ * The next tick of a schedule after the clock was set back: the stored tick may have been written
+ * while the clock was ahead. No schedule waits for a later tick than the first one from now, and a
  * stored null does not hide a tick that is still to come.
  */
 export function tickAfterSetBack(

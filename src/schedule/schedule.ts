@@ -9,7 +9,7 @@ export const OVERLAPS = ['allow', 'skip'] as const
 type Overlap = (typeof OVERLAPS)[number]
 
 export const MISFIRES = ['once', 'skip'] as const
-/** The rule for missed ticks. `once`: one job now for all of them; `skip`: none. */
+/** The rule for missed ticks. `once`: all of them together become one job now; `skip`: none. */
 export type Misfire = (typeof MISFIRES)[number]
 
 /** The fields that every job of the schedule gets. */
@@ -46,7 +46,7 @@ export function readSettings(text: string): ScheduleSettings {
   return JSON.parse(text) as ScheduleSettings
 }
 
-/** The fields of a schedule that make a job. */
+/** The fields of a schedule that its jobs are made from. */
 export interface JobSource {
   name: string
   endpoint: string
@@ -56,8 +56,8 @@ export interface JobSource {
 
 /**
  * The job of a tick. The tick is its origin key, so the store keeps one job however many processes
- * enqueue it. With overlap `skip` it also has a dedupe key: the write itself, not the read before
- * it, prevents that two jobs of the schedule are queued or running at once.
+ * enqueue it. With overlap `skip` it also has a dedupe key. Then the write itself, not an earlier
+ * read, prevents that two jobs of the schedule are queued or running at once.
  *
  * @param runAt the tick, or now for a missed tick: expiry and maxAge count from here
  */

@@ -35,7 +35,9 @@ export interface BatchSize {
 export interface BatchLimits {
   /** After this time a write has failed or is useless; default: STORE_DEADLINE_MS. */
   deadlineMs?: number
-  /** Fewer items than this make no write faster: the limit is lower only while writes fail. */
+  /**
+   * A write of fewer items than this takes no less time: the limit is lower only while writes fail.
+   */
   worth?: number
 }
 
@@ -66,8 +68,8 @@ export function createBatchSize(
     }
     // A write that was not full shows nothing about larger ones.
     if (count < limit) return
-    // Not far beyond what fits at this pace, but always by one: if writes take the same time
-    // whatever their size, larger ones cost nothing.
+    // The limit stays near what fits at this pace, but always grows by one: if writes take the same
+    // time whatever their size, larger ones cost nothing.
     const affordable = Math.floor((count * quickMs) / Math.max(1, tookMs))
     limit = Math.min(max, limit + step, Math.max(limit + 1, affordable))
   }

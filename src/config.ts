@@ -195,7 +195,7 @@ function wrongVariable(name: string, text: string | null, error: unknown): strin
   return `${name} is ${shown(name, text)}; expected ${(error as Error).message}.`
 }
 
-/** Never shows a secret, not even an invalid one, nor the password of a URL. */
+/** Never shows a secret, not even an invalid one, nor the password in a URL. */
 function shown(name: string, text: string | null): string {
   if (text === null) return 'not set'
   if (SECRET_VARIABLES.has(name)) return `set to ${text.length} characters (not shown)`
@@ -252,7 +252,7 @@ function plainText(text: string): string {
 
 function storeUrl(text: string): string {
   const path = /^sqlite:(.*)$/.exec(text)?.[1]?.trim()
-  // Other programs interpret these; here they would become the name of a file.
+  // Other programs interpret these characters; here they would become part of a file name.
   if (path !== undefined && /^(~|file:|:memory:)|[?#]/.test(path)) {
     throw new Error('the path of a file after sqlite:, without ~, ?, # and :memory:')
   }
@@ -268,7 +268,8 @@ function storeUrl(text: string): string {
 }
 
 /**
- * Normalized by the URL parser, because handlers get it in a header; without a slash at the end.
+ * Returns the URL as the URL parser writes it, because handlers get it in a header, and without a
+ * slash at the end.
  */
 function publicUrl(text: string): string {
   const url = /[?#]/.test(text) ? null : parseHttpUrl(text)
@@ -281,7 +282,7 @@ function publicUrl(text: string): string {
 /** Accepts an IPv6 address with brackets, as in a URL, and removes them. */
 function host(text: string): string {
   const bare = text.replace(/^\[(.*)\]$/, '$1')
-  // Without the zone of a link-local address.
+  // A link-local address may end with a zone, like %eth0. It is not part of the check.
   if (isHostName(bare.replace(/%[\w.-]+$/, '').toLowerCase())) return bare
   throw new Error('an address or a host name without a port, which PORT sets')
 }

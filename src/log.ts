@@ -36,7 +36,9 @@ const UNSAFE = /[\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]/gu
 
 type Destination = DestinationStream & { flush(done?: (error?: Error) => void): void }
 
-/** Not a stream of pino-pretty, which would wait without limit for a terminal that is stopped. */
+/**
+ * A stream of pino-pretty is not used: it would wait without limit for a terminal that is stopped.
+ */
 function prettyLines(): Destination {
   const destination = lines()
   const prettify = prettyFactory({
@@ -54,12 +56,13 @@ function prettyLines(): Destination {
 /** Await this before the process exits. It gives up after a second if the reader does not read. */
 export async function flushLog(log: Logger): Promise<void> {
   const flush = () => new Promise<void>((resolve) => log.flush(() => resolve()))
-  // The first ends with the write in progress, the second with the lines that came meanwhile.
+  // The first flush ends with the write in progress, the second one writes the lines that came
+  // meanwhile.
   const flushed = flush().then(flush)
   await Promise.race([flushed, sleep(FLUSH_DEADLINE_MS)])
 }
 
-/** Asynchronous: a write that waits for the reader would stop every delivery. */
+/** The destination is asynchronous: a write that waits for the reader would stop every delivery. */
 function lines(): Destination {
   const destination = pino.destination({
     dest: 1,
@@ -99,7 +102,8 @@ function flushSoon(destination: ReturnType<typeof pino.destination>): void {
   destination.on('drop', (line: string) => {
     waitingBytes -= Buffer.byteLength(line)
   })
-  // A flush during a write does nothing. The lines of meanwhile would wait for the next line.
+  // A flush during a write does nothing, so lines that came during the write would wait for the
+  // next line.
   destination.on('drain', () => {
     if (waitingBytes > 0) arm()
   })

@@ -20,7 +20,7 @@ export interface LoopParts {
 export class PollLoop {
   readonly #parts: LoopParts
   #isStopping = false
-  /** wake() was called during a turn: what that turn has read may be out of date. */
+  /** wake() was called during a turn: the data that the turn has read may be out of date. */
   #skipsRest = false
   #wake: (() => void) | null = null
   #endRest: (() => void) | null = null

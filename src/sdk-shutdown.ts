@@ -28,7 +28,7 @@ export function deferSdkShutdown(): (signal: NodeJS.Signals | undefined) => Prom
       await flushSpans()
       await Promise.all(handlers.map((handler) => handler(signal as NodeJS.Signals)))
     }
-    // Ignored: a failure here belongs to the SDK, which reports it itself.
+    // A failure here is ignored: it belongs to the SDK, which reports it.
     await Promise.race([ended().catch(() => {}), sleep(DEADLINE_MS, undefined, { ref: false })])
   }
 }

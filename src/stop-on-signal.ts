@@ -21,13 +21,13 @@ export interface StopParts {
   withinMs: number
   /** Called once; `err` is what the process crashed with. */
   stop(cause: { err?: unknown; signal?: NodeJS.Signals | undefined }): Promise<void>
-  /** Logged when the time is over before `stop` has ended: what was not done. */
+  /** Describes the work that was not done; logged if the time is over before `stop` has ended. */
   unfinished(): object
 }
 
 /**
- * The exit code is 0, or 1 after a crash and when the time was over before `stop` has ended.
- * To be called once, after an OpenTelemetry SDK has installed its handlers.
+ * The exit code is 0, or 1 after a crash or if the time was over before `stop` had ended.
+ * Must be called once, after an OpenTelemetry SDK has installed its handlers.
  */
 export function stopOnSignal({ log, withinMs, stop, unfinished }: StopParts): void {
   const endSdk = deferSdkShutdown()

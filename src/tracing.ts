@@ -120,7 +120,9 @@ export async function traceClaim<T>(
 }
 
 export interface AttemptSpan {
-  /** The trace context of the delivery: of this span, or of the job if there are no spans. */
+  /**
+   * The trace context of the delivery: that of this span, or that of the job if there are no spans.
+   */
   trace: TraceContext | null
   /** The request is over. The time to store its outcome is not part of the span. */
   requestEnded(): void
@@ -175,7 +177,7 @@ export function hideQuery(url: string): void {
   const span = trace.getSpan(context.active())
   const query = url.slice(url.indexOf('?') + 1)
   if (span === undefined || query === url || query === '') return
-  // A property of the SDK: the API alone cannot read a span.
+  // `attributes` is a property of the SDK's spans: the API alone cannot read a span.
   const { attributes = {} } = span as { attributes?: Attributes }
   span.setAttribute('url.query', HIDDEN)
   for (const [name, value] of Object.entries(attributes)) {
@@ -191,18 +193,21 @@ const HIDDEN = 'REDACTED'
 export async function flushSpans(): Promise<void> {
   const provider = trace.getTracerProvider()
   const inUse = provider instanceof ProxyTracerProvider ? provider.getDelegate() : provider
-  // A method of the SDK.
+  // forceFlush is a method of the SDK; the API does not have it.
   await (inUse as { forceFlush?: () => Promise<void> }).forceFlush?.()
 }
 
-/** null: no SDK is loaded. Not cached: an SDK may be registered after this module was loaded. */
+/**
+ * Returns null if no SDK is loaded. Not cached: an SDK may be registered after this module was
+ * loaded.
+ */
 function tracerInUse(): Tracer | null {
   const provider = trace.getTracerProvider()
   if (!(provider instanceof ProxyTracerProvider)) return provider.getTracer('posthorn', VERSION)
   return provider.getDelegateTracer('posthorn', VERSION) ?? null
 }
 
-/** opentelemetry.io/docs/specs/semconv/messaging/messaging-spans */
+/** Attributes as in opentelemetry.io/docs/specs/semconv/messaging/messaging-spans. */
 function messaging(operation: string, type: string, endpoint: string | null): Attributes {
   return {
     'messaging.system': 'posthorn',
@@ -212,7 +217,7 @@ function messaging(operation: string, type: string, endpoint: string | null): At
   }
 }
 
-/** opentelemetry.io/docs/specs/semconv/http/http-spans */
+/** Attributes as in opentelemetry.io/docs/specs/semconv/http/http-spans. */
 function serverAt(url: string | null): Attributes {
   if (url === null) return {}
   const { protocol, hostname, port } = new URL(url)
@@ -221,8 +226,8 @@ function serverAt(url: string | null): Attributes {
 }
 
 /**
- * The parent of a span: the span of an instrumented HTTP server, which is a child of the caller's
- * already; otherwise the caller's.
+ * Returns the parent of a span. An instrumented HTTP server has a span that is a child of the
+ * caller's span already; otherwise the caller's span is the parent.
  */
 function parentInUse(caller: TraceContext | null): { parent: Context; isLocal: boolean } {
   const active = context.active()
@@ -242,8 +247,8 @@ function contextOf(remote: TraceContext | null): Context {
 }
 
 /**
- * Runs the work with the span active. An error is recorded and thrown again, except that a 4xx is
- * not recorded: it is a fault of the caller and no error of a server.
+ * Runs the work with the span active. An error is recorded in the span and thrown again. A 4xx is
+ * not recorded: it is a mistake of the caller, not an error of the server.
  */
 async function inside<T>(span: Span, parent: Context, work: () => Promise<T>): Promise<T> {
   try {
@@ -266,7 +271,7 @@ function noteError(span: Span, error: Error): void {
 
 /**
  * The trace context to pass on from a span whose parent is `before`. Without an SDK a span has no
- * id of its own, or repeats that of its parent: then `before` is passed on byte for byte.
+ * id, or repeats the id of its parent. Then `before` is passed on byte for byte.
  */
 function traceAfter(span: Span, before: TraceContext | null): TraceContext | null {
   const own = span.spanContext()

@@ -19,10 +19,12 @@ import {
 export type Verdict = { allowed: true } | { allowed: false; reason: string }
 
 export interface AddressPolicy {
-  /** At registration: checks scheme, userinfo, port, names and addresses in every spelling. */
+  /**
+   * Called at registration: checks scheme, userinfo, port, names and addresses in every spelling.
+   */
   checkUrl(url: string): Verdict
   /**
-   * At connect time: checks exactly the address that is dialled.
+   * Called when a connection is opened: checks exactly the address that is dialled.
    *
    * @param hostname the name that resolved to this address
    */
@@ -30,7 +32,7 @@ export interface AddressPolicy {
 }
 
 export interface PolicySettings {
-  /** CIDRs or host:port. */
+  /** Each is a CIDR or `host:port`. */
   allowedTargets: readonly string[]
   /** Local mode: allows 127.0.0.0/8, ::1 and the names of this host. */
   allowLoopback: boolean
@@ -41,7 +43,7 @@ type Range = [Address, number]
 
 interface Opened {
   ranges: Range[]
-  /** `host:port`, the host in canonical form. */
+  /** `host:port`, with the host in canonical form. */
   targets: Set<string>
 }
 
@@ -66,8 +68,8 @@ export function createAddressPolicy(settings: PolicySettings): AddressPolicy {
     const inner = embeddedIpv4(address)
     const isOpened = (one: Address) => opened.ranges.some((range) => contains(range, one))
     if (isOpened(address) || (inner !== null && isOpened(inner))) return ALLOWED
-    // Checks the outer address only: one that embeds a loopback address leads to a gateway, not to
-    // this machine.
+    // Only the outer address is checked: an address that embeds a loopback address leads to a
+    // gateway, not to this machine.
     if (loopback.some((range) => contains(range, address))) return ALLOWED
     const found = REFUSED.find(({ range }) => contains(range, inner ?? address))
     return found === undefined ? ALLOWED : refusedAddress(address, name, found)
@@ -125,7 +127,7 @@ function embeddedIpv4(address: Address): ipaddr.IPv4 | null {
 
 /**
  * All IPv4 addresses that an address may embed. The operator of a local NAT64 chooses its prefix,
- * so the IPv4 address is read at every place where it can be.
+ * so the IPv4 address may be in one of several places, and each of them is read.
  */
 function ipv4Within(address: Address): ipaddr.IPv4[] {
   if (contains(LOCAL_NAT64, address)) {
@@ -135,7 +137,7 @@ function ipv4Within(address: Address): ipaddr.IPv4[] {
   return inner === null ? [] : [inner]
 }
 
-/** :: and ::1 are not IPv4-compatible addresses. */
+/** Whether this is :: or ::1, which are not IPv4-compatible addresses. */
 function isPlain(address: Address): boolean {
   return UNEMBEDDED.has(address.toString())
 }
@@ -169,7 +171,9 @@ function parseAddress(text: string): Address | null {
   return ipaddr.isValid(plain) ? ipaddr.process(plain) : null
 }
 
-/** Lower case, without brackets and trailing dots: `LOCALHOST.` is localhost. */
+/**
+ * Returns the host in lower case, without brackets and trailing dots: `LOCALHOST.` is localhost.
+ */
 function canonicalHost(host: string): string {
   const bare = host.replace(/^\[(.*)\]$/, '$1').replace(/\.+$/, '')
   return bare.toLowerCase()
@@ -190,7 +194,7 @@ function isLocalhostName(host: string): boolean {
 function parseTargets(texts: readonly string[]): Opened {
   const opened: Opened = { ranges: [], targets: new Set() }
   for (const text of texts) {
-    // Only full spellings: ipaddr.js reads 10.1/8 as 10.0.0.1/8, which nobody intends.
+    // Only full spellings are accepted: ipaddr.js reads 10.1/8 as 10.0.0.1/8, which nobody intends.
     const [base = '', bits = ''] = text.split('/')
     const isSpelledOut = isIP(base) !== 0 && !base.includes('%') && /^(0|[1-9]\d*)$/.test(bits)
     if (isSpelledOut && ipaddr.isValidCIDR(text) && !isMapped(base)) {
@@ -203,7 +207,10 @@ function parseTargets(texts: readonly string[]): Opened {
   return opened
 }
 
-/** An IPv4-mapped range like ::ffff:10.0.0.0 matches no address, because all compare as IPv4. */
+/**
+ * Whether this is an IPv4-mapped range like ::ffff:10.0.0.0. It would match no address, because an
+ * IPv4-mapped address is compared as IPv4.
+ */
 function isMapped(base: string): boolean {
   const address = ipaddr.parse(base)
   return address instanceof ipaddr.IPv6 && address.isIPv4MappedAddress()

@@ -2,8 +2,9 @@
 // only; address-policy.ts has the rules.
 
 /**
- * IPv4 ranges that are not global unicast (IANA special-purpose registry, RFC 6890). The first
- * range that contains an address names it in the refusal, so the most specific name comes first.
+ * IPv4 ranges that are not global unicast (IANA special-purpose registry, RFC 6890). A refusal
+ * names the first range that contains the address, so a smaller range comes before the one around
+ * it.
  */
 export const REFUSED_IPV4: readonly (readonly [name: string, cidr: string])[] = [
   ['an unspecified', '0.0.0.0/8'],
@@ -40,7 +41,7 @@ export const REFUSED_IPV6: readonly (readonly [name: string, cidr: string])[] = 
   ['a link-local', 'fe80::/10'],
   ['a site-local', 'fec0::/10'],
   ['a multicast', 'ff00::/8'],
-  // Only 2000::/3 is assigned as global unicast; these are the other seven eighths.
+  // Only 2000::/3 is assigned as global unicast. These are the other seven eighths.
   ['a reserved', '::/3'],
   ['a reserved', '4000::/2'],
   ['a reserved', '8000::/1'],
@@ -67,7 +68,7 @@ export const LOCAL_NAT64_PLACES: readonly (readonly number[])[] = [
 
 export const LOOPBACK_RANGES = ['127.0.0.0/8', '::1/128'] as const
 
-/** Where clouds give credentials to any process inside them. Some are public addresses. */
+/** Addresses where clouds give credentials to any process inside them. Some of these are public. */
 export const METADATA_ADDRESSES = [
   '169.254.169.254',
   '169.254.170.2',

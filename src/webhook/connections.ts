@@ -1,4 +1,4 @@
-// The connections to endpoints: one for each attempt in flight, kept briefly for the next one.
+// The connections to endpoints: one for each attempt in flight, kept briefly for the next attempt.
 // undici's Pool is not used: it queues requests, scans its connections, and cannot end a request
 // that still waits for its connection. A Client for each attempt can be destroyed at any time.
 import type { Socket } from 'node:net'
@@ -13,9 +13,9 @@ export interface Connection {
   target: Target
   /** null: not connected yet. */
   socket: Socket | null
-  /** Of the socket. */
+  /** The filter of the socket. */
   interim: InterimFilter | null
-  /** Ends the connection, or gives up connecting. */
+  /** Ends the connection, or stops opening it. */
   disconnect: () => void
   /** The policy that allowed the connection. */
   policy: AddressPolicy | null
@@ -53,7 +53,8 @@ export function createConnections(
 
   function take(origin: string): Connection {
     let connection = idle.take(origin)
-    // A connection from before the policy changed must not be used if it is not allowed any more.
+    // The policy may have changed since the connection was opened. If it no longer allows the
+    // address, the connection is not used.
     while (connection !== undefined && !isStillAllowed(connection, policy())) {
       destroy(connection)
       connection = idle.take(origin)
@@ -63,8 +64,8 @@ export function createConnections(
 
   function openNew(origin: string): Connection {
     const connection = newConnection(origin, dial, policy)
-    // The server closed the idle connection, or its idle time ended. On its next use the client
-    // would open a new connection by itself.
+    // The server closed the idle connection, or its idle time ended. Without this the client would
+    // open a new connection by itself on its next use.
     connection.client.on('disconnect', () => {
       if (idle.remove(connection)) destroy(connection)
     })
@@ -104,7 +105,8 @@ function newConnection(origin: string, dial: Dial, policy: () => AddressPolicy):
   const client = new Client(origin, {
     pipelining: 1,
     allowH2: false,
-    // The total deadline of the attempt applies; undici starts these timers for each part.
+    // undici would start these timers for each part of a response. The deadline of the whole
+    // attempt applies instead.
     headersTimeout: 0,
     bodyTimeout: 0,
     keepAliveTimeout: IDLE_MS,
@@ -143,7 +145,7 @@ function isStillAllowed(connection: Connection, policy: AddressPolicy): boolean 
 }
 
 interface IdleConnections {
-  /** The connection used last: the server is the least likely to have closed it. */
+  /** Takes the connection that was used last: the server is the least likely to have closed it. */
   take(origin: string): Connection | undefined
   add(connection: Connection): void
   /** Returns whether the connection was idle. */

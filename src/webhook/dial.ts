@@ -15,7 +15,7 @@ import type { AddressPolicy } from './address-policy.ts'
 import { AddressRefused, HandshakeFailed } from './outcome.ts'
 
 export interface Target {
-  /** As in a URL, IPv6 without brackets. */
+  /** As in a URL, but an IPv6 address has no brackets. */
   hostname: string
   port: number
   isTls: boolean
@@ -24,21 +24,24 @@ export interface Target {
 type Dialled = (...result: [error: Error, socket: null] | [error: null, socket: Socket]) => void
 
 /**
- * Starts to connect and returns a function that gives up. `done` is called once, when the
- * connection is open (TLS: and verified) or has failed, and never after giving up.
+ * Starts to connect and returns a function that stops it. `done` is called once, when the
+ * connection is open (with TLS: and verified) or has failed. It is not called after a stop.
  */
 export type Dial = (target: Target, done: Dialled) => () => void
 
 /**
- * RFC 8305: with several addresses, the next try begins when one fails, or this long after it
- * began. Earlier tries continue, so that a server far away is reached as well; Node itself would
- * give up each address after this time.
+ * RFC 8305: with several addresses, the next try begins when a try fails, or this long after it
+ * began. Earlier tries continue, so that a server far away is reached as well. Node itself would
+ * stop the try of each address after this time.
  */
 const NEXT_ADDRESS_MS = 250
 /** Limit of addresses of one name that are tried. */
 const MAX_ADDRESSES = 8
 
-/** A handler may work silently for minutes. This keeps the connection alive in a NAT on the way. */
+/**
+ * A handler may work silently for minutes. These probes keep a NAT on the way from dropping the
+ * connection.
+ */
 const TCP_KEEP_ALIVE_MS = 60_000
 
 /** Limit of TLS sessions kept for a shorter handshake, the last one of each target. */
@@ -137,7 +140,10 @@ export function secureContextWith(extraCaCerts: string): SecureContext {
   return createSecureContext({ ca: [...getCACertificates('default'), ...certificates] })
 }
 
-/** Also matches kinds of certificates that are not read here, so that none is ignored silently. */
+/**
+ * This pattern also matches kinds of certificates that are not read here, so that none is ignored
+ * silently.
+ */
 const PEM_BEGIN = /-----BEGIN [A-Z0-9 ]*CERTIFICATE-----/g
 const PEM_CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g
 
@@ -149,7 +155,7 @@ function isCertificate(pem: string): boolean {
   }
 }
 
-/** Connects to the address that accepts first, and gives up the others. */
+/** Tries the addresses in turn, keeps the connection that opens first, and destroys the others. */
 function race(addresses: LookupAddress[], port: number, done: Dialled): () => void {
   const sockets = new Set<Socket>()
   const errors: Error[] = []
@@ -168,7 +174,8 @@ function race(addresses: LookupAddress[], port: number, done: Dialled): () => vo
       done(null, socket)
     })
     socket.on('error', (error) => {
-      // Not for a socket that is connected or given up: its errors are handled elsewhere.
+      // A socket that is connected or was destroyed is not in the set: its errors are handled
+      // elsewhere.
       if (sockets.delete(socket)) fail(error)
     })
     if (triedCount < addresses.length) timer = setTimeout(begin, NEXT_ADDRESS_MS)
@@ -191,7 +198,10 @@ function race(addresses: LookupAddress[], port: number, done: Dialled): () => vo
   return stop
 }
 
-/** Prefers errors of the server. That this machine has no route, as without IPv6, says less. */
+/**
+ * Prefers errors of the server. An error about this machine, such as a missing IPv6 route, says
+ * less.
+ */
 function mostSpecific(errors: Error[]): Error {
   const found = errors.find((error) => !NO_ROUTE.has((error as NodeJS.ErrnoException).code ?? ''))
   return found ?? (errors[0] as Error)
@@ -208,7 +218,8 @@ function awaitHandshake(socket: TLSSocket, done: Dialled): void {
   })
   socket.on('error', (error) => {
     // With TLS 1.3 a server that requires a client certificate reports it only after the handshake.
-    // This alert does not end the socket, so it is ended here: a later error would say less.
+    // Its alert does not end the socket, so the socket is destroyed here: a later error would say
+    // less.
     if (isDone && socket.readableLength === 0) socket.destroy(error)
     if (isDone) return
     isDone = true
@@ -227,11 +238,11 @@ function tlsOptions(
   session: Buffer | undefined,
 ) {
   return {
-    // The name that the certificate must match. It is not dialled, because `socket` is given.
+    // The certificate must match this name. The name is not dialled, because `socket` is given.
     host: hostname,
     ALPNProtocols: ['http/1.1'],
     rejectUnauthorized: true,
-    // RFC 6066: the name without its trailing dot, and no server name for an address.
+    // RFC 6066 requires the name without its trailing dot, and no server name for an address.
     ...(isIP(hostname) === 0 ? { servername: hostname.replace(/\.$/, '') } : {}),
     ...(secureContext === undefined ? {} : { secureContext }),
     ...(session === undefined ? {} : { session }),
@@ -269,7 +280,10 @@ function checkedAddresses(
   else queueMicrotask(() => take(null, [{ address: hostname, family }]))
 }
 
-/** Alternates the address families (RFC 8305): if one has no route, the other is tried second. */
+/**
+ * Alternates between IPv4 and IPv6 (RFC 8305): if one of them has no route, the other is tried
+ * second.
+ */
 function alternating(addresses: LookupAddress[]): LookupAddress[] {
   const [first] = addresses
   const own = addresses.filter(({ family }) => family === first?.family)

@@ -8,7 +8,9 @@ export interface InterimFilter {
   expectResponse(): void
 }
 
-/** The status line up to the code. # matches any byte; the code is compared separately. */
+/**
+ * The status line up to the code. # matches any byte; the last two digits are compared separately.
+ */
 const BEGINNING = Buffer.from('HTTP/1.1 1##')
 const ANY = 0x23
 const CR = 0x0d
@@ -28,7 +30,10 @@ type Place =
 /** Reads each byte once and keeps none, so the chunks may be split anywhere. */
 export function filterInterimResponses(socket: Socket): InterimFilter {
   let place: Place = 'final'
-  /** Of the status line, or of the present line of an interim response; without line ends. */
+  /**
+   * Length of the current line, without line ends: the status line, or a line of an interim
+   * response.
+   */
   let length = 0
   let isHundred = false
 

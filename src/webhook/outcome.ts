@@ -1,5 +1,5 @@
-// What a response, or the lack of one, means for the attempt. Pure. docs/outcomes.md explains the
-// outcomes to users.
+// Decides what a response, or the lack of one, means for the attempt. Pure. docs/outcomes.md
+// explains the outcomes to users.
 import type { StatusChoices } from '../endpoint/endpoint.ts'
 import type { Outcome } from '../job/job.ts'
 import { MAX_RETRY_AFTER_MS } from '../job/retry-policy.ts'
@@ -10,7 +10,7 @@ export interface ResponseMeaning {
   retryAfterMs: number | null
   /** One sentence for people. */
   message: string
-  /** 410: the endpoint accepts no more requests. */
+  /** The status is 410: the endpoint accepts no more requests. */
   isGone: boolean
 }
 
@@ -89,7 +89,7 @@ export function outcomeOfResponse(
   return { ...plain, outcome: isThrottled ? 'throttled' : 'http_error', retryAfterMs }
 }
 
-/** Names the target of a redirect: often this is the URL that should be registered. */
+/** Names the target of a redirect, which is often the URL that should be registered. */
 function redirectOf(status: number, { location }: ResponseHeaders): string {
   const target = first(location)
   if (status < 300 || status >= 400 || target === undefined) return ''
@@ -171,7 +171,7 @@ function connectMessage(errorCode: string): string {
   return `${CONNECT_MESSAGES[errorCode] ?? 'the connection failed'} (${errorCode})`
 }
 
-/** What the parser objects to, by the words of its message. The first match applies. */
+/** What the parser objects to, found by words of its message. The first match applies. */
 const PARSER_OBJECTIONS: readonly (readonly [words: RegExp, detail: string])[] = [
   [/content-length|transfer-encoding/i, 'its length is declared twice or incorrectly'],
   [/header/i, 'it has a malformed header'],
@@ -219,7 +219,7 @@ function tlsMessage(errorCode: string, error: Error): string {
   return `no TLS connection could be made: ${known}`
 }
 
-/** Shows the names in the certificate, which are what the reader has to compare. */
+/** Shows the names in the certificate, so that a reader can compare them with the URL. */
 function otherNames(errorCode: string, cause: unknown): string | null {
   if (errorCode !== 'ERR_TLS_CERT_ALTNAME_INVALID') return null
   const { host, cert } = cause as { host?: string; cert?: { subjectaltname?: string } }

@@ -10,7 +10,9 @@ export interface WebhookRequest {
   /** Alternating names and values. Names are in lower case, each once. */
   headers: string[]
   body: Uint8Array
-  /** What single statuses mean at this endpoint; absent: as usual. */
+  /**
+   * The meanings of statuses at this endpoint that differ from the default; absent: none differ.
+   */
   statuses?: StatusChoices
 }
 
@@ -26,11 +28,14 @@ export interface RequestParts {
     | 'scheduleName'
     | 'hops'
   >
-  /** Of the job. */
+  /** The headers of the job. */
   headers: Record<string, string>
   endpoint: Pick<Endpoint, 'name' | 'secrets' | 'headers' | 'statuses'>
   url: string
-  /** Where an async handler reports: base URL of the API and token of the attempt. null: sync. */
+  /**
+   * Where an async handler reports: base URL of the API and token of the attempt. null: the handler
+   * is not async.
+   */
   completion: { baseUrl: string; token: string } | null
   trace: TraceContext | null
   /** Epoch milliseconds by the store's clock. */
@@ -124,10 +129,10 @@ function addCompletion(
 }
 
 /**
- * Adds the headers of the job, then of the endpoint, then of the trace; a later one replaces an
- * earlier one of the same name. The client that enqueues a job is not trusted to replace the
- * credentials of the endpoint. The endpoint can change after the enqueue, so the precedence is
- * decided here. Which names are allowed at all was checked at the enqueue.
+ * Adds the headers of the job, then those of the endpoint, then those of the trace. A later header
+ * replaces an earlier one of the same name: the client that enqueues a job is not trusted to
+ * replace the credentials of the endpoint. This is decided here, because the endpoint can change
+ * after the enqueue. The enqueue checked which names are allowed at all.
  */
 function addCallersHeaders(
   headers: string[],

@@ -1,11 +1,12 @@
-// What is kept of the body of a response: a limited number of bytes, as text and as the result.
+// Decides what is kept of the body of a response: a limited number of bytes, as text and as the
+// result.
 import { isUtf8 } from 'node:buffer'
 import { brotliDecompressSync, constants, gunzipSync, inflateSync } from 'node:zlib'
 import { isTooDeep } from '../job/json-depth.ts'
 
 /** Beyond this limit the connection is closed: a response may be endless. */
 export const MAX_RESPONSE_BYTES = 64 * 1_024
-/** How much of its response an attempt shows. */
+/** How many bytes of its response body an attempt shows. */
 export const MAX_SHOWN_BYTES = 4 * 1_024
 
 /** The first `length` bytes of `bytes` have arrived; the rest is unused. */
@@ -32,7 +33,8 @@ export function withChunk(body: ResponseBody | null, chunk: Buffer): ResponseBod
   if (body === null) return { bytes: chunk, length: chunk.length }
   if (isTooLong(body)) return body
   const length = body.length + chunk.length
-  // One buffer that doubles: a body that arrives byte by byte must not cost an object for each one.
+  // One buffer doubles as needed: a body that arrives byte by byte must not cost an object for each
+  // one.
   const bytes = length <= body.bytes.length ? body.bytes : grown(body, length)
   chunk.copy(bytes, body.length)
   return { bytes, length }
@@ -46,7 +48,8 @@ export function isTooLong(body: ResponseBody): boolean {
 export function shownText(body: ResponseBody | null): string | null {
   if (body === null || body.length === 0) return null
   if (body.length <= MAX_SHOWN_BYTES) return body.bytes.toString('utf8', 0, body.length)
-  // Decoded as a stream: a character that is cut in two at the end is omitted, not replaced.
+  // The bytes are decoded as a stream: a character that is cut in two at the end is omitted, not
+  // replaced.
   const decoder = new TextDecoder('utf-8', { ignoreBOM: true })
   return decoder.decode(body.bytes.subarray(0, MAX_SHOWN_BYTES), { stream: true })
 }
@@ -91,7 +94,7 @@ export function decoded(body: ResponseBody | null, encoding: string | undefined)
 /** @param isWhole false: the stream may lack its end; returns as much as can be decompressed */
 type Inflate = (bytes: Buffer, isWhole: boolean) => Buffer
 
-/** A decompression bomb is not decompressed beyond what is kept. */
+/** Stops a decompression bomb: nothing is decompressed beyond the bytes that are kept. */
 const WHOLE = { maxOutputLength: MAX_RESPONSE_BYTES }
 const CUT_ZLIB = { ...WHOLE, finishFlush: constants.Z_SYNC_FLUSH }
 const CUT_BROTLI = { ...WHOLE, finishFlush: constants.BROTLI_OPERATION_FLUSH }
@@ -114,10 +117,10 @@ function inflated(bytes: Buffer, inflate: Inflate): { bytes: Buffer; isCut: bool
       return { bytes: inflate(bytes.subarray(0, length), !isCut), isCut }
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
-      // zlib discards its output when it exceeds the limit. The next round reads half of the input,
-      // which has less output.
+      // zlib discards its output when it exceeds the limit. The next iteration reads half of the
+      // input, which gives less output.
       if (code === 'ERR_BUFFER_TOO_LARGE') length = Math.floor(length / 2)
-      // The stream has no end. The next round reads the part that arrived.
+      // The compressed stream has no end. The next iteration reads the part that arrived.
       else if (code !== 'Z_BUF_ERROR' || isCut) return null
       isCut = true
     }
@@ -141,7 +144,10 @@ function grown(body: ResponseBody, length: number): Buffer {
   return bytes
 }
 
-/** How any JSON text begins. It recognizes a body like "ok" without an error, which costs 25 µs. */
+/**
+ * How any JSON text begins. A body like "ok" is recognized without an error of JSON.parse, which
+ * costs 25 µs.
+ */
 const JSON_START = /^[ \t\r\n]*[[{"\-0-9tfn]/
 
 function isJson(text: string): boolean {

@@ -1,5 +1,5 @@
 // Sends one attempt over HTTP and returns how it ended. A failing endpoint is an outcome, never an
-// error. What a response means is decided in outcome.ts.
+// error. outcome.ts decides what a response means.
 import type { Socket } from 'node:net'
 import type { Dispatcher } from 'undici'
 import type { StatusChoices } from '../endpoint/endpoint.ts'
@@ -39,7 +39,10 @@ export interface AttemptEnd {
   message: string
   /** The first 4 KiB as text, invalid UTF-8 replaced. */
   responseBody: string | null
-  /** Of a succeeded attempt: JSON text exactly as the endpoint sent it, else `{"text": …}`. */
+  /**
+   * The result of a succeeded attempt: JSON text exactly as the endpoint sent it, else `{"text":
+   * …}`.
+   */
   result: string | null
   /** The result was cut off or is longer than 64 KiB, and is not kept. */
   resultTruncated: boolean
@@ -51,7 +54,7 @@ export interface AttemptEnd {
   isSent: boolean
   /** A reused connection closed without a response, and the request was sent again on a new one. */
   isResent: boolean
-  /** By the monotonic clock. */
+  /** Measured with the monotonic clock. */
   durationMs: number
 }
 
@@ -118,16 +121,17 @@ export function createSender(parts: SenderParts): Sender {
 }
 
 /**
- * Limit of interim responses (1xx). They are usually few and small; an endpoint that sent them
+ * Limit of interim responses (1xx). They are usually few and small. An endpoint that sent them
  * without end kept the whole process busy, and other attempts took a second. One read may contain
  * the final response too, so the limit is twice the 64 KiB that a socket reads at most.
  */
 const MAX_INTERIM_BYTES = 128 * 1_024
 
 /**
- * A server that closes an idle connection does so before it reads the request, and the worker
- * notices at once. A connection that closes later has another cause. Later the timestamp of the
- * signature could also be too old to be accepted (Standard Webhooks: five minutes).
+ * How long after the start of an attempt its request may be sent again. A server that closes an
+ * idle connection does so before it reads the request, and the worker notices at once. A connection
+ * that closes later has another cause. By then the timestamp of the signature could also be too old
+ * (Standard Webhooks: five minutes).
  */
 const RESEND_WITHIN_MS = 60_000
 
@@ -141,7 +145,7 @@ const ABORT_MESSAGES: Record<AbortOutcome, string> = {
 
 interface SplitUrl {
   origin: string
-  /** With the query. */
+  /** The path with the query. */
   path: string
 }
 
@@ -171,7 +175,7 @@ interface Shared {
   now: () => number
 }
 
-/** One attempt. It ends once, by what comes first: response, error, deadline or abort. */
+/** One attempt. It ends once: by a response, an error, the deadline or an abort. */
 class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   readonly ended: Promise<AttemptEnd>
   readonly #shared: Shared
@@ -189,7 +193,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   #isSent = false
   #isResent = false
   #hasResponseBegun = false
-  /** How many bytes the socket had read before this request. */
+  /** How many bytes had arrived on the socket before this request. */
   #bytesReadBefore = 0
   #statusCode: number | null = null
   #meaning: ResponseMeaning | null = null
@@ -230,7 +234,10 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     connection.client.dispatch({ path, method: 'POST', headers, body, blocking: false }, this)
   }
 
-  /** RFC 9110, section 9.2.2: the server may have closed an idle connection before the request. */
+  /**
+   * Whether the request may be sent again. RFC 9110, section 9.2.2: the server may have closed an
+   * idle connection before the request.
+   */
   #mayResend(errorCode: string): boolean {
     return (
       this.#isOnKeptSocket &&
@@ -299,7 +306,8 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
       this.#endWithoutResponse('protocol_error', 'INVALID_STATUS', invalidStatus(statusCode))
       return
     }
-    // undici knows a switch only by its headers, and stops at an assertion without them.
+    // undici recognizes a switch of protocols by its headers only. Without them it stops at an
+    // assertion.
     if (statusCode === 101) {
       this.#endWithoutResponse('protocol_error', 'INVALID_STATUS', SWITCHES_PROTOCOL)
       return
@@ -314,7 +322,7 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
     this.#meaning = outcomeOfResponse(statusCode, headers, this.#shared.now(), this.#statuses)
   }
 
-  /** Interim responses are ignored, and however many come, the deadline applies. */
+  /** Ends the attempt if there are too many interim responses. They do not extend the deadline. */
   #limitInterim(): void {
     if (this.#bytesRead() - this.#bytesReadBefore <= MAX_INTERIM_BYTES) return
     this.#endWithoutResponse(
@@ -397,7 +405,10 @@ class AttemptInFlight implements Sending, Dispatcher.DispatchHandler {
   }
 }
 
-/** Timers run before sockets: a response that arrived while this thread was busy is read first. */
+/**
+ * Passes the deadline after a turn: timers run before sockets, so a response that arrived while
+ * this thread was busy is read first.
+ */
 function passDeadline(attempt: AttemptInFlight): void {
   setImmediate(passDeadlineNow, attempt)
 }

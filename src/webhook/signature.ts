@@ -35,7 +35,8 @@ function readyKey(secret: string): KeyObject {
   if (ready !== undefined) return ready
   const bytes = secretKey(secret)
   if (bytes === null) throw new Error('a signing secret is not whsec_ + base64 of 24–64 bytes')
-  // Clearing is simpler than counting uses, and creates each key again at most once in a thousand.
+  // Clearing the cache is simpler than counting uses, and creates each key again at most once in a
+  // thousand.
   if (readyKeys.size >= MAX_READY_KEYS) readyKeys.clear()
   const key = createSecretKey(bytes)
   readyKeys.set(secret, key)

@@ -1,8 +1,7 @@
 // Turns the documents of an outbox into jobs. Two relays may run at once: each holds the documents
 // that it takes.
-//
 // A relay first stores the jobs, each under the origin key of its document, then removes the
-// documents. If it dies between the two, the next relay finds that the jobs exist already.
+// documents. If it dies between these steps, the next relay finds that the jobs exist already.
 import type { Logger } from 'pino'
 import { createBatchSize } from '../batch-size.ts'
 import { AppError } from '../errors.ts'
@@ -18,7 +17,7 @@ import type { EnqueueResult, Store } from '../store/store.ts'
 
 /** Limit of documents taken and moved together; a slow store gets fewer. */
 const MAX_TAKEN = 100
-/** Half of the hold: a write that was sent in time may take the other half. */
+/** Half of the hold. A write that is sent within this time may take the other half. */
 const SURE_OF_HOLD_MS = OUTBOX_HOLD_MS / 2
 const BACK_OFF = { firstMs: 100, maxMs: 2_000 }
 
@@ -48,8 +47,8 @@ interface ParsedDocuments {
 interface HeldDocuments {
   taken: TakenDocument[]
   /**
-   * Monotonic. A relay that was stopped or slow for longer may no longer hold the documents, and
-   * another relay may have taken them.
+   * By the monotonic clock. A relay that was stopped or slow until after this time may no longer
+   * hold the documents: another relay may have taken them.
    */
   sureUntilMs: number
 }
@@ -95,7 +94,7 @@ export class OutboxRelay {
       this.#held = { taken, sureUntilMs }
     }
     const { taken, sureUntilMs } = this.#held
-    // Fewer at a time after a failure.
+    // After a failure fewer documents are moved at a time.
     const some = taken.slice(0, this.#size.limit)
     if (some.length === 0) return 0
     const parsed = await this.#parse(some)

@@ -1,5 +1,5 @@
-// Ends attempts whose handler accepted the job and did not report in time. The retry policy decides
-// whether the job is retried or dead.
+// Ends attempts whose handler accepted the job but did not report its end in time. The retry policy
+// decides whether the job is retried or dead.
 import type { Endpoint } from '../endpoint/endpoint.ts'
 import { DEFAULT_RETRY, decide, effectivePolicy } from '../job/retry-policy.ts'
 import type { OverdueEnd, OverdueJob, Store } from '../store/store.ts'

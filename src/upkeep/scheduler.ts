@@ -1,9 +1,9 @@
 // Enqueues the jobs of schedules whose tick has come. Two schedulers may run at once.
 //
 // A scheduler first stores the jobs, each under the unique key of its tick, then advances the
-// schedules by compare-and-set from the tick and the version that it read. If it dies between the
-// two, the next scheduler finds that the jobs exist already. A scheduler that comes second finds
-// that the schedule has advanced.
+// schedules by compare-and-set from the tick and the version that it read. If it dies between these
+// steps, the next scheduler finds that the jobs exist already. A slower scheduler finds that the
+// schedule has advanced.
 import type { Logger } from 'pino'
 import { createBatchSize } from '../batch-size.ts'
 import type { NewJob } from '../job/job.ts'
@@ -13,21 +13,30 @@ import { jobOfTick, readSettings, type ScheduleSettings } from '../schedule/sche
 import type { SetBackLooks } from '../store/set-back-watch.ts'
 import type { EnqueueResult, Page, Schedule, ScheduleMove, Store } from '../store/store.ts'
 
-/** Longest time between looks. Looks come just after a whole second, when cron ticks are due. */
+/** Longest time between polls. A poll comes just after a whole second, when cron ticks are due. */
 const POLL_INTERVAL_MS = 1_000
-/** Keeps schedulers from looking at the same time: the first one leaves the others no work. */
+/** Keeps schedulers from polling at the same time: the first one leaves the others no work. */
 const MAX_JITTER_MS = 40
 const DUE_LIMIT = 500
-/** Limit of schedules read together, because each comes with its payload. */
+/** Limit of schedules read together, because each is read with its payload. */
 const LISTED_AT_ONCE = 100
-/** With a tick each second, a schedule has one more than this due just before ticks are missed. */
+/**
+ * A schedule with a tick each second can have one tick more than this due before its ticks are
+ * missed.
+ */
 const MAX_TICKS_PER_SCHEDULE = 60
 /** Limits of one write: it must end well within its deadline on a store at full load. */
 const MAX_BATCH_JOBS = 250
 const MAX_BATCH_BYTES = 16 * 1_048_576
-/** Limit of ticks remembered until the next poll. The looks at these also find the others. */
+/**
+ * Limit of ticks remembered until the next poll. The polls at remembered ticks find all other due
+ * ticks, too.
+ */
 const MAX_KNOWN_TICKS = 1_000
-/** A scheduler that finds a whole batch enqueued already leaves the next ticks to the other one. */
+/**
+ * If all jobs of a batch existed already, another scheduler is at work: it gets this long for the
+ * next ticks.
+ */
 const MIN_STAND_BACK_MS = 100
 const MAX_STAND_BACK_MS = 400
 const BACK_OFF = { firstMs: 100, maxMs: 2_000 }
@@ -43,7 +52,7 @@ interface DueSchedule {
   settings: ScheduleSettings
   due: DueTicks
   jobs: NewJob[]
-  /** Why a tick enqueues no job, as far as it is known before the write. */
+  /** Why a tick enqueues no job, if that is known before the write. */
   error: string | null
 }
 
@@ -86,7 +95,10 @@ export class Scheduler {
     return found === 'acted' ? 0 : this.#pauseMs(found)
   }
 
-  /** Corrects ticks that were stored while the clock was ahead: they would come too late. */
+  /**
+   * Corrects ticks that were stored while the clock was ahead: without this they would come too
+   * late.
+   */
   async #resetTicksAhead(): Promise<void> {
     if (this.#setBack.look() > 0) this.#mayBeAhead = true
     if (!this.#mayBeAhead) return
@@ -153,7 +165,7 @@ export class Scheduler {
     return results.length > 0 && results.every(({ kind }) => kind === 'existing')
   }
 
-  /** Remembers a tick before the next poll, so that a look comes in time. */
+  /** Remembers a tick that is due before the next poll, so that it is enqueued in time. */
   #remember(tick: number | null): void {
     if (tick === null || this.#knownTicks.size >= MAX_KNOWN_TICKS) return
     if (tick <= this.#store.clock.now() + 2 * POLL_INTERVAL_MS) this.#knownTicks.add(tick)
@@ -193,7 +205,8 @@ function dueSchedule(
   const settings = readSettings(schedule.settings)
   const tickAt = schedule.nextRunAt
   if (tickAt === null) throw new Error(`schedule ${schedule.name} is due without a tick`)
-  // Without overlap one tick at a time: the job of the first decides about the second.
+  // With overlap `skip`, one tick at a time becomes a job: whether that job is final decides about
+  // the next tick.
   const limit = settings.overlap === 'skip' ? 1 : tickLimit(schedule.payload.byteLength, mostTicks)
   const due = dueTicks(settings, tickAt, now, limit)
   if (isBusy) return { schedule, settings, due, jobs: [], error: busyText(schedule.lastJobId) }
@@ -242,7 +255,7 @@ function* batchesOf(schedules: DueSchedule[], most: () => number): Iterable<DueS
   if (batch.length > 0) yield batch
 }
 
-/** @param results of its jobs, in order */
+/** @param results the results of its jobs, in order */
 function moveOf(dueSchedule: DueSchedule, results: EnqueueResult[]): ScheduleMove {
   const { schedule, due, error } = dueSchedule
   const move: ScheduleMove = {
@@ -266,8 +279,8 @@ function refusalText({ schedule, settings }: DueSchedule, result: EnqueueResult)
     case 'inserted':
       return null
     case 'existing':
-      // Its own job, from an earlier try or another scheduler. Or, by the dedupe key, the job of
-      // the previous tick.
+      // The job of this tick exists, from an earlier try or from another scheduler. Or the dedupe
+      // key found the job of the previous tick.
       return settings.overlap === 'skip' && result.job.id === lastJobId ? busyText(lastJobId) : null
     case 'unknown_endpoint':
       return `there is no endpoint "${endpoint}"`

@@ -12,9 +12,12 @@ import { endOverdueJobs } from './overdue-jobs.ts'
  * is followed by another one without a rest.
  */
 const SWEEP_LIMIT = 100
-/** Sweeps take at most this share of the time: a slow store has jobs to settle. */
+/** Sweeps take at most this share of the time, so that a slow store has time to settle jobs. */
 const SWEEP_SHARE = 1 / 5
-/** Even on a slow store, expired leases and a clock that was set back must be found in time. */
+/**
+ * The longest rest. Even on a slow store, expired leases and a clock that was set back must be
+ * found in time.
+ */
 const MAX_REST_MS = 3_000
 /** A sweep is several reads and writes, each with a deadline of its own. */
 const SWEEP_VERBS = 4
@@ -35,15 +38,18 @@ export class Sweeper {
     deadlineMs: SWEEP_VERBS * STORE_DEADLINE_MS,
   })
   readonly #loop: PollLoop
-  /** Duration of the last sweep; 0: it failed, and the store may be back at any time. */
+  /** Duration of the last sweep. 0: the sweep failed, and the store may be back at any time. */
   #tookMs = 0
-  /** Monotonic: before this time no lease counts as expired: its holder could not renew it. */
+  /**
+   * By the monotonic clock. Before this time no lease counts as expired: its holder could not renew
+   * it.
+   */
   #reclaimFromMs: number
   #isStoreLost = false
   readonly #setBack: SetBackLooks
   /**
-   * By how much to correct the instants in the store; undefined: not at all; null: by an unknown
-   * amount, because the clock may have been set back while no sweeper ran.
+   * By how much to correct the instants in the store. undefined: no correction is needed. null: the
+   * amount is unknown, because the clock may have been set back while no sweeper ran.
    */
   #toCorrectMs: number | null | undefined = null
 

@@ -1,6 +1,7 @@
-// The upkeep: the sweep, the schedules and the outbox relay. One process does it for all: the one
-// that has the lease of one record in the store. Workers come first; an API is a stand-by, which
-// takes the lease if no worker does, and loses it to the first worker that can do the upkeep.
+// The upkeep: the sweep, the schedules and the outbox relay. One process does the upkeep of the
+// whole system: the process that has the lease of one record in the store. Workers come first. An
+// API is a stand-by: it takes the lease if no worker does, and loses it to the first worker that
+// can do the upkeep.
 //
 // The lease saves work and protects nothing: every write of the upkeep is guarded, so two processes
 // may do it at the same time while the lease changes hands (docs/decisions/0024).
@@ -20,19 +21,22 @@ import { Sweeper } from './sweeper.ts'
  * is shorter: the jobs of the dead process come back in time, whether or not it did the upkeep.
  */
 const MAX_LEASE_MS = 2_400
-/** When the holder renews, as a part of its lease. */
+/** The holder renews its lease after this part of it. */
 const RENEW_PART = 3 / 4
-/** An API takes a free lease only after this time: workers look at its end, and come first. */
+/**
+ * An API takes a free lease only after this time: workers read the lease when it ends, and come
+ * first.
+ */
 const STANDBY_WAIT_MS = 400
-/** Keeps processes from looking at the same instant. */
+/** Keeps processes from reading the lease at the same instant. */
 const MAX_JITTER_MS = 50
-/** The rest after another process was quicker. */
+/** The rest after another process was quicker to take the lease. */
 const OUTRUN_REST_MS = 100
 /** The key of the API may change while this process has the lease. */
 const CHECK_KEY_EVERY_MS = 30_000
 /**
- * A look that takes longer waited for the store. So did the workers, which then renew their leases
- * late: no lease counts as expired until they had the time to.
+ * A read of the lease that takes longer had to wait for the store. Workers then waited, too, and
+ * renew their leases late: no lease counts as expired until they have had time to renew.
  */
 const SLOW_LOOK_MS = 250
 
@@ -44,7 +48,7 @@ interface Part {
 interface Options {
   /** Names this process to people who read the record. */
   name: string
-  /** An API. */
+  /** The process is an API. */
   isStandby: boolean
   /** A process that lacks the encryption key cannot run the schedules. */
   lacksKey: () => boolean
@@ -67,11 +71,11 @@ export class Upkeep {
   readonly #lease: UpkeepLease
   readonly #log: Logger
   readonly #loop: PollLoop
-  /** They run while this process has the lease. */
+  /** The parts run while this process has the lease. */
   #parts: Part[] = []
   #isFreeForStandby = false
   #keyCheckedAtMs = Number.NEGATIVE_INFINITY
-  /** Monotonic: before this time no lease of a job counts as expired. */
+  /** By the monotonic clock. Before this time no lease of a job counts as expired. */
   #reclaimFromMs = 0
 
   constructor(store: Store, settings: Settings, options: Options, log: Logger) {
@@ -84,7 +88,7 @@ export class Upkeep {
       leaseMs: Math.min(MAX_LEASE_MS, settings.LEASE_DURATION),
     }
     this.#log = log
-    // A worker that starts together with an API comes first.
+    // If a worker and an API start together, the worker comes first.
     const firstRestMs = options.isStandby ? this.#lease.leaseMs / 2 : 0
     this.#loop = new PollLoop({ turn: () => this.#turn(), firstRestMs })
   }
@@ -107,7 +111,7 @@ export class Upkeep {
       const tookMs = performance.now() - startedAtMs
       return Math.max(0, isOurs ? restMs - tookMs : restMs)
     } catch (error) {
-      // The parts keep running: each waits for the store by itself.
+      // The parts keep running: each of them waits for the store by itself.
       this.#giveTimeToRenew()
       this.#log.warn({ err: error }, 'upkeep.look_failed')
       return this.#renewEveryMs
@@ -147,7 +151,9 @@ export class Upkeep {
     return this.#renewEveryMs
   }
 
-  /** Whether this process has the key of what is stored, if it could find that out. */
+  /**
+   * Whether this process has the key of the stored secrets. Throws if the store does not respond.
+   */
   async #isAble(): Promise<boolean> {
     if (this.#options.lacksKey()) return false
     const nowMs = performance.now()
@@ -162,7 +168,10 @@ export class Upkeep {
     return true
   }
 
-  /** Holders of leases renew every third of them, and retry after at most a second. */
+  /**
+   * Gives holders of leases time to renew. They renew after a third of a lease, and retry within a
+   * second.
+   */
   #giveTimeToRenew(): void {
     this.#reclaimFromMs = performance.now() + this.#settings.LEASE_DURATION / 3 + 1_000
   }

@@ -6,13 +6,15 @@ export interface MetricRow {
   process: 'api' | 'worker' | 'both'
   labels: readonly string[]
   help: string
-  /** Of a histogram: the upper bounds, in the unit that its name ends with. */
+  /** The upper bounds of a histogram, in the unit that its name ends with. */
   buckets?: readonly number[]
 }
 
-/** From one fsync of an idle SQLite to a time after which callers have given up. */
+/**
+ * These bounds range from one fsync of an idle SQLite to a time after which callers have given up.
+ */
 const SHORT_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]
-/** Up to the longest timeout of an endpoint and the longest ?wait. */
+/** These bounds range up to the longest timeout of an endpoint and the longest ?wait. */
 const LONG_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900]
 const SIZES = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000]
 

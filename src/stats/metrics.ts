@@ -48,7 +48,7 @@ interface MetricsText {
   text: string
 }
 
-/** Of the process that does the upkeep. */
+/** The metrics of the upkeep, which a worker or an API may do. */
 interface UpkeepMetrics {
   /** Called with the findings of one sweep, by kind. */
   onSwept(counts: object): void
@@ -56,7 +56,7 @@ interface UpkeepMetrics {
   onOutbox(counts: { moved: number; setAside: number }): void
 }
 
-/** Of both processes, which both end attempts and jobs. */
+/** The metrics of ended attempts and jobs. An API and a worker both end some. */
 export interface EndMetrics {
   onAttempt(endpoint: string, outcome: Outcome, durationMs: number): void
   onDead(endpoint: string, reason: FailureReason): void
@@ -71,7 +71,7 @@ export interface ApiMetrics extends UpkeepMetrics, EndMetrics {
   /** @param result the kind of the store's result */
   onEnqueued(result: string, durationMs: number): void
   onBatch(size: number): void
-  /** Of a pulled job; @param lateMs as in WorkerMetrics */
+  /** A pulled job was started. @param lateMs as in WorkerMetrics */
   onStarted(lateMs: number): void
   /** @param route the pattern that matched; undefined: none */
   onRequest(method: string, route: string | undefined, status: number, durationMs: number): void
@@ -89,7 +89,7 @@ export interface WorkerMetrics extends UpkeepMetrics, EndMetrics {
   text(): Promise<MetricsText>
 }
 
-/** @param commandCount of the store that this process opened */
+/** @param commandCount how many commands this process has sent to its store */
 export function createApiMetrics(commandCount: () => number): ApiMetrics {
   const metrics = createMetrics('api')
   const enqueued = metrics.counter('posthorn_enqueued_jobs_total')
@@ -138,7 +138,7 @@ export function createWorkerMetrics(worker: {
   unsettledCount: () => number
   /** Attempts that ended with an outcome that is not stored yet. */
   unstoredCount: () => number
-  /** Of the store that this process opened. */
+  /** How many commands this process has sent to its store. */
   commandCount: () => number
 }): WorkerMetrics {
   const metrics = createMetrics('worker')

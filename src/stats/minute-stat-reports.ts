@@ -1,6 +1,6 @@
 // Adds the minute statistics of this process to those in the store, every few seconds. Rows that
-// the store did not accept stay here and are sent again. By the number of its report, a row is
-// added only once.
+// the store did not accept stay here and are sent again. Each report has a number, by which the
+// store adds a row only once.
 import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import { createBatchSize } from '../batch-size.ts'
@@ -26,7 +26,7 @@ export class MinuteStatReports {
   readonly #size = createBatchSize(MAX_MINUTE_STATS_ADDED)
   readonly #writer = randomBytes(9).toString('base64url')
   #number = 0
-  /** Rows of the present report that the store has not accepted yet. */
+  /** Rows of the current report that the store has not accepted yet. */
   #unwritten: MinuteStats[] = []
   readonly #loop: PollLoop
 
@@ -51,7 +51,7 @@ export class MinuteStatReports {
   async #reportAndRest(): Promise<number> {
     const startedAtMs = performance.now()
     const isWritten = await this.#report()
-    // A store that did not respond may be back at any time.
+    // After a failure the rest is the normal one: the store may be back at any time.
     const tookMs = isWritten ? performance.now() - startedAtMs : 0
     return Math.max(this.#intervalMs, Math.min(MAX_REST_MS, tookMs / REPORT_SHARE))
   }

@@ -5,8 +5,9 @@ import { DURATION_BOUNDS_MS, type MinuteStats } from '../store/minute-stats.ts'
 
 const MINUTE_MS = 60_000
 /**
- * Neither a success nor a failure of the endpoint: a request cancelled the attempt, the worker
- * aborted it, or the endpoint asked for fewer requests. `accepted` does not end an attempt.
+ * These outcomes are neither a success nor a failure of the endpoint: a request cancelled the
+ * attempt, the worker aborted it, or the endpoint asked for fewer requests. `accepted` does not end
+ * an attempt.
  */
 const NOT_COUNTED: ReadonlySet<Outcome> = new Set([
   'accepted',
@@ -22,7 +23,10 @@ export interface MinuteStatsBuffer {
   add(endpoint: string, outcome: Outcome, durationMs: number, now: number): void
   /** Returns the rows added since the last call. */
   take(): MinuteStats[]
-  /** Returns how many attempts were left out since the last call: there were too many endpoints. */
+  /**
+   * Returns how many attempts were left out since the last call, because there were too many
+   * endpoints.
+   */
   takeLeftOut(): number
 }
 

@@ -4,8 +4,8 @@ import { createHash } from 'node:crypto'
 import { AppError } from '../errors.ts'
 
 /**
- * Checks a request against API_KEYS. Returns null if its key is one of them, else the hash of its
- * key.
+ * Checks a request against API_KEYS. Returns null if its key is one of them; otherwise the hash of
+ * its key.
  *
  * @throws AppError unauthorized if the request has no key
  */

@@ -77,7 +77,7 @@ function createServer(log: Logger): FastifyInstance {
   app.setErrorHandler((error, request, reply) => sendProblem(request, reply, error))
   app.addHook('onRequest', async (request, reply) => {
     reply.headers(SECURITY_HEADERS)
-    // Bodies are not read: the connection is closed instead.
+    // The server reads no bodies. It closes the connection instead.
     const { 'content-length': length, 'transfer-encoding': coding } = request.headers
     if (length !== undefined || coding !== undefined) reply.header('connection', 'close')
     if (request.is404) throw refusedRequestLine(request)
@@ -111,8 +111,8 @@ function workerState({ isStopping, lacksKey }: HealthServerParts): string {
 }
 
 /**
- * Checks the store once at a time, however many requests come: anyone can send them, without a key.
- * The deadline of the store limits the wait.
+ * Checks the store. Requests that come during a check share it, because anyone can send them,
+ * without a key. The deadline of the store limits the wait.
  *
  * @param storeReady throws unless the store accepts writes
  * @returns `ok`, or the problem of the store
@@ -142,7 +142,10 @@ export function createStoreCheck(
   }
 }
 
-/** Metrics contain names of endpoints, so they need a key, or are only for this machine. */
+/**
+ * Metrics contain names of endpoints. Reading them needs a key, or, if there are no keys, a request
+ * from this machine.
+ */
 function createMetricsCheck({ apiKeys, host }: HealthServerParts) {
   const unknownHashOf = createKeyCheck(apiKeys)
   return ({ headers, raw }: FastifyRequest): void => {

@@ -89,7 +89,7 @@ function asAppError(error: unknown, isRead: boolean): AppError {
   }
 }
 
-/** Errors of Node's parser, by code: there is no request yet. */
+/** Errors of Node's parser, by code. No request exists yet when they occur. */
 const CLIENT_ERRORS: Record<string, [status: number, detail: string]> = {
   HPE_HEADER_OVERFLOW: [431, 'the header fields are larger than 16 KiB'],
   ERR_HTTP_REQUEST_TIMEOUT: [408, 'the request did not arrive in time'],

@@ -62,7 +62,7 @@ function urlProblem(url: string): string | null {
   // URL parsers silently drop white space: the URL in use would differ from the one that is shown.
   if (/\s/.test(url)) return 'contains white space'
   if (!isPlainText(url)) return 'contains a control character or an invisible one'
-  // They also accept a host without // before it, and a backslash instead of a slash.
+  // URL parsers also accept a host without // before it, and a backslash instead of a slash.
   if (/^https?:(?!\/\/[^/\\])/i.test(url)) return 'expected // and a host after the scheme'
   if (/^[^?]*\\/.test(url)) return 'contains a backslash'
   if (url.includes('#')) return 'contains a fragment (#…), which is never sent'
@@ -145,7 +145,10 @@ export const endpointBody = z.strictObject({
 })
 export type EndpointBody = z.output<typeof endpointBody>
 
-/** An absent field is unchanged. null means the default, or what null means in a PUT. */
+/**
+ * A field that is absent is unchanged. null resets a field, unless null is a value of the field in
+ * a PUT.
+ */
 export const endpointChange = z.strictObject({
   url: fields.url.optional(),
   description: fields.description.nullish(),
@@ -276,7 +279,7 @@ export const endpointListResponse = z.object({
 
 /**
  * @param now by the store's clock
- * @throws Undecryptable without its secrets and headers
+ * @throws Undecryptable if its secrets and headers are not decrypted
  */
 export function endpointView(endpoint: Endpoint, counts: EndpointCounts, now: number) {
   const { queued, running, more } = counts

@@ -1,10 +1,10 @@
 // Parses a request body, and keeps payloads and results as the bytes that were received.
 //
-// JSON.parse would change them (big integers, 1.0, duplicate keys). One pass over the bytes finds
-// them, checks that they are JSON and cuts them out; items of a batch are cut out in the same way.
-// The pass checks depth, duplicate keys and the size of the rest. JSON.parse then refuses
-// everything else that is wrong. The pass works in steps, because a body of many megabytes must not
-// block other requests.
+// JSON.parse would change these bytes (big integers, 1.0, duplicate keys). So one pass over the
+// body finds payloads and results, checks that they are JSON, and cuts them out. Items of a batch
+// are cut out in the same way. The pass checks depth, duplicate keys and the size of the rest.
+// JSON.parse then refuses everything else that is wrong. The pass works in steps, because a body of
+// many megabytes must not block other requests.
 import { isUtf8 } from 'node:buffer'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { AppError, shortened } from '../errors.ts'
@@ -25,7 +25,8 @@ interface EnvelopeLimits {
   values: number
   bytes: number
   /**
-   * Items of a list `jobs`. More than a batch may have: up to here validation reports the number.
+   * Items of a list `jobs`. This is more than a batch may have, so that validation can report their
+   * number.
    */
   items: number
 }
@@ -55,9 +56,9 @@ const SPACE = 0x20
 interface Cut {
   start: number
   end: number
-  /** For an item of a batch: the bytes that are cut out of it. null: a raw value. */
+  /** If this is an item of a batch: the bytes that are cut out of it. null: this is a raw value. */
   inner: Cut[] | null
-  /** For an item that the pass refuses: it is not parsed. */
+  /** Set for an item that the pass refuses. Such an item is not parsed. */
   problem?: AppError
 }
 
@@ -74,7 +75,7 @@ export function parseEnvelope(body: Buffer, limits: EnvelopeLimits = NO_LIMITS):
   }
 }
 
-/** The same for a request: with limits, and other requests are served after each step. */
+/** Parses the body of a request, with limits. Other requests are served after each step. */
 export async function parseRequest(body: Buffer): Promise<unknown> {
   const steps = parseInSteps(body, REQUEST_LIMITS)
   for (;;) {
@@ -86,7 +87,7 @@ export async function parseRequest(body: Buffer): Promise<unknown> {
 
 function* parseInSteps(body: Buffer, limits: EnvelopeLimits): Generator<void, unknown> {
   if (!isUtf8(body)) throw invalid('the body is not UTF-8')
-  // If the whole body is one step, items are not cut out, which costs less.
+  // If the whole body is one step, items are not cut out, because that costs less.
   const cuts = yield* scan(body, limits, body.length > STEP_BYTES)
   const envelope = parsePart(body, { start: 0, end: body.length, inner: cuts }, limits)
   if (cuts.length === 0 || !isObject(envelope)) return envelope
@@ -117,8 +118,8 @@ function parseItem(body: Buffer, item: Cut, limits: EnvelopeLimits): unknown {
     if (isObject(job)) putBack(job, ['payload'], body, item.inner ?? [])
     return job
   } catch (error) {
-    // A large item does not affect the others. An item that is not JSON makes the whole body
-    // invalid.
+    // An item that is too large does not affect the others. An item that is not JSON makes the
+    // whole body invalid.
     if (error instanceof AppError && error.code === 'payload_too_large') return error
     throw error
   }
@@ -173,14 +174,20 @@ interface Scan {
   cuts: Cut[]
   /** Whether items of a batch are cut out. */
   cutsItems: boolean
-  /** They are not cut out, but one of them has a problem. */
+  /**
+   * Items are not cut out, but one of them has a problem: the pass must start again and cut them
+   * out.
+   */
   mustCut: boolean
-  /** Open brackets beyond the deepest level. Only those of an item of a batch are skipped. */
+  /**
+   * Open brackets beyond the deepest level. Brackets of an item of a batch may be: the item is
+   * refused.
+   */
   beyond: number
   /** The open item of a batch. */
   item: Cut | null
   itemCount: number
-  /** Values of the open item, or of all. */
+  /** How many values were read: of the open item, or, outside of items, of the body. */
   valueCount: number
 }
 
@@ -224,9 +231,9 @@ function* scan(body: Buffer, limits: EnvelopeLimits, cutsItems: boolean): Genera
   return at.cuts
 }
 
-/** null: the item is refused because of this value, and the pass continues inside it. */
+/** Returns null if the item is refused because of this value. The pass then continues inside it. */
 function* endOfRaw(at: Scan, body: Buffer, start: number): Generator<void, number | null> {
-  // The envelope counts as one level, also that of an item in a batch.
+  // The envelope counts as one level. So does the envelope of an item in a batch.
   const open: number[] = []
   try {
     let end = endOfJson(body, start, open, MAX_JSON_DEPTH - 1, start + STEP_BYTES)
@@ -243,7 +250,8 @@ function* endOfRaw(at: Scan, body: Buffer, start: number): Generator<void, numbe
 }
 
 /**
- * A problem of an item of a batch does not affect the others. Any other problem refuses the body.
+ * Notes a problem. In an item of a batch it does not affect the other items; elsewhere it refuses
+ * the body.
  *
  * @param errorOf called once for each item: creating an error costs 10 µs, and millions of values
  * can be wrong
@@ -309,7 +317,7 @@ function noteKey(at: Scan, key: string): void {
   if (at.open.length === 1) at.topKey = key
 }
 
-/** Whether it is directly in the list `jobs` at the top. */
+/** Whether the open value is directly in the list `jobs` at the top. */
 function isInBatch({ open, topKey }: Scan): boolean {
   return open.length === 2 && open[1] === null && topKey === 'jobs'
 }

@@ -39,7 +39,7 @@ export function text(min: number, max: number) {
     .meta({ pattern: '^[^\\u0000]*$' })
 }
 
-/** For openapi.json. parseDuration does the check, and the description has the range. */
+/** Shown in openapi.json. parseDuration does the check, and the description states the range. */
 const DURATION_PATTERN = '^(\\d+d)?(\\d+h)?(\\d+m)?(\\d+s)?(\\d+ms)?$'
 
 /** Converts the text of a duration to milliseconds. */
@@ -79,7 +79,7 @@ export const endpointName = z
   .string()
   .regex(ENDPOINT_NAME_SHAPE, 'expected 1–64 of a-z 0-9 - _ . with a letter or digit first')
 
-/** Zod silently drops this name, so a request that has it is refused. */
+/** Zod silently drops a field of this name, so a request that has one is refused. */
 const NOT_TAKEN = '__proto__'
 
 export function pairs<T extends z.ZodType>(record: T) {
@@ -161,10 +161,10 @@ function backoffFrom(wire: NonNullable<RetryWire['backoff']>) {
 
 export const timeout = duration(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)
 
-/** A JSON value as the bytes that were received, of a job or a schedule. */
+/** The payload of a job or a schedule: a JSON value as the bytes that were received. */
 export const payload = z
-  // Not z.instanceof, which ends the check of the whole object: the response must list all
-  // problems.
+  // z.instanceof is not used: it would end the check of the whole object, and the response must
+  // list all problems.
   .custom<RawJson>((value) => value instanceof RawJson, {
     error: 'a payload is needed: any JSON value',
     abort: false,

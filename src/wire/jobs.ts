@@ -111,7 +111,8 @@ export const batchJobBody = z
 export type BatchJobBody = z.output<typeof batchJobBody>
 
 /**
- * Without dedupe key and dependencies: their meaning would depend on when the document is moved.
+ * An outbox document has no dedupe key and no dependencies: their meaning would depend on when the
+ * document is moved.
  */
 const outboxBody = z
   .strictObject({ endpoint: endpointName, payload, ...dueTimes, ...templateFields })
@@ -209,9 +210,9 @@ export function templateFrom(body: TemplateBody, runAt: number) {
 }
 
 /**
- * Equal for repeats of a request, and different for other requests: the checked envelope with
- * sorted keys, then the bytes of the payload. A `delay` counts as it was written, not as an
- * instant.
+ * A hash that is equal for repeats of a request and different for other requests. It covers the
+ * checked envelope with sorted keys, then the bytes of the payload. A `delay` is hashed as it was
+ * written, not as an instant.
  */
 function requestHash(body: JobBody): string {
   const { payload, ...envelope } = body

@@ -43,7 +43,7 @@ const HEX = new Set(Buffer.from('0123456789abcdefABCDEF'))
  * `open`. Throws AppError invalid_json.
  *
  * @param open the open brackets: an empty list at first
- * @param maxDepth of nested objects and arrays
+ * @param maxDepth the limit of nested objects and arrays
  */
 export function endOfJson(
   body: Buffer,
@@ -120,7 +120,7 @@ function endOfString(body: Buffer, start: number): number {
   throw new AppError('payload_too_large', detail)
 }
 
-/** The end of a number, true, false or null. */
+/** Returns the index after a number, true, false or null. */
 function endOfScalar(body: Buffer, start: number, byte: number | undefined): number {
   if (byte === SMALL_T) return endOfLiteral(body, start, TRUE)
   if (byte === SMALL_F) return endOfLiteral(body, start, FALSE)
@@ -167,7 +167,10 @@ export function tooDeep(): AppError {
   return new AppError('invalid_json', TOO_DEEP)
 }
 
-/** Valid JSON so far, so the text after it can be read. */
+/**
+ * Whether the only problem is the depth. The JSON is valid so far, so the text after it can be
+ * read.
+ */
 export function isTooDeep(error: unknown): error is AppError {
   return error instanceof AppError && error.message === TOO_DEEP
 }

@@ -69,7 +69,7 @@ export const scheduleBody = z
     startAt: instant.nullable().optional(),
     endAt: instant.nullable().optional(),
   })
-  // Also if a field is refused: the client gets all problems at once.
+  // This check runs even if a field is refused, so that the client gets all problems at once.
   .superRefine(noteTimingFields, { when: ({ value }) => isFields(value) })
 export type ScheduleBody = z.output<typeof scheduleBody>
 

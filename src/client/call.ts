@@ -37,10 +37,11 @@ export interface Request {
   headers?: Record<string, string>
   /** The token of an attempt, sent instead of the API key. */
   token?: string
-  /** Whether a repeat is harmless. */
+  /** Whether a repeat is harmless, so that the call may be retried. */
   repeatable: boolean
   /**
-   * For a removal: if a repeat is refused with this code, an earlier try has removed the record.
+   * Set for a removal: if a repeat is refused with this code, an earlier try has removed the
+   * record.
    */
   goneCode?: PosthornErrorCode
   /** How long the server may wait before it responds. */
@@ -54,9 +55,9 @@ export interface Request {
 export interface Call {
   /** The value of a response that passes the check. */
   json<T>(request: Request, check: Check): Promise<T>
-  /** The same, but as the bytes received: JSON.parse would change big integers. */
+  /** Like json, but returns the bytes as received: JSON.parse would change big integers. */
   raw(request: Request, check: Check): Promise<Uint8Array>
-  /** For a removal, whose response has no value. */
+  /** Sends a removal, whose response has no value. */
   nothing(request: Request): Promise<void>
 }
 
@@ -71,11 +72,11 @@ const DEFAULT_TIMEOUT_MS = 10_000
 const DEFAULT_MAX_TRIES = 4
 const FIRST_PAUSE_MS = 200
 const MAX_PAUSE_MS = 5_000
-/** A longer Retry-After is not waited for: the call throws, and the program decides. */
+/** The client does not wait for a longer Retry-After: the call throws, and the program decides. */
 const MAX_RETRY_AFTER_MS = 30_000
 /** A claim returns at most 64 MiB of payloads; the rest is room for the other fields. */
 const MAX_RESPONSE_BYTES = 128 * 1_048_576
-/** Posthorn itself responds with 503; a proxy in front of it with the others. */
+/** Posthorn itself responds with 503, a proxy in front of it with any of them. */
 const PASSING_STATUSES = [502, 503, 504]
 /** The longest delay of a timer in Node. */
 const MAX_TIMER_MS = 2 ** 31 - 1
@@ -95,7 +96,8 @@ export function createCall(options: ClientOptions): Call {
       Math.ceil(Math.min(timeoutMs + (request.serverWaitMs ?? 0), MAX_TIMER_MS)),
     )
     const { signal } = request
-    // Outside the try block: an error here is a mistake in the arguments, not a failed connection.
+    // Built outside the try block: an error here is a mistake in the arguments, not a failed
+    // connection.
     const init: RequestInit = {
       method: request.method,
       headers: headersOf(request, key),
@@ -150,16 +152,16 @@ export function createCall(options: ClientOptions): Call {
 const GONE: Responded = { status: 204, body: new Uint8Array(), hasRequestId: true }
 
 /**
- * Only a 404 with the expected code: another 404, or the page of a proxy, does not show that the
- * record is gone.
+ * Accepts only a 404 with the expected code: another 404, or the page of a proxy, does not show
+ * that the record is gone.
  */
 function isGone({ status, code }: PosthornError, goneCode: string | undefined): boolean {
   return status === 404 && code === goneCode
 }
 
 /**
- * Any server may respond with a 204 or with JSON. Such a response counts as Posthorn's only with
- * this header.
+ * The error for a response without the header X-Request-Id. Any server may respond with a 204 or
+ * with JSON, so only this header shows that the response comes from Posthorn.
  */
 function withoutRequestId(request: Request, { status, body }: Responded): PosthornError {
   return unexpected(request, status, `the header X-Request-Id is missing: ${quoted(body)}`)
@@ -167,7 +169,7 @@ function withoutRequestId(request: Request, { status, body }: Responded): Postho
 
 function checkRemoval(request: Request, response: Responded): void {
   const { status, body, hasRequestId } = response
-  // 202: an endpoint that is deleted after its jobs have become dead.
+  // A 202 means that the endpoint will be deleted after its jobs have become dead.
   if (status === 202) checkedValue(request, response, DELETING)
   else if (status !== 204) throw unexpected(request, status, quoted(body))
   else if (!hasRequestId) throw withoutRequestId(request, response)
@@ -231,7 +233,7 @@ function checkedSignal(signal: AbortSignal | undefined): AbortSignal | undefined
 function checkedKey(key: string | undefined): string | undefined {
   if (key === undefined) return key
   if (typeof key === 'string' && /^[\x21-\x7e]+$/.test(key)) return key
-  // Never print the key itself.
+  // The message must not contain the key.
   throw new TypeError('key must be a string of visible ASCII characters without spaces')
 }
 

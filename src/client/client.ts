@@ -142,8 +142,8 @@ export class Posthorn {
   }
 
   /**
-   * Waits until the job is final, in whichever final state, and returns it. Continues through
-   * failures of the API until the timeout.
+   * Waits until the job is final, in any of the final states, and returns it. Failures of the API
+   * do not end the wait before the timeout.
    */
   async wait<Payload = unknown, Result = unknown>(
     id: string,
@@ -282,8 +282,8 @@ export class Posthorn {
   }
 
   /**
-   * Reports that the work continues. `cancelRequested` in the result: the job no longer needs the
-   * work. The message is cut to 500 characters.
+   * Reports that the work continues. `cancelRequested` in the result means that the job no longer
+   * needs the work. The message is cut to 500 characters.
    */
   async heartbeat(
     attempt: AttemptRef,
@@ -315,7 +315,10 @@ export class Posthorn {
     return (await this.#get<{ items: WorkerView[] }>('/workers', check.WORKERS, signal)).items
   }
 
-  /** A repeated report gets the same response as the first, so all three may be retried. */
+  /**
+   * A repeated report gets the same response as the first, so reports of all three kinds may be
+   * retried.
+   */
   async #report<T>(
     ref: AttemptRef,
     verb: AttemptVerb,
@@ -357,8 +360,8 @@ export class Posthorn {
 
 /**
  * A slow store may accept only part of a batch in time. The rest is sent again as long as each
- * round stores more of it. If one of these items refers to another by its position, the whole batch
- * is sent again: the stored items are found by their keys.
+ * round stores more of it. If one of the items in the rest refers to another item by its position,
+ * the whole batch is sent again: Posthorn finds the stored jobs by their keys.
  *
  * @param send sends the items at these positions
  */
@@ -374,7 +377,8 @@ async function untilTaken(
     const isWhole = open.some((place) => jobs[place]?.dependsOn?.some((id) => id.startsWith('#')))
     const places = isWhole ? all : open
     const again = await send(places).catch((error): BatchItem[] => {
-      // The known results are worth more than the error that kept the rest from being sent.
+      // Only an abort is thrown: the known results are worth more than the reason why the rest was
+      // not sent.
       if (signal?.aborted) throw error
       return []
     })

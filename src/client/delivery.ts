@@ -9,19 +9,22 @@ export interface Delivery<Payload = unknown> {
   attempt: number
   /** Attempts left after this one. */
   attemptsLeft: number
-  /** Only grows. Store it with what you write, and reject a write with a smaller one. */
+  /**
+   * A number that only grows. Store it with what you write, and reject a write with a smaller
+   * number.
+   */
   fence: number
-  /** When it was due. */
+  /** When the attempt was due. */
   scheduledFor: Date
   /** When Posthorn ends this request as timed out. */
   deadline: Date
   /** Name of the schedule that enqueued the job. */
   schedule: string | null
-  /** Where to report, if the endpoint has async completion. */
+  /** Where to report, if the endpoint has async completion; null: it has not. */
   completeUrl: string | null
   failUrl: string | null
   heartbeatUrl: string | null
-  /** A test ping, not a job. */
+  /** The request is a test ping and belongs to no job. */
   isTest: boolean
   payload: Payload
   /** The exact bytes of the payload, for numbers that JSON.parse would change. */

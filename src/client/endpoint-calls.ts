@@ -34,8 +34,8 @@ export class EndpointCalls {
   }
 
   /**
-   * Creates or replaces an endpoint; safe to call at every deploy. Only the response that created a
-   * secret shows it. If that response was lost, rotateSecret creates another secret.
+   * Creates or replaces an endpoint; safe to call at every deploy. A new secret is only in the
+   * response that created it. If that response was lost, rotateSecret creates another secret.
    */
   async put(
     name: string,
@@ -136,7 +136,10 @@ export class EndpointCalls {
     })
   }
 
-  /** The response shows the new secret, only this once. Both secrets sign during the overlap. */
+  /**
+   * The response shows the new secret, and no later response does. Both secrets sign during the
+   * overlap.
+   */
   async rotateSecret(
     name: string,
     {
@@ -184,7 +187,8 @@ export function ifMatch(version: number | undefined): Record<string, string> {
 }
 
 /**
- * A put with a condition on the stored record is not retried: a repeat would meet its own change.
+ * The headers of a put with a condition on the stored record, and whether the call may be repeated.
+ * With a condition it may not: a repeat would meet its own change.
  */
 export function writeCondition(ifVersion: number | undefined, ifAbsent: boolean | undefined) {
   const isNew = notNull('ifAbsent', ifAbsent) === true

@@ -56,7 +56,7 @@ export interface Endpoint {
   restingUntil: string | null
   counts: { queued: number; running: number; more?: boolean }
   secretHint: string
-  /** Only in the response that created it. */
+  /** The secret, only in the response that created it. */
   secret?: string
   createdAt: string
   updatedAt: string

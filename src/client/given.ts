@@ -1,5 +1,5 @@
-// Checks of arguments before anything is sent. `undefined` means that an option is absent. null
-// does not: in a header or a query it would become the word "null".
+// Checks arguments before anything is sent. `undefined` means that an option is absent. null is
+// refused: in a header or a query it would become the word "null".
 
 /** @throws TypeError if the value is null */
 export function notNull<T>(name: string, value: T): Exclude<T, null> {
@@ -13,7 +13,7 @@ export function givenObject<T>(name: string, value: T): T {
   throw new TypeError(`${name} is ${value === null ? 'null' : typeof value}; expected an object`)
 }
 
-/** An invalid Date would become null in JSON. @throws TypeError */
+/** Refuses an invalid Date, which would become null in JSON. @throws TypeError */
 export function refuseNoDate(name: string, value: unknown): void {
   if (!(value instanceof Date) || !Number.isNaN(value.getTime())) return
   throw new TypeError(`${name} is an invalid Date`)

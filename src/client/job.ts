@@ -85,7 +85,7 @@ interface NewJobOptions extends JobTemplate {
 }
 
 /**
- * A job to enqueue. `rawPayload` is JSON text, or its UTF-8 bytes, which reaches the endpoint byte
+ * A job to enqueue. `rawPayload` is JSON text, or its UTF-8 bytes. The endpoint receives it byte
  * for byte. Use it for numbers and spellings that JSON.parse would change.
  */
 export type NewJob<Payload = unknown> = NewJobOptions &
@@ -123,7 +123,7 @@ export interface JobSummary {
   runAt: string
   /**
    * From when a worker may claim the job: runAt, or the end of its wait for other jobs if that is
-   * later. null: it waits for other jobs, or is not queued.
+   * later. null: the job waits for other jobs, or is not queued.
    */
   dueAt: string | null
   createdAt: string
@@ -160,7 +160,7 @@ export interface Job<Payload = unknown, Result = unknown> extends JobSummary {
    */
   result: Result | null
   resultTruncated: boolean
-  /** The last 20, oldest first. */
+  /** The last 20 attempts, oldest first. */
   attempts: Attempt[]
 }
 
@@ -191,8 +191,8 @@ export type ClaimedJob<Payload = unknown> = Job<Payload> & {
   traceparent: string | null
   tracestate: string | null
   /**
-   * The value of the header `posthorn-hops` for jobs that the worker enqueues. It ends endless
-   * loops.
+   * The value of the header `posthorn-hops` for jobs that the worker enqueues. The count ends
+   * endless loops.
    */
   hops: number
 }
@@ -239,7 +239,7 @@ export interface BulkResult {
   dependencyFailed?: number
 }
 
-/** A page can be short or empty although there is a next one. */
+/** A page of a list. It can be short or empty although there is a next page. */
 export interface Page<Item> {
   items: Item[]
   nextCursor: string | null

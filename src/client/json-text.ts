@@ -12,14 +12,14 @@ export function jobText(job: Envelope): string {
   return envelopeText(job, payloadJson(job))
 }
 
-/** The payload alone. Throws like jobText. */
+/** Returns the payload alone. Throws like jobText. */
 export function payloadJson(job: Envelope): string {
   const payload = payloadText(job)
   if (payload !== undefined) return payload
   throw new TypeError('a payload that JSON can express is needed, or a rawPayload')
 }
 
-/** Like jobText, but the payload is optional. */
+/** Does the same as jobText, but the payload is optional. */
 export function changeText(change: Envelope): string {
   return envelopeText(change, payloadText(change))
 }

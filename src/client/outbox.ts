@@ -23,7 +23,7 @@ export type OutboxDocument = Record<string, unknown> & {
  * Fields that an outbox document cannot have, because their meaning depends on when it is moved.
  */
 const NOT_TAKEN = ['dedupe', 'dependsOn', 'idempotencyKey']
-/** For these fields null is a value: none. */
+/** For these fields null is a value and means "none". */
 const MAY_BE_NULL = ['expiresIn', 'orderingKey', 'onFinish']
 
 /**
@@ -46,8 +46,8 @@ export function outboxDocument(job: OutboxJob): OutboxDocument {
 }
 
 /**
- * Checked here because the program would not see a later refusal: the document would be stored,
- * then set aside.
+ * The document is checked here because the program would not see a later refusal: the document
+ * would be stored, then set aside.
  */
 function refuseUnmovable(name: string, value: unknown): void {
   if (NOT_TAKEN.includes(name)) throw new TypeError(`an outbox document cannot have ${name}`)

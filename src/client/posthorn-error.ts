@@ -33,7 +33,7 @@ export const CLIENT_ERROR_CODES = [
   'unexpected_answer',
 ] as const
 
-/** Open to other codes, because the server may be newer than the client. */
+/** Other codes are possible, because the server may be newer than the client. */
 export type PosthornErrorCode =
   | (typeof API_ERROR_CODES)[number]
   | (typeof CLIENT_ERROR_CODES)[number]

@@ -36,7 +36,7 @@ export function wasUnsent(error: unknown): boolean {
   )
 }
 
-/** The message of fetch is "fetch failed"; the reason is in its cause. */
+/** Returns the cause as text: the message of fetch is only "fetch failed". */
 function causeText(error: Error): string {
   const { cause } = error
   if (!(cause instanceof Error)) return error.message
@@ -70,7 +70,7 @@ interface Problem {
   errors?: { path: string; message: string }[]
 }
 
-/** null: the response does not come from Posthorn. */
+/** Returns null if the response does not come from Posthorn. */
 function problemIn(text: string): Problem | null {
   if (!text.startsWith('{')) return null
   try {
@@ -93,7 +93,8 @@ function areFieldProblems(errors: unknown): boolean {
 export function quoted(body: Uint8Array): string {
   if (body.byteLength === 0) return 'an empty body'
   const start = new TextDecoder().decode(body.subarray(0, 4 * MAX_QUOTE_LENGTH))
-  // One line without control characters, because it may end up in a log or a terminal.
+  // The text becomes one line without control characters, because it may end up in a log or a
+  // terminal.
   const text = start.replace(/[\s\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ').trim()
   return text.length <= MAX_QUOTE_LENGTH ? text : `${text.slice(0, MAX_QUOTE_LENGTH)}…`
 }
@@ -114,7 +115,7 @@ export function unexpected(
   })
 }
 
-/** RFC 9110, section 10.2.3: seconds, or a date. */
+/** Reads a Retry-After (RFC 9110, section 10.2.3): seconds, or a date. */
 function retryAfterIn(header: string | null): number | null {
   if (header === null) return null
   if (/^\d+$/.test(header)) return Number(header) * 1_000

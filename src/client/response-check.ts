@@ -62,7 +62,9 @@ function record(fields: Record<string, Check>): ObjectCheck {
   return Object.assign(check, { fields })
 }
 
-/** Any JSON: a payload. Only a response header shows that it comes from Posthorn. */
+/**
+ * Accepts any JSON, for a payload. Only a response header shows that a payload comes from Posthorn.
+ */
 export const ANYTHING = anything
 
 const JOB_STATES = ['queued', 'running', 'succeeded', 'dead', 'cancelled']

@@ -26,7 +26,7 @@ export class ScheduleCalls {
 
   /**
    * Creates or replaces a schedule; safe to call at every deploy. If the timing is unchanged, the
-   * next tick stays.
+   * time of the next tick is kept.
    */
   async put<Payload = unknown>(
     name: string,
@@ -94,7 +94,10 @@ export class ScheduleCalls {
     )
   }
 
-  /** A job of it now, beside its ticks. Not repeated: each call makes one. */
+  /**
+   * Enqueues a job of the schedule now, in addition to its ticks. The call is not retried: each try
+   * would enqueue a job.
+   */
   async run<Payload = unknown, Result = unknown>(
     name: string,
     { signal }: RequestOptions = {},
@@ -110,7 +113,7 @@ export class ScheduleCalls {
     )
   }
 
-  /** The jobs of the schedule stay. */
+  /** Removes the schedule. Its jobs stay. */
   async remove(name: string, { ifVersion, signal }: VersionOptions = {}): Promise<void> {
     await this.#call.nothing({
       method: 'DELETE',

@@ -8,7 +8,9 @@ interface ScheduleOptions extends JobTemplate {
   paused?: boolean | undefined
   /** `skip`: a tick enqueues no job while the previous one is not final. */
   overlap?: 'allow' | 'skip' | undefined
-  /** For missed ticks: `once` enqueues one job now, `skip` none. */
+  /**
+   * The rule for missed ticks: `once` enqueues one job now for all of them, `skip` enqueues none.
+   */
   misfire?: 'once' | 'skip' | undefined
   startAt?: string | Date | null | undefined
   endAt?: string | Date | null | undefined

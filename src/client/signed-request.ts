@@ -8,7 +8,9 @@ type RequestHeaders =
   | Record<string, string | readonly string[] | undefined>
 
 /**
- * A Fetch Request; a request of Node, Express or a similar framework; or headers and body. If a
+ * A Fetch Request; a request of Node, Express or a similar framework; or headers and body.
+ * If a parser has read the body, the bytes are taken from `rawBody`, or from `body` if that is a
+ * string or bytes.
  * parser has read the body, it is taken from `rawBody`, or from `body` if that is a string or
  * bytes.
  */
@@ -28,8 +30,8 @@ export function signedHeaders({ headers }: SignedRequest): (name: string) => str
   const byName = new Map<string, string>()
   for (const [name, value] of Object.entries(headers as Record<string, unknown>)) {
     if (typeof value === 'string') byName.set(name.toLowerCase(), value)
-    // Joined as in Fetch. No header that is read here may occur twice, so the joined value is
-    // refused.
+    // The values are joined as in Fetch. No header that is read here may occur twice, so the joined
+    // value is refused.
     else if (Array.isArray(value)) byName.set(name.toLowerCase(), value.join(', '))
   }
   return (name) => byName.get(name) ?? null
@@ -41,7 +43,7 @@ export async function rawBody(request: SignedRequest): Promise<Uint8Array> {
   if (kept !== null) return limited(kept)
   if (isParsed(request.body)) throw notRaw('its body was parsed')
   const stream = streamOf(request)
-  // In Fetch, the body of a request without a body is null.
+  // In Fetch, a request without a body has null as its body.
   if (stream === null && request.body === null) return new Uint8Array()
   if (stream === null) throw notRaw('there is no body')
   return limited(await readBytes(stream, MAX_BODY_BYTES))
@@ -53,7 +55,10 @@ function bytesOf(body: unknown): Uint8Array | null {
   return body instanceof ArrayBuffer ? new Uint8Array(body) : null
 }
 
-/** Whether a parser has turned the bytes into an object: then their exact spelling is lost. */
+/**
+ * Whether a parser has turned the bytes into an object. The exact spelling of the payload is then
+ * lost.
+ */
 function isParsed(body: unknown): boolean {
   return body !== undefined && body !== null && !isStream(body)
 }

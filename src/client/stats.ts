@@ -4,7 +4,7 @@ export interface Stats {
   /** The time of the snapshot, at most 5 s ago. */
   asOf: string
   liveWorkers: number
-  /** null: no outbox is configured. Counts stop at 10000, which also stands for more. */
+  /** null: no outbox is configured. Counts stop at 10000, which means 10000 or more. */
   outbox: { waiting: number; setAside: number; oldestAge: string | null } | null
   endpoints: {
     name: string
@@ -13,19 +13,17 @@ export interface Stats {
     due: number
     running: number
     dead: number
-    /** A count of 10000 stands for more. */
+    /** A count stopped at 10000: the true number may be larger. */
     more?: true
     /** A duration; null: nothing is due. */
     oldestDueAge: string | null
     /**
-     * With `by: 'endpoint'`: ended attempts of each minute, starting with `from`, and the durations
-     * of all of them.
+     * Only with `by: 'endpoint'`: the attempts that ended in each minute, starting with `from`, and
+     * the durations of all of these attempts.
      */
     ended?: { from: string; succeeded: number[]; failed: number[]; durations: number[] }
   }[]
-  /**
-   * Only the first 10,000 endpoints by name are listed. A query by name finds each of the others.
-   */
+  /** Only the first 10,000 endpoints by name are listed. Ask for another endpoint by its name. */
   more?: true
   /** Dead jobs of deleted endpoints, for the first 1,000 by name. */
   deletedEndpoints?: { name: string; dead: number }[]

@@ -21,7 +21,7 @@ export interface VerifyOptions {
 const DEFAULT_TOLERANCE_SECONDS = 300
 const MIN_SECRET_BYTES = 24
 const MAX_SECRET_BYTES = 64
-/** Limits the work for a forged header. An endpoint signs with at most 5 secrets. */
+/** Limits the work that a forged header can cause. An endpoint signs with at most 5 secrets. */
 const MAX_SIGNATURES = 20
 
 /**
@@ -90,14 +90,17 @@ function matches(header: string, key: Buffer, [head, body]: readonly [string, Ui
     .some((given) => given.length === expected.length && timingSafeEqual(given, expected))
 }
 
-/** The errors never show a secret. */
+/** Decodes the secrets. The errors never show a secret. */
 function keysFrom(secrets: string | readonly string[]): Buffer[] {
   const list = typeof secrets === 'string' ? [secrets] : secrets
   if (!Array.isArray(list) || list.length === 0) throw new TypeError('a secret is needed')
   return list.map(keyFrom)
 }
 
-/** Base64 with or without the prefix, as the libraries of Standard Webhooks accept it. */
+/**
+ * Decodes a secret: base64 with or without the prefix, as the libraries of Standard Webhooks accept
+ * it.
+ */
 function keyFrom(secret: unknown): Buffer {
   if (typeof secret !== 'string') throw new TypeError('a secret is not a string')
   const text = secret.startsWith('whsec_') ? secret.slice('whsec_'.length) : secret

@@ -61,18 +61,18 @@ interface AppOptions {
   policy: AddressPolicy
   /** Sends test pings; workers deliver jobs. */
   sender: Sender
-  /** Gets the attempts that handlers report about. */
+  /** Receives the attempts whose end handlers report. */
   minuteStats: MinuteStatsBuffer
   log: FastifyBaseLogger
   /** Logs the one line of each attempt that ends here; absent: `log`. */
   attemptLog?: Pick<FastifyBaseLogger, 'info'>
-  /** Empty: local mode. */
+  /** Empty: the API is in local mode. */
   apiKeys: string[]
   /** Base of the URLs that async handlers report to; null: not known (yet). */
   publicUrl: () => string | null
   maxBodyBytes: number
   version: string
-  /** Absent: created here. */
+  /** Absent: the metrics are created here. */
   metrics?: ApiMetrics
   /** Limits of each connection; absent ones have their defaults. */
   limits?: Partial<ConnectionLimits>
@@ -85,8 +85,8 @@ const MAX_PARAM_LENGTH = 16_384
 const KEEP_ALIVE_TIMEOUT_MS = 72_000
 const REQUEST_ID_SHAPE = /^[A-Za-z0-9._-]{1,64}$/
 /**
- * The URL may contain the token of an attempt. This is for requests with a wrong method: the query
- * of a POST is never shown.
+ * A URL that may contain the token of an attempt. The check is for requests with a wrong method:
+ * the query of a POST is never shown.
  */
 const MAY_HOLD_TOKEN = /token|\/(complete|fail|heartbeat)\b/i
 
@@ -138,7 +138,7 @@ function createServer(
   const app = Fastify({
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }),
-    // Creating a logger for each request would cost more than a hook. Our log lines name the
+    // A logger for each request would cost more than a hook. Log lines of Posthorn name the
     // request.
     childLoggerFactory: (logger) => logger,
     bodyLimit: maxBodyBytes,
@@ -148,26 +148,27 @@ function createServer(
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     requestIdHeader: false,
     genReqId: (request) => requestIdFrom(request.headers['x-request-id']),
-    // The Host of a client is checked by Posthorn, with its own messages.
+    // Posthorn checks the Host header itself, with its own messages.
     http: { requireHostHeader: false, connectionsCheckingInterval: limits.checkMs },
     clientErrorHandler: refuseConnection,
     frameworkErrors: (error, request, reply) => {
       ignoreBody(request.raw, reply.raw)
       sendProblem(request, reply, error)
-      // No hook runs for these errors.
+      // No hook runs for these errors, so they are counted here.
       metrics.onRefused(reply.statusCode, request.method)
     },
     forceCloseConnections: 'idle',
   })
   watchConnections(app.server, limits, (status) => metrics.onRefused(status))
-  // Before everything else: then the active span is that of the HTTP server, not that of a plugin.
+  // This listener comes before all others: then the active span is that of the HTTP server, not
+  // that of a plugin.
   app.server.prependListener('request', ({ method, url = '' }) => {
     if (method !== 'GET' || MAY_HOLD_TOKEN.test(url)) hideQuery(url)
   })
   return app
 }
 
-/** Whatever the largest body is, two of them are within the limit. */
+/** The limit has room for two bodies, whatever the largest body is. */
 function inflightLimits({ maxBodyBytes, inflight }: AppOptions): InflightLimits {
   const leastBytes = 2 * BATCH_SIZE_FACTOR * maxBodyBytes
   return {
@@ -187,7 +188,7 @@ function registerRoutes(
   const { store, version, maxBodyBytes } = options
   const { minuteStats, attemptLog = options.log } = options
   const countEnd = createAttemptCounts({ minuteStats, metrics, log: attemptLog })
-  // Counts what a cancel, or a sweep of this process, ends.
+  // Counts the attempts and jobs that a cancel, or a sweep of this process, ends.
   store.onEnd(countEnd)
   const enqueueSize = createBatchSize(MAX_ENQUEUE_BATCH)
   const batcher = createEnqueueBatcher(store, enqueueSize, metrics.onBatch)
@@ -234,7 +235,7 @@ function locateBelow(app: FastifyInstance, publicUrl: () => string | null): void
   })
 }
 
-/** The path without a slash at its end. */
+/** Returns the path of the URL without a slash at its end. */
 function pathOf(url: string | null): string {
   return url === null ? '' : new URL(url).pathname.replace(/\/$/, '')
 }

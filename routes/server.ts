@@ -24,7 +24,8 @@ const PING_CONNECTIONS = 10
 const CLOSE_DEADLINE_MS = 5_000
 const STOP_DEADLINE_MS = 2 * CLOSE_DEADLINE_MS
 /**
- * Node does not close a connection after a response that was sent during the close: this check
+ * Node does not close a connection after a response that was sent while the server closes. This
+ * check closes it.
  * does.
  */
 const IDLE_CHECK_MS = 50
@@ -70,7 +71,7 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
     sender,
     minuteStats,
     publicUrl: () => publicUrl,
-    // Fastify's own lines at level info add nothing to ours.
+    // Fastify's own lines at level info add nothing to those of Posthorn.
     log: log.child({}, { level: log.isLevelEnabled('warn') ? 'warn' : log.level }),
     attemptLog: log,
     apiKeys: config.API_KEYS ?? [],
@@ -100,12 +101,12 @@ export async function startApi(config: Config, { mayCreate = true } = {}): Promi
     },
     unfinished: () => ({ detail: 'the store did not accept the last reports' }),
   })
-  // Logged last: a program that reads this line may stop the process at once.
+  // This line is logged last: a program that reads it may stop the process at once.
   log.info({ url, localMode, allowedTargets, publicUrl }, 'api.listening')
   return url
 }
 
-/** A system whose endpoints are all pulled needs no worker. */
+/** An API can do the upkeep, because a system whose endpoints are all pulled needs no worker. */
 function createUpkeep(config: Config, store: Store, metrics: ApiMetrics, log: Logger): Upkeep {
   const role = { name: 'api', isStandby: true, lacksKey: () => false }
   const { onSwept, onOutbox } = metrics
@@ -121,8 +122,8 @@ function refuseOpenDoor(host: string, localMode: boolean): void {
 }
 
 /**
- * Closes listeners and waits at once, connections when they are idle, and all of them at the
- * deadline.
+ * Closes the listeners and ends all waits at once, then closes each connection when it is idle. At
+ * the deadline it closes all of them.
  */
 async function closeApp(app: FastifyInstance, log: Logger): Promise<void> {
   const idleTimer = setInterval(() => app.server.closeIdleConnections(), IDLE_CHECK_MS)

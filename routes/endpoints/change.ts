@@ -1,5 +1,5 @@
-// How the routes of endpoints change an endpoint and send it, and the errors if they cannot. A
-// PATCH replaces only the version that was read.
+// How the routes of endpoints change an endpoint and send it, and the errors if they cannot do so.
+// A PATCH replaces only the version that was read.
 import type { FastifyReply } from 'fastify'
 import {
   type Endpoint,
@@ -16,8 +16,8 @@ import { changedSettings, type EndpointChange, endpointView } from '../../src/wi
 import { etagOf, stale } from '../http/conditional.ts'
 
 /**
- * Tries, because another client may change the endpoint at the same time. A client that loses more
- * often must try again.
+ * How often a change is tried: another client may change the endpoint at the same time. After that
+ * the request is refused.
  */
 const MAX_TRIES = 10
 
@@ -39,7 +39,8 @@ export async function changeEndpoint(
     if (stored.deleting) throw beingDeleted(name)
     if (ifVersion !== null && stored.version !== ifVersion) throw stale('endpoint', stored.version)
     const settings = changedSettings(decrypted(stored), change)
-    // Only a change of these fields is refused: any other change keeps the state from before.
+    // The check applies only to a change of these fields: any other change keeps the state from
+    // before.
     if (change.url !== undefined || change.completion !== undefined) {
       refuseUnreachableCompletion(settings, publicUrl)
     }
@@ -93,7 +94,10 @@ export function refuseForbiddenUrl(url: string | null, policy: AddressPolicy): v
   if (!verdict.allowed) throw fieldError('/url', verdict.reason)
 }
 
-/** An async handler reports to a URL of this API, whose origin is known only from PUBLIC_URL. */
+/**
+ * Refuses async completion if no PUBLIC_URL is set: the handler reports to a URL of this API, and
+ * only PUBLIC_URL states its origin.
+ */
 export function refuseUnreachableCompletion(
   { url, completion }: Pick<EndpointSettings, 'url' | 'completion'>,
   publicUrl: string | null,

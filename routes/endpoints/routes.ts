@@ -135,7 +135,7 @@ function registerPatch(app: FastifyInstance, { store, policy, publicUrl }: Endpo
 }
 
 function registerList(app: FastifyInstance, { store }: EndpointRoutes): void {
-  // If the store is too slow to count the jobs of a whole page, smaller pages are requested from
+  // If the store is too slow to count the jobs of a whole page, the route reads smaller pages from
   // it.
   const size = createBatchSize(MAX_PAGE)
   app.get<{ Querystring: { limit: number; cursor?: string } }>(

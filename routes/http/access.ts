@@ -60,7 +60,7 @@ function checkScope(request: FastifyRequest, key: StoredKey | null, needed: KeyS
   trustConnection(request.raw.socket)
 }
 
-/** For the end of a wait: rejects with the error to send if the key was revoked meanwhile. */
+/** Called at the end of a wait: rejects with the error to send if the key was revoked meanwhile. */
 export type KeyRecheck = (request: FastifyRequest) => Promise<void>
 
 export function createKeyRecheck(storedKeys: StoredKeys): KeyRecheck {
@@ -75,17 +75,17 @@ const MAX_AGE_MS = 2_000
 
 export interface StoredKeys {
   /**
-   * null: there is no such key. Not a promise if the keys were read a moment ago: then a wrong key
-   * is refused before the body is parsed.
+   * Returns null if there is no such key. Does not return a promise if the keys were read a moment
+   * ago: then a wrong key is refused before the body is parsed.
    */
   find(hash: string): StoredKey | null | Promise<StoredKey | null>
-  /** Called after a change by this process, which must see it at once. */
+  /** Called after a change of keys by this process, which must see the change at once. */
   forget(): void
 }
 
 export function createStoredKeys(store: Pick<Store, 'listKeys'>): StoredKeys {
   let reading: Promise<Map<string, StoredKey>> | null = null
-  /** The result of `reading`; null: it is in progress. */
+  /** The result of `reading`; null: the read is in progress. */
   let known: Map<string, StoredKey> | null = null
   let readAtMs = Number.NEGATIVE_INFINITY
 
@@ -125,12 +125,15 @@ export function createStoredKeys(store: Pick<Store, 'listKeys'>): StoredKeys {
 const MAX_LINES = 10
 const WINDOW_MS = 10_000
 
-/** Whether an error is about the key or token: 401 and 403. */
+/** Whether an error concerns the key or token: 401 and 403. */
 export function isRefusal({ status }: AppError): boolean {
   return status === 401 || status === 403
 }
 
-/** Logs a refused request. Beyond MAX_LINES it only counts, and the next line has the count. */
+/**
+ * Logs a refused request. Beyond MAX_LINES requests are only counted, and the next line shows the
+ * count.
+ */
 export function createRefusalLog(): (request: FastifyRequest, error: AppError) => void {
   let windowEndsAtMs = 0
   let lineCount = 0
@@ -152,7 +155,7 @@ export function createRefusalLog(): (request: FastifyRequest, error: AppError) =
         status: error.status,
         reason: error.message,
         method: request.method,
-        // Not the URL, which can contain a token.
+        // The URL is not logged, because it can contain a token.
         route: request.routeOptions.url ?? null,
         address: request.ip,
         keyId: request.storedKey?.id ?? null,

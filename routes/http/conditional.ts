@@ -26,8 +26,8 @@ export function etagOf(version: number): string {
 }
 
 /**
- * The version that a write to an existing record requires; null: any. `*` means the same, because
- * such a write changes nothing if the record does not exist.
+ * The version that a write to an existing record requires; null: any version. `*` also means any
+ * version, because such a write changes nothing if the record does not exist.
  *
  * @throws AppError for If-None-Match, which such a write can never meet
  */
@@ -40,8 +40,8 @@ export function ifMatch(headers: Record<string, unknown>): number | null {
 }
 
 /**
- * The version that a write requires that can also create. @throws AppError if both headers are
- * given
+ * The version that a write requires if it can also create the record. @throws AppError if both
+ * headers are given
  */
 export function writePrecondition(headers: Record<string, unknown>): IfVersion {
   if (headers['if-none-match'] === undefined) return matchOf(headers)

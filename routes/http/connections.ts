@@ -1,5 +1,5 @@
-// The limits of a connection: its deadlines, how many requests it may have in progress, how many
-// connections without a valid key there may be, and the response to what is not HTTP.
+// The limits of a connection: its deadlines, the number of its requests in progress, the number of
+// connections without a valid key, and the response to input that is not HTTP.
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import {
@@ -18,7 +18,7 @@ export interface ConnectionLimits {
   checkMs: number
   /** Requests on one connection whose responses are not complete. */
   pending: number
-  /** The same, for a connection that has not shown a valid key. */
+  /** Like `pending`, but for a connection that has not shown a valid key. */
   pendingOfStranger: number
   /**
    * Connections that have not shown a valid key. Beyond this limit the oldest of them is closed.
@@ -40,11 +40,11 @@ export const CONNECTION_LIMITS: ConnectionLimits = {
   connections: 25_000,
 }
 
-/** After its last response, a connection is closed when it is silent for this long. */
+/** After its last response, a connection is closed once it is silent for this long. */
 const GOODBYE_MS = 1_000
 /**
- * How much it may still send in all, and for how long. After that its client apparently does not
- * read.
+ * How much a connection may send after its last response, and for how long. A client that exceeds
+ * these limits apparently does not read.
  */
 const MAX_DISCARDED_BYTES = 32 * 1_048_576
 const MAX_DISCARD_MS = 30_000
@@ -58,19 +58,22 @@ interface Connection {
   request: IncomingMessage | null
   /** Requests whose responses are not complete, in order. */
   pending: Set<ServerResponse>
-  /** Stops counting it as a connection without a key; null: it has shown one. */
+  /**
+   * Called when the connection shows a valid key: it no longer counts as one without a key. null:
+   * it has shown a valid key.
+   */
   leaveStrangers: (() => void) | null
-  /** Nothing more from it is read. */
+  /** Nothing more is read from the connection. */
   isClosing: boolean
-  /** It has sent more requests at once than allowed. */
+  /** The connection has sent more requests at once than allowed. */
   isOverLimit: boolean
   onRefused: (status: number) => void
 }
 
 const connections = new WeakMap<Socket, Connection>()
-/** Connections that were refused already: nothing else that they send matters. */
+/** Connections that were refused already: further errors on them are ignored. */
 const refused = new WeakSet<Socket>()
-/** Connections after their last response: what they still send is read and dropped. */
+/** Connections after their last response: input from them is read and dropped. */
 const discarding = new WeakSet<Socket>()
 
 /** @param onRefused called with the status of each response that comes from no route */
@@ -79,7 +82,7 @@ export function watchConnections(
   limits: ConnectionLimits,
   onRefused: (status: number) => void,
 ): void {
-  // For whole requests Node uses the longer one of two deadlines. With its default of a minute, the
+  // For whole requests Node uses the longer of two deadlines. With Node's default of a minute, the
   // deadline for headers would also apply to bodies.
   server.headersTimeout = limits.requestMs
   server.maxConnections = limits.connections
@@ -96,7 +99,7 @@ export function watchConnections(
     strangers.add(connection)
   })
   const overdue = createResponseDeadline(limits.responseMs)
-  // Before Fastify's own listener, which may respond at once.
+  // This listener comes before Fastify's own, which may respond at once.
   server.prependListener('request', (request, response) => {
     const { socket } = request
     const connection = connections.get(socket)
@@ -111,7 +114,7 @@ export function watchConnections(
       pending?.delete(response)
     })
   })
-  // Node itself would respond to an unknown Expect header, and not with a problem.
+  // Node itself would respond to an unknown Expect header, but not with a problem document.
   server.on('checkExpectation', (request, response) => server.emit('request', request, response))
   // Node would close the connection without a response. It removes its error listener from the
   // socket, and an error without a listener would end the process.
@@ -157,7 +160,7 @@ function lingerWithUnreadBody(connection: Connection): void {
 
 /**
  * Node reads 64 KiB at a time, which may contain 3,600 requests, or a body in 10,000 chunks, and
- * parses all of it. The only way to stop it there is an error from the callback that announces a
+ * parses all of it. The only way to stop the parser is an error from the callback that announces a
  * request. Node passes this error to refuseConnection.
  */
 function limitParser(connection: Connection, limits: ConnectionLimits): void {
@@ -180,8 +183,9 @@ interface Parser {
 }
 
 /**
- * Connections without a key, oldest first. Beyond a limit the oldest is closed; a new one is never
- * refused, because a client with a key shows it at once and is then not counted here.
+ * Connections without a key, oldest first. Beyond a limit the oldest one is closed. A new
+ * connection is never refused, because a client with a key shows it at once and is then not counted
+ * here.
  */
 function createStrangers(limits: ConnectionLimits) {
   const strangers = new Set<Connection>()
@@ -254,12 +258,12 @@ function createResponseDeadline(responseMs: number) {
 export function refuseConnection(error: Error & { code?: string }, socket: Socket): void {
   if (discarding.has(socket)) return
   const { isClosing = false, isOverLimit = false } = connections.get(socket) ?? {}
-  // What it still sends is not read until its last response is sent.
+  // Further input is not read until the last response is sent.
   if (isClosing || isOverLimit) {
     detachParser(socket)
     socket.pause()
   }
-  // Its last response closes it.
+  // The last response closes the connection.
   if (isClosing) return
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy()
@@ -272,7 +276,8 @@ export function refuseConnection(error: Error & { code?: string }, socket: Socke
     afterResponses(open, () => refuse(socket, tooManyPendingResponse()))
     return
   }
-  // True if the wrong request itself has a response, sent before its body turned out to be wrong.
+  // True if the malformed request itself has a response, sent before its body turned out to be
+  // malformed.
   const hasResponded = open.some(({ req, headersSent }) => !req.complete && headersSent)
   const before = open.filter(({ req }) => req.complete)
   afterResponses(before, () => {
@@ -296,7 +301,9 @@ function refuse(socket: Socket, { status, bytes }: RawResponse): void {
   sayGoodbye(socket, bytes)
 }
 
-/** Not at once: after a reset, a client that has not read the response yet would lose it. */
+/**
+ * Does not close at once: after a reset, a client that has not read the response yet would lose it.
+ */
 function sayGoodbye(socket: Socket, bytes = ''): void {
   if (!socket.writable) {
     socket.destroy()
@@ -323,8 +330,8 @@ function discardInput(socket: Socket): void {
 }
 
 /**
- * Node's parser bypasses the stream until the stream has a listener for data. Call this before
- * pause(): a pause of the parser would end only with the parser.
+ * Makes the stream get the data: Node's parser bypasses the stream until the stream has a listener
+ * for data. Must be called before pause(): a pause of the parser would end only with the parser.
  */
 function detachParser(socket: Socket): void {
   socket.on('data', () => {})

@@ -1,6 +1,6 @@
-// Limits what the API keeps for all clients together: requests without a response, their bodies,
-// and responses that were not read yet. A thousand clients that are each within their limits can be
-// too many together. The API then refuses the excess, large requests first.
+// Limits the memory that the API uses for all clients together: for requests without a response,
+// their bodies, and responses that were not read yet. A thousand clients that are each within their
+// limits can be too many together. The API then refuses requests, large ones first.
 import type { Server } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
@@ -13,7 +13,7 @@ declare module 'fastify' {
 }
 
 export interface InflightLimits {
-  /** Including waits, of which there are at most 20,000 (jobs/waits.ts). */
+  /** Includes waits, of which there are at most 20,000 (jobs/waits.ts). */
   requests: number
   /** Enough for two of the largest bodies. */
   bodyBytes: number
@@ -40,8 +40,8 @@ const NOTHING: InflightLimits = {
 }
 
 /**
- * Larger bodies and responses are refused from half of the limit on, so that small ones always have
- * room.
+ * Larger bodies and responses are refused once half of the limit is used, so that small ones always
+ * have room.
  */
 const SMALL_BYTES = 65_536
 const RETRY_AFTER_SECONDS = '1'
@@ -54,9 +54,9 @@ const RETRY_AFTER_SECONDS = '1'
  */
 export type CountBody = (request: FastifyRequest, bytes: number, soFar: number) => void
 
-/** What is counted for one request, until its response is sent or its connection is closed. */
+/** The amounts counted for one request, until its response is sent or its connection is closed. */
 interface Reservation extends InflightLimits {
-  /** The reservations of the same connection; null: this one has ended. */
+  /** The reservations of the same connection; null: this reservation has ended. */
   siblings: Set<Reservation> | null
 }
 
@@ -86,7 +86,7 @@ export function limitInflight(app: FastifyInstance, limits: InflightLimits): Cou
   app.addHook('onSend', (request, reply, payload, done) => {
     const reservation = request.reservation
     const isSized = typeof payload === 'string' || Buffer.isBuffer(payload)
-    // Refusals are always sent.
+    // Responses with an error are always sent.
     if (reservation === null || !isSized || reply.statusCode >= 400) {
       done(null, payload)
       return
@@ -110,8 +110,8 @@ export function limitInflight(app: FastifyInstance, limits: InflightLimits): Cou
 function countInflight(server: Server, limits: InflightLimits): Inflight {
   const sum: InflightLimits = { ...NOTHING }
   const reservationsOf = new WeakMap<Socket, Set<Reservation>>()
-  // Node closes the current response of a closed connection, but not the responses queued behind
-  // it.
+  // Node reports the close of a connection only to its current response, not to the responses
+  // queued behind it.
   server.on('connection', (socket) => {
     // Each pending request adds a listener. The number of requests is limited in connections.ts.
     socket.setMaxListeners(0)

@@ -41,13 +41,13 @@ export function acceptJson(app: FastifyInstance, countBody: CountBody): void {
   })
 }
 
-/** Reads only until the first byte. */
+/** Reads only until the first byte of a body. */
 function isEmpty(request: FastifyRequest, stream: IncomingMessage): Promise<boolean> {
   if (Number(request.headers['content-length']) > 0) return Promise.resolve(false)
   return new Promise((resolve, reject) => {
     stream.once('data', () => {
       resolve(false)
-      // The rest is discarded; the response closes the connection.
+      // The rest of the body is discarded, and the connection is closed after the response.
       stream.resume()
     })
     stream.once('end', () => resolve(true))
@@ -56,7 +56,8 @@ function isEmpty(request: FastifyRequest, stream: IncomingMessage): Promise<bool
 }
 
 /**
- * Fastify can do this by itself, but it does not report how many bytes it has in memory meanwhile.
+ * Reads a body as a whole. Fastify can do so, too, but it does not report how many bytes it has in
+ * memory meanwhile.
  *
  * @throws AppError payload_too_large, or overloaded
  */
@@ -86,7 +87,7 @@ function readWhole(
     function fail(error: unknown): void {
       if (isOver) return
       isOver = true
-      // The rest is discarded; the response closes the connection.
+      // The rest of the body is discarded, and the connection is closed after the response.
       stream.resume()
       reject(error)
     }
@@ -95,7 +96,7 @@ function readWhole(
       resolve(Buffer.concat(chunks, length))
     }
     function onClose(): void {
-      // Creating an error costs more than everything else here.
+      // Checked before the error is created, which would cost more than everything else here.
       if (isOver) return
       fail(new AppError('invalid_request', 'the body is incomplete'))
     }

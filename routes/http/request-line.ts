@@ -8,7 +8,7 @@ interface MethodTable {
   refusal(method: string, url: string): AppError
 }
 
-/** Records the routes as they are registered, so it must be created before them. */
+/** Records the routes as they are registered, so the table must be created before them. */
 export function createMethodTable(app: FastifyInstance): MethodTable {
   const paths = new Map<string, { shape: RegExp; methods: Set<string> }>()
   app.addHook('onRoute', ({ url, method }) => {
@@ -34,7 +34,8 @@ export function createMethodTable(app: FastifyInstance): MethodTable {
     )
   }
 
-  // Before the body is read, because its faults do not matter without a route.
+  // The check comes before the body is read: without a route, it does not matter what is wrong with
+  // the body.
   app.addHook('preParsing', async (request) => {
     if (request.is404) throw refusal(request.method, request.url)
   })

@@ -1,6 +1,6 @@
-// What a route declares in addition to its handler: its schema and how it is validated, its errors,
+// The parts of a route in addition to its handler: its schema and how it is validated, its errors,
 // its headers, and responses that are not JSON of a schema. pages/openapi.ts describes the API from
-// this.
+// them.
 import type { FastifySchemaCompiler } from 'fastify'
 import { z } from 'zod'
 import type { ErrorCode } from '../../src/errors.ts'

@@ -30,7 +30,10 @@ const HEADER_BYTE_COST = 4
 const DEPENDENCY_COST_BYTES = 2_048
 /** Limit of jobs in all batches that are being stored. Jobs beyond it would wait for seconds. */
 const MAX_STORING_JOBS = 20_000
-/** No write begins later than this after the first one, because its own deadline is added. */
+/**
+ * No write begins later than this after the first one, because each write has a deadline of its own
+ * in addition.
+ */
 const MAX_BEGIN_MS = STORE_DEADLINE_MS / 2
 /** How long items are checked before other requests are served. */
 const MAX_STEP_MS = 5
@@ -110,7 +113,7 @@ interface Item {
   job: NewJob | null
   /** Ids, and `#n` for earlier items, as in the request. */
   dependsOn: string[]
-  /** It has no key that could lead to another job, so its id is known before it is stored. */
+  /** The item has no key that could lead to another job, so its id is known before it is stored. */
   isKeyless: boolean
   response: ItemResponse | null
 }
@@ -162,8 +165,8 @@ function readItem(
 }
 
 /**
- * Writes items in groups, with the same results as one by one. A group ends before an item that
- * refers to one of the group whose id is not known yet, and where it becomes too large.
+ * Writes items in groups, with the same results as one by one. A group ends when it becomes too
+ * large, and before an item that refers to another item of the group whose id is not known yet.
  */
 async function enqueueInOrder(parts: BatchRoutes, items: Item[]): Promise<void> {
   const endsAtMs = performance.now() + MAX_BEGIN_MS
@@ -186,8 +189,8 @@ async function enqueueInOrder(parts: BatchRoutes, items: Item[]): Promise<void> 
 }
 
 /**
- * The cost of a job in bytes of payload. Headers are encrypted; each dependency is looked up and is
- * a row.
+ * The cost of a job, expressed as bytes of payload. Headers cost more because they are encrypted,
+ * and a dependency because it is looked up and stored as a row.
  */
 function writeCostOf({ payload, headers, dependsOn }: NewJob): number {
   const headerBytes = Object.values(headers).reduce((sum, value) => sum + value.length, 0)
@@ -251,8 +254,8 @@ async function enqueueSome({ store, size, metrics }: BatchRoutes, some: Item[]):
 }
 
 /**
- * If the store did not write a whole batch in time, it has written the beginning: the response says
- * so, and the client can send the rest again. If nothing was written, the whole batch fails.
+ * Handles a write that failed. If the store wrote only the first items in time, the response says
+ * so, and the client can send the rest again. If it wrote nothing, the whole batch fails.
  */
 function failRest(items: Item[], error: unknown): void {
   const isPartlyStored = items.some(({ response }) => response !== null && 'id' in response)
@@ -268,7 +271,7 @@ function responseTo(result: EnqueueResult, { job, dependsOn }: Item): ItemRespon
       ? { status: 201, id: stored.job.id }
       : { status: 200, id: stored.job.id, deduplicated: true }
   } catch (error) {
-    // Our id of an item that was refused means nothing to the client.
+    // The id of an item that was refused was made here and means nothing to the client.
     const isOurs = result.kind === 'unknown_dependency' && !dependsOn.includes(result.jobId)
     return refusal(isOurs ? notStored(dependsOn.filter(isReference)) : error)
   }

@@ -50,11 +50,12 @@ const STATES = {
 } as const satisfies Record<string, readonly JobState[]>
 
 const PAGE = 500
-/**
- * A write to the store has a deadline. This many jobs are well within it unless the store is slow.
- */
+/** A write of this many jobs ends well within its deadline unless the store is slow. */
 const MAX_WRITE = 100
-/** No write begins later than this after the request, because its own deadline is added. */
+/**
+ * No write begins later than this after the request, because each write has a deadline of its own
+ * in addition.
+ */
 const MAX_BEGIN_MS = STORE_DEADLINE_MS / 2
 
 export function registerBulkRoutes(app: FastifyInstance, { store }: { store: Store }): void {
@@ -91,7 +92,8 @@ function registerBulk(
 type Found = Pick<JobSummary, 'id' | 'dependsOn'>
 
 /**
- * If more than `limit` jobs match: the oldest for a retry, the newest for a cancel (see inOrder).
+ * Finds the jobs to change. If more than `limit` match: the oldest for a retry, the newest for a
+ * cancel (see inOrder).
  */
 async function findMatching(
   store: Store,
@@ -119,9 +121,10 @@ async function findMatching(
 }
 
 /**
- * Each part is committed alone, and workers act on it at once. A retry begins with the first job of
- * an ordering key or a chain of dependencies. A cancel begins with the last one, so that it never
- * unblocks a job that it is about to cancel, nor makes one dead by cancelling its dependency.
+ * The ids in the order of the writes. Each part is committed alone, and workers act on it at once.
+ * A retry begins with the first job of an ordering key or a chain of dependencies. A cancel begins
+ * with the last one: it must neither unblock a job that it is about to cancel, nor make a job dead
+ * by cancelling its dependency.
  */
 function inOrder(verb: keyof typeof STATES, jobs: Found[]): string[] {
   const ids = retryOrder(jobs)
@@ -135,7 +138,10 @@ interface Bulk {
   endsAtMs: number
 }
 
-/** Stops in time, with `more`, if the store is too slow for all of them. */
+/**
+ * Applies the command to the jobs. If the store is too slow for all of them, it stops in time, with
+ * `more`.
+ */
 async function applyToAll(
   { store, size, endsAtMs }: Bulk,
   verb: keyof typeof STATES,
@@ -149,7 +155,8 @@ async function applyToAll(
     const write = async () =>
       verb === 'retry' ? await store.retry(some, { waives: false }) : await store.cancel(some)
     const results = await size.run(some.length, write).catch((error) => {
-      // The response counts the jobs that were changed before. For these the result is unknown.
+      // The response counts the jobs that were changed before. The result for these jobs is
+      // unknown.
       if (at > 0 && error instanceof StoreUnavailable) return null
       throw error
     })

@@ -86,7 +86,10 @@ function registerEdit(app: FastifyInstance, { store }: JobRoutes): void {
   )
 }
 
-/** Such a change does not raise the version, so what other clients have read stays valid. */
+/**
+ * Whether the change changes nothing. Then the version is not raised, and versions that other
+ * clients have read stay valid.
+ */
 function changesNothing(job: Job, { payload, expiresInMs, ...change }: JobChange): boolean {
   if (job.state !== 'queued') return false
   if (payload !== undefined && (job.attemptCount > 0 || !isSame(payload, job.payload))) return false
@@ -226,29 +229,31 @@ function registerCopy(app: FastifyInstance, { store, batcher, metrics }: JobRout
   )
 }
 
-/** The same rule as for a retry by id. */
+/** Decides as a retry by id does which dependencies a copy waits for. */
 async function dependenciesOfCopy(
   store: Store,
   job: Job,
 ): Promise<{ waitingFor: string[]; waived: string[] }> {
   const states = new Map<string, JobState>()
-  // One after the other, because each is read with its payload.
+  // The dependencies are read one after the other, because each is read with its payload.
   for (const id of job.dependsOn) {
     const dependency = await store.getJob(id)
     if (dependency !== null) states.set(id, dependency.state)
   }
-  // A dependency that had succeeded is met forever, even if it was deleted since.
+  // A dependency that had succeeded stays met, even if it was deleted since then.
   const asked = job.dependsOn.filter((id) => states.has(id) || job.waitingFor.includes(id))
   return splitUnmet(asked, (id) => states.get(id) ?? null)
 }
 
-/** @throws Undecryptable: without them the copy would be another job */
+/**
+ * @throws Undecryptable if no key decrypts the headers: without them the copy would be another job
+ */
 function headersOf({ id, headers }: Job): Record<string, string> {
   if (headers === null) throw new Undecryptable(`no key decrypts the headers of job ${id}`, id)
   return headers
 }
 
-/** Without its keys, which must be unique, and without its dependencies. */
+/** Copies a job without its keys, which must be unique, and without its dependencies. */
 function copyOf(job: Job, now: number, { trace, hops }: RequestOrigin): NewJob {
   return {
     id: newJobId(now),

@@ -87,16 +87,19 @@ interface CompletionRoutes extends CompletionOptions {
   unanswered: Unanswered
 }
 
-/** Limit of reports whose write failed without a response of the store: they may be stored. */
+/**
+ * Limit of remembered reports whose write failed without a response of the store. Such a report may
+ * be stored.
+ */
 const MAX_UNANSWERED = 10_000
 
 interface Unanswered {
-  /** Notes the report if its write fails. */
+  /** Runs the write, and remembers the report if the write fails. */
   noting(
     report: ProvenLease,
     write: () => Promise<SettleResult[]>,
   ): Promise<SettleResult | undefined>
-  /** Whether it was noted; also forgets it. */
+  /** Returns whether the report was remembered, and forgets it. */
   take(report: ProvenLease): boolean
 }
 
@@ -132,12 +135,14 @@ declare module 'fastify' {
 /** Twice the largest result that is stored. */
 const BODY_LIMIT_BYTES = 2 * MAX_RESULT_BYTES
 
-/** Without an API key: the token authorizes reports about this attempt, and nothing else. */
+/**
+ * These routes need no API key: the token authorizes reports about this attempt, and nothing else.
+ */
 function byToken({ store, maxBodyBytes }: CompletionRoutes) {
   return {
     config: { open: true },
     bodyLimit: Math.min(BODY_LIMIT_BYTES, maxBodyBytes),
-    // Before the body is read, so that a request without a token costs little.
+    // The check comes before the body is read, so that a request without a token costs little.
     onRequest: (request: FastifyRequest, _reply: FastifyReply, done: () => void) => {
       request.lease = leaseOf(store, request)
       trustConnection(request.raw.socket)
@@ -264,7 +269,7 @@ function registerHeartbeat(app: FastifyInstance, parts: CompletionRoutes): void 
 
 /** The lease that the token of the request was created for; 401 for any other text. */
 function leaseOf(store: Store, request: FastifyRequest): ProvenLease {
-  // Not validated yet.
+  // The parameters are not validated yet.
   const { id } = request.params as ByToken['Params']
   const { token: given } = request.query as { token?: unknown }
   const token = given ?? bearerOf(request.headers.authorization)
@@ -274,14 +279,17 @@ function leaseOf(store: Store, request: FastifyRequest): ProvenLease {
   throw unauthorized('send the token of the attempt, as ?token= or as Authorization: Bearer')
 }
 
-/** The job of the request, and the lease that its token proves. It may be over by now. */
+/** The job of the request, and the lease that its token proves. The lease may have ended by now. */
 async function readHeldJob(store: Store, request: FastifyRequest) {
   const proven = request.lease as ProvenLease
   const job = await readJob(store, proven.jobId)
   return { job, lease: { ...proven, endpoint: job.endpoint } }
 }
 
-/** If the attempt is over already, this is not used: the guard of the write does not match. */
+/**
+ * The record of the attempt. If the attempt is over already, the record is not stored: the guard of
+ * the write does not match.
+ */
 function attemptOf(store: Store, job: Job, outcome: Outcome, message: string): Attempt {
   const finishedAt = store.clock.now()
   const startedAt = job.lease?.claimedAt ?? finishedAt
@@ -341,7 +349,9 @@ async function settle(parts: CompletionRoutes, job: Job, settlement: ReportedEnd
   return { applied: true as const }
 }
 
-/** null: the attempt has already ended by a report, and this one changes nothing. */
+/**
+ * Returns null if the attempt has already ended by a report, so that this report changes nothing.
+ */
 function staleReasonOf(job: Job, { fence }: ProvenLease): StaleReason | null {
   const last = job.fence === fence ? job.attempts.at(-1)?.outcome : undefined
   if (job.state === 'cancelled' || last === 'cancelled') return 'cancelled'

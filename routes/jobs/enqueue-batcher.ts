@@ -1,8 +1,8 @@
 // Group commit for enqueues: concurrent requests share one durable write.
 //
 // There is no timer. If no write is in progress, a job is written at the end of this turn of the
-// event loop, otherwise when a write returns. So an idle API does not wait, and under load batches
-// form by themselves.
+// event loop. Otherwise it is written when the current write returns. So an idle API does not wait,
+// and under load batches form by themselves.
 
 import type { BatchSize } from '../../src/batch-size.ts'
 import { AppError } from '../../src/errors.ts'
@@ -12,7 +12,7 @@ import { StoreUnavailable } from '../../src/store/store-errors.ts'
 
 const MAX_WRITES_IN_FLIGHT = 2
 const MAX_BATCH_BYTES = 1_048_576
-/** Limit of jobs that wait here. Beyond it requests are refused. */
+/** Limit of jobs that wait for a write. Beyond this limit requests are refused. */
 const MAX_WAITING_JOBS = 20_000
 const MAX_WAITING_BYTES = 64 * 1_048_576
 /**
@@ -37,7 +37,9 @@ interface Waiting {
 export interface EnqueueBatcher {
   /** Resolves once the job is durable. Throws AppError overloaded if too many jobs wait. */
   enqueue(job: NewJob): Promise<EnqueueResult>
-  /** Throws AppError overloaded if enqueue() would, before the request has cost anything. */
+  /**
+   * Throws AppError overloaded if enqueue() would throw it, before the request has cost anything.
+   */
   refuseIfFull(): void
 }
 
@@ -121,7 +123,7 @@ function tooMuchWaits(): AppError {
   })
 }
 
-/** Resolves or rejects each job of the batch. Resolves with the error, or null. */
+/** Writes the batch and resolves or rejects each of its jobs. Resolves with the error, or null. */
 async function write(
   store: Pick<Store, 'enqueue'>,
   size: BatchSize,
@@ -143,12 +145,14 @@ async function write(
   }
 }
 
-/** A little later than the deadline of the store, whose own error says more. */
+/**
+ * This deadline is a little later than that of the store, because the store's own error says more.
+ */
 const STORE_FIRST_MS = 100
 
 /**
- * Fails at the deadline of the first job of the batch, which has waited longest. Whether the jobs
- * are stored is unknown then.
+ * Fails the batch at the deadline of its first job, which has waited longest. It is then unknown
+ * whether the jobs are stored.
  */
 function refuseInTime(batch: Waiting[]): () => void {
   const sinceMs = batch[0]?.sinceMs ?? performance.now()

@@ -67,7 +67,7 @@ export function registerExplainRoute(app: FastifyInstance, { store }: { store: S
   )
 }
 
-/** The reasons, in the order in which they would have to end. */
+/** Finds the reason. Possible reasons are checked in the order in which they would have to end. */
 async function explain(store: Store, job: Job): Promise<Explanation> {
   const now = store.clock.now()
   if (isFinal(job.state)) return whyFinal(job)
@@ -106,8 +106,8 @@ function whyFinal({ state, failure }: Job): Explanation {
 }
 
 /**
- * The stored state was true when it was written. A worker that died since then has not changed it,
- * so the lease and the list of workers show what is true now.
+ * Why a running job has not ended. The job as stored may be out of date: a worker that died since
+ * then has not changed it. The lease and the list of workers show whether the worker is alive.
  */
 async function whyRunning(
   store: Store,
@@ -148,7 +148,7 @@ async function whyRunning(
   return because('running', detail, expiresAt)
 }
 
-/** In whole seconds; beyond a minute in whole minutes, and so on. */
+/** The age in whole seconds; from a minute on in whole minutes, and so on. */
 function ago(instant: number, now: number): string {
   const passedMs = Math.max(0, now - instant)
   const unitMs = [86_400_000, 3_600_000, 60_000].find((unit) => passedMs >= unit) ?? 1_000

@@ -1,5 +1,5 @@
 // How the routes of jobs find a job by the id in the path and send it, and the errors if they
-// cannot. A job is sent with its version as the ETag.
+// cannot do so. A job is sent with its version as the ETag.
 import type { FastifyReply } from 'fastify'
 import { z } from 'zod'
 import { AppError } from '../../src/errors.ts'

@@ -14,10 +14,10 @@ import type { KeyRecheck } from '../http/access.ts'
 import { JSON_TYPE, nameParams, noQuery } from '../http/route-schema.ts'
 import type { PullWaits } from './waits.ts'
 
-/** The worker that a pulled job shows: the program that claimed it is unknown. */
+/** The name of the worker in a pulled job: the program that claimed it is unknown. */
 export const PULLER = 'pull'
 
-/** No further job is added to a response beyond this size. */
+/** Beyond this size no further job is added to a response. */
 const MAX_RESPONSE_BYTES = 16 * 1_048_576
 const READ_AT_ONCE = 10
 
@@ -89,7 +89,8 @@ export function registerPullRoute(
       }
       const claimed = await pulls.untilClaimed(name, claimSome, wait, request.raw.socket)
       if (request.raw.socket.destroyed) {
-        // The client has disconnected: the jobs must not wait until their leases expire.
+        // The client has disconnected. The jobs are released, so that they do not wait until their
+        // leases expire.
         await store.release(claimed)
         return reply
       }
@@ -116,8 +117,8 @@ async function refuseOtherKinds(store: Store, name: string): Promise<void> {
 }
 
 /**
- * Returns as many as fit into a response and releases the others. A hundred jobs of 8 MiB each are
- * more than a string can contain.
+ * Returns as many jobs as fit into a response and releases the others. A hundred jobs of 8 MiB each
+ * would exceed the longest string.
  */
 async function pulledItems(
   store: Store,
@@ -143,7 +144,7 @@ async function pulledItems(
   return { items, started }
 }
 
-/** null: it was cancelled right after the claim. */
+/** Returns null if the job was cancelled right after the claim. */
 async function pulledJson(store: Store, claimed: ClaimedJob): Promise<string | null> {
   const job = await store.getJob(claimed.jobId)
   if (job === null || !isHeldBy(job, claimed)) return null
@@ -152,7 +153,7 @@ async function pulledJson(store: Store, claimed: ClaimedJob): Promise<string | n
     leaseExpiresAt: instantText(job.lease?.expiresAt ?? null),
     traceparent: claimed.trace?.traceparent ?? null,
     tracestate: claimed.trace?.tracestate ?? null,
-    // Like the header of a delivery: a claim counts as one.
+    // A claim counts as a delivery, so the value is that of the header of a delivery.
     hops: claimed.hops + 1,
   })
 }

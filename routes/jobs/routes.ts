@@ -1,4 +1,4 @@
-// /jobs: enqueue, list, read, wait. commands.ts has what changes a job.
+// /jobs: enqueue, list, read, wait. commands.ts has the routes that change a job.
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { isFinal, JOB_STATES } from '../../src/job/job.ts'
@@ -84,7 +84,7 @@ function registerEnqueue(app: FastifyInstance, { store, batcher, metrics }: JobR
     '/jobs',
     {
       config: { scope: 'enqueue' },
-      // Before the body is read, because a refusal must cost far less than a job.
+      // The check comes before the body is read, because a refusal must cost far less than a job.
       onRequest: (_request, _reply, done) => {
         batcher.refuseIfFull()
         done()

@@ -1,18 +1,21 @@
 // Requests that wait: GET /jobs/:id?wait until a job is final, and claims until a job is due. All
-// waits of a process share one look at the store, and none uses a connection of the store.
+// waits of a process share one read of the store, so that no wait uses a connection of the store.
 import type { Socket } from 'node:net'
 import type { ClaimedJob } from '../../src/job/job.ts'
 import type { Store } from '../../src/store/store.ts'
 
-/** Limit of each kind. Beyond it a wait ends at once, with the job as it is, or without a job. */
+/**
+ * Limit of each kind of wait. Beyond it a wait ends at once, with the job as it is, or without a
+ * job.
+ */
 const MAX_WAITS = 10_000
 
 /** How often the jobs are looked up while a request waits for one. */
 const FINAL_LOOK_INTERVAL_MS = 50
 const MAX_IDS_PER_LOOK = 1_000
-/** However many requests wait, looks take at most a fifth of the time of this process. */
+/** However many requests wait, these reads take at most a fifth of the time of this process. */
 const REST_PER_LOOK = 4
-/** If the store did not respond, the next look comes within this time. */
+/** If the store did not respond, the next read comes within this time. */
 const MAX_FINAL_LOOK_INTERVAL_MS = 1_000
 export interface JobWaits {
   /**
@@ -33,7 +36,7 @@ export function createJobWaits(store: Pick<Store, 'finalAmong'>): JobWaits {
     const startedAtMs = performance.now()
     const ids = [...endsById.keys()]
     for (let i = 0; i < ids.length; i += MAX_IDS_PER_LOOK) {
-      // A store that does not respond ends no wait; each has its own deadline.
+      // If the store does not respond, no wait ends: each wait has its own deadline.
       const final = await store.finalAmong(ids.slice(i, i + MAX_IDS_PER_LOOK)).catch(() => [])
       for (const id of final) endsById.get(id)?.forEach((end) => void end())
     }
@@ -75,9 +78,9 @@ export function createJobWaits(store: Pick<Store, 'finalAmong'>): JobWaits {
 
 /** How often due jobs are looked up while a claim waits and no write announces one. */
 const DUE_LOOK_INTERVAL_MS = 250
-/** The least time between looks, however often writes announce work. */
+/** The least time between reads, however often writes announce due jobs. */
 const MIN_DUE_LOOK_INTERVAL_MS = 10
-/** A look covers this much of the past: a slow write shows its job late. */
+/** A read also covers this much of the past: a slow write makes its job visible late. */
 const OVERLAP_MS = 5_000
 /**
  * Each waiting claim is tried at least this often, because a resume or the end of a limit makes no
@@ -91,7 +94,7 @@ type Claim = () => Promise<ClaimedJob[]>
 
 export interface PullWaits {
   /**
-   * Claims jobs as soon as there are some. Returns none if the time is over, the client has
+   * Claims jobs as soon as some are due. Returns none if the time is over, the client has
    * disconnected, or the process stops. Rejects as `claim` does.
    */
   untilClaimed(
@@ -194,20 +197,23 @@ export class SharedPullWaits implements PullWaits {
     if (this.#waits.size > 0 && !this.#isStopped) this.#planLook(DUE_LOOK_INTERVAL_MS)
   }
 
-  /** null: all of them. */
+  /** The endpoints whose claims are tried now; null: all endpoints. */
   async #namesToTry(): Promise<Set<string> | null> {
     if (performance.now() - this.#triedAllAtMs > TRY_ALL_INTERVAL_MS) {
       this.#triedAllAtMs = performance.now()
       return null
     }
-    // A store that does not respond ends no wait; each has its own deadline.
+    // If the store does not respond, no wait ends: each wait has its own deadline.
     const since = this.#store.clock.now() - OVERLAP_MS
     const found = await this.#store.due(since).catch(() => null)
     return new Set(found?.endpoints ?? [])
   }
 }
 
-/** The claim that waits longest comes first. If it finds nothing, neither do those behind it. */
+/**
+ * Tries the claim that waits longest first. If it finds nothing, the claims behind it find nothing
+ * either.
+ */
 async function tryInTurn(waits: Wait[]): Promise<void> {
   for (let i = 0; i < waits.length; i += TRIED_AT_ONCE) {
     const tries = await Promise.all(waits.slice(i, i + TRIED_AT_ONCE).map(tryToClaim))
@@ -230,7 +236,7 @@ async function tryToClaim(wait: Wait): Promise<'claimed' | 'nothing' | 'not trie
   }
 }
 
-/** The jobs of a claim in progress are still returned. */
+/** Ends a wait. If its claim is in progress, the jobs of that claim are still returned. */
 function giveUp(wait: Wait): void {
   wait.isOver = true
   if (!wait.isClaiming) wait.end([])

@@ -16,7 +16,7 @@ const TYPES: Record<string, string> = {
   '.svg': 'image/svg+xml',
 }
 
-/** Modules of packages, and the names under which they are served. */
+/** Modules of packages, and the names under which this server offers them. */
 const PACKAGES: Record<string, string> = {
   preact: 'preact.js',
   'preact/hooks': 'preact-hooks.js',
@@ -37,7 +37,8 @@ export function registerDashboard(app: FastifyInstance): void {
     summary: 'The dashboard',
     html: pageOf(Object.keys(files).sort()),
     files,
-    // Modules of two versions would not fit together, so browsers must revalidate, and get 304.
+    // Modules of two versions would not fit together, so browsers must revalidate them; they get
+    // 304.
     cacheControl: 'no-cache',
   })
 }

@@ -4,7 +4,7 @@
 
 type Json = Record<string, unknown>
 
-/** By name; by `parent.name` or `Schema.name` if a name has a second meaning. */
+/** The keys are names, or `parent.name` or `Schema.name` if a name has a second meaning. */
 export const FIELD_MEANINGS: Record<string, string> = {
   // Jobs, and what schedules and endpoints share with them.
   id: 'the id',

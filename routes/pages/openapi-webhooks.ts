@@ -111,7 +111,7 @@ function parametersOf(sentWith: SentWith[]): Json[] {
         description: header.meaning,
         schema: { type: 'string' },
       }))
-      // OpenAPI describes these differently, and ignores parameters with these names.
+      // OpenAPI describes these headers in another way, and ignores parameters with these names.
       .filter(({ name }) => name !== 'content-type')
   )
 }

@@ -1,5 +1,5 @@
-// GET /openapi.json, generated from the schemas of the routes. http/route-schema.ts has what a
-// route declares in addition to its schema: errors, headers, responses without JSON.
+// GET /openapi.json, generated from the schemas of the routes. http/route-schema.ts describes the
+// parts of a route that its schema does not contain: errors, headers, responses without JSON.
 import { isDeepStrictEqual } from 'node:util'
 import type { FastifyDynamicSwaggerOptions } from '@fastify/swagger'
 import type { FastifyInstance, FastifySchema, RouteOptions } from 'fastify'
@@ -65,7 +65,7 @@ export function registerOpenapiRoute(app: FastifyInstance): void {
       },
     },
     async (_request, reply) => {
-      // Generated once, because it can be requested without a key.
+      // The document is generated once, because it can be requested without a key.
       document ??= Buffer.from(JSON.stringify(app.swagger()))
       return reply.type(JSON_TYPE).send(document)
     },
@@ -84,12 +84,12 @@ export function openapiOptions(version: string): FastifyDynamicSwaggerOptions {
         version,
         license: { name: 'MIT', identifier: 'MIT' },
       },
-      // The server that sent the document.
+      // This URL means the server that sent the document.
       servers: [{ url: '/', description: 'the server that serves this description' }],
       components: {
         securitySchemes: { key: { type: 'http', scheme: 'bearer' } },
       },
-      // A key, or none in local mode.
+      // A request has a key, or none in local mode.
       security: [{ key: [] }, {}],
     },
     transform: ({ schema, url, route }) => ({
@@ -235,7 +235,7 @@ function finished<T extends object>(document: T): T {
       path[method] = explained(operation as Json)
     }
   }
-  // Also within each other: a list of jobs refers to the job.
+  // Components refer to each other, too: a list of jobs refers to the job.
   const schemas = Object.fromEntries(
     named.map(([name, schema]) => [name, withMeanings(withReferences(schema, named, true), name)]),
   )
@@ -257,7 +257,7 @@ function explained(operation: Json): Json {
   }
 }
 
-/** The components that something refers to, other components included. */
+/** The components that other parts of the document refer to, other components included. */
 function used(components: Json, document: Json): Json {
   const kept: Json = {}
   for (const [kind, all] of Object.entries(components)) {
@@ -380,7 +380,10 @@ function withoutObjectDefaults(node: unknown): unknown {
   return isKept ? { ...rest, default: byDefault } : rest
 }
 
-/** Not for a map of properties, one of which may be named `default`. */
+/**
+ * Whether the node is a schema. A map of properties is none: one of its properties may be named
+ * `default`.
+ */
 function isSchema(node: Record<string, unknown>): boolean {
   return 'type' in node || 'anyOf' in node || 'oneOf' in node
 }

@@ -9,7 +9,8 @@ import { noQuery } from '../http/route-schema.ts'
 
 /** Our own headers instead of @fastify/helmet: no other route responds with HTML. */
 const PAGE_HEADERS = {
-  // data: for the icons in stylesheets. No form, no frame, no other origin, no inline script.
+  // `data:` is for the icons in stylesheets. The policy allows no form, frame, other origin or
+  // inline script.
   'content-security-policy':
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -34,7 +35,7 @@ export interface Page {
   summary: string
   html: string
   files: Record<string, PageFile>
-  /** For the files: how long a browser may use them without asking. */
+  /** How long a browser may use the files without asking for them again. */
   cacheControl: string
 }
 
@@ -67,7 +68,7 @@ export function registerPage(app: FastifyInstance, page: Page): void {
     {
       config,
       schema: {
-        // Not part of the API, but of the page.
+        // A file belongs to the page, not to the API.
         hide: true,
         summary: 'A file of the page',
         params: z.object({ file: z.string() }),

@@ -28,7 +28,8 @@ const PAGE = `<!doctype html>
 </html>
 `
 
-// validatorUrl null: otherwise a badge would send the address of this server to swagger.io.
+// validatorUrl is null because otherwise a badge would send the address of this server to
+// swagger.io.
 const START_SCRIPT = `SwaggerUIBundle({
   url: 'openapi.json',
   dom_id: '#reference',

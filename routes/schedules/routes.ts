@@ -48,8 +48,8 @@ import {
 } from '../http/route-schema.ts'
 
 /**
- * Tries, because another client may change the schedule at the same time. A client that loses more
- * often must try again.
+ * How often a change is tried: another client may change the schedule at the same time. After that
+ * the request is refused.
  */
 const MAX_TRIES = 10
 
@@ -295,7 +295,7 @@ async function changeSchedule(
       case 'unknown_endpoint':
         throw unknownEndpoint(changed.endpoint)
       case 'stale':
-        // Reads the other version and checks again, unless the schedule must not exist.
+        // The loop reads the new version and checks again, unless the schedule must not exist.
         if (ifVersion === 'none') throw stale('schedule', result.version, ifVersion)
         break
       default:
@@ -311,7 +311,9 @@ async function changeSchedule(
   )
 }
 
-/** Storing it would change nothing, so no version is raised. */
+/**
+ * Whether the change would change nothing. Then it is not stored, and the version is not raised.
+ */
 function isSameSchedule(stored: Schedule, change: ScheduleChange): boolean {
   return (
     stored.endpoint === change.endpoint &&
@@ -322,7 +324,7 @@ function isSameSchedule(stored: Schedule, change: ScheduleChange): boolean {
   )
 }
 
-/** The same check as in the store. */
+/** Makes the same check as the store. */
 async function refuseUnknown(store: Store, endpoint: string): Promise<void> {
   const [stored] = await store.endpointsNamed([endpoint])
   if (stored === undefined || stored.deleting) throw unknownEndpoint(endpoint)

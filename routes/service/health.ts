@@ -82,8 +82,9 @@ export function registerHealthRoutes(app: FastifyInstance, { store }: { store: S
 }
 
 /**
- * Reads a page of the endpoints at each call, because each has secrets to decrypt. Throws
- * StoreUnavailable if one that was read in this pass or in the last lacks its key.
+ * Returns a check that reads one page of the endpoints at each call, because each endpoint has
+ * secrets to decrypt. It throws StoreUnavailable if this process lacks the key of an endpoint that
+ * was read in this pass or in the last one.
  */
 function createKeyCheck(store: Store): () => Promise<void> {
   let after: string | null = null

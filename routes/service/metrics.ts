@@ -37,7 +37,8 @@ export function registerMetricsRoute(
     async (request, reply) => {
       const { contentType, text } = await metrics.text(
         await snapshot().catch((error) => {
-          // The metrics of the process itself are most important while the store is away.
+          // The metrics are sent without those of the store: while the store is away, the metrics
+          // of the process itself are most important.
           if (!(error instanceof StoreUnavailable)) throw error
           request.log.warn({ err: error, requestId: request.id }, 'metrics.without_store')
           return null

@@ -6,10 +6,7 @@ import { MAX_STATS_NAMES, STORE_DEADLINE_MS, type Store } from '../../src/store/
 import { StoreUnavailable } from '../../src/store/store-errors.ts'
 import { canDeliver } from '../../src/store/worker-liveness.ts'
 
-/**
- * A response is at most 5 s old (docs: api, "The rest"); one second is reserved for the look
- * itself.
- */
+/** A snapshot is usually at most 5 s old. One second of this is left for the count itself. */
 const MAX_AGE_MS = 4_000
 /** Each endpoint has secrets to decrypt, which blocks this thread. */
 const ENDPOINTS_PER_PAGE = 500
@@ -28,8 +25,8 @@ type Counted = Pick<
 export interface Snapshots {
   /**
    * The snapshot of all endpoints, at most a few seconds old. Throws StoreUnavailable. With
-   * thousands of endpoints with jobs, a look may take longer than a request waits. The response is
-   * then the previous snapshot; its asOf shows its age.
+   * thousands of endpoints that have jobs, a count may take longer than a request waits. The
+   * response is then the previous snapshot; its asOf shows its age.
    */
   ofAll(): Promise<QueueSnapshot>
   /** A new snapshot of one endpoint; empty if it does not exist. */
@@ -39,7 +36,7 @@ export interface Snapshots {
 export function createSnapshots(store: Counted): Snapshots {
   let latest: { snapshot: QueueSnapshot; atMs: number } | null = null
   let looking: Promise<QueueSnapshot> | null = null
-  /** Whether the store has responded since the present look began. */
+  /** Whether the store has responded since the current count began. */
   let hasResponded = false
 
   async function look(): Promise<QueueSnapshot> {
@@ -65,7 +62,8 @@ export function createSnapshots(store: Counted): Snapshots {
       looking ??= look()
       const inTime = await withinDeadline(looking)
       if (inTime !== null) return inTime
-      // Each step has a deadline of its own, so the look is slow, but the store is not away.
+      // Each read of the count has a deadline of its own, so the count is slow, but the store does
+      // respond.
       if (latest !== null && hasResponded) return latest.snapshot
       throw new StoreUnavailable(`the store took more than ${STORE_DEADLINE_MS} ms to count`)
     },
@@ -81,7 +79,7 @@ export function createSnapshots(store: Counted): Snapshots {
   }
 }
 
-/** null: not finished within the time that a request waits. */
+/** Returns null if the work is not finished within the time that a request waits. */
 async function withinDeadline<T>(work: Promise<T>): Promise<T | null> {
   const late = Promise.withResolvers<null>()
   const timer = setTimeout(() => late.resolve(null), STORE_DEADLINE_MS)

@@ -157,7 +157,7 @@ async function outboxStats({ outbox, clock }: StatsRoute['store']) {
   return { waiting, setAside, oldestAge }
 }
 
-/** The minutes of each endpoint, as lists from the oldest minute of any endpoint. */
+/** The minutes of each endpoint, as lists that begin with the oldest minute of any endpoint. */
 function byEndpoint(stats: MinuteStats[]) {
   const first = stats[0]?.minute ?? 0
   const count = ((stats.at(-1)?.minute ?? 0) - first) / MINUTE_MS + 1

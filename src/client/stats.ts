@@ -1,7 +1,7 @@
 // Types of statistics and workers in responses. Shapes only.
 
 export interface Stats {
-  /** The time of the snapshot, at most 5 s ago. */
+  /** The time of the snapshot, usually at most 5 s ago. */
   asOf: string
   liveWorkers: number
   /** null: no outbox is configured. Counts stop at 10000, which means 10000 or more. */

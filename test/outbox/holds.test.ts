@@ -1,12 +1,17 @@
 // Several movers share an outbox: what one has taken, no other takes before its time is over.
 import { randomBytes } from 'node:crypto'
-import { type Collection, MongoClient } from 'mongodb'
+import { type Collection, type Document, MongoClient } from 'mongodb'
 import { afterAll, beforeAll, describe, expect, inject, it, vi } from 'vitest'
+import { openMongoStore } from '../../src/store/mongo/store.ts'
 import { OUTBOX_HOLD_MS, type Outbox } from '../../src/store/outbox.ts'
+import { StoreUnavailable } from '../../src/store/store-errors.ts'
 import { addEndpoint, enqueueOne } from '../contract/fixtures.ts'
+import { type Rewrite, startRewritingProxy } from '../support/rewriting-proxy.ts'
 import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import { SLOW_MS } from './fixture.ts'
+
+const isStandIn = inject('mongoEngine') === 'secantusd-rs'
 
 vi.setConfig({ testTimeout: 2 * SLOW_MS })
 
@@ -103,5 +108,75 @@ describe('the documents of an outbox', () => {
     const rejected = client.db(name.database).collection(`${name.collection}_rejected`)
     expect((await rejected.findOne())?.payload).toHaveLength(overhead)
     expect((await first.stats()).setAside).toBe(1)
+  })
+
+  describe('that cannot be set aside', () => {
+    const refused = async () => {
+      const taken = await first.take(100)
+      return taken.map((document) => ({ document, reason: 'r', message: 'm' }))
+    }
+    const warned = () => place.warnings.filter(({ message }) => message === 'outbox.not_set_aside')
+    const idsOf = async (collection: Collection) =>
+      (await collection.find().sort({ _id: 1 }).toArray()).map(({ _id }) => _id)
+
+    const rules: [string, Document][] = [
+      ['a rule for documents', { collMod: 'outbox_rejected', validator: { a: { $ne: 7 } } }],
+      [
+        'a unique index',
+        { createIndexes: 'outbox_rejected', indexes: [{ name: 'a', key: { a: 1 }, unique: true }] },
+      ],
+      [
+        'an index of points',
+        { createIndexes: 'outbox_rejected', indexes: [{ name: 'at', key: { at: '2dsphere' } }] },
+      ],
+    ]
+    // The stand-in has no index of points.
+    const known = isStandIn ? rules.slice(0, 2) : rules
+    it.each(known)('because of %s stay, with a warning, and stop no others', async (_, command) => {
+      const db = client.db(name.database)
+      const rejected = db.collection(`${name.collection}_rejected`)
+      await waiting.deleteMany({})
+      await rejected.drop()
+      await db.createCollection(rejected.collectionName)
+      await rejected.insertOne({ _id: 'earlier' as never, a: 7 })
+      await db.command(command)
+      const before = warned().length
+      const ids = ['one', 'three', 'two']
+      const documents = ids.map((_id) => ({ _id: _id as never, a: _id, at: [1, 2] as unknown }))
+      await waiting.insertMany(documents)
+      await waiting.updateOne({ _id: 'two' as never }, { $set: { a: 7, at: 'nowhere' } })
+      expect(await first.setAside(await refused())).toBe(2)
+      expect(await idsOf(waiting)).toEqual(['two'])
+      expect(await idsOf(rejected)).toEqual(['earlier', 'one', 'three'])
+      expect(warned().length - before).toBe(1)
+    })
+
+    it('because the primary changed stay held, and are set aside by a repetition', async () => {
+      await waiting.deleteMany({})
+      await client.db(name.database).dropCollection(`${name.collection}_rejected`)
+      const state = { code: 10_107, codeName: 'NotWritablePrimary', errmsg: 'not primary' }
+      const rewrites: Record<string, Rewrite> = { aggregate: () => ({ ok: 0, ...state }) }
+      const proxy = await startRewritingProxy(inject('mongoUrl'), rewrites)
+      const url = proxy.url(new URL(place.url).pathname.slice(1))
+      const warnings: string[] = []
+      const store = await openMongoStore(url, {
+        ...{ retentionMs: 60_000, retentionDeadMs: 60_000, encryptionKeys: [place.encryptionKey] },
+        ...{ outbox: name, warn: (_: unknown, message: string) => void warnings.push(message) },
+      })
+      try {
+        await waiting.insertMany([{ payload: 1 }, { payload: 2 }])
+        const documents = await refused()
+        const behind = store.outbox as Outbox
+        await expect(behind.setAside(documents)).rejects.toThrow(StoreUnavailable)
+        expect(await waiting.countDocuments()).toBe(2)
+        delete rewrites.aggregate
+        expect(await behind.setAside(documents)).toBe(2)
+        expect(await waiting.countDocuments()).toBe(0)
+        expect(warnings).toEqual([])
+      } finally {
+        await store.close()
+        await proxy.stop()
+      }
+    })
   })
 })

@@ -43,6 +43,19 @@ const MAX_TAKEN_BYTES = 16 * 1_048_576
 const MAX_DOCUMENT_BYTES = 16 * 1_048_576 - 4_096
 /** A message can quote a field name, which can be as long as a document. */
 const MAX_MESSAGE_LENGTH = 500
+/**
+ * Codes that concern one document (github.com/mongodb/mongo, error_codes.yml): a validation rule of
+ * the application, an index of its own, an `_id` that cannot be stored, and the size.
+ */
+const DOCUMENT_REFUSALS: ReadonlySet<string> = new Set([
+  ...['DocumentValidationFailure', 'CannotIndexParallelArrays', 'CannotBuildIndexKeys'],
+  ...['DollarPrefixedFieldName', 'InvalidIdField', 'BSONObjectTooLarge'],
+])
+/**
+ * What the server calls a code without a name. Those concern the document, such as 17420 (too large)
+ * or 16755 (no point for a 2dsphere index); the codes of elections and of lost servers have names.
+ */
+const UNNAMED_CODE = /^Location\d+$/
 /** The origin is a key of an index. */
 const MAX_ORIGIN_LENGTH = 1_024
 
@@ -362,8 +375,7 @@ async function moveAside(
   try {
     await run(startDeadline(), (limit) => waiting.aggregate(pipeline, limit).toArray())
   } catch (error) {
-    const isRefused = error instanceof StoreUnavailable && error.cause instanceof MongoServerError
-    if (!isRefused) throw error
+    if (!refusesDocument(error)) throw error
     // The server refuses one of them, which must not stop the others. A single one stays where it
     // is, and is taken again when its hold has ended.
     if (documents.length === 1) {
@@ -375,6 +387,14 @@ async function moveAside(
     return count
   }
   return removeDocuments(outbox, documents)
+}
+
+/** Whether the server cannot store a document of the command, whichever server is the primary. */
+function refusesDocument(error: unknown): boolean {
+  if (isDuplicateKey(error)) return true
+  if (!(error instanceof StoreUnavailable && error.cause instanceof MongoServerError)) return false
+  const { codeName = '' } = error.cause
+  return DOCUMENT_REFUSALS.has(codeName) || UNNAMED_CODE.test(codeName)
 }
 
 async function stats({ waiting, rejected }: OpenedOutbox): Promise<OutboxStats> {

@@ -98,6 +98,7 @@ export const OLD_READ: FaultName[] = ['old read', 'old read']
 /** Claims whose response was lost are released within seconds, and so is their admission. */
 const RELEASE_DEADLINE_MS = 12_000
 const LOOK_AGAIN_MS = 100
+const MAX_REPETITIONS = 3
 /** Marks that lead to work at once. Without them, a sweep does that work later. */
 const MARKS = ['hasDependents', 'effectsPending']
 /** They do many things, each of which is complete in itself; a repeated call does the rest. */
@@ -177,7 +178,8 @@ async function problemOfCall(
   const isDone = state === expected.after[0]
   const half = isGradual ? null : await swept.differenceFrom(['before', 'after'], state)
   if (half !== null) return `after StoreUnavailable, ${half}`
-  const again = await outcomeOf(() => opened.play(scenario.call, null))
+  const again = await repeated(opened, scenario.call)
+  if (again.kind === 'unavailable') return `the repeated call failed: ${again.error}`
   const result = outcomeText(again, known)
   // The first call has done a part of what they count.
   if (!isGradual && !expected.results.includes(result)) {
@@ -286,6 +288,15 @@ async function outcomeOf(work: () => Promise<unknown>): Promise<Outcome> {
     return { kind: 'result', value: await work(), error: null }
   } catch (error) {
     return { kind: error instanceof StoreUnavailable ? 'unavailable' : 'other', error }
+  }
+}
+
+/** The election can last a little longer than the first call, and refuse commands of this one. */
+async function repeated(opened: OpenedStore, call: VerbCall): Promise<Outcome> {
+  for (let tries = 1; ; tries++) {
+    const outcome = await outcomeOf(() => opened.play(call, null))
+    if (outcome.kind !== 'unavailable' || tries === MAX_REPETITIONS) return outcome
+    await sleep(LOOK_AGAIN_MS)
   }
 }
 

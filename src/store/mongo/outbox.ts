@@ -52,8 +52,8 @@ const DOCUMENT_REFUSALS: ReadonlySet<string> = new Set([
   ...['DollarPrefixedFieldName', 'InvalidIdField', 'BSONObjectTooLarge'],
 ])
 /**
- * What the server calls a code without a name. Those concern the document, such as 17420 (too large)
- * or 16755 (no point for a 2dsphere index); the codes of elections and of lost servers have names.
+ * What the server calls a code without a name. Those concern the document, such as 17420 (it is too
+ * large) or 16755 (it has no point for a 2dsphere index). The codes of elections have names.
  */
 const UNNAMED_CODE = /^Location\d+$/
 /** The origin is a key of an index. */

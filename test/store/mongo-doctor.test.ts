@@ -5,6 +5,8 @@ import { type Db, type Document, MongoClient } from 'mongodb'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
 import type { Check, StoreReport } from '../../src/store/doctor-report.ts'
+import { checkIndexes, engineOf } from '../../src/store/mongo/doctor.ts'
+import { DEFINITIONS, differencesOf, migrateDatabase } from '../../src/store/mongo/schema.ts'
 import { openMongoStore } from '../../src/store/mongo/store.ts'
 import { examineStore } from '../../src/store/open-store.ts'
 import { openShell, type Shell } from '../cli/command-line.ts'
@@ -60,6 +62,14 @@ const verdicts = ({ checks }: StoreReport) =>
   Object.fromEntries(checks.map(({ name, verdict }) => [name, verdict]))
 const scratch = async () =>
   (await db.listCollections({ name: /^posthorn_doctor_/ }).toArray()).map(({ name }) => name)
+
+/** Of a doctor that goes no further: it cannot write. */
+async function indexCheck(): Promise<Check | undefined> {
+  const proxy = await through({ insert: () => REFUSAL })
+  return check(await examineStore(proxy.url(db.databaseName), NEVER), 'indexes')
+}
+
+const changeIndex = (collMod: string, index: Document) => db.command({ collMod, index })
 
 /** The build information of a mongod 8. */
 const MONGOD_BUILD = {
@@ -168,12 +178,60 @@ describe('what the server, its user and the database are', () => {
     expect(await scratch()).toEqual(['posthorn_doctor_0123456789ab_jobs'])
   })
 
+  // The stand-in has no hidden indexes.
+  it.skipIf(isStandIn)('an index that the planner may not use is a failure', LONG, async () => {
+    await createStore()
+    await changeIndex(COLLECTIONS.jobs, { name: 'claim', hidden: true })
+    expect(await indexCheck()).toEqual({
+      name: 'indexes',
+      verdict: 'failed',
+      found: 'posthorn_jobs.claim is hidden from the query planner.',
+      advice: expect.stringMatching(/^Unhide the index: /),
+    })
+    await changeIndex(COLLECTIONS.jobs, { name: 'claim', hidden: false })
+    expect((await indexCheck())?.verdict).toBe('ok')
+  })
+
+  it('an index with another time to live is a warning until posthorn migrate', LONG, async () => {
+    await createStore()
+    const workers = db.collection(COLLECTIONS.workers)
+    await workers.dropIndex('seen')
+    await workers.createIndex({ seenAt: 1 }, { name: 'seen', expireAfterSeconds: 7 })
+    expect(await indexCheck()).toEqual({
+      name: 'indexes',
+      verdict: 'warning',
+      found: 'posthorn_workers.seen has another time to live.',
+      advice: 'Run posthorn migrate.',
+    })
+    await migrateDatabase(url)
+    expect((await indexCheck())?.verdict).toBe('ok')
+  })
+
+  it('an index of an earlier version is a warning until posthorn migrate', LONG, async () => {
+    const retired = { key: { deleting: 1, oldField: 1 }, options: {} } as const
+    const later = { ...DEFINITIONS, retired: { endpoints: { old: retired } } }
+    await createStore()
+    await db.collection(COLLECTIONS.endpoints).createIndex(retired.key, { name: 'old' })
+    const compare = async () =>
+      checkIndexes(await differencesOf({ client, db, names: COLLECTIONS }, later))
+    expect(await compare()).toEqual({
+      name: 'indexes',
+      verdict: 'warning',
+      found: 'posthorn_endpoints.old belongs to an earlier version.',
+      advice: 'Run posthorn migrate when all processes have the new version.',
+    })
+    // One harmless difference does not hide another one.
+    await db.collection(COLLECTIONS.jobs).dropIndex('claim')
+    expect((await compare()).verdict).toBe('failed')
+    await migrateDatabase(url, later)
+    expect((await compare()).verdict).toBe('ok')
+  })
+
   it.each([
     ['Amazon DocumentDB', {}, 'mongodb://u:p@x.cluster-abc.eu-central-1.docdb.amazonaws.com/'],
     ['Azure Cosmos DB', { _t: 'BuildInfoResponse' }, null],
     ['FerretDB', { ferretdbVersion: 'v1.24.0' }, null],
   ])('%s is named', async (name, fields, host) => {
-    const { engineOf } = await import('../../src/store/mongo/doctor.ts')
     const ask = async () => ({ ...MONGOD_BUILD, ...fields })
     const engine = await engineOf(host ?? 'mongodb://db.example/', ask)
     expect(engine).toMatchObject({ name: `${name} (8.0.4)`, isMongod: false })
@@ -181,7 +239,6 @@ describe('what the server, its user and the database are', () => {
   })
 
   it('a mongod older than 5.0 is refused', async () => {
-    const { engineOf } = await import('../../src/store/mongo/doctor.ts')
     const old = { ...MONGOD_BUILD, version: '4.4.29', versionArray: [4, 4, 29, 0] }
     expect((await engineOf('mongodb://db.example/', async () => old)).problem).toMatch(/older/)
   })

@@ -316,7 +316,7 @@ const INDEX_TEXT: Record<IndexDifference['kind'], string> = {
   retired: 'belongs to an earlier version',
 }
 
-function checkIndexes(differences: IndexDifference[]): Check {
+export function checkIndexes(differences: IndexDifference[]): Check {
   if (differences.length === 0) return ok('indexes', 'Every index is as this version defines it.')
   const texts = differences.map(
     ({ collection, name, kind }) => `${collection}.${name} ${INDEX_TEXT[kind]}`,

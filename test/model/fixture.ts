@@ -1,5 +1,5 @@
-// A store and the model of what is in it, side by side: where a sequence of commands is played, and
-// where after each of them the two are compared.
+// A store and a model of its content, side by side. A sequence of commands is run on both, and the
+// two are compared after each command.
 import { expect } from 'vitest'
 import { type Endpoint, newSecret } from '../../src/endpoint/endpoint.ts'
 import { isFinal, type Job, type Lease } from '../../src/job/job.ts'
@@ -11,16 +11,24 @@ export interface Fixture {
   store: Store
   world: World
   names: string[]
-  /** All leases that were ever handed out, ended ones too: their holders know no better. */
+  /**
+   * All leases of all claims. Leases that have ended are used as well, as by a holder that does not
+   * know it.
+   */
   hands: (Lease & { number: number; claimedAt: number })[]
-  /** What was overdue when somebody looked, and may be so no longer. */
+  /** The jobs that were overdue at some look. They may not be overdue any more. */
   overdue: OverdueJob[]
-  /** Due instants, each later than the one before, all long past: the order of claims is known. */
+  /**
+   * The due instant of the next job: later than all before, but long past, so that the order of
+   * claims is known.
+   */
   nextDueAt: number
   count: number
 }
 
-/** Which one a command is about: counted from the newest, among those that fit or among all. */
+/**
+ * The job or lease that a command is about, counted from the newest: of those that fit, or of all.
+ */
 export interface Pick {
   back: number
   fits: boolean
@@ -62,7 +70,7 @@ export async function compare({ store, world }: Fixture): Promise<void> {
   }
 }
 
-/** The store's clock alone knows when it was; the model learns it. */
+/** Copies the instants from the store to the model: only the store's clock knows them. */
 function takeInstants(expected: ModelJob, { runAt, firstRunAt }: Job, now: number): void {
   expect(runAt).toBeGreaterThanOrEqual(expected.runAt)
   expect(runAt).toBeLessThanOrEqual(now)
@@ -72,8 +80,8 @@ function takeInstants(expected: ModelJob, { runAt, firstRunAt }: Job, now: numbe
 }
 
 /**
- * An expired job may have died because it expired or because its dependency died, and it may or may
- * not have got its ordering slot before.
+ * Copies the failure and the version of an expired job. It may have died because it expired or
+ * because its dependency died, and it may or may not have got its ordering slot before.
  */
 function takeOrder(expected: ModelJob, { failure, version }: Job): void {
   if (expected.failure === 'dependency_failed' && failure?.reason === 'expired') {
@@ -112,7 +120,7 @@ function expectedFacts(job: ModelJob): ReturnType<typeof factsOf> {
   }
 }
 
-/** What is always true, whatever the model says. */
+/** Checks what is always true of a job, whatever the model expects. */
 function expectInvariants(job: Job): void {
   expect(job.lease !== null).toBe(job.state === 'running')
   expect(job.phase !== null).toBe(job.state === 'running')

@@ -1,5 +1,5 @@
-// Sequences that the model-based test once found, as short as possible: the faults that they showed
-// stay fixed.
+// Sequences for which the model-based test once failed, as short as possible. They show that the
+// bugs stay fixed.
 import { describe, expect, test } from 'vitest'
 import {
   addEndpoint,

@@ -1,5 +1,5 @@
-// What workers, handlers and the sweeper do in a random sequence: on the store and in the model,
-// with the same answer. Leases that are long over are used as well, on purpose.
+// The commands of workers, handlers and the sweeper in a random sequence. Each runs on the store
+// and in the model, and must have the same result. Leases that ended long ago are used on purpose.
 import { expect } from 'vitest'
 import type { Attempt, Lease } from '../../src/job/job.ts'
 import type { Settlement } from '../../src/store/store.ts'
@@ -9,9 +9,9 @@ import type { Fixture, Pick } from './fixture.ts'
 import * as endings from './job-endings.ts'
 import { claimable, jobIn, type ModelJob } from './job-model.ts'
 
-/** A lease of this length is over as soon as it was waited for. */
+/** A lease of this length has expired once the test has waited for it. */
 const SHORT_LEASE_MS = 1
-/** More than the clock of a store may be corrected by from one look to the next. */
+/** More than the correction of a store's clock between two looks at it. */
 const CLOCK_MARGIN_MS = 10
 const HOUR_MS = 3_600_000
 
@@ -128,7 +128,9 @@ export async function sweep({ store, world }: Fixture): Promise<void> {
   endings.sweepClean(world, now)
 }
 
-/** What is seen now may be ended later, by endOverdue, when it is no longer so. */
+/**
+ * Looks for overdue jobs. endOverdue may try to end them later, when they are no longer overdue.
+ */
 export async function lookForOverdue(fixture: Fixture): Promise<void> {
   const { store, world } = fixture
   const found = await store.overdue(1_000)
@@ -159,7 +161,7 @@ export async function endOverdue(
   expect(answer).toEqual([endings.endOverdue(world, seen, { event, runAt })])
 }
 
-/** One of a job that runs under it, or any that ever was. */
+/** Returns a lease that holds its job, or any lease that a claim has returned. */
 function held({ hands, world }: Fixture, pick: Pick): Fixture['hands'][number] {
   const holding = pick.fits
     ? hands.filter(({ jobId, leaseId }) => jobIn(world, jobId).lease?.leaseId === leaseId)

@@ -1,4 +1,4 @@
-// What holders of leases and the sweeper do to the jobs of the model, and which answers they get.
+// What holders of leases and the sweeper do to the jobs of the model, and which results they get.
 
 import type { Attempt, Lease } from '../../src/job/job.ts'
 import type { HeartbeatResult, RenewResult, SettleResult } from '../../src/store/store.ts'
@@ -12,7 +12,7 @@ import {
   type World,
 } from './job-model.ts'
 
-/** Free attempts are far from their limit of 100 in the sequences that are tried. */
+/** How an attempt ends. The sequences stay far from the limit of 100 free attempts. */
 export type AttemptEnd =
   | { event: 'await'; isPast: boolean }
   | { event: 'succeed'; outcome: Attempt['outcome']; result: string }
@@ -67,7 +67,10 @@ export function settle(world: World, lease: Lease, end: AttemptEnd): SettleResul
   return 'applied'
 }
 
-/** The same event with the same outcome; of a handler's report the verdict may have differed. */
+/**
+ * Whether a report is a repeat: the same event with the same outcome. If a handler reported a
+ * failure, the event may be reschedule or bury.
+ */
 function wasToldBefore(job: ModelJob, { fence, leaseId }: Lease, end: AttemptEnd): SettleResult {
   if (end.event === 'await') return 'lease_lost'
   const isVerdict = (event: string) => event === 'reschedule' || event === 'bury'
@@ -82,7 +85,7 @@ function wasToldBefore(job: ModelJob, { fence, leaseId }: Lease, end: AttemptEnd
   return known ? 'already_applied' : 'lease_lost'
 }
 
-/** Longer than any sequence lasts. */
+/** Renews a lease for longer than any sequence lasts. */
 export function renew(world: World, lease: Lease): RenewResult {
   const job = jobIn(world, lease.jobId)
   if (!holds(job, lease) || job.phase !== 'sending' || job.lease === null) return 'lease_lost'
@@ -137,9 +140,9 @@ export function endOverdue(world: World, lease: Lease, end: OverdueEnding): Sett
 }
 
 /**
- * The state after sweeps that leave nothing to find.
+ * The state after sweeps that find everything there is to do.
  *
- * @param now the instant at which they began; the runAt of what they reclaim is a little later
+ * @param now the instant at which the sweeps began; a reclaimed job gets a slightly later runAt
  */
 export function sweepClean(world: World, now: number): void {
   const jobs = [...world.jobs.values()]

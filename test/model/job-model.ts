@@ -1,5 +1,5 @@
-// Jobs as docs/LIFECYCLE.md has them, in plain memory: no store, no race, no clock of its own. What
-// holders, people and the sweeper do to them is in job-endings.ts and job-requests.ts.
+// Jobs as docs/LIFECYCLE.md describes them, in memory: no store, no races, no clock. job-endings.ts
+// and job-requests.ts have the actions of holders, clients and the sweeper.
 import {
   type Attempt,
   type Failure,
@@ -24,7 +24,10 @@ export interface ModelJob {
   priority: number
   runAt: number
   firstRunAt: number
-  /** Its runAt is the store's now of the last event: at least what stands here, known once read. */
+  /**
+   * Its runAt is the time of the last event by the store's clock: this value or later. The exact
+   * value is known once the job is read.
+   */
   isSinceNow: boolean
   expiresAt: number | null
   attemptCount: number
@@ -35,20 +38,20 @@ export interface ModelJob {
   lease: ModelLease | null
   progress: number | null
   isBlocked: boolean
-  /** It has the turn of its ordering key. */
+  /** The job has the ordering slot of its key. */
   hasTurn: boolean
   orderingKey: string | null
   dependsOn: string[]
   waitingFor: string[]
-  /** Of dependsOn, those that a retry by its id let it run without. */
+  /** The dependencies that a retry by id waived. */
   waived: Set<string>
   dedupeKey: string | null
   isSuperseded: boolean
   attempts: ModelAttempt[]
   failure: FailureReason | null
   /**
-   * A sweep ended the job because it had expired. The sweeper alone knows what else ended, and
-   * when.
+   * A sweep ended the job because it had expired. The order in which that sweep ended other jobs is
+   * unknown.
    */
   hadExpired: boolean
   result: string | null
@@ -58,7 +61,7 @@ export interface ModelJob {
 interface ModelAttempt {
   fence: number
   leaseId: string
-  /** The requested event: reschedule, even if the store applied withdraw. */
+  /** The requested event. It is reschedule even if the store applied withdraw. */
   event: string
   outcome: Attempt['outcome']
 }
@@ -72,7 +75,7 @@ export interface ModelEndpoint {
 
 export interface World {
   endpoints: Map<string, ModelEndpoint>
-  /** In the order of enqueueing. */
+  /** In the order in which they were enqueued. */
   jobs: Map<string, ModelJob>
   /** The job that each key created, by endpoint and key. */
   keys: Map<string, { jobId: string; requestHash: string }>
@@ -94,7 +97,7 @@ export function endpointIn(world: World, name: string): ModelEndpoint {
   return endpoint
 }
 
-/** Who else would refuse this job its dedupe key. */
+/** The other job that has this dedupe key, if there is one. */
 export function dedupeHolder(
   world: World,
   endpoint: string,
@@ -127,7 +130,7 @@ export function toQueued(job: ModelJob, runAt: number): void {
   job.version++
 }
 
-/** A job becomes final, and what that leads to: its dependents, the next of its ordering key. */
+/** Makes a job final, then decides about its dependents and passes its ordering slot on. */
 export function finish(
   world: World,
   job: ModelJob,
@@ -152,7 +155,10 @@ function dropLease(job: ModelJob): void {
   job.phase = null
 }
 
-/** A held job dies by what it waits for, or is promoted when it waits for nothing more. */
+/**
+ * Decides about a blocked job: it dies if a dependency has failed, and is promoted if it waits for
+ * nothing else.
+ */
 export function lookAtHeld(world: World, job: ModelJob): void {
   const states = job.waitingFor.map((id) => world.jobs.get(id)?.state)
   const isLost = states.some(
@@ -174,7 +180,10 @@ export function lookAtHeld(world: World, job: ModelJob): void {
   job.version++
 }
 
-/** A job is queued again: a later one of its key that has the turn and is not running loses it. */
+/**
+ * After a job was queued again: a later job of its key that has the ordering slot and is not
+ * running loses the slot.
+ */
 export function holdLaterOne(world: World, job: ModelJob, orderingKey: string): void {
   const later = ofKey(world, job.endpoint, orderingKey)
   const holder = later.slice(later.indexOf(job) + 1).find(({ hasTurn }) => hasTurn)
@@ -182,7 +191,10 @@ export function holdLaterOne(world: World, job: ModelJob, orderingKey: string): 
   Object.assign(holder, { isBlocked: true, hasTurn: false, version: holder.version + 1 })
 }
 
-/** To the earliest job of the key that is not final, if it waits for nothing else. */
+/**
+ * Passes the slot to the earliest job of the key that is not final, if that job waits for nothing
+ * else.
+ */
 export function passTurn(world: World, endpoint: string, orderingKey: string): void {
   const [head] = ofKey(world, endpoint, orderingKey)
   if (head?.isBlocked) lookAtHeld(world, head)
@@ -194,7 +206,7 @@ function ofKey(world: World, endpoint: string, orderingKey: string): ModelJob[] 
   )
 }
 
-/** What a claim of this endpoint may take now, and how many of them. */
+/** The jobs of this endpoint that a claim may return now, and how many of them it may return. */
 export function claimable(
   world: World,
   endpoint: string,

@@ -44,7 +44,7 @@ export function enqueue(world: World, job: NewJob): Enqueued {
   const made = modelOf(job, waitingFor)
   world.jobs.set(job.id, made)
   takeKey(world, job, job.id)
-  // Dependencies that can no longer be met are left to the sweeper.
+  // If a dependency has already failed, the job is left to the sweeper.
   if (made.isBlocked && waitingFor.length === 0) lookAtHeld(world, made)
   if (holder !== undefined && holder.state !== 'running') finish(world, holder, 'cancelled')
   return { kind: 'inserted', jobId: job.id }
@@ -63,7 +63,7 @@ function takeKey(world: World, { endpoint, idempotency }: NewJob, jobId: string)
   world.keys.set(`${endpoint} ${idempotency.key}`, { jobId, requestHash: idempotency.requestHash })
 }
 
-/** Whether the holder of the dedupe key gives it up, so that another job is made. */
+/** Whether the holder of the dedupe key loses it, so that another job is created. */
 function takeOver(job: NewJob, holder: ModelJob): boolean {
   if (job.dedupe?.mode !== 'replace') return false
   if (holder.state === 'running') {
@@ -72,7 +72,7 @@ function takeOver(job: NewJob, holder: ModelJob): boolean {
     return true
   }
   if (holder.attemptCount > 0) {
-    // It is no longer a head that the new job of its key would have to wait for.
+    // The holder no longer counts as an earlier job of the ordering key of the new job.
     holder.state = 'cancelled'
     return true
   }
@@ -130,8 +130,8 @@ export function cancel(world: World, id: string): CommandResult {
 }
 
 /**
- * @param now its runAt, a little later
- * @param waives it is retried by its id, not by a filter
+ * @param now the earliest value of its new runAt
+ * @param waives true for a retry by id, false for a retry by filter
  */
 export function retry(world: World, id: string, now: number, waives: boolean): RetryResult {
   const job = jobIn(world, id)

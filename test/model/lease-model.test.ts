@@ -1,6 +1,6 @@
-// The lease protocol, tried in all orders of all that can happen: with the guards of the product's
-// table it holds, and every guard of it is needed. MODEL_CLAIMS=3 MODEL_RENEWALS=1 … look further
-// than there is time for in every run.
+// The lease protocol, tried in every order of everything that can happen. With the guards of
+// src/job/lifecycle.ts it has no violation, and without any one of these guards it has one.
+// Variables such as MODEL_CLAIMS=3 MODEL_RENEWALS=1 search further than a usual run has time for.
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { type EventName, type Guard, LIFECYCLE } from '../../src/job/lifecycle.ts'
 import { guardOf as mongoGuardOf } from '../../src/store/mongo/guards.ts'
@@ -13,7 +13,7 @@ import { inWords, type SearchResult, search } from './search.ts'
 const SEARCH_TIMEOUT_MS = 300_000
 
 const SMALL: Bounds = { claims: 2, renewals: 1, cancels: 1, retries: 1, rollBacks: 1, lates: 1 }
-/** More claims, and then no renewals or late writes, or the states are too many. */
+/** More claims, but no renewals or late writes: otherwise there would be too many states. */
 const LONG: Bounds = { claims: 3, renewals: 0, cancels: 0, retries: 1, rollBacks: 1, lates: 0 }
 const NO_ROLL_BACK: Bounds = { ...SMALL, rollBacks: 0 }
 
@@ -32,7 +32,7 @@ const EVENTS_OF_LEASES = [
   'bury_timed_out',
 ] as const satisfies EventName[]
 
-/** What the model knows of; the other guards of these events hold throughout. */
+/** The guards that the model knows. The other guards of these events always hold in it. */
 const GUARDS_OF_LEASES: readonly Guard[] = [
   'holder',
   'lease_expired',
@@ -42,7 +42,7 @@ const GUARDS_OF_LEASES: readonly Guard[] = [
   'no_attempts_left',
 ]
 
-/** Searches, and prints the result. */
+/** Runs the search and prints its result. */
 function searched(name: string, changes: Partial<Rules>, bounds: Bounds): SearchResult {
   const result = search(leaseModel({ ...REAL_RULES, ...changes }, bounds))
   onTestFinished(() => console.log(inWords(name, result)))
@@ -167,7 +167,7 @@ describe('the stores', () => {
   })
 })
 
-/** LONG, but for what the environment asks for: MODEL_CLAIMS, MODEL_RENEWALS, MODEL_LATES … */
+/** LONG, with the bounds that the environment sets: MODEL_CLAIMS, MODEL_RENEWALS, MODEL_LATES … */
 function boundsOf(environment: NodeJS.ProcessEnv): Bounds {
   const entries = Object.entries(LONG).map(([what, bound]) => {
     const asked = environment[`MODEL_${what.toUpperCase()}`]

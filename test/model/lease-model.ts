@@ -1,7 +1,7 @@
-// The lease protocol as a small model: one job, two workers, a sweeper, somebody who cancels and
-// retries by hand, and a store and a network that fail in every way the protocol is meant for. Any
-// of them may move at any time; search.ts tries all orders. What they do is in lease-moves.ts;
-// here is what they share, and what must be true.
+// The lease protocol as a small model: one job, two workers, a sweeper, a client that cancels and
+// retries by hand, and a store and a network that fail in every way that the protocol must survive.
+// Any of them may make the next step; search.ts tries all orders. lease-moves.ts has the steps.
+// This file has the state that they share, and the properties that must hold.
 import { isFinal } from '../../src/job/job.ts'
 import type { EventName } from '../../src/job/lifecycle.ts'
 import {
@@ -15,9 +15,10 @@ import {
 import type { Move } from './search.ts'
 
 /**
- * `asked`: its claim was not answered. `unsent`: it has read back that the claim was applied, and
- * gives it back. `holding`: not yet sent. `sending`: its request is out. `awaiting`: answered by
- * 202, the handler has the lease. `ended`: a result is in hand, to be written until it is answered.
+ * Where a worker is. `asked`: its claim got no response. `unsent`: it has read back that the claim
+ * was applied, and releases it. `holding`: its request is not sent yet. `sending`: its request is
+ * sent. `awaiting`: the response was 202, and the handler has the lease. `ended`: it has a result
+ * to store, and writes it until it gets a response.
  */
 type Place = 'idle' | 'asked' | 'unsent' | 'holding' | 'sending' | 'awaiting' | 'ended'
 
@@ -25,23 +26,26 @@ export interface Worker {
   at: Place
   fence: number
   leaseId: number
-  /** What `ended` is to write. */
+  /** The result that a worker at `ended` writes. */
   result: EventName | null
-  /** The answer said that its renewal matched nothing, and it went on. */
+  /** The response said that the renewal matched nothing, but the worker continued. */
   isDeaf: boolean
-  /** It is deaf, and the deadline of its lease has passed without its letting go. */
+  /** The worker is deaf, and continued after the deadline of its lease. */
   isPast: boolean
-  /** A write of it that is still on its way, and arrives some time or never. */
+  /** A write of the worker that is delayed, and arrives later or never. */
   late: { event: EventName; fence: number; leaseId: number } | null
 }
 
-/** How often each may happen in one life: beyond, nothing new happens, only more of it. */
+/**
+ * How often each of these may happen in one life of a job. More of them lead to no new kind of
+ * state.
+ */
 export interface Bounds {
   claims: number
   renewals: number
   cancels: number
   retries: number
-  /** Claims that a failover undoes after they were answered. */
+  /** Claims that a failover undoes after their response. */
   rollBacks: number
   /** Writes that arrive late, or never. */
   lates: number
@@ -50,9 +54,9 @@ export interface Bounds {
 export interface State {
   record: LeaseRecord
   workers: readonly [Worker, Worker]
-  /** The expired lease that the sweeper is about to end, as it saw it. */
+  /** The expired lease that the sweeper is about to end, as the sweeper read it. */
   seen: Writer | null
-  /** What may still happen. */
+  /** How often each of these may still happen. */
   left: Bounds
 }
 
@@ -70,7 +74,7 @@ export function startWith(left: Bounds): State {
   return { record: NEW_RECORD, workers: [IDLE, IDLE], seen: null, left }
 }
 
-/** null: it has happened as often as it may. */
+/** Returns null if this has happened as often as it may. */
 export function spend(state: State, what: keyof Bounds): State | null {
   const { left } = state
   return left[what] === 0 ? null : { ...state, left: { ...left, [what]: left[what] - 1 } }
@@ -85,7 +89,7 @@ export function become(state: State, index: number, change: Partial<Worker>): St
 }
 
 /**
- * One possible step. `breaks`: the invariants that the step itself breaks, whatever state it leads
+ * One possible step. `breaks`: the property that the step itself violates, whatever state it leads
  * to.
  */
 export interface Step {
@@ -105,7 +109,7 @@ export interface Reached {
   breaks: string | null
 }
 
-/** A write arrives at the store. */
+/** Applies a write that arrives at the store, if its guard matches. */
 export function reach(rules: Rules, state: State, event: EventName, writer: Writer): Reached {
   const after = write(rules, state.record, event, writer)
   if (after === null) return { state, applied: false, breaks: null }
@@ -114,8 +118,8 @@ export function reach(rules: Rules, state: State, event: EventName, writer: Writ
 }
 
 /**
- * The invariants that an applied write broke. Leases differ by their ids alone, and no id is used
- * twice.
+ * The property that an applied write violated. Every lease has its own id, so the id alone shows
+ * whose lease it is.
  */
 function wrongOf(
   { record, workers }: State,
@@ -149,14 +153,17 @@ function wrongOf(
 const isOfSender = (event: EventName) =>
   event === 'renew' || event === 'await' || event === 'reclaim' || event === 'bury_lost'
 
-/** Two requests out at once though no worker stood still and no claim was undone: no fault. */
+/**
+ * A violation: two requests are sent at once, although no worker stood still and no claim was
+ * undone.
+ */
 function overlapOf({ workers }: State): string | null {
   if (!workers.every(({ at }) => at === 'sending')) return null
   const isUnexplained = workers.some(({ isPast }) => isPast)
   return isUnexplained ? 'two requests are out at once, one of them beyond its lease' : null
 }
 
-/** The two workers can be exchanged without a difference. */
+/** A key of the state. It is the same if the two workers are exchanged. */
 export function keyOf({ record, workers, seen, left }: State): string {
   const [first, second] = [workerKey(workers[0]), workerKey(workers[1])]
   const both = first < second ? `${first}|${second}` : `${second}|${first}`
@@ -171,7 +178,8 @@ function recordKey(record: LeaseRecord): string {
   let attempts = ''
   for (const one of record.attempts) attempts += `${one.leaseId}.${one.fence}.${one.event},`
   const isUndoable = record.beforeClaim !== null
-  // attemptCount follows from the attempts and the state, as flawOf proves of each record.
+  // attemptCount is left out: it follows from the attempts and the state, as flawOf checks for each
+  // record.
   const lease = `${phase} ${fence} ${leaseId} ${expiry} ${hasLapsed}`
   return `${state} ${lease} ${attemptsLeft} ${forgiven} ${attempts} ${isUndoable}`
 }

@@ -1,5 +1,6 @@
-// What can happen next in the model of the lease protocol: each worker's next step, each way its
-// write or the answer can be lost or late, each of its faults. The rest is in lease-world.ts.
+// The steps of the workers in the model of the lease protocol: each regular step, each way in which
+// a write or its response can be lost or late, and each fault of a worker. lease-world.ts has all
+// other steps.
 import type { EventName } from '../../src/job/lifecycle.ts'
 import {
   type Bounds,
@@ -64,14 +65,15 @@ function nextSteps(rules: Rules, state: State, index: number, worker: Worker): S
   }
 }
 
-/** The state of a worker after the response to its write, and without a response. */
+/** The state of a worker after its write, with and without a response. */
 interface Aftermath {
   answered(applied: boolean, state: State): Partial<Worker>
   unanswered: Partial<Worker>
 }
 
 /**
- * What can happen to a write: it succeeds; only its response is lost; it arrives late, or never.
+ * The ways in which a write can end: it succeeds; only its response is lost; it arrives late, or
+ * never.
  */
 function deliveries(
   rules: Rules,
@@ -108,7 +110,7 @@ function deliveries(
 function claimSteps(rules: Rules, state: State, index: number, worker: Worker): Step[] {
   const counted = spend(state, 'claims')
   if (counted === null) return []
-  // Counted down, so that each claim has its own; claims that are not made need none.
+  // The lease id is counted down, so that each claim has its own.
   const leaseId = state.left.claims
   return deliveries(
     rules,
@@ -124,7 +126,10 @@ function claimSteps(rules: Rules, state: State, index: number, worker: Worker): 
   )
 }
 
-/** Who does not know whether its claim was applied reads it back, and gives it back unsent. */
+/**
+ * A worker that does not know whether its claim was applied reads the record, and releases the
+ * claim unsent.
+ */
 function askedSteps(state: State, index: number, worker: Worker): Step[] {
   const { record } = state
   const givesUp = {
@@ -164,7 +169,10 @@ function heartbeatSteps(rules: Rules, state: State, index: number, worker: Worke
 
 const ENDS = ['succeed', 'reschedule', 'postpone', 'bury'] as const
 
-/** Any end may be written: where the budget forbids one, the guard alone must know. */
+/**
+ * A worker may try to write any end: only the guards may refuse those that the attempts left
+ * forbid.
+ */
 function endsOf(state: State, index: number, ends: readonly EventName[]): Step[] {
   return ends.map((result) => ({
     says: `${nameOf(index)} has a result: ${result}`,
@@ -172,7 +180,7 @@ function endsOf(state: State, index: number, ends: readonly EventName[]): Step[]
   }))
 }
 
-/** A result is written again and again until it is answered; the answer must be true. */
+/** A worker writes its result until it gets a response. The response must be true. */
 function settleSteps(rules: Rules, state: State, index: number, worker: Worker): Step[] {
   const event = worker.result as EventName
   const writers: Writer[] = event === 'await' ? [worker, { ...worker, isShort: true }] : [worker]
@@ -192,7 +200,7 @@ function settleSteps(rules: Rules, state: State, index: number, worker: Worker):
   })
 }
 
-/** How the store recognizes a repeat: the same proof and the same event. */
+/** Whether the store recognizes a repeat: the same proof and the same event. */
 function wasAnsweredBefore(
   rules: Rules,
   { record }: State,

@@ -1,6 +1,6 @@
 // The part of a job's record that the lease protocol uses, and its writes. The table in
-// src/job/lifecycle.ts, words included, decides which write is applied and what it changes: with a
-// guard missing there, the model finds a violation.
+// src/job/lifecycle.ts, including the text of its guards, decides which write is applied and what
+// it changes. If a guard is missing there, the model finds a violation.
 import type { JobState } from '../../src/job/job.ts'
 import {
   type EventName,
@@ -15,20 +15,23 @@ const MAX_ATTEMPTS = 2
 /** What a guard compares with the record. */
 export type Proven = 'fence' | 'lease id' | 'expiry'
 
-/** The protocol that is tried; REAL_RULES is ours, all others are wrong on purpose. */
+/**
+ * The protocol that is tried. REAL_RULES is the protocol of Posthorn; all others are wrong on
+ * purpose.
+ */
 export interface Rules {
   table: Record<EventName, LifecycleEvent>
-  /** What a holder proves of itself. */
+  /** What a holder proves about its lease. */
   holder: readonly Proven[]
-  /** What the sweeper proves of the lease it has seen. */
+  /** What the sweeper proves about the lease that it has read. */
   lapsed: readonly Proven[]
-  /** Whether the sweeper proves that the lease has run out, too. */
+  /** Whether the sweeper also proves that the lease has expired. */
   provesLapse: boolean
   /** Whether a worker whose renewal matched nothing gives up its attempt. */
   heedsRenewals: boolean
 }
 
-/** A guard's sentence says first what it compares: "fence and lease id are those of …". */
+/** The sentence of a guard begins with what it compares: "fence and lease id are those of …". */
 function provenBy(sentence: string): Proven[] {
   const [compared = ''] = sentence.split(' are ')
   return (['fence', 'lease id', 'expiry'] as const).filter((one) => compared.includes(one))
@@ -48,22 +51,22 @@ interface AttemptRecord {
   event: EventName
 }
 
-/** Random lease ids are numbers here: all that matters is that no id is used twice. */
+/** The record of the job. Its lease ids are numbers, not random: only their uniqueness matters. */
 export interface LeaseRecord {
   state: JobState
   phase: 'sending' | 'awaiting' | null
   fence: number
   leaseId: number | null
-  /** The number of the expiry that the lease has now, counted from its claim. */
+  /** The number of the current expiry of the lease, counted from its claim. */
   expiry: number
-  /** That expiry has passed by the store's clock. */
+  /** The current expiry has passed by the store's clock. */
   hasLapsed: boolean
   attemptCount: number
   attemptsLeft: number
   attempts: readonly AttemptRecord[]
-  /** How many of these a retry by hand has forgiven. */
+  /** How many of these attempts no longer count since a retry by hand. */
   forgiven: number
-  /** The record that a failover would restore: set while a claim is the last write. */
+  /** The record that a failover would restore. It is set while a claim is the last write. */
   beforeClaim: LeaseRecord | null
 }
 
@@ -81,17 +84,20 @@ export const NEW_RECORD: LeaseRecord = {
   beforeClaim: null,
 }
 
-/** Of what a writer knows, that which it may have to prove. */
+/** What a writer knows and may have to prove. */
 export interface Writer {
   fence: number
   leaseId: number
-  /** Of the sweeper. */
+  /** The expiry that the sweeper has read. */
   expiry?: number
-  /** For an await: its deadline is not later than the stored one, which then stays. */
+  /** Only for an await: its deadline is not later than the stored one, so the stored one stays. */
   isShort?: boolean
 }
 
-/** Guards about what this model has not: limits, keys, dependencies, due times. They hold. */
+/**
+ * Guards about things that this model leaves out: limits, keys, dependencies, due times. They
+ * always hold.
+ */
 const HOLDS = () => true
 
 type Proof = (record: LeaseRecord, writer: Writer, rules: Rules) => boolean
@@ -153,7 +159,8 @@ export function write(
   const after = { ...record, state: to, beforeClaim: null, ...before }
   const { leaseId } = record
   if (also.includes('adds the attempt') && leaseId !== null) {
-    // The record of the attempt is the writer's; of a cancel, that of the lease it ends.
+    // The record of the attempt is that of the writer; for a cancel, that of the lease that it
+    // ends.
     const holder = event === 'cancel' ? { fence: record.fence, leaseId } : writer
     after.attempts = [...record.attempts, { fence: holder.fence, leaseId: holder.leaseId, event }]
   }
@@ -181,7 +188,7 @@ function changeOf(also: string, counter: string): number {
   return also.includes(`${counter} − 1`) ? -1 : 0
 }
 
-/** What must be true of a record whatever has happened; null: all of it is. */
+/** The first property that a record violates; null: none. These properties always hold. */
 export function flawOf(record: LeaseRecord): string | null {
   const { state, phase, leaseId, attempts, attemptCount, attemptsLeft, forgiven } = record
   const running = state === 'running' ? 1 : 0

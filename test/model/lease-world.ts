@@ -1,4 +1,5 @@
-// What happens around the two workers of the lease model: the sweeper, people, time, a failover.
+// The steps of the lease model that no worker makes: those of the sweeper, clients, time and a
+// failover.
 import { become, reach, type State, type Step, spend } from './lease-model.ts'
 import type { Rules, Writer } from './lease-record.ts'
 
@@ -16,8 +17,8 @@ export function worldSteps(rules: Rules, state: State): Step[] {
 const ENDS_BY_SWEEPER = ['reclaim', 'bury_lost', 'time_out', 'bury_timed_out'] as const
 
 /**
- * It looks first and writes later; between the two everything may change. Which of its events
- * fits, the guards alone must know.
+ * The sweeper reads first and writes later, and everything may change between the two. It may try
+ * any of its events: only the guards decide which of them fits.
  */
 function sweeperSteps(rules: Rules, state: State): Step[] {
   const { record, seen } = state
@@ -50,8 +51,8 @@ function byHandSteps(rules: Rules, state: State): Step[] {
 }
 
 /**
- * Time passes over the end of a lease. A worker that moves has let go before; one that holds on
- * stood still meanwhile, which is a fault, or did not heed that its lease was lost.
+ * Time passes over the end of a lease. A regular worker gives up its lease before that. A worker
+ * that keeps it stood still meanwhile, which is a fault, or ignored that its lease was lost.
  */
 function timeSteps({ record, ...others }: State): Step[] {
   const steps: Step[] = []

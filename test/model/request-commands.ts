@@ -1,5 +1,5 @@
-// What clients and people do in a random sequence: on the store and in the model, with the same
-// answer.
+// The commands of clients in a random sequence. Each runs on the store and in the model, and must
+// have the same result.
 import { expect } from 'vitest'
 import { retryOrder } from '../../src/job/dependencies.ts'
 import type { JobChange } from '../../src/job/edit.ts'
@@ -12,11 +12,11 @@ import * as requests from './job-requests.ts'
 
 const HOUR_MS = 3_600_000
 
-/** Few keys, so that they meet. */
+/** A job to enqueue. There are few keys, so that jobs share them. */
 export interface EnqueuePlan {
   endpoint: number
   isDue: boolean
-  /** `over`: before it can start. */
+  /** `over`: it expires before it can start. */
   expiry: 'none' | 'far' | 'over'
   maxAttempts: number
   priority: number
@@ -43,7 +43,8 @@ export async function enqueue(fixture: Fixture, plan: EnqueuePlan): Promise<void
       plan.key === null ? null : { key: `k${plan.key}`, requestHash: `h${plan.request}` },
     dedupe: plan.dedupe === null ? null : { ...plan.dedupe, key: `d${plan.dedupe.key}` },
     orderingKey: plan.orderingKey === null ? null : `o${plan.orderingKey}`,
-    // A job cannot depend on the one that it replaces: whether it may is not decided.
+    // A job with a dedupe key has no dependencies: whether it may depend on the job that it
+    // replaces is not decided.
     dependsOn: plan.dedupe === null ? [...new Set(dependsOn.filter((id) => id !== undefined))] : [],
   })
 
@@ -53,7 +54,7 @@ export async function enqueue(fixture: Fixture, plan: EnqueuePlan): Promise<void
   expect(answer?.kind).toBe(expected.kind)
   if (answer !== undefined && 'job' in answer) expect(answer.job.id).toBe(expected.jobId)
   if (answer?.kind === 'inserted' && hadNothingToWaitFor(answer.job)) {
-    // One store has this state during the write, the other never has it.
+    // One store raises the version for this state during the write, the other never has this state.
     jobIn(world, job.id).version = answer.job.version
   }
   if (answer !== undefined && 'jobId' in answer) expect(answer.jobId).toBe(expected.jobId)
@@ -76,7 +77,7 @@ export async function retry(fixture: Fixture, pick: Pick): Promise<void> {
   expect(answer).toEqual([requests.retry(fixture.world, id, now, true)])
 }
 
-/** Some of those that can be retried, as a bulk command does it. */
+/** Retries some of the jobs that can be retried, as a bulk command does. */
 export async function retryMany({ store, world }: Fixture, every: number): Promise<void> {
   const dead = [...world.jobs.values()].filter(
     ({ state }, i) => (state === 'dead' || state === 'cancelled') && i % every === 0,
@@ -137,7 +138,10 @@ export async function switchEndpoint(
   }
 }
 
-/** Mostly one to which it can be done; but for the rest the refusals would never be seen. */
+/**
+ * Mostly returns a job to which the command applies, but sometimes another one, so that refusals
+ * occur.
+ */
 function jobId({ world }: Fixture, pick: Pick, fits: (job: ModelJob) => boolean): string {
   const all = [...world.jobs.values()]
   const fitting = pick.fits ? all.filter(fits) : []

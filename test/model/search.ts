@@ -1,29 +1,30 @@
-// Breadth-first search of all states that a model can come into. The first state that breaks a
-// property is as few moves away from the start as any, so its path is the shortest counterexample.
+// Breadth-first search of all states that a model can reach. The first state that violates a
+// property is as few moves away from the start as possible, so its path is the shortest
+// counterexample.
 
 export interface Move<State> {
-  /** What happens, in words. */
+  /** What happens, as a sentence. */
   says: string
   to: State
-  /** The property that this move breaks; null: none. */
+  /** The property that this move violates; null: none. */
   breaks: string | null
 }
 
 export interface Model<State> {
   start: State
   movesOf(state: State): Move<State>[]
-  /** Two states with the same key are one. */
+  /** Two states with the same key count as one. */
   keyOf(state: State): string
 }
 
 export interface SearchResult {
-  /** `holds`: every state that can be reached was looked at, and no move breaks a property. */
+  /** `holds`: the search reached every state, and no move violates a property. */
   kind: 'holds' | 'broken'
   stateCount: number
   moveCount: number
-  /** Moves from the start to the state that is farthest from it, as far as was searched. */
+  /** The number of moves from the start to the farthest state that the search reached. */
   depth: number
-  /** The moves of the shortest counterexample; none when the model holds. */
+  /** The moves of the shortest counterexample. Empty if the model holds. */
   path: string[]
   breaks: string | null
 }
@@ -64,7 +65,7 @@ function pathTo<State>(last: Visited<State>, says: string): string[] {
   return path
 }
 
-/** The result of a search in sentences. */
+/** Returns the result of a search as sentences. */
 export function inWords(name: string, result: SearchResult): string {
   const { kind, stateCount, moveCount, depth, path, breaks } = result
   if (kind === 'holds') {

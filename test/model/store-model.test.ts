@@ -1,6 +1,6 @@
-// Random sequences of calls of a store by clients, workers, handlers and sweepers, some with leases
-// that expired long ago. Each result, and each job afterwards, is the one that the model predicts.
-// MODEL_RUNS and MODEL_SEED try more, or the same again.
+// Random sequences of calls to a store by clients, workers, handlers and sweepers, some with leases
+// that expired long ago. Each result must be the one that the model predicts, and so must each job
+// after each call. MODEL_RUNS runs more sequences, and MODEL_SEED repeats a run.
 import fc from 'fast-check'
 import { describe, test } from 'vitest'
 import { ENGINES, type Engine, RUN_LONG } from '../support/engines.ts'
@@ -9,7 +9,7 @@ import { clearAway, compare, type Fixture, openFixture } from './fixture.ts'
 import * as holders from './holder-commands.ts'
 import * as requests from './request-commands.ts'
 
-/** Sequences have a third of it in the mean, and any length up to it. */
+/** The longest sequence. The mean length is a third of this. */
 const MAX_COMMANDS = 80
 const RUNS: Record<Engine, number> = RUN_LONG
   ? { sqlite: 1_000, mongo: 100 }
@@ -21,7 +21,7 @@ const TIMEOUT_MS = 3_600_000
 
 type Step = fc.AsyncCommand<Fixture, Fixture>
 
-/** One command of a sequence; skipped while there is nothing to do it to. */
+/** One command of a sequence. It is skipped while there is nothing that it could apply to. */
 function step<Plan>(
   name: string,
   needs: 'nothing' | 'jobs' | 'hands' | 'overdue',
@@ -43,10 +43,10 @@ function step<Plan>(
 const oftenTrue = fc.constantFrom(true, true, true, false)
 const back = fc.nat({ max: 12 })
 const pick = fc.record({ back, fits: oftenTrue })
-/** Rarely the second: what is to meet must be few. */
+/** The second value is rare: few different keys make jobs share them. */
 const few = fc.constantFrom(0, 0, 0, 1)
 const endpointPick = fc.constantFrom(0, 0, 1)
-/** null in three of four: most jobs are of their own. */
+/** null three times of four, because most jobs do not share a key. */
 const rarely = <T>(arbitrary: fc.Arbitrary<T>) =>
   fc.oneof({ weight: 3, arbitrary: fc.constant(null) }, { weight: 1, arbitrary })
 const nothing = fc.constant(null)
@@ -102,7 +102,7 @@ const settle = step(
     holders.settle(fixture, lease, event, outcome, isDue),
 )
 
-/** Those that lead on are here more than once. */
+/** Commands that lead to many others occur more than once in this list. */
 const STEPS = [
   enqueue,
   enqueue,
@@ -147,7 +147,7 @@ const STEPS = [
   ),
 ]
 
-/** Flows: most jobs depend on others, many die, and what is dead is retried. */
+/** Commands for dependencies: most jobs depend on others, many die, and dead jobs are retried. */
 const FLOW_STEPS = [
   ...[1, 2, 3].map(() =>
     step(

@@ -1,4 +1,4 @@
-// The extra request headers that an endpoint or a job may have (docs: delivery, "The request").
+// The extra request headers that an endpoint or a job may have (docs/deliveries.md, "The request").
 
 export const MAX_EXTRA_HEADERS = 20
 const MAX_HEADER_VALUE_BYTES = 4_096

@@ -1,4 +1,4 @@
-// The checker finds no violation in a healthy history, and reports each corruption of one under the
+// The checker finds no violation in a healthy history. It reports each corruption of one under the
 // right invariant.
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'

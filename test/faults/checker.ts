@@ -1,5 +1,5 @@
-// Checks a history against the invariants, and measures the figures of the promises. Nothing of the
-// product may be imported here or in invariants/: the checker must not share its bugs.
+// Checks a history against the invariants, and measures the figures of the promises. This file and
+// invariants/ must not import anything from the product: the checker must not share its bugs.
 import { type History, INVARIANTS, type InvariantId, type Violation } from './history.ts'
 import { isLost, judgeAccepted } from './invariants/accepted.ts'
 import { costingAttempts, givenBackCount, judgeAttempts } from './invariants/attempts.ts'
@@ -32,7 +32,7 @@ const JUDGES: Record<InvariantId, Judge> = {
   I13: judgeUnsentAttempts,
 }
 
-/** This many violations of an invariant are described; of the others only the number is. */
+/** This many violations of an invariant are described. Further ones are only counted. */
 const MOST_TOLD = 20
 
 export function check(history: History): Violation[] {
@@ -56,7 +56,7 @@ export interface Figures {
   jobs: number
   deliveries: number
   accepted: number
-  /** D1 */
+  /** D1. */
   lost: number
   /** D2: jobs with a second full 2xx without an explanation. */
   doubledUnexplained: number
@@ -64,18 +64,19 @@ export interface Figures {
   extraDeliveries: number
   extraExplained: number
   extraBy: Record<string, number>
-  /** D4 */
+  /** D4. */
   redelivery: Redelivery
   /** The longest time that two attempts of a job overlapped while both workers were running. */
   longestOverlapMs: number
-  /** D6 */
+  /** D6. */
   fenceDoubles: number
   mostAttempts: number
   mostCostingAttempts: number
-  /** Claims that were released unsent. */
+  /** Claims that were released before a request was sent. */
   givenBack: number
   /**
-   * Sent again within an attempt, because a kept connection broke before any byte of a response.
+   * Requests sent again within an attempt, because a kept connection broke before any byte of a
+   * response.
    */
   resends: number
   /**

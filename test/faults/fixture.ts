@@ -32,9 +32,9 @@ export interface FixtureSettings extends RunSettings {
   /** Further environment variables of each process. */
   env?: Record<string, string>
   endpoint?: Partial<EndpointFacts>
-  /** SQLite only: on a small file system of its own. */
+  /** SQLite only: the store is on a small file system of its own. */
   isSmallDisk?: boolean
-  /** MongoDB only: a replica set that has elections. */
+  /** MongoDB only: the server is a replica set that has elections. */
   isReplicaSet?: boolean
 }
 
@@ -53,30 +53,30 @@ export interface Fixture {
   store: StoreFixture
   client: WorkClient
   receiver: WorkReceiver
-  /** The one that was started last. */
+  /** The API that was started last. */
   api(): Member
-  /** Starts it, or restarts it at the same address. */
+  /** Starts the API, or restarts it at the same address. */
   startApi(env?: Record<string, string>): Promise<Member>
   /** Starts a worker with a name of its own. */
   startWorker(env?: Record<string, string>): Promise<Member>
   /** Creates an endpoint at the receiver, with the retry policy of the run. */
   register(name: string, settings?: object): Promise<void>
-  /** SIGKILL, logged as a fault. */
+  /** Sends SIGKILL and logs it as a fault. */
   kill(member: Member): Promise<void>
-  /** SIGTERM, logged as a fault; resolves with the exit code. */
+  /** Sends SIGTERM and logs it as a fault; resolves with the exit code. */
   terminate(member: Member): Promise<number | null>
   /** Logs the fault for the duration of the work. */
   during<T>(kind: FaultKind, target: string, work: () => Promise<T>): Promise<T>
   /**
-   * Counts how often the moment that a round looks for occurred; 0 means that it was looked for but
-   * did not occur.
+   * Counts how often a moment that the round needs has occurred. With 0 times the round tried to
+   * meet it, but it did not occur.
    */
   hit(window: string, times?: number): void
   windows: Map<string, number>
-  /** Records a figure of a promise, D1 to D18; the largest of the run counts. */
+  /** Records a measured figure of a promise, D1 to D18; the largest value of the run counts. */
   measure(promise: string, what: string, value: number): void
   figures: Map<string, number>
-  /** Reports a violation of what this round itself promises. */
+  /** Reports that a promise of this round itself was broken. */
   complain(message: string): void
   complaints: string[]
   /** Waits until no job is queued or running. */
@@ -89,7 +89,7 @@ export interface Fixture {
 
 const COUNT_EVERY_MS = 250
 const DRAIN_DEADLINE_MS = 120_000
-/** Long enough that it is not in a text by chance. */
+/** A text that is long enough not to occur in another text by chance. */
 const canary = (what: string) => `canary-${what}-${randomBytes(18).toString('hex')}`
 
 export async function openFixture(
@@ -174,7 +174,7 @@ export async function openFixture(
               answer.body.counts.queued + answer.body.counts.running === 0)),
       )
       quietLooks = isQuiet ? quietLooks + 1 : 0
-      // Counting a backlog takes time of the store that the workers need.
+      // The wait gives the workers the store, because counting a backlog takes time of the store.
       if (!isQuiet) await sleep(COUNT_EVERY_MS)
       // MongoDB counts the two states one after the other, so a job can change between them
       // unnoticed.
@@ -221,7 +221,7 @@ export async function openFixture(
       }
       receiver.trust(name, answer.body.secret)
       secrets.push(answer.body.secret)
-      // The only response that may contain it.
+      // Only this response may contain the secret of the endpoint, so it is not kept.
       client.answers.length = 0
       if (!history.endpoints.some((one) => one.name === name)) {
         history.endpoints.push({ ...facts, name })
@@ -283,7 +283,8 @@ export function doesUpkeep({ process: { log } }: Member): boolean {
 }
 
 /**
- * While a worker waits for the end of these requests, it has the outcomes of the others in memory.
+ * The number of requests that the worker has in progress. While it waits for them, it keeps the
+ * outcomes of the others in memory.
  */
 export async function requestsUnderWay(worker: Member): Promise<number> {
   const inHand = await worker.metric('posthorn_unstored_outcomes')

@@ -9,7 +9,7 @@ const HOUR_MS = 3_600_000
 /** Each synthetic job has a worker of its own. */
 const workerOf = ({ workNumber }: SyntheticJob) => `worker-${workNumber}`
 
-/** Then nothing explains what happened to it. */
+/** Removes the faults of the job, so that nothing explains what happened to it. */
 function forgetFaults(history: SyntheticHistory, job: SyntheticJob): void {
   history.faults = history.faults.filter(({ target }) => target !== workerOf(job))
 }
@@ -97,7 +97,7 @@ const WHAT_IS_SENT: Damage[] = [
   {
     ...{ breaks: 'I8', what: 'one fault makes two more 2xx', fate: 'killed_unrecorded' },
     do({ record, deliveries }, history) {
-      // A claim between the two, with a 2xx of its own.
+      // Adds a claim between the two, with a 2xx of its own.
       const [one, other] = [first(deliveries), last(deliveries)]
       const beganAtMs = one.beganAtMs + 1_500
       const between = { ...one, fence: 2, attempt: 2, beganAtMs, answeredAtMs: beganAtMs + 9 }

@@ -1,5 +1,5 @@
-// What is known about a run when it is over: the four logs that the checker reads. It must not
-// import from the product, because the checker must not share its bugs.
+// The result of a run: the four logs that the checker reads. This file must not import from the
+// product, because the checker must not share its bugs.
 //
 // Instants that end in AtMs are milliseconds of the monotonic clock of the machine (nowMs), which
 // is the same for all logs. Instants of a record are epoch milliseconds of the clock of the store.
@@ -50,12 +50,14 @@ export interface Call {
   sentAtMs: number
   /** When its response, or the end of its connection, was received. */
   endedAtMs: number
-  /** null: there was no response, so its effect is unknown. */
+  /** null: there was no response, so the effect of the call is unknown. */
   status: number | null
-  /** From the response; for cancel, retry and delete the job that the request names. */
+  /** The id in the response; for cancel, retry and delete, the id in the request. */
   jobId: string | null
   endpoint: string
-  /** Unique in a run: it is in the payload, and all repeats of an enqueue have the same. */
+  /**
+   * Unique in a run. The payload contains it, and all repeats of an enqueue have the same number.
+   */
   workNumber: number
   idempotencyKey: string | null
   /** SHA-256 of the bytes of the payload, in hex. */
@@ -64,7 +66,7 @@ export interface Call {
   delayMs: number
 }
 
-/** A client read this state of a job; the job had it at some moment between the two. */
+/** A client read this state of a job. The job had it at some instant between the two. */
 export interface Sighting {
   jobId: string
   sentAtMs: number
@@ -83,18 +85,18 @@ export interface Delivery {
   bodyHash: string
   /** When its headers had been received. */
   beganAtMs: number
-  /** The first request on its connection, the second, and so on. */
+  /** 1 for the first request on its connection, 2 for the second, and so on. */
   requestOnConnection: number
   /** Unix seconds, from the header webhook-timestamp. */
   timestampSeconds: number
   signature: 'valid' | 'invalid'
-  /** The status of the receiver; null: it sent none, or the connection was gone. */
+  /** The status that the receiver sent; null: it sent none, or the connection was closed. */
   status: number | null
   /** When the whole response had been written to the connection, which was still open. */
   answeredAtMs: number | null
-  /** When the connection was found closed before that. */
+  /** When the connection was found closed before the whole response was written. */
   brokenOffAtMs: number | null
-  /** Whether the receiver was hostile: such responses are checked by a test of their own. */
+  /** Whether the receiver was hostile. Another test checks such responses. */
   isHostile: boolean
 }
 
@@ -112,13 +114,13 @@ export type FaultKind =
   | 'disk_full'
   | 'receiver'
 
-/** An injected fault. Its effects may last for a lease, a sweep and a second longer. */
+/** An injected fault. Its effects may last up to a lease, a sweep and a second longer. */
 export interface Fault {
   kind: FaultKind
   /** `api`, `store`, `receiver`, or a worker id. */
   target: string
   beganAtMs: number
-  /** When it was repaired; for a kill, when the process was gone. */
+  /** When the fault was repaired; for a kill, when the process was gone. */
   endedAtMs: number
 }
 
@@ -175,7 +177,10 @@ export const INVARIANTS = {
 } as const
 export type InvariantId = keyof typeof INVARIANTS
 
-/** Milliseconds of a clock that all processes of this machine share, whatever their wall clocks. */
+/**
+ * Milliseconds of a clock that all processes of this machine share, whatever their wall clocks
+ * show.
+ */
 export function nowMs(): number {
   return Number(process.hrtime.bigint()) / 1e6
 }

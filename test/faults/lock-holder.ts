@@ -1,5 +1,5 @@
-// A process that holds the write lock of SQLite files half of the time: node lock-holder.ts MS
-// FILE...
+// A process that holds the write lock of SQLite files half of the time. Usage: node lock-holder.ts
+// MS FILE...
 
 import { DatabaseSync } from 'node:sqlite'
 import { setTimeout as sleep } from 'node:timers/promises'

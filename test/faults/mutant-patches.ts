@@ -1,6 +1,5 @@
-// Reads the patches in mutants/. The header of each describes what the bug breaks, what must catch
-// it, and where it is run. An unknown header is an error, because a bug that is never run proves
-// nothing.
+// Reads the patches in mutants/. The header of each states what the bug breaks, what must catch it,
+// and where it runs. An unknown header is an error, because a bug that never runs proves nothing.
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Engine } from './history.ts'
@@ -12,13 +11,16 @@ export interface Mutant {
   name: string
   /** The header of the patch. */
   path: string
-  /** One sentence. */
+  /** What the bug breaks, in one sentence. */
   breaks: string
   mustBeCaughtBy: Catcher
   stage: Stage
 }
 
-/** An invariant, some words of the message of the round, or a test of the model. */
+/**
+ * What must catch the bug: an invariant, some words of a message of the round, or a test of the
+ * model.
+ */
 export type Catcher =
   | { kind: 'invariant'; id: string }
   | { kind: 'complaint'; words: string }
@@ -32,7 +34,7 @@ export type Stage =
    */
   | { kind: 'model'; file: string; tests: string; stores: Engine[] }
 
-/** In the order of their names. */
+/** Returns the mutants in the order of their names. */
 export function readMutants(): Mutant[] {
   return readdirSync(MUTANTS_FOLDER)
     .filter((file) => file.endsWith(PATCH_ENDING))

@@ -15,7 +15,7 @@ const DEADLINE_MS = 300_000
 const KEPT_OUTPUT_CHARACTERS = 4_000
 
 export interface Played {
-  /** null: stopped at the deadline. */
+  /** null: the process was stopped at the deadline. */
   exitCode: number | null
   failures: Failure[]
   /** The end of the output. */
@@ -23,7 +23,7 @@ export interface Played {
 }
 
 interface Failure {
-  /** null: a message of the round, or a test. */
+  /** null: the failure is a message of the round, or a test. */
   invariant: string | null
   message: string
 }
@@ -74,7 +74,7 @@ async function runToEnd(folder: string, words: string[]) {
   const child = spawn(process.execPath, words, {
     cwd: folder,
     stdio: ['ignore', 'pipe', 'pipe'],
-    // A process group of its own, so that all its descendants can be stopped with it.
+    // The process has a group of its own, so that all its descendants can be stopped with it.
     detached: true,
   })
   let output = ''

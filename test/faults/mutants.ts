@@ -1,6 +1,6 @@
 // npm run test:mutants: applies each deliberate bug of mutants/ to a copy of the project, and
-// requires that the fault suite catches it, by what its patch names. The copy without a bug must
-// pass.
+// requires that the fault suite catches it in the way that its patch names. The copy without a bug
+// must pass.
 import { execFileSync } from 'node:child_process'
 import {
   copyFileSync,
@@ -20,8 +20,8 @@ import { type Played, playIn } from './mutant-plays.ts'
 
 const PROJECT = join(import.meta.dirname, '../..')
 /**
- * Quick bugs, all of one round: those that CI has time for. CI plays that round without a bug in
- * `npm run test:faults -- --short`, so it is not played again.
+ * Quick bugs of one round, for which CI has time. CI runs that round without a bug in `npm run
+ * test:faults -- --short`, so it is not run again here.
  */
 const FEW = ['cancel-only-flags', 'no-fence', 'result-by-state-alone', 'sweeper-without-guard']
 const FEW_STORE: Engine = 'sqlite'
@@ -43,7 +43,7 @@ export interface MutantReport {
   store: Engine
   /** The round, or the test of the model. */
   round: string
-  /** null: not caught, or not by what the patch names. */
+  /** null: the bug was not caught, or not in the way that its patch names. */
   caughtBy: string | null
   seconds: number
 }
@@ -60,7 +60,7 @@ function copyProject(): string {
   const files = execFileSync('git', list, { cwd: PROJECT, encoding: 'utf8' }).split('\0')
   for (const file of files) {
     const from = join(PROJECT, file)
-    // Git lists it until its removal is committed.
+    // Git lists a deleted file until its removal is committed.
     if (file === '' || !existsSync(from)) continue
     mkdirSync(dirname(join(folder, file)), { recursive: true })
     copyFileSync(from, join(folder, file))
@@ -69,7 +69,7 @@ function copyProject(): string {
   return folder
 }
 
-/** For a bug that is in both stores, only the part for this store. */
+/** Applies a bug. If it is in both stores, only the part for this store is applied. */
 function plant(folder: string, { path }: Mutant, store: Engine, isUndone: boolean): void {
   const other = store === 'sqlite' ? 'mongo' : 'sqlite'
   const options = isUndone ? ['--reverse'] : []
@@ -77,7 +77,7 @@ function plant(folder: string, { path }: Mutant, store: Engine, isUndone: boolea
   execFileSync('git', args, { cwd: folder, stdio: ['ignore', 'inherit', 'inherit'] })
 }
 
-/** null: it was not caught, or something else was found. */
+/** Returns null if the bug was not caught, or if only something else was found. */
 function caughtBy(catcher: Catcher, { failures }: Played): string | null {
   switch (catcher.kind) {
     case 'invariant': {
@@ -110,7 +110,7 @@ const nameOf = (stage: Stage) => (stage.kind === 'round' ? stage.round : 'lease-
 
 async function playAll(wanted: Wanted[], seed: number, few: boolean): Promise<MutantReport[]> {
   const folder = copyProject()
-  /** By round and store: whether it passes without a bug. */
+  /** Whether a round passes without a bug, by round and store. */
   const isSound = new Map<string, boolean>()
   const reports: MutantReport[] = []
   try {
@@ -140,7 +140,10 @@ async function playAll(wanted: Wanted[], seed: number, few: boolean): Promise<Mu
   return reports
 }
 
-/** Twice, if needed: the rounds check times, and the machine may be busy. */
+/**
+ * Runs it a second time if the first run fails: the rounds check times, and the machine may be
+ * busy.
+ */
 async function passes(
   folder: string,
   stage: Stage,

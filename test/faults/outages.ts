@@ -1,4 +1,4 @@
-// One outage of the store, from a moment with work in progress until everything continues.
+// One outage of the store. It begins while work is in progress, and ends when everything continues.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../support/until.ts'
 import type { Fixture } from './fixture.ts'
@@ -9,16 +9,19 @@ import type { Restore } from './store-fixture.ts'
 export interface Outage {
   name: string
   kind: FaultKind
-  /** `api`: deliveries are not affected, so it explains no second delivery. */
+  /** `api`: deliveries are not affected, so the outage explains no second delivery. */
   target: 'store' | 'api'
   begin(): Promise<Restore>
 }
 
-/** Work in progress lasts some hundred milliseconds, so a few checks in that time are enough. */
+/**
+ * How often the moment is checked. Work in progress lasts some hundred milliseconds, so a few
+ * checks in that time are enough.
+ */
 const LOOKED_AT = 500
 const LATECOMER_AFTER_MS = 1_100
 const START_DEADLINE_MS = 60_000
-/** Far longer than promised: the time is measured, and the round checks it. */
+/** Far longer than promised: the round measures the time and checks it. */
 const RECOVERY_DEADLINE_MS = 60_000
 
 export const whileSending = (name: string) => `${name}: began while attempts were in flight`
@@ -43,8 +46,8 @@ export async function playOutage(
   await fixture.during(kind, target, async () => {
     const restore = await outage.begin()
     await sleep(Math.min(holdMs, LATECOMER_AFTER_MS))
-    // A request that comes while others already wait must not wait for them first and then for its
-    // own deadline.
+    // A request that comes while others wait has its own deadline. It must not wait for the others
+    // first.
     latecomer = client.enqueue()
     await sleep(Math.max(0, holdMs - LATECOMER_AFTER_MS))
     await restore()

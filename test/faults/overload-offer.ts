@@ -1,6 +1,6 @@
-// Sends enqueues to an API at a rate that it cannot keep up with, in a process of its own, so that
-// their cost does not affect the receiver. It writes pipelined requests to raw sockets, because
-// only these are cheap enough to offer ten times as many as the API can accept.
+// Sends enqueues to an API at a rate that it cannot keep up with. It runs in a process of its own,
+// so that its cost does not affect the receiver. It writes pipelined requests to raw sockets,
+// because only these are cheap enough to offer ten times as many requests as the API can accept.
 import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { nowMs } from './history.ts'
@@ -12,12 +12,12 @@ export interface OfferOrder {
   endpoint: string
   firstWorkNumber: number
   connections: number
-  /** Requests without a response, on each connection. */
+  /** Limit of requests without a response, on each connection. */
   mostOpen: number
-  /** null: a request after each response. */
+  /** null: each request follows the response to the last one. */
   perSecond: number | null
   durationMs: number
-  /** How long it waits for responses after the last request. */
+  /** How long the process waits for responses after the last request. */
   patienceMs: number
 }
 
@@ -25,10 +25,10 @@ export interface OfferReport {
   /** Requests that were due by the rate, but for which no connection had a free place. */
   unsentCount: number
   accepted: { workNumber: number; jobId: string; sentAtMs: number; endedAtMs: number }[]
-  /** Sent, without a response. */
+  /** Requests that were sent and got no response. */
   unanswered: { workNumber: number; sentAtMs: number; endedAtMs: number }[]
   refusedCount: number
-  /** Refused without Retry-After. */
+  /** How many requests were refused without Retry-After. */
   curtCount: number
   /** Statuses that are neither 2xx nor a refusal. */
   otherStatuses: number[]
@@ -43,12 +43,12 @@ const MOST_OTHER_STATUSES = 20
 
 interface Line {
   socket: Socket
-  /** In the order in which they were sent, which is also the order of the responses. */
+  /** Open requests in the order in which they were sent. Responses have the same order. */
   open: { workNumber: number; sentAtMs: number }[]
   unread: string
 }
 
-/** Runs one order. It keeps only open requests and accepted ones in memory. */
+/** Sends the requests of one order. It keeps only open and accepted requests in memory. */
 async function offer(order: OfferOrder): Promise<OfferReport> {
   const report: OfferReport = {
     ...{ unsentCount: 0, accepted: [], unanswered: [], refusedCount: 0, curtCount: 0 },
@@ -126,7 +126,7 @@ function openLine(
       onAnswer(line)
     }
   })
-  // Its open requests are reported as unanswered.
+  // The open requests of the connection are reported as unanswered.
   socket.on('error', () => socket.destroy())
   return new Promise((resolve, reject) => {
     socket.once('connect', () => resolve(line))
@@ -139,7 +139,7 @@ interface Answer {
   body: string
 }
 
-/** null: it is not complete yet. */
+/** The next response; null: it is not complete yet. */
 function nextAnswer(line: Line): Answer | null {
   const headEnd = line.unread.indexOf('\r\n\r\n')
   if (headEnd === -1) return null
@@ -162,7 +162,7 @@ function note(report: OfferReport, line: Line, { head, body }: Answer): void {
   } else if (REFUSALS.includes(status)) {
     report.refusedCount += 1
     if (!/\r\nretry-after: \d+/.test(head)) report.curtCount += 1
-    // A write during an outage of the store may have happened.
+    // The store may have made the write although it did not respond.
     if (body.includes('store_unavailable')) {
       report.unanswered.push({ ...asked, endedAtMs: nowMs() })
     }

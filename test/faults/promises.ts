@@ -1,4 +1,4 @@
-// The promises D1 to D17, and how each is read from the reports of a run.
+// The promises D1 to D17, and how each is derived from the reports of a run.
 import type { Engine } from './history.ts'
 import type { RoundReport } from './run.ts'
 
@@ -10,7 +10,7 @@ export interface DurablePromise {
   /**
    * The figures of one store.
    * @param reports the last report of each round
-   * @param all all reports, also those of rounds that were repeated
+   * @param all all reports, including those of rounds that were repeated
    */
   measured(reports: RoundReport[], all: RoundReport[]): string
 }
@@ -30,7 +30,7 @@ function largest(reports: RoundReport[], read: (report: RoundReport) => number |
   return values.length === 0 ? null : Math.max(...values)
 }
 
-/** What the rounds measured for this promise, in their words. */
+/** Returns what the rounds measured for this promise, in the words of the rounds. */
 function measuredOf(id: string) {
   return (reports: RoundReport[]) => {
     const lines = reports.flatMap(({ measured }) =>

@@ -1,11 +1,11 @@
-// The record of every job in the store at the end of a run, read like any client reads it.
+// Reads the record of every job in the store at the end of a run, as any client does.
 import type { AttemptRecord, JobRecord } from './history.ts'
 import type { Answer, WorkClient } from './work-client.ts'
 
 const PAGE_SIZE = 100
 const READS_AT_ONCE = 32
 
-/** All jobs, also those that the client does not know. */
+/** All jobs, including those that the client does not know. */
 export async function readRecords(client: WorkClient): Promise<JobRecord[]> {
   const listed = await allListed(client)
   const records: JobRecord[] = []

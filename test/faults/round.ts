@@ -4,20 +4,20 @@ import type { Fixture, FixtureSettings } from './fixture.ts'
 import type { Engine } from './history.ts'
 
 export interface Round {
-  /** kebab-case; `--round NAME` runs only this round. */
+  /** In kebab-case; `--round NAME` runs only this round. */
   name: string
   /** What is broken, in the words of the table in docs/reliability.md. */
   title: string
   engines: readonly Engine[]
   /**
-   * On which engines the short form runs it: the short form has four minutes in all. Absent: on all
-   * of its engines.
+   * The engines on which the short form runs this round: the short form has four minutes in all.
+   * Absent: all engines of the round.
    */
   shortOn?: readonly Engine[]
   settings: RoundSettings
   /** Settings for one engine only. */
   settingsOf?: Partial<Record<Engine, RoundSettings>>
-  /** The moments that it must meet: a run that missed one of them is void. */
+  /** The moments that the round must meet: a run that missed one of them is void. */
   windows: readonly string[]
   /** Moments that only one engine has. */
   windowsOf?: Partial<Record<Engine, readonly string[]>>
@@ -29,9 +29,9 @@ export type RoundSettings = Partial<Omit<FixtureSettings, 'engine' | 'seed'>>
 
 /** How much of a round is run. */
 export interface Form {
-  /** false: only what fits into every run of CI. */
+  /** false: the round does only what every run of CI has time for. */
   isLong: boolean
-  /** For rounds that repeat: how long they run in the long form. */
+  /** How long the long form runs, for rounds that repeat. */
   minutes: number
 }
 
@@ -42,7 +42,7 @@ export function windowsOf(round: Round, engine: Engine): string[] {
 }
 
 /**
- * What a stand-in for MongoDB can keep up with, at about 10 ms for each write. With shorter leases,
- * renewals would be slower than the leases, which would expire without an injected fault.
+ * Settings that a stand-in for MongoDB can keep up with, at about 10 ms for each write. With
+ * shorter leases, renewals would be too slow, and leases would expire without an injected fault.
  */
 export const SLOW_STORE: RoundSettings = { leaseMs: 5_000, env: { WORKER_CONCURRENCY: '16' } }

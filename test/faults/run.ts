@@ -1,4 +1,4 @@
-// npm run test:faults: runs the rounds on both stores, and lets the checker check each.
+// npm run test:faults: runs the rounds on both stores, and checks each run with the checker.
 import { writeFileSync } from 'node:fs'
 import { cpus, platform, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
@@ -10,7 +10,7 @@ import { type Form, type Round, windowsOf } from './round.ts'
 import { ROUNDS } from './rounds.ts'
 
 const DEFAULT_SETTINGS = { leaseMs: 2_000, sweepMs: 250, pollMs: 100 }
-/** What a shared machine, and a store that takes 10 ms for each write, may add to D4. */
+/** The time that a shared machine, and a store that takes 10 ms for each write, may add to D4. */
 const NOISE_MS = 5_000
 const DEFAULT_MINUTES = 3
 const USAGE = `npm run test:faults -- [--short] [--store sqlite|mongo] [--minutes n] [--seed s]
@@ -34,9 +34,7 @@ export interface RoundReport {
   measured: Record<string, number>
   figures: Figures | null
   violations: Violation[]
-  /**
-   * Violations of what the round itself promises, moments that were not met, and errors of the run.
-   */
+  /** Broken promises of the round itself, moments that were not met, and errors of the run. */
   complaints: string[]
 }
 
@@ -168,7 +166,7 @@ async function main(): Promise<number> {
         const report = await playRound(round, engine, Number(values.seed), form, mongo)
         print(report)
         run.reports.push(report)
-        // After each round, so that a long run that is interrupted leaves results.
+        // Written after each round, so that a long run that is interrupted leaves results.
         if (values.json) writeFileSync(values.json, `${JSON.stringify(run, null, 2)}\n`)
       }
     }

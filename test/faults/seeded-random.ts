@@ -1,5 +1,5 @@
-// Random numbers that a seed repeats: what is broken, when, and how often (mulberry32, by Tommy
-// Ettinger).
+// Random numbers that a seed repeats (mulberry32, by Tommy Ettinger). They decide what is broken,
+// when, and how often.
 
 export interface SeededRandom {
   /** At least `from`, below `to`. */

@@ -1,4 +1,5 @@
-// How many outcomes a slow store can settle without other work: no claims, no renewals.
+// Measures how many outcomes a slow store can settle without other work: without claims and
+// renewals.
 import { randomBytes } from 'node:crypto'
 import { openStore } from '../../src/store/open-store.ts'
 import type { Store } from '../../src/store/store.ts'
@@ -9,16 +10,17 @@ import type { StoreFixture } from './store-fixture.ts'
 const DAY_MS = 86_400_000
 /** As many as the workers of the round. */
 const SETTLERS = 3
-/** Well within the deadline of a write, however slow the store is. */
+/** A write of this size ends well within its deadline, however slow the store is. */
 const BATCH = 4
 const ENQUEUED_AT_ONCE = 100
 /**
- * For each settler and each millisecond of the measurement: more than any store here can settle.
+ * The number of jobs for each settler and each millisecond of the measurement: more than any store
+ * here can settle.
  */
 const JOBS_PER_MS = { sqlite: 1, mongo: 1 / 12 }
 const MOST_JOBS = 3_000
 
-/** Jobs a second of several settlers at once, on an empty store in the same place. */
+/** How many jobs a second several settlers settle at once, on an empty store in the same place. */
 export async function settleAlone(
   fixture: StoreFixture,
   slowMs: number,

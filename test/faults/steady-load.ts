@@ -1,15 +1,15 @@
-// A load at a steady pace, whatever happens to the store: some clients, each of which waits for its
-// response.
+// A load that some clients send, whatever happens to the store. Each client waits for its response
+// before it sends the next request.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Fixture } from './fixture.ts'
 import type { Engine } from './history.ts'
 import type { Accepted, WorkRequest } from './work-client.ts'
 
 export interface SteadyLoad {
-  /** Enqueues without a response so far. */
+  /** How many enqueues have no response so far. */
   pendingCount(): number
   accepted: Accepted[]
-  /** Resolves when the last one has its response. */
+  /** Ends the load. Resolves when the last request has its response. */
   stop(): Promise<void>
 }
 
@@ -40,7 +40,7 @@ export function startSteadyLoad(
     }
   }
 
-  // Settled, not failed: stop() throws the errors, because it is awaited.
+  // This promise never rejects. stop() awaits it and throws the errors.
   const ended = Promise.allSettled(Array.from({ length: clients }, oneClient))
   return {
     pendingCount: () => pendingCount,

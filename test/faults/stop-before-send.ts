@@ -1,5 +1,5 @@
-// Preloaded into a worker by a round: stops the process like SIGSTOP from outside, but at a moment
-// when it has claimed jobs and not sent them.
+// A round preloads this file into a worker. It stops the process like SIGSTOP from outside, but at
+// a moment when the worker has claimed jobs and not sent them.
 import { subscribe } from 'node:diagnostics_channel'
 
 const path = process.env.STOP_AT_PATH
@@ -7,7 +7,7 @@ let isStopped = false
 
 const stop = () => process.kill(process.pid, 'SIGSTOP')
 
-// When the worker hands its first request for this path to the HTTP client.
+// Stops when the worker hands its first request for this path to the HTTP client.
 subscribe('undici:request:create', (message) => {
   const { request } = message as { request: { path: string } }
   if (isStopped || request.path !== path) return
@@ -15,6 +15,6 @@ subscribe('undici:request:create', (message) => {
   stop()
 })
 
-// On request, and then in a timer: when the process continues, its sockets run before its other
+// Stops on request, within a timer: when the process continues, its sockets run before its other
 // timers. If it stopped while it waits for sockets, its timers would run first.
 process.on('SIGWINCH', () => setTimeout(stop, 0))

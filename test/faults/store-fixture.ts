@@ -1,4 +1,4 @@
-// The store of a fault run, and all ways to make it unavailable or slow.
+// The store of a fault run, and all the ways to make it unavailable or slow.
 import { execFileSync, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
@@ -22,7 +22,7 @@ export interface StoreFixture {
   /** For rounds that read the file themselves; SQLite only. */
   filePath: string | null
   /**
-   * Workers cannot write; on MongoDB they cannot read either. On SQLite the API cannot write
+   * Workers cannot write. On MongoDB they cannot read either. On SQLite the API cannot write
    * either.
    */
   cutOffWorkers(): Promise<Restore>
@@ -31,32 +31,33 @@ export interface StoreFixture {
   /** Every response of the store is delayed; null: not possible with this store. */
   slow: ((delayMs: number) => Promise<Restore>) | null
   /**
-   * Writes become slow, but stay correct. MongoDB: each document takes this much longer, for every
-   * process. SQLite: another process holds the write lock for this time, half of the time.
+   * Writes become slow, but stay correct. On MongoDB each document takes this much longer, for
+   * every process. On SQLite another process holds the write lock for this time, half of the time.
    */
   slowWrites(ms: number): Promise<Restore>
-  /** Another, empty store in the same place, as slow as this one. */
+  /** The URL of another, empty store in the same place, which is as slow as this one. */
   siblingUrl: string
-  /** Killed as by a crash, until the repair; null: not possible with this store. */
+  /** Kills the server as a crash does, until the repair; null: not possible with this store. */
   crash: (() => Promise<Restore>) | null
-  /** No more bytes can be written; null: not possible with this store. */
+  /** Fills the disk, so that nothing more can be written; null: not possible with this store. */
   fillDisk: (() => Promise<Restore>) | null
-  /** The path of the workers, to lose single responses; MongoDB only. */
+  /** The proxy between the workers and the store, which can lose single responses; MongoDB only. */
   workerProxy: MongoProxy | null
-  /** MongoDB as a replica set only; else null. */
+  /** Only if MongoDB runs as a replica set; else null. */
   elections: Elections | null
   apiProxy: MongoProxy | null
-  /** Everything that is stored, as someone who steals the disk could read it. */
+  /** All stored bytes, as someone who steals the disk could read them. */
   rawText(): Promise<string>
   remove(): Promise<void>
 }
 
 export interface Elections {
   /**
-   * Begins an election at the next request of the API or of the workers that holds this text: the
-   * server executes it, but does not confirm that a majority has it. Resolves when it has begun.
+   * Begins an election at the next request of the API or of the workers that contains this text.
+   * The server executes the request, but does not confirm that a majority has it. Resolves when the
+   * election has begun.
    *
-   * @param isCrash all connections end, too
+   * @param isCrash all connections end as well
    */
   beginAt(side: 'api' | 'worker', text: string, forMs: number, isCrash: boolean): Promise<void>
 }
@@ -65,7 +66,10 @@ const DISK_SIZE = '64m'
 const SIBLING = 'sibling.db'
 const LOCK_HOLDER = join(import.meta.dirname, 'lock-holder.ts')
 
-/** @param isSmallDisk on a file system of its own that can be filled; needs the right to mount */
+/**
+ * @param isSmallDisk the store is on a file system of its own that can be filled; needs the right
+ * to mount
+ */
 export function sqliteFixture(isSmallDisk: boolean): StoreFixture {
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-faults-'))
   let isMounted = isSmallDisk
@@ -75,7 +79,7 @@ export function sqliteFixture(isSmallDisk: boolean): StoreFixture {
   const filePath = join(folder, 'posthorn.db')
   const url = `sqlite:${filePath}`
 
-  /** A long writer: holds the write lock of the file. */
+  /** Acts as a long writer: holds the write lock of the file. */
   async function lock(): Promise<Restore> {
     const writer = new DatabaseSync(filePath, { timeout: 5_000 })
     writer.exec('begin immediate')
@@ -111,7 +115,10 @@ export function sqliteFixture(isSmallDisk: boolean): StoreFixture {
   }
 }
 
-/** In another process, because here it would be frozen together with the round. */
+/**
+ * Holds the locks in another process, because a lock holder here would be frozen together with the
+ * round.
+ */
 async function holdLocks(paths: string[], ms: number): Promise<Restore> {
   const words = [LOCK_HOLDER, String(ms), ...paths]
   const child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'] })
@@ -124,7 +131,7 @@ async function holdLocks(paths: string[], ms: number): Promise<Restore> {
 }
 
 /**
- * A database of its own on a server that rounds share; all traffic goes through proxies of the
+ * A database of its own on a server that rounds share. All its traffic goes through proxies of the
  * suite.
  */
 export async function mongoFixture(server: RunningMongo): Promise<StoreFixture> {
@@ -177,10 +184,11 @@ export async function mongoFixture(server: RunningMongo): Promise<StoreFixture> 
   }
 }
 
-/** The same, of a replica set whose primary changes; no other fault is possible. */
+/** The same for a replica set whose primary changes. It has no other fault. */
 export async function replicaSetFixture(server: RunningMongo): Promise<StoreFixture> {
   const url = databaseUrl(server.url, `faults-${randomBytes(6).toString('hex')}`)
-  // As the driver of a user looks at a member: not more often than each half second.
+  // The driver looks at each member once a second. Its least interval stays at the default of half
+  // a second, as for a user.
   const monitoring = 'heartbeatFrequencyMS=1000'
   const api = await startElectionProxy(url, monitoring)
   const worker = await startElectionProxy(url, monitoring)

@@ -1,4 +1,4 @@
-// Sends all kinds of requests to the API while its store is away: each must get a correct response
+// Sends all kinds of requests to the API while its store is away. Each must get a correct response
 // soon.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Fixture } from './fixture.ts'
@@ -7,14 +7,17 @@ import { nowMs } from './history.ts'
 interface Probe {
   method: string
   path: string
-  /** About the process only: an outage of the store is no excuse. */
+  /**
+   * The request concerns the process only, so that an outage of the store does not excuse a
+   * failure.
+   */
   isOfProcess?: boolean
 }
 
 export interface StoreProbes {
   /** The longest wait for a response, for each kind of request, in milliseconds. */
   longestMs: Map<string, number>
-  /** How many were 503. */
+  /** How many responses were 503. */
   refusedCount(): number
   stop(): Promise<void>
 }
@@ -32,7 +35,7 @@ export async function startStoreProbes(fixture: Fixture, jobId: string): Promise
     { method: 'GET', path: '/stats' },
     { method: 'GET', path: '/health/ready' },
     { method: 'GET', path: '/health/live', isOfProcess: true },
-    // A write that changes nothing for the jobs of the round.
+    // This is a write that changes nothing for the jobs of the round.
     { method: 'POST', path: `/endpoints/${PROBED}/pause` },
   ]
   let isOver = false

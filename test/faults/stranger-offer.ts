@@ -1,5 +1,5 @@
-// Hostile clients without a key, in a process of their own, so that their cost does not affect the
-// client and the receiver of the round.
+// Hostile clients without a key. They run in a process of their own, so that their cost does not
+// affect the client and the receiver of the round.
 import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { BODIES, JUNK, pipelined } from '../hostile/strangers.ts'
@@ -61,7 +61,7 @@ const ATTACKS: Record<StrangerKind, Attack> = {
   junk: { connections: 4, againMs: 200, reads: true, bytes: nth(junk) },
   connections: { connections: 3_000, againMs: 2_000, reads: true, bytes: () => null },
 }
-/** Not all at once, because it would be over before anything is measured. */
+/** They do not all open at once: the attack would be over before anything is measured. */
 const OPENED_AT_ONCE = 20
 const OPEN_EVERY_MS = 20
 
@@ -94,7 +94,7 @@ async function attack({ kind, port, durationMs }: StrangerOrder): Promise<Strang
     if (sent === null) return
     socket.write(sent, () => {
       report.sentBytes += sent.length
-      // A connection that does not read never learns that it was closed.
+      // A connection that does not read never notices that it was closed.
       if (!reads) setTimeout(() => socket.resume(), againMs / 2)
     })
   }
@@ -111,6 +111,6 @@ async function attack({ kind, port, durationMs }: StrangerOrder): Promise<Strang
 
 process.once('message', async (order: StrangerOrder) => {
   const report = await attack(order)
-  // Unless the round has ended before.
+  // The channel is closed already if the round has ended before.
   process.send?.(report, () => process.connected && process.disconnect())
 })

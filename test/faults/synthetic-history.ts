@@ -1,4 +1,4 @@
-// A history as a run would leave it, but synthetic: each job has one of a few fates.
+// A synthetic history, as a run would leave it. Each job has one of a few fates.
 import type {
   AttemptRecord,
   Call,
@@ -11,7 +11,7 @@ import type {
   JobRecord,
 } from './history.ts'
 
-/** What happens to a job; all within its own span of time. */
+/** The fates of jobs. Everything that happens to a job lies within its own span of time. */
 export const FATES = [
   'done',
   'delayed',
@@ -37,7 +37,7 @@ const EPOCH_OFFSET_MS = 1_790_000_000_000
 const FIRST_JOB_AT_MS = 5_000
 const SETTINGS = { leaseMs: 2_000, sweepMs: 250, pollMs: 100 }
 const ENDPOINT: EndpointFacts = { name: 'work', maxAttempts: 3, retryDelayMs: 400, jitter: 0.2 }
-/** From the end of a worker to the next delivery of its jobs. */
+/** The time from the end of a worker to the next delivery of its jobs. */
 const RECOVERY_MS = 2_500
 /**
  * Longer than any fate with the effects of its fault: no fault explains the extra deliveries of
@@ -58,7 +58,7 @@ export interface SyntheticHistory extends History {
   synthetic: SyntheticJob[]
 }
 
-/** Nothing in it violates an invariant. */
+/** Returns a history that violates no invariant. */
 export function tellHistory(jobCount: number, aloneMs = ALONE_MS): SyntheticHistory {
   const history: SyntheticHistory = {
     ...{ engine: 'mongo', seed: 1, settings: SETTINGS, endpoints: [ENDPOINT], calls: [] },
@@ -133,7 +133,7 @@ class Story {
     if (this.#job.record.finishedAt === null) this.#succeed()
   }
 
-  /** Everything before the success, or instead of it. */
+  /** Adds what happens before the success, or instead of it. */
   #suffer(): void {
     const { record, fate } = this.#job
     switch (fate) {
@@ -190,7 +190,7 @@ class Story {
     record.attemptCount += 1
   }
 
-  /** Claims and sends it. */
+  /** Claims the job and sends it. */
   #send(): Delivery {
     this.#claim()
     return this.#arrive(this.#job.record.fence, this.#job.record.attemptCount)
@@ -236,7 +236,7 @@ class Story {
     this.#finish('succeeded')
   }
 
-  /** The next one is due when this is over. */
+  /** Ends the attempt with a failure. The next one is due after the delay. */
   #fail(outcome = 'http_error', status = 500, delayMs = ENDPOINT.retryDelayMs): void {
     this.#answer(this.#send(), status)
     this.#end(outcome, status)
@@ -257,8 +257,8 @@ class Story {
   }
 
   /**
-   * The first claim is not sent when the worker continues, because another worker has done the job
-   * by then.
+   * Freezes the worker after a claim. When it continues, it does not send, because another worker
+   * has done the job by then.
    */
   #freeze(): void {
     this.#lose('freeze', () => this.#claim())
@@ -268,7 +268,9 @@ class Story {
     this.#atMs += 510
   }
 
-  /** The kept connection breaks when the request was read; the attempt continues on a new one. */
+  /**
+   * The kept connection breaks after the request was read, and the attempt continues on a new one.
+   */
   #resend(): void {
     const { record } = this.#job
     const first = this.#send()

@@ -1,5 +1,5 @@
-// A TLS proxy in front of the receiver that can hold connections: a request behind it has not been
-// sent yet.
+// A TLS proxy in front of the receiver that can hold connections. A request on a held connection
+// has not been sent yet.
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
@@ -9,7 +9,7 @@ import { createServer as createTlsServer } from 'node:tls'
 
 export interface TlsGate {
   url: string
-  /** For EXTRA_CA_CERTS. */
+  /** The value for EXTRA_CA_CERTS. */
   certificatePath: string
   /** From now on connections are accepted, but nothing is sent to them. */
   hold(): void
@@ -42,7 +42,7 @@ export async function openGate(targetUrl: string): Promise<TlsGate> {
         [client, upstream],
         [upstream, client],
       ] as const) {
-        // Either end is killed at any time; that is the purpose.
+        // Each end may be killed at any time, on purpose.
         one.on('error', () => other.destroy())
         one.on('close', () => other.destroy())
       }

@@ -1,10 +1,10 @@
-// A proxy in front of the receiver that reads the version of the endpoint from each request, in
-// three ways: from the URL, from a header, and from the deadline that its timeout led to.
+// A proxy in front of the receiver. It reads the version of the endpoint from each request in three
+// ways: from the URL, from a header, and from the deadline that the timeout of the version led to.
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { nowMs } from './history.ts'
 
-/** A request as it was seen here. */
+/** A request as the proxy received it. */
 export interface VersionSeen {
   jobId: string
   beganAtMs: number
@@ -21,7 +21,7 @@ export interface VersionGate {
 }
 
 /**
- * The timeouts of versions differ by far more than the travel time of a request; the largest
+ * The timeouts of versions differ by far more than the travel time of a request. The largest
  * timeout is 15 min.
  */
 const TIMEOUT_STEP_S = 10
@@ -59,7 +59,7 @@ export async function openVersionGate(targetUrl: string): Promise<VersionGate> {
   }
 }
 
-/** In the form that the API accepts: largest unit first. */
+/** The timeout in the form that the API accepts: largest unit first. */
 function timeoutText(version: number): string {
   const seconds = ((version % VERSIONS) + 1) * TIMEOUT_STEP_S
   const minutes = Math.floor(seconds / 60)
@@ -76,7 +76,8 @@ function versionSeen({ url = '/', headers }: IncomingMessage): VersionSeen {
     beganAtMs: nowMs(),
     byPath,
     byHeader: Number(headers[VERSION_HEADER]),
-    // Timeouts repeat, so of the versions with this timeout it is the one of the path.
+    // Timeouts repeat. So if the version of the path has this timeout, it is the version that is
+    // meant.
     byTimeout: step === byPath % VERSIONS ? byPath : step,
   }
 }
@@ -86,7 +87,7 @@ function forward(targetUrl: string, incoming: IncomingMessage, response: ServerR
     response.writeHead(answer.statusCode as number)
     answer.pipe(response)
   })
-  // If the sender aborts, the receiver sees that, and the other way round.
+  // If one side aborts, the other side sees that.
   upstream.on('error', () => response.destroy())
   response.on('close', () => upstream.destroy())
   incoming.pipe(upstream)

@@ -1,5 +1,4 @@
-// The client of a fault run: repeats each request until there is a response, and logs every time it
-// sent.
+// The client of a fault run. It repeats each request until there is a response, and logs each try.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Pool } from 'undici'
 import { type Call, type CallKind, nowMs, type Sighting } from './history.ts'
@@ -27,20 +26,23 @@ export interface Answer {
 }
 
 export interface WorkClient {
-  /** For code that calls the API without this client. */
+  /** The URL of the API, for code that calls it without this client. */
   url: string
   apiKey: string
   calls: Call[]
   sightings: Sighting[]
-  /** Repeated with its key until there is a 2xx; 503, 429 and a missing response are repeated. */
+  /**
+   * Enqueues a job. It is repeated with its key until there is a 2xx: after 503, 429 and a missing
+   * response.
+   */
   enqueue(work?: WorkRequest): Promise<Accepted>
-  /** In batches, each repeated as a whole. */
+  /** Enqueues jobs in batches. Each batch is repeated as a whole. */
   enqueueMany(count: number, workOf: (index: number) => WorkRequest): Promise<Accepted[]>
-  /** Once; null: no response. */
+  /** Sends a command once; null: no response. */
   command(kind: 'cancel' | 'retry' | 'delete', job: Accepted): Promise<Answer | null>
   /** Reads the state of a job; null: no response. */
   look(id: string): Promise<Answer | null>
-  /** Any other request, once, not logged; null: no response. */
+  /** Sends any other request, once and without a log; null: no response. */
   request(method: string, path: string, body?: unknown, headers?: object): Promise<Answer | null>
   /** Responses that were kept for the search for secrets, shortened. */
   answers: string[]
@@ -81,7 +83,7 @@ export function createWorkClient(url: string, apiKey: string): WorkClient {
       const parsed = isJson && text !== '' ? JSON.parse(text) : text
       return { status: answer.statusCode, headers: answer.headers, body: parsed }
     } catch {
-      // Whatever failed: the client does not know the effect of its request.
+      // Whatever the error is, the client does not know the effect of its request.
       return null
     }
   }
@@ -110,7 +112,7 @@ export function createWorkClient(url: string, apiKey: string): WorkClient {
     const envelope = JSON.stringify(more).slice(1, -1)
     return {
       workNumber,
-      // Written by hand, because the promise is about the bytes of the payload.
+      // The text is written by hand, because the promise is about the bytes of the payload.
       text: (key: boolean) =>
         `{${envelope}${key ? `,"idempotencyKey":"${idempotencyKey}"` : ''},"payload":${payload}}`,
       idempotencyKey,

@@ -1,4 +1,4 @@
-// A mixed load that stays only a little ahead of the workers: quick jobs, slow ones, failing ones.
+// A mixed load that stays only a little ahead of the workers: quick, slow and failing jobs.
 import { until } from '../support/until.ts'
 import type { Fixture } from './fixture.ts'
 import type { Accepted, WorkRequest } from './work-client.ts'
@@ -8,18 +8,18 @@ export interface Load {
   jobs: number
   /** Called between batches, with the jobs accepted so far. */
   isOver(acceptedCount: number): boolean
-  /** For each job; default: a random mix. */
+  /** The work of each job; default: a random mix. */
   workOf?(index: number): WorkRequest
 }
 
 const BATCH = 100
-/** So that a fault always meets work in progress, and a slow store is not flooded. */
+/** A limit, so that a fault always meets work in progress, and a slow store is not flooded. */
 const MOST_OPEN = 400
 const OPEN_DEADLINE_MS = 120_000
-/** Every n-th job is read while it runs. */
+/** One of this many jobs is read while it runs. */
 const LOOK_AT_ONE_IN = 50
 
-/** Enqueues until it is over; returns the accepted jobs. */
+/** Enqueues until the load is over; returns the accepted jobs. */
 export async function keepLoaded(fixture: Fixture, load: Load): Promise<Accepted[]> {
   const { client } = fixture
   const workOf = load.workOf ?? (() => mixedWork(fixture))

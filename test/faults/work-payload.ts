@@ -1,9 +1,9 @@
 // The payload of a job of a fault run: its number, and how the receiver must respond.
 import { createHash } from 'node:crypto'
 
-/** How the receiver responds, unless a round decides that itself. */
+/** How the receiver responds, unless the round decides it. */
 export interface Plan {
-  /** This many attempts get a 500, by the number in posthorn-attempt. */
+  /** This many attempts get a 500, counted by the header posthorn-attempt. */
   failures?: number
   /** How long a response takes. */
   answerAfterMs?: number
@@ -13,14 +13,14 @@ export interface WorkPayload extends Plan {
   workNumber: number
 }
 
-/** @param padding makes it larger */
+/** @param padding makes the payload larger */
 export function payloadText(workNumber: number, plan: Plan, padding = ''): string {
-  // The big number and the unusual spaces show whether the bytes were serialized again.
+  // The big number and the unusual spaces show whether the payload was serialized again.
   const more = padding === '' ? '' : `,"padding":"${padding}"`
   return `{"workNumber": ${workNumber},  "plan":${JSON.stringify(plan)}, "big":12345678901234567890.0${more}}`
 }
 
-/** null: not a payload of the suite. */
+/** Returns null if this is not a payload of the suite. */
 export function readPayload(body: Buffer): WorkPayload | null {
   const match = /^\{"workNumber": (\d+), {2}"plan":(\{[^}]*\}),/.exec(body.toString())
   if (match === null) return null

@@ -1,4 +1,4 @@
-// The receiver of a fault run: logs each delivery, responds as planned, and lets a round delay
+// The receiver of a fault run. It logs each delivery, responds as planned, and lets a round delay
 // responses.
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
@@ -7,15 +7,17 @@ import { Webhook } from 'standardwebhooks'
 import { type Delivery, nowMs } from './history.ts'
 import { hashOf, readPayload } from './work-payload.ts'
 
-/** A status, or what happens to the connection instead. */
+/** A status, or what happens to the connection instead of a response. */
 export type Reply = number | 'reset' | 'hang'
 
 export interface WorkReceiver {
-  /** Without a trailing slash; the path is the name of the endpoint. */
+  /** The base URL without a trailing slash. The path is the name of the endpoint. */
   url: string
   /** In the order in which their headers were received. */
   deliveries: Delivery[]
-  /** The secret that verifies deliveries of this endpoint; several during a rotation. */
+  /**
+   * Sets the secret that verifies deliveries of this endpoint. There are several during a rotation.
+   */
   trust(endpoint: string, ...secrets: string[]): void
   /** Decides the response: undefined keeps the plan; a promise delays it. */
   answerWith(script: (delivery: Delivery) => Reply | undefined | Promise<Reply | undefined>): void
@@ -48,7 +50,7 @@ export async function startWorkReceiver(port = 0): Promise<WorkReceiver> {
   server.on('connection', (socket) => {
     sockets.set(socket, { requestCount: 0 })
     socket.on('close', () => sockets.delete(socket))
-    // Senders are killed; that is the purpose.
+    // An error is expected here: senders are killed on purpose.
     socket.on('error', () => {})
   })
   await new Promise<void>((resolve) => {
@@ -100,7 +102,8 @@ function deliveryOf(
 }
 
 /**
- * Verifies with the library of Standard Webhooks, but not the timestamp: the checker checks that.
+ * Verifies with the library of Standard Webhooks, but without the timestamp, which the checker
+ * checks.
  */
 function isSigned(request: IncomingMessage, body: Buffer, trusted: Webhook[]): 'valid' | 'invalid' {
   const { headers } = request
@@ -132,7 +135,7 @@ function reply(response: ServerResponse, delivery: Delivery, given: Reply): void
   response.end('"done"')
 }
 
-/** null: the sender aborted. */
+/** Returns null if the sender aborted. */
 async function wholeBody(request: IncomingMessage): Promise<Buffer | null> {
   const chunks: Buffer[] = []
   try {

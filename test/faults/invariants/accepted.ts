@@ -1,4 +1,4 @@
-// I1: every accepted job is stored at the end and final, and every succeeded job was delivered.
+// I1: every accepted job is stored and final at the end, and every succeeded job was delivered.
 import {
   type Facts,
   isFinal,
@@ -26,7 +26,10 @@ export function judgeAccepted(facts: Facts, report: Report): void {
   }
 }
 
-/** A delivered job was stored, so it is also missing if its client got no 201. */
+/**
+ * Whether the job is missing at the end. A delivered job was stored, so it counts even if its
+ * client got no 201.
+ */
 export function isLost(job: JobFacts): boolean {
   const wasThere = job.isAccepted || job.deliveries.length > 0
   return wasThere && job.record === null && !mayBeDeleted(job)
@@ -47,9 +50,8 @@ function judgeRecord(facts: Facts, job: JobFacts, report: Report): void {
 }
 
 /**
- * The attempt in the record must have got the 2xx itself, before the job was finished. Otherwise
- * the stale result of another attempt was used. Responses of hostile receivers are checked
- * elsewhere.
+ * The recorded attempt itself must have got the 2xx, before the job was finished. Otherwise the
+ * stale result of another attempt was used. Another test checks responses of hostile receivers.
  */
 function judgeSuccess(facts: Facts, job: JobFacts, report: Report): void {
   const { id, record, deliveries } = job

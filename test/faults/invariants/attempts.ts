@@ -1,5 +1,5 @@
-// I5: each attempt of the record is a claim, each delivery is an attempt, and no job uses more
-// attempts than it has.
+// I5: each recorded attempt is a claim, each delivery is an attempt, and no job uses more attempts
+// than it has.
 import type { JobRecord } from '../history.ts'
 import {
   called,
@@ -13,7 +13,10 @@ import {
 
 /** A record has at most this many attempts. */
 const ATTEMPTS_KEPT = 20
-/** These use no attempt (lifecycle.md), up to a hundred of them; the next one does. */
+/**
+ * Up to a hundred attempts with these outcomes are free (docs/retries.md); each further one uses an
+ * attempt.
+ */
 const FREE_OUTCOMES = new Set(['throttled', 'interrupted'])
 const MOST_FREE_ATTEMPTS = 100
 /** The failure reasons of a job without attempts left. */
@@ -28,7 +31,7 @@ export function judgeAttempts(facts: Facts, report: Report): void {
   }
 }
 
-/** Claims that were released unsent: they raised the fence and no count. */
+/** How many claims were released before a request was sent: they raised the fence, but no count. */
 export function givenBackCount({ fence, attemptCount }: JobRecord): number {
   return fence - attemptCount
 }
@@ -65,8 +68,8 @@ function judgeBudget(facts: Facts, job: JobFacts, record: JobRecord, report: Rep
 }
 
 /**
- * How many of the listed attempts were used since the last retry by hand. If the outcome or time of
- * a retry is unknown: all of them, with as many budgets as there may have been.
+ * How many of the recorded attempts were used since the last retry by hand. If the outcome or time
+ * of a retry is unknown, returns all of them, and as many budgets as there may have been.
  */
 export function costingAttempts(facts: Facts, job: JobFacts): { count: number; budgets: number } {
   const costing = (job.record?.attempts ?? []).filter(({ outcome }) => !FREE_OUTCOMES.has(outcome))
@@ -93,8 +96,8 @@ function judgeDeliveries({ deliveries }: JobFacts, record: JobRecord, report: Re
       report(`${called(delivery)} was sent, but its record counts ${record.attemptCount} attempts`)
     }
     if (fence === lastFence) continue
-    // An attempt that was released unsent leaves its number to the next one, so it never reached
-    // the receiver.
+    // An attempt that was released before its request was sent leaves its number to the next
+    // attempt, so the receiver never saw it.
     if (attempt <= lastAttempt) report(`${called(delivery)} did not raise the attempt`)
     fenceCount += 1
     lastFence = fence

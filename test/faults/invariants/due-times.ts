@@ -1,4 +1,4 @@
-// I10: no delivery before the job is due, and retries after the delays of the policy.
+// I10: no delivery begins before the job is due, and retries follow the delays of the policy.
 import type { AttemptRecord, Delivery, EndpointFacts } from '../history.ts'
 import {
   called,
@@ -19,12 +19,12 @@ const ROUNDING_MS = 2
 const START_MS = 250
 /**
  * Between two attempts are a response, a stored outcome and a claim, in processes that share two
- * cores, on a store that takes 10 ms for a write. Delays are measured as a figure; here only a
- * retry that was forgotten for long must be found.
+ * cores, on a store that takes 10 ms for a write. Delays are measured as a figure. This limit only
+ * finds retries that were forgotten for long.
  */
 const LATE_NOISE_MS = 2_000
 /**
- * A throttled endpoint and all its jobs rest at most this long, unless a response names a longer
+ * A throttled endpoint with all its jobs rests at most this long, unless a response names a longer
  * time.
  */
 const LONGEST_REST_MS = 60_000
@@ -108,8 +108,8 @@ function judgeGaps(
 }
 
 /**
- * The earlier of the times of the receiver and the record: the receiver may log its response late,
- * and the record counts the delay from when the worker had read the response.
+ * When the attempt ended: the earlier of the times of the receiver and the record. The receiver may
+ * log its response late. The record counts the delay from when the worker had read the response.
  */
 function endOf(facts: Facts, delivery: Delivery, attempt: AttemptRecord): number {
   const { beganAtMs, answeredAtMs, brokenOffAtMs } = delivery
@@ -131,11 +131,11 @@ function policyDelayCount(
 }
 
 interface BusyTimes {
-  /** After that instant the workers were idle, or started jobs that became due later. */
+  /** Whether, after that instant, the workers were idle or started jobs that became due later. */
   isPassedOver(delivery: Delivery, fromMs: number): boolean
 }
 
-/** While the workers have more jobs than they can deliver, a late retry is correct. */
+/** Finds when the workers had more jobs than they could deliver: a late retry is then correct. */
 function busyTimesOf(facts: Facts): BusyTimes {
   const isInFlight = overlapOf(
     facts.history.deliveries.map(({ beganAtMs, answeredAtMs, brokenOffAtMs }) => ({
@@ -152,7 +152,7 @@ function busyTimesOf(facts: Facts): BusyTimes {
   return {
     isPassedOver({ endpoint, beganAtMs }, fromMs) {
       if (isResting(fromMs, beganAtMs)) return false
-      // The start of this attempt does not count as other work.
+      // The start of the attempt itself does not count as other work.
       if (!isInFlight(fromMs, beganAtMs - 1)) return true
       const starts = startsOf.get(endpoint)
       if (starts === undefined) return false
@@ -162,7 +162,7 @@ function busyTimesOf(facts: Facts): BusyTimes {
   }
 }
 
-/** First deliveries in the order of their start, with when they became due. */
+/** First deliveries in the order of their start, each with the instant at which it became due. */
 function startsByEndpoint(facts: Facts) {
   const starts = new Map<string, { beganAtMs: number; dueAtMs: number }[]>()
   for (const job of facts.jobs.values()) {

@@ -1,7 +1,10 @@
 // I2 and I3: every job was enqueued, and an idempotency key creates one job.
 import { effectOf, type Facts, mayBeDeleted, type Report, type Work } from './facts.ts'
 
-/** Work that was refused every time was not enqueued. */
+/**
+ * Checks that every stored job was enqueued. If every request for a work was refused, it was not
+ * enqueued.
+ */
 export function judgeOrigins(facts: Facts, report: Report): void {
   const { works, jobs, history } = facts
   const worksWithJob = new Set<number>()
@@ -49,8 +52,8 @@ export function judgeKeys(facts: Facts, report: Report): void {
 }
 
 /**
- * Only work with several ids, from responses and records. Deliveries count only if these know no
- * job; otherwise I2 reports them.
+ * Only work with several ids, from responses and records. Ids of deliveries count only if responses
+ * and records have no id; otherwise I2 reports them.
  */
 function severalIdsByWork({ history, jobs }: Facts): Map<number, Set<string>> {
   const firstIdOf = new Map<number, string>()
@@ -76,8 +79,8 @@ function severalIdsByWork({ history, jobs }: Facts): Map<number, Set<string>> {
 }
 
 /**
- * A key can be used again after its job was deleted; without a key each call may have created a
- * job.
+ * How many jobs this work may have. A key can be used again after its job was deleted. Without a
+ * key, each call may have created a job.
  */
 function mostJobsOf({ jobs }: Facts, { calls }: Work, ids: Set<string>): number {
   if (calls.some(({ idempotencyKey }) => idempotencyKey === null)) return calls.length

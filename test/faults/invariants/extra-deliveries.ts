@@ -1,5 +1,5 @@
-// I8: each full 2xx after the first is explained by a fault or a retry, and each of these explains
-// one.
+// I8: each full 2xx after the first is explained by a fault or a retry, and each fault or retry
+// explains only one.
 import type { Delivery, Fault } from '../history.ts'
 import {
   called,
@@ -14,7 +14,7 @@ import {
 /** A 2xx after the first one. */
 export interface ExtraDelivery {
   delivery: Delivery
-  /** null: nothing that happened between it and the one before explains it. */
+  /** null: nothing that happened between this delivery and the one before explains it. */
   cause: Fault | 'retry' | null
 }
 
@@ -43,7 +43,8 @@ export function extraDeliveriesOf(facts: Facts, job: JobFacts): ExtraDelivery[] 
   return full.slice(1).map((delivery, i) => {
     const earlier = full[i] as Delivery
     const [fromMs, toMs] = inOrder(earlier.beganAtMs, delivery.beganAtMs)
-    // The fault that ends first: one that lasts longer may be needed for a later delivery.
+    // Takes the fault that ends first: a fault that lasts longer may be needed for a later
+    // delivery.
     const explanation = explanations.find(
       (one) => !one.isUsed && one.fromMs <= toMs && one.toMs >= fromMs,
     )
@@ -53,7 +54,10 @@ export function extraDeliveriesOf(facts: Facts, job: JobFacts): ExtraDelivery[] 
   })
 }
 
-/** They are in the order of their fences, which a bug may send in another order. */
+/**
+ * Puts two instants in order. Deliveries are sorted by fence, and a bug may send them in another
+ * order.
+ */
 function inOrder(a: number, b: number): [number, number] {
   return a <= b ? [a, b] : [b, a]
 }

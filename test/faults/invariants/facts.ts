@@ -7,9 +7,7 @@ export interface Facts {
   works: Map<number, Work>
   jobs: Map<string, JobFacts>
   faults: FaultTimes
-  /**
-   * false: the instants of the store come from a clock that was changed, and prove nothing here.
-   */
+  /** false: the clock of the store was changed, so its instants prove nothing here. */
   isStoreClockTrue: boolean
 }
 
@@ -23,17 +21,18 @@ export interface Work {
 export interface JobFacts {
   id: string
   /**
-   * From the response that contains this id, else from the record; null: only deliveries know it.
+   * From the response that contains this id, else from the record; null: only deliveries have this
+   * id.
    */
   workNumber: number | null
-  /** A client got a response that this job is stored. */
+  /** A client got a response that says that this job is stored. */
   isAccepted: boolean
   record: JobRecord | null
   recordCount: number
-  /** By fence, then by time. */
+  /** Sorted by fence, then by time. */
   deliveries: Delivery[]
   sightings: readonly Sighting[]
-  /** Cancel, retry and delete, without refused ones. */
+  /** Calls of cancel, retry and delete, without refused ones. */
   commands: readonly Call[]
 }
 
@@ -47,7 +46,10 @@ export function isFinal(state: string): boolean {
   return FINAL_STATES.has(state)
 }
 
-/** `unknown`: no response, or one of a server that is failing; the change may have been made. */
+/**
+ * Whether a call changed something. `unknown`: there was no response, or the server failed, so the
+ * change may have been made.
+ */
 export function effectOf({ status }: Call): 'done' | 'none' | 'unknown' {
   if (status === null || status >= 500) return 'unknown'
   return status >= 200 && status < 300 ? 'done' : 'none'
@@ -97,7 +99,10 @@ function takeCall(works: Map<number, Work>, jobs: Map<string, JobFacts>, call: C
   job.workNumber ??= call.workNumber
 }
 
-/** Most jobs have no looks and no commands, and there may be a million of them. */
+/**
+ * Shared by the jobs without sightings and commands: most have none, and there may be a million
+ * jobs.
+ */
 const NONE: readonly never[] = []
 
 function added<T>(items: readonly T[], item: T): readonly T[] {
@@ -130,8 +135,8 @@ export function retriesOf({ commands }: JobFacts): Call[] {
 }
 
 /**
- * A retry may have taken effect at any instant between the two; without a response, at any time
- * from then on.
+ * Whether the job may have been retried between the two instants. A retry took effect between its
+ * request and its response; if there was no response, at any time after the request.
  */
 export function mayBeRetried(job: JobFacts, fromMs: number, toMs: number): boolean {
   return job.commands.some(
@@ -142,7 +147,7 @@ export function mayBeRetried(job: JobFacts, fromMs: number, toMs: number): boole
   )
 }
 
-/** The receiver sent a whole 2xx, as far as it could see. */
+/** Whether the receiver sent a whole 2xx, as far as the receiver could see. */
 export function isFullSuccess({ status, answeredAtMs }: Delivery): boolean {
   return isSuccessStatus(status) && answeredAtMs !== null
 }
@@ -151,12 +156,12 @@ function isSuccessStatus(status: number | null): boolean {
   return status !== null && status >= 200 && status < 300
 }
 
-/** From epoch milliseconds of the store to those of the logs. */
+/** Converts epoch milliseconds of the store to milliseconds of the logs. */
 export function monotonic({ history }: Facts, epochMs: number): number {
   return epochMs - history.epochOffsetMs
 }
 
-/** null: its attempt is not recorded, or not any more. */
+/** The worker of a delivery; null: its attempt is not recorded, or no longer. */
 export function workerOf({ record }: JobFacts, { attempt }: Delivery): string | null {
   return record?.attempts.find(({ number }) => number === attempt)?.workerId ?? null
 }

@@ -3,10 +3,13 @@ import type { Fault, History } from '../history.ts'
 
 /**
  * All processes of a run share two cores, so any of them may stand still for some hundred
- * milliseconds. This is added to every time in a promise.
+ * milliseconds. This time is added to each time in a promise.
  */
 export const NOISE_MS = 500
-/** What the promise about jobs of a dead worker adds to lease and sweep (lifecycle.md). */
+/**
+ * The time that the promise about jobs of a dead worker adds to lease and sweep
+ * (docs/reliability.md).
+ */
 const RECOVERY_MS = 1_000
 
 export interface FaultTimes {
@@ -17,11 +20,11 @@ export interface FaultTimes {
   /** The last instant at which this fault may have effects. */
   feltUntilMs(fault: Fault): number
   /**
-   * How long this worker was frozen between the two.
-   * @param worker null: unknown; then the worker that was frozen for longest
+   * How long this worker was frozen between the two instants.
+   * @param worker null: unknown; then the worker that was frozen for longest counts
    */
   frozenMs(worker: string | null, fromMs: number, toMs: number): number
-  /** Something between a worker and the receiver stood still. */
+  /** Whether a process between the worker and the receiver stood still. */
   isHeldUp(fromMs: number, toMs: number): boolean
 }
 
@@ -64,10 +67,10 @@ function longestOf(freezes: Fault[], worker: string | null, fromMs: number, toMs
 }
 
 /**
- * Which faults explain a second delivery. A wrong clock does not: that is promised. The API
- * delivers nothing, so its end does not; but while it is frozen it may hold the write lock of an
- * SQLite file. A store that is slow to write does not either: workers claim no more jobs than it
- * can settle. Nor does an election, which is shorter than a lease.
+ * Whether a fault explains a second delivery. A wrong clock does not: Posthorn promises that. The
+ * API delivers nothing, so its end does not explain one; but while it is frozen it may hold the
+ * write lock of an SQLite file. A store that is slow to write does not explain one either: workers
+ * claim no more jobs than it can settle. Nor does an election, which is shorter than a lease.
  */
 function mayDouble({ kind, target }: Fault, engine: History['engine']): boolean {
   if (kind === 'clock' || kind === 'slow_writes' || kind === 'election') return false

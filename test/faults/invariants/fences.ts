@@ -1,12 +1,12 @@
-// I4: the receiver sees no (job, fence) twice, later deliveries have greater fences, and none
-// begins after its lease has expired.
+// I4: the receiver sees no (job, fence) twice, later deliveries have greater fences, and no
+// delivery begins after its lease has expired.
 import type { Delivery } from '../history.ts'
 import { called, type Facts, type JobFacts, monotonic, type Report, workerOf } from './facts.ts'
 import { NOISE_MS } from './fault-times.ts'
 
 /**
  * How late a worker that was frozen may be. It stops sending a tenth of a lease before the end, so
- * this is only for the difference of the two clocks.
+ * this only covers the difference between the two clocks.
  */
 const AFTER_LEASE_MS = 50
 
@@ -25,8 +25,8 @@ export function judgeFences(facts: Facts, report: Report): void {
 }
 
 /**
- * Deliveries whose fence the receiver had seen before. A resend is not a mistake of the worker: the
- * connection had been used before, and it broke before any byte of a response.
+ * Deliveries whose fence the receiver had seen before. A resend is correct: the connection had been
+ * used before, and it broke before any byte of a response.
  */
 export function doublesOf({ deliveries }: JobFacts): { delivery: Delivery; isResend: boolean }[] {
   const doubles: { delivery: Delivery; isResend: boolean }[] = []
@@ -66,7 +66,9 @@ function disorderedOf({ deliveries }: JobFacts): Delivery[] {
   return disordered
 }
 
-/** The lease of an attempt that a sweeper recorded as lost had expired by then. */
+/**
+ * Deliveries that began after the lease had expired, of attempts that a sweeper recorded as lost.
+ */
 function afterLeaseOf(facts: Facts, job: JobFacts): { delivery: Delivery; lateMs: number }[] {
   const late: { delivery: Delivery; lateMs: number }[] = []
   if (!facts.isStoreClockTrue) return late

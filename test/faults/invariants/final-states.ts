@@ -9,7 +9,7 @@ import {
   type Report,
 } from './facts.ts'
 
-/** A state that a job had at some instant between the two. */
+/** A state that a job had at some instant between the two instants here. */
 interface Seen {
   state: string
   sentAtMs: number
@@ -59,7 +59,10 @@ function allSeen({ sightings, commands, record }: JobFacts): Seen[] {
   return seen
 }
 
-/** A greater fence than when it was seen dead: it was claimed after that. */
+/**
+ * Checks that a dead job was not claimed again: its fence must not be greater than when it was seen
+ * dead.
+ */
 function judgeDead(job: JobFacts, report: Report): void {
   for (const sighting of job.sightings) {
     if (sighting.state !== 'dead') continue

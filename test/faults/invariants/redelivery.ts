@@ -1,18 +1,22 @@
-// D4, a figure and not an invariant: how soon the jobs of a worker that died or froze are sent
+// D4, which is a figure and no invariant: how soon the jobs of a worker that died or froze are sent
 // again.
 import type { AttemptRecord, Delivery, Fault } from '../history.ts'
 import { type Facts, type JobFacts, monotonic } from './facts.ts'
 
 export interface Redelivery {
   lostCount: number
-  /** Attempts that were lost although their worker was neither killed nor frozen meanwhile. */
+  /** Attempts that were lost although their worker was neither killed nor frozen during them. */
   lostByOthersCount: number
   /**
-   * Lost attempts whose job was sent again, and the longest time from the kill or freeze to that.
+   * Lost attempts whose job was sent again, and the longest time from the kill or freeze to the new
+   * delivery.
    */
   sentAgainCount: number
   longestMs: number | null
-  /** The same without attempts during which another fault was present: D4 promises only these. */
+  /**
+   * The same figures, without attempts during which another fault was present: only these are in
+   * the promise D4.
+   */
   undisturbedCount: number
   longestUndisturbedMs: number | null
 }
@@ -42,7 +46,8 @@ function stopsByWorker({ history }: Facts): Map<string, Fault[]> {
 }
 
 /**
- * The first stop of its worker after the attempt had begun, unless the job was sent again before.
+ * When the worker of the attempt was first stopped after the attempt had begun, unless the job had
+ * been sent again before.
  */
 function stopThatLost(
   facts: Facts,
@@ -52,7 +57,7 @@ function stopThatLost(
 ): Fault | null {
   const own = deliveries.find((delivery) => delivery.attempt === attempt.number)
   const claimedAtMs = facts.isStoreClockTrue ? monotonic(facts, attempt.startedAt) : Infinity
-  // It was claimed before, but may have been sent only after its worker was continued.
+  // The attempt was claimed before, but may have been sent only after its worker continued.
   const heldFromMs = Math.min(own?.beganAtMs ?? Infinity, claimedAtMs)
   const stop = stops.find(({ endedAtMs }) => endedAtMs >= heldFromMs)
   if (stop === undefined) return null
@@ -60,7 +65,10 @@ function stopThatLost(
   return next !== undefined && next.beganAtMs < stop.beganAtMs ? null : stop
 }
 
-/** Deliveries are in the order of their fences, and so of their attempts. */
+/**
+ * The delivery after an attempt. Deliveries are in the order of their fences, and so of their
+ * attempts.
+ */
 function nextOf(deliveries: Delivery[], attempt: AttemptRecord): Delivery | undefined {
   return deliveries.find((delivery) => delivery.attempt > attempt.number)
 }
@@ -87,9 +95,9 @@ function takeStop(
 }
 
 /**
- * The longest time that two attempts of a job were at the receiver at the same time. Time before
- * the worker of the earlier one was continued does not count: a worker that lost a lease aborts its
- * request.
+ * The longest time that two attempts of a job were at the receiver at the same time. The time
+ * before the worker of the earlier one continued does not count: a worker that lost a lease aborts
+ * its request.
  */
 export function longestOverlapMs({ history, jobs }: Facts): number {
   const thaws = history.faults.filter(({ kind }) => kind === 'freeze')

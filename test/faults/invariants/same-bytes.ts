@@ -1,4 +1,4 @@
-// I9: every attempt has the enqueued bytes under the same id, signed, with a fresh timestamp.
+// I9: every attempt sends the enqueued bytes under the same id, signed, with a fresh timestamp.
 import type { Delivery } from '../history.ts'
 import { called, type Facts, type Report } from './facts.ts'
 

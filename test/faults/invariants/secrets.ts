@@ -1,4 +1,4 @@
-// I11: no secret of the run is in any text, neither as it is nor in an encoding that anybody can
+// I11: no text contains a secret of the run, neither as it is nor in an encoding that anybody can
 // decode.
 import type { Facts, Report } from './facts.ts'
 
@@ -31,7 +31,10 @@ function formsOf(secret: string): { name: string; written: string }[] {
   ]
 }
 
-/** What base64 text contains wherever in the encoded bytes the secret begins. */
+/**
+ * The part of the base64 text that is the same whatever bytes come before and after the secret.
+ * `offset` is the place of the secret within three bytes.
+ */
 function insideBase64(bytes: Buffer, offset: number): string {
   const encoded = Buffer.concat([Buffer.alloc(offset), bytes]).toString('base64')
   const wholeCount = Math.floor(((offset + bytes.length) * 8) / 6)

@@ -15,7 +15,8 @@ import { NOISE_MS } from './fault-times.ts'
 /** An instant of the store is a whole millisecond, read from the same clock by another process. */
 const CLOCKS_APART_MS = 50
 /**
- * The request of an attempt that was claimed before the cancel is sent at most this long after it.
+ * The request of an attempt that was claimed before the cancel is sent at most this long after the
+ * cancel.
  */
 const SEND_AFTER_CANCEL_MS = 1_000
 
@@ -35,7 +36,7 @@ function judgeAfterSuccess(facts: Facts, job: JobFacts, report: Report): void {
   }
 }
 
-/** Infinity: no success is known. */
+/** When it was known that the job had succeeded. Infinity: no success is known. */
 function successKnownAtMs(facts: Facts, { sightings, record }: JobFacts): number {
   let knownAtMs = Number.POSITIVE_INFINITY
   for (const { state, endedAtMs } of sightings) {
@@ -61,8 +62,8 @@ function judgeAfterCancel(facts: Facts, job: JobFacts, report: Report): void {
 }
 
 /**
- * A worker that was frozen for less than a lease continues its request; after more it sends
- * nothing.
+ * How long the worker was frozen under a valid lease. After less than a lease it continues its
+ * request; after more it sends nothing.
  */
 function frozenUnderLeaseMs(
   { faults, history }: Facts,

@@ -1,10 +1,14 @@
-// I13: a job whose claim was not answered comes back before its lease ends, without the loss of an
-// attempt. So an attempt is lost without a request only if a fault kept its worker from that.
+// I13: a job whose claim got no response is released before its lease ends, without the loss of an
+// attempt. So an attempt is lost without a request only if a fault kept its worker from releasing
+// it.
 import type { AttemptRecord, Fault } from '../history.ts'
 import { type Facts, type JobFacts, monotonic, type Report } from './facts.ts'
 import { NOISE_MS } from './fault-times.ts'
 
-/** A worker releases what it has claimed unknowingly within this time after an election. */
+/**
+ * After an election, a worker releases the jobs of a claim whose result it did not learn within
+ * this time.
+ */
 const RELEASE = { ms: 2_500, part: 1 / 3 }
 
 export function judgeUnsentAttempts(facts: Facts, report: Report): void {
@@ -22,7 +26,9 @@ function isSent({ deliveries }: JobFacts, { number }: AttemptRecord): boolean {
   return deliveries.some(({ attempt }) => attempt === number)
 }
 
-/** An election does so only if it leaves too little of the lease. */
+/**
+ * Whether a fault explains the loss. An election does so only if it leaves too little of the lease.
+ */
 function explains(facts: Facts, fault: Fault, { startedAt, finishedAt }: AttemptRecord): boolean {
   const beganAtMs = monotonic(facts, startedAt) - NOISE_MS
   const { leaseMs } = facts.history.settings

@@ -1,5 +1,5 @@
-// The API is killed before a write, and after it but before the 201. The client repeats with its
-// key. On MongoDB also between the write of a large payload and that of its job.
+// The API is killed before a write, and after a write but before its 201. The client repeats with
+// its key. On MongoDB it is also killed between the write of a large payload and that of its job.
 
 import { DatabaseSync } from 'node:sqlite'
 import { setImmediate as turn } from 'node:timers/promises'
@@ -52,7 +52,8 @@ async function beforeWrite(fixture: Fixture): Promise<void> {
   // The response to a later request shows that the API has read the earlier ones.
   await until(async () => (await client.request('GET', '/health/live'))?.status === 200)
   await fixture.kill(fixture.api())
-  // All have ended. An API that responds before it writes would leave none without a response.
+  // All requests have ended. If the API responded before it writes, none of them would lack a
+  // response.
   await until(() => client.calls.length >= JOBS)
   fixture.hit(BEFORE_WRITE, client.calls.filter(({ status }) => status === null).length)
   await restore()
@@ -67,7 +68,7 @@ async function whenTheFileChanges(fixture: Fixture): Promise<void> {
   const versionQuery = database.prepare('pragma data_version')
   const version = () => (versionQuery.get() as { data_version: number }).data_version
   const api = fixture.api()
-  // The connection is open before, so that only the request itself takes time.
+  // The connection is opened first, so that only the request itself takes time.
   await client.request('GET', '/health/live')
   await fixture.during('kill', 'api', async () => {
     const before = version()
@@ -87,7 +88,10 @@ async function whenTheAnswerIsLost(fixture: Fixture): Promise<void> {
   await killAfterInsert(fixture, repeatedUntilKnown)
 }
 
-/** The first insert is that of the payload; only the repeat stores the job. */
+/**
+ * Kills the API after the first insert, which is that of the payload. Only the repeat stores the
+ * job.
+ */
 async function betweenPayloadAndJob(fixture: Fixture): Promise<void> {
   await killAfterInsert(fixture, async ({ client }) => {
     const { workNumber } = await client.enqueue({ padding: LARGE })
@@ -96,7 +100,7 @@ async function betweenPayloadAndJob(fixture: Fixture): Promise<void> {
   })
 }
 
-/** The first insert of this work reaches MongoDB, nothing after it does, and the API is killed. */
+/** The first insert of this work reaches MongoDB, later ones do not, and the API is killed. */
 async function killAfterInsert(
   fixture: Fixture,
   work: (fixture: Fixture) => Promise<void>,
@@ -113,7 +117,10 @@ async function killAfterInsert(
   await enqueued
 }
 
-/** A hit: there was no first response, and the repeat finds that the job exists. */
+/**
+ * Repeats the request until it succeeds. A hit: the first one got no response, and the repeat finds
+ * that the job exists.
+ */
 async function repeatedUntilKnown(fixture: Fixture): Promise<void> {
   const { workNumber } = await fixture.client.enqueue()
   const mine = fixture.client.calls.filter((call) => call.workNumber === workNumber)

@@ -1,4 +1,5 @@
-// Without faults no job is delivered twice, and at 70 % of the workers' rate each starts in time.
+// Without faults no job is delivered twice, and at 70 % of the workers' rate each job starts in
+// time.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../support/until.ts'
 import type { Fixture } from '../fixture.ts'
@@ -7,7 +8,7 @@ import { percentile } from '../percentile.ts'
 import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
 import type { WorkRequest } from '../work-client.ts'
 
-/** The jobs that measure the rate; the first third warms up the processes. */
+/** How many jobs measure the rate; the first third of them warms up the processes. */
 const RATE_JOBS = { sqlite: 1_500, mongo: 200 }
 const WARM_SHARE = 1 / 3
 const RATE_STEP = 50
@@ -18,11 +19,12 @@ const LONG_JOBS = { sqlite: 500_000, mongo: 50_000 }
 const LOAD_SHARE = 0.7
 const TICK_MS = 10
 const POLL_MS = 100
-/** D11, in addition to the poll interval. */
+/** The limit of D11, in addition to the poll interval. */
 const START_MS = 250
 /**
- * Counted from the call of the client: it includes the request, the durable write and the delivery,
- * and the client, the receiver and everything else share two cores with the three processes.
+ * The delay counts from the call of the client, so it includes the request, the durable write and
+ * the delivery. The client, the receiver and everything else share two cores with the three
+ * processes.
  */
 const NOISE_MS = 5_000
 const DONE_DEADLINE_MS = 120_000
@@ -54,7 +56,10 @@ export const calm: Round = {
   },
 }
 
-/** Jobs a second, sent in the same ways, with few enough in flight that none waits for another. */
+/**
+ * Measures jobs a second. They are sent in the same ways, with few enough in flight that none waits
+ * for another.
+ */
 async function measureRate(fixture: Fixture): Promise<number> {
   const jobs = RATE_JOBS[fixture.engine]
   const { deliveries } = fixture.receiver
@@ -76,7 +81,7 @@ async function send(fixture: Fixture, count: number, workOf: () => WorkRequest):
   else await Promise.all(Array.from({ length: count }, () => client.enqueue(workOf())))
 }
 
-/** Does not wait for the earlier jobs, so that a late job stays late. */
+/** Sends jobs at a rate. It does not wait for earlier jobs, so that a late job stays late. */
 async function offer(
   fixture: Fixture,
   { isLong, minutes }: Form,
@@ -106,7 +111,7 @@ function workOf({ random, hit }: Fixture): WorkRequest {
 function judgeStarts(fixture: Fixture, before: number): void {
   const dueAtMs = new Map<number, number>()
   for (const { kind, workNumber, sentAtMs, delayMs } of fixture.client.calls) {
-    // The first call for each: a repeat does not make it due later.
+    // Only the first call for each job counts: a repeat does not change when it is due.
     if (kind !== 'enqueue' || dueAtMs.has(workNumber)) continue
     dueAtMs.set(workNumber, sentAtMs + delayMs)
   }
@@ -126,7 +131,7 @@ function judgeStarts(fixture: Fixture, before: number): void {
   }
 }
 
-/** D2. Without faults there must also be no failed attempt. */
+/** Checks D2. Without faults there must also be no failed attempt. */
 function judgeDoubles({ receiver, complain }: Fixture): void {
   const seen = new Set<string>()
   for (const { jobId } of receiver.deliveries) {

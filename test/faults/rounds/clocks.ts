@@ -20,8 +20,8 @@ const SHORT_JOBS = { sqlite: 600, mongo: 300 }
 const LONG_STEPS = 120
 const LONG_JOBS = { sqlite: 12_000, mongo: 3_000 }
 /**
- * Few slots and responses that take longer than a sweep: every step meets attempts, and every sweep
- * follows a step.
+ * Workers have few slots, and responses take longer than a sweep. So every step of the clock meets
+ * attempts, and a sweep follows every step.
  */
 const ANSWER_AFTER_MS = [150, 1_000] as const
 
@@ -34,12 +34,12 @@ export const clocks: Round = {
   shortOn: ['sqlite'],
   settings: { leaseMs: 2_000, sweepMs: 200, pollMs: 50, env: { WORKER_CONCURRENCY: '32' } },
   settingsOf: { mongo: SLOW_STORE },
-  // Only met where the library is installed; the round itself checks that.
+  // Met only if the library is installed; the round itself checks that.
   windows: [],
   async play(fixture, form) {
     const library = LIBRARIES.find(existsSync)
     if (library === undefined) {
-      // CI runs the short form on any machine.
+      // The short form may run without the library, because CI runs it on any machine.
       if (form.isLong) fixture.complain('libfaketime is missing: apt-get install libfaketime')
       else console.log('    clocks were left alone: libfaketime is not installed')
       return
@@ -53,11 +53,11 @@ export const clocks: Round = {
   },
 }
 
-/** The clock of all processes with this environment; it is set by writing a file. */
+/** The clock of all processes with this environment. Writing a file sets it. */
 function fakeClock(library: string, folder: string, name: string) {
   const path = join(folder, name)
   const set = (offset: string) => {
-    // Renamed, so that no process reads half a line.
+    // The file is renamed into place, so that no process reads half a line.
     writeFileSync(`${path}.new`, `${offset}\n`)
     renameSync(`${path}.new`, path)
   }
@@ -70,9 +70,9 @@ function fakeClock(library: string, folder: string, name: string) {
 }
 
 /**
- * The next steps of the workers' clocks, and the last one. If they are also the clock of the store,
- * a step back makes earlier jobs wait, so the next step goes forward by the same time and a minute
- * more.
+ * The next steps of the workers' clocks, and the last step. If these clocks are also the clock of
+ * the store, a step back makes earlier jobs wait. The next step then goes forward by the same time
+ * and a minute more.
  */
 function stepsOf({ engine, random }: Fixture) {
   if (engine === 'mongo') return { anywhere: () => random.pick(STEPS), furthest: () => '+25h' }
@@ -97,7 +97,7 @@ async function playWith(fixture: Fixture, form: Form, library: string, folder: s
     behind.set('-24h')
     for (const { env } of [ahead, behind, stepping]) workers.push(await fixture.startWorker(env))
   } else {
-    // One machine has one clock, for every process.
+    // One machine has one clock, so all processes are restarted with it.
     await fixture.terminate(fixture.api())
     await fixture.startApi(stepping.env)
     for (let i = 0; i < 2; i++) workers.push(await fixture.startWorker(stepping.env))
@@ -128,7 +128,10 @@ async function playWith(fixture: Fixture, form: Form, library: string, folder: s
   expectNoDoubles(fixture)
 }
 
-/** A fault explains a second delivery to the checker, but a clock must not cause one. */
+/**
+ * Checks that no job was delivered twice. To the checker a fault explains a second delivery, but a
+ * clock must not cause one.
+ */
 function expectNoDoubles(fixture: Fixture): void {
   const seen = new Set<string>()
   for (const { jobId } of fixture.receiver.deliveries) {

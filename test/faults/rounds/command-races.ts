@@ -1,4 +1,4 @@
-// Commands race the workers: the responses must be true.
+// Commands race the workers. The responses to the commands must be true.
 import { nowMs } from '../history.ts'
 import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
 import { CANCEL_WINDOWS, raceCancels } from './races/cancels.ts'

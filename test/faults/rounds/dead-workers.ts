@@ -9,7 +9,7 @@ import type { Accepted } from '../work-client.ts'
 const WORKERS = 2
 const JOBS = 5
 const LONG_REPEATS = 5
-/** D14. */
+/** The limit of D14. */
 const SHOWN_WITHIN_MS = 10_000
 /** The API, the receiver and this round share two cores with everything else on the machine. */
 const NOISE_MS = 500
@@ -37,8 +37,8 @@ async function killAll(fixture: Fixture): Promise<void> {
   for (let i = 0; i < WORKERS; i++) workers.push(await fixture.startWorker())
   await client.enqueueMany(JOBS, () => ({}))
   await fixture.drained()
-  // Reads the statistics here as a regular client would: the next snapshot is taken when this one
-  // is too old.
+  // Reads the statistics as a regular client would: the next snapshot is taken when this one is too
+  // old.
   await until(async () => (await stats(fixture)).liveWorkers === WORKERS, LOOK_DEADLINE_MS)
 
   await Promise.all(workers.map((worker) => fixture.kill(worker)))
@@ -51,7 +51,7 @@ async function killAll(fixture: Fixture): Promise<void> {
     shown(fixture, deadAtMs, 'live workers 0 in the metrics', () => metricsTell(fixture)),
     shown(fixture, deadAtMs, 'isLive false in GET /workers', () => workersTell(fixture, names)),
     shown(fixture, deadAtMs, 'no_live_worker in explain', () => explainTells(fixture, jobs)),
-    // Its own readiness, at its own port.
+    // The readiness of the worker itself, at its own port.
     shown(fixture, deadAtMs, 'no worker ready', async () => {
       const answers = await Promise.allSettled(workers.map((one) => one.metric('up')))
       return answers.every(({ status }) => status === 'rejected')

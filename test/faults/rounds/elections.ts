@@ -12,12 +12,12 @@ import type { Elections } from '../store-fixture.ts'
 const WORKERS = 3
 const ANSWER_AFTER_MS = [50, 400] as const
 const ELECTION_MS = [300, 2_000] as const
-/** What one of them leaves undone is done before the next one. */
+/** The work that one election interrupts is done before the next election. */
 const PAUSE_MS = 4_000
 const MOMENT_DEADLINE_MS = 60_000
 const RECOVERY_DEADLINE_MS = 60_000
 
-/** A request that holds such a text, and who sends it. */
+/** Texts that a request contains at such a moment, and which side sends that request. */
 const MOMENTS = [
   { name: 'an election at a claim', side: 'worker', text: '$min' },
   { name: 'an election at a settlement', side: 'worker', text: 'finishes' },

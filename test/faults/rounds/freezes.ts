@@ -45,7 +45,7 @@ async function freeze(fixture: Fixture, window: string, cutsOff: boolean): Promi
     if (!cutsOff) frozen.process.kill('SIGSTOP')
     release.resolve(200)
     await until(() => jobs.every((job) => firstDelivery(fixture, job)?.answeredAtMs !== null))
-    // Its metric shows when it has the outcomes.
+    // A metric of the worker shows when it has the outcomes.
     if (cutsOff) await until(async () => (await requestsUnderWay(frozen)) === 0)
     if (cutsOff) frozen.process.kill('SIGSTOP')
     await restore?.()
@@ -55,7 +55,7 @@ async function freeze(fixture: Fixture, window: string, cutsOff: boolean): Promi
       return last?.body.state === 'succeeded'
     })
     frozen.process.kill('SIGCONT')
-    // When it claims jobs again, it is awake and has finished its old work.
+    // When the worker claims jobs again, it is awake and has finished its old work.
     await other.process.stop()
     fixture.receiver.answerWith(() => undefined)
     await fixture.client.enqueueMany(1, () => ({}))

@@ -84,7 +84,7 @@ async function onKeptConnections(fixture: Fixture, gate: TlsGate): Promise<void>
   await fixture.terminate(frozen)
 }
 
-/** The jobs that are claimed and did not reach the receiver. */
+/** The number of jobs that are claimed but did not reach the receiver. */
 async function unsentCount(fixture: Fixture, jobs: Accepted[]): Promise<number> {
   const sent = new Set(fixture.receiver.deliveries.map(({ jobId }) => jobId))
   const answers = await Promise.all(jobs.map(({ id }) => fixture.client.look(id)))
@@ -101,12 +101,12 @@ async function goOnWhenDone(
   await fixture.drained()
   await other.process.stop()
   frozen.process.kill('SIGCONT')
-  // When it has done something new, it has finished its old work.
+  // When the worker has done a new job, it has finished its old work.
   await fixture.client.enqueueMany(1, () => ({ endpoint }))
   await fixture.drained()
 }
 
-/** Deliveries are in the order of their arrival. */
+/** Measures late deliveries. Deliveries are in the order of their arrival. */
 function measureLate(fixture: Fixture, window: string, jobs: Accepted[]): void {
   const greatest = new Map(jobs.map(({ id }) => [id, 0]))
   let lateCount = 0

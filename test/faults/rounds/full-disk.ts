@@ -26,7 +26,7 @@ export const fullDisk: Round = {
       return { isSmallDisk: mayMount() }
     },
   },
-  // Only met if the process may mount; the round itself checks that.
+  // Met only if the process may mount; the round itself checks that.
   windows: [],
   async play(fixture, form) {
     const { fillDisk } = fixture.store
@@ -50,7 +50,7 @@ export const fullDisk: Round = {
   },
 }
 
-/** Determined by trying. */
+/** Whether the process may mount a file system, found by trying. */
 function mayMount(): boolean {
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-mount-'))
   try {
@@ -58,7 +58,7 @@ function mayMount(): boolean {
     execFileSync('umount', [folder])
     return true
   } catch {
-    // Whatever the reason, there is no small disk.
+    // Whatever the error is, there is no small disk.
     return false
   } finally {
     rmdirSync(folder)

@@ -68,7 +68,7 @@ export const hangingEndpoints: Round = {
   },
 }
 
-/** Resolves when it uses all the slots that it can get. */
+/** Makes an endpoint hang. Resolves when the endpoint uses all the slots that it can get. */
 async function hang(fixture: Fixture, worker: Member, form: Form, endpoint: string): Promise<void> {
   const count = BACKLOG[form.isLong ? 'long' : 'short'][fixture.engine]
   await fixture.client.enqueueMany(count, () => ({ endpoint }))
@@ -79,7 +79,7 @@ async function hang(fixture: Fixture, worker: Member, form: Form, endpoint: stri
   )
 }
 
-/** A steady trickle of jobs to each of the others; returns the p99 of their delays. */
+/** Sends a steady trickle of jobs to each of the others. Returns the p99 of their delays. */
 async function othersP99(fixture: Fixture, { isLong }: Form, phase: string): Promise<number> {
   const endsAtMs = nowMs() + (isLong ? PHASE_MS.long : PHASE_MS.short)
   const everyMs = TRICKLE_EVERY_MS[fixture.engine] / OTHERS.length
@@ -98,7 +98,7 @@ async function othersP99(fixture: Fixture, { isLong }: Form, phase: string): Pro
   return p99Ms
 }
 
-/** Once all have begun. */
+/** The start of the first delivery of each job, once all have begun. */
 async function firstDeliveries(fixture: Fixture, jobs: Accepted[]): Promise<Map<string, number>> {
   const missing = new Set(jobs.map(({ id }) => id))
   const found = new Map<string, number>()

@@ -41,7 +41,9 @@ export const killWindows: Round = {
 
 type StartWorker = () => Promise<Member>
 
-/** The connection to the receiver is open, but its TLS handshake does not end: nothing was sent. */
+/**
+ * The connection to the receiver is open, but its TLS handshake does not end, so nothing was sent.
+ */
 async function beforeSend(
   fixture: Fixture,
   victim: Member,

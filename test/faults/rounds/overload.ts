@@ -13,15 +13,21 @@ import { hashOf, payloadText } from '../work-payload.ts'
 
 const TIMES = 10
 const LONG_OVERLOAD_MS = 60_000
-/** Jobs that the stand-in for MongoDB accepts in a second take a worker many seconds to deliver. */
+/**
+ * Short on the stand-in for MongoDB: a worker needs many seconds to deliver the jobs that it
+ * accepts in one.
+ */
 const SHORT_OVERLOAD_MS = { sqlite: 4_000, mongo: 1_500 }
 const CAPACITY_MS = { short: 1_500, long: 5_000 }
 const CAPACITY_CONNECTIONS = 64
 const CONNECTIONS = 500
-/** More requests in flight than two writes hold, but not more than can be refused soon. */
+/**
+ * More requests in flight than two writes can hold, but few enough that the API can refuse them
+ * soon.
+ */
 const OPEN_ON_EACH = 8
 const PATIENCE_MS = 15_000
-/** Larger than all that the client uses. */
+/** Larger than all work numbers of the client. */
 const FIRST_WORK_NUMBER = 2_000_000_000
 const WORK_NUMBERS_OF_A_RUN = 100_000_000
 const DRAIN_DEADLINE_MS = 600_000
@@ -29,14 +35,15 @@ const DRAIN_DEADLINE_MS = 600_000
 const SAMPLE_EVERY_MS = 250
 const MEGABYTE = 1_048_576
 /**
- * Limit for the API: what it keeps for all clients is bounded, and so is the memory that V8 keeps.
+ * Limit of the memory of the API: what it keeps for all clients is bounded, and so is the memory
+ * that V8 keeps.
  */
 const MOST_RSS_BYTES = 600 * MEGABYTE
 const FLAT_FACTOR = 1.25
 const FLAT_SLACK_BYTES = 32 * MEGABYTE
-/** For an accepted request; after a longer time its client has given up. */
+/** Limit for an accepted request: after a longer time its client has given up. */
 const MOST_LATENCY_MS = 5_000
-/** After the overload, a request gets its response this fast again, within a second. */
+/** Within a second after the overload, a request gets its response this fast again. */
 const NORMAL_MS = 250
 const RECOVERY_MS = 1_000
 /** Generator, API, worker and receiver share two cores. */
@@ -83,7 +90,7 @@ async function measureCapacity(fixture: Fixture, { isLong }: Form): Promise<numb
   return Math.max(1, Math.round((report.accepted.length / tookMs) * 1_000))
 }
 
-/** Sends them from a process of its own, and logs the responses as calls. */
+/** Sends the requests from another process, and logs the responses as calls. */
 async function order(
   { client }: Fixture,
   more: Omit<OfferOrder, 'port' | 'apiKey' | 'endpoint' | 'patienceMs'>,
@@ -150,7 +157,7 @@ function judgeMemory(fixture: Fixture, samples: number[]): void {
   if (most > MOST_RSS_BYTES) fixture.complain(`the API took ${Math.round(most / MEGABYTE)} MB`)
 }
 
-/** The time until a request gets its response as fast as before. */
+/** Measures how long it takes until a request gets its response as fast as before. */
 async function judgeRecovery(fixture: Fixture): Promise<void> {
   const overAtMs = nowMs()
   for (;;) {

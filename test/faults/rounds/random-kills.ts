@@ -29,7 +29,7 @@ export const randomKills: Round = {
 
     let isOver = false
     const breaking = (async () => {
-      // Both kinds at least once, whatever the random numbers are.
+      // Each kind of process is killed at least once, whatever the random numbers are.
       for (let kills = 0; !isOver || kills < 2; kills++) {
         await sleep(fixture.random.between(...KILL_EVERY_MS))
         if (kills === 1 || (kills !== 0 && fixture.random.chance(0.25))) {
@@ -52,7 +52,7 @@ export const randomKills: Round = {
   },
 }
 
-/** The short form continues until each moment was met, but not forever. */
+/** The short form continues until each moment was met, within a limit. */
 function load(fixture: Fixture, { isLong, minutes }: Form) {
   const endsAtMs = nowMs() + minutes * 60_000
   if (isLong) return { jobs: LONG_JOBS[fixture.engine], isOver: () => nowMs() > endsAtMs }

@@ -9,7 +9,7 @@ import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
 import { startSteadyLoad } from '../steady-load.ts'
 import type { Accepted, WorkRequest } from '../work-client.ts'
 
-/** Of workers and APIs together. */
+/** The number of restarts, of workers and APIs together. */
 const SHORT_RESTARTS = 4
 const LONG_RESTARTS = 100
 const LONG_ATTEMPT_JOBS = 10
@@ -17,9 +17,12 @@ const ENQUEUES_AT_ONCE = 20
 const SHORT_GRACE_MS = 500
 /** The default of SHUTDOWN_GRACE, far longer than any attempt of the load. */
 const GRACE_MS = 25_000
-/** After the grace the rest is aborted and released: writes, on a store that may be slow. */
+/**
+ * After the grace, the worker aborts its attempts and releases its jobs. These are writes on a
+ * store that may be slow.
+ */
 const GIVE_BACK_MS = 2_000
-/** D8: how long after the signal a worker may still claim. */
+/** D8: how long after the signal a worker may still claim jobs. */
 const LAST_CLAIM_MS = 250
 const NOISE_MS = 500
 /** A worker with such an attempt lives long enough that later claims would be seen. */
@@ -63,7 +66,8 @@ async function rollingRestarts(
   let worker = first
   const load = startSteadyLoad(fixture, () => quickWork(fixture))
   await lastingAttempt(fixture)
-  // It is the only worker and lives for a while yet, so any later claim is its own, and wrong.
+  // This is the only worker, and it lives for some time yet. So any later claim would be its own,
+  // and wrong.
   await stopUnderLoad(fixture, worker, stops)
   fixture.hit(ONLY_WORKER)
   worker = await fixture.startWorker()
@@ -79,7 +83,7 @@ async function rollingRestarts(
   await load.stop()
 }
 
-/** Resolves when it is in progress. */
+/** Starts an attempt that lasts. Resolves when it is in progress. */
 async function lastingAttempt(fixture: Fixture): Promise<void> {
   const { id } = await fixture.client.enqueue({ answerAfterMs: LASTING_MS })
   await until(() => fixture.receiver.deliveries.some(({ jobId }) => jobId === id))
@@ -100,7 +104,9 @@ async function stopUnderLoad(fixture: Fixture, worker: Member, stops: Stop[]): P
   if (tookMs > GRACE_MS) fixture.complain(`${worker.name} took ${tookMs} ms to stop`)
 }
 
-/** Its clients repeat interrupted requests, and find their jobs once. */
+/**
+ * Restarts the API. Its clients repeat interrupted requests, and find that each job exists once.
+ */
 async function restartApi(fixture: Fixture): Promise<void> {
   const { client } = fixture
   const enqueued = Promise.all(
@@ -118,7 +124,7 @@ async function restartApi(fixture: Fixture): Promise<void> {
   if (tookMs > GRACE_MS) fixture.complain(`the API took ${tookMs} ms to stop`)
 }
 
-/** How long it took; its exit code must be 0. */
+/** Stops a member and returns how long that took. Its exit code must be 0. */
 async function stop(fixture: Fixture, member: Member, stops: Stop[]): Promise<number> {
   const signalledAtMs = nowMs()
   stops.push({ name: member.name, signalledAtMs })
@@ -129,8 +135,8 @@ async function stop(fixture: Fixture, member: Member, stops: Stop[]): Promise<nu
 }
 
 /**
- * Jobs with a single attempt: if the interrupted attempt counted, the job would be dead. Resolves
- * with the worker that took over.
+ * Enqueues jobs with a single attempt: if the interrupted attempt counted, the job would be dead.
+ * Resolves with the worker that took over.
  */
 async function longAttempts(fixture: Fixture): Promise<Member> {
   const endpoint = 'long'
@@ -166,7 +172,10 @@ async function expectHandedOver(fixture: Fixture, { id }: Accepted): Promise<voi
   }
 }
 
-/** A fault explains a second delivery to the checker, but a requested stop must not cause one. */
+/**
+ * Checks that no job was delivered twice. To the checker a fault explains a second delivery, but a
+ * requested stop must not cause one.
+ */
 function expectNoDoubles(fixture: Fixture): void {
   const done = new Set<string>()
   let doubled = 0

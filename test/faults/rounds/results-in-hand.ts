@@ -1,5 +1,5 @@
-// A worker has outcomes to store while the store is away for longer than the deadline of a write:
-// none is dropped.
+// A worker has outcomes to store while the store is away for longer than the deadline of a write.
+// No outcome is lost.
 import { until } from '../../support/until.ts'
 import { type Fixture, requestsUnderWay } from '../fixture.ts'
 import { nowMs } from '../history.ts'
@@ -10,16 +10,18 @@ import type { Reply } from '../work-receiver.ts'
 const JOBS = 16
 const LONG_REPEATS = 8
 /**
- * Longer than the three seconds after which a write fails, and longer than a timestamp counts as
- * fresh: a later attempt that is signed like the first one is found.
+ * Longer than the three seconds after which a write fails. Also longer than a timestamp counts as
+ * fresh: a later attempt that has the signature of the first one is found.
  */
 const OUTAGE_MS = 5_300
-/** Renewed at a third, so a lease from before the outage outlasts it. */
+/**
+ * A worker renews it after a third, so a lease from before the outage lasts longer than the outage.
+ */
 const LEASE_MS = 10_000
 
 /**
- * The delay of every other job, so that the worker that claims the first ones does not claim these
- * too.
+ * The delay of every other job, so that the worker that claims the jobs without delay does not
+ * claim these, too.
  */
 const DELAY_MS = 800
 

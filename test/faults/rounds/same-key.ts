@@ -1,5 +1,5 @@
-// Fifty identical enqueues at once with one key, single and in batches, while the API may be
-// killed: one job, and one delivery of it.
+// Fifty identical enqueues are sent at once with one key, single and in batches, while the API may
+// be killed. They become one job, which is delivered once.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Fixture } from '../fixture.ts'
 import { nowMs } from '../history.ts'
@@ -7,7 +7,7 @@ import { BOTH, type Round, SLOW_STORE } from '../round.ts'
 import { hashOf, payloadText } from '../work-payload.ts'
 
 const SINGLES = 30
-/** Identical jobs also meet within a batch. */
+/** How many batches: identical jobs also meet within a batch. */
 const BATCHES = 4
 const BATCH_SIZE = 5
 const ASKED = SINGLES + BATCHES * BATCH_SIZE
@@ -15,13 +15,15 @@ const SHORT_ROUNDS = { sqlite: 30, mongo: 10 }
 const LONG_ROUNDS = 1_000
 /** In one of this many rounds the API is killed in the middle. */
 const KILL_ONE_IN = { short: 10, long: 20 }
-/** At first the kill comes between the first request and the last response. */
+/** The first kill comes between the first request and the last response. */
 const KILL_WITHIN_MS = 40
-/** If a kill came too late, the next one comes after half of the time, and the last one at once. */
+/**
+ * If a kill came too late, the next one comes after half of that time, and the last one at once.
+ */
 const MOST_MORE_ROUNDS = 7
 const REPEAT_AFTER_MS = 20
 const GIVE_UP_AFTER_MS = 60_000
-/** Larger than all that the client uses. */
+/** Larger than all work numbers of the client. */
 const FIRST_WORK_NUMBER = 1_000_000_000
 
 const AT_ONCE = 'fifty sent before the first was answered'
@@ -43,7 +45,7 @@ export const sameKey: Round = {
     let killWithinMs = KILL_WITHIN_MS
     let isMet = false
     for (let i = 0; i < rounds || (!isMet && i < rounds + MOST_MORE_ROUNDS); i++) {
-      // At the end of each stretch, so that even the shortest run has one.
+      // The kill is in the last round of each stretch, so that even the shortest run has one.
       const isKilled = i >= rounds || i % killOneIn === killOneIn - 1
       const played = await playOnce(fixture, FIRST_WORK_NUMBER + i, isKilled ? killWithinMs : null)
       ids.set(played.id, 0)
@@ -56,7 +58,7 @@ export const sameKey: Round = {
   },
 }
 
-/** The response to one of the fifty. */
+/** The response to one of the fifty requests. */
 interface Told {
   id: string
   status: number
@@ -64,8 +66,9 @@ interface Told {
 }
 
 /**
- * The job that the fifty became, and whether the API was killed before it responded to all.
- * @param killWithinMs null: it is not killed
+ * Returns the job that the fifty requests became, and whether the API was killed before it had
+ * responded to all.
+ * @param killWithinMs null: the API is not killed
  */
 async function playOnce(fixture: Fixture, workNumber: number, killWithinMs: number | null) {
   let answeredCount = 0
@@ -130,7 +133,7 @@ const askBatch: Ask = async ({ client }, workNumber) => {
   return { status: answer.status, told }
 }
 
-/** Repeats until there is a response, and logs each time as a call. */
+/** Repeats a request until there is a response, and logs each try as a call. */
 async function persist(
   fixture: Fixture,
   { workNumber, onAnswered }: Asked,
@@ -159,7 +162,7 @@ async function persist(
   throw new Error(`no answer within ${GIVE_UP_AFTER_MS} ms of repeating`)
 }
 
-/** The same key with another payload is refused, for any client and either route. */
+/** Checks that the same key with another payload is refused, for any client and on both routes. */
 async function expectRefusal({ client, complain }: Fixture, workNumber: number): Promise<void> {
   const key = keyOf(workNumber)
   const other = payloadText(workNumber, { failures: 1 })
@@ -174,7 +177,10 @@ async function expectRefusal({ client, complain }: Fixture, workNumber: number):
   if (item?.status !== 422) complain(`another payload, in a batch: ${item?.status}, not 422`)
 }
 
-/** Kills of the API explain no second delivery, because no worker was affected. */
+/**
+ * Checks that each job was delivered once. Kills of the API explain no second delivery, because no
+ * worker was affected.
+ */
 function expectOneDelivery({ receiver, complain }: Fixture, countById: Map<string, number>): void {
   for (const { jobId } of receiver.deliveries) {
     countById.set(jobId, (countById.get(jobId) ?? 0) + 1)

@@ -1,6 +1,6 @@
-// A store that is slower than the work: a storm of kills and load on top of it, and then quiet. The
-// backlog must drain at a fixed share of what the store alone can settle, and no job is delivered
-// again that no kill explains.
+// A store that is slower than the work. It gets a storm of kills and load, and then no more load.
+// The backlog must drain at a fixed share of what the store alone can settle, and no job may be
+// delivered again unless a kill explains it.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Fixture, Member } from '../fixture.ts'
 import { type Engine, nowMs } from '../history.ts'
@@ -12,11 +12,13 @@ import { expectAnswers } from './store-outages.ts'
 
 const WORKERS = 3
 const KILL_EVERY_MS = [1_000, 4_000] as const
-/** D15. */
+/** The limit of D15. */
 const LEAST_DRAIN_SHARE = 0.4
-/** Enough to deliver for some seconds on a store that nothing slows. */
+/** Enough jobs to deliver for some seconds on a store that nothing slows down. */
 const CALM_JOBS: Record<Engine, number> = { sqlite: 1_500, mongo: 1_000 }
-/** Rarely, because counting a backlog takes time that the store needs for the drain. */
+/**
+ * The backlog is counted rarely, because counting takes time that the store needs for the drain.
+ */
 const LOOK_EVERY_MS = 1_000
 const UNMEASURED_SHARE = 0.1
 const DRAINED_DEADLINE_MS = 120_000
@@ -25,7 +27,7 @@ interface Extent {
   backlog: number
   baselineMs: number
   stormMs: number
-  /** Of a store so slow that the backlog takes longer, so much is measured. */
+  /** How long the drain is measured if the store is so slow that the backlog takes longer. */
   drainMs: number
 }
 const LONG: Extent = { backlog: 2_000, baselineMs: 8_000, stormMs: 30_000, drainMs: 100_000 }
@@ -40,14 +42,14 @@ const STORM_LOAD = 'jobs accepted in the storm'
 interface Setting {
   name: string
   title: string
-  /** Of each document (MongoDB), or how long the lock is held at a time (SQLite). */
+  /** Added for each document (MongoDB), or how long the lock is held at a time (SQLite). */
   slowMs: Record<Engine, number>
   leaseMs: number
   engines: readonly Engine[]
   shortOn: readonly Engine[]
 }
 
-/** Of every setting but the first: the shortest leases in use, and the usual ones. */
+/** The leases of every setting but the first: the shortest leases in use, and the usual ones. */
 const LEASES_MS = { short: 2_000, long: 30_000 }
 const MONGO_SLOW_MS = [0, 5, 20, 100]
 const LOCK_HELD_MS = 50
@@ -57,7 +59,7 @@ const SETTINGS: Setting[] = [
     name: 'slow-store',
     title: 'each document takes 20 ms longer to write, or the lock is held half of the time',
     ...{ slowMs: { mongo: 20, sqlite: LOCK_HELD_MS }, engines: BOTH, shortOn: ['sqlite'] },
-    // As in other rounds: what two shared cores and a stand-in can renew in time.
+    // As in other rounds, leases that two shared cores and a stand-in can renew in time.
     leaseMs: 5_000,
   },
   ...Object.entries(LEASES_MS).flatMap(([leases, leaseMs]) =>
@@ -66,7 +68,7 @@ const SETTINGS: Setting[] = [
       return {
         name: `slow-store-${ms}-ms-${leases}-leases`,
         title: `${title}, leases of ${leaseMs / 1_000} s`,
-        // The lock of SQLite has one setting: it goes with that of the first.
+        // The lock of SQLite has only one setting, which belongs to the first of these settings.
         ...{ slowMs: { mongo: ms, sqlite: LOCK_HELD_MS }, leaseMs, shortOn: [] },
         engines: ms === 20 ? BOTH : ['mongo'],
       }
@@ -91,8 +93,8 @@ async function play(fixture: Fixture, form: Form, slowMs: number): Promise<void>
   fixture.measure('D15', 'the store alone settles, jobs/s', alone)
   const calm = await deliverCalmly(fixture, CALM_JOBS[engine])
   fixture.measure('D15', 'workers deliver while nothing slows the store, jobs/s', calm)
-  // All these processes share the processors: a quick store alone settles more than the workers
-  // can deliver at any time. The drain is compared with whichever of the two is slower.
+  // All these processes share the processors: a quick store alone settles more outcomes than the
+  // workers can ever deliver. So the drain is compared with the slower of the two rates.
   const reference = Math.min(alone, calm)
   await fixture.client.enqueueMany(extent.backlog, () => ({}))
   // The round registers this endpoint while the store is quick: a request may get a 503 later.
@@ -112,7 +114,9 @@ async function play(fixture: Fixture, form: Form, slowMs: number): Promise<void>
   await fixture.drained(DRAINED_DEADLINE_MS)
 }
 
-/** Jobs a second that as many workers deliver while nothing slows the store. */
+/**
+ * How many jobs a second the same number of workers delivers while nothing slows the store down.
+ */
 async function deliverCalmly(fixture: Fixture, count: number): Promise<number> {
   const workers: Member[] = []
   while (workers.length < WORKERS) workers.push(await fixture.startWorker())
@@ -120,7 +124,7 @@ async function deliverCalmly(fixture: Fixture, count: number): Promise<number> {
   const beganAtMs = nowMs()
   await fixture.drained()
   const perSecond = Math.round(count / ((nowMs() - beganAtMs) / 1_000))
-  // The workers of the storm have learned the pace of the slow store, not of this one.
+  // The workers of the storm have adapted to the pace of the slow store, so they are replaced.
   for (const worker of workers) await fixture.terminate(worker)
   return perSecond
 }
@@ -135,7 +139,7 @@ async function persist(ask: () => ReturnType<Fixture['client']['request']>): Pro
   while ((await ask())?.status !== 200) await sleep(LOOK_EVERY_MS)
 }
 
-/** Kills, and more jobs than the store can take. */
+/** Kills workers, and enqueues more jobs than the store can take. */
 async function storm(
   fixture: Fixture,
   workers: Member[],
@@ -158,8 +162,8 @@ async function storm(
 }
 
 /**
- * From now on nothing is broken but that the store is slow. The last tenth is not measured: what
- * killed workers had in hand waits for its leases, not for the store.
+ * From now on the only fault is the slow store. The last tenth of the jobs is not measured: jobs of
+ * killed workers wait for the end of their leases, not for the store.
  */
 async function drain(fixture: Fixture, { drainMs }: Extent, reference: number): Promise<void> {
   const before = await leftOf(fixture)
@@ -186,7 +190,7 @@ async function drain(fixture: Fixture, { drainMs }: Extent, reference: number): 
   }
 }
 
-/** Jobs that are not final. */
+/** How many jobs are not final. */
 async function leftOf({ client }: Fixture): Promise<number> {
   for (;;) {
     const answer = await client.request('GET', '/endpoints/work')

@@ -1,5 +1,5 @@
-// A worker is frozen with writes to make, and continues when another worker has its jobs: a sweep
-// of leases that others have by now, and outcomes of attempts that are over.
+// A worker is frozen with writes to make, and continues when another worker has its jobs. Its
+// writes are a sweep of leases that others have by now, and outcomes of attempts that are over.
 import { until } from '../../support/until.ts'
 import { doesUpkeep, type Fixture, type Member, requestsUnderWay } from '../fixture.ts'
 import { nowMs } from '../history.ts'
@@ -13,26 +13,26 @@ const CANCELLED = 4
 const LEASE_MS = 1_500
 const SWEEP_MS = 100
 /**
- * The file is locked this long before a lease expires, so the sweeper that finds it must wait to
- * write.
+ * The file is locked this long before a lease expires. So the sweeper that finds the lease must
+ * wait before it can write.
  */
 const LOCK_AHEAD_MS = 200
 /**
- * The lease of the upkeep is as short: after a freeze the other worker takes over before the store
- * gives up the sweep of the frozen one.
+ * The lease of the upkeep is as short. After a freeze the other worker takes over before the store
+ * gives up the sweep of the frozen worker.
  */
 const SHORT_UPKEEP_LEASE = { LEASE_DURATION: '1s' }
-/** By this time after the expiry the sweeper has found it. */
+/** At this time after the expiry the sweeper has found the lease. */
 const FOUND_AFTER_MS = SWEEP_MS + 100
-/** The store itself gives up a sweep that has waited longer; on a busy machine that happens. */
+/** The store itself gives up a sweep that has waited longer. On a busy machine that happens. */
 const MOST_TRIES = 5
 /**
- * After this many transactions or commands, a worker that was continued has written what it had to
- * write.
+ * After this many transactions or commands, a worker that continued has made all writes that it had
+ * to make.
  */
 const COMMANDS_TO_CATCH_UP = 10
 /**
- * A worker notices a lost lease at its next renewal; three processes share two cores with this one.
+ * A worker notices a lost lease at its next renewal. Three processes share two cores with this one.
  */
 const BROKEN_OFF_WITHIN_MS = LEASE_MS / 3 + 2_500
 
@@ -47,7 +47,7 @@ export const staleWrites: Round = {
   shortOn: ['sqlite'],
   settings: { leaseMs: LEASE_MS, sweepMs: SWEEP_MS, pollMs: 50 },
   windows: [STALE_RESULTS, BROKEN_OFF],
-  // On MongoDB nothing stops a sweeper between its look and its write.
+  // On MongoDB nothing stops a sweeper between its read and its write.
   windowsOf: { sqlite: [STALE_SWEEP] },
   async play(fixture, { isLong }) {
     const repeats = isLong ? LONG_REPEATS : 1
@@ -59,12 +59,12 @@ export const staleWrites: Round = {
   },
 }
 
-/** The first delivery of each job gets the one response, all others the other one. */
+/** The first delivery of each job gets one response, all later ones the other response. */
 function holdAnswers(fixture: Fixture) {
   const first = Promise.withResolvers<Reply>()
   const next = Promise.withResolvers<Reply>()
   const delivered = new Set<string>()
-  // By arrival, not by fence or attempt: a wrong number must not change the outcome.
+  // This counts arrivals, not fences or attempts: a wrong number must not change the outcome.
   fixture.receiver.answerWith(({ jobId }) => {
     if (delivered.has(jobId)) return next.promise
     delivered.add(jobId)
@@ -74,8 +74,8 @@ function holdAnswers(fixture: Fixture) {
 }
 
 /**
- * A worker dies. The one that does the upkeep finds its expired leases, and is frozen before it
- * writes; another one takes over the upkeep meanwhile.
+ * A worker dies. The worker that does the upkeep finds the expired leases, and is frozen before it
+ * writes. Another worker takes over the upkeep meanwhile.
  */
 async function staleSweep(fixture: Fixture): Promise<void> {
   const { delivered, next } = holdAnswers(fixture)
@@ -84,7 +84,7 @@ async function staleSweep(fixture: Fixture): Promise<void> {
     await fixture.startWorker(SHORT_UPKEEP_LEASE),
   ]
   const victim = await fixture.startWorker()
-  // They leave all jobs to the victim.
+  // The stopped workers leave all jobs to the victim.
   for (const { process } of sweepers) process.kill('SIGSTOP')
   const jobs = await fixture.client.enqueueMany(JOBS, () => ({}))
   await until(() => delivered.size === JOBS)
@@ -124,7 +124,10 @@ async function freezeBeforeWrite(
   })
 }
 
-/** Epoch milliseconds; all jobs of one claim are renewed together. */
+/**
+ * When the leases of these jobs expire, in epoch milliseconds. All jobs of one claim are renewed
+ * together.
+ */
 async function lapseOf(fixture: Fixture, jobs: Accepted[]): Promise<number> {
   const answers = await Promise.all(jobs.map(({ id }) => fixture.client.look(id)))
   return Math.max(...answers.map((answer) => Date.parse(answer?.body.lease.expiresAt)))
@@ -141,7 +144,7 @@ async function staleResults(fixture: Fixture): Promise<void> {
       const restore = await fixture.store.cutOffWorkers()
       first.resolve(200)
       await until(() => jobs.every((job) => deliveriesOf(fixture, job)[0]?.answeredAtMs))
-      // Its metric shows when it has the outcomes.
+      // A metric of the worker shows when it has the outcomes.
       await until(async () => (await requestsUnderWay(frozen)) === 0)
       frozen.process.kill('SIGSTOP')
       await restore()

@@ -1,5 +1,5 @@
-// The store is away and comes back: every request gets a response meanwhile, no process ends, and
-// work continues by itself.
+// The store is away and comes back. Meanwhile every request gets a response and no process ends.
+// Then the work continues by itself.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../support/until.ts'
 import type { Fixture, Member } from '../fixture.ts'
@@ -13,12 +13,14 @@ import type { Accepted } from '../work-client.ts'
 const WORKERS = 2
 const ANSWER_AFTER_MS = [50, 400] as const
 const LONG_HOLD_MS = [1_000, 5_000] as const
-/** In the short form one outage lasts longer than any deadline of Posthorn, so that 503 is seen. */
+/**
+ * In the short form one outage lasts longer than any deadline of Posthorn, so that a 503 occurs.
+ */
 const SHORT_HOLD_MS = { first: 5_600, further: 800 }
 const SLOW_MS = [100, 400] as const
 const LOST_ANSWERS = { short: 2, long: 10 }
 const LOSS_DEADLINE_MS = 30_000
-/** D9. */
+/** The limit of D9. */
 const LONGEST_ANSWER_MS = 3_000
 /** All processes of a round, this one included, share two cores. */
 const NOISE_MS = 1_000
@@ -45,7 +47,7 @@ export const storeOutages: Round = {
   windows: [REFUSED],
   windowsOf: {
     sqlite: bothMoments(LOCKED),
-    // A MongoDB of MONGODB_URL cannot be killed, so the round cannot meet that moment.
+    // The round cannot kill a server that MONGODB_URL names, so it cannot meet that moment there.
     mongo: [
       ...[CUT_FOR_ALL, SLOWED, CUT_FOR_API, CUT_FOR_WORKERS].flatMap(bothMoments),
       ...[WORKER_ANSWER_LOST, API_ANSWER_LOST],
@@ -90,7 +92,7 @@ function outagesOf({ engine, store, random }: Fixture): Outage[] {
     { name: CUT_FOR_WORKERS, kind: 'store_cut', target, begin: store.cutOffWorkers },
     {
       ...{ name: CUT_FOR_API, kind: 'store_cut', target: 'api' },
-      // Like a network that refuses connections, not like one that drops packets.
+      // This is like a network that refuses connections, not like a network that drops packets.
       async begin() {
         apiProxy.cut()
         return async () => apiProxy.restore()
@@ -100,8 +102,8 @@ function outagesOf({ engine, store, random }: Fixture): Outage[] {
 }
 
 /**
- * Under load and with probes from all sides; afterwards everything must have had its response in
- * time.
+ * Runs `work` under load and with requests of all kinds. Afterwards each of them must have had its
+ * response in time.
  */
 export async function withLoad(
   fixture: Fixture,
@@ -132,7 +134,7 @@ export async function withLoad(
   expectAlive(fixture, members)
 }
 
-/** Every response came in time, and was a success or 503. */
+/** Checks that every response came in time, and was a success or a 503. */
 export function expectAnswers(
   fixture: Fixture,
   longestMs: Map<string, number>,
@@ -163,7 +165,7 @@ function expectAlive(fixture: Fixture, members: Member[]): void {
   }
 }
 
-/** MongoDB: single writes are made, but the process that requested them gets no response. */
+/** MongoDB only: single writes are made, but the process that requested them gets no response. */
 async function loseAnswers(fixture: Fixture, times: number): Promise<void> {
   const { apiProxy, workerProxy } = fixture.store
   for (let i = 0; i < times; i++) {

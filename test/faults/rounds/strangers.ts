@@ -1,5 +1,5 @@
-// Clients without a key that do what costs a server most, beside a client with a key: that one is
-// served, and the others cost little CPU and little memory.
+// Clients without a key do what costs a server most, beside a client with a key. The client with
+// the key is served, and the others cost little CPU and memory.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
@@ -13,19 +13,19 @@ import { BOTH, type Form, type Round, SLOW_STORE } from '../round.ts'
 import { startSteadyLoad } from '../steady-load.ts'
 import type { StrangerKind, StrangerOrder, StrangerReport } from '../stranger-offer.ts'
 
-/** D17. */
+/** The limit of D17. */
 const MOST_CPU_MS = 5
 const MOST_MEMORY_BYTES = 200 * 1_048_576
 const LEAST_SHARE = 0.7
-/** What CI asks: there the work of the strangers themselves takes its part of two busy cores. */
+/** The limit of CI, where the work of the strangers themselves takes its part of two busy cores. */
 const LEAST_SHARE_SHORT = 0.35
 const MOST_SILENCE_MS = 2_000
 /** Client, strangers, API, worker and receiver share two cores. */
 const NOISE_FACTOR = 4
 const TRIES = 3
 /**
- * Requests with each body. The first ones include the compilation of the code, and some a garbage
- * collection.
+ * How many requests are sent with each body. The first requests include the compilation of the
+ * code, and some include a garbage collection.
  */
 const CPU_TRIES = { warmUp: 10, counted: 11 }
 const GIVEN_UP_MS = 30_000
@@ -34,7 +34,7 @@ const ATTACK_MS = { short: 2_000, long: 20_000 }
 /** Each client sends its next request after the response to the last one. */
 const CLIENTS = { sqlite: 8, mongo: 3 } as const
 const LOOK_EVERY_MS = 50
-/** Of all that was accepted meanwhile, with one worker. */
+/** Limit for all jobs that were accepted meanwhile, with one worker. */
 const DRAIN_DEADLINE_MS = 600_000
 const MEGABYTE = 1_048_576
 
@@ -66,7 +66,7 @@ export const strangers: Round = {
   },
 }
 
-/** What a megabyte costs while nothing else happens. */
+/** Measures what a megabyte costs while nothing else happens. */
 async function judgeCpu(fixture: Fixture): Promise<void> {
   const pid = fixture.api().process.child.pid as number
   const lines = ['POST /jobs/none/complete', 'POST /jobs', 'GET /health/live']
@@ -87,7 +87,10 @@ async function judgeCpu(fixture: Fixture): Promise<void> {
   }
 }
 
-/** The share of enqueues that goes on, up to some times: the machine has other work as well. */
+/**
+ * Measures the share of enqueues that still succeed. It is measured several times, because the
+ * machine has other work as well.
+ */
 async function playKind(fixture: Fixture, form: Form, kind: StrangerKind): Promise<void> {
   const memoryBefore = memoryOf(fixture)
   const least = form.isLong ? LEAST_SHARE : LEAST_SHARE_SHORT
@@ -114,7 +117,7 @@ async function playKind(fixture: Fixture, form: Form, kind: StrangerKind): Promi
   if (best < least) fixture.complain(`with ${kind} only ${best} of the enqueues went on`)
 }
 
-/** How often the API met what this kind is about. */
+/** How often the API met the attack of this kind. */
 function hitsOf(kind: StrangerKind, { opened, answered, ended }: StrangerReport): number {
   if (kind === 'pipelines' || kind === 'connections') return ended
   if (kind === 'unread answers') return opened
@@ -124,9 +127,9 @@ function hitsOf(kind: StrangerKind, { opened, answered, ended }: StrangerReport)
 interface Rate {
   count: number
   perSecond: number
-  /** Of the API, at most. */
+  /** The most memory of the API. */
   memoryBytes: number
-  /** The longest that /health/live took. */
+  /** The longest time that /health/live took. */
   silenceMs: number
 }
 
@@ -148,8 +151,8 @@ async function rate(fixture: Fixture, { isLong }: Form): Promise<Rate> {
 }
 
 /**
- * How long /health/live takes to respond. Each probe has a new connection, like those of an
- * orchestrator: a kept connection has shown no key, so it may be closed in favour of newer ones.
+ * How long /health/live takes to respond. Each probe has a new connection, like the probes of an
+ * orchestrator. A kept connection has shown no key, so it may be closed in favour of newer ones.
  */
 async function silenceOf({ client }: Fixture): Promise<number> {
   const askedAtMs = nowMs()

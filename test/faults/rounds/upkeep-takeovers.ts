@@ -1,5 +1,5 @@
-// The worker that does the upkeep is killed with requests under way, again and again: another one
-// takes over, and the jobs of the killed one are sent again in time.
+// The worker that does the upkeep is killed with requests in progress, again and again. Another
+// worker takes over, and the jobs of the killed one are sent again in time.
 import { until } from '../../support/until.ts'
 import { doesUpkeep, type Fixture, type Member } from '../fixture.ts'
 import { nowMs } from '../history.ts'
@@ -9,7 +9,7 @@ import type { Reply } from '../work-receiver.ts'
 const WORKERS = 3
 const JOBS = 8
 const REPEATS = { short: 2, long: 10 }
-/** D18. */
+/** The limit of D18. */
 const TAKEN_OVER_WITHIN_MS = 3_000
 /** The processes share two cores with everything else on the machine. */
 const NOISE_MS = 1_000
@@ -36,7 +36,7 @@ export const upkeepTakeovers: Round = {
 }
 
 async function killHolder(fixture: Fixture, workers: Member[]): Promise<void> {
-  // The first delivery of each job is under way until the holder is dead.
+  // The first delivery of each job is in progress until the holder is dead.
   const first = Promise.withResolvers<Reply>()
   const seen = new Set<string>()
   fixture.receiver.answerWith(({ jobId }) => {

@@ -1,5 +1,5 @@
-// A cancel races the claim, the request and the record of its job: whichever is first, its response
-// is true.
+// A cancel races the claim, the request and the record of its job. Whichever comes first, the
+// response to the cancel is true.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../../support/until.ts'
 import type { Fixture } from '../../fixture.ts'
@@ -12,10 +12,13 @@ const ENDPOINT = 'cancels'
 const CLIENTS = 4
 /** With this delay a job becomes due while its cancel is in flight. */
 const DELAY_MS = 200
-/** Ranges around the instant at which it is due, sent or answered. */
+/** Ranges around the instant at which the job is due, sent or answered. */
 const AT_CLAIM_MS = [-150, 50] as const
 const AT_RECORD_MS = [-40, 10] as const
-/** Longer than the back-off: the cancelled attempt still runs when the next one begins. */
+/**
+ * Some are longer than the back-off: the cancelled attempt then still runs when the next one
+ * begins.
+ */
 const HANDLER_MS = [20, 400] as const
 const CANCEL_DEADLINE_MS = 120_000
 const AIMS = ['claim', 'send', 'record'] as const
@@ -24,7 +27,7 @@ const WHILE_QUEUED = 'cancelled while queued'
 const WHILE_RUNNING = 'cancelled while running'
 const TOO_LATE = 'the cancel came too late'
 const RETRIED = 'cancelled while running and retried while that handler was at work'
-/** Met by chance only: the response was sent, but the cancel was stored first. */
+/** Only chance meets this moment: the response was sent, but the cancel was stored first. */
 const BEFORE_RECORD = 'cancelled between the answer and its record'
 
 export const CANCEL_WINDOWS = [WHILE_QUEUED, WHILE_RUNNING, TOO_LATE, RETRIED]

@@ -53,8 +53,8 @@ export async function raceDeletion({ fixture }: Stage, number: number): Promise<
 }
 
 /**
- * Enqueues one job after another. Each is stored and later made dead until the first one is
- * refused; from then on, all are refused.
+ * Enqueues one job after another until the first one is refused. Jobs accepted before that are
+ * stored and later made dead. All jobs after it are refused.
  */
 async function enqueueUntilRefused(fixture: Fixture, endpoint: string): Promise<Accepted[]> {
   const { client } = fixture
@@ -70,7 +70,10 @@ async function enqueueUntilRefused(fixture: Fixture, endpoint: string): Promise<
   }
 }
 
-/** A job that was claimed before is sent within a second or not at all, as after a cancel. */
+/**
+ * Checks the sends: a job that was claimed before the deletion is sent within a second or not at
+ * all, as after a cancel.
+ */
 function judgeSends(fixture: Fixture, name: string, deletedAtMs: number): void {
   for (const { jobId, beganAtMs } of deliveriesTo(fixture, name)) {
     const lateMs = Math.round(beganAtMs - deletedAtMs)

@@ -1,4 +1,5 @@
-// An endpoint is paused under load: soon nothing is sent any more, and everything after the resume.
+// An endpoint is paused under load: soon nothing more is sent, and after the resume everything is
+// sent.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../../support/until.ts'
 import type { Fixture } from '../../fixture.ts'

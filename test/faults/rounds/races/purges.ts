@@ -1,5 +1,5 @@
-// A retry by hand races the deletion of the same final job: one of them wins, and both responses
-// say so.
+// A retry by hand races the deletion of the same final job. One of them wins, and both responses
+// show which.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../../support/until.ts'
 import type { Fixture } from '../../fixture.ts'
@@ -7,21 +7,25 @@ import type { Engine } from '../../history.ts'
 import type { Accepted } from '../../work-client.ts'
 import type { Check, Stage } from './race-fixture.ts'
 
-/** Its jobs become dead in their first attempt. */
+/** The jobs of this endpoint become dead in their first attempt. */
 const OF_DEAD = 'purged-dead'
 const OF_CANCELLED = 'purged-cancelled'
-/** Few at the same time: a request that waits for a connection of the client does not race. */
+/**
+ * Few races run at the same time: a request that waits for a connection of the client does not
+ * race.
+ */
 const PORTION = 10
 const DEAD_DEADLINE_MS = 60_000
 const FAR_AHEAD_MS = 3_600_000
 /**
- * Either may be sent this much later than the other: a retry takes more commands than a deletion.
+ * Either request may be sent this much later than the other: a retry takes more commands than a
+ * deletion.
  */
 const APART_MS: Record<Engine, number> = { sqlite: 3, mongo: 60 }
 
 const RETRY_FIRST = 'the retry came before the deletion'
 const DELETION_FIRST = 'the deletion came before the retry'
-/** Met by chance only. */
+/** Only chance meets this moment. */
 const DONE_BEFORE = 'retried, done, and only then deleted'
 
 export const PURGE_WINDOWS = [RETRY_FIRST, DELETION_FIRST]

@@ -7,11 +7,11 @@ type Script = Parameters<WorkReceiver['answerWith']>[0]
 
 export interface Stage {
   fixture: Fixture
-  /** The responses of each endpoint. */
+  /** How the receiver responds at each endpoint. */
   scripts: Map<string, Script>
 }
 
-/** Checks what can only be checked when everything is done. */
+/** A check that is only possible when all work is done. */
 export type Check = () => Promise<void>
 
 /** All processes of a round share two cores. */

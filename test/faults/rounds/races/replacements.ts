@@ -44,7 +44,7 @@ export async function raceReplacements({ fixture }: Stage, repeats: number): Pro
     answeredAtMs.push(nowMs())
     fixture.hit(IN_FLIGHT, deliveriesTo(fixture, ENDPOINT).some(isUnderWay) ? 1 : 0)
   }
-  // The last version must be used too.
+  // The last version must be used as well.
   await sleep(KNOWN_AFTER_MS + NOISE_MS)
   await load.stop()
   return async () => {

@@ -1,5 +1,5 @@
-// A rotation of the secret races deliveries: each is signed with the secrets that were valid when
-// it was sent.
+// A rotation of the secret races deliveries. Each delivery is signed with the secrets that were
+// valid when it was sent.
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../../support/until.ts'
@@ -18,7 +18,8 @@ const IN_OVERLAP = 'deliveries in an overlap, signed by both secrets'
 export const ROTATION_WINDOWS = [AT_ONCE, IN_OVERLAP]
 
 /**
- * The checker reports a delivery that is signed by none of the secrets that the receiver trusts.
+ * Rotates secrets under load. The checker reports a delivery that none of the trusted secrets
+ * signs.
  */
 export async function raceRotations({ fixture }: Stage, repeats: number): Promise<void> {
   await Promise.all([
@@ -77,7 +78,7 @@ async function rotate(
   await nextDelivery(fixture, name)
 }
 
-/** Resolves with how many deliveries have begun from now on, when there is at least one. */
+/** Resolves once a delivery has begun from now on, with the number of such deliveries. */
 async function nextDelivery(fixture: Fixture, name: string): Promise<number> {
   const fromMs = nowMs()
   const since = () => deliveriesTo(fixture, name).filter(({ beganAtMs }) => beganAtMs >= fromMs)

@@ -1,5 +1,5 @@
-// What the store promises about attempts whose handlers report later: deadlines that heartbeats
-// move, and ends that are written once, by who has the right to.
+// The promises of the store about attempts whose handlers report later: heartbeats move their
+// deadlines, and their ends are written once, by the holder of the lease only.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, NewJob } from '../../src/job/job.ts'
 import type { Heartbeat, OverdueEnd, OverdueJob, Store } from '../../src/store/store.ts'
@@ -25,7 +25,7 @@ const HOUR_MS = 3_600_000
 describe.each(ENGINES)('an attempt that was accepted on %s', (engine) => {
   const place = useStore(engine)
 
-  /** A job whose handler has answered 202, with a deadline this far from its claim. */
+  /** A job whose handler has responded with 202, with a deadline this long after its claim. */
   async function accepted(deadlineMs: number, fields: Partial<NewJob> = {}): Promise<ClaimedJob> {
     const { store } = place
     const claimed = await enqueueAndClaim(store, fields, Math.min(deadlineMs, HOUR_MS))
@@ -211,7 +211,7 @@ describe.each(ENGINES)('the report of a handler on %s', (engine) => {
     const attempt = failed(store, claimed)
     const again = { ...laterAgain(store, claimed), attempt }
     expect(await store.settle([again])).toEqual(['applied'])
-    // The policy may decide otherwise the second time; that it failed is the same.
+    // The retry policy may decide otherwise the second time. The report of a failure is the same.
     const buried = { ...burial(store, claimed), attempt }
     expect(await store.settle([buried, again])).toEqual(['already_applied', 'already_applied'])
     const second = await claimOne(store, claimed.endpoint)
@@ -241,7 +241,7 @@ describe.each(ENGINES)('the report of a handler on %s', (engine) => {
     const attempt = failed(store, claimed)
     expect(await store.settle([success(store, claimed)])).toEqual(['lease_lost'])
     expect(await store.settle([{ ...laterAgain(store, claimed), attempt }])).toEqual(['lease_lost'])
-    // Not even with the same outcome: another event wrote it.
+    // A report with the same outcome is refused, too, because another event wrote the end.
     const timeout = { ...laterAgain(store, claimed), attempt: end.attempt }
     expect(await store.settle([timeout])).toEqual(['lease_lost'])
   })

@@ -1,5 +1,5 @@
-// What the circuit breaker of an endpoint promises: it rests after failures in a row, then one
-// attempt at a time is let through, whichever process asks, until one succeeds.
+// The promises of the circuit breaker: the endpoint rests after failures in a row. Then one attempt
+// at a time may start, in whichever process, until one succeeds.
 import { describe, expect, test } from 'vitest'
 import { newSecret } from '../../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../../src/job/job.ts'
@@ -29,7 +29,7 @@ const BREAKER = { failures: 3, cooldownMs: COOLDOWN_MS }
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
 
-  /** An endpoint with ten jobs whose breaker has tripped, and whose rest is over. */
+  /** Adds an endpoint with ten jobs whose breaker has tripped and whose rest is over. */
   async function trip(): Promise<string> {
     const { store } = place
     const name = await addEndpoint(store, { circuitBreaker: BREAKER })
@@ -151,7 +151,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await claimFrom(store, name, 5)).toEqual([])
     await store.cancel([cancelled.jobId])
     const lost = await claimOne(store, name, 1)
-    // Its lease has run out, and yet it may be at work until it was swept.
+    // Its lease has expired, but its worker may still be at work until a sweep finds it.
     await passed(store, lost.claimedAt + 1)
     expect(await claimFrom(store, name, 5)).toEqual([])
     await until(async () => (await sweep(store)).reclaimed === 1)

@@ -1,4 +1,5 @@
-// What claim and due promise: due jobs only, in order, within limits, and no endpoint left out.
+// The promises of claim and due: only due jobs, in order, within limits, and no endpoint is left
+// out.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob } from '../../src/job/job.ts'
 import { StoreUnavailable } from '../../src/store/store-errors.ts'
@@ -179,7 +180,7 @@ describe.each(ENGINES)('claim on %s', (engine) => {
     await store.release([leaseOf(second)])
     const third = await claimOne(store, endpoint)
     expect([first, second, third].map(({ fence }) => fence)).toEqual([1, 2, 3])
-    // The release gave its attempt back because nothing was sent.
+    // The release returned the attempt, because nothing was sent.
     expect([first, second, third].map((job) => job.attemptNumber)).toEqual([1, 2, 2])
     expect(new Set([first, second, third].map(({ leaseId }) => leaseId)).size).toBe(3)
   })
@@ -212,7 +213,7 @@ describe.each(ENGINES)('claim on %s', (engine) => {
         try {
           claimed.push(...(await own.claim(asked, 25, holder)).jobs)
         } catch (error) {
-          // On a busy machine, the jobs that it claimed are released.
+          // On a busy machine a claim may fail. Its jobs are then released.
           if (!(error instanceof StoreUnavailable)) throw error
         }
         return claimed.length >= 2 * perEndpoint

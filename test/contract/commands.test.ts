@@ -1,4 +1,4 @@
-// What cancel, retry and the sweeper promise about jobs without a lease.
+// The promises of cancel, retry and the sweeper about jobs without a lease.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, NewJob } from '../../src/job/job.ts'
 import { newJobId } from '../../src/job/job-id.ts'
@@ -156,7 +156,7 @@ describe.each(ENGINES)('retention on %s', (engine) => {
   const idempotency = () => ({ key: newJobId(Date.now()), requestHash: 'h' })
   const isThere = async (id: string) => (await place.store.getJob(id)) !== null
 
-  /** A job that ended this long ago by the store's clock. */
+  /** Makes a job that ended this long ago by the store's clock. */
   async function ended(agoMs: number, fields: Partial<NewJob> = {}, how: End = success) {
     const { store } = place
     const claimed = await enqueueAndClaim(store, fields)

@@ -1,5 +1,5 @@
-// What dedupe keys promise when several processes ask at once, and to the idempotency keys of the
-// requests that hit one.
+// The promises of dedupe keys when several processes use one at the same time, and the promises to
+// the idempotency keys of such requests.
 import { describe, expect, test } from 'vitest'
 import type { DedupeMode } from '../../src/job/job.ts'
 import { MIN_KEY_LIFE_MS } from '../../src/job/retention.ts'
@@ -94,7 +94,7 @@ describe.each(ENGINES)('a dedupe hit on %s', (engine) => {
     )
     const hits = await store.enqueue(jobs)
     expect(hits.map(({ kind }) => kind)).toEqual(['existing', 'existing'])
-    // The repeats find it by their keys, though by then another job has the dedupe key.
+    // The repeats find the job by their keys, although another job has the dedupe key by then.
     await store.cancel([first.id])
     await enqueueOne(store, endpoint, { dedupe })
     const repeats = await store.enqueue([

@@ -17,7 +17,7 @@ export async function askWithKey(
   return result
 }
 
-/** The first request with the key: it makes a job. */
+/** Sends the first request with the key, which creates a job. */
 export async function askFirstWithKey(
   store: Store,
   endpoint: string,

@@ -1,5 +1,5 @@
-// What dedupe keys promise: of an endpoint's queued and running jobs at most one has the key, and a
-// request with it does what its mode says, whatever other requests do at the same moment.
+// The promises of dedupe keys: at most one queued or running job of an endpoint has the key. A
+// request with the key does what its mode says, whatever other requests do at the same time.
 import { describe, expect, test } from 'vitest'
 import type { DedupeMode, Job } from '../../src/job/job.ts'
 import { ENGINES } from '../support/engines.ts'

@@ -1,5 +1,5 @@
-// What dependencies promise: a job starts when all it depends on have succeeded, dies with the
-// first that does not, and is never forgotten, whatever happens at the same moment.
+// The promises of dependencies: a job starts when all its dependencies have succeeded, dies when
+// one of them does not, and is never forgotten, whatever happens at the same time.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, Job } from '../../src/job/job.ts'
 import { newJobId } from '../../src/job/job-id.ts'
@@ -23,7 +23,7 @@ import {
 } from './fixtures.ts'
 
 const HOUR_MS = 3_600_000
-/** How a bulk command retries. */
+/** The option of a bulk retry. */
 const BY_FILTER = { waives: false }
 
 describe.each(ENGINES)('on %s', (engine) => {
@@ -64,7 +64,7 @@ describe.each(ENGINES)('on %s', (engine) => {
       waitingFor: [],
       dependsOn: [first.id, second.id],
     })
-    // It counts as due from now on, though its runAt is long past.
+    // The job counts as due from now on, although its runAt is long past.
     expect((await store.due(since)).endpoints).toContain(last.endpoint)
     expect((await store.due(null)).endpoints).toContain(last.endpoint)
     expect((await claimOne(store, last.endpoint)).jobId).toBe(last.id)
@@ -123,7 +123,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await claimFrom(store, second.endpoint, 1)).toHaveLength(1)
   })
 
-  /** A chain of three, the first of which is dead, and the others with it. */
+  /** A chain of three jobs. The first one is dead, and the others died of it. */
   async function deadChain(): Promise<[Job, Job, Job]> {
     const first = await alone()
     const second = await alone([first.id])
@@ -373,7 +373,7 @@ describe.each(ENGINES)('on %s', (engine) => {
 describe.each(ENGINES)('many that wait for one job on %s', (engine) => {
   const place = useStore(engine)
 
-  // More than a store handles in one step: until all are handled, the mark keeps the job.
+  // More jobs than a store handles in one step. Until all are handled, the mark keeps the job.
   test.each(['succeeded', 'cancelled'] as const)(
     'all learn that it has %s, though it is deleted at once',
     { timeout: 60_000 },

@@ -1,5 +1,5 @@
-// What PATCH and DELETE of a job promise: only the fields that were given change, only while
-// nothing was started, and a job is gone only once all that its end leads to is done.
+// The promises of PATCH and DELETE of a job: only the given fields change, and only before an
+// attempt starts. A job is deleted only after its finish effects are complete.
 import { describe, expect, test } from 'vitest'
 import type { JobChange } from '../../src/job/edit.ts'
 import type { Job, NewJob } from '../../src/job/job.ts'

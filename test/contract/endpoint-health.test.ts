@@ -1,5 +1,5 @@
-// What the store promises about endpoints that are paused, resting or disabled, and how each of
-// these ends.
+// The promises of the store about endpoints that are paused, resting or disabled, and how each of
+// these states ends.
 import { describe, expect, test } from 'vitest'
 import { type Endpoint, MAX_SECRETS, newSecret } from '../../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../../src/job/job.ts'
@@ -28,7 +28,7 @@ import {
 
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
-/** More than a report takes on a busy machine. */
+/** More time than a report takes on a busy machine. */
 const SLACK_MS = 5_000
 
 describe.each(ENGINES)('a pause on %s', (engine) => {
@@ -192,7 +192,7 @@ describe.each(ENGINES)('a rest on %s', (engine) => {
     const second = (await endpointOf(store, name)).restingUntil as number
     expect(second).toBeGreaterThan(now + 1_900)
     expect(second).toBeLessThanOrEqual(store.clock.now() + 2_050)
-    // A success between: the next throttle is the first again.
+    // After a success, the next throttled attempt counts as the first one again.
     await passed(store, second)
     await report(store, name, { succeeded: [store.clock.now()], throttle: { until: null } })
     const fresh = (await endpointOf(store, name)).restingUntil as number
@@ -228,7 +228,7 @@ describe.each(ENGINES)('a rest on %s', (engine) => {
     const [store] = stores as [Store]
     const name = await addEndpoint(store)
     await enqueueMany(store, name, 200)
-    // What began before the rest and is still under way takes no place.
+    // Attempts that began before the rest and still run use no slot.
     const before = await claimFrom(store, name, 3)
     await report(store, name, { throttle: { until: null } })
     await passed(store, (await endpointOf(store, name)).restingUntil as number)
@@ -352,7 +352,7 @@ describe.each(ENGINES)('a rotated secret on %s', (engine) => {
     expect(fullUntil).toBeGreaterThanOrEqual(before + HOUR_MS)
     expect(fullUntil).toBeLessThanOrEqual(store.clock.now() + HOUR_MS)
     expect(await endpointOf(store, name)).toMatchObject({ secrets, version })
-    // No overlap ends them all: what an owner wants whose secret was stolen.
+    // Without an overlap all old secrets end at once, which an owner needs if a secret was stolen.
     const secret = newSecret()
     expect(await store.rotateSecret(name, secret, 0)).toMatchObject({ secrets: [secret] })
   })
@@ -411,7 +411,8 @@ describe.each(ENGINES)('a rotated secret on %s', (engine) => {
     expect(await endpointOf(both, name)).toEqual({ ...before, keyId })
     expect((await jobOf(both, id)).headers).toEqual({ 'x-token': 'green' })
     const { id: later } = await enqueueOne(both, name, { headers: { 'x-token': 'red' } })
-    // A process without the new key reads on: what it cannot decrypt is null, never an error.
+    // A process without the new key can read the jobs: the fields that it cannot decrypt are null,
+    // and there is no error.
     expect((await jobOf(store, later)).headers).toBeNull()
     const { items } = await store.listJobs({ endpoint: name, limit: 2 })
     expect(items.map(({ headers }) => headers)).toEqual([null, { 'x-token': 'green' }])

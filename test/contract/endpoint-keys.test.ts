@@ -13,7 +13,7 @@ const NAMED = expect.objectContaining({ message: expect.stringContaining('ENCRYP
 describe.each(ENGINES)('the keys of endpoints on %s', (engine) => {
   const place = useStore(engine, { encryptionKeys: [OLD] })
 
-  /** By a process with a key that the store of the test lacks. */
+  /** Adds an endpoint through a process that has a key which the store of the test lacks. */
   async function addUndecryptable(): Promise<string> {
     return addEndpoint(await place.open({ encryptionKeys: [NEW, OLD], reencrypts: false }))
   }

@@ -1,4 +1,4 @@
-// What the store promises about endpoints: versions, secrets, deletion, counts.
+// The promises of the store about endpoints: versions, secrets, deletion, counts.
 import { describe, expect, test } from 'vitest'
 import { type EndpointSettings, newSecret } from '../../src/endpoint/endpoint.ts'
 import { DEFAULT_RETRY } from '../../src/job/retry-policy.ts'
@@ -142,7 +142,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(results.filter(({ kind }) => kind === 'replaced')).toHaveLength(9)
     const [stored] = await place.store.endpointsNamed([settings.name])
     expect(stored?.version).toBe(10)
-    // All of them kept the secret of the request that created the endpoint.
+    // All of the results have the secret of the request that created the endpoint.
     const secrets = results.map((result) => 'endpoint' in result && result.endpoint.secrets[0])
     expect(new Set(secrets)).toEqual(new Set(stored?.secrets))
   })
@@ -307,7 +307,8 @@ describe.each(ENGINES)('on %s', (engine) => {
       await work()
       return place.store.commandCount - before
     }
-    // Proved by now: what stands for a second is not asked again.
+    // This call proves that the store accepts writes. The proof holds for a second, so the next
+    // calls send nothing.
     await place.store.ready()
     expect(await commandsOf(askMany)).toBeLessThanOrEqual(1)
     let proof = 0
@@ -315,7 +316,7 @@ describe.each(ENGINES)('on %s', (engine) => {
       proof = await commandsOf(askMany)
       return proof > 1 || (engine === 'sqlite' && proof > 0)
     })
-    // SQLite: a transaction. MongoDB: a look at the record and the indexes, and a write.
+    // SQLite needs one transaction. MongoDB reads the record and the indexes, and writes.
     expect(proof).toBeLessThanOrEqual(engine === 'sqlite' ? 1 : 10)
   })
 })

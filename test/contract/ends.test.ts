@@ -1,5 +1,5 @@
-// What a store reports of ends that no caller of `settle` knows: each attempt once, each death once,
-// by the process that wrote it.
+// Ends of attempts that no caller of `settle` knows. A store reports each attempt once and each
+// death once, in the process that wrote it.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, NewJob } from '../../src/job/job.ts'
 import type { End } from '../../src/store/ends.ts'
@@ -25,7 +25,7 @@ import {
   sweepClean,
 } from './fixtures.ts'
 
-/** The ends that this store reports while `work` runs. */
+/** Returns the ends that this store reports while `work` runs. */
 async function endsOf(store: Store, work: () => Promise<unknown>): Promise<End[]> {
   const ends: End[] = []
   const stop = store.onEnd((end) => ends.push(end))
@@ -39,7 +39,7 @@ const REPLACING = { dedupe: { key: 'k', mode: 'replace' } } as const
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
 
-  /** The attempt that the job shows, with the reason that it shows. */
+  /** Expects the attempt and the reason that the job shows. */
   async function expectTold(
     ends: End[],
     { jobId, endpoint }: Pick<ClaimedJob, 'jobId' | 'endpoint'>,
@@ -138,7 +138,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(ends).toMatchObject(Array(2).fill({ endpoint, attempt: null, diedOf: 'expired' }))
   })
 
-  /** Two jobs that depend on one, and one that depends on these. */
+  /** Makes two jobs that depend on one, and one that depends on these two. */
   async function withDependents(
     fields: Partial<NewJob>,
   ): Promise<{ first: string; ids: string[] }> {

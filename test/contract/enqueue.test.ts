@@ -1,4 +1,4 @@
-// What enqueue promises: durable jobs, one for each idempotency key, payloads unchanged.
+// The promises of enqueue: durable jobs, one job for each idempotency key, unchanged payloads.
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { NewJob } from '../../src/job/job.ts'
@@ -18,7 +18,7 @@ import {
 
 const KEY = { key: 'order-7', requestHash: 'hash-1' }
 
-/** What MongoDB and SQLite say of a unique index, in which they quote the key. */
+/** Parts of the messages of MongoDB and SQLite about a unique index. The messages quote the key. */
 const MESSAGE_PARTS = [
   'index: _id_',
   'index: _id_ dup key: { _id: "job_01" }',
@@ -182,7 +182,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const dedupe = { key: 'index: _id_ dup key', mode: 'keep' as const }
     const job = newJob(store, endpoint, { dedupe })
     expect(await store.enqueue([job])).toMatchObject([{ kind: 'inserted' }])
-    // Its key is free again, and only its id says that this is the same job.
+    // The dedupe key is free again. Only the id shows that this is the same job.
     await store.cancel([job.id])
     expect(await store.enqueue([job])).toMatchObject([{ kind: 'inserted', job: { id: job.id } }])
     expect(await jobOf(store, job.id)).toMatchObject({ state: 'cancelled' })

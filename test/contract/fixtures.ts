@@ -1,4 +1,5 @@
-// Jobs, endpoints and attempts for the contract suite, with what a test does not say filled in.
+// Jobs, endpoints and attempts for the contract suite, with defaults for all fields that a test
+// does not set.
 import { type Endpoint, type EndpointSettings, newSecret } from '../../src/endpoint/endpoint.ts'
 import type { HealthReport } from '../../src/endpoint/health.ts'
 import type { Attempt, ClaimedJob, Job, JobState, Lease, NewJob } from '../../src/job/job.ts'
@@ -9,7 +10,7 @@ import { until } from '../support/until.ts'
 
 /** No lease of this length ends within a test run. */
 export const LONG_LEASE_MS = 3_600_000
-/** More than the clocks of two stores on one machine differ. */
+/** More than the difference between the clocks of two stores on one machine. */
 const CLOCK_MARGIN_MS = 50
 
 let endpointCount = 0
@@ -105,7 +106,7 @@ export async function enqueueOne(
   return result.job
 }
 
-/** In order, as many as wanted. */
+/** Enqueues this many jobs, in order. */
 export async function enqueueMany(
   store: Store,
   endpoint: string,
@@ -118,7 +119,7 @@ export async function enqueueMany(
   return jobs.map(({ id }) => id)
 }
 
-/** A worker that pushes, unless a test says otherwise. */
+/** A worker that delivers to endpoints with a URL, unless a test says otherwise. */
 export function holderOf(fields: Partial<Holder> = {}): Holder {
   return { workerId: 'worker-1', leaseMs: LONG_LEASE_MS, pulls: false, ...fields }
 }
@@ -143,7 +144,7 @@ export async function claimOne(
   return claimed
 }
 
-/** A job of its own endpoint, in a worker's hands. */
+/** Enqueues a job at an endpoint of its own and claims it. */
 export async function enqueueAndClaim(
   store: Store,
   fields: Partial<NewJob> = {},
@@ -214,7 +215,7 @@ export function burial(store: Store, claimed: ClaimedJob): SettlementOf<'bury'> 
   return { ...leaseOf(claimed), attempt: attemptOf(store, claimed), event: 'bury', failure }
 }
 
-/** The answer 202: the handler reports later. */
+/** The settlement for a 202: the handler reports later. */
 export function acceptance(claimed: ClaimedJob, leaseExpiresAt: number): SettlementOf<'await'> {
   return { ...leaseOf(claimed), event: 'await', leaseExpiresAt }
 }
@@ -245,7 +246,9 @@ export async function bringTo(
   }
 }
 
-/** Waits until an instant has passed by the store's clock, and by another process's view of it. */
+/**
+ * Waits until an instant has passed by the store's clock, and by the clock of any other process.
+ */
 export function passed(store: Store, instant: number): Promise<void> {
   return until(() => store.clock.now() > instant + CLOCK_MARGIN_MS)
 }
@@ -254,7 +257,7 @@ export function sweep(store: Store): Promise<SweepCounts> {
   return store.sweep({ limit: 1_000, reclaim: true })
 }
 
-/** Sweeps until nothing is left to find. */
+/** Sweeps until a sweep finds nothing more. */
 export function sweepClean(store: Store): Promise<void> {
   return until(async () => {
     // Overdue jobs are not ended by a sweep.

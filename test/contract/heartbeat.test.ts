@@ -1,5 +1,5 @@
-// What heartbeats and attempt tokens promise: only the holder of the job moves its deadline, and
-// only forward; a token authorizes reports about one attempt of one job.
+// The promises of heartbeats and attempt tokens: only the holder of a job moves its deadline, and
+// only forward. A token authorizes reports about one attempt of one job.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, Lease } from '../../src/job/job.ts'
 import type { Heartbeat, HeartbeatResult } from '../../src/store/store.ts'
@@ -22,7 +22,7 @@ import {
 
 const HOUR_MS = 3_600_000
 const MINUTE_MS = 60_000
-/** More than a heartbeat takes on a busy machine. */
+/** More time than a heartbeat takes on a busy machine. */
 const SLACK_MS = 5_000
 
 describe.each(ENGINES)('a heartbeat on %s', (engine) => {
@@ -242,7 +242,7 @@ describe.each(ENGINES)('an attempt token on %s', (engine) => {
   })
 })
 
-/** What a token proves of a lease. */
+/** The parts of a lease that a token proves. */
 function provenOf({ jobId, fence, leaseId }: Lease) {
   return { jobId, fence, leaseId }
 }

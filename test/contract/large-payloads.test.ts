@@ -1,4 +1,5 @@
-// A large payload or result is the same to a client as a small one, whatever a store does with it.
+// To a client a large payload or result is the same as a small one, whatever the store does with
+// it.
 import { describe, expect, test } from 'vitest'
 import type { Job, NewJob } from '../../src/job/job.ts'
 import { ENGINES } from '../support/engines.ts'
@@ -21,7 +22,7 @@ const SIZES = [
   ['100 KiB', 102_400],
 ] as const
 
-/** JSON of exactly this size, that no other call returns. */
+/** Returns JSON of exactly this size. Each call returns another text. */
 function bytesOf(size: number): Buffer {
   fill += 1
   const start = `{"fill":${fill},"text":"é`

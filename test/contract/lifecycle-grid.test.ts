@@ -1,5 +1,5 @@
-// Every event from every state, and every guard broken one by one, on both stores. The table in
-// src/job/lifecycle.ts says what must happen.
+// Every event is tried in every state, and with every single guard broken, on both stores. The
+// table in src/job/lifecycle.ts states what must happen.
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -55,7 +55,9 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 })
 
-/** The record is changed as this event requires, or unchanged if no event was applied. */
+/**
+ * Checks that the record changed as this event requires, or did not change if no event was applied.
+ */
 function expectJust({ event: name, pushedCount }: Applied, before: Job, after: Job | null): void {
   if (name === null) {
     expect(after).toEqual(before)

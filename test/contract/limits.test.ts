@@ -1,5 +1,5 @@
-// What concurrency and rate limits of an endpoint promise: exact over all processes and kinds of
-// holders, and never tighter than they say.
+// The promises of concurrency and rate limits of an endpoint: exact over all processes and kinds of
+// holders, and never tighter than they state.
 import { describe, expect, test } from 'vitest'
 import { newSecret, type RateLimit } from '../../src/endpoint/endpoint.ts'
 import type { ClaimedJob } from '../../src/job/job.ts'
@@ -25,7 +25,7 @@ import {
 
 const HOUR_MS = 3_600_000
 const MONTH_MS = 30 * 24 * HOUR_MS
-/** How far the clocks of two stores on one machine may be apart. */
+/** How much the clocks of two stores on one machine may differ. */
 const CLOCK_MARGIN_MS = 60
 
 describe.each(ENGINES)('concurrency on %s', (engine) => {
@@ -165,7 +165,8 @@ describe.each(ENGINES)('a rate on %s', (engine) => {
       ),
     )
     expectWithin(startedAt, rateLimit)
-    // 20 at once and 40 each second: 140 in 3 s; on a busy machine more than the first ones.
+    // 20 at once and 40 each second make 140 in 3 s. A busy machine claims fewer, but more than the
+    // first ones.
     expect(startedAt.length).toBeGreaterThan(25)
   })
 
@@ -180,7 +181,7 @@ describe.each(ENGINES)('a rate on %s', (engine) => {
     const { jobs, limited } = await store.claim([share], 10, holderOf())
     expect(jobs).toHaveLength(3)
     expect(limited).toMatchObject([{ endpoint }])
-    // An end frees no token: the limit is on starts.
+    // The end of an attempt frees no token: the limit counts starts.
     await store.settle([...first, ...jobs].map((job) => success(store, job)))
     expect(await claimFrom(store, endpoint, 10)).toEqual([])
   })
@@ -235,7 +236,9 @@ describe.each(ENGINES)('a rate on %s', (engine) => {
   })
 })
 
-/** As a worker waits that knows when to ask again; but not for long, because slots come free. */
+/**
+ * Waits as a worker does that knows when to ask again, but only briefly, because slots become free.
+ */
 async function askedToWait(store: Store, [share]: LimitedEndpoint[]): Promise<void> {
   if (share === undefined) return
   const waitUntil = Math.min(share.againAt, store.clock.now() + 50)
@@ -252,7 +255,7 @@ async function putLimits(
   expect(kind).toBe('replaced')
 }
 
-/** In any stretch of L ms no more than count × (1 + L / per) attempts start. */
+/** Checks that in any period of L ms no more than count × (1 + L / per) attempts start. */
 function expectWithin(instants: number[], { count, perMs }: RateLimit): void {
   const sorted = instants.toSorted((a, b) => a - b)
   for (const [from, first] of sorted.entries()) {

@@ -1,4 +1,5 @@
-// What lists promise: newest first, every filter, and pages that hold still while jobs come in.
+// The promises of lists: newest first, every filter, and pages that do not change while jobs are
+// added.
 import { describe, expect, test } from 'vitest'
 import { JOB_STATES, type JobState, type JobSummary, type NewJob } from '../../src/job/job.ts'
 import type { JobQuery, Store } from '../../src/store/store.ts'
@@ -105,7 +106,7 @@ describe.each(ENGINES)('on %s', (engine) => {
         const claimed = await claimOne(store, endpoint)
         await bringTo(store, claimed, state)
         ids.push(claimed.jobId)
-        // Out of the way of the next claim.
+        // Moves the queued job away, so that the next claim does not return it.
         if (state === 'queued') await postponeFar(claimed.endpoint)
       }
       idsByState[state] = ids
@@ -240,7 +241,7 @@ const SETS_OF_STATES: JobState[][] = [
   [...JOB_STATES],
 ]
 
-/** Follows `next` to the end; fails when there is no end. */
+/** Follows `next` to the end. Fails if there is no end. */
 async function pagesOf(store: Store, query: JobQuery): Promise<JobSummary[][]> {
   const pages: JobSummary[][] = []
   let after: string | null | undefined

@@ -1,5 +1,5 @@
-// What onFinish promises: each time a job becomes final a notice is enqueued, once, whichever
-// process wrote the end, and however often it is swept.
+// The promises of onFinish: each time a job becomes final, one notice is enqueued, whichever
+// process wrote the end, and however often sweeps find the job.
 import { describe, expect, test } from 'vitest'
 import { newSecret } from '../../src/endpoint/endpoint.ts'
 import { type Job, type JobState, MAX_HOPS, type NewJob } from '../../src/job/job.ts'
@@ -29,7 +29,7 @@ const ALL_STATES: JobState[] = ['succeeded', 'dead', 'cancelled']
 describe.each(ENGINES)('on %s', (engine) => {
   const place = useStore(engine)
 
-  /** A claimed job with an onFinish, and the endpoint of its notices. */
+  /** Makes a claimed job with an onFinish, and the endpoint of its notices. */
   async function claimWithNotice(
     fields: Partial<NewJob> = {},
     states = ALL_STATES,
@@ -259,7 +259,7 @@ describe.each(ENGINES)('on %s', (engine) => {
       const [notified, endpoint] = [await addEndpoint(store), await addEndpoint(store)]
       const onFinish = { endpoint: notified, states: ALL_STATES }
       const trace = id === undefined ? null : { traceparent: id, tracestate: null }
-      // The handler of the notice enqueues the next job, with the hops of its delivery.
+      // The handler of each notice enqueues the next job, with the hops of its delivery.
       for (let hops = 0; hops < MAX_HOPS; hops += 2) {
         await enqueueOne(store, endpoint, { onFinish, hops, trace })
         await store.settle([success(store, await claimOne(store, endpoint))])

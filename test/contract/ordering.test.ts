@@ -1,5 +1,5 @@
-// What ordering keys promise: the jobs of a key run one at a time, in the order in which they were
-// enqueued, and the next one starts only when the head is final.
+// The promises of ordering keys: the jobs of a key run one at a time, in the order in which they
+// were enqueued. The next one starts only when the one before is final.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob, NewJob } from '../../src/job/job.ts'
 import type { Store } from '../../src/store/store.ts'
@@ -47,7 +47,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     const endpoint = await addEndpoint(place.store)
     const keys = ['a', 'b', 'c', 'd', 'e']
     const jobs = Array.from({ length: 200 }, (_, i) =>
-      // Priorities would turn the order round, did they count within a key.
+      // If priorities counted within a key, they would reverse the order.
       newJob(place.store, endpoint, { orderingKey: keys[i % 5] as string, priority: i % 10 }),
     )
     for (let at = 0; at < 200; at += 50) await place.store.enqueue(jobs.slice(at, at + 50))

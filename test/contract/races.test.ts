@@ -1,5 +1,5 @@
-// Races of the sweeper with a renewal, and of a cancel with a claim or a settlement: one wins, and
-// both get a correct result.
+// Races of the sweeper with a renewal, and of a cancel with a claim or a settlement. One of the two
+// wins, and both get a correct result.
 import { describe, expect, test } from 'vitest'
 import type { ClaimedJob } from '../../src/job/job.ts'
 import type { Store } from '../../src/store/store.ts'
@@ -34,7 +34,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   test('a holder that renews in time keeps its job, however long it takes', async () => {
     const { store } = place
     const claimed = await claimNew(LEASE_MS)
-    // Renewed first, then looked at: the sweeper must never see a lease that has run out.
+    // The lease is renewed before the check, so the sweeper must never see an expired lease.
     const renewed = new Set<string>()
     await until(async () => {
       for (const result of await store.renew([leaseOf(claimed)], 30 * LEASE_MS)) renewed.add(result)

@@ -1,4 +1,4 @@
-// API keys, workers, and what the API says of itself, on both stores.
+// API keys, workers, and the data that the API stores about itself, on both stores.
 import { randomBytes } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
 import { MAX_KEYS, type StoredKey, type WorkerReport } from '../../src/store/store.ts'

@@ -1,4 +1,4 @@
-// Schedules whose settings were sealed with another key than those at hand, on both stores.
+// Schedules whose settings were encrypted with a key that the store does not have, on both stores.
 import { randomBytes } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
 import type { ScheduleChange, Store } from '../../src/store/store.ts'
@@ -38,7 +38,7 @@ describe.each(ENGINES)('the keys of schedules on %s', (engine) => {
     const store = await place.open({ encryptionKeys: [NEW] })
     const endpoint = await addEndpoint(store)
     const now = store.clock.now()
-    // By a process that was left running with the old key alone.
+    // Written by a process that still runs with the old key alone.
     await put(place.store, { name: 'lost', endpoint, nextRunAt: now - 2_000 })
     await put(store, { name: 'well', endpoint, nextRunAt: now - 1_000 })
     const warningCount = place.warnings.length

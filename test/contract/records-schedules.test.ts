@@ -1,5 +1,5 @@
-// Schedules as records, on both stores: compare-and-set by requests and by ticks, encryption,
-// order.
+// Schedules as records, on both stores: compare-and-set by requests and by ticks, encryption, and
+// the order of lists.
 import { describe, expect, test } from 'vitest'
 import type { Schedule, ScheduleChange, Store } from '../../src/store/store.ts'
 import { ENGINES } from '../support/engines.ts'
@@ -35,7 +35,7 @@ describe.each(ENGINES)('schedules on %s', (engine) => {
     return schedule
   }
 
-  /** Of a store that other tests have filled too: those of these names. */
+  /** The due schedules with these names: other tests have added schedules to this store, too. */
   async function dueAmong(names: string[], store: Store = place.store): Promise<string[]> {
     const due = await store.dueSchedules(1_000)
     return due.map(({ name }) => name).filter((name) => names.includes(name))

@@ -31,7 +31,7 @@ describe.each(ENGINES)('minute statistics on %s', (engine) => {
   const place = useStore(engine)
   const thisMinute = () => Math.floor(place.store.clock.now() / MINUTE_MS) * MINUTE_MS
 
-  /** `ended` counts in the first bucket, one in the last. */
+  /** Statistics with `ended` attempts in the first bucket and one in the last. */
   function minuteStatsOf(endpoint: string, minute: number, ended = 1): MinuteStats {
     const durations = Array<number>(DURATION_BOUNDS_MS.length + 1).fill(0)
     durations[0] = ended
@@ -40,7 +40,7 @@ describe.each(ENGINES)('minute statistics on %s', (engine) => {
   }
 
   let reportCount = 0
-  /** A report of its own. */
+  /** Adds the statistics as a report of its own. */
   const add = (stats: MinuteStats[], store = place.store) =>
     store.addMinuteStats(stats, { writer: 'test', number: ++reportCount })
 
@@ -141,7 +141,7 @@ describe.each(ENGINES)('statistics on %s', (engine) => {
     await enqueueOne(store, name, { orderingKey: 'one', runAt: now - 5_000 })
     await enqueueMany(store, name, 2, { orderingKey: 'one', runAt: now - 10_000 })
     const [found] = await store.statsOf([name])
-    // It has had its turn since it was enqueued.
+    // The job has had its ordering slot since it was enqueued.
     const oldestDueAt = found?.oldestDueAt as number
     expect(found).toEqual({ ...NONE, queued: 3, due: 1, oldestDueAt })
     expect(oldestDueAt).toBeGreaterThanOrEqual(now - CLOCKS_DIFFER_MS)
@@ -167,14 +167,14 @@ describe.each(ENGINES)('statistics on %s', (engine) => {
       await until(async () => (await store.statsOf([name]))[0]?.due === 1)
       const [stats] = await store.statsOf([name])
       expect(stats?.oldestDueAt).toBeGreaterThanOrEqual(letGoAt - CLOCKS_DIFFER_MS)
-      // One that is due longer, behind it in the order of claims.
+      // This job has been due for longer, but comes later in the order of claims.
       await enqueueOne(store, name, { runAt: runAt + 10_000 })
       const [both] = await store.statsOf([name])
       expect(both).toMatchObject({ due: 2, oldestDueAt: runAt + 10_000 })
       const next = await claimOne(store, name)
       expect(next).toMatchObject({ jobId: waiting.id, runAt })
       expect(dueAt(next)).toBe(stats?.oldestDueAt)
-      // Given back, it has been due all the while.
+      // A job that was released has been due all the time.
       await store.release([leaseOf(next)])
       expect(dueAt(await claimOne(store, name))).toBe(stats?.oldestDueAt)
     },

@@ -1,4 +1,5 @@
-// What a holder's writes promise: recorded once, by the holder only, whatever races it.
+// The promises about a holder's writes: stored once, from the holder only, whatever happens at the
+// same time.
 import { describe, expect, test } from 'vitest'
 import { type ClaimedJob, firstDueAt } from '../../src/job/job.ts'
 import type { Settlement } from '../../src/store/store.ts'
@@ -22,7 +23,7 @@ import {
 } from './fixtures.ts'
 
 const HOUR_MS = 3_600_000
-/** The clock of the store differs from the clock of this process. */
+/** The possible difference between the clock of the store and that of this process. */
 const CLOCKS_DIFFER_MS = 50
 
 describe.each(ENGINES)('on %s', (engine) => {
@@ -166,7 +167,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(await store.settle([{ ...other, attempt }])).toEqual(['lease_lost'])
     const failed = await claimNew()
     await store.settle([laterAgain(store, failed)])
-    // The same outcome, and yet the job was not buried.
+    // The outcome is the same, but the job was not buried.
     expect(await store.settle([burial(store, failed)])).toEqual(['lease_lost'])
   })
 

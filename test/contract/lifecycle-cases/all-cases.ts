@@ -1,4 +1,4 @@
-// How to try each event of the lifecycle, and how to break each of its guards alone: a new event
+// How to try each event of the life cycle, and how to break each of its guards alone. A new event
 // or guard without a case here does not compile.
 import type { EventName } from '../../../src/job/lifecycle.ts'
 import { CLAIM_CASES } from './claim-cases.ts'

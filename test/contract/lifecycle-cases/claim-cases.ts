@@ -1,4 +1,4 @@
-// Cases of how a job becomes claimable and is claimed.
+// Cases of the events that make a job claimable, and of its claim.
 import type { ClaimedJob, JobState, NewJob } from '../../../src/job/job.ts'
 import { newJobId } from '../../../src/job/job-id.ts'
 import type { Store } from '../../../src/store/store.ts'
@@ -99,7 +99,7 @@ export const CLAIM_CASES: CasesOf<'enqueue' | 'promote' | 'fail_dependent' | 'cl
         await store.sweep({ limit: 100, reclaim: true })
       }),
     broken: {
-      // It was retried by hand, which waives its dependencies.
+      // The job was retried by hand, which waives its dependencies.
       blocked: async (store) => {
         const { first, second } = await twoDependent(store)
         await store.cancel([first])
@@ -130,7 +130,7 @@ export const CLAIM_CASES: CasesOf<'enqueue' | 'promote' | 'fail_dependent' | 'cl
       },
       claimable: async (store) => {
         const { head, behind } = await twoOfOneKey(store)
-        // One that may go, so that the endpoint is looked into.
+        // A job that can be claimed, so that the claim reads the jobs of the endpoint.
         await enqueueOne(store, head.endpoint)
         return claimOf(store, behind, head.endpoint)
       },
@@ -141,7 +141,7 @@ export const CLAIM_CASES: CasesOf<'enqueue' | 'promote' | 'fail_dependent' | 'cl
 
 const KEY = { orderingKey: 'customer-7' }
 
-/** A job of an ordering key, after an earlier one of the key was retried by hand. */
+/** A job of an ordering key after an earlier job of the key was retried by hand. */
 async function arrangeBehindRetried(store: Store, state: JobState): Promise<ClaimedJob> {
   const { head, behind } = await twoOfOneKey(store)
   await store.settle([burial(store, head)])
@@ -197,7 +197,7 @@ function claimOf(store: Store, jobId: string, endpoint: string) {
   return { id: jobId, tries: [{ fire: () => claim(store, tried), instead: null }] }
 }
 
-/** Each state in which an endpoint hands out no job. */
+/** Tries the event in each state in which an endpoint returns no job. */
 async function byNoEligibleEndpoint(store: Store) {
   const endpoint = await addEndpoint(store, {
     concurrency: 1,
@@ -208,7 +208,7 @@ async function byNoEligibleEndpoint(store: Store) {
   let running = await claimOne(store, endpoint)
   const { id } = await enqueueOne(store, endpoint)
 
-  /** Ends the attempt under way and lets another job take its place. */
+  /** Ends the running attempt and lets another job take its slot. */
   async function claimUrgentOne() {
     await store.settle([success(store, running)])
     await enqueueOne(store, endpoint, { priority: 9 })

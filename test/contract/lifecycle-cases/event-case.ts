@@ -1,4 +1,5 @@
-// What a case of the lifecycle grid is made of: a job brought to a state, and an event tried on it.
+// The parts of a case in the grid of the life cycle: a job in a state, and an event that is tried
+// on it.
 import { expect } from 'vitest'
 import type { ClaimedJob, JobState, NewJob } from '../../../src/job/job.ts'
 import type { EventName, LIFECYCLE } from '../../../src/job/lifecycle.ts'
@@ -18,13 +19,13 @@ import {
 } from '../fixtures.ts'
 
 export const HOUR_MS = 3_600_000
-/** Longer than enqueue and claim take on a busy machine. */
+/** Longer than an enqueue and a claim take on a busy machine. */
 export const SHORT_LIFE_MS = 1_000
 export const SHORT_LEASE_MS = 1
 export const IDEMPOTENCY = { key: 'order-7', requestHash: 'hash-1' }
 export const DEDUPE = { key: 'report-7', mode: 'replace' } as const
 
-/** What the try of an event has done to the job; null: nothing. */
+/** The changes that the tried event made to the job; null: none. */
 export interface Applied {
   event: EventName | null
   /** The number of attempts that the event adds, if the event alone does not determine it. */
@@ -33,25 +34,25 @@ export interface Applied {
 
 /** How to make all guards of an event hold, and how to try it. */
 export interface EventCase {
-  /** Brings a job to the state, by way of a claim, so that the guards would hold. */
+  /** Brings a job to the state, with a claim on the way, so that the guards would hold. */
   arrange(store: Store, state: JobState): Promise<ClaimedJob>
   fire(store: Store, claimed: ClaimedJob): Promise<Applied>
 }
 
-/** Brings a job about; each of the tries must do no more than it says. */
+/** Makes a job whose guard is broken. None of the tries may change more than it states. */
 export type BrokenGuard = (store: Store) => Promise<{ id: string; tries: Try[] }>
 interface Try {
   fire(): Promise<Applied>
-  /** The event that the table allows in its place. */
+  /** The event that the table allows instead. */
   instead: EventName | null
 }
 
-/** A guard that no verb of the port can break alone; it says where it is tried. */
+/** A guard that no method of a store can break alone; names the test that tries it. */
 export interface NotAlone {
   triedIn: string
 }
 
-/** One of each guard of an event: it alone does not hold. */
+/** For each guard of an event, a case in which only this guard does not hold. */
 type BrokenGuardsOf<E extends EventName> = {
   [G in (typeof LIFECYCLE)[E]['guards'][number]]: BrokenGuard | NotAlone
 }
@@ -63,11 +64,11 @@ export type CasesOf<E extends EventName> = {
 export interface Arrangement {
   fields?: (store: Store) => Partial<NewJob>
   leaseMs?: number
-  /** Its attempt was answered by 202, with a deadline that is as long as the lease. */
+  /** The response to its attempt was 202. The deadline is as long as the lease. */
   awaits?: boolean
-  /** If the job is queued, that is after a failed attempt and not after a release. */
+  /** A queued job is queued after a failed attempt, not after a release. */
   wasSent?: boolean
-  /** Another request with its dedupe key has come. */
+  /** Another request with its dedupe key was sent. */
   isReplaced?: boolean
   endpointIsDeleted?: boolean
 }
@@ -92,12 +93,12 @@ export async function deleteByForce(store: Store, endpoint: string): Promise<voi
   expect(await store.deleteEndpoint(endpoint, options)).toEqual({ kind: 'deleting' })
 }
 
-/** An event whose guards an arrangement makes hold. */
+/** An event whose guards hold after an arrangement. */
 export function caseOf(how: Arrangement, fire: EventCase['fire']): EventCase {
   return { arrange: (store, state) => arrange(store, state, how), fire }
 }
 
-/** An event on a job that violates one of its guards. */
+/** An event tried on a job that violates one of its guards. */
 export function brokenBy(
   how: Arrangement & { state: JobState },
   fire: EventCase['fire'],
@@ -109,7 +110,7 @@ export function brokenBy(
   }
 }
 
-/** Who has another fence or lease id than the one that holds the job. */
+/** The event is tried with another fence or lease id than that of the lease. */
 export function byNoHolder(fire: EventCase['fire'], how: Arrangement = {}): BrokenGuard {
   return async (store) => {
     const claimed = await arrange(store, 'running', how)
@@ -126,12 +127,15 @@ export function byNoHolder(fire: EventCase['fire'], how: Arrangement = {}): Brok
   }
 }
 
-/** Depends on the result that the store returned. */
+/** Decides by the result that the store returned. */
 export function appliedBy(name: EventName, isApplied: boolean): Applied {
   return { event: isApplied ? name : null }
 }
 
-/** By the state of the job after it, for verbs that do whatever the table allows. */
+/**
+ * Decides by the state of the job after the work, for methods that apply any event that the table
+ * allows.
+ */
 export async function appliedToJob(
   store: Store,
   id: string,
@@ -174,7 +178,7 @@ const DEATHS_IN_FLIGHT: Record<string, EventName> = {
   endpoint_gone: 'evict',
 }
 
-/** A job that waits behind another of its ordering key, and that other one. */
+/** Makes a job that waits behind another job of its ordering key, and that other job. */
 export async function twoOfOneKey(store: Store): Promise<{ head: ClaimedJob; behind: string }> {
   const endpoint = await addEndpoint(store)
   await enqueueOne(store, endpoint, { orderingKey: 'customer-7' })

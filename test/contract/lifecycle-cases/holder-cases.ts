@@ -115,7 +115,7 @@ export const HOLDER_CASES: CasesOf<HolderEvent> = {
   },
 }
 
-/** What `applied` means for a settlement: its own event, or withdraw in its place. */
+/** The meaning of `applied` for a settlement: its own event, or withdraw instead of it. */
 function settling(settlementOf: (store: Store, claimed: ClaimedJob) => Settlement) {
   return async (store: Store, claimed: ClaimedJob): Promise<Applied> => {
     const settlement = settlementOf(store, claimed)

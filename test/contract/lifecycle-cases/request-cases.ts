@@ -1,4 +1,4 @@
-// Cases of the events that a client's request brings about in a job that is stored.
+// Cases of the events that a client's request causes in a stored job.
 import { expect } from 'vitest'
 import { jobOf, newJob } from '../fixtures.ts'
 import {
@@ -14,7 +14,7 @@ import {
 
 type RequestEvent = 'replace' | 'displace' | 'supersede' | 'cancel' | 'retry' | 'edit' | 'delete'
 
-/** A request with the job's dedupe key: what it does depends on what it finds. */
+/** A request with the job's dedupe key. Its effect depends on the state of the job. */
 const replacing: EventCase['fire'] = async (store, { jobId, endpoint }) => {
   const request = newJob(store, endpoint, { dedupe: DEDUPE, priority: 8 })
   return appliedToJob(store, jobId, () => store.enqueue([request]))
@@ -35,7 +35,9 @@ const remove: EventCase['fire'] = async (store, { jobId }) =>
 const WITH_KEY: Arrangement = { fields: () => ({ dedupe: DEDUPE }) }
 const TAKEN_OVER: Arrangement = { ...WITH_KEY, isReplaced: true }
 
-/** Two stores at once, because no verb takes the version that was read. */
+/**
+ * These tests use two stores at once, because no method of a store takes the version that was read.
+ */
 const IN_RACES = { triedIn: 'test/contract/dedupe-races.test.ts' }
 
 export const REQUEST_CASES: CasesOf<RequestEvent> = {

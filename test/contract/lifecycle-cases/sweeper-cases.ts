@@ -1,4 +1,4 @@
-// Cases of the events that a sweeper brings about.
+// Cases of the events that a sweeper causes.
 import { expect } from 'vitest'
 import type { ClaimedJob, JobState } from '../../../src/job/job.ts'
 import type { EventName } from '../../../src/job/lifecycle.ts'
@@ -50,7 +50,7 @@ const COUNTED_AS: Partial<Record<EventName, keyof SweepCounts>> = {
   purge: 'purged',
 }
 
-/** A sweep, which does whatever the table allows and counts it. */
+/** Sweeps: applies any event that the table allows, and counts it. */
 export const sweeping: EventCase['fire'] = async (store, { jobId }) => {
   let counts: SweepCounts | null = null
   const applied = await appliedToJob(store, jobId, async () => {
@@ -159,7 +159,7 @@ export const SWEEPER_CASES: CasesOf<SweeperEvent> = {
   },
 }
 
-/** Its end, where it has one, is longer ago than any retention. */
+/** Makes a job. If it has ended, its end is longer ago than any retention. */
 async function arrangeOld(store: Store, state: JobState): Promise<ClaimedJob> {
   const claimed = await enqueueAndClaim(store, withKey())
   const attempt = attemptOf(store, claimed, { finishedAt: claimed.claimedAt - 365 * 24 * HOUR_MS })
@@ -171,7 +171,7 @@ async function arrangeOld(store: Store, state: JobState): Promise<ClaimedJob> {
       await store.settle([{ ...burial(store, claimed), attempt }])
       break
     case 'cancelled':
-      // A superseded job ends so when its attempt fails.
+      // A superseded job becomes cancelled when its attempt fails.
       await store.enqueue([newJob(store, claimed.endpoint, { dedupe: DEDUPE })])
       await store.settle([{ ...laterAgain(store, claimed), attempt }])
       break
@@ -181,7 +181,7 @@ async function arrangeOld(store: Store, state: JobState): Promise<ClaimedJob> {
   return claimed
 }
 
-/** As overdue() would have returned it, had the job been there. */
+/** The arguments as overdue() would have returned them for this job. */
 async function seenOverdue(store: Store, claimed: ClaimedJob) {
   const job = await store.getJob(claimed.jobId)
   const attempt = attemptOf(store, claimed, { outcome: 'timeout', statusCode: 202 })
@@ -189,7 +189,7 @@ async function seenOverdue(store: Store, claimed: ClaimedJob) {
   return { ...leaseOf(claimed), endpoint: claimed.endpoint, leaseExpiresAt, attempt }
 }
 
-/** Its fence, lease id or deadline differs, or the deadline has not come. */
+/** The fence, lease id or deadline differs, or the deadline has not come. */
 function lapsedOtherwise(fire: EventCase['fire']) {
   return async (store: Store) => {
     const impostors = await byNoHolder(fire, OVERDUE)(store)

@@ -1,4 +1,5 @@
-// The promise of the address policy: with keys set, nothing private is reached unless it is named.
+// The promise of the address policy: with keys set, no delivery reaches a private address unless a
+// setting names it.
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'

@@ -8,13 +8,13 @@ import { ENGINES } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
 import { until } from '../support/until.ts'
 
-/** A handler that believes only what verifies, and keeps all that it believed. */
+/** A handler that accepts only deliveries that verify, and keeps all that it accepted. */
 interface Handler {
   url: string
   secrets: string[]
   deliveries: Delivery[]
   refusedCount: number
-  /** What it answers; 200 and no body if not set. */
+  /** How the handler responds; 200 without a body if not set. */
   answer: (delivery: Delivery, response: ServerResponse) => void | Promise<void>
   close(): void
 }

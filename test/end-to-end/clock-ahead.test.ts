@@ -1,5 +1,5 @@
-// After a clock was ahead for a moment, jobs that were stored meanwhile run at the right time. On
-// MongoDB the clocks of workers and API must have no effect.
+// A clock was ahead for a moment: jobs that were stored meanwhile run at the right time. On MongoDB
+// the clocks of workers and API must have no effect.
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'
@@ -10,7 +10,10 @@ import { until } from '../support/until.ts'
 if (FAKETIME === null) console.log('clock-ahead: skipped, libfaketime is not installed')
 
 const SLOW_MS = 120_000
-/** Less than the deadline of a look. On an overloaded machine, an attempt may fail by it. */
+/**
+ * The timeout of an attempt, less than the time that a test waits for a job. On an overloaded
+ * machine an attempt may reach it.
+ */
 const TIMEOUT = '3s'
 const RETRY = { maxAttempts: 5, backoff: { type: 'fixed', delay: '1s', jitter: 0 } }
 

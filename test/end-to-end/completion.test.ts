@@ -1,5 +1,5 @@
-// Pushed, pulled and completed later: three ways to work on the same kind of job, and one promise
-// of lease, retry and cancel for all of them.
+// Delivered, pulled and async: three ways to work on a job. All of them have the same promises
+// about lease, retry and cancel.
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'
@@ -16,11 +16,11 @@ interface Work {
   attempt: number
   succeed(result: unknown): Promise<void>
   fail(): Promise<void>
-  /** Says nothing more until the job is another's. */
+  /** Stops all reports. Resolves when another attempt has the job. */
   fallSilent(): Promise<void>
-  /** Reports success after all; must be refused. */
+  /** Reports success after another attempt got the job. The report must be refused. */
   reportTooLate(): Promise<void>
-  /** What it learns once the job was cancelled. */
+  /** Resolves when the work has noticed that the job was cancelled. */
   learnOfCancel(): Promise<void>
 }
 
@@ -28,7 +28,7 @@ interface Work {
 interface Way {
   /** Settings of an endpoint of this way. */
   endpoint: object
-  /** The next job of the endpoint, once there is one. */
+  /** Returns the next job of the endpoint, once there is one. */
   take(name: string): Promise<Work>
   /** The outcome of an attempt without further reports. */
   silentOutcome: 'lost' | 'timeout'
@@ -83,7 +83,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     return posthorn.request('POST', pathname + search, body)
   }
 
-  /** What pulled and async work have in common: verbs with the token of the attempt. */
+  /** The work of a pulled or an async job: both report with the token of the attempt. */
   function tokenWork(
     jobId: string,
     attempt: number,
@@ -142,7 +142,7 @@ describe.each(ENGINES)('on %s', (engine) => {
             )
           },
           async learnOfCancel() {
-            // The request is broken off at the next renewal of its lease.
+            // The worker aborts the request at the next renewal of its lease.
             await until(() => receiver.openConnectionCount() === 0)
           },
         }
@@ -190,7 +190,7 @@ describe.each(ENGINES)('on %s', (engine) => {
       way = (ways[wayName] as () => Way)()
     })
 
-    /** A job at an endpoint of its own. */
+    /** Enqueues a job at an endpoint of its own. */
     async function post(retry: object = RETRY): Promise<{ name: string; id: string }> {
       const name = `${wayName.replaceAll(' ', '-')}-${count++}`
       const put = await posthorn.request('PUT', `/endpoints/${name}`, { ...way.endpoint, retry })

@@ -1,5 +1,5 @@
-// The promise of the lease: a dead worker's job is done by another, a frozen one's result changes
-// nothing.
+// The promise of the lease: another worker does the job of a dead worker, and the result of a
+// frozen worker has no effect.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
@@ -9,7 +9,7 @@ import { until } from '../support/until.ts'
 
 const LEASE_MS = 1_500
 const SWEEP_MS = 200
-/** lifecycle: lease + sweep interval + 1 s; and what a machine at full load may add. */
+/** The promise: lease + sweep interval + 1 s, and the time that a machine at full load may add. */
 const TAKEN_AGAIN_MS = LEASE_MS + SWEEP_MS + 1_000
 const NOISE_MS = 1_000
 

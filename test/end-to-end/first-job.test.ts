@@ -1,11 +1,14 @@
-// The promise of the first minute: a job posted is delivered, signed, and reported with its result.
+// The promise of the first minute: an enqueued job is delivered with a signature, and the API shows
+// its result.
 import { Webhook } from 'standardwebhooks'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 
-/** What README promises. Machines are noisy: the quickest of a few jobs must keep it. */
+/**
+ * The time that README promises. Machines are noisy, so the quickest of a few jobs must keep it.
+ */
 const PICK_UP_MS = 100
 const TRIES = 10
 

@@ -1,4 +1,4 @@
-// The shell lines of the guides: each does what its page says, unchanged.
+// The shell lines of the guides, unchanged: each does what its page states.
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -10,7 +10,7 @@ import { until } from '../support/until.ts'
 const DEADLINE_MS = 15_000
 const ADMIN_KEY = 'a-key-of-more-than-24-characters'
 
-/** The shell blocks of a page that talk to the API, in order. */
+/** The shell blocks of a page that send requests to the API, in order. */
 function blocksOf(page: string): string[] {
   const text = readFileSync(join(import.meta.dirname, '../../docs', page), 'utf8')
   const blocks = [...text.matchAll(/```sh\n(.*?)```/gs)].map((match) => match[1] as string)
@@ -31,7 +31,7 @@ describe('the guides', () => {
     await receiver.close()
   })
 
-  /** Runs a block against this deployment; the JSON texts that it printed. */
+  /** Runs a block against this deployment. Returns the JSON texts that it printed. */
   // biome-ignore lint/suspicious/noExplicitAny: a test reads any field of an answer
   function run(block: string, env: Record<string, string> = {}): any[] {
     const script = `json='content-type: application/json'\n${block}`
@@ -89,7 +89,7 @@ describe('the guides', () => {
     const [enqueue] = blocksOf('on-finish.md') as [string]
     const rejecting = await startReceiver(422)
     await posthorn.endpoint('invoice-pdf', rejecting.url)
-    // A worker may know an endpoint as it was for up to a second.
+    // For up to a second a worker may use an older version of an endpoint.
     await until(async () => {
       const { body } = await posthorn.request('POST', '/jobs', {
         endpoint: 'invoice-pdf',

@@ -1,5 +1,5 @@
-// The promise of health and metrics: what probes and Prometheus read is what clients meet, within
-// ten seconds, under load, on the API and on the worker, and nothing is said without cause.
+// The promise of health and metrics: within ten seconds, probes and Prometheus see what clients
+// see, on the API and on the worker, under load. Neither reports a problem that does not exist.
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import {
@@ -30,14 +30,14 @@ import { until } from '../support/until.ts'
 
 const SENDERS = 2
 const PAUSE_MS = 20
-/** Ten seconds are promised; a busy machine may add some. */
+/** Ten seconds are promised. A busy machine may add some. */
 const SHOWN_WITHIN_MS = 25_000
-/** Looks in a row that must all say the same. */
+/** How many looks in a row must show the same. */
 const LOOKS = 2
 const PROBE_DEADLINE_MS = 4_000
 const TEST_DEADLINE_MS = 120_000
 
-/** null: there is no response, or it has no such figure. */
+/** null: there is no response, or the response has no such figure. */
 interface Signals {
   enqueue: number | null
   apiReady: number | null
@@ -52,7 +52,10 @@ const WELL: Signals = {
   ...{ enqueue: 201, apiReady: 200, workerReady: 200, apiLive: 200, workerLive: 200 },
   ...{ storeUp: 1, liveWorkers: 1 },
 }
-/** Live all the same: to start again does not help. Of what is in the store nothing is said. */
+/**
+ * The processes are live, because a restart would not help. Nothing is known about the content of
+ * the store.
+ */
 const AWAY: Signals = {
   ...{ enqueue: 503, apiReady: 503, workerReady: 503, apiLive: 200, workerLive: 200 },
   ...{ storeUp: 0, liveWorkers: null },
@@ -95,7 +98,7 @@ function keepEnqueueing() {
     }
   })
   return {
-    /** Of all that were answered since it was asked last. */
+    /** The statuses of all responses since the last call. */
     statuses: () => [...new Set(statuses.splice(0))],
     async stop() {
       isStopping = true
@@ -118,7 +121,7 @@ async function ask(url: string): Promise<Reply> {
   }
 }
 
-/** As probes and Prometheus ask, all at the same time. */
+/** Requests everything that probes and Prometheus request, at the same time. */
 async function look(): Promise<Signals> {
   const url = posthorn.url()
   const [enqueued, apiReady, workerReady, apiLive, workerLive, metrics] = await Promise.all([
@@ -141,7 +144,10 @@ async function look(): Promise<Signals> {
   }
 }
 
-/** Reported within the time, and from then on in every response to every client. */
+/**
+ * Expects that these signals come in time, and that from then on every response to every client
+ * agrees with them.
+ */
 async function expectSignals(expected: Signals): Promise<void> {
   const seen: string[] = []
   try {
@@ -163,13 +169,13 @@ async function expectSignals(expected: Signals): Promise<void> {
 
 interface Trouble {
   name: string
-  /** Only in npm run test:long. */
+  /** The case runs only in npm run test:long. */
   isLong?: boolean
   begin(): unknown
-  /** Missing: nothing brings it back. */
+  /** Ends the fault; absent: it cannot be ended. */
   end?(): unknown
   shows: Signals
-  /** As readiness names it, where the store is away. */
+  /** The kind of problem that readiness shows while the store is away. */
   kind?: UnavailableKind
 }
 
@@ -204,7 +210,8 @@ const FREEZE: Trouble = {
   name: 'its worker is frozen',
   isLong: true,
   async begin() {
-    // A worker that is stopped amid a write holds the lock of a file, which is another trouble.
+    // A worker that is stopped in the middle of a write would hold the lock of a file, which is
+    // another fault.
     await until(async () => {
       worker.kill('SIGSTOP')
       const { status } = await post()
@@ -216,7 +223,7 @@ const FREEZE: Trouble = {
   shows: FROZEN,
 }
 
-/** A disk of its own, which can be full and read-only, takes root and a loop device. */
+/** Mounts a disk of its own, which can be full or read-only. This needs root and a loop device. */
 function mountDisk(folder: string): boolean {
   const image = join(folder, 'image')
   const options = ['-o', 'loop,errors=remount-ro', image, join(folder, 'disk')]
@@ -249,7 +256,7 @@ describe('on a SQLite file', () => {
     rmSync(folder, { recursive: true, force: true })
   })
 
-  /** Beyond so many bytes of a file, writes of this process fail. */
+  /** Limits the size of files: writes of this process beyond it fail. */
   const limitFiles = (one: Process, bytes: string) =>
     execFileSync('prlimit', [`--fsize=${bytes}:`, '--pid', String(one.child.pid)])
 
@@ -303,7 +310,7 @@ describe('on a SQLite file', () => {
       kind: 'full',
     },
     {
-      // As Linux does it after an error of the disk: with files open that are being written.
+      // Linux does the same after an error of the disk, while open files are being written.
       name: 'its disk becomes read-only',
       begin() {
         const device = execFileSync('findmnt', ['-no', 'SOURCE', disk], { encoding: 'utf8' })
@@ -329,13 +336,13 @@ describe('on a damaged SQLite file', () => {
     rmSync(folder, { recursive: true, force: true })
   })
 
-  /** The first page of the jobs. The page that a health check writes stays undamaged. */
+  /** Damages the first page of the jobs. The page that a health check writes stays undamaged. */
   async function damageJobs(): Promise<void> {
     const db = new DatabaseSync(path, { timeout: 15_000 })
     const named = "select rootpage from sqlite_schema where name = 'jobs'"
     const { rootpage } = db.prepare(named).get() as { rootpage: number }
     const { page_size: size } = db.prepare('pragma page_size').get() as { page_size: number }
-    // Of the log no page is used in place of it then.
+    // After this checkpoint no page is read from the log instead.
     const checkpoint = db.prepare('pragma wal_checkpoint(truncate)')
     await until(() => checkpoint.get()?.busy === 0)
     db.close()
@@ -347,7 +354,7 @@ describe('on a damaged SQLite file', () => {
   it('is not ready before anybody enqueues', { timeout: TEST_DEADLINE_MS }, async () => {
     await expectSignals(WELL)
     await load.stop()
-    // What is written later than the damage covers it up.
+    // A later write would replace the damaged page, so all writes must be over.
     for (const state of ['queued', 'running']) {
       const query = `/jobs?endpoint=work&state=${state}&limit=1`
       await until(async () => (await posthorn.request('GET', query)).body.items.length === 0)

@@ -4,18 +4,18 @@ import { gzipSync } from 'node:zlib'
 import { writeForEver } from '../webhook/raw-server.ts'
 
 export interface HostileKind {
-  /** null: nobody listens. */
+  /** null: no process listens. */
   behave: ((socket: Socket) => void) | null
   outcome: string
   statusCode: number | null
-  /** null: an answer came, and stands. */
+  /** null: a response came and counts. */
   errorCode: RegExp | null
-  /** Keeps the attempt until its deadline. */
+  /** The receiver keeps the attempt open until its deadline. */
   holds?: true
   isTls?: true
 }
 
-/** Bytes that no line of a log may hold, whatever the receiver wraps them in. */
+/** Bytes that no log line may contain, in whatever form the receiver sends them. */
 export const CANARY = 'canary-5f1d'
 const CONTROLS = `\x1b[31m\x07\x9b2J\x7f${CANARY}`
 
@@ -31,7 +31,7 @@ const timedOut = { ...unanswered, outcome: 'timeout', errorCode: null, holds: tr
 const notHttp = { ...unanswered, outcome: 'protocol_error', errorCode: /^HTTP_PARSER_ERROR$/ }
 const CUT_OFF = /^(ECONNRESET|UND_ERR_SOCKET)$/
 
-/** Each by the name of its endpoint. */
+/** By the name of their endpoint. */
 export const HOSTILE_KINDS: Record<string, HostileKind> = {
   refuses: {
     ...{ behave: null, ...unanswered },
@@ -131,7 +131,7 @@ export const HOSTILE_KINDS: Record<string, HostileKind> = {
   },
 }
 
-/** An answer that sends the caller elsewhere, with nothing in it. */
+/** A redirect without a body. */
 export function redirectTo(location: string): string {
   return `HTTP/1.1 307 Elsewhere\r\nlocation: ${location}\r\ncontent-length: 0\r\n\r\n`
 }

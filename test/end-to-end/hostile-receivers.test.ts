@@ -1,5 +1,5 @@
-// The promise against hostile receivers: each is an outcome, its slot is free at the deadline, and
-// neither the memory nor the log of the worker is theirs to fill.
+// The promise against hostile receivers: each of them leads to an outcome, and its slot is free at
+// the deadline. None of them can fill the memory or the log of the worker.
 import { existsSync, readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -11,11 +11,11 @@ import { type RawServer, startRawServer } from '../webhook/raw-server.ts'
 import { CANARY, HOSTILE_KINDS, type HostileKind, redirectTo } from './hostile-kinds.ts'
 
 const TIMEOUT_MS = 400
-/** For attempts that end by themselves: far longer than they take. */
+/** The timeout of attempts that end by themselves, which is far longer than they take. */
 const PATIENT_MS = 10_000
-/** A slot is free at the deadline within this … */
+/** A slot must be free within this time after the deadline. */
 const TOLERANCE_MS = 500
-/** The delay that a busy machine can add to it. */
+/** The delay that a busy machine can add. */
 const NOISE_MS = 500
 const EARLY_MS = 10
 const DAY_MS = 86_400_000
@@ -45,7 +45,7 @@ afterAll(async () => {
 async function register(name: string, { behave, isTls, holds }: HostileKind): Promise<void> {
   const server = await listen(name, (socket) => {
     behave?.(socket)
-    // On a connection that is used again: once per request.
+    // On a reused connection, this runs once for each request.
     socket.on('data', (bytes) => bytes.includes('POST ') && behave?.(socket))
   })
   if (behave === null) await server.close()
@@ -69,7 +69,7 @@ async function post(name: string, more: object = {}): Promise<string> {
   return answer.body.id
 }
 
-/** The job once an attempt at it has ended. */
+/** Returns the job once an attempt has ended. */
 async function attempted(id: string) {
   let job: Awaited<ReturnType<Deployment['job']>>
   await until(async () => {
@@ -145,7 +145,7 @@ describe('with many slots', () => {
     let connections = 0
     const server = await listen('closes-unread', (socket) => {
       socket.write(EMPTY_ANSWER)
-      // What comes from now on is never read, and makes of the end a reset.
+      // The socket does not read any more. Unread bytes make the end of the connection a reset.
       socket.pause()
       setTimeout(() => socket.destroy(), 8 * (connections++ % 8))
     })
@@ -173,7 +173,7 @@ describe('with many slots', () => {
     expect(fences?.length).toBeGreaterThan(jobs.length)
   })
 
-  /** Jobs with a single attempt, as many as the worker may send at once, again and again. */
+  /** Enqueues jobs with a single attempt, as many at a time as the worker may send at once. */
   async function deliverMany(name: string, server: RawServer) {
     await endpoint(name, server.url)
     const many = Array.from({ length: MANY / 3 }, () => ({ endpoint: name, payload: 1 }))

@@ -1,4 +1,4 @@
-// What idle workers cost a MongoDB server, in commands.
+// The cost of idle workers for a MongoDB server, in commands.
 import { randomBytes } from 'node:crypto'
 import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'

@@ -1,5 +1,5 @@
-// The promise of limits and of order: exact over all workers, also while some are killed and others
-// join.
+// The promise of limits and ordering keys: both hold exactly over all workers, even while some are
+// killed and others start.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'
@@ -8,8 +8,8 @@ import { type ReceivedRequest, type Receiver, startReceiver } from '../support/r
 import { until } from '../support/until.ts'
 
 /**
- * As many as fit into every run: MongoDB's stand-in needs some 10 ms for each write.
- * LIMITS_JOBS=2000 tests the promised number.
+ * The number of jobs that every run has time for: the stand-in for MongoDB needs about 10 ms for
+ * each write. LIMITS_JOBS=2000 tests the promised number.
  */
 const [SQLITE_JOBS, MONGO_JOBS] = [1_000, 100]
 const JOBS = {
@@ -61,7 +61,9 @@ describe.each(ENGINES)('on %s', (engine) => {
     return ids
   }
 
-  /** Runs workers until the condition holds; kills one now and then, and starts another for it. */
+  /**
+   * Runs workers until the condition holds. From time to time it kills one and starts another one.
+   */
   async function withKills(isDone: () => Promise<boolean>, progress: () => number): Promise<void> {
     const workers: Process[] = []
     for (let i = 0; i < WORKERS; i++)

@@ -1,4 +1,4 @@
-// The promise of fairness: an endpoint that hangs does not hold up the others.
+// The promise of fairness: an endpoint that hangs does not delay the others.
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'
@@ -7,7 +7,10 @@ import { until } from '../support/until.ts'
 
 const HANGING_JOBS = 60
 const SLOTS = 20
-/** Of 20 slots, an endpoint that hangs is given 16: it starts while it holds fewer than 4 × the free. */
+/**
+ * An endpoint that hangs gets 16 of 20 slots: it may start attempts while it holds fewer than 4 ×
+ * the free slots.
+ */
 const HELD_SLOTS = 16
 const OTHERS = 30
 /**

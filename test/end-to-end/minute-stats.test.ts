@@ -1,6 +1,6 @@
-// What Posthorn says is a promise: every number is what a receiver and a client counted, for every
-// outcome of attempts that are sent, completed later and pulled, over several workers, through a
-// stop and a kill. What a kill costs is known to the attempt.
+// The promise of the figures: each number is what a receiver and a client counted. This holds for
+// every outcome of attempts that are sent, completed later or pulled, over several workers, through
+// a stop and a kill. The figures that a kill loses are known exactly.
 import { createServer, type Server } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
@@ -66,7 +66,7 @@ const FAILED = new Set([
   ...['timeout', 'blocked', 'lost', 'failed'],
 ])
 
-// They take twenty seconds each.
+// These tests take twenty seconds each.
 describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   let posthorn: Deployment
   let receiver: Receiver
@@ -74,7 +74,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   let garbageCount = 0
   let api: Process
   const workers: (Process & { port: string })[] = []
-  /** What the receiver answered, the client reported, and both saw broken off. */
+  /** The receiver's responses, the client's reports, and the attempts that both saw aborted. */
   let seen: Counts = {}
   const held = new Map<string, (reply: Reply) => void>()
 
@@ -85,7 +85,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
     return workers.at(-1) as Process & { port: string }
   }
 
-  /** A store under load may refuse a read: it is asked again. */
+  /** Repeats a request, because a store under load may refuse a read. */
   async function ask(method: string, path: string, body?: unknown) {
     for (let tries = 1; ; tries++) {
       const answer = await posthorn.request(method, path, body)
@@ -112,7 +112,10 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
   const saw = (key: string, count = 1) => {
     seen = sumOf([seen, { [key]: count }])
   }
-  /** One for each attempt: a line that broke is no attempt of its own, see docs/deliveries.md. */
+  /**
+   * One request for each attempt: a request whose connection broke is sent again in the same
+   * attempt (docs/deliveries.md).
+   */
   const requestsAt = (name: string) => {
     const requests = receiver.requests.filter(({ path }) => path === `/${name}`)
     const keyOf = ({ headers }: (typeof requests)[number]) =>
@@ -287,7 +290,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
       saw('slow timeout', requestsAt('slow').length)
       saw('async-overdue timeout', requestsAt('async-overdue').length)
       saw('protocol-error protocol_error', garbageCount)
-      // For these, no request is compared: a job had one attempt.
+      // No request is compared for these outcomes. Each job had one attempt.
       saw('connect-error connect_error', JOBS)
       saw('dns-error dns_error', JOBS)
       saw('tls-error tls_error', JOBS)
@@ -323,23 +326,25 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
       return
     }
     const body = how === 'complete' ? {} : { message: 'no luck', retryable: false }
-    // Twice: a report that is repeated is not counted again.
+    // A report that is repeated is not counted again.
     for (let i = 0; i < 2; i++) expect((await report(id, how, token, body)).status).toBe(200)
     saw(`${name} ${how === 'complete' ? 'succeeded' : 'failed'}`)
   }
 
-  /** Every place that shows attempts and deaths, against what was seen. */
+  /**
+   * Compares every place that shows attempts and deaths with what the receiver and the client saw.
+   */
   async function expectFigures(): Promise<void> {
     const processes = [api, ...workers]
     const urls = [posthorn.url(), ...workers.map(({ port }) => port)]
     const all = async (name: string, ...labels: string[]) =>
       sumOf(await Promise.all(urls.map((url) => metric(url, name, ...labels))))
     const logged = () => sumOf(processes.map(loggedIn))
-    // A result is stored a moment before it is counted.
+    // A result is counted a moment after it is stored.
     await until(async () => JSON.stringify(logged()) === JSON.stringify(seen), DEADLINE_MS).catch(
       () => {},
     )
-    // Together: where one of them differs, the others say what happened.
+    // All figures are compared together: if one of them differs, the others help to find the cause.
     expect({
       logged: logged(),
       recorded: await recorded(),
@@ -348,7 +353,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
     const resent = processes.flatMap(({ log }) => log.filter((line) => line.resent === true))
     const paths = new Set(receiver.requests.map(({ path }) => path.slice(1)))
     const attemptCount = [...paths].reduce((sum, path) => sum + requestsAt(path).length, 0)
-    // Of a request that was sent again the receiver may have seen only the second.
+    // The receiver may have seen only the second request of an attempt that was sent again.
     expect(receiver.requests.length - attemptCount).toBeLessThanOrEqual(resent.length)
     const byName = countsOf(
       Object.entries(seen).flatMap(([key, n]) => Array(n).fill(key.split(' ')[0])),
@@ -382,7 +387,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
         for (const id of ids) held.get(id)?.(200)
       }
 
-      // A worker that is stopped releases its jobs, logs that, and reports its counts.
+      // A worker that is stopped releases its jobs, logs the release, and reports its counts.
       const parted = await enqueue('parted', 8)
       await receiver.waitFor(() => requestsAt('parted').length === 8, DEADLINE_MS)
       const ofB = (await jobs(parted)).filter(({ lease }) => lease.workerId === 'worker-b').length
@@ -395,8 +400,8 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
       await until(async () => (await minutes('parted')).succeeded === 8, DEADLINE_MS)
       expect((await minutes('parted')).failed).toBe(0)
 
-      // Now one works alone. What it ended just before it is killed is in its log and in the jobs,
-      // and not yet in the minute statistics.
+      // Now one worker works alone. Attempts that it ends just before it is killed are in its log
+      // and in the jobs, but not yet in the minute statistics.
       const heldIds = await enqueue('held', 4)
       await receiver.waitFor(() => requestsAt('held').length === 4, DEADLINE_MS)
       const [marker] = await enqueue('quick', 1)
@@ -414,7 +419,8 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
         return succeeded === 4 && failed === 4
       }, DEADLINE_MS)
 
-      // Four attempts were cut off: they are lost, each counted once by the worker that found them.
+      // Four attempts were aborted: they are lost, and each is counted once by the worker that
+      // found it.
       expect(requestsAt('held')).toHaveLength(8)
       await until(() => loggedIn(c)['held succeeded'] === 4, DEADLINE_MS)
       expect(loggedIn(c)).toEqual({ 'held lost': 4, 'held succeeded': 4 })
@@ -428,7 +434,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
       const { succeeded } = await minutes('quick')
       if (isUnreported) expect(succeeded).toBe(1)
       expect(succeeded).toBeLessThanOrEqual(1 + JOBS)
-      // What had been reported before is untouched.
+      // Counts that had been reported before are unchanged.
       expect(await minutes('http-error')).toEqual(minutesBy(seen, 'http-error'))
     },
     TEST_MS,

@@ -1,5 +1,5 @@
-// An API without a worker, which is enough for pulled endpoints. The API does what workers do
-// besides deliveries. Of several APIs only one does it, and none while a worker is live.
+// An API without a worker, which is enough for pulled endpoints: the API does the upkeep. Of
+// several APIs only one does it, and none does while a worker is live.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'
@@ -7,12 +7,12 @@ import type { Process } from '../support/process.ts'
 import { until } from '../support/until.ts'
 
 const SWEEP_MS = 100
-/** Meanwhile clients request claims again and again, on a machine at full load. */
+/** The time that a machine at full load may add, while clients send claims again and again. */
 const NOISE_MS = 1_000
-/** Of the upkeep of a dead process. */
+/** Limit for another process to take over the upkeep of a dead one. */
 const TAKEN_OVER_MS = 3_000
 
-/** The engines side by side, the tests of each in their order. */
+/** The engines run side by side, the tests of each in order. */
 const IN_ORDER = { concurrent: false }
 
 describe.each(ENGINES)('on %s', { concurrent: true }, (engine) => {
@@ -84,7 +84,7 @@ describe.each(ENGINES)('on %s', { concurrent: true }, (engine) => {
   })
 })
 
-/** How many sweeps of each have found something. */
+/** How many sweeps of each API have found something. */
 function sweptBy(apis: Process[]): number[] {
   return apis.map(({ log }) => log.filter(({ msg }) => msg === 'sweep.found').length)
 }

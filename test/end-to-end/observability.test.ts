@@ -32,7 +32,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   const fixture = useApi(engine, {}, 0)
   const { request } = fixture
 
-  // The first test: it counts from zero, and starts the worker.
+  // This test is the first: it counts from zero, and starts the worker.
   it('the metrics show a job from its enqueue to its end', async () => {
     const endpoint = await fixture.endpoint()
     const id = await endpoint.enqueue()
@@ -59,7 +59,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(sample(ofWorker, 'posthorn_start_delay_seconds_count')).toBe(1)
     expect(sample(ofWorker, 'posthorn_batch_size_count', { kind: 'settle' })).toBe(1)
 
-    // A look at the store is at most 5 s old.
+    // The snapshot of the store is at most 5 s old.
     await until(async () => {
       const now = await metrics()
       return (
@@ -125,7 +125,7 @@ describe('the port of a worker', () => {
     expect((await fetch(`${fixture.posthorn.url()}/docs`)).status).toBe(200)
   })
 
-  // The last test: it stops the worker.
+  // This test is the last: it stops the worker.
   it('says that a stopping worker is not ready, but alive, until its last attempt ended', async () => {
     const receiver = await fixture.receive('hang')
     const { request } = fixture
@@ -279,7 +279,7 @@ describe('with an SDK that the user loads', () => {
     expect(JSON.stringify([wrong.body, done.body])).not.toContain(token)
   })
 
-  // The last test: it stops the worker.
+  // This test is the last: it stops the worker.
   it('an attempt that ends while the worker stops has its span', async () => {
     const held = heldReplies()
     const { receiver, enqueue } = await fixture.endpoint(held.script)

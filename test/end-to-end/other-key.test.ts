@@ -1,5 +1,6 @@
-// A worker that was started with another ENCRYPTION_KEY, while there was no secret that could have
-// shown that: it lives and claims nothing, and every place that shows it says why.
+// A worker was started with another ENCRYPTION_KEY, while no stored secret could show the
+// difference. It is alive and claims nothing, and every place that shows the worker states the
+// reason.
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openShell, type Shell } from '../cli/command-line.ts'
@@ -53,7 +54,7 @@ describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
     expect(listed.stdout).toMatch(/^worker-of-others +live, lacks the encryption key /m)
     expect((await shell.run(['explain', id])).stdout).toContain(detail)
 
-    // It counts nowhere as a worker that delivers, and says why in one line.
+    // It does not count as a live worker, and one log line states the reason.
     await until(async () => (await read('/stats')).liveWorkers === 0)
     expect(await read('/metrics')).toMatch(/^posthorn_live_workers(\{.*\})? 0$/m)
     expect((await shell.run(['stats'])).stdout).toContain('0 live workers')
@@ -72,8 +73,8 @@ describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
     expect(named.filter((msg) => msg === 'worker.key_missing')).toHaveLength(1)
     expect(named).not.toContain('claim.failed')
 
-    // One that holds both keys, in whichever order, decrypts what the API has encrypted, and leaves
-    // it so: the API still reads its endpoints.
+    // A worker that has both keys, in either order, decrypts what the API has encrypted. It does
+    // not encrypt it again, so the API can still read its endpoints.
     const both = `${OTHER_KEY},${posthorn.env.ENCRYPTION_KEY}`
     expect((await read(`/jobs/${id}`)).state).toBe('queued')
     await posthorn.startWorker({ ENCRYPTION_KEY: both, WORKER_ID: 'worker-with-both' })
@@ -90,12 +91,15 @@ describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
   })
 })
 
-/** An API that was started with a further key, which encrypts, while the others ran on without it. */
+/**
+ * An API was started with a newer key, which encrypts, while the other processes still lack that
+ * key.
+ */
 describe.each(ENGINES)('on %s, beside an API with a newer key', { timeout: 60_000 }, (engine) => {
   let posthorn: Deployment
   let receiver: Receiver
   let worker: Process
-  /** Sends to the API that lacks the newer key. */
+  /** Sends requests to the API that lacks the newer key. */
   let older: SendRequest
 
   beforeAll(async () => {

@@ -1,4 +1,5 @@
-// The promise of bytes: a payload arrives as it was sent, and what is too large is refused.
+// The promise of bytes: a payload arrives as it was sent, and a payload that is too large is
+// refused.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'
@@ -7,7 +8,7 @@ import { type Receiver, startReceiver } from '../support/receiver.ts'
 const MAX_BODY_BYTES = 1_048_576
 const ENVELOPE = '{"endpoint":"work","payload":'
 
-/** A body of exactly so many bytes, and the payload in it. */
+/** A body of exactly this many bytes, and its payload. */
 function bodyOf(bytes: number) {
   const payload = `"${'é'.repeat(10)}${'x'.repeat(bytes - ENVELOPE.length - 1 - 22)}"`
   return { payload, body: `${ENVELOPE}${payload}}` }

@@ -11,10 +11,13 @@ import { type Receiver, startReceiver } from '../support/receiver.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const PAGE_DEADLINE_MS = 60_000
-/** What a page may take for granted: the endpoint of README's first minute. */
+/** The endpoint of README's first minute, which every page may use. */
 const ENDPOINT = 'invoice-pdf'
 
-/** By how the block begins. Those of the examples have tests of their own. */
+/**
+ * The blocks that are not run, by their beginnings. The blocks of the examples have tests of their
+ * own.
+ */
 const NOT_RUN: Record<string, Record<string, string>> = {
   'README.md': {
     'npm ci && npm start': 'what readme.test.ts starts, and CI begins with',
@@ -103,7 +106,7 @@ const asReachable = (block: string) =>
     .replaceAll(/(http:\/\/)?(localhost|127\.0\.0\.1):8080/g, apiUrl)
     .replaceAll(/http:\/\/(localhost|127\.0\.0\.1):3000/g, receiver.url)
 
-/** Any answer but a 2xx ends it, and so does any command that fails. */
+/** Runs a script. Any response other than a 2xx ends it, and so does any command that fails. */
 async function runScript(script: string): Promise<{ code: number; output: string }> {
   const cli = `${process.execPath} ${join(ROOT, 'cli/posthorn.ts')}`
   const head = `set -eo pipefail

@@ -1,4 +1,5 @@
-// The promise of EXTRA_CA_CERTS: a worker that is given a private authority trusts what it issued.
+// The promise of EXTRA_CA_CERTS: a worker that has the certificate of a private authority trusts
+// its certificates.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'

@@ -1,4 +1,4 @@
-// README's first minute, as it is printed there: the same lines, on free ports.
+// README's first minute: the printed lines unchanged, on free ports.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'

@@ -1,5 +1,5 @@
-// The promise of the address policy as tables: refused when it is registered, and again when it is
-// dialled by a worker that is stricter than the API. Whatever the spelling, nothing connects.
+// The promise of the address policy as tables. A target is refused at registration, and again when
+// a worker that is stricter than the API dials it. Whatever the spelling, nothing connects.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { type RawServer, startRawServer } from '../webhook/raw-server.ts'
@@ -7,7 +7,9 @@ import { type RawServer, startRawServer } from '../webhook/raw-server.ts'
 const KEY = 'a-key-of-twenty-four-characters'
 const authorization = { authorization: `Bearer ${KEY}` }
 
-/** Hosts that no delivery may reach, and the word of the refusal; reached they all lead to us. */
+/**
+ * Hosts that no delivery may reach, and the word in the refusal. All of them lead to this machine.
+ */
 const OURS: [host: string, kind: string][] = [
   ...[
     ...['127.0.0.1', '127.1', '0x7f.1', '0x7F000001', '2130706433', '017700000001', '0177.0.0.1'],
@@ -45,7 +47,7 @@ const OTHERS: [host: string, kind: string][] = [
   ['198.51.100.7', 'a documentation address'],
 ]
 
-/** No setting opens these. */
+/** No setting allows these hosts. */
 const METADATA = [
   ...['169.254.169.254', '0xa9fea9fe', '2852039166', '[::ffff:169.254.169.254]'],
   ...['[fd00:ec2::254]', '100.100.100.200', '[64:ff9b::a9fe:a9fe]', '[2002:a9fe:a9fe::1]'],
@@ -67,7 +69,7 @@ const NEVER: [url: string, reason: RegExp][] = [
   ['//127.0.0.1/', /not an absolute URL/],
 ]
 
-/** Names and ports, which are refused by themselves. */
+/** Names and ports that are refused whatever the address is. */
 const NAMES: [url: string, reason: RegExp][] = [
   ['http://localhost./', /name of the loopback address/],
   ['http://app.localhost/', /name of the loopback address/],
@@ -123,7 +125,7 @@ describe('at a worker that is stricter than the API', () => {
   const jobIds = new Map<string, string>()
 
   beforeAll(async () => {
-    // On all addresses of this machine.
+    // The listener uses all addresses of this machine.
     listener = await startRawServer((socket) => socket.end('HTTP/1.1 200 OK\r\n\r\n'), { host: '' })
     const opened = [...OPEN, '8.8.8.8:25']
     await posthorn.startApi({ ALLOWED_TARGETS: opened.join(',') })

@@ -1,4 +1,4 @@
-// The promise of durability: whatever stops and starts, jobs wait, and are done in time.
+// The promise of durability: whichever process stops and starts, jobs wait, and are done in time.
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'
@@ -7,7 +7,7 @@ import { until } from '../support/until.ts'
 
 const JOBS = 50
 const DELAY_MS = 2_500
-/** What a busy machine may add. */
+/** The time that a busy machine may add. */
 const LATE_MS = 10_000
 
 describe.each(ENGINES)('on %s', (engine) => {

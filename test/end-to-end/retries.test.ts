@@ -1,11 +1,11 @@
-// The promise of retries: each attempt is recorded, waits are as the policy says, and some ends
-// are final.
+// The promise of retries: each attempt is recorded, delays follow the policy, and some outcomes are
+// final.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'
 import { type Receiver, type Script, startReceiver } from '../support/receiver.ts'
 
-/** How late a retry may be: a look of the worker, and a noisy machine. */
+/** How late a retry may be: a poll of the worker, and the delay of a noisy machine. */
 const LATE_MS = 5_000
 
 describe.each(ENGINES)('on %s', (engine) => {
@@ -22,8 +22,8 @@ describe.each(ENGINES)('on %s', (engine) => {
   })
 
   /**
-   * Posts a job to an endpoint of its own that answers by this script; resolves with the job's
-   * end.
+   * Enqueues a job at an endpoint of its own that responds as the script says. Resolves with the
+   * final job.
    */
   async function deliver(name: string, script: Script, retry: object, more: object = {}) {
     const receiver = await startReceiver(script)

@@ -1,4 +1,5 @@
-// The promise of schedules, between real processes: every tick is one job, whatever dies meanwhile.
+// The promise of schedules, between real processes: every tick becomes one job, whichever process
+// dies meanwhile.
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -14,15 +15,15 @@ import { until } from '../support/until.ts'
 
 const SLOW_MS = 120_000
 /**
- * As many as fit into every run: MongoDB's stand-in needs some 10 ms for each write.
- * SCHEDULES=10000 tests the promised number.
+ * The number of schedules that every run has time for: the stand-in for MongoDB needs about 10 ms
+ * for each write. SCHEDULES=10000 tests the promised number.
  */
 const [SQLITE_CROWD, MONGO_CROWD] = [3_000, 500]
 const CROWD = {
   sqlite: Number(process.env.SCHEDULES ?? SQLITE_CROWD),
   mongo: Number(process.env.SCHEDULES ?? MONGO_CROWD),
 }
-/** Schedules of one second, and workers killed meanwhile. */
+/** Schedules with a tick each second, and the number of workers killed meanwhile. */
 const KILLED = { sqlite: { schedules: 100, kills: 4 }, mongo: { schedules: 30, kills: 5 } }
 
 describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
@@ -46,7 +47,7 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
     return answer.body
   }
 
-  /** Name and due time of every job that is stored. */
+  /** Name of the schedule and due time of every stored job. */
   async function allJobs(): Promise<{ scheduleName: string; runAt: string }[]> {
     const jobs: { scheduleName: string; runAt: string }[] = []
     let cursor: string | null = null
@@ -103,7 +104,8 @@ describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {
       for (let kill = 0; kill < kills; kill++) {
         const victim = workers.shift() as Process
         const before = await queuedCount(posthorn)
-        // Dies as soon as a tick has begun to become jobs, so mostly before all have moved on.
+        // The worker dies when the first jobs of a tick are stored, so mostly before all schedules
+        // have advanced.
         await until(async () => (await queuedCount(posthorn)) > before)
         await victim.stop('SIGKILL')
         workers.push(await posthorn.startWorker())
@@ -162,7 +164,9 @@ async function movedOnCount(posthorn: Deployment): Promise<number> {
   })
 }
 
-/** Schedules whose first tick has just come, written past the API, which would take minutes. */
+/**
+ * Writes schedules whose first tick has just come. It bypasses the API, which would take minutes.
+ */
 function fillStore(posthorn: Deployment, count: number): Promise<string[]> {
   return withStore(posthorn, async (store) => {
     const nextRunAt = store.clock.now()

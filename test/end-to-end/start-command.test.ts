@@ -1,4 +1,4 @@
-// The promise of one command: posthorn start runs both processes, and says clearly why it cannot.
+// The promise of one command: posthorn start runs both processes, and states clearly why it cannot.
 import { spawn, spawnSync } from 'node:child_process'
 import {
   existsSync,
@@ -42,7 +42,7 @@ function childrenOfPid(pid: number): number[] {
   return stdout.toString().split('\n').filter(Boolean).map(Number)
 }
 
-/** The command line of a process; empty when it has ended. */
+/** The command line of a process; empty if the process has ended. */
 function wordsOf(pid: number): string[] {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1)
@@ -119,7 +119,7 @@ describe('posthorn start', () => {
   it('starts a crashed process again, and ends both when asked to stop', async () => {
     const one = start(['start'])
     await until(() => one.stderr().includes('curl'))
-    // A line that is logged is written a moment later, or never by a process that is killed.
+    // A log line is written a moment later, and a process that is killed may never write it.
     await Promise.all(['api.listening', 'worker.started'].map((msg) => one.logged(msg)))
     const before = childrenOf(one)
     for (const pid of before) process.kill(pid, 'SIGKILL')
@@ -183,7 +183,7 @@ describe('posthorn start', () => {
     shell.stdout.resume()
     const ask = async (path: string) =>
       JSON.parse(await (await fetch(`http://127.0.0.1:${port}${path}`)).text())
-    /** The workers that have reported. A killed one stays in the list for a while. */
+    /** How many workers have reported. A killed worker stays in the list for a while. */
     const isUp = (count: number) =>
       ask('/workers').then(
         ({ items }) => items.length === count,
@@ -215,7 +215,7 @@ describe('posthorn start', () => {
   })
 
   it('reads .env', async () => {
-    // As Windows writes it: with a byte order mark, which is no part of the first name.
+    // Windows writes a byte order mark, which is not part of the first name.
     writeFileSync(join(directory, '.env'), '\ufeffSTORE_URL="sqlite:./elsewhere.db\n"\r\n')
     const one = start(['start'])
     await until(() => one.stderr().includes('Store      sqlite:./elsewhere.db\n'))

@@ -1,5 +1,5 @@
-// A worker that is asked to stop while the store accepts no writes: it ends in time all the same,
-// says in its log what was not stored, and the jobs are sent again.
+// A worker must stop while the store accepts no writes. It ends in time, its log states what was
+// not stored, and the jobs are sent again.
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
@@ -8,9 +8,9 @@ import { startMongoProxy } from '../support/mongo-proxy.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 
 const GRACE_MS = 1_000
-/** README: SHUTDOWN_GRACE. */
+/** How much longer than SHUTDOWN_GRACE the worker may take. */
 const OVERRUN_MS = 4_000
-/** What a busy machine may add. */
+/** The time that a busy machine may add. */
 const LATE_MS = 1_500
 
 interface Lock {

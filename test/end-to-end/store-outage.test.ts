@@ -1,4 +1,4 @@
-// The promise of an outage: while the store is away clients get a clear 503, and nothing is lost.
+// The promise of an outage: while the store is away, clients get a clear 503, and nothing is lost.
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
@@ -14,7 +14,7 @@ const NOISE_MS = 1_500
 const JOBS = 20
 const LEASE_MS = 1_500
 
-/** How a store of this engine is taken away and given back. */
+/** How a store of this engine is made unavailable and available again. */
 interface Outage {
   storeUrl: string | null
   begin(deployment: Deployment): void
@@ -39,7 +39,7 @@ function lockedFile(): Outage {
   }
 }
 
-/** The network accepts everything for the server, and returns nothing. */
+/** The network accepts everything that is sent to the server, and returns nothing. */
 async function cutNetwork(): Promise<Outage> {
   const database = `test-${Date.now().toString(36)}`
   const proxy = await startMongoProxy(databaseUrl(inject('mongoUrl'), database))

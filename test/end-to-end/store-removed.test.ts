@@ -1,5 +1,6 @@
-// The promise of a store that is taken away: what was accepted after that is in the store that a
-// restart opens, or was refused; API and workers say so; and no process starts over in silence.
+// The promise of a store that is removed: a job that was accepted after that is in the store that a
+// restart opens, or it was refused. API and workers report it, and no process silently starts with
+// an empty store.
 import { randomBytes } from 'node:crypto'
 import {
   copyFileSync,
@@ -21,10 +22,10 @@ import type { Process } from '../support/process.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
 
-/** Until nothing is accepted any more. */
+/** Within this time no job is accepted any more. */
 const NOTICED_WITHIN_MS = 1_000
 const SENDERS = 4
-/** Refusals in a row, so that not just one write has failed. */
+/** This many refusals in a row show that not just one write has failed. */
 const MANY = 50
 
 interface Accepted {
@@ -40,7 +41,7 @@ let path: string
 
 beforeEach(async () => {
   posthorn = deploy('sqlite')
-  // In a folder of its own, which can be removed whole.
+  // The store is in a folder of its own, so that the whole folder can be removed.
   path = join((posthorn.env.STORE_URL as string).slice('sqlite:'.length), '../data/posthorn.db')
   posthorn.env.STORE_URL = `sqlite:${path}`
   receiver = await startReceiver()
@@ -55,7 +56,7 @@ afterEach(async () => {
 
 const post = () => posthorn.request('POST', '/jobs', { endpoint: 'work', payload: 'x' })
 
-/** Enqueues from several clients until it is stopped; keeps what was accepted. */
+/** Enqueues from several clients until it is stopped. Keeps the ids of accepted jobs. */
 function keepEnqueueing() {
   const accepted: Accepted[] = []
   const details = new Set<string>()
@@ -83,7 +84,7 @@ function keepEnqueueing() {
   }
 }
 
-/** An older copy, as `posthorn backup` makes it, beside the store. */
+/** Makes an older copy beside the store, as `posthorn backup` does. */
 async function olderCopy(): Promise<string> {
   const copy = join(path, '../../older.db')
   await backUpStore(`sqlite:${path}`, copy, [
@@ -92,7 +93,7 @@ async function olderCopy(): Promise<string> {
   return copy
 }
 
-/** A copy as `cp` makes it. */
+/** Makes a copy as `cp` does. */
 function plainCopy(): string {
   const copy = join(path, '../../plain.db')
   copyFileSync(path, copy)
@@ -100,7 +101,7 @@ function plainCopy(): string {
 }
 
 const REMOVED = 'was removed or replaced while it was in use'
-/** A read may meet pages that do not fit before the file is looked at. */
+/** A read may find pages that do not fit together before the file itself is checked. */
 const OVERWRITTEN = 'an older copy is written into it'
 
 const LOSSES: [string, () => Promise<() => void>][] = [

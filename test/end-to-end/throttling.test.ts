@@ -1,16 +1,19 @@
-// An endpoint that throttles gets no request for at least our own back-off, whatever its
+// An endpoint that throttles gets no request for at least the back-off of Posthorn, whatever its
 // Retry-After says. Then one attempt is sent, and the others follow in growing numbers.
 import { describe, expect, it } from 'vitest'
 import { type Body, soon, type TestEndpoint, useApi } from '../support/api-fixture.ts'
 import type { Answer, ReceivedRequest } from '../support/receiver.ts'
 
 const JOBS = 100
-/** At most one burst, then one after 1 s and one after 2 s more; doubled for a busy machine. */
+/**
+ * At most one burst, then one request after 1 s and one after 2 s more. The rest is room for a busy
+ * machine.
+ */
 const MOST_REQUESTS = JOBS + 4
 const OBSERVED_MS = 4_000
-/** Long enough that what runs side by side is seen to do so. */
+/** Long enough that requests which run side by side are seen to do so. */
 const WORK_MS = 100
-/** One at a time they would take longer; in seven rounds they take 1 s on a quiet machine. */
+/** One job at a time would take longer. Seven rounds take 1 s on a quiet machine. */
 const DRAIN_MS = JOBS * WORK_MS
 const PAST = 'Fri, 31 Dec 1999 23:59:59 GMT'
 
@@ -41,7 +44,7 @@ describe.each([
       expect((await endpoint.read()).counts).toEqual({ queued: JOBS, running: 0 }),
     )
 
-    // It recovers: the backlog drains quickly, and yet not at once.
+    // The endpoint recovers: the backlog drains quickly, but not all at once.
     const seen = watchInFlight()
     endpoint.receiver.answerWith(seen.script)
     await soon(
@@ -51,7 +54,7 @@ describe.each([
     expect(seen.requests).toHaveLength(JOBS)
     const drainMs = seen.lastAtMs() - seen.firstAtMs()
     expect(drainMs).toBeLessThan(DRAIN_MS + plainMs)
-    // Each round at most doubles what is in flight: 1, 2, 4, …
+    // Each round at most doubles the number of attempts in flight: 1, 2, 4, …
     expect(seen.inFlightAt.slice(0, 3)).toEqual([1, expect.toBeOneOf([1, 2]), expect.anything()])
     seen.inFlightAt.forEach((inFlight, i) => {
       expect(inFlight).toBeLessThanOrEqual((seen.answeredAt[i] as number) + 1)
@@ -65,11 +68,14 @@ describe.each([
   }
 })
 
-/** Answers 200 after WORK_MS, and notes at each request how many are in flight, itself counted. */
+/**
+ * Responds with 200 after WORK_MS, and records at each request how many are in flight, including
+ * itself.
+ */
 function watchInFlight() {
   const requests: ReceivedRequest[] = []
   const inFlightAt: number[] = []
-  /** How many had been answered by then. */
+  /** How many requests had a response at that time. */
   const answeredAt: number[] = []
   let answered = 0
   async function script(request: ReceivedRequest): Promise<Answer> {

@@ -1,5 +1,5 @@
-// The upkeep of several workers: one of them does it, and another one takes over when that one
-// dies or stops.
+// The upkeep of several workers: one of them does it, and another one takes over when it dies or
+// stops.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'
@@ -8,7 +8,7 @@ import { until } from '../support/until.ts'
 
 const WORKERS = 3
 const TAKEN_OVER_MS = 3_000
-/** What a machine at full load may add. */
+/** The time that a machine at full load may add. */
 const NOISE_MS = 1_000
 
 describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
@@ -30,7 +30,7 @@ describe.each(ENGINES)('on %s', { timeout: 60_000 }, (engine) => {
   const holders = () =>
     workers.filter((one) => times(one, 'upkeep.begun') > times(one, 'upkeep.ended'))
 
-  /** Resolves with the holder that is none of these, and how long that took. */
+  /** Resolves with the new holder, and how long the takeover took. */
   async function takenOver(from: Process, leave: () => Promise<unknown>) {
     const leftAtMs = performance.now()
     const left = leave()

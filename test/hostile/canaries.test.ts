@@ -1,5 +1,5 @@
-// Gives Posthorn a known secret in each place that accepts one, and searches all its output for
-// them.
+// Sends Posthorn a known secret in each place that accepts one, and searches all its output for
+// these secrets.
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -14,7 +14,7 @@ import { expectNothingFromInside, type Fixture, openFixture } from './fixture.ts
 import { listenTo, logProblems } from './listening.ts'
 import type { Json } from './operations.ts'
 
-/** Each is another text, so that a leak shows which of them it was. */
+/** Each is a different text, so that a leak shows which one it was. */
 const CANARIES = {
   apiKey: 'canary-api-key-0123456789abcdef',
   secret: `whsec_${Buffer.from('canary-endpoint-secret-32-bytes!').toString('base64')}`,
@@ -30,7 +30,7 @@ const CANARIES = {
   answer: 'canary-answer-of-a-receiver',
   result: 'canary-result',
 }
-/** What a client may read back: it is its own, and no secret. */
+/** The values that a client may read back: they are its own, and not secret. */
 const READABLE = ['payload', 'metadata', 'idempotencyKey', 'dedupeKey', 'answer', 'result']
 
 describe.each(ENGINES)('on %s', (engine) => {
@@ -214,7 +214,7 @@ describe.each(ENGINES)('on %s', (engine) => {
         Object.keys(planted).filter((name) => !READABLE.includes(name) && name !== 'token'),
       ),
     ).toEqual([])
-    // The path of the request, as this test has recorded it.
+    // The path of the request contains the token, and this test itself has recorded that path.
     expect(foundIn(all.replaceAll(/^POST .*$/gm, ''), ['token'])).toEqual([])
   })
 
@@ -234,7 +234,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   }
 })
 
-/** As it is, without its prefix, and as the bytes that it stands for. */
+/** The secret as it is, without its prefix, and as the bytes that it encodes. */
 function formsOf(canary: string): string[] {
   const core = canary.replace(/^(whsec_|Bearer )/, '')
   const bytes = Buffer.from(core, 'base64').toString('latin1')

@@ -88,7 +88,7 @@ async function pathOf({ path }: Operation): Promise<string> {
   return path.replace('{id}', id).replace('{name}', 'idle').replace('{file}', 'none')
 }
 
-/** Payloads and results may be anything; names.test.ts tests the names of maps. */
+/** Payloads and results may be any JSON. names.test.ts tests the names of maps. */
 function isAnyJson({ at }: Place): boolean {
   return ['payload', 'result'].includes(String(at[0])) || at.length === 0
 }

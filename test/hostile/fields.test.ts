@@ -1,19 +1,22 @@
-// Every field of every body takes every hostile value: it is refused in our words, or kept.
+// Every field of every body gets every hostile value. Posthorn refuses it with a message of its
+// own, or stores it.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/engines.ts'
 import { type Fixture, openFixture } from './fixture.ts'
 import { bodyWith, type Json, type Operation, type Place } from './operations.ts'
 import { DEEP_JSON, HOSTILE_JSON } from './values.ts'
 
-/** What is stored in another form, or shown only in part: by the first name of the place. */
+/**
+ * Fields that are stored in another form, or shown only in part, by the first name of the place.
+ */
 const MASKED = new Set(['headers', 'secret'])
-/** Kept and shown as the bytes that came. */
+/** Fields that are stored and shown as the bytes that were received. */
 const RAW = new Set(['payload', 'result'])
 /** The API returns these in their canonical form. */
 const CANONICAL = /^(0s|\d{4}-.*)$/
 const MAX_RESULT_BYTES = 65_536
 const DEADLINE_MS = 300_000
-/** A job in a batch gets all values in every field; other operations get a part of them. */
+/** A job in a batch gets all values in every field. Other operations get this share of them. */
 const SHARE = 8
 
 describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
@@ -126,7 +129,7 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
     return counts
   }
 
-  /** @param readPath null: nothing of it is kept */
+  /** @param readPath null: nothing of the request is stored */
   async function expectKept(place: Place, json: string, readPath: string | null): Promise<void> {
     if (readPath === null) return
     const { status, text } = await fixture.ask('GET', readPath)
@@ -169,13 +172,13 @@ describe.each(ENGINES)('on %s', { timeout: DEADLINE_MS }, (engine) => {
   }
 })
 
-/** One in so many of the values, others for the next place. */
+/** One of this many values; the next place gets others. */
 function someFor({ at }: Place, share: number): typeof HOSTILE_JSON {
   const turn = at.join('.').length % share
   return HOSTILE_JSON.filter((_, i) => i % share === turn)
 }
 
-/** Whether the value stands anywhere in what was read. */
+/** Whether the value occurs anywhere in what was read. */
 function holds(read: Json, value: Json): boolean {
   if (JSON.stringify(read) === JSON.stringify(value)) return true
   if (typeof read !== 'object' || read === null) return false

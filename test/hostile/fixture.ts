@@ -1,4 +1,4 @@
-// One API with records that hostile requests may aim at, and a client that checks every answer.
+// One API with records for hostile requests, and a client that checks every response.
 import { randomBytes } from 'node:crypto'
 import { expect } from 'vitest'
 import { ERRORS, type ErrorCode } from '../../src/errors.ts'
@@ -21,11 +21,11 @@ export interface Fixture {
   posthorn: Deployment
   api: Process
   operations: Operation[]
-  /** Any answer that is a 5xx, hangs, or is not described, is a failure. */
+  /** Fails if the response is a 5xx, takes too long, or is not described in openapi.json. */
   ask(method: string, path: string, body?: string, headers?: object): Promise<Heard>
-  /** A job of the endpoint `known`, queued. */
+  /** Enqueues a job of the endpoint `known`. */
   newJob(): Promise<string>
-  /** A job that a handler holds, with its token. */
+  /** Makes a job that a handler holds, and returns it with its token. */
   heldJob(): Promise<{ id: string; token: string }>
 }
 
@@ -99,7 +99,7 @@ export async function openFixture(
   }
 }
 
-/** A code of our table with its own status, and nothing of what is inside. */
+/** Expects a known error code with its own status, and no internal details. */
 function expectKnownProblem(answer: Response, text: string, where: string): void {
   expect(answer.status, where).toBeLessThan(500)
   expect(answer.headers.get('content-type'), where).toMatch(/^application\/problem\+json/)
@@ -113,7 +113,7 @@ function expectKnownProblem(answer: Response, text: string, where: string): void
   expectNothingFromInside(text, where)
 }
 
-/** No stack, no path of a file, no word of a driver. */
+/** Expects no stack trace, no path of a file, and no word of a driver. */
 export function expectNothingFromInside(text: string, where: string): void {
   expect(text, where).not.toMatch(
     /node_modules|\.ts:\d|\n\s+at |SQLITE|MongoServer|BSON|(Type|Range|Syntax)Error|FST_ERR/,

@@ -1,4 +1,4 @@
-// One large body of a client with a key, however expensive to read, holds up no other request.
+// One large body from a client with a key delays no other request, however expensive it is to read.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { BATCH_BODIES, JOB_BODIES } from './heavy-bodies.ts'
@@ -7,9 +7,9 @@ import { cpuMs } from './strangers.ts'
 
 const KEY = 'a-key-of-twenty-four-characters'
 const MOST_BYTES = 8_388_608
-/** Of the envelope around what fills the body. */
+/** Room for the envelope around the value that fills the body. */
 const ROOM_BYTES = 1_000
-/** How long others may wait on a quiet machine, and four times that on one that is not. */
+/** How long others may wait: on a quiet machine, times four for a busy one. */
 const MOST_WAIT_MS = 4 * 250
 const TRIES = 3
 
@@ -17,7 +17,7 @@ let posthorn: Deployment
 let probe: Probe
 let pid: number
 const waits: number[] = []
-/** The cost of batches, with the CPU time of a valid one as the unit. */
+/** The costs of batches. The unit is the CPU time of a valid batch. */
 const costs: number[] = []
 beforeAll(async () => {
   posthorn = deploy('sqlite', { API_KEYS: KEY, MAX_BODY_BYTES: String(MOST_BYTES) })
@@ -40,8 +40,8 @@ async function send(method: string, path: string, body?: string) {
 }
 
 /**
- * The duration of the slowest other request meanwhile, in ms: the least of some tries, because the
- * load of the machine varies.
+ * The duration of the slowest other request meanwhile, in ms. It is the least of some tries,
+ * because the load of the machine varies.
  */
 async function waitBeside(path: string, body: string): Promise<number> {
   let leastMs = Number.POSITIVE_INFINITY
@@ -68,7 +68,10 @@ describe('a body of 8 MiB', { timeout: 60_000 }, () => {
   })
 })
 
-/** Times the CPU of a good job of the same size. Unbounded, wrong tags cost a hundred times it. */
+/**
+ * Limit of the CPU time, as a multiple of a valid job of the same size. Without a limit on values,
+ * wrong tags cost a hundred times as much.
+ */
 const MOST_TIMES_GOOD = 10
 
 describe('as a job of a batch', { timeout: 60_000 }, () => {

@@ -5,7 +5,7 @@ const keys = (bytes: number) =>
   Array.from({ length: bytes / 12 }, (_, i) => `"${i.toString(36).padStart(7, '_')}":0`).join(',')
 const job = (payload: string, more = '') => `{"endpoint":"work","payload":${payload}${more}}`
 
-/** Of POST /jobs, each almost `bytes` long. */
+/** Bodies for POST /jobs, each almost `bytes` long. */
 export const JOB_BODIES: Record<string, (bytes: number) => string> = {
   'a payload of numbers': (bytes) => job(`[${fill('0,', bytes)}0]`),
   'a payload of empty lists': (bytes) => job(`[${fill('[],', bytes)}0]`),
@@ -28,7 +28,7 @@ export const JOB_BODIES: Record<string, (bytes: number) => string> = {
   'brackets and nothing else': (bytes) => fill('[]', bytes),
 }
 
-/** Of POST /jobs/batch. */
+/** Bodies for POST /jobs/batch. */
 export const BATCH_BODIES: Record<string, (bytes: number) => string> = {
   'good jobs': (bytes) => batch(1_000, () => job(`"${fill('x', bytes / 1_000 - 100)}"`)),
   'jobs with keys': (bytes) =>

@@ -1,5 +1,5 @@
-// What is not JSON, after the cases of JSONTestSuite (github.com/nst/JSONTestSuite, under its
-// names); each stays no JSON where a payload stands.
+// Texts that are not JSON, based on the cases of JSONTestSuite (github.com/nst/JSONTestSuite, with
+// its names). None of them becomes JSON when it is used as a payload.
 import type { JsonCase } from './json-cases.ts'
 
 const bytes = (...all: (string | number[])[]) =>

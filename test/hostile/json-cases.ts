@@ -103,7 +103,7 @@ export const VALID: JsonCase[] = [
   ['structure_whitespace_array', '[ \t\r\n ]'],
 ]
 
-/** Valid by the grammar: each parser may take or refuse them, but not change them. */
+/** Valid by the grammar. Each parser may accept or refuse them, but must not change them. */
 export const LEFT_TO_US: JsonCase[] = [
   ['number_double_huge_neg_exp', '[123.456e-789]'],
   ['number_huge_exp', `[0.4e00669999999999999999999999${'9'.repeat(30)}]`],

@@ -1,4 +1,5 @@
-// JSON as parsers disagree about it, as payloads: taken and delivered byte for byte, or refused.
+// JSON on which parsers disagree, as payloads: it is accepted and delivered byte for byte, or
+// refused.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { ENGINES } from '../support/engines.ts'
@@ -51,7 +52,7 @@ describe.each(ENGINES)('on %s', (engine) => {
       [],
     )
     const taken = LEFT_TO_US.filter((_, i) => typeof found[i] === 'string')
-    // Numbers beyond any machine's, and lone surrogates by their escapes.
+    // Accepted ones include numbers too large for any machine, and escaped lone surrogates.
     expect(taken.length).toBe(LEFT_TO_US.filter(([, json]) => isTaken(json)).length)
     await expectKept(
       taken,
@@ -59,7 +60,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     )
   })
 
-  /** Its id, or the status of its refusal. */
+  /** Returns the id of the job, or the status of the refusal. */
   async function post([, json]: JsonCase): Promise<string | number> {
     const body = Buffer.concat([Buffer.from(BEFORE), Buffer.from(json as string), Buffer.from('}')])
     const { status, text } = await send('/jobs', body)

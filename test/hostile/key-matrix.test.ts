@@ -1,4 +1,4 @@
-// Every route that openapi.json names, with every kind of key.
+// Every route in openapi.json, with every kind of key.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import { type Fixture, openFixture } from './fixture.ts'
@@ -7,7 +7,7 @@ import type { Operation } from './operations.ts'
 const ADMIN_KEY = 'an-admin-key-of-enough-characters'
 const SCOPES = ['enqueue', 'work', 'admin'] as const
 const UNKNOWN_KEY = 'a-key-that-nobody-has-ever-made'
-/** Forges keys that differ little from a valid one. */
+/** Makes keys that differ only a little from a valid one. */
 const NEARLY: ((key: string) => string)[] = [
   (key) => key.slice(0, -1),
   (key) => `${key}a`,
@@ -16,7 +16,7 @@ const NEARLY: ((key: string) => string)[] = [
   (key) => `${key},${key}`,
 ]
 
-/** The scopes beside admin that a route is open to; what stands here is open without a key. */
+/** The scopes other than admin that may use a route; `open`: the route needs no key. */
 function scopesOf({ method, path, isOpen }: Operation): string[] | 'open' {
   if (isOpen) return 'open'
   if (path.endsWith('/claim')) return ['work']

@@ -1,7 +1,7 @@
-// All that a process has written, as the bytes that left it.
+// Everything that a process has written, byte for byte.
 import type { Process } from '../support/process.ts'
 
-/** Collects from now on: begin before the process has anything to say. */
+/** Collects output from now on. Must be called before the process writes anything. */
 export function listenTo({ child, stderr }: Process): {
   stdout: () => string
   stderr: () => string
@@ -12,17 +12,18 @@ export function listenTo({ child, stderr }: Process): {
 }
 
 /**
- * Control characters that terminals obey (C0 except the line feed, DEL, C1), and other line ends.
+ * Control characters that terminals interpret (C0 except the line feed, DEL, C1), and other line
+ * ends.
  */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
 const CONTROL = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u2029]/
 
 /**
- * Epoch milliseconds from 2001 to 2286, which no line may have: instants are logged as ISO 8601.
+ * Epoch milliseconds from 2001 to 2286. No line may contain them: instants are logged as ISO 8601.
  */
 const EPOCH_MS = /[:[,]\s*[1-9]\d{12}(\.\d+)?\s*[,}\]]/
 
-/** The faults of a log: each line must be one JSON object. */
+/** The problems of a log: each line must be one JSON object. */
 export function logProblems(stdout: string): string[] {
   const lines = stdout.split('\n')
   const unfinished = lines.pop()

@@ -1,4 +1,5 @@
-// What clients and receivers send cannot write log lines, nor command a terminal that shows them.
+// Input from clients and receivers can neither write log lines nor control a terminal that shows
+// them.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { SQLITE_UNLESS_LONG } from '../support/engines.ts'
 import type { Process } from '../support/process.ts'
@@ -11,7 +12,7 @@ import { exchange } from './raw-http.ts'
 /** A text that would be a separate log line if it were written unchanged. */
 const FORGED = 'forged-log-line'
 const INJECTION = `a\n{"level":"fatal","msg":"${FORGED}"}\r\n\u001b[31m\u0007\u009b2J\u2028`
-/** The same where line breaks and control characters cannot be sent. */
+/** The same, for places where line breaks and control characters cannot be sent. */
 const IN_HEADER = `a"},{"msg":"${FORGED}","x":"\t\u009b2J`
 
 describe.each(SQLITE_UNLESS_LONG)('on %s', (engine) => {

@@ -1,4 +1,4 @@
-// Hostile names within a body: unknown fields anywhere, and the names of pairs.
+// Hostile names within a body: unknown fields at any level, and the names of pairs.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ENGINES } from '../support/engines.ts'
 import { type Fixture, openFixture } from './fixture.ts'
@@ -6,7 +6,7 @@ import { bodyWith, type Json, type Operation, type Place } from './operations.ts
 import { NAUGHTY_STRINGS } from './values.ts'
 
 const MAX_NAME_LENGTH = 64
-/** Those that mean something to JavaScript, BSON or a query language. */
+/** Names that have a meaning in JavaScript, BSON or a query language. */
 const UNKNOWN_NAMES = [
   '__proto__',
   'constructor',
@@ -115,7 +115,7 @@ function valueAt({ at, body }: Place): Json {
   return at.reduce((value, step) => value?.[step], body)
 }
 
-/** An object whose names are fields: not a payload, not a map. */
+/** Whether the place is an object whose names are fields, not a payload or a map. */
 function isClosedObject(place: Place): boolean {
   const value = valueAt(place)
   const last = String(place.at.at(-1) ?? '')

@@ -1,28 +1,28 @@
-// The operations of the API and all that each of them reads, out of its own openapi.json: a route
-// or a field that is new is covered by what is written here without a word.
+// The operations of the API and everything that each of them reads, derived from openapi.json. So
+// the tests cover a new route or field without a change.
 
 // biome-ignore lint/suspicious/noExplicitAny: a document read as JSON
 export type Json = any
 
 export interface Operation {
   method: string
-  /** With names in braces. */
+  /** The path with its parameters in braces. */
   path: string
   isOpen: boolean
-  /** Names of the parameters. */
+  /** The names of the parameters in the path. */
   inPath: string[]
   inQuery: string[]
   inHeader: string[]
-  /** Every path in the body that can have a value, with a body that has one there. */
+  /** Every place in the body that can have a value, each with a body that has a value there. */
   places: Place[]
-  /** A valid body; undefined: the operation has none. */
+  /** A valid body; undefined: the operation has no body. */
   body: Json
 }
 
 export interface Place {
-  /** Names and positions, from the top. */
+  /** Names and positions, from the top of the body. */
   at: (string | number)[]
-  /** Valid except for the value at `at`, which a case replaces. */
+  /** A body that is valid except for the value at `at`, which a case replaces. */
   body: Json
 }
 
@@ -31,7 +31,10 @@ export interface Samples {
   [name: string]: Json
 }
 
-/** Of fields that exclude one another; a pause that lasted would hide what the next ones do. */
+/**
+ * Fields that a body gets in addition, unless it has the field `unless`, which excludes them. A
+ * pause would hide the effect of later requests.
+ */
 const COMPANIONS: Record<string, { unless: string; give: object }> = {
   'PUT /schedules/{name}': { unless: 'every', give: { cron: '0 9 * * *', paused: false } },
   'PATCH /jobs/{id}': { unless: '', give: {} },
@@ -42,7 +45,7 @@ const SAMPLES_BY_PATTERN: [pattern: RegExp, sample: string][] = [
   [/^\^\[a-z0-9\]/, 'known'],
 ]
 
-/** @param document openapi.json as the API gives it */
+/** @param document openapi.json as the API serves it */
 export function operationsOf(document: Json, samples: Samples): Operation[] {
   return Object.entries<Json>(document.paths).flatMap(([path, methods]) =>
     Object.entries<Json>(methods).map(([method, operation]) =>
@@ -74,7 +77,7 @@ function operationOf(name: string, operation: Json, samples: Samples): Operation
   }
 }
 
-/** The root, each field of each branch, each item of a list, each pair of a map. */
+/** Returns the root, each field of each branch, each item of a list, and each pair of a map. */
 function placesIn(schema: Json, samples: Samples, name = ''): Place[] {
   const own: Place = { at: [], body: sampleOf(schema, samples, name) }
   return [own, ...placesBelow(schema, samples, name)]
@@ -133,7 +136,7 @@ function sampleOf(schema: Json, samples: Samples, name: string): Json {
   }
 }
 
-/** The body as text, with `json` at the place; JSON text, for not all of it is JSON. */
+/** The body as text, with `json` at the place. It works on text because some cases are not JSON. */
 export function bodyWith({ at, body }: Place, json: string): string {
   if (at.length === 0) return json
   const mark = 'b9f1-the-place-of-the-hostile-value'

@@ -1,4 +1,4 @@
-// Every query, path parameter and header that the API reads takes hostile values: npm run test:long
+// Every query, path parameter and header that the API reads gets hostile values. npm run test:long
 // tries every value on each of them.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ENGINES, type Engine, RUN_LONG } from '../support/engines.ts'
@@ -7,7 +7,7 @@ import type { Operation } from './operations.ts'
 import { answersIn, exchange } from './raw-http.ts'
 import { HOSTILE_HEADERS, HOSTILE_QUERIES, HOSTILE_SEGMENTS, NAUGHTY_STRINGS } from './values.ts'
 
-/** Read by us, by Fastify or by Node, but not described as parameters. */
+/** Headers that Posthorn, Fastify or Node reads, but that are not described as parameters. */
 const OTHER_HEADERS = [
   'authorization',
   'host',
@@ -28,7 +28,7 @@ const OTHER_HEADERS = [
   'x-http-method-override',
 ]
 
-/** Thousands of requests. Only a busy machine needs much longer than this. */
+/** The test sends thousands of requests. Only a busy machine needs much longer than this. */
 const DEADLINE_MS = 120_000
 
 /** Each operation uses a part of the values of a list; other operations use the other parts. */

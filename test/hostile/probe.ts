@@ -1,5 +1,5 @@
-// Asks for /health/live again and again, in a thread of its own, and says how long the longest of
-// these requests took since it was last asked.
+// Requests /health/live again and again, in a thread of its own. When asked, it returns how long
+// the longest request took since the last time.
 import { Agent, get } from 'node:http'
 import { fileURLToPath } from 'node:url'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'

@@ -45,7 +45,7 @@ function expectProblem(answer: RawAnswer | undefined, status: number, code: stri
   expectNothingFromInside(answer?.body ?? '', 'a problem')
 }
 
-/** Each is one wrong request, after which the connection is closed. */
+/** Each case is one wrong request. The connection is closed after it. */
 const MALFORMED: [what: string, bytes: string | Buffer, status: number][] = [
   ['no request line', '\r\n\r\n\r\nx\r\n\r\n', 400],
   ['a version that is none', 'GET / HTTP/9.9\r\nHost: localhost\r\n\r\n', 400],

@@ -10,7 +10,10 @@ import { openSlowClients, SLOW_KINDS, type SlowClients, type SlowKind } from './
 const SLOW_COUNTS = { silent: 250, headers: 250, body: 250, reading: 250 }
 const REQUESTS = 500
 const AT_ONCE = 4
-/** What would be felt; the ratio itself is printed, for on a shared machine a time says little. */
+/**
+ * A delay that a user would notice. The ratio itself is only printed, because times on a shared
+ * machine mean little.
+ */
 const FELT_MS = 500
 const LARGE = 8 * 1_048_576
 

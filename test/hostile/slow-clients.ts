@@ -1,4 +1,4 @@
-// Clients that are slow on purpose: they hold a connection and give or take next to nothing.
+// Clients that are slow on purpose: they keep a connection open and send or read almost nothing.
 import { connect, type Socket } from 'node:net'
 import { until } from '../support/until.ts'
 
@@ -8,7 +8,7 @@ export type SlowKind = (typeof SLOW_KINDS)[number]
 
 export interface SlowClients {
   openCount(): number
-  /** What came back on each connection. */
+  /** The bytes that came back on each connection. */
   answers: Map<Socket, Buffer[]>
   close(): void
 }
@@ -53,12 +53,12 @@ export async function openSlowClients(
       })
       if (kind === 'reading') socket.pause()
       else socket.on('data', (chunk) => chunks.push(chunk))
-      // To be cut off is what they are here for.
+      // An error is expected here: the server disconnects these clients.
       socket.on('error', () => {})
       socket.on('close', () => open--)
     }
   }
-  // Not all at once: the burst would be a load of its own.
+  // The connections are not all opened at once: such a burst would be a load of its own.
   const timer = setInterval(() => {
     slice = (slice + 1) % DRIP_SLICES
     for (let i = slice; i < dripping.length; i += DRIP_SLICES) {

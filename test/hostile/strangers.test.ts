@@ -1,4 +1,4 @@
-// Clients without a key: what they can cost is a small number, whatever they send and wherever.
+// Clients without a key: the cost that they can cause is small, whatever they send to any route.
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { CONNECTION_LIMITS } from '../../routes/http/connections.ts'
@@ -18,12 +18,12 @@ import {
 } from './strangers.ts'
 
 const KEY = 'a-key-of-twenty-four-characters'
-/** Routes that are open, and are no part of the description of the API. */
+/** Open routes that are not part of the description of the API. */
 const PAGES = ['/dashboard', '/dashboard/main.js', '/docs', '/docs/main.js', '/openapi.json'].map(
   (path) => `GET ${path}`,
 )
 const WRONG_KEY = ['Authorization: Bearer wrong']
-/** What a megabyte may cost on a quiet machine, and four times that on one that is not. */
+/** Limit of the CPU time for a megabyte, on a quiet machine; times four for a busy one. */
 const QUIET_MS = 5
 const MOST_MS = 4 * QUIET_MS
 const MAX_TIMES = 10
@@ -35,8 +35,8 @@ beforeAll(async () => {
 afterAll(() => fixture.posthorn.close())
 
 /**
- * The CPU that the most expensive of `requests` costs the API, in ms. One that costs too much is
- * sent again, and the least counts: the others have paid for a collection of garbage as well.
+ * The CPU time that the most expensive of `requests` costs the API, in ms. A request that costs too
+ * much is sent again, and the least value counts: the others include a garbage collection.
  */
 async function costOf(requests: Buffer[]): Promise<number> {
   const costs: number[] = []
@@ -54,7 +54,7 @@ async function costOnce(bytes: Buffer): Promise<number> {
   const pid = fixture.api.child.pid as number
   const before = cpuMs(pid)
   await sendAlone(fixture.posthorn.url(), bytes)
-  // Answered after all that came before it.
+  // This response comes after those to all earlier requests.
   await fixture.ask('GET', '/health/live')
   return cpuMs(pid) - before
 }
@@ -121,13 +121,13 @@ describe('a refused key', () => {
       expect([401, 403]).toContain(line.status)
     }
     const known = refused().find(({ keyId }) => keyId === id)
-    // The lines of this window may have been used up by the tests before.
+    // Earlier tests may have used up the log lines of this window.
     if (known !== undefined) expect(known).toMatchObject({ status: 403, route: '/endpoints' })
   })
 })
 
 describe('a body that is refused', { timeout: 120_000 }, () => {
-  /** More than the buffers of both sides hold, and than any route takes. */
+  /** Larger than the buffers of both sides, and than any route accepts. */
   const LARGE = 20 * MEGABYTE
   const start = (...fields: string[]) =>
     ['POST /jobs HTTP/1.1', 'Host: localhost', 'Content-Type: application/json', ...fields]
@@ -205,7 +205,7 @@ describe('on one connection', () => {
     expect((await fetch(`${served.url}/health/live`)).status).toBe(200)
   })
 
-  /** Resolves once it is answered. */
+  /** Resolves once the request has its response. */
   function open(bytes: string): Promise<Socket> {
     const socket = connect(Number(new URL(served?.url ?? '').port), '127.0.0.1')
     sockets.push(socket)

@@ -1,9 +1,10 @@
-// What a client without a key may send: a megabyte of each kind that costs a server the most.
+// Requests that a client without a key may send: a megabyte of each kind that costs a server the
+// most.
 import { readdirSync, readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 
 export const MEGABYTE = 1_048_576
-/** After which a connection that says nothing has nothing to say. */
+/** After this time, a connection without input counts as silent. */
 const SILENCE_MS = 2_000
 
 const head = (line: string, fields: string[]) =>
@@ -33,7 +34,7 @@ export function pipelined(line: string, fields: string[] = []): Buffer {
   return Buffer.from(one.repeat(Math.floor(MEGABYTE / one.length)))
 }
 
-/** A megabyte that is no HTTP, or hardly. */
+/** A megabyte that is not HTTP, or almost not. */
 export const JUNK: Record<string, Buffer> = {
   'requests as short as can be': Buffer.from('GET / HTTP/1.1\r\n\r\n'.repeat(MEGABYTE / 18)),
   'empty lines': Buffer.from('\r\n'.repeat(MEGABYTE / 2) + head('GET /', [])),
@@ -50,7 +51,10 @@ export const JUNK: Record<string, Buffer> = {
   ),
 }
 
-/** Sends on a connection of its own; resolves with the first status, or null, once it is over. */
+/**
+ * Sends on a connection of its own. Resolves with the first status, or null, when the connection is
+ * closed.
+ */
 export function sendAlone(url: string, bytes: Buffer): Promise<number | null> {
   const { hostname, port } = new URL(url)
   return new Promise((resolve) => {
@@ -59,7 +63,7 @@ export function sendAlone(url: string, bytes: Buffer): Promise<number | null> {
     socket.setTimeout(SILENCE_MS, () => socket.destroy())
     socket.on('data', (chunk) => {
       text = text === '' ? chunk.toString('latin1') : text
-      // It need not read on to have cost what it costs.
+      // The server need not read the rest to have had the cost.
       setImmediate(() => socket.destroy())
     })
     socket.on('error', () => {})
@@ -78,7 +82,10 @@ export function cpuMs(pid: number): number {
   return times.reduce((sum, ms) => sum + ms, 0)
 }
 
-/** What comes back to a client that reads nothing before all is sent; rejects when it is cut off. */
+/**
+ * Returns the bytes for a client that reads nothing before it has sent everything. Rejects if the
+ * connection is reset.
+ */
 export function sendThenRead(url: string, bytes: Buffer): Promise<string> {
   const { hostname, port } = new URL(url)
   return new Promise((resolve, reject) => {
@@ -96,11 +103,11 @@ export function sendThenRead(url: string, bytes: Buffer): Promise<string> {
   })
 }
 
-/** How much a client may send, in pieces, until it is disconnected. */
+/** Returns how much a client may send, in pieces, until it is disconnected. */
 export function sendForEver(url: string, start: Buffer, piece: Buffer): Promise<number> {
   const { hostname, port } = new URL(url)
   return new Promise((resolve) => {
-    // It goes on after the other side has said its last word.
+    // The client continues to send after the server has ended its side.
     const socket = connect({ port: Number(port), host: hostname, allowHalfOpen: true })
     let sent = 0
     function next(error?: Error | null): void {

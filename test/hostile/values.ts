@@ -1,9 +1,9 @@
-// What an attacker or an unlucky client sends where a plain value is expected.
+// Values that an attacker or an unlucky client sends instead of a plain value.
 
 const MAX_HEADER_TEXT = 4_000
 const MANY = 200_000
 
-/** Strings that some parser, database, shell, template, terminal or log takes for its own. */
+/** Strings that some parser, database, shell, template, terminal or log interprets. */
 export const NAUGHTY_STRINGS: [what: string, text: string][] = [
   ['nothing', ''],
   ['spaces', ' \t '],
@@ -66,7 +66,7 @@ export const NAUGHTY_STRINGS: [what: string, text: string][] = [
   ['very long', 'x'.repeat(100_000)],
 ]
 
-/** As JSON text, because JSON.stringify cannot write all of them. */
+/** Written as JSON text, because JSON.stringify cannot write all of them. */
 export const HOSTILE_JSON: [what: string, json: string][] = [
   ...NAUGHTY_STRINGS.map(([what, text]) => [what, JSON.stringify(text)] as [string, string]),
   ['null itself', 'null'],
@@ -105,7 +105,9 @@ export const HOSTILE_JSON: [what: string, json: string][] = [
   ['65 levels', '['.repeat(65) + ']'.repeat(65)],
 ]
 
-/** Half a megabyte each, so only where it matters that nothing recursive sees them. */
+/**
+ * Half a megabyte each, so they are used only where it matters that nothing recursive reads them.
+ */
 export const DEEP_JSON: [what: string, json: string][] = [
   ['open brackets', '['.repeat(MANY)],
   ['nested lists', '['.repeat(MANY) + ']'.repeat(MANY)],
@@ -154,7 +156,7 @@ export const HOSTILE_SEGMENTS: [what: string, segment: string][] = [
   ['stars', '*'],
 ]
 
-/** Header values as bytes; those that end a line smuggle a header of their own. */
+/** Header values as bytes. Those that contain a line end try to add a header of their own. */
 export const HOSTILE_HEADERS: [what: string, value: Buffer][] = [
   ...NAUGHTY_STRINGS.map(
     ([what, text]) => [what, Buffer.from(text.slice(0, MAX_HEADER_TEXT))] as [string, Buffer],

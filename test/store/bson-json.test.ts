@@ -1,5 +1,5 @@
-// BSON to JSON: each type has one form, or none. The tests build values from bytes if drivers of
-// other languages send them and the JavaScript driver does not.
+// BSON to JSON: each BSON type has one JSON form, or none. The tests build values from bytes if
+// drivers of other languages send them and the JavaScript driver does not.
 import {
   Binary,
   BSON,
@@ -23,7 +23,7 @@ import { planOf } from '../../cli/agenda/plan.ts'
 import { jsonOfBson, NoJsonForm } from '../../src/store/bson-json.ts'
 import { requestHashOf } from '../../src/store/mongo/outbox.ts'
 
-/** As the driver reads it for us, from the bytes that it wrote. */
+/** The value as Posthorn's driver reads it, from the bytes that the driver wrote. */
 const readAgain = (value: unknown): unknown =>
   BSON.deserialize(BSON.serialize({ value }), {
     ...{ promoteValues: false, promoteBuffers: false, promoteLongs: false, bsonRegExp: true },
@@ -47,7 +47,7 @@ describe('JSON of BSON', () => {
     [new Binary(Buffer.alloc(16), Binary.SUBTYPE_UUID_OLD), '"AAAAAAAAAAAAAAAAAAAAAA=="'],
     [new Date(0), '"1970-01-01T00:00:00.000Z"'],
     [{ 'a.b': [null, true, 'ü"'] }, '{"a.b":[null,true,"ü\\""]}'],
-    // Fields of a document, whatever they are called, make no value of it.
+    // Fields of a document never make it another type, whatever their names are.
     [{ $numberLong: '1', n: { toString: 1 } }, '{"$numberLong":"1","n":{"toString":1}}'],
   ])('%s is written as %s', (value, expected) => {
     expect(json(value)).toBe(expected)

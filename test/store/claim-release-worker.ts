@@ -1,5 +1,5 @@
-// A thread of test/store/sqlite-processes.test.ts: claims the only job and gives it back, again and
-// again, until it is ended.
+// A thread of test/store/sqlite-processes.test.ts. It claims the only job and releases it, again
+// and again, until the test ends it.
 import { workerData } from 'node:worker_threads'
 import { openSqliteStore } from '../../src/store/sqlite/store.ts'
 

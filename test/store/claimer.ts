@@ -1,4 +1,4 @@
-// A thread of test/store/sqlite-processes.test.ts: a process of its own, as far as SQLite can see.
+// A thread of test/store/sqlite-processes.test.ts. To SQLite it is a process of its own.
 import { parentPort, workerData } from 'node:worker_threads'
 import { openSqliteStore } from '../../src/store/sqlite/store.ts'
 import type { SettleResult } from '../../src/store/store.ts'
@@ -14,7 +14,7 @@ export interface Claimed {
 
 const { path, endpoint, workerId } = workerData as Record<string, string>
 
-/** Claims and settles until nothing of the endpoint is left. */
+/** Claims and settles until a claim of the endpoint returns nothing. */
 async function work(): Promise<Claimed> {
   const store = await openSqliteStore(path as string, {
     retentionMs: DAY_MS,

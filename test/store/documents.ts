@@ -1,26 +1,26 @@
-// All documents of a database, to bring it back to them, and to compare it with them whatever the
+// Reads all documents of a database, restores them, and compares them in a form that leaves out
 // random ids and instants.
 import { BSON, type Collection, type Db, type Document } from 'mongodb'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
 
-/** By collection; the bytes of each document by its `_id`. */
+/** By collection: the bytes of each document, by its `_id`. */
 export type Documents = Map<string, Map<string, Uint8Array>>
 
 const NAMES = [...Object.values(COLLECTIONS), 'outbox', 'outbox_rejected']
 const NONE = Buffer.alloc(0)
 const AS_STORED = { promoteValues: false, promoteLongs: false, bsonRegExp: true } as const
-/** Another one with each write. */
+/** Fields that get another value with each write. */
 const RANDOM = new Set([
   ...['leaseId', 'writeId', 'healthId', 'admissionHolder', 'holdId'],
   'durationMs',
 ])
-/** Encrypted, which is random too. */
+/** An encrypted text, which is random as well. */
 const SEALED_TEXT = /^v1\.[0-9a-f]{8}\./
 const SEALED = new Set(['sealed', 'headers', 'secret', 'secrets'])
-/** Of a payload or a result that is stored apart. */
+/** The id of a payload or result that is stored apart from its job. */
 const BODY_ID = /^job_\w+\.\d+\./
 const JOB_ID = /^job_\w+$/
-/** An instant, as the port and some documents have it: milliseconds. */
+/** Larger numbers are instants, in milliseconds. */
 const FIRST_INSTANT = 1e12
 
 export async function readDocuments(db: Db): Promise<Documents> {
@@ -33,7 +33,7 @@ export async function readDocuments(db: Db): Promise<Documents> {
   return new Map(all)
 }
 
-/** Makes the documents of the database those. */
+/** Makes the documents of the database equal to these. */
 export async function restoreDocuments(db: Db, wanted: Documents): Promise<void> {
   const present = await readDocuments(db)
   await Promise.all(
@@ -44,7 +44,8 @@ export async function restoreDocuments(db: Db, wanted: Documents): Promise<void>
         Buffer.compare(now.get(id) ?? NONE, then.get(id) ?? NONE) !== 0
       const other = [...new Set([...now.keys(), ...then.keys()])].filter(isOther)
       if (other.length === 0) return
-      // All of them first: a key may have gone from one to another.
+      // All of them are deleted first, because a unique key may have moved from one document to
+      // another.
       const gone = other.flatMap((id) => deserialised(now.get(id)) ?? [])
       const back = other.flatMap((id) => deserialised(then.get(id)) ?? [])
       const collection = db.collection<Document>(name)
@@ -54,7 +55,9 @@ export async function restoreDocuments(db: Db, wanted: Documents): Promise<void>
   )
 }
 
-/** Each document as a line of text, in any order but the same for the same documents. */
+/**
+ * Each document as a line of text. The lines are sorted, so the same documents give the same text.
+ */
 export function textOf(
   documents: Documents,
   known: ReadonlySet<string>,
@@ -63,7 +66,7 @@ export function textOf(
   const jobs = Buffer.concat([...(documents.get(COLLECTIONS.jobs)?.values() ?? [])])
   const lines = [...documents].flatMap(([name, some]) =>
     [...some.values()].flatMap((raw) => {
-      // A payload that no job names any more is deleted later.
+      // Left out: a payload that no job names any more is deleted later.
       if (name === COLLECTIONS.bodies && !jobs.includes(BSON.deserialize(raw)._id)) return []
       const document = Object.entries(BSON.deserialize(raw)).filter(
         ([key]) => !without.includes(key),
@@ -74,7 +77,9 @@ export function textOf(
   return lines.sort().join('\n')
 }
 
-/** A value without what is another in each run. `known`: ids of jobs that are no new ones. */
+/**
+ * Replaces everything that differs between runs. `known`: ids of jobs that existed before the call.
+ */
 export function plain(value: unknown, known: ReadonlySet<string>, key = ''): unknown {
   if (value === null || value === undefined) return null
   if (RANDOM.has(key)) return 'random'
@@ -88,16 +93,16 @@ export function plain(value: unknown, known: ReadonlySet<string>, key = ''): unk
   if (typeof value !== 'object') return String(value)
   if (Array.isArray(value)) {
     const all = value.map((one) => plain(one, known, key))
-    // Names and ids; no verb promises an order of these.
+    // These are names and ids. No method of a store promises their order.
     return all.every((one) => typeof one === 'string') ? all.sort() : all
   }
   if (value instanceof Map) return plain([...value], known)
   if ('_bsontype' in value) {
     return value._bsontype === 'Binary' ? String((value as BSON.Binary).value()) : String(value)
   }
-  // Of an outbox document.
+  // The mark of an outbox document that is being moved.
   if (key === 'posthornMove') return 'random'
-  // A field that is null may as well be absent.
+  // A field with the value null counts as absent.
   const fields = Object.entries(value).filter(([, inner]) => inner !== null)
   fields.sort(([a], [b]) => (a < b ? -1 : 1))
   return Object.fromEntries(fields.map(([name, inner]) => [name, plain(inner, known, name)]))

@@ -1,5 +1,5 @@
-// Plays one call of a verb on given documents while MongoDB has an election, and reports what is
-// wrong with the result. See mongo-elections.test.ts.
+// Runs one call of a store on given documents while MongoDB has an election, and reports the
+// problems of the result. See mongo-elections.test.ts.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { CommandStartedEvent, Db, Document } from 'mongodb'
@@ -20,13 +20,13 @@ import {
   textOf,
 } from './documents.ts'
 
-/** A call of a verb, and the documents that it finds. */
+/** A call of a store, and the documents that exist before it. */
 export interface Scenario {
   call: VerbCall
   documents: Documents
 }
 
-/** A database behind a proxy, and another one that holds older documents. */
+/** A database behind a proxy, and a second database with older documents. */
 export interface Lane {
   proxy: ElectionProxy
   db: Db
@@ -37,31 +37,35 @@ export interface Lane {
 }
 
 export interface Case {
-  /** The index of the command that meets the faults. */
+  /** The shape of the command that meets the faults. */
   shape: string
   /**
-   * The fault that this command meets, then that of its repetition, and so on; `undefined`: none.
+   * The fault that this command meets, then the fault of its repetition, and so on; `undefined`:
+   * none.
    */
   faults: FaultName[]
 }
 
-/** A command of a call, as the case without a fault sent it. */
+/** A command as the call without a fault sent it. */
 export interface SentCommand {
   shape: string
   isWrite: boolean
-  /** Whether the call makes a majority read after a write. */
+  /** Whether the call reads with majority concern after a write. */
   readsItsWrite: boolean
 }
 
-/** What a call without a fault did. */
+/** The effects of a call without a fault. */
 export interface Expected {
   commands: SentCommand[]
-  /** The results of the call and of the same call again. */
+  /** The results of the call, and of the same call repeated. */
   results: [string, string]
-  /** The documents before the call, after it, and after the second one. */
+  /** The documents before the call, after it, and after its repetition. */
   before: string
   after: [string, string]
-  /** Of a claim: the documents after the call, without what a repeated claim changes. */
+  /**
+   * Only for a claim: the documents after the call, without the fields that a repeated claim
+   * changes.
+   */
   claimed: string
   ends: number
 }
@@ -77,7 +81,7 @@ const FAULTS = {
 
 export type FaultName = keyof typeof FAULTS | 'rolled back' | 'old read'
 
-/** The faults that a command can meet: the first for a read, all for a write. */
+/** The faults that a command can meet: these for a read, and more for a write. */
 export const FAULTS_OF_READS: FaultName[][] = [
   ['cut', 'cut'],
   ['not primary', 'not primary'],
@@ -95,16 +99,18 @@ export const FAULTS_OF_WRITES: FaultName[][] = [
 /** The faults of a read after a write of the same call. */
 export const OLD_READ: FaultName[] = ['old read', 'old read']
 
-/** Claims whose response was lost are released within seconds, and so is their admission. */
+/** A claim whose response was lost is released within seconds, and so is its admission. */
 const RELEASE_DEADLINE_MS = 12_000
 const LOOK_AGAIN_MS = 100
 const MAX_REPETITIONS = 3
 /** Marks that lead to work at once. Without them, a sweep does that work later. */
 const MARKS = ['hasDependents', 'effectsPending']
-/** They do many things, each of which is complete in itself; a repeated call does the rest. */
+/**
+ * These calls do many things, each of which is complete in itself. A repeated call does the rest.
+ */
 const GRADUAL = new Set(['sweep', 'outbox.setAside'])
 
-/** Plays the call twice without a fault. */
+/** Makes the call twice without a fault. */
 export async function expectedOf(lane: Lane, scenario: Scenario): Promise<Expected> {
   await restoreDocuments(lane.old, scenario.documents)
   await restoreDocuments(lane.db, scenario.documents)
@@ -118,7 +124,7 @@ export async function expectedOf(lane: Lane, scenario: Scenario): Promise<Expect
     let ends = 0
     let claimed = ''
     for (let i = 0; i < 2; i++) {
-      // The same key of the API cannot be added twice, for instance.
+      // The second call may fail: for instance, the same API key cannot be added twice.
       const outcome = await outcomeOf(() => opened.play(scenario.call, null))
       if (outcome.kind !== 'result' && i === 0) throw outcome.error
       results.push(outcomeText(outcome, known))
@@ -133,7 +139,7 @@ export async function expectedOf(lane: Lane, scenario: Scenario): Promise<Expect
   }
 }
 
-/** What is wrong after the faults; null: nothing. */
+/** Returns the problem after the faults; null: there is none. */
 export async function problemOf(
   lane: Lane,
   scenario: Scenario,
@@ -168,7 +174,7 @@ async function problemOfCall(
   if (first.kind === 'other') return `threw ${first.error}`
   if (first.kind === 'result') {
     const result = resultText(first.value, known)
-    // The result of the verb is as old as what it read.
+    // The result of a call is as old as the data that it read.
     const isCurrent = !played.faults.includes('old read') && !isGradual
     if (isCurrent && result !== expected.results[0]) {
       return differenceOf('result', expected.results[0], result)
@@ -181,17 +187,18 @@ async function problemOfCall(
   const again = await repeated(opened, scenario.call)
   if (again.kind === 'unavailable') return `the repeated call failed: ${again.error}`
   const result = outcomeText(again, known)
-  // The first call has done a part of what they count.
+  // The first call has done a part of the work that these results count.
   if (!isGradual && !expected.results.includes(result)) {
     return differenceOf('result of the repeated call', expected.results[isDone ? 1 : 0], result)
   }
-  // Known: a job stored without its dedupe key does not get it from the repeated call.
+  // A known exception: a job that was stored without its dedupe key does not get it from the
+  // repeated call.
   if (displaces(scenario.call)) return null
   const end = await stateOf(lane, known)
   return swept.differenceFrom(isDone || isGradual ? ['after', 'again'] : ['after'], end)
 }
 
-/** Every job that the claim took is returned, or comes back without the loss of an attempt. */
+/** Every job that a claim took must be returned, or come back without the loss of an attempt. */
 async function problemOfClaim(
   lane: Lane,
   opened: OpenedStore,
@@ -214,7 +221,7 @@ async function problemOfClaim(
     take(again.value)
   }
   if (claimed.length !== new Set(claimed).size) return `claimed twice: ${claimed}`
-  // What is not released within its lease is left to the sweep.
+  // A claim that is not released within its lease is left to the sweep.
   if ((scenario.call.args[2] as Holder).leaseMs < RELEASE_DEADLINE_MS) return null
   let state = await claimedState(lane)
   // A claim whose response was lost is released later.
@@ -226,8 +233,8 @@ async function problemOfClaim(
 }
 
 /**
- * Jobs that are alike may be claimed in place of each other. A claim that is released has used up
- * its fence, and an admission that is not released ends by itself.
+ * Fields that may differ after a claim, because equal jobs may be claimed instead of each other. A
+ * released claim has used a fence, and an admission that is not released ends by itself.
  */
 const OF_A_CLAIM = [
   ...['fence', 'version', 'freedAt', 'startedAt', 'writeId', 'rateFullAt'],
@@ -271,8 +278,8 @@ async function sweepAll({ sweeper }: Lane): Promise<void> {
 }
 
 /**
- * The job that has the dedupe key gives it up before the new job is stored: two writes, of which
- * the second comes with the repeated call.
+ * Whether the call takes the dedupe key from another job. This takes two writes, and the repeated
+ * call may have to make the second one.
  */
 function displaces({ verb, args }: VerbCall): boolean {
   if (verb !== 'enqueue') return false
@@ -301,9 +308,9 @@ async function repeated(opened: OpenedStore, call: VerbCall): Promise<Outcome> {
 }
 
 interface OpenedStore {
-  /** Calls the verb, and plays the faults. */
+  /** Makes the call, with the faults of a case. */
   play(call: VerbCall, played: Case | null): Promise<unknown>
-  /** Commands of the last call. */
+  /** The commands of the last call. */
   sent(): SentCommand[]
   /** How many commands of the last call met a fault. */
   metCount(): number
@@ -372,7 +379,7 @@ function isWriteCommand(command: Document): boolean {
   return ((command.pipeline ?? []) as Document[]).some((stage) => '$merge' in stage)
 }
 
-/** Ids of jobs that are not new: those of the documents, and those that the call names. */
+/** Ids of jobs that are not new: those in the documents, and those in the arguments of the call. */
 function knownOf({ call, documents }: Scenario): ReadonlySet<string> {
   const stored = [...(documents.get('posthorn_jobs') ?? new Map<string, Uint8Array>()).keys()]
   return new Set([...stored, JSON.stringify(call.args)].flatMap(jobIdsIn))
@@ -390,7 +397,7 @@ function resultText(result: unknown, known: ReadonlySet<string>): string {
   return JSON.stringify(plain(result, known))
 }
 
-/** The lines that only one of the two has. */
+/** The lines that only one of the two texts has. */
 function differenceOf(what: string, expected: string, found: string): string {
   const [one, other] = [expected, found].map((text) => text.split('\n')) as [string[], string[]]
   const missing = one.filter((line) => !other.includes(line))

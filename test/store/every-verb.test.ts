@@ -1,4 +1,4 @@
-// The verbs that `posthorn doctor store` tries are all that the store has.
+// `posthorn doctor store` tries every method of a store.
 import { expect, it } from 'vitest'
 import { useEveryVerb } from '../../src/store/every-verb.ts'
 import { ENGINES } from '../support/engines.ts'

@@ -1,4 +1,4 @@
-// Reading minute statistics: minutes that were cut off are left out.
+// Reading minute statistics: a list that was cut leaves out whole minutes.
 import { expect, test } from 'vitest'
 import { minuteOf, wholeMinutes } from '../../src/store/minute-stats.ts'
 

@@ -1,5 +1,5 @@
-// Where the MongoDB store keeps large payloads and results: apart from their jobs, stored before
-// them and deleted after them.
+// Large payloads and results in the MongoDB store: they are stored apart from their jobs, before
+// them, and deleted after them.
 import { type CommandStartedEvent, type Db, MongoClient } from 'mongodb'
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import type { ClaimedJob, NewJob } from '../../src/job/job.ts'
@@ -152,7 +152,7 @@ test('an edit gives a claim the payload of the version that it claims, old or ne
 })
 
 describe('a sweep', () => {
-  /** The state that a crash leaves, of this long ago. */
+  /** A payload as a crash leaves it, without its job, of this age. */
   const orphan = (jobId: string, agoMs: number): BodyDocument => ({
     _id: `${jobId}.${store.clock.now() - agoMs}.${Math.random()}`,
     endpoint,
@@ -225,7 +225,7 @@ test('a payload is stored before its job, and deleted after it', async () => {
   }
 })
 
-/** One more store, with its inserts and deletes and what it reads of bodies. */
+/** Opens another store and records its inserts, its deletes and the bodies that it reads. */
 async function openWatched() {
   const connection = await openDatabase(place.url)
   const sent: string[] = []

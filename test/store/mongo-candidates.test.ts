@@ -1,11 +1,11 @@
-// How a claim chooses among the jobs of its shares, without a database.
+// How a claim chooses among the jobs of its endpoints, without a database.
 import { expect, it } from 'vitest'
 import { createPicker, MAX_CLAIM_BYTES, type Picker } from '../../src/store/mongo/claim.ts'
 
 /** The jobs of each endpoint, in order, with their sizes. */
 type Held = Record<string, { count: number; bytes?: number }>
 
-/** Lets the picker ask until its round is complete; returns how often it asked. */
+/** Answers the picker's questions until its round is complete. Returns how often it asked. */
 function runRound(picker: Picker, held: Held): number {
   let askedTimes = 0
   picker.startRound()
@@ -24,7 +24,7 @@ function runRound(picker: Picker, held: Held): number {
   return askedTimes
 }
 
-/** Counts all picked jobs as claimed. */
+/** Counts all jobs that were picked as claimed. */
 function takeAll(picker: Picker): string[] {
   const picked = picker.picked()
   const payloads = picked.map(({ payloadBytes, endpoint }) => {

@@ -1,4 +1,4 @@
-// Due times and leases go by the server's clock: that of the machine that asks may be anything.
+// Due times and leases follow the clock of the server, whatever the clock of the client shows.
 import { MongoClient } from 'mongodb'
 import { afterEach, expect, it, vi } from 'vitest'
 import { addEndpoint, claimFrom, enqueueOne, jobOf } from '../contract/fixtures.ts'
@@ -6,7 +6,7 @@ import { useStore } from '../support/stores.ts'
 
 const DAY_MS = 86_400_000
 const LEASE_MS = 60_000
-/** A round trip on a busy machine. */
+/** The time of a round trip on a busy machine. */
 const MARGIN_MS = 1_000
 
 const place = useStore('mongo')

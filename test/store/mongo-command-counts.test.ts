@@ -1,4 +1,4 @@
-// What the MongoDB store may cost: commands for a batch, whatever its size.
+// Limits of the cost of the MongoDB store: the number of commands for a batch, whatever its size.
 import { randomBytes } from 'node:crypto'
 import { BSON, type CommandStartedEvent } from 'mongodb'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -81,7 +81,7 @@ it('a claim of 100 jobs within a limit costs 6 commands', async () => {
   await enqueueMany(store, endpoint, BATCH + 1)
   const shares = [{ endpoint, limit: BATCH }]
   const holder = holderOf({ leaseMs: 30_000 })
-  // The first claim reads the settings of the endpoint; the store then caches them for a moment.
+  // The first claim reads the settings of the endpoint. The store caches them for a moment.
   await store.claim([{ endpoint, limit: 1 }], 1, holder)
 
   const { result, count } = await commandsOf(() => store.claim(shares, BATCH, holder))
@@ -143,13 +143,13 @@ describe('from the enqueue to the stored end, in batches of 100', () => {
     const bytes = (sentBytes() - before.bytes) / BATCH
     expect(jobs).toHaveLength(BATCH)
     expect(commands).toBeLessThanOrEqual(mostCommands)
-    // A second copy of the payload would be more than this.
+    // If the payload were sent a second time, there would be more bytes than this.
     expect(bytes).toBeGreaterThan(size)
     expect(bytes).toBeLessThan(size + 3_000)
   })
 })
 
-/** A store, and the bytes of all writes that it sends. */
+/** Opens a store, and counts the bytes of all writes that it sends. */
 async function openCounting() {
   const connection = await openDatabase(place.url)
   let bytes = 0

@@ -1,5 +1,5 @@
-// The commands that each verb sends to MongoDB, compared with mongo-commands.txt: a change of the
-// commands is then visible in the review. WRITE_COMMANDS=1 writes that file again.
+// The commands that each method of a store sends to MongoDB, compared with mongo-commands.txt: a
+// review shows any change of the commands. WRITE_COMMANDS=1 writes that file again.
 import { randomBytes } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -18,10 +18,10 @@ const HEAD = `The commands that each verb of the store sends to MongoDB, without
 To write this file anew: WRITE_COMMANDS=1 npx vitest run test/store/mongo-commands.test.ts
 `
 const DAY_MS = 86_400_000
-/** These send nothing. */
+/** These methods send no command. */
 const WITHOUT_COMMANDS = ['correctInstants', 'encryptionKeyIds', 'onEnd', 'onWork', 'close']
 
-/** By command (mongodb.com/docs/manual/reference/command). */
+/** The fields of each command (mongodb.com/docs/manual/reference/command). */
 const COMMAND_FIELDS: Record<string, string> = {
   find:
     'filter sort projection hint skip limit batchSize singleBatch comment maxTimeMS readConcern ' +
@@ -37,11 +37,11 @@ const COMMAND_FIELDS: Record<string, string> = {
     'collation arrayFilters hint comment let',
 }
 const STATEMENT_FIELDS: Record<string, string> = {
-  // `sort` only since MongoDB 8.0.
+  // `sort` is missing here: it exists only since MongoDB 8.0.
   updates: 'q u c upsert multi collation arrayFilters hint',
   deletes: 'q limit collation hint',
 }
-/** mongodb.com/docs/manual/reference/operator; all of them since MongoDB 5.0. */
+/** From mongodb.com/docs/manual/reference/operator. All of these exist since MongoDB 5.0. */
 const OPERATORS = new Set(
   (
     '$eq $ne $in $gt $gte $lt $lte $not $exists $and $or ' +
@@ -93,12 +93,12 @@ it('the commands are those of mongo-commands.txt', () => {
   const text = `${[HEAD.trimEnd(), ...parts].join('\n\n')}\n`
   if (process.env.WRITE_COMMANDS) writeFileSync(FILE, text)
   const listed = readFileSync(FILE, 'utf8')
-  // For the stand-in, an enqueue sends further commands (decision 0024).
+  // With the stand-in, an enqueue sends additional commands (decision 0024).
   if (inject('mongoEngine') === 'secantusd-rs') expect(linesOf(listed, text)).toEqual([])
   else expect(text).toBe(listed)
 })
 
-/** The lines of the one that the other does not have. */
+/** The lines of the first text that the second does not have. */
 function linesOf(one: string, other: string): string[] {
   const lines = new Set(other.split('\n'))
   return one.split('\n').filter((line) => !lines.has(line))
@@ -121,7 +121,10 @@ it('a command has only fields and operators that MongoDB 5.0 and later document'
   expect([...new Set(wrong)]).toEqual([])
 })
 
-/** With those that the driver adds for a session (its documentation of runCommand). */
+/**
+ * The fields of a command, and those that the driver adds for a session (see its documentation of
+ * runCommand).
+ */
 function allowedFields(names: string): Set<string> {
   return new Set([...names.split(' '), 'lsid', 'txnNumber', '$db', '$clusterTime'])
 }

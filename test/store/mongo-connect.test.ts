@@ -1,4 +1,4 @@
-// What must be right before the MongoDB store opens, and the message if it is not.
+// The conditions that must hold before the MongoDB store opens, and the message if one does not.
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, expect, inject, it, onTestFinished } from 'vitest'
 import { databaseName, open } from '../../src/store/mongo/connection.ts'

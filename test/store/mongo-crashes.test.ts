@@ -1,5 +1,5 @@
-// A process that ends between two writes of what a finish leads to: whatever the last write was
-// that reached the server, another process brings the rest about, once.
+// A process ends between two writes of the finish effects of a job. Whichever write was the last
+// one that reached the server, another process completes the effects, once.
 import { randomBytes } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { openMongoStore } from '../../src/store/mongo/store.ts'
@@ -26,7 +26,7 @@ const encryptionKeys = [randomBytes(32)]
 
 const ORDERING_KEY = 'a key that nothing else has'
 
-/** Texts of the requests, in the order in which a finish sends them. */
+/** A text of each request that a finish sends, in order. */
 const WRITES = {
   'the final state': 'finishes',
   'the notice': 'originKey',
@@ -38,7 +38,7 @@ const WRITES = {
 describe('a process that ends right after it wrote', () => {
   const place = useStore('mongo', { encryptionKeys })
   let proxy: MongoProxy
-  /** Behind the proxy; place.store is not. */
+  /** This store uses the proxy. place.store does not. */
   let store: Store
 
   beforeAll(async () => {
@@ -61,8 +61,8 @@ describe('a process that ends right after it wrote', () => {
   })
 
   /**
-   * A job with a notice and a dependent, the first of its ordering key, held by the process that
-   * will be killed.
+   * Makes a job with a notice and a dependent. It is the first of its ordering key, and the process
+   * that will be killed holds it.
    */
   async function arrange() {
     const told = await addEndpoint(place.store)
@@ -73,7 +73,8 @@ describe('a process that ends right after it wrote', () => {
     const claimed = await claimOne(store, endpoint)
     const waiting = await addEndpoint(place.store)
     const dependent = await enqueueOne(place.store, waiting, { dependsOn: [claimed.jobId] })
-    // The process that will be killed does not know the dependent, which is the harder case.
+    // The process that will be killed does not know the dependent, which is the more difficult
+    // case.
     return { told, claimed, next, dependent }
   }
 

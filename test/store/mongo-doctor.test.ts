@@ -1,5 +1,5 @@
 // `posthorn doctor store` on MongoDB: each check is made to fail once. Afterwards nothing that the
-// doctor created is left, however it ended.
+// doctor created is left, whatever its result was.
 import { randomBytes } from 'node:crypto'
 import { type Db, type Document, MongoClient } from 'mongodb'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest'
@@ -91,7 +91,7 @@ const GOOD_PLAN = {
   },
   ok: 1,
 }
-/** mongod chose to sort a few documents, although another plan needs no sort. */
+/** mongod chose to sort a few documents, although another plan would need no sort. */
 const CHOSEN_PLAN = {
   ...GOOD_PLAN,
   queryPlanner: {
@@ -297,7 +297,7 @@ describe('the verbs', () => {
         if (explain.find?.endsWith('_schedules')) return { ok: 0, code: 50, errmsg: 'over time' }
         return GOOD_PLAN
       },
-      // takeUpkeep, whose record is in the collection of records.
+      // This changes takeUpkeep, whose record is in the collection of records.
       update: async (reply, { update }) => {
         if (String(update).endsWith('_meta')) await new Promise((done) => setTimeout(done, 1_000))
         return reply
@@ -316,7 +316,7 @@ describe('the verbs', () => {
     expect(check(report, 'latency')).toMatchObject({ verdict: 'warning' })
     expect(check(report, 'latency')?.found).toContain('takeUpkeep')
     expect(explained.every(({ maxTimeMS }) => maxTimeMS === 1_000)).toBe(true)
-    // mongod 6.0.5 crashes when it explains some of these.
+    // mongod 6.0.5 crashes when it explains some of these stages.
     expect(JSON.stringify(explained)).not.toContain('$unionWith')
     expect(await scratch()).toEqual([])
   })
@@ -328,7 +328,7 @@ describe('the verbs', () => {
     })
     const report = await examineStore(proxy.url(db.databaseName), NEVER)
     expect(verdicts(report)).toMatchObject({ engine: 'unknown', plans: 'unknown', verbs: 'failed' })
-    // The first verb that needs the refused command.
+    // This is the first method that needs the refused command.
     expect(check(report, 'verbs')?.found).toMatch(/^\w+ failed: /)
     expect(proxy.commands.filter(({ explain }) => explain !== undefined)).toEqual([])
     expect(await scratch()).toEqual([])
@@ -340,7 +340,7 @@ describe('the verbs', () => {
     const builds = proxy.commands.filter(({ createIndexes }) => createIndexes !== undefined)
     expect(builds.length).toBeGreaterThan(3)
     for (const { writeConcern } of builds) {
-      // 0 is the default: it waits as long as it takes.
+      // 0 is the default: the write waits without a limit.
       expect(writeConcern).toEqual({ w: 'majority', j: true, wtimeout: 0 })
     }
   })

@@ -1,8 +1,9 @@
-// Elections of a replica set, in the middle of every command of every verb. The calls and their
-// documents are taken from a run of all verbs (mongo-verbs.ts); each command of a call meets each
-// fault of election-cases.ts. Then the verb has succeeded, or it has thrown StoreUnavailable and
-// all or nothing was done; a repeated call succeeds, and nothing is done twice. Each run plays one
-// fault for each command, RUN_LONG=1 all of them, ELECTION_VERB=claim those of one verb.
+// Elections of a replica set during every command of every method of a store. The calls and their
+// documents come from a run of all methods (mongo-verbs.ts). Each command of a call meets each
+// fault of election-cases.ts. The call must succeed, or throw StoreUnavailable with all of its work
+// done or none. A repeated call must succeed, and nothing may be done twice. A usual run plays one
+// fault for each command, RUN_LONG=1 plays all of them, and ELECTION_VERB=claim plays those of one
+// method.
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -43,7 +44,7 @@ const freshUrl = () => databaseUrl(inject('mongoUrl'), `test-${randomBytes(6).to
 let client: MongoClient
 const lanes: Lane[] = []
 const databases: Db[] = []
-/** Of each verb and shape of a command, the first call that sends it. */
+/** For each method and shape of a command, the first call that sends it. */
 let scenarios: Scenario[]
 
 beforeAll(async () => {
@@ -87,7 +88,7 @@ it(
                 patiently(() => problemOf(lane, scenario, expected, { shape, faults })).catch(
                   String,
                 )
-              // A deadline of the store can pass on a busy machine: a real problem is found again.
+              // On a busy machine a deadline of the store can pass. A real problem occurs again.
               const problem = (await play()) && (await play())
               if (problem !== null) problems.push(`${key}\n  met ${faults}: ${problem}`)
             }
@@ -102,7 +103,9 @@ it(
   DEADLINE_MS,
 )
 
-/** Again where a deadline of the store passed, as it can on a busy machine. */
+/**
+ * Runs the work again if a deadline of the store has passed, which can happen on a busy machine.
+ */
 async function patiently<T>(work: () => Promise<T>): Promise<T> {
   for (let tries = 1; ; tries++) {
     try {
@@ -113,7 +116,7 @@ async function patiently<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Each verb and command of mongo-commands.txt. */
+/** Each method and command in mongo-commands.txt. */
 function listedCommands(): string[] {
   const [, ...parts] = readFileSync(LISTED, 'utf8').trimEnd().split('\n\n# ')
   return parts.flatMap((part) => {

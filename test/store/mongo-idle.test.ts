@@ -1,4 +1,4 @@
-// What a MongoDB store costs while nothing happens: sweeps and blocked jobs.
+// The cost of a MongoDB store while nothing happens: sweeps and blocked jobs.
 import { randomBytes } from 'node:crypto'
 import type { Collection, CommandStartedEvent, Document } from 'mongodb'
 import { afterAll, beforeAll, beforeEach, expect, inject, it } from 'vitest'
@@ -11,9 +11,9 @@ import { databaseUrl } from '../support/mongo.ts'
 
 const DAY_MS = 86_400_000
 const BLOCKED = 1_000
-/** Longer than a round over all of them. */
+/** More sweeps than one round over all blocked jobs takes. */
 const SWEEPS = 10
-/** A stand-in takes 10 ms and more for each write. */
+/** A stand-in for MongoDB takes 10 ms or more for each write. */
 const SLOW = { timeout: 120_000 }
 const WRITES = new Set(['insert', 'update', 'delete', 'findAndModify', 'bulkWrite'])
 
@@ -24,7 +24,10 @@ let store: Store
 let jobs: Collection<Document & { _id: string }>
 let endpoint: string
 
-/** Like a process that has just started: its round over the blocked jobs has not begun. */
+/**
+ * Opens a store as a process does that has just started: its round over the blocked jobs has not
+ * begun.
+ */
 async function open(): Promise<Store> {
   const connection = await openDatabase(url)
   connection.client.on('commandStarted', ({ commandName }: CommandStartedEvent) => {
@@ -49,7 +52,7 @@ afterAll(async () => {
 })
 
 it('a sweep that finds nothing is one command', async () => {
-  // It also looks for jobs of endpoints that are gone, from time to time.
+  // From time to time a sweep also looks for jobs of deleted endpoints. This one does.
   await sweep(store)
   sent.length = 0
   for (let i = 0; i < SWEEPS; i++) await sweep(store)
@@ -62,14 +65,14 @@ it('1,000 blocked jobs that nothing changed cost few reads and no write', SLOW, 
   for (let i = 0; i < BLOCKED / 100; i++) {
     await enqueueMany(store, endpoint, 100, { dependsOn: [id] })
   }
-  // Those that were just enqueued are checked once.
+  // Jobs that were just enqueued are checked once. Waits until that is done.
   while ((await jobs.countDocuments({ recheckAt: { $exists: true } })) > 0) await sweep(store)
   await store.close()
   store = await open()
   sent.length = 0
   for (let i = 0; i < SWEEPS; i++) await sweep(store)
   expect(sent.filter((name) => WRITES.has(name))).toEqual([])
-  // Five times 200 jobs and their states, and one round at most in ten seconds.
+  // One round reads 200 jobs and their states five times. At most one round begins in ten seconds.
   expect(sent.filter((name) => name === 'find').length).toBeGreaterThanOrEqual(10)
   expect(sent.filter((name) => name === 'find').length).toBeLessThanOrEqual(2 * (5 + 1) + 2)
   await jobs.deleteMany({})
@@ -84,7 +87,7 @@ it('a round finds what a crash left undone, whichever job it is', SLOW, async ()
   const [early = ''] = await enqueueMany(store, endpoint, 1, { dependsOn: [first.id] })
   await enqueueMany(store, endpoint, 250, { dependsOn: [last.id] })
   while ((await jobs.countDocuments({ recheckAt: { $exists: true } })) > 0) await sweep(store)
-  // A finish whose effects are missing, without the mark for that.
+  // A final state without its finish effects, and without the mark that they are pending.
   const finish = { state: 'succeeded', finishedAt: new Date(store.clock.now()), hasKey: false }
   await jobs.updateOne({ _id: first.id }, { $set: finish, $unset: { effectsPending: '' } })
   await store.close()

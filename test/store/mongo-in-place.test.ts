@@ -1,4 +1,4 @@
-// A database that is dropped under a running process: without its indexes keys are not unique.
+// A database is dropped while a process runs: without its indexes keys would not be unique.
 import { MongoClient } from 'mongodb'
 import { expect, test } from 'vitest'
 import { StoreUnavailable } from '../../src/store/store-errors.ts'
@@ -28,7 +28,7 @@ test('a dropped database refuses every verb, is not ready, and says so', async (
   expect(await refusal()).toMatchObject({ name: 'StoreUnavailable', kind: 'removed' })
   await expect(store.ready()).rejects.toThrow(StoreUnavailable)
   await expect(store.listJobs({ limit: 1 })).rejects.toThrow(/was dropped or replaced/)
-  // The report of a worker has them, whether or not it can be written.
+  // The report of a worker contains them, whether or not the report can be written.
   expect(store.encryptionKeyIds()).toEqual(expect.any(Array))
   expect(dropped.warnings.map(({ message }) => message)).toContain('store.lost')
 })

@@ -1,5 +1,5 @@
-// What the indexes of jobs cost: the entries that MongoDB inserts and removes over the life of a
-// job. They are computed from the index definitions and from the job as it was stored before and
+// The cost of the indexes of jobs: the entries that MongoDB inserts and removes over the life of a
+// job. They are computed from the index definitions, and from the job as it was stored before and
 // after each write, by the rules of mongod:
 // - A document has one entry in an index, or one for each distinct value of an array that is
 //   indexed: https://www.mongodb.com/docs/manual/core/indexes/index-types/index-multikey/
@@ -22,7 +22,7 @@ interface Index {
   options: { partialFilterExpression?: Document }
 }
 
-/** Every collection has the first one. */
+/** Every collection has the index `_id_`. */
 const INDEXES: Record<string, Index> = { _id_: { key: { _id: 1 }, options: {} }, ...JOB_INDEXES }
 
 /** The document before a write, and after it; null: none. */
@@ -95,7 +95,7 @@ describe('the count', () => {
   })
 })
 
-/** The writes of a job's life, as the store carries them out. */
+/** The writes of a job's life, as the store makes them. */
 async function lifeOf(fields: Parameters<typeof enqueueOne>[2] = {}) {
   const { store } = place
   const jobs = client.db().collection<{ _id: string }>(COLLECTIONS.jobs)
@@ -126,7 +126,9 @@ async function lifeOf(fields: Parameters<typeof enqueueOne>[2] = {}) {
   }
 }
 
-/** Entries inserted and removed by a write, by index; indexes that it leaves alone are absent. */
+/**
+ * Entries that a write inserts and removes, by index. Indexes that it does not change are absent.
+ */
 function countsOf([before, after]: Write): Record<string, number> {
   const counts = Object.entries(INDEXES).map(([name, index]): [string, number] => {
     const old = entriesOf(index, before)
@@ -151,13 +153,13 @@ function entriesOf({ key, options }: Index, document: Document | null): Set<stri
   return new Set(combinations.map((values) => JSON.stringify(values)))
 }
 
-/** What an index stores of a path: null if it is absent. */
+/** The values that an index stores for a path: null if the path is absent. */
 function entryValues(document: Document, path: string): unknown[] {
   const values = valuesAt(document, path)
   return values.length === 0 ? [null] : values
 }
 
-/** The values at a path, which leads through the elements of arrays. */
+/** The values at a path, which may lead through elements of arrays. */
 function valuesAt(value: unknown, path: string): unknown[] {
   if (Array.isArray(value)) return value.flatMap((element) => valuesAt(element, path))
   if (path === '') return value === undefined ? [] : [value]

@@ -1,4 +1,5 @@
-// The start encrypts all that an older key encrypted, however many pages of it there are.
+// At its start a process encrypts again what an older key encrypted, however many pages of it there
+// are.
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
 import type { Connection, MongoContext } from '../../src/store/mongo/connection.ts'

@@ -1,5 +1,5 @@
-// Lists of the MongoDB store that read more entries than a page may: pages can be short or empty,
-// but together they have each job once.
+// Lists of the MongoDB store with more entries than one page may read: pages can be short or empty,
+// but together they contain each job once.
 import { type Document, MongoClient } from 'mongodb'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { newJobId } from '../../src/job/job-id.ts'
@@ -93,7 +93,7 @@ async function addSucceeded(likeId: string, count: number): Promise<void> {
   await jobs().insertMany(copies)
 }
 
-/** Follows `next` to the end; fails when there is none. */
+/** Follows `next` to the end. Fails if there is no end. */
 async function idsOf(query: JobQuery): Promise<string[]> {
   const ids: string[] = []
   let after: string | null = null

@@ -1,5 +1,5 @@
-// The schema and the indexes of a MongoDB store from one version to the next: steps and indexes
-// made up for this test, on a database as an earlier version left it.
+// The schema and the indexes of a MongoDB store from one version to the next. The steps and indexes
+// are made up for this test, and the database is as an earlier version left it.
 import { randomBytes } from 'node:crypto'
 import { type Db, MongoClient } from 'mongodb'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest'
@@ -54,7 +54,7 @@ async function createStore(): Promise<string> {
   return id
 }
 
-/** Gives each job a colour; it may run again. */
+/** Gives each job a colour. The step may run again. */
 const NEXT: Migration = {
   number: NUMBER + 1,
   online: true,

@@ -1,4 +1,5 @@
-// The MongoDB store when the server is slow, cut off, or takes a write and its answer is lost.
+// The MongoDB store while the server is slow or unreachable, or makes a write but its response is
+// lost.
 import { randomBytes } from 'node:crypto'
 import { MongoClient } from 'mongodb'
 import {
@@ -29,7 +30,7 @@ import { type MongoProxy, startMongoProxy } from '../support/mongo-proxy.ts'
 import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
-/** The deadline of a verb, and what a busy machine may add. */
+/** The deadline of a call, and the time that a busy machine may add. */
 const DEADLINE_MS = 3_000 + 1_000
 const LEASE_MS = 60_000
 const LONGER_THAN_SOCKET_BUFFERS = 12_000_000
@@ -45,7 +46,7 @@ const SETTINGS: StoreSettings = {
 describe('a store whose server can be cut off', () => {
   const place = useStore('mongo', { encryptionKeys })
   let proxy: MongoProxy
-  /** Behind the proxy; place.store is not. */
+  /** This store uses the proxy. place.store does not. */
   let store: Store
 
   beforeAll(async () => {
@@ -156,7 +157,7 @@ describe('a store whose server can be cut off', () => {
       lease: null,
     })
     expect(returned.attempts).toEqual([])
-    // The claim did happen: its fence is used up, so that no two attempts ever share one.
+    // The claim was applied: its fence is used, so that no two attempts ever have the same one.
     expect(returned.fence).toBe(1)
     expect(await claimOne(place.store, endpoint)).toMatchObject({ jobId: id, fence: 2 })
   })
@@ -173,7 +174,7 @@ it('another process hears of an enqueue long before its next poll', async () => 
     hints += 1
   })
   const endpoint = await addEndpoint(api)
-  // The stream may still be opening: an insert before it is open is not seen.
+  // The stream may still be opening. It does not report an insert that comes before it is open.
   await until(async () => {
     await enqueueOne(api, endpoint)
     return hints > 0

@@ -1,5 +1,5 @@
-// What is wrong with a plan of MongoDB, read from the reply to `explain`. The replies have the
-// shapes that mongod documents and that its own tests print:
+// The problems of a plan of MongoDB, read from the reply to `explain`. The replies have the shapes
+// that mongod documents and that its own tests print:
 // https://www.mongodb.com/docs/manual/reference/explain-results/
 import type { Document } from 'mongodb'
 import { describe, expect, it } from 'vitest'
@@ -16,7 +16,7 @@ function faultsOf(explained: Document, allowed?: PlanFault[]): PlanFault[] {
   return checkPlan(explained, allowed).map(({ fault }) => fault)
 }
 
-/** The reply of the classic engine to the explain of a find. */
+/** The reply to the explain of a find, from the classic engine. */
 function explainedFind(
   parsedQuery: Document,
   winningPlan: Document,

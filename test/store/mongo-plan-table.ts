@@ -26,7 +26,7 @@ const SIGNS: Record<string, string> = {
 
 export interface PlanRow {
   query: string
-  /** Such as `running: endpoint =, state =, _id all`, or `distinct running: …`. */
+  /** For example `running: endpoint =, state =, _id all`, or `distinct running: …`. */
   scans: string[]
   readsDocuments: boolean
   allowed: PlanFault[]
@@ -60,7 +60,7 @@ export function writeTable(rows: PlanRow[]): void {
 
 /** The part of a row that a plan shows. */
 export function planOf({ scans, stages }: PlannedAccess): Omit<PlanRow, 'query' | 'allowed'> {
-  // It reads one entry for each value of the first field, and skips the others.
+  // A distinct scan reads one entry for each value of the first field, and skips the others.
   const skips = stages.includes('DISTINCT_SCAN') ? 'distinct ' : ''
   const texts = scans.map(({ index, bounds }) => {
     const fields = Object.entries(bounds).map(([field, some]) => `${field} ${boundOf(some)}`)
@@ -70,7 +70,7 @@ export function planOf({ scans, stages }: PlannedAccess): Omit<PlanRow, 'query' 
   return { scans: [...new Set(texts)].sort(), readsDocuments }
 }
 
-/** What one of the explainableParts of a command asks, without values. */
+/** The query of one of the explainableParts of a command, without values. */
 export function queryOf(command: Document): string {
   const [[verb, collection] = []] = Object.entries(command)
   const [change] = command.updates ?? command.deletes ?? []
@@ -128,7 +128,7 @@ function returnsOf(projection: Document | undefined): string[] {
   return fields.length === 0 ? [] : [`returns ${fields.map(([field]) => field).join(', ')}`]
 }
 
-/** A hint is a name or a key. */
+/** The name of a hint, which is a name or a key. */
 function nameOf(hint: unknown): string {
   return typeof hint === 'string' ? hint : Object.keys(plain(hint as Document)).join(', ')
 }
@@ -145,7 +145,7 @@ function boundOf(intervals: string[]): string {
     : 'range'
 }
 
-/** `["a", "a"]`: both ends are the same value. */
+/** Whether both ends of an interval are the same value, as in `["a", "a"]`. */
 function isOneValue(interval: string): boolean {
   const ends = /^\[(.*)\]$/s.exec(interval)?.[1]
   if (ends === undefined) return false

@@ -1,6 +1,6 @@
-// Each query that the MongoDB store sends is served as mongo-plans.txt says. The test lets mongod
-// explain each query, with many jobs stored. The explanations of a stand-in mean nothing: there,
-// only the queries and the fields of the indexes are compared with the table.
+// mongo-plans.txt states how MongoDB serves each query of the store. The test lets mongod explain
+// each query, with many jobs stored. The explanations of a stand-in mean nothing: with a stand-in,
+// the test only compares the queries and the fields of the indexes with the table.
 import { randomBytes } from 'node:crypto'
 import type { CommandStartedEvent, Db, Document } from 'mongodb'
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
@@ -23,11 +23,11 @@ import { useEveryVerb } from './mongo-verbs.ts'
 
 const DAY_MS = 86_400_000
 const IS_STAND_IN = inject('mongoEngine') === 'secantusd-rs'
-/** Jobs of each endpoint: enough to show MongoDB which of its plans reads least. */
+/** Jobs of each endpoint: enough that MongoDB can find the plan which reads least. */
 const JOBS_BY_STATE = {
   ...{ succeeded: 400, queued: 200, blocked: 20, running: 20, dead: 20, cancelled: 20 },
 }
-/** Commands that look for documents. */
+/** Commands that search for documents. */
 const EXPLAINABLE = new Set(['find', 'aggregate', 'update', 'delete', 'findAndModify'])
 const PLANS_DEADLINE_MS = 120_000
 
@@ -91,7 +91,7 @@ it('endpoints with work are read from name to name by the index that begins with
       '["dead","unsuccessful_of_endpoint"]',
     ]),
   )
-  // `distinct` takes no hint before MongoDB 7.1, so no verb may use it here.
+  // `distinct` takes no hint before MongoDB 7.1, so no method may use it here.
   expect(sent.filter(({ distinct }) => distinct !== undefined)).toEqual([])
 })
 
@@ -147,14 +147,14 @@ it.skipIf(IS_STAND_IN)(
   PLANS_DEADLINE_MS,
 )
 
-/** Each query once, as a command for explain. */
+/** Each query once, as a command that explain accepts. */
 function queries(): Document[] {
   const asking = sent.filter((command) => EXPLAINABLE.has(Object.keys(command)[0] as string))
   const parts = asking.flatMap(explainableParts)
   return [...new Map(parts.map((part) => [queryOf(part), part])).values()]
 }
 
-/** Copies of one job, for each endpoint that has any. */
+/** Adds copies of one job for each endpoint that has a job. */
 async function addManyJobs(): Promise<void> {
   const jobs = db.collection<{ _id: string } & Document>(COLLECTIONS.jobs)
   const like = await jobs.findOne({
@@ -201,7 +201,8 @@ interface Condition {
 }
 
 /**
- * The conditions of a filter, by path: those of an `$and` together, those of an `$or` separately.
+ * The conditions of a filter, by path. Those of an `$and` are merged, those of an `$or` are
+ * separate.
  */
 function conditionsIn(query: Document): Condition[] {
   const [change] = query.updates ?? query.deletes ?? []

@@ -1,4 +1,5 @@
-// What the MongoDB store keeps beside jobs: each query has its index, and old records go.
+// The records of the MongoDB store other than jobs: each query has its index, and old records are
+// deleted.
 import { randomBytes } from 'node:crypto'
 import type { Db, Document } from 'mongodb'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
@@ -89,7 +90,7 @@ test('statistics count no further than is told, a few names to a command', async
   const name = await addEndpoint(store)
   await enqueueMany(store, name, 3)
   const names = Array.from({ length: 100 }, (_, i) => (i === 50 ? name : `nobody-${i}`))
-  // Four commands find the endpoints that have jobs, one counts for these.
+  // Four commands find which endpoints have jobs, and one counts the jobs of these.
   expect(await sentBy(() => store.statsOf(names))).toHaveLength(5)
   const commands = await sentBy(() => store.statsOf(names.slice(45, 57)))
   expect(commands).toHaveLength(1)

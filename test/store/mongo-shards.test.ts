@@ -19,7 +19,7 @@ const ALL_ENDPOINTS =
   'it is about the jobs of all endpoints: the sweep, or a worker that looks for work'
 const LIST = 'a list over all endpoints'
 
-/** Verb, collection and conditions of each command that goes to every shard, and why. */
+/** Method, collection and conditions of each command that goes to every shard, and the reason. */
 const TO_EVERY_SHARD: Record<string, string> = {
   'aggregate posthorn_jobs: effectsPending, finishedAt, hasKey, state': ALL_ENDPOINTS,
   'aggregate posthorn_jobs: effectsPending, state': ALL_ENDPOINTS,
@@ -44,7 +44,7 @@ const TO_EVERY_SHARD: Record<string, string> = {
   'find posthorn_jobs: state': LIST,
   'find posthorn_jobs: state, waitingFor': 'the jobs that wait may be of any endpoint',
   'find posthorn_jobs: tags': LIST,
-  // markDependedOn: the one write.
+  // The only write of markDependedOn.
   'update posthorn_jobs: _id, state': BY_ID_ALONE,
 }
 
@@ -89,7 +89,7 @@ function filtersOf(command: Document): Document[] {
   return [command.filter ?? [], command.query ?? [], changes.map(({ q }) => q), matches].flat()
 }
 
-/** Of an `$or`, each part by itself. */
+/** Returns the conditions. Each part of an `$or` is separate. */
 function conditionsOf({ $and = [], $or = [], ...own }: Document): Document[] {
   const whole = Object.assign({}, own, ...$and)
   return $or.length === 0 ? [whole] : $or.map((part: Document) => ({ ...whole, ...part }))

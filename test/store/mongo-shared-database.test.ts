@@ -1,4 +1,5 @@
-// A database that Posthorn shares with an application: what is not ours is not touched.
+// A database that Posthorn shares with an application: Posthorn does not touch what it does not
+// own.
 import { randomBytes } from 'node:crypto'
 import { type Db, MongoClient } from 'mongodb'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest'
@@ -50,7 +51,7 @@ const refusal = async (settings: Partial<StoreSettings> = {}): Promise<Error> =>
   return error as Error
 }
 
-/** Everything there is, byte for byte, with the indexes and options of each collection. */
+/** All content, byte for byte, with the indexes and options of each collection. */
 async function contentsOf(isShown: (name: string) => boolean = () => true) {
   const collections = await db.listCollections().toArray()
   const shown = collections.filter(({ name }) => isShown(name))
@@ -63,7 +64,10 @@ async function contentsOf(isShown: (name: string) => boolean = () => true) {
   return Object.fromEntries(await Promise.all(contents))
 }
 
-/** What the TTL indexes of Posthorn would delete, and its unique indexes refuse. */
+/**
+ * Documents that the TTL indexes of Posthorn would delete, and that its unique indexes would
+ * refuse.
+ */
 const FRAGILE = {
   jobs: { endpoint: 'a', state: 'dead', purgeAt: LONG_AGO, finishedAt: LONG_AGO, originKey: 'o' },
   endpoints: { deleting: true },
@@ -96,7 +100,7 @@ describe('a database of an application', () => {
     expect(await contentsOf(isTheirs)).toEqual(before)
     const ours = Object.keys(await contentsOf((name) => !isTheirs(name)))
     expect(ours.filter((name) => !NAMES.includes(name))).toEqual([])
-    // Nothing kept it from writing one of its own that a unique index of ours would refuse.
+    // The application can still write a document that a unique index of Posthorn would refuse.
     await db.collection('keys').insertOne({ hash: 'same' })
   })
 
@@ -154,7 +158,7 @@ describe('a database of Posthorn', () => {
   })
 
   it('is made by many processes that start at once, and each of them comes up', async () => {
-    // Each fills what it has made, while the others may still look at what there is.
+    // Each process writes into what it has created, while the others may still read what exists.
     const work = async () => {
       const store = await open()
       return enqueueOne(store, await addEndpoint(store))

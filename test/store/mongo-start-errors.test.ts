@@ -1,4 +1,4 @@
-// What keeps the MongoDB store from opening is named: the sentence says what to change.
+// Every reason why the MongoDB store cannot open has a name. Its sentence states what to change.
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { type AddressInfo, createServer as createTcpServer, type Server } from 'node:net'
@@ -170,7 +170,7 @@ describe('the hint at authSource', () => {
     ['mongodb://u:p@h/shop', true],
     ['mongodb+srv://u:p@h/shop?w=1', true],
     ['mongodb://u:p@h/shop?authSource=admin', false],
-    // The driver looks in admin where no database is named.
+    // The driver uses the database admin if the URL names none.
     ['mongodb://u:p@h', false],
     ['mongodb://u:p@h/?replicaSet=a', false],
   ])('%s: %s', (url, isGiven) => {
@@ -219,7 +219,7 @@ describe('a start that fails', () => {
       [`mongodb://127.0.0.1:${closing}/shop?tls=true`, /does only one side use TLS \(tls=true\)\?/],
       ['mongodb+srv://nowhere.invalid/shop', /^DNS has no server for the host in STORE_URL/],
     ]
-    // At the same time: each of them is given up only after the whole deadline.
+    // All run at the same time, because each of them fails only after the whole deadline.
     const refusals = await Promise.all(cases.map(([url]) => refusalOf(url)))
     for (const [i, [, shape]] of cases.entries()) expect(refusals[i]?.message).toMatch(shape)
   })
@@ -265,8 +265,8 @@ describe('a server with users', () => {
 
   beforeAll(async () => {
     server = await startOwnMongo({ auth: true })
-    // Without users, the server lets any local client create the first one, which creates the
-    // others.
+    // While there are no users, the server lets any local client create the first one. That user
+    // creates the others.
     const first = await new MongoClient(server.url).connect()
     const admin = { createUser: 'admin', pwd: PASSWORD, roles: [{ role: 'root', db: 'admin' }] }
     await first.db('admin').command(admin)

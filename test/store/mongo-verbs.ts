@@ -1,4 +1,4 @@
-// Every verb of the store, for tests that watch what the MongoDB store sends.
+// Calls every method of a store, for tests that record what the MongoDB store sends.
 import type { Document } from 'mongodb'
 import { newSecret } from '../../src/endpoint/endpoint.ts'
 import type { DedupeMode } from '../../src/job/job.ts'
@@ -28,7 +28,7 @@ import { useRecordVerbs } from './record-verbs.ts'
 const DAY_MS = 86_400_000
 const LARGE = Buffer.from(`"${'x'.repeat(10_000)}"`)
 
-/** Every verb of the store but those of the outbox, most of them in several situations. */
+/** Calls every method of a store except those of the outbox, most of them in several situations. */
 export async function useEveryVerb(store: Store): Promise<void> {
   const now = store.clock.now()
   const endpoint = await addEndpoint(store)
@@ -139,7 +139,9 @@ async function useLimitsAndHealth(store: Store): Promise<void> {
   await store.rotateSecret(first, newSecret(), 1_000)
 }
 
-/** Verbs for jobs that another job unblocks, makes dead or notifies when it becomes final. */
+/**
+ * Calls methods for jobs that another job unblocks, makes dead or notifies when it becomes final.
+ */
 async function useAftermath(store: Store): Promise<void> {
   const told = await addEndpoint(store)
   const endpoint = await addEndpoint(store)
@@ -190,7 +192,7 @@ async function useAsync(store: Store): Promise<void> {
   await store.overdue(10)
 }
 
-/** Verbs for deadlines that pass, and for rare cases. */
+/** Calls methods for deadlines that pass, and for rare cases. */
 async function useLateVerbs(store: Store): Promise<void> {
   const endpoint = await addEndpoint(store)
   await enqueueMany(store, endpoint, 4)
@@ -225,7 +227,7 @@ async function useLateVerbs(store: Store): Promise<void> {
   await store.releaseUpkeep(lease.holder)
 }
 
-/** The verbs of the outbox, which `insert` puts documents into. */
+/** Calls the methods of the outbox. `insert` inserts documents into it. */
 export async function useOutboxVerbs(
   outbox: Outbox,
   endpoint: string,
@@ -238,7 +240,7 @@ export async function useOutboxVerbs(
   await outbox.stats()
   await outbox.remove([first])
   await outbox.setAside(others.map((document) => ({ document, reason: 'invalid', message })))
-  // Other documents with the same ids, one of which has another content.
+  // These documents have the same ids, and one of them has another content.
   await insert([2, 3].map((_id) => ({ _id, endpoint, payload: _id === 2 ? 2 : 'other' })))
   const again = await outbox.take(10)
   await outbox.setAside(again.map((document) => ({ document, reason: 'invalid', message })))

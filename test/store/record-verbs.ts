@@ -1,7 +1,8 @@
-// Every verb of schedules, keys, workers and statistics once, for tests that watch the commands.
+// Calls every method for schedules, keys, workers and statistics once, for tests that record the
+// commands.
 import type { Store } from '../../src/store/store.ts'
 
-/** @param endpoint one that is stored */
+/** @param endpoint the name of a stored endpoint */
 export async function useRecordVerbs(store: Store, endpoint: string): Promise<void> {
   const tickAt = store.clock.now() - 1_000
   const change = { name: 'a-schedule', endpoint, paused: false, settings: '{}' }
@@ -37,12 +38,12 @@ export async function useRecordVerbs(store: Store, endpoint: string): Promise<vo
 
   const minute = Math.floor(tickAt / 60_000) * 60_000
   const stats = [{ minute, endpoint, succeeded: 1, failed: 0, durations: [1] }]
-  // The second finds that the row was added.
+  // The second call finds that the row was added already.
   for (let i = 0; i < 2; i++) await store.addMinuteStats(stats, { writer: 'w', number: 1 })
   await store.minuteStatsSince(tickAt, null)
   await store.minuteStatsSince(tickAt, endpoint)
   await store.statsOf([endpoint, 'nobody'])
   await store.deletedEndpoints()
-  // Of many only those that have jobs are asked about.
+  // Of many endpoints, the store asks only about those that have jobs.
   await store.statsOf([endpoint, ...Array.from({ length: 20 }, (_, i) => `nobody-${i}`)])
 }

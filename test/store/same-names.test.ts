@@ -1,5 +1,6 @@
-// The two stores are laid out alike: a reader who knows where one keeps something finds it in the
-// other. Within a store the files can be read one after another: their imports form no circle.
+// The two stores have the same layout: a reader who knows where one store has something finds it in
+// the other. The files of a store can be read one after another, because their imports form no
+// circle.
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -8,7 +9,7 @@ import { ENGINES, type Engine } from '../support/engines.ts'
 const PROJECT = join(import.meta.dirname, '../..')
 const STORE = join(PROJECT, 'src/store')
 
-/** Files without a counterpart: what belongs to one database alone. */
+/** Files without a counterpart: their content concerns one database only. */
 const OWN_FILES: Record<Engine, string[]> = {
   sqlite: [
     'backup.ts',
@@ -30,13 +31,16 @@ const OWN_FILES: Record<Engine, string[]> = {
   ],
 }
 
-/** The clock of MongoDB's servers needs no correction of what was stored before it was set back. */
+/**
+ * With the clock of MongoDB's servers, stored instants need no correction after the clock was set
+ * back.
+ */
 const VERBS_OF_ONE_STORE = ['correctInstants']
 
-/** Files in a folder. */
+/** Limit of files in a folder. */
 const MAX_FILES = 31
 
-/** The interface itself: the types below it in the same file have no verbs. */
+/** The interface itself. The types below it in the same file have no methods. */
 const [PORT = ''] =
   /^export interface Store \{\n.*?^\}/ms.exec(readFileSync(join(STORE, 'store.ts'), 'utf8')) ?? []
 const VERBS = [...PORT.matchAll(/^ {2}(\w+)\(/gm)].map(([, verb]) => verb as string)
@@ -105,7 +109,7 @@ describe('docs/ARCHITECTURE.md', () => {
   })
 })
 
-/** The calls in each file that lead to the next one. */
+/** In each file, the calls that lead to the next file. */
 const FROM_POST_TO_INSERT: Record<string, string[]> = {
   'routes/jobs/routes.ts': ['batcher.enqueue('],
   'routes/jobs/enqueue-batcher.ts': ['enqueue(job', 'store.enqueue('],
@@ -118,7 +122,7 @@ const FROM_POST_TO_INSERT: Record<string, string[]> = {
   'src/store/mongo/job-document.ts': ['export function newJobDocument('],
 }
 
-/** The files of the numbered list below this text. */
+/** The files of the numbered list that follows this text. */
 function listedAfter(markdown: string, text: string): string[] {
   const [, below = ''] = markdown.split(`\n${text}`)
   const [list = ''] = /(\n\d+\. .*)+/.exec(below) ?? []

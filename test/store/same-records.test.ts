@@ -1,6 +1,6 @@
-// Both stores make the same records of the same script: states, counts, versions, attempts, texts,
-// answers. What a second store would have to repeat belongs to src/job and src/endpoint; where one
-// of two stores decides by itself, they drift apart, and this shows it.
+// Both stores make the same records from the same script: states, counts, versions, attempts,
+// texts, results. Decisions belong to src/job and src/endpoint. If one of the stores decides
+// something by itself, the stores drift apart, and this test shows it.
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { RUN_LONG } from '../support/engines.ts'
@@ -13,9 +13,11 @@ import { deleting, depending, noticing, ordering } from './parity/flow-scripts.t
 import { randomScripts, scriptOf } from './parity/random-script.ts'
 import { commanding, deduplicating, enqueueing } from './parity/request-scripts.ts'
 
-/** On a machine that has other work. */
+/** The deadline on a machine that has other work. */
 const DEADLINE_MS = 120_000
-/** Of thirty commands each. PARITY_RUNS and PARITY_SEED play more, or the same again. */
+/**
+ * Each script has thirty commands. PARITY_RUNS runs more scripts, and PARITY_SEED repeats a run.
+ */
 const RANDOM_SCRIPTS = RUN_LONG ? 200 : 8
 const RANDOM_DEADLINE_MS = 3_600_000
 
@@ -56,7 +58,8 @@ test(
     })
     await fc.assert(property, {
       numRuns: PARITY_RUNS === undefined ? RANDOM_SCRIPTS : Number(PARITY_RUNS),
-      // The steps show enough: each smaller script would take a second on both stores.
+      // Scripts are not shrunk: each smaller script would take a second on both stores, and the
+      // steps show enough.
       endOnFailure: true,
       ...(PARITY_SEED === undefined ? {} : { seed: Number(PARITY_SEED) }),
     })
@@ -65,8 +68,8 @@ test(
 )
 
 /**
- * Two dependencies can fail at once, and a third by one of them: which of them a job died of
- * depends on the order in which a store follows their effects.
+ * Two dependencies of a job can fail at once, or one can fail because of another. It depends on the
+ * order of the effects in a store which of them the job died of.
  */
 function anyFailed(recorded: Recorded[]): Recorded[] {
   const text = JSON.stringify(recorded)

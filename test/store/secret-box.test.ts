@@ -1,4 +1,5 @@
-// What the secret box promises: nothing readable, nothing moved, nothing changed, keys that rotate.
+// The promises of the secret box: stored secrets cannot be read, moved or changed, and keys can
+// rotate.
 import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'

@@ -1,5 +1,5 @@
-// Processes that are killed while they settle jobs whose ends lead to more: nothing of it may be
-// lost, and nothing done twice.
+// Processes are killed while they settle jobs that have finish effects. No effect may be lost, and
+// none may happen twice.
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
@@ -21,7 +21,7 @@ import { useStore } from '../support/stores.ts'
 
 const SETTLER = join(import.meta.dirname, 'sqlite-settler.ts')
 const TOLD_COUNT = 30
-/** More than one transaction looks at: some finish effects are pending when a process is killed. */
+/** More than one transaction handles: some finish effects are pending when a process is killed. */
 const DEPENDENT_COUNT = 230
 const KEYS = ['a', 'b', 'c']
 const JOBS_PER_KEY = 8
@@ -48,7 +48,7 @@ test('settling processes are killed again and again: each finish is told once, e
   let killCount = 0
   for (let round = 0; round < MAX_ROUNDS && (await isWorkLeft(endpoint)); round++) {
     killCount += await settleUntilKilled(endpoint, first.id)
-    // By another process than the one that was killed, as ever.
+    // The sweep is made by another process than the killed one, as in a real system.
     await sweep(store)
   }
   expect(killCount).toBeGreaterThan(MIN_KILLS)
@@ -65,7 +65,7 @@ test('settling processes are killed again and again: each finish is told once, e
   expect(marksLeft()).toEqual({ effects: 0, dependencies: 0, slots: 0 })
 }, 120_000)
 
-/** Answers whether the process was killed: 1, or 0 when it found nothing more to do. */
+/** Resolves with 1 if the process was killed, or 0 if it found nothing more to do. */
 async function settleUntilKilled(endpoint: string, keptAlive: string): Promise<0 | 1> {
   const child = fork(SETTLER, [pathOf(), endpoint, keptAlive])
   const end = once(child, 'exit')
@@ -79,7 +79,7 @@ function killAtSettlement(child: ChildProcess, count: number): void {
   child.on('message', () => {
     seen++
     if (seen < count) return child.send('go on')
-    // Somewhere within the write, or right after it.
+    // The kill comes during the write, or right after it.
     const turns = Math.floor(Math.random() * 40)
     const wait = (left: number) =>
       left === 0 ? child.kill('SIGKILL') : setImmediate(() => wait(left - 1))
@@ -137,7 +137,8 @@ test('100,000 jobs blocked behind one head stand outside what a claim reads', as
   const head = await enqueueOne(store, endpoint, { orderingKey: 'k' })
   const second = await enqueueOne(store, endpoint, { orderingKey: 'k' })
   holdMoreLike(second.id, 100_000)
-  // The one entry of the index is the head's: claim and look for due jobs read nothing else.
+  // The only entry of the index is that of the head. A claim and a look for due jobs read nothing
+  // else.
   const entries = (index: string) =>
     query(`select count(*) as count from jobs indexed by ${index}
       where state = 'queued' and blocked = 0 and endpoint = '${endpoint}'`)
@@ -148,7 +149,7 @@ test('100,000 jobs blocked behind one head stand outside what a claim reads', as
   expect(await claimFrom(store, endpoint, 10)).toEqual([])
   expect((await store.due(null)).endpoints).not.toContain(endpoint)
   expect(await store.countJobs([endpoint])).toEqual([{ queued: 10_000, running: 1, more: true }])
-  // Its end moves one job, whatever waits behind that.
+  // The end of the head promotes one job, however many wait behind it.
   await store.settle([success(store, claimed as NonNullable<typeof claimed>)])
   expect((await claimFrom(store, endpoint, 10)).map(({ jobId }) => jobId)).toEqual([second.id])
   const more = newJob(store, endpoint, { orderingKey: 'other' })
@@ -156,7 +157,7 @@ test('100,000 jobs blocked behind one head stand outside what a claim reads', as
   expect((await claimFrom(store, endpoint, 10)).map(({ jobId }) => jobId)).toEqual([more.id])
 }, 60_000)
 
-/** Copies of a blocked job: so many are not enqueued one by one. */
+/** Adds copies of a blocked job: it would take too long to enqueue so many. */
 function holdMoreLike(id: string, count: number): void {
   const db = new DatabaseSync(pathOf(), { timeout: 5_000 })
   db.prepare(

@@ -1,5 +1,5 @@
-// The SQLite store and its file: who may read it, what it keeps, and what is refused at the start
-// with which sentence.
+// The SQLite store and its file: who may read the file, what the store keeps in it, and the
+// messages if it cannot start.
 import { execFileSync } from 'node:child_process'
 import {
   chmodSync,
@@ -44,7 +44,7 @@ afterEach(async () => {
   rmSync(folder, { recursive: true, force: true })
 })
 
-/** Returns whether it could. */
+/** Returns whether the disk was mounted. */
 function mountDisk(at: string): boolean {
   try {
     execFileSync('mount', ['-t', 'tmpfs', 'tmpfs', at], { stdio: 'ignore' })
@@ -104,7 +104,7 @@ describe('the file', () => {
 
   test('named like a special name of SQLite is a file all the same', async () => {
     const before = process.cwd()
-    // Forks have a working directory each.
+    // Each test process has a working directory of its own.
     process.chdir(folder)
     try {
       await open(':memory:')
@@ -297,7 +297,10 @@ describe('the key file', () => {
     await addEndpoint(store)
   })
 
-  /** Files that are open can still be written. Root may write anywhere, so it becomes another user. */
+  /**
+   * Forbids new files; open files can still be written. Root may write anywhere, so the process
+   * becomes another user.
+   */
   function forbidNewFiles(): () => void {
     chmodSync(folder, 0o555)
     const isRoot = process.getuid?.() === 0

@@ -1,5 +1,5 @@
-// What one end leads to may be more than a transaction should take: it is then done in parts, and
-// until all is done the job that ended stays.
+// One end can have more finish effects than a transaction should handle. They are then done in
+// parts, and the ended job stays until all of them are done.
 import { DatabaseSync } from 'node:sqlite'
 import { expect, test } from 'vitest'
 import type { Store } from '../../src/store/store.ts'
@@ -20,7 +20,7 @@ import {
 } from '../contract/fixtures.ts'
 import { useStore } from '../support/stores.ts'
 
-/** Several times what one transaction looks at. */
+/** Several times the number that one transaction handles. */
 const DEPENDENT_COUNT = 900
 const DAY_MS = 86_400_000
 
@@ -50,7 +50,7 @@ test('so many dependents are promoted in parts, and the job they waited for is n
   const { store } = place
   const { endpoint, waiting, id } = await withDependents(store)
   const claimed = await claimOne(store, endpoint)
-  // Its time of retention has passed.
+  // The retention of the job is over.
   const attempt = attemptOf(store, claimed, { finishedAt: 1 })
   await store.settle([{ ...success(store, claimed), attempt }])
   expect(claimableOf(waiting)).toBeGreaterThan(0)
@@ -101,7 +101,7 @@ test('blocked jobs that everybody forgot are found on the way round', async () =
     rounds++
   }
   expect(claimableOf(waiting)).toBe(DEPENDENT_COUNT)
-  // A bounded number of looks a sweep.
+  // Each sweep handles a limited number of jobs.
   expect(rounds).toBeGreaterThan(3)
 })
 
@@ -117,7 +117,8 @@ test('a deadline of completion is judged by the wall clock, whichever start of t
   await store.settle([acceptance(second, deadline)])
   expect((await jobOf(store, second.jobId)).lease?.expiresAt).toBe(claimedUntil)
   const db = new DatabaseSync(place.url.slice('sqlite:'.length), { timeout: 5_000 })
-  // As after a restart of the machine. The deadline is earlier than the end of the lease was.
+  // The rows look as after a restart of the machine. The deadline is earlier than the end of the
+  // lease was.
   db.prepare('update jobs set lease_boot = lease_boot + 1 where endpoint = ?').run(endpoint)
   db.prepare('update jobs set lease_wall = ? where id = ?').run(deadline, second.jobId)
   db.close()

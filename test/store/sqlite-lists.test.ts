@@ -1,5 +1,5 @@
-// Lists of the SQLite store where there are more jobs than a page may look at: pages may be short
-// or empty, but together they hold each job once.
+// Lists of the SQLite store with more jobs than a page may read: pages may be short or empty, but
+// together they contain each job once.
 import { DatabaseSync } from 'node:sqlite'
 import { expect, test } from 'vitest'
 import type { JobState, NewJob } from '../../src/job/job.ts'
@@ -58,7 +58,7 @@ async function enqueueAfter(endpoint: string, ms: number, count: number): Promis
   }
 }
 
-/** Thousands of jobs are not brought to an end one by one. */
+/** Ends jobs directly, because thousands of them cannot be ended one by one. */
 function end(endpoint: string, state: JobState, id: string | null = null): void {
   const db = new DatabaseSync(place.url.slice('sqlite:'.length), { timeout: 5_000 })
   db.prepare('update jobs set state = ? where endpoint = ? and id = coalesce(?, id)').run(
@@ -69,7 +69,7 @@ function end(endpoint: string, state: JobState, id: string | null = null): void 
   db.close()
 }
 
-/** Follows `next` to the end; fails when there is none. */
+/** Follows `next` to the end. Fails if there is no end. */
 async function idsOf(query: JobQuery): Promise<string[]> {
   const ids: string[] = []
   let after: string | null = null

@@ -1,4 +1,5 @@
-// The runner of migrations, with a step made up for this test: there is one schema so far.
+// The runner of migrations, with a step made up for this test, because there is only one schema so
+// far.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -71,7 +72,7 @@ test('a step is taken once', () => {
   const [one, other] = [open(), open()]
   const steps = [...MIGRATIONS, NEXT]
   migrate(one, path, 'online', steps)
-  // It would fail if it were taken again: there cannot be two columns of one name.
+  // A second run of the step would fail: a table cannot have two columns of one name.
   migrate(other, path, 'all', steps)
   migrate(one, path, 'none', steps)
   expect(numberOf(other)).toBe(NUMBER + 1)

@@ -1,5 +1,5 @@
-// Whatever STORE_URL and the target of a backup name: no file that was there before is changed but
-// the store itself, and none is made that SQLite would take for a part of another store.
+// Whatever STORE_URL and the target of a backup name, Posthorn changes no existing file other than
+// the store itself. It creates no file that SQLite would use as a part of another store.
 import {
   linkSync,
   mkdirSync,
@@ -31,7 +31,7 @@ const SETTINGS: StoreSettings = {
 
 let folder: string
 let jobId: string
-/** Open all the while, so that its log is there. */
+/** The store stays open, so that its log file exists. */
 let store: Store
 const OF_THE_STORE = ['store.db', 'store.db-wal', 'store.db-shm']
 const storePath = () => join(folder, 'store.db')
@@ -62,7 +62,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true })
 })
 
-/** Of every file, at any depth: what it holds. */
+/** The content of every file, at any depth. */
 function contents(): Map<string, string> {
   const all = readdirSync(folder, { recursive: true, withFileTypes: true })
   const files = all.filter((one) => one.isFile()).map((one) => join(one.parentPath, one.name))
@@ -83,8 +83,8 @@ const NAME = fc
   .map((parts) => parts.join(''))
 
 /**
- * The store itself may be overwritten by name. A new file beside it must not be a part of another
- * store.
+ * Runs the work. It may overwrite the store itself by name. A new file beside the store must not be
+ * a part of another store.
  */
 async function leavesOthers(work: () => Promise<unknown>): Promise<void> {
   const before = contents()

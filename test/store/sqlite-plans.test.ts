@@ -1,4 +1,4 @@
-// Query plans of the SQLite store: no statement walks the jobs or sorts them.
+// Query plans of the SQLite store: no statement scans or sorts the jobs.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -25,7 +25,7 @@ const MODULES = [
   ...[enqueueConflicts, finishEffects, jobRow, jobs, leases, settle, sweep],
 ]
 
-/** Statements that are texts of their own; those made by a function are listed below. */
+/** Statements that are constant texts. Those that a function makes are listed below. */
 const STATEMENTS = MODULES.flatMap((module) =>
   Object.entries(module).flatMap(([name, value]) => textsOf(name, value)),
 )
@@ -42,7 +42,7 @@ const WALKS = SCOPES.flatMap((scope) => [
   ['its last entry', jobs.lastLookedAtSql(scope)] as const,
 ])
 
-/** Which index serves what is asked at every claim, look and sweep. */
+/** The index that serves each query of a claim, a look for due jobs, or a sweep. */
 const EXPECTED_INDEX: [string, string, string][] = [
   ['claim', claim.CLAIMABLE, 'jobs_claimable (endpoint=? AND priority=? AND run_at<?)'],
   ['next priority', claim.NEXT_PRIORITY, 'jobs_claimable (endpoint=? AND priority<?)'],
@@ -130,7 +130,8 @@ describe('query plans of the SQLite store', () => {
   })
 
   test.each([...STATEMENTS, ...WALKS])('%s is compiled once, whatever its limit', (_, sql) => {
-    // SQLite plans by the number in `limit ?`, and so plans again whenever another is bound.
+    // SQLite makes a plan for the number in `limit ?`, and makes another plan when another number
+    // is bound.
     expect(sql).not.toMatch(/limit [?$]/)
   })
 

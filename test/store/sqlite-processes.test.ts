@@ -1,4 +1,4 @@
-// Several writers on one SQLite file at the same moment, which needs several processes.
+// Several writers on one SQLite file at the same time, which needs several processes.
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
@@ -32,7 +32,7 @@ test('four workers and an API share one file: each job is claimed once and settl
   const jobIds = claimed.flatMap((one) => one.jobIds)
   expect(new Set(jobIds).size).toBe(jobIds.length)
   expect(claimed.flatMap(({ results }) => results).every((one) => one === 'applied')).toBe(true)
-  // A worker ends when it finds nothing, which may be before the last job was enqueued.
+  // A worker ends when it finds no job, which may be before the last job was enqueued.
   expect(jobIds.length).toBeGreaterThanOrEqual(1_000)
   const [counts] = await store.countJobs([endpoint])
   expect(counts).toEqual({ queued: JOB_COUNT - jobIds.length, running: 0, more: false })
@@ -49,7 +49,8 @@ test('a job that is claimed and given back meanwhile is always in one of the cou
     await worker.terminate()
   })
   const seen = { queued: 0, running: 0 }
-  // The thread starts when the machine lets it, so what was seen decides, not how often was looked.
+  // The thread starts at an unknown time. So the number of states seen decides, not the number of
+  // looks.
   for (let look = 0; look < LOOKS || Math.min(seen.queued, seen.running) < SEEN_OF_EACH; look++) {
     const [counts] = await store.countJobs([endpoint])
     const [stats] = await store.statsOf([endpoint])

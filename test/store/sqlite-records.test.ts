@@ -19,7 +19,10 @@ const STATEMENTS = Object.values(MODULES).flatMap((module) =>
   Object.entries(module).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
 )
 
-/** Of at most MAX_KEYS rows; and every endpoint, once at the start. */
+/**
+ * These statements may scan: a table of at most MAX_KEYS rows, or, once at the start, the
+ * endpoints.
+ */
 const WALKED = ['COUNT_KEYS', 'LIST_KEYS', 'ENCRYPTED_ENDPOINTS']
 
 const EXPECTED_INDEX: [string, string, string][] = [
@@ -42,7 +45,7 @@ describe('records of the SQLite store', () => {
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-records-'))
   const path = join(folder, 'posthorn.db')
   let store: Store
-  /** Another program's look at the file. */
+  /** The file as another program reads it. */
   let db: DatabaseSync
 
   beforeAll(async () => {

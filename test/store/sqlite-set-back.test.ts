@@ -1,4 +1,5 @@
-// What was stored while the clock was ahead, pulled in: what no end-to-end test can wait for.
+// Corrects instants that were stored while the clock was ahead, in cases that no end-to-end test
+// can wait for.
 import { DatabaseSync } from 'node:sqlite'
 import { expect, test } from 'vitest'
 import { FINISH_NOW, RETRIED_AHEAD } from '../../src/store/sqlite/set-back.ts'

@@ -1,10 +1,10 @@
-// A process of test/store/sqlite-crashes.test.ts: claims and settles until it is killed.
+// A process of test/store/sqlite-crashes.test.ts. It claims and settles until it is killed.
 import { once } from 'node:events'
 import { openSqliteStore } from '../../src/store/sqlite/store.ts'
 import { burial, success } from '../contract/fixtures.ts'
 
 const DAY_MS = 86_400_000
-/** Ends soon after the process was killed. */
+/** A lease that ends soon after the process was killed. */
 const LEASE_MS = 100
 const BATCH = 12
 
@@ -20,14 +20,15 @@ const holder = { workerId: `settler-${process.pid}`, leaseMs: LEASE_MS, pulls: f
 for (;;) {
   const { jobs } = await store.claim([{ endpoint, limit: BATCH }], BATCH, holder)
   if (jobs.length === 0) break
-  // One in some fails for good, but not the one that all wait for.
+  // Some attempts fail for good, but not that of the job that all others depend on.
   const settlements = jobs.map((job) =>
     job.jobId !== keptAlive && job.jobId.charCodeAt(job.jobId.length - 1) % 5 === 0
       ? burial(store, job)
       : success(store, job),
   )
-  // Reported before the write, so that the test kills this process during the write. After the
-  // write it waits for a message: otherwise it could end before it is killed, on a busy machine.
+  // The message comes before the write, so that the test kills this process during the write. After
+  // the write the process waits for a message: otherwise it could end on a busy machine before it
+  // is killed.
   const goOn = once(process, 'message')
   process.send?.('settling')
   await store.settle(settlements)

@@ -1,5 +1,6 @@
-// The SQLite store among other processes: waiting for their writes, leases of an earlier start of
-// the machine, rows that somebody else has taken away, and what a batch costs.
+// The SQLite store beside other processes: it waits for their writes, handles leases from before a
+// restart of the machine, and rows that another process has deleted. It also shows the cost of a
+// batch.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -71,7 +72,7 @@ describe('while another process holds the file', () => {
     other.exec('commit')
     await Promise.all(writes)
     expect(done).toEqual(names)
-    // The queue is empty again, and open to the next.
+    // The queue is empty again, and accepts the next write.
     await addEndpoint(store)
   })
 

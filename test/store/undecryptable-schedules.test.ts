@@ -1,4 +1,4 @@
-// What is remembered of schedules that no key opens.
+// Remembers which schedules no key decrypts, so that each is logged once a minute.
 import { expect, test } from 'vitest'
 import { StoreUnusable } from '../../src/store/store-errors.ts'
 import { rememberUndecryptableSchedules } from '../../src/store/undecryptable-schedules.ts'

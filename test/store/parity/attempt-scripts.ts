@@ -1,4 +1,4 @@
-// What workers and sweepers do: attempts and how they end, leases and jobs that expire.
+// The actions of workers and sweepers: attempts and how they end, leases and jobs that expire.
 import type { Attempt, ClaimedJob } from '../../../src/job/job.ts'
 import {
   acceptance,

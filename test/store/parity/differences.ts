@@ -1,7 +1,7 @@
-// Where two stores made different records of one script.
+// The differences between the records of two stores that ran the same script.
 import type { Recorded } from './fixture.ts'
 
-/** One line for each: the step, the path of what differs, and both values. */
+/** One line for each difference: the step, the path, and both values. */
 export function differencesOf(sqlite: Recorded[], mongo: Recorded[]): string[] {
   return sqlite.flatMap((one, i) => between(one.step, one, mongo[i]))
 }

@@ -1,6 +1,6 @@
-// Plays a script on a store, step by step, and keeps the result of every step and the records at
-// the end. Stable names replace everything that differs in each run (ids, leases, instants), so
-// that the outputs of two stores can be compared directly.
+// Runs a script on a store, step by step, and keeps the result of every step and the records at the
+// end. Stable names replace everything that differs in each run (ids, leases, instants), so that
+// the outputs of two stores can be compared directly.
 import { type EndpointSettings, newSecret } from '../../../src/endpoint/endpoint.ts'
 import type { ClaimedJob, NewJob } from '../../../src/job/job.ts'
 import type { End } from '../../../src/store/ends.ts'
@@ -9,15 +9,15 @@ import { holderOf, newJob, passed, settingsOf } from '../../contract/fixtures.ts
 import type { Warning } from '../../support/stores.ts'
 import { until } from '../../support/until.ts'
 
-/** Instants that a script gives lie whole units apart, and a script takes less than one. */
+/** The instants of a script are whole units apart, and a script takes less than one unit. */
 export const UNIT_MS = 300_000
 export const HOUR_MS = 3_600_000
 const SHORT_LEASE_MS = 1
 
-/** One secret for all: what is compared must be the same in both stores. */
+/** One secret for both stores, because the secrets are compared, too. */
 const SECRET = newSecret()
 
-/** What one step has led to. Jobs and endpoints are those that the step changed, by their names. */
+/** The effects of one step: its result, and the jobs and endpoints that it changed, by name. */
 export interface Recorded {
   step: string
   answer: unknown
@@ -40,11 +40,14 @@ export interface Stage {
   enqueue(...jobs: NewJob[]): Promise<void>
   claim(endpoint: string, limit?: number, holder?: Partial<Holder>): Promise<ClaimedJob[]>
   claimOne(endpoint: string, holder?: Partial<Holder>): Promise<ClaimedJob>
-  /** The lease has expired when this returns. */
+  /** Claims a job with a short lease. Resolves when the lease has expired. */
   claimAndLapse(endpoint: string): Promise<ClaimedJob>
   /** Sweeps until nothing is left to do. The result is the sum of all these sweeps. */
   sweep(title?: string): Promise<void>
-  /** Until an endpoint that is being deleted is gone: MongoDB waits for enqueues that came late. */
+  /**
+   * Sweeps until an endpoint that is being deleted is gone: MongoDB waits for enqueues that came
+   * late.
+   */
   sweepAway(endpoint: string): Promise<void>
 }
 
@@ -72,7 +75,7 @@ function createStage(store: Store, ends: End[], warnings: readonly Warning[]): S
   const before = new Map<string, string>()
   let warningCount = warnings.length
 
-  /** Those that are not what they were after the step before. */
+  /** The records that differ from those after the step before. */
   function changed(kind: string, records: Map<string, unknown>): Record<string, unknown> {
     const found = [...records].filter(([name, record]) => {
       const text = JSON.stringify(record)
@@ -192,18 +195,24 @@ async function allJobs(store: Store) {
 }
 
 const JOB_ID = /job_[0-9a-hjkmnp-tv-z]{26}/g
-/** Instants are numbers beyond this: no count or duration is as large. */
+/** Numbers above this are instants: no count or duration is as large. */
 const FIRST_INSTANT = 1e12
-/** Instants that no script gives, but rules: a moment after now, where it is not hours. */
+/**
+ * Instants that a rule computes, not the script. They show as "soon" if they are less than a unit
+ * ahead.
+ */
 const SOON = new Set(['againAt', 'endsAt'])
-/** Ended by the store itself: it measured how long they took, and no script can know that. */
+/**
+ * Outcomes of attempts that the store itself ended. Their durations are measured and differ in each
+ * run.
+ */
 const MEASURED = new Set(['lost', 'cancelled'])
 
 function createNames(store: Store) {
   const startedAt = store.clock.now()
   const nameById = new Map<string, string>()
   const idByName = new Map<string, string>()
-  /** The first and the last instant of each step, which no two steps share. */
+  /** The first and the last instant of each step. Steps do not overlap. */
   const spans: { from: number; to: number }[] = []
 
   function name(id: string, text: string): void {
@@ -257,7 +266,10 @@ function createNames(store: Store) {
       const text = `notice: ${of(jobId)} ${state}`
       name(id, idByName.has(text) ? `${text} again` : text)
     },
-    /** What the script does before it belongs to the step, too: it makes the jobs of an enqueue. */
+    /**
+     * The actions of the script before the work count as part of the step: they make the jobs of an
+     * enqueue.
+     */
     async span<T>(work: () => Promise<T>): Promise<T> {
       const span = { from: (spans.at(-1)?.to ?? startedAt - 1) + 1, to: Number.POSITIVE_INFINITY }
       spans.push(span)

@@ -24,20 +24,20 @@ const FIRST_DUE_UNITS = 900
 const ENDPOINTS = ['plain', 'limited', 'telling'] as const
 const NOTICES = { endpoint: 'told', states: ['succeeded', 'dead', 'cancelled'] as const }
 
-/** Numbers that a command takes its choices from. */
+/** The numbers by which a command makes its choices. */
 interface Draw {
   verb: Verb
   numbers: number[]
 }
 
-/** What a script has to choose from. */
+/** The things that a script can choose from. */
 interface World {
   stage: Stage
   /** Names of jobs, oldest first. */
   jobs: string[]
-  /** All claims, also those whose lease has ended: their holders do not know. */
+  /** All claims, including those whose lease has ended: their holders do not know that. */
   claimed: ClaimedJob[]
-  /** What was overdue at the last look. */
+  /** The jobs that were overdue at the last look. */
   overdue: OverdueJob[]
 }
 
@@ -52,10 +52,11 @@ const VERBS = {
     const count = choose([1, 1, 1, 2])
     const jobs = [newJob(world, choose)]
     if (count === 1) return world.stage.enqueue(...jobs)
-    // Two requests of one batch for one key are as two requests at once: either can be the first.
+    // Two requests of one batch with the same key behave like two requests at once: either can be
+    // the first.
     jobs.push({ ...newJob(world, choose), idempotency: null, dedupe: null })
-    // Both can be about one job. The state in each result depends on when a store reads the job;
-    // its final state does not.
+    // Both requests can concern one job. The state in each result depends on when a store reads the
+    // job; its final state does not.
     await world.stage.step(`enqueue ${count}`, async () =>
       (await world.stage.store.enqueue(jobs)).map((result) =>
         'job' in result ? { kind: result.kind, id: result.job.id } : result,
@@ -178,7 +179,9 @@ const VERBS = {
 
 type Verb = keyof typeof VERBS
 
-/** Those that lead on are here more than once; fast-check shrinks to the first. */
+/**
+ * Commands that lead to many others are listed more than once. fast-check shrinks to the first one.
+ */
 const WEIGHTED: Verb[] = [
   'nothing',
   ...(Object.keys(VERBS) as Verb[]).slice(1),
@@ -208,8 +211,8 @@ export function scriptOf(draws: Draw[]): Script {
 }
 
 /**
- * Without the hints of a claim, where to ask again: a store may give one without need. A short
- * lease has ended when this returns.
+ * Claims jobs. The hints when to ask again are left out: a store may give one without need.
+ * Resolves after a short lease has ended.
  */
 async function claim(
   { stage, claimed }: World,
@@ -229,7 +232,7 @@ async function claim(
   claimed.push(...jobs)
 }
 
-/** Whether there is something to do it to. */
+/** Whether there is something that the command can apply to. */
 function canPlay(verb: Verb, { jobs, claimed, overdue }: World): boolean {
   switch (verb) {
     case 'settle':
@@ -261,7 +264,7 @@ function newJob({ stage, jobs }: World, choose: Choose): NewJob {
     priority: choose([5, 5, 9]),
     maxAttempts: choose([1, 2, 3]),
     expiresAt: choose([null, null, null, null, stage.now() + HOUR_MS, stage.now()]),
-    // As of the API: the hash stands for the request, its payload included.
+    // As in the API: the hash stands for the request, including its payload.
     ...(key === null
       ? {}
       : { idempotency: { key, requestHash: request }, payload: Buffer.from(`"${request}"`) }),

@@ -1,4 +1,4 @@
-// What clients ask for: enqueue in all its forms, dedupe, and the commands on a job.
+// The requests of clients: every form of enqueue, dedupe keys, and the commands on a job.
 import { retryOrder, splitUnmet } from '../../../src/job/dependencies.ts'
 import type { NewJob } from '../../../src/job/job.ts'
 import { newJobId } from '../../../src/job/job-id.ts'

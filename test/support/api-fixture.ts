@@ -10,25 +10,25 @@ import { until } from './until.ts'
 
 /** Short intervals: tests wait for polls, sweeps and expired leases. */
 const FAST = { POLL_INTERVAL: '20ms', SWEEP_INTERVAL: '50ms', LEASE_DURATION: '3s' }
-/** For blocks whose tests share no endpoint: they wait at the same time. */
+/** For blocks whose tests share no endpoint: the tests can wait at the same time. */
 export const CONCURRENT = { concurrent: true }
 /** Three attempts, one right after the other. */
 export const QUICK_RETRY = { maxAttempts: 3, backoff: { type: 'fixed', delay: '20ms', jitter: 0 } }
 export const DAY_MS = 86_400_000
 /** A URL that no test delivers to. */
 export const HOOK = 'http://127.0.0.1:8099/hook'
-/** Well-formed, and never given to a job. */
+/** An id with the right shape that no job ever gets. */
 export const NO_JOB = 'job_00000000000000000000000000'
 
 // biome-ignore lint/suspicious/noExplicitAny: a test reads any field of an answer
 export type Body = any
 
-/** A registered endpoint of a new name, without a receiver: its jobs are pulled. */
+/** A registered endpoint with a new name and without a receiver: its jobs are pulled. */
 export interface TestEndpoint {
   name: string
-  /** POST /jobs to it; `fields` are laid over endpoint and payload. */
+  /** Sends POST /jobs for it; `fields` replace the default endpoint and payload. */
   post(fields?: object, headers?: object): PendingAnswer
-  /** The same, which must be stored; resolves with the id. */
+  /** Does the same for a job that must be stored. Resolves with its id. */
   enqueue(fields?: object): Promise<string>
   read(): Promise<Body>
 }
@@ -43,15 +43,15 @@ export interface ApiFixture {
   workers: Process[]
   request: Deployment['request']
   job: Deployment['job']
-  /** The body of GET, which must succeed. */
+  /** Returns the body of a GET, which must succeed. */
   get(path: string): Promise<Body>
   readJob(id: string): Promise<Body>
-  /** A receiver that is closed with all else. */
+  /** Starts a receiver, which is closed with the fixture. */
   receive(script?: Script): Promise<Receiver>
   /** Registers an endpoint with a receiver of its own. */
   endpoint(script?: Script, settings?: object): Promise<ReceivingEndpoint>
   pulledEndpoint(settings?: object): Promise<TestEndpoint>
-  /** PUT /endpoints/:name; `settings` are laid over a URL. */
+  /** Sends PUT /endpoints/:name; `settings` replace the default URL. */
   putEndpoint(settings: object, name?: string): PendingAnswer
   /** POST /jobs with each of these is refused with an error at `path`, and nothing is stored. */
   expectJobRefused(path: string, ...all: object[]): Promise<void>
@@ -59,7 +59,7 @@ export interface ApiFixture {
   expectEndpointRefused(path: string, ...all: object[]): Promise<void>
 }
 
-/** @param workers how many are started */
+/** @param workers how many workers are started */
 export function useApi(
   engine: Engine,
   settings: Record<string, string> = {},
@@ -132,14 +132,14 @@ export function useApi(
   } satisfies Omit<ApiFixture, 'posthorn' | 'api' | 'workers'>)
 }
 
-/** 400, and one of the errors names the field. */
+/** Expects a 400 with an error that names the field. */
 function expectInvalid(path: string, sent: object, { status, body }: Answer): void {
   expect([sent, status]).toEqual([sent, 400])
   expect(body.code).toBe('invalid_request')
   expect(body.errors.map((error: { path: string }) => error.path)).toContain(path)
 }
 
-/** A script whose requests all wait for one reply, which release() gives. */
+/** A script in which all requests wait for the reply that release() gives. */
 export function heldReplies(): { script: () => Promise<Reply>; release: (reply: Reply) => void } {
   const { promise, resolve } = Promise.withResolvers<Reply>()
   return { script: () => promise, release: resolve }
@@ -169,7 +169,7 @@ export async function changeIsKnown(): Promise<void> {
   await until(() => performance.now() >= knownAtMs)
 }
 
-/** Epoch milliseconds of an instant in an answer. */
+/** Epoch milliseconds of an instant in a response. */
 export function at(instant: string): number {
   return Date.parse(instant)
 }

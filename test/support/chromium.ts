@@ -1,4 +1,4 @@
-// Where the tests of the dashboard find a browser: CHROMIUM, or what the PATH has.
+// Finds a browser for the tests of the dashboard: CHROMIUM, or a browser on the PATH.
 import { accessSync, constants } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { type Browser, chromium } from 'playwright-core'
@@ -6,7 +6,7 @@ import { type Browser, chromium } from 'playwright-core'
 const NAMES = ['chromium', 'chromium-browser', 'google-chrome']
 const START_DEADLINE_MS = 30_000
 
-/** null: there is none, and why is printed. */
+/** null: there is no browser; the reason is printed. */
 export function findChromium(): string | null {
   const { CHROMIUM, PATH = '' } = process.env
   const onPath = NAMES.flatMap((name) => PATH.split(delimiter).map((folder) => join(folder, name)))
@@ -20,7 +20,7 @@ export function findChromium(): string | null {
 }
 
 export function startChromium(executablePath: string): Promise<Browser> {
-  // Containers and root have no sandbox; what is opened is our own page.
+  // Containers and root have no sandbox. The browser opens only pages of Posthorn.
   return chromium.launch({ executablePath, args: ['--no-sandbox'], timeout: START_DEADLINE_MS })
 }
 

@@ -1,4 +1,4 @@
-// Posthorn as it runs for real: an API process and workers on a store of their own, for one test.
+// Posthorn as a user runs it: an API process and workers on a store of their own, for one test.
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -15,17 +15,17 @@ export interface Deployment {
   url: () => string
   startApi(env?: Record<string, string>): Promise<Process>
   startWorker(env?: Record<string, string>): Promise<Process>
-  /** Fails the test if the answer is not one that openapi.json describes. */
+  /** Fails the test if openapi.json does not describe the response. */
   request: SendRequest
-  /** Registers an endpoint; the answer holds its secret. */
+  /** Registers an endpoint. The response contains its secret. */
   endpoint(name: string, url: string, settings?: object): Promise<Answer>
-  /** The job once it is in one of these states. */
+  /** Resolves with the job once it is in one of these states. */
   job(id: string, ...states: string[]): Promise<Answer['body']>
-  /** Ends every process and removes the store's file. */
+  /** Ends every process and removes the store. */
   close(): Promise<void>
 }
 
-/** A store and nothing else yet: start what the test needs. */
+/** Creates a store, and starts nothing: the test starts the processes that it needs. */
 export function deploy(engine: Engine, settings: Record<string, string> = {}): Deployment {
   const directory = mkdtempSync(join(tmpdir(), 'posthorn-test-'))
   const env = {

@@ -1,6 +1,6 @@
-// A proxy before a MongoDB server that plays elections of a replica set: it refuses commands as a
-// primary does that steps down, loses connections, lets a write be rolled back, and answers a
-// majority read with older data. The driver sees a replica set of one member, which is primary,
+// A proxy in front of a MongoDB server that plays elections of a replica set. It refuses commands
+// as a primary does that steps down, ends connections, lets a write be rolled back, and responds to
+// a majority read with older data. The driver sees a replica set of one member, which is primary,
 // then secondary for a moment, and primary again.
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
@@ -16,7 +16,7 @@ import {
   withBody,
 } from './wire-messages.ts'
 
-/** Of github.com/mongodb/mongo, src/mongo/base/error_codes.yml. */
+/** Codes from github.com/mongodb/mongo, src/mongo/base/error_codes.yml. */
 const STATE_CHANGES = {
   NotWritablePrimary: 10_107,
   PrimarySteppedDown: 189,
@@ -28,16 +28,16 @@ type StateChange = keyof typeof STATE_CHANGES
 export type Fault =
   /** The connection ends before the server has the command. */
   | { kind: 'cut' }
-  /** The server executes the command, and the connection ends before the answer. */
+  /** The server executes the command, and the connection ends before the response. */
   | { kind: 'unanswered' }
   /** The command is not executed. */
   | { kind: 'refused'; by: StateChange }
-  /** The write is executed, and kept; the answer says that no majority confirmed it. */
+  /** The write is executed and kept. The response says that no majority confirmed it. */
   | { kind: 'unconfirmed'; by: StateChange }
   /**
-   * The same, but no majority got it, and it is rolled back.
+   * Like `unconfirmed`, but no majority got the write, and it is rolled back.
    *
-   * @param remember called before the write; what it returns undoes the write
+   * @param remember called before the write; it returns a function that undoes the write
    */
   | { kind: 'rolled_back'; by: StateChange; remember: () => Promise<() => Promise<void>> }
   /** Majority reads get their results from this database of the same server. */
@@ -46,15 +46,18 @@ export type Fault =
 export interface ElectionProxy {
   /** The URL of the same database, through the proxy. */
   url: string
-  /** Decides what happens to a request, by the id that the driver gave it; null: nothing. */
+  /**
+   * Decides what happens to a request, by the id that the driver gave it; null: it is passed on.
+   */
   decide: (requestId: number, message: Buffer) => Fault | null
-  /** How long an election lasts that a fault begins. */
+  /** How long an election lasts if a fault begins it. */
   electionMs: number
-  /** What the server reports about itself, as the proxy changes it. */
+  /** The report of the server about itself, as the proxy changes it. */
   hello: Document
   /**
-   * Begins an election: commands are refused until the member is primary again. Writes that are in
-   * progress are executed, and answered as not confirmed; after a crash nothing is answered.
+   * Begins an election: commands are refused until the member is primary again. Writes in progress
+   * are executed, and their responses say that they are not confirmed. After a crash there are no
+   * responses.
    */
   stepDown(forMs: number, isCrash: boolean): void
   stop(): Promise<void>
@@ -62,12 +65,15 @@ export interface ElectionProxy {
 
 const SET_NAME = 'elections'
 const SHORT_ELECTION_MS = 5
-/** The driver checks the member at once after an error, so that a test need not wait. */
+/** The driver checks the member at once after an error, so that tests need not wait. */
 const AT_ONCE = 'heartbeatFrequencyMS=500&minHeartbeatFrequencyMS=1'
-/** Otherwise the server would have to tell the driver of a change, and this proxy to send that. */
+/**
+ * With another mode the server would have to report a change to the driver, and this proxy would
+ * have to send that report.
+ */
 const POLLING = 'serverMonitoringMode=poll'
 
-/** @param monitoring options of the driver, by which it finds out that the member changed */
+/** @param monitoring options of the driver for the checks of the member */
 export async function startElectionProxy(
   targetUrl: string,
   monitoring = AT_ONCE,
@@ -86,7 +92,7 @@ export async function startElectionProxy(
   }
   const server = createServer((client) => {
     const upstream = connect(Number(targetPort), hostname)
-    /** How the answer is changed, by the id of the request; null: it is dropped. */
+    /** How a response is changed, by the id of its request; null: it is dropped. */
     const pending = new Map<number, (answer: Buffer) => Buffer | null | Promise<Buffer | null>>()
     for (const socket of [client, upstream]) {
       sockets.add(socket)
@@ -126,7 +132,8 @@ export async function startElectionProxy(
             member.stepDown(proxy.electionMs)
             return member.unconfirmed(answer, fault.by, isRetryable)
           })
-          // The write leaves no record by which the server would recognize its repetition.
+          // Without its number, the write leaves no record by which the server would recognize its
+          // repetition.
           return upstream.write(withBody(message, withoutNumber(command)))
         }
         case 'old_read':
@@ -135,7 +142,7 @@ export async function startElectionProxy(
           throw new Error(`unknown fault ${fault satisfies never}`)
       }
     }
-    /** The answer to a command that was sent in this term. */
+    /** Returns the response to a command that was sent in this term. */
     const interruptedSince = (term: number, command: Document) => (answer: Buffer) => {
       if (member.term === term) return answer
       const isRetryable = 'txnNumber' in command
@@ -191,14 +198,14 @@ export async function startElectionProxy(
   })
 }
 
-/** Answers the driver's `hello` for the only member of the replica set. */
+/** Responds to the driver's `hello` as the only member of the replica set. */
 function createMember() {
   const processId = new BSON.ObjectId()
   let counter = 0
   let term = 1
   let primaryFromMs = Number.NEGATIVE_INFINITY
   const isPrimary = () => performance.now() >= primaryFromMs
-  // It grows with each change that the driver must see.
+  // The counter grows with each change that the driver must see.
   const topologyVersion = () => ({
     processId,
     counter: BSON.Long.fromNumber(counter + (isPrimary() ? 1 : 0)),
@@ -208,7 +215,8 @@ function createMember() {
     term += 1
     primaryFromMs = performance.now() + forMs
   }
-  // The label is given to what the driver may repeat (src/mongo/db/error_labels.cpp).
+  // Errors after which the driver may repeat the command get the label
+  // (src/mongo/db/error_labels.cpp).
   const labels = (isRetryable: boolean) =>
     isRetryable ? { errorLabels: ['RetryableWriteError'] } : {}
   const errorOf = (by: StateChange) => ({
@@ -220,12 +228,12 @@ function createMember() {
     },
     isPrimary,
     stepDown,
-    /** The answer to a command that is not executed. */
+    /** The response to a command that is not executed. */
     refusal(by: StateChange, isRetryable: boolean): Document {
       const error = { ok: 0, ...errorOf(by), ...labels(isRetryable) }
       return { ...error, topologyVersion: topologyVersion() }
     },
-    /** The answer to a write that no majority confirmed before the member stepped down. */
+    /** The response to a write that no majority confirmed before the member stepped down. */
     unconfirmed(answer: Buffer, by: StateChange, isRetryable: boolean): Buffer {
       const fields = { ...labels(isRetryable), topologyVersion: topologyVersion() }
       const written = commandIn(answer)
@@ -244,7 +252,7 @@ function createMember() {
   }
 }
 
-/** Grows with the term, as on a real server. */
+/** The id grows with the term, as on a real server. */
 function electionIdOf(term: number) {
   return new BSON.ObjectId(`7fffffff${term.toString(16).padStart(16, '0')}`)
 }

@@ -1,9 +1,10 @@
-// The clock of processes that are started with its environment: libfaketime, set by writing a file.
+// A clock for the processes that are started with its environment: libfaketime, set by writing a
+// file.
 import { existsSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-/** null: it is not installed. */
+/** null: libfaketime is not installed. */
 export const FAKETIME =
   ['x86_64', 'aarch64']
     .map((machine) => `/usr/lib/${machine}-linux-gnu/faketime/libfaketime.so.1`)
@@ -12,9 +13,9 @@ export const FAKETIME =
 export function fakeClock() {
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-clock-'))
   const path = join(folder, 'clock')
-  /** @param offset like `+400d` */
+  /** @param offset for example `+400d` */
   const set = (offset: string) => {
-    // Renamed, so that no process ever reads half a line.
+    // The file is renamed into place, so that no process reads half a line.
     writeFileSync(`${path}.new`, `${offset}\n`)
     renameSync(`${path}.new`, path)
   }

@@ -1,6 +1,6 @@
-// A receiver that is far away: connecting to it takes a second. Its process stands still while its
-// queue of connections is full, so the kernel drops the first SYN, and the second comes a second
-// later.
+// A receiver that is far away: connecting to it takes a second. Its process is stopped while its
+// queue of connections is full. So the kernel drops the first SYN, and the second one comes a
+// second later.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
@@ -15,11 +15,11 @@ export interface FarReceiver {
 const SERVER = `
 const server = require('node:http').createServer((_, answer) => answer.end('{"far":true}'))
 server.listen({ port: 0, host: '127.0.0.1', backlog: 1 }, () => console.log(server.address().port))`
-/** A connection that was not made by then waits for its second SYN. */
+/** A connection that is not open after this time waits for its second SYN. */
 const SECOND_SYN_AFTER_MS = 200
 const STANDS_STILL_MS = 600
 
-/** Only the connections of the next STANDS_STILL_MS take long. */
+/** Starts the receiver. Only connections within the next STANDS_STILL_MS take long. */
 export async function startFarReceiver(): Promise<FarReceiver> {
   const child = spawn(process.execPath, ['-e', SERVER], { stdio: ['ignore', 'pipe', 'inherit'] })
   const [line] = await once(createInterface({ input: child.stdout }), 'line')

@@ -1,5 +1,5 @@
-// A TCP proxy before MongoDB that cuts, stalls, or loses a single answer: faults a server never has
-// at the right moment by itself.
+// A TCP proxy in front of MongoDB. It cuts or stalls connections, or loses a single response:
+// faults that a server never has at the right moment by itself.
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -18,30 +18,30 @@ import { splitMessages } from './wire-messages.ts'
 export interface MongoProxy {
   /** The URL of the same database, through the proxy. */
   url: string
-  /** Ends all connections and takes no new ones. */
+  /** Ends all connections and accepts no new ones. */
   cut(): void
-  /** Takes everything and answers nothing. */
+  /** Accepts everything and responds to nothing. */
   stall(): void
-  /** Reads no further byte of what is being sent. */
+  /** Reads no more bytes of what is being sent. */
   stopReading(): void
   /** Delays every response by this time. */
   slow(delayMs: number): void
-  /** Answers every write with this error in place of the server. */
+  /** Responds to every write with this error, instead of the server. */
   refuseWrites(error: ServerError): void
-  /** Lets new connections through again; those that were stalled stay silent. */
+  /** Lets new connections through again. Stalled connections never respond. */
   restore(): void
-  /** The next request that holds this text reaches the server, and its connection then ends. */
+  /** The next request that contains this text reaches the server, and then its connection ends. */
   loseAnswerTo(text: string): void
-  /** The next request that holds this text reaches the server, and nothing after it does. */
+  /** The next request that contains this text reaches the server, and no later request does. */
   cutAfter(text: string): void
-  /** How many answers were lost so. */
+  /** How many responses were lost in this way. */
   lostAnswers(): number
   stop(): Promise<void>
 }
 
 type Mode = 'open' | 'cut' | 'stalled'
 
-/** @param disk what every write has to wait for; proxies of one server may share it */
+/** @param disk the disk that every write waits for; proxies of one server may share it */
 export async function startMongoProxy(
   targetUrl: string,
   disk: SlowDisk = createSlowDisk(),
@@ -68,12 +68,12 @@ export async function startMongoProxy(
     let received = Promise.resolve()
     const gone = new AbortController()
 
-    /** Whether these bytes get through; a connection that lost some carries no others any more. */
+    /** Whether these bytes are passed on. A connection that lost some bytes passes no others on. */
     const getsThrough = () => {
       if (mode === 'stalled') isBlackHole = true
       return !isBlackHole
     }
-    /** In the order in which they came, whatever the delay is by now. */
+    /** Responses keep their order, whatever the delay is now. */
     const answer = (chunk: Buffer) => {
       const dueAtMs = performance.now() + delayMs
       sent = sent.then(async () => {
@@ -85,7 +85,7 @@ export async function startMongoProxy(
     for (const socket of [client, upstream]) {
       sockets.add(socket)
       socket.setNoDelay(true)
-      // Either end may go at any time: that is what this is for.
+      // Each end may be closed at any time, on purpose.
       socket.on('error', () => {})
       socket.on('close', () => {
         sockets.delete(socket)

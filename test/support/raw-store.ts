@@ -1,16 +1,16 @@
-// What a store holds, as a thief of its disk would read it, and how it is removed.
+// The bytes of a store, as someone who steals the disk could read them.
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { MongoClient } from 'mongodb'
 
-/** Of all files in the folder of a SQLite store. */
+/** Reads all files in the folder of a SQLite store. */
 export function rawTextOf(folder: string): string {
   return readdirSync(folder)
     .map((name) => readFileSync(join(folder, name), 'latin1'))
     .join('\n')
 }
 
-/** Of all collections of a MongoDB database. */
+/** Reads all collections of a MongoDB database. */
 export function rawTextOfDatabase(url: string): Promise<string> {
   return withClient(url, async (client) => {
     const collections = await client.db().collections()

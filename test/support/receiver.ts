@@ -1,4 +1,4 @@
-// A real HTTP receiver for tests: records every request, and answers by a script.
+// A real HTTP receiver for tests. It records every request, and responds by a script.
 import {
   createServer,
   type IncomingHttpHeaders,
@@ -15,7 +15,7 @@ export interface ReceivedRequest {
   headers: IncomingHttpHeaders
   /** The raw bytes. */
   body: Buffer
-  /** Monotonic, when the last byte of the request was there. */
+  /** By the monotonic clock: when the last byte of the request had arrived. */
   atMs: number
 }
 
@@ -23,20 +23,20 @@ export interface Answer {
   status?: number
   headers?: Record<string, string | string[]>
   body?: string | Uint8Array
-  /** How long the receiver takes before it answers. */
+  /** The delay of the response. */
   delayMs?: number
 }
 
-/** `hang`: no answer until the receiver closes. A number is a status. */
+/** `hang`: no response until the receiver closes. A number is a status. */
 export type Reply = number | Answer | 'hang'
-/** A list answers call by call; its last reply answers all further calls. */
+/** A list has one reply for each request. Its last reply is for all further requests. */
 export type Script =
   | Reply
   | Reply[]
   | ((request: ReceivedRequest, index: number) => Reply | Promise<Reply>)
 
 export interface Receiver {
-  /** With no trailing slash. */
+  /** Without a trailing slash. */
   url: string
   /** In the order of arrival. */
   requests: ReceivedRequest[]
@@ -44,9 +44,9 @@ export interface Receiver {
   connectionCount(): number
   /** TCP connections that are open now. */
   openConnectionCount(): number
-  /** From the next request on. */
+  /** Changes the script, from the next request on. */
   answerWith(script: Script): void
-  /** Resolves once the condition holds; throws when it does not within the deadline. */
+  /** Resolves once the condition holds. Throws if it does not hold by the deadline. */
   waitFor(condition: (requests: ReceivedRequest[]) => boolean, deadlineMs?: number): Promise<void>
   close(): Promise<void>
 }
@@ -81,7 +81,7 @@ export async function startReceiver(script: Script = 200): Promise<Receiver> {
     connectionCount += 1
     sockets.add(socket)
     socket.on('close', () => sockets.delete(socket))
-    // A sender that breaks off is part of the tests.
+    // In some tests the sender aborts, so an error is expected.
     socket.on('error', () => {})
   })
   await new Promise<void>((resolve) => {
@@ -120,7 +120,7 @@ export async function startReceiver(script: Script = 200): Promise<Receiver> {
   }
 }
 
-/** null: the sender broke off. */
+/** null: the sender aborted. */
 async function wholeBody(incoming: IncomingMessage): Promise<Buffer | null> {
   const chunks: Buffer[] = []
   try {
@@ -150,7 +150,9 @@ async function reply(outgoing: ServerResponse, given: Reply): Promise<void> {
   outgoing.end(body)
 }
 
-/** Until a request comes, or the time is over: a condition may depend on more than requests. */
+/**
+ * Resolves when a request comes or the time is over: a condition may depend on more than requests.
+ */
 function nextRequest(watchers: Set<() => void>, waitMs: number): Promise<void> {
   return new Promise((resolve) => {
     const timer = setTimeout(look, waitMs)

@@ -1,4 +1,4 @@
-// Compares every answer that a test gets with the description of its route in openapi.json.
+// Compares every response that a test gets with the description of its route in openapi.json.
 import { readFileSync } from 'node:fs'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { join } from 'node:path'
@@ -7,25 +7,25 @@ import addFormats from 'ajv-formats'
 
 export interface RecordedAnswer {
   method: string
-  /** With or without a query. */
+  /** The path, with or without a query. */
   path: string
   status: number
-  /** Names in lower case. */
+  /** Names are in lower case. */
   headers: Record<string, string>
   body: string
 }
 
 export interface AnswerCheck {
-  /** What of this answer is not described: one sentence each. */
+  /** Returns a sentence for each part of the response that openapi.json does not describe. */
   problemsOf(answer: RecordedAnswer): string[]
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: a document read as JSON
 type Json = any
 
-/** Headers that mean something in this API: one that is sent must be described. */
+/** Headers with a meaning in this API: if one of them is sent, openapi.json must describe it. */
 const MEANT = ['etag', 'location', 'retry-after', 'allow', 'www-authenticate', 'cache-control']
-/** What a page is made of is served, and is no part of the API that is described. */
+/** The files of a page are served, but are not part of the described API. */
 const PAGE_FILE = /^\/(docs|dashboard)\/[^/]+$/
 const PROBLEM_TYPE = 'application/problem+json'
 
@@ -33,8 +33,8 @@ const OPENAPI = join(import.meta.dirname, '../../openapi/openapi.json')
 let described: { document: Json; check: AnswerCheck } | null = null
 
 /**
- * openapi.json as it is committed, and the check of answers by it. To ask an API that just started
- * takes it half a second; test/freshness.test.ts shows that it would give the same.
+ * The committed openapi.json, and the check of responses against it. An API that just started would
+ * need half a second to generate it. test/freshness.test.ts shows that both are equal.
  */
 export function describedApi(): { document: Json; check: AnswerCheck } {
   if (described === null) {
@@ -44,7 +44,7 @@ export function describedApi(): { document: Json; check: AnswerCheck } {
   return described
 }
 
-/** @param document openapi.json, parsed */
+/** @param document the parsed openapi.json */
 export function createAnswerCheck(document: Json): AnswerCheck {
   const strict = withoutFurtherFields(document)
   const ajv = new Ajv2020({ strict: false, allErrors: false })
@@ -53,7 +53,7 @@ export function createAnswerCheck(document: Json): AnswerCheck {
   const validators = new Map<string, ValidateFunction>()
   const shapes = Object.keys(document.paths)
     .map((template) => ({ template, shape: shapeOf(template) }))
-    // `/jobs/batch` before `/jobs/{id}`.
+    // `/jobs/batch` comes before `/jobs/{id}`.
     .sort((a, b) => a.template.split('{').length - b.template.split('{').length)
 
   function validatorOf(pointer: string): ValidateFunction {
@@ -88,7 +88,7 @@ export function createAnswerCheck(document: Json): AnswerCheck {
       const status = operation.responses[answer.status] === undefined ? 'default' : answer.status
       const response = operation.responses[status]
       const pointer = `/paths/${escaped(found?.template ?? '')}/${method}/responses/${status}`
-      // What Fastify refuses before a route is known to it: 408, 431.
+      // Fastify refuses some requests before it knows their route: 408, 431.
       const isUndescribed = status === 'default' && ![408, 431].includes(answer.status)
       return [
         ...(isUndescribed ? ['this status is not described'] : []),
@@ -99,7 +99,7 @@ export function createAnswerCheck(document: Json): AnswerCheck {
   }
 }
 
-/** A path or method that no route takes is answered by a problem all the same. */
+/** Even a path or method without a route must get a problem document. */
 function unroutedProblems({ status, headers }: RecordedAnswer): string[] {
   const isProblem = headers['content-type']?.startsWith(PROBLEM_TYPE) && status >= 400
   return [
@@ -109,7 +109,7 @@ function unroutedProblems({ status, headers }: RecordedAnswer): string[] {
 }
 
 function headerProblems(described: Json, { headers }: RecordedAnswer): string[] {
-  // What every answer has unless it may be kept.
+  // Every response has no-store, unless it may be cached.
   const isKept = headers['cache-control'] !== 'no-store'
   const undescribed = MEANT.filter(
     (name) => name in headers && !(name in described) && (isKept || name !== 'cache-control'),
@@ -121,7 +121,7 @@ function headerProblems(described: Json, { headers }: RecordedAnswer): string[] 
   ]
 }
 
-/** A field that is not described is an error here, though clients are to let it pass. */
+/** Makes a field that is not described an error. Real clients must ignore such a field. */
 function withoutFurtherFields(node: Json): Json {
   if (Array.isArray(node)) return node.map(withoutFurtherFields)
   if (typeof node !== 'object' || node === null) return node
@@ -142,7 +142,7 @@ function escaped(step: string): string {
   return encodeURIComponent(step.replaceAll('~', '~0').replaceAll('/', '~1'))
 }
 
-/** Calls `onAnswer` with every answer of this server, just before its last byte leaves. */
+/** Calls `onAnswer` with every response of this server, just before its last byte is sent. */
 export function recordAnswers(server: Server, onAnswer: (answer: RecordedAnswer) => void): void {
   server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
     const chunks: Buffer[] = []
@@ -160,7 +160,7 @@ export function recordAnswers(server: Server, onAnswer: (answer: RecordedAnswer)
         body: request.method === 'HEAD' ? '' : Buffer.concat(chunks).toString(),
       })
     }
-    // Headers that are given to writeHead alone are not among getHeaders().
+    // getHeaders() does not return the headers that only writeHead gets.
     before(response, 'writeHead', (...all) => {
       written = all.find((one) => typeof one === 'object' && one !== null) ?? {}
     })

@@ -1,12 +1,12 @@
-// Records which commands each verb of a MongoDB store sends, and prints their shapes: names of
+// Records which commands each method of a MongoDB store sends, and prints their shapes: names of
 // commands, collections, fields, operators and options, without the values.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { CommandStartedEvent, Document, MongoClient } from 'mongodb'
 import type { Store } from '../../src/store/store.ts'
 
-/** One call of a verb. */
+/** One call of a method of a store. */
 export interface VerbCall {
-  /** `settle`, or `outbox.take`. */
+  /** The method, for example `settle` or `outbox.take`. */
   verb: string
   args: unknown[]
   /** In the order in which they were sent; `hello` is left out. */
@@ -14,7 +14,7 @@ export interface VerbCall {
 }
 
 export interface RecordedStore {
-  /** The store, each verb of which is recorded. */
+  /** A store that records each call of its methods. */
   store: Store
   calls: VerbCall[]
 }
@@ -26,7 +26,7 @@ const LEFT_OUT = new Set(['lsid', '$db', '$clusterTime'])
 const SHOWN_BELOW =
   /^(hint|readConcern|writeConcern|sort|projection|ordered|multi|upsert|new|remove|state|phase|\$sort|\$project|\$exists)$/
 
-/** @param before called before each verb, which waits for it */
+/** @param before called before each call, which waits for it */
 export function recordCalls(
   store: Store,
   client: MongoClient,
@@ -54,7 +54,7 @@ export function recordCalls(
   return { store: recorded(store, ''), calls }
 }
 
-/** `find posthorn_jobs`, and a line for each field of the command, or several if it is long. */
+/** `find posthorn_jobs`, and one or more lines for each field of the command. */
 export function shapeOf(command: Document): string {
   const [[name, collection] = ['', ''], ...fields] = Object.entries(command)
   const lines = fields
@@ -63,13 +63,13 @@ export function shapeOf(command: Document): string {
   return [`${name} ${typeof collection === 'string' ? collection : ''}`.trim(), ...lines].join('\n')
 }
 
-/** A name of a type, a value that is part of the shape, the shapes of a list, or of fields. */
+/** The name of a type, a value that is part of the shape, or the shapes of a list or of fields. */
 type Shape = string | Shape[] | Map<string, Shape>
 
 function shapeOfValue(value: unknown, isShown: boolean): Shape {
   if (Array.isArray(value)) {
     const shapes = value.map((one) => shapeOfValue(one, isShown))
-    // However many there are.
+    // Equal shapes of a list are listed once.
     return [...new Map(shapes.map((shape) => [JSON.stringify(plainOf(shape)), shape])).values()]
   }
   if (value instanceof Map) return shapeOfValue(Object.fromEntries(value), isShown)
@@ -79,7 +79,7 @@ function shapeOfValue(value: unknown, isShown: boolean): Shape {
   if (value instanceof Uint8Array) return 'binary'
   if ('_bsontype' in value) return String(value._bsontype).toLowerCase()
   const fields = Object.entries(value).map(([field, inner]): [string, Shape] => [
-    // A position in an array, or a limit of a histogram.
+    // A number in a field name is a position in an array, or a bound of a histogram.
     field.replaceAll(/\b\d+\b/g, 'N'),
     shapeOfValue(inner, isShown || SHOWN_BELOW.test(field)),
   ])

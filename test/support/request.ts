@@ -6,17 +6,17 @@ export interface Answer {
   status: number
   headers: Headers
   text: string
-  /** Parsed if it is JSON, else the text. */
+  /** Parsed if it is JSON, else text. */
   // biome-ignore lint/suspicious/noExplicitAny: a test reads any field of an answer
   body: any
 }
 
-/** An answer that is awaited; `expect(status)` fails the test if it is another. */
+/** A response that is awaited. `expect(status)` fails the test if the status is another one. */
 export interface PendingAnswer extends Promise<Answer> {
   expect(status: number): Promise<Answer>
 }
 
-/** A body that is a string is sent as it is, any other as JSON. */
+/** A body that is a string is sent unchanged, any other body as JSON. */
 export type SendRequest = (
   method: string,
   path: string,
@@ -24,7 +24,7 @@ export type SendRequest = (
   headers?: object,
 ) => PendingAnswer
 
-/** @param onAnswer is called with each answer before the test gets it */
+/** @param onAnswer called with each response before the test gets it */
 export function requestTo(
   url: () => string,
   onAnswer: (answer: RecordedAnswer) => void = () => {},

@@ -1,26 +1,29 @@
-// A TCP proxy before MongoDB that changes the replies to chosen commands: what a server of another
-// kind, with other members, users or plans would answer.
+// A TCP proxy in front of MongoDB that changes the replies to chosen commands, as if the server
+// were of another kind or had other members, users or plans.
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { BSON, type Document } from 'mongodb'
 
-/** The reply to a command, or another one in its place; may take its time. */
+/** Returns the reply to a command, or another reply instead of it. */
 export type Rewrite = (reply: Document, command: Document) => Document | Promise<Document>
 
 export interface RewritingProxy {
   /** The URL of this database, through the proxy. */
   url(database: string, query?: string): string
-  /** Of each request since the start. */
+  /** The command of each request since the start. */
   commands: Document[]
   stop(): Promise<void>
 }
 
-/** github.com/mongodb/specifications, OP_MSG: a header, flags, and the kind of the first section. */
+/**
+ * From github.com/mongodb/specifications, OP_MSG: a header, flags, and the kind of the first
+ * section.
+ */
 const HEADER_BYTES = 16
 const BODY_AT = HEADER_BYTES + 4 + 1
 const OP_MSG = 2013
 
-/** @param rewrites by name of the command. The driver's own hello is never changed. */
+/** @param rewrites by name of the command. The hello of the driver itself is never changed. */
 export async function startRewritingProxy(
   target: string,
   rewrites: Record<string, Rewrite>,
@@ -102,7 +105,7 @@ function withBody(message: Buffer, body: Document): Buffer {
   const bytes = Buffer.from(BSON.serialize(body))
   const changed = Buffer.concat([message.subarray(0, BODY_AT), bytes])
   changed.writeInt32LE(changed.length, 0)
-  // Without the flag of a checksum, which would be wrong now.
+  // Removes the flag of a checksum, which would be wrong now.
   changed.writeInt32LE(changed.readInt32LE(HEADER_BYTES) & ~1, HEADER_BYTES)
   return changed
 }

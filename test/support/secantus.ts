@@ -19,7 +19,7 @@ export async function startSecantus(options: MongoServerOptions = {}): Promise<M
     binary,
     flags: (dataDir, port) => [
       ...['--port', `${port}`, '--storage-path', dataDir, ...own],
-      // Without --sync-on-commit an acknowledged write dies with the process.
+      // Without --sync-on-commit an acknowledged write is lost when the process is killed.
       ...['--sync-on-commit', '--log-level', 'ERROR'],
       // The defaults take 4 GB of memory and 128 MB of disk for an empty store.
       ...['--cache-size', '256M', '--log-file-max', '16MB'],
@@ -29,7 +29,10 @@ export async function startSecantus(options: MongoServerOptions = {}): Promise<M
   }))
 }
 
-/** Where the server's program is; built on first use. Throws a sentence when it cannot be built. */
+/**
+ * The path of the server's program, which is built on first use. Throws an error with a sentence if
+ * the build fails.
+ */
 async function secantusBinary(): Promise<string> {
   const root = cacheFolder(`${CRATE}-${CRATE_VERSION}`)
   const binary = join(root, 'bin', 'secantusd-rs')

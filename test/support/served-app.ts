@@ -1,4 +1,4 @@
-// The API inside the test process, on a real store and a real port: for what needs no other
+// The API inside the test process, on a real store and a real port, for tests that need no other
 // process.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -20,29 +20,29 @@ import { requestTo, type SendRequest } from './request.ts'
 export interface ServedApp {
   app: FastifyInstance
   store: Store
-  /** Of the store, to get in its way. */
+  /** The path of the store's file, for tests that disturb the store. */
   filePath: string
   url: string
   request: SendRequest
-  /** Fails if an answer was not one that openapi.json describes. */
+  /** Fails if openapi.json does not describe one of the responses. */
   expectDescribedAnswers(): void
   close(): Promise<void>
 }
 
 export interface ServedAppOptions {
-  /** In place of an empty SQLite store; the caller closes it. */
+  /** Used instead of an empty SQLite store; the caller closes it. */
   store?: Store
   apiKeys?: string[]
   maxBodyBytes?: number
   limits?: Partial<ConnectionLimits>
   inflight?: Partial<InflightLimits>
-  /** Absent: where it listens. */
+  /** Absent: the address at which the API listens. */
   publicUrl?: string
 }
 
 const DAY_MS = 86_400_000
 
-/** One for all tests of this block: its fields can be read once they begin. */
+/** One API for all tests of this block. Its fields can be read once the tests begin. */
 export function useServedApp(options: ServedAppOptions = {}): ServedApp {
   const served = { request: requestTo(() => served.url) } as ServedApp
   beforeAll(async () => void Object.assign(served, await serveApp(options)))

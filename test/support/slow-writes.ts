@@ -1,21 +1,23 @@
-// A disk that takes its time for every document written: what a MongoDB with a slow disk, a lagging
-// secondary or a noisy neighbour is like. All connections share it, one document of each in turn.
+// A disk that takes some time for each document, like a MongoDB with a slow disk, a lagging
+// secondary or a busy neighbour. All connections share it, and take turns of one document.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { BSON } from 'mongodb'
 import { answerTo, requestIdOf } from './wire-messages.ts'
 
 export interface SlowDisk {
-  /** Milliseconds for each document from now on; 0: as fast as the server behind. */
+  /** Sets the milliseconds for each document from now on; 0: no delay. */
   setDelay(msPerDocument: number): void
-  /** Documents that requests asked it to write so far, whatever the delay. */
+  /** How many documents requests have asked it to write so far, whatever the delay. */
   readonly documentCount: number
-  /** Whether the disk had time for so many documents before the request's own time was over. */
+  /**
+   * Resolves with whether the disk had time for all documents before the deadline of the request.
+   */
   write(request: WriteRequest, abandoned: AbortSignal): Promise<boolean>
 }
 
 interface Write {
   left: number
-  /** Monotonic. */
+  /** By the monotonic clock. */
   endsAtMs: number
   abandoned: AbortSignal
   resolve: (isWritten: boolean) => void
@@ -32,7 +34,7 @@ export function createSlowDisk(): SlowDisk {
     let freeAtMs = performance.now()
     while (waiting.length > 0) {
       const write = waiting.shift() as Write
-      // As a mongod does: what is over its time, or whose client is gone, is given up.
+      // A mongod also drops a write whose deadline has passed or whose client is gone.
       const isOver = performance.now() > write.endsAtMs || write.abandoned.aborted
       if (write.left > 0 && msPerDocument > 0 && !isOver) {
         freeAtMs = Math.max(freeAtMs, performance.now()) + msPerDocument
@@ -70,13 +72,13 @@ const FLAG_BYTES = 4
 
 export interface WriteRequest {
   documentCount: number
-  /** Infinity: the request sets none. */
+  /** Infinity: the request sets no limit. */
   maxTimeMs: number
 }
 
 /**
  * How many documents a request of the MongoDB protocol writes. A statement that updates or deletes
- * many counts as one: what is slow on a slow disk is to flush, and a statement is flushed once.
+ * many documents counts as one: on a slow disk the flush is slow, and a statement is flushed once.
  */
 export function writeRequestOf(message: Buffer): WriteRequest {
   let count = 0
@@ -104,13 +106,13 @@ export interface ServerError {
   errmsg: string
 }
 
-/** Of a server that gave up a request, since its time was over. */
+/** The error of a server that dropped a request because its time was over. */
 export const OVER_TIME: ServerError = {
   ...{ code: 50, codeName: 'MaxTimeMSExpired' },
   errmsg: 'operation exceeded time limit',
 }
 
-/** The answer of a server that refuses a request. */
+/** The response of a server that refuses a request. */
 export function errorAnswerTo(message: Buffer, error: ServerError): Buffer {
   return answerTo(requestIdOf(message), { ok: 0, ...error })
 }

@@ -1,4 +1,4 @@
-// The stores that the contract suite is run on: each test file gets an empty one of its own.
+// The stores that the contract suite runs on. Each test file gets an empty one of its own.
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -11,22 +11,22 @@ import { databaseUrl } from './mongo.ts'
 import { dropDatabase, rawTextOf, rawTextOfDatabase } from './raw-store.ts'
 
 const DAY_MS = 86_400_000
-/** One for all stores of a test file, so that what two of them hold can be compared. */
+/** One key for all stores of a test file, so that the contents of two of them can be compared. */
 const encryptionKey = randomBytes(32)
 const RETENTION = { retentionMs: 7 * DAY_MS, retentionDeadMs: 30 * DAY_MS }
 
-/** What a test may do with the place where its jobs are kept. */
+/** A place where jobs are kept, and what a test can do with it. */
 export interface Place {
   readonly url: string
-  /** The store that most tests need no other than. */
+  /** The store that is open; most tests need no other. */
   readonly store: Store
-  /** One more, as another process would open it; closed at the end. */
+  /** Opens another store on the same data, as another process would. It is closed at the end. */
   open(settings?: Partial<StoreSettings>): Promise<Store>
-  /** The one that is used unless settings say otherwise. */
+  /** The key of each store whose settings give no other. */
   readonly encryptionKey: Buffer
   /** Warnings of the stores that were opened here, oldest first. */
   readonly warnings: Warning[]
-  /** All that is stored, as a thief of the disk would read it. */
+  /** All stored bytes, as someone who steals the disk could read them. */
   rawText(): Promise<string>
 }
 

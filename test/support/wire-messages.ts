@@ -6,12 +6,12 @@ const OP_REPLY = 1
 const OP_MSG = 2013
 const HEADER_BYTES = 16
 const FLAG_BYTES = 4
-/** The flags, the cursor, where it begins, and how many documents follow. */
+/** The bytes of the flags, the cursor, its start, and the number of documents that follow. */
 const REPLY_FIELDS_BYTES = 20
 /** Every value keeps its BSON type. */
 const AS_SENT = { promoteValues: false, promoteLongs: false, bsonRegExp: true } as const
 
-/** Of the request; an answer names it again. */
+/** The id of a request. Its response contains the same id. */
 export function requestIdOf(message: Buffer): number {
   return message.readInt32LE(4)
 }
@@ -33,13 +33,13 @@ export function splitMessages(onMessage: (message: Buffer) => void): (chunk: Buf
   }
 }
 
-/** The command, without documents that are sent beside it; null: an old kind of message. */
+/** The command in a message, without documents that follow it; null: an old kind of message. */
 export function commandIn(message: Buffer): Document | null {
   const body = bodyOf(message)
   return body === null ? null : BSON.deserialize(body.bytes, AS_SENT)
 }
 
-/** The same message with another command, or an answer with another document. */
+/** The same message with another command, or a response with another document. */
 export function withBody(message: Buffer, document: Document): Buffer {
   const body = bodyOf(message)
   if (body === null) throw new Error('not a message with a body')
@@ -48,7 +48,7 @@ export function withBody(message: Buffer, document: Document): Buffer {
   return withLength(Buffer.concat([before, BSON.serialize(document), after]))
 }
 
-/** An answer to the request of this id. */
+/** A response to the request with this id. */
 export function answerTo(requestId: number, document: Document): Buffer {
   const head = Buffer.alloc(HEADER_BYTES + FLAG_BYTES + 1)
   head.writeInt32LE(requestId, 8)
@@ -56,7 +56,9 @@ export function answerTo(requestId: number, document: Document): Buffer {
   return withLength(Buffer.concat([head, BSON.serialize(document)]))
 }
 
-/** Where the first document of a message is. A command comes before the documents beside it. */
+/**
+ * Where the first document of a message is. A command comes before the documents that follow it.
+ */
 function bodyOf(message: Buffer): { start: number; bytes: Buffer } | null {
   const operation = message.readInt32LE(12)
   if (operation !== OP_MSG && operation !== OP_REPLY) return null

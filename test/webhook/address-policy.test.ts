@@ -1,4 +1,4 @@
-// The address policy as tables: everything that is not the public internet, in every spelling.
+// The address policy as tables: every address outside the public internet, in every spelling.
 import { describe, expect, it } from 'vitest'
 import { createAddressPolicy, type Verdict } from '../../src/webhook/address-policy.ts'
 
@@ -10,7 +10,7 @@ const local = policyOf([], true)
 const reasonOf = (verdict: Verdict) => (verdict.allowed ? 'allowed' : verdict.reason)
 const urlOf = (ip: string) => `http://${ip.includes(':') ? `[${ip}]` : ip}/hook`
 
-/** First and last of each range, and what the refusal calls it. */
+/** The first and the last address of each range, and the name of the range in the refusal. */
 const REFUSED: [range: string, kind: string, addresses: string[]][] = [
   ['0.0.0.0/8', 'unspecified', ['0.0.0.0', '0.255.255.255']],
   ['10.0.0.0/8', 'private', ['10.0.0.0', '10.255.255.255']],
@@ -55,7 +55,7 @@ const REFUSED: [range: string, kind: string, addresses: string[]][] = [
   ['8000::/1', 'reserved', ['8000::1', 'fbff::1']],
 ]
 
-/** Next to the edges of refused ranges, so that no range is wider than it should be. */
+/** Addresses next to the edges of refused ranges: they show that no range is too wide. */
 const PUBLIC = [
   ...['1.0.0.0', '9.255.255.255', '11.0.0.0', '100.63.255.255', '100.128.0.0', '126.255.255.255'],
   ...['128.0.0.0', '169.253.255.255', '169.255.0.0', '172.15.255.255', '172.32.0.0', '192.0.1.0'],

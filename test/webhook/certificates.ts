@@ -1,25 +1,26 @@
-// Certificates for tests, made by openssl: authorities, and what they issue, good and bad.
+// Certificates for tests, made by openssl: authorities, and the valid and invalid certificates that
+// they issue.
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 export interface Certificate {
-  /** PEM. */
+  /** In PEM. */
   key: string
-  /** PEM, with the certificates of its issuers when it came with them. */
+  /** In PEM, followed by the certificates of its issuers if it has any. */
   cert: string
 }
 
 export interface Issued extends Certificate {
-  /** A certificate signed with this one's key, whether it may do that or not. */
+  /** Issues a certificate signed with the key of this one, whether this one may do that or not. */
   issue(options?: IssueOptions): Issued
 }
 
 interface IssueOptions {
-  /** As openssl spells it, like `DNS:a.example.com,IP:127.0.0.1`. */
+  /** In the spelling of openssl, like `DNS:a.example.com,IP:127.0.0.1`. */
   names?: string
-  /** Days from now; it begins at noon. */
+  /** In days from now. The validity begins and ends at noon. */
   validDays?: [from: number, to: number]
   /** Further lines of extensions, like `basicConstraints=critical,CA:true`. */
   extensions?: string[]
@@ -29,7 +30,7 @@ interface IssueOptions {
 }
 
 export interface CertificateRoom {
-  /** Signed by itself; an authority unless the extensions say otherwise. */
+  /** A certificate signed by itself. It is an authority unless the extensions say otherwise. */
   selfSigned(options?: IssueOptions): Issued
   /** Removes all files. */
   remove(): void
@@ -38,7 +39,7 @@ export interface CertificateRoom {
 const DAY_MS = 86_400_000
 const AUTHORITY = ['basicConstraints=critical,CA:true', 'keyUsage=keyCertSign,digitalSignature']
 
-/** Where a test keeps its certificates. */
+/** A folder for the certificates of a test. */
 export function openCertificateRoom(): CertificateRoom {
   const directory = mkdtempSync(join(tmpdir(), 'posthorn-certificates-'))
   writeFileSync(join(directory, 'issued'), '')
@@ -77,7 +78,10 @@ export function openCertificateRoom(): CertificateRoom {
   }
 }
 
-/** What `openssl ca` asks for; alone among its commands it takes the first day of validity. */
+/**
+ * The configuration for `openssl ca`, which alone among the commands of openssl accepts the first
+ * day of validity.
+ */
 function configIn(directory: string, digest: string): string {
   return `[ca]
 default_ca = it

@@ -1,4 +1,4 @@
-// docs/deliveries.md is the contract of a handler: its requests verify, its snippets run, and its
+// docs/deliveries.md is the contract for handlers: its requests verify, its snippets run, and its
 // table of responses has the statuses of the code.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -34,7 +34,7 @@ function requestFrom(text: string): Printed {
   return { headers, body }
 }
 
-// The examples were signed at their own time; everything else is as in a handler.
+// The clock shows the time at which the examples were signed. Everything else is as in a handler.
 beforeEach(() => void vi.useFakeTimers({ toFake: ['Date'], now: timestampSeconds * 1_000 }))
 afterEach(() => void vi.useRealTimers())
 

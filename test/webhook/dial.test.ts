@@ -1,4 +1,4 @@
-// The address that was checked is the one that is dialled: names with several addresses, and names
+// The worker dials exactly the address that was checked: names with several addresses, and names
 // whose addresses change.
 import type { LookupAddress } from 'node:dns'
 import type { Socket } from 'node:net'
@@ -25,7 +25,7 @@ afterEach(async () => {
   await server.close()
 })
 
-/** A name service that gives these answers, one list for each question. */
+/** A name service that gives these answers, one list for each query. */
 function nameService(...answers: string[][]): { resolve: Resolve; questions: string[] } {
   const questions: string[] = []
   const resolve: Resolve = (hostname, done) => {
@@ -40,7 +40,7 @@ function nameService(...answers: string[][]): { resolve: Resolve; questions: str
   return { resolve, questions }
 }
 
-/** The error, or null when the connection stands. */
+/** Resolves with the error, or with null if the connection is open. */
 function dial(resolve: Resolve, hostname = NAME): Promise<Error | null> {
   const connect = createDial(() => LOCAL, undefined, resolve)
   return new Promise((done) => {
@@ -148,7 +148,7 @@ describe('a connection that is given up while it is made', () => {
     giveUp = connect({ hostname: NAME, port: server.port, isTls: false }, (...[error]) => {
       calls.push(error)
     })
-    // One that was begun later is through: so would the first be.
+    // A connection that began later is open by now, so the first one would be open, too.
     expect(await dial(nameService(['127.0.0.1']).resolve)).toBeNull()
     await until(() => server.openCount() <= 1)
     expect(calls).toEqual([])

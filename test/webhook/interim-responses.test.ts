@@ -22,7 +22,7 @@ function newSender(extraCaCerts: string | null = null) {
     sender.send({ url, headers: [], body: Buffer.from('1') }, PATIENT_MS).ended
 }
 
-/** Answers each request on each connection like this. */
+/** Starts a server that responds in this way to each request on each connection. */
 async function startServer(reply: (socket: Socket) => void): Promise<RawServer> {
   const server = await startRawServer((socket) => {
     reply(socket)

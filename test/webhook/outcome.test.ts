@@ -1,4 +1,4 @@
-// What each answer and each error means, row by row of the delivery contract.
+// The meaning of each response and each error, row by row of the delivery contract.
 import { describe, expect, it } from 'vitest'
 import {
   AddressRefused,

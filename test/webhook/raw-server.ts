@@ -1,4 +1,5 @@
-// A TCP server that behaves as badly as a test wants; what speaks HTTP properly is receiver.ts.
+// A TCP server that behaves as badly as a test wants. receiver.ts is the server that uses HTTP
+// correctly.
 
 import type { AddressInfo } from 'node:net'
 import { createServer, type Server, type Socket } from 'node:net'
@@ -9,14 +10,14 @@ export interface RawServer {
   connectionCount(): number
   /** Connections that are open now. */
   openCount(): number
-  /** All bytes that came, over all connections, as latin1. */
+  /** All received bytes, over all connections, as latin1. */
   received(): string
   close(): Promise<void>
 }
 
 /**
- * @param behave is called once for each connection, when its first bytes have come
- * @param place another than a free port of 127.0.0.1
+ * @param behave called once for each connection, after its first bytes
+ * @param place an address other than a free port of 127.0.0.1
  */
 export async function startRawServer(
   behave: (socket: Socket) => void,
@@ -29,7 +30,7 @@ export async function startRawServer(
     connectionCount += 1
     sockets.add(socket)
     socket.on('close', () => sockets.delete(socket))
-    // The other side breaking off is what many tests are about.
+    // In many tests the other side aborts, so an error is expected.
     socket.on('error', () => {})
     socket.once('data', () => behave(socket))
     socket.on('data', (chunk) => {
@@ -54,7 +55,7 @@ export async function startRawServer(
   }
 }
 
-/** Writes this again and again until the connection is gone. */
+/** Writes this text again and again until the connection is closed. */
 export function writeForEver(socket: Socket, text: string, everyMs: number): void {
   const timer = setInterval(() => socket.write(text), everyMs)
   socket.on('close', () => clearInterval(timer))

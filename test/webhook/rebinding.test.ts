@@ -1,4 +1,4 @@
-// Names whose addresses change: each connection reaches the address that was checked for it.
+// Names whose addresses change: each connection goes to the address that was checked for it.
 import type { LookupAddress } from 'node:dns'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createAddressPolicy } from '../../src/webhook/address-policy.ts'
@@ -7,7 +7,10 @@ import { createSender, type Sender } from '../../src/webhook/send.ts'
 import { until } from '../support/until.ts'
 import { type RawServer, startRawServer } from './raw-server.ts'
 
-/** Stands for the public internet; 127.0.0.2, on the same port, stands for what is forbidden. */
+/**
+ * 127.0.0.1 stands for the public internet. 127.0.0.2, on the same port, stands for a refused
+ * address.
+ */
 const ALLOWED = createAddressPolicy({ allowedTargets: ['127.0.0.1/32'], allowLoopback: false })
 const STRICT = createAddressPolicy({ allowedTargets: [], allowLoopback: false })
 const LOCAL = createAddressPolicy({ allowedTargets: [], allowLoopback: true })
@@ -53,7 +56,7 @@ function send(from: Sender, host = HOST, timeoutMs = TIMEOUT_MS) {
   return from.send({ url, headers: [], body: Buffer.from('1') }, timeoutMs).ended
 }
 
-/** A name service that gives these answers in turn, for ever. */
+/** A name service that gives these answers in turn, again and again. */
 function inTurn(...answers: string[][]): { resolve: Resolve; questionCount(): number } {
   let count = 0
   const resolve: Resolve = (_name, done) => {

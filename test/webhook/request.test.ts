@@ -1,4 +1,5 @@
-// The request of an attempt: the header table of the delivery contract, and whose value wins.
+// The request of an attempt: the header table of the delivery contract, and which value takes
+// precedence.
 import { describe, expect, it } from 'vitest'
 import { newSecret } from '../../src/endpoint/endpoint.ts'
 import { DELIVERY_HEADERS, type SentWith } from '../../src/webhook/delivery-headers.ts'

@@ -1,4 +1,5 @@
-// What is kept of an answer's body: its first bytes as text, and the result, both bounded.
+// The parts of a response body that are kept: its first bytes as text, and the result, both
+// limited.
 import { describe, expect, it } from 'vitest'
 import {
   isTooLong,

@@ -1,4 +1,5 @@
-// Connections that are used again: no answer is ever another's, and what dies costs what it must.
+// Connections that are used again: no request gets the response of another, and a request is sent
+// again only if that is safe.
 import type { Socket } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createAddressPolicy } from '../../src/webhook/address-policy.ts'
@@ -28,7 +29,7 @@ const send = (url: string, body: string | Buffer = '1', timeoutMs = PATIENT_MS) 
 const answer = (body: string, more = '') =>
   `HTTP/1.1 200 OK\r\n${more}content-length: ${body.length}\r\n\r\n${body}`
 
-/** A receiver that answers each request on a connection by its number, from 1. */
+/** A receiver that responds to each request on a connection with its number, from 1. */
 async function startByNumber(
   reply: (socket: Socket, request: number, connection: number) => void,
 ): Promise<RawServer> {
@@ -61,7 +62,7 @@ describe('endpoints of one origin', () => {
         else expect(end.result).toBe(JSON.stringify(`${path} ${i}`))
       }
     }
-    // Those of the last two give up before, or just when, their answer comes.
+    // The senders of the last two give up before their response comes, or at the same time.
     await Promise.all([
       ...[0, 0, 1, 2, 5, 10].map((delayMs) => lane(delayMs, PATIENT_MS)),
       lane(1_000, 20),
@@ -86,7 +87,8 @@ describe('endpoints of one origin', () => {
       await receiver.waitFor((requests) => requests.length === 2)
       if (!isTimeout) sending.abort(outcome)
       expect(await sending.ended).toMatchObject({ outcome, isResent: false })
-      // All that a second one would need is there: the connection was kept, and is closed by now.
+      // Everything that a second request would need is there: the connection was kept, and is
+      // closed by now.
       await until(() => receiver.openConnectionCount() === 0)
       expect((await send(receiver.url, 'another')).outcome).toBe('succeeded')
       expect(receiver.connectionCount()).toBe(2)
@@ -101,7 +103,7 @@ describe('endpoints of one origin', () => {
   it('are not given an answer that came before anything was asked', async () => {
     const raw = await startByNumber((socket, request, connection) => {
       socket.write(answer(`${connection}.${request}`))
-      // Unasked, when the line has been given back.
+      // Sends a response that nobody requested, after the connection was released.
       setTimeout(() => socket.write(answer('"poison"')), 20)
     })
     expect((await send(`${raw.url}a`)).result).toBe('1.1')
@@ -197,7 +199,8 @@ describe('a connection that the receiver closes silently', () => {
 describe('an answer before the request had left', () => {
   it('stands, and the next attempt does not wait behind what was never read', async () => {
     const raw = await startRawServer((socket) => {
-      // Its buffers, ours and the system's are full long before the end.
+      // The buffers of the server, the sender and the system are full long before the end of the
+      // request.
       socket.pause()
       socket.write(answer('7'))
     })
@@ -212,7 +215,7 @@ describe('an answer before the request had left', () => {
   it.each([413, 500])('and the end of the connection: the %i is heard', async (status) => {
     const raw = await startRawServer((socket) => {
       socket.write(`HTTP/1.1 ${status} No\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`)
-      // The end of a connection that was not read to its end may overtake the answer.
+      // A reset, because of unread input, may overtake the response.
       setTimeout(() => socket.destroy(), 100)
       socket.pause()
     })

@@ -12,7 +12,10 @@ import { until } from '../support/until.ts'
 const LOCAL = createAddressPolicy({ allowedTargets: [], allowLoopback: true })
 const STRICT = createAddressPolicy({ allowedTargets: [], allowLoopback: false })
 const DEADLINE_MS = 5_000
-/** Machines are noisy; what matters is that a slot is not held for long beyond its deadline. */
+/**
+ * Machines are noisy. The tests show that an attempt does not keep its slot long after its
+ * deadline.
+ */
 const TOLERANCE_MS = 500
 
 let receiver: Receiver
@@ -227,7 +230,7 @@ describe('ending early', () => {
   it('does not happen to an answer that came while this thread was busy', async () => {
     const server = createServer((_, answer) => {
       answer.end('{}')
-      // The answer is on its way by then, and the deadline passes before it can be read.
+      // The response is on its way by then. The deadline passes before the process can read it.
       setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 600))
     })
     server.listen(0, '127.0.0.1')

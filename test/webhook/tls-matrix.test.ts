@@ -1,4 +1,4 @@
-// Every way in which TLS can be wrong: a tls_error with its code, and no byte of the request.
+// Every TLS failure leads to a tls_error with its code, and no byte of the request is sent.
 import type { LookupAddress } from 'node:dns'
 import type { AddressInfo } from 'node:net'
 import { createServer, type TLSSocket, type TlsOptions } from 'node:tls'
@@ -12,7 +12,7 @@ const TIMEOUT_MS = 5_000
 const HOST = 'hooks.example.com'
 const NAMES = `DNS:${HOST},IP:127.0.0.1`
 const ANSWER = 'HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n7'
-/** What OpenSSL itself would refuse is allowed to the server, so that it is the sender's word. */
+/** Lets the server use what OpenSSL would refuse, so that the sender has to decide. */
 const WEAK = '@SECLEVEL=0'
 
 const room = openCertificateRoom()
@@ -190,7 +190,8 @@ async function expectRefused(
   const end = await send(newSender(), server, host)
   expect(end).toMatchObject({ outcome: 'tls_error', statusCode: null, responseBody: null })
   expect(end.errorCode).toMatch(code)
-  // For people: nothing of OpenSSL's threads and source files, nor advice for starting Node.
+  // The message is for people: without OpenSSL's threads and source files, and without advice about
+  // Node.
   expect(end.message).toMatch(/^no TLS connection could be made: /)
   expect(end.message).not.toMatch(/error:|deps|use-system-ca/)
   expect(server.received()).toBe('')
@@ -221,7 +222,7 @@ function newSender(): Sender {
 interface TlsServer {
   port: number
   connectionCount(): number
-  /** What came as data, once TLS stood. */
+  /** The data that was received after the TLS handshake. */
   received(): string
 }
 
@@ -236,7 +237,7 @@ async function startTls(options: TlsOptions): Promise<TlsServer> {
   let received = ''
   const server = createServer(options, (socket) => {
     sockets.add(socket)
-    // The other side breaking off is what this is about.
+    // The other side aborts in these tests, so an error is expected.
     socket.on('error', () => {})
     socket.on('data', (chunk) => {
       received += chunk.toString('latin1')

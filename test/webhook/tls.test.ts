@@ -1,4 +1,4 @@
-// TLS is always verified: against the default roots and the ones that were added, and by name.
+// TLS is always verified: against the default roots, the additional ones, and the name.
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { TLSSocket } from 'node:tls'

@@ -1,4 +1,5 @@
-// Receivers as bad as they come, on raw sockets: each is an outcome, in time, nothing left open.
+// Receivers that behave as badly as possible, on raw sockets. Each leads to an outcome in time, and
+// no connection stays open.
 import { randomBytes } from 'node:crypto'
 import type { Socket } from 'node:net'
 import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib'
@@ -10,7 +11,10 @@ import { type RawServer, startRawServer, writeForEver } from './raw-server.ts'
 
 const POLICY = createAddressPolicy({ allowedTargets: [], allowLoopback: true })
 const TIMEOUT_MS = 400
-/** Held longer than this beyond its deadline, a slot would be lost to others. */
+/**
+ * An attempt that kept its slot for longer than this after its deadline would take the slot from
+ * others.
+ */
 const TOLERANCE_MS = 500
 const PATIENT_MS = 10_000
 const REQUEST_HEADERS = ['content-type', 'application/json']
@@ -27,7 +31,7 @@ afterEach(async () => {
   await server?.close()
 })
 
-/** One attempt against a server that behaves like this. */
+/** Makes one attempt against a server that behaves in this way. */
 async function attempt(
   behave: (socket: Socket) => void,
   timeoutMs = PATIENT_MS,
@@ -141,7 +145,8 @@ describe('a 2xx stands', () => {
     const request = { url: server.url, headers: REQUEST_HEADERS, body: Buffer.from('1') }
     const first = sender.send(request, PATIENT_MS)
     await until(() => server?.received().includes('POST') === true)
-    // The second was answered after the first, so the first's status has come as well.
+    // The response to the second request came after that to the first, so the status of the first
+    // has arrived, too.
     await sender.send(request, PATIENT_MS).ended
     first.abort(reason)
     expect(await first.ended).toMatchObject({ outcome, statusCode, result: null })
@@ -215,7 +220,7 @@ describe('an odd answer is still an answer', () => {
     expect(end).toMatchObject({ outcome: 'succeeded', result: null, resultTruncated: true })
     expect(end.responseBody).toBe('x'.repeat(4_096))
     await until(() => server?.openCount() === 0)
-    // The size of the buffers of the system, not of the response.
+    // The limit is the size of the buffers of the system, not of the response.
     expect(sentBytes).toBeLessThan(32 * 1_048_576)
   })
 

@@ -1,4 +1,4 @@
-// The meaning of a response: each kind of response, its outcome, and what follows from it.
+// The meanings of responses: each kind of response, its outcome, and what follows from it.
 
 import type { AddressInfo } from 'node:net'
 import { createServer } from 'node:net'
@@ -98,7 +98,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       const job = await fixture.job(await endpoint.enqueue(), 'dead')
       expect(job).toMatchObject({ attemptCount: 1, failure: { reason: 'rejected' } })
       expect(job.attempts).toMatchObject([{ outcome: 'rejected', statusCode: status }])
-      // Neither disabled nor at rest: the next job is sent.
+      // The endpoint is neither disabled nor resting: the next job is sent.
       endpoint.receiver.answerWith(200)
       await fixture.job(await endpoint.enqueue(), 'succeeded')
       expect((await endpoint.read()).state).toBe('active')
@@ -167,14 +167,15 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const late = await deadAt(headers, { timeout: '300ms' })
     expect(late.attempts).toMatchObject([{ outcome: 'timeout', statusCode: null }])
     const body = await listening(dripping('HTTP/1.1 500 No\r\nContent-Length: 9999\r\n\r\n'))
-    // Of the rows that match, the first from the top decides: its status was there in time.
+    // The first row of the table that matches applies: the status had arrived in time.
     const cut = await deadAt(body, { timeout: '300ms' })
     expect(cut.attempts).toMatchObject([{ outcome: 'http_error', statusCode: 500 }])
     for (const { attempts } of [late, cut]) expect(attempts[0].durationMs).toBeLessThan(2_000)
   })
 
   it('address policy: blocked, dead at once, and the refusal names what would allow it', async () => {
-    // An API that allows more than the worker: the worker itself checks what it dials.
+    // The API allows more than the worker here: the worker itself checks each address that it
+    // dials.
     await fixture.posthorn.startApi({ ALLOWED_TARGETS: '10.0.0.0/8' })
     const job = await deadAt('http://10.0.0.1/', { retry: { maxAttempts: 5 } })
     expect(job).toMatchObject({ attemptCount: 1, failure: { reason: 'rejected' } })
@@ -198,7 +199,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     }
   })
 
-  // It ends the workers that the other tests need.
+  // This test ends the workers that the other tests need, so it runs alone.
   it('lost, interrupted, cancelled: say that nobody knows the answer, or that it is discarded', {
     concurrent: false,
   }, async () => {

@@ -1,4 +1,4 @@
-// POST /jobs/batch: each item is answered as a single request would be.
+// POST /jobs/batch: each item gets the result that a single request would get.
 import { describe, expect, it } from 'vitest'
 import { type Body, NO_JOB, useApi } from '../support/api-fixture.ts'
 import { ENGINES } from '../support/engines.ts'

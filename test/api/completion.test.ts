@@ -1,4 +1,4 @@
-// Async completion: the handler answers 202 and reports by the token of its attempt.
+// Async completion: the handler responds with 202 and reports with the token of its attempt.
 import { describe, expect, it } from 'vitest'
 import {
   at,
@@ -18,7 +18,9 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   const fixture = useApi(engine, { WORKER_CONCURRENCY: '4', LEASE_DURATION: '1500ms' })
   const { request, readJob } = fixture
 
-  /** A job whose handler has answered 202, and how that handler reports. */
+  /**
+   * A job whose handler has responded with 202, and the functions by which that handler reports.
+   */
   async function accepted(settings: object = {}, fields: object = {}) {
     const endpoint = await asyncEndpoint(202, settings)
     const id = await endpoint.enqueue(fields)
@@ -30,7 +32,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   const isAwaiting = (id: string) =>
     soon(async () => expect((await readJob(id)).phase).toBe('awaiting_completion'))
 
-  /** Calls the URL that the request named, from outside. */
+  /** Calls the URLs in the request of the attempt, as an external handler does. */
   function reporter(headers: Record<string, string>) {
     return (verb: Verb, body?: unknown) => {
       const { origin, pathname, search } = new URL(headers[`posthorn-${verb}-url`] as string)
@@ -132,7 +134,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const extended = await report('heartbeat', { extend: '1h' })
     expect(at(extended.body.leaseExpiresAt) - Date.now()).toBeGreaterThan(3_590_000)
     expect((await readJob(id)).progress).toMatchObject({ value: 42.5, message: 'page 3' })
-    // Never shortened.
+    // A heartbeat never shortens the deadline.
     expect((await report('heartbeat')).body.leaseExpiresAt).toBe(extended.body.leaseExpiresAt)
     for (const body of [{ progress: 101 }, { progress: -1 }, { progress: '5' }, { extend: '8d' }]) {
       expect((await report('heartbeat', body)).status).toBe(400)
@@ -240,7 +242,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
   })
 })
 
-/** The same token with its last character but one changed. */
+/** The same token with another character before the last one. */
 function flipped(token: string): string {
   const at = token.length - 2
   return token.slice(0, at) + (token[at] === 'A' ? 'B' : 'A') + token.slice(at + 1)

@@ -1,4 +1,5 @@
-// Answers that say something of the endpoint: gone, throttled, failing; and how it comes back.
+// Responses that concern the whole endpoint: gone, throttled, failing, and how the endpoint becomes
+// active again.
 import { describe, expect, it } from 'vitest'
 import {
   at,
@@ -100,8 +101,8 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     for (let i = 0; i < 3; i++) await firstAttempt(await endpoint.enqueue())
     await soon(async () => expect((await endpoint.read()).state).toBe('resting'))
     const ids = await Promise.all(Array.from({ length: 4 }, () => endpoint.enqueue()))
-    // The first probe fails: it rests once more. The second gets no response yet, and no other job
-    // is sent.
+    // The first test attempt fails, and the endpoint rests once more. The second one gets no
+    // response yet, and no other job is sent.
     await endpoint.receiver.waitFor((requests) => requests.length === 4)
     const held = heldReplies()
     endpoint.receiver.answerWith((_, index) => (index === 0 ? held.script() : 200))

@@ -38,7 +38,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       { url: 'https://exam\u00adple.com/' },
       { url: 'https://example.com/\u0001' },
       { url: 'https://example.com/#/hook' },
-      // Other URLs than they look like, to a parser that takes them.
+      // Some parsers accept these, but read them as other URLs than a person would.
       { url: 'https:example.com/' },
       { url: 'https:/example.com/' },
       { url: 'https:///example.com/' },
@@ -264,7 +264,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const startedAtMs = performance.now()
     const ids = await Promise.all(Array.from({ length: 5 }, () => endpoint.enqueue()))
     for (const id of ids) await fixture.job(id, 'succeeded')
-    // Two at once, and three more tokens of 200 ms each.
+    // Two attempts start at once, and three wait for a token each, which takes 200 ms.
     expect(performance.now() - startedAtMs).toBeGreaterThanOrEqual(590)
   })
 

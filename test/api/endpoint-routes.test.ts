@@ -93,7 +93,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect(await patch({ description: 'two' })).toEqual({ ...asMade, description: 'two' })
     const three = { ...asMade, description: 'two', timeout: '30s', concurrency: null }
     expect(await patch({ timeout: '30s', concurrency: null })).toEqual(three)
-    // Parts of these two, as a job gives parts of its retry.
+    // Only parts of these two fields are given, as a job gives parts of its retry.
     expect(await patch({ retry: { maxAttempts: 7 }, circuitBreaker: { failures: 9 } })).toEqual({
       ...three,
       retry: { ...three.retry, maxAttempts: 7 },
@@ -240,7 +240,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     expect((await endpoint.read()).state).toBe('paused')
     await request('POST', `/endpoints/${endpoint.name}/resume`)
     expect(await endpoint.read()).toMatchObject({ state: 'active', restingUntil: null })
-    // The pause comes while the attempt that will answer 410 is under way.
+    // The pause comes while the attempt is running whose response will be 410.
     const held = heldReplies()
     endpoint.receiver.answerWith(held.script)
     await request('PATCH', `/jobs/${throttled}`, { delay: '0s' })

@@ -1,4 +1,4 @@
-// The table of errors, continued: what a client gets while the store is not available.
+// The table of errors, continued: the responses while the store is not available.
 import { DatabaseSync } from 'node:sqlite'
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
 import { expectProblem } from '../support/api-fixture.ts'
@@ -9,7 +9,7 @@ import { startMongoProxy } from '../support/mongo-proxy.ts'
 import type { Answer } from '../support/request.ts'
 import { until } from '../support/until.ts'
 
-/** The store taken away: another program holds the lock of the file, or the network brings nothing. */
+/** Makes the store unavailable: another program locks the file, or the network returns nothing. */
 const OUTAGES: Record<Engine, () => Promise<Outage>> = {
   async sqlite() {
     let writer: DatabaseSync | null = null
@@ -57,7 +57,7 @@ describe.each(ENGINES)('on %s, while the store is away', (engine) => {
     await posthorn.startApi()
     await posthorn.request('PUT', '/endpoints/known', { url: null })
     outage.begin(posthorn.env)
-    // More than may wait to be stored.
+    // More jobs than may wait to be stored.
     const payload = 'x'.repeat(7 * MIB)
     const enqueue = () => posthorn.request('POST', '/jobs', { endpoint: 'known', payload })
     const sent = Array.from({ length: 13 }, async () => void answers.push(await enqueue()))

@@ -1,4 +1,4 @@
-// The table of errors: every code, provoked for real.
+// The table of errors: every code occurs in a real response.
 import { request as rawRequest } from 'node:http'
 import { connect } from 'node:net'
 import { DatabaseSync } from 'node:sqlite'
@@ -37,7 +37,7 @@ describe.each(ENGINES)('on %s', (engine) => {
       body: latin1,
     })
     expect(await answer.json()).toMatchObject({ status: 400, code: 'invalid_json' })
-    // The payload counts: with the envelope this is 64 levels.
+    // The nesting of the payload counts: with the envelope this is 64 levels.
     const allowed = `{"endpoint":"known","payload":${deep(63)}}`
     expect((await request('POST', '/jobs', allowed)).status).toBe(201)
     const doubled = '{"endpoint":"known","payload":{"a":1,"a":2}}'
@@ -73,7 +73,7 @@ describe.each(ENGINES)('on %s', (engine) => {
     ]) {
       expectProblem(await request('POST', '/jobs', body), 400, 'invalid_request')
     }
-    // Of the payload none counts.
+    // Keys in the payload do not count.
     const payload = `{${keys}}`
     expect(
       (await request('POST', '/jobs', `{"endpoint":"known","payload":${payload}}`)).status,
@@ -273,7 +273,8 @@ describe.each(ENGINES)('on %s', (engine) => {
     for (const [path, operations] of Object.entries<Body>(described.paths)) {
       for (const [method, { parameters = [] }] of Object.entries<Body>(operations)) {
         const heeds = parameters.some(({ name }: { name: string }) => name === 'if-match')
-        // Those that need a token of their own refuse a request without one before all else.
+        // Routes that need the token of an attempt refuse a request without one before everything
+        // else.
         if (method === 'get' || heeds || /(complete|fail|heartbeat)$/.test(path)) continue
         count++
         for (const header of ['if-match', 'if-none-match']) {
@@ -377,8 +378,8 @@ describe.each(ENGINES)('on %s', (engine) => {
     expect(answer).toMatch(/x-request-id: [A-Za-z0-9._-]{1,64}\r\n/i)
     const problem = JSON.parse(answer.slice(answer.indexOf('\r\n\r\n')))
     expect(problem).toMatchObject({ status: 400, code: 'invalid_request' })
-    // An unknown Expect header is accepted: Node itself would respond to it, and not with a
-    // problem.
+    // Posthorn accepts an unknown Expect header, because Node's own response to it would be no
+    // problem document.
     const lines = 'GET /none HTTP/1.1\r\nHost: localhost\r\nExpect: x\r\nConnection: close\r\n\r\n'
     expect(await sendRaw(lines)).toMatch(/^HTTP\/1\.1 404 [\s\S]*application\/problem\+json/)
   })
@@ -391,7 +392,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   }
 })
 
-/** A key whose instant is none: nothing that Posthorn itself would write. */
+/** An API key whose instant is invalid, which Posthorn itself would never write. */
 const BREAKS: Record<Engine, (storeUrl: string) => Promise<void>> = {
   async sqlite(storeUrl) {
     const database = new DatabaseSync(storeUrl.replace('sqlite:', ''))
@@ -409,7 +410,7 @@ const BREAKS: Record<Engine, (storeUrl: string) => Promise<void>> = {
   },
 }
 
-/** fetch() writes its own Host. */
+/** Does not use fetch(), which sets its own Host header. */
 function statusFor(url: string, headers: Record<string, string>): Promise<number> {
   return new Promise((resolve, reject) => {
     const sending = rawRequest(url, { headers }, (answer) => {

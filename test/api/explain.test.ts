@@ -1,4 +1,4 @@
-// GET /jobs/:id/explain: every reason, brought about for real.
+// GET /jobs/:id/explain: every reason, in a real situation.
 import { describe, expect, it } from 'vitest'
 import {
   at,
@@ -182,7 +182,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     })
   })
 
-  // It ends the workers that the other tests need.
+  // This test ends the workers that the other tests need, so it runs alone.
   it('no_live_worker: when none has been seen lately', { concurrent: false }, async () => {
     for (const worker of fixture.workers) await worker.stop()
     const endpoint = await fixture.endpoint()

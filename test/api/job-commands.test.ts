@@ -40,7 +40,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const second = await endpoint.enqueue(ordered)
     await endpoint.receiver.waitFor(({ length }) => length === 1)
     expect(await request('POST', `/jobs/${first}/cancel`)).toMatchObject({ status: 200 })
-    // No answer was sent to the first yet.
+    // The first request has no response yet.
     await fixture.job(second, 'running')
     await endpoint.receiver.waitFor(({ length }) => length === 2)
     held.release(200)
@@ -85,7 +85,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     const change = { priority: 9, tags: ['t'], metadata: { m: '1' }, payload: { n: 2 } }
     const edited = await request('PATCH', `/jobs/${id}`, { ...change, delay: '2h' })
     expect(edited).toMatchObject({ status: 200, body: change })
-    // The first runAt moved, and expiresIn counts from there.
+    // The first runAt was moved, and expiresIn counts from it.
     expect(at(edited.body.expiresAt) - at(edited.body.runAt)).toBe(3_600_000)
     const expiring = await request('PATCH', `/jobs/${id}`, { expiresIn: '90m' })
     expect(at(expiring.body.expiresAt) - at(expiring.body.runAt)).toBe(5_400_000)
@@ -179,7 +179,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     await fixture.job(cancelled, 'succeeded')
   })
 
-  /** On a busy store it ends in the middle; the same request goes on from there. */
+  /** Repeats the request: on a busy store it ends early, and the same request continues. */
   async function untilNoneIsLeft(verb: 'cancel' | 'retry', filter: object): Promise<void> {
     await soon(async () => {
       const { status, body } = await request('POST', `/jobs/${verb}`, { filter })
@@ -187,7 +187,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     }, SLOW_MS)
   }
 
-  // More than one write of a bulk command; test/long/bulk-order.test.ts has the full size.
+  // More jobs than one write of a bulk command. test/long/bulk-order.test.ts has the full number.
   it('POST /jobs/retry: an ordering key runs again from its first job on', LONG, async () => {
     const count = engine === 'sqlite' ? 220 : 110
     const endpoint = await fixture.endpoint()
@@ -222,7 +222,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     },
   )
 
-  /** A chain of jobs, each of which depends on the one before; the first is rejected. */
+  /** A chain of jobs, each of which depends on the one before. The first one is rejected. */
   async function deadChain() {
     const delivered: string[] = []
     const replies = { first: 422 }
@@ -304,7 +304,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
     await fixture.job(copy.body.id, 'succeeded')
     await fixture.job(child, 'succeeded')
     expect(delivered.slice(3)).toEqual(['parent', 'child', 'child'])
-    // A dependency that has succeeded is met for good.
+    // A dependency that has succeeded stays met, even if its job is deleted.
     for (const id of [met, parent]) await request('DELETE', `/jobs/${id}`)
     const last = await request('POST', `/jobs/${child}/copy`)
     expect(last.body).toMatchObject({ dependsOn: [], dependenciesWaived: [] })

@@ -8,7 +8,7 @@ import { runPosthorn } from '../support/process.ts'
 
 const ADMIN_KEY = 'an-admin-key-of-enough-characters'
 
-/** One route of each kind: with the scopes that may use it beside admin. */
+/** One route of each kind, with the scopes other than admin that may use it. */
 const ROUTES: [method: string, path: string, scopes: string[]][] = [
   ['POST', '/jobs', ['enqueue']],
   ['POST', '/jobs/batch', ['enqueue']],
@@ -155,7 +155,8 @@ describe.each(ENGINES)('on %s', (engine) => {
     const [held] = (await requestAs('POST', `/endpoints/${name}/claim`, ADMIN_KEY)).body.jobs
     const claiming = requestAs('POST', `/endpoints/${name}/claim`, worker.key, { wait: '20s' })
     const reading = requestAs('GET', `/jobs/${running.id}?wait=20s`, reader.key)
-    // Both have begun: requests are let in in the order in which they come.
+    // Requests begin in the order in which they arrive. So when this one ends, both others have
+    // begun.
     await requestAs('GET', `/jobs/${running.id}`, ADMIN_KEY)
     for (const { id } of [worker, reader]) {
       expect((await requestAs('DELETE', `/keys/${id}`, ADMIN_KEY)).status).toBe(204)

@@ -1,4 +1,4 @@
-// Pull: jobs for workers that have no URL to be called at.
+// Pull: jobs for workers without a URL.
 import { describe, expect, it } from 'vitest'
 import { at, type Body, CONCURRENT, soon, useApi } from '../support/api-fixture.ts'
 import { ENGINES } from '../support/engines.ts'
@@ -112,7 +112,7 @@ describe.each(ENGINES)('on %s', CONCURRENT, (engine) => {
       body: '{"wait":"30s"}',
       signal: left.signal,
     })
-    // What is claimed by the time another wait has ended was seen by this one as well.
+    // The claims share their reads of the store. When this wait has ended, the other one has begun.
     await claim(endpoint, { wait: '50ms' })
     left.abort()
     await expect(waiting).rejects.toThrow()

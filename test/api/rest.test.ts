@@ -1,4 +1,4 @@
-// What the service says of itself: health, statistics, workers, its description.
+// The routes about the service itself: health, statistics, workers, its description.
 import { describe, expect, inject, it } from 'vitest'
 import { at, type Body, heldReplies, soon, useApi } from '../support/api-fixture.ts'
 import { deploy } from '../support/deployment.ts'

@@ -1,4 +1,4 @@
-// Every row of the tables of the contract has a test that names it; the rows are those of the code.
+// Every row in the tables of the contract has a test with its name. The rows are those of the code.
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -8,7 +8,7 @@ import { endpointBody } from '../../src/wire/endpoints.ts'
 import { jobBody } from '../../src/wire/jobs.ts'
 import { useServedApp } from '../support/served-app.ts'
 
-/** A title begins with the name of its row, then a colon. Tables by the files that test them. */
+/** The tables of each test file. A test title begins with the name of its row, then a colon. */
 const TABLES = {
   errors: {
     files: /^errors/,
@@ -155,11 +155,11 @@ const TABLES = {
   },
 }
 
-/** Routes whose tests are under other names, by a pattern of their paths. */
+/** Routes whose tests have other names, by a pattern of their paths. */
 const ELSEWHERE = [
   /\/(complete|fail|heartbeat|explain|claim)$/,
   /^POST \/jobs\/batch$/,
-  // test/routes/schedules.test.ts, test/routes/reference-page.test.ts, test/dashboard/
+  // Tested in test/routes/schedules.test.ts, test/routes/reference-page.test.ts, test/dashboard/.
   / \/schedules/,
   / \/docs\//,
   / \/dashboard/,
@@ -212,7 +212,7 @@ describe('the rows are those of the code', () => {
   })
 })
 
-/** What it('…') and it.each(…)('…') are called with. */
+/** The titles in calls of it('…') and it.each(…)('…'). */
 function titlesIn(source: string): string[] {
   return [...source.matchAll(/^ {2}it(?:\.each\([^\n]*?\))?\(\s*'((?:[^'\\]|\\.)*)'/gm)].map(
     (found) => found[1] as string,

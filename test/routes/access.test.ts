@@ -5,7 +5,7 @@ import { useServedApp } from '../support/served-app.ts'
 const KEY = 'a-key-of-twenty-four-characters'
 const OTHER_KEY = 'another-key-of-enough-characters'
 
-/** With headers that fetch does not let anybody set, such as Host. */
+/** Sends headers that fetch does not let a program set, such as Host. */
 async function answerOf(url: string, headers: Record<string, string>) {
   const { statusCode: status, body } = await request(url, { headers })
   return { status, body: await body.json() }

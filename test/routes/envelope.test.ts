@@ -47,14 +47,14 @@ describe('a payload', () => {
   })
 })
 
-/** As if no payload had been kept apart. */
+/** The value as if no payload had been cut out. */
 const whole = (value: unknown): unknown =>
   JSON.parse(
     JSON.stringify(value, (_, one) =>
       one instanceof RawJson ? JSON.parse(one.bytes.toString()) : one,
     ),
   )
-/** More than is read in one step: items are cut out of it. */
+/** Longer than one step of the pass, so that items are cut out. */
 const LONG = ' '.repeat(300_000)
 
 describe('a batch', () => {
@@ -70,7 +70,7 @@ describe('a batch', () => {
     fc.assert(
       fc.property(fc.array(items), fc.jsonValue(), (jobs, more) => {
         const text = JSON.stringify({ jobs, more, payload: jobs })
-        // JSON.parse takes this name for a field like any other, and so do we.
+        // JSON.parse treats this name like any other, and so does parseEnvelope.
         fc.pre(!text.includes('__proto__'))
         expect(whole(parse(text + space))).toEqual(JSON.parse(text))
       }),

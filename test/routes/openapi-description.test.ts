@@ -16,7 +16,7 @@ beforeAll(async () => {
 })
 
 interface Operation {
-  /** `GET /jobs/{id}` */
+  /** For example `GET /jobs/{id}`. */
   name: string
   operation: Json
 }
@@ -32,7 +32,7 @@ function operations(): Operation[] {
 
 const braced = (route: string) => route.replaceAll(/:([a-z]+)/g, '{$1}')
 
-/** The routes as the router prints them: a tree, indented by four columns a level. */
+/** The routes that the router prints: a tree in which each level is indented by four columns. */
 function servedRoutes(): string[] {
   const parents: string[] = []
   return served.app
@@ -49,7 +49,7 @@ function servedRoutes(): string[] {
     .filter((route) => !route.startsWith('HEAD ') && !PAGE_FILE.test(route))
 }
 
-/** What a page is made of is no part of the API. */
+/** The files of a page are not part of the API. */
 const PAGE_FILE = /^GET \/(docs|dashboard)\/:file$/
 
 describe('openapi.json', () => {
@@ -177,7 +177,7 @@ describe('openapi.json', () => {
   it('names a server, and no file of a page among the routes', () => {
     expect(document.servers).toEqual([{ url: '/', description: expect.any(String) }])
     expect(Object.keys(document.paths).filter((path) => path.includes('{file}'))).toEqual([])
-    // They are served nevertheless.
+    // These files are served nevertheless.
     expect(served.app.hasRoute({ method: 'GET', url: '/dashboard/:file' })).toBe(true)
   })
 
@@ -198,7 +198,7 @@ describe('openapi.json', () => {
     const defaults = schemasWithin(document.paths).flatMap((schema) => defaultsIn(schema))
     expect(defaults.length).toBeGreaterThan(20)
     expect(defaults.filter((value) => typeof value === 'object' && !Array.isArray(value))).toEqual([
-      // A field whose default is null.
+      // null is allowed: some fields have it as their default.
       ...defaults.filter((value) => value === null),
     ])
     const { schema } =
@@ -236,7 +236,7 @@ function schemasWithin(node: Json): Json[] {
   return [...own, ...Object.values(node).flatMap(schemasWithin)]
 }
 
-/** The defaults of a schema and of all within it. */
+/** The defaults of a schema and of all schemas in it. */
 function defaultsIn(node: Json): Json[] {
   if (typeof node !== 'object' || node === null) return []
   const isSchema = !Array.isArray(node) && ['type', 'anyOf', 'oneOf'].some((key) => key in node)

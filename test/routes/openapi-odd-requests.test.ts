@@ -11,7 +11,7 @@ interface Answer {
   body: string
 }
 
-/** As it stands, for fetch would tidy it up. */
+/** Sends the path unchanged: fetch would normalize it. */
 function send(method: string, path: string): Promise<Answer> {
   return new Promise((resolve, reject) => {
     request(`${served.url}${path}`, { method }, async (answer) => {

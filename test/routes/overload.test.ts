@@ -1,5 +1,5 @@
-// What all clients together can make the API hold is bounded; the excess is refused with the time
-// of the next try. It harms no other request, and ends when they let go.
+// The memory that the API uses for all clients together is bounded. It refuses the excess with a
+// Retry-After. The excess harms no other request, and ends when the clients disconnect.
 import { connect, type Socket } from 'node:net'
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, describe, expect, it } from 'vitest'
@@ -14,7 +14,9 @@ const HALF = MEGABYTE / 2
 const JSON_TYPE = { 'content-type': 'application/json' }
 
 const WAITING = 1_000
-/** Were each to claim for itself, eight to a transaction, it would be 125 more. */
+/**
+ * If each waiting claim read the store by itself, eight to a transaction, there would be 125 more.
+ */
 const MOST_COMMANDS = 70
 
 let served: ServedApp | null = null
@@ -33,7 +35,7 @@ async function serve(inflight: Partial<InflightLimits>): Promise<ServedApp> {
   return served
 }
 
-/** Reads the rest, up to the end of the connection. */
+/** Reads all responses until the end of the connection. */
 async function rest(socket: Socket): Promise<RawAnswer[]> {
   const chunks: Buffer[] = []
   for await (const chunk of socket) chunks.push(chunk)
@@ -46,7 +48,7 @@ interface Answer {
   text: string
 }
 
-/** Its response is read, else it would count as one that was not. */
+/** Sends a request and reads its response: an unread response would count against the limit. */
 async function send(method: string, path: string, body?: string): Promise<Answer> {
   const init = { method, headers: JSON_TYPE, ...(body ? { body } : {}) }
   const answer = await fetch(`${served?.url}${path}`, init)
@@ -57,7 +59,7 @@ function jobText(payloadBytes: number): string {
   return JSON.stringify({ endpoint: 'work', payload: 'x'.repeat(payloadBytes) })
 }
 
-/** A connection on which this was written, and nothing is read. */
+/** Opens a connection, writes the text and reads nothing. */
 async function open(text: string): Promise<Socket> {
   const socket = connect(Number(new URL(served?.url ?? '').port), '127.0.0.1')
   sockets.push(socket)
@@ -65,7 +67,7 @@ async function open(text: string): Promise<Socket> {
   return socket
 }
 
-/** All but the end of a request. */
+/** A request without its end. */
 const unfinished = (bytes: number) =>
   `POST /jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n` +
   `content-length: ${bytes + 1}\r\n\r\n${' '.repeat(bytes)}`
@@ -110,13 +112,13 @@ describe('what the API holds for all clients together', () => {
 
     const answers = await rest(socket)
     const refused = answers.filter(({ status }) => status === 503)
-    // What the kernel took at once does not count.
+    // Responses that the kernel buffered at once do not count against the limit.
     expect(refused.length).toBeGreaterThan(count / 2)
     expect(answers).toHaveLength(count + 1)
     for (const { headers, body } of refused) {
       expect(headers['retry-after']).toBe('1')
       expect(JSON.parse(body)).toMatchObject({ code: 'overloaded' })
-      // Of the job that is not sent.
+      // The ETag would belong to the job that is not sent.
       expect(headers).not.toHaveProperty('etag')
     }
     expect((await send('GET', `/jobs/${id}`)).status).toBe(200)
@@ -168,7 +170,7 @@ describe('a thousand claims that wait at one endpoint', () => {
     const before = store.commandCount
     const { pending } = CONNECTION_LIMITS
     for (let i = 0; i < WAITING / pending; i++) await open(claim.repeat(pending))
-    // Each has looked at its endpoint once, and no other claim is before it.
+    // Each claim has read its endpoint once. So no other claim is ahead of the next one.
     await until(() => store.commandCount - before >= WAITING)
     await send('POST', '/endpoints/work/claim', '{}')
 

@@ -3,7 +3,10 @@ import { useServedApp } from '../support/served-app.ts'
 
 const served = useServedApp({ apiKeys: ['a-key-of-twenty-four-characters'] })
 
-/** What a browser would load for the page, as it would load it: no key, from this server. */
+/**
+ * Everything that a browser loads for the page, as a browser loads it: without a key, from this
+ * server.
+ */
 async function load(path: string) {
   const answer = await fetch(new URL(path, `${served.url}/docs`))
   return { status: answer.status, headers: answer.headers, text: await answer.text() }

@@ -172,7 +172,7 @@ describe('a schedule', () => {
     expect(stale.body).toMatchObject({ code: 'precondition_failed' })
     await request('DELETE', '/schedules/careful', undefined, { 'if-match': etag }).expect(412)
     await put('nowhere', { every: '1h' }, { 'if-match': '"1"' }).expect(412)
-    // What could never be carried out is checked first.
+    // A request that could never succeed is refused before the precondition is checked.
     const backwards = {
       every: '1h',
       startAt: '2026-02-01T00:00:00Z',

@@ -1,5 +1,5 @@
 // Requests that need more writes than a slow store can make in their time. Each gets a response in
-// time, which says what was done, and a repeat continues from there.
+// time that states what was done, and a repeat continues from there.
 import { randomBytes } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { Posthorn } from '../../src/client/client.ts'
@@ -12,7 +12,7 @@ import { createSlowDisk } from '../support/slow-writes.ts'
 import { useStore } from '../support/stores.ts'
 
 const encryptionKeys = [randomBytes(32)]
-/** What is promised, and as long again for a machine that is shared. */
+/** The promised time, doubled for a shared machine. */
 const ANSWER_MS = 6_000
 const MOST_REPEATS = 12
 
@@ -65,7 +65,7 @@ describe('a store that is slow to write', () => {
     expect(isMore).toBe(false)
     const [counts] = await place.store.countJobs([endpoint])
     expect(counts).toMatchObject({ queued: 0, running: 0 })
-    // What a request cancelled that ended with 503 is in no count.
+    // Jobs that a request with a 503 has cancelled are in no count.
     expect(affected).toBeGreaterThan(0)
   })
 

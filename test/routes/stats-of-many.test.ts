@@ -1,5 +1,5 @@
-// /stats and /metrics where there are more endpoints than one look used to count: none is left out,
-// and what is asked of one endpoint does not depend on what the others have.
+// /stats and /metrics with more endpoints than one read covers: no endpoint is missing, and the
+// figures of one endpoint do not depend on the jobs of the others.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DURATION_BOUNDS_MS } from '../../src/store/minute-stats.ts'
 import { addEndpoint, enqueueMany, settingsOf } from '../contract/fixtures.ts'

@@ -16,7 +16,7 @@ beforeAll(async () => {
 const job = { endpoint: 'known', payload: {} }
 const NO_JOB = 'job_00000000000000000000000000'
 
-/** Fields laid over a good job, each with the path that the error names. */
+/** Fields that replace those of a valid job, each with the path that the error names. */
 const WRONG_FIELDS: [what: string, fields: object, at: string][] = [
   ['no payload', { payload: undefined }, '/payload'],
   ['no endpoint', { endpoint: undefined }, '/endpoint'],
@@ -39,7 +39,7 @@ const WRONG_FIELDS: [what: string, fields: object, at: string][] = [
   ['a line break in a header', { headers: { a: 'b\r\nc: d' } }, '/headers/a'],
 ]
 
-/** Settings laid over a good endpoint. */
+/** Settings that replace those of a valid endpoint. */
 const WRONG_SETTINGS: typeof WRONG_FIELDS = [
   ['no url', { url: undefined }, '/url'],
   ['a URL that is none', { url: 'example' }, '/url'],
@@ -66,7 +66,7 @@ const WRONG_BODIES: [what: string, body: string, code: ErrorCode, at?: string][]
   ['a huge number', '{"priority":1e400}', 'invalid_request', '/priority'],
 ]
 
-/** GET of a path. */
+/** Paths for GET. */
 const WRONG_PATHS: [what: string, path: string, code: ErrorCode, at?: string][] = [
   ['an id that is none', '/jobs/42', 'job_not_found'],
   ['an id of no job', `/jobs/${NO_JOB}`, 'job_not_found'],
@@ -85,7 +85,7 @@ const WRONG_PATHS: [what: string, path: string, code: ErrorCode, at?: string][] 
 
 const WORDS_OF_ZOD = /^(Invalid|Too|Unrecognized) |, received | in record/
 
-/** Settings laid over a good endpoint, each with the sentence that the error says. */
+/** Settings that replace those of a valid endpoint, each with the sentence of the error. */
 const SENTENCES: [settings: object, sentence: string][] = [
   [{ url: undefined }, '/url: is required'],
   [{ url: 3 }, '/url: expected a string; found a number'],
@@ -119,7 +119,9 @@ interface Expected {
   at?: string | undefined
 }
 
-/** Sends it with a request id of its own and checks everything that a problem must hold. */
+/**
+ * Sends the request with a request id of its own, and checks every part that a problem must have.
+ */
 async function expectProblem(
   { code, status, at }: Expected,
   ...[method, path, body, headers]: Parameters<SendRequest>
@@ -244,7 +246,7 @@ describe('an empty body', () => {
     ['chunks without a type', { 'transfer-encoding': 'chunked' }],
   ]
 
-  /** The status of a request that has no body, or an empty one. */
+  /** The status of a request without a body, or with an empty one. */
   function statusOf(method: string, path: string, headers: Record<string, string>) {
     return new Promise<number>((resolve, reject) => {
       const sent = httpRequest(served.url + path, { method, headers }, (answer) => {

@@ -1,5 +1,5 @@
-// posthorn apply creates what a file contains, shows the difference first, and changes nothing the
-// second time.
+// posthorn apply creates what a file contains, and shows the difference first. A second run changes
+// nothing.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readItems } from '../../cli/apply/plan.ts'
 import { readDocument } from '../../cli/document.ts'
@@ -11,7 +11,7 @@ import { startInterceptingProxy } from './intercepting-proxy.ts'
 
 const DEADLINE = { timeout: 60_000 }
 
-/** Every field, each written in another way than the API reads it back. */
+/** Every field, each in another spelling than the API returns. */
 const FILE = `
 endpoints:
   invoice-pdf:
@@ -55,7 +55,7 @@ const read = async (path: string) => (await posthorn.request('GET', path)).body
 const apply = (text: string, ...words: string[]) =>
   shell.run(['apply', shell.write('posthorn.yaml', text), ...words])
 
-/** What the command prints about a wrong file. One test checks the exit code 2. */
+/** Returns what the command prints about an invalid file. One test checks the exit code 2. */
 async function faultsOf(text: string): Promise<string> {
   const client = new Posthorn({ url: posthorn.url() })
   const error = await readItems(shell.write('posthorn.yaml', text), client).catch(
@@ -65,7 +65,7 @@ async function faultsOf(text: string): Promise<string> {
   return error.message
 }
 
-/** Exactly these lines, in any order. */
+/** Expects exactly these lines, in any order. */
 async function expectFaults(text: string, line: number, of: string, says: string[]): Promise<void> {
   await posthorn.request('PUT', '/endpoints/notified', { url: null })
   const [, ...lines] = (await faultsOf(text)).split('\n')
@@ -119,7 +119,7 @@ describe('apply', () => {
     expect(stdout).toContain('0 new, 2 changed, 1 unchanged')
     expect(stdout).not.toContain('a-long-secret')
     expect(await read('/endpoints/invoice-pdf')).toMatchObject({ timeout: '2m' })
-    // The file says nothing of it: it stays paused.
+    // The file does not contain `paused`, so the schedule stays paused.
     expect(await read('/schedules/nightly')).toMatchObject({ paused: true, payload: { rows: [] } })
     expect((await apply(changed)).stdout).toContain('no change')
     await apply(FILE)
@@ -127,7 +127,8 @@ describe('apply', () => {
 
   it('never writes over what was changed since it was read', DEADLINE, async () => {
     await apply(FILE)
-    // Between the reading and the writing of the command somebody pauses the endpoint.
+    // Another client pauses the endpoint after the command has read it and before the command
+    // writes it.
     const proxy = await startInterceptingProxy(posthorn.url, async (method) => {
       if (method === 'PUT') await posthorn.request('POST', '/endpoints/notified/pause')
       return undefined
@@ -145,7 +146,7 @@ describe('apply', () => {
     'of two runs at once that create the same names one says so, and writes over nothing',
     DEADLINE,
     async () => {
-      // The other run creates what this one has found missing.
+      // The other run creates the endpoint and the schedule that this run has found missing.
       let isCreated = false
       const proxy = await startInterceptingProxy(posthorn.url, async (method) => {
         if (method === 'PUT' && !isCreated) {
@@ -169,7 +170,7 @@ describe('apply', () => {
       ])
       expect(await read('/endpoints/twice')).toMatchObject({ description: 'of the other run' })
       await posthorn.request('DELETE', '/schedules/twice')
-      // Now a schedule: the endpoint is as the file says.
+      // This time the endpoint is as in the file, so the schedule shows the conflict.
       await posthorn.request('PUT', '/endpoints/twice', { url: null })
       isCreated = false
       const second = await shell.run(['apply', file], { env })
@@ -198,7 +199,7 @@ describe('apply', () => {
       expect(await faultsOf(text)).toMatch(says)
     }
     expect((await posthorn.request('GET', '/endpoints/early')).status).toBe(404)
-    // One that is on the server need not be in the file.
+    // A schedule may use an endpoint that is on the server, but not in the file.
     const { code, stderr } = await apply(
       'schedules: {late: {endpoint: notified, every: 1h, payload: 1}}',
     )
@@ -453,7 +454,7 @@ schedules:
   })
 })
 
-/** Nine lines that stand for ten to the ninth. */
+/** Nine lines that expand to ten to the ninth values. */
 function bomb(): string {
   const lines = ['a: &a [1,1,1,1,1,1,1,1,1,1]']
   for (const [before, name] of ['ab', 'bc', 'cd', 'de', 'ef', 'fg', 'gh', 'hi']) {

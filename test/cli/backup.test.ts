@@ -1,5 +1,5 @@
-// posthorn backup copies the store while it is in use, and the copy is a store; posthorn vacuum
-// returns its free space.
+// posthorn backup copies the store while it is in use, and the copy is a working store. posthorn
+// vacuum returns free space to the system.
 import { execFileSync } from 'node:child_process'
 import {
   copyFileSync,
@@ -20,7 +20,7 @@ import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
 import { openShell, type Shell } from './command-line.ts'
 
-/** Found out by trying. */
+/** Whether the process may mount a file system, found by trying. */
 function mayMount(): boolean {
   try {
     execFileSync('unshare', ['-m', 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt'], { stdio: 'ignore' })
@@ -38,7 +38,7 @@ let receiver: Receiver
 let shell: Shell
 beforeAll(async () => {
   receiver = await startReceiver(({ path }) => (path === '/slow' ? 'hang' : 200))
-  // Its secrets are sealed with the key file beside it.
+  // The key file beside the store encrypts its secrets.
   posthorn = deploy('sqlite', { ENCRYPTION_KEY: '', LEASE_DURATION: '2s' })
   await posthorn.startApi()
   await posthorn.startWorker()
@@ -93,12 +93,12 @@ describe('backup', () => {
     const endpoint = await copy.request('GET', '/endpoints/invoice-pdf')
     expect(endpoint.body).toMatchObject({ secretHint, url: receiver.url })
     for (const id of ids) expect((await copy.request('GET', `/jobs/${id}`)).status).toBe(200)
-    // The secret can be opened: a delivery is signed with it.
+    // A signed delivery shows that the secret can be decrypted.
     const ping = await copy.request('POST', '/endpoints/invoice-pdf/test')
     expect(ping.body).toMatchObject({ outcome: 'succeeded' })
     const waiting = await copy.request('POST', `/jobs/${ids[0]}/cancel`)
     expect(waiting.body.state).toBe('cancelled')
-    // One that was running then is delivered again, once its lease is over.
+    // The job that was running during the copy is delivered again after its lease has expired.
     await until(async () => {
       const { attempts } = (await copy.request('GET', `/jobs/${slow}`)).body
       return attempts[0]?.outcome === 'lost'
@@ -122,7 +122,7 @@ describe('backup', () => {
     expect(existsSync(join(shell.folder, 'new.db'))).toBe(false)
   })
 
-  /** A store that no process uses, with secrets and a key file. */
+  /** A copy of a store that no process uses, with secrets and a key file. */
   async function copyAs(name: string): Promise<string> {
     if (!existsSync(join(shell.folder, 'quiet.db'))) {
       await posthorn.endpoint('sealed', receiver.url)
@@ -134,7 +134,7 @@ describe('backup', () => {
     return join(shell.folder, name)
   }
 
-  /** Reading a store makes side files of it. */
+  /** The files without the side files that a read of the store creates. */
   const listed = () =>
     readdirSync(shell.folder).filter(
       (name) => !/^(damaged|foreign|two|five)\.db-(wal|shm)$/.test(name),
@@ -167,7 +167,7 @@ describe('backup', () => {
     }
     shell.write('other.db.key', 'another key')
     await fails(store, 'other.db', /other\.db\.key already exists and is not the key/)
-    // Killed after the key was copied: the next run goes on.
+    // An earlier run was killed after it had copied the key. The next run continues.
     copyFileSync(`${store}.key`, join(shell.folder, 'again.db.key'))
     const again = await shell.run(['backup', 'again.db'], { env: { STORE_URL: `sqlite:${store}` } })
     expect(again).toMatchObject({ code: 0, stderr: '' })
@@ -178,7 +178,7 @@ describe('backup', () => {
   it('copies no store that is damaged or not one, nor one whose secrets its key does not open', async () => {
     const damaged = await copyAs('damaged.db')
     const bytes = readFileSync(damaged)
-    // A page that is no page, behind the first, which makes a file a database at all.
+    // Damages pages behind the first one. The first page makes a file a database at all.
     writeFileSync(damaged, bytes.fill(0xee, 4_096 * 5, 4_096 * 8))
     await fails(damaged, 'new.db', /damaged\.db is damaged/)
     execFileSync(
@@ -262,7 +262,7 @@ describe('vacuum', () => {
     return count
   }
 
-  /** As a purge of jobs leaves it. */
+  /** Leaves free pages in the file, as a purge of jobs does. */
   function bloat(path: string): void {
     const db = new DatabaseSync(path, { timeout: 5_000 })
     db.exec(`begin immediate;

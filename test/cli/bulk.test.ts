@@ -1,4 +1,5 @@
-// posthorn retry and posthorn cancel change the jobs that were named or found, and no other.
+// posthorn retry and posthorn cancel change the jobs that the user named or that match, and no
+// others.
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
@@ -37,7 +38,7 @@ describe('retry and cancel', () => {
   const enqueued = async (more: object = {}) =>
     (await posthorn.request('POST', '/jobs', { endpoint: name, payload: 1, ...more })).body.id
 
-  /** So many that are not due yet, all with one tag. */
+  /** Enqueues this many jobs with one tag that are not due yet. */
   async function enqueueMany(jobCount: number, tag: string): Promise<void> {
     for (let left = jobCount; left > 0; left -= 1_000) {
       const one = { endpoint: name, payload: 1, delay: '1h', tags: [tag] }
@@ -50,7 +51,7 @@ describe('retry and cancel', () => {
     const [first, second] = [await enqueued({ delay: '1h' }), await enqueued({ delay: '1h' })]
     const { code, stdout, stderr } = await shell.run(['cancel', first, UNKNOWN_JOB, second])
     expect(code).toBe(1)
-    // The newest first: cancelling one job lets no other start.
+    // The newest job comes first, so that the cancel of one job lets no other start.
     expect(stdout.trimEnd().split('\n')).toEqual([`${second} cancelled`, `${first} cancelled`])
     expect(stderr).toBe(`no job has the id "${UNKNOWN_JOB}"\n`)
     expect((await shell.run(['retry', first])).code).toBe(0)
@@ -67,7 +68,7 @@ describe('retry and cancel', () => {
     expect(dry.stdout).toBe('1150 would be cancelled.\n')
     const cancelled = await shell.run(['cancel', ...filter])
     expect(cancelled).toEqual({ code: 0, stdout: '1150 cancelled.\n', stderr: '' })
-    // They are dead again while the command still retries others: it must retry each only once.
+    // The jobs are dead again while the command still retries others: it must retry each only once.
     receiver.answerWith(400)
     expect((await shell.run(['retry', ...filter])).stdout).toBe('1150 queued again.\n')
     await until(async () => {
@@ -101,7 +102,7 @@ describe('retry and cancel', () => {
 
   it('by filter: an ordering key runs again from its first job on', DEADLINE, async () => {
     await posthorn.request('POST', `/endpoints/${name}/pause`)
-    // Two stretches, of jobs that are dead and of cancelled ones.
+    // Two groups: jobs that are dead, and jobs that are cancelled.
     for (let batch = 0; batch < 2; batch++) {
       const jobs = Array.from({ length: 600 }, (_, i) => {
         const expiry = i % 2 === 0 ? {} : { expiresIn: '1s' }

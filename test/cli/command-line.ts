@@ -1,4 +1,4 @@
-// The posthorn command as a user types it: real processes, and what they printed.
+// The posthorn command as a user types it: real processes and their output.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -14,35 +14,35 @@ interface Typed {
   child: ChildProcess
   stdout: () => string
   stderr: () => string
-  /** Resolves once it has printed this, to whichever stream. */
+  /** Resolves once the command has printed this, on either stream. */
   printed(text: string | RegExp): Promise<void>
-  /** Sends it a signal. */
+  /** Sends a signal to the command. */
   signal(signal: NodeJS.Signals): void
-  /** Its exit code; rejects when it does not end in time. */
+  /** Resolves with the exit code. Rejects if the command does not end in time. */
   ended(): Promise<number | null>
 }
 
 export interface Shell {
-  /** Where commands run, and their files are. */
+  /** The working directory of the commands, with their files. */
   folder: string
   env: Record<string, string>
-  /** `posthorn WORDS`, its input ended. */
+  /** Starts `posthorn WORDS`. Its input ends after `input`. */
   start(words: string[], more?: { env?: Record<string, string>; input?: string }): Typed
-  /** The same, once it has ended. */
+  /** Does the same, and resolves once the command has ended. */
   run(
     words: string[],
     more?: { env?: Record<string, string>; input?: string },
   ): Promise<{ code: number | null; stdout: string; stderr: string }>
-  /** A line as bash reads it, with `posthorn` on the path. */
+  /** Runs a line in bash, with `posthorn` on the PATH. */
   line(text: string, env?: Record<string, string>): Typed
-  /** Several lines, which end where one fails. */
+  /** Runs several lines. The first one that fails ends the script. */
   script(text: string, env?: Record<string, string>): Typed
   write(name: string, text: string | Uint8Array): string
-  /** Ends what still runs. */
+  /** Ends all commands that still run. */
   close(): Promise<void>
 }
 
-/** @param env of every command, such as POSTHORN_URL */
+/** @param env variables of every command, such as POSTHORN_URL */
 export function openShell(env: Record<string, string> = {}): Shell {
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-cli-'))
   const command = join(folder, 'posthorn')
@@ -69,7 +69,7 @@ export function openShell(env: Record<string, string> = {}): Shell {
       const typed = shell.start(words, more)
       return { code: await typed.ended(), stdout: typed.stdout(), stderr: typed.stderr() }
     },
-    // exec: a signal is for the command, not for bash.
+    // exec makes the command replace bash, so that it gets the signals.
     line: (text, more = {}) =>
       begin('bash', ['--norc', '-c', text.replace(/(^|\s)posthorn /, '$1exec posthorn ')], more),
     script: (text, more = {}) => begin('bash', ['--norc', '-ec', text], more),

@@ -1,5 +1,5 @@
-// What the server says is printed in the words of the command line: no request, no parameter, no
-// JSON Pointer; and numbers as they came.
+// The command line prints messages of the server in its own words: without requests, parameters and
+// JSON Pointers. Numbers are printed unchanged.
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -11,7 +11,7 @@ import { openShell, type Shell } from './command-line.ts'
 const DEADLINE = { timeout: 60_000 }
 const BIG = '9007199254740993'
 const ROOT = join(import.meta.dirname, '../..')
-/** Users of the API read `GET /`; the command line does not name it. */
+/** Users of the API read `GET /`. The command line does not name it. */
 const OF_THE_API =
   /\b(GET|POST|PUT|PATCH|DELETE) \/\w|\?\w+=|(^|\s)\/\w+|query\/|header\/|path\/|Idempotency-Key/
 

@@ -1,4 +1,5 @@
-// The difference that apply, endpoints put and set print never has the same text on both sides.
+// apply, endpoints put and set print differences. A difference never has the same text on both
+// sides.
 import { expect, it } from 'vitest'
 import { differenceLines } from '../../cli/apply/difference.ts'
 

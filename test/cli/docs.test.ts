@@ -1,4 +1,4 @@
-// The shell blocks of docs/command-line.md do what the page says, as they are printed.
+// The shell blocks of docs/command-line.md, unchanged, do what the page states.
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
@@ -32,7 +32,7 @@ afterAll(async () => {
   await receiver.close()
 })
 
-/** What a block prints; it must not fail. */
+/** Returns the output of a block, which must not fail. */
 async function run(block: string): Promise<string> {
   const text = block.replaceAll('http://localhost:3000', receiver.url)
   const typed = shell.script(text, { POSTHORN_URL: posthorn.url() })

@@ -1,4 +1,5 @@
-// posthorn endpoints put, set and delete: what each changes, what it shows, and what it asks first.
+// posthorn endpoints put, set and delete: their changes, their output, and the confirmations that
+// they ask for.
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Deployment, deploy } from '../support/deployment.ts'
 import { openShell, type Shell } from './command-line.ts'
@@ -33,7 +34,7 @@ beforeEach(async () => {
 const read = async (path = '/endpoints/pdf') => (await posthorn.request('GET', path)).body
 const endpoints = (...words: string[]) => shell.run(['endpoints', ...words])
 
-/** Of an endpoint what somebody decides. */
+/** The fields of an endpoint that a user chooses. */
 function settingsOf(endpoint: Record<string, unknown>) {
   return Object.fromEntries(Object.keys(SETTINGS).map((field) => [field, endpoint[field]]))
 }

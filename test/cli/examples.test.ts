@@ -1,4 +1,4 @@
-// Every example that --help shows works as it is printed, and every command has one.
+// Every example in --help works unchanged, and every command has an example.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Action, type Command, readWords } from '../../cli/command.ts'
 import { COMMAND_GROUPS, type Entry, entryOf, isServer } from '../../cli/command-table.ts'
@@ -9,7 +9,7 @@ import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { until } from '../support/until.ts'
 import { openShell, type Shell } from './command-line.ts'
 
-/** It needs a database of another queue: its own tests run its examples. */
+/** import needs the database of another queue, so its own tests run its examples. */
 const TESTED_ELSEWHERE = ['import']
 
 const names = Object.values(COMMAND_GROUPS).flatMap((group) => Object.keys(group))
@@ -76,7 +76,7 @@ describe('the example of', () => {
     await receiver.close()
   })
 
-  /** What the examples name, there again whatever the one before has done to it. */
+  /** Creates everything that the examples name, whatever an earlier example has done to it. */
   async function setScene(): Promise<Record<string, string>> {
     await until(async () => {
       const { status } = await posthorn.endpoint('invoice-pdf', receiver.url)

@@ -121,7 +121,7 @@ describe('wrong usage is 2', () => {
     await fails(['jobs'], 2, /POSTHORN_URL is "nowhere"/, { POSTHORN_URL: 'nowhere' })
     await fails(['jobs'], 2, /POSTHORN_KEY cannot be used/, { POSTHORN_KEY: 'with a space' })
     await fails(['jobs'], 2, /POSTHORN_URL is/, { POSTHORN_URL: `${posthorn.url()}/\u200b` })
-    // A line end after a value is not part of it.
+    // A line end after a value does not belong to the value.
     const env = { POSTHORN_URL: `${posthorn.url()}\r\n`, POSTHORN_KEY: `${ADMIN_KEY}\n` }
     expect((await shell.run(['jobs'], { env })).code).toBe(0)
   })

@@ -1,4 +1,4 @@
-// A server between the command and the API: passes requests on, unless a test says otherwise.
+// A server between the command and the API. It passes requests on unless a test says otherwise.
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
@@ -7,7 +7,9 @@ export interface InterceptingProxy {
   close(): void
 }
 
-/** @param look before a request is passed on; a status answers it instead */
+/**
+ * @param look called before a request is passed on; if it returns a status, that is the response
+ */
 export async function startInterceptingProxy(
   apiUrl: () => string,
   look: (method: string, path: string) => Promise<number | undefined>,

@@ -35,7 +35,7 @@ const job = async (id: string) => (await posthorn.request('GET', `/jobs/${id}`))
 const enqueued = async (more: object = {}) =>
   (await posthorn.request('POST', '/jobs', { endpoint: name, payload: 1, ...more })).body.id
 
-/** So many that are not due yet, all with one tag. */
+/** Enqueues this many jobs with one tag that are not due yet. */
 async function enqueueMany(jobCount: number, tag: string): Promise<void> {
   for (let left = jobCount; left > 0; left -= 1_000) {
     const one = { endpoint: name, payload: 1, delay: '1h', tags: [tag] }
@@ -239,7 +239,7 @@ describe('what is shown of a job', () => {
       expect(await lineOf(inOrder)).toMatch(/ {2}in order of the key "tenant 7"$/)
       expect(await shown('get', after)).toMatch(/^due .*Z \(at the earliest: depends on 2 jobs\)$/m)
       expect(await shown('get', first)).toMatch(/^due .*Z \((now|.* ago)\)$/m)
-      // Its runAt has passed by then.
+      // The runAt of the job has passed by then.
       const { runAt } = await job(after)
       await until(() => Date.now() > Date.parse(runAt) + 5_000)
       for (let left = 2; left > 0; left--) {
@@ -286,7 +286,7 @@ describe('what is shown of a job', () => {
     const id = await enqueued()
     await until(async () => (await job(id)).state === 'dead')
     const { message } = (await job(id)).failure
-    // util-linux: gives the command a terminal.
+    // `script` of util-linux gives the command a terminal.
     const inTerminal = async (columns: number) => {
       const command = `stty cols ${columns}; posthorn jobs --endpoint ${name}`
       const typed = shell.script(`script -qec "${command}" /dev/null`, { NO_COLOR: '1' })
@@ -297,7 +297,8 @@ describe('what is shown of a job', () => {
     expect(narrow.filter((line) => line.length > 80)).toEqual([])
     expect(narrow).toContain(`    rejected: ${message}`)
     expect(narrow.slice(0, 2)).toEqual([expect.stringMatching(/^ID +ENDPOINT/), '    STATUS'])
-    // Also where it takes several lines, or would have some room beside the others.
+    // The whole message is shown even if it takes several lines, or has little room beside the
+    // other columns.
     for (const columns of [40, 120]) {
       const text = await inTerminal(columns)
       expect(text.map((line) => line.trimStart()).join(' ')).toContain(`rejected: ${message}`)

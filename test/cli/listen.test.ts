@@ -1,5 +1,5 @@
-// posthorn listen: jobs of a server that needs a key reach a handler on this machine, as a worker
-// would bring them.
+// posthorn listen: jobs of a server that needs a key reach a handler on this machine in the same
+// form as from a worker.
 import { Webhook } from 'standardwebhooks'
 import {
   afterAll,
@@ -131,7 +131,8 @@ describe('a job', () => {
   })
 
   it('whose answer the server does not take as JSON keeps it as text', async () => {
-    // As deep as a result may be, and so one level too deep for the request that reports it.
+    // As deep as a result may be. The request that reports it is one level deeper, which is too
+    // deep.
     const text = '['.repeat(64) + ']'.repeat(64)
     handler.answerWith({ body: text })
     const typed = await listening()
@@ -258,7 +259,7 @@ describe('the server', () => {
       expect(await typed.ended()).toBe(1)
       expect(typed.stderr()).toMatch(says)
       expect(typed.stderr()).not.toMatch(/\n\s+at /)
-      // What is refused was never announced.
+      // A refused command does not announce anything before.
       expect(typed.stderr() + typed.stdout()).not.toMatch(/Signing with|Jobs of/)
     },
   )

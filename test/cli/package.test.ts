@@ -20,7 +20,7 @@ let command: string
 
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'posthorn-package-'))
-  // A copy: the build writes a folder into it.
+  // The tests use a copy, because the build writes a folder into it.
   const clone = join(folder, 'clone')
   mkdirSync(clone)
   const tracked = execFileSync('git', ['ls-files', '-co', '--exclude-standard'], { cwd: ROOT })

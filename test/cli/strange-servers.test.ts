@@ -1,5 +1,5 @@
-// What answers at POSTHORN_URL is not Posthorn: every command that talks to a server says so in a
-// sentence and ends with 3.
+// The server at POSTHORN_URL is not Posthorn: every command that needs the server says so in a
+// sentence and exits with 3.
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
@@ -157,7 +157,7 @@ describe('what a server says is obeyed by no terminal', () => {
   const WORDS = 'a\u001b[2J\u009b2J\u202eb\r\nposthorn: all is well\u001b]0;title\u0007'
   const AT = '2026-11-24T08:30:00.000Z'
   const PING = { outcome: 'http_error', statusCode: 500, durationMs: 1, errorCode: null }
-  /** In every field that may hold a text. */
+  /** The text is in every field that may contain one. */
   const ANSWERS: Record<string, object> = {
     job: { ...JOB, state: 'dead', failure: { reason: 'rejected', message: WORDS }, tags: [WORDS] },
     page: {
@@ -201,7 +201,7 @@ describe('what a server says is obeyed by no terminal', () => {
     const { stdout, stderr } = await shell.run(words, { env: { FORCE_COLOR: '1' } })
     const printed = stdout + stderr
     expect(printed).toContain('all is well')
-    // Our own colours.
+    // Removes the colours of the command itself.
     const plain = stripColours(printed)
     // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
     expect(plain).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]/u)

@@ -1,4 +1,4 @@
-// A table that does not go to a terminal keeps its last column whole, and bounds the others.
+// A table that does not go to a terminal shows its last column completely, and limits the others.
 import { expect, it } from 'vitest'
 import { table } from '../../cli/output.ts'
 

@@ -1,4 +1,5 @@
-// Moving in from Agenda: what Agenda itself has written is carried over, once, and delivered.
+// Moving from Agenda to Posthorn: work that Agenda itself has stored is imported once, and
+// delivered.
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -55,7 +56,7 @@ afterAll(async () => {
   await receiver.close()
 })
 
-/** As an application does it, which is not running any more. */
+/** Writes documents with Agenda, as an application does that has ended since. */
 async function writeWithAgenda(): Promise<void> {
   await agenda.now('send email', { to: 'a@example.com' })
   await agenda.schedule(FAR, 'send email', { to: 'b@example.com' })
@@ -73,7 +74,7 @@ async function writeWithAgenda(): Promise<void> {
   await agenda.now('forgotten', {})
 }
 
-/** What a running Agenda leaves, and what other versions wrote. */
+/** Writes documents as a running Agenda leaves them, and as other versions wrote them. */
 async function writeOthers(): Promise<void> {
   const plain = { name: 'send email', data: {}, type: 'normal', priority: 0 }
   await client
@@ -136,7 +137,7 @@ it('waiting jobs become jobs, repeating ones schedules, and the rest is left wit
     ]),
   )
   expect(rows).toHaveLength(8)
-  // Nothing is changed there.
+  // The import changes nothing in the collection of Agenda.
   expect(await client.db().collection('agendaJobs').find().toArray()).toEqual(before)
   await receiver.waitFor(
     (requests) => requests.some(({ body }) => String(body) === '{"to":"a@example.com"}'),
@@ -177,7 +178,7 @@ it('a schedule ticks as it did in Agenda', async () => {
 
 it('a second run adds nothing', async () => {
   const before = { jobs: (await all('/jobs')).length, schedules: await all('/schedules') }
-  // A job that Agenda has put off since is the same job.
+  // A job whose next run Agenda has moved since then is the same job.
   await client
     .db()
     .collection('agendaJobs')

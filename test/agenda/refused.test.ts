@@ -1,5 +1,5 @@
-// Documents of Agenda that cannot become a job or a schedule stop none of the others, and a dry run
-// names the same ones.
+// Documents of Agenda that cannot become a job or a schedule do not stop the others. A dry run
+// names the same documents.
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
@@ -53,7 +53,7 @@ const noForm = (path: string, type: string) => `${path} is a BSON ${type}, which
 const TOO_DEEP = 'the body is nested deeper than 64 levels'
 const TOO_LARGE = /MAX_BODY_BYTES|larger than/
 
-/** Each with the reason that a row is to have. */
+/** Each document with the reason in its row. */
 const BAD: [Document, string | RegExp][] = [
   [once({ data: nested(64) }), TOO_DEEP],
   [once({ data: nested(90) }), 'is nested deeper than 64 levels'],
@@ -65,7 +65,7 @@ const BAD: [Document, string | RegExp][] = [
   [once({ data: { at: new Date(8.64e15) } }), '/data/at is a date that RFC 3339 cannot write'],
   [once({ data: { at: stamp } }), noForm('/data/at', 'Timestamp')],
   [once({ data: { a: /x/i } }), noForm('/data/a', 'RegExp')],
-  // Only PCRE reads it; JavaScript does not.
+  // Only PCRE can read this pattern; JavaScript cannot.
   [once({ data: { a: new BSONRegExp('(?i)x') } }), noForm('/data/a', 'RegExp')],
   [once({ data: new Code('x', { a: 1 }) }), noForm('/data', 'Code')],
   [once({ data: { a: new BSONSymbol('x') } }), noForm('/data/a', 'Symbol')],

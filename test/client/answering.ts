@@ -1,4 +1,4 @@
-// Responses of a server in place of the API, and the error of a call that gets them.
+// Responses of a server that stands for the API, and the error of a call that gets them.
 import { expect } from 'vitest'
 import { type Job, PosthornError } from '../../src/client/client.ts'
 import type { Reply } from '../support/receiver.ts'

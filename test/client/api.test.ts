@@ -1,4 +1,4 @@
-// The client against the API itself: every method does what it says.
+// The client against the API itself: every method does what its description says.
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { Posthorn, PosthornError, verify } from '../../src/client/client.ts'
 import { type ReceivedRequest, type Receiver, startReceiver } from '../support/receiver.ts'

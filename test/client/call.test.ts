@@ -1,4 +1,4 @@
-// How calls are sent, repeated, given up and reported, against a server with prepared responses.
+// How calls are sent, retried, given up and reported, against a server with prepared responses.
 
 import dns from 'node:dns'
 import type { AddressInfo } from 'node:net'
@@ -33,7 +33,8 @@ describe('a server a second away, with an IPv6 address too', () => {
   it('is reached where there is no IPv6', async () => {
     const far = await startFarReceiver()
     const { lookup } = dns
-    // The address that responds comes first, so that the call gives up on that one in time.
+    // The address that responds comes first. The time limit of an address applies to it, because
+    // another address follows.
     const both = [
       { address: '127.0.0.1', family: 4 },
       { address: '::1', family: 6 },

@@ -1,5 +1,5 @@
 // The programs of docs/ work correctly during ordinary faults: a restart, a lost lease, a busy
-// store, a proxy in place of the API. test/long has the long form.
+// store, a proxy instead of the API. test/long has the long form.
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { until } from '../support/until.ts'
 import {
@@ -15,13 +15,13 @@ import type { Fault } from './faulty-proxy.ts'
 
 const DEADLINE_MS = 60_000
 
-/** A lost claim would show only at the end of its lease: the long form has it. */
+/** A lost response to a claim would show only when its lease ends, so only the long form has it. */
 const OF_CLAIMS: Fault[] = ['page_503', 'page_200', 'cut', 'unavailable', 'page_404']
 const OF_REPORTS: Fault[] = [
   ...(['lost_lease', 'unavailable', 'cut', 'lost_answer', 'page_503', 'page_200'] as const),
   ...(['lost_lease', 'page_404', 'pass', 'lost_lease', 'page_200'] as const),
 ]
-/** At least one report of the example for each fault. */
+/** Each fault meets at least one report of the example. */
 const JOBS_EACH = OF_REPORTS.length
 const OF_CALLS: Fault[] = ['page_503', 'cut', 'pass', 'unavailable', 'lost_answer', 'page_200']
 

@@ -1,4 +1,4 @@
-// The examples of docs/client.md, as they are printed there, run against Posthorn.
+// The examples of docs/client.md, unchanged, run against Posthorn.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
@@ -49,7 +49,7 @@ function start(name: string, env: Record<string, string> = {}) {
   return { child, printed: () => printed }
 }
 
-/** What an example prints, which ends by itself. */
+/** Returns the output of an example that ends by itself. */
 async function run(name: string, env: Record<string, string> = {}): Promise<string> {
   const { child, printed } = start(name, env)
   const [code] = await once(child, 'close')
@@ -57,7 +57,7 @@ async function run(name: string, env: Record<string, string> = {}): Promise<stri
   return printed()
 }
 
-/** Starts an example that listens, and returns where. */
+/** Starts an example that listens, and returns its URL. */
 async function serve(name: string): Promise<{ url: string; printed: () => string }> {
   const probe = createServer().listen(0, '127.0.0.1')
   await once(probe, 'listening')
@@ -100,13 +100,13 @@ describe('the example', () => {
     expect(await run('register.ts', { HANDLER_URL: handler.url })).toBe('active\n')
     expect(await run('register.ts', { HANDLER_URL: handler.url })).toBe('active\n')
     expect(await run('enqueue.ts')).toBe('3 pages\n')
-    // A test ping is answered, and no work is done for it.
+    // A test ping gets a response, but no work is done for it.
     expect(await posthorn.endpoints.test('invoice-pdf')).toMatchObject({ statusCode: 200 })
     expect(handler.printed()).toMatch(/^job_\w+, attempt 1: invoice 42\n$/)
   })
 
   it('fetch-handler.ts: believes what is signed', async () => {
-    // The folder's own module, with the client that is installed there.
+    // A module in the folder uses the client that is installed in the folder.
     process.env.POSTHORN_SECRET = SECRET
     const { POST } = await import(join(installed.folder, 'fetch-handler.ts'))
     delete process.env.POSTHORN_SECRET

@@ -1,5 +1,5 @@
-// The programs of docs/ that talk to a server, as they are printed, behind a proxy that deals
-// faults, before an API that is killed and started again.
+// The programs of docs/ that use a server, unchanged. They run behind a proxy that causes faults,
+// in front of an API that is killed and started again.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
@@ -22,16 +22,16 @@ interface Program {
   printed(): string
 }
 
-/** A program that does jobs, and the payloads that its page lets it do. */
+/** A program that does jobs, and the payloads that its page allows. */
 export interface Worker extends Program {
   endpoint: string
   payload: unknown
-  /** Makes its work throw; null: it has no work that could. */
+  /** A payload that makes its work throw; null: its work cannot throw. */
   poison: unknown
 }
 
 export interface Scene {
-  /** Not through the proxy. */
+  /** A client that does not use the proxy. */
   posthorn: Posthorn
   proxy: FaultyProxy
   workers: Worker[]
@@ -44,7 +44,7 @@ export interface Scene {
 
 const HAS_PYTHON = spawnSync('python3', ['--version']).status === 0
 const SECRET = newSecret()
-/** What a report would be refused for: too long, and NUL. */
+/** A message for which a report would be refused: too long, and with NUL. */
 const POISON = `\0${'x'.repeat(5_000)}`
 
 export async function setScene(): Promise<Scene> {
@@ -136,10 +136,15 @@ async function freePort(): Promise<number> {
   return port
 }
 
-/** Retried at once, and often: the tests only need to see that it succeeds in the end. */
+/**
+ * Failed attempts are retried at once and often: the tests only check that the job succeeds in the
+ * end.
+ */
 const BACKOFF = { type: 'fixed', delay: '100ms' } as const
 const MANY_ATTEMPTS = 100
-/** Enough for one that is reported; many more would open the circuit of the endpoint. */
+/**
+ * Enough attempts that one of them is reported. Many more would open the circuit of the endpoint.
+ */
 const POISON_ATTEMPTS = 8
 
 export async function enqueue({ posthorn }: Scene, { endpoint, payload }: Worker): Promise<string> {
@@ -153,7 +158,7 @@ export async function poison({ posthorn }: Scene, worker: Worker): Promise<strin
   return (await posthorn.enqueue({ endpoint, payload, retry })).id
 }
 
-/** Waits until the job has succeeded; throws what its program printed when it has not in time. */
+/** Waits until the job has succeeded. If it has not in time, throws the output of its program. */
 export async function succeeded(
   scene: Scene,
   worker: Worker,
@@ -167,7 +172,7 @@ export async function succeeded(
   })
 }
 
-/** Waits until an attempt of the job was reported as failed; its message. */
+/** Waits until an attempt of the job was reported as failed. Returns the message. */
 export async function failedMessage(scene: Scene, worker: Worker, id: string, deadlineMs: number) {
   const failure = async () =>
     (await scene.posthorn.get(id)).attempts.find(({ outcome }) => outcome === 'failed')?.message

@@ -1,12 +1,12 @@
-// A proxy before the API that deals faults: cut connections, lost answers, HTML in place of an
-// answer, and leases that are lost while a worker reports.
+// A proxy in front of the API that causes faults: cut connections, lost responses, HTML instead of
+// a response, and leases that are lost while a worker reports.
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
 /**
- * `cut`: the request does not arrive. `lost_answer`: it does, its answer does not. `lost_lease`:
- * somebody cancels the job and queues it again just before the report. The rest: a status, by the
- * proxy as a page, or as the API says it.
+ * `cut`: the request does not arrive. `lost_answer`: the request arrives, but its response does
+ * not. `lost_lease`: another client cancels the job and queues it again just before the report. The
+ * others are a status, with a page of the proxy or with a response like that of the API.
  */
 export type Fault =
   | 'pass'
@@ -25,16 +25,18 @@ export type Purpose = 'claim' | 'complete' | 'fail' | 'heartbeat' | 'other'
 
 export interface FaultyProxy {
   url: string
-  /** How often each fault was dealt, as `complete cut`. */
+  /** How often each fault was caused, as `complete cut`. */
   dealt: Map<string, number>
-  /** From the next request on: the faults of a purpose, one for each request, and then `pass`. */
+  /**
+   * Sets the faults from the next request on: one for each request of a purpose, and then `pass`.
+   */
   deal(faults: Partial<Record<Purpose, Fault[]>>): void
-  /** The purposes whose faults are not all dealt. */
+  /** The purposes that have faults left. */
   left(): Purpose[]
   close(): Promise<void>
 }
 
-/** @param apiUrl may change: a restarted API listens elsewhere */
+/** @param apiUrl the URL may change: a restarted API listens elsewhere */
 export async function startFaultyProxy(apiUrl: () => string): Promise<FaultyProxy> {
   let faults: Partial<Record<Purpose, Fault[]>> = {}
   const dealt = new Map<string, number>()
@@ -67,7 +69,7 @@ export async function startFaultyProxy(apiUrl: () => string): Promise<FaultyProx
   }
 
   const server = createServer((incoming, outgoing) => {
-    // The response of a proxy while the API is away.
+    // A proxy responds in this way while the API is away.
     answer(incoming, outgoing).catch(() => page(outgoing, 502))
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))

@@ -1,5 +1,5 @@
-// The client as a program has it that installed the package: built, alone in a node_modules of its
-// own, so that whatever else it needed would be missing.
+// The client in a program that has installed the package. It is built, and alone in a node_modules
+// folder of its own, so that anything else that it needed would be missing.
 import { execFileSync } from 'node:child_process'
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -14,7 +14,7 @@ export interface Installed {
   folder: string
   /** Writes a source file and returns its path. */
   write(name: string, text: string): string
-  /** What a strict type checker says about the source files and the client's own types. */
+  /** The messages of a strict type checker about the source files and the client's own types. */
   typeErrors(): string
   remove(): void
 }
@@ -59,7 +59,7 @@ export function installClient(): Installed {
   }
 }
 
-/** What the compiler prints: nothing when all is well. */
+/** The output of the compiler: empty if there is no error. */
 function compile(project: string): string {
   try {
     execFileSync(process.execPath, [TSC, '-p', project], { timeout: BUILD_DEADLINE_MS })

@@ -1,5 +1,5 @@
-// An answer that is lost on its way: the call has done its work, the client does not know it and
-// repeats. Nothing may be done twice, and the caller may not notice.
+// A response is lost on its way: the call has done its work, and the client, which does not know
+// that, repeats it. Nothing may be done twice, and the caller may not notice.
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest'
@@ -9,9 +9,9 @@ import { type ServedApp, serveApp } from '../support/served-app.ts'
 let api: ServedApp
 let proxy: Server
 let posthorn: Posthorn
-/** How many of the next answers never arrive. */
+/** How many of the next responses are lost. */
 let losses = 0
-/** What the API has answered, lost or not. */
+/** The statuses of all responses of the API, lost or not. */
 let statuses: number[] = []
 
 beforeAll(async () => {

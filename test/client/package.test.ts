@@ -1,4 +1,4 @@
-// The client as it is published: it works alone, on each Node that it promises, with types.
+// The published client: it works alone, on each version of Node that it promises, with types.
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 const DOCS = join(import.meta.dirname, '../../docs')
 
-/** Those of docs/client.md, by the file names that it gives them. */
+/** The programs of docs/client.md, by the file names that the page gives them. */
 export function clientExamples(): Map<string, string> {
   const page = readFileSync(join(DOCS, 'client.md'), 'utf8')
   const blocks = [...page.matchAll(/^```ts (\S+)\n(.*?)^```/gms)]

@@ -15,7 +15,7 @@ afterEach(async () => {
   await Promise.all(closers.splice(0).map((close) => close()))
 })
 
-/** What verify makes of a real request over a real connection. */
+/** The result of verify for a real request over a real connection. */
 async function received(
   forVerify: (request: IncomingMessage) => SignedRequest | Promise<SignedRequest>,
   body: string | null = BODY,

@@ -1,4 +1,4 @@
-// Deliveries for the tests of verify, signed by somebody else's code: the Standard Webhooks
+// Deliveries for the tests of verify, signed by the code of another project: the Standard Webhooks
 // library.
 import { randomBytes } from 'node:crypto'
 import { Webhook } from 'standardwebhooks'

@@ -1,5 +1,5 @@
 // For every call: responses that are not from Posthorn, and wrong arguments of the caller. Each
-// gives an error that says so, and nothing is sent twice.
+// leads to an error that states the problem, and nothing is sent twice.
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { outboxDocument, Posthorn, type PosthornError, verify } from '../../src/client/client.ts'
 import { type Receiver, type Reply, startReceiver } from '../support/receiver.ts'

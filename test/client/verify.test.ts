@@ -1,5 +1,5 @@
-// verify believes what our Posthorn has signed, and nothing else; the code of another project
-// checks that.
+// verify accepts what Posthorn has signed, and nothing else. The code of another project signs
+// here.
 import { createHmac } from 'node:crypto'
 import fc from 'fast-check'
 import { Webhook } from 'standardwebhooks'

@@ -19,7 +19,7 @@ import type { endpointBody, endpointChange } from '../../src/wire/endpoints.ts'
 import type { batchJobBody, editBody } from '../../src/wire/jobs.ts'
 import type { scheduleBody } from '../../src/wire/schedules.ts'
 
-/** The names of all fields, of whichever member of a union. */
+/** The names of all fields, from every member of a union. */
 type Names<T> = T extends unknown ? keyof T : never
 type Answer<Name extends keyof typeof answers> = z.output<(typeof answers)[Name]>
 
@@ -103,12 +103,12 @@ describe('the client knows', () => {
           field,
           isAny(field),
         ])
-        // Instants are described as nullable wherever they stand.
+        // Instants are described as nullable in every place.
         if (!/(At|After|minute|asOf)$/.test(field))
           expect([what, field, isSent(null) && isRefused(null)]).toEqual([what, field, false])
       }
     }
-    // Any JSON: a schema cannot distinguish it from a missing value.
+    // Whether the field can be any JSON: a schema cannot distinguish it from a missing value.
     function isAny(field: string): boolean {
       return field === 'payload' || field === 'result'
     }

@@ -1,5 +1,5 @@
-// The dashboard as its reader has it: API and worker as processes, a real browser, and an eye on
-// all that the page asks for and complains about.
+// The dashboard as a user has it: API and worker as processes, and a real browser. It also watches
+// the requests and errors of the page.
 import type { Browser, BrowserContext, BrowserContextOptions, Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, expect, vi } from 'vitest'
 import { findChromium, startChromium } from '../support/chromium.ts'
@@ -9,21 +9,21 @@ import { describedApi } from '../support/recorded-answers.ts'
 
 export const CHROMIUM = findChromium()
 const ACTION_DEADLINE_MS = 20_000
-/** Of a test, which has several of them. */
+/** The deadline of a test that opens several pages. */
 const TEST_DEADLINE_MS = 60_000
 const DESK = { width: 1280, height: 900 }
 
 interface OpenOptions extends BrowserContextOptions {
-  /** The time of the page can be turned on. */
+  /** The test can change the time of the page. */
   clock?: boolean
 }
 
 export interface Fixture {
   posthorn: Deployment
   receiver: Receiver
-  /** A page at this place of the dashboard, like `/jobs?state=dead`. */
+  /** Opens the page at this place of the dashboard, for example `/jobs?state=dead`. */
   open(place?: string, options?: OpenOptions): Promise<Page>
-  /** Enqueues one; its id. */
+  /** Enqueues a job and returns its id. */
   enqueue(endpoint: string, fields?: object): Promise<string>
 }
 
@@ -32,12 +32,12 @@ interface Template {
   shape: RegExp
 }
 
-/** What the page did that it may not, reported after each test. */
+/** Forbidden actions of the page, reported after each test. */
 const wrongs: string[] = []
-/** Asked for by a test that breaks something on purpose. */
+/** Set by a test that breaks something on purpose. */
 export const expected: { wrongs: RegExp | null } = { wrongs: null }
 
-/** For one test file. Without a browser, it starts nothing. */
+/** One fixture for each test file. Without a browser, it starts nothing. */
 export function useFixture(settings: Record<string, string> = {}, worker = true): Fixture {
   vi.setConfig({ testTimeout: TEST_DEADLINE_MS, hookTimeout: TEST_DEADLINE_MS })
   const fixture = {} as Fixture
@@ -95,7 +95,9 @@ export function useFixture(settings: Record<string, string> = {}, worker = true)
   return fixture
 }
 
-/** Every request of the page is one of the public API, or a file of the dashboard. */
+/**
+ * Checks that every request of the page is one of the public API, or for a file of the dashboard.
+ */
 function watch(page: Page, url: string): void {
   const described = templates()
   page.on('pageerror', (error) => wrongs.push(`error: ${error.message}`))
@@ -117,7 +119,7 @@ function watch(page: Page, url: string): void {
 
 function templates(): Template[] {
   const paths: Record<string, object> = describedApi().document.paths
-  // The files of the page are no part of the API.
+  // The files of the page are not part of the API.
   const all = { ...paths, '/dashboard/{file}': { get: {} } }
   return Object.entries(all).flatMap(([path, methods]) =>
     Object.keys(methods).map((method) => ({

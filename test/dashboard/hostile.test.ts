@@ -5,7 +5,7 @@ import { isSideways, PHONE } from './page-width.ts'
 
 const fixture = useFixture()
 
-/** Each would call `hit` if it were ever more than text. */
+/** Each of these would call `hit` if the page treated it as more than text. */
 const MARKUP = [
   '<script>hit()</script>',
   '<img src=x onerror=hit()>',
@@ -18,7 +18,7 @@ const TURNED = '\u202Etxt.exe\u202C \u2066hidden\u2069 \u200Bzero'
 const TERMINAL = '\u001B[31mred\u001B[0m \u0007bell \u0000nul \u009Bcsi'
 const LONG_LINE = 'W'.repeat(65_536)
 
-/** Whether anything ran, or any element was made that we do not make. */
+/** Whether a script ran, or an element exists that the dashboard does not make. */
 async function harm(page: Page): Promise<unknown> {
   const found = await page.evaluate<object>(`({
     hits: globalThis.hitCount ?? 0,

@@ -27,7 +27,7 @@ const LANDMARKS = `[...document.querySelectorAll(
   const name = (label ?? '').trim().replace(/\\s+/g, ' ')
   const tag = one.getAttribute('role') ?? one.localName
   const role = tag === 'section' ? 'region' : tag
-  // Without a name these are no landmarks.
+  // Without a name, these are not landmarks.
   return name === '' && ['region', 'form'].includes(role) ? [] : [role + ' ' + name]
 })`
 

@@ -37,7 +37,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
     expect(await good.getByText('active', { exact: true }).getAttribute('class')).toMatch(/good/)
     const bad = page.getByRole('row', { name: /^worse/ })
     await bad.getByText('1 failed', { exact: true }).waitFor()
-    // All of its attempts failed, so the chart has nothing green.
+    // All attempts of this endpoint failed, so its chart has no green part.
     const state = bad.getByText('active, failing', { exact: true })
     expect(await state.getAttribute('class')).toMatch(/bad/)
     expect(await page.locator('table.endpoints tbody tr').first().textContent()).toMatch(/^worse/)
@@ -89,7 +89,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
       await page.evaluate(WATCH_SHIFTS)
       await page.getByRole('link', { name: 'Posthorn' }).click()
       await page.getByRole('row', { name: /^many-29/ }).waitFor()
-      // What is wrong, and why, is there together with the table.
+      // The problem and its reason are shown together with the table.
       expect(await page.getByText('endpoint "many-7" is paused').count()).toBe(1)
       const stats = () => asked.filter((url) => url.includes('/stats'))
       const searches = () => stats().map((url) => new URL(url).search)
@@ -100,7 +100,7 @@ describe.skipIf(CHROMIUM === null)('the overview', () => {
       await posthorn.request('POST', '/endpoints/many-7/resume')
       await posthorn.job(id, 'succeeded')
       for (const name of names) await posthorn.request('DELETE', `/endpoints/${name}`)
-      // What is counted may be some seconds old.
+      // The counts may be some seconds old.
       await until(async () => {
         const { body } = await posthorn.request('GET', '/stats')
         return !body.endpoints.some((one: { name: string }) => one.name.startsWith('many-'))
@@ -207,7 +207,7 @@ const WATCH_SHIFTS = `window.shifted = 0
     for (const { value } of list.getEntries()) window.shifted += value
   }).observe({ type: 'layout-shift' })`
 
-/** Runs in the page: as if the tab was put behind another, or in front again. */
+/** Runs in the page: acts as if another tab came to the front, or this one came back. */
 function hide(isHidden: boolean): string {
   return `Object.defineProperty(document, 'hidden', { value: ${isHidden}, configurable: true })
     document.dispatchEvent(new Event('visibilitychange'))`

@@ -14,7 +14,7 @@ import { runPosthorn } from '../support/process.ts'
 const FEW = 1_000
 const MANY = Number(process.argv[2] ?? 1_000_000)
 const ENDPOINTS = 10
-/** Of all jobs: so many wait, and so many of the final ones are dead. */
+/** The share of all jobs that wait, and the share of final jobs that are dead. */
 const QUEUED_SHARE = 0.1
 const DEAD_EVERY = 50
 const LOADS = 5
@@ -57,7 +57,7 @@ try {
   const [few, many] = stores as [Filled, Filled]
   for (const { name, place, ready } of PAGES) {
     const times: [number[], number[]] = [[], []]
-    // In turn, so that whatever else the machine does falls on both.
+    // The pages are loaded in turn, so that other load of the machine affects both.
     for (let i = 0; i < LOADS; i++) {
       times[0].push(await load(browser, `${few.url}/dashboard#${place(few)}`, ready))
       times[1].push(await load(browser, `${many.url}/dashboard#${place(many)}`, ready))

@@ -1,4 +1,4 @@
-// Whether a page fits: what every page must do on a phone.
+// Whether a page fits the screen of a phone.
 import type { Page } from 'playwright-core'
 
 export const PHONE = { viewport: { width: 360, height: 740 } }

@@ -173,7 +173,7 @@ async function live(ask: Ask, receiver: Receiver): Promise<SeededDeployment['ids
   return { dead, running, retrying, succeeded }
 }
 
-/** What the workers of an hour would have written, and jobs that wait since then. */
+/** Writes what the workers of an hour would have written, and jobs that have waited since then. */
 function writeHour(file: string): void {
   const db = new DatabaseSync(file)
   try {
@@ -206,7 +206,7 @@ function writeHour(file: string): void {
     ] as const) {
       const ms = minutes * MINUTE_MS
       for (const { id, created_at } of due.all(endpoint, Date.now())) {
-        // Lists find a job by the time that its id begins with.
+        // A list finds a job by the time at the beginning of its id.
         const newId = newJobId((created_at as number) - ms)
         earlier.run({ newId, id: id as string, ms })
       }

@@ -1,6 +1,6 @@
-// Makes the pictures of docs/images. Run it by hand and check each: node
-// test/dashboard/screenshots.ts. With a folder as its argument, it writes every page in every theme
-// and size there.
+// Makes the pictures of docs/images. Run it by hand and check each picture: node
+// test/dashboard/screenshots.ts. With a folder as its argument, it writes every page there, in
+// every theme and size.
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Page } from 'playwright-core'
@@ -16,13 +16,13 @@ const LOOKS = [
   { name: 'dark', colorScheme: 'dark', viewport: DESK },
   { name: 'phone', colorScheme: 'light', viewport: PHONE },
 ] as const
-/** The pages that the documentation shows in every look; of the others light will do. */
+/** The documentation shows these pages in every theme. The others are shown in the light one. */
 const SHOWN_ALL = ['overview', 'job']
 
 interface Picture {
   name: string
   place: string
-  /** What is there when the page is. */
+  /** Content that is on the page once it has loaded. */
   ready: string
   before?: (page: Page) => Promise<void>
 }

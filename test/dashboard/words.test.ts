@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 
-/** A module for the browser, without types for us; it needs nothing of a browser. */
+/** A module for the browser without types. It uses nothing that only a browser has. */
 const PATH = join(import.meta.dirname, '../../dashboard/words.js')
 const { durationMs, laidOut, relative, span, visible, withInstants } = await import(PATH)
 

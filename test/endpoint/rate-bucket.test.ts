@@ -1,4 +1,4 @@
-// The token bucket as one number: whatever is asked of it and when, the rate holds.
+// The token bucket as one number: the rate holds, whatever is claimed, at any time.
 import { array, assert, integer, property, record } from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
@@ -67,7 +67,8 @@ describe('the bucket of a rate limit', () => {
         const fullAt = fullAfterTaking(before, null, START, Math.min(taken, before.count))
         const changed = underNewLimit(before, limit, fullAt, START)
         const tokens = tokensAt(limit, changed, START)
-        // Either instant is off by what a double cannot hold of it, in tokens of its own rate.
+        // Each instant is rounded to what a double can hold, so the result may differ by this many
+        // tokens.
         const perMs = before.count / before.perMs + limit.count / limit.perMs
         const most = tokensAt(before, fullAt, START) + Math.max(1e-9, 1e-3 * perMs)
         expect(tokens).toBeLessThanOrEqual(most)

@@ -1,4 +1,4 @@
-// The example of the Excel import: whatever happens to its process, each row is there once.
+// The example of the Excel import: whatever happens to its process, each row is in the table once.
 import { execFile } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -13,7 +13,7 @@ import { INSTALLED_WITHIN_MS, installExamples } from './installed.ts'
 import { blocksOf, type Program, ROOT, startProgram } from './program.ts'
 
 const MANY = 50_000
-/** Where it is not their number that matters. */
+/** The number of rows in tests where the number does not matter. */
 const FEWER = 10_000
 const SLOW_MS = 90_000
 const SECRET = newSecret()
@@ -25,7 +25,7 @@ const programs: Program[] = []
 const databases: DatabaseSync[] = []
 beforeAll(async () => {
   await installExamples()
-  // A deadline of a handler is never shorter than the lease of the worker before it.
+  // The deadline of a handler is never shorter than the lease of the worker before it.
   posthorn = deploy('sqlite', { LEASE_DURATION: '3s', SWEEP_INTERVAL: '100ms' })
   await posthorn.startApi()
   await posthorn.startWorker()
@@ -39,7 +39,7 @@ afterAll(async () => {
   for (const folder of folders) rmSync(folder, { recursive: true, force: true })
 })
 
-/** A folder with a workbook of so many rows. */
+/** A folder with a workbook that has this many rows. */
 async function folderWithWorkbook(rows: number): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-excel-'))
   folders.push(folder)
@@ -47,13 +47,15 @@ async function folderWithWorkbook(rows: number): Promise<string> {
   return folder
 }
 
-/** One that rests between its transactions is caught in the middle. */
+/**
+ * Starts an importer that rests between its transactions, so that a test can stop it in the middle.
+ */
 async function startImporter(folder: string, pauseMs: number): Promise<Program> {
   const program = await startProgram(start as string, {
     POSTHORN_URL: posthorn.url(),
     POSTHORN_SECRET: SECRET,
     DATA_DIR: folder,
-    // A process that is killed leaves the sheets it had unpacked.
+    // A process that is killed leaves the sheets that it had unpacked.
     TMPDIR: folder,
     COMPLETION_TIMEOUT: '4s',
     RETRY_DELAY: '50ms',
@@ -76,7 +78,7 @@ async function bash(block: string, more: Record<string, string> = {}): Promise<s
   return (await promisify(execFile)('bash', ['-ec', block], settings)).stdout
 }
 
-/** The only job that is not final, once it has been seen to make progress. */
+/** Returns the only job that is not final, once it has made progress. */
 async function jobInTheMiddle(): Promise<string> {
   let id = ''
   await until(async () => {
@@ -87,7 +89,10 @@ async function jobInTheMiddle(): Promise<string> {
   return id
 }
 
-/** The job once it is final: a deadline must pass first, and then there is much to read. */
+/**
+ * Returns the job once it is final. A deadline must pass first, and then the importer has much to
+ * read.
+ */
 async function finished(id: string) {
   await until(async () => {
     const { body } = await posthorn.request('GET', `/jobs/${id}`)
@@ -131,7 +136,7 @@ describe('an import', () => {
       expect(job, next.printed()).toMatchObject({ id, state: 'succeeded', result: { rows: MANY } })
       expect(job.attempts[0].outcome).toBe('timeout')
       expectAllRows(db, id, MANY)
-      // What the first attempt wrote was kept, not written again.
+      // The rows of the first attempt were kept, not written again.
       expect(rowsByFence(db, id)[0]).toEqual(before[0])
 
       const late = (fence: number) => {
@@ -166,7 +171,7 @@ describe('an import', () => {
       expect(rows.length).toBeGreaterThan(1)
 
       frozen.signal('SIGCONT')
-      // By its database, or by Posthorn, if it was frozen while it waited for an answer.
+      // The database refuses it, or Posthorn does, if it was frozen while it waited for a response.
       const refused = /attempt 1: .*(a newer attempt|lease_lost)/
       await until(() => refused.test(frozen.printed()), 40_000)
       expect(rowsByFence(db, id)).toEqual(rows)
@@ -178,8 +183,8 @@ describe('an import', () => {
 })
 
 /**
- * If it were frozen within a transaction, it would keep the lock of the database, and the test
- * would block.
+ * Freezes the process. If it were frozen within a transaction, it would keep the lock of the
+ * database, and the test would block.
  */
 async function freezeOutsideOfWrites(program: Program, db: DatabaseSync): Promise<void> {
   await until(() => {

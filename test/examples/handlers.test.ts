@@ -1,4 +1,4 @@
-// The handlers in four languages, each as its page says, before the real server.
+// The handlers in four languages, each started as its page says, against the real server.
 import { execFile, spawnSync } from 'node:child_process'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -40,7 +40,7 @@ describe.each(RUNTIMES)('the handler in $name', ({ name, runtime, line }) => {
 
   let posthorn: Deployment
   let handler: Program
-  /** Stands between Posthorn and the handler, and passes on what is delivered. */
+  /** A receiver between Posthorn and the handler that passes deliveries on. */
   let between: Receiver
   let secret: string
   let delivered: ReceivedRequest[]
@@ -80,7 +80,7 @@ describe.each(RUNTIMES)('the handler in $name', ({ name, runtime, line }) => {
   }
 
   const workCount = () => handler.printed().split('makes the PDF of invoice').length - 1
-  /** Its output may arrive after its response. */
+  /** Waits for the output of the work, which may come after the response. */
   async function worked(count: number): Promise<void> {
     await until(() => workCount() >= count)
     expect(workCount()).toBe(count)

@@ -1,4 +1,4 @@
-// The packages of the examples: installed once, by whichever test needs them first.
+// The packages of the examples. The first test that needs them installs them, once.
 import { execFile } from 'node:child_process'
 import {
   copyFileSync,
@@ -15,10 +15,10 @@ import { ROOT } from './program.ts'
 
 const FOLDER = join(ROOT, 'examples')
 const INSTALL_DEADLINE_MS = 240_000
-/** For the hook that installs. */
+/** The deadline of the hook that installs. */
 export const INSTALLED_WITHIN_MS = INSTALL_DEADLINE_MS + 60_000
 
-/** As `npm ci --prefix examples` does; two test files may do it at once. */
+/** Does what `npm ci --prefix examples` does. Two test files may do it at once. */
 export async function installExamples(): Promise<void> {
   if (!existsSync(join(FOLDER, 'node_modules'))) await install()
   const read = (path: string) => JSON.parse(readFileSync(join(FOLDER, path), 'utf8'))
@@ -33,7 +33,9 @@ export async function installExamples(): Promise<void> {
   }
 }
 
-/** Built beside its place and then moved there, so that no process sees a part of it. */
+/**
+ * Builds the folder beside its place and then moves it there, so that no process sees a part of it.
+ */
 async function install(): Promise<void> {
   mkdirSync(join(ROOT, 'node_modules'), { recursive: true })
   const beside = mkdtempSync(join(ROOT, 'node_modules/.examples-'))

@@ -1,4 +1,5 @@
-// The example of the confirmed invoice: a request that answers at once, and five steps that follow.
+// The example of the confirmed invoice: a request that gets its response at once, and five later
+// steps.
 import { execFile } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -75,7 +76,7 @@ function entries(): unknown[] {
 
 describe('an invoice that is confirmed', () => {
   it('is answered before any step has run, and twice with the same five jobs', async () => {
-    // No worker runs yet, so no answer can have waited for one.
+    // No worker runs yet, so no response can have waited for one.
     const first = await send(INVOICE)
     expect(first.status).toBe(202)
     const { jobs } = (await first.json()) as { jobs: Record<string, string> }

@@ -1,4 +1,4 @@
-// The ledger of the examples: what of two attempts the older one can still write, which is nothing.
+// The ledger of the examples: of two attempts, the older one can write nothing more.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

@@ -12,7 +12,7 @@ import { blocksOf, type Program, ROOT, startProgram } from './program.ts'
 const [start, runNow] = blocksOf('nightly-report/README.md') as [string, string]
 const SLOW_MS = 120_000
 const DAY_MS = 86_400_000
-/** Of Asia/Kolkata, in winter and in summer. */
+/** The difference of Asia/Kolkata from UTC, in winter and in summer. */
 const AHEAD_MS = 5.5 * 3_600_000
 
 let posthorn: Deployment
@@ -56,7 +56,7 @@ it('run now, as the page says, is a report of yesterday', async () => {
   expect(job, program.printed()).toMatchObject({
     state: 'succeeded',
     scheduleName: 'nightly-report',
-    // One every three hours.
+    // There is one order every three hours.
     result: { orders: 8 },
   })
   expect([before, yesterday()]).toContain(job.result.day)
@@ -78,7 +78,7 @@ it(
     await program.stop()
     program = await startReports()
     const { body: after } = await posthorn.request('GET', '/schedules/nightly-report')
-    // Unless it was two o'clock meanwhile.
+    // The next run differs if it became two o'clock meanwhile.
     const isPast = Date.parse(before.nextRunAt) <= Date.now()
     expect(after.nextRunAt).toBe(before.nextRuns[isPast ? 1 : 0])
   },

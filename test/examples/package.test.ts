@@ -1,4 +1,4 @@
-// The package of the examples: what it installs is pinned, and what is written there has its types.
+// The package of the examples: its dependencies are pinned, and its programs pass the type check.
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -13,9 +13,9 @@ const STOP_DEADLINE_MS = 10_000
 export interface Program {
   url: string
   printed(): string
-  /** To it and all that it started. */
+  /** Sends a signal to the program and all its children. */
   signal(signal: NodeJS.Signals): void
-  /** Ends it and all that it started. */
+  /** Ends the program and all its children. */
   stop(signal?: NodeJS.Signals): Promise<void>
 }
 
@@ -30,7 +30,8 @@ export async function startProgram(
     cwd,
     env: { PATH, HOME, PORT: '0', ...env } as Record<string, string>,
     stdio: ['ignore', 'pipe', 'pipe'],
-    // A group of its own, so that what a shell or npm started ends with it.
+    // The program has a process group of its own, so that the children of a shell or npm end with
+    // it.
     detached: true,
   })
   const closed = once(child, 'close')
@@ -44,7 +45,7 @@ export async function startProgram(
     try {
       process.kill(-(child.pid as number), signal)
     } catch (error) {
-      // It has ended already.
+      // The program has ended already.
       if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
     }
   }

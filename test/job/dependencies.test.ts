@@ -21,7 +21,8 @@ describe('a job that waits', () => {
     for (const lost of ['dead', 'off', 'gone']) {
       expect(check('done', 'waits', lost)).toEqual({ unmet: ['waits', lost], failed: lost })
     }
-    // Ids sort by their age. What failed by itself is older than what failed with it.
+    // Ids sort by age. A job that failed by itself is older than the jobs that failed because of
+    // it.
     expect(check('off', 'waits', 'dead', 'gone')).toMatchObject({ failed: 'dead' })
   })
 })

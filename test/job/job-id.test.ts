@@ -1,4 +1,4 @@
-// What ids promise: unique, and sorted by when and in which order they were made.
+// The promises of ids: they are unique, and sorted by the time and order of their creation.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { firstIdAt, isJobId, newJobId } from '../../src/job/job-id.ts'

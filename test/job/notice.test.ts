@@ -1,4 +1,4 @@
-// What a notice says, and which final states have one.
+// The content of a notice, and the final states that have one.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'

@@ -23,7 +23,7 @@ describe('after the clock was set back, a queued job', () => {
     ],
     ['whose attempt failed ahead waits its back-off', [AHEAD + HOUR, NOW - DAY, AHEAD], NOW + HOUR],
     ['due later than any client can ask for is due now', [AHEAD, NOW - DAY, NOW - HOUR], NOW],
-    // An hour ahead, a client may have named the instant: it is not due before it.
+    // A client may have named an instant an hour ahead: the job is not due before it.
     ['created an hour ahead for an instant keeps it', [NOW + 3 * HOUR, NOW + HOUR, null], null],
     ['whose attempt failed an hour ahead waits', [NOW + 2 * HOUR, NOW, NOW + HOUR], NOW + HOUR],
   ])('%s', (_, [runAt, createdAt, lastFinishedAt], expected) => {

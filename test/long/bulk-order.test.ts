@@ -1,6 +1,6 @@
-// 2,500 dead jobs of one ordering key, retried in bulk in each possible way: they are delivered in
-// their old order, although each page of a retry is committed alone and a worker claims its jobs at
-// once.
+// 2,500 dead jobs of one ordering key are retried in bulk, in each possible way. They are delivered
+// in their old order, although each page of a retry is committed alone and a worker claims its jobs
+// at once.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { Posthorn } from '../../src/client/client.ts'
 import { openShell, type Shell } from '../cli/command-line.ts'
@@ -15,7 +15,7 @@ const BATCH = 100
 const AFTER_PAUSE = '2s'
 
 describe.each(ENGINES)('on %s', (engine) => {
-  // The stand-in for MongoDB is slow at a backlog.
+  // The stand-in for MongoDB is slow with a backlog.
   const count = engine === 'sqlite' ? 2_500 : 500
   const filter = { endpoint: 'account' }
   let posthorn: Deployment
@@ -58,7 +58,7 @@ describe.each(ENGINES)('on %s', (engine) => {
       .matched
   }
 
-  /** The requests of dashboard/bulk.js: no more than were counted. */
+  /** Sends the requests of dashboard/bulk.js: it retries no more jobs than were counted. */
   async function byDashboard(): Promise<void> {
     const dead = { filter: { ...filter, state: 'dead' } }
     const counted = { ...dead, limit: 10_000, dryRun: true }
@@ -78,7 +78,7 @@ describe.each(ENGINES)('on %s', (engine) => {
   test.each(ways)(
     'an ordering key that is retried by %s runs in its old order',
     async (_, retry) => {
-      // A busy store answers 503 in the middle; the same request goes on from there.
+      // A busy store leads to a 503 in the middle. The same request continues.
       await until(async () => {
         await retry().catch(() => {})
         return (await left()) === 0

@@ -1,5 +1,5 @@
-// A minute in which every program of docs/ that talks to a server runs while faults of all kinds
-// are dealt at random, answers of claims are lost, and the API is killed again and again.
+// Every program of docs/ that uses a server runs for a minute. Meanwhile faults of all kinds occur
+// at random, responses to claims are lost, and the API is killed again and again.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import {
@@ -16,7 +16,7 @@ import type { Fault, Purpose } from '../client/faulty-proxy.ts'
 const RUN_MS = 60_000
 const JOB_EVERY_MS = 500
 const RESTART_EVERY_ROUNDS = 20
-/** Leases of a minute, of claims whose answers were lost, have to end first. */
+/** Leases of a minute must end first: those of claims whose responses were lost. */
 const DEADLINE_MS = 180_000
 
 const FAULTS: Fault[] = [

@@ -1,4 +1,4 @@
-// The largest batches that can be sent: 128 MiB. None holds up other requests.
+// The largest possible batches: 128 MiB. None of them delays other requests.
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { BATCH_BODIES, JOB_BODIES } from '../hostile/heavy-bodies.ts'
 import { type Probe, startProbe } from '../hostile/probe.ts'
@@ -10,7 +10,7 @@ const BATCH_BYTES = 16 * BODY_BYTES
 const ROOM_BYTES = 10_000
 /** How long others may wait on a quiet machine; a busy one may need four times as long. */
 const MOST_WAIT_MS = 4 * 250
-/** The least of some tries counts: the machine has other work as well. */
+/** The least value of some tries counts, because the machine has other work as well. */
 const TRIES = 3
 
 let posthorn: Deployment

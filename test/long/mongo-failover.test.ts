@@ -1,5 +1,5 @@
 // Real failovers: a replica set of three mongods whose primary is killed again and again under
-// load. What was acknowledged is kept, and is done once.
+// load. Acknowledged jobs are kept, and each is done once.
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { MongoClient } from 'mongodb'
@@ -14,12 +14,12 @@ import type { MongodSet } from '../support/mongod.ts'
 import { until } from '../support/until.ts'
 
 const KILLS = 5
-/** Enqueues that have to succeed between one kill and the next. */
+/** Enqueues that must succeed between one kill and the next. */
 const ACKNOWLEDGED_BETWEEN = 200
 const CLAIM_LIMIT = 100
 const LEASE_MS = 30_000
 const RECOVERY_MS = 60_000
-/** The time for the jobs that are left when the enqueues stop. */
+/** The time for the remaining jobs after the enqueues have stopped. */
 const DRAIN_MS = 300_000
 const DAY_MS = 86_400_000
 
@@ -51,7 +51,7 @@ describe.runIf(inject('mongoEngine') === 'mongod')('a set of three, its primary 
     await set?.stop()
   })
 
-  /** Each key is enqueued until that is acknowledged. */
+  /** Enqueues with each key until the enqueue is acknowledged. */
   async function enqueueUntilStopped(store: Store, endpoint: string, name: string) {
     for (let i = 0; !isStopped; i++) {
       const idempotency = { key: `${name}-${i}`, requestHash: 'hash' }
@@ -122,7 +122,7 @@ describe.runIf(inject('mongoEngine') === 'mongod')('a set of three, its primary 
   })
 })
 
-/** Until it is carried out: an outage is no answer. */
+/** Repeats the call until it succeeds: an outage is no result. */
 async function repeated<T>(call: () => Promise<T>): Promise<T> {
   for (;;) {
     const done = await call().then((value) => ({ value }), ignoreOutage)

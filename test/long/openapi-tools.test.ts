@@ -31,7 +31,7 @@ function run(command: string, words: string[], env: Record<string, string> = {})
   return { status, output: `${stdout}${stderr}` }
 }
 
-/** Whether the tool can be had; a sentence where it cannot. */
+/** Whether the tool is available. If it is not, prints a sentence. */
 function canHave(name: string, status: number | null): boolean {
   if (status !== 0)
     console.log(`skipped: ${name} cannot be had, so openapi.json is not tried on it`)
@@ -90,7 +90,7 @@ describe('openapi.json', () => {
       ({ operationId: id }) =>
         !text.includes(`func (c *Client) ${id[0]?.toUpperCase()}${id.slice(1)}(`),
     )
-    // With a body and a type for it there are two methods, of which one has this very name.
+    // For an operation with a body there are two methods. One of them has exactly this name.
     expect(missing.map(({ operationId }) => operationId)).toEqual([])
   })
 

@@ -1,5 +1,5 @@
-// A receiver that throttles every request gets one burst at most, and then requests at our
-// back-off.
+// A receiver that throttles every request gets at most one burst, and then requests at the back-off
+// of Posthorn.
 import { describe, expect, it } from 'vitest'
 import { soon, useApi } from '../support/api-fixture.ts'
 import { ENGINES } from '../support/engines.ts'

@@ -1,5 +1,5 @@
-// The suggested alert rules, evaluated by Prometheus itself: each fires in its own case, and in no
-// other.
+// The suggested alert rules, evaluated by Prometheus itself. Each alert fires in its own case, and
+// in no other case.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -21,11 +21,11 @@ interface Rule {
 
 const RULES: Rule[] = parse(readFileSync(PATH, 'utf8')).groups[0].rules
 
-/** By minute; null: there is no sample. */
+/** A value for each minute; null: there is no sample. */
 type Series = (minute: number) => number | null
 type AllSeries = Record<string, Series>
 
-/** The minute at which it is evaluated. */
+/** The minute at which the rules are evaluated. */
 const NOW = 180
 const always =
   (value: number): Series =>
@@ -35,7 +35,7 @@ const perMinute =
   (count: number): Series =>
   (minute) =>
     minute * count
-/** No sample before this minute; from then on `series`. */
+/** There is no sample before this minute. From then on the values are those of `series`. */
 const from =
   (begin: number, series: Series): Series =>
   (minute) =>
@@ -49,7 +49,7 @@ const target = (instance: string, more = '') =>
   `{job="posthorn",instance="${instance}",process="${instance.split('-')[0]}"${more}}`
 const [API, WORKER, OTHER_WORKER] = ['api', 'worker-1', 'worker-2'] as const
 
-/** Counts a minute: how many observations took no longer than 5 ms, and how many 2.5 s. */
+/** Counts a minute: `quick` observations of at most 5 ms, and `slow` ones of 2.5 s. */
 function histogram(name: string, instance: string, quick: number, slow: number): AllSeries {
   return {
     [`${name}_bucket${target(instance, ',le="0.005"')}`]: perMinute(quick),
@@ -75,7 +75,7 @@ const UNSTORED = `posthorn_unstored_outcomes${target(WORKER)}`
 const AGE = `posthorn_oldest_due_age_seconds${target(API, ',endpoint="invoices"')}`
 const DEAD_JOBS = `posthorn_jobs${target(API, ',endpoint="invoices",state="dead"')}`
 
-/** What the store holds, which an API leaves out while the store is away. */
+/** The metrics of the store, which an API leaves out while the store is away. */
 const HELD: AllSeries = {
   [AGE]: always(3),
   [LIVE_WORKERS]: always(2),
@@ -84,7 +84,7 @@ const HELD: AllSeries = {
   [`posthorn_endpoints${target(API, ',state="paused"')}`]: always(1),
 }
 
-/** One API and two workers in good health, with old faults that are long over. */
+/** One API and two workers without problems, with old faults that ended long ago. */
 const HEALTHY: AllSeries = {
   ...HELD,
   ...Object.fromEntries([API, WORKER, OTHER_WORKER].map((one) => [up(one), always(1)])),
@@ -112,9 +112,9 @@ const ofInstance = (instance: string) =>
 
 interface Case {
   is: string
-  /** In place of, or beside, what is healthy. */
+  /** Series that replace healthy ones, or are added to them. */
   series: AllSeries
-  /** Alerts, each with the labels that it has beside `severity`. */
+  /** The alerts that fire, each with its labels other than `severity`. */
   fires: [alert: string, labels: Record<string, string>][]
 }
 

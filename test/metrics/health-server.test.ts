@@ -38,7 +38,7 @@ async function start(changes: Partial<HealthServerParts> = {}): Promise<HealthSe
   return port
 }
 
-/** The response to these bytes, until the connection is closed. */
+/** Sends these bytes and returns the response, up to the end of the connection. */
 async function raw(port: HealthServer, text: string): Promise<string> {
   const socket = connect(Number(new URL(port.url).port), '127.0.0.1')
   let answer = ''

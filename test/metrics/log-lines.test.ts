@@ -1,4 +1,4 @@
-// docs/observability.md lists every kind of log line, and no other.
+// docs/observability.md lists every kind of log line, and only these.
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -7,7 +7,7 @@ import { expect, test } from 'vitest'
 const ROOT = join(import.meta.dirname, '../..')
 const textOf = (file: string) => readFileSync(join(ROOT, file), 'utf8')
 
-/** The last argument of a call that logs, whatever the logger is called there. */
+/** The last argument of a call that logs, whatever name the logger has there. */
 const LOGGED =
   /\b(?:log|warn|error|report|info)(?:\??\.\w+)?\((?:[^()]|\([^()]*\))*?'([a-z_]+\.[a-z_]+)',?\s*\)/g
 

@@ -30,7 +30,7 @@ function statsOf(name: string, more: Partial<EndpointStats> = {}): EndpointStats
   }
 }
 
-/** The samples of one metric: its labels but `process`, and its value. */
+/** The samples of one metric: its labels except `process`, and its value. */
 function samples(text: string, name: string): Record<string, number> {
   const found = [...text.matchAll(new RegExp(`^${name}(?:\\{(.*)\\})? (\\S+)$`, 'gm'))]
   return Object.fromEntries(

@@ -18,7 +18,7 @@ const INTERVAL_MS = 50
 const DEADLINE_MS = 30_000
 const encryptionKeys = [randomBytes(32)]
 
-/** A store that does not answer from `begin` to `end`. */
+/** A store that does not respond between `begin` and `end`. */
 interface Outage {
   store: Store
   begin(): void
@@ -92,7 +92,7 @@ describe.each(ENGINES)('reports on %s', (engine) => {
     outage.begin()
     reports.start()
     await until(() => logged('figures.failed') > 0, DEADLINE_MS)
-    // Of the same minute, while the report before is not stored.
+    // Attempts of the same minute end before the earlier report is stored.
     addAll()
     outage.end()
     await until(
@@ -105,7 +105,7 @@ describe.each(ENGINES)('reports on %s', (engine) => {
     expect(logged('figures.lost')).toBe(0)
   })
 
-  // On SQLite a write that was not answered is not stored: there is nothing to distinguish.
+  // On SQLite a write without a response is not stored, so there is only one case.
   test.runIf(engine === 'mongo')(
     'one that comes again, in other parts or late, adds nothing',
     async () => {

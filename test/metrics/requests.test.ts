@@ -6,7 +6,7 @@ import { useServedApp } from '../support/served-app.ts'
 
 const served = useServedApp({ maxBodyBytes: 4_096, limits: { pendingOfStranger: 8 } })
 
-/** What was counted so far, by this label; the look itself is not among it yet. */
+/** The counts so far, by this label. The request for the metrics itself is not counted yet. */
 async function counted(name: string, label: string): Promise<Record<string, number>> {
   const text = await (await fetch(`${served.url}/metrics`)).text()
   const sums: Record<string, number> = {}
@@ -50,7 +50,7 @@ test.each(REQUESTS)('%s', async (_, bytes) => {
     seen[status] = (seen[status] ?? 0) + 1
   }
   expect(Object.keys(seen).length).toBeGreaterThan(0)
-  // Each read of the metrics is a response, too, and not among those that it shows.
+  // Each request for the metrics gets a response, too, which those metrics do not include.
   const wanted = { ...before, 200: (before['200'] ?? 0) + 1 } as Record<string, number>
   for (const [status, count] of Object.entries(seen)) wanted[status] = (wanted[status] ?? 0) + count
   expect(await counted('posthorn_http_requests_total', 'status')).toEqual(wanted)

@@ -1,5 +1,5 @@
-// The fixture of the tests of the outbox: a deployment with an outbox, and an application's own
-// client of the same MongoDB.
+// The fixture of the outbox tests: a deployment with an outbox, and a client of the application for
+// the same MongoDB.
 import { randomBytes } from 'node:crypto'
 import { type Collection, type Db, MongoClient } from 'mongodb'
 import { afterAll, beforeAll, inject } from 'vitest'
@@ -9,31 +9,33 @@ import { type Receiver, startReceiver } from '../support/receiver.ts'
 import type { Answer } from '../support/request.ts'
 import { until } from '../support/until.ts'
 
-/** Of a machine that has much else to do. */
+/** A deadline for a machine with much other work. */
 export const SLOW_MS = 60_000
 
 export interface Fixture {
   posthorn: Deployment
   receiver: Receiver
   client: MongoClient
-  /** Of the application: its orders, and the outbox. */
+  /** The database of the application: its orders, and the outbox. */
   shop: Db
   // biome-ignore lint/suspicious/noExplicitAny: documents of any shape are inserted here
   outbox: Collection<any>
-  /** Where the store of Posthorn is. */
+  /** The database of the store. */
   store: Db
-  /** The job once it is in this state. */
+  /** Resolves with the job once it is in this state. */
   job(id: string, state: string): Promise<Answer['body']>
-  /** Once the workers alone move documents: an API does while it sees no worker. */
+  /** Resolves when only workers move documents. An API does so while it sees no worker. */
   untilApiRests(): Promise<void>
-  /** Once there is no document left. */
+  /** Resolves when no document is left. */
   untilMoved(): Promise<void>
-  /** How many jobs there are, by any state. */
+  /** How many jobs there are, in all states. */
   jobCount(): Promise<number>
   stats(): Promise<{ waiting: number; setAside: number; oldestAge: string | null }>
 }
 
-/** One for all tests of a file: an API and an endpoint `work`, workers as the test starts them. */
+/**
+ * One fixture for all tests of a file: an API and an endpoint `work`. The test starts the workers.
+ */
 export function useOutbox(settings: Record<string, string> = {}): Fixture {
   const fixture = {} as Fixture
   beforeAll(async () => {
@@ -43,7 +45,7 @@ export function useOutbox(settings: Record<string, string> = {}): Fixture {
       writeConcern: { w: 'majority' },
     }).connect()
     const shop = client.db(database)
-    // Not every version of MongoDB can create a collection within a transaction.
+    // Some versions of MongoDB cannot create a collection within a transaction.
     await shop.createCollection('posthorn_outbox')
     await shop.createCollection('orders')
     const store = client.db(new URL(posthorn.env.STORE_URL as string).pathname.slice(1))

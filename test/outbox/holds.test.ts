@@ -1,4 +1,5 @@
-// Several movers share an outbox: what one has taken, no other takes before its time is over.
+// Several relays share an outbox: no relay takes a document that another one holds, before the hold
+// ends.
 import { randomBytes } from 'node:crypto'
 import { type Collection, type Document, MongoClient } from 'mongodb'
 import { afterAll, beforeAll, describe, expect, inject, it, vi } from 'vitest'
@@ -102,7 +103,8 @@ describe('the documents of an outbox', () => {
     expect(large?.request).toEqual({ kind: 'unreadable', message: 'the document is too large' })
     expect(others.map(({ request }) => request.kind)).toEqual(['body'])
     const refused = taken.slice(0, 1).map((document) => ({ document, reason: 'r', message: 'm' }))
-    // On a slow disk so large a write may take longer than a mover waits: it tries again.
+    // On a slow disk so large a write may take longer than a relay waits. The relay then tries
+    // again.
     const setAside = () => first.setAside(refused).catch(() => 0)
     await until(async () => (await setAside()) === 1, SLOW_MS)
     const rejected = client.db(name.database).collection(`${name.collection}_rejected`)
@@ -130,7 +132,7 @@ describe('the documents of an outbox', () => {
         { createIndexes: 'outbox_rejected', indexes: [{ name: 'at', key: { at: '2dsphere' } }] },
       ],
     ]
-    // The stand-in has no index of points.
+    // The stand-in has no geospatial index.
     const known = isStandIn ? rules.slice(0, 2) : rules
     it.each(known)('because of %s stay, with a warning, and stop no others', async (_, command) => {
       const db = client.db(name.database)

@@ -1,5 +1,5 @@
-// An `_id` is no proof of what a document says: whatever is inserted becomes a job or is set aside,
-// and nothing that is stored already is lost for it.
+// The `_id` of a document proves nothing about its content: every inserted document becomes a job
+// or is set aside, and no stored job is lost because of it.
 import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import {

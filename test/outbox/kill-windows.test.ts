@@ -1,5 +1,5 @@
-// A mover is cut off right after one of its writes, and killed: whichever it was, the document
-// becomes exactly one job, or is set aside once.
+// A relay is cut off right after one of its writes, and killed. Whichever write it was, the
+// document becomes exactly one job, or is set aside once.
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { outboxDocument } from '../../src/client/client.ts'
 import { COLLECTIONS } from '../../src/store/collection-names.ts'
@@ -17,7 +17,7 @@ beforeEach(async () => {
 })
 afterEach(() => proxy.stop())
 
-/** Inserts the document; the mover's write with this text is its last one. */
+/** Inserts the document. The write of the relay that contains this text is its last one. */
 async function dieAfter(text: string, document: object): Promise<void> {
   const { posthorn, outbox } = fixture
   const worker = await posthorn.startWorker({ STORE_URL: proxy.url })
@@ -28,7 +28,7 @@ async function dieAfter(text: string, document: object): Promise<void> {
   await worker.stop('SIGKILL')
 }
 
-/** Another mover, which need not wait until the one that died gives it up. */
+/** Starts another relay, which need not wait for the end of the dead relay's hold. */
 async function goOn() {
   const { posthorn, outbox } = fixture
   const longAgo = new Date(Date.now() - 3_600_000)
@@ -43,7 +43,7 @@ it.each([
 ])('a mover that dies once %s leaves exactly one job', async (moment, text, left) => {
   const { outbox, store, receiver } = fixture
   const before = { jobs: await fixture.jobCount(), requests: receiver.requests.length }
-  // With an `_id` that is not a job id, so that only the origin shows that it was moved before.
+  // The `_id` is no job id, so only the origin key shows that the document was moved before.
   const payload = moment
   await dieAfter(text, { endpoint: 'work', payload })
   const jobsLeft = (await fixture.jobCount()) - before.jobs

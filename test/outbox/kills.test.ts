@@ -6,7 +6,7 @@ import { SLOW_MS, useOutbox } from './fixture.ts'
 
 const DOCUMENTS = 400
 const KILLS = 3
-/** What a killed mover held comes back after ten seconds. */
+/** The documents that a killed relay held are free again after ten seconds. */
 const DEADLINE_MS = 90_000
 
 const fixture = useOutbox()
@@ -15,7 +15,7 @@ it(
   'documents become one job each, however often the workers that move them are killed',
   async () => {
     const { posthorn, outbox, store, receiver } = fixture
-    // Nothing is delivered meanwhile: what is killed here has documents in hand, and no jobs.
+    // The endpoint is paused, so that a killed process holds documents, and no jobs.
     await posthorn.request('POST', '/endpoints/work/pause')
     const workers = [await posthorn.startWorker(), await posthorn.startWorker()]
     const documents = Array.from({ length: DOCUMENTS }, (_, n) => ({
@@ -24,7 +24,7 @@ it(
     }))
     for (let at = 0; at < DOCUMENTS; at += 50) {
       await outbox.insertMany(documents.slice(at, at + 50))
-      // In the middle of a move: some of these are jobs already.
+      // The kill comes in the middle of a move: some of the documents are jobs already.
       if (at % 100 === 50 && workers.length <= KILLS + 1) {
         const jobs = await fixture.jobCount()
         await until(async () => (await fixture.jobCount()) > jobs, SLOW_MS)
@@ -37,7 +37,8 @@ it(
     const stored = await jobs.find({}, { projection: { payload: 1 } }).toArray()
     const numbers = stored.map(({ payload }) => Number(Buffer.from(payload.buffer).toString()))
     expect(numbers.toSorted((a, b) => a - b)).toEqual([...Array(DOCUMENTS).keys()])
-    // An attempt that a busy machine makes late is tried again soon, and is another one of its job.
+    // A busy machine may be late with an attempt. It is then retried soon, as another attempt of
+    // the same job.
     const patient = { maxAttempts: 50, backoff: { type: 'fixed', delay: '1s' } }
     await posthorn.endpoint('work', receiver.url, { timeout: '5s', retry: patient })
     await posthorn.request('POST', '/endpoints/work/resume')

@@ -1,5 +1,5 @@
-// No value of OUTBOX makes Posthorn move or delete what is its own, or what is no document of an
-// outbox: the start is refused, with a sentence and exit code 2.
+// No value of OUTBOX makes Posthorn move or delete its own data, or documents that do not belong to
+// an outbox. The start is refused with a sentence and exit code 2.
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import fc from 'fast-check'
@@ -19,7 +19,7 @@ const OWN: string[] = Object.values(COLLECTIONS)
 const STORE_URL = 'mongodb://localhost/posthorn'
 const read = (OUTBOX: string) => readConfig({ STORE_URL, OUTBOX }).OUTBOX
 
-/** The same name, with letters in another case. */
+/** The same name in another mix of upper and lower case. */
 const recased = (name: string) =>
   fc
     .array(fc.boolean(), { minLength: name.length, maxLength: name.length })
@@ -121,7 +121,7 @@ describe('an outbox whose collection', () => {
     await shop.collection('outbox').insertOne({ endpont: 'work', payload: 1 })
     await shop.collection('outbox_rejected').insertOne({ endpont: 'work', payload: 2 })
     await place.open({ outbox })
-    // Found with jobs in it, and bad ones among them, it is an outbox too.
+    // A collection that contains jobs, even with invalid documents among them, is an outbox, too.
     await shop.collection('filled').insertMany([{ order: 1 }, { endpoint: 'work', payload: 1 }])
     await place.open({ outbox: { database, collection: 'filled' } })
   })

@@ -1,5 +1,5 @@
-// Enqueueing within a transaction of the application's: none when it aborts, exactly one when it
-// commits, and what is inserted is what is delivered.
+// Enqueues within a transaction of the application. If it aborts there is no job, if it commits
+// there is exactly one, and the delivered payload is the inserted one.
 import { Binary, Decimal128, Double, Int32, Long, ObjectId, UUID } from 'mongodb'
 import { describe, expect, it, vi } from 'vitest'
 import { outboxDocument } from '../../src/client/client.ts'
@@ -70,7 +70,7 @@ describe('a job that is inserted into the outbox', () => {
       ...{ runAt: runAt.toISOString(), priority: 9, tags: ['a'], metadata: { order: '7' } },
       ...{ expiresIn: '1d', timeout: '5s', retry: { maxAttempts: 2 } },
     })
-    // As a driver of another language may write it, with instants as dates.
+    // Drivers of other languages may write instants as dates.
     await outbox.insertOne({ ...document, runAt })
     const job = await fixture.job(document._id, 'queued')
     expect(job).toMatchObject({
@@ -128,7 +128,7 @@ describe('a job whose document is still there', () => {
     await fixture.job(document._id, 'succeeded')
     await fixture.untilMoved()
     await worker.stop('SIGKILL')
-    // A worker that was killed between its two writes leaves this state, if the job went on
+    // A worker that was killed between its two writes leaves this state, if the job has continued
     // meanwhile.
     await outbox.insertOne({ ...document })
     await store

@@ -125,7 +125,7 @@ describe('documents that cannot become jobs', () => {
     await receiver.waitFor((requests) => requests.length > before, SLOW_MS)
     await untilMoved()
     expect((await stats()).setAside).toBe(setAsideBefore + 1_000)
-    // They are where no mover looks: the next one is the only one that is taken.
+    // The documents are where no relay looks: the next document is the only one that is taken.
     const moves = worker.log.filter(({ msg }) => msg === 'outbox.moved').length
     await outbox.insertOne({ endpoint: 'work', payload: 'after them' })
     await receiver.waitFor((requests) => requests.length > before + 1, SLOW_MS)

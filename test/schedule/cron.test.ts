@@ -4,7 +4,10 @@ import { nextCronTick } from '../../src/schedule/cron.ts'
 import { cronProblem } from '../../src/schedule/cron-line.ts'
 import { localTimeAt } from '../../src/schedule/time-zone.ts'
 
-/** Of three lines that never tick. A search through ten centuries takes five times as long. */
+/**
+ * The CPU time of three lines that never tick. A search through ten centuries takes five times as
+ * long.
+ */
 const QUIET_CPU_MS = 160
 
 const at = (text: string) => Date.parse(text)
@@ -80,12 +83,12 @@ describe('a cron line', () => {
 
 describe('the fields day of month and day of week', () => {
   it.each([
-    // Neither begins with a star: a day that fits either of them counts.
+    // Neither of the two day fields begins with a star: a day matches if it fits one of them.
     ['0 0 1,15 * MON', ['2026-11-30', '2026-12-01', '2026-12-07']],
     ['0 0 13 * 5', ['2026-11-27', '2026-12-04', '2026-12-11', '2026-12-13']],
     ['0 0 L * 5L', ['2026-11-27', '2026-11-30', '2026-12-25', '2026-12-31']],
     ['0 0 1-31/7 * 0-7/7', ['2026-11-29', '2026-12-01', '2026-12-06', '2026-12-08']],
-    // One of them does: a day must fit both.
+    // One of the two day fields begins with a star: a day must match both.
     ['0 0 1-7 * */7', ['2026-12-06', '2027-01-03', '2027-02-07', '2027-03-07']],
     ['0 0 */2 * MON', ['2026-12-07', '2026-12-21', '2027-01-11', '2027-01-25']],
     ['0 0 */10,5 * SAT', ['2026-12-05', '2027-05-01']],
@@ -133,7 +136,7 @@ const plainLine = fc
   .tuple(listOf(item(1, 31, 31)), listOf(item(1, 12, 12)), listOf(item(0, 7, 7)))
   .map((fields) => `0 0 ${fields.join(' ')}`)
 
-/** The days of the next 400 that a line of numbers names, by the rule of Vixie cron. */
+/** The days that a line of numbers names within the next 400, by the rule of Vixie cron. */
 function daysByHand(line: string, after: number): number[] {
   const [, , dom = '', month = '', dow = ''] = line.split(' ')
   const isBoth = dom.startsWith('*') || dow.startsWith('*')
@@ -225,7 +228,7 @@ it('a walk over four years is strictly onward, and no local time runs twice', ()
         for (let i = 0; i < 20; i++) {
           const tick = nextCronTick(line, zone, after) as number
           expect(tick).toBeGreaterThan(after)
-          // Nothing lies between: half way there the same tick is next.
+          // There is no tick in between: from half way on, the same tick is next.
           expect(nextCronTick(line, zone, Math.floor((after + tick - 1) / 2))).toBe(tick)
           shown.add(localTimeAt(tick, zone))
           after = tick

@@ -1,4 +1,4 @@
-// Schedules for tests, with what a test does not say filled in.
+// Schedules for tests, with defaults for all fields that a test does not set.
 import {
   type JobTemplate,
   type ScheduleSettings,
@@ -23,7 +23,7 @@ const TEMPLATE: JobTemplate = {
   onFinish: 'inherited',
 }
 
-/** With a tick each hour from `firstTick` on, whether that is past or not. */
+/** A schedule with a tick each hour from `firstTick` on, whether that is past or not. */
 export function scheduleChange(
   name: string,
   endpoint: string,
@@ -80,7 +80,7 @@ export async function storedSchedule(store: Store, name: string): Promise<Schedu
   return schedule
 }
 
-/** The schedule, as soon as it has another next tick. */
+/** Resolves with the schedule once it has another next tick. */
 export async function movedOn(store: Store, { name, nextRunAt }: Schedule): Promise<Schedule> {
   await until(async () => (await storedSchedule(store, name)).nextRunAt !== nextRunAt)
   return storedSchedule(store, name)

@@ -1,5 +1,5 @@
-// A scheduler whose store goes away in the middle of a tick: it waits, goes on, and doubles
-// nothing.
+// The store of a scheduler goes away in the middle of a tick. The scheduler waits, continues, and
+// enqueues nothing twice.
 import { DatabaseSync } from 'node:sqlite'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -12,7 +12,7 @@ import { useStore } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 import { addSchedule, movedOn } from './fixtures.ts'
 
-/** A scheduler, and what it logs. */
+/** Starts a scheduler, and collects its log. */
 function startScheduler(store: Store): { scheduler: Scheduler; hasLogged(msg: string): boolean } {
   const lines: string[] = []
   const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) })
@@ -46,7 +46,7 @@ describe('on sqlite', () => {
 describe('on mongo', () => {
   const place = useStore('mongo')
   let proxy: MongoProxy
-  /** Behind the proxy; place.store is not. */
+  /** This store uses the proxy. place.store does not. */
   let store: Store
   beforeEach(async () => {
     proxy = await startMongoProxy(place.url)

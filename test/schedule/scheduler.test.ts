@@ -1,4 +1,5 @@
-// Schedulers on a real store: which ticks become jobs, and that no crash and no company changes it.
+// Schedulers on a real store: which ticks become jobs, whatever crashes and however many schedulers
+// run.
 import { pino } from 'pino'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Job } from '../../src/job/job.ts'

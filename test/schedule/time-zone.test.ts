@@ -4,7 +4,7 @@ import { instantOf, isTimeZone, localTimeAt } from '../../src/schedule/time-zone
 import { TIME_ZONE_NAMES } from '../../src/schedule/time-zone-names.ts'
 
 const at = (text: string) => Date.parse(text)
-/** A wall clock's time: written as if in UTC. */
+/** The time of a wall clock, written as if it were UTC. */
 const local = (text: string) => at(`${text}Z`)
 const instantText = (text: string, zone: string) =>
   new Date(instantOf(local(text), zone)).toISOString()
@@ -69,9 +69,9 @@ describe('a local time', () => {
     expect(instantText('2026-10-04T02:15:00', 'Australia/Lord_Howe')).toBe(
       '2026-10-03T15:30:00.000Z',
     )
-    // Midnight itself is left out.
+    // The clock skips midnight on this day.
     expect(instantText('2026-09-06T00:00:00', 'America/Santiago')).toBe('2026-09-06T04:00:00.000Z')
-    // A whole day is left out.
+    // The clock skips this whole day.
     expect(instantText('2011-12-30T12:00:00', 'Pacific/Apia')).toBe('2011-12-30T10:00:00.000Z')
   })
 

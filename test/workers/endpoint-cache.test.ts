@@ -1,4 +1,4 @@
-// What a worker knows of endpoints, by its own clock.
+// What a worker knows about endpoints, and for how long, by its own clock.
 import { expect, test } from 'vitest'
 import { createEndpointCache } from '../../workers/endpoint-cache.ts'
 import { addEndpoint } from '../contract/fixtures.ts'

@@ -2,7 +2,10 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { fairShares } from '../../workers/fair-shares.ts'
 
-/** What endpoints that all hang end up holding, asked until nothing more is dealt. */
+/**
+ * The attempts that endpoints hold in the end if all of them hang, dealt until no slot is dealt any
+ * more.
+ */
 function heldInTheEnd(endpointCount: number, slots: number): number[] {
   const ready = Array.from({ length: endpointCount }, (_, i) => ({
     endpoint: `e${i}`,
@@ -58,7 +61,8 @@ describe('sharing slots', () => {
           expect(dealt).toBeLessThanOrEqual(freeSlots)
           for (const { endpoint, limit } of shares) {
             const before = ready.find((one) => one.endpoint === endpoint)?.inFlightCount ?? 0
-            // Its last attempt started while more than a quarter of its others were free slots.
+            // When its last attempt started, the free slots were more than a quarter of its other
+            // attempts.
             expect(before + limit - 1).toBeLessThan(4 * freeSlots)
           }
         },

@@ -1,4 +1,4 @@
-// A worker that runs out of something of its own: its jobs must not pay for it.
+// A worker runs out of a resource of its machine. Its jobs must not suffer from that.
 import { execFileSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { pino } from 'pino'

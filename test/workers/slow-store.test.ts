@@ -1,5 +1,5 @@
-// The parts of a worker on a store that is slower than the work: MongoDB behind a disk that takes
-// its time for each document.
+// The parts of a worker on a store that is slower than the work: MongoDB with a disk that is slow
+// for each document.
 import { randomBytes } from 'node:crypto'
 import pino from 'pino'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
@@ -35,7 +35,7 @@ describe('a worker on a store that is slow to write', () => {
   const place = useStore('mongo', { encryptionKeys })
   const disk = createSlowDisk()
   let proxy: MongoProxy
-  /** Behind the slow disk; place.store is not. */
+  /** This store uses the slow disk. place.store does not. */
   let store: Store
   let lines: { msg: string; [field: string]: unknown }[] = []
   const log = pino(
@@ -83,9 +83,10 @@ describe('a worker on a store that is slow to write', () => {
     expect(results).not.toContain('lease_lost')
     expect(batches[0]).toBe(30)
     expect(Math.max(...batches.slice(1))).toBeLessThanOrEqual(15)
-    // A line for each write that failed, not for each outcome.
+    // There is a line for each write that failed, not for each outcome.
     expect(logged('settle.failed').length).toBeLessThanOrEqual(2)
-    // Settled one by one, 30 outcomes take 3.3 s: what it can take is known by now.
+    // If 30 outcomes were settled one by one, they would take 3.3 s. The settler knows the pace of
+    // the store by now.
     expect(settler.affordable(1_000)).toBeGreaterThan(1)
     expect(settler.affordable(1_000)).toBeLessThan(20)
   })
@@ -226,7 +227,7 @@ describe('a worker on a store that is slow to write', () => {
     }
     expect(new Set(deliveredIds).size).toBe(90)
     expect(deliveredIds).toHaveLength(90)
-    // At thirty writes a second, what half of a lease has time for.
+    // The number of writes that half of a lease has time for, at thirty writes a second.
     expect(Math.max(...unsettled)).toBeLessThanOrEqual(38)
   })
 

@@ -1,4 +1,4 @@
-// When a busy worker writes: turns of the event loop decide, so these tests take turns.
+// When a busy worker writes. Turns of the event loop decide, so these tests count turns.
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { createWritePacer } from '../../workers/write-pacer.ts'
@@ -11,7 +11,7 @@ function pacerOf(isBehind: boolean) {
   return pacer
 }
 
-/** Tells whether it has come. */
+/** Shows whether the promise has resolved. */
 function watched(promise: Promise<void>): { hasCome: boolean } {
   const seen = { hasCome: false }
   void promise.then(() => {

@@ -48,7 +48,7 @@ describe('the size of a write', () => {
   })
 
   it('finds what a slow store writes in time, and uses at least a fourth of it', () => {
-    // From a disk that takes 5 ms for each document to one that takes a second.
+    // The slowest disks: from 5 ms for each document to a second.
     const slow = fc.record({
       fixedMs: fc.double({ min: 0, max: 200, noNaN: true }),
       itemMs: fc.double({ min: 5, max: 1_000, noNaN: true }),

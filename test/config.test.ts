@@ -173,14 +173,14 @@ describe('settings', () => {
     const read = (name: string, text: string): unknown => {
       const store = name === 'OUTBOX' ? { STORE_URL: 'mongodb://h/d' } : {}
       const config = readConfig({ ...store, [name]: text })
-      // As the processes do with it at their start.
+      // The processes use the setting in the same way at their start.
       const allowedTargets = config.ALLOWED_TARGETS ?? []
       fromSetting('ALLOWED_TARGETS', () =>
         createAddressPolicy({ allowedTargets, allowLoopback: false }),
       )
       return config[name as 'HOST']
     }
-    /** In these a plain space is a character like others, and is seen. */
+    /** In these settings a plain space is a visible character like any other. */
     const isPath = (text: string) => /^(sqlite:|\.\/|shop\.)/.test(text)
     const unseen = [' ', '\t', '\n', '\r\n', '\u00a0', '\u200b', '\ufeff', '\u2028', '\u00ad', '\0']
     let taken = 0

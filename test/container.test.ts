@@ -1,4 +1,4 @@
-// The image and the compose file, as far as can be checked without Docker: they agree with the
+// The image and the compose file, as far as they can be checked without Docker: they agree with the
 // settings, and the health check works.
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
@@ -13,7 +13,7 @@ const ROOT = join(import.meta.dirname, '..')
 const read = (name: string) => readFileSync(join(ROOT, name), 'utf8')
 const defaults = readConfig({})
 
-/** Instructions by their names, continued lines joined; those of the last stage, and all. */
+/** Instructions by name, with continued lines joined: those of the last stage, and all. */
 const instructions = read('Dockerfile')
   .replaceAll('\\\n', ' ')
   .split('\n')
@@ -53,7 +53,7 @@ describe('Dockerfile', () => {
     expect(all('VOLUME')).toEqual([folder])
     const made = lastStage.findIndex(({ rest }) => rest.includes('chown node:node data'))
     const declared = lastStage.findIndex(({ name }) => name === 'VOLUME')
-    // Changes after the declaration are lost.
+    // Changes after the VOLUME instruction would be lost.
     expect(made).toBeGreaterThan(0)
     expect(declared).toBeGreaterThan(made)
   })
@@ -89,7 +89,7 @@ describe('docker-compose.yml', () => {
       expect(Object.keys(environment).filter((one) => !Object.hasOwn(SETTINGS, one))).toEqual([])
       const [, url = ''] = /^\$\{PUBLIC_URL:-(.+)\}$/.exec(environment.PUBLIC_URL) ?? []
       expect(readConfig({ PUBLIC_URL: url }).PUBLIC_URL).toBe(url)
-      // A service of this file, on the port that it listens on.
+      // The URL names a service of this file, and the port that it listens on.
       expect(Object.keys(services)).toContain(new URL(url).hostname)
       expect(new URL(url).port).toBe(String(defaults.PORT))
     }

@@ -1,4 +1,4 @@
-// What is made from the code is as the code would make it now.
+// Every generated file equals what the code would generate now.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { pages } from '../docs/generated-tables.ts'

@@ -1,4 +1,4 @@
-// Every link in the pages has a target, also after a file was moved.
+// Every link in the pages has a target, even after a file was moved.
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -38,7 +38,7 @@ function leadsSomewhere(page: string, target: string): boolean {
   return heading === undefined || headingsOf(readFileSync(file, 'utf8')).includes(heading)
 }
 
-/** As GitHub makes anchors of headings. */
+/** The anchors that GitHub makes of headings. */
 function headingsOf(text: string): string[] {
   return [...text.matchAll(/^#+ (.+)$/gm)].map((match) =>
     (match[1] as string)

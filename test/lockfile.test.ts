@@ -1,5 +1,5 @@
-// The lock file: every package is pinned by its content, from the registry, and runs nothing at
-// install that was not allowed by name.
+// The lock file: the hash of its content pins every package, all come from the registry, and only
+// named packages may run scripts at install.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -29,7 +29,8 @@ describe('the lock file', () => {
   })
 
   it('names no place but the registry that npm is set to', () => {
-    // A `resolved` would pin a host, or a git repository, beside the registry that npm is set to.
+    // A `resolved` would pin a host or a git repository, instead of the registry that npm is set
+    // to.
     const elsewhere = locked.filter(([, one]) => one.resolved !== undefined || one.link === true)
     expect(elsewhere.map(([path]) => path)).toEqual([])
   })

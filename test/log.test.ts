@@ -1,5 +1,4 @@
-// The log: its last lines reach a reader that was slow, and on a terminal no text of others is
-// interpreted.
+// The log: its last lines reach a slow reader, and a terminal does not interpret text from outside.
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -9,7 +8,7 @@ import { promisify } from 'node:util'
 import { expect, it, onTestFinished } from 'vitest'
 import { until } from './support/until.ts'
 
-/** Clears the screen, twice; turns the writing round; sets the title. */
+/** These characters clear the screen twice, reverse the text, and set the title. */
 const WORDS = 'a\u001b[2J\u009b2J\u202eb\u001b]0;title\u0007'
 const LOG = join(import.meta.dirname, '../src/log.ts')
 const PROGRAM = `
@@ -24,7 +23,7 @@ it('holds no character that a terminal obeys', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'posthorn-log-'))
   const file = join(folder, 'log.mjs')
   writeFileSync(file, PROGRAM)
-  // util-linux: gives the program a terminal.
+  // `script` of util-linux gives the program a terminal.
   const words = ['-qec', `${process.execPath} ${file}`, '/dev/null']
   const env = { PATH: process.env.PATH, NO_COLOR: '1' }
   const { stdout } = await promisify(execFile)('script', words, { env })
@@ -34,7 +33,7 @@ it('holds no character that a terminal obeys', async () => {
   expect(stdout).not.toMatch(/(?![\r\n])\p{Cc}|[\p{Cf}\p{Zl}\p{Zp}]/u)
 })
 
-/** Fills the pipe of its reader, logs one more line and says on stderr that it did. */
+/** Fills the pipe of its reader, logs one more line, and reports that on stderr. */
 const SLOWLY_READ = (end: string) => `
 import { createLogger, flushLog } from ${JSON.stringify(LOG)}
 const log = createLogger('api', 'info')

@@ -1,4 +1,4 @@
-// A loop rests between its turns, and neither a rest nor a back-off holds up its end.
+// A loop rests between its turns. Neither a rest nor a back-off delays its end.
 import { expect, it, onTestFinished } from 'vitest'
 import { type LoopParts, PollLoop } from '../src/loop.ts'
 import { until } from './support/until.ts'
@@ -77,7 +77,7 @@ it('backs off after a failure, longer after each, and shorter again after a succ
   })
   await until(() => atMs.length === 6, DEADLINE_MS)
   const restsMs = atMs.slice(1).map((ms, i) => ms - (atMs[i] as number))
-  // Half of each back-off is sure: 20, 40 and 80 ms, then none, then 20 ms.
+  // The fixed half of each back-off: 20, 40 and 80 ms, then none, then 20 ms.
   for (const [i, leastMs] of [20, 40, 80, 0, 20].entries()) {
     expect(restsMs[i]).toBeGreaterThanOrEqual(leastMs - 2)
   }

@@ -1,4 +1,4 @@
-// The summaries on top of the pages of measurements say what the tables below them say.
+// The summaries at the top of the measurement pages agree with the tables below them.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -39,7 +39,10 @@ describe.each(PAGES)('%s', (page) => {
   })
 })
 
-/** Without the commas between thousands, and not those within a word such as p99. */
+/**
+ * The numbers in a text, without commas between thousands. Numbers within a word, such as p99, do
+ * not count.
+ */
 function numbersIn(text: string): string[] {
   const found = text.matchAll(/(?<![\w.])\d[\d,]*(?:\.\d+)*/g)
   return [...found].map(([digits]) => digits.replaceAll(',', ''))

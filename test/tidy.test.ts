@@ -1,4 +1,4 @@
-// The house rules that can be counted: sizes, names, and which room may import what.
+// The house rules that can be counted: sizes, names, and imports between rooms.
 
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -34,7 +34,7 @@ describe.each(files)('%s', (file) => {
 
   it('has no long function', () => {
     const tooLong = functionLengths(lines).filter(({ length }) => length > MAX_FUNCTION_LINES)
-    // A test file's describe() is a table of contents, not a function that somebody must follow.
+    // describe() in a test file is a table of contents, not a function that a reader must follow.
     if (!file.startsWith('test/')) expect(tooLong).toEqual([])
   })
 
@@ -47,8 +47,8 @@ describe.each(files)('%s', (file) => {
 })
 
 /**
- * The room table of the architecture: what each room may import, beside node: and itself. An entry
- * is a room, a single file, or a package.
+ * The table of rooms in docs/ARCHITECTURE.md: what each room may import in addition to node: and
+ * itself. An entry is a room, a file, or a package.
  */
 const MAY_IMPORT: Record<string, string[]> = {
   'src/job': [],
@@ -120,12 +120,15 @@ function isAllowed(room: string, target: string, file: string): boolean {
   return may.includes(targetRoom) || (may.includes('src/*') && targetRoom.startsWith('src/'))
 }
 
-/** A sentence or a pattern that would read worse broken. */
+/** Whether a line has a sentence or a pattern that would be harder to read if it were broken. */
 function holdsLongText(line: string): boolean {
   return /['"`/].{50,}['"`/]/.test(line) || /^\s*['"`].*['"`],?$/.test(line)
 }
 
-/** Functions as the formatter lays them out: they end at a closing brace of the same indent. */
+/**
+ * The lengths of functions. The formatter ends each with a closing brace at the indent of its first
+ * line.
+ */
 function functionLengths(lines: string[]): { at: number; length: number }[] {
   const opens =
     /^(\s*)(?!.*\b(?:if|for|while|switch)\b \().*(?:\bfunction\b.*|=> |\)(?:: [^=]+)? )\{$/

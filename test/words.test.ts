@@ -1,5 +1,5 @@
-// Text that users see is plain technical English: words that a newcomer stumbles over do not come
-// back. docs/glossary.md has the words of the domain.
+// Text that users see is plain technical English: words that confuse newcomers must not come back.
+// docs/glossary.md has the words of the domain.
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -8,11 +8,11 @@ import { JOB_STATES } from '../src/job/job.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 
-/** What a clause after ", for" begins with where it means "because": a subject, then a verb. */
+/** The beginning of a clause after ", for" where that means "because": a subject, then a verb. */
 const SUBJECT = 'it|they|its|their|there|this|that|these|those|the|an?|no|one|each|what|nothing'
 const VERB = 'is|are|was|were|has|have|had|does|do|did|can|may|must|will|would|could|cannot'
 
-/** By what to write instead. */
+/** The banned words, by what to write instead. */
 const BANNED: Record<string, RegExp> = {
   'says, reports, knows': /\b(is|are|was|were|be|been) told\b|\btold of\b|\bnobody is told\b/i,
   'reports about itself': /\btells of\b/i,
@@ -44,7 +44,7 @@ const BANNED: Record<string, RegExp> = {
   'Filter endpoints': /\bname holds\b/i,
 }
 
-/** Files that still hold such words: none. A new one needs a reason here. */
+/** Files that still contain such words: none. A new one needs a reason here. */
 const STILL_BREAK: string[] = []
 
 const listed = (...patterns: string[]) =>
@@ -56,8 +56,8 @@ const listed = (...patterns: string[]) =>
 const files = [
   ...listed('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'docs/*.md', 'examples/*.md'),
   'openapi/openapi.json',
-  // API details, log lines and help. The files left out have such words in field names, file names
-  // and comments of SQL only.
+  // The strings in these files are details of the API, log lines and help. The other files have
+  // such words only in names of fields and files, and in comments of SQL.
   ...listed(...['cli/*.ts', 'dashboard/*.js', 'routes/*.ts', 'workers/*.ts', 'src/*.ts']),
 ]
 
@@ -72,7 +72,7 @@ function problemsOf(file: string): string[] {
   )
 }
 
-/** The literals of a program, one a line, without what is code in a template. */
+/** The literals of a program, one on each line, without the code in templates. */
 function stringsOf(code: string): string {
   const withoutComments = code.replaceAll(/^\s*(\/\/|\*|\/\*).*$/gm, '')
   const literals = withoutComments.matchAll(/'(?:[^'\\\n]|\\.)*'|"[^"\n]*"|`(?:[^`\\]|\\.)*`/g)
@@ -90,14 +90,14 @@ it('only files that still hold such words are listed as exceptions', () => {
   expect(STILL_BREAK.filter((file) => !files.includes(file))).toEqual([])
 })
 
-/** Rooms whose comments are held to the same words. */
+/** Folders whose comments must not contain these words either. */
 const plainRooms = listed(
   ...[':(glob)src/*.ts', 'src/stats/*.ts', 'src/upkeep/*.ts', 'src/webhook/*.ts', 'workers/*.ts'],
   ...['src/wire/*.ts', 'src/http/*.ts', 'routes/*.ts', 'src/job/*.ts', 'src/endpoint/*.ts'],
   ...['src/schedule/*.ts', 'src/client/*.ts', 'src/store/*/*.ts', 'cli/*.ts', 'bench/*.ts'],
   ...[
     'test/*.ts',
-    // It names the words.
+    // This file names the words.
     ':!test/words.test.ts',
     ':!test/store',
     ':!test/faults/rounds/slow-store.ts',
@@ -105,7 +105,7 @@ const plainRooms = listed(
   ],
 )
 
-/** The comments of a program as one line, so that words which a line end parts are found, too. */
+/** The comments of a program as one line, so that words at the end of a line are found, too. */
 function commentsOf(code: string): string {
   const lines = code.matchAll(/^\s*(?:\/\/|\/\*\*?|\*)(.*)$/gm)
   return [...lines].map(([, text]) => text?.trim()).join(' ')

@@ -8,7 +8,7 @@ export interface Check {
   verdict: Verdict
   /** A sentence, without passwords: users send their reports. */
   found: string
-  /** What to do about it; null: nothing. */
+  /** What the user can do about it; null: nothing. */
   advice: string | null
 }
 

@@ -17,7 +17,7 @@ export const DURATION_BOUNDS_MS = [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_00
 
 /** The attempts that ended at one endpoint within one minute. */
 export interface MinuteStats {
-  /** Its first instant. */
+  /** The first instant of the minute. */
   minute: number
   endpoint: string
   succeeded: number

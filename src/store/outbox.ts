@@ -3,7 +3,7 @@
 // that was interrupted is repeated, and finds the jobs that exist already by their origin.
 import { isOwnCollection } from './collection-names.ts'
 
-/** Where the documents are: in any database of the cluster of the store. */
+/** The database and the collection of the documents, in the cluster of the store. */
 export interface OutboxName {
   database: string
   collection: string
@@ -51,7 +51,7 @@ export function outboxNameProblem({ database, collection }: OutboxName): string 
 export interface TakenDocument {
   /** Identifies the document, so that it becomes one job only (NewJob.originKey). */
   originKey: string
-  /** Its `_id`, if that has the form of a job id; null: the job gets a new id. */
+  /** The `_id` of the document, if it has the form of a job id; null: the job gets a new id. */
   jobId: string | null
   /** Identifies this take; null: the document is too large to be updated. */
   holdId: string | null

@@ -38,7 +38,7 @@ export class StoreUnusable extends Error {
 
 /** No key of this process decrypts the value. */
 export class Undecryptable extends StoreUnusable {
-  /** What it belongs to: the name of an endpoint or a schedule, or the id of a job. */
+  /** The owner of the secret: the name of an endpoint or a schedule, or the id of a job. */
   readonly owner: string
 
   constructor(message: string, owner: string) {

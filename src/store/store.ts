@@ -86,7 +86,7 @@ export interface Store {
    * dependencies that cannot succeed, as with a retry by id.
    */
   retry(ids: string[], options?: RetryOptions): Promise<RetryResult[]>
-  /** With `ifVersion`, it writes only if that is the stored version. */
+  /** With `ifVersion`, it writes only if the stored version is this one. */
   edit(id: string, change: JobChange, ifVersion: number | null): Promise<EditResult>
   /** `ifVersion` as of edit; absent: null. */
   deleteJob(id: string, ifVersion?: number | null): Promise<DeleteJobResult>
@@ -455,9 +455,11 @@ export type RetryResult =
   | { kind: 'applied'; waived?: string[] }
   /** The endpoint was deleted or is being deleted. */
   | { kind: 'unknown_endpoint' }
-  /** Another job has the dedupe key now. */
+  /** Another job has the dedupe key. */
   | { kind: 'dedupe_conflict'; jobId: string }
-  /** Only for a bulk retry: the job depends on these, which stay dead, cancelled or deleted. */
+  /**
+   * Only for a bulk retry: the job depends on these jobs, which stay dead, cancelled or deleted.
+   */
   | { kind: 'dependency_failed'; jobIds: string[] }
 
 export type EditResult = { kind: 'applied'; job: Job } | { kind: 'not_found' } | EditRefusal

@@ -16,7 +16,7 @@ export interface Step {
  */
 export type Upgrades = 'none' | 'online' | 'all'
 
-/** What `posthorn migrate` did. */
+/** The changes that `posthorn migrate` has made. */
 export interface Migrated {
   from: number
   to: number

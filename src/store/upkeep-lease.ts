@@ -4,7 +4,7 @@
 export interface UpkeepLease {
   /** The process. */
   holder: string
-  /** It gives way to any process that is no stand-by. */
+  /** The holder gives the lease up to any process that is no stand-by. */
   isStandby: boolean
   leaseMs: number
 }

@@ -20,11 +20,14 @@ import { type JobDocument, randomId } from './job-document.ts'
 
 /** A change must reach every worker within 1 s, and the workers remember endpoints, too. */
 const REMEMBERED_MS = 400
-/** Beyond this many names, all are forgotten. */
+/** If there are more names than this, all are forgotten. */
 const MAX_REMEMBERED = 20_000
 
 export interface EligibleEndpoints {
-  /** Those of the names that hand out jobs; `isLimited`: only within their admission. */
+  /**
+   * Those of the names whose endpoints return jobs to claims; `isLimited`: only within their
+   * admission.
+   */
   among(
     names: string[],
     now: number,
@@ -40,7 +43,9 @@ export const MAX_ADMITTED = 32
 
 export interface Admission {
   holderId: string
-  /** By name; a missing one was not acquired: another claim holds it, or it hands out nothing. */
+  /**
+   * By name. A missing endpoint was not acquired: another claim holds it, or it returns no jobs.
+   */
   endpoints: Map<string, Admitted>
 }
 
@@ -193,7 +198,7 @@ async function countRunning(
   return countEach(context, counts, deadline)
 }
 
-/** Of the endpoints that recover from a rest. */
+/** Counts the attempts that are being sent, for endpoints that recover from a rest. */
 async function countSending(
   context: MongoContext,
   limitsByName: Map<string, Limits>,

@@ -260,7 +260,7 @@ export function isRoundDue({ after, beganAtMs }: BlockedRound): boolean {
   return after !== null || performance.now() - beganAtMs >= ROUND_EVERY_MS
 }
 
-/** There are no jobs to check. */
+/** Ends the round, because there are no more jobs to check. */
 export function endRound(round: BlockedRound): void {
   round.after = null
   round.beganAtMs = performance.now()

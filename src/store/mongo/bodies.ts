@@ -105,7 +105,7 @@ export async function readWhole(
   throw new StoreUnavailable('the payload or the result of the job is not stored')
 }
 
-/** What cannot be deleted now is an orphan. */
+/** Deletes bodies. If one cannot be deleted now, it becomes an orphan. */
 export async function deleteBodies(
   context: MongoContext,
   names: BodyName[],

@@ -91,9 +91,9 @@ export interface Picker {
   picked(): Candidate[]
   /** Takes nothing more from this endpoint. */
   close(endpoint: string): void
-  /** Its candidates of this round were not tried: reads the endpoint again. */
+  /** Reads the endpoint again, because its candidates of this round were not tried. */
   reopen(endpoint: string): void
-  /** Those that may have more due jobs. */
+  /** The endpoints that may have more due jobs. */
   openEndpoints(): string[]
   /** Counts the jobs that were claimed. */
   count(taken: Pick<ClaimedJob, 'payload' | 'endpoint'>[]): void
@@ -561,7 +561,7 @@ async function releaseUnacknowledged(
   }
 }
 
-/** By state, an index that begins with the name. */
+/** For each state, an index that begins with the name of the endpoint. */
 const NAME_INDEXES = {
   queued: 'claim',
   blocked: 'blocked_of_endpoint',

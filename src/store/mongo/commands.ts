@@ -196,7 +196,7 @@ export async function retry(
       }
     },
     onWritten(job, { update: { $set } }) {
-      // From here on, later jobs of this call may wait for it.
+      // From here on, later jobs of this call may wait for this job.
       states.set(job._id, 'queued')
       queued.push({ ...job, waitingFor: $set?.waitingFor ?? [] })
     },
@@ -281,7 +281,7 @@ export async function deleteJob(
       await deleteBodies(context, bodiesOf(seen), deadline)
       return { kind: 'applied' }
     }
-    // Its finish effects come first.
+    // The finish effects of the job come first.
     await runFinishEffects(context, [id])
   }
   throw new StoreUnavailable('its finish effects could not be completed in time')

@@ -48,7 +48,7 @@ export interface MongoContext {
  */
 export interface PendingEffects {
   noteClaimed(jobs: Pick<JobDocument, '_id' | 'effectsPending'>[]): void
-  /** These got pending effects since they were claimed. */
+  /** Notes that these jobs have got pending effects since they were claimed. */
   notePending(jobIds: string[]): void
   /** The jobs whose effects are pending or unknown. Forgets all of the given jobs. */
   takePending(jobIds: string[]): string[]
@@ -137,8 +137,8 @@ export async function open(
       connectTimeoutMS: STORE_DEADLINE_MS,
       waitQueueTimeoutMS: STORE_DEADLINE_MS,
       socketTimeoutMS: SOCKET_DEADLINE_MS,
-      // By these names: `writeConcern` and `readConcern` give way to journal=false and
-      // readConcernLevel=local in the URL.
+      // The URL takes precedence over options with the names `writeConcern` and `readConcern`, but
+      // not over these: journal=false and readConcernLevel=local in a URL have no effect.
       readPreference: 'primary',
       readConcernLevel: 'majority',
       w: 'majority',
@@ -147,7 +147,7 @@ export async function open(
       retryReads: true,
       // Plain bytes instead of a Binary object around each payload.
       promoteBuffers: true,
-      // For commandCount of the store.
+      // The events are counted for commandCount of the store.
       monitorCommands: true,
       ...options,
     })

@@ -23,7 +23,10 @@ import {
   toFinal,
 } from './job-document.ts'
 
-/** By then, enqueues that read the endpoint before its mark have ended: their deadline is 3 s. */
+/**
+ * After this time, enqueues that read the endpoint before its mark have ended: their deadline is 3
+ * s.
+ */
 const LATE_ENQUEUES_MS = 4_000
 /** Only an enqueue that races a deletion leaves orphans: they are rare. */
 const CHECK_ORPHANS_EVERY_MS = 60_000

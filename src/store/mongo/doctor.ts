@@ -111,7 +111,7 @@ function sentenceOf(url: string, error: unknown): string {
  * have the guarantees, or the commands, that Posthorn relies on.
  */
 export interface Engine {
-  /** With its version. */
+  /** The name of the server, with its version. */
   name: string
   /** Only a mongod (or mongos) explains its queries in a way that can be checked. */
   isMongod: boolean
@@ -172,7 +172,7 @@ async function isDocumentDbExtension(ask: (command: Document) => Promise<Documen
   }
 }
 
-/** Its compiler, its JavaScript engine and the commit that it was built from. */
+/** Whether it names a compiler, a JavaScript engine and the commit that it was built from. */
 function hasTheBuildOfMongod({
   gitVersion,
   javascriptEngine,
@@ -463,7 +463,10 @@ function timed(store: Store, samples: Map<string, number[]>, after: () => Promis
   })
 }
 
-/** Also after a failure; a collection that cannot be dropped is found by the next doctor. */
+/**
+ * Drops the scratch collections, even after a failure. If one cannot be dropped, the next doctor
+ * finds it.
+ */
 async function dropScratch(db: Db, prefix: string): Promise<void> {
   const names = await scratchCollections(db, new RegExp(`^${prefix}`)).catch(() => [])
   for (const name of names) {

@@ -8,7 +8,7 @@ import { keyIdOf, type SecretBox } from '../secret-box.ts'
 import { Undecryptable } from '../store-errors.ts'
 
 export interface EndpointDocument extends Omit<EndpointSettings, 'name' | 'headers'> {
-  /** Its name. */
+  /** The name of the endpoint. */
   _id: string
   /** JSON, encrypted. */
   headers: string
@@ -46,7 +46,10 @@ export interface SealedSecret {
   until: Date | null
 }
 
-/** What decides whether the endpoint hands out jobs, and whether a claim needs its admission. */
+/**
+ * The fields that decide whether a claim may take jobs of the endpoint, and whether it needs its
+ * admission.
+ */
 export const ELIGIBILITY = {
   deleting: 1,
   paused: 1,
@@ -111,7 +114,7 @@ export function settingsFields(settings: EndpointSettings, box: SecretBox) {
   return { ...rest, headers: box.seal(JSON.stringify(headers), name) }
 }
 
-/** Those whose overlap has not ended, newest first. */
+/** The secrets whose overlap has not ended, newest first. */
 export function validSecrets({ secrets }: EndpointDocument, now: number): SealedSecret[] {
   return secrets.filter(({ until }) => until === null || until.getTime() > now)
 }
@@ -126,7 +129,7 @@ export function restOf({
   }
 }
 
-/** Its limits, as src/endpoint/admission.ts needs them. */
+/** The limits of the endpoint, as src/endpoint/admission.ts needs them. */
 export function limitsOf(document: Eligibility): Limits {
   const { concurrency, rateLimit, rateFullAt } = document
   return { concurrency, rateLimit, rateFullAt, ...restOf(document) }

@@ -45,7 +45,7 @@ type Secrets = { given: string | null; fresh: string }
 
 type Changed = Promise<Endpoint | OtherVersion | null>
 
-/** Of workers that report at once, one gets through in each round. */
+/** If several workers report at once, one of them succeeds in each round. */
 const MAX_REPORT_ROUNDS = 20
 
 const HEALTH_FIELDS = {
@@ -274,7 +274,7 @@ function countOf(endpoint: string, state: StoredState): Document[] {
   ]
 }
 
-/** What prevents its deletion; null: nothing. */
+/** The reason why the endpoint cannot be deleted; null: it can. */
 async function useOf(
   context: MongoContext,
   name: string,
@@ -288,7 +288,7 @@ async function useOf(
   return { kind: 'in_use', counts, scheduleName: schedule?._id ?? null }
 }
 
-/** From now on it accepts no job; the sweep does the rest. */
+/** Marks the endpoint: from now on it accepts no jobs, and the sweep does the rest. */
 async function markDeleting(
   context: MongoContext,
   asRead: Filter<EndpointDocument>,
@@ -444,7 +444,7 @@ async function changeEndpoint(
     const endpoint = shown(context, stored)
     // An endpoint that is being deleted does not change.
     if (stored.deleting) return endpoint
-    // Before the write: after it, a response without the endpoint would hide that it happened.
+    // Decrypts before the write: a failure after it would hide that the write was made.
     decrypted(endpoint)
     const written = await run(deadline, (limit) =>
       context.endpoints.findOneAndUpdate(

@@ -33,15 +33,18 @@ interface Holders {
   byDedupe: Map<string, Holder>
 }
 
-/** With the body that the stored job names. */
+/** An item with the name of the body that the stored job has. */
 type StoredItem = Item & { payloadId: string | undefined }
 
 export interface Resolved {
-  /** Those whose key is free by now: they must be inserted again. */
+  /** Items whose key is free by now: they must be inserted again. */
   open: Item[]
-  /** Those whose key's holder changed meanwhile, or was changed by an earlier one of these. */
+  /**
+   * Items whose key belongs to a job that changed meanwhile, or that an earlier one of these items
+   * changed.
+   */
   raced: Item[]
-  /** Those that are stored already: the response to an earlier insert of them was lost. */
+  /** Items that are stored already: the response to an earlier insert of them was lost. */
   own: StoredItem[]
   /** Ids of jobs that became final. */
   finished: string[]
@@ -50,7 +53,7 @@ export interface Resolved {
 /** The results of a batch, by index. */
 export interface BatchResults {
   results: EnqueueResult[]
-  /** Those whose result is a stored job that must still be read. */
+  /** Items whose result is a stored job that must still be read. */
   existing: Existing[]
 }
 
@@ -370,7 +373,10 @@ function replacement(
   }
 }
 
-/** The newest key comes first, but after the one that created the job. The last ones are dropped. */
+/**
+ * Adds the key of the request to a stored job. The key that created the job stays first, and newer
+ * keys come before older ones. The last keys are dropped.
+ */
 function keyAddition(
   { idempotency }: NewJob,
   { idempotencyKey }: Holder,

@@ -36,7 +36,7 @@ const JOBS_AT_ONCE = 100
 /** Jobs whose effects one call runs, with those that fail by them. The sweep runs the rest. */
 const MAX_JOBS = 1_000
 const DEPENDENTS_AT_ONCE = 200
-/** Beyond, the remaining dependents are left to the sweep. */
+/** After this many rounds, the remaining dependents are left to the sweep. */
 const MAX_ROUNDS_OF_DEPENDENTS = 5
 const EFFECT_FIELDS = { payload: 0, payloadId: 0, attempts: 0, keys: 0 } as const
 
@@ -45,7 +45,9 @@ type FinishedJob = Omit<JobDocument, keyof typeof EFFECT_FIELDS> & {
   finishedAt: Date
 }
 
-/** Beyond, all are forgotten: then settlements read the jobs, which is one more command. */
+/**
+ * If there are more, all are forgotten. Then settlements read the jobs, which is one more command.
+ */
 const MAX_KNOWN = 50_000
 
 /**
@@ -77,7 +79,7 @@ export async function runFinishEffects(
     at += some.length
     const { failed, effectsDone, promoted } = await runSomeEffects(context, some)
     addEffects(total, { effectsDone, promoted, dependentsFailed: failed.length })
-    // Other jobs may wait for those that failed by it.
+    // Other jobs may depend on the jobs that failed because of it.
     queue.push(...failed)
   }
   return total
@@ -240,7 +242,10 @@ async function resolveDependents(context: MongoContext, finished: FinishedJob[])
   return { promotedCount, failed, isComplete: true }
 }
 
-/** Only of the finish that was read: the job may have been retried and be final again. */
+/**
+ * Clears the marks of the finish that was read, and of no other: the job may have been retried and
+ * be final again.
+ */
 async function clearMarks(
   context: MongoContext,
   done: FinishedJob[],

@@ -22,7 +22,7 @@ interface Proof {
   now: Date
   lease?: { fence: number; leaseId: string; leaseExpiresAt?: Date }
   version?: number
-  /** For a purge. */
+  /** Only for a purge. */
   kept?: Pick<PurgeClass, 'isKeyed' | 'finishedBy'> & { state: FinalState }
 }
 

@@ -14,7 +14,7 @@ export interface IndexDefinition {
   options: Pick<CreateIndexesOptions, 'unique' | 'expireAfterSeconds' | 'partialFilterExpression'>
 }
 
-/** By collection, then by name. */
+/** The keys are collections, and then names of indexes. */
 export type Indexes = Record<string, Record<string, IndexDefinition>>
 
 export interface IndexDifference {
@@ -113,7 +113,7 @@ function differenceOf(
 /** Options that change what an index finds, and that ours never have. */
 const OTHER_OPTIONS = ['sparse', 'collation', 'prepareUnique']
 
-/** In the order of the keys, which is a part of the definition. Numbers may be 1 or Double(1). */
+/** The keys keep their order, which is a part of the definition. A number may be 1 or Double(1). */
 function text(value: unknown): string {
   return JSON.stringify(value ?? null)
 }

@@ -57,9 +57,12 @@ export interface JobDocument {
   leaseWorkerId: string | null
   leaseExpiresAt: Date | null
   claimedAt: Date | null
-  /** Of a pulled job: the length of its lease, by which a heartbeat extends it. */
+  /** Only for a pulled job: the length of its lease, by which a heartbeat extends it. */
   pulledLeaseMs: number | null
-  /** By a heartbeat before the response: until when the lease lasts once it awaits completion. */
+  /**
+   * Set by a heartbeat before the response: until when the lease lasts once the job awaits
+   * completion.
+   */
   extendedTo?: Date | null
   /** Random for each write that adds no attempt, such as a release: identifies that write. */
   writeId: string | null
@@ -87,32 +90,34 @@ export interface JobDocument {
    */
   keys?: { key: string; hash: string }[]
   dedupeKey?: string
-  /** Its dedupe key, as long as no other job may have it. */
+  /** The dedupe key of the job, as long as no other job may have it. */
   dedupeHolder?: string
   superseded?: true
-  /** Its payload is no longer that of the request that created it. */
+  /** The payload is no longer that of the request that created the job. */
   payloadChanged?: true
   orderingKey?: string
-  /** Its ordering key, while it has the slot of that key. */
+  /** The ordering key of the job, while it has the slot of that key. */
   orderingSlot?: string
   dependsOn?: string[]
-  /** Those of them that have not succeeded yet. */
+  /** The dependencies that have not succeeded yet. */
   waitingFor?: string[]
   /** When it was last unblocked or released: from then on it is due, if its runAt is past. */
   freedAt?: Date
   /** When it was last unblocked: it is due since this or its runAt, whichever is later. */
   promotedAt?: Date
-  /** Of a blocked job, until the sweep has checked it: from when on the sweep may. */
+  /**
+   * Only in a blocked job that the sweep has not checked yet: from when on the sweep may check it.
+   */
   recheckAt?: Date
   hasDependents?: true
   originKey?: string
-  /** Of the outbox document that it was made from. */
+  /** The hash of the outbox document that the job was made from. */
   originHash?: string
   scheduleName?: string
   onFinish?: OnFinish
   trace?: TraceContext
   hops: number
-  /** Its finish has effects. Once it is final: they are not complete yet. */
+  /** The finish of the job will have effects. In a final job: they are not complete yet. */
   effectsPending?: true
   /** How often it has become final. */
   finishes: number
@@ -128,7 +133,7 @@ export interface JobDocument {
 export interface BodyDocument {
   /** The id of its job, when it was made, and a random text. */
   _id: string
-  /** That of the job, so that both can be distributed by it. */
+  /** The endpoint of the job, so that both can be distributed by it. */
   endpoint: string
   bytes: Uint8Array
 }
@@ -190,7 +195,7 @@ interface StoredLease {
   claimedAt: Date
 }
 
-/** What must be read of a running job to take it from its holder. */
+/** The fields that a write reads to take a running job from its holder. */
 export const RUNNING_FIELDS = {
   endpoint: 1,
   fence: 1,
@@ -203,7 +208,7 @@ export const RUNNING_FIELDS = {
 export type RunningJob = Pick<JobDocument, '_id' | 'endpoint' | 'fence' | 'attemptCount'> &
   StoredLease
 
-/** For writes that name their jobs by id: the planner can choose a worse index. */
+/** The hint for writes that name their jobs by id, because the planner can choose a worse index. */
 export const BY_ID = { hint: { _id: 1 } } as const
 
 /**
@@ -471,13 +476,16 @@ export function releaseOf(
   release: Release,
 ): AnyBulkWriteOperation<JobDocument> {
   const change = unsentChange(release)
-  // Without an earlier attempt, the job has not started.
+  // If the job has no earlier attempt, it has not started.
   const update =
     attemptCount > 1 ? change : { ...change, $unset: { ...change.$unset, startedAt: '' as const } }
   return { updateOne: { filter, update, ...BY_ID } }
 }
 
-/** To a final state, with these `fields`. Its dedupe key and ordering slot become free. */
+/**
+ * The update to a final state, with these `fields`. The dedupe key and the ordering slot become
+ * free.
+ */
 export function toFinal<T extends object>(state: FinalState, finishedAt: Date, fields: T) {
   return {
     $set: { state, finishedAt, ...WITHOUT_LEASE, ...fields },

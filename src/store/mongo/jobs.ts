@@ -21,7 +21,7 @@ import {
 } from './job-document.ts'
 import type { JobIndex } from './schema.ts'
 
-/** Those in the indexes `unsuccessful`. */
+/** The states in the indexes `unsuccessful`. */
 const UNSUCCESSFUL: ReadonlySet<JobState> = new Set(['dead', 'cancelled'])
 /** Scans that MongoDB merges in the order of a sort: by default it does so with up to 200. */
 const MAX_MERGED = 100
@@ -98,10 +98,10 @@ function idRangeOf({ createdAfter, createdBefore, after, oldestFirst }: JobQuery
 /** A part of an index in order of the ids, in which a list looks for its jobs. */
 interface Walk {
   hint: JobIndex | typeof BY_ID.hint
-  /** What the index answers. */
+  /** The conditions that the index answers. */
   indexed: Filter<JobDocument>
   range: Document
-  /** What is compared with each job; null: nothing. */
+  /** The conditions that are compared with each job; null: none. */
   rest: Filter<JobDocument> | null
 }
 

@@ -1,4 +1,4 @@
-// What a holder does with its lease before the attempt has ended: renew, heartbeat, release.
+// The actions of a holder before its attempt has ended: renew, heartbeat, release.
 import type { UpdateFilter } from 'mongodb'
 import type { Lease } from '../../job/job.ts'
 import { endOfLease } from '../../job/settlement.ts'

@@ -415,7 +415,7 @@ function originOf({ database, collection }: OutboxName, id: DocumentId): string 
   return ORIGIN_PREFIX + EJSON.stringify([database, collection, id], { relaxed: false })
 }
 
-/** Of the request that a document represents, or of the document itself. */
+/** The hash of the request that a document represents, or of the document itself. */
 function hashOf(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex')
 }

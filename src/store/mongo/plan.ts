@@ -16,7 +16,9 @@ export interface PlanFinding {
 
 interface IndexScan {
   index: string
-  /** By field of the index, each interval as MongoDB writes it; none: the id is looked up. */
+  /**
+   * For each field of the index, its intervals as MongoDB writes them. Empty: the id is looked up.
+   */
   bounds: Record<string, string[]>
 }
 
@@ -26,7 +28,7 @@ export interface PlannedAccess {
   namespace: string
   /** The fields that the query names. */
   fields: string[]
-  /** Of the plan that won, from its result down to its scans. */
+  /** The stages of the plan that won, from its result down to its scans. */
   stages: string[]
   scans: IndexScan[]
   /** null: the plan was not carried out, as its verbosity was `queryPlanner`. */
@@ -55,7 +57,7 @@ const BY_ID_STAGES = ['IDHACK', 'EXPRESS_IXSCAN', 'EXPRESS_UPDATE', 'EXPRESS_DEL
 const CONSUMING_STAGES = new Set(['GROUP', 'COUNT', 'SKIP', 'UPDATE', 'DELETE', 'BATCHED_DELETE'])
 
 /**
- * What is wrong with the plan of a command.
+ * Finds the problems of the plan of a command.
  *
  * @param explained the reply to `explain`; with `executionStats`, the keys are counted, too
  * @param allowed the faults that this command is known to have
@@ -70,7 +72,7 @@ export function checkPlan(explained: Document, allowed: readonly PlanFault[] = [
   return findings.filter(({ fault }) => !allowed.includes(fault))
 }
 
-/** What a command would read, access by access. */
+/** Returns the accesses that a command would make to collections. */
 export function accessesOf(explained: Document): PlannedAccess[] {
   return partsOf(explained).flatMap((part) => {
     const planner = part.queryPlanner as Document | undefined
@@ -126,7 +128,7 @@ function accessOf(plan: Document, planner: Document, stats: Document | undefined
   }
 }
 
-/** On mongos, those of this shard. */
+/** On mongos, returns the statistics of this shard. */
 function statsOf({ shardName }: Document, stats: Document): Document {
   const shards: Document[] = stats.executionStages?.shards ?? []
   return shards.find((shard) => shard.shardName === shardName) ?? stats
@@ -140,7 +142,7 @@ function countsOf(stats: Document): PlanCounts {
   }
 }
 
-/** What the deepest consuming stage was given, or else what the plan returned. */
+/** What the deepest consuming stage received; without such a stage, what the plan returned. */
 function resultsOf({ nReturned, executionStages }: Document): number {
   let results: number = nReturned
   let stage: Document | undefined = executionStages
@@ -214,7 +216,7 @@ export interface CommandExplainer {
 }
 
 const EXPLAINABLE = ['find', 'aggregate', 'update', 'delete', 'findAndModify', 'count', 'distinct']
-/** What the driver adds, and what an explain does not take. */
+/** The fields that the driver adds and that an explain does not accept. */
 const ADDED = [
   'lsid',
   '$db',
@@ -285,7 +287,7 @@ async function planOf(db: Db, command: Document, text: string): Promise<CommandP
   }
 }
 
-/** What shows no fault, of this command and of so few documents. */
+/** Facts that are no fault for this command and for so few documents. */
 function allowedFor(command: Document, explained: Document, counts: PlanCounts[]): PlanFault[] {
   // mongod may sort few documents in memory, although another plan takes them in order.
   if (hasOrderedPlan(explained)) return ['sort', 'many_keys']
@@ -334,7 +336,10 @@ function pipelinesOf(
   return [{ aggregate, pipeline: own }, ...unions]
 }
 
-/** Without the values, but with short texts: states and names of indexes make a difference. */
+/**
+ * The shape of a command without its values, but with short texts, because states and names of
+ * indexes matter.
+ */
 function shapeOf(command: Document): string {
   return JSON.stringify(command, (_, value) => {
     if (typeof value === 'number' || typeof value === 'boolean') return typeof value

@@ -63,7 +63,7 @@ interface MinuteStatsDocument {
   failed: number
   /** Counts by bucket, without those that are 0. */
   durations?: Record<string, number>
-  /** By writer, the number of its last report. */
+  /** For each writer, the number of its last report. */
   reports: Record<string, number>
 }
 
@@ -97,7 +97,10 @@ export async function removeWorker(context: MongoContext, id: string): Promise<v
   await run(startDeadline(), (limit) => workersIn(context).deleteOne({ _id: id }, limit))
 }
 
-/** Beyond the limit, the most recent reports: dead workers do not displace live ones. */
+/**
+ * Returns the workers. Beyond the limit only the most recent reports count, so that dead workers do
+ * not displace live ones.
+ */
 export async function listWorkers(context: MongoContext): Promise<WorkerRecord[]> {
   const since = new Date(context.clock.now() - WORKER_KEPT_MS)
   const found = await run(startDeadline(), (limit) =>
@@ -343,7 +346,7 @@ function additionOf(
   const last = `reports.${writer}`
   return {
     updateOne: {
-      // Not $ne: a repeated write may come after a later report.
+      // $ne would not be enough: a repeated write may come after a later report.
       filter: { _id: idOf(minute, endpoint), [last]: { $not: { $gte: number } } },
       update: {
         $setOnInsert: { minute: new Date(minute), endpoint },

@@ -28,7 +28,7 @@ const MOVED_PER_COMMAND = 200
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 export interface ScheduleDocument {
-  /** Its name. */
+  /** The name of the schedule. */
   _id: string
   endpoint: string
   paused: boolean

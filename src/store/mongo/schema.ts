@@ -65,9 +65,9 @@ const UNSUCCESSFUL = { state: { $gte: 'cancelled', $lte: 'dead' } } as const
 const BLOCKED = { partialFilterExpression: { state: 'blocked' } } as const
 
 /**
- * By name. A changed definition needs a new name, and the old one goes to RETIRED: the new index is
- * created at the start, and `posthorn migrate` then drops the old one. Only the time to live may
- * change under one name.
+ * The keys are names. A changed definition needs a new name, and the old one goes to RETIRED: the
+ * new index is created at the start, and `posthorn migrate` then drops the old one. Only the time
+ * to live may change under one name.
  *
  * Each change of a job's state inserts and removes entries. Therefore the indexes that hold every
  * job have no state in them, and the others are partial. These have the fields of their condition
@@ -202,7 +202,7 @@ const ENDPOINT_INDEXES = {
   },
 } as const satisfies Record<string, IndexDefinition>
 
-/** By collection, then by name, as in JOB_INDEXES. */
+/** The keys are collections, then names, as in JOB_INDEXES. */
 const RECORD_INDEXES = {
   schedules: {
     /** dueSchedules. Those without a next tick have null here, which no instant matches. */
@@ -260,7 +260,7 @@ const NAMESPACE_NOT_FOUND = 26
 interface DatabaseInPlace {
   /** Throws StoreUnavailable unless the database is complete and accepts a write. */
   prove(): Promise<void>
-  /** What the last check found; null: the database is complete. */
+  /** The problem that the last check found; null: the database is complete. */
   lost(): StoreUnavailable | null
   stop(): void
 }
@@ -406,7 +406,10 @@ export function refusedWhileLost(store: Store, lost: () => StoreUnavailable | nu
   return Object.assign(Object.create(store), Object.fromEntries(verbs)) as Store
 }
 
-/** With a client that waits as long as the build of an index can take, also for the majority. */
+/**
+ * Runs the work with a client that waits as long as the build of an index can take, even for the
+ * majority.
+ */
 async function withPatience<T>(url: string, work: (db: Db) => Promise<T>): Promise<T> {
   const patient = await open(url, {
     retryWrites: false,
@@ -462,7 +465,7 @@ async function takeSteps(
   const { schema, steps } = await left()
   if (steps.length === 0) return schema
   return withMigrationLease(connection, async (now) => {
-    // Another process may have taken them meanwhile.
+    // Another process may have made these steps meanwhile.
     let { schema: number, steps: open } = await left()
     const workers = db.collection(names.workers)
     const since = new Date(now() - WORKER_RUNS_MS)
@@ -525,7 +528,7 @@ async function withMigrationLease<T>(
   } finally {
     clearInterval(timer)
     clock.stop()
-    // It expires anyway.
+    // A failure does no harm: the lease expires anyway.
     await leases.deleteOne({ _id: 'migration', holder }).catch(() => {})
   }
 }
@@ -569,7 +572,7 @@ export function readRecord(
   )
 }
 
-/** Those with our names that contain documents, or that are not plain collections. */
+/** The collections with our names that contain documents, or that are not plain collections. */
 async function usedCollections(db: Db, names: string[]): Promise<string[]> {
   const listed = await run(startDeadline(), () =>
     db.listCollections({ name: { $in: names } }, { nameOnly: true }).toArray(),

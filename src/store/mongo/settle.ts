@@ -127,7 +127,10 @@ function resultBody(settlement: Settlement, now: Date): BodyDocument | null {
   return newBody({ _id, endpoint }, Buffer.from(result), now.getTime())
 }
 
-/** Also the extension that a heartbeat requested before the response was stored. */
+/**
+ * The update to awaiting completion. It includes the extension that a heartbeat requested before
+ * the response was stored.
+ */
 function toAwaiting(until: Date, writeId: string): Document[] {
   const fields = {
     ...{ phase: 'awaiting_completion', writeId, extendedTo: null },
@@ -163,7 +166,7 @@ interface Written {
   results: SettleResult[]
   /** Ids of the jobs that may be final by this write. */
   finished: string[]
-  /** Of those, the superseded ones that were cancelled. */
+  /** The superseded jobs among them that were cancelled. */
   withdrawn: string[]
 }
 
@@ -177,7 +180,7 @@ interface WriteOptions {
 
 const FINISHING: ReadonlySet<EventName> = new Set(['succeed', 'bury', 'bury_timed_out'])
 
-/** Those whose lease still holds the job, so that no earlier write can have ended it. */
+/** The writes whose lease still holds the job, so that no earlier write can have ended it. */
 async function unwritten(
   context: MongoContext,
   writes: SettlementWrite[],
@@ -208,7 +211,7 @@ async function writeBatch(
   return matchedCount
 }
 
-/** Of each attempt only what identifies its write. */
+/** For each attempt, only the fields that identify its write. */
 const SEEN = {
   state: 1,
   phase: 1,

@@ -46,7 +46,7 @@ export async function deletedEndpoints(context: MongoContext): Promise<string[]>
   return (await notStored(context, names, deadline)).sort().slice(0, MAX_DELETED_NAMES)
 }
 
-/** Of many endpoints, few have jobs that count: their names are read from the indexes. */
+/** Only few of many endpoints have jobs that count. The indexes show their names. */
 async function withJobs(context: MongoContext, names: string[]): Promise<string[]> {
   const busy = new Set<string>()
   for (const state of [...QUEUED_STATES, 'running', 'dead'] as const) {

@@ -86,7 +86,7 @@ export async function openMongoStore(url: string, settings: StoreSettings): Prom
   }
 }
 
-/** For `posthorn migrate`. Throws as openMongoStore does. */
+/** Does the work of `posthorn migrate`. Throws as openMongoStore does. */
 export async function migrateMongoStore(url: string): Promise<Migrated> {
   try {
     return await migrateDatabase(url)

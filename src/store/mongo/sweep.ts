@@ -71,7 +71,7 @@ const OVERDUE = {
 
 type Overdue = RunningJob & Pick<JobDocument, keyof typeof OVERDUE>
 
-/** What a process remembers between its sweeps. */
+/** The memory of a process between its sweeps. */
 export interface SweepMemory {
   deleted: DeletedEndpoints
   orphans: OrphanSearch
@@ -82,7 +82,7 @@ export interface SweepMemory {
    * reads all of them.
    */
   expiredFrom: { running: Date; queued: Date; blocked: Date }
-  /** Monotonic: then a sweep searches from the beginning again. */
+  /** By the monotonic clock: when a sweep searches from the beginning again. */
   widensAtMs: number
 }
 
@@ -121,13 +121,14 @@ export async function sweep(
   // First, so that jobs that this sweep ends can be read until the next one.
   const purged = found.has('purgeable') ? await purge(context, limit) : 0
   await deleteOrphans(context, memory.orphans)
-  // Before this sweep ends jobs itself, so that it counts only the effects that others left undone.
+  // This comes before the sweep ends jobs itself, so that it counts only the effects that others
+  // left undone.
   const left = found.has('effects_pending') ? await runPendingEffects(context, limit) : NO_EFFECTS
   const marked = found.has('marked') ? await checkMarked(context) : NOTHING_CHECKED
   const next = await checkRound(context, memory.round, found)
   const failed = [...marked.failed, ...next.failed]
   const afterBlocked = await tryFinishEffects(context, failed)
-  // Before the expired leases: a job of a deleted endpoint must not be queued again.
+  // This comes before the expired leases: a job of a deleted endpoint must not be queued again.
   const deleted = await endJobsOfDeletedEndpoints(memory.deleted, {
     limit,
     isAnyDeleting: found.has('deleting'),
@@ -152,14 +153,14 @@ export async function sweep(
     evicted: deleted.evicted,
     promoted: marked.promotedCount + next.promotedCount + after.promoted,
     dependentsFailed: failed.length + after.dependentsFailed,
-    // Only those that others left undone.
+    // Only the effects that others left undone are counted.
     effectsDone: left.effectsDone,
     purged,
     overdue: found.has('awaiting') ? 1 : 0,
   }
 }
 
-/** What there is to do, in one command: each search ends at its first job. */
+/** Finds the work for a sweep in one command: each search ends at its first job. */
 async function look(context: MongoContext, memory: SweepMemory): Promise<Set<Finding>> {
   const now = nowOf(context)
   const nowMs = performance.now()
@@ -300,7 +301,10 @@ type PurgedJob = Pick<JobDocument, '_id' | 'endpoint' | 'payloadId' | 'resultId'
 type ExpiredLease = RunningJob & Pick<JobDocument, 'attemptsLeft' | 'superseded'>
 type LeaseEvent = 'reclaim' | 'bury_lost' | 'withdraw_lost'
 
-/** Of jobs in phase `sending`. Jobs that await completion past their deadline are overdue. */
+/**
+ * Ends expired leases of jobs in the phase `sending`. Jobs that await completion past their
+ * deadline are overdue.
+ */
 async function endExpiredLeases(context: MongoContext, limit: number) {
   const now = nowOf(context)
   const seen = await run(startDeadline(), (commandLimit) =>
@@ -414,7 +418,7 @@ async function purge(context: MongoContext, limit: number): Promise<number> {
     const { deletedCount } = await run(deadline, (commandLimit) =>
       context.jobs.deleteMany({ $and: [atEndpoints(found), guard] }, { ...BY_ID, ...commandLimit }),
     )
-    // Of a job that was retried in between, the bodies are in use.
+    // If a job was retried in between, its bodies are in use.
     const gone = deletedCount === found.length ? found : await goneAmong(context, found, deadline)
     await deleteBodies(context, gone.flatMap(bodiesOf), deadline)
     purged += deletedCount
@@ -423,7 +427,7 @@ async function purge(context: MongoContext, limit: number): Promise<number> {
   return purged
 }
 
-/** Those that are no longer stored. */
+/** The jobs that are no longer stored. */
 async function goneAmong(
   { jobs }: MongoContext,
   purged: PurgedJob[],

@@ -77,7 +77,7 @@ export async function backUpFile(
       copyKey(keyFile, `${target}.key`)
     }
     writing(target, () => linkToName(`${target}.part`, target))
-    // Only the name `.part` remains to be removed.
+    // Only the name `.part` must still be removed.
     made.length = 1
     return { bytes, key: keyOf(isSealed, given, keyFile, `${target}.key`) }
   } finally {
@@ -142,7 +142,7 @@ function makePart(target: string): void {
         'if none is running, delete that file',
     )
   }
-  // Before SQLite opens it: SQLite would make it readable to others.
+  // The file is created before SQLite opens it, because SQLite would make it readable to others.
   writing(target, () => closeSync(openSync(part, 'wx', OWNER_ONLY)))
 }
 
@@ -202,7 +202,7 @@ function checkCopy(
   given: Buffer[] | null,
   keyFile: string | null,
 ): boolean {
-  // Nothing writes to it, so it needs neither locks nor side files.
+  // No process writes to the copy, so it needs neither locks nor side files.
   const copy = new DatabaseSync(new URL(`${pathToFileURL(resolve(part))}?immutable=1`), {
     readOnly: true,
   })
@@ -312,7 +312,7 @@ export async function returnFreePages({ connection }: Database): Promise<void> {
 export interface Vacuumed {
   pages: number
   bytes: number
-  /** Of the file now. */
+  /** The size of the file now. */
   fileBytes: number
 }
 
@@ -353,7 +353,7 @@ async function returnAllPages(db: DatabaseSync): Promise<void> {
   for (;;) {
     returnPages.all()
     const { free } = db.prepare(FREE_PAGES).get() as unknown as PageCounts
-    // Other processes may free pages as fast: those can wait for the next run.
+    // Other processes may free pages as fast. Such pages can wait for the next run.
     if (free === 0 || free >= left) break
     left = free
     await sleep(PAUSE_MS)

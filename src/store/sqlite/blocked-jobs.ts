@@ -50,7 +50,9 @@ export interface BlockedJob {
 
 export type BlockedCheck =
   | { kind: 'waits' }
-  /** Some dependencies have succeeded; or all have, but another job has the ordering slot. */
+  /**
+   * Some dependencies have succeeded. Or all of them have, but another job has the ordering slot.
+   */
   | { kind: 'waits_for_less'; unmet: string[] }
   | { kind: 'fails'; failed: string; unmet: string[] }
   | { kind: 'ready' }

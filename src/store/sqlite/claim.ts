@@ -132,7 +132,7 @@ interface ClaimableRow {
   trace: string | null
 }
 
-/** What all jobs of one claim share. */
+/** The values that all jobs of one claim share. */
 interface Grant {
   leaseId: string
   holder: Holder

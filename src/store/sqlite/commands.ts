@@ -171,7 +171,10 @@ export async function edit(
   return result
 }
 
-/** What it reads cannot change before the transaction ends, so it never has to start again. */
+/**
+ * Changes a job. The row that it reads cannot change before the transaction ends, so it never has
+ * to start again.
+ */
 function editOne(
   database: Database,
   id: string,

@@ -52,7 +52,9 @@ export interface Database {
   nextSweep: { afterName: string; afterBlocked: { endpoint: string; seq: number } }
 }
 
-/** For the transaction that ends an attempt or a job: listeners get it after the commit. */
+/**
+ * Called in the transaction that ends an attempt or a job. Listeners get the end after the commit.
+ */
 export function reportEnd({ connection, ends }: Database, end: End): void {
   connection.afterCommit(() => ends.tell(end))
 }
@@ -72,7 +74,7 @@ interface Connection {
   read<T>(body: () => T): Promise<T>
   /** Commits all of `body` or nothing. Retries while the file is busy. */
   write<T>(durability: Durability, body: () => T): Promise<T>
-  /** For code in a transaction: calls `notify` after the commit, and never without one. */
+  /** Called in a transaction. Calls `notify` after the commit, and never without a commit. */
   afterCommit(notify: () => void): void
   /** Changes when another connection has written. null: it cannot be read now. */
   peekVersion(): number | null
@@ -112,7 +114,10 @@ export function inOrder<Values extends SQLInputValue[]>(
 const BOOT_ID_FILE = '/proc/sys/kernel/random/boot_id'
 /** 48 bits: an integer that a double represents exactly, and short in an index. */
 const BOOT_ID_HEX_DIGITS = 12
-/** On a system without boot ids. `lease_expired` in guards.ts has the rule that replaces them. */
+/**
+ * The boot on a system without boot ids. `lease_expired` in guards.ts has the rule that replaces
+ * them.
+ */
 export const UNKNOWN_BOOT = 0
 
 /**
@@ -291,7 +296,7 @@ function createFile(path: string): void {
   }
   const draft = `${path}.${randomBytes(6).toString('hex')}`
   try {
-    // Before SQLite opens it: SQLite would make it readable to others.
+    // The file is created before SQLite opens it, because SQLite would make it readable to others.
     closeSync(openSync(draft, 'wx', OWNER_ONLY))
   } catch (error) {
     throw cannotCreate(path, error)
@@ -332,7 +337,7 @@ function nameDraft(draft: string, path: string): void {
   }
 }
 
-/** Not with `recursive` of mkdir, which never returns for a folder under /proc. */
+/** Does not use the option `recursive` of mkdir, which never returns for a folder under /proc. */
 function makeFolder(folder: string): void {
   if (existsSync(folder)) return
   makeFolder(dirname(folder))
@@ -463,7 +468,7 @@ function createTransactions(
 ) {
   let count = 0
   let waiting: (() => void)[] = []
-  /** As openFile sets it. */
+  /** The durability that openFile has set. */
   let durability: Durability = 'full'
 
   /** A commit after the file was removed is lost, so it must not look like a success. */

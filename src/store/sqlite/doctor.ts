@@ -73,7 +73,10 @@ function checkContent(db: DatabaseSync, path: string): Check[] {
   return [checkTables(db), checkStatistics(db), checkJournal(db), checkIntegrity(db)]
 }
 
-/** Against a new store: with the same tables and indexes, the plans are those that were tested. */
+/**
+ * Compares with a new store: with the same tables and indexes, the plans are those that were
+ * tested.
+ */
 function checkTables(db: DatabaseSync): Check {
   const fresh = new DatabaseSync(':memory:')
   migrate(fresh, ':memory:')

@@ -53,7 +53,7 @@ update endpoints set failure_count = 0, ramp_slots = iif(rest_by_breaker = 1, nu
   ramp_ends_at = iif(rest_by_breaker = 1, null, ramp_ends_at),
   resting_until = iif(rest_by_breaker = 1, null, resting_until), rest_by_breaker = 0
 where name = $name`
-/** Nothing is sent to a pulled endpoint, so nothing would end its rest. */
+/** Resets the health of a pulled endpoint: nothing is sent to it, so nothing would end its rest. */
 export const FORGET_HEALTH = `
 update endpoints set resting_until = null, rest_by_breaker = 0, throttle_streak = 0,
   failure_count = 0, ramp_slots = null, ramp_ends_at = null

@@ -21,7 +21,7 @@ export const JOB_OF_KEY = `
 select ${JOB_COLUMNS}, request_hash as known_hash from jobs
 where endpoint = $endpoint and idempotency_key = $key`
 export const IS_ADDED_KEY = 'select 1 from added_keys where endpoint = $endpoint and key = $key'
-/** For a key that was added to a stored job. */
+/** Finds the job to which this key was added. */
 export const JOB_OF_ADDED_KEY = `
 select ${JOB_COLUMNS},
   (select request_hash from added_keys
@@ -36,7 +36,7 @@ export const ADD_IDEMPOTENCY_KEY = `
 insert into added_keys (endpoint, key, request_hash, seq)
 values ($endpoint, $key, $requestHash, $seq)
 on conflict do nothing`
-/** Its retention depends on it. */
+/** Marks a job that has a key, because its retention depends on that. */
 export const MARK_KEYED = 'update jobs set has_key = 1 where seq = $seq and has_key is null'
 
 export const DEDUPE_HOLDER = `

@@ -101,7 +101,7 @@ interface Loss {
   advice: string
 }
 
-/** What is wrong with the files of a store. */
+/** Reports the problems of the files of a store. */
 function watchFiles(path: string) {
   const header = openHeader(path)
   const log = openLog(`${path}-wal`)
@@ -202,7 +202,10 @@ function fileId(path: string): FileId {
 }
 
 interface Header {
-  /** By an earlier copy of the store, or by something that is not a database. */
+  /**
+   * What the file was overwritten with: an earlier copy of the store, or something that is not a
+   * database.
+   */
   overwritten(): 'copy' | 'other' | null
   isCutOff(): boolean
   close(): void
@@ -298,7 +301,7 @@ function openLog(path: string): { isCutOff(): boolean; close(): void } {
   }
 }
 
-/** By device and inode. Only tests open one file several times in a process. */
+/** The keys are device and inode. Only tests open one file several times in a process. */
 const shared = new Map<string, { fd: number; users: number }>()
 
 /**

@@ -19,7 +19,7 @@ import { insertJob, originOf, parsed } from './job-row.ts'
 
 /** Jobs read in one transaction: some milliseconds, in which other writers wait. */
 export const MAX_STEPS = 200
-/** For one job that a client retries or deletes: its request may take longer. */
+/** The limit for one job that a client retries or deletes: its request may take longer. */
 const MAX_STEPS_FOR_ONE = 10_000
 
 const COLUMNS = `seq, id, endpoint, state, finishes, ordering_key, has_dependents,
@@ -27,12 +27,12 @@ const COLUMNS = `seq, id, endpoint, state, finishes, ordering_key, has_dependent
 export const NEXT_WITH_EFFECTS = `
 select ${COLUMNS} from jobs where effects_pending = 1 order by seq limit 1`
 export const EFFECTS_OF = `select ${COLUMNS} from jobs where effects_pending = 1 and seq = $seq`
-/** What its notice reports. */
+/** The fields that the notice of a job reports. */
 export const REPORTED_OF = `
 select created_at, result, metadata, failure_reason, failure_message, trace from jobs
 where seq = $seq`
 
-/** Also of a disabled endpoint: its notices wait there. */
+/** A disabled endpoint counts, too: its notices wait there. */
 export const NOTICE_BUDGET =
   'select max_attempts from endpoints where name = $endpoint and deleting = 0'
 
@@ -56,7 +56,10 @@ interface FinishedRow {
   notice_states: string | null
 }
 
-/** For a transaction that may have made jobs final. If no effects are pending it costs one seek. */
+/**
+ * Called in a transaction that may have made jobs final. If no effects are pending it costs one
+ * seek.
+ */
 export function runFinishEffects(database: Database): FinishEffects {
   const counts = { ...NO_EFFECTS }
   for (let left = MAX_STEPS; left > 0; ) {
@@ -67,7 +70,9 @@ export function runFinishEffects(database: Database): FinishEffects {
   return counts
 }
 
-/** Those of one job, before it is deleted or queued again. Returns whether all are done. */
+/**
+ * Runs the effects of one job, before it is deleted or queued again. Returns whether all are done.
+ */
 export function runFinishEffectsOf(database: Database, seq: number): boolean {
   const { connection } = database
   const row = connection.statement(EFFECTS_OF).get({ seq }) as FinishedRow | undefined

@@ -23,8 +23,8 @@ export const HOLDS_DEDUPE_KEY = `dedupe_key is not null and superseded = 0 and $
 export const IN_ORDER = `ordering_key is not null and ${UNFINISHED}`
 
 /**
- * For a job that awaits completion. Its lease must survive a restart of the machine, so the wall
- * clock decides.
+ * The guard for a job that awaits completion. Its lease must survive a restart of the machine, so
+ * the wall clock decides.
  */
 const AWAITING_EXPIRED = `fence = $fence and lease_id = $leaseId
   and lease_wall = $leaseExpiresAt and lease_wall <= $now`
@@ -65,7 +65,7 @@ const GUARD_SQL = {
   version_read: 'version = $version',
   /** By the unique index jobs_idempotency: the insert changes nothing if the key is used. */
   key_unused: 'true',
-  /** For a retry. At enqueue the unique index jobs_dedupe proves it. */
+  /** This guard is for a retry. At enqueue the unique index jobs_dedupe proves it. */
   dedupe_unused: `(dedupe_key is null or not exists (select 1 from jobs as other
     where other.endpoint = jobs.endpoint and other.dedupe_key = jobs.dedupe_key
       and other.dedupe_key is not null and other.superseded = 0
@@ -96,7 +96,8 @@ export function guardOf(
 
 export function inStates(states: readonly JobState[], column = 'state'): string {
   const [first, ...others] = states
-  // For one state an equation: the planner finds partial indexes only by that.
+  // For one state this is an equation, because the planner finds a partial index only for an
+  // equation.
   if (others.length === 0) return `${column} = '${first}'`
   return `${column} in (${states.map((state) => `'${state}'`).join(', ')})`
 }

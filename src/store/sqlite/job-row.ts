@@ -84,7 +84,7 @@ const PLAIN_COLUMNS = `id, endpoint, priority, run_at, due_at, first_run_at, cre
 const OTHER_COLUMNS = `blocked, recheck, dedupe_key, ordering_key, origin_key, schedule_name,
   notice_endpoint, notice_states, depends_on, waiting_for, trace`
 
-/** For most jobs: each column that is not named saves the binding of a null. */
+/** The insert for most jobs: each column that is not named saves the binding of a null. */
 export const INSERT_PLAIN = insertSql<PlainValues>(PLAIN_COLUMNS)
 export const INSERT_JOB = insertSql<[...PlainValues, ...OtherValues]>(
   `${PLAIN_COLUMNS}, ${OTHER_COLUMNS}`,
@@ -103,7 +103,7 @@ export const INSERT_PAYLOAD = inOrder<[seq: number | bigint, bytes: Uint8Array]>
   'insert into payloads (seq, bytes) values ($seq, $bytes)',
 )
 
-/** Its seq. null: its id or a unique key is known already. */
+/** Returns the seq of the job; null: its id or a unique key is known already. */
 export function insertJob(
   database: Database,
   job: NewJob,
@@ -210,7 +210,7 @@ export function finishQueuedAs(state: 'dead' | 'cancelled'): string {
   return `${finishAs(state)}, blocked = 0, recheck = 0, version = version + 1`
 }
 
-/** Its parameters are the fields of a Failure. */
+/** The parameters are the fields of a Failure. */
 export const FAILURE = 'failure_reason = $reason, failure_message = $message'
 
 export function toSummary(row: SummaryRow, keys: KeyRing): JobSummary {

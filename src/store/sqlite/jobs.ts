@@ -21,7 +21,7 @@ select bytes from payloads where seq = (select seq from jobs where id = $id)`
 
 export const STATE_OF_JOB = 'select state from jobs where id = $id'
 
-/** With more lists, each would get too few entries of a page: then a walk is better. */
+/** With more lists, each would get too few entries of a page, so a walk is better. */
 const MAX_LISTS = 100
 
 /** Greater than every id. */
@@ -148,7 +148,7 @@ function pageByWalking(database: Database, query: JobQuery, stretch: Stretch): P
   return { items, next: last === undefined ? null : (last.id as string) }
 }
 
-/** By direction. */
+/** The keys are directions. */
 export const IDS_IN_STATE = { desc: idsInState('desc'), asc: idsInState('asc') }
 type IndexedState = keyof (typeof IDS_IN_STATE)['desc']
 
@@ -253,7 +253,7 @@ function partSize({ limit, tag, failureReason }: JobQuery, listCount: number): n
   return isFiltered ? share : Math.min(limit + 1, share)
 }
 
-/** Only the parameters that a query has: a statement rejects any other. */
+/** Keeps only the parameters that a query has, because a statement rejects any other. */
 function given(parameters: Record<string, string | undefined>): Record<string, string> {
   return Object.fromEntries(
     Object.entries(parameters).filter((entry): entry is [string, string] => entry[1] !== undefined),

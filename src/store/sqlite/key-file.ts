@@ -56,7 +56,7 @@ export function createKeyRing(
     try {
       return use([readKeyFile(path) ?? makeKeyFile(path)])
     } catch (error) {
-      // After the start: once the file is repaired, the next write reads it.
+      // This can happen after the start. Once the file is repaired, the next write reads it.
       if (!(error instanceof StoreUnusable)) throw error
       throw new StoreUnavailable(error.message, { cause: error, kind: 'key_file' })
     }
@@ -138,7 +138,10 @@ function makeKeyFile(path: string): Buffer {
   return key
 }
 
-/** Not StoreUnusable: with space or a permission again, the next write creates the file. */
+/**
+ * The error is not StoreUnusable: once there is space or permission again, the next write creates
+ * the file.
+ */
 function cannotCreate(path: string, cause: unknown): StoreUnavailable {
   const kind = KINDS[String(codeOf(cause))] ?? 'disk_error'
   const reason = cause instanceof Error ? cause.message : String(cause)

@@ -6,7 +6,7 @@ import type { Database } from './connection.ts'
 const SCHEDULES_AT_ONCE = 500
 
 export const ENCRYPTED_ENDPOINTS = 'select name, headers, secrets from endpoints'
-/** Only what was decrypted is replaced. */
+/** Replaces the values only if they are still those that were decrypted. */
 export const REENCRYPT_ENDPOINT = `
 update endpoints set headers = $newHeaders, secrets = $newSecrets
 where name = $name and secrets = $secrets`

@@ -9,7 +9,7 @@ import { guardOf } from './guards.ts'
 import { DROP_LEASE, finishAs, readAttemptLines } from './job-row.ts'
 
 /**
- * Never shortens a lease. One of an earlier start of the machine cannot be compared and is
+ * Never shortens a lease. A lease of an earlier start of the machine cannot be compared and is
  * replaced.
  */
 const EXTEND_LEASE = `
@@ -43,7 +43,7 @@ export const LEASE_OF = `
 select state, fence, lease_id, awaiting, pulled_ms, lease_wall, attempts from jobs
 where id = $jobId`
 
-/** By the kind of holder: a worker renews the lease of an attempt that it sends. */
+/** By kind of holder. The worker itself renews the lease of an attempt that it is sending. */
 export const HEARTBEAT = {
   pushed: heartbeatSql(
     'extended_to = coalesce(max(extended_to, $extendedTo), $extendedTo, extended_to)',

@@ -38,7 +38,7 @@ on conflict (name) do update set endpoint = excluded.endpoint, paused = excluded
   settings = excluded.settings, payload = excluded.payload, next_run_at = excluded.next_run_at,
   updated_at = excluded.updated_at, version = excluded.version`
 export const DELETE_SCHEDULE = 'delete from schedules where name = $name'
-/** Only if version and tick are as they were read. */
+/** Advances a schedule only if its version and tick are as they were read. */
 export const ADVANCE_SCHEDULE = `
 update schedules set next_run_at = $nextRunAt, last_job_id = coalesce($lastJobId, last_job_id),
   last_error = $lastError

@@ -179,7 +179,7 @@ create unique index jobs_ordering_slot on jobs (endpoint, ordering_slot)
 create index added_keys_of on added_keys (seq);
 `
 
-// What a claim reads comes first, what may fill pages last.
+// The columns that a claim reads come first, and those that may fill pages come last.
 const ENDPOINTS = `
 create table endpoints (
   name text primary key,
@@ -307,7 +307,7 @@ export function migrate(
 ): void {
   let number = readVersion(db)
   const steps = stepsOf(db, path, migrations)
-  // To create the file is the caller's decision.
+  // The caller decides whether the file may be created.
   if (number !== 0) {
     refuseSteps(`the store ${path}`, steps, upgrades)
     refuseWhileInUse(steps, countRunningWorkers(db))

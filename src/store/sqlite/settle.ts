@@ -17,7 +17,7 @@ import {
   WITH_ATTEMPT,
 } from './job-row.ts'
 
-/** What every settlement proves. */
+/** The values that every settlement proves. */
 type ByLease = [jobId: string, fence: number, leaseId: string]
 const BY_LEASE = ['jobId', 'fence', 'leaseId'] as const
 
@@ -146,7 +146,7 @@ function resultIfRefused(database: Database, settlement: Settlement): SettleResu
   return awaits ? 'already_applied' : 'lease_lost'
 }
 
-/** For a report whose guard failed: `already_applied` if it was stored before. */
+/** The result of a report whose guard failed: `already_applied` if the report was stored before. */
 export function repeatResult(
   { connection }: Database,
   { jobId, fence, leaseId, event, attempt }: ReportedAttempt,

@@ -13,7 +13,7 @@ export const COUNT_DEAD = `
 select count(*) as count from (
   select 1 from jobs where ${UNSUCCESSFUL} and state = 'dead' and endpoint = $name
   limit ${MAX_COUNT + 1})`
-/** In order, so that the first entry is the oldest. */
+/** The entries are in order, so that the first one is the oldest. */
 export const COUNT_DUE = `
 select count(*) as count, min(since) as oldest from (
   select max(run_at, coalesce(promoted_at, 0)) as since from jobs

@@ -128,7 +128,7 @@ function createStore(database: Database): Store {
     ...recordVerbs(database),
     onEnd: (listener) => database.ends.add(listener),
     onWork: (listener) => notifier.onWork(listener),
-    // Its looks cost some microseconds, so that they need not be rare.
+    // A look costs some microseconds here, so that looks need not be rare.
     hintsAtAllWork: false,
     ready: () => connection.ready(),
     async close() {

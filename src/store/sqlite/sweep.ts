@@ -36,7 +36,8 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
   if (!options.reclaim) await proveWritable(database)
   // First: a job that this sweep ends can be read until the next one, even with a short retention.
   const purged = await purge(database, limit)
-  // Those that another process left pending, before those of the jobs that this sweep ends.
+  // The effects that another process left pending, run before those of the jobs that this sweep
+  // ends.
   const left = await runPendingEffects(database, limit)
   const blocked = await recheckBlocked(database, limit)
   // Evict before reclaim: a job of a deleted endpoint must not be queued again.
@@ -54,7 +55,7 @@ export async function sweep(database: Database, options: SweepOptions): Promise<
     buriedLost: leases.buriedLost,
     expired: expired.expired,
     ...sumEffects([left, blocked, ended, leases, expired]),
-    // Only those that another process left pending.
+    // Only the effects that another process left pending are counted.
     effectsDone: left.effectsDone,
     purged,
     overdue: await isAnyOverdue(database),
@@ -110,13 +111,15 @@ async function runPendingEffects(database: Database, limit: number): Promise<Fin
   return total
 }
 
-/** For blocked jobs that are not marked. Each check costs some microseconds. */
+/**
+ * The limit of blocked jobs that are checked without a mark. Each check costs some microseconds.
+ */
 const RECHECKS_PER_SWEEP = 200
 
-/** Those that enqueue has marked. */
+/** The blocked jobs that enqueue has marked. */
 export const MARKED = `
 select ${BLOCKED_COLUMNS} from jobs where recheck = 1 order by seq limit +$limit`
-/** After the last one that was checked, in the same endpoint. */
+/** The blocked jobs after the last one that was checked, in the same endpoint. */
 export const BLOCKED_NEXT = `
 select ${BLOCKED_COLUMNS} from jobs where blocked = 1 and endpoint = $endpoint and seq > $seq
 order by seq limit +$limit`
@@ -164,7 +167,7 @@ function findMovable(database: Database, limit: number): number[] {
 const LEASE_COLUMNS = `seq, id, endpoint, fence, lease_id, lease_boot, lease_mono, worker_id,
   claimed_at, attempt_count, attempts_left, superseded`
 
-/** Of an earlier start of the machine. Twice, to seek on both sides. */
+/** Leases of an earlier start of the machine. There are two queries, to seek on both sides. */
 export const LEASES_BEFORE_BOOT = `
 select ${LEASE_COLUMNS} from jobs where state = 'running' and lease_boot < $boot limit +$limit`
 export const LEASES_AFTER_BOOT = `

@@ -117,13 +117,13 @@ function refuseOtherCounts(name: string, wanted: readonly string[], found: strin
   }
 }
 
-/** In the path of a request they would lead to another path. */
+/** Such names would lead to another path when they are in the path of a request. */
 function refuseUnusableNames(words: string[]): void {
   const wrong = words.find((word) => word === '' || word === '.' || word === '..')
   if (wrong !== undefined) throw new UsageError(`"${wrong}" is not a valid id, name or file.`)
 }
 
-/** For a value that looks like an option; null: another error. */
+/** The hint for a value that looks like an option; null: it is another error. */
 function dashHint(message: string): string | null {
   const [, option] = /^Option '(?:-\w, )?(--[\w-]+)[^']*' argument is ambiguous/.exec(message) ?? []
   if (option === undefined) return null

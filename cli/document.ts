@@ -18,7 +18,7 @@ import { inputName, readInput } from './input.ts'
 export interface Fault {
   /** null: unknown. */
   line: number | null
-  /** Without a full stop. */
+  /** One sentence without a full stop. */
   text: string
 }
 

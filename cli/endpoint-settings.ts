@@ -62,7 +62,7 @@ export async function endpointChange(values: PutValues): Promise<EndpointChange>
   throw new UsageError('posthorn endpoints set needs a setting. See: posthorn endpoints set --help')
 }
 
-/** The server validates the rest. */
+/** Converts the values. The server validates what is not checked here. */
 async function settingsGiven(values: PutValues): Promise<EndpointChange> {
   const fromFile = values.file === undefined ? {} : await readDocument(values.file)
   const { url, pull, description, timeout, concurrency } = values

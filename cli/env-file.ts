@@ -6,7 +6,7 @@ import { ConfigError } from '../src/config.ts'
 
 const ENV_FILE = '.env'
 
-/** Not process.loadEnvFile, which makes a byte order mark part of the first name. */
+/** process.loadEnvFile is not used: it makes a byte order mark part of the first name. */
 export function loadEnvFile(): void {
   if (!existsSync(ENV_FILE)) return
   for (const [name, value] of Object.entries(parseEnv(readText()))) process.env[name] ??= value

@@ -59,7 +59,7 @@ function otherFailure(error: unknown, isServer: boolean): string {
   return `posthorn failed${isServer ? ' to start' : ''}: ${whole}`
 }
 
-/** The detail of the response, and what is wrong with which field. */
+/** The detail of the response, and the problem of each field. */
 function serverErrorMessage(error: PosthornError): { text: string; exitCode: number } {
   // The detail is often the message about one field, with its path or without.
   const further = error.errors

@@ -24,7 +24,10 @@ export async function readInput(path: string): Promise<Buffer> {
   throw new UsageError(`${what} is longer than 8 MiB, more than any server accepts.`)
 }
 
-/** null: longer than any server accepts. It is not read further, to spare the memory. */
+/**
+ * Returns null if the input is longer than any server accepts. Then it does not read on, to spare
+ * the memory.
+ */
 async function limited(stream: AsyncIterable<Buffer>): Promise<Buffer | null> {
   const chunks: Buffer[] = []
   let length = 0

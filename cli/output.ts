@@ -16,7 +16,7 @@ export interface Column<Row> {
 
 /** Longer cells are cut, except in the last column. */
 const MAX_WIDTH = 100
-/** Even on a narrower terminal. */
+/** The least width of the last column, even on a narrower terminal. */
 const MIN_LAST_WIDTH = 8
 const GAP = '  '
 /** Indents a last cell that is printed below its row. */
@@ -25,7 +25,7 @@ const NOTHING = '-'
 /** Text that the reader has not read yet; beyond this, output is dropped. */
 const MAX_WAITING_BYTES = 8 * 1_048_576
 
-/** To the standard output, without a line end. */
+/** Prints to the standard output, without a line end. */
 export function print(text: string): void {
   write(process.stdout, text)
 }
@@ -34,7 +34,7 @@ export function printLine(line: string): void {
   print(`${line}\n`)
 }
 
-/** Errors, hints and progress: on the standard error, so that a pipe gets only the result. */
+/** Prints errors, hints and progress to the standard error, so that a pipe gets only the result. */
 export function printError(line: string): void {
   write(process.stderr, `${line}\n`)
 }

@@ -13,7 +13,7 @@ export function connect(): Posthorn {
   return withOptions((options) => new Posthorn(options))
 }
 
-/** For responses that are printed as they came: JSON.parse would change big integers. */
+/** Connects for responses that are printed as they came: JSON.parse would change big integers. */
 export function connectRaw(): Call {
   return withOptions(createCall)
 }

@@ -1,7 +1,7 @@
 // Removes what a terminal would obey from text of others: a server, a proxy, a handler.
 import { stripVTControlCharacters } from 'node:util'
 
-/** On one line, without control characters. */
+/** Returns the text on one line, without control characters. */
 export function cleaned(text: string): string {
   return stripVTControlCharacters(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ')
 }

@@ -110,7 +110,7 @@ function countOutcome(
   else count(work, plan.name, becomes, kind === 'already imported' ? kind : `${kind}${details}`)
 }
 
-/** In a row of its own, with its id, because a person has to look at it. */
+/** The refused document gets a row of its own with its id, because a person has to look at it. */
 function refuse(work: Import, { name, id }: { name: string; id: string }, reason: string): void {
   count(work, name, 'refused', reason, id)
 }

@@ -5,7 +5,7 @@ export type Interval = { cron: string } | { everyMs: number } | { problem: strin
 
 const SECOND_MS = 1_000
 const DAY_MS = 86_400_000
-/** As Agenda defines them: a month has 30 days, a year 365. */
+/** The units as Agenda defines them: a month has 30 days, a year 365. */
 const UNITS_MS: Record<string, number> = {
   second: SECOND_MS,
   minute: 60_000,

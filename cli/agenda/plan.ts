@@ -7,7 +7,10 @@ import { formatDuration } from '../../src/job/duration.ts'
 import { jsonOfBson, NoJsonForm } from '../../src/store/bson-json.ts'
 import { intervalOf, timeOfDay } from './interval.ts'
 
-/** As Agenda 4, 5 and 6 write it: any field may be null or absent. Numbers have BSON types. */
+/**
+ * A document as Agenda 4, 5 and 6 write it: any field may be null or absent. Numbers have BSON
+ * types.
+ */
 export type AgendaDocument = { _id: unknown } & Partial<Record<AgendaField, unknown>>
 type AgendaField =
   | 'name'
@@ -26,9 +29,9 @@ type AgendaField =
 export type Plan = { name: string } & (
   | { kind: 'job'; job: NewJob & { rawPayload: string } }
   | { kind: 'schedule'; scheduleName: string; settings: ScheduleSettings; note: string }
-  /** Deliberately not imported. */
+  /** The document is deliberately not imported. */
   | { kind: 'skipped'; reason: string }
-  /** It should be imported, but cannot be. */
+  /** The document should be imported, but cannot be. */
   | { kind: 'refused'; reason: string }
 )
 
@@ -168,7 +171,7 @@ function payloadOf(data: unknown): string {
   return jsonOfBson(data ?? null, ['data'], { largeIntegers: 'text' })
 }
 
-/** Readable, and unique for each document. */
+/** The name is readable, and unique for each document. */
 function scheduleNameOf(name: string, idText: string): string {
   const slug = name
     .toLowerCase()

@@ -42,7 +42,8 @@ export function createWriter(posthorn: Posthorn, isDry: boolean): Writer {
     async putSchedule(name, settings) {
       if (await hasSchedule(posthorn, name)) return { kind: 'already imported' }
       try {
-        // Not ifAbsent: a repeat after a lost response would fail. The name is unique anyway.
+        // ifAbsent is not used: a repeat after a lost response would fail. The name is unique
+        // anyway.
         await posthorn.schedules.put(name, settings, isDry ? { ifVersion: NO_VERSION } : {})
         return { kind: 'added' }
       } catch (error) {
@@ -54,7 +55,7 @@ export function createWriter(posthorn: Posthorn, isDry: boolean): Writer {
   }
 }
 
-/** Without the metadata, which is always valid, so that the dependency adds no bytes. */
+/** The job without its metadata, which is always valid, so that the dependency adds no bytes. */
 function probeOf({ metadata: _, ...job }: NewJob, noJob: string): NewJob {
   return { ...job, dependsOn: [noJob] } as NewJob
 }
@@ -76,7 +77,7 @@ async function resultsOf(posthorn: Posthorn, jobs: NewJob[]): Promise<ItemResult
     return (await posthorn.enqueueBatch(jobs)).map(resultOf)
   } catch (error) {
     refusalIn(error)
-    // Not as a batch: the payload is nested deeper there, perhaps too deep.
+    // The job is not sent as a batch: its payload would be nested deeper there, perhaps too deep.
     if (others.length === 0) return [await enqueueAlone(posthorn, first)]
     const half = Math.ceil(jobs.length / 2)
     const results = await resultsOf(posthorn, jobs.slice(0, half))

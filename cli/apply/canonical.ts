@@ -45,7 +45,7 @@ const SCHEDULE_FIELDS = [
 type Fields = Record<string, unknown>
 
 interface Problem {
-  /** Within the endpoint or schedule; empty: all of it. */
+  /** The path within the endpoint or schedule; empty: all of it. */
   path: PropertyKey[]
   message: string
 }
@@ -108,9 +108,9 @@ export function canonicalSchedule(name: string, given: unknown): Canonical {
   }
 }
 
-/** As the routes parse it: depth and size are checked, and the payload becomes bytes. */
+/** Parses a body as the routes do: depth and size are checked, and the payload becomes bytes. */
 function requestBody(given: unknown): { value: unknown } | { problems: Problem[] } {
-  // In YAML, a name without a value.
+  // null stands for a name without a value in YAML.
   if (given === null) return { value: given }
   try {
     return { value: parseEnvelope(Buffer.from(JSON.stringify(given)), REQUEST_LIMITS) }

@@ -18,14 +18,14 @@ export interface FieldChange {
 export interface Item {
   kind: Kind
   name: string
-  /** As it is in the file; this is sent. */
+  /** The fields as they are in the file; they are sent. */
   given: Record<string, unknown>
-  /** As the API will return it. */
+  /** The fields as the API will return them. */
   wanted: Record<string, unknown>
 }
 
 export interface Step extends Item {
-  /** The version on the server; null: it is not there yet. */
+  /** The version on the server; null: it does not exist there yet. */
   version: number | null
   changes: FieldChange[]
 }

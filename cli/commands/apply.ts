@@ -54,7 +54,10 @@ async function refuseAsServer(posthorn: Posthorn, due: Step[]): Promise<void> {
   throw new CommandFailed(`Nothing was done; the server refuses:\n  ${refusals.join('\n  ')}`)
 }
 
-/** One after another. If one fails, those before it are done, and another run does the rest. */
+/**
+ * Applies the steps one after another. If one fails, those before it are done, and another run does
+ * the rest.
+ */
 async function applyAll(posthorn: Posthorn, due: Step[]): Promise<void> {
   let done = 0
   for (const step of due) {

@@ -109,7 +109,7 @@ function refuseUnchangeable(verb: Verb, states: JobState[] = []): void {
   )
 }
 
-/** Checked here, because the server never sees it if the filter matches no job. */
+/** Checks a reason here, because the server never sees it if the filter matches no job. */
 function failureReasonFrom(text: string | undefined): JobFilter['failureReason'] {
   return text === undefined ? undefined : oneOf('--failure-reason', text, FAILURE_REASONS)
 }

@@ -162,7 +162,7 @@ const remove = action({
   },
 })
 
-/** null: it does not exist yet. */
+/** Returns null if the endpoint does not exist yet. */
 async function storedEndpoint(posthorn: Posthorn, name: string): Promise<Endpoint | null> {
   try {
     return await posthorn.endpoints.get(name)

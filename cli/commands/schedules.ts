@@ -115,7 +115,7 @@ const run = action({
   options: { json: JSON_OPTION },
   examples: ['posthorn schedules run nightly-report'],
   async run({ words: [name = ''], values }) {
-    // Not repeated: each request enqueues a job.
+    // The request is not repeated, because each one enqueues a job.
     const path = pathOf(name, '/run')
     const request = { method: 'POST', path, repeatable: false } as const
     const text = await responseText(connectRaw(), request, JOB)

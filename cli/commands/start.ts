@@ -133,7 +133,7 @@ function keepRunning(command: string): Child {
   }
 }
 
-/** In a process group of its own: a Ctrl-C must reach it once, through this process. */
+/** The child has a process group of its own: a Ctrl-C must reach it once, through this process. */
 function spawnChild(words: string[]): ChildProcess {
   const script = fileURLToPath(
     new URL(import.meta.url.replace(/commands\/start\.(\w+)$/, 'posthorn.$1')),

@@ -18,7 +18,7 @@ export interface AttemptParts {
   endpoint: string
   url: string
   secret: string
-  /** For jobs without a timeout of their own. */
+  /** The timeout of jobs without one of their own. */
   timeoutMs: number
   leaseMs: number
 }
@@ -158,7 +158,7 @@ async function completed(
   }
 }
 
-/** As a worker decides: a rejected job becomes dead at once, any other failure is retried. */
+/** Decides as a worker does: a rejected job becomes dead at once, any other failure is retried. */
 function failureOf({ outcome, message, retryAfterMs }: AttemptEnd) {
   return {
     message: reportText(message, MAX_FAIL_MESSAGE),

@@ -9,7 +9,7 @@ import { APPLIED, CLAIM } from '../../src/client/response-check.ts'
 import { parseEnvelope, type RawJson } from '../../src/wire/envelope.ts'
 import { isFromServer } from './retry-while-away.ts'
 
-/** Between two tries of a report, while something other than Posthorn responds. */
+/** The pause between two tries of a report, while something other than Posthorn responds. */
 const REPORT_PAUSE_MS = 1_000
 
 /** A pulled job with the bytes of its payload. */
@@ -22,7 +22,7 @@ export interface ClaimOptions {
   signal: AbortSignal
 }
 
-/** Not repeated: jobs of a lost response become due again when their leases expire. */
+/** The claim is not repeated: jobs of a lost response become due again when their leases expire. */
 export async function claim(
   call: Call,
   endpoint: string,

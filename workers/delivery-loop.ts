@@ -123,7 +123,7 @@ export class DeliveryLoop {
   readonly #ready: ReadyEndpoints
   readonly #inFlightByEndpoint = new Map<string, number>()
   #inFlightCount = 0
-  /** Of claims. The jobs of a claim that took too long are released. */
+  /** The size of claims. The jobs of a claim that took too long are released. */
   readonly #size: BatchSize
   readonly #releaseSize = createBatchSize(MAX_RELEASE_BATCH)
   #lateClaims = 0

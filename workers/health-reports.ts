@@ -63,7 +63,7 @@ export function createHealthReports(
         try {
           await size.run(some.length, () => store.reportHealth(some))
         } catch (error) {
-          // Not retried: a lost count only makes the breaker trip later.
+          // The report is not retried: a lost count only makes the breaker trip later.
           log.warn({ err: error, endpoints: some.length }, 'health.lost')
         }
       }

@@ -23,7 +23,7 @@ const GROW_EVERY_MS = 2_000
 const GROWTH = 1.25
 const LOG_EVERY_MS = 10_000
 
-/** null: this machine did not cause the failure. `unsent`: nothing was sent. */
+/** Returns null if this machine did not cause the failure. `unsent`: nothing was sent. */
 export function ownFaultOf(end: AttemptEnd): { code: string; unsent: boolean } | null {
   const code = end.statusCode === null ? end.errorCode : null
   if (code === null) return null

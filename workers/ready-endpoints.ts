@@ -23,11 +23,14 @@ export interface ReadyEndpoints {
   inOrder(): Iterable<string>
   isEmpty(): boolean
   markDrained(endpoint: string): void
-  /** After a claim of an endpoint that may have more jobs due. */
+  /** Called after a claim of an endpoint that may have more jobs due. */
   moveToBack(endpoint: string): void
   /** @param inMs when to claim again; undefined: unknown, so after the longest deferral */
   defer(endpoint: string, inMs?: number): void
-  /** A job of the endpoint ended, so a limit may allow the next one. Whether it was deferred. */
+  /**
+   * A job of the endpoint ended, so a limit may allow the next one. Returns whether the endpoint
+   * was deferred.
+   */
   endDeferral(endpoint: string): boolean
   /** Milliseconds until the next deferral is over; null: none is. */
   untilDeferralEndsMs(): number | null

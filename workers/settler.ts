@@ -15,7 +15,7 @@ const PACE_MEMORY = 0.7
 
 interface Waiting {
   settlement: Settlement
-  /** The store did not respond to a write that held it: it may be stored already. */
+  /** The store did not respond to a write with this outcome: it may be stored already. */
   isRepeat: boolean
   resolve: (result: SettleResult) => void
 }

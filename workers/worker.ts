@@ -97,8 +97,8 @@ export function createWorker(
       for (const part of [leases, loop, upkeep, statReports, reports]) part.start()
     },
     async stop() {
-      // At the same time: the upkeep may wait for the store, and the worker must not claim jobs
-      // meanwhile. Another process takes over the upkeep while the last attempts end.
+      // Both stop at the same time: the upkeep may wait for the store, and the worker must not
+      // claim jobs meanwhile. Another process takes over the upkeep while the last attempts end.
       const delivered = stopDelivering(loop, leases, config.SHUTDOWN_GRACE)
       await Promise.all([upkeep.stop(), delivered])
       await health.drained()

@@ -88,7 +88,7 @@ export async function compare(
   }
 }
 
-/** For a figure without a counterpart. The first sample is dropped, as in pairs. */
+/** A figure without a counterpart. The first sample is dropped, as in pairs. */
 export function figureOf(
   { unit, ...terms }: Terms,
   { name, durability }: Omit<Side, 'measure'>,
@@ -108,7 +108,7 @@ function quotient({ ours, theirs }: { ours: Sample; theirs: Sample }, of: Measur
   return of === 'difference' ? ours.value - theirs.value : ours.value / theirs.value
 }
 
-/** For people: `0.92`, `+12 ms` or `84 µs`. */
+/** A value as text for people: `0.92`, `+12 ms` or `84 µs`. */
 export function measured(value: number, { of = 'ratio', unit }: Pick<Terms, 'of' | 'unit'>) {
   if (of === 'ratio') return shown(value)
   return `${of === 'difference' && value >= 0 ? '+' : ''}${shown(value)} ${unit}`

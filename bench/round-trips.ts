@@ -26,14 +26,14 @@ export interface Tally {
   doubles: number
   /** Received no later than MAX_LAG_MS after their POST. */
   inTime: number
-  /** From the first POST to the last of those. */
+  /** The time from the first POST to the last delivery in time. */
   seconds: number
   /** From POST to sink, in ms. */
   p50LagMs: number
   p99LagMs: number
 }
 
-/** For outstanding deliveries after the last POST. */
+/** The deadline of outstanding deliveries after the last POST. */
 const STRAGGLERS_DEADLINE_MS = 120_000
 const LOOK_INTERVAL_MS = 20
 const headers = { 'content-type': 'application/json' }

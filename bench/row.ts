@@ -30,7 +30,9 @@ export interface Spread {
   max: number
 }
 
-/** Ours ÷ theirs; ours − theirs, in their unit; or our figure alone. */
+/**
+ * Posthorn's value ÷ that of the peer; their difference, in their unit; or only Posthorn's value.
+ */
 export type Measure = 'ratio' | 'difference' | 'figure'
 
 /** One line of the table. */
@@ -50,7 +52,7 @@ export interface Result {
   mustReach: number | null
   aim: number | null
   sides: Sides
-  /** Of all samples of our side; null: nothing was sent. */
+  /** Covers all samples of Posthorn; null: nothing was sent. */
   delivery: DeliveryCheck | null
   notes: string[]
 }

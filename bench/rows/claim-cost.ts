@@ -10,7 +10,7 @@ import { addEndpoints, claimAndSettle, enqueueFor, keepFinal, openForLoad } from
 import { openStore } from '../stores.ts'
 
 const MILLION = 1_000_000
-/** For a stand-in engine, where only commands are counted. */
+/** The number of jobs on a stand-in engine, where only commands are counted. */
 const MANY_ON_MONGO = 10_000
 const FEW = 1_000
 const CLAIM_SIZE = 100

@@ -19,7 +19,7 @@ const JOBS = { sqlite: 20_000, mongo: 2_000 }
 /** A warm-up before the measurement, so that code is compiled and connections are open. */
 const WARM_UP_SHARE = 0.2
 
-/** Of one deployment, per job. */
+/** The measurement of one deployment, per job. */
 interface Run {
   storeName: string
   commands: { api: number; worker: number }
@@ -91,8 +91,8 @@ async function playOn(bench: Bench, engine: StoreEngine, sink: Sink): Promise<Re
 }
 
 /**
- * A deployment of its own: the counts that its processes report at their end are the commands of
- * this run.
+ * Uses a deployment of its own: the counts that its processes report at their end are the commands
+ * of this run.
  */
 async function playOnce(
   bench: Bench,

@@ -18,7 +18,7 @@ const LEAST_MEASURED_JOBS = 100
 const MEAN_PAUSE_MS = 20
 /** About as long as a sample: hanging attempts keep their slots for most of it, and some end. */
 const HANGING_TIMEOUT = '10s'
-/** Until the hanging endpoint uses all the slots that it gets. */
+/** After this time the hanging endpoint uses all the slots that it gets. */
 const UNTIL_HELD_MS = 2_000
 
 export const hangingRow: Row = {

@@ -11,7 +11,7 @@ const MEASURED_S = 20
  * In a shorter time, one tick of the system's CPU counter would be a fifth of the promised value.
  */
 const LEAST_MEASURED_S = 5
-/** After the start, until one-time code has run and caches are full. */
+/** The time after the start until one-time code has run and caches are full. */
 const SETTLE_MS = 5_000
 
 export const idleRow: Row = {

@@ -17,7 +17,7 @@ interface Backlog {
   count: number
   mustReach: number | null
   aim: number | null
-  /** For sides that are slow. */
+  /** The limit for sides that are slow. */
   maxPairs?: number
 }
 
@@ -156,7 +156,7 @@ async function playOne(
   return { ...result, delivery, notes: [...notes, ...doubtsAbout(peer.name, theirs)] }
 }
 
-/** What deliverBacklog() does with Posthorn, for a peer. */
+/** Does for a peer what deliverBacklog() does for Posthorn. */
 async function deliverTheirs(
   peer: RunningPeer,
   { server, sink, count }: { server: Server; sink: Sink; count: number },

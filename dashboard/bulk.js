@@ -8,7 +8,7 @@ import { counted, figure } from './words.js'
 
 /** The most jobs that the API changes in one request. */
 const LIMIT = 10_000
-/** So many writes can take long. */
+/** A request that changes so many jobs can take long. */
 const DEADLINE_MS = 120_000
 
 /** @typedef {'retry' | 'cancel'} Verb */

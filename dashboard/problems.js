@@ -132,7 +132,7 @@ async function whyStuck(row, signal) {
 }
 
 /**
- * null: the job was deleted after it was listed.
+ * Returns null if the job was deleted after it was listed.
  *
  * @param {string} id @param {AbortSignal} signal
  * @returns {Promise<{reason: string, detail: string} | null>}

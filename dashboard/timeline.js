@@ -5,7 +5,7 @@ import { useTick } from './live.js'
 import { toneOf } from './parts.js'
 import { counted, plain, span } from './words.js'
 
-/** In per cent of the width, so that an attempt of 20 ms within a day stays visible. */
+/** Percent of the width, so that an attempt of 20 ms within a day stays visible. */
 const MIN_WIDTH = 0.7
 const MIN_APART = 4
 

@@ -457,9 +457,7 @@ export type RetryResult =
   | { kind: 'unknown_endpoint' }
   /** Another job has the dedupe key. */
   | { kind: 'dedupe_conflict'; jobId: string }
-  /**
-   * Only for a bulk retry: the job depends on these jobs, which stay dead, cancelled or deleted.
-   */
+  /** Only for a bulk retry: the job depends on jobs that stay dead, cancelled or deleted. */
   | { kind: 'dependency_failed'; jobIds: string[] }
 
 export type EditResult = { kind: 'applied'; job: Job } | { kind: 'not_found' } | EditRefusal

@@ -53,8 +53,8 @@ const WELL: Signals = {
   ...{ storeUp: 1, liveWorkers: 1 },
 }
 /**
- * The processes are live, because a restart would not help. Nothing is known about the content of
- * the store.
+ * The processes are live, because a restart would not help. The metrics show no content of the
+ * store.
  */
 const AWAY: Signals = {
   ...{ enqueue: 503, apiReady: 503, workerReady: 503, apiLive: 200, workerLive: 200 },

@@ -406,10 +406,7 @@ export function refusedWhileLost(store: Store, lost: () => StoreUnavailable | nu
   return Object.assign(Object.create(store), Object.fromEntries(verbs)) as Store
 }
 
-/**
- * Runs the work with a client that waits as long as the build of an index can take, even for the
- * majority.
- */
+/** The client waits as long as the build of an index can take, even for the majority. */
 async function withPatience<T>(url: string, work: (db: Db) => Promise<T>): Promise<T> {
   const patient = await open(url, {
     retryWrites: false,

@@ -52,7 +52,6 @@ import {
 import { type SettlementWrite, withdrawal, writeSettlements } from './settle.ts'
 
 const EPOCH = new Date(0)
-const FROM_THE_BEGINNING = { running: EPOCH, queued: EPOCH, blocked: EPOCH }
 /** By then, a write with an earlier expiry has ended or failed: it has a deadline of 3 s. */
 const LATE_WRITES_MS = 10_000
 const WIDEN_EVERY_MS = 30_000
@@ -77,11 +76,11 @@ export interface SweepMemory {
   orphans: OrphanSearch
   round: BlockedRound
   /**
-   * The last sweep found nothing that had expired before these instants. The next one begins there:
-   * MongoDB keeps deleted index entries for minutes, and a search from the beginning of an index
-   * reads all of them.
+   * The last sweep found no lease that had expired before. The next one begins there: MongoDB keeps
+   * deleted index entries for minutes, and a search from the beginning of an index reads them all.
+   * Expired jobs have no such bound: a job of a late tick can be stored long after its expiry.
    */
-  expiredFrom: { running: Date; queued: Date; blocked: Date }
+  leasesFrom: Date
   /** By the monotonic clock: when a sweep searches from the beginning again. */
   widensAtMs: number
 }
@@ -94,7 +93,7 @@ export function startSweepMemory(
     deleted: trackDeletedEndpoints(context, forgetEndpoint),
     orphans: startOrphanSearch(),
     round: startBlockedRound(),
-    expiredFrom: { ...FROM_THE_BEGINNING },
+    leasesFrom: EPOCH,
     widensAtMs: Number.NEGATIVE_INFINITY,
   }
 }
@@ -165,7 +164,7 @@ async function look(context: MongoContext, memory: SweepMemory): Promise<Set<Fin
   const now = nowOf(context)
   const nowMs = performance.now()
   if (nowMs >= memory.widensAtMs) {
-    memory.expiredFrom = { ...FROM_THE_BEGINNING }
+    memory.leasesFrom = EPOCH
     memory.widensAtMs = nowMs + WIDEN_EVERY_MS
   }
   const [first = [], ...others] = searchesOf(context, memory, now)
@@ -182,10 +181,9 @@ async function look(context: MongoContext, memory: SweepMemory): Promise<Set<Fin
       .toArray(),
   )
   const found = new Set(seen.map(({ finding }) => finding))
-  const from = new Date(now.getTime() - LATE_WRITES_MS)
-  if (!found.has('sending') && !found.has('awaiting')) memory.expiredFrom.running = from
-  if (!found.has('expired_queued')) memory.expiredFrom.queued = from
-  if (!found.has('expired_blocked')) memory.expiredFrom.blocked = from
+  if (!found.has('sending') && !found.has('awaiting')) {
+    memory.leasesFrom = new Date(now.getTime() - LATE_WRITES_MS)
+  }
   return found
 }
 
@@ -201,16 +199,12 @@ function search(finding: Finding, match: Document, sort: Record<string, 1 | -1>)
 
 function searchesOf(
   context: MongoContext,
-  { expiredFrom, round }: SweepMemory,
+  { leasesFrom, round }: SweepMemory,
   now: Date,
 ): Document[][] {
-  const { running, queued, blocked } = expiredFrom
-  const lease = { state: 'running', leaseExpiresAt: { $gt: running, $lte: now } }
+  const lease = { state: 'running', leaseExpiresAt: { $gt: leasesFrom, $lte: now } }
   const byLease = { leaseExpiresAt: 1 } as const
-  const expired = (state: 'queued' | 'blocked', from: Date) => ({
-    ...guardOf('expire', { now }),
-    ...{ state, expiresAt: { $gt: from, $lte: now } },
-  })
+  const expired = (state: 'queued' | 'blocked') => ({ ...guardOf('expire', { now }), state })
   return [
     ...purgeGuards(context, now).map((guard) => search('purgeable', guard, { finishedAt: 1 })),
     search('effects_pending', EFFECTS_PENDING, {}),
@@ -218,8 +212,8 @@ function searchesOf(
     ...(isRoundDue(round) ? [search('blocked', UNMARKED, { _id: -1 })] : []),
     search('sending', { ...lease, phase: 'sending' }, byLease),
     search('awaiting', { ...lease, phase: 'awaiting_completion' }, byLease),
-    search('expired_queued', expired('queued', queued), { expiresAt: 1 }),
-    search('expired_blocked', expired('blocked', blocked), { expiresAt: 1 }),
+    search('expired_queued', expired('queued'), { expiresAt: 1 }),
+    search('expired_blocked', expired('blocked'), { expiresAt: 1 }),
   ]
 }
 
